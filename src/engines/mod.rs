@@ -1,0 +1,317 @@
+//! What an engine makes of a model: bytes by component for a given split, which splits are legal, and the launch line.
+//!
+//! One file or folder for each engine, behind the one seam [`Engine`]; constants live in the profiles (TOML), formulas
+//! in the code, each with its source. Planning calls an engine thousands of times for one answer, so an engine is
+//! first [prepared](Engine::prepare) for one model on one kind of device, and answers from that.
+
+pub mod component;
+pub mod reference;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use serde_json::Value;
+
+pub use component::{Basis, Component, ComponentName, Interval};
+
+use crate::bytes::Bytes;
+use crate::devices::DeviceFacts;
+use crate::model::Model;
+
+/// One inference engine at a version range.
+pub trait Engine: Send + Sync {
+    /// The engine's name as `--engine` takes it: `vllm`, `sglang`, `llama.cpp`, `ollama`, `transformers`, `diffusers`,
+    /// `reference`.
+    fn name(&self) -> &'static str;
+
+    /// Settles parameters and workload for `case` and precomputes what does not depend on the split.
+    fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError>;
+}
+
+/// What an engine is prepared for.
+#[derive(Clone, Debug)]
+pub struct Case<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// The version after `@`, if one was asked for; engines pick the profile whose range holds it, else the newest.
+    pub version: Option<&'a str>,
+    /// Parameters by the engine's own names.
+    pub parameters: &'a BTreeMap<String, Value>,
+    /// What was asked for; absent fields take the engine's default.
+    pub asked: AskedWorkload,
+    /// The devices that the engine would be given, the first one first. Defaults by GPU follow them. Never empty.
+    pub devices: &'a [DeviceFacts],
+}
+
+/// The workload as asked; `None` leaves it to the engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AskedWorkload {
+    /// Tokens of one sequence.
+    pub context: Option<AskedContext>,
+    /// Sequences held at once.
+    pub sequences: Option<u64>,
+    /// dtype of the KV cache by the engine's own name.
+    pub kv_cache_dtype: Option<String>,
+    /// dtype that weights are cast to, by the engine's own name.
+    pub dtype: Option<String>,
+}
+
+/// A context as asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AskedContext {
+    /// This many tokens.
+    Tokens(u64),
+    /// The model's maximum.
+    Max,
+}
+
+/// What must be held at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// Tokens of one sequence.
+    pub context: u64,
+    /// Sequences held at once.
+    pub sequences: u64,
+}
+
+/// How a model is divided over ranks. Rank `r` is tensor rank `r % tensor` of stage `r / tensor`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// Tensor-parallel degree.
+    pub tensor: u32,
+    /// The layers of each stage, in order, without gaps. llama.cpp counts the output layer as layer L.
+    pub stages: Vec<Range<u32>>,
+    /// Whole experts on each rank instead of a slice of each (vLLM's expert parallel).
+    pub expert_parallel: bool,
+    /// What stays in host memory.
+    pub offload: Offload,
+}
+
+/// What stays in host memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Offload {
+    /// Nothing (beyond what the engine always keeps there).
+    #[default]
+    None,
+    /// Expert tensors of the first `layers` layers (llama.cpp's `--n-cpu-moe`).
+    Experts {
+        /// Layers whose experts are on the host.
+        layers: u32,
+    },
+    /// The first `layers` layers (llama.cpp's `-ngl`).
+    Layers {
+        /// Layers on the host.
+        layers: u32,
+    },
+    /// One pipeline component on the device at a time (diffusers' model offload).
+    Components,
+    /// One leaf module at a time (diffusers' sequential offload).
+    Leaves,
+}
+
+impl Split {
+    /// Everything on one device.
+    pub fn single(layers: u32) -> Self {
+        Self::tensor(1, layers)
+    }
+
+    /// `tensor` ranks, one stage.
+    pub fn tensor(tensor: u32, layers: u32) -> Self {
+        Self { tensor, stages: std::iter::once(0..layers).collect(), expert_parallel: false, offload: Offload::None }
+    }
+
+    /// Number of devices it takes.
+    pub fn ranks(&self) -> usize {
+        self.tensor as usize * self.stages.len()
+    }
+
+    /// The stage of rank `rank` and its layers.
+    pub fn stage_of(&self, rank: usize) -> (usize, Range<u32>) {
+        let stage = rank / self.tensor.max(1) as usize;
+        (stage, self.stages.get(stage).cloned().unwrap_or(0..0))
+    }
+
+    /// Whether `rank` belongs to the last stage, which holds the output head.
+    pub fn is_last_stage(&self, rank: usize) -> bool {
+        self.stage_of(rank).0 + 1 == self.stages.len()
+    }
+}
+
+/// An engine ready to answer for one model on one kind of device.
+pub trait Prepared {
+    /// The profile in force, such as `0.33`.
+    fn profile(&self) -> &str;
+
+    /// Every parameter that entered the figures, by the engine's own name, defaults included.
+    fn parameters(&self) -> BTreeMap<String, Value>;
+
+    /// The workload with the engine's defaults filled in.
+    fn workload(&self) -> Workload;
+
+    /// The dtype of the KV cache after `auto`, by the engine's own name.
+    fn kv_cache_dtype(&self) -> String;
+
+    /// Logical cache bytes of one more token at the settled context, unsharded: 0 for models without a cache.
+    fn kv_bytes_per_token(&self) -> Bytes;
+
+    /// Fixed state of one sequence, unsharded: 0 for models without recurrent layers.
+    fn state_bytes_per_sequence(&self) -> Bytes;
+
+    /// What the figures rest on that was not asked for, a sentence each, for the answer's `assumptions`.
+    fn assumptions(&self) -> Vec<String>;
+
+    /// The splits that this engine can make of this model over `devices` devices (all of them used), cheapest first;
+    /// equal shares unless [`Prepared::uneven`] says otherwise. Or why there is none.
+    fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit>;
+
+    /// Whether `split` is legal, and if not, why.
+    fn check(&self, split: &Split) -> Result<(), IllegalSplit>;
+
+    /// Whether stages may be given any number of layers, so that unequal devices can be filled (layer split).
+    fn uneven(&self) -> bool {
+        false
+    }
+
+    /// Whether this device can run the model's dtype and quantisation: a veto, or a warning of what it costs.
+    fn device_fitness(&self, device: &DeviceFacts) -> Fitness;
+
+    /// What `rank` of `split` holds on `device` whatever the workload: weights, workspaces, graphs, context.
+    fn fixed(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Vec<Component>, EngineError>;
+
+    /// What `rank` holds besides for `workload`: cache, states, buffers that grow with the context.
+    fn variable(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+        workload: Workload,
+    ) -> Result<Vec<Component>, EngineError>;
+
+    /// Host memory that `split` takes (weights kept there, pinned buffers), where it is worth a line.
+    fn host(&self, _split: &Split, _workload: Workload) -> Result<Vec<Component>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    /// Bytes the engine must find available on `device` for components that sum to `sum`: the sum itself, unless the
+    /// engine asks for more than it needs (vLLM aborts unless its whole share is free) or keeps a margin (llama.cpp).
+    fn must_be_available(&self, _device: &DeviceFacts, sum: Interval) -> Interval {
+        sum
+    }
+
+    /// Environment and arguments that make the engine take what was answered.
+    fn launch(&self, plan: &LaunchPlan<'_>) -> Launch;
+}
+
+/// What a launch line is written for.
+#[derive(Clone, Debug)]
+pub struct LaunchPlan<'a> {
+    /// The split.
+    pub split: &'a Split,
+    /// The workload that was found to fit.
+    pub workload: Workload,
+    /// The devices, one for each rank.
+    pub devices: &'a [LaunchDevice<'a>],
+}
+
+/// One rank's device in a launch plan.
+#[derive(Clone, Copy, Debug)]
+pub struct LaunchDevice<'a> {
+    /// Its facts.
+    pub facts: &'a DeviceFacts,
+    /// Bytes that the engine may take on it now.
+    pub available: Bytes,
+    /// Bytes that the figures say it needs (the interval's high end).
+    pub required: Bytes,
+    /// Bytes free on it by the driver, leases not subtracted, where read.
+    pub free: Option<Bytes>,
+}
+
+/// Environment and arguments of a launch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Launch {
+    /// Environment variables.
+    pub env: BTreeMap<String, String>,
+    /// The command and its arguments.
+    pub args: Vec<String>,
+    /// Bytes the engine will really take on each device when started so, where that differs from the need.
+    pub takes: Vec<Option<Bytes>>,
+}
+
+/// Whether a device can run a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fitness {
+    /// It can.
+    Able,
+    /// It can, at a cost that is said.
+    Degraded(String),
+    /// It cannot, and why.
+    Unable(String),
+}
+
+/// Why a split is illegal: `40 heads do not divide by 3`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct IllegalSplit(pub String);
+
+/// Why an engine gives no figures.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// The model's cache semantics, or its class, are not understood, or this engine does not run it.
+    #[error("{engine} cannot be answered for: {why}")]
+    Unsupported {
+        /// The engine.
+        engine: &'static str,
+        /// What is not understood; names the key or class.
+        why: String,
+    },
+    /// A parameter that the engine does not have.
+    #[error("{engine} has no parameter '{name}'{}", did_you_mean(.nearest.as_deref()))]
+    UnknownParameter {
+        /// The engine.
+        engine: &'static str,
+        /// The name as given.
+        name: String,
+        /// The nearest name that exists.
+        nearest: Option<String>,
+    },
+    /// A parameter's value that cannot be meant.
+    #[error("{engine} parameter {name} = {value}: {why}")]
+    BadParameter {
+        /// The engine.
+        engine: &'static str,
+        /// The parameter.
+        name: String,
+        /// The value as given.
+        value: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A size left 64 bits on the way.
+    #[error("the {what} of this model is larger than 2^64 bytes: its configuration or headers cannot be right")]
+    Overflow {
+        /// What was being summed.
+        what: &'static str,
+    },
+    /// No engine of this name.
+    #[error("unknown engine '{name}'; known: {known}")]
+    UnknownEngine {
+        /// The name as given.
+        name: String,
+        /// The known ones.
+        known: String,
+    },
+}
+
+fn did_you_mean(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |name| format!("; did you mean '{name}'?"))
+}
+
+/// The name nearest to `given` among `known`, if any is near enough to be meant.
+pub fn nearest_name<'n>(given: &str, known: impl IntoIterator<Item = &'n str>) -> Option<String> {
+    known
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(given, name), name))
+        .filter(|(score, _)| *score > 0.7)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name.to_owned())
+}

@@ -1,0 +1,303 @@
+//! What a configuration says of a language model, in the field's terms and free of any file format.
+//!
+//! `config.json` and GGUF metadata are both read into this one shape; engines know no other. A layer states what it must
+//! remember of the past (its [`Mixer`]) and how wide its feed-forward is. What a configuration does not say and its
+//! model class does not default is `None`; a mixer we do not understand makes the whole reading an
+//! [`Unsupported`], never a guess.
+
+use super::dtype::Dtype;
+use super::quantization::Quantization;
+
+/// A language or encoder model, from its configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Architecture {
+    /// The class (`Qwen3ForCausalLM`) or GGUF architecture (`qwen3`).
+    pub class: String,
+    /// `model_type` of the language model itself (the nested one of a multimodal configuration).
+    pub model_type: String,
+    /// `model_type` at the root of the configuration; differs from the above for multimodal wrappers.
+    pub root_model_type: String,
+    /// What the model is for; decides the default engine and whether there is a cache at all.
+    pub task: Task,
+    /// Width of the residual stream (h).
+    pub hidden_size: u64,
+    /// Dense feed-forward width (I).
+    pub intermediate_size: u64,
+    /// Vocabulary rows as configured (V), before any engine's padding.
+    pub vocab_size: u64,
+    /// Query heads (H), the largest of any layer.
+    pub heads: u64,
+    /// The longest sequence the model is configured for (`estimation.md` §2.12), `None` where no key says.
+    pub max_context: Option<u64>,
+    /// Decoder layers in order (encoder layers for encoder models); length is L.
+    pub layers: Vec<Layer>,
+    /// Encoder of an encoder-decoder model.
+    pub encoder: Option<Encoder>,
+    /// Mixture-of-experts facts shared by all expert layers.
+    pub experts: Option<Experts>,
+    /// The distinct RoPE tables that an engine keeps.
+    pub rope: Vec<RopeTable>,
+    /// Whether embedding and output head are one tensor, where the configuration or its class says.
+    pub tied_embeddings: Option<bool>,
+    /// `dtype`/`torch_dtype` of the configuration.
+    pub dtype: Option<Dtype>,
+    /// dtype that the configuration demands for recurrent states, if it does.
+    pub state_dtype: Option<Dtype>,
+    /// Vision tower, where there is one.
+    pub vision: Option<VisionTower>,
+    /// Whether there is an audio tower.
+    pub audio: bool,
+    /// Multi-token-prediction layers stored behind the last decoder layer.
+    pub mtp_layers: u32,
+    /// Weight (and KV) quantisation.
+    pub quantization: Option<Quantization>,
+    /// Facts that one engine family needs and no other (`use_sliding_window`, `is_hybrid_swa`): key and value.
+    pub notes: Vec<String>,
+}
+
+/// What a model is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Text generation, multimodal input or not.
+    Generate,
+    /// Encoder-only: embeddings, classification, reranking; no cache.
+    Encode,
+    /// A causal decoder used for pooling (embedding or reward); engines hold a cache for it all the same.
+    Pool,
+    /// Encoder-decoder (T5, BART, Whisper).
+    EncodeDecode,
+}
+
+/// One decoder layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Layer {
+    /// How it mixes tokens and what it must remember.
+    pub mixer: Mixer,
+    /// A second mixer that runs beside or before the first in the same layer (Falcon-H1, Hymba: attention and Mamba;
+    /// cross-attention of decoder layers).
+    pub beside: Option<Mixer>,
+    /// What follows the mixer.
+    pub feed_forward: FeedForward,
+}
+
+/// How a layer mixes tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mixer {
+    /// Keys and values per head.
+    Attention(Attention),
+    /// Multi-head latent attention.
+    Latent(LatentAttention),
+    /// A state of fixed size per sequence.
+    Recurrent(Recurrent),
+    /// None: the layer is feed-forward only (Nemotron-H) or a skipped block (Nemotron-NAS).
+    None,
+}
+
+/// Attention that keeps keys and values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attention {
+    /// Query heads of this layer.
+    pub heads: u64,
+    /// KV heads of this layer (Hk); 1 for multi-query.
+    pub kv_heads: u64,
+    /// Elements of one key head (d).
+    pub key_dim: u64,
+    /// Elements of one value head (dv).
+    pub value_dim: u64,
+    /// Which tokens it can see.
+    pub span: Span,
+    /// The layer reuses an earlier layer's cache and owns none (Gemma 3n and 4).
+    pub shares_cache: bool,
+}
+
+/// Which tokens an attention layer can see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// Everything before.
+    Full,
+    /// The last `window` tokens.
+    Sliding {
+        /// Tokens seen.
+        window: u64,
+    },
+    /// The tokens of the same chunk (Llama 4).
+    Chunked {
+        /// Tokens in a chunk.
+        chunk: u64,
+    },
+    /// The encoder's output: keys and values of up to `tokens` encoder tokens.
+    Cross {
+        /// Encoder tokens at most.
+        tokens: u64,
+    },
+    /// All tokens both ways, nothing kept (encoders).
+    Bidirectional,
+}
+
+/// Multi-head latent attention (DeepSeek V2 and its kin): one latent vector per token serves all heads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LatentAttention {
+    /// Query heads.
+    pub heads: u64,
+    /// Latent rank (r).
+    pub kv_lora_rank: u64,
+    /// Rotary part kept beside the latent.
+    pub rope_dim: u64,
+    /// Non-rotary part of a query or key head.
+    pub nope_dim: u64,
+    /// Elements of one value head.
+    pub value_dim: u64,
+    /// Rank of the query's own compression, where there is one.
+    pub q_lora_rank: Option<u64>,
+    /// Sparse-attention indexer (DeepSeek V3.2, GLM-5).
+    pub indexer: Option<Indexer>,
+    /// DeepSeek V4: 0 window only, else tokens compressed into one state (4, 128). `None` elsewhere.
+    pub compress_ratio: Option<u64>,
+    /// DeepSeek V4's window, where there is one.
+    pub window: Option<u64>,
+}
+
+/// The key indexer of sparse latent attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Indexer {
+    /// Elements of its key.
+    pub head_dim: u64,
+    /// Its heads.
+    pub heads: u64,
+    /// Tokens it selects.
+    pub top_k: u64,
+}
+
+/// A recurrent state per sequence (`estimation.md` §2.7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "fields are the papers' own symbols, given in each variant's text")]
+pub enum Recurrent {
+    /// Mamba-1: `inner` channels, `state` per channel, a convolution over `conv` tokens.
+    Mamba1 { inner: u64, state: u64, conv: u64 },
+    /// Mamba-2: `inner` = heads x head_dim, `groups` of B and C.
+    Mamba2 { inner: u64, heads: u64, head_dim: u64, state: u64, groups: u64, conv: u64 },
+    /// Gated delta net (Qwen3-Next, Qwen3.5).
+    GatedDelta { key_heads: u64, value_heads: u64, key_dim: u64, value_dim: u64, conv: u64 },
+    /// Kimi delta attention.
+    Kda { heads: u64, head_dim: u64, conv: u64 },
+    /// Lightning attention (MiniMax-01).
+    Lightning { heads: u64, head_dim: u64 },
+    /// Short convolution (LFM2) over `conv` tokens of `width` channels.
+    ShortConv { width: u64, conv: u64 },
+    /// RWKV: `token_shift` rows of h and h x head_size.
+    Rwkv { hidden: u64, head_size: u64, token_shift: u64 },
+}
+
+/// What follows the mixer in a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeedForward {
+    /// A dense one of this width.
+    Dense {
+        /// Intermediate width of this layer.
+        width: u64,
+    },
+    /// Routed experts, sized by [`Experts`].
+    Experts,
+    /// None.
+    None,
+}
+
+/// Mixture-of-experts facts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Experts {
+    /// Routed experts of a layer (E).
+    pub count: u64,
+    /// Experts a token goes through (k).
+    pub active: u64,
+    /// Width of one expert (Im).
+    pub width: u64,
+    /// Shared experts' total width beside the routed ones; 0 where the configuration says there are none.
+    pub shared_width: u64,
+}
+
+/// A cos/sin table that an engine computes once and keeps: `positions x rotary_dim` elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RopeTable {
+    /// Rows (P of `estimation.md` §1.4).
+    pub positions: u64,
+    /// Elements of a row.
+    pub rotary_dim: u64,
+    /// Kept in 32-bit floats whatever the model's dtype.
+    pub float32: bool,
+}
+
+/// The encoder half of an encoder-decoder model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encoder {
+    /// Its layers.
+    pub layers: u32,
+    /// Tokens it can emit for one item (Whisper 1500).
+    pub max_tokens: u64,
+}
+
+/// A vision tower, as far as its cost needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VisionTower {
+    /// Layers.
+    pub layers: u64,
+    /// Width.
+    pub hidden_size: u64,
+    /// Feed-forward width.
+    pub intermediate_size: u64,
+    /// Attention heads.
+    pub heads: u64,
+    /// Tokens of the largest single item after merging, where the configuration tells.
+    pub tokens_per_item: Option<u64>,
+    /// Patches of that item before merging.
+    pub patches_per_item: Option<u64>,
+}
+
+/// Why a configuration could not be turned into an [`Architecture`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsupported {
+    /// A family whose cache we do not know.
+    #[error("{class} ({model_type}): {key} is not understood, so the size of its cache is unknown")]
+    Family {
+        /// The class or GGUF architecture.
+        class: String,
+        /// `model_type`.
+        model_type: String,
+        /// The key (and value) that is not understood.
+        key: String,
+    },
+    /// A key that the family needs and that neither the file nor its class's defaults give.
+    #[error("{class}: {key} is missing and has no default")]
+    Missing {
+        /// The class or GGUF architecture.
+        class: String,
+        /// The key.
+        key: String,
+    },
+    /// A key whose value cannot be meant.
+    #[error("{key} = {value}: {why}")]
+    Contradiction {
+        /// The key.
+        key: String,
+        /// Its value, shortened.
+        value: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// There is no configuration at all.
+    #[error("the repository has no config.json, so the size of its cache is unknown")]
+    NoConfiguration,
+}
+
+impl Architecture {
+    /// Number of decoder layers (L).
+    pub fn layer_count(&self) -> u32 {
+        u32::try_from(self.layers.len()).unwrap_or(u32::MAX)
+    }
+
+    /// All mixers of the layers in `range`, both of a layer that has two.
+    pub fn mixers(&self, range: std::ops::Range<u32>) -> impl Iterator<Item = &Mixer> {
+        let from = (range.start as usize).min(self.layers.len());
+        let to = (range.end as usize).clamp(from, self.layers.len());
+        self.layers[from..to].iter().flat_map(|layer| std::iter::once(&layer.mixer).chain(layer.beside.as_ref()))
+    }
+}

@@ -1,0 +1,83 @@
+//! What a repository holds, from headers alone.
+//!
+//! [`source`] finds the files (Hub, local folder, Hugging Face cache, single file, bundle) and says which of them are
+//! *the* weights; [`safetensors`] and [`gguf`] turn headers into an [`Inventory`]; [`config`] turns `config.json` into an
+//! [`Architecture`]. The result, a [`Model`], is immutable by commit and small: a known model costs some kilobytes.
+
+pub mod architecture;
+pub mod config;
+pub mod dtype;
+pub mod gguf;
+pub mod quantization;
+pub mod safetensors;
+pub mod source;
+pub mod tensors;
+
+use serde::{Deserialize, Serialize};
+
+pub use architecture::{Architecture, Unsupported};
+pub use dtype::Dtype;
+pub use tensors::{Inventory, Storage, TensorClass};
+
+use crate::bytes::Bytes;
+
+/// All that an answer needs to know of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    /// Where it was read.
+    pub identity: Identity,
+    /// How its weights are stored.
+    pub format: Format,
+    /// Its tensors; for a diffusers pipeline by component folder.
+    pub inventory: Inventory,
+    /// Files that hold *the* weights.
+    pub weight_files: u32,
+    /// The language or encoder model, or why it could not be understood. Diffusers pipelines have none.
+    pub architecture: Result<Architecture, Unsupported>,
+    /// Components of a diffusers pipeline, in `model_index.json`'s order; of a sentence-transformers model its modules.
+    pub components: Vec<PipelineComponent>,
+    /// Logical parameters, packed weights unpacked, where they can be told.
+    pub parameters: Option<u64>,
+    /// Doubts about what was read, for the answer's `warnings`.
+    pub doubts: Vec<String>,
+}
+
+/// Where a model was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// `owner/name`, or the path that was asked for.
+    pub repo: String,
+    /// The revision that was asked for.
+    pub revision: Option<String>,
+    /// The commit that it stands for.
+    pub commit: Option<String>,
+    /// The one file of the repository that was asked for or chosen.
+    pub file: Option<String>,
+}
+
+/// How weights are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// safetensors files with or without an index.
+    Safetensors,
+    /// One GGUF file, split or not.
+    Gguf,
+    /// A diffusers pipeline of safetensors components.
+    Diffusers,
+    /// Pickled `.bin` files; sized by their ZIP directories.
+    PytorchBin,
+}
+
+/// A named part of a diffusers pipeline or sentence-transformers model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PipelineComponent {
+    /// The folder, which is also [`TensorClass::component`].
+    pub name: String,
+    /// The library and class that `model_index.json` or `modules.json` names.
+    pub class: String,
+    /// Its stored weights.
+    pub bytes: Bytes,
+    /// Its configuration, where it has one.
+    pub config: Option<serde_json::Value>,
+}
