@@ -1,1 +1,3 @@
+//! `hf-mem-probe`: parse, dispatch, exit code.
+
 fn main() {}
