@@ -5,7 +5,10 @@
 //! first [prepared](Engine::prepare) for one model on one kind of device, and answers from that.
 
 pub mod component;
+pub mod profile;
 pub mod reference;
+pub mod shared;
+pub mod vllm;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
