@@ -84,6 +84,38 @@ pub(super) fn windows(domain: &[usize], count: usize, room: impl Fn(usize) -> i1
     sorted.windows(count).map(|window| window.iter().map(|(_, place)| *place).collect()).collect()
 }
 
+/// The windows of `stages` tensor groups that each lie inside one island and are of one kind, the roomiest first; for each
+/// kind of link that makes islands of that size.
+pub(super) fn island_windows(
+    pool: &Pool<'_>,
+    domain: &[usize],
+    (tensor, stages): (usize, usize),
+    room: impl Fn(usize) -> i128,
+) -> Vec<Vec<Vec<usize>>> {
+    let mut found = Vec::new();
+    for level in [LinkKind::Fabric, LinkKind::PcieSwitch, LinkKind::HostBridge, LinkKind::NumaNode] {
+        let mut groups: Vec<(i128, Vec<usize>)> = Vec::new();
+        for island in islands(pool, domain, level) {
+            for kind in 0..pool.kinds.len() {
+                let mut alike = island.clone();
+                alike.retain(|place| pool.devices.get(*place).is_some_and(|it| it.kind == kind));
+                alike.sort_by_key(|place| (-room(*place), *place));
+                groups.extend(alike.chunks_exact(tensor.max(1)).map(|group| {
+                    let least = group.iter().map(|place| room(*place)).min();
+                    (-least.unwrap_or(i128::MIN + 1), group.to_vec())
+                }));
+            }
+        }
+        groups.sort();
+        let windows: Vec<Vec<usize>> =
+            groups.windows(stages).map(|window| window.iter().flat_map(|(_, group)| group.clone()).collect()).collect();
+        if !windows.is_empty() && !found.contains(&windows) {
+            found.push(windows);
+        }
+    }
+    found
+}
+
 /// The orders as ranks in which `window` (roomiest first) is tried for `split`, whose stages want `wants`.
 pub(super) fn arrangements(pool: &Pool<'_>, split: &Split, window: &[usize], wants: &[i128]) -> Vec<Vec<usize>> {
     let tensor = split.tensor.max(1) as usize;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::candidate::{Candidate, Wires};
-use super::groups::{ALL_ORDERS, arrangements, domains, orders, windows};
+use super::groups::{ALL_ORDERS, arrangements, domains, island_windows, orders, windows};
 use super::layers::LayerCosts;
 use super::needs::Needs;
 use super::offload;
@@ -120,12 +120,23 @@ impl<'s, 'a> Search<'s, 'a> {
             let sample: Vec<usize> = joined.iter().copied().take(count).collect();
             for (engine_order, (named, split)) in self.legal(&sample)?.into_iter().enumerate() {
                 let room = self.rooms(named, &split, domain)?;
-                let mut windows =
-                    windows(domain, count, |place| room.get(&place).copied().unwrap_or(i128::MIN)).into_iter();
-                if let Some(roomiest) = windows.next() {
-                    let grade = self.arranged((named, engine_order), &split, &roomiest)?;
-                    if grade == Grade::Fits && !found_before {
-                        rest.push((named, engine_order, split, windows));
+                let room = |place: usize| room.get(&place).copied().unwrap_or(i128::MIN + 1);
+                let mut choices = vec![windows(domain, count, room)];
+                if split.tensor > 1 && split.stages.len() > 1 {
+                    choices.extend(island_windows(
+                        self.pool,
+                        domain,
+                        (split.tensor as usize, split.stages.len()),
+                        room,
+                    ));
+                }
+                for choice in choices {
+                    let mut windows = choice.into_iter();
+                    if let Some(roomiest) = windows.next() {
+                        let grade = self.arranged((named, engine_order), &split, &roomiest)?;
+                        if grade == Grade::Fits && !found_before {
+                            rest.push((named, engine_order, split.clone(), windows));
+                        }
                     }
                 }
             }
