@@ -6,6 +6,8 @@
 
 pub mod component;
 pub mod profile;
+pub mod layer_weights;
+pub mod logical;
 pub mod reference;
 pub mod shared;
 pub mod vllm;
