@@ -46,6 +46,7 @@ constants! {
     graph_low_ratio: ratio -> Ratio;
     graph_high_ratio: ratio -> Ratio;
     graph_small_gpu_ratio: ratio -> Ratio;
+    capacity_by_request: flag -> bool;
     graphs_in_budget: flag -> bool;
     context_mib_per_multiprocessor: mib -> Bytes;
     context_libraries_mib: mib -> Bytes;

@@ -20,6 +20,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use cache::{CachePages, PageRules};
 use constants::Constants;
+pub use prepared::StartUpLog;
 pub use settings::StateMode;
 use settings::{ENGINE, Settings, unsupported};
 

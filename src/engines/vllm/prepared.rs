@@ -236,3 +236,55 @@ impl Prepared for VllmPrepared<'_> {
         self.launch_line(plan)
     }
 }
+
+/// The figures that vLLM's start-up log prints of one rank.
+#[derive(Clone, Copy, Debug)]
+pub struct StartUpLog {
+    /// "Model loading took".
+    pub weights: Interval,
+    /// Peak of the profile beside weights.
+    pub activations: Interval,
+    /// Memory beside torch that grew since the snapshot.
+    pub non_torch: Interval,
+    /// "Graph capturing finished ... took".
+    pub graphs: Interval,
+}
+
+impl VllmPrepared<'_> {
+    /// What the log of `rank` would print: for holding the figures against measured ones.
+    pub fn start_up_log(&self, split: &Split, rank: usize, device: &DeviceFacts) -> StartUpLog {
+        StartUpLog {
+            weights: self.weights(split, rank),
+            activations: self.activations(split, rank),
+            non_torch: self.library_growth(split).plus(self.communication_growth(split, device)),
+            graphs: self.graphs(split, rank, device),
+        }
+    }
+
+    /// Blocks that `bytes` of cache on every rank give: the least over all stages.
+    pub fn blocks_in(&self, split: &Split, bytes: Bytes) -> u64 {
+        let pages = self.pages(split);
+        let of = |range| bytes.get() / pages.bytes_per_block(&self.layers, range).get().max(1);
+        split.stages.iter().map(of).min().unwrap_or(0)
+    }
+
+    /// "GPU KV cache size" in tokens as this release logs it for `blocks` blocks.
+    pub fn logged_tokens(&self, split: &Split, blocks: u64) -> u64 {
+        let pages = self.pages(split);
+        if !self.constants.capacity_by_request {
+            return pages.logged_tokens(blocks);
+        }
+        let context = self.settings.workload.context;
+        let each = pages.blocks(&self.layers, context);
+        let each = each.tokens.saturating_add(each.states).max(1);
+        u64::try_from(u128::from(blocks) * u128::from(context) / u128::from(each)).unwrap_or(u64::MAX)
+    }
+
+    /// Bytes of cache on one rank for one sequence of the settled context: "KV cache is needed".
+    pub fn needed_for_one(&self, split: &Split, rank: usize) -> Bytes {
+        let (_, range) = split.stage_of(rank);
+        let pages = self.pages(split);
+        let blocks = pages.blocks(&self.layers, self.settings.workload.context);
+        pages.bytes_per_block(&self.layers, &range) * blocks.tokens.saturating_add(blocks.states)
+    }
+}
