@@ -1,5 +1,7 @@
 //! Placements that can be checked by hand.
 
+#![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
+
 #[path = "placement_fake/mod.rs"]
 mod fake;
 

@@ -7,6 +7,7 @@
 //! repeated.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::needs::Needs;
 use super::pool::Pool;
@@ -22,7 +23,6 @@ pub(super) struct LayerCosts {
     known: HashMap<(usize, u32, (u8, u32)), Costs>,
 }
 
-#[derive(Clone)]
 struct Costs {
     /// Cost of all layers before each one, without what a device costs besides; never falling.
     before: Vec<i128>,
@@ -46,10 +46,10 @@ impl LayerCosts {
         }
         let Some(first) = places.first().and_then(|place| pool.devices.get(*place)) else { return Ok(None) };
         let key = (first.kind, template.tensor, super::order::harm(template.offload));
-        if !self.known.contains_key(&key) {
-            self.known.insert(key, Costs::of(needs, pool, first.kind, template)?);
-        }
-        let Some(costs) = self.known.get_mut(&key) else { return Ok(None) };
+        let costs = match self.known.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(slot) => slot.insert(Costs::of(needs, pool, first.kind, template)?),
+        };
         let tensor = template.tensor.max(1) as usize;
         let mut room = Vec::with_capacity(stages);
         for group in places.chunks(tensor) {

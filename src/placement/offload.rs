@@ -70,8 +70,10 @@ fn by_layers(
                 short = middle;
             }
         }
-        search.judge((None, engine_order), &with(enough), places)?;
-        return Ok(());
+        // Where the host can not take that much, less of it may still be tight on the devices.
+        if search.judge((None, engine_order), &with(enough), places)? <= wanted {
+            return Ok(());
+        }
     }
     search.judge((None, engine_order), &with(most), places)?;
     Ok(())

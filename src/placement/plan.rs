@@ -24,7 +24,7 @@ use crate::engines::{
 };
 
 /// Whether and how a model fits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Why the answer is what it is: fits (tight included), insufficient memory, no legal split, compute capability,
     /// leased, no devices.
@@ -48,7 +48,7 @@ pub struct Plan {
 }
 
 /// What the engine settled for the recommended way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settled {
     /// The profile in force.
     pub profile: String,
@@ -65,7 +65,7 @@ pub struct Settled {
 }
 
 /// One way of placing the model, in full.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Placement {
     /// The kind of way.
     pub strategy: Strategy,
@@ -88,7 +88,7 @@ pub struct Placement {
 }
 
 /// One rank's share of a placement.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RankShare {
     /// Its device.
     pub device: DeviceFacts,
@@ -115,7 +115,7 @@ pub struct RankShare {
 }
 
 /// Host memory of a placement.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HostShare {
     /// Bytes that can be had, where read.
     pub available: Option<Bytes>,
@@ -174,7 +174,7 @@ pub fn plan(ask: &Ask<'_>, here: &Availability) -> Result<Plan, PlacementError> 
     let usable: Vec<usize> = pool.devices.iter().map(|it| it.kind).collect();
     pool.veto(&vetoed, here);
     plan.passed_over = passed_over(&pool);
-    plan.warnings = needs.warnings.clone();
+    plan.warnings.clone_from(&needs.warnings);
     if pool.devices.is_empty() {
         plan.reason = Reason::ComputeCapability;
         plan.why = usable.first().and_then(|kind| vetoed.get(*kind)?.clone()).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! A small, honest engine and hosts for it: every byte can be worked out by hand.
 #![allow(dead_code, reason = "each test and bench uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -142,13 +143,14 @@ impl Engine for Fake {
 }
 
 impl Ready<'_> {
-    fn range(&self, split: &Split, rank: usize) -> Range<usize> {
+    /// The layers of a rank.
+    fn range(split: &Split, rank: usize) -> Range<usize> {
         let range = split.stage_of(rank).1;
         range.start as usize..range.end as usize
     }
 
     /// Layers of the rank whose cache, and whose dense and expert weights, are on the device.
-    fn on_device(&self, split: &Split, layer: usize) -> (bool, bool) {
+    fn on_device(split: &Split, layer: usize) -> (bool, bool) {
         match split.offload {
             Offload::Experts { layers } => (true, layer >= layers as usize),
             Offload::Layers { layers } => (layer >= layers as usize, layer >= layers as usize),
@@ -241,8 +243,8 @@ impl Prepared for Ready<'_> {
 
     fn fixed(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Vec<Component>, EngineError> {
         let mut weights = 0;
-        for layer in self.range(split, rank) {
-            let (dense, experts) = self.on_device(split, layer);
+        for layer in Self::range(split, rank) {
+            let (dense, experts) = Self::on_device(split, layer);
             if layer >= self.fake.layers.len() {
                 continue;
             }
@@ -277,8 +279,8 @@ impl Prepared for Ready<'_> {
         _device: &DeviceFacts,
         workload: Workload,
     ) -> Result<Vec<Component>, EngineError> {
-        let layers = self.range(split, rank);
-        let layers = layers.filter(|layer| *layer < self.fake.layers.len() && self.on_device(split, *layer).0).count();
+        let layers = Self::range(split, rank);
+        let layers = layers.filter(|layer| *layer < self.fake.layers.len() && Self::on_device(split, *layer).0).count();
         let tokens = workload.context.div_ceil(self.fake.block).saturating_mul(self.fake.block);
         let cache = Bytes::new(self.fake.cache_per_token * self.dtype_bytes / 2)
             * tokens
@@ -291,7 +293,7 @@ impl Prepared for Ready<'_> {
     fn host(&self, split: &Split, _workload: Workload) -> Result<Vec<Component>, EngineError> {
         let mut bytes = 0;
         for layer in 0..self.fake.layers.len() {
-            let (dense, experts) = self.on_device(split, layer);
+            let (dense, experts) = Self::on_device(split, layer);
             bytes += if dense { 0 } else { self.fake.layers[layer] };
             bytes += if experts { 0 } else { self.fake.experts[layer] };
         }
