@@ -24,6 +24,9 @@ use super::tensors::Inventory;
 use crate::bytes::Bytes;
 use cursor::{Cursor, Stop};
 
+#[cfg(test)]
+mod tests;
+
 /// No header may be longer: the largest published ones (a quarter of a million tokens with merges, a thousand tensors)
 /// stay below a fifth of it.
 pub const MAX_HEADER_BYTES: u64 = 128 << 20;
@@ -203,7 +206,7 @@ fn read(prefix: &[u8], file_bytes: Option<u64>) -> Result<Gguf, Stop> {
         2 | 3 => {}
         0 | 1 => return Err(GgufError::Version { version, hint: " (32-bit lengths, in use for days in 2023)" }.into()),
         // A version below 65536 read in the wrong byte order has only zeros in its low half.
-        _ if version & 0xffff == 0 => {
+        _ if version.trailing_zeros() >= 16 => {
             return Err(GgufError::Version { version: version.swap_bytes(), hint: " (big-endian file)" }.into());
         }
         _ => return Err(GgufError::Version { version, hint: " (newer than this program)" }.into()),

@@ -83,10 +83,8 @@ pub(super) fn read(
             return Err(bad(info.name.as_bytes(), format!("offset {} lies inside the tensor before it", info.offset)));
         }
         end = info.offset.saturating_add(bytes);
-        let storage = Dtype::from_ggml(info.type_id).map_or_else(
-            || Storage::Unknown(format!("ggml type {}", info.type_id).into()),
-            Storage::Known,
-        );
+        let storage = Dtype::from_ggml(info.type_id)
+            .map_or_else(|| Storage::Unknown(format!("ggml type {}", info.type_id).into()), Storage::Known);
         if info.bytes.is_none() {
             let first = || UnknownType { id: info.type_id, tensors: 0, first: info.name.to_owned() };
             unknown.entry(info.type_id).or_insert_with(first).tensors += 1;
