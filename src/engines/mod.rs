@@ -5,6 +5,8 @@
 //! first [prepared](Engine::prepare) for one model on one kind of device, and answers from that.
 
 pub mod component;
+pub mod layer_weights;
+pub mod logical;
 pub mod reference;
 
 use std::collections::BTreeMap;
