@@ -65,7 +65,11 @@ const RELEASES: &[(&str, &str, &str)] = &[
 const MISLEADING: &[(&str, &str, &str)] = &[
     ("meta-llama/Meta-Llama-3-8B ", "non-torch", "that build counted the CUDA context"),
     ("Qwen3-Coder-30B", "needed", "24 GiB is quoted for all 48 layers, each stage holds a part"),
-    ("Qwen3-235B-A22B-FP8", "capacity", "SGLang's row of these GPUs gives our 48,128 bytes a token: bytes of one rank, blocks of the fullest"),
+    (
+        "Qwen3-235B-A22B-FP8",
+        "capacity",
+        "SGLang's row of these GPUs gives our 48,128 bytes a token: bytes of one rank, blocks of the fullest",
+    ),
     ("minimax-m2.7", "capacity", "bytes of one of two hosts with unified memory, blocks of the fuller one"),
     ("Maverick", "weights", "ROCm pads expert weights by 128 columns; AMD is not covered"),
     ("lukealonso/GLM-5.1", "weights", "another checkpoint of the same architecture stands in"),
