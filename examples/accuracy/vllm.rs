@@ -40,7 +40,11 @@ fn stand_in(name: &str) -> Option<(&'static str, Value)> {
         "Qwen/Qwen3-Coder-30B-A3B-Instruct-FP8" => {
             ("Qwen/Qwen3-30B-A3B-FP8", json!({"max_position_embeddings": 262_144}))
         }
-        "glm4-chat (GLM-4-9B-Chat)" => ("zai-org/glm-4-9b", json!({})),
+        "glm4-chat (GLM-4-9B-Chat)" => ("zai-org/glm-4-9b", json!({"seq_length": 131_072})),
+        "minimax-m2.7-awq" => ("MiniMaxAI/MiniMax-M2.5", json!({})),
+        "Qwen3.6-27B-AutoRound" | "Qwen/Qwen3.6-27B-FP8" | "qwen3.6-27b-autoround (Qwen3.6-27B AutoRound INT4)" => {
+            ("Qwen/Qwen3.5-27B", json!({}))
+        }
         "DeepSeek-V4-Flash" => ("deepseek-ai/DeepSeek-V4-Flash", json!({})),
         "redhatai/Llama-3.3-70B-Instruct-quantized.w8a8" => ("meta-llama/Llama-3.1-70B-Instruct", json!({})),
         "RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w8a8" => ("meta-llama/Llama-3.1-8B-Instruct", json!({})),
@@ -49,6 +53,32 @@ fn stand_in(name: &str) -> Option<(&'static str, Value)> {
         }
         _ => return None,
     })
+}
+
+/// Rows that name no release, and what tells it.
+const RELEASES: &[(&str, &str, &str)] = &[
+    ("meta-llama/Meta-Llama-3-8B", "0.6", "a development build of December 2024 by its source"),
+    ("openai/gpt-oss-120b", "0.13", "4.54 GiB needed at 1024 tokens a step: synchronous scheduling, before 0.14"),
+];
+
+/// Figures of rows that are not what they seem: (part of the model, figure, reason).
+const MISLEADING: &[(&str, &str, &str)] = &[
+    ("meta-llama/Meta-Llama-3-8B ", "non-torch", "that build counted the CUDA context"),
+    ("Qwen3-Coder-30B", "needed", "24 GiB is quoted for all 48 layers, each stage holds a part"),
+    (
+        "Qwen3-235B-A22B-FP8",
+        "capacity",
+        "SGLang's row of these GPUs gives our 48,128 bytes a token: bytes of one rank, blocks of the fullest",
+    ),
+    ("minimax-m2.7", "capacity", "bytes of one of two hosts with unified memory, blocks of the fuller one"),
+    ("Maverick", "weights", "ROCm pads expert weights by 128 columns; AMD is not covered"),
+    ("lukealonso/GLM-5.1", "weights", "another checkpoint of the same architecture stands in"),
+    ("minimax-m2.7", "weights", "another checkpoint of the same architecture stands in"),
+    ("Qwen3.6-27B", "weights", "another checkpoint of the same architecture stands in"),
+];
+
+fn misleading(label: &str, figure: &str) -> Option<&'static str> {
+    MISLEADING.iter().find(|(part, of, _)| label.contains(part) && *of == figure).map(|(_, _, why)| *why)
 }
 
 fn find(hub: &Path, name: &str) -> Result<Model, String> {
@@ -116,6 +146,9 @@ fn label(row: &Row<'_>, name: &str) -> String {
 }
 
 fn score(scores: &mut Scores, engine: &Vllm, model: &Model, row: &Row<'_>, label: &str) -> Result<(), String> {
+    if row.text("quantization") == Some("bitsandbytes") {
+        return Err("quantised at load by bitsandbytes, which is a plugin".to_owned());
+    }
     let gpu = row.text("gpu_name").unwrap_or_default();
     let known = devices::named(gpu);
     let device = known.clone().or_else(|| devices::named("H100")).ok_or("no device")?;
@@ -123,8 +156,7 @@ fn score(scores: &mut Scores, engine: &Vllm, model: &Model, row: &Row<'_>, label
     let parameters = parameters(row);
     let context = row.count("max_model_len").map(AskedContext::Tokens);
     let asked = AskedWorkload { context, dtype: row.text("dtype").map(str::to_owned), ..AskedWorkload::default() };
-    let case =
-        Case { model, version: row.text("engine_version"), parameters: &parameters, asked, devices: prepared_for };
+    let case = Case { model, version: version(row), parameters: &parameters, asked, devices: prepared_for };
     let prepared = engine.prepare(&case).map_err(|error| error.to_string())?;
     let layers = model.architecture.as_ref().map_err(ToString::to_string)?.layer_count();
     let part = |key| u32::try_from(row.count(key).unwrap_or(1)).unwrap_or(1);
@@ -138,7 +170,12 @@ fn score(scores: &mut Scores, engine: &Vllm, model: &Model, row: &Row<'_>, label
                 .as_ref()
                 .is_some_and(|q| q.method.contains("fp4") || q.format.as_deref().is_some_and(|f| f.contains("FP4")))
     });
-    if let Some(measured) = row.number("weights_gib_per_gpu") {
+    for figure in ["weights", "non-torch", "needed", "capacity"] {
+        if let Some(why) = misleading(label, figure) {
+            scores.skip(&format!("{figure} only: {why}"), label);
+        }
+    }
+    if let Some(measured) = row.number("weights_gib_per_gpu").filter(|_| misleading(label, "weights").is_none()) {
         let component = if soft { "weights, multimodal or FP4" } else { "weights, text" };
         scores.gib(component, label, measured, log.weights, 0.005);
     }
@@ -148,7 +185,9 @@ fn score(scores: &mut Scores, engine: &Vllm, model: &Model, row: &Row<'_>, label
             if modern(row) { format!("activations, {text}, >= 0.17") } else { format!("activations, {text}, older") };
         scores.gib(&component, label, measured, log.activations, 0.005);
     }
-    if let (Some(measured), Some(_)) = (row.number("non_torch_gib"), &known) {
+    if let (Some(measured), Some(_)) =
+        (row.number("non_torch_gib").filter(|_| misleading(label, "non-torch").is_none()), &known)
+    {
         scores.gib("non-torch", label, measured, log.non_torch, 0.005);
     }
     if let (Some(measured), Some(_)) = (row.number("cuda_graph_gib").filter(|gib| *gib > 0.0), &known) {
@@ -170,7 +209,9 @@ fn cache(
     let bytes = |gib: f64| Bytes::mib(1).scale((gib * 1024.0 * 1000.0).round().max(0.0) as u64, 1000);
     let pages = prepared.pages(split);
     let blocks = |gib: f64| prepared.blocks_in(split, bytes(gib));
-    if let Some(tokens) = row.count("kv_cache_tokens") {
+    if split.stages.len() > 1 {
+        scores.skip("capacity only: rank 0's bytes, but the last stage, which samples, has the fewest blocks", label);
+    } else if let Some(tokens) = row.count("kv_cache_tokens").filter(|_| misleading(label, "capacity").is_none()) {
         let ours = prepared.logged_tokens(split, blocks(kv)) as f64;
         let measured = tokens as f64;
         scores.number("token capacity", label, measured, ours, (ours - measured).abs() <= 0.005 * measured);
@@ -188,15 +229,24 @@ fn cache(
             );
         }
     }
-    if let Some(measured) = row.number("kv_needed_gib_for_max_len") {
-        let ours = prepared.needed_for_one(split, 0);
-        scores.gib("KV needed for one sequence", label, measured, hf_mem_probe::engines::Interval::exact(ours), 0.005);
+    if let Some(measured) = row.number("kv_needed_gib_for_max_len").filter(|_| misleading(label, "needed").is_none()) {
+        scores.gib("KV needed for one sequence", label, measured, prepared.needed_for_one(split, 0), 0.005);
     }
+}
+
+/// The row's release, or what tells it.
+fn version<'r>(row: &Row<'r>) -> Option<&'r str> {
+    let model = row.0.get("model").and_then(Value::as_str).unwrap_or_default();
+    if row.0.get("notes").and_then(Value::as_str).is_some_and(|notes| notes.contains("Marlin")) {
+        return None;
+    }
+    let told = RELEASES.iter().find(|(name, _, _)| *name == model).map(|(_, version, _)| *version);
+    row.0.get("engine_version").and_then(Value::as_str).or(told)
 }
 
 fn modern(row: &Row<'_>) -> bool {
     use hf_mem_probe::engines::profile::Version;
-    row.text("engine_version").and_then(Version::parse).is_none_or(|version| Some(version) >= Version::parse("0.17"))
+    version(row).and_then(Version::parse).is_none_or(|version| Some(version) >= Version::parse("0.17"))
 }
 
 fn parameters(row: &Row<'_>) -> BTreeMap<String, Value> {
@@ -216,6 +266,16 @@ fn parameters(row: &Row<'_>) -> BTreeMap<String, Value> {
         all.insert("quantization".to_owned(), json!("fp8"));
     }
     let notes = row.text("notes").unwrap_or_default();
+    if notes.contains("MTP n=3") {
+        all.insert("num_speculative_tokens".to_owned(), json!(3));
+    }
+    if notes.contains("MTP on") {
+        all.insert("num_speculative_tokens".to_owned(), json!(1));
+    }
+    if model == "Qwen/Qwen3.6-35B-A3B" {
+        // Its 64.69 GiB are the text model's to the log's rounding: the tower was not loaded.
+        all.insert("language_model_only".to_owned(), json!(true));
+    }
     if let Some(degree) = notes.split("decode_context_parallel_size=").nth(1).and_then(|rest| rest.get(..1)) {
         if let Ok(degree) = degree.parse::<u64>() {
             all.insert("decode_context_parallel_size".to_owned(), json!(degree));

@@ -9,11 +9,13 @@ pub mod profile;
 pub mod layer_weights;
 pub mod logical;
 pub mod reference;
+pub mod sglang;
 pub mod shared;
 pub mod vllm;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
@@ -305,6 +307,27 @@ pub enum EngineError {
         /// The known ones.
         known: String,
     },
+}
+
+/// The names of all engines, as `--engine` takes them.
+pub const NAMES: &[&str] = &["vllm", "sglang", "llama.cpp", "ollama", "transformers", "diffusers", "reference"];
+
+/// The engine of this name, with its embedded profiles.
+pub fn by_name(name: &str) -> Result<&'static dyn Engine, EngineError> {
+    static VLLM: LazyLock<Result<vllm::Vllm, EngineError>> = LazyLock::new(|| {
+        let profiles = vllm::Vllm::profiles().map_err(vllm::profile_error)?;
+        Ok(vllm::Vllm::with_profiles(profiles))
+    });
+    static SGLANG: LazyLock<Result<sglang::Sglang, EngineError>> = LazyLock::new(|| {
+        let profiles = sglang::Sglang::profiles().map_err(sglang::profile_error)?;
+        Ok(sglang::Sglang::with_profiles(profiles))
+    });
+    let of = |engine: Result<&'static dyn Engine, &EngineError>| engine.map_err(Clone::clone);
+    match name {
+        "vllm" => of(VLLM.as_ref().map(|engine| -> &'static dyn Engine { engine })),
+        "sglang" => of(SGLANG.as_ref().map(|engine| -> &'static dyn Engine { engine })),
+        _ => Err(EngineError::UnknownEngine { name: name.to_owned(), known: NAMES.join(", ") }),
+    }
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {

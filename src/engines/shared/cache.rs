@@ -28,10 +28,13 @@ pub struct CacheLayers {
 }
 
 impl CacheLayers {
-    /// Counts the kinds of `architecture`. Layers that keep nothing (encoders, shared caches) are left out.
-    pub fn new(architecture: &Architecture) -> Self {
+    /// Counts the kinds of `architecture`; `drafts` layers of its next-token predictor, which are like its last one,
+    /// follow behind. Layers that keep nothing (encoders, shared caches) are left out.
+    pub fn new(architecture: &Architecture, drafts: u32) -> Self {
         let mut layers = Self { kinds: Vec::new(), before: Vec::new() };
-        for (index, layer) in architecture.layers.iter().enumerate() {
+        let predictor =
+            architecture.layers.last().into_iter().flat_map(|last| std::iter::repeat_n(last, drafts as usize));
+        for (index, layer) in architecture.layers.iter().chain(predictor).enumerate() {
             for before in &mut layers.before {
                 before.push(before.last().copied().unwrap_or(0));
             }

@@ -42,6 +42,8 @@ pub enum Place {
     Everywhere,
     /// Vision or audio tower: on every stage unless it is not loaded.
     Tower,
+    /// Next-token prediction: loaded for speculative decoding only.
+    Draft,
     /// Not loaded at all.
     Skipped,
 }
@@ -200,10 +202,14 @@ pub fn classify(class: &TensorClass) -> Classified {
     if skipped(&segments, class) {
         return with(Place::Skipped, Rule::Replicated);
     }
+    let draft = segments.iter().any(|segment| *segment == "mtp" || segment.starts_with("mtp_"));
     let replicated = parents.iter().any(|parent| REPLICATED_PARENTS.contains(parent));
     if segments.iter().any(|segment| TOWERS.contains(segment)) {
         let rule = if replicated { Rule::Replicated } else { tower_rule(module) };
         return with(Place::Tower, rule);
+    }
+    if class.layers.is_empty() && draft {
+        return with(Place::Draft, Rule::Replicated);
     }
     if class.layers.is_empty() {
         return match module {
@@ -216,7 +222,7 @@ pub fn classify(class: &TensorClass) -> Classified {
     }
     let expert = segments.contains(&"experts") || matches!(module, "input_linear" | "output_linear");
     let rule = if replicated { Rule::Replicated } else { layer_rule(module, parents, expert) };
-    Classified { place: Place::Layers, rule, expert, part }
+    Classified { place: if draft { Place::Draft } else { Place::Layers }, rule, expert, part }
 }
 
 fn layer_rule(module: &str, parents: &[&str], expert: bool) -> Rule {
@@ -300,16 +306,14 @@ fn part_of(last: &str) -> Part {
     }
 }
 
-/// Next-token-prediction modules, buffers of training, tables that engines compute anew.
+/// Buffers of training, tables that engines compute anew.
 fn skipped(segments: &[&str], class: &TensorClass) -> bool {
     let last = segments.last().copied().unwrap_or_default();
     let mask = last == "bias"
         && class.shape.len() > 2
         && class.shape.iter().filter(|side| **side > 1).count() == 2
         && segments.iter().rev().nth(1).is_some_and(|module| matches!(*module, "attn" | "attention"));
-    mask || last == "masked_bias"
-        || last == "inv_freq"
-        || segments.iter().any(|segment| *segment == "mtp" || segment.starts_with("mtp_"))
+    mask || last == "masked_bias" || last == "inv_freq"
 }
 
 #[cfg(test)]
@@ -361,7 +365,8 @@ mod tests {
             ("model.visual.blocks.3.attn.qkv.weight", (Tower, Column, false, Weight)),
             ("model.visual.patch_embed.proj.weight", (Tower, Replicated, false, Weight)),
             ("model.vision_tower.encoder.layers.0.self_attn.o_proj.linear.weight", (Tower, Row, false, Weight)),
-            ("mtp.layers.0.self_attn.q_proj.weight", (Skipped, Replicated, false, Weight)),
+            ("mtp.layers.0.self_attn.q_proj.weight", (Draft, Column, false, Weight)),
+            ("mtp.norm.weight", (Draft, Replicated, false, Weight)),
             ("transformer.rotary_pos_emb.inv_freq", (Skipped, Replicated, false, Weight)),
         ] {
             assert_eq!(rule_of(name, &[4, 4]), expected, "{name}");

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::resident::Residence;
 use super::rule::{Classified, Part, Place, Rule, classify};
 use crate::bytes::Bytes;
-use crate::engines::{Interval, Split};
+use crate::engines::Split;
 use crate::model::architecture::{Mixer, Task};
 use crate::model::tensors::{Inventory, TensorClass};
 
@@ -14,6 +14,8 @@ use crate::model::tensors::{Inventory, TensorClass};
 pub struct Omitted {
     /// Vision and audio towers (every modality's limit is 0).
     pub towers: bool,
+    /// Next-token predictors (no speculative decoding).
+    pub drafts: bool,
 }
 
 /// The classes of an inventory with their rules, told once.
@@ -80,6 +82,9 @@ impl WeightTable {
             let all = each * class.count;
             match row.place {
                 Place::Skipped => {}
+                Place::Draft if omitted.drafts => {}
+                // A predictor stored apart runs on the last stage.
+                Place::Draft => table.last += all,
                 Place::Embedding => table.embedding += all,
                 Place::Head if classes.tied => {}
                 Place::Head => table.head += all,
@@ -104,8 +109,8 @@ impl WeightTable {
                         }
                         let beyond = u64::from(run.last.saturating_add(1).saturating_sub(run.first.max(layer_count)));
                         // Layers behind the last are next-token predictors where the configuration has them; else kept.
-                        if architecture.mtp_layers == 0 && beyond > 0 {
-                            table.everywhere += each * run.each * beyond;
+                        if beyond > 0 && !(architecture.mtp_layers > 0 && omitted.drafts) {
+                            table.last += each * run.each * beyond;
                         }
                     }
                 }
@@ -148,12 +153,6 @@ impl WeightTable {
             sum += between(&self.expert, &range) * local;
         }
         sum
-    }
-
-    /// As an interval: exact but for allocator rounding.
-    pub fn interval(&self, split: &Split, rank: usize) -> Interval {
-        let likely = self.bytes(split, rank);
-        Interval::new(likely.scale(998, 1000), likely, likely.scale(1003, 1000))
     }
 
     /// Engine-made tables (RoPE) on every rank.

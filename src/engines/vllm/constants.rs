@@ -46,7 +46,15 @@ constants! {
     graph_low_ratio: ratio -> Ratio;
     graph_high_ratio: ratio -> Ratio;
     graph_small_gpu_ratio: ratio -> Ratio;
+    refuses_half: flag -> bool;
     capacity_by_request: flag -> bool;
+    graph_most_tokens: count -> u64;
+    graph_most_tokens_wide: count -> u64;
+    weights_low_ratio: ratio -> Ratio;
+    weights_high_ratio: ratio -> Ratio;
+    weights_high_mib: mib -> Bytes;
+    weights_soft_low_ratio: ratio -> Ratio;
+    weights_soft_high_ratio: ratio -> Ratio;
     graphs_in_budget: flag -> bool;
     context_mib_per_multiprocessor: mib -> Bytes;
     context_libraries_mib: mib -> Bytes;

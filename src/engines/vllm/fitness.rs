@@ -2,6 +2,7 @@
 //!
 //! Source: vLLM 0.33 `layers/quantization/**` (`get_min_capability`) and the kernels' own selection.
 
+use super::settings::unstable_in_half;
 use crate::devices::DeviceFacts;
 use crate::engines::Fitness;
 use crate::engines::shared::dtype::{ComputeDtype, KvDtype};
@@ -15,6 +16,8 @@ pub(super) struct Demands<'a> {
     pub(super) compute: ComputeDtype,
     pub(super) asked_dtype: bool,
     pub(super) kv: KvDtype,
+    /// Whether the release refuses float16 for families that it makes unstable.
+    pub(super) refuses_half: bool,
     /// Quantisation at load, if asked for.
     pub(super) online: Option<&'a str>,
 }
@@ -29,7 +32,7 @@ pub(super) fn fitness(demands: &Demands<'_>, device: &DeviceFacts) -> Fitness {
         return Fitness::Unable(format!("vLLM needs compute capability 7.0; this is {}", name()));
     }
     let architecture = demands.architecture;
-    let half_refused = ["gemma2", "gemma3", "glm4"].iter().any(|family| architecture.model_type.starts_with(family));
+    let half_refused = demands.refuses_half && unstable_in_half(architecture);
     let bfloat16 = architecture.dtype == Some(crate::model::Dtype::BF16);
     if capability < 80 {
         if demands.compute == ComputeDtype::Bfloat16 && demands.asked_dtype {

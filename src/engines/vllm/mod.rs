@@ -101,13 +101,14 @@ impl<'a> VllmPrepared<'a> {
         let architecture = model.architecture.as_ref().map_err(|why| unsupported(why.to_string()))?;
         let constants = Constants::read(profile).map_err(profile_error)?;
         let settings = Settings::settle(case, architecture, &constants)?;
+        let drafts = if settings.speculative_tokens > 0 { architecture.mtp_layers } else { 0 };
         Ok(Self {
             model,
             architecture,
             profile: profile.name.clone(),
             constants,
             settings,
-            layers: CacheLayers::new(architecture),
+            layers: CacheLayers::new(architecture, drafts),
             classes: Classes::new(&model.inventory, architecture.tied_embeddings, architecture.task),
             weights: Mutex::default(),
             pages: Mutex::default(),
@@ -127,7 +128,7 @@ impl<'a> VllmPrepared<'a> {
                 tensor: u64::from(split.tensor.max(1)),
                 expert_parallel: split.expert_parallel,
             };
-            let omitted = Omitted { towers: !self.settings.towers };
+            let omitted = Omitted { towers: !self.settings.towers, drafts: self.drafts() == 0 };
             Arc::new(WeightTable::new(&self.classes, &residence, 64, omitted))
         });
         Arc::clone(table)
@@ -137,9 +138,9 @@ impl<'a> VllmPrepared<'a> {
     pub fn pages(&self, split: &Split) -> Arc<CachePages> {
         let key = (split.tensor, split.stages.len());
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = pages.entry(key).or_insert_with(|| {
-            Arc::new(CachePages::new(&self.layers, &(0..self.architecture.layer_count()), self.page_rules(split)))
-        });
+        let entry = pages
+            .entry(key)
+            .or_insert_with(|| Arc::new(CachePages::new(&self.layers, &(0..u32::MAX), self.page_rules(split))));
         Arc::clone(entry)
     }
 

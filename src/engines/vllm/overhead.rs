@@ -25,16 +25,23 @@ impl VllmPrepared<'_> {
         if split.tensor >= 4 {
             likely = constants.graph_tensor4_ratio.of(likely);
         }
-        // Sizes to min(2 R, 512), to 1024 on SM10x; few sequences capture few sizes.
-        let sizes = capture_sizes(self.settings.max_sequences.saturating_mul(2).min(512));
-        likely = likely.scale(sizes, capture_sizes(512));
-        let large = fabric_class(device);
+        // A part of the pools grows with the sizes captured, a part is there for the first of them.
+        let wide = device.capability().is_some_and(|capability| (100..120).contains(&capability))
+            || self.architecture.model_type == "gpt_oss";
+        let most = if wide { constants.graph_most_tokens_wide } else { constants.graph_most_tokens };
+        let sizes = capture_sizes(self.settings.max_sequences.saturating_mul(2).min(most));
+        let all = capture_sizes(constants.graph_most_tokens);
+        likely = likely.scale(all + sizes, 2 * all);
+        if self.drafts() > 0 {
+            // The draft's graphs are as large again: GLM-5.1 1.2 GiB without, 2.2-2.4 GiB with its predictor.
+            likely = likely * 2;
+        }
         let high = constants.graph_high_ratio.of(likely);
-        if large {
-            Interval::new(constants.graph_low_ratio.of(likely), likely, high)
-        } else {
+        if small(device) {
             let likely = constants.graph_small_gpu_ratio.of(likely);
-            Interval::new(Ratio(100_000).of(likely), likely, high)
+            Interval::new(Ratio(50_000).of(likely), likely, high)
+        } else {
+            Interval::new(constants.graph_low_ratio.of(likely), likely, high)
         }
     }
 
@@ -111,6 +118,11 @@ impl VllmPrepared<'_> {
 fn fabric_class(device: &DeviceFacts) -> bool {
     device.kind != DeviceKind::UnifiedMemory
         && device.capability().is_some_and(|capability| (90..120).contains(&capability))
+}
+
+/// Consumer cards and unified memory, whose graphs are smaller.
+fn small(device: &DeviceFacts) -> bool {
+    device.kind == DeviceKind::UnifiedMemory || device.total_bytes < Bytes::gib(40)
 }
 
 /// Number of capture sizes up to `most`: 1, 2, 4, 8 to 248 by 8, from 256 by 16 (`config/vllm.py`).

@@ -1,6 +1,7 @@
 //! The seam's answers for vLLM.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde_json::Value;
 
@@ -19,7 +20,7 @@ use crate::model::architecture::Span;
 impl VllmPrepared<'_> {
     /// Weights on `rank`, after what `cpu_offload_gb` keeps on the host.
     fn weights(&self, split: &Split, rank: usize) -> Interval {
-        let whole = self.table(split).interval(split, rank);
+        let whole = self.weights_interval(self.table(split).bytes(split, rank));
         let off = Bytes::new(self.settings.cpu_offload_bytes);
         if off == Bytes::ZERO {
             return whole;
@@ -28,9 +29,37 @@ impl VllmPrepared<'_> {
         Interval::new(less(whole.low), less(whole.likely), less(whole.high))
     }
 
+    /// Tensors and tables are exact; FP4 layouts and towers depend on the kernels that are installed.
+    fn weights_interval(&self, likely: Bytes) -> Interval {
+        let constants = &self.constants;
+        let method = self.architecture.quantization.as_ref();
+        let fp4 = method.is_some_and(|method| {
+            method.method.contains("fp4")
+                || method.format.as_deref().is_some_and(|format| format.to_ascii_lowercase().contains("fp4"))
+        });
+        let soft = fp4 || (self.settings.towers && (self.architecture.vision.is_some() || self.architecture.audio));
+        let (low, high) = if soft {
+            (constants.weights_soft_low_ratio, constants.weights_soft_high_ratio)
+        } else {
+            (constants.weights_low_ratio, constants.weights_high_ratio)
+        };
+        Interval::new(low.of(likely), likely, high.of(likely) + constants.weights_high_mib)
+    }
+
+    /// Layers whose caches `rank` holds: its stage's, and on the last one the draft's.
+    pub(super) fn cached(&self, split: &Split, rank: usize) -> Range<u32> {
+        let (_, range) = split.stage_of(rank);
+        if split.is_last_stage(rank) { range.start..range.end.saturating_add(self.drafts()) } else { range }
+    }
+
+    /// Layers of the model's own next-token predictor that are loaded: with speculative decoding only.
+    pub(super) fn drafts(&self) -> u32 {
+        if self.settings.speculative_tokens > 0 { self.architecture.mtp_layers } else { 0 }
+    }
+
     /// (tokens, states) in bytes that `rank` holds for `workload`.
     pub(super) fn cache(&self, split: &Split, rank: usize, workload: Workload) -> (Interval, Interval) {
-        let (_, range) = split.stage_of(rank);
+        let range = self.cached(split, rank);
         let pages = self.pages(split);
         let block = pages.bytes_per_block(&self.layers, &range);
         let blocks = pages.blocks(&self.layers, workload.context);
@@ -39,7 +68,7 @@ impl VllmPrepared<'_> {
         let tokens = block * blocks.tokens.saturating_mul(sequences).saturating_add(1);
         let states = |count: u64| block * count.saturating_mul(sequences);
         let likely = states(blocks.states);
-        (Interval::exact(tokens), Interval::new(likely, likely, states(blocks.states_high)))
+        (Interval::new(tokens, tokens, pages.doubt(tokens)), Interval::new(likely, likely, states(blocks.states_high)))
     }
 }
 
@@ -162,6 +191,7 @@ impl Prepared for VllmPrepared<'_> {
             compute: self.settings.compute,
             asked_dtype: self.settings.given.contains(&"dtype"),
             kv: self.settings.kv,
+            refuses_half: self.constants.refuses_half,
             online: self.settings.online_name.as_deref(),
         };
         fitness(&demands, device)
@@ -264,8 +294,8 @@ impl VllmPrepared<'_> {
     /// Blocks that `bytes` of cache on every rank give: the least over all stages.
     pub fn blocks_in(&self, split: &Split, bytes: Bytes) -> u64 {
         let pages = self.pages(split);
-        let of = |range| bytes.get() / pages.bytes_per_block(&self.layers, range).get().max(1);
-        split.stages.iter().map(of).min().unwrap_or(0)
+        let of = |rank| bytes.get() / pages.bytes_per_block(&self.layers, &self.cached(split, rank)).get().max(1);
+        (0..split.ranks()).map(of).min().unwrap_or(0)
     }
 
     /// "GPU KV cache size" in tokens as this release logs it for `blocks` blocks.
@@ -281,10 +311,11 @@ impl VllmPrepared<'_> {
     }
 
     /// Bytes of cache on one rank for one sequence of the settled context: "KV cache is needed".
-    pub fn needed_for_one(&self, split: &Split, rank: usize) -> Bytes {
-        let (_, range) = split.stage_of(rank);
+    pub fn needed_for_one(&self, split: &Split, rank: usize) -> Interval {
+        let range = self.cached(split, rank);
         let pages = self.pages(split);
         let blocks = pages.blocks(&self.layers, self.settings.workload.context);
-        pages.bytes_per_block(&self.layers, &range) * blocks.tokens.saturating_add(blocks.states)
+        let bytes = pages.bytes_per_block(&self.layers, &range) * blocks.tokens.saturating_add(blocks.states);
+        Interval::new(bytes, bytes, pages.doubt(bytes))
     }
 }

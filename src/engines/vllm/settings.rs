@@ -102,7 +102,8 @@ impl Settings {
         let device = case.devices.first().ok_or_else(|| unsupported("there is no device to run on"))?;
         let capability = device.capability();
         let mut assumptions = Vec::new();
-        let compute = compute_dtype(case, architecture, &given, capability, &mut assumptions)?;
+        let compute =
+            compute_dtype(case, architecture, &given, (capability, constants.refuses_half), &mut assumptions)?;
         let (kv, kv_name) = kv_dtype(case, architecture, &given, compute, capability)?;
         let workload = workload(case, architecture, &given)?;
         let total_gib = device.total_bytes.get() >> 30;
@@ -288,10 +289,10 @@ fn compute_dtype(
     case: &Case<'_>,
     architecture: &Architecture,
     given: &Parameters,
-    capability: Option<u32>,
+    (capability, refuses_half): (Option<u32>, bool),
     assumptions: &mut Vec<String>,
 ) -> Result<ComputeDtype, EngineError> {
-    let half_refused = ["gemma2", "gemma3", "glm4"].iter().any(|family| architecture.model_type.starts_with(family));
+    let half_refused = refuses_half && unstable_in_half(architecture);
     let asked = case.asked.dtype.as_deref().or(given.word("dtype")?).filter(|name| *name != "auto");
     if let Some(name) = asked {
         let dtype = ComputeDtype::parse(name).ok_or_else(|| EngineError::BadParameter {
@@ -378,6 +379,11 @@ fn kv_dtype(
         _ => settled,
     };
     Ok((kv, name.to_owned()))
+}
+
+/// Families that vLLM does not run in float16.
+pub(super) fn unstable_in_half(architecture: &Architecture) -> bool {
+    ["gemma2", "gemma3", "glm4"].iter().any(|family| architecture.model_type.starts_with(family))
 }
 
 /// Whether a model's attention is chunked local, which turns vLLM's hybrid manager off.
