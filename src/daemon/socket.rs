@@ -201,13 +201,12 @@ fn clear_way(path: &Path) -> Result<(), SocketError> {
         return Err(SocketError::NotASocket { path: path.to_owned(), kind });
     }
     match UnixStream::connect(path) {
-        Ok(_) => Err(SocketError::InUse { path: path.to_owned() }),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             warn!(path = %path.display(), "removing the socket of a daemon that is gone");
             fs::remove_file(path).map_err(|error| system("remove the stale socket", error))
         }
-        // Full backlogs and missing permissions mean that somebody is there.
-        Err(_) => Err(SocketError::InUse { path: path.to_owned() }),
+        // An answer, but also a full backlog and a missing permission, mean that somebody is there.
+        Ok(_) | Err(_) => Err(SocketError::InUse { path: path.to_owned() }),
     }
 }
 

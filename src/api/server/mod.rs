@@ -43,6 +43,8 @@ pub enum Drained {
         /// Connections that were cut.
         connections: usize,
     },
+    /// Told to stop again while draining: whatever was open was cut.
+    Abandoned,
 }
 
 /// Serves `app` on `listener` until `shutdown`, then drains. `own_uid` is the daemon's user, who is not counted.
@@ -163,4 +165,10 @@ async fn drained(drain: GracefulShutdown, mut connections: JoinSet<()>, limits: 
     let left = connections.len();
     connections.shutdown().await;
     Drained::Cut { connections: left }
+}
+
+/// Comes back when `stopping` turns true, or when whoever could turn it is gone.
+pub async fn until(mut stopping: tokio::sync::watch::Receiver<bool>) {
+    // An error means that the sender is gone: the same.
+    let _sender_gone = stopping.wait_for(|stopping| *stopping).await;
 }
