@@ -22,3 +22,4 @@ pub mod leases;
 pub mod metrics;
 pub mod model;
 pub mod placement;
+pub mod probe;

@@ -5,21 +5,22 @@
 //! first [prepared](Engine::prepare) for one model on one kind of device, and answers from that.
 
 pub mod component;
-pub mod profile;
 pub mod layer_weights;
 pub mod logical;
+pub mod profile;
 pub mod reference;
 pub mod sglang;
+pub mod registry;
 pub mod shared;
 pub mod vllm;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::LazyLock;
 
 use serde_json::Value;
 
 pub use component::{Basis, Component, ComponentName, Interval};
+pub use registry::Engines;
 
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
@@ -300,34 +301,15 @@ pub enum EngineError {
         what: &'static str,
     },
     /// No engine of this name.
-    #[error("unknown engine '{name}'; known: {known}")]
+    #[error("unknown engine '{name}'{}; known: {known}", did_you_mean(.nearest.as_deref()))]
     UnknownEngine {
         /// The name as given.
         name: String,
         /// The known ones.
         known: String,
+        /// The nearest of them.
+        nearest: Option<String>,
     },
-}
-
-/// The names of all engines, as `--engine` takes them.
-pub const NAMES: &[&str] = &["vllm", "sglang", "llama.cpp", "ollama", "transformers", "diffusers", "reference"];
-
-/// The engine of this name, with its embedded profiles.
-pub fn by_name(name: &str) -> Result<&'static dyn Engine, EngineError> {
-    static VLLM: LazyLock<Result<vllm::Vllm, EngineError>> = LazyLock::new(|| {
-        let profiles = vllm::Vllm::profiles().map_err(vllm::profile_error)?;
-        Ok(vllm::Vllm::with_profiles(profiles))
-    });
-    static SGLANG: LazyLock<Result<sglang::Sglang, EngineError>> = LazyLock::new(|| {
-        let profiles = sglang::Sglang::profiles().map_err(sglang::profile_error)?;
-        Ok(sglang::Sglang::with_profiles(profiles))
-    });
-    let of = |engine: Result<&'static dyn Engine, &EngineError>| engine.map_err(Clone::clone);
-    match name {
-        "vllm" => of(VLLM.as_ref().map(|engine| -> &'static dyn Engine { engine })),
-        "sglang" => of(SGLANG.as_ref().map(|engine| -> &'static dyn Engine { engine })),
-        _ => Err(EngineError::UnknownEngine { name: name.to_owned(), known: NAMES.join(", ") }),
-    }
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {

@@ -77,10 +77,11 @@ pub(super) fn counted(metrics: &Metrics, answer: Answer) -> Json<Answer> {
 
 fn count(metrics: &Metrics, answer: &Answer) {
     let verdict = match answer.verdict {
-        Verdict::Fits => "fits",
-        Verdict::Tight => "tight",
-        Verdict::DoesNotFit => "does_not_fit",
-        Verdict::Unknown => "unknown",
+        Some(Verdict::Fits) => "fits",
+        Some(Verdict::Tight) => "tight",
+        Some(Verdict::DoesNotFit) => "does_not_fit",
+        Some(Verdict::Unknown) => "unknown",
+        None => "none",
     };
     // The reason becomes a label: only the known words may.
     let reason = Reason::ALL.iter().map(|reason| reason.word()).find(|word| *word == answer.reason);
