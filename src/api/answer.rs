@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::engines::{Basis, ComponentName};
 
 /// The verdict of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// The high end of the need is available.

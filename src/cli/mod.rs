@@ -49,8 +49,9 @@ fn usage(error: &clap::Error, line: &[OsString]) -> u8 {
     }
     if output.json {
         let rendered = error.render().to_string();
-        let mut lines = rendered.lines().map(str::trim).filter(|line| !line.is_empty());
-        let detail = lines.next().unwrap_or("bad command line").trim_start_matches("error: ").to_owned();
+        let said = rendered.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+        let said = said.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+        let detail = said.trim_start_matches("error: ").to_owned();
         output.problem(&Problem::new(Reason::Usage, detail).hint("see hf-mem-probe --help"));
     } else {
         output::failure(&error.render().ansi().to_string());

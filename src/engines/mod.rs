@@ -9,8 +9,8 @@ pub mod layer_weights;
 pub mod logical;
 pub mod profile;
 pub mod reference;
-pub mod sglang;
 pub mod registry;
+pub mod sglang;
 pub mod shared;
 pub mod vllm;
 

@@ -27,14 +27,16 @@ pub(super) fn message(answer: &Answer, plan: &Plan) -> String {
 /// What an estimate comes to.
 pub(super) fn estimate(answer: &Answer) -> String {
     let total = answer.requirement.as_ref().and_then(|requirement| requirement.total);
-    let need = total.map_or_else(String::new, |total| {
-        format!(
+    let need = match total {
+        Some(total) if total.low_bytes == total.high_bytes => format!(" needs {}", Bytes::new(total.likely_bytes)),
+        Some(total) => format!(
             " needs {} ({} to {})",
             Bytes::new(total.likely_bytes),
             Bytes::new(total.low_bytes),
             Bytes::new(total.high_bytes)
-        )
-    });
+        ),
+        None => String::new(),
+    };
     format!("{}{need} {}", subject(answer), way(answer))
 }
 

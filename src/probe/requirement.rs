@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::api::answer::{
     Alternative, ComponentAnswer, DeviceShare, HostShare, IntervalAnswer, KvCacheAnswer, LaunchAnswer, PlacementAnswer,
-    Requirement,
+    Requirement, Verdict,
 };
 use crate::bytes::Bytes;
 use crate::engines::{Basis, Component, ComponentName, Interval};
@@ -56,7 +56,8 @@ pub(super) fn placement(placement: &Placement) -> PlacementAnswer {
         }),
         max_context: placement.max_context,
         max_sequences: placement.max_sequences,
-        launch: (!launch.args.is_empty() || !launch.env.is_empty())
+        // A line to paste is given only for what is expected to work.
+        launch: (placement.verdict <= Verdict::Tight && !launch.args.is_empty())
             .then(|| LaunchAnswer { env: launch.env.clone(), args: launch.args.clone() }),
     }
 }

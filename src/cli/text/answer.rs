@@ -79,7 +79,7 @@ fn devices(out: &mut String, placement: &PlacementAnswer) {
         let _ = writeln!(out, "  {:>3} {name:<22} {} {note}", share.index, bar(&parts(share), BAR));
     }
     let legend: Vec<String> = LEGEND.iter().map(|(letter, words)| format!("{letter} {words}")).collect();
-    let _ = writeln!(out, "      {:22} {}", "", legend.join("  "));
+    let _ = writeln!(out, "      {}", legend.join("  "));
     if let Some(host) = &placement.host {
         let available = host.available_bytes.map_or_else(|| "unknown".to_owned(), size);
         let _ = writeln!(out, "  host memory: {} needed, {available} available", size(host.required_bytes));
@@ -138,6 +138,7 @@ fn word(value: &impl serde::Serialize) -> String {
 fn reach(out: &mut String, answer: &Answer, placement: &PlacementAnswer) {
     let context = answer.workload.as_ref().map(|workload| workload.context);
     let line = match (placement.max_context, placement.max_sequences, context) {
+        (Some(0), ..) => "no context at all fits this way".to_owned(),
         (Some(longest), Some(sequences), Some(context)) => format!(
             "longest context {} at 1 sequence; {} at {} tokens",
             grouped(longest),
@@ -160,15 +161,17 @@ fn plural(count: u64, thing: &str) -> String {
 
 fn launch(out: &mut String, placement: &PlacementAnswer) {
     let Some(launch) = placement.launch.as_ref().filter(|launch| !launch.args.is_empty()) else { return };
-    out.push_str("\n  ");
+    out.push('\n');
     for (name, value) in &launch.env {
-        let _ = write!(out, "{name}={} ", quoted(value));
+        let _ = writeln!(out, "  {name}={} \\", quoted(value));
     }
-    let mut column = 2 + launch.env.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>();
+    out.push_str("  ");
+    let mut column = 2;
     for (place, argument) in launch.args.iter().enumerate() {
+        let value = launch.args.get(place + 1).filter(|next| !next.starts_with('-')).map_or(0, |next| next.len() + 1);
         let argument = quoted(argument);
         // A flag and its value stay on one line.
-        if place > 0 && argument.starts_with('-') && column > WIDTH - 24 {
+        if place > 0 && argument.starts_with('-') && column + argument.len() + value > WIDTH - 2 {
             out.push_str("\\\n    ");
             column = 4;
         }

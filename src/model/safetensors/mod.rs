@@ -136,9 +136,14 @@ fn strict(metadata: &Metadata) -> Result<Header, HeaderError> {
     Ok(Header { tensors: tensors.collect(), data_bytes: Bytes::new(metadata.data_len() as u64), doubts: Vec::new() })
 }
 
-/// A file that is shorter than its tensors cannot be loaded; one that is longer can, by some.
+/// A file that is shorter than its tensors cannot be loaded; one that is longer can, by some. One that ends with its
+/// header was cut off there on purpose, to be asked about and not to be loaded: that is said.
 fn against_file(mut header: Header, data_bytes: Option<u64>) -> Result<Header, HeaderError> {
     let Some(data_bytes) = data_bytes else { return Ok(header) };
+    if data_bytes == 0 && header.data_bytes > Bytes::ZERO {
+        header.doubts.push("the file holds a header and no weights".to_owned());
+        return Ok(header);
+    }
     if header.data_bytes > Bytes::new(data_bytes) {
         let name = header.tensors.last().map_or_else(String::new, |tensor| tensor.name.clone());
         let why = format!("its data ends at byte {} but the file has only {data_bytes}", header.data_bytes.get());
@@ -185,6 +190,13 @@ mod tests {
         let mut builder = InventoryBuilder::default();
         header.add_to("vae", &mut builder);
         assert_eq!(builder.finish().bytes_by_component()["vae"], Bytes::new(28));
+    }
+
+    #[test]
+    fn a_file_cut_off_after_its_header_is_read_and_said_but_one_cut_off_elsewhere_is_refused() {
+        let json = br#"{"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}"#;
+        assert_eq!(parse(json, Some(0)).expect("header only").doubts, ["the file holds a header and no weights"]);
+        parse(json, Some(3)).expect_err("truncated");
     }
 
     #[test]

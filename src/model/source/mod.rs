@@ -18,3 +18,9 @@ pub use error::SourceError;
 pub use metadata::Metadata;
 pub use reference::{ModelReference, Place};
 pub use token::{Auth, Token};
+
+/// TEMP
+pub async fn read_local(path: &std::path::Path, file: Option<&str>) -> Result<Metadata, SourceError> {
+    let identity = crate::model::Identity { repo: path.display().to_string(), ..Default::default() };
+    local::metadata(path, identity, file).await
+}

@@ -92,9 +92,22 @@ fn fold(mut headers: Vec<Read>) -> Weights {
     let mut doubts = Vec::new();
     for (file, header) in headers {
         header.add_to(&file.component, &mut builder);
-        doubts.extend(header.doubts.into_iter().map(|doubt| format!("{}: {doubt}", file.path)));
+        doubts.extend(header.doubts.into_iter().map(|doubt| (file.path.clone(), doubt)));
     }
-    Weights { inventory: builder.finish(), gguf: None, evidence: Evidence::EveryHeader, doubts }
+    Weights { inventory: builder.finish(), gguf: None, evidence: Evidence::EveryHeader, doubts: told_once(doubts) }
+}
+
+/// Each doubt once, with the file or the number of files that raise it.
+fn told_once(doubts: Vec<(String, String)>) -> Vec<String> {
+    let mut raised: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (file, doubt) in doubts {
+        raised.entry(doubt).or_default().push(file);
+    }
+    let told = |(doubt, files): (String, Vec<String>)| match files.as_slice() {
+        [file] => format!("{file}: {doubt}"),
+        _ => format!("{} files: {doubt}", files.len()),
+    };
+    raised.into_iter().map(told).collect()
 }
 
 /// One header in one read if `guess` was enough, else in two.
