@@ -5,6 +5,7 @@
 //! first [prepared](Engine::prepare) for one model on one kind of device, and answers from that.
 
 pub mod component;
+pub mod diffusers;
 pub mod layer_weights;
 pub mod logical;
 pub mod profile;
@@ -13,6 +14,9 @@ pub mod registry;
 pub mod sglang;
 pub mod shared;
 pub mod vllm;
+mod options;
+pub mod reference;
+pub mod transformers;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
