@@ -76,6 +76,8 @@ impl Residence<'_> {
             return whole;
         }
         match classified.rule {
+            Rule::Replicated if self.norm_by_head(class) && class.pattern.contains(".q_norm") => whole.div_ceil(tensor),
+            Rule::Replicated if self.norm_by_head(class) => whole.div_ceil(tensor.min(self.kv_heads(class))),
             Rule::Replicated => whole,
             Rule::Column if classified.part == Part::GroupIndex => whole,
             Rule::Column => whole.div_ceil(tensor),
@@ -136,6 +138,12 @@ impl Residence<'_> {
         let router = class.pattern.ends_with("block_sparse_moe.gate.weight");
         (router && self.architecture.model_type.starts_with("minimax"))
             || (dtype == Dtype::F32 && class.pattern.contains("hc_"))
+    }
+
+    /// MiniMax norms queries and keys over all heads at once, each rank its own heads (`MiniMaxText01RMSNormTP`).
+    fn norm_by_head(&self, class: &TensorClass) -> bool {
+        self.architecture.model_type.starts_with("minimax")
+            && (class.pattern.ends_with(".q_norm.weight") || class.pattern.ends_with(".k_norm.weight"))
     }
 
     fn acts_in_order(&self) -> bool {
