@@ -5,6 +5,7 @@
 //! first [prepared](Engine::prepare) for one model on one kind of device, and answers from that.
 
 pub mod component;
+pub mod llama_cpp;
 pub mod reference;
 
 use std::collections::BTreeMap;
