@@ -80,7 +80,10 @@ impl Graph<'_> {
         }
         if self.output {
             let logits = Bytes::product([4, self.outputs, self.architecture.vocab_size]);
-            phases.push((logits + self.rows(2 * hidden), logits + self.rows(hidden)));
+            // Two rows of the residual stream beside them, three where logits are scaled; hybrids keep more.
+            let states = layers.iter().map(|layer| convolved(&layer.mixer)).max().unwrap_or(0);
+            let beside = sum([hidden.saturating_mul(3), states.saturating_mul(2)]);
+            phases.push((logits + self.rows(beside), logits + self.rows(hidden)));
         }
         let high = phases.iter().map(|phase| phase.0).max().unwrap_or(Bytes::ZERO);
         let likely = phases.iter().map(|phase| phase.1).max().unwrap_or(Bytes::ZERO);
@@ -133,7 +136,10 @@ impl Graph<'_> {
                     let bytes = self.rows(sum([hidden * 2, queries.saturating_mul(4), kv])) + masks;
                     phases.push((bytes, bytes.less(self.rows(hidden)).unwrap_or(bytes)));
                 } else if self.cache_on_device {
-                    self.scores(attention.heads, attention.span, hidden.saturating_mul(11) / 2, hidden * 4, phases);
+                    // 3.5 h + 2 H d in plain models; norms around and gates behind attention take up to this.
+                    let beside = sum([hidden.saturating_mul(5), queries.saturating_mul(3)]);
+                    let on_gpu = sum([hidden * 2, queries.saturating_mul(2)]);
+                    self.scores(attention.heads, attention.span, (beside, on_gpu), masks, phases);
                 }
             }
             Mixer::Latent(latent) => {
@@ -142,7 +148,7 @@ impl Graph<'_> {
                     let bytes = self.rows(absorbed) + masks;
                     phases.push((bytes, bytes));
                 } else if self.cache_on_device {
-                    self.scores(latent.heads, Span::Full, absorbed, absorbed, phases);
+                    self.scores(latent.heads, Span::Full, (absorbed, absorbed), masks, phases);
                 }
             }
             Mixer::Recurrent(recurrent) => {
@@ -154,10 +160,10 @@ impl Graph<'_> {
     }
 
     /// Without flash attention the scores of all heads are written out.
-    fn scores(&self, heads: u64, span: Span, beside: u64, beside_on_gpu: u64, phases: &mut Vec<Phase>) {
+    fn scores(&self, heads: u64, span: Span, beside: (u64, u64), masks: Bytes, phases: &mut Vec<Phase>) {
         let cells = if span == Span::Bidirectional { self.layout.ubatch } else { self.layout.cells(span) };
-        let scores = self.rows(cells.saturating_mul(heads.saturating_add(1)));
-        phases.push((scores + self.rows(beside), scores + self.rows(beside_on_gpu)));
+        let scores = self.rows(cells.saturating_mul(heads)) + masks;
+        phases.push((scores + self.rows(beside.0), scores + self.rows(beside.1)));
     }
 
     /// FP16 copies of one layer's keys and values, where they are not FP16 already
@@ -209,6 +215,16 @@ fn query_width(mixer: &Mixer) -> u64 {
 fn absorbed_floats(latent: &LatentAttention) -> u64 {
     let latent_row = sum([latent.kv_lora_rank, latent.rope_dim]);
     sum([latent_row.saturating_mul(2), latent.nope_dim.saturating_mul(2), latent.rope_dim, 32])
+}
+
+/// Channels that a gated delta net convolves: values, and keys twice.
+fn convolved(mixer: &Mixer) -> u64 {
+    match *mixer {
+        Mixer::Recurrent(Recurrent::GatedDelta { key_heads, value_heads, key_dim, value_dim, .. }) => {
+            sum([value_heads.saturating_mul(value_dim), key_heads.saturating_mul(key_dim).saturating_mul(2)])
+        }
+        _ => 0,
+    }
 }
 
 /// Channels that a recurrent layer works on.
