@@ -9,6 +9,7 @@ pub mod diffusers;
 pub mod layer_weights;
 pub mod logical;
 pub mod profile;
+pub mod llama_cpp;
 pub mod reference;
 pub mod registry;
 pub mod sglang;
