@@ -1,6 +1,6 @@
 //! How long planning takes, the engine's own arithmetic included: 16 unequal devices with all strategies within 1 ms, the
 //! frontier of 8 devices within 5 ms.
-#![expect(clippy::unwrap_used, missing_docs, reason = "a bench that cannot plan has nothing to measure")]
+#![expect(clippy::unwrap_used, reason = "a bench that cannot plan has nothing to measure")]
 
 #[path = "../tests/placement_fake/mod.rs"]
 mod fake;

@@ -219,3 +219,23 @@ fn tight_is_between() {
 fn policy_defaults_to_packing() {
     assert_eq!(Policy::default().packing, Packing::Pack);
 }
+
+#[test]
+fn the_tightest_device_is_left_the_most_room() {
+    let fake = Fake {
+        layers: vec![1087 << 20, 490 << 20, 572 << 20],
+        experts: vec![0; 3],
+        embedding: 0,
+        head: 109 << 20,
+        cache_per_token: 1000,
+        uneven: true,
+        buffer: 83 << 20,
+        doubt: (100, 180),
+        ..Fake::default()
+    };
+    let mut here = host(&[1, 2, 2]);
+    here.devices[2] = gpu("GPU-02", "card 2", Bytes::gib(2), Bytes::new(1_622_147_072));
+    let plan = with(&fake, &here, 1000, |_| {});
+    let left = placement(&plan).ranks.iter().map(|rank| rank.available.get() - rank.required.high.get()).min();
+    assert_eq!((places(&plan), left), (vec!["GPU-01", "GPU-00", "GPU-02"], Some(76_964_110)));
+}

@@ -171,32 +171,88 @@ fn divide(before: &[i128], room: &[i128]) -> Vec<usize> {
     let all = before.last().copied().unwrap_or(0);
     let most = room.iter().copied().min().unwrap_or(0);
     // With `all` more than the tightest has, each stage could take everything: feasible whatever the room.
-    let (mut feasible, mut above) = (most - all, most + 1);
+    let mut best = take(before, room, most - all).unwrap_or_default();
+    let (mut feasible, mut above) = (smallest(before, room, &best), most + 1);
     while above - feasible > 1 {
+        // A division often leaves more than was asked for; where nothing leaves a byte more, it is the best.
+        let Some(better) = take(before, room, feasible + 1) else { break };
+        feasible = smallest(before, room, &better);
+        best = better;
         let middle = feasible + (above - feasible) / 2;
-        if take(before, room, middle).is_some() {
-            feasible = middle;
-        } else {
-            above = middle;
+        match take(before, room, middle) {
+            Some(better) => {
+                feasible = smallest(before, room, &better);
+                best = better;
+            }
+            None => above = middle,
         }
     }
-    take(before, room, feasible).unwrap_or_default()
+    best
 }
 
-/// Each stage takes as many layers as go with `headroom` to spare, and leaves one for each stage after it.
+/// The smallest headroom of a division.
+fn smallest(before: &[i128], room: &[i128], ends: &[usize]) -> i128 {
+    let cost = |layer: usize| before.get(layer).copied().unwrap_or(0);
+    let mut start = 0;
+    let left = ends.iter().zip(room).map(|(&end, room)| {
+        let left = room - (cost(end) - cost(start));
+        start = end;
+        left
+    });
+    left.min().unwrap_or(0)
+}
+
+/// Where the stages may end with `headroom` to spare on each, if they can.
+///
+/// Taking as many layers as go is the answer most often; not where it leaves the next device a layer that is too large for it,
+/// for every stage must have a layer. Then all ends that can be reached are followed.
 fn take(before: &[i128], room: &[i128], headroom: i128) -> Option<Vec<usize>> {
     let layers = before.len().checked_sub(1)?;
-    let mut ends = Vec::with_capacity(room.len());
-    let mut start = 0;
-    for (stage, bytes) in room.iter().enumerate() {
-        let spare = before.get(start)?.saturating_add(bytes.saturating_sub(headroom));
+    let furthest = |stage: usize, start: usize| {
+        let spare = before.get(start)?.saturating_add(room.get(stage)?.saturating_sub(headroom));
         let end = before.partition_point(|cost| *cost <= spare).checked_sub(1)?;
         let end = end.min(layers.saturating_sub(room.len().saturating_sub(stage + 1)));
-        if end <= start {
-            return None;
-        }
-        ends.push(end);
-        start = end;
+        (end > start).then_some(end)
+    };
+    let mut start = 0;
+    let ends: Vec<usize> = (0..room.len())
+        .map_while(|stage| {
+            start = furthest(stage, start)?;
+            Some(start)
+        })
+        .collect();
+    if ends.len() == room.len() {
+        return (start == layers).then_some(ends);
     }
-    (start == layers).then_some(ends)
+    // For each stage, the first start from which each end can be reached.
+    let mut reached: Vec<Vec<Option<usize>>> = Vec::with_capacity(room.len());
+    for stage in 0..room.len() {
+        let mut from = vec![None; layers + 1];
+        let mut next = 0;
+        for start in 0..=layers {
+            let can_start = reached.last().map_or(start == 0, |ends| ends.get(start).is_some_and(Option::is_some));
+            if !can_start {
+                continue;
+            }
+            // A later start never ends earlier, so each end is looked at once.
+            if let Some(end) = furthest(stage, start) {
+                next = next.max(start + 1);
+                while next <= end {
+                    if let Some(slot) = from.get_mut(next) {
+                        *slot = Some(start);
+                    }
+                    next += 1;
+                }
+            }
+        }
+        reached.push(from);
+    }
+    let mut end = layers;
+    let mut ends = Vec::with_capacity(room.len());
+    for reached in reached.iter().rev() {
+        ends.push(end);
+        end = (*reached.get(end)?)?;
+    }
+    ends.reverse();
+    Some(ends)
 }

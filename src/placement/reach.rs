@@ -3,7 +3,7 @@
 //! Needs never fall when the workload grows, so each figure is found by bisection: it fits, and one more does not.
 
 use super::ask::{Ask, PlacementError};
-use super::plan::Placement;
+use super::placed::Placement;
 use crate::api::answer::FrontierPoint;
 use crate::bytes::Bytes;
 use crate::devices::{DeviceFacts, DeviceKind, HostMemory};

@@ -113,40 +113,48 @@ impl<'s, 'a> Search<'s, 'a> {
             }
             return Ok(());
         }
-        let domains = domains(self.pool);
-        // The roomiest of each domain first; if none of them fits, none of the others will.
-        let mut rest = Vec::new();
-        for domain in domains.iter().filter(|domain| domain.len() >= count) {
-            let sample: Vec<usize> = joined.iter().copied().take(count).collect();
-            for (engine_order, (named, split)) in self.legal(&sample)?.into_iter().enumerate() {
-                let room = self.rooms(named, &split, domain)?;
-                let room = |place: usize| room.get(&place).copied().unwrap_or(i128::MIN + 1);
+        self.chosen(joined, count, found_before)
+    }
+
+    /// The roomiest `count` of all first. Only where these fit, and are the first that do, the other choices matter: fewer
+    /// devices come before more, and whatever is less roomy fits no better.
+    fn chosen(&mut self, joined: &[usize], count: usize, found_before: bool) -> Result<(), EngineError> {
+        let sample: Vec<usize> = joined.iter().copied().take(count).collect();
+        let mut domains_known = None;
+        for (engine_order, (named, split)) in self.legal(&sample)?.into_iter().enumerate() {
+            let numbered = (named, engine_order);
+            let rooms = self.rooms(named, &split, joined)?;
+            let room = |place: usize| rooms.get(&place).copied().unwrap_or(i128::MIN + 1);
+            let Some(roomiest) = windows(joined, count, room).into_iter().next() else { continue };
+            let grade = self.arranged(numbered, &split, &roomiest, !found_before)?;
+            if grade > Grade::Fits || found_before {
+                continue;
+            }
+            let domains = domains_known.get_or_insert_with(|| domains(self.pool));
+            for domain in domains.iter().filter(|domain| domain.len() >= count) {
                 let mut choices = vec![windows(domain, count, room)];
                 if split.tensor > 1 && split.stages.len() > 1 {
-                    choices.extend(island_windows(
-                        self.pool,
-                        domain,
-                        (split.tensor as usize, split.stages.len()),
-                        room,
-                    ));
+                    let groups = (split.tensor as usize, split.stages.len());
+                    choices.extend(island_windows(self.pool, domain, groups, room));
                 }
                 for choice in choices {
-                    let mut windows = choice.into_iter();
-                    if let Some(roomiest) = windows.next() {
-                        let grade = self.arranged((named, engine_order), &split, &roomiest)?;
-                        if grade == Grade::Fits && !found_before {
-                            rest.push((named, engine_order, split.clone(), windows));
-                        }
-                    }
+                    self.while_fitting(numbered, &split, choice)?;
                 }
             }
         }
-        for (named, engine_order, split, windows) in rest {
-            for window in windows {
-                // Windows come by falling room: after the first that does not fit none does.
-                if self.arranged((named, engine_order), &split, &window)? > Grade::Fits {
-                    break;
-                }
+        Ok(())
+    }
+
+    /// Tries windows, roomiest first, up to the first that does not fit: after it none does.
+    fn while_fitting(
+        &mut self,
+        numbered: (usize, usize),
+        split: &Split,
+        windows: Vec<Vec<usize>>,
+    ) -> Result<(), EngineError> {
+        for window in windows {
+            if self.arranged(numbered, split, &window, true)? > Grade::Fits {
+                break;
             }
         }
         Ok(())
@@ -163,19 +171,25 @@ impl<'s, 'a> Search<'s, 'a> {
         Ok(rooms)
     }
 
-    /// Tries `window` in the orders that are worth a look; the best grade of them.
+    /// Tries `window` in the orders that are worth a look, or only the likeliest of them; the best grade.
     fn arranged(
         &mut self,
         (named, engine_order): (usize, usize),
         split: &Split,
         window: &[usize],
+        thorough: bool,
     ) -> Result<Grade, EngineError> {
         let wants = self.wants(named, split, window)?;
+        let layers = split.stages.last().map_or(1, |last| i128::from(last.end.max(1)));
         let mut best = Grade::No;
         for places in arrangements(self.pool, split, window, &wants) {
-            // The split's number stands for it as prepared for one kind of first device.
-            best = best.min(self.judge((Some(named), engine_order), split, &places)?);
-            if split.stages.len() == 1 || (best == Grade::Fits && window.len() > ALL_ORDERS) {
+            let candidate = self.weigh((Some(named), engine_order), split, &places)?;
+            let standing = &candidate.standing;
+            best = best.min(standing.grade);
+            // Another order moves a layer or two: it does not help where more is missing.
+            let hopeless = -standing.headroom.0 > 2 * i128::from(candidate.required.get()) / layers;
+            self.keep(candidate)?;
+            if !thorough || hopeless || split.stages.len() == 1 || best == Grade::Fits {
                 break;
             }
         }
@@ -223,9 +237,14 @@ impl<'s, 'a> Search<'s, 'a> {
     ) -> Result<Grade, EngineError> {
         let candidate = self.weigh((named, engine_order), split, places)?;
         let grade = candidate.standing.grade;
+        self.keep(candidate)?;
+        Ok(grade)
+    }
+
+    fn keep(&mut self, candidate: Candidate) -> Result<(), EngineError> {
         let uneven = self.needs.prepared(candidate.first)?.uneven();
         self.found.add(candidate, uneven);
-        Ok(grade)
+        Ok(())
     }
 
     /// The same without keeping it.
