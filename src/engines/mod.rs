@@ -7,17 +7,16 @@
 pub mod component;
 pub mod diffusers;
 pub mod layer_weights;
-pub mod logical;
-pub mod profile;
 pub mod llama_cpp;
+pub mod logical;
+mod options;
+pub mod profile;
 pub mod reference;
 pub mod registry;
 pub mod sglang;
 pub mod shared;
-pub mod vllm;
-mod options;
-pub mod reference;
 pub mod transformers;
+pub mod vllm;
 
 use std::collections::BTreeMap;
 use std::ops::Range;

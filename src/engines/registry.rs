@@ -1,8 +1,11 @@
 //! The engines by name, with the embedded profiles or with a site's own corrections to them.
 
+use super::diffusers::Diffusers;
+use super::llama_cpp::LlamaCpp;
 use super::profile::ProfileError;
 use super::reference::Reference;
 use super::sglang::Sglang;
+use super::transformers::Transformers;
 use super::vllm::Vllm;
 use super::{Engine, EngineError, nearest_name};
 
@@ -24,6 +27,9 @@ impl Engines {
             engines: vec![
                 Box::new(Vllm::with_profiles(Vllm::profiles()?)),
                 Box::new(Sglang::with_profiles(Sglang::profiles()?)),
+                Box::new(LlamaCpp),
+                Box::new(Transformers),
+                Box::new(Diffusers),
                 Box::new(Reference),
             ],
         })

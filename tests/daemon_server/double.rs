@@ -65,7 +65,7 @@ pub(crate) fn question(repo: &str) -> Question {
 fn answer(repo: &str) -> Answer {
     Answer {
         schema_version: SCHEMA_VERSION,
-        verdict: Verdict::Fits,
+        verdict: Some(Verdict::Fits),
         reason: Reason::Fits.word().to_owned(),
         message: "It fits.".to_owned(),
         model: ModelAnswer { repo: repo.to_owned(), ..ModelAnswer::default() },
