@@ -10,6 +10,8 @@ pub mod layer_weights;
 pub mod logical;
 mod options;
 pub mod reference;
+#[cfg(test)]
+mod sample;
 pub mod transformers;
 
 use std::collections::BTreeMap;

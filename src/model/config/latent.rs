@@ -17,7 +17,7 @@ pub(super) fn latent(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     if fields.model_type == "minicpm3" {
         // Not in vLLM's list: it caches expanded heads, V padded to K's size (vLLM `models/minicpm3.py`).
         let dim = attention.nope_dim.saturating_add(attention.rope_dim);
-        let heads = Heads { heads: attention.heads, kv_heads: attention.heads, key_dim: dim, value_dim: dim };
+        let heads = Heads { query: attention.heads, kv: attention.heads, key_dim: dim, value_dim: dim };
         return Ok(vec![heads.mixer(Span::Full); layers]);
     }
     let Some(kinds) = fields.words("indexer_types")? else { return Ok(vec![Mixer::Latent(attention); layers]) };

@@ -112,7 +112,7 @@ fn is_metadata(pattern: &str, quantization: Option<&Quantization>) -> bool {
         || pattern.contains(".quant_state.")
         || (mlx && pattern.ends_with(".biases"))
         || (quantization.is_some()
-            && pattern.ends_with(".scale")
+            && pattern.split('.').next_back() == Some("scale")
             && !pattern.contains("norm")
             && !pattern.contains("router"))
 }

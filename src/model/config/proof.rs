@@ -138,9 +138,9 @@ pub(super) fn unknown(fields: &Fields<'_>, tensors: &Inventory) -> Result<Family
     }
     let layers = fields.need(heads::LAYERS)?;
     for (name, rows) in [
-        ("q_proj", heads.heads.saturating_mul(heads.key_dim)),
-        ("k_proj", heads.kv_heads.saturating_mul(heads.key_dim)),
-        ("v_proj", heads.kv_heads.saturating_mul(heads.value_dim)),
+        ("q_proj", heads.query.saturating_mul(heads.key_dim)),
+        ("k_proj", heads.kv.saturating_mul(heads.key_dim)),
+        ("v_proj", heads.kv.saturating_mul(heads.value_dim)),
     ] {
         let proven = classes.iter().filter(|class| projection(&class.pattern) == Some(name));
         let proven: u64 = proven.filter(|class| class.shape.first() == Some(&rows)).map(|class| class.count).sum();
