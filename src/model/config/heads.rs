@@ -41,7 +41,8 @@ pub(super) fn heads(fields: &Fields<'_>) -> Result<Heads, Unsupported> {
     divides(fields, heads, kv_heads)?;
     let key_dim = head_dim(fields, heads)?;
     // `v_head_dim` without a latent cache: MiMo-V2 and its kin.
-    let value_dim = fields.size(&["v_head_dim"])?.unwrap_or(key_dim);
+    // DeepSeek-VL2 writes 0 for "not latent".
+    let value_dim = fields.count(&["v_head_dim"])?.filter(|dim| *dim > 0).unwrap_or(key_dim);
     Ok(Heads { query: heads, kv: kv_heads, key_dim, value_dim })
 }
 

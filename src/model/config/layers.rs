@@ -95,12 +95,17 @@ fn attention(fields: &Fields<'_>, rule: Spans) -> Result<Vec<Mixed>, Unsupported
     if shared > 0 && own == 0 {
         return Err(fields.length("num_kv_shared_layers", layers, layers));
     }
+    // Hunyuan-Large: only each n-th layer has keys and values of its own (`use_cla`, `cla_share_factor`).
+    let every = match fields.flag("use_cla")? {
+        Some(true) => usize::try_from(fields.need(&["cla_share_factor"])?).unwrap_or(usize::MAX),
+        _ => 1,
+    };
     let global = global_heads(fields)?;
     let mixers = spans.into_iter().zip(heads).enumerate().map(|(layer, (span, heads))| {
         let heads = if span == Span::Full { global.unwrap_or(heads) } else { heads };
         let mut mixer = heads.mixer(span);
         if let Mixer::Attention(attention) = &mut mixer {
-            attention.shares_cache = layer >= own;
+            attention.shares_cache = layer >= own || layer % every != 0;
         }
         Mixed::from(mixer)
     });

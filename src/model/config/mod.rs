@@ -91,7 +91,8 @@ pub fn architecture(
         quantization: quantization::quantization(&fields, quantization)?,
         notes: notes(&fields)?,
     };
-    architecture.mtp_layers = architecture.mtp_layers.max(proof::mtp_layers(tensors));
+    let stored = proof::mtp_layers(tensors).max(proof::stored_behind(tensors, architecture.layer_count()));
+    architecture.mtp_layers = architecture.mtp_layers.max(stored);
     proof::check(&architecture, tensors)?;
     Ok(architecture)
 }

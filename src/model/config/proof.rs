@@ -73,7 +73,7 @@ fn check_layers(architecture: &Architecture, tensors: &Inventory) -> Result<(), 
     let decoder = tensors.classes.iter().filter(|class| is_decoder(class));
     let Some(last) = decoder.flat_map(|class| class.layers.iter().map(|run| run.last)).max() else { return Ok(()) };
     let (stored, configured) = (last.saturating_add(1), architecture.layer_count());
-    let most = configured.saturating_add(architecture.mtp_layers);
+    let most = configured.saturating_add(architecture.mtp_layers.max(stored_behind(tensors, configured)));
     if stored < configured || stored > most {
         return Err(Unsupported::Contradiction {
             key: "num_hidden_layers".to_owned(),
@@ -82,6 +82,15 @@ fn check_layers(architecture: &Architecture, tensors: &Inventory) -> Result<(), 
         });
     }
     Ok(())
+}
+
+/// Layers behind the last configured one that are prediction layers by their own tensors (`eh_proj`, `enorm`).
+pub(super) fn stored_behind(tensors: &Inventory, configured: u32) -> u32 {
+    let marked = |class: &&TensorClass| {
+        is_decoder(class) && [".eh_proj.", ".enorm."].iter().any(|part| class.pattern.contains(part))
+    };
+    let last = tensors.classes.iter().filter(marked).flat_map(|class| class.layers.iter().map(|run| run.last)).max();
+    last.map_or(0, |last| last.saturating_add(1).saturating_sub(configured))
 }
 
 /// Whether a class belongs to the decoder's layers: `model.layers.*.`, under any wrapper, but of no tower or draft.

@@ -258,7 +258,9 @@ fn plain_layers(layers: u32, rows: u64, extra: &[&str]) -> Inventory {
         add("self_attn.v_proj", rows);
         add("self_attn.o_proj", 1024);
         add("mlp.up_proj", 3072);
-        extra.iter().for_each(|name| add(name, 64));
+        for name in extra {
+            add(name, 64);
+        }
     }
     builder.finish()
 }
