@@ -74,6 +74,9 @@ impl Settings {
                 2048
             }
         };
+        if let Some(longest) = architecture.max_context.filter(|longest| context > *longest) {
+            assumptions.push(format!("{context} tokens are more than the {longest} that the model is configured for"));
+        }
         let encodes = architecture.task == Task::Encode;
         if !encodes {
             assumptions.push("the whole context is taken to be prompt, prefilled in one step".to_owned());

@@ -65,7 +65,30 @@ pub(super) fn check(architecture: &Architecture, tensors: &Inventory) -> Result<
             }
         }
     }
+    check_experts(architecture, tensors)?;
     check_layers(architecture, tensors)
+}
+
+/// No layer stores more experts than are configured; stacked experts are exactly as many.
+fn check_experts(architecture: &Architecture, tensors: &Inventory) -> Result<(), Unsupported> {
+    let Some(experts) = architecture.experts else { return Ok(()) };
+    let contradiction = |stored: u64| Unsupported::Contradiction {
+        key: "num_experts".to_owned(),
+        value: experts.count.to_string(),
+        why: format!("a layer stores {stored} experts"),
+    };
+    for class in tensors.classes.iter().filter(|class| is_decoder(class)) {
+        let Some((_, rest)) = class.pattern.split_once(".experts.") else { continue };
+        let stored = match (rest.strip_prefix("*."), class.shape.len()) {
+            (Some(_), _) => class.layers.iter().map(|run| run.each).max().filter(|each| *each > experts.count),
+            (None, 3..) => class.shape.first().copied().filter(|stacked| *stacked != experts.count),
+            _ => None,
+        };
+        if let Some(stored) = stored {
+            return Err(contradiction(stored));
+        }
+    }
+    Ok(())
 }
 
 /// Every configured layer is stored, and none beyond the prediction layers.
