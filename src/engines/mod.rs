@@ -15,6 +15,8 @@ pub mod reference;
 pub mod registry;
 pub mod sglang;
 pub mod shared;
+#[cfg(test)]
+mod sample;
 pub mod transformers;
 pub mod vllm;
 
