@@ -3,6 +3,8 @@
 //! Cache examples are built from published configurations given here; weight examples read the metadata folder
 //! `../shared/hub` beside the repository where it is there, and say so where it is not.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test's helpers")]
+
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::PathBuf;

@@ -5,10 +5,15 @@
 //! first [prepared](Engine::prepare) for one model on one kind of device, and answers from that.
 
 pub mod component;
+pub mod diffusers;
+pub mod layer_weights;
+pub mod logical;
+mod options;
 pub mod profile;
 pub mod reference;
 pub mod sglang;
 pub mod shared;
+pub mod transformers;
 pub mod vllm;
 
 use std::collections::BTreeMap;
@@ -313,17 +318,20 @@ pub const NAMES: &[&str] = &["vllm", "sglang", "llama.cpp", "ollama", "transform
 /// The engine of this name, with its embedded profiles.
 pub fn by_name(name: &str) -> Result<&'static dyn Engine, EngineError> {
     static VLLM: LazyLock<Result<vllm::Vllm, EngineError>> = LazyLock::new(|| {
-        let profiles = vllm::Vllm::profiles().map_err(vllm::profile_error)?;
+        let profiles = vllm::Vllm::profiles().map_err(|error| vllm::profile_error(&error))?;
         Ok(vllm::Vllm::with_profiles(profiles))
     });
     static SGLANG: LazyLock<Result<sglang::Sglang, EngineError>> = LazyLock::new(|| {
-        let profiles = sglang::Sglang::profiles().map_err(sglang::profile_error)?;
+        let profiles = sglang::Sglang::profiles().map_err(|error| sglang::profile_error(&error))?;
         Ok(sglang::Sglang::with_profiles(profiles))
     });
     let of = |engine: Result<&'static dyn Engine, &EngineError>| engine.map_err(Clone::clone);
     match name {
         "vllm" => of(VLLM.as_ref().map(|engine| -> &'static dyn Engine { engine })),
         "sglang" => of(SGLANG.as_ref().map(|engine| -> &'static dyn Engine { engine })),
+        "transformers" => Ok(&transformers::Transformers),
+        "diffusers" => Ok(&diffusers::Diffusers),
+        "reference" => Ok(&reference::Reference),
         _ => Err(EngineError::UnknownEngine { name: name.to_owned(), known: NAMES.join(", ") }),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::settings::fraction_text;
-use super::{SglangPrepared, vocabulary_step};
+use super::{SglangPrepared, unsupported, vocabulary_step};
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
 use crate::engines::shared::topology::{degrees, sglang_stages};
@@ -147,6 +147,9 @@ impl Prepared for SglangPrepared<'_> {
     }
 
     fn fixed(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Vec<Component>, EngineError> {
+        if self.model.inventory.classes.is_empty() {
+            return Err(unsupported("no tensor of the weights is known, so their size is not"));
+        }
         let weights = self.weights(split, rank);
         if weights.likely.overflowed() {
             return Err(EngineError::Overflow { what: "weights" });

@@ -57,6 +57,7 @@ pub enum StateMode {
 
 /// The parameters in force.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "these are vLLM's own switches")]
 pub(super) struct Settings {
     pub(super) workload: Workload,
     pub(super) batched_tokens: u64,
@@ -293,8 +294,8 @@ fn compute_dtype(
     assumptions: &mut Vec<String>,
 ) -> Result<ComputeDtype, EngineError> {
     let half_refused = refuses_half && unstable_in_half(architecture);
-    let asked = case.asked.dtype.as_deref().or(given.word("dtype")?).filter(|name| *name != "auto");
-    if let Some(name) = asked {
+    let wanted = case.asked.dtype.as_deref().or(given.word("dtype")?).filter(|name| *name != "auto");
+    if let Some(name) = wanted {
         let dtype = ComputeDtype::parse(name).ok_or_else(|| EngineError::BadParameter {
             engine: ENGINE,
             name: "dtype".to_owned(),
@@ -318,10 +319,10 @@ fn compute_dtype(
     let dtype = stored.and_then(ComputeDtype::from_config);
     Ok(match dtype {
         Some(ComputeDtype::Float32) | None => {
-            let cast = sixteen();
+            let target = sixteen();
             assumptions
-                .push(format!("dtype auto: weights stored or configured as float32 are cast to {}", cast.name()));
-            cast
+                .push(format!("dtype auto: weights stored or configured as float32 are cast to {}", target.name()));
+            target
         }
         Some(ComputeDtype::Bfloat16) if capability.is_some_and(|capability| capability < 80) => {
             assumptions

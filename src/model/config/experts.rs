@@ -111,6 +111,12 @@ pub(super) fn feed_forwards(
 /// Whether each layer has experts.
 fn sparse(fields: &Fields<'_>, layers: usize) -> Result<Vec<bool>, Unsupported> {
     let all = 0..layers as u64;
+    if let Some(words) = fields.words("mlp_layer_types")? {
+        if words.len() != layers {
+            return Err(fields.length("mlp_layer_types", words.len(), layers));
+        }
+        return Ok(words.iter().map(|word| *word != "dense").collect());
+    }
     // Llama 4 and Step list the layers themselves.
     if let Some(listed) = fields.numbers("moe_layers")?.filter(|listed| !listed.is_empty()) {
         return Ok(all.map(|layer| listed.contains(&layer)).collect());

@@ -20,7 +20,17 @@ pub(super) fn latent(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
         let heads = Heads { heads: attention.heads, kv_heads: attention.heads, key_dim: dim, value_dim: dim };
         return Ok(vec![heads.mixer(Span::Full); layers]);
     }
-    Ok(vec![Mixer::Latent(attention); layers])
+    let Some(kinds) = fields.words("indexer_types")? else { return Ok(vec![Mixer::Latent(attention); layers]) };
+    if kinds.len() != layers {
+        return Err(fields.length("indexer_types", kinds.len(), layers));
+    }
+    // GLM-5.2: a layer that shares an earlier one's selection has no indexer, and stores none.
+    let one = |(layer, kind): (usize, &&str)| match *kind {
+        "full" => Ok(Mixer::Latent(attention.clone())),
+        "shared" => Ok(Mixer::Latent(LatentAttention { indexer: None, ..attention.clone() })),
+        other => Err(fields.family(format!("indexer_types[{layer}] = {}", other.chars().take(40).collect::<String>()))),
+    };
+    kinds.iter().enumerate().map(one).collect()
 }
 
 /// The latent attention that the keys describe; `None` where `kv_lora_rank` is null or absent.

@@ -16,6 +16,7 @@ mod hybrids;
 mod language;
 mod latent;
 mod layers;
+pub mod parameters;
 mod proof;
 mod quantization;
 mod recurrent;
