@@ -112,6 +112,13 @@ fn hold(engine: &str, model: &Model, device: &DeviceFacts) -> Result<(), String>
             continue;
         }
         let all = weights(&split)? * u64::from(tensor);
+        let whole = Split { expert_parallel: true, ..split.clone() };
+        if model.architecture.as_ref().is_ok_and(|a| a.experts.is_some()) && prepared.check(&whole).is_ok() {
+            let experts = weights(&whole)? * u64::from(tensor);
+            if experts.abs_diff(all) > all / 20 {
+                return Err(format!("{experts} bytes with whole experts by {tensor}, {all} with slices"));
+            }
+        }
         // Replicated: RoPE tables (all but a third of a 2B model's at TP8), latents' inputs, norms, KV heads.
         if all < single || all > single / 100 * 145 {
             return Err(format!("TP{tensor}: {all} bytes on all ranks, {single} on one"));

@@ -317,6 +317,15 @@ fn qwen3_5_and_llama_4_and_minimax_cache() {
 }
 
 #[test]
+fn llama_4_with_the_manager_forced_on() {
+    let Some(model) = hub("meta-llama/Llama-4-Scout-17B-16E-Instruct") else { return };
+    let split = split(&model, 4);
+    let on = &[("VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE", json!(1))];
+    let ours = with(&model, 131_072, on, |prepared| prepared.needed_for_one(&split, 0).likely.get());
+    assert_eq!(ours, 2_516_582_400);
+}
+
+#[test]
 fn whisper_holds_its_encoder() {
     let config = json!({
         "architectures": ["WhisperForConditionalGeneration"], "model_type": "whisper", "d_model": 1280,

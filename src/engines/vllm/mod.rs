@@ -7,6 +7,7 @@ mod activations;
 pub mod cache;
 mod compressed;
 mod constants;
+mod dtypes;
 mod fitness;
 mod launch;
 pub(super) mod legal;
@@ -82,6 +83,29 @@ pub(super) fn profile_error(error: &ProfileError) -> EngineError {
     }
 }
 
+/// What components say of themselves, written once.
+#[derive(Clone, Debug)]
+struct Details {
+    weights: String,
+    activations: String,
+    cache: String,
+}
+
+impl Details {
+    fn new(model: &Model, settings: &Settings) -> Self {
+        let compute = settings.compute.name();
+        let how = settings.online_name.as_deref().filter(|_| settings.online.is_some()).unwrap_or(compute);
+        Self {
+            weights: format!("{} tensors in {} files, as {how}", model.inventory.tensors(), model.weight_files),
+            activations: format!(
+                "a step of {} tokens, {} sequences sampled",
+                settings.batched_tokens, settings.max_sequences
+            ),
+            cache: format!("keys and values as {}, in blocks", settings.kv_name),
+        }
+    }
+}
+
 /// vLLM ready to answer for one model.
 #[derive(Debug)]
 pub struct VllmPrepared<'a> {
@@ -92,6 +116,7 @@ pub struct VllmPrepared<'a> {
     settings: Settings,
     layers: CacheLayers,
     classes: Classes<'a>,
+    details: Details,
     weights: Mutex<BTreeMap<(u32, bool), Arc<WeightTable>>>,
     pages: Mutex<BTreeMap<(u32, usize), Arc<CachePages>>>,
 }
@@ -104,7 +129,9 @@ impl<'a> VllmPrepared<'a> {
         let constants = Constants::read(profile).map_err(|error| profile_error(&error))?;
         let settings = Settings::settle(case, architecture, &constants)?;
         let drafts = if settings.speculative_tokens > 0 { architecture.mtp_layers } else { 0 };
+        let details = Details::new(model, &settings);
         Ok(Self {
+            details,
             model,
             architecture,
             profile: profile.name.clone(),
@@ -171,7 +198,7 @@ impl<'a> VllmPrepared<'a> {
             conv_bytes: settings.compute.bytes(),
             state_bytes: settings.state_bytes,
             block_tokens: self.block_tokens(),
-            hybrid_manager: settings.hybrid_manager && !settings::chunked(self.architecture),
+            hybrid_manager: settings.hybrid_manager,
             state_mode: settings.state_mode,
             checkpoint: true,
             speculative: settings.speculative_tokens,

@@ -214,14 +214,30 @@ impl Prepared for VllmPrepared<'_> {
         }
         let communication = self.communication_before(split, device).plus(self.communication_growth(split, device));
         let runtime = self.library_growth(split).plus(self.persistent(split, rank));
-        let part = |name, bytes, basis| Component::between(name, bytes, basis, "");
+        let details = &self.details;
+        let part = |name, bytes, basis, detail: &str| Component::between(name, bytes, basis, detail);
         let mut parts = vec![
-            part(ComponentName::Weights, weights, Basis::Formula),
-            part(ComponentName::Activations, self.activations(split, rank), Basis::Calibrated),
-            part(ComponentName::Graphs, self.graphs(split, rank, device), Basis::Calibrated),
-            part(ComponentName::Communication, communication, Basis::Calibrated),
-            part(ComponentName::Runtime, runtime, Basis::Calibrated),
-            part(ComponentName::Context, self.context(device), Basis::Calibrated),
+            part(ComponentName::Weights, weights, Basis::Formula, &details.weights),
+            part(ComponentName::Activations, self.activations(split, rank), Basis::Calibrated, &details.activations),
+            part(
+                ComponentName::Graphs,
+                self.graphs(split, rank, device),
+                Basis::Calibrated,
+                "piecewise and full capture sizes",
+            ),
+            part(
+                ComponentName::Communication,
+                communication,
+                Basis::Calibrated,
+                "NCCL, custom all-reduce, symmetric memory",
+            ),
+            part(
+                ComponentName::Runtime,
+                runtime,
+                Basis::Calibrated,
+                "libraries, sampler state, block tables, workspaces",
+            ),
+            part(ComponentName::Context, self.context(device), Basis::Calibrated, "CUDA context and kernels"),
         ];
         parts.retain(|part| part.bytes.high > Bytes::ZERO);
         Ok(parts)
@@ -241,9 +257,14 @@ impl Prepared for VllmPrepared<'_> {
         if tokens.high.overflowed() || states.high.overflowed() {
             return Err(EngineError::Overflow { what: "cache" });
         }
-        let mut parts = vec![Component::between(ComponentName::KvCache, tokens, Basis::Formula, "")];
+        let mut parts = vec![Component::between(ComponentName::KvCache, tokens, Basis::Formula, &*self.details.cache)];
         if states.high > Bytes::ZERO {
-            parts.push(Component::between(ComponentName::State, states, Basis::Formula, ""));
+            parts.push(Component::between(
+                ComponentName::State,
+                states,
+                Basis::Formula,
+                "recurrent states, in pages of the cache",
+            ));
         }
         Ok(parts)
     }
