@@ -3,6 +3,8 @@
 //! Cache examples are built from published configurations given here; weight examples read the metadata folder
 //! `../shared/hub` beside the repository where it is there, and say so where it is not.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test's helpers")]
+
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -312,6 +314,15 @@ fn qwen3_5_and_llama_4_and_minimax_cache() {
         let ours = with(&model, context, &[], |prepared| prepared.needed_for_one(&split, 0).likely.get());
         assert_eq!(ours, expected, "{repo} TP{tensor}");
     }
+}
+
+#[test]
+fn llama_4_with_the_manager_forced_on() {
+    let Some(model) = hub("meta-llama/Llama-4-Scout-17B-16E-Instruct") else { return };
+    let split = split(&model, 4);
+    let on = &[("VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE", json!(1))];
+    let ours = with(&model, 131_072, on, |prepared| prepared.needed_for_one(&split, 0).likely.get());
+    assert_eq!(ours, 2_516_582_400);
 }
 
 #[test]

@@ -26,22 +26,22 @@ fn configuration(repo: &str) -> Option<Value> {
         "ibm-granite/granite-3.1-2b-instruct" => json!({
             "architectures": ["GraniteForCausalLM"], "model_type": "granite", "hidden_size": 2048, "intermediate_size": 8192,
             "num_hidden_layers": 40, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 49155,
-            "max_position_embeddings": 131072, "tie_word_embeddings": true, "torch_dtype": "bfloat16"
+            "max_position_embeddings": 131_072, "tie_word_embeddings": true, "torch_dtype": "bfloat16"
         }),
         "ibm-granite/granite-3.1-8b-instruct" => json!({
             "architectures": ["GraniteForCausalLM"], "model_type": "granite", "hidden_size": 4096, "intermediate_size": 12800,
             "num_hidden_layers": 40, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 49155,
-            "max_position_embeddings": 131072, "tie_word_embeddings": true, "torch_dtype": "bfloat16"
+            "max_position_embeddings": 131_072, "tie_word_embeddings": true, "torch_dtype": "bfloat16"
         }),
         "mistralai/Mistral-Nemo-Instruct-2407" => json!({
             "architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_size": 5120, "intermediate_size": 14336,
-            "num_hidden_layers": 40, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 131072,
-            "max_position_embeddings": 1024000, "sliding_window": null, "tie_word_embeddings": false, "torch_dtype": "bfloat16"
+            "num_hidden_layers": 40, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 131_072,
+            "max_position_embeddings": 1_024_000, "sliding_window": null, "tie_word_embeddings": false, "torch_dtype": "bfloat16"
         }),
         "mistralai/Mistral-Large-Instruct-2407" => json!({
             "architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_size": 12288, "intermediate_size": 28672,
             "num_hidden_layers": 88, "num_attention_heads": 96, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 32768,
-            "max_position_embeddings": 131072, "sliding_window": null, "tie_word_embeddings": false, "torch_dtype": "bfloat16"
+            "max_position_embeddings": 131_072, "sliding_window": null, "tie_word_embeddings": false, "torch_dtype": "bfloat16"
         }),
         "meta-llama/Llama-2-70b-chat-hf" => json!({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8192, "intermediate_size": 28672,
@@ -50,22 +50,22 @@ fn configuration(repo: &str) -> Option<Value> {
         }),
         "Qwen/Qwen1.5-MoE-A2.7B" => json!({
             "architectures": ["Qwen2MoeForCausalLM"], "model_type": "qwen2_moe", "hidden_size": 2048, "intermediate_size": 5632,
-            "num_hidden_layers": 24, "num_attention_heads": 16, "num_key_value_heads": 16, "vocab_size": 151936,
+            "num_hidden_layers": 24, "num_attention_heads": 16, "num_key_value_heads": 16, "vocab_size": 151_936,
             "num_experts": 60, "num_experts_per_tok": 4, "moe_intermediate_size": 1408, "shared_expert_intermediate_size": 5632,
             "max_position_embeddings": 8192, "use_sliding_window": false, "tie_word_embeddings": false, "torch_dtype": "bfloat16",
             "decoder_sparse_step": 1
         }),
         "Qwen/Qwen3-235B-A22B-FP8" => json!({
             "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "hidden_size": 4096, "intermediate_size": 12288,
-            "num_hidden_layers": 94, "num_attention_heads": 64, "num_key_value_heads": 4, "head_dim": 128, "vocab_size": 151936,
+            "num_hidden_layers": 94, "num_attention_heads": 64, "num_key_value_heads": 4, "head_dim": 128, "vocab_size": 151_936,
             "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 1536, "max_position_embeddings": 40960,
             "tie_word_embeddings": false, "torch_dtype": "bfloat16", "decoder_sparse_step": 1
         }),
         "google/gemma-3-4b-it" => json!({
             "architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "torch_dtype": "bfloat16",
             "text_config": { "model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34,
-                "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 262208, "sliding_window": 1024,
-                "rope_scaling": { "factor": 8.0, "rope_type": "linear" }, "max_position_embeddings": 131072 },
+                "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 262_208, "sliding_window": 1024,
+                "rope_scaling": { "factor": 8.0, "rope_type": "linear" }, "max_position_embeddings": 131_072 },
             "vision_config": { "model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304,
                 "num_hidden_layers": 27, "num_attention_heads": 16, "image_size": 896, "patch_size": 14 },
             "mm_tokens_per_image": 256

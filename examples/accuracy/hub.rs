@@ -13,15 +13,15 @@ use serde_json::Value;
 const MOST_BYTES: u64 = 256 << 20;
 
 /// A model of the folder, with `patch` merged into its configuration.
-pub(crate) fn load(hub: &Path, repo: &str, patch: &Value) -> Result<Model, String> {
-    let folder = hub.join("models").join(repo);
+pub(crate) fn load(root: &Path, repo: &str, patch: &Value) -> Result<Model, String> {
+    let folder = root.join("models").join(repo);
     let read = |name: &str| -> Result<Option<Value>, String> {
-        let path = folder.join(name);
-        if !path.exists() {
+        let file = folder.join(name);
+        if !file.exists() {
             return Ok(None);
         }
-        let text = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        serde_json::from_slice(&text).map(Some).map_err(|error| format!("{}: {error}", path.display()))
+        let text = fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        serde_json::from_slice(&text).map(Some).map_err(|error| format!("{}: {error}", file.display()))
     };
     let mut settings = read("config.json")?.ok_or_else(|| format!("no {repo} in the folder"))?;
     merge(&mut settings, patch);

@@ -10,6 +10,7 @@ mod devices;
 mod generated;
 mod hub;
 mod score;
+mod sglang;
 mod vllm;
 
 use std::path::PathBuf;
@@ -21,7 +22,8 @@ fn main() -> ExitCode {
         eprintln!("usage: accuracy MEASURED HUB");
         return ExitCode::from(2);
     };
-    let result = vllm::run(&measured.join("vllm.jsonl"), &hub);
+    let logs = measured.join("vllm.jsonl");
+    let result = vllm::run(&logs, &hub).and_then(|()| sglang::run(&logs, &hub));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

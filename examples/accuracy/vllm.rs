@@ -5,7 +5,6 @@ use std::fs;
 use std::path::Path;
 
 use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::devices::DeviceFacts;
 use hf_mem_probe::engines::shared::topology::vllm_stages;
 use hf_mem_probe::engines::vllm::{Vllm, VllmPrepared};
 use hf_mem_probe::engines::{AskedContext, AskedWorkload, Case, Offload, Prepared as _, Split};
@@ -24,7 +23,9 @@ const FAULTS: &[(&str, &str)] = &[
 /// Rows of a model that the folder has under another name: (row's name, folder's name, changes to config.json).
 fn stand_in(name: &str) -> Option<(&'static str, Value)> {
     Some(match name {
-        "meta-llama/Meta-Llama-3-8B-Instruct" | "meta-llama/Meta-Llama-3-8B" => {
+        "meta-llama/Meta-Llama-3-8B-Instruct"
+        | "meta-llama/Meta-Llama-3-8B"
+        | "neuralmagic/Meta-Llama-3-8B-Instruct-FP8" => {
             ("meta-llama/Llama-3.1-8B-Instruct", json!({"max_position_embeddings": 8192, "rope_scaling": null}))
         }
         "deepseek-ai/DeepSeek-V2-Lite-Chat" => ("deepseek-ai/DeepSeek-V2-Lite", json!({})),
@@ -48,15 +49,13 @@ fn stand_in(name: &str) -> Option<(&'static str, Value)> {
         "DeepSeek-V4-Flash" => ("deepseek-ai/DeepSeek-V4-Flash", json!({})),
         "redhatai/Llama-3.3-70B-Instruct-quantized.w8a8" => ("meta-llama/Llama-3.1-70B-Instruct", json!({})),
         "RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w8a8" => ("meta-llama/Llama-3.1-8B-Instruct", json!({})),
-        "neuralmagic/Meta-Llama-3-8B-Instruct-FP8" => {
-            ("meta-llama/Llama-3.1-8B-Instruct", json!({"max_position_embeddings": 8192, "rope_scaling": null}))
-        }
         _ => return None,
     })
 }
 
 /// Rows that name no release, and what tells it.
 const RELEASES: &[(&str, &str, &str)] = &[
+    ("meta-llama/Llama-3.1-8B-Instruct", "0.6", "whole-length prefill in the profile by its notes: before 0.8"),
     ("meta-llama/Meta-Llama-3-8B", "0.6", "a development build of December 2024 by its source"),
     ("openai/gpt-oss-120b", "0.13", "4.54 GiB needed at 1024 tokens a step: synchronous scheduling, before 0.14"),
 ];
@@ -81,7 +80,8 @@ fn misleading(label: &str, figure: &str) -> Option<&'static str> {
     MISLEADING.iter().find(|(part, of, _)| label.contains(part) && *of == figure).map(|(_, _, why)| *why)
 }
 
-fn find(hub: &Path, name: &str) -> Result<Model, String> {
+/// The model of a row: described, or of the folder, under its own name or another's.
+pub(crate) fn find(hub: &Path, name: &str) -> Result<Model, String> {
     if let Some((repo, patch)) = stand_in(name) {
         return hub::load(hub, repo, &patch);
     }
@@ -179,7 +179,12 @@ fn score(scores: &mut Scores, engine: &Vllm, model: &Model, row: &Row<'_>, label
         let component = if soft { "weights, multimodal or FP4" } else { "weights, text" };
         scores.gib(component, label, measured, log.weights, 0.005);
     }
-    if let (Some(measured), Some(_)) = (row.number("activation_peak_gib"), &known) {
+    // Two rows give torch's peak with the weights in it.
+    let peak = row.number("activation_peak_gib").or_else(|| {
+        let notes = row.text("notes")?.split("peak_torch_memory ").nth(1)?;
+        Some(notes.split(' ').next()?.parse::<f64>().ok()? - row.number("weights_gib_per_gpu")?)
+    });
+    if let (Some(measured), Some(_)) = (peak, &known) {
         let text = if soft { "multimodal or FP4" } else { "text" };
         let component =
             if modern(row) { format!("activations, {text}, >= 0.17") } else { format!("activations, {text}, older") };
@@ -193,22 +198,20 @@ fn score(scores: &mut Scores, engine: &Vllm, model: &Model, row: &Row<'_>, label
     if let (Some(measured), Some(_)) = (row.number("cuda_graph_gib").filter(|gib| *gib > 0.0), &known) {
         scores.gib("graphs", label, measured, log.graphs, 0.005);
     }
-    cache(scores, &prepared, &split, row, label, &device);
+    cache(scores, &prepared, &split, row, label);
     Ok(())
 }
 
-fn cache(
-    scores: &mut Scores,
-    prepared: &VllmPrepared<'_>,
-    split: &Split,
-    row: &Row<'_>,
-    label: &str,
-    _device: &DeviceFacts,
-) {
+/// A logged figure in GiB as bytes.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped before")]
+pub(crate) fn gib(gib: f64) -> Bytes {
+    Bytes::mib(1).scale((gib * 1024.0 * 1000.0).round().clamp(0.0, 1e12) as u64, 1000)
+}
+
+fn cache(scores: &mut Scores, prepared: &VllmPrepared<'_>, split: &Split, row: &Row<'_>, label: &str) {
     let Some(kv) = row.number("kv_cache_gib_per_gpu") else { return };
-    let bytes = |gib: f64| Bytes::mib(1).scale((gib * 1024.0 * 1000.0).round().max(0.0) as u64, 1000);
     let pages = prepared.pages(split);
-    let blocks = |gib: f64| prepared.blocks_in(split, bytes(gib));
+    let blocks = |gib: f64| prepared.blocks_in(split, self::gib(gib));
     if split.stages.len() > 1 {
         scores.skip("capacity only: rank 0's bytes, but the last stage, which samples, has the fewest blocks", label);
     } else if let Some(tokens) = row.count("kv_cache_tokens").filter(|_| misleading(label, "capacity").is_none()) {
@@ -277,9 +280,7 @@ fn parameters(row: &Row<'_>) -> BTreeMap<String, Value> {
         all.insert("language_model_only".to_owned(), json!(true));
     }
     if let Some(degree) = notes.split("decode_context_parallel_size=").nth(1).and_then(|rest| rest.get(..1)) {
-        if let Ok(degree) = degree.parse::<u64>() {
-            all.insert("decode_context_parallel_size".to_owned(), json!(degree));
-        }
+        all.extend(degree.parse::<u64>().ok().map(|degree| ("decode_context_parallel_size".to_owned(), json!(degree))));
     }
     all
 }

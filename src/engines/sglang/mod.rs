@@ -18,7 +18,7 @@ use super::shared::cache::CacheLayers;
 use super::shared::resident::{Online, Residence};
 use super::shared::weights::{Classes, Omitted, WeightTable};
 use super::{Case, Engine, EngineError, Prepared, Split};
-use crate::model::architecture::Architecture;
+use crate::model::architecture::{Architecture, Mixer, Task};
 use crate::model::{Format, Model};
 
 /// The engine's name in errors.
@@ -46,7 +46,7 @@ impl Sglang {
 
     /// Prepares for one case; the same as [`Engine::prepare`], with SGLang's own type.
     pub fn prepare<'a>(&self, case: &Case<'a>) -> Result<SglangPrepared<'a>, EngineError> {
-        let profile = self.profiles.for_version(case.version).map_err(profile_error)?;
+        let profile = self.profiles.for_version(case.version).map_err(|error| profile_error(&error))?;
         SglangPrepared::new(case, profile)
     }
 }
@@ -62,7 +62,7 @@ impl Engine for Sglang {
 }
 
 /// A profile that cannot be used, as an engine's error.
-pub(super) fn profile_error(error: ProfileError) -> EngineError {
+pub(super) fn profile_error(error: &ProfileError) -> EngineError {
     EngineError::BadParameter {
         engine: ENGINE,
         name: "profile".to_owned(),
@@ -130,13 +130,19 @@ impl<'a> SglangPrepared<'a> {
             return Err(unsupported("the weights are packed for MLX"));
         }
         let architecture = model.architecture.as_ref().map_err(|why| unsupported(why.to_string()))?;
-        if architecture.layers.iter().any(
-            |layer| matches!(&layer.mixer, crate::model::architecture::Mixer::Latent(l) if l.compress_ratio.is_some()),
-        ) {
+        if architecture
+            .layers
+            .iter()
+            .any(|layer| matches!(&layer.mixer, Mixer::Latent(l) if l.compress_ratio.is_some()))
+        {
             return Err(unsupported(format!(
                 "the pools of {} (compress_ratios) are not understood",
                 architecture.class
             )));
+        }
+        let kind = &*architecture.root_model_type;
+        if architecture.task == Task::EncodeDecode || ["hubert", "wav2vec2", "wavlm", "unispeech"].contains(&kind) {
+            return Err(unsupported(format!("{} ({kind}) is not answered for", architecture.class)));
         }
         let settings = Settings::settle(case, architecture, profile)?;
         let online = case.parameters.get("quantization").and_then(serde_json::Value::as_str).and_then(Online::parse);
@@ -145,7 +151,7 @@ impl<'a> SglangPrepared<'a> {
             model,
             architecture,
             profile: profile.name.clone(),
-            constants: Constants::read(profile).map_err(profile_error)?,
+            constants: Constants::read(profile).map_err(|error| profile_error(&error))?,
             settings,
             layers: CacheLayers::new(architecture, 0),
             classes: Classes::new(&model.inventory, architecture.tied_embeddings, architecture.task),
@@ -167,7 +173,10 @@ impl<'a> SglangPrepared<'a> {
                 expert_parallel: split.expert_parallel,
             };
             let step = vocabulary_step(self.architecture.vocab_size, u64::from(split.tensor.max(1)));
-            Arc::new(WeightTable::new(&self.classes, &residence, step, Omitted { towers: false, drafts: true }))
+            Arc::new(match self.model.format {
+                Format::PytorchBin => WeightTable::flat(self.model.inventory.bytes(), &residence),
+                _ => WeightTable::new(&self.classes, &residence, step, Omitted { towers: false, drafts: true }),
+            })
         });
         Arc::clone(table)
     }

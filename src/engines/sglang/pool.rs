@@ -90,7 +90,16 @@ impl SglangPrepared<'_> {
             return Pools::default();
         }
         let page = self.settings.page_tokens;
-        let tokens = workload.context.div_ceil(page).saturating_mul(page).saturating_mul(workload.sequences);
+        // An image's encoder tokens take ordinary slots, over all layers (`managers/schedule_batch.py`).
+        let cross = self.layers.kinds().iter().filter_map(|kind| match kind {
+            CacheKind::Heads(attention) => match attention.span {
+                Span::Cross { tokens } => Some(tokens),
+                _ => None,
+            },
+            _ => None,
+        });
+        let held = workload.context.saturating_add(cross.max().unwrap_or(0));
+        let tokens = held.div_ceil(page).saturating_mul(page).saturating_mul(workload.sequences);
         let tokens = tokens.saturating_add(page);
         let slot = self.state_slot(split, rank);
         // Three slots a request with the radix cache, one without, and one to pad with.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::settings::fraction_text;
-use super::{SglangPrepared, vocabulary_step};
+use super::{SglangPrepared, unsupported, vocabulary_step};
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
 use crate::engines::shared::topology::{degrees, sglang_stages};
@@ -24,7 +24,10 @@ impl SglangPrepared<'_> {
     /// Weights of one rank, for holding against logs.
     pub fn weights(&self, split: &Split, rank: usize) -> Interval {
         let likely = self.table(split).bytes(split, rank);
-        Interval::new(likely.scale(985, 1000), likely, likely.scale(1015, 1000) + Bytes::mib(128))
+        // Kernels for MXFP4 experts pad them by up to a tenth.
+        let mxfp4 = self.architecture.quantization.as_ref().is_some_and(|quantization| quantization.method == "mxfp4");
+        let high = if mxfp4 { 1100 } else { 1015 };
+        Interval::new(likely.scale(985, 1000), likely, likely.scale(high, 1000) + Bytes::mib(128))
     }
 
     fn context(&self, device: &DeviceFacts) -> Interval {
@@ -147,6 +150,9 @@ impl Prepared for SglangPrepared<'_> {
     }
 
     fn fixed(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Vec<Component>, EngineError> {
+        if self.model.inventory.classes.is_empty() {
+            return Err(unsupported("no tensor of the weights is known, so their size is not"));
+        }
         let weights = self.weights(split, rank);
         if weights.likely.overflowed() {
             return Err(EngineError::Overflow { what: "weights" });

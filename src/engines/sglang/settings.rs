@@ -69,7 +69,7 @@ impl Settings {
         let kv = KvDtype::parse(kv_name, compute)
             .ok_or_else(|| given.bad("kv_cache_dtype", format!("known: {}", KvDtype::NAMES)))?;
         let override_ratio = given.share("swa_full_tokens_ratio")?;
-        let constant = |name: &str| profile.millionths(name).map_err(super::profile_error);
+        let constant = |name: &str| profile.millionths(name).map_err(|error| super::profile_error(&error));
         let latent = architecture.layers.iter().any(|layer| matches!(layer.mixer, Mixer::Latent(_)));
         let sparse = latent && device.capability().is_some_and(|capability| (90..100).contains(&capability));
         Ok(Self {
@@ -168,8 +168,8 @@ fn compute_dtype(
     given: &Parameters,
     assumptions: &mut Vec<String>,
 ) -> Result<ComputeDtype, EngineError> {
-    let asked = case.asked.dtype.as_deref().or(given.word("dtype")?).filter(|name| *name != "auto");
-    if let Some(name) = asked {
+    let wanted = case.asked.dtype.as_deref().or(given.word("dtype")?).filter(|name| *name != "auto");
+    if let Some(name) = wanted {
         return ComputeDtype::parse(name)
             .ok_or_else(|| given.bad("dtype", "known: auto, bfloat16, float16, half, float32, float"));
     }
@@ -178,9 +178,9 @@ fn compute_dtype(
         Some(Dtype::F16) => ComputeDtype::Float16,
         other => {
             let gemma = architecture.model_type.starts_with("gemma");
-            let cast = if gemma || other.is_none() { ComputeDtype::Bfloat16 } else { ComputeDtype::Float16 };
-            assumptions.push(format!("dtype auto: {} in 16 bits", cast.name()));
-            cast
+            let target = if gemma || other.is_none() { ComputeDtype::Bfloat16 } else { ComputeDtype::Float16 };
+            assumptions.push(format!("dtype auto: {} in 16 bits", target.name()));
+            target
         }
     })
 }

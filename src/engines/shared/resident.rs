@@ -20,10 +20,9 @@ impl Online {
     /// Methods that quantise at load (vLLM `--quantization`), with the bytes that they make of a weight.
     pub fn parse(method: &str) -> Option<Self> {
         let (milli_bytes, bytes_per_row) = match method {
-            "fp8" | "fp8_per_tensor" | "ptpc_fp8" => (1000, 0),
+            "fp8" | "fp8_per_tensor" => (1000, 0),
             "fp8_per_block" => (1001, 0),
-            "fp8_per_channel" => (1000, 4),
-            "int8_per_channel_weight_only" | "w8a8_int8" | "w8a8_fp8" => (1000, 4),
+            "fp8_per_channel" | "ptpc_fp8" | "int8_per_channel_weight_only" | "w8a8_int8" | "w8a8_fp8" => (1000, 4),
             "mxfp8" => (1032, 0),
             "nvfp4_per_token" | "nvfp4_online" => (563, 0),
             _ => return None,
@@ -62,7 +61,7 @@ pub struct Residence<'a> {
 
 impl Residence<'_> {
     /// Bytes of one tensor of `class` on one rank. Of a routed expert under expert parallelism: of the whole tensor.
-    pub fn bytes(&self, class: &TensorClass, classified: &Classified) -> Bytes {
+    pub fn bytes(&self, class: &TensorClass, classified: Classified) -> Bytes {
         let tensor = if classified.expert && self.expert_parallel { 1 } else { self.tensor.max(1) };
         if classified.part == Part::GroupIndex && !self.acts_in_order() {
             return Bytes::ZERO;
@@ -76,13 +75,15 @@ impl Residence<'_> {
             return whole;
         }
         match classified.rule {
-            Rule::Replicated if self.norm_by_head(class) && class.pattern.contains(".q_norm") => whole.div_ceil(tensor),
-            Rule::Replicated if self.norm_by_head(class) => whole.div_ceil(tensor.min(self.kv_heads(class))),
+            Rule::Replicated if self.norm_by_head(class) => {
+                let ranks = if class.pattern.contains(".k_norm") { tensor.min(self.kv_heads(class)) } else { tensor };
+                whole.div_ceil(ranks)
+            }
             Rule::Replicated => whole,
             Rule::Column if classified.part == Part::GroupIndex => whole,
-            Rule::Column => whole.div_ceil(tensor),
-            Rule::Row if self.belongs_to_output(class, classified) => whole,
-            Rule::Row => whole.div_ceil(tensor),
+            Rule::Row if Self::belongs_to_output(class, classified) => whole,
+            // A vocabulary is padded and divided by the caller, who knows its rows.
+            Rule::Column | Rule::Row | Rule::Vocabulary => whole.div_ceil(tensor),
             Rule::KeyValue => whole.div_ceil(tensor.min(self.kv_heads(class))),
             Rule::FusedQkv => {
                 let (heads, kv_heads) = (self.heads(class), self.kv_heads(class));
@@ -90,18 +91,16 @@ impl Residence<'_> {
                 whole.scale(share, heads + 2 * kv_heads)
             }
             Rule::MambaMixed => self.mamba_mixed(class, whole, tensor),
-            // Padded and divided by the caller, who knows the vocabulary.
-            Rule::Vocabulary => whole.div_ceil(tensor),
         }
     }
 
     /// Elements of one row of an embedding or head, in bytes as resident.
-    pub fn row_bytes(&self, class: &TensorClass, classified: &Classified) -> Bytes {
+    pub fn row_bytes(&self, class: &TensorClass, classified: Classified) -> Bytes {
         let rows = class.shape.first().copied().unwrap_or(1).max(1);
         self.cast(class, classified).div_ceil(rows)
     }
 
-    fn cast(&self, class: &TensorClass, classified: &Classified) -> Bytes {
+    fn cast(&self, class: &TensorClass, classified: Classified) -> Bytes {
         let elements = class.elements_each();
         let Some(dtype) = class.dtype() else { return class.bytes_each };
         if classified.part == Part::Scale {
@@ -151,7 +150,7 @@ impl Residence<'_> {
     }
 
     /// Whether a row layer's tensor belongs to its output side: biases and scales of one column or dimension.
-    fn belongs_to_output(&self, class: &TensorClass, classified: &Classified) -> bool {
+    fn belongs_to_output(class: &TensorClass, classified: Classified) -> bool {
         match classified.part {
             Part::Bias => true,
             Part::Scale => class.shape.len() == 1 || (class.shape.len() == 2 && class.shape.last() == Some(&1)),
@@ -203,7 +202,7 @@ impl Residence<'_> {
     }
 
     /// Experts of MXFP4 in the layout of the kernel that runs them (`fused_moe/oracle/mxfp4.py`).
-    fn padded_mxfp4(&self, class: &TensorClass, classified: &Classified, tensor: u64) -> Option<Bytes> {
+    fn padded_mxfp4(&self, class: &TensorClass, classified: Classified, tensor: u64) -> Option<Bytes> {
         let padding = self.mxfp4.filter(|_| classified.expert)?;
         let experts = self.architecture.experts?;
         let (hidden, width) = (self.architecture.hidden_size, experts.width.div_ceil(tensor));

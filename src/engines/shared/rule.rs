@@ -110,6 +110,8 @@ const COLUMN: &[&str] = &[
     "w1",
     "w3",
     "c_fc",
+    "c_fc_0",
+    "c_fc_1",
     "fc1",
     "fc_in",
     "dense_h_to_4h",

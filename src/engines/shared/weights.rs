@@ -6,7 +6,7 @@ use super::resident::Residence;
 use super::rule::{Classified, Part, Place, Rule, classify};
 use crate::bytes::Bytes;
 use crate::engines::Split;
-use crate::model::architecture::{Mixer, Task};
+use crate::model::architecture::{Mixer, RopeTable, Task};
 use crate::model::tensors::{Inventory, TensorClass};
 
 /// What of the model is not loaded.
@@ -75,21 +75,20 @@ impl WeightTable {
             let each = if row.rule == Rule::Vocabulary && row.part == Part::Weight {
                 let rows = class.shape.first().copied().unwrap_or(1).max(architecture.vocab_size);
                 let padded = Bytes::new(rows).round_up(vocabulary_step).div_ceil(residence.tensor.max(1)).get();
-                residence.row_bytes(class, row) * padded
+                residence.row_bytes(class, *row) * padded
             } else {
-                residence.bytes(class, row)
+                residence.bytes(class, *row)
             };
             let all = each * class.count;
             match row.place {
                 Place::Skipped => {}
                 Place::Draft if omitted.drafts => {}
-                // A predictor stored apart runs on the last stage.
-                Place::Draft => table.last += all,
                 Place::Embedding => table.embedding += all,
                 Place::Head if classes.tied => {}
                 Place::Head => table.head += all,
                 Place::First => table.first += all,
-                Place::Last => table.last += all,
+                // A predictor stored apart runs on the last stage.
+                Place::Last | Place::Draft => table.last += all,
                 Place::Tower if omitted.towers => {}
                 Place::Tower => table.towers += all,
                 Place::Everywhere => table.everywhere += all,
@@ -119,13 +118,34 @@ impl WeightTable {
         table.layers = prefix(layers);
         table.expert = prefix(expert);
         table.absorbed = prefix(architecture.layers.iter().map(|layer| absorbed(&layer.mixer, residence)).collect());
-        let es = residence.compute.bytes();
-        table.tables = architecture
-            .rope
-            .iter()
-            .map(|rope| Bytes::product([rope.positions, rope.rotary_dim, if rope.float32 { 4 } else { es }]))
-            .sum();
+        table.tables = tables(residence);
         table
+    }
+
+    /// The table of a model whose tensors have no names (pickles): `total` bytes, embeddings as configured, the rest
+    /// by layer in equal shares.
+    pub fn flat(total: Bytes, residence: &Residence<'_>) -> Self {
+        let architecture = residence.architecture;
+        let (tensor, es) = (residence.tensor.max(1), residence.compute.bytes());
+        let rows = Bytes::product([architecture.vocab_size, architecture.hidden_size, es]);
+        let needs_head = !matches!(architecture.task, Task::Encode | Task::Pool);
+        let tied = architecture.tied_embeddings == Some(true) || !needs_head;
+        let ends = if tied { rows } else { rows * 2 };
+        let body = total.less(ends).unwrap_or(Bytes::OVERFLOW);
+        let size = architecture.layers.len();
+        let each = body.div_ceil(tensor).div_ceil(u64::from(architecture.layer_count().max(1)));
+        Self {
+            embedding: rows.div_ceil(tensor),
+            head: if tied { Bytes::ZERO } else { rows.div_ceil(tensor) },
+            layers: prefix(vec![each; size]),
+            expert: vec![0; size + 1],
+            absorbed: prefix(architecture.layers.iter().map(|layer| absorbed(&layer.mixer, residence)).collect()),
+            tables: tables(residence),
+            experts: 1,
+            tied,
+            needs_head,
+            ..Self::default()
+        }
     }
 
     /// Bytes of `rank` of `split`.
@@ -159,6 +179,13 @@ impl WeightTable {
     pub fn tables(&self) -> Bytes {
         self.tables
     }
+}
+
+/// RoPE tables: one for each distinct configuration, on every rank.
+fn tables(residence: &Residence<'_>) -> Bytes {
+    let es = residence.compute.bytes();
+    let bytes = |rope: &RopeTable| Bytes::product([rope.positions, rope.rotary_dim, if rope.float32 { 4 } else { es }]);
+    residence.architecture.rope.iter().map(bytes).sum()
 }
 
 fn prefix(each: Vec<Bytes>) -> Vec<u64> {

@@ -17,10 +17,10 @@ impl VllmPrepared<'_> {
         let (architecture, settings, constants) = (self.architecture, &self.settings, &self.constants);
         let (stage, range) = split.stage_of(rank);
         let (tensor, es, tokens) = (u64::from(split.tensor.max(1)), settings.compute.bytes(), settings.batched_tokens);
-        let layers = layers_of(&architecture.layers, &range);
+        let held = layers_of(&architecture.layers, &range);
         let hidden = architecture.hidden_size;
 
-        let dense = layers.iter().filter_map(|layer| match layer.feed_forward {
+        let dense = held.iter().filter_map(|layer| match layer.feed_forward {
             FeedForward::Dense { width } => Some(width),
             _ => None,
         });
@@ -30,20 +30,20 @@ impl VllmPrepared<'_> {
         if split.stages.len() > 1 && (stage > 0 || !split.is_last_stage(rank)) {
             forward += Bytes::product([es, tokens, hidden]);
         }
-        forward += self.latent_expansion(layers, tensor) + self.scan(layers, tensor);
+        forward += self.latent_expansion(held, tensor) + self.scan(held, tensor);
 
         let sampled = split.is_last_stage(rank) && matches!(architecture.task, Task::Generate | Task::EncodeDecode);
         let logits = Bytes::product([settings.max_sequences.min(tokens), architecture.vocab_size]);
-        let sampler = |each: Bytes| each + logits * es + Bytes::product([es, tokens, hidden]);
+        let rows = |each: Bytes| each + logits * es + Bytes::product([es, tokens, hidden]);
         let (likely, high) = if sampled {
             (
-                sampler(constants.sampler_bytes_per_logit.of(logits)),
-                sampler(constants.sampler_bytes_per_logit_high.of(logits)),
+                rows(constants.sampler_bytes_per_logit.of(logits)),
+                rows(constants.sampler_bytes_per_logit_high.of(logits)),
             )
         } else {
             (Bytes::ZERO, Bytes::ZERO)
         };
-        let experts = self.expert_workspace(layers, tensor, split.expert_parallel);
+        let experts = self.expert_workspace(held, tensor, split.expert_parallel);
         let base = constants.activation_base_mib;
         let likely = likely.max(forward) + experts.likely + base;
         let high =
@@ -54,9 +54,9 @@ impl VllmPrepared<'_> {
 
     /// Expanded keys and values of the chunked prefill, alive during the profile's forward.
     fn latent_expansion(&self, layers: &[Layer], tensor: u64) -> Bytes {
-        let latents = layers.iter().filter_map(|layer| dense_latent(&layer.mixer));
+        let latent_layers = layers.iter().filter_map(|layer| dense_latent(&layer.mixer));
         let rows = self.latent_rows();
-        let each = latents.map(|latent| {
+        let each = latent_layers.map(|latent| {
             let heads = latent.heads.div_ceil(tensor);
             Bytes::product([
                 rows,

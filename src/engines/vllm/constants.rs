@@ -46,6 +46,7 @@ constants! {
     graph_low_ratio: ratio -> Ratio;
     graph_high_ratio: ratio -> Ratio;
     graph_small_gpu_ratio: ratio -> Ratio;
+    whole_prefill: flag -> bool;
     refuses_half: flag -> bool;
     capacity_by_request: flag -> bool;
     graph_most_tokens: count -> u64;

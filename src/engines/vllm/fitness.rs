@@ -2,7 +2,7 @@
 //!
 //! Source: vLLM 0.33 `layers/quantization/**` (`get_min_capability`) and the kernels' own selection.
 
-use super::settings::unstable_in_half;
+use super::dtypes::unstable_in_half;
 use crate::devices::DeviceFacts;
 use crate::engines::Fitness;
 use crate::engines::shared::dtype::{ComputeDtype, KvDtype};

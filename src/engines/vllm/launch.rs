@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::VllmPrepared;
-use super::settings::share_text;
+use super::settings::{CHUNKED_WITH_MANAGER, share_text};
 use crate::bytes::Bytes;
 use crate::engines::shared::topology::vllm_stages;
 use crate::engines::{Launch, LaunchDevice, LaunchPlan};
@@ -17,6 +17,9 @@ impl VllmPrepared<'_> {
         let mut env = BTreeMap::from([("CUDA_DEVICE_ORDER".to_owned(), "PCI_BUS_ID".to_owned())]);
         let uuids: Vec<&str> = plan.devices.iter().map(|device| &*device.facts.uuid).collect();
         env.insert("CUDA_VISIBLE_DEVICES".to_owned(), uuids.join(","));
+        if settings.given.contains(&CHUNKED_WITH_MANAGER) && settings.hybrid_manager {
+            env.insert(CHUNKED_WITH_MANAGER.to_owned(), "1".to_owned());
+        }
         let mut args: Vec<String> = vec!["vllm".to_owned(), "serve".to_owned(), self.model.identity.repo.clone()];
         let mut flag = |name: &str, value: String| args.extend([format!("--{name}"), value]);
         if let Some(revision) = &self.model.identity.revision {

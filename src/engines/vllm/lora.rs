@@ -22,10 +22,7 @@ impl VllmPrepared<'_> {
             if row.place != Place::Layers || !named || class.shape.len() < 2 {
                 return Bytes::ZERO;
             }
-            let (out, input) = match *class.shape {
-                [.., out, input] => (out, input),
-                _ => return Bytes::ZERO,
-            };
+            let [.., out, input] = *class.shape else { return Bytes::ZERO };
             let (whole, divided) = match row.rule {
                 Rule::Column | Rule::FusedQkv | Rule::KeyValue | Rule::MambaMixed => (input, out),
                 Rule::Row => (out, input),

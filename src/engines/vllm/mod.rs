@@ -7,6 +7,7 @@ mod activations;
 pub mod cache;
 mod compressed;
 mod constants;
+mod dtypes;
 mod fitness;
 mod launch;
 pub(super) mod legal;
@@ -26,10 +27,12 @@ use settings::{ENGINE, Settings, unsupported};
 
 use super::profile::{Profile, ProfileError, Profiles, Version};
 use super::shared::cache::CacheLayers;
+use super::shared::dtype::ComputeDtype;
 use super::shared::resident::{ExpertPadding, Residence};
 use super::shared::weights::{Classes, Omitted, WeightTable};
 use super::{Case, Engine, EngineError, Prepared, Split};
-use crate::model::architecture::{Architecture, Mixer};
+use crate::bytes::Bytes;
+use crate::model::architecture::{Architecture, Mixer, Task};
 use crate::model::{Format, Model};
 
 /// vLLM with its profiles.
@@ -55,7 +58,7 @@ impl Vllm {
 
     /// Prepares for one case; the same as [`Engine::prepare`], with vLLM's own type.
     pub fn prepare<'a>(&self, case: &Case<'a>) -> Result<VllmPrepared<'a>, EngineError> {
-        let profile = self.profiles.for_version(case.version).map_err(profile_error)?;
+        let profile = self.profiles.for_version(case.version).map_err(|error| profile_error(&error))?;
         VllmPrepared::new(case, profile)
     }
 }
@@ -71,12 +74,35 @@ impl Engine for Vllm {
 }
 
 /// A profile that cannot be used, as an engine's error.
-pub(super) fn profile_error(error: ProfileError) -> EngineError {
+pub(super) fn profile_error(error: &ProfileError) -> EngineError {
     EngineError::BadParameter {
         engine: ENGINE,
         name: "profile".to_owned(),
         value: String::new(),
         why: error.to_string(),
+    }
+}
+
+/// What components say of themselves, written once.
+#[derive(Clone, Debug)]
+struct Details {
+    weights: String,
+    activations: String,
+    cache: String,
+}
+
+impl Details {
+    fn new(model: &Model, settings: &Settings) -> Self {
+        let compute = settings.compute.name();
+        let how = settings.online_name.as_deref().filter(|_| settings.online.is_some()).unwrap_or(compute);
+        Self {
+            weights: format!("{} tensors in {} files, as {how}", model.inventory.tensors(), model.weight_files),
+            activations: format!(
+                "a step of {} tokens, {} sequences sampled",
+                settings.batched_tokens, settings.max_sequences
+            ),
+            cache: format!("keys and values as {}, in blocks", settings.kv_name),
+        }
     }
 }
 
@@ -90,6 +116,7 @@ pub struct VllmPrepared<'a> {
     settings: Settings,
     layers: CacheLayers,
     classes: Classes<'a>,
+    details: Details,
     weights: Mutex<BTreeMap<(u32, bool), Arc<WeightTable>>>,
     pages: Mutex<BTreeMap<(u32, usize), Arc<CachePages>>>,
 }
@@ -99,10 +126,12 @@ impl<'a> VllmPrepared<'a> {
         let model = case.model;
         loadable(model, case.version)?;
         let architecture = model.architecture.as_ref().map_err(|why| unsupported(why.to_string()))?;
-        let constants = Constants::read(profile).map_err(profile_error)?;
+        let constants = Constants::read(profile).map_err(|error| profile_error(&error))?;
         let settings = Settings::settle(case, architecture, &constants)?;
         let drafts = if settings.speculative_tokens > 0 { architecture.mtp_layers } else { 0 };
+        let details = Details::new(model, &settings);
         Ok(Self {
+            details,
             model,
             architecture,
             profile: profile.name.clone(),
@@ -129,9 +158,20 @@ impl<'a> VllmPrepared<'a> {
                 expert_parallel: split.expert_parallel,
             };
             let omitted = Omitted { towers: !self.settings.towers, drafts: self.drafts() == 0 };
-            Arc::new(WeightTable::new(&self.classes, &residence, 64, omitted))
+            Arc::new(match self.model.format {
+                Format::PytorchBin => WeightTable::flat(self.unnamed_bytes(), &residence),
+                _ => WeightTable::new(&self.classes, &residence, 64, omitted),
+            })
         });
         Arc::clone(table)
+    }
+
+    /// Pickles tell no types: stored as configured, cast like any other weight.
+    fn unnamed_bytes(&self) -> Bytes {
+        let stored = self.model.inventory.bytes();
+        let bytes = |dtype| ComputeDtype::from_config(dtype).map_or(2, ComputeDtype::bytes);
+        let from = self.architecture.dtype.map_or(2, bytes);
+        stored.scale(self.settings.compute.bytes(), from)
     }
 
     /// Pages for the degrees of `split`.
@@ -158,7 +198,7 @@ impl<'a> VllmPrepared<'a> {
             conv_bytes: settings.compute.bytes(),
             state_bytes: settings.state_bytes,
             block_tokens: self.block_tokens(),
-            hybrid_manager: settings.hybrid_manager && !settings::chunked(self.architecture),
+            hybrid_manager: settings.hybrid_manager,
             state_mode: settings.state_mode,
             checkpoint: true,
             speculative: settings.speculative_tokens,
@@ -211,10 +251,31 @@ fn loadable(model: &Model, version: Option<&str>) -> Result<(), EngineError> {
     if model.inventory.classes.iter().any(|class| class.pattern.ends_with(".biases")) {
         return Err(unsupported("the weights are packed for MLX, which vLLM does not read"));
     }
+    if let Ok(architecture) = &model.architecture {
+        served(architecture, version)?;
+    }
     let method = model.architecture.as_ref().ok().and_then(|architecture| architecture.quantization.as_ref());
     let method = method.map_or("", |quantization| &*quantization.method);
     if current && matches!(method, "bitsandbytes" | "hqq" | "aqlm" | "exl2" | "exl3" | "gguf" | "vptq" | "higgs") {
         return Err(unsupported(format!("quantization method {method} is not in vLLM 0.33 itself")));
+    }
+    Ok(())
+}
+
+/// Families that vLLM has dropped (its registry names the last release) or never ran.
+fn served(architecture: &Architecture, version: Option<&str>) -> Result<(), EngineError> {
+    let asked = version.and_then(Version::parse);
+    let kind = &*architecture.root_model_type;
+    let dropped = [("mllama", "0.10"), ("phi4flash", "0.10"), ("minimax_text_01", "0.22"), ("minimax", "0.22")];
+    if let Some((_, last)) = dropped.iter().find(|(name, _)| *name == kind)
+        && asked.is_none_or(|asked| Some(asked) > Version::parse(last))
+    {
+        return Err(unsupported(format!("{} was dropped after vLLM {last}", architecture.class)));
+    }
+    let speech = ["hubert", "wav2vec2", "wavlm", "unispeech"].contains(&kind);
+    let encoder_decoder = architecture.task == Task::EncodeDecode && !kind.contains("whisper");
+    if speech || encoder_decoder {
+        return Err(unsupported(format!("{} ({kind}) is not in vLLM itself", architecture.class)));
     }
     Ok(())
 }

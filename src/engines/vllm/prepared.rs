@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::VllmPrepared;
 use super::fitness::{Demands, fitness};
+use super::settings::unsupported;
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
 use crate::engines::shared::cache::{CacheKind, state_elements, token_bytes};
@@ -16,6 +17,7 @@ use crate::engines::{
     Prepared, Split, Workload,
 };
 use crate::model::architecture::Span;
+use crate::model::{Dtype, Format};
 
 impl VllmPrepared<'_> {
     /// Weights on `rank`, after what `cpu_offload_gb` keeps on the host.
@@ -32,6 +34,11 @@ impl VllmPrepared<'_> {
     /// Tensors and tables are exact; FP4 layouts and towers depend on the kernels that are installed.
     fn weights_interval(&self, likely: Bytes) -> Interval {
         let constants = &self.constants;
+        if self.model.format == Format::PytorchBin {
+            // A pickle that was stored in 16 bits after all is not halved.
+            let stored = if self.architecture.dtype == Some(Dtype::F32) { likely * 2 } else { likely };
+            return Interval::new(likely.scale(95, 100), likely, stored.scale(106, 100));
+        }
         let method = self.architecture.quantization.as_ref();
         let fp4 = method.is_some_and(|method| {
             method.method.contains("fp4")
@@ -198,20 +205,39 @@ impl Prepared for VllmPrepared<'_> {
     }
 
     fn fixed(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Vec<Component>, EngineError> {
+        if self.model.inventory.classes.is_empty() {
+            return Err(unsupported("no tensor of the weights is known, so their size is not"));
+        }
         let weights = self.weights(split, rank);
         if weights.likely.overflowed() {
             return Err(EngineError::Overflow { what: "weights" });
         }
         let communication = self.communication_before(split, device).plus(self.communication_growth(split, device));
         let runtime = self.library_growth(split).plus(self.persistent(split, rank));
-        let part = |name, bytes, basis| Component::between(name, bytes, basis, "");
+        let details = &self.details;
+        let part = |name, bytes, basis, detail: &str| Component::between(name, bytes, basis, detail);
         let mut parts = vec![
-            part(ComponentName::Weights, weights, Basis::Formula),
-            part(ComponentName::Activations, self.activations(split, rank), Basis::Calibrated),
-            part(ComponentName::Graphs, self.graphs(split, rank, device), Basis::Calibrated),
-            part(ComponentName::Communication, communication, Basis::Calibrated),
-            part(ComponentName::Runtime, runtime, Basis::Calibrated),
-            part(ComponentName::Context, self.context(device), Basis::Calibrated),
+            part(ComponentName::Weights, weights, Basis::Formula, &details.weights),
+            part(ComponentName::Activations, self.activations(split, rank), Basis::Calibrated, &details.activations),
+            part(
+                ComponentName::Graphs,
+                self.graphs(split, rank, device),
+                Basis::Calibrated,
+                "piecewise and full capture sizes",
+            ),
+            part(
+                ComponentName::Communication,
+                communication,
+                Basis::Calibrated,
+                "NCCL, custom all-reduce, symmetric memory",
+            ),
+            part(
+                ComponentName::Runtime,
+                runtime,
+                Basis::Calibrated,
+                "libraries, sampler state, block tables, workspaces",
+            ),
+            part(ComponentName::Context, self.context(device), Basis::Calibrated, "CUDA context and kernels"),
         ];
         parts.retain(|part| part.bytes.high > Bytes::ZERO);
         Ok(parts)
@@ -231,9 +257,14 @@ impl Prepared for VllmPrepared<'_> {
         if tokens.high.overflowed() || states.high.overflowed() {
             return Err(EngineError::Overflow { what: "cache" });
         }
-        let mut parts = vec![Component::between(ComponentName::KvCache, tokens, Basis::Formula, "")];
+        let mut parts = vec![Component::between(ComponentName::KvCache, tokens, Basis::Formula, &*self.details.cache)];
         if states.high > Bytes::ZERO {
-            parts.push(Component::between(ComponentName::State, states, Basis::Formula, ""));
+            parts.push(Component::between(
+                ComponentName::State,
+                states,
+                Basis::Formula,
+                "recurrent states, in pages of the cache",
+            ));
         }
         Ok(parts)
     }

@@ -5,15 +5,19 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::constants::Constants;
+use super::dtypes::{compute_dtype, kv_dtype};
 use crate::engines::shared::dtype::{ComputeDtype, KvDtype};
 use crate::engines::shared::parameters::Parameters;
 use crate::engines::shared::resident::Online;
 use crate::engines::{AskedContext, Case, EngineError, Workload};
 use crate::model::architecture::{Mixer, Span, Task};
-use crate::model::{Architecture, Dtype, Inventory};
+use crate::model::{Architecture, Dtype};
 
 /// The engine's name in errors.
 pub(super) const ENGINE: &str = "vllm";
+
+/// The environment variable that keeps the hybrid manager on for chunked local attention.
+pub(super) const CHUNKED_WITH_MANAGER: &str = "VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE";
 
 /// Parameters that enter a figure, by vLLM's own names.
 const KNOWN: &[&str] = &[
@@ -44,6 +48,7 @@ const KNOWN: &[&str] = &[
     "tensor_parallel_size",
     "pipeline_parallel_size",
     "enable_chunked_prefill",
+    CHUNKED_WITH_MANAGER,
 ];
 
 /// How recurrent states take part in prefix caching.
@@ -57,6 +62,7 @@ pub enum StateMode {
 
 /// The parameters in force.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "these are vLLM's own switches")]
 pub(super) struct Settings {
     pub(super) workload: Workload,
     pub(super) batched_tokens: u64,
@@ -130,6 +136,8 @@ impl Settings {
             Task::Encode | Task::Pool | Task::EncodeDecode => default_tokens.max(workload.context),
             Task::Generate => default_tokens,
         };
+        let whole = unchunked(&given, constants, workload.context)?;
+        let default_tokens = if whole { default_tokens.max(workload.context) } else { default_tokens };
         let batched_tokens = given.positive("max_num_batched_tokens")?.unwrap_or(default_tokens);
         let prefix_caching = given.flag("enable_prefix_caching")?.unwrap_or(true);
         let state_mode = match given.word("mamba_cache_mode")? {
@@ -188,7 +196,8 @@ impl Settings {
             online,
             online_name,
             speculative_tokens: given.count("num_speculative_tokens")?.unwrap_or(0),
-            hybrid_manager: !given.flag("disable_hybrid_kv_cache_manager")?.unwrap_or(false),
+            hybrid_manager: !given.flag("disable_hybrid_kv_cache_manager")?.unwrap_or(false)
+                && (!chunked(architecture) || given.flag(CHUNKED_WITH_MANAGER)?.unwrap_or(false)),
             context_parallel: given.positive("decode_context_parallel_size")?.unwrap_or(1),
             capability,
             assumptions,
@@ -231,6 +240,15 @@ impl Settings {
         }
         all
     }
+}
+
+/// Before 0.8 a prompt was prefilled at once unless it could be longer than 32,768 tokens.
+fn unchunked(given: &Parameters, constants: &Constants, context: u64) -> Result<bool, EngineError> {
+    let asked = given.flag("enable_chunked_prefill")?;
+    Ok(match asked {
+        Some(chunked) => !chunked,
+        None => constants.whole_prefill && context <= 32_768,
+    })
 }
 
 /// `unsupported_architecture` for this engine.
@@ -282,108 +300,6 @@ fn workload(case: &Case<'_>, architecture: &Architecture, given: &Parameters) ->
         (None, most) => most.unwrap_or(2048),
     };
     Ok(Workload { context, sequences: case.asked.sequences.unwrap_or(1).max(1) })
-}
-
-/// `config/model.py`, `_resolve_auto_dtype`.
-fn compute_dtype(
-    case: &Case<'_>,
-    architecture: &Architecture,
-    given: &Parameters,
-    (capability, refuses_half): (Option<u32>, bool),
-    assumptions: &mut Vec<String>,
-) -> Result<ComputeDtype, EngineError> {
-    let half_refused = refuses_half && unstable_in_half(architecture);
-    let asked = case.asked.dtype.as_deref().or(given.word("dtype")?).filter(|name| *name != "auto");
-    if let Some(name) = asked {
-        let dtype = ComputeDtype::parse(name).ok_or_else(|| EngineError::BadParameter {
-            engine: ENGINE,
-            name: "dtype".to_owned(),
-            value: name.to_owned(),
-            why: "known: auto, bfloat16, float16, half, float32, float".to_owned(),
-        })?;
-        if dtype == ComputeDtype::Float16 && half_refused {
-            return Err(unsupported(format!(
-                "{} is numerically unstable in float16; vLLM refuses it",
-                architecture.model_type
-            )));
-        }
-        return Ok(dtype);
-    }
-    let sixteen = || {
-        let old = capability.is_some_and(|capability| capability < 80);
-        let pooling = matches!(architecture.task, Task::Encode | Task::Pool) && !half_refused;
-        if old || pooling { ComputeDtype::Float16 } else { ComputeDtype::Bfloat16 }
-    };
-    let stored = architecture.dtype.or_else(|| dominant(&case.model.inventory));
-    let dtype = stored.and_then(ComputeDtype::from_config);
-    Ok(match dtype {
-        Some(ComputeDtype::Float32) | None => {
-            let cast = sixteen();
-            assumptions
-                .push(format!("dtype auto: weights stored or configured as float32 are cast to {}", cast.name()));
-            cast
-        }
-        Some(ComputeDtype::Bfloat16) if capability.is_some_and(|capability| capability < 80) => {
-            assumptions
-                .push("dtype auto: bfloat16 needs compute capability 8.0; vLLM falls back to float16".to_owned());
-            ComputeDtype::Float16
-        }
-        Some(dtype) => dtype,
-    })
-}
-
-/// The float type that most bytes are stored in.
-fn dominant(inventory: &Inventory) -> Option<Dtype> {
-    let mut by: BTreeMap<Dtype, u64> = BTreeMap::new();
-    for class in &inventory.classes {
-        if let Some(dtype) = class.dtype().filter(|dtype| dtype.is_float()) {
-            let sum = by.entry(dtype).or_insert(0);
-            *sum = sum.saturating_add(class.bytes().get());
-        }
-    }
-    by.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(dtype, _)| dtype)
-}
-
-fn kv_dtype(
-    case: &Case<'_>,
-    architecture: &Architecture,
-    given: &Parameters,
-    compute: ComputeDtype,
-    capability: Option<u32>,
-) -> Result<(KvDtype, String), EngineError> {
-    let asked = case.asked.kv_cache_dtype.as_deref().or(given.word("kv_cache_dtype")?).unwrap_or("auto");
-    let sparse =
-        architecture.layers.iter().any(|layer| matches!(&layer.mixer, Mixer::Latent(l) if l.indexer.is_some()));
-    let settled = match asked {
-        "auto" => {
-            let scheme =
-                architecture.quantization.as_ref().and_then(|quantization| quantization.kv_cache_dtype.as_deref());
-            // GLM's sparse models take fp8 on SM10x by default.
-            let glm = sparse
-                && architecture.model_type.starts_with("glm")
-                && capability.is_some_and(|at| (100..120).contains(&at));
-            scheme.unwrap_or(if glm { "fp8" } else { "auto" })
-        }
-        name => name,
-    };
-    let kv = KvDtype::parse(settled, compute).ok_or_else(|| EngineError::BadParameter {
-        engine: ENGINE,
-        name: "kv_cache_dtype".to_owned(),
-        value: asked.to_owned(),
-        why: format!("known: {}", KvDtype::NAMES),
-    })?;
-    let name = match kv {
-        KvDtype::Fp8 if sparse => "fp8_ds_mla",
-        KvDtype::Nvfp4 if sparse => "nvfp4_ds_mla",
-        KvDtype::Model(dtype) if settled == "auto" => dtype.name(),
-        _ => settled,
-    };
-    Ok((kv, name.to_owned()))
-}
-
-/// Families that vLLM does not run in float16.
-pub(super) fn unstable_in_half(architecture: &Architecture) -> bool {
-    ["gemma2", "gemma3", "glm4"].iter().any(|family| architecture.model_type.starts_with(family))
 }
 
 /// Whether a model's attention is chunked local, which turns vLLM's hybrid manager off.
