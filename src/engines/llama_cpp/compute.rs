@@ -24,12 +24,18 @@ pub(crate) struct Graph<'a> {
     pub(crate) output: bool,
     /// Keys and values are on the devices.
     pub(crate) cache_on_device: bool,
+    /// Bytes of a flash-attention mask's cell.
+    pub(crate) mask_bytes: u64,
+    /// Lowest seen, in percent of the formula.
+    pub(crate) low_percent: u64,
     /// Copies of a quantised cache's rows are part of the buffer.
     pub(crate) half_copies: bool,
     /// Devices that work as a pipeline; inputs are then kept four times.
     pub(crate) pipeline: bool,
     /// The largest tensor that is copied from the host to be multiplied here.
     pub(crate) copied: Bytes,
+    /// Layers on the host, whose large multiplications are done here.
+    pub(crate) on_host: &'a [Layer],
 }
 
 /// Token numbers and positions (I32), places in the cache for keys and values (I64), and one row of output numbers.
@@ -48,7 +54,7 @@ impl Graph<'_> {
     }
 
     fn mask(&self, cells: u64) -> Bytes {
-        let bytes = if self.layout.flash_attention { 2 } else { 4 };
+        let bytes = if self.layout.flash_attention { self.mask_bytes } else { 4 };
         Bytes::product([self.layout.ubatch, cells, bytes])
     }
 
@@ -80,9 +86,9 @@ impl Graph<'_> {
         }
         if self.output {
             let logits = Bytes::product([4, self.outputs, self.architecture.vocab_size]);
-            // Two rows of the residual stream beside them, three where logits are scaled; hybrids keep more.
+            // Two rows of the residual stream beside them, up to four where logits are scaled; hybrids keep more.
             let states = layers.iter().map(|layer| convolved(&layer.mixer)).max().unwrap_or(0);
-            let beside = sum([hidden.saturating_mul(3), states.saturating_mul(2)]);
+            let beside = sum([hidden.saturating_mul(4), states.saturating_mul(2)]);
             phases.push((logits + self.rows(beside), logits + self.rows(hidden)));
         }
         let high = phases.iter().map(|phase| phase.0).max().unwrap_or(Bytes::ZERO);
@@ -95,14 +101,22 @@ impl Graph<'_> {
             extra += copies;
             widest_extra += copies;
         }
+        let mut least_extra = extra;
         if self.pipeline {
-            let inputs = masks * (PIPELINE_COPIES - 1) + self.rows(hidden.saturating_mul(PIPELINE_COPIES));
-            extra += inputs;
-            widest_extra += inputs + self.rows(hidden.saturating_mul(PIPELINE_COPIES));
+            // Inputs of a split are kept for each micro-batch in flight; which of the residual stream's are varies.
+            let inputs = masks * (PIPELINE_COPIES - 1);
+            let streams = self.rows(hidden.saturating_mul(PIPELINE_COPIES));
+            least_extra += inputs.scale(1, 2);
+            extra += inputs + streams;
+            widest_extra += inputs + streams * 2;
         }
-        // The formulas' own error against dry runs: mixtures come out up to a quarter too high, nothing too low.
-        let low = likely.scale(if self.architecture.experts.is_some() { 70 } else { 90 }, 100);
-        Interval::new(low + extra, likely + extra, high.max(likely) + widest_extra)
+        // Work for the host's layers brings its operands along: a layer's cache and its feed-forward.
+        let brought = |layer: &Layer| {
+            self.layout.layer(&layer.mixer, 0) + self.rows(sum([wide(layer), hidden.saturating_mul(3)]))
+        };
+        widest_extra += self.on_host.iter().map(brought).max().unwrap_or(Bytes::ZERO);
+        let low = likely.scale(self.low_percent, 100);
+        Interval::new(low + least_extra, likely + extra, high.max(likely) + widest_extra)
     }
 
     fn feed_forward(&self, layer: &Layer, masks: Bytes, phases: &mut Vec<Phase>) {
@@ -199,6 +213,14 @@ impl Graph<'_> {
 
 fn sum<const N: usize>(parts: [u64; N]) -> u64 {
     parts.into_iter().fold(0, u64::saturating_add)
+}
+
+/// A dense feed-forward's width.
+fn wide(layer: &Layer) -> u64 {
+    match layer.feed_forward {
+        FeedForward::Dense { width } => width,
+        FeedForward::Experts | FeedForward::None => 0,
+    }
 }
 
 /// Elements of a token's queries.

@@ -162,11 +162,18 @@ impl<'a> Ready<'a> {
             architecture: self.architecture,
             layout,
             outputs: self.parameters.n_outputs_max.unwrap_or(rows).min(layout.ubatch),
-            output,
+            // An output layer on the host is multiplied on a device all the same, with a copy of its weights.
+            output: output || !self.output_on_device(host),
             cache_on_device: self.cache_on_device(),
+            mask_bytes: self.profile.mask_bytes,
+            low_percent: {
+                let [dense, mixture] = self.profile.low_percent;
+                if self.architecture.experts.is_some() { mixture } else { dense }
+            },
             half_copies: self.profile.half_copies_in_buffer,
             pipeline: split.stages.len() > 1 && everything,
             copied: self.weights.largest_on_host(host, self.output_on_device(host)),
+            on_host: self.layers_in(&(0..host.layers.min(self.layers))),
         }
     }
 }

@@ -21,6 +21,10 @@ pub(crate) struct Profile {
     pub(crate) fit_target_mib: u64,
     pub(crate) outputs_for_slots_only: bool,
     pub(crate) half_copies_in_buffer: bool,
+    /// Bytes of a flash-attention mask's cell, copies included.
+    pub(crate) mask_bytes: u64,
+    /// Lowest seen, in percent of the formula: without and with experts.
+    pub(crate) low_percent: [u64; 2],
     context_mib_per_multiprocessor: u64,
     context_mib: [u64; 3],
     cublas_mib_hopper: u64,

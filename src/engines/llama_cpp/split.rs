@@ -99,9 +99,13 @@ pub(crate) fn on_host(split: &Split, always: OnHost) -> OnHost {
 mod tests {
     use super::*;
 
+    fn whole(range: Range<u32>) -> Vec<Range<u32>> {
+        std::iter::once(range).collect()
+    }
+
     #[test]
     fn shares_divide_layers_as_tensor_split_does() {
-        assert_eq!(by_shares(32, &[1]), [0..33]);
+        assert_eq!(by_shares(32, &[1]), whole(0..33));
         assert_eq!(by_shares(32, &[1, 1]), [0..17, 17..33]);
         assert_eq!(by_shares(60, &[3, 1]), [0..46, 46..61]);
         assert_eq!(by_shares(2, &[1, 0, 1]), [0..2, 2..2, 2..3]);
@@ -118,9 +122,9 @@ mod tests {
         assert!(check(&split(&[0..3, 3..5], Offload::None), 4, false).is_ok());
         assert!(check(&split(&[0..3, 4..5], Offload::None), 4, false).is_err());
         assert!(check(&split(&[0..3, 3..6], Offload::None), 4, false).is_err());
-        assert!(check(&split(&[2..5], Offload::Layers { layers: 2 }), 4, false).is_ok());
-        assert!(check(&split(&[1..5], Offload::Layers { layers: 2 }), 4, false).is_err());
-        assert!(check(&split(&[0..5], Offload::Experts { layers: 2 }), 4, false).is_err());
+        assert!(check(&split(&whole(2..5), Offload::Layers { layers: 2 }), 4, false).is_ok());
+        assert!(check(&split(&whole(1..5), Offload::Layers { layers: 2 }), 4, false).is_err());
+        assert!(check(&split(&whole(0..5), Offload::Experts { layers: 2 }), 4, false).is_err());
         assert!(check(&Split::tensor(2, 4), 4, false).is_err());
         assert!(splits(4, 6, None).is_err());
         assert!(splits(4, 2, Some(&[1, 2, 3])).is_err());
