@@ -1,3 +1,7 @@
 //! `hf-mem-probe`: parse, dispatch, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(hf_mem_probe::cli::run(std::env::args_os()))
+}

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::engines::{Basis, ComponentName};
 
 /// The verdict of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// The high end of the need is available.
@@ -23,12 +23,12 @@ pub enum Verdict {
 }
 
 /// An answer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Answer {
     /// Version of these types.
     pub schema_version: u32,
     /// Whether it fits; `null` for an estimate without devices.
-    pub verdict: Verdict,
+    pub verdict: Option<Verdict>,
     /// A stable word: `fits`, `insufficient_memory`, `no_legal_split`, `unsupported_architecture`, ...
     pub reason: String,
     /// One sentence for a person.
@@ -126,8 +126,8 @@ pub struct WorkloadAnswer {
 /// Bytes by component.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Requirement {
-    /// The sum over devices.
-    pub total: IntervalAnswer,
+    /// The sum over devices; `null` where a part of it is unknown.
+    pub total: Option<IntervalAnswer>,
     /// Its parts.
     pub components: Vec<ComponentAnswer>,
     /// The cache's own figures.
@@ -163,7 +163,7 @@ pub struct ComponentAnswer {
 }
 
 /// The cache's own figures, logical and unsharded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct KvCacheAnswer {
     /// Bytes of one more token.
     pub bytes_per_token: u64,

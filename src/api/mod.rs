@@ -4,8 +4,17 @@
 //! keys are only ever added within [`SCHEMA_VERSION`], and clients must ignore those that they do not know.
 
 pub mod answer;
+pub mod client;
+pub mod lease;
+pub mod limits;
+pub mod openapi;
+pub mod peer;
 pub mod problem;
 pub mod question;
+pub mod routes;
+pub mod server;
+pub mod service;
+pub mod status;
 
 pub use answer::Answer;
 pub use problem::Problem;

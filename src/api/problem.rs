@@ -83,6 +83,8 @@ reasons! {
     BadConfiguration "bad_configuration" 500 78 "Bad configuration";
     Forbidden "forbidden" 403 77 "Not allowed";
     NotFoundRoute "not_found_route" 404 2 "No such route";
+    MethodNotAllowed "method_not_allowed" 405 2 "No such method on this route";
+    Busy "busy" 503 75 "The daemon is busy";
     TooLarge "too_large" 413 2 "The request is too large";
     Timeout "timeout" 504 75 "The answer took too long";
     Internal "internal" 500 70 "An error of this program";

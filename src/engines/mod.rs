@@ -5,7 +5,19 @@
 //! first [prepared](Engine::prepare) for one model on one kind of device, and answers from that.
 
 pub mod component;
+pub mod diffusers;
+pub mod layer_weights;
+pub mod logical;
+pub mod profile;
+pub mod llama_cpp;
 pub mod reference;
+pub mod registry;
+pub mod sglang;
+pub mod shared;
+pub mod vllm;
+mod options;
+pub mod reference;
+pub mod transformers;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,6 +25,7 @@ use std::ops::Range;
 use serde_json::Value;
 
 pub use component::{Basis, Component, ComponentName, Interval};
+pub use registry::Engines;
 
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
@@ -293,12 +306,14 @@ pub enum EngineError {
         what: &'static str,
     },
     /// No engine of this name.
-    #[error("unknown engine '{name}'; known: {known}")]
+    #[error("unknown engine '{name}'{}; known: {known}", did_you_mean(.nearest.as_deref()))]
     UnknownEngine {
         /// The name as given.
         name: String,
         /// The known ones.
         known: String,
+        /// The nearest of them.
+        nearest: Option<String>,
     },
 }
 

@@ -1,0 +1,98 @@
+//! Errors by engine and component, and the table of them.
+
+use std::collections::BTreeMap;
+
+use hf_mem_probe::engines::Interval;
+
+const GIB: f64 = 1_073_741_824.0;
+
+/// One measured figure beside ours, in GiB.
+#[derive(Clone, Debug)]
+struct Row {
+    name: String,
+    measured: f64,
+    likely: f64,
+    inside: bool,
+}
+
+/// All rows of one component.
+#[derive(Debug, Default)]
+pub(crate) struct Scores {
+    by: BTreeMap<String, Vec<Row>>,
+    skipped: BTreeMap<String, Vec<String>>,
+}
+
+impl Scores {
+    /// A figure in GiB against an interval; `rounding` is the log's own, in GiB.
+    pub(crate) fn gib(&mut self, component: &str, name: &str, measured: f64, ours: Interval, rounding: f64) {
+        let inside =
+            measured >= ours.low.get() as f64 / GIB - rounding && measured <= ours.high.get() as f64 / GIB + rounding;
+        self.row(component, name, measured, ours.likely.get() as f64 / GIB, inside);
+    }
+
+    /// A plain number against ours.
+    pub(crate) fn number(&mut self, component: &str, name: &str, measured: f64, ours: f64, inside: bool) {
+        self.row(component, name, measured, ours, inside);
+    }
+
+    fn row(&mut self, component: &str, name: &str, measured: f64, likely: f64, inside: bool) {
+        let row = Row { name: name.to_owned(), measured, likely, inside };
+        self.by.entry(component.to_owned()).or_default().push(row);
+    }
+
+    /// A row that could not be used, and why.
+    pub(crate) fn skip(&mut self, why: &str, name: &str) {
+        self.skipped.entry(why.to_owned()).or_default().push(name.to_owned());
+    }
+
+    /// Prints the table, then each row beyond 5 % or outside its interval, then what was skipped.
+    pub(crate) fn print(&self, engine: &str) {
+        println!("\n{engine}");
+        println!("{:<34} {:>5} {:>9} {:>9} {:>8}", "component", "rows", "median", "p95", "inside");
+        for (component, rows) in &self.by {
+            let mut errors: Vec<f64> = rows.iter().map(Row::error).collect();
+            errors.sort_by(f64::total_cmp);
+            let inside = rows.iter().filter(|row| row.inside).count();
+            println!(
+                "{component:<34} {:>5} {:>8.2}% {:>8.2}% {:>7.0}%",
+                rows.len(),
+                percentile(&errors, 50),
+                percentile(&errors, 95),
+                100.0 * inside as f64 / rows.len().max(1) as f64
+            );
+        }
+        println!("\nbeyond 5 %, or outside the interval:");
+        for (component, rows) in &self.by {
+            for row in rows.iter().filter(|row| row.error() > 5.0 || !row.inside) {
+                let outside = if row.inside { "" } else { "  outside" };
+                println!(
+                    "  {component}: {}: measured {:.4}, ours {:.4} ({:+.1} %){outside}",
+                    row.name,
+                    row.measured,
+                    row.likely,
+                    row.signed()
+                );
+            }
+        }
+        println!("\nskipped:");
+        for (why, names) in &self.skipped {
+            println!("  {why} ({}): {}", names.len(), names.join("; "));
+        }
+    }
+}
+
+impl Row {
+    fn signed(&self) -> f64 {
+        100.0 * (self.likely - self.measured) / self.measured.abs().max(1e-9)
+    }
+
+    fn error(&self) -> f64 {
+        self.signed().abs()
+    }
+}
+
+/// The smallest of `sorted` that at least `percent` of them do not exceed.
+fn percentile(sorted: &[f64], percent: usize) -> f64 {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,4 @@
+//! `gpus`.
+pub(super) fn run(_arguments: &super::arguments::GpusArguments) -> u8 {
+    todo!()
+}

@@ -1,0 +1,109 @@
+//! Everything that was read of a model, in one serialisable value.
+//!
+//! It is what the cache keeps by commit, what a bundle holds, and what a client sends to the daemon for a model on its own
+//! disk. [`assemble`] makes a [`Model`](crate::model::Model) of it without touching anything else, so that all of these
+//! ways end in the same answer. Tensors are folded: a mixture of 90 000 tensors takes some ten kilobytes.
+
+pub mod assemble;
+mod record;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use assemble::assemble;
+pub use record::{RecordError, TensorRecord};
+
+use super::weights::{Component, WeightFile};
+use crate::model::gguf::Gguf;
+use crate::model::{Format, Identity, Inventory};
+
+/// The version of this structure; entries of another version are read again from their source.
+pub const VERSION: u32 = 1;
+/// The largest serialised form that is accepted from a cache, a bundle or a client.
+pub const MAX_SERIALISED_BYTES: u64 = 16 << 20;
+/// Kinds of tensors that one model may have; real ones have at most some hundred.
+pub const MAX_CLASSES: usize = 1 << 16;
+
+/// What was read of a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metadata {
+    /// [`VERSION`] at the time of writing.
+    pub version: u32,
+    /// Where it was read.
+    pub identity: Identity,
+    /// How the weights are stored.
+    pub format: Format,
+    /// The files that hold the weights.
+    pub files: Vec<WeightFile>,
+    /// GGUF models of the same repository that were not chosen, with their lengths: other quantisations to suggest.
+    pub siblings: Vec<(String, Option<u64>)>,
+    /// Multimodal projectors beside a GGUF model.
+    pub projectors: Vec<String>,
+    /// The tensors, folded.
+    pub tensors: Vec<TensorRecord>,
+    /// `config.json`, `hf_quant_config.json`, `model_index.json`, components' configurations, by path.
+    pub documents: BTreeMap<String, Value>,
+    /// Documents that are there and could not be understood, and why.
+    pub unreadable: BTreeMap<String, String>,
+    /// Named components of a pipeline.
+    pub components: Vec<Component>,
+    /// For an adapter: its base model.
+    pub base_model: Option<String>,
+    /// The GGUF header, with its tensors moved to `tensors`.
+    pub gguf: Option<Gguf>,
+    /// Elements by type, as the Hub counts them.
+    pub hub_totals: Option<BTreeMap<String, u64>>,
+    /// Whether the Hub asks for a licence before it gives the files.
+    pub gated: bool,
+    /// How the tensors became known.
+    pub evidence: Evidence,
+    /// What was odd, for a person.
+    pub doubts: Vec<String>,
+}
+
+/// How the tensors became known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Evidence {
+    /// The header of every file was read.
+    EveryHeader,
+    /// Some headers were read; index, file lengths and the Hub's totals prove the others.
+    Proved {
+        /// Headers read.
+        read: u32,
+        /// Files.
+        of: u32,
+    },
+    /// Lengths only: pickled files have no header.
+    Lengths,
+}
+
+impl Metadata {
+    /// The inventory of its tensors, after checking that the records make sense.
+    pub fn inventory(&self) -> Result<Inventory, RecordError> {
+        if self.tensors.len() > MAX_CLASSES {
+            return Err(RecordError::TooManyClasses);
+        }
+        let mut classes = self.tensors.iter().map(TensorRecord::class).collect::<Result<Vec<_>, _>>()?;
+        classes.sort_by(|a, b| {
+            (&a.component, &a.pattern, &a.storage, &a.shape).cmp(&(&b.component, &b.pattern, &b.storage, &b.shape))
+        });
+        Ok(Inventory { classes })
+    }
+
+    /// `config.json`, of the root or of the first module that has one.
+    pub fn config(&self) -> Option<&Value> {
+        self.documents.get("config.json")
+    }
+
+    /// Whether any configuration speaks of quantisation.
+    fn says_quantised(&self) -> bool {
+        let keys = ["quantization_config", "quantization", "compression_config"];
+        let says = |config: &Value| keys.iter().any(|key| config.get(key).is_some());
+        self.documents.contains_key("hf_quant_config.json")
+            || self.config().is_some_and(|config| says(config) || config.get("text_config").is_some_and(says))
+    }
+}

@@ -1,0 +1,26 @@
+//! Where a model's metadata comes from, and which of its files are *the* weights.
+//!
+//! A [`ModelReference`] names a repository of a Hub or something on this host's disk. Both are read through one narrow
+//! seam (`read::Files`: whole small files, ranges of large ones) into one [`Metadata`], which is what the cache keeps,
+//! a bundle holds and a client sends; [`metadata::assemble`] makes the [`Model`](super::Model) of it.
+
+pub mod bundle;
+pub mod error;
+pub mod json;
+mod local;
+pub mod metadata;
+mod read;
+pub mod reference;
+pub mod token;
+pub mod weights;
+
+pub use error::SourceError;
+pub use metadata::Metadata;
+pub use reference::{ModelReference, Place};
+pub use token::{Auth, Token};
+
+/// TEMP
+pub async fn read_local(path: &std::path::Path, file: Option<&str>) -> Result<Metadata, SourceError> {
+    let identity = crate::model::Identity { repo: path.display().to_string(), ..Default::default() };
+    local::metadata(path, identity, file).await
+}
