@@ -141,7 +141,7 @@ impl Placement {
             rank.takes = *takes;
         }
         Ok(Self {
-            strategy: Strategy::of(split, prepared.uneven()),
+            strategy: Strategy::of(split, needs.ask.engine.name(), prepared.uneven()),
             split: split.clone(),
             ranks,
             host,

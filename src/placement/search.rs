@@ -36,7 +36,7 @@ impl Found {
         self.best.values().min_by(|a, b| a.standing.cmp(&b.standing))
     }
 
-    pub(super) fn add(&mut self, candidate: Candidate, uneven: bool) {
+    fn add(&mut self, candidate: Candidate, engine: &str, uneven: bool) {
         if candidate.standing.grade < Grade::No {
             let at = self.fitting.partition_point(|known| known.standing < candidate.standing);
             if at < KEPT {
@@ -45,7 +45,7 @@ impl Found {
             }
         }
         let split = &candidate.split;
-        let way = (Strategy::of(split, uneven), split.tensor, split.stages.len());
+        let way = (Strategy::of(split, engine, uneven), split.tensor, split.stages.len());
         match self.best.get(&way) {
             Some(known) if known.standing <= candidate.standing => {}
             _ => {
@@ -243,7 +243,7 @@ impl<'s, 'a> Search<'s, 'a> {
 
     fn keep(&mut self, candidate: Candidate) -> Result<(), EngineError> {
         let uneven = self.needs.prepared(candidate.first)?.uneven();
-        self.found.add(candidate, uneven);
+        self.found.add(candidate, self.needs.ask.engine.name(), uneven);
         Ok(())
     }
 

@@ -27,9 +27,13 @@ pub enum Strategy {
     LeafOffload,
 }
 
+/// Engines whose stages are a pipeline of processes, whether or not their layers may be divided unevenly; with the others
+/// one process walks the devices, layer by layer.
+const PIPELINES: [&str; 2] = ["vllm", "sglang"];
+
 impl Strategy {
-    /// The way that `split` is; `uneven` if the engine lets stages hold any number of layers.
-    pub fn of(split: &Split, uneven: bool) -> Self {
+    /// The way that `split` is for the engine of this name; `uneven` if it lets stages hold any number of layers.
+    pub fn of(split: &Split, engine: &str, uneven: bool) -> Self {
         match (split.offload, split.tensor, split.stages.len()) {
             (Offload::Experts { .. }, ..) => Self::ExpertOffload,
             (Offload::Layers { .. }, ..) => Self::LayerOffload,
@@ -37,7 +41,7 @@ impl Strategy {
             (Offload::Leaves, ..) => Self::LeafOffload,
             (Offload::None, 0 | 1, 0 | 1) => Self::Single,
             (Offload::None, _, 0 | 1) => Self::TensorParallel,
-            (Offload::None, 0 | 1, _) if uneven => Self::LayerSplit,
+            (Offload::None, 0 | 1, _) if uneven && !PIPELINES.contains(&engine) => Self::LayerSplit,
             (Offload::None, 0 | 1, _) => Self::PipelineParallel,
             (Offload::None, ..) => Self::TensorPipelineParallel,
         }
