@@ -1,7 +1,7 @@
 //! `[hub]`: where models' metadata comes from.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -51,5 +51,55 @@ impl Default for HubConfig {
             concurrency: 16,
             offline: false,
         }
+    }
+}
+
+/// Name of the credential that the service unit loads (`LoadCredential=hub-token:...`).
+const TOKEN_CREDENTIAL: &str = "hub-token";
+
+impl HubConfig {
+    /// The file that holds the daemon's token: the configured one, or else the one in `credentials_directory` (systemd's
+    /// `$CREDENTIALS_DIRECTORY`). An empty file holds no token: that is what the unit loads where none was installed.
+    pub fn token_path(&self, credentials_directory: Option<&Path>) -> Option<PathBuf> {
+        self.token_file.clone().or_else(|| {
+            let path = credentials_directory?.join(TOKEN_CREDENTIAL);
+            path.exists().then_some(path)
+        })
+    }
+
+    /// The endpoint for `repo`: that of the longest prefix that it starts with.
+    pub fn endpoint_for(&self, repo: &str) -> &str {
+        self.endpoints
+            .iter()
+            .filter(|(prefix, _)| repo.starts_with(prefix.as_str()))
+            .max_by_key(|(prefix, _)| prefix.len())
+            .map_or(self.endpoint.as_str(), |(_, endpoint)| endpoint.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_prefix_wins() {
+        let mut config = HubConfig::default();
+        config.endpoints.insert("acme/".to_owned(), "https://one".to_owned());
+        config.endpoints.insert("acme/private-".to_owned(), "https://two".to_owned());
+        assert_eq!(config.endpoint_for("acme/model"), "https://one");
+        assert_eq!(config.endpoint_for("acme/private-model"), "https://two");
+        assert_eq!(config.endpoint_for("other/model"), "https://huggingface.co");
+    }
+
+    #[test]
+    fn a_configured_token_file_stands_before_the_units() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = HubConfig::default();
+        assert_eq!(config.token_path(None), None);
+        assert_eq!(config.token_path(Some(folder.path())), None);
+        std::fs::write(folder.path().join("hub-token"), "").unwrap();
+        assert_eq!(config.token_path(Some(folder.path())), Some(folder.path().join("hub-token")));
+        config.token_file = Some("/etc/token".into());
+        assert_eq!(config.token_path(Some(folder.path())), Some("/etc/token".into()));
     }
 }

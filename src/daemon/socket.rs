@@ -216,10 +216,15 @@ fn give_to_group(path: &Path, group: &str, accounts: &Accounts) {
     let given = accounts
         .gid(group)
         .map_err(|error| error.to_string())
-        .and_then(|gid| std::os::unix::fs::chown(path, None, Some(gid)).map_err(|error| error.to_string()));
+        .and_then(|gid| chgrp(path, gid).map_err(|error| error.to_string()));
     if let Err(why) = given {
         warn!(%group, %why, "the socket is not given to its group: only the daemon's own group may connect");
     }
+}
+
+/// Changes the group, unless it is the right one already: a sandboxed service may not call chown at all.
+fn chgrp(path: &Path, gid: u32) -> io::Result<()> {
+    if fs::symlink_metadata(path)?.gid() == gid { Ok(()) } else { std::os::unix::fs::lchown(path, None, Some(gid)) }
 }
 
 #[cfg(test)]

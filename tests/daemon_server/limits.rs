@@ -65,7 +65,7 @@ async fn a_head_above_the_cap_is_refused() {
     let daemon = start(roomy());
     let padding = format!("x-padding: {}\r\n", "x".repeat(2 * HEAD_BYTES));
     assert_eq!(raw(&daemon.socket(), &request("GET", "/v1/health", &padding, "")).await.status, 431);
-    let many: String = (0..100).map(|number| format!("x-{number}: 1\r\n")).collect();
+    let many = "x-one-more: 1\r\n".repeat(100);
     assert_eq!(raw(&daemon.socket(), &request("GET", "/v1/health", &many, "")).await.status, 431);
     daemon.stop().await;
 }
