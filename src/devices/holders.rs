@@ -63,7 +63,7 @@ fn start_ticks(stat: &str) -> Option<u64> {
 
 /// The cgroup v2 path, else the one of v1's `name=systemd`.
 fn cgroup(text: &str) -> Option<String> {
-    let path = |of: &str| text.lines().find_map(|line| line.splitn(2, ':').nth(1)?.strip_prefix(of)).map(str::to_owned);
+    let path = |of: &str| text.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(of)).map(str::to_owned);
     path(":").or_else(|| path("name=systemd:"))
 }
 
@@ -105,7 +105,10 @@ mod tests {
         let stat = "4121 (a (b) c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 987654 20 21";
         assert_eq!(start_ticks(stat), Some(987_654));
         assert_eq!(uid("Name:\tx\nUid:\t1000\t1000\t1000\t1000\n"), Some(1000));
-        assert_eq!(user("root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n", 1000).as_deref(), Some("ann"));
+        assert_eq!(
+            user("root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n", 1000).as_deref(),
+            Some("ann")
+        );
         assert_eq!(user("broken\n::\n", 1000), None);
     }
 }

@@ -59,7 +59,7 @@ pub(super) fn short_bus_id(bus_id: &str) -> String {
 fn cores_per_multiprocessor(compute_capability: (u32, u32)) -> Option<u32> {
     match compute_capability {
         (6 | 8, 0) | (7, _) => Some(64),
-        (6, 1 | 2) | (8, _) | (9 | 10 | 12, _) => Some(128),
+        (6, 1 | 2) | (8..=10 | 12, _) => Some(128),
         _ => None,
     }
 }
@@ -102,7 +102,8 @@ pub(super) fn read(
 /// What to keep back: for the host where memory is its own, for the desktop where one is driven.
 fn margin(device: &Handle<'_>, unified: bool, margins: &Margins) -> Bytes {
     let host = if unified { margins.host_bytes } else { Bytes::ZERO };
-    let display = if device.is_display_active().is_ok_and(|active| active) { margins.display_bytes } else { Bytes::ZERO };
+    let display =
+        if device.is_display_active().is_ok_and(|active| active) { margins.display_bytes } else { Bytes::ZERO };
     host + display
 }
 

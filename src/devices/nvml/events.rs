@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nvml_wrapper::bitmasks::event::EventTypes;
+use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::struct_wrappers::event::EventData;
-use nvml_wrapper::enums::event::XidError;
 
 use super::reader::{NvmlOptions, NvmlReader};
 use crate::devices::error::DevicesError;

@@ -22,11 +22,14 @@ pub(super) fn unusable(reason: &str, message: impl Into<String>) -> Unusable {
 /// What an error on one device says about that device.
 pub(super) fn from_error(error: &NvmlError, call: &str) -> Unusable {
     match error {
-        NvmlError::GpuLost => unusable("gpu_lost", "the GPU has fallen off the bus; reset it or reboot (see XID 79 in dmesg)"),
-        NvmlError::ResetRequired => unusable("reset_required", "the GPU must be reset: nvidia-smi --gpu-reset"),
-        NvmlError::NoPermission | NvmlError::OperatingSystem => {
-            unusable("no_permission", format!("{call} was refused; check the device node's mode and the unit's DeviceAllow="))
+        NvmlError::GpuLost => {
+            unusable("gpu_lost", "the GPU has fallen off the bus; reset it or reboot (see XID 79 in dmesg)")
         }
+        NvmlError::ResetRequired => unusable("reset_required", "the GPU must be reset: nvidia-smi --gpu-reset"),
+        NvmlError::NoPermission | NvmlError::OperatingSystem => unusable(
+            "no_permission",
+            format!("{call} was refused; check the device node's mode and the unit's DeviceAllow="),
+        ),
         NvmlError::UnexpectedVariant(27) => unusable("not_ready", "the driver is still starting this GPU; try again"),
         other => unusable("memory_unreadable", format!("{call} failed: {other}")),
     }
@@ -84,12 +87,12 @@ fn fabric(device: &Device<'_>) -> Option<Unusable> {
 
 fn mode(device: &Device<'_>, holders: &Holders, used: Option<Bytes>) -> Option<Unusable> {
     match device.compute_mode() {
-        Ok(ComputeMode::Default) => None,
         Ok(ComputeMode::Prohibited) => {
             Some(unusable("prohibited", "compute mode is Prohibited; change it with nvidia-smi -c 0"))
         }
         Ok(ComputeMode::ExclusiveProcess | ComputeMode::ExclusiveThread) => exclusive(holders, used),
-        Err(NvmlError::NotSupported | NvmlError::FunctionNotFound | NvmlError::FailedToLoadSymbol(_)) => None,
+        Ok(ComputeMode::Default)
+        | Err(NvmlError::NotSupported | NvmlError::FunctionNotFound | NvmlError::FailedToLoadSymbol(_)) => None,
         Err(error) => Some(from_error(&error, "reading the compute mode")),
     }
 }
@@ -108,7 +111,11 @@ fn exclusive(holders: &Holders, used: Option<Bytes>) -> Option<Unusable> {
     }
     let explained: Bytes = holders.processes.iter().filter_map(|process| process.used_bytes).sum();
     let unexplained = used.and_then(|used| used.less(explained)).is_none_or(|rest| rest > UNEXPLAINED);
-    if unexplained { refused("compute mode is Exclusive and memory is held by a process that is not visible".to_owned()) } else { None }
+    if unexplained {
+        refused("compute mode is Exclusive and memory is held by a process that is not visible".to_owned())
+    } else {
+        None
+    }
 }
 
 /// `/proc/PID/comm` cuts a name after fifteen bytes.

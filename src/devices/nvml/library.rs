@@ -44,7 +44,11 @@ pub(super) fn open(explicit: Option<&Path>, lazily: bool) -> Result<Nvml, Device
             }
             Ok(nvml) => return Ok(nvml),
             Err(error @ (NvmlError::LibloadingError(_) | NvmlError::FailedToLoadSymbol(_))) => {
-                tried.push(if explicit.is_some() { format!("{} ({error})", place.display()) } else { place.display().to_string() });
+                tried.push(if explicit.is_some() {
+                    format!("{} ({error})", place.display())
+                } else {
+                    place.display().to_string()
+                });
             }
             Err(error) => return Err(whole(&error, "nvmlInit")),
         }

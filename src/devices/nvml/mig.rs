@@ -96,7 +96,10 @@ fn read(instance: &Handle<'_>, gpu: &Device, standing: &Standing, scene: &Scene<
         free_bytes: Some(reading.free),
         used_bytes: Some(reading.used),
         margin_bytes: Bytes::ZERO,
-        unusable: gpu.unusable.clone().filter(|why| !matches!(why.reason.as_str(), "no_permission" | "memory_unreadable" | "exclusive_process")),
+        unusable: gpu
+            .unusable
+            .clone()
+            .filter(|why| !matches!(why.reason.as_str(), "no_permission" | "memory_unreadable" | "exclusive_process")),
         processes: holders.processes,
     })
 }

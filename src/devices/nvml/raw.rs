@@ -40,7 +40,8 @@ pub(super) fn gpu_instance(device: &Device<'_>) -> Result<u32, NvmlError> {
 /// Row remapping: (pending, failed).
 pub(super) fn remapped_rows(device: &Device<'_>) -> Result<(bool, bool), NvmlError> {
     let (mut correctable, mut uncorrectable, mut pending, mut failed) = (0, 0, 0, 0);
-    let (first, second, third, fourth) = (&raw mut correctable, &raw mut uncorrectable, &raw mut pending, &raw mut failed);
+    let (first, second, third, fourth) =
+        (&raw mut correctable, &raw mut uncorrectable, &raw mut pending, &raw mut failed);
     call!(device, nvmlDeviceGetRemappedRows, first, second, third, fourth)?;
     Ok((pending != 0, failed != 0))
 }

@@ -61,7 +61,8 @@ impl Scene<'_> {
     /// Fills in who the processes are.
     pub(super) fn describe(&self, processes: &mut [Process]) {
         for process in processes {
-            let passwd = self.passwd.get_or_init(|| fs::read_to_string(self.roots.etc.join("passwd")).unwrap_or_default());
+            let passwd =
+                self.passwd.get_or_init(|| fs::read_to_string(self.roots.etc.join("passwd")).unwrap_or_default());
             describe(process, &self.roots.proc, passwd);
         }
     }
@@ -191,13 +192,13 @@ impl NvmlReader {
             };
             standing.insert(uuid.clone(), own.clone());
             let mut gpu = super::device::read(&device, &uuid, index, &own, scene)?;
-            let instances =
-                if mig::enabled(&device) { mig::split(&mut gpu, &device, &own, scene) } else { Vec::new() };
+            let instances = if mig::enabled(&device) { mig::split(&mut gpu, &device, &own, scene) } else { Vec::new() };
             Ok((uuid, gpu, instances))
         });
         match read {
             Ok((uuid, gpu, instances)) => {
-                pass.sick |= gpu.unusable.as_ref().is_some_and(|why| why.reason == "gpu_lost" || why.reason == "reset_required");
+                pass.sick |=
+                    gpu.unusable.as_ref().is_some_and(|why| why.reason == "gpu_lost" || why.reason == "reset_required");
                 if gpu.unusable.as_ref().is_none_or(|why| why.reason != "mig_parent" && gpu.free_bytes.is_some()) {
                     pass.wired.push(uuid.clone());
                 }
@@ -222,11 +223,10 @@ impl NvmlReader {
             NvmlError::Unknown => health::from_error(&NvmlError::GpuLost, "finding it"),
             other => health::from_error(other, "finding it"),
         };
-        let known = self.last.iter().find(|device| device.facts.index == index && !pass.seen.contains(&device.facts.uuid));
-        let facts = known.map_or_else(
-            || nameless(format!("index-{index}"), index, None, None),
-            |device| device.facts.clone(),
-        );
+        let known =
+            self.last.iter().find(|device| device.facts.index == index && !pass.seen.contains(&device.facts.uuid));
+        let facts =
+            known.map_or_else(|| nameless(format!("index-{index}"), index, None, None), |device| device.facts.clone());
         unreadable(facts, why)
     }
 
@@ -272,7 +272,10 @@ pub(super) fn asleep(state: &PowerState, index: u32, last: &[Device]) -> Device 
         },
         |device| device.facts.clone(),
     );
-    unreadable(facts, health::unusable("asleep", "the GPU is suspended and was not woken for a reading; start work on it to wake it"))
+    unreadable(
+        facts,
+        health::unusable("asleep", "the GPU is suspended and was not woken for a reading; start work on it to wake it"),
+    )
 }
 
 /// The snapshot of a host whose every GPU sleeps: taken without the driver's library.

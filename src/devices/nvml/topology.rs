@@ -78,8 +78,7 @@ fn remotes(device: &Handle<'_>) -> Remotes {
         let link = device.link_wrapper_for(number);
         match link.is_active() {
             Ok(true) => {}
-            Ok(false) => continue,
-            Err(NvmlError::InvalidArg) => continue,
+            Ok(false) | Err(NvmlError::InvalidArg) => continue,
             Err(_) => break,
         }
         // The wrapper's own `remote_device_type` writes to a temporary and always says "unknown".

@@ -234,13 +234,7 @@ pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(device: Handle, answer: *mut
     })
 }
 
-fn processes(
-    symbol: &str,
-    kind: HolderKind,
-    device: Handle,
-    count: *mut c_uint,
-    infos: *mut ProcessInfo,
-) -> Return {
+fn processes(symbol: &str, kind: HolderKind, device: Handle, count: *mut c_uint, infos: *mut ProcessInfo) -> Return {
     device_call(symbol, device, |scenario, target| {
         if count.is_null() {
             return Err(codes::INVALID_ARGUMENT);

@@ -176,9 +176,7 @@ fn answer(body: impl FnOnce() -> Result<(), Return>) -> Return {
 }
 
 fn initialised() -> Result<(), Return> {
-    machine(|machine| machine.statistics.inits > machine.statistics.shutdowns)
-        .then_some(())
-        .ok_or(codes::UNINITIALIZED)
+    machine(|machine| machine.statistics.inits > machine.statistics.shutdowns).then_some(()).ok_or(codes::UNINITIALIZED)
 }
 
 /// A call that needs no init.

@@ -7,11 +7,7 @@ const MIB: u64 = 1 << 20;
 fn card(name: &str, total_mib: u64, reserved_mib: u64, compute_capability: (i32, i32), cores: u32) -> Gpu {
     Gpu {
         name: name.to_owned(),
-        memory: Memory {
-            total_bytes: total_mib * MIB,
-            reserved_bytes: reserved_mib * MIB,
-            ..Memory::default()
-        },
+        memory: Memory { total_bytes: total_mib * MIB, reserved_bytes: reserved_mib * MIB, ..Memory::default() },
         compute_capability,
         cores: Some(cores),
         ..Gpu::default()
