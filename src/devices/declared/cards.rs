@@ -59,7 +59,7 @@ pub fn plain(name: &str) -> String {
 pub fn find(name: &str) -> Option<&'static Card> {
     let wanted = plain(name);
     let same = |known: &&str| plain(known) == wanted;
-    CARDS.iter().find(|card| card.aliases.iter().any(|alias| same(alias)) || same(&card.name))
+    CARDS.iter().find(|card| card.aliases.iter().any(same) || same(&card.name))
 }
 
 const fn card(
