@@ -102,6 +102,16 @@ impl NvmlReader {
         })
     }
 
+    /// The whole GPUs of the last pass.
+    pub fn last(&self) -> &[Device] {
+        &self.last
+    }
+
+    /// Takes over what a reader before this one saw last, so that a device that is missing now is known as missing.
+    pub fn inherit(&mut self, last: Vec<Device>) {
+        self.last = last;
+    }
+
     /// Whether the driver on this host is no longer the one that was opened.
     pub fn outdated(&self) -> bool {
         self.fingerprint != Fingerprint::take(&self.options.roots.proc, self.options.library.as_ref())

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Reading, SamplerOptions, Shared, released};
-use crate::devices::Snapshot;
 use crate::devices::error::DevicesError;
 use crate::devices::nvml::{NvmlReader, all_asleep};
+use crate::devices::{Device, Snapshot};
 
 /// Waits between attempts at a driver that fails as a whole. The longest is well below two seconds, so that the end of
 /// a fault is seen that soon; an attempt is one failing `nvmlInit`, and made only while somebody asks.
@@ -43,6 +43,8 @@ struct Worker {
     began: Option<Instant>,
     failed: Option<(BackOff, DevicesError)>,
     sick: Option<BackOff>,
+    /// What the reader before the next one saw last.
+    last: Vec<Device>,
 }
 
 /// Serves orders until told to end.
@@ -167,7 +169,8 @@ impl Worker {
                     return Ok(snapshot);
                 }
                 busy("opening the driver's library");
-                let reader = NvmlReader::open(&options.nvml)?;
+                let mut reader = NvmlReader::open(&options.nvml)?;
+                reader.inherit(std::mem::take(&mut self.last));
                 shared.open.send_replace(true);
                 empty.insert(reader)
             }
@@ -178,6 +181,7 @@ impl Worker {
 
     fn let_go(&mut self, shared: &Shared) {
         if let Some(reader) = self.reader.take() {
+            self.last = reader.last().to_vec();
             shared.orders().busy = Some(("closing the driver's library", Instant::now()));
             drop(reader);
             shared.orders().busy = None;
