@@ -59,7 +59,7 @@ pub fn plain(name: &str) -> String {
 pub fn find(name: &str) -> Option<&'static Card> {
     let wanted = plain(name);
     let same = |known: &&str| plain(known) == wanted;
-    CARDS.iter().find(|card| card.aliases.iter().any(|alias| same(&alias)) || same(&card.name))
+    CARDS.iter().find(|card| card.aliases.iter().any(same) || same(&card.name))
 }
 
 const fn card(
@@ -74,6 +74,7 @@ const fn card(
     Card { name, aliases, total, reserve_mib, compute_capability, multiprocessors, fabric: None, unified: false }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "a constant function cannot drop what it borrows from")]
 const fn on_board(card: Card, board: usize, lanes: u32) -> Card {
     Card { fabric: Some(Fabric { board, lanes }), ..card }
 }

@@ -169,7 +169,7 @@ pub fn parse(spec: &str, now: SystemTime) -> Result<Snapshot, DeclaredError> {
 /// `at` without what RFC 3339 with milliseconds would lose, so that a snapshot survives being written.
 pub(super) fn whole_milliseconds(at: SystemTime) -> SystemTime {
     let Ok(since) = at.duration_since(UNIX_EPOCH) else { return UNIX_EPOCH };
-    UNIX_EPOCH + (since - Duration::from_nanos(u64::from(since.subsec_nanos() % 1_000_000)))
+    UNIX_EPOCH + Duration::new(since.as_secs(), since.subsec_millis() * 1_000_000)
 }
 
 /// Splits `8xH100` into its count and the rest. An `x` inside a name has no digits alone before it.

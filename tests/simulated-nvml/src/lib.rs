@@ -17,12 +17,14 @@ mod abi;
 mod calls;
 mod driver;
 mod events;
+mod host;
 mod machine;
 pub mod profiles;
 mod scenario;
 mod topology_calls;
 
 pub use driver::{SimulatedDriver, library_path};
+pub use host::FakeHost;
 pub use machine::Statistics;
 pub use scenario::{
     Event, Fabric, Fault, Gpu, HolderKind, Memory, Mig, MigInstance, NvLink, Process, RemappedRows, Scenario, codes,

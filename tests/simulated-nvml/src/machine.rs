@@ -70,10 +70,18 @@ fn scenario_path() -> &'static PathBuf {
 /// The machine, for a short look.
 pub fn machine<T>(look: impl FnOnce(&mut Machine) -> T) -> T {
     let mut guard: MutexGuard<'_, Option<Machine>> = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-    look(guard.get_or_insert_with(Machine::default))
+    look(guard.get_or_insert_with(Machine::loaded))
 }
 
 impl Machine {
+    /// The state of a library just loaded. An earlier load may have been unloaded by the last shutdown, and its counts
+    /// with it; they go on from where it wrote them.
+    fn loaded() -> Self {
+        let written = fs::read(scenario_path().with_file_name("statistics.json")).ok();
+        let statistics = written.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        Self { statistics, ..Self::default() }
+    }
+
     fn scenario(&mut self) -> Arc<Scenario> {
         let path = scenario_path();
         if let Ok(meta) = fs::metadata(path) {
