@@ -112,8 +112,8 @@ impl Taken {
 /// The part of each lease's promise that its holder is seen to hold on one device, by the lease's serial.
 ///
 /// Only what a process holds beyond its baseline counts, never more than was promised, and never the same byte for two
-/// leases: the nearest holder first, then the older lease. A lease that has ended still takes its part when others of
-/// the same holder go on, as its memory may well be there still.
+/// leases: the nearest holder first, then the older lease. A lease that has ended still takes its part, before all others,
+/// when others of the same holder go on: its memory may well be there still.
 pub fn visible(leases: &[&Lease], uuid: &str, reading: &Reading<'_>) -> BTreeMap<u64, Bytes> {
     let mut seen = BTreeMap::new();
     let Some(device) = reading.device(uuid) else { return seen };
@@ -128,13 +128,14 @@ pub fn visible(leases: &[&Lease], uuid: &str, reading: &Reading<'_>) -> BTreeMap
                 && let Some(distance) = nearness(&lease.holder, Some(lease), process, reading.ancestry)
                 && let Some(baseline) = baseline_of(lease, uuid, process)
             {
-                pairs.push((distance, lease.serial, place, used, baseline, *lease));
+                let order = (lease.is_live(), distance, lease.serial, place);
+                pairs.push((order, used, baseline, *lease));
             }
         }
     }
-    pairs.sort_by_key(|(distance, serial, place, ..)| (*distance, *serial, *place));
+    pairs.sort_by_key(|(order, ..)| *order);
     let mut taken: HashMap<usize, Taken> = HashMap::new();
-    for (_, serial, place, used, baseline, lease) in pairs {
+    for ((.., serial, place), used, baseline, lease) in pairs {
         let Some(share) = lease.devices.get(uuid) else { continue };
         let most = match lease.ending {
             // After the first reading past its end a lease takes no more than was seen then.
