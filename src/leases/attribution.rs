@@ -15,7 +15,7 @@ pub struct Reading<'a> {
     pub snapshot: &'a Snapshot,
     /// When the reading *began*: memory taken after that may be missing from it.
     pub taken_at: Boottime,
-    /// The process trees of the processes in it.
+    /// The process trees of the processes in it and of the holders of all leases (and of the one that asks).
     pub ancestry: &'a Ancestry,
 }
 
@@ -37,10 +37,14 @@ fn nearness(lease_holder: &Holder, lease: Option<&Lease>, process: &Process, anc
         if same && let Some(generations) = ancestry.generations_below(holder, process.pid) {
             return Some(generations);
         }
+        // What was once seen in the tree stays of it, and so do its own children, when a process in between dies.
+        let members = lease.map(|lease| &lease.members).into_iter().flatten();
         let start_ticks = process.start_ticks.or_else(|| ancestry.start_ticks(process.pid));
-        if let Some(start_ticks) = start_ticks
-            && lease.is_some_and(|lease| lease.members.contains(&ProcessIdentity { pid: process.pid, start_ticks }))
-        {
+        let below = |member: &ProcessIdentity| {
+            let itself = member.pid == process.pid && Some(member.start_ticks) == start_ticks;
+            itself || (same && ancestry.generations_below(member, process.pid).is_some())
+        };
+        if members.into_iter().any(below) {
             return Some(MEMBER);
         }
     }
@@ -154,14 +158,21 @@ pub fn visible(leases: &[&Lease], uuid: &str, reading: &Reading<'_>) -> BTreeMap
 
 /// Processes on a device that are now seen to be the holder's by descent, so that they stay its.
 pub(super) fn descendants(lease: &Lease, uuid: &str, reading: &Reading<'_>) -> Vec<ProcessIdentity> {
-    let (Some(holder), Some(device)) = (&lease.holder.process, reading.device(uuid)) else { return Vec::new() };
+    let Some(device) = reading.device(uuid) else { return Vec::new() };
     let identity = |process: &Process| {
+        let distance = nearness(&lease.holder, Some(lease), process, reading.ancestry)?;
         let start_ticks = reading.ancestry.start_ticks(process.pid)?;
-        let same = process.start_ticks.is_none_or(|entry| entry == start_ticks);
-        reading.ancestry.generations_below(holder, process.pid).filter(|_| same)?;
-        Some(ProcessIdentity { pid: process.pid, start_ticks })
+        (distance < GROUP).then_some(ProcessIdentity { pid: process.pid, start_ticks })
     };
     device.processes.iter().filter_map(identity).collect()
+}
+
+/// Whether one lease's holder is of another's tree: then it stays so, even if the processes in between die before any
+/// reading shows memory of it.
+pub(super) fn holder_below(inner: &Lease, outer: &Lease, ancestry: &Ancestry) -> Option<ProcessIdentity> {
+    let (inner, outer) = (inner.holder.process?, outer.holder.process?);
+    let same = inner != outer && ancestry.start_ticks(inner.pid) == Some(inner.start_ticks);
+    (same && ancestry.generations_below(&outer, inner.pid).is_some()).then_some(inner)
 }
 
 /// Whether a process is of any of these leases.
