@@ -15,7 +15,7 @@ pub struct Reading<'a> {
     pub snapshot: &'a Snapshot,
     /// When the reading *began*: memory taken after that may be missing from it.
     pub taken_at: Boottime,
-    /// The process trees of the processes in it.
+    /// The process trees of the processes in it and of the holders of all leases (and of the one that asks).
     pub ancestry: &'a Ancestry,
 }
 
@@ -37,10 +37,14 @@ fn nearness(lease_holder: &Holder, lease: Option<&Lease>, process: &Process, anc
         if same && let Some(generations) = ancestry.generations_below(holder, process.pid) {
             return Some(generations);
         }
+        // What was once seen in the tree stays of it, and so do its own children, when a process in between dies.
+        let members = lease.map(|lease| &lease.members).into_iter().flatten();
         let start_ticks = process.start_ticks.or_else(|| ancestry.start_ticks(process.pid));
-        if let Some(start_ticks) = start_ticks
-            && lease.is_some_and(|lease| lease.members.contains(&ProcessIdentity { pid: process.pid, start_ticks }))
-        {
+        let below = |member: &ProcessIdentity| {
+            let itself = member.pid == process.pid && Some(member.start_ticks) == start_ticks;
+            itself || (same && ancestry.generations_below(member, process.pid).is_some())
+        };
+        if members.into_iter().any(below) {
             return Some(MEMBER);
         }
     }
@@ -112,8 +116,8 @@ impl Taken {
 /// The part of each lease's promise that its holder is seen to hold on one device, by the lease's serial.
 ///
 /// Only what a process holds beyond its baseline counts, never more than was promised, and never the same byte for two
-/// leases: the nearest holder first, then the older lease. A lease that has ended still takes its part when others of
-/// the same holder go on, as its memory may well be there still.
+/// leases: the nearest holder first, then the older lease. A lease that has ended still takes its part, before all others,
+/// when others of the same holder go on: its memory may well be there still.
 pub fn visible(leases: &[&Lease], uuid: &str, reading: &Reading<'_>) -> BTreeMap<u64, Bytes> {
     let mut seen = BTreeMap::new();
     let Some(device) = reading.device(uuid) else { return seen };
@@ -128,13 +132,14 @@ pub fn visible(leases: &[&Lease], uuid: &str, reading: &Reading<'_>) -> BTreeMap
                 && let Some(distance) = nearness(&lease.holder, Some(lease), process, reading.ancestry)
                 && let Some(baseline) = baseline_of(lease, uuid, process)
             {
-                pairs.push((distance, lease.serial, place, used, baseline, *lease));
+                let order = (lease.is_live(), distance, lease.serial, place);
+                pairs.push((order, used, baseline, *lease));
             }
         }
     }
-    pairs.sort_by_key(|(distance, serial, place, ..)| (*distance, *serial, *place));
+    pairs.sort_by_key(|(order, ..)| *order);
     let mut taken: HashMap<usize, Taken> = HashMap::new();
-    for (_, serial, place, used, baseline, lease) in pairs {
+    for ((.., serial, place), used, baseline, lease) in pairs {
         let Some(share) = lease.devices.get(uuid) else { continue };
         let most = match lease.ending {
             // After the first reading past its end a lease takes no more than was seen then.
@@ -153,14 +158,21 @@ pub fn visible(leases: &[&Lease], uuid: &str, reading: &Reading<'_>) -> BTreeMap
 
 /// Processes on a device that are now seen to be the holder's by descent, so that they stay its.
 pub(super) fn descendants(lease: &Lease, uuid: &str, reading: &Reading<'_>) -> Vec<ProcessIdentity> {
-    let (Some(holder), Some(device)) = (&lease.holder.process, reading.device(uuid)) else { return Vec::new() };
+    let Some(device) = reading.device(uuid) else { return Vec::new() };
     let identity = |process: &Process| {
+        let distance = nearness(&lease.holder, Some(lease), process, reading.ancestry)?;
         let start_ticks = reading.ancestry.start_ticks(process.pid)?;
-        let same = process.start_ticks.is_none_or(|entry| entry == start_ticks);
-        reading.ancestry.generations_below(holder, process.pid).filter(|_| same)?;
-        Some(ProcessIdentity { pid: process.pid, start_ticks })
+        (distance < GROUP).then_some(ProcessIdentity { pid: process.pid, start_ticks })
     };
     device.processes.iter().filter_map(identity).collect()
+}
+
+/// Whether one lease's holder is of another's tree: then it stays so, even if the processes in between die before any
+/// reading shows memory of it.
+pub(super) fn holder_below(inner: &Lease, outer: &Lease, ancestry: &Ancestry) -> Option<ProcessIdentity> {
+    let (inner, outer) = (inner.holder.process?, outer.holder.process?);
+    let same = inner != outer && ancestry.start_ticks(inner.pid) == Some(inner.start_ticks);
+    (same && ancestry.generations_below(&outer, inner.pid).is_some()).then_some(inner)
 }
 
 /// Whether a process is of any of these leases.

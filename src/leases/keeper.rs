@@ -108,18 +108,23 @@ impl<S: Storage> Keeper<S> {
 
     /// Promises memory and keeps the promise; if it cannot be kept it was never given. See [`Ledger::grant`].
     pub fn grant(&mut self, request: GrantRequest, reading: &Reading<'_>, now: Now) -> Result<Granted, KeepError> {
-        let before = self.ledger.clone();
         let granted = self.ledger.grant(request, reading, now).map_err(KeepError::from);
-        self.keep(granted, before, now).inspect_err(|_| {
-            self.counters.refused = self.counters.refused.saturating_add(1);
-        })
+        let serial = match &granted {
+            Ok(Granted::Now(lease)) => Some(lease.serial),
+            _ => None,
+        };
+        self.keep(granted, |ledger| serial.into_iter().for_each(|serial| ledger.withdraw(serial)), now).inspect_err(
+            |_| {
+                self.counters.refused = self.counters.refused.saturating_add(1);
+            },
+        )
     }
 
     /// See [`Ledger::renew`]. A renewal that would not survive is refused too.
     pub fn renew(&mut self, id: &str, actor: u32, ttl: Option<Duration>, now: Now) -> Result<Lease, KeepError> {
-        let before = self.ledger.clone();
+        let before = self.ledger.get(id).cloned();
         let renewed = self.ledger.renew(id, actor, ttl, now).map_err(KeepError::from);
-        self.keep(renewed, before, now)
+        self.keep(renewed, |ledger| before.into_iter().for_each(|lease| ledger.put_back(lease)), now)
     }
 
     /// See [`Ledger::release`]. What could not be written is released all the same, and written when the disk is back; if
@@ -153,26 +158,26 @@ impl<S: Storage> Keeper<S> {
         self.written != Some(self.ledger.revision())
     }
 
-    fn keep<T>(&mut self, outcome: Result<T, KeepError>, before: Ledger, now: Now) -> Result<T, KeepError> {
+    fn keep<T>(
+        &mut self,
+        outcome: Result<T, KeepError>,
+        undo: impl FnOnce(&mut Ledger),
+        now: Now,
+    ) -> Result<T, KeepError> {
         if outcome.is_err() {
             self.tidy(now);
             return outcome;
         }
-        match self.write(now) {
-            Ok(()) => {
-                self.collect();
-                outcome
-            }
-            Err(error) => {
-                // The file may hold the promise or not; the next write that succeeds sets it right.
-                self.ledger = before;
-                self.written = None;
-                self.ledger.expire(now);
-                self.tell_failure(&error);
-                self.collect();
-                Err(error.into())
-            }
+        let written = self.write(now);
+        if let Err(error) = &written {
+            undo(&mut self.ledger);
+            // The file may hold the promise or not; the next write that succeeds sets it right.
+            self.written = None;
+            self.tell_failure(error);
         }
+        self.collect();
+        written?;
+        outcome
     }
 
     /// Writes down what needs no answer, and passes the events on.

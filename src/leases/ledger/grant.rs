@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::super::attribution::{Reading, baselines};
+use super::super::attribution::{Reading, baselines, holder_below};
 use super::super::event::{Event, Subject};
 use super::super::lease::{Holder, Lease, QuestionSummary, Share, State};
 use super::super::moment::Now;
@@ -88,7 +88,7 @@ impl Ledger {
             (uuid, Share { granted_bytes, visible_bytes: Bytes::ZERO, baselines })
         };
         let expires_at = now.boottime.after(request.ttl);
-        let lease = Lease {
+        let mut lease = Lease {
             id: format!("{:08x}-{serial}", self.run),
             serial,
             uid: request.uid,
@@ -107,6 +107,11 @@ impl Ledger {
             members: BTreeSet::new(),
             ending: None,
         };
+        // Of nested holders both leases learn who is whose.
+        for other in self.live.values_mut() {
+            other.members.extend(holder_below(&lease, other, reading.ancestry));
+            lease.members.extend(holder_below(other, &lease, reading.ancestry));
+        }
         self.live.insert(serial, lease.clone());
         self.changed();
         self.tell(Event::Granted(Subject::of(&lease)));

@@ -67,6 +67,33 @@ impl Ledger {
         self.end_where(State::Released, EndReason::HolderDied, now, |lease| lease.holder.process == Some(*process));
     }
 
+    /// Takes a grant back that could not be kept: it was never given, and nobody is told.
+    pub(in crate::leases) fn withdraw(&mut self, serial: u64) {
+        if let Some(lease) = self.live.remove(&serial) {
+            self.untell(&lease.id);
+        }
+    }
+
+    /// Takes a change back that could not be kept.
+    pub(in crate::leases) fn put_back(&mut self, lease: Lease) {
+        if let Some(changed) = self.live.get_mut(&lease.serial) {
+            let id = lease.id.clone();
+            *changed = lease;
+            self.untell(&id);
+        }
+    }
+
+    fn untell(&mut self, id: &str) {
+        self.changed();
+        let of_lease = |event: &Event| match event {
+            Event::Granted(lease) | Event::Renewed(lease) => lease.lease == id,
+            _ => false,
+        };
+        if let Some(place) = self.events.iter().rposition(of_lease) {
+            self.events.remove(place);
+        }
+    }
+
     pub(super) fn end_where(&mut self, state: State, reason: EndReason, now: Now, which: impl Fn(&Lease) -> bool) {
         let mut serials = Vec::new();
         for (serial, lease) in &mut self.live {
