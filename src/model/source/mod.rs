@@ -6,11 +6,13 @@
 
 pub mod bundle;
 pub mod error;
+mod hub;
 pub mod json;
 mod local;
 pub mod metadata;
 mod read;
 pub mod reference;
+pub mod settings;
 pub mod token;
 pub mod weights;
 
