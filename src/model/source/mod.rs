@@ -5,9 +5,13 @@
 //! a bundle holds and a client sends; [`metadata::assemble`] makes the [`Model`](super::Model) of it.
 
 pub mod bundle;
+pub mod client;
+mod disk;
 pub mod error;
+mod hf_cache;
 mod hub;
 pub mod json;
+mod known;
 mod local;
 pub mod metadata;
 mod read;
@@ -16,7 +20,9 @@ pub mod settings;
 pub mod token;
 pub mod weights;
 
+pub use client::{Described, SourceClient, SourceSettings};
 pub use error::SourceError;
 pub use metadata::Metadata;
 pub use reference::{ModelReference, Place};
+pub use settings::HubSettings;
 pub use token::{Auth, Token};

@@ -110,7 +110,7 @@ pub(super) fn nearest(body: &[u8], repo: &str) -> Option<String> {
 }
 
 /// Commits stand in the names of cache entries, so they are hex digits and nothing else.
-pub(crate) fn is_commit(text: &str) -> bool {
+pub(in crate::model::source) fn is_commit(text: &str) -> bool {
     (7..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 

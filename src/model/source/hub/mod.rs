@@ -12,5 +12,5 @@ mod info;
 mod refusal;
 mod wait;
 
-pub(super) use client::HubClient;
-pub(super) use info::Revision;
+pub(super) use client::{HubClient, Reading};
+pub(super) use info::{Revision, is_commit};
