@@ -51,12 +51,15 @@ impl<'a> LayerWeights<'a> {
         self.placed.iter().map(|(class, place)| bytes_each(class) * count(class, *place)).sum()
     }
 
+    /// The bytes of some decoder layers alone.
+    pub fn layers(&self, range: Range<u32>, bytes_each: impl Fn(&TensorClass) -> Bytes) -> Bytes {
+        let of_layers = self.placed.iter().filter(|(_, place)| *place == Place::Layer);
+        of_layers.map(|(class, _)| bytes_each(class) * class.count_in(&range)).sum()
+    }
+
     /// The largest layer, which an engine that keeps layers whole must find room for.
     pub fn largest_layer(&self, bytes_each: impl Fn(&TensorClass) -> Bytes) -> Bytes {
-        let layer = |layer: u32| {
-            let of_layer = self.placed.iter().filter(|(_, place)| *place == Place::Layer);
-            of_layer.map(|(class, _)| bytes_each(class) * class.count_in(&(layer..layer.saturating_add(1)))).sum()
-        };
+        let layer = |layer: u32| self.layers(layer..layer.saturating_add(1), &bytes_each);
         (0..self.layers).map(layer).max().unwrap_or(Bytes::ZERO)
     }
 }

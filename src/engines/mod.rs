@@ -5,9 +5,12 @@
 //! first [prepared](Engine::prepare) for one model on one kind of device, and answers from that.
 
 pub mod component;
+pub mod diffusers;
 pub mod layer_weights;
 pub mod logical;
+mod options;
 pub mod reference;
+pub mod transformers;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
