@@ -7,6 +7,7 @@
 pub mod component;
 pub mod diffusers;
 pub mod layer_weights;
+pub mod llama_cpp;
 pub mod logical;
 mod options;
 pub mod reference;
