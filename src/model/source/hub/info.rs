@@ -15,7 +15,7 @@ pub(super) const MAX_TREE_PAGES: usize = 50;
 
 /// A repository at one commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Revision {
+pub(in crate::model::source) struct Revision {
     /// Its name, the new one where it was renamed.
     pub repo: String,
     /// The commit, in hex digits.
