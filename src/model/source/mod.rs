@@ -5,22 +5,24 @@
 //! a bundle holds and a client sends; [`metadata::assemble`] makes the [`Model`](super::Model) of it.
 
 pub mod bundle;
+pub mod client;
+mod disk;
 pub mod error;
+mod hf_cache;
+mod hub;
 pub mod json;
+mod known;
 mod local;
 pub mod metadata;
 mod read;
 pub mod reference;
+pub mod settings;
 pub mod token;
 pub mod weights;
 
+pub use client::{Described, SourceClient, SourceSettings};
 pub use error::SourceError;
 pub use metadata::Metadata;
 pub use reference::{ModelReference, Place};
+pub use settings::HubSettings;
 pub use token::{Auth, Token};
-
-/// TEMP
-pub async fn read_local(path: &std::path::Path, file: Option<&str>) -> Result<Metadata, SourceError> {
-    let identity = crate::model::Identity { repo: path.display().to_string(), ..Default::default() };
-    local::metadata(path, identity, file).await
-}

@@ -90,7 +90,7 @@ fn looks_like_a_file(text: &str) -> bool {
 }
 
 /// The Hub's own rule for names: letters, digits, `-`, `_`, `.`; no `--` or `..`; no `-` or `.` at either end.
-fn is_repository(text: &str) -> bool {
+pub(super) fn is_repository(text: &str) -> bool {
     let part = |part: &str| {
         !part.is_empty()
             && part.len() <= MAX_NAME

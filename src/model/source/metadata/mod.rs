@@ -107,3 +107,57 @@ impl Metadata {
             || self.config().is_some_and(|config| says(config) || config.get("text_config").is_some_and(says))
     }
 }
+
+#[cfg(test)]
+pub(in crate::model::source) mod tests {
+    use super::*;
+
+    /// Metadata of one tensor, for tests of what keeps it.
+    pub(in crate::model::source) fn small(repo: &str, commit: &str) -> Metadata {
+        let record = TensorRecord {
+            component: String::new(),
+            pattern: "w".into(),
+            dtype: "F32".into(),
+            unknown_dtype: false,
+            shape: vec![4],
+            bytes_each: 16,
+            layers: Vec::new(),
+            count: 1,
+        };
+        Metadata {
+            version: VERSION,
+            identity: Identity { repo: repo.into(), revision: None, commit: Some(commit.into()), file: None },
+            format: Format::Safetensors,
+            files: Vec::new(),
+            siblings: Vec::new(),
+            projectors: Vec::new(),
+            tensors: vec![record],
+            documents: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+            components: Vec::new(),
+            base_model: None,
+            gguf: None,
+            hub_totals: None,
+            gated: false,
+            evidence: Evidence::EveryHeader,
+            doubts: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn without_a_configuration_weights_are_exact_and_the_cache_is_unknown() {
+        let model = assemble(&small("a/b", "0123456")).expect("a model");
+        assert_eq!(model.inventory.bytes().get(), 16);
+        assert_eq!(model.parameters, Some(4));
+        assert_eq!(model.architecture, Err(crate::model::Unsupported::NoConfiguration));
+    }
+
+    #[test]
+    fn a_broken_configuration_is_named() {
+        let mut metadata = small("a/b", "0123456");
+        metadata.unreadable.insert("config.json".into(), "it is not JSON: expected value".into());
+        let model = assemble(&metadata).expect("a model");
+        let error = model.architecture.expect_err("no architecture").to_string();
+        assert!(error.contains("config.json") && error.contains("not JSON"), "{error}");
+    }
+}
