@@ -120,6 +120,14 @@ pub fn estimate(question: &Question, model: &Model, declared: Option<Here>, rule
     last.ok_or_else(|| Problem::new(Reason::Internal, "no number of devices was tried"))
 }
 
+/// Says of an answer that its model's metadata could not be checked against the Hub.
+pub fn note_staleness(answer: &mut Answer, stale: bool) {
+    if stale {
+        answer.stale = true;
+        answer.warnings.push("the Hub could not be asked whether this is still the newest commit".to_owned());
+    }
+}
+
 /// What `estimate` figures for when nobody names a device: the commonest card of its class in published engine logs.
 const ASSUMED_DEVICE: &str = "H100-80GB";
 const ASSUMED_COUNTS: [u64; 6] = [1, 2, 4, 8, 16, 32];
@@ -127,9 +135,7 @@ const ASSUMED_COUNTS: [u64; 6] = [1, 2, 4, 8, 16, 32];
 impl Here {
     /// The devices that `spec` declares, all of them as free as it says.
     pub fn declared(spec: &str, at: SystemTime) -> Result<Self, Problem> {
-        let snapshot = declared::parse(spec, at).map_err(|error| {
-            Problem::new(Reason::Usage, error.to_string()).hint("for example --gpus 8xH100-80GB or 2x24GiB,1x12GiB")
-        })?;
+        let snapshot = declared::parse(spec, at)?;
         Ok(Self::of(&snapshot, &std::collections::BTreeMap::new()))
     }
 

@@ -65,6 +65,12 @@ impl HubToken {
     }
 }
 
+impl From<&crate::model::source::Token> for HubToken {
+    fn from(token: &crate::model::source::Token) -> Self {
+        Self(token.reveal().to_owned())
+    }
+}
+
 impl fmt::Debug for HubToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("HubToken(***)")

@@ -56,12 +56,12 @@ fn ask(
     connection: &ConnectionArguments,
 ) -> Result<Answer, Problem> {
     let everything = async {
-        let mut source = in_process::Source::new(arguments)?;
+        let source = in_process::Source::new(arguments)?;
         // A snapshot file is on this side of the socket, and the daemon opens no path for a client.
         let here_only = connection.local || arguments.gpus.as_deref().is_some_and(in_process::is_file);
         if !here_only {
             source.complete(&mut question).await?;
-            match asked_daemon(asking, &question, connection).await {
+            match asked_daemon(asking, &question, &source, connection).await {
                 Ok(answer) => {
                     output::remark(&format!("answered by the daemon at {}", connection.socket.display()));
                     return Ok(answer);
@@ -70,7 +70,7 @@ fn ask(
                 Err(error) => return Err(error.into()),
             }
         }
-        let answer = in_process::answer(asking, &question, &mut source, connection).await?;
+        let answer = in_process::answer(asking, &question, &source, connection).await?;
         let why =
             if here_only { String::new() } else { format!(": no daemon answers at {}", connection.socket.display()) };
         output::remark(&format!("answered in process{why}"));
@@ -82,9 +82,10 @@ fn ask(
 async fn asked_daemon(
     asking: Asking,
     question: &Question,
+    source: &in_process::Source,
     connection: &ConnectionArguments,
 ) -> Result<Answer, ClientError> {
-    let client = Client::new(&connection.socket);
+    let client = Client::new(&connection.socket).token(source.token());
     match asking {
         Asking::Fits => client.fits(question).await,
         Asking::Estimate => client.estimate(question).await,

@@ -13,10 +13,10 @@ mod options;
 pub mod profile;
 pub mod reference;
 pub mod registry;
-pub mod sglang;
-pub mod shared;
 #[cfg(test)]
 mod sample;
+pub mod sglang;
+pub mod shared;
 pub mod transformers;
 pub mod vllm;
 
@@ -26,7 +26,7 @@ use std::ops::Range;
 use serde_json::Value;
 
 pub use component::{Basis, Component, ComponentName, Interval};
-pub use registry::Engines;
+pub use registry::{Engines, by_name};
 
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
@@ -316,30 +316,6 @@ pub enum EngineError {
         /// The nearest of them.
         nearest: Option<String>,
     },
-}
-
-/// The names of all engines, as `--engine` takes them.
-pub const NAMES: &[&str] = &["vllm", "sglang", "llama.cpp", "ollama", "transformers", "diffusers", "reference"];
-
-/// The engine of this name, with its embedded profiles.
-pub fn by_name(name: &str) -> Result<&'static dyn Engine, EngineError> {
-    static VLLM: LazyLock<Result<vllm::Vllm, EngineError>> = LazyLock::new(|| {
-        let profiles = vllm::Vllm::profiles().map_err(|error| vllm::profile_error(&error))?;
-        Ok(vllm::Vllm::with_profiles(profiles))
-    });
-    static SGLANG: LazyLock<Result<sglang::Sglang, EngineError>> = LazyLock::new(|| {
-        let profiles = sglang::Sglang::profiles().map_err(|error| sglang::profile_error(&error))?;
-        Ok(sglang::Sglang::with_profiles(profiles))
-    });
-    let of = |engine: Result<&'static dyn Engine, &EngineError>| engine.map_err(Clone::clone);
-    match name {
-        "vllm" => of(VLLM.as_ref().map(|engine| -> &'static dyn Engine { engine })),
-        "sglang" => of(SGLANG.as_ref().map(|engine| -> &'static dyn Engine { engine })),
-        "transformers" => Ok(&transformers::Transformers),
-        "diffusers" => Ok(&diffusers::Diffusers),
-        "reference" => Ok(&reference::Reference),
-        _ => Err(EngineError::UnknownEngine { name: name.to_owned(), known: NAMES.join(", ") }),
-    }
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {

@@ -1,5 +1,7 @@
 //! The engines by name, with the embedded profiles or with a site's own corrections to them.
 
+use std::sync::LazyLock;
+
 use super::diffusers::Diffusers;
 use super::llama_cpp::LlamaCpp;
 use super::profile::ProfileError;
@@ -48,5 +50,14 @@ impl Engines {
     /// The names that `--engine` takes.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.engines.iter().map(|engine| engine.name())
+    }
+}
+
+/// The engine of this name, with the embedded profiles.
+pub fn by_name(name: &str) -> Result<&'static dyn Engine, EngineError> {
+    static EMBEDDED: LazyLock<Result<Engines, ProfileError>> = LazyLock::new(Engines::embedded);
+    match &*EMBEDDED {
+        Ok(engines) => engines.by_name(name),
+        Err(error) => Err(super::vllm::profile_error(error)),
     }
 }

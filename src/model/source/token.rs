@@ -16,6 +16,11 @@ impl Token {
             .then(|| Self(text.to_owned()))
     }
 
+    /// The secret itself, for the one socket that it is sent over.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+
     /// The value of an `Authorization` header, marked as sensitive so that no library logs it.
     pub(super) fn header(&self) -> Option<reqwest::header::HeaderValue> {
         let mut value = reqwest::header::HeaderValue::from_str(&format!("Bearer {}", self.0)).ok()?;
