@@ -6,6 +6,7 @@
 
 mod access;
 mod accounts;
+mod changes;
 mod check;
 mod devices;
 mod engines;

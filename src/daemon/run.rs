@@ -74,6 +74,7 @@ pub async fn run<P: Program>(
         .ok_or_else(|| io::Error::other("it was taken before"))
         .and_then(UnixListener::from_std)
         .map_err(RunError::Listener)?;
+    warn_of_few_descriptors(&limits);
     let (stop, stopping) = watch::channel(false);
     let app = App::new(Arc::clone(&program), metrics, limits, stopping.clone());
     let own_uid = rustix::process::geteuid().as_raw();
@@ -174,6 +175,19 @@ async fn reload<P: Program>(program: &P, config_file: Option<PathBuf>) -> String
             error!(path = %path.display(), %problem, "the new configuration is refused; the old one stays in force");
             format!("the new configuration is refused: {problem}")
         }
+    }
+}
+
+/// Descriptors that are needed beside callers' connections: the Hub's, the driver's, files.
+const OTHER_DESCRIPTORS: u64 = 64;
+
+/// At the cap of connections there must be descriptors left; said at the start, since later it looks like a fault of
+/// whatever could not be opened.
+fn warn_of_few_descriptors(limits: &Limits) {
+    let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let needed = (limits.connections as u64).saturating_add(OTHER_DESCRIPTORS);
+    if let Some(allowed) = allowed.filter(|allowed| *allowed < needed) {
+        warn!(allowed, needed, "fewer descriptors than socket.connections needs: raise LimitNOFILE= or `ulimit -n`");
     }
 }
 

@@ -205,6 +205,9 @@ impl Program for Double {
     }
 }
 
+/// Longer than anything here takes, shorter than any deadline that a test leaves alone.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// A daemon in a temporary folder.
 pub(crate) struct Running {
     pub(crate) folder: TempDir,
@@ -247,7 +250,7 @@ impl Running {
     }
 
     pub(crate) fn client(&self) -> Client {
-        Client::new(self.socket())
+        Client::new(self.socket()).deadline(PATIENCE)
     }
 
     pub(crate) async fn stop(self) -> Ended {
@@ -309,7 +312,7 @@ pub(crate) async fn raw(socket: &Path, bytes: &[u8]) -> Raw {
 /// Everything up to the end of the connection.
 pub(crate) async fn rest(stream: &mut UnixStream) -> String {
     let mut text = Vec::new();
-    let _reset = stream.read_to_end(&mut text).await;
+    let _reset = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut text)).await.unwrap();
     String::from_utf8(text).unwrap()
 }
 
