@@ -18,7 +18,7 @@ use hf_mem_probe::api::status::{
 };
 use hf_mem_probe::api::{Problem, Question, SCHEMA_VERSION};
 use hf_mem_probe::config::{Accounts, Config, SocketConfig};
-use hf_mem_probe::daemon::{Daemon, Ended, Notifier, Program, RunError, Signal, run, socket};
+use hf_mem_probe::daemon::{Daemon, Ended, Notifier, Options, Program, RunError, Signal, run, socket};
 use hf_mem_probe::devices::Snapshot;
 use hf_mem_probe::metrics::{HubOutcome, Metrics};
 use tempfile::TempDir;
@@ -235,11 +235,12 @@ pub(crate) fn start_with(limits: Limits, watchdog: Option<Duration>, config_text
         path
     });
     let listening = socket::bind(&config, &Accounts::default()).unwrap();
+    let options = Options { config_file, ..Options::default() };
     let (signals, wanted) = mpsc::channel(4);
     let (tell, told) = mpsc::unbounded_channel();
     let notifier = Notifier::to(move |state| drop(tell.send(state.to_owned())), watchdog);
     let program = Arc::new(Double::default());
-    let daemon = Daemon { program: Arc::clone(&program), metrics: Arc::default(), limits, notifier, config_file };
+    let daemon = Daemon { program: Arc::clone(&program), metrics: Arc::default(), limits, notifier, options };
     let ended = tokio::spawn(run(daemon, listening, wanted));
     Running { folder, program, signals, told, ended }
 }
