@@ -1,7 +1,9 @@
-//! Figures for Prometheus, in OpenMetrics text.
+//! Figures for Prometheus, in OpenMetrics text and in the older text format.
 //!
 //! Counters are moved where things happen; gauges are set just before they are written, from the state that answers
 //! questions too. Labels take their values from closed sets, so that nobody outside can make the registry grow.
+
+mod classic;
 
 use std::time::Duration;
 
@@ -11,13 +13,15 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::bytes::Bytes;
 
-/// The content type of [`Metrics::text`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The content type of [`Metrics::open_metrics`].
+pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The content type of [`Metrics::classic_text`].
+pub const CLASSIC_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The stages of a question's path, for the latency histogram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -132,6 +136,11 @@ struct RefusedLabels {
     why: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+}
+
 /// One device's gauges. What could not be read is absent from the output, never 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceFigures {
@@ -202,8 +211,10 @@ impl Default for Metrics {
             refused: Family::default(),
             registry: Registry::default(),
         };
-        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "The daemon's build", build);
+        // A gauge and not an info metric: the older text format has no such type.
+        let build: Family<BuildLabels, Gauge> = Family::default();
+        build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+        registry.register("build_info", "The daemon's build", build);
         registry.register("questions", "Answers by verdict and reason", metrics.questions.clone());
         registry.register_with_unit("latency", "Time by stage", Unit::Seconds, metrics.latency.clone());
         registry.register("hub_requests", "Requests to the Hub by outcome", metrics.hub_requests.clone());
@@ -304,8 +315,13 @@ impl Metrics {
         self.refused.get_or_create(&RefusedLabels { why }).inc();
     }
 
-    /// Everything, as Prometheus reads it.
-    pub fn text(&self) -> String {
+    /// Everything in the older format, which every tool around Prometheus reads.
+    pub fn classic_text(&self) -> String {
+        classic::from_open_metrics(&self.open_metrics())
+    }
+
+    /// Everything, as Prometheus asks for it.
+    pub fn open_metrics(&self) -> String {
         let mut text = String::new();
         // Writing into a string cannot fail; if it ever did, half a page would be worse than none.
         if encode(&mut text, &self.registry).is_err() {
@@ -346,7 +362,7 @@ mod tests {
         metrics.hub_request(HubOutcome::Ok);
         metrics.model_lookup(CacheResult::Disk);
         metrics.set_devices(&[device("GPU-1", Some(Bytes::gib(20)))], Some(Duration::from_millis(500)));
-        let text = metrics.text();
+        let text = metrics.open_metrics();
         for line in [
             "hf_mem_probe_questions_total{verdict=\"fits\",reason=\"fits\"} 1",
             "hf_mem_probe_latency_seconds_bucket{le=\"0.00005\",stage=\"request\"} 1",
@@ -365,10 +381,10 @@ mod tests {
     fn what_could_not_be_read_is_absent_and_a_lost_device_leaves() {
         let metrics = Metrics::default();
         metrics.set_devices(&[device("GPU-1", None), device("GPU-2", Some(Bytes::gib(1)))], None);
-        assert!(!metrics.text().contains("device_free_bytes{uuid=\"GPU-1\""));
-        assert!(metrics.text().contains("device_total_bytes{uuid=\"GPU-1\""));
-        assert!(metrics.text().contains("sampler_age_seconds NaN"));
+        assert!(!metrics.open_metrics().contains("device_free_bytes{uuid=\"GPU-1\""));
+        assert!(metrics.open_metrics().contains("device_total_bytes{uuid=\"GPU-1\""));
+        assert!(metrics.open_metrics().contains("sampler_age_seconds NaN"));
         metrics.set_devices(&[device("GPU-1", None)], None);
-        assert!(!metrics.text().contains("GPU-2"));
+        assert!(!metrics.open_metrics().contains("GPU-2"));
     }
 }

@@ -145,9 +145,9 @@ mod operations {
     ))]
     pub(super) fn openapi() {}
 
-    /// Figures in OpenMetrics text.
+    /// Figures for Prometheus; in OpenMetrics text where `Accept` names it.
     #[utoipa::path(get, path = "/metrics", tag = "hf-mem-probe", responses(
-        (status = 200, description = "The answer", body = String, content_type = "application/openmetrics-text"),
+        (status = 200, description = "The answer", body = String, content_type = "text/plain"),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
     ))]
     pub(super) fn metrics() {}

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Config;
+use super::{Config, Period};
 
 /// Something legal but unwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,9 +70,14 @@ impl Config {
             if period.get() < Duration::from_millis(10) {
                 return refuse(key, "must be at least 10ms");
             }
-            if period.get() > Duration::from_secs(366 * 86_400) {
-                return refuse(key, "must be at most a year");
-            }
+            bounded(key, period)?;
+        }
+        for (key, period) in [
+            ("devices.idle_release", self.devices.idle_release),
+            ("hub.branch_age", self.hub.branch_age),
+            ("leases.max_wait", self.leases.max_wait),
+        ] {
+            bounded(key, period)?;
         }
         if socket.body_cap.get().get() < 1024 {
             return refuse("socket.body_cap", "must be at least 1KiB: smaller than any question");
@@ -145,6 +150,12 @@ impl Config {
     }
 }
 
+/// Times are added to the clock: what would leave its range is refused here.
+fn bounded(key: &'static str, period: Period) -> Result<(), Impossible> {
+    let year = Duration::from_secs(366 * 86_400);
+    if period.get() > year { Err(Impossible { key, why: "must be at most a year".to_owned() }) } else { Ok(()) }
+}
+
 fn endpoint(text: &str) -> Result<(), String> {
     let url = url::Url::parse(text).map_err(|error| format!("'{text}' is not a URL: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") {
@@ -190,6 +201,7 @@ mod tests {
         assert_eq!(refused(|config| config.socket.path = "api.sock".into()).key, "socket.path");
         assert_eq!(refused(|config| config.socket.path = format!("/{}", "x".repeat(107)).into()).key, "socket.path");
         assert_eq!(refused(|config| config.hub.endpoint = "ftp://x".into()).key, "hub.endpoint");
+        assert_eq!(refused(|config| config.leases.max_wait = Period::seconds(u64::MAX)).key, "leases.max_wait");
         assert_eq!(refused(|config| config.log.filter = "info,=".into()).key, "log.filter");
         let secret = refused(|config| config.hub.endpoint = "https://me:hf_secret@hub".into());
         assert!(!secret.why.contains("hf_secret"), "{}", secret.why);

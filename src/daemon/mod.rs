@@ -4,6 +4,7 @@
 //! deadline, and a line that says which way it ended. READY waits for no GPU and no Hub: the daemon answers first and
 //! says in its health what is missing.
 
+mod boot;
 pub mod log;
 pub mod notify;
 mod run;
@@ -17,6 +18,7 @@ use crate::api::Problem;
 use crate::api::service::Service;
 use crate::config::Config;
 
+pub use boot::{DEFAULT_CONFIG_FILE, Options, Parts, boot};
 pub use notify::Notifier;
 pub use run::{Daemon, Ended, RunError, run};
 pub use signals::Signal;
@@ -33,12 +35,4 @@ pub trait Program: Service {
 
     /// Writes down what must survive. Called once, after the last request was answered or cut.
     fn stop(&self) -> impl Future<Output = ()> + Send;
-}
-
-/// The socket that systemd handed over, or else one bound at `config.socket.path`. Must run before threads are started.
-pub fn listen(config: &Config) -> Result<Listening, SocketError> {
-    if let Some(listening) = socket::from_systemd(listenfd::ListenFd::from_env())? {
-        return Ok(listening);
-    }
-    socket::bind(&config.socket, &crate::config::Accounts::read(std::path::Path::new("/")))
 }

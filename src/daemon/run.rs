@@ -1,7 +1,6 @@
 //! From READY to the end.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::UnixListener;
@@ -9,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use super::{Listening, Notifier, Program, Signal, watchdog};
+use super::{Listening, Notifier, Options, Program, Signal, watchdog};
 use crate::api::limits::Limits;
 use crate::api::problem::Reason;
 use crate::api::routes::App;
@@ -29,8 +28,8 @@ pub struct Daemon<P> {
     pub limits: Limits,
     /// The line to the service manager.
     pub notifier: Notifier,
-    /// The configuration file, which SIGHUP reads again; `None` where the defaults are in force.
-    pub config_file: Option<PathBuf>,
+    /// The command line: SIGHUP reads its configuration file again, if any, and lays the rest over it.
+    pub options: Options,
 }
 
 /// How the daemon ended.
@@ -68,12 +67,13 @@ pub async fn run<P: Program>(
     mut listening: Listening,
     mut signals: mpsc::Receiver<Signal>,
 ) -> Result<Ended, RunError> {
-    let Daemon { program, metrics, limits, notifier, config_file } = daemon;
+    let Daemon { program, metrics, limits, notifier, options } = daemon;
     let listener = listening
         .take()
         .ok_or_else(|| io::Error::other("it was taken before"))
         .and_then(UnixListener::from_std)
         .map_err(RunError::Listener)?;
+    warn_of_few_descriptors(&limits);
     let (stop, stopping) = watch::channel(false);
     let app = App::new(Arc::clone(&program), metrics, limits, stopping.clone());
     let own_uid = rustix::process::geteuid().as_raw();
@@ -100,7 +100,7 @@ pub async fn run<P: Program>(
             wanted = signals.recv() => match wanted {
                 Some(Signal::Reload) => {
                     notifier.reloading();
-                    let status = reload(program.as_ref(), config_file.clone()).await;
+                    let status = reload(program.as_ref(), &options).await;
                     notifier.ready(&status);
                 }
                 Some(Signal::Stop(by)) => break by,
@@ -145,18 +145,18 @@ async fn drain(
 }
 
 /// Reads the configuration again; a bad one is refused and the old one stays in force.
-async fn reload<P: Program>(program: &P, config_file: Option<PathBuf>) -> String {
-    let Some(path) = config_file else {
+async fn reload<P: Program>(program: &P, options: &Options) -> String {
+    let Some(path) = &options.config_file else {
         info!("told to reload, but no configuration file is in use");
         return "nothing to reload: no configuration file is in use".to_owned();
     };
-    let loaded = config::load(&path).map_err(Problem::from);
+    let loaded = config::load(path).map_err(Problem::from);
     let taken = match loaded {
         Ok((config, warnings)) => {
             for warning in warnings {
                 warn!(%warning, "configuration");
             }
-            program.reload(config).await
+            program.reload(options.over(config)).await
         }
         Err(problem) => Err(problem),
     };
@@ -174,6 +174,19 @@ async fn reload<P: Program>(program: &P, config_file: Option<PathBuf>) -> String
             error!(path = %path.display(), %problem, "the new configuration is refused; the old one stays in force");
             format!("the new configuration is refused: {problem}")
         }
+    }
+}
+
+/// Descriptors that are needed beside callers' connections: the Hub's, the driver's, files.
+const OTHER_DESCRIPTORS: u64 = 64;
+
+/// At the cap of connections there must be descriptors left; said at the start, since later it looks like a fault of
+/// whatever could not be opened.
+fn warn_of_few_descriptors(limits: &Limits) {
+    let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let needed = (limits.connections as u64).saturating_add(OTHER_DESCRIPTORS);
+    if let Some(allowed) = allowed.filter(|allowed| *allowed < needed) {
+        warn!(allowed, needed, "fewer descriptors than socket.connections needs: raise LimitNOFILE= or `ulimit -n`");
     }
 }
 

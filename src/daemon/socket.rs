@@ -149,7 +149,7 @@ pub fn from_systemd(mut handed: ListenFd) -> Result<Option<Listening>, SocketErr
 pub fn bind(config: &SocketConfig, accounts: &Accounts) -> Result<Listening, SocketError> {
     let path = config.path.as_path();
     let system = |action, source| SocketError::System { action, path: path.to_owned(), source };
-    let parent = path.parent().unwrap_or(Path::new("/"));
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = match File::open(parent) {
         Ok(folder) => folder,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -6,14 +6,12 @@
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use hf_mem_probe::api::client::{Client, block_on};
-use hf_mem_probe::config::{Config, LogConfig};
-use hf_mem_probe::daemon::{Daemon, Notifier, listen, log, run, signals};
+use hf_mem_probe::daemon::{Options, boot};
 
-use super::double::{Double, roomy};
+use super::double::Double;
 
 /// The daemon's side; does nothing unless a socket was handed over.
 #[test]
@@ -22,17 +20,7 @@ fn child() {
     if std::env::var_os("LISTEN_FDS").is_none() {
         return;
     }
-    log::start(&LogConfig::default()).unwrap();
-    let listening = listen(&Config::default()).unwrap();
-    assert_eq!(listening.own_path(), None, "the socket was handed over");
-    let daemon = Daemon {
-        program: Arc::new(Double::default()),
-        metrics: Arc::default(),
-        limits: roomy(),
-        notifier: Notifier::from_environment(),
-        config_file: None,
-    };
-    let ended = block_on(async { run(daemon, listening, signals::of_process().unwrap()).await.unwrap() }).unwrap();
+    let ended = boot(&Options::default(), async |_parts| Ok(Double::default())).unwrap();
     assert_eq!(ended.by, "SIGTERM");
 }
 

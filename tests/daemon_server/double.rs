@@ -18,7 +18,7 @@ use hf_mem_probe::api::status::{
 };
 use hf_mem_probe::api::{Problem, Question, SCHEMA_VERSION};
 use hf_mem_probe::config::{Accounts, Config, SocketConfig};
-use hf_mem_probe::daemon::{Daemon, Ended, Notifier, Program, RunError, Signal, run, socket};
+use hf_mem_probe::daemon::{Daemon, Ended, Notifier, Options, Program, RunError, Signal, run, socket};
 use hf_mem_probe::devices::Snapshot;
 use hf_mem_probe::metrics::{HubOutcome, Metrics};
 use tempfile::TempDir;
@@ -205,6 +205,9 @@ impl Program for Double {
     }
 }
 
+/// Longer than anything here takes, shorter than any deadline that a test leaves alone.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// A daemon in a temporary folder.
 pub(crate) struct Running {
     pub(crate) folder: TempDir,
@@ -232,11 +235,12 @@ pub(crate) fn start_with(limits: Limits, watchdog: Option<Duration>, config_text
         path
     });
     let listening = socket::bind(&config, &Accounts::default()).unwrap();
+    let options = Options { config_file, ..Options::default() };
     let (signals, wanted) = mpsc::channel(4);
     let (tell, told) = mpsc::unbounded_channel();
     let notifier = Notifier::to(move |state| drop(tell.send(state.to_owned())), watchdog);
     let program = Arc::new(Double::default());
-    let daemon = Daemon { program: Arc::clone(&program), metrics: Arc::default(), limits, notifier, config_file };
+    let daemon = Daemon { program: Arc::clone(&program), metrics: Arc::default(), limits, notifier, options };
     let ended = tokio::spawn(run(daemon, listening, wanted));
     Running { folder, program, signals, told, ended }
 }
@@ -247,7 +251,7 @@ impl Running {
     }
 
     pub(crate) fn client(&self) -> Client {
-        Client::new(self.socket())
+        Client::new(self.socket()).deadline(PATIENCE)
     }
 
     pub(crate) async fn stop(self) -> Ended {
@@ -309,7 +313,7 @@ pub(crate) async fn raw(socket: &Path, bytes: &[u8]) -> Raw {
 /// Everything up to the end of the connection.
 pub(crate) async fn rest(stream: &mut UnixStream) -> String {
     let mut text = Vec::new();
-    let _reset = stream.read_to_end(&mut text).await;
+    let _reset = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut text)).await.unwrap();
     String::from_utf8(text).unwrap()
 }
 

@@ -85,6 +85,10 @@ async fn the_contract_and_the_figures_are_served() {
     ] {
         assert!(metrics.contains(line), "{line} in\n{metrics}");
     }
+    let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
+    let open = raw(&daemon.socket(), &request("GET", "/metrics", accept, "")).await;
+    assert!(open.headers.contains("content-type: application/openmetrics-text; version=1.0.0"), "{open:?}");
+    assert!(open.body.ends_with("# EOF\n") && !metrics.contains("# EOF"));
     let document = raw(&daemon.socket(), &request("GET", "/v1/openapi.json", "", "")).await;
     let document: serde_json::Value = serde_json::from_str(&document.body).unwrap();
     // The document names exactly the routes that answer.

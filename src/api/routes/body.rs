@@ -6,15 +6,35 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use crate::api::Problem;
 use crate::api::limits::Limits;
 use crate::api::problem::Reason;
 
+/// Until when one request must be answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadline {
+    at: Instant,
+    length: Duration,
+}
+
+impl Deadline {
+    /// From now on, `length`.
+    pub(super) fn after(length: Duration) -> Self {
+        Self { at: Instant::now() + length, length }
+    }
+
+    /// So much later.
+    pub(super) fn and(self, more: Duration) -> Self {
+        Self { at: self.at + more, length: self.length.saturating_add(more) }
+    }
+}
+
 /// The whole body, up to the cap.
-pub(super) async fn read(body: Body, limits: &Limits) -> Result<Bytes, Problem> {
+pub(super) async fn read(body: Body, limits: &Limits, deadline: Deadline) -> Result<Bytes, Problem> {
     let cap_bytes = limits.body_bytes;
-    within(limits.handler_deadline, "the request's body did not arrive", async move {
+    within(deadline, "the request's body did not arrive", async move {
         match Limited::new(body, cap_bytes).collect().await {
             Ok(collected) => Ok(collected.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => {
@@ -45,15 +65,15 @@ pub(super) fn parse_or_default<T: DeserializeOwned + Default>(body: &[u8]) -> Re
     if body.trim_ascii().is_empty() { Ok(T::default()) } else { parse(body) }
 }
 
-/// `work`, or a problem that says `what` when it takes longer than `deadline`.
+/// `work`, or a problem that says `what` when the deadline passes first.
 pub(super) async fn within<T>(
-    deadline: Duration,
+    deadline: Deadline,
     what: &str,
     work: impl Future<Output = Result<T, Problem>>,
 ) -> Result<T, Problem> {
-    tokio::time::timeout(deadline, work).await.unwrap_or_else(|_| {
-        let took = humantime::format_duration(deadline);
-        Err(Problem::new(Reason::Timeout, format!("{what} within {took}"))
+    tokio::time::timeout_at(deadline.at, work).await.unwrap_or_else(|_| {
+        let length = humantime::format_duration(deadline.length);
+        Err(Problem::new(Reason::Timeout, format!("{what} within {length}"))
             .hint("ask again: what was read so far is kept; socket.handler_deadline sets this limit"))
     })
 }

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::{Extension, Json};
 
 use super::App;
-use super::body::{parse, parse_or_default, read, within};
+use super::body::{Deadline, parse, parse_or_default, read, within};
 use super::failure::Failure;
 use super::questions::{NO_ANSWER, counted};
 use crate::api::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer};
@@ -22,7 +22,8 @@ pub(super) async fn create<S: Service>(
     Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Result<Json<Answer>, Failure> {
-    let request: LeaseRequest = parse(&read(body, &app.limits).await?)?;
+    let deadline = Deadline::after(app.limits.handler_deadline);
+    let request: LeaseRequest = parse(&read(body, &app.limits, deadline).await?)?;
     let wait = Duration::from_secs(request.wait_seconds);
     if wait > app.limits.max_wait {
         let most = app.limits.max_wait.as_secs();
@@ -30,8 +31,7 @@ pub(super) async fn create<S: Service>(
         return Err(Problem::new(Reason::Usage, detail).hint("leases.max_wait sets this limit").into());
     }
     // The wait comes on top: the deadline is for the work.
-    let deadline = app.limits.handler_deadline.saturating_add(wait);
-    let answer = within(deadline, NO_ANSWER, app.service.create_lease(caller, request)).await?;
+    let answer = within(deadline.and(wait), NO_ANSWER, app.service.create_lease(caller, request)).await?;
     Ok(counted(&app.metrics, answer))
 }
 
@@ -39,7 +39,8 @@ pub(super) async fn list<S: Service>(
     State(app): State<App<S>>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<LeasesAnswer>, Failure> {
-    Ok(Json(within(app.limits.handler_deadline, NO_ANSWER, app.service.leases(caller)).await?))
+    let deadline = Deadline::after(app.limits.handler_deadline);
+    Ok(Json(within(deadline, NO_ANSWER, app.service.leases(caller)).await?))
 }
 
 pub(super) async fn show<S: Service>(
@@ -47,8 +48,9 @@ pub(super) async fn show<S: Service>(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<LeaseAnswer>, Failure> {
+    let deadline = Deadline::after(app.limits.handler_deadline);
     let id = sound(id)?;
-    Ok(Json(within(app.limits.handler_deadline, NO_ANSWER, app.service.lease(caller, id)).await?))
+    Ok(Json(within(deadline, NO_ANSWER, app.service.lease(caller, id)).await?))
 }
 
 pub(super) async fn renew<S: Service>(
@@ -57,9 +59,10 @@ pub(super) async fn renew<S: Service>(
     Path(id): Path<String>,
     body: Body,
 ) -> Result<Json<LeaseAnswer>, Failure> {
+    let deadline = Deadline::after(app.limits.handler_deadline);
     let id = sound(id)?;
-    let request = parse_or_default(&read(body, &app.limits).await?)?;
-    Ok(Json(within(app.limits.handler_deadline, NO_ANSWER, app.service.renew_lease(caller, id, request)).await?))
+    let request = parse_or_default(&read(body, &app.limits, deadline).await?)?;
+    Ok(Json(within(deadline, NO_ANSWER, app.service.renew_lease(caller, id, request)).await?))
 }
 
 pub(super) async fn release<S: Service>(
@@ -67,8 +70,9 @@ pub(super) async fn release<S: Service>(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<LeaseAnswer>, Failure> {
+    let deadline = Deadline::after(app.limits.handler_deadline);
     let id = sound(id)?;
-    Ok(Json(within(app.limits.handler_deadline, NO_ANSWER, app.service.release_lease(caller, id)).await?))
+    Ok(Json(within(deadline, NO_ANSWER, app.service.release_lease(caller, id)).await?))
 }
 
 /// An id that could be one of ours; others are not looked up, printed or logged.

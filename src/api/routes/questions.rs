@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::App;
-use super::body::{parse, read, within};
+use super::body::{Deadline, parse, read, within};
 use super::failure::Failure;
 use crate::api::answer::{Answer, Verdict};
 use crate::api::limits::QUESTIONS;
@@ -37,11 +37,12 @@ pub(super) async fn fits<S: Service>(
     Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Result<Response, Failure> {
-    let body = read(body, &app.limits).await?;
+    let deadline = Deadline::after(app.limits.handler_deadline);
+    let body = read(body, &app.limits, deadline).await?;
     let several = serde_json::from_slice::<Form>(&body).is_ok_and(|form| form.questions.is_some());
     if !several {
         let question = parse(&body)?;
-        let answer = within(app.limits.handler_deadline, NO_ANSWER, app.service.fits(caller, question)).await?;
+        let answer = within(deadline, NO_ANSWER, app.service.fits(caller, question)).await?;
         return Ok(counted(&app.metrics, answer).into_response());
     }
     let Together { questions } = parse(&body)?;
@@ -49,7 +50,7 @@ pub(super) async fn fits<S: Service>(
         let detail = format!("`questions` holds {}; 1 to {QUESTIONS} are answered together", questions.len());
         return Err(Problem::new(Reason::Usage, detail).into());
     }
-    let answer = within(app.limits.handler_deadline, NO_ANSWER, app.service.fits_together(caller, questions)).await?;
+    let answer = within(deadline, NO_ANSWER, app.service.fits_together(caller, questions)).await?;
     for answer in &answer.answers {
         count(&app.metrics, answer);
     }
@@ -61,8 +62,9 @@ pub(super) async fn estimates<S: Service>(
     Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Result<Json<Answer>, Failure> {
-    let question = parse(&read(body, &app.limits).await?)?;
-    let answer = within(app.limits.handler_deadline, NO_ANSWER, app.service.estimate(caller, question)).await?;
+    let deadline = Deadline::after(app.limits.handler_deadline);
+    let question = parse(&read(body, &app.limits, deadline).await?)?;
+    let answer = within(deadline, NO_ANSWER, app.service.estimate(caller, question)).await?;
     Ok(counted(&app.metrics, answer))
 }
 

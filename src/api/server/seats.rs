@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::net::UnixStream;
-use tracing::warn;
+use tracing::debug;
 
 use crate::api::Problem;
 use crate::api::problem::Reason;
@@ -64,7 +64,8 @@ fn lock(held: &Mutex<HashMap<u32, usize>>) -> MutexGuard<'_, HashMap<u32, usize>
 
 /// Tells a caller above its share so, as far as that goes without waiting for it, and closes.
 pub(super) fn turn_away(stream: &UnixStream, uid: u32) {
-    warn!(uid, "a user holds the most connections that one user may; another was refused");
+    // Whoever does this does it often: the figure is for the operator, the line for whoever looks closer.
+    debug!(uid, "a user holds the most connections that one user may; another was refused");
     let problem = Problem::new(Reason::Busy, "this user holds as many connections as one user may")
         .hint("close some, or raise socket.connections_per_user in the daemon's configuration");
     let body = serde_json::to_string(&problem).unwrap_or_default();
