@@ -214,13 +214,24 @@ impl Simulation {
         self.random.pick(&modest).unwrap()
     }
 
+    /// A process that asks for itself: none whose parent holds leases of its own in the same tree. Of those the ledger
+    /// cannot always tell, once the parent is dead, for whom they took their memory.
+    fn holder(&mut self) -> ProcessIdentity {
+        loop {
+            let process = self.process();
+            if !self.nested.contains(&process) {
+                return process;
+            }
+        }
+    }
+
     fn ask(&mut self) {
         if self.random.one_in(2) {
             self.sample();
         }
         let again = self.random.pick(&self.keyed).filter(|_| self.random.one_in(5));
         let ask = again.unwrap_or_else(|| {
-            let holder = self.process();
+            let holder = self.holder();
             let mut ask = request(holder, &[]);
             for _ in 0..=self.random.below(3) {
                 let (uuid, total) = self.random.pick(&DEVICES).unwrap();
@@ -255,12 +266,6 @@ impl Simulation {
 
     /// Whether the asker was told yes.
     fn grant(&mut self, ask: &GrantRequest) -> bool {
-        // A child that asks for itself may hold memory that its parent's lease has paid for, and the parent may have died
-        // unnoticed: only a fresh reading tells. (The daemon reads afresh for every lease.)
-        let child = ask.holder.process.is_some_and(|process| self.nested.contains(&process));
-        if child {
-            self.sample();
-        }
         let holder = ask.holder.process.unwrap_or(ProcessIdentity { pid: 0, start_ticks: 0 });
         if ask.holder.process.is_some() && !self.host.is_alive(&holder) {
             return false; // The daemon looks at the holder before it asks the ledger.
@@ -463,7 +468,9 @@ impl Simulation {
         let Some(id) = self.live_lease() else { return };
         let holder = self.truths[&id].holder;
         let related = self.nested.contains(&holder) || self.parents.values().any(|parent| *parent == holder);
-        let leases = self.truths.values().filter(|truth| truth.holder == holder).count();
+        // The ledger's own count: it may know of one that its asker was never told of.
+        let ledger = self.keeper.ledger();
+        let leases = ledger.live().chain(ledger.ended()).filter(|lease| lease.holder.process == Some(holder)).count();
         if self.truths[&id].by_name || related || leases > 1 || !self.host.is_alive(&holder) {
             return;
         }
