@@ -2,6 +2,8 @@
 //! all, crash, expire and come back with another's pid; disks that fill up; daemons killed at any instant. What the ledger
 //! believes is compared with what is true after every event: over-commit 0, lost leases 0, leaked leases 0.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test's own schedule")]
+
 mod leases_host;
 
 use std::cell::RefCell;
