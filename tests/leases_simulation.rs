@@ -254,14 +254,13 @@ impl Simulation {
             }
             ask
         });
-        if !self.queue.may_pass(ask.devices.keys().map(String::as_str)) || !self.grant(&ask) {
-            if self.random.one_in(6) {
-                let candidates: BTreeSet<_> = ask.devices.keys().cloned().collect();
-                let now = self.host.now().boottime;
-                let patience = Duration::from_millis(self.random.below(60_000));
-                if let Ok(ticket) = self.queue.join(1000, Some(candidates), now.after(patience), now) {
-                    self.waiting.insert(ticket, ask);
-                }
+        if (!self.queue.may_pass(ask.devices.keys().map(String::as_str)) || !self.grant(&ask)) && self.random.one_in(6)
+        {
+            let candidates: BTreeSet<_> = ask.devices.keys().cloned().collect();
+            let now = self.host.now().boottime;
+            let patience = Duration::from_millis(self.random.below(60_000));
+            if let Ok(ticket) = self.queue.join(1000, Some(candidates), now.after(patience), now) {
+                self.waiting.insert(ticket, ask);
             }
         }
     }
