@@ -127,6 +127,7 @@ pub fn visible(leases: &[&Lease], uuid: &str, reading: &Reading<'_>) -> BTreeMap
         if listed_again(device, place, process) {
             continue;
         }
+        let first = pairs.len();
         for lease in leases {
             if lease.seen_by(reading.taken_at)
                 && let Some(distance) = nearness(&lease.holder, Some(lease), process, reading.ancestry)
@@ -134,6 +135,15 @@ pub fn visible(leases: &[&Lease], uuid: &str, reading: &Reading<'_>) -> BTreeMap
             {
                 let order = (lease.is_live(), distance, lease.serial, place);
                 pairs.push((order, used, baseline, *lease));
+            }
+        }
+        // Which of its leases a process freed memory of, and for which it took some, is not to be seen. As long as all of
+        // them live only their sum counts; of one that has ended the most is assumed, so that no other seems served by it.
+        let here = pairs.get_mut(first..).unwrap_or_default();
+        let lowest = here.iter().map(|(_, _, baseline, _)| *baseline).min().unwrap_or(Bytes::ZERO);
+        for (_, _, baseline, lease) in here {
+            if !lease.is_live() {
+                *baseline = lowest;
             }
         }
     }

@@ -172,6 +172,7 @@ mod tests {
     const NOW: Boottime = Boottime::from_millis(1_000);
     const LATER: Boottime = Boottime::from_millis(60_000);
 
+    #[expect(clippy::unnecessary_wraps, reason = "as `join` takes it")]
     fn on(devices: &[&str]) -> Option<BTreeSet<String>> {
         Some(devices.iter().map(|&device| device.to_owned()).collect())
     }

@@ -1,5 +1,6 @@
 //! A made-up host: a clock, processes, and devices that are read when the test says so.
 
+#![allow(clippy::unwrap_used, reason = "a test's own host")]
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::collections::BTreeMap;
