@@ -60,6 +60,16 @@ fn a_growing_cache_holds_one_layer_twice() {
 }
 
 #[test]
+fn sliding_layers_drop_what_falls_out_of_the_window() {
+    let mistral = json!({"model_type": "mistral", "torch_dtype": "bfloat16"});
+    let model = model(&mistral, Inventory::default());
+    let prepared = prepare(&Transformers, &model, tokens(8192), (None, NONE)).unwrap();
+    let cache = sum(&components(prepared.as_ref(), &Split::single(32), 0), ComponentName::KvCache);
+    assert_eq!(cache.low, Bytes::new(32 * 4095 * 8 * 256 * 2));
+    assert_eq!(prepared.kv_bytes_per_token(), Bytes::ZERO);
+}
+
+#[test]
 fn version_4_expands_latents_71_times() {
     let model = model(&json!({"model_type": "deepseek_v3", "torch_dtype": "bfloat16"}), Inventory::default());
     let per_token = |version| {

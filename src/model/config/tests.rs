@@ -270,6 +270,7 @@ fn stored_projections_contradict_a_wrong_configuration() {
     architecture(&qwen3(), None, &plain_layers(4, 1024, &[])).unwrap();
     let error = architecture(&qwen3(), None, &plain_layers(4, 512, &[])).unwrap_err().to_string();
     assert_eq!(error, "num_key_value_heads x head_dim = 1024: layer 0 stores a k_proj of 512 rows");
+    architecture(&qwen3(), None, &plain_layers(4, 2048, &[])).unwrap_err();
     let error = architecture(&qwen3(), None, &plain_layers(6, 1024, &[])).unwrap_err().to_string();
     assert_eq!(error, "num_hidden_layers = 4: the files hold 6 layers");
     architecture(&qwen3(), None, &plain_layers(3, 1024, &[])).unwrap_err();
