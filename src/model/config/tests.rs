@@ -155,6 +155,15 @@ fn deepseek_v4_reads_a_ratio_for_each_layer() {
 }
 
 #[test]
+fn an_unknown_switch_of_the_indexer_is_named() {
+    let mut config =
+        json!({"model_type": "deepseek_v3", "index_head_dim": 128, "index_n_heads": 64, "index_topk": 2048});
+    read(&config).unwrap();
+    config["index_kpool_size"] = json!(4);
+    assert!(read(&config).unwrap_err().to_string().contains("index_kpool_size = 4"));
+}
+
+#[test]
 fn rope_tables_have_the_lengths_that_engines_compute() {
     let table = |config: &Value| read(config).unwrap().rope;
     // vLLM: 131072 x 128 x 2 B = 33,554,432 B for Llama-3.1-8B whatever max_model_len is.
