@@ -143,6 +143,18 @@ fn the_launch_line_gives_each_device_its_share() {
 }
 
 #[test]
+fn packed_weights_may_end_unpacked() {
+    let mut config = qwen3();
+    config["quantization_config"] = json!({"quant_method": "mxfp4"});
+    let packed = inventory(&[("", "model.layers.0.mlp.experts.w_blocks", Dtype::U8, &[4, 8, 2, 16])]);
+    let model = model(&config, packed);
+    let prepared = prepare(&Transformers, &model, tokens(1), (None, NONE)).unwrap();
+    let weights = sum(&components(prepared.as_ref(), &Split::single(4), 0), ComponentName::Weights);
+    assert_eq!((weights.likely, weights.high), (Bytes::new(1024), Bytes::new(4096)));
+    assert!(prepared.assumptions().iter().any(|line| line.contains("kernels package")));
+}
+
+#[test]
 fn what_transformers_cannot_load_is_refused() {
     let refused = |config: &Value| {
         let model = model(config, Inventory::default());
