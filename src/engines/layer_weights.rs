@@ -120,7 +120,7 @@ mod tests {
         let inventory = builder.finish();
         let weights = LayerWeights::new(&inventory, 4);
         let stages = [0..1, 1..4];
-        let each = |class: &Class| class.bytes_each;
+        let each = |class: &TensorClass| class.bytes_each;
         assert_eq!(weights.stage(&stages, 0, each), Bytes::new(1000 + 150 + 100));
         // The fifth layer is a prediction layer and stays with the last.
         assert_eq!(weights.stage(&stages, 1, each), Bytes::new(400 + 10 + 1000));

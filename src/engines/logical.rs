@@ -93,7 +93,7 @@ fn held(mixer: &Mixer, tokens: u64, element: CacheElement) -> Bytes {
             None => element.times(latent_elements(latent, tokens)) + indexed(latent.indexer.as_ref(), tokens),
             Some(ratio) => {
                 let window = tokens.min(latent.window.unwrap_or(tokens));
-                let states = if ratio == 0 { 0 } else { tokens / ratio };
+                let states = tokens.checked_div(ratio).unwrap_or(0);
                 let kept = element.times(latent_elements(latent, window.saturating_add(states)));
                 kept + indexed(latent.indexer.as_ref(), states)
             }

@@ -11,6 +11,8 @@ pub mod logical;
 mod options;
 pub mod profile;
 pub mod reference;
+#[cfg(test)]
+mod sample;
 pub mod sglang;
 pub mod shared;
 pub mod transformers;

@@ -86,6 +86,9 @@ impl<'a> Prepare<'a> {
                 CONTEXT_WITHOUT_KEYS
             }
         };
+        if let Some(longest) = longest.filter(|longest| context > *longest) {
+            assumptions.push(format!("{context} tokens are more than the {longest} that the model is configured for"));
+        }
         assumptions.push("no engine: weights as stored and the logical cache, without any overhead".to_owned());
         Ok(Self {
             model,

@@ -6,7 +6,7 @@ use super::super::EngineError;
 use super::NAME;
 use super::settings::Settings;
 use crate::bytes::Bytes;
-use crate::model::{Model, PipelineComponent, TensorClass};
+use crate::model::{Dtype, Model, PipelineComponent, TensorClass};
 
 /// What a part does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,8 +113,7 @@ impl Pipeline {
         let xl = denoiser.is_some_and(|part| {
             part.config.as_ref().is_some_and(|config| config.get("addition_embed_type").is_some_and(Value::is_string))
         });
-        let upcasts_vae =
-            xl && vae.is_some_and(|vae| vae.flag("force_upcast")) && settings.dtype == crate::model::Dtype::F16;
+        let upcasts_vae = xl && vae.is_some_and(|vae| vae.flag("force_upcast")) && settings.dtype == Dtype::F16;
         Ok(Self {
             width: settings.width.unwrap_or(side),
             height: settings.height.unwrap_or(side),
@@ -131,6 +130,10 @@ impl Pipeline {
 fn part(model: &Model, component: &PipelineComponent, settings: &Settings) -> Part {
     let classes = || model.inventory.classes.iter().filter(|class| *class.component == *component.name);
     let resident = |class: &TensorClass| match class.dtype() {
+        // T5 keeps its output projections in 32 bits when it is loaded in 16-bit floats (`_keep_in_fp32_modules`).
+        Some(dtype) if dtype.is_float() && settings.dtype == Dtype::F16 && class.pattern.ends_with(".wo.weight") => {
+            Bytes::new(class.elements_each()) * 4
+        }
         Some(dtype) if dtype.is_float() => Bytes::new(class.elements_each()) * settings.element_bytes(),
         _ => class.bytes_each,
     };

@@ -17,6 +17,7 @@ const KNOWN: &[&str] =
 
 /// Everything that enters the figures.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a parameter of the library, by itself")]
 pub(super) struct Settings {
     /// `5.23` or `4`.
     pub(super) profile: &'static str,
@@ -58,12 +59,12 @@ impl Settings {
             .unwrap_or("sdpa");
         let static_cache =
             options.choice("cache_implementation", &["dynamic", "static"])?.is_some_and(|cache| cache == "static");
-        if let Some(name) = case.asked.kv_cache_dtype.as_deref().filter(|name| *name != "auto") {
-            if named(name)? != dtype {
-                let why = "the cache is kept in the model's dtype; quantised caches are not covered";
-                let (name, value) = ("kv_cache_dtype".to_owned(), name.to_owned());
-                return Err(EngineError::BadParameter { engine: NAME, name, value, why: why.to_owned() });
-            }
+        if let Some(name) = case.asked.kv_cache_dtype.as_deref().filter(|name| *name != "auto")
+            && COMPUTE.iter().find(|(known, _)| *known == name).map(|(_, dtype)| *dtype) != Some(dtype)
+        {
+            let why = "the cache is kept in the model's dtype; quantised caches are not covered";
+            let (name, value) = ("kv_cache_dtype".to_owned(), name.to_owned());
+            return Err(EngineError::BadParameter { engine: NAME, name, value, why: why.to_owned() });
         }
         let context = match (case.asked.context, architecture.max_context) {
             (Some(AskedContext::Tokens(tokens)), _) => tokens,
@@ -73,6 +74,9 @@ impl Settings {
                 2048
             }
         };
+        if let Some(longest) = architecture.max_context.filter(|longest| context > *longest) {
+            assumptions.push(format!("{context} tokens are more than the {longest} that the model is configured for"));
+        }
         let encodes = architecture.task == Task::Encode;
         if !encodes {
             assumptions.push("the whole context is taken to be prompt, prefilled in one step".to_owned());

@@ -35,7 +35,7 @@ pub(super) fn listed(fields: &Fields<'_>) -> Result<Vec<Mixed>, Unsupported> {
                 let why = format!("{heads} query heads do not divide by it");
                 return Err(contradiction("block_configs.attention.n_heads_in_group", &group.into(), why));
             }
-            Heads { heads, kv_heads: heads / group, key_dim: dim, value_dim: dim }.mixer(Span::Full)
+            Heads { query: heads, kv: heads / group, key_dim: dim, value_dim: dim }.mixer(Span::Full)
         };
         let ffn = block.inside(block.object("ffn")?.ok_or_else(|| block.missing("block_configs.ffn"))?);
         let feed_forward = if ffn.flag("no_op")? == Some(true) {
@@ -66,12 +66,12 @@ pub(super) fn mimo_v2(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     if pattern.len() != layers {
         return Err(fields.length("hybrid_layer_pattern", pattern.len(), layers));
     }
-    let heads = fields.size(&["swa_num_attention_heads"])?.unwrap_or(full.heads);
-    let kv_heads = fields.size(&["swa_num_key_value_heads"])?.unwrap_or(full.kv_heads);
+    let heads = fields.size(&["swa_num_attention_heads"])?.unwrap_or(full.query);
+    let kv_heads = fields.size(&["swa_num_key_value_heads"])?.unwrap_or(full.kv);
     heads::divides(fields, heads, kv_heads)?;
     let key_dim = fields.size(&["swa_head_dim"])?.unwrap_or(full.key_dim);
     let value_dim = fields.size(&["swa_v_head_dim"])?.unwrap_or(full.value_dim);
-    let sliding = Heads { heads, kv_heads, key_dim, value_dim };
+    let sliding = Heads { query: heads, kv: kv_heads, key_dim, value_dim };
     let window = fields.size(&["sliding_window_size", "sliding_window"])?;
     let one = |(layer, slides): (usize, &u64)| match slides {
         0 => Ok(full.mixer(Span::Full)),
@@ -96,11 +96,11 @@ pub(super) fn step(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
         None => full,
         Some(other) => {
             let other = fields.inside(other);
-            let heads = other.size(heads::HEADS)?.unwrap_or(full.heads);
-            let kv_heads = other.size(heads::KV_HEADS)?.unwrap_or(full.kv_heads);
+            let heads = other.size(heads::HEADS)?.unwrap_or(full.query);
+            let kv_heads = other.size(heads::KV_HEADS)?.unwrap_or(full.kv);
             heads::divides(&other, heads, kv_heads)?;
             let dim = other.size(heads::HEAD_DIM)?.unwrap_or(full.key_dim);
-            Heads { heads, kv_heads, key_dim: dim, value_dim: dim }
+            Heads { query: heads, kv: kv_heads, key_dim: dim, value_dim: dim }
         }
     };
     let one = |(layer, word): (usize, &&str)| {

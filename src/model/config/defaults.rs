@@ -131,6 +131,12 @@ const ROWS: &[(&[&str], Defaults)] = &[
     (&["cohere"], sizes!(8192 22528 40 64 256_000 "max_position_embeddings" 8192)),
     (&["cohere2"], sizes!(8192 22528 40 64 256_000 "sliding_window" 4096 "max_position_embeddings" 8192)),
     (
+        &["deepseek_v2"],
+        sizes!(4096 11008 30 32 102_400 "num_key_value_heads" 32 "moe_intermediate_size" 1407 "kv_lora_rank" 512
+            "q_lora_rank" 1536 "qk_rope_head_dim" 64 "v_head_dim" 128 "qk_nope_head_dim" 128
+            "max_position_embeddings" 2048),
+    ),
+    (
         &["deepseek_v3"],
         sizes!(7168 18432 61 128 129_280 "num_key_value_heads" 128 "moe_intermediate_size" 2048 "n_shared_experts" 1
             "n_routed_experts" 256 "kv_lora_rank" 512 "q_lora_rank" 1536 "qk_rope_head_dim" 64 "v_head_dim" 128

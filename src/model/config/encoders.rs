@@ -20,7 +20,7 @@ pub(super) fn encoder_decoder(fields: &Fields<'_>) -> Result<(Vec<Mixed>, Encode
     };
     let heads = fields.need(&["decoder_attention_heads", "num_heads", "num_attention_heads"])?;
     let dim = heads::head_dim(fields, heads)?;
-    let heads = Heads { heads, kv_heads: heads, key_dim: dim, value_dim: dim };
+    let heads = Heads { query: heads, kv: heads, key_dim: dim, value_dim: dim };
     // Whisper states its frames; the others encode as many tokens as they have positions.
     let max_tokens = fields.size(&["max_source_positions", "max_position_embeddings", "n_positions"])?.unwrap_or(512);
     let mixer: Mixer = heads.mixer(Span::Full);

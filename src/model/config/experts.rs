@@ -91,7 +91,9 @@ pub(super) fn intermediate(fields: &Fields<'_>) -> Result<u64, Unsupported> {
     if let Some(width) = first_number(fields, INTERMEDIATE)?.filter(|width| *width > 0) {
         return Ok(width);
     }
-    Ok(fields.size(&["hidden_dim", "ffn_embed_dim"])?.unwrap_or(fields.need(HIDDEN)?.saturating_mul(4)))
+    Ok(fields
+        .size(&["hidden_dim", "ffn_embed_dim", "decoder_ffn_dim"])?
+        .unwrap_or(fields.need(HIDDEN)?.saturating_mul(4)))
 }
 
 /// What follows the mixer in each of `layers` layers.
@@ -140,8 +142,20 @@ fn sparse(fields: &Fields<'_>, layers: usize) -> Result<Vec<bool>, Unsupported> 
         let offset = fields.count(&["expert_layer_offset"])?.unwrap_or(0);
         return Ok(all.map(|layer| layer % period == offset).collect());
     }
-    if let Some(start) = fields.count(&["moe_layer_start_index"])? {
-        let end = fields.count(&["moe_layer_end_index"]).unwrap_or(None).unwrap_or(u64::MAX);
+    // ERNIE's multimodal models give text and vision experts a range each: the union has experts.
+    let bound = |key: &str, last: bool| -> Result<Option<u64>, Unsupported> {
+        if is_list(fields, key) {
+            let bounds = fields.numbers(key)?.unwrap_or_default();
+            return Ok(if last { bounds.into_iter().max() } else { bounds.into_iter().min() });
+        }
+        // The last layer may be given as -1.
+        if fields.value(key).and_then(serde_json::Value::as_i64) == Some(-1) {
+            return Ok(None);
+        }
+        fields.count(&[key])
+    };
+    if let Some(start) = bound("moe_layer_start_index", false)? {
+        let end = bound("moe_layer_end_index", true)?.unwrap_or(u64::MAX);
         let interval = fields.size(&["moe_layer_interval"])?.unwrap_or(1);
         return Ok(all.map(|layer| layer >= start && layer <= end && (layer + 1).is_multiple_of(interval)).collect());
     }

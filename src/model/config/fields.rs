@@ -153,7 +153,7 @@ impl<'a> Fields<'a> {
         Unsupported::Contradiction {
             key: key.to_owned(),
             value: format!("a list of {length}"),
-            why: format!("the model has {layers} layers"),
+            why: format!("{} has {layers} layers", self.class),
         }
     }
 }

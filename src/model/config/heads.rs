@@ -28,8 +28,8 @@ pub(super) const VOCABULARY: &[&str] = &["vocab_size", "padded_vocab_size", "n_v
 /// Heads of one attention layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Heads {
-    pub(super) heads: u64,
-    pub(super) kv_heads: u64,
+    pub(super) query: u64,
+    pub(super) kv: u64,
     pub(super) key_dim: u64,
     pub(super) value_dim: u64,
 }
@@ -41,8 +41,9 @@ pub(super) fn heads(fields: &Fields<'_>) -> Result<Heads, Unsupported> {
     divides(fields, heads, kv_heads)?;
     let key_dim = head_dim(fields, heads)?;
     // `v_head_dim` without a latent cache: MiMo-V2 and its kin.
-    let value_dim = fields.size(&["v_head_dim"])?.unwrap_or(key_dim);
-    Ok(Heads { heads, kv_heads, key_dim, value_dim })
+    // DeepSeek-VL2 writes 0 for "not latent".
+    let value_dim = fields.count(&["v_head_dim"])?.filter(|dim| *dim > 0).unwrap_or(key_dim);
+    Ok(Heads { query: heads, kv: kv_heads, key_dim, value_dim })
 }
 
 /// d: never h / H where a key says otherwise.
@@ -60,10 +61,10 @@ pub(super) fn head_dim(fields: &Fields<'_>, heads: u64) -> Result<u64, Unsupport
 
 fn kv_heads(fields: &Fields<'_>, heads: u64) -> Result<u64, Unsupported> {
     // DBRX and MPT keep it in an object of its own.
-    if let Some(attention) = fields.object("attn_config")? {
-        if let Some(kv_heads) = fields.inside(attention).size(&["kv_n_heads"])? {
-            return Ok(kv_heads);
-        }
+    if let Some(attention) = fields.object("attn_config")?
+        && let Some(kv_heads) = fields.inside(attention).size(&["kv_n_heads"])?
+    {
+        return Ok(kv_heads);
     }
     match fields.model_type {
         // transformers `FalconConfig`, `FalconAttention`: the key counts only in the new decoder architecture.

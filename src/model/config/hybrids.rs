@@ -97,7 +97,7 @@ pub(super) fn zamba(fields: &Fields<'_>, generation: u8) -> Result<Vec<Mixed>, U
         Some(dim) => dim,
         None => (2 * fields.need(HIDDEN)?) / heads,
     };
-    let attention = Heads { heads, kv_heads, key_dim: dim, value_dim: dim }.mixer(Span::Full);
+    let attention = Heads { query: heads, kv: kv_heads, key_dim: dim, value_dim: dim }.mixer(Span::Full);
     let one = |hybrid: bool| Mixed {
         mixer: Mixer::Recurrent(state.clone()),
         beside: hybrid.then(|| attention.clone()),

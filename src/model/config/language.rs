@@ -28,9 +28,9 @@ pub(super) fn locate(root: &Object) -> Result<(Fields<'_>, &str), Unsupported> {
     if let Some(nested) = nested(root) {
         let own_type = nested.get("model_type").and_then(Value::as_str);
         let inner = own_type.or_else(|| families::inside_wrapper(root_type)).unwrap_or(root_type);
-        let states = heads::HEADS.iter().any(|key| nested.get(*key).is_some_and(|value| !value.is_null()));
+        let has_heads = heads::HEADS.iter().any(|key| nested.get(*key).is_some_and(|value| !value.is_null()));
         let at_root = heads::HEADS.iter().any(|key| root.get(*key).is_some_and(|value| !value.is_null()));
-        if states || (!at_root && families::find(inner).is_some()) {
+        if has_heads || (!at_root && families::find(inner).is_some()) {
             fields.own = nested;
             fields.model_type = inner;
         }

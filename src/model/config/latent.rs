@@ -6,18 +6,21 @@
 use super::super::architecture::{Indexer, LatentAttention, Mixer, Span, Unsupported};
 use super::fields::Fields;
 use super::heads::{self, Heads};
-use super::layers::{Mixed, count};
+use super::layers::{Mixed, bounded, count};
 
 /// Latent attention in each layer, or plain attention where `kv_lora_rank` is null.
 pub(super) fn latent(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     let layers = count(fields)?;
-    let Some(attention) = attention(fields)? else {
-        return Ok(vec![heads::heads(fields)?.mixer(Span::Full); layers]);
+    // DeepSeek-VL2 and DeepSeek-OCR switch it off.
+    let latent = if fields.flag("use_mla")? == Some(false) { None } else { attention(fields)? };
+    let Some(attention) = latent else {
+        let heads = heads::heads(&Fields { defaults: &[], ..*fields })?;
+        return Ok(vec![heads.mixer(Span::Full); layers]);
     };
     if fields.model_type == "minicpm3" {
         // Not in vLLM's list: it caches expanded heads, V padded to K's size (vLLM `models/minicpm3.py`).
         let dim = attention.nope_dim.saturating_add(attention.rope_dim);
-        let heads = Heads { heads: attention.heads, kv_heads: attention.heads, key_dim: dim, value_dim: dim };
+        let heads = Heads { query: attention.heads, kv: attention.heads, key_dim: dim, value_dim: dim };
         return Ok(vec![heads.mixer(Span::Full); layers]);
     }
     let Some(kinds) = fields.words("indexer_types")? else { return Ok(vec![Mixer::Latent(attention); layers]) };
@@ -59,7 +62,7 @@ pub(super) fn attention(fields: &Fields<'_>) -> Result<Option<LatentAttention>, 
 pub(super) fn double(fields: &Fields<'_>) -> Result<Vec<Mixed>, Unsupported> {
     let attention = attention(fields)?.ok_or_else(|| fields.missing("kv_lora_rank"))?;
     let mixer = Mixer::Latent(attention);
-    Ok(vec![Mixed { mixer: mixer.clone(), beside: Some(mixer), feed_forward: None }; count(fields)?])
+    Ok(vec![Mixed { mixer: mixer.clone(), beside: Some(mixer), feed_forward: None }; bounded(fields, &["num_layers"])?])
 }
 
 /// DeepSeek V4: one latent head of `head_dim`; each layer compresses by 4 or 128 or keeps only its window (0).

@@ -24,7 +24,7 @@ impl From<Mixer> for Mixed {
 impl Heads {
     /// An attention layer with these heads.
     pub(super) fn mixer(self, span: Span) -> Mixer {
-        let Self { heads, kv_heads, key_dim, value_dim } = self;
+        let Self { query: heads, kv: kv_heads, key_dim, value_dim } = self;
         Mixer::Attention(Attention { heads, kv_heads, key_dim, value_dim, span, shares_cache: false })
     }
 }
@@ -95,12 +95,17 @@ fn attention(fields: &Fields<'_>, rule: Spans) -> Result<Vec<Mixed>, Unsupported
     if shared > 0 && own == 0 {
         return Err(fields.length("num_kv_shared_layers", layers, layers));
     }
+    // Hunyuan-Large: only each n-th layer has keys and values of its own (`use_cla`, `cla_share_factor`).
+    let every = match fields.flag("use_cla")? {
+        Some(true) => usize::try_from(fields.need(&["cla_share_factor"])?).unwrap_or(usize::MAX),
+        _ => 1,
+    };
     let global = global_heads(fields)?;
     let mixers = spans.into_iter().zip(heads).enumerate().map(|(layer, (span, heads))| {
         let heads = if span == Span::Full { global.unwrap_or(heads) } else { heads };
         let mut mixer = heads.mixer(span);
         if let Mixer::Attention(attention) = &mut mixer {
-            attention.shares_cache = layer >= own;
+            attention.shares_cache = layer >= own || layer % every != 0;
         }
         Mixed::from(mixer)
     });
@@ -122,11 +127,11 @@ fn global_heads(fields: &Fields<'_>) -> Result<Option<Heads>, Unsupported> {
     let Some(dim) = fields.size(&["global_head_dim"])? else { return Ok(None) };
     let local = heads::heads(fields)?;
     let kv_heads = match fields.flag("attention_k_eq_v")? {
-        Some(true) => fields.size(&["num_global_key_value_heads"])?.unwrap_or(local.kv_heads),
-        _ => local.kv_heads,
+        Some(true) => fields.size(&["num_global_key_value_heads"])?.unwrap_or(local.kv),
+        _ => local.kv,
     };
-    heads::divides(fields, local.heads, kv_heads)?;
-    Ok(Some(Heads { kv_heads, key_dim: dim, value_dim: dim, ..local }))
+    heads::divides(fields, local.query, kv_heads)?;
+    Ok(Some(Heads { kv: kv_heads, key_dim: dim, value_dim: dim, ..local }))
 }
 
 /// Heads of each layer: alike, or by per-layer lists (OpenELM's `num_query_heads` and `num_kv_heads`, DeciLM's
@@ -157,7 +162,7 @@ fn per_layer(fields: &Fields<'_>, layers: usize) -> Result<Vec<Heads>, Unsupport
         };
         heads::divides(fields, heads, kv_heads)?;
         let dim = heads::head_dim(fields, heads)?;
-        Ok(Heads { heads, kv_heads, key_dim: dim, value_dim: dim })
+        Ok(Heads { query: heads, kv: kv_heads, key_dim: dim, value_dim: dim })
     };
     (0..layers).map(one).collect()
 }

@@ -47,12 +47,11 @@ pub fn architecture(
         config.as_object().ok_or_else(|| fields::contradiction("config.json", config, "an object is expected"))?;
     let (fields, root_model_type) = language::locate(root)?;
     let proven;
-    let family = match families::find(fields.model_type) {
-        Some(family) => family,
-        None => {
-            proven = proof::unknown(&fields, tensors)?;
-            &proven
-        }
+    let family = if let Some(family) = families::find(fields.model_type) {
+        family
+    } else {
+        proven = proof::unknown(&fields, tensors)?;
+        &proven
     };
     let (mixed, encoder) = match family.kind {
         Kind::Encoder => (encoders::encoder(&fields)?, None),
@@ -92,7 +91,8 @@ pub fn architecture(
         quantization: quantization::quantization(&fields, quantization)?,
         notes: notes(&fields)?,
     };
-    architecture.mtp_layers = architecture.mtp_layers.max(proof::mtp_layers(tensors));
+    let stored = proof::mtp_layers(tensors).max(proof::stored_behind(tensors, architecture.layer_count()));
+    architecture.mtp_layers = architecture.mtp_layers.max(stored);
     proof::check(&architecture, tensors)?;
     Ok(architecture)
 }

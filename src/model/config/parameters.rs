@@ -5,19 +5,18 @@ use super::super::quantization::Quantization;
 use super::super::tensors::{Inventory, TensorClass};
 use crate::bytes::Bytes;
 
-/// The number of weights, as the Hub counts them for unpacked checkpoints: the sum of elements.
+/// The number of weights, as the Hub counts them: the sum of elements, without the scales, zero points and indices of a
+/// quantised checkpoint.
 ///
-/// Packed checkpoints (GPTQ, AWQ and MLX in 32-bit words; bitsandbytes, MXFP4 and NVFP4 in bytes) are unpacked, and then
-/// their scales, zero points and indices count for nothing. `None` where a packing is not understood.
+/// Packed weights (GPTQ, AWQ and MLX in 32-bit words; bitsandbytes, MXFP4 and NVFP4 in bytes) are unpacked. `None` where
+/// a packing is not understood, or nothing is stored.
 pub fn logical_parameters(inventory: &Inventory, quantization: Option<&Quantization>) -> Option<u64> {
-    let packed = inventory.classes.iter().any(|class| packing(class, inventory, quantization) != Packing::None);
-    if !packed {
-        let elements = inventory.elements();
-        return (elements < u64::MAX).then_some(elements);
+    if inventory.classes.is_empty() {
+        return None;
     }
     let mut sum: u64 = 0;
     for class in &inventory.classes {
-        if is_metadata(&class.pattern, quantization) {
+        if quantization.is_some() && is_metadata(&class.pattern, quantization) {
             continue;
         }
         let elements = class.elements_each().checked_mul(class.count)?;
@@ -112,7 +111,7 @@ fn is_metadata(pattern: &str, quantization: Option<&Quantization>) -> bool {
         || pattern.contains(".quant_state.")
         || (mlx && pattern.ends_with(".biases"))
         || (quantization.is_some()
-            && pattern.ends_with(".scale")
+            && pattern.split('.').next_back() == Some("scale")
             && !pattern.contains("norm")
             && !pattern.contains("router"))
 }
@@ -173,7 +172,7 @@ mod tests {
         let mxfp4 = inventory(&[("e.w_blocks", Dtype::U8, &[2, 8, 3, 16]), ("e.w_scales", Dtype::U8, &[2, 8, 3])]);
         assert_eq!(logical_parameters(&mxfp4, Some(&quantized("mxfp4", 4))), Some(2 * 8 * 96));
         let fp8 = inventory(&[("a.weight", Dtype::F8E4M3, &[8, 8]), ("a.weight_scale_inv", Dtype::F32, &[1, 1])]);
-        assert_eq!(logical_parameters(&fp8, Some(&quantized("fp8", 8))), Some(65));
+        assert_eq!(logical_parameters(&fp8, Some(&quantized("fp8", 8))), Some(64));
     }
 
     #[test]

@@ -65,7 +65,30 @@ pub(super) fn check(architecture: &Architecture, tensors: &Inventory) -> Result<
             }
         }
     }
+    check_experts(architecture, tensors)?;
     check_layers(architecture, tensors)
+}
+
+/// No layer stores more experts than are configured; stacked experts are exactly as many.
+fn check_experts(architecture: &Architecture, tensors: &Inventory) -> Result<(), Unsupported> {
+    let Some(experts) = architecture.experts else { return Ok(()) };
+    let contradiction = |stored: u64| Unsupported::Contradiction {
+        key: "num_experts".to_owned(),
+        value: experts.count.to_string(),
+        why: format!("a layer stores {stored} experts"),
+    };
+    for class in tensors.classes.iter().filter(|class| is_decoder(class)) {
+        let Some((_, rest)) = class.pattern.split_once(".experts.") else { continue };
+        let stored = match (rest.strip_prefix("*."), class.shape.len()) {
+            (Some(_), _) => class.layers.iter().map(|run| run.each).max().filter(|each| *each > experts.count),
+            (None, 3..) => class.shape.first().copied().filter(|stacked| *stacked != experts.count),
+            _ => None,
+        };
+        if let Some(stored) = stored {
+            return Err(contradiction(stored));
+        }
+    }
+    Ok(())
 }
 
 /// Every configured layer is stored, and none beyond the prediction layers.
@@ -73,7 +96,7 @@ fn check_layers(architecture: &Architecture, tensors: &Inventory) -> Result<(), 
     let decoder = tensors.classes.iter().filter(|class| is_decoder(class));
     let Some(last) = decoder.flat_map(|class| class.layers.iter().map(|run| run.last)).max() else { return Ok(()) };
     let (stored, configured) = (last.saturating_add(1), architecture.layer_count());
-    let most = configured.saturating_add(architecture.mtp_layers);
+    let most = configured.saturating_add(architecture.mtp_layers.max(stored_behind(tensors, configured)));
     if stored < configured || stored > most {
         return Err(Unsupported::Contradiction {
             key: "num_hidden_layers".to_owned(),
@@ -82,6 +105,15 @@ fn check_layers(architecture: &Architecture, tensors: &Inventory) -> Result<(), 
         });
     }
     Ok(())
+}
+
+/// Layers behind the last configured one that are prediction layers by their own tensors (`eh_proj`, `enorm`).
+pub(super) fn stored_behind(tensors: &Inventory, configured: u32) -> u32 {
+    let marked = |class: &&TensorClass| {
+        is_decoder(class) && [".eh_proj.", ".enorm."].iter().any(|part| class.pattern.contains(part))
+    };
+    let last = tensors.classes.iter().filter(marked).flat_map(|class| class.layers.iter().map(|run| run.last)).max();
+    last.map_or(0, |last| last.saturating_add(1).saturating_sub(configured))
 }
 
 /// Whether a class belongs to the decoder's layers: `model.layers.*.`, under any wrapper, but of no tower or draft.
@@ -138,9 +170,9 @@ pub(super) fn unknown(fields: &Fields<'_>, tensors: &Inventory) -> Result<Family
     }
     let layers = fields.need(heads::LAYERS)?;
     for (name, rows) in [
-        ("q_proj", heads.heads.saturating_mul(heads.key_dim)),
-        ("k_proj", heads.kv_heads.saturating_mul(heads.key_dim)),
-        ("v_proj", heads.kv_heads.saturating_mul(heads.value_dim)),
+        ("q_proj", heads.query.saturating_mul(heads.key_dim)),
+        ("k_proj", heads.kv.saturating_mul(heads.key_dim)),
+        ("v_proj", heads.kv.saturating_mul(heads.value_dim)),
     ] {
         let proven = classes.iter().filter(|class| projection(&class.pattern) == Some(name));
         let proven: u64 = proven.filter(|class| class.shape.first() == Some(&rows)).map(|class| class.count).sum();

@@ -79,7 +79,8 @@ fn read(fields: &Fields<'_>) -> Result<Quantization, Unsupported> {
         }
         "compressed-tensors" => compressed_tensors(fields, &mut quantization)?,
         method if method.starts_with("modelopt") || algorithm.is_some() => {
-            model_optimizer(&algorithm.unwrap_or(method).to_owned(), &mut quantization);
+            let name = algorithm.unwrap_or(method).to_ascii_uppercase();
+            model_optimizer(&name, &mut quantization);
         }
         _ => {}
     }
@@ -125,10 +126,10 @@ fn compressed_tensors(fields: &Fields<'_>, quantization: &mut Quantization) -> R
             quantization.bits = quantization.bits.max(small(&weights, &["num_bits"])?);
             quantization.float |= weights.text("type") == Some("float");
             quantization.group_size = quantization.group_size.or(group_size(&weights)?);
-            if weights.text("strategy") == Some("block") {
-                if let Some(&[rows, columns]) = weights.numbers("block_structure")?.as_deref() {
-                    quantization.block = Some((rows, columns));
-                }
+            if weights.value("block_structure").is_some_and(Value::is_array)
+                && let Some(&[rows, columns]) = weights.numbers("block_structure")?.as_deref()
+            {
+                quantization.block = Some((rows, columns));
             }
             quantization.desc_act |= weights.text("actorder").is_some_and(|order| order == "group");
         }
@@ -141,10 +142,9 @@ fn compressed_tensors(fields: &Fields<'_>, quantization: &mut Quantization) -> R
 }
 
 /// NVIDIA ModelOpt: everything follows from the algorithm's name.
-fn model_optimizer(algorithm: &str, quantization: &mut Quantization) {
-    quantization.method = "modelopt".to_owned();
-    let name = algorithm.to_ascii_uppercase();
-    let (bits, activation_bits) = match name.as_str() {
+fn model_optimizer(name: &str, quantization: &mut Quantization) {
+    "modelopt".clone_into(&mut quantization.method);
+    let (bits, activation_bits) = match name {
         name if name.contains("NVFP4") || name.contains("FP4") => (Some(4), Some(4)),
         name if name.contains("W4A8") => (Some(4), Some(8)),
         name if name.contains("W4A16") => (Some(4), None),
@@ -170,7 +170,7 @@ fn kv_cache(fields: &Fields<'_>) -> Result<Option<String>, Unsupported> {
             _ => None,
         });
     }
-    let Some(scheme) = fields.object("kv_cache_scheme")? else { return Ok(None) };
+    let Some(scheme) = fields.value("kv_cache_scheme").and_then(Value::as_object) else { return Ok(None) };
     let scheme = fields.inside(scheme);
     let float = scheme.text("type") == Some("float");
     Ok(match (small(&scheme, &["num_bits"])?, float) {

@@ -132,10 +132,27 @@ pub(super) fn tables(fields: &Fields<'_>, rope: Rope, layers: &[Mixed]) -> Resul
             RopeTable { positions, rotary_dim, float32: true },
         ],
     };
-    if rope != Rope::GlobalAndLocal && rope != Rope::Compressed {
+    if rope == Rope::Proportional {
         tables.dedup();
     }
+    if rope == Rope::Standard && has_second_base(fields, &scaling)? {
+        tables.push(table(positions, rotary_dim));
+    }
     Ok(tables)
+}
+
+/// Whether windowed layers rotate by another base, or unscaled, and so have a table of their own: MiMo-V2's
+/// `swa_rope_theta`, ModernBERT's `local_rope_theta`, Step-3.5's list of bases, OLMo-3's unscaled sliding layers.
+fn has_second_base(fields: &Fields<'_>, scaling: &Scaling<'_>) -> Result<bool, Unsupported> {
+    let listed = match fields.value("rope_theta") {
+        Some(serde_json::Value::Array(_)) => {
+            fields.list("rope_theta")?.is_some_and(|bases| bases.iter().any(|base| Some(base) != bases.first()))
+        }
+        _ => false,
+    };
+    let named =
+        ["swa_rope_theta", "local_rope_theta", "rope_local_base_freq"].iter().any(|key| fields.value(key).is_some());
+    Ok(listed || named || (fields.model_type == "olmo3" && !scaling.kind.is_empty()))
 }
 
 /// Rows of the main table.
