@@ -116,9 +116,15 @@ impl VllmPrepared<'_> {
         let Some(vision) = self.architecture.vision.filter(|_| settings.towers) else { return Interval::default() };
         let (low, high) = (constants.multimodal_low_mib, constants.multimodal_high_mib);
         let calibrated = Interval::new(low, (low + high).div_ceil(2), high);
-        let (Some(tokens), Some(patches)) = (vision.tokens_per_item, vision.patches_per_item) else {
-            return calibrated;
+        // Qwen's processors allow 16,384 tokens of four patches each where nobody limits them; the configuration does
+        // not say so. An item is never longer than the context.
+        let qwen = self.architecture.root_model_type.starts_with("qwen");
+        let largest = match (vision.tokens_per_item, vision.patches_per_item) {
+            (Some(tokens), Some(patches)) => Some((tokens, patches)),
+            _ if qwen => Some(16_384.min(settings.workload.context)).map(|tokens| (tokens, tokens.saturating_mul(4))),
+            _ => None,
         };
+        let Some((tokens, patches)) = largest else { return calibrated };
         let items = (settings.batched_tokens / tokens.max(1)).max(1);
         let es = settings.compute.bytes();
         let outputs = Bytes::product([items, tokens, self.architecture.hidden_size, es]);
@@ -173,8 +179,15 @@ impl VllmPrepared<'_> {
         let pages = self.pages(split);
         let columns = context.div_ceil(pages.block_tokens().max(1));
         let tables = Interval::exact(Bytes::product([self.settings.max_sequences, columns, 4, pages.groups()]));
-        if !layers.iter().any(|layer| matches!(&layer.mixer, Mixer::Latent(latent) if latent.indexer.is_some())) {
-            return tables;
+        let indexed = layers.iter().find_map(|layer| match &layer.mixer {
+            Mixer::Latent(latent) if latent.indexer.is_some() => Some(latent),
+            _ => None,
+        });
+        let Some(latent) = indexed else { return tables };
+        if latent.compress_ratio.is_some() {
+            // DeepSeek V4 gathers compressed states; how many at once is not known.
+            let gather = Bytes::product([5, context.div_ceil(4), latent_width(layers), 2]);
+            return tables.plus(Interval::new(Bytes::ZERO, Bytes::ZERO, gather + Bytes::mib(512)));
         }
         // Latents of five sequences; indexer logits take at most 512 MiB (`mla/flashmla_sparse.py`, `indexer.py`).
         let gather = Bytes::product([5, context, latent_width(layers), 2]);
