@@ -265,6 +265,52 @@ fn what_cannot_be_meant_is_refused_by_name() {
 }
 
 #[test]
+fn huge_values_refuse_or_overflow_and_never_panic() {
+    let huge = u64::MAX;
+    let wide = 1_u64 << 32;
+    for changes in [
+        json!({}),
+        json!({"hidden_size": wide, "intermediate_size": wide, "vocab_size": wide, "num_attention_heads": wide, "head_dim": wide,
+               "num_key_value_heads": wide, "max_position_embeddings": wide}),
+        json!({"model_type": "mamba2", "state_size": wide, "n_groups": wide, "num_heads": wide, "head_dim": wide, "conv_kernel": wide}),
+    ] {
+        let model = llama(&changes);
+        for engine in ["vllm", "sglang"] {
+            for name in [
+                "max_num_seqs",
+                "max_num_batched_tokens",
+                "block_size",
+                "num_speculative_tokens",
+                "max_lora_rank",
+                "decode_context_parallel_size",
+                "max_running_requests",
+                "chunked_prefill_size",
+                "page_size",
+                "cuda_graph_max_bs",
+            ] {
+                let parameters =
+                    BTreeMap::from([(name.to_owned(), json!(huge)), ("enable_lora".to_owned(), json!(true))]);
+                let parameters =
+                    if engine == "vllm" { parameters } else { BTreeMap::from([(name.to_owned(), json!(huge))]) };
+                let devices = [h100()];
+                let asked = AskedWorkload { sequences: Some(1), ..AskedWorkload::default() };
+                let case = Case { model: &model, version: None, parameters: &parameters, asked, devices: &devices };
+                let Ok(prepared) = by_name(engine).unwrap().prepare(&case) else { continue };
+                for split in prepared.splits(8).unwrap_or_default() {
+                    let workload = hf_mem_probe::engines::Workload { context: huge, sequences: huge };
+                    for parts in
+                        [prepared.fixed(&split, 0, &devices[0]), prepared.variable(&split, 0, &devices[0], workload)]
+                    {
+                        // What overflowed is larger than any device.
+                        assert!(parts.is_err() || device_sum(&parts.unwrap()).high > Bytes::ZERO);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn parameters_move_the_figures_the_right_way() {
     let model = llama(&json!({}));
     let devices = [h100()];

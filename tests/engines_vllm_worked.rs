@@ -177,7 +177,9 @@ fn llama_8b_cache_with_the_null_block_through_the_seam() {
     let split = split(&model, 1);
     with(&model, 131_072, &[], |prepared| {
         let parts = prepared.variable(&split, 0, &h100(), prepared.workload()).unwrap();
-        assert_eq!(parts.len(), 1);
+        assert_eq!(parts.len(), 2);
+        // A column for each block, 4 bytes, for each of 1024 sequences.
+        assert_eq!((parts[1].name, parts[1].bytes.likely), (ComponentName::Runtime, Bytes::new(8192 * 4 * 1024)));
         assert_eq!(parts[0].name, ComponentName::KvCache);
         assert_eq!(parts[0].bytes.likely.get(), 17_179_869_184 + 16 * 131_072);
         assert_eq!(prepared.kv_bytes_per_token(), Bytes::new(131_072));

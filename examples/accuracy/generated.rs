@@ -48,6 +48,16 @@ fn configuration(repo: &str) -> Option<Value> {
             "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 32000,
             "max_position_embeddings": 4096, "tie_word_embeddings": false, "torch_dtype": "float16"
         }),
+        "microsoft/phi-2" => json!({
+            "architectures": ["PhiForCausalLM"], "model_type": "phi", "hidden_size": 2560, "intermediate_size": 10240,
+            "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 51200,
+            "max_position_embeddings": 2048, "partial_rotary_factor": 0.4, "tie_word_embeddings": false, "torch_dtype": "float16"
+        }),
+        "vonjack/Phi-3-mini-4k-instruct-LLaMAfied" => json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 3072, "intermediate_size": 8192,
+            "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32064,
+            "max_position_embeddings": 4096, "tie_word_embeddings": false, "torch_dtype": "bfloat16"
+        }),
         "Qwen/Qwen1.5-MoE-A2.7B" => json!({
             "architectures": ["Qwen2MoeForCausalLM"], "model_type": "qwen2_moe", "hidden_size": 2048, "intermediate_size": 5632,
             "num_hidden_layers": 24, "num_attention_heads": 16, "num_key_value_heads": 16, "vocab_size": 151_936,
@@ -123,6 +133,15 @@ fn tensors(builder: &mut InventoryBuilder, config: &Value) {
                     at("mlp.shared_expert.gate_proj.weight", &[shared, h]);
                     at("mlp.shared_expert.up_proj.weight", &[shared, h]);
                     at("mlp.shared_expert.down_proj.weight", &[h, shared]);
+                }
+            }
+            "phi" => {
+                at("mlp.fc1.weight", &[i, h]);
+                at("mlp.fc1.bias", &[i]);
+                at("mlp.fc2.weight", &[h, i]);
+                at("mlp.fc2.bias", &[h]);
+                for part in ["q_proj", "k_proj", "v_proj", "o_proj"] {
+                    at(&format!("self_attn.{part}.bias"), &[h]);
                 }
             }
             _ => {

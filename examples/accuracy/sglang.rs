@@ -11,7 +11,7 @@ use hf_mem_probe::engines::{AskedContext, AskedWorkload, Case, Offload, Prepared
 use hf_mem_probe::model::Model;
 use serde_json::{Value, json};
 
-use crate::score::Scores;
+use crate::score::{Bar, Scores};
 use crate::{devices, vllm};
 
 /// Reads the rows and prints SGLang's table.
@@ -40,6 +40,11 @@ pub(crate) fn run(rows: &Path, hub: &Path) -> Result<(), String> {
         }
     }
     scores.print("SGLang");
+    scores.bars(&[
+        Bar { component: "weights", median: None, p95: Some(2.0), inside: 90.0 },
+        Bar { component: "KV bytes per token, to rounding", median: None, p95: None, inside: 98.0 },
+        Bar { component: "pool tokens", median: None, p95: None, inside: 95.0 },
+    ]);
     Ok(())
 }
 

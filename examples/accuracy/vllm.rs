@@ -11,7 +11,7 @@ use hf_mem_probe::engines::{AskedContext, AskedWorkload, Case, Offload, Prepared
 use hf_mem_probe::model::Model;
 use serde_json::{Value, json};
 
-use crate::score::Scores;
+use crate::score::{Bar, Scores};
 use crate::{devices, generated, hub};
 
 /// Rows whose own figures are at fault, by a part of their id or model, and the reason.
@@ -34,9 +34,9 @@ fn stand_in(name: &str) -> Option<(&'static str, Value)> {
         "meta-llama/Llama-2-7b-chat-hf" | "Llama-2-7B" => ("meta-llama/Llama-2-7b-hf", json!({})),
         "Qwen/Qwen2.5-7B" => ("Qwen/Qwen2.5-7B-Instruct", json!({})),
         "Qwen/Qwen3.6-35B-A3B" => ("Qwen/Qwen3.5-35B-A3B", json!({})),
-        "meetkai/functionary-small-v2.4" | "castorini/rank_zephyr_7b_v1_full" => {
-            ("mistralai/Mistral-7B-Instruct-v0.2", json!({}))
-        }
+        "mistralai/Mistral-7B-Instruct-v0.1"
+        | "meetkai/functionary-small-v2.4"
+        | "castorini/rank_zephyr_7b_v1_full" => ("mistralai/Mistral-7B-Instruct-v0.2", json!({})),
         "lukealonso/GLM-5.1-NVFP4-MTP" => ("nvidia/GLM-5-NVFP4", json!({})),
         "Qwen/Qwen3-Coder-30B-A3B-Instruct-FP8" => {
             ("Qwen/Qwen3-30B-A3B-FP8", json!({"max_position_embeddings": 262_144}))
@@ -135,6 +135,19 @@ pub(crate) fn run(rows: &Path, hub: &Path) -> Result<(), String> {
         }
     }
     scores.print("vLLM");
+    scores.bars(&[
+        Bar { component: "weights, text", median: Some(0.1), p95: Some(0.5), inside: 90.0 },
+        Bar { component: "weights, multimodal or FP4", median: None, p95: Some(2.0), inside: 90.0 },
+        Bar { component: "KV bytes per token, to rounding", median: None, p95: None, inside: 98.0 },
+        Bar { component: "token capacity", median: None, p95: None, inside: 95.0 },
+        Bar { component: "activations, text, >= 0.17", median: Some(5.0), p95: None, inside: 90.0 },
+        Bar { component: "activations, text, older", median: None, p95: None, inside: 90.0 },
+        Bar { component: "activations, multimodal or FP4, >= 0.17", median: None, p95: None, inside: 90.0 },
+        Bar { component: "activations, multimodal or FP4, older", median: None, p95: None, inside: 90.0 },
+        Bar { component: "graphs", median: None, p95: None, inside: 90.0 },
+        Bar { component: "non-torch", median: None, p95: None, inside: 90.0 },
+        Bar { component: "KV needed for one sequence", median: None, p95: None, inside: 90.0 },
+    ]);
     Ok(())
 }
 

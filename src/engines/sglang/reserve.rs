@@ -34,15 +34,18 @@ impl SglangPrepared<'_> {
         let decode = self.settings.decode_most.unwrap_or_else(|| default_decode(total_mib, split.tensor));
         let latent = self.architecture.layers.iter().any(|layer| matches!(layer.mixer, Mixer::Latent(_)));
         let graphs = if self.settings.graphs {
-            let prefill =
-                if latent { constants.prefill_graphs_latent_mib } else { 8 * prefill_sizes(self.settings.chunk) };
-            constants.decode_mib.saturating_mul(decode) + prefill
+            let prefill = if latent {
+                constants.prefill_graphs_latent_mib
+            } else {
+                prefill_sizes(self.settings.chunk).saturating_mul(8)
+            };
+            constants.decode_mib.saturating_mul(decode).saturating_add(prefill)
         } else {
             0
         };
-        let chunk = self.settings.chunk.max(2048) * constants.chunk_token_millionths / 1_000_000;
+        let chunk = self.settings.chunk.max(2048).saturating_mul(constants.chunk_token_millionths) / 1_000_000;
         let ranks = u64::from(split.tensor) * split.stages.len() as u64;
-        let reserved = constants.base_mib + chunk + ranks * 1024 / 8 + graphs;
+        let reserved = (constants.base_mib + ranks * 1024 / 8).saturating_add(chunk).saturating_add(graphs);
         if total_mib > 60 * 1024 { reserved.max(constants.minimum_large_mib) } else { reserved }
     }
 

@@ -87,8 +87,8 @@ impl Residence<'_> {
             Rule::KeyValue => whole.div_ceil(tensor.min(self.kv_heads(class))),
             Rule::FusedQkv => {
                 let (heads, kv_heads) = (self.heads(class), self.kv_heads(class));
-                let share = heads.div_ceil(tensor) + 2 * (kv_heads / tensor).max(1);
-                whole.scale(share, heads + 2 * kv_heads)
+                let share = (kv_heads / tensor).max(1).saturating_mul(2).saturating_add(heads.div_ceil(tensor));
+                whole.scale(share, kv_heads.saturating_mul(2).saturating_add(heads))
             }
             Rule::MambaMixed => self.mamba_mixed(class, whole, tensor),
         }
@@ -109,7 +109,7 @@ impl Residence<'_> {
                 Dtype::F8E8M0 if !classified.expert => Bytes::new(elements) * 4,
                 // NVFP4 block scales are swizzled: rows to 128, columns to 4 (`utils/nvfp4_utils.py`).
                 Dtype::F8E4M3 if class.shape.len() == 2 => {
-                    let side = |at: usize, step: u64| class.shape.get(at).copied().unwrap_or(1).next_multiple_of(step);
+                    let side = |at: usize, step: u64| padded(class.shape.get(at).copied().unwrap_or(1), step);
                     Bytes::new(side(0, 128)) * side(1, 4)
                 }
                 _ => class.bytes_each,
@@ -195,8 +195,8 @@ impl Residence<'_> {
         let Some((inner, heads, state, groups)) = mamba.next() else { return whole.div_ceil(tensor) };
         let projection = class.pattern.contains("in_proj");
         let rows = |groups: u64| {
-            let mixed = inner + 2 * groups * state;
-            if projection { mixed + inner + heads } else { mixed }
+            let mixed = groups.saturating_mul(state).saturating_mul(2).saturating_add(inner);
+            if projection { mixed.saturating_add(inner).saturating_add(heads) } else { mixed }
         };
         whole.scale(rows(padded_groups(groups, tensor)), rows(groups).max(1)).div_ceil(tensor)
     }
@@ -206,7 +206,7 @@ impl Residence<'_> {
         let padding = self.mxfp4.filter(|_| classified.expert)?;
         let experts = self.architecture.experts?;
         let (hidden, width) = (self.architecture.hidden_size, experts.width.div_ceil(tensor));
-        let (wide, narrow) = (width.next_multiple_of(padding.width), hidden.next_multiple_of(padding.hidden));
+        let (wide, narrow) = (padded(width, padding.width), padded(hidden, padding.hidden));
         let gate_up = classified.rule == Rule::Column;
         // Whether gate and up are one tensor (gpt-oss) or two (DeepSeek-V4).
         let halves = if class.pattern.contains("gate_up") { 2 } else { 1 };
@@ -221,7 +221,7 @@ impl Residence<'_> {
                 Some(if padding.scales { elements } else { plain }.div_ceil(32))
             }
             Part::Bias => {
-                let side = if gate_up { halves * wide } else { narrow };
+                let side = if gate_up { wide.saturating_mul(halves) } else { narrow };
                 Some(Bytes::product([count, side, self.compute.bytes()]))
             }
             _ => None,
@@ -229,7 +229,12 @@ impl Residence<'_> {
     }
 }
 
+/// `size` rounded up to a multiple of `step`, or the largest number there is.
+fn padded(size: u64, step: u64) -> u64 {
+    size.checked_next_multiple_of(step).unwrap_or(u64::MAX)
+}
+
 /// Groups of B and C rounded up to a multiple of the ranks (`mamba_utils.py`, `extra_groups_for_head_shards`).
 pub const fn padded_groups(groups: u64, tensor: u64) -> u64 {
-    if tensor == 0 || groups.is_multiple_of(tensor) { groups } else { groups + tensor - groups % tensor }
+    if tensor == 0 || groups.is_multiple_of(tensor) { groups } else { groups.saturating_add(tensor - groups % tensor) }
 }

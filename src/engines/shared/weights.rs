@@ -231,3 +231,114 @@ fn doubled_values(class: &TensorClass, classes: &Classes<'_>, model_type: &str) 
     });
     if has_values { 1 } else { 2 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engines::Offload;
+    use crate::engines::shared::dtype::ComputeDtype;
+    use crate::model::architecture::Architecture;
+    use crate::model::config;
+    use crate::model::tensors::InventoryBuilder;
+    use crate::model::{Dtype, Storage};
+
+    fn mixtral(tied: bool) -> (Architecture, Inventory) {
+        let mut builder = InventoryBuilder::default();
+        let mut add = |name: &str, shape: &[u64]| {
+            let bytes = Bytes::new(shape.iter().product::<u64>() * 2);
+            builder.add("", name, Storage::Known(Dtype::BF16), shape, bytes);
+        };
+        add("model.embed_tokens.weight", &[128, 64]);
+        add("model.norm.weight", &[64]);
+        if !tied {
+            add("lm_head.weight", &[128, 64]);
+        }
+        for layer in 0..4 {
+            let mut at = |name: &str, shape: &[u64]| add(&format!("model.layers.{layer}.{name}.weight"), shape);
+            at("input_layernorm", &[64]);
+            at("self_attn.q_proj", &[64, 64]);
+            at("self_attn.k_proj", &[32, 64]);
+            at("self_attn.v_proj", &[32, 64]);
+            at("self_attn.o_proj", &[64, 64]);
+            at("block_sparse_moe.gate", &[6, 64]);
+            for expert in 0..6 {
+                at(&format!("block_sparse_moe.experts.{expert}.w1"), &[32, 64]);
+                at(&format!("block_sparse_moe.experts.{expert}.w2"), &[64, 32]);
+                at(&format!("block_sparse_moe.experts.{expert}.w3"), &[32, 64]);
+            }
+        }
+        let inventory = builder.finish();
+        let config = serde_json::json!({
+            "architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "hidden_size": 64, "intermediate_size": 32,
+            "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 8, "vocab_size": 128,
+            "num_local_experts": 6, "num_experts_per_tok": 2, "max_position_embeddings": 16, "torch_dtype": "bfloat16",
+            "tie_word_embeddings": tied
+        });
+        (config::architecture(&config, None, &inventory).unwrap(), inventory)
+    }
+
+    fn table(architecture: &Architecture, inventory: &Inventory, tensor: u64, expert_parallel: bool) -> WeightTable {
+        let compute = ComputeDtype::Bfloat16;
+        let residence = Residence { architecture, compute, online: None, mxfp4: None, tensor, expert_parallel };
+        let classes = Classes::new(inventory, architecture.tied_embeddings, architecture.task);
+        WeightTable::new(&classes, &residence, 64, Omitted { towers: false, drafts: true })
+    }
+
+    const ROPE: u64 = 16 * 8 * 2;
+    const EMBEDDING: u64 = 128 * 64 * 2;
+    const NORMS: u64 = 64 * 2;
+    const GATE: u64 = 6 * 64 * 2;
+    const ATTENTION: u64 = (64 * 64 * 2 + 32 * 64 * 2) * 2;
+    const EXPERT: u64 = 3 * 32 * 64 * 2;
+
+    #[test]
+    fn one_rank_holds_everything_and_eight_copy_the_kv_heads() {
+        let (architecture, inventory) = mixtral(false);
+        let bytes = |tensor: u32| {
+            table(&architecture, &inventory, u64::from(tensor), false).bytes(&Split::tensor(tensor, 4), 0).get()
+        };
+        let whole = ROPE + 2 * EMBEDDING + NORMS + 4 * (NORMS + GATE + ATTENTION + 6 * EXPERT);
+        assert_eq!(bytes(1), whole);
+        // Four KV heads on eight ranks: a quarter of keys and values each.
+        let attention = 64 * 64 * 2 * 2 / 8 + 32 * 64 * 2 * 2 / 4;
+        assert_eq!(bytes(8), ROPE + 2 * EMBEDDING / 8 + NORMS + 4 * (NORMS + GATE + attention + 6 * EXPERT / 8));
+    }
+
+    #[test]
+    fn tied_embeddings_are_on_both_ends_of_a_pipeline() {
+        let (architecture, inventory) = mixtral(true);
+        let table = table(&architecture, &inventory, 1, false);
+        let split = Split { tensor: 1, stages: vec![0..1, 1..4], expert_parallel: false, offload: Offload::None };
+        let layer = NORMS + GATE + ATTENTION + 6 * EXPERT;
+        assert_eq!(table.bytes(&split, 0).get(), ROPE + EMBEDDING + layer);
+        assert_eq!(table.bytes(&split, 1).get(), ROPE + EMBEDDING + NORMS + 3 * layer);
+        assert_eq!(table.bytes(&Split::single(4), 0).get(), ROPE + EMBEDDING + NORMS + 4 * layer);
+    }
+
+    #[test]
+    fn whole_experts_go_to_the_first_ranks_first() {
+        let (architecture, inventory) = mixtral(false);
+        let table = table(&architecture, &inventory, 4, true);
+        let split = Split { expert_parallel: true, ..Split::tensor(4, 4) };
+        // Six experts on four ranks: 2, 2, 1, 1.
+        let of = |rank| table.bytes(&split, rank).get();
+        assert_eq!(of(0), of(1));
+        assert_eq!(of(2), of(3));
+        assert_eq!(of(1) - of(2), 4 * EXPERT);
+    }
+
+    #[test]
+    fn pickles_are_shared_out_by_layer() {
+        let (architecture, _) = mixtral(false);
+        let residence = Residence {
+            architecture: &architecture,
+            compute: ComputeDtype::Bfloat16,
+            online: None,
+            mxfp4: None,
+            tensor: 2,
+            expert_parallel: false,
+        };
+        let table = WeightTable::flat(Bytes::new(2 * EMBEDDING + 8000), &residence);
+        assert_eq!(table.bytes(&Split::tensor(2, 4), 0).get(), ROPE + EMBEDDING + 4000);
+    }
+}

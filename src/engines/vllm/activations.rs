@@ -71,7 +71,9 @@ impl VllmPrepared<'_> {
     /// Rows of the chunked prefill's workspace: `min(max(8 N, 4 R block), 65,536)`.
     fn latent_rows(&self) -> u64 {
         let settings = &self.settings;
-        let wanted = settings.workload.context.saturating_mul(8);
+        // For the longest context that may be asked for; from 8192 tokens on it is the same.
+        let longest = self.architecture.max_context.unwrap_or(0).max(settings.workload.context);
+        let wanted = longest.saturating_mul(8);
         let least = settings.max_sequences.saturating_mul(4).saturating_mul(self.block_tokens());
         wanted.max(least).min(self.constants.latent_workspace_rows)
     }
@@ -114,9 +116,15 @@ impl VllmPrepared<'_> {
         let Some(vision) = self.architecture.vision.filter(|_| settings.towers) else { return Interval::default() };
         let (low, high) = (constants.multimodal_low_mib, constants.multimodal_high_mib);
         let calibrated = Interval::new(low, (low + high).div_ceil(2), high);
-        let (Some(tokens), Some(patches)) = (vision.tokens_per_item, vision.patches_per_item) else {
-            return calibrated;
+        // Qwen's processors allow 16,384 tokens of four patches each where nobody limits them; the configuration does
+        // not say so. An item is never longer than the context.
+        let qwen = self.architecture.root_model_type.starts_with("qwen");
+        let largest = match (vision.tokens_per_item, vision.patches_per_item) {
+            (Some(tokens), Some(patches)) => Some((tokens, patches)),
+            _ if qwen => Some(16_384.min(settings.workload.context)).map(|tokens| (tokens, tokens.saturating_mul(4))),
+            _ => None,
         };
+        let Some((tokens, patches)) = largest else { return calibrated };
         let items = (settings.batched_tokens / tokens.max(1)).max(1);
         let es = settings.compute.bytes();
         let outputs = Bytes::product([items, tokens, self.architecture.hidden_size, es]);
@@ -127,7 +135,7 @@ impl VllmPrepared<'_> {
         Interval::new(low, calibrated.likely.max(outputs), high.max(outputs + low).max(beyond))
     }
 
-    /// What stays allocated for the sampler, the block tables and the attention backends.
+    /// What stays allocated for the sampler and the attention backends, whatever the context.
     pub(super) fn persistent(&self, split: &Split, rank: usize) -> Interval {
         let (settings, constants) = (&self.settings, &self.constants);
         let (_, range) = split.stage_of(rank);
@@ -145,19 +153,10 @@ impl VllmPrepared<'_> {
                 counts + Bytes::product([sequences, 4710]),
             ));
         }
-        let pages = self.pages(split);
-        let columns = settings.workload.context.div_ceil(pages.block_tokens().max(1));
-        sum = sum.plus(Interval::exact(Bytes::product([sequences, columns, 4, pages.groups()])));
         if let Some(latent) = layers.iter().find_map(|layer| dense_latent(&layer.mixer)) {
             let width = latent.kv_lora_rank.saturating_add(latent.rope_dim);
             let gather = Bytes::product([self.latent_rows(), width, settings.compute.bytes()]);
             sum = sum.plus(Interval::new(Bytes::ZERO, gather, gather));
-        }
-        if layers.iter().any(|layer| matches!(&layer.mixer, Mixer::Latent(latent) if latent.indexer.is_some())) {
-            // Sparse prefill gathers five sequences' latents; indexer logits take at most 512 MiB.
-            let width = latent_width(layers);
-            let gather = Bytes::product([5, settings.workload.context, width, 2]);
-            sum = sum.plus(Interval::new(Bytes::ZERO, gather, gather + Bytes::mib(512)));
         }
         if settings.capability.is_some_and(|capability| (100..120).contains(&capability)) {
             sum = sum.plus(Interval::new(
@@ -171,6 +170,28 @@ impl VllmPrepared<'_> {
             sum = sum.plus(Interval::exact(slots));
         }
         sum
+    }
+
+    /// What stays allocated and grows with the context: block tables, and what sparse prefill gathers.
+    pub(super) fn persistent_by_context(&self, split: &Split, rank: usize, context: u64) -> Interval {
+        let (_, range) = split.stage_of(rank);
+        let layers = layers_of(&self.architecture.layers, &range);
+        let pages = self.pages(split);
+        let columns = context.div_ceil(pages.block_tokens().max(1));
+        let tables = Interval::exact(Bytes::product([self.settings.max_sequences, columns, 4, pages.groups()]));
+        let indexed = layers.iter().find_map(|layer| match &layer.mixer {
+            Mixer::Latent(latent) if latent.indexer.is_some() => Some(latent),
+            _ => None,
+        });
+        let Some(latent) = indexed else { return tables };
+        if latent.compress_ratio.is_some() {
+            // DeepSeek V4 gathers compressed states; how many at once is not known.
+            let gather = Bytes::product([5, context.div_ceil(4), latent_width(layers), 2]);
+            return tables.plus(Interval::new(Bytes::ZERO, Bytes::ZERO, gather + Bytes::mib(512)));
+        }
+        // Latents of five sequences; indexer logits take at most 512 MiB (`mla/flashmla_sparse.py`, `indexer.py`).
+        let gather = Bytes::product([5, context, latent_width(layers), 2]);
+        tables.plus(Interval::new(Bytes::ZERO, gather, gather + Bytes::mib(512)))
     }
 }
 

@@ -183,21 +183,24 @@ impl CachePages {
         let kinds = if self.summed { self.kinds.get(..1).unwrap_or_default() } else { &self.kinds };
         for kind in kinds {
             let held = |tokens: u64| tokens.div_ceil(kind.block.max(1)).saturating_mul(kind.groups);
+            let mut tokens = 0;
             match kind.keeps {
-                Keeps::All => blocks.tokens += held(context.div_ceil(self.rules.context_parallel.max(1))),
+                Keeps::All => tokens = held(context.div_ceil(self.rules.context_parallel.max(1))),
                 Keeps::Window(window) => {
-                    let tokens = window.saturating_sub(1).saturating_add(self.rules.in_flight).min(context);
-                    blocks.tokens += held(tokens).saturating_add(kind.groups);
+                    let held_tokens = window.saturating_sub(1).saturating_add(self.rules.in_flight).min(context);
+                    tokens = held(held_tokens).saturating_add(kind.groups);
                 }
-                Keeps::Chunk(chunk) => blocks.tokens += held(chunk.saturating_add(self.rules.in_flight).min(context)),
-                Keeps::Encoder(tokens) => blocks.tokens += held(tokens),
+                Keeps::Chunk(chunk) => tokens = held(chunk.saturating_add(self.rules.in_flight).min(context)),
+                Keeps::Encoder(encoder) => tokens = held(encoder),
                 Keeps::State { extra } => {
                     let mode = u64::from(self.rules.state_mode == StateMode::Align);
-                    let each = 1 + mode + self.rules.speculative;
-                    blocks.states += kind.groups * each;
-                    blocks.states_high += kind.groups * (each + extra * mode);
+                    let each = self.rules.speculative.saturating_add(1 + mode);
+                    blocks.states = blocks.states.saturating_add(kind.groups.saturating_mul(each));
+                    let high = kind.groups.saturating_mul(each.saturating_add(extra * mode));
+                    blocks.states_high = blocks.states_high.saturating_add(high);
                 }
             }
+            blocks.tokens = blocks.tokens.saturating_add(tokens);
         }
         blocks
     }

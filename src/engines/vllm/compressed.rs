@@ -76,7 +76,7 @@ impl CompressedCache {
         };
         let mut sum = context.div_ceil(BLOCK_TOKENS);
         let total: u64 = kinds().map(|(layers, _)| layers).sum();
-        sum += groups(total, window_page) * windowed(self.window, WINDOW_BLOCK_TOKENS);
+        sum = sum.saturating_add(groups(total, window_page).saturating_mul(windowed(self.window, WINDOW_BLOCK_TOKENS)));
         for (layers, ratio) in kinds().filter(|(_, ratio)| *ratio > 0) {
             // A compressor sees two of its own strides when it is fine, one when it is coarse.
             let (page, window, tokens) = if indexed(ratio) {
@@ -84,7 +84,7 @@ impl CompressedCache {
             } else {
                 (COMPRESSOR_PAGE, ratio, 8)
             };
-            sum += groups(layers, page) * windowed(window, tokens);
+            sum = sum.saturating_add(groups(layers, page).saturating_mul(windowed(window, tokens)));
         }
         sum
     }

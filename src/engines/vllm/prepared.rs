@@ -231,12 +231,7 @@ impl Prepared for VllmPrepared<'_> {
                 Basis::Calibrated,
                 "NCCL, custom all-reduce, symmetric memory",
             ),
-            part(
-                ComponentName::Runtime,
-                runtime,
-                Basis::Calibrated,
-                "libraries, sampler state, block tables, workspaces",
-            ),
+            part(ComponentName::Runtime, runtime, Basis::Calibrated, "libraries, sampler state, workspaces"),
             part(ComponentName::Context, self.context(device), Basis::Calibrated, "CUDA context and kernels"),
         ];
         parts.retain(|part| part.bytes.high > Bytes::ZERO);
@@ -266,6 +261,13 @@ impl Prepared for VllmPrepared<'_> {
                 "recurrent states, in pages of the cache",
             ));
         }
+        let tables = self.persistent_by_context(split, rank, workload.context);
+        parts.push(Component::between(
+            ComponentName::Runtime,
+            tables,
+            Basis::Formula,
+            "block tables and gather buffers",
+        ));
         Ok(parts)
     }
 
