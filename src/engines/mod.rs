@@ -6,6 +6,7 @@
 
 pub mod component;
 pub mod llama_cpp;
+pub mod ollama;
 pub mod reference;
 
 use std::collections::BTreeMap;

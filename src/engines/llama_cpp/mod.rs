@@ -15,6 +15,8 @@ mod workload;
 
 use super::{Case, Engine, EngineError, Prepared};
 
+pub(crate) use prepared::Ready;
+
 /// llama.cpp.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LlamaCpp;
@@ -25,6 +27,6 @@ impl Engine for LlamaCpp {
     }
 
     fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
-        Ok(Box::new(prepared::Ready::new(case)?))
+        Ok(Box::new(Ready::new(case.model, case.version, case.parameters, &case.asked)?))
     }
 }

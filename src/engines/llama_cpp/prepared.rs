@@ -16,8 +16,8 @@ use super::workload::Settled;
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
 use crate::engines::{
-    Basis, Case, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan, Prepared,
-    Split, Workload,
+    AskedWorkload, Basis, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan,
+    Prepared, Split, Workload,
 };
 use crate::model::architecture::{Architecture, Layer, Mixer, Task};
 use crate::model::{Dtype, Format, Identity, Model};
@@ -42,23 +42,27 @@ fn unsupported(why: impl Into<String>) -> EngineError {
 }
 
 impl<'a> Ready<'a> {
-    /// Settles `case`.
-    pub(crate) fn new(case: &Case<'a>) -> Result<Self, EngineError> {
-        let model = case.model;
+    /// Settles parameters and workload for `model`.
+    pub(crate) fn new(
+        model: &'a Model,
+        version: Option<&str>,
+        given: &BTreeMap<String, Value>,
+        asked: &AskedWorkload,
+    ) -> Result<Self, EngineError> {
         if model.format != Format::Gguf {
             return Err(unsupported(
                 "llama.cpp runs GGUF files; look for a GGUF repository of this model or convert it with convert_hf_to_gguf.py",
             ));
         }
         let architecture = model.architecture.as_ref().map_err(|why| unsupported(why.to_string()))?;
-        let profile = profile::profile(case.version).map_err(|why| unsupported(why.to_string()))?;
-        let parameters = parameters::read(case.parameters)?;
-        if let Some(dtype) = &case.asked.dtype {
+        let profile = profile::profile(version).map_err(|why| unsupported(why.to_string()))?;
+        let parameters = parameters::read(given)?;
+        if let Some(dtype) = &asked.dtype {
             let (name, value) = ("dtype".to_owned(), dtype.clone());
             let why = "llama.cpp keeps weights as the file stores them; choose another file".to_owned();
             return Err(EngineError::BadParameter { engine: ENGINE, name, value, why });
         }
-        let settled = Settled::new(&parameters, &case.asked, &profile, architecture.max_context)?;
+        let settled = Settled::new(&parameters, asked, &profile, architecture.max_context)?;
         let layers = architecture.layer_count();
         let weights = Weights::new(model, &architecture.class, layers);
         if let Some(class) = weights.unknown_type() {
