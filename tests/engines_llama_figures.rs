@@ -10,7 +10,7 @@ use hf_mem_probe::engines::{
     AskedContext, AskedWorkload, Case, ComponentName, Engine, EngineError, Fitness, Interval, LaunchDevice, LaunchPlan,
     Offload, Prepared, Split, Workload,
 };
-use hf_mem_probe::model::Model;
+use hf_mem_probe::model::{Model, PipelineComponent};
 use serde_json::{Value, json};
 use support::gguf_corpus::{corpus, descriptions, header, model, parsed};
 use support::gguf_writer::{Header, Kv};
@@ -486,4 +486,41 @@ fn the_margin_of_fit_is_asked_for() {
     // 1024 MiB, of which the libraries' own 32 and up to 300 MiB are counted already.
     let sum = Interval::new(Bytes::gib(10), Bytes::gib(10) + Bytes::mib(100), Bytes::gib(10) + Bytes::mib(300));
     assert_eq!(ready.must_be_available(&devices[0], sum).high, Bytes::gib(10) + Bytes::mib(1024 - 32));
+}
+
+#[test]
+fn a_projector_lies_on_the_first_device() {
+    let mut model = model(parsed(&llama_8b()));
+    model.components.push(PipelineComponent {
+        name: "mmproj".into(),
+        class: "mmproj-F16.gguf".into(),
+        bytes: Bytes::mib(800),
+        config: None,
+    });
+    let (devices, parameters) = ([card(132)], BTreeMap::new());
+    let ready = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
+    let split = ready.splits(2).unwrap().remove(0);
+    let projector = |rank| {
+        let parts = ready.fixed(&split, rank, &devices[0]).unwrap();
+        parts.iter().filter(|part| part.detail.contains("projector")).map(|part| part.bytes.low).sum::<Bytes>()
+    };
+    assert_eq!(projector(0), Bytes::mib(800 + 100));
+    assert_eq!(projector(1), Bytes::ZERO);
+    assert_eq!(ready.parameters()["mmproj"], json!("mmproj-F16.gguf"));
+}
+
+#[test]
+fn a_fixed_tensor_split_and_layer_count_are_kept() {
+    let (model, devices) = (model(parsed(&llama_8b())), [card(132)]);
+    let parameters = set(&[("ts", json!("3,1")), ("ngl", json!(20))]);
+    let ready = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
+    assert!(!ready.uneven());
+    assert_eq!(ready.splits(2).unwrap()[0].stages, [0..25, 25..33]);
+    assert!(ready.splits(3).is_err());
+    let cache = |rank| {
+        let parts = ready.variable(&ready.splits(2).unwrap()[0], rank, &devices[0], ready.workload()).unwrap();
+        parts.iter().find(|part| part.name == ComponentName::KvCache).unwrap().bytes.likely.get()
+    };
+    // Layers 0 to 12 are on the host.
+    assert_eq!((cache(0), cache(1)), (12 * 4096 * 4096, 7 * 4096 * 4096));
 }

@@ -3,8 +3,10 @@
 //! Nothing is cast: weights lie on the devices as the file stores them, the embedding stays on the host, each layer's
 //! cache sits on its layer's device. Buffers are exact sizes from the graph allocator, not from a caching allocator.
 
+mod answers;
 mod cache;
 mod compute;
+mod kinds;
 mod launch;
 mod parameters;
 mod prepared;
