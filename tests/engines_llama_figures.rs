@@ -515,12 +515,12 @@ fn a_fixed_tensor_split_and_layer_count_are_kept() {
     let parameters = set(&[("ts", json!("3,1")), ("ngl", json!(20))]);
     let ready = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
     assert!(!ready.uneven());
-    assert_eq!(ready.splits(2).unwrap()[0].stages, [0..25, 25..33]);
+    assert_eq!(ready.splits(2).unwrap()[0].stages, [0..28, 28..33]);
     assert!(ready.splits(3).is_err());
     let cache = |rank| {
         let parts = ready.variable(&ready.splits(2).unwrap()[0], rank, &devices[0], ready.workload()).unwrap();
         parts.iter().find(|part| part.name == ComponentName::KvCache).unwrap().bytes.likely.get()
     };
     // Layers 0 to 12 are on the host.
-    assert_eq!((cache(0), cache(1)), (12 * 4096 * 4096, 7 * 4096 * 4096));
+    assert_eq!((cache(0), cache(1)), (15 * 4096 * 4096, 4 * 4096 * 4096));
 }

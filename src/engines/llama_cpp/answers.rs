@@ -101,7 +101,7 @@ impl Prepared for Ready<'_> {
     }
 
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
-        split::splits(self.layers, devices, self.parameters.tensor_split.as_deref())
+        split::splits(self.layers, self.always_on_host().layers, devices, self.parameters.tensor_split.as_deref())
     }
 
     fn check(&self, split: &Split) -> Result<(), IllegalSplit> {
