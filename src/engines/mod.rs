@@ -11,6 +11,7 @@ pub mod llama_cpp;
 pub mod logical;
 mod options;
 pub mod profile;
+pub mod ollama;
 pub mod reference;
 pub mod registry;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Headers from the optional corpus of GGUF descriptions (`../shared/hub/gguf`).
-#![allow(unreachable_pub, dead_code, reason = "shared by integration tests and an example, each using a part")]
+#![allow(unreachable_pub, dead_code, missing_docs, reason = "shared by test binaries, each using a part")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::missing_panics_doc, reason = "helpers of tests")]
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,6 @@
 //! Writes GGUF headers for tests, valid ones and others.
-#![allow(
-    unreachable_pub,
-    dead_code,
-    reason = "shared by unit tests, integration tests and an example, each using a part"
-)]
+#![allow(unreachable_pub, dead_code, missing_docs, reason = "shared by test binaries, each using a part")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 /// A metadata value.
 #[derive(Clone, Debug)]

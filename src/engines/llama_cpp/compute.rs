@@ -7,6 +7,7 @@
 use crate::bytes::Bytes;
 use crate::engines::Interval;
 use crate::engines::llama_cpp::cache::{Layout, key_row, value_row};
+use crate::engines::llama_cpp::kinds::Counted;
 use crate::model::Dtype;
 use crate::model::architecture::{
     Architecture, Attention, FeedForward, LatentAttention, Layer, Mixer, Recurrent, Span,
@@ -35,7 +36,7 @@ pub(crate) struct Graph<'a> {
     /// The largest tensor that is copied from the host to be multiplied here.
     pub(crate) copied: Bytes,
     /// Layers on the host, whose large multiplications are done here.
-    pub(crate) on_host: &'a [Layer],
+    pub(crate) on_host: &'a [Counted<'a>],
 }
 
 /// Token numbers and positions (I32), places in the cache for keys and values (I64), and one row of output numbers.
@@ -59,10 +60,10 @@ impl Graph<'_> {
     }
 
     /// The masks of `layers`: one for full and one for windowed layers.
-    pub(crate) fn masks(&self, layers: &[Layer]) -> Bytes {
+    pub(crate) fn masks(&self, layers: &[Counted<'_>]) -> Bytes {
         let mut full = 0;
         let mut windowed = 0;
-        for mixer in layers.iter().flat_map(|layer| std::iter::once(&layer.mixer).chain(layer.beside.as_ref())) {
+        for mixer in layers.iter().flat_map(|(layer, _)| std::iter::once(&layer.mixer).chain(layer.beside.as_ref())) {
             match mixer {
                 Mixer::Attention(Attention { span: Span::Bidirectional, .. }) => full = full.max(self.layout.ubatch),
                 Mixer::Attention(Attention { span: Span::Full, .. }) | Mixer::Latent(_) => full = self.layout.context,
@@ -74,11 +75,11 @@ impl Graph<'_> {
     }
 
     /// The buffer of a device that holds `layers`.
-    pub(crate) fn buffer(&self, layers: &[Layer]) -> Interval {
+    pub(crate) fn buffer(&self, layers: &[Counted<'_>]) -> Interval {
         let hidden = self.architecture.hidden_size;
         let masks = self.masks(layers);
         let mut phases: Vec<Phase> = Vec::new();
-        for layer in layers {
+        for (layer, _) in layers {
             self.feed_forward(layer, masks, &mut phases);
             for mixer in std::iter::once(&layer.mixer).chain(layer.beside.as_ref()) {
                 self.mixer(mixer, masks, &mut phases);
@@ -87,7 +88,7 @@ impl Graph<'_> {
         if self.output {
             let logits = Bytes::product([4, self.outputs, self.architecture.vocab_size]);
             // Two rows of the residual stream beside them, up to four where logits are scaled; hybrids keep more.
-            let states = layers.iter().map(|layer| convolved(&layer.mixer)).max().unwrap_or(0);
+            let states = layers.iter().map(|(layer, _)| convolved(&layer.mixer)).max().unwrap_or(0);
             let beside = sum([hidden.saturating_mul(4), states.saturating_mul(2)]);
             phases.push((logits + self.rows(beside), logits + self.rows(hidden)));
         }
@@ -97,7 +98,7 @@ impl Graph<'_> {
         let mut extra = small + self.copied;
         let mut widest_extra = extra;
         if self.half_copies {
-            let copies = layers.iter().map(|layer| self.half_copy(layer)).max().unwrap_or(Bytes::ZERO);
+            let copies = layers.iter().map(|(layer, _)| self.half_copy(layer)).max().unwrap_or(Bytes::ZERO);
             extra += copies;
             widest_extra += copies;
         }
@@ -111,7 +112,7 @@ impl Graph<'_> {
             widest_extra += inputs + streams * 2;
         }
         // Work for the host's layers brings its operands along: a layer's cache and its feed-forward.
-        let brought = |layer: &Layer| {
+        let brought = |(layer, _): &Counted<'_>| {
             self.layout.layer(&layer.mixer, 0) + self.rows(sum([wide(layer), hidden.saturating_mul(3)]))
         };
         widest_extra += self.on_host.iter().map(brought).max().unwrap_or(Bytes::ZERO);
@@ -205,7 +206,7 @@ impl Graph<'_> {
 
     /// What the host's own buffer takes beside the devices': input embedding, second masks, and the rows of logits that
     /// are copied out.
-    pub(crate) fn host(&self, layers: &[Layer]) -> Bytes {
+    pub(crate) fn host(&self, layers: &[Counted<'_>]) -> Bytes {
         let logits = Bytes::product([4, self.layout.slots, self.architecture.vocab_size]);
         self.rows(self.architecture.hidden_size) + self.masks(layers) + logits
     }

@@ -3,8 +3,10 @@
 //! Nothing is cast: weights lie on the devices as the file stores them, the embedding stays on the host, each layer's
 //! cache sits on its layer's device. Buffers are exact sizes from the graph allocator, not from a caching allocator.
 
+mod answers;
 mod cache;
 mod compute;
+mod kinds;
 mod launch;
 mod parameters;
 mod prepared;
@@ -14,6 +16,8 @@ mod weights;
 mod workload;
 
 use super::{Case, Engine, EngineError, Prepared};
+
+pub(crate) use prepared::Ready;
 
 /// llama.cpp.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,6 +29,6 @@ impl Engine for LlamaCpp {
     }
 
     fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
-        Ok(Box::new(prepared::Ready::new(case)?))
+        Ok(Box::new(Ready::new(case.model, case.version, case.parameters, &case.asked)?))
     }
 }

@@ -8,18 +8,19 @@ use crate::engines::{IllegalSplit, Offload, Split};
 
 use super::weights::OnHost;
 
-/// Divides layers `0..=layers` (the last is the output layer) by `shares`, as `--tensor-split` does: layer `i` goes to
-/// the first device whose cumulative share exceeds `i / (layers + 1)`.
-pub(crate) fn by_shares(layers: u32, shares: &[u64]) -> Vec<Range<u32>> {
+/// Divides layers `host..=layers` (the last is the output layer) by `shares`, as `--tensor-split` does: layer `i` goes
+/// to the first device whose cumulative share exceeds `(i - host) / (layers + 1 - host)`. The first stage begins at 0:
+/// the layers on the host are its own, but not on its device.
+pub(crate) fn by_shares(layers: u32, host: u32, shares: &[u64]) -> Vec<Range<u32>> {
     let total: u128 = shares.iter().map(|share| u128::from(*share)).sum();
-    let count = u128::from(layers) + 1;
+    let count = u128::from(layers.saturating_add(1).saturating_sub(host));
     let mut stages = Vec::new();
     let (mut start, mut cumulative) = (0, 0_u128);
     for share in shares {
         cumulative += u128::from(*share);
         // The first layer i with i / count >= cumulative / total.
         let end = (cumulative * count).div_ceil(total.max(1));
-        let end = u32::try_from(end).unwrap_or(u32::MAX);
+        let end = u32::try_from(end).unwrap_or(u32::MAX).saturating_add(host);
         stages.push(start..end);
         start = end;
     }
@@ -27,7 +28,7 @@ pub(crate) fn by_shares(layers: u32, shares: &[u64]) -> Vec<Range<u32>> {
 }
 
 /// Every split over `devices` devices.
-pub(crate) fn splits(layers: u32, devices: u32, shares: Option<&[u64]>) -> Result<Vec<Split>, IllegalSplit> {
+pub(crate) fn splits(layers: u32, host: u32, devices: u32, shares: Option<&[u64]>) -> Result<Vec<Split>, IllegalSplit> {
     let equal;
     let shares = match shares {
         _ if devices == 0 => return Err(IllegalSplit("no device to split over".to_owned())),
@@ -43,7 +44,7 @@ pub(crate) fn splits(layers: u32, devices: u32, shares: Option<&[u64]>) -> Resul
             &equal
         }
     };
-    let stages = by_shares(layers, shares);
+    let stages = by_shares(layers, host.min(layers.saturating_add(1)), shares);
     Ok(vec![Split { tensor: 1, stages, expert_parallel: false, offload: Offload::None }])
 }
 
@@ -105,10 +106,11 @@ mod tests {
 
     #[test]
     fn shares_divide_layers_as_tensor_split_does() {
-        assert_eq!(by_shares(32, &[1]), whole(0..33));
-        assert_eq!(by_shares(32, &[1, 1]), [0..17, 17..33]);
-        assert_eq!(by_shares(60, &[3, 1]), [0..46, 46..61]);
-        assert_eq!(by_shares(2, &[1, 0, 1]), [0..2, 2..2, 2..3]);
+        assert_eq!(by_shares(32, 0, &[1]), whole(0..33));
+        assert_eq!(by_shares(32, 0, &[1, 1]), [0..17, 17..33]);
+        assert_eq!(by_shares(60, 0, &[3, 1]), [0..46, 46..61]);
+        assert_eq!(by_shares(2, 0, &[1, 0, 1]), [0..2, 2..2, 2..3]);
+        assert_eq!(by_shares(32, 13, &[3, 1]), [0..28, 28..33]);
     }
 
     #[test]
@@ -126,7 +128,7 @@ mod tests {
         assert!(check(&split(&whole(1..5), Offload::Layers { layers: 2 }), 4, false).is_err());
         assert!(check(&split(&whole(0..5), Offload::Experts { layers: 2 }), 4, false).is_err());
         assert!(check(&Split::tensor(2, 4), 4, false).is_err());
-        assert!(splits(4, 6, None).is_err());
-        assert!(splits(4, 2, Some(&[1, 2, 3])).is_err());
+        assert!(splits(4, 0, 6, None).is_err());
+        assert!(splits(4, 0, 2, Some(&[1, 2, 3])).is_err());
     }
 }

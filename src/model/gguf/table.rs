@@ -92,8 +92,8 @@ pub(super) fn read(
         builder.add("", info.name, storage, &info.shape, Bytes::new(bytes));
     }
     let data_bytes = if end == 0 { 0 } else { end.checked_next_multiple_of(alignment).unwrap_or(u64::MAX) };
-    // The last tensor's own padding may be missing in the file, its data may not.
-    if let Some(has) = file_bytes
+    // The last tensor's own padding may be missing in the file, its data may not; a file without data needs none.
+    if let Some(has) = file_bytes.filter(|_| end > 0)
         && let needs = header_bytes.saturating_add(end)
         && needs > has
     {

@@ -21,7 +21,10 @@ pub(super) struct Family {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Generate,
+    /// No cache at all (`llama_model::create_memory` makes none).
     Encode,
+    /// Embeddings, over a cache that llama.cpp makes all the same.
+    Pool,
     EncodeDecode,
 }
 
@@ -70,6 +73,10 @@ const fn period(period: u64, default: Option<u64>) -> Family {
     Family { windows: Windows::Period { period, full_first: false, default }, ..PLAIN }
 }
 
+const fn full_first(period: u64) -> Family {
+    Family { windows: Windows::Period { period, full_first: true, default: None }, ..PLAIN }
+}
+
 /// The rule of `family`; `None` where we have none.
 pub(super) fn family(name: &str) -> Option<Family> {
     Some(match name {
@@ -80,24 +87,27 @@ pub(super) fn family(name: &str) -> Option<Family> {
         | "gemma" | "starcoder2" | "xverse" | "command-r" | "dbrx" | "olmo" | "olmoe" | "openelm" | "arctic"
         | "deepseek" | "chatglm" | "glm4" | "bitnet" | "jais" | "jais2" | "nemotron" | "exaone" | "granite"
         | "granitemoe" | "chameleon" | "bailingmoe" | "dots1" | "arcee" | "ernie4_5" | "ernie4_5-moe"
-        | "hunyuan-moe" | "hunyuan-dense" | "smollm3" | "seed_oss" | "grovemoe" | "apertus" | "minimax-m2"
-        | "cogvlm" | "rnd1" | "pangu-embedded" | "mistral3" | "paddleocr" | "maincoder" | "phi3" | "minicpm3"
-        | "plm" => PLAIN,
+        | "hunyuan-moe" | "hunyuan-dense" | "hunyuan_vl" | "smollm3" | "seed_oss" | "grovemoe" | "apertus"
+        | "minimax-m2" | "cogvlm" | "rnd1" | "pangu-embedded" | "mistral3" | "paddleocr" | "maincoder" | "phi3"
+        | "minicpm3" | "plm" => PLAIN,
         "glm4moe" | "bailingmoe2" => Family { next_token_layers: true, ..PLAIN },
         // Masked diffusion: llama.cpp builds no cache for them (`llama_model::create_memory`).
-        "bert" | "nomic-bert" | "nomic-bert-moe" | "neo-bert" | "jina-bert-v2" | "jina-bert-v3" | "eurobert"
-        | "modern-bert" | "gemma-embedding" | "t5encoder" | "dream" | "llada" | "llada-moe" | "llama-embed" => {
-            Family { purpose: Purpose::Encode, ..PLAIN }
-        }
+        "bert" | "nomic-bert" | "nomic-bert-moe" | "neo-bert" | "jina-bert-v2" | "jina-bert-v3" | "modern-bert"
+        | "gemma-embedding" | "dream" | "llada" | "llada-moe" => Family { purpose: Purpose::Encode, ..PLAIN },
+        "t5encoder" | "eurobert" | "llama-embed" => Family { purpose: Purpose::Pool, ..PLAIN },
         "t5" => Family { purpose: Purpose::EncodeDecode, ..PLAIN },
         // Windows.
         "gemma2" => period(2, Some(4096)),
         "gemma3" => period(6, None),
         "gemma3n" => Family { own_caches: Some(20), ..period(5, None) },
-        "gemma4" => Family { windows: Windows::Listed, ..PLAIN },
+        "gemma4" | "mimo2" => Family { windows: Windows::Listed, ..PLAIN },
+        "step35" => Family { windows: Windows::Listed, next_token_layers: true, ..PLAIN },
+        "plamo3" => period(8, None),
+        "exaone-moe" => Family { next_token_layers: true, ..period(4, None) },
+        "cohere2moe" => Family { next_token_layers: true, ..full_first(4) },
         "gpt-oss" => period(2, None),
-        "cohere2" | "olmo2" => period(4, None),
-        "smallthinker" => Family { windows: Windows::Period { period: 4, full_first: true, default: None }, ..PLAIN },
+        "cohere2" | "olmo2" | "afmoe" | "mellum" => period(4, None),
+        "smallthinker" | "laguna" => full_first(4),
         "llama4" => Family { windows: Windows::Chunks, ..PLAIN },
         "exaone4" => Family { windows: Windows::LargeOnly, ..PLAIN },
         // Latents.

@@ -41,7 +41,7 @@ pub fn architecture(gguf: &Gguf) -> Result<Architecture, Unsupported> {
     let facts = Facts {
         hidden,
         heads: Heads::read(&keys, all_layers)?,
-        spans: windows::spans(&keys, family.windows, all_layers)?,
+        spans: windows::spans(&keys, family.windows, layer_count, all_layers)?,
         own_caches,
         widths,
         keys: &keys,
@@ -83,6 +83,7 @@ fn has_tensor(gguf: &Gguf, pattern: &str) -> bool {
 fn task(keys: &Keys<'_>, family: &Family) -> Result<Task, Unsupported> {
     Ok(match family.purpose {
         Purpose::Encode => Task::Encode,
+        Purpose::Pool => Task::Pool,
         Purpose::EncodeDecode => Task::EncodeDecode,
         // `pooling_type` 0 is none; llama.cpp serves such a decoder as an embedding model, cache and all.
         Purpose::Generate => match keys.optional("pooling_type")? {

@@ -28,8 +28,8 @@ pub(super) enum Windows {
     LargeOnly,
 }
 
-/// What each layer sees.
-pub(super) fn spans(keys: &Keys<'_>, rule: Windows, layers: u64) -> Result<Vec<Span>, Unsupported> {
+/// What each of `layers` layers sees; the first `decoders` of them are the model's own, next-token layers follow.
+pub(super) fn spans(keys: &Keys<'_>, rule: Windows, decoders: u64, layers: u64) -> Result<Vec<Span>, Unsupported> {
     const WINDOW: &str = "attention.sliding_window";
     const PATTERN: &str = "attention.sliding_window_pattern";
     let full = || (0..layers).map(|_| Span::Full).collect::<Vec<_>>();
@@ -49,9 +49,13 @@ pub(super) fn spans(keys: &Keys<'_>, rule: Windows, layers: u64) -> Result<Vec<S
         }
         Windows::Listed => {
             let window = keys.positive(WINDOW)?;
-            let Some(listed) = keys.per_layer(PATTERN, layers)? else { return Err(keys.missing(PATTERN)) };
+            // The list may or may not go on over the next-token layers.
+            let all = keys.per_layer(PATTERN, layers).or_else(|_| keys.per_layer(PATTERN, decoders))?;
+            let Some(listed) = all else { return Err(keys.missing(PATTERN)) };
             let span = |slides: u64| if slides == 0 { Span::Full } else { Span::Sliding { window } };
-            Ok(listed.into_iter().map(span).collect())
+            let mut spans: Vec<Span> = listed.into_iter().map(span).collect();
+            spans.extend((spans.len() as u64..layers).map(|_| Span::Full));
+            Ok(spans)
         }
         Windows::Period { period, full_first, default } => {
             let Some(window) = keys.optional(WINDOW)?.or(default).filter(|window| *window > 0) else {
@@ -61,7 +65,7 @@ pub(super) fn spans(keys: &Keys<'_>, rule: Windows, layers: u64) -> Result<Vec<S
             // Newer files carry the round's length, or a flag for each layer, themselves.
             let period = match keys.optional(PATTERN) {
                 Ok(given) => given.unwrap_or(period),
-                Err(_) => return spans(keys, Windows::Listed, layers),
+                Err(_) => return spans(keys, Windows::Listed, decoders, layers),
             };
             Ok(match (period, full_first) {
                 (0, _) => by(&|_| true, span),
