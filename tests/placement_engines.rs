@@ -15,6 +15,12 @@ use hf_mem_probe::model::tensors::InventoryBuilder;
 use hf_mem_probe::model::{Dtype, Format, Identity, Model, Storage, config};
 use hf_mem_probe::placement::{Ask, Availability, Constraints, Plan, Policy, availability, frontier, plan};
 use serde_json::Value;
+use support::gguf_corpus;
+
+mod support {
+    pub(crate) mod gguf_corpus;
+    pub(crate) mod gguf_writer;
+}
 
 const HOSTS: [&str; 8] = [
     "1x24GiB",
@@ -26,7 +32,7 @@ const HOSTS: [&str; 8] = [
     "2xA100-40GB,2xA100-80GB",
     "5x16GiB,1x48GiB",
 ];
-const ENGINES: [&str; 5] = ["vllm", "sglang", "llama.cpp", "transformers", "reference"];
+const ENGINES: [&str; 4] = ["vllm", "sglang", "transformers", "reference"];
 const MODELS: [&str; 4] = ["Qwen/Qwen3-8B", "Qwen/Qwen3-30B-A3B", "google/gemma-3-27b-it", "openai/gpt-oss-120b"];
 
 /// A model of the metadata folder; `None`, with a word, where it is not there.
@@ -107,56 +113,75 @@ fn again(ask: &Ask<'_>, plan: &Plan) -> bool {
     })
 }
 
-#[test]
-fn placements_of_real_models_hold_what_they_say() {
-    let engines = Engines::embedded().unwrap();
-    let questions = Questions { engines: &engines, parameters: BTreeMap::new() };
-    for repo in MODELS {
-        let Some(model) = hub(repo) else { continue };
-        let longest = model.architecture.as_ref().unwrap().max_context;
-        for engine in ENGINES {
-            for host in HOSTS {
-                let at = here(host);
-                let ask = questions.ask(engine, &model, (8192, 1));
-                let planned = match plan(&ask, &at) {
-                    Ok(planned) => planned,
-                    Err(error) => {
-                        println!("{repo} {engine} {host}: {error}");
-                        continue;
-                    }
-                };
-                let Some(placement) = &planned.recommended else {
-                    println!("{repo} {engine} {host}: {:?} {}", planned.reason, planned.why);
-                    continue;
-                };
-                println!(
-                    "{repo} {engine} {host}: {:?} {} tp{} pp{} context {:?} sequences {:?} short {}",
-                    placement.verdict,
-                    placement.strategy,
-                    placement.split.tensor,
-                    placement.split.stages.len(),
-                    placement.max_context,
-                    placement.max_sequences,
-                    planned.short_by,
-                );
-                assert_eq!(again(&ask, &planned), placement.verdict == Verdict::Fits || placement.host.is_some());
-                if let Some(reached) = placement.max_context.filter(|reached| *reached > 0) {
-                    let fits = |context| again(&questions.ask(engine, &model, (context, 1)), &planned);
-                    assert!(fits(reached), "{repo} {engine} {host}: {reached} does not fit");
-                    let more = longest.map_or(reached + 1024, |longest| longest.min(reached + 1024));
-                    assert!(more == reached || !fits(more), "{repo} {engine} {host}: more than {reached} fits");
-                }
-                let points = frontier(&ask, placement, at.host).unwrap();
-                assert!(points.windows(2).all(|pair| pair[0].context >= pair[1].context));
-                // More memory never turns a yes into a no.
-                let mut roomier = at.clone();
-                for device in &mut roomier.devices {
-                    device.free = device.free.map(|free| free + Bytes::gib(3));
-                    device.available = device.available.map(|bytes| bytes + Bytes::gib(3));
-                }
-                let roomier = plan(&ask, &roomier).unwrap().verdict();
-                assert!(placement.verdict != Verdict::Fits || roomier == Verdict::Fits, "{repo} {engine} {host}");
+/// Plans `model` on every host and holds the plan to what it says.
+fn on_every_host(engines: &[&str], name: &str, model: &Model) {
+    let all = Engines::embedded().unwrap();
+    let questions = Questions { engines: &all, parameters: BTreeMap::new() };
+    for engine in engines {
+        for host in HOSTS {
+            let at = here(host);
+            let ask = questions.ask(engine, model, (8192, 1));
+            match plan(&ask, &at) {
+                Ok(planned) => holds(&questions, &ask, &at, &planned, &format!("{name} {engine} {host}")),
+                Err(error) => println!("{name} {engine} {host}: {error}"),
             }
         }
+    }
+}
+
+fn holds(questions: &Questions<'_>, ask: &Ask<'_>, at: &Availability, planned: &Plan, what: &str) {
+    let Some(placement) = &planned.recommended else {
+        println!("{what}: {:?} {}", planned.reason, planned.why);
+        return;
+    };
+    println!(
+        "{what}: {:?} {} tp{} {:?} context {:?} sequences {:?} short {}",
+        placement.verdict,
+        placement.strategy,
+        placement.split.tensor,
+        placement.split.stages,
+        placement.max_context,
+        placement.max_sequences,
+        planned.short_by,
+    );
+    assert_eq!(again(ask, planned), placement.verdict == Verdict::Fits, "{what}");
+    let (engine, longest) = (ask.engine.name(), ask.model.architecture.as_ref().unwrap().max_context);
+    if let Some(reached) = placement.max_context.filter(|reached| *reached > 0) {
+        let fits = |context| again(&questions.ask(engine, ask.model, (context, 1)), planned);
+        assert!(fits(reached), "{what}: {reached} does not fit");
+        let more = longest.map_or(reached + 1024, |longest| longest.min(reached + 1024));
+        assert!(more == reached || !fits(more), "{what}: more than {reached} fits");
+    }
+    if let Some(most) = placement.max_sequences.filter(|most| *most > 0) {
+        let fits = |sequences| again(&questions.ask(engine, ask.model, (8192, sequences)), planned);
+        assert!(fits(most) && !fits(most + 1), "{what}: {most} sequences");
+    }
+    let points = frontier(ask, placement, at.host).unwrap();
+    assert!(points.windows(2).all(|pair| pair[0].context >= pair[1].context));
+    // More memory never turns a yes into a no.
+    let mut roomier = at.clone();
+    for device in &mut roomier.devices {
+        device.free = device.free.map(|free| free + Bytes::gib(3));
+        device.available = device.available.map(|bytes| bytes + Bytes::gib(3));
+    }
+    let roomier = plan(ask, &roomier).unwrap().verdict();
+    assert!(placement.verdict != Verdict::Fits || roomier == Verdict::Fits, "{what}");
+}
+
+#[test]
+fn placements_of_real_models_hold_what_they_say() {
+    for repo in MODELS {
+        if let Some(model) = hub(repo) {
+            on_every_host(&ENGINES, repo, &model);
+        }
+    }
+}
+
+#[test]
+fn placements_of_gguf_files_hold_what_they_say() {
+    let Some(folder) = gguf_corpus::corpus() else { return };
+    for (name, description) in gguf_corpus::descriptions(&folder) {
+        let model = gguf_corpus::model(gguf_corpus::parsed(&gguf_corpus::header(&description)));
+        on_every_host(&["llama.cpp"], &name, &model);
     }
 }
