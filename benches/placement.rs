@@ -12,6 +12,9 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use fake::{Fake, ask, gpu, host, link};
 use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::devices::LinkKind;
+use hf_mem_probe::engines::Engines;
+use hf_mem_probe::model::source::metadata::assemble;
+use hf_mem_probe::model::source::read_local;
 use hf_mem_probe::placement::{Availability, frontier, plan};
 
 /// 16 devices of 16 kinds, none as roomy as another, two NUMA nodes.
@@ -52,5 +55,32 @@ fn placement(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, placement);
+/// The same with the engines themselves: a model of 36 layers on 16 unequal devices, and the frontier of 8 devices.
+fn engines(criterion: &mut Criterion) {
+    let engines = Engines::embedded().unwrap();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/Qwen3-8B");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let metadata = runtime.block_on(read_local(folder.as_ref(), None)).unwrap();
+    let model = assemble(&metadata).unwrap();
+    let (parameters, fake) = (BTreeMap::new(), Fake::default());
+    for name in ["vllm", "sglang", "transformers", "reference"] {
+        let mut question = ask(&fake, &model, &parameters, 8192);
+        question.engine = engines.by_name(name).unwrap();
+        let here = unequal();
+        criterion.bench_function(&format!("16 unequal devices, {name}, Qwen3-8B"), |bench| {
+            bench.iter(|| black_box(plan(&question, &here).unwrap()));
+        });
+        let here = host(&[6; 8]);
+        if let Some(planned) = plan(&question, &here).unwrap().recommended {
+            criterion.bench_function(
+                &format!("frontier of {} devices, {name}, Qwen3-8B", planned.ranks.len()),
+                |bench| {
+                    bench.iter(|| black_box(frontier(&question, &planned, None).unwrap()));
+                },
+            );
+        }
+    }
+}
+
+criterion_group!(benches, placement, engines);
 criterion_main!(benches);

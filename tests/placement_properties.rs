@@ -285,11 +285,6 @@ fn nothing_is_better(fake: &Fake, here: &Availability, packing: Packing, offload
         ask.constraints.offload = offload;
     });
     check(fake, here, &plan);
-    let again = planned(fake, here, |ask| {
-        ask.policy.packing = packing;
-        ask.constraints.offload = offload;
-    });
-    assert_eq!(plan, again, "the same question, another answer");
     let best = brute_force(fake, here, packing, offload);
     let grade = plan.recommended.as_ref().map(|placement| match placement.verdict {
         Verdict::Fits => 0,

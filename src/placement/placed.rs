@@ -119,13 +119,8 @@ impl Placement {
                 takes: None,
             });
         }
-        let reach = Reach::new(
-            prepared,
-            split,
-            ranks.iter().map(|rank| (&rank.device, rank.available)),
-            needs.host,
-            needs.ask.longest(),
-        )?;
+        let devices = ranks.iter().map(|rank| (&rank.device, rank.available));
+        let reach = Reach::new((needs.ask, prepared), split, devices, needs.host)?;
         let (max_context, max_sequences) = (reach.max_context()?, reach.max_sequences(workload.context)?);
         let devices: Vec<LaunchDevice<'_>> = ranks
             .iter()

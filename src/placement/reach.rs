@@ -1,6 +1,8 @@
 //! How far a placement goes: the largest context, the most sequences, and the frontier between them.
 //!
-//! Needs never fall when the workload grows, so each figure is found by bisection: it fits, and one more does not.
+//! Needs never fall when the workload grows, so each figure is found by bisection: it fits, and one more does not. What
+//! an engine keeps whatever the workload may still follow the workload that it was asked about (vLLM sizes its step by
+//! `max_model_len`), so each figure is put back as a question, and the search repeated that way where the answer differs.
 
 use super::ask::{Ask, PlacementError};
 use super::placed::Placement;
@@ -8,7 +10,7 @@ use crate::api::answer::FrontierPoint;
 use crate::bytes::Bytes;
 use crate::devices::{DeviceFacts, DeviceKind, HostMemory};
 use crate::engines::component::device_sum;
-use crate::engines::{EngineError, Interval, Prepared, Split, Workload};
+use crate::engines::{AskedContext, EngineError, Interval, Prepared, Split, Workload};
 
 /// The longest context looked for where the model names no maximum: beyond any that is trained.
 const CONTEXT_CEILING: u64 = 1 << 27;
@@ -17,6 +19,7 @@ const SEQUENCES_CEILING: u64 = 1 << 16;
 
 /// A split on devices whose needs that do not change with the workload are known.
 pub(super) struct Reach<'p> {
+    ask: &'p Ask<'p>,
     prepared: &'p dyn Prepared,
     split: &'p Split,
     ranks: Vec<Rank<'p>>,
@@ -34,18 +37,18 @@ struct Rank<'p> {
 impl<'p> Reach<'p> {
     /// `split` on `devices`, one for each rank, with what is available on each.
     pub(super) fn new(
-        prepared: &'p dyn Prepared,
+        (ask, prepared): (&'p Ask<'p>, &'p dyn Prepared),
         split: &'p Split,
         devices: impl IntoIterator<Item = (&'p DeviceFacts, Bytes)>,
         host: Option<HostMemory>,
-        longest: Option<u64>,
     ) -> Result<Self, EngineError> {
         let mut ranks = Vec::new();
         for (number, (facts, available)) in devices.into_iter().enumerate() {
             let fixed = device_sum(&prepared.fixed(split, number, facts)?);
             ranks.push(Rank { number, facts, available, fixed });
         }
-        Ok(Self { prepared, split, ranks, host, context_ceiling: longest.unwrap_or(CONTEXT_CEILING).max(1) })
+        let context_ceiling = ask.longest().unwrap_or(CONTEXT_CEILING).max(1);
+        Ok(Self { ask, prepared, split, ranks, host, context_ceiling })
     }
 
     /// The largest context of `sequences` sequences that fits, up to `ceiling`; 0 where not even one token does.
@@ -87,13 +90,39 @@ impl<'p> Reach<'p> {
         Ok(points)
     }
 
-    /// The largest value up to `ceiling` whose workload fits on every rank: one rank after another lowers it.
+    /// The largest value up to `ceiling` whose workload fits on every rank: one rank after another lowers it. The value is
+    /// then put back as a question.
     fn largest(&self, ceiling: u64, at: impl Fn(u64) -> Workload) -> Result<u64, EngineError> {
         let mut most = ceiling;
         for rank in &self.ranks {
             most = below(most, |value| self.goes_in(rank, at(value)))?;
         }
-        below(most, |value| self.host_goes_in(at(value)))
+        most = below(most, |value| self.host_goes_in(at(value)))?;
+        let asked_anew = |value| Ok(self.fits_anew(at(value)));
+        if most > 0 && !self.fits_anew(at(most)) {
+            below(most, asked_anew)
+        } else if most < ceiling && self.fits_anew(at(most + 1)) {
+            Ok(most + 1 + below(ceiling - most - 1, |more| asked_anew(most + 1 + more))?)
+        } else {
+            Ok(most)
+        }
+    }
+
+    /// Whether the split fits where `workload` is what was asked. What the engine refuses does not fit.
+    fn fits_anew(&self, workload: Workload) -> bool {
+        let mut ask = self.ask.clone();
+        ask.asked.context = Some(AskedContext::Tokens(workload.context));
+        ask.asked.sequences = Some(workload.sequences);
+        let Some(first) = self.ranks.first() else { return false };
+        let Ok(prepared) = ask.prepare(first.facts) else { return false };
+        if prepared.check(self.split).is_err() {
+            return false;
+        }
+        let devices = self.ranks.iter().map(|rank| (rank.facts, rank.available));
+        let Ok(anew) = Reach::new((&ask, &*prepared), self.split, devices, self.host) else { return false };
+        let workload = prepared.workload();
+        anew.ranks.iter().all(|rank| anew.goes_in(rank, workload) == Ok(true))
+            && anew.host_goes_in(workload) == Ok(true)
     }
 
     fn goes_in(&self, rank: &Rank<'_>, workload: Workload) -> Result<bool, EngineError> {
@@ -156,7 +185,7 @@ pub fn frontier(
     let Some(first) = placement.ranks.first() else { return Ok(Vec::new()) };
     let prepared = ask.prepare(&first.device)?;
     let devices = placement.ranks.iter().map(|rank| (&rank.device, rank.available));
-    Ok(Reach::new(&*prepared, &placement.split, devices, host, ask.longest())?.frontier()?)
+    Ok(Reach::new((ask, &*prepared), &placement.split, devices, host)?.frontier()?)
 }
 
 #[cfg(test)]
