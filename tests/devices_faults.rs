@@ -1,4 +1,5 @@
 //! Faults of the driver while it is being sampled: the right reason at once, and recovery by itself.
+#![expect(clippy::unwrap_used, reason = "the helpers of tests may fail them")]
 
 use std::time::{Duration, Instant};
 
@@ -48,7 +49,7 @@ async fn recovery(sampler: &Sampler) -> Duration {
         let reading = reading.as_ref().filter(|reading| reading.began >= since);
         reading.is_some_and(|reading| reading.outcome.as_ref().is_ok_and(|snapshot| snapshot.usable().is_ok()))
     });
-    drop(tokio::time::timeout(DEADLINE, usable).await.expect("no recovery").unwrap());
+    drop(tokio::time::timeout(DEADLINE, usable).await.unwrap().unwrap());
     since.elapsed()
 }
 
@@ -102,7 +103,7 @@ async fn each_fault_is_named_at_once_and_its_end_seen_within_two_seconds() {
 async fn a_driver_installed_later_is_found() {
     let mut machine = machine(&Scenario::of([profiles::t4()]));
     let hidden = machine.driver.library().with_file_name("later.so");
-    std::mem::swap(machine.options.nvml.library.as_mut().unwrap(), &mut hidden.clone());
+    machine.options.nvml.library = Some(hidden.clone());
     let sampler = Sampler::start(machine.options.clone()).unwrap();
     assert_eq!(told(&sampler).await, "nvml_unavailable");
     std::fs::rename(machine.driver.library(), hidden).unwrap();

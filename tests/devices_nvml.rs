@@ -1,4 +1,5 @@
 //! What the reader makes of each kind of machine, through the real nvml-wrapper on the simulated library.
+#![expect(clippy::unwrap_used, reason = "the helpers of tests may fail them")]
 
 use std::time::Duration;
 
