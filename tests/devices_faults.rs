@@ -87,6 +87,7 @@ async fn each_fault_is_named_at_once_and_its_end_seen_within_two_seconds() {
     }
 }
 
+#[expect(clippy::print_stdout, reason = "the fault table, under --nocapture")]
 async fn one_fault(name: &str, healthy: Scenario, fault: Scenario, expected: &str) {
     let machine = machine(&healthy);
     let sampler = Sampler::start(machine.options.clone()).unwrap();
