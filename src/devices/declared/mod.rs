@@ -384,6 +384,22 @@ mod tests {
         assert_eq!(parse("1000xT4,1000xT4", UNIX_EPOCH).unwrap_err(), DeclaredError::TooMany);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_text_does_harm(spec in ".{0,60}", parts in "([0-9]{1,5}x)?(H100|24GiB|3g[.]40gb|0[.]1MiB)(@[0-9.]{1,8}GiB)?(,.{0,9})?") {
+            for text in [spec, parts] {
+                if let Ok(snapshot) = parse(&text, UNIX_EPOCH) {
+                    proptest::prop_assert!(!snapshot.devices.is_empty() && snapshot.devices.len() <= MAX_DEVICES);
+                    for device in &snapshot.devices {
+                        let taken = device.free_bytes.unwrap() + device.used_bytes.unwrap();
+                        proptest::prop_assert!(taken <= device.facts.total_bytes);
+                    }
+                }
+                let _ = from_json(&text);
+            }
+        }
+    }
+
     #[test]
     fn a_snapshot_survives_being_written() {
         let at = UNIX_EPOCH + Duration::from_nanos(1_790_000_000_123_456_789);
