@@ -28,10 +28,12 @@ use crate::bytes::Bytes;
 pub const MAX_DEVICES: usize = 1024;
 /// A snapshot file of [`MAX_DEVICES`] devices with their processes and links stays far below this.
 const MAX_SNAPSHOT_FILE: u64 = 64 << 20;
-/// What a card of the table whose reserve was never seen is assumed to keep for its driver: the largest reserve among
-/// those seen (408 to 609 MiB on cards up to 48 GB, 640 on a 96 GB one), so that a declared card never promises more
-/// than a real one.
-const ASSUMED_RESERVE: Bytes = Bytes::mib(640);
+/// What a card of the table whose reserve was never seen is assumed to keep for its driver, so that a declared card
+/// never promises more than a real one: above the largest reserves that were seen, 609 MiB on cards of up to 48 GiB and
+/// 862 MiB on larger ones.
+fn assumed_reserve(total: Bytes) -> Bytes {
+    if total <= Bytes::gib(48) { Bytes::mib(640) } else { Bytes::gib(1) }
+}
 
 /// What `--gpus` names: a snapshot file where one stands at that path, else a specification. `now` is when the
 /// declaration is taken to have been read.
@@ -221,7 +223,7 @@ impl Declaration {
             numa_node: None,
         };
         let kept = match self {
-            Self::Card(_) => reserved_bytes.unwrap_or(ASSUMED_RESERVE),
+            Self::Card(_) => reserved_bytes.unwrap_or_else(|| assumed_reserve(total_bytes)),
             Self::Instance(..) | Self::Plain(_) => Bytes::ZERO,
         };
         let most = total_bytes.checked_sub(kept).filter(|most| *most > Bytes::ZERO);
