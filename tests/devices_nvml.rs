@@ -1,4 +1,5 @@
 //! What the reader makes of each kind of machine, through the real nvml-wrapper on the simulated library.
+#![expect(clippy::unwrap_used, reason = "the helpers of tests may fail them")]
 
 use std::time::Duration;
 
@@ -161,6 +162,7 @@ fn mig_instances_stand_for_their_card() {
     assert_eq!(three.free_bytes, Some(Bytes::mib(40_448 - 16_925)));
     assert_eq!(three.facts.multiprocessors, Some(60));
     assert_eq!(three.processes.len(), 2);
+    assert!(snapshot.devices[0].processes.is_empty(), "its instances list them");
     assert_eq!(snapshot.devices[2].facts.total_bytes, Bytes::mib(9_984));
 
     let refused = profiles::h100_80().mig([Some(profiles::h100_mig("2g.20gb", 3, 0))]);

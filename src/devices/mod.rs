@@ -10,6 +10,7 @@ pub mod host_memory;
 pub mod nvml;
 pub mod power;
 pub mod sampler;
+pub mod select;
 
 use std::time::SystemTime;
 

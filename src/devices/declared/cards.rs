@@ -104,10 +104,10 @@ pub const CARDS: &[Card] = &[
     // Hopper.
     on_board(card(H100, &["H100-80GB", "H100", "H100-SXM", "H100-SXM5", "H100-80GB-SXM", "H100-80", "H100-SXM5-80GB"],
         81_559, Some(479), (9, 0), Some(132)), 8, 18),
-    card("NVIDIA H100 PCIe", &["H100-PCIe", "H100-80GB-PCIe"], 81_559, Some(479), (9, 0), Some(114)),
+    card("NVIDIA H100 PCIe", &["H100-PCIe", "H100-80GB-PCIe"], 81_559, None, (9, 0), Some(114)),
     card(H100_NVL, &["H100-NVL", "H100-94GB", "H100-NVL-94GB"], 95_830, None, (9, 0), Some(132)),
     on_board(card(H200, &["H200", "H200-141GB", "H200-SXM", "H200-141"], 143_771, Some(614), (9, 0), Some(132)), 8, 18),
-    card("NVIDIA H200 NVL", &["H200-NVL"], 143_771, Some(614), (9, 0), Some(132)),
+    card("NVIDIA H200 NVL", &["H200-NVL"], 143_771, None, (9, 0), Some(132)),
     on_board(card("NVIDIA H20", &["H20", "H20-96GB"], 97_871, None, (9, 0), Some(78)), 8, 18),
     card("NVIDIA GH200 480GB", &["GH200", "GH200-96GB"], 97_871, None, (9, 0), Some(132)),
     // Ada. L20: ECC on.

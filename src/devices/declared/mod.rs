@@ -13,14 +13,14 @@
 //! kind that is sold on NVSwitch boards are declared to be joined by it, eight at a time (NVL72 kinds: 72).
 
 pub mod cards;
+mod error;
 
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use thiserror::Error;
-
 use self::cards::{CARDS, Card, MIG_PROFILES, MigProfile};
+pub use self::error::DeclaredError;
 use super::{Device, DeviceFacts, DeviceKind, Link, LinkKind, Snapshot};
 use crate::bytes::Bytes;
 
@@ -28,82 +28,11 @@ use crate::bytes::Bytes;
 pub const MAX_DEVICES: usize = 1024;
 /// A snapshot file of [`MAX_DEVICES`] devices with their processes and links stays far below this.
 const MAX_SNAPSHOT_FILE: u64 = 64 << 20;
-/// What a card of the table whose reserve was never seen is assumed to keep for its driver: the largest reserve among
-/// those seen (408 to 609 MiB on cards up to 48 GB, 640 on a 96 GB one), so that a declared card never promises more
-/// than a real one.
-const ASSUMED_RESERVE: Bytes = Bytes::mib(640);
-
-/// What can be wrong with a `--gpus` argument.
-#[derive(Debug, Error, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DeclaredError {
-    /// Nothing between two commas, or nothing at all.
-    #[error("`--gpus {0}` has an empty item; write for instance `8xH100-80GB` or `2x24GiB,1x12GiB`")]
-    Empty(String),
-    /// The number before the `x`.
-    #[error("`{item}`: the count must be between 1 and {MAX_DEVICES}")]
-    Count {
-        /// The item.
-        item: String,
-    },
-    /// More devices than [`MAX_DEVICES`] in all.
-    #[error("more than {MAX_DEVICES} devices are declared")]
-    TooMany,
-    /// No such card.
-    #[error("`{item}`: no card is called `{card}`{}; a size such as `24GiB` works for any card", hint(.nearest.as_ref()))]
-    UnknownCard {
-        /// The item.
-        item: String,
-        /// The name in it.
-        card: String,
-        /// The name that looks most like it.
-        nearest: Option<String>,
-    },
-    /// No such MIG profile on the card.
-    #[error("`{item}`: {card} has no MIG profile `{profile}` that was measured; known: {known}")]
-    UnknownProfile {
-        /// The item.
-        item: String,
-        /// The card.
-        card: String,
-        /// The profile.
-        profile: String,
-        /// The card's profiles.
-        known: String,
-    },
-    /// Not a size.
-    #[error("`{item}`: `{size}` is not a size; write whole GiB or MiB, such as `24GiB` or `24564MiB`")]
-    Size {
-        /// The item.
-        item: String,
-        /// What stood for the size.
-        size: String,
-    },
-    /// A card of no bytes, or more in use than there is.
-    #[error("`{item}`: {used} in use on a device of {total}")]
-    Full {
-        /// The item.
-        item: String,
-        /// The total.
-        total: Bytes,
-        /// The part said to be in use.
-        used: Bytes,
-    },
-    /// The snapshot file cannot be read.
-    #[error("cannot read the snapshot `{path}`: {reason}")]
-    File {
-        /// Its path.
-        path: String,
-        /// Why not.
-        reason: String,
-    },
-    /// The snapshot is not one.
-    #[error("not a snapshot as `gpus --json` writes it: {0}")]
-    Snapshot(String),
-}
-
-fn hint(nearest: Option<&String>) -> String {
-    nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
+/// What a card of the table whose reserve was never seen is assumed to keep for its driver, so that a declared card
+/// never promises more than a real one: above the largest reserves that were seen, 609 MiB on cards of up to 48 GiB and
+/// 862 MiB on larger ones.
+fn assumed_reserve(total: Bytes) -> Bytes {
+    if total <= Bytes::gib(48) { Bytes::mib(640) } else { Bytes::gib(1) }
 }
 
 /// What `--gpus` names: a snapshot file where one stands at that path, else a specification. `now` is when the
@@ -294,7 +223,7 @@ impl Declaration {
             numa_node: None,
         };
         let kept = match self {
-            Self::Card(_) => reserved_bytes.unwrap_or(ASSUMED_RESERVE),
+            Self::Card(_) => reserved_bytes.unwrap_or_else(|| assumed_reserve(total_bytes)),
             Self::Instance(..) | Self::Plain(_) => Bytes::ZERO,
         };
         let most = total_bytes.checked_sub(kept).filter(|most| *most > Bytes::ZERO);
@@ -382,6 +311,22 @@ mod tests {
         assert!(message("0GiB").contains("0 B"));
         assert!(message("99999999999999999999GiB").contains("no card"));
         assert_eq!(parse("1000xT4,1000xT4", UNIX_EPOCH).unwrap_err(), DeclaredError::TooMany);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_does_harm(spec in ".{0,60}", parts in "([0-9]{1,5}x)?(H100|24GiB|3g[.]40gb|0[.]1MiB)(@[0-9.]{1,8}GiB)?(,.{0,9})?") {
+            for text in [spec, parts] {
+                if let Ok(snapshot) = parse(&text, UNIX_EPOCH) {
+                    proptest::prop_assert!(!snapshot.devices.is_empty() && snapshot.devices.len() <= MAX_DEVICES);
+                    for device in &snapshot.devices {
+                        let taken = device.free_bytes.unwrap() + device.used_bytes.unwrap();
+                        proptest::prop_assert!(taken <= device.facts.total_bytes);
+                    }
+                }
+                let _ = from_json(&text);
+            }
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::device::Standing;
 use super::reader::Scene;
 use super::{health, memory, processes, raw};
 use crate::bytes::Bytes;
-use crate::devices::{Device, DeviceFacts, DeviceKind};
+use crate::devices::{Device, DeviceFacts, DeviceKind, Process};
 
 /// No card has more instances (seven since Ampere); a bound on what a driver's number may make us do.
 const MAX_SLOTS: u32 = 64;
@@ -45,6 +45,11 @@ pub(super) fn split(gpu: &mut Device, device: &Handle<'_>, standing: &Standing, 
             None => instances.insert(group, device),
         };
     }
+    // The parent's list repeats those of its instances.
+    gpu.processes.retain(|process| {
+        let same = |other: &Process| other.pid == process.pid;
+        !instances.values().any(|instance| instance.processes.iter().any(same))
+    });
     gpu.unusable = Some(match refused {
         Some(error) if instances.is_empty() => health::from_error(&error, "listing its MIG instances"),
         _ if instances.is_empty() => health::unusable(

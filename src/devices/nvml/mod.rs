@@ -6,7 +6,8 @@
 //!
 //! Knowingly left out: BAR1 (an aperture, not capacity), retired pages and *pending* row remaps (they change nothing
 //! for new work), vGPU (its total is already the profile's), HMM addressing (adds no memory), memory of Grace's NUMA
-//! mode that page cache occupies (counted as used, so that the answer errs towards refusing).
+//! mode that page cache occupies (counted as used, so that the answer errs towards refusing), the cgroup limit of whatever
+//! service will use unified memory (it is not known here).
 
 mod device;
 mod events;

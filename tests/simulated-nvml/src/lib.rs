@@ -19,6 +19,7 @@ mod driver;
 mod events;
 mod host;
 mod machine;
+mod mig_calls;
 pub mod profiles;
 mod scenario;
 mod topology_calls;

@@ -58,7 +58,7 @@ pub fn l40s() -> Gpu {
     card("NVIDIA L40S", 46_068, 609, (8, 9), 18_176)
 }
 
-/// RTX 4090: 24564 MiB (RLinf/RLinf#255).
+/// RTX 4090: 24564 MiB (RLinf/RLinf#255); its reserve was not seen, the one here is a 4080 SUPER's.
 pub fn rtx_4090() -> Gpu {
     card("NVIDIA GeForce RTX 4090", 24_564, 434, (8, 9), 16_384)
 }
@@ -68,7 +68,7 @@ pub fn rtx_2080_super() -> Gpu {
     card("NVIDIA GeForce RTX 2080 SUPER", 8_192, 408, (7, 5), 3_072)
 }
 
-/// Tesla T4: 15360 MiB.
+/// Tesla T4: 15360 MiB; its reserve was not seen, the one here is made up.
 pub fn t4() -> Gpu {
     card("Tesla T4", 15_360, 453, (7, 5), 2_560)
 }
