@@ -129,14 +129,12 @@ async fn send(stream: &mut TcpStream, reply: Reply) -> std::io::Result<()> {
     if reply.drop {
         return Ok(());
     }
-    let mut head = format!("HTTP/1.1 {} x\r\nconnection: close\r\n", reply.status);
+    let mut lines = vec![format!("HTTP/1.1 {} x", reply.status), "connection: close".into()];
     if !reply.headers.iter().any(|(name, _)| name == "content-length") {
-        head += &format!("content-length: {}\r\n", reply.body.len());
+        lines.push(format!("content-length: {}", reply.body.len()));
     }
-    for (name, value) in &reply.headers {
-        head += &format!("{name}: {value}\r\n");
-    }
-    stream.write_all(format!("{head}\r\n").as_bytes()).await?;
+    lines.extend(reply.headers.iter().map(|(name, value)| format!("{name}: {value}")));
+    stream.write_all(format!("{}\r\n\r\n", lines.join("\r\n")).as_bytes()).await?;
     let until = reply.cut_after.or(reply.stall_after).unwrap_or(reply.body.len());
     stream.write_all(&reply.body[..until]).await?;
     stream.flush().await?;
