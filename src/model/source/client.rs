@@ -79,7 +79,7 @@ struct Asked<'a> {
 impl SourceClient {
     /// A client with nothing known. Opens no connection.
     pub fn new(settings: SourceSettings) -> Self {
-        let disk = settings.cache_folder.map(|folder| DiskCache::new(folder, settings.cache_bytes));
+        let disk = settings.cache_folder.map(|folder| DiskCache::new(&folder, settings.cache_bytes));
         Self {
             hub: HubClient::new(settings.hub),
             disk,
@@ -105,21 +105,16 @@ impl SourceClient {
         auth: &Auth,
         now: SystemTime,
     ) -> Result<Described, SourceError> {
-        let file = reference.file.as_deref();
-        match &reference.place {
-            Place::Hub { repo, revision } => {
-                let revision = revision.as_deref().unwrap_or("main");
-                let asked = Asked { repo, revision, file, auth, now };
-                if let Some(fresh) = self.fresh_in_memory(&asked) {
-                    return Ok(fresh);
-                }
-                self.known.once(&key(&asked, &auth.identity()), self.describe_from_hub(&asked)).await
-            }
-            _ => {
-                let metadata = self.read(reference, auth, now).await?;
-                Ok(Described { model: model(&metadata)?, stale: false, requests: 0 })
-            }
+        let Place::Hub { repo, revision } = &reference.place else {
+            let metadata = self.read(reference, auth, now).await?;
+            return Ok(Described { model: model(&metadata)?, stale: false, requests: 0 });
+        };
+        let revision = revision.as_deref().unwrap_or("main");
+        let asked = Asked { repo, revision, file: reference.file.as_deref(), auth, now };
+        if let Some(fresh) = self.fresh_in_memory(&asked) {
+            return Ok(fresh);
         }
+        self.known.once(&key(&asked, &auth.identity()), self.describe_from_hub(&asked)).await
     }
 
     /// The metadata of `reference`, for a bundle or for sending to a daemon. A Hub is asked anew.
@@ -135,7 +130,7 @@ impl SourceClient {
                 let revision = revision.as_deref().unwrap_or("main");
                 let asked = Asked { repo, revision, file, auth, now };
                 if self.hub.settings().offline {
-                    return self.from_hf_cache(&asked).await.unwrap_or_else(|| Err(self.offline(&asked)));
+                    return self.in_hf_cache(&asked).await.unwrap_or_else(|| Err(self.offline(&asked)));
                 }
                 let reading = self.hub.begin(repo, revision, auth)?;
                 let found = reading.revision().await?;
@@ -158,15 +153,15 @@ impl SourceClient {
     fn fresh_in_memory(&self, asked: &Asked<'_>) -> Option<Described> {
         let kept = self.in_memory(asked)?;
         let fresh = is_commit(asked.revision) || kept.is_fresh(asked.now, self.revalidate_after);
-        fresh.then(|| Described { model: kept.model, stale: false, requests: 0 })
+        fresh.then_some(Described { model: kept.model, stale: false, requests: 0 })
     }
 
     fn in_memory(&self, asked: &Asked<'_>) -> Option<Kept> {
-        self.scopes(asked).iter().find_map(|scope| self.known.get(&key(asked, scope)))
+        Self::scopes(asked).iter().find_map(|scope| self.known.get(&key(asked, scope)))
     }
 
     /// Where `asked` may look: what is everyone's, then what is its token's.
-    fn scopes(&self, asked: &Asked<'_>) -> Vec<String> {
+    fn scopes(asked: &Asked<'_>) -> Vec<String> {
         let identity = asked.auth.identity();
         if identity == PUBLIC { vec![PUBLIC.into()] } else { vec![PUBLIC.into(), identity] }
     }
@@ -186,7 +181,7 @@ impl SourceClient {
         if self.hub.settings().offline {
             return match old {
                 Some(old) => Ok(Described { model: old.model, stale: true, requests: 0 }),
-                None => self.stale_from_hf_cache(asked).await.unwrap_or_else(|| Err(self.offline(asked))),
+                None => self.stale_in_hf_cache(asked).await.unwrap_or_else(|| Err(self.offline(asked))),
             };
         }
         let reading = self.hub.begin(asked.repo, asked.revision, asked.auth)?;
@@ -198,14 +193,16 @@ impl SourceClient {
                 tracing::warn!(repo = asked.repo, %error, "a model known from before is given, for the Hub cannot be asked");
                 Ok(Described { model: old.model, stale: true, requests })
             }
-            (Err(error), None) if error.is_transient() => match self.stale_from_hf_cache(asked).await {
+            (Err(error), None) if error.is_transient() => match self.stale_in_hf_cache(asked).await {
                 Some(Ok(found)) => Ok(Described { requests, ..found }),
                 _ => Err(error),
             },
             (Err(error), old) => {
                 // The Hub itself says that this asker may not see it (any more).
                 if old.is_some() {
-                    self.scopes(asked).iter().for_each(|scope| self.known.forget(&key(asked, scope)));
+                    for scope in Self::scopes(asked) {
+                        self.known.forget(&key(asked, &scope));
+                    }
                 }
                 Err(error)
             }
@@ -257,10 +254,11 @@ impl SourceClient {
     /// What the disk holds of the revision, with when it was last checked; it is known in memory from then on.
     fn on_disk(&self, asked: &Asked<'_>) -> Option<Kept> {
         let disk = self.disk.as_ref()?;
-        self.scopes(asked).iter().find_map(|scope| {
-            let note = match is_commit(asked.revision) {
-                true => RevisionNote::new(asked.repo, asked.revision, asked.now),
-                false => disk.note(Scope(scope), asked.repo, asked.revision)?,
+        Self::scopes(asked).iter().find_map(|scope| {
+            let note = if is_commit(asked.revision) {
+                RevisionNote::new(asked.repo, asked.revision, asked.now)
+            } else {
+                disk.note(Scope(scope), asked.repo, asked.revision)?
             };
             let metadata = disk.metadata(Scope(scope), &note.repo, &note.commit, asked.file)?;
             let kept = Kept { model: model(&metadata).ok()?, checked: note.checked() };
@@ -269,14 +267,14 @@ impl SourceClient {
         })
     }
 
-    async fn stale_from_hf_cache(&self, asked: &Asked<'_>) -> Option<Result<Described, SourceError>> {
-        let metadata = self.from_hf_cache(asked).await?;
+    async fn stale_in_hf_cache(&self, asked: &Asked<'_>) -> Option<Result<Described, SourceError>> {
+        let metadata = self.in_hf_cache(asked).await?;
         let described = |metadata: Metadata| Ok(Described { model: model(&metadata)?, stale: true, requests: 0 });
         Some(metadata.and_then(described))
     }
 
     /// The snapshot that huggingface_hub has downloaded, if it has.
-    async fn from_hf_cache(&self, asked: &Asked<'_>) -> Option<Result<Metadata, SourceError>> {
+    async fn in_hf_cache(&self, asked: &Asked<'_>) -> Option<Result<Metadata, SourceError>> {
         let cache = self.hub.settings().cache_folder.as_deref()?;
         let snapshot = hf_cache::find(cache, asked.repo, asked.revision)?;
         let identity = Identity {

@@ -54,7 +54,7 @@ impl RevisionNote {
 }
 
 impl DiskCache {
-    pub(super) fn new(folder: PathBuf, max_bytes: u64) -> Self {
+    pub(super) fn new(folder: &Path, max_bytes: u64) -> Self {
         Self { folder: folder.join(LAYOUT), max_bytes }
     }
 
@@ -171,7 +171,7 @@ mod tests {
 
     fn cache(max_bytes: u64) -> (tempfile::TempDir, DiskCache) {
         let folder = tempfile::tempdir().expect("a folder");
-        let cache = DiskCache::new(folder.path().into(), max_bytes);
+        let cache = DiskCache::new(folder.path(), max_bytes);
         (folder, cache)
     }
 

@@ -184,9 +184,9 @@ mod tests {
     #[test]
     fn freshness_distrusts_a_clock_that_goes_backwards() {
         let then = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
-        let ten = Duration::from_secs(10);
-        assert!(kept(then).is_fresh(then + Duration::from_secs(9), ten));
-        assert!(!kept(then).is_fresh(then + ten, ten));
-        assert!(!kept(then).is_fresh(then - ten, ten));
+        let limit = Duration::from_secs(10);
+        assert!(kept(then).is_fresh(then + Duration::from_secs(9), limit));
+        assert!(!kept(then).is_fresh(then + limit, limit));
+        assert!(!kept(then).is_fresh(then - limit, limit));
     }
 }

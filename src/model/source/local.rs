@@ -8,7 +8,7 @@ use super::bundle;
 use super::error::SourceError;
 use super::metadata::Metadata;
 use super::read::{self, Files, Found};
-use super::weights::Listing;
+use super::weights::{self, Listing};
 use crate::model::Identity;
 
 /// Files of one folder that are looked at.
@@ -39,7 +39,7 @@ fn list_one(folder: &Path, name: &str) -> Result<Listing, SourceError> {
     let mut listing = Listing::new();
     let same_model =
         |other: &str| match name.rsplit_once("-of-").and_then(|(rest, of)| Some((rest.rsplit_once('-')?.0, of))) {
-            Some((stem, of)) if name.ends_with(".gguf") => other.starts_with(stem) && other.ends_with(of),
+            Some((stem, of)) if weights::is_gguf(name) => other.starts_with(stem) && other.ends_with(of),
             _ => other == name,
         };
     for entry in std::fs::read_dir(folder).map_err(|error| io(folder, &error))?.flatten().take(MAX_LISTED) {

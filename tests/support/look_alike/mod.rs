@@ -5,15 +5,15 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A running look-alike; stops when dropped.
-pub struct LookAlike {
+pub(crate) struct LookAlike {
     child: Child,
-    pub endpoint: String,
-    pub corpus: PathBuf,
+    pub(crate) endpoint: String,
+    pub(crate) corpus: PathBuf,
 }
 
 impl LookAlike {
     /// `None`, with a word on why, where there is no corpus or no Python.
-    pub fn start(options: &[&str]) -> Option<Self> {
+    pub(crate) fn start(options: &[&str]) -> Option<Self> {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/hub");
         if !corpus.join("serve.py").exists() {
             println!("skipped: there is no corpus at ../shared/hub");

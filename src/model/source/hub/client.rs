@@ -83,7 +83,7 @@ impl Reading<'_> {
             }
             other => other?,
         };
-        info::revision(&answer.body, self.repo).map_err(|why| self.nonsense(why))
+        info::revision(&answer.body, self.repo).map_err(|why| self.nonsense(&why))
     }
 
     /// Reads what an answer needs of `revision`. `file` is `--file`.
@@ -116,14 +116,14 @@ impl Reading<'_> {
         let mut listing = Listing::new();
         for _ in 0..info::MAX_TREE_PAGES {
             let answer = self.get(&url, Wanted::Whole { limit: info::MAX_INFO_BYTES }, None).await?;
-            info::add_tree_page(&answer.body, &mut listing).map_err(|why| self.nonsense(why))?;
+            info::add_tree_page(&answer.body, &mut listing).map_err(|why| self.nonsense(&why))?;
             let next = answer.next.and_then(|next| url.join(&next).ok());
             match next.as_ref().and_then(Url::query) {
                 Some(query) => url.set_query(Some(query)),
                 None => return Ok(listing),
             }
         }
-        Err(self.nonsense(format!("it lists more than {} pages of files", info::MAX_TREE_PAGES)))
+        Err(self.nonsense(&format!("it lists more than {} pages of files", info::MAX_TREE_PAGES)))
     }
 
     /// The repository of the same owner whose name is nearest: one request, and nothing is said if it fails.
@@ -153,7 +153,7 @@ impl Reading<'_> {
         url
     }
 
-    fn nonsense(&self, why: String) -> SourceError {
+    fn nonsense(&self, why: &str) -> SourceError {
         let hub = self.endpoint.as_str().trim_end_matches('/').to_owned();
         SourceError::MissingMetadata {
             what: format!("{hub} on {}", self.repo),
@@ -238,10 +238,12 @@ fn build(settings: &HubSettings) -> Result<Client, SourceError> {
     }
 }
 
+/// How a proxy is made of its address.
+type Make = fn(String) -> reqwest::Result<Proxy>;
+
 fn proxies(settings: &Proxies) -> Result<Vec<Proxy>, SourceError> {
     let none_for = settings.none_for.as_deref().and_then(NoProxy::from_string);
     let mut proxies = Vec::new();
-    type Make = fn(String) -> reqwest::Result<Proxy>;
     let kinds: [(&str, &Option<String>, Make); 3] = [
         ("http_proxy", &settings.http, Proxy::http),
         ("HTTPS_PROXY", &settings.https, Proxy::https),

@@ -72,7 +72,7 @@ pub(super) fn meaning(status: StatusCode, code: Option<&str>, asked: &Asked<'_>)
             what: asked.repo.into(),
             why: format!("{} is shorter than the Hub's listing says", asked.file.unwrap_or("a file")),
         },
-        (408 | 425 | 429, _) | (500.., _) => return None,
+        (408 | 425 | 429 | 500.., _) => return None,
         (other, _) => SourceError::MissingMetadata {
             what: asked.repo.into(),
             why: format!("{} answers HTTP {other}; is HF_ENDPOINT a Hub?", asked.hub()),

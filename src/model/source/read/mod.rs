@@ -87,7 +87,7 @@ fn finish(found: Found, choice: Choice, reading: DocumentsRead, weights: Weights
         (_, first) => file.and(first).map(|first| first.path.clone()),
     };
     let chosen = |path: &String| choice.files.iter().any(|file| file.path == *path);
-    let siblings = found.listing.iter().filter(|(path, _)| path.ends_with(".gguf") && !chosen(path));
+    let siblings = found.listing.iter().filter(|(path, _)| weights::is_gguf(path) && !chosen(path));
     Metadata {
         version: VERSION,
         identity,

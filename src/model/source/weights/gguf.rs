@@ -21,7 +21,7 @@ struct Group {
 pub(super) fn choose(listing: &Listing, wanted: Option<&str>) -> Result<Choice, ChoiceError> {
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     let mut projectors = Vec::new();
-    for path in listing.keys().filter(|path| path.to_ascii_lowercase().ends_with(".gguf")) {
+    for path in listing.keys().filter(|path| super::is_gguf(path)) {
         let name = super::folder::name_of(path).to_ascii_lowercase();
         if name.contains("mmproj") {
             projectors.push(path.clone());

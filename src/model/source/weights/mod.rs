@@ -198,6 +198,11 @@ fn unique_end(listing: &Listing, file: &str) -> Option<String> {
     ends.next().is_none().then(|| first.clone())
 }
 
+/// Whether a path names a GGUF file, in either case.
+pub fn is_gguf(path: &str) -> bool {
+    path.to_ascii_lowercase().ends_with(".gguf")
+}
+
 /// Some files that `--file` could have meant.
 fn weights_like(listing: &Listing) -> Vec<String> {
     let is = |path: &&String| [".safetensors", ".gguf", ".bin"].iter().any(|ending| path.ends_with(ending));

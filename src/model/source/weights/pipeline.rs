@@ -27,7 +27,9 @@ pub(super) fn diffusers(listing: &Listing, documents: &Documents) -> Result<Choi
             }
             None if has_no_weights(&component.class) => {}
             None => {
-                choice.notes.push(format!("{} ({}) has no weights in this repository", component.name, component.class))
+                choice
+                    .notes
+                    .push(format!("{} ({}) has no weights in this repository", component.name, component.class));
             }
         }
         choice.components.push(component);
