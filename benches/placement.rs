@@ -13,8 +13,7 @@ use fake::{Fake, ask, gpu, host, link};
 use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::devices::LinkKind;
 use hf_mem_probe::engines::Engines;
-use hf_mem_probe::model::source::metadata::assemble;
-use hf_mem_probe::model::source::read_local;
+use hf_mem_probe::model::source::{Auth, HubSettings, ModelReference, SourceClient, SourceSettings};
 use hf_mem_probe::placement::{Availability, frontier, plan};
 
 /// 16 devices of 16 kinds, none as roomy as another, two NUMA nodes.
@@ -60,8 +59,10 @@ fn engines(criterion: &mut Criterion) {
     let engines = Engines::embedded().unwrap();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/Qwen3-8B");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let metadata = runtime.block_on(read_local(folder.as_ref(), None)).unwrap();
-    let model = assemble(&metadata).unwrap();
+    let client = SourceClient::new(SourceSettings::new(HubSettings::from_environment(|_| None).unwrap()));
+    let reference = ModelReference::parse(folder, None, std::path::Path::exists).unwrap();
+    let reading = client.describe(&reference, &Auth::Anonymous, std::time::SystemTime::UNIX_EPOCH);
+    let model = runtime.block_on(reading).unwrap().model;
     let (parameters, fake) = (BTreeMap::new(), Fake::default());
     for name in ["vllm", "sglang", "transformers", "reference"] {
         let mut question = ask(&fake, &model, &parameters, 8192);

@@ -9,7 +9,7 @@ use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
 use hf_mem_probe::engines::{
     AskedContext, AskedWorkload, Case, ComponentName, EngineError, Engines, Fitness, Launch, LaunchDevice, LaunchPlan,
-    Offload, Prepared, Split, component::device_sum,
+    Offload, Prepared, Split, by_name, component::device_sum,
 };
 use hf_mem_probe::model::tensors::InventoryBuilder;
 use hf_mem_probe::model::{Dtype, Format, Identity, Model, Storage, config};

@@ -7,7 +7,7 @@ use crate::api::problem::{Problem, Reason};
 const CONDITION_FAILED: u8 = 255;
 
 /// The exit code of an answer. `strict` counts "tight" as a no.
-pub fn of_answer(answer: &Answer, strict: bool) -> u8 {
+pub(super) fn of_answer(answer: &Answer, strict: bool) -> u8 {
     match answer.verdict {
         Some(Verdict::Fits) | None => Reason::Fits.exit_code(),
         Some(Verdict::Tight) if strict => Reason::InsufficientMemory.exit_code(),
@@ -18,12 +18,12 @@ pub fn of_answer(answer: &Answer, strict: bool) -> u8 {
 }
 
 /// The exit code of a failure.
-pub fn of_problem(problem: &Problem) -> u8 {
+pub(super) fn of_problem(problem: &Problem) -> u8 {
     problem.reason.exit_code()
 }
 
 /// What `--condition` makes of an exit code: everything but "fits" and "does not fit" is a failure.
-pub fn condition(code: u8) -> u8 {
+pub(super) fn condition(code: u8) -> u8 {
     if code <= 1 { code } else { CONDITION_FAILED }
 }
 

@@ -6,7 +6,7 @@ use crate::api::question::{
 use crate::cli::arguments::{ContextArgument, OffloadArgument, QuestionArguments};
 
 /// The question that `arguments` ask, as the socket takes it. The model's name is still as typed.
-pub fn question(arguments: &QuestionArguments) -> Question {
+pub(super) fn question(arguments: &QuestionArguments) -> Question {
     let (engine, version) =
         match arguments.engine.as_deref().map(|engine| engine.split_once('@').unwrap_or((engine, ""))) {
             Some((name, version)) => {

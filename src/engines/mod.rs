@@ -9,9 +9,9 @@ pub mod diffusers;
 pub mod layer_weights;
 pub mod llama_cpp;
 pub mod logical;
+pub mod ollama;
 mod options;
 pub mod profile;
-pub mod ollama;
 pub mod reference;
 pub mod registry;
 #[cfg(test)]
