@@ -18,6 +18,8 @@ const ACTIVE: &[&str] = &[
     "moe_top_k",
     "moe_k",
     "num_experts_per_topk",
+    // Last: old configurations carry a sampling parameter of this name.
+    "top_k",
 ];
 const WIDTH: &[&str] = &["moe_intermediate_size", "expert_ffn_hidden_size", "expert_intermediate_size"];
 
@@ -42,10 +44,10 @@ pub(super) fn experts(fields: &Fields<'_>) -> Result<Option<Experts>, Unsupporte
         None if fields.model_type == "llama4_text" => fields.need(&["intermediate_size"])?,
         None => intermediate(fields)?,
     };
-    let shared =
-        fields.count(&["n_shared_experts", "num_shared_experts", "num_shared_expert", "moe_num_shared_experts"]);
-    let shared =
-        if is_list(fields, "num_shared_expert") { Ok(first_number(fields, &["num_shared_expert"])?) } else { shared }?;
+    let shared = first_number(
+        fields,
+        &["n_shared_experts", "num_shared_experts", "num_shared_expert", "moe_num_shared_experts"],
+    )?;
     let stated = fields.count(&[
         "shared_expert_intermediate_size",
         "moe_shared_expert_intermediate_size",

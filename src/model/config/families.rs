@@ -1,8 +1,7 @@
 //! Which model types are understood, and by which rules.
 //!
-//! A type stands here only when its modelling code was read or its published cache figures are reproduced. Sources:
-//! transformers `models/<type>/{configuration,modeling}_<type>.py` and vLLM `model_executor/models/<type>.py`. What is
-//! not here must be proved by its tensors (`proof`) or is refused.
+//! Sources: transformers `models/<type>/{configuration,modeling}_<type>.py` and vLLM
+//! `model_executor/models/<type>.py`. What is not here must be proved by its tensors (`proof`) or is refused.
 
 use super::families::Kind::{Attention, Encoder, EncoderDecoder, Latent};
 use super::families::Rope::{Multimodal, Nowhere, Standard};

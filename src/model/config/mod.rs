@@ -1,8 +1,8 @@
 //! `config.json` turned into an [`Architecture`]: what each layer must remember, from keys whose meaning is known.
 //!
-//! The path: [`language`] finds the language model's object, [`families`] its rules, [`layers`] (with [`heads`],
-//! [`spans`], [`latent`], [`recurrent`], [`hybrids`], [`blocks`]) what each layer keeps, [`experts`] what follows, and
-//! [`proof`] holds all of it against the tensors. A key whose value cannot be meant, or a family that is not
+//! The path: `language` finds the language model's object, `families` its rules, `layers` (with `heads`, `spans`,
+//! `latent`, `recurrent`, `hybrids`, `blocks`) what each layer keeps, `experts` what follows, and `proof` holds all of
+//! it against the tensors. A key whose value cannot be meant, or a family that is not
 //! understood, is an [`Unsupported`] that names it.
 
 mod blocks;
@@ -55,6 +55,8 @@ pub fn architecture(
     };
     let (mixed, encoder) = match family.kind {
         Kind::Encoder => (encoders::encoder(&fields)?, None),
+        // T5's encoder alone, as pipelines and embedding models use it.
+        Kind::EncoderDecoder if fields.class.ends_with("EncoderModel") => (encoders::encoder(&fields)?, None),
         Kind::EncoderDecoder => {
             let (layers, encoder) = encoders::encoder_decoder(&fields)?;
             (layers, Some(encoder))
@@ -202,9 +204,9 @@ fn task(fields: &Fields<'_>, kind: Kind, layers: &[Mixed]) -> Task {
     let keeps =
         |layer: &Mixed| !matches!(&layer.mixer, Mixer::Attention(attention) if attention.span == Span::Bidirectional);
     match kind {
-        Kind::EncoderDecoder => Task::EncodeDecode,
         Kind::Encoder => Task::Encode,
         _ if !layers.iter().any(keeps) => Task::Encode,
+        Kind::EncoderDecoder => Task::EncodeDecode,
         _ if pools || POOLED.contains(&fields.class) => Task::Pool,
         _ => Task::Generate,
     }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::super::architecture::{Architecture, Mixer, Unsupported};
+use super::super::dtype::Dtype;
 use super::super::tensors::{Inventory, TensorClass};
 use super::families::{Family, Kind, Rope, Spans};
 use super::fields::Fields;
@@ -39,8 +40,10 @@ pub(super) fn check(architecture: &Architecture, tensors: &Inventory) -> Result<
     for class in tensors.classes.iter().filter(|class| is_decoder(class)) {
         let Some(projection) = projection(&class.pattern) else { continue };
         let &[rows, columns] = &*class.shape else { continue };
-        // bitsandbytes stores its 4-bit weights as one column: the shape says nothing.
-        if columns <= 1 {
+        // Packed weights fold rows or columns, each method in its own way: only plain elements show the shape.
+        let plain = matches!(class.dtype(), Some(Dtype::I8 | Dtype::F8E4M3 | Dtype::F8E5M2 | Dtype::F8E4M3Fnuz))
+            || class.dtype().is_some_and(Dtype::is_float);
+        if columns <= 1 || !plain {
             continue;
         }
         for run in &class.layers {

@@ -324,6 +324,18 @@ fn an_unknown_key_does_not_bother_a_known_type() {
 }
 
 #[test]
+fn an_encoder_taken_alone_keeps_nothing() {
+    let mut config = json!({"architectures": ["T5EncoderModel"], "model_type": "t5", "d_model": 4096, "d_kv": 64,
+        "num_heads": 64, "num_layers": 24, "d_ff": 10240, "vocab_size": 32128});
+    let encoder = read(&config).unwrap();
+    assert_eq!((encoder.task, encoder.layers.len(), encoder.encoder), (Task::Encode, 24, None));
+    config["architectures"] = json!(["T5ForConditionalGeneration"]);
+    let both = read(&config).unwrap();
+    assert_eq!((both.task, both.encoder.unwrap().layers), (Task::EncodeDecode, 24));
+    assert!(both.layers[0].beside.is_some());
+}
+
+#[test]
 fn rewards_and_bare_models_are_pooled() {
     let mut config = qwen3();
     config["architectures"] = json!(["Qwen3ForSequenceClassification"]);

@@ -1,0 +1,120 @@
+//! The optional corpus's diffusers pipelines (`../shared/hub/models`): published component sizes, and what each offload
+//! leaves on the device.
+#![expect(clippy::unwrap_used, reason = "a corpus that cannot be read is a failure of the test")]
+#![expect(clippy::print_stdout, reason = "the table is for a person")]
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::Path;
+
+use flate2::read::GzDecoder;
+use hf_mem_probe::bytes::Bytes;
+use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
+use hf_mem_probe::engines::diffusers::Diffusers;
+use hf_mem_probe::engines::{AskedWorkload, Case, ComponentName, Engine, Offload, Split};
+use hf_mem_probe::model::architecture::Unsupported;
+use hf_mem_probe::model::tensors::InventoryBuilder;
+use hf_mem_probe::model::{Dtype, Format, Identity, Model, PipelineComponent, Storage};
+use serde_json::Value;
+
+fn json(path: &Path) -> Option<Value> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// A pipeline of the corpus; the 16-bit variants that some repositories hold beside their weights are not loaded.
+fn pipeline(repo: &str) -> Option<Model> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/hub/models").join(repo);
+    let Some(index) = json(&folder.join("model_index.json")) else {
+        println!("skipped: ../shared/hub/models/{repo} is not there");
+        return None;
+    };
+    let tensors = GzDecoder::new(File::open(folder.join("tensors.json.gz")).unwrap());
+    let tensors: Vec<(String, String, String, Vec<u64>)> = serde_json::from_reader(tensors).unwrap();
+    let mut builder = InventoryBuilder::default();
+    for (file, name, dtype, shape) in &tensors {
+        let component = file.split_once('/').map_or("", |(folder, _)| folder);
+        if file.contains(".fp16.") || index.get(component).is_none() {
+            continue;
+        }
+        let dtype = Dtype::from_safetensors(dtype).unwrap();
+        let bytes = dtype.stored(Bytes::product(shape.iter().copied()).get()).unwrap();
+        builder.add(component, name, Storage::Known(dtype), shape, bytes);
+    }
+    let inventory = builder.finish();
+    let component = |(name, class): (&String, &Value)| {
+        Some(PipelineComponent {
+            name: name.clone(),
+            class: class.get(1)?.as_str()?.to_owned(),
+            bytes: inventory.bytes_by_component().get(name.as_str()).copied()?,
+            config: json(&folder.join(name).join("config.json")),
+        })
+    };
+    let components = index.as_object().unwrap().iter().filter_map(component).collect();
+    Some(Model {
+        identity: Identity { repo: repo.to_owned(), ..Identity::default() },
+        format: Format::Diffusers,
+        weight_files: 1,
+        architecture: Err(Unsupported::NoConfiguration),
+        components,
+        parameters: None,
+        doubts: Vec::new(),
+        inventory,
+    })
+}
+
+fn device() -> DeviceFacts {
+    DeviceFacts {
+        uuid: "declared-0".to_owned(),
+        index: 0,
+        name: "RTX 4090".to_owned(),
+        kind: DeviceKind::Gpu,
+        total_bytes: Bytes::gib(24),
+        reserved_bytes: None,
+        compute_capability: Some((8, 9)),
+        multiprocessors: Some(128),
+        parent_uuid: None,
+        pci_bus_id: None,
+        numa_node: None,
+    }
+}
+
+/// Weights on the device, and the likely whole with everything beside them.
+fn need(model: &Model, offload: Offload) -> (Bytes, Bytes) {
+    let (devices, none) = ([device()], BTreeMap::new());
+    let asked = AskedWorkload::default();
+    let case = Case { model, version: None, parameters: &none, asked, devices: &devices };
+    let prepared = Diffusers.prepare(&case).unwrap();
+    let split = Split { offload, ..Split::single(0) };
+    prepared.check(&split).unwrap();
+    let mut parts = prepared.fixed(&split, 0, &devices[0]).unwrap();
+    parts.extend(prepared.variable(&split, 0, &devices[0], prepared.workload()).unwrap());
+    for part in &parts {
+        println!(
+            "    {:?} {} .. {} .. {}: {}",
+            part.name, part.bytes.low, part.bytes.likely, part.bytes.high, part.detail
+        );
+    }
+    let weights = parts.iter().filter(|part| part.name == ComponentName::Weights).map(|part| part.bytes.likely).sum();
+    (weights, parts.iter().map(|part| part.bytes.likely).sum())
+}
+
+#[test]
+fn pipelines_are_sized_for_every_offload() {
+    // (repository, resident weights, the largest component), as stored.
+    let published = [
+        ("black-forest-labs/FLUX.1-dev", 33_741_198_278, 23_802_816_640),
+        ("Qwen/Qwen-Image", 57_698_920_550, 40_860_802_176),
+        ("stabilityai/stable-diffusion-xl-base-1.0", 13_875_351_468, 10_269_854_736),
+        ("runwayml/stable-diffusion-v1-5", 5_480_870_252, 3_438_083_856),
+    ];
+    for (repo, resident, largest) in published {
+        let Some(model) = pipeline(repo) else { continue };
+        println!("{repo}");
+        let (weights, whole) = need(&model, Offload::None);
+        assert_eq!(weights, Bytes::new(resident), "{repo}");
+        let (component, alone) = need(&model, Offload::Components);
+        assert_eq!(component, Bytes::new(largest), "{repo}");
+        let (_, leaves) = need(&model, Offload::Leaves);
+        assert!(leaves < alone && alone < whole, "{repo}: {leaves}, {alone}, {whole}");
+    }
+}
