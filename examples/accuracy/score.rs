@@ -81,6 +81,42 @@ impl Scores {
     }
 }
 
+/// What a component must reach; errors and shares in percent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bar {
+    pub(crate) component: &'static str,
+    pub(crate) median: Option<f64>,
+    pub(crate) p95: Option<f64>,
+    pub(crate) inside: f64,
+}
+
+impl Scores {
+    /// Prints each bar with whether it is reached.
+    pub(crate) fn bars(&self, bars: &[Bar]) {
+        println!("\nbars:");
+        for bar in bars {
+            let Some(rows) = self.by.get(bar.component) else {
+                println!("  no rows   {}", bar.component);
+                continue;
+            };
+            let mut errors: Vec<f64> = rows.iter().map(Row::error).collect();
+            errors.sort_by(f64::total_cmp);
+            let inside = 100.0 * rows.iter().filter(|row| row.inside).count() as f64 / rows.len().max(1) as f64;
+            let limits = [(bar.median, 50, "median"), (bar.p95, 95, "p95")];
+            let mut met = inside >= bar.inside;
+            let mut text = format!("inside {inside:.0} % of {:.0} %", bar.inside);
+            for (limit, percent, name) in limits {
+                if let Some(limit) = limit {
+                    let found = percentile(&errors, percent);
+                    met &= found <= limit;
+                    text = format!("{name} {found:.2} % of {limit} %, {text}");
+                }
+            }
+            println!("  {}   {}: {text}", if met { "reached" } else { "MISSED " }, bar.component);
+        }
+    }
+}
+
 impl Row {
     fn signed(&self) -> f64 {
         100.0 * (self.likely - self.measured) / self.measured.abs().max(1e-9)

@@ -5,9 +5,21 @@
 //! first [prepared](Engine::prepare) for one model on one kind of device, and answers from that.
 
 pub mod component;
+pub mod diffusers;
+pub mod layer_weights;
 pub mod llama_cpp;
+pub mod logical;
+mod options;
+pub mod profile;
 pub mod ollama;
 pub mod reference;
+pub mod registry;
+#[cfg(test)]
+mod sample;
+pub mod sglang;
+pub mod shared;
+pub mod transformers;
+pub mod vllm;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,6 +27,7 @@ use std::ops::Range;
 use serde_json::Value;
 
 pub use component::{Basis, Component, ComponentName, Interval};
+pub use registry::{Engines, by_name};
 
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
@@ -295,12 +308,14 @@ pub enum EngineError {
         what: &'static str,
     },
     /// No engine of this name.
-    #[error("unknown engine '{name}'; known: {known}")]
+    #[error("unknown engine '{name}'{}; known: {known}", did_you_mean(.nearest.as_deref()))]
     UnknownEngine {
         /// The name as given.
         name: String,
         /// The known ones.
         known: String,
+        /// The nearest of them.
+        nearest: Option<String>,
     },
 }
 

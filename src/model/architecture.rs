@@ -27,7 +27,8 @@ pub struct Architecture {
     pub vocab_size: u64,
     /// Query heads (H), the largest of any layer.
     pub heads: u64,
-    /// The longest sequence the model is configured for (`estimation.md` §2.12), `None` where no key says.
+    /// The longest sequence the model is configured for, scaling applied (vLLM `config/model.py`,
+    /// `_get_and_verify_max_len`); `None` where no key says.
     pub max_context: Option<u64>,
     /// Decoder layers in order (encoder layers for encoder models); length is L.
     pub layers: Vec<Layer>,
@@ -139,7 +140,7 @@ pub enum Span {
 pub struct LatentAttention {
     /// Query heads.
     pub heads: u64,
-    /// Latent rank (r).
+    /// Latent rank (r); in DeepSeek V4 the part of its one latent head that is not rotated.
     pub kv_lora_rank: u64,
     /// Rotary part kept beside the latent.
     pub rope_dim: u64,
@@ -168,7 +169,7 @@ pub struct Indexer {
     pub top_k: u64,
 }
 
-/// A recurrent state per sequence (`estimation.md` §2.7).
+/// A recurrent state per sequence (vLLM `model_executor/layers/mamba/mamba_utils.py`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "fields are the papers' own symbols, given in each variant's text")]
 pub enum Recurrent {
@@ -218,7 +219,7 @@ pub struct Experts {
 /// A cos/sin table that an engine computes once and keeps: `positions x rotary_dim` elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RopeTable {
-    /// Rows (P of `estimation.md` §1.4).
+    /// Rows: the positions that the engine's table covers, which scaling may stretch beyond the context.
     pub positions: u64,
     /// Elements of a row.
     pub rotary_dim: u64,

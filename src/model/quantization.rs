@@ -1,6 +1,6 @@
 //! What `quantization_config` (or `hf_quant_config.json`) says: the method, its sizes, its KV scheme, what it skips.
 
-/// A checkpoint's quantisation (`estimation.md` §6).
+/// A checkpoint's quantisation, whatever its method.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Quantization {
     /// `quant_method`, normalised: `gptq`, `awq`, `fp8`, `compressed-tensors`, `modelopt`, `mxfp4`, `bitsandbytes`, ...

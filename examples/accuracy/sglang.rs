@@ -1,0 +1,100 @@
+//! SGLang's start-up logs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use hf_mem_probe::bytes::Bytes;
+use hf_mem_probe::engines::sglang::Sglang;
+use hf_mem_probe::engines::shared::topology::sglang_stages;
+use hf_mem_probe::engines::{AskedContext, AskedWorkload, Case, Offload, Prepared as _, Split};
+use hf_mem_probe::model::Model;
+use serde_json::{Value, json};
+
+use crate::score::{Bar, Scores};
+use crate::{devices, vllm};
+
+/// Reads the rows and prints SGLang's table.
+pub(crate) fn run(rows: &Path, hub: &Path) -> Result<(), String> {
+    let text = fs::read_to_string(rows).map_err(|error| format!("{}: {error}", rows.display()))?;
+    let mut scores = Scores::default();
+    let engine = Sglang::with_profiles(Sglang::profiles().map_err(|error| error.to_string())?);
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let row: Value = serde_json::from_str(line).map_err(|error| format!("{}: {error}", rows.display()))?;
+        if row["engine"].as_str() != Some("sglang") {
+            continue;
+        }
+        let name = row["model"].as_str().unwrap_or_default();
+        let label = format!(
+            "{name} {} {}",
+            row["engine_version"].as_str().unwrap_or("?"),
+            row["gpu_name"].as_str().unwrap_or("?")
+        );
+        match vllm::find(hub, name) {
+            Err(_) => scores.skip("model not in the folder", &label),
+            Ok(model) => {
+                if let Err(why) = score(&mut scores, &engine, &model, &row, &label) {
+                    scores.skip(&why, &label);
+                }
+            }
+        }
+    }
+    scores.print("SGLang");
+    scores.bars(&[
+        Bar { component: "weights", median: None, p95: Some(2.0), inside: 90.0 },
+        Bar { component: "KV bytes per token, to rounding", median: None, p95: None, inside: 98.0 },
+        Bar { component: "pool tokens", median: None, p95: None, inside: 95.0 },
+    ]);
+    Ok(())
+}
+
+fn score(scores: &mut Scores, engine: &Sglang, model: &Model, row: &Value, label: &str) -> Result<(), String> {
+    if row["data_parallel"].as_u64().is_some_and(|degree| degree > 1) {
+        return Err("attention by data parallelism, whose layout we do not offer".to_owned());
+    }
+    let device = devices::named(row["gpu_name"].as_str().unwrap_or("H100")).or_else(|| devices::named("H100"));
+    let device = [device.ok_or("no device")?];
+    let mut parameters = BTreeMap::new();
+    for (key, name) in
+        [("gpu_memory_utilization", "mem_fraction_static"), ("max_num_batched_tokens", "chunked_prefill_size")]
+    {
+        if let Some(value) = row.get(key).filter(|value| !value.is_null()) {
+            parameters.insert(name.to_owned(), value.clone());
+        }
+    }
+    if let Some(kv) = row.get("kv_cache_dtype").filter(|kv| kv.is_string()) {
+        parameters.insert("kv_cache_dtype".to_owned(), kv.clone());
+    }
+    parameters.insert("page_size".to_owned(), json!(1));
+    let context = row["max_model_len"].as_u64().map(AskedContext::Tokens);
+    let asked = AskedWorkload { context, dtype: row["dtype"].as_str().map(str::to_owned), ..AskedWorkload::default() };
+    let case =
+        Case { model, version: row["engine_version"].as_str(), parameters: &parameters, asked, devices: &device };
+    let prepared = engine.prepare(&case).map_err(|error| error.to_string())?;
+    let tensor = u32::try_from(row["tensor_parallel"].as_u64().unwrap_or(1)).unwrap_or(1);
+    let layers = model.architecture.as_ref().map_err(ToString::to_string)?.layer_count();
+    let split = Split { tensor, stages: sglang_stages(layers, 1), expert_parallel: false, offload: Offload::None };
+    prepared.check(&split).map_err(|error| error.to_string())?;
+    if let Some(measured) = row["weights_gib_per_gpu"].as_f64() {
+        scores.gib("weights", label, measured, prepared.weights(&split, 0), 0.01);
+    }
+    let Some(tokens) = row["kv_cache_tokens"].as_f64() else { return Ok(()) };
+    // The pool is what stays of the free memory after the load, less the fraction kept out of it.
+    let notes = row["notes"].as_str().unwrap_or_default();
+    let after = |mark: &str| notes.split(mark).nth(1)?.split([' ', ';', '(']).next()?.parse::<f64>().ok();
+    let pool = match (row["kv_cache_gib_per_gpu"].as_f64(), after("before load "), after("after load ")) {
+        (Some(pool), _, _) => Some(pool),
+        (None, Some(before), Some(left)) => {
+            row["gpu_memory_utilization"].as_f64().map(|fraction| left - before * (1.0 - fraction))
+        }
+        _ => None,
+    };
+    if let Some(pool) = pool {
+        let ours = prepared.pool_tokens(&split, 0, vllm::gib(pool)) as f64;
+        scores.number("pool tokens", label, tokens, ours, (ours - tokens).abs() <= 0.005 * tokens);
+        let rounding = prepared.pool_tokens(&split, 0, Bytes::mib(12)) as f64;
+        let exact = (ours - tokens).abs() <= rounding;
+        scores.number("KV bytes per token, to rounding", label, tokens, if exact { tokens } else { ours }, exact);
+    }
+    Ok(())
+}

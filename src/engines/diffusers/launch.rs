@@ -1,0 +1,43 @@
+//! The Python lines that run the pipeline the way it was answered.
+
+use std::collections::BTreeMap;
+
+use super::super::options::literal;
+use super::super::reference::dtype_name;
+use super::super::{Launch, LaunchPlan, Offload};
+use super::pipeline::Pipeline;
+use super::settings::Settings;
+use crate::model::Model;
+
+/// `python -c` with the load, the offload that was counted on, and the call's sizes.
+pub(super) fn launch(model: &Model, pipeline: &Pipeline, settings: &Settings, plan: &LaunchPlan<'_>) -> Launch {
+    let uuids: Vec<&str> = plan.devices.iter().map(|device| device.facts.uuid.as_str()).collect();
+    let env = BTreeMap::from([("CUDA_VISIBLE_DEVICES".to_owned(), uuids.join(","))]);
+    let repo = literal(&model.identity.repo);
+    let revision = model.identity.commit.as_deref().or(model.identity.revision.as_deref());
+    let revision = revision.map_or_else(String::new, |revision| format!(", revision={}", literal(revision)));
+    let mut lines = vec![
+        "import torch".to_owned(),
+        "from diffusers import DiffusionPipeline".to_owned(),
+        format!(
+            "pipe = DiffusionPipeline.from_pretrained({repo}{revision}, torch_dtype=torch.{})",
+            dtype_name(settings.dtype)
+        ),
+    ];
+    lines.push(match plan.split.offload {
+        Offload::Components => "pipe.enable_model_cpu_offload()".to_owned(),
+        Offload::Leaves => "pipe.enable_sequential_cpu_offload()".to_owned(),
+        _ => "pipe.to(\"cuda\")".to_owned(),
+    });
+    if settings.slicing {
+        lines.push("pipe.vae.enable_slicing()".to_owned());
+    }
+    if settings.tiling {
+        lines.push("pipe.vae.enable_tiling()".to_owned());
+    }
+    lines.push(format!(
+        "image = pipe(\"a photograph\", width={}, height={}, num_images_per_prompt={}).images[0]",
+        pipeline.width, pipeline.height, plan.workload.sequences
+    ));
+    Launch { env, args: vec!["python".to_owned(), "-c".to_owned(), lines.join("\n")], takes: Vec::new() }
+}

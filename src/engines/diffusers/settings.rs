@@ -1,0 +1,108 @@
+//! Parameters by diffusers' own names, and the dtype that components are loaded in.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::super::options::Options;
+use super::super::reference::{dtype_name, model_dtype};
+use super::super::{Case, EngineError};
+use super::NAME;
+use super::pipeline::Pipeline;
+use crate::model::Dtype;
+
+const KNOWN: &[&str] = &[
+    "width",
+    "height",
+    "num_images_per_prompt",
+    "guidance_scale",
+    "true_cfg_scale",
+    "max_sequence_length",
+    "num_frames",
+    "enable_vae_slicing",
+    "enable_vae_tiling",
+];
+
+/// Everything that was asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) dtype: Dtype,
+    pub(super) width: Option<u64>,
+    pub(super) height: Option<u64>,
+    /// Images of one call.
+    pub(super) images: u64,
+    /// `guidance_scale`, as given.
+    pub(super) guidance: Option<f64>,
+    pub(super) text_tokens: Option<u64>,
+    pub(super) frames: u64,
+    pub(super) slicing: bool,
+    pub(super) tiling: bool,
+    pub(super) assumptions: Vec<String>,
+}
+
+impl Settings {
+    pub(super) fn new(case: &Case<'_>) -> Result<Self, EngineError> {
+        let options = Options::new(NAME, KNOWN, case.parameters)?;
+        let stored = model_dtype(case.model.format, &case.model.inventory, None);
+        let mut assumptions = Vec::new();
+        let dtype = match case.asked.dtype.as_deref() {
+            None | Some("auto") => {
+                let name = dtype_name(stored);
+                assumptions.push(format!("torch_dtype={name}, as stored; without it diffusers loads in float32"));
+                stored
+            }
+            Some("bfloat16" | "bf16") => Dtype::BF16,
+            Some("float16" | "half" | "fp16") => Dtype::F16,
+            Some("float32" | "float" | "fp32") => Dtype::F32,
+            Some(other) => {
+                let why = "auto, bfloat16, float16 or float32 is expected".to_owned();
+                let (name, value) = ("torch_dtype".to_owned(), other.to_owned());
+                return Err(EngineError::BadParameter { engine: NAME, name, value, why });
+            }
+        };
+        let side = |name: &str| -> Result<Option<u64>, EngineError> {
+            match options.positive(name)? {
+                Some(pixels) if pixels % 8 != 0 || pixels > 65_536 => {
+                    Err(options.bad(name, "a multiple of 8 is expected"))
+                }
+                pixels => Ok(pixels),
+            }
+        };
+        let images = options.positive("num_images_per_prompt")?.or(case.asked.sequences).unwrap_or(1);
+        // Qwen-Image calls the scale of real guidance so; 1 or less means one pass.
+        let guidance = match options.number("true_cfg_scale")? {
+            Some(scale) => Some(scale),
+            None => options.number("guidance_scale")?,
+        };
+        Ok(Self {
+            dtype,
+            width: side("width")?,
+            height: side("height")?,
+            images,
+            guidance,
+            text_tokens: options.positive("max_sequence_length")?,
+            frames: options.positive("num_frames")?.unwrap_or(1),
+            slicing: options.flag("enable_vae_slicing")?.unwrap_or(false),
+            tiling: options.flag("enable_vae_tiling")?.unwrap_or(false),
+            assumptions,
+        })
+    }
+
+    pub(super) fn element_bytes(&self) -> u64 {
+        self.dtype.block().1
+    }
+
+    pub(super) fn parameters(&self, pipeline: &Pipeline) -> BTreeMap<String, Value> {
+        BTreeMap::from([
+            ("torch_dtype".to_owned(), json!(dtype_name(self.dtype))),
+            ("width".to_owned(), json!(pipeline.width)),
+            ("height".to_owned(), json!(pipeline.height)),
+            ("num_images_per_prompt".to_owned(), json!(self.images)),
+            ("guidance_scale".to_owned(), json!(self.guidance)),
+            ("max_sequence_length".to_owned(), json!(pipeline.text_tokens)),
+            ("num_frames".to_owned(), json!(self.frames)),
+            ("enable_vae_slicing".to_owned(), json!(self.slicing)),
+            ("enable_vae_tiling".to_owned(), json!(self.tiling)),
+        ])
+    }
+}

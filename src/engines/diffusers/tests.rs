@@ -1,0 +1,115 @@
+use serde_json::json;
+
+use super::super::AskedWorkload;
+use super::super::sample::{components, device, inventory, pipeline, prepare, sum};
+use super::*;
+use crate::model::Inventory;
+
+const NONE: &BTreeMap<String, Value> = &BTreeMap::new();
+
+/// The sizes of FLUX.1-dev's components, each as one tensor.
+fn flux() -> Model {
+    let tensors: Inventory = inventory(&[
+        ("transformer", "a.weight", Dtype::BF16, &[11_901_408_320]),
+        ("text_encoder_2", "a.weight", Dtype::BF16, &[4_762_310_656]),
+        ("text_encoder", "a.weight", Dtype::BF16, &[123_060_480]),
+        ("vae", "a.weight", Dtype::BF16, &[83_819_683]),
+    ]);
+    let transformer = json!({"_class_name": "FluxTransformer2DModel", "attention_head_dim": 128, "num_attention_heads": 24,
+        "guidance_embeds": true, "patch_size": 1});
+    let vae = json!({"_class_name": "AutoencoderKL", "block_out_channels": [128, 256, 512, 512], "force_upcast": true});
+    let t5 = json!({"d_model": 4096, "d_ff": 10240, "num_heads": 64});
+    let clip = json!({"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12});
+    pipeline(
+        &[
+            ("transformer", "FluxTransformer2DModel", transformer),
+            ("text_encoder_2", "T5EncoderModel", t5),
+            ("text_encoder", "CLIPTextModel", clip),
+            ("vae", "AutoencoderKL", vae),
+        ],
+        tensors,
+    )
+}
+
+fn need(model: &Model, offload: Offload, parameters: &BTreeMap<String, Value>) -> (u64, Interval) {
+    let prepared = prepare(&Diffusers, model, AskedWorkload::default(), (None, parameters)).unwrap();
+    let split = Split { offload, ..Split::single(0) };
+    prepared.check(&split).unwrap();
+    let parts = components(prepared.as_ref(), &split, 0);
+    (sum(&parts, ComponentName::Weights).likely.get(), sum(&parts, ComponentName::Activations))
+}
+
+#[test]
+fn flux_resident_offloaded_and_decoded() {
+    let model = flux();
+    let (weights, peak) = need(&model, Offload::None, NONE);
+    assert_eq!(weights, 33_741_198_278);
+    // The decoder's last block at 1024 x 1024: 3 x 256 x 1024 x 1024 x 2 bytes.
+    assert_eq!(peak.likely, Bytes::new(1_610_612_736));
+    let (weights, peak) = need(&model, Offload::Components, NONE);
+    assert_eq!(weights, 23_802_816_640);
+    // 4608 tokens of 3072 channels, 15 widths of 2 bytes: 0.40 GiB.
+    assert_eq!(peak.likely, Bytes::new(4608 * 3072 * 2 * 15));
+    let host = prepare(&Diffusers, &model, AskedWorkload::default(), (None, NONE)).unwrap();
+    let split = Split { offload: Offload::Components, ..Split::single(0) };
+    assert_eq!(sum(&host.host(&split, host.workload()).unwrap(), ComponentName::Host).likely.get(), 33_741_198_278);
+}
+
+#[test]
+fn size_batch_and_dtype_are_followed() {
+    let model = flux();
+    let with =
+        |name: &str, value: Value| need(&model, Offload::None, &BTreeMap::from([(name.to_owned(), value)])).1.likely;
+    let base = need(&model, Offload::None, NONE).1.likely;
+    assert_eq!(with("num_images_per_prompt", json!(3)), base * 3);
+    assert_eq!(with("width", json!(2048)), base * 2);
+    assert!(with("enable_vae_tiling", json!(true)) < base);
+    let asked = AskedWorkload { dtype: Some("float32".to_owned()), ..AskedWorkload::default() };
+    let prepared = prepare(&Diffusers, &model, asked, (None, NONE)).unwrap();
+    let parts = components(prepared.as_ref(), &Split::single(0), 0);
+    assert_eq!(sum(&parts, ComponentName::Weights).likely.get(), 2 * 33_741_198_278);
+}
+
+#[test]
+fn a_u_net_runs_twice_when_guided() {
+    let unet =
+        json!({"_class_name": "UNet2DConditionModel", "sample_size": 64, "block_out_channels": [320, 640, 1280, 1280]});
+    let model = pipeline(&[("unet", "UNet2DConditionModel", unet)], inventory(&[("unet", "w", Dtype::F16, &[100])]));
+    let prepared = prepare(&Diffusers, &model, AskedWorkload::default(), (None, NONE)).unwrap();
+    assert_eq!(
+        (prepared.parameters()["width"].clone(), prepared.parameters()["height"].clone()),
+        (json!(512), json!(512))
+    );
+    let guided = need(&model, Offload::None, NONE).1.likely;
+    assert_eq!(guided, Bytes::new(64 * 64 * 320 * 2 * 24 * 2));
+    let alone = need(&model, Offload::None, &BTreeMap::from([("guidance_scale".to_owned(), json!(1.0))])).1.likely;
+    assert_eq!(guided, alone * 2);
+}
+
+#[test]
+fn what_is_no_pipeline_and_unknown_names_are_refused() {
+    let model = Model { format: Format::Safetensors, ..flux() };
+    assert!(prepare(&Diffusers, &model, AskedWorkload::default(), (None, NONE)).is_err());
+    let given = BTreeMap::from([("widht".to_owned(), json!(512))]);
+    let model = flux();
+    let error = prepare(&Diffusers, &model, AskedWorkload::default(), (None, &given)).err().unwrap().to_string();
+    assert_eq!(error, "diffusers has no parameter 'widht'; did you mean 'width'?");
+    let given = BTreeMap::from([("height".to_owned(), json!(1001))]);
+    assert!(prepare(&Diffusers, &model, AskedWorkload::default(), (None, &given)).is_err());
+}
+
+#[test]
+fn the_launch_line_offloads_as_answered() {
+    let model = flux();
+    let prepared = prepare(&Diffusers, &model, AskedWorkload::default(), (None, NONE)).unwrap();
+    let facts = device();
+    let one = super::super::LaunchDevice { facts: &facts, available: Bytes::ZERO, required: Bytes::ZERO, free: None };
+    let split = Split { offload: Offload::Components, ..Split::single(0) };
+    let launch = prepared.launch(&LaunchPlan { split: &split, workload: prepared.workload(), devices: &[one] });
+    let script = &launch.args[2];
+    assert!(
+        script.contains("torch_dtype=torch.bfloat16") && script.contains("pipe.enable_model_cpu_offload()"),
+        "{script}"
+    );
+    assert_eq!(launch.env["CUDA_VISIBLE_DEVICES"], "GPU-1");
+}

@@ -1,0 +1,129 @@
+//! Which tensors go with which layers, for engines that split a model by layers and copy nothing.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::IllegalSplit;
+use crate::bytes::Bytes;
+use crate::model::{Inventory, TensorClass};
+
+/// The tensors of a model, told apart into decoder layers, what comes before them and what comes after.
+#[derive(Clone, Debug)]
+pub struct LayerWeights<'a> {
+    placed: Vec<(&'a TensorClass, Place)>,
+    layers: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Embeddings, towers: with the first layers.
+    Before,
+    /// By its layer.
+    Layer,
+    /// Final norm, output head: with the last layers.
+    After,
+}
+
+impl<'a> LayerWeights<'a> {
+    /// Tells the tensors of a model of `layers` layers apart.
+    pub fn new(inventory: &'a Inventory, layers: u32) -> Self {
+        let decoder = decoder_prefix(inventory, layers);
+        let place = |class: &TensorClass| match (prefix(&class.pattern), decoder) {
+            (Some(own), Some(decoder)) if own == decoder && class.component.is_empty() => Place::Layer,
+            (None, _) if is_output(&class.pattern) => Place::After,
+            _ => Place::Before,
+        };
+        Self { placed: inventory.classes.iter().map(|class| (class, place(class))).collect(), layers }
+    }
+
+    /// The bytes of stage `stage` of `stages`, `bytes_each` telling what one tensor of a class takes.
+    pub fn stage(&self, stages: &[Range<u32>], stage: usize, bytes_each: impl Fn(&TensorClass) -> Bytes) -> Bytes {
+        let (first, last) = (stage == 0, stage + 1 == stages.len());
+        let Some(range) = stages.get(stage) else { return Bytes::ZERO };
+        // What is stored behind the last layer (prediction layers) stays with it.
+        let range = range.start..if last && range.end >= self.layers { u32::MAX } else { range.end };
+        let count = |class: &TensorClass, place| match place {
+            Place::Before if first => class.count,
+            Place::After if last => class.count,
+            Place::Layer => class.count_in(&range),
+            _ => 0,
+        };
+        self.placed.iter().map(|(class, place)| bytes_each(class) * count(class, *place)).sum()
+    }
+
+    /// The bytes of some decoder layers alone.
+    pub fn layers(&self, range: Range<u32>, bytes_each: impl Fn(&TensorClass) -> Bytes) -> Bytes {
+        let of_layers = self.placed.iter().filter(|(_, place)| *place == Place::Layer);
+        of_layers.map(|(class, _)| bytes_each(class) * class.count_in(&range)).sum()
+    }
+
+    /// The largest layer, which an engine that keeps layers whole must find room for.
+    pub fn largest_layer(&self, bytes_each: impl Fn(&TensorClass) -> Bytes) -> Bytes {
+        let layer = |layer: u32| self.layers(layer..layer.saturating_add(1), &bytes_each);
+        (0..self.layers).map(layer).max().unwrap_or(Bytes::ZERO)
+    }
+}
+
+/// Whether `stages` hold layers 0 to `layers` in order and without gaps.
+pub fn covers(stages: &[Range<u32>], layers: u32) -> Result<(), IllegalSplit> {
+    let mut next = 0;
+    for stage in stages {
+        if stage.start != next || (stage.end <= stage.start && layers > 0) {
+            return Err(IllegalSplit(format!("stage {}..{} does not follow layer {next}", stage.start, stage.end)));
+        }
+        next = stage.end;
+    }
+    if next == layers { Ok(()) } else { Err(IllegalSplit(format!("{next} of {layers} layers are placed"))) }
+}
+
+/// What stands before the first number of a name.
+fn prefix(pattern: &str) -> Option<&str> {
+    pattern.split_once('*').map(|(prefix, _)| prefix)
+}
+
+/// The prefix of the decoder's layers: of those that reach the last layer, the one that holds the most bytes.
+fn decoder_prefix(inventory: &Inventory, layers: u32) -> Option<&str> {
+    let mut sizes: BTreeMap<&str, (Bytes, u32)> = BTreeMap::new();
+    for class in inventory.classes.iter().filter(|class| class.component.is_empty()) {
+        let Some(prefix) = prefix(&class.pattern) else { continue };
+        let size = sizes.entry(prefix).or_default();
+        size.0 += class.bytes();
+        size.1 = size.1.max(class.layers.iter().map(|run| run.last.saturating_add(1)).max().unwrap_or(0));
+    }
+    let reaching = sizes.into_iter().filter(|(_, (_, reach))| layers > 0 && *reach >= layers);
+    reaching.max_by_key(|(_, (bytes, _))| *bytes).map(|(prefix, _)| prefix)
+}
+
+fn is_output(pattern: &str) -> bool {
+    const OUTPUT: &[&str] =
+        &["lm_head", "output", "embed_out", "final", "norm", "ln_f", "head.", "score", "classifier"];
+    !pattern.contains("embed_tokens") && !pattern.contains("vision") && OUTPUT.iter().any(|word| pattern.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::tensors::InventoryBuilder;
+    use crate::model::{Dtype, Storage};
+
+    #[test]
+    fn stages_add_up_to_the_whole() {
+        let mut builder = InventoryBuilder::default();
+        let mut add = |name: &str, bytes| {
+            builder.add("", name, Storage::Known(Dtype::BF16), &[bytes / 2], Bytes::new(bytes));
+        };
+        add("model.embed_tokens.weight", 1000);
+        add("model.norm.weight", 10);
+        add("lm_head.weight", 1000);
+        (0..5).for_each(|layer| add(&format!("model.layers.{layer}.mlp.up_proj.weight"), 100));
+        (0..3).for_each(|layer| add(&format!("vision_tower.layers.{layer}.up_proj.weight"), 50));
+        let inventory = builder.finish();
+        let weights = LayerWeights::new(&inventory, 4);
+        let stages = [0..1, 1..4];
+        let each = |class: &TensorClass| class.bytes_each;
+        assert_eq!(weights.stage(&stages, 0, each), Bytes::new(1000 + 150 + 100));
+        // The fifth layer is a prediction layer and stays with the last.
+        assert_eq!(weights.stage(&stages, 1, each), Bytes::new(400 + 10 + 1000));
+        assert_eq!(weights.largest_layer(each), Bytes::new(100));
+    }
+}

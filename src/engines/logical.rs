@@ -1,0 +1,171 @@
+//! What a model must remember, engine aside: cache bytes at N tokens, bytes of one more token, states of a sequence.
+//!
+//! No paging, no padding, no kernels: Σ over layers of min(N, window) x elements x bytes of an element, plus recurrent
+//! states. Engines that allocate otherwise have their own arithmetic.
+
+use std::ops::Range;
+
+use crate::bytes::Bytes;
+use crate::model::Dtype;
+use crate::model::architecture::{Architecture, Indexer, LatentAttention, Mixer, Recurrent, Span};
+
+/// How an element of the cache is stored: `bytes` for each `elements`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheElement {
+    /// Elements of a block.
+    pub elements: u64,
+    /// Bytes of a block.
+    pub bytes: u64,
+}
+
+impl CacheElement {
+    /// The element of a dtype.
+    pub const fn of(dtype: Dtype) -> Self {
+        let (elements, bytes) = dtype.block();
+        Self { elements, bytes }
+    }
+
+    /// The element that an engine's name for it stands for; `None` for an unknown name.
+    ///
+    /// Sources: vLLM `utils/torch_utils.py` (`STR_DTYPE_TO_TORCH_DTYPE`), ggml's block types; NVFP4 is 4 bits and one
+    /// byte of scale for 16 elements.
+    pub fn named(name: &str) -> Option<Self> {
+        let (elements, bytes) = match name.to_ascii_lowercase().as_str() {
+            "float32" | "fp32" | "f32" => (1, 4),
+            "bfloat16" | "bf16" | "float16" | "fp16" | "f16" | "half" => (1, 2),
+            "fp8" | "fp8_e4m3" | "fp8_e5m2" | "fp8_inc" | "int8" => (1, 1),
+            "nvfp4" | "fp4" | "fp4_e2m1" => (16, 9),
+            "q8_0" => (32, 34),
+            "q5_1" => (32, 24),
+            "q5_0" => (32, 22),
+            "q4_1" => (32, 20),
+            "q4_0" | "iq4_nl" => (32, 18),
+            _ => return None,
+        };
+        Some(Self { elements, bytes })
+    }
+
+    fn times(self, count: Bytes) -> Bytes {
+        count.scale(self.bytes, self.elements)
+    }
+}
+
+/// Cache bytes of `layers` for one sequence of `tokens`.
+pub fn cache(architecture: &Architecture, layers: Range<u32>, tokens: u64, element: CacheElement) -> Bytes {
+    architecture.mixers(layers).map(|mixer| held(mixer, tokens, element)).sum()
+}
+
+/// Cache bytes of one more token after `tokens`: 0 in layers whose window is full by then.
+pub fn per_token(architecture: &Architecture, tokens: u64, element: CacheElement) -> Bytes {
+    let one = |mixer: &Mixer| match mixer {
+        Mixer::Attention(attention) if !attention.shares_cache => match attention.span {
+            Span::Full => held(mixer, 1, element),
+            Span::Sliding { window } | Span::Chunked { chunk: window } if tokens < window => held(mixer, 1, element),
+            _ => Bytes::ZERO,
+        },
+        Mixer::Latent(LatentAttention { compress_ratio: Some(ratio), window, .. }) => {
+            let windowed =
+                if window.is_some_and(|window| tokens < window) { held(mixer, 1, element) } else { Bytes::ZERO };
+            // A state for each `ratio` tokens: their mean, rounded up.
+            let share = if *ratio > 0 { compressed(mixer, *ratio, element).div_ceil(*ratio) } else { Bytes::ZERO };
+            windowed + share
+        }
+        Mixer::Latent(_) => held(mixer, 1, element),
+        _ => Bytes::ZERO,
+    };
+    architecture.mixers(0..architecture.layer_count()).map(one).sum()
+}
+
+/// What one mixer holds after `tokens`.
+fn held(mixer: &Mixer, tokens: u64, element: CacheElement) -> Bytes {
+    match mixer {
+        Mixer::Attention(attention) if !attention.shares_cache => {
+            let seen = match attention.span {
+                Span::Full => tokens,
+                Span::Sliding { window } | Span::Chunked { chunk: window } => tokens.min(window),
+                Span::Cross { tokens } => tokens,
+                Span::Bidirectional => 0,
+            };
+            let width = attention.key_dim.saturating_add(attention.value_dim);
+            element.times(Bytes::product([seen, attention.kv_heads, width]))
+        }
+        Mixer::Latent(latent) => match latent.compress_ratio {
+            None => element.times(latent_elements(latent, tokens)) + indexed(latent.indexer.as_ref(), tokens),
+            Some(ratio) => {
+                let window = tokens.min(latent.window.unwrap_or(tokens));
+                let states = tokens.checked_div(ratio).unwrap_or(0);
+                let kept = element.times(latent_elements(latent, window.saturating_add(states)));
+                kept + indexed(latent.indexer.as_ref(), states)
+            }
+        },
+        _ => Bytes::ZERO,
+    }
+}
+
+fn latent_elements(latent: &LatentAttention, tokens: u64) -> Bytes {
+    Bytes::product([tokens, latent.kv_lora_rank.saturating_add(latent.rope_dim)])
+}
+
+/// One compressed state, its indexer key included.
+fn compressed(mixer: &Mixer, ratio: u64, element: CacheElement) -> Bytes {
+    match mixer {
+        Mixer::Latent(latent) if ratio > 0 => {
+            element.times(latent_elements(latent, 1)) + indexed(latent.indexer.as_ref(), 1)
+        }
+        _ => Bytes::ZERO,
+    }
+}
+
+/// Indexer keys are FP8 with a 32-bit scale for each 128 elements, whatever the cache's dtype
+/// (vLLM `layers/sparse_attn_indexer.py`).
+fn indexed(indexer: Option<&Indexer>, tokens: u64) -> Bytes {
+    let Some(indexer) = indexer else { return Bytes::ZERO };
+    let width = indexer.head_dim.saturating_add(indexer.head_dim.div_ceil(128).saturating_mul(4));
+    Bytes::product([tokens, width])
+}
+
+/// Bytes of the recurrent states of one sequence in `layers`.
+///
+/// Convolutions are kept in `dtype`. States are kept in what the configuration demands; without a demand in `dtype` for
+/// Mamba and RWKV, in 32-bit floats for the delta rules and lightning attention: their kernels return them so
+/// (flash-linear-attention's `chunk_gated_delta_rule`, `chunk_kda`), and only vLLM rounds Qwen3-Next's.
+pub fn states(architecture: &Architecture, layers: Range<u32>, dtype: Dtype) -> Bytes {
+    let one = |mixer: &Mixer| {
+        let Mixer::Recurrent(recurrent) = mixer else { return Bytes::ZERO };
+        let (conv_elements, state_elements) = state_elements(recurrent);
+        let usual = match recurrent {
+            Recurrent::GatedDelta { .. } | Recurrent::Kda { .. } | Recurrent::Lightning { .. } => Dtype::F32,
+            _ => dtype,
+        };
+        let state = architecture.state_dtype.unwrap_or(usual);
+        CacheElement::of(dtype).times(conv_elements) + CacheElement::of(state).times(state_elements)
+    };
+    architecture.mixers(layers).map(one).sum()
+}
+
+/// Elements of the convolution's and of the recurrent state of one layer
+/// (vLLM `model_executor/layers/mamba/mamba_utils.py`, `MambaStateShapeCalculator`).
+pub fn state_elements(recurrent: &Recurrent) -> (Bytes, Bytes) {
+    let before = |conv: u64| conv.saturating_sub(1);
+    match *recurrent {
+        Recurrent::Mamba1 { inner, state, conv } => {
+            (Bytes::product([inner, before(conv)]), Bytes::product([inner, state]))
+        }
+        Recurrent::Mamba2 { inner, heads, head_dim, state, groups, conv } => {
+            let channels = Bytes::new(inner) + Bytes::product([2, groups, state]);
+            (channels * before(conv), Bytes::product([heads, head_dim, state]))
+        }
+        Recurrent::GatedDelta { key_heads, value_heads, key_dim, value_dim, conv } => {
+            let channels = Bytes::product([2, key_heads, key_dim]) + Bytes::product([value_heads, value_dim]);
+            (channels * before(conv), Bytes::product([value_heads, value_dim, key_dim]))
+        }
+        Recurrent::Kda { heads, head_dim, conv } => {
+            (Bytes::product([3, heads, head_dim, before(conv)]), Bytes::product([heads, head_dim, head_dim]))
+        }
+        Recurrent::Lightning { heads, head_dim } => (Bytes::ZERO, Bytes::product([heads, head_dim, head_dim])),
+        Recurrent::ShortConv { width, conv } => (Bytes::product([width, before(conv)]), Bytes::ZERO),
+        Recurrent::Rwkv { hidden, head_size, token_shift } => {
+            (Bytes::product([token_shift, hidden]), Bytes::product([hidden, head_size]))
+        }
+    }
+}

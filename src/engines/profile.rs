@@ -1,0 +1,260 @@
+//! Engine profiles: an engine's constants by version range, embedded as TOML, each with its source.
+//!
+//! Numbers are kept in millionths, so that no floating point enters a byte count. A user's table can override any
+//! constant; a name or a value that cannot be meant is refused by its path.
+
+use std::collections::BTreeMap;
+
+use crate::bytes::Bytes;
+
+/// Constants of one version range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// The newest version of the range: what the answer names.
+    pub name: String,
+    from: Version,
+    until: Option<Version>,
+    /// By name, in millionths.
+    constants: BTreeMap<String, u64>,
+}
+
+/// All profiles of one engine, the newest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profiles {
+    engine: String,
+    profiles: Vec<Profile>,
+}
+
+/// A version's first two numbers: what profiles are told apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    major: u32,
+    minor: u32,
+}
+
+/// Why a profile could not be read or does not hold what an engine needs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProfileError {
+    /// The text is not TOML.
+    #[error("profile is not TOML: {0}")]
+    Syntax(String),
+    /// A field is absent or of the wrong kind.
+    #[error("profile field {path}: {why}")]
+    Field {
+        /// The path of the field: `profiles.vllm."0.33".block_tokens`.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+fn field(path: impl Into<String>, why: impl Into<String>) -> ProfileError {
+    ProfileError::Field { path: path.into(), why: why.into() }
+}
+
+const MILLION: u64 = 1_000_000;
+
+impl Version {
+    /// `0.19.0`, `v0.20.2rc1.dev249+g1234`: the first two numbers; a second number that is missing is 0.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.trim().trim_start_matches('v').split('.').map(|part| {
+            let end = part.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(part.len());
+            part.get(..end).and_then(|digits| digits.parse::<u32>().ok())
+        });
+        let major = numbers.next()??;
+        Some(Self { major, minor: numbers.next().flatten().unwrap_or(0) })
+    }
+}
+
+impl Profiles {
+    /// Reads profiles from TOML text of the embedded files' form.
+    pub fn parse(text: &str) -> Result<Self, ProfileError> {
+        let table: toml::Table =
+            text.parse().map_err(|error: toml::de::Error| ProfileError::Syntax(error.to_string()))?;
+        let engine = table.get("engine").and_then(toml::Value::as_str).ok_or_else(|| field("engine", "is missing"))?;
+        let common = match table.get("constants") {
+            Some(value) => constants("constants", value)?,
+            None => BTreeMap::new(),
+        };
+        let entries =
+            table.get("profile").and_then(toml::Value::as_array).ok_or_else(|| field("profile", "is missing"))?;
+        let mut profiles = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let text = |key: &str| entry.get(key).and_then(toml::Value::as_str);
+            let name = text("name").ok_or_else(|| field("profile.name", "is missing"))?;
+            let version = |key: &str, text: &str| {
+                Version::parse(text)
+                    .ok_or_else(|| field(format!("profile.\"{name}\".{key}"), format!("'{text}' is no version")))
+            };
+            let from = version("from", text("from").ok_or_else(|| field("profile.from", "is missing"))?)?;
+            let until = text("until").map(|text| version("until", text)).transpose()?;
+            let mut all = common.clone();
+            if let Some(own) = entry.get("constants") {
+                all.extend(constants(&format!("profile.\"{name}\".constants"), own)?);
+            }
+            profiles.push(Profile { name: name.to_owned(), from, until, constants: all });
+        }
+        profiles.sort_by_key(|profile| std::cmp::Reverse(profile.from));
+        if profiles.is_empty() {
+            return Err(field("profile", "holds no profile"));
+        }
+        Ok(Self { engine: engine.to_owned(), profiles })
+    }
+
+    /// The profile whose range holds `version`; the newest where none is asked for or it cannot be read.
+    pub fn for_version(&self, version: Option<&str>) -> Result<&Profile, ProfileError> {
+        let asked = version.and_then(Version::parse);
+        let holds = |profile: &&Profile| {
+            asked.is_none_or(|asked| profile.from <= asked && profile.until.is_none_or(|until| asked < until))
+        };
+        let newest = self.profiles.iter().find(holds).or(self.profiles.first());
+        newest.ok_or_else(|| field("profile", "holds no profile"))
+    }
+
+    /// These profiles with a user's table merged in: `constants.NAME = number` for every version, and
+    /// `"0.33".NAME = number` for one profile.
+    pub fn overridden(mut self, table: &toml::Table) -> Result<Self, ProfileError> {
+        for (section, values) in table {
+            let path = format!("profiles.{}.{section}", self.engine);
+            let values = values.as_table().ok_or_else(|| field(&path, "must be a table"))?;
+            if section != "constants" && !self.profiles.iter().any(|profile| profile.name == *section) {
+                let known: Vec<&str> = self.profiles.iter().map(|profile| &*profile.name).collect();
+                return Err(field(path, format!("no such profile; known: constants, {}", known.join(", "))));
+            }
+            for profile in self.profiles.iter_mut().filter(|profile| section == "constants" || profile.name == *section)
+            {
+                for (name, value) in values {
+                    let path = format!("{path}.{name}");
+                    let slot = profile.constants.get_mut(name).ok_or_else(|| field(&path, "no such constant"))?;
+                    *slot = millionths(value).ok_or_else(|| field(&path, "must be a number, not negative"))?;
+                }
+            }
+        }
+        Ok(self)
+    }
+}
+
+impl Profile {
+    /// A constant in millionths.
+    pub fn millionths(&self, name: &str) -> Result<u64, ProfileError> {
+        self.constants.get(name).copied().ok_or_else(|| field(format!("\"{}\".{name}", self.name), "is missing"))
+    }
+
+    /// A whole number; a fraction is cut.
+    pub fn count(&self, name: &str) -> Result<u64, ProfileError> {
+        Ok(self.millionths(name)? / MILLION)
+    }
+
+    /// A switch: any number but 0.
+    pub fn flag(&self, name: &str) -> Result<bool, ProfileError> {
+        Ok(self.millionths(name)? != 0)
+    }
+
+    /// A constant in MiB as bytes.
+    pub fn mib(&self, name: &str) -> Result<Bytes, ProfileError> {
+        Ok(Bytes::mib(1).scale(self.millionths(name)?, MILLION))
+    }
+
+    /// A ratio.
+    pub fn ratio(&self, name: &str) -> Result<Ratio, ProfileError> {
+        Ok(Ratio(self.millionths(name)?))
+    }
+}
+
+/// A ratio in millionths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ratio(pub u64);
+
+impl Ratio {
+    /// `bytes` times this ratio, rounded up.
+    pub fn of(self, bytes: Bytes) -> Bytes {
+        bytes.scale(self.0, MILLION)
+    }
+}
+
+fn constants(path: &str, value: &toml::Value) -> Result<BTreeMap<String, u64>, ProfileError> {
+    let table = value.as_table().ok_or_else(|| field(path, "must be a table"))?;
+    let mut all = BTreeMap::new();
+    for (name, entry) in table {
+        let path = format!("{path}.{name}");
+        let number = entry.get("value").and_then(millionths);
+        let number = number.ok_or_else(|| field(&path, "needs a 'value': a number, not negative"))?;
+        if entry.get("source").and_then(toml::Value::as_str).is_none_or(str::is_empty) {
+            return Err(field(path, "needs a 'source'"));
+        }
+        all.insert(name.clone(), number);
+    }
+    Ok(all)
+}
+
+/// A TOML number in millionths.
+fn millionths(value: &toml::Value) -> Option<u64> {
+    match value {
+        toml::Value::Integer(whole) => u64::try_from(*whole).ok()?.checked_mul(MILLION),
+        toml::Value::Float(number) => millionths_of(*number),
+        _ => None,
+    }
+}
+
+/// A fraction in millionths; `None` for what is negative, not a number or larger than any constant can be.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked before")]
+pub fn millionths_of(number: f64) -> Option<u64> {
+    (number.is_finite() && (0.0..=1e12).contains(&number)).then(|| (number * 1e6).round() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"
+        engine = "e"
+        [constants]
+        block = { value = 16, source = "s" }
+        share = { value = 0.92, source = "s" }
+        [[profile]]
+        name = "0.33"
+        from = "0.21"
+        [[profile]]
+        name = "0.19"
+        from = "0.0"
+        until = "0.21"
+        [profile.constants]
+        share = { value = 0.9, source = "s" }
+    "#;
+
+    #[test]
+    fn a_version_finds_its_range_and_inherits() {
+        let profiles = Profiles::parse(TEXT).unwrap();
+        let share = |version| profiles.for_version(version).unwrap().millionths("share").unwrap();
+        assert_eq!(share(None), 920_000);
+        assert_eq!(share(Some("0.20.2rc1.dev249+gl")), 900_000);
+        assert_eq!(share(Some("0.21.0")), 920_000);
+        assert_eq!(profiles.for_version(Some("0.5")).unwrap().count("block").unwrap(), 16);
+    }
+
+    #[test]
+    fn overrides_reach_one_or_all_and_name_what_is_wrong() {
+        let profiles = Profiles::parse(TEXT).unwrap();
+        let with = |text: &str| profiles.clone().overridden(&text.parse().unwrap());
+        let changed = with("constants.block = 32\n\"0.19\".share = 0.5").unwrap();
+        assert_eq!(changed.for_version(None).unwrap().count("block").unwrap(), 32);
+        assert_eq!(changed.for_version(Some("0.19")).unwrap().millionths("share").unwrap(), 500_000);
+        let message = with("constants.blok = 1").unwrap_err().to_string();
+        assert_eq!(message, "profile field profiles.e.constants.blok: no such constant");
+        assert!(with("\"0.7\".share = 1").is_err());
+        assert!(with("constants.share = -1.0").unwrap_err().to_string().contains("not negative"));
+    }
+
+    #[test]
+    fn a_constant_without_a_source_is_refused() {
+        let text = TEXT.replace(r#"{ value = 16, source = "s" }"#, "{ value = 16 }");
+        assert!(Profiles::parse(&text).unwrap_err().to_string().contains("constants.block"));
+    }
+
+    #[test]
+    fn embedded_profiles_parse() {
+        for text in [include_str!("profiles/vllm.toml"), include_str!("profiles/sglang.toml")] {
+            Profiles::parse(text).unwrap();
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! SGLang's pools: tokens, windows, states and the request table.
+//!
+//! Sources: SGLang 0.5.23 `model_executor/pool_configurator.py`, `mem_cache/memory_pool.py`,
+//! `mem_cache/kv_cache_configurator.py`.
+
+use super::SglangPrepared;
+use crate::bytes::Bytes;
+use crate::engines::shared::cache::{CacheKind, state_elements, token_bytes};
+use crate::engines::vllm::cache::latent_bytes;
+use crate::engines::{Split, Workload};
+use crate::model::architecture::Span;
+
+/// Classes whose windows get a pool of their own; every other sliding layer keeps the full context.
+const HYBRID_WINDOWS: &[&str] = &[
+    "Llama4ForConditionalGeneration",
+    "GptOssForCausalLM",
+    "MiMoV2FlashForCausalLM",
+    "MiMoV2ForCausalLM",
+    "Step3p5ForCausalLM",
+    "Gemma4ForConditionalGeneration",
+    "Gemma4ForCausalLM",
+    "DeepseekV4ForCausalLM",
+    "LagunaForCausalLM",
+    "MellumForCausalLM",
+];
+
+/// Bytes of the pools on one rank.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Pools {
+    /// Token pool (and window pool).
+    pub(super) tokens: Bytes,
+    /// State slots.
+    pub(super) states: Bytes,
+    /// The request table, outside the budget of the cache.
+    pub(super) table: Bytes,
+}
+
+impl SglangPrepared<'_> {
+    /// Whether windows get their own pool.
+    pub(super) fn hybrid_windows(&self) -> bool {
+        HYBRID_WINDOWS.contains(&&*self.architecture.class)
+            || self.architecture.notes.iter().any(|note| note.contains("is_hybrid_swa"))
+    }
+
+    /// (bytes of a token in full layers, bytes of a token in window layers) on `rank`.
+    pub(super) fn cell(&self, split: &Split, rank: usize) -> (Bytes, Bytes) {
+        let (_, range) = split.stage_of(rank);
+        let hybrid = self.hybrid_windows();
+        let (mut full, mut window) = (Bytes::ZERO, Bytes::ZERO);
+        for (index, kind) in self.layers.kinds().iter().enumerate() {
+            let layers = self.layers.layers(index, &range);
+            match kind {
+                CacheKind::Heads(attention) => {
+                    let each = token_bytes(attention, self.settings.kv, u64::from(split.tensor)) * layers;
+                    match attention.span {
+                        Span::Sliding { .. } | Span::Chunked { .. } if hybrid => window += each,
+                        _ => full += each,
+                    }
+                }
+                CacheKind::Latent(latent) => full += latent_bytes(latent, self.settings.kv) * layers,
+                CacheKind::State(_) => {}
+            }
+        }
+        (full, window)
+    }
+
+    /// What one token slot of the pool costs, the window pool's share included.
+    pub(super) fn slot(&self, split: &Split, rank: usize) -> Bytes {
+        let (full, window) = self.cell(split, rank);
+        full + window.scale(self.settings.swa_ratio, 1_000_000)
+    }
+
+    /// State of one slot on `rank`, over its layers.
+    pub(super) fn state_slot(&self, split: &Split, rank: usize) -> Bytes {
+        let (_, range) = split.stage_of(rank);
+        let of = |(index, kind): (usize, &CacheKind)| match kind {
+            CacheKind::State(state) => {
+                let (conv, recurrent) = state_elements(state, u64::from(split.tensor), 0);
+                (conv * self.settings.compute.bytes() + recurrent * self.settings.state_bytes)
+                    * self.layers.layers(index, &range)
+            }
+            _ => Bytes::ZERO,
+        };
+        self.layers.kinds().iter().enumerate().map(of).sum()
+    }
+
+    /// Pools that hold `workload` on `rank`.
+    pub(super) fn pools(&self, split: &Split, rank: usize, workload: Workload) -> Pools {
+        if self.layers.is_empty() {
+            return Pools::default();
+        }
+        let page = self.settings.page_tokens;
+        // An image's encoder tokens take ordinary slots, over all layers (`managers/schedule_batch.py`).
+        let cross = self.layers.kinds().iter().filter_map(|kind| match kind {
+            CacheKind::Heads(attention) => match attention.span {
+                Span::Cross { tokens } => Some(tokens),
+                _ => None,
+            },
+            _ => None,
+        });
+        let held = workload.context.saturating_add(cross.max().unwrap_or(0));
+        let tokens = held.div_ceil(page).saturating_mul(page).saturating_mul(workload.sequences);
+        let tokens = tokens.saturating_add(page);
+        let slot = self.state_slot(split, rank);
+        // Three slots a request with the radix cache, one without, and one to pad with.
+        let slots = workload.sequences.saturating_mul(if self.settings.radix { 3 } else { 1 }).saturating_add(1);
+        let states = if slot == Bytes::ZERO { slot } else { slot * slots };
+        Pools { tokens: self.slot(split, rank) * tokens, states, table: self.request_table(workload) }
+    }
+
+    /// `(max_running + 1) x context x 4`: 2048 to 4096 requests, however small the pool, unless set.
+    pub(super) fn request_table(&self, workload: Workload) -> Bytes {
+        let requests = self.settings.max_running.unwrap_or_else(|| {
+            // The default grows with the pool; at the least it is 2048, or half the pool's tokens.
+            let pool = workload.context.saturating_mul(workload.sequences);
+            2048.min((pool / 2).max(1)).max(workload.sequences)
+        });
+        Bytes::product([requests.saturating_add(1), workload.context.saturating_add(4), 4])
+    }
+}

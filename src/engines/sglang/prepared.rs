@@ -1,0 +1,268 @@
+//! The seam's answers for SGLang.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::settings::fraction_text;
+use super::{SglangPrepared, unsupported, vocabulary_step};
+use crate::bytes::Bytes;
+use crate::devices::DeviceFacts;
+use crate::engines::shared::topology::{degrees, sglang_stages};
+use crate::engines::vllm::legal::{stages, tensor_parallel};
+use crate::engines::{
+    Basis, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan, Offload,
+    Prepared, Split, Workload,
+};
+
+impl SglangPrepared<'_> {
+    /// Tokens that `bytes` of pool give on `rank`.
+    pub fn pool_tokens(&self, split: &Split, rank: usize, bytes: Bytes) -> u64 {
+        bytes.get() / self.slot(split, rank).get().max(1)
+    }
+
+    /// Weights of one rank, for holding against logs.
+    pub fn weights(&self, split: &Split, rank: usize) -> Interval {
+        let likely = self.table(split).bytes(split, rank);
+        // Kernels for MXFP4 experts pad them by up to a tenth.
+        let mxfp4 = self.architecture.quantization.as_ref().is_some_and(|quantization| quantization.method == "mxfp4");
+        let high = if mxfp4 { 1100 } else { 1015 };
+        Interval::new(likely.scale(985, 1000), likely, likely.scale(high, 1000) + Bytes::mib(128))
+    }
+
+    fn context(&self, device: &DeviceFacts) -> Interval {
+        let constants = &self.constants;
+        device.multiprocessors.map_or_else(
+            || Interval::new(Bytes::mib(110), Bytes::mib(500), Bytes::mib(constants.context_unknown_mib)),
+            |count| {
+                let bare = Bytes::mib(constants.context_by_multiprocessor_mib) * u64::from(count);
+                let libraries = Bytes::mib(constants.context_libraries_mib);
+                Interval::new(bare, bare + libraries, bare + libraries * 2)
+            },
+        )
+    }
+}
+
+impl Prepared for SglangPrepared<'_> {
+    fn profile(&self) -> &str {
+        &self.profile
+    }
+
+    fn parameters(&self) -> BTreeMap<String, Value> {
+        self.settings.report(self.fraction(&Split::single(self.architecture.layer_count()), &self.device))
+    }
+
+    fn workload(&self) -> Workload {
+        self.settings.workload
+    }
+
+    fn kv_cache_dtype(&self) -> String {
+        self.settings.kv_name.clone()
+    }
+
+    fn kv_bytes_per_token(&self) -> Bytes {
+        self.slot(&Split::single(self.architecture.layer_count()), 0)
+    }
+
+    fn state_bytes_per_sequence(&self) -> Bytes {
+        self.state_slot(&Split::single(self.architecture.layer_count()), 0)
+    }
+
+    fn assumptions(&self) -> Vec<String> {
+        let mut all = self.settings.assumptions.clone();
+        all.push("activations, graphs and workspaces are taken as what mem_fraction_static leaves for them".to_owned());
+        all
+    }
+
+    fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
+        let layers = self.architecture.layer_count();
+        let (mut found, mut why) = (Vec::new(), None);
+        for (tensor, count) in degrees(devices).filter(|(_, count)| *count <= layers.max(1)) {
+            let split = Split {
+                tensor,
+                stages: sglang_stages(layers, count),
+                expert_parallel: self.settings.expert_parallel && tensor > 1 && self.architecture.experts.is_some(),
+                offload: Offload::None,
+            };
+            match self.check(&split) {
+                Ok(()) => found.push(split),
+                Err(reason) => why = why.or(Some(reason)),
+            }
+        }
+        if found.is_empty() {
+            return Err(
+                why.unwrap_or_else(|| IllegalSplit(format!("{layers} layers cannot be cut into {devices} stages")))
+            );
+        }
+        Ok(found)
+    }
+
+    fn check(&self, split: &Split) -> Result<(), IllegalSplit> {
+        if split.offload != Offload::None {
+            return Err(IllegalSplit("SGLang keeps no layers or experts on the host by number".to_owned()));
+        }
+        stages(self.architecture, split)?;
+        let count = u32::try_from(split.stages.len()).unwrap_or(u32::MAX);
+        if split.stages != sglang_stages(self.architecture.layer_count(), count) {
+            return Err(IllegalSplit(
+                "SGLang deals layers to stages itself: equal, the remainder to the last".to_owned(),
+            ));
+        }
+        let tensor = u64::from(split.tensor);
+        tensor_parallel(
+            self.architecture,
+            tensor,
+            split.expert_parallel,
+            vocabulary_step(self.architecture.vocab_size, tensor),
+        )
+    }
+
+    fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
+        let Some(capability) = device.capability() else {
+            return Fitness::Degraded("its compute capability is unknown, so nothing was checked".to_owned());
+        };
+        let quantization = self.architecture.quantization.as_ref();
+        let (method, bits) = quantization.map_or(("", None), |quantization| (&*quantization.method, quantization.bits));
+        let fp4 = method.contains("fp4")
+            || quantization
+                .is_some_and(|q| q.format.as_deref().is_some_and(|f| f.to_ascii_lowercase().contains("fp4")));
+        // SGLang 0.5.23 `layers/quantization/*`, `get_min_capability`.
+        let least = match method {
+            "gptq" | "awq" | "mxfp4" => 80,
+            "compressed-tensors" if quantization.is_some_and(|q| q.activations && q.float && bits == Some(8)) => 89,
+            "compressed-tensors" if quantization.is_some_and(|q| q.activations && q.float && bits == Some(4)) => 100,
+            "modelopt" if fp4 => 80,
+            "modelopt" | "fp8" | "fbgemm_fp8" => 89,
+            "auto-round" | "auto_round" => 60,
+            _ => 70,
+        };
+        if capability < least.max(70) {
+            let method = if method.is_empty() { "SGLang" } else { method };
+            return Fitness::Unable(format!(
+                "{method} needs compute capability {}.{}; this is {}.{}",
+                least.max(70) / 10,
+                least.max(70) % 10,
+                capability / 10,
+                capability % 10
+            ));
+        }
+        Fitness::Able
+    }
+
+    fn fixed(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Vec<Component>, EngineError> {
+        if self.model.inventory.classes.is_empty() {
+            return Err(unsupported("no tensor of the weights is known, so their size is not"));
+        }
+        let weights = self.weights(split, rank);
+        if weights.likely.overflowed() {
+            return Err(EngineError::Overflow { what: "weights" });
+        }
+        let mut parts = vec![
+            Component::between(ComponentName::Weights, weights, Basis::Formula, ""),
+            // All that is transient must live in the remainder, which is therefore part of the need.
+            Component::exact(
+                ComponentName::Activations,
+                self.reserve(split, device),
+                Basis::Formula,
+                "left by mem_fraction_static",
+            ),
+            Component::between(ComponentName::Context, self.context(device), Basis::Calibrated, ""),
+        ];
+        if self.architecture.vision.is_some() {
+            let reserve = Bytes::mib(self.constants.multimodal_mib);
+            parts.push(Component::exact(ComponentName::Runtime, reserve, Basis::Formula, "multimodal embedding cache"));
+        }
+        Ok(parts)
+    }
+
+    fn variable(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+        workload: Workload,
+    ) -> Result<Vec<Component>, EngineError> {
+        let pools = self.pools(split, rank, workload);
+        if pools.tokens.overflowed() || pools.states.overflowed() || pools.table.overflowed() {
+            return Err(EngineError::Overflow { what: "cache" });
+        }
+        let mut parts = Vec::new();
+        for (name, bytes) in [(ComponentName::KvCache, pools.tokens), (ComponentName::State, pools.states)] {
+            if bytes > Bytes::ZERO {
+                parts.push(Component::exact(name, bytes, Basis::Formula, ""));
+            }
+        }
+        // The request table lies in the remainder; only what outgrows half of it adds to the need.
+        let room = self.reserve(split, device).div_ceil(2);
+        if let Some(beyond) = pools.table.less(room).filter(|beyond| *beyond > Bytes::ZERO) {
+            parts.push(Component::exact(
+                ComponentName::Runtime,
+                beyond,
+                Basis::Formula,
+                "request table beyond the reserve",
+            ));
+        }
+        Ok(parts)
+    }
+
+    fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {
+        let settings = &self.settings;
+        let uuids: Vec<&str> = plan.devices.iter().map(|device| &*device.facts.uuid).collect();
+        let env = BTreeMap::from([
+            ("CUDA_DEVICE_ORDER".to_owned(), "PCI_BUS_ID".to_owned()),
+            ("CUDA_VISIBLE_DEVICES".to_owned(), uuids.join(",")),
+        ]);
+        let mut args: Vec<String> =
+            ["python3", "-m", "sglang.launch_server", "--model-path"].map(str::to_owned).to_vec();
+        args.push(self.model.identity.repo.clone());
+        let mut flag = |name: &str, value: String| args.extend([format!("--{name}"), value]);
+        if let Some(revision) = &self.model.identity.revision {
+            flag("revision", revision.clone());
+        }
+        if plan.split.tensor > 1 {
+            flag("tp-size", plan.split.tensor.to_string());
+        }
+        if plan.split.stages.len() > 1 {
+            flag("pp-size", plan.split.stages.len().to_string());
+        }
+        if plan.split.expert_parallel {
+            flag("ep-size", plan.split.tensor.to_string());
+        }
+        flag("context-length", plan.workload.context.to_string());
+        flag("chunked-prefill-size", settings.chunk.to_string());
+        let page = settings.page_tokens;
+        let tokens = plan.workload.context.div_ceil(page).saturating_mul(page).saturating_mul(plan.workload.sequences);
+        flag("max-total-tokens", tokens.to_string());
+        if let Some(most) = settings.max_running {
+            flag("max-running-requests", most.to_string());
+        }
+        // The fraction is of the memory free at start: what the pools and weights take of it, at least the default's share.
+        let fractions = plan.devices.iter().map(|device| {
+            let free = device.free.unwrap_or(device.available).get().max(1);
+            let reserve = self.reserve(plan.split, device.facts).get();
+            let budget = u128::from(free.saturating_sub(reserve)) * 1_000_000 / u128::from(free);
+            u64::try_from(budget).unwrap_or(0)
+        });
+        let fraction = settings.asked_fraction.or_else(|| fractions.min());
+        if let Some(fraction) = fraction {
+            flag("mem-fraction-static", fraction_text(fraction));
+        }
+        if settings.kv.quantised() {
+            let name = if settings.kv_name == "fp8" { "fp8_e4m3" } else { &*settings.kv_name };
+            flag("kv-cache-dtype", name.to_owned());
+        }
+        if settings.given.contains(&"dtype") {
+            flag("dtype", settings.compute.name().to_owned());
+        }
+        if settings.given.contains(&"swa_full_tokens_ratio") {
+            flag("swa-full-tokens-ratio", fraction_text(settings.swa_ratio));
+        }
+        if !settings.graphs {
+            args.push("--disable-cuda-graph".to_owned());
+        }
+        if !settings.radix {
+            args.push("--disable-radix-cache".to_owned());
+        }
+        Launch { env, args, takes: vec![None; plan.devices.len()] }
+    }
+}

@@ -1,0 +1,186 @@
+//! SGLang's parameters as they will be in force.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{ENGINE, unsupported};
+use crate::engines::profile::Profile;
+use crate::engines::shared::dtype::{ComputeDtype, KvDtype};
+use crate::engines::shared::parameters::Parameters;
+use crate::engines::{AskedContext, Case, EngineError, Workload};
+use crate::model::architecture::Mixer;
+use crate::model::{Architecture, Dtype};
+
+const KNOWN: &[&str] = &[
+    "mem_fraction_static",
+    "max_total_tokens",
+    "context_length",
+    "max_running_requests",
+    "chunked_prefill_size",
+    "kv_cache_dtype",
+    "dtype",
+    "page_size",
+    "swa_full_tokens_ratio",
+    "mamba_full_memory_ratio",
+    "disable_cuda_graph",
+    "cuda_graph_max_bs",
+    "disable_radix_cache",
+    "tp_size",
+    "pp_size",
+    "ep_size",
+    "enable_dp_attention",
+    "quantization",
+    "mamba_ssm_dtype",
+];
+
+/// The parameters in force.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) workload: Workload,
+    /// Tokens of one prefill step.
+    pub(super) chunk: u64,
+    /// `mem_fraction_static` as asked, in millionths.
+    pub(super) asked_fraction: Option<u64>,
+    pub(super) max_running: Option<u64>,
+    pub(super) compute: ComputeDtype,
+    pub(super) kv: KvDtype,
+    pub(super) kv_name: String,
+    pub(super) page_tokens: u64,
+    pub(super) swa_ratio: u64,
+    pub(super) radix: bool,
+    pub(super) graphs: bool,
+    pub(super) decode_most: Option<u64>,
+    pub(super) expert_parallel: bool,
+    pub(super) state_bytes: u64,
+    pub(super) given: Vec<&'static str>,
+    pub(super) assumptions: Vec<String>,
+}
+
+impl Settings {
+    pub(super) fn settle(case: &Case<'_>, architecture: &Architecture, profile: &Profile) -> Result<Self, EngineError> {
+        let given = Parameters::new(ENGINE, KNOWN, case.parameters)?;
+        let device = case.devices.first().ok_or_else(|| unsupported("there is no device to run on"))?;
+        let mut assumptions = Vec::new();
+        let compute = compute_dtype(case, architecture, &given, &mut assumptions)?;
+        let asked_kv = case.asked.kv_cache_dtype.as_deref().or(given.word("kv_cache_dtype")?).unwrap_or("auto");
+        let scheme = architecture.quantization.as_ref().and_then(|quantization| quantization.kv_cache_dtype.as_deref());
+        let kv_name = if asked_kv == "auto" { scheme.unwrap_or("auto") } else { asked_kv };
+        let kv = KvDtype::parse(kv_name, compute)
+            .ok_or_else(|| given.bad("kv_cache_dtype", format!("known: {}", KvDtype::NAMES)))?;
+        let override_ratio = given.share("swa_full_tokens_ratio")?;
+        let constant = |name: &str| profile.millionths(name).map_err(|error| super::profile_error(&error));
+        let latent = architecture.layers.iter().any(|layer| matches!(layer.mixer, Mixer::Latent(_)));
+        let sparse = latent && device.capability().is_some_and(|capability| (90..100).contains(&capability));
+        Ok(Self {
+            workload: workload(case, architecture, &given)?,
+            chunk: given
+                .positive("chunked_prefill_size")?
+                .unwrap_or_else(|| default_chunk(device.total_bytes.get() >> 20)),
+            asked_fraction: given.share("mem_fraction_static")?,
+            max_running: given.positive("max_running_requests")?,
+            compute,
+            kv,
+            kv_name: if kv_name == "auto" { compute.name().to_owned() } else { kv_name.to_owned() },
+            // FlashMLA pages hold 64 tokens; elsewhere a page is one token.
+            page_tokens: given.positive("page_size")?.unwrap_or(if sparse { 64 } else { 1 }),
+            swa_ratio: override_ratio.map_or_else(|| constant("swa_full_tokens_ratio"), Ok)?,
+            radix: !given.flag("disable_radix_cache")?.unwrap_or(false),
+            graphs: !given.flag("disable_cuda_graph")?.unwrap_or(false),
+            decode_most: given.positive("cuda_graph_max_bs")?,
+            expert_parallel: given.count("ep_size")?.unwrap_or(1) > 1,
+            state_bytes: match given.word("mamba_ssm_dtype")? {
+                Some("bfloat16" | "float16") => 2,
+                // Recurrent states are in 32 bits by default, convolutions in 16.
+                _ => 4,
+            },
+            given: KNOWN.iter().copied().filter(|name| given.has(name)).collect(),
+            assumptions,
+        })
+    }
+
+    pub(super) fn report(&self, fraction: u64) -> BTreeMap<String, Value> {
+        BTreeMap::from([
+            ("context_length".to_owned(), json!(self.workload.context)),
+            ("chunked_prefill_size".to_owned(), json!(self.chunk)),
+            ("mem_fraction_static".to_owned(), json!(fraction_text(fraction).parse::<f64>().ok())),
+            ("kv_cache_dtype".to_owned(), json!(self.kv_name)),
+            ("dtype".to_owned(), json!(self.compute.name())),
+            ("page_size".to_owned(), json!(self.page_tokens)),
+            ("disable_radix_cache".to_owned(), json!(!self.radix)),
+            ("disable_cuda_graph".to_owned(), json!(!self.graphs)),
+        ])
+    }
+}
+
+/// Millionths as SGLang rounds its fraction: three decimals.
+pub(super) fn fraction_text(millionths: u64) -> String {
+    format!("{}.{:03}", millionths / 1_000_000, millionths % 1_000_000 / 1000)
+}
+
+/// Prefill tokens by device memory in MiB (`arg_groups/memory_hook.py`).
+fn default_chunk(mib: u64) -> u64 {
+    match mib {
+        0..20_480 => 2048,
+        20_480..61_440 => 4096,
+        61_440..163_840 => 8192,
+        _ => 16_384,
+    }
+}
+
+/// Largest decode batch that is captured, by device memory in MiB and tensor degree.
+pub(super) fn default_decode(mib: u64, tensor: u32) -> u64 {
+    match (mib, tensor >= 4) {
+        (0..20_480, _) => 8,
+        (20_480..35_840, false) => 48,
+        (35_840..61_440, false) => 32,
+        (20_480..61_440, true) => 160,
+        (61_440..163_840, false) => 256,
+        _ => 512,
+    }
+}
+
+fn workload(case: &Case<'_>, architecture: &Architecture, given: &Parameters) -> Result<Workload, EngineError> {
+    let asked = match case.asked.context {
+        Some(AskedContext::Tokens(tokens)) => Some(tokens),
+        Some(AskedContext::Max) => None,
+        None => given.positive("context_length")?,
+    };
+    let context = match (asked, architecture.max_context) {
+        (Some(tokens), Some(most)) if tokens > most || tokens == 0 => {
+            return Err(EngineError::BadParameter {
+                engine: ENGINE,
+                name: "context_length".to_owned(),
+                value: tokens.to_string(),
+                why: format!("the model is configured for 1 to {most} tokens"),
+            });
+        }
+        (Some(tokens), _) => tokens.max(1),
+        (None, most) => most.unwrap_or(2048),
+    };
+    Ok(Workload { context, sequences: case.asked.sequences.unwrap_or(1).max(1) })
+}
+
+/// `configs/model_config.py`, `_get_and_verify_dtype`: 32 bits become float16, Gemma's bfloat16.
+fn compute_dtype(
+    case: &Case<'_>,
+    architecture: &Architecture,
+    given: &Parameters,
+    assumptions: &mut Vec<String>,
+) -> Result<ComputeDtype, EngineError> {
+    let wanted = case.asked.dtype.as_deref().or(given.word("dtype")?).filter(|name| *name != "auto");
+    if let Some(name) = wanted {
+        return ComputeDtype::parse(name)
+            .ok_or_else(|| given.bad("dtype", "known: auto, bfloat16, float16, half, float32, float"));
+    }
+    Ok(match architecture.dtype {
+        Some(Dtype::BF16) => ComputeDtype::Bfloat16,
+        Some(Dtype::F16) => ComputeDtype::Float16,
+        other => {
+            let gemma = architecture.model_type.starts_with("gemma");
+            let target = if gemma || other.is_none() { ComputeDtype::Bfloat16 } else { ComputeDtype::Float16 };
+            assumptions.push(format!("dtype auto: {} in 16 bits", target.name()));
+            target
+        }
+    })
+}

@@ -1,0 +1,240 @@
+//! Bytes of one tensor on one rank: cast to the dtype it is computed in, divided by its rule, padded by its kernel.
+
+use super::dtype::ComputeDtype;
+use super::rule::{Classified, Part, Place, Rule};
+use crate::bytes::Bytes;
+use crate::model::architecture::{Mixer, Recurrent};
+use crate::model::tensors::TensorClass;
+use crate::model::{Architecture, Dtype};
+
+/// Quantisation of a full-precision checkpoint at load, by the engine's own names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Online {
+    /// Thousandths of a byte for a weight: 1000 for FP8.
+    pub milli_bytes: u64,
+    /// Bytes of scale for each output row.
+    pub bytes_per_row: u64,
+}
+
+impl Online {
+    /// Methods that quantise at load (vLLM `--quantization`), with the bytes that they make of a weight.
+    pub fn parse(method: &str) -> Option<Self> {
+        let (milli_bytes, bytes_per_row) = match method {
+            "fp8" | "fp8_per_tensor" => (1000, 0),
+            "fp8_per_block" => (1001, 0),
+            "fp8_per_channel" | "ptpc_fp8" | "int8_per_channel_weight_only" | "w8a8_int8" | "w8a8_fp8" => (1000, 4),
+            "mxfp8" => (1032, 0),
+            "nvfp4_per_token" | "nvfp4_online" => (563, 0),
+            _ => return None,
+        };
+        Some(Self { milli_bytes, bytes_per_row })
+    }
+}
+
+/// Widths that a kernel for FP4 experts rounds up to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertPadding {
+    /// Expert width on a rank becomes a multiple of this.
+    pub width: u64,
+    /// The hidden size becomes a multiple of this.
+    pub hidden: u64,
+    /// Whether scales are padded like values (Triton's swizzle pads values only).
+    pub scales: bool,
+}
+
+/// What one tensor's bytes depend on beside the tensor.
+#[derive(Clone, Copy, Debug)]
+pub struct Residence<'a> {
+    /// The model.
+    pub architecture: &'a Architecture,
+    /// Weights that are not quantised are cast to it.
+    pub compute: ComputeDtype,
+    /// Quantisation at load.
+    pub online: Option<Online>,
+    /// Padding of MXFP4 experts.
+    pub mxfp4: Option<ExpertPadding>,
+    /// Tensor-parallel degree.
+    pub tensor: u64,
+    /// Experts are whole on a rank.
+    pub expert_parallel: bool,
+}
+
+impl Residence<'_> {
+    /// Bytes of one tensor of `class` on one rank. Of a routed expert under expert parallelism: of the whole tensor.
+    pub fn bytes(&self, class: &TensorClass, classified: Classified) -> Bytes {
+        let tensor = if classified.expert && self.expert_parallel { 1 } else { self.tensor.max(1) };
+        if classified.part == Part::GroupIndex && !self.acts_in_order() {
+            return Bytes::ZERO;
+        }
+        if let Some(bytes) = self.padded_mxfp4(class, classified, tensor) {
+            return bytes;
+        }
+        let whole = self.cast(class, classified);
+        let scalar = class.elements_each() <= 2 || &*class.pattern == "weight_shape";
+        if scalar || tensor == 1 {
+            return whole;
+        }
+        match classified.rule {
+            Rule::Replicated if self.norm_by_head(class) => {
+                let ranks = if class.pattern.contains(".k_norm") { tensor.min(self.kv_heads(class)) } else { tensor };
+                whole.div_ceil(ranks)
+            }
+            Rule::Replicated => whole,
+            Rule::Column if classified.part == Part::GroupIndex => whole,
+            Rule::Row if Self::belongs_to_output(class, classified) => whole,
+            // A vocabulary is padded and divided by the caller, who knows its rows.
+            Rule::Column | Rule::Row | Rule::Vocabulary => whole.div_ceil(tensor),
+            Rule::KeyValue => whole.div_ceil(tensor.min(self.kv_heads(class))),
+            Rule::FusedQkv => {
+                let (heads, kv_heads) = (self.heads(class), self.kv_heads(class));
+                let share = (kv_heads / tensor).max(1).saturating_mul(2).saturating_add(heads.div_ceil(tensor));
+                whole.scale(share, kv_heads.saturating_mul(2).saturating_add(heads))
+            }
+            Rule::MambaMixed => self.mamba_mixed(class, whole, tensor),
+        }
+    }
+
+    /// Elements of one row of an embedding or head, in bytes as resident.
+    pub fn row_bytes(&self, class: &TensorClass, classified: Classified) -> Bytes {
+        let rows = class.shape.first().copied().unwrap_or(1).max(1);
+        self.cast(class, classified).div_ceil(rows)
+    }
+
+    fn cast(&self, class: &TensorClass, classified: Classified) -> Bytes {
+        let elements = class.elements_each();
+        let Some(dtype) = class.dtype() else { return class.bytes_each };
+        if classified.part == Part::Scale {
+            return match dtype {
+                // vLLM widens the exponent-only scales of block FP8 to 32 bits; those of MXFP4 experts stay.
+                Dtype::F8E8M0 if !classified.expert => Bytes::new(elements) * 4,
+                // NVFP4 block scales are swizzled: rows to 128, columns to 4 (`utils/nvfp4_utils.py`).
+                Dtype::F8E4M3 if class.shape.len() == 2 => {
+                    let side = |at: usize, step: u64| padded(class.shape.get(at).copied().unwrap_or(1), step);
+                    Bytes::new(side(0, 128)) * side(1, 4)
+                }
+                _ => class.bytes_each,
+            };
+        }
+        if !dtype.is_float() {
+            return class.bytes_each;
+        }
+        if classified.part == Part::Float32 || self.keeps_float32(class, dtype) {
+            return Bytes::new(elements) * 4;
+        }
+        if let Some(online) = self.online
+            && class.shape.len() >= 2
+            && classified.place == Place::Layers
+            && !matches!(classified.rule, Rule::Replicated | Rule::Vocabulary)
+        {
+            let rows = class.shape.first().copied().unwrap_or(1);
+            return Bytes::new(elements).scale(online.milli_bytes, 1000) + Bytes::new(rows) * online.bytes_per_row;
+        }
+        Bytes::new(elements) * self.compute.bytes()
+    }
+
+    /// Routers in 32 bits (MiniMax M2's `gate` has `params_dtype` float32) and DeepSeek-V4's hyper-connections.
+    fn keeps_float32(&self, class: &TensorClass, dtype: Dtype) -> bool {
+        let router = class.pattern.ends_with("block_sparse_moe.gate.weight");
+        (router && self.architecture.model_type.starts_with("minimax"))
+            || (dtype == Dtype::F32 && class.pattern.contains("hc_"))
+    }
+
+    /// MiniMax norms queries and keys over all heads at once, each rank its own heads (`MiniMaxText01RMSNormTP`).
+    fn norm_by_head(&self, class: &TensorClass) -> bool {
+        self.architecture.model_type.starts_with("minimax")
+            && (class.pattern.ends_with(".q_norm.weight") || class.pattern.ends_with(".k_norm.weight"))
+    }
+
+    fn acts_in_order(&self) -> bool {
+        self.architecture.quantization.as_ref().is_some_and(|quantization| quantization.desc_act)
+    }
+
+    /// Whether a row layer's tensor belongs to its output side: biases and scales of one column or dimension.
+    fn belongs_to_output(class: &TensorClass, classified: Classified) -> bool {
+        match classified.part {
+            Part::Bias => true,
+            Part::Scale => class.shape.len() == 1 || (class.shape.len() == 2 && class.shape.last() == Some(&1)),
+            _ => false,
+        }
+    }
+
+    fn layer_mixer(&self, class: &TensorClass) -> Option<&Mixer> {
+        let layer = class.layers.first()?.first;
+        let layer = self.architecture.layers.get(usize::try_from(layer).ok()?)?;
+        match (&layer.mixer, &layer.beside) {
+            (Mixer::Recurrent(_), Some(beside @ Mixer::Attention(_))) => Some(beside),
+            (mixer, _) => Some(mixer),
+        }
+    }
+
+    fn kv_heads(&self, class: &TensorClass) -> u64 {
+        match self.layer_mixer(class) {
+            Some(Mixer::Attention(attention)) => attention.kv_heads.max(1),
+            // Unknown: one head is never divided.
+            _ => 1,
+        }
+    }
+
+    fn heads(&self, class: &TensorClass) -> u64 {
+        match self.layer_mixer(class) {
+            Some(Mixer::Attention(attention)) => attention.heads.max(1),
+            _ => self.architecture.heads.max(1),
+        }
+    }
+
+    /// Mamba-2 (`mamba_mixer2.py`): heads and channels divided, groups rounded up to a multiple of the ranks.
+    fn mamba_mixed(&self, class: &TensorClass, whole: Bytes, tensor: u64) -> Bytes {
+        let layer = class.layers.first().and_then(|run| self.architecture.layers.get(usize::try_from(run.first).ok()?));
+        let state = layer.into_iter().flat_map(|layer| [Some(&layer.mixer), layer.beside.as_ref()]).flatten();
+        let mut mamba = state.filter_map(|mixer| match mixer {
+            Mixer::Recurrent(Recurrent::Mamba2 { inner, heads, state, groups, .. }) => {
+                Some((*inner, *heads, *state, *groups))
+            }
+            _ => None,
+        });
+        let Some((inner, heads, state, groups)) = mamba.next() else { return whole.div_ceil(tensor) };
+        let projection = class.pattern.contains("in_proj");
+        let rows = |groups: u64| {
+            let mixed = groups.saturating_mul(state).saturating_mul(2).saturating_add(inner);
+            if projection { mixed.saturating_add(inner).saturating_add(heads) } else { mixed }
+        };
+        whole.scale(rows(padded_groups(groups, tensor)), rows(groups).max(1)).div_ceil(tensor)
+    }
+
+    /// Experts of MXFP4 in the layout of the kernel that runs them (`fused_moe/oracle/mxfp4.py`).
+    fn padded_mxfp4(&self, class: &TensorClass, classified: Classified, tensor: u64) -> Option<Bytes> {
+        let padding = self.mxfp4.filter(|_| classified.expert)?;
+        let experts = self.architecture.experts?;
+        let (hidden, width) = (self.architecture.hidden_size, experts.width.div_ceil(tensor));
+        let (wide, narrow) = (padded(width, padding.width), padded(hidden, padding.hidden));
+        let gate_up = classified.rule == Rule::Column;
+        // Whether gate and up are one tensor (gpt-oss) or two (DeepSeek-V4).
+        let halves = if class.pattern.contains("gate_up") { 2 } else { 1 };
+        let count = if class.shape.len() >= 3 || class.pattern.ends_with("_bias") { experts.count } else { 1 };
+        let elements = Bytes::product([count, halves, wide, narrow]);
+        let plain = Bytes::product([count, halves, width, hidden]);
+        match classified.part {
+            Part::Weight if class.dtype() == Some(Dtype::U8) || class.dtype() == Some(Dtype::I8) => {
+                Some(elements.div_ceil(2))
+            }
+            Part::Scale if class.elements_each() > 2 => {
+                Some(if padding.scales { elements } else { plain }.div_ceil(32))
+            }
+            Part::Bias => {
+                let side = if gate_up { wide.saturating_mul(halves) } else { narrow };
+                Some(Bytes::product([count, side, self.compute.bytes()]))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// `size` rounded up to a multiple of `step`, or the largest number there is.
+fn padded(size: u64, step: u64) -> u64 {
+    size.checked_next_multiple_of(step).unwrap_or(u64::MAX)
+}
+
+/// Groups of B and C rounded up to a multiple of the ranks (`mamba_utils.py`, `extra_groups_for_head_shards`).
+pub const fn padded_groups(groups: u64, tensor: u64) -> u64 {
+    if tensor == 0 || groups.is_multiple_of(tensor) { groups } else { groups.saturating_add(tensor - groups % tensor) }
+}

@@ -1,0 +1,65 @@
+//! How layers are dealt to pipeline stages, and which degrees divide a number of devices.
+
+use std::ops::Range;
+
+/// vLLM's rule (`distributed/utils.py`, `get_pp_indices`): the remainder goes, one layer each, to the stages before the
+/// last, backwards; the first gets one only when nothing else is left.
+pub fn vllm_stages(layers: u32, stages: u32) -> Vec<Range<u32>> {
+    deal(layers, stages, |index, stages, rest| index + 1 + rest >= stages && index + 1 < stages)
+}
+
+/// SGLang's rule (`distributed/utils.py`, `get_pp_indices`): the remainder goes to the last stages.
+pub fn sglang_stages(layers: u32, stages: u32) -> Vec<Range<u32>> {
+    deal(layers, stages, |index, stages, rest| index + rest >= stages)
+}
+
+fn deal(layers: u32, stages: u32, gets_one_more: impl Fn(u32, u32, u32) -> bool) -> Vec<Range<u32>> {
+    let stages = stages.max(1);
+    let (base, rest) = (layers / stages, layers % stages);
+    let mut from = 0;
+    let stage = |index| {
+        let to = from + base + u32::from(gets_one_more(index, stages, rest));
+        let range = from..to;
+        from = to;
+        range
+    };
+    (0..stages).map(stage).collect()
+}
+
+/// (tensor, stages) with `tensor x stages = devices`, the widest tensor degree first.
+pub fn degrees(devices: u32) -> impl Iterator<Item = (u32, u32)> {
+    (1..=devices)
+        .rev()
+        .filter(move |tensor| devices.is_multiple_of(*tensor))
+        .map(move |tensor| (tensor, devices / tensor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn widths(stages: &[Range<u32>]) -> Vec<u32> {
+        stages.iter().map(|stage| stage.end - stage.start).collect()
+    }
+
+    #[test]
+    fn the_remainder_spares_the_ends_in_vllm() {
+        assert_eq!(widths(&vllm_stages(61, 4)), [15, 15, 16, 15]);
+        assert_eq!(widths(&vllm_stages(62, 4)), [15, 16, 16, 15]);
+        assert_eq!(widths(&vllm_stages(63, 4)), [16, 16, 16, 15]);
+        assert_eq!(widths(&vllm_stages(33, 2)), [17, 16]);
+        assert_eq!(widths(&vllm_stages(32, 1)), [32]);
+    }
+
+    #[test]
+    fn the_remainder_goes_last_in_sglang() {
+        assert_eq!(widths(&sglang_stages(61, 4)), [15, 15, 15, 16]);
+        assert_eq!(widths(&sglang_stages(62, 4)), [15, 15, 16, 16]);
+        assert_eq!(widths(&sglang_stages(3, 8)).iter().sum::<u32>(), 3);
+    }
+
+    #[test]
+    fn degrees_of_a_device_count() {
+        assert_eq!(degrees(6).collect::<Vec<_>>(), [(6, 1), (3, 2), (2, 3), (1, 6)]);
+    }
+}

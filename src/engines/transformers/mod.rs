@@ -1,0 +1,294 @@
+//! transformers with accelerate: weights cast, a cache that grows by concatenation, the whole prompt in one step.
+//!
+//! Sources: transformers 5.23 `modeling_utils.py` (`from_pretrained`, `caching_allocator_warmup`), `cache_utils.py`
+//! (`DynamicLayer`, `DynamicSlidingWindowLayer`, `StaticLayer`), `generation/utils.py`; accelerate `utils/modeling.py`.
+//! Nothing here is measured by the engine at start: "fits" is that the sum of the parts is free.
+
+mod activations;
+mod cache;
+mod launch;
+mod settings;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use self::settings::Settings;
+use super::layer_weights::{self, LayerWeights};
+use super::options::{cublas, cuda_context};
+use super::reference::dtype_name;
+use super::{
+    Basis, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan,
+    Offload, Prepared, Split, Workload,
+};
+use crate::bytes::Bytes;
+use crate::devices::DeviceFacts;
+use crate::model::architecture::{Architecture, Mixer, Task};
+use crate::model::{Dtype, Format, Model, TensorClass};
+
+const NAME: &str = "transformers";
+
+/// transformers' `generate()` and plain forward passes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Transformers;
+
+impl Engine for Transformers {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
+        let model = case.model;
+        let unsupported = |why: String| EngineError::Unsupported { engine: NAME, why };
+        let architecture = model.architecture.as_ref().map_err(|why| unsupported(why.to_string()))?;
+        if let Some(why) = refusal(model, architecture) {
+            return Err(unsupported(why));
+        }
+        let settings = Settings::new(case, architecture)?;
+        let weights = LayerWeights::new(&model.inventory, architecture.layer_count());
+        Ok(Box::new(Prepare { model, architecture, weights, settings }))
+    }
+}
+
+/// What transformers cannot load, or would load at sizes that are not the stored ones.
+fn refusal(model: &Model, architecture: &Architecture) -> Option<String> {
+    let method = architecture.quantization.as_ref().map(|quantization| quantization.method.as_str());
+    match (model.format, method) {
+        (Format::Gguf, _) => Some("transformers dequantises GGUF files while it loads them; use llama.cpp".to_owned()),
+        (Format::Diffusers, _) => Some("a diffusers pipeline; use the diffusers engine".to_owned()),
+        (_, Some(method @ ("modelopt" | "mlx" | "exl2" | "exl3"))) => {
+            Some(format!("transformers has no quantizer for {method} checkpoints"))
+        }
+        _ => {
+            let compressed = architecture
+                .mixers(0..architecture.layer_count())
+                .any(|mixer| matches!(mixer, Mixer::Latent(latent) if latent.compress_ratio.is_some()));
+            compressed.then(|| "compress_ratios: its compressed cache in transformers is not understood".to_owned())
+        }
+    }
+}
+
+struct Prepare<'a> {
+    model: &'a Model,
+    architecture: &'a Architecture,
+    weights: LayerWeights<'a>,
+    settings: Settings,
+}
+
+impl Prepare<'_> {
+    /// One tensor as resident: floats cast to the compute dtype, quantised payloads and their scales as stored.
+    fn resident(&self, class: &TensorClass) -> Bytes {
+        // Prediction layers are unexpected keys and are not loaded (`_keys_to_ignore_on_load_unexpected`).
+        if class.pattern.starts_with("mtp.") {
+            return Bytes::ZERO;
+        }
+        match class.dtype() {
+            Some(dtype) if dtype.is_float() && !is_scale(&class.pattern) => {
+                Bytes::new(class.elements_each()) * self.settings.element_bytes()
+            }
+            _ => class.bytes_each,
+        }
+    }
+
+    /// One tensor as it may end: two methods keep their weights packed only while the right kernels are installed
+    /// (`Mxfp4HfQuantizer`), or unpack them at the first pass (compressed-tensors' `CompressedLinear`).
+    fn unpacked(&self, class: &TensorClass) -> Bytes {
+        let quantization = self.architecture.quantization.as_ref();
+        let bits = quantization.and_then(|quantization| quantization.bits).map_or(8, u64::from).max(1);
+        let name = &*class.pattern;
+        let elements = Bytes::new(class.elements_each());
+        let logical = match (quantization.map(|quantization| quantization.method.as_str()), class.dtype()) {
+            (Some("mxfp4"), Some(Dtype::U8)) if name.ends_with("_blocks") => elements * 2,
+            (Some("compressed-tensors"), Some(Dtype::I32)) if name.ends_with(".weight_packed") => {
+                elements.scale(32, bits)
+            }
+            (Some("compressed-tensors"), Some(Dtype::U8)) if name.ends_with(".weight_packed") => elements * 2,
+            (Some("compressed-tensors"), Some(Dtype::F8E4M3 | Dtype::I8)) if name.ends_with(".weight") => elements,
+            _ => return self.resident(class),
+        };
+        logical * self.settings.element_bytes()
+    }
+
+    fn largest_layer(&self) -> Bytes {
+        self.weights.largest_layer(|class| self.resident(class))
+    }
+
+    /// Weights of a stage on its device and on the host.
+    fn weights_of(&self, split: &Split, stage: usize) -> (Bytes, Bytes) {
+        let all = self.weights.stage(&split.stages, stage, |class| self.resident(class));
+        let Offload::Layers { layers } = split.offload else { return (all, Bytes::ZERO) };
+        // accelerate fills the device in order: the last layers stay behind, and come through a place for the largest.
+        let count = self.architecture.layer_count();
+        let kept = count.saturating_sub(layers);
+        let stays = self.weights.layers(kept..count, |class| self.resident(class));
+        let on_device = all.less(stays).unwrap_or(Bytes::OVERFLOW) + self.largest_layer();
+        (on_device, stays)
+    }
+}
+
+/// Scales of quantised weights keep their dtype.
+fn is_scale(pattern: &str) -> bool {
+    ["scale", "scales", "scale_inv", "absmax", "quant_map", "zero_point"].iter().any(|word| pattern.ends_with(word))
+}
+
+impl Prepared for Prepare<'_> {
+    fn profile(&self) -> &str {
+        self.settings.profile
+    }
+
+    fn parameters(&self) -> BTreeMap<String, Value> {
+        self.settings.parameters()
+    }
+
+    fn workload(&self) -> Workload {
+        self.settings.workload
+    }
+
+    fn kv_cache_dtype(&self) -> String {
+        dtype_name(self.settings.dtype).to_owned()
+    }
+
+    fn kv_bytes_per_token(&self) -> Bytes {
+        cache::per_token(self.architecture, &self.settings)
+    }
+
+    fn state_bytes_per_sequence(&self) -> Bytes {
+        cache::states(self.architecture, &self.settings, 0..self.architecture.layer_count()).likely
+    }
+
+    fn assumptions(&self) -> Vec<String> {
+        self.settings.assumptions.clone()
+    }
+
+    fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
+        let layers = self.architecture.layer_count();
+        if devices == 1 {
+            return Ok(vec![Split::single(layers)]);
+        }
+        if devices == 0 || layers < devices || self.architecture.task == Task::EncodeDecode {
+            return Err(IllegalSplit(format!("{layers} layers cannot be shared by {devices} devices")));
+        }
+        let bound =
+            |stage: u32| u32::try_from(u64::from(layers) * u64::from(stage) / u64::from(devices)).unwrap_or(layers);
+        let stages = (0..devices).map(|stage| bound(stage)..bound(stage + 1)).collect();
+        Ok(vec![Split { tensor: 1, stages, expert_parallel: false, offload: Offload::None }])
+    }
+
+    fn check(&self, split: &Split) -> Result<(), IllegalSplit> {
+        let illegal = |why: &str| Err(IllegalSplit(why.to_owned()));
+        if split.tensor != 1 || split.expert_parallel {
+            return illegal("accelerate's device map splits by layers only");
+        }
+        match split.offload {
+            Offload::None => {}
+            Offload::Layers { layers } if split.stages.len() == 1 && layers <= self.architecture.layer_count() => {}
+            _ => return illegal("accelerate offloads whole layers, from one device"),
+        }
+        layer_weights::covers(&split.stages, self.architecture.layer_count())
+    }
+
+    fn uneven(&self) -> bool {
+        true
+    }
+
+    fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
+        settings::fitness(self.architecture, self.settings.dtype, device)
+    }
+
+    fn fixed(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Vec<Component>, EngineError> {
+        let (stage, _) = split.stage_of(rank);
+        let (weights, _) = self.weights_of(split, stage);
+        if weights.overflowed() {
+            return Err(EngineError::Overflow { what: "weights" });
+        }
+        let detail =
+            format!("{} tensors, floats as {}", self.model.inventory.tensors(), dtype_name(self.settings.dtype));
+        // Where nothing is cast and all is resident, the headers' own figure stands.
+        let exact = split.ranks() == 1 && weights == self.model.inventory.bytes();
+        let basis = if exact { Basis::Exact } else { Basis::Formula };
+        let unpacked = self.weights.stage(&split.stages, stage, |class| self.unpacked(class));
+        let weights = match split.offload {
+            Offload::None => Interval::new(weights, weights, unpacked),
+            _ => Interval::exact(weights),
+        };
+        let workspace = cublas(device);
+        Ok(vec![
+            Component::between(ComponentName::Weights, weights, basis, detail),
+            Component::between(ComponentName::Runtime, workspace, Basis::Formula, "cuBLAS workspaces"),
+            cuda_context(device),
+        ])
+    }
+
+    fn variable(
+        &self,
+        split: &Split,
+        rank: usize,
+        _device: &DeviceFacts,
+        workload: Workload,
+    ) -> Result<Vec<Component>, EngineError> {
+        let (stage, layers) = split.stage_of(rank);
+        let mut components = Vec::new();
+        let cache = cache::held(self.architecture, &self.settings, layers.clone(), workload);
+        if cache.high > Bytes::ZERO {
+            let what =
+                if self.settings.static_cache { "StaticCache" } else { "DynamicCache, one layer twice while it grows" };
+            let detail = format!("{} x {} tokens, {what}", workload.sequences, workload.context);
+            components.push(Component::between(ComponentName::KvCache, cache, Basis::Formula, detail));
+        }
+        let states =
+            cache::scaled(cache::states(self.architecture, &self.settings, layers.clone()), workload.sequences);
+        if states.high > Bytes::ZERO {
+            let detail = format!("{} sequences, model dtype to 32-bit", workload.sequences);
+            components.push(Component::between(ComponentName::State, states, Basis::Formula, detail));
+        }
+        let last = stage + 1 == split.stages.len();
+        let (step, detail) = activations::step(self.architecture, &self.settings, workload, layers, stage == 0, last);
+        // Fragmentation of a growing cache and of steps of changing size: 2 to 5 % (PyTorch's caching allocator).
+        let moving = cache.plus(states).plus(step);
+        let slack = Interval::new(Bytes::ZERO, moving.likely.scale(2, 100), moving.high.scale(5, 100));
+        components.push(Component::between(ComponentName::Activations, step, Basis::Assumed, detail));
+        components.push(Component::between(
+            ComponentName::Runtime,
+            slack,
+            Basis::Assumed,
+            "the allocator's fragmentation",
+        ));
+        if components.iter().any(|component| component.bytes.high.overflowed()) {
+            return Err(EngineError::Overflow { what: "cache and activations" });
+        }
+        Ok(components)
+    }
+
+    fn host(&self, split: &Split, _workload: Workload) -> Result<Vec<Component>, EngineError> {
+        let (_, host) = self.weights_of(split, 0);
+        if host == Bytes::ZERO {
+            return Ok(Vec::new());
+        }
+        Ok(vec![Component::exact(
+            ComponentName::Host,
+            host,
+            Basis::Formula,
+            "layers that accelerate keeps on the host",
+        )])
+    }
+
+    fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {
+        let stage = |stage| self.weights_of(plan.split, stage).0;
+        launch::launch(self.model, self.architecture, &self.settings, plan, stage, self.largest_layer())
+    }
+}
+
+/// The dtypes that transformers computes in.
+const COMPUTE: &[(&str, Dtype)] = &[
+    ("bfloat16", Dtype::BF16),
+    ("float16", Dtype::F16),
+    ("float32", Dtype::F32),
+    ("bf16", Dtype::BF16),
+    ("fp16", Dtype::F16),
+    ("half", Dtype::F16),
+    ("fp32", Dtype::F32),
+    ("float", Dtype::F32),
+];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! The command that makes vLLM take what was answered.
+
+use std::collections::BTreeMap;
+
+use super::VllmPrepared;
+use super::settings::{CHUNKED_WITH_MANAGER, share_text};
+use crate::bytes::Bytes;
+use crate::engines::shared::topology::vllm_stages;
+use crate::engines::{Launch, LaunchDevice, LaunchPlan};
+
+/// Shares are given in steps of a ten-thousandth.
+const SHARE_STEP: u64 = 100;
+
+impl VllmPrepared<'_> {
+    pub(super) fn launch_line(&self, plan: &LaunchPlan<'_>) -> Launch {
+        let settings = &self.settings;
+        let mut env = BTreeMap::from([("CUDA_DEVICE_ORDER".to_owned(), "PCI_BUS_ID".to_owned())]);
+        let uuids: Vec<&str> = plan.devices.iter().map(|device| &*device.facts.uuid).collect();
+        env.insert("CUDA_VISIBLE_DEVICES".to_owned(), uuids.join(","));
+        if settings.given.contains(&CHUNKED_WITH_MANAGER) && settings.hybrid_manager {
+            env.insert(CHUNKED_WITH_MANAGER.to_owned(), "1".to_owned());
+        }
+        let mut args: Vec<String> = vec!["vllm".to_owned(), "serve".to_owned(), self.model.identity.repo.clone()];
+        let mut flag = |name: &str, value: String| args.extend([format!("--{name}"), value]);
+        if let Some(revision) = &self.model.identity.revision {
+            flag("revision", revision.clone());
+        }
+        let stages = plan.split.stages.len();
+        if plan.split.tensor > 1 {
+            flag("tensor-parallel-size", plan.split.tensor.to_string());
+        }
+        if stages > 1 {
+            flag("pipeline-parallel-size", stages.to_string());
+            let layers = self.architecture.layer_count();
+            if plan.split.stages != vllm_stages(layers, u32::try_from(stages).unwrap_or(u32::MAX)) {
+                let widths: Vec<String> = plan.split.stages.iter().map(|stage| stage.len().to_string()).collect();
+                env.insert("VLLM_PP_LAYER_PARTITION".to_owned(), widths.join(","));
+            }
+        }
+        flag("max-model-len", plan.workload.context.to_string());
+        // What enters the activations must be in force, whatever vLLM would default on this GPU.
+        flag("max-num-seqs", settings.max_sequences.max(plan.workload.sequences).to_string());
+        flag("max-num-batched-tokens", settings.batched_tokens.to_string());
+        if settings.kv.quantised() {
+            flag(
+                "kv-cache-dtype",
+                if settings.kv_name == "fp8_ds_mla" { "fp8".to_owned() } else { settings.kv_name.clone() },
+            );
+        }
+        if settings.given.contains(&"dtype") {
+            flag("dtype", settings.compute.name().to_owned());
+        }
+        if let Some(block) = settings.block_tokens {
+            flag("block-size", block.to_string());
+        }
+        if let Some(method) = &settings.online_name {
+            flag("quantization", method.clone());
+        }
+        if settings.cpu_offload_bytes > 0 {
+            flag("cpu-offload-gb", share_text(Bytes::new(settings.cpu_offload_bytes).scale(1_000_000, 1 << 30).get()));
+        }
+        if let Some((adapters, rank)) = settings.lora {
+            flag("max-loras", adapters.to_string());
+            flag("max-lora-rank", rank.to_string());
+        }
+        if settings.context_parallel > 1 {
+            flag("decode-context-parallel-size", settings.context_parallel.to_string());
+        }
+        let share = settings.asked_share.or_else(|| self.share_for(plan));
+        match share {
+            Some(share) => flag("gpu-memory-utilization", share_text(share)),
+            None => flag("kv-cache-memory-bytes", self.cache_bytes(plan).get().to_string()),
+        }
+        let switches = [
+            (plan.split.expert_parallel, "--enable-expert-parallel"),
+            (settings.eager, "--enforce-eager"),
+            (settings.lora.is_some(), "--enable-lora"),
+            (
+                settings.given.contains(&"disable_hybrid_kv_cache_manager") && !settings.hybrid_manager,
+                "--disable-hybrid-kv-cache-manager",
+            ),
+            (settings.given.contains(&"language_model_only") && !settings.towers, "--language-model-only"),
+        ];
+        args.extend(switches.iter().filter(|(on, _)| *on).map(|(_, switch)| (*switch).to_owned()));
+        let takes = plan.devices.iter().enumerate().map(|(rank, device)| {
+            let share = share?;
+            Some(cuda_total(device).scale(share, 1_000_000) + self.outside(plan, rank, device))
+        });
+        Launch { env, takes: takes.collect(), args }
+    }
+
+    /// The smallest share that holds the need on every device; `None` where that share is not free everywhere.
+    fn share_for(&self, plan: &LaunchPlan<'_>) -> Option<u64> {
+        let mut share = SHARE_STEP;
+        for (rank, device) in plan.devices.iter().enumerate() {
+            let budgeted = device.required.less(self.outside(plan, rank, device))?;
+            let needed = budgeted.scale(1_000_000, cuda_total(device).get().max(1));
+            share = share.max(needed.round_up(SHARE_STEP).get());
+        }
+        let free = |(rank, device): (usize, &LaunchDevice<'_>)| {
+            let taken = cuda_total(device).scale(share, 1_000_000) + self.outside(plan, rank, device);
+            share <= 1_000_000 && taken <= device.available
+        };
+        plan.devices.iter().enumerate().all(free).then_some(share)
+    }
+
+    /// What vLLM holds outside its share: context and communication from before its snapshot, and graphs where the
+    /// release does not budget them.
+    fn outside(&self, plan: &LaunchPlan<'_>, rank: usize, device: &LaunchDevice<'_>) -> Bytes {
+        let graphs = if self.constants.graphs_in_budget {
+            Bytes::ZERO
+        } else {
+            self.graphs(plan.split, rank, device.facts).high
+        };
+        self.context(device.facts).high + self.communication_before(plan.split, device.facts).high + graphs
+    }
+
+    /// Cache bytes by GPU for the workload: the largest rank's, for the flag holds for all of them.
+    fn cache_bytes(&self, plan: &LaunchPlan<'_>) -> Bytes {
+        let of = |rank| {
+            let (tokens, states) = self.cache(plan.split, rank, plan.workload);
+            tokens.high + states.high
+        };
+        (0..plan.split.ranks()).map(of).max().unwrap_or_default()
+    }
+}
+
+fn cuda_total(device: &LaunchDevice<'_>) -> Bytes {
+    device.facts.cuda_total().unwrap_or(device.facts.total_bytes)
+}

@@ -1,0 +1,311 @@
+//! vLLM's parameters as they will be in force: asked, else defaulted by GPU, model and version.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::constants::Constants;
+use super::dtypes::{compute_dtype, kv_dtype};
+use crate::engines::shared::dtype::{ComputeDtype, KvDtype};
+use crate::engines::shared::parameters::Parameters;
+use crate::engines::shared::resident::Online;
+use crate::engines::{AskedContext, Case, EngineError, Workload};
+use crate::model::architecture::{Mixer, Span, Task};
+use crate::model::{Architecture, Dtype};
+
+/// The engine's name in errors.
+pub(super) const ENGINE: &str = "vllm";
+
+/// The environment variable that keeps the hybrid manager on for chunked local attention.
+pub(super) const CHUNKED_WITH_MANAGER: &str = "VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE";
+
+/// Parameters that enter a figure, by vLLM's own names.
+const KNOWN: &[&str] = &[
+    "max_num_batched_tokens",
+    "max_num_seqs",
+    "gpu_memory_utilization",
+    "kv_cache_memory_bytes",
+    "block_size",
+    "enforce_eager",
+    "enable_prefix_caching",
+    "mamba_cache_mode",
+    "async_scheduling",
+    "kv_cache_dtype",
+    "dtype",
+    "enable_expert_parallel",
+    "cpu_offload_gb",
+    "max_model_len",
+    "limit_mm_per_prompt",
+    "language_model_only",
+    "enable_lora",
+    "max_loras",
+    "max_lora_rank",
+    "quantization",
+    "mamba_ssm_cache_dtype",
+    "num_speculative_tokens",
+    "disable_hybrid_kv_cache_manager",
+    "decode_context_parallel_size",
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "enable_chunked_prefill",
+    CHUNKED_WITH_MANAGER,
+];
+
+/// How recurrent states take part in prefix caching.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateMode {
+    /// Not: one state a sequence.
+    None,
+    /// States kept at block boundaries: one more.
+    Align,
+}
+
+/// The parameters in force.
+#[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "these are vLLM's own switches")]
+pub(super) struct Settings {
+    pub(super) workload: Workload,
+    pub(super) batched_tokens: u64,
+    pub(super) max_sequences: u64,
+    /// Share of the device as asked, in millionths.
+    pub(super) asked_share: Option<u64>,
+    /// Share in force, in millionths.
+    pub(super) share: u64,
+    pub(super) block_tokens: Option<u64>,
+    pub(super) eager: bool,
+    pub(super) state_mode: StateMode,
+    pub(super) async_scheduling: bool,
+    pub(super) compute: ComputeDtype,
+    pub(super) kv: KvDtype,
+    pub(super) kv_name: String,
+    /// dtype of recurrent states, bytes of an element.
+    pub(super) state_bytes: u64,
+    pub(super) expert_parallel: bool,
+    pub(super) cpu_offload_bytes: u64,
+    pub(super) towers: bool,
+    /// (adapters, rank), where LoRA is on.
+    pub(super) lora: Option<(u64, u64)>,
+    pub(super) online: Option<Online>,
+    pub(super) online_name: Option<String>,
+    pub(super) speculative_tokens: u64,
+    pub(super) hybrid_manager: bool,
+    pub(super) context_parallel: u64,
+    /// Compute capability of the first device, as 90 for 9.0.
+    pub(super) capability: Option<u32>,
+    pub(super) assumptions: Vec<String>,
+    /// Parameters that were given, by name.
+    pub(super) given: Vec<&'static str>,
+}
+
+impl Settings {
+    /// Settles everything for `case`.
+    pub(super) fn settle(
+        case: &Case<'_>,
+        architecture: &Architecture,
+        constants: &Constants,
+    ) -> Result<Self, EngineError> {
+        let given = Parameters::new(ENGINE, KNOWN, case.parameters)?;
+        let device = case.devices.first().ok_or_else(|| unsupported("there is no device to run on"))?;
+        let capability = device.capability();
+        let mut assumptions = Vec::new();
+        let compute =
+            compute_dtype(case, architecture, &given, (capability, constants.refuses_half), &mut assumptions)?;
+        let (kv, kv_name) = kv_dtype(case, architecture, &given, compute, capability)?;
+        let workload = workload(case, architecture, &given)?;
+        let total_gib = device.total_bytes.get() >> 30;
+        let large = total_gib >= constants.large_gpu_gib
+            && !device.name.to_ascii_lowercase().contains("a100")
+            && capability != Some(121);
+        let asked_sequences = given.positive("max_num_seqs")?;
+        if asked_sequences.is_some_and(|most| most < workload.sequences) {
+            return Err(
+                given.bad("max_num_seqs", format!("is less than the {} sequences asked for", workload.sequences))
+            );
+        }
+        let default_sequences = if large { constants.sequences_large } else { constants.sequences_small };
+        let max_sequences = asked_sequences.unwrap_or(default_sequences.max(workload.sequences));
+        let default_tokens = match total_gib {
+            gib if gib >= constants.huge_gpu_gib => constants.batched_tokens_huge,
+            _ if large => constants.batched_tokens_large,
+            _ => constants.batched_tokens_small,
+        };
+        // `_set_default_max_num_seqs_and_batched_tokens_args`: capped at R x N; a model that cannot chunk its prefill
+        // (encoders, pooling) must take a whole sequence in one step.
+        let default_tokens = default_tokens.min(max_sequences.saturating_mul(workload.context)).max(1);
+        let default_tokens = match architecture.task {
+            Task::Encode | Task::Pool | Task::EncodeDecode => default_tokens.max(workload.context),
+            Task::Generate => default_tokens,
+        };
+        let whole = unchunked(&given, constants, workload.context)?;
+        let default_tokens = if whole { default_tokens.max(workload.context) } else { default_tokens };
+        let batched_tokens = given.positive("max_num_batched_tokens")?.unwrap_or(default_tokens);
+        let prefix_caching = given.flag("enable_prefix_caching")?.unwrap_or(true);
+        let state_mode = match given.word("mamba_cache_mode")? {
+            Some("none") => StateMode::None,
+            Some("align" | "all") => StateMode::Align,
+            Some(_) => return Err(given.bad("mamba_cache_mode", "known: none, align, all")),
+            None if prefix_caching => StateMode::Align,
+            None => StateMode::None,
+        };
+        let state_bytes = match given.word("mamba_ssm_cache_dtype")? {
+            Some("float32") => 4,
+            Some("float16" | "bfloat16") => 2,
+            Some("auto") | None => {
+                architecture.state_dtype.map_or(compute.bytes(), |dtype| if dtype == Dtype::F32 { 4 } else { 2 })
+            }
+            Some(_) => return Err(given.bad("mamba_ssm_cache_dtype", "known: auto, float32, float16, bfloat16")),
+        };
+        let online_name = given.word("quantization")?.map(str::to_owned);
+        let online = online_name.as_deref().and_then(Online::parse);
+        let checkpoint = architecture.quantization.as_ref().map(|quantization| &*quantization.method);
+        if let Some(name) = &online_name
+            && online.is_none()
+            && checkpoint.is_none_or(|method| !name.contains(method) && !method.contains(&**name))
+        {
+            return Err(
+                given.bad("quantization", "is neither the checkpoint's own method nor one that quantises at load")
+            );
+        }
+        let online = online.filter(|_| checkpoint.is_none());
+        let asked_share = given.share("gpu_memory_utilization")?;
+        let lora = given.flag("enable_lora")?.unwrap_or(false).then_some(()).map(|()| {
+            Ok::<_, EngineError>((
+                given.positive("max_loras")?.unwrap_or(1),
+                given.positive("max_lora_rank")?.unwrap_or(16),
+            ))
+        });
+        let towers = !given.flag("language_model_only")?.unwrap_or(false) && !no_media(&given);
+        Ok(Self {
+            workload,
+            batched_tokens,
+            max_sequences,
+            asked_share,
+            share: asked_share.unwrap_or(constants.gpu_memory_utilization),
+            block_tokens: given.positive("block_size")?,
+            eager: given.flag("enforce_eager")?.unwrap_or(false),
+            state_mode,
+            async_scheduling: given.flag("async_scheduling")?.unwrap_or(true),
+            compute,
+            kv,
+            kv_name,
+            state_bytes,
+            expert_parallel: given.flag("enable_expert_parallel")?.unwrap_or(false),
+            cpu_offload_bytes: offload_bytes(given.millionths("cpu_offload_gb")?),
+            towers,
+            lora: lora.transpose()?,
+            online,
+            online_name,
+            speculative_tokens: given.count("num_speculative_tokens")?.unwrap_or(0),
+            hybrid_manager: !given.flag("disable_hybrid_kv_cache_manager")?.unwrap_or(false)
+                && (!chunked(architecture) || given.flag(CHUNKED_WITH_MANAGER)?.unwrap_or(false)),
+            context_parallel: given.positive("decode_context_parallel_size")?.unwrap_or(1),
+            capability,
+            assumptions,
+            given: KNOWN.iter().copied().filter(|name| given.has(name)).collect(),
+        })
+    }
+
+    /// What entered the figures, for the answer.
+    pub(super) fn report(&self) -> BTreeMap<String, Value> {
+        let mut all: BTreeMap<String, Value> = BTreeMap::new();
+        let mut put = |name: &str, value: Value| {
+            all.insert(name.to_owned(), value);
+        };
+        put("max_model_len", json!(self.workload.context));
+        put("max_num_batched_tokens", json!(self.batched_tokens));
+        put("max_num_seqs", json!(self.max_sequences));
+        put("gpu_memory_utilization", json!(share_text(self.share).parse::<f64>().ok()));
+        put("enforce_eager", json!(self.eager));
+        put("mamba_cache_mode", json!(if self.state_mode == StateMode::Align { "align" } else { "none" }));
+        put("async_scheduling", json!(self.async_scheduling));
+        put("kv_cache_dtype", json!(self.kv_name));
+        put("dtype", json!(self.compute.name()));
+        put("enable_expert_parallel", json!(self.expert_parallel));
+        if let Some(block) = self.block_tokens {
+            put("block_size", json!(block));
+        }
+        if let Some((adapters, rank)) = self.lora {
+            put("enable_lora", json!(true));
+            put("max_loras", json!(adapters));
+            put("max_lora_rank", json!(rank));
+        }
+        if let Some(method) = &self.online_name {
+            put("quantization", json!(method));
+        }
+        if self.cpu_offload_bytes > 0 {
+            put("cpu_offload_gb", json!(self.cpu_offload_bytes >> 30));
+        }
+        if self.context_parallel > 1 {
+            put("decode_context_parallel_size", json!(self.context_parallel));
+        }
+        all
+    }
+}
+
+/// Before 0.8 a prompt was prefilled at once unless it could be longer than 32,768 tokens.
+fn unchunked(given: &Parameters, constants: &Constants, context: u64) -> Result<bool, EngineError> {
+    let asked = given.flag("enable_chunked_prefill")?;
+    Ok(match asked {
+        Some(chunked) => !chunked,
+        None => constants.whole_prefill && context <= 32_768,
+    })
+}
+
+/// `unsupported_architecture` for this engine.
+pub(super) fn unsupported(why: impl Into<String>) -> EngineError {
+    EngineError::Unsupported { engine: ENGINE, why: why.into() }
+}
+
+/// A share in millionths as the decimal that a command line takes: `0.92`.
+pub(super) fn share_text(millionths: u64) -> String {
+    let text = format!("{}.{:06}", millionths / 1_000_000, millionths % 1_000_000);
+    let short = text.trim_end_matches('0');
+    if short.ends_with('.') { format!("{short}0") } else { short.to_owned() }
+}
+
+fn offload_bytes(millionths: Option<u64>) -> u64 {
+    millionths.map_or(0, |millionths| crate::bytes::Bytes::gib(1).scale(millionths, 1_000_000).get())
+}
+
+/// `limit_mm_per_prompt` with every limit 0: towers are not loaded.
+fn no_media(given: &Parameters) -> bool {
+    match given.value("limit_mm_per_prompt") {
+        Some(Value::Object(limits)) => !limits.is_empty() && limits.values().all(|limit| limit.as_u64() == Some(0)),
+        Some(Value::String(text)) => serde_json::from_str::<BTreeMap<String, u64>>(text)
+            .is_ok_and(|limits| !limits.is_empty() && limits.values().all(|limit| *limit == 0)),
+        _ => false,
+    }
+}
+
+fn workload(case: &Case<'_>, architecture: &Architecture, given: &Parameters) -> Result<Workload, EngineError> {
+    let by_parameter = given.positive("max_model_len")?;
+    let asked = match (case.asked.context, by_parameter) {
+        (Some(AskedContext::Tokens(tokens)), _) => Some(tokens),
+        (Some(AskedContext::Max), _) => None,
+        (None, by_parameter) => by_parameter,
+    };
+    let bad = |value: u64, why: String| EngineError::BadParameter {
+        engine: ENGINE,
+        name: "max_model_len".to_owned(),
+        value: value.to_string(),
+        why,
+    };
+    let context = match (asked, architecture.max_context) {
+        (Some(0), _) => return Err(bad(0, "must be at least 1".to_owned())),
+        (Some(tokens), Some(most)) if tokens > most => {
+            return Err(bad(tokens, format!("is more than the {most} tokens that the model is configured for")));
+        }
+        (Some(tokens), _) => tokens,
+        // `_get_and_verify_max_len`: 2048 where no key says.
+        (None, most) => most.unwrap_or(2048),
+    };
+    Ok(Workload { context, sequences: case.asked.sequences.unwrap_or(1).max(1) })
+}
+
+/// Whether a model's attention is chunked local, which turns vLLM's hybrid manager off.
+pub(super) fn chunked(architecture: &Architecture) -> bool {
+    architecture
+        .layers
+        .iter()
+        .any(|layer| matches!(&layer.mixer, Mixer::Attention(a) if matches!(a.span, Span::Chunked { .. })))
+}

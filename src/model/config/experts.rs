@@ -1,0 +1,168 @@
+//! Mixture-of-experts facts, and which layers have experts.
+//!
+//! Alias order of E and k: vLLM `transformers_utils/model_arch_config_convertor.py`; layer rules: the models' own
+//! `modeling_*.py` (`first_k_dense_replace`, `moe_layer_freq`, `decoder_sparse_step`, `mlp_only_layers`, ...).
+
+use super::super::architecture::{Experts, FeedForward, Unsupported};
+use super::fields::Fields;
+use super::heads::{HIDDEN, INTERMEDIATE};
+
+const COUNT: &[&str] = &["num_experts", "moe_num_experts", "n_routed_experts", "num_local_experts"];
+const ACTIVE: &[&str] = &[
+    "num_experts_per_tok",
+    "num_experts_per_token",
+    "experts_per_token",
+    "num_selected_experts",
+    "top_k_experts",
+    "moe_topk",
+    "moe_top_k",
+    "moe_k",
+    "num_experts_per_topk",
+];
+const WIDTH: &[&str] = &["moe_intermediate_size", "expert_ffn_hidden_size", "expert_intermediate_size"];
+
+/// The experts, where the model has any.
+pub(super) fn experts(fields: &Fields<'_>) -> Result<Option<Experts>, Unsupported> {
+    // DBRX keeps them in an object of its own.
+    if let Some(inner) = fields.object("ffn_config")? {
+        let inner = fields.inside(inner);
+        if let Some(count) = inner.size(&["moe_num_experts"])? {
+            let active = inner.size(&["moe_top_k"])?.unwrap_or(1);
+            return Ok(Some(Experts { count, active, width: inner.need(&["ffn_hidden_size"])?, shared_width: 0 }));
+        }
+    }
+    if fields.flag("enable_moe_block")? == Some(false) {
+        return Ok(None);
+    }
+    let Some(count) = first_number(fields, COUNT)?.filter(|count| *count > 1) else { return Ok(None) };
+    let active = first_number(fields, ACTIVE)?.unwrap_or(1);
+    let width = match first_number(fields, WIDTH)? {
+        Some(width) => width,
+        // Llama 4: `intermediate_size` is the experts' and `intermediate_size_mlp` the dense layers'.
+        None if fields.model_type == "llama4_text" => fields.need(&["intermediate_size"])?,
+        None => intermediate(fields)?,
+    };
+    let shared =
+        fields.count(&["n_shared_experts", "num_shared_experts", "num_shared_expert", "moe_num_shared_experts"]);
+    let shared =
+        if is_list(fields, "num_shared_expert") { Ok(first_number(fields, &["num_shared_expert"])?) } else { shared }?;
+    let stated = fields.count(&[
+        "shared_expert_intermediate_size",
+        "moe_shared_expert_intermediate_size",
+        "shared_intermediate_size",
+        "share_expert_dim",
+    ])?;
+    let shared_width = match (stated, shared) {
+        // Llama 4 has one shared expert of the routed width in each layer of experts.
+        _ if fields.model_type == "llama4_text" => width,
+        (Some(width), Some(count)) if fields.model_type == "nemotron_h" => width.saturating_mul(count),
+        (Some(width), _) => width,
+        (None, Some(count)) => count.saturating_mul(width),
+        (None, None) => 0,
+    };
+    Ok(Some(Experts { count, active, width, shared_width }))
+}
+
+/// Hunyuan gives some of these for each layer: the largest counts.
+fn first_number(fields: &Fields<'_>, keys: &[&str]) -> Result<Option<u64>, Unsupported> {
+    for key in keys {
+        if is_list(fields, key) {
+            return Ok(fields.numbers(key)?.unwrap_or_default().into_iter().max());
+        }
+        if let Some(number) = fields.count(&[key])? {
+            return Ok(Some(number));
+        }
+    }
+    Ok(None)
+}
+
+fn is_list(fields: &Fields<'_>, key: &str) -> bool {
+    fields.value(key).is_some_and(serde_json::Value::is_array)
+}
+
+/// I, the fallback being 4h.
+pub(super) fn intermediate(fields: &Fields<'_>) -> Result<u64, Unsupported> {
+    if fields.model_type == "llama4_text" {
+        // There `intermediate_size` is the experts'.
+        if let Some(width) = fields.size(&["intermediate_size_mlp"])? {
+            return Ok(width);
+        }
+    }
+    if let Some(width) = first_number(fields, INTERMEDIATE)?.filter(|width| *width > 0) {
+        return Ok(width);
+    }
+    Ok(fields
+        .size(&["hidden_dim", "ffn_embed_dim", "decoder_ffn_dim"])?
+        .unwrap_or(fields.need(HIDDEN)?.saturating_mul(4)))
+}
+
+/// What follows the mixer in each of `layers` layers.
+pub(super) fn feed_forwards(
+    fields: &Fields<'_>,
+    experts: Option<&Experts>,
+    layers: usize,
+) -> Result<Vec<FeedForward>, Unsupported> {
+    let dense = FeedForward::Dense { width: intermediate(fields)? };
+    if experts.is_none() {
+        return Ok(vec![dense; layers]);
+    }
+    let sparse = sparse(fields, layers)?;
+    Ok(sparse.into_iter().map(|sparse| if sparse { FeedForward::Experts } else { dense }).collect())
+}
+
+/// Whether each layer has experts.
+fn sparse(fields: &Fields<'_>, layers: usize) -> Result<Vec<bool>, Unsupported> {
+    let all = 0..layers as u64;
+    if let Some(words) = fields.words("mlp_layer_types")? {
+        if words.len() != layers {
+            return Err(fields.length("mlp_layer_types", words.len(), layers));
+        }
+        return Ok(words.iter().map(|word| *word != "dense").collect());
+    }
+    // Llama 4 and Step list the layers themselves.
+    if let Some(listed) = fields.numbers("moe_layers")?.filter(|listed| !listed.is_empty()) {
+        return Ok(all.map(|layer| listed.contains(&layer)).collect());
+    }
+    if let Some(listed) = fields.text("moe_layers_enum") {
+        let listed: Vec<u64> = listed.split(',').take(layers).filter_map(|layer| layer.trim().parse().ok()).collect();
+        return Ok(all.map(|layer| listed.contains(&layer)).collect());
+    }
+    // MiMo-V2 and dots write a 0 or 1 for each layer.
+    if is_list(fields, "moe_layer_freq") {
+        let flags = fields.numbers("moe_layer_freq")?.unwrap_or_default();
+        if flags.len() != layers {
+            return Err(fields.length("moe_layer_freq", flags.len(), layers));
+        }
+        return Ok(flags.into_iter().map(|flag| flag != 0).collect());
+    }
+    if let Some(step) = fields.size(&["interleave_moe_layer_step"])? {
+        return Ok(all.map(|layer| (layer + 1).is_multiple_of(step)).collect());
+    }
+    if let Some(period) = fields.size(&["expert_layer_period"])? {
+        let offset = fields.count(&["expert_layer_offset"])?.unwrap_or(0);
+        return Ok(all.map(|layer| layer % period == offset).collect());
+    }
+    // ERNIE's multimodal models give text and vision experts a range each: the union has experts.
+    let bound = |key: &str, last: bool| -> Result<Option<u64>, Unsupported> {
+        if is_list(fields, key) {
+            let bounds = fields.numbers(key)?.unwrap_or_default();
+            return Ok(if last { bounds.into_iter().max() } else { bounds.into_iter().min() });
+        }
+        // The last layer may be given as -1.
+        if fields.value(key).and_then(serde_json::Value::as_i64) == Some(-1) {
+            return Ok(None);
+        }
+        fields.count(&[key])
+    };
+    if let Some(start) = bound("moe_layer_start_index", false)? {
+        let end = bound("moe_layer_end_index", true)?.unwrap_or(u64::MAX);
+        let interval = fields.size(&["moe_layer_interval"])?.unwrap_or(1);
+        return Ok(all.map(|layer| layer >= start && layer <= end && (layer + 1).is_multiple_of(interval)).collect());
+    }
+    let first = fields.count(&["first_k_dense_replace", "num_dense_layers"])?.unwrap_or(0);
+    let every = fields.size(&["moe_layer_freq", "decoder_sparse_step"])?.unwrap_or(1);
+    let dense = fields.numbers("mlp_only_layers")?.unwrap_or_default();
+    // `decoder_sparse_step` counts layers from 1, `moe_layer_freq` from 0.
+    let shift = u64::from(fields.value("decoder_sparse_step").is_some());
+    Ok(all.map(|layer| layer >= first && (layer + shift).is_multiple_of(every) && !dense.contains(&layer)).collect())
+}

@@ -1,0 +1,56 @@
+//! Which object of a configuration describes the language model.
+
+use serde_json::Value;
+
+use super::super::architecture::Unsupported;
+use super::fields::{Fields, Object, contradiction};
+use super::{defaults, families, heads};
+
+/// The language model's keys, and the root's `model_type`.
+///
+/// Multimodal configurations nest it; the nested object counts when it states its heads, or when its type is one whose
+/// absent keys have known defaults.
+pub(super) fn locate(root: &Object) -> Result<(Fields<'_>, &str), Unsupported> {
+    let class = match root.get("architectures").and_then(Value::as_array).and_then(|classes| classes.first()) {
+        Some(Value::String(class)) => class.as_str(),
+        _ => "",
+    };
+    let stated = match root.get("model_type") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(model_type)) => Some(model_type.as_str()),
+        Some(other) => return Err(contradiction("model_type", other, "a word is expected")),
+    };
+    // The original Mamba checkpoints have no type but a key of their own.
+    let root_type = stated.unwrap_or(if root.contains_key("ssm_cfg") { mamba_generation(root) } else { "" });
+    let named = if class.is_empty() { root_type } else { class };
+    let class = if named.is_empty() { "configuration without architectures" } else { named };
+    let mut fields = Fields { class, model_type: root_type, own: root, root, defaults: &[] };
+    if let Some(nested) = nested(root) {
+        let own_type = nested.get("model_type").and_then(Value::as_str);
+        let inner = own_type.or_else(|| families::inside_wrapper(root_type)).unwrap_or(root_type);
+        let has_heads = heads::HEADS.iter().any(|key| nested.get(*key).is_some_and(|value| !value.is_null()));
+        let at_root = heads::HEADS.iter().any(|key| root.get(*key).is_some_and(|value| !value.is_null()));
+        if has_heads || (!at_root && families::find(inner).is_some()) {
+            fields.own = nested;
+            fields.model_type = inner;
+        }
+    }
+    if fields.model_type.is_empty() {
+        return Err(fields.missing("model_type"));
+    }
+    fields.defaults = defaults::of(fields.model_type);
+    Ok((fields, root_type))
+}
+
+fn nested(root: &Object) -> Option<&Object> {
+    ["text_config", "llm_config", "language_config"]
+        .iter()
+        .find_map(|key| root.get(*key).and_then(Value::as_object))
+        .or_else(|| root.get("thinker_config")?.get("text_config")?.as_object())
+        .filter(|nested| !nested.is_empty())
+}
+
+fn mamba_generation(root: &Object) -> &'static str {
+    let layer = root.get("ssm_cfg").and_then(|ssm| ssm.get("layer")).and_then(Value::as_str);
+    if layer == Some("Mamba2") { "mamba2_ssm" } else { "mamba_ssm" }
+}

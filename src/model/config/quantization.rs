@@ -1,0 +1,192 @@
+//! `quantization_config`, `compression_config` or `hf_quant_config.json`, made one.
+//!
+//! Sources: each method's configuration class in vLLM `model_executor/layers/quantization/` and compressed-tensors'
+//! `QuantizationConfig`; normalisation as in vLLM `config/model.py` (`_parse_quant_hf_config`).
+
+use serde_json::Value;
+
+use super::super::architecture::Unsupported;
+use super::super::quantization::Quantization;
+use super::fields::{Fields, Object};
+
+/// Most patterns that are kept of a skip list; published ones reach a few thousand.
+const MOST_SKIPPED: usize = 16384;
+
+/// The checkpoint's quantisation, where it has any.
+pub(super) fn quantization(fields: &Fields<'_>, file: Option<&Value>) -> Result<Option<Quantization>, Unsupported> {
+    let root = fields.inside(fields.root);
+    let mut config = None;
+    for key in ["quantization_config", "compression_config"] {
+        config = config.or(root.object(key)?).or(fields.inside(fields.own).object(key)?);
+    }
+    // MLX writes {"group_size", "bits"} under `quantization`, and since 2024 under `quantization_config` too.
+    let mlx = root.object("quantization")?.filter(|object| object.contains_key("bits"));
+    let file = file.and_then(|file| file.get("quantization")).and_then(Value::as_object);
+    let Some(config) = config.or(mlx).or(file).filter(|object| !object.is_empty()) else { return Ok(None) };
+    let fields = root.inside(config);
+    let mut quantization = read(&fields)?;
+    // ModelOpt keeps the cache's part in its own file in some exports.
+    if let Some(file) = file {
+        quantization.kv_cache_dtype = quantization.kv_cache_dtype.or(kv_cache(&root.inside(file))?);
+    }
+    Ok(Some(quantization))
+}
+
+fn read(fields: &Fields<'_>) -> Result<Quantization, Unsupported> {
+    let algorithm = fields.text("quant_algo");
+    let method = match fields.text("quant_method").map(str::to_ascii_lowercase) {
+        Some(method) => method,
+        None if algorithm.is_some() => "modelopt".to_owned(),
+        None if fields.flag("load_in_4bit")? == Some(true) || fields.flag("load_in_8bit")? == Some(true) => {
+            "bitsandbytes".to_owned()
+        }
+        None => "mlx".to_owned(),
+    };
+    let mut quantization = Quantization {
+        format: algorithm
+            .or(fields.text("format"))
+            .or(fields.text("fmt"))
+            .or(fields.text("quant_type"))
+            .map(str::to_owned),
+        bits: small(fields, &["bits", "w_bit", "num_bits", "nbits"])?,
+        group_size: group_size(fields)?,
+        desc_act: fields.flag("desc_act")? == Some(true),
+        kv_cache_dtype: kv_cache(fields)?,
+        skipped: skipped(fields),
+        method,
+        ..Quantization::default()
+    };
+    match quantization.method.as_str() {
+        "fp8" | "fbgemm_fp8" | "modelopt_fp8" => {
+            quantization.bits = Some(8);
+            quantization.float = true;
+            // Per-tensor, per-token and block FP8 quantise activations; `activation_scheme` is null only for W8A16.
+            quantization.activations = true;
+            quantization.activation_bits = Some(8);
+            quantization.block = block(fields)?;
+        }
+        "mxfp4" => {
+            quantization.bits = Some(4);
+            quantization.float = true;
+            quantization.group_size = Some(32);
+        }
+        "bitsandbytes" => {
+            let four = fields.flag("load_in_4bit")? == Some(true);
+            quantization.bits = Some(if four { 4 } else { 8 });
+            quantization.group_size = four.then_some(64);
+            quantization.float = four;
+            quantization.format = if four { fields.text("bnb_4bit_quant_type").map(str::to_owned) } else { None };
+        }
+        "compressed-tensors" => compressed_tensors(fields, &mut quantization)?,
+        method if method.starts_with("modelopt") || algorithm.is_some() => {
+            let name = algorithm.unwrap_or(method).to_ascii_uppercase();
+            model_optimizer(&name, &mut quantization);
+        }
+        _ => {}
+    }
+    Ok(quantization)
+}
+
+fn small(fields: &Fields<'_>, keys: &[&str]) -> Result<Option<u32>, Unsupported> {
+    // ExLlama writes an average such as 4.65: no number of bits that a weight could have.
+    if keys.iter().any(|key| fields.value(key).is_some_and(Value::is_f64)) {
+        return Ok(None);
+    }
+    let bits = fields.count(keys)?;
+    if let Some(bits) = bits.filter(|bits| *bits == 0 || *bits > 64) {
+        return Err(super::fields::contradiction("bits", &bits.into(), "between 1 and 64 is expected"));
+    }
+    Ok(bits.and_then(|bits| u32::try_from(bits).ok()))
+}
+
+/// -1 means one scale for a whole row.
+fn group_size(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
+    let key = if fields.value("q_group_size").is_some() { "q_group_size" } else { "group_size" };
+    if fields.value(key).and_then(Value::as_i64).is_some_and(|size| size < 0) {
+        return Ok(None);
+    }
+    Ok(fields.count(&[key])?.filter(|size| *size > 0))
+}
+
+fn block(fields: &Fields<'_>) -> Result<Option<(u64, u64)>, Unsupported> {
+    match fields.numbers("weight_block_size")?.as_deref() {
+        Some(&[rows, columns]) if rows > 0 && columns > 0 => Ok(Some((rows, columns))),
+        None => Ok(None),
+        Some(other) => Err(fields.length("weight_block_size", other.len(), 2)),
+    }
+}
+
+/// compressed-tensors: the widest of its groups speaks for the checkpoint.
+fn compressed_tensors(fields: &Fields<'_>, quantization: &mut Quantization) -> Result<(), Unsupported> {
+    let Some(groups) = fields.object("config_groups")? else { return Ok(()) };
+    for group in groups.values().take(256).filter_map(Value::as_object) {
+        let group = fields.inside(group);
+        if let Some(weights) = group.object("weights")? {
+            let weights = fields.inside(weights);
+            quantization.bits = quantization.bits.max(small(&weights, &["num_bits"])?);
+            quantization.float |= weights.text("type") == Some("float");
+            quantization.group_size = quantization.group_size.or(group_size(&weights)?);
+            if weights.value("block_structure").is_some_and(Value::is_array)
+                && let Some(&[rows, columns]) = weights.numbers("block_structure")?.as_deref()
+            {
+                quantization.block = Some((rows, columns));
+            }
+            quantization.desc_act |= weights.text("actorder").is_some_and(|order| order == "group");
+        }
+        if let Some(inputs) = group.object("input_activations")? {
+            quantization.activations = true;
+            quantization.activation_bits = small(&fields.inside(inputs), &["num_bits"])?;
+        }
+    }
+    Ok(())
+}
+
+/// NVIDIA ModelOpt: everything follows from the algorithm's name.
+fn model_optimizer(name: &str, quantization: &mut Quantization) {
+    "modelopt".clone_into(&mut quantization.method);
+    let (bits, activation_bits) = match name {
+        name if name.contains("NVFP4") || name.contains("FP4") => (Some(4), Some(4)),
+        name if name.contains("W4A8") => (Some(4), Some(8)),
+        name if name.contains("W4A16") => (Some(4), None),
+        name if name.contains("PB_WO") || name.contains("WEIGHT_ONLY") => (Some(8), None),
+        name if name.contains('8') => (Some(8), Some(8)),
+        _ => (None, None),
+    };
+    quantization.bits = quantization.bits.or(bits);
+    quantization.activations = activation_bits.is_some();
+    quantization.activation_bits = activation_bits;
+    quantization.float = name.contains("FP");
+    if quantization.group_size.is_none() && name.contains("NVFP4") {
+        quantization.group_size = Some(16);
+    }
+}
+
+/// What the checkpoint asks of its cache (vLLM `utils/torch_utils.py`, `get_kv_cache_quant_algo_string`).
+fn kv_cache(fields: &Fields<'_>) -> Result<Option<String>, Unsupported> {
+    if let Some(algorithm) = fields.text("kv_cache_quant_algo") {
+        return Ok(match algorithm.to_ascii_uppercase().as_str() {
+            "FP8" => Some("fp8".to_owned()),
+            "NVFP4" => Some("nvfp4".to_owned()),
+            _ => None,
+        });
+    }
+    let Some(scheme) = fields.value("kv_cache_scheme").and_then(Value::as_object) else { return Ok(None) };
+    let scheme = fields.inside(scheme);
+    let float = scheme.text("type") == Some("float");
+    Ok(match (small(&scheme, &["num_bits"])?, float) {
+        (Some(8), true) if scheme.flag("dynamic")? != Some(true) => Some("fp8".to_owned()),
+        (Some(4), true) => Some("nvfp4".to_owned()),
+        _ => None,
+    })
+}
+
+/// Every method names its skip list differently.
+fn skipped(fields: &Fields<'_>) -> Vec<String> {
+    const KEYS: &[&str] =
+        &["modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules", "exclude", "llm_int8_skip_modules"];
+    let names = |object: &Object| -> Vec<String> {
+        let lists = KEYS.iter().filter_map(|key| object.get(*key)).filter_map(Value::as_array);
+        lists.flatten().filter_map(Value::as_str).take(MOST_SKIPPED).map(str::to_owned).collect()
+    };
+    names(fields.own)
+}

@@ -1,0 +1,204 @@
+//! The rotary tables that an engine keeps, and how rotary scaling stretches the context.
+//!
+//! Source: vLLM `model_executor/layers/rotary_embedding/*` (`_compute_cos_sin_cache` of each class).
+
+use super::super::architecture::{Mixer, RopeTable, Unsupported};
+use super::families::Rope;
+use super::fields::{Fields, Object, contradiction};
+use super::layers::Mixed;
+
+/// Keys of the longest configured sequence, as vLLM reads them (`config/model.py`, `_get_and_verify_max_len`).
+const POSITIONS: &[&str] = &[
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "model_max_length",
+    "max_target_positions",
+    "max_sequence_length",
+    "max_seq_length",
+    "seq_len",
+    "n_ctx",
+    "context_length",
+    "max_context_length",
+];
+
+/// Rotary scaling as configured.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Scaling<'a> {
+    /// `rope_type`, or `type` in older files; empty where none is set.
+    pub(super) kind: &'a str,
+    factor: Option<f64>,
+    original: Option<u64>,
+    multimodal: bool,
+    partial: Option<f64>,
+}
+
+fn scaling<'a>(fields: &Fields<'a>, object: Option<&'a Object>) -> Result<Scaling<'a>, Unsupported> {
+    let Some(object) = object else { return Ok(Scaling::default()) };
+    let inside = fields.inside(object);
+    Ok(Scaling {
+        kind: inside.text("rope_type").or_else(|| inside.text("type")).unwrap_or_default(),
+        factor: inside.factor("factor")?,
+        original: inside.size(&["original_max_position_embeddings"])?,
+        multimodal: inside.has("mrope_section"),
+        partial: inside.factor("partial_rotary_factor")?,
+    })
+}
+
+/// `rope_scaling`, or `rope_parameters` (transformers 5), where the latter is not nested by layer type.
+fn main_scaling<'a>(fields: &Fields<'a>) -> Result<Scaling<'a>, Unsupported> {
+    let object = match fields.object("rope_scaling")? {
+        Some(object) => Some(object),
+        None => fields.object("rope_parameters")?.map(|object| nested(object, "full_attention").unwrap_or(object)),
+    };
+    scaling(fields, object)
+}
+
+fn nested<'a>(object: &'a Object, kind: &str) -> Option<&'a Object> {
+    object.get(kind).and_then(serde_json::Value::as_object)
+}
+
+/// The configured number of positions, before any scaling: the least of all keys that are there.
+fn positions(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
+    let mut least: Option<u64> = None;
+    for key in POSITIONS {
+        // Some files carry the tokenizer's 1e30 for "no limit".
+        let unlimited = fields.value(key).and_then(serde_json::Value::as_f64).is_some_and(|value| value > 1e9);
+        if unlimited {
+            continue;
+        }
+        if let Some(length) = fields.size(&[key])? {
+            least = Some(least.map_or(length, |least| least.min(length)));
+        }
+    }
+    Ok(least)
+}
+
+/// The longest sequence the model is configured for.
+///
+/// Scaling multiplies it unless `max_position_embeddings` is already the scaled figure: llama3, longrope, yarn, mrope,
+/// and Gemma-3 (vLLM `config/model.py`, `_get_and_verify_max_len`).
+pub(super) fn max_context(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
+    let Some(positions) = positions(fields)? else { return Ok(None) };
+    let scaling = main_scaling(fields)?;
+    let scaled = ["", "default", "llama3", "longrope", "su", "yarn", "deepseek_yarn", "mrope", "proportional"];
+    if scaled.contains(&scaling.kind) || fields.model_type.starts_with("gemma3") {
+        return Ok(Some(positions));
+    }
+    Ok(Some(super::floor_of(positions, scaling.factor.unwrap_or(1.0))))
+}
+
+/// The context for which longrope models are run unless a longer one is asked for
+/// (vLLM `config/model.py`: long factors degrade short prompts).
+pub(super) fn original_context(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
+    let scaling = main_scaling(fields)?;
+    if !["longrope", "su"].contains(&scaling.kind) {
+        return Ok(None);
+    }
+    Ok(scaling.original.or(fields.size(&["original_max_position_embeddings"])?))
+}
+
+/// The distinct tables of the model.
+pub(super) fn tables(fields: &Fields<'_>, rope: Rope, layers: &[Mixed]) -> Result<Vec<RopeTable>, Unsupported> {
+    let Some(dim) = head_dim(layers) else { return Ok(Vec::new()) };
+    let Some(positions) = positions(fields)? else { return Ok(Vec::new()) };
+    let off = fields.flag("alibi")? == Some(true)
+        || matches!(fields.text("position_embedding_type"), Some("nope" | "alibi" | "absolute"))
+        || fields.flag("use_mem_rope")? == Some(false)
+        // Baichuan's 13B models use ALiBi; the size is their only mark (vLLM `models/baichuan.py`).
+        || (fields.model_type == "baichuan" && fields.size(&["hidden_size"])? != Some(4096));
+    if off {
+        return Ok(Vec::new());
+    }
+    let scaling = main_scaling(fields)?;
+    let rotary_dim = rotary_dim(fields, &scaling, dim)?;
+    let table = |positions, rotary_dim| RopeTable { positions, rotary_dim, float32: false };
+    let length = length(fields, &scaling, positions)?;
+    let mut tables = match rope {
+        Rope::Nowhere => Vec::new(),
+        Rope::Multimodal => vec![table(length.saturating_mul(4), rotary_dim)],
+        Rope::Standard if scaling.multimodal => vec![table(length.saturating_mul(4), rotary_dim)],
+        Rope::Standard => vec![table(length, rotary_dim)],
+        Rope::GlobalAndLocal => vec![table(length, rotary_dim), table(positions, rotary_dim)],
+        Rope::Proportional => {
+            let global = fields.size(&["global_head_dim"])?.unwrap_or(dim);
+            let local = fields.size(&["head_dim"])?.unwrap_or(dim);
+            vec![table(positions, global), table(positions, local)]
+        }
+        // One table for window-only layers and one, of another base and scaled, for compressed layers.
+        Rope::Compressed => vec![
+            RopeTable { positions: length, rotary_dim, float32: true },
+            RopeTable { positions, rotary_dim, float32: true },
+        ],
+    };
+    if rope == Rope::Proportional {
+        tables.dedup();
+    }
+    if rope == Rope::Standard && has_second_base(fields, &scaling)? {
+        tables.push(table(positions, rotary_dim));
+    }
+    Ok(tables)
+}
+
+/// Whether windowed layers rotate by another base, or unscaled, and so have a table of their own: MiMo-V2's
+/// `swa_rope_theta`, ModernBERT's `local_rope_theta`, Step-3.5's list of bases, OLMo-3's unscaled sliding layers.
+fn has_second_base(fields: &Fields<'_>, scaling: &Scaling<'_>) -> Result<bool, Unsupported> {
+    let listed = match fields.value("rope_theta") {
+        Some(serde_json::Value::Array(_)) => {
+            fields.list("rope_theta")?.is_some_and(|bases| bases.iter().any(|base| Some(base) != bases.first()))
+        }
+        _ => false,
+    };
+    let named =
+        ["swa_rope_theta", "local_rope_theta", "rope_local_base_freq"].iter().any(|key| fields.value(key).is_some());
+    Ok(listed || named || (fields.model_type == "olmo3" && !scaling.kind.is_empty()))
+}
+
+/// Rows of the main table.
+fn length(fields: &Fields<'_>, scaling: &Scaling<'_>, positions: u64) -> Result<u64, Unsupported> {
+    let original = scaling.original.or(fields.size(&["original_max_position_embeddings"])?);
+    let length = match scaling.kind {
+        "linear" => super::floor_of(positions, scaling.factor.unwrap_or(1.0)),
+        "yarn" | "deepseek_yarn" => super::floor_of(original.unwrap_or(positions), scaling.factor.unwrap_or(1.0)),
+        // Short and long factors have a table each.
+        "longrope" | "su" => positions.saturating_add(original.unwrap_or(positions)),
+        _ => positions,
+    };
+    if length > 1 << 32 {
+        return Err(contradiction("rope_scaling", &length.into(), "more positions than any model has"));
+    }
+    Ok(length)
+}
+
+/// The largest head that is rotated: the rotary part of latent attention, the key head elsewhere.
+fn head_dim(layers: &[Mixed]) -> Option<u64> {
+    let mixers = layers.iter().flat_map(|layer| std::iter::once(&layer.mixer).chain(layer.beside.as_ref()));
+    mixers
+        .filter_map(|mixer| match mixer {
+            Mixer::Attention(attention) => Some(attention.key_dim),
+            Mixer::Latent(latent) => Some(latent.rope_dim),
+            _ => None,
+        })
+        .max()
+}
+
+fn rotary_dim(fields: &Fields<'_>, scaling: &Scaling<'_>, dim: u64) -> Result<u64, Unsupported> {
+    if fields.value("kv_lora_rank").is_some() || fields.value("compress_ratios").is_some() {
+        return Ok(dim);
+    }
+    if let Some(rotary_dim) = fields.size(&["rotary_dim"])? {
+        return Ok(rotary_dim);
+    }
+    let partial = match scaling.partial {
+        Some(partial) => Some(partial),
+        None => match fields.factor("partial_rotary_factor")? {
+            Some(partial) => Some(partial),
+            None => fields.factor("rotary_pct")?,
+        },
+    };
+    // ChatGLM and GLM-4 rotate half of the head (vLLM `models/chatglm.py`; transformers `GlmConfig`).
+    let halved = ["chatglm", "glm", "glm4", "glm4_moe"].contains(&fields.model_type);
+    let partial = partial.or(halved.then_some(0.5));
+    Ok(partial.map_or(dim, |partial| super::floor_of(dim, partial.min(1.0))))
+}

@@ -1,0 +1,106 @@
+//! `conformance/vectors.json`: config facts to bytes, at least 60 model types, for anyone's estimator; here for ours.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hf_mem_probe::bytes::Bytes;
+use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
+use hf_mem_probe::engines::reference::Reference;
+use hf_mem_probe::engines::{AskedContext, AskedWorkload, Case, ComponentName, Engine, Split};
+use hf_mem_probe::model::config::architecture;
+use hf_mem_probe::model::{Format, Identity, Inventory, Model};
+use serde::Deserialize;
+use serde_json::Value;
+
+#[derive(Deserialize)]
+struct Vectors {
+    vectors: Vec<Vector>,
+}
+
+#[derive(Deserialize)]
+struct Vector {
+    name: String,
+    source: String,
+    config: Value,
+    context: u64,
+    reference: Expected,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+struct Expected {
+    kv_bytes_per_token: u64,
+    kv_bytes: u64,
+    state_bytes_per_sequence: u64,
+}
+
+fn device() -> DeviceFacts {
+    DeviceFacts {
+        uuid: "declared-0".to_owned(),
+        index: 0,
+        name: "any".to_owned(),
+        kind: DeviceKind::Gpu,
+        total_bytes: Bytes::gib(80),
+        reserved_bytes: None,
+        compute_capability: None,
+        multiprocessors: None,
+        parent_uuid: None,
+        pci_bus_id: None,
+        numa_node: None,
+    }
+}
+
+/// What the reference engine makes of a configuration without weights.
+fn answer(config: &Value, context: u64) -> Result<(String, Expected), String> {
+    let architecture = architecture(config, None, &Inventory::default()).map_err(|why| why.to_string())?;
+    let model_type = architecture.model_type.clone();
+    let layers = architecture.layer_count();
+    let model = Model {
+        identity: Identity::default(),
+        format: Format::Safetensors,
+        inventory: Inventory::default(),
+        weight_files: 0,
+        architecture: Ok(architecture),
+        components: Vec::new(),
+        parameters: None,
+        doubts: Vec::new(),
+    };
+    let devices = [device()];
+    let case = Case {
+        model: &model,
+        version: None,
+        parameters: &BTreeMap::new(),
+        asked: AskedWorkload { context: Some(AskedContext::Tokens(context)), ..AskedWorkload::default() },
+        devices: &devices,
+    };
+    let prepared = Reference.prepare(&case).map_err(|why| why.to_string())?;
+    let components = prepared
+        .variable(&Split::single(layers), 0, &devices[0], prepared.workload())
+        .map_err(|why| why.to_string())?;
+    let of = |name| components.iter().find(|part| part.name == name).map_or(0, |part| part.bytes.likely.get());
+    Ok((
+        model_type,
+        Expected {
+            kv_bytes_per_token: prepared.kv_bytes_per_token().get(),
+            kv_bytes: of(ComponentName::KvCache),
+            state_bytes_per_sequence: of(ComponentName::State),
+        },
+    ))
+}
+
+#[test]
+fn every_vector_is_met_to_the_byte() {
+    let vectors: Vectors = serde_json::from_str(include_str!("../conformance/vectors.json")).unwrap();
+    let mut types = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for vector in &vectors.vectors {
+        assert!(!vector.source.is_empty());
+        match answer(&vector.config, vector.context) {
+            Ok((model_type, found)) if found == vector.reference => {
+                types.insert(model_type);
+            }
+            Ok((_, found)) => wrong.push(format!("{}: expected {:?}, found {found:?}", vector.name, vector.reference)),
+            Err(why) => wrong.push(format!("{}: {why}", vector.name)),
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(types.len() >= 60, "{} model types", types.len());
+}
