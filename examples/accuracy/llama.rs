@@ -67,12 +67,73 @@ impl Row {
 pub(crate) fn run(measured: &Path, hub: &Path) -> Result<(), Box<dyn Error>> {
     let corpus = described(&hub.join("gguf/described"))?;
     let mut scores = Scores::default();
-    for line in std::fs::read_to_string(measured)?.lines().filter(|line| !line.trim().is_empty()) {
-        let row = Row(serde_json::from_str(line)?);
-        score(&row, &corpus, &mut scores);
+    let text = std::fs::read_to_string(measured)?;
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    let mut rows = lines.map(|line| serde_json::from_str(line).map(Row)).collect::<Result<Vec<Row>, _>>()?;
+    lend_metadata(&mut rows);
+    for row in &rows {
+        score(row, &corpus, &mut scores);
     }
+    growth(&rows, &corpus, &mut scores);
     scores.print("llama.cpp");
     Ok(())
+}
+
+/// Rows without metadata take those that another log of the same model printed.
+fn lend_metadata(rows: &mut [Row]) {
+    let name = |row: &Row| row.text("model").to_lowercase().replace([' ', '-', '_'], "");
+    let has = |row: &Row| row.0["gguf_metadata"]["block_count"].is_u64();
+    let known: BTreeMap<String, Value> =
+        rows.iter().rev().filter(|row| has(row)).map(|row| (name(row), row.0["gguf_metadata"].clone())).collect();
+    for row in rows {
+        if !has(row)
+            && row.text("engine") == "llama.cpp"
+            && let Some(metadata) = known.get(&name(row))
+        {
+            row.0["gguf_metadata"] = metadata.clone();
+            row.0["lent"] = Value::Bool(true);
+        }
+    }
+}
+
+/// Two totals of one process on one device that differ only in the context: what the context costs.
+fn growth(rows: &[Row], corpus: &BTreeMap<String, Inventory>, scores: &mut Scores) {
+    let key = |row: &Row| {
+        let same = ["engine_version", "model", "file_type", "gpu_names", "kv_type_k", "flash_attn"];
+        same.map(|key| row.0[key].to_string()).join("|") + row.notes().split('.').next().unwrap_or_default()
+    };
+    let total = |row: &Row| row.0["total_used_mib"]["GPU0"].as_f64();
+    for (index, small) in rows.iter().enumerate() {
+        for large in rows.iter().skip(index + 1).filter(|large| key(large) == key(small)) {
+            let (Some(less), Some(more)) = (total(small), total(large)) else { continue };
+            // Speculation has a context of its own, on which we give no figures.
+            if small.number("n_ctx") >= large.number("n_ctx") || small.notes().contains("with built-in MTP") {
+                continue;
+            }
+            let need = |row: &Row| {
+                let (model, _) = model(row, corpus).ok()?;
+                let (devices, given) = ([device()], parameters(row));
+                let asked = AskedWorkload::default();
+                let case = Case { model: &model, version: None, parameters: &given, asked, devices: &devices };
+                let ready = LlamaCpp.prepare(&case).ok()?;
+                let split = ready.splits(1).ok()?.remove(0);
+                let parts = ready.variable(&split, 0, &devices[0], ready.workload()).ok()?;
+                Some(parts.iter().map(|part| part.bytes.likely.get()).sum::<u64>() as f64 / MIB)
+            };
+            if let (Some(first), Some(second)) = (need(small), need(large)) {
+                let (measured, ours) = (more - less, second - first);
+                let label = format!("{} and {}", small.label(), large.text("id"));
+                // nvidia-smi counts in MiB, twice.
+                scores.number(
+                    "total's growth with context, MiB",
+                    &label,
+                    measured,
+                    ours,
+                    (measured - ours).abs() <= 2.0,
+                );
+            }
+        }
+    }
 }
 
 /// Tensors of the described files: by repository name and quantisation.
@@ -278,6 +339,8 @@ fn parameters(row: &Row) -> BTreeMap<String, Value> {
         all.insert("no_kv_offload".to_owned(), json!(true));
     }
     match &row.0["flash_attn"] {
+        // 'auto' has been the default since 2025.
+        Value::Null if row.build().is_some_and(|build| build >= 10_000) || row.text("engine_version") == "62bf73d" => {}
         Value::Null => {
             all.insert("flash_attn".to_owned(), json!(false));
         }
@@ -328,8 +391,16 @@ fn score(row: &Row, corpus: &BTreeMap<String, Inventory>, scores: &mut Scores) {
     if row.number("n_ctx").is_none() {
         return scores.skip("the log does not give n_ctx", &label);
     }
+    if row.notes().contains("with MTP") {
+        return scores.skip("with a context for multi-token prediction", &label);
+    }
+    if row.text("engine_version").starts_with("fork") {
+        return scores.skip("a fork's llama-bench, whose settings the row does not give", &label);
+    }
     let (devices, given) = ([device()], parameters(row));
-    let version = if row.build().is_some_and(|build| build >= 10_450) { "b10450" } else { "b4000" };
+    // Rows that name no build and print no header are of 2026.
+    let recent = row.build().map_or(row.0["lent"] == Value::Bool(true), |build| build >= 10_450);
+    let version = if recent { "b10450" } else { "b4000" };
     let case = Case {
         model: &model,
         version: Some(version),
@@ -422,7 +493,8 @@ fn cache(row: &Row, label: &str, parts: &[Component], scores: &mut Scores) {
 fn states(row: &Row, label: &str, parts: &[Component], scores: &mut Scores) {
     let Some(measured) = row.sum("recurrent_buffer_mib") else { return };
     let mib = total(parts, ComponentName::State).likely.get() as f64 / MIB;
-    let exact = (mib - measured).abs() <= (0.001 * measured).max(0.02);
+    let rounding = if measured.fract() == 0.0 { 0.5 } else { 0.02 };
+    let exact = (mib - measured).abs() <= (0.001 * measured).max(rounding);
     scores.number("states, MiB (exact to 0.1 %)", label, measured, mib, exact);
 }
 
@@ -450,6 +522,9 @@ fn compute(row: &Row, label: &str, model: &Model, ready: &dyn Prepared, split: &
         .iter()
         .filter(|(name, _)| !name.contains("Host") && device_names.iter().any(|device| name.starts_with(device)))
         .collect();
+    if buffers.iter().any(|(name, _)| name.starts_with("Metal")) {
+        return scores.skip("compute: Metal keeps no FP16 copies of a quantised cache", label);
+    }
     if row.text("engine") == "ik_llama.cpp" {
         return scores.skip("compute: the fork ik_llama.cpp has its own graphs", label);
     }

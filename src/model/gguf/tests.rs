@@ -186,3 +186,12 @@ fn projectors_adapters_and_vocabularies_are_told_apart() {
     assert_eq!(content(&[("general.type", "adapter")]), Content::Adapter);
     assert_eq!(content(&[("general.architecture", "llama")]), Content::Vocabulary);
 }
+
+#[test]
+fn a_file_without_tensors_needs_no_padding() {
+    let header = Header::default().with("general.architecture", Kv::Text("llama".into()));
+    let (bytes, _) = header.bytes();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    assert!(end < bytes.len(), "the header has padding to leave out");
+    assert_eq!(complete(&bytes[..end], Some(end as u64)).content(), Content::Vocabulary);
+}
