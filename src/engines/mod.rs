@@ -338,6 +338,23 @@ pub fn by_name(name: &str) -> Result<&'static dyn Engine, EngineError> {
     }
 }
 
+/// The engine of this name with a user's constants (`[profiles.NAME]`, see [`profile::Profiles::overridden`]); `None`
+/// where the engine has no profiles here.
+pub fn with_constants(name: &str, constants: &toml::Table) -> Result<Option<Box<dyn Engine>>, EngineError> {
+    let changed = |profiles: Result<profile::Profiles, profile::ProfileError>| profiles?.overridden(constants);
+    Ok(match name {
+        "vllm" => {
+            let profiles = changed(vllm::Vllm::profiles()).map_err(|error| vllm::profile_error(&error))?;
+            Some(Box::new(vllm::Vllm::with_profiles(profiles)))
+        }
+        "sglang" => {
+            let profiles = changed(sglang::Sglang::profiles()).map_err(|error| sglang::profile_error(&error))?;
+            Some(Box::new(sglang::Sglang::with_profiles(profiles)))
+        }
+        _ => None,
+    })
+}
+
 fn did_you_mean(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |name| format!("; did you mean '{name}'?"))
 }
