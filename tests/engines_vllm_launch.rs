@@ -199,6 +199,41 @@ fn splits_that_do_not_divide_are_refused_with_the_numbers() {
 }
 
 #[test]
+fn blocks_of_fp8_experts_are_refined_or_left_whole() {
+    // Experts 768 wide, as those of Qwen3-30B-A3B-FP8.
+    let model = llama(&json!({
+        "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "intermediate_size": 6144,
+        "head_dim": 128, "num_experts": 128, "num_experts_per_tok": 8,
+        "moe_intermediate_size": 768, "decoder_sparse_step": 1, "mlp_only_layers": [],
+        "quantization_config": {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+    }));
+    let parameters = BTreeMap::new();
+    let devices = [h100()];
+    let case = Case { model: &model, version: None, parameters: &parameters, asked: asked(8192, 1), devices: &devices };
+    let prepared = prepare(&case).unwrap();
+    // By 8 a rank has 96 columns: scales on a grid of 32. By 16 it has 48: only whole experts will do.
+    assert!(prepared.check(&Split::tensor(8, 32)).is_ok());
+    let why = prepared.check(&Split::tensor(16, 32)).unwrap_err().to_string();
+    assert!(why.contains("expert parallelism"), "{why}");
+    let found = prepared.splits(16).unwrap();
+    assert!(found[0].expert_parallel && found[0].tensor == 16);
+}
+
+#[test]
+fn a_users_constants_reach_the_figures() {
+    let model = llama(&json!({}));
+    let parameters = BTreeMap::new();
+    let devices = [h100()];
+    let case = Case { model: &model, version: None, parameters: &parameters, asked: asked(8192, 1), devices: &devices };
+    let table = "constants.block_tokens = 64".parse().unwrap();
+    let engine = hf_mem_probe::engines::with_constants("vllm", &table).unwrap().unwrap();
+    assert_eq!(engine.prepare(&case).unwrap().parameters()["block_size"], json!(64));
+    let wrong = "constants.block_token = 64".parse().unwrap();
+    let message = hf_mem_probe::engines::with_constants("vllm", &wrong).map(|_| ()).unwrap_err().to_string();
+    assert!(message.contains("profiles.vllm.constants.block_token"), "{message}");
+}
+
+#[test]
 fn old_devices_fall_back_or_are_vetoed() {
     let parameters = BTreeMap::new();
     let devices = [t4()];

@@ -93,3 +93,53 @@ impl CompressedCache {
 const fn indexed(ratio: u64) -> bool {
     ratio > 0 && ratio < 32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Architecture;
+    use crate::model::architecture::{FeedForward, Indexer, LatentAttention, Layer, Mixer, Task};
+
+    fn layer(ratio: u64) -> Layer {
+        let indexer = (ratio == 4).then_some(Indexer { head_dim: 128, heads: 64, top_k: 512 });
+        let mixer = Mixer::Latent(LatentAttention {
+            heads: 64,
+            kv_lora_rank: 448,
+            rope_dim: 64,
+            nope_dim: 448,
+            value_dim: 512,
+            q_lora_rank: Some(1024),
+            indexer,
+            compress_ratio: Some(ratio),
+            window: Some(128),
+        });
+        Layer { mixer, beside: None, feed_forward: FeedForward::Experts }
+    }
+
+    /// DeepSeek-V4-Flash: 2 window layers, 21 finely and 20 coarsely compressed ones.
+    fn flash() -> CacheLayers {
+        let ratios = std::iter::repeat_n(0, 2).chain(std::iter::repeat_n(4, 21)).chain(std::iter::repeat_n(128, 20));
+        let config = serde_json::json!({ "model_type": "llama", "num_hidden_layers": 1 });
+        let any = crate::model::config::architecture(&config, None, &crate::model::Inventory::default()).unwrap();
+        let architecture = Architecture { layers: ratios.map(layer).collect(), task: Task::Generate, ..any };
+        CacheLayers::new(&architecture, 0)
+    }
+
+    #[test]
+    fn a_block_of_v4_flash() {
+        let layers = flash();
+        let cache = CompressedCache::new(&layers).unwrap();
+        assert_eq!(cache.bytes_per_block(&layers, &(0..43)), Bytes::new(998_208));
+        // A stage of window layers alone still holds their pages.
+        assert_eq!(cache.bytes_per_block(&layers, &(0..2)), Bytes::new(37_440));
+    }
+
+    #[test]
+    fn the_step_dominates_the_context() {
+        let layers = flash();
+        let cache = CompressedCache::new(&layers).unwrap();
+        let flight = 2 * 4096;
+        let expected = 4096 + 2 * (8319_u64.div_ceil(64) + 1) + (8199_u64.div_ceil(4) + 1) + (8319_u64.div_ceil(8) + 1);
+        assert_eq!(cache.blocks(&layers, 1_048_576, flight), expected);
+    }
+}
