@@ -10,9 +10,9 @@ use super::hub::{HubClient, Reading, Revision, is_commit};
 use super::known::{Kept, Key, KnownModels};
 use super::metadata::{Metadata, assemble};
 use super::reference::{ModelReference, Place};
-use super::settings::HubSettings;
+use super::settings::{HubSettings, LocalFolders};
 use super::token::Auth;
-use super::{hf_cache, local};
+use super::{hf_cache, local, ollama};
 use crate::model::{Identity, Model};
 
 /// The scope of what anyone may see.
@@ -23,6 +23,8 @@ const PUBLIC: &str = "public";
 pub struct SourceSettings {
     /// Hubs, tokens, proxies, limits.
     pub hub: HubSettings,
+    /// Folders of Ollama and LM Studio.
+    pub folders: LocalFolders,
     /// The folder for metadata; `None` keeps nothing on disk.
     pub cache_folder: Option<PathBuf>,
     /// Bytes of that folder.
@@ -38,6 +40,7 @@ impl SourceSettings {
     pub fn new(hub: HubSettings) -> Self {
         Self {
             hub,
+            folders: LocalFolders::default(),
             cache_folder: None,
             cache_bytes: 256 << 20,
             known_models: 512,
@@ -62,6 +65,7 @@ pub struct Described {
 pub struct SourceClient {
     hub: HubClient,
     disk: Option<DiskCache>,
+    folders: LocalFolders,
     known: KnownModels<Described>,
     revalidate_after: Duration,
 }
@@ -83,6 +87,7 @@ impl SourceClient {
         Self {
             hub: HubClient::new(settings.hub),
             disk,
+            folders: settings.folders,
             known: KnownModels::new(settings.known_models),
             revalidate_after: settings.revalidate_after,
         }
@@ -137,10 +142,17 @@ impl SourceClient {
                 reading.metadata(found, file).await
             }
             Place::Path(path) => self.read_path(path, file).await,
-            Place::Ollama(name) | Place::LmStudio(name) => Err(SourceError::BadReference {
-                reference: name.clone(),
-                why: "this kind of folder is not read yet".into(),
-            }),
+            Place::Ollama(name) => {
+                let folder = known_folder(self.folders.ollama.as_deref(), "Ollama", "OLLAMA_MODELS")?;
+                let pulled = ollama::find(folder, name)?;
+                let identity = Identity { repo: reference.name(), commit: Some(pulled.digest), ..Identity::default() };
+                local::named_files(&pulled.files, identity).await
+            }
+            Place::LmStudio(name) => {
+                let folder = known_folder(self.folders.lm_studio.as_deref(), "LM Studio", "HOME")?;
+                let identity = Identity { repo: reference.name(), ..Identity::default() };
+                local::metadata(&folder.join(name), identity, file).await
+            }
         }
     }
 
@@ -290,6 +302,14 @@ impl SourceClient {
         let folder = self.hub.settings().cache_folder.as_ref().map(|folder| folder.display().to_string());
         SourceError::Offline { what: format!("{}@{}", asked.repo, asked.revision), folder }
     }
+}
+
+/// A folder of another program, if there is a place for it.
+fn known_folder<'a>(folder: Option<&'a Path>, program: &str, variable: &str) -> Result<&'a Path, SourceError> {
+    folder.ok_or_else(|| SourceError::BadSetting {
+        name: variable.into(),
+        why: format!("it is not set, so the folder of {program} is not known"),
+    })
 }
 
 fn key(asked: &Asked<'_>, scope: &str) -> Key {

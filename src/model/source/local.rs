@@ -1,5 +1,6 @@
 //! Models on this host's disk: a folder, one weights file, or a bundle, told apart by what they are.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -27,11 +28,33 @@ pub(super) async fn metadata(path: &Path, identity: Identity, file: Option<&str>
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let name = path.file_name().and_then(|name| name.to_str());
         let Some(name) = name else { return Err(io(path, &std::io::Error::other("its name is not UTF-8"))) };
+        if !name.contains('.') && is_gguf(path) {
+            // A blob of Ollama's, or any other file whose content alone says what it is.
+            return named_files(&[("model.gguf".into(), path.to_owned())], identity).await;
+        }
         (folder.to_owned(), list_one(folder, name)?, Some(name.to_owned()))
     };
-    let files = LocalFiles { name: path.display().to_string(), root };
+    let files = LocalFiles { name: path.display().to_string(), root, elsewhere: BTreeMap::new() };
     let found = Found { identity, listing, gated: false, hub_totals: None };
     read::metadata(&files, found, file.as_deref()).await
+}
+
+/// Reads a model whose files lie under other names than a loader knows them by: (name, where it is).
+pub(super) async fn named_files(named: &[(String, PathBuf)], identity: Identity) -> Result<Metadata, SourceError> {
+    let mut listing = Listing::new();
+    for (name, path) in named {
+        listing.insert(name.clone(), Some(std::fs::metadata(path).map_err(|error| io(path, &error))?.len()));
+    }
+    let elsewhere = named.iter().cloned().collect();
+    let files = LocalFiles { name: identity.repo.clone(), root: PathBuf::new(), elsewhere };
+    let found = Found { identity, listing, gated: false, hub_totals: None };
+    read::metadata(&files, found, None).await
+}
+
+/// Whether the file opens as GGUF does.
+fn is_gguf(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"GGUF"
 }
 
 /// The file, the parts that it is split into, and the configuration beside it.
@@ -79,11 +102,13 @@ fn list(root: &Path) -> Result<Listing, SourceError> {
 struct LocalFiles {
     name: String,
     root: PathBuf,
+    /// Files that lie elsewhere, by the name they are listed under.
+    elsewhere: BTreeMap<String, PathBuf>,
 }
 
 impl LocalFiles {
     async fn read(&self, path: &str, start: u64, length: u64) -> Result<Vec<u8>, SourceError> {
-        let path = self.root.join(path);
+        let path = self.elsewhere.get(path).cloned().unwrap_or_else(|| self.root.join(path));
         let read = move || read_at(&path, start, length).map_err(|error| io(&path, &error));
         tokio::task::spawn_blocking(read)
             .await

@@ -52,6 +52,9 @@ impl ModelReference {
             return at(Place::Ollama(name.into()));
         }
         if let Some(name) = text.strip_prefix("lmstudio:") {
+            if !is_repository(name) {
+                return refuse("LM Studio's names are publisher/name");
+            }
             return at(Place::LmStudio(name.into()));
         }
         let (repo, revision) = match text.split_once('@') {

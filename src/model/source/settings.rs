@@ -31,6 +31,27 @@ pub struct HubSettings {
     pub limits: HubLimits,
 }
 
+/// Folders of other programs that keep models.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalFolders {
+    /// Ollama's (`OLLAMA_MODELS`, `~/.ollama/models`).
+    pub ollama: Option<PathBuf>,
+    /// LM Studio's (`~/.lmstudio/models`).
+    pub lm_studio: Option<PathBuf>,
+}
+
+impl LocalFolders {
+    /// Reads the environment through `variable`.
+    pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let get = |name: &str| variable(name).filter(|value| !value.trim().is_empty()).map(PathBuf::from);
+        let in_home = |path: &str| get("HOME").map(|home| home.join(path));
+        Self {
+            ollama: get("OLLAMA_MODELS").or_else(|| in_home(".ollama/models")),
+            lm_studio: in_home(".lmstudio/models"),
+        }
+    }
+}
+
 /// A Hub for some repositories.
 #[derive(Clone, Debug)]
 pub struct PrefixEndpoint {
