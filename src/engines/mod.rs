@@ -319,30 +319,6 @@ pub enum EngineError {
     },
 }
 
-/// The names of all engines, as `--engine` takes them.
-pub const NAMES: &[&str] = &["vllm", "sglang", "llama.cpp", "ollama", "transformers", "diffusers", "reference"];
-
-/// The engine of this name, with its embedded profiles.
-pub fn by_name(name: &str) -> Result<&'static dyn Engine, EngineError> {
-    static VLLM: LazyLock<Result<vllm::Vllm, EngineError>> = LazyLock::new(|| {
-        let profiles = vllm::Vllm::profiles().map_err(|error| vllm::profile_error(&error))?;
-        Ok(vllm::Vllm::with_profiles(profiles))
-    });
-    static SGLANG: LazyLock<Result<sglang::Sglang, EngineError>> = LazyLock::new(|| {
-        let profiles = sglang::Sglang::profiles().map_err(|error| sglang::profile_error(&error))?;
-        Ok(sglang::Sglang::with_profiles(profiles))
-    });
-    let of = |engine: Result<&'static dyn Engine, &EngineError>| engine.map_err(Clone::clone);
-    match name {
-        "vllm" => of(VLLM.as_ref().map(|engine| -> &'static dyn Engine { engine })),
-        "sglang" => of(SGLANG.as_ref().map(|engine| -> &'static dyn Engine { engine })),
-        "transformers" => Ok(&transformers::Transformers),
-        "diffusers" => Ok(&diffusers::Diffusers),
-        "reference" => Ok(&reference::Reference),
-        _ => Err(EngineError::UnknownEngine { name: name.to_owned(), known: NAMES.join(", ") }),
-    }
-}
-
 /// The engine of this name with a user's constants (`[profiles.NAME]`, see [`profile::Profiles::overridden`]); `None`
 /// where the engine has no profiles here.
 pub fn with_constants(name: &str, constants: &toml::Table) -> Result<Option<Box<dyn Engine>>, EngineError> {

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use super::diffusers::Diffusers;
 use super::llama_cpp::LlamaCpp;
+use super::ollama::Ollama;
 use super::profile::ProfileError;
 use super::reference::Reference;
 use super::sglang::Sglang;
@@ -30,6 +31,7 @@ impl Engines {
                 Box::new(Vllm::with_profiles(Vllm::profiles()?)),
                 Box::new(Sglang::with_profiles(Sglang::profiles()?)),
                 Box::new(LlamaCpp),
+                Box::new(Ollama),
                 Box::new(Transformers),
                 Box::new(Diffusers),
                 Box::new(Reference),
