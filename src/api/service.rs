@@ -28,8 +28,9 @@ pub trait Service: Send + Sync + 'static {
     /// What a model needs, whatever is free.
     fn estimate(&self, caller: Caller, question: Question) -> impl Future<Output = Result<Answer, Problem>> + Send;
 
-    /// The devices as last read. Must not block: it is called for each watcher at each change.
-    fn gpus(&self) -> Result<GpusAnswer, Problem>;
+    /// The devices, read as lately as the configuration asks. Called for each watcher at each change, when the reading
+    /// that changed is at hand.
+    fn gpus(&self) -> impl Future<Output = Result<GpusAnswer, Problem>> + Send;
 
     /// Changes whenever [`Service::gpus`] would tell something new.
     fn changes(&self) -> watch::Receiver<u64>;

@@ -35,7 +35,7 @@ impl Default for DevicesConfig {
             sample_interval: Period::seconds(1),
             max_age: Period::seconds(5),
             read_deadline: Period::seconds(10),
-            idle_release: Period::seconds(0),
+            idle_release: Period::seconds(300),
             display_margin: Size::mib(512),
         }
     }

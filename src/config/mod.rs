@@ -31,7 +31,7 @@ pub use hub::HubConfig;
 pub use leases::LeasesConfig;
 pub use load::{check_config, load};
 pub use log::{LogConfig, LogFormat};
-pub use placement::{PlacementConfig, Policy, Prefer};
+pub use placement::{PlacementConfig, Policy};
 pub use socket::{DEFAULT_PATH, SocketConfig};
 pub use units::{Mode, Period, Size};
 

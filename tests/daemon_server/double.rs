@@ -135,7 +135,7 @@ impl Service for Double {
         self.fits(caller, question).await
     }
 
-    fn gpus(&self) -> Result<GpusAnswer, Problem> {
+    async fn gpus(&self) -> Result<GpusAnswer, Problem> {
         let snapshot = Snapshot {
             source: "declared".to_owned(),
             sampled_at: SystemTime::UNIX_EPOCH,

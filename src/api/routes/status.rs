@@ -18,7 +18,8 @@ use crate::api::{Problem, openapi as document};
 use crate::metrics::{CLASSIC_TEXT, OPEN_METRICS};
 
 pub(super) async fn gpus<S: Service>(State(app): State<App<S>>) -> Result<Json<GpusAnswer>, Failure> {
-    Ok(Json(app.service.gpus()?))
+    let deadline = Deadline::after(app.limits.handler_deadline);
+    Ok(Json(within(deadline, NO_ANSWER, app.service.gpus()).await?))
 }
 
 pub(super) async fn health<S: Service>(State(app): State<App<S>>) -> Json<HealthAnswer> {

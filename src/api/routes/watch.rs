@@ -63,7 +63,7 @@ impl<S: Service> Watch<S> {
             }
         }
         self.changes.mark_unchanged();
-        let written = match self.service.gpus() {
+        let written = match self.service.gpus().await {
             Ok(answer) => serde_json::to_vec(&answer),
             Err(problem) => serde_json::to_vec(&problem),
         };
