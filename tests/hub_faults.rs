@@ -264,6 +264,9 @@ async fn what_was_known_is_given_stale_when_the_hub_is_down() {
     let (asked, now) = at(9999);
     let stale = third.describe(&asked, &Auth::Anonymous, now).await.expect("stale");
     assert!(stale.stale);
+    let again = hub.requests().len();
+    assert!(third.describe(&asked, &Auth::Anonymous, now).await.expect("stale").stale);
+    assert_eq!(hub.requests().len(), again, "a Hub that is down is left alone for a while");
     assert_eq!(stale.model.inventory.bytes().get(), 1 << 20);
     let mut offline = settings;
     offline.hub.offline = true;
