@@ -378,3 +378,17 @@ async fn secrets_are_written_nowhere() {
         assert!(!written.contains(secret), "{secret} was written");
     }
 }
+
+/// A branch may be named like the beginning of a commit; only a whole commit never changes.
+#[tokio::test]
+async fn a_branch_of_hex_digits_is_asked_for_again() {
+    let hub = FakeHub::start(|_, _| None).await;
+    let client = client(&hub);
+    for (revision, requests) in [("deadbeef", 1), (COMMIT, 0)] {
+        let reference = ModelReference::parse(&format!("a/b@{revision}"), None, |_| false).expect("a reference");
+        client.describe(&reference, &Auth::Anonymous, NOW).await.expect("an answer");
+        let later = NOW + Duration::from_secs(3600);
+        let again = client.describe(&reference, &Auth::Anonymous, later).await.expect("an answer");
+        assert_eq!(again.requests, requests, "{revision}");
+    }
+}

@@ -168,7 +168,7 @@ impl SourceClient {
 
     /// A known model whose revision was checked lately, or cannot change.
     fn fresh_in_memory(&self, asked: &Asked<'_>) -> Option<Described> {
-        let fresh = |kept: &Kept| is_commit(asked.revision) || kept.is_fresh(asked.now, self.revalidate_after);
+        let fresh = |kept: &Kept| cannot_change(asked.revision) || kept.is_fresh(asked.now, self.revalidate_after);
         let kept = Self::scopes(asked).iter().filter_map(|scope| self.known.get(&key(asked, scope))).find(fresh)?;
         Some(Described { model: kept.model, stale: kept.stale, requests: 0 })
     }
@@ -189,8 +189,9 @@ impl SourceClient {
             return Ok(fresh);
         }
         let on_disk = self.on_disk(asked);
-        if let Some(kept) =
-            on_disk.as_ref().filter(|kept| is_commit(asked.revision) || kept.is_fresh(asked.now, self.revalidate_after))
+        if let Some(kept) = on_disk
+            .as_ref()
+            .filter(|kept| cannot_change(asked.revision) || kept.is_fresh(asked.now, self.revalidate_after))
         {
             return Ok(Described { model: Arc::clone(&kept.model), stale: false, requests: 0 });
         }
@@ -285,7 +286,7 @@ impl SourceClient {
     fn on_disk(&self, asked: &Asked<'_>) -> Option<Kept> {
         let disk = self.disk.as_ref()?;
         Self::scopes(asked).iter().find_map(|scope| {
-            let note = if is_commit(asked.revision) {
+            let note = if cannot_change(asked.revision) {
                 RevisionNote::new(asked.repo, asked.revision, asked.now)
             } else {
                 disk.note(Scope(scope), asked.repo, asked.revision)?
@@ -328,6 +329,11 @@ fn known_folder<'a>(folder: Option<&'a Path>, program: &str, variable: &str) -> 
         name: variable.into(),
         why: format!("it is not set, so the folder of {program} is not known"),
     })
+}
+
+/// Whether a revision is a whole commit. A shorter run of hex digits may be a branch that looks like one.
+fn cannot_change(revision: &str) -> bool {
+    revision.len() == 40 && is_commit(revision)
 }
 
 fn key(asked: &Asked<'_>, scope: &str) -> Key {
