@@ -264,6 +264,9 @@ async fn what_was_known_is_given_stale_when_the_hub_is_down() {
     let (asked, now) = at(9999);
     let stale = third.describe(&asked, &Auth::Anonymous, now).await.expect("stale");
     assert!(stale.stale);
+    let again = hub.requests().len();
+    assert!(third.describe(&asked, &Auth::Anonymous, now).await.expect("stale").stale);
+    assert_eq!(hub.requests().len(), again, "a Hub that is down is left alone for a while");
     assert_eq!(stale.model.inventory.bytes().get(), 1 << 20);
     let mut offline = settings;
     offline.hub.offline = true;
@@ -373,5 +376,19 @@ async fn secrets_are_written_nowhere() {
     assert!(files >= 2 && written.contains("a request to the Hub failed"), "the test must have something to search");
     for secret in [CANARY, "secret-signature"] {
         assert!(!written.contains(secret), "{secret} was written");
+    }
+}
+
+/// A branch may be named like the beginning of a commit; only a whole commit never changes.
+#[tokio::test]
+async fn a_branch_of_hex_digits_is_asked_for_again() {
+    let hub = FakeHub::start(|_, _| None).await;
+    let client = client(&hub);
+    for (revision, requests) in [("deadbeef", 1), (COMMIT, 0)] {
+        let reference = ModelReference::parse(&format!("a/b@{revision}"), None, |_| false).expect("a reference");
+        client.describe(&reference, &Auth::Anonymous, NOW).await.expect("an answer");
+        let later = NOW + Duration::from_secs(3600);
+        let again = client.describe(&reference, &Auth::Anonymous, later).await.expect("an answer");
+        assert_eq!(again.requests, requests, "{revision}");
     }
 }

@@ -1,8 +1,8 @@
 //! The header of a safetensors file: eight bytes of length, then JSON with a type, a shape and two offsets for each tensor.
 //!
-//! The safetensors crate's own [`Metadata`](safetensors::tensor::Metadata) is tried first, for what it accepts every
+//! The safetensors crate's own `Metadata` is tried first, for what it accepts every
 //! loader accepts. It refuses a whole header for one type it does not know or one gap between tensors, so a refused header
-//! is read again by [`lenient`]: sized by its offsets, and each thing that was odd is recorded as a doubt. Nothing here
+//! is read again by `lenient`: sized by its offsets, and each thing that was odd is recorded as a doubt. Nothing here
 //! reads a file; lengths and counts are bounded before anything is allocated for them.
 
 mod lenient;

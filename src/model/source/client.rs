@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::time::timeout;
+
 use super::disk::{DiskCache, RevisionNote, Scope};
 use super::error::SourceError;
 use super::hub::{HubClient, Reading, Revision, is_commit};
@@ -17,6 +19,9 @@ use crate::model::{Identity, Model};
 
 /// The scope of what anyone may see.
 const PUBLIC: &str = "public";
+
+/// How long a known model waits for word of a newer one.
+const REVALIDATE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Where to look and what to keep.
 #[derive(Clone, Debug)]
@@ -163,9 +168,9 @@ impl SourceClient {
 
     /// A known model whose revision was checked lately, or cannot change.
     fn fresh_in_memory(&self, asked: &Asked<'_>) -> Option<Described> {
-        let kept = self.in_memory(asked)?;
-        let fresh = is_commit(asked.revision) || kept.is_fresh(asked.now, self.revalidate_after);
-        fresh.then_some(Described { model: kept.model, stale: false, requests: 0 })
+        let fresh = |kept: &Kept| cannot_change(asked.revision) || kept.is_fresh(asked.now, self.revalidate_after);
+        let kept = Self::scopes(asked).iter().filter_map(|scope| self.known.get(&key(asked, scope))).find(fresh)?;
+        Some(Described { model: kept.model, stale: kept.stale, requests: 0 })
     }
 
     fn in_memory(&self, asked: &Asked<'_>) -> Option<Kept> {
@@ -184,8 +189,9 @@ impl SourceClient {
             return Ok(fresh);
         }
         let on_disk = self.on_disk(asked);
-        if let Some(kept) =
-            on_disk.as_ref().filter(|kept| is_commit(asked.revision) || kept.is_fresh(asked.now, self.revalidate_after))
+        if let Some(kept) = on_disk
+            .as_ref()
+            .filter(|kept| cannot_change(asked.revision) || kept.is_fresh(asked.now, self.revalidate_after))
         {
             return Ok(Described { model: Arc::clone(&kept.model), stale: false, requests: 0 });
         }
@@ -203,6 +209,8 @@ impl SourceClient {
             (Ok(model), _) => Ok(Described { model, stale: false, requests }),
             (Err(error), Some(old)) if error.is_transient() => {
                 tracing::warn!(repo = asked.repo, %error, "a model known from before is given, for the Hub cannot be asked");
+                let kept = Kept { model: Arc::clone(&old.model), checked: asked.now, stale: true };
+                self.known.keep(key(asked, &asked.auth.identity()), kept);
                 Ok(Described { model: old.model, stale: true, requests })
             }
             (Err(error), None) if error.is_transient() => match self.stale_in_hf_cache(asked).await {
@@ -228,7 +236,18 @@ impl SourceClient {
         reading: &Reading<'_>,
         old: Option<&Kept>,
     ) -> Result<Arc<Model>, SourceError> {
-        let found = reading.revision().await?;
+        let found = match old {
+            None => reading.revision().await?,
+            // There is an answer already: a Hub that is slow is not worth a long wait.
+            Some(_) => timeout(REVALIDATE_WITHIN, reading.revision()).await.unwrap_or_else(|_| {
+                Err(SourceError::HubUnreachable {
+                    url: self.hub.settings().endpoint_for(asked.repo).0.to_string(),
+                    why: "no answer in time".into(),
+                    attempts: reading.requests(),
+                    elapsed: REVALIDATE_WITHIN,
+                })
+            })?,
+        };
         let identity = asked.auth.identity();
         // What needed a token is kept for that token alone.
         let scope = if found.gated || found.private { identity.as_str() } else { PUBLIC };
@@ -241,7 +260,7 @@ impl SourceClient {
         if let Some(disk) = &self.disk {
             disk.keep_note(Scope(scope), asked.repo, asked.revision, &note);
         }
-        self.known.keep(key(asked, scope), Kept { model: Arc::clone(&model), checked: asked.now });
+        self.known.keep(key(asked, scope), Kept { model: Arc::clone(&model), checked: asked.now, stale: false });
         Ok(model)
     }
 
@@ -267,13 +286,13 @@ impl SourceClient {
     fn on_disk(&self, asked: &Asked<'_>) -> Option<Kept> {
         let disk = self.disk.as_ref()?;
         Self::scopes(asked).iter().find_map(|scope| {
-            let note = if is_commit(asked.revision) {
+            let note = if cannot_change(asked.revision) {
                 RevisionNote::new(asked.repo, asked.revision, asked.now)
             } else {
                 disk.note(Scope(scope), asked.repo, asked.revision)?
             };
             let metadata = disk.metadata(Scope(scope), &note.repo, &note.commit, asked.file)?;
-            let kept = Kept { model: model(&metadata).ok()?, checked: note.checked() };
+            let kept = Kept { model: model(&metadata).ok()?, checked: note.checked(), stale: false };
             self.known.keep(key(asked, scope), kept.clone());
             Some(kept)
         })
@@ -310,6 +329,11 @@ fn known_folder<'a>(folder: Option<&'a Path>, program: &str, variable: &str) -> 
         name: variable.into(),
         why: format!("it is not set, so the folder of {program} is not known"),
     })
+}
+
+/// Whether a revision is a whole commit. A shorter run of hex digits may be a branch that looks like one.
+fn cannot_change(revision: &str) -> bool {
+    revision.len() == 40 && is_commit(revision)
 }
 
 fn key(asked: &Asked<'_>, scope: &str) -> Key {

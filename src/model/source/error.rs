@@ -29,7 +29,7 @@ pub enum SourceError {
     NotFound {
         /// Repository, revision or file, by name.
         what: String,
-        /// Where it was looked for: "at https://huggingface.co", "in /models/x".
+        /// Where it was looked for: `at https://huggingface.co`, `in /models/x`.
         place: String,
         /// Did you mean, or what else may be the cause.
         hint: Option<String>,

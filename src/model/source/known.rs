@@ -24,11 +24,17 @@ pub(super) struct Key {
 pub(super) struct Kept {
     pub(super) model: Arc<Model>,
     pub(super) checked: SystemTime,
+    /// Whether that check failed, so that this is only the newest that is known.
+    pub(super) stale: bool,
 }
+
+/// How long the Hub is left alone after it could not be asked about a model that is known.
+const AFTER_FAILURE: Duration = Duration::from_secs(30);
 
 impl Kept {
     /// Whether it may be given without asking the Hub. A clock that went backwards counts as long ago.
     pub(super) fn is_fresh(&self, now: SystemTime, for_at_most: Duration) -> bool {
+        let for_at_most = if self.stale { for_at_most.min(AFTER_FAILURE) } else { for_at_most };
         now.duration_since(self.checked).is_ok_and(|age| age < for_at_most)
     }
 }
@@ -135,7 +141,7 @@ mod tests {
     }
 
     fn kept(checked: SystemTime) -> Kept {
-        Kept { model: Arc::new(assemble(&small("a/b", "0123456")).expect("a model")), checked }
+        Kept { model: Arc::new(assemble(&small("a/b", "0123456")).expect("a model")), checked, stale: false }
     }
 
     #[tokio::test]
@@ -188,5 +194,9 @@ mod tests {
         assert!(kept(then).is_fresh(then + Duration::from_secs(9), limit));
         assert!(!kept(then).is_fresh(then + limit, limit));
         assert!(!kept(then).is_fresh(then - limit, limit));
+        let stale = Kept { stale: true, ..kept(then) };
+        assert!(
+            !stale.is_fresh(then + AFTER_FAILURE, AFTER_FAILURE * 9) && stale.is_fresh(then + limit, AFTER_FAILURE)
+        );
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A [`ModelReference`] names a repository of a Hub or something on this host's disk. Both are read through one narrow
 //! seam (`read::Files`: whole small files, ranges of large ones) into one [`Metadata`], which is what the cache keeps,
-//! a bundle holds and a client sends; [`metadata::assemble`] makes the [`Model`](super::Model) of it.
+//! a bundle holds and a client sends; [`metadata::assemble()`] makes the [`Model`](super::Model) of it.
 
 pub mod bundle;
 pub mod client;

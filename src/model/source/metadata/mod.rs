@@ -1,7 +1,7 @@
 //! Everything that was read of a model, in one serialisable value.
 //!
 //! It is what the cache keeps by commit, what a bundle holds, and what a client sends to the daemon for a model on its own
-//! disk. [`assemble`] makes a [`Model`](crate::model::Model) of it without touching anything else, so that all of these
+//! disk. [`assemble()`] makes a [`Model`](crate::model::Model) of it without touching anything else, so that all of these
 //! ways end in the same answer. Tensors are folded: a mixture of 90 000 tensors takes some ten kilobytes.
 
 pub mod assemble;

@@ -1,16 +1,18 @@
 //! Fewer requests: some headers are read, the others are proved.
 //!
-//! An index names every tensor and its file. Tensors that differ only in the numbers inside their names nearly always
-//! have one type and shape. So a few files are read in which every such pattern occurs, the tensors of the others are
-//! predicted by pattern, and the prediction is believed only when everything known of the repository agrees with it:
+//! An index names every tensor and its file. Tensors that differ only in the numbers inside their names, in layers that
+//! hold the same names, nearly always have one type and shape. So a few files are read in which every such [`Kind`]
+//! occurs, the tensors of the others are predicted by kind, and the prediction is believed only when everything known of
+//! the repository agrees with it:
 //!
 //! 1. each unread file's length, less its predicted data, leaves a header of exactly the length such tensors need;
 //! 2. the data of all files adds up to the index's `total_size`;
 //! 3. elements by type add up to the Hub's own totals.
 //!
-//! Anything short of that, or a pattern with two shapes, and every header is read.
+//! Anything short of that, or a kind with two shapes, and every header is read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::Weights;
 use super::headers::Read;
@@ -27,24 +29,25 @@ const PUNCTUATION_BYTES: u64 = 46;
 /// `{}`, and at most this much of `__metadata__`, whose text varies by writer.
 const METADATA_BYTES: u64 = 512;
 
-/// Positions of files in which every pattern of tensor occurs; `None` where reading all is as good.
+/// Positions of files in which every kind of tensor occurs; `None` where reading all is as good.
 pub(super) fn sample(files: &[WeightFile], index: &Index) -> Option<Vec<usize>> {
     if files.len() < FEWEST_FILES || index.total_bytes.is_none() || files.iter().any(|file| file.bytes.is_none()) {
         return None;
     }
-    let mut patterns_of: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    let mut kinds_of: BTreeMap<&str, BTreeSet<Kind>> = BTreeMap::new();
+    let kinds = kinds(index);
     for (name, file) in &index.weight_map {
-        patterns_of.entry(file).or_default().insert(pattern(name));
+        kinds_of.entry(file).or_default().insert(*kinds.get(name.as_str())?);
     }
-    let mut wanted: BTreeSet<String> = patterns_of.values().flatten().cloned().collect();
+    let mut wanted: BTreeSet<Kind> = kinds_of.values().flatten().copied().collect();
     let mut chosen = Vec::new();
-    // Greedy cover: the file with most patterns not yet seen, the first of equals.
+    // Greedy cover: the file with most kinds not yet seen, the first of equals.
     while !wanted.is_empty() {
         let gain =
-            |file: &WeightFile| patterns_of.get(file.path.as_str()).map_or(0, |of| of.intersection(&wanted).count());
+            |file: &WeightFile| kinds_of.get(file.path.as_str()).map_or(0, |of| of.intersection(&wanted).count());
         let (position, file) = files.iter().enumerate().rev().max_by_key(|(_, file)| gain(file))?;
-        for pattern in patterns_of.get(file.path.as_str())? {
-            wanted.remove(pattern);
+        for kind in kinds_of.get(file.path.as_str())? {
+            wanted.remove(kind);
         }
         chosen.push(position);
         if chosen.len() * 2 > files.len() {
@@ -61,7 +64,8 @@ pub(super) fn prove(
     hub_totals: Option<&BTreeMap<String, u64>>,
     read: &[Read],
 ) -> Option<Weights> {
-    let known = by_pattern(read)?;
+    let kinds = kinds(index);
+    let known = by_kind(read, &kinds)?;
     let mut builder = InventoryBuilder::default();
     for (file, header) in read {
         header.add_to(&file.component, &mut builder);
@@ -69,7 +73,7 @@ pub(super) fn prove(
     let read_paths: BTreeSet<&str> = read.iter().map(|(file, _)| file.path.as_str()).collect();
     let mut predicted: HashMap<&str, Predicted> = HashMap::new();
     for (name, path) in index.weight_map.iter().filter(|(_, path)| !read_paths.contains(path.as_str())) {
-        let like = known.get(&pattern(name))?;
+        let like = known.get(kinds.get(name.as_str())?)?;
         predicted.entry(path).or_default().add(name, like);
         builder.add("", name, like.storage.clone(), &like.shape, like.bytes);
     }
@@ -97,11 +101,11 @@ pub(super) fn prove(
     agrees.then(|| Weights { inventory, gguf: None, evidence: Evidence::Proved { read, of }, doubts: Vec::new() })
 }
 
-/// One tensor of each pattern; `None` where two of one pattern differ.
-fn by_pattern(read: &[Read]) -> Option<HashMap<String, &Tensor>> {
-    let mut known: HashMap<String, &Tensor> = HashMap::new();
+/// One tensor of each kind; `None` where two of one kind differ, or one is not in the index.
+fn by_kind<'r>(read: &'r [Read], kinds: &HashMap<&str, Kind>) -> Option<HashMap<Kind, &'r Tensor>> {
+    let mut known: HashMap<Kind, &Tensor> = HashMap::new();
     for tensor in read.iter().flat_map(|(_, header)| &header.tensors) {
-        let first = known.entry(pattern(&tensor.name)).or_insert(tensor);
+        let first = known.entry(*kinds.get(tensor.name.as_str())?).or_insert(tensor);
         if first.shape != tensor.shape || first.storage != tensor.storage {
             return None;
         }
@@ -160,10 +164,57 @@ fn digits(number: u64) -> u64 {
     u64::from(number.checked_ilog10().unwrap_or(0)) + 1
 }
 
-/// The name with every purely numeric segment replaced by `*`.
-fn pattern(name: &str) -> String {
-    let numeric = |segment: &str| !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_digit());
-    name.split('.').map(|segment| if numeric(segment) { "*" } else { segment }).collect::<Vec<_>>().join(".")
+/// What tensors of one type and shape have in common: the name without its numbers, and the names in their layer.
+///
+/// The second tells layers of different make apart: those that a quantisation leaves out have no scales, those of a
+/// hybrid's other mixer have other projections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Kind {
+    pattern: u64,
+    layer: u64,
+}
+
+/// The kind of every tensor of an index.
+fn kinds(index: &Index) -> HashMap<&str, Kind> {
+    let mut layers: HashMap<&str, BTreeSet<u64>> = HashMap::new();
+    for name in index.weight_map.keys() {
+        layers.entry(layer(name)).or_default().insert(pattern(name));
+    }
+    let layers: HashMap<&str, u64> = layers.into_iter().map(|(layer, names)| (layer, hash(names))).collect();
+    let kind = |name: &str| Kind { pattern: pattern(name), layer: layers.get(layer(name)).copied().unwrap_or(0) };
+    index.weight_map.keys().map(|name| (name.as_str(), kind(name))).collect()
+}
+
+/// The name up to its first number: `model.layers.17` of `model.layers.17.mlp.up_proj.weight`; empty without a number.
+fn layer(name: &str) -> &str {
+    let mut end = 0;
+    for segment in name.split('.') {
+        end += segment.len();
+        if is_number(segment) {
+            return name.get(..end).unwrap_or(name);
+        }
+        end += 1;
+    }
+    ""
+}
+
+/// A hash of the name with every number left out. Should two names ever share one, the proof fails or holds all the same.
+fn pattern(name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for segment in name.split('.') {
+        if is_number(segment) { "*" } else { segment }.hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+fn hash(value: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn is_number(segment: &str) -> bool {
+    !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -251,6 +302,18 @@ mod tests {
         assert_eq!(predicted.header + offset_digits(predicted.sizes.iter()), tensor.len() as u64);
         assert!(predicted.fits(8 + 480 + tensor.len() as u64).is_some());
         assert!(predicted.fits(8 + 480 + tensor.len() as u64 - 1).is_none());
+    }
+
+    #[test]
+    fn layers_that_hold_other_names_are_of_another_kind() {
+        let mut index = Index::default();
+        for name in ["l.0.w", "l.1.w", "l.1.w_scale", "l.2.w", "l.2.w_scale", "head"] {
+            index.weight_map.insert(name.into(), "f".into());
+        }
+        let kinds = kinds(&index);
+        assert_eq!(kinds["l.1.w"], kinds["l.2.w"]);
+        assert_ne!(kinds["l.0.w"], kinds["l.1.w"]);
+        assert_eq!((layer("model.layers.17.mlp.3.w"), layer("head")), ("model.layers.17", ""));
     }
 
     /// Two layers that differ by as much in opposite ways keep every total; their files' lengths tell.
