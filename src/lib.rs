@@ -14,8 +14,12 @@
 pub mod api;
 pub mod bytes;
 pub mod cli;
+pub mod config;
+pub mod daemon;
 pub mod devices;
 pub mod engines;
 pub mod leases;
+pub mod metrics;
 pub mod model;
 pub mod placement;
+pub mod probe;

@@ -105,7 +105,7 @@ const PER_TOKEN: &[(&str, u64)] = &[
 
 /// Recurrent states of one sequence: convolutions in two bytes, states as the model keeps them.
 const STATES: &[(&str, u64)] = &[
-    ("Qwen/Qwen3-Next-80B-A3B-Instruct", 36 * 1_097_728),
+    ("Qwen/Qwen3-Next-80B-A3B-Instruct", 36 * 2_146_304),
     ("Qwen/Qwen3.5-35B-A3B", 30 * (49_152 + 2_097_152)),
     ("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", 23 * 2_134_016),
     ("LiquidAI/LFM2-1.2B", 10 * 2 * 2048 * 2),
@@ -130,8 +130,7 @@ fn every_language_model_is_read_or_refused_for_a_reason() {
         };
         let two = CacheElement::of(Dtype::BF16);
         let per_token = logical::per_token(&architecture, 1 << 24, two).get();
-        let state = architecture.state_dtype.unwrap_or(Dtype::BF16);
-        let states = logical::states(&architecture, 0..architecture.layer_count(), Dtype::BF16, state).get();
+        let states = logical::states(&architecture, 0..architecture.layer_count(), Dtype::BF16).get();
         let parameters = logical_parameters(&entry.inventory, architecture.quantization.as_ref());
         let share = expert_share(&entry.inventory);
         println!(

@@ -8,7 +8,7 @@ use std::time::Instant;
 use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
 use hf_mem_probe::engines::{
-    AskedContext, AskedWorkload, Case, ComponentName, EngineError, Fitness, Launch, LaunchDevice, LaunchPlan, NAMES,
+    AskedContext, AskedWorkload, Case, ComponentName, EngineError, Engines, Fitness, Launch, LaunchDevice, LaunchPlan,
     Offload, Prepared, Split, by_name, component::device_sum,
 };
 use hf_mem_probe::model::tensors::InventoryBuilder;
@@ -82,7 +82,8 @@ fn llama(changes: &Value) -> Model {
 }
 
 fn prepare<'a>(case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
-    by_name("vllm").unwrap().prepare(case)
+    static ENGINES: std::sync::LazyLock<Engines> = std::sync::LazyLock::new(|| Engines::embedded().unwrap());
+    ENGINES.by_name("vllm").unwrap().prepare(case)
 }
 
 fn asked(context: u64, sequences: u64) -> AskedWorkload {
@@ -294,8 +295,8 @@ fn what_cannot_be_meant_is_refused_by_name() {
     assert!(refuse("max_model_len", json!(200_000)).contains("131072"));
     assert!(refuse("kv_cache_dtype", json!("q8_0")).contains("fp8"));
     assert!(refuse("quantization", json!("awq")).contains("quantises at load"));
-    assert!(by_name("vlm").map(|_| ()).unwrap_err().to_string().contains("vllm"));
-    assert!(NAMES.contains(&"vllm"));
+    let unknown = Engines::embedded().unwrap().by_name("vlm").map(|_| ()).unwrap_err().to_string();
+    assert!(unknown.contains("did you mean 'vllm'?"), "{unknown}");
 }
 
 #[test]

@@ -1,1 +1,60 @@
-//! (to come)
+//! What a person sees: arguments in; an answer, a table or a failure out; an exit code.
+
+pub mod arguments;
+mod check_config;
+mod exit;
+mod fits;
+mod gpus;
+mod health;
+mod in_process;
+mod output;
+mod question;
+mod shell;
+pub mod text;
+
+use std::ffi::OsString;
+
+use clap::Parser as _;
+
+use self::arguments::{Arguments, Command};
+use self::output::Output;
+use crate::api::problem::{Problem, Reason};
+
+/// Runs one command line to its end; the result is the process's exit code.
+pub fn run(line: impl IntoIterator<Item = OsString>) -> u8 {
+    let line: Vec<OsString> = line.into_iter().collect();
+    let arguments = match Arguments::try_parse_from(&line) {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error, &line),
+    };
+    match arguments.command {
+        Command::Fits(arguments) => fits::fits(&arguments),
+        Command::Estimate(arguments) => fits::estimate(&arguments),
+        Command::Gpus(arguments) => gpus::run(&arguments),
+        Command::Daemon(_arguments) => todo!(),
+        Command::Health(arguments) => health::run(&arguments),
+        Command::CheckConfig { file } => check_config::run(&file),
+        Command::Completions { shell } => shell::completions(shell),
+        Command::Manual => shell::manual(),
+    }
+}
+
+/// Help and version are data; anything else wrong with the command line is a failure with exit code 2, in JSON where
+/// JSON was asked for.
+fn usage(error: &clap::Error, line: &[OsString]) -> u8 {
+    let output = Output { json: line.iter().any(|argument| argument == "--json") };
+    if !error.use_stderr() {
+        output::text(&error.render().ansi().to_string());
+        return Reason::Fits.exit_code();
+    }
+    if output.json {
+        let rendered = error.render().to_string();
+        let said = rendered.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+        let said = said.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+        let detail = said.trim_start_matches("error: ").to_owned();
+        output.problem(&Problem::new(Reason::Usage, detail).hint("see hf-mem-probe --help"));
+    } else {
+        output::failure(&error.render().ansi().to_string());
+    }
+    Reason::Usage.exit_code()
+}

@@ -1,1 +1,42 @@
-//! (to come)
+//! The host's memory, from `/proc/meminfo`.
+
+use std::fs;
+use std::path::Path;
+
+use super::HostMemory;
+use crate::bytes::Bytes;
+
+/// Reads `meminfo` under `proc` (`/proc`, or a test's directory); `None` where it cannot be read or lacks a figure.
+pub fn read(proc: &Path) -> Option<HostMemory> {
+    parse(&fs::read_to_string(proc.join("meminfo")).ok()?)
+}
+
+/// What can be allocated without swapping is `MemAvailable`; `MemFree` would leave out the page cache, which gives way.
+pub fn parse(meminfo: &str) -> Option<HostMemory> {
+    let figure = |name: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        kibibytes.checked_mul(1024).map(Bytes::new)
+    };
+    Some(HostMemory { total_bytes: figure("MemTotal")?, available_bytes: figure("MemAvailable")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_available_and_not_free() {
+        let text = "MemTotal:       127600748 kB\nMemFree:         3040870 kB\nMemAvailable:   121425100 kB\n";
+        let memory = parse(text).unwrap();
+        assert_eq!(memory.total_bytes, Bytes::new(127_600_748 * 1024));
+        assert_eq!(memory.available_bytes, Bytes::new(121_425_100 * 1024));
+    }
+
+    #[test]
+    fn an_incomplete_file_is_no_reading() {
+        for text in ["", "MemTotal: 1 kB", "MemTotal: x kB\nMemAvailable: 1 kB", "MemTotal: 1\nMemAvailable: 1"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+}

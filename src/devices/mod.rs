@@ -4,9 +4,13 @@
 //! and read back by `--gpus FILE`. Nothing general in here is named after a vendor; what is NVIDIA's lives in `nvml`.
 
 pub mod declared;
+pub mod error;
+pub mod holders;
 pub mod host_memory;
 pub mod nvml;
+pub mod power;
 pub mod sampler;
+pub mod select;
 
 use std::time::SystemTime;
 
@@ -26,8 +30,10 @@ pub struct DeviceFacts {
     pub name: String,
     /// What kind of place it is.
     pub kind: DeviceKind,
-    /// All memory, as the driver counts it.
-    #[schema(value_type = u64)]
+    /// All memory, as the driver counts it. Zero stands only for "could not be read", only on a device that is
+    /// `unusable`, and is written as `null`.
+    #[serde(with = "null_for_none")]
+    #[schema(value_type = Option<u64>)]
     pub total_bytes: Bytes,
     /// The driver's own reserve, where it is known; a process can be given `total - reserved` at the most.
     #[schema(value_type = Option<u64>)]
@@ -218,6 +224,21 @@ pub struct Snapshot {
     pub links: Vec<Link>,
     /// Host memory, where read.
     pub host: Option<HostMemory>,
+}
+
+mod null_for_none {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::bytes::Bytes;
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+        Some(*bytes).filter(|bytes| *bytes > Bytes::ZERO).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        Ok(Option::deserialize(deserializer)?.unwrap_or(Bytes::ZERO))
+    }
 }
 
 mod rfc3339 {

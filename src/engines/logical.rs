@@ -124,17 +124,21 @@ fn indexed(indexer: Option<&Indexer>, tokens: u64) -> Bytes {
     Bytes::product([tokens, width])
 }
 
-/// Bytes of the recurrent states of one sequence in `layers`; convolutions in `conv`, states in `state` or, for the
-/// delta and lightning kernels that keep 32-bit floats, in those.
-pub fn states(architecture: &Architecture, layers: Range<u32>, conv: Dtype, state: Dtype) -> Bytes {
+/// Bytes of the recurrent states of one sequence in `layers`.
+///
+/// Convolutions are kept in `dtype`. States are kept in what the configuration demands; without a demand in `dtype` for
+/// Mamba and RWKV, in 32-bit floats for the delta rules and lightning attention: their kernels return them so
+/// (flash-linear-attention's `chunk_gated_delta_rule`, `chunk_kda`), and only vLLM rounds Qwen3-Next's.
+pub fn states(architecture: &Architecture, layers: Range<u32>, dtype: Dtype) -> Bytes {
     let one = |mixer: &Mixer| {
         let Mixer::Recurrent(recurrent) = mixer else { return Bytes::ZERO };
         let (conv_elements, state_elements) = state_elements(recurrent);
-        let state = match recurrent {
-            Recurrent::Kda { .. } | Recurrent::Lightning { .. } => Dtype::F32,
-            _ => state,
+        let usual = match recurrent {
+            Recurrent::GatedDelta { .. } | Recurrent::Kda { .. } | Recurrent::Lightning { .. } => Dtype::F32,
+            _ => dtype,
         };
-        CacheElement::of(conv).times(conv_elements) + CacheElement::of(state).times(state_elements)
+        let state = architecture.state_dtype.unwrap_or(usual);
+        CacheElement::of(dtype).times(conv_elements) + CacheElement::of(state).times(state_elements)
     };
     architecture.mixers(layers).map(one).sum()
 }

@@ -7,10 +7,13 @@
 pub mod component;
 pub mod diffusers;
 pub mod layer_weights;
+pub mod llama_cpp;
 pub mod logical;
+pub mod ollama;
 mod options;
 pub mod profile;
 pub mod reference;
+pub mod registry;
 #[cfg(test)]
 mod sample;
 pub mod sglang;
@@ -20,11 +23,11 @@ pub mod vllm;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::LazyLock;
 
 use serde_json::Value;
 
 pub use component::{Basis, Component, ComponentName, Interval};
+pub use registry::{Engines, by_name};
 
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
@@ -305,37 +308,15 @@ pub enum EngineError {
         what: &'static str,
     },
     /// No engine of this name.
-    #[error("unknown engine '{name}'; known: {known}")]
+    #[error("unknown engine '{name}'{}; known: {known}", did_you_mean(.nearest.as_deref()))]
     UnknownEngine {
         /// The name as given.
         name: String,
         /// The known ones.
         known: String,
+        /// The nearest of them.
+        nearest: Option<String>,
     },
-}
-
-/// The names of all engines, as `--engine` takes them.
-pub const NAMES: &[&str] = &["vllm", "sglang", "llama.cpp", "ollama", "transformers", "diffusers", "reference"];
-
-/// The engine of this name, with its embedded profiles.
-pub fn by_name(name: &str) -> Result<&'static dyn Engine, EngineError> {
-    static VLLM: LazyLock<Result<vllm::Vllm, EngineError>> = LazyLock::new(|| {
-        let profiles = vllm::Vllm::profiles().map_err(|error| vllm::profile_error(&error))?;
-        Ok(vllm::Vllm::with_profiles(profiles))
-    });
-    static SGLANG: LazyLock<Result<sglang::Sglang, EngineError>> = LazyLock::new(|| {
-        let profiles = sglang::Sglang::profiles().map_err(|error| sglang::profile_error(&error))?;
-        Ok(sglang::Sglang::with_profiles(profiles))
-    });
-    let of = |engine: Result<&'static dyn Engine, &EngineError>| engine.map_err(Clone::clone);
-    match name {
-        "vllm" => of(VLLM.as_ref().map(|engine| -> &'static dyn Engine { engine })),
-        "sglang" => of(SGLANG.as_ref().map(|engine| -> &'static dyn Engine { engine })),
-        "transformers" => Ok(&transformers::Transformers),
-        "diffusers" => Ok(&diffusers::Diffusers),
-        "reference" => Ok(&reference::Reference),
-        _ => Err(EngineError::UnknownEngine { name: name.to_owned(), known: NAMES.join(", ") }),
-    }
 }
 
 /// The engine of this name with a user's constants (`[profiles.NAME]`, see [`profile::Profiles::overridden`]); `None`

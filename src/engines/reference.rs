@@ -105,10 +105,6 @@ impl<'a> Prepare<'a> {
     fn layers(&self) -> u32 {
         self.architecture.map_or(0, Architecture::layer_count)
     }
-
-    fn state_dtype(&self) -> Dtype {
-        self.architecture.and_then(|architecture| architecture.state_dtype).unwrap_or(self.dtype)
-    }
 }
 
 impl Prepared for Prepare<'_> {
@@ -135,7 +131,7 @@ impl Prepared for Prepare<'_> {
 
     fn state_bytes_per_sequence(&self) -> Bytes {
         self.architecture.map_or(Bytes::ZERO, |architecture| {
-            logical::states(architecture, 0..architecture.layer_count(), self.dtype, self.state_dtype())
+            logical::states(architecture, 0..architecture.layer_count(), self.dtype)
         })
     }
 
@@ -197,7 +193,7 @@ impl Prepared for Prepare<'_> {
         let Some(architecture) = self.architecture else { return Ok(Vec::new()) };
         let (_, layers) = split.stage_of(rank);
         let cache = logical::cache(architecture, layers.clone(), workload.context, self.element) * workload.sequences;
-        let states = logical::states(architecture, layers, self.dtype, self.state_dtype()) * workload.sequences;
+        let states = logical::states(architecture, layers, self.dtype) * workload.sequences;
         if cache.overflowed() || states.overflowed() {
             return Err(EngineError::Overflow { what: "cache" });
         }

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 use crate::bytes::Bytes;
 
 macro_rules! dtypes {
@@ -75,6 +77,21 @@ impl Dtype {
     /// Whether an engine that casts weights to its compute dtype would cast this one (F64, F32, F16, BF16).
     pub const fn is_float(self) -> bool {
         matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::BF16)
+    }
+}
+
+/// By name, so that what is stored outlives a change in the order of the variants.
+impl Serialize for Dtype {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Dtype {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let known = Self::ALL.iter().copied().find(|dtype| dtype.name() == name);
+        known.ok_or_else(|| de::Error::custom(format!("unknown element type '{name}'")))
     }
 }
 

@@ -6,11 +6,14 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+use serde::{Deserialize, Serialize};
+
 use super::dtype::Dtype;
 use crate::bytes::Bytes;
 
 /// How the elements of a tensor are stored: a known type, or the name that a header gave for one unknown to us.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Storage {
     /// A type whose size we know.
     Known(Dtype),
@@ -19,7 +22,7 @@ pub enum Storage {
 }
 
 /// All tensors with one name pattern, storage and shape.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorClass {
     /// The folder of the component (`transformer`, `text_encoder`), empty for the root.
     pub component: Box<str>,
@@ -39,7 +42,7 @@ pub struct TensorClass {
 }
 
 /// Layers `first..=last`, each with `each` tensors of the class (experts, for a mixture of experts).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRun {
     /// The first layer of the run.
     pub first: u32,
@@ -82,7 +85,7 @@ impl TensorClass {
 }
 
 /// All tensors of a model.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
     /// The classes, ordered by component, pattern, storage and shape.
     pub classes: Vec<TensorClass>,
@@ -160,6 +163,25 @@ impl InventoryBuilder {
                 }
             }
         }
+    }
+
+    /// One inventory of several that share no tensor, such as the parts of a split file.
+    pub fn join(inventories: impl IntoIterator<Item = Inventory>) -> Inventory {
+        let mut builder = Self::default();
+        for class in inventories.into_iter().flat_map(|inventory| inventory.classes) {
+            let key = (class.component, class.pattern, class.storage, class.shape);
+            let empty = || ClassCount { bytes_each: Bytes::ZERO, layers: BTreeMap::new(), count: 0 };
+            let joined = builder.classes.entry(key).or_insert_with(empty);
+            joined.bytes_each = joined.bytes_each.max(class.bytes_each);
+            joined.count = joined.count.saturating_add(class.count);
+            for run in class.layers {
+                for layer in run.first..=run.last {
+                    let each = joined.layers.entry(layer).or_insert(0);
+                    *each = each.saturating_add(run.each);
+                }
+            }
+        }
+        builder.finish()
     }
 
     /// The folded tensors.

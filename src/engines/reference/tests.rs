@@ -49,6 +49,20 @@ fn published_caches_are_met_to_the_byte() {
 }
 
 #[test]
+fn five_hard_families_at_32_768_tokens() {
+    let gib = |config: &Value| {
+        let (cache, states) = held(config, 32_768, "auto");
+        Bytes::new(cache + states).to_string()
+    };
+    // Published comparisons of estimators take these as right: 2.145, 1.129, 0.822, 2.906 GiB.
+    assert_eq!(gib(&json!({"model_type": "deepseek_v3", "torch_dtype": "bfloat16"})), "2.14 GiB");
+    assert_eq!(gib(&json!({"model_type": "gpt_oss", "torch_dtype": "bfloat16"})), "1.13 GiB");
+    let next = json!({"model_type": "qwen3_next", "torch_dtype": "bfloat16"});
+    assert_eq!(held(&next, 32_768, "auto"), (12 * 2048 * 32_768, 36 * 2_146_304));
+    assert_eq!(gib(&llama()), "4.00 GiB");
+}
+
+#[test]
 fn windows_stop_growing() {
     let gemma = json!({"model_type": "gemma3_text", "hidden_size": 5376, "num_hidden_layers": 62, "num_attention_heads": 32,
         "num_key_value_heads": 16, "head_dim": 128, "sliding_window": 1024, "torch_dtype": "bfloat16"});

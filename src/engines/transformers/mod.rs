@@ -90,6 +90,25 @@ impl Prepare<'_> {
         }
     }
 
+    /// One tensor as it may end: two methods keep their weights packed only while the right kernels are installed
+    /// (`Mxfp4HfQuantizer`), or unpack them at the first pass (compressed-tensors' `CompressedLinear`).
+    fn unpacked(&self, class: &TensorClass) -> Bytes {
+        let quantization = self.architecture.quantization.as_ref();
+        let bits = quantization.and_then(|quantization| quantization.bits).map_or(8, u64::from).max(1);
+        let name = &*class.pattern;
+        let elements = Bytes::new(class.elements_each());
+        let logical = match (quantization.map(|quantization| quantization.method.as_str()), class.dtype()) {
+            (Some("mxfp4"), Some(Dtype::U8)) if name.ends_with("_blocks") => elements * 2,
+            (Some("compressed-tensors"), Some(Dtype::I32)) if name.ends_with(".weight_packed") => {
+                elements.scale(32, bits)
+            }
+            (Some("compressed-tensors"), Some(Dtype::U8)) if name.ends_with(".weight_packed") => elements * 2,
+            (Some("compressed-tensors"), Some(Dtype::F8E4M3 | Dtype::I8)) if name.ends_with(".weight") => elements,
+            _ => return self.resident(class),
+        };
+        logical * self.settings.element_bytes()
+    }
+
     fn largest_layer(&self) -> Bytes {
         self.weights.largest_layer(|class| self.resident(class))
     }
@@ -187,9 +206,14 @@ impl Prepared for Prepare<'_> {
         // Where nothing is cast and all is resident, the headers' own figure stands.
         let exact = split.ranks() == 1 && weights == self.model.inventory.bytes();
         let basis = if exact { Basis::Exact } else { Basis::Formula };
+        let unpacked = self.weights.stage(&split.stages, stage, |class| self.unpacked(class));
+        let weights = match split.offload {
+            Offload::None => Interval::new(weights, weights, unpacked),
+            _ => Interval::exact(weights),
+        };
         let workspace = cublas(device);
         Ok(vec![
-            Component::exact(ComponentName::Weights, weights, basis, detail),
+            Component::between(ComponentName::Weights, weights, basis, detail),
             Component::between(ComponentName::Runtime, workspace, Basis::Formula, "cuBLAS workspaces"),
             cuda_context(device),
         ])

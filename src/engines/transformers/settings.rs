@@ -77,6 +77,15 @@ impl Settings {
         if let Some(longest) = architecture.max_context.filter(|longest| context > *longest) {
             assumptions.push(format!("{context} tokens are more than the {longest} that the model is configured for"));
         }
+        match architecture.quantization.as_ref().map(|quantization| quantization.method.as_str()) {
+            Some("mxfp4") => {
+                assumptions.push("without the kernels package MXFP4 weights are unpacked to the dtype".to_owned());
+            }
+            Some("compressed-tensors") => {
+                assumptions.push("compressed weights may be unpacked to the dtype at the first pass".to_owned());
+            }
+            _ => {}
+        }
         let encodes = architecture.task == Task::Encode;
         if !encodes {
             assumptions.push("the whole context is taken to be prompt, prefilled in one step".to_owned());

@@ -60,6 +60,16 @@ fn a_growing_cache_holds_one_layer_twice() {
 }
 
 #[test]
+fn sliding_layers_drop_what_falls_out_of_the_window() {
+    let mistral = json!({"model_type": "mistral", "torch_dtype": "bfloat16"});
+    let model = model(&mistral, Inventory::default());
+    let prepared = prepare(&Transformers, &model, tokens(8192), (None, NONE)).unwrap();
+    let cache = sum(&components(prepared.as_ref(), &Split::single(32), 0), ComponentName::KvCache);
+    assert_eq!(cache.low, Bytes::new(32 * 4095 * 8 * 256 * 2));
+    assert_eq!(prepared.kv_bytes_per_token(), Bytes::ZERO);
+}
+
+#[test]
 fn version_4_expands_latents_71_times() {
     let model = model(&json!({"model_type": "deepseek_v3", "torch_dtype": "bfloat16"}), Inventory::default());
     let per_token = |version| {
@@ -130,6 +140,18 @@ fn the_launch_line_gives_each_device_its_share() {
         "{}",
         both.args[2]
     );
+}
+
+#[test]
+fn packed_weights_may_end_unpacked() {
+    let mut config = qwen3();
+    config["quantization_config"] = json!({"quant_method": "mxfp4"});
+    let packed = inventory(&[("", "model.layers.0.mlp.experts.w_blocks", Dtype::U8, &[4, 8, 2, 16])]);
+    let model = model(&config, packed);
+    let prepared = prepare(&Transformers, &model, tokens(1), (None, NONE)).unwrap();
+    let weights = sum(&components(prepared.as_ref(), &Split::single(4), 0), ComponentName::Weights);
+    assert_eq!((weights.likely, weights.high), (Bytes::new(1024), Bytes::new(4096)));
+    assert!(prepared.assumptions().iter().any(|line| line.contains("kernels package")));
 }
 
 #[test]

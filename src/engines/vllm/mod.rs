@@ -74,7 +74,7 @@ impl Engine for Vllm {
 }
 
 /// A profile that cannot be used, as an engine's error.
-pub(super) fn profile_error(error: &ProfileError) -> EngineError {
+pub(in crate::engines) fn profile_error(error: &ProfileError) -> EngineError {
     EngineError::BadParameter {
         engine: ENGINE,
         name: "profile".to_owned(),

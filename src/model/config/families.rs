@@ -282,6 +282,7 @@ const FAMILIES: &[Family] = &[
             "glm4_moe_lite",
             "pangu_ultra_moe",
             "minicpm3",
+            "mistral4",
         ],
         Latent,
         Standard,

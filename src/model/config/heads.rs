@@ -67,9 +67,10 @@ fn kv_heads(fields: &Fields<'_>, heads: u64) -> Result<u64, Unsupported> {
         return Ok(kv_heads);
     }
     match fields.model_type {
-        // transformers `FalconConfig`, `FalconAttention`: the key counts only in the new decoder architecture.
+        // transformers `FalconConfig`, `FalconAttention`: the key counts only in the new decoder architecture, which the
+        // first release of the 40B model called RefinedWeb.
         "falcon" | "RefinedWeb" | "RefinedWebModel" => {
-            if fields.flag("new_decoder_architecture")? == Some(true) {
+            if fields.model_type == "RefinedWeb" || fields.flag("new_decoder_architecture")? == Some(true) {
                 return Ok(fields.size(KV_HEADS)?.unwrap_or(heads));
             }
             return Ok(if fields.flag("multi_query")? == Some(false) { heads } else { 1 });

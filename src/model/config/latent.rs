@@ -3,6 +3,8 @@
 //! Sources: vLLM `transformers_utils/model_arch_config_convertor.py` (`is_deepseek_mla`, `get_head_size`),
 //! `layers/attention/mla_attention.py`, `layers/sparse_attn_indexer.py`, `models/deepseek_v4`.
 
+use serde_json::Value;
+
 use super::super::architecture::{Indexer, LatentAttention, Mixer, Span, Unsupported};
 use super::fields::Fields;
 use super::heads::{self, Heads};
@@ -42,7 +44,9 @@ pub(super) fn attention(fields: &Fields<'_>) -> Result<Option<LatentAttention>, 
     let indexer = match fields.size(&["index_head_dim"])? {
         None => None,
         Some(head_dim) => {
-            Some(Indexer { head_dim, heads: fields.need(&["index_n_heads"])?, top_k: fields.need(&["index_topk"])? })
+            known_indexer(fields)?;
+            let (heads, top_k) = (fields.need(&["index_n_heads"])?, fields.need(&["index_topk"])?);
+            Some(Indexer { head_dim, heads, top_k })
         }
     };
     Ok(Some(LatentAttention {
@@ -56,6 +60,32 @@ pub(super) fn attention(fields: &Fields<'_>) -> Result<Option<LatentAttention>, 
         compress_ratio: None,
         window: None,
     }))
+}
+
+/// Indexers keep changing what they store (pooled keys, shared layers): a switch that is not known refuses.
+fn known_indexer(fields: &Fields<'_>) -> Result<(), Unsupported> {
+    const KNOWN: &[&str] = &[
+        "index_head_dim",
+        "index_n_heads",
+        "index_topk",
+        "index_topk_freq",
+        "index_topk_pattern",
+        "index_skip_topk_offset",
+        "index_share_for_mtp_iteration",
+        "indexer_types",
+        "indexer_rope_interleave",
+    ];
+    let is_on = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
+    let switch = fields.own.iter().find(|(key, value)| {
+        (key.starts_with("index") || key.contains("kpool")) && !KNOWN.contains(&key.as_str()) && is_on(value)
+    });
+    match switch {
+        None => Ok(()),
+        Some((key, value)) => {
+            let value: String = value.to_string().chars().take(40).collect();
+            Err(fields.family(format!("{} = {value}", key.chars().take(60).collect::<String>())))
+        }
+    }
 }
 
 /// LongCat-Flash: `num_layers` blocks of two attentions each, both with a cache (vLLM `models/longcat_flash.py`).

@@ -34,6 +34,8 @@ pub(super) fn layers(fields: &Fields<'_>, kind: Kind) -> Result<Vec<Mixed>, Unsu
     let mixers = match kind {
         Kind::Attention(rule) => return attention(fields, rule),
         Kind::NemotronH => return hybrids::nemotron_h(fields),
+        // DeciLM-7B lists the KV heads of its layers only.
+        Kind::BlockList if fields.value("block_configs").is_none() => return attention(fields, Spans::Full),
         Kind::BlockList => return blocks::listed(fields),
         Kind::FalconH1 => return hybrids::falcon_h1(fields),
         Kind::Zamba(generation) => return hybrids::zamba(fields, generation),

@@ -217,8 +217,9 @@ fn notes(fields: &Fields<'_>) -> Result<Vec<String>, Unsupported> {
         notes.push(format!("original_max_position_embeddings={original}"));
     }
     for key in ["use_sliding_window", "is_hybrid_swa", "attention_k_eq_v", "use_double_wide_mlp"] {
-        if let Some(value) = fields.value(key).and_then(Value::as_bool) {
-            notes.push(format!("{key}={value}"));
+        // Only what is on: an engine that looks for the word need not parse it.
+        if fields.value(key).and_then(Value::as_bool) == Some(true) {
+            notes.push(format!("{key}=true"));
         }
     }
     Ok(notes)

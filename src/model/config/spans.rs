@@ -8,7 +8,9 @@ use super::fields::{Fields, contradiction};
 
 /// The span of each of `layers` attention layers.
 pub(super) fn spans(fields: &Fields<'_>, rule: Spans, layers: usize) -> Result<Vec<Span>, Unsupported> {
-    let window = window(fields)?;
+    // Qwen's classes drop the window unless the switch is on.
+    let off = rule == Spans::Upper && fields.flag("use_sliding_window")? != Some(true);
+    let window = if off { None } else { window(fields)? };
     if let Some(words) = fields.words("layer_types")? {
         if words.len() != layers {
             return Err(fields.length("layer_types", words.len(), layers));

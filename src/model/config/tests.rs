@@ -155,6 +155,15 @@ fn deepseek_v4_reads_a_ratio_for_each_layer() {
 }
 
 #[test]
+fn an_unknown_switch_of_the_indexer_is_named() {
+    let mut config =
+        json!({"model_type": "deepseek_v3", "index_head_dim": 128, "index_n_heads": 64, "index_topk": 2048});
+    read(&config).unwrap();
+    config["index_kpool_size"] = json!(4);
+    assert!(read(&config).unwrap_err().to_string().contains("index_kpool_size = 4"));
+}
+
+#[test]
 fn rope_tables_have_the_lengths_that_engines_compute() {
     let table = |config: &Value| read(config).unwrap().rope;
     // vLLM: 131072 x 128 x 2 B = 33,554,432 B for Llama-3.1-8B whatever max_model_len is.
@@ -270,6 +279,7 @@ fn stored_projections_contradict_a_wrong_configuration() {
     architecture(&qwen3(), None, &plain_layers(4, 1024, &[])).unwrap();
     let error = architecture(&qwen3(), None, &plain_layers(4, 512, &[])).unwrap_err().to_string();
     assert_eq!(error, "num_key_value_heads x head_dim = 1024: layer 0 stores a k_proj of 512 rows");
+    architecture(&qwen3(), None, &plain_layers(4, 2048, &[])).unwrap_err();
     let error = architecture(&qwen3(), None, &plain_layers(6, 1024, &[])).unwrap_err().to_string();
     assert_eq!(error, "num_hidden_layers = 4: the files hold 6 layers");
     architecture(&qwen3(), None, &plain_layers(3, 1024, &[])).unwrap_err();

@@ -1,0 +1,12 @@
+//! A config.json of any JSON: an architecture or a reasoned refusal; never a panic.
+#![no_main]
+
+use hf_mem_probe::model::{Inventory, config};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    if let Ok(value) = serde_json::from_slice(data) {
+        let _ = config::architecture(&value, None, &Inventory::default());
+        let _ = config::architecture(&serde_json::Value::Object(serde_json::Map::new()), Some(&value), &Inventory::default());
+    }
+});

@@ -1,0 +1,11 @@
+//! The beginning of a GGUF file of any bytes: an error, a wish for more, or a header; never a panic.
+#![no_main]
+
+use hf_mem_probe::model::gguf;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    if let Ok(gguf::Progress::Complete(header)) = gguf::parse(data, Some(data.len() as u64)) {
+        let _ = gguf::architecture(&header);
+    }
+});

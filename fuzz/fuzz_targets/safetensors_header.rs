@@ -1,0 +1,16 @@
+//! A safetensors header of any bytes: an error or a sum, never a panic, never more memory than the bytes warrant.
+#![no_main]
+
+use hf_mem_probe::model::safetensors;
+use hf_mem_probe::model::tensors::InventoryBuilder;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let _ = safetensors::header_length(data, Some(data.len() as u64));
+    if let Ok(header) = safetensors::parse(data, None) {
+        let mut inventory = InventoryBuilder::default();
+        header.add_to("", &mut inventory);
+        let inventory = inventory.finish();
+        let _ = (inventory.bytes(), inventory.elements(), inventory.tensors());
+    }
+});

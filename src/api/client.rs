@@ -1,0 +1,366 @@
+//! The typed client: what the command line and tests speak to the daemon with.
+//!
+//! One connection a call, over hyper's HTTP/1.1 without a pool: a command asks once and ends. Every failure comes back
+//! as a [`ClientError`] that knows whether the daemon is simply not there, so that a caller may answer without it.
+
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
+use super::peer::HubToken;
+use super::problem::Reason;
+use super::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleaseRequest, TogetherAnswer};
+use super::{Answer, Problem, Question};
+
+/// Longest wait for the daemon to take a connection. Connecting to a Unix socket takes microseconds unless the daemon
+/// is at its cap.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Longest wait for an answer when nothing else is said: the daemon's own deadline and a little more.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(65);
+
+/// The most that is read of one answer or of one line of a stream.
+const ANSWER_CAP_BYTES: usize = 64 << 20;
+
+/// A client of one daemon.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+    deadline: Duration,
+    token: Option<HubToken>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error("no daemon answers at {}: {source}", socket.display())]
+    Unreachable {
+        /// The socket.
+        socket: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Someone took the connection, but no answer came in time.
+    #[error("the daemon at {} did not answer within {}", socket.display(), humantime::format_duration(*deadline))]
+    Late {
+        /// The socket.
+        socket: PathBuf,
+        /// How long was waited.
+        deadline: Duration,
+    },
+    /// What came is no answer of this program.
+    #[error("what answers at {} does not speak this program's language: {why}", socket.display())]
+    NotOurs {
+        /// The socket.
+        socket: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The daemon says what is wrong.
+    #[error("{0}")]
+    Problem(Box<Problem>),
+}
+
+impl ClientError {
+    /// Whether no daemon runs there at all, so that the question may be answered without one.
+    pub fn daemon_is_absent(&self) -> bool {
+        let Self::Unreachable { source, .. } = self else { return false };
+        matches!(
+            source.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory
+        )
+    }
+}
+
+impl From<ClientError> for Problem {
+    fn from(error: ClientError) -> Self {
+        let hint = match &error {
+            ClientError::Problem(problem) => return problem.as_ref().clone(),
+            ClientError::Unreachable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "your user may not connect: it must be in the socket's group (`hf-mem-probe` unless configured \
+                 otherwise); log in again after being added"
+            }
+            ClientError::Unreachable { .. } => {
+                "start it with `systemctl start hf-mem-probe.socket` or `hf-mem-probe daemon`, name its socket with \
+                 --socket, or ask without it (--local)"
+            }
+            ClientError::Late { .. } => "see `journalctl -u hf-mem-probe`; ask without it with --local",
+            ClientError::NotOurs { .. } => "another program or another version may listen there; check --socket",
+        };
+        Self::new(Reason::DaemonUnreachable, error.to_string()).hint(hint)
+    }
+}
+
+/// Runs one call to its end on this thread: what a command does. A runtime for one thread starts in microseconds.
+pub fn block_on<T>(call: impl Future<Output = T>) -> io::Result<T> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(call))
+}
+
+impl Client {
+    /// A client of the daemon at `socket`.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into(), deadline: ANSWER_DEADLINE, token: None }
+    }
+
+    /// The same with another deadline for whole answers.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// The same with a Hub token of the caller's own, which the daemon then uses instead of its own.
+    pub fn token(mut self, token: Option<HubToken>) -> Self {
+        self.token = token;
+        self
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// `POST /v1/fits` with one question.
+    pub async fn fits(&self, question: &Question) -> Result<Answer, ClientError> {
+        self.call(Method::POST, "/v1/fits", Some(question), self.deadline).await
+    }
+
+    /// `POST /v1/fits` with several questions that must fit together.
+    pub async fn fits_together(&self, questions: &[Question]) -> Result<TogetherAnswer, ClientError> {
+        let body = serde_json::json!({ "questions": questions });
+        self.call(Method::POST, "/v1/fits", Some(&body), self.deadline).await
+    }
+
+    /// `POST /v1/estimates`.
+    pub async fn estimate(&self, question: &Question) -> Result<Answer, ClientError> {
+        self.call(Method::POST, "/v1/estimates", Some(question), self.deadline).await
+    }
+
+    /// `GET /v1/gpus`.
+    pub async fn gpus(&self) -> Result<GpusAnswer, ClientError> {
+        self.get("/v1/gpus").await
+    }
+
+    /// `GET /v1/health`.
+    pub async fn health(&self) -> Result<HealthAnswer, ClientError> {
+        self.get("/v1/health").await
+    }
+
+    /// `POST /v1/leases`; the time that it may wait for memory comes on top of the deadline.
+    pub async fn create_lease(&self, request: &LeaseRequest) -> Result<Answer, ClientError> {
+        let deadline = self.deadline.saturating_add(Duration::from_secs(request.wait_seconds));
+        self.call(Method::POST, "/v1/leases", Some(request), deadline).await
+    }
+
+    /// `GET /v1/leases`.
+    pub async fn leases(&self) -> Result<LeasesAnswer, ClientError> {
+        self.get("/v1/leases").await
+    }
+
+    /// `GET /v1/leases/{id}`.
+    pub async fn lease(&self, id: &str) -> Result<LeaseAnswer, ClientError> {
+        self.get(&format!("/v1/leases/{}", segment(id))).await
+    }
+
+    /// `POST /v1/leases/{id}/renew`.
+    pub async fn renew_lease(&self, id: &str, request: RenewRequest) -> Result<LeaseAnswer, ClientError> {
+        self.call(Method::POST, &format!("/v1/leases/{}/renew", segment(id)), Some(&request), self.deadline).await
+    }
+
+    /// `DELETE /v1/leases/{id}`.
+    pub async fn release_lease(&self, id: &str) -> Result<LeaseAnswer, ClientError> {
+        self.call(Method::DELETE, &format!("/v1/leases/{}", segment(id)), None::<&()>, self.deadline).await
+    }
+
+    /// `POST /v1/nvml/release`.
+    pub async fn release_nvml(&self, seconds: Option<u64>) -> Result<NvmlReleaseAnswer, ClientError> {
+        self.call(Method::POST, "/v1/nvml/release", Some(&NvmlReleaseRequest { seconds }), self.deadline).await
+    }
+
+    /// `GET /metrics`.
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        let body = self.bytes(Method::GET, "/metrics", None, self.deadline).await?;
+        String::from_utf8(body.to_vec()).map_err(|error| self.not_ours(error.to_string()))
+    }
+
+    /// Follows `GET /v1/gpus/watch`: the deadline holds for the first answer, the stream itself has none.
+    pub async fn watch_gpus(&self) -> Result<Lines, ClientError> {
+        let response = self.within(self.deadline, self.send(Method::GET, "/v1/gpus/watch", None)).await?;
+        if response.status().is_success() {
+            Ok(Lines { client: self.clone(), body: response.into_body(), pending: Vec::new() })
+        } else {
+            let body = self.within(self.deadline, self.body(response)).await?;
+            Err(self.failure(&body))
+        }
+    }
+
+    async fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A, ClientError> {
+        self.call(Method::GET, path, None::<&()>, self.deadline).await
+    }
+
+    /// Any call: `body` as JSON out, an `A` or a problem document back.
+    pub async fn call<B: Serialize, A: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+        deadline: Duration,
+    ) -> Result<A, ClientError> {
+        let body = body.map(serde_json::to_vec).transpose().map_err(|error| self.not_ours(error.to_string()))?;
+        let answer = self.bytes(method, path, body, deadline).await?;
+        serde_json::from_slice(&answer).map_err(|error| self.not_ours(error.to_string()))
+    }
+
+    /// The body of a success, or the problem.
+    async fn bytes(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+        deadline: Duration,
+    ) -> Result<Bytes, ClientError> {
+        self.within(deadline, async {
+            let response = self.send(method, path, body).await?;
+            let success = response.status().is_success();
+            let body = self.body(response).await?;
+            if success { Ok(body) } else { Err(self.failure(&body)) }
+        })
+        .await
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Response<Incoming>, ClientError> {
+        let connecting = tokio::time::timeout(CONNECT_DEADLINE, UnixStream::connect(&self.socket));
+        let stream = connecting
+            .await
+            .map_err(|_| self.late(CONNECT_DEADLINE))?
+            .map_err(|source| ClientError::Unreachable { socket: self.socket.clone(), source })?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.not_ours(error.to_string()))?;
+        // Ends with the answer's last byte; its errors reach the caller through the request.
+        tokio::spawn(connection);
+        let mut request = Request::builder().method(method).uri(path).header(HOST, "localhost");
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {}", token.reveal()));
+        }
+        let request = request
+            .body(Full::new(Bytes::from(body.unwrap_or_default())))
+            .map_err(|error| self.not_ours(error.to_string()))?;
+        sender.send_request(request).await.map_err(|error| self.not_ours(error.to_string()))
+    }
+
+    async fn body(&self, response: Response<Incoming>) -> Result<Bytes, ClientError> {
+        let collected = Limited::new(response.into_body(), ANSWER_CAP_BYTES).collect().await;
+        collected.map(http_body_util::Collected::to_bytes).map_err(|error| self.not_ours(error.to_string()))
+    }
+
+    async fn within<T>(
+        &self,
+        deadline: Duration,
+        work: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        tokio::time::timeout(deadline, work).await.unwrap_or_else(|_| Err(self.late(deadline)))
+    }
+
+    fn failure(&self, body: &[u8]) -> ClientError {
+        match serde_json::from_slice(body) {
+            Ok(problem) => ClientError::Problem(Box::new(problem)),
+            Err(error) => self.not_ours(format!("its failure is no problem document: {error}")),
+        }
+    }
+
+    fn late(&self, deadline: Duration) -> ClientError {
+        ClientError::Late { socket: self.socket.clone(), deadline }
+    }
+
+    fn not_ours(&self, why: String) -> ClientError {
+        ClientError::NotOurs { socket: self.socket.clone(), why }
+    }
+}
+
+/// `text` as one segment of a path: whatever could end it or leave it is escaped.
+fn segment(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
+}
+
+/// The lines of a watch stream.
+#[derive(Debug)]
+pub struct Lines {
+    client: Client,
+    body: Incoming,
+    pending: Vec<u8>,
+}
+
+impl Lines {
+    /// The next reading; `None` when the daemon stopped. A line may be a problem: the devices cannot be read for now.
+    pub async fn next(&mut self) -> Result<Option<Result<GpusAnswer, Problem>>, ClientError> {
+        loop {
+            if let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.pending.drain(..=end).collect();
+                return match serde_json::from_slice(&line) {
+                    Ok(answer) => Ok(Some(Ok(answer))),
+                    Err(error) => serde_json::from_slice(&line)
+                        .map(|problem| Some(Err(problem)))
+                        .map_err(|_| self.client.not_ours(error.to_string())),
+                };
+            }
+            if self.pending.len() > ANSWER_CAP_BYTES {
+                return Err(self.client.not_ours("a line without end".to_owned()));
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(self.client.not_ours(error.to_string())),
+                Some(Ok(frame)) => {
+                    if let Some(chunk) = frame.data_ref() {
+                        self.pending.extend_from_slice(chunk);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absent_daemon_is_told_from_a_forbidden_one() {
+        let error = |kind: io::ErrorKind| ClientError::Unreachable { socket: "/x".into(), source: kind.into() };
+        assert!(error(io::ErrorKind::NotFound).daemon_is_absent());
+        assert!(error(io::ErrorKind::ConnectionRefused).daemon_is_absent());
+        assert!(!error(io::ErrorKind::PermissionDenied).daemon_is_absent());
+        let problem = Problem::from(error(io::ErrorKind::PermissionDenied));
+        assert_eq!(problem.reason, Reason::DaemonUnreachable);
+        assert!(problem.hint.unwrap().contains("group"));
+    }
+
+    #[test]
+    fn an_id_stays_one_segment() {
+        assert_eq!(segment("../health"), "..%2Fhealth");
+        assert_eq!(segment("a b"), "a%20b");
+    }
+
+    #[test]
+    fn a_missing_socket_is_reported_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let client = Client::new(folder.path().join("none.sock"));
+        let error = block_on(client.health()).unwrap().unwrap_err();
+        assert!(error.daemon_is_absent(), "{error}");
+    }
+}

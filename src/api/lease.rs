@@ -1,0 +1,100 @@
+//! Leases on the wire: what is asked for, and what is told of one that is held.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Question;
+
+/// A question whose answer is to be held.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseRequest {
+    /// The question.
+    pub question: Question,
+    /// Seconds until the lease ends unless renewed; the daemon's default when absent.
+    #[serde(default)]
+    pub ttl_seconds: Option<u64>,
+    /// Who holds it; the calling process when absent.
+    #[serde(default)]
+    pub holder: Option<Holder>,
+    /// The same key from the same user gets the same lease again instead of a second one.
+    #[serde(default)]
+    pub idempotency_key: Option<String>,
+    /// Seconds to wait for memory before the answer is no.
+    #[serde(default)]
+    pub wait_seconds: u64,
+}
+
+/// Who holds a lease: `{"name": "..."}` or `{"pid": 4121}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Holder {
+    /// A name; the lease ends by release or by its TTL.
+    Name(String),
+    /// A process; the lease also ends when the process does.
+    Pid(u32),
+}
+
+/// How long a lease shall go on from now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RenewRequest {
+    /// Seconds from now; the lease's own TTL when absent.
+    #[serde(default)]
+    pub ttl_seconds: Option<u64>,
+}
+
+/// A lease as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LeaseAnswer {
+    /// Its id.
+    pub id: String,
+    /// The model that it was granted for.
+    pub model: String,
+    /// Who holds it.
+    pub holder: Holder,
+    /// uid of the user who asked for it.
+    pub uid: u32,
+    /// When it was granted, RFC 3339.
+    pub granted_at: String,
+    /// When it ends unless renewed, RFC 3339.
+    pub expires_at: String,
+    /// Seconds that a renewal without a TTL adds.
+    pub ttl_seconds: u64,
+    /// What it holds on each device.
+    pub devices: Vec<LeasedDevice>,
+}
+
+/// One device of a lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LeasedDevice {
+    /// The device's UUID.
+    pub uuid: String,
+    /// Bytes that were promised here.
+    pub granted_bytes: u64,
+    /// Bytes of them still claimed, because they are not seen in use yet.
+    pub claimed_bytes: u64,
+}
+
+/// Every lease that the asker may see.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LeasesAnswer {
+    /// Version of these types.
+    pub schema_version: u32,
+    /// The leases, oldest first.
+    pub leases: Vec<LeaseAnswer>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_is_a_name_or_a_process() {
+        assert_eq!(serde_json::from_str::<Holder>(r#"{"pid": 4121}"#).unwrap(), Holder::Pid(4121));
+        assert_eq!(serde_json::from_str::<Holder>(r#"{"name": "job 7"}"#).unwrap(), Holder::Name("job 7".into()));
+        let error = serde_json::from_str::<Holder>(r#"{"user": "x"}"#).unwrap_err().to_string();
+        assert!(error.starts_with("unknown variant `user`, expected `name` or `pid`"), "{error}");
+        serde_json::from_str::<Holder>(r#"{"name": "x", "pid": 1}"#).unwrap_err();
+    }
+}

@@ -1,0 +1,59 @@
+//! What one caller may cost the daemon.
+
+use std::time::Duration;
+
+use crate::config::SocketConfig;
+
+/// Limits of the server; each is a key of `[socket]` except where said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections served at once.
+    pub connections: usize,
+    /// Connections of one user at once, but for root and the daemon's own.
+    pub connections_per_user: usize,
+    /// Longest wait for a request's headers, idle time on a kept-alive connection included.
+    pub header_deadline: Duration,
+    /// Longest time for reading a body and answering it.
+    pub handler_deadline: Duration,
+    /// Longest time that an answer may stay unread.
+    pub write_deadline: Duration,
+    /// Longest wait for requests in flight at the end.
+    pub drain_deadline: Duration,
+    /// Largest body.
+    pub body_bytes: usize,
+    /// Longest that a lease request may wait for memory (`leases.max_wait`).
+    pub max_wait: Duration,
+}
+
+/// Largest head of a request: the request line and all headers. Ours come to some hundred bytes.
+pub const HEAD_BYTES: usize = 16 << 10;
+
+/// Most headers of a request.
+pub const HEADERS: usize = 64;
+
+/// Longest id in a path or a request-id header.
+pub const ID_BYTES: usize = 64;
+
+/// Most questions that are answered together: each is planned against all devices.
+pub const QUESTIONS: usize = 64;
+
+impl Limits {
+    /// The limits that `config` sets.
+    pub fn new(config: &SocketConfig, max_wait: Duration) -> Self {
+        Self {
+            connections: config.connections,
+            connections_per_user: config.connections_per_user,
+            header_deadline: config.header_deadline.get(),
+            handler_deadline: config.handler_deadline.get(),
+            write_deadline: config.write_deadline.get(),
+            drain_deadline: config.drain_deadline.get(),
+            body_bytes: usize::try_from(config.body_cap.get().get()).unwrap_or(usize::MAX),
+            max_wait,
+        }
+    }
+
+    /// Watch streams at once: half of the connections, so that questions always get through.
+    pub fn watchers(&self) -> usize {
+        (self.connections / 2).max(1)
+    }
+}

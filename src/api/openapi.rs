@@ -1,0 +1,164 @@
+//! The contract, generated from the wire types. A snapshot of it stands in the tests, so that a change shows in review.
+
+use std::sync::LazyLock;
+
+use utoipa::OpenApi;
+
+use super::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
+use super::routes::Together;
+use super::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleaseRequest, TogetherAnswer};
+use super::{Answer, Problem, Question};
+
+/// The document as JSON text; written once.
+pub fn json() -> &'static str {
+    static TEXT: LazyLock<String> =
+        LazyLock::new(|| Document::openapi().to_pretty_json().unwrap_or_else(|_| "{}".to_owned()));
+    &TEXT
+}
+
+/// The document. Handlers are generic over the program behind them, so the operations are described here.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "hf-mem-probe",
+        version = "1",
+        description = "Answers whether and how a Hugging Face model fits on this host's GPUs, over a Unix socket. \
+                       Clients must ignore keys that they do not know; an unknown key in a request is refused. \
+                       \"Does not fit\" is an answer (200), failures are problem documents (RFC 9457)."
+    ),
+    paths(
+        operations::fits,
+        operations::estimates,
+        operations::gpus,
+        operations::watch,
+        operations::leases,
+        operations::create_lease,
+        operations::lease,
+        operations::release_lease,
+        operations::renew_lease,
+        operations::release_nvml,
+        operations::health,
+        operations::openapi,
+        operations::metrics
+    ),
+    components(schemas(Question, Together, Answer, TogetherAnswer, Problem))
+)]
+struct Document;
+
+/// A question, or several that must fit together.
+#[derive(utoipa::ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum FitsBody {
+    One(Box<Question>),
+    Several(Together),
+}
+
+#[expect(dead_code, reason = "each function only carries its operation's description")]
+mod operations {
+    use super::{
+        Answer, FitsBody, GpusAnswer, HealthAnswer, LeaseAnswer, LeaseRequest, LeasesAnswer, NvmlReleaseAnswer,
+        NvmlReleaseRequest, Problem, Question, RenewRequest,
+    };
+
+    /// Whether and how a model fits here, now. With `questions`: whether they all fit at once; the answer is then a `TogetherAnswer`.
+    #[utoipa::path(post, path = "/v1/fits", tag = "hf-mem-probe", request_body = inline(FitsBody), responses(
+        (status = 200, description = "The answer", body = Answer),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    ))]
+    pub(super) fn fits() {}
+
+    /// What a model needs, whatever is free.
+    #[utoipa::path(post, path = "/v1/estimates", tag = "hf-mem-probe", request_body = Question, responses(
+        (status = 200, description = "The answer", body = Answer),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    ))]
+    pub(super) fn estimates() {}
+
+    /// The devices as last read.
+    #[utoipa::path(get, path = "/v1/gpus", tag = "hf-mem-probe", responses(
+        (status = 200, description = "The answer", body = GpusAnswer),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    ))]
+    pub(super) fn gpus() {}
+
+    /// The same whenever it changes, one object a line, until the caller leaves or the daemon stops.
+    #[utoipa::path(get, path = "/v1/gpus/watch", tag = "hf-mem-probe", responses(
+        (status = 200, description = "The answer", body = GpusAnswer, content_type = "application/x-ndjson"),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    ))]
+    pub(super) fn watch() {}
+
+    /// Every lease.
+    #[utoipa::path(get, path = "/v1/leases", tag = "hf-mem-probe", responses(
+        (status = 200, description = "The answer", body = LeasesAnswer),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    ))]
+    pub(super) fn leases() {}
+
+    /// Answers like `/v1/fits` and holds what was answered; `lease` is a `LeaseAnswer` when it was granted.
+    #[utoipa::path(post, path = "/v1/leases", tag = "hf-mem-probe", request_body = LeaseRequest, responses(
+        (status = 200, description = "The answer", body = Answer),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    ))]
+    pub(super) fn create_lease() {}
+
+    /// One lease.
+    #[utoipa::path(get, path = "/v1/leases/{id}", tag = "hf-mem-probe", params(("id" = String, Path, description = "The lease's id")), responses(
+        (status = 200, description = "The answer", body = LeaseAnswer),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    ))]
+    pub(super) fn lease() {}
+
+    /// Ends a lease and answers it as it was.
+    #[utoipa::path(delete, path = "/v1/leases/{id}", tag = "hf-mem-probe", params(("id" = String, Path, description = "The lease's id")), responses(
+        (status = 200, description = "The answer", body = LeaseAnswer),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    ))]
+    pub(super) fn release_lease() {}
+
+    /// Makes a lease go on. The body may be left out.
+    #[utoipa::path(post, path = "/v1/leases/{id}/renew", tag = "hf-mem-probe", request_body = RenewRequest, params(("id" = String, Path, description = "The lease's id")), responses(
+        (status = 200, description = "The answer", body = LeaseAnswer),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    ))]
+    pub(super) fn renew_lease() {}
+
+    /// Lets go of the driver for a reset or a change of MIG. The body may be left out.
+    #[utoipa::path(post, path = "/v1/nvml/release", tag = "hf-mem-probe", request_body = NvmlReleaseRequest, responses(
+        (status = 200, description = "The answer", body = NvmlReleaseAnswer),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    ))]
+    pub(super) fn release_nvml() {}
+
+    /// How the daemon is; 200 also when degraded, since it answers.
+    #[utoipa::path(get, path = "/v1/health", tag = "hf-mem-probe", responses(
+        (status = 200, description = "The answer", body = HealthAnswer),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    ))]
+    pub(super) fn health() {}
+
+    /// This document.
+    #[utoipa::path(get, path = "/v1/openapi.json", tag = "hf-mem-probe", responses(
+        (status = 200, description = "The answer", body = Object),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    ))]
+    pub(super) fn openapi() {}
+
+    /// Figures for Prometheus; in OpenMetrics text where `Accept` names it.
+    #[utoipa::path(get, path = "/metrics", tag = "hf-mem-probe", responses(
+        (status = 200, description = "The answer", body = String, content_type = "text/plain"),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    ))]
+    pub(super) fn metrics() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_contract_changes_only_on_purpose() {
+        insta::assert_snapshot!("openapi", json());
+    }
+}

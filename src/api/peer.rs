@@ -1,0 +1,142 @@
+//! Who is asking: taken from the kernel at accept, judged for each request.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::config::{AccessConfig, Accounts, UnknownAccount};
+
+/// The process at the other end of a connection, as the kernel knows it (`SO_PEERCRED`: at the time it connected).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Peer {
+    /// Its user.
+    pub uid: u32,
+    /// Its primary group.
+    pub gid: u32,
+    /// Its process id, where the kernel tells (0 is what it says for a process outside our PID namespace).
+    pub pid: Option<u32>,
+}
+
+impl Peer {
+    /// From tokio's credentials.
+    pub fn new(credentials: &tokio::net::unix::UCred) -> Self {
+        let pid = credentials.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0);
+        Self { uid: credentials.uid(), gid: credentials.gid(), pid }
+    }
+}
+
+/// One request's asker.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The process that connected.
+    pub peer: Peer,
+    /// A Hub token that it brought along (`Authorization: Bearer ...`).
+    pub token: Option<HubToken>,
+    /// The id that answers and log lines carry.
+    pub request_id: String,
+}
+
+/// A caller's Hub token. It cannot be printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HubToken(String);
+
+/// Longest token that is taken; those of the Hub are below 50 bytes, JWTs of others below 4 KiB.
+const TOKEN_BYTES: usize = 4096;
+
+impl HubToken {
+    /// From the value of an `Authorization` header.
+    pub fn from_authorization(value: &str) -> Option<Self> {
+        let (scheme, token) = value.split_once(' ')?;
+        let token = token.trim();
+        let sound =
+            !token.is_empty() && token.len() <= TOKEN_BYTES && token.bytes().all(|byte| byte.is_ascii_graphic());
+        (scheme.eq_ignore_ascii_case("bearer") && sound).then(|| Self(token.to_owned()))
+    }
+
+    /// A token by its text.
+    pub fn new(token: impl Into<String>) -> Self {
+        Self(token.into())
+    }
+
+    /// The secret itself, for the one header that it belongs in.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&crate::model::source::Token> for HubToken {
+    fn from(token: &crate::model::source::Token) -> Self {
+        Self(token.reveal().to_owned())
+    }
+}
+
+impl fmt::Debug for HubToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HubToken(***)")
+    }
+}
+
+/// For whom the daemon's own Hub token may be used.
+#[derive(Clone, Debug, Default)]
+pub struct TokenAccess {
+    users: HashSet<u32>,
+    groups: HashSet<u32>,
+    accounts: Accounts,
+}
+
+impl TokenAccess {
+    /// What `config` says, with names looked up in `accounts`; `own_uid` is the daemon's.
+    pub fn new(config: &AccessConfig, accounts: Accounts, own_uid: u32) -> Result<Self, UnknownAccount> {
+        let mut users: HashSet<u32> =
+            config.token_users.iter().map(|name| accounts.uid(name)).collect::<Result<_, _>>()?;
+        users.extend([0, own_uid]);
+        let groups = config.token_groups.iter().map(|name| accounts.gid(name)).collect::<Result<_, _>>()?;
+        Ok(Self { users, groups, accounts })
+    }
+
+    /// Whether the daemon's token may be used for `peer`: root, the daemon's own user, the users named in the
+    /// configuration, and those who are in a named group, as primary group or by `/etc/group`.
+    pub fn may_use_daemon_token(&self, peer: Peer) -> bool {
+        self.users.contains(&peer.uid)
+            || self.groups.contains(&peer.gid)
+            || self.groups.iter().any(|gid| self.accounts.is_member(peer.uid, *gid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_daemons_token_is_for_root_itself_and_those_named() {
+        let accounts = Accounts::parse(
+            "ana:x:1000:1000::/:/bin/sh\nben:x:1001:1001::/:/bin/sh\n",
+            "ml:x:200:ben\nrender:x:201:\n",
+        );
+        let config = AccessConfig {
+            token_users: vec!["ana".into(), "4000".into()],
+            token_groups: vec!["ml".into(), "201".into()],
+        };
+        let access = TokenAccess::new(&config, accounts.clone(), 990).unwrap();
+        let may = |uid, gid| access.may_use_daemon_token(Peer { uid, gid, pid: None });
+        assert!(may(0, 0) && may(990, 990), "root and itself");
+        assert!(may(1000, 1000) && may(4000, 4000), "named users");
+        assert!(may(1001, 1001), "a member by /etc/group");
+        assert!(may(1500, 201), "by primary group");
+        assert!(!may(1500, 1500), "anyone else");
+        let nobody = AccessConfig { token_users: vec!["zoe".into()], ..AccessConfig::default() };
+        TokenAccess::new(&nobody, accounts, 990).unwrap_err();
+    }
+
+    #[test]
+    fn a_token_is_read_but_never_shown() {
+        let token = HubToken::from_authorization("Bearer hf_secret").unwrap();
+        assert_eq!(token.reveal(), "hf_secret");
+        let caller = Caller { peer: Peer { uid: 0, gid: 0, pid: None }, token: Some(token), request_id: String::new() };
+        assert!(!format!("{caller:?}").contains("secret"));
+        for bad in ["hf_secret", "Basic abc", "Bearer ", "Bearer a b", "Bearer \u{e9}"] {
+            assert_eq!(HubToken::from_authorization(bad), None, "{bad}");
+        }
+    }
+}

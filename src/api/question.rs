@@ -1,0 +1,129 @@
+//! What is asked. Only `model` is required.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+/// A question: a model, an engine, a workload, constraints.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// The model.
+    pub model: ModelQuestion,
+    /// The engine; by the model's format when absent.
+    #[serde(default)]
+    pub engine: EngineQuestion,
+    /// What must be held at once.
+    #[serde(default)]
+    pub workload: WorkloadQuestion,
+    /// What the answer must keep to.
+    #[serde(default)]
+    pub constraints: Constraints,
+    /// Declared devices (`8xH100-80GB`) instead of this host's.
+    #[serde(default)]
+    pub gpus: Option<String>,
+    /// Whether to compute the whole frontier of context by sequences.
+    #[serde(default)]
+    pub frontier: bool,
+}
+
+/// The model that is asked about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelQuestion {
+    /// `owner/name`, or with `metadata` the name under which a local model is reported.
+    pub repo: String,
+    /// Branch, tag or commit; `main` when absent.
+    #[serde(default)]
+    pub revision: Option<String>,
+    /// One file of the repository, or a quantisation's name (`Q4_K_M`).
+    #[serde(default)]
+    pub file: Option<String>,
+    /// Metadata that the client read itself, for local models: the daemon opens no path on a client's behalf.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<Box<Value>>,
+}
+
+/// The engine that is asked about.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EngineQuestion {
+    /// `vllm`, `sglang`, `llama.cpp`, `ollama`, `transformers`, `diffusers`, `reference`.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Its version; the newest profile when absent.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// Parameters by the engine's own names.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub parameters: BTreeMap<String, Value>,
+}
+
+/// What must be held at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WorkloadQuestion {
+    /// Tokens of one sequence, or `"max"`; the engine's default when absent.
+    #[serde(default)]
+    pub context: Option<ContextQuestion>,
+    /// Sequences held at once; 1 when absent.
+    #[serde(default)]
+    pub sequences: Option<u64>,
+    /// dtype of the KV cache by the engine's own name.
+    #[serde(default)]
+    pub kv_cache_dtype: Option<String>,
+    /// dtype that weights are cast to, by the engine's own name.
+    #[serde(default)]
+    pub dtype: Option<String>,
+}
+
+/// A context length, or the model's maximum.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum ContextQuestion {
+    /// This many tokens.
+    Tokens(u64),
+    /// `"max"`.
+    Word(MaxWord),
+}
+
+/// The one word that may stand for a context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MaxWord {
+    /// The model's maximum.
+    Max,
+}
+
+/// What the answer must keep to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Constraints {
+    /// Exactly this tensor-parallel degree.
+    #[serde(default)]
+    pub tensor_parallel: Option<u32>,
+    /// Exactly this many pipeline stages.
+    #[serde(default)]
+    pub pipeline_parallel: Option<u32>,
+    /// Only these devices, by UUID.
+    #[serde(default)]
+    pub devices: Option<Vec<String>>,
+    /// Whether host memory may be used.
+    #[serde(default)]
+    pub offload: OffloadRule,
+}
+
+/// Whether host memory may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OffloadRule {
+    /// Layers or experts may stay in host memory.
+    Allow,
+    /// All on devices.
+    #[default]
+    Deny,
+}

@@ -1,0 +1,57 @@
+//! A [`Problem`] as an HTTP answer (RFC 9457).
+
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::api::Problem;
+use crate::api::problem::Reason;
+
+/// The content type of a problem document.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// A problem on its way out.
+#[derive(Debug)]
+pub(super) struct Failure(pub(super) Problem);
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
+/// What the envelope needs to know of a failure, so that it need not read the body again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FailedFor(pub(super) Reason);
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let Self(problem) = self;
+        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        // Strings and integers only: writing them as JSON cannot fail.
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
+        if let Some(seconds) = problem.retry_after_seconds {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response.extensions_mut().insert(FailedFor(problem.reason));
+        response
+    }
+}
+
+/// For every path that is no route.
+pub(super) async fn no_such_route(request: Request) -> Failure {
+    let path = request.uri().path();
+    let shown: String = path.chars().take(80).collect();
+    Problem::new(Reason::NotFoundRoute, format!("there is no route {shown}"))
+        .hint("GET /v1/openapi.json lists the routes")
+        .into()
+}
+
+/// For a route that is asked with the wrong method. axum adds the `Allow` header.
+pub(super) async fn no_such_method(request: Request) -> Failure {
+    let (method, path) = (request.method(), request.uri().path());
+    Problem::new(Reason::MethodNotAllowed, format!("{path} does not take {method}"))
+        .hint("the `Allow` header names the methods that it takes; GET /v1/openapi.json lists the routes")
+        .into()
+}

@@ -1,0 +1,71 @@
+//! No browsers: a web page must not reach the socket through a proxy that someone put in front of it.
+
+use axum::http::{HeaderMap, Uri, header};
+
+use crate::api::Problem;
+use crate::api::problem::Reason;
+
+/// Headers that only browsers send.
+const BROWSER_HEADERS: [&str; 3] = ["origin", "referer", "sec-fetch-site"];
+
+/// Names by which this socket may be addressed. Any other `Host` was meant for another server, or comes from a name
+/// that was rebound to this one.
+const OWN_NAMES: [&str; 6] = ["", "localhost", "127.0.0.1", "[::1]", "unix", "hf-mem-probe"];
+
+/// Refuses what a browser would send.
+pub(super) fn refuse_browsers(headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
+    for name in BROWSER_HEADERS {
+        if headers.contains_key(name) {
+            return Err(Problem::new(Reason::Forbidden, format!("requests with the header `{name}` are refused"))
+                .hint("this socket is for programs of this host, not for web pages; send no such header"));
+        }
+    }
+    let named = headers.get_all(header::HOST).iter().map(|value| value.to_str().ok()).chain(uri.host().map(Some));
+    for host in named {
+        if !host.is_some_and(is_own_name) {
+            let shown: String = host.unwrap_or("(not text)").chars().take(80).collect();
+            return Err(Problem::new(Reason::Forbidden, format!("requests for the host '{shown}' are refused"))
+                .hint("use http://localhost/..., as in `curl --unix-socket PATH http://localhost/v1/health`"));
+        }
+    }
+    Ok(())
+}
+
+fn is_own_name(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    OWN_NAMES.iter().any(|own| name.eq_ignore_ascii_case(own))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(name: &'static str, value: &'static str) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, value.parse().unwrap());
+        refuse_browsers(&headers, &Uri::from_static("/v1/health")).is_err()
+    }
+
+    #[test]
+    fn browsers_and_foreign_hosts_are_refused() {
+        assert!(refused("origin", "https://evil.example"));
+        assert!(refused("origin", "null"));
+        assert!(refused("referer", "http://localhost/"));
+        assert!(refused("sec-fetch-site", "none"));
+        for host in ["evil.example", "localhost.evil.example", "10.0.0.1:80", "localhost:evil", "127.0.0.1.nip.io"] {
+            assert!(refused("host", host), "{host}");
+        }
+        let uri = Uri::from_static("http://evil.example/v1/health");
+        assert!(refuse_browsers(&HeaderMap::new(), &uri).is_err(), "absolute form");
+    }
+
+    #[test]
+    fn programs_of_this_host_are_not() {
+        for host in ["", "localhost", "LocalHost:8080", "127.0.0.1", "[::1]", "[::1]:80", "unix", "hf-mem-probe"] {
+            assert!(!refused("host", host), "{host}");
+        }
+    }
+}

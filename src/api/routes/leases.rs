@@ -1,0 +1,86 @@
+//! `/v1/leases`.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::{Extension, Json};
+
+use super::App;
+use super::body::{Deadline, parse, parse_or_default, read, within};
+use super::failure::Failure;
+use super::questions::{NO_ANSWER, counted};
+use crate::api::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer};
+use crate::api::limits::ID_BYTES;
+use crate::api::peer::Caller;
+use crate::api::problem::Reason;
+use crate::api::service::Service;
+use crate::api::{Answer, Problem};
+
+pub(super) async fn create<S: Service>(
+    State(app): State<App<S>>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Result<Json<Answer>, Failure> {
+    let deadline = Deadline::after(app.limits.handler_deadline);
+    let request: LeaseRequest = parse(&read(body, &app.limits, deadline).await?)?;
+    let wait = Duration::from_secs(request.wait_seconds);
+    if wait > app.limits.max_wait {
+        let most = app.limits.max_wait.as_secs();
+        let detail = format!("`wait_seconds` is {}; the most is {most}", request.wait_seconds);
+        return Err(Problem::new(Reason::Usage, detail).hint("leases.max_wait sets this limit").into());
+    }
+    // The wait comes on top: the deadline is for the work.
+    let answer = within(deadline.and(wait), NO_ANSWER, app.service.create_lease(caller, request)).await?;
+    Ok(counted(&app.metrics, answer))
+}
+
+pub(super) async fn list<S: Service>(
+    State(app): State<App<S>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<LeasesAnswer>, Failure> {
+    let deadline = Deadline::after(app.limits.handler_deadline);
+    Ok(Json(within(deadline, NO_ANSWER, app.service.leases(caller)).await?))
+}
+
+pub(super) async fn show<S: Service>(
+    State(app): State<App<S>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<LeaseAnswer>, Failure> {
+    let deadline = Deadline::after(app.limits.handler_deadline);
+    let id = sound(id)?;
+    Ok(Json(within(deadline, NO_ANSWER, app.service.lease(caller, id)).await?))
+}
+
+pub(super) async fn renew<S: Service>(
+    State(app): State<App<S>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    body: Body,
+) -> Result<Json<LeaseAnswer>, Failure> {
+    let deadline = Deadline::after(app.limits.handler_deadline);
+    let id = sound(id)?;
+    let request = parse_or_default(&read(body, &app.limits, deadline).await?)?;
+    Ok(Json(within(deadline, NO_ANSWER, app.service.renew_lease(caller, id, request)).await?))
+}
+
+pub(super) async fn release<S: Service>(
+    State(app): State<App<S>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<LeaseAnswer>, Failure> {
+    let deadline = Deadline::after(app.limits.handler_deadline);
+    let id = sound(id)?;
+    Ok(Json(within(deadline, NO_ANSWER, app.service.release_lease(caller, id)).await?))
+}
+
+/// An id that could be one of ours; others are not looked up, printed or logged.
+fn sound(id: String) -> Result<String, Problem> {
+    if (1..=ID_BYTES).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        Ok(id)
+    } else {
+        Err(Problem::new(Reason::NotFound, "there is no lease of this id: ids hold letters, digits and '-' only")
+            .hint("GET /v1/leases lists them"))
+    }
+}

@@ -1,0 +1,80 @@
+//! The routes: from an HTTP request to a call of the [`Service`], and back.
+//!
+//! axum does the routing and nothing else. What is put around every request (guard, ids, deadline of the whole) is in
+//! `envelope`, reading a body strictly is in `body`, and each resource has its own file.
+
+mod body;
+mod envelope;
+mod failure;
+mod guard;
+mod leases;
+mod questions;
+mod status;
+mod watch;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+use tokio::sync::{Semaphore, watch as signal};
+
+use super::limits::Limits;
+use super::service::Service;
+use crate::metrics::Metrics;
+
+pub(crate) use envelope::answer;
+pub use envelope::{REQUEST_ID, VERSION};
+pub use failure::PROBLEM_JSON;
+pub(in crate::api) use questions::Together;
+
+/// What every route shares.
+pub struct App<S> {
+    /// The program.
+    pub service: Arc<S>,
+    /// Its figures.
+    pub metrics: Arc<Metrics>,
+    /// What a caller may cost.
+    pub limits: Limits,
+    /// Turns true when the daemon stops; watch streams end then.
+    pub stopping: signal::Receiver<bool>,
+    /// Seats of watch streams.
+    watchers: Arc<Semaphore>,
+}
+
+impl<S> App<S> {
+    /// Everything that the routes need.
+    pub fn new(service: Arc<S>, metrics: Arc<Metrics>, limits: Limits, stopping: signal::Receiver<bool>) -> Self {
+        Self { service, metrics, limits, stopping, watchers: Arc::new(Semaphore::new(limits.watchers())) }
+    }
+}
+
+impl<S> Clone for App<S> {
+    fn clone(&self) -> Self {
+        Self {
+            service: Arc::clone(&self.service),
+            metrics: Arc::clone(&self.metrics),
+            limits: self.limits,
+            stopping: self.stopping.clone(),
+            watchers: Arc::clone(&self.watchers),
+        }
+    }
+}
+
+/// All routes over `app`.
+pub fn router<S: Service>(app: App<S>) -> Router {
+    Router::new()
+        .route("/v1/fits", post(questions::fits::<S>))
+        .route("/v1/estimates", post(questions::estimates::<S>))
+        .route("/v1/gpus", get(status::gpus::<S>))
+        .route("/v1/gpus/watch", get(watch::gpus::<S>))
+        .route("/v1/leases", get(leases::list::<S>).post(leases::create::<S>))
+        .route("/v1/leases/{id}", get(leases::show::<S>).delete(leases::release::<S>))
+        .route("/v1/leases/{id}/renew", post(leases::renew::<S>))
+        .route("/v1/nvml/release", post(status::release_nvml::<S>))
+        .route("/v1/health", get(status::health::<S>))
+        .route("/v1/openapi.json", get(status::openapi))
+        .route("/metrics", get(status::metrics::<S>))
+        .fallback(failure::no_such_route)
+        .method_not_allowed_fallback(failure::no_such_method)
+        .with_state(app)
+}

@@ -1,0 +1,91 @@
+//! `/v1/fits` and `/v1/estimates`.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::App;
+use super::body::{Deadline, parse, read, within};
+use super::failure::Failure;
+use crate::api::answer::{Answer, Verdict};
+use crate::api::limits::QUESTIONS;
+use crate::api::peer::Caller;
+use crate::api::problem::Reason;
+use crate::api::service::Service;
+use crate::api::{Problem, Question};
+use crate::metrics::Metrics;
+
+/// Several questions that must fit together.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::api) struct Together {
+    /// The questions; each sees what the ones before it were given.
+    pub(in crate::api) questions: Vec<Question>,
+}
+
+/// Tells the two forms of a body apart without parsing either loosely: an untagged enum would not name a wrong field.
+#[derive(Deserialize)]
+struct Form {
+    questions: Option<IgnoredAny>,
+}
+
+pub(super) async fn fits<S: Service>(
+    State(app): State<App<S>>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Result<Response, Failure> {
+    let deadline = Deadline::after(app.limits.handler_deadline);
+    let body = read(body, &app.limits, deadline).await?;
+    let several = serde_json::from_slice::<Form>(&body).is_ok_and(|form| form.questions.is_some());
+    if !several {
+        let question = parse(&body)?;
+        let answer = within(deadline, NO_ANSWER, app.service.fits(caller, question)).await?;
+        return Ok(counted(&app.metrics, answer).into_response());
+    }
+    let Together { questions } = parse(&body)?;
+    if questions.is_empty() || questions.len() > QUESTIONS {
+        let detail = format!("`questions` holds {}; 1 to {QUESTIONS} are answered together", questions.len());
+        return Err(Problem::new(Reason::Usage, detail).into());
+    }
+    let answer = within(deadline, NO_ANSWER, app.service.fits_together(caller, questions)).await?;
+    for answer in &answer.answers {
+        count(&app.metrics, answer);
+    }
+    Ok(Json(answer).into_response())
+}
+
+pub(super) async fn estimates<S: Service>(
+    State(app): State<App<S>>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Result<Json<Answer>, Failure> {
+    let deadline = Deadline::after(app.limits.handler_deadline);
+    let question = parse(&read(body, &app.limits, deadline).await?)?;
+    let answer = within(deadline, NO_ANSWER, app.service.estimate(caller, question)).await?;
+    Ok(counted(&app.metrics, answer))
+}
+
+/// What is said when the deadline passes.
+pub(super) const NO_ANSWER: &str = "there was no answer";
+
+/// Counts `answer` and sends it.
+pub(super) fn counted(metrics: &Metrics, answer: Answer) -> Json<Answer> {
+    count(metrics, &answer);
+    Json(answer)
+}
+
+fn count(metrics: &Metrics, answer: &Answer) {
+    let verdict = match answer.verdict {
+        Some(Verdict::Fits) => "fits",
+        Some(Verdict::Tight) => "tight",
+        Some(Verdict::DoesNotFit) => "does_not_fit",
+        Some(Verdict::Unknown) => "unknown",
+        None => "none",
+    };
+    // The reason becomes a label: only the known words may.
+    let reason = Reason::ALL.iter().map(|reason| reason.word()).find(|word| *word == answer.reason);
+    metrics.question(verdict, reason.unwrap_or("other"));
+}

@@ -1,0 +1,60 @@
+//! `/v1/gpus`, `/v1/health`, `/v1/nvml/release`, `/v1/openapi.json`, `/metrics`.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use axum::response::IntoResponse;
+use axum::{Extension, Json};
+
+use super::App;
+use super::body::{Deadline, parse_or_default, read, within};
+use super::failure::Failure;
+use super::questions::NO_ANSWER;
+use crate::api::peer::Caller;
+use crate::api::problem::Reason;
+use crate::api::service::Service;
+use crate::api::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleaseRequest};
+use crate::api::{Problem, openapi as document};
+use crate::metrics::{CLASSIC_TEXT, OPEN_METRICS};
+
+pub(super) async fn gpus<S: Service>(State(app): State<App<S>>) -> Result<Json<GpusAnswer>, Failure> {
+    Ok(Json(app.service.gpus()?))
+}
+
+pub(super) async fn health<S: Service>(State(app): State<App<S>>) -> Json<HealthAnswer> {
+    Json(app.service.health())
+}
+
+/// Long enough for a reset or a change of MIG; whoever needs longer stops the daemon.
+const MOST_RELEASE_SECONDS: u64 = 3600;
+const DEFAULT_RELEASE_SECONDS: u64 = 60;
+
+pub(super) async fn release_nvml<S: Service>(
+    State(app): State<App<S>>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Result<Json<NvmlReleaseAnswer>, Failure> {
+    let deadline = Deadline::after(app.limits.handler_deadline);
+    let request: NvmlReleaseRequest = parse_or_default(&read(body, &app.limits, deadline).await?)?;
+    let seconds = request.seconds.unwrap_or(DEFAULT_RELEASE_SECONDS);
+    if !(1..=MOST_RELEASE_SECONDS).contains(&seconds) {
+        let detail = format!("`seconds` is {seconds}; it must be from 1 to {MOST_RELEASE_SECONDS}");
+        return Err(Problem::new(Reason::Usage, detail).into());
+    }
+    Ok(Json(within(deadline, NO_ANSWER, app.service.release_nvml(caller, seconds)).await?))
+}
+
+pub(super) async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], document::json())
+}
+
+pub(super) async fn metrics<S: Service>(State(app): State<App<S>>, headers: HeaderMap) -> impl IntoResponse {
+    app.service.observe(&app.metrics);
+    let open = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .any(|value| value.to_str().is_ok_and(|text| text.contains("application/openmetrics-text")));
+    let (content_type, text) =
+        if open { (OPEN_METRICS, app.metrics.open_metrics()) } else { (CLASSIC_TEXT, app.metrics.classic_text()) };
+    ([(header::CONTENT_TYPE, content_type)], text)
+}

@@ -1,0 +1,174 @@
+//! The accept loop: HTTP/1.1 on a Unix socket, with a bound on everything that a caller can take.
+//!
+//! axum's own `serve` has no cap on connections, no deadline for headers and none for the drain, so the loop is ours and
+//! axum only routes. What is bounded here: connections, connections of one user, time for headers (and idle time),
+//! time that an answer stays unread, time for the drain. Bodies and handlers are bounded in [`super::routes`].
+
+mod accept;
+mod seats;
+mod stalled;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tracing::{debug, error, warn};
+
+use self::accept::{AcceptFault, fault};
+use self::seats::{Seat, Seats};
+use self::stalled::Stalled;
+use super::limits::{HEAD_BYTES, HEADERS, Limits};
+use super::peer::Peer;
+use super::routes::{self, App};
+use super::service::Service;
+use crate::metrics::Metrics;
+
+/// How the server ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Every request in flight was answered.
+    Clean,
+    /// The drain deadline passed with this many connections still open; they were cut.
+    Cut {
+        /// Connections that were cut.
+        connections: usize,
+    },
+    /// Told to stop again while draining: whatever was open was cut.
+    Abandoned,
+}
+
+/// Serves `app` on `listener` until `shutdown`, then drains. `own_uid` is the daemon's user, who is not counted.
+///
+/// Ends with an error only when accepting fails in a way that will not pass.
+pub async fn serve<S: Service>(
+    listener: UnixListener,
+    app: App<S>,
+    own_uid: u32,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<Drained> {
+    let limits = app.limits;
+    let metrics = Arc::clone(&app.metrics);
+    let router = routes::router(app);
+    let room = Arc::new(Semaphore::new(limits.connections));
+    let seats = Seats::new(limits.connections_per_user, own_uid, Arc::clone(&metrics));
+    let drain = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    let mut outcome = Ok(());
+    loop {
+        let next = async {
+            let permit = Arc::clone(&room).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            Some(ended) = connections.join_next() => if let Err(error) = ended {
+                error!(%error, "a connection's task broke; the daemon goes on");
+            },
+            (permit, accepted) = next => {
+                // The semaphore is never closed.
+                let Ok(permit) = permit else { break };
+                match accepted {
+                    Ok((stream, _)) => {
+                        let Some((peer, seat)) = admit(&stream, &seats) else { continue };
+                        let connection = connection(stream, peer, &router, &metrics, &limits, &drain);
+                        connections.spawn(async move {
+                            connection.await;
+                            drop((permit, seat));
+                        });
+                    }
+                    Err(error) => match fault(&error) {
+                        AcceptFault::Passing => debug!(%error, "a caller left before it was accepted"),
+                        AcceptFault::Exhausted => {
+                            warn!(%error, "cannot accept for now");
+                            metrics.refused("exhausted");
+                            tokio::time::sleep(accept::BACK_OFF).await;
+                        }
+                        AcceptFault::Final => {
+                            outcome = Err(error);
+                            break;
+                        }
+                    },
+                }
+            }
+        }
+    }
+    drop(listener);
+    let drained = drained(drain, connections, &limits).await;
+    outcome.map(|()| drained)
+}
+
+/// Who connected, and a seat for it; `None` where it was turned away.
+fn admit(stream: &UnixStream, seats: &Seats) -> Option<(Peer, Seat)> {
+    match stream.peer_cred() {
+        Ok(credentials) => {
+            let peer = Peer::new(&credentials);
+            let seat = seats.take(peer.uid);
+            if seat.is_none() {
+                seats::turn_away(stream, peer.uid);
+            }
+            seat.map(|seat| (peer, seat))
+        }
+        Err(error) => {
+            debug!(%error, "a caller without credentials was turned away");
+            None
+        }
+    }
+}
+
+/// One connection from its first byte to its last.
+fn connection(
+    stream: UnixStream,
+    peer: Peer,
+    router: &Router,
+    metrics: &Arc<Metrics>,
+    limits: &Limits,
+    drain: &GracefulShutdown,
+) -> impl Future<Output = ()> + Send + 'static {
+    let (router, metrics) = (router.clone(), Arc::clone(metrics));
+    let service = service_fn(move |request| {
+        let (router, metrics) = (router.clone(), Arc::clone(&metrics));
+        async move { Ok::<_, Infallible>(routes::answer(router, &metrics, peer, request).await) }
+    });
+    let http = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_deadline)
+        .max_buf_size(HEAD_BYTES)
+        .max_headers(HEADERS)
+        .serve_connection(Stalled::new(TokioIo::new(stream), limits.write_deadline), service);
+    let watched = drain.watch(http);
+    async move {
+        if let Err(error) = watched.await {
+            // Callers that leave early, send nothing or send no HTTP: theirs to mend, not ours to warn of.
+            debug!(uid = peer.uid, %error, "a connection ended early");
+        }
+    }
+}
+
+/// Waits for what is in flight, up to the deadline, and cuts the rest.
+async fn drained(drain: GracefulShutdown, mut connections: JoinSet<()>, limits: &Limits) -> Drained {
+    if tokio::time::timeout(limits.drain_deadline, drain.shutdown()).await.is_ok() {
+        return Drained::Clean;
+    }
+    while connections.try_join_next().is_some() {}
+    let left = connections.len();
+    connections.shutdown().await;
+    Drained::Cut { connections: left }
+}
+
+/// Comes back when `stopping` turns true, or when whoever could turn it is gone.
+pub async fn until(mut stopping: tokio::sync::watch::Receiver<bool>) {
+    // An error means that the sender is gone: the same.
+    let _sender_gone = stopping.wait_for(|stopping| *stopping).await;
+}

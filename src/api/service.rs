@@ -1,0 +1,73 @@
+//! What the routes need of the program: the one seam between HTTP and the path of a question.
+
+use std::future::Future;
+
+use tokio::sync::watch;
+
+use super::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
+use super::peer::Caller;
+use super::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, TogetherAnswer};
+use super::{Answer, Problem, Question};
+use crate::metrics::Metrics;
+
+/// The program behind the socket.
+///
+/// Every future may be dropped at any await: at the handler's deadline, or when its caller goes away. Work that others
+/// wait for too belongs into a task of its own.
+pub trait Service: Send + Sync + 'static {
+    /// Whether and how one model fits. "No" is an answer, not a problem.
+    fn fits(&self, caller: Caller, question: Question) -> impl Future<Output = Result<Answer, Problem>> + Send;
+
+    /// Whether several models fit at once.
+    fn fits_together(
+        &self,
+        caller: Caller,
+        questions: Vec<Question>,
+    ) -> impl Future<Output = Result<TogetherAnswer, Problem>> + Send;
+
+    /// What a model needs, whatever is free.
+    fn estimate(&self, caller: Caller, question: Question) -> impl Future<Output = Result<Answer, Problem>> + Send;
+
+    /// The devices as last read. Must not block: it is called for each watcher at each change.
+    fn gpus(&self) -> Result<GpusAnswer, Problem>;
+
+    /// Changes whenever [`Service::gpus`] would tell something new.
+    fn changes(&self) -> watch::Receiver<u64>;
+
+    /// How the daemon is.
+    fn health(&self) -> HealthAnswer;
+
+    /// Answers like [`Service::fits`] and holds what was answered, in one step.
+    fn create_lease(
+        &self,
+        caller: Caller,
+        request: LeaseRequest,
+    ) -> impl Future<Output = Result<Answer, Problem>> + Send;
+
+    /// Every lease.
+    fn leases(&self, caller: Caller) -> impl Future<Output = Result<LeasesAnswer, Problem>> + Send;
+
+    /// One lease.
+    fn lease(&self, caller: Caller, id: String) -> impl Future<Output = Result<LeaseAnswer, Problem>> + Send;
+
+    /// Makes a lease go on.
+    fn renew_lease(
+        &self,
+        caller: Caller,
+        id: String,
+        request: RenewRequest,
+    ) -> impl Future<Output = Result<LeaseAnswer, Problem>> + Send;
+
+    /// Ends a lease; answers it as it was.
+    fn release_lease(&self, caller: Caller, id: String) -> impl Future<Output = Result<LeaseAnswer, Problem>> + Send;
+
+    /// Lets go of the driver for so many seconds. Whether the caller may is decided here.
+    fn release_nvml(
+        &self,
+        caller: Caller,
+        seconds: u64,
+    ) -> impl Future<Output = Result<NvmlReleaseAnswer, Problem>> + Send;
+
+    /// Brings gauges up to date before the metrics are written.
+    fn observe(&self, metrics: &Metrics);
+}

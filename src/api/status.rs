@@ -1,0 +1,104 @@
+//! What the daemon tells of itself and of its devices.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::api::Answer;
+use crate::devices::Snapshot;
+
+/// The devices as they were last read, and what leases still claim on them. As a file it can be given to `--gpus`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GpusAnswer {
+    /// Version of these types.
+    pub schema_version: u32,
+    /// The reading.
+    #[serde(flatten)]
+    pub snapshot: Snapshot,
+    /// Bytes that leases still claim, by the device's UUID; devices without leases are left out.
+    pub leased_bytes: BTreeMap<String, u64>,
+}
+
+/// The answers to several questions that must fit together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TogetherAnswer {
+    /// Version of these types.
+    pub schema_version: u32,
+    /// The worst of the answers' verdicts.
+    pub verdict: super::answer::Verdict,
+    /// The reason of the answer with that verdict.
+    pub reason: String,
+    /// One sentence for a person.
+    pub message: String,
+    /// An answer for each question, in the order asked; each one sees what the ones before it were given.
+    pub answers: Vec<Answer>,
+}
+
+/// How the daemon is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HealthAnswer {
+    /// Version of these types.
+    pub schema_version: u32,
+    /// `ok` when every part is, else `degraded`.
+    pub status: HealthStatus,
+    /// Version of the daemon.
+    pub version: String,
+    /// Seconds since it was started.
+    pub uptime_seconds: u64,
+    /// Its parts: `devices`, `hub`, `leases`, `cache`, ...
+    pub parts: Vec<HealthPart>,
+}
+
+impl HealthAnswer {
+    /// From the parts: degraded as soon as one of them is.
+    pub fn of(parts: Vec<HealthPart>, uptime_seconds: u64) -> Self {
+        let ok = parts.iter().all(|part| part.status == HealthStatus::Ok);
+        Self {
+            schema_version: super::SCHEMA_VERSION,
+            status: if ok { HealthStatus::Ok } else { HealthStatus::Degraded },
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds,
+            parts,
+        }
+    }
+}
+
+/// One part of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HealthPart {
+    /// Its name.
+    pub name: String,
+    /// How it is.
+    pub status: HealthStatus,
+    /// Why, with the cure where there is one; `null` when all is well.
+    pub reason: Option<String>,
+}
+
+/// How the daemon or a part of it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthStatus {
+    /// All is well.
+    Ok,
+    /// It answers, but not everything can be told.
+    Degraded,
+}
+
+/// For how long the driver shall be let go of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NvmlReleaseRequest {
+    /// Seconds; 60 when absent.
+    #[serde(default)]
+    pub seconds: Option<u64>,
+}
+
+/// Until when the driver is let go of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NvmlReleaseAnswer {
+    /// Version of these types.
+    pub schema_version: u32,
+    /// Until when no device file of the driver is held open, RFC 3339.
+    pub released_until: String,
+}

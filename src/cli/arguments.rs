@@ -1,0 +1,246 @@
+//! The command line, as clap reads it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Does this Hugging Face model fit on this host's GPUs right now, and how?
+///
+/// Reads headers only, never the weights; reads free memory through NVML; asks the daemon where one runs. Answers are
+/// advice: nothing here can stop another process from taking the memory.
+#[derive(Debug, Parser)]
+#[command(name = "hf-mem-probe", version, max_term_width = 100, propagate_version = true)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Whether and how a model fits here, now.
+    Fits(Box<FitsArguments>),
+    /// What a model needs, whatever is installed here.
+    Estimate(Box<EstimateArguments>),
+    /// What is free, and who holds what.
+    Gpus(GpusArguments),
+    /// Serves questions on a Unix socket.
+    Daemon(DaemonArguments),
+    /// Whether the daemon is well; exit code 0 if so.
+    Health(ConnectionArguments),
+    /// Reads a configuration file as the daemon would, and says what is wrong with it.
+    CheckConfig {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Writes shell completions to standard output.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Writes the manual page to standard output.
+    #[command(hide = true)]
+    Manual,
+}
+
+/// `fits`.
+#[derive(Args, Debug)]
+pub struct FitsArguments {
+    /// The question.
+    #[command(flatten)]
+    pub question: QuestionArguments,
+    /// Exit with 1 when it fits only by its likely need, not by the high end ("tight").
+    #[arg(long)]
+    pub strict: bool,
+    /// For systemd's ExecCondition=: exit with 255 on everything but "fits" (0) and "does not fit" (1).
+    #[arg(long)]
+    pub condition: bool,
+    /// Also compute the largest context for each number of sequences.
+    #[arg(long)]
+    pub frontier: bool,
+    /// Where to ask, and how to print.
+    #[command(flatten)]
+    pub connection: ConnectionArguments,
+}
+
+/// `estimate`.
+#[derive(Args, Debug)]
+pub struct EstimateArguments {
+    /// The question.
+    #[command(flatten)]
+    pub question: QuestionArguments,
+    /// Where to ask, and how to print.
+    #[command(flatten)]
+    pub connection: ConnectionArguments,
+}
+
+/// What is asked.
+#[derive(Args, Debug)]
+pub struct QuestionArguments {
+    /// owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, or a bundle.
+    pub model: String,
+    /// One file of the repository, or the name of a quantisation (Q4_K_M).
+    #[arg(long, value_name = "FILE|QUANT")]
+    pub file: Option<String>,
+    /// vllm, sglang, llama.cpp, ollama, transformers, diffusers or reference, with an optional version.
+    #[arg(long, value_name = "NAME[@VERSION]")]
+    pub engine: Option<String>,
+    /// Tokens of one sequence, or "max" [default: the engine's own].
+    #[arg(long, value_name = "N|max", value_parser = parse_context)]
+    pub context: Option<ContextArgument>,
+    /// Sequences held at once [default: 1].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub sequences: Option<u64>,
+    /// dtype of the KV cache, by the engine's own name (fp8, q8_0, ...).
+    #[arg(long, value_name = "DTYPE")]
+    pub kv_cache_dtype: Option<String>,
+    /// dtype that weights are cast to, by the engine's own name.
+    #[arg(long, value_name = "DTYPE")]
+    pub dtype: Option<String>,
+    /// Exactly this tensor-parallel degree.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub tensor_parallel: Option<u32>,
+    /// Exactly this many pipeline stages.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub pipeline_parallel: Option<u32>,
+    /// An engine parameter by the engine's own name, such as max_num_seqs=256. May be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
+    pub set: Vec<(String, serde_json::Value)>,
+    /// Only these devices, by UUID.
+    #[arg(long, value_name = "UUID", value_delimiter = ',')]
+    pub on: Vec<String>,
+    /// Declared devices instead of this host's: 8xH100-80GB, 2x24GiB,1x12GiB, or a file written by gpus --json.
+    #[arg(long, value_name = "SPEC|FILE")]
+    pub gpus: Option<String>,
+    /// Whether layers, experts or components may stay in host memory.
+    #[arg(long, value_enum, default_value_t = OffloadArgument::Deny)]
+    pub offload: OffloadArgument,
+}
+
+/// Where to ask, and how to print.
+#[derive(Args, Debug)]
+pub struct ConnectionArguments {
+    /// The daemon's socket.
+    #[arg(long, value_name = "PATH", env = "HF_MEM_PROBE_SOCKET", default_value = crate::config::DEFAULT_PATH)]
+    pub socket: PathBuf,
+    /// Do not ask the daemon.
+    #[arg(long)]
+    pub local: bool,
+    /// The driver's library, where it is not found by its usual name.
+    #[arg(long, value_name = "PATH", env = "HF_MEM_PROBE_NVML")]
+    pub nvml: Option<PathBuf>,
+    /// Print one JSON object, on failure too.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gpus`.
+#[derive(Args, Debug)]
+pub struct GpusArguments {
+    /// Print anew whenever something changes.
+    #[arg(long)]
+    pub watch: bool,
+    /// Show how the devices are wired.
+    #[arg(long)]
+    pub topology: bool,
+    /// Declared devices instead of this host's.
+    #[arg(long, value_name = "SPEC|FILE")]
+    pub gpus: Option<String>,
+    /// Where to ask, and how to print.
+    #[command(flatten)]
+    pub connection: ConnectionArguments,
+}
+
+/// `daemon`.
+#[derive(Args, Debug)]
+pub struct DaemonArguments {
+    /// Configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Socket to serve on, instead of the configuration's.
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Declared devices instead of this host's: for trying things out, and for tests.
+    #[arg(long, value_name = "SPEC|FILE")]
+    pub gpus: Option<String>,
+    /// The driver's library, where it is not found by its usual name.
+    #[arg(long, value_name = "PATH", env = "HF_MEM_PROBE_NVML")]
+    pub nvml: Option<PathBuf>,
+}
+
+/// A context, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContextArgument {
+    /// This many tokens.
+    Tokens(u64),
+    /// The model's maximum.
+    Max,
+}
+
+/// Whether host memory may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OffloadArgument {
+    /// It may.
+    Allow,
+    /// It may not.
+    Deny,
+}
+
+fn parse_context(text: &str) -> Result<ContextArgument, String> {
+    if text == "max" {
+        return Ok(ContextArgument::Max);
+    }
+    let (digits, unit) = match text.strip_suffix(['k', 'K']) {
+        Some(digits) => (digits, 1024),
+        None => (text, 1),
+    };
+    let tokens = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit)).filter(|tokens| *tokens > 0);
+    tokens
+        .map(ContextArgument::Tokens)
+        .ok_or_else(|| "not a number of tokens such as 32768 or 32k, nor \"max\"".to_owned())
+}
+
+/// `key=value`: numbers, booleans and null as JSON reads them, anything else as a string.
+fn parse_setting(text: &str) -> Result<(String, serde_json::Value), String> {
+    let (key, value) = text.split_once('=').ok_or("not of the form KEY=VALUE")?;
+    let key = key.trim().trim_start_matches("--").replace('-', "_");
+    if key.is_empty() {
+        return Err("the parameter's name is empty".to_owned());
+    }
+    let value = match serde_json::from_str::<serde_json::Value>(value) {
+        Ok(parsed) if !parsed.is_object() => parsed,
+        _ => serde_json::Value::String(value.to_owned()),
+    };
+    Ok((key, value))
+}
+
+/// A duration such as `120s` or `5min`; used by the commands that wait.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("not a duration such as 120s or 5min: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn contexts_and_settings_are_read_as_typed() {
+        assert_eq!(parse_context("32k"), Ok(ContextArgument::Tokens(32768)));
+        assert_eq!(parse_context("max"), Ok(ContextArgument::Max));
+        assert!(parse_context("0").is_err());
+        assert!(parse_context("18446744073709551615k").is_err());
+        assert_eq!(parse_setting("--max-num-seqs=256"), Ok(("max_num_seqs".to_owned(), 256.into())));
+        assert_eq!(parse_setting("dtype=bfloat16"), Ok(("dtype".to_owned(), "bfloat16".into())));
+        assert_eq!(parse_setting("enforce_eager=true"), Ok(("enforce_eager".to_owned(), true.into())));
+        assert!(parse_setting("=3").is_err());
+    }
+}

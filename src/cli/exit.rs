@@ -1,0 +1,54 @@
+//! From an answer or a failure to the process's exit code: the one place where that is decided.
+
+use crate::api::answer::{Answer, Verdict};
+use crate::api::problem::{Problem, Reason};
+
+/// What systemd's `ExecCondition=` takes as a failure rather than "skip": see systemd.service(5).
+const CONDITION_FAILED: u8 = 255;
+
+/// The exit code of an answer. `strict` counts "tight" as a no.
+pub fn of_answer(answer: &Answer, strict: bool) -> u8 {
+    match answer.verdict {
+        Some(Verdict::Fits) | None => Reason::Fits.exit_code(),
+        Some(Verdict::Tight) if strict => Reason::InsufficientMemory.exit_code(),
+        Some(Verdict::Tight) => Reason::Fits.exit_code(),
+        Some(Verdict::DoesNotFit | Verdict::Unknown) => reason(&answer.reason)
+            .map_or_else(|| if answer.verdict == Some(Verdict::Unknown) { 3 } else { 1 }, Reason::exit_code),
+    }
+}
+
+/// The exit code of a failure.
+pub fn of_problem(problem: &Problem) -> u8 {
+    problem.reason.exit_code()
+}
+
+/// What `--condition` makes of an exit code: everything but "fits" and "does not fit" is a failure.
+pub fn condition(code: u8) -> u8 {
+    if code <= 1 { code } else { CONDITION_FAILED }
+}
+
+fn reason(word: &str) -> Option<Reason> {
+    Reason::ALL.iter().copied().find(|reason| reason.word() == word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_skips_only_on_a_plain_no() {
+        assert_eq!([0, 1, 2, 3, 4, 5, 69, 75, 78].map(condition), [0, 1, 255, 255, 255, 255, 255, 255, 255]);
+    }
+
+    #[test]
+    fn every_verdict_has_its_code() {
+        let answer = |verdict, reason: &str| Answer { verdict, reason: reason.to_owned(), ..Answer::default() };
+        assert_eq!(of_answer(&answer(Some(Verdict::Fits), "fits"), true), 0);
+        assert_eq!(of_answer(&answer(Some(Verdict::Tight), "fits"), false), 0);
+        assert_eq!(of_answer(&answer(Some(Verdict::Tight), "fits"), true), 1);
+        assert_eq!(of_answer(&answer(Some(Verdict::DoesNotFit), "no_legal_split"), false), 1);
+        assert_eq!(of_answer(&answer(Some(Verdict::DoesNotFit), "memory_draining"), false), 75);
+        assert_eq!(of_answer(&answer(Some(Verdict::Unknown), "unsupported_architecture"), false), 3);
+        assert_eq!(of_answer(&answer(None, "fits"), true), 0);
+    }
+}

@@ -1,0 +1,107 @@
+//! The whole path in this process, for when no daemon answers; and what a client must read itself for one that does.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::arguments::{ConnectionArguments, QuestionArguments};
+use super::fits::Asking;
+use crate::api::problem::Reason;
+use crate::api::{Answer, Problem, Question};
+use crate::devices::nvml::NvmlOptions;
+use crate::devices::sampler::read_once;
+use crate::devices::{Snapshot, declared};
+use crate::engines::Engines;
+use crate::model::source::{HubSettings, ModelReference, Place, SourceClient, SourceSettings};
+use crate::placement::Policy;
+use crate::probe::{self, Here, Rules};
+
+/// Longest wait for the driver: without persistence it wakes GPUs one by one, some seconds each.
+const DRIVER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The model that is asked about, and the way to it.
+pub(super) struct Source {
+    reference: ModelReference,
+    client: SourceClient,
+}
+
+impl Source {
+    /// From the command line and the environment.
+    pub(super) fn new(arguments: &QuestionArguments) -> Result<Self, Problem> {
+        let reference = ModelReference::parse(&arguments.model, arguments.file.as_deref(), Path::exists)?;
+        let mut settings = SourceSettings::new(HubSettings::from_environment(variable)?);
+        settings.cache_folder = cache_folder();
+        Ok(Self { reference, client: SourceClient::new(settings) })
+    }
+
+    /// Makes `question` one that the daemon can answer: a repository by name and revision, or for a model on this side
+    /// of the socket all that was read of it.
+    pub(super) async fn complete(&self, question: &mut Question) -> Result<(), Problem> {
+        if let Place::Hub { repo, revision } = &self.reference.place {
+            question.model.repo.clone_from(repo);
+            question.model.revision.clone_from(revision);
+            return Ok(());
+        }
+        let auth = self.client.own_auth(&self.reference);
+        let metadata = self.client.read(&self.reference, &auth, SystemTime::now()).await?;
+        let metadata = serde_json::to_value(&metadata)
+            .map_err(|error| Problem::new(Reason::Internal, format!("metadata cannot be sent: {error}")))?;
+        question.model.metadata = Some(Box::new(metadata));
+        Ok(())
+    }
+
+    /// This user's own token for the Hub in question, for the daemon to use in place of its own.
+    pub(super) fn token(&self) -> Option<crate::api::peer::HubToken> {
+        self.client.own_auth(&self.reference).token().map(crate::api::peer::HubToken::from)
+    }
+}
+
+/// Whether `--gpus` names a file of this host.
+pub(super) fn is_file(spec: &str) -> bool {
+    Path::new(spec).is_file()
+}
+
+/// Answers `question` without a daemon.
+pub(super) async fn answer(
+    asking: Asking,
+    question: &Question,
+    source: &Source,
+    connection: &ConnectionArguments,
+) -> Result<Answer, Problem> {
+    let rules = Rules { engines: Engines::embedded()?, policy: Policy::default() };
+    if let Some(name) = &question.engine.name {
+        // A wrong name is said before anything is read.
+        rules.engines.by_name(name).map_err(|error| Problem::new(Reason::Usage, error.to_string()))?;
+    }
+    let devices = match (&question.gpus, asking) {
+        (Some(spec), _) => Some(declared::resolve(spec, SystemTime::now())?),
+        (None, Asking::Fits) => Some(snapshot(connection)?),
+        (None, Asking::Estimate) => None,
+    };
+    let here = devices.map(|snapshot| Here::of(&snapshot, &BTreeMap::new()));
+    let auth = source.client.own_auth(&source.reference);
+    let described = source.client.describe(&source.reference, &auth, SystemTime::now()).await?;
+    let mut answer = match (asking, here) {
+        (Asking::Fits, Some(here)) => probe::answer(question, &described.model, &here, &rules),
+        (_, here) => probe::estimate(question, &described.model, here, &rules),
+    }?;
+    probe::note_staleness(&mut answer, described.stale);
+    Ok(answer)
+}
+
+/// One reading of this host's devices.
+pub(super) fn snapshot(connection: &ConnectionArguments) -> Result<Snapshot, Problem> {
+    let options = NvmlOptions { library: connection.nvml.clone(), ..NvmlOptions::default() };
+    Ok(read_once(&options, DRIVER_DEADLINE)?)
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Where this user's known models are kept: the XDG cache folder.
+fn cache_folder() -> Option<PathBuf> {
+    let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+    base.map(|base| base.join("hf-mem-probe"))
+}

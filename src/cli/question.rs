@@ -1,0 +1,46 @@
+//! From the command line to a question.
+
+use crate::api::question::{
+    Constraints, ContextQuestion, EngineQuestion, MaxWord, ModelQuestion, OffloadRule, Question, WorkloadQuestion,
+};
+use crate::cli::arguments::{ContextArgument, OffloadArgument, QuestionArguments};
+
+/// The question that `arguments` ask, as the socket takes it. The model's name is still as typed.
+pub fn question(arguments: &QuestionArguments) -> Question {
+    let (engine, version) =
+        match arguments.engine.as_deref().map(|engine| engine.split_once('@').unwrap_or((engine, ""))) {
+            Some((name, version)) => {
+                (Some(name.to_owned()), Some(version.to_owned()).filter(|version| !version.is_empty()))
+            }
+            None => (None, None),
+        };
+    Question {
+        model: ModelQuestion {
+            repo: arguments.model.clone(),
+            revision: None,
+            file: arguments.file.clone(),
+            metadata: None,
+        },
+        engine: EngineQuestion { name: engine, version, parameters: arguments.set.iter().cloned().collect() },
+        workload: WorkloadQuestion {
+            context: arguments.context.map(|context| match context {
+                ContextArgument::Tokens(tokens) => ContextQuestion::Tokens(tokens),
+                ContextArgument::Max => ContextQuestion::Word(MaxWord::Max),
+            }),
+            sequences: arguments.sequences,
+            kv_cache_dtype: arguments.kv_cache_dtype.clone(),
+            dtype: arguments.dtype.clone(),
+        },
+        constraints: Constraints {
+            tensor_parallel: arguments.tensor_parallel,
+            pipeline_parallel: arguments.pipeline_parallel,
+            devices: (!arguments.on.is_empty()).then(|| arguments.on.clone()),
+            offload: match arguments.offload {
+                OffloadArgument::Allow => OffloadRule::Allow,
+                OffloadArgument::Deny => OffloadRule::Deny,
+            },
+        },
+        gpus: arguments.gpus.clone(),
+        frontier: false,
+    }
+}

@@ -1,0 +1,76 @@
+//! Answers as a person reads them: 80 columns, no meaning in colour alone.
+
+pub mod answer;
+pub mod bar;
+pub mod gpus;
+pub mod problem;
+
+use crate::bytes::Bytes;
+
+/// Bytes as a short figure that lines up in a column: `12.34 GiB`.
+pub fn size(bytes: u64) -> String {
+    Bytes::new(bytes).to_string()
+}
+
+/// Bytes in GiB with one decimal and no unit, for bars.
+pub fn gib(bytes: u64) -> String {
+    format!("{:.1}", Bytes::new(bytes).as_gib())
+}
+
+/// A number with thin groups of three, so that token counts can be read: `131,072`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Columns of a line.
+pub const WIDTH: usize = 80;
+
+/// Wraps `text`, which starts in column `start`, at [`WIDTH`]; further lines are indented by `indent` spaces.
+pub fn wrapped(text: &str, start: usize, indent: usize) -> String {
+    let mut out = String::new();
+    let mut column = start;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if !out.is_empty() && column + 1 + length > WIDTH {
+            out.push('\n');
+            out.push_str(&" ".repeat(indent));
+            column = indent;
+        } else if !out.is_empty() {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += length;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_three() {
+        assert_eq!(grouped(7), "7");
+        assert_eq!(grouped(131_072), "131,072");
+        assert_eq!(grouped(1_000_000), "1,000,000");
+    }
+
+    #[test]
+    fn lines_keep_to_the_width() {
+        let text = wrapped(&"word ".repeat(60), 30, 4);
+        assert!(
+            text.lines().skip(1).all(|line| line.chars().count() <= WIDTH && line.starts_with("    word")),
+            "{text}"
+        );
+        assert_eq!(text.lines().next().map(str::len), Some(49));
+    }
+}

@@ -1,0 +1,108 @@
+//! Users and groups of this host, from the text of `/etc/passwd` and `/etc/group`.
+//!
+//! Only the local files: names that come from a directory service are not found here, and are given as numbers instead.
+
+use std::path::Path;
+
+/// Local users and groups.
+#[derive(Clone, Debug, Default)]
+pub struct Accounts {
+    passwd: String,
+    group: String,
+}
+
+/// A name that no local file knows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no {kind} '{name}' in {file}; a {kind} of a directory service is given by its number")]
+pub struct UnknownAccount {
+    kind: &'static str,
+    name: String,
+    file: &'static str,
+}
+
+impl Accounts {
+    /// From the text of the two files.
+    pub fn parse(passwd: impl Into<String>, group: impl Into<String>) -> Self {
+        Self { passwd: passwd.into(), group: group.into() }
+    }
+
+    /// From `etc/passwd` and `etc/group` under `root`; a file that cannot be read holds nobody.
+    pub fn read(root: &Path) -> Self {
+        let text = |name: &str| std::fs::read_to_string(root.join("etc").join(name)).unwrap_or_default();
+        Self { passwd: text("passwd"), group: text("group") }
+    }
+
+    /// The uid of a user given by name or number.
+    pub fn uid(&self, name: &str) -> Result<u32, UnknownAccount> {
+        number(name, &self.passwd).ok_or_else(|| UnknownAccount {
+            kind: "user",
+            name: name.to_owned(),
+            file: "/etc/passwd",
+        })
+    }
+
+    /// The gid of a group given by name or number.
+    pub fn gid(&self, name: &str) -> Result<u32, UnknownAccount> {
+        number(name, &self.group).ok_or_else(|| UnknownAccount {
+            kind: "group",
+            name: name.to_owned(),
+            file: "/etc/group",
+        })
+    }
+
+    /// Whether `uid` is a named member of the group `gid`.
+    pub fn is_member(&self, uid: u32, gid: u32) -> bool {
+        let Some(user) = self.user(uid) else { return false };
+        lines(&self.group).any(|fields| {
+            fields.get(2).is_some_and(|text| text.parse() == Ok(gid))
+                && fields.get(3).is_some_and(|members| members.split(',').any(|member| member == user))
+        })
+    }
+
+    fn user(&self, uid: u32) -> Option<&str> {
+        lines(&self.passwd)
+            .find(|fields| fields.get(2).is_some_and(|text| text.parse() == Ok(uid)))
+            .and_then(|fields| fields.first().copied())
+    }
+}
+
+fn lines(text: &str) -> impl Iterator<Item = Vec<&str>> {
+    text.lines().map(|line| line.split(':').collect())
+}
+
+fn number(name: &str, text: &str) -> Option<u32> {
+    name.parse().ok().or_else(|| {
+        lines(text)
+            .find(|fields| fields.first() == Some(&name))
+            .and_then(|fields| fields.get(2).and_then(|text| text.parse().ok()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accounts() -> Accounts {
+        Accounts::parse(
+            "root:x:0:0:root:/root:/bin/bash\nana:x:1000:1000::/home/ana:/bin/sh\nbroken\n",
+            "root:x:0:\nml:x:200:ben,ana\nhf-mem-probe:x:300:\n",
+        )
+    }
+
+    #[test]
+    fn names_and_numbers() {
+        assert_eq!(accounts().uid("ana"), Ok(1000));
+        assert_eq!(accounts().uid("4242"), Ok(4242));
+        assert_eq!(accounts().gid("hf-mem-probe"), Ok(300));
+        let unknown = accounts().uid("zoe").unwrap_err().to_string();
+        assert!(unknown.starts_with("there is no user 'zoe' in /etc/passwd"), "{unknown}");
+    }
+
+    #[test]
+    fn membership_is_by_whole_name() {
+        assert!(accounts().is_member(1000, 200));
+        assert!(!accounts().is_member(1000, 300));
+        assert!(!accounts().is_member(0, 200));
+        assert!(!accounts().is_member(77, 200));
+    }
+}

@@ -1,0 +1,45 @@
+//! `[placement]`: which of several ways that fit is recommended.
+
+use serde::{Deserialize, Serialize};
+
+use super::units::Size;
+
+/// Policy and preference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PlacementConfig {
+    /// Which devices are filled first.
+    pub policy: Policy,
+    /// Which split is recommended where several fit.
+    pub prefer: Prefer,
+    /// Kept back on every device, besides what its reading keeps back.
+    pub margin: Size,
+}
+
+impl Default for PlacementConfig {
+    fn default() -> Self {
+        Self { policy: Policy::default(), prefer: Prefer::default(), margin: Size::mib(0) }
+    }
+}
+
+/// Which devices are filled first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Policy {
+    /// The ones that are fullest and still hold it: keeps large gaps open.
+    #[default]
+    Pack,
+    /// The ones with the most room: keeps neighbours apart.
+    Spread,
+}
+
+/// Which split is recommended where several fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Prefer {
+    /// The one on the fewest devices.
+    #[default]
+    FewestDevices,
+    /// The one that leaves the largest context.
+    LargestContext,
+}

@@ -1,0 +1,38 @@
+//! The daemon: from a socket and a [`Program`] to a process that an operator can trust.
+//!
+//! The order of a boot is log, configuration, sources, socket, READY; the order of an end is STOPPING, drain with a
+//! deadline, and a line that says which way it ended. READY waits for no GPU and no Hub: the daemon answers first and
+//! says in its health what is missing.
+
+mod boot;
+pub mod log;
+pub mod notify;
+mod run;
+pub mod signals;
+pub mod socket;
+mod watchdog;
+
+use std::future::Future;
+
+use crate::api::Problem;
+use crate::api::service::Service;
+use crate::config::Config;
+
+pub use boot::{DEFAULT_CONFIG_FILE, Options, Parts, boot};
+pub use notify::Notifier;
+pub use run::{Daemon, Ended, RunError, run};
+pub use signals::Signal;
+pub use socket::{Listening, SocketError};
+
+/// A [`Service`] that can be looked after: what the process needs of it beside answers.
+pub trait Program: Service {
+    /// Comes back when the sampler's thread and the ledger's owner both answer; or says which one is stuck. A reading
+    /// that fails is no reason to be killed, a thread that hangs is: it must end with an error only for the latter.
+    fn liveness(&self) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Takes over a configuration that was read anew. Comes back with the keys that changed but need a restart.
+    fn reload(&self, config: Config) -> impl Future<Output = Result<Vec<String>, Problem>> + Send;
+
+    /// Writes down what must survive. Called once, after the last request was answered or cut.
+    fn stop(&self) -> impl Future<Output = ()> + Send;
+}

@@ -1,0 +1,197 @@
+//! From READY to the end.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+use super::{Listening, Notifier, Options, Program, Signal, watchdog};
+use crate::api::limits::Limits;
+use crate::api::problem::Reason;
+use crate::api::routes::App;
+use crate::api::server::{Drained, serve};
+use crate::api::{Problem, server};
+use crate::config;
+use crate::metrics::Metrics;
+
+/// What a running daemon is made of.
+#[derive(Debug)]
+pub struct Daemon<P> {
+    /// The program behind the socket.
+    pub program: Arc<P>,
+    /// Its figures.
+    pub metrics: Arc<Metrics>,
+    /// What a caller may cost.
+    pub limits: Limits,
+    /// The line to the service manager.
+    pub notifier: Notifier,
+    /// The command line: SIGHUP reads its configuration file again, if any, and lays the rest over it.
+    pub options: Options,
+}
+
+/// How the daemon ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// What asked it to.
+    pub by: &'static str,
+    /// Whether all in flight was answered.
+    pub drained: Drained,
+}
+
+/// Why the daemon could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The listener cannot be used by the runtime.
+    #[error("cannot serve the socket: {0}")]
+    Listener(io::Error),
+    /// Accepting failed in a way that does not pass.
+    #[error("cannot accept connections any more: {0}")]
+    Accept(io::Error),
+    /// The server's task broke.
+    #[error("the server broke: {0}")]
+    Broke(tokio::task::JoinError),
+}
+
+impl From<RunError> for Problem {
+    fn from(error: RunError) -> Self {
+        Self::new(Reason::Internal, error.to_string()).hint("please report this with the log")
+    }
+}
+
+/// Serves `listening` until a signal says to stop, then drains.
+pub async fn run<P: Program>(
+    daemon: Daemon<P>,
+    mut listening: Listening,
+    mut signals: mpsc::Receiver<Signal>,
+) -> Result<Ended, RunError> {
+    let Daemon { program, metrics, limits, notifier, options } = daemon;
+    let listener = listening
+        .take()
+        .ok_or_else(|| io::Error::other("it was taken before"))
+        .and_then(UnixListener::from_std)
+        .map_err(RunError::Listener)?;
+    warn_of_few_descriptors(&limits);
+    let (stop, stopping) = watch::channel(false);
+    let app = App::new(Arc::clone(&program), metrics, limits, stopping.clone());
+    let own_uid = rustix::process::geteuid().as_raw();
+    let mut server = tokio::spawn(serve(listener, app, own_uid, server::until(stopping)));
+    let watchdog =
+        notifier.watchdog().map(|period| tokio::spawn(watchdog::watch(Arc::clone(&program), notifier.clone(), period)));
+
+    let place =
+        listening.own_path().map_or_else(|| "the socket unit's socket".to_owned(), |path| path.display().to_string());
+    notifier.ready(&format!("answering on {place}"));
+    info!(socket = %place, version = env!("CARGO_PKG_VERSION"), "ready");
+
+    let by = loop {
+        tokio::select! {
+            ended = &mut server => {
+                stop_watchdog(watchdog);
+                program.stop().await;
+                return Err(match ended {
+                    Ok(Err(error)) => RunError::Accept(error),
+                    Ok(Ok(_)) => RunError::Accept(io::Error::other("the server ended by itself")),
+                    Err(error) => RunError::Broke(error),
+                });
+            }
+            wanted = signals.recv() => match wanted {
+                Some(Signal::Reload) => {
+                    notifier.reloading();
+                    let status = reload(program.as_ref(), &options).await;
+                    notifier.ready(&status);
+                }
+                Some(Signal::Stop(by)) => break by,
+                None => break "the end of its signals",
+            },
+        }
+    };
+
+    info!(%by, deadline = ?limits.drain_deadline, "stopping: answering what is in flight");
+    notifier.stopping();
+    // Nobody holds a receiver only if the server is gone already, which the join below tells.
+    let _server_gone = stop.send(true);
+    let drained = drain(&mut server, &mut signals).await?;
+    match drained {
+        Drained::Clean => info!("stopped: all requests in flight were answered"),
+        Drained::Cut { connections } => warn!(connections, "stopped: the drain deadline passed, the rest was cut"),
+        Drained::Abandoned => warn!("stopped: what was in flight was cut"),
+    }
+    program.stop().await;
+    stop_watchdog(watchdog);
+    drop(listening);
+    Ok(Ended { by, drained })
+}
+
+/// Waits for the server; a second signal to stop ends the wait.
+async fn drain(
+    server: &mut JoinHandle<io::Result<Drained>>,
+    signals: &mut mpsc::Receiver<Signal>,
+) -> Result<Drained, RunError> {
+    loop {
+        tokio::select! {
+            ended = &mut *server => {
+                return ended.map_err(RunError::Broke)?.map_err(RunError::Accept);
+            }
+            Some(wanted) = signals.recv() => if matches!(wanted, Signal::Stop(_)) {
+                warn!("told to stop again: not waiting any longer");
+                server.abort();
+                return Ok(Drained::Abandoned);
+            },
+        }
+    }
+}
+
+/// Reads the configuration again; a bad one is refused and the old one stays in force.
+async fn reload<P: Program>(program: &P, options: &Options) -> String {
+    let Some(path) = &options.config_file else {
+        info!("told to reload, but no configuration file is in use");
+        return "nothing to reload: no configuration file is in use".to_owned();
+    };
+    let loaded = config::load(path).map_err(Problem::from);
+    let taken = match loaded {
+        Ok((config, warnings)) => {
+            for warning in warnings {
+                warn!(%warning, "configuration");
+            }
+            program.reload(options.over(config)).await
+        }
+        Err(problem) => Err(problem),
+    };
+    match taken {
+        Ok(later) if later.is_empty() => {
+            info!(path = %path.display(), "configuration reloaded");
+            "configuration reloaded".to_owned()
+        }
+        Ok(later) => {
+            let keys = later.join(", ");
+            warn!(path = %path.display(), %keys, "configuration reloaded; these keys need a restart");
+            format!("configuration reloaded; a restart is needed for {keys}")
+        }
+        Err(problem) => {
+            error!(path = %path.display(), %problem, "the new configuration is refused; the old one stays in force");
+            format!("the new configuration is refused: {problem}")
+        }
+    }
+}
+
+/// Descriptors that are needed beside callers' connections: the Hub's, the driver's, files.
+const OTHER_DESCRIPTORS: u64 = 64;
+
+/// At the cap of connections there must be descriptors left; said at the start, since later it looks like a fault of
+/// whatever could not be opened.
+fn warn_of_few_descriptors(limits: &Limits) {
+    let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let needed = (limits.connections as u64).saturating_add(OTHER_DESCRIPTORS);
+    if let Some(allowed) = allowed.filter(|allowed| *allowed < needed) {
+        warn!(allowed, needed, "fewer descriptors than socket.connections needs: raise LimitNOFILE= or `ulimit -n`");
+    }
+}
+
+fn stop_watchdog(watchdog: Option<JoinHandle<()>>) {
+    if let Some(watchdog) = watchdog {
+        watchdog.abort();
+    }
+}

@@ -1,0 +1,114 @@
+//! Who a process is, from `/proc`: enough to tell a person what to stop and a lease whose memory it sees.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::Process;
+
+/// The parts of the file system that facts about the host are read from; tests set their own.
+#[derive(Clone, Debug)]
+pub struct HostRoots {
+    /// `/proc`
+    pub proc: PathBuf,
+    /// `/sys`
+    pub sys: PathBuf,
+    /// `/etc`
+    pub etc: PathBuf,
+}
+
+impl Default for HostRoots {
+    fn default() -> Self {
+        Self { proc: "/proc".into(), sys: "/sys".into(), etc: "/etc".into() }
+    }
+}
+
+impl HostRoots {
+    /// All of them under one directory, as tests lay them out.
+    pub fn under(root: &Path) -> Self {
+        Self { proc: root.join("proc"), sys: root.join("sys"), etc: root.join("etc") }
+    }
+}
+
+/// Fills in what `/proc` shows of a process; what it hides (another PID namespace, `ProtectProc`) stays `None`.
+/// `passwd` is the text of `/etc/passwd`.
+pub fn describe(process: &mut Process, proc: &Path, passwd: &str) {
+    let own = proc.join(process.pid.to_string());
+    let read = |name: &str| fs::read(own.join(name)).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    process.name = read("comm").map(|name| name.trim_end().to_owned()).filter(|name| !name.is_empty());
+    process.uid = read("status").as_deref().and_then(uid);
+    process.user = process.uid.and_then(|uid| user(passwd, uid));
+    process.start_ticks = read("stat").as_deref().and_then(start_ticks);
+    process.cgroup = read("cgroup").as_deref().and_then(cgroup);
+    process.unit = process.cgroup.as_deref().and_then(unit);
+    process.container = process.cgroup.as_deref().and_then(container);
+}
+
+/// The real uid of `status`.
+fn uid(status: &str) -> Option<u32> {
+    status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().next()?.parse().ok()
+}
+
+fn user(passwd: &str, uid: u32) -> Option<String> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    })
+}
+
+/// Field 22 of `stat`; the name in field 2 may hold spaces and parentheses, so counting starts after the last of them.
+fn start_ticks(stat: &str) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// The cgroup v2 path, else the one of v1's `name=systemd`.
+fn cgroup(text: &str) -> Option<String> {
+    let path = |of: &str| text.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(of)).map(str::to_owned);
+    path(":").or_else(|| path("name=systemd:"))
+}
+
+/// The innermost systemd service of a cgroup path, else its scope.
+fn unit(cgroup: &str) -> Option<String> {
+    let last = |ending: &str| cgroup.rsplit('/').find(|part| part.ends_with(ending)).map(str::to_owned);
+    last(".service").or_else(|| last(".scope"))
+}
+
+/// The container id in a cgroup path (Docker, containerd, CRI-O and Podman all use 64 hexadecimal digits), shortened
+/// to twelve as their tools print it.
+fn container(cgroup: &str) -> Option<String> {
+    cgroup.rsplit('/').find_map(|part| {
+        let id = part.strip_suffix(".scope").unwrap_or(part);
+        let id = id.rsplit(['-', ':']).next()?;
+        (id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.get(..12).map(str::to_owned))?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_units_and_containers() {
+        let id = "3f4e8a7bb9d0c1e2f3a4b5c6d7e8f90123456789abcdef0123456789abcdef01";
+        let docker = format!("0::/system.slice/docker-{id}.scope\n");
+        assert_eq!(container(&cgroup(&docker).unwrap()).as_deref(), Some("3f4e8a7bb9d0"));
+        let kube = format!("12:cpu:/x\n1:name=systemd:/kubepods/besteffort/pod1/{id}\n");
+        assert_eq!(container(&cgroup(&kube).unwrap()).as_deref(), Some("3f4e8a7bb9d0"));
+        assert_eq!(unit("/system.slice/ollama.service").as_deref(), Some("ollama.service"));
+        let user = "/user.slice/user-1000.slice/user@1000.service/app.slice/vllm.service";
+        assert_eq!(unit(user).as_deref(), Some("vllm.service"));
+        assert_eq!(container("/user.slice/session-2.scope"), None);
+    }
+
+    #[test]
+    fn reads_start_and_owner() {
+        let stat = "4121 (a (b) c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 987654 20 21";
+        assert_eq!(start_ticks(stat), Some(987_654));
+        assert_eq!(uid("Name:\tx\nUid:\t1000\t1000\t1000\t1000\n"), Some(1000));
+        assert_eq!(
+            user("root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n", 1000).as_deref(),
+            Some("ann")
+        );
+        assert_eq!(user("broken\n::\n", 1000), None);
+    }
+}

@@ -1,0 +1,172 @@
+//! One whole GPU, read.
+
+use std::fs;
+
+use nvml_wrapper::Device as Handle;
+use nvml_wrapper::error::NvmlError;
+
+use super::reader::{Margins, Scene};
+use super::{health, memory, processes};
+use crate::bytes::Bytes;
+use crate::devices::{Device, DeviceFacts, DeviceKind, Unusable};
+
+/// What does not change while the library is open, so that a pass need not ask again.
+#[derive(Clone, Debug)]
+pub(super) struct Standing {
+    pub(super) name: String,
+    pub(super) compute_capability: Option<(u32, u32)>,
+    pub(super) multiprocessors: Option<u32>,
+    pub(super) pci_bus_id: Option<String>,
+    pub(super) numa_node: Option<u32>,
+}
+
+impl Standing {
+    pub(super) fn read(device: &Handle<'_>, scene: &Scene<'_>) -> Result<Self, NvmlError> {
+        let capability = device.cuda_compute_capability().ok();
+        let compute_capability =
+            capability.and_then(|found| Some((u32::try_from(found.major).ok()?, u32::try_from(found.minor).ok()?)));
+        let pci_bus_id = device.pci_info().ok().map(|pci| short_bus_id(&pci.bus_id));
+        let numa = pci_bus_id.as_ref().and_then(|bus_id| {
+            // -1 stands for unknown, and fails to parse.
+            let path = scene.roots.sys.join("bus/pci/devices").join(bus_id).join("numa_node");
+            fs::read_to_string(path).ok()?.trim().parse().ok()
+        });
+        Ok(Self {
+            name: device.name()?,
+            compute_capability,
+            multiprocessors: compute_capability
+                .and_then(cores_per_multiprocessor)
+                .and_then(|each| device.num_cores().ok()?.checked_div(each))
+                .filter(|count| *count > 0),
+            pci_bus_id,
+            numa_node: numa,
+        })
+    }
+}
+
+/// NVML writes an eight-digit domain, the kernel and `lspci` four digits; here it is the kernel's.
+pub(super) fn short_bus_id(bus_id: &str) -> String {
+    let lower = bus_id.to_ascii_lowercase();
+    match lower.split_once(':') {
+        Some((domain, rest)) if domain.len() == 8 && domain.starts_with("0000") => {
+            format!("{}:{rest}", domain.get(4..).unwrap_or(domain))
+        }
+        _ => lower,
+    }
+}
+
+/// CUDA cores of one multiprocessor (CUDA C++ Programming Guide, "Compute Capabilities"); `None` for what is newer.
+fn cores_per_multiprocessor(compute_capability: (u32, u32)) -> Option<u32> {
+    match compute_capability {
+        (6 | 8, 0) | (7, _) => Some(64),
+        (6, 1 | 2) | (8..=10 | 12, _) => Some(128),
+        _ => None,
+    }
+}
+
+/// Reads a whole GPU that answers to its handle. An error here concerns the library as a whole.
+pub(super) fn read(
+    device: &Handle<'_>,
+    uuid: &str,
+    index: u32,
+    standing: &Standing,
+    scene: &Scene<'_>,
+) -> Result<Device, NvmlError> {
+    let mut facts = facts(uuid, index, standing);
+    let reading = match memory::read(device, &standing.name, scene.roots) {
+        Ok(reading) => reading,
+        Err(error) if super::library::concerns_all(&error) => return Err(error),
+        Err(error) => {
+            let why = health::from_error(&error, "reading its memory");
+            return Ok(unreadable(facts, why));
+        }
+    };
+    facts.total_bytes = reading.total;
+    facts.reserved_bytes = reading.reserved;
+    if reading.unified {
+        facts.kind = DeviceKind::UnifiedMemory;
+    }
+    let mut holders = processes::read(device, reading.total);
+    scene.describe(&mut holders.processes);
+    let unusable = health::check(device, &holders, Some(reading.used));
+    Ok(Device {
+        facts,
+        free_bytes: Some(reading.free),
+        used_bytes: Some(reading.used),
+        margin_bytes: margin(device, reading.unified, scene.margins),
+        unusable,
+        processes: holders.processes,
+    })
+}
+
+/// What to keep back: for the host where memory is its own, for the desktop where one is driven.
+fn margin(device: &Handle<'_>, unified: bool, margins: &Margins) -> Bytes {
+    let host = if unified { margins.host_bytes } else { Bytes::ZERO };
+    let display =
+        if device.is_display_active().is_ok_and(|active| active) { margins.display_bytes } else { Bytes::ZERO };
+    host + display
+}
+
+fn facts(uuid: &str, index: u32, standing: &Standing) -> DeviceFacts {
+    DeviceFacts {
+        uuid: uuid.to_owned(),
+        index,
+        name: standing.name.clone(),
+        kind: DeviceKind::Gpu,
+        total_bytes: Bytes::ZERO,
+        reserved_bytes: None,
+        compute_capability: standing.compute_capability,
+        multiprocessors: standing.multiprocessors,
+        parent_uuid: None,
+        pci_bus_id: standing.pci_bus_id.clone(),
+        numa_node: standing.numa_node,
+    }
+}
+
+/// A device without a reading.
+pub(super) fn unreadable(facts: DeviceFacts, why: Unusable) -> Device {
+    Device {
+        facts,
+        free_bytes: None,
+        used_bytes: None,
+        margin_bytes: Bytes::ZERO,
+        unusable: Some(why),
+        processes: Vec::new(),
+    }
+}
+
+/// A device of which not even the name can be asked.
+pub(super) fn nameless(uuid: String, index: u32, pci_bus_id: Option<String>, name: Option<String>) -> DeviceFacts {
+    DeviceFacts {
+        uuid,
+        index,
+        name: name.unwrap_or_else(|| format!("GPU {index} (unreadable)")),
+        kind: DeviceKind::Gpu,
+        total_bytes: Bytes::ZERO,
+        reserved_bytes: None,
+        compute_capability: None,
+        multiprocessors: None,
+        parent_uuid: None,
+        pci_bus_id,
+        numa_node: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bus_ids_are_the_kernels() {
+        assert_eq!(short_bus_id("00000000:C1:00.0"), "0000:c1:00.0");
+        assert_eq!(short_bus_id("00010000:41:00.0"), "00010000:41:00.0");
+        assert_eq!(short_bus_id("0000:41:00.0"), "0000:41:00.0");
+    }
+
+    #[test]
+    fn newer_capabilities_have_no_known_cores() {
+        assert_eq!(cores_per_multiprocessor((9, 0)), Some(128));
+        assert_eq!(cores_per_multiprocessor((8, 0)), Some(64));
+        assert_eq!(cores_per_multiprocessor((13, 0)), None);
+    }
+}

@@ -1,0 +1,74 @@
+//! Who holds memory on a device.
+
+use std::collections::BTreeMap;
+
+use nvml_wrapper::Device;
+use nvml_wrapper::enums::device::UsedGpuMemory;
+use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::struct_wrappers::device::ProcessInfo;
+
+use crate::bytes::Bytes;
+use crate::devices::{Process, ProcessKind};
+
+/// How often a list is asked for again that grew between asking its length and asking for it.
+const ATTEMPTS: usize = 3;
+
+/// The processes of a device, and whether the list of compute processes could be read at all.
+pub(super) struct Holders {
+    pub(super) processes: Vec<Process>,
+    pub(super) compute_known: bool,
+}
+
+/// Reads the three lists and merges them by PID; `total` bounds what can be believed of a process.
+pub(super) fn read(device: &Device<'_>, total: Bytes) -> Holders {
+    let compute = list(|| device.running_compute_processes());
+    let graphics = list(|| device.running_graphics_processes());
+    let clients = list(|| device.mps_running_compute_processes());
+    let compute_known = compute.is_some();
+    let lists = [(ProcessKind::Mps, clients), (ProcessKind::Compute, compute), (ProcessKind::Graphics, graphics)];
+    let mut found: BTreeMap<u32, Process> = BTreeMap::new();
+    for (kind, list) in lists {
+        for info in list.unwrap_or_default() {
+            let used = believable(&info, total);
+            let process = found.entry(info.pid).or_insert_with(|| blank(info.pid, kind));
+            // One process stands in several lists with the same figure.
+            process.used_bytes = process.used_bytes.max(used);
+        }
+    }
+    Holders { processes: found.into_values().collect(), compute_known }
+}
+
+fn list(ask: impl Fn() -> Result<Vec<ProcessInfo>, NvmlError>) -> Option<Vec<ProcessInfo>> {
+    for _ in 0..ATTEMPTS {
+        match ask() {
+            Ok(list) => return Some(list),
+            Err(NvmlError::InsufficientSize(_)) => {}
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+/// The bytes of a process; `None` where the driver does not say, or says what cannot be: early R535 drivers gave
+/// arrays of another layout, with the fields shuffled (NVIDIA/go-nvml#75).
+fn believable(info: &ProcessInfo, total: Bytes) -> Option<Bytes> {
+    match info.used_gpu_memory {
+        UsedGpuMemory::Used(bytes) if Bytes::new(bytes) <= total => Some(Bytes::new(bytes)),
+        UsedGpuMemory::Used(_) | UsedGpuMemory::Unavailable => None,
+    }
+}
+
+fn blank(pid: u32, kind: ProcessKind) -> Process {
+    Process {
+        pid,
+        used_bytes: None,
+        kind,
+        name: None,
+        uid: None,
+        user: None,
+        unit: None,
+        container: None,
+        cgroup: None,
+        start_ticks: None,
+    }
+}

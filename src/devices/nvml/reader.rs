@@ -1,0 +1,306 @@
+//! The open library and the passes over its devices.
+
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+use std::{fs, mem};
+
+use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::{Device as Handle, Nvml};
+
+use super::device::{Standing, nameless, unreadable};
+use super::library::{Fingerprint, concerns_all, open, whole};
+use super::{health, mig, topology};
+use crate::bytes::Bytes;
+use crate::devices::error::DevicesError;
+use crate::devices::holders::{HostRoots, describe};
+use crate::devices::power::{self, PowerState};
+use crate::devices::{Device, Link, Process, Snapshot, declared, host_memory};
+
+/// More GPUs than a host has; a bound on what a driver's count may make us do.
+const MAX_GPUS: u32 = 256;
+/// How long the wiring is believed; links seldom change, and asking is most of a pass.
+const TOPOLOGY_LASTS: Duration = Duration::from_secs(60);
+
+/// What the reading of NVIDIA devices depends on.
+#[derive(Clone, Debug, Default)]
+pub struct NvmlOptions {
+    /// The library's path or soname; `None` searches.
+    pub library: Option<PathBuf>,
+    /// Where facts about the host stand.
+    pub roots: HostRoots,
+    /// What is kept back.
+    pub margins: Margins,
+}
+
+/// Bytes kept back on devices that others than compute processes use.
+#[derive(Clone, Copy, Debug)]
+pub struct Margins {
+    /// On a GPU that drives a display: desktops were seen to hold 211 to 596 MiB idle and grow at any time.
+    pub display_bytes: Bytes,
+    /// Of unified memory, for the host itself.
+    pub host_bytes: Bytes,
+}
+
+impl Default for Margins {
+    /// 512 MiB for a desktop, 2 GiB for a host: assumed.
+    fn default() -> Self {
+        Self { display_bytes: Bytes::mib(512), host_bytes: Bytes::gib(2) }
+    }
+}
+
+/// What one pass sees of the host.
+pub(super) struct Scene<'a> {
+    pub(super) roots: &'a HostRoots,
+    pub(super) margins: &'a Margins,
+    passwd: OnceCell<String>,
+}
+
+impl Scene<'_> {
+    /// Fills in who the processes are.
+    pub(super) fn describe(&self, processes: &mut [Process]) {
+        for process in processes {
+            let passwd =
+                self.passwd.get_or_init(|| fs::read_to_string(self.roots.etc.join("passwd")).unwrap_or_default());
+            describe(process, &self.roots.proc, passwd);
+        }
+    }
+}
+
+/// The one open library of this process.
+///
+/// Dropping it shuts NVML down. NVML counts its inits, so the old one must be dropped before the next is opened, or
+/// nothing is initialised anew.
+pub struct NvmlReader {
+    nvml: Nvml,
+    options: NvmlOptions,
+    fingerprint: Fingerprint,
+    driver_version: Option<String>,
+    /// By UUID.
+    standing: HashMap<String, Standing>,
+    /// The last pass's whole GPUs in their order, to tell which one no longer answers.
+    last: Vec<Device>,
+    links: Option<(Vec<String>, Instant, Vec<Link>)>,
+    sick: bool,
+}
+
+impl NvmlReader {
+    /// Loads and initialises the library. Takes seconds where the driver first has to wake its GPUs.
+    pub fn open(options: &NvmlOptions) -> Result<Self, DevicesError> {
+        let lazily = power::states(&options.roots).iter().any(PowerState::asleep);
+        let nvml = open(options.library.as_deref(), lazily)?;
+        Ok(Self {
+            driver_version: nvml.sys_driver_version().ok(),
+            nvml,
+            fingerprint: Fingerprint::take(&options.roots.proc, options.library.as_ref()),
+            options: options.clone(),
+            standing: HashMap::new(),
+            last: Vec::new(),
+            links: None,
+            sick: false,
+        })
+    }
+
+    /// The whole GPUs of the last pass.
+    pub fn last(&self) -> &[Device] {
+        &self.last
+    }
+
+    /// Takes over what a reader before this one saw last, so that a device that is missing now is known as missing.
+    pub fn inherit(&mut self, last: Vec<Device>) {
+        self.last = last;
+    }
+
+    /// Whether the driver on this host is no longer the one that was opened.
+    pub fn outdated(&self) -> bool {
+        self.fingerprint != Fingerprint::take(&self.options.roots.proc, self.options.library.as_ref())
+    }
+
+    /// Whether the last pass met a GPU that only a fresh library may see healthy again.
+    pub fn sick(&self) -> bool {
+        self.sick
+    }
+
+    /// The open library, for the event watcher.
+    pub(super) fn nvml(&self) -> &Nvml {
+        &self.nvml
+    }
+
+    /// One pass over all devices. An error means that nothing can be told of any; the library is then to be dropped
+    /// and opened anew.
+    pub fn read(&mut self) -> Result<Snapshot, DevicesError> {
+        let sampled_at = declared::whole_milliseconds(SystemTime::now());
+        let states = power::states(&self.options.roots);
+        let mut pass = Pass::default();
+        // The reader's own fields are needed beside the borrowed library, so they step aside for the pass.
+        let mut standing = mem::take(&mut self.standing);
+        let done = self.visit(&states, &mut standing, &mut pass);
+        self.standing = standing;
+        done?;
+        self.standing.retain(|uuid, _| pass.seen.contains(uuid));
+        self.sick = pass.sick;
+        if pass.devices.is_empty() {
+            return Err(match self.last.len() {
+                0 => DevicesError::NoDevices,
+                before => DevicesError::DevicesVanished { before },
+            });
+        }
+        let whole_gpus = pass.devices.iter().filter(|device| device.facts.parent_uuid.is_none());
+        self.last = whole_gpus.cloned().collect();
+        let links = self.wiring(&pass.wired);
+        Ok(Snapshot {
+            source: "nvml".to_owned(),
+            sampled_at,
+            stale: false,
+            driver_version: self.driver_version.clone(),
+            devices: pass.devices,
+            links,
+            host: host_memory::read(&self.options.roots.proc),
+        })
+    }
+
+    fn visit(
+        &self,
+        states: &[PowerState],
+        standing: &mut HashMap<String, Standing>,
+        pass: &mut Pass,
+    ) -> Result<(), DevicesError> {
+        let scene = Scene { roots: &self.options.roots, margins: &self.options.margins, passwd: OnceCell::new() };
+        if states.iter().any(PowerState::asleep) {
+            // Looking one up by index could wake another; by address, only the one meant is touched.
+            for (index, state) in (0..).zip(states) {
+                if state.asleep() {
+                    pass.devices.push(asleep(state, index, &self.last));
+                } else {
+                    let found = self.nvml.device_by_pci_bus_id(state.bus_id.as_str());
+                    self.one(index, found, &scene, standing, pass)?;
+                }
+            }
+            return Ok(());
+        }
+        let count = self.nvml.device_count().map_err(|error| whole(&error, "nvmlDeviceGetCount"))?.min(MAX_GPUS);
+        for index in 0..count {
+            self.one(index, self.nvml.device_by_index(index), &scene, standing, pass)?;
+        }
+        Ok(())
+    }
+
+    fn one(
+        &self,
+        index: u32,
+        found: Result<Handle<'_>, NvmlError>,
+        scene: &Scene<'_>,
+        standing: &mut HashMap<String, Standing>,
+        pass: &mut Pass,
+    ) -> Result<(), DevicesError> {
+        let read = found.and_then(|device| {
+            let uuid = device.uuid()?;
+            let own = match standing.get(&uuid) {
+                Some(known) => known.clone(),
+                None => Standing::read(&device, scene)?,
+            };
+            standing.insert(uuid.clone(), own.clone());
+            let mut gpu = super::device::read(&device, &uuid, index, &own, scene)?;
+            let instances = if mig::enabled(&device) { mig::split(&mut gpu, &device, &own, scene) } else { Vec::new() };
+            Ok((uuid, gpu, instances))
+        });
+        match read {
+            Ok((uuid, gpu, instances)) => {
+                pass.sick |=
+                    gpu.unusable.as_ref().is_some_and(|why| why.reason == "gpu_lost" || why.reason == "reset_required");
+                if gpu.unusable.as_ref().is_none_or(|why| why.reason != "mig_parent" && gpu.free_bytes.is_some()) {
+                    pass.wired.push(uuid.clone());
+                }
+                pass.seen.push(uuid);
+                pass.devices.push(gpu);
+                pass.devices.extend(instances);
+                Ok(())
+            }
+            Err(error) if concerns_all(&error) => Err(whole(&error, "reading a GPU")),
+            Err(error) => {
+                pass.sick = true;
+                pass.devices.push(self.missing(index, &error, pass));
+                Ok(())
+            }
+        }
+    }
+
+    /// A GPU that does not answer to its index: what was known of it, where the last pass makes that plain.
+    fn missing(&self, index: u32, error: &NvmlError, pass: &Pass) -> Device {
+        let why = match error {
+            // "Unable to determine the device handle": how a lost GPU is often met.
+            NvmlError::Unknown => health::from_error(&NvmlError::GpuLost, "finding it"),
+            other => health::from_error(other, "finding it"),
+        };
+        let known =
+            self.last.iter().find(|device| device.facts.index == index && !pass.seen.contains(&device.facts.uuid));
+        let facts =
+            known.map_or_else(|| nameless(format!("index-{index}"), index, None, None), |device| device.facts.clone());
+        unreadable(facts, why)
+    }
+
+    fn wiring(&mut self, uuids: &[String]) -> Vec<Link> {
+        if let Some((of, at, links)) = &self.links
+            && of == uuids
+            && at.elapsed() < TOPOLOGY_LASTS
+        {
+            return links.clone();
+        }
+        let ends: Vec<_> = uuids
+            .iter()
+            .filter_map(|uuid| {
+                let device = self.nvml.device_by_uuid(uuid.as_str()).ok()?;
+                let pci_bus_id = self.standing.get(uuid).and_then(|standing| standing.pci_bus_id.clone());
+                Some(topology::End { uuid: uuid.clone(), pci_bus_id, device })
+            })
+            .collect();
+        let links = if ends.len() > 1 { topology::read(&ends) } else { Vec::new() };
+        self.links = Some((uuids.to_vec(), Instant::now(), links.clone()));
+        links
+    }
+}
+
+/// What a pass gathers.
+#[derive(Default)]
+struct Pass {
+    devices: Vec<Device>,
+    /// UUIDs of whole GPUs that answered.
+    seen: Vec<String>,
+    /// Those among them whose wiring matters.
+    wired: Vec<String>,
+    sick: bool,
+}
+
+/// A device that sleeps, with what an earlier pass or the kernel module knows of it.
+pub(super) fn asleep(state: &PowerState, index: u32, last: &[Device]) -> Device {
+    let known = last.iter().find(|device| device.facts.pci_bus_id.as_deref() == Some(state.bus_id.as_str()));
+    let facts = known.map_or_else(
+        || {
+            let uuid = state.uuid.clone().unwrap_or_else(|| format!("PCI-{}", state.bus_id));
+            nameless(uuid, index, Some(state.bus_id.clone()), state.name.clone())
+        },
+        |device| device.facts.clone(),
+    );
+    unreadable(
+        facts,
+        health::unusable("asleep", "the GPU is suspended and was not woken for a reading; start work on it to wake it"),
+    )
+}
+
+/// The snapshot of a host whose every GPU sleeps: taken without the driver's library.
+pub fn all_asleep(options: &NvmlOptions) -> Option<Snapshot> {
+    let states = power::states(&options.roots);
+    if states.is_empty() || !states.iter().all(PowerState::asleep) {
+        return None;
+    }
+    Some(Snapshot {
+        source: "nvml".to_owned(),
+        sampled_at: declared::whole_milliseconds(SystemTime::now()),
+        stale: false,
+        driver_version: None,
+        devices: (0..).zip(&states).map(|(index, state)| asleep(state, index, &[])).collect(),
+        links: Vec::new(),
+        host: host_memory::read(&options.roots.proc),
+    })
+}

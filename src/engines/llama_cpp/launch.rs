@@ -1,0 +1,77 @@
+//! The command that makes llama-server do what was answered.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::prepared::Ready;
+use super::split::on_host;
+use crate::engines::{Launch, LaunchPlan, Offload};
+use crate::model::Dtype;
+use crate::model::Identity;
+
+/// Where the file comes from: a path, or a repository and its file.
+fn source(identity: &Identity) -> Vec<String> {
+    let is_file = Path::new(&identity.repo).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+    match &identity.file {
+        _ if is_file => vec!["-m".to_owned(), identity.repo.clone()],
+        Some(file) if identity.repo.starts_with(['/', '.', '~']) => {
+            vec!["-m".to_owned(), format!("{}/{file}", identity.repo.trim_end_matches('/'))]
+        }
+        Some(file) => vec!["-hf".to_owned(), identity.repo.clone(), "-hff".to_owned(), file.clone()],
+        None => vec!["-hf".to_owned(), identity.repo.clone()],
+    }
+}
+
+/// Environment and arguments for `plan`.
+pub(crate) fn launch(ready: &Ready<'_>, plan: &LaunchPlan<'_>) -> Launch {
+    let mut args = vec!["llama-server".to_owned()];
+    args.extend(source(ready.identity()));
+    let mut flag = |name: &str, value: String| args.extend([name.to_owned(), value]);
+    let settled = ready.settled();
+    flag("-c", settled.total_context(plan.workload).to_string());
+    flag("-np", settled.slots(plan.workload).to_string());
+    flag("-b", settled.n_batch.to_string());
+    flag("-ub", settled.n_ubatch.to_string());
+    flag("-fa", if settled.flash_attention { "on" } else { "off" }.to_owned());
+    if settled.keys != Dtype::F16 {
+        flag("-ctk", settled.keys.name().to_ascii_lowercase());
+    }
+    if settled.values != Dtype::F16 {
+        flag("-ctv", settled.values.name().to_ascii_lowercase());
+    }
+    let host = on_host(plan.split, ready.always_on_host());
+    let all = ready.layers().saturating_add(ready.next_token_layers()).saturating_add(1);
+    flag("-ngl", all.saturating_sub(host.layers).to_string());
+    if plan.split.stages.len() > 1 {
+        let last = plan.split.stages.len() - 1;
+        let count = |(index, stage): (usize, &std::ops::Range<u32>)| {
+            let start = stage.start.max(host.layers);
+            let behind = if index == last { all } else { stage.end };
+            behind.saturating_sub(start).to_string()
+        };
+        flag("-ts", plan.split.stages.iter().enumerate().map(count).collect::<Vec<_>>().join(","));
+    }
+    if host.experts > 0 && matches!(plan.split.offload, Offload::Experts { .. } | Offload::None) {
+        flag("--n-cpu-moe", host.experts.min(ready.layers()).to_string());
+    }
+    if let Some(projector) = ready.projector() {
+        flag("--mmproj", projector);
+    }
+    // What was worked out here is not to be changed by --fit.
+    flag("--fit", "off".to_owned());
+    if settled.unified {
+        args.push("--kv-unified".to_owned());
+    }
+    if settled.swa_full {
+        args.push("--swa-full".to_owned());
+    }
+    if !ready.cache_on_device() {
+        args.push("--no-kv-offload".to_owned());
+    }
+    let devices = plan.devices.iter().map(|device| device.facts.uuid.as_str()).collect::<Vec<_>>().join(",");
+    let env = BTreeMap::from([
+        ("CUDA_DEVICE_ORDER".to_owned(), "PCI_BUS_ID".to_owned()),
+        ("CUDA_VISIBLE_DEVICES".to_owned(), devices),
+    ]);
+    Launch { env, args, takes: vec![None; plan.devices.len()] }
+}

@@ -1,0 +1,241 @@
+//! llama-server's parameters, by the names of its C structures and of its command line.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::engines::{EngineError, nearest_name};
+use crate::model::Dtype;
+
+/// The engine's name.
+pub(crate) const ENGINE: &str = "llama.cpp";
+
+/// Canonical names and what else may be written for them: command-line flags without dashes.
+const NAMES: &[(&str, &[&str])] = &[
+    ("n_ctx", &["ctx-size", "ctx_size", "c"]),
+    ("n_batch", &["batch-size", "batch_size", "b"]),
+    ("n_ubatch", &["ubatch-size", "ubatch_size", "ub"]),
+    ("n_parallel", &["parallel", "np", "n_seq_max"]),
+    ("n_outputs_max", &[]),
+    ("kv_unified", &["kv-unified", "kvu"]),
+    ("flash_attn", &["flash-attn", "flash_attn_type", "fa"]),
+    ("type_k", &["cache-type-k", "cache_type_k", "ctk"]),
+    ("type_v", &["cache-type-v", "cache_type_v", "ctv"]),
+    ("n_gpu_layers", &["n-gpu-layers", "gpu-layers", "gpu_layers", "ngl"]),
+    ("tensor_split", &["tensor-split", "ts"]),
+    ("split_mode", &["split-mode", "sm"]),
+    ("n_cpu_moe", &["n-cpu-moe", "ncmoe"]),
+    ("cpu_moe", &["cpu-moe", "cmoe"]),
+    ("swa_full", &["swa-full"]),
+    ("no_kv_offload", &["no-kv-offload", "nkvo"]),
+    ("use_mmap", &["mmap"]),
+    ("mmproj", &["mm"]),
+    ("fit", &[]),
+    ("fit_target", &["fit-target", "fitt"]),
+];
+
+/// What was set, by canonical name.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of llama-server's own")]
+pub(crate) struct Parameters {
+    pub(crate) n_ctx: Option<u64>,
+    pub(crate) n_batch: Option<u64>,
+    pub(crate) n_ubatch: Option<u64>,
+    pub(crate) n_parallel: Option<u64>,
+    pub(crate) n_outputs_max: Option<u64>,
+    pub(crate) kv_unified: Option<bool>,
+    pub(crate) flash_attn: Option<bool>,
+    pub(crate) type_k: Option<Dtype>,
+    pub(crate) type_v: Option<Dtype>,
+    pub(crate) n_gpu_layers: Option<u32>,
+    pub(crate) tensor_split: Option<Vec<u64>>,
+    pub(crate) n_cpu_moe: Option<u32>,
+    pub(crate) swa_full: bool,
+    pub(crate) no_kv_offload: bool,
+    pub(crate) no_mmap: bool,
+    pub(crate) mmproj: Option<String>,
+    pub(crate) no_fit: bool,
+    pub(crate) fit_target: Option<u64>,
+}
+
+/// A cache type that llama.cpp offers (`common/arg.cpp`, `kv_cache_types`).
+pub(crate) fn cache_type(name: &str) -> Option<Dtype> {
+    Some(match name.to_ascii_lowercase().as_str() {
+        "f32" => Dtype::F32,
+        "f16" => Dtype::F16,
+        "bf16" => Dtype::BF16,
+        "q8_0" => Dtype::Q8_0,
+        "q4_0" => Dtype::Q4_0,
+        "q4_1" => Dtype::Q4_1,
+        "iq4_nl" => Dtype::IQ4_NL,
+        "q5_0" => Dtype::Q5_0,
+        "q5_1" => Dtype::Q5_1,
+        _ => return None,
+    })
+}
+
+fn bad(name: &str, value: &Value, why: impl Into<String>) -> EngineError {
+    EngineError::BadParameter { engine: ENGINE, name: name.to_owned(), value: value.to_string(), why: why.into() }
+}
+
+fn whole(name: &str, value: &Value) -> Result<u64, EngineError> {
+    let number = value.as_u64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
+    match number {
+        Some(number) if number <= 1 << 40 => Ok(number),
+        Some(_) => Err(bad(name, value, "too large to be meant")),
+        None => Err(bad(name, value, "not a whole number")),
+    }
+}
+
+fn small(name: &str, value: &Value) -> Result<u32, EngineError> {
+    u32::try_from(whole(name, value)?).map_err(|_| bad(name, value, "too large to be meant"))
+}
+
+fn positive(name: &str, value: &Value) -> Result<u64, EngineError> {
+    match whole(name, value)? {
+        0 => Err(bad(name, value, "must be larger than 0")),
+        number => Ok(number),
+    }
+}
+
+fn truth(name: &str, value: &Value) -> Result<bool, EngineError> {
+    match value {
+        Value::Bool(truth) => Ok(*truth),
+        Value::Number(number) if number.as_u64() == Some(1) => Ok(true),
+        Value::Number(number) if number.as_u64() == Some(0) => Ok(false),
+        Value::String(text) => match text.to_ascii_lowercase().as_str() {
+            "on" | "true" | "1" | "enabled" | "" => Ok(true),
+            "off" | "false" | "0" | "disabled" => Ok(false),
+            _ => Err(bad(name, value, "not on or off")),
+        },
+        _ => Err(bad(name, value, "not on or off")),
+    }
+}
+
+fn dtype(name: &str, value: &Value) -> Result<Dtype, EngineError> {
+    let known = "f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl";
+    value.as_str().and_then(cache_type).ok_or_else(|| bad(name, value, format!("known cache types: {known}")))
+}
+
+/// Shares as `3,1` or `[3, 1]`, in thousandths.
+fn shares(name: &str, value: &Value) -> Result<Vec<u64>, EngineError> {
+    let texts: Vec<String> = match value {
+        Value::String(text) => text.split([',', '/', ';']).map(|part| part.trim().to_owned()).collect(),
+        Value::Array(items) => items.iter().map(Value::to_string).collect(),
+        Value::Number(number) => vec![number.to_string()],
+        _ => return Err(bad(name, value, "not a list of shares such as 3,1")),
+    };
+    let thousandths = |text: &String| {
+        let (units, fraction) = text.split_once('.').unwrap_or((text, ""));
+        let digits = format!("{fraction:0<3}");
+        let fraction = digits.get(..3).and_then(|digits| digits.parse::<u64>().ok());
+        let units = units.parse::<u64>().ok().filter(|units| *units <= 1 << 30);
+        match (units, fraction) {
+            (Some(units), Some(fraction)) => Ok(units * 1000 + fraction),
+            _ => Err(bad(name, value, "not a list of shares such as 3,1")),
+        }
+    };
+    let shares = texts.iter().map(thousandths).collect::<Result<Vec<_>, _>>()?;
+    if shares.iter().all(|share| *share == 0) { Err(bad(name, value, "all shares are 0")) } else { Ok(shares) }
+}
+
+/// Reads what was given under any of a parameter's names.
+pub(crate) fn read(given: &BTreeMap<String, Value>) -> Result<Parameters, EngineError> {
+    let mut all = Parameters::default();
+    let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
+    for (given_name, value) in given {
+        let bare = given_name.trim_start_matches('-');
+        let found = NAMES.iter().find(|(name, others)| *name == bare || others.contains(&bare));
+        let Some((name, _)) = found else {
+            let known = NAMES.iter().flat_map(|(name, others)| std::iter::once(*name).chain(others.iter().copied()));
+            let nearest = nearest_name(bare, known.filter(|name| name.len() > 3));
+            return Err(EngineError::UnknownParameter { engine: ENGINE, name: given_name.clone(), nearest });
+        };
+        if let Some(other) = seen.insert(name, given_name) {
+            return Err(bad(given_name, value, format!("given as '{other}' too")));
+        }
+        set(&mut all, name, value)?;
+    }
+    Ok(all)
+}
+
+fn set(all: &mut Parameters, name: &str, value: &Value) -> Result<(), EngineError> {
+    match name {
+        "n_ctx" => all.n_ctx = Some(whole(name, value)?).filter(|tokens| *tokens > 0),
+        "n_batch" => all.n_batch = Some(positive(name, value)?),
+        "n_ubatch" => all.n_ubatch = Some(positive(name, value)?),
+        "n_parallel" => match value.as_i64() {
+            Some(-1) => {}
+            _ => all.n_parallel = Some(positive(name, value)?),
+        },
+        "n_outputs_max" => all.n_outputs_max = Some(positive(name, value)?),
+        "kv_unified" => all.kv_unified = Some(truth(name, value)?),
+        "flash_attn" if value.as_str() == Some("auto") || value.as_i64() == Some(-1) => {}
+        "flash_attn" => all.flash_attn = Some(truth(name, value)?),
+        "type_k" => all.type_k = Some(dtype(name, value)?),
+        "type_v" => all.type_v = Some(dtype(name, value)?),
+        "n_gpu_layers" => match (value.as_i64(), value.as_str()) {
+            (Some(-1), _) | (_, Some("auto" | "all" | "-1")) => {}
+            _ => all.n_gpu_layers = Some(small(name, value)?),
+        },
+        "tensor_split" => all.tensor_split = Some(shares(name, value)?),
+        "split_mode" => match value.as_str() {
+            Some("layer" | "none") => {}
+            Some("row" | "tensor") => return Err(bad(name, value, "only the layer split is answered for")),
+            _ => return Err(bad(name, value, "known: none, layer")),
+        },
+        "n_cpu_moe" => all.n_cpu_moe = Some(small(name, value)?),
+        "cpu_moe" if truth(name, value)? => all.n_cpu_moe = Some(u32::MAX),
+        "cpu_moe" => {}
+        "swa_full" => all.swa_full = truth(name, value)?,
+        "no_kv_offload" => all.no_kv_offload = truth(name, value)?,
+        "use_mmap" => all.no_mmap = !truth(name, value)?,
+        "mmproj" => match value.as_str() {
+            Some(path) => all.mmproj = Some(path.to_owned()),
+            None => return Err(bad(name, value, "not a file name")),
+        },
+        "fit" => all.no_fit = !truth(name, value)?,
+        "fit_target" => all.fit_target = Some(whole(name, value)?),
+        // Every name of the table has its arm above; a new one without an arm is no parameter.
+        _ => return Err(EngineError::UnknownParameter { engine: ENGINE, name: name.to_owned(), nearest: None }),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn given(pairs: &[(&str, Value)]) -> BTreeMap<String, Value> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+    }
+
+    #[test]
+    fn flags_and_structure_names_mean_the_same() {
+        let short =
+            read(&given(&[("ub", json!(256)), ("fa", json!("on")), ("ctk", json!("q8_0")), ("ts", json!("3,1.5"))]));
+        let long = [("n_ubatch", json!("256")), ("flash_attn", json!(true)), ("type_k", json!("Q8_0"))];
+        let mut long = given(&long);
+        long.insert("tensor-split".into(), json!([3, 1.5]));
+        assert_eq!(short.unwrap(), read(&long).unwrap());
+    }
+
+    #[test]
+    fn every_listed_name_is_understood() {
+        for (name, _) in NAMES {
+            let values = [json!(1), json!("f16"), json!("layer"), json!("on"), json!("x.gguf")];
+            assert!(values.iter().any(|value| read(&given(&[(name, value.clone())])).is_ok()), "{name}");
+        }
+    }
+
+    #[test]
+    fn strangers_are_refused_with_the_nearest_name() {
+        let error = read(&given(&[("n_ubatches", json!(1))])).unwrap_err();
+        assert_eq!(error.to_string(), "llama.cpp has no parameter 'n_ubatches'; did you mean 'n_ubatch'?");
+        assert!(read(&given(&[("n_batch", json!(0))])).is_err());
+        assert!(read(&given(&[("type_v", json!("fp8"))])).is_err());
+        assert!(read(&given(&[("split_mode", json!("row"))])).is_err());
+        assert!(read(&given(&[("c", json!(1)), ("n_ctx", json!(1))])).is_err());
+    }
+}

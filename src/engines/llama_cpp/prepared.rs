@@ -1,0 +1,216 @@
+//! llama.cpp's settings for one model, and what they make of its layers.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use serde_json::Value;
+
+use super::cache::{self, Layout};
+use super::compute::Graph;
+use super::kinds::{Counted, Kinds};
+use super::parameters::{self, ENGINE, Parameters};
+use super::profile::{self, Profile};
+use super::split;
+use super::weights::{OnHost, Weights};
+use super::workload::Settled;
+use crate::bytes::Bytes;
+use crate::engines::{AskedWorkload, EngineError, Split};
+use crate::model::architecture::{Architecture, Mixer, Task};
+use crate::model::{Dtype, Format, Identity, Model};
+
+/// The name that a projector's component has in [`Model::components`].
+const PROJECTOR: &str = "mmproj";
+
+/// One model, its parameters settled.
+#[derive(Debug)]
+pub(crate) struct Ready<'a> {
+    pub(super) model: &'a Model,
+    pub(super) architecture: &'a Architecture,
+    pub(super) profile: Profile,
+    pub(super) parameters: Parameters,
+    pub(super) settled: Settled,
+    pub(super) weights: Weights,
+    pub(super) kinds: Kinds<'a>,
+    pub(super) layers: u32,
+}
+
+fn unsupported(why: impl Into<String>) -> EngineError {
+    EngineError::Unsupported { engine: ENGINE, why: why.into() }
+}
+
+impl<'a> Ready<'a> {
+    /// Settles parameters and workload for `model`.
+    pub(crate) fn new(
+        model: &'a Model,
+        version: Option<&str>,
+        given: &BTreeMap<String, Value>,
+        asked: &AskedWorkload,
+    ) -> Result<Self, EngineError> {
+        if model.format != Format::Gguf {
+            return Err(unsupported(
+                "llama.cpp runs GGUF files; look for a GGUF repository of this model or convert it with convert_hf_to_gguf.py",
+            ));
+        }
+        let architecture = model.architecture.as_ref().map_err(|why| unsupported(why.to_string()))?;
+        let profile = profile::profile(version).map_err(|why| unsupported(why.to_string()))?;
+        let parameters = parameters::read(given)?;
+        if let Some(dtype) = &asked.dtype {
+            let (name, value) = ("dtype".to_owned(), dtype.clone());
+            let why = "llama.cpp keeps weights as the file stores them; choose another file".to_owned();
+            return Err(EngineError::BadParameter { engine: ENGINE, name, value, why });
+        }
+        let settled = Settled::new(&parameters, asked, &profile, architecture.max_context)?;
+        let layers = architecture.layer_count();
+        let weights = Weights::new(model, &architecture.class, layers);
+        if let Some(class) = weights.unknown_type() {
+            let why = format!("cannot size tensor type {:?} of {}", class.storage, class.pattern);
+            return Err(unsupported(why));
+        }
+        if model.inventory.bytes().overflowed() {
+            return Err(EngineError::Overflow { what: "tensor sizes" });
+        }
+        check_rows(architecture, &settled)?;
+        let kinds = Kinds::new(&architecture.layers);
+        Ok(Self { model, architecture, profile, parameters, settled, weights, kinds, layers })
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.model.identity
+    }
+
+    pub(crate) fn settled(&self) -> &Settled {
+        &self.settled
+    }
+
+    pub(crate) fn layers(&self) -> u32 {
+        self.layers
+    }
+
+    pub(crate) fn next_token_layers(&self) -> u32 {
+        self.architecture.mtp_layers
+    }
+
+    pub(crate) fn cache_on_device(&self) -> bool {
+        !self.parameters.no_kv_offload
+    }
+
+    /// The projector's file, by the parameter or by what was read beside the model.
+    pub(crate) fn projector(&self) -> Option<String> {
+        let beside = || self.model.components.iter().find(|part| part.name == PROJECTOR).map(|part| part.class.clone());
+        self.parameters.mmproj.clone().or_else(beside)
+    }
+
+    pub(super) fn projector_bytes(&self) -> Option<Bytes> {
+        self.model.components.iter().find(|part| part.name == PROJECTOR).map(|part| part.bytes)
+    }
+
+    /// What `n_gpu_layers` and `n_cpu_moe` leave on the host whatever the split.
+    pub(crate) fn always_on_host(&self) -> OnHost {
+        let all = self.layers.saturating_add(self.next_token_layers()).saturating_add(1);
+        OnHost {
+            layers: self.parameters.n_gpu_layers.map_or(0, |on_gpu| all.saturating_sub(on_gpu)),
+            experts: self.parameters.n_cpu_moe.unwrap_or(0),
+        }
+    }
+
+    pub(super) fn host_of(&self, split: &Split) -> OnHost {
+        split::on_host(split, self.always_on_host())
+    }
+
+    /// Whether the output layer is on the last device.
+    pub(super) fn output_on_device(&self, host: OnHost) -> bool {
+        host.layers <= self.layers
+    }
+
+    /// The stage of `rank`, less what stays on the host; whether it has the output layer.
+    pub(super) fn stage(&self, split: &Split, rank: usize) -> (Range<u32>, bool, OnHost) {
+        let host = self.host_of(split);
+        let (_, stage) = split.stage_of(rank);
+        let start = stage.start.max(host.layers);
+        let output = split.is_last_stage(rank) && self.output_on_device(host);
+        (start..stage.end.min(self.layers).max(start), output, host)
+    }
+
+    pub(super) fn has_cache(&self) -> bool {
+        self.architecture.task != Task::Encode
+    }
+
+    fn widest_value(&self) -> u64 {
+        let width = |(layer, _): &Counted<'_>| match &layer.mixer {
+            Mixer::Attention(attention) => cache::value_row(attention),
+            _ => 0,
+        };
+        self.kinds.all().iter().map(width).max().unwrap_or(0)
+    }
+
+    /// Cache and states of `layers`.
+    pub(super) fn remembered(&self, layers: &[Counted<'_>], layout: Layout) -> (Bytes, Bytes) {
+        if !self.has_cache() {
+            return (Bytes::ZERO, Bytes::ZERO);
+        }
+        let widest = if layout.flash_attention { 0 } else { self.widest_value() };
+        let mut sum = (Bytes::ZERO, Bytes::ZERO);
+        for (layer, count) in layers {
+            for mixer in std::iter::once(&layer.mixer).chain(layer.beside.as_ref()) {
+                sum.0 += layout.layer(mixer, widest) * *count;
+                sum.1 += layout.states(mixer) * *count;
+            }
+        }
+        sum
+    }
+
+    pub(super) fn graph<'g>(
+        &'g self,
+        layout: Layout,
+        split: &Split,
+        output: bool,
+        host: OnHost,
+        on_host: &'g [Counted<'g>],
+    ) -> Graph<'g> {
+        let rows = if self.profile.outputs_for_slots_only { layout.slots } else { layout.ubatch };
+        let everything = host == OnHost::default() && self.cache_on_device();
+        Graph {
+            architecture: self.architecture,
+            layout,
+            outputs: self.parameters.n_outputs_max.unwrap_or(rows).min(layout.ubatch),
+            // An output layer on the host is multiplied on a device all the same, with a copy of its weights.
+            output: output || !self.output_on_device(host),
+            cache_on_device: self.cache_on_device(),
+            mask_bytes: self.profile.mask_bytes,
+            low_percent: {
+                let [dense, mixture] = self.profile.low_percent;
+                if self.architecture.experts.is_some() { mixture } else { dense }
+            },
+            half_copies: self.profile.half_copies_in_buffer,
+            pipeline: split.stages.len() > 1 && everything,
+            copied: self.weights.largest_on_host(host, self.output_on_device(host)),
+            on_host,
+        }
+    }
+}
+
+/// Quantised cache rows must fill whole blocks, head by head.
+fn check_rows(architecture: &Architecture, settled: &Settled) -> Result<(), EngineError> {
+    let check = |name: &'static str, dtype: Dtype, dim: u64| {
+        let (block, _) = dtype.block();
+        if dim.is_multiple_of(block) {
+            return Ok(());
+        }
+        let (name, value) = (name.to_owned(), dtype.to_string());
+        let why = format!("heads of {dim} elements do not fill its blocks of {block}");
+        Err(EngineError::BadParameter { engine: ENGINE, name, value, why })
+    };
+    for mixer in architecture.mixers(0..u32::MAX) {
+        match mixer {
+            Mixer::Attention(attention) => {
+                check("type_k", settled.keys, attention.key_dim)?;
+                check("type_v", settled.values, attention.value_dim)?;
+            }
+            Mixer::Latent(latent) => {
+                check("type_k", settled.keys, latent.kv_lora_rank.saturating_add(latent.rope_dim))?;
+            }
+            Mixer::Recurrent(_) | Mixer::None => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! llama.cpp's constants by build, from the embedded table.
+
+use serde::Deserialize;
+
+use crate::bytes::Bytes;
+use crate::engines::Interval;
+
+const TABLE: &str = include_str!("../profiles/llama_cpp.toml");
+
+/// Constants of the builds from one number on.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Profile {
+    /// The first build measured with these constants.
+    pub(crate) name: String,
+    from_build: u64,
+    /// Slots of llama-server where none were asked for.
+    pub(crate) slots: u64,
+    pub(crate) n_batch: u64,
+    pub(crate) n_ubatch: u64,
+    pub(crate) fit_target_mib: u64,
+    pub(crate) outputs_for_slots_only: bool,
+    pub(crate) half_copies_in_buffer: bool,
+    /// Bytes of a flash-attention mask's cell, copies included.
+    pub(crate) mask_bytes: u64,
+    /// Lowest seen, in percent of the formula: without and with experts.
+    pub(crate) low_percent: [u64; 2],
+    context_mib_per_multiprocessor: u64,
+    context_mib: [u64; 3],
+    cublas_mib_hopper: u64,
+    cublas_mib: u64,
+    pool_mib: [u64; 3],
+    projector_compute_mib: [u64; 3],
+}
+
+#[derive(Deserialize)]
+struct Table {
+    profile: Vec<Profile>,
+}
+
+/// Why there is no profile.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ProfileError {
+    /// The version is no build number.
+    #[error("version '{0}' is no llama.cpp build number such as b10450")]
+    Version(String),
+    /// The embedded table is damaged.
+    #[error("the embedded table of llama.cpp constants cannot be read: {0}")]
+    Table(String),
+}
+
+/// The constants for `version` (`b8179`, `8179`), or of the newest build.
+pub(crate) fn profile(version: Option<&str>) -> Result<Profile, ProfileError> {
+    let table: Table = toml::from_str(TABLE).map_err(|error| ProfileError::Table(error.to_string()))?;
+    let build = match version {
+        None | Some("latest") => u64::MAX,
+        Some(text) => text.trim_start_matches('b').parse().map_err(|_| ProfileError::Version(text.to_owned()))?,
+    };
+    let mut profiles = table.profile.into_iter().filter(|profile| profile.from_build <= build);
+    profiles.next().ok_or_else(|| ProfileError::Table("no profile covers every build".to_owned()))
+}
+
+fn mib([low, likely, high]: [u64; 3]) -> Interval {
+    Interval::new(Bytes::mib(low), Bytes::mib(likely), Bytes::mib(high))
+}
+
+impl Profile {
+    /// The CUDA context of a device with so many multiprocessors.
+    pub(crate) fn context(&self, multiprocessors: Option<u32>) -> Interval {
+        match multiprocessors {
+            Some(count) => {
+                let likely = Bytes::mib(self.context_mib_per_multiprocessor) * u64::from(count);
+                Interval::new(likely.scale(9, 10), likely, likely + Bytes::mib(100))
+            }
+            None => mib(self.context_mib),
+        }
+    }
+
+    /// cuBLAS workspace and conversion pool.
+    pub(crate) fn libraries(&self, capability: Option<u32>) -> Interval {
+        let cublas = match capability {
+            Some(capability) if capability < 90 => self.cublas_mib,
+            _ => self.cublas_mib_hopper,
+        };
+        Interval::exact(Bytes::mib(cublas)).plus(mib(self.pool_mib))
+    }
+
+    /// The compute buffer of a projector's largest image.
+    pub(crate) fn projector_compute(&self) -> Interval {
+        mib(self.projector_compute_mib)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn builds_find_their_profile() {
+        assert_eq!(profile(None).unwrap().name, "b10450");
+        assert_eq!(profile(Some("b10451")).unwrap().name, "b10450");
+        assert_eq!(profile(Some("8179")).unwrap().name, "b4000");
+        assert_eq!(
+            profile(Some("x")).unwrap_err().to_string(),
+            "version 'x' is no llama.cpp build number such as b10450"
+        );
+    }
+}

@@ -1,0 +1,211 @@
+//! Whose memory is whose on a device: what part of each promise is already in use, no byte counted for two leases.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::holder::{Ancestry, ProcessIdentity};
+use super::lease::{Baseline, Holder, Lease};
+use super::moment::Boottime;
+use crate::bytes::Bytes;
+use crate::devices::{Device, Process, Snapshot};
+
+/// One reading of the devices, and what is needed to judge it.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading<'a> {
+    /// What was read.
+    pub snapshot: &'a Snapshot,
+    /// When the reading *began*: memory taken after that may be missing from it.
+    pub taken_at: Boottime,
+    /// The process trees of the processes in it and of the holders of all leases (and of the one that asks).
+    pub ancestry: &'a Ancestry,
+}
+
+impl<'a> Reading<'a> {
+    /// A device by its UUID.
+    pub fn device(&self, uuid: &str) -> Option<&'a Device> {
+        self.snapshot.devices.iter().find(|device| device.facts.uuid == uuid)
+    }
+}
+
+/// How near a process is to a holder; nearer leases are served first. `None`: not the holder's.
+fn nearness(lease_holder: &Holder, lease: Option<&Lease>, process: &Process, ancestry: &Ancestry) -> Option<usize> {
+    if let Some(holder) = &lease_holder.process {
+        // The driver's entry must be of the very process that the tree was read of, where both say.
+        let same = match (process.start_ticks, ancestry.start_ticks(process.pid)) {
+            (Some(entry), Some(tree)) => entry == tree,
+            _ => true,
+        };
+        if same && let Some(generations) = ancestry.generations_below(holder, process.pid) {
+            return Some(generations);
+        }
+        // What was once seen in the tree stays of it, and so do its own children, when a process in between dies.
+        let members = lease.map(|lease| &lease.members).into_iter().flatten();
+        let start_ticks = process.start_ticks.or_else(|| ancestry.start_ticks(process.pid));
+        let below = |member: &ProcessIdentity| {
+            let itself = member.pid == process.pid && Some(member.start_ticks) == start_ticks;
+            itself || (same && ancestry.generations_below(member, process.pid).is_some())
+        };
+        if members.into_iter().any(below) {
+            return Some(MEMBER);
+        }
+    }
+    let in_unit = lease_holder.unit.is_some() && lease_holder.unit == process.unit;
+    let in_cgroup = match (&lease_holder.cgroup, &process.cgroup) {
+        (Some(outer), Some(inner)) => {
+            inner.strip_prefix(outer.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        }
+        _ => false,
+    };
+    (in_unit || in_cgroup).then_some(GROUP)
+}
+
+/// Farther than any generation: was once seen in the tree.
+const MEMBER: usize = 1_000;
+/// Farther still: shares the unit or cgroup.
+const GROUP: usize = 2_000;
+
+/// What every process on a device holds now: what a lease granted on this reading does not count as its own.
+pub fn baselines(device: &Device) -> Vec<Baseline> {
+    let entry = |process: &Process| Baseline {
+        pid: process.pid,
+        start_ticks: process.start_ticks,
+        used_bytes: process.used_bytes,
+    };
+    device.processes.iter().map(entry).collect()
+}
+
+/// The baseline of a process in a lease; `None` where it must not be attributed at all.
+fn baseline_of(lease: &Lease, uuid: &str, process: &Process) -> Option<Bytes> {
+    let share = lease.devices.get(uuid)?;
+    let same = |base: &&Baseline| {
+        base.pid == process.pid
+            && (base.start_ticks == process.start_ticks || base.start_ticks.is_none() || process.start_ticks.is_none())
+    };
+    // A process may have several entries (compute, graphics): the largest is the safe one.
+    let mut largest = Bytes::ZERO;
+    for base in share.baselines.iter().filter(same) {
+        largest = largest.max(base.used_bytes?);
+    }
+    Some(largest)
+}
+
+/// The driver lists a process that computes and draws twice, with the same memory: only the smaller entry counts, and no
+/// entry at all where one of them is unknown.
+fn listed_again(device: &Device, place: usize, process: &Process) -> bool {
+    let key = |entry: &Process, place: usize| (entry.used_bytes, place);
+    let mut entries = device.processes.iter().enumerate().filter(|(_, entry)| entry.pid == process.pid);
+    entries.any(|(other, entry)| key(entry, other) < key(process, place))
+}
+
+/// What is taken of one process: (baseline of the lease, bytes attributed to it).
+#[derive(Default)]
+struct Taken(Vec<(Bytes, Bytes)>);
+
+impl Taken {
+    /// The most that another lease with this baseline may be given of a process that holds `used`. Memory above any
+    /// baseline can be given once only: for each baseline at or below, what is given above it stays within `used`.
+    fn room(&self, used: Bytes, baseline: Bytes) -> Bytes {
+        let lower = self.0.iter().map(|(other, _)| *other).filter(|other| *other <= baseline);
+        let rooms = lower.chain([baseline]).map(|threshold| {
+            let given: Bytes = self.0.iter().filter(|(other, _)| *other >= threshold).map(|(_, bytes)| *bytes).sum();
+            used.less(threshold).and_then(|grown| grown.less(given)).unwrap_or(Bytes::ZERO)
+        });
+        rooms.min().unwrap_or(Bytes::ZERO)
+    }
+}
+
+/// The part of each lease's promise that its holder is seen to hold on one device, by the lease's serial.
+///
+/// Only what a process holds beyond its baseline counts, never more than was promised, and never the same byte for two
+/// leases: the nearest holder first, then the older lease. A lease that has ended still takes its part, before all others,
+/// when others of the same holder go on: its memory may well be there still.
+pub fn visible(leases: &[&Lease], uuid: &str, reading: &Reading<'_>) -> BTreeMap<u64, Bytes> {
+    let mut seen = BTreeMap::new();
+    let Some(device) = reading.device(uuid) else { return seen };
+    let mut pairs = Vec::new();
+    for (place, process) in device.processes.iter().enumerate() {
+        let Some(used) = process.used_bytes.filter(|used| !used.overflowed()) else { continue };
+        if listed_again(device, place, process) {
+            continue;
+        }
+        let first = pairs.len();
+        for lease in leases {
+            if lease.seen_by(reading.taken_at)
+                && let Some(distance) = nearness(&lease.holder, Some(lease), process, reading.ancestry)
+                && let Some(baseline) = baseline_of(lease, uuid, process)
+            {
+                let order = (lease.is_live(), distance, lease.serial, place);
+                pairs.push((order, used, baseline, *lease));
+            }
+        }
+        // Which of its leases a process freed memory of, and for which it took some, is not to be seen. As long as all of
+        // them live only their sum counts; of one that has ended the most is assumed, so that no other seems served by it.
+        let here = pairs.get_mut(first..).unwrap_or_default();
+        let lowest = here.iter().map(|(_, _, baseline, _)| *baseline).min().unwrap_or(Bytes::ZERO);
+        for (_, _, baseline, lease) in here {
+            if !lease.is_live() {
+                *baseline = lowest;
+            }
+        }
+    }
+    pairs.sort_by_key(|(order, ..)| *order);
+    let mut taken: HashMap<usize, Taken> = HashMap::new();
+    for ((.., serial, place), used, baseline, lease) in pairs {
+        let Some(share) = lease.devices.get(uuid) else { continue };
+        let most = match lease.ending {
+            // After the first reading past its end a lease takes no more than was seen then.
+            Some(ending) if ending.seen_at.is_some() => share.visible_bytes,
+            _ => share.granted_bytes,
+        };
+        let so_far = seen.entry(serial).or_insert(Bytes::ZERO);
+        let wanted = most.less(*so_far).unwrap_or(Bytes::ZERO);
+        let of_process = taken.entry(place).or_default();
+        let given = wanted.min(of_process.room(used, baseline));
+        of_process.0.push((baseline, given));
+        *so_far += given;
+    }
+    seen
+}
+
+/// Processes on a device that are now seen to be the holder's by descent, so that they stay its.
+pub(super) fn descendants(lease: &Lease, uuid: &str, reading: &Reading<'_>) -> Vec<ProcessIdentity> {
+    let Some(device) = reading.device(uuid) else { return Vec::new() };
+    let identity = |process: &Process| {
+        let distance = nearness(&lease.holder, Some(lease), process, reading.ancestry)?;
+        let start_ticks = reading.ancestry.start_ticks(process.pid)?;
+        (distance < GROUP).then_some(ProcessIdentity { pid: process.pid, start_ticks })
+    };
+    device.processes.iter().filter_map(identity).collect()
+}
+
+/// Whether one lease's holder is of another's tree: then it stays so, even if the processes in between die before any
+/// reading shows memory of it.
+pub(super) fn holder_below(inner: &Lease, outer: &Lease, ancestry: &Ancestry) -> Option<ProcessIdentity> {
+    let (inner, outer) = (inner.holder.process?, outer.holder.process?);
+    let same = inner != outer && ancestry.start_ticks(inner.pid) == Some(inner.start_ticks);
+    (same && ancestry.generations_below(&outer, inner.pid).is_some()).then_some(inner)
+}
+
+/// Whether a process is of any of these leases.
+pub(super) fn is_lessee(leases: &[&Lease], process: &Process, reading: &Reading<'_>) -> bool {
+    leases.iter().any(|lease| nearness(&lease.holder, Some(lease), process, reading.ancestry).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_above_a_baseline_is_given_once() {
+        // A (baseline 0) was given 10 of a process that holds 14; B's baseline is 4.
+        let taken = Taken(vec![(Bytes::ZERO, Bytes::new(10))]);
+        assert_eq!(taken.room(Bytes::new(14), Bytes::new(4)), Bytes::new(4));
+        // A took only what lay below B's baseline: all above is B's.
+        let taken = Taken(vec![(Bytes::ZERO, Bytes::new(4))]);
+        assert_eq!(taken.room(Bytes::new(14), Bytes::new(4)), Bytes::new(10));
+        // The same from the other side: what a later baseline took is above the earlier one too.
+        let taken = Taken(vec![(Bytes::new(4), Bytes::new(10))]);
+        assert_eq!(taken.room(Bytes::new(14), Bytes::ZERO), Bytes::new(4));
+        // Never below zero.
+        assert_eq!(taken.room(Bytes::new(2), Bytes::new(4)), Bytes::ZERO);
+    }
+}

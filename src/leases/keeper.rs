@@ -1,0 +1,216 @@
+//! The ledger and its store as one: a promise is given only once it is on disk.
+
+use std::time::Duration;
+
+use super::attribution::Reading;
+use super::event::{Counters, Event};
+use super::holder::ProcessIdentity;
+use super::lease::Lease;
+use super::ledger::{ChangeError, GrantError, GrantRequest, Granted, Ledger, Release, Settings};
+use super::moment::Now;
+use super::store::{Loaded, Storage, Store, StoreError};
+
+/// Why a promise was not given or not prolonged.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// The ledger refuses it.
+    #[error(transparent)]
+    Grant(#[from] GrantError),
+    /// The ledger refuses the change.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// It could not be kept, so it was not given.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The one owner of the ledger.
+#[derive(Debug)]
+pub struct Keeper<S> {
+    ledger: Ledger,
+    storage: S,
+    /// The revision on disk; `None` where that is not known.
+    written: Option<u64>,
+    /// The last write failed: said once, not with every reading.
+    failing: bool,
+    counters: Counters,
+    events: Vec<Event>,
+}
+
+impl Keeper<Store> {
+    /// Opens a store and takes up what it holds. A file that could not be trusted is told as a warning.
+    pub fn open(
+        mut store: Store,
+        settings: Settings,
+        boot_id: &str,
+        run: u32,
+        now: Now,
+        alive: impl Fn(&ProcessIdentity) -> bool,
+    ) -> Result<Self, StoreError> {
+        let mut warning = None;
+        let ledger = match store.load()? {
+            Loaded::Nothing => Ledger::new(settings, boot_id, run),
+            Loaded::Found(saved) => Ledger::restore(settings, boot_id, run, *saved, now, alive),
+            Loaded::SetAside { moved_to, why } => {
+                warning = Some(format!(
+                    "the leases of the last run cannot be trusted: {why}. The file is kept as {}, and nothing in it counts",
+                    moved_to.display()
+                ));
+                Ledger::new(settings, boot_id, run)
+            }
+        };
+        let mut keeper = Self::new(ledger, store);
+        keeper.events.extend(warning.map(|message| Event::Warning { message }));
+        keeper.tidy(now);
+        Ok(keeper)
+    }
+}
+
+impl<S: Storage> Keeper<S> {
+    /// Keeps this ledger there. Nothing is written until something changes.
+    pub fn new(ledger: Ledger, storage: S) -> Self {
+        // A ledger fresh from nowhere is as good as written; a restored one has just changed.
+        let written = (ledger.revision() == 0).then_some(0);
+        Self { ledger, storage, written, failing: false, counters: Counters::default(), events: Vec::new() }
+    }
+
+    /// The ledger, to be read.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// New rules.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.ledger.set_settings(settings);
+    }
+
+    /// The storage, to be taken along when a test "kills" the daemon.
+    pub fn into_storage(self) -> S {
+        self.storage
+    }
+
+    /// How often things happened.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// What happened since this was last called.
+    pub fn drain_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// See [`Ledger::recall`].
+    pub fn recall(&mut self, uid: u32, key: &str, digest: &str, now: Now) -> Result<Option<Lease>, KeepError> {
+        let recalled = self.ledger.recall(uid, key, digest, now);
+        self.tidy(now);
+        Ok(recalled?)
+    }
+
+    /// Promises memory and keeps the promise; if it cannot be kept it was never given. See [`Ledger::grant`].
+    pub fn grant(&mut self, request: GrantRequest, reading: &Reading<'_>, now: Now) -> Result<Granted, KeepError> {
+        let granted = self.ledger.grant(request, reading, now).map_err(KeepError::from);
+        let serial = match &granted {
+            Ok(Granted::Now(lease)) => Some(lease.serial),
+            _ => None,
+        };
+        self.keep(granted, |ledger| serial.into_iter().for_each(|serial| ledger.withdraw(serial)), now).inspect_err(
+            |_| {
+                self.counters.refused = self.counters.refused.saturating_add(1);
+            },
+        )
+    }
+
+    /// See [`Ledger::renew`]. A renewal that would not survive is refused too.
+    pub fn renew(&mut self, id: &str, actor: u32, ttl: Option<Duration>, now: Now) -> Result<Lease, KeepError> {
+        let before = self.ledger.get(id).cloned();
+        let renewed = self.ledger.renew(id, actor, ttl, now).map_err(KeepError::from);
+        self.keep(renewed, |ledger| before.into_iter().for_each(|lease| ledger.put_back(lease)), now)
+    }
+
+    /// See [`Ledger::release`]. What could not be written is released all the same, and written when the disk is back; if
+    /// the daemon dies before, the lease is there again until its time is up.
+    pub fn release(&mut self, id: &str, actor: u32, now: Now) -> Result<Release, KeepError> {
+        let released = self.ledger.release(id, actor, now);
+        self.tidy(now);
+        Ok(released?)
+    }
+
+    /// See [`Ledger::settle`].
+    pub fn settle(&mut self, reading: &Reading<'_>, now: Now) {
+        self.ledger.settle(reading, now);
+        self.tidy(now);
+    }
+
+    /// See [`Ledger::expire`].
+    pub fn expire(&mut self, now: Now) {
+        self.ledger.expire(now);
+        self.tidy(now);
+    }
+
+    /// See [`Ledger::holder_died`].
+    pub fn holder_died(&mut self, process: &ProcessIdentity, now: Now) {
+        self.ledger.holder_died(process, now);
+        self.tidy(now);
+    }
+
+    /// Whether something is not on disk yet, because it could not be written.
+    pub fn is_behind(&self) -> bool {
+        self.written != Some(self.ledger.revision())
+    }
+
+    fn keep<T>(
+        &mut self,
+        outcome: Result<T, KeepError>,
+        undo: impl FnOnce(&mut Ledger),
+        now: Now,
+    ) -> Result<T, KeepError> {
+        if outcome.is_err() {
+            self.tidy(now);
+            return outcome;
+        }
+        let written = self.write(now);
+        if let Err(error) = &written {
+            undo(&mut self.ledger);
+            // The file may hold the promise or not; the next write that succeeds sets it right.
+            self.written = None;
+            self.tell_failure(error);
+        }
+        self.collect();
+        written?;
+        outcome
+    }
+
+    /// Writes down what needs no answer, and passes the events on.
+    fn tidy(&mut self, now: Now) {
+        if let Err(error) = self.write(now) {
+            self.tell_failure(&error);
+        }
+        self.collect();
+    }
+
+    fn write(&mut self, now: Now) -> Result<(), StoreError> {
+        let revision = self.ledger.revision();
+        if self.written == Some(revision) {
+            return Ok(());
+        }
+        self.storage.save(&self.ledger.saved(now))?;
+        self.written = Some(revision);
+        self.failing = false;
+        Ok(())
+    }
+
+    fn tell_failure(&mut self, error: &StoreError) {
+        self.counters.store_failures = self.counters.store_failures.saturating_add(1);
+        if !std::mem::replace(&mut self.failing, true) {
+            self.events.push(Event::Warning { message: error.to_string() });
+        }
+    }
+
+    fn collect(&mut self) {
+        let events = self.ledger.drain_events();
+        for event in &events {
+            self.counters.count(event);
+        }
+        self.events.extend(events);
+    }
+}

@@ -1,0 +1,273 @@
+//! The ledger on disk: one file, written whole beside the old one and renamed over it, so that a kill at any instant
+//! leaves the one or the other; its first line says what it is, how long and with which checksum.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::ledger::Saved;
+
+const FILE: &str = "leases.json";
+const LOCK: &str = "leases.lock";
+const FORMAT: &str = "hf-mem-probe leases";
+const VERSION: u32 = 1;
+/// No ledger of ours comes near; what is larger is not ours.
+const LONGEST_FILE: u64 = 64 << 20;
+const LONGEST_HEADER: usize = 4096;
+
+/// The first line.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    format: String,
+    version: u32,
+    length: u64,
+    sha256: String,
+}
+
+/// Why the ledger could not be read or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another daemon keeps its leases there.
+    #[error("{directory} is in use by another daemon; give each its own state directory")]
+    InUse {
+        /// The directory.
+        directory: String,
+    },
+    /// The disk said no.
+    #[error("cannot {what} {path}: {source}; no lease is given that would not survive a restart")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: String,
+        /// The disk's answer.
+        source: io::Error,
+    },
+    /// The ledger could not be put into words.
+    #[error("cannot write the leases down: {0}")]
+    Encode(#[from] serde_json::Error),
+}
+
+/// What was found at the start.
+#[derive(Debug)]
+pub enum Loaded {
+    /// No file: the first start.
+    Nothing,
+    /// The ledger as it was last written.
+    Found(Box<Saved>),
+    /// A file that cannot be trusted. It was set aside, to be looked at, and nothing of it was used.
+    SetAside {
+        /// Where it is now.
+        moved_to: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// Where a ledger is kept, whatever it is: a directory, or a test's memory.
+pub trait Storage {
+    /// Keeps it so that it survives a kill at any instant after this returns.
+    fn save(&mut self, saved: &Saved) -> Result<(), StoreError>;
+}
+
+/// A directory of our own.
+#[derive(Debug)]
+pub struct Store {
+    directory: PathBuf,
+    /// Held as long as the store is: two daemons on one file would each promise the same memory.
+    _lock: File,
+}
+
+impl Store {
+    /// Takes the directory, which must be there, for this daemon alone.
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        let path = directory.join(LOCK);
+        let lock = File::options().create(true).truncate(false).write(true).open(&path);
+        let lock = lock.map_err(|source| failed("open", &path, source))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { directory: directory.to_owned(), _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse { directory: directory.display().to_string() }),
+            Err(errno) => Err(failed("lock", &path, errno.into())),
+        }
+    }
+
+    /// Reads the ledger back. What is torn, foreign or of a newer version is renamed, never used and never overwritten.
+    pub fn load(&mut self) -> Result<Loaded, StoreError> {
+        let path = self.directory.join(FILE);
+        let file = match fs::symlink_metadata(&path) {
+            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Nothing),
+            Err(source) => return Err(failed("read", &path, source)),
+            Ok(found) if !found.is_file() => return self.set_aside(&path, "it is not a plain file"),
+            Ok(_) => File::open(&path).map_err(|source| failed("open", &path, source))?,
+        };
+        let mut content = Vec::new();
+        let read = file.take(LONGEST_FILE + 1).read_to_end(&mut content);
+        read.map_err(|source| failed("read", &path, source))?;
+        match decode(&content) {
+            Ok(saved) => Ok(Loaded::Found(Box::new(saved))),
+            Err(why) => self.set_aside(&path, &why),
+        }
+    }
+
+    fn set_aside(&self, path: &Path, why: &str) -> Result<Loaded, StoreError> {
+        let names = (1..10_000).map(|number| self.directory.join(format!("{FILE}.set-aside-{number}")));
+        let free = names.into_iter().find(|name| fs::symlink_metadata(name).is_err());
+        let moved_to =
+            free.ok_or_else(|| failed("find a name to set aside", path, io::ErrorKind::AlreadyExists.into()))?;
+        fs::rename(path, &moved_to).map_err(|source| failed("set aside", path, source))?;
+        Ok(Loaded::SetAside { moved_to, why: why.to_owned() })
+    }
+}
+
+impl Storage for Store {
+    fn save(&mut self, saved: &Saved) -> Result<(), StoreError> {
+        let content = encode(saved)?;
+        let path = self.directory.join(FILE);
+        let mut file = tempfile::Builder::new()
+            .prefix(".leases-")
+            .tempfile_in(&self.directory)
+            .map_err(|source| failed("write beside", &path, source))?;
+        file.write_all(&content).map_err(|source| failed("write", &path, source))?;
+        file.as_file().sync_all().map_err(|source| failed("sync", &path, source))?;
+        file.persist(&path).map_err(|error| failed("replace", &path, error.error))?;
+        // The rename is durable only once the directory is.
+        let directory = File::open(&self.directory).and_then(|directory| directory.sync_all());
+        directory.map_err(|source| failed("sync the directory of", &path, source))
+    }
+}
+
+fn encode(saved: &Saved) -> Result<Vec<u8>, StoreError> {
+    let body = serde_json::to_vec(saved)?;
+    let length = body.len() as u64;
+    let header = Header { format: FORMAT.to_owned(), version: VERSION, length, sha256: digest(&body) };
+    let mut content = serde_json::to_vec(&header)?;
+    content.push(b'\n');
+    content.extend(body);
+    Ok(content)
+}
+
+/// The ledger in a file's content, or what is wrong with it.
+fn decode(content: &[u8]) -> Result<Saved, String> {
+    let end = content.iter().take(LONGEST_HEADER).position(|byte| *byte == b'\n');
+    let Some((header, body)) = end.and_then(|end| content.split_at_checked(end)) else {
+        return Err("its first line is not ours".to_owned());
+    };
+    let body = body.get(1..).unwrap_or_default();
+    let header: Header = serde_json::from_slice(header).map_err(|_| "its first line is not ours".to_owned())?;
+    if header.format != FORMAT {
+        return Err("it holds something else than leases".to_owned());
+    }
+    if header.version != VERSION {
+        return Err(format!("it was written by another version (format {}, this one is {VERSION})", header.version));
+    }
+    if header.length != body.len() as u64 {
+        return Err(format!("it is torn: {} bytes where {} were written", body.len(), header.length));
+    }
+    if header.sha256 != digest(body) {
+        return Err("its checksum is wrong".to_owned());
+    }
+    serde_json::from_slice(body).map_err(|error| format!("its leases cannot be read: {error}"))
+}
+
+fn digest(body: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut digits = String::new();
+    for byte in Sha256::digest(body) {
+        // Writing to a string cannot fail.
+        let _ = write!(digits, "{byte:02x}");
+    }
+    digits
+}
+
+fn failed(what: &'static str, path: &Path, source: io::Error) -> StoreError {
+    StoreError::Io { what, path: path.display().to_string(), source }
+}
+
+/// The boot that this host is in: moments of two boots must not be compared.
+pub fn boot_id(proc_root: &Path) -> Result<String, StoreError> {
+    let path = proc_root.join("sys/kernel/random/boot_id");
+    let text = fs::read_to_string(&path).map_err(|source| failed("read", &path, source))?;
+    Ok(text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::super::moment::{Boottime, Now};
+    use super::*;
+
+    fn saved() -> Saved {
+        let saved_at = Now { boottime: Boottime::from_millis(5), wall: SystemTime::UNIX_EPOCH };
+        Saved { boot_id: "b".to_owned(), saved_at, leases: Vec::new() }
+    }
+
+    #[test]
+    fn what_is_saved_is_found_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = Store::open(directory.path()).unwrap();
+        assert!(matches!(store.load().unwrap(), Loaded::Nothing));
+        store.save(&saved()).unwrap();
+        assert!(matches!(store.load().unwrap(), Loaded::Found(found) if *found == saved()));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "the file, the lock and no leftovers");
+    }
+
+    #[test]
+    fn a_file_torn_anywhere_is_set_aside_and_not_used() {
+        let content = encode(&saved()).unwrap();
+        for length in 0..content.len() {
+            assert!(decode(&content[..length]).is_err(), "torn at {length}");
+        }
+        for place in 0..content.len() {
+            let mut flipped = content.clone();
+            flipped[place] ^= 0x01;
+            assert!(decode(&flipped).is_err(), "flipped at {place}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = Store::open(directory.path()).unwrap();
+        for number in 1..=2 {
+            fs::write(directory.path().join(FILE), &content[..content.len() - 10]).unwrap();
+            let Loaded::SetAside { moved_to, why } = store.load().unwrap() else { panic!("trusted a torn file") };
+            assert!(why.contains("torn"), "{why}");
+            assert!(moved_to.ends_with(format!("leases.json.set-aside-{number}")));
+            assert!(moved_to.exists());
+            assert!(matches!(store.load().unwrap(), Loaded::Nothing));
+        }
+    }
+
+    #[test]
+    fn newer_and_foreign_files_are_set_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = Store::open(directory.path()).unwrap();
+        let ours = String::from_utf8(encode(&saved()).unwrap()).unwrap();
+        for content in [ours.replace("\"version\":1", "\"version\":2"), "{}".to_owned(), String::new()] {
+            fs::write(directory.path().join(FILE), content).unwrap();
+            assert!(matches!(store.load().unwrap(), Loaded::SetAside { .. }));
+        }
+        fs::create_dir(directory.path().join(FILE)).unwrap();
+        assert!(matches!(store.load().unwrap(), Loaded::SetAside { .. }));
+    }
+
+    #[test]
+    fn a_directory_has_one_daemon() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Store::open(directory.path()).unwrap();
+        assert!(matches!(Store::open(directory.path()), Err(StoreError::InUse { .. })));
+        drop(first);
+        assert!(Store::open(directory.path()).is_ok());
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = Store::open(directory.path()).unwrap();
+        fs::remove_dir_all(directory.path()).unwrap();
+        let error = store.save(&saved()).unwrap_err();
+        assert!(error.to_string().contains("no lease is given"), "{error}");
+        assert!(!boot_id(Path::new("/proc")).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,390 @@
+//! Figures for Prometheus, in OpenMetrics text and in the older text format.
+//!
+//! Counters are moved where things happen; gauges are set just before they are written, from the state that answers
+//! questions too. Labels take their values from closed sets, so that nobody outside can make the registry grow.
+
+mod classic;
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::bytes::Bytes;
+
+/// The content type of [`Metrics::open_metrics`].
+pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The content type of [`Metrics::classic_text`].
+pub const CLASSIC_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The stages of a question's path, for the latency histogram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// From the request's head to its answer's head.
+    Request,
+    /// Finding the model's metadata.
+    Model,
+    /// Preparing the engine and planning.
+    Plan,
+    /// Deciding on a lease and recording it.
+    Lease,
+    /// One reading of all devices.
+    Sample,
+}
+
+impl Stage {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Model => "model",
+            Self::Plan => "plan",
+            Self::Lease => "lease",
+            Self::Sample => "sample",
+        }
+    }
+}
+
+/// How a request to the Hub ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HubOutcome {
+    /// With what was asked for.
+    Ok,
+    /// Not modified since.
+    NotModified,
+    /// No such repository or file.
+    NotFound,
+    /// Gated or unauthorised.
+    Refused,
+    /// Asked to wait.
+    RateLimited,
+    /// A status of 5xx.
+    ServerError,
+    /// No answer in time, or none at all.
+    Unreachable,
+}
+
+impl HubOutcome {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::NotModified => "not_modified",
+            Self::NotFound => "not_found",
+            Self::Refused => "refused",
+            Self::RateLimited => "rate_limited",
+            Self::ServerError => "server_error",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+/// Where a model's metadata was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CacheResult {
+    /// In memory.
+    Memory,
+    /// On disk.
+    Disk,
+    /// Nowhere: it was read from the Hub.
+    Miss,
+}
+
+impl CacheResult {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+            Self::Miss => "miss",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QuestionLabels {
+    verdict: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StageLabels {
+    stage: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeviceLabels {
+    uuid: String,
+    name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusedLabels {
+    why: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+}
+
+/// One device's gauges. What could not be read is absent from the output, never 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceFigures {
+    /// The device's UUID.
+    pub uuid: String,
+    /// Its name.
+    pub name: String,
+    /// All its memory.
+    pub total: Bytes,
+    /// Bytes nobody has allocated.
+    pub free: Option<Bytes>,
+    /// Bytes that can be given now.
+    pub available: Option<Bytes>,
+    /// Bytes that leases still claim.
+    pub leased: Bytes,
+}
+
+/// Every figure of the daemon.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    questions: Family<QuestionLabels, Counter>,
+    latency: Family<StageLabels, Histogram, fn() -> Histogram>,
+    hub_requests: Family<OutcomeLabels, Counter>,
+    model_lookups: Family<ResultLabels, Counter>,
+    models_known: Gauge,
+    cache_bytes: Gauge,
+    devices: Gauge,
+    device_total: Family<DeviceLabels, Gauge>,
+    device_free: Family<DeviceLabels, Gauge>,
+    device_available: Family<DeviceLabels, Gauge>,
+    device_leased: Family<DeviceLabels, Gauge>,
+    leases: Gauge,
+    lease_waiters: Gauge,
+    sampler_age: Gauge<f64, std::sync::atomic::AtomicU64>,
+    nvml_errors: Counter,
+    connections: Gauge,
+    refused: Family<RefusedLabels, Counter>,
+}
+
+/// From 10 µs, below which nothing here happens, to a minute, the handler's deadline.
+const LATENCY_BUCKETS_SECONDS: [f64; 20] = [
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+    0.5, 1.0, 2.5, 5.0, 15.0, 60.0,
+];
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("hf_mem_probe");
+        let latency: fn() -> Histogram = || Histogram::new(LATENCY_BUCKETS_SECONDS);
+        let metrics = Self {
+            questions: Family::default(),
+            latency: Family::new_with_constructor(latency),
+            hub_requests: Family::default(),
+            model_lookups: Family::default(),
+            models_known: Gauge::default(),
+            cache_bytes: Gauge::default(),
+            devices: Gauge::default(),
+            device_total: Family::default(),
+            device_free: Family::default(),
+            device_available: Family::default(),
+            device_leased: Family::default(),
+            leases: Gauge::default(),
+            lease_waiters: Gauge::default(),
+            sampler_age: Gauge::default(),
+            nvml_errors: Counter::default(),
+            connections: Gauge::default(),
+            refused: Family::default(),
+            registry: Registry::default(),
+        };
+        // A gauge and not an info metric: the older text format has no such type.
+        let build: Family<BuildLabels, Gauge> = Family::default();
+        build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+        registry.register("build_info", "The daemon's build", build);
+        registry.register("questions", "Answers by verdict and reason", metrics.questions.clone());
+        registry.register_with_unit("latency", "Time by stage", Unit::Seconds, metrics.latency.clone());
+        registry.register("hub_requests", "Requests to the Hub by outcome", metrics.hub_requests.clone());
+        registry.register("model_lookups", "Where models were found", metrics.model_lookups.clone());
+        registry.register("models_known", "Models in memory", metrics.models_known.clone());
+        registry.register_with_unit("cache", "Models on disk", Unit::Bytes, metrics.cache_bytes.clone());
+        registry.register("devices", "Devices that were read", metrics.devices.clone());
+        for (name, help, family) in [
+            ("device_total", "All memory", &metrics.device_total),
+            ("device_free", "Memory nobody has allocated", &metrics.device_free),
+            ("device_available", "Memory that can be given now", &metrics.device_available),
+            ("device_leased", "Memory that leases still claim", &metrics.device_leased),
+        ] {
+            registry.register_with_unit(name, help, Unit::Bytes, family.clone());
+        }
+        registry.register("leases", "Leases held", metrics.leases.clone());
+        registry.register("lease_waiters", "Callers that wait for memory", metrics.lease_waiters.clone());
+        let age = metrics.sampler_age.clone();
+        registry.register_with_unit("sampler_age", "Age of the last reading of the devices", Unit::Seconds, age);
+        registry.register("nvml_errors", "Errors that the driver's library returned", metrics.nvml_errors.clone());
+        registry.register("connections", "Connections held", metrics.connections.clone());
+        registry.register("connections_refused", "Connections and requests refused", metrics.refused.clone());
+        Self { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    /// Counts an answer, or a problem as verdict `error`. `reason` must come from a closed set.
+    pub fn question(&self, verdict: &'static str, reason: &'static str) {
+        self.questions.get_or_create(&QuestionLabels { verdict, reason }).inc();
+    }
+
+    /// Records how long a stage took.
+    pub fn took(&self, stage: Stage, time: Duration) {
+        self.latency.get_or_create(&StageLabels { stage: stage.word() }).observe(time.as_secs_f64());
+    }
+
+    /// Counts a request to the Hub.
+    pub fn hub_request(&self, outcome: HubOutcome) {
+        self.hub_requests.get_or_create(&OutcomeLabels { outcome: outcome.word() }).inc();
+    }
+
+    /// Counts where a model was found.
+    pub fn model_lookup(&self, result: CacheResult) {
+        self.model_lookups.get_or_create(&ResultLabels { result: result.word() }).inc();
+    }
+
+    /// Counts errors of the driver's library.
+    pub fn nvml_errors(&self, count: u64) {
+        self.nvml_errors.inc_by(count);
+    }
+
+    /// Sets what is known of models.
+    pub fn set_models(&self, known: usize, on_disk: Bytes) {
+        self.models_known.set(count(known));
+        self.cache_bytes.set(gauge(on_disk));
+    }
+
+    /// Sets the devices; those that are gone leave the output.
+    pub fn set_devices(&self, figures: &[DeviceFigures], sampler_age: Option<Duration>) {
+        for family in [&self.device_total, &self.device_free, &self.device_available, &self.device_leased] {
+            family.clear();
+        }
+        self.devices.set(count(figures.len()));
+        for device in figures {
+            let labels = DeviceLabels { uuid: device.uuid.clone(), name: device.name.clone() };
+            for (family, bytes) in [
+                (&self.device_total, Some(device.total)),
+                (&self.device_free, device.free),
+                (&self.device_available, device.available),
+                (&self.device_leased, Some(device.leased)),
+            ] {
+                if let Some(bytes) = bytes {
+                    family.get_or_create(&labels).set(gauge(bytes));
+                }
+            }
+        }
+        // Without any reading the age is unknown, which OpenMetrics writes as NaN.
+        self.sampler_age.set(sampler_age.map_or(f64::NAN, |age| age.as_secs_f64()));
+    }
+
+    /// Sets the leases held and the callers that wait for one.
+    pub fn set_leases(&self, held: usize, waiting: usize) {
+        self.leases.set(count(held));
+        self.lease_waiters.set(count(waiting));
+    }
+
+    pub(crate) fn connection_opened(&self) {
+        self.connections.inc();
+    }
+
+    pub(crate) fn connection_closed(&self) {
+        self.connections.dec();
+    }
+
+    /// Counts what was turned away; `why` must come from a closed set.
+    pub(crate) fn refused(&self, why: &'static str) {
+        self.refused.get_or_create(&RefusedLabels { why }).inc();
+    }
+
+    /// Everything in the older format, which every tool around Prometheus reads.
+    pub fn classic_text(&self) -> String {
+        classic::from_open_metrics(&self.open_metrics())
+    }
+
+    /// Everything, as Prometheus asks for it.
+    pub fn open_metrics(&self) -> String {
+        let mut text = String::new();
+        // Writing into a string cannot fail; if it ever did, half a page would be worse than none.
+        if encode(&mut text, &self.registry).is_err() {
+            text.clear();
+        }
+        text
+    }
+}
+
+fn gauge(bytes: Bytes) -> i64 {
+    i64::try_from(bytes.get()).unwrap_or(i64::MAX)
+}
+
+fn count(of: usize) -> i64 {
+    i64::try_from(of).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(uuid: &str, free: Option<Bytes>) -> DeviceFigures {
+        DeviceFigures {
+            uuid: uuid.to_owned(),
+            name: "L4".to_owned(),
+            total: Bytes::gib(24),
+            free,
+            available: free,
+            leased: Bytes::ZERO,
+        }
+    }
+
+    #[test]
+    fn every_family_is_written_in_open_metrics() {
+        let metrics = Metrics::default();
+        metrics.question("fits", "fits");
+        metrics.took(Stage::Request, Duration::from_micros(40));
+        metrics.hub_request(HubOutcome::Ok);
+        metrics.model_lookup(CacheResult::Disk);
+        metrics.set_devices(&[device("GPU-1", Some(Bytes::gib(20)))], Some(Duration::from_millis(500)));
+        let text = metrics.open_metrics();
+        for line in [
+            "hf_mem_probe_questions_total{verdict=\"fits\",reason=\"fits\"} 1",
+            "hf_mem_probe_latency_seconds_bucket{le=\"0.00005\",stage=\"request\"} 1",
+            "hf_mem_probe_hub_requests_total{outcome=\"ok\"} 1",
+            "hf_mem_probe_model_lookups_total{result=\"disk\"} 1",
+            "hf_mem_probe_device_free_bytes{uuid=\"GPU-1\",name=\"L4\"} 21474836480",
+            "hf_mem_probe_sampler_age_seconds 0.5",
+            "hf_mem_probe_build_info{version=\"",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_absent_and_a_lost_device_leaves() {
+        let metrics = Metrics::default();
+        metrics.set_devices(&[device("GPU-1", None), device("GPU-2", Some(Bytes::gib(1)))], None);
+        assert!(!metrics.open_metrics().contains("device_free_bytes{uuid=\"GPU-1\""));
+        assert!(metrics.open_metrics().contains("device_total_bytes{uuid=\"GPU-1\""));
+        assert!(metrics.open_metrics().contains("sampler_age_seconds NaN"));
+        metrics.set_devices(&[device("GPU-1", None)], None);
+        assert!(!metrics.open_metrics().contains("GPU-2"));
+    }
+}

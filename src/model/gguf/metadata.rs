@@ -1,0 +1,245 @@
+//! Key/value pairs: scalars and short strings as they are, short numeric arrays, and of all else only the length.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::GgufError;
+use super::cursor::{Cursor, Stop, shown};
+
+/// Key length 8, one byte of key, type 4, one byte of value.
+pub(super) const LEAST_PAIR_BYTES: u64 = 14;
+/// "up to 65535 bytes long" (ggml `docs/gguf.md`).
+const MAX_KEY_BYTES: u64 = 65_535;
+/// Longer strings (chat templates, licences) are kept by their length only.
+const KEPT_TEXT_BYTES: u64 = 256;
+/// Longer numeric arrays are vocabularies; no model has as many layers.
+const KEPT_ARRAY_ITEMS: u64 = 4096;
+/// llama.cpp refuses arrays of arrays; a little depth is walked so that a good file with an odd key can be read.
+const MAX_ARRAY_DEPTH: u32 = 4;
+/// All kept values together: beyond that further ones are kept by their lengths.
+const KEPT_BYTES: usize = 1 << 20;
+
+/// A metadata value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Value {
+    /// An unsigned integer of any width.
+    Unsigned(u64),
+    /// A signed integer of any width.
+    Signed(i64),
+    /// A float of either width.
+    Float(f64),
+    /// A truth value.
+    Bool(bool),
+    /// A short string.
+    Text(String),
+    /// A short array of integers or truth values (0 and 1).
+    Integers(Vec<i64>),
+    /// Anything longer, or of another kind: bytes of a string, items of an array.
+    Long {
+        /// How long it is.
+        length: u64,
+    },
+}
+
+/// The key/value pairs of a header.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Metadata(pub BTreeMap<String, Value>);
+
+impl Metadata {
+    /// The value of `key`.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.0.get(key)
+    }
+
+    /// A non-negative integer; `None` where the key is absent or holds something else.
+    pub fn unsigned(&self, key: &str) -> Option<u64> {
+        match self.get(key)? {
+            Value::Unsigned(value) => Some(*value),
+            Value::Signed(value) => u64::try_from(*value).ok(),
+            _ => None,
+        }
+    }
+
+    /// A short string.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        match self.get(key)? {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A truth value.
+    pub fn truth(&self, key: &str) -> Option<bool> {
+        match self.get(key)? {
+            Value::Bool(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// Items of an array, whether it was kept or not.
+    pub fn length(&self, key: &str) -> Option<u64> {
+        match self.get(key)? {
+            Value::Integers(items) => Some(items.len() as u64),
+            Value::Long { length } => Some(*length),
+            _ => None,
+        }
+    }
+}
+
+/// The wire types, by id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    U8,
+    I8,
+    U16,
+    I16,
+    U32,
+    I32,
+    F32,
+    Bool,
+    Text,
+    Array,
+    U64,
+    I64,
+    F64,
+}
+
+impl Kind {
+    fn read(cursor: &mut Cursor<'_>, key: &str) -> Result<Self, Stop> {
+        Ok(match cursor.u32()? {
+            0 => Self::U8,
+            1 => Self::I8,
+            2 => Self::U16,
+            3 => Self::I16,
+            4 => Self::U32,
+            5 => Self::I32,
+            6 => Self::F32,
+            7 => Self::Bool,
+            8 => Self::Text,
+            9 => Self::Array,
+            10 => Self::U64,
+            11 => Self::I64,
+            12 => Self::F64,
+            id => return Err(bad(key, format!("value type {id} does not exist (0 to 12 do)"))),
+        })
+    }
+
+    /// Bytes of one value; `None` for those of no fixed size.
+    const fn width(self) -> Option<u64> {
+        match self {
+            Self::U8 | Self::I8 | Self::Bool => Some(1),
+            Self::U16 | Self::I16 => Some(2),
+            Self::U32 | Self::I32 | Self::F32 => Some(4),
+            Self::U64 | Self::I64 | Self::F64 => Some(8),
+            Self::Text | Self::Array => None,
+        }
+    }
+}
+
+fn bad(key: &str, why: impl Into<String>) -> Stop {
+    GgufError::Metadata { key: shown(key.as_bytes()), why: why.into() }.into()
+}
+
+/// Reads `count` pairs.
+pub(super) fn read(cursor: &mut Cursor<'_>, count: u64) -> Result<Metadata, Stop> {
+    let mut pairs = BTreeMap::new();
+    let mut kept = 0_usize;
+    for left in (0..count).rev() {
+        let key = cursor.string(MAX_KEY_BYTES, "the length of a metadata key")?;
+        let Ok(key) = std::str::from_utf8(key) else {
+            return Err(bad(&shown(key), "the key is not UTF-8"));
+        };
+        let kind = Kind::read(cursor, key)?;
+        let value = value(cursor, key, kind, kept < KEPT_BYTES)?;
+        kept = kept.saturating_add(key.len()).saturating_add(match &value {
+            Value::Text(text) => text.len(),
+            Value::Integers(items) => items.len().saturating_mul(8),
+            _ => 8,
+        });
+        // llama.cpp: "duplicate key"; which of two values an engine takes must not be a guess.
+        if pairs.insert(key.to_owned(), value).is_some() {
+            return Err(bad(key, "stands in the header twice"));
+        }
+        cursor.expect(left, LEAST_PAIR_BYTES, "metadata count", "")?;
+    }
+    Ok(Metadata(pairs))
+}
+
+fn value(cursor: &mut Cursor<'_>, key: &str, kind: Kind, keep: bool) -> Result<Value, Stop> {
+    Ok(match kind {
+        Kind::U8 => Value::Unsigned(u64::from(u8::from_le_bytes(cursor.array()?))),
+        Kind::U16 => Value::Unsigned(u64::from(u16::from_le_bytes(cursor.array()?))),
+        Kind::U32 => Value::Unsigned(u64::from(cursor.u32()?)),
+        Kind::U64 => Value::Unsigned(cursor.u64()?),
+        Kind::I8 => Value::Signed(i64::from(i8::from_le_bytes(cursor.array()?))),
+        Kind::I16 => Value::Signed(i64::from(i16::from_le_bytes(cursor.array()?))),
+        Kind::I32 => Value::Signed(i64::from(i32::from_le_bytes(cursor.array()?))),
+        Kind::I64 => Value::Signed(i64::from_le_bytes(cursor.array()?)),
+        Kind::F32 => Value::Float(f64::from(f32::from_le_bytes(cursor.array()?))),
+        Kind::F64 => Value::Float(f64::from_le_bytes(cursor.array()?)),
+        Kind::Bool => match cursor.array::<1>()? {
+            [0] => Value::Bool(false),
+            [1] => Value::Bool(true),
+            [other] => return Err(bad(key, format!("a truth value of {other}"))),
+        },
+        Kind::Text => {
+            let length = cursor.u64()?;
+            let bytes = cursor.take(length)?;
+            match std::str::from_utf8(bytes) {
+                Ok(text) if keep && length <= KEPT_TEXT_BYTES => Value::Text(text.to_owned()),
+                _ => Value::Long { length },
+            }
+        }
+        Kind::Array => {
+            let item = Kind::read(cursor, key)?;
+            let count = cursor.u64()?;
+            let numeric = !matches!(item, Kind::Text | Kind::Array | Kind::F32 | Kind::F64);
+            if keep && numeric && count <= KEPT_ARRAY_ITEMS {
+                integers(cursor, key, item, count)?
+            } else {
+                skip_array(cursor, key, item, count, 1)?;
+                Value::Long { length: count }
+            }
+        }
+    })
+}
+
+fn integers(cursor: &mut Cursor<'_>, key: &str, item: Kind, count: u64) -> Result<Value, Stop> {
+    let mut items = Vec::new();
+    for _ in 0..count {
+        items.push(match value(cursor, key, item, false)? {
+            Value::Signed(value) => value,
+            Value::Bool(value) => i64::from(value),
+            Value::Unsigned(value) => i64::try_from(value).map_err(|_| bad(key, format!("an item of {value}")))?,
+            _ => return Err(bad(key, "an array of mixed types")),
+        });
+    }
+    Ok(Value::Integers(items))
+}
+
+/// Walks over an array without keeping anything.
+fn skip_array(cursor: &mut Cursor<'_>, key: &str, item: Kind, count: u64, depth: u32) -> Result<(), Stop> {
+    if let Some(width) = item.width() {
+        cursor.expect(count, width, "array", key)?;
+        return cursor.take(count.saturating_mul(width)).map(|_| ());
+    }
+    // A string has at least its length, an array its item type and count.
+    let least = if item == Kind::Text { 8 } else { 12 };
+    cursor.expect(count, least, "array", key)?;
+    for _ in 0..count {
+        if item == Kind::Text {
+            let length = cursor.u64()?;
+            cursor.take(length)?;
+        } else if depth >= MAX_ARRAY_DEPTH {
+            return Err(bad(key, format!("arrays nested more than {MAX_ARRAY_DEPTH} deep")));
+        } else {
+            let inner = Kind::read(cursor, key)?;
+            let inner_count = cursor.u64()?;
+            skip_array(cursor, key, inner, inner_count, depth + 1)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! The tensor table: names, shapes, types and offsets, checked against each other and folded.
+
+use std::collections::BTreeMap;
+use std::collections::HashSet;
+
+use super::cursor::{Cursor, Stop, shown};
+use super::metadata::{Metadata, Value};
+use super::{GgufError, UnknownType};
+use crate::bytes::Bytes;
+use crate::model::dtype::Dtype;
+use crate::model::tensors::{Inventory, InventoryBuilder, Storage};
+
+/// Name length 8, one byte of name, dimension count 4, type 4, offset 8.
+pub(super) const LEAST_INFO_BYTES: u64 = 25;
+/// ggml keeps 64 bytes for a name (`GGML_MAX_NAME`), some builds for image models 128.
+const MAX_NAME_BYTES: u64 = 256;
+/// `GGML_MAX_DIMS`.
+const MAX_DIMENSIONS: u32 = 4;
+/// `GGUF_DEFAULT_ALIGNMENT`.
+const DEFAULT_ALIGNMENT: u64 = 32;
+
+/// What the table says.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) inventory: Inventory,
+    pub(super) unknown_types: Vec<UnknownType>,
+    pub(super) header_bytes: u64,
+    pub(super) data_bytes: Bytes,
+}
+
+#[derive(Debug)]
+struct Info<'p> {
+    name: &'p str,
+    shape: Vec<u64>,
+    type_id: u32,
+    /// Of a known type, by its blocks.
+    bytes: Option<u64>,
+    offset: u64,
+}
+
+fn bad(name: &[u8], why: impl Into<String>) -> Stop {
+    GgufError::Tensor { name: shown(name), why: why.into() }.into()
+}
+
+/// Reads `count` tensor infos and the padding behind them.
+pub(super) fn read(
+    cursor: &mut Cursor<'_>,
+    count: u64,
+    metadata: &Metadata,
+    file_bytes: Option<u64>,
+) -> Result<Table, Stop> {
+    let alignment = alignment(metadata)?;
+    let mut infos = Vec::new();
+    let mut names = HashSet::new();
+    for left in (0..count).rev() {
+        let info = info(cursor)?;
+        if !names.insert(info.name) {
+            return Err(bad(info.name.as_bytes(), "stands in the table twice"));
+        }
+        if info.offset % alignment != 0 {
+            return Err(bad(info.name.as_bytes(), format!("offset {} is not a multiple of {alignment}", info.offset)));
+        }
+        infos.push(info);
+        cursor.expect(left, LEAST_INFO_BYTES, "tensor count", "")?;
+    }
+    let header_bytes = cursor.position().next_multiple_of(alignment);
+    infos.sort_by_key(|info| info.offset);
+    let file_data = file_bytes.map(|bytes| bytes.saturating_sub(header_bytes));
+    let mut builder = InventoryBuilder::default();
+    let mut unknown: BTreeMap<u32, UnknownType> = BTreeMap::new();
+    let mut end = 0_u64;
+    for (index, info) in infos.iter().enumerate() {
+        let room_end = infos.get(index + 1).map(|next| next.offset).or(file_data);
+        let bytes = match (info.bytes, room_end) {
+            (Some(bytes), _) => bytes,
+            (None, Some(room_end)) => room_end.saturating_sub(info.offset),
+            (None, None) => {
+                let why = format!("cannot size tensor type {} without the length of the file", info.type_id);
+                return Err(bad(info.name.as_bytes(), why));
+            }
+        };
+        if info.offset < end {
+            return Err(bad(info.name.as_bytes(), format!("offset {} lies inside the tensor before it", info.offset)));
+        }
+        end = info.offset.saturating_add(bytes);
+        let storage = Dtype::from_ggml(info.type_id)
+            .map_or_else(|| Storage::Unknown(format!("ggml type {}", info.type_id).into()), Storage::Known);
+        if info.bytes.is_none() {
+            let first = || UnknownType { id: info.type_id, tensors: 0, first: info.name.to_owned() };
+            unknown.entry(info.type_id).or_insert_with(first).tensors += 1;
+        }
+        builder.add("", info.name, storage, &info.shape, Bytes::new(bytes));
+    }
+    let data_bytes = if end == 0 { 0 } else { end.checked_next_multiple_of(alignment).unwrap_or(u64::MAX) };
+    // The last tensor's own padding may be missing in the file, its data may not; a file without data needs none.
+    if let Some(has) = file_bytes.filter(|_| end > 0)
+        && let needs = header_bytes.saturating_add(end)
+        && needs > has
+    {
+        return Err(GgufError::Truncated { what: "tensor data", has, needs }.into());
+    }
+    Ok(Table {
+        inventory: builder.finish(),
+        unknown_types: unknown.into_values().collect(),
+        header_bytes,
+        data_bytes: Bytes::new(data_bytes),
+    })
+}
+
+fn alignment(metadata: &Metadata) -> Result<u64, Stop> {
+    const KEY: &str = "general.alignment";
+    let value = match metadata.get(KEY) {
+        None => return Ok(DEFAULT_ALIGNMENT),
+        Some(Value::Unsigned(value)) => *value,
+        Some(other) => {
+            let why = format!("{other:?} is not an unsigned integer");
+            return Err(GgufError::Metadata { key: KEY.to_owned(), why }.into());
+        }
+    };
+    if value.is_power_of_two() && value <= 1 << 20 {
+        Ok(value)
+    } else {
+        let why = format!("{value} is not a power of two up to 1 MiB");
+        Err(GgufError::Metadata { key: KEY.to_owned(), why }.into())
+    }
+}
+
+fn info<'p>(cursor: &mut Cursor<'p>) -> Result<Info<'p>, Stop> {
+    let name = cursor.string(MAX_NAME_BYTES, "the length of a tensor name")?;
+    let text = std::str::from_utf8(name).map_err(|_| bad(name, "the name is not UTF-8"))?;
+    let dimensions = cursor.u32()?;
+    if dimensions > MAX_DIMENSIONS {
+        return Err(bad(name, format!("{dimensions} dimensions, where ggml has at most {MAX_DIMENSIONS}")));
+    }
+    let mut shape = Vec::new();
+    for _ in 0..dimensions {
+        shape.push(cursor.u64()?);
+    }
+    let (type_id, offset) = (cursor.u32()?, cursor.u64()?);
+    let elements = shape.iter().try_fold(1_u64, |product, &side| product.checked_mul(side));
+    let Some(elements) = elements.filter(|&elements| i64::try_from(elements).is_ok()) else {
+        return Err(bad(name, format!("the shape {shape:?} has more than 2^63 elements")));
+    };
+    let bytes = match Dtype::from_ggml(type_id) {
+        None => None,
+        Some(dtype) => Some(sized(dtype, &shape, elements).ok_or_else(|| {
+            let (block, _) = dtype.block();
+            bad(name, format!("rows of {:?} elements do not fill {dtype} blocks of {block}", shape.first()))
+        })?),
+    };
+    Ok(Info { name: text, shape, type_id, bytes, offset })
+}
+
+/// Bytes of a tensor: whole blocks along the first dimension.
+fn sized(dtype: Dtype, shape: &[u64], elements: u64) -> Option<u64> {
+    let (block, _) = dtype.block();
+    let row = shape.first().copied().unwrap_or(1);
+    let bytes = row.is_multiple_of(block).then(|| dtype.stored(elements)).flatten()?;
+    (!bytes.overflowed()).then(|| bytes.get())
+}

@@ -1,0 +1,278 @@
+//! The header of a safetensors file: eight bytes of length, then JSON with a type, a shape and two offsets for each tensor.
+//!
+//! The safetensors crate's own [`Metadata`](safetensors::tensor::Metadata) is tried first, for what it accepts every
+//! loader accepts. It refuses a whole header for one type it does not know or one gap between tensors, so a refused header
+//! is read again by [`lenient`]: sized by its offsets, and each thing that was odd is recorded as a doubt. Nothing here
+//! reads a file; lengths and counts are bounded before anything is allocated for them.
+
+mod lenient;
+
+use safetensors::tensor::Metadata;
+
+use super::dtype::Dtype;
+use super::tensors::{InventoryBuilder, Storage};
+use crate::bytes::Bytes;
+
+/// The length field before the header.
+pub const LENGTH_BYTES: u64 = 8;
+/// The longest header that loaders accept (safetensors `tensor.rs`, `MAX_HEADER_SIZE`).
+pub const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// Tensors that one file may name; the largest known files have some 100 000.
+pub const MAX_TENSORS: usize = 1 << 20;
+/// Dimensions of one tensor; real ones have at most eight.
+pub const MAX_RANK: usize = 32;
+
+/// One tensor, as its header describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tensor {
+    /// Its name.
+    pub name: String,
+    /// How its elements are stored.
+    pub storage: Storage,
+    /// Its shape.
+    pub shape: Vec<u64>,
+    /// What is stored for it.
+    pub bytes: Bytes,
+}
+
+/// A header that was understood.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// Its tensors, in the order of their data.
+    pub tensors: Vec<Tensor>,
+    /// Length of the data behind the header.
+    pub data_bytes: Bytes,
+    /// What was odd about it, for a person.
+    pub doubts: Vec<String>,
+}
+
+impl Header {
+    /// Adds its tensors to `component` of an inventory.
+    pub fn add_to(&self, component: &str, inventory: &mut InventoryBuilder) {
+        for tensor in &self.tensors {
+            inventory.add(component, &tensor.name, tensor.storage.clone(), &tensor.shape, tensor.bytes);
+        }
+    }
+}
+
+/// Why a header could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderError {
+    /// The file is shorter than the length field.
+    #[error("the file has {0} bytes, too few for a safetensors length field of 8")]
+    TooShort(u64),
+    /// The length field is beyond what any loader accepts.
+    #[error(
+        "the header claims {0} bytes, more than the {MAX_HEADER_BYTES} that safetensors allows; is this a safetensors file?"
+    )]
+    TooLong(u64),
+    /// The length field points past the end of the file.
+    #[error("the header claims {header} bytes but the file has {file}; it is truncated or not a safetensors file")]
+    PastEnd {
+        /// The header's length by its length field.
+        header: u64,
+        /// The file's length.
+        file: u64,
+    },
+    /// The header is not a JSON object of tensors.
+    #[error("the header is not the JSON of a safetensors file: {0}")]
+    NotJson(String),
+    /// More tensors than any model has.
+    #[error("the header names more than {MAX_TENSORS} tensors")]
+    TooManyTensors,
+    /// A tensor that contradicts itself or the file.
+    #[error("tensor {name}: {why}")]
+    BadTensor {
+        /// Its name, shortened.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// The header's length from the file's first eight bytes, checked against the file's own length where that is known.
+pub fn header_length(first: &[u8], file_bytes: Option<u64>) -> Result<u64, HeaderError> {
+    let Some(field) = first.first_chunk::<8>() else {
+        return Err(HeaderError::TooShort(file_bytes.unwrap_or(first.len() as u64)));
+    };
+    let header = u64::from_le_bytes(*field);
+    if header > MAX_HEADER_BYTES {
+        return Err(HeaderError::TooLong(header));
+    }
+    match file_bytes {
+        Some(file) if header.saturating_add(LENGTH_BYTES) > file => Err(HeaderError::PastEnd { header, file }),
+        _ => Ok(header),
+    }
+}
+
+/// Reads the JSON of a header. `data_bytes` is what the file holds behind it, where the file's length is known.
+pub fn parse(json: &[u8], data_bytes: Option<u64>) -> Result<Header, HeaderError> {
+    let header = match serde_json::from_slice::<Metadata>(json) {
+        Ok(metadata) => strict(&metadata)?,
+        Err(refusal) => lenient::parse(json, &refusal.to_string())?,
+    };
+    for tensor in &header.tensors {
+        if tensor.shape.len() > MAX_RANK {
+            return Err(bad(&tensor.name, format!("{} dimensions", tensor.shape.len())));
+        }
+    }
+    against_file(header, data_bytes)
+}
+
+/// What the crate accepted, in our terms.
+fn strict(metadata: &Metadata) -> Result<Header, HeaderError> {
+    let named = metadata.tensors();
+    if named.len() > MAX_TENSORS {
+        return Err(HeaderError::TooManyTensors);
+    }
+    let mut by_offset: Vec<_> = named.into_iter().collect();
+    by_offset.sort_by(|(left, a), (right, b)| (a.data_offsets, left).cmp(&(b.data_offsets, right)));
+    let tensors = by_offset.into_iter().map(|(name, info)| Tensor {
+        storage: storage(&info.dtype.to_string()),
+        shape: info.shape.iter().map(|&size| size as u64).collect(),
+        bytes: Bytes::new((info.data_offsets.1 - info.data_offsets.0) as u64),
+        name,
+    });
+    Ok(Header { tensors: tensors.collect(), data_bytes: Bytes::new(metadata.data_len() as u64), doubts: Vec::new() })
+}
+
+/// A file that is shorter than its tensors cannot be loaded; one that is longer can, by some. One that ends with its
+/// header was cut off there on purpose, to be asked about and not to be loaded: that is said.
+fn against_file(mut header: Header, data_bytes: Option<u64>) -> Result<Header, HeaderError> {
+    let Some(data_bytes) = data_bytes else { return Ok(header) };
+    if data_bytes == 0 && header.data_bytes > Bytes::ZERO {
+        header.doubts.push("the file holds a header and no weights".to_owned());
+        return Ok(header);
+    }
+    if header.data_bytes > Bytes::new(data_bytes) {
+        let name = header.tensors.last().map_or_else(String::new, |tensor| tensor.name.clone());
+        let why = format!("its data ends at byte {} but the file has only {data_bytes}", header.data_bytes.get());
+        return Err(bad(&name, why));
+    }
+    if header.data_bytes < Bytes::new(data_bytes) {
+        let extra = data_bytes - header.data_bytes.get();
+        header.doubts.push(format!("the file has {extra} bytes that belong to no tensor"));
+    }
+    Ok(header)
+}
+
+fn storage(name: &str) -> Storage {
+    Dtype::from_safetensors(name).map_or_else(|| Storage::Unknown(shortened(name).into()), Storage::Known)
+}
+
+fn bad(name: &str, why: String) -> HeaderError {
+    HeaderError::BadTensor { name: shortened(name), why }
+}
+
+/// At most 120 characters of a text that anyone may have written, without control characters.
+fn shortened(text: &str) -> String {
+    text.chars().take(120).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_ordinary_header() {
+        let json = br#"{"__metadata__":{"format":"pt"},"b":{"dtype":"F32","shape":[2,3],"data_offsets":[4,28]},
+            "a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}   "#;
+        let header = parse(json, Some(28)).expect("a good header");
+        assert_eq!(header.data_bytes, Bytes::new(28));
+        assert!(header.doubts.is_empty());
+        let first = &header.tensors[0];
+        assert_eq!(
+            (first.name.as_str(), &first.storage, first.bytes),
+            ("a", &Storage::Known(Dtype::BF16), Bytes::new(4))
+        );
+        let mut builder = InventoryBuilder::default();
+        header.add_to("vae", &mut builder);
+        assert_eq!(builder.finish().bytes_by_component()["vae"], Bytes::new(28));
+    }
+
+    #[test]
+    fn a_file_cut_off_after_its_header_is_read_and_said_but_one_cut_off_elsewhere_is_refused() {
+        let json = br#"{"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}"#;
+        assert_eq!(parse(json, Some(0)).expect("header only").doubts, ["the file holds a header and no weights"]);
+        parse(json, Some(3)).expect_err("truncated");
+    }
+
+    #[test]
+    fn every_dtype_of_the_crate_is_known_here() {
+        for name in [
+            "F4",
+            "F6_E2M3",
+            "F6_E3M2",
+            "BOOL",
+            "U8",
+            "I8",
+            "F8_E4M3",
+            "F8_E5M2",
+            "F8_E8M0",
+            "F8_E4M3FNUZ",
+            "F8_E5M2FNUZ",
+            "I16",
+            "U16",
+            "F16",
+            "BF16",
+            "I32",
+            "U32",
+            "F32",
+            "I64",
+            "U64",
+            "F64",
+            "C64",
+        ] {
+            let bytes = Dtype::from_safetensors(name).and_then(|dtype| dtype.stored(8)).expect(name).get();
+            let json = format!(r#"{{"t":{{"dtype":"{name}","shape":[8],"data_offsets":[0,{bytes}]}}}}"#);
+            let header = parse(json.as_bytes(), Some(bytes)).expect(name);
+            assert!(header.doubts.is_empty(), "{name}: {:?}", header.doubts);
+            assert!(matches!(header.tensors[0].storage, Storage::Known(dtype) if dtype.name() == name));
+        }
+    }
+
+    #[test]
+    fn hostile_lengths_are_refused_before_anything_is_read() {
+        assert_eq!(header_length(&[1, 2], Some(2)), Err(HeaderError::TooShort(2)));
+        assert_eq!(header_length(&(1_u64 << 63).to_le_bytes(), None), Err(HeaderError::TooLong(1 << 63)));
+        assert_eq!(header_length(&u64::MAX.to_le_bytes(), Some(100)), Err(HeaderError::TooLong(u64::MAX)));
+        assert_eq!(
+            header_length(&93_u64.to_le_bytes(), Some(100)),
+            Err(HeaderError::PastEnd { header: 93, file: 100 })
+        );
+        assert_eq!(header_length(&92_u64.to_le_bytes(), Some(100)), Ok(92));
+    }
+
+    #[test]
+    fn a_file_shorter_than_its_tensors_is_refused_and_a_longer_one_doubted() {
+        let json = br#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}"#;
+        assert!(matches!(parse(json, Some(15)), Err(HeaderError::BadTensor { .. })));
+        assert_eq!(parse(json, Some(20)).expect("longer").doubts, ["the file has 4 bytes that belong to no tensor"]);
+    }
+
+    #[test]
+    fn endless_ranks_are_refused() {
+        let shape = vec!["1"; MAX_RANK + 1].join(",");
+        let json = format!(r#"{{"a":{{"dtype":"U8","shape":[{shape}],"data_offsets":[0,1]}}}}"#);
+        assert!(matches!(parse(json.as_bytes(), None), Err(HeaderError::BadTensor { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(json in proptest::collection::vec(any::<u8>(), 0..300), file in any::<Option<u64>>()) {
+            let _ = header_length(&json, file);
+            let _ = parse(&json, file);
+        }
+
+        #[test]
+        fn arbitrary_offsets_never_panic_or_shrink(begin in any::<u64>(), end in any::<u64>(), size in any::<u64>()) {
+            let json = format!(r#"{{"a":{{"dtype":"F64","shape":[{size},2],"data_offsets":[{begin},{end}]}}}}"#);
+            if let Ok(header) = parse(json.as_bytes(), None) {
+                prop_assert!(header.tensors[0].bytes >= Bytes::new(end - begin));
+                prop_assert!(header.tensors[0].bytes >= Bytes::new(size) * 16);
+            }
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The one door: a reference goes in, a model comes out, from memory, disk, a folder or a Hub.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::disk::{DiskCache, RevisionNote, Scope};
+use super::error::SourceError;
+use super::hub::{HubClient, Reading, Revision, is_commit};
+use super::known::{Kept, Key, KnownModels};
+use super::metadata::{Metadata, assemble};
+use super::reference::{ModelReference, Place};
+use super::settings::HubSettings;
+use super::token::Auth;
+use super::{hf_cache, local};
+use crate::model::{Identity, Model};
+
+/// The scope of what anyone may see.
+const PUBLIC: &str = "public";
+
+/// Where to look and what to keep.
+#[derive(Clone, Debug)]
+pub struct SourceSettings {
+    /// Hubs, tokens, proxies, limits.
+    pub hub: HubSettings,
+    /// The folder for metadata; `None` keeps nothing on disk.
+    pub cache_folder: Option<PathBuf>,
+    /// Bytes of that folder.
+    pub cache_bytes: u64,
+    /// Models in memory; each costs some ten kilobytes.
+    pub known_models: usize,
+    /// How long a branch is taken to stand for the same commit without asking.
+    pub revalidate_after: Duration,
+}
+
+impl SourceSettings {
+    /// The defaults around `hub`.
+    pub fn new(hub: HubSettings) -> Self {
+        Self {
+            hub,
+            cache_folder: None,
+            cache_bytes: 256 << 20,
+            known_models: 512,
+            revalidate_after: Duration::from_secs(600),
+        }
+    }
+}
+
+/// A model and how it came.
+#[derive(Clone, Debug)]
+pub struct Described {
+    /// The model.
+    pub model: Arc<Model>,
+    /// Whether the Hub could not be asked if it is still the newest.
+    pub stale: bool,
+    /// Requests that were made for it.
+    pub requests: u32,
+}
+
+/// Reads models and remembers them.
+#[derive(Debug)]
+pub struct SourceClient {
+    hub: HubClient,
+    disk: Option<DiskCache>,
+    known: KnownModels<Described>,
+    revalidate_after: Duration,
+}
+
+/// What is asked of a Hub.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    repo: &'a str,
+    revision: &'a str,
+    file: Option<&'a str>,
+    auth: &'a Auth,
+    now: SystemTime,
+}
+
+impl SourceClient {
+    /// A client with nothing known. Opens no connection.
+    pub fn new(settings: SourceSettings) -> Self {
+        let disk = settings.cache_folder.map(|folder| DiskCache::new(&folder, settings.cache_bytes));
+        Self {
+            hub: HubClient::new(settings.hub),
+            disk,
+            known: KnownModels::new(settings.known_models),
+            revalidate_after: settings.revalidate_after,
+        }
+    }
+
+    /// This program's own token for the Hub that has `reference`; whether a caller may use it is the caller's to decide.
+    pub fn own_auth(&self, reference: &ModelReference) -> Auth {
+        match &reference.place {
+            Place::Hub { repo, .. } => self.hub.settings().endpoint_for(repo).1.cloned().into(),
+            _ => Auth::Anonymous,
+        }
+    }
+
+    /// The model that `reference` names, as `auth` may see it. `now` decides what is fresh.
+    ///
+    /// Local places are opened as this process; a daemon must not pass on a path that a client names.
+    pub async fn describe(
+        &self,
+        reference: &ModelReference,
+        auth: &Auth,
+        now: SystemTime,
+    ) -> Result<Described, SourceError> {
+        let Place::Hub { repo, revision } = &reference.place else {
+            let metadata = self.read(reference, auth, now).await?;
+            return Ok(Described { model: model(&metadata)?, stale: false, requests: 0 });
+        };
+        let revision = revision.as_deref().unwrap_or("main");
+        let asked = Asked { repo, revision, file: reference.file.as_deref(), auth, now };
+        if let Some(fresh) = self.fresh_in_memory(&asked) {
+            return Ok(fresh);
+        }
+        self.known.once(&key(&asked, &auth.identity()), self.describe_from_hub(&asked)).await
+    }
+
+    /// The metadata of `reference`, for a bundle or for sending to a daemon. A Hub is asked anew.
+    pub async fn read(
+        &self,
+        reference: &ModelReference,
+        auth: &Auth,
+        now: SystemTime,
+    ) -> Result<Metadata, SourceError> {
+        let file = reference.file.as_deref();
+        match &reference.place {
+            Place::Hub { repo, revision } => {
+                let revision = revision.as_deref().unwrap_or("main");
+                let asked = Asked { repo, revision, file, auth, now };
+                if self.hub.settings().offline {
+                    return self.in_hf_cache(&asked).await.unwrap_or_else(|| Err(self.offline(&asked)));
+                }
+                let reading = self.hub.begin(repo, revision, auth)?;
+                let found = reading.revision().await?;
+                reading.metadata(found, file).await
+            }
+            Place::Path(path) => self.read_path(path, file).await,
+            Place::Ollama(name) | Place::LmStudio(name) => Err(SourceError::BadReference {
+                reference: name.clone(),
+                why: "this kind of folder is not read yet".into(),
+            }),
+        }
+    }
+
+    async fn read_path(&self, path: &Path, file: Option<&str>) -> Result<Metadata, SourceError> {
+        let identity = Identity { repo: path.display().to_string(), ..Identity::default() };
+        local::metadata(path, identity, file).await
+    }
+
+    /// A known model whose revision was checked lately, or cannot change.
+    fn fresh_in_memory(&self, asked: &Asked<'_>) -> Option<Described> {
+        let kept = self.in_memory(asked)?;
+        let fresh = is_commit(asked.revision) || kept.is_fresh(asked.now, self.revalidate_after);
+        fresh.then_some(Described { model: kept.model, stale: false, requests: 0 })
+    }
+
+    fn in_memory(&self, asked: &Asked<'_>) -> Option<Kept> {
+        Self::scopes(asked).iter().find_map(|scope| self.known.get(&key(asked, scope)))
+    }
+
+    /// Where `asked` may look: what is everyone's, then what is its token's.
+    fn scopes(asked: &Asked<'_>) -> Vec<String> {
+        let identity = asked.auth.identity();
+        if identity == PUBLIC { vec![PUBLIC.into()] } else { vec![PUBLIC.into(), identity] }
+    }
+
+    async fn describe_from_hub(&self, asked: &Asked<'_>) -> Result<Described, SourceError> {
+        // The wait for another asker's reading may have answered the question.
+        if let Some(fresh) = self.fresh_in_memory(asked) {
+            return Ok(fresh);
+        }
+        let on_disk = self.on_disk(asked);
+        if let Some(kept) =
+            on_disk.as_ref().filter(|kept| is_commit(asked.revision) || kept.is_fresh(asked.now, self.revalidate_after))
+        {
+            return Ok(Described { model: Arc::clone(&kept.model), stale: false, requests: 0 });
+        }
+        let old = self.in_memory(asked).or(on_disk);
+        if self.hub.settings().offline {
+            return match old {
+                Some(old) => Ok(Described { model: old.model, stale: true, requests: 0 }),
+                None => self.stale_in_hf_cache(asked).await.unwrap_or_else(|| Err(self.offline(asked))),
+            };
+        }
+        let reading = self.hub.begin(asked.repo, asked.revision, asked.auth)?;
+        let outcome = self.ask_hub(asked, &reading, old.as_ref()).await;
+        let requests = reading.requests();
+        match (outcome, old) {
+            (Ok(model), _) => Ok(Described { model, stale: false, requests }),
+            (Err(error), Some(old)) if error.is_transient() => {
+                tracing::warn!(repo = asked.repo, %error, "a model known from before is given, for the Hub cannot be asked");
+                Ok(Described { model: old.model, stale: true, requests })
+            }
+            (Err(error), None) if error.is_transient() => match self.stale_in_hf_cache(asked).await {
+                Some(Ok(found)) => Ok(Described { requests, ..found }),
+                _ => Err(error),
+            },
+            (Err(error), old) => {
+                // The Hub itself says that this asker may not see it (any more).
+                if old.is_some() {
+                    for scope in Self::scopes(asked) {
+                        self.known.forget(&key(asked, &scope));
+                    }
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Asks for the commit, and reads it unless it is known.
+    async fn ask_hub(
+        &self,
+        asked: &Asked<'_>,
+        reading: &Reading<'_>,
+        old: Option<&Kept>,
+    ) -> Result<Arc<Model>, SourceError> {
+        let found = reading.revision().await?;
+        let identity = asked.auth.identity();
+        // What needed a token is kept for that token alone.
+        let scope = if found.gated || found.private { identity.as_str() } else { PUBLIC };
+        let note = RevisionNote::new(&found.repo, &found.commit, asked.now);
+        let same = old.filter(|old| old.model.identity.commit.as_deref() == Some(found.commit.as_str()));
+        let model = match same {
+            Some(old) => Arc::clone(&old.model),
+            None => self.read_commit(asked, reading, found, scope).await?,
+        };
+        if let Some(disk) = &self.disk {
+            disk.keep_note(Scope(scope), asked.repo, asked.revision, &note);
+        }
+        self.known.keep(key(asked, scope), Kept { model: Arc::clone(&model), checked: asked.now });
+        Ok(model)
+    }
+
+    async fn read_commit(
+        &self,
+        asked: &Asked<'_>,
+        reading: &Reading<'_>,
+        found: Revision,
+        scope: &str,
+    ) -> Result<Arc<Model>, SourceError> {
+        let kept = |disk: &DiskCache| disk.metadata(Scope(scope), &found.repo, &found.commit, asked.file);
+        if let Some(model) = self.disk.as_ref().and_then(kept).and_then(|metadata| model(&metadata).ok()) {
+            return Ok(model);
+        }
+        let metadata = reading.metadata(found, asked.file).await?;
+        if let Some(disk) = &self.disk {
+            disk.keep(Scope(scope), &metadata, asked.file);
+        }
+        model(&metadata)
+    }
+
+    /// What the disk holds of the revision, with when it was last checked; it is known in memory from then on.
+    fn on_disk(&self, asked: &Asked<'_>) -> Option<Kept> {
+        let disk = self.disk.as_ref()?;
+        Self::scopes(asked).iter().find_map(|scope| {
+            let note = if is_commit(asked.revision) {
+                RevisionNote::new(asked.repo, asked.revision, asked.now)
+            } else {
+                disk.note(Scope(scope), asked.repo, asked.revision)?
+            };
+            let metadata = disk.metadata(Scope(scope), &note.repo, &note.commit, asked.file)?;
+            let kept = Kept { model: model(&metadata).ok()?, checked: note.checked() };
+            self.known.keep(key(asked, scope), kept.clone());
+            Some(kept)
+        })
+    }
+
+    async fn stale_in_hf_cache(&self, asked: &Asked<'_>) -> Option<Result<Described, SourceError>> {
+        let metadata = self.in_hf_cache(asked).await?;
+        let described = |metadata: Metadata| Ok(Described { model: model(&metadata)?, stale: true, requests: 0 });
+        Some(metadata.and_then(described))
+    }
+
+    /// The snapshot that huggingface_hub has downloaded, if it has.
+    async fn in_hf_cache(&self, asked: &Asked<'_>) -> Option<Result<Metadata, SourceError>> {
+        let cache = self.hub.settings().cache_folder.as_deref()?;
+        let snapshot = hf_cache::find(cache, asked.repo, asked.revision)?;
+        let identity = Identity {
+            repo: asked.repo.into(),
+            revision: Some(asked.revision.into()),
+            commit: Some(snapshot.commit),
+            file: None,
+        };
+        Some(local::metadata(&snapshot.folder, identity, asked.file).await)
+    }
+
+    fn offline(&self, asked: &Asked<'_>) -> SourceError {
+        let folder = self.hub.settings().cache_folder.as_ref().map(|folder| folder.display().to_string());
+        SourceError::Offline { what: format!("{}@{}", asked.repo, asked.revision), folder }
+    }
+}
+
+fn key(asked: &Asked<'_>, scope: &str) -> Key {
+    Key {
+        scope: scope.into(),
+        repo: asked.repo.into(),
+        revision: asked.revision.into(),
+        file: asked.file.map(Into::into),
+    }
+}
+
+fn model(metadata: &Metadata) -> Result<Arc<Model>, SourceError> {
+    let refuse = |error: super::metadata::RecordError| SourceError::MissingMetadata {
+        what: metadata.identity.repo.clone(),
+        why: error.to_string(),
+    };
+    assemble(metadata).map(Arc::new).map_err(refuse)
+}

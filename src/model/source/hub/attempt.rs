@@ -1,0 +1,189 @@
+//! One file or API answer: redirects by hand, refusals understood, everything else tried again within the budget.
+
+use std::time::SystemTime;
+
+use reqwest::header::{AUTHORIZATION, HeaderMap, LINK, LOCATION, RANGE};
+use reqwest::{Client, StatusCode};
+use tokio::time::timeout_at;
+use url::Url;
+
+use super::answer::{self, Bad, Wanted};
+use super::budget::Budget;
+use super::refusal::{self, Asked};
+use super::wait;
+use crate::model::source::error::SourceError;
+use crate::model::source::token::Token;
+
+/// Redirects of one request; the Hub uses two (renamed repository, then file store).
+const MAX_REDIRECTS: u32 = 8;
+/// Attempts at one request, whatever time is left.
+const MAX_ATTEMPTS: u32 = 8;
+
+/// An answer that can be used.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) body: Vec<u8>,
+    /// Where it came from in the end; may be signed, never to be printed with its query.
+    pub(super) url: Url,
+    /// `rel="next"` of a `Link` header.
+    pub(super) next: Option<String>,
+}
+
+/// What happened to one attempt.
+enum Failure {
+    Final(SourceError),
+    Again { why: String, wait: Option<std::time::Duration>, limited: bool },
+}
+
+/// Gets `url`, trying again for as long as the budget allows.
+pub(super) async fn get(
+    client: &Client,
+    url: &Url,
+    token: Option<&Token>,
+    wanted: Wanted,
+    asked: &Asked<'_>,
+    budget: &Budget,
+) -> Result<Answer, SourceError> {
+    let mut attempt = 0;
+    loop {
+        budget.pass().await;
+        attempt += 1;
+        let (why, asked_wait, limited) = match once(client, url, token, wanted, asked, budget).await {
+            Ok(answer) => return Ok(answer),
+            Err(Failure::Final(error)) => return Err(error),
+            Err(Failure::Again { why, wait, limited }) => (why, wait, limited),
+        };
+        let pause = asked_wait.unwrap_or_default().max(wait::own(attempt, wait::chance()));
+        tracing::debug!(url = %printable(url), attempt, %why, ?pause, "a request to the Hub failed");
+        if pause >= budget.left() || attempt >= MAX_ATTEMPTS {
+            return Err(if limited {
+                SourceError::RateLimited { endpoint: asked.hub(), retry_after: asked_wait }
+            } else {
+                let elapsed = budget.elapsed();
+                SourceError::HubUnreachable { url: printable(url), why, attempts: attempt, elapsed }
+            });
+        }
+        if limited {
+            budget.hold(pause);
+        } else {
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+async fn once(
+    client: &Client,
+    url: &Url,
+    token: Option<&Token>,
+    wanted: Wanted,
+    asked: &Asked<'_>,
+    budget: &Budget,
+) -> Result<Answer, Failure> {
+    let mut url = url.clone();
+    for _ in 0..=MAX_REDIRECTS {
+        let response = send(client, &url, token, wanted, asked, budget).await?;
+        let status = response.status();
+        if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
+            url = redirect(&url, response.headers(), asked)?;
+            continue;
+        }
+        if status.is_success() {
+            let next = response.headers().get(LINK).and_then(|link| next_page(link.to_str().ok()?));
+            return match answer::read(response, wanted, budget).await {
+                Ok(body) => Ok(Answer { body, url, next }),
+                Err(Bad::Transient(why)) => Err(Failure::Again { why, wait: None, limited: false }),
+                Err(Bad::Final(why)) => {
+                    let what =
+                        asked.file.map_or_else(|| asked.repo.to_owned(), |file| format!("{file} of {}", asked.repo));
+                    Err(Failure::Final(SourceError::MissingMetadata { what, why }))
+                }
+            };
+        }
+        let wait = wait::asked(response.headers(), SystemTime::now());
+        let code = response.headers().get("x-error-code").and_then(|code| code.to_str().ok());
+        let limited = status == StatusCode::TOO_MANY_REQUESTS;
+        // A store behind the Hub knows nothing of repositories: its refusals are a signature run out, say, and may pass.
+        let elsewhere = url.origin() != asked.endpoint.origin();
+        return Err(match refusal::meaning(status, code, asked) {
+            Some(error) if !elsewhere || status == StatusCode::RANGE_NOT_SATISFIABLE => Failure::Final(error),
+            _ => Failure::Again { why: format!("HTTP {status}"), wait, limited },
+        });
+    }
+    Err(Failure::Final(unusable(asked, format!("it redirects more than {MAX_REDIRECTS} times"))))
+}
+
+/// Sends one request. The token goes to the Hub's own origin and nowhere else.
+async fn send(
+    client: &Client,
+    url: &Url,
+    token: Option<&Token>,
+    wanted: Wanted,
+    asked: &Asked<'_>,
+    budget: &Budget,
+) -> Result<reqwest::Response, Failure> {
+    let mut request = client.get(url.clone());
+    if let Wanted::Range { start, length } = wanted {
+        let last = start.saturating_add(length.max(1)) - 1;
+        request = request.header(RANGE, format!("bytes={start}-{last}"));
+    }
+    if let Some(value) = token.filter(|_| url.origin() == asked.endpoint.origin()).and_then(Token::header) {
+        request = request.header(AUTHORIZATION, value);
+    }
+    budget.request();
+    match timeout_at(budget.attempt_deadline(), request.send()).await {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(error)) => {
+            let why = if error.is_connect() { "no connection" } else { "the request failed" };
+            Err(Failure::Again { why: format!("{why} ({})", answer::cause(&error)), wait: None, limited: false })
+        }
+        Err(_) => Err(Failure::Again { why: "no answer in time".into(), wait: None, limited: false }),
+    }
+}
+
+/// Where a redirect leads: http or https, and never from https back to http.
+fn redirect(from: &Url, headers: &HeaderMap, asked: &Asked<'_>) -> Result<Url, Failure> {
+    let to = headers.get(LOCATION).and_then(|location| location.to_str().ok()).and_then(|to| from.join(to).ok());
+    match to {
+        Some(to) if to.scheme() == "https" || (to.scheme() == "http" && from.scheme() == "http") => Ok(to),
+        _ => Err(Failure::Final(unusable(asked, "it redirects to nowhere, or from https to something else".into()))),
+    }
+}
+
+fn unusable(asked: &Asked<'_>, why: String) -> SourceError {
+    SourceError::MissingMetadata { what: asked.hub(), why }
+}
+
+/// An address that may be printed: without query, user and fragment.
+pub(super) fn printable(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    // These only fail for addresses that cannot have a user, which need no hiding.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.into()
+}
+
+/// `<https://...?cursor=x>; rel="next"`.
+fn next_page(link: &str) -> Option<String> {
+    let part = link.split(',').find(|part| part.contains("rel=\"next\""))?;
+    Some(part.split_once('<')?.1.split_once('>')?.0.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn printed_addresses_hold_no_secret() {
+        let url = Url::parse("https://user:secret@cdn/x/y?Signature=secret#secret").expect("an address");
+        assert_eq!(printable(&url), "https://cdn/x/y");
+    }
+
+    #[test]
+    fn the_next_page() {
+        let link = r#"<https://hub/a?cursor=1>; rel="prev", <https://hub/a?cursor=3>; rel="next""#;
+        assert_eq!(next_page(link).as_deref(), Some("https://hub/a?cursor=3"));
+        assert_eq!(next_page("<x>; rel=\"last\""), None);
+    }
+}

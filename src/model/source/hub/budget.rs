@@ -1,0 +1,81 @@
+//! What is left to spend on one model: time, bytes, and a pause that all its requests share.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::model::source::settings::HubLimits;
+
+/// The budget of one model.
+#[derive(Debug)]
+pub(super) struct Budget {
+    started: Instant,
+    deadline: Instant,
+    pub(super) attempt: Duration,
+    bytes_left: AtomicU64,
+    requests: AtomicU32,
+    /// Until when the Hub asked everyone to wait: when one request is told so, all hold back.
+    pause: Mutex<Option<Instant>>,
+}
+
+impl Budget {
+    pub(super) fn new(limits: &HubLimits) -> Self {
+        let started = Instant::now();
+        Self {
+            started,
+            deadline: started + limits.total,
+            attempt: limits.attempt,
+            bytes_left: AtomicU64::new(limits.bytes),
+            requests: AtomicU32::new(0),
+            pause: Mutex::new(None),
+        }
+    }
+
+    /// Time since the first request.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Time until everything must be there.
+    pub(super) fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Until when one attempt that begins now may go on.
+    pub(super) fn attempt_deadline(&self) -> Instant {
+        (Instant::now() + self.attempt).min(self.deadline)
+    }
+
+    /// Takes `bytes` off; false when there are not so many left.
+    pub(super) fn spend(&self, bytes: u64) -> bool {
+        self.bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
+    }
+
+    /// Counts a request.
+    pub(super) fn request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests made so far.
+    pub(super) fn requests(&self) -> u32 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Holds all requests back for `wait`.
+    pub(super) fn hold(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        if let Ok(mut pause) = self.pause.lock() {
+            *pause = Some(pause.map_or(until, |earlier| earlier.max(until)));
+        }
+    }
+
+    /// Waits out a pause.
+    pub(super) async fn pass(&self) {
+        let until = self.pause.lock().ok().and_then(|pause| *pause);
+        if let Some(until) = until {
+            tokio::time::sleep_until(until.min(self.deadline)).await;
+        }
+    }
+}

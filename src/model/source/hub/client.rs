@@ -1,0 +1,262 @@
+//! The client of all Hubs, and one reading of one repository through it.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use reqwest::{Client, NoProxy, Proxy, redirect};
+use url::Url;
+
+use super::answer::{Wanted, cause};
+use super::attempt::{self, Answer};
+use super::budget::Budget;
+use super::info::{self, Revision};
+use super::refusal::Asked;
+use crate::model::Identity;
+use crate::model::source::error::SourceError;
+use crate::model::source::metadata::Metadata;
+use crate::model::source::read::{self, Files, Found};
+use crate::model::source::settings::{HubSettings, Proxies};
+use crate::model::source::token::Auth;
+use crate::model::source::weights::Listing;
+
+/// Time for a connection to stand.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Asks Hubs. Cheap until the first request, which loads the system's certificates.
+#[derive(Debug)]
+pub(in crate::model::source) struct HubClient {
+    settings: HubSettings,
+    client: OnceLock<Result<Client, SourceError>>,
+}
+
+impl HubClient {
+    pub(in crate::model::source) fn new(settings: HubSettings) -> Self {
+        Self { settings, client: OnceLock::new() }
+    }
+
+    pub(in crate::model::source) fn settings(&self) -> &HubSettings {
+        &self.settings
+    }
+
+    /// Begins to read `repo` at `revision` as `auth`; all requests of it share one budget.
+    pub(in crate::model::source) fn begin<'a>(
+        &'a self,
+        repo: &'a str,
+        revision: &'a str,
+        auth: &'a Auth,
+    ) -> Result<Reading<'a>, SourceError> {
+        let client = self.client.get_or_init(|| build(&self.settings)).as_ref().map_err(Clone::clone)?;
+        let (endpoint, _) = self.settings.endpoint_for(repo);
+        let budget = Budget::new(&self.settings.limits);
+        let concurrency = self.settings.limits.concurrency.max(1);
+        Ok(Reading { client, endpoint, repo, revision, auth, budget, concurrency })
+    }
+}
+
+/// One repository being read.
+#[derive(Debug)]
+pub(in crate::model::source) struct Reading<'a> {
+    client: &'a Client,
+    endpoint: &'a Url,
+    repo: &'a str,
+    revision: &'a str,
+    auth: &'a Auth,
+    budget: Budget,
+    concurrency: usize,
+}
+
+impl Reading<'_> {
+    /// Requests made so far.
+    pub(in crate::model::source) fn requests(&self) -> u32 {
+        self.budget.requests()
+    }
+
+    /// The commit that the revision stands for, with what the same answer says of it.
+    pub(in crate::model::source) async fn revision(&self) -> Result<Revision, SourceError> {
+        let mut url = self.address(&["api", "models"], self.repo, &["revision", self.revision]);
+        url.set_query(Some("blobs=true"));
+        let answer = match self.get(&url, Wanted::Whole { limit: info::MAX_INFO_BYTES }, None).await {
+            Err(SourceError::NotFound { what, place, hint }) if what.starts_with("repository") => {
+                let hint = self.did_you_mean().await.map(|near| format!("did you mean {near}?")).or(hint);
+                return Err(SourceError::NotFound { what, place, hint });
+            }
+            other => other?,
+        };
+        info::revision(&answer.body, self.repo).map_err(|why| self.nonsense(&why))
+    }
+
+    /// Reads what an answer needs of `revision`. `file` is `--file`.
+    pub(in crate::model::source) async fn metadata(
+        &self,
+        revision: Revision,
+        file: Option<&str>,
+    ) -> Result<Metadata, SourceError> {
+        let listing = match revision.listing {
+            Some(listing) => listing,
+            None => self.tree(&revision.repo, &revision.commit).await?,
+        };
+        let files =
+            HubFiles { reading: self, repo: &revision.repo, commit: &revision.commit, final_urls: Mutex::default() };
+        let identity = Identity {
+            repo: revision.repo.clone(),
+            revision: Some(self.revision.to_owned()),
+            commit: Some(revision.commit.clone()),
+            file: None,
+        };
+        let found = Found { identity, listing, gated: revision.gated, hub_totals: revision.totals };
+        read::metadata(&files, found, file).await
+    }
+
+    /// The file tree, page by page. Pages are asked of the same Hub whatever host their link names: a mirror passes on
+    /// the links of the Hub that it mirrors.
+    async fn tree(&self, repo: &str, commit: &str) -> Result<Listing, SourceError> {
+        let mut url = self.address(&["api", "models"], repo, &["tree", commit]);
+        url.set_query(Some("recursive=true"));
+        let mut listing = Listing::new();
+        for _ in 0..info::MAX_TREE_PAGES {
+            let answer = self.get(&url, Wanted::Whole { limit: info::MAX_INFO_BYTES }, None).await?;
+            info::add_tree_page(&answer.body, &mut listing).map_err(|why| self.nonsense(&why))?;
+            let next = answer.next.and_then(|next| url.join(&next).ok());
+            match next.as_ref().and_then(Url::query) {
+                Some(query) => url.set_query(Some(query)),
+                None => return Ok(listing),
+            }
+        }
+        Err(self.nonsense(&format!("it lists more than {} pages of files", info::MAX_TREE_PAGES)))
+    }
+
+    /// The repository of the same owner whose name is nearest: one request, and nothing is said if it fails.
+    async fn did_you_mean(&self) -> Option<String> {
+        let (owner, _) = self.repo.split_once('/')?;
+        let mut url = self.endpoint.join("api/models").ok()?;
+        url.query_pairs_mut().append_pair("author", owner).append_pair("limit", "200").append_pair("sort", "downloads");
+        let asking = self.get(&url, Wanted::Whole { limit: info::MAX_INFO_BYTES }, None);
+        let answer = tokio::time::timeout(Duration::from_secs(3), asking).await.ok()?.ok()?;
+        info::nearest(&answer.body, self.repo)
+    }
+
+    async fn get(&self, url: &Url, wanted: Wanted, file: Option<&str>) -> Result<Answer, SourceError> {
+        let token = self.auth.token();
+        let (repo, revision, token_given) = (self.repo, self.revision, token.is_some());
+        let asked = Asked { endpoint: self.endpoint, repo, revision, file, token_given };
+        attempt::get(self.client, url, token, wanted, &asked, &self.budget).await
+    }
+
+    /// `endpoint/before/owner/name/after`, every part encoded as one segment.
+    fn address(&self, before: &[&str], repo: &str, after: &[&str]) -> Url {
+        let mut url = self.endpoint.clone();
+        // Only an address that cannot have a path fails, and endpoints are checked to have one.
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(before).extend(repo.split('/')).extend(after);
+        }
+        url
+    }
+
+    fn nonsense(&self, why: &str) -> SourceError {
+        let hub = self.endpoint.as_str().trim_end_matches('/').to_owned();
+        SourceError::MissingMetadata {
+            what: format!("{hub} on {}", self.repo),
+            why: format!("{why}; is HF_ENDPOINT a Hub?"),
+        }
+    }
+}
+
+/// The files of one commit.
+struct HubFiles<'a> {
+    reading: &'a Reading<'a>,
+    repo: &'a str,
+    commit: &'a str,
+    /// Where each file's redirects ended, so that a second range of it needs no first request.
+    final_urls: Mutex<HashMap<String, Url>>,
+}
+
+impl HubFiles<'_> {
+    async fn get(&self, path: &str, wanted: Wanted) -> Result<Vec<u8>, SourceError> {
+        let known = self.final_urls.lock().ok().and_then(|urls| urls.get(path).cloned());
+        let url = known.unwrap_or_else(|| {
+            let segments: Vec<&str> = ["resolve", self.commit].into_iter().chain(path.split('/')).collect();
+            self.reading.address(&[], self.repo, &segments)
+        });
+        let answer = self.reading.get(&url, wanted, Some(path)).await?;
+        if let (Wanted::Range { .. }, Ok(mut urls)) = (wanted, self.final_urls.lock()) {
+            urls.insert(path.to_owned(), answer.url);
+        }
+        Ok(answer.body)
+    }
+}
+
+impl Files for HubFiles<'_> {
+    fn name(&self) -> &str {
+        self.repo
+    }
+
+    async fn whole(&self, path: &str, limit: u64) -> Result<Vec<u8>, SourceError> {
+        self.get(path, Wanted::Whole { limit }).await
+    }
+
+    async fn range(&self, path: &str, start: u64, length: u64) -> Result<Vec<u8>, SourceError> {
+        self.get(path, Wanted::Range { start, length }).await
+    }
+
+    fn concurrency(&self) -> usize {
+        self.reading.concurrency
+    }
+
+    fn reads_are_dear(&self) -> bool {
+        true
+    }
+}
+
+/// One connection pool for all Hubs: TLS by rustls and ring with the system's certificates, proxies as the settings say,
+/// no redirect followed by itself.
+fn build(settings: &HubSettings) -> Result<Client, SourceError> {
+    // An error means that the program has chosen one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = || -> Result<reqwest::ClientBuilder, SourceError> {
+        let plain = Client::builder()
+            .user_agent(concat!("hf-mem-probe/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .connect_timeout(CONNECT)
+            .no_proxy();
+        proxies(&settings.proxies)?.into_iter().try_fold(plain, |builder, proxy| Ok(builder.proxy(proxy)))
+    };
+    let refuse = |error: reqwest::Error| SourceError::BadSetting {
+        name: "TLS".into(),
+        why: format!("no client can be made ({}); install CA certificates or set SSL_CERT_FILE", cause(&error)),
+    };
+    match builder()?.build() {
+        Ok(client) => Ok(client),
+        // A host without any certificate can still ask a Hub over plain HTTP; every https address will be refused.
+        Err(_) if settings.endpoint.scheme() == "http" => {
+            let tls = rustls::ClientConfig::builder()
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth();
+            builder()?.tls_backend_preconfigured(tls).build().map_err(refuse)
+        }
+        Err(error) => Err(refuse(error)),
+    }
+}
+
+/// How a proxy is made of its address.
+type Make = fn(String) -> reqwest::Result<Proxy>;
+
+fn proxies(settings: &Proxies) -> Result<Vec<Proxy>, SourceError> {
+    let none_for = settings.none_for.as_deref().and_then(NoProxy::from_string);
+    let mut proxies = Vec::new();
+    let kinds: [(&str, &Option<String>, Make); 3] = [
+        ("http_proxy", &settings.http, Proxy::http),
+        ("HTTPS_PROXY", &settings.https, Proxy::https),
+        ("ALL_PROXY", &settings.all, Proxy::all),
+    ];
+    for (name, address, make) in kinds {
+        let Some(address) = address else { continue };
+        let address = if address.contains("://") { address.clone() } else { format!("http://{address}") };
+        let proxy = make(address).map_err(|error| SourceError::BadSetting {
+            name: name.into(),
+            why: format!("it is not a proxy's address ({}); write http://host:port", cause(&error)),
+        })?;
+        proxies.push(proxy.no_proxy(none_for.clone()));
+    }
+    Ok(proxies)
+}

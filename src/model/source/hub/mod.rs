@@ -1,0 +1,16 @@
+//! A Hub over HTTP: few requests, polite ones, and a token that goes to the Hub alone.
+//!
+//! One call to the model API says commit, files and lengths; documents and headers follow by `resolve`, the Hub's
+//! cacheable and generously limited way to files. Redirects are followed by hand, so that a token never leaves the Hub's
+//! own origin and a signed address never reaches a message.
+
+mod answer;
+mod attempt;
+mod budget;
+mod client;
+mod info;
+mod refusal;
+mod wait;
+
+pub(super) use client::{HubClient, Reading};
+pub(super) use info::{Revision, is_commit};

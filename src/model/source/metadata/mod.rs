@@ -1,0 +1,163 @@
+//! Everything that was read of a model, in one serialisable value.
+//!
+//! It is what the cache keeps by commit, what a bundle holds, and what a client sends to the daemon for a model on its own
+//! disk. [`assemble`] makes a [`Model`](crate::model::Model) of it without touching anything else, so that all of these
+//! ways end in the same answer. Tensors are folded: a mixture of 90 000 tensors takes some ten kilobytes.
+
+pub mod assemble;
+mod record;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use assemble::assemble;
+pub use record::{RecordError, TensorRecord};
+
+use super::weights::{Component, WeightFile};
+use crate::model::gguf::Gguf;
+use crate::model::{Format, Identity, Inventory};
+
+/// The version of this structure; entries of another version are read again from their source.
+pub const VERSION: u32 = 1;
+/// The largest serialised form that is accepted from a cache, a bundle or a client.
+pub const MAX_SERIALISED_BYTES: u64 = 16 << 20;
+/// Kinds of tensors that one model may have; real ones have at most some hundred.
+pub const MAX_CLASSES: usize = 1 << 16;
+
+/// What was read of a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metadata {
+    /// [`VERSION`] at the time of writing.
+    pub version: u32,
+    /// Where it was read.
+    pub identity: Identity,
+    /// How the weights are stored.
+    pub format: Format,
+    /// The files that hold the weights.
+    pub files: Vec<WeightFile>,
+    /// GGUF models of the same repository that were not chosen, with their lengths: other quantisations to suggest.
+    pub siblings: Vec<(String, Option<u64>)>,
+    /// Multimodal projectors beside a GGUF model.
+    pub projectors: Vec<String>,
+    /// The tensors, folded.
+    pub tensors: Vec<TensorRecord>,
+    /// `config.json`, `hf_quant_config.json`, `model_index.json`, components' configurations, by path.
+    pub documents: BTreeMap<String, Value>,
+    /// Documents that are there and could not be understood, and why.
+    pub unreadable: BTreeMap<String, String>,
+    /// Named components of a pipeline.
+    pub components: Vec<Component>,
+    /// For an adapter: its base model.
+    pub base_model: Option<String>,
+    /// The GGUF header, with its tensors moved to `tensors`.
+    pub gguf: Option<Gguf>,
+    /// Elements by type, as the Hub counts them.
+    pub hub_totals: Option<BTreeMap<String, u64>>,
+    /// Whether the Hub asks for a licence before it gives the files.
+    pub gated: bool,
+    /// How the tensors became known.
+    pub evidence: Evidence,
+    /// What was odd, for a person.
+    pub doubts: Vec<String>,
+}
+
+/// How the tensors became known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Evidence {
+    /// The header of every file was read.
+    EveryHeader,
+    /// Some headers were read; index, file lengths and the Hub's totals prove the others.
+    Proved {
+        /// Headers read.
+        read: u32,
+        /// Files.
+        of: u32,
+    },
+    /// Lengths only: pickled files have no header.
+    Lengths,
+}
+
+impl Metadata {
+    /// The inventory of its tensors, after checking that the records make sense.
+    pub fn inventory(&self) -> Result<Inventory, RecordError> {
+        if self.tensors.len() > MAX_CLASSES {
+            return Err(RecordError::TooManyClasses);
+        }
+        let mut classes = self.tensors.iter().map(TensorRecord::class).collect::<Result<Vec<_>, _>>()?;
+        classes.sort_by(|a, b| {
+            (&a.component, &a.pattern, &a.storage, &a.shape).cmp(&(&b.component, &b.pattern, &b.storage, &b.shape))
+        });
+        Ok(Inventory { classes })
+    }
+
+    /// `config.json`, of the root or of the first module that has one.
+    pub fn config(&self) -> Option<&Value> {
+        self.documents.get("config.json")
+    }
+
+    /// Whether any configuration speaks of quantisation.
+    fn says_quantised(&self) -> bool {
+        let keys = ["quantization_config", "quantization", "compression_config"];
+        let says = |config: &Value| keys.iter().any(|key| config.get(key).is_some());
+        self.documents.contains_key("hf_quant_config.json")
+            || self.config().is_some_and(|config| says(config) || config.get("text_config").is_some_and(says))
+    }
+}
+
+#[cfg(test)]
+pub(in crate::model::source) mod tests {
+    use super::*;
+
+    /// Metadata of one tensor, for tests of what keeps it.
+    pub(in crate::model::source) fn small(repo: &str, commit: &str) -> Metadata {
+        let record = TensorRecord {
+            component: String::new(),
+            pattern: "w".into(),
+            dtype: "F32".into(),
+            unknown_dtype: false,
+            shape: vec![4],
+            bytes_each: 16,
+            layers: Vec::new(),
+            count: 1,
+        };
+        Metadata {
+            version: VERSION,
+            identity: Identity { repo: repo.into(), revision: None, commit: Some(commit.into()), file: None },
+            format: Format::Safetensors,
+            files: Vec::new(),
+            siblings: Vec::new(),
+            projectors: Vec::new(),
+            tensors: vec![record],
+            documents: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+            components: Vec::new(),
+            base_model: None,
+            gguf: None,
+            hub_totals: None,
+            gated: false,
+            evidence: Evidence::EveryHeader,
+            doubts: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn without_a_configuration_weights_are_exact_and_the_cache_is_unknown() {
+        let model = assemble(&small("a/b", "0123456")).expect("a model");
+        assert_eq!(model.inventory.bytes().get(), 16);
+        assert_eq!(model.parameters, Some(4));
+        assert_eq!(model.architecture, Err(crate::model::Unsupported::NoConfiguration));
+    }
+
+    #[test]
+    fn a_broken_configuration_is_named() {
+        let mut metadata = small("a/b", "0123456");
+        metadata.unreadable.insert("config.json".into(), "it is not JSON: expected value".into());
+        let model = assemble(&metadata).expect("a model");
+        let error = model.architecture.expect_err("no architecture").to_string();
+        assert!(error.contains("config.json") && error.contains("not JSON"), "{error}");
+    }
+}

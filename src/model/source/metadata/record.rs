@@ -1,0 +1,164 @@
+//! A [`TensorClass`] as it is written down, and the checks when it is read back from where anyone may have written.
+
+use serde::{Deserialize, Serialize};
+
+use crate::bytes::Bytes;
+use crate::model::tensors::{LayerRun, Storage, TensorClass};
+use crate::model::{Dtype, safetensors};
+
+/// The longest name pattern that is accepted.
+const MAX_PATTERN: usize = 1024;
+/// Runs of layers of one class.
+const MAX_RUNS: usize = 1 << 16;
+
+/// All tensors of one pattern, type and shape.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TensorRecord {
+    /// Component folder; empty for the root.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub component: String,
+    /// Name with numbers replaced by `*`.
+    pub pattern: String,
+    /// Type by its format's own name.
+    pub dtype: String,
+    /// Whether the type is newer than the program that wrote this.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unknown_dtype: bool,
+    /// Shape as the header gives it.
+    pub shape: Vec<u64>,
+    /// Bytes of one.
+    pub bytes_each: u64,
+    /// (first layer, last layer, tensors in each).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<(u32, u32, u64)>,
+    /// Tensors.
+    pub count: u64,
+}
+
+/// Why records cannot be an inventory.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// More kinds of tensors than any model has.
+    #[error("it describes more kinds of tensors than any model has")]
+    TooManyClasses,
+    /// A record that contradicts itself.
+    #[error("its record of {pattern} contradicts itself: {why}")]
+    Contradiction {
+        /// The pattern, shortened.
+        pattern: String,
+        /// What is wrong.
+        why: &'static str,
+    },
+}
+
+impl From<&TensorClass> for TensorRecord {
+    fn from(class: &TensorClass) -> Self {
+        let (dtype, unknown_dtype) = match &class.storage {
+            Storage::Known(dtype) => (dtype.name().to_owned(), false),
+            Storage::Unknown(name) => (name.to_string(), true),
+        };
+        Self {
+            component: class.component.to_string(),
+            pattern: class.pattern.to_string(),
+            dtype,
+            unknown_dtype,
+            shape: class.shape.to_vec(),
+            bytes_each: class.bytes_each.get(),
+            layers: class.layers.iter().map(|run| (run.first, run.last, run.each)).collect(),
+            count: class.count,
+        }
+    }
+}
+
+impl TensorRecord {
+    /// The class that was written down.
+    pub fn class(&self) -> Result<TensorClass, RecordError> {
+        let refuse = |why| {
+            let pattern = self.pattern.chars().take(120).collect();
+            Err(RecordError::Contradiction { pattern, why })
+        };
+        if self.pattern.len() > MAX_PATTERN || self.shape.len() > safetensors::MAX_RANK || self.layers.len() > MAX_RUNS
+        {
+            return refuse("it is longer than any real one");
+        }
+        // A type that was unknown when this was written may be known by now; its bytes come from the offsets either way.
+        let known = Dtype::ALL.iter().copied().find(|dtype| dtype.name() == self.dtype && !self.unknown_dtype);
+        let bytes_each = Bytes::new(self.bytes_each);
+        let elements = Bytes::product(self.shape.iter().copied());
+        let least = match known.and_then(|dtype| dtype.stored(elements.get())) {
+            Some(_) if elements.overflowed() => return refuse("its shape leaves 64 bits"),
+            Some(bytes) => bytes,
+            None => Bytes::ZERO,
+        };
+        if bytes_each < least {
+            return refuse("it has fewer bytes than its shape and type need");
+        }
+        let mut layers = Vec::with_capacity(self.layers.len());
+        let (mut counted, mut next) = (0_u64, 0_u64);
+        for &(first, last, each) in &self.layers {
+            if first > last || u64::from(first) < next {
+                return refuse("its layers are not in order");
+            }
+            next = u64::from(last) + 1;
+            counted = counted.saturating_add((next - u64::from(first)).saturating_mul(each));
+            layers.push(LayerRun { first, last, each });
+        }
+        if !layers.is_empty() && counted != self.count {
+            return refuse("its layers do not add up to its count");
+        }
+        Ok(TensorClass {
+            component: self.component.as_str().into(),
+            pattern: self.pattern.as_str().into(),
+            storage: known.map_or_else(|| Storage::Unknown(self.dtype.as_str().into()), Storage::Known),
+            shape: self.shape.clone().into(),
+            bytes_each,
+            layers,
+            count: self.count,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::tensors::InventoryBuilder;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let mut builder = InventoryBuilder::default();
+        for layer in [0, 1, 2, 5] {
+            let name = format!("model.layers.{layer}.w");
+            builder.add("", &name, Storage::Known(Dtype::BF16), &[3, 5], Bytes::new(30));
+        }
+        builder.add("vae", "x", Storage::Unknown("F3".into()), &[8], Bytes::new(3));
+        let inventory = builder.finish();
+        for class in &inventory.classes {
+            let text = serde_json::to_string(&TensorRecord::from(class)).expect("serialises");
+            let record: TensorRecord = serde_json::from_str(&text).expect("reads back");
+            assert_eq!(record.class().as_ref(), Ok(class), "{text}");
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let good = TensorRecord {
+            component: String::new(),
+            pattern: "a.*".into(),
+            dtype: "F32".into(),
+            unknown_dtype: false,
+            shape: vec![4],
+            bytes_each: 16,
+            layers: vec![(0, 3, 2)],
+            count: 8,
+        };
+        assert!(good.class().is_ok());
+        assert!(TensorRecord { bytes_each: 15, ..good.clone() }.class().is_err());
+        assert!(TensorRecord { count: 9, ..good.clone() }.class().is_err());
+        assert!(TensorRecord { layers: vec![(3, 0, 2)], ..good.clone() }.class().is_err());
+        assert!(TensorRecord { layers: vec![(0, 3, 1), (3, 6, 1)], ..good.clone() }.class().is_err());
+        assert!(TensorRecord { layers: vec![(0, u32::MAX, u64::MAX)], ..good.clone() }.class().is_err());
+        assert!(TensorRecord { shape: vec![u64::MAX, 4], ..good.clone() }.class().is_err());
+        assert!(TensorRecord { shape: vec![1; 100], ..good }.class().is_err());
+    }
+}

@@ -1,0 +1,28 @@
+//! Where a model's metadata comes from, and which of its files are *the* weights.
+//!
+//! A [`ModelReference`] names a repository of a Hub or something on this host's disk. Both are read through one narrow
+//! seam (`read::Files`: whole small files, ranges of large ones) into one [`Metadata`], which is what the cache keeps,
+//! a bundle holds and a client sends; [`metadata::assemble`] makes the [`Model`](super::Model) of it.
+
+pub mod bundle;
+pub mod client;
+mod disk;
+pub mod error;
+mod hf_cache;
+mod hub;
+pub mod json;
+mod known;
+mod local;
+pub mod metadata;
+mod read;
+pub mod reference;
+pub mod settings;
+pub mod token;
+pub mod weights;
+
+pub use client::{Described, SourceClient, SourceSettings};
+pub use error::SourceError;
+pub use metadata::Metadata;
+pub use reference::{ModelReference, Place};
+pub use settings::HubSettings;
+pub use token::{Auth, Token};

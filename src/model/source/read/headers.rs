@@ -1,0 +1,221 @@
+//! Headers of weight files, many at once: a first read sized by what is known, an exact second one only where it was short.
+
+use std::collections::BTreeMap;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::{Files, Weights, pickle, proof};
+use crate::model::gguf::{self, Gguf, Progress};
+use crate::model::safetensors::{self, Header, LENGTH_BYTES};
+use crate::model::source::error::SourceError;
+use crate::model::source::metadata::Evidence;
+use crate::model::source::weights::{Index, WeightFile};
+use crate::model::tensors::InventoryBuilder;
+
+/// The first read of a file that nothing is known of: holds the header of most single-file models.
+const FIRST_GUESS_BYTES: u64 = 64 << 10;
+/// The first prefix of a GGUF file: holds the whole header of a model with a small vocabulary.
+const FIRST_PREFIX_BYTES: u64 = 1 << 20;
+/// JSON around one tensor's name: type, shape, two offsets of eleven digits, punctuation.
+const BYTES_A_TENSOR: u64 = 112;
+/// Tensors of all files together; bounds memory while they are folded.
+const MAX_TENSORS: usize = 4 << 20;
+
+/// Reads what `files` hold. Where reads are dear and the index allows it, some headers are proved instead of read.
+pub(super) async fn all(
+    source: &impl Files,
+    files: &[WeightFile],
+    indices: &BTreeMap<String, Index>,
+    hub_totals: Option<&BTreeMap<String, u64>>,
+) -> Result<Weights, SourceError> {
+    let guesses = Guesses::new(files, indices);
+    if files.iter().any(|file| !file.path.ends_with(".safetensors")) {
+        return every(source, files, &guesses).await;
+    }
+    if let (true, Some(index)) = (source.reads_are_dear(), indices.get("model.safetensors.index.json"))
+        && let Some(sample) = proof::sample(files, index)
+    {
+        let chosen: Vec<WeightFile> = sample.iter().filter_map(|&position| files.get(position).cloned()).collect();
+        let read = read_headers(source, &chosen, &guesses).await?;
+        if let Some(weights) = proof::prove(files, index, hub_totals, &read) {
+            return Ok(weights);
+        }
+        // Not proved: read the others as well.
+        let others: Vec<WeightFile> = files.iter().filter(|file| !chosen.contains(file)).cloned().collect();
+        let mut all = read;
+        all.extend(read_headers(source, &others, &guesses).await?);
+        return Ok(fold(all));
+    }
+    Ok(fold(read_headers(source, files, &guesses).await?))
+}
+
+/// safetensors and pickled files mixed, as a diffusers pipeline may have them.
+async fn every(source: &impl Files, files: &[WeightFile], guesses: &Guesses) -> Result<Weights, SourceError> {
+    let (headed, pickled): (Vec<_>, Vec<_>) =
+        files.iter().cloned().partition(|file| file.path.ends_with(".safetensors"));
+    let mut weights = fold(read_headers(source, &headed, guesses).await?);
+    let mut builder = InventoryBuilder::default();
+    let read = |file: WeightFile| async move { Ok::<_, SourceError>((pickle::storages(source, &file).await?, file)) };
+    let mut reads = stream::iter(pickled.into_iter().map(read)).buffer_unordered(source.concurrency());
+    while let Some((storages, file)) = reads.try_next().await? {
+        storages.add_to(&file.component, &mut builder);
+        weights.doubts.extend(storages.doubts.into_iter().map(|doubt| format!("{}: {doubt}", file.path)));
+    }
+    weights.inventory.classes.extend(builder.finish().classes);
+    weights.evidence = Evidence::Lengths;
+    Ok(weights)
+}
+
+/// A file and its header.
+pub(super) type Read = (WeightFile, Header);
+
+async fn read_headers(source: &impl Files, files: &[WeightFile], guesses: &Guesses) -> Result<Vec<Read>, SourceError> {
+    let read = |file: WeightFile| async move {
+        let header = header(source, &file, guesses.of(&file)).await?;
+        Ok::<_, SourceError>((file, header))
+    };
+    let mut headers = stream::iter(files.iter().cloned().map(read)).buffer_unordered(source.concurrency());
+    let (mut all, mut tensors) = (Vec::with_capacity(files.len()), 0);
+    while let Some((file, header)) = headers.try_next().await? {
+        tensors += header.tensors.len();
+        if tensors > MAX_TENSORS {
+            return Err(bad(source, &file, format!("the files together name more than {MAX_TENSORS} tensors")));
+        }
+        all.push((file, header));
+    }
+    Ok(all)
+}
+
+fn fold(mut headers: Vec<Read>) -> Weights {
+    headers.sort_by(|(left, _), (right, _)| left.path.cmp(&right.path));
+    let mut builder = InventoryBuilder::default();
+    let mut doubts = Vec::new();
+    for (file, header) in headers {
+        header.add_to(&file.component, &mut builder);
+        doubts.extend(header.doubts.into_iter().map(|doubt| (file.path.clone(), doubt)));
+    }
+    Weights { inventory: builder.finish(), gguf: None, evidence: Evidence::EveryHeader, doubts: told_once(doubts) }
+}
+
+/// Each doubt once, with the file or the number of files that raise it.
+fn told_once(doubts: Vec<(String, String)>) -> Vec<String> {
+    let mut raised: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (file, doubt) in doubts {
+        raised.entry(doubt).or_default().push(file);
+    }
+    let told = |(doubt, files): (String, Vec<String>)| match files.as_slice() {
+        [file] => format!("{file}: {doubt}"),
+        _ => format!("{} files: {doubt}", files.len()),
+    };
+    raised.into_iter().map(told).collect()
+}
+
+/// One header in one read if `guess` was enough, else in two.
+async fn header(source: &impl Files, file: &WeightFile, guess: u64) -> Result<Header, SourceError> {
+    let refuse = |error: safetensors::HeaderError| bad(source, file, error.to_string());
+    let mut bytes = source.range(&file.path, 0, file.bytes.map_or(guess, |length| guess.min(length))).await?;
+    let length = safetensors::header_length(&bytes, file.bytes).map_err(refuse)?;
+    let end = LENGTH_BYTES + length;
+    let have = bytes.len() as u64;
+    if have < end {
+        bytes.extend(source.range(&file.path, have, end - have).await?);
+    }
+    let inside = usize::try_from(LENGTH_BYTES).ok().zip(usize::try_from(end).ok());
+    let json = inside.and_then(|(start, end)| bytes.get(start..end));
+    let Some(json) = json else {
+        let why = format!("the header has {length} bytes and the file ends before them; it is truncated");
+        return Err(bad(source, file, why));
+    };
+    safetensors::parse(json, file.bytes.map(|file| file.saturating_sub(end))).map_err(refuse)
+}
+
+/// The header of a GGUF model; the parts of a split one many at once, each through a growing prefix.
+pub(super) async fn gguf(source: &impl Files, files: &[WeightFile]) -> Result<Weights, SourceError> {
+    let read = |file: WeightFile| async move { gguf_header(source, &file).await };
+    let reads = stream::iter(files.iter().cloned().map(read)).buffer_unordered(source.concurrency());
+    let parts: Vec<Gguf> = reads.try_collect().await?;
+    let refuse = |error: gguf::GgufError| SourceError::BadHeader {
+        what: source.name().into(),
+        file: files.first().map_or_else(String::new, |file| file.path.clone()),
+        why: error.to_string(),
+    };
+    gguf::combine(parts).map(from_gguf).map_err(refuse)
+}
+
+/// The header of one file.
+async fn gguf_header(source: &impl Files, file: &WeightFile) -> Result<Gguf, SourceError> {
+    let mut wanted = file.bytes.map_or(FIRST_PREFIX_BYTES, |length| FIRST_PREFIX_BYTES.min(length));
+    let mut prefix = source.range(&file.path, 0, wanted).await?;
+    loop {
+        match gguf::parse(&prefix, file.bytes).map_err(|error| bad(source, file, error.to_string()))? {
+            Progress::Complete(header) => return Ok(*header),
+            Progress::NeedMore { at_least } => {
+                let have = prefix.len() as u64;
+                // A read that came back short was the end of the file.
+                let next = next_prefix(wanted, at_least, file.bytes).filter(|_| have == wanted);
+                let Some(next) = next else {
+                    return Err(bad(source, file, format!("the header is not complete within {have} bytes")));
+                };
+                prefix.extend(source.range(&file.path, have, next - have).await?);
+                wanted = next;
+            }
+        }
+    }
+}
+
+/// The next prefix to try: what the parser asked for or four times the last, within the file and the parser's bound.
+fn next_prefix(last: u64, at_least: u64, file_bytes: Option<u64>) -> Option<u64> {
+    let wanted = at_least.max(last.saturating_mul(4)).min(gguf::MAX_HEADER_BYTES);
+    let wanted = file_bytes.map_or(wanted, |file| wanted.min(file));
+    (wanted > last).then_some(wanted)
+}
+
+fn from_gguf(mut header: Gguf) -> Weights {
+    let doubt = |unknown: &gguf::UnknownType| {
+        let (id, tensors, first) = (unknown.id, unknown.tensors, &unknown.first);
+        format!("{tensors} tensors have ggml type {id}, which is not known ({first} first); sized by their offsets")
+    };
+    let doubts = header.unknown_types.iter().map(doubt).collect();
+    let inventory = std::mem::take(&mut header.inventory);
+    Weights { inventory, gguf: Some(header), evidence: Evidence::EveryHeader, doubts }
+}
+
+/// How long each header will be, from the names that an index gives.
+struct Guesses(BTreeMap<String, u64>);
+
+impl Guesses {
+    fn new(files: &[WeightFile], indices: &BTreeMap<String, Index>) -> Self {
+        let mut guesses: BTreeMap<String, u64> = BTreeMap::new();
+        for (path, index) in indices {
+            let folder = path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+            for (name, file) in &index.weight_map {
+                *guesses.entry(format!("{folder}{file}")).or_insert(512) += name.len() as u64 + BYTES_A_TENSOR;
+            }
+        }
+        guesses.retain(|path, _| files.iter().any(|file| file.path == *path));
+        Self(guesses)
+    }
+
+    fn of(&self, file: &WeightFile) -> u64 {
+        self.0.get(&file.path).map_or(FIRST_GUESS_BYTES, |guess| guess.next_multiple_of(1024).min(8 << 20))
+    }
+}
+
+pub(super) fn bad(source: &impl Files, file: &WeightFile, why: String) -> SourceError {
+    SourceError::BadHeader { what: source.name().into(), file: file.path.clone(), why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_grow_within_the_file_and_the_bound() {
+        assert_eq!(next_prefix(1 << 20, 0, None), Some(4 << 20));
+        assert_eq!(next_prefix(1 << 20, 5 << 20, None), Some(5 << 20));
+        assert_eq!(next_prefix(1 << 20, u64::MAX, None), Some(gguf::MAX_HEADER_BYTES));
+        assert_eq!(next_prefix(gguf::MAX_HEADER_BYTES, 0, None), None);
+        assert_eq!(next_prefix(1 << 20, 0, Some(2 << 20)), Some(2 << 20));
+        assert_eq!(next_prefix(2 << 20, 0, Some(2 << 20)), None);
+    }
+}

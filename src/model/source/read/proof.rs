@@ -1,0 +1,267 @@
+//! Fewer requests: some headers are read, the others are proved.
+//!
+//! An index names every tensor and its file. Tensors that differ only in the numbers inside their names nearly always
+//! have one type and shape. So a few files are read in which every such pattern occurs, the tensors of the others are
+//! predicted by pattern, and the prediction is believed only when everything known of the repository agrees with it:
+//!
+//! 1. each unread file's length, less its predicted data, leaves a header of exactly the length such tensors need;
+//! 2. the data of all files adds up to the index's `total_size`;
+//! 3. elements by type add up to the Hub's own totals.
+//!
+//! Anything short of that, or a pattern with two shapes, and every header is read.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::Weights;
+use super::headers::Read;
+use crate::bytes::Bytes;
+use crate::model::safetensors::{LENGTH_BYTES, Tensor};
+use crate::model::source::metadata::Evidence;
+use crate::model::source::weights::{Index, WeightFile};
+use crate::model::tensors::{InventoryBuilder, Storage};
+
+/// With fewer files there is nothing to save.
+const FEWEST_FILES: usize = 4;
+/// JSON around one tensor besides name, type, shape and offsets: `"":{"dtype":"","shape":[],"data_offsets":[,]},`.
+const PUNCTUATION_BYTES: u64 = 46;
+/// `{}`, and at most this much of `__metadata__`, whose text varies by writer.
+const METADATA_BYTES: u64 = 512;
+
+/// Positions of files in which every pattern of tensor occurs; `None` where reading all is as good.
+pub(super) fn sample(files: &[WeightFile], index: &Index) -> Option<Vec<usize>> {
+    if files.len() < FEWEST_FILES || index.total_bytes.is_none() || files.iter().any(|file| file.bytes.is_none()) {
+        return None;
+    }
+    let mut patterns_of: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for (name, file) in &index.weight_map {
+        patterns_of.entry(file).or_default().insert(pattern(name));
+    }
+    let mut wanted: BTreeSet<String> = patterns_of.values().flatten().cloned().collect();
+    let mut chosen = Vec::new();
+    // Greedy cover: the file with most patterns not yet seen, the first of equals.
+    while !wanted.is_empty() {
+        let gain =
+            |file: &WeightFile| patterns_of.get(file.path.as_str()).map_or(0, |of| of.intersection(&wanted).count());
+        let (position, file) = files.iter().enumerate().rev().max_by_key(|(_, file)| gain(file))?;
+        for pattern in patterns_of.get(file.path.as_str())? {
+            wanted.remove(pattern);
+        }
+        chosen.push(position);
+        if chosen.len() * 2 > files.len() {
+            return None;
+        }
+    }
+    Some(chosen)
+}
+
+/// The weights of all `files`, if the headers in `read` and everything else known prove the others.
+pub(super) fn prove(
+    files: &[WeightFile],
+    index: &Index,
+    hub_totals: Option<&BTreeMap<String, u64>>,
+    read: &[Read],
+) -> Option<Weights> {
+    let known = by_pattern(read)?;
+    let mut builder = InventoryBuilder::default();
+    for (file, header) in read {
+        header.add_to(&file.component, &mut builder);
+    }
+    let read_paths: BTreeSet<&str> = read.iter().map(|(file, _)| file.path.as_str()).collect();
+    let mut predicted: HashMap<&str, Predicted> = HashMap::new();
+    for (name, path) in index.weight_map.iter().filter(|(_, path)| !read_paths.contains(path.as_str())) {
+        let like = known.get(&pattern(name))?;
+        predicted.entry(path).or_default().add(name, like);
+        builder.add("", name, like.storage.clone(), &like.shape, like.bytes);
+    }
+    for file in files.iter().filter(|file| !read_paths.contains(file.path.as_str())) {
+        predicted.get_mut(file.path.as_str())?.fits(file.bytes?)?;
+    }
+    let inventory = builder.finish();
+    // Every tensor of the index, no more and no less, and no doubt about any header that was read.
+    if inventory.tensors() != index.weight_map.len() as u64 || read.iter().any(|(_, header)| !header.doubts.is_empty())
+    {
+        return None;
+    }
+    if inventory.bytes() != Bytes::new(index.total_bytes?) {
+        return None;
+    }
+    let mut elements: BTreeMap<&str, u64> = BTreeMap::new();
+    for class in &inventory.classes {
+        let count = elements.entry(class.dtype()?.name()).or_default();
+        *count = count.saturating_add(class.elements_each().saturating_mul(class.count));
+    }
+    let totals = hub_totals?;
+    let agrees =
+        totals.len() == elements.len() && elements.iter().all(|(name, count)| totals.get(*name) == Some(count));
+    let (read, of) = (u32::try_from(read.len()).ok()?, u32::try_from(files.len()).ok()?);
+    agrees.then(|| Weights { inventory, gguf: None, evidence: Evidence::Proved { read, of }, doubts: Vec::new() })
+}
+
+/// One tensor of each pattern; `None` where two of one pattern differ.
+fn by_pattern(read: &[Read]) -> Option<HashMap<String, &Tensor>> {
+    let mut known: HashMap<String, &Tensor> = HashMap::new();
+    for tensor in read.iter().flat_map(|(_, header)| &header.tensors) {
+        let first = known.entry(pattern(&tensor.name)).or_insert(tensor);
+        if first.shape != tensor.shape || first.storage != tensor.storage {
+            return None;
+        }
+    }
+    Some(known)
+}
+
+/// What an unread file should hold.
+#[derive(Debug, Default)]
+struct Predicted {
+    data: Bytes,
+    /// Header bytes without the offsets' digits.
+    header: u64,
+    /// Bytes of each tensor.
+    sizes: Vec<u64>,
+}
+
+impl Predicted {
+    fn add(&mut self, name: &str, like: &Tensor) {
+        self.data += like.bytes;
+        let shape = like.shape.iter().map(|size| digits(*size) + 1).sum::<u64>().saturating_sub(1);
+        let dtype = match &like.storage {
+            Storage::Known(dtype) => dtype.name(),
+            Storage::Unknown(name) => name,
+        };
+        self.header += PUNCTUATION_BYTES + name.len() as u64 + dtype.len() as u64 + shape;
+        self.sizes.push(like.bytes.get());
+    }
+
+    /// Whether a file of `length` bytes can hold this data and nothing else. The order of the tensors is not known:
+    /// their offsets have the fewest digits smallest first and the most largest first. Headers are padded with up to
+    /// seven spaces, and `__metadata__` is short.
+    fn fits(&mut self, length: u64) -> Option<()> {
+        let header = length.checked_sub(self.data.get())?.checked_sub(LENGTH_BYTES)?;
+        self.sizes.sort_unstable();
+        let fewest = offset_digits(self.sizes.iter());
+        let most = offset_digits(self.sizes.iter().rev());
+        let least = self.header.checked_add(fewest)?;
+        let most = self.header.checked_add(most)?.checked_add(METADATA_BYTES + 8)?;
+        (least..=most).contains(&header).then_some(())
+    }
+}
+
+/// Digits of all begins and ends of tensors that lie one behind the other.
+fn offset_digits<'a>(sizes: impl Iterator<Item = &'a u64>) -> u64 {
+    let (mut sum, mut at) = (0_u64, 0_u64);
+    for size in sizes {
+        let end = at.saturating_add(*size);
+        sum = sum.saturating_add(digits(at) + digits(end));
+        at = end;
+    }
+    sum
+}
+
+fn digits(number: u64) -> u64 {
+    u64::from(number.checked_ilog10().unwrap_or(0)) + 1
+}
+
+/// The name with every purely numeric segment replaced by `*`.
+fn pattern(name: &str) -> String {
+    let numeric = |segment: &str| !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_digit());
+    name.split('.').map(|segment| if numeric(segment) { "*" } else { segment }).collect::<Vec<_>>().join(".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Dtype;
+    use crate::model::safetensors::Header;
+
+    /// Six files of a layer each; `odd` gives the width of a layer where it differs.
+    struct Repository {
+        files: Vec<WeightFile>,
+        index: Index,
+        headers: Vec<Header>,
+        totals: BTreeMap<String, u64>,
+    }
+
+    fn repository(width: impl Fn(usize) -> u64) -> Repository {
+        let (mut files, mut headers, mut index) = (Vec::new(), Vec::new(), Index::default());
+        let (mut total, mut elements) = (0, 0);
+        for layer in 0..6 {
+            let path = format!("model-{layer}.safetensors");
+            let name = format!("model.layers.{layer}.w");
+            let bytes = width(layer) * 2 * 100;
+            let json = format!(
+                r#"{{"__metadata__":{{"format":"pt"}},"{name}":{{"dtype":"BF16","shape":[100,{}],"data_offsets":[0,{bytes}]}}}}"#,
+                width(layer)
+            );
+            headers.push(crate::model::safetensors::parse(json.as_bytes(), Some(bytes)).expect("a header"));
+            let length = 8 + (json.len() as u64).next_multiple_of(8) + bytes;
+            files.push(WeightFile { path: path.clone(), component: String::new(), bytes: Some(length) });
+            index.weight_map.insert(name, path);
+            total += bytes;
+            elements += width(layer) * 100;
+        }
+        index.total_bytes = Some(total);
+        Repository { files, index, headers, totals: BTreeMap::from([("BF16".into(), elements)]) }
+    }
+
+    impl Repository {
+        fn proved(&self) -> Option<Weights> {
+            let sample = sample(&self.files, &self.index)?;
+            assert_eq!(sample, [0]);
+            let read: Vec<Read> = sample.iter().map(|&at| (self.files[at].clone(), self.headers[at].clone())).collect();
+            prove(&self.files, &self.index, Some(&self.totals), &read)
+        }
+    }
+
+    #[test]
+    fn equal_layers_are_proved_from_one() {
+        let repository = repository(|_| 50);
+        let weights = repository.proved().expect("a proof");
+        assert_eq!(weights.evidence, Evidence::Proved { read: 1, of: 6 });
+        assert_eq!(weights.inventory.bytes(), Bytes::new(6 * 10_000));
+        assert_eq!(weights.inventory.classes[0].dtype(), Some(Dtype::BF16));
+    }
+
+    #[test]
+    fn any_contradiction_and_nothing_is_proved() {
+        assert!(repository(|layer| if layer == 3 { 49 } else { 50 }).proved().is_none());
+        let mut other = repository(|_| 50);
+        other.index.total_bytes = Some(60_001);
+        assert!(other.proved().is_none());
+        let mut other = repository(|_| 50);
+        other.totals.insert("F32".into(), 1);
+        assert!(other.proved().is_none());
+        let mut other = repository(|_| 50);
+        other.files[5].bytes = other.files[5].bytes.map(|bytes| bytes + 1000);
+        assert!(other.proved().is_none());
+        let mut other = repository(|_| 50);
+        other.index.total_bytes = None;
+        assert!(sample(&other.files, &other.index).is_none());
+    }
+
+    #[test]
+    fn the_length_of_a_header_is_known_but_for_its_offsets() {
+        let tensor = r#""a":{"dtype":"F32","shape":[3,40],"data_offsets":[0,480]},"#;
+        let like = Tensor {
+            name: "a".into(),
+            storage: Storage::Known(Dtype::F32),
+            shape: vec![3, 40],
+            bytes: Bytes::new(480),
+        };
+        let mut predicted = Predicted::default();
+        predicted.add("a", &like);
+        assert_eq!(predicted.header + offset_digits(predicted.sizes.iter()), tensor.len() as u64);
+        assert!(predicted.fits(8 + 480 + tensor.len() as u64).is_some());
+        assert!(predicted.fits(8 + 480 + tensor.len() as u64 - 1).is_none());
+    }
+
+    /// Two layers that differ by as much in opposite ways keep every total; their files' lengths tell.
+    #[test]
+    fn compensating_differences_are_seen_in_the_files() {
+        let odd = repository(|layer| match layer {
+            3 => 40,
+            4 => 60,
+            _ => 50,
+        });
+        assert_eq!(odd.index.total_bytes, Some(60_000));
+        assert!(odd.proved().is_none());
+    }
+}

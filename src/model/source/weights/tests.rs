@@ -1,0 +1,164 @@
+use serde_json::json;
+
+use super::*;
+
+fn listing(paths: &[&str]) -> Listing {
+    paths.iter().map(|path| ((*path).to_owned(), Some(1))).collect()
+}
+
+fn index(files: &[(&str, &str)]) -> Index {
+    let weight_map = files.iter().map(|(tensor, file)| ((*tensor).to_owned(), (*file).to_owned())).collect();
+    Index { total_bytes: None, weight_map }
+}
+
+fn chosen(listing: &Listing, documents: &Documents) -> Vec<String> {
+    choose(listing, documents, None).expect("a choice").files.into_iter().map(|file| file.path).collect()
+}
+
+#[test]
+fn an_index_wins_over_everything_beside_it() {
+    let files = listing(&[
+        "model-1.safetensors",
+        "model-2.safetensors",
+        "consolidated.safetensors",
+        "extra.safetensors",
+        "original/model.safetensors",
+        "metal/model.bin",
+        "onnx/model.safetensors",
+    ]);
+    let mut documents = Documents::default();
+    let map = index(&[("a", "model-1.safetensors"), ("b", "model-2.safetensors"), ("c", "model-1.safetensors")]);
+    documents.indices.insert("model.safetensors.index.json".into(), map);
+    assert_eq!(chosen(&files, &documents), ["model-1.safetensors", "model-2.safetensors"]);
+}
+
+#[test]
+fn an_index_that_names_an_absent_file_is_an_error() {
+    let mut documents = Documents::default();
+    documents.indices.insert("model.safetensors.index.json".into(), index(&[("a", "gone.safetensors")]));
+    let error = choose(&listing(&["model.safetensors"]), &documents, None).expect_err("incomplete");
+    assert!(matches!(error, ChoiceError::Incomplete { ref file, .. } if file == "gone.safetensors"), "{error}");
+}
+
+#[test]
+fn without_an_index_copies_variants_and_adapters_stay_out() {
+    let files = listing(&[
+        "model.safetensors",
+        "model.fp16.safetensors",
+        "consolidated.00.safetensors",
+        "adapter_model.safetensors",
+        "pytorch_model.bin",
+        "original/consolidated.00.pth",
+        "model.onnx",
+    ]);
+    assert_eq!(chosen(&files, &Documents::default()), ["model.safetensors"]);
+    let shards = listing(&["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]);
+    assert_eq!(chosen(&shards, &Documents::default()).len(), 2);
+    let mistral = listing(&["consolidated.safetensors", "params.json"]);
+    assert_eq!(chosen(&mistral, &Documents::default()), ["consolidated.safetensors"]);
+}
+
+#[test]
+fn pickles_are_the_last_resort() {
+    let files = listing(&["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin", "training_args.bin"]);
+    let choice = choose(&files, &Documents::default(), None).expect("bins");
+    assert_eq!((choice.format, choice.files.len()), (Format::PytorchBin, 2));
+    let none = choose(&listing(&["README.md", "original/x.safetensors"]), &Documents::default(), None);
+    assert!(matches!(none, Err(ChoiceError::NoWeights(_))), "{none:?}");
+}
+
+#[test]
+fn a_pipeline_is_its_named_components() {
+    let files = listing(&[
+        "flux1-dev.safetensors",
+        "transformer/diffusion_pytorch_model-00001-of-00002.safetensors",
+        "transformer/diffusion_pytorch_model-00002-of-00002.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.fp16.safetensors",
+        "text_encoder/model.safetensors",
+        "text_encoder/model.fp16.safetensors",
+        "vae_decoder/model.onnx",
+        "unused/model.safetensors",
+    ]);
+    let mut documents = Documents::default();
+    documents.json.insert(
+        "model_index.json".into(),
+        json!({"_class_name": "FluxPipeline", "_diffusers_version": "0.30", "transformer": ["diffusers", "T"],
+            "vae": ["diffusers", "AutoencoderKL"], "text_encoder": ["transformers", "CLIPTextModel"],
+            "scheduler": ["diffusers", "EulerScheduler"], "image_encoder": [null, null],
+            "safety_checker": ["stable_diffusion", "SafetyChecker"]}),
+    );
+    let choice = choose(&files, &documents, None).expect("a pipeline");
+    let components: std::collections::BTreeSet<_> = choice.files.iter().map(|file| file.component.as_str()).collect();
+    assert_eq!(components.into_iter().collect::<Vec<_>>(), ["text_encoder", "transformer", "vae"]);
+    assert_eq!(choice.files.len(), 4);
+    assert_eq!(choice.components.len(), 5);
+    assert_eq!(choice.notes, ["safety_checker (stable_diffusion.SafetyChecker) has no weights in this repository"]);
+}
+
+#[test]
+fn sentence_transformers_have_their_dense_modules() {
+    let files = listing(&[
+        "model.safetensors",
+        "2_Dense/model.safetensors",
+        "3_Dense/pytorch_model.bin",
+        "1_Pooling/config.json",
+    ]);
+    let mut documents = Documents::default();
+    documents.json.insert(
+        "modules.json".into(),
+        json!([{"path": "", "type": "Transformer"}, {"path": "1_Pooling", "type": "Pooling"},
+            {"path": "2_Dense", "type": "Dense"}, {"path": "3_Dense", "type": "Dense"}, {"path": "4_Normalize", "type": "N"}]),
+    );
+    let paths = chosen(&files, &documents);
+    assert_eq!(paths, ["model.safetensors", "2_Dense/model.safetensors", "3_Dense/pytorch_model.bin"]);
+}
+
+#[test]
+fn an_adapter_names_its_base_model() {
+    let mut documents = Documents::default();
+    documents.json.insert("adapter_config.json".into(), json!({"base_model_name_or_path": "a/base", "r": 8}));
+    let choice = choose(&listing(&["adapter_model.safetensors", "README.md"]), &documents, None).expect("an adapter");
+    assert_eq!(choice.base_model.as_deref(), Some("a/base"));
+    assert!(choice.notes[0].contains("base model a/base"));
+    let merged = listing(&["adapter_model.safetensors", "model.safetensors"]);
+    assert_eq!(chosen(&merged, &documents), ["model.safetensors"]);
+}
+
+#[test]
+fn gguf_models_are_picked_by_name_or_quantisation() {
+    let files = listing(&[
+        "m-Q4_K_M.gguf",
+        "m-Q8_0.gguf",
+        "mmproj-m-f16.gguf",
+        "m.imatrix.gguf",
+        "BF16/m-BF16-00001-of-00002.gguf",
+        "BF16/m-BF16-00002-of-00002.gguf",
+    ]);
+    let pick = |file| choose(&files, &Documents::default(), file);
+    let paths = |file| pick(file).expect("a model").files.into_iter().map(|file| file.path).collect::<Vec<_>>();
+    assert_eq!(paths(None), ["m-Q4_K_M.gguf"]);
+    assert_eq!(paths(Some("q8_0")), ["m-Q8_0.gguf"]);
+    assert_eq!(paths(Some("m-Q8_0.gguf")), ["m-Q8_0.gguf"]);
+    assert_eq!(paths(Some("bf16")).len(), 2);
+    assert_eq!(paths(Some("BF16/m-BF16-00002-of-00002.gguf")).len(), 2);
+    assert_eq!(paths(Some("mmproj-m-f16.gguf")), ["mmproj-m-f16.gguf"]);
+    assert_eq!(pick(None).expect("a model").projectors, ["mmproj-m-f16.gguf"]);
+    assert!(matches!(pick(Some("Q2_K")), Err(ChoiceError::NoSuchFile { .. })));
+}
+
+#[test]
+fn a_split_that_lacks_a_part_is_an_error() {
+    let files = listing(&["m-00001-of-00003.gguf", "m-00003-of-00003.gguf"]);
+    let error = choose(&files, &Documents::default(), None).expect_err("incomplete");
+    assert!(error.to_string().contains("m-00002-of-00003.gguf"), "{error}");
+}
+
+#[test]
+fn one_file_by_path_or_end_of_path() {
+    let files = listing(&["sub/x.safetensors", "y.safetensors", "README.md"]);
+    let one = choose(&files, &Documents::default(), Some("x.safetensors")).expect("one file");
+    assert_eq!(one.files[0].path, "sub/x.safetensors");
+    assert!(choose(&files, &Documents::default(), Some("README.md")).is_err());
+    assert!(choose(&files, &Documents::default(), Some("z.safetensors")).is_err());
+}

@@ -1,0 +1,175 @@
+//! What each rank of a split needs on each kind of device, asked of the engine once and remembered.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use super::ask::Ask;
+use super::pool::Pool;
+use crate::bytes::Bytes;
+use crate::devices::{DeviceFacts, HostMemory};
+use crate::engines::component::device_sum;
+use crate::engines::{EngineError, Fitness, IllegalSplit, Interval, Prepared, Split, Workload};
+
+/// An engine prepared for each kind of device in the pool, and what it has said so far.
+pub(super) struct Needs<'a> {
+    /// What is asked.
+    pub(super) ask: &'a Ask<'a>,
+    /// Host memory, where read.
+    pub(super) host: Option<HostMemory>,
+    /// Whether each kind runs the model only at a cost.
+    pub(super) degraded: Vec<bool>,
+    /// What each kind's cost is, for the plan's warnings.
+    pub(super) warnings: Vec<String>,
+    prepared: Vec<Result<Box<dyn Prepared + 'a>, EngineError>>,
+    splits: HashMap<(usize, u32), Rc<Legal>>,
+    known: HashMap<(usize, usize, usize, usize), Interval>,
+    known_host: HashMap<(usize, usize), Interval>,
+    named: usize,
+}
+
+/// The splits over some number of devices, each with a number of its own, or why there are none.
+pub(super) type Legal = Result<Vec<(usize, Split)>, IllegalSplit>;
+
+impl<'a> Needs<'a> {
+    /// Prepares the engine for each kind of device; gives besides, by kind, why it can not run the model.
+    pub(super) fn new(
+        ask: &'a Ask<'a>,
+        kinds: &[&'a DeviceFacts],
+        host: Option<HostMemory>,
+    ) -> Result<(Self, Vec<Option<String>>), EngineError> {
+        let mut needs = Self {
+            ask,
+            host,
+            degraded: Vec::with_capacity(kinds.len()),
+            warnings: Vec::new(),
+            prepared: Vec::with_capacity(kinds.len()),
+            splits: HashMap::new(),
+            known: HashMap::new(),
+            known_host: HashMap::new(),
+            named: 0,
+        };
+        let mut vetoed = Vec::with_capacity(kinds.len());
+        for facts in kinds {
+            let prepared = ask.prepare(facts);
+            let fitness = match &prepared {
+                Ok(prepared) => prepared.device_fitness(facts),
+                Err(error) => Fitness::Unable(error.to_string()),
+            };
+            needs.degraded.push(matches!(fitness, Fitness::Degraded(_)));
+            vetoed.push(match fitness {
+                Fitness::Able => None,
+                Fitness::Degraded(cost) => {
+                    needs.warnings.push(format!("{}: {cost}", facts.name));
+                    None
+                }
+                Fitness::Unable(why) => Some(why),
+            });
+            needs.prepared.push(prepared);
+        }
+        // An engine that refuses every kind of device refuses the question: its own words are the best answer.
+        if !needs.prepared.is_empty() && needs.prepared.iter().all(Result::is_err) {
+            if let Some(Err(error)) = needs.prepared.into_iter().next() {
+                return Err(error);
+            }
+            return Err(EngineError::Unsupported { engine: ask.engine.name(), why: "it could not be prepared".into() });
+        }
+        Ok((needs, vetoed))
+    }
+
+    /// The engine as prepared for a group whose first device is of kind `first`.
+    pub(super) fn prepared(&self, first: usize) -> Result<&(dyn Prepared + 'a), EngineError> {
+        match self.prepared.get(first) {
+            Some(Ok(prepared)) => Ok(&**prepared),
+            Some(Err(error)) => Err(error.clone()),
+            None => Err(EngineError::Unsupported { engine: self.ask.engine.name(), why: "no device".into() }),
+        }
+    }
+
+    /// The splits over `devices` devices that the constraints leave.
+    pub(super) fn splits(&mut self, first: usize, devices: u32) -> Result<Rc<Legal>, EngineError> {
+        if let Some(known) = self.splits.get(&(first, devices)) {
+            return Ok(Rc::clone(known));
+        }
+        let asked = &self.ask.constraints;
+        let (tensor, pipeline) = (asked.tensor, asked.pipeline);
+        let wanted = |split: &Split| {
+            tensor.is_none_or(|tensor| split.tensor == tensor)
+                && pipeline.is_none_or(|stages| split.stages.len() == stages as usize)
+                && split.ranks() == devices as usize
+                && split.tensor > 0
+        };
+        let legal = self.prepared(first)?.splits(devices).map(|splits| {
+            let mut numbered = Vec::new();
+            for split in splits.into_iter().filter(wanted) {
+                numbered.push((self.named, split));
+                self.named += 1;
+            }
+            numbered
+        });
+        let legal = Rc::new(legal);
+        self.splits.insert((first, devices), Rc::clone(&legal));
+        Ok(legal)
+    }
+
+    /// What `rank` of `split` must find available on `facts`.
+    pub(super) fn of(
+        &self,
+        first: usize,
+        split: &Split,
+        rank: usize,
+        facts: &DeviceFacts,
+    ) -> Result<Interval, EngineError> {
+        let prepared = self.prepared(first)?;
+        need(prepared, split, rank, facts, prepared.workload())
+    }
+
+    /// The same, remembered for the split numbered `named`, if it has a number, and the device's kind.
+    pub(super) fn remembered(
+        &mut self,
+        (first, named): (usize, Option<usize>),
+        split: &Split,
+        rank: usize,
+        pool: &Pool<'_>,
+        place: usize,
+    ) -> Result<Interval, EngineError> {
+        let Some(device) = pool.devices.get(place) else { return Ok(Interval::exact(Bytes::OVERFLOW)) };
+        let Some(named) = named else { return self.of(first, split, rank, &device.source.facts) };
+        let key = (first, named, rank, device.kind);
+        if let Some(known) = self.known.get(&key) {
+            return Ok(*known);
+        }
+        let need = self.of(first, split, rank, &device.source.facts)?;
+        self.known.insert(key, need);
+        Ok(need)
+    }
+
+    /// Host memory that `split` takes.
+    pub(super) fn of_host(
+        &mut self,
+        (first, named): (usize, Option<usize>),
+        split: &Split,
+    ) -> Result<Interval, EngineError> {
+        if let Some(known) = named.and_then(|named| self.known_host.get(&(first, named))) {
+            return Ok(*known);
+        }
+        let prepared = self.prepared(first)?;
+        let need = prepared.host(split, prepared.workload())?.iter().map(|part| part.bytes).sum();
+        if let Some(named) = named {
+            self.known_host.insert((first, named), need);
+        }
+        Ok(need)
+    }
+}
+
+/// What `rank` of `split` must find available on `facts` for `workload`.
+pub(super) fn need(
+    prepared: &dyn Prepared,
+    split: &Split,
+    rank: usize,
+    facts: &DeviceFacts,
+    workload: Workload,
+) -> Result<Interval, EngineError> {
+    let fixed = device_sum(&prepared.fixed(split, rank, facts)?);
+    let variable = device_sum(&prepared.variable(split, rank, facts, workload)?);
+    Ok(prepared.must_be_available(facts, fixed.plus(variable)))
+}

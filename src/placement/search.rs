@@ -1,0 +1,271 @@
+//! The search through every legal way: which device counts, which splits, which devices, which order of them.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::candidate::{Candidate, Wires};
+use super::groups::{ALL_ORDERS, arrangements, domains, island_windows, orders, windows};
+use super::layers::LayerCosts;
+use super::needs::Needs;
+use super::offload;
+use super::order::Grade;
+use super::pool::Pool;
+use super::strategy::Strategy;
+use crate::bytes::Bytes;
+use crate::engines::{EngineError, IllegalSplit, Offload, Split};
+
+/// Ways that fit and are kept, best first, for callers that place several models at once.
+const KEPT: usize = 8;
+
+/// A kind of way: the best of each is kept.
+pub(super) type Way = (Strategy, u32, usize);
+
+/// What the search found.
+#[derive(Default)]
+pub(super) struct Found {
+    /// The best of each kind of way.
+    pub(super) best: BTreeMap<Way, Candidate>,
+    /// The best that fit or are tight, at most [`KEPT`].
+    pub(super) fitting: Vec<Candidate>,
+    /// Device counts over which no split is legal, and why.
+    pub(super) illegal: Vec<(u32, IllegalSplit)>,
+}
+
+impl Found {
+    /// The best of all.
+    pub(super) fn first(&self) -> Option<&Candidate> {
+        self.best.values().min_by(|a, b| a.standing.cmp(&b.standing))
+    }
+
+    fn add(&mut self, candidate: Candidate, engine: &str, uneven: bool) {
+        if candidate.standing.grade < Grade::No {
+            let at = self.fitting.partition_point(|known| known.standing < candidate.standing);
+            if at < KEPT {
+                self.fitting.insert(at, candidate.clone());
+                self.fitting.truncate(KEPT);
+            }
+        }
+        let split = &candidate.split;
+        let way = (Strategy::of(split, engine, uneven), split.tensor, split.stages.len());
+        match self.best.get(&way) {
+            Some(known) if known.standing <= candidate.standing => {}
+            _ => {
+                self.best.insert(way, candidate);
+            }
+        }
+    }
+
+    fn grade(&self) -> Grade {
+        self.first().map_or(Grade::No, |best| best.standing.grade)
+    }
+}
+
+/// One search.
+pub(super) struct Search<'s, 'a> {
+    pub(super) pool: &'s Pool<'a>,
+    pub(super) needs: &'s mut Needs<'a>,
+    pub(super) costs: LayerCosts,
+    pub(super) found: Found,
+}
+
+impl<'s, 'a> Search<'s, 'a> {
+    /// Every way of placing what `needs` asks on `pool`.
+    pub(super) fn run(pool: &'s Pool<'a>, needs: &'s mut Needs<'a>) -> Result<Found, EngineError> {
+        let mut search = Self { pool, needs, costs: LayerCosts::default(), found: Found::default() };
+        let joined: Vec<usize> = (0..pool.devices.len()).filter(|place| pool.joins(*place)).collect();
+        search.alone()?;
+        for count in 2..=joined.len() {
+            search.together(&joined, count)?;
+        }
+        if search.needs.ask.constraints.offload && search.found.grade() > Grade::Fits {
+            offload::search(&mut search, &joined)?;
+        }
+        Ok(search.found)
+    }
+
+    /// Every device by itself.
+    fn alone(&mut self) -> Result<(), EngineError> {
+        for place in 0..self.pool.devices.len() {
+            for (engine_order, (named, split)) in self.legal(&[place])?.into_iter().enumerate() {
+                self.judge((Some(named), engine_order), &split, &[place])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every choice of `count` of `joined` that is worth a look.
+    fn together(&mut self, joined: &[usize], count: usize) -> Result<(), EngineError> {
+        let found_before = self.found.grade() == Grade::Fits;
+        if joined.len() <= ALL_ORDERS {
+            let mut seen = HashSet::new();
+            for places in orders(joined, count) {
+                for (engine_order, (named, split)) in self.legal(&places)?.into_iter().enumerate() {
+                    let wires = Wires::of(self.pool, &split, &places);
+                    // Orders of devices that nothing tells apart: the first one has the lower UUIDs.
+                    let looks: Vec<_> = places
+                        .iter()
+                        .filter_map(|place| self.pool.devices.get(*place))
+                        .map(|it| (it.kind, it.available, it.preference))
+                        .collect();
+                    if seen.insert((named, wires, looks)) {
+                        self.judge((Some(named), engine_order), &split, &places)?;
+                    }
+                }
+            }
+            return Ok(());
+        }
+        self.chosen(joined, count, found_before)
+    }
+
+    /// The roomiest `count` of all first. Only where these fit, and are the first that do, the other choices matter: fewer
+    /// devices come before more, and whatever is less roomy fits no better.
+    fn chosen(&mut self, joined: &[usize], count: usize, found_before: bool) -> Result<(), EngineError> {
+        let sample: Vec<usize> = joined.iter().copied().take(count).collect();
+        let mut domains_known = None;
+        for (engine_order, (named, split)) in self.legal(&sample)?.into_iter().enumerate() {
+            let numbered = (named, engine_order);
+            let rooms = self.rooms(named, &split, joined)?;
+            let room = |place: usize| rooms.get(&place).copied().unwrap_or(i128::MIN + 1);
+            let Some(roomiest) = windows(joined, count, room).into_iter().next() else { continue };
+            let grade = self.arranged(numbered, &split, &roomiest, !found_before)?;
+            if grade > Grade::Fits || found_before {
+                continue;
+            }
+            let domains = domains_known.get_or_insert_with(|| domains(self.pool));
+            for domain in domains.iter().filter(|domain| domain.len() >= count) {
+                let mut choices = vec![windows(domain, count, room)];
+                if split.tensor > 1 && split.stages.len() > 1 {
+                    let groups = (split.tensor as usize, split.stages.len());
+                    choices.extend(island_windows(self.pool, domain, groups, room));
+                }
+                for choice in choices {
+                    self.while_fitting(numbered, &split, choice)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries windows, roomiest first, up to the first that does not fit: after it none does.
+    fn while_fitting(
+        &mut self,
+        numbered: (usize, usize),
+        split: &Split,
+        windows: Vec<Vec<usize>>,
+    ) -> Result<(), EngineError> {
+        for window in windows {
+            if self.arranged(numbered, split, &window, true)? > Grade::Fits {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What each device of `domain` leaves after an average rank of `split`.
+    fn rooms(&mut self, named: usize, split: &Split, domain: &[usize]) -> Result<BTreeMap<usize, i128>, EngineError> {
+        let mut rooms = BTreeMap::new();
+        for &place in domain {
+            let Some(device) = self.pool.devices.get(place) else { continue };
+            let need = self.needs.remembered((device.kind, Some(named)), split, 0, self.pool, place)?;
+            rooms.insert(place, i128::from(device.available.get()) - i128::from(need.high.get()));
+        }
+        Ok(rooms)
+    }
+
+    /// Tries `window` in the orders that are worth a look, or only the likeliest of them; the best grade.
+    fn arranged(
+        &mut self,
+        (named, engine_order): (usize, usize),
+        split: &Split,
+        window: &[usize],
+        thorough: bool,
+    ) -> Result<Grade, EngineError> {
+        let wants = self.wants(named, split, window)?;
+        let layers = split.stages.last().map_or(1, |last| i128::from(last.end.max(1)));
+        let mut best = Grade::No;
+        for places in arrangements(self.pool, split, window, &wants) {
+            let candidate = self.weigh((Some(named), engine_order), split, &places)?;
+            let standing = &candidate.standing;
+            best = best.min(standing.grade);
+            // Another order moves a layer or two: it does not help where more is missing.
+            let hopeless = -standing.headroom.0 > 2 * i128::from(candidate.required.get()) / layers;
+            self.keep(candidate)?;
+            if !thorough || hopeless || split.stages.len() == 1 || best == Grade::Fits {
+                break;
+            }
+        }
+        Ok(best)
+    }
+
+    /// What each stage wants on the window's first device.
+    pub(super) fn wants(&mut self, named: usize, split: &Split, window: &[usize]) -> Result<Vec<i128>, EngineError> {
+        let Some(&place) = window.first() else { return Ok(Vec::new()) };
+        let first = self.pool.devices.get(place).map_or(usize::MAX, |it| it.kind);
+        let mut wants = Vec::with_capacity(split.stages.len());
+        if split.stages.len() > 1 {
+            for stage in 0..split.stages.len() {
+                let rank = stage * split.tensor.max(1) as usize;
+                let need = self.needs.remembered((first, Some(named)), split, rank, self.pool, place)?;
+                wants.push(i128::from(need.high.get()));
+            }
+        }
+        Ok(wants)
+    }
+
+    /// The legal splits over these devices, each with its number.
+    pub(super) fn legal(&mut self, places: &[usize]) -> Result<Vec<(usize, Split)>, EngineError> {
+        let Some(first) = places.first().and_then(|place| self.pool.devices.get(*place)) else {
+            return Ok(Vec::new());
+        };
+        let devices = u32::try_from(places.len()).unwrap_or(u32::MAX);
+        match &*self.needs.splits(first.kind, devices)? {
+            Ok(splits) => Ok(splits.iter().filter(|(_, split)| split.offload == Offload::None).cloned().collect()),
+            Err(why) => {
+                if !self.found.illegal.iter().any(|(known, _)| *known == devices) {
+                    self.found.illegal.push((devices, why.clone()));
+                }
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// Judges one split on certain devices, with its stages divided anew where the engine allows it.
+    pub(super) fn judge(
+        &mut self,
+        (named, engine_order): (Option<usize>, usize),
+        split: &Split,
+        places: &[usize],
+    ) -> Result<Grade, EngineError> {
+        let candidate = self.weigh((named, engine_order), split, places)?;
+        let grade = candidate.standing.grade;
+        self.keep(candidate)?;
+        Ok(grade)
+    }
+
+    fn keep(&mut self, candidate: Candidate) -> Result<(), EngineError> {
+        let uneven = self.needs.prepared(candidate.first)?.uneven();
+        self.found.add(candidate, self.needs.ask.engine.name(), uneven);
+        Ok(())
+    }
+
+    /// The same without keeping it.
+    pub(super) fn weigh(
+        &mut self,
+        (named, engine_order): (Option<usize>, usize),
+        split: &Split,
+        places: &[usize],
+    ) -> Result<Candidate, EngineError> {
+        let first = places.first().and_then(|place| self.pool.devices.get(*place)).map_or(usize::MAX, |it| it.kind);
+        let uneven = self.needs.prepared(first)?.uneven();
+        let wires = Wires::of(self.pool, split, places);
+        let divided = if uneven { self.costs.divide(self.needs, self.pool, split, places)? } else { None };
+        match divided {
+            Some(divided) => self.needs.judge(self.pool, (None, engine_order), &divided, places, wires),
+            None => self.needs.judge(self.pool, (named, engine_order), split, places, wires),
+        }
+    }
+
+    /// Bytes available on a place.
+    pub(super) fn available(&self, place: usize) -> Bytes {
+        self.pool.devices.get(place).map_or(Bytes::ZERO, |it| it.available)
+    }
+}

@@ -1,0 +1,130 @@
+//! A smaller workload, a coarser cache, a thriftier engine.
+
+use serde_json::Value;
+
+use super::Tried;
+use crate::engines::AskedContext;
+use crate::placement::ask::{Ask, PlacementError};
+use crate::placement::order::Grade;
+use crate::placement::plan::Settled;
+use crate::placement::ways::grade;
+
+/// A context below this many tokens is of no use to anyone; it is not suggested.
+const LEAST_CONTEXT: u64 = 512;
+/// Cache dtypes of half the bytes or fewer, by the engines' own names: vLLM's and SGLang's, llama.cpp's.
+const CACHE_DTYPES: [(&str, &str); 3] = [("fp8", "fp8"), ("fp8", "fp8_e4m3"), ("q8_0", "q8_0")];
+/// Tokens of one step: vLLM, SGLang, llama.cpp.
+const STEP_TOKENS: [&str; 3] = ["max_num_batched_tokens", "chunked_prefill_size", "n_ubatch"];
+/// Sequences of one step: vLLM, SGLang.
+const STEP_SEQUENCES: [&str; 2] = ["max_num_seqs", "max_running_requests"];
+/// What turns CUDA graphs off: vLLM, SGLang.
+const EAGER: [&str; 2] = ["enforce_eager", "disable_cuda_graph"];
+/// A step is not cut below this many tokens or sequences.
+const LEAST_STEP: u64 = 16;
+
+/// The largest context that fits with the sequences asked for.
+pub(super) fn context(tried: &mut Tried<'_>, ask: &Ask<'_>, settled: &Settled) -> Result<(), PlacementError> {
+    let with = |context: u64| {
+        let mut smaller = ask.clone();
+        smaller.asked.context = Some(AskedContext::Tokens(context));
+        smaller
+    };
+    let fits = |context: u64| goes(tried, &with(context));
+    let Some(most) = largest(LEAST_CONTEXT, settled.workload.context, fits)? else { return Ok(()) };
+    // A round figure where one is near: people write them into configurations.
+    let round = most - most % if most > 16_384 { 1024 } else { 256 };
+    let context = if round >= LEAST_CONTEXT && goes(tried, &with(round))? { round } else { most };
+    tried.question(&format!("context={context}"), &format!("at most {most} tokens fit"), &with(context));
+    Ok(())
+}
+
+/// The most sequences that fit with the context asked for.
+pub(super) fn sequences(tried: &mut Tried<'_>, ask: &Ask<'_>, settled: &Settled) -> Result<(), PlacementError> {
+    let with = |sequences: u64| {
+        let mut fewer = ask.clone();
+        fewer.asked.sequences = Some(sequences);
+        fewer
+    };
+    let fits = |sequences: u64| goes(tried, &with(sequences));
+    if let Some(most) = largest(1, settled.workload.sequences, fits)? {
+        tried.question(&format!("sequences={most}"), "the most that fit at this context", &with(most));
+    }
+    Ok(())
+}
+
+/// A cache of fewer bits, by whichever of its names the engine takes.
+pub(super) fn cache_dtype(tried: &mut Tried<'_>, ask: &Ask<'_>, settled: &Settled) {
+    let mut suggested = "";
+    for (kind, dtype) in CACHE_DTYPES {
+        if kind == suggested || settled.kv_cache_dtype.starts_with(dtype) {
+            continue;
+        }
+        let mut coarser = ask.clone();
+        coarser.asked.kv_cache_dtype = Some(dtype.to_owned());
+        let change = format!("kv_cache_dtype={dtype}");
+        if tried.question(&change, "keys and values in 8 bits; answers may differ a little", &coarser) {
+            suggested = kind;
+        }
+    }
+}
+
+/// Fewer tokens and sequences a step, no CUDA graphs: whichever of these the engine counts among its parameters.
+pub(super) fn engine(tried: &mut Tried<'_>, ask: &Ask<'_>, settled: &Settled) {
+    let mut both = Vec::new();
+    for names in [&STEP_TOKENS[..], &STEP_SEQUENCES[..]] {
+        for &name in names {
+            let Some(now) = settled.parameters.get(name).and_then(Value::as_u64) else { continue };
+            let mut value = now / 2;
+            while value >= LEAST_STEP {
+                if with_parameters(tried, ask, &[(name, value.into())], "a smaller step takes smaller buffers") {
+                    break;
+                }
+                value /= 2;
+            }
+            if value < LEAST_STEP && now / 2 >= LEAST_STEP {
+                both.push((name, Value::from(now / 2)));
+            }
+        }
+    }
+    if both.len() > 1 {
+        with_parameters(tried, ask, &both, "smaller steps take smaller buffers");
+    }
+    for name in EAGER {
+        if settled.parameters.get(name).and_then(Value::as_bool) == Some(false) {
+            with_parameters(tried, ask, &[(name, true.into())], "without CUDA graphs; slower at small batches");
+        }
+    }
+}
+
+fn with_parameters(tried: &mut Tried<'_>, ask: &Ask<'_>, changes: &[(&str, Value)], message: &str) -> bool {
+    let mut parameters = ask.parameters.clone();
+    parameters.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+    let change: Vec<String> = changes.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    tried.question(&change.join(" "), message, &Ask { parameters: &parameters, ..ask.clone() })
+}
+
+/// Whether `ask` is better off than now.
+fn goes(tried: &Tried<'_>, ask: &Ask<'_>) -> Result<bool, PlacementError> {
+    Ok(grade(ask, tried.here)?.is_some_and(|(grade, ..)| grade == Grade::Fits))
+}
+
+/// The largest value from `least` up to below `asked` for which `fits`.
+fn largest(
+    least: u64,
+    asked: u64,
+    fits: impl Fn(u64) -> Result<bool, PlacementError>,
+) -> Result<Option<u64>, PlacementError> {
+    if asked <= least || !fits(least)? {
+        return Ok(None);
+    }
+    let (mut yes, mut no) = (least, asked);
+    while no - yes > 1 {
+        let middle = yes + (no - yes) / 2;
+        if fits(middle)? {
+            yes = middle;
+        } else {
+            no = middle;
+        }
+    }
+    Ok(Some(yes))
+}

@@ -1,0 +1,245 @@
+//! The path itself: question, model, engine, devices, placement, answer.
+//!
+//! Everything that waits (the Hub, the driver, the ledger) has happened before: [`answer`] takes values and returns one.
+
+mod conclusion;
+mod engine_choice;
+mod failures;
+mod model_report;
+mod requirement;
+mod suggest;
+
+use std::time::SystemTime;
+
+use crate::api::answer::{Answer, EngineAnswer, Verdict, WorkloadAnswer};
+use crate::api::problem::{Problem, Reason};
+use crate::api::question::{ContextQuestion, OffloadRule, Question};
+use crate::devices::{Snapshot, declared};
+use crate::engines::{AskedContext, AskedWorkload, EngineError, Engines};
+use crate::model::Model;
+use crate::placement::{Ask, Availability, Constraints, Plan, Policy, plan};
+
+pub use engine_choice::default_engine;
+pub use model_report::report as model_answer;
+
+/// Devices as a question meets them.
+#[derive(Clone, Debug)]
+pub struct Here {
+    /// What can be given on each device.
+    pub availability: Availability,
+    /// When the devices were read.
+    pub sampled_at: SystemTime,
+    /// Whether that reading is older than it should be.
+    pub stale: bool,
+}
+
+/// What a site has settled for all questions.
+#[derive(Debug)]
+pub struct Rules {
+    /// The engines, with the site's corrections to their profiles.
+    pub engines: Engines,
+    /// What is preferred among ways that are equally good.
+    pub policy: Policy,
+}
+
+/// Whether and how `model` fits `here`.
+///
+/// "No" and "unknown" are answers. A problem is a question that cannot be asked, or a host without a usable device.
+pub fn answer(question: &Question, model: &Model, here: &Here, rules: &Rules) -> Result<Answer, Problem> {
+    let name = question.engine.name.as_deref().unwrap_or_else(|| default_engine(model));
+    let engine = rules.engines.by_name(name).map_err(|error| engine_problem(&error))?;
+    let ask = Ask {
+        engine,
+        model,
+        version: question.engine.version.as_deref(),
+        parameters: &question.engine.parameters,
+        asked: asked(question),
+        constraints: Constraints {
+            tensor: question.constraints.tensor_parallel,
+            pipeline: question.constraints.pipeline_parallel,
+            devices: question.constraints.devices.clone(),
+            offload: question.constraints.offload == OffloadRule::Allow,
+        },
+        policy: rules.policy.clone(),
+    };
+    let plan = match plan(&ask, &here.availability) {
+        Ok(plan) => plan,
+        Err(crate::placement::PlacementError::Engine(EngineError::Unsupported { why, .. })) => {
+            return Ok(unknown(model, name, &why, here));
+        }
+        Err(crate::placement::PlacementError::Engine(error)) => return Err(engine_problem(&error)),
+        Err(error) => return Err(Problem::new(Reason::Usage, error.to_string())),
+    };
+    if plan.reason == Reason::NoDevices {
+        return Err(no_devices(&plan));
+    }
+    let mut answer = conclude(question, model, name, &plan, here);
+    if plan.reason != Reason::Fits || plan.verdict() == Verdict::Tight {
+        answer.suggestions = suggest::suggestions(&ask, here, &plan);
+    }
+    if let (true, Some(placement)) = (question.frontier, &plan.recommended) {
+        let points = crate::placement::frontier(&ask, placement, here.availability.host);
+        answer.frontier = Some(points.map_err(|error| Problem::new(Reason::Internal, error.to_string()))?);
+    }
+    Ok(answer)
+}
+
+/// What `model` needs, whatever is installed here: on the declared devices, or on as many of a common data-centre GPU as
+/// it takes, which the answer then says.
+pub fn estimate(question: &Question, model: &Model, declared: Option<Here>, rules: &Rules) -> Result<Answer, Problem> {
+    if let Some(here) = declared {
+        return answer(question, model, &here, rules);
+    }
+    let fixed = question.constraints.tensor_parallel.is_some() || question.constraints.pipeline_parallel.is_some();
+    let asked = u64::from(question.constraints.tensor_parallel.unwrap_or(1))
+        * u64::from(question.constraints.pipeline_parallel.unwrap_or(1));
+    let counts: &[u64] = if fixed { &[asked] } else { &ASSUMED_COUNTS };
+    let mut last = None;
+    for count in counts {
+        let here = Here::declared(&format!("{count}x{ASSUMED_DEVICE}"), SystemTime::UNIX_EPOCH)?;
+        let mut found = answer(question, model, &here, rules)?;
+        let settled = matches!(found.verdict, Some(Verdict::Fits | Verdict::Tight | Verdict::Unknown));
+        if found.verdict != Some(Verdict::Unknown) {
+            found.assumptions.insert(
+                0,
+                format!("figured for {count} x {ASSUMED_DEVICE}, all of it free; name your own devices with --gpus"),
+            );
+            found.message = conclusion::estimate(&found);
+            found.verdict = None;
+            Reason::Fits.word().clone_into(&mut found.reason);
+            found.suggestions.clear();
+            found.alternatives.clear();
+            found.short_by_bytes = None;
+        }
+        found.sampled_at = None;
+        if settled {
+            return Ok(found);
+        }
+        last = Some(found);
+    }
+    last.ok_or_else(|| Problem::new(Reason::Internal, "no number of devices was tried"))
+}
+
+/// Says of an answer that its model's metadata could not be checked against the Hub.
+pub fn note_staleness(answer: &mut Answer, stale: bool) {
+    if stale {
+        answer.stale = true;
+        answer.warnings.push("the Hub could not be asked whether this is still the newest commit".to_owned());
+    }
+}
+
+/// What `estimate` figures for when nobody names a device: the commonest card of its class in published engine logs.
+const ASSUMED_DEVICE: &str = "H100-80GB";
+const ASSUMED_COUNTS: [u64; 6] = [1, 2, 4, 8, 16, 32];
+
+impl Here {
+    /// The devices that `spec` declares, all of them as free as it says.
+    pub fn declared(spec: &str, at: SystemTime) -> Result<Self, Problem> {
+        let snapshot = declared::parse(spec, at)?;
+        Ok(Self::of(&snapshot, &std::collections::BTreeMap::new()))
+    }
+
+    /// A reading, less what leases claim.
+    pub fn of(snapshot: &Snapshot, leased: &std::collections::BTreeMap<String, crate::bytes::Bytes>) -> Self {
+        Self {
+            availability: crate::placement::availability(snapshot, leased),
+            sampled_at: snapshot.sampled_at,
+            stale: snapshot.stale,
+        }
+    }
+}
+
+fn asked(question: &Question) -> AskedWorkload {
+    AskedWorkload {
+        context: question.workload.context.as_ref().map(|context| match context {
+            ContextQuestion::Tokens(tokens) => AskedContext::Tokens(*tokens),
+            ContextQuestion::Word(_) => AskedContext::Max,
+        }),
+        sequences: question.workload.sequences,
+        kv_cache_dtype: question.workload.kv_cache_dtype.clone(),
+        dtype: question.workload.dtype.clone(),
+    }
+}
+
+fn conclude(question: &Question, model: &Model, engine: &str, plan: &Plan, here: &Here) -> Answer {
+    let mut answer = blank(model, here);
+    answer.verdict = Some(plan.verdict());
+    plan.reason.word().clone_into(&mut answer.reason);
+    if let Some(settled) = &plan.settled {
+        answer.engine = Some(EngineAnswer {
+            name: engine.to_owned(),
+            profile: settled.profile.clone(),
+            parameters: settled.parameters.clone(),
+        });
+        answer.workload = Some(WorkloadAnswer {
+            context: settled.workload.context,
+            context_from: match question.workload.context {
+                Some(ContextQuestion::Tokens(_)) => "asked",
+                Some(ContextQuestion::Word(_)) => "model_maximum",
+                None => "engine_default",
+            }
+            .to_owned(),
+            sequences: settled.workload.sequences,
+            kv_cache_dtype: settled.kv_cache_dtype.clone(),
+        });
+        if let Some(placement) = &plan.recommended {
+            answer.requirement = Some(requirement::total(placement, settled));
+        }
+    }
+    answer.placement = plan.recommended.as_ref().map(requirement::placement);
+    answer.alternatives = plan.alternatives.iter().map(requirement::alternative).collect();
+    answer.short_by_bytes = plan.recommended.as_ref().map(|_| plan.short_by.get());
+    answer.assumptions.clone_from(&plan.assumptions);
+    answer.warnings.extend(plan.warnings.iter().cloned());
+    let over = plan.passed_over.iter().map(|over| format!("{} ({}) is not used: {}", over.name, over.uuid, over.why));
+    answer.warnings.extend(over);
+    answer.message = conclusion::message(&answer, plan);
+    answer
+}
+
+/// The answer for a model whose cache is not understood: exact weights, and nothing that would be a guess.
+fn unknown(model: &Model, engine: &str, why: &str, here: &Here) -> Answer {
+    let mut answer = blank(model, here);
+    answer.verdict = Some(Verdict::Unknown);
+    Reason::UnsupportedArchitecture.word().clone_into(&mut answer.reason);
+    answer.message = format!("{} on {engine}: {why}", model.identity.repo);
+    answer.requirement = Some(requirement::weights_only(model));
+    answer
+}
+
+/// An answer that says of the model and the reading what is known whatever the verdict.
+fn blank(model: &Model, here: &Here) -> Answer {
+    Answer {
+        schema_version: crate::api::SCHEMA_VERSION,
+        model: model_report::report(model),
+        sampled_at: Some(humantime::format_rfc3339_millis(here.sampled_at).to_string()),
+        stale: here.stale,
+        warnings: model.doubts.clone(),
+        ..Answer::default()
+    }
+}
+
+/// Why an engine gives no figures at all, as a failure.
+fn engine_problem(error: &EngineError) -> Problem {
+    let reason = match error {
+        EngineError::Unsupported { .. } => Reason::UnsupportedArchitecture,
+        EngineError::UnknownParameter { .. } | EngineError::BadParameter { .. } | EngineError::UnknownEngine { .. } => {
+            Reason::Usage
+        }
+        EngineError::Overflow { .. } => Reason::MissingMetadata,
+    };
+    Problem::new(reason, error.to_string())
+}
+
+/// No usable device: because one is lost, or because there is none.
+fn no_devices(plan: &Plan) -> Problem {
+    let said: Vec<String> =
+        plan.passed_over.iter().map(|over| format!("{} ({}): {}", over.name, over.uuid, over.why)).collect();
+    let lost = plan.passed_over.iter().any(|over| over.why.contains("lost"));
+    let (reason, detail) = match (said.is_empty(), lost) {
+        (true, _) => (Reason::NoDevices, "there is no GPU here".to_owned()),
+        (false, true) => (Reason::GpuLost, format!("no device can be used: {}", said.join("; "))),
+        (false, false) => (Reason::NoDevices, format!("no device can be used: {}", said.join("; "))),
+    };
+    Problem::new(reason, detail).hint("ask for declared devices with --gpus, or see hf-mem-probe gpus")
+}

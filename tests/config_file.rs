@@ -1,0 +1,89 @@
+//! The shipped `config.example.toml`, and what `check-config` says of files.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use hf_mem_probe::config::{self, Config, Size};
+
+fn example() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config.example.toml")
+}
+
+#[test]
+fn the_example_is_the_defaults_and_earns_no_warning() {
+    let (config, _) = config::load(&example()).unwrap();
+    assert_eq!(config, Config::default());
+    assert_eq!(config.warnings(), []);
+}
+
+#[test]
+fn the_example_holds_every_key() {
+    let text = std::fs::read_to_string(example()).unwrap();
+    let with_optional_keys: String = text
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.split(" = ").nth(1).is_some_and(|_| is_key(rest)) => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let shown: toml::Table = with_optional_keys.parse().unwrap();
+
+    let mut full = Config::default();
+    full.devices.declared = Some(String::new());
+    full.hub.token_file = Some(PathBuf::new());
+    full.hub.endpoints.insert("acme/".to_owned(), String::new());
+    full.leases.user_bytes = Some(Size::gib(1));
+    full.engines.default_engine = Some(String::new());
+    full.engines.profiles_file = Some(PathBuf::new());
+    full.engines.profiles = Some(toml::Table::new());
+    let full = toml::Table::try_from(full).unwrap();
+
+    assert_eq!(keys(&shown), keys(&full));
+}
+
+fn is_key(line: &str) -> bool {
+    let left = line.split(" = ").next().unwrap_or_default();
+    left.starts_with('"') || left.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_')
+}
+
+fn keys(table: &toml::Table) -> BTreeSet<String> {
+    fn walk(table: &toml::Table, above: &str, into: &mut BTreeSet<String>) {
+        for (key, value) in table {
+            let path = format!("{above}.{key}");
+            if let toml::Value::Table(inner) = value {
+                walk(inner, &path, into);
+            }
+            into.insert(path);
+        }
+    }
+    let mut into = BTreeSet::new();
+    walk(table, "", &mut into);
+    into
+}
+
+#[test]
+fn a_file_that_anyone_may_write_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    std::fs::write(&path, "[log]\nfilter = \"debug\"\n").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(config::check_config(&path).unwrap(), []);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let warnings = config::check_config(&path).unwrap();
+    assert!(warnings[0].why.contains("every user of this host may write this file"), "{warnings:?}");
+}
+
+#[test]
+fn a_missing_huge_or_binary_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    let error = config::check_config(&path).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("cannot read {}: ", path.display())), "{error}");
+    std::fs::write(&path, vec![b'#'; (1 << 20) + 1]).unwrap();
+    assert!(config::check_config(&path).unwrap_err().to_string().contains("larger than"));
+    std::fs::write(&path, [0xff, 0xfe, 0x00]).unwrap();
+    assert!(config::check_config(&path).unwrap_err().to_string().contains("valid UTF-8"));
+    let error = config::check_config(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("directory"), "{error}");
+}

@@ -1,0 +1,327 @@
+//! A program whose answers depend on the model's name alone, the daemon around it, and a raw caller.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use hf_mem_probe::api::answer::{Answer, ModelAnswer, Verdict};
+use hf_mem_probe::api::client::Client;
+use hf_mem_probe::api::lease::{Holder, LeaseAnswer, LeaseRequest, LeasedDevice, LeasesAnswer, RenewRequest};
+use hf_mem_probe::api::limits::Limits;
+use hf_mem_probe::api::peer::Caller;
+use hf_mem_probe::api::problem::Reason;
+use hf_mem_probe::api::question::ModelQuestion;
+use hf_mem_probe::api::service::Service;
+use hf_mem_probe::api::status::{
+    GpusAnswer, HealthAnswer, HealthPart, HealthStatus, NvmlReleaseAnswer, TogetherAnswer,
+};
+use hf_mem_probe::api::{Problem, Question, SCHEMA_VERSION};
+use hf_mem_probe::config::{Accounts, Config, SocketConfig};
+use hf_mem_probe::daemon::{Daemon, Ended, Notifier, Options, Program, RunError, Signal, run, socket};
+use hf_mem_probe::devices::Snapshot;
+use hf_mem_probe::metrics::{HubOutcome, Metrics};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
+
+/// The program. `slow/...` waits for [`Double::gate`], `panic/...` panics, `gone/...` is a problem, `wants/token` needs
+/// the caller's token.
+pub(crate) struct Double {
+    /// Permits let slow questions go on.
+    pub(crate) gate: Semaphore,
+    /// Counts questions that have begun.
+    pub(crate) begun: watch::Sender<u64>,
+    /// Moves the devices.
+    pub(crate) changes: watch::Sender<u64>,
+    /// What [`Program::liveness`] says.
+    pub(crate) stuck: Mutex<Option<String>>,
+    /// Configurations taken over.
+    pub(crate) reloads: watch::Sender<u64>,
+    /// Whether [`Program::stop`] was called.
+    pub(crate) stopped: Mutex<bool>,
+}
+
+impl Default for Double {
+    fn default() -> Self {
+        Self {
+            gate: Semaphore::new(0),
+            begun: watch::Sender::new(0),
+            changes: watch::Sender::new(0),
+            stuck: Mutex::default(),
+            reloads: watch::Sender::new(0),
+            stopped: Mutex::default(),
+        }
+    }
+}
+
+pub(crate) fn question(repo: &str) -> Question {
+    let model = ModelQuestion { repo: repo.to_owned(), ..ModelQuestion::default() };
+    Question { model, ..Question::default() }
+}
+
+fn answer(repo: &str) -> Answer {
+    Answer {
+        schema_version: SCHEMA_VERSION,
+        verdict: Some(Verdict::Fits),
+        reason: Reason::Fits.word().to_owned(),
+        message: "It fits.".to_owned(),
+        model: ModelAnswer { repo: repo.to_owned(), ..ModelAnswer::default() },
+        engine: None,
+        workload: None,
+        requirement: None,
+        placement: None,
+        alternatives: Vec::new(),
+        suggestions: Vec::new(),
+        short_by_bytes: Some(0),
+        lease: None,
+        sampled_at: None,
+        stale: false,
+        assumptions: Vec::new(),
+        warnings: Vec::new(),
+        frontier: None,
+    }
+}
+
+fn lease(id: &str, uid: u32, ttl_seconds: u64) -> LeaseAnswer {
+    LeaseAnswer {
+        id: id.to_owned(),
+        model: "a/b".to_owned(),
+        holder: Holder::Name("test".to_owned()),
+        uid,
+        granted_at: "2026-11-23T15:04:05Z".to_owned(),
+        expires_at: "2026-11-23T15:06:05Z".to_owned(),
+        ttl_seconds,
+        devices: vec![LeasedDevice { uuid: "GPU-1".to_owned(), granted_bytes: 7, claimed_bytes: 7 }],
+    }
+}
+
+impl Service for Double {
+    async fn fits(&self, caller: Caller, question: Question) -> Result<Answer, Problem> {
+        self.begun.send_modify(|begun| *begun += 1);
+        let repo = question.model.repo;
+        if repo.starts_with("slow/") {
+            self.gate.acquire().await.unwrap().forget();
+        }
+        assert!(!repo.starts_with("panic/"), "told to panic");
+        if repo.starts_with("gone/") {
+            let mut problem = Problem::new(Reason::RateLimited, "the Hub asks to wait").hint("wait");
+            problem.retry_after_seconds = Some(7);
+            return Err(problem);
+        }
+        if repo == "wants/token" && caller.token.is_none_or(|token| token.reveal() != "hf_mine") {
+            return Err(Problem::new(Reason::Gated, "this needs a token"));
+        }
+        if let Some(count) = repo.strip_prefix("large/") {
+            let mut large = answer(&repo);
+            large.message = "x".repeat(count.parse().unwrap());
+            return Ok(large);
+        }
+        Ok(answer(&repo))
+    }
+
+    async fn fits_together(&self, caller: Caller, questions: Vec<Question>) -> Result<TogetherAnswer, Problem> {
+        let mut answers = Vec::new();
+        for question in questions {
+            answers.push(self.fits(caller.clone(), question).await?);
+        }
+        let (verdict, reason, message) = (Verdict::Fits, "fits".to_owned(), "They fit.".to_owned());
+        Ok(TogetherAnswer { schema_version: SCHEMA_VERSION, verdict, reason, message, answers })
+    }
+
+    async fn estimate(&self, caller: Caller, question: Question) -> Result<Answer, Problem> {
+        self.fits(caller, question).await
+    }
+
+    fn gpus(&self) -> Result<GpusAnswer, Problem> {
+        let snapshot = Snapshot {
+            source: "declared".to_owned(),
+            sampled_at: SystemTime::UNIX_EPOCH,
+            stale: false,
+            driver_version: Some(self.changes.borrow().to_string()),
+            devices: Vec::new(),
+            links: Vec::new(),
+            host: None,
+        };
+        Ok(GpusAnswer { schema_version: SCHEMA_VERSION, snapshot, leased_bytes: BTreeMap::new() })
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn health(&self) -> HealthAnswer {
+        let reason = Some("libnvidia-ml.so.1 is not there".to_owned());
+        HealthAnswer::of(vec![HealthPart { name: "devices".to_owned(), status: HealthStatus::Degraded, reason }], 3)
+    }
+
+    async fn create_lease(&self, caller: Caller, request: LeaseRequest) -> Result<Answer, Problem> {
+        let uid = caller.peer.uid;
+        let mut answer = self.fits(caller, request.question).await?;
+        answer.lease = serde_json::to_value(lease("new", uid, request.ttl_seconds.unwrap_or(120))).ok();
+        Ok(answer)
+    }
+
+    async fn leases(&self, caller: Caller) -> Result<LeasesAnswer, Problem> {
+        Ok(LeasesAnswer { schema_version: SCHEMA_VERSION, leases: vec![lease("l-1", caller.peer.uid, 120)] })
+    }
+
+    async fn lease(&self, caller: Caller, id: String) -> Result<LeaseAnswer, Problem> {
+        if id == "l-1" { Ok(lease(&id, caller.peer.uid, 120)) } else { Err(Problem::new(Reason::NotFound, "no lease")) }
+    }
+
+    async fn renew_lease(&self, caller: Caller, id: String, request: RenewRequest) -> Result<LeaseAnswer, Problem> {
+        Ok(lease(&id, caller.peer.uid, request.ttl_seconds.unwrap_or(120)))
+    }
+
+    async fn release_lease(&self, caller: Caller, id: String) -> Result<LeaseAnswer, Problem> {
+        Ok(lease(&id, caller.peer.uid, 0))
+    }
+
+    async fn release_nvml(&self, _caller: Caller, seconds: u64) -> Result<NvmlReleaseAnswer, Problem> {
+        Ok(NvmlReleaseAnswer { schema_version: SCHEMA_VERSION, released_until: format!("in {seconds}") })
+    }
+
+    fn observe(&self, metrics: &Metrics) {
+        metrics.set_leases(1, 0);
+        metrics.hub_request(HubOutcome::Ok);
+    }
+}
+
+impl Program for Double {
+    async fn liveness(&self) -> Result<(), String> {
+        self.stuck.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+
+    async fn reload(&self, config: Config) -> Result<Vec<String>, Problem> {
+        self.reloads.send_modify(|count| *count += 1);
+        if config.hub.offline { Ok(vec!["socket.path".to_owned()]) } else { Ok(Vec::new()) }
+    }
+
+    async fn stop(&self) {
+        *self.stopped.lock().unwrap() = true;
+    }
+}
+
+/// Longer than anything here takes, shorter than any deadline that a test leaves alone.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A daemon in a temporary folder.
+pub(crate) struct Running {
+    pub(crate) folder: TempDir,
+    pub(crate) program: Arc<Double>,
+    pub(crate) signals: mpsc::Sender<Signal>,
+    pub(crate) told: mpsc::UnboundedReceiver<String>,
+    pub(crate) ended: JoinHandle<Result<Ended, RunError>>,
+}
+
+/// Limits far above what a test takes; tests shorten the one that they are about.
+pub(crate) fn roomy() -> Limits {
+    Limits::new(&SocketConfig::default(), Duration::from_secs(3600))
+}
+
+pub(crate) fn start(limits: Limits) -> Running {
+    start_with(limits, None, None)
+}
+
+pub(crate) fn start_with(limits: Limits, watchdog: Option<Duration>, config_text: Option<&str>) -> Running {
+    let folder = tempfile::tempdir().unwrap();
+    let config = SocketConfig { path: folder.path().join("api.sock"), ..SocketConfig::default() };
+    let config_file = config_text.map(|text| {
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        path
+    });
+    let listening = socket::bind(&config, &Accounts::default()).unwrap();
+    let options = Options { config_file, ..Options::default() };
+    let (signals, wanted) = mpsc::channel(4);
+    let (tell, told) = mpsc::unbounded_channel();
+    let notifier = Notifier::to(move |state| drop(tell.send(state.to_owned())), watchdog);
+    let program = Arc::new(Double::default());
+    let daemon = Daemon { program: Arc::clone(&program), metrics: Arc::default(), limits, notifier, options };
+    let ended = tokio::spawn(run(daemon, listening, wanted));
+    Running { folder, program, signals, told, ended }
+}
+
+impl Running {
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join("api.sock")
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.socket()).deadline(PATIENCE)
+    }
+
+    pub(crate) async fn stop(self) -> Ended {
+        self.signals.send(Signal::Stop("SIGTERM")).await.unwrap();
+        self.ended.await.unwrap().unwrap()
+    }
+
+    /// Waits until `count` questions have begun.
+    pub(crate) async fn begun(&self, count: u64) {
+        self.program.begun.subscribe().wait_for(|begun| *begun >= count).await.unwrap();
+    }
+
+    /// The next thing that the service manager was told and that starts with `name`.
+    pub(crate) async fn told(&mut self, name: &str) -> String {
+        loop {
+            let state = self.told.recv().await.unwrap();
+            if state.starts_with(name) {
+                return state;
+            }
+        }
+    }
+}
+
+/// What came back of raw bytes.
+#[derive(Debug)]
+pub(crate) struct Raw {
+    pub(crate) status: u16,
+    pub(crate) headers: String,
+    pub(crate) body: String,
+}
+
+impl Raw {
+    fn of(text: &str) -> Self {
+        let (headers, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
+        let status = headers.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
+        Self { status, headers: headers.to_lowercase(), body: body.to_owned() }
+    }
+
+    /// The body as a problem, with everything checked that holds for all of them.
+    pub(crate) fn problem(&self) -> Problem {
+        assert!(self.headers.contains("content-type: application/problem+json"), "{self:?}");
+        assert!(self.headers.contains("x-request-id: "), "{self:?}");
+        let problem: Problem = serde_json::from_str(&self.body).unwrap();
+        assert_eq!(problem.status, self.status);
+        assert_eq!(problem.kind, format!("urn:hf-mem-probe:problem:{}", problem.reason.word()));
+        assert!(!problem.title.is_empty() && !problem.detail.is_empty());
+        problem
+    }
+}
+
+/// Sends `bytes` and reads until the daemon closes.
+pub(crate) async fn raw(socket: &Path, bytes: &[u8]) -> Raw {
+    let mut stream = UnixStream::connect(socket).await.unwrap();
+    // The daemon may answer, and close, before it has read all: that is what some tests are about.
+    let _refused_early = stream.write_all(bytes).await;
+    Raw::of(&rest(&mut stream).await)
+}
+
+/// Everything up to the end of the connection.
+pub(crate) async fn rest(stream: &mut UnixStream) -> String {
+    let mut text = Vec::new();
+    let _reset = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut text)).await.unwrap();
+    String::from_utf8(text).unwrap()
+}
+
+/// A whole request with `connection: close`.
+pub(crate) fn request(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
+    format!(
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}

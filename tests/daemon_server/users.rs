@@ -1,0 +1,120 @@
+//! Other users: who may connect, whom the kernel says they are, and how many connections one of them gets.
+//!
+//! Only root can act as someone else; the test says that it skips for anyone else. The other user is this very test
+//! program, running [`child`].
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use hf_mem_probe::api::client::{Client, block_on};
+use hf_mem_probe::api::limits::Limits;
+use hf_mem_probe::api::problem::Reason;
+use hf_mem_probe::api::{Problem, SCHEMA_VERSION};
+
+use super::double::{Running, roomy, start};
+
+/// `nobody`, by its usual number.
+const OTHER_UID: u32 = 65_534;
+const ROLE: &str = "HF_MEM_PROBE_TEST_ROLE";
+const SOCKET: &str = "HF_MEM_PROBE_TEST_SOCKET";
+
+/// The other user's side; does nothing unless it is told which role to play.
+#[test]
+#[ignore = "started by the tests below"]
+fn child() {
+    let (Ok(role), Some(socket)) = (std::env::var(ROLE), std::env::var_os(SOCKET)) else { return };
+    let client = Client::new(PathBuf::from(socket));
+    block_on(async {
+        match role.as_str() {
+            "allowed" => {
+                let leases = client.leases().await.unwrap();
+                assert_eq!((leases.schema_version, leases.leases[0].uid), (SCHEMA_VERSION, OTHER_UID));
+            }
+            "forbidden" => {
+                let error = client.health().await.unwrap_err();
+                assert!(!error.daemon_is_absent(), "{error}");
+                let problem = Problem::from(error);
+                assert_eq!(problem.reason, Reason::DaemonUnreachable);
+                assert!(problem.hint.unwrap().contains("your user may not connect"));
+            }
+            "greedy" => {
+                let mut held = Vec::new();
+                for _ in 0..2 {
+                    let mut lines = client.watch_gpus().await.unwrap();
+                    lines.next().await.unwrap().unwrap().unwrap();
+                    held.push(lines);
+                }
+                client.health().await.unwrap_err();
+                held.pop();
+                // The seat comes back as soon as the daemon has seen the end of the stream.
+                while client.health().await.is_err() {}
+            }
+            role => panic!("no role {role}"),
+        }
+    })
+    .unwrap();
+}
+
+/// A daemon whose socket has `mode`, in a folder that all may enter; `None` where the test cannot act as another user.
+fn reachable(limits: Limits, mode: u32) -> Option<Running> {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can act as another user");
+        return None;
+    }
+    let daemon = start(limits);
+    std::fs::set_permissions(daemon.folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(daemon.socket(), std::fs::Permissions::from_mode(mode)).unwrap();
+    Some(daemon)
+}
+
+/// Runs the other user in `role` to its end; `false` where that user cannot even start this program.
+async fn other_user(daemon: &Running, role: &'static str) -> bool {
+    let socket = daemon.socket();
+    let output = tokio::task::spawn_blocking(move || {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "users::child", "--nocapture"])
+            .env(ROLE, role)
+            .env(SOCKET, socket)
+            .current_dir("/")
+            .uid(OTHER_UID)
+            .gid(OTHER_UID)
+            .output()
+    });
+    match output.await.unwrap() {
+        Ok(output) => {
+            assert!(output.status.success(), "{role}: {}", String::from_utf8_lossy(&output.stderr));
+            assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+            true
+        }
+        Err(error) => {
+            println!("skipped: another user cannot run this test program: {error}");
+            false
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_kernel_says_who_asks() {
+    let Some(daemon) = reachable(roomy(), 0o666) else { return };
+    other_user(&daemon, "allowed").await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_not_in_the_group_may_not_connect_and_is_told_why() {
+    let Some(daemon) = reachable(roomy(), 0o660) else { return };
+    other_user(&daemon, "forbidden").await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn one_user_cannot_take_every_connection() {
+    let Some(daemon) = reachable(Limits { connections: 8, connections_per_user: 2, ..roomy() }, 0o666) else { return };
+    if other_user(&daemon, "greedy").await {
+        let metrics = daemon.client().metrics().await.unwrap();
+        assert!(metrics.contains("connections_refused_total{why=\"user_connections\"}"), "{metrics}");
+    }
+    daemon.stop().await;
+}

@@ -1,0 +1,69 @@
+//! The shipped units: accepted by systemd without a word, and as closed as they claim. Needs systemd's own tools.
+
+#![expect(clippy::print_stdout, reason = "says that it skips")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// `systemd-analyze security` times ten: 1.5.
+const EXPOSURE_THRESHOLD: &str = "15";
+
+fn units() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd")
+}
+
+/// The tool's output; `None`, with a line that says so, where it is not installed.
+fn analyze(arguments: &[&str]) -> Option<Output> {
+    match Command::new("systemd-analyze").args(arguments).output() {
+        Ok(output) => Some(output),
+        Err(error) => {
+            println!("skipped: systemd-analyze cannot be run: {error}");
+            None
+        }
+    }
+}
+
+#[test]
+fn systemd_accepts_the_units_without_a_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut paths = Vec::new();
+    for name in ["hf-mem-probe.service", "hf-mem-probe.socket"] {
+        // The installed path need not exist on the machine that builds.
+        let text = fs::read_to_string(units().join(name)).unwrap().replace("/usr/bin/hf-mem-probe", "/bin/true");
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        paths.push(path.to_str().unwrap().to_owned());
+    }
+    let Some(output) = analyze(&["verify", "--man=no", &paths[0], &paths[1]]) else { return };
+    // An unknown key only warns and exits with 0.
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && complaints.is_empty(), "{complaints}");
+}
+
+#[test]
+fn the_service_is_as_closed_as_it_claims() {
+    let service = units().join("hf-mem-probe.service");
+    let threshold = format!("--threshold={EXPOSURE_THRESHOLD}");
+    let Some(output) = analyze(&["security", "--no-pager", "--offline=true", &threshold, service.to_str().unwrap()])
+    else {
+        return;
+    };
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{table}");
+}
+
+#[test]
+fn the_units_and_the_defaults_name_the_same_places() {
+    let service = fs::read_to_string(units().join("hf-mem-probe.service")).unwrap();
+    let socket = fs::read_to_string(units().join("hf-mem-probe.socket")).unwrap();
+    let config = hf_mem_probe::config::Config::default();
+    assert!(socket.contains(&format!("\nListenStream={}\n", config.socket.path.display())));
+    assert!(socket.contains(&format!("\nSocketGroup={}\n", config.socket.group)));
+    assert!(socket.contains(&format!("\nSocketMode={:04o}\n", config.socket.mode.0)));
+    assert!(service.contains("\nStateDirectory=hf-mem-probe\n"));
+    assert_eq!(config.leases.state_directory, Path::new("/var/lib/hf-mem-probe"));
+    assert!(service.contains("\nCacheDirectory=hf-mem-probe\n"));
+    assert_eq!(config.hub.cache_directory, Path::new("/var/cache/hf-mem-probe"));
+    assert!(service.contains("\nTimeoutStopSec=20s\n") && config.socket.drain_deadline.get().as_secs() < 20);
+}

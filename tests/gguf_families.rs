@@ -1,0 +1,265 @@
+//! What each family's metadata makes of its layers.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use hf_mem_probe::model::Unsupported;
+use hf_mem_probe::model::architecture::{Architecture, Attention, FeedForward, Mixer, Recurrent, Span, Task};
+use hf_mem_probe::model::gguf::{Progress, architecture, parse};
+use support::gguf_writer::{Header, Kv};
+
+mod support {
+    pub mod gguf_writer;
+}
+
+fn header(family: &str, layers: u32) -> Header {
+    let keys = [
+        ("block_count", layers),
+        ("context_length", 8192),
+        ("embedding_length", 1024),
+        ("feed_forward_length", 4096),
+        ("attention.head_count", 16),
+        ("vocab_size", 1000),
+    ];
+    let start = Header::default().with("general.architecture", Kv::Text(family.into())).tensor(
+        "token_embd.weight",
+        &[32],
+        0,
+        128,
+    );
+    keys.iter().fold(start, |header, (key, value)| header.with(&format!("{family}.{key}"), Kv::U32(*value)))
+}
+
+fn with(header: Header, key: &str, value: Kv) -> Header {
+    let Kv::Text(family) = header.pairs[0].1.clone() else { panic!("the family comes first") };
+    header.with(&format!("{family}.{key}"), value)
+}
+
+fn read(header: &Header) -> Result<Architecture, Unsupported> {
+    match parse(&header.bytes().0, None).unwrap() {
+        Progress::Complete(gguf) => architecture(&gguf),
+        Progress::NeedMore { .. } => panic!("a whole header"),
+    }
+}
+
+fn attention(known: &Architecture, layer: usize) -> &Attention {
+    match &known.layers[layer].mixer {
+        Mixer::Attention(attention) => attention,
+        other => panic!("layer {layer}: {other:?}"),
+    }
+}
+
+/// One letter for each layer: `f` full, `w` window, `c` chunk.
+fn spans(known: &Architecture) -> String {
+    let letter = |layer: usize| match attention(known, layer).span {
+        Span::Full => 'f',
+        Span::Sliding { .. } => 'w',
+        Span::Chunked { .. } => 'c',
+        Span::Cross { .. } => 'x',
+        Span::Bidirectional => 'b',
+    };
+    (0..known.layers.len()).map(letter).collect()
+}
+
+#[test]
+fn heads_fall_back_as_llama_cpp_does() {
+    let plain = read(&header("llama", 2)).unwrap();
+    let Attention { heads, kv_heads, key_dim, value_dim, .. } = *attention(&plain, 0);
+    assert_eq!((heads, kv_heads, key_dim, value_dim), (16, 16, 64, 64));
+    assert_eq!((plain.tied_embeddings, plain.task), (Some(true), Task::Generate));
+    let wide =
+        with(with(header("qwen3", 2), "attention.key_length", Kv::U32(128)), "attention.head_count_kv", Kv::U32(2));
+    let Attention { kv_heads, key_dim, value_dim, .. } = *attention(&read(&wide).unwrap(), 1);
+    assert_eq!((kv_heads, key_dim, value_dim), (2, 128, 64));
+}
+
+#[test]
+fn windows_follow_each_familys_rule() {
+    let pattern = |family: &str, layers: u32, window: Option<u32>| {
+        let header = header(family, layers);
+        let header = match window {
+            Some(window) => with(header, "attention.sliding_window", Kv::U32(window)),
+            None => header,
+        };
+        spans(&read(&header).unwrap())
+    };
+    assert_eq!(pattern("gemma2", 4, None), "wfwf");
+    assert_eq!(pattern("gemma3", 7, Some(512)), "wwwwwfw");
+    assert_eq!(pattern("gemma3", 7, None), "fffffff");
+    assert_eq!(pattern("gpt-oss", 4, Some(128)), "wfwf");
+    assert_eq!(pattern("cohere2", 5, Some(4096)), "wwwfw");
+    assert_eq!(pattern("olmo2", 5, Some(0)), "fffff");
+    assert_eq!(pattern("smallthinker", 5, Some(4096)), "fwwwf");
+    assert_eq!(pattern("llama4", 5, None), "cccfc");
+    assert_eq!(pattern("llama4", 5, Some(0)), "fffff");
+    assert_eq!(pattern("phi3", 3, Some(2047)), "fff");
+    assert_eq!(pattern("exaone4", 3, Some(4096)), "fff");
+    assert_eq!(&pattern("exaone4", 64, None)[..5], "wwwfw");
+    assert_eq!(pattern("bert", 2, None), "bb");
+    let listed = |flags: Vec<bool>| {
+        let header = with(header("gemma4", 3), "attention.sliding_window", Kv::U32(512));
+        read(&with(header, "attention.sliding_window_pattern", Kv::Bools(flags)))
+    };
+    assert_eq!(spans(&listed(vec![true, false, true]).unwrap()), "wfw");
+    assert!(matches!(listed(vec![true]), Err(Unsupported::Contradiction { .. })));
+    let period = with(
+        with(header("gemma3", 4), "attention.sliding_window", Kv::U32(8)),
+        "attention.sliding_window_pattern",
+        Kv::U32(2),
+    );
+    assert_eq!(spans(&read(&period).unwrap()), "wfwf");
+}
+
+#[test]
+fn gemma_4_has_other_heads_in_its_windows() {
+    let mut gemma = with(header("gemma4", 4), "attention.sliding_window", Kv::U32(512));
+    gemma = with(gemma, "attention.sliding_window_pattern", Kv::Bools(vec![true, true, false, true]));
+    gemma = with(gemma, "attention.head_count_kv", Kv::I32s(vec![8, 8, 2, 8]));
+    gemma = with(gemma, "attention.shared_kv_layers", Kv::U32(1));
+    for (key, value) in [("key_length", 512), ("value_length", 512), ("key_length_swa", 256), ("value_length_swa", 256)]
+    {
+        gemma = with(gemma, &format!("attention.{key}"), Kv::U32(value));
+    }
+    let known = read(&gemma).unwrap();
+    let of = |layer| {
+        let attention = attention(&known, layer);
+        (attention.kv_heads, attention.key_dim, attention.shares_cache)
+    };
+    assert_eq!([of(0), of(2), of(3)], [(8, 256, false), (2, 512, false), (8, 256, true)]);
+}
+
+#[test]
+fn gemma_3n_shares_behind_its_twentieth_layer() {
+    let known = read(&with(header("gemma3n", 30), "attention.sliding_window", Kv::U32(512))).unwrap();
+    assert!(!attention(&known, 19).shares_cache && attention(&known, 20).shares_cache);
+}
+
+fn states(mut header: Header) -> Header {
+    for (key, value) in
+        [("conv_kernel", 4), ("inner_size", 2048), ("state_size", 128), ("time_step_rank", 16), ("group_count", 8)]
+    {
+        header = with(header, &format!("ssm.{key}"), Kv::U32(value));
+    }
+    header
+}
+
+#[test]
+fn hybrids_mix_states_and_attention() {
+    let mamba =
+        Mixer::Recurrent(Recurrent::Mamba2 { inner: 2048, heads: 16, head_dim: 128, state: 128, groups: 8, conv: 4 });
+    let alternating =
+        |family: &str| with(states(header(family, 4)), "attention.head_count_kv", Kv::I32s(vec![0, 4, 0, 4]));
+    let granite = read(&alternating("granitehybrid")).unwrap();
+    assert_eq!(granite.layers[0].mixer, mamba);
+    assert_eq!(attention(&granite, 1).kv_heads, 4);
+    let mut nemotron = alternating("nemotron_h");
+    nemotron.pairs.retain(|(key, _)| !key.ends_with("feed_forward_length"));
+    let nemotron = read(&with(nemotron, "feed_forward_length", Kv::I32s(vec![0, 0, 8192, 0]))).unwrap();
+    assert_eq!(nemotron.layers[0].mixer, mamba);
+    assert_eq!(nemotron.layers[2].mixer, Mixer::None);
+    assert_eq!(nemotron.layers[2].feed_forward, FeedForward::Dense { width: 8192 });
+    assert_eq!(nemotron.layers[0].feed_forward, FeedForward::None);
+    let falcon = read(&states(header("falcon-h1", 2))).unwrap();
+    assert_eq!(falcon.layers[1].beside, Some(mamba));
+    attention(&falcon, 1);
+    let delta = Mixer::Recurrent(Recurrent::GatedDelta {
+        key_heads: 8,
+        value_heads: 16,
+        key_dim: 128,
+        value_dim: 128,
+        conv: 4,
+    });
+    let qwen = read(&with(states(header("qwen35", 9)), "nextn_predict_layers", Kv::U32(1))).unwrap();
+    assert_eq!((qwen.layers.len(), qwen.mtp_layers), (8, 1));
+    assert_eq!(
+        qwen.layers.iter().map(|layer| layer.mixer == delta).collect::<Vec<_>>(),
+        [true, true, true, false, true, true, true, false]
+    );
+    let interval = read(&with(states(header("qwen35", 4)), "full_attention_interval", Kv::U32(2))).unwrap();
+    assert_eq!(interval.layers[2].mixer, delta);
+    attention(&interval, 1);
+    let lfm =
+        with(with(header("lfm2", 2), "shortconv.l_cache", Kv::U32(3)), "attention.head_count_kv", Kv::I32s(vec![0, 8]));
+    assert_eq!(read(&lfm).unwrap().layers[0].mixer, Mixer::Recurrent(Recurrent::ShortConv { width: 1024, conv: 3 }));
+    let rwkv = read(&with(header("rwkv7", 2), "wkv.head_size", Kv::U32(64))).unwrap();
+    assert_eq!(rwkv.layers[0].mixer, Mixer::Recurrent(Recurrent::Rwkv { hidden: 1024, head_size: 64, token_shift: 2 }));
+}
+
+#[test]
+fn kimi_and_deepseek_keep_latents() {
+    let latent = |header: Header| {
+        let keys = [("kv_lora_rank", 512), ("key_length_mla", 192), ("value_length_mla", 128)];
+        let header =
+            keys.iter().fold(header, |header, (key, value)| with(header, &format!("attention.{key}"), Kv::U32(*value)));
+        with(header, "rope.dimension_count", Kv::U32(64))
+    };
+    let mut kimi = latent(header("kimi-linear", 2));
+    kimi = with(with(kimi, "kda.head_dim", Kv::U32(128)), "ssm.conv_kernel", Kv::U32(4));
+    let kimi = read(&with(kimi, "attention.head_count_kv", Kv::I32s(vec![0, 1]))).unwrap();
+    assert_eq!(kimi.layers[0].mixer, Mixer::Recurrent(Recurrent::Kda { heads: 16, head_dim: 128, conv: 4 }));
+    let Mixer::Latent(kept) = &kimi.layers[1].mixer else { panic!("latent") };
+    assert_eq!((kept.kv_lora_rank, kept.rope_dim, kept.nope_dim, kept.value_dim), (512, 64, 128, 128));
+    // Files from before mid-2025 have no such lengths: all heads are cached.
+    let old = with(header("deepseek2", 1), "attention.kv_lora_rank", Kv::U32(512));
+    attention(&read(&old).unwrap(), 0);
+    let mut sparse = latent(header("glm-dsa", 3));
+    assert!(matches!(read(&sparse), Err(Unsupported::Missing { .. })));
+    for (key, value) in [("key_length", 128), ("head_count", 32), ("top_k", 2048)] {
+        sparse = with(sparse, &format!("attention.indexer.{key}"), Kv::U32(value));
+    }
+    let sparse = read(&with(sparse, "nextn_predict_layers", Kv::U32(1))).unwrap();
+    assert!(
+        matches!(&sparse.layers[1].mixer, Mixer::Latent(kept) if kept.indexer.is_some_and(|indexer| indexer.head_dim == 128))
+    );
+}
+
+#[test]
+fn experts_stand_where_the_router_is() {
+    let mut mixture = with(with(header("glm4moe", 4), "expert_count", Kv::U32(8)), "expert_used_count", Kv::U32(2));
+    mixture = with(with(mixture, "expert_feed_forward_length", Kv::U32(512)), "expert_shared_count", Kv::U32(1));
+    mixture = with(mixture, "nextn_predict_layers", Kv::U32(1));
+    for layer in 1..4 {
+        mixture = mixture.tensor(&format!("blk.{layer}.ffn_gate_inp.weight"), &[1024, 8], 0, 1024 * 8 * 4);
+    }
+    let known = read(&mixture).unwrap();
+    let kinds: Vec<_> = known.layers.iter().map(|layer| layer.feed_forward).collect();
+    assert_eq!(kinds, [FeedForward::Dense { width: 4096 }, FeedForward::Experts, FeedForward::Experts]);
+    let experts = known.experts.unwrap();
+    assert_eq!((experts.count, experts.active, experts.width, experts.shared_width), (8, 2, 512, 512));
+}
+
+#[test]
+fn tasks_are_told_apart() {
+    let task = |header: Header| read(&header).unwrap().task;
+    assert_eq!(task(header("nomic-bert", 2)), Task::Encode);
+    assert_eq!(task(header("t5", 2)), Task::EncodeDecode);
+    assert_eq!(task(with(header("qwen3", 2), "pooling_type", Kv::U32(3))), Task::Pool);
+    assert_eq!(task(header("eurobert", 2)), Task::Pool);
+}
+
+#[test]
+fn what_is_not_understood_is_named() {
+    let refused = |header: Header, words: &str| {
+        let error = read(&header).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    };
+    refused(header("deepseek4", 2), "general.architecture = deepseek4");
+    refused(Header::default().tensor("a", &[1], 0, 4), "general.architecture is missing");
+    let without = |key: &str| {
+        let mut header = header("llama", 2);
+        header.pairs.retain(|(name, _)| !name.ends_with(key));
+        header
+    };
+    refused(without("block_count"), "llama.block_count is missing");
+    refused(without("embedding_length"), "llama.embedding_length is missing");
+    refused(without("vocab_size"), "llama.vocab_size is missing");
+    let changed = |key: &str, value: Kv| with(without(key), key, value);
+    refused(changed("block_count", Kv::U32(0)), "must be larger");
+    refused(changed("block_count", Kv::U32(1 << 30)), "more layers than any model has");
+    refused(changed("embedding_length", Kv::Text("x".into())), "not one whole number");
+    refused(changed("attention.head_count", Kv::U32(7)), "does not divide by the heads");
+    refused(changed("attention.head_count", Kv::I32s(vec![16])), "not as long as there are layers");
+    refused(with(header("llama", 2), "attention.head_count_kv", Kv::U32(3)), "must divide the 16 query heads");
+    refused(with(header("llama", 2), "attention.head_count_kv", Kv::I32s(vec![-1, 2])), "negative");
+    refused(changed("context_length", Kv::U64(1 << 50)), "too large to be meant");
+    refused(header("mamba2", 2), "ssm.conv_kernel is missing");
+    refused(with(header("qwen35", 4), "nextn_predict_layers", Kv::U32(4)), "not fewer than block_count");
+}

@@ -1,0 +1,137 @@
+//! Every model of the corpus, read from a look-alike Hub: weights equal to the byte, parameters equal to the Hub's count.
+
+#![expect(clippy::print_stdout, reason = "the optional corpus may be absent, and its figures are worth seeing")]
+
+#[path = "support/look_alike/mod.rs"]
+mod look_alike;
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use hf_mem_probe::model::source::{
+    Auth, HubSettings, ModelReference, SourceClient, SourceError, SourceSettings, Token,
+};
+use hf_mem_probe::model::{Format, Model};
+use look_alike::LookAlike;
+use serde_json::Value;
+
+/// Packed checkpoints whose words the Hub's total counts as they are stored; here the weights in them are counted, and so
+/// the figure is that of the model before it was packed.
+const UNPACKED: [(&str, u64); 9] = [
+    ("mlx-community/Llama-3.2-1B-Instruct-4bit", 1_235_814_400),
+    ("mlx-community/Llama-3.2-3B-Instruct-4bit", 3_212_749_824),
+    ("mlx-community/Qwen3-0.6B-4bit", 596_049_920),
+    ("mlx-community/Qwen3-0.6B-8bit", 596_049_920),
+    ("mlx-community/Qwen3-8B-4bit", 8_190_735_360),
+    ("nvidia/GLM-5-NVFP4", 753_864_139_008),
+    ("nvidia/Gemma-4-31B-IT-NVFP4", 31_273_088_876),
+    ("nvidia/MiniMax-M2.7-NVFP4", 228_689_764_864),
+    ("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-NVFP4", 31_577_940_288),
+];
+
+fn models(corpus: &Path) -> Vec<(String, Value)> {
+    let folders = |path: &Path| -> Vec<PathBuf> {
+        let mut found: Vec<_> = std::fs::read_dir(path).expect("listed").flatten().map(|entry| entry.path()).collect();
+        found.sort();
+        found
+    };
+    let mut all = Vec::new();
+    for owner in folders(&corpus.join("models")) {
+        for model in folders(&owner) {
+            let Ok(meta) = std::fs::read(model.join("meta.json")) else { continue };
+            let name = |path: &Path| path.file_name().expect("named").to_string_lossy().into_owned();
+            let meta = serde_json::from_slice(&meta).expect("meta.json");
+            all.push((format!("{}/{}", name(&owner), name(&model)), meta));
+        }
+    }
+    all
+}
+
+fn client(endpoint: &str) -> SourceClient {
+    let variables = |name: &str| (name == "HF_ENDPOINT").then(|| endpoint.to_owned());
+    SourceClient::new(SourceSettings::new(HubSettings::from_environment(variables).expect("settings")))
+}
+
+async fn describe(client: &SourceClient, repo: &str) -> Result<(std::sync::Arc<Model>, u32), SourceError> {
+    let reference = ModelReference::parse(repo, None, |_| false)?;
+    let auth = Auth::from(Token::new("hf_ok"));
+    let described = client.describe(&reference, &auth, SystemTime::UNIX_EPOCH).await?;
+    Ok((described.model, described.requests))
+}
+
+#[tokio::test]
+async fn weights_of_every_model_are_exact() {
+    let Some(hub) = LookAlike::start(&[]) else { return };
+    let client = client(&hub.endpoint);
+    let (mut wrong, mut checked, mut requests, mut proved) = (Vec::new(), 0, 0, 0);
+    for (repo, meta) in models(&hub.corpus) {
+        let number = |key: &str| meta.get(key).and_then(Value::as_u64);
+        let (model, made) = match describe(&client, &repo).await {
+            Ok(found) => found,
+            Err(error) => {
+                wrong.push(format!("{repo}: {error}"));
+                continue;
+            }
+        };
+        checked += 1;
+        requests += made;
+        println!("{made:4} requests for {:3} files of {repo}", model.weight_files);
+        proved += u32::from(model.doubts.iter().any(|doubt| doubt.contains("prove the others")));
+        let bytes = model.inventory.bytes().get();
+        // A repository of pickles only has no tensors in the corpus: its file's length is all there is.
+        let expected = match model.format {
+            Format::PytorchBin => meta["extra_files"][0]["size"].as_u64(),
+            // `total_bytes` leaves out the Dense modules of a sentence-transformers model, which are loaded too.
+            _ => number("total_bytes_with_dense").or_else(|| number("total_bytes")),
+        };
+        if Some(bytes) != expected {
+            wrong.push(format!("{repo}: {bytes} bytes, not {expected:?}"));
+        }
+        // The Hub's total leaves out scales and constant masks in some repositories; their elements are parameters here
+        // where nothing is packed, so either count is right.
+        let unpacked = UNPACKED.iter().find(|(packed, _)| *packed == repo).map(|(_, count)| *count);
+        let right = match (model.format, unpacked) {
+            (Format::PytorchBin, _) => model.parameters.is_none(),
+            (_, Some(count)) => model.parameters == Some(count),
+            _ => [number("hub_params"), number("total_params"), number("total_params_with_dense")]
+                .iter()
+                .any(|count| count.is_some() && *count == model.parameters),
+        };
+        if !right {
+            let (found, stored) = (model.parameters, model.inventory.elements());
+            wrong.push(format!("{repo}: {found:?} parameters, not {:?} ({stored} stored)", number("hub_params")));
+        }
+    }
+    println!("{checked} models, {requests} requests, {proved} by proof");
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(checked >= 130, "only {checked} models in the corpus");
+}
+
+#[tokio::test]
+async fn every_described_gguf_is_read_by_its_quantisation() {
+    let Some(hub) = LookAlike::start(&[]) else { return };
+    let client = client(&hub.endpoint);
+    let mut checked = 0;
+    for entry in std::fs::read_dir(hub.corpus.join("gguf/described")).expect("listed").flatten() {
+        let packed = std::fs::File::open(entry.path()).expect("opened");
+        let described: Value = serde_json::from_reader(flate2::read::GzDecoder::new(packed)).expect("JSON");
+        let text = |key: &str| described[key].as_str().expect("a text");
+        let repo = text("repo_id");
+        // By the file's own name: `MXFP4_MOE`, a converter's name, does not stand in it.
+        let file = text("file").rsplit('/').next().and_then(|name| name.strip_suffix(".gguf")).expect("a GGUF");
+        let reference = ModelReference::parse(repo, Some(file), |_| false).expect("a reference");
+        let found = client.describe(&reference, &Auth::Anonymous, SystemTime::UNIX_EPOCH).await;
+        let model = found.unwrap_or_else(|error| panic!("{repo} {file}: {error}")).model;
+        assert_eq!(model.format, Format::Gguf, "{repo}");
+        assert_eq!(model.parameters, described["total_params"].as_u64(), "{repo} {file}");
+        assert_eq!(u64::from(model.weight_files), described["splits"].as_u64().expect("a number"), "{repo} {file}");
+        // The description counts padding between tensors, an inventory does not.
+        let (bytes, data) = (model.inventory.bytes().get(), described["data_bytes"].as_u64().expect("a number"));
+        let padding = described["alignment"].as_u64().expect("a number") * model.inventory.tensors();
+        assert!(bytes <= data && data - bytes < padding.max(1), "{repo} {file}: {bytes} of {data}");
+        model.architecture.as_ref().unwrap_or_else(|error| panic!("{repo} {file}: {error}"));
+        checked += 1;
+    }
+    println!("{checked} GGUF models");
+    assert!(checked >= 15);
+}

@@ -1,0 +1,209 @@
+//! What is suggested when it does not fit, and several models at once.
+#![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
+
+#[path = "placement_fake/mod.rs"]
+mod fake;
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use fake::{Fake, ask, gpu, host, with_host_memory};
+use hf_mem_probe::api::answer::Verdict;
+use hf_mem_probe::bytes::Bytes;
+use hf_mem_probe::devices::{Device, DeviceKind, Process, ProcessKind, Snapshot};
+use hf_mem_probe::placement::{
+    Advice, Ask, Availability, Constraints, Holder, Other, Together, availability, fit_together, plan, suggestions,
+};
+use serde_json::Value;
+
+fn advice(fake: &Fake, here: &Availability, change: impl FnOnce(&mut Ask<'_>), holders: &[Holder]) -> Vec<Advice> {
+    let (model, parameters) = (fake.model(), BTreeMap::new());
+    let mut ask = ask(fake, &model, &parameters, 40_960);
+    change(&mut ask);
+    let made = plan(&ask, here).unwrap();
+    suggestions(&ask, here, &made, &[], holders).unwrap()
+}
+
+fn changes(advice: &[Advice]) -> Vec<&str> {
+    advice.iter().map(|it| it.change.as_str()).collect()
+}
+
+/// 32 layers of 400 MiB and 2 GiB beside are 14.5 GiB; 40 960 tokens of 128 KiB are 5 GiB.
+#[test]
+fn a_smaller_workload_is_suggested_to_the_token() {
+    let fake = Fake::default();
+    let found = advice(&fake, &host(&[18]), |_| {}, &[]);
+    assert_eq!(changes(&found)[..2], ["context=19456", "kv_cache_dtype=fp8"]);
+    assert_eq!((found[0].verdict, found[1].verdict), (Verdict::Fits, Verdict::Tight));
+    assert!(found[0].saves > Bytes::gib(2));
+    // Put back as a question, it fits.
+    let (model, parameters) = (fake.model(), BTreeMap::new());
+    assert_eq!(plan(&ask(&fake, &model, &parameters, 19_456), &host(&[18])).unwrap().verdict(), Verdict::Fits);
+}
+
+#[test]
+fn fewer_sequences_are_suggested_where_several_were_asked() {
+    let found = advice(&Fake::default(), &host(&[24]), |ask| ask.asked.sequences = Some(3), &[]);
+    assert!(changes(&found).contains(&"sequences=1"), "{:?}", changes(&found));
+}
+
+#[test]
+fn a_smaller_step_is_suggested_where_it_is_enough() {
+    let fake = Fake { buffer: 3 << 30, doubt: (100, 100), ..Fake::default() };
+    let found = advice(&fake, &host(&[21]), |_| {}, &[]);
+    assert!(changes(&found).contains(&"max_num_batched_tokens=2048"), "{:?}", changes(&found));
+}
+
+#[test]
+fn lifted_constraints_are_suggested() {
+    let only = |ask: &mut Ask<'_>| {
+        ask.constraints = Constraints { devices: Some(vec!["GPU-00".into()]), ..Constraints::default() };
+    };
+    let found = advice(&Fake::default(), &host(&[14, 14]), only, &[]);
+    assert_eq!(changes(&found), ["devices=2"]);
+    assert_eq!(found[0].saves, Bytes::ZERO);
+}
+
+#[test]
+fn host_memory_is_suggested_where_it_was_denied() {
+    let fake = Fake { offload: true, uneven: true, heads: 1, ..Fake::default() };
+    let found = advice(&fake, &with_host_memory(host(&[12]), 64), |_| {}, &[]);
+    assert_eq!(changes(&found), ["offload=allow"]);
+}
+
+#[test]
+fn other_engines_and_files_are_planned_too() {
+    let (fake, smaller) = (Fake::default(), Fake { layers: vec![100 << 20; 32], ..Fake::default() });
+    let (model, small_model, parameters) = (fake.model(), smaller.model(), BTreeMap::<String, Value>::new());
+    let question = ask(&fake, &model, &parameters, 40_960);
+    let here = host(&[13]);
+    let made = plan(&question, &here).unwrap();
+    let other = |change: &str, ask| Other { change: change.into(), message: "another file".into(), ask };
+    let others =
+        [other("file=Q8_0", question.clone()), other("file=Q4_K_M", ask(&smaller, &small_model, &parameters, 40_960))];
+    let found = suggestions(&question, &here, &made, &others, &[]).unwrap();
+    assert_eq!(changes(&found), ["file=Q4_K_M"]);
+}
+
+fn process(pid: u32, gib: u64) -> Process {
+    Process {
+        pid,
+        used_bytes: Some(Bytes::gib(gib)),
+        kind: ProcessKind::Compute,
+        name: Some("vllm".into()),
+        uid: Some(1000),
+        user: Some("alice".into()),
+        unit: Some("chat.service".into()),
+        container: None,
+        cgroup: None,
+        start_ticks: None,
+    }
+}
+
+#[test]
+fn the_smallest_set_of_holders_makes_room() {
+    let mut device = Device::idle(gpu("GPU-00", "card", Bytes::gib(24), Bytes::gib(24)).facts);
+    device.free_bytes = Some(Bytes::gib(4));
+    device.processes = vec![process(7, 2), process(8, 17), process(9, 1)];
+    let mut desktop = process(10, 1);
+    desktop.kind = ProcessKind::Graphics;
+    device.processes.push(desktop);
+    let snapshot = Snapshot {
+        source: "test".into(),
+        sampled_at: SystemTime::UNIX_EPOCH,
+        stale: false,
+        driver_version: None,
+        devices: vec![device],
+        links: Vec::new(),
+        host: None,
+    };
+    let here = availability(&snapshot, &BTreeMap::new());
+    let holders = Holder::processes(&snapshot);
+    assert_eq!(holders.len(), 3);
+    let found = advice(&Fake::default(), &here, |_| {}, &holders);
+    let room = found.last().unwrap();
+    assert_eq!(room.change, "stop pid 8");
+    assert_eq!(room.saves, Bytes::gib(17));
+    assert!(room.message.contains("vllm (pid 8) of alice, unit chat.service"), "{}", room.message);
+}
+
+#[test]
+fn leases_make_room_too() {
+    let leased = BTreeMap::from([("GPU-00".to_owned(), Bytes::gib(10))]);
+    let here = host(&[24]).after_leasing(&leased);
+    let found = advice(&Fake::default(), &here, |_| {}, &[Holder::lease("7f3a", "bob", leased)]);
+    assert_eq!(found.last().unwrap().change, "release lease 7f3a");
+}
+
+#[test]
+fn nothing_is_suggested_where_it_fits() {
+    assert_eq!(advice(&Fake::default(), &host(&[80]), |_| {}, &[]), []);
+}
+
+/// Models of these GiB (a third of a GiB and the context beside), at once.
+fn at_once(gib: &[u64], here: &Availability) -> Together {
+    let fakes: Vec<Fake> = gib
+        .iter()
+        .map(|gib| Fake {
+            layers: vec![gib << 26; 16],
+            experts: vec![0; 16],
+            embedding: 0,
+            head: 0,
+            heads: 1,
+            buffer: 1 << 20,
+            cache_per_token: 16,
+            ..Fake::default()
+        })
+        .collect();
+    let models: Vec<_> = fakes.iter().map(Fake::model).collect();
+    let parameters = BTreeMap::new();
+    let asks: Vec<Ask<'_>> = fakes
+        .iter()
+        .zip(&models)
+        .map(|(fake, model)| {
+            let mut ask = ask(fake, model, &parameters, 1024);
+            ask.constraints.pipeline = Some(1);
+            ask
+        })
+        .collect();
+    fit_together(&asks, here).unwrap()
+}
+
+fn devices(together: &Together) -> Vec<&str> {
+    together.plans.iter().map(|plan| plan.recommended.as_ref().unwrap().ranks[0].device.uuid.as_str()).collect()
+}
+
+#[test]
+fn several_models_are_packed_beside_each_other() {
+    let together = at_once(&[3, 14, 6], &host(&[24, 12]));
+    assert_eq!((together.verdict, devices(&together)), (Verdict::Fits, vec!["GPU-01", "GPU-00", "GPU-00"]));
+    for plan in &together.plans {
+        for rank in &plan.recommended.as_ref().unwrap().ranks {
+            assert!(rank.required.high <= rank.available);
+        }
+    }
+}
+
+#[test]
+fn a_mig_instance_takes_one_model() {
+    let mut here = host(&[12, 10]);
+    here.devices[0].facts.kind = DeviceKind::MigInstance;
+    here.devices[1].facts.kind = DeviceKind::MigInstance;
+    let together = at_once(&[8, 9], &here);
+    assert_eq!((together.verdict, devices(&together).len()), (Verdict::Fits, 2));
+    assert_ne!(devices(&together)[0], devices(&together)[1]);
+}
+
+#[test]
+fn a_choice_is_taken_back_where_it_leaves_no_room() {
+    // Packed one by one, 5 goes to the 7 GiB, 4 and 3 to the 10 GiB, and the second 3 nowhere.
+    let together = at_once(&[5, 4, 3, 3], &host(&[10, 7]));
+    assert_eq!((together.verdict, devices(&together)), (Verdict::Fits, vec!["GPU-00", "GPU-00", "GPU-01", "GPU-01"]));
+}
+
+#[test]
+fn all_or_nothing() {
+    let together = at_once(&[20, 20], &host(&[24]));
+    assert_eq!((together.verdict, together.gave_up), (Verdict::DoesNotFit, false));
+    assert_eq!(together.plans.iter().filter(|plan| plan.verdict() == Verdict::Fits).count(), 1);
+}

@@ -1,0 +1,187 @@
+//! Placement with the real engines on real models: legal, within its bytes, monotonic, and what it says of how far it goes
+//! holds when put back as a question. The models come from an optional folder of metadata.
+#![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use hf_mem_probe::api::answer::Verdict;
+use hf_mem_probe::bytes::Bytes;
+use hf_mem_probe::devices::declared;
+use hf_mem_probe::engines::component::device_sum;
+use hf_mem_probe::engines::{AskedContext, AskedWorkload, Case, Engines};
+use hf_mem_probe::model::tensors::InventoryBuilder;
+use hf_mem_probe::model::{Dtype, Format, Identity, Model, Storage, config};
+use hf_mem_probe::placement::{Ask, Availability, Constraints, Plan, Policy, availability, frontier, plan};
+use serde_json::Value;
+use support::gguf_corpus;
+
+mod support {
+    pub(crate) mod gguf_corpus;
+    pub(crate) mod gguf_writer;
+}
+
+const HOSTS: [&str; 8] = [
+    "1x24GiB",
+    "2x24GiB",
+    "1x24GiB,1x12GiB",
+    "8xH100-80GB",
+    "8xH200",
+    "4xL4",
+    "2xA100-40GB,2xA100-80GB",
+    "5x16GiB,1x48GiB",
+];
+const ENGINES: [&str; 4] = ["vllm", "sglang", "transformers", "reference"];
+const MODELS: [&str; 4] = ["Qwen/Qwen3-8B", "Qwen/Qwen3-30B-A3B", "google/gemma-3-27b-it", "openai/gpt-oss-120b"];
+
+/// A model of the metadata folder; `None`, with a word, where it is not there.
+fn hub(repo: &str) -> Option<Model> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/hub/models").join(repo);
+    let Ok(settings) = std::fs::read(folder.join("config.json")) else {
+        println!("skipped: no metadata of {repo}");
+        return None;
+    };
+    let settings: Value = serde_json::from_slice(&settings).unwrap();
+    let mut text = String::new();
+    let file = std::fs::File::open(folder.join("tensors.json.gz")).unwrap();
+    flate2::read::GzDecoder::new(file).read_to_string(&mut text).unwrap();
+    let rows: Vec<(String, String, String, Vec<u64>)> = serde_json::from_str(&text).unwrap();
+    let mut builder = InventoryBuilder::default();
+    for (_, name, dtype, shape) in &rows {
+        let dtype = Dtype::from_safetensors(dtype).unwrap();
+        builder.add("", name, Storage::Known(dtype), shape, dtype.stored(shape.iter().product()).unwrap());
+    }
+    let inventory = builder.finish();
+    Some(Model {
+        identity: Identity { repo: repo.to_owned(), ..Identity::default() },
+        format: Format::Safetensors,
+        architecture: config::architecture(&settings, None, &inventory),
+        inventory,
+        weight_files: 1,
+        components: Vec::new(),
+        parameters: None,
+        doubts: Vec::new(),
+    })
+}
+
+struct Questions<'q> {
+    engines: &'q Engines,
+    parameters: BTreeMap<String, Value>,
+}
+
+impl Questions<'_> {
+    fn ask<'a>(&'a self, engine: &str, model: &'a Model, (context, sequences): (u64, u64)) -> Ask<'a> {
+        Ask {
+            engine: self.engines.by_name(engine).unwrap(),
+            model,
+            version: None,
+            parameters: &self.parameters,
+            asked: AskedWorkload {
+                context: Some(AskedContext::Tokens(context)),
+                sequences: Some(sequences),
+                ..AskedWorkload::default()
+            },
+            constraints: Constraints::default(),
+            policy: Policy::default(),
+        }
+    }
+}
+
+fn here(host: &str) -> Availability {
+    availability(&declared::parse(host, std::time::SystemTime::UNIX_EPOCH).unwrap(), &BTreeMap::new())
+}
+
+/// The same split and devices again with another workload, judged from the engine's own figures.
+fn again(ask: &Ask<'_>, plan: &Plan) -> bool {
+    let placement = plan.recommended.as_ref().unwrap();
+    let devices = [placement.ranks[0].device.clone()];
+    let case = Case {
+        model: ask.model,
+        version: None,
+        parameters: ask.parameters,
+        asked: ask.asked.clone(),
+        devices: &devices,
+    };
+    let prepared = ask.engine.prepare(&case).unwrap();
+    assert_eq!(prepared.check(&placement.split), Ok(()), "{}", ask.engine.name());
+    placement.ranks.iter().enumerate().all(|(number, rank)| {
+        let fixed = device_sum(&prepared.fixed(&placement.split, number, &rank.device).unwrap());
+        let variable = prepared.variable(&placement.split, number, &rank.device, prepared.workload()).unwrap();
+        let need = prepared.must_be_available(&rank.device, fixed.plus(device_sum(&variable)));
+        need.high <= rank.available
+    })
+}
+
+/// Plans `model` on every host and holds the plan to what it says.
+fn on_every_host(engines: &[&str], name: &str, model: &Model) {
+    let all = Engines::embedded().unwrap();
+    let questions = Questions { engines: &all, parameters: BTreeMap::new() };
+    for engine in engines {
+        for host in HOSTS {
+            let at = here(host);
+            let ask = questions.ask(engine, model, (8192, 1));
+            match plan(&ask, &at) {
+                Ok(planned) => holds(&questions, &ask, &at, &planned, &format!("{name} {engine} {host}")),
+                Err(error) => println!("{name} {engine} {host}: {error}"),
+            }
+        }
+    }
+}
+
+fn holds(questions: &Questions<'_>, ask: &Ask<'_>, at: &Availability, planned: &Plan, what: &str) {
+    let Some(placement) = &planned.recommended else {
+        println!("{what}: {:?} {}", planned.reason, planned.why);
+        return;
+    };
+    println!(
+        "{what}: {:?} {} tp{} {:?} context {:?} sequences {:?} short {}",
+        placement.verdict,
+        placement.strategy,
+        placement.split.tensor,
+        placement.split.stages,
+        placement.max_context,
+        placement.max_sequences,
+        planned.short_by,
+    );
+    assert_eq!(again(ask, planned), placement.verdict == Verdict::Fits, "{what}");
+    let (engine, longest) = (ask.engine.name(), ask.model.architecture.as_ref().unwrap().max_context);
+    if let Some(reached) = placement.max_context.filter(|reached| *reached > 0) {
+        let fits = |context| again(&questions.ask(engine, ask.model, (context, 1)), planned);
+        assert!(fits(reached), "{what}: {reached} does not fit");
+        let more = longest.map_or(reached + 1024, |longest| longest.min(reached + 1024));
+        assert!(more == reached || !fits(more), "{what}: more than {reached} fits");
+    }
+    if let Some(most) = placement.max_sequences.filter(|most| *most > 0) {
+        let fits = |sequences| again(&questions.ask(engine, ask.model, (8192, sequences)), planned);
+        assert!(fits(most) && !fits(most + 1), "{what}: {most} sequences");
+    }
+    let points = frontier(ask, placement, at.host).unwrap();
+    assert!(points.windows(2).all(|pair| pair[0].context >= pair[1].context));
+    // More memory never turns a yes into a no.
+    let mut roomier = at.clone();
+    for device in &mut roomier.devices {
+        device.free = device.free.map(|free| free + Bytes::gib(3));
+        device.available = device.available.map(|bytes| bytes + Bytes::gib(3));
+    }
+    let roomier = plan(ask, &roomier).unwrap().verdict();
+    assert!(placement.verdict != Verdict::Fits || roomier == Verdict::Fits, "{what}");
+}
+
+#[test]
+fn placements_of_real_models_hold_what_they_say() {
+    for repo in MODELS {
+        if let Some(model) = hub(repo) {
+            on_every_host(&ENGINES, repo, &model);
+        }
+    }
+}
+
+#[test]
+fn placements_of_gguf_files_hold_what_they_say() {
+    let Some(folder) = gguf_corpus::corpus() else { return };
+    for (name, description) in gguf_corpus::descriptions(&folder) {
+        let model = gguf_corpus::model(gguf_corpus::parsed(&gguf_corpus::header(&description)));
+        on_every_host(&["llama.cpp"], &name, &model);
+    }
+}

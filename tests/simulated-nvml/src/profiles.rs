@@ -1,0 +1,82 @@
+//! Real cards, with what NVML was seen to report for them (MiB; sources beside each).
+
+use crate::scenario::{Fabric, Gpu, Memory, Mig, MigInstance, RemappedRows, codes};
+
+const MIB: u64 = 1 << 20;
+
+fn card(name: &str, total_mib: u64, reserved_mib: u64, compute_capability: (i32, i32), cores: u32) -> Gpu {
+    Gpu {
+        name: name.to_owned(),
+        memory: Memory { total_bytes: total_mib * MIB, reserved_bytes: reserved_mib * MIB, ..Memory::default() },
+        compute_capability,
+        cores: Some(cores),
+        ..Gpu::default()
+    }
+}
+
+/// H100 80GB SXM: total 85520809984 B, reserved 479 MiB, used 0 (R590; utkuozdemir/nvidia_gpu_exporter captures).
+pub fn h100_80() -> Gpu {
+    Gpu {
+        mig: Some(Mig::default()),
+        fabric: Some(Fabric { state: 3, status: 0 }),
+        remapped_rows: Some(RemappedRows::default()),
+        recovery_action: Some(0),
+        ..card("NVIDIA H100 80GB HBM3", 81_559, 479, (9, 0), 16_896)
+    }
+}
+
+/// A MIG device of an H100 80GB: `3g.40gb` 40448, `2g.20gb` 20096, `1g.10gb` 9984 MiB, reserve 0 (same captures).
+pub fn h100_mig(profile: &str, gpu_instance: u32, compute_instance: u32) -> MigInstance {
+    let (total_mib, multiprocessors) = match profile {
+        "3g.40gb" => (40_448, 60),
+        "2g.20gb" => (20_096, 32),
+        _ => (9_984, 16),
+    };
+    MigInstance {
+        uuid: format!("MIG-00000000-0000-4000-8000-{gpu_instance:06x}{compute_instance:06x}"),
+        name: format!("NVIDIA H100 80GB HBM3 MIG {profile}"),
+        gpu_instance,
+        compute_instance,
+        memory: Memory { total_bytes: total_mib * MIB, ..Memory::default() },
+        multiprocessors,
+        processes: Vec::new(),
+    }
+}
+
+/// A100 80GB: 81920 MiB, reserve about 900 MB: v1 used 912 MB, v2 used 7.8 MB (rust-nvml/nvml-wrapper#57).
+pub fn a100_80() -> Gpu {
+    Gpu { mig: Some(Mig::default()), ..card("NVIDIA A100-SXM4-80GB", 81_920, 862, (8, 0), 6_912) }
+}
+
+/// H200: 143771 MiB, reserved 614 (R590).
+pub fn h200() -> Gpu {
+    Gpu { mig: Some(Mig::default()), ..card("NVIDIA H200", 143_771, 614, (9, 0), 16_896) }
+}
+
+/// L40S: 46068 MiB, reserved 609 (R595).
+pub fn l40s() -> Gpu {
+    card("NVIDIA L40S", 46_068, 609, (8, 9), 18_176)
+}
+
+/// RTX 4090: 24564 MiB (RLinf/RLinf#255); its reserve was not seen, the one here is a 4080 SUPER's.
+pub fn rtx_4090() -> Gpu {
+    card("NVIDIA GeForce RTX 4090", 24_564, 434, (8, 9), 16_384)
+}
+
+/// RTX 2080 SUPER: 8192 MiB, reserved 408 (R595).
+pub fn rtx_2080_super() -> Gpu {
+    card("NVIDIA GeForce RTX 2080 SUPER", 8_192, 408, (7, 5), 3_072)
+}
+
+/// Tesla T4: 15360 MiB; its reserve was not seen, the one here is made up.
+pub fn t4() -> Gpu {
+    card("Tesla T4", 15_360, 453, (7, 5), 2_560)
+}
+
+/// GB10 (DGX Spark): both memory calls answer NOT_SUPPORTED (XuehaiPan/nvitop#208).
+pub fn gb10() -> Gpu {
+    let mut gpu = card("NVIDIA GB10", 0, 0, (12, 1), 6_144);
+    gpu.memory.v1_code = Some(codes::NOT_SUPPORTED);
+    gpu.memory.v2_code = Some(codes::NOT_SUPPORTED);
+    gpu
+}

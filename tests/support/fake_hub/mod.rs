@@ -1,0 +1,188 @@
+//! A small Hub of the tests' own that can fail in every way a real one does, down to the bytes on the wire.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// The one repository's commit.
+pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    /// Which of the two servers: the Hub itself or the file store that it redirects to.
+    pub(crate) store: bool,
+    /// Path and query.
+    pub(crate) target: String,
+    /// The whole head, for searching.
+    pub(crate) head: String,
+}
+
+impl Request {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    fn range(&self) -> Option<(usize, usize)> {
+        let (first, last) = self.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
+        Some((first.parse().ok()?, last.parse().ok()?))
+    }
+}
+
+/// What is sent back.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+    /// Closes the connection after so many bytes of the body.
+    pub(crate) cut_after: Option<usize>,
+    /// Never sends anything more after so many bytes of the body.
+    pub(crate) stall_after: Option<usize>,
+    /// Closes the connection without a word.
+    pub(crate) drop: bool,
+}
+
+impl Reply {
+    pub(crate) fn status(status: u16) -> Self {
+        Self { status, ..Self::default() }
+    }
+
+    pub(crate) fn ok(body: impl Into<Vec<u8>>) -> Self {
+        Self { status: 200, body: body.into(), ..Self::default() }
+    }
+
+    pub(crate) fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+}
+
+/// Decides on a request; `None` leaves it to the well-behaved Hub.
+type Script = Box<dyn Fn(&Request, usize) -> Option<Reply> + Send + Sync>;
+
+/// A running fake.
+pub(crate) struct FakeHub {
+    pub(crate) endpoint: String,
+    seen: Arc<Mutex<Vec<Request>>>,
+}
+
+struct Shared {
+    store: String,
+    script: Script,
+    seen: Arc<Mutex<Vec<Request>>>,
+}
+
+impl FakeHub {
+    /// Starts a Hub with the repository `a/b`; `script` sees each request and how many came before it.
+    pub(crate) async fn start(script: impl Fn(&Request, usize) -> Option<Reply> + Send + Sync + 'static) -> Self {
+        let hub = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let store = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = |listener: &TcpListener| format!("http://{}", listener.local_addr().expect("an address"));
+        let endpoint = address(&hub);
+        let seen: Arc<Mutex<Vec<Request>>> = Arc::default();
+        let shared = Arc::new(Shared { store: address(&store), script: Box::new(script), seen: Arc::clone(&seen) });
+        for (listener, is_store) in [(hub, false), (store, true)] {
+            let shared = Arc::clone(&shared);
+            tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    tokio::spawn(serve(stream, is_store, Arc::clone(&shared)));
+                }
+            });
+        }
+        Self { endpoint, seen }
+    }
+
+    /// All requests so far.
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.seen.lock().expect("locked").clone()
+    }
+}
+
+async fn serve(mut stream: TcpStream, store: bool, shared: Arc<Shared>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        match stream.read(&mut byte).await {
+            Ok(1) => head.push(byte[0]),
+            _ => return,
+        }
+    }
+    let head = String::from_utf8(head).expect("UTF-8");
+    let target = head.split(' ').nth(1).expect("a target").to_owned();
+    let request = Request { store, target, head };
+    let before = {
+        let mut seen = shared.seen.lock().expect("locked");
+        seen.push(request.clone());
+        seen.len() - 1
+    };
+    let reply = (shared.script)(&request, before).unwrap_or_else(|| well_behaved(&request, &shared.store));
+    // The client may be gone before all is written, which is what some of the tests are about.
+    let _ = send(&mut stream, reply).await;
+}
+
+async fn send(stream: &mut TcpStream, reply: Reply) -> std::io::Result<()> {
+    if reply.drop {
+        return Ok(());
+    }
+    let mut lines = vec![format!("HTTP/1.1 {} x", reply.status), "connection: close".into()];
+    if !reply.headers.iter().any(|(name, _)| name == "content-length") {
+        lines.push(format!("content-length: {}", reply.body.len()));
+    }
+    lines.extend(reply.headers.iter().map(|(name, value)| format!("{name}: {value}")));
+    stream.write_all(format!("{}\r\n\r\n", lines.join("\r\n")).as_bytes()).await?;
+    let until = reply.cut_after.or(reply.stall_after).unwrap_or(reply.body.len());
+    stream.write_all(&reply.body[..until]).await?;
+    stream.flush().await?;
+    if reply.stall_after.is_some() {
+        std::future::pending::<()>().await;
+    }
+    Ok(())
+}
+
+/// The Hub as it should be: model API, files by redirect to the store, ranges.
+pub(crate) fn well_behaved(request: &Request, store: &str) -> Reply {
+    let path = request.target.split('?').next().expect("a path");
+    if path == "/api/models" {
+        return Reply::ok(r#"[{"id": "a/b"}, {"id": "a/bc"}]"#);
+    }
+    if path.starts_with("/api/models/a/b/revision/") {
+        let length = weights().len();
+        return Reply::ok(format!(
+            r#"{{"id": "a/b", "sha": "{COMMIT}", "gated": false, "private": false,
+                "siblings": [{{"rfilename": "config.json", "size": 2}}, {{"rfilename": "model.safetensors", "size": {length}}}]}}"#
+        ));
+    }
+    if path.ends_with("/config.json") {
+        return Reply::ok("{}");
+    }
+    if path.ends_with("/model.safetensors") {
+        if !request.store {
+            return Reply::status(302).with("location", format!("{store}{path}?Signature=secret-signature"));
+        }
+        return ranged(&weights(), request);
+    }
+    Reply::status(404).with("x-error-code", "RepoNotFound")
+}
+
+/// A range of `bytes`, as asked.
+pub(crate) fn ranged(bytes: &[u8], request: &Request) -> Reply {
+    let Some((first, last)) = request.range() else { return Reply::ok(bytes) };
+    let last = last.min(bytes.len() - 1);
+    let part = bytes[first..=last].to_vec();
+    Reply { status: 206, body: part, ..Reply::default() }
+        .with("content-range", format!("bytes {first}-{last}/{}", bytes.len()))
+}
+
+/// The weights: one tensor of 1 MiB behind a header.
+pub(crate) fn weights() -> Vec<u8> {
+    let header = br#"{"w":{"dtype":"F32","shape":[512,512],"data_offsets":[0,1048576]}}      "#;
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header);
+    bytes.resize(bytes.len() + (1 << 20), 0);
+    bytes
+}
