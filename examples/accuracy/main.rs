@@ -9,6 +9,7 @@
 mod devices;
 mod generated;
 mod hub;
+mod llama;
 mod score;
 mod sglang;
 mod vllm;
@@ -23,7 +24,9 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let logs = measured.join("vllm.jsonl");
-    let result = vllm::run(&logs, &hub).and_then(|()| sglang::run(&logs, &hub));
+    let result = vllm::run(&logs, &hub)
+        .and_then(|()| sglang::run(&logs, &hub))
+        .and_then(|()| llama::run(&measured.join("llamacpp.jsonl"), &hub).map_err(|error| error.to_string()));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
