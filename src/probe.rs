@@ -9,15 +9,17 @@ mod model_report;
 mod requirement;
 mod suggest;
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::api::answer::{Answer, EngineAnswer, Verdict, WorkloadAnswer};
 use crate::api::problem::{Problem, Reason};
 use crate::api::question::{ContextQuestion, OffloadRule, Question};
+use crate::api::status::TogetherAnswer;
 use crate::devices::{Snapshot, declared};
 use crate::engines::{AskedContext, AskedWorkload, EngineError, Engines};
 use crate::model::Model;
-use crate::placement::{Ask, Availability, Constraints, Plan, Policy, plan};
+use crate::placement::{Ask, Availability, Constraints, Holder, PlacementError, Plan, Policy, fit_together, plan};
 
 pub use engine_choice::default_engine;
 pub use model_report::report as model_answer;
@@ -31,6 +33,8 @@ pub struct Here {
     pub sampled_at: SystemTime,
     /// Whether that reading is older than it should be.
     pub stale: bool,
+    /// Processes and leases that could make room.
+    pub holders: Vec<Holder>,
 }
 
 /// What a site has settled for all questions.
@@ -46,10 +50,34 @@ pub struct Rules {
 ///
 /// "No" and "unknown" are answers. A problem is a question that cannot be asked, or a host without a usable device.
 pub fn answer(question: &Question, model: &Model, here: &Here, rules: &Rules) -> Result<Answer, Problem> {
+    let ask = ask(question, model, rules)?;
+    let name = ask.engine.name();
+    let plan = match plan(&ask, &here.availability) {
+        Ok(plan) => plan,
+        Err(PlacementError::Engine(EngineError::Unsupported { why, .. })) => {
+            return Ok(unknown(model, name, &why, here));
+        }
+        Err(PlacementError::Engine(error)) => return Err(engine_problem(&error)),
+        Err(error) => return Err(Problem::new(Reason::Usage, error.to_string())),
+    };
+    if plan.reason == Reason::NoDevices {
+        return Err(no_devices(&plan));
+    }
+    let mut answer = conclude(question, model, name, &plan, here);
+    if plan.reason != Reason::Fits || plan.verdict() == Verdict::Tight {
+        answer.suggestions = suggest::suggestions(&ask, here, &plan)?;
+    }
+    if let (true, Some(placement)) = (question.frontier, &plan.recommended) {
+        let points = crate::placement::frontier(&ask, placement, here.availability.host);
+        answer.frontier = Some(points.map_err(|error| Problem::new(Reason::Internal, error.to_string()))?);
+    }
+    Ok(answer)
+}
+
+fn ask<'a>(question: &'a Question, model: &'a Model, rules: &'a Rules) -> Result<Ask<'a>, Problem> {
     let name = question.engine.name.as_deref().unwrap_or_else(|| default_engine(model));
-    let engine = rules.engines.by_name(name).map_err(|error| engine_problem(&error))?;
-    let ask = Ask {
-        engine,
+    Ok(Ask {
+        engine: rules.engines.by_name(name).map_err(|error| engine_problem(&error))?,
         model,
         version: question.engine.version.as_deref(),
         parameters: &question.engine.parameters,
@@ -61,27 +89,49 @@ pub fn answer(question: &Question, model: &Model, here: &Here, rules: &Rules) ->
             offload: question.constraints.offload == OffloadRule::Allow,
         },
         policy: rules.policy.clone(),
-    };
-    let plan = match plan(&ask, &here.availability) {
-        Ok(plan) => plan,
-        Err(crate::placement::PlacementError::Engine(EngineError::Unsupported { why, .. })) => {
-            return Ok(unknown(model, name, &why, here));
-        }
-        Err(crate::placement::PlacementError::Engine(error)) => return Err(engine_problem(&error)),
+    })
+}
+
+/// Refuses a question that names an engine which does not exist, before anything is read for it.
+pub fn known_engine(question: &Question, rules: &Rules) -> Result<(), Problem> {
+    match &question.engine.name {
+        Some(name) => rules.engines.by_name(name).map(|_| ()).map_err(|error| engine_problem(&error)),
+        None => Ok(()),
+    }
+}
+
+/// Whether all of `questions`, each about the model at its place, fit `here` at once.
+pub fn together(
+    questions: &[Question],
+    models: &[Arc<Model>],
+    here: &Here,
+    rules: &Rules,
+) -> Result<TogetherAnswer, Problem> {
+    let asks: Vec<Ask<'_>> =
+        questions.iter().zip(models).map(|(question, model)| ask(question, model, rules)).collect::<Result<_, _>>()?;
+    let found = match fit_together(&asks, &here.availability) {
+        Ok(found) => found,
+        Err(PlacementError::Engine(error)) => return Err(engine_problem(&error)),
         Err(error) => return Err(Problem::new(Reason::Usage, error.to_string())),
     };
-    if plan.reason == Reason::NoDevices {
-        return Err(no_devices(&plan));
+    if let Some(plan) = found.plans.iter().find(|plan| plan.reason == Reason::NoDevices) {
+        return Err(no_devices(plan));
     }
-    let mut answer = conclude(question, model, name, &plan, here);
-    if plan.reason != Reason::Fits || plan.verdict() == Verdict::Tight {
-        answer.suggestions = suggest::suggestions(&ask, here, &plan);
+    let one = |((question, ask), plan): ((&Question, &Ask<'_>), &Plan)| {
+        conclude(question, ask.model, ask.engine.name(), plan, here)
+    };
+    let answers: Vec<Answer> = questions.iter().zip(&asks).zip(&found.plans).map(one).collect();
+    let deciding = answers.iter().find(|answer| answer.verdict == Some(found.verdict));
+    let reason = deciding.map_or(Reason::Fits.word(), |answer| &answer.reason).to_owned();
+    let mut message = match found.verdict {
+        Verdict::Fits => format!("all {} fit together", answers.len()),
+        Verdict::Tight => format!("all {} fit together if all goes as it usually does", answers.len()),
+        _ => deciding.map_or_else(String::new, |answer| format!("they do not fit together: {}", answer.message)),
+    };
+    if found.gave_up {
+        message.push_str("; not every combination was tried");
     }
-    if let (true, Some(placement)) = (question.frontier, &plan.recommended) {
-        let points = crate::placement::frontier(&ask, placement, here.availability.host);
-        answer.frontier = Some(points.map_err(|error| Problem::new(Reason::Internal, error.to_string()))?);
-    }
-    Ok(answer)
+    Ok(TogetherAnswer { schema_version: crate::api::SCHEMA_VERSION, verdict: found.verdict, reason, message, answers })
 }
 
 /// What `model` needs, whatever is installed here: on the declared devices, or on as many of a common data-centre GPU as
@@ -145,6 +195,7 @@ impl Here {
             availability: crate::placement::availability(snapshot, leased),
             sampled_at: snapshot.sampled_at,
             stale: snapshot.stale,
+            holders: Holder::processes(snapshot),
         }
     }
 }
