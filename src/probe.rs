@@ -61,7 +61,7 @@ pub fn answer(question: &Question, model: &Model, here: &Here, rules: &Rules) ->
         Err(error) => return Err(Problem::new(Reason::Usage, error.to_string())),
     };
     if plan.reason == Reason::NoDevices {
-        return Err(no_devices(&plan));
+        return Err(no_devices(&plan, here));
     }
     let mut answer = conclude(question, model, name, &plan, here);
     if plan.reason != Reason::Fits || plan.verdict() == Verdict::Tight {
@@ -115,7 +115,7 @@ pub fn together(
         Err(error) => return Err(Problem::new(Reason::Usage, error.to_string())),
     };
     if let Some(plan) = found.plans.iter().find(|plan| plan.reason == Reason::NoDevices) {
-        return Err(no_devices(plan));
+        return Err(no_devices(plan, here));
     }
     let one = |((question, ask), plan): ((&Question, &Ask<'_>), &Plan)| {
         conclude(question, ask.model, ask.engine.name(), plan, here)
@@ -283,14 +283,13 @@ fn engine_problem(error: &EngineError) -> Problem {
 }
 
 /// No usable device: because one is lost, or because there is none.
-fn no_devices(plan: &Plan) -> Problem {
-    let said: Vec<String> =
-        plan.passed_over.iter().map(|over| format!("{} ({}): {}", over.name, over.uuid, over.why)).collect();
-    let lost = plan.passed_over.iter().any(|over| over.why.contains("lost"));
-    let (reason, detail) = match (said.is_empty(), lost) {
-        (true, _) => (Reason::NoDevices, "there is no GPU here".to_owned()),
-        (false, true) => (Reason::GpuLost, format!("no device can be used: {}", said.join("; "))),
-        (false, false) => (Reason::NoDevices, format!("no device can be used: {}", said.join("; "))),
-    };
+fn no_devices(plan: &Plan, here: &Here) -> Problem {
+    let unusable = here.availability.devices.iter().filter_map(|device| device.unusable.as_ref());
+    let lost = unusable.into_iter().any(|unusable| unusable.reason == Reason::GpuLost.word());
+    let reason = if lost { Reason::GpuLost } else { Reason::NoDevices };
+    let over = plan.passed_over.iter().map(|over| format!("{} ({}): {}", over.name, over.uuid, over.why));
+    let said = over.collect::<Vec<_>>().join("; ");
+    let detail =
+        if said.is_empty() { "there is no GPU here".to_owned() } else { format!("no device can be used: {said}") };
     Problem::new(reason, detail).hint("ask for declared devices with --gpus, or see hf-mem-probe gpus")
 }
