@@ -9,15 +9,17 @@ mod model_report;
 mod requirement;
 mod suggest;
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::api::answer::{Answer, EngineAnswer, Verdict, WorkloadAnswer};
 use crate::api::problem::{Problem, Reason};
 use crate::api::question::{ContextQuestion, OffloadRule, Question};
+use crate::api::status::TogetherAnswer;
 use crate::devices::{Snapshot, declared};
 use crate::engines::{AskedContext, AskedWorkload, EngineError, Engines};
 use crate::model::Model;
-use crate::placement::{Ask, Availability, Constraints, Plan, Policy, plan};
+use crate::placement::{Ask, Availability, Constraints, Holder, PlacementError, Plan, Policy, fit_together, plan};
 
 pub use engine_choice::default_engine;
 pub use model_report::report as model_answer;
@@ -31,6 +33,8 @@ pub struct Here {
     pub sampled_at: SystemTime,
     /// Whether that reading is older than it should be.
     pub stale: bool,
+    /// Processes and leases that could make room.
+    pub holders: Vec<Holder>,
 }
 
 /// What a site has settled for all questions.
@@ -46,10 +50,34 @@ pub struct Rules {
 ///
 /// "No" and "unknown" are answers. A problem is a question that cannot be asked, or a host without a usable device.
 pub fn answer(question: &Question, model: &Model, here: &Here, rules: &Rules) -> Result<Answer, Problem> {
+    let ask = ask(question, model, rules)?;
+    let name = ask.engine.name();
+    let plan = match plan(&ask, &here.availability) {
+        Ok(plan) => plan,
+        Err(PlacementError::Engine(EngineError::Unsupported { why, .. })) => {
+            return Ok(unknown(model, name, &why, here));
+        }
+        Err(PlacementError::Engine(error)) => return Err(engine_problem(&error)),
+        Err(error) => return Err(Problem::new(Reason::Usage, error.to_string())),
+    };
+    if plan.reason == Reason::NoDevices {
+        return Err(no_devices(&plan, here));
+    }
+    let mut answer = conclude(question, model, name, &plan, here);
+    if plan.reason != Reason::Fits || plan.verdict() == Verdict::Tight {
+        answer.suggestions = suggest::suggestions(&ask, here, &plan)?;
+    }
+    if let (true, Some(placement)) = (question.frontier, &plan.recommended) {
+        let points = crate::placement::frontier(&ask, placement, here.availability.host);
+        answer.frontier = Some(points.map_err(|error| Problem::new(Reason::Internal, error.to_string()))?);
+    }
+    Ok(answer)
+}
+
+fn ask<'a>(question: &'a Question, model: &'a Model, rules: &'a Rules) -> Result<Ask<'a>, Problem> {
     let name = question.engine.name.as_deref().unwrap_or_else(|| default_engine(model));
-    let engine = rules.engines.by_name(name).map_err(|error| engine_problem(&error))?;
-    let ask = Ask {
-        engine,
+    Ok(Ask {
+        engine: rules.engines.by_name(name).map_err(|error| engine_problem(&error))?,
         model,
         version: question.engine.version.as_deref(),
         parameters: &question.engine.parameters,
@@ -61,27 +89,49 @@ pub fn answer(question: &Question, model: &Model, here: &Here, rules: &Rules) ->
             offload: question.constraints.offload == OffloadRule::Allow,
         },
         policy: rules.policy.clone(),
-    };
-    let plan = match plan(&ask, &here.availability) {
-        Ok(plan) => plan,
-        Err(crate::placement::PlacementError::Engine(EngineError::Unsupported { why, .. })) => {
-            return Ok(unknown(model, name, &why, here));
-        }
-        Err(crate::placement::PlacementError::Engine(error)) => return Err(engine_problem(&error)),
+    })
+}
+
+/// Refuses a question that names an engine which does not exist, before anything is read for it.
+pub fn known_engine(question: &Question, rules: &Rules) -> Result<(), Problem> {
+    match &question.engine.name {
+        Some(name) => rules.engines.by_name(name).map(|_| ()).map_err(|error| engine_problem(&error)),
+        None => Ok(()),
+    }
+}
+
+/// Whether all of `questions`, each about the model at its place, fit `here` at once.
+pub fn together(
+    questions: &[Question],
+    models: &[Arc<Model>],
+    here: &Here,
+    rules: &Rules,
+) -> Result<TogetherAnswer, Problem> {
+    let asks: Vec<Ask<'_>> =
+        questions.iter().zip(models).map(|(question, model)| ask(question, model, rules)).collect::<Result<_, _>>()?;
+    let found = match fit_together(&asks, &here.availability) {
+        Ok(found) => found,
+        Err(PlacementError::Engine(error)) => return Err(engine_problem(&error)),
         Err(error) => return Err(Problem::new(Reason::Usage, error.to_string())),
     };
-    if plan.reason == Reason::NoDevices {
-        return Err(no_devices(&plan));
+    if let Some(plan) = found.plans.iter().find(|plan| plan.reason == Reason::NoDevices) {
+        return Err(no_devices(plan, here));
     }
-    let mut answer = conclude(question, model, name, &plan, here);
-    if plan.reason != Reason::Fits || plan.verdict() == Verdict::Tight {
-        answer.suggestions = suggest::suggestions(&ask, here, &plan);
+    let one = |((question, ask), plan): ((&Question, &Ask<'_>), &Plan)| {
+        conclude(question, ask.model, ask.engine.name(), plan, here)
+    };
+    let answers: Vec<Answer> = questions.iter().zip(&asks).zip(&found.plans).map(one).collect();
+    let deciding = answers.iter().find(|answer| answer.verdict == Some(found.verdict));
+    let reason = deciding.map_or(Reason::Fits.word(), |answer| &answer.reason).to_owned();
+    let mut message = match found.verdict {
+        Verdict::Fits => format!("all {} fit together", answers.len()),
+        Verdict::Tight => format!("all {} fit together if all goes as it usually does", answers.len()),
+        _ => deciding.map_or_else(String::new, |answer| format!("they do not fit together: {}", answer.message)),
+    };
+    if found.gave_up {
+        message.push_str("; not every combination was tried");
     }
-    if let (true, Some(placement)) = (question.frontier, &plan.recommended) {
-        let points = crate::placement::frontier(&ask, placement, here.availability.host);
-        answer.frontier = Some(points.map_err(|error| Problem::new(Reason::Internal, error.to_string()))?);
-    }
-    Ok(answer)
+    Ok(TogetherAnswer { schema_version: crate::api::SCHEMA_VERSION, verdict: found.verdict, reason, message, answers })
 }
 
 /// What `model` needs, whatever is installed here: on the declared devices, or on as many of a common data-centre GPU as
@@ -145,6 +195,7 @@ impl Here {
             availability: crate::placement::availability(snapshot, leased),
             sampled_at: snapshot.sampled_at,
             stale: snapshot.stale,
+            holders: Holder::processes(snapshot),
         }
     }
 }
@@ -232,14 +283,13 @@ fn engine_problem(error: &EngineError) -> Problem {
 }
 
 /// No usable device: because one is lost, or because there is none.
-fn no_devices(plan: &Plan) -> Problem {
-    let said: Vec<String> =
-        plan.passed_over.iter().map(|over| format!("{} ({}): {}", over.name, over.uuid, over.why)).collect();
-    let lost = plan.passed_over.iter().any(|over| over.why.contains("lost"));
-    let (reason, detail) = match (said.is_empty(), lost) {
-        (true, _) => (Reason::NoDevices, "there is no GPU here".to_owned()),
-        (false, true) => (Reason::GpuLost, format!("no device can be used: {}", said.join("; "))),
-        (false, false) => (Reason::NoDevices, format!("no device can be used: {}", said.join("; "))),
-    };
+fn no_devices(plan: &Plan, here: &Here) -> Problem {
+    let unusable = here.availability.devices.iter().filter_map(|device| device.unusable.as_ref());
+    let lost = unusable.into_iter().any(|unusable| unusable.reason == Reason::GpuLost.word());
+    let reason = if lost { Reason::GpuLost } else { Reason::NoDevices };
+    let over = plan.passed_over.iter().map(|over| format!("{} ({}): {}", over.name, over.uuid, over.why));
+    let said = over.collect::<Vec<_>>().join("; ");
+    let detail =
+        if said.is_empty() { "there is no GPU here".to_owned() } else { format!("no device can be used: {said}") };
     Problem::new(reason, detail).hint("ask for declared devices with --gpus, or see hf-mem-probe gpus")
 }

@@ -2,6 +2,7 @@
 
 pub mod arguments;
 mod check_config;
+mod daemon;
 mod exit;
 mod fits;
 mod gpus;
@@ -31,7 +32,7 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Fits(arguments) => fits::fits(&arguments),
         Command::Estimate(arguments) => fits::estimate(&arguments),
         Command::Gpus(arguments) => gpus::run(&arguments),
-        Command::Daemon(_arguments) => todo!(),
+        Command::Daemon(arguments) => daemon::run(arguments),
         Command::Health(arguments) => health::run(&arguments),
         Command::CheckConfig { file } => check_config::run(&file),
         Command::Completions { shell } => shell::completions(shell),

@@ -1,5 +1,6 @@
 //! The engines by name, with the embedded profiles or with a site's own corrections to them.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use super::diffusers::Diffusers;
@@ -39,6 +40,25 @@ impl Engines {
         })
     }
 
+    /// All engines, with a site's own constants: each table holds one table for each engine that it corrects, see
+    /// [`Profiles::overridden`](super::profile::Profiles::overridden). Later tables stand before earlier ones.
+    pub fn with_constants(tables: &[toml::Table]) -> Result<Self, EngineError> {
+        let mut all = Self::embedded().map_err(|error| super::vllm::profile_error(&error))?;
+        let mut merged: BTreeMap<&str, toml::Table> = BTreeMap::new();
+        for (name, constants) in tables.iter().flatten() {
+            all.by_name(name)?;
+            let constants = constants.as_table().ok_or_else(|| not_correctable(&all, name, "is not a table"))?;
+            merged.entry(name).or_default().extend(constants.clone());
+        }
+        for (name, constants) in merged {
+            let corrected = super::with_constants(name, &constants)?
+                .ok_or_else(|| not_correctable(&all, name, "has no constants that can be corrected here"))?;
+            all.engines.retain(|engine| engine.name() != name);
+            all.engines.push(corrected);
+        }
+        Ok(all)
+    }
+
     /// The engine of this name.
     pub fn by_name(&self, name: &str) -> Result<&dyn Engine, EngineError> {
         let found = self.engines.iter().find(|engine| engine.name() == name);
@@ -53,6 +73,11 @@ impl Engines {
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.engines.iter().map(|engine| engine.name())
     }
+}
+
+fn not_correctable(engines: &Engines, name: &str, why: &str) -> EngineError {
+    let engine = engines.by_name(name).map_or("an engine", Engine::name);
+    EngineError::BadParameter { engine, name: "profiles".to_owned(), value: name.to_owned(), why: why.to_owned() }
 }
 
 /// The engine of this name, with the embedded profiles.

@@ -64,6 +64,16 @@ pub fn availability(snapshot: &Snapshot, leased: &BTreeMap<String, Bytes>) -> Av
 }
 
 impl Availability {
+    /// The same with `margin` more kept back on every device.
+    #[must_use]
+    pub fn keeping(mut self, margin: Bytes) -> Self {
+        for device in &mut self.devices {
+            device.margin += margin;
+            device.settle();
+        }
+        self
+    }
+
     /// The same if no lease stood in the way.
     #[must_use]
     pub fn without_leases(mut self) -> Self {

@@ -1,6 +1,7 @@
 //! The one sentence of an answer.
 
 use crate::api::answer::{Answer, Verdict};
+use crate::api::problem::Reason;
 use crate::bytes::Bytes;
 use crate::placement::Plan;
 
@@ -19,6 +20,9 @@ pub(super) fn message(answer: &Answer, plan: &Plan) -> String {
         Some(Verdict::Fits) => format!("{subject} {way}, {needed} of {available} available"),
         Some(Verdict::Tight) => {
             format!("{subject} {way} if all goes as it usually does: up to {needed} of {available} available")
+        }
+        _ if plan.reason == Reason::InsufficientMemory => {
+            format!("{subject} {way} would take {needed} of {available} available, {} short", plan.short_by)
         }
         _ => format!("{subject} {way} would take {needed} of {available} available: {}", plan.why),
     }

@@ -461,11 +461,7 @@ impl Desk {
                 let ancestry = self.ancestry(&snapshot, std::iter::empty());
                 let reading =
                     Reading { snapshot: &snapshot, taken_at: taken_at.min(now.boottime), ancestry: &ancestry };
-                if !snapshot.stale {
-                    self.take_in(&reading, now);
-                }
-                self.leased = decide::claims(self.keeper.ledger(), &reading);
-                let _hung_up = reply.send(self.leased.clone());
+                let _hung_up = reply.send(decide::claims(self.keeper.ledger(), &reading));
             }
             Errand::Rules(settings, default_ttl) => {
                 self.settings.default_ttl = default_ttl;

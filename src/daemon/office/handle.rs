@@ -74,8 +74,8 @@ impl OfficeHandle {
         self.standing.clone()
     }
 
-    /// Bytes that leases claim beyond what is seen in use in this very reading, which began at `taken_at`. It is taken
-    /// note of, if it is newer than the last.
+    /// Bytes that leases claim beyond what is seen in use in this very reading, which began at `taken_at`. The
+    /// ledger's own view is not moved by it.
     pub async fn leased_in(
         &self,
         snapshot: Arc<Snapshot>,

@@ -179,6 +179,11 @@ impl Sampler {
         DevicesError::Overdue { doing, waited: since.elapsed() }
     }
 
+    /// The last snapshot, however old, without asking for another.
+    pub fn last(&self) -> Option<Arc<Snapshot>> {
+        self.shared.readings.borrow().as_ref().and_then(|reading| reading.outcome.clone().ok())
+    }
+
     /// Lets go of the driver for `length`, so that a GPU can be reset or partitioned; returns when the library is
     /// closed. Until the window ends, or [`Self::resume`], every question is answered with `nvml_released`.
     pub async fn release(&self, length: Duration, deadline: Duration) -> Result<(), DevicesError> {

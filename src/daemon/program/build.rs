@@ -1,0 +1,37 @@
+//! From the configuration to what the path goes by.
+
+use std::path::Path;
+
+use crate::api::Problem;
+use crate::api::problem::Reason;
+use crate::config::{self, Config};
+use crate::engines::Engines;
+use crate::placement::{Packing, Policy};
+use crate::probe::Rules;
+
+/// Engines with the site's constants, and the site's preference among equally good ways.
+pub(super) fn rules(config: &Config) -> Result<Rules, Problem> {
+    let mut tables = Vec::new();
+    if let Some(path) = &config.engines.profiles_file {
+        tables.push(read(path)?);
+    }
+    tables.extend(config.engines.profiles.clone());
+    let engines = Engines::with_constants(&tables)
+        .map_err(|error| Problem::new(Reason::BadConfiguration, format!("[engines] profiles: {error}")))?;
+    if let Some(name) = &config.engines.default_engine {
+        engines
+            .by_name(name)
+            .map_err(|error| Problem::new(Reason::BadConfiguration, format!("[engines] default_engine: {error}")))?;
+    }
+    let packing = match config.placement.policy {
+        config::Policy::Pack => Packing::Pack,
+        config::Policy::Spread => Packing::Spread,
+    };
+    Ok(Rules { engines, policy: Policy { packing, prefer: config.placement.prefer.clone() } })
+}
+
+fn read(path: &Path) -> Result<toml::Table, Problem> {
+    let bad = |why: String| Problem::new(Reason::BadConfiguration, format!("{}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+    text.parse().map_err(|error: toml::de::Error| bad(error.message().to_owned()))
+}

@@ -1,0 +1,130 @@
+//! Models for askers: from metadata that the client sent, or from the Hub as the client may see it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Deserialize as _;
+
+use crate::api::Problem;
+use crate::api::peer::{Caller, TokenAccess};
+use crate::api::problem::Reason;
+use crate::api::question::ModelQuestion;
+use crate::config::{Accounts, Config, HubConfig};
+use crate::model::Model;
+use crate::model::source::settings::{PrefixEndpoint, parse_endpoint};
+use crate::model::source::{
+    Auth, HubSettings, Metadata, ModelReference, Place, SourceClient, SourceSettings, Token, metadata,
+};
+
+/// Known models, and the way to unknown ones.
+#[derive(Debug)]
+pub struct Models {
+    client: SourceClient,
+    access: TokenAccess,
+}
+
+/// A model as it was found for one asker.
+pub(super) struct Found {
+    pub(super) model: Arc<Model>,
+    pub(super) stale: bool,
+    /// Requests made for it; 0 where it was known or sent.
+    pub(super) requests: u32,
+}
+
+impl Models {
+    /// With the configuration's Hub, cache and permissions. Reads the token file; asks nobody.
+    pub(super) fn new(config: &Config) -> Result<Self, Problem> {
+        let accounts = Accounts::read(Path::new("/"));
+        let own_uid = rustix::process::geteuid().as_raw();
+        let access = TokenAccess::new(&config.access, accounts, own_uid)
+            .map_err(|error| Problem::new(Reason::BadConfiguration, error.to_string()))?;
+        let mut settings = SourceSettings::new(hub(&config.hub)?);
+        settings.cache_folder = Some(config.hub.cache_directory.clone()).filter(|folder| folder.is_dir());
+        if settings.cache_folder.is_none() {
+            let folder = config.hub.cache_directory.display();
+            tracing::warn!(%folder, "the cache folder is not there: models are kept in memory only");
+        }
+        settings.cache_bytes = config.hub.cache_size.get().get();
+        settings.revalidate_after = config.hub.branch_age.get();
+        Ok(Self { client: SourceClient::new(settings), access })
+    }
+
+    /// The model that `asked` means, as `caller` may see it. No path is ever opened on a caller's behalf.
+    pub(super) async fn find(&self, caller: &Caller, asked: &ModelQuestion) -> Result<Found, Problem> {
+        if let Some(sent) = &asked.metadata {
+            let metadata = received(sent)?;
+            let model = Arc::new(metadata::assemble(&metadata)?);
+            return Ok(Found { model, stale: false, requests: 0 });
+        }
+        let reference = reference(asked)?;
+        let auth = self.auth(caller, &reference);
+        let described = self.client.describe(&reference, &auth, SystemTime::now()).await?;
+        Ok(Found { model: described.model, stale: described.stale, requests: described.requests })
+    }
+
+    /// The caller's own token; else the daemon's where the caller may have it used; else none.
+    fn auth(&self, caller: &Caller, reference: &ModelReference) -> Auth {
+        match &caller.token {
+            Some(token) => Token::new(token.reveal()).into(),
+            None if self.access.may_use_daemon_token(caller.peer) => self.client.own_auth(reference),
+            None => Auth::Anonymous,
+        }
+    }
+}
+
+/// What a client read itself; its records are checked again when a model is made of it.
+fn received(sent: &serde_json::Value) -> Result<Metadata, Problem> {
+    let bad = |why: String| Problem::new(Reason::Usage, format!("model.metadata: {why}"));
+    let metadata = Metadata::deserialize(sent).map_err(|error| bad(error.to_string()))?;
+    if metadata.version != metadata::VERSION {
+        return Err(bad(format!(
+            "version {} is not {}; use one version on both ends",
+            metadata.version,
+            metadata::VERSION
+        )));
+    }
+    Ok(metadata)
+}
+
+/// A repository by name. Anything that could be read as a path is refused.
+fn reference(asked: &ModelQuestion) -> Result<ModelReference, Problem> {
+    let text = match &asked.revision {
+        Some(revision) => format!("{}@{revision}", asked.repo),
+        None => asked.repo.clone(),
+    };
+    let reference = ModelReference::parse(&text, asked.file.as_deref(), |_| false)?;
+    match reference.place {
+        Place::Hub { .. } => Ok(reference),
+        _ => Err(Problem::new(Reason::Usage, format!("model.repo: {text:?} is not the name of a repository"))
+            .hint("the daemon opens no path for a client: send what was read of a local model in model.metadata")),
+    }
+}
+
+/// The environment's proxies, the configuration's everything else.
+fn hub(config: &HubConfig) -> Result<HubSettings, Problem> {
+    let mut settings = HubSettings::from_environment(|name| std::env::var(name).ok())?;
+    // What the environment says of the endpoint stands only where the file leaves the default.
+    if config.endpoint != HubConfig::default().endpoint {
+        settings.endpoint = parse_endpoint("hub.endpoint", &config.endpoint)?;
+    }
+    for (prefix, endpoint) in &config.endpoints {
+        settings.endpoints.push(PrefixEndpoint {
+            prefix: prefix.clone(),
+            endpoint: parse_endpoint("hub.endpoints", endpoint)?,
+            token: None,
+        });
+    }
+    settings.offline |= config.offline;
+    settings.limits.total = config.retry_budget.get();
+    settings.limits.attempt = config.read_timeout.get().max(Duration::from_millis(1));
+    settings.limits.concurrency = config.concurrency.max(1);
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
+    if let Some(path) = config.token_path(credentials.as_deref().map(Path::new)) {
+        let text = std::fs::read_to_string(&path).map_err(|error| {
+            Problem::new(Reason::BadConfiguration, format!("hub.token_file {}: {error}", path.display()))
+        })?;
+        settings.token = Token::new(&text);
+    }
+    Ok(settings)
+}

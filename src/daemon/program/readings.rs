@@ -1,0 +1,118 @@
+//! Devices for askers: declared once, or sampled by the one thread that owns the driver.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+
+use crate::api::Problem;
+use crate::api::problem::Reason;
+use crate::config::DevicesConfig;
+use crate::devices::nvml::{Margins, NvmlOptions};
+use crate::devices::sampler::{DeviceSource, Sampler, SamplerOptions, SamplerStatus};
+use crate::devices::{Snapshot, declared};
+
+/// The devices, and how fresh a reading must be.
+#[derive(Debug)]
+pub struct Readings {
+    source: Arc<DeviceSource>,
+    max_age: Duration,
+    deadline: Duration,
+    changes: watch::Sender<u64>,
+}
+
+impl Readings {
+    /// As the configuration says; `nvml` stands before its library.
+    pub(super) fn new(config: &DevicesConfig, nvml: Option<PathBuf>) -> Result<Self, Problem> {
+        let source = match &config.declared {
+            Some(spec) => DeviceSource::Declared(Arc::new(declared::resolve(spec, SystemTime::now())?)),
+            None => DeviceSource::Live(Sampler::start(options(config, nvml)).map_err(|error| {
+                Problem::new(Reason::Internal, format!("the sampler's thread cannot be started: {error}"))
+            })?),
+        };
+        Ok(Self {
+            source: Arc::new(source),
+            max_age: config.sample_interval.get(),
+            deadline: config.read_deadline.get(),
+            changes: watch::Sender::new(0),
+        })
+    }
+
+    /// Where the readings come from, for others that need fresher ones.
+    pub(super) fn source(&self) -> &Arc<DeviceSource> {
+        &self.source
+    }
+
+    /// A reading that is at most one sampling interval old, or one marked stale while the driver hangs.
+    pub(super) async fn latest(&self) -> Result<Arc<Snapshot>, Problem> {
+        Ok(self.source.sample(self.max_age, self.deadline).await?)
+    }
+
+    /// The last reading, however old, without waking the driver for another.
+    pub(super) fn at_hand(&self) -> Option<Arc<Snapshot>> {
+        match &*self.source {
+            DeviceSource::Declared(snapshot) => Some(Arc::clone(snapshot)),
+            DeviceSource::Live(sampler) => sampler.last(),
+        }
+    }
+
+    /// Counts up at every reading and at every change of leases. While somebody listens, readings go on.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        let receiver = self.changes.subscribe();
+        if let (DeviceSource::Live(sampler), 1) = (&*self.source, self.changes.receiver_count()) {
+            // The first listener: pass readings on until the last one has gone.
+            let mut readings = sampler.subscribe();
+            let changes = self.changes.clone();
+            tokio::spawn(async move {
+                loop {
+                    tokio::select! {
+                        () = changes.closed() => return,
+                        changed = readings.changed() => match changed {
+                            Ok(()) => changes.send_modify(|count| *count = count.wrapping_add(1)),
+                            Err(_) => return,
+                        },
+                    }
+                }
+            });
+        }
+        receiver
+    }
+
+    /// Says that something beside the devices changed.
+    pub(super) fn changed(&self) {
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// What the sampler is at; `None` for declared devices.
+    pub(super) fn status(&self) -> Option<SamplerStatus> {
+        match &*self.source {
+            DeviceSource::Declared(_) => None,
+            DeviceSource::Live(sampler) => Some(sampler.status()),
+        }
+    }
+
+    /// Lets go of the driver for `length`.
+    pub(super) async fn release(&self, length: Duration) -> Result<(), Problem> {
+        match &*self.source {
+            DeviceSource::Declared(_) => Ok(()),
+            DeviceSource::Live(sampler) => Ok(sampler.release(length, self.deadline).await?),
+        }
+    }
+}
+
+fn options(config: &DevicesConfig, nvml: Option<PathBuf>) -> SamplerOptions {
+    let default = DevicesConfig::default().nvml_library;
+    let configured = Some(config.nvml_library.clone()).filter(|library| *library != default);
+    let idle = config.idle_release.get();
+    SamplerOptions {
+        nvml: NvmlOptions {
+            library: nvml.or(configured),
+            margins: Margins { display_bytes: config.display_margin.get(), ..Margins::default() },
+            ..NvmlOptions::default()
+        },
+        interval: Some(config.sample_interval.get()),
+        idle_after: (!idle.is_zero()).then_some(idle),
+        stale_for: config.max_age.get(),
+    }
+}

@@ -1,0 +1,230 @@
+//! The routes' questions, answered.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::watch;
+
+use super::models::Found;
+use super::{Probe, Settled, build};
+use crate::api::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
+use crate::api::peer::Caller;
+use crate::api::problem::Reason;
+use crate::api::service::Service;
+use crate::api::status::{GpusAnswer, HealthAnswer, HealthPart, HealthStatus, NvmlReleaseAnswer, TogetherAnswer};
+use crate::api::{Answer, Problem, Question, SCHEMA_VERSION};
+use crate::bytes::Bytes;
+use crate::config::Config;
+use crate::daemon::Program;
+use crate::devices::Snapshot;
+use crate::metrics::{CacheResult, DeviceFigures, Metrics, Stage};
+use crate::probe::{self, Here};
+
+/// A driver call that takes this long hangs, and only a restart may help.
+const HUNG_AFTER: Duration = Duration::from_secs(120);
+
+impl Probe {
+    async fn model(&self, caller: &Caller, question: &Question) -> Result<Found, Problem> {
+        let started = Instant::now();
+        let found = self.models.find(caller, &question.model).await?;
+        self.metrics.took(Stage::Model, started.elapsed());
+        self.metrics.model_lookup(if found.requests == 0 { CacheResult::Memory } else { CacheResult::Miss });
+        Ok(found)
+    }
+
+    /// Devices as `question` declares them, or this host's, less what leases claim and what the site keeps back.
+    async fn here(&self, settled: &Settled, question: &Question) -> Result<Here, Problem> {
+        if let Some(spec) = &question.gpus {
+            return Here::declared(spec, SystemTime::now());
+        }
+        let started = Instant::now();
+        let snapshot = self.readings.latest().await?;
+        self.metrics.took(Stage::Sample, started.elapsed());
+        Ok(self.seen(settled, &snapshot, &self.leased()))
+    }
+
+    fn seen(&self, settled: &Settled, snapshot: &Snapshot, leased: &BTreeMap<String, Bytes>) -> Here {
+        let mut here = Here::of(snapshot, leased);
+        here.availability = here.availability.keeping(settled.config.placement.margin.get());
+        here
+    }
+
+    fn leased(&self) -> BTreeMap<String, Bytes> {
+        BTreeMap::new()
+    }
+
+    /// The question with the site's default engine in it, where that is one for such models.
+    fn complete(settled: &Settled, mut question: Question, found: &Found) -> Question {
+        if question.engine.name.is_none() && probe::default_engine(&found.model) == "vllm" {
+            question.engine.name.clone_from(&settled.config.engines.default_engine);
+        }
+        question
+    }
+
+    fn planned(&self, started: Instant, mut answer: Answer, found: &Found) -> Answer {
+        self.metrics.took(Stage::Plan, started.elapsed());
+        probe::note_staleness(&mut answer, found.stale);
+        answer
+    }
+}
+
+impl Service for Probe {
+    async fn fits(&self, caller: Caller, question: Question) -> Result<Answer, Problem> {
+        let settled = self.settled();
+        probe::known_engine(&question, &settled.rules)?;
+        let found = self.model(&caller, &question).await?;
+        let question = Self::complete(&settled, question, &found);
+        let here = self.here(&settled, &question).await?;
+        let started = Instant::now();
+        let answer = probe::answer(&question, &found.model, &here, &settled.rules)?;
+        Ok(self.planned(started, answer, &found))
+    }
+
+    async fn fits_together(&self, caller: Caller, questions: Vec<Question>) -> Result<TogetherAnswer, Problem> {
+        let settled = self.settled();
+        if let Some(other) = questions.iter().position(|question| question.gpus != questions[0].gpus) {
+            let detail = format!("questions[{other}].gpus: questions that must fit together name the same devices");
+            return Err(Problem::new(Reason::Usage, detail));
+        }
+        let mut models = Vec::with_capacity(questions.len());
+        let mut completed = Vec::with_capacity(questions.len());
+        for question in questions {
+            probe::known_engine(&question, &settled.rules)?;
+            let found = self.model(&caller, &question).await?;
+            completed.push(Self::complete(&settled, question, &found));
+            models.push(found.model);
+        }
+        let Some(first) = completed.first() else {
+            return Err(Problem::new(Reason::Usage, "questions: at least one is needed"));
+        };
+        let here = self.here(&settled, first).await?;
+        let started = Instant::now();
+        let together = probe::together(&completed, &models, &here, &settled.rules);
+        self.metrics.took(Stage::Plan, started.elapsed());
+        together
+    }
+
+    async fn estimate(&self, caller: Caller, question: Question) -> Result<Answer, Problem> {
+        let settled = self.settled();
+        probe::known_engine(&question, &settled.rules)?;
+        let found = self.model(&caller, &question).await?;
+        let question = Self::complete(&settled, question, &found);
+        let declared = question.gpus.as_deref().map(|spec| Here::declared(spec, SystemTime::now())).transpose()?;
+        let started = Instant::now();
+        let answer = probe::estimate(&question, &found.model, declared, &settled.rules)?;
+        Ok(self.planned(started, answer, &found))
+    }
+
+    async fn gpus(&self) -> Result<GpusAnswer, Problem> {
+        let snapshot = self.readings.latest().await?;
+        let leased_bytes = self.leased().into_iter().map(|(uuid, bytes)| (uuid, bytes.get())).collect();
+        Ok(GpusAnswer { schema_version: SCHEMA_VERSION, snapshot: Snapshot::clone(&snapshot), leased_bytes })
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.readings.changes()
+    }
+
+    fn health(&self) -> HealthAnswer {
+        let part = |name: &str, trouble: Option<String>| HealthPart {
+            name: name.to_owned(),
+            status: if trouble.is_none() { HealthStatus::Ok } else { HealthStatus::Degraded },
+            reason: trouble,
+        };
+        let devices = self.readings.status().and_then(|status| match status.last {
+            Some((_, Some(error))) => Some(error.to_string()),
+            _ => status
+                .busy
+                .filter(|(_, since)| *since > HUNG_AFTER)
+                .map(|(doing, since)| format!("the driver has not answered for {} s ({doing})", since.as_secs())),
+        });
+        HealthAnswer::of(vec![part("devices", devices)], self.started.elapsed().as_secs())
+    }
+
+    async fn create_lease(&self, _caller: Caller, _request: LeaseRequest) -> Result<Answer, Problem> {
+        Err(Problem::new(Reason::NotFoundRoute, "leases are not given by this build"))
+    }
+
+    async fn leases(&self, _caller: Caller) -> Result<LeasesAnswer, Problem> {
+        Ok(LeasesAnswer {
+            schema_version: SCHEMA_VERSION,
+            leases: Vec::new(),
+            waiting: Vec::new(),
+            note: crate::leases::ADVISORY.to_owned(),
+        })
+    }
+
+    async fn lease(&self, _caller: Caller, id: String) -> Result<LeaseAnswer, Problem> {
+        Err(Problem::new(Reason::NotFound, format!("no lease {id}")))
+    }
+
+    async fn renew_lease(&self, _: Caller, id: String, _: RenewRequest) -> Result<LeaseAnswer, Problem> {
+        Err(Problem::new(Reason::NotFound, format!("no lease {id}")))
+    }
+
+    async fn release_lease(&self, _: Caller, id: String) -> Result<LeaseAnswer, Problem> {
+        Err(Problem::new(Reason::NotFound, format!("no lease {id}")))
+    }
+
+    async fn release_nvml(&self, caller: Caller, seconds: u64) -> Result<NvmlReleaseAnswer, Problem> {
+        let uid = caller.peer.uid;
+        if uid != 0 && uid != rustix::process::geteuid().as_raw() {
+            return Err(Problem::new(Reason::Forbidden, "only root and the daemon's own user may release the driver"));
+        }
+        let length = Duration::from_secs(seconds);
+        self.readings.release(length).await?;
+        let until = SystemTime::now() + length;
+        Ok(NvmlReleaseAnswer {
+            schema_version: SCHEMA_VERSION,
+            released_until: humantime::format_rfc3339_seconds(until).to_string(),
+        })
+    }
+
+    fn observe(&self, metrics: &Metrics) {
+        let status = self.readings.status();
+        let age = status.as_ref().and_then(|status| status.last.as_ref().map(|(age, _)| *age));
+        let Some(snapshot) = self.readings.at_hand() else { return };
+        let leased = self.leased();
+        let availability = crate::placement::availability(&snapshot, &leased);
+        let figures: Vec<DeviceFigures> = availability
+            .devices
+            .iter()
+            .map(|device| DeviceFigures {
+                uuid: device.facts.uuid.clone(),
+                name: device.facts.name.clone(),
+                total: device.facts.total_bytes,
+                free: device.free,
+                available: device.available,
+                leased: device.leased,
+            })
+            .collect();
+        metrics.set_devices(&figures, age);
+    }
+}
+
+impl Program for Probe {
+    async fn liveness(&self) -> Result<(), String> {
+        match self.readings.status().and_then(|status| status.busy) {
+            Some((doing, since)) if since > HUNG_AFTER => {
+                Err(format!("the sampler has been stuck in {doing} for {} s", since.as_secs()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn reload(&self, config: Config) -> Result<Vec<String>, Problem> {
+        let rules = build::rules(&config)?;
+        let changed = self.settled().config.changed_keys(&config);
+        self.log
+            .set_filter(&config.log.filter)
+            .map_err(|why| Problem::new(Reason::BadConfiguration, format!("log.filter: {why}")))?;
+        *self.settled.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+            std::sync::Arc::new(Settled { config, rules });
+        // These are read at each question; the rest is built in.
+        let taken_over =
+            |key: &String| ["placement", "engines.", "log.filter"].iter().any(|part| key.starts_with(part));
+        Ok(changed.into_iter().filter(|key| !taken_over(key)).collect())
+    }
+
+    async fn stop(&self) {}
+}

@@ -1,0 +1,163 @@
+//! The daemon as a process, on a socket of its own, with the driver's look-alike that the real wrapper loads.
+
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use simulated_nvml::{Scenario, SimulatedDriver, profiles};
+use tempfile::TempDir;
+
+use super::run::{MODEL, Outcome, program, run, run_beside};
+
+/// A daemon that says READY when it may be asked.
+struct Daemon {
+    directory: TempDir,
+    child: Child,
+}
+
+impl Daemon {
+    /// Starts it with `arguments` behind `daemon`, and waits for READY.
+    fn start(arguments: &[&str]) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), arguments)
+    }
+
+    fn start_in(directory: TempDir, arguments: &[&str]) -> Self {
+        let (mut child, notices) = spawn(directory.path(), arguments);
+        let mut notice = [0; 256];
+        let ready = loop {
+            match notices.recv(&mut notice) {
+                Ok(length) if notice[..length].starts_with(b"READY=1") => break true,
+                Ok(_) => {}
+                Err(_) => break false,
+            }
+        };
+        if !ready {
+            child.kill().unwrap();
+            let mut said = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+            panic!("the daemon did not become ready: {said}");
+        }
+        Self { directory, child }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("api.sock")
+    }
+
+    /// SIGTERM, and how it ended.
+    fn stop(&mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap().code()
+    }
+}
+
+fn spawn(directory: &Path, arguments: &[&str]) -> (Child, UnixDatagram) {
+    let notify = directory.join("notify.sock");
+    let _ = fs::remove_file(&notify);
+    let notices = UnixDatagram::bind(&notify).unwrap();
+    notices.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let config = directory.join("config.toml");
+    let text = format!(
+        "[socket]\npath = \"{0}/api.sock\"\ngroup = \"{1}\"\n[devices]\nsample_interval = \"10ms\"\n[hub]\ncache_directory = \
+         \"{0}/cache\"\n[leases]\nstate_directory = \"{0}/state\"\n",
+        directory.display(),
+        rustix::process::getgid().as_raw(),
+    );
+    fs::write(&config, text).unwrap();
+    for folder in ["cache", "state"] {
+        fs::create_dir_all(directory.join(folder)).unwrap();
+    }
+    let mut command = program();
+    command.arg("daemon").arg("--config").arg(&config).args(arguments).env("NOTIFY_SOCKET", &notify);
+    (command.stderr(Stdio::piped()).spawn().unwrap(), notices)
+}
+
+/// All of an answer but the moment of its reading.
+fn timeless(outcome: &Outcome) -> Value {
+    let mut answer = outcome.json();
+    answer["sampled_at"] = Value::Null;
+    answer
+}
+
+#[test]
+fn with_and_without_the_daemon_the_answer_is_the_same() {
+    let mut daemon = Daemon::start(&["--gpus", "2xRTX4090,1xT4"]);
+    for line in ["fits", "fits --frontier", "fits --context 8192 --sequences 4", "estimate", "fits --engine sglang"] {
+        let (command, options) = line.split_once(' ').unwrap_or((line, ""));
+        let asked = run_beside(&daemon.socket(), &format!("{command} {MODEL} {options} --gpus 2xRTX4090,1xT4 --json"));
+        assert!(asked.err.contains("answered by the daemon"), "{}", asked.err);
+        let alone = run(&format!("{command} {MODEL} {options} --gpus 2xRTX4090,1xT4 --json"));
+        assert!(alone.err.contains("answered in process"), "{}", alone.err);
+        assert_eq!(timeless(&asked), timeless(&alone), "{line}");
+        assert_eq!(asked.code, alone.code);
+    }
+    assert_eq!(daemon.stop(), Some(0));
+    assert!(!daemon.socket().exists(), "its own socket is removed");
+    assert!(daemon.directory.path().join("config.toml").exists(), "and nothing else");
+}
+
+#[test]
+fn the_answer_follows_memory_that_changes_while_the_daemon_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let driver = SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();
+    let library = driver.library().to_str().unwrap().to_owned();
+    let mut daemon = Daemon::start(&["--nvml", &library]);
+    let socket = daemon.socket();
+    let ask = || run_beside(&socket, &format!("fits {MODEL} --json"));
+    let empty = ask();
+    assert_eq!((empty.code, empty.json()["verdict"].as_str()), (0, Some("fits")), "{}", empty.out);
+    let free = empty.json()["placement"]["devices"][0]["free_bytes"].as_u64().unwrap();
+
+    driver.set(&Scenario::of([profiles::h100_80().used(70 << 30)])).unwrap();
+    let full = ask();
+    assert_eq!((full.code, full.json()["reason"].as_str()), (1, Some("insufficient_memory")), "{}", full.out);
+    assert!(full.json()["placement"]["devices"][0]["free_bytes"].as_u64().unwrap() < free - (69 << 30));
+
+    driver.set(&Scenario::of([profiles::h100_80().lost()])).unwrap();
+    let lost = ask();
+    assert_eq!((lost.code, lost.json()["reason"].as_str()), (4, Some("gpu_lost")), "{}", lost.out);
+
+    driver.set(&Scenario::of([profiles::h100_80()])).unwrap();
+    assert_eq!(ask().code, 0);
+    let table = run_beside(&daemon.socket(), "gpus --topology");
+    assert!(table.out.contains("NVIDIA H100 80GB HBM3"), "{}", table.out);
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn a_second_daemon_leaves_the_first_alone() {
+    let daemon = Daemon::start(&["--gpus", "24GiB"]);
+    let (second, _notices) = spawn(daemon.directory.path(), &["--gpus", "24GiB"]);
+    let second = second.wait_with_output().unwrap();
+    assert_eq!(second.status.code(), Some(75));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("api.sock"));
+    assert_eq!(run_beside(&daemon.socket(), "health").code, 0, "the first still answers");
+}
+
+#[test]
+fn what_is_not_a_socket_is_not_removed_and_a_stale_socket_is_taken_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("api.sock");
+    fs::write(&path, "precious").unwrap();
+    let (child, _notices) = spawn(directory.path(), &["--gpus", "24GiB"]);
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(78));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+
+    fs::remove_file(&path).unwrap();
+    drop(UnixListener::bind(&path).unwrap());
+    let daemon = Daemon::start_in(directory, &["--gpus", "24GiB"]);
+    assert_eq!(run_beside(&daemon.socket(), "health --json").code, 0);
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // After `stop` it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
