@@ -146,7 +146,12 @@ impl Service for Probe {
     }
 
     async fn leases(&self, _caller: Caller) -> Result<LeasesAnswer, Problem> {
-        Ok(LeasesAnswer { schema_version: SCHEMA_VERSION, leases: Vec::new() })
+        Ok(LeasesAnswer {
+            schema_version: SCHEMA_VERSION,
+            leases: Vec::new(),
+            waiting: Vec::new(),
+            note: crate::leases::ADVISORY.to_owned(),
+        })
     }
 
     async fn lease(&self, _caller: Caller, id: String) -> Result<LeaseAnswer, Problem> {
