@@ -100,7 +100,7 @@ P
 [ -z "$simulated" ] || { mkdir "$work/test/driver"; cp "$simulated" "$work/test/driver/libnvidia-ml.so.1"; }
 scenario() { # scenario USED_GIB [FAULTS]
     local bytes=$((80 << 30))
-    printf '{"devices":[{"uuid":"GPU-00000000-0000-4000-8000-000000000001","name":"NVIDIA H100 80GB HBM3","pci_bus_id":"00000000:01:00.0","memory":{"total":%d,"reserved":%d,"used":%d},"compute_capability":[9,0]}],"faults":{%s}}' \
+    printf '{"devices":[{"uuid":"GPU-00000000-0000-4000-8000-000000000001","name":"NVIDIA H100 80GB HBM3","pci_bus_id":"00000000:01:00.0","memory":{"total_bytes":%d,"reserved_bytes":%d,"used_bytes":%d},"compute_capability":[9,0]}],"faults":{%s}}' \
         "$bytes" $((512 << 20)) $(($1 << 30)) "${2:-}" >"$work/test/driver/scenario.new"
     mv "$work/test/driver/scenario.new" "$work/test/driver/scenario.json"
 }
