@@ -1,0 +1,114 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_hf_mem_probe_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_hf_mem_probe_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_hf_mem_probe_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_hf_mem_probe_using_subcommand
+    set -l cmd (__fish_hf_mem_probe_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -s V -l version -d 'Print version'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "fits" -d 'Whether and how a model fits here, now'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "estimate" -d 'What a model needs, whatever is installed here'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "gpus" -d 'What is free, and who holds what'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "daemon" -d 'Serves questions on a Unix socket'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "health" -d 'Whether the daemon is well; exit code 0 if so'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "check-config" -d 'Reads a configuration file as the daemon would, and says what is wrong with it'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "completions" -d 'Writes shell completions to standard output'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "manual" -d 'Writes the manual page to standard output'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l file -d 'One file of the repository, or the name of a quantisation (Q4_K_M)' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l engine -d 'vllm, sglang, llama.cpp, ollama, transformers, diffusers or reference, with an optional version' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l context -d 'Tokens of one sequence, or "max" [default: the engine\'s own]' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l sequences -d 'Sequences held at once [default: 1]' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l kv-cache-dtype -d 'dtype of the KV cache, by the engine\'s own name (fp8, q8_0, ...)' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l dtype -d 'dtype that weights are cast to, by the engine\'s own name' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l tensor-parallel -d 'Exactly this tensor-parallel degree' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l pipeline-parallel -d 'Exactly this many pipeline stages' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l set -d 'An engine parameter by the engine\'s own name, such as max_num_seqs=256. May be repeated' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l on -d 'Only these devices, by UUID' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l gpus -d 'Declared devices instead of this host\'s: 8xH100-80GB, 2x24GiB,1x12GiB, or a file written by gpus --json' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l offload -d 'Whether layers, experts or components may stay in host memory' -r -f -a "allow\t'It may'
+deny\t'It may not'"
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l socket -d 'The daemon\'s socket' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l strict -d 'Exit with 1 when it fits only by its likely need, not by the high end ("tight")'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l condition -d 'For systemd\'s ExecCondition=: exit with 255 on everything but "fits" (0) and "does not fit" (1)'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l frontier -d 'Also compute the largest context for each number of sequences'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l local -d 'Do not ask the daemon'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l json -d 'Print one JSON object, on failure too'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -s V -l version -d 'Print version'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l file -d 'One file of the repository, or the name of a quantisation (Q4_K_M)' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l engine -d 'vllm, sglang, llama.cpp, ollama, transformers, diffusers or reference, with an optional version' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l context -d 'Tokens of one sequence, or "max" [default: the engine\'s own]' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l sequences -d 'Sequences held at once [default: 1]' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l kv-cache-dtype -d 'dtype of the KV cache, by the engine\'s own name (fp8, q8_0, ...)' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l dtype -d 'dtype that weights are cast to, by the engine\'s own name' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l tensor-parallel -d 'Exactly this tensor-parallel degree' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l pipeline-parallel -d 'Exactly this many pipeline stages' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l set -d 'An engine parameter by the engine\'s own name, such as max_num_seqs=256. May be repeated' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l on -d 'Only these devices, by UUID' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l gpus -d 'Declared devices instead of this host\'s: 8xH100-80GB, 2x24GiB,1x12GiB, or a file written by gpus --json' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l offload -d 'Whether layers, experts or components may stay in host memory' -r -f -a "allow\t'It may'
+deny\t'It may not'"
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l socket -d 'The daemon\'s socket' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l local -d 'Do not ask the daemon'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l json -d 'Print one JSON object, on failure too'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -s V -l version -d 'Print version'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l gpus -d 'Declared devices instead of this host\'s' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l socket -d 'The daemon\'s socket' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l watch -d 'Print anew whenever something changes'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l topology -d 'Show how the devices are wired'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l local -d 'Do not ask the daemon'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l json -d 'Print one JSON object, on failure too'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -s h -l help -d 'Print help'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -s V -l version -d 'Print version'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand daemon" -l config -d 'Configuration file' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand daemon" -l socket -d 'Socket to serve on, instead of the configuration\'s' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand daemon" -l gpus -d 'Declared devices instead of this host\'s: for trying things out, and for tests' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand daemon" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand daemon" -s h -l help -d 'Print help'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand daemon" -s V -l version -d 'Print version'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -l socket -d 'The daemon\'s socket' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -l local -d 'Do not ask the daemon'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -l json -d 'Print one JSON object, on failure too'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -s h -l help -d 'Print help'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -s V -l version -d 'Print version'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand check-config" -s h -l help -d 'Print help'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand check-config" -s V -l version -d 'Print version'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand completions" -s h -l help -d 'Print help'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand completions" -s V -l version -d 'Print version'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand manual" -s h -l help -d 'Print help'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand manual" -s V -l version -d 'Print version'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus daemon health check-config completions manual help" -f -a "fits" -d 'Whether and how a model fits here, now'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus daemon health check-config completions manual help" -f -a "estimate" -d 'What a model needs, whatever is installed here'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus daemon health check-config completions manual help" -f -a "gpus" -d 'What is free, and who holds what'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus daemon health check-config completions manual help" -f -a "daemon" -d 'Serves questions on a Unix socket'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus daemon health check-config completions manual help" -f -a "health" -d 'Whether the daemon is well; exit code 0 if so'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus daemon health check-config completions manual help" -f -a "check-config" -d 'Reads a configuration file as the daemon would, and says what is wrong with it'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus daemon health check-config completions manual help" -f -a "completions" -d 'Writes shell completions to standard output'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus daemon health check-config completions manual help" -f -a "manual" -d 'Writes the manual page to standard output'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus daemon health check-config completions manual help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

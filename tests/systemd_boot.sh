@@ -1,0 +1,299 @@
+#!/usr/bin/env bash
+# The package in a systemd that really boots: install, ask as several users, kill, hang, reload, stop with a request in
+# flight, upgrade, remove, purge. Needs root, systemd-container, mmdebstrap, python3 and a Debian mirror; some minutes.
+#
+#   tests/systemd_boot.sh DEB [SIMULATED_NVML.so]
+#
+# BOOT_ROOT=FOLDER keeps and reuses the root file system. BOOT_MIRROR names the mirror.
+#
+# What makes such a test prove nothing, and is held here: systemd-nspawn in its plain form does not enforce DeviceAllow=
+# nor IPAddressDeny= (it lacks the rights to load BPF programs, and sees a hybrid cgroup tree), so the container gets a
+# pure cgroup2 of its own and those rights; and a step below checks that a forbidden device is refused with EPERM, where
+# one that is merely missing gives ENXIO. Limits of memory and tasks are not enforced here: their controllers may sit in
+# the host's version 1 tree.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+deb=$(realpath "${1:?usage: tests/systemd_boot.sh DEB [SIMULATED_NVML.so]}")
+simulated=${2:+$(realpath "$2")}
+mirror=${BOOT_MIRROR:-http://deb.debian.org/debian}
+work=$(mktemp -d)
+root=${BOOT_ROOT:-$work/root}
+machine=hfmp$$
+nspawn=
+leader=
+failures=0
+
+cleanup() {
+    [ -z "$leader" ] || kill -KILL "$leader" 2>/dev/null || true
+    [ -z "$nspawn" ] || wait "$nspawn" 2>/dev/null || true
+    for tree in /sys/fs/cgroup/unified /sys/fs/cgroup; do
+        [ ! -d "$tree/hftest.$machine" ] || find "$tree/hftest.$machine" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+    done
+    rm -rf "$work"
+}
+trap cleanup EXIT
+
+say() { printf '\n== %s\n' "$*"; }
+pass() { printf '   ok    %s\n' "$*"; }
+fail() { printf '   FAIL  %s\n' "$*"; failures=$((failures + 1)); }
+# expect WHAT WANTED FOUND: both are printed, so that the transcript can be judged.
+expect() { if [ "$2" = "$3" ]; then pass "$1: $3"; else fail "$1: wanted [$2], found [$3]"; fi; }
+inside() { nsenter -t "$leader" -m -u -i -n -p -C -- "$@"; }
+as() { local user=$1; shift; inside runuser -u "$user" -- env NO_COLOR=1 "$@"; }
+property() { inside systemctl show -P "$1" "${2:-hf-mem-probe.service}"; }
+code() { local status=0; "$@" >"$work/out" 2>&1 || status=$?; printf %s "$status"; }
+# until_true SECONDS COMMAND...
+until_true() {
+    local end=$((SECONDS + $1)); shift
+    until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || return 1; sleep 0.1; done
+}
+now_ms() { date +%s%3N; }
+
+say "root file system"
+if [ ! -x "$root/usr/bin/systemctl" ]; then
+    mmdebstrap --quiet --variant=minbase \
+        --include=systemd,systemd-sysv,dbus,libpam-systemd,libnss-systemd,curl,procps,iproute2,login,util-linux,python3-minimal \
+        bookworm "$root" "$mirror"
+fi
+chroot "$root" id alice >/dev/null 2>&1 || chroot "$root" useradd -m alice
+chroot "$root" id mallory >/dev/null 2>&1 || chroot "$root" useradd -m mallory
+[ ! -e "$root/usr/bin/hf-mem-probe" ] || { echo "the root file system holds the package already"; exit 1; }
+snapshot() { # what the package could leave behind
+    inside find / -xdev \( -name '*hf-mem-probe*' -o -name '*hf_mem_probe*' \) -not -path '/opt/test/*' -not -path '/proc/*' 2>/dev/null | sort
+    inside find /run /etc/systemd -name '*hf-mem-probe*' 2>/dev/null | sort
+    inside grep -c hf-mem-probe /etc/passwd /etc/group || true
+}
+
+mkdir "$work/test"
+cp "$deb" "$work/test/one.deb"
+cp -r tests/fixtures/Qwen3-8B "$work/test/model"
+dpkg-deb -R "$deb" "$work/unpacked"
+sed -i -E 's/^Version: .*/Version: 99.0.0-1/' "$work/unpacked/DEBIAN/control"
+dpkg-deb --root-owner-group -b "$work/unpacked" "$work/test/two.deb" >/dev/null
+cat >"$work/test/slow_body.py" <<'P'
+# Sends a request's head and half its body, says so, and the rest once told: a request in flight.
+import socket, sys, time
+body = b'{"model": {"repository": "owner/name"}}'
+caller = socket.socket(socket.AF_UNIX)
+caller.connect('/run/hf-mem-probe/api.sock')
+caller.sendall(b'POST /v1/fits HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n' % len(body))
+caller.sendall(body[:10])
+time.sleep(0.3)
+print('half sent', flush=True)
+time.sleep(1.5)
+caller.sendall(body[10:])
+print(caller.recv(65536).split(b'\r\n')[0].decode(), flush=True)
+P
+cat >"$work/test/open_device.py" <<'P'
+# Joins the service's control group, then opens a device: EPERM when the group's rules refuse it.
+import errno, os, sys
+with open(f'/sys/fs/cgroup{sys.argv[1]}/cgroup.procs', 'w') as group:
+    group.write(str(os.getpid()))
+for path in sys.argv[2:]:
+    try:
+        os.close(os.open(path, os.O_RDWR))
+        print(path, 'opened')
+    except OSError as error:
+        print(path, errno.errorcode[error.errno])
+P
+[ -z "$simulated" ] || { mkdir "$work/test/driver"; cp "$simulated" "$work/test/driver/libnvidia-ml.so.1"; }
+scenario() { # scenario USED_GIB [FAULTS]
+    local bytes=$((80 << 30))
+    printf '{"devices":[{"uuid":"GPU-00000000-0000-4000-8000-000000000001","name":"NVIDIA H100 80GB HBM3","pci_bus_id":"00000000:01:00.0","memory":{"total_bytes":%d,"reserved_bytes":%d,"used_bytes":%d},"compute_capability":[9,0]}],"faults":{%s}}' \
+        "$bytes" $((512 << 20)) $(($1 << 30)) "${2:-}" >"$work/test/driver/scenario.new"
+    mv "$work/test/driver/scenario.new" "$work/test/driver/scenario.json"
+}
+[ -z "$simulated" ] || scenario 0
+
+say "boot"
+started=$(now_ms)
+unshare --mount --propagation private -- bash -c '
+    umount -R /sys/fs/cgroup || umount -l /sys/fs/cgroup
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    mkdir -p "/sys/fs/cgroup/hftest.$1" && echo $$ >"/sys/fs/cgroup/hftest.$1/cgroup.procs"
+    exec systemd-nspawn -q -D "$0" -M "$1" --boot --register=no --keep-unit --console=read-only --private-network \
+        --capability=CAP_BPF,CAP_NET_ADMIN,CAP_PERFMON --system-call-filter=bpf --volatile=overlay \
+        --bind="$2:/opt/test"' "$root" "$machine" "$work/test" </dev/null >"$work/boot.log" 2>&1 &
+nspawn=$!
+for _ in $(seq 200); do leader=$(pgrep -P "$nspawn" | head -1) && [ -n "$leader" ] && break; sleep 0.05; done
+[ -n "$leader" ] || { cat "$work/boot.log"; exit 1; }
+booted() { inside systemctl is-system-running 2>/dev/null | grep -qE 'running|degraded'; }
+until_true 60 booted || { cat "$work/boot.log"; exit 1; }
+pass "systemd $(inside systemctl --version | head -1 | cut -d' ' -f2) is up after $(($(now_ms) - started)) ms"
+chmod 755 "$work" "$work/test"
+before=$(snapshot)
+
+say "install"
+started=$(now_ms)
+inside dpkg -i /opt/test/one.deb >"$work/out" 2>&1 || { cat "$work/out"; fail "dpkg -i"; }
+pass "dpkg -i took $(($(now_ms) - started)) ms"
+for unit in hf-mem-probe.socket hf-mem-probe.service; do
+    expect "$unit enabled" enabled "$(inside systemctl is-enabled $unit || true)"
+    expect "$unit active" active "$(inside systemctl is-active $unit || true)"
+done
+expect "status" "answering on the socket unit's socket" "$(property StatusText)"
+expect "socket's mode and owner" "660 root hf-mem-probe" "$(inside stat -c '%a %U %G' /run/hf-mem-probe/api.sock)"
+expect "state folder" "700 hf-mem-probe" "$(inside stat -c '%a %U' /var/lib/hf-mem-probe)"
+expect "check-config of the conffile" 0 "$(code inside hf-mem-probe check-config /etc/hf-mem-probe/config.toml)"
+
+say "started by its socket"
+inside systemctl stop hf-mem-probe.service
+expect "service after stop" inactive "$(inside systemctl is-active hf-mem-probe.service || true)"
+inside usermod -aG hf-mem-probe alice
+started=$(now_ms)
+health=$(code as alice hf-mem-probe health)
+printf '   alice: health exits with %s after %s ms (process start included): %s\n' "$health" "$(($(now_ms) - started))" "$(head -1 "$work/out")"
+expect "service after a question" active "$(inside systemctl is-active hf-mem-probe.service || true)"
+
+say "who may ask"
+expect "alice (in the group) asks whether Qwen3-8B fits on 2x24GiB" 0 "$(code as alice hf-mem-probe fits /opt/test/model --gpus 2x24GiB --json)"
+grep -q 'answered by the daemon' "$work/out" && pass "answered by the daemon" || fail "not answered by the daemon: $(head -c 300 "$work/out")"
+expect "alice asks with 1x12GiB: does not fit" 1 "$(code as alice hf-mem-probe fits /opt/test/model --gpus 1x12GiB --json)"
+expect "alice asks for this host's devices: none" 4 "$(code as alice hf-mem-probe fits /opt/test/model --json)"
+expect "mallory (not in the group) cannot connect" 77 "$(code as mallory hf-mem-probe health)"
+expect "mallory by curl" 7 "$(code as mallory curl -s --unix-socket /run/hf-mem-probe/api.sock http://localhost/v1/health)"
+status_of() { as "$1" curl -s -o /dev/null -w '%{http_code}' --unix-socket /run/hf-mem-probe/api.sock "${@:2}"; }
+expect "alice by curl" 200 "$(status_of alice http://localhost/v1/health)"
+expect "alice's browser (Origin:)" 403 "$(status_of alice -H 'Origin: http://example.org' http://localhost/v1/health)"
+expect "alice makes the daemon let go of the driver" 403 "$(status_of alice -X POST http://localhost/v1/nvml/release)"
+expect "root makes the daemon let go of the driver" 200 "$(status_of root -X POST http://localhost/v1/nvml/release)"
+
+say "what the sandbox enforces"
+inside mknod /dev/nvidia0 c 195 0; inside mknod /dev/other c 10 200; inside chmod 666 /dev/nvidia0 /dev/other
+group=$(property ControlGroup)
+inside python3 /opt/test/open_device.py "$group" /dev/nvidia0 /dev/other /dev/null | tee "$work/out" | sed 's/^/   without the driver in \/proc\/devices: /'
+expect "another device" "/dev/other EPERM" "$(grep other "$work/out")"
+inside mkdir -p /run/systemd/system/hf-mem-probe.service.d
+inside bash -c 'printf "[Service]\nDeviceAllow=/dev/nvidia0 rw\n" >/run/systemd/system/hf-mem-probe.service.d/device.conf; systemctl daemon-reload; systemctl restart hf-mem-probe.service'
+inside python3 /opt/test/open_device.py "$group" /dev/nvidia0 /dev/other >"$work/out"
+expect "an allowed device that has no driver" "/dev/nvidia0 ENXIO" "$(grep nvidia0 "$work/out")"
+expect "another device" "/dev/other EPERM" "$(grep other "$work/out")"
+main=$(property MainPID)
+expect "capabilities" 0000000000000000 "$(inside awk '/^CapEff/{print $2}' "/proc/$main/status")"
+expect "no new privileges" 1 "$(inside awk '/^NoNewPrivs/{print $2}' "/proc/$main/status")"
+expect "system call filter (2: on)" 2 "$(inside awk '/^Seccomp:/{print $2}' "/proc/$main/status")"
+expect "OOM score" -500 "$(inside cat "/proc/$main/oom_score_adj")"
+expect "the daemon sees /usr read-only" ro "$(inside awk '$5=="/usr" || $5=="/" {split($6,o,","); last=o[1]} END{print last}' "/proc/$main/mountinfo")"
+inside systemd-analyze security --no-pager hf-mem-probe.service 2>/dev/null | tail -1 | sed 's/^/   /'
+
+say "kill -9"
+restarts=$(property NRestarts)
+started=$(now_ms)
+inside kill -9 "$(property MainPID)"
+expect "alice asks at once, and waits for the restart" 0 "$(code as alice hf-mem-probe fits /opt/test/model --gpus 2x24GiB --json)"
+printf '   answered %s ms after the kill (RestartSec=%s)\n' "$(($(now_ms) - started))" "$(property RestartUSec)"
+expect "restarts" $((restarts + 1)) "$(property NRestarts)"
+
+say "watchdog: the process stopped"
+inside bash -c 'printf "[Service]\nWatchdogSec=2s\n" >/run/systemd/system/hf-mem-probe.service.d/watchdog.conf; systemctl daemon-reload; systemctl restart hf-mem-probe.service'
+old=$(property MainPID)
+inside kill -STOP "$old"
+replaced() { [ "$(property MainPID)" != "$old" ] && [ "$(property MainPID)" != 0 ] && [ "$(property ActiveState)" = active ]; }
+if until_true 20 replaced; then pass "restarted: $(inside journalctl -u hf-mem-probe -o cat --no-pager | grep -i watchdog | tail -1)"; else fail "not restarted"; fi
+expect "answers again" 0 "$(code as alice hf-mem-probe fits /opt/test/model --gpus 2x24GiB --json)"
+
+say "reload"
+old=$(property MainPID)
+inside sed -i 's/^filter = "info"/filter = "debug"/' /etc/hf-mem-probe/config.toml
+inside systemctl reload hf-mem-probe.service
+reloaded() { property StatusText | grep -q 'configuration'; }
+until_true 5 reloaded || true
+expect "after a good reload" "configuration reloaded" "$(property StatusText)"
+inside bash -c 'echo "nonsense = 1" >>/etc/hf-mem-probe/config.toml'
+inside systemctl reload hf-mem-probe.service
+refused() { property StatusText | grep -q 'refused'; }
+until_true 5 refused || true
+printf '   after a bad one: %s\n' "$(property StatusText)"
+refused && pass "refused, the old one stays" || fail "a bad configuration was not refused"
+expect "same process" "$old" "$(property MainPID)"
+expect "still answers" 0 "$(code as alice hf-mem-probe fits /opt/test/model --gpus 2x24GiB --json)"
+inside sed -i '/^nonsense/d' /etc/hf-mem-probe/config.toml
+
+say "stop with a request in flight"
+inside python3 /opt/test/slow_body.py >"$work/slow" 2>&1 &
+slow=$!
+until_true 5 grep -q 'half sent' "$work/slow"
+started=$(now_ms)
+inside systemctl stop hf-mem-probe.service
+printf '   stopped after %s ms\n' "$(($(now_ms) - started))"
+wait "$slow" || true
+if grep -q '^HTTP/1.1' "$work/slow"; then pass "the caller was answered: $(tail -1 "$work/slow")"; else fail "the caller got: $(tail -1 "$work/slow")"; fi
+expect "its result" success "$(property Result)"
+inside journalctl -u hf-mem-probe -o cat --no-pager | grep -i 'stopp' | tail -2 | sed 's/^/   journal: /'
+
+say "leases, state and cache across a restart"
+inside systemctl start hf-mem-probe.service
+inside bash -c 'touch /var/lib/hf-mem-probe/marker; systemctl restart hf-mem-probe.service'
+expect "the state folder survives" 0 "$(code inside test -e /var/lib/hf-mem-probe/marker)"
+lease() { # a lease for this shell, by curl; prints the HTTP status, the answer goes to $work/out
+    as alice curl -s -o /opt/test/lease.json -w '%{http_code}' --unix-socket /run/hf-mem-probe/api.sock \
+        -H 'Content-Type: application/json' -d @/opt/test/lease-request.json http://localhost/v1/leases
+}
+if [ -n "$simulated" ]; then
+    inside bash -c 'sed -i "s#^nvml_library = .*#nvml_library = \"/opt/test/driver/libnvidia-ml.so.1\"#" /etc/hf-mem-probe/config.toml; systemctl restart hf-mem-probe.service'
+    expect "on the driver's look-alike: fits" 0 "$(code as alice hf-mem-probe fits /opt/test/model --json)"
+    head -c 300 "$work/out" | grep -o '"verdict": *"[a-z]*"' | head -1 | sed 's/^/   /'
+    if inside hf-mem-probe help lease >/dev/null 2>&1; then
+        inside hf-mem-probe lease --help >"$work/lease-help" 2>&1 || true
+        held=$(code as alice hf-mem-probe lease acquire /opt/test/model --ttl 10m --json)
+        printf '   lease: exit %s: %s\n' "$held" "$(head -c 200 "$work/out")"
+        inside systemctl restart hf-mem-probe.service
+        as alice curl -s --unix-socket /run/hf-mem-probe/api.sock http://localhost/v1/leases | head -c 400 | sed 's/^/   after the restart: /'
+    else
+        printf '   (this build has no lease command: leases across a restart not shown)\n'
+    fi
+
+    say "watchdog: a hung driver (the sampler counts as stuck after two minutes)"
+    old=$(property MainPID)
+    started=$(now_ms)
+    scenario 0 '"*":{"hang":true}'
+    sleep 12
+    health=$(code as alice hf-mem-probe health)
+    printf '   health exits with %s: %s\n' "$health" "$(tr '\n' ' ' <"$work/out" | head -c 300)"
+    expect "declared devices are still answered for" 0 "$(code as alice hf-mem-probe fits /opt/test/model --gpus 2x24GiB --json)"
+    if until_true 170 replaced; then
+        pass "restarted $(( ($(now_ms) - started) / 1000 )) s after the driver hung: $(inside journalctl -u hf-mem-probe -o cat --no-pager | grep -iE 'no sign of life|watchdog' | tail -1)"
+    else
+        fail "not restarted"
+    fi
+    scenario 0
+    inside sed -i 's#^nvml_library = .*#nvml_library = "libnvidia-ml.so.1"#' /etc/hf-mem-probe/config.toml
+fi
+
+say "upgrade"
+inside bash -c 'rm -r /run/systemd/system/hf-mem-probe.service.d; systemctl daemon-reload; systemctl restart hf-mem-probe.service'
+inode=$(inside stat -c %i /run/hf-mem-probe/api.sock)
+old=$(property MainPID)
+# A caller asks again and again while the package is replaced: none of its questions may fail.
+inside bash -c 'n=0; bad=0; while [ ! -e /opt/test/enough ]; do
+    hf-mem-probe health >/dev/null 2>&1; s=$?; n=$((n+1)); { [ $s = 0 ] || [ $s = 4 ] || [ $s = 1 ]; } || { bad=$((bad+1)); last=$s; }
+    done; echo "$n questions, $bad failed ${last:+(exit $last)}"' >"$work/asked" 2>&1 &
+asking=$!
+inside dpkg -i /opt/test/two.deb >"$work/out" 2>&1 || { cat "$work/out"; fail "dpkg -i"; }
+touch "$work/test/enough"; wait "$asking" || true
+printf '   while it was replaced: %s\n' "$(cat "$work/asked")"
+grep -q ' 0 failed' "$work/asked" && pass "no question failed" || fail "questions failed"
+expect "version" 99.0.0-1 "$(inside dpkg-query -W -f '${Version}' hf-mem-probe)"
+expect "the socket was not replaced" "$inode" "$(inside stat -c %i /run/hf-mem-probe/api.sock)"
+[ "$(property MainPID)" != "$old" ] && pass "the daemon was" || fail "the daemon was not restarted"
+expect "the administrator's configuration stays" 1 "$(inside grep -c '^filter = "debug"' /etc/hf-mem-probe/config.toml)"
+expect "the state folder stays" 0 "$(code inside test -e /var/lib/hf-mem-probe/marker)"
+
+say "remove"
+inside dpkg -r hf-mem-probe >"$work/out" 2>&1 || { cat "$work/out"; fail "dpkg -r"; }
+expect "service" inactive "$(inside systemctl is-active hf-mem-probe.service || true)"
+expect "socket" inactive "$(inside systemctl is-active hf-mem-probe.socket || true)"
+expect "configuration is kept" 0 "$(code inside test -e /etc/hf-mem-probe/config.toml)"
+expect "state is kept" 0 "$(code inside test -e /var/lib/hf-mem-probe/marker)"
+
+say "purge"
+inside dpkg -P hf-mem-probe >"$work/out" 2>&1 || { cat "$work/out"; fail "dpkg -P"; }
+after=$(snapshot)
+if [ "$before" = "$after" ]; then pass "nothing is left behind"; else fail "left behind:"; diff <(echo "$before") <(echo "$after") || true; fi
+inside systemctl list-units --all --no-legend 'hf-mem-probe*' | sed 's/^/   unit still known: /'
+
+say "power off"
+kill -s SIGRTMIN+4 "$leader"; wait "$nspawn" || true; leader=; nspawn=
+printf '\n%s\n' "$([ $failures = 0 ] && echo 'all held' || echo "$failures failed")"
+[ $failures = 0 ]
