@@ -26,6 +26,7 @@ failures=0
 
 cleanup() {
     [ -z "$leader" ] || kill -KILL "$leader" 2>/dev/null || true
+    [ -z "$nspawn" ] || [ -n "$leader" ] || kill "$nspawn" 2>/dev/null || true
     [ -z "$nspawn" ] || wait "$nspawn" 2>/dev/null || true
     for tree in /sys/fs/cgroup/unified /sys/fs/cgroup; do
         [ ! -d "$tree/hftest.$machine" ] || find "$tree/hftest.$machine" -depth -type d -exec rmdir {} \; 2>/dev/null || true
@@ -70,11 +71,11 @@ cp "$deb" "$work/test/one.deb"
 cp -r tests/fixtures/Qwen3-8B "$work/test/model"
 dpkg-deb -R "$deb" "$work/unpacked"
 sed -i -E 's/^Version: .*/Version: 99.0.0-1/' "$work/unpacked/DEBIAN/control"
-dpkg-deb --root-owner-group -b "$work/unpacked" "$work/test/two.deb" >/dev/null
+dpkg-deb --root-owner-group -Zgzip -b "$work/unpacked" "$work/test/two.deb" >/dev/null
 cat >"$work/test/slow_body.py" <<'P'
 # Sends a request's head and half its body, says so, and the rest once told: a request in flight.
 import socket, sys, time
-body = b'{"model": {"repository": "owner/name"}}'
+body = b'{"model": {"repo": "owner/name"}}'
 caller = socket.socket(socket.AF_UNIX)
 caller.connect('/run/hf-mem-probe/api.sock')
 caller.sendall(b'POST /v1/fits HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n' % len(body))
@@ -116,9 +117,16 @@ unshare --mount --propagation private -- bash -c '
         --capability=CAP_BPF,CAP_NET_ADMIN,CAP_PERFMON --system-call-filter=bpf --volatile=overlay \
         --bind="$2:/opt/test"' "$root" "$machine" "$work/test" </dev/null >"$work/boot.log" 2>&1 &
 nspawn=$!
-for _ in $(seq 200); do leader=$(pgrep -P "$nspawn" | head -1) && [ -n "$leader" ] && break; sleep 0.05; done
-[ -n "$leader" ] || { cat "$work/boot.log"; exit 1; }
-booted() { inside systemctl is-system-running 2>/dev/null | grep -qE 'running|degraded'; }
+# nspawn forks a helper first: its child that has become systemd is the container's process 1.
+find_leader() {
+    local child
+    for child in $(pgrep -P "$nspawn"); do
+        if [ "$(cat "/proc/$child/comm" 2>/dev/null)" = systemd ]; then leader=$child; return; fi
+    done
+    return 1
+}
+until_true 30 find_leader || { cat "$work/boot.log"; exit 1; }
+booted() { case $(inside systemctl is-system-running 2>/dev/null || true) in running | degraded) ;; *) return 1 ;; esac; }
 until_true 60 booted || { cat "$work/boot.log"; exit 1; }
 pass "systemd $(inside systemctl --version | head -1 | cut -d' ' -f2) is up after $(($(now_ms) - started)) ms"
 chmod 755 "$work" "$work/test"
