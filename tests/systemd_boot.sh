@@ -4,7 +4,8 @@
 #
 #   tests/systemd_boot.sh DEB [SIMULATED_NVML.so]
 #
-# BOOT_ROOT=FOLDER keeps and reuses the root file system. BOOT_MIRROR names the mirror.
+# BOOT_ROOT=FOLDER keeps and reuses the root file system. BOOT_MIRROR names the mirror. BOOT_QUICK=1 leaves out the hung
+# driver, which takes two minutes to count as hung.
 #
 # What makes such a test prove nothing, and is held here: systemd-nspawn in its plain form does not enforce DeviceAllow=
 # nor IPAddressDeny= (it lacks the rights to load BPF programs, and sees a hybrid cgroup tree), so the container gets a
@@ -26,6 +27,7 @@ failures=0
 
 cleanup() {
     [ -z "$leader" ] || kill -KILL "$leader" 2>/dev/null || true
+    [ -z "$nspawn" ] || [ -n "$leader" ] || kill "$nspawn" 2>/dev/null || true
     [ -z "$nspawn" ] || wait "$nspawn" 2>/dev/null || true
     for tree in /sys/fs/cgroup/unified /sys/fs/cgroup; do
         [ ! -d "$tree/hftest.$machine" ] || find "$tree/hftest.$machine" -depth -type d -exec rmdir {} \; 2>/dev/null || true
@@ -70,11 +72,11 @@ cp "$deb" "$work/test/one.deb"
 cp -r tests/fixtures/Qwen3-8B "$work/test/model"
 dpkg-deb -R "$deb" "$work/unpacked"
 sed -i -E 's/^Version: .*/Version: 99.0.0-1/' "$work/unpacked/DEBIAN/control"
-dpkg-deb --root-owner-group -b "$work/unpacked" "$work/test/two.deb" >/dev/null
+dpkg-deb --root-owner-group -Zgzip -b "$work/unpacked" "$work/test/two.deb" >/dev/null
 cat >"$work/test/slow_body.py" <<'P'
 # Sends a request's head and half its body, says so, and the rest once told: a request in flight.
 import socket, sys, time
-body = b'{"model": {"repository": "owner/name"}}'
+body = b'{"model": {"repo": "owner/name"}}'
 caller = socket.socket(socket.AF_UNIX)
 caller.connect('/run/hf-mem-probe/api.sock')
 caller.sendall(b'POST /v1/fits HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n' % len(body))
@@ -116,9 +118,16 @@ unshare --mount --propagation private -- bash -c '
         --capability=CAP_BPF,CAP_NET_ADMIN,CAP_PERFMON --system-call-filter=bpf --volatile=overlay \
         --bind="$2:/opt/test"' "$root" "$machine" "$work/test" </dev/null >"$work/boot.log" 2>&1 &
 nspawn=$!
-for _ in $(seq 200); do leader=$(pgrep -P "$nspawn" | head -1) && [ -n "$leader" ] && break; sleep 0.05; done
-[ -n "$leader" ] || { cat "$work/boot.log"; exit 1; }
-booted() { inside systemctl is-system-running 2>/dev/null | grep -qE 'running|degraded'; }
+# nspawn forks a helper first: its child that has become systemd is the container's process 1.
+find_leader() {
+    local child
+    for child in $(pgrep -P "$nspawn"); do
+        if [ "$(cat "/proc/$child/comm" 2>/dev/null)" = systemd ]; then leader=$child; return; fi
+    done
+    return 1
+}
+until_true 30 find_leader || { cat "$work/boot.log"; exit 1; }
+booted() { case $(inside systemctl is-system-running 2>/dev/null || true) in running | degraded) ;; *) return 1 ;; esac; }
 until_true 60 booted || { cat "$work/boot.log"; exit 1; }
 pass "systemd $(inside systemctl --version | head -1 | cut -d' ' -f2) is up after $(($(now_ms) - started)) ms"
 chmod 755 "$work" "$work/test"
@@ -151,7 +160,7 @@ expect "alice (in the group) asks whether Qwen3-8B fits on 2x24GiB" 0 "$(code as
 grep -q 'answered by the daemon' "$work/out" && pass "answered by the daemon" || fail "not answered by the daemon: $(head -c 300 "$work/out")"
 expect "alice asks with 1x12GiB: does not fit" 1 "$(code as alice hf-mem-probe fits /opt/test/model --gpus 1x12GiB --json)"
 expect "alice asks for this host's devices: none" 4 "$(code as alice hf-mem-probe fits /opt/test/model --json)"
-expect "mallory (not in the group) cannot connect" 77 "$(code as mallory hf-mem-probe health)"
+expect "mallory (not in the group) cannot connect" 69 "$(code as mallory hf-mem-probe health)"
 expect "mallory by curl" 7 "$(code as mallory curl -s --unix-socket /run/hf-mem-probe/api.sock http://localhost/v1/health)"
 status_of() { as "$1" curl -s -o /dev/null -w '%{http_code}' --unix-socket /run/hf-mem-probe/api.sock "${@:2}"; }
 expect "alice by curl" 200 "$(status_of alice http://localhost/v1/health)"
@@ -173,7 +182,8 @@ main=$(property MainPID)
 expect "capabilities" 0000000000000000 "$(inside awk '/^CapEff/{print $2}' "/proc/$main/status")"
 expect "no new privileges" 1 "$(inside awk '/^NoNewPrivs/{print $2}' "/proc/$main/status")"
 expect "system call filter (2: on)" 2 "$(inside awk '/^Seccomp:/{print $2}' "/proc/$main/status")"
-expect "OOM score" -500 "$(inside cat "/proc/$main/oom_score_adj")"
+# A container may not lower it below its own: the property is what can be judged here.
+expect "OOM score asked for" -500 "$(property OOMScoreAdjust)"
 expect "the daemon sees /usr read-only" ro "$(inside awk '$5=="/usr" || $5=="/" {split($6,o,","); last=o[1]} END{print last}' "/proc/$main/mountinfo")"
 inside systemd-analyze security --no-pager hf-mem-probe.service 2>/dev/null | tail -1 | sed 's/^/   /'
 
@@ -244,20 +254,22 @@ if [ -n "$simulated" ]; then
         printf '   (this build has no lease command: leases across a restart not shown)\n'
     fi
 
-    say "watchdog: a hung driver (the sampler counts as stuck after two minutes)"
-    old=$(property MainPID)
-    started=$(now_ms)
-    scenario 0 '"*":{"hang":true}'
-    sleep 12
-    health=$(code as alice hf-mem-probe health)
-    printf '   health exits with %s: %s\n' "$health" "$(tr '\n' ' ' <"$work/out" | head -c 300)"
-    expect "declared devices are still answered for" 0 "$(code as alice hf-mem-probe fits /opt/test/model --gpus 2x24GiB --json)"
-    if until_true 170 replaced; then
-        pass "restarted $(( ($(now_ms) - started) / 1000 )) s after the driver hung: $(inside journalctl -u hf-mem-probe -o cat --no-pager | grep -iE 'no sign of life|watchdog' | tail -1)"
-    else
-        fail "not restarted"
+    if [ -z "${BOOT_QUICK:-}" ]; then
+        say "watchdog: a hung driver (the sampler counts as stuck after two minutes)"
+        old=$(property MainPID)
+        started=$(now_ms)
+        scenario 0 '"*":{"hang":true}'
+        sleep 12
+        health=$(code as alice hf-mem-probe health)
+        printf '   health exits with %s: %s\n' "$health" "$(tr '\n' ' ' <"$work/out" | head -c 300)"
+        expect "declared devices are still answered for" 0 "$(code as alice hf-mem-probe fits /opt/test/model --gpus 2x24GiB --json)"
+        if until_true 170 replaced; then
+            pass "restarted $(( ($(now_ms) - started) / 1000 )) s after the driver hung: $(inside journalctl -u hf-mem-probe -o cat --no-pager | grep -iE 'no sign of life|watchdog' | tail -1)"
+        else
+            fail "not restarted"
+        fi
+        scenario 0
     fi
-    scenario 0
     inside sed -i 's#^nvml_library = .*#nvml_library = "libnvidia-ml.so.1"#' /etc/hf-mem-probe/config.toml
 fi
 

@@ -1,0 +1,143 @@
+//! How long an answer takes on the daemon's socket, beside a bare echo on the same server stack.
+//!
+//! `cargo run --release --example socket_speed -- SOCKET BODY.json`, pinned with `taskset` where figures are compared.
+//! `tests/load/speed.py` runs it with a daemon of its own.
+#![expect(clippy::print_stdout, reason = "prints its figures")]
+
+use std::error::Error;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use axum::routing::post;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+const ROUNDS: usize = 1500;
+const CALLERS: usize = 64;
+const LOAD: Duration = Duration::from_secs(4);
+
+fn main() -> Result<(), Failure> {
+    let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
+    let (Some(daemon), Some(body)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: socket_speed SOCKET BODY.json".into());
+    };
+    let body = std::fs::read(body)?;
+    let folder = tempfile::tempdir()?;
+    let echo = folder.path().join("echo.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&echo)?;
+    listener.set_nonblocking(true)?;
+    std::thread::spawn(move || serve_echo(listener));
+
+    let fits = request("/v1/fits", &body);
+    let bare = request("/echo", &body);
+    let (mut daemon_times, mut echo_times) = (Vec::new(), Vec::new());
+    let mut to_daemon = UnixStream::connect(&daemon)?;
+    let mut to_echo = UnixStream::connect(&echo)?;
+    for round in 0..ROUNDS {
+        // In turns, so that whatever else the machine does falls on both.
+        let taken = (timed(&mut to_daemon, &fits)?, timed(&mut to_echo, &bare)?);
+        if round >= ROUNDS / 10 {
+            daemon_times.push(taken.0);
+            echo_times.push(taken.1);
+        }
+    }
+    let (daemon_median, echo_median) = (median(&mut daemon_times), median(&mut echo_times));
+    println!(
+        "one caller, {} byte question: answer {daemon_median:.1?}, echo {echo_median:.1?}, ratio {:.2}",
+        body.len(),
+        daemon_median.as_secs_f64() / echo_median.as_secs_f64()
+    );
+    let echo_rate = rate(&echo, &bare)?;
+    let daemon_rate = rate(&daemon, &fits)?;
+    println!(
+        "{CALLERS} callers: {daemon_rate:.0} answers/s, {echo_rate:.0} echoes/s, ratio {:.2}",
+        daemon_rate / echo_rate
+    );
+    Ok(())
+}
+
+/// hyper and axum as the daemon uses them, and nothing else.
+fn serve_echo(listener: std::os::unix::net::UnixListener) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        let routes = axum::Router::new().route("/echo", post(|body: Bytes| async { body }));
+        loop {
+            let (stream, _) = listener.accept().await?;
+            let service = TowerToHyperService::new(routes.clone());
+            tokio::spawn(async move {
+                let mut server = hyper::server::conn::http1::Builder::new();
+                server.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+                // A caller that left is no news.
+                let _ended = server.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    })
+}
+
+fn request(path: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// One request, and all of its answer.
+fn timed(stream: &mut UnixStream, request: &[u8]) -> Result<Duration, Failure> {
+    let start = Instant::now();
+    stream.write_all(request)?;
+    let mut held = Vec::new();
+    let mut part = [0; 65536];
+    loop {
+        let length = stream.read(&mut part)?;
+        held.extend_from_slice(part.get(..length).unwrap_or_default());
+        if length == 0 {
+            return Err(format!("closed after {} bytes", held.len()).into());
+        }
+        let Some(end) = held.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+        let head = String::from_utf8_lossy(held.get(..end).unwrap_or_default()).to_ascii_lowercase();
+        if !head.starts_with("http/1.1 200") {
+            return Err(head.into());
+        }
+        let wanted: usize =
+            head.lines().find_map(|line| line.strip_prefix("content-length: ")).ok_or("no length")?.trim().parse()?;
+        if held.len() >= end + 4 + wanted {
+            return Ok(start.elapsed());
+        }
+    }
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+/// Answers a second for [`CALLERS`] callers that each ask again at once.
+fn rate(socket: &Path, request: &[u8]) -> Result<f64, Failure> {
+    let end = Instant::now() + LOAD;
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            let (socket, request) = (socket.to_owned(), request.to_owned());
+            std::thread::spawn(move || -> Result<u32, Failure> {
+                let mut stream = UnixStream::connect(socket)?;
+                let mut count = 0;
+                while Instant::now() < end {
+                    timed(&mut stream, &request)?;
+                    count += 1;
+                }
+                Ok(count)
+            })
+        })
+        .collect();
+    let mut all = 0;
+    for caller in callers {
+        all += caller.join().map_err(|_| "a caller broke")??;
+    }
+    Ok(f64::from(all) / LOAD.as_secs_f64())
+}

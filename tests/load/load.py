@@ -1,0 +1,534 @@
+#!/usr/bin/env python3
+"""Load and faults against a running daemon; prints figures, and exits with 1 where something did not hold.
+
+    tests/load/load.py BINARY [--driver libsimulated_nvml.so] [--soak SECONDS] [SCENARIO ...]
+
+Standard library only. It starts daemons of its own in a temporary folder; nothing outside it is touched. `disk_full`
+and `read_only` mount small file systems and need root. Deadlines are made short so that a run takes a minute or two.
+"""
+
+import argparse
+import json
+import os
+import resource
+import select
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = ROOT / "tests/fixtures/Qwen3-8B"
+GIB = 1 << 30
+failures = []
+
+
+def report(scenario, held, **figures):
+    words = ", ".join(f"{name} {value}" for name, value in figures.items())
+    print(f"{'ok  ' if held else 'FAIL'} {scenario}: {words}", flush=True)
+    if not held:
+        failures.append(scenario)
+
+
+class Daemon:
+    """A daemon in a folder of its own."""
+
+    def __init__(self, binary, gpus="8xH100-80GB", settings="", arguments=(), state=None):
+        self.binary, self.arguments, self.gpus = binary, list(arguments), gpus
+        self.folder = Path(tempfile.mkdtemp(prefix="load-"))
+        self.socket = self.folder / "api.sock"
+        self.state = state or self.folder
+        for name in ("state", "cache"):
+            (self.state / name).mkdir(exist_ok=True)
+        self.config = self.folder / "config.toml"
+        self.config.write_text(
+            f'[socket]\npath = "{self.socket}"\ngroup = "{os.getgid()}"\nheader_deadline = "2s"\n'
+            f'handler_deadline = "5s"\nwrite_deadline = "2s"\n[hub]\nendpoint = "http://127.0.0.1:9"\n'
+            f'retry_budget = "3s"\ncache_directory = "{self.state}/cache"\n'
+            f'[leases]\nstate_directory = "{self.state}/state"\n{settings}'
+        )
+        self.process = None
+        self.start()
+
+    def start(self):
+        """Starts it; seconds until it answered."""
+        notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        notify = self.folder / "notify"
+        notify.unlink(missing_ok=True)
+        notices.bind(str(notify))
+        notices.settimeout(60)
+        environment = {"NOTIFY_SOCKET": str(notify), "PATH": os.environ["PATH"]}
+        command = [self.binary, "daemon", "--config", str(self.config), *self.arguments]
+        if self.gpus:
+            command += ["--gpus", self.gpus]
+        began = time.perf_counter()
+        self.log = open(self.folder / "log", "ab")
+        self.process = subprocess.Popen(command, env=environment, stderr=self.log)
+        while not notices.recv(4096).startswith(b"READY=1"):
+            pass
+        took = time.perf_counter() - began
+        notices.close()
+        return took
+
+    def connect(self, timeout=10.0):
+        caller = socket.socket(socket.AF_UNIX)
+        caller.settimeout(timeout)
+        caller.connect(str(self.socket))
+        return caller
+
+    def ask(self, method="GET", path="/v1/health", body=b"", caller=None, timeout=10.0):
+        """Status and body of one request."""
+        own = caller is None
+        caller = caller or self.connect(timeout)
+        try:
+            caller.sendall(request(method, path, body))
+            return answer(caller)
+        finally:
+            if own:
+                caller.close()
+
+    def figures(self):
+        """Resident KiB, descriptors, threads."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        read = {line.split(":")[0]: line.split()[1] for line in status.splitlines() if len(line.split()) > 1}
+        descriptors = len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        return int(read["VmRSS"]), descriptors, int(read["Threads"])
+
+    def settled_descriptors(self, wanted, seconds=10):
+        end = time.monotonic() + seconds
+        while self.figures()[1] > wanted and time.monotonic() < end:
+            time.sleep(0.05)
+        return self.figures()[1]
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return self.process.returncode
+
+
+def request(method, path, body=b"", extra=""):
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{extra}"
+    if body or method == "POST":
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return head.encode() + b"\r\n" + body
+
+
+def answer(caller, rest=b""):
+    """Reads one answer: (status, body)."""
+    held = rest
+    while b"\r\n\r\n" not in held:
+        more = caller.recv(65536)
+        if not more:
+            raise ConnectionError(f"closed after {len(held)} bytes")
+        held += more
+    head, _, body = held.partition(b"\r\n\r\n")
+    length = 0
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            length = int(value)
+    while len(body) < length:
+        more = caller.recv(65536)
+        if not more:
+            raise ConnectionError("closed within a body")
+        body += more
+    return int(head.split()[1]), body
+
+
+def question(binary):
+    """The body that the command line itself sends for a local model: caught by a socket that answers nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/api.sock"
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(path)
+        listener.listen(4)
+        caught = []
+
+        def catch():
+            while not caught:
+                caller, _ = listener.accept()
+                held = b""
+                while b"\r\n\r\n" not in held:
+                    held += caller.recv(65536)
+                head, _, body = held.partition(b"\r\n\r\n")
+                lengths = [int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")]
+                while lengths and len(body) < lengths[0]:
+                    body += caller.recv(65536)
+                if head.startswith(b"POST"):
+                    caught.append(body)
+                caller.close()
+
+        thread = threading.Thread(target=catch, daemon=True)
+        thread.start()
+        subprocess.run([binary, "fits", str(MODEL), "--socket", path], capture_output=True, timeout=60)
+        thread.join(10)
+        listener.close()
+        return caught[0]
+
+
+def connections(binary, options):
+    """10 000 callers at once: the cap holds, the rest waits or is refused, nothing leaks."""
+    daemon = Daemon(binary)
+    daemon.ask()
+    before = daemon.figures()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 20000) if hard > 0 else 20000, hard))
+    held, refused = [], 0
+    began = time.monotonic()
+    peak = 0
+    for number in range(10_000):
+        caller = socket.socket(socket.AF_UNIX)
+        caller.setblocking(False)
+        try:
+            caller.connect(str(daemon.socket))
+            caller.send(request("GET", "/v1/health"))
+            held.append(caller)
+        except (BlockingIOError, ConnectionError):
+            refused += 1
+            caller.close()
+        if number % 500 == 0:
+            peak = max(peak, daemon.figures()[1])
+    time.sleep(0.5)
+    peak = max(peak, daemon.figures()[1])
+    during = daemon.figures()
+    for caller in held:
+        caller.close()
+    took = time.monotonic() - began
+    settled = daemon.settled_descriptors(before[1])
+    status, _ = daemon.ask()
+    report("connections", settled <= before[1] and status == 200 and peak <= before[1] + 140, tried=10_000,
+           connected=len(held), would_wait=refused, seconds=round(took, 1), descriptors_before=before[1],
+           descriptors_most=peak, descriptors_after=settled, rss_kib_before=before[0], rss_kib_during=during[0],
+           answers_after=status)
+    daemon.end()
+
+
+def slow_loris(binary, options):
+    """Callers that send one byte of a header every half second are cut at the header deadline (2 s here)."""
+    daemon = Daemon(binary)
+    before = daemon.figures()
+    callers = [daemon.connect() for _ in range(60)]
+    for caller in callers:
+        caller.sendall(b"GET /v1/health HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
+        caller.setblocking(False)
+    began, open_callers, times = time.monotonic(), set(callers), []
+    other = daemon.ask()[0]
+    while open_callers and time.monotonic() - began < 15:
+        time.sleep(0.5)
+        for caller in list(open_callers):
+            try:
+                caller.send(b"x")
+                if select.select([caller], [], [], 0)[0] and not caller.recv(4096):
+                    raise ConnectionError
+            except BlockingIOError:
+                pass
+            except OSError:
+                open_callers.discard(caller)
+                times.append(time.monotonic() - began)
+    settled = daemon.settled_descriptors(before[1])
+    report("slow_loris", not open_callers and other == 200 and settled <= before[1], callers=len(callers),
+           cut=len(times), last_cut_after_seconds=round(max(times, default=0), 1), another_caller=other,
+           descriptors_after=settled)
+    daemon.end()
+
+
+def half_open(binary, options):
+    """Callers that say nothing, or close their sending half, are let go of."""
+    daemon = Daemon(binary)
+    before = daemon.figures()
+    silent = [daemon.connect() for _ in range(30)]
+    closed = [daemon.connect() for _ in range(30)]
+    for caller in closed:
+        caller.sendall(b"POST /v1/fits HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        caller.shutdown(socket.SHUT_WR)
+    began = time.monotonic()
+    time.sleep(0.3)  # until they are accepted
+    most = daemon.figures()[1]
+    settled = daemon.settled_descriptors(before[1], 15)
+    report("half_open", settled <= before[1], silent=30, half_closed=30, all_gone_after_seconds=round(time.monotonic() - began, 1),
+           descriptors_before=before[1], descriptors_most=most, descriptors_after=settled)
+    for caller in silent + closed:
+        caller.close()
+    daemon.end()
+
+
+def giant_bodies(binary, options):
+    """Bodies over the cap, declared or chunked, deep JSON and endless headers are refused without being held."""
+    daemon = Daemon(binary)
+    daemon.ask()
+    before = daemon.figures()
+    declared = daemon.connect()
+    declared.sendall(b"POST /v1/fits HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1099511627776\r\n\r\n{")
+    declared_status = answer(declared)[0]
+    chunked = daemon.connect()
+    chunked.sendall(b"POST /v1/fits HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+    sent, status = 0, None
+    try:
+        for _ in range(4096):
+            chunked.sendall(b"10000\r\n" + b" " * 65536 + b"\r\n")
+            sent += 65536
+    except OSError:
+        pass
+    try:
+        status = answer(chunked)[0]
+    except OSError:
+        status = "closed"
+    deep = daemon.ask("POST", "/v1/fits", b"[" * 200_000)[0]
+    path = daemon.ask("GET", "/" + "a" * 60_000)[0]
+    headers = daemon.connect()
+    try:
+        headers.sendall(request("GET", "/v1/health", extra="".join(f"X-{n}: {'y' * 200}\r\n" for n in range(5000))))
+        headers_status = answer(headers)[0]
+    except OSError:
+        headers_status = "closed"
+    after = daemon.figures()
+    held = (declared_status == 413 and status in (413, "closed") and 400 <= deep < 500 and 400 <= path < 500
+            and (headers_status == "closed" or 400 <= headers_status < 500) and daemon.ask()[0] == 200)
+    report("giant_bodies", held, declared_1_tib=declared_status, chunked_256_mib=f"{status} after {sent >> 20} MiB",
+           deep_json=deep, path_60_kb=path, headers_1_mb=headers_status, rss_kib_before=before[0], rss_kib_after=after[0])
+    daemon.end()
+
+
+def pipelining(binary, options):
+    """Many requests in one write: answered in order, none lost."""
+    daemon = Daemon(binary)
+    caller = daemon.connect()
+    count = 200
+    began = time.monotonic()
+    writer = threading.Thread(target=caller.sendall, args=(request("GET", "/v1/health") * count,))
+    writer.start()
+    text = b""
+    while text.count(b'"uptime_seconds"') < count:
+        more = caller.recv(1 << 20)
+        if not more:
+            break
+        text += more
+    writer.join()
+    answered = text.count(b"HTTP/1.1 200")
+    report("pipelining", answered == count, sent=count, answered=answered, milliseconds=round((time.monotonic() - began) * 1e3))
+    caller.close()
+    daemon.end()
+
+
+def kill_under_load(binary, options):
+    """kill -9 while eight callers ask; a new daemon takes over the stale socket."""
+    daemon = Daemon(binary)
+    body = question(binary)
+    stop, counts, lock = threading.Event(), {"answered": 0, "failed": 0, "wrong": 0}, threading.Lock()
+
+    def work():
+        while not stop.is_set():
+            try:
+                status, text = daemon.ask("POST", "/v1/fits", body)
+                outcome = "answered" if status == 200 and json.loads(text)["verdict"] else "wrong"
+            except OSError:
+                outcome = "failed"
+                time.sleep(0.005)
+            with lock:
+                counts[outcome] += 1
+
+    workers = [threading.Thread(target=work) for _ in range(8)]
+    for worker in workers:
+        worker.start()
+    gaps = []
+    for _ in range(5):
+        time.sleep(0.7)
+        daemon.process.kill()
+        daemon.process.wait()
+        gaps.append(daemon.start())
+    time.sleep(0.5)
+    stop.set()
+    for worker in workers:
+        worker.join()
+    report("kill_under_load", counts["wrong"] == 0 and counts["answered"] > 0, kills=5, **counts,
+           ready_again_ms=f"{min(gaps) * 1e3:.0f}..{max(gaps) * 1e3:.0f}", stopped_with=daemon.end())
+
+
+def on_small_disk(scenario, binary, prepare):
+    folder = Path(tempfile.mkdtemp(prefix="load-disk-"))
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        print(f"skip {scenario}: cannot mount: {mounted.stderr.decode().strip()}")
+        folder.rmdir()
+        return
+    try:
+        for name in ("state", "cache"):
+            (folder / name).mkdir()
+        prepare(folder)
+        try:
+            daemon = Daemon(binary, state=folder)
+        except (TimeoutError, OSError) as error:
+            report(scenario, False, start=repr(error))
+            return
+        status, text = daemon.ask("POST", "/v1/fits", question(binary))
+        health = json.loads(daemon.ask()[1])
+        degraded = [part["name"] for part in health["parts"] if part["status"] != "ok"]
+        report(scenario, status == 200 and daemon.process.poll() is None, fits=f"{status} {json.loads(text).get('verdict')}",
+               health=health["status"], degraded=degraded, stopped_with=daemon.end())
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=False)
+        folder.rmdir()
+
+
+def disk_full(binary, options):
+    """State and cache on a full disk: questions are answered all the same."""
+
+    def fill(folder):
+        try:
+            with open(folder / "filler", "wb", buffering=0) as filler:
+                while True:
+                    filler.write(b"\0" * 4096)
+        except OSError:
+            pass
+
+    on_small_disk("disk_full", binary, fill)
+
+
+def read_only(binary, options):
+    """State and cache on a read-only disk: the same."""
+    on_small_disk("read_only", binary,
+                  lambda folder: subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True))
+
+
+def hub_down(binary, options):
+    """Nobody listens at the Hub: those who ask for a repository are told soon, others notice nothing."""
+    daemon = Daemon(binary)
+    local = question(binary)
+    unknown = json.dumps({"model": {"repo": "owner/name"}}).encode()
+    status, text = daemon.ask("POST", "/v1/fits", unknown, timeout=30)
+    if status == 400:
+        print(f"     the question was: {text[:200]}")
+    began = time.monotonic()
+    outcome = []
+
+    def ask():
+        outcome.append(daemon.ask("POST", "/v1/fits", unknown, timeout=30))
+
+    asking = [threading.Thread(target=ask) for _ in range(20)]
+    for one in asking:
+        one.start()
+    times = []
+    while any(one.is_alive() for one in asking) or len(times) < 20:
+        start = time.perf_counter()
+        local_status, _ = daemon.ask("POST", "/v1/fits", local)
+        times.append((time.perf_counter() - start) * 1e3)
+    took = time.monotonic() - began
+    reasons = sorted({json.loads(text).get("reason", "?") for _, text in outcome})
+    report("hub_down", reasons == ["hub_unreachable"] and local_status == 200, asked=20, reasons=reasons,
+           last_told_after_seconds=round(took, 2), local_questions_meanwhile=len(times),
+           their_median_ms=round(statistics.median(times), 1), their_most_ms=round(max(times), 1))
+    daemon.end()
+
+
+def nvml_hung(binary, options):
+    """The driver's library hangs: the daemon answers, says so, and stops when told."""
+    if not options.driver:
+        print("skip nvml_hung: no --driver")
+        return
+    folder = Path(tempfile.mkdtemp(prefix="load-driver-"))
+    shutil.copy(options.driver, folder / "libnvidia-ml.so.1")
+    gpu = {"uuid": "GPU-00000000-0000-4000-8000-000000000001", "name": "NVIDIA H100 80GB HBM3",
+           "pci_bus_id": "00000000:01:00.0", "compute_capability": [9, 0],
+           "memory": {"total_bytes": 80 * GIB, "reserved_bytes": GIB // 2, "used_bytes": 0}}
+
+    def play(**faults):
+        (folder / "new").write_text(json.dumps({"devices": [gpu], "faults": faults}))
+        (folder / "new").rename(folder / "scenario.json")
+
+    play()
+    settings = '[devices]\nsample_interval = "100ms"\nmax_age = "1s"\nread_deadline = "1s"\n'
+    daemon = Daemon(binary, gpus=None, settings=settings, arguments=["--nvml", str(folder / "libnvidia-ml.so.1")])
+    body = question(binary)
+    well = json.loads(daemon.ask("POST", "/v1/fits", body)[1])
+    play(**{"*": {"hang": True}})
+    time.sleep(3)
+    began = time.perf_counter()
+    status, text = daemon.ask("POST", "/v1/fits", body, timeout=30)
+    took = time.perf_counter() - began
+    hung = json.loads(text)
+    health = json.loads(daemon.ask()[1])
+    reasons = [part["reason"] for part in health["parts"] if part["status"] != "ok"]
+    threads = daemon.figures()[2]
+    began = time.perf_counter()
+    code = daemon.end()
+    stopped = time.perf_counter() - began
+    report("nvml_hung", health["status"] == "degraded" and stopped < 10 and hung.get("verdict") != "fits",
+           well=f"{well.get('verdict')}", hung=f"{status} {hung.get('verdict', hung.get('reason'))} in {took * 1e3:.0f} ms",
+           health=reasons, threads=threads, stopped_with=code, stop_seconds=round(stopped, 2))
+    shutil.rmtree(folder)
+
+
+def soak(binary, options):
+    """A fixed length of mixed work: resident memory, descriptors and threads at start and end."""
+    daemon = Daemon(binary)
+    body = question(binary)
+    for _ in range(300):
+        daemon.ask("POST", "/v1/fits", body)
+    before, began, count = daemon.figures(), time.monotonic(), 0
+    middle = None
+    while time.monotonic() - began < options.soak:
+        caller = daemon.connect()
+        for number in range(20):
+            kind = number % 5
+            if kind == 0:
+                status = daemon.ask("POST", "/v1/estimates", body, caller)[0]
+            elif kind == 1:
+                status = daemon.ask("GET", "/metrics", caller=caller)[0]
+            elif kind == 2:
+                status = daemon.ask("POST", "/v1/fits", b"{", caller)[0]
+            elif kind == 3:
+                status = daemon.ask("GET", "/v1/gpus", caller=caller)[0]
+            else:
+                status = daemon.ask("POST", "/v1/fits", body, caller)[0]
+            count += 1
+            if status == 400 and kind == 2:
+                continue
+            if status != 200:
+                report("soak", False, status=status, kind=kind)
+                return
+        caller.close()
+        if middle is None and time.monotonic() - began > options.soak / 2:
+            middle = daemon.figures()
+    settled = daemon.settled_descriptors(before[1])
+    after = daemon.figures()
+    names = ("rss_kib", "descriptors", "threads")
+    figures = {name: f"{before[n]} / {(middle or before)[n]} / {after[n]}" for n, name in enumerate(names)}
+    held = settled <= before[1] and after[2] <= before[2] and after[0] < before[0] + 4096
+    report("soak", held, seconds=options.soak, requests=count, start_middle_end="", **figures, stopped_with=daemon.end())
+
+
+SCENARIOS = [connections, slow_loris, half_open, giant_bodies, pipelining, kill_under_load, disk_full, read_only,
+             hub_down, nvml_hung, soak]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("binary")
+    parser.add_argument("--driver")
+    parser.add_argument("--soak", type=float, default=20)
+    parser.add_argument("scenario", nargs="*")
+    options = parser.parse_args()
+    for scenario in SCENARIOS:
+        if options.scenario and scenario.__name__ not in options.scenario:
+            continue
+        try:
+            scenario(os.path.abspath(options.binary), options)
+        except Exception as error:  # one scenario's fault must not hide the others
+            report(scenario.__name__, False, error=repr(error))
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
