@@ -12,9 +12,12 @@ pub fn assemble(metadata: &Metadata) -> Result<Model, RecordError> {
     let inventory = metadata.inventory()?;
     let mut doubts = metadata.doubts.clone();
     doubts.extend(metadata.unreadable.iter().map(|(path, why)| format!("{path}: {why}")));
-    if let Evidence::Proved { read, of } = metadata.evidence {
-        doubts.push(format!("{read} of {of} headers were read; index, file lengths and totals prove the others"));
-    }
+    let proofs = match metadata.evidence {
+        Evidence::Proved { read, of } => {
+            vec![format!("{read} of {of} headers were read; index, file lengths and totals prove the others")]
+        }
+        _ => Vec::new(),
+    };
     let components = components(metadata, &inventory);
     let architecture = architecture(metadata, &inventory);
     let quantization = architecture.as_ref().ok().and_then(|architecture| architecture.quantization.as_ref());
@@ -32,6 +35,7 @@ pub fn assemble(metadata: &Metadata) -> Result<Model, RecordError> {
         components,
         parameters,
         inventory,
+        proofs,
         doubts,
     })
 }
