@@ -189,7 +189,7 @@ impl<'a> VllmPrepared<'a> {
         &self.layers
     }
 
-    fn page_rules(&self, split: &Split) -> PageRules {
+    pub(super) fn page_rules(&self, split: &Split) -> PageRules {
         let settings = &self.settings;
         let stages = split.stages.len() as u64;
         let batches = if settings.async_scheduling { stages + self.constants.in_flight_batches_async } else { stages };
@@ -217,7 +217,7 @@ impl<'a> VllmPrepared<'a> {
         });
         let capability = self.settings.capability.unwrap_or(0);
         let default = match latent {
-            Some(latent) if latent.indexer.is_some() => constants.sparse_block_tokens,
+            Some(_) if self.layers.sparse() => constants.sparse_block_tokens,
             Some(_) if (100..120).contains(&capability) => constants.latent_block_tokens_sm100,
             Some(_) if (90..100).contains(&capability) => constants.latent_block_tokens_sm90,
             _ => constants.block_tokens,
