@@ -216,3 +216,13 @@ fn sglang_cuts_its_budget_between_states_and_tokens() {
     assert_eq!(parts(&[]), (tokens, (tokens * 9).div_ceil(10)));
     assert_eq!(parts(&[("mamba_full_memory_ratio", json!(0.5))]), (tokens, tokens / 2));
 }
+
+#[test]
+fn a_quantisation_that_nobody_knows_is_not_answered_for() {
+    let mut alien = llama();
+    alien["quantization_config"] = json!({"quant_method": "alien", "bits": 3});
+    for engine in ["vllm", "sglang"] {
+        let answer = ask((engine, &alien, &h100()), AskedWorkload::default(), &[], |_| ());
+        assert!(matches!(answer, Err(EngineError::Unsupported { ref why, .. }) if why.contains("alien")), "{engine}");
+    }
+}

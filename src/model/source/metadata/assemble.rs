@@ -66,5 +66,14 @@ fn components(metadata: &Metadata, inventory: &Inventory) -> Vec<PipelineCompone
         bytes: bytes.get(component.name.as_str()).copied().unwrap_or(Bytes::ZERO),
         config: config(&component.name),
     };
-    metadata.components.iter().map(component).collect()
+    metadata.components.iter().map(component).chain(projector(metadata)).collect()
+}
+
+/// The projector beside a GGUF model, as the component that llama.cpp counts: `-hf` loads one where there is one
+/// (`common/arg.cpp`). Of several the largest, for which one is taken is not known here.
+fn projector(metadata: &Metadata) -> Option<PipelineComponent> {
+    let beside = |(path, _): &&(String, Option<u64>)| metadata.projectors.contains(path);
+    let sized = |(path, bytes): &(String, Option<u64>)| Some(((*bytes)?, path.clone()));
+    let (bytes, path) = metadata.siblings.iter().filter(beside).filter_map(sized).max()?;
+    Some(PipelineComponent { name: "mmproj".into(), class: path, bytes: Bytes::new(bytes), config: None })
 }
