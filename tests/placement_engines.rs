@@ -61,6 +61,7 @@ fn hub(repo: &str) -> Option<Model> {
         weight_files: 1,
         components: Vec::new(),
         parameters: None,
+        proofs: Vec::new(),
         doubts: Vec::new(),
     })
 }

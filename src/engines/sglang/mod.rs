@@ -140,6 +140,12 @@ impl<'a> SglangPrepared<'a> {
                 architecture.class
             )));
         }
+        if let Some(quantization) = &architecture.quantization
+            && !crate::engines::vllm::known_method(&quantization.method)
+        {
+            let shown: String = quantization.method.chars().take(40).collect();
+            return Err(unsupported(format!("quant_method {shown} is not one that SGLang is known to load")));
+        }
         let kind = &*architecture.root_model_type;
         if architecture.task == Task::EncodeDecode || ["hubert", "wav2vec2", "wavlm", "unispeech"].contains(&kind) {
             return Err(unsupported(format!("{} ({kind}) is not answered for", architecture.class)));

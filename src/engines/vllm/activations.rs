@@ -54,7 +54,8 @@ impl VllmPrepared<'_> {
 
     /// Expanded keys and values of the chunked prefill, alive during the profile's forward.
     fn latent_expansion(&self, layers: &[Layer], tensor: u64) -> Bytes {
-        let latent_layers = layers.iter().filter_map(|layer| dense_latent(&layer.mixer));
+        let latent_layers =
+            layers.iter().filter_map(|layer| dense_latent(&layer.mixer)).filter(|_| !self.cache_layers().sparse());
         let rows = self.latent_rows();
         let each = latent_layers.map(|latent| {
             let heads = latent.heads.div_ceil(tensor);
@@ -153,7 +154,9 @@ impl VllmPrepared<'_> {
                 counts + Bytes::product([sequences, 4710]),
             ));
         }
-        if let Some(latent) = layers.iter().find_map(|layer| dense_latent(&layer.mixer)) {
+        if let Some(latent) =
+            layers.iter().find_map(|layer| dense_latent(&layer.mixer)).filter(|_| !self.cache_layers().sparse())
+        {
             let width = latent.kv_lora_rank.saturating_add(latent.rope_dim);
             let gather = Bytes::product([self.latent_rows(), width, settings.compute.bytes()]);
             sum = sum.plus(Interval::new(Bytes::ZERO, gather, gather));
@@ -180,7 +183,7 @@ impl VllmPrepared<'_> {
         let columns = context.div_ceil(pages.block_tokens().max(1));
         let tables = Interval::exact(Bytes::product([self.settings.max_sequences, columns, 4, pages.groups()]));
         let indexed = layers.iter().find_map(|layer| match &layer.mixer {
-            Mixer::Latent(latent) if latent.indexer.is_some() => Some(latent),
+            Mixer::Latent(latent) if self.cache_layers().sparse() => Some(latent),
             _ => None,
         });
         let Some(latent) = indexed else { return tables };

@@ -189,7 +189,7 @@ impl<'a> VllmPrepared<'a> {
         &self.layers
     }
 
-    fn page_rules(&self, split: &Split) -> PageRules {
+    pub(super) fn page_rules(&self, split: &Split) -> PageRules {
         let settings = &self.settings;
         let stages = split.stages.len() as u64;
         let batches = if settings.async_scheduling { stages + self.constants.in_flight_batches_async } else { stages };
@@ -217,7 +217,7 @@ impl<'a> VllmPrepared<'a> {
         });
         let capability = self.settings.capability.unwrap_or(0);
         let default = match latent {
-            Some(latent) if latent.indexer.is_some() => constants.sparse_block_tokens,
+            Some(_) if self.layers.sparse() => constants.sparse_block_tokens,
             Some(_) if (100..120).contains(&capability) => constants.latent_block_tokens_sm100,
             Some(_) if (90..100).contains(&capability) => constants.latent_block_tokens_sm90,
             _ => constants.block_tokens,
@@ -259,7 +259,51 @@ fn loadable(model: &Model, version: Option<&str>) -> Result<(), EngineError> {
     if current && matches!(method, "bitsandbytes" | "hqq" | "aqlm" | "exl2" | "exl3" | "gguf" | "vptq" | "higgs") {
         return Err(unsupported(format!("quantization method {method} is not in vLLM 0.33 itself")));
     }
+    if !method.is_empty() && !known_method(method) {
+        let shown: String = method.chars().take(40).collect();
+        return Err(unsupported(format!("quant_method {shown} is not one that vLLM is known to load")));
+    }
     Ok(())
+}
+
+/// Whether some release reads checkpoints of this `quant_method` (vLLM `layers/quantization/__init__.py`).
+pub(crate) fn known_method(method: &str) -> bool {
+    const KNOWN: &[&str] = &[
+        "awq",
+        "awq_marlin",
+        "gptq",
+        "gptq_marlin",
+        "fp8",
+        "fbgemm_fp8",
+        "mxfp4",
+        "mxfp8",
+        "nvfp4",
+        "fp_quant",
+        "compressed-tensors",
+        "modelopt",
+        "modelopt_fp4",
+        "modelopt_mixed",
+        "quark",
+        "inc",
+        "auto-round",
+        "auto_round",
+        "moe_wna16",
+        "experts_int8",
+        "torchao",
+        "humming",
+        "bitsandbytes",
+        "hqq",
+        "aqlm",
+        "gguf",
+        "bitblas",
+        "deepspeedfp",
+        "ptpc_fp8",
+        "tpu_int8",
+        "marlin",
+        "qqq",
+        "deepseek_v4_fp8",
+    ];
+    KNOWN.contains(&method)
 }
 
 /// Families that vLLM has dropped (its registry names the last release) or never ran.

@@ -101,15 +101,21 @@ impl Prepared for VllmPrepared<'_> {
     fn kv_bytes_per_token(&self) -> Bytes {
         let all = 0..self.architecture.layer_count();
         let context = self.settings.workload.context;
+        // A window keeps the tokens in flight besides: until both are full, one more token is kept.
+        let in_flight = self.page_rules(&Split::single(all.end)).in_flight;
         let of = |(index, kind): (usize, &CacheKind)| {
             let each = match kind {
                 CacheKind::Heads(attention) => match attention.span {
-                    Span::Sliding { window } if self.settings.hybrid_manager && context >= window => Bytes::ZERO,
+                    Span::Sliding { window }
+                        if self.settings.hybrid_manager && context >= window.saturating_add(in_flight) =>
+                    {
+                        Bytes::ZERO
+                    }
                     Span::Cross { .. } | Span::Bidirectional => Bytes::ZERO,
                     _ => token_bytes(attention, self.settings.kv, 1),
                 },
                 CacheKind::Latent(latent) => match latent.compress_ratio {
-                    None => super::cache::latent_bytes(latent, self.settings.kv),
+                    None => super::cache::latent_bytes(latent, self.settings.kv, self.layers.sparse()),
                     Some(_) => Bytes::ZERO,
                 },
                 CacheKind::State(_) => Bytes::ZERO,
