@@ -114,6 +114,8 @@ pub struct SglangPrepared<'a> {
     constants: Constants,
     settings: Settings,
     layers: CacheLayers,
+    /// Whether any layer caches latents.
+    latent: bool,
     classes: Classes<'a>,
     online: Option<Online>,
     device: crate::devices::DeviceFacts,
@@ -160,6 +162,7 @@ impl<'a> SglangPrepared<'a> {
             constants: Constants::read(profile).map_err(|error| profile_error(&error))?,
             settings,
             layers: CacheLayers::new(architecture, 0),
+            latent: architecture.layers.iter().any(|layer| matches!(layer.mixer, Mixer::Latent(_))),
             classes: Classes::new(&model.inventory, architecture.tied_embeddings, architecture.task),
             online: online.filter(|_| architecture.quantization.is_none()),
             device,

@@ -28,6 +28,7 @@ use settings::{ENGINE, Settings, unsupported};
 use super::profile::{Profile, ProfileError, Profiles, Version};
 use super::shared::cache::CacheLayers;
 use super::shared::dtype::ComputeDtype;
+use super::shared::layer_kinds::LayerKinds;
 use super::shared::resident::{ExpertPadding, Residence};
 use super::shared::weights::{Classes, Omitted, WeightTable};
 use super::{Case, Engine, EngineError, Prepared, Split};
@@ -39,6 +40,8 @@ use crate::model::{Format, Model};
 #[derive(Clone, Debug)]
 pub struct Vllm {
     profiles: Profiles,
+    /// Of the newest profile, which is asked for most often; read once.
+    newest: Option<Constants>,
 }
 
 /// The embedded profiles.
@@ -52,14 +55,19 @@ impl Vllm {
     }
 
     /// vLLM with `profiles` in place of the embedded ones.
-    pub const fn with_profiles(profiles: Profiles) -> Self {
-        Self { profiles }
+    pub fn with_profiles(profiles: Profiles) -> Self {
+        let newest = profiles.for_version(None).ok().and_then(|profile| Constants::read(profile).ok());
+        Self { profiles, newest }
     }
 
     /// Prepares for one case; the same as [`Engine::prepare`], with vLLM's own type.
     pub fn prepare<'a>(&self, case: &Case<'a>) -> Result<VllmPrepared<'a>, EngineError> {
         let profile = self.profiles.for_version(case.version).map_err(|error| profile_error(&error))?;
-        VllmPrepared::new(case, profile)
+        let constants = match self.newest.filter(|_| case.version.is_none()) {
+            Some(constants) => constants,
+            None => Constants::read(profile).map_err(|error| profile_error(&error))?,
+        };
+        VllmPrepared::new(case, profile, constants)
     }
 }
 
@@ -115,6 +123,7 @@ pub struct VllmPrepared<'a> {
     constants: Constants,
     settings: Settings,
     layers: CacheLayers,
+    kinds: LayerKinds<'a>,
     classes: Classes<'a>,
     details: Details,
     weights: Mutex<BTreeMap<(u32, bool), Arc<WeightTable>>>,
@@ -122,11 +131,10 @@ pub struct VllmPrepared<'a> {
 }
 
 impl<'a> VllmPrepared<'a> {
-    fn new(case: &Case<'a>, profile: &Profile) -> Result<Self, EngineError> {
+    fn new(case: &Case<'a>, profile: &Profile, constants: Constants) -> Result<Self, EngineError> {
         let model = case.model;
         loadable(model, case.version)?;
         let architecture = model.architecture.as_ref().map_err(|why| unsupported(why.to_string()))?;
-        let constants = Constants::read(profile).map_err(|error| profile_error(&error))?;
         let settings = Settings::settle(case, architecture, &constants)?;
         let drafts = if settings.speculative_tokens > 0 { architecture.mtp_layers } else { 0 };
         let details = Details::new(model, &settings);
@@ -138,6 +146,7 @@ impl<'a> VllmPrepared<'a> {
             constants,
             settings,
             layers: CacheLayers::new(architecture, drafts),
+            kinds: LayerKinds::new(&architecture.layers),
             classes: Classes::new(&model.inventory, architecture.tied_embeddings, architecture.task),
             weights: Mutex::default(),
             pages: Mutex::default(),
