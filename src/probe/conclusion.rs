@@ -24,6 +24,9 @@ pub(super) fn message(answer: &Answer, plan: &Plan) -> String {
         _ if plan.reason == Reason::InsufficientMemory => {
             format!("{subject} {way} would take {needed} of {available} available, {} short", plan.short_by)
         }
+        _ if plan.reason == Reason::Leased => {
+            format!("{subject} {way} would take {needed} of {available} available; the rest is promised to others")
+        }
         _ => format!("{subject} {way} would take {needed} of {available} available: {}", plan.why),
     }
 }
