@@ -58,7 +58,7 @@ impl SglangPrepared<'_> {
                     }
                 }
                 CacheKind::Latent(latent) => {
-                    full += latent_bytes(latent, self.settings.kv, self.layers.sparse()) * layers
+                    full += latent_bytes(latent, self.settings.kv, self.layers.sparse()) * layers;
                 }
                 CacheKind::State(_) => {}
             }
