@@ -240,7 +240,7 @@ fn conclude(question: &Question, model: &Model, engine: &str, plan: &Plan, here:
     answer.placement = plan.recommended.as_ref().map(requirement::placement);
     answer.alternatives = plan.alternatives.iter().map(requirement::alternative).collect();
     answer.short_by_bytes = plan.recommended.as_ref().map(|_| plan.short_by.get());
-    answer.assumptions.clone_from(&plan.assumptions);
+    answer.assumptions.extend(plan.assumptions.iter().cloned());
     answer.warnings.extend(plan.warnings.iter().cloned());
     let over = plan.passed_over.iter().map(|over| format!("{} ({}) is not used: {}", over.name, over.uuid, over.why));
     answer.warnings.extend(over);
@@ -265,6 +265,7 @@ fn blank(model: &Model, here: &Here) -> Answer {
         model: model_report::report(model),
         sampled_at: Some(humantime::format_rfc3339_millis(here.sampled_at).to_string()),
         stale: here.stale,
+        assumptions: model.proofs.clone(),
         warnings: model.doubts.clone(),
         ..Answer::default()
     }

@@ -61,6 +61,7 @@ fn answer(config: &Value, context: u64) -> Result<(String, Expected), String> {
         architecture: Ok(architecture),
         components: Vec::new(),
         parameters: None,
+        proofs: Vec::new(),
         doubts: Vec::new(),
     };
     let devices = [device()];

@@ -57,6 +57,7 @@ fn pipeline(repo: &str) -> Option<Model> {
         architecture: Err(Unsupported::NoConfiguration),
         components,
         parameters: None,
+        proofs: Vec::new(),
         doubts: Vec::new(),
         inventory,
     })

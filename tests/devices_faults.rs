@@ -150,35 +150,6 @@ async fn devices_come_go_and_change_without_a_restart() {
 }
 
 #[tokio::test]
-async fn a_hung_call_delays_nobody_beyond_the_deadline() {
-    let healthy = Scenario::of([profiles::h100_80()]);
-    let machine = machine(&healthy);
-    let sampler = Sampler::start(machine.options.clone()).unwrap();
-    assert_eq!(told(&sampler).await, "usable");
-    let threads = || {
-        std::fs::read_dir("/proc/self/task")
-            .unwrap()
-            .filter_map(Result::ok)
-            .filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "devices"))
-            .count()
-    };
-    let before = threads();
-    machine.driver.set(&healthy.clone().fault("nvmlDeviceGetMemoryInfo_v2", Fault::hang())).unwrap();
-    let deadline = Duration::from_millis(100);
-    for _ in 0..5 {
-        let asked = Instant::now();
-        let snapshot = sampler.sample(Duration::ZERO, deadline).await.unwrap();
-        assert!(snapshot.stale, "an old reading must say so");
-        assert!(asked.elapsed() < deadline + Duration::from_millis(100), "{:?}", asked.elapsed());
-    }
-    assert_eq!(sampler.status().busy.unwrap().0, "reading the devices");
-    assert!(threads() <= before, "overdue calls must not be multiplied");
-    machine.driver.set(&healthy).unwrap();
-    assert!(recovery(&sampler).await < RECOVERY);
-    assert!(!sampler.sample(Duration::ZERO, DEADLINE).await.unwrap().stale);
-}
-
-#[tokio::test]
 async fn stale_readings_are_not_given_out_for_ever() {
     let healthy = Scenario::of([profiles::h100_80()]);
     let mut machine = machine(&healthy);

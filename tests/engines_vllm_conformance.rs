@@ -48,6 +48,7 @@ fn full_caches_are_the_logical_ones_in_whole_blocks() {
             weight_files: 0,
             components: Vec::new(),
             parameters: None,
+            proofs: Vec::new(),
             doubts: Vec::new(),
         };
         let name = vector["name"].as_str().unwrap();

@@ -52,6 +52,7 @@ fn read(folder: &Path, repo: String) -> Option<Model> {
         weight_files: 1,
         components: Vec::new(),
         parameters: None,
+        proofs: Vec::new(),
         doubts: Vec::new(),
     })
 }

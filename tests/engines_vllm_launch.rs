@@ -77,6 +77,7 @@ fn llama(changes: &Value) -> Model {
         weight_files: 4,
         components: Vec::new(),
         parameters: None,
+        proofs: Vec::new(),
         doubts: Vec::new(),
     }
 }

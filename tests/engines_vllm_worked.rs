@@ -44,6 +44,7 @@ fn model(config: &Value, inventory: Inventory) -> Model {
         weight_files: 1,
         components: Vec::new(),
         parameters: None,
+        proofs: Vec::new(),
         doubts: Vec::new(),
     }
 }

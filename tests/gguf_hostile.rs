@@ -96,6 +96,7 @@ fn all_the_way(bytes: &[u8], file_bytes: Option<u64>) {
         weight_files: 1,
         components: Vec::new(),
         parameters: None,
+        proofs: Vec::new(),
         doubts: Vec::new(),
     };
     let (devices, parameters) = ([device()], BTreeMap::new());

@@ -76,7 +76,7 @@ async fn weights_of_every_model_are_exact() {
         checked += 1;
         requests += made;
         println!("{made:4} requests for {:3} files of {repo}", model.weight_files);
-        proved += u32::from(model.doubts.iter().any(|doubt| doubt.contains("prove the others")));
+        proved += u32::from(model.proofs.iter().any(|proof| proof.contains("prove the others")));
         let bytes = model.inventory.bytes().get();
         // A repository of pickles only has no tensors in the corpus: its file's length is all there is.
         let expected = match model.format {

@@ -325,7 +325,7 @@ fn bug_10_a_stepped_clock_ends_and_prolongs_nothing() {
     host.step_wall(Duration::from_secs(86_400), true);
     ledger.expire(host.now());
     assert!(ledger.get(&lease.id).unwrap().is_live(), "a day forward");
-    assert_eq!(wire::Lease::of(&lease, host.now()).expires_in_seconds, 120);
+    assert_eq!(wire::lease(&lease, host.now()).expires_in_seconds, 120);
     host.step_wall(Duration::from_secs(3 * 86_400), false);
     host.pass(Duration::from_secs(119));
     ledger.expire(host.now());
@@ -450,8 +450,8 @@ fn a_holder_that_took_less_settles_when_it_is_still_and_keeps_the_rest() {
     host.settle(&mut ledger);
     assert_eq!(ledger.get(&lease.id).unwrap().state, State::Settled);
     assert_eq!(host.available(&ledger, A), Some(gib(8)));
-    let printed = wire::Lease::of(ledger.get(&lease.id).unwrap(), host.now());
-    assert_eq!((printed.devices[0].visible_bytes, printed.devices[0].claimed_bytes), (gib(14), gib(2)));
+    let printed = wire::lease(ledger.get(&lease.id).unwrap(), host.now());
+    assert_eq!((printed.devices[0].visible_bytes, printed.devices[0].claimed_bytes), (gib(14).get(), gib(2).get()));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use hf_mem_probe::api::answer::Verdict;
 use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::devices::declared;
 use hf_mem_probe::engines::component::device_sum;
-use hf_mem_probe::engines::{AskedContext, AskedWorkload, Case, Engines};
+use hf_mem_probe::engines::{AskedContext, AskedWorkload, Case, Engines, Split};
 use hf_mem_probe::model::tensors::InventoryBuilder;
 use hf_mem_probe::model::{Dtype, Format, Identity, Model, Storage, config};
 use hf_mem_probe::placement::{Ask, Availability, Constraints, Plan, Policy, availability, frontier, plan};
@@ -61,6 +61,7 @@ fn hub(repo: &str) -> Option<Model> {
         weight_files: 1,
         components: Vec::new(),
         parameters: None,
+        proofs: Vec::new(),
         doubts: Vec::new(),
     })
 }
@@ -107,9 +108,11 @@ fn again(ask: &Ask<'_>, plan: &Plan) -> bool {
     assert_eq!(prepared.check(&placement.split), Ok(()), "{}", ask.engine.name());
     placement.ranks.iter().enumerate().all(|(number, rank)| {
         let fixed = device_sum(&prepared.fixed(&placement.split, number, &rank.device).unwrap());
-        let variable = prepared.variable(&placement.split, number, &rank.device, prepared.workload()).unwrap();
-        let need = prepared.must_be_available(&rank.device, fixed.plus(device_sum(&variable)));
-        need.high <= rank.available
+        let variable =
+            device_sum(&prepared.variable(&placement.split, number, &rank.device, prepared.workload()).unwrap());
+        assert_eq!(prepared.fixed_sum(&placement.split, number, &rank.device), Ok(fixed));
+        assert_eq!(prepared.variable_sum(&placement.split, number, &rank.device, prepared.workload()), Ok(variable));
+        prepared.must_be_available(&rank.device, fixed.plus(variable)).high <= rank.available
     })
 }
 
@@ -149,7 +152,7 @@ fn holds(questions: &Questions<'_>, ask: &Ask<'_>, at: &Availability, planned: &
     if let Some(reached) = placement.max_context.filter(|reached| *reached > 0) {
         let fits = |context| again(&questions.ask(engine, ask.model, (context, 1)), planned);
         assert!(fits(reached), "{what}: {reached} does not fit");
-        let more = longest.map_or(reached + 1024, |longest| longest.min(reached + 1024));
+        let more = longest.map_or(reached + 1, |longest| longest.min(reached + 1));
         assert!(more == reached || !fits(more), "{what}: more than {reached} fits");
     }
     if let Some(most) = placement.max_sequences.filter(|most| *most > 0) {
@@ -168,11 +171,43 @@ fn holds(questions: &Questions<'_>, ask: &Ask<'_>, at: &Availability, planned: &
     assert!(placement.verdict != Verdict::Fits || roomier == Verdict::Fits, "{what}");
 }
 
+/// A rank's bytes follow from its own stage, and are those of its whole tensor group: what the search remembers them by.
+fn follow_from_the_stage(engines: &[&str], model: &Model) {
+    let all = Engines::embedded().unwrap();
+    let at = here("8xH100-80GB");
+    let devices = [at.devices[0].facts.clone()];
+    let parameters = BTreeMap::new();
+    for engine in engines {
+        let asked = AskedWorkload { context: Some(AskedContext::Tokens(8192)), ..AskedWorkload::default() };
+        let case = Case { model, version: None, parameters: &parameters, asked, devices: &devices };
+        let Ok(prepared) = all.by_name(engine).unwrap().prepare(&case) else { continue };
+        let need = |split: &Split, rank| {
+            let fixed = prepared.fixed_sum(split, rank, &devices[0]).unwrap();
+            (fixed, prepared.variable_sum(split, rank, &devices[0], prepared.workload()).unwrap())
+        };
+        for tensor in [1, 2, 4, 8] {
+            for split in prepared.splits(tensor).unwrap_or_default().iter().filter(|it| !it.expert_parallel) {
+                for rank in 0..split.ranks() {
+                    let first = rank - rank % split.tensor as usize;
+                    assert_eq!(need(split, rank), need(split, first), "{engine} {split:?} {rank}");
+                }
+            }
+        }
+        let end = prepared.splits(1).unwrap()[0].stages[0].end;
+        let cut = |a, b| Split { stages: vec![0..a, a..b, b..end], ..Split::single(end) };
+        if prepared.uneven() && end > 8 {
+            assert_eq!(need(&cut(2, 7), 2), need(&cut(5, 7), 2), "{engine}");
+            assert_eq!(need(&cut(2, 5), 0), need(&cut(2, 7), 0), "{engine}");
+        }
+    }
+}
+
 #[test]
 fn placements_of_real_models_hold_what_they_say() {
     for repo in MODELS {
         if let Some(model) = hub(repo) {
             on_every_host(&ENGINES, repo, &model);
+            follow_from_the_stage(&ENGINES, &model);
         }
     }
 }
@@ -183,5 +218,6 @@ fn placements_of_gguf_files_hold_what_they_say() {
     for (name, description) in gguf_corpus::descriptions(&folder) {
         let model = gguf_corpus::model(gguf_corpus::parsed(&gguf_corpus::header(&description)));
         on_every_host(&["llama.cpp"], &name, &model);
+        follow_from_the_stage(&["llama.cpp"], &model);
     }
 }

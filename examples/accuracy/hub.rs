@@ -59,6 +59,7 @@ pub(crate) fn model(repo: &str, settings: &Value, quantization: Option<&Value>, 
         weight_files: 1,
         components: Vec::new(),
         parameters: None,
+        proofs: Vec::new(),
         doubts: Vec::new(),
     }
 }

@@ -237,6 +237,7 @@ fn model(row: &Row, corpus: &BTreeMap<String, Inventory>) -> Result<(Model, bool
         architecture,
         components: Vec::new(),
         parameters: None,
+        proofs: Vec::new(),
         doubts: Vec::new(),
     };
     Ok((model, found))

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Question;
+use crate::leases::lease::{EndReason, State};
 
 /// A question whose answer is to be held.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -49,6 +50,10 @@ pub struct RenewRequest {
 pub struct LeaseAnswer {
     /// Its id.
     pub id: String,
+    /// Where in its life it is.
+    pub state: State,
+    /// Why it ended; `null` while it lives.
+    pub reason: Option<EndReason>,
     /// The model that it was granted for.
     pub model: String,
     /// Who holds it.
@@ -57,12 +62,16 @@ pub struct LeaseAnswer {
     pub uid: u32,
     /// When it was granted, RFC 3339.
     pub granted_at: String,
-    /// When it ends unless renewed, RFC 3339.
+    /// When it ends unless renewed, or when it ended, RFC 3339.
     pub expires_at: String,
+    /// Seconds until then, by the clock that nobody steps; 0 once it has ended.
+    pub expires_in_seconds: u64,
     /// Seconds that a renewal without a TTL adds.
     pub ttl_seconds: u64,
     /// What it holds on each device.
     pub devices: Vec<LeasedDevice>,
+    /// What a lease is not.
+    pub note: String,
 }
 
 /// One device of a lease.
@@ -72,6 +81,8 @@ pub struct LeasedDevice {
     pub uuid: String,
     /// Bytes that were promised here.
     pub granted_bytes: u64,
+    /// Bytes of them that its holder is seen to use.
+    pub visible_bytes: u64,
     /// Bytes of them still claimed, because they are not seen in use yet.
     pub claimed_bytes: u64,
 }
@@ -83,6 +94,23 @@ pub struct LeasesAnswer {
     pub schema_version: u32,
     /// The leases, oldest first.
     pub leases: Vec<LeaseAnswer>,
+    /// Those in line, the head first.
+    pub waiting: Vec<Waiting>,
+    /// What a lease is not.
+    pub note: String,
+}
+
+/// One in line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Waiting {
+    /// Its ticket.
+    pub ticket: u64,
+    /// uid of the user who waits.
+    pub uid: u32,
+    /// Place in line, 1 is the head.
+    pub position: u64,
+    /// Seconds in line so far.
+    pub waited_seconds: u64,
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The command line, as clap reads it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -26,6 +27,16 @@ pub enum Command {
     Estimate(Box<EstimateArguments>),
     /// What is free, and who holds what.
     Gpus(GpusArguments),
+    /// Waits for room, holds it by a lease, and runs a command there.
+    ///
+    /// A lease is advisory: it is honoured by everyone who asks here, and cannot stop a process that does not.
+    Run(Box<RunArguments>),
+    /// The leases that are held.
+    ///
+    /// A lease is advisory: it is honoured by everyone who asks here, and cannot stop a process that does not.
+    Lease(LeaseArguments),
+    /// Who had been promised what, and who had taken what, at a time: for after an out-of-memory.
+    Explain(ExplainArguments),
     /// Serves questions on a Unix socket.
     Daemon(DaemonArguments),
     /// Whether the daemon is well; exit code 0 if so.
@@ -60,6 +71,19 @@ pub struct FitsArguments {
     /// Also compute the largest context for each number of sequences.
     #[arg(long)]
     pub frontier: bool,
+    /// Hold what is answered by a lease (needs the daemon). A lease is advisory: it is honoured by everyone who asks
+    /// here, and cannot stop a process that does not.
+    #[arg(long, conflicts_with_all = ["local", "gpus"])]
+    pub reserve: bool,
+    /// How long the lease lives unless renewed [default: the daemon's own].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "reserve")]
+    pub ttl: Option<Duration>,
+    /// How long to wait in line for memory.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "reserve")]
+    pub wait: Option<Duration>,
+    /// Hold the lease by this name, until it is released or its time is up, instead of by the calling process.
+    #[arg(long, value_name = "NAME", requires = "reserve")]
+    pub holder: Option<String>,
     /// Where to ask, and how to print.
     #[command(flatten)]
     pub connection: ConnectionArguments,
@@ -76,11 +100,106 @@ pub struct EstimateArguments {
     pub connection: ConnectionArguments,
 }
 
+/// `run`.
+#[derive(Args, Debug)]
+pub struct RunArguments {
+    /// owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, or a bundle.
+    #[arg(long = "model", value_name = "MODEL")]
+    pub model: String,
+    /// The rest of the question.
+    #[command(flatten)]
+    pub options: QuestionOptions,
+    /// How long to wait in line for memory [default: not at all].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "0s", hide_default_value = true)]
+    pub wait: Duration,
+    /// How long the lease outlives this program if it can no longer renew it.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "120s")]
+    pub ttl: Duration,
+    /// Append the engine's arguments for this placement to CMD. An argument of CMD that is "{args}" is replaced by them.
+    #[arg(long)]
+    pub flags: bool,
+    /// Run without a lease: another may be told that the same memory is free. Works without the daemon.
+    #[arg(long)]
+    pub no_lease: bool,
+    /// Be the process that becomes CMD: this program's own way to start itself.
+    #[arg(long = "become", hide = true)]
+    pub becomes_command: bool,
+    /// Where to ask, and how to print.
+    #[command(flatten)]
+    pub connection: ConnectionArguments,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// `lease`.
+#[derive(Args, Debug)]
+pub struct LeaseArguments {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub action: LeaseAction,
+}
+
+/// What to do with leases.
+#[derive(Debug, Subcommand)]
+pub enum LeaseAction {
+    /// All leases, and who waits for one.
+    List {
+        /// Where to ask, and how to print.
+        #[command(flatten)]
+        connection: ConnectionArguments,
+    },
+    /// Makes a lease go on. One that has ended stays ended.
+    Renew {
+        /// The lease.
+        id: String,
+        /// How long from now [default: its own time to live].
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+        ttl: Option<Duration>,
+        /// Where to ask, and how to print.
+        #[command(flatten)]
+        connection: ConnectionArguments,
+    },
+    /// Gives a lease back.
+    Release {
+        /// The lease.
+        id: String,
+        /// Where to ask, and how to print.
+        #[command(flatten)]
+        connection: ConnectionArguments,
+    },
+}
+
+/// `explain`.
+#[derive(Args, Debug)]
+pub struct ExplainArguments {
+    /// The time: RFC 3339 (2026-11-23T15:04:05Z), "now", or how long ago (10min).
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub at: SystemTime,
+    /// The daemon's state directory, where its journal is.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/hf-mem-probe")]
+    pub journal: PathBuf,
+    /// How many lines of the journal to show before and after.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub around: usize,
+    /// Print one JSON object, on failure too.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// What is asked.
 #[derive(Args, Debug)]
 pub struct QuestionArguments {
     /// owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, or a bundle.
     pub model: String,
+    /// The rest of the question.
+    #[command(flatten)]
+    pub options: QuestionOptions,
+}
+
+/// What is asked of a model.
+#[derive(Args, Clone, Debug)]
+pub struct QuestionOptions {
     /// One file of the repository, or the name of a quantisation (Q4_K_M).
     #[arg(long, value_name = "FILE|QUANT")]
     pub file: Option<String>,
@@ -219,6 +338,18 @@ fn parse_setting(text: &str) -> Result<(String, serde_json::Value), String> {
 /// A duration such as `120s` or `5min`; used by the commands that wait.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("not a duration such as 120s or 5min: {error}"))
+}
+
+/// A time as a person has it at hand.
+fn parse_time(text: &str) -> Result<SystemTime, String> {
+    if text == "now" {
+        return Ok(SystemTime::now());
+    }
+    if let Ok(time) = humantime::parse_rfc3339_weak(text) {
+        return Ok(time);
+    }
+    let ago = humantime::parse_duration(text).ok().and_then(|ago| SystemTime::now().checked_sub(ago));
+    ago.ok_or_else(|| "not a time such as 2026-11-23T15:04:05Z, \"now\", or 10min for ten minutes ago".to_owned())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::arguments::{ConnectionArguments, EstimateArguments, FitsArguments, QuestionArguments};
 use super::output::{self, Output};
-use super::{exit, in_process, question, text};
+use super::{exit, in_process, question, reserve, text};
 use crate::api::client::{Client, ClientError, block_on};
 use crate::api::problem::Reason;
 use crate::api::{Answer, Problem, Question};
@@ -18,12 +18,17 @@ pub(super) enum Asking {
 
 /// `fits`.
 pub(super) fn fits(arguments: &FitsArguments) -> u8 {
-    let mut question = question::question(&arguments.question);
+    let mut question = question::question(&arguments.question.model, &arguments.question.options);
     question.frontier = arguments.frontier;
     let output = Output { json: arguments.connection.json };
-    let code = match ask(Asking::Fits, question, &arguments.question, &arguments.connection) {
+    let answered = if arguments.reserve {
+        reserve::reserve(question, arguments)
+    } else {
+        ask(Asking::Fits, question, &arguments.question, &arguments.connection)
+    };
+    let code = match answered {
         Ok(answer) => {
-            output.data(&answer, text::answer::answer);
+            output.data(&answer, |answer| text::answer::answer(answer) + &text::lease::of_answer(answer));
             exit::of_answer(&answer, arguments.strict)
         }
         Err(problem) => output.problem(&problem),
@@ -33,7 +38,7 @@ pub(super) fn fits(arguments: &FitsArguments) -> u8 {
 
 /// `estimate`.
 pub(super) fn estimate(arguments: &EstimateArguments) -> u8 {
-    let question = question::question(&arguments.question);
+    let question = question::question(&arguments.question.model, &arguments.question.options);
     let output = Output { json: arguments.connection.json };
     match ask(Asking::Estimate, question, &arguments.question, &arguments.connection) {
         Ok(answer) => {
@@ -49,7 +54,8 @@ pub(super) fn estimate(arguments: &EstimateArguments) -> u8 {
     }
 }
 
-fn ask(
+/// Asks the daemon, or walks the path here where none answers.
+pub(super) fn ask(
     asking: Asking,
     mut question: Question,
     arguments: &QuestionArguments,
@@ -58,7 +64,7 @@ fn ask(
     let everything = async {
         let source = in_process::Source::new(arguments)?;
         // A snapshot file is on this side of the socket, and the daemon opens no path for a client.
-        let here_only = connection.local || arguments.gpus.as_deref().is_some_and(in_process::is_file);
+        let here_only = connection.local || arguments.options.gpus.as_deref().is_some_and(in_process::is_file);
         if !here_only {
             source.complete(&mut question).await?;
             match asked_daemon(asking, &question, &source, connection).await {

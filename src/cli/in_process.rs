@@ -28,7 +28,7 @@ pub(super) struct Source {
 impl Source {
     /// From the command line and the environment.
     pub(super) fn new(arguments: &QuestionArguments) -> Result<Self, Problem> {
-        let reference = ModelReference::parse(&arguments.model, arguments.file.as_deref(), Path::exists)?;
+        let reference = ModelReference::parse(&arguments.model, arguments.options.file.as_deref(), Path::exists)?;
         let mut settings = SourceSettings::new(HubSettings::from_environment(variable)?);
         settings.cache_folder = cache_folder();
         Ok(Self { reference, client: SourceClient::new(settings) })

@@ -4,12 +4,16 @@ pub mod arguments;
 mod check_config;
 mod daemon;
 mod exit;
+mod explain;
 mod fits;
 mod gpus;
 mod health;
 mod in_process;
+mod lease;
 mod output;
 mod question;
+mod reserve;
+mod run;
 mod shell;
 pub mod text;
 
@@ -32,6 +36,9 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Fits(arguments) => fits::fits(&arguments),
         Command::Estimate(arguments) => fits::estimate(&arguments),
         Command::Gpus(arguments) => gpus::run(&arguments),
+        Command::Run(arguments) => run::run(*arguments),
+        Command::Lease(arguments) => lease::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Daemon(arguments) => daemon::run(arguments),
         Command::Health(arguments) => health::run(&arguments),
         Command::CheckConfig { file } => check_config::run(&file),

@@ -3,10 +3,10 @@
 use crate::api::question::{
     Constraints, ContextQuestion, EngineQuestion, MaxWord, ModelQuestion, OffloadRule, Question, WorkloadQuestion,
 };
-use crate::cli::arguments::{ContextArgument, OffloadArgument, QuestionArguments};
+use crate::cli::arguments::{ContextArgument, OffloadArgument, QuestionOptions};
 
-/// The question that `arguments` ask, as the socket takes it. The model's name is still as typed.
-pub(super) fn question(arguments: &QuestionArguments) -> Question {
+/// The question that `arguments` ask about `model`, as the socket takes it. The model's name is still as typed.
+pub(super) fn question(model: &str, arguments: &QuestionOptions) -> Question {
     let (engine, version) =
         match arguments.engine.as_deref().map(|engine| engine.split_once('@').unwrap_or((engine, ""))) {
             Some((name, version)) => {
@@ -15,12 +15,7 @@ pub(super) fn question(arguments: &QuestionArguments) -> Question {
             None => (None, None),
         };
     Question {
-        model: ModelQuestion {
-            repo: arguments.model.clone(),
-            revision: None,
-            file: arguments.file.clone(),
-            metadata: None,
-        },
+        model: ModelQuestion { repo: model.to_owned(), revision: None, file: arguments.file.clone(), metadata: None },
         engine: EngineQuestion { name: engine, version, parameters: arguments.set.iter().cloned().collect() },
         workload: WorkloadQuestion {
             context: arguments.context.map(|context| match context {

@@ -7,6 +7,7 @@
 mod boot;
 pub mod log;
 pub mod notify;
+pub mod office;
 pub mod program;
 mod run;
 pub mod signals;

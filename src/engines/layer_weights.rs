@@ -36,31 +36,82 @@ impl<'a> LayerWeights<'a> {
         Self { placed: inventory.classes.iter().map(|class| (class, place(class))).collect(), layers }
     }
 
-    /// The bytes of stage `stage` of `stages`, `bytes_each` telling what one tensor of a class takes.
-    pub fn stage(&self, stages: &[Range<u32>], stage: usize, bytes_each: impl Fn(&TensorClass) -> Bytes) -> Bytes {
-        let (first, last) = (stage == 0, stage + 1 == stages.len());
+    /// The bytes of every layer and of what stands around them, `bytes_each` telling what one tensor of a class takes:
+    /// for who asks for many stages.
+    pub fn table(&self, bytes_each: impl Fn(&TensorClass) -> Bytes) -> LayerBytes {
+        let mut each = vec![Bytes::ZERO; self.layers as usize];
+        let mut table = LayerBytes::default();
+        for (class, place) in &self.placed {
+            let bytes = bytes_each(class);
+            match place {
+                Place::Before => table.before += bytes * class.count,
+                Place::After => table.after += bytes * class.count,
+                Place::Layer if class.layers.is_empty() => table.everywhere += bytes * class.count,
+                Place::Layer => {
+                    for run in &class.layers {
+                        let end = run.last.saturating_add(1);
+                        let known = run.first.min(self.layers)..end.min(self.layers);
+                        for slot in each.get_mut(known.start as usize..known.end as usize).into_iter().flatten() {
+                            *slot += bytes * run.each;
+                        }
+                        table.behind += bytes * run.each * u64::from(end.saturating_sub(run.first.max(self.layers)));
+                    }
+                }
+            }
+        }
+        table.largest = each.iter().copied().max().unwrap_or(Bytes::ZERO) + table.everywhere;
+        let mut sum = Bytes::ZERO;
+        table.before_layer = std::iter::once(sum)
+            .chain(each.into_iter().map(|bytes| {
+                sum += bytes;
+                sum
+            }))
+            .collect();
+        table
+    }
+}
+
+/// Bytes by layer, as [`LayerWeights::table`] sums them up.
+#[derive(Clone, Debug, Default)]
+pub struct LayerBytes {
+    before: Bytes,
+    after: Bytes,
+    /// Stored behind the last layer (prediction layers), which it stays with.
+    behind: Bytes,
+    /// Of the decoder, and of no layer that could be told.
+    everywhere: Bytes,
+    /// `before_layer[n]`: bytes of the layers before n.
+    before_layer: Vec<Bytes>,
+    largest: Bytes,
+}
+
+impl LayerBytes {
+    /// The bytes of stage `stage` of `stages`.
+    pub fn stage(&self, stages: &[Range<u32>], stage: usize) -> Bytes {
         let Some(range) = stages.get(stage) else { return Bytes::ZERO };
-        // What is stored behind the last layer (prediction layers) stays with it.
-        let range = range.start..if last && range.end >= self.layers { u32::MAX } else { range.end };
-        let count = |class: &TensorClass, place| match place {
-            Place::Before if first => class.count,
-            Place::After if last => class.count,
-            Place::Layer => class.count_in(&range),
-            _ => 0,
-        };
-        self.placed.iter().map(|(class, place)| bytes_each(class) * count(class, *place)).sum()
+        let mut sum = self.layers(range);
+        if stage == 0 {
+            sum += self.before;
+        }
+        if stage + 1 == stages.len() {
+            sum += self.after;
+            if range.end as usize + 1 >= self.before_layer.len() {
+                sum += self.behind;
+            }
+        }
+        sum
     }
 
     /// The bytes of some decoder layers alone.
-    pub fn layers(&self, range: Range<u32>, bytes_each: impl Fn(&TensorClass) -> Bytes) -> Bytes {
-        let of_layers = self.placed.iter().filter(|(_, place)| *place == Place::Layer);
-        of_layers.map(|(class, _)| bytes_each(class) * class.count_in(&range)).sum()
+    pub fn layers(&self, range: &Range<u32>) -> Bytes {
+        let last = self.before_layer.len().saturating_sub(1);
+        let before = |layer: u32| self.before_layer.get((layer as usize).min(last)).copied().unwrap_or(Bytes::ZERO);
+        before(range.end.max(range.start)).less(before(range.start)).unwrap_or(Bytes::OVERFLOW) + self.everywhere
     }
 
-    /// The largest layer, which an engine that keeps layers whole must find room for.
-    pub fn largest_layer(&self, bytes_each: impl Fn(&TensorClass) -> Bytes) -> Bytes {
-        let layer = |layer: u32| self.layers(layer..layer.saturating_add(1), &bytes_each);
-        (0..self.layers).map(layer).max().unwrap_or(Bytes::ZERO)
+    /// The largest layer.
+    pub fn largest_layer(&self) -> Bytes {
+        self.largest
     }
 }
 
@@ -120,10 +171,14 @@ mod tests {
         let inventory = builder.finish();
         let weights = LayerWeights::new(&inventory, 4);
         let stages = [0..1, 1..4];
-        let each = |class: &TensorClass| class.bytes_each;
-        assert_eq!(weights.stage(&stages, 0, each), Bytes::new(1000 + 150 + 100));
+        let table = weights.table(|class| class.bytes_each);
+        assert_eq!(table.stage(&stages, 0), Bytes::new(1000 + 150 + 100));
         // The fifth layer is a prediction layer and stays with the last.
-        assert_eq!(weights.stage(&stages, 1, each), Bytes::new(400 + 10 + 1000));
-        assert_eq!(weights.largest_layer(each), Bytes::new(100));
+        assert_eq!(table.stage(&stages, 1), Bytes::new(400 + 10 + 1000));
+        assert_eq!(table.largest_layer(), Bytes::new(100));
+        // A last stage without a layer of its own has what stands around the layers all the same.
+        assert_eq!(table.stage(&[0..4, 4..4], 1), Bytes::new(100 + 10 + 1000));
+        assert_eq!(table.layers(&(1..3)), Bytes::new(200));
+        assert_eq!(table.stage(&stages, 2), Bytes::ZERO);
     }
 }

@@ -191,6 +191,10 @@ pub trait Prepared {
     fn device_fitness(&self, device: &DeviceFacts) -> Fitness;
 
     /// What `rank` of `split` holds on `device` whatever the workload: weights, workspaces, graphs, context.
+    ///
+    /// Here and in [`Prepared::variable`] the bytes follow from the degrees of `split`, what it keeps on the host and the
+    /// rank's own stage, not from how the other stages are cut; of its tensor group the rank's place counts only under
+    /// expert parallelism. A search remembers what it was told by these.
     fn fixed(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Vec<Component>, EngineError>;
 
     /// What `rank` holds besides for `workload`: cache, states, buffers that grow with the context.
@@ -201,6 +205,23 @@ pub trait Prepared {
         device: &DeviceFacts,
         workload: Workload,
     ) -> Result<Vec<Component>, EngineError>;
+
+    /// The sum of [`Prepared::fixed`] on the device. A search asks for it thousands of times: an engine whose components
+    /// carry text that must be written anew answers here without it.
+    fn fixed_sum(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Interval, EngineError> {
+        Ok(component::device_sum(&self.fixed(split, rank, device)?))
+    }
+
+    /// The sum of [`Prepared::variable`] on the device, likewise.
+    fn variable_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+        workload: Workload,
+    ) -> Result<Interval, EngineError> {
+        Ok(component::device_sum(&self.variable(split, rank, device, workload)?))
+    }
 
     /// Host memory that `split` takes (weights kept there, pinned buffers), where it is worth a line.
     fn host(&self, _split: &Split, _workload: Workload) -> Result<Vec<Component>, EngineError> {

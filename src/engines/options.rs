@@ -94,17 +94,22 @@ pub(super) fn literal(text: &str) -> String {
 /// Fitted to published start-up readings: 107 MiB bare on 34 multiprocessors (ggml-org/llama.cpp PR 23604), 256 MiB
 /// with torch on 82 (invoke-ai/InvokeAI 9413), 510 to 530 MiB on an H100 in vLLM's start-up lines.
 pub(super) fn cuda_context(device: &DeviceFacts) -> Component {
-    let (bytes, detail) = match device.multiprocessors {
+    let detail = match device.multiprocessors {
+        Some(count) => format!("3 MiB x {count} multiprocessors and the libraries' kernels"),
+        None => "multiprocessors not known".to_owned(),
+    };
+    Component::between(ComponentName::Context, cuda_context_bytes(device), Basis::Calibrated, detail)
+}
+
+/// The bytes of [`cuda_context`].
+pub(super) fn cuda_context_bytes(device: &DeviceFacts) -> Interval {
+    match device.multiprocessors {
         Some(count) => {
             let base = Bytes::mib(3) * u64::from(count);
-            let detail = format!("3 MiB x {count} multiprocessors and the libraries' kernels");
-            (Interval::new(base, base + Bytes::mib(200), base + Bytes::mib(350)), detail)
+            Interval::new(base, base + Bytes::mib(200), base + Bytes::mib(350))
         }
-        None => {
-            (Interval::new(Bytes::mib(110), Bytes::mib(500), Bytes::mib(800)), "multiprocessors not known".to_owned())
-        }
-    };
-    Component::between(ComponentName::Context, bytes, Basis::Calibrated, detail)
+        None => Interval::new(Bytes::mib(110), Bytes::mib(500), Bytes::mib(800)),
+    }
 }
 
 /// cuBLAS's workspace in torch: 32 MiB from compute capability 9.0 on, 8,519,680 bytes below, and cuBLASLt's

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::layer_weights::LayerWeights;
+use super::layer_weights::{LayerBytes, LayerWeights};
 use super::logical::{self, CacheElement};
 use super::{
     AskedContext, AskedWorkload, Basis, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit,
-    Launch, LaunchPlan, Offload, Prepared, Split, Workload, nearest_name,
+    Interval, Launch, LaunchPlan, Offload, Prepared, Split, Workload, nearest_name,
 };
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
@@ -44,7 +44,7 @@ struct Prepare<'a> {
     model: &'a Model,
     /// `None` for a diffusers pipeline: weights only.
     architecture: Option<&'a Architecture>,
-    weights: LayerWeights<'a>,
+    weights: LayerBytes,
     workload: Workload,
     element: CacheElement,
     element_name: String,
@@ -93,7 +93,8 @@ impl<'a> Prepare<'a> {
         Ok(Self {
             model,
             architecture,
-            weights: LayerWeights::new(&model.inventory, architecture.map_or(0, Architecture::layer_count)),
+            weights: LayerWeights::new(&model.inventory, architecture.map_or(0, Architecture::layer_count))
+                .table(|class| class.bytes_each),
             workload: Workload { context, sequences: asked.sequences.unwrap_or(1) },
             element,
             element_name,
@@ -104,6 +105,18 @@ impl<'a> Prepare<'a> {
 
     fn layers(&self) -> u32 {
         self.architecture.map_or(0, Architecture::layer_count)
+    }
+
+    /// Cache and states of `rank`.
+    fn remembered(&self, split: &Split, rank: usize, workload: Workload) -> Result<(Bytes, Bytes), EngineError> {
+        let Some(architecture) = self.architecture else { return Ok((Bytes::ZERO, Bytes::ZERO)) };
+        let (_, layers) = split.stage_of(rank);
+        let cache = logical::cache(architecture, layers.clone(), workload.context, self.element) * workload.sequences;
+        let states = logical::states(architecture, layers, self.dtype) * workload.sequences;
+        if cache.overflowed() || states.overflowed() {
+            return Err(EngineError::Overflow { what: "cache" });
+        }
+        Ok((cache, states))
     }
 }
 
@@ -172,15 +185,16 @@ impl Prepared for Prepare<'_> {
         Fitness::Able
     }
 
-    fn fixed(&self, split: &Split, rank: usize, _device: &DeviceFacts) -> Result<Vec<Component>, EngineError> {
-        let (stage, _) = split.stage_of(rank);
-        let bytes = self.weights.stage(&split.stages, stage, |class| class.bytes_each);
-        if bytes.overflowed() {
-            return Err(EngineError::Overflow { what: "weights" });
-        }
+    fn fixed(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Vec<Component>, EngineError> {
+        let bytes = self.fixed_sum(split, rank, device)?;
         let detail =
             format!("{} tensors in {} files, as stored", self.model.inventory.tensors(), self.model.weight_files);
-        Ok(vec![Component::exact(ComponentName::Weights, bytes, Basis::Exact, detail)])
+        Ok(vec![Component::between(ComponentName::Weights, bytes, Basis::Exact, detail)])
+    }
+
+    fn fixed_sum(&self, split: &Split, rank: usize, _device: &DeviceFacts) -> Result<Interval, EngineError> {
+        let bytes = self.weights.stage(&split.stages, split.stage_of(rank).0);
+        if bytes.overflowed() { Err(EngineError::Overflow { what: "weights" }) } else { Ok(Interval::exact(bytes)) }
     }
 
     fn variable(
@@ -190,13 +204,7 @@ impl Prepared for Prepare<'_> {
         _device: &DeviceFacts,
         workload: Workload,
     ) -> Result<Vec<Component>, EngineError> {
-        let Some(architecture) = self.architecture else { return Ok(Vec::new()) };
-        let (_, layers) = split.stage_of(rank);
-        let cache = logical::cache(architecture, layers.clone(), workload.context, self.element) * workload.sequences;
-        let states = logical::states(architecture, layers, self.dtype) * workload.sequences;
-        if cache.overflowed() || states.overflowed() {
-            return Err(EngineError::Overflow { what: "cache" });
-        }
+        let (cache, states) = self.remembered(split, rank, workload)?;
         let held = format!("{} x {} tokens in {}", workload.sequences, workload.context, self.element_name);
         let mut components = Vec::new();
         if cache > Bytes::ZERO {
@@ -207,6 +215,17 @@ impl Prepared for Prepare<'_> {
             components.push(Component::exact(ComponentName::State, states, Basis::Formula, detail));
         }
         Ok(components)
+    }
+
+    fn variable_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        _device: &DeviceFacts,
+        workload: Workload,
+    ) -> Result<Interval, EngineError> {
+        let (cache, states) = self.remembered(split, rank, workload)?;
+        Ok(Interval::exact(cache + states))
     }
 
     fn launch(&self, _plan: &LaunchPlan<'_>) -> Launch {

@@ -49,6 +49,7 @@ pub(super) fn model(config: &Value, inventory: Inventory) -> Model {
         weight_files: 1,
         components: Vec::new(),
         parameters: None,
+        proofs: Vec::new(),
         doubts: Vec::new(),
     }
 }

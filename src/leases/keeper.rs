@@ -47,8 +47,31 @@ impl Keeper<Store> {
         now: Now,
         alive: impl Fn(&ProcessIdentity) -> bool,
     ) -> Result<Self, StoreError> {
+        let loaded = store.load()?;
+        Ok(Self::resume(store, loaded, settings, boot_id, run, now, alive))
+    }
+}
+
+impl<S: Storage> Keeper<S> {
+    /// Keeps this ledger there. Nothing is written until something changes.
+    pub fn new(ledger: Ledger, storage: S) -> Self {
+        // A ledger fresh from nowhere is as good as written; a restored one has just changed.
+        let written = (ledger.revision() == 0).then_some(0);
+        Self { ledger, storage, written, failing: false, counters: Counters::default(), events: Vec::new() }
+    }
+
+    /// Takes up what a storage was found to hold.
+    pub fn resume(
+        storage: S,
+        loaded: Loaded,
+        settings: Settings,
+        boot_id: &str,
+        run: u32,
+        now: Now,
+        alive: impl Fn(&ProcessIdentity) -> bool,
+    ) -> Self {
         let mut warning = None;
-        let ledger = match store.load()? {
+        let ledger = match loaded {
             Loaded::Nothing => Ledger::new(settings, boot_id, run),
             Loaded::Found(saved) => Ledger::restore(settings, boot_id, run, *saved, now, alive),
             Loaded::SetAside { moved_to, why } => {
@@ -59,19 +82,10 @@ impl Keeper<Store> {
                 Ledger::new(settings, boot_id, run)
             }
         };
-        let mut keeper = Self::new(ledger, store);
+        let mut keeper = Self::new(ledger, storage);
         keeper.events.extend(warning.map(|message| Event::Warning { message }));
         keeper.tidy(now);
-        Ok(keeper)
-    }
-}
-
-impl<S: Storage> Keeper<S> {
-    /// Keeps this ledger there. Nothing is written until something changes.
-    pub fn new(ledger: Ledger, storage: S) -> Self {
-        // A ledger fresh from nowhere is as good as written; a restored one has just changed.
-        let written = (ledger.revision() == 0).then_some(0);
-        Self { ledger, storage, written, failing: false, counters: Counters::default(), events: Vec::new() }
+        keeper
     }
 
     /// The ledger, to be read.
@@ -150,6 +164,11 @@ impl<S: Storage> Keeper<S> {
     /// See [`Ledger::holder_died`].
     pub fn holder_died(&mut self, process: &ProcessIdentity, now: Now) {
         self.ledger.holder_died(process, now);
+        self.tidy(now);
+    }
+
+    /// Writes down what is not on disk yet, as before the end.
+    pub fn flush(&mut self, now: Now) {
         self.tidy(now);
     }
 

@@ -29,7 +29,7 @@ pub mod store;
 pub mod wire;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 /// The line that `--help`, the README and every answer with a lease print.
 pub const ADVISORY: &str =

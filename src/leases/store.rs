@@ -47,6 +47,12 @@ pub enum StoreError {
         /// The disk's answer.
         source: io::Error,
     },
+    /// There is none.
+    #[error("no lease can be given, because none would survive a restart: {why}")]
+    None {
+        /// Why not.
+        why: String,
+    },
     /// The ledger could not be put into words.
     #[error("cannot write the leases down: {0}")]
     Encode(#[from] serde_json::Error),
@@ -72,6 +78,25 @@ pub enum Loaded {
 pub trait Storage {
     /// Keeps it so that it survives a kill at any instant after this returns.
     fn save(&mut self, saved: &Saved) -> Result<(), StoreError>;
+}
+
+impl<S: Storage + ?Sized> Storage for Box<S> {
+    fn save(&mut self, saved: &Saved) -> Result<(), StoreError> {
+        (**self).save(saved)
+    }
+}
+
+/// Where no ledger can be kept: every promise is refused with the reason, and all else goes on.
+#[derive(Debug)]
+pub struct NoStore {
+    /// Why not.
+    pub why: String,
+}
+
+impl Storage for NoStore {
+    fn save(&mut self, _saved: &Saved) -> Result<(), StoreError> {
+        Err(StoreError::None { why: self.why.clone() })
+    }
 }
 
 /// A directory of our own.

@@ -295,6 +295,12 @@ impl Architecture {
         u32::try_from(self.layers.len()).unwrap_or(u32::MAX)
     }
 
+    /// The context before a longrope stretches it, which engines default to (vLLM `_get_and_verify_max_len`).
+    pub fn original_context(&self) -> Option<u64> {
+        let note = |note: &String| note.strip_prefix("original_max_position_embeddings=")?.parse().ok();
+        self.notes.iter().find_map(note)
+    }
+
     /// All mixers of the layers in `range`, both of a layer that has two.
     pub fn mixers(&self, range: std::ops::Range<u32>) -> impl Iterator<Item = &Mixer> {
         let from = (range.start as usize).min(self.layers.len());

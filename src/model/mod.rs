@@ -38,6 +38,8 @@ pub struct Model {
     pub components: Vec<PipelineComponent>,
     /// Logical parameters, packed weights unpacked, where they can be told.
     pub parameters: Option<u64>,
+    /// What was not read but is proved by the rest, for the answer's `assumptions`.
+    pub proofs: Vec<String>,
     /// Doubts about what was read, for the answer's `warnings`.
     pub doubts: Vec<String>,
 }

@@ -81,7 +81,7 @@ impl<'a> Needs<'a> {
         let (mut leftover, mut headroom) = (0_i128, i128::MAX);
         let (mut degraded, mut preference) = (0, 0);
         for (rank, &place) in places.iter().enumerate() {
-            let mut need = self.remembered((first, named), split, rank, pool, place)?;
+            let mut need = self.of(first, split, rank, pool, place)?;
             let Some(device) = pool.devices.get(place) else { continue };
             if device.source.facts.kind == DeviceKind::UnifiedMemory {
                 // One pool: what stays on the host is taken from the same bytes.

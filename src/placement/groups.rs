@@ -116,8 +116,15 @@ pub(super) fn island_windows(
     found
 }
 
-/// The orders as ranks in which `window` (roomiest first) is tried for `split`, whose stages want `wants`.
-pub(super) fn arrangements(pool: &Pool<'_>, split: &Split, window: &[usize], wants: &[i128]) -> Vec<Vec<usize>> {
+/// The orders as ranks in which `window` (roomiest first) is tried for `split`, whose stages want `wants`, the likeliest
+/// first; it alone unless `thorough`.
+pub(super) fn arrangements(
+    pool: &Pool<'_>,
+    split: &Split,
+    window: &[usize],
+    wants: &[i128],
+    thorough: bool,
+) -> Vec<Vec<usize>> {
     let tensor = split.tensor.max(1) as usize;
     let available = |place: &usize| pool.devices.get(*place).map(|it| it.available);
     // Tensor groups inside one island and of one kind where the window allows it.
@@ -141,6 +148,9 @@ pub(super) fn arrangements(pool: &Pool<'_>, split: &Split, window: &[usize], wan
         }
     }
     let matched = matched.concat();
+    if !thorough {
+        return vec![matched];
+    }
     let mut backwards = groups.clone();
     backwards.reverse();
     let mut orders = vec![matched, groups.concat(), backwards.concat(), by_uuid];

@@ -21,6 +21,9 @@ const CORRECTIONS: usize = 3;
 #[derive(Default)]
 pub(super) struct LayerCosts {
     known: HashMap<(usize, u32, (u8, u32)), Costs>,
+    /// What the engine said of the layers, by (tensor degree, what stays on the host): most often the same, whichever kind
+    /// of device is the first.
+    before: HashMap<(u32, (u8, u32)), Vec<Vec<i128>>>,
 }
 
 struct Costs {
@@ -48,7 +51,10 @@ impl LayerCosts {
         let key = (first.kind, template.tensor, super::order::harm(template.offload));
         let costs = match self.known.entry(key) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(slot) => slot.insert(Costs::of(needs, pool, first.kind, template)?),
+            Entry::Vacant(slot) => {
+                let alike = self.before.entry((template.tensor, key.2)).or_default();
+                slot.insert(Costs::of(needs, pool, first.kind, template, alike)?)
+            }
         };
         let tensor = template.tensor.max(1) as usize;
         let mut room = Vec::with_capacity(stages);
@@ -61,8 +67,12 @@ impl LayerCosts {
             room.push(least);
         }
         let mut best: Option<(i128, Split)> = None;
+        let mut ends_before = Vec::new();
         for _ in 0..CORRECTIONS {
             let ends = divide(&costs.before, &room);
+            if ends == ends_before {
+                break;
+            }
             let split = Split { stages: ranges(&ends), ..template.clone() };
             let mut start = 0;
             let mut headroom = i128::MAX;
@@ -71,8 +81,9 @@ impl LayerCosts {
                 let figured = *room - (costs.at(end) - costs.at(start));
                 let mut really = i128::MAX;
                 for rank in stage * tensor..(stage + 1) * tensor {
-                    let Some(device) = places.get(rank).and_then(|place| pool.devices.get(*place)) else { continue };
-                    let need = needs.of(first.kind, &split, rank, &device.source.facts)?;
+                    let Some(&place) = places.get(rank) else { continue };
+                    let Some(device) = pool.devices.get(place) else { continue };
+                    let need = needs.of(first.kind, &split, rank, pool, place)?;
                     really = really.min(i128::from(device.available.get()) - i128::from(need.high.get()));
                 }
                 headroom = headroom.min(really);
@@ -86,19 +97,48 @@ impl LayerCosts {
             if !corrected {
                 break;
             }
+            ends_before = ends;
         }
         Ok(best.map(|(_, split)| split))
     }
 }
 
 impl Costs {
-    fn of(needs: &Needs<'_>, pool: &Pool<'_>, first: usize, template: &Split) -> Result<Self, EngineError> {
+    /// `alike`: figures of other kinds of first devices, from the same number of layers. Where one's differ from these by
+    /// the same at four places, they are taken to do so at all; the corrections catch what is not.
+    fn of(
+        needs: &Needs<'_>,
+        pool: &Pool<'_>,
+        first: usize,
+        template: &Split,
+        alike: &mut Vec<Vec<i128>>,
+    ) -> Result<Self, EngineError> {
         let layers = template.stages.last().map_or(0, |last| last.end);
-        let mut before = vec![0_i128];
-        for end in 1..=layers {
+        let upto = |end: u32| {
             let ends: &[u32] = if end == layers { &[end] } else { &[end, layers] };
-            before.push(figure(needs, pool, (first, first), template, ends, 0)?);
+            figure(needs, pool, (first, first), template, ends, 0)
+        };
+        let probes = [1, layers / 2, layers.saturating_sub(1), layers];
+        let mut known = None;
+        for other in alike.iter().filter(|_| layers > 8) {
+            let differs = |end: u32| -> Result<i128, EngineError> {
+                Ok(upto(end)? - other.get(end as usize).copied().unwrap_or(i128::MAX / 4))
+            };
+            let [one, half, most, all] = probes.map(differs);
+            let one = one?;
+            if one == half? && one == most? && one == all? {
+                known = Some(other.iter().enumerate().map(|(at, cost)| if at == 0 { 0 } else { cost + one }).collect());
+                break;
+            }
         }
+        let before: Vec<i128> = match known {
+            Some(known) => known,
+            None => {
+                let figures = std::iter::once(Ok(0)).chain((1..=layers).map(upto)).collect::<Result<Vec<_>, _>>()?;
+                alike.push(figures.clone());
+                figures
+            }
+        };
         let mut costs = Self { before, besides: HashMap::new() };
         let besides = costs.besides(needs, pool, first, template, first)?;
         let mut most = 0;
@@ -147,7 +187,7 @@ fn figure(
     let ends: Vec<usize> = ends.iter().map(|end| *end as usize).collect();
     let split = Split { stages: ranges(&ends), ..template.clone() };
     let need = match pool.kinds.get(kind) {
-        Some(facts) => needs.of(first, &split, rank, facts)?.high,
+        Some(facts) => needs.of_kind((first, kind), &split, rank, facts)?.high,
         None => Bytes::OVERFLOW,
     };
     Ok(i128::from(need.get()))
@@ -172,7 +212,11 @@ fn divide(before: &[i128], room: &[i128]) -> Vec<usize> {
     let most = room.iter().copied().min().unwrap_or(0);
     // With `all` more than the tightest has, each stage could take everything: feasible whatever the room.
     let mut best = take(before, room, most - all).unwrap_or_default();
-    let (mut feasible, mut above) = (smallest(before, room, &best), most + 1);
+    // No more than the tightest has, and no more than the average leaves.
+    let stages = i128::try_from(room.len()).unwrap_or(1).max(1);
+    let average =
+        room.iter().fold(0_i128, |sum, room| sum.saturating_add(*room)).saturating_sub(all).div_euclid(stages);
+    let (mut feasible, mut above) = (smallest(before, room, &best), most.min(average).saturating_add(1));
     while above - feasible > 1 {
         // A division often leaves more than was asked for; where nothing leaves a byte more, it is the best.
         let Some(better) = take(before, room, feasible + 1) else { break };

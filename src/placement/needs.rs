@@ -1,14 +1,16 @@
 //! What each rank of a split needs on each kind of device, asked of the engine once and remembered.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::rc::Rc;
 
 use super::ask::Ask;
+use super::order::harm;
 use super::pool::Pool;
 use crate::bytes::Bytes;
 use crate::devices::{DeviceFacts, HostMemory};
-use crate::engines::component::device_sum;
-use crate::engines::{EngineError, Fitness, IllegalSplit, Interval, Prepared, Split, Workload};
+use crate::engines::{EngineError, Fitness, IllegalSplit, Interval, Offload, Prepared, Split, Workload};
 
 /// An engine prepared for each kind of device in the pool, and what it has said so far.
 pub(super) struct Needs<'a> {
@@ -22,13 +24,45 @@ pub(super) struct Needs<'a> {
     pub(super) warnings: Vec<String>,
     prepared: Vec<Result<Box<dyn Prepared + 'a>, EngineError>>,
     splits: HashMap<(usize, u32), Rc<Legal>>,
-    known: HashMap<(usize, usize, usize, usize), Interval>,
+    known: RefCell<HashMap<Share, Interval>>,
     known_host: HashMap<(usize, usize), Interval>,
     named: usize,
 }
 
 /// The splits over some number of devices, each with a number of its own, or why there are none.
 pub(super) type Legal = Result<Vec<(usize, Split)>, IllegalSplit>;
+
+/// What the need of a rank follows from (see [`Prepared::fixed`]): not how the other stages are cut, and of its tensor
+/// group the place only where experts are dealt to it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Share {
+    first: usize,
+    kind: usize,
+    tensor: u32,
+    stages: usize,
+    place: Option<usize>,
+    offload: (u8, u32),
+    layers: Range<u32>,
+    is_first: bool,
+    is_last: bool,
+}
+
+impl Share {
+    fn new((first, kind): (usize, usize), split: &Split, rank: usize) -> Self {
+        let (stage, layers) = split.stage_of(rank);
+        Self {
+            first,
+            kind,
+            tensor: split.tensor,
+            stages: split.stages.len(),
+            place: split.expert_parallel.then(|| rank % split.tensor.max(1) as usize),
+            offload: harm(split.offload),
+            layers,
+            is_first: stage == 0,
+            is_last: split.is_last_stage(rank),
+        }
+    }
+}
 
 impl<'a> Needs<'a> {
     /// Prepares the engine for each kind of device; gives besides, by kind, why it can not run the model.
@@ -44,7 +78,7 @@ impl<'a> Needs<'a> {
             warnings: Vec::new(),
             prepared: Vec::with_capacity(kinds.len()),
             splits: HashMap::new(),
-            known: HashMap::new(),
+            known: RefCell::default(),
             known_host: HashMap::new(),
             named: 0,
         };
@@ -97,6 +131,7 @@ impl<'a> Needs<'a> {
                 && pipeline.is_none_or(|stages| split.stages.len() == stages as usize)
                 && split.ranks() == devices as usize
                 && split.tensor > 0
+                && split.offload == Offload::None
         };
         let legal = self.prepared(first)?.splits(devices).map(|splits| {
             let mut numbered = Vec::new();
@@ -111,35 +146,36 @@ impl<'a> Needs<'a> {
         Ok(legal)
     }
 
-    /// What `rank` of `split` must find available on `facts`.
+    /// What `rank` of `split` must find available on the device at `place`.
     pub(super) fn of(
         &self,
         first: usize,
         split: &Split,
         rank: usize,
-        facts: &DeviceFacts,
-    ) -> Result<Interval, EngineError> {
-        let prepared = self.prepared(first)?;
-        need(prepared, split, rank, facts, prepared.workload())
-    }
-
-    /// The same, remembered for the split numbered `named`, if it has a number, and the device's kind.
-    pub(super) fn remembered(
-        &mut self,
-        (first, named): (usize, Option<usize>),
-        split: &Split,
-        rank: usize,
         pool: &Pool<'_>,
         place: usize,
     ) -> Result<Interval, EngineError> {
-        let Some(device) = pool.devices.get(place) else { return Ok(Interval::exact(Bytes::OVERFLOW)) };
-        let Some(named) = named else { return self.of(first, split, rank, &device.source.facts) };
-        let key = (first, named, rank, device.kind);
-        if let Some(known) = self.known.get(&key) {
+        match pool.devices.get(place) {
+            Some(device) => self.of_kind((first, device.kind), split, rank, &device.source.facts),
+            None => Ok(Interval::exact(Bytes::OVERFLOW)),
+        }
+    }
+
+    /// The same on a device of `kind`, whose facts `facts` are.
+    pub(super) fn of_kind(
+        &self,
+        (first, kind): (usize, usize),
+        split: &Split,
+        rank: usize,
+        facts: &DeviceFacts,
+    ) -> Result<Interval, EngineError> {
+        let share = Share::new((first, kind), split, rank);
+        if let Some(known) = self.known.borrow().get(&share) {
             return Ok(*known);
         }
-        let need = self.of(first, split, rank, &device.source.facts)?;
-        self.known.insert(key, need);
+        let prepared = self.prepared(first)?;
+        let need = need(prepared, split, rank, facts, prepared.workload())?;
+        self.known.borrow_mut().insert(share, need);
         Ok(need)
     }
 
@@ -169,7 +205,7 @@ pub(super) fn need(
     facts: &DeviceFacts,
     workload: Workload,
 ) -> Result<Interval, EngineError> {
-    let fixed = device_sum(&prepared.fixed(split, rank, facts)?);
-    let variable = device_sum(&prepared.variable(split, rank, facts, workload)?);
+    let fixed = prepared.fixed_sum(split, rank, facts)?;
+    let variable = prepared.variable_sum(split, rank, facts, workload)?;
     Ok(prepared.must_be_available(facts, fixed.plus(variable)))
 }

@@ -2,7 +2,7 @@
 
 use super::groups::{ALL_ORDERS, orders};
 use super::order::Grade;
-use super::search::Search;
+use super::search::{Search, splits};
 use crate::devices::DeviceKind;
 use crate::engines::{EngineError, Offload, Split};
 
@@ -26,9 +26,10 @@ pub(super) fn search(search: &mut Search<'_, '_>, joined: &[usize]) -> Result<()
         if places.iter().any(unified) {
             continue;
         }
-        for (engine_order, (_, split)) in search.legal(&places)?.into_iter().enumerate() {
-            by_layers(search, engine_order, &split, &places, |layers| Offload::Experts { layers })?;
-            by_layers(search, engine_order, &split, &places, |layers| Offload::Layers { layers })?;
+        let legal = search.legal(&places)?;
+        for (engine_order, (_, split)) in splits(&legal).iter().enumerate() {
+            by_layers(search, engine_order, split, &places, |layers| Offload::Experts { layers })?;
+            by_layers(search, engine_order, split, &places, |layers| Offload::Layers { layers })?;
             for offload in [Offload::Components, Offload::Leaves] {
                 let split = Split { offload, ..split.clone() };
                 if search.is_legal(&split, &places)? {

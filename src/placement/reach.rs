@@ -9,7 +9,6 @@ use super::placed::Placement;
 use crate::api::answer::FrontierPoint;
 use crate::bytes::Bytes;
 use crate::devices::{DeviceFacts, DeviceKind, HostMemory};
-use crate::engines::component::device_sum;
 use crate::engines::{AskedContext, EngineError, Interval, Prepared, Split, Workload};
 
 /// The longest context looked for where the model names no maximum: beyond any that is trained.
@@ -44,7 +43,7 @@ impl<'p> Reach<'p> {
     ) -> Result<Self, EngineError> {
         let mut ranks = Vec::new();
         for (number, (facts, available)) in devices.into_iter().enumerate() {
-            let fixed = device_sum(&prepared.fixed(split, number, facts)?);
+            let fixed = prepared.fixed_sum(split, number, facts)?;
             ranks.push(Rank { number, facts, available, fixed });
         }
         let context_ceiling = ask.longest().unwrap_or(CONTEXT_CEILING).max(1);
@@ -136,7 +135,7 @@ impl<'p> Reach<'p> {
     }
 
     fn need(&self, rank: &Rank<'_>, workload: Workload) -> Result<Interval, EngineError> {
-        let variable = device_sum(&self.prepared.variable(self.split, rank.number, rank.facts, workload)?);
+        let variable = self.prepared.variable_sum(self.split, rank.number, rank.facts, workload)?;
         let need = self.prepared.must_be_available(rank.facts, rank.fixed.plus(variable));
         Ok(if rank.facts.kind == DeviceKind::UnifiedMemory { need.plus(self.host_need(workload)?) } else { need })
     }

@@ -1,17 +1,18 @@
 //! The search through every legal way: which device counts, which splits, which devices, which order of them.
 
 use std::collections::{BTreeMap, HashSet};
+use std::rc::Rc;
 
 use super::candidate::{Candidate, Wires};
 use super::groups::{ALL_ORDERS, arrangements, domains, island_windows, orders, windows};
 use super::layers::LayerCosts;
-use super::needs::Needs;
+use super::needs::{Legal, Needs};
 use super::offload;
 use super::order::Grade;
 use super::pool::Pool;
 use super::strategy::Strategy;
 use crate::bytes::Bytes;
-use crate::engines::{EngineError, IllegalSplit, Offload, Split};
+use crate::engines::{EngineError, IllegalSplit, Split};
 
 /// Ways that fit and are kept, best first, for callers that place several models at once.
 const KEPT: usize = 8;
@@ -85,8 +86,9 @@ impl<'s, 'a> Search<'s, 'a> {
     /// Every device by itself.
     fn alone(&mut self) -> Result<(), EngineError> {
         for place in 0..self.pool.devices.len() {
-            for (engine_order, (named, split)) in self.legal(&[place])?.into_iter().enumerate() {
-                self.judge((Some(named), engine_order), &split, &[place])?;
+            let legal = self.legal(&[place])?;
+            for (engine_order, (named, split)) in splits(&legal).iter().enumerate() {
+                self.judge((Some(*named), engine_order), split, &[place])?;
             }
         }
         Ok(())
@@ -98,16 +100,17 @@ impl<'s, 'a> Search<'s, 'a> {
         if joined.len() <= ALL_ORDERS {
             let mut seen = HashSet::new();
             for places in orders(joined, count) {
-                for (engine_order, (named, split)) in self.legal(&places)?.into_iter().enumerate() {
-                    let wires = Wires::of(self.pool, &split, &places);
+                let legal = self.legal(&places)?;
+                for (engine_order, (named, split)) in splits(&legal).iter().enumerate() {
+                    let wires = Wires::of(self.pool, split, &places);
                     // Orders of devices that nothing tells apart: the first one has the lower UUIDs.
                     let looks: Vec<_> = places
                         .iter()
                         .filter_map(|place| self.pool.devices.get(*place))
                         .map(|it| (it.kind, it.available, it.preference))
                         .collect();
-                    if seen.insert((named, wires, looks)) {
-                        self.judge((Some(named), engine_order), &split, &places)?;
+                    if seen.insert((*named, wires, looks)) {
+                        self.judge((Some(*named), engine_order), split, &places)?;
                     }
                 }
             }
@@ -121,12 +124,13 @@ impl<'s, 'a> Search<'s, 'a> {
     fn chosen(&mut self, joined: &[usize], count: usize, found_before: bool) -> Result<(), EngineError> {
         let sample: Vec<usize> = joined.iter().copied().take(count).collect();
         let mut domains_known = None;
-        for (engine_order, (named, split)) in self.legal(&sample)?.into_iter().enumerate() {
-            let numbered = (named, engine_order);
-            let rooms = self.rooms(named, &split, joined)?;
+        let legal = self.legal(&sample)?;
+        for (engine_order, (named, split)) in splits(&legal).iter().enumerate() {
+            let numbered = (*named, engine_order);
+            let rooms = self.rooms(split, joined, found_before)?;
             let room = |place: usize| rooms.get(&place).copied().unwrap_or(i128::MIN + 1);
             let Some(roomiest) = windows(joined, count, room).into_iter().next() else { continue };
-            let grade = self.arranged(numbered, &split, &roomiest, !found_before)?;
+            let grade = self.arranged(numbered, split, &roomiest, !found_before)?;
             if grade > Grade::Fits || found_before {
                 continue;
             }
@@ -138,7 +142,7 @@ impl<'s, 'a> Search<'s, 'a> {
                     choices.extend(island_windows(self.pool, domain, groups, room));
                 }
                 for choice in choices {
-                    self.while_fitting(numbered, &split, choice)?;
+                    self.while_fitting(numbered, split, choice)?;
                 }
             }
         }
@@ -160,13 +164,14 @@ impl<'s, 'a> Search<'s, 'a> {
         Ok(())
     }
 
-    /// What each device of `domain` leaves after an average rank of `split`.
-    fn rooms(&mut self, named: usize, split: &Split, domain: &[usize]) -> Result<BTreeMap<usize, i128>, EngineError> {
+    /// What each device of `domain` leaves after an average rank of `split`; or, `roughly`, what it has.
+    fn rooms(&self, split: &Split, domain: &[usize], roughly: bool) -> Result<BTreeMap<usize, i128>, EngineError> {
         let mut rooms = BTreeMap::new();
+        let first = domain.first().and_then(|place| self.pool.devices.get(*place)).map_or(usize::MAX, |it| it.kind);
         for &place in domain {
             let Some(device) = self.pool.devices.get(place) else { continue };
-            let need = self.needs.remembered((device.kind, Some(named)), split, 0, self.pool, place)?;
-            rooms.insert(place, i128::from(device.available.get()) - i128::from(need.high.get()));
+            let need = if roughly { 0 } else { self.needs.of(first, split, 0, self.pool, place)?.high.get() };
+            rooms.insert(place, i128::from(device.available.get()) - i128::from(need));
         }
         Ok(rooms)
     }
@@ -179,10 +184,10 @@ impl<'s, 'a> Search<'s, 'a> {
         window: &[usize],
         thorough: bool,
     ) -> Result<Grade, EngineError> {
-        let wants = self.wants(named, split, window)?;
+        let wants = self.wants(split, window)?;
         let layers = split.stages.last().map_or(1, |last| i128::from(last.end.max(1)));
         let mut best = Grade::No;
-        for places in arrangements(self.pool, split, window, &wants) {
+        for places in arrangements(self.pool, split, window, &wants, thorough) {
             let candidate = self.weigh((Some(named), engine_order), split, &places)?;
             let standing = &candidate.standing;
             best = best.min(standing.grade);
@@ -197,14 +202,14 @@ impl<'s, 'a> Search<'s, 'a> {
     }
 
     /// What each stage wants on the window's first device.
-    pub(super) fn wants(&mut self, named: usize, split: &Split, window: &[usize]) -> Result<Vec<i128>, EngineError> {
+    pub(super) fn wants(&self, split: &Split, window: &[usize]) -> Result<Vec<i128>, EngineError> {
         let Some(&place) = window.first() else { return Ok(Vec::new()) };
         let first = self.pool.devices.get(place).map_or(usize::MAX, |it| it.kind);
         let mut wants = Vec::with_capacity(split.stages.len());
         if split.stages.len() > 1 {
             for stage in 0..split.stages.len() {
                 let rank = stage * split.tensor.max(1) as usize;
-                let need = self.needs.remembered((first, Some(named)), split, rank, self.pool, place)?;
+                let need = self.needs.of(first, split, rank, self.pool, place)?;
                 wants.push(i128::from(need.high.get()));
             }
         }
@@ -212,20 +217,18 @@ impl<'s, 'a> Search<'s, 'a> {
     }
 
     /// The legal splits over these devices, each with its number.
-    pub(super) fn legal(&mut self, places: &[usize]) -> Result<Vec<(usize, Split)>, EngineError> {
+    pub(super) fn legal(&mut self, places: &[usize]) -> Result<Rc<Legal>, EngineError> {
         let Some(first) = places.first().and_then(|place| self.pool.devices.get(*place)) else {
-            return Ok(Vec::new());
+            return Ok(Rc::new(Ok(Vec::new())));
         };
         let devices = u32::try_from(places.len()).unwrap_or(u32::MAX);
-        match &*self.needs.splits(first.kind, devices)? {
-            Ok(splits) => Ok(splits.iter().filter(|(_, split)| split.offload == Offload::None).cloned().collect()),
-            Err(why) => {
-                if !self.found.illegal.iter().any(|(known, _)| *known == devices) {
-                    self.found.illegal.push((devices, why.clone()));
-                }
-                Ok(Vec::new())
-            }
+        let legal = self.needs.splits(first.kind, devices)?;
+        if let Err(why) = &*legal
+            && !self.found.illegal.iter().any(|(known, _)| *known == devices)
+        {
+            self.found.illegal.push((devices, why.clone()));
         }
+        Ok(legal)
     }
 
     /// Judges one split on certain devices, with its stages divided anew where the engine allows it.
@@ -268,4 +271,9 @@ impl<'s, 'a> Search<'s, 'a> {
     pub(super) fn available(&self, place: usize) -> Bytes {
         self.pool.devices.get(place).map_or(Bytes::ZERO, |it| it.available)
     }
+}
+
+/// The splits, none where none is legal.
+pub(super) fn splits(legal: &Legal) -> &[(usize, Split)] {
+    legal.as_ref().map_or(&[], Vec::as_slice)
 }

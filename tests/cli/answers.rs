@@ -52,7 +52,7 @@ fn tight_is_a_yes_unless_strict() {
         let answer = run(&format!("estimate {MODEL} --gpus 28GiB --local --json")).json();
         answer["requirement"]["total"][end].as_u64().unwrap()
     };
-    let mib = (total("likely_bytes") + total("high_bytes")) / 2 / (1 << 20);
+    let mib = u64::midpoint(total("likely_bytes"), total("high_bytes")) / (1 << 20);
     let line = format!("fits {MODEL} --gpus {mib}MiB --context 40960 --local --json");
     let lax = run(&line);
     assert_eq!((lax.code, &lax.json()["verdict"]), (0, &"tight".into()), "{}", lax.out);

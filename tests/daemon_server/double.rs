@@ -20,6 +20,7 @@ use hf_mem_probe::api::{Problem, Question, SCHEMA_VERSION};
 use hf_mem_probe::config::{Accounts, Config, SocketConfig};
 use hf_mem_probe::daemon::{Daemon, Ended, Notifier, Options, Program, RunError, Signal, run, socket};
 use hf_mem_probe::devices::Snapshot;
+use hf_mem_probe::leases::lease::State;
 use hf_mem_probe::metrics::{HubOutcome, Metrics};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -94,7 +95,11 @@ fn lease(id: &str, uid: u32, ttl_seconds: u64) -> LeaseAnswer {
         granted_at: "2026-11-23T15:04:05Z".to_owned(),
         expires_at: "2026-11-23T15:06:05Z".to_owned(),
         ttl_seconds,
-        devices: vec![LeasedDevice { uuid: "GPU-1".to_owned(), granted_bytes: 7, claimed_bytes: 7 }],
+        devices: vec![LeasedDevice { uuid: "GPU-1".to_owned(), granted_bytes: 7, visible_bytes: 0, claimed_bytes: 7 }],
+        state: State::Granted,
+        reason: None,
+        expires_in_seconds: ttl_seconds,
+        note: hf_mem_probe::leases::ADVISORY.to_owned(),
     }
 }
 
@@ -165,7 +170,12 @@ impl Service for Double {
     }
 
     async fn leases(&self, caller: Caller) -> Result<LeasesAnswer, Problem> {
-        Ok(LeasesAnswer { schema_version: SCHEMA_VERSION, leases: vec![lease("l-1", caller.peer.uid, 120)] })
+        Ok(LeasesAnswer {
+            schema_version: SCHEMA_VERSION,
+            leases: vec![lease("l-1", caller.peer.uid, 120)],
+            waiting: Vec::new(),
+            note: String::new(),
+        })
     }
 
     async fn lease(&self, caller: Caller, id: String) -> Result<LeaseAnswer, Problem> {

@@ -93,6 +93,7 @@ impl Fake {
             architecture: Ok(architecture),
             components: Vec::new(),
             parameters: None,
+            proofs: Vec::new(),
             doubts: Vec::new(),
         }
     }

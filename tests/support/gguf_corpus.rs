@@ -123,6 +123,7 @@ pub fn model(gguf: Gguf) -> Model {
         inventory: gguf.inventory,
         weight_files: 1,
         components: Vec::new(),
+        proofs: Vec::new(),
         doubts: Vec::new(),
     }
 }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::bar::{Parts, bar};
 use super::{size, wrapped};
 use crate::bytes::Bytes;
-use crate::devices::{Device, LinkKind, Process, Snapshot};
+use crate::devices::{Device, DeviceKind, LinkKind, Process, Snapshot};
 
 const BAR: usize = 32;
 
@@ -43,6 +43,11 @@ fn one(out: &mut String, device: &Device, leased: Bytes) {
     let _ = writeln!(out, "  {:>3} {name:<22} {} {free} free", facts.index, bar(&parts, BAR));
     let mut facts_line = vec![facts.uuid.clone(), format!("{} in all", facts.total_bytes)];
     facts_line.extend(facts.compute_capability.map(|(major, minor)| format!("compute capability {major}.{minor}")));
+    facts_line.extend(match facts.kind {
+        DeviceKind::Gpu => None,
+        DeviceKind::MigInstance => Some("a MIG instance".to_owned()),
+        DeviceKind::UnifiedMemory => Some("one pool with the host".to_owned()),
+    });
     facts_line.extend((leased > Bytes::ZERO).then(|| format!("{leased} leased")));
     facts_line.extend((device.margin_bytes > Bytes::ZERO).then(|| format!("{} kept back", device.margin_bytes)));
     let _ = writeln!(out, "      {}", wrapped(&facts_line.join(", "), 6, 6));

@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod bar;
 pub mod gpus;
+pub mod lease;
 pub mod problem;
 
 use crate::bytes::Bytes;

@@ -5,29 +5,35 @@
 
 mod build;
 mod models;
+mod promises;
 mod readings;
 mod service;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
+
+use tokio::sync::watch;
 
 use crate::api::Problem;
 use crate::api::problem::Reason;
 use crate::config::Config;
 use crate::daemon::log::LogControl;
+use crate::daemon::office::Standing;
 use crate::daemon::{Options, Parts, boot};
 use crate::metrics::Metrics;
 use crate::probe::Rules;
 
 pub use models::Models;
+pub use promises::Promises;
 pub use readings::Readings;
 
 /// The program behind the socket.
 #[derive(Debug)]
 pub struct Probe {
     models: Models,
-    readings: Readings,
+    readings: Arc<Readings>,
+    promises: Promises,
     metrics: Arc<Metrics>,
     log: LogControl,
     started: Instant,
@@ -43,15 +49,18 @@ struct Settled {
 }
 
 impl Probe {
-    /// Puts the program together. Opens no driver and asks no Hub: READY waits for neither.
+    /// Puts the program together, inside the runtime that will run it. Opens no driver and asks no Hub: READY waits for neither.
     pub fn new(parts: Parts, nvml: Option<PathBuf>) -> Result<Self, Problem> {
         let Parts { config, metrics, log } = parts;
-        let readings = Readings::new(&config.devices, nvml)?;
+        let readings = Arc::new(Readings::new(&config.devices, nvml)?);
+        let promises = Promises::new(&config, Arc::clone(readings.source()))?;
+        tokio::spawn(tell_of_leases(promises.office.standing(), Arc::downgrade(&readings)));
         let models = Models::new(&config)?;
         let rules = build::rules(&config)?;
         Ok(Self {
             models,
             readings,
+            promises,
             metrics,
             log,
             started: Instant::now(),
@@ -62,6 +71,14 @@ impl Probe {
     fn settled(&self) -> Arc<Settled> {
         // Replaced as a whole, so a panic elsewhere cannot have left it half changed.
         Arc::clone(&self.settled.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Whoever watches the devices hears of leases too.
+async fn tell_of_leases(mut standing: watch::Receiver<Standing>, readings: Weak<Readings>) {
+    while standing.changed().await.is_ok() {
+        let Some(readings) = readings.upgrade() else { return };
+        readings.changed();
     }
 }
 

@@ -1,12 +1,13 @@
 //! The routes' questions, answered.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 
 use super::models::Found;
-use super::{Probe, Settled, build};
+use super::{Probe, Settled, build, promises};
 use crate::api::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
 use crate::api::peer::Caller;
 use crate::api::problem::Reason;
@@ -40,17 +41,7 @@ impl Probe {
         let started = Instant::now();
         let snapshot = self.readings.latest().await?;
         self.metrics.took(Stage::Sample, started.elapsed());
-        Ok(self.seen(settled, &snapshot, &self.leased()))
-    }
-
-    fn seen(&self, settled: &Settled, snapshot: &Snapshot, leased: &BTreeMap<String, Bytes>) -> Here {
-        let mut here = Here::of(snapshot, leased);
-        here.availability = here.availability.keeping(settled.config.placement.margin.get());
-        here
-    }
-
-    fn leased(&self) -> BTreeMap<String, Bytes> {
-        BTreeMap::new()
+        Ok(seen(settled, &snapshot, &self.promises.claims(&snapshot).await?))
     }
 
     /// The question with the site's default engine in it, where that is one for such models.
@@ -66,6 +57,13 @@ impl Probe {
         probe::note_staleness(&mut answer, found.stale);
         answer
     }
+}
+
+/// A reading as the site wants it seen: less what leases claim and what is kept back everywhere.
+pub(super) fn seen(settled: &Settled, snapshot: &Snapshot, leased: &BTreeMap<String, Bytes>) -> Here {
+    let mut here = Here::of(snapshot, leased);
+    here.availability = here.availability.keeping(settled.config.placement.margin.get());
+    here
 }
 
 impl Service for Probe {
@@ -117,7 +115,7 @@ impl Service for Probe {
 
     async fn gpus(&self) -> Result<GpusAnswer, Problem> {
         let snapshot = self.readings.latest().await?;
-        let leased_bytes = self.leased().into_iter().map(|(uuid, bytes)| (uuid, bytes.get())).collect();
+        let leased_bytes = self.promises.office.leased().into_iter().map(|(uuid, bytes)| (uuid, bytes.get())).collect();
         Ok(GpusAnswer { schema_version: SCHEMA_VERSION, snapshot: Snapshot::clone(&snapshot), leased_bytes })
     }
 
@@ -138,27 +136,43 @@ impl Service for Probe {
                 .filter(|(_, since)| *since > HUNG_AFTER)
                 .map(|(doing, since)| format!("the driver has not answered for {} s ({doing})", since.as_secs())),
         });
-        HealthAnswer::of(vec![part("devices", devices)], self.started.elapsed().as_secs())
+        HealthAnswer::of(
+            vec![part("devices", devices), part("leases", self.promises.trouble.clone())],
+            self.started.elapsed().as_secs(),
+        )
     }
 
-    async fn create_lease(&self, _caller: Caller, _request: LeaseRequest) -> Result<Answer, Problem> {
-        Err(Problem::new(Reason::NotFoundRoute, "leases are not given by this build"))
+    async fn create_lease(&self, caller: Caller, request: LeaseRequest) -> Result<Answer, Problem> {
+        let settled = self.settled();
+        if request.question.gpus.is_some() {
+            let detail = "question.gpus: memory is promised on this host's devices, not on declared ones";
+            return Err(Problem::new(Reason::Usage, detail));
+        }
+        probe::known_engine(&request.question, &settled.rules)?;
+        let found = self.model(&caller, &request.question).await?;
+        let question = Self::complete(&settled, request.question.clone(), &found);
+        let started = Instant::now();
+        let ask = promises::grant_ask(&caller, request, question, Arc::clone(&found.model), settled);
+        let mut answer = self.promises.office.grant(ask).await?;
+        self.metrics.took(Stage::Lease, started.elapsed());
+        probe::note_staleness(&mut answer, found.stale);
+        Ok(answer)
     }
 
     async fn leases(&self, _caller: Caller) -> Result<LeasesAnswer, Problem> {
-        Ok(LeasesAnswer { schema_version: SCHEMA_VERSION, leases: Vec::new() })
+        self.promises.office.list().await
     }
 
     async fn lease(&self, _caller: Caller, id: String) -> Result<LeaseAnswer, Problem> {
-        Err(Problem::new(Reason::NotFound, format!("no lease {id}")))
+        self.promises.office.get(id).await
     }
 
-    async fn renew_lease(&self, _: Caller, id: String, _: RenewRequest) -> Result<LeaseAnswer, Problem> {
-        Err(Problem::new(Reason::NotFound, format!("no lease {id}")))
+    async fn renew_lease(&self, caller: Caller, id: String, request: RenewRequest) -> Result<LeaseAnswer, Problem> {
+        self.promises.office.renew(id, caller.peer.uid, request.ttl_seconds.map(Duration::from_secs)).await
     }
 
-    async fn release_lease(&self, _: Caller, id: String) -> Result<LeaseAnswer, Problem> {
-        Err(Problem::new(Reason::NotFound, format!("no lease {id}")))
+    async fn release_lease(&self, caller: Caller, id: String) -> Result<LeaseAnswer, Problem> {
+        self.promises.office.release(id, caller.peer.uid).await
     }
 
     async fn release_nvml(&self, caller: Caller, seconds: u64) -> Result<NvmlReleaseAnswer, Problem> {
@@ -179,8 +193,9 @@ impl Service for Probe {
         let status = self.readings.status();
         let age = status.as_ref().and_then(|status| status.last.as_ref().map(|(age, _)| *age));
         let Some(snapshot) = self.readings.at_hand() else { return };
-        let leased = self.leased();
-        let availability = crate::placement::availability(&snapshot, &leased);
+        let standing = self.promises.office.standing().borrow().clone();
+        metrics.set_leases(standing.leases, standing.waiting);
+        let availability = crate::placement::availability(&snapshot, &standing.leased);
         let figures: Vec<DeviceFigures> = availability
             .devices
             .iter()
@@ -203,7 +218,7 @@ impl Program for Probe {
             Some((doing, since)) if since > HUNG_AFTER => {
                 Err(format!("the sampler has been stuck in {doing} for {} s", since.as_secs()))
             }
-            _ => Ok(()),
+            _ => self.promises.office.ping().await.map_err(|problem| problem.detail),
         }
     }
 
@@ -213,13 +228,18 @@ impl Program for Probe {
         self.log
             .set_filter(&config.log.filter)
             .map_err(|why| Problem::new(Reason::BadConfiguration, format!("log.filter: {why}")))?;
-        *self.settled.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
-            std::sync::Arc::new(Settled { config, rules });
+        self.promises.office.set_rules(promises::rules(&config), config.leases.default_ttl.get()).await?;
+        *self.settled.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(Settled { config, rules });
         // These are read at each question; the rest is built in.
-        let taken_over =
-            |key: &String| ["placement", "engines.", "log.filter"].iter().any(|part| key.starts_with(part));
+        let taken_over = |key: &String| {
+            ["placement", "engines.", "log.filter", "leases.default_ttl", "leases.max_ttl", "leases.user_"]
+                .iter()
+                .any(|part| key.starts_with(part))
+        };
         Ok(changed.into_iter().filter(|key| !taken_over(key)).collect())
     }
 
-    async fn stop(&self) {}
+    async fn stop(&self) {
+        self.promises.office.stop().await;
+    }
 }

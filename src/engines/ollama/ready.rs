@@ -142,7 +142,9 @@ impl Prepared for Ready<'_> {
         let mut all = self.llama.assumptions();
         if !self.options.contains_key("num_ctx") {
             all.push(
-                "num_ctx as Ollama chooses it by the memory of all devices, unless a context was asked for".to_owned(),
+                "num_ctx as Ollama chooses it by the memory of the group's first device alone; it would choose by the sum of \
+                 all, so OLLAMA_CONTEXT_LENGTH must be set"
+                    .to_owned(),
             );
         }
         all

@@ -114,6 +114,8 @@ pub struct SglangPrepared<'a> {
     constants: Constants,
     settings: Settings,
     layers: CacheLayers,
+    /// Whether any layer caches latents.
+    latent: bool,
     classes: Classes<'a>,
     online: Option<Online>,
     device: crate::devices::DeviceFacts,
@@ -140,6 +142,12 @@ impl<'a> SglangPrepared<'a> {
                 architecture.class
             )));
         }
+        if let Some(quantization) = &architecture.quantization
+            && !crate::engines::vllm::known_method(&quantization.method)
+        {
+            let shown: String = quantization.method.chars().take(40).collect();
+            return Err(unsupported(format!("quant_method {shown} is not one that SGLang is known to load")));
+        }
         let kind = &*architecture.root_model_type;
         if architecture.task == Task::EncodeDecode || ["hubert", "wav2vec2", "wavlm", "unispeech"].contains(&kind) {
             return Err(unsupported(format!("{} ({kind}) is not answered for", architecture.class)));
@@ -154,6 +162,7 @@ impl<'a> SglangPrepared<'a> {
             constants: Constants::read(profile).map_err(|error| profile_error(&error))?,
             settings,
             layers: CacheLayers::new(architecture, 0),
+            latent: architecture.layers.iter().any(|layer| matches!(layer.mixer, Mixer::Latent(_))),
             classes: Classes::new(&model.inventory, architecture.tied_embeddings, architecture.task),
             online: online.filter(|_| architecture.quantization.is_none()),
             device,

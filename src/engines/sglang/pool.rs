@@ -57,7 +57,9 @@ impl SglangPrepared<'_> {
                         _ => full += each,
                     }
                 }
-                CacheKind::Latent(latent) => full += latent_bytes(latent, self.settings.kv) * layers,
+                CacheKind::Latent(latent) => {
+                    full += latent_bytes(latent, self.settings.kv, self.layers.sparse()) * layers
+                }
                 CacheKind::State(_) => {}
             }
         }
@@ -105,7 +107,20 @@ impl SglangPrepared<'_> {
         // Three slots a request with the radix cache, one without, and one to pad with.
         let slots = workload.sequences.saturating_mul(if self.settings.radix { 3 } else { 1 }).saturating_add(1);
         let states = if slot == Bytes::ZERO { slot } else { slot * slots };
-        Pools { tokens: self.slot(split, rank) * tokens, states, table: self.request_table(workload) }
+        let (tokens, states) = self.shared_out(self.slot(split, rank) * tokens, states);
+        Pools { tokens, states, table: self.request_table(workload) }
+    }
+
+    /// What the two pools of a hybrid must be for both to be as large as asked: the budget is cut by
+    /// `mamba_full_memory_ratio` whatever each needs, unless a number of requests sizes the states
+    /// (`mem_cache/kv_cache_configurator.py`).
+    fn shared_out(&self, tokens: Bytes, states: Bytes) -> (Bytes, Bytes) {
+        let by_requests = !self.settings.radix && self.settings.max_running.is_some();
+        let ratio = self.settings.state_ratio;
+        if states == Bytes::ZERO || by_requests || ratio == 0 {
+            return (tokens, states);
+        }
+        (tokens.max(states.scale(1_000_000, ratio)), states.max(tokens.scale(ratio, 1_000_000)))
     }
 
     /// `(max_running + 1) x context x 4`: 2048 to 4096 requests, however small the pool, unless set.

@@ -7,7 +7,6 @@ use super::settings::default_decode;
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
 use crate::engines::Split;
-use crate::model::architecture::Mixer;
 
 impl SglangPrepared<'_> {
     /// The fraction in force on `device` under `split`, in millionths, rounded to three decimals.
@@ -32,9 +31,8 @@ impl SglangPrepared<'_> {
     fn reserved_mib(&self, split: &Split, total_mib: u64) -> u64 {
         let constants = &self.constants;
         let decode = self.settings.decode_most.unwrap_or_else(|| default_decode(total_mib, split.tensor));
-        let latent = self.architecture.layers.iter().any(|layer| matches!(layer.mixer, Mixer::Latent(_)));
         let graphs = if self.settings.graphs {
-            let prefill = if latent {
+            let prefill = if self.latent {
                 constants.prefill_graphs_latent_mib
             } else {
                 prefill_sizes(self.settings.chunk).saturating_mul(8)

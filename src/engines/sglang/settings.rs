@@ -34,6 +34,14 @@ const KNOWN: &[&str] = &[
     "mamba_ssm_dtype",
 ];
 
+/// Parameters that no figure here follows: taking one in silence would say "fits" of another run.
+const NOT_FOLLOWED: &[(&str, &str)] = &[
+    ("max_total_tokens", "the pool is sized here from the context and the sequences; ask with those"),
+    ("tp_size", "ask with --tensor-parallel"),
+    ("pp_size", "ask with --pipeline-parallel"),
+    ("enable_dp_attention", "data-parallel attention is not answered for"),
+];
+
 /// The parameters in force.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
@@ -48,6 +56,8 @@ pub(super) struct Settings {
     pub(super) kv_name: String,
     pub(super) page_tokens: u64,
     pub(super) swa_ratio: u64,
+    /// What states take to what tokens take, in millionths.
+    pub(super) state_ratio: u64,
     pub(super) radix: bool,
     pub(super) graphs: bool,
     pub(super) decode_most: Option<u64>,
@@ -60,6 +70,7 @@ pub(super) struct Settings {
 impl Settings {
     pub(super) fn settle(case: &Case<'_>, architecture: &Architecture, profile: &Profile) -> Result<Self, EngineError> {
         let given = Parameters::new(ENGINE, KNOWN, case.parameters)?;
+        given.refuse(NOT_FOLLOWED)?;
         let device = case.devices.first().ok_or_else(|| unsupported("there is no device to run on"))?;
         let mut assumptions = Vec::new();
         let compute = compute_dtype(case, architecture, &given, &mut assumptions)?;
@@ -85,6 +96,9 @@ impl Settings {
             // FlashMLA pages hold 64 tokens; elsewhere a page is one token.
             page_tokens: given.positive("page_size")?.unwrap_or(if sparse { 64 } else { 1 }),
             swa_ratio: override_ratio.map_or_else(|| constant("swa_full_tokens_ratio"), Ok)?,
+            state_ratio: given
+                .millionths("mamba_full_memory_ratio")?
+                .map_or_else(|| constant("mamba_full_memory_ratio"), Ok)?,
             radix: !given.flag("disable_radix_cache")?.unwrap_or(false),
             graphs: !given.flag("disable_cuda_graph")?.unwrap_or(false),
             decode_most: given.positive("cuda_graph_max_bs")?,
@@ -94,7 +108,11 @@ impl Settings {
                 // Recurrent states are in 32 bits by default, convolutions in 16.
                 _ => 4,
             },
-            given: KNOWN.iter().copied().filter(|name| given.has(name)).collect(),
+            given: KNOWN
+                .iter()
+                .copied()
+                .filter(|name| given.has(name) || (*name == "dtype" && case.asked.dtype.is_some()))
+                .collect(),
             assumptions,
         })
     }

@@ -71,6 +71,11 @@ impl CacheLayers {
         u64::from(at(range.end).saturating_sub(at(range.start)))
     }
 
+    /// Whether some layer's latent attention is sparse: it has an indexer.
+    pub fn sparse(&self) -> bool {
+        self.kinds.iter().any(|kind| matches!(kind, CacheKind::Latent(latent) if latent.indexer.is_some()))
+    }
+
     /// Whether there is nothing to remember.
     pub fn is_empty(&self) -> bool {
         self.kinds.is_empty()

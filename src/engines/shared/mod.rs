@@ -5,6 +5,7 @@
 
 pub mod cache;
 pub mod dtype;
+pub mod layer_kinds;
 pub mod parameters;
 pub mod resident;
 pub mod rule;

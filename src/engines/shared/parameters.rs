@@ -42,6 +42,11 @@ impl Parameters {
         self.values.contains_key(name)
     }
 
+    /// Refuses the first parameter of `names` that was given, with the reason beside its name.
+    pub fn refuse(&self, names: &[(&str, &str)]) -> Result<(), EngineError> {
+        names.iter().find(|(name, _)| self.has(name)).map_or(Ok(()), |(name, why)| Err(self.bad(name, *why)))
+    }
+
     /// A whole number, not negative; a string of digits counts as one.
     pub fn count(&self, name: &str) -> Result<Option<u64>, EngineError> {
         let Some(value) = self.values.get(name) else { return Ok(None) };

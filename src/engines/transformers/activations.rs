@@ -3,28 +3,26 @@
 //! Assumed from shapes, not fitted to readings: the interval is wide. `generate` computes logits for the last position
 //! only and copies them to 32-bit floats (transformers `generation/utils.py`, `logits_to_keep`).
 
-use std::ops::Range;
-
+use super::super::shared::layer_kinds::Held;
 use super::super::{Interval, Workload};
 use super::settings::Settings;
 use crate::bytes::Bytes;
 use crate::model::architecture::{Architecture, Attention, FeedForward, Mixer, Span, Task};
 
-/// The peak on a device that holds `layers`, and what it consists of.
+/// The peak on a device that holds `layers`; `first` and `last` if it has the first and last stage.
 pub(super) fn step(
     architecture: &Architecture,
     settings: &Settings,
     workload: Workload,
-    layers: Range<u32>,
-    first: bool,
-    last: bool,
-) -> (Interval, String) {
+    layers: &Held<'_>,
+    (first, last): (bool, bool),
+) -> Interval {
     let element = settings.element_bytes();
     let chunk = settings.prefill_chunk.unwrap_or(workload.context);
     let tokens = Bytes::product([workload.sequences, workload.context.min(chunk)]);
     let hidden = tokens * architecture.hidden_size * element;
-    let forward = hidden * 2 + widest(architecture, &layers, tokens.get(), element);
-    let (scores, mask) = attention(architecture, settings, &layers, workload);
+    let forward = hidden * 2 + widest(architecture, layers, tokens.get(), element);
+    let (scores, mask) = attention(settings, layers, workload);
     let logits = match architecture.task {
         Task::Generate | Task::EncodeDecode if last => {
             Bytes::product([workload.sequences, architecture.vocab_size, element.saturating_add(4)])
@@ -34,16 +32,21 @@ pub(super) fn step(
     let vision = if first { vision(architecture, element) } else { Interval::default() };
     let likely = (forward + scores).max(logits).max(vision.likely);
     let high = (forward.scale(3, 2) + scores + mask).max(logits * 2).max(vision.high);
-    let detail = format!(
+    Interval::new(forward.scale(1, 2).max(logits), likely, high)
+}
+
+/// What the peak consists of.
+pub(super) fn told(settings: &Settings, workload: Workload) -> String {
+    let chunk = settings.prefill_chunk.unwrap_or(workload.context);
+    format!(
         "{} of the prompt's tokens at once, {} attention",
         workload.context.min(chunk),
         if settings.eager { "eager" } else { "fused" }
-    );
-    (Interval::new(forward.scale(1, 2).max(logits), likely, high), detail)
+    )
 }
 
 /// The widest intermediate of a layer: gate, up and their product; or queries, keys and values for every query head.
-fn widest(architecture: &Architecture, layers: &Range<u32>, tokens: u64, element: u64) -> Bytes {
+fn widest(architecture: &Architecture, layers: &Held<'_>, tokens: u64, element: u64) -> Bytes {
     let feed_forward = |after: FeedForward| match after {
         FeedForward::Dense { width } => width.saturating_mul(3),
         FeedForward::Experts => architecture.experts.map_or(0, |experts| {
@@ -67,10 +70,7 @@ fn widest(architecture: &Architecture, layers: &Range<u32>, tokens: u64, element
         Mixer::Recurrent(_) => architecture.hidden_size.saturating_mul(12),
         Mixer::None => 0,
     };
-    let from = (layers.start as usize).min(architecture.layers.len());
-    let to = (layers.end as usize).clamp(from, architecture.layers.len());
-    let held = architecture.layers.get(from..to).unwrap_or_default();
-    let width = held.iter().map(|layer| feed_forward(layer.feed_forward).max(mixer(&layer.mixer))).max().unwrap_or(0);
+    let width = layers.iter().map(|layer| feed_forward(layer.feed_forward).max(mixer(&layer.mixer))).max().unwrap_or(0);
     Bytes::product([tokens, width, element])
 }
 
@@ -78,23 +78,18 @@ fn widest(architecture: &Architecture, layers: &Range<u32>, tokens: u64, element
 ///
 /// SDPA takes no mask for plain causal attention; a window shorter than the prompt, or padded sequences, need one,
 /// which PyTorch turns into the compute dtype (`convert_boolean_attn_mask`).
-fn attention(
-    architecture: &Architecture,
-    settings: &Settings,
-    layers: &Range<u32>,
-    workload: Workload,
-) -> (Bytes, Bytes) {
+fn attention(settings: &Settings, layers: &Held<'_>, workload: Workload) -> (Bytes, Bytes) {
     let element = settings.element_bytes();
     let tokens = workload.context.min(settings.prefill_chunk.unwrap_or(workload.context));
     let pairs = Bytes::product([workload.sequences, tokens, workload.context]);
     let attentions = || {
-        architecture.mixers(layers.clone()).filter_map(|mixer| match mixer {
+        layers.mixers().filter_map(|(mixer, _)| match mixer {
             Mixer::Attention(attention) => Some(attention),
             _ => None,
         })
     };
     let scores = if settings.eager {
-        let latent = architecture.mixers(layers.clone()).filter_map(|mixer| match mixer {
+        let latent = layers.mixers().filter_map(|(mixer, _)| match mixer {
             Mixer::Latent(latent) => Some(latent.heads),
             _ => None,
         });

@@ -2,9 +2,8 @@
 //!
 //! Source: transformers 5.23 `cache_utils.py`; version 4 cached the latent families' expanded heads.
 
-use std::ops::Range;
-
 use super::super::logical::state_elements;
+use super::super::shared::layer_kinds::Held;
 use super::super::{Interval, Workload};
 use super::settings::Settings;
 use crate::bytes::Bytes;
@@ -39,22 +38,17 @@ fn elements(mixer: &Mixer, settings: &Settings, tokens: u64) -> Bytes {
 }
 
 /// The caches of `layers`: low without, high with the copy that concatenation makes of the largest layer.
-pub(super) fn held(
-    architecture: &Architecture,
-    settings: &Settings,
-    layers: Range<u32>,
-    workload: Workload,
-) -> Interval {
+pub(super) fn held(layers: &Held<'_>, settings: &Settings, workload: Workload) -> Interval {
     if !settings.use_cache {
         return Interval::default();
     }
     let each =
         |mixer: &Mixer| elements(mixer, settings, workload.context) * settings.element_bytes() * workload.sequences;
-    let sum: Bytes = architecture.mixers(layers.clone()).map(each).sum();
+    let sum: Bytes = layers.mixers().map(|(mixer, count)| each(mixer) * count).sum();
     if settings.static_cache {
         return Interval::exact(sum);
     }
-    let largest = architecture.mixers(layers).map(each).max().unwrap_or(Bytes::ZERO);
+    let largest = layers.mixers().map(|(mixer, _)| each(mixer)).max().unwrap_or(Bytes::ZERO);
     Interval::new(sum, sum + largest, sum + largest)
 }
 
@@ -72,13 +66,13 @@ pub(super) fn per_token(architecture: &Architecture, settings: &Settings) -> Byt
 }
 
 /// States of one sequence: convolutions in the model's dtype, recurrent states in it or in 32-bit floats, by model.
-pub(super) fn states(architecture: &Architecture, settings: &Settings, layers: Range<u32>) -> Interval {
+pub(super) fn states(architecture: &Architecture, settings: &Settings, layers: &Held<'_>) -> Interval {
     let sum = |bytes: u64| -> Bytes {
-        let recurrent = architecture.mixers(layers.clone()).filter_map(|mixer| match mixer {
-            Mixer::Recurrent(recurrent) => Some(state_elements(recurrent)),
+        let recurrent = layers.mixers().filter_map(|(mixer, count)| match mixer {
+            Mixer::Recurrent(recurrent) => Some((state_elements(recurrent), count)),
             _ => None,
         });
-        recurrent.map(|(conv, state)| conv * settings.element_bytes() + state * bytes).sum()
+        recurrent.map(|((conv, state), count)| (conv * settings.element_bytes() + state * bytes) * count).sum()
     };
     let own = architecture.state_dtype.map_or(settings.element_bytes(), |dtype| dtype.block().1);
     Interval::new(sum(settings.element_bytes()), sum(own), sum(4))

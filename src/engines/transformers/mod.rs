@@ -14,9 +14,10 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use self::settings::Settings;
-use super::layer_weights::{self, LayerWeights};
-use super::options::{cublas, cuda_context};
+use super::layer_weights::{self, LayerBytes, LayerWeights};
+use super::options::{cublas, cuda_context, cuda_context_bytes};
 use super::reference::dtype_name;
+use super::shared::layer_kinds::LayerKinds;
 use super::{
     Basis, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan,
     Offload, Prepared, Split, Workload,
@@ -46,7 +47,10 @@ impl Engine for Transformers {
         }
         let settings = Settings::new(case, architecture)?;
         let weights = LayerWeights::new(&model.inventory, architecture.layer_count());
-        Ok(Box::new(Prepare { model, architecture, weights, settings }))
+        let resident = weights.table(|class| resident(class, &settings));
+        let unpacked = weights.table(|class| unpacked(class, architecture, &settings));
+        let kinds = LayerKinds::new(&architecture.layers);
+        Ok(Box::new(Prepare { model, architecture, kinds, resident, unpacked, settings }))
     }
 }
 
@@ -71,58 +75,91 @@ fn refusal(model: &Model, architecture: &Architecture) -> Option<String> {
 struct Prepare<'a> {
     model: &'a Model,
     architecture: &'a Architecture,
-    weights: LayerWeights<'a>,
+    kinds: LayerKinds<'a>,
+    resident: LayerBytes,
+    unpacked: LayerBytes,
     settings: Settings,
 }
 
+/// One tensor as resident: floats cast to the compute dtype, quantised payloads and their scales as stored.
+fn resident(class: &TensorClass, settings: &Settings) -> Bytes {
+    // Prediction layers are unexpected keys and are not loaded (`_keys_to_ignore_on_load_unexpected`).
+    if class.pattern.starts_with("mtp.") {
+        return Bytes::ZERO;
+    }
+    match class.dtype() {
+        Some(dtype) if dtype.is_float() && !is_scale(&class.pattern) => {
+            Bytes::new(class.elements_each()) * settings.element_bytes()
+        }
+        _ => class.bytes_each,
+    }
+}
+
+/// One tensor as it may end: two methods keep their weights packed only while the right kernels are installed
+/// (`Mxfp4HfQuantizer`), or unpack them at the first pass (compressed-tensors' `CompressedLinear`).
+fn unpacked(class: &TensorClass, architecture: &Architecture, settings: &Settings) -> Bytes {
+    let quantization = architecture.quantization.as_ref();
+    let bits = quantization.and_then(|quantization| quantization.bits).map_or(8, u64::from).max(1);
+    let name = &*class.pattern;
+    let elements = Bytes::new(class.elements_each());
+    let logical = match (quantization.map(|quantization| quantization.method.as_str()), class.dtype()) {
+        (Some("mxfp4"), Some(Dtype::U8)) if name.ends_with("_blocks") => elements * 2,
+        (Some("compressed-tensors"), Some(Dtype::I32)) if name.ends_with(".weight_packed") => elements.scale(32, bits),
+        (Some("compressed-tensors"), Some(Dtype::U8)) if name.ends_with(".weight_packed") => elements * 2,
+        (Some("compressed-tensors"), Some(Dtype::F8E4M3 | Dtype::I8)) if name.ends_with(".weight") => elements,
+        _ => return resident(class, settings),
+    };
+    logical * settings.element_bytes()
+}
+
+/// What `rank` remembers and passes through.
+struct Moving {
+    cache: Interval,
+    states: Interval,
+    step: Interval,
+    slack: Interval,
+}
+
 impl Prepare<'_> {
-    /// One tensor as resident: floats cast to the compute dtype, quantised payloads and their scales as stored.
-    fn resident(&self, class: &TensorClass) -> Bytes {
-        // Prediction layers are unexpected keys and are not loaded (`_keys_to_ignore_on_load_unexpected`).
-        if class.pattern.starts_with("mtp.") {
-            return Bytes::ZERO;
-        }
-        match class.dtype() {
-            Some(dtype) if dtype.is_float() && !is_scale(&class.pattern) => {
-                Bytes::new(class.elements_each()) * self.settings.element_bytes()
-            }
-            _ => class.bytes_each,
-        }
-    }
-
-    /// One tensor as it may end: two methods keep their weights packed only while the right kernels are installed
-    /// (`Mxfp4HfQuantizer`), or unpack them at the first pass (compressed-tensors' `CompressedLinear`).
-    fn unpacked(&self, class: &TensorClass) -> Bytes {
-        let quantization = self.architecture.quantization.as_ref();
-        let bits = quantization.and_then(|quantization| quantization.bits).map_or(8, u64::from).max(1);
-        let name = &*class.pattern;
-        let elements = Bytes::new(class.elements_each());
-        let logical = match (quantization.map(|quantization| quantization.method.as_str()), class.dtype()) {
-            (Some("mxfp4"), Some(Dtype::U8)) if name.ends_with("_blocks") => elements * 2,
-            (Some("compressed-tensors"), Some(Dtype::I32)) if name.ends_with(".weight_packed") => {
-                elements.scale(32, bits)
-            }
-            (Some("compressed-tensors"), Some(Dtype::U8)) if name.ends_with(".weight_packed") => elements * 2,
-            (Some("compressed-tensors"), Some(Dtype::F8E4M3 | Dtype::I8)) if name.ends_with(".weight") => elements,
-            _ => return self.resident(class),
-        };
-        logical * self.settings.element_bytes()
-    }
-
-    fn largest_layer(&self) -> Bytes {
-        self.weights.largest_layer(|class| self.resident(class))
-    }
-
     /// Weights of a stage on its device and on the host.
     fn weights_of(&self, split: &Split, stage: usize) -> (Bytes, Bytes) {
-        let all = self.weights.stage(&split.stages, stage, |class| self.resident(class));
+        let all = self.resident.stage(&split.stages, stage);
         let Offload::Layers { layers } = split.offload else { return (all, Bytes::ZERO) };
         // accelerate fills the device in order: the last layers stay behind, and come through a place for the largest.
         let count = self.architecture.layer_count();
         let kept = count.saturating_sub(layers);
-        let stays = self.weights.layers(kept..count, |class| self.resident(class));
-        let on_device = all.less(stays).unwrap_or(Bytes::OVERFLOW) + self.largest_layer();
+        let stays = self.resident.layers(&(kept..count));
+        let on_device = all.less(stays).unwrap_or(Bytes::OVERFLOW) + self.resident.largest_layer();
         (on_device, stays)
+    }
+
+    /// The weights on the device of `rank`, with what they may be unpacked to.
+    fn weights(&self, split: &Split, rank: usize) -> Result<Interval, EngineError> {
+        let (stage, _) = split.stage_of(rank);
+        let (weights, _) = self.weights_of(split, stage);
+        if weights.overflowed() {
+            return Err(EngineError::Overflow { what: "weights" });
+        }
+        Ok(match split.offload {
+            Offload::None => Interval::new(weights, weights, self.unpacked.stage(&split.stages, stage)),
+            _ => Interval::exact(weights),
+        })
+    }
+
+    fn moving(&self, split: &Split, rank: usize, workload: Workload) -> Result<Moving, EngineError> {
+        let (stage, layers) = split.stage_of(rank);
+        let held = self.kinds.held(&layers);
+        let cache = cache::held(&held, &self.settings, workload);
+        let states = cache::scaled(cache::states(self.architecture, &self.settings, &held), workload.sequences);
+        let ends = (stage == 0, stage + 1 == split.stages.len());
+        let step = activations::step(self.architecture, &self.settings, workload, &held, ends);
+        // Fragmentation of a growing cache and of steps of changing size: 2 to 5 % (PyTorch's caching allocator).
+        let moving = cache.plus(states).plus(step);
+        let slack = Interval::new(Bytes::ZERO, moving.likely.scale(2, 100), moving.high.scale(5, 100));
+        if [cache, states, step, slack].iter().any(|part| part.high.overflowed()) {
+            return Err(EngineError::Overflow { what: "cache and activations" });
+        }
+        Ok(Moving { cache, states, step, slack })
     }
 }
 
@@ -153,7 +190,7 @@ impl Prepared for Prepare<'_> {
     }
 
     fn state_bytes_per_sequence(&self) -> Bytes {
-        cache::states(self.architecture, &self.settings, 0..self.architecture.layer_count()).likely
+        cache::states(self.architecture, &self.settings, &self.kinds.held(&(0..self.architecture.layer_count()))).likely
     }
 
     fn assumptions(&self) -> Vec<String> {
@@ -196,27 +233,21 @@ impl Prepared for Prepare<'_> {
     }
 
     fn fixed(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Vec<Component>, EngineError> {
-        let (stage, _) = split.stage_of(rank);
-        let (weights, _) = self.weights_of(split, stage);
-        if weights.overflowed() {
-            return Err(EngineError::Overflow { what: "weights" });
-        }
+        let weights = self.weights(split, rank)?;
         let detail =
             format!("{} tensors, floats as {}", self.model.inventory.tensors(), dtype_name(self.settings.dtype));
         // Where nothing is cast and all is resident, the headers' own figure stands.
-        let exact = split.ranks() == 1 && weights == self.model.inventory.bytes();
+        let exact = split.ranks() == 1 && weights.likely == self.model.inventory.bytes();
         let basis = if exact { Basis::Exact } else { Basis::Formula };
-        let unpacked = self.weights.stage(&split.stages, stage, |class| self.unpacked(class));
-        let weights = match split.offload {
-            Offload::None => Interval::new(weights, weights, unpacked),
-            _ => Interval::exact(weights),
-        };
-        let workspace = cublas(device);
         Ok(vec![
             Component::between(ComponentName::Weights, weights, basis, detail),
-            Component::between(ComponentName::Runtime, workspace, Basis::Formula, "cuBLAS workspaces"),
+            Component::between(ComponentName::Runtime, cublas(device), Basis::Formula, "cuBLAS workspaces"),
             cuda_context(device),
         ])
+    }
+
+    fn fixed_sum(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Interval, EngineError> {
+        Ok(self.weights(split, rank)?.plus(cublas(device)).plus(cuda_context_bytes(device)))
     }
 
     fn variable(
@@ -226,37 +257,38 @@ impl Prepared for Prepare<'_> {
         _device: &DeviceFacts,
         workload: Workload,
     ) -> Result<Vec<Component>, EngineError> {
-        let (stage, layers) = split.stage_of(rank);
+        let moving = self.moving(split, rank, workload)?;
         let mut components = Vec::new();
-        let cache = cache::held(self.architecture, &self.settings, layers.clone(), workload);
-        if cache.high > Bytes::ZERO {
+        if moving.cache.high > Bytes::ZERO {
             let what =
                 if self.settings.static_cache { "StaticCache" } else { "DynamicCache, one layer twice while it grows" };
             let detail = format!("{} x {} tokens, {what}", workload.sequences, workload.context);
-            components.push(Component::between(ComponentName::KvCache, cache, Basis::Formula, detail));
+            components.push(Component::between(ComponentName::KvCache, moving.cache, Basis::Formula, detail));
         }
-        let states =
-            cache::scaled(cache::states(self.architecture, &self.settings, layers.clone()), workload.sequences);
-        if states.high > Bytes::ZERO {
+        if moving.states.high > Bytes::ZERO {
             let detail = format!("{} sequences, model dtype to 32-bit", workload.sequences);
-            components.push(Component::between(ComponentName::State, states, Basis::Formula, detail));
+            components.push(Component::between(ComponentName::State, moving.states, Basis::Formula, detail));
         }
-        let last = stage + 1 == split.stages.len();
-        let (step, detail) = activations::step(self.architecture, &self.settings, workload, layers, stage == 0, last);
-        // Fragmentation of a growing cache and of steps of changing size: 2 to 5 % (PyTorch's caching allocator).
-        let moving = cache.plus(states).plus(step);
-        let slack = Interval::new(Bytes::ZERO, moving.likely.scale(2, 100), moving.high.scale(5, 100));
-        components.push(Component::between(ComponentName::Activations, step, Basis::Assumed, detail));
+        let detail = activations::told(&self.settings, workload);
+        components.push(Component::between(ComponentName::Activations, moving.step, Basis::Assumed, detail));
         components.push(Component::between(
             ComponentName::Runtime,
-            slack,
+            moving.slack,
             Basis::Assumed,
             "the allocator's fragmentation",
         ));
-        if components.iter().any(|component| component.bytes.high.overflowed()) {
-            return Err(EngineError::Overflow { what: "cache and activations" });
-        }
         Ok(components)
+    }
+
+    fn variable_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        _device: &DeviceFacts,
+        workload: Workload,
+    ) -> Result<Interval, EngineError> {
+        let moving = self.moving(split, rank, workload)?;
+        Ok([moving.cache, moving.states, moving.step, moving.slack].into_iter().sum())
     }
 
     fn host(&self, split: &Split, _workload: Workload) -> Result<Vec<Component>, EngineError> {
@@ -274,7 +306,7 @@ impl Prepared for Prepare<'_> {
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {
         let stage = |stage| self.weights_of(plan.split, stage).0;
-        launch::launch(self.model, self.architecture, &self.settings, plan, stage, self.largest_layer())
+        launch::launch(self.model, self.architecture, &self.settings, plan, stage, self.resident.largest_layer())
     }
 }
 

@@ -4,12 +4,11 @@
 //! on H100 and derived from `v1/sample`, `layers/fused_moe/experts/*` (`workspace_shapes`) and
 //! `layers/attention/mla_attention.py`.
 
-use std::ops::Range;
-
 use super::VllmPrepared;
 use crate::bytes::Bytes;
+use crate::engines::shared::layer_kinds::Held;
 use crate::engines::{Interval, Split};
-use crate::model::architecture::{FeedForward, LatentAttention, Layer, Mixer, Recurrent, Task};
+use crate::model::architecture::{FeedForward, LatentAttention, Mixer, Recurrent, Task};
 
 impl VllmPrepared<'_> {
     /// The peak beside weights and cache on `rank` of `split`.
@@ -17,7 +16,7 @@ impl VllmPrepared<'_> {
         let (architecture, settings, constants) = (self.architecture, &self.settings, &self.constants);
         let (stage, range) = split.stage_of(rank);
         let (tensor, es, tokens) = (u64::from(split.tensor.max(1)), settings.compute.bytes(), settings.batched_tokens);
-        let held = layers_of(&architecture.layers, &range);
+        let held = &self.kinds.held(&range);
         let hidden = architecture.hidden_size;
 
         let dense = held.iter().filter_map(|layer| match layer.feed_forward {
@@ -53,8 +52,9 @@ impl VllmPrepared<'_> {
     }
 
     /// Expanded keys and values of the chunked prefill, alive during the profile's forward.
-    fn latent_expansion(&self, layers: &[Layer], tensor: u64) -> Bytes {
-        let latent_layers = layers.iter().filter_map(|layer| dense_latent(&layer.mixer));
+    fn latent_expansion(&self, layers: &Held<'_>, tensor: u64) -> Bytes {
+        let latent_layers =
+            layers.iter().filter_map(|layer| dense_latent(&layer.mixer)).filter(|_| !self.cache_layers().sparse());
         let rows = self.latent_rows();
         let each = latent_layers.map(|latent| {
             let heads = latent.heads.div_ceil(tensor);
@@ -79,7 +79,7 @@ impl VllmPrepared<'_> {
     }
 
     /// Chunk states of a gated delta net's scan: one of 64 tokens each.
-    fn scan(&self, layers: &[Layer], tensor: u64) -> Bytes {
+    fn scan(&self, layers: &Held<'_>, tensor: u64) -> Bytes {
         let chunks = self.settings.batched_tokens.div_ceil(64);
         let each = layers.iter().filter_map(|layer| match layer.mixer {
             Mixer::Recurrent(Recurrent::GatedDelta { value_heads, key_dim, value_dim, .. }) => Some(Bytes::product([
@@ -95,7 +95,7 @@ impl VllmPrepared<'_> {
     }
 
     /// Buffers between the two products of a mixture of experts; one shared by all layers, it persists.
-    fn expert_workspace(&self, layers: &[Layer], tensor: u64, expert_parallel: bool) -> Interval {
+    fn expert_workspace(&self, layers: &Held<'_>, tensor: u64, expert_parallel: bool) -> Interval {
         let routed = layers.iter().any(|layer| layer.feed_forward == FeedForward::Experts);
         let Some(experts) = self.architecture.experts.filter(|_| routed) else { return Interval::default() };
         let (hidden, width) = (
@@ -139,7 +139,7 @@ impl VllmPrepared<'_> {
     pub(super) fn persistent(&self, split: &Split, rank: usize) -> Interval {
         let (settings, constants) = (&self.settings, &self.constants);
         let (_, range) = split.stage_of(rank);
-        let layers = layers_of(&self.architecture.layers, &range);
+        let layers = &self.kinds.held(&range);
         let sequences = settings.max_sequences;
         let mut sum = Interval::default();
         let vocabulary = self.architecture.vocab_size;
@@ -153,7 +153,9 @@ impl VllmPrepared<'_> {
                 counts + Bytes::product([sequences, 4710]),
             ));
         }
-        if let Some(latent) = layers.iter().find_map(|layer| dense_latent(&layer.mixer)) {
+        if let Some(latent) =
+            layers.find_map(|layer| dense_latent(&layer.mixer)).filter(|_| !self.cache_layers().sparse())
+        {
             let width = latent.kv_lora_rank.saturating_add(latent.rope_dim);
             let gather = Bytes::product([self.latent_rows(), width, settings.compute.bytes()]);
             sum = sum.plus(Interval::new(Bytes::ZERO, gather, gather));
@@ -175,12 +177,12 @@ impl VllmPrepared<'_> {
     /// What stays allocated and grows with the context: block tables, and what sparse prefill gathers.
     pub(super) fn persistent_by_context(&self, split: &Split, rank: usize, context: u64) -> Interval {
         let (_, range) = split.stage_of(rank);
-        let layers = layers_of(&self.architecture.layers, &range);
+        let layers = &self.kinds.held(&range);
         let pages = self.pages(split);
         let columns = context.div_ceil(pages.block_tokens().max(1));
         let tables = Interval::exact(Bytes::product([self.settings.max_sequences, columns, 4, pages.groups()]));
-        let indexed = layers.iter().find_map(|layer| match &layer.mixer {
-            Mixer::Latent(latent) if latent.indexer.is_some() => Some(latent),
+        let indexed = layers.find_map(|layer| match &layer.mixer {
+            Mixer::Latent(latent) if self.cache_layers().sparse() => Some(latent),
             _ => None,
         });
         let Some(latent) = indexed else { return tables };
@@ -195,7 +197,7 @@ impl VllmPrepared<'_> {
     }
 }
 
-fn latent_width(layers: &[Layer]) -> u64 {
+fn latent_width(layers: &Held<'_>) -> u64 {
     let widths = layers.iter().filter_map(|layer| match &layer.mixer {
         Mixer::Latent(latent) => Some(latent.kv_lora_rank.saturating_add(latent.rope_dim)),
         _ => None,
@@ -209,10 +211,4 @@ fn dense_latent(mixer: &Mixer) -> Option<&LatentAttention> {
         Mixer::Latent(latent) if latent.indexer.is_none() && latent.compress_ratio.is_none() => Some(latent),
         _ => None,
     }
-}
-
-/// The layers in `range`, cut to those that there are.
-pub(super) fn layers_of<'l>(layers: &'l [Layer], range: &Range<u32>) -> &'l [Layer] {
-    let end = (range.end as usize).min(layers.len());
-    layers.get((range.start as usize).min(end)..end).unwrap_or_default()
 }

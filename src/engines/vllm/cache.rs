@@ -11,7 +11,7 @@ use super::settings::StateMode;
 use crate::bytes::Bytes;
 use crate::engines::shared::cache::{CacheKind, CacheLayers, state_elements, token_bytes};
 use crate::engines::shared::dtype::KvDtype;
-use crate::model::architecture::{LatentAttention, Span};
+use crate::model::architecture::{Indexer, LatentAttention, Span};
 
 /// What the pages depend on beside the layers.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +101,7 @@ impl CachePages {
                     };
                     (keeps, token_bytes(attention, rules.kv, rules.tensor), Bytes::ZERO)
                 }
-                CacheKind::Latent(latent) => (Keeps::All, latent_bytes(latent, rules.kv), Bytes::ZERO),
+                CacheKind::Latent(latent) => (Keeps::All, latent_bytes(latent, rules.kv, layers.sparse()), Bytes::ZERO),
                 CacheKind::State(state) => {
                     let (conv, recurrent) = state_elements(state, rules.tensor, rules.speculative);
                     let bytes = if float32_state(state) { 4 } else { rules.state_bytes };
@@ -228,9 +228,14 @@ impl CachePages {
 }
 
 /// Bytes of a latent and its indexer key for one token (`MLAAttentionSpec`, `layers/sparse_attn_indexer.py`).
-pub fn latent_bytes(latent: &LatentAttention, kv: KvDtype) -> Bytes {
+///
+/// A `sparse` model has indexers in some layers, whose choice the others share (GLM-5.2): all its latents are in the
+/// sparse backend's layout, and only the layers with an indexer keep its keys.
+pub fn latent_bytes(latent: &LatentAttention, kv: KvDtype, sparse: bool) -> Bytes {
     let (rank, rope) = (latent.kv_lora_rank, latent.rope_dim);
-    let Some(indexer) = latent.indexer else { return Bytes::new(kv.head_bytes(rank.saturating_add(rope))) };
+    if !sparse {
+        return Bytes::new(kv.head_bytes(rank.saturating_add(rope)));
+    }
     let state = match kv {
         // fp8_ds_mla: latent in 8 bits, a 4-byte scale for each 128, the rotary part in 16 bits.
         KvDtype::Fp8 => rank + rank.div_ceil(128) * 4 + rope * 2,
@@ -238,7 +243,8 @@ pub fn latent_bytes(latent: &LatentAttention, kv: KvDtype) -> Bytes {
         KvDtype::Nvfp4 => rank / 2 + rank / 16 + rope,
         other => other.head_bytes(rank.saturating_add(rope)),
     };
-    Bytes::new(state) + Bytes::new(indexer.head_dim) + Bytes::new(indexer.head_dim.div_ceil(128)) * 4
+    let key = |indexer: Indexer| Bytes::new(indexer.head_dim) + Bytes::new(indexer.head_dim.div_ceil(128)) * 4;
+    Bytes::new(state) + latent.indexer.map_or(Bytes::ZERO, key)
 }
 
 /// KDA and lightning attention keep their states in 32 bits.

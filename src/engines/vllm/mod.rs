@@ -28,6 +28,7 @@ use settings::{ENGINE, Settings, unsupported};
 use super::profile::{Profile, ProfileError, Profiles, Version};
 use super::shared::cache::CacheLayers;
 use super::shared::dtype::ComputeDtype;
+use super::shared::layer_kinds::LayerKinds;
 use super::shared::resident::{ExpertPadding, Residence};
 use super::shared::weights::{Classes, Omitted, WeightTable};
 use super::{Case, Engine, EngineError, Prepared, Split};
@@ -39,6 +40,8 @@ use crate::model::{Format, Model};
 #[derive(Clone, Debug)]
 pub struct Vllm {
     profiles: Profiles,
+    /// Of the newest profile, which is asked for most often; read once.
+    newest: Option<Constants>,
 }
 
 /// The embedded profiles.
@@ -52,14 +55,19 @@ impl Vllm {
     }
 
     /// vLLM with `profiles` in place of the embedded ones.
-    pub const fn with_profiles(profiles: Profiles) -> Self {
-        Self { profiles }
+    pub fn with_profiles(profiles: Profiles) -> Self {
+        let newest = profiles.for_version(None).ok().and_then(|profile| Constants::read(profile).ok());
+        Self { profiles, newest }
     }
 
     /// Prepares for one case; the same as [`Engine::prepare`], with vLLM's own type.
     pub fn prepare<'a>(&self, case: &Case<'a>) -> Result<VllmPrepared<'a>, EngineError> {
         let profile = self.profiles.for_version(case.version).map_err(|error| profile_error(&error))?;
-        VllmPrepared::new(case, profile)
+        let constants = match self.newest.filter(|_| case.version.is_none()) {
+            Some(constants) => constants,
+            None => Constants::read(profile).map_err(|error| profile_error(&error))?,
+        };
+        VllmPrepared::new(case, profile, constants)
     }
 }
 
@@ -115,6 +123,7 @@ pub struct VllmPrepared<'a> {
     constants: Constants,
     settings: Settings,
     layers: CacheLayers,
+    kinds: LayerKinds<'a>,
     classes: Classes<'a>,
     details: Details,
     weights: Mutex<BTreeMap<(u32, bool), Arc<WeightTable>>>,
@@ -122,11 +131,10 @@ pub struct VllmPrepared<'a> {
 }
 
 impl<'a> VllmPrepared<'a> {
-    fn new(case: &Case<'a>, profile: &Profile) -> Result<Self, EngineError> {
+    fn new(case: &Case<'a>, profile: &Profile, constants: Constants) -> Result<Self, EngineError> {
         let model = case.model;
         loadable(model, case.version)?;
         let architecture = model.architecture.as_ref().map_err(|why| unsupported(why.to_string()))?;
-        let constants = Constants::read(profile).map_err(|error| profile_error(&error))?;
         let settings = Settings::settle(case, architecture, &constants)?;
         let drafts = if settings.speculative_tokens > 0 { architecture.mtp_layers } else { 0 };
         let details = Details::new(model, &settings);
@@ -138,6 +146,7 @@ impl<'a> VllmPrepared<'a> {
             constants,
             settings,
             layers: CacheLayers::new(architecture, drafts),
+            kinds: LayerKinds::new(&architecture.layers),
             classes: Classes::new(&model.inventory, architecture.tied_embeddings, architecture.task),
             weights: Mutex::default(),
             pages: Mutex::default(),
@@ -189,7 +198,7 @@ impl<'a> VllmPrepared<'a> {
         &self.layers
     }
 
-    fn page_rules(&self, split: &Split) -> PageRules {
+    pub(super) fn page_rules(&self, split: &Split) -> PageRules {
         let settings = &self.settings;
         let stages = split.stages.len() as u64;
         let batches = if settings.async_scheduling { stages + self.constants.in_flight_batches_async } else { stages };
@@ -217,7 +226,7 @@ impl<'a> VllmPrepared<'a> {
         });
         let capability = self.settings.capability.unwrap_or(0);
         let default = match latent {
-            Some(latent) if latent.indexer.is_some() => constants.sparse_block_tokens,
+            Some(_) if self.layers.sparse() => constants.sparse_block_tokens,
             Some(_) if (100..120).contains(&capability) => constants.latent_block_tokens_sm100,
             Some(_) if (90..100).contains(&capability) => constants.latent_block_tokens_sm90,
             _ => constants.block_tokens,
@@ -259,7 +268,51 @@ fn loadable(model: &Model, version: Option<&str>) -> Result<(), EngineError> {
     if current && matches!(method, "bitsandbytes" | "hqq" | "aqlm" | "exl2" | "exl3" | "gguf" | "vptq" | "higgs") {
         return Err(unsupported(format!("quantization method {method} is not in vLLM 0.33 itself")));
     }
+    if !method.is_empty() && !known_method(method) {
+        let shown: String = method.chars().take(40).collect();
+        return Err(unsupported(format!("quant_method {shown} is not one that vLLM is known to load")));
+    }
     Ok(())
+}
+
+/// Whether some release reads checkpoints of this `quant_method` (vLLM `layers/quantization/__init__.py`).
+pub(crate) fn known_method(method: &str) -> bool {
+    const KNOWN: &[&str] = &[
+        "awq",
+        "awq_marlin",
+        "gptq",
+        "gptq_marlin",
+        "fp8",
+        "fbgemm_fp8",
+        "mxfp4",
+        "mxfp8",
+        "nvfp4",
+        "fp_quant",
+        "compressed-tensors",
+        "modelopt",
+        "modelopt_fp4",
+        "modelopt_mixed",
+        "quark",
+        "inc",
+        "auto-round",
+        "auto_round",
+        "moe_wna16",
+        "experts_int8",
+        "torchao",
+        "humming",
+        "bitsandbytes",
+        "hqq",
+        "aqlm",
+        "gguf",
+        "bitblas",
+        "deepspeedfp",
+        "ptpc_fp8",
+        "tpu_int8",
+        "marlin",
+        "qqq",
+        "deepseek_v4_fp8",
+    ];
+    KNOWN.contains(&method)
 }
 
 /// Families that vLLM has dropped (its registry names the last release) or never ran.

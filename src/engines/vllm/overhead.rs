@@ -17,8 +17,8 @@ impl VllmPrepared<'_> {
         }
         let constants = &self.constants;
         let (_, range) = split.stage_of(rank);
-        let layers = super::activations::layers_of(&self.architecture.layers, &range);
-        let mut likely = constants.graph_base_mib + constants.graph_per_layer_mib * layers.len() as u64;
+        let layers = self.kinds.held(&range);
+        let mut likely = constants.graph_base_mib + constants.graph_per_layer_mib * layers.count();
         if layers.iter().any(|layer| layer.feed_forward == FeedForward::Experts) {
             likely += constants.graph_experts_mib;
         }

@@ -79,6 +79,51 @@ impl VllmPrepared<'_> {
     }
 }
 
+impl VllmPrepared<'_> {
+    /// What `rank` holds on `device` whatever the workload; what is nothing here has no component.
+    fn fixed_parts(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+    ) -> Result<[(ComponentName, Interval); 6], EngineError> {
+        if self.model.inventory.classes.is_empty() {
+            return Err(unsupported("no tensor of the weights is known, so their size is not"));
+        }
+        let weights = self.weights(split, rank);
+        if weights.likely.overflowed() {
+            return Err(EngineError::Overflow { what: "weights" });
+        }
+        let communication = self.communication_before(split, device).plus(self.communication_growth(split, device));
+        let runtime = self.library_growth(split).plus(self.persistent(split, rank));
+        Ok([
+            (ComponentName::Weights, weights),
+            (ComponentName::Activations, self.activations(split, rank)),
+            (ComponentName::Graphs, self.graphs(split, rank, device)),
+            (ComponentName::Communication, communication),
+            (ComponentName::Runtime, runtime),
+            (ComponentName::Context, self.context(device)),
+        ])
+    }
+
+    /// Tokens, states and what grows beside them with the context; `None` for a model that remembers nothing.
+    fn variable_parts(
+        &self,
+        split: &Split,
+        rank: usize,
+        workload: Workload,
+    ) -> Result<Option<[Interval; 3]>, EngineError> {
+        if self.layers.is_empty() {
+            return Ok(None);
+        }
+        let (tokens, states) = self.cache(split, rank, workload);
+        if tokens.high.overflowed() || states.high.overflowed() {
+            return Err(EngineError::Overflow { what: "cache" });
+        }
+        Ok(Some([tokens, states, self.persistent_by_context(split, rank, workload.context)]))
+    }
+}
+
 impl Prepared for VllmPrepared<'_> {
     fn profile(&self) -> &str {
         &self.profile
@@ -101,15 +146,21 @@ impl Prepared for VllmPrepared<'_> {
     fn kv_bytes_per_token(&self) -> Bytes {
         let all = 0..self.architecture.layer_count();
         let context = self.settings.workload.context;
+        // A window keeps the tokens in flight besides: until both are full, one more token is kept.
+        let in_flight = self.page_rules(&Split::single(all.end)).in_flight;
         let of = |(index, kind): (usize, &CacheKind)| {
             let each = match kind {
                 CacheKind::Heads(attention) => match attention.span {
-                    Span::Sliding { window } if self.settings.hybrid_manager && context >= window => Bytes::ZERO,
+                    Span::Sliding { window }
+                        if self.settings.hybrid_manager && context >= window.saturating_add(in_flight) =>
+                    {
+                        Bytes::ZERO
+                    }
                     Span::Cross { .. } | Span::Bidirectional => Bytes::ZERO,
                     _ => token_bytes(attention, self.settings.kv, 1),
                 },
                 CacheKind::Latent(latent) => match latent.compress_ratio {
-                    None => super::cache::latent_bytes(latent, self.settings.kv),
+                    None => super::cache::latent_bytes(latent, self.settings.kv, self.layers.sparse()),
                     Some(_) => Bytes::ZERO,
                 },
                 CacheKind::State(_) => Bytes::ZERO,
@@ -205,37 +256,22 @@ impl Prepared for VllmPrepared<'_> {
     }
 
     fn fixed(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Vec<Component>, EngineError> {
-        if self.model.inventory.classes.is_empty() {
-            return Err(unsupported("no tensor of the weights is known, so their size is not"));
-        }
-        let weights = self.weights(split, rank);
-        if weights.likely.overflowed() {
-            return Err(EngineError::Overflow { what: "weights" });
-        }
-        let communication = self.communication_before(split, device).plus(self.communication_growth(split, device));
-        let runtime = self.library_growth(split).plus(self.persistent(split, rank));
         let details = &self.details;
-        let part = |name, bytes, basis, detail: &str| Component::between(name, bytes, basis, detail);
-        let mut parts = vec![
-            part(ComponentName::Weights, weights, Basis::Formula, &details.weights),
-            part(ComponentName::Activations, self.activations(split, rank), Basis::Calibrated, &details.activations),
-            part(
-                ComponentName::Graphs,
-                self.graphs(split, rank, device),
-                Basis::Calibrated,
-                "piecewise and full capture sizes",
-            ),
-            part(
-                ComponentName::Communication,
-                communication,
-                Basis::Calibrated,
-                "NCCL, custom all-reduce, symmetric memory",
-            ),
-            part(ComponentName::Runtime, runtime, Basis::Calibrated, "libraries, sampler state, workspaces"),
-            part(ComponentName::Context, self.context(device), Basis::Calibrated, "CUDA context and kernels"),
+        let told: [(Basis, &str); 6] = [
+            (Basis::Formula, &details.weights),
+            (Basis::Calibrated, &details.activations),
+            (Basis::Calibrated, "piecewise and full capture sizes"),
+            (Basis::Calibrated, "NCCL, custom all-reduce, symmetric memory"),
+            (Basis::Calibrated, "libraries, sampler state, workspaces"),
+            (Basis::Calibrated, "CUDA context and kernels"),
         ];
-        parts.retain(|part| part.bytes.high > Bytes::ZERO);
-        Ok(parts)
+        let parts = self.fixed_parts(split, rank, device)?;
+        let parts = parts.into_iter().zip(told).filter(|((_, bytes), _)| bytes.high > Bytes::ZERO);
+        Ok(parts.map(|((name, bytes), (basis, detail))| Component::between(name, bytes, basis, detail)).collect())
+    }
+
+    fn fixed_sum(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Interval, EngineError> {
+        Ok(self.fixed_parts(split, rank, device)?.into_iter().map(|(_, bytes)| bytes).sum())
     }
 
     fn variable(
@@ -245,30 +281,24 @@ impl Prepared for VllmPrepared<'_> {
         _device: &DeviceFacts,
         workload: Workload,
     ) -> Result<Vec<Component>, EngineError> {
-        if self.layers.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (tokens, states) = self.cache(split, rank, workload);
-        if tokens.high.overflowed() || states.high.overflowed() {
-            return Err(EngineError::Overflow { what: "cache" });
-        }
-        let mut parts = vec![Component::between(ComponentName::KvCache, tokens, Basis::Formula, &*self.details.cache)];
+        let Some([tokens, states, tables]) = self.variable_parts(split, rank, workload)? else { return Ok(Vec::new()) };
+        let part = |name, bytes, detail: &str| Component::between(name, bytes, Basis::Formula, detail);
+        let mut parts = vec![part(ComponentName::KvCache, tokens, &self.details.cache)];
         if states.high > Bytes::ZERO {
-            parts.push(Component::between(
-                ComponentName::State,
-                states,
-                Basis::Formula,
-                "recurrent states, in pages of the cache",
-            ));
+            parts.push(part(ComponentName::State, states, "recurrent states, in pages of the cache"));
         }
-        let tables = self.persistent_by_context(split, rank, workload.context);
-        parts.push(Component::between(
-            ComponentName::Runtime,
-            tables,
-            Basis::Formula,
-            "block tables and gather buffers",
-        ));
+        parts.push(part(ComponentName::Runtime, tables, "block tables and gather buffers"));
         Ok(parts)
+    }
+
+    fn variable_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        _device: &DeviceFacts,
+        workload: Workload,
+    ) -> Result<Interval, EngineError> {
+        Ok(self.variable_parts(split, rank, workload)?.into_iter().flatten().sum())
     }
 
     fn host(&self, split: &Split, _workload: Workload) -> Result<Vec<Component>, EngineError> {

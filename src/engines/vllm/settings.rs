@@ -51,6 +51,13 @@ const KNOWN: &[&str] = &[
     CHUNKED_WITH_MANAGER,
 ];
 
+/// Parameters that no figure here follows: taking one in silence would say "fits" of another run.
+const NOT_FOLLOWED: &[(&str, &str)] = &[
+    ("kv_cache_memory_bytes", "the cache is sized here from the context and the sequences; ask with those"),
+    ("tensor_parallel_size", "ask with --tensor-parallel"),
+    ("pipeline_parallel_size", "ask with --pipeline-parallel"),
+];
+
 /// How recurrent states take part in prefix caching.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateMode {
@@ -105,6 +112,7 @@ impl Settings {
         constants: &Constants,
     ) -> Result<Self, EngineError> {
         let given = Parameters::new(ENGINE, KNOWN, case.parameters)?;
+        given.refuse(NOT_FOLLOWED)?;
         let device = case.devices.first().ok_or_else(|| unsupported("there is no device to run on"))?;
         let capability = device.capability();
         let mut assumptions = Vec::new();
@@ -138,7 +146,17 @@ impl Settings {
         };
         let whole = unchunked(&given, constants, workload.context)?;
         let default_tokens = if whole { default_tokens.max(workload.context) } else { default_tokens };
-        let batched_tokens = given.positive("max_num_batched_tokens")?.unwrap_or(default_tokens);
+        let asked_tokens = given.positive("max_num_batched_tokens")?;
+        let batched_tokens = asked_tokens.unwrap_or(default_tokens);
+        // `SchedulerConfig.verify_max_model_len`: a step holds a token of every sequence.
+        let asked_most = asked_sequences.unwrap_or(workload.sequences);
+        if asked_tokens.is_some_and(|tokens| tokens < asked_most) {
+            return Err(
+                given.bad("max_num_batched_tokens", format!("is less than the {asked_most} sequences of a step"))
+            );
+        }
+        // Only a number that was asked for stands above the tokens of a step (`arg_utils.py`).
+        let max_sequences = if asked_sequences.is_none() { max_sequences.min(batched_tokens) } else { max_sequences };
         let prefix_caching = given.flag("enable_prefix_caching")?.unwrap_or(true);
         let state_mode = match given.word("mamba_cache_mode")? {
             Some("none") => StateMode::None,
@@ -181,7 +199,7 @@ impl Settings {
             max_sequences,
             asked_share,
             share: asked_share.unwrap_or(constants.gpu_memory_utilization),
-            block_tokens: given.positive("block_size")?,
+            block_tokens: block_size(&given)?,
             eager: given.flag("enforce_eager")?.unwrap_or(false),
             state_mode,
             async_scheduling: given.flag("async_scheduling")?.unwrap_or(true),
@@ -201,7 +219,11 @@ impl Settings {
             context_parallel: given.positive("decode_context_parallel_size")?.unwrap_or(1),
             capability,
             assumptions,
-            given: KNOWN.iter().copied().filter(|name| given.has(name)).collect(),
+            given: KNOWN
+                .iter()
+                .copied()
+                .filter(|name| given.has(name) || (*name == "dtype" && case.asked.dtype.is_some()))
+                .collect(),
         })
     }
 
@@ -239,6 +261,16 @@ impl Settings {
             put("decode_context_parallel_size", json!(self.context_parallel));
         }
         all
+    }
+}
+
+/// CUDA backends take multiples of 16 tokens (`v1/attention/backends/*`, `get_supported_kernel_block_sizes`).
+fn block_size(given: &Parameters) -> Result<Option<u64>, EngineError> {
+    match given.positive("block_size")? {
+        Some(size) if !size.is_multiple_of(16) || size > 1 << 20 => {
+            Err(given.bad("block_size", "must be a multiple of 16, and at most 1048576"))
+        }
+        other => Ok(other),
     }
 }
 
@@ -297,6 +329,9 @@ fn workload(case: &Case<'_>, architecture: &Architecture, given: &Parameters) ->
         }
         (Some(tokens), _) => tokens,
         // `_get_and_verify_max_len`: 2048 where no key says.
+        (None, Some(most)) if case.asked.context.is_none() => {
+            architecture.original_context().map_or(most, |original| original.min(most))
+        }
         (None, most) => most.unwrap_or(2048),
     };
     Ok(Workload { context, sequences: case.asked.sequences.unwrap_or(1).max(1) })

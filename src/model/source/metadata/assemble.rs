@@ -12,9 +12,12 @@ pub fn assemble(metadata: &Metadata) -> Result<Model, RecordError> {
     let inventory = metadata.inventory()?;
     let mut doubts = metadata.doubts.clone();
     doubts.extend(metadata.unreadable.iter().map(|(path, why)| format!("{path}: {why}")));
-    if let Evidence::Proved { read, of } = metadata.evidence {
-        doubts.push(format!("{read} of {of} headers were read; index, file lengths and totals prove the others"));
-    }
+    let proofs = match metadata.evidence {
+        Evidence::Proved { read, of } => {
+            vec![format!("{read} of {of} headers were read; index, file lengths and totals prove the others")]
+        }
+        _ => Vec::new(),
+    };
     let components = components(metadata, &inventory);
     let architecture = architecture(metadata, &inventory);
     let quantization = architecture.as_ref().ok().and_then(|architecture| architecture.quantization.as_ref());
@@ -32,6 +35,7 @@ pub fn assemble(metadata: &Metadata) -> Result<Model, RecordError> {
         components,
         parameters,
         inventory,
+        proofs,
         doubts,
     })
 }
@@ -62,5 +66,14 @@ fn components(metadata: &Metadata, inventory: &Inventory) -> Vec<PipelineCompone
         bytes: bytes.get(component.name.as_str()).copied().unwrap_or(Bytes::ZERO),
         config: config(&component.name),
     };
-    metadata.components.iter().map(component).collect()
+    metadata.components.iter().map(component).chain(projector(metadata)).collect()
+}
+
+/// The projector beside a GGUF model, as the component that llama.cpp counts: `-hf` loads one where there is one
+/// (`common/arg.cpp`). Of several the largest, for which one is taken is not known here.
+fn projector(metadata: &Metadata) -> Option<PipelineComponent> {
+    let beside = |(path, _): &&(String, Option<u64>)| metadata.projectors.contains(path);
+    let sized = |(path, bytes): &(String, Option<u64>)| Some(((*bytes)?, path.clone()));
+    let (bytes, path) = metadata.siblings.iter().filter(beside).filter_map(sized).max()?;
+    Some(PipelineComponent { name: "mmproj".into(), class: path, bytes: Bytes::new(bytes), config: None })
 }

@@ -160,4 +160,26 @@ pub(in crate::model::source) mod tests {
         let error = model.architecture.expect_err("no architecture").to_string();
         assert!(error.contains("config.json") && error.contains("not JSON"), "{error}");
     }
+
+    #[test]
+    fn the_largest_projector_beside_a_model_is_its_component() {
+        let mut metadata = small("a/b-GGUF", "0123456");
+        metadata.projectors = vec!["mmproj-F16.gguf".into(), "mmproj-F32.gguf".into()];
+        metadata.siblings = vec![
+            ("b-Q8_0.gguf".into(), Some(900)),
+            ("mmproj-F16.gguf".into(), Some(20)),
+            ("mmproj-F32.gguf".into(), Some(40)),
+        ];
+        let model = assemble(&metadata).expect("a model");
+        let found: Vec<_> = model.components.iter().map(|it| (&*it.name, &*it.class, it.bytes.get())).collect();
+        assert_eq!(found, [("mmproj", "mmproj-F32.gguf", 40)]);
+    }
+
+    #[test]
+    fn what_is_proved_is_no_doubt() {
+        let mut metadata = small("a/b", "0123456");
+        metadata.evidence = Evidence::Proved { read: 2, of: 5 };
+        let model = assemble(&metadata).expect("a model");
+        assert!(model.doubts.is_empty() && model.proofs.iter().any(|proof| proof.starts_with("2 of 5")));
+    }
 }

@@ -1,0 +1,51 @@
+//! `lease`: the leases that are held.
+
+use super::arguments::{LeaseAction, LeaseArguments};
+use super::output::Output;
+use super::text;
+use crate::api::Problem;
+use crate::api::client::{Client, ClientError, block_on};
+use crate::api::lease::{LeaseAnswer, RenewRequest};
+use crate::api::problem::Reason;
+
+/// Lists, renews or releases.
+pub(super) fn run(arguments: &LeaseArguments) -> u8 {
+    match &arguments.action {
+        LeaseAction::List { connection } => {
+            let output = Output { json: connection.json };
+            finish(output, call(Client::new(&connection.socket).leases()), text::lease::list)
+        }
+        LeaseAction::Renew { id, ttl, connection } => {
+            let output = Output { json: connection.json };
+            let request = RenewRequest { ttl_seconds: ttl.map(|ttl| ttl.as_secs()) };
+            finish(output, call(Client::new(&connection.socket).renew_lease(id, request)), renewed)
+        }
+        LeaseAction::Release { id, connection } => {
+            let output = Output { json: connection.json };
+            finish(output, call(Client::new(&connection.socket).release_lease(id)), released)
+        }
+    }
+}
+
+fn finish<T: serde::Serialize>(output: Output, done: Result<T, Problem>, words: impl FnOnce(&T) -> String) -> u8 {
+    match done {
+        Ok(answer) => {
+            output.data(&answer, words);
+            Reason::Fits.exit_code()
+        }
+        Err(problem) => output.problem(&problem),
+    }
+}
+
+fn call<T>(call: impl Future<Output = Result<T, ClientError>>) -> Result<T, Problem> {
+    let done = block_on(call).map_err(|error| Problem::new(Reason::Internal, format!("no runtime: {error}")))?;
+    Ok(done?)
+}
+
+fn renewed(lease: &LeaseAnswer) -> String {
+    format!("lease {} ends {} unless renewed again\n", lease.id, lease.expires_at)
+}
+
+fn released(lease: &LeaseAnswer) -> String {
+    format!("lease {} has ended\n", lease.id)
+}

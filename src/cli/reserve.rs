@@ -1,0 +1,69 @@
+//! Asking for a lease: only the daemon can give one.
+
+use std::time::Duration;
+
+use super::arguments::{ConnectionArguments, FitsArguments, QuestionArguments};
+use super::{in_process, output};
+use crate::api::client::{Client, ClientError, block_on};
+use crate::api::lease::{Holder, LeaseRequest};
+use crate::api::problem::Reason;
+use crate::api::{Answer, Problem, Question};
+
+/// How a lease is asked for.
+#[derive(Debug, Default)]
+pub(super) struct Terms {
+    pub(super) ttl: Option<Duration>,
+    pub(super) wait: Duration,
+    /// Who holds it; this process when absent.
+    pub(super) holder: Option<Holder>,
+}
+
+/// `fits --reserve`. This process ends with its answer, so the one that called it holds the lease: what it starts next
+/// is of its tree.
+pub(super) fn reserve(question: Question, arguments: &FitsArguments) -> Result<Answer, Problem> {
+    let caller = || rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+    let holder = match &arguments.holder {
+        Some(name) => Holder::Name(name.clone()),
+        // Init adopts what its caller left behind, and never dies: such a lease would.
+        None => caller().filter(|pid| *pid > 1).map_or_else(|| Holder::Name("fits".to_owned()), Holder::Pid),
+    };
+    let terms = Terms { ttl: arguments.ttl, wait: arguments.wait.unwrap_or_default(), holder: Some(holder) };
+    lease(question, &arguments.question, terms, &arguments.connection)
+}
+
+/// Asks the daemon for an answer that is held.
+pub(super) fn lease(
+    mut question: Question,
+    arguments: &QuestionArguments,
+    terms: Terms,
+    connection: &ConnectionArguments,
+) -> Result<Answer, Problem> {
+    let everything = async {
+        let source = in_process::Source::new(arguments)?;
+        source.complete(&mut question).await?;
+        let client = Client::new(&connection.socket).token(source.token());
+        let request = LeaseRequest {
+            question,
+            ttl_seconds: terms.ttl.map(whole_seconds),
+            holder: terms.holder,
+            idempotency_key: None,
+            wait_seconds: whole_seconds(terms.wait),
+        };
+        let asked = client.create_lease(&request).await;
+        asked.map_err(|error| match error {
+            ClientError::Unreachable { .. } => Problem::from(error).hint(
+                "only the daemon gives leases: start it, or go without one (run --no-lease, fits without --reserve)",
+            ),
+            error => error.into(),
+        })
+    };
+    let answer =
+        block_on(everything).map_err(|error| Problem::new(Reason::Internal, format!("no runtime: {error}")))??;
+    output::remark(&format!("answered by the daemon at {}", connection.socket.display()));
+    Ok(answer)
+}
+
+/// Seconds, rounded up: a wait of half a second is not none.
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0))
+}

@@ -1,0 +1,85 @@
+//! `run`: waits for room, holds it, and runs a command there.
+//!
+//! Two processes of this program take part. The first stays: it passes signals on, renews the lease and ends as the command
+//! ended. The second asks for the lease, so that it holds it itself, and then *becomes* the command: whatever happens to
+//! the first, the lease ends with the command and never before.
+
+mod command;
+mod supervise;
+
+use std::os::unix::process::CommandExt as _;
+
+use super::arguments::{QuestionArguments, RunArguments};
+use super::fits::{Asking, ask};
+use super::output::{self, Output};
+use super::reserve::{Terms, lease};
+use super::{exit, question, text};
+use crate::api::lease::LeaseAnswer;
+use crate::api::problem::Reason;
+use crate::api::{Answer, Problem};
+use crate::leases::ADVISORY;
+
+/// The command was found and could not be run; and was not found: what shells exit with.
+const NOT_RUN: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// Runs the command to its end. What is printed on standard output is the command's own, unless it never started.
+pub(super) fn run(arguments: RunArguments) -> u8 {
+    let output = Output { json: arguments.connection.json };
+    if arguments.becomes_command {
+        return become_command(arguments, output);
+    }
+    supervise::supervise(&arguments).unwrap_or_else(|problem| output.problem(&problem))
+}
+
+/// Comes back only where the command did not start.
+fn become_command(arguments: RunArguments, output: Output) -> u8 {
+    let RunArguments { model, options, wait, ttl, flags, no_lease, connection, command, .. } = arguments;
+    let asked = question::question(&model, &options);
+    let arguments = QuestionArguments { model, options };
+    let answered = if no_lease {
+        ask(Asking::Fits, asked, &arguments, &connection)
+    } else {
+        lease(asked, &arguments, Terms { ttl: Some(ttl), wait, holder: None }, &connection)
+    };
+    let answer = match answered {
+        Ok(answer) => answer,
+        Err(problem) => return output.problem(&problem),
+    };
+    let code = exit::of_answer(&answer, false);
+    if code != Reason::Fits.exit_code() {
+        output.data(&answer, text::answer::answer);
+        return code;
+    }
+    let mut start = match prepared(&answer, &command, flags, no_lease) {
+        Ok(start) => start,
+        Err(problem) => return output.problem(&problem),
+    };
+    // Only a failure comes back.
+    let error = start.exec();
+    output::failure(&format!("error: {} cannot be run: {error}\n", start.get_program().display()));
+    if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN }
+}
+
+fn prepared(
+    answer: &Answer,
+    words: &[std::ffi::OsString],
+    flags: bool,
+    no_lease: bool,
+) -> Result<std::process::Command, Problem> {
+    let lease = answer.lease.clone().and_then(|lease| serde_json::from_value::<LeaseAnswer>(lease).ok());
+    match &lease {
+        Some(lease) => output::remark(&format!("{}\nlease {}. {ADVISORY}", answer.message, lease.id)),
+        None if no_lease => output::remark(&format!("{}\nno lease is held", answer.message)),
+        None => return Err(Problem::new(Reason::Internal, "the daemon answered yes and gave no lease")),
+    }
+    let launch = answer.placement.as_ref().and_then(|placement| placement.launch.as_ref());
+    let line = command::words(words, launch.map(|launch| launch.args.as_slice()), flags)?;
+    let mut start = std::process::Command::new(&line.program);
+    start.args(&line.arguments);
+    start.envs(launch.map(|launch| &launch.env).into_iter().flatten());
+    if let Some(lease) = lease {
+        start.env("HF_MEM_PROBE_LEASE", lease.id);
+    }
+    Ok(start)
+}

@@ -1,0 +1,25 @@
+//! Where the office's readings come from.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::devices::Snapshot;
+use crate::devices::error::DevicesError;
+use crate::devices::sampler::DeviceSource;
+
+/// A reading under way.
+pub type Sampling<'a> = Pin<Box<dyn Future<Output = Result<Arc<Snapshot>, DevicesError>> + Send + 'a>>;
+
+/// A source of readings that begin when they are asked for.
+pub trait Devices: Send + Sync + 'static {
+    /// A reading that began no earlier than this call, within `deadline`.
+    fn sample(&self, deadline: Duration) -> Sampling<'_>;
+}
+
+impl Devices for DeviceSource {
+    fn sample(&self, deadline: Duration) -> Sampling<'_> {
+        Box::pin(DeviceSource::sample(self, Duration::ZERO, deadline))
+    }
+}

@@ -1,0 +1,39 @@
+//! What is brought to the owner.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::ask::GrantAsk;
+use super::claim::Delivery;
+use crate::api::Problem;
+use crate::api::lease::{LeaseAnswer, LeasesAnswer};
+use crate::bytes::Bytes;
+use crate::devices::Snapshot;
+use crate::leases::ledger::Settings;
+use crate::leases::moment::Boottime;
+
+/// Something to do, and where the answer goes.
+#[derive(Debug)]
+pub(super) enum Errand {
+    Grant(Box<GrantAsk>, oneshot::Sender<Delivery>),
+    List(oneshot::Sender<LeasesAnswer>),
+    Get(String, oneshot::Sender<Result<LeaseAnswer, Problem>>),
+    Renew { id: String, uid: u32, ttl: Option<Duration>, reply: oneshot::Sender<Result<LeaseAnswer, Problem>> },
+    Release { id: String, uid: u32, reply: oneshot::Sender<Result<LeaseAnswer, Problem>> },
+    Claims(Arc<Snapshot>, Boottime, oneshot::Sender<BTreeMap<String, Bytes>>),
+    Rules(Box<Settings>, Duration),
+    Ping(oneshot::Sender<()>),
+    Stop(oneshot::Sender<()>),
+}
+
+/// Something to know; never refused and never waited for.
+#[derive(Debug)]
+pub(super) enum Note {
+    /// An asker hung up before its lease reached it.
+    Undelivered(String),
+    /// An asker hung up while it waited.
+    HungUp,
+}

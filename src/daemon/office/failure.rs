@@ -1,0 +1,69 @@
+//! The ledger's refusals as problems.
+
+use crate::api::Problem;
+use crate::api::problem::Reason;
+use crate::leases::holder::HolderError;
+use crate::leases::keeper::KeepError;
+use crate::leases::ledger::{ChangeError, GrantError};
+use crate::leases::queue::QueueError;
+use crate::leases::store::StoreError;
+
+impl From<GrantError> for Problem {
+    fn from(error: GrantError) -> Self {
+        let reason = match &error {
+            GrantError::Invalid { .. }
+            | GrantError::TimeToLive { .. }
+            | GrantError::UnknownDevice { .. }
+            | GrantError::KeyReused { .. }
+            | GrantError::KeyEnded { .. } => Reason::Usage,
+            GrantError::Unreadable { .. } | GrantError::StaleReading { .. } => Reason::NvmlUnavailable,
+            GrantError::Quota(_) => Reason::Forbidden,
+            GrantError::Insufficient { .. } | GrantError::TooMany { .. } => Reason::Busy,
+        };
+        Self::new(reason, error.to_string())
+    }
+}
+
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Self {
+        let reason = match &error {
+            ChangeError::NotFound { .. } => Reason::NotFound,
+            ChangeError::NotYours { .. } => Reason::Forbidden,
+            ChangeError::Ended { .. } | ChangeError::TimeToLive { .. } => Reason::Usage,
+        };
+        Self::new(reason, error.to_string())
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        let cure = "see leases.state_directory in the configuration, and StateDirectory= of the unit";
+        Self::new(Reason::BadConfiguration, error.to_string()).hint(cure)
+    }
+}
+
+impl From<KeepError> for Problem {
+    fn from(error: KeepError) -> Self {
+        match error {
+            KeepError::Grant(error) => error.into(),
+            KeepError::Change(error) => error.into(),
+            KeepError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<HolderError> for Problem {
+    fn from(error: HolderError) -> Self {
+        let reason = match &error {
+            HolderError::NotYours { .. } => Reason::Forbidden,
+            HolderError::Gone { .. } | HolderError::Unreadable { .. } => Reason::Usage,
+        };
+        Self::new(reason, error.to_string())
+    }
+}
+
+impl From<QueueError> for Problem {
+    fn from(error: QueueError) -> Self {
+        Self::new(Reason::Busy, error.to_string())
+    }
+}

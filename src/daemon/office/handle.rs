@@ -1,0 +1,150 @@
+//! The way to the owner, for everyone else.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use super::ask::GrantAsk;
+use super::claim::Delivery;
+use super::errand::{Errand, Note};
+use crate::api::lease::{LeaseAnswer, LeasesAnswer};
+use crate::api::problem::Reason;
+use crate::api::{Answer, Problem};
+use crate::bytes::Bytes;
+use crate::devices::Snapshot;
+use crate::leases::event::{Counters, Event};
+use crate::leases::ledger::Settings;
+use crate::leases::moment::Boottime;
+
+/// How the ledger stands, as of its owner's last step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Bytes that leases claim beyond what was seen in use at the last reading, by device UUID.
+    pub leased: BTreeMap<String, Bytes>,
+    /// Leases that are alive.
+    pub leases: usize,
+    /// Askers in line.
+    pub waiting: usize,
+    /// What happened so far.
+    pub counters: Counters,
+    /// Whether something could not be written down.
+    pub behind: bool,
+}
+
+/// The owner's address.
+#[derive(Clone, Debug)]
+pub struct OfficeHandle {
+    errands: mpsc::Sender<Errand>,
+    notes: mpsc::WeakUnboundedSender<Note>,
+    events: broadcast::WeakSender<Event>,
+    standing: watch::Receiver<Standing>,
+}
+
+/// Tells the owner when an asker hangs up, so that those behind it need not wait for the next reading.
+struct HangUp(Option<mpsc::WeakUnboundedSender<Note>>);
+
+impl Drop for HangUp {
+    fn drop(&mut self) {
+        if let Some(notes) = self.0.take().and_then(|notes| notes.upgrade()) {
+            let _owner_is_gone = notes.send(Note::HungUp);
+        }
+    }
+}
+
+impl OfficeHandle {
+    pub(super) fn new(
+        errands: mpsc::Sender<Errand>,
+        notes: mpsc::WeakUnboundedSender<Note>,
+        events: broadcast::WeakSender<Event>,
+        standing: watch::Receiver<Standing>,
+    ) -> Self {
+        Self { errands, notes, events, standing }
+    }
+
+    /// Bytes that leases claim, by device UUID, as of the last reading: cheap, and good enough to be shown. To place
+    /// something on a reading of one's own, ask [`Self::leased_in`].
+    pub fn leased(&self) -> BTreeMap<String, Bytes> {
+        self.standing.borrow().leased.clone()
+    }
+
+    /// How the ledger stands; changes whenever it does.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
+    }
+
+    /// Bytes that leases claim beyond what is seen in use in this very reading, which began at `taken_at`. The
+    /// ledger's own view is not moved by it.
+    pub async fn leased_in(
+        &self,
+        snapshot: Arc<Snapshot>,
+        taken_at: Boottime,
+    ) -> Result<BTreeMap<String, Bytes>, Problem> {
+        self.ask(|reply| Errand::Claims(snapshot, taken_at, reply)).await
+    }
+
+    /// Plans on a fresh reading and holds what was planned, in one step. "No" is an answer.
+    ///
+    /// May be dropped at any time: the asker then leaves the line, and a lease that did not reach it is given back.
+    pub async fn grant(&self, ask: GrantAsk) -> Result<Answer, Problem> {
+        let (reply, answer) = oneshot::channel::<Delivery>();
+        self.errands.send(Errand::Grant(Box::new(ask), reply)).await.map_err(|_| gone())?;
+        let mut hang_up = HangUp(Some(self.notes.clone()));
+        // Dropped in reverse order: the receiver first, so that the owner finds it closed when it hears of it.
+        let answer = answer;
+        let delivery = answer.await;
+        hang_up.0 = None;
+        delivery.ok().and_then(Delivery::take).unwrap_or_else(|| Err(gone()))
+    }
+
+    /// All leases that are alive, and all who wait.
+    pub async fn list(&self) -> Result<LeasesAnswer, Problem> {
+        self.ask(Errand::List).await
+    }
+
+    /// One lease, alive or lately ended.
+    pub async fn get(&self, id: String) -> Result<LeaseAnswer, Problem> {
+        self.ask(|reply| Errand::Get(id, reply)).await?
+    }
+
+    /// Makes a lease go on; `uid` is who asks.
+    pub async fn renew(&self, id: String, uid: u32, ttl: Option<Duration>) -> Result<LeaseAnswer, Problem> {
+        self.ask(|reply| Errand::Renew { id, uid, ttl, reply }).await?
+    }
+
+    /// Gives a lease back; `uid` is who asks. Doing it twice does no harm.
+    pub async fn release(&self, id: String, uid: u32) -> Result<LeaseAnswer, Problem> {
+        self.ask(|reply| Errand::Release { id, uid, reply }).await?
+    }
+
+    /// All that happens from now on. A listener that is too slow loses events, and is told how many.
+    pub fn events(&self) -> Option<broadcast::Receiver<Event>> {
+        self.events.upgrade().map(|events| events.subscribe())
+    }
+
+    /// New rules, as on a reload.
+    pub async fn set_rules(&self, settings: Settings, default_ttl: Duration) -> Result<(), Problem> {
+        self.errands.send(Errand::Rules(Box::new(settings), default_ttl)).await.map_err(|_| gone())
+    }
+
+    /// Comes back once the owner has come to it.
+    pub async fn ping(&self) -> Result<(), Problem> {
+        self.ask(Errand::Ping).await
+    }
+
+    /// Writes down what is not yet, sends the waiters away and ends the owner's thread.
+    pub async fn stop(&self) {
+        let _stopped_before = self.ask(Errand::Stop).await;
+    }
+
+    async fn ask<T>(&self, errand: impl FnOnce(oneshot::Sender<T>) -> Errand) -> Result<T, Problem> {
+        let (reply, answer) = oneshot::channel();
+        self.errands.send(errand(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
+    }
+}
+
+fn gone() -> Problem {
+    Problem::new(Reason::Busy, "the keeper of the leases has stopped").hint("ask again; the daemon may be restarting")
+}

@@ -1,0 +1,34 @@
+//! From what an asker says of the holder to the holder itself.
+
+use std::path::Path;
+
+use crate::api::Problem;
+use crate::api::lease::Holder as Named;
+use crate::api::peer::Peer;
+use crate::api::problem::Reason;
+use crate::leases::holder::{WatchedProcess, check_owner, watch};
+use crate::leases::lease::Holder;
+
+/// The holder, and its process to be watched if it is one.
+pub(super) fn resolve(
+    proc_root: &Path,
+    peer: Peer,
+    named: Option<&Named>,
+) -> Result<(Holder, Option<WatchedProcess>), Problem> {
+    let pid = match named {
+        Some(Named::Name(name)) if name.trim().is_empty() => {
+            return Err(Problem::new(Reason::Usage, "the holder's name is empty"));
+        }
+        Some(Named::Name(name)) => return Ok((Holder::named(name.trim()), None)),
+        Some(Named::Pid(pid)) => *pid,
+        None => peer.pid.ok_or_else(|| {
+            Problem::new(Reason::Usage, "the asking process is not visible from here, so it cannot hold a lease")
+                .hint("name a holder: {\"name\": \"...\"}")
+        })?,
+    };
+    let watched = watch(proc_root, pid)?;
+    // After the pidfd, so that the owner is that of the process which is watched, or of none. The connecting process too:
+    // its pid may have been used anew since it connected.
+    check_owner(proc_root, pid, peer.uid)?;
+    Ok((Holder::process(watched.identity), Some(watched)))
+}

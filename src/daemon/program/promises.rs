@@ -1,0 +1,119 @@
+//! Leases for askers: the ledger's owner, and what a question needs to become a lease.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+
+use super::Settled;
+use super::service::seen;
+use crate::api::answer::Answer;
+use crate::api::lease::LeaseRequest;
+use crate::api::peer::Caller;
+use crate::api::problem::Reason;
+use crate::api::{Problem, Question};
+use crate::bytes::Bytes;
+use crate::config::{Config, LeasesConfig};
+use crate::daemon::office::{self, GrantAsk, Office, OfficeHandle, OfficeSettings};
+use crate::devices::Snapshot;
+use crate::devices::sampler::DeviceSource;
+use crate::leases::ledger::Settings;
+use crate::leases::moment::Now;
+use crate::leases::quota::{Quota, Quotas};
+use crate::model::Model;
+use crate::probe;
+
+/// Most bytes of each of the journal's two files: some ten thousand events.
+const JOURNAL_BYTES: u64 = 4 << 20;
+
+/// The ledger's owner, and why it cannot promise anything where it cannot.
+#[derive(Debug)]
+pub struct Promises {
+    pub(super) office: OfficeHandle,
+    pub(super) trouble: Option<String>,
+}
+
+impl Promises {
+    /// Takes up the leases that survived, and starts their owner.
+    pub(super) fn new(config: &Config, devices: Arc<DeviceSource>) -> Result<Self, Problem> {
+        let proc_root = Path::new("/proc");
+        let folder = &config.leases.state_directory;
+        let (keeper, trouble) = office::open(folder, rules(config), proc_root);
+        if let Some(error) = &trouble {
+            tracing::warn!(%error, "no lease can be granted: it would not survive a restart");
+        }
+        let settings = OfficeSettings {
+            default_ttl: config.leases.default_ttl.get(),
+            most_waiting: config.leases.queue,
+            most_waiting_for_one_user: config.leases.queue.div_ceil(2),
+            longest_wait: config.leases.max_wait.get(),
+            reading_deadline: config.devices.read_deadline.get(),
+            read_every: config.devices.sample_interval.get(),
+            journal: trouble.is_none().then(|| (folder.clone(), JOURNAL_BYTES)),
+            ..OfficeSettings::default()
+        };
+        // The thread ends with the office; nobody waits for it.
+        let (office, _thread) = Office::start(settings, keeper, devices).map_err(|error| {
+            Problem::new(Reason::Internal, format!("the ledger's thread cannot be started: {error}"))
+        })?;
+        Ok(Self { office, trouble: trouble.map(|error| error.to_string()) })
+    }
+
+    /// Bytes that leases claim beyond what `snapshot` shows in use.
+    pub(super) async fn claims(&self, snapshot: &Arc<Snapshot>) -> Result<BTreeMap<String, Bytes>, Problem> {
+        if self.office.standing().borrow().leases == 0 {
+            return Ok(BTreeMap::new());
+        }
+        let taken_at = Now::read().moment_of(snapshot.sampled_at);
+        self.office.leased_in(Arc::clone(snapshot), taken_at).await
+    }
+}
+
+/// The ledger's rules, as the configuration has them.
+pub(super) fn rules(config: &Config) -> Settings {
+    let LeasesConfig { user_bytes, user_leases, max_ttl, .. } = &config.leases;
+    let quota = Quota { bytes: user_bytes.map(crate::config::Size::get), leases: Some(*user_leases) };
+    Settings {
+        quotas: Quotas { default: quota, by_uid: BTreeMap::new() },
+        margin: config.placement.margin.get(),
+        longest_ttl: max_ttl.get(),
+        oldest_reading: config.devices.max_age.get(),
+        ..Settings::default()
+    }
+}
+
+/// What the ledger's owner needs to decide on `request`: it plans on its own reading and against its own claims.
+pub(super) fn grant_ask(
+    caller: &Caller,
+    request: LeaseRequest,
+    question: Question,
+    model: Arc<Model>,
+    settled: Arc<Settled>,
+) -> GrantAsk {
+    let plan_question = question.clone();
+    let plan = move |snapshot: &Snapshot, claims: &BTreeMap<String, Bytes>| -> Result<Answer, Problem> {
+        probe::answer(&plan_question, &model, &seen(&settled, snapshot, claims), &settled.rules)
+    };
+    GrantAsk {
+        peer: caller.peer,
+        ttl: request.ttl_seconds.map(Duration::from_secs),
+        holder: request.holder,
+        idempotency_key: request.idempotency_key,
+        wait: Duration::from_secs(request.wait_seconds),
+        model: question.model.repo.clone(),
+        engine: question.engine.name.clone(),
+        digest: digest(&question),
+        candidates: None,
+        plan: Box::new(plan),
+    }
+}
+
+/// Tells a key used again from a key reused for another question.
+fn digest(question: &Question) -> String {
+    // Wire types can always be written; were one ever not, all questions would share the digest of nothing and a key
+    // would be taken for used again, which grants nothing new.
+    let text = serde_json::to_vec(question).unwrap_or_default();
+    Sha256::digest(text).iter().take(16).fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+}

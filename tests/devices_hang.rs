@@ -1,0 +1,49 @@
+//! A driver call that never comes back. A test binary of its own: it counts this process's sampling threads.
+#![expect(clippy::unwrap_used, reason = "the helpers of tests may fail them")]
+
+use std::time::{Duration, Instant};
+
+use hf_mem_probe::devices::holders::HostRoots;
+use hf_mem_probe::devices::nvml::NvmlOptions;
+use hf_mem_probe::devices::sampler::{Sampler, SamplerOptions};
+use simulated_nvml::{FakeHost, Fault, Scenario, SimulatedDriver, profiles};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn a_hung_call_delays_nobody_beyond_the_deadline() {
+    let healthy = Scenario::of([profiles::h100_80()]);
+    let directory = tempfile::tempdir().unwrap();
+    let driver = SimulatedDriver::install(directory.path(), &healthy).unwrap();
+    let host = FakeHost::new(&directory.path().join("host")).unwrap();
+    let nvml = NvmlOptions {
+        library: Some(driver.library().to_owned()),
+        roots: HostRoots::under(host.root()),
+        ..NvmlOptions::default()
+    };
+    let interval = Some(Duration::from_millis(100));
+    let sampler = Sampler::start(SamplerOptions { nvml, interval, ..SamplerOptions::default() }).unwrap();
+    assert!(!sampler.sample(Duration::ZERO, DEADLINE).await.unwrap().stale);
+    let threads = || {
+        std::fs::read_dir("/proc/self/task")
+            .unwrap()
+            .filter_map(Result::ok)
+            .filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "devices"))
+            .count()
+    };
+    let before = threads();
+    driver.set(&healthy.clone().fault("nvmlDeviceGetMemoryInfo_v2", Fault::hang())).unwrap();
+    let deadline = Duration::from_millis(100);
+    for _ in 0..5 {
+        let asked = Instant::now();
+        let snapshot = sampler.sample(Duration::ZERO, deadline).await.unwrap();
+        assert!(snapshot.stale, "an old reading must say so");
+        // The call hangs until the scenario changes, so whoever waited for it would wait for ever; the slack is for a
+        // machine that is busy with other tests.
+        assert!(asked.elapsed() < deadline + Duration::from_secs(5), "{:?}", asked.elapsed());
+    }
+    assert_eq!(sampler.status().busy.unwrap().0, "reading the devices");
+    assert!(threads() <= before, "overdue calls must not be multiplied");
+    driver.set(&healthy).unwrap();
+    assert!(!sampler.sample(Duration::ZERO, DEADLINE).await.unwrap().stale);
+}

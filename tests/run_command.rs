@@ -1,0 +1,110 @@
+//! `run` as a process: the command's exit code, its signals, its environment, and no lease without a daemon.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// `run` of the fixture on a declared card, with no daemon to be found.
+fn run(home: &TempDir, more: &[&str], command: &[&str]) -> Command {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/Qwen3-8B");
+    let mut run = Command::new(env!("CARGO_BIN_EXE_hf-mem-probe"));
+    run.arg("run").arg("--model").arg(model).args(["--engine", "vllm", "--context", "8192"]);
+    run.arg("--socket").arg(home.path().join("none.sock"));
+    run.args(more).arg("--").args(command);
+    run.env("HOME", home.path()).env_remove("HF_MEM_PROBE_SOCKET").stdin(Stdio::null());
+    run
+}
+
+const CARD: [&str; 3] = ["--no-lease", "--gpus", "H100-80GB"];
+
+fn started(mut command: Command) -> (Child, BufReader<std::process::ChildStdout>) {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    (child, out)
+}
+
+#[test]
+fn without_a_daemon_there_is_no_lease_and_nothing_is_run() {
+    let home = tempfile::tempdir().unwrap();
+    let output = run(&home, &["--json"], &["touch", home.path().join("ran").to_str().unwrap()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(69), "{}", String::from_utf8_lossy(&output.stderr));
+    let problem: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(problem["reason"], "daemon_unreachable");
+    assert!(problem["hint"].as_str().unwrap().contains("--no-lease"));
+    assert!(!home.path().join("ran").exists());
+}
+
+#[test]
+fn what_does_not_fit_is_not_run() {
+    let home = tempfile::tempdir().unwrap();
+    let ran = home.path().join("ran");
+    let output = run(&home, &["--no-lease", "--gpus", "1x8GiB"], &["touch", ran.to_str().unwrap()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!ran.exists());
+}
+
+#[test]
+fn the_exit_code_is_the_commands() {
+    let home = tempfile::tempdir().unwrap();
+    let code = |command: &[&str]| run(&home, &CARD, command).output().unwrap().status.code();
+    assert_eq!(code(&["sh", "-c", "exit 0"]), Some(0));
+    assert_eq!(code(&["sh", "-c", "exit 37"]), Some(37));
+    assert_eq!(code(&["sh", "-c", "kill -KILL $$"]), Some(137));
+    assert_eq!(code(&["/no/such/command"]), Some(127));
+}
+
+#[test]
+fn the_command_gets_the_placement_and_its_arguments() {
+    let home = tempfile::tempdir().unwrap();
+    let print = "echo \"$CUDA_VISIBLE_DEVICES|$HF_MEM_PROBE_LEASE|$*\"";
+    let output = run(&home, &CARD, &["sh", "-c", print, "x", "before", "{args}", "after"]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let parts: Vec<&str> = said.trim_end().split('|').collect();
+    assert_eq!(parts[1], "", "no lease: {said}");
+    assert!(parts[2].starts_with("before --") && parts[2].ends_with(" after"), "{said}");
+    let mut flags = CARD.to_vec();
+    flags.push("--flags");
+    let appended = run(&home, &flags, &["echo", "first"]).output().unwrap();
+    assert!(String::from_utf8(appended.stdout).unwrap().starts_with("first --"));
+}
+
+#[test]
+fn signals_reach_the_command() {
+    let home = tempfile::tempdir().unwrap();
+    for (signal, name) in [
+        (Signal::TERM, "TERM"),
+        (Signal::INT, "INT"),
+        (Signal::HUP, "HUP"),
+        (Signal::USR1, "USR1"),
+        (Signal::USR2, "USR2"),
+    ] {
+        let script = format!(
+            "trap 'echo got {name}; exit 5' {name}; echo ready; while :; do read x < {}; done",
+            fifo(&home, name)
+        );
+        let (mut child, mut out) = started(run(&home, &CARD, &["sh", "-c", &script]));
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let mut rest = String::new();
+        out.read_to_string(&mut rest).unwrap();
+        assert_eq!((rest.trim(), child.wait().unwrap().code()), (format!("got {name}").as_str(), Some(5)));
+    }
+    let (mut child, mut out) = started(run(&home, &CARD, &["sh", "-c", "echo ready; exec sleep 1000"]));
+    out.read_line(&mut String::new()).unwrap();
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143), "by default a signal ends it");
+}
+
+/// Something that can be waited on for ever.
+fn fifo(home: &TempDir, name: &str) -> String {
+    let path = home.path().join(name);
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    path.display().to_string()
+}
