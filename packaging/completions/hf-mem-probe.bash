@@ -28,6 +28,9 @@ _hf__mem__probe() {
             hf__mem__probe,estimate)
                 cmd="hf__mem__probe__subcmd__estimate"
                 ;;
+            hf__mem__probe,explain)
+                cmd="hf__mem__probe__subcmd__explain"
+                ;;
             hf__mem__probe,fits)
                 cmd="hf__mem__probe__subcmd__fits"
                 ;;
@@ -40,8 +43,14 @@ _hf__mem__probe() {
             hf__mem__probe,help)
                 cmd="hf__mem__probe__subcmd__help"
                 ;;
+            hf__mem__probe,lease)
+                cmd="hf__mem__probe__subcmd__lease"
+                ;;
             hf__mem__probe,manual)
                 cmd="hf__mem__probe__subcmd__manual"
+                ;;
+            hf__mem__probe,run)
+                cmd="hf__mem__probe__subcmd__run"
                 ;;
             hf__mem__probe__subcmd__help,check-config)
                 cmd="hf__mem__probe__subcmd__help__subcmd__check__subcmd__config"
@@ -55,6 +64,9 @@ _hf__mem__probe() {
             hf__mem__probe__subcmd__help,estimate)
                 cmd="hf__mem__probe__subcmd__help__subcmd__estimate"
                 ;;
+            hf__mem__probe__subcmd__help,explain)
+                cmd="hf__mem__probe__subcmd__help__subcmd__explain"
+                ;;
             hf__mem__probe__subcmd__help,fits)
                 cmd="hf__mem__probe__subcmd__help__subcmd__fits"
                 ;;
@@ -67,8 +79,47 @@ _hf__mem__probe() {
             hf__mem__probe__subcmd__help,help)
                 cmd="hf__mem__probe__subcmd__help__subcmd__help"
                 ;;
+            hf__mem__probe__subcmd__help,lease)
+                cmd="hf__mem__probe__subcmd__help__subcmd__lease"
+                ;;
             hf__mem__probe__subcmd__help,manual)
                 cmd="hf__mem__probe__subcmd__help__subcmd__manual"
+                ;;
+            hf__mem__probe__subcmd__help,run)
+                cmd="hf__mem__probe__subcmd__help__subcmd__run"
+                ;;
+            hf__mem__probe__subcmd__help__subcmd__lease,list)
+                cmd="hf__mem__probe__subcmd__help__subcmd__lease__subcmd__list"
+                ;;
+            hf__mem__probe__subcmd__help__subcmd__lease,release)
+                cmd="hf__mem__probe__subcmd__help__subcmd__lease__subcmd__release"
+                ;;
+            hf__mem__probe__subcmd__help__subcmd__lease,renew)
+                cmd="hf__mem__probe__subcmd__help__subcmd__lease__subcmd__renew"
+                ;;
+            hf__mem__probe__subcmd__lease,help)
+                cmd="hf__mem__probe__subcmd__lease__subcmd__help"
+                ;;
+            hf__mem__probe__subcmd__lease,list)
+                cmd="hf__mem__probe__subcmd__lease__subcmd__list"
+                ;;
+            hf__mem__probe__subcmd__lease,release)
+                cmd="hf__mem__probe__subcmd__lease__subcmd__release"
+                ;;
+            hf__mem__probe__subcmd__lease,renew)
+                cmd="hf__mem__probe__subcmd__lease__subcmd__renew"
+                ;;
+            hf__mem__probe__subcmd__lease__subcmd__help,help)
+                cmd="hf__mem__probe__subcmd__lease__subcmd__help__subcmd__help"
+                ;;
+            hf__mem__probe__subcmd__lease__subcmd__help,list)
+                cmd="hf__mem__probe__subcmd__lease__subcmd__help__subcmd__list"
+                ;;
+            hf__mem__probe__subcmd__lease__subcmd__help,release)
+                cmd="hf__mem__probe__subcmd__lease__subcmd__help__subcmd__release"
+                ;;
+            hf__mem__probe__subcmd__lease__subcmd__help,renew)
+                cmd="hf__mem__probe__subcmd__lease__subcmd__help__subcmd__renew"
                 ;;
             *)
                 ;;
@@ -77,7 +128,7 @@ _hf__mem__probe() {
 
     case "${cmd}" in
         hf__mem__probe)
-            opts="-h -V --help --version fits estimate gpus daemon health check-config completions manual help"
+            opts="-h -V --help --version fits estimate gpus run lease explain daemon health check-config completions manual help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -218,8 +269,34 @@ _hf__mem__probe() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        hf__subcmd__mem__subcmd__probe__subcmd__explain)
+            opts="-h -V --at --journal --around --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --at)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --journal)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --around)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         hf__subcmd__mem__subcmd__probe__subcmd__fits)
-            opts="-h -V --file --engine --context --sequences --kv-cache-dtype --dtype --tensor-parallel --pipeline-parallel --set --on --gpus --offload --strict --condition --frontier --socket --local --nvml --json --help --version"
+            opts="-h -V --file --engine --context --sequences --kv-cache-dtype --dtype --tensor-parallel --pipeline-parallel --set --on --gpus --offload --strict --condition --frontier --reserve --ttl --wait --holder --socket --local --nvml --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -271,6 +348,18 @@ _hf__mem__probe() {
                     ;;
                 --offload)
                     COMPREPLY=($(compgen -W "allow deny" -- "${cur}"))
+                    return 0
+                    ;;
+                --ttl)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --wait)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --holder)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -337,7 +426,7 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__help)
-            opts="fits estimate gpus daemon health check-config completions manual help"
+            opts="fits estimate gpus run lease explain daemon health check-config completions manual help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -393,6 +482,20 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__help__subcmd__estimate)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hf__subcmd__mem__subcmd__probe__subcmd__help__subcmd__explain)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -462,6 +565,62 @@ _hf__mem__probe() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        hf__subcmd__mem__subcmd__probe__subcmd__help__subcmd__lease)
+            opts="list renew release"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hf__subcmd__mem__subcmd__probe__subcmd__help__subcmd__lease__subcmd__list)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hf__subcmd__mem__subcmd__probe__subcmd__help__subcmd__lease__subcmd__release)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hf__subcmd__mem__subcmd__probe__subcmd__help__subcmd__lease__subcmd__renew)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         hf__subcmd__mem__subcmd__probe__subcmd__help__subcmd__manual)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -476,6 +635,174 @@ _hf__mem__probe() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        hf__subcmd__mem__subcmd__probe__subcmd__help__subcmd__run)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hf__subcmd__mem__subcmd__probe__subcmd__lease)
+            opts="-h -V --help --version list renew release help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hf__subcmd__mem__subcmd__probe__subcmd__lease__subcmd__help)
+            opts="list renew release help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hf__subcmd__mem__subcmd__probe__subcmd__lease__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hf__subcmd__mem__subcmd__probe__subcmd__lease__subcmd__help__subcmd__list)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hf__subcmd__mem__subcmd__probe__subcmd__lease__subcmd__help__subcmd__release)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hf__subcmd__mem__subcmd__probe__subcmd__lease__subcmd__help__subcmd__renew)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hf__subcmd__mem__subcmd__probe__subcmd__lease__subcmd__list)
+            opts="-h -V --socket --local --nvml --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --nvml)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hf__subcmd__mem__subcmd__probe__subcmd__lease__subcmd__release)
+            opts="-h -V --socket --local --nvml --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --nvml)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hf__subcmd__mem__subcmd__probe__subcmd__lease__subcmd__renew)
+            opts="-h -V --ttl --socket --local --nvml --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --ttl)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --nvml)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         hf__subcmd__mem__subcmd__probe__subcmd__manual)
             opts="-h -V --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -483,6 +810,88 @@ _hf__mem__probe() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hf__subcmd__mem__subcmd__probe__subcmd__run)
+            opts="-h -V --model --file --engine --context --sequences --kv-cache-dtype --dtype --tensor-parallel --pipeline-parallel --set --on --gpus --offload --wait --ttl --flags --no-lease --become --socket --local --nvml --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --model)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --engine)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sequences)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kv-cache-dtype)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --dtype)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tensor-parallel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pipeline-parallel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --set)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --on)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --gpus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --offload)
+                    COMPREPLY=($(compgen -W "allow deny" -- "${cur}"))
+                    return 0
+                    ;;
+                --wait)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ttl)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --nvml)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

@@ -29,6 +29,9 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -s V -l version 
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "fits" -d 'Whether and how a model fits here, now'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "estimate" -d 'What a model needs, whatever is installed here'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "gpus" -d 'What is free, and who holds what'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "run" -d 'Waits for room, holds it by a lease, and runs a command there'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "lease" -d 'The leases that are held'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "explain" -d 'Who had been promised what, and who had taken what, at a time: for after an out-of-memory'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "daemon" -d 'Serves questions on a Unix socket'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "health" -d 'Whether the daemon is well; exit code 0 if so'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "check-config" -d 'Reads a configuration file as the daemon would, and says what is wrong with it'
@@ -48,11 +51,15 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l on -d
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l gpus -d 'Declared devices instead of this host\'s: 8xH100-80GB, 2x24GiB,1x12GiB, or a file written by gpus --json' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l offload -d 'Whether layers, experts or components may stay in host memory' -r -f -a "allow\t'It may'
 deny\t'It may not'"
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l ttl -d 'How long the lease lives unless renewed [default: the daemon\'s own]' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l wait -d 'How long to wait in line for memory' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l holder -d 'Hold the lease by this name, until it is released or its time is up, instead of by the calling process' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l socket -d 'The daemon\'s socket' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l strict -d 'Exit with 1 when it fits only by its likely need, not by the high end ("tight")'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l condition -d 'For systemd\'s ExecCondition=: exit with 255 on everything but "fits" (0) and "does not fit" (1)'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l frontier -d 'Also compute the largest context for each number of sequences'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l reserve -d 'Hold what is answered by a lease (needs the daemon). A lease is advisory: it is honoured by everyone who asks here, and cannot stop a process that does not'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l local -d 'Do not ask the daemon'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -85,6 +92,66 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l local
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -s h -l help -d 'Print help'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -s V -l version -d 'Print version'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l model -d 'owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, or a bundle' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l file -d 'One file of the repository, or the name of a quantisation (Q4_K_M)' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l engine -d 'vllm, sglang, llama.cpp, ollama, transformers, diffusers or reference, with an optional version' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l context -d 'Tokens of one sequence, or "max" [default: the engine\'s own]' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l sequences -d 'Sequences held at once [default: 1]' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l kv-cache-dtype -d 'dtype of the KV cache, by the engine\'s own name (fp8, q8_0, ...)' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l dtype -d 'dtype that weights are cast to, by the engine\'s own name' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l tensor-parallel -d 'Exactly this tensor-parallel degree' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l pipeline-parallel -d 'Exactly this many pipeline stages' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l set -d 'An engine parameter by the engine\'s own name, such as max_num_seqs=256. May be repeated' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l on -d 'Only these devices, by UUID' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l gpus -d 'Declared devices instead of this host\'s: 8xH100-80GB, 2x24GiB,1x12GiB, or a file written by gpus --json' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l offload -d 'Whether layers, experts or components may stay in host memory' -r -f -a "allow\t'It may'
+deny\t'It may not'"
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l wait -d 'How long to wait in line for memory [default: not at all]' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l ttl -d 'How long the lease outlives this program if it can no longer renew it' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l socket -d 'The daemon\'s socket' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l flags -d 'Append the engine\'s arguments for this placement to CMD. An argument of CMD that is "{args}" is replaced by them'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l no-lease -d 'Run without a lease: another may be told that the same memory is free. Works without the daemon'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l become -d 'Be the process that becomes CMD: this program\'s own way to start itself'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l local -d 'Do not ask the daemon'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l json -d 'Print one JSON object, on failure too'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -s V -l version -d 'Print version'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and not __fish_seen_subcommand_from list renew release help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and not __fish_seen_subcommand_from list renew release help" -s V -l version -d 'Print version'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and not __fish_seen_subcommand_from list renew release help" -f -a "list" -d 'All leases, and who waits for one'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and not __fish_seen_subcommand_from list renew release help" -f -a "renew" -d 'Makes a lease go on. One that has ended stays ended'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and not __fish_seen_subcommand_from list renew release help" -f -a "release" -d 'Gives a lease back'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and not __fish_seen_subcommand_from list renew release help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -l socket -d 'The daemon\'s socket' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -l local -d 'Do not ask the daemon'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -l json -d 'Print one JSON object, on failure too'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -s V -l version -d 'Print version'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -l ttl -d 'How long from now [default: its own time to live]' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -l socket -d 'The daemon\'s socket' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -l local -d 'Do not ask the daemon'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -l json -d 'Print one JSON object, on failure too'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -s h -l help -d 'Print help'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -s V -l version -d 'Print version'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -l socket -d 'The daemon\'s socket' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -l local -d 'Do not ask the daemon'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -l json -d 'Print one JSON object, on failure too'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -s h -l help -d 'Print help'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -s V -l version -d 'Print version'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from help" -f -a "list" -d 'All leases, and who waits for one'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from help" -f -a "renew" -d 'Makes a lease go on. One that has ended stays ended'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from help" -f -a "release" -d 'Gives a lease back'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand explain" -l at -d 'The time: RFC 3339 (2026-11-23T15:04:05Z), "now", or how long ago (10min)' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand explain" -l journal -d 'The daemon\'s state directory, where its journal is' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand explain" -l around -d 'How many lines of the journal to show before and after' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand explain" -l json -d 'Print one JSON object, on failure too'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand explain" -s h -l help -d 'Print help'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand explain" -s V -l version -d 'Print version'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand daemon" -l config -d 'Configuration file' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand daemon" -l socket -d 'Socket to serve on, instead of the configuration\'s' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand daemon" -l gpus -d 'Declared devices instead of this host\'s: for trying things out, and for tests' -r
@@ -103,12 +170,18 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand completions" -
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand completions" -s V -l version -d 'Print version'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand manual" -s h -l help -d 'Print help'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand manual" -s V -l version -d 'Print version'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus daemon health check-config completions manual help" -f -a "fits" -d 'Whether and how a model fits here, now'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus daemon health check-config completions manual help" -f -a "estimate" -d 'What a model needs, whatever is installed here'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus daemon health check-config completions manual help" -f -a "gpus" -d 'What is free, and who holds what'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus daemon health check-config completions manual help" -f -a "daemon" -d 'Serves questions on a Unix socket'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus daemon health check-config completions manual help" -f -a "health" -d 'Whether the daemon is well; exit code 0 if so'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus daemon health check-config completions manual help" -f -a "check-config" -d 'Reads a configuration file as the daemon would, and says what is wrong with it'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus daemon health check-config completions manual help" -f -a "completions" -d 'Writes shell completions to standard output'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus daemon health check-config completions manual help" -f -a "manual" -d 'Writes the manual page to standard output'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus daemon health check-config completions manual help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "fits" -d 'Whether and how a model fits here, now'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "estimate" -d 'What a model needs, whatever is installed here'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "gpus" -d 'What is free, and who holds what'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "run" -d 'Waits for room, holds it by a lease, and runs a command there'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "lease" -d 'The leases that are held'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "explain" -d 'Who had been promised what, and who had taken what, at a time: for after an out-of-memory'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "daemon" -d 'Serves questions on a Unix socket'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "health" -d 'Whether the daemon is well; exit code 0 if so'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "check-config" -d 'Reads a configuration file as the daemon would, and says what is wrong with it'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "completions" -d 'Writes shell completions to standard output'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "manual" -d 'Writes the manual page to standard output'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and __fish_seen_subcommand_from lease" -f -a "list" -d 'All leases, and who waits for one'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and __fish_seen_subcommand_from lease" -f -a "renew" -d 'Makes a lease go on. One that has ended stays ended'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and __fish_seen_subcommand_from lease" -f -a "release" -d 'Gives a lease back'
