@@ -26,26 +26,32 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// How near a process is to a holder; nearer leases are served first. `None`: not the holder's.
-fn nearness(lease_holder: &Holder, lease: Option<&Lease>, process: &Process, ancestry: &Ancestry) -> Option<usize> {
+/// How near a process, of this line of descent, is to a holder; nearer leases are served first. `None`: not the holder's.
+fn nearness(
+    lease_holder: &Holder,
+    lease: Option<&Lease>,
+    process: &Process,
+    line: &[ProcessIdentity],
+) -> Option<usize> {
     if let Some(holder) = &lease_holder.process {
+        let in_tree = line.first().map(|read| read.start_ticks);
         // The driver's entry must be of the very process that the tree was read of, where both say.
-        let same = match (process.start_ticks, ancestry.start_ticks(process.pid)) {
+        let same = match (process.start_ticks, in_tree) {
             (Some(entry), Some(tree)) => entry == tree,
             _ => true,
         };
-        if same && let Some(generations) = ancestry.generations_below(holder, process.pid) {
+        if same && let Some(generations) = line.iter().position(|ancestor| ancestor == holder) {
             return Some(generations);
         }
         // What was once seen in the tree stays of it, and so do its own children, when a process in between dies.
-        let members = lease.map(|lease| &lease.members).into_iter().flatten();
-        let start_ticks = process.start_ticks.or_else(|| ancestry.start_ticks(process.pid));
-        let below = |member: &ProcessIdentity| {
-            let itself = member.pid == process.pid && Some(member.start_ticks) == start_ticks;
-            itself || (same && ancestry.generations_below(member, process.pid).is_some())
-        };
-        if members.into_iter().any(below) {
-            return Some(MEMBER);
+        if let Some(members) = lease.map(|lease| &lease.members).filter(|members| !members.is_empty()) {
+            let itself =
+                process.start_ticks.or(in_tree).map(|start_ticks| ProcessIdentity { pid: process.pid, start_ticks });
+            if itself.is_some_and(|itself| members.contains(&itself))
+                || (same && line.iter().any(|ancestor| members.contains(ancestor)))
+            {
+                return Some(MEMBER);
+            }
         }
     }
     let in_unit = lease_holder.unit.is_some() && lease_holder.unit == process.unit;
@@ -128,9 +134,10 @@ pub fn visible(leases: &[&Lease], uuid: &str, reading: &Reading<'_>) -> BTreeMap
             continue;
         }
         let first = pairs.len();
+        let line = reading.ancestry.line_of(process.pid);
         for lease in leases {
             if lease.seen_by(reading.taken_at)
-                && let Some(distance) = nearness(&lease.holder, Some(lease), process, reading.ancestry)
+                && let Some(distance) = nearness(&lease.holder, Some(lease), process, &line)
                 && let Some(baseline) = baseline_of(lease, uuid, process)
             {
                 let order = (lease.is_live(), distance, lease.serial, place);
@@ -170,7 +177,8 @@ pub fn visible(leases: &[&Lease], uuid: &str, reading: &Reading<'_>) -> BTreeMap
 pub(super) fn descendants(lease: &Lease, uuid: &str, reading: &Reading<'_>) -> Vec<ProcessIdentity> {
     let Some(device) = reading.device(uuid) else { return Vec::new() };
     let identity = |process: &Process| {
-        let distance = nearness(&lease.holder, Some(lease), process, reading.ancestry)?;
+        let line = reading.ancestry.line_of(process.pid);
+        let distance = nearness(&lease.holder, Some(lease), process, &line)?;
         let start_ticks = reading.ancestry.start_ticks(process.pid)?;
         (distance < GROUP).then_some(ProcessIdentity { pid: process.pid, start_ticks })
     };
@@ -187,7 +195,8 @@ pub(super) fn holder_below(inner: &Lease, outer: &Lease, ancestry: &Ancestry) ->
 
 /// Whether a process is of any of these leases.
 pub(super) fn is_lessee(leases: &[&Lease], process: &Process, reading: &Reading<'_>) -> bool {
-    leases.iter().any(|lease| nearness(&lease.holder, Some(lease), process, reading.ancestry).is_some())
+    let line = reading.ancestry.line_of(process.pid);
+    leases.iter().any(|lease| nearness(&lease.holder, Some(lease), process, &line).is_some())
 }
 
 #[cfg(test)]

@@ -183,23 +183,25 @@ impl Ancestry {
         Self { processes }
     }
 
-    /// How many generations `pid` is below `holder` (0: it is the holder itself); `None` where it is not known to be of
-    /// its tree. A process that started before its would-be parent is not its child: that pid was reused.
-    pub fn generations_below(&self, holder: &ProcessIdentity, pid: u32) -> Option<usize> {
+    /// A process and its ancestors, the nearest first, as far as they are known. A process that started before its
+    /// would-be parent is not its child: that pid was reused, and the line ends there.
+    pub fn line_of(&self, pid: u32) -> Vec<ProcessIdentity> {
+        let mut line: Vec<ProcessIdentity> = Vec::new();
         let mut next = pid;
-        let mut youngest = u64::MAX;
-        for generation in 0..DEEPEST_TREE {
-            let stat = self.processes.get(&next)?;
-            if stat.start_ticks > youngest {
-                return None;
-            }
-            if next == holder.pid {
-                return (stat.start_ticks == holder.start_ticks).then_some(generation);
-            }
-            youngest = stat.start_ticks;
+        while line.len() < DEEPEST_TREE
+            && let Some(stat) = self.processes.get(&next)
+            && line.last().is_none_or(|child| stat.start_ticks <= child.start_ticks)
+        {
+            line.push(ProcessIdentity { pid: next, start_ticks: stat.start_ticks });
             next = stat.parent_pid;
         }
-        None
+        line
+    }
+
+    /// How many generations `pid` is below `holder` (0: it is the holder itself); `None` where it is not known to be of
+    /// its tree.
+    pub fn generations_below(&self, holder: &ProcessIdentity, pid: u32) -> Option<usize> {
+        self.line_of(pid).iter().position(|ancestor| ancestor == holder)
     }
 
     /// When a process started, where known.
