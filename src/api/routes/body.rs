@@ -34,13 +34,18 @@ impl Deadline {
 /// The whole body, up to the cap.
 pub(super) async fn read(body: Body, limits: &Limits, deadline: Deadline) -> Result<Bytes, Problem> {
     let cap_bytes = limits.body_bytes;
+    let too_large = move || {
+        Problem::new(Reason::TooLarge, format!("the request's body is larger than {cap_bytes} bytes"))
+            .hint("socket.body_cap in the daemon's configuration sets this limit")
+    };
+    // A length that is announced is refused before a byte of it is waited for.
+    if hyper::body::Body::size_hint(&body).lower() > cap_bytes as u64 {
+        return Err(too_large());
+    }
     within(deadline, "the request's body did not arrive", async move {
         match Limited::new(body, cap_bytes).collect().await {
             Ok(collected) => Ok(collected.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => {
-                Err(Problem::new(Reason::TooLarge, format!("the request's body is larger than {cap_bytes} bytes"))
-                    .hint("socket.body_cap in the daemon's configuration sets this limit"))
-            }
+            Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
             Err(error) => Err(Problem::new(Reason::Usage, format!("the request's body could not be read: {error}"))),
         }
     })

@@ -44,6 +44,11 @@ impl Readings {
         &self.source
     }
 
+    /// How long one reading may take before the driver counts as hanging.
+    pub(super) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     /// A reading that is at most one sampling interval old, or one marked stale while the driver hangs.
     pub(super) async fn latest(&self) -> Result<Arc<Snapshot>, Problem> {
         Ok(self.source.sample(self.max_age, self.deadline).await?)

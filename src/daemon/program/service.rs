@@ -133,7 +133,7 @@ impl Service for Probe {
             Some((_, Some(error))) => Some(error.to_string()),
             _ => status
                 .busy
-                .filter(|(_, since)| *since > HUNG_AFTER)
+                .filter(|(_, since)| *since > self.readings.deadline())
                 .map(|(doing, since)| format!("the driver has not answered for {} s ({doing})", since.as_secs())),
         });
         HealthAnswer::of(
