@@ -348,7 +348,6 @@ pub(crate) fn race(directory: &Path, clients: u64, rounds: u64, seed: u64, resta
         }
         office.stop().await;
         thread.join().unwrap();
-        let outcome = *race.outcome.lock().unwrap();
-        outcome
+        *race.outcome.lock().unwrap()
     })
 }
