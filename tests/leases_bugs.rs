@@ -370,8 +370,12 @@ fn bug_11_the_big_one_at_the_head_is_not_starved() {
 
 #[test]
 fn bug_12_a_settled_holder_that_frees_may_allocate_again() {
-    let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 24)]));
+    let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 48)]));
     let (holder, other) = (host.start(), host.start());
+    // Others' memory stands for as much in use as was promised: only what is the holder's own tells.
+    let stranger = host.start();
+    host.allocate(stranger, A, gib(20));
+    host.sample();
     let lease = host.grant(&mut ledger, request(holder, &[(A, 16)])).unwrap();
     host.allocate(holder, A, gib(16));
     host.sample();
@@ -381,12 +385,12 @@ fn bug_12_a_settled_holder_that_frees_may_allocate_again() {
     host.free(holder, A, gib(14));
     host.sample();
     host.settle(&mut ledger);
-    assert_eq!(host.available(&ledger, A), Some(gib(8)));
-    assert!(insufficient(&host.grant(&mut ledger, request(other, &[(A, 10)]))));
+    assert_eq!(host.available(&ledger, A), Some(gib(12)));
+    assert!(insufficient(&host.grant(&mut ledger, request(other, &[(A, 14)]))));
     host.allocate(holder, A, gib(14));
     host.sample();
     host.settle(&mut ledger);
-    assert_eq!(host.available(&ledger, A), Some(gib(8)));
+    assert_eq!(host.available(&ledger, A), Some(gib(12)));
     assert_eq!(ledger.get(&lease.id).unwrap().state, State::Settled);
 }
 

@@ -194,7 +194,9 @@ impl Simulation {
             let fate = self.random.pick(&fates).unwrap();
             self.disk.0.borrow_mut().fate = fate;
         }
-        self.serve();
+        if self.random.one_in(4) {
+            self.serve();
+        }
         self.check();
     }
 

@@ -58,6 +58,7 @@ pub enum Command {
 
 /// `fits`.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct FitsArguments {
     /// The question.
     #[command(flatten)]

@@ -40,7 +40,7 @@ pub(super) fn supervise(arguments: &RunArguments) -> Result<u8, Problem> {
         loop {
             tokio::select! {
                 ended = child.wait() => {
-                    return ended.map(|status| code(&status)).map_err(|error| internal("the command is lost", error));
+                    return ended.map(code).map_err(|error| internal("the command is lost", error));
                 }
                 Some(signal) = signals.recv() => forward(&child, signal),
                 () = renewal.due() => renewal.renew().await,
@@ -90,7 +90,7 @@ fn in_foreground() -> bool {
     group.is_some() && group == fields.nth(2)
 }
 
-fn code(status: &ExitStatus) -> u8 {
+fn code(status: ExitStatus) -> u8 {
     use std::os::unix::process::ExitStatusExt as _;
     // As shells do: 128 and the signal's number.
     let code = status.code().or_else(|| status.signal().map(|signal| signal.saturating_add(128)));

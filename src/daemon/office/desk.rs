@@ -59,9 +59,9 @@ impl Case {
 /// What to do with a case.
 enum Decision {
     /// It is answered.
-    Answer(Result<Answer, Problem>),
+    Answer(Box<Result<Answer, Problem>>),
     /// It is answered by a new lease.
-    Lease(Box<Answer>, Lease),
+    Lease(Box<Answer>, Box<Lease>),
     /// Not now.
     NotNow(Box<Answer>),
 }
@@ -320,7 +320,7 @@ impl Desk {
 
     fn reply(&mut self, case: Case, decision: Decision) {
         let delivery = match decision {
-            Decision::Answer(answer) => Delivery::plain(answer),
+            Decision::Answer(answer) => Delivery::plain(*answer),
             Decision::NotNow(answer) => Delivery::plain(Ok(*answer)),
             Decision::Lease(answer, lease) => {
                 if case.ask.idempotency_key.is_some() {
@@ -336,15 +336,15 @@ impl Desk {
         let (ask, now) = (&case.ask, Now::read());
         if let Some(key) = &ask.idempotency_key {
             match self.keeper.recall(ask.peer.uid, key, &ask.digest, now) {
-                Ok(Some(lease)) => return Decision::Answer(self.again(ask, &lease, reading)),
+                Ok(Some(lease)) => return Decision::Answer(Box::new(self.again(ask, &lease, reading))),
                 Ok(None) => {}
-                Err(error) => return Decision::Answer(Err(error.into())),
+                Err(error) => return Decision::Answer(Box::new(Err(error.into()))),
             }
         }
         if let Some(process) = case.holder.process
             && !is_alive(&self.settings.proc_root, &process)
         {
-            return Decision::Answer(Err(HolderError::Gone { pid: process.pid }.into()));
+            return Decision::Answer(Box::new(Err(HolderError::Gone { pid: process.pid }.into())));
         }
         let claims = decide::claims(self.keeper.ledger(), reading);
         let uuids = reading.snapshot.devices.iter().map(|device| &device.facts.uuid);
@@ -352,7 +352,7 @@ impl Desk {
         let open_claims = decide::with_closed(&claims, &closed, reading.snapshot);
         let answer = match decide::run(&ask.plan, reading.snapshot, &open_claims) {
             Ok(answer) => answer,
-            Err(problem) => return Decision::Answer(Err(problem)),
+            Err(problem) => return Decision::Answer(Box::new(Err(problem))),
         };
         if decide::is_yes(&answer) {
             return self.hold(case, answer, reading, now);
@@ -365,7 +365,7 @@ impl Desk {
         match decide::run(&ask.plan, reading.snapshot, &claims) {
             Ok(answer) if decide::is_yes(&answer) => Decision::NotNow(Box::new(decide::in_line(answer, ahead))),
             Ok(answer) => Decision::NotNow(Box::new(answer)),
-            Err(problem) => Decision::Answer(Err(problem)),
+            Err(problem) => Decision::Answer(Box::new(Err(problem))),
         }
     }
 
@@ -397,13 +397,13 @@ impl Desk {
             Ok(Granted::Now(lease)) => {
                 answer.lease = self.printed(&lease, now);
                 self.before_next = self.before_next.max(now.boottime);
-                Decision::Lease(Box::new(answer), lease)
+                Decision::Lease(Box::new(answer), Box::new(lease))
             }
-            Ok(Granted::Before(lease)) => Decision::Answer(self.again(ask, &lease, reading)),
+            Ok(Granted::Before(lease)) => Decision::Answer(Box::new(self.again(ask, &lease, reading))),
             Err(KeepError::Grant(GrantError::Insufficient { .. })) => {
                 Decision::NotNow(Box::new(decide::in_line(answer, 0)))
             }
-            Err(error) => Decision::Answer(Err(error.into())),
+            Err(error) => Decision::Answer(Box::new(Err(error.into()))),
         }
     }
 

@@ -69,7 +69,8 @@ impl OfficeHandle {
         self.standing.borrow().leased.clone()
     }
 
-    /// How the ledger stands; changes whenever it does.
+    /// How the ledger stands; changes whenever it does. What is borrowed from it must be let go at once: as long as it is
+    /// looked at, the owner cannot go on.
     pub fn standing(&self) -> watch::Receiver<Standing> {
         self.standing.clone()
     }

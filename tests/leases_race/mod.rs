@@ -1,0 +1,353 @@
+//! Askers by the dozen against the ledger's owner and its real store: holders are real processes, their memory is made up,
+//! is taken late, in part or not at all, and goes when they crash; the owner is stopped and started anew in between.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a race's own machinery")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use hf_mem_probe::api::answer::{Answer, DeviceShare, PlacementAnswer, Verdict};
+use hf_mem_probe::api::lease::{Holder, LeaseAnswer};
+use hf_mem_probe::api::peer::Peer;
+use hf_mem_probe::bytes::Bytes;
+use hf_mem_probe::daemon::office::{Devices, GrantAsk, Office, OfficeHandle, OfficeSettings, Plan, Sampling, open};
+use hf_mem_probe::devices::{Device, DeviceFacts, DeviceKind, Process, ProcessKind, Snapshot};
+use hf_mem_probe::leases::lease::EndReason;
+use hf_mem_probe::leases::ledger::Settings;
+use tokio::sync::watch;
+
+/// SplitMix64 (Steele, Lea and Flood, 2014).
+pub(crate) struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}
+
+const CARDS: [(&str, u64); 4] = [("GPU-a", 24), ("GPU-b", 24), ("GPU-c", 80), ("GPU-d", 16)];
+
+/// The cards, and who holds what on them.
+#[derive(Default)]
+pub(crate) struct Cards(Mutex<BTreeMap<(u32, &'static str), u64>>);
+
+impl Cards {
+    /// Whether the card had it.
+    fn take(&self, pid: u32, uuid: &str, bytes: u64) -> bool {
+        let (name, gib) = CARDS.iter().find(|(name, _)| *name == uuid).copied().unwrap();
+        let mut held = self.0.lock().unwrap();
+        let used: u64 = held.iter().filter(|((_, on), _)| *on == name).map(|(_, bytes)| *bytes).sum();
+        let had = used + bytes <= Bytes::gib(gib).get();
+        if had {
+            *held.entry((pid, name)).or_default() += bytes;
+        }
+        had
+    }
+
+    fn drop_all(&self, pid: u32) {
+        self.0.lock().unwrap().retain(|(holder, _), _| *holder != pid);
+    }
+}
+
+impl Devices for Cards {
+    fn sample(&self, _deadline: Duration) -> Sampling<'_> {
+        let held = self.0.lock().unwrap().clone();
+        let device = |(place, (uuid, gib)): (usize, &(&str, u64))| {
+            let mut device = Device::idle(DeviceFacts {
+                uuid: (*uuid).to_owned(),
+                index: u32::try_from(place).unwrap(),
+                name: "made up".to_owned(),
+                kind: DeviceKind::Gpu,
+                total_bytes: Bytes::gib(*gib),
+                reserved_bytes: Some(Bytes::ZERO),
+                compute_capability: None,
+                multiprocessors: None,
+                parent_uuid: None,
+                pci_bus_id: None,
+                numa_node: None,
+            });
+            let here = || held.iter().filter(|((_, on), bytes)| on == uuid && **bytes > 0);
+            let used: u64 = here().map(|(_, bytes)| *bytes).sum();
+            device.used_bytes = Some(Bytes::new(used));
+            device.free_bytes = Bytes::gib(*gib).less(Bytes::new(used));
+            device.processes = here()
+                .map(|((pid, _), bytes)| Process {
+                    pid: *pid,
+                    used_bytes: Some(Bytes::new(*bytes)),
+                    kind: ProcessKind::Compute,
+                    name: None,
+                    uid: None,
+                    user: None,
+                    unit: None,
+                    container: None,
+                    cgroup: None,
+                    start_ticks: None,
+                })
+                .collect();
+            device
+        };
+        let snapshot = Snapshot {
+            source: "made up".to_owned(),
+            sampled_at: SystemTime::now(),
+            stale: false,
+            driver_version: None,
+            devices: CARDS.iter().enumerate().map(device).collect(),
+            links: Vec::new(),
+            host: None,
+        };
+        // The reading takes a while, in which others go on.
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            Ok(Arc::new(snapshot))
+        })
+    }
+}
+
+/// So many bytes on as many of the first cards that have them.
+fn plan(cards: usize, bytes: u64) -> Plan {
+    Box::new(move |snapshot, claims| {
+        let available = |device: &Device| {
+            let claimed = claims.get(&device.facts.uuid).copied().unwrap_or(Bytes::ZERO);
+            device.free_bytes.and_then(|free| free.less(claimed)).unwrap_or(Bytes::ZERO)
+        };
+        let fitting = snapshot.devices.iter().filter(|device| available(device) >= Bytes::new(bytes)).take(cards);
+        let share = |device: &Device| DeviceShare {
+            uuid: device.facts.uuid.clone(),
+            index: device.facts.index,
+            name: String::new(),
+            total_bytes: device.facts.total_bytes.get(),
+            free_bytes: device.free_bytes.map(Bytes::get),
+            leased_bytes: 0,
+            available_bytes: Some(available(device).get()),
+            required_bytes: bytes,
+            short_by_bytes: 0,
+            takes_bytes: None,
+            layers: (0, 1),
+            components: Vec::new(),
+        };
+        let devices: Vec<DeviceShare> = fitting.map(share).collect();
+        let fits = devices.len() == cards;
+        let placement = PlacementAnswer {
+            strategy: "single".to_owned(),
+            tensor_parallel: 1,
+            pipeline_parallel: 1,
+            devices,
+            host: None,
+            max_context: None,
+            max_sequences: None,
+            launch: None,
+        };
+        Ok(Answer {
+            verdict: Some(if fits { Verdict::Fits } else { Verdict::DoesNotFit }),
+            placement: fits.then_some(placement),
+            ..Answer::default()
+        })
+    })
+}
+
+/// What a race came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) granted: u64,
+    pub(crate) refused: u64,
+    pub(crate) crashed: u64,
+    pub(crate) abandoned: u64,
+    pub(crate) restarts: u64,
+    /// A holder ran out of memory within its promise.
+    pub(crate) over_commits: u64,
+    /// A lease was gone while its holder counted on it.
+    pub(crate) lost: u64,
+    /// Leases alive after everyone went home.
+    pub(crate) leaked: u64,
+}
+
+struct Race {
+    cards: Arc<Cards>,
+    office: watch::Receiver<OfficeHandle>,
+    outcome: Mutex<Outcome>,
+}
+
+impl Race {
+    fn count(&self, what: impl FnOnce(&mut Outcome)) {
+        what(&mut self.outcome.lock().unwrap());
+    }
+
+    /// Asks again wherever the owner is being restarted.
+    async fn persist<T, F>(&self, mut call: impl FnMut(OfficeHandle) -> F) -> T
+    where
+        F: Future<Output = Result<T, hf_mem_probe::api::Problem>>,
+    {
+        loop {
+            let handle = self.office.borrow().clone();
+            match call(handle).await {
+                Ok(done) => return done,
+                Err(problem) => assert_eq!(problem.reason.word(), "busy", "{problem}"),
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn client(self: Rc<Self>, number: u64, rounds: u64, seed: u64) {
+        let mut random = Random(seed.wrapping_mul(1_000_003).wrapping_add(number));
+        let mut child = holder();
+        for round in 0..rounds {
+            let (cards, bytes) =
+                (1 + usize::try_from(random.below(2)).unwrap(), Bytes::mib(256 + random.below(12 * 1024)).get());
+            let pid = child.id();
+            let key = format!("{seed}-{number}-{round}");
+            let abandons = random.below(200) == 0;
+            let ttl = Duration::from_secs(if abandons { 1 } else { 600 });
+            let answer = self
+                .persist(|office| {
+                    let ask = ask(pid, ttl, key.clone(), plan(cards, bytes));
+                    async move { office.grant(ask).await }
+                })
+                .await;
+            let Some(lease) = answer.lease.map(|lease| serde_json::from_value::<LeaseAnswer>(lease).unwrap()) else {
+                self.count(|outcome| outcome.refused += 1);
+                tokio::task::yield_now().await;
+                continue;
+            };
+            self.count(|outcome| outcome.granted += 1);
+            if abandons {
+                self.count(|outcome| outcome.abandoned += 1);
+                continue;
+            }
+            // The memory is taken late, in steps, sometimes not all of it.
+            for device in &lease.devices {
+                pause(&mut random).await;
+                let wanted = if random.below(8) == 0 { device.granted_bytes / 3 } else { device.granted_bytes };
+                let first = random.below(wanted + 1);
+                for bytes in [first, wanted - first] {
+                    if !self.cards.take(pid, &device.uuid, bytes) {
+                        self.count(|outcome| outcome.over_commits += 1);
+                    }
+                    pause(&mut random).await;
+                }
+            }
+            if random.below(16) == 0 {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                self.cards.drop_all(pid);
+                child = holder();
+                self.count(|outcome| outcome.crashed += 1);
+                continue;
+            }
+            self.cards.drop_all(pid);
+            let id = lease.id.clone();
+            let uid = uid();
+            let released = self.persist(|office| {
+                let id = id.clone();
+                async move { office.release(id, uid).await.map_or_else(forgotten, |lease| Ok(Some(lease))) }
+            });
+            let counted_on = released.await.is_some_and(|lease| lease.reason == Some(EndReason::ByOwner));
+            if !counted_on {
+                self.count(|outcome| outcome.lost += 1);
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        self.cards.drop_all(child.id());
+    }
+}
+
+type Released = Result<Option<LeaseAnswer>, hf_mem_probe::api::Problem>;
+
+/// A lease that the ledger does not know any more is lost; anything else is a restart.
+fn forgotten(problem: hf_mem_probe::api::Problem) -> Released {
+    if problem.reason.word() == "not_found" { Ok(None) } else { Err(problem) }
+}
+
+async fn pause(random: &mut Random) {
+    if random.below(4) == 0 {
+        tokio::time::sleep(Duration::from_millis(random.below(3))).await;
+    } else {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn uid() -> u32 {
+    rustix::process::getuid().as_raw()
+}
+
+fn holder() -> Child {
+    Command::new("sleep").arg("100000").stdin(Stdio::null()).spawn().unwrap()
+}
+
+fn ask(pid: u32, ttl: Duration, key: String, plan: Plan) -> GrantAsk {
+    GrantAsk {
+        peer: Peer { uid: uid(), gid: 0, pid: Some(pid) },
+        ttl: Some(ttl),
+        holder: Some(Holder::Pid(pid)),
+        idempotency_key: Some(key.clone()),
+        wait: Duration::ZERO,
+        model: "owner/name".to_owned(),
+        engine: None,
+        digest: key,
+        candidates: None,
+        plan,
+    }
+}
+
+fn start(directory: &Path, cards: &Arc<Cards>) -> (OfficeHandle, std::thread::JoinHandle<()>) {
+    let settings = OfficeSettings { read_every: Duration::from_millis(20), ..OfficeSettings::default() };
+    let rules = Settings { most_ended: 64, ..Settings::default() };
+    let (keeper, trouble) = open(directory, rules, Path::new("/proc"));
+    assert!(trouble.is_none(), "{trouble:?}");
+    let devices: Arc<dyn Devices> = Arc::clone(cards) as _;
+    Office::start(settings, keeper, devices).unwrap()
+}
+
+/// Runs one to its end, the ledger in `directory`.
+pub(crate) fn race(directory: &Path, clients: u64, rounds: u64, seed: u64, restart_every: Duration) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let tasks = tokio::task::LocalSet::new();
+    tasks.block_on(&runtime, async {
+        let cards = Arc::new(Cards::default());
+        let (handle, mut thread) = start(directory, &cards);
+        let (current, office) = watch::channel(handle);
+        let race = Rc::new(Race { cards: Arc::clone(&cards), office, outcome: Mutex::default() });
+        let mut askers = tokio::task::JoinSet::new();
+        for number in 0..clients {
+            askers.spawn_local(Rc::clone(&race).client(number, rounds, seed));
+        }
+        loop {
+            let all_home = async {
+                while let Some(done) = askers.join_next().await {
+                    done.unwrap();
+                }
+            };
+            if tokio::time::timeout(restart_every, all_home).await.is_ok() {
+                break;
+            }
+            let old = current.borrow().clone();
+            old.stop().await;
+            thread.join().unwrap();
+            let (handle, next) = start(directory, &cards);
+            current.send_replace(handle);
+            thread = next;
+            race.count(|outcome| outcome.restarts += 1);
+        }
+        let office = current.borrow().clone();
+        let mut standing = office.standing();
+        // Abandoned leases live for a second; deaths are told at once.
+        // Not to be kept: a standing that is looked at holds its owner up.
+        let quiet = async { standing.wait_for(|standing| standing.leases == 0).await.is_ok() };
+        let left = tokio::time::timeout(Duration::from_secs(10), quiet).await;
+        if left != Ok(true) {
+            let leaked = office.list().await.unwrap().leases.len() as u64;
+            race.count(|outcome| outcome.leaked += leaked);
+        }
+        office.stop().await;
+        thread.join().unwrap();
+        *race.outcome.lock().unwrap()
+    })
+}
