@@ -93,7 +93,7 @@ fn timed(stream: &mut UnixStream, request: &[u8]) -> Result<Duration, Failure> {
     let start = Instant::now();
     stream.write_all(request)?;
     let mut held = Vec::new();
-    let mut part = [0; 65536];
+    let mut part = vec![0; 65536];
     loop {
         let length = stream.read(&mut part)?;
         held.extend_from_slice(part.get(..length).unwrap_or_default());

@@ -1,5 +1,4 @@
 //! A driver call that never comes back. A test binary of its own: it counts this process's sampling threads.
-#![expect(clippy::unwrap_used, reason = "the helpers of tests may fail them")]
 
 use std::time::{Duration, Instant};
 

@@ -17,13 +17,16 @@ use crate::engines::{EngineError, Split};
 /// How often a division is corrected by what the engine says of it.
 const CORRECTIONS: usize = 3;
 
+/// (Tensor degree, what stays on the host).
+type Way = (u32, (u8, u32));
+
 /// Costs of layers, by (kind of the first device, tensor degree, what stays on the host).
 #[derive(Default)]
 pub(super) struct LayerCosts {
     known: HashMap<(usize, u32, (u8, u32)), Costs>,
     /// What the engine said of the layers, by (tensor degree, what stays on the host): most often the same, whichever kind
     /// of device is the first.
-    before: HashMap<(u32, (u8, u32)), Vec<Vec<i128>>>,
+    before: HashMap<Way, Vec<Vec<i128>>>,
 }
 
 struct Costs {
@@ -131,13 +134,12 @@ impl Costs {
                 break;
             }
         }
-        let before: Vec<i128> = match known {
-            Some(known) => known,
-            None => {
-                let figures = std::iter::once(Ok(0)).chain((1..=layers).map(upto)).collect::<Result<Vec<_>, _>>()?;
-                alike.push(figures.clone());
-                figures
-            }
+        let before: Vec<i128> = if let Some(known) = known {
+            known
+        } else {
+            let figures = std::iter::once(Ok(0)).chain((1..=layers).map(upto)).collect::<Result<Vec<_>, _>>()?;
+            alike.push(figures.clone());
+            figures
         };
         let mut costs = Self { before, besides: HashMap::new() };
         let besides = costs.besides(needs, pool, first, template, first)?;

@@ -88,7 +88,7 @@ pub(super) fn rules(config: &Config) -> Settings {
 pub(super) fn grant_ask(
     caller: &Caller,
     request: LeaseRequest,
-    question: Question,
+    question: &Question,
     model: Arc<Model>,
     settled: Arc<Settled>,
 ) -> GrantAsk {
@@ -104,7 +104,7 @@ pub(super) fn grant_ask(
         wait: Duration::from_secs(request.wait_seconds),
         model: question.model.repo.clone(),
         engine: question.engine.name.clone(),
-        digest: digest(&question),
+        digest: digest(question),
         candidates: None,
         plan: Box::new(plan),
     }

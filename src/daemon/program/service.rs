@@ -152,7 +152,7 @@ impl Service for Probe {
         let found = self.model(&caller, &request.question).await?;
         let question = Self::complete(&settled, request.question.clone(), &found);
         let started = Instant::now();
-        let ask = promises::grant_ask(&caller, request, question, Arc::clone(&found.model), settled);
+        let ask = promises::grant_ask(&caller, request, &question, Arc::clone(&found.model), settled);
         let mut answer = self.promises.office.grant(ask).await?;
         self.metrics.took(Stage::Lease, started.elapsed());
         probe::note_staleness(&mut answer, found.stale);

@@ -131,6 +131,7 @@ pub struct VllmPrepared<'a> {
 }
 
 impl<'a> VllmPrepared<'a> {
+    #[expect(clippy::large_types_passed_by_value, reason = "it is kept, not only read")]
     fn new(case: &Case<'a>, profile: &Profile, constants: Constants) -> Result<Self, EngineError> {
         let model = case.model;
         loadable(model, case.version)?;
