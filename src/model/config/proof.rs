@@ -1,5 +1,7 @@
 //! What the tensors' names and shapes prove: that a configuration is right, or that an unknown type is an ordinary one.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::super::architecture::{Architecture, Mixer, Unsupported};
@@ -37,6 +39,7 @@ pub(super) fn mtp_layers(tensors: &Inventory) -> u32 {
 
 /// Compares stored projections and layers with what the configuration says of them.
 pub(super) fn check(architecture: &Architecture, tensors: &Inventory) -> Result<(), Unsupported> {
+    every_layer_is_stored(architecture, tensors)?;
     for class in tensors.classes.iter().filter(|class| is_decoder(class)) {
         let Some(projection) = projection(&class.pattern) else { continue };
         let &[rows, columns] = &*class.shape else { continue };
@@ -108,6 +111,29 @@ fn check_layers(architecture: &Architecture, tensors: &Inventory) -> Result<(), 
         });
     }
     Ok(())
+}
+
+/// Refuses weights that lack whole layers of the configuration: what is not there would be counted as nothing. Only names
+/// that are known to number the decoder's layers are held against it.
+fn every_layer_is_stored(architecture: &Architecture, tensors: &Inventory) -> Result<(), Unsupported> {
+    let configured = architecture.layer_count();
+    let decoder: Vec<&TensorClass> = tensors.classes.iter().filter(|class| is_decoder(class)).collect();
+    let bare = decoder.is_empty()
+        && tensors.classes.iter().all(|class| class.layers.is_empty())
+        && root_names(tensors).any(|name| name.ends_with("embed_tokens.weight"));
+    if decoder.is_empty() && !bare {
+        return Ok(());
+    }
+    let runs = decoder.iter().flat_map(|class| &class.layers);
+    let stored: BTreeSet<u32> = runs.flat_map(|run| run.first..run.last.saturating_add(1).min(configured)).collect();
+    match (0..configured).find(|layer| !stored.contains(layer)) {
+        None => Ok(()),
+        Some(layer) => Err(Unsupported::Contradiction {
+            key: "num_hidden_layers".into(),
+            value: configured.to_string(),
+            why: format!("the weights hold no tensor of layer {layer}; the download may be incomplete"),
+        }),
+    }
 }
 
 /// Layers behind the last configured one that are prediction layers by their own tensors (`eh_proj`, `enorm`).
