@@ -363,6 +363,9 @@ fn parameters_move_the_figures_the_right_way() {
     assert!(of(&[("max_num_seqs", json!(64))], ComponentName::Activations) < of(&[], ComponentName::Activations));
     let fp8 = of(&[("quantization", json!("fp8"))], ComponentName::Weights).as_gib();
     assert!((fp8 - 8.49).abs() < 0.01, "{fp8}");
+    // Llama-3-8B took 5.3128 GiB (a vLLM start-up log); 3.1 has a RoPE table of 131,072 positions instead of 8,192.
+    let nf4 = of(&[("quantization", json!("bitsandbytes"))], ComponentName::Weights).as_gib();
+    assert!((nf4 - 5.3128 - 0.0293).abs() < 0.01, "{nf4}");
     let offloaded = of(&[("cpu_offload_gb", json!(4))], ComponentName::Weights);
     assert_eq!(offloaded + Bytes::gib(4), of(&[], ComponentName::Weights));
     assert!(

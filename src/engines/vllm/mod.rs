@@ -102,7 +102,12 @@ struct Details {
 impl Details {
     fn new(model: &Model, settings: &Settings) -> Self {
         let compute = settings.compute.name();
-        let how = settings.online_name.as_deref().filter(|_| settings.online.is_some()).unwrap_or(compute);
+        let stored = model.architecture.as_ref().ok().and_then(|known| known.quantization.as_ref());
+        let online = settings.online_name.as_deref().filter(|_| settings.online.is_some());
+        let how = match online.or(stored.map(|quantization| &*quantization.method)) {
+            Some(method) => format!("{method}, the rest as {compute}"),
+            None => compute.to_owned(),
+        };
         Self {
             weights: format!("{} tensors in {} files, as {how}", model.inventory.tensors(), model.weight_files),
             activations: format!(
