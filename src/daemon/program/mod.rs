@@ -5,6 +5,7 @@
 
 mod build;
 mod models;
+mod planner;
 mod promises;
 mod readings;
 mod service;
@@ -15,6 +16,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
+use self::planner::Planner;
 use crate::api::Problem;
 use crate::api::problem::Reason;
 use crate::config::Config;
@@ -34,6 +36,7 @@ pub struct Probe {
     models: Models,
     readings: Arc<Readings>,
     promises: Promises,
+    planner: Planner,
     metrics: Arc<Metrics>,
     log: LogControl,
     started: Instant,
@@ -61,6 +64,7 @@ impl Probe {
             models,
             readings,
             promises,
+            planner: Planner::default(),
             metrics,
             log,
             started: Instant::now(),

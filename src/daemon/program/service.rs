@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 
 use super::models::Found;
-use super::{Probe, Settled, build, promises};
+use super::{Probe, Settled, build, planner, promises};
 use crate::api::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
 use crate::api::peer::Caller;
 use crate::api::problem::Reason;
@@ -74,7 +74,10 @@ impl Service for Probe {
         let question = Self::complete(&settled, question, &found);
         let here = self.here(&settled, &question).await?;
         let started = Instant::now();
-        let answer = probe::answer(&question, &found.model, &here, &settled.rules)?;
+        let model = Arc::clone(&found.model);
+        let large = planner::large(&question, &here);
+        let plan = move || probe::answer(&question, &model, &here, &settled.rules);
+        let answer = self.planner.make(large, plan).await?;
         Ok(self.planned(started, answer, &found))
     }
 
@@ -97,7 +100,8 @@ impl Service for Probe {
         };
         let here = self.here(&settled, first).await?;
         let started = Instant::now();
-        let together = probe::together(&completed, &models, &here, &settled.rules);
+        let plan = move || probe::together(&completed, &models, &here, &settled.rules);
+        let together = self.planner.make(true, plan).await;
         self.metrics.took(Stage::Plan, started.elapsed());
         together
     }
@@ -109,7 +113,10 @@ impl Service for Probe {
         let question = Self::complete(&settled, question, &found);
         let declared = question.gpus.as_deref().map(|spec| Here::declared(spec, SystemTime::now())).transpose()?;
         let started = Instant::now();
-        let answer = probe::estimate(&question, &found.model, declared, &settled.rules)?;
+        let model = Arc::clone(&found.model);
+        let large = declared.as_ref().is_none_or(|here| planner::large(&question, here));
+        let plan = move || probe::estimate(&question, &model, declared, &settled.rules);
+        let answer = self.planner.make(large, plan).await?;
         Ok(self.planned(started, answer, &found))
     }
 

@@ -25,7 +25,7 @@ use super::{Device, DeviceFacts, DeviceKind, Link, LinkKind, Snapshot};
 use crate::bytes::Bytes;
 
 /// More devices than any host has; a bound on what a specification may make us build.
-pub const MAX_DEVICES: usize = 1024;
+pub const MAX_DEVICES: usize = 128;
 /// A snapshot file of [`MAX_DEVICES`] devices with their processes and links stays far below this.
 const MAX_SNAPSHOT_FILE: u64 = 64 << 20;
 /// What a card of the table whose reserve was never seen is assumed to keep for its driver, so that a declared card
@@ -303,14 +303,14 @@ mod tests {
     fn errors_name_the_cure() {
         let message = |spec: &str| parse(spec, UNIX_EPOCH).unwrap_err().to_string();
         assert!(message("8xH10").contains("did you mean `H100"), "{}", message("8xH10"));
-        assert!(message("0xFOO").contains("between 1 and 1024"));
+        assert!(message("0xFOO").contains("between 1 and 128"));
         assert!(message("24GB").contains("24GiB"));
         assert!(message("H100:9g.1gb").contains("3g.40gb"));
         assert!(message("A10,,A10").contains("empty"));
         assert!(message("24GiB@25GiB").contains("in use"));
         assert!(message("0GiB").contains("0 B"));
         assert!(message("99999999999999999999GiB").contains("no card"));
-        assert_eq!(parse("1000xT4,1000xT4", UNIX_EPOCH).unwrap_err(), DeclaredError::TooMany);
+        assert_eq!(parse("100xT4,100xT4", UNIX_EPOCH).unwrap_err(), DeclaredError::TooMany);
     }
 
     proptest::proptest! {
