@@ -79,6 +79,8 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("mlx-community/", "", "MLX"),
     ("bnb-4bit", "vllm", "bitsandbytes"),
     ("Vision-Instruct", "vllm", "dropped"),
+    ("Qwen/Qwen-7B", "vllm", "dropped"),
+    ("Baichuan2-7B-Base", "vllm", "dropped"),
     ("facebook/hubert", "", "hubert"),
     ("DeepSeek-V4", "sglang", "compress_ratios"),
     ("Baichuan2-7B-Base", "", "no tensor"),

@@ -10,7 +10,8 @@ use crate::engines::vllm::cache::latent_bytes;
 use crate::engines::{Split, Workload};
 use crate::model::architecture::Span;
 
-/// Classes whose windows get a pool of their own; every other sliding layer keeps the full context.
+/// Classes whose windows get a pool of their own; every other sliding layer keeps the full context
+/// (`configs/model_config.py`, `is_hybrid_swa_model`).
 const HYBRID_WINDOWS: &[&str] = &[
     "Llama4ForConditionalGeneration",
     "GptOssForCausalLM",
@@ -22,6 +23,13 @@ const HYBRID_WINDOWS: &[&str] = &[
     "DeepseekV4ForCausalLM",
     "LagunaForCausalLM",
     "MellumForCausalLM",
+    "BeamForCausalLM",
+    "Step3p7ForConditionalGeneration",
+    "Gemma4UnifiedForConditionalGeneration",
+    "MuseGlimmerForCausalLM",
+    "MuseGlimmerForConditionalGeneration",
+    "GraniteSWAForCausalLM",
+    "GraniteMoeSWAForCausalLM",
 ];
 
 /// Bytes of the pools on one rank.

@@ -16,6 +16,7 @@ mod hybrids;
 mod language;
 mod latent;
 mod layers;
+mod overrides;
 pub mod parameters;
 mod proof;
 mod quantization;
@@ -227,5 +228,7 @@ fn notes(fields: &Fields<'_>) -> Result<Vec<String>, Unsupported> {
     Ok(notes)
 }
 
+#[cfg(test)]
+mod dialects;
 #[cfg(test)]
 mod tests;
