@@ -5,6 +5,7 @@
 mod conclusion;
 mod engine_choice;
 mod failures;
+mod files;
 mod model_report;
 mod requirement;
 mod suggest;
@@ -35,6 +36,13 @@ pub struct Here {
     pub stale: bool,
     /// Processes and leases that could make room.
     pub holders: Vec<Holder>,
+}
+
+/// [`answer`], and where the repository holds one model in many files and none was asked for, the verdict of each.
+pub fn fits(question: &Question, model: &Model, here: &Here, rules: &Rules) -> Result<Answer, Problem> {
+    let mut answer = answer(question, model, here, rules)?;
+    files::list(&mut answer, question, model, here, rules, true)?;
+    Ok(answer)
 }
 
 /// What a site has settled for all questions.
@@ -138,7 +146,7 @@ pub fn together(
 /// it takes, which the answer then says.
 pub fn estimate(question: &Question, model: &Model, declared: Option<Here>, rules: &Rules) -> Result<Answer, Problem> {
     if let Some(here) = declared {
-        return answer(question, model, &here, rules);
+        return fits(question, model, &here, rules);
     }
     let fixed = question.constraints.tensor_parallel.is_some() || question.constraints.pipeline_parallel.is_some();
     let asked = u64::from(question.constraints.tensor_parallel.unwrap_or(1))
@@ -163,6 +171,7 @@ pub fn estimate(question: &Question, model: &Model, declared: Option<Here>, rule
         }
         found.sampled_at = None;
         if settled {
+            files::list(&mut found, question, model, &here, rules, false)?;
             return Ok(found);
         }
         last = Some(found);

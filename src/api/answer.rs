@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::file::FilesAnswer;
 use crate::engines::{Basis, ComponentName};
 
 /// The verdict of an answer.
@@ -60,6 +61,9 @@ pub struct Answer {
     pub assumptions: Vec<String>,
     /// Doubts and dangers.
     pub warnings: Vec<String>,
+    /// Every file of a repository of many GGUF models, each with its verdict, where none was asked for by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<FilesAnswer>,
     /// Largest context for each number of sequences, when asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frontier: Option<Vec<FrontierPoint>>,

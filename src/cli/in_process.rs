@@ -82,7 +82,7 @@ pub(super) async fn answer(
     let auth = source.client.own_auth(&source.reference);
     let described = source.client.describe(&source.reference, &auth, SystemTime::now()).await?;
     let mut answer = match (asking, here) {
-        (Asking::Fits, Some(here)) => probe::answer(question, &described.model, &here, &rules),
+        (Asking::Fits, Some(here)) => probe::fits(question, &described.model, &here, &rules),
         (_, here) => probe::estimate(question, &described.model, here, &rules),
     }?;
     probe::note_staleness(&mut answer, described.stale);

@@ -74,7 +74,7 @@ impl Service for Probe {
         let question = Self::complete(&settled, question, &found);
         let here = self.here(&settled, &question).await?;
         let started = Instant::now();
-        let answer = probe::answer(&question, &found.model, &here, &settled.rules)?;
+        let answer = probe::fits(&question, &found.model, &here, &settled.rules)?;
         Ok(self.planned(started, answer, &found))
     }
 

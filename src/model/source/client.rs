@@ -276,7 +276,7 @@ impl SourceClient {
             return Ok(model);
         }
         let metadata = reading.metadata(found, asked.file).await?;
-        if let Some(disk) = &self.disk {
+        if let Some(disk) = self.disk.as_ref().filter(|_| !metadata.partial) {
             disk.keep(Scope(scope), &metadata, asked.file);
         }
         model(&metadata)

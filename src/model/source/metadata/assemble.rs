@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
-use super::{Evidence, Metadata, RecordError};
+use super::{Evidence, Metadata, RecordError, Variant};
 use crate::bytes::Bytes;
 use crate::model::config::parameters::logical_parameters;
+use crate::model::variant::{FileVariant, Known};
 use crate::model::{Architecture, Format, Inventory, Model, PipelineComponent, Unsupported, config, gguf};
 
 /// Makes the model that `metadata` describes.
@@ -35,6 +36,8 @@ pub fn assemble(metadata: &Metadata) -> Result<Model, RecordError> {
         components,
         parameters,
         inventory,
+        adapter: None,
+        variants: variants(metadata)?,
         proofs,
         doubts,
     })
@@ -45,7 +48,14 @@ fn architecture(metadata: &Metadata, inventory: &Inventory) -> Result<Architectu
         Format::Diffusers => Err(Unsupported::NoConfiguration),
         Format::Gguf => {
             let header = metadata.gguf.clone().ok_or(Unsupported::NoConfiguration)?;
-            gguf::architecture(&gguf::Gguf { inventory: inventory.clone(), ..header })
+            let whole = gguf::Gguf { inventory: inventory.clone(), ..header };
+            match no_model(whole.content()) {
+                Some((class, is)) => {
+                    let key = format!("general.type ({is})");
+                    Err(Unsupported::Family { class: class.to_owned(), model_type: "GGUF".to_owned(), key })
+                }
+                None => gguf::architecture(&whole),
+            }
         }
         Format::Safetensors | Format::PytorchBin => match (metadata.config(), metadata.unreadable.get("config.json")) {
             (Some(value), _) => config::architecture(value, metadata.documents.get("hf_quant_config.json"), inventory),
@@ -55,6 +65,27 @@ fn architecture(metadata: &Metadata, inventory: &Inventory) -> Result<Architectu
             (None, None) => Err(Unsupported::NoConfiguration),
         },
     }
+}
+
+/// What a GGUF file is that is no model by itself.
+fn no_model(content: gguf::Content) -> Option<(&'static str, &'static str)> {
+    match content {
+        gguf::Content::Model => None,
+        gguf::Content::Projector => Some(("projector", "it belongs to a model: ask for that one")),
+        gguf::Content::Adapter => Some(("adapter", "it changes a model: ask for that one, with --set lora=FILE")),
+        gguf::Content::Vocabulary => Some(("vocabulary", "the file has no tensors")),
+        gguf::Content::Other => Some(("no model", "an importance matrix or the like")),
+    }
+}
+
+/// The models of a repository of several, the one that was read whole among them.
+fn variants(metadata: &Metadata) -> Result<Vec<FileVariant>, RecordError> {
+    if metadata.variants.is_empty() {
+        return Ok(Vec::new());
+    }
+    let itself = FileVariant::new(&metadata.files, Known::Itself);
+    let others = metadata.variants.iter().map(Variant::assembled);
+    std::iter::once(Ok(itself)).chain(others).collect()
 }
 
 fn components(metadata: &Metadata, inventory: &Inventory) -> Vec<PipelineComponent> {

@@ -6,6 +6,7 @@
 
 pub mod assemble;
 mod record;
+mod variant;
 
 use std::collections::BTreeMap;
 
@@ -14,13 +15,14 @@ use serde_json::Value;
 
 pub use assemble::assemble;
 pub use record::{RecordError, TensorRecord};
+pub use variant::{Variant, VariantEvidence};
 
 use super::weights::{Component, WeightFile};
 use crate::model::gguf::Gguf;
 use crate::model::{Format, Identity, Inventory};
 
 /// The version of this structure; entries of another version are read again from their source.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The largest serialised form that is accepted from a cache, a bundle or a client.
 pub const MAX_SERIALISED_BYTES: u64 = 16 << 20;
 /// Kinds of tensors that one model may have; real ones have at most some hundred.
@@ -54,6 +56,12 @@ pub struct Metadata {
     pub base_model: Option<String>,
     /// The GGUF header, with its tensors moved to `tensors`.
     pub gguf: Option<Gguf>,
+    /// The other GGUF models of the repository, where none was asked for by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<Variant>,
+    /// Whether some of it could not be read for a reason that will pass: not to be kept on disk.
+    #[serde(skip)]
+    pub partial: bool,
     /// Elements by type, as the Hub counts them.
     pub hub_totals: Option<BTreeMap<String, u64>>,
     /// Whether the Hub asks for a licence before it gives the files.
@@ -84,14 +92,7 @@ pub enum Evidence {
 impl Metadata {
     /// The inventory of its tensors, after checking that the records make sense.
     pub fn inventory(&self) -> Result<Inventory, RecordError> {
-        if self.tensors.len() > MAX_CLASSES {
-            return Err(RecordError::TooManyClasses);
-        }
-        let mut classes = self.tensors.iter().map(TensorRecord::class).collect::<Result<Vec<_>, _>>()?;
-        classes.sort_by(|a, b| {
-            (&a.component, &a.pattern, &a.storage, &a.shape).cmp(&(&b.component, &b.pattern, &b.storage, &b.shape))
-        });
-        Ok(Inventory { classes })
+        record::inventory(&self.tensors)
     }
 
     /// `config.json`, of the root or of the first module that has one.
@@ -137,6 +138,8 @@ pub(in crate::model::source) mod tests {
             components: Vec::new(),
             base_model: None,
             gguf: None,
+            variants: Vec::new(),
+            partial: false,
             hub_totals: None,
             gated: false,
             evidence: Evidence::EveryHeader,
