@@ -262,7 +262,7 @@ fn unknown(model: &Model, engine: &str, why: &str, here: &Here) -> Answer {
     let mut answer = blank(model, here);
     answer.verdict = Some(Verdict::Unknown);
     Reason::UnsupportedArchitecture.word().clone_into(&mut answer.reason);
-    answer.message = format!("{} on {engine}: {why}", model.identity.repo);
+    answer.message = format!("{} on {engine}: {why}", model.asked().repo);
     answer.requirement = Some(requirement::weights_only(model));
     answer
 }

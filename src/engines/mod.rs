@@ -4,6 +4,7 @@
 //! in the code, each with its source. Planning calls an engine thousands of times for one answer, so an engine is
 //! first [prepared](Engine::prepare) for one model on one kind of device, and answers from that.
 
+pub mod adapted;
 pub mod component;
 pub mod diffusers;
 pub mod layer_weights;

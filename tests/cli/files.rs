@@ -6,13 +6,10 @@ use std::sync::{Arc, Mutex};
 use hf_mem_probe::model::Dtype;
 use serde_json::Value;
 
+use super::fake_hub::{COMMIT, FakeHub, Reply, Request};
 use super::run::{Outcome, program};
-use fake_hub::{COMMIT, FakeHub, Reply, Request};
 use gguf_writer::{Header, Kv};
 
-#[path = "../support/fake_hub/mod.rs"]
-#[allow(dead_code, reason = "shared by test binaries, each using a part")]
-mod fake_hub;
 #[path = "../support/gguf_writer.rs"]
 mod gguf_writer;
 

@@ -6,10 +6,42 @@ use super::{Evidence, Metadata, RecordError, Variant};
 use crate::bytes::Bytes;
 use crate::model::config::parameters::logical_parameters;
 use crate::model::variant::{FileVariant, Known};
-use crate::model::{Architecture, Format, Inventory, Model, PipelineComponent, Unsupported, config, gguf};
+use crate::model::{Adapter, Architecture, Format, Inventory, Model, PipelineComponent, Unsupported, config, gguf};
 
 /// Makes the model that `metadata` describes.
+///
+/// An adapter becomes the model that it changes, with the adapter beside it.
 pub fn assemble(metadata: &Metadata) -> Result<Model, RecordError> {
+    match &metadata.base {
+        Some(base) => Ok(Model { adapter: Some(adapter(metadata, base)?), ..alone(base)? }),
+        None => alone(metadata),
+    }
+}
+
+/// The adapter that `metadata` describes, on `base`.
+fn adapter(metadata: &Metadata, base: &Metadata) -> Result<Adapter, RecordError> {
+    let config = metadata.documents.get("adapter_config.json");
+    let key = |name: &str| config.and_then(|config| config.get(name));
+    let inventory = metadata.inventory()?;
+    // One module may have a rank of its own.
+    let ranks = key("rank_pattern").and_then(Value::as_object).into_iter().flatten().map(|(_, rank)| rank);
+    let rank = key("r").into_iter().chain(ranks).filter_map(Value::as_u64).max();
+    let method = key("peft_type").and_then(Value::as_str).unwrap_or("LORA").to_ascii_uppercase();
+    // PEFT stores a module to save under its own name; what it trains bears the method's.
+    let trained = ["lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_", "boft_", "prompt_"];
+    let saved = inventory.classes.iter().filter(|class| !trained.iter().any(|mark| class.pattern.contains(mark)));
+    Ok(Adapter {
+        identity: metadata.identity.clone(),
+        base_gated: base.gated,
+        method,
+        rank,
+        dora: key("use_dora").and_then(Value::as_bool).unwrap_or(false),
+        saved: saved.map(crate::model::TensorClass::bytes).sum(),
+        inventory,
+    })
+}
+
+fn alone(metadata: &Metadata) -> Result<Model, RecordError> {
     let inventory = metadata.inventory()?;
     let mut doubts = metadata.doubts.clone();
     doubts.extend(metadata.unreadable.iter().map(|(path, why)| format!("{path}: {why}")));
@@ -46,6 +78,10 @@ pub fn assemble(metadata: &Metadata) -> Result<Model, RecordError> {
 fn architecture(metadata: &Metadata, inventory: &Inventory) -> Result<Architecture, Unsupported> {
     match metadata.format {
         Format::Diffusers => Err(Unsupported::NoConfiguration),
+        _ if metadata.documents.contains_key("adapter_config.json") && metadata.config().is_none() => {
+            let key = "base_model_name_or_path".to_owned();
+            Err(Unsupported::Missing { class: "adapter_config.json".to_owned(), key })
+        }
         Format::Gguf => {
             let header = metadata.gguf.clone().ok_or(Unsupported::NoConfiguration)?;
             let whole = gguf::Gguf { inventory: inventory.clone(), ..header };

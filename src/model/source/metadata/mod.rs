@@ -52,8 +52,11 @@ pub struct Metadata {
     pub unreadable: BTreeMap<String, String>,
     /// Named components of a pipeline.
     pub components: Vec<Component>,
-    /// For an adapter: its base model.
+    /// For an adapter: the name of its base model.
     pub base_model: Option<String>,
+    /// For an adapter: what was read of its base model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Box<Metadata>>,
     /// The GGUF header, with its tensors moved to `tensors`.
     pub gguf: Option<Gguf>,
     /// The other GGUF models of the repository, where none was asked for by name.
@@ -137,6 +140,7 @@ pub(in crate::model::source) mod tests {
             unreadable: BTreeMap::new(),
             components: Vec::new(),
             base_model: None,
+            base: None,
             gguf: None,
             variants: Vec::new(),
             partial: false,

@@ -112,6 +112,7 @@ fn finish(
         unreadable: reading.unreadable,
         components: choice.components,
         base_model: choice.base_model,
+        base: None,
         gguf: weights.gguf,
         hub_totals: found.hub_totals,
         gated: found.gated,

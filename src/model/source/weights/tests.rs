@@ -120,7 +120,6 @@ fn an_adapter_names_its_base_model() {
     documents.json.insert("adapter_config.json".into(), json!({"base_model_name_or_path": "a/base", "r": 8}));
     let choice = choose(&listing(&["adapter_model.safetensors", "README.md"]), &documents, None).expect("an adapter");
     assert_eq!(choice.base_model.as_deref(), Some("a/base"));
-    assert!(choice.notes[0].contains("base model a/base"));
     let merged = listing(&["adapter_model.safetensors", "model.safetensors"]);
     assert_eq!(chosen(&merged, &documents), ["model.safetensors"]);
 }
