@@ -58,7 +58,7 @@ pub struct Rules {
 ///
 /// "No" and "unknown" are answers. A problem is a question that cannot be asked, or a host without a usable device.
 pub fn answer(question: &Question, model: &Model, here: &Here, rules: &Rules) -> Result<Answer, Problem> {
-    let ask = ask(question, model, rules)?;
+    let ask = ask(question, model, here, rules)?;
     let name = ask.engine.name();
     let plan = match plan(&ask, &here.availability) {
         Ok(plan) => plan,
@@ -82,14 +82,21 @@ pub fn answer(question: &Question, model: &Model, here: &Here, rules: &Rules) ->
     Ok(answer)
 }
 
-fn ask<'a>(question: &'a Question, model: &'a Model, rules: &'a Rules) -> Result<Ask<'a>, Problem> {
+fn ask<'a>(question: &'a Question, model: &'a Model, here: &Here, rules: &'a Rules) -> Result<Ask<'a>, Problem> {
     let name = question.engine.name.as_deref().unwrap_or_else(|| default_engine(model));
+    let engine = rules.engines.by_name(name).map_err(|error| engine_problem(&error))?;
+    let mut asked = asked(question);
+    if asked.context.is_none() {
+        let usable = here.availability.devices.iter().filter(|device| device.unusable.is_none());
+        let devices: Vec<_> = usable.map(|device| &device.facts).collect();
+        asked.context = engine.context_by_host(model, &question.engine.parameters, &devices).map(AskedContext::Tokens);
+    }
     Ok(Ask {
-        engine: rules.engines.by_name(name).map_err(|error| engine_problem(&error))?,
+        engine,
         model,
         version: question.engine.version.as_deref(),
         parameters: &question.engine.parameters,
-        asked: asked(question),
+        asked,
         constraints: Constraints {
             tensor: question.constraints.tensor_parallel,
             pipeline: question.constraints.pipeline_parallel,
@@ -115,8 +122,11 @@ pub fn together(
     here: &Here,
     rules: &Rules,
 ) -> Result<TogetherAnswer, Problem> {
-    let asks: Vec<Ask<'_>> =
-        questions.iter().zip(models).map(|(question, model)| ask(question, model, rules)).collect::<Result<_, _>>()?;
+    let asks: Vec<Ask<'_>> = questions
+        .iter()
+        .zip(models)
+        .map(|(question, model)| ask(question, model, here, rules))
+        .collect::<Result<_, _>>()?;
     let found = match fit_together(&asks, &here.availability) {
         Ok(found) => found,
         Err(PlacementError::Engine(error)) => return Err(engine_problem(&error)),

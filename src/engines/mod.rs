@@ -40,6 +40,17 @@ pub trait Engine: Send + Sync {
     /// `reference`.
     fn name(&self) -> &'static str;
 
+    /// The context that the engine takes by itself where it follows from all devices of the host, not only from those
+    /// that the model goes on; `None` where it does not, or where `parameters` give one.
+    fn context_by_host(
+        &self,
+        _model: &Model,
+        _parameters: &BTreeMap<String, Value>,
+        _devices: &[&DeviceFacts],
+    ) -> Option<u64> {
+        None
+    }
+
     /// Settles parameters and workload for `case` and precomputes what does not depend on the split.
     fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError>;
 }

@@ -125,7 +125,7 @@ impl Line {
         let mut file = FileAnswer { basis: Some(basis), ..self.without_figures(FileKind::Model, None) };
         file.bits_per_weight = bits;
         file.stored_bytes = file.stored_bytes.or_else(|| Some(model.inventory.bytes().get()));
-        let plan = match plan(&ask(question, model, rules)?, &here.availability) {
+        let plan = match plan(&ask(question, model, here, rules)?, &here.availability) {
             Ok(plan) => plan,
             // What is wrong with one file is no reason to say nothing of the others.
             Err(error) => {

@@ -7,11 +7,8 @@ use hf_mem_probe::model::Dtype;
 use serde_json::Value;
 
 use super::fake_hub::{COMMIT, FakeHub, Reply, Request};
+use super::gguf_writer::{Header, Kv};
 use super::run::{Outcome, program};
-use gguf_writer::{Header, Kv};
-
-#[path = "../support/gguf_writer.rs"]
-mod gguf_writer;
 
 const LAYERS: u32 = 32;
 

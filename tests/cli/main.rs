@@ -9,4 +9,7 @@ mod failures;
 #[allow(dead_code, reason = "shared by test binaries, each using a part")]
 mod fake_hub;
 mod files;
+mod folders;
+#[path = "../support/gguf_writer.rs"]
+mod gguf_writer;
 mod run;

@@ -154,8 +154,9 @@ impl SourceClient {
             Place::Ollama(name) => {
                 let folder = known_folder(self.folders.ollama.as_deref(), "Ollama", "OLLAMA_MODELS")?;
                 let pulled = ollama::find(folder, name)?;
-                let identity = Identity { repo: reference.name(), commit: Some(pulled.digest), ..Identity::default() };
-                local::named_files(&pulled.files, identity).await
+                let identity =
+                    Identity { repo: reference.name(), commit: Some(pulled.digest.clone()), ..Identity::default() };
+                local::pulled(&pulled, identity).await
             }
             Place::LmStudio(name) => {
                 let folder = known_folder(self.folders.lm_studio.as_deref(), "LM Studio", "HOME")?;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Evidence, Metadata, RecordError, Variant};
+use super::{Evidence, Metadata, PARAMETERS, RecordError, Variant};
 use crate::bytes::Bytes;
 use crate::model::config::parameters::logical_parameters;
 use crate::model::variant::{FileVariant, Known};
@@ -133,7 +133,13 @@ fn components(metadata: &Metadata, inventory: &Inventory) -> Vec<PipelineCompone
         bytes: bytes.get(component.name.as_str()).copied().unwrap_or(Bytes::ZERO),
         config: config(&component.name),
     };
-    metadata.components.iter().map(component).chain(projector(metadata)).collect()
+    let parameters = metadata.documents.get(PARAMETERS).map(|parameters| PipelineComponent {
+        name: "parameters".into(),
+        class: "ollama".into(),
+        bytes: Bytes::ZERO,
+        config: Some(parameters.clone()),
+    });
+    metadata.components.iter().map(component).chain(projector(metadata)).chain(parameters).collect()
 }
 
 /// The projector beside a GGUF model, as the component that llama.cpp counts: `-hf` loads one where there is one

@@ -25,6 +25,10 @@ use crate::model::{Format, Identity, Inventory};
 pub const VERSION: u32 = 2;
 /// The largest serialised form that is accepted from a cache, a bundle or a client.
 pub const MAX_SERIALISED_BYTES: u64 = 16 << 20;
+/// The component of an adapter's tensors that are loaded beside a GGUF model.
+pub const ADAPTER: &str = "adapter";
+/// The document with the parameters that Ollama has for a model.
+pub const PARAMETERS: &str = "ollama/params.json";
 /// Kinds of tensors that one model may have; real ones have at most some hundred.
 pub const MAX_CLASSES: usize = 1 << 16;
 
