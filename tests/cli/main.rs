@@ -12,4 +12,5 @@ mod files;
 mod folders;
 #[path = "../support/gguf_writer.rs"]
 mod gguf_writer;
+mod llama_parameters;
 mod run;
