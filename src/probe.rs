@@ -5,6 +5,7 @@
 mod conclusion;
 mod engine_choice;
 mod failures;
+mod files;
 mod model_report;
 mod requirement;
 mod suggest;
@@ -37,6 +38,13 @@ pub struct Here {
     pub holders: Vec<Holder>,
 }
 
+/// [`answer`], and where the repository holds one model in many files and none was asked for, the verdict of each.
+pub fn fits(question: &Question, model: &Model, here: &Here, rules: &Rules) -> Result<Answer, Problem> {
+    let mut answer = answer(question, model, here, rules)?;
+    files::list(&mut answer, question, model, here, rules, true)?;
+    Ok(answer)
+}
+
 /// What a site has settled for all questions.
 #[derive(Debug)]
 pub struct Rules {
@@ -50,7 +58,7 @@ pub struct Rules {
 ///
 /// "No" and "unknown" are answers. A problem is a question that cannot be asked, or a host without a usable device.
 pub fn answer(question: &Question, model: &Model, here: &Here, rules: &Rules) -> Result<Answer, Problem> {
-    let ask = ask(question, model, rules)?;
+    let ask = ask(question, model, here, rules)?;
     let name = ask.engine.name();
     let plan = match plan(&ask, &here.availability) {
         Ok(plan) => plan,
@@ -74,14 +82,21 @@ pub fn answer(question: &Question, model: &Model, here: &Here, rules: &Rules) ->
     Ok(answer)
 }
 
-fn ask<'a>(question: &'a Question, model: &'a Model, rules: &'a Rules) -> Result<Ask<'a>, Problem> {
+fn ask<'a>(question: &'a Question, model: &'a Model, here: &Here, rules: &'a Rules) -> Result<Ask<'a>, Problem> {
     let name = question.engine.name.as_deref().unwrap_or_else(|| default_engine(model));
+    let engine = rules.engines.by_name(name).map_err(|error| engine_problem(&error))?;
+    let mut asked = asked(question);
+    if asked.context.is_none() {
+        let usable = here.availability.devices.iter().filter(|device| device.unusable.is_none());
+        let devices: Vec<_> = usable.map(|device| &device.facts).collect();
+        asked.context = engine.context_by_host(model, &question.engine.parameters, &devices).map(AskedContext::Tokens);
+    }
     Ok(Ask {
-        engine: rules.engines.by_name(name).map_err(|error| engine_problem(&error))?,
+        engine,
         model,
         version: question.engine.version.as_deref(),
         parameters: &question.engine.parameters,
-        asked: asked(question),
+        asked,
         constraints: Constraints {
             tensor: question.constraints.tensor_parallel,
             pipeline: question.constraints.pipeline_parallel,
@@ -107,8 +122,11 @@ pub fn together(
     here: &Here,
     rules: &Rules,
 ) -> Result<TogetherAnswer, Problem> {
-    let asks: Vec<Ask<'_>> =
-        questions.iter().zip(models).map(|(question, model)| ask(question, model, rules)).collect::<Result<_, _>>()?;
+    let asks: Vec<Ask<'_>> = questions
+        .iter()
+        .zip(models)
+        .map(|(question, model)| ask(question, model, here, rules))
+        .collect::<Result<_, _>>()?;
     let found = match fit_together(&asks, &here.availability) {
         Ok(found) => found,
         Err(PlacementError::Engine(error)) => return Err(engine_problem(&error)),
@@ -138,7 +156,7 @@ pub fn together(
 /// it takes, which the answer then says.
 pub fn estimate(question: &Question, model: &Model, declared: Option<Here>, rules: &Rules) -> Result<Answer, Problem> {
     if let Some(here) = declared {
-        return answer(question, model, &here, rules);
+        return fits(question, model, &here, rules);
     }
     let fixed = question.constraints.tensor_parallel.is_some() || question.constraints.pipeline_parallel.is_some();
     let asked = u64::from(question.constraints.tensor_parallel.unwrap_or(1))
@@ -163,6 +181,7 @@ pub fn estimate(question: &Question, model: &Model, declared: Option<Here>, rule
         }
         found.sampled_at = None;
         if settled {
+            files::list(&mut found, question, model, &here, rules, false)?;
             return Ok(found);
         }
         last = Some(found);
@@ -253,7 +272,7 @@ fn unknown(model: &Model, engine: &str, why: &str, here: &Here) -> Answer {
     let mut answer = blank(model, here);
     answer.verdict = Some(Verdict::Unknown);
     Reason::UnsupportedArchitecture.word().clone_into(&mut answer.reason);
-    answer.message = format!("{} on {engine}: {why}", model.identity.repo);
+    answer.message = format!("{} on {engine}: {why}", model.asked().repo);
     answer.requirement = Some(requirement::weights_only(model));
     answer
 }

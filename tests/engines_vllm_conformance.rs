@@ -48,6 +48,8 @@ fn full_caches_are_the_logical_ones_in_whole_blocks() {
             weight_files: 0,
             components: Vec::new(),
             parameters: None,
+            adapter: None,
+            variants: Vec::new(),
             proofs: Vec::new(),
             doubts: Vec::new(),
         };

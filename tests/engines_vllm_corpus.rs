@@ -52,6 +52,8 @@ fn read(folder: &Path, repo: String) -> Option<Model> {
         weight_files: 1,
         components: Vec::new(),
         parameters: None,
+        adapter: None,
+        variants: Vec::new(),
         proofs: Vec::new(),
         doubts: Vec::new(),
     })

@@ -77,6 +77,8 @@ fn llama(changes: &Value) -> Model {
         weight_files: 4,
         components: Vec::new(),
         parameters: None,
+        adapter: None,
+        variants: Vec::new(),
         proofs: Vec::new(),
         doubts: Vec::new(),
     }

@@ -61,6 +61,8 @@ fn hub(repo: &str) -> Option<Model> {
         weight_files: 1,
         components: Vec::new(),
         parameters: None,
+        adapter: None,
+        variants: Vec::new(),
         proofs: Vec::new(),
         doubts: Vec::new(),
     })

@@ -92,7 +92,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l local
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -s h -l help -d 'Print help'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -s V -l version -d 'Print version'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l model -d 'owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, or a bundle' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l model -d 'owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, a bundle, ollama:NAME or lmstudio:PUBLISHER/NAME' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l file -d 'One file of the repository, or the name of a quantisation (Q4_K_M)' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l engine -d 'vllm, sglang, llama.cpp, ollama, transformers, diffusers or reference, with an optional version' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l context -d 'Tokens of one sequence, or "max" [default: the engine\'s own]' -r

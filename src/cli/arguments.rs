@@ -104,7 +104,8 @@ pub struct EstimateArguments {
 /// `run`.
 #[derive(Args, Debug)]
 pub struct RunArguments {
-    /// owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, or a bundle.
+    /// owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, a bundle, ollama:NAME or
+    /// lmstudio:PUBLISHER/NAME.
     #[arg(long = "model", value_name = "MODEL")]
     pub model: String,
     /// The rest of the question.
@@ -191,7 +192,8 @@ pub struct ExplainArguments {
 /// What is asked.
 #[derive(Args, Debug)]
 pub struct QuestionArguments {
-    /// owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, or a bundle.
+    /// owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, a bundle, ollama:NAME or
+    /// lmstudio:PUBLISHER/NAME.
     pub model: String,
     /// The rest of the question.
     #[command(flatten)]

@@ -12,7 +12,7 @@ use crate::devices::nvml::NvmlOptions;
 use crate::devices::sampler::read_once;
 use crate::devices::{Snapshot, declared};
 use crate::engines::Engines;
-use crate::model::source::{HubSettings, ModelReference, Place, SourceClient, SourceSettings};
+use crate::model::source::{HubSettings, LocalFolders, ModelReference, Place, SourceClient, SourceSettings};
 use crate::placement::Policy;
 use crate::probe::{self, Here, Rules};
 
@@ -31,6 +31,7 @@ impl Source {
         let reference = ModelReference::parse(&arguments.model, arguments.options.file.as_deref(), Path::exists)?;
         let mut settings = SourceSettings::new(HubSettings::from_environment(variable)?);
         settings.cache_folder = cache_folder();
+        settings.folders = LocalFolders::from_environment(variable);
         Ok(Self { reference, client: SourceClient::new(settings) })
     }
 
@@ -82,7 +83,7 @@ pub(super) async fn answer(
     let auth = source.client.own_auth(&source.reference);
     let described = source.client.describe(&source.reference, &auth, SystemTime::now()).await?;
     let mut answer = match (asking, here) {
-        (Asking::Fits, Some(here)) => probe::answer(question, &described.model, &here, &rules),
+        (Asking::Fits, Some(here)) => probe::fits(question, &described.model, &here, &rules),
         (_, here) => probe::estimate(question, &described.model, here, &rules),
     }?;
     probe::note_staleness(&mut answer, described.stale);

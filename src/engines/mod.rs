@@ -4,6 +4,7 @@
 //! in the code, each with its source. Planning calls an engine thousands of times for one answer, so an engine is
 //! first [prepared](Engine::prepare) for one model on one kind of device, and answers from that.
 
+pub mod adapted;
 pub mod component;
 pub mod diffusers;
 pub mod layer_weights;
@@ -38,6 +39,17 @@ pub trait Engine: Send + Sync {
     /// The engine's name as `--engine` takes it: `vllm`, `sglang`, `llama.cpp`, `ollama`, `transformers`, `diffusers`,
     /// `reference`.
     fn name(&self) -> &'static str;
+
+    /// The context that the engine takes by itself where it follows from all devices of the host, not only from those
+    /// that the model goes on; `None` where it does not, or where `parameters` give one.
+    fn context_by_host(
+        &self,
+        _model: &Model,
+        _parameters: &BTreeMap<String, Value>,
+        _devices: &[&DeviceFacts],
+    ) -> Option<u64> {
+        None
+    }
 
     /// Settles parameters and workload for `case` and precomputes what does not depend on the split.
     fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError>;

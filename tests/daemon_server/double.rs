@@ -82,6 +82,7 @@ fn answer(repo: &str) -> Answer {
         stale: false,
         assumptions: Vec::new(),
         warnings: Vec::new(),
+        files: None,
         frontier: None,
     }
 }

@@ -93,6 +93,8 @@ impl Fake {
             architecture: Ok(architecture),
             components: Vec::new(),
             parameters: None,
+            adapter: None,
+            variants: Vec::new(),
             proofs: Vec::new(),
             doubts: Vec::new(),
         }

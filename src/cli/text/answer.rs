@@ -25,6 +25,9 @@ pub fn answer(answer: &Answer) -> String {
     if let Some(requirement) = &answer.requirement {
         components(&mut out, requirement);
     }
+    if let Some(files) = &answer.files {
+        super::files::files(&mut out, files);
+    }
     if let Some(placement) = &answer.placement {
         reach(&mut out, answer, placement);
         launch(&mut out, placement);
@@ -33,7 +36,7 @@ pub fn answer(answer: &Answer) -> String {
     out
 }
 
-fn verdict_words(verdict: Verdict) -> &'static str {
+pub(super) fn verdict_words(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Fits => "fits",
         Verdict::Tight => "tight",

@@ -76,7 +76,7 @@ impl Service for Probe {
         let started = Instant::now();
         let model = Arc::clone(&found.model);
         let large = planner::large(&question, &here);
-        let plan = move || probe::answer(&question, &model, &here, &settled.rules);
+        let plan = move || probe::fits(&question, &model, &here, &settled.rules);
         let answer = self.planner.make(large, plan).await?;
         Ok(self.planned(started, answer, &found))
     }

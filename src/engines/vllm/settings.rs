@@ -186,7 +186,7 @@ impl Settings {
         }
         let online = online.filter(|_| checkpoint.is_none());
         let asked_share = given.share("gpu_memory_utilization")?;
-        let lora = given.flag("enable_lora")?.unwrap_or(false).then_some(()).map(|()| {
+        let lora = given.flag("enable_lora")?.unwrap_or(case.model.adapter.is_some()).then_some(()).map(|()| {
             Ok::<_, EngineError>((
                 given.positive("max_loras")?.unwrap_or(1),
                 given.positive("max_lora_rank")?.unwrap_or(16),

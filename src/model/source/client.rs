@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 
+use super::base::AdapterAt;
 use super::disk::{DiskCache, RevisionNote, Scope};
 use super::error::SourceError;
 use super::hub::{HubClient, Reading, Revision, is_commit};
@@ -134,24 +135,28 @@ impl SourceClient {
         auth: &Auth,
         now: SystemTime,
     ) -> Result<Metadata, SourceError> {
+        let at = if matches!(reference.place, Place::Hub { .. }) { AdapterAt::Hub } else { AdapterAt::Disk };
+        let metadata = self.read_alone(reference, auth, now).await?;
+        self.with_base(metadata, at, auth, now).await
+    }
+
+    /// As [`SourceClient::read`]; of an adapter the adapter alone.
+    async fn read_alone(
+        &self,
+        reference: &ModelReference,
+        auth: &Auth,
+        now: SystemTime,
+    ) -> Result<Metadata, SourceError> {
         let file = reference.file.as_deref();
         match &reference.place {
-            Place::Hub { repo, revision } => {
-                let revision = revision.as_deref().unwrap_or("main");
-                let asked = Asked { repo, revision, file, auth, now };
-                if self.hub.settings().offline {
-                    return self.in_hf_cache(&asked).await.unwrap_or_else(|| Err(self.offline(&asked)));
-                }
-                let reading = self.hub.begin(repo, revision, auth)?;
-                let found = reading.revision().await?;
-                reading.metadata(found, file).await
-            }
+            Place::Hub { .. } => self.read_from_hub(reference, auth, now).await,
             Place::Path(path) => self.read_path(path, file).await,
             Place::Ollama(name) => {
                 let folder = known_folder(self.folders.ollama.as_deref(), "Ollama", "OLLAMA_MODELS")?;
                 let pulled = ollama::find(folder, name)?;
-                let identity = Identity { repo: reference.name(), commit: Some(pulled.digest), ..Identity::default() };
-                local::named_files(&pulled.files, identity).await
+                let identity =
+                    Identity { repo: reference.name(), commit: Some(pulled.digest.clone()), ..Identity::default() };
+                local::pulled(&pulled, identity).await
             }
             Place::LmStudio(name) => {
                 let folder = known_folder(self.folders.lm_studio.as_deref(), "LM Studio", "HOME")?;
@@ -161,7 +166,29 @@ impl SourceClient {
         }
     }
 
-    async fn read_path(&self, path: &Path, file: Option<&str>) -> Result<Metadata, SourceError> {
+    /// A repository as the Hub has it now, or offline as huggingface_hub's cache does.
+    pub(super) async fn read_from_hub(
+        &self,
+        reference: &ModelReference,
+        auth: &Auth,
+        now: SystemTime,
+    ) -> Result<Metadata, SourceError> {
+        let Place::Hub { repo, revision } = &reference.place else { return self.read_path(Path::new(""), None).await };
+        let revision = revision.as_deref().unwrap_or("main");
+        let file = reference.file.as_deref();
+        let asked = Asked { repo, revision, file, auth, now };
+        if self.hub.settings().offline {
+            return self.in_hf_cache(&asked).await.unwrap_or_else(|| Err(self.offline(&asked)));
+        }
+        let reading = self.hub.begin(repo, revision, auth)?;
+        let found = reading.revision().await?;
+        let private = found.private;
+        let mut metadata = reading.metadata(found, file).await?;
+        metadata.gated |= private;
+        Ok(metadata)
+    }
+
+    pub(super) async fn read_path(&self, path: &Path, file: Option<&str>) -> Result<Metadata, SourceError> {
         let identity = Identity { repo: path.display().to_string(), ..Identity::default() };
         local::metadata(path, identity, file).await
     }
@@ -252,11 +279,13 @@ impl SourceClient {
         // What needed a token is kept for that token alone.
         let scope = if found.gated || found.private { identity.as_str() } else { PUBLIC };
         let note = RevisionNote::new(&found.repo, &found.commit, asked.now);
-        let same = old.filter(|old| old.model.identity.commit.as_deref() == Some(found.commit.as_str()));
+        let same = old.filter(|old| old.model.asked().commit.as_deref() == Some(found.commit.as_str()));
         let model = match same {
             Some(old) => Arc::clone(&old.model),
             None => self.read_commit(asked, reading, found, scope).await?,
         };
+        // An adapter on a gated model is kept as that one is.
+        let scope = if model.adapter.as_ref().is_some_and(|it| it.base_gated) { identity.as_str() } else { scope };
         if let Some(disk) = &self.disk {
             disk.keep_note(Scope(scope), asked.repo, asked.revision, &note);
         }
@@ -276,7 +305,10 @@ impl SourceClient {
             return Ok(model);
         }
         let metadata = reading.metadata(found, asked.file).await?;
-        if let Some(disk) = &self.disk {
+        let metadata = self.with_base(metadata, AdapterAt::Hub, asked.auth, asked.now).await?;
+        let own = asked.auth.identity();
+        let scope = if metadata.base.as_ref().is_some_and(|base| base.gated) { own.as_str() } else { scope };
+        if let Some(disk) = self.disk.as_ref().filter(|_| !metadata.partial) {
             disk.keep(Scope(scope), &metadata, asked.file);
         }
         model(&metadata)
@@ -299,7 +331,10 @@ impl SourceClient {
     }
 
     async fn stale_in_hf_cache(&self, asked: &Asked<'_>) -> Option<Result<Described, SourceError>> {
-        let metadata = self.in_hf_cache(asked).await?;
+        let metadata = match self.in_hf_cache(asked).await? {
+            Ok(adapter) => self.with_base(adapter, AdapterAt::Hub, asked.auth, asked.now).await,
+            Err(error) => Err(error),
+        };
         let described = |metadata: Metadata| Ok(Described { model: model(&metadata)?, stale: true, requests: 0 });
         Some(metadata.and_then(described))
     }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use super::bundle;
 use super::error::SourceError;
 use super::metadata::Metadata;
+use super::metadata::{ADAPTER, PARAMETERS};
+use super::ollama::Pulled;
 use super::read::{self, Files, Found};
 use super::weights::{self, Listing};
 use crate::model::Identity;
@@ -49,6 +51,22 @@ pub(super) async fn named_files(named: &[(String, PathBuf)], identity: Identity)
     let files = LocalFiles { name: identity.repo.clone(), root: PathBuf::new(), elsewhere };
     let found = Found { identity, listing, gated: false, hub_totals: None };
     read::metadata(&files, found, None).await
+}
+
+/// Reads a model that Ollama has pulled, with the adapters that it is loaded with.
+pub(super) async fn pulled(pulled: &Pulled, identity: Identity) -> Result<Metadata, SourceError> {
+    let mut metadata = named_files(&pulled.files, identity).await?;
+    for path in &pulled.adapters {
+        let adapter = named_files(&[("adapter.gguf".into(), path.clone())], metadata.identity.clone()).await?;
+        metadata.tensors.extend(adapter.tensors.into_iter().map(|mut tensor| {
+            tensor.component = ADAPTER.into();
+            tensor
+        }));
+    }
+    if let Some(parameters) = &pulled.parameters {
+        metadata.documents.insert(PARAMETERS.into(), parameters.clone());
+    }
+    Ok(metadata)
 }
 
 /// Whether the file opens as GGUF does.

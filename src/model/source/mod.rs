@@ -4,6 +4,7 @@
 //! seam (`read::Files`: whole small files, ranges of large ones) into one [`Metadata`], which is what the cache keeps,
 //! a bundle holds and a client sends; [`metadata::assemble()`] makes the [`Model`](super::Model) of it.
 
+mod base;
 pub mod bundle;
 pub mod client;
 mod disk;

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::MAX_CLASSES;
 use crate::bytes::Bytes;
-use crate::model::tensors::{LayerRun, Storage, TensorClass};
+use crate::model::tensors::{Inventory, LayerRun, Storage, TensorClass};
 use crate::model::{Dtype, safetensors};
 
 /// The longest name pattern that is accepted.
@@ -50,6 +51,18 @@ pub enum RecordError {
         /// What is wrong.
         why: &'static str,
     },
+}
+
+/// The inventory of `records`, after checking that they make sense.
+pub(super) fn inventory(records: &[TensorRecord]) -> Result<Inventory, RecordError> {
+    if records.len() > MAX_CLASSES {
+        return Err(RecordError::TooManyClasses);
+    }
+    let mut classes = records.iter().map(TensorRecord::class).collect::<Result<Vec<_>, _>>()?;
+    classes.sort_by(|a, b| {
+        (&a.component, &a.pattern, &a.storage, &a.shape).cmp(&(&b.component, &b.pattern, &b.storage, &b.shape))
+    });
+    Ok(Inventory { classes })
 }
 
 impl From<&TensorClass> for TensorRecord {

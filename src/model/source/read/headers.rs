@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{Files, Weights, pickle, proof};
-use crate::model::gguf::{self, Gguf, Progress};
+use crate::model::gguf::{self, Gguf, Progress, TablePlace};
 use crate::model::safetensors::{self, Header, LENGTH_BYTES};
 use crate::model::source::error::SourceError;
 use crate::model::source::metadata::Evidence;
@@ -94,7 +94,13 @@ fn fold(mut headers: Vec<Read>) -> Weights {
         header.add_to(&file.component, &mut builder);
         doubts.extend(header.doubts.into_iter().map(|doubt| (file.path.clone(), doubt)));
     }
-    Weights { inventory: builder.finish(), gguf: None, evidence: Evidence::EveryHeader, doubts: told_once(doubts) }
+    Weights {
+        inventory: builder.finish(),
+        gguf: None,
+        table: TablePlace::default(),
+        evidence: Evidence::EveryHeader,
+        doubts: told_once(doubts),
+    }
 }
 
 /// Each doubt once, with the file or the number of files that raise it.
@@ -177,7 +183,8 @@ fn from_gguf(mut header: Gguf) -> Weights {
     };
     let doubts = header.unknown_types.iter().map(doubt).collect();
     let inventory = std::mem::take(&mut header.inventory);
-    Weights { inventory, gguf: Some(header), evidence: Evidence::EveryHeader, doubts }
+    let table = std::mem::take(&mut header.table);
+    Weights { inventory, gguf: Some(header), table, evidence: Evidence::EveryHeader, doubts }
 }
 
 /// How long each header will be, from the names that an index gives.

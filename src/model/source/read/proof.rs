@@ -17,6 +17,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use super::Weights;
 use super::headers::Read;
 use crate::bytes::Bytes;
+use crate::model::gguf::TablePlace;
 use crate::model::safetensors::{LENGTH_BYTES, Tensor};
 use crate::model::source::metadata::Evidence;
 use crate::model::source::weights::{Index, WeightFile};
@@ -98,7 +99,8 @@ pub(super) fn prove(
     let agrees =
         totals.len() == elements.len() && elements.iter().all(|(name, count)| totals.get(*name) == Some(count));
     let (read, of) = (u32::try_from(read.len()).ok()?, u32::try_from(files.len()).ok()?);
-    agrees.then(|| Weights { inventory, gguf: None, evidence: Evidence::Proved { read, of }, doubts: Vec::new() })
+    let (table, evidence) = (TablePlace::default(), Evidence::Proved { read, of });
+    agrees.then(|| Weights { inventory, gguf: None, table, evidence, doubts: Vec::new() })
 }
 
 /// One tensor of each kind; `None` where two of one kind differ, or one is not in the index.
