@@ -29,6 +29,20 @@ impl HostRoots {
     }
 }
 
+/// The inode of the host's own PID namespace, the same on every Linux (`PROC_PID_INIT_INO`).
+const HOSTS_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// Whether the number of a process, as the driver gives it (the host's), means the process of that number in `roots`.
+///
+/// In a container's own PID namespace it may mean another one, or nobody; then nobody is named, rather than the wrong
+/// one. Where the files are somewhere else than in `/proc`, whoever put them there answers for them.
+pub fn namesakes(roots: &HostRoots) -> bool {
+    if roots.proc != Path::new("/proc") {
+        return true;
+    }
+    fs::read_link("/proc/self/ns/pid").map_or(true, |own| own == Path::new(HOSTS_PID_NAMESPACE))
+}
+
 /// Fills in what `/proc` shows of a process; what it hides (another PID namespace, `ProtectProc`) stays `None`.
 /// `passwd` is the text of `/etc/passwd`.
 pub fn describe(process: &mut Process, proc: &Path, passwd: &str) {
