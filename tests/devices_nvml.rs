@@ -236,6 +236,13 @@ fn what_cannot_be_is_not_believed() {
 }
 
 #[test]
+fn a_list_that_outgrows_every_buffer_is_unknown_and_not_empty() {
+    let burst = Gpu { process_burst: true, ..profiles::l40s() };
+    assert_eq!(reason_of(burst.clone()), "usable");
+    assert_eq!(reason_of(burst.compute_mode(3)), "exclusive_process");
+}
+
+#[test]
 fn an_exclusive_mode_closes_instances_that_are_held_and_no_others() {
     let mut held = profiles::h100_mig("3g.40gb", 1, 0);
     held.processes = vec![Process { pid: 7, used_bytes: Some(1 << 30), kinds: vec![HolderKind::Compute] }];

@@ -23,7 +23,15 @@ impl Default for HostRoots {
 }
 
 impl HostRoots {
-    /// All of them under one directory, as tests lay them out.
+    /// Under the directory that `HF_MEM_PROBE_HOST_ROOT` names, where it is set: for a container that has the host's
+    /// `/proc`, `/sys` and `/etc` mounted somewhere, and for tests.
+    pub fn from_environment() -> Self {
+        std::env::var_os("HF_MEM_PROBE_HOST_ROOT")
+            .filter(|root| !root.is_empty())
+            .map_or_else(Self::default, |root| Self::under(Path::new(&root)))
+    }
+
+    /// All of them under one directory.
     pub fn under(root: &Path) -> Self {
         Self { proc: root.join("proc"), sys: root.join("sys"), etc: root.join("etc") }
     }
