@@ -5,6 +5,7 @@
 
 mod classic;
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -16,6 +17,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::bytes::Bytes;
+use crate::devices::nvml::XidCount;
 
 /// The content type of [`Metrics::open_metrics`].
 pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -132,6 +134,12 @@ struct DeviceLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct XidLabels {
+    uuid: String,
+    xid: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RefusedLabels {
     why: &'static str,
 }
@@ -177,6 +185,7 @@ pub struct Metrics {
     lease_waiters: Gauge,
     sampler_age: Gauge<f64, std::sync::atomic::AtomicU64>,
     nvml_errors: Counter,
+    xids: Family<XidLabels, Counter>,
     connections: Gauge,
     refused: Family<RefusedLabels, Counter>,
 }
@@ -207,6 +216,7 @@ impl Default for Metrics {
             lease_waiters: Gauge::default(),
             sampler_age: Gauge::default(),
             nvml_errors: Counter::default(),
+            xids: Family::default(),
             connections: Gauge::default(),
             refused: Family::default(),
             registry: Registry::default(),
@@ -234,7 +244,9 @@ impl Default for Metrics {
         registry.register("lease_waiters", "Callers that wait for memory", metrics.lease_waiters.clone());
         let age = metrics.sampler_age.clone();
         registry.register_with_unit("sampler_age", "Age of the last reading of the devices", Unit::Seconds, age);
-        registry.register("nvml_errors", "Errors that the driver's library returned", metrics.nvml_errors.clone());
+        let errors = metrics.nvml_errors.clone();
+        registry.register("nvml_errors", "Readings that the driver failed, and devices that could not be read", errors);
+        registry.register("device_xids", "XIDs that the driver reported, by device and number", metrics.xids.clone());
         registry.register("connections", "Connections held", metrics.connections.clone());
         registry.register("connections_refused", "Connections and requests refused", metrics.refused.clone());
         Self { registry, ..metrics }
@@ -262,9 +274,18 @@ impl Metrics {
         self.model_lookups.get_or_create(&ResultLabels { result: result.word() }).inc();
     }
 
-    /// Counts errors of the driver's library.
-    pub fn nvml_errors(&self, count: u64) {
-        self.nvml_errors.inc_by(count);
+    /// Sets how often the driver failed, as its sampler counts it.
+    pub fn set_nvml_errors(&self, count: u64) {
+        self.nvml_errors.inner().store(count, Ordering::Relaxed);
+    }
+
+    /// Sets how often each XID was heard; the sampler bounds their number.
+    pub fn set_xids(&self, counts: &[XidCount]) {
+        for it in counts {
+            let xid = it.xid.map_or_else(|| "unknown".to_owned(), |number| number.to_string());
+            let counter = self.xids.get_or_create(&XidLabels { uuid: it.uuid.clone(), xid });
+            counter.inner().store(it.count, Ordering::Relaxed);
+        }
     }
 
     /// Sets what is known of models.

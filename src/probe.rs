@@ -304,9 +304,11 @@ fn engine_problem(error: &EngineError) -> Problem {
 
 /// No usable device: because one is lost, or because there is none.
 fn no_devices(plan: &Plan, here: &Here) -> Problem {
-    let unusable = here.availability.devices.iter().filter_map(|device| device.unusable.as_ref());
-    let lost = unusable.into_iter().any(|unusable| unusable.reason == Reason::GpuLost.word());
-    let reason = if lost { Reason::GpuLost } else { Reason::NoDevices };
+    // A MIG parent only says that its instances are what counts; and a lost GPU is what an operator must hear of first.
+    let words = here.availability.devices.iter().filter_map(|device| device.unusable.as_ref());
+    let words = words.map(|unusable| unusable.reason.as_str()).filter(|word| *word != "mig_parent");
+    let lost = words.clone().find(|word| *word == Reason::GpuLost.word());
+    let reason = lost.or_else(|| words.clone().next()).map_or(Reason::NoDevices, Reason::of_device);
     let over = plan.passed_over.iter().map(|over| format!("{} ({}): {}", over.name, over.uuid, over.why));
     let said = over.collect::<Vec<_>>().join("; ");
     let detail =

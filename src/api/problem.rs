@@ -73,6 +73,20 @@ reasons! {
     NvmlUnavailable "nvml_unavailable" 503 4 "The driver's library cannot be used";
     GpuLost "gpu_lost" 503 4 "A GPU is lost";
     NoDevices "no_devices" 503 4 "No usable device";
+    DriverVersionMismatch "driver_version_mismatch" 503 4 "The driver's library and module do not match";
+    NvmlOverdue "nvml_overdue" 503 4 "The driver does not answer in time";
+    NvmlReleased "nvml_released" 503 75 "The driver is let go of for a while";
+    NoPermission "no_permission" 503 4 "The driver refuses access";
+    ResetRequired "reset_required" 503 4 "The GPU must be reset";
+    RowRemapFailure "row_remap_failure" 503 4 "The GPU's memory is broken";
+    FabricNotReady "fabric_not_ready" 503 4 "The NVLink fabric is not ready";
+    Drain "drain" 503 4 "The GPU is being drained";
+    NotReady "not_ready" 503 4 "The GPU is still starting";
+    Prohibited "prohibited" 503 4 "The compute mode forbids all work";
+    ExclusiveProcess "exclusive_process" 503 4 "The GPU is held exclusively";
+    MigWithoutInstances "mig_without_instances" 503 4 "MIG is enabled without instances";
+    MemoryUnreadable "memory_unreadable" 503 4 "The GPU's memory cannot be read";
+    Asleep "asleep" 503 4 "The GPU is suspended";
     NotFound "not_found" 404 5 "Not found";
     Gated "gated" 403 5 "The repository is gated";
     Unauthorized "unauthorized" 401 5 "The token was not accepted";
@@ -88,6 +102,13 @@ reasons! {
     TooLarge "too_large" 413 2 "The request is too large";
     Timeout "timeout" 504 75 "The answer took too long";
     Internal "internal" 500 70 "An error of this program";
+}
+
+impl Reason {
+    /// The reason that a device states as a word for not being usable; `NoDevices` for a word that is none of ours.
+    pub fn of_device(word: &str) -> Self {
+        Self::ALL.iter().copied().find(|reason| reason.word() == word).unwrap_or(Self::NoDevices)
+    }
 }
 
 impl Problem {

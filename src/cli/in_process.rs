@@ -8,6 +8,7 @@ use super::arguments::{ConnectionArguments, QuestionArguments};
 use super::fits::Asking;
 use crate::api::problem::Reason;
 use crate::api::{Answer, Problem, Question};
+use crate::devices::holders::HostRoots;
 use crate::devices::nvml::NvmlOptions;
 use crate::devices::sampler::read_once;
 use crate::devices::{Snapshot, declared};
@@ -92,7 +93,11 @@ pub(super) async fn answer(
 
 /// One reading of this host's devices.
 pub(super) fn snapshot(connection: &ConnectionArguments) -> Result<Snapshot, Problem> {
-    let options = NvmlOptions { library: connection.nvml.clone(), ..NvmlOptions::default() };
+    let options = NvmlOptions {
+        library: connection.nvml.clone(),
+        roots: HostRoots::from_environment(),
+        ..NvmlOptions::default()
+    };
     Ok(read_once(&options, DRIVER_DEADLINE)?)
 }
 

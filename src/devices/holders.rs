@@ -23,10 +23,32 @@ impl Default for HostRoots {
 }
 
 impl HostRoots {
-    /// All of them under one directory, as tests lay them out.
+    /// Under the directory that `HF_MEM_PROBE_HOST_ROOT` names, where it is set: for a container that has the host's
+    /// `/proc`, `/sys` and `/etc` mounted somewhere, and for tests.
+    pub fn from_environment() -> Self {
+        std::env::var_os("HF_MEM_PROBE_HOST_ROOT")
+            .filter(|root| !root.is_empty())
+            .map_or_else(Self::default, |root| Self::under(Path::new(&root)))
+    }
+
+    /// All of them under one directory.
     pub fn under(root: &Path) -> Self {
         Self { proc: root.join("proc"), sys: root.join("sys"), etc: root.join("etc") }
     }
+}
+
+/// The inode of the host's own PID namespace, the same on every Linux (`PROC_PID_INIT_INO`).
+const HOSTS_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// Whether the number of a process, as the driver gives it (the host's), means the process of that number in `roots`.
+///
+/// In a container's own PID namespace it may mean another one, or nobody; then nobody is named, rather than the wrong
+/// one. Where the files are somewhere else than in `/proc`, whoever put them there answers for them.
+pub fn namesakes(roots: &HostRoots) -> bool {
+    if roots.proc != Path::new("/proc") {
+        return true;
+    }
+    fs::read_link("/proc/self/ns/pid").map_or(true, |own| own == Path::new(HOSTS_PID_NAMESPACE))
 }
 
 /// Fills in what `/proc` shows of a process; what it hides (another PID namespace, `ProtectProc`) stays `None`.

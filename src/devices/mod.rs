@@ -92,6 +92,10 @@ pub struct Device {
     pub margin_bytes: Bytes,
     /// Why nothing may be placed here; `None` for a usable device.
     pub unusable: Option<Unusable>,
+    /// What forbids nothing and is still worth knowing: an XID, rows that wait to be remapped, a change of MIG that
+    /// waits for a reset, ...
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
     /// Who holds memory here, as far as the driver tells.
     pub processes: Vec<Process>,
 }
@@ -106,6 +110,7 @@ impl Device {
             used_bytes: Some(Bytes::ZERO),
             margin_bytes: Bytes::ZERO,
             unusable: None,
+            warnings: Vec::new(),
             processes: Vec::new(),
         }
     }
@@ -115,9 +120,19 @@ impl Device {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Unusable {
     /// A stable word: `prohibited`, `exclusive_process`, `mig_without_instances`, `mig_parent`, `fabric_not_ready`,
-    /// `drain`, `gpu_lost`, `reset_required`, `row_remap_failure`, `no_permission`, `memory_unreadable`, `asleep`, ...
+    /// `drain`, `gpu_lost`, `reset_required`, `row_remap_failure`, `no_permission`, `not_ready`, `memory_unreadable`,
+    /// `asleep`, ...
     pub reason: String,
     /// A sentence for a person, with the cure where there is one.
+    pub message: String,
+}
+
+/// Something about a device that forbids nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Warning {
+    /// A stable word: `xid`, `row_remap_pending`, `mig_pending`, `page_cache`, ...
+    pub reason: String,
+    /// A sentence for a person.
     pub message: String,
 }
 

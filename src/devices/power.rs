@@ -31,6 +31,17 @@ pub fn states(roots: &HostRoots) -> Vec<PowerState> {
     bus_ids.into_iter().map(|bus_id| state(roots, bus_id)).collect()
 }
 
+/// Whether the kernel module lets a GPU suspend while the host runs ("Runtime D3", laptops): an open library keeps such a
+/// GPU awake.
+pub fn any_suspends(roots: &HostRoots) -> bool {
+    let Ok(folder) = fs::read_dir(roots.proc.join("driver/nvidia/gpus")) else { return false };
+    folder.flatten().any(|gpu| {
+        let text = fs::read_to_string(gpu.path().join("power")).unwrap_or_default();
+        let status = text.lines().find_map(|line| line.strip_prefix("Runtime D3 status:"));
+        status.is_some_and(|status| status.trim().starts_with("Enabled"))
+    })
+}
+
 fn state(roots: &HostRoots, bus_id: String) -> PowerState {
     let status = roots.sys.join("bus/pci/devices").join(&bus_id).join("power/runtime_status");
     let suspended = fs::read_to_string(status).is_ok_and(|text| matches!(text.trim(), "suspended" | "suspending"));

@@ -38,11 +38,21 @@ impl From<DevicesError> for Problem {
         let reason = match &error {
             DevicesError::NoDevices => Reason::NoDevices,
             DevicesError::DevicesVanished { .. } => Reason::GpuLost,
-            DevicesError::NoneUsable { reason, .. } if reason == Reason::GpuLost.word() => Reason::GpuLost,
-            DevicesError::NoneUsable { .. } => Reason::NoDevices,
-            _ => Reason::NvmlUnavailable,
+            DevicesError::NoneUsable { reason, .. } => Reason::of_device(reason),
+            DevicesError::VersionMismatch => Reason::DriverVersionMismatch,
+            DevicesError::NoPermission { .. } => Reason::NoPermission,
+            DevicesError::Overdue { .. } => Reason::NvmlOverdue,
+            DevicesError::Released { .. } => Reason::NvmlReleased,
+            DevicesError::Library { .. } | DevicesError::DriverNotLoaded | DevicesError::Driver { .. } => {
+                Reason::NvmlUnavailable
+            }
         };
-        Self::new(reason, error.to_string()).hint("declare devices with --gpus to ask without a driver")
+        let mut problem = Self::new(reason, error.to_string());
+        if let DevicesError::Released { remaining } = &error {
+            problem.retry_after_seconds = Some(remaining.as_secs().saturating_add(1));
+            return problem;
+        }
+        problem.hint("declare devices with --gpus to ask without a driver")
     }
 }
 

@@ -226,7 +226,7 @@ impl Desk {
         let cases = std::mem::take(&mut self.at_reading);
         let outcome = outcome.map_err(Problem::from).and_then(|snapshot| {
             // A stale one is an older reading, whatever time it is now.
-            let late = || Problem::new(Reason::NvmlUnavailable, "the driver does not answer in time");
+            let late = || Problem::new(Reason::NvmlOverdue, "the driver does not answer in time");
             if snapshot.stale { Err(late().hint("see hf-mem-probe health")) } else { Ok(snapshot) }
         });
         match outcome {

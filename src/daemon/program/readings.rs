@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::api::Problem;
 use crate::api::problem::Reason;
 use crate::config::DevicesConfig;
+use crate::devices::holders::HostRoots;
 use crate::devices::nvml::{Margins, NvmlOptions};
 use crate::devices::sampler::{DeviceSource, Sampler, SamplerOptions, SamplerStatus};
 use crate::devices::{Snapshot, declared};
@@ -113,8 +114,8 @@ fn options(config: &DevicesConfig, nvml: Option<PathBuf>) -> SamplerOptions {
     SamplerOptions {
         nvml: NvmlOptions {
             library: nvml.or(configured),
+            roots: HostRoots::from_environment(),
             margins: Margins { display_bytes: config.display_margin.get(), ..Margins::default() },
-            ..NvmlOptions::default()
         },
         interval: Some(config.sample_interval.get()),
         idle_after: (!idle.is_zero()).then_some(idle),

@@ -199,6 +199,10 @@ impl Service for Probe {
     fn observe(&self, metrics: &Metrics) {
         let status = self.readings.status();
         let age = status.as_ref().and_then(|status| status.last.as_ref().map(|(age, _)| *age));
+        if let Some(status) = &status {
+            metrics.set_nvml_errors(status.errors);
+            metrics.set_xids(&status.xids);
+        }
         let Some(snapshot) = self.readings.at_hand() else { return };
         let standing = self.promises.office.standing().borrow().clone();
         metrics.set_leases(standing.leases, standing.waiting);

@@ -5,6 +5,7 @@ use std::fs;
 use nvml_wrapper::Device as Handle;
 use nvml_wrapper::error::NvmlError;
 
+use super::health::{Health, Mode};
 use super::reader::{Margins, Scene};
 use super::{health, memory, processes};
 use crate::bytes::Bytes;
@@ -18,6 +19,8 @@ pub(super) struct Standing {
     pub(super) multiprocessors: Option<u32>,
     pub(super) pci_bus_id: Option<String>,
     pub(super) numa_node: Option<u32>,
+    /// The NUMA node that the GPU's own memory is, where the host manages it (Grace).
+    pub(super) memory_node: Option<u32>,
 }
 
 impl Standing {
@@ -40,6 +43,7 @@ impl Standing {
                 .filter(|count| *count > 0),
             pci_bus_id,
             numa_node: numa,
+            memory_node: device.numa_node_id().ok(),
         })
     }
 }
@@ -64,21 +68,32 @@ fn cores_per_multiprocessor(compute_capability: (u32, u32)) -> Option<u32> {
     }
 }
 
+/// A whole GPU, with what its instances inherit from it.
+pub(super) struct WholeGpu {
+    pub(super) device: Device,
+    pub(super) health: Health,
+    pub(super) mode: Mode,
+}
+
 /// Reads a whole GPU that answers to its handle. An error here concerns the library as a whole.
 pub(super) fn read(
-    device: &Handle<'_>,
+    handle: &Handle<'_>,
     uuid: &str,
     index: u32,
     standing: &Standing,
     scene: &Scene<'_>,
-) -> Result<Device, NvmlError> {
+) -> Result<WholeGpu, NvmlError> {
     let mut facts = facts(uuid, index, standing);
-    let reading = match memory::read(device, &standing.name, scene.roots) {
+    let mut health = health::check(handle, &standing.name);
+    health.warnings.extend(standing.memory_node.and_then(|node| memory::page_cache(node, scene.roots)));
+    let mode = health::mode(handle);
+    let reading = match memory::read(handle, &standing.name, scene.roots) {
         Ok(reading) => reading,
         Err(error) if super::library::concerns_all(&error) => return Err(error),
         Err(error) => {
-            let why = health::from_error(&error, "reading its memory");
-            return Ok(unreadable(facts, why));
+            let why = health.forbids.clone().unwrap_or_else(|| health::from_error(&error, "reading its memory"));
+            let device = Device { warnings: health.warnings.clone(), ..unreadable(facts, why) };
+            return Ok(WholeGpu { device, health, mode });
         }
     };
     facts.total_bytes = reading.total;
@@ -86,17 +101,18 @@ pub(super) fn read(
     if reading.unified {
         facts.kind = DeviceKind::UnifiedMemory;
     }
-    let mut holders = processes::read(device, reading.total);
+    let mut holders = processes::read(handle, reading.total);
     scene.describe(&mut holders.processes);
-    let unusable = health::check(device, &holders, Some(reading.used));
-    Ok(Device {
+    let device = Device {
         facts,
         free_bytes: Some(reading.free),
         used_bytes: Some(reading.used),
-        margin_bytes: margin(device, reading.unified, scene.margins),
-        unusable,
+        margin_bytes: margin(handle, reading.unified, scene.margins),
+        unusable: health.forbids.clone().or_else(|| mode.forbids(&holders, reading.used)),
+        warnings: health.warnings.clone(),
         processes: holders.processes,
-    })
+    };
+    Ok(WholeGpu { device, health, mode })
 }
 
 /// What to keep back: for the host where memory is its own, for the desktop where one is driven.
@@ -131,6 +147,7 @@ pub(super) fn unreadable(facts: DeviceFacts, why: Unusable) -> Device {
         used_bytes: None,
         margin_bytes: Bytes::ZERO,
         unusable: Some(why),
+        warnings: Vec::new(),
         processes: Vec::new(),
     }
 }

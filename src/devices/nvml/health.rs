@@ -7,7 +7,7 @@ use nvml_wrapper::error::NvmlError;
 use super::processes::Holders;
 use super::raw;
 use crate::bytes::Bytes;
-use crate::devices::{Process, ProcessKind, Unusable};
+use crate::devices::{Process, ProcessKind, Unusable, Warning};
 
 /// In an exclusive mode, more than this in use by nobody listed is taken for a holder in another PID namespace. Less
 /// is what an idle card shows.
@@ -35,31 +35,53 @@ pub(super) fn from_error(error: &NvmlError, call: &str) -> Unusable {
     }
 }
 
-/// Whether something forbids new work on a whole GPU that answers; the first reason found.
-pub(super) fn check(device: &Device<'_>, holders: &Holders, used: Option<Bytes>) -> Option<Unusable> {
-    recovery(device)
-        .or_else(|| rows(device))
-        .or_else(|| draining(device))
-        .or_else(|| fabric(device))
-        .or_else(|| mode(device, holders, used))
+/// What the driver says of a whole GPU's state, memory and holders apart.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    /// The first thing found that forbids new work, on the GPU and on each of its instances.
+    pub(super) forbids: Option<Unusable>,
+    /// What forbids nothing.
+    pub(super) warnings: Vec<Warning>,
+    /// Whether the driver itself tells when the GPU needs a reset.
+    pub(super) self_diagnosing: bool,
 }
 
-fn recovery(device: &Device<'_>) -> Option<Unusable> {
-    match raw::recovery_action(device) {
-        Ok(1 | 4) => Some(unusable("reset_required", "the driver asks for a reset: nvidia-smi --gpu-reset")),
-        Ok(2) => Some(unusable("reset_required", "the driver asks for a reboot of the host")),
-        Ok(3) => Some(unusable("drain", "the driver asks that work with peers of this GPU end")),
-        // Field absent before R560, or a value newer than this program.
-        Ok(_) | Err(_) => None,
+/// The state of the GPU called `name`.
+pub(super) fn check(device: &Device<'_>, name: &str) -> Health {
+    let mut health = Health::default();
+    // Absent before R560; a value newer than this program says nothing to it.
+    let action = raw::recovery_action(device).ok().filter(|action| *action <= 4);
+    health.self_diagnosing = action.is_some();
+    health.forbids = action.and_then(recovery);
+    let rows = rows(device, name);
+    if rows == Some((true, false)) {
+        let message = "memory rows wait to be remapped by the next reset; work runs on unharmed";
+        health.warnings.push(warning("row_remap_pending", message));
+    }
+    let failure = || {
+        rows.is_some_and(|(_, failed)| failed)
+            .then(|| unusable("row_remap_failure", "memory rows could not be remapped; replace the card"))
+    };
+    health.forbids = health.forbids.or_else(failure).or_else(|| draining(device)).or_else(|| fabric(device));
+    health
+}
+
+pub(super) fn warning(reason: &str, message: impl Into<String>) -> Warning {
+    Warning { reason: reason.to_owned(), message: message.into() }
+}
+
+fn recovery(action: u32) -> Option<Unusable> {
+    match action {
+        1 | 4 => Some(unusable("reset_required", "the driver asks for a reset: nvidia-smi --gpu-reset")),
+        2 => Some(unusable("reset_required", "the driver asks for a reboot of the host")),
+        3 => Some(unusable("drain", "the driver asks that work with peers of this GPU end")),
+        _ => None,
     }
 }
 
-fn rows(device: &Device<'_>) -> Option<Unusable> {
-    match raw::remapped_rows(device) {
-        Ok((_, true)) => Some(unusable("row_remap_failure", "memory rows could not be remapped; replace the card")),
-        // A pending remap harms neither running nor new work.
-        Ok((_, false)) | Err(_) => None,
-    }
+/// Row remapping: (pending, failed). A GeForce may answer and mean nothing by it.
+fn rows(device: &Device<'_>, name: &str) -> Option<(bool, bool)> {
+    if name.contains("GeForce") { None } else { raw::remapped_rows(device).ok() }
 }
 
 fn draining(device: &Device<'_>) -> Option<Unusable> {
@@ -85,20 +107,41 @@ fn fabric(device: &Device<'_>) -> Option<Unusable> {
     }
 }
 
-fn mode(device: &Device<'_>, holders: &Holders, used: Option<Bytes>) -> Option<Unusable> {
+/// Who may hold a context on a GPU, and on each of its instances.
+pub(super) enum Mode {
+    /// Anybody.
+    Open,
+    /// One process at a time.
+    Exclusive,
+    /// Nobody, or it cannot be told.
+    Closed(Unusable),
+}
+
+pub(super) fn mode(device: &Device<'_>) -> Mode {
     match device.compute_mode() {
         Ok(ComputeMode::Prohibited) => {
-            Some(unusable("prohibited", "compute mode is Prohibited; change it with nvidia-smi -c 0"))
+            Mode::Closed(unusable("prohibited", "compute mode is Prohibited; change it with nvidia-smi -c 0"))
         }
-        Ok(ComputeMode::ExclusiveProcess | ComputeMode::ExclusiveThread) => exclusive(holders, used),
+        Ok(ComputeMode::ExclusiveProcess | ComputeMode::ExclusiveThread) => Mode::Exclusive,
         Ok(ComputeMode::Default)
-        | Err(NvmlError::NotSupported | NvmlError::FunctionNotFound | NvmlError::FailedToLoadSymbol(_)) => None,
-        Err(error) => Some(from_error(&error, "reading the compute mode")),
+        | Err(NvmlError::NotSupported | NvmlError::FunctionNotFound | NvmlError::FailedToLoadSymbol(_)) => Mode::Open,
+        Err(error) => Mode::Closed(from_error(&error, "reading the compute mode")),
+    }
+}
+
+impl Mode {
+    /// Whether it forbids new work beside these holders, with `used` bytes in use.
+    pub(super) fn forbids(&self, holders: &Holders, used: Bytes) -> Option<Unusable> {
+        match self {
+            Self::Open => None,
+            Self::Exclusive => exclusive(holders, used),
+            Self::Closed(why) => Some(why.clone()),
+        }
     }
 }
 
 /// In an exclusive mode one process may hold a context, however much memory is free.
-fn exclusive(holders: &Holders, used: Option<Bytes>) -> Option<Unusable> {
+fn exclusive(holders: &Holders, used: Bytes) -> Option<Unusable> {
     let refused = |message: String| Some(unusable("exclusive_process", message));
     if !holders.compute_known {
         return refused("compute mode is Exclusive and the process list is unreadable: it may be held".to_owned());
@@ -110,8 +153,7 @@ fn exclusive(holders: &Holders, used: Option<Bytes>) -> Option<Unusable> {
         return refused(format!("compute mode is Exclusive and {} holds it", who(holder)));
     }
     let explained: Bytes = holders.processes.iter().filter_map(|process| process.used_bytes).sum();
-    let unexplained = used.and_then(|used| used.less(explained)).is_none_or(|rest| rest > UNEXPLAINED);
-    if unexplained {
+    if used.less(explained).is_none_or(|rest| rest > UNEXPLAINED) {
         refused("compute mode is Exclusive and memory is held by a process that is not visible".to_owned())
     } else {
         None

@@ -9,7 +9,9 @@ use nvml_wrapper::Nvml;
 use nvml_wrapper::bitmasks::InitFlags;
 use nvml_wrapper::error::NvmlError;
 
+use super::reader::NvmlOptions;
 use crate::devices::error::DevicesError;
+use crate::devices::holders::HostRoots;
 
 /// Where the library is looked for when no path is given: the loader's own search, then where WSL, NixOS, Debian and
 /// Fedora put it. Never the plain `libnvidia-ml.so`: that name belongs to a stub that cannot work.
@@ -62,6 +64,11 @@ pub(super) fn whole(error: &NvmlError, call: &'static str) -> DevicesError {
         NvmlError::DriverNotLoaded => DevicesError::DriverNotLoaded,
         NvmlError::LibRmVersionMismatch => DevicesError::VersionMismatch,
         NvmlError::NoPermission | NvmlError::OperatingSystem => DevicesError::NoPermission { call },
+        // How a device node that may not be opened is often met.
+        NvmlError::Unknown => {
+            let message = format!("{error}; check that /dev/nvidia* exist and may be opened here, and see dmesg");
+            DevicesError::Driver { call, message }
+        }
         other => DevicesError::Driver { call, message: other.to_string() },
     }
 }
@@ -71,20 +78,48 @@ pub(super) fn concerns_all(error: &NvmlError) -> bool {
     matches!(error, NvmlError::Uninitialized | NvmlError::DriverNotLoaded | NvmlError::LibRmVersionMismatch)
 }
 
-/// What tells that the driver was exchanged under a running process: the kernel module's version, the library's file.
+/// The file that the library was loaded from: `explicit` where that is a path, else what the loader mapped.
+pub(super) fn mapped(explicit: Option<&Path>) -> Option<PathBuf> {
+    if let Some(path) = explicit.filter(|path| path.components().count() > 1) {
+        return Some(path.to_owned());
+    }
+    let maps = fs::read_to_string("/proc/self/maps").ok()?;
+    let path =
+        maps.lines().find_map(|line| line.find('/').and_then(|at| line.get(at..)).filter(|it| is_library(it)))?;
+    Some(PathBuf::from(path))
+}
+
+fn is_library(path: &str) -> bool {
+    path.rsplit('/').next().is_some_and(|name| name.starts_with("libnvidia-ml.so"))
+}
+
+/// A file's device, inode and time of change.
+type FileIdentity = (u64, u64, i64);
+
+/// What tells that a driver was installed, loaded or exchanged: the kernel module's version, the library's files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fingerprint {
     module: Option<String>,
-    library: Option<(u64, u64, i64)>,
+    files: Vec<Option<FileIdentity>>,
 }
 
 impl Fingerprint {
-    /// Takes it now; `library` is the explicit path, where one is set.
-    pub fn take(proc: &Path, library: Option<&PathBuf>) -> Self {
-        let meta = library.and_then(|path| fs::metadata(path).ok());
+    /// Takes it now, of the module and these files.
+    pub fn take(roots: &HostRoots, files: &[PathBuf]) -> Self {
+        let identity = |path: &PathBuf| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino(), meta.mtime()));
         Self {
-            module: fs::read_to_string(proc.join("driver/nvidia/version")).ok(),
-            library: meta.map(|meta| (meta.dev(), meta.ino(), meta.mtime())),
+            module: fs::read_to_string(roots.proc.join("driver/nvidia/version")).ok(),
+            files: files.iter().map(identity).collect(),
         }
+    }
+
+    /// Takes it where no library is open: of every place where one may appear, and of the loader's own list.
+    pub fn of_places(options: &NvmlOptions) -> Self {
+        let places = match &options.library {
+            Some(path) => vec![path.clone()],
+            None => PLACES.iter().map(PathBuf::from).filter(|path| path.is_absolute()).collect(),
+        };
+        let loaders = options.roots.etc.join("ld.so.cache");
+        Self::take(&options.roots, &[places, vec![loaders]].concat())
     }
 }

@@ -8,7 +8,7 @@ use nvml_wrapper::error::NvmlError;
 use super::raw;
 use crate::bytes::Bytes;
 use crate::devices::holders::HostRoots;
-use crate::devices::host_memory;
+use crate::devices::{Warning, host_memory};
 
 /// What a device's memory is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,34 +24,45 @@ pub(super) struct MemoryReading {
 
 /// Reads `device`, whose product name is `name`.
 pub(super) fn read(device: &Device<'_>, name: &str, roots: &HostRoots) -> Result<MemoryReading, NvmlError> {
-    let second = device.memory_info();
-    let first = match second {
-        Ok(memory) if memory.total > 0 => {
-            return Ok(MemoryReading {
-                total: Bytes::new(memory.total),
-                free: Bytes::new(memory.free),
-                used: Bytes::new(memory.used),
-                reserved: Some(Bytes::new(memory.reserved)),
-                unified: false,
-            });
-        }
-        // A total of zero is how some stacks say "not supported".
-        Ok(_) => Err(NvmlError::NotSupported),
-        Err(error) if older_may_work(&error) => raw::memory_v1(device),
-        Err(error) => return Err(error),
-    };
-    match first {
-        Ok((total, free, used)) if total > 0 => Ok(MemoryReading {
-            total: Bytes::new(total),
-            free: Bytes::new(free),
-            used: Bytes::new(used),
-            reserved: None,
-            unified: false,
-        }),
-        Ok(_) | Err(NvmlError::NotSupported) if integrated(name, roots) => shared(roots),
-        Ok(_) => Err(NvmlError::NotSupported),
-        Err(error) => Err(error),
+    match dedicated(device) {
+        Err(NvmlError::NotSupported) if integrated(name, roots) => shared(roots),
+        other => other,
     }
+}
+
+/// Memory of the device's own: "not supported" where neither call tells of any.
+pub(super) fn dedicated(device: &Device<'_>) -> Result<MemoryReading, NvmlError> {
+    let second = match device.memory_info() {
+        Ok(memory) => {
+            let reserved = Some(memory.reserved);
+            believable(memory.total, memory.free, memory.used, reserved)
+        }
+        Err(error) => Err(error),
+    };
+    match second {
+        Err(error) if older_may_work(&error) => {
+            let (total, free, used) = raw::memory_v1(device)?;
+            believable(total, free, used, None)
+        }
+        other => other,
+    }
+}
+
+/// A total of zero is how some stacks say "not supported"; a part larger than the whole is no reading at all.
+fn believable(total: u64, free: u64, used: u64, reserved: Option<u64>) -> Result<MemoryReading, NvmlError> {
+    if total == 0 {
+        return Err(NvmlError::NotSupported);
+    }
+    if free.checked_add(reserved.unwrap_or(0)).is_none_or(|sum| sum > total) || used > total {
+        return Err(NvmlError::Unknown);
+    }
+    Ok(MemoryReading {
+        total: Bytes::new(total),
+        free: Bytes::new(free),
+        used: Bytes::new(used),
+        reserved: reserved.map(Bytes::new),
+        unified: false,
+    })
 }
 
 /// v2 appeared with R510 and was broken or half there in several drivers around it.
@@ -88,9 +99,50 @@ fn shared(roots: &HostRoots) -> Result<MemoryReading, NvmlError> {
     })
 }
 
+/// Less page cache than this is not worth a word.
+const MENTIONED: Bytes = Bytes::mib(256);
+
+/// Where the host manages the GPU's memory as NUMA node `node`, how much of what is in use there is page cache.
+///
+/// It stays counted as in use: the kernel could give it up, but whether an allocation of CUDA's makes it do so is not
+/// known, and a "fits" that relied on it might be wrong.
+pub(super) fn page_cache(node: u32, roots: &HostRoots) -> Option<Warning> {
+    let path = roots.sys.join(format!("devices/system/node/node{node}/meminfo"));
+    let cached = file_pages(&fs::read_to_string(path).ok()?).filter(|bytes| *bytes >= MENTIONED)?;
+    let message = format!(
+        "{cached} of what is in use is the host's page cache (NUMA node {node}); it is not counted as free; \
+         to give it back: sync; echo 1 > /proc/sys/vm/drop_caches"
+    );
+    Some(super::health::warning("page_cache", message))
+}
+
+/// `Node 4 FilePages:  3145728 kB`
+fn file_pages(meminfo: &str) -> Option<Bytes> {
+    let line = meminfo.lines().find_map(|line| line.split_once("FilePages:"))?;
+    let kibibytes: u64 = line.1.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024).map(Bytes::new)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn page_cache_is_read_from_the_nodes_own_file() {
+        let text = "Node 4 MemTotal:       100663296 kB\nNode 4 MemUsed:  3 kB\nNode 4 FilePages:       3145728 kB\n";
+        assert_eq!(file_pages(text), Some(Bytes::gib(3)));
+        assert_eq!(file_pages("Node 4 FilePages: many kB"), None);
+    }
+
+    #[test]
+    fn parts_larger_than_the_whole_are_no_reading() {
+        assert_eq!(believable(100, 60, 30, Some(10)).unwrap().free, Bytes::new(60));
+        assert_eq!(believable(100, 60, 40, None).unwrap().reserved, None);
+        assert!(matches!(believable(0, 0, 0, None), Err(NvmlError::NotSupported)));
+        for (free, used, reserved) in [(101, 0, None), (0, 101, None), (95, 0, Some(10)), (u64::MAX, 0, Some(1))] {
+            assert!(matches!(believable(100, free, used, reserved), Err(NvmlError::Unknown)));
+        }
+    }
 
     #[test]
     fn only_integrated_parts_are_taken_for_such() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use nvml_wrapper::Device as Handle;
 use nvml_wrapper::error::NvmlError;
 
-use super::device::Standing;
+use super::device::{Standing, WholeGpu, unreadable};
 use super::reader::Scene;
 use super::{health, memory, processes, raw};
 use crate::bytes::Bytes;
@@ -14,22 +14,34 @@ use crate::devices::{Device, DeviceFacts, DeviceKind, Process};
 /// No card has more instances (seven since Ampere); a bound on what a driver's number may make us do.
 const MAX_SLOTS: u32 = 64;
 
-/// Whether MIG is in force on a GPU. What the card or driver does not know, it does not do.
-pub(super) fn enabled(device: &Handle<'_>) -> bool {
-    device.mig_mode().is_ok_and(|mode| mode.current == 1)
+/// The GPU instances of `whole`, where MIG is in force there; the GPU itself then becomes unusable.
+pub(super) fn instances(
+    whole: &mut WholeGpu,
+    handle: &Handle<'_>,
+    standing: &Standing,
+    scene: &Scene<'_>,
+) -> Vec<Device> {
+    // What the card or driver does not know, it does not do.
+    let Ok(mode) = handle.mig_mode() else { return Vec::new() };
+    if mode.current != mode.pending {
+        let after = if mode.pending == 1 { "on" } else { "off" };
+        let message = format!("MIG will be {after} after the next reset of the GPU");
+        whole.device.warnings.push(health::warning("mig_pending", message));
+    }
+    if mode.current == 1 { split(whole, handle, standing, scene) } else { Vec::new() }
 }
 
 /// Turns a GPU in MIG mode into itself, unusable, and its GPU instances.
 ///
 /// Compute instances of one GPU instance share its memory, so it is counted once: the device is named after the
 /// compute instance with the most multiprocessors, and lists the holders of all.
-pub(super) fn split(gpu: &mut Device, device: &Handle<'_>, standing: &Standing, scene: &Scene<'_>) -> Vec<Device> {
+fn split(whole: &mut WholeGpu, handle: &Handle<'_>, standing: &Standing, scene: &Scene<'_>) -> Vec<Device> {
     let mut instances: BTreeMap<u32, Device> = BTreeMap::new();
-    let slots = device.mig_device_count().unwrap_or(MAX_SLOTS).min(MAX_SLOTS);
+    let slots = handle.mig_device_count().unwrap_or(MAX_SLOTS).min(MAX_SLOTS);
     let mut refused = None;
     for slot in 0..slots {
         // Slots are sparse: an empty one says nothing of those after it.
-        let instance = match device.mig_device_by_index(slot) {
+        let instance = match handle.mig_device_by_index(slot) {
             Ok(instance) => instance,
             Err(NvmlError::NotFound | NvmlError::InvalidArg) => continue,
             Err(error) => {
@@ -39,18 +51,18 @@ pub(super) fn split(gpu: &mut Device, device: &Handle<'_>, standing: &Standing, 
         };
         // An instance destroyed since then is as good as never there.
         let Ok(group) = raw::gpu_instance(&instance) else { continue };
-        let Ok(device) = read(&instance, gpu, standing, scene) else { continue };
+        let Ok(device) = read(&instance, whole, standing, scene) else { continue };
         match instances.remove(&group) {
             Some(other) => instances.insert(group, merge(other, device)),
             None => instances.insert(group, device),
         };
     }
     // The parent's list repeats those of its instances.
-    gpu.processes.retain(|process| {
+    whole.device.processes.retain(|process| {
         let same = |other: &Process| other.pid == process.pid;
         !instances.values().any(|instance| instance.processes.iter().any(same))
     });
-    gpu.unusable = Some(match refused {
+    whole.device.unusable = Some(match refused {
         Some(error) if instances.is_empty() => health::from_error(&error, "listing its MIG instances"),
         _ if instances.is_empty() => health::unusable(
             "mig_without_instances",
@@ -74,8 +86,7 @@ fn merge(mut one: Device, mut other: Device) -> Device {
     one
 }
 
-fn read(instance: &Handle<'_>, gpu: &Device, standing: &Standing, scene: &Scene<'_>) -> Result<Device, NvmlError> {
-    let reading = memory::read(instance, "", scene.roots);
+fn read(instance: &Handle<'_>, whole: &WholeGpu, standing: &Standing, scene: &Scene<'_>) -> Result<Device, NvmlError> {
     let name = instance.name().unwrap_or_else(|_| format!("{} MIG", standing.name));
     let mut facts = DeviceFacts {
         uuid: instance.uuid()?,
@@ -84,27 +95,26 @@ fn read(instance: &Handle<'_>, gpu: &Device, standing: &Standing, scene: &Scene<
         total_bytes: Bytes::ZERO,
         reserved_bytes: None,
         multiprocessors: instance.attributes().ok().map(|attributes| attributes.multiprocessor_count),
-        parent_uuid: Some(gpu.facts.uuid.clone()),
-        ..gpu.facts.clone()
+        parent_uuid: Some(whole.device.facts.uuid.clone()),
+        ..whole.device.facts.clone()
     };
-    let reading = match reading {
+    // An instance never stands for the host's memory, whatever its GPU does: several would count it several times.
+    let reading = match memory::dedicated(instance) {
         Ok(reading) => reading,
-        Err(error) => return Ok(super::device::unreadable(facts, health::from_error(&error, "reading its memory"))),
+        Err(error) => return Ok(unreadable(facts, health::from_error(&error, "reading its memory"))),
     };
     facts.total_bytes = reading.total;
     facts.reserved_bytes = reading.reserved;
     let mut holders = processes::read(instance, reading.total);
     scene.describe(&mut holders.processes);
-    // What forbids the whole card (a reset, a drain) forbids its parts.
     Ok(Device {
         facts,
         free_bytes: Some(reading.free),
         used_bytes: Some(reading.used),
         margin_bytes: Bytes::ZERO,
-        unusable: gpu
-            .unusable
-            .clone()
-            .filter(|why| !matches!(why.reason.as_str(), "no_permission" | "memory_unreadable" | "exclusive_process")),
+        // What forbids the whole card (a reset, a drain, its compute mode) forbids its parts.
+        unusable: whole.health.forbids.clone().or_else(|| whole.mode.forbids(&holders, reading.used)),
+        warnings: Vec::new(),
         processes: holders.processes,
     })
 }

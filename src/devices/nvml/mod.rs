@@ -4,10 +4,7 @@
 //! Its rules: everything is keyed by UUID and looked up anew on each pass; one bad GPU never voids the others; an error
 //! is never read as zero; what cannot be told stays `None`.
 //!
-//! Knowingly left out: BAR1 (an aperture, not capacity), retired pages and *pending* row remaps (they change nothing
-//! for new work), vGPU (its total is already the profile's), HMM addressing (adds no memory), memory of Grace's NUMA
-//! mode that page cache occupies (counted as used, so that the answer errs towards refusing), the cgroup limit of whatever
-//! service will use unified memory (it is not known here).
+//! What is knowingly left out, and why, stands in `docs/devices.md`.
 
 mod device;
 mod events;
@@ -19,7 +16,9 @@ mod processes;
 mod raw;
 mod reader;
 mod topology;
+mod xid;
 
-pub use events::{XidEvent, watch_xids};
+pub use events::EventWatch;
 pub use library::Fingerprint;
 pub use reader::{Margins, NvmlOptions, NvmlReader, all_asleep};
+pub use xid::{Meaning, XidCount, XidEvent, XidLog};

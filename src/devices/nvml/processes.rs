@@ -13,6 +13,9 @@ use crate::devices::{Process, ProcessKind};
 /// How often a list is asked for again that grew between asking its length and asking for it.
 const ATTEMPTS: usize = 3;
 
+/// No Linux gives out a greater number (`PID_MAX_LIMIT`).
+const GREATEST_PID: u32 = 1 << 22;
+
 /// The processes of a device, and whether the list of compute processes could be read at all.
 pub(super) struct Holders {
     pub(super) processes: Vec<Process>,
@@ -24,11 +27,12 @@ pub(super) fn read(device: &Device<'_>, total: Bytes) -> Holders {
     let compute = list(|| device.running_compute_processes());
     let graphics = list(|| device.running_graphics_processes());
     let clients = list(|| device.mps_running_compute_processes());
-    let compute_known = compute.is_some();
+    let possible = |info: &ProcessInfo| (1..=GREATEST_PID).contains(&info.pid);
+    let compute_known = compute.as_ref().is_some_and(|list| list.iter().all(possible));
     let lists = [(ProcessKind::Mps, clients), (ProcessKind::Compute, compute), (ProcessKind::Graphics, graphics)];
     let mut found: BTreeMap<u32, Process> = BTreeMap::new();
     for (kind, list) in lists {
-        for info in list.unwrap_or_default() {
+        for info in list.unwrap_or_default().into_iter().filter(possible) {
             let used = believable(&info, total);
             let process = found.entry(info.pid).or_insert_with(|| blank(info.pid, kind));
             // One process stands in several lists with the same figure.
@@ -50,7 +54,8 @@ fn list(ask: impl Fn() -> Result<Vec<ProcessInfo>, NvmlError>) -> Option<Vec<Pro
 }
 
 /// The bytes of a process; `None` where the driver does not say, or says what cannot be: early R535 drivers gave
-/// arrays of another layout, with the fields shuffled (NVIDIA/go-nvml#75).
+/// arrays of another layout, with the fields shuffled (NVIDIA/go-nvml#75), for which entries without a possible PID are
+/// left out, too.
 fn believable(info: &ProcessInfo, total: Bytes) -> Option<Bytes> {
     match info.used_gpu_memory {
         UsedGpuMemory::Used(bytes) if Bytes::new(bytes) <= total => Some(Bytes::new(bytes)),

@@ -3,25 +3,27 @@
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use std::{fs, mem};
 
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device as Handle, Nvml};
 
-use super::device::{Standing, nameless, unreadable};
+use super::device::{Standing, WholeGpu, nameless, unreadable};
 use super::library::{Fingerprint, concerns_all, open, whole};
+use super::xid::XidLog;
 use super::{health, mig, topology};
 use crate::bytes::Bytes;
 use crate::devices::error::DevicesError;
-use crate::devices::holders::{HostRoots, describe};
+use crate::devices::holders::{HostRoots, describe, namesakes};
 use crate::devices::power::{self, PowerState};
-use crate::devices::{Device, Link, Process, Snapshot, declared, host_memory};
+use crate::devices::{Device, DeviceKind, Link, Process, Snapshot, declared, host_memory};
 
 /// More GPUs than a host has; a bound on what a driver's count may make us do.
 const MAX_GPUS: u32 = 256;
-/// How long the wiring is believed; links seldom change, and asking is most of a pass.
-const TOPOLOGY_LASTS: Duration = Duration::from_secs(60);
+/// How long the wiring is believed; links seldom change, and asking takes longer than a whole pass.
+const WIRING_LASTS: Duration = Duration::from_secs(60);
 
 /// What the reading of NVIDIA devices depends on.
 #[derive(Clone, Debug, Default)]
@@ -54,12 +56,17 @@ impl Default for Margins {
 pub(super) struct Scene<'a> {
     pub(super) roots: &'a HostRoots,
     pub(super) margins: &'a Margins,
+    /// Whether a number that the driver gives means the process of that number in `/proc`.
+    namesakes: bool,
     passwd: OnceCell<String>,
 }
 
 impl Scene<'_> {
-    /// Fills in who the processes are.
+    /// Fills in who the processes are, unless their numbers may be those of another PID namespace than the files'.
     pub(super) fn describe(&self, processes: &mut [Process]) {
+        if !self.namesakes {
+            return;
+        }
         for process in processes {
             let passwd =
                 self.passwd.get_or_init(|| fs::read_to_string(self.roots.etc.join("passwd")).unwrap_or_default());
@@ -71,18 +78,30 @@ impl Scene<'_> {
 /// The one open library of this process.
 ///
 /// Dropping it shuts NVML down. NVML counts its inits, so the old one must be dropped before the next is opened, or
-/// nothing is initialised anew.
+/// nothing is initialised anew; and an [`EventWatch`](super::EventWatch) on it before that.
 pub struct NvmlReader {
-    nvml: Nvml,
+    nvml: Arc<Nvml>,
     options: NvmlOptions,
+    library: Option<PathBuf>,
     fingerprint: Fingerprint,
     driver_version: Option<String>,
     /// By UUID.
     standing: HashMap<String, Standing>,
     /// The last pass's whole GPUs in their order, to tell which one no longer answers.
     last: Vec<Device>,
-    links: Option<(Vec<String>, Instant, Vec<Link>)>,
+    /// The UUIDs of those that answered.
+    seen: Vec<String>,
+    /// Those whose driver tells by itself when they need a reset.
+    self_diagnosing: Vec<String>,
+    wiring: Option<Wiring>,
     sick: bool,
+}
+
+/// How GPUs are joined, as last asked.
+struct Wiring {
+    uuids: Vec<String>,
+    at: Instant,
+    links: Vec<Link>,
 }
 
 impl NvmlReader {
@@ -90,14 +109,18 @@ impl NvmlReader {
     pub fn open(options: &NvmlOptions) -> Result<Self, DevicesError> {
         let lazily = power::states(&options.roots).iter().any(PowerState::asleep);
         let nvml = open(options.library.as_deref(), lazily)?;
+        let library = super::library::mapped(options.library.as_deref());
         Ok(Self {
             driver_version: nvml.sys_driver_version().ok(),
-            nvml,
-            fingerprint: Fingerprint::take(&options.roots.proc, options.library.as_ref()),
+            nvml: Arc::new(nvml),
+            fingerprint: Fingerprint::take(&options.roots, library.as_slice()),
+            library,
             options: options.clone(),
             standing: HashMap::new(),
             last: Vec::new(),
-            links: None,
+            seen: Vec::new(),
+            self_diagnosing: Vec::new(),
+            wiring: None,
             sick: false,
         })
     }
@@ -107,6 +130,11 @@ impl NvmlReader {
         &self.last
     }
 
+    /// The UUIDs of the whole GPUs that answered in the last pass.
+    pub fn seen(&self) -> &[String] {
+        &self.seen
+    }
+
     /// Takes over what a reader before this one saw last, so that a device that is missing now is known as missing.
     pub fn inherit(&mut self, last: Vec<Device>) {
         self.last = last;
@@ -114,7 +142,7 @@ impl NvmlReader {
 
     /// Whether the driver on this host is no longer the one that was opened.
     pub fn outdated(&self) -> bool {
-        self.fingerprint != Fingerprint::take(&self.options.roots.proc, self.options.library.as_ref())
+        self.fingerprint != Fingerprint::take(&self.options.roots, self.library.as_slice())
     }
 
     /// Whether the last pass met a GPU that only a fresh library may see healthy again.
@@ -122,9 +150,18 @@ impl NvmlReader {
         self.sick
     }
 
-    /// The open library, for the event watcher.
-    pub(super) fn nvml(&self) -> &Nvml {
-        &self.nvml
+    /// Says on each device of a snapshot of this reader's what XIDs stand against it.
+    pub fn mark(&self, snapshot: &mut Snapshot, xids: &XidLog) {
+        for device in &mut snapshot.devices {
+            let gpu = device.facts.parent_uuid.as_ref().unwrap_or(&device.facts.uuid);
+            let self_diagnosing = self.self_diagnosing.contains(gpu);
+            xids.mark(device, self_diagnosing);
+        }
+    }
+
+    /// The open library, for the event watch.
+    pub(super) fn library(&self) -> Arc<Nvml> {
+        Arc::clone(&self.nvml)
     }
 
     /// One pass over all devices. An error means that nothing can be told of any; the library is then to be dropped
@@ -140,15 +177,18 @@ impl NvmlReader {
         done?;
         self.standing.retain(|uuid, _| pass.seen.contains(uuid));
         self.sick = pass.sick;
+        self.seen = pass.seen;
+        self.self_diagnosing = pass.self_diagnosing;
         if pass.devices.is_empty() {
             return Err(match self.last.len() {
                 0 => DevicesError::NoDevices,
                 before => DevicesError::DevicesVanished { before },
             });
         }
+        one_pool(&mut pass.devices);
         let whole_gpus = pass.devices.iter().filter(|device| device.facts.parent_uuid.is_none());
         self.last = whole_gpus.cloned().collect();
-        let links = self.wiring(&pass.wired);
+        let links = self.links(&pass.wired);
         Ok(Snapshot {
             source: "nvml".to_owned(),
             sampled_at,
@@ -166,7 +206,12 @@ impl NvmlReader {
         standing: &mut HashMap<String, Standing>,
         pass: &mut Pass,
     ) -> Result<(), DevicesError> {
-        let scene = Scene { roots: &self.options.roots, margins: &self.options.margins, passwd: OnceCell::new() };
+        let scene = Scene {
+            roots: &self.options.roots,
+            margins: &self.options.margins,
+            namesakes: namesakes(&self.options.roots),
+            passwd: OnceCell::new(),
+        };
         if states.iter().any(PowerState::asleep) {
             // Looking one up by index could wake another; by address, only the one meant is touched.
             for (index, state) in (0..).zip(states) {
@@ -201,16 +246,19 @@ impl NvmlReader {
                 None => Standing::read(&device, scene)?,
             };
             standing.insert(uuid.clone(), own.clone());
-            let mut gpu = super::device::read(&device, &uuid, index, &own, scene)?;
-            let instances = if mig::enabled(&device) { mig::split(&mut gpu, &device, &own, scene) } else { Vec::new() };
-            Ok((uuid, gpu, instances))
+            let mut whole_gpu = super::device::read(&device, &uuid, index, &own, scene)?;
+            let instances = mig::instances(&mut whole_gpu, &device, &own, scene);
+            Ok((uuid, whole_gpu, instances))
         });
         match read {
-            Ok((uuid, gpu, instances)) => {
+            Ok((uuid, WholeGpu { device: gpu, health, .. }, instances)) => {
                 pass.sick |=
                     gpu.unusable.as_ref().is_some_and(|why| why.reason == "gpu_lost" || why.reason == "reset_required");
                 if gpu.unusable.as_ref().is_none_or(|why| why.reason != "mig_parent" && gpu.free_bytes.is_some()) {
                     pass.wired.push(uuid.clone());
+                }
+                if health.self_diagnosing {
+                    pass.self_diagnosing.push(uuid.clone());
                 }
                 pass.seen.push(uuid);
                 pass.devices.push(gpu);
@@ -240,13 +288,26 @@ impl NvmlReader {
         unreadable(facts, why)
     }
 
-    fn wiring(&mut self, uuids: &[String]) -> Vec<Link> {
-        if let Some((of, at, links)) = &self.links
-            && of == uuids
-            && at.elapsed() < TOPOLOGY_LASTS
-        {
-            return links.clone();
+    /// The links among `uuids`. They are asked for once for each set of GPUs; see [`Self::refresh_wiring`].
+    fn links(&mut self, uuids: &[String]) -> Vec<Link> {
+        let wiring = match self.wiring.take() {
+            Some(known) if uuids.iter().all(|uuid| known.uuids.contains(uuid)) => known,
+            _ => self.wire(uuids.to_vec()),
+        };
+        let among = |uuid: &String| uuids.len() == wiring.uuids.len() || uuids.contains(uuid);
+        let links = wiring.links.iter().filter(|link| among(&link.a) && among(&link.b)).cloned().collect();
+        self.wiring = Some(wiring);
+        links
+    }
+
+    /// Asks for the wiring again where it was asked for long ago; for a moment when nobody waits.
+    pub fn refresh_wiring(&mut self) {
+        if let Some(old) = self.wiring.take() {
+            self.wiring = Some(if old.at.elapsed() < WIRING_LASTS { old } else { self.wire(old.uuids) });
         }
+    }
+
+    fn wire(&self, uuids: Vec<String>) -> Wiring {
         let ends: Vec<_> = uuids
             .iter()
             .filter_map(|uuid| {
@@ -256,8 +317,15 @@ impl NvmlReader {
             })
             .collect();
         let links = if ends.len() > 1 { topology::read(&ends) } else { Vec::new() };
-        self.links = Some((uuids.to_vec(), Instant::now(), links.clone()));
-        links
+        Wiring { uuids, at: Instant::now(), links }
+    }
+}
+
+/// Of several GPUs that share the host's memory, only the first is placed on: the pool must not be counted twice.
+fn one_pool(devices: &mut [Device]) {
+    for device in devices.iter_mut().filter(|device| device.facts.kind == DeviceKind::UnifiedMemory).skip(1) {
+        let message = "it shares the host's memory with a device that is listed before it";
+        device.unusable.get_or_insert_with(|| health::unusable("shared_pool", message));
     }
 }
 
@@ -269,6 +337,7 @@ struct Pass {
     seen: Vec<String>,
     /// Those among them whose wiring matters.
     wired: Vec<String>,
+    self_diagnosing: Vec<String>,
     sick: bool,
 }
 

@@ -8,6 +8,7 @@ mod once;
 mod source;
 mod worker;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,9 +16,9 @@ use tokio::sync::watch;
 
 pub use self::once::read_once;
 pub use self::source::DeviceSource;
-use super::Snapshot;
 use super::error::DevicesError;
-use super::nvml::NvmlOptions;
+use super::nvml::{NvmlOptions, XidCount, XidLog};
+use super::{Device, Snapshot};
 
 /// How the sampler behaves.
 #[derive(Clone, Debug)]
@@ -64,6 +65,10 @@ pub struct SamplerStatus {
     pub released: Option<Duration>,
     /// The age of the last attempt, and its error.
     pub last: Option<(Duration, Option<DevicesError>)>,
+    /// Readings that failed as a whole and devices that could not be read, since the start.
+    pub errors: u64,
+    /// XIDs heard since the start.
+    pub xids: Vec<XidCount>,
 }
 
 /// The handle to the sampling thread. Dropping it asks the thread to let go of the driver and end, and waits for nothing.
@@ -80,6 +85,8 @@ struct Shared {
     readings: watch::Sender<Option<Arc<Reading>>>,
     /// Whether the library is open.
     open: watch::Sender<bool>,
+    errors: AtomicU64,
+    xids: Mutex<XidLog>,
 }
 
 /// What askers want of the thread, and what it is at.
@@ -99,6 +106,18 @@ impl Shared {
         // Nothing panics while it is held; and orders are valid at every moment.
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn xids(&self) -> MutexGuard<'_, XidLog> {
+        self.xids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count_errors(&self, outcome: &Result<Arc<Snapshot>, DevicesError>) {
+        let unread = |device: &&Device| {
+            device.free_bytes.is_none() && device.unusable.as_ref().is_none_or(|why| why.reason != "asleep")
+        };
+        let count = outcome.as_ref().map_or(1, |snapshot| snapshot.devices.iter().filter(unread).count());
+        self.errors.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
 }
 
 impl Sampler {
@@ -110,6 +129,8 @@ impl Sampler {
             changed: Condvar::new(),
             readings: watch::Sender::new(None),
             open: watch::Sender::new(false),
+            errors: AtomicU64::new(0),
+            xids: Mutex::default(),
         });
         let stale_for = options.stale_for;
         let own = Arc::clone(&shared);
@@ -192,7 +213,11 @@ impl Sampler {
         self.shared.orders().released_until = asked.checked_add(length);
         self.shared.changed.notify_one();
         match tokio::time::timeout(deadline, open.wait_for(|open| !open)).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(_)) => {
+                // What was heard until now may be cured by what the window is for; what stays wrong is heard again.
+                self.shared.xids().settle();
+                Ok(())
+            }
             Ok(Err(_)) | Err(_) => Err(self.overdue(asked)),
         }
     }
@@ -217,6 +242,8 @@ impl Sampler {
             busy: busy.map(|(doing, since)| (doing, since.elapsed())),
             released,
             last: last.map(|reading| (reading.began.elapsed(), reading.outcome.clone().err())),
+            errors: self.shared.errors.load(Ordering::Relaxed),
+            xids: self.shared.xids().counts(),
         }
     }
 }

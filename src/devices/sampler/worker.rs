@@ -5,13 +5,19 @@ use std::time::{Duration, Instant};
 
 use super::{Reading, SamplerOptions, Shared, released};
 use crate::devices::error::DevicesError;
-use crate::devices::nvml::{NvmlReader, all_asleep};
-use crate::devices::{Device, Snapshot};
+use crate::devices::nvml::{EventWatch, Fingerprint, Meaning, NvmlReader, XidEvent, all_asleep};
+use crate::devices::{Device, Snapshot, power};
 
 /// Waits between attempts at a driver that fails as a whole. The longest is well below two seconds, so that the end of
 /// a fault is seen that soon; an attempt is one failing `nvmlInit`, and made only while somebody asks.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(1);
+/// What only an installation, a loaded module or a reboot cures is attempted that often for as long; then seldom, but at
+/// once when the module or a library's file has changed, for which it is looked at [`LAST_RETRY`] apart.
+const OFTEN_FOR: Duration = Duration::from_secs(60);
+const SELDOM: Duration = Duration::from_secs(60);
+/// On a host whose GPU can suspend, the driver is let go after so long without a question: it keeps the GPU awake.
+const IDLE_WHERE_GPUS_SUSPEND: Duration = Duration::from_secs(10);
 /// Waits between fresh openings for the sake of a GPU that is lost: those disturb the healthy ones.
 const FIRST_REOPENING: Duration = Duration::from_secs(2);
 const LAST_REOPENING: Duration = Duration::from_secs(60);
@@ -36,12 +42,59 @@ impl BackOff {
     }
 }
 
+/// A driver that fails as a whole.
+struct Failure {
+    error: DevicesError,
+    since: Instant,
+    attempted: Instant,
+    delay: Duration,
+    /// When to look again.
+    look: Instant,
+    /// The driver's traces on the host at the last attempt.
+    fingerprint: Fingerprint,
+}
+
+impl Failure {
+    fn after(previous: Option<&Self>, error: DevicesError, options: &SamplerOptions) -> Self {
+        let attempted = Instant::now();
+        let delay = previous.map_or(FIRST_RETRY, |previous| previous.delay.saturating_mul(2).min(LAST_RETRY));
+        let since = previous.map_or(attempted, |previous| previous.since);
+        let fingerprint = Fingerprint::of_places(&options.nvml);
+        Self { error, since, attempted, delay, look: attempted + delay, fingerprint }
+    }
+
+    /// Whether to attempt it again now.
+    fn due(&mut self, options: &SamplerOptions) -> bool {
+        let now = Instant::now();
+        if now < self.look {
+            return false;
+        }
+        let cured_by_files = matches!(
+            self.error,
+            DevicesError::Library { .. } | DevicesError::DriverNotLoaded | DevicesError::VersionMismatch
+        );
+        if !cured_by_files
+            || now.duration_since(self.since) < OFTEN_FOR
+            || now.duration_since(self.attempted) >= SELDOM
+            || self.fingerprint != Fingerprint::of_places(&options.nvml)
+        {
+            return true;
+        }
+        self.look = now + LAST_RETRY;
+        false
+    }
+}
+
 /// The thread's own state.
 #[derive(Default)]
 struct Worker {
     reader: Option<NvmlReader>,
+    /// Listens on the reader's library; goes before it.
+    events: Option<EventWatch>,
+    /// Whether a GPU of this host can suspend.
+    suspends: bool,
     began: Option<Instant>,
-    failed: Option<(BackOff, DevicesError)>,
+    failed: Option<Failure>,
     sick: Option<BackOff>,
     /// What the reader before the next one saw last.
     last: Vec<Device>,
@@ -56,8 +109,10 @@ pub(super) fn run(shared: &Arc<Shared>, options: &SamplerOptions) {
                 let began = Instant::now();
                 worker.began = Some(began);
                 let outcome = worker.read(shared, options).map(Arc::new);
+                shared.count_errors(&outcome);
                 shared.orders().busy = None;
                 shared.readings.send_replace(Some(Arc::new(Reading { began, outcome })));
+                worker.after_reading(shared);
             }
             Next::LetGo => worker.let_go(shared),
             Next::End => {
@@ -87,7 +142,11 @@ impl Worker {
                 if unserved {
                     return Next::Read;
                 }
-                let idle_in = match options.idle_after {
+                let idle_after = match options.idle_after {
+                    Some(after) if self.suspends => Some(after.min(IDLE_WHERE_GPUS_SUSPEND)),
+                    other => other,
+                };
+                let idle_in = match idle_after {
                     // A watcher is a standing question.
                     _ if shared.readings.receiver_count() > 0 => None,
                     Some(idle_after) => Some(idle_after.saturating_sub(now.duration_since(orders.asked))),
@@ -100,7 +159,7 @@ impl Worker {
                     None
                 } else {
                     let due = match (&self.failed, self.began, options.interval) {
-                        (Some((back_off, _)), ..) => Some(back_off.until),
+                        (Some(failure), ..) => Some(failure.look),
                         (None, Some(began), Some(interval)) => began.checked_add(interval),
                         _ => None,
                     };
@@ -123,14 +182,18 @@ impl Worker {
     }
 
     /// One attempt, or the last one's error where it is too early for another.
-    fn read(&mut self, shared: &Shared, options: &SamplerOptions) -> Result<Snapshot, DevicesError> {
-        if let Some((back_off, error)) = &self.failed
-            && back_off.until > Instant::now()
+    fn read(&mut self, shared: &Arc<Shared>, options: &SamplerOptions) -> Result<Snapshot, DevicesError> {
+        if let Some(failure) = &mut self.failed
+            && !failure.due(options)
         {
-            return Err(error.clone());
+            return Err(failure.error.clone());
         }
         let sick_long = self.sick.as_ref().is_some_and(|back_off| back_off.until <= Instant::now());
-        if sick_long || self.reader.as_ref().is_some_and(NvmlReader::outdated) {
+        let outdated = self.reader.as_ref().is_some_and(NvmlReader::outdated);
+        if outdated {
+            shared.xids().settle();
+        }
+        if sick_long || outdated {
             self.let_go(shared);
         }
         let had_one = self.reader.is_some();
@@ -142,12 +205,18 @@ impl Worker {
                 outcome = self.attempt(shared, options);
             }
         }
-        match &outcome {
-            Ok(_) => self.failed = None,
+        match &mut outcome {
+            Ok(snapshot) => {
+                self.failed = None;
+                let mut xids = shared.xids();
+                xids.settle_absent(snapshot.devices.iter().map(|device| device.facts.uuid.as_str()));
+                if let Some(reader) = &self.reader {
+                    reader.mark(snapshot, &xids);
+                }
+            }
             Err(error) => {
                 self.let_go(shared);
-                let previous = self.failed.as_ref().map(|(back_off, _)| back_off);
-                self.failed = Some((BackOff::after(previous, FIRST_RETRY, LAST_RETRY), error.clone()));
+                self.failed = Some(Failure::after(self.failed.as_ref(), error.clone(), options));
             }
         }
         self.sick = match &self.reader {
@@ -160,7 +229,7 @@ impl Worker {
         outcome
     }
 
-    fn attempt(&mut self, shared: &Shared, options: &SamplerOptions) -> Result<Snapshot, DevicesError> {
+    fn attempt(&mut self, shared: &Arc<Shared>, options: &SamplerOptions) -> Result<Snapshot, DevicesError> {
         let busy = |doing| shared.orders().busy = Some((doing, Instant::now()));
         let reader = match &mut self.reader {
             Some(reader) => reader,
@@ -172,6 +241,11 @@ impl Worker {
                 let mut reader = NvmlReader::open(&options.nvml)?;
                 reader.inherit(std::mem::take(&mut self.last));
                 shared.open.send_replace(true);
+                self.suspends = power::any_suspends(&options.nvml.roots);
+                let own = Arc::clone(shared);
+                self.events = EventWatch::start(&reader, move |event| heard(&own, &event))
+                    .inspect_err(|error| tracing::warn!(%error, "no thread to listen for XIDs on"))
+                    .ok();
                 empty.insert(reader)
             }
         };
@@ -179,13 +253,52 @@ impl Worker {
         reader.read()
     }
 
-    fn let_go(&mut self, shared: &Shared) {
-        if let Some(reader) = self.reader.take() {
-            self.last = reader.last().to_vec();
-            shared.orders().busy = Some(("closing the driver's library", Instant::now()));
-            drop(reader);
-            shared.orders().busy = None;
-            shared.open.send_replace(false);
+    /// What nobody needs to wait for.
+    fn after_reading(&mut self, shared: &Shared) {
+        let Some(reader) = &mut self.reader else { return };
+        if let Some(events) = &self.events {
+            events.follow(reader.seen());
         }
+        shared.orders().busy = Some(("reading how the devices are wired", Instant::now()));
+        reader.refresh_wiring();
+        shared.orders().busy = None;
+    }
+
+    fn let_go(&mut self, shared: &Shared) {
+        let Some(reader) = self.reader.take() else { return };
+        self.last = reader.last().to_vec();
+        let busy = |doing| shared.orders().busy = Some((doing, Instant::now()));
+        busy("ending the wait for the driver's events");
+        self.events = None;
+        busy("closing the driver's library");
+        drop(reader);
+        shared.orders().busy = None;
+        shared.open.send_replace(false);
+    }
+}
+
+/// Takes note of an XID, and asks for a reading where it says something of the GPU.
+fn heard(shared: &Shared, event: &XidEvent) {
+    let count = shared.xids().add(event);
+    let meaning = event.meaning();
+    // One that comes again and again is told ever more seldom.
+    if count.is_power_of_two() {
+        let uuid = event.uuid.as_str();
+        match meaning {
+            Meaning::Application => tracing::info!(uuid, xid = event.xid, count, "an application's XID"),
+            Meaning::Concern => tracing::warn!(uuid, xid = event.xid, count, "the driver reported an XID"),
+            Meaning::NeedsReset => {
+                tracing::error!(
+                    uuid,
+                    xid = event.xid,
+                    count,
+                    "the driver reported an XID that needs a reset of the GPU"
+                );
+            }
+        }
+    }
+    if meaning != Meaning::Application {
+        shared.orders().wanted = Some(Instant::now());
+        shared.changed.notify_one();
     }
 }

@@ -251,6 +251,10 @@ fn processes(symbol: &str, kind: HolderKind, device: Handle, count: *mut c_uint,
         let have = u32::try_from(mine.len()).unwrap_or(u32::MAX);
         // SAFETY: not null, and readable by the contract of the C call.
         let room = unsafe { count.read() };
+        if gpu.process_burst {
+            put(count, room.saturating_add(1))?;
+            return Err(codes::INSUFFICIENT_SIZE);
+        }
         put(count, have)?;
         if have == 0 {
             return Ok(());

@@ -92,7 +92,7 @@ pub unsafe extern "C" fn nvmlEventSetWait_v2(set: EventSet, data: *mut EventData
             Some(event) => return put(data, event).err().unwrap_or(0),
             None if failed != 0 => return failed,
             None if Instant::now() >= until => return codes::TIMEOUT,
-            None => std::thread::sleep(Duration::from_millis(2)),
+            None => std::thread::sleep(Duration::from_millis(5)),
         }
     }
 }

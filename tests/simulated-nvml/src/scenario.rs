@@ -155,6 +155,8 @@ pub struct Gpu {
     pub mig: Option<Mig>,
     /// Who holds it.
     pub processes: Vec<Process>,
+    /// Whether processes start so fast that no buffer is large enough for the list (INSUFFICIENT_SIZE).
+    pub process_burst: bool,
     /// Whether a desktop runs on it.
     pub display_active: bool,
     /// Its own memory's NUMA node (Grace); `None` answers NOT_SUPPORTED.
