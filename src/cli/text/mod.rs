@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod bar;
+pub mod event;
 pub mod gpus;
 pub mod lease;
 pub mod problem;

@@ -27,6 +27,7 @@ impl Ledger {
             self.settle_device(&device.facts.uuid, reading);
         }
         self.see_endings(reading.taken_at);
+        self.forget();
         self.update_states(reading.taken_at);
         // After the growth was seen: a lease whose memory still grows does not end for a reading that came late.
         self.expire(now);
@@ -43,7 +44,10 @@ impl Ledger {
             let bytes = seen.remove(&lease.serial).unwrap_or(Bytes::ZERO);
             found.insert(lease.serial, (bytes, descendants(lease, uuid, reading)));
         }
-        let readable = reading.device(uuid).is_some_and(|device| device.free_bytes.is_some());
+        let device = reading.device(uuid);
+        let readable = device.is_some_and(|device| device.free_bytes.is_some());
+        let all_known =
+            device.is_some_and(|device| device.processes.iter().all(|process| process.used_bytes.is_some()));
         let mut grown = false;
         for lease in self.live.values_mut().chain(&mut self.ended) {
             let Some((bytes, members)) = found.remove(&lease.serial) else { continue };
@@ -61,8 +65,12 @@ impl Ledger {
                     grown = true;
                 }
                 share.visible_bytes = bytes;
-            } else if first_since_end && readable {
-                share.visible_bytes = bytes;
+            } else if first_since_end {
+                // Where nothing can be read, all of it may be there still.
+                share.visible_bytes = if readable { bytes } else { share.granted_bytes };
+            } else if !alive && readable && all_known {
+                // What is left of it only ever shrinks. After a restart more of it is assumed, until the next reading.
+                share.visible_bytes = share.visible_bytes.min(bytes);
             }
         }
         if grown {
