@@ -2,12 +2,13 @@
 
 use std::future::Future;
 
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use super::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
 use super::peer::Caller;
 use super::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, TogetherAnswer};
 use super::{Answer, Problem, Question};
+use crate::leases::event::Dated;
 use crate::metrics::Metrics;
 
 /// The program behind the socket.
@@ -34,6 +35,11 @@ pub trait Service: Send + Sync + 'static {
 
     /// Changes whenever [`Service::gpus`] would tell something new.
     fn changes(&self) -> watch::Receiver<u64>;
+
+    /// What happens to leases from now on; `None` where there is nothing to hear.
+    fn lease_events(&self) -> Option<broadcast::Receiver<Dated>> {
+        None
+    }
 
     /// How the daemon is.
     fn health(&self) -> HealthAnswer;

@@ -29,6 +29,11 @@ pub enum Command {
     Gpus(GpusArguments),
     /// Waits for room, holds it by a lease, and runs a command there.
     ///
+    /// CMD gets the devices in its environment (CUDA_VISIBLE_DEVICES by UUID, CUDA_DEVICE_ORDER) and the lease's id in
+    /// HF_MEM_PROBE_LEASE. Its exit code is passed on (128 and the signal's number where a signal ended it), and so are
+    /// the signals that this program gets; where CMD cannot be started it is 127 (not found) or 126. 75: no memory came
+    /// free within --wait. A restart of the daemon is waited out, and never ends CMD.
+    ///
     /// A lease is advisory: it is honoured by everyone who asks here, and cannot stop a process that does not.
     Run(Box<RunArguments>),
     /// The leases that are held.
@@ -123,9 +128,9 @@ pub struct RunArguments {
     /// Run without a lease: another may be told that the same memory is free. Works without the daemon.
     #[arg(long)]
     pub no_lease: bool,
-    /// Be the process that becomes CMD: this program's own way to start itself.
-    #[arg(long = "become", hide = true)]
-    pub becomes_command: bool,
+    /// Be the process that becomes CMD, started by the process of this pid: this program's own way to start itself.
+    #[arg(long = "become", hide = true, value_name = "PID")]
+    pub becomes_command: Option<i32>,
     /// Where to ask, and how to print.
     #[command(flatten)]
     pub connection: ConnectionArguments,

@@ -13,6 +13,9 @@ use crate::api::{Problem, SCHEMA_VERSION};
 use crate::bytes::Bytes;
 use crate::devices::declared;
 
+/// How many of the last events of leases are shown below the table.
+const LAST_EVENTS: usize = 8;
+
 /// One table, or with `--watch` one after another for as long as somebody reads.
 pub(super) fn run(arguments: &GpusArguments) -> u8 {
     let output = Output { json: arguments.connection.json };
@@ -56,14 +59,18 @@ fn watch(arguments: &GpusArguments) -> Result<(), Problem> {
     use std::io::IsTerminal as _;
     let terminal = std::io::stdout().is_terminal() && !arguments.connection.json;
     let follow = async {
+        let mut happened = Vec::new();
         let mut lines = Client::new(&arguments.connection.socket).watch_gpus().await?;
         while let Some(line) = lines.next().await? {
-            let answer = line?;
+            let line = line?;
             if terminal {
                 output::text("\x1b[2J\x1b[H");
-                show(&answer, arguments);
+                show(&line.gpus, arguments);
+                happened.extend(line.lease_events.iter().map(text::event::dated));
+                happened.drain(..happened.len().saturating_sub(LAST_EVENTS));
+                output::text(&happened.concat());
             } else {
-                let line = serde_json::to_string(&answer).unwrap_or_else(|_| "{}".to_owned());
+                let line = serde_json::to_string(&line).unwrap_or_else(|_| "{}".to_owned());
                 output::text(&(line + "\n"));
             }
         }

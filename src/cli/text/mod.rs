@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod bar;
+pub mod event;
 mod files;
 pub mod gpus;
 pub mod lease;

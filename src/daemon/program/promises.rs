@@ -63,7 +63,13 @@ impl Promises {
 
     /// Bytes that leases claim beyond what `snapshot` shows in use.
     pub(super) async fn claims(&self, snapshot: &Arc<Snapshot>) -> Result<BTreeMap<String, Bytes>, Problem> {
-        if self.office.standing().borrow().leases == 0 {
+        let nothing_claimed = {
+            let standing = self.office.standing();
+            let standing = standing.borrow();
+            // What the last lease claimed counts until a reading shows that it is gone.
+            standing.leases == 0 && standing.leased.values().all(|bytes| *bytes == Bytes::ZERO)
+        };
+        if nothing_claimed {
             return Ok(BTreeMap::new());
         }
         let taken_at = Now::read().moment_of(snapshot.sampled_at);
@@ -105,7 +111,7 @@ pub(super) fn grant_ask(
         model: question.model.repo.clone(),
         engine: question.engine.name.clone(),
         digest: digest(question),
-        candidates: None,
+        candidates: question.constraints.devices.as_ref().map(|devices| devices.iter().cloned().collect()),
         plan: Box::new(plan),
     }
 }

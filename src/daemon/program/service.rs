@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use super::models::Found;
 use super::{Probe, Settled, build, planner, promises};
@@ -18,6 +18,7 @@ use crate::bytes::Bytes;
 use crate::config::Config;
 use crate::daemon::Program;
 use crate::devices::Snapshot;
+use crate::leases::event::Dated;
 use crate::metrics::{CacheResult, DeviceFigures, Metrics, Stage};
 use crate::probe::{self, Here};
 
@@ -128,6 +129,10 @@ impl Service for Probe {
 
     fn changes(&self) -> watch::Receiver<u64> {
         self.readings.changes()
+    }
+
+    fn lease_events(&self) -> Option<broadcast::Receiver<Dated>> {
+        self.promises.office.events()
     }
 
     fn health(&self) -> HealthAnswer {
