@@ -5,6 +5,7 @@
 //! [`Architecture`]. The result, a [`Model`], is immutable by commit and small: a known model costs some kilobytes.
 
 pub mod architecture;
+pub mod blueprint;
 pub mod config;
 pub mod dtype;
 pub mod gguf;
