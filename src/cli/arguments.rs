@@ -51,6 +51,11 @@ pub enum Command {
         /// The file.
         file: PathBuf,
     },
+    /// Writes all that an answer needs of a model into one small file, for hosts without a network.
+    ///
+    /// fits and estimate take the file in place of a model and answer as they would with the Hub at hand. Nothing but
+    /// metadata is in it: no weights, no token, no address that a token was needed for.
+    Pack(PackArguments),
     /// Writes shell completions to standard output.
     Completions {
         /// The shell.
@@ -203,6 +208,22 @@ pub struct QuestionArguments {
     /// The rest of the question.
     #[command(flatten)]
     pub options: QuestionOptions,
+}
+
+/// `pack`.
+#[derive(Args, Debug)]
+pub struct PackArguments {
+    /// owner/name, owner/name@revision, a local folder, or a .gguf or .safetensors file.
+    pub model: String,
+    /// The file to write; one that is there already is replaced.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// One file of the repository, or the name of a quantisation (Q4_K_M).
+    #[arg(long, value_name = "FILE|QUANT")]
+    pub file: Option<String>,
+    /// Print one JSON object, on failure too.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What is asked of a model.

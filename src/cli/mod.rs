@@ -11,6 +11,7 @@ mod health;
 mod in_process;
 mod lease;
 mod output;
+mod pack;
 mod question;
 mod reserve;
 mod run;
@@ -42,6 +43,7 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Daemon(arguments) => daemon::run(arguments),
         Command::Health(arguments) => health::run(&arguments),
         Command::CheckConfig { file } => check_config::run(&file),
+        Command::Pack(arguments) => pack::run(&arguments),
         Command::Completions { shell } => shell::completions(shell),
         Command::Manual => shell::manual(),
     }

@@ -6,6 +6,7 @@
 
 pub mod adapter;
 pub mod architecture;
+pub mod blueprint;
 pub mod config;
 pub mod dtype;
 pub mod gguf;

@@ -64,7 +64,7 @@ impl DiskCache {
         if !path.exists() {
             return None;
         }
-        match bundle::read(&path) {
+        match bundle::read(&path, None) {
             Ok(metadata) if metadata.identity.commit.as_deref() == Some(commit) => {
                 touch(&path);
                 Some(metadata)
@@ -83,7 +83,7 @@ impl DiskCache {
         let Some(commit) = metadata.identity.commit.as_deref() else { return };
         let path = self.path("model", &[scope.0, &metadata.identity.repo, commit, file.unwrap_or_default()]);
         match bundle::pack(metadata) {
-            Ok(bytes) => self.write(&path, &bytes),
+            Ok(packed) => self.write(&path, &packed.bytes),
             Err(error) => tracing::warn!(%error, "metadata cannot be kept"),
         }
         self.evict();
@@ -207,7 +207,7 @@ mod tests {
         let (_folder, cache) = cache(0);
         cache.keep(Scope("public"), &small("a/b", COMMIT), None);
         assert_eq!(cache.metadata(Scope("public"), "a/b", COMMIT, None), None);
-        let size = bundle::pack(&small("a/b", COMMIT)).expect("packed").len() as u64;
+        let size = bundle::pack(&small("a/b", COMMIT)).expect("packed").bytes.len() as u64;
         let cache = DiskCache { max_bytes: size * 5 / 2, ..cache };
         for (age, repo) in [(30, "a/1"), (20, "a/2"), (10, "a/3")] {
             let commit = COMMIT.replace('0', &age.to_string()[..1]);

@@ -46,6 +46,11 @@ fn alone(metadata: &Metadata) -> Result<Model, RecordError> {
     let mut doubts = metadata.doubts.clone();
     doubts.extend(metadata.unreadable.iter().map(|(path, why)| format!("{path}: {why}")));
     let proofs = match metadata.evidence {
+        Evidence::Proved { read: 0, .. } => {
+            vec![
+                "no header was read; configuration, names, file lengths and the Hub's totals prove every tensor".into(),
+            ]
+        }
         Evidence::Proved { read, of } => {
             vec![format!("{read} of {of} headers were read; index, file lengths and totals prove the others")]
         }

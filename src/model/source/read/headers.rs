@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{Files, Weights, pickle, proof};
+use super::{Files, Weights, pickle, promise, proof};
 use crate::model::gguf::{self, Gguf, Progress, TablePlace};
 use crate::model::safetensors::{self, Header, LENGTH_BYTES};
 use crate::model::source::error::SourceError;
 use crate::model::source::metadata::Evidence;
-use crate::model::source::weights::{Index, WeightFile};
+use crate::model::source::weights::{Documents, Index, WeightFile};
 use crate::model::tensors::InventoryBuilder;
 
 /// The first read of a file that nothing is known of: holds the header of most single-file models.
@@ -25,14 +25,21 @@ const MAX_TENSORS: usize = 4 << 20;
 pub(super) async fn all(
     source: &impl Files,
     files: &[WeightFile],
-    indices: &BTreeMap<String, Index>,
+    documents: &Documents,
     hub_totals: Option<&BTreeMap<String, u64>>,
 ) -> Result<Weights, SourceError> {
+    let indices = &documents.indices;
     let guesses = Guesses::new(files, indices);
     if files.iter().any(|file| !file.path.ends_with(".safetensors")) {
         return every(source, files, &guesses).await;
     }
-    if let (true, Some(index)) = (source.reads_are_dear(), indices.get("model.safetensors.index.json"))
+    let index = indices.get("model.safetensors.index.json");
+    if let (true, Some(config), Some(totals)) = (source.reads_are_dear(), documents.json.get("config.json"), hub_totals)
+        && let Some(weights) = promise::keep(files, index, config, totals)
+    {
+        return Ok(weights);
+    }
+    if let (true, Some(index)) = (source.reads_are_dear(), index)
         && let Some(sample) = proof::sample(files, index)
     {
         let chosen: Vec<WeightFile> = sample.iter().filter_map(|&position| files.get(position).cloned()).collect();

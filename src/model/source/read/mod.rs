@@ -2,6 +2,7 @@
 
 mod headers;
 mod pickle;
+mod promise;
 mod proof;
 mod variants;
 
@@ -63,7 +64,7 @@ pub(super) async fn metadata(files: &impl Files, found: Found, file: Option<&str
     }
     let weights = match choice.format {
         Format::Gguf => headers::gguf(files, &choice.files).await?,
-        _ => headers::all(files, &choice.files, &reading.documents.indices, found.hub_totals.as_ref()).await?,
+        _ => headers::all(files, &choice.files, &reading.documents, found.hub_totals.as_ref()).await?,
     };
     if weights.inventory.classes.len() > MAX_CLASSES {
         let why = format!("its headers describe more than {MAX_CLASSES} kinds of tensors");

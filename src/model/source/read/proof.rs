@@ -117,7 +117,7 @@ fn by_kind<'r>(read: &'r [Read], kinds: &HashMap<&str, Kind>) -> Option<HashMap<
 
 /// What an unread file should hold.
 #[derive(Debug, Default)]
-struct Predicted {
+pub(super) struct Predicted {
     data: Bytes,
     /// Header bytes without the offsets' digits.
     header: u64,
@@ -126,7 +126,7 @@ struct Predicted {
 }
 
 impl Predicted {
-    fn add(&mut self, name: &str, like: &Tensor) {
+    pub(super) fn add(&mut self, name: &str, like: &Tensor) {
         self.data += like.bytes;
         let shape = like.shape.iter().map(|size| digits(*size) + 1).sum::<u64>().saturating_sub(1);
         let dtype = match &like.storage {
@@ -140,7 +140,7 @@ impl Predicted {
     /// Whether a file of `length` bytes can hold this data and nothing else. The order of the tensors is not known:
     /// their offsets have the fewest digits smallest first and the most largest first. Headers are padded with up to
     /// seven spaces, and `__metadata__` is short.
-    fn fits(&mut self, length: u64) -> Option<()> {
+    pub(super) fn fits(&mut self, length: u64) -> Option<()> {
         let header = length.checked_sub(self.data.get())?.checked_sub(LENGTH_BYTES)?;
         self.sizes.sort_unstable();
         let fewest = offset_digits(self.sizes.iter());
