@@ -64,8 +64,8 @@ pub(super) fn read(path: &Path) -> Result<Metadata, SourceError> {
     unpack(file).map_err(|why| SourceError::MissingMetadata { what: path.display().to_string(), why })
 }
 
-/// Reads a bundle; its unpacked size is bounded, its hash checked.
-fn unpack(packed: impl std::io::Read) -> Result<Metadata, String> {
+/// Reads a bundle from any reader; its unpacked size is bounded, its hash checked. The error says what is wrong.
+pub fn unpack(packed: impl std::io::Read) -> Result<Metadata, String> {
     let mut text = Vec::new();
     let mut unpacked = GzDecoder::new(packed).take(MAX_SERIALISED_BYTES + MAX_LEAD_BYTES);
     unpacked.read_to_end(&mut text).map_err(|error| format!("the bundle is damaged: {error}"))?;
