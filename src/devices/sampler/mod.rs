@@ -8,6 +8,7 @@ mod once;
 mod source;
 mod worker;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,8 @@ pub struct SamplerStatus {
     pub released: Option<Duration>,
     /// The age of the last attempt, and its error.
     pub last: Option<(Duration, Option<DevicesError>)>,
+    /// Since the start: attempts at a reading that failed, and devices that the driver could not read in the others.
+    pub errors: u64,
 }
 
 /// The handle to the sampling thread. Dropping it asks the thread to let go of the driver and end, and waits for nothing.
@@ -80,6 +83,8 @@ struct Shared {
     readings: watch::Sender<Option<Arc<Reading>>>,
     /// Whether the library is open.
     open: watch::Sender<bool>,
+    /// See [`SamplerStatus::errors`].
+    errors: AtomicU64,
 }
 
 /// What askers want of the thread, and what it is at.
@@ -110,6 +115,7 @@ impl Sampler {
             changed: Condvar::new(),
             readings: watch::Sender::new(None),
             open: watch::Sender::new(false),
+            errors: AtomicU64::new(0),
         });
         let stale_for = options.stale_for;
         let own = Arc::clone(&shared);
@@ -217,6 +223,7 @@ impl Sampler {
             busy: busy.map(|(doing, since)| (doing, since.elapsed())),
             released,
             last: last.map(|reading| (reading.began.elapsed(), reading.outcome.clone().err())),
+            errors: self.shared.errors.load(Ordering::Relaxed),
         }
     }
 }

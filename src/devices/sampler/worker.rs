@@ -1,12 +1,13 @@
 //! The sampling thread: what to do next, and doing it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Reading, SamplerOptions, Shared, released};
 use crate::devices::error::DevicesError;
 use crate::devices::nvml::{NvmlReader, all_asleep};
-use crate::devices::{Device, Snapshot};
+use crate::devices::{Device, Snapshot, Unusable};
 
 /// Waits between attempts at a driver that fails as a whole. The longest is well below two seconds, so that the end of
 /// a fault is seen that soon; an attempt is one failing `nvmlInit`, and made only while somebody asks.
@@ -135,6 +136,7 @@ impl Worker {
         }
         let had_one = self.reader.is_some();
         let mut outcome = self.attempt(shared, options);
+        shared.errors.fetch_add(errors(&outcome), Ordering::Relaxed);
         if outcome.is_err() {
             // The old one goes first: NVML counts its inits, and the next would initialise nothing.
             self.let_go(shared);
@@ -188,4 +190,12 @@ impl Worker {
             shared.open.send_replace(false);
         }
     }
+}
+
+/// What the driver failed at in one attempt: the whole, or single devices.
+fn errors(outcome: &Result<Snapshot, DevicesError>) -> u64 {
+    outcome.as_ref().map_or(1, |snapshot| {
+        let failed = |device: &&Device| device.unusable.as_ref().is_some_and(Unusable::is_fault);
+        snapshot.devices.iter().filter(failed).count() as u64
+    })
 }
