@@ -39,7 +39,8 @@ def report(scenario, held, **figures):
 class Daemon:
     """A daemon in a folder of its own."""
 
-    def __init__(self, binary, gpus="8xH100-80GB", settings="", arguments=(), state=None, environment=None):
+    def __init__(self, binary, gpus="8xH100-80GB", settings="", arguments=(), state=None, environment=None,
+                 hub="http://127.0.0.1:9"):
         self.binary, self.arguments, self.gpus = binary, list(arguments), gpus
         self.environment = environment or {}
         self.folder = Path(tempfile.mkdtemp(prefix="load-"))
@@ -50,7 +51,7 @@ class Daemon:
         self.config = self.folder / "config.toml"
         self.config.write_text(
             f'[socket]\npath = "{self.socket}"\ngroup = "{os.getgid()}"\nheader_deadline = "2s"\n'
-            f'handler_deadline = "5s"\nwrite_deadline = "2s"\n[hub]\nendpoint = "http://127.0.0.1:9"\n'
+            f'handler_deadline = "5s"\nwrite_deadline = "2s"\n[hub]\nendpoint = "{hub}"\n'
             f'retry_budget = "3s"\ncache_directory = "{self.state}/cache"\n'
             f'[leases]\nstate_directory = "{self.state}/state"\n{settings}'
         )
