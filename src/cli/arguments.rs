@@ -27,6 +27,8 @@ pub enum Command {
     Estimate(Box<EstimateArguments>),
     /// What is free, and who holds what.
     Gpus(GpusArguments),
+    /// What can be given on one device, as one whole number: for programs that compare numbers.
+    Free(FreeArguments),
     /// Waits for room, holds it by a lease, and runs a command there.
     ///
     /// CMD gets the devices in its environment (CUDA_VISIBLE_DEVICES by UUID, CUDA_DEVICE_ORDER) and the lease's id in
@@ -299,6 +301,52 @@ pub struct GpusArguments {
     /// Where to ask, and how to print.
     #[command(flatten)]
     pub connection: ConnectionArguments,
+}
+
+/// `free`.
+#[derive(Args, Debug)]
+pub struct FreeArguments {
+    /// The device, by UUID or index; needed where there is more than one.
+    #[arg(long, value_name = "UUID|INDEX")]
+    pub gpu: Option<String>,
+    /// The unit; rounded down to whole ones.
+    #[arg(long, value_enum, default_value_t = Unit::MiB)]
+    pub unit: Unit,
+    /// Declared devices instead of this host's.
+    #[arg(long, value_name = "SPEC|FILE")]
+    pub gpus: Option<String>,
+    /// Where to ask, and how to print.
+    #[command(flatten)]
+    pub connection: ConnectionArguments,
+}
+
+/// A unit of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Unit {
+    /// Bytes.
+    #[value(name = "B")]
+    B,
+    /// 1024 bytes.
+    #[value(name = "KiB")]
+    KiB,
+    /// 1024 KiB.
+    #[value(name = "MiB")]
+    MiB,
+    /// 1024 MiB.
+    #[value(name = "GiB")]
+    GiB,
+}
+
+impl Unit {
+    /// Its bytes.
+    pub const fn bytes(self) -> u64 {
+        match self {
+            Self::B => 1,
+            Self::KiB => 1 << 10,
+            Self::MiB => 1 << 20,
+            Self::GiB => 1 << 30,
+        }
+    }
 }
 
 /// `daemon`.

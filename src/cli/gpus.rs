@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use super::arguments::GpusArguments;
+use super::arguments::{ConnectionArguments, GpusArguments};
 use super::output::{self, Output};
 use super::{in_process, text};
 use crate::api::client::{Client, ClientError, block_on};
@@ -11,7 +11,6 @@ use crate::api::problem::Reason;
 use crate::api::status::GpusAnswer;
 use crate::api::{Problem, SCHEMA_VERSION};
 use crate::bytes::Bytes;
-use crate::devices::declared;
 
 /// How many of the last events of leases are shown below the table.
 const LAST_EVENTS: usize = 8;
@@ -19,7 +18,11 @@ const LAST_EVENTS: usize = 8;
 /// One table, or with `--watch` one after another for as long as somebody reads.
 pub(super) fn run(arguments: &GpusArguments) -> u8 {
     let output = Output { json: arguments.connection.json };
-    let done = if arguments.watch { watch(arguments) } else { once(arguments).map(|answer| show(&answer, arguments)) };
+    let done = if arguments.watch {
+        watch(arguments)
+    } else {
+        once(&arguments.connection, arguments.gpus.as_deref()).map(|answer| show(&answer, arguments))
+    };
     match done {
         Ok(()) => Reason::Fits.exit_code(),
         Err(problem) => output.problem(&problem),
@@ -38,17 +41,17 @@ fn show(answer: &GpusAnswer, arguments: &GpusArguments) {
     });
 }
 
-fn once(arguments: &GpusArguments) -> Result<GpusAnswer, Problem> {
-    let connection = &arguments.connection;
-    if let (false, None) = (connection.local, &arguments.gpus) {
+/// The devices as the daemon sees them, or this process where there is no daemon; or `declared` ones.
+pub(super) fn once(connection: &ConnectionArguments, declared: Option<&str>) -> Result<GpusAnswer, Problem> {
+    if let (false, None) = (connection.local, declared) {
         match runtime(Client::new(&connection.socket).gpus())? {
             Ok(answer) => return Ok(answer),
             Err(ClientError::Unreachable { .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    let snapshot = match &arguments.gpus {
-        Some(spec) => declared::resolve(spec, SystemTime::now())?,
+    let snapshot = match declared {
+        Some(spec) => crate::devices::declared::resolve(spec, SystemTime::now())?,
         None => in_process::snapshot(connection)?,
     };
     Ok(GpusAnswer { schema_version: SCHEMA_VERSION, snapshot, leased_bytes: BTreeMap::new() })

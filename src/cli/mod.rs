@@ -6,6 +6,7 @@ mod daemon;
 mod exit;
 mod explain;
 mod fits;
+mod free;
 mod gpus;
 mod health;
 mod in_process;
@@ -37,6 +38,7 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Fits(arguments) => fits::fits(&arguments),
         Command::Estimate(arguments) => fits::estimate(&arguments),
         Command::Gpus(arguments) => gpus::run(&arguments),
+        Command::Free(arguments) => free::run(&arguments),
         Command::Run(arguments) => run::run(*arguments),
         Command::Lease(arguments) => lease::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),

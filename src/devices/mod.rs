@@ -127,6 +127,14 @@ pub struct Unusable {
     pub message: String,
 }
 
+impl Unusable {
+    /// Whether something is wrong, rather than chosen by an administrator or taken by another program.
+    pub fn is_fault(&self) -> bool {
+        !["prohibited", "exclusive_process", "mig_without_instances", "mig_parent", "drain", "asleep"]
+            .contains(&self.reason.as_str())
+    }
+}
+
 /// Something about a device that forbids nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Warning {

@@ -192,7 +192,7 @@ fn encode(saved: &Saved) -> Result<Vec<u8>, StoreError> {
 }
 
 /// The ledger in a file's content, or what is wrong with it.
-fn decode(content: &[u8]) -> Result<Saved, String> {
+pub fn decode(content: &[u8]) -> Result<Saved, String> {
     let end = content.iter().take(LONGEST_HEADER).position(|byte| *byte == b'\n');
     let Some((header, body)) = end.and_then(|end| content.split_at_checked(end)) else {
         return Err("its first line is not ours".to_owned());

@@ -4,10 +4,12 @@
 //! same that the command line runs when there is no daemon.
 
 mod build;
+mod health;
 mod models;
 mod planner;
 mod promises;
 mod readings;
+mod remembered;
 mod service;
 
 use std::path::PathBuf;
@@ -26,6 +28,8 @@ use crate::daemon::{Options, Parts, boot};
 use crate::metrics::Metrics;
 use crate::probe::Rules;
 
+use remembered::Remembered;
+
 pub use models::Models;
 pub use promises::Promises;
 pub use readings::Readings;
@@ -40,6 +44,9 @@ pub struct Probe {
     metrics: Arc<Metrics>,
     log: LogControl,
     started: Instant,
+    remembered: Remembered,
+    /// The configuration at the start.
+    built: Config,
     /// What a reload replaces as one.
     settled: Mutex<Arc<Settled>>,
 }
@@ -68,6 +75,8 @@ impl Probe {
             metrics,
             log,
             started: Instant::now(),
+            remembered: Remembered::default(),
+            built: config.clone(),
             settled: Mutex::new(Arc::new(Settled { config, rules })),
         })
     }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
+use tracing::debug_span;
 
 use crate::api::problem::Reason;
 use crate::api::{Problem, Question};
@@ -39,14 +40,15 @@ impl Planner {
         large: bool,
         plan: impl FnOnce() -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
+        let span = debug_span!("plan", large);
         if !large {
-            return plan();
+            return span.in_scope(plan);
         }
         let broken = |what: &str| Problem::new(Reason::Internal, format!("the plan was not made: {what}"));
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| broken("no more plans are made"))?;
         let planned = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            plan()
+            span.in_scope(plan)
         });
         planned.await.map_err(|error| broken(&error.to_string()))?
     }

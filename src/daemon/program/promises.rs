@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
+use tracing::Span;
 
 use super::Settled;
 use super::service::seen;
@@ -99,8 +100,11 @@ pub(super) fn grant_ask(
     settled: Arc<Settled>,
 ) -> GrantAsk {
     let plan_question = question.clone();
+    // The ledger's owner plans on its own thread: what is logged there belongs to this request all the same.
+    let span = Span::current();
     let plan = move |snapshot: &Snapshot, claims: &BTreeMap<String, Bytes>| -> Result<Answer, Problem> {
-        probe::answer(&plan_question, &model, &seen(&settled, snapshot, claims), &settled.rules)
+        let here = seen(&settled, snapshot, claims);
+        span.in_scope(|| probe::answer(&plan_question, &model, &here, &settled.rules))
     };
     GrantAsk {
         peer: caller.peer,

@@ -5,21 +5,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{broadcast, watch};
+use tracing::{Instrument as _, debug_span};
 
 use super::models::Found;
+use super::remembered::Grounds;
 use super::{Probe, Settled, build, planner, promises};
 use crate::api::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
 use crate::api::peer::Caller;
 use crate::api::problem::Reason;
-use crate::api::service::Service;
-use crate::api::status::{GpusAnswer, HealthAnswer, HealthPart, HealthStatus, NvmlReleaseAnswer, TogetherAnswer};
+use crate::api::service::{Service, Written};
+use crate::api::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, TogetherAnswer};
 use crate::api::{Answer, Problem, Question, SCHEMA_VERSION};
 use crate::bytes::Bytes;
 use crate::config::Config;
 use crate::daemon::Program;
 use crate::devices::Snapshot;
 use crate::leases::event::Dated;
-use crate::metrics::{CacheResult, DeviceFigures, Metrics, Stage};
+use crate::metrics::{DeviceFigures, Metrics, Stage};
 use crate::probe::{self, Here};
 
 /// A driver call that takes this long hangs, and only a restart may help.
@@ -28,9 +30,10 @@ const HUNG_AFTER: Duration = Duration::from_secs(120);
 impl Probe {
     async fn model(&self, caller: &Caller, question: &Question) -> Result<Found, Problem> {
         let started = Instant::now();
-        let found = self.models.find(caller, &question.model).await?;
+        let span = debug_span!("model", repo = ?question.model.repo);
+        let found = self.models.find(caller, &question.model).instrument(span).await?;
         self.metrics.took(Stage::Model, started.elapsed());
-        self.metrics.model_lookup(if found.requests == 0 { CacheResult::Memory } else { CacheResult::Miss });
+        self.metrics.model_lookup(found.cache);
         Ok(found)
     }
 
@@ -39,10 +42,36 @@ impl Probe {
         if let Some(spec) = &question.gpus {
             return Here::declared(spec, SystemTime::now());
         }
+        let (snapshot, claims) = self.reading().await?;
+        Ok(seen(settled, &snapshot, &claims))
+    }
+
+    /// This host's devices as they were read last, and what leases claim on them.
+    async fn reading(&self) -> Result<(Arc<Snapshot>, BTreeMap<String, Bytes>), Problem> {
+        let read = async {
+            let started = Instant::now();
+            let snapshot = self.readings.latest().await?;
+            self.metrics.took(Stage::Sample, started.elapsed());
+            let claims = self.promises.claims(&snapshot).await?;
+            Ok((snapshot, claims))
+        };
+        read.instrument(debug_span!("devices")).await
+    }
+
+    /// Plans, and writes what comes of it.
+    async fn answer(
+        &self,
+        question: Question,
+        found: &Found,
+        here: Here,
+        settled: Arc<Settled>,
+    ) -> Result<Written, Problem> {
         let started = Instant::now();
-        let snapshot = self.readings.latest().await?;
-        self.metrics.took(Stage::Sample, started.elapsed());
-        Ok(seen(settled, &snapshot, &self.promises.claims(&snapshot).await?))
+        let model = Arc::clone(&found.model);
+        let large = planner::large(&question, &here);
+        let plan = move || probe::fits(&question, &model, &here, &settled.rules);
+        let answer = self.planner.make(large, plan).await?;
+        Ok(Written::new(&self.planned(started, answer, found)))
     }
 
     /// The question with the site's default engine in it, where that is one for such models.
@@ -68,18 +97,26 @@ pub(super) fn seen(settled: &Settled, snapshot: &Snapshot, leased: &BTreeMap<Str
 }
 
 impl Service for Probe {
-    async fn fits(&self, caller: Caller, question: Question) -> Result<Answer, Problem> {
+    async fn fits(&self, caller: Caller, question: Question) -> Result<Written, Problem> {
         let settled = self.settled();
         probe::known_engine(&question, &settled.rules)?;
         let found = self.model(&caller, &question).await?;
         let question = Self::complete(&settled, question, &found);
-        let here = self.here(&settled, &question).await?;
-        let started = Instant::now();
-        let model = Arc::clone(&found.model);
-        let large = planner::large(&question, &here);
-        let plan = move || probe::fits(&question, &model, &here, &settled.rules);
-        let answer = self.planner.make(large, plan).await?;
-        Ok(self.planned(started, answer, &found))
+        if let Some(spec) = &question.gpus {
+            let here = Here::declared(spec, SystemTime::now())?;
+            return self.answer(question, &found, here, settled).await;
+        }
+        let (snapshot, claims) = self.reading().await?;
+        let grounds = Grounds::new(&question, (&found.model, found.stale), (&snapshot, &claims), &settled);
+        if let Some(written) = grounds.as_ref().and_then(|grounds| self.remembered.find(grounds)) {
+            return Ok(written);
+        }
+        let here = seen(&settled, &snapshot, &claims);
+        let written = self.answer(question, &found, here, settled).await?;
+        if let Some(grounds) = grounds {
+            self.remembered.keep(grounds, written.clone());
+        }
+        Ok(written)
     }
 
     async fn fits_together(&self, caller: Caller, questions: Vec<Question>) -> Result<TogetherAnswer, Problem> {
@@ -136,22 +173,7 @@ impl Service for Probe {
     }
 
     fn health(&self) -> HealthAnswer {
-        let part = |name: &str, trouble: Option<String>| HealthPart {
-            name: name.to_owned(),
-            status: if trouble.is_none() { HealthStatus::Ok } else { HealthStatus::Degraded },
-            reason: trouble,
-        };
-        let devices = self.readings.status().and_then(|status| match status.last {
-            Some((_, Some(error))) => Some(error.to_string()),
-            _ => status
-                .busy
-                .filter(|(_, since)| *since > self.readings.deadline())
-                .map(|(doing, since)| format!("the driver has not answered for {} s ({doing})", since.as_secs())),
-        });
-        HealthAnswer::of(
-            vec![part("devices", devices), part("leases", self.promises.trouble.clone())],
-            self.started.elapsed().as_secs(),
-        )
+        self.health_now()
     }
 
     async fn create_lease(&self, caller: Caller, request: LeaseRequest) -> Result<Answer, Problem> {
@@ -165,7 +187,7 @@ impl Service for Probe {
         let question = Self::complete(&settled, request.question.clone(), &found);
         let started = Instant::now();
         let ask = promises::grant_ask(&caller, request, &question, Arc::clone(&found.model), settled);
-        let mut answer = self.promises.office.grant(ask).await?;
+        let mut answer = self.promises.office.grant(ask).instrument(debug_span!("lease")).await?;
         self.metrics.took(Stage::Lease, started.elapsed());
         probe::note_staleness(&mut answer, found.stale);
         Ok(answer)
@@ -202,17 +224,22 @@ impl Service for Probe {
     }
 
     fn observe(&self, metrics: &Metrics) {
+        self.models.observe(metrics);
         let status = self.readings.status();
+        metrics.set_nvml_errors(status.as_ref().map_or(0, |status| status.errors));
         let age = status.as_ref().and_then(|status| status.last.as_ref().map(|(age, _)| *age));
         if let Some(status) = &status {
-            metrics.set_nvml_errors(status.errors);
             metrics.set_xids(&status.xids);
         }
-        let Some(snapshot) = self.readings.at_hand() else { return };
         let standing = self.promises.office.standing().borrow().clone();
         metrics.set_leases(standing.leases, standing.waiting);
-        let availability = crate::placement::availability(&snapshot, &standing.leased);
-        let figures: Vec<DeviceFigures> = availability
+        let Some(snapshot) = self.readings.at_hand() else {
+            // No figure of before: what cannot be read is absent.
+            metrics.set_devices(&[], age);
+            return;
+        };
+        let figures: Vec<DeviceFigures> = seen(&self.settled(), &snapshot, &standing.leased)
+            .availability
             .devices
             .iter()
             .map(|device| DeviceFigures {
@@ -240,7 +267,8 @@ impl Program for Probe {
 
     async fn reload(&self, config: Config) -> Result<Vec<String>, Problem> {
         let rules = build::rules(&config)?;
-        let changed = self.settled().config.changed_keys(&config);
+        // Against what was built in at the start: a key that needs a restart needs it until there was one.
+        let changed = self.built.changed_keys(&config);
         self.log
             .set_filter(&config.log.filter)
             .map_err(|why| Problem::new(Reason::BadConfiguration, format!("log.filter: {why}")))?;

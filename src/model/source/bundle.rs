@@ -116,8 +116,8 @@ fn is_named(path: &str, asked: &str) -> bool {
     path == asked || path.rsplit('/').next() == Some(&asked) || path.split(['-', '.', '/']).any(|part| part == asked)
 }
 
-/// Reads a bundle; its unpacked size is bounded, its hash checked.
-fn unpack(packed: impl std::io::Read) -> Result<Metadata, String> {
+/// Reads a bundle from any reader; its unpacked size is bounded, its hash checked. The error says what is wrong.
+pub fn unpack(packed: impl std::io::Read) -> Result<Metadata, String> {
     let most = MAX_SERIALISED_BYTES + MAX_LEAD_BYTES;
     let mut text = Vec::new();
     let mut unpacked = GzDecoder::new(packed).take(most + 1);

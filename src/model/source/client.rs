@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
 
 use super::base::AdapterAt;
-use super::disk::{DiskCache, RevisionNote, Scope};
+use super::disk::{CacheStanding, DiskCache, RevisionNote, Scope};
 use super::error::SourceError;
-use super::hub::{HubClient, Reading, Revision, is_commit};
+use super::hub::{HubClient, HubTally, Reading, Revision, is_commit};
 use super::known::{Kept, Key, KnownModels};
 use super::metadata::{Metadata, assemble};
 use super::reference::{ModelReference, Place};
@@ -64,6 +64,19 @@ pub struct Described {
     pub stale: bool,
     /// Requests that were made for it.
     pub requests: u32,
+    /// Where it was found.
+    pub origin: Origin,
+}
+
+/// Where a model was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It was known.
+    Memory,
+    /// On this host's disk: the cache, the Hugging Face cache, a folder.
+    Disk,
+    /// The Hub was asked.
+    Hub,
 }
 
 /// Reads models and remembers them.
@@ -99,6 +112,21 @@ impl SourceClient {
         }
     }
 
+    /// How requests to Hubs have ended so far.
+    pub fn hub_tally(&self) -> &HubTally {
+        self.hub.tally()
+    }
+
+    /// Models in memory.
+    pub fn known_models(&self) -> usize {
+        self.known.len()
+    }
+
+    /// How the cache on disk is; `None` where nothing is kept on disk.
+    pub fn cache_standing(&self) -> Option<CacheStanding> {
+        self.disk.as_ref().map(DiskCache::standing)
+    }
+
     /// This program's own token for the Hub that has `reference`; whether a caller may use it is the caller's to decide.
     pub fn own_auth(&self, reference: &ModelReference) -> Auth {
         match &reference.place {
@@ -118,7 +146,7 @@ impl SourceClient {
     ) -> Result<Described, SourceError> {
         let Place::Hub { repo, revision } = &reference.place else {
             let metadata = self.read(reference, auth, now).await?;
-            return Ok(Described { model: model(&metadata)?, stale: false, requests: 0 });
+            return Ok(Described { model: model(&metadata)?, stale: false, requests: 0, origin: Origin::Disk });
         };
         let revision = revision.as_deref().unwrap_or("main");
         let asked = Asked { repo, revision, file: reference.file.as_deref(), auth, now };
@@ -197,7 +225,7 @@ impl SourceClient {
     fn fresh_in_memory(&self, asked: &Asked<'_>) -> Option<Described> {
         let fresh = |kept: &Kept| cannot_change(asked.revision) || kept.is_fresh(asked.now, self.revalidate_after);
         let kept = Self::scopes(asked).iter().filter_map(|scope| self.known.get(&key(asked, scope))).find(fresh)?;
-        Some(Described { model: kept.model, stale: kept.stale, requests: 0 })
+        Some(Described { model: kept.model, stale: kept.stale, requests: 0, origin: Origin::Memory })
     }
 
     fn in_memory(&self, asked: &Asked<'_>) -> Option<Kept> {
@@ -220,12 +248,15 @@ impl SourceClient {
             .as_ref()
             .filter(|kept| cannot_change(asked.revision) || kept.is_fresh(asked.now, self.revalidate_after))
         {
-            return Ok(Described { model: Arc::clone(&kept.model), stale: false, requests: 0 });
+            let model = Arc::clone(&kept.model);
+            return Ok(Described { model, stale: false, requests: 0, origin: Origin::Disk });
         }
-        let old = self.in_memory(asked).or(on_disk);
+        let in_memory = self.in_memory(asked);
+        let origin = if in_memory.is_some() { Origin::Memory } else { Origin::Disk };
+        let old = in_memory.or(on_disk);
         if self.hub.settings().offline {
             return match old {
-                Some(old) => Ok(Described { model: old.model, stale: true, requests: 0 }),
+                Some(old) => Ok(Described { model: old.model, stale: true, requests: 0, origin }),
                 None => self.stale_in_hf_cache(asked).await.unwrap_or_else(|| Err(self.offline(asked))),
             };
         }
@@ -233,12 +264,12 @@ impl SourceClient {
         let outcome = self.ask_hub(asked, &reading, old.as_ref()).await;
         let requests = reading.requests();
         match (outcome, old) {
-            (Ok(model), _) => Ok(Described { model, stale: false, requests }),
+            (Ok(model), _) => Ok(Described { model, stale: false, requests, origin: Origin::Hub }),
             (Err(error), Some(old)) if error.is_transient() => {
                 tracing::warn!(repo = asked.repo, %error, "a model known from before is given, for the Hub cannot be asked");
                 let kept = Kept { model: Arc::clone(&old.model), checked: asked.now, stale: true };
                 self.known.keep(key(asked, &asked.auth.identity()), kept);
-                Ok(Described { model: old.model, stale: true, requests })
+                Ok(Described { model: old.model, stale: true, requests, origin })
             }
             (Err(error), None) if error.is_transient() => match self.stale_in_hf_cache(asked).await {
                 Some(Ok(found)) => Ok(Described { requests, ..found }),
@@ -335,7 +366,9 @@ impl SourceClient {
             Ok(adapter) => self.with_base(adapter, AdapterAt::Hub, asked.auth, asked.now).await,
             Err(error) => Err(error),
         };
-        let described = |metadata: Metadata| Ok(Described { model: model(&metadata)?, stale: true, requests: 0 });
+        let described = |metadata: Metadata| {
+            Ok(Described { model: model(&metadata)?, stale: true, requests: 0, origin: Origin::Disk })
+        };
         Some(metadata.and_then(described))
     }
 

@@ -22,8 +22,10 @@ pub mod settings;
 pub mod token;
 pub mod weights;
 
-pub use client::{Described, SourceClient, SourceSettings};
+pub use client::{Described, Origin, SourceClient, SourceSettings};
+pub use disk::CacheStanding;
 pub use error::SourceError;
+pub use hub::{HubOutcome, HubTally};
 pub use metadata::Metadata;
 pub use reference::{ModelReference, Place};
 pub use settings::{HubSettings, LocalFolders};

@@ -10,6 +10,7 @@ use url::Url;
 use super::answer::{self, Bad, Wanted};
 use super::budget::Budget;
 use super::refusal::{self, Asked};
+use super::tally::HubOutcome;
 use super::wait;
 use crate::model::source::error::SourceError;
 use crate::model::source::token::Token;
@@ -49,13 +50,20 @@ pub(super) async fn get(
         budget.pass().await;
         attempt += 1;
         let (why, asked_wait, limited) = match once(client, url, token, wanted, asked, budget).await {
-            Ok(answer) => return Ok(answer),
-            Err(Failure::Final(error)) => return Err(error),
+            Ok(answer) => {
+                budget.tally.answered(&asked.hub());
+                return Ok(answer);
+            }
+            Err(Failure::Final(error)) => {
+                budget.tally.answered(&asked.hub());
+                return Err(error);
+            }
             Err(Failure::Again { why, wait, limited }) => (why, wait, limited),
         };
         let pause = asked_wait.unwrap_or_default().max(wait::own(attempt, wait::chance()));
         tracing::debug!(url = %printable(url), attempt, %why, ?pause, "a request to the Hub failed");
         if pause >= budget.left() || attempt >= MAX_ATTEMPTS {
+            budget.tally.gave_up(&asked.hub(), &why);
             return Err(if limited {
                 SourceError::RateLimited { endpoint: asked.hub(), retry_after: asked_wait }
             } else {
@@ -131,12 +139,19 @@ async fn send(
     }
     budget.request();
     match timeout_at(budget.attempt_deadline(), request.send()).await {
-        Ok(Ok(response)) => Ok(response),
+        Ok(Ok(response)) => {
+            budget.tally.ended(HubOutcome::of(response.status()));
+            Ok(response)
+        }
         Ok(Err(error)) => {
+            budget.tally.ended(HubOutcome::Unreachable);
             let why = if error.is_connect() { "no connection" } else { "the request failed" };
             Err(Failure::Again { why: format!("{why} ({})", answer::cause(&error)), wait: None, limited: false })
         }
-        Err(_) => Err(Failure::Again { why: "no answer in time".into(), wait: None, limited: false }),
+        Err(_) => {
+            budget.tally.ended(HubOutcome::Unreachable);
+            Err(Failure::Again { why: "no answer in time".into(), wait: None, limited: false })
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! What is left to spend on one model: time, bytes, and a pause that all its requests share.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::tally::HubTally;
 use crate::model::source::settings::HubLimits;
 
 /// The budget of one model.
@@ -18,10 +19,12 @@ pub(super) struct Budget {
     requests: AtomicU32,
     /// Until when the Hub asked everyone to wait: when one request is told so, all hold back.
     pause: Mutex<Option<Instant>>,
+    /// Where every request's end is counted, of this model and of all others.
+    pub(super) tally: Arc<HubTally>,
 }
 
 impl Budget {
-    pub(super) fn new(limits: &HubLimits) -> Self {
+    pub(super) fn new(limits: &HubLimits, tally: Arc<HubTally>) -> Self {
         let started = Instant::now();
         Self {
             started,
@@ -30,6 +33,7 @@ impl Budget {
             bytes_left: AtomicU64::new(limits.bytes),
             requests: AtomicU32::new(0),
             pause: Mutex::new(None),
+            tally,
         }
     }
 

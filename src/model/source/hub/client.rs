@@ -1,7 +1,7 @@
 //! The client of all Hubs, and one reading of one repository through it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use reqwest::{Client, NoProxy, Proxy, redirect};
@@ -12,6 +12,7 @@ use super::attempt::{self, Answer};
 use super::budget::Budget;
 use super::info::{self, Revision};
 use super::refusal::Asked;
+use super::tally::HubTally;
 use crate::model::Identity;
 use crate::model::source::error::SourceError;
 use crate::model::source::metadata::Metadata;
@@ -28,11 +29,17 @@ const CONNECT: Duration = Duration::from_secs(5);
 pub(in crate::model::source) struct HubClient {
     settings: HubSettings,
     client: OnceLock<Result<Client, SourceError>>,
+    tally: Arc<HubTally>,
 }
 
 impl HubClient {
     pub(in crate::model::source) fn new(settings: HubSettings) -> Self {
-        Self { settings, client: OnceLock::new() }
+        Self { settings, client: OnceLock::new(), tally: Arc::default() }
+    }
+
+    /// How requests have ended so far.
+    pub(in crate::model::source) fn tally(&self) -> &HubTally {
+        &self.tally
     }
 
     pub(in crate::model::source) fn settings(&self) -> &HubSettings {
@@ -48,7 +55,7 @@ impl HubClient {
     ) -> Result<Reading<'a>, SourceError> {
         let client = self.client.get_or_init(|| build(&self.settings)).as_ref().map_err(Clone::clone)?;
         let (endpoint, _) = self.settings.endpoint_for(repo);
-        let budget = Budget::new(&self.settings.limits);
+        let budget = Budget::new(&self.settings.limits, Arc::clone(&self.tally));
         let concurrency = self.settings.limits.concurrency.max(1);
         Ok(Reading { client, endpoint, repo, revision, auth, budget, concurrency })
     }

@@ -10,7 +10,9 @@ mod budget;
 mod client;
 mod info;
 mod refusal;
+mod tally;
 mod wait;
 
 pub(super) use client::{HubClient, Reading};
 pub(super) use info::{Revision, is_commit};
+pub use tally::{HubOutcome, HubTally};

@@ -22,6 +22,7 @@ use super::proof::Predicted;
 use crate::bytes::Bytes;
 use crate::model::Dtype;
 use crate::model::blueprint::{Blueprint, Promised, Role};
+use crate::model::gguf::TablePlace;
 use crate::model::safetensors::Tensor;
 use crate::model::source::metadata::Evidence;
 use crate::model::source::weights::{Index, WeightFile};
@@ -90,7 +91,13 @@ fn proved(
         return None;
     }
     let of = u32::try_from(files.len()).ok()?;
-    Some(Weights { inventory, gguf: None, evidence: Evidence::Proved { read: 0, of }, doubts: Vec::new() })
+    Some(Weights {
+        inventory,
+        gguf: None,
+        table: TablePlace::default(),
+        evidence: Evidence::Proved { read: 0, of },
+        doubts: Vec::new(),
+    })
 }
 
 /// The type of each role, where exactly one choice gives the Hub's totals.
@@ -186,7 +193,9 @@ mod tests {
         type Spoil = fn(&mut Repository);
         let spoils: &[(&str, Spoil)] = &[
             ("a total", |it| *it.totals.get_mut("BF16").expect("there") += 1),
-            ("another type", |it| drop(it.totals.insert("F32".into(), 1))),
+            ("another type", |it| {
+                it.totals.insert("F32".into(), 1);
+            }),
             ("no totals", |it| it.totals.clear()),
             ("a longer file", |it| it.files[0].bytes = it.files[0].bytes.map(|bytes| bytes + 1024)),
             ("a shorter file", |it| it.files[0].bytes = it.files[0].bytes.map(|bytes| bytes - 256)),
