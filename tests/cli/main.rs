@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of tests may fail them")]
 
 mod answers;
+mod configurations;
 mod daemon;
 mod failures;
 mod run;
