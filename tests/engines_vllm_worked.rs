@@ -388,6 +388,25 @@ fn sglang_keeps_the_full_context_in_gemmas_windows() {
 }
 
 #[test]
+fn sglang_gives_encoders_a_pool() {
+    // BGE-M3 in a start-up log: 23.48 GiB hold 256,568 tokens.
+    let bge = json!({
+        "architectures": ["XLMRobertaModel"], "model_type": "xlm-roberta", "hidden_size": 1024, "intermediate_size": 4096,
+        "num_hidden_layers": 24, "num_attention_heads": 16, "vocab_size": 250_002, "max_position_embeddings": 8194,
+        "torch_dtype": "float32"
+    });
+    let (model, device, none) = (model(&bge, Inventory::default()), h100(), BTreeMap::new());
+    let asked = AskedWorkload { dtype: Some("float16".to_owned()), ..AskedWorkload::default() };
+    let devices = std::slice::from_ref(&device);
+    let case = Case { model: &model, version: None, parameters: &none, asked, devices };
+    let sglang = hf_mem_probe::engines::by_name("sglang").unwrap();
+    let per_token = sglang.prepare(&case).unwrap().kv_bytes_per_token().get();
+    assert_eq!(per_token, 24 * 2 * 1024 * 2);
+    let hundredths = per_token * 256_568 * 100 / (1 << 30);
+    assert!((2348..=2349).contains(&hundredths), "{hundredths}");
+}
+
+#[test]
 fn stages_share_the_layers_and_the_last_one_samples() {
     let model = model(&llama_8b(), Inventory::default());
     let split = Split { tensor: 1, stages: vllm_stages(32, 2), expert_parallel: false, offload: Offload::None };
