@@ -11,7 +11,6 @@ pub mod layer_weights;
 pub mod llama_cpp;
 pub mod logical;
 pub mod ollama;
-mod options;
 pub mod profile;
 pub mod reference;
 pub mod registry;

@@ -3,6 +3,7 @@
 
 mod adapters;
 mod answers;
+mod configurations;
 mod daemon;
 mod failures;
 #[path = "../support/fake_hub/mod.rs"]

@@ -15,9 +15,9 @@ use serde_json::Value;
 
 use self::settings::Settings;
 use super::layer_weights::{self, LayerBytes, LayerWeights};
-use super::options::{cublas, cuda_context, cuda_context_bytes};
 use super::reference::dtype_name;
 use super::shared::layer_kinds::LayerKinds;
+use super::shared::torch::{cublas, cuda_context, cuda_context_bytes};
 use super::{
     Basis, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan,
     Offload, Prepared, Split, Workload,
