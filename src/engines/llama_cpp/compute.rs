@@ -42,6 +42,8 @@ pub(crate) struct Graph<'a> {
 /// Token numbers and positions (I32), places in the cache for keys and values (I64), and one row of output numbers.
 const SMALL_INPUTS_PER_TOKEN: u64 = 4 + 4 + 8 + 8;
 const SMALL_INPUTS: u64 = 32;
+/// Bytes of a mask's cell that is made in F16 at once.
+const HALF: u64 = 2;
 /// `GGML_SCHED_MAX_COPIES`.
 const PIPELINE_COPIES: u64 = 4;
 
@@ -90,7 +92,9 @@ impl Graph<'_> {
             // Two rows of the residual stream beside them, up to four where logits are scaled; hybrids keep more.
             let states = layers.iter().map(|(layer, _)| convolved(&layer.mixer)).max().unwrap_or(0);
             let beside = sum([hidden.saturating_mul(4), states.saturating_mul(2)]);
-            phases.push((logits + self.rows(beside), logits + self.rows(hidden)));
+            // Where the mask comes in F32 and is cast, both may be alive to the end of the graph.
+            let cast = if self.layout.flash_attention && self.mask_bytes > HALF { masks } else { Bytes::ZERO };
+            phases.push((logits + self.rows(beside) + cast, logits + self.rows(hidden)));
         }
         let high = phases.iter().map(|phase| phase.0).max().unwrap_or(Bytes::ZERO);
         let likely = phases.iter().map(|phase| phase.1).max().unwrap_or(Bytes::ZERO);

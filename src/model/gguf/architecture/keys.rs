@@ -29,6 +29,13 @@ impl<'g> Keys<'g> {
         self.value(key).is_some()
     }
 
+    /// The first key of the family that begins with `start`.
+    pub(super) fn first_that_begins(&self, start: &str) -> Option<String> {
+        let whole = self.name(start);
+        let next = self.gguf.metadata.0.range(whole.clone()..).next()?.0;
+        next.starts_with(&whole).then(|| next.clone())
+    }
+
     /// One value for the whole model; `None` where the key is absent.
     pub(super) fn optional(&self, key: &str) -> Result<Option<u64>, Unsupported> {
         match self.value(key) {
