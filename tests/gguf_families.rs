@@ -248,6 +248,7 @@ fn what_is_not_understood_is_named() {
     refused(header("deepseek4", 2), "general.architecture = deepseek4");
     // A family that remembers otherwise than its rule has it.
     refused(with(header("llama", 2), "ssm.state_size", Kv::U32(16)), "llama.ssm.state_size is not understood");
+    assert!(read(&with(header("llama", 2), "ssm.state_size", Kv::U32(0))).is_ok());
     refused(with(header("glm4moe", 2), "attention.indexer.top_k", Kv::U32(16)), "glm4moe.attention.indexer.top_k");
     refused(with(header("deepseek2", 2), "attention.indexer.head_count", Kv::U32(16)), "attention.indexer.head_count");
     refused(with(header("qwen35", 4), "attention.compress_ratios", Kv::I32s(vec![4; 4])), "compress_ratios");
