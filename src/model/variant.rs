@@ -122,3 +122,30 @@ impl Inventory {
         Some(stretched)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::tensors::InventoryBuilder;
+    use crate::model::{Dtype, Storage};
+
+    #[test]
+    fn what_is_known_by_its_length_alone_is_never_smaller_than_that() {
+        let mut builder = InventoryBuilder::default();
+        for (name, bytes) in [("blk.0.a.weight", 14_400), ("blk.1.a.weight", 14_400), ("output.weight", 331)] {
+            builder.add("", name, Storage::Known(Dtype::Q4_K), &[256, bytes / 144], Bytes::new(bytes));
+        }
+        let inventory = builder.finish();
+        for wanted in [1, 10_000, 29_131, 1_000_003] {
+            let bytes = inventory.stretched(Bytes::new(wanted)).unwrap().bytes().get();
+            assert!((wanted..wanted + 4).contains(&bytes), "{wanted}: {bytes}");
+        }
+        assert_eq!(Inventory::default().stretched(Bytes::new(1)), None);
+    }
+
+    #[test]
+    fn labels_are_those_of_the_whole_not_of_a_part() {
+        assert_eq!(label("UD-Q2_K_XL/m-UD-Q2_K_XL-00001-of-00005.gguf").as_deref(), Some("UD-Q2_K_XL"));
+        assert_eq!(label("m.gguf"), None);
+    }
+}

@@ -161,3 +161,19 @@ impl Drop for Daemon {
         let _ = self.child.wait();
     }
 }
+
+#[test]
+fn a_folder_of_many_quantisations_is_answered_file_by_file_through_the_daemon_too() {
+    let folder = tempfile::tempdir().unwrap();
+    super::files::write_repository(folder.path());
+    let mut daemon = Daemon::start(&["--gpus", "11GiB"]);
+    let line = format!("fits {} --json", folder.path().display());
+    let through = run_beside(&daemon.socket(), &line);
+    assert!(through.err.starts_with("answered by the daemon"), "{}", through.err);
+    let here = run(&format!("{line} --gpus 11GiB --local"));
+    let (through, here) = (through.json(), here.json());
+    assert_eq!(through["files"], here["files"]);
+    assert_eq!(through["files"]["recommended"], "Q6_K/m-Q6_K-00001-of-00002.gguf");
+    assert_eq!(through["files"]["list"].as_array().unwrap().len(), 9);
+    assert_eq!(daemon.stop(), Some(0));
+}

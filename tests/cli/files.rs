@@ -1,6 +1,7 @@
 //! A repository of one model in many quantisations, served by the tests' own Hub to the real binary.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use hf_mem_probe::model::Dtype;
@@ -92,6 +93,16 @@ fn repository() -> BTreeMap<String, File> {
         ("mmproj-m-F16.gguf".to_owned(), (b"GGUF".to_vec(), 900_000_000)),
         ("README.md".to_owned(), (b"x".to_vec(), 1)),
     ])
+}
+
+/// The same files in a folder, their data holes.
+pub(crate) fn write_repository(folder: &Path) {
+    for (name, (header, length)) in repository() {
+        let path = folder.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, header).unwrap();
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(length).unwrap();
+    }
 }
 
 /// The requests for ranges: file, first byte, last byte.

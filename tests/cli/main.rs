@@ -13,5 +13,6 @@ mod files;
 mod folders;
 #[path = "../support/gguf_writer.rs"]
 mod gguf_writer;
+mod hostile_gguf;
 mod llama_parameters;
 mod run;

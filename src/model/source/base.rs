@@ -35,7 +35,7 @@ impl SourceClient {
         let adapter = metadata.identity.repo.clone();
         let config = metadata.documents.get("adapter_config.json");
         let revision = config.and_then(|config| config.get("revision")?.as_str()).map(ToOwned::to_owned);
-        let reference = self.base_reference(&adapter, &named, revision, at)?;
+        let reference = Self::base_reference(&adapter, &named, revision, at)?;
         let mut base = match &reference.place {
             Place::Hub { .. } => self.read_from_hub(&reference, auth, now).await,
             _ => self.read_path(Path::new(&named), None).await,
@@ -53,7 +53,6 @@ impl SourceClient {
     }
 
     fn base_reference(
-        &self,
         adapter: &str,
         named: &str,
         revision: Option<String>,
@@ -105,12 +104,11 @@ fn of_base(error: SourceError, adapter: &str) -> SourceError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::source::{HubSettings, SourceSettings};
 
     #[test]
     fn a_path_of_another_machine_is_never_opened() {
-        let client = SourceClient::new(SourceSettings::new(HubSettings::from_environment(|_| None).expect("defaults")));
-        let place = |named: &str, at| client.base_reference("a/lora", named, None, at).map(|reference| reference.place);
+        let place =
+            |named: &str, at| SourceClient::base_reference("a/lora", named, None, at).map(|reference| reference.place);
         let hub = Place::Hub { repo: "meta/base".into(), revision: None };
         assert_eq!(place("meta/base", AdapterAt::Hub), Ok(hub));
         assert_eq!(place("/tmp", AdapterAt::Disk), Ok(Place::Path("/tmp".into())));
@@ -118,8 +116,8 @@ mod tests {
             let error = place(named, AdapterAt::Hub).expect_err(named).to_string();
             assert!(error.contains("base_model_name_or_path"), "{error}");
         }
-        let pinned =
-            client.base_reference("a/lora", "meta/base", Some("v2".into()), AdapterAt::Hub).expect("a reference");
+        let pinned = SourceClient::base_reference("a/lora", "meta/base", Some("v2".into()), AdapterAt::Hub)
+            .expect("a reference");
         assert_eq!(pinned.name(), "meta/base@v2");
     }
 }

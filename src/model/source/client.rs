@@ -165,7 +165,7 @@ impl SourceClient {
     ) -> Result<Metadata, SourceError> {
         let at = if matches!(reference.place, Place::Hub { .. }) { AdapterAt::Hub } else { AdapterAt::Disk };
         let metadata = self.read_alone(reference, auth, now).await?;
-        self.with_base(metadata, at, auth, now).await
+        Box::pin(self.with_base(metadata, at, auth, now)).await
     }
 
     /// As [`SourceClient::read`]; of an adapter the adapter alone.
@@ -336,7 +336,7 @@ impl SourceClient {
             return Ok(model);
         }
         let metadata = reading.metadata(found, asked.file).await?;
-        let metadata = self.with_base(metadata, AdapterAt::Hub, asked.auth, asked.now).await?;
+        let metadata = Box::pin(self.with_base(metadata, AdapterAt::Hub, asked.auth, asked.now)).await?;
         let own = asked.auth.identity();
         let scope = if metadata.base.as_ref().is_some_and(|base| base.gated) { own.as_str() } else { scope };
         if let Some(disk) = self.disk.as_ref().filter(|_| !metadata.partial) {
@@ -363,7 +363,7 @@ impl SourceClient {
 
     async fn stale_in_hf_cache(&self, asked: &Asked<'_>) -> Option<Result<Described, SourceError>> {
         let metadata = match self.in_hf_cache(asked).await? {
-            Ok(adapter) => self.with_base(adapter, AdapterAt::Hub, asked.auth, asked.now).await,
+            Ok(adapter) => Box::pin(self.with_base(adapter, AdapterAt::Hub, asked.auth, asked.now)).await,
             Err(error) => Err(error),
         };
         let described = |metadata: Metadata| {

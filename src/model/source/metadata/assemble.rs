@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Evidence, Metadata, PARAMETERS, RecordError, Variant};
+use super::{Evidence, MAX_VARIANTS, Metadata, PARAMETERS, RecordError, Variant};
 use crate::bytes::Bytes;
 use crate::model::config::parameters::logical_parameters;
 use crate::model::variant::{FileVariant, Known};
@@ -123,6 +123,9 @@ fn no_model(content: gguf::Content) -> Option<(&'static str, &'static str)> {
 fn variants(metadata: &Metadata) -> Result<Vec<FileVariant>, RecordError> {
     if metadata.variants.is_empty() {
         return Ok(Vec::new());
+    }
+    if metadata.variants.len() > MAX_VARIANTS {
+        return Err(RecordError::TooManyVariants);
     }
     let itself = FileVariant::new(&metadata.files, Known::Itself);
     let others = metadata.variants.iter().map(Variant::assembled);

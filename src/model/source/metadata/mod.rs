@@ -25,6 +25,8 @@ use crate::model::{Format, Identity, Inventory};
 pub const VERSION: u32 = 2;
 /// The largest serialised form that is accepted from a cache, a bundle or a client.
 pub const MAX_SERIALISED_BYTES: u64 = 16 << 20;
+/// GGUF models of one repository; each costs a plan.
+pub const MAX_VARIANTS: usize = 128;
 /// The component of an adapter's tensors that are loaded beside a GGUF model.
 pub const ADAPTER: &str = "adapter";
 /// The document with the parameters that Ollama has for a model.
@@ -184,6 +186,24 @@ pub(in crate::model::source) mod tests {
         let model = assemble(&metadata).expect("a model");
         let found: Vec<_> = model.components.iter().map(|it| (&*it.name, &*it.class, it.bytes.get())).collect();
         assert_eq!(found, [("mmproj", "mmproj-F32.gguf", 40)]);
+    }
+
+    #[test]
+    fn an_upload_lists_no_more_models_than_are_read() {
+        let variant = || Variant {
+            files: Vec::new(),
+            evidence: VariantEvidence::Length,
+            tensors: Vec::new(),
+            gguf: None,
+            why_not: None,
+        };
+        let with = |count| {
+            let mut metadata = small("a/b", "0123456");
+            metadata.variants = std::iter::repeat_with(variant).take(count).collect();
+            assemble(&metadata).map(|model| model.variants.len())
+        };
+        assert_eq!(with(MAX_VARIANTS), Ok(MAX_VARIANTS + 1));
+        assert_eq!(with(MAX_VARIANTS + 1), Err(RecordError::TooManyVariants));
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub enum RecordError {
     /// More kinds of tensors than any model has.
     #[error("it describes more kinds of tensors than any model has")]
     TooManyClasses,
+    /// More models than any repository has.
+    #[error("it lists more models than any repository has")]
+    TooManyVariants,
     /// A record that contradicts itself.
     #[error("its record of {pattern} contradicts itself: {why}")]
     Contradiction {

@@ -71,7 +71,8 @@ pub(super) async fn metadata(files: &impl Files, found: Found, file: Option<&str
         return Err(SourceError::MissingMetadata { what: files.name().into(), why });
     }
     let others = std::mem::take(&mut choice.others);
-    let variants = variants::read(files, others, &weights).await;
+    // Boxed: for nearly all models there is nothing to do in it, and everyone who waits would carry its size.
+    let variants = Box::pin(variants::read(files, others, &weights)).await;
     Ok(finish(found, choice, reading, (weights, variants), file))
 }
 

@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 use super::{Files, Weights, headers};
 use crate::model::gguf::{self, Gguf, LoneTable, TablePlace};
 use crate::model::source::error::SourceError;
-use crate::model::source::metadata::{TensorRecord, Variant, VariantEvidence};
+use crate::model::source::metadata::{MAX_VARIANTS, TensorRecord, Variant, VariantEvidence};
 use crate::model::source::weights::WeightFile;
 use crate::model::tensors::{Inventory, InventoryBuilder};
 
@@ -17,8 +17,6 @@ use crate::model::tensors::{Inventory, InventoryBuilder};
 const MAX_READS: usize = 96;
 /// Headers that are read whole because their table is not where it was looked for.
 const MAX_WHOLE_HEADERS: usize = 4;
-/// Models that are listed at all.
-const MAX_VARIANTS: usize = 128;
 /// How far the metadata before a table may be longer or shorter: names, file type, importance matrix.
 const SLACK_BYTES: u64 = 16 << 10;
 
