@@ -117,6 +117,10 @@ impl Prepared for SglangPrepared<'_> {
         )
     }
 
+    fn ranks_are_processes(&self) -> bool {
+        true
+    }
+
     fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
         let Some(capability) = device.capability() else {
             return Fitness::Degraded("its compute capability is unknown, so nothing was checked".to_owned());
