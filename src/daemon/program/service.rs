@@ -41,7 +41,9 @@ impl Probe {
         let started = Instant::now();
         let snapshot = self.readings.latest().await?;
         self.metrics.took(Stage::Sample, started.elapsed());
-        Ok(seen(settled, &snapshot, &self.promises.claims(&snapshot).await?))
+        let mut here = seen(settled, &snapshot, &self.promises.claims(&snapshot).await?);
+        here.draining = self.readings.draining(&snapshot);
+        Ok(here)
     }
 
     /// The question with the site's default engine in it, where that is one for such models.
