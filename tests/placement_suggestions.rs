@@ -36,7 +36,7 @@ fn changed(question: &Value, host: &str, change: &str) -> (Value, String) {
         let (name, value) = word.split_once('=').unwrap();
         let given: Value = value.parse().unwrap_or_else(|_| value.into());
         match name {
-            "context" | "sequences" | "kv_cache_dtype" => question["workload"][name] = given,
+            "context" | "sequences" | "kv_cache_dtype" | "dtype" => question["workload"][name] = given,
             "offload" => question["constraints"][name] = given,
             "engine" => {
                 question["engine"] = json!({"name": value});

@@ -147,23 +147,24 @@ impl Standing {
                 Grade::No => format!("short by {}", self.missing),
             };
         }
+        let too = if self.grade == Grade::Tight { "as tight" } else { "fits too" };
         if self.offload != better.offload {
-            "fits too, but keeps more in host memory".into()
+            format!("{too}, but keeps more in host memory")
         } else if self.form != better.form {
             match self.form {
-                Form::Whole | Form::Odd => "fits too, as a tensor group of no power of two".into(),
-                Form::Parts => "fits too, in stages or over slower links than NVLink".into(),
+                Form::Whole | Form::Odd => format!("{too}, as a tensor group of no power of two"),
+                Form::Parts => format!("{too}, but not as one tensor group over NVLink"),
             }
         } else if self.devices > better.devices {
-            format!("fits too, on {} devices instead of {}", self.devices, better.devices)
+            format!("{too}, on {} devices instead of {}", self.devices, better.devices)
         } else if self.degraded > better.degraded {
-            "fits too, on devices that run it at a cost".into()
+            format!("{too}, on devices that run it at a cost")
         } else if self.broken > better.broken {
-            "fits too, with tensor groups of different kinds of devices or partly over NVLink".into()
+            format!("{too}, with tensor groups of different kinds of devices or partly over NVLink")
         } else if self.link > better.link || self.tensor_link > better.tensor_link {
-            "fits too, over slower links".into()
+            format!("{too}, over slower links")
         } else {
-            "fits too; the engine pays more for this split, or it leaves the devices less well used".into()
+            format!("{too}; the engine pays more for this split, or it leaves the devices less well used")
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 
 use super::candidate::{Candidate, Wires};
-use super::groups::{ALL_ORDERS, arrangements, domains, island_windows, orders, windows};
+use super::groups::{ALL_ORDERS, alike_by_uuid, arrangements, domains, island_windows, orders, windows};
 use super::layers::LayerCosts;
 use super::needs::{Legal, Needs};
 use super::offload;
@@ -191,6 +191,9 @@ impl<'s, 'a> Search<'s, 'a> {
         let layers = split.stages.last().map_or(1, |last| i128::from(last.end.max(1)));
         let mut best = Grade::No;
         for places in arrangements(self.pool, split, window, &wants, thorough) {
+            let plain = alike_by_uuid(self.pool, &places);
+            let same_wires = Wires::of(self.pool, split, &plain) == Wires::of(self.pool, split, &places);
+            let places = if same_wires { plain } else { places };
             let candidate = self.weigh((Some(named), engine_order), split, &places)?;
             let standing = &candidate.standing;
             best = best.min(standing.grade);

@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use super::bar::{LEGEND, Parts, bar};
 use super::{WIDTH, grouped, size, wrapped};
-use crate::api::answer::{Answer, ComponentAnswer, DeviceShare, PlacementAnswer, Requirement, Suggestion, Verdict};
+use crate::api::answer::{
+    Alternative, Answer, ComponentAnswer, DeviceShare, PlacementAnswer, Requirement, Suggestion, Verdict,
+};
 use crate::engines::ComponentName;
 
 /// With this many, the longest note ("short by 100.04 GiB") still ends within 80 columns.
@@ -237,17 +239,50 @@ fn tail(out: &mut String, answer: &Answer) {
         warnings.push(format!("this rests on what was read at {at}, which is older than it should be"));
     }
     section("warning", warnings);
+    section("or", other_ways(&answer.alternatives));
     section("hint", answer.suggestions.iter().map(hint).collect());
+}
+
+/// The best of each other kind of way that would do; more of them would only be more of the same.
+fn other_ways(alternatives: &[Alternative]) -> Vec<String> {
+    let mut seen: Vec<&str> = Vec::new();
+    let mut lines = Vec::new();
+    for way in alternatives.iter().filter(|way| !way.devices.is_empty()) {
+        if !seen.contains(&&*way.strategy) {
+            seen.push(&way.strategy);
+            lines.extend(other_way(way));
+        }
+    }
+    lines.truncate(3);
+    lines
+}
+
+/// Another way that would do, in a line: `tensor parallel 8 on 8 devices: fits too, ...`.
+fn other_way(way: &Alternative) -> Option<String> {
+    if way.verdict > Verdict::Tight {
+        return None;
+    }
+    let degrees = match (way.tensor_parallel, way.pipeline_parallel) {
+        (1, 1) => String::new(),
+        (tensor, 1) => format!(" {tensor}"),
+        (1, stages) => format!(" {stages}"),
+        (tensor, stages) => format!(" {tensor} x {stages}"),
+    };
+    let devices = if way.devices.len() == 1 { "1 device".to_owned() } else { format!("{} devices", way.devices.len()) };
+    Some(format!("{}{degrees} on {devices}: {}", way.strategy.replace('_', " "), way.reason))
 }
 
 /// A suggestion as it is typed, with what it leads to.
 fn hint(suggestion: &Suggestion) -> String {
     let typed = |change: &str| match change.split_once('=') {
-        Some((name @ ("context" | "sequences" | "kv_cache_dtype" | "offload" | "engine" | "file"), value)) => {
+        Some((
+            name @ ("context" | "sequences" | "kv_cache_dtype" | "dtype" | "offload" | "engine" | "file"),
+            value,
+        )) => {
             format!("--{} {value}", name.replace('_', "-"))
         }
         Some(("devices", count)) => format!("{count} device{}", if count == "1" { "" } else { "s" }),
-        Some(("host_memory_bytes", _)) => "host memory".to_owned(),
+        Some(("host_memory_bytes", _)) => "with host memory".to_owned(),
         Some(_) => format!("--set {change}"),
         None => change.to_owned(),
     };

@@ -69,6 +69,7 @@ pub fn suggestions(
         tried.question(&other.change, &other.message, &other.ask);
     }
     if let (Some(settled), Some(_)) = (&plan.settled, &plan.recommended) {
+        workload::dtype(&mut tried, ask);
         workload::quantization(&mut tried, ask, settled)?;
     }
     if !ask.constraints.offload {

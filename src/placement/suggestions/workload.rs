@@ -76,6 +76,7 @@ pub(super) fn cache_dtype(tried: &mut Tried<'_>, ask: &Ask<'_>, settled: &Settle
 
 /// Fewer tokens and sequences a step, no CUDA graphs: whichever of these the engine counts among its parameters.
 pub(super) fn engine(tried: &mut Tried<'_>, ask: &Ask<'_>, settled: &Settled) {
+    let before = tried.advice.len();
     let mut both = Vec::new();
     for (names, are_tokens) in [(&STEP_TOKENS[..], true), (&STEP_SEQUENCES[..], false)] {
         for &name in names {
@@ -89,17 +90,35 @@ pub(super) fn engine(tried: &mut Tried<'_>, ask: &Ask<'_>, settled: &Settled) {
                 value /= 2;
             }
             if value < least && now / 2 >= least {
-                both.push((name, Value::from(now / 2)));
+                both.push((name, Value::from(now / 2), Value::from(least)));
             }
         }
     }
     if both.len() > 1 {
-        with_parameters(tried, ask, &both, "smaller steps take smaller buffers");
+        let halved: Vec<_> = both.iter().map(|(name, half, _)| (*name, half.clone())).collect();
+        with_parameters(tried, ask, &halved, "smaller steps take smaller buffers");
     }
+    let mut helped = tried.advice.len() > before;
+    let mut all: Vec<(&str, Value)> = both.into_iter().map(|(name, _, least)| (name, least)).collect();
     for name in EAGER {
         if settled.parameters.get(name).and_then(Value::as_bool) == Some(false) {
-            with_parameters(tried, ask, &[(name, true.into())], "without CUDA graphs; slower at small batches");
+            helped |=
+                with_parameters(tried, ask, &[(name, true.into())], "without CUDA graphs; slower at small batches");
+            all.push((name, true.into()));
         }
+    }
+    if !helped && all.len() > 1 {
+        with_parameters(tried, ask, &all, "the smallest steps, and no CUDA graphs where it has them");
+    }
+}
+
+/// Weights of 16 bits where they would be loaded in 32.
+pub(super) fn dtype(tried: &mut Tried<'_>, ask: &Ask<'_>) {
+    if ask.asked.dtype.is_none() {
+        let mut narrower = ask.clone();
+        narrower.asked.dtype = Some("float16".to_owned());
+        // Where they are of 16 bits already, nothing is saved and nothing suggested.
+        tried.question("dtype=float16", "weights in 16 bits instead of 32", &narrower);
     }
 }
 
