@@ -10,6 +10,7 @@ mod model_report;
 mod requirement;
 mod suggest;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -17,6 +18,7 @@ use crate::api::answer::{Answer, EngineAnswer, Verdict, WorkloadAnswer};
 use crate::api::problem::{Problem, Reason};
 use crate::api::question::{ContextQuestion, OffloadRule, Question};
 use crate::api::status::TogetherAnswer;
+use crate::bytes::Bytes;
 use crate::devices::{Snapshot, declared};
 use crate::engines::{AskedContext, AskedWorkload, EngineError, Engines};
 use crate::model::Model;
@@ -36,6 +38,8 @@ pub struct Here {
     pub stale: bool,
     /// Processes and leases that could make room.
     pub holders: Vec<Holder>,
+    /// Bytes a second that are coming free by themselves, by UUID.
+    pub draining: BTreeMap<String, Bytes>,
 }
 
 /// [`answer`], and where the repository holds one model in many files and none was asked for, the verdict of each.
@@ -73,7 +77,8 @@ pub fn answer(question: &Question, model: &Model, here: &Here, rules: &Rules) ->
     }
     let mut answer = conclude(question, model, name, &plan, here);
     if plan.reason != Reason::Fits || plan.verdict() == Verdict::Tight {
-        answer.suggestions = suggest::suggestions(&ask, here, &plan)?;
+        answer.suggestions = suggest::suggestions(&ask, here, &plan, rules)?;
+        suggest::waiting(&mut answer, &ask, here, &plan)?;
     }
     if let (true, Some(placement)) = (question.frontier, &plan.recommended) {
         let points = crate::placement::frontier(&ask, placement, here.availability.host);
@@ -205,16 +210,17 @@ impl Here {
     /// The devices that `spec` declares, all of them as free as it says.
     pub fn declared(spec: &str, at: SystemTime) -> Result<Self, Problem> {
         let snapshot = declared::parse(spec, at)?;
-        Ok(Self::of(&snapshot, &std::collections::BTreeMap::new()))
+        Ok(Self::of(&snapshot, &BTreeMap::new()))
     }
 
     /// A reading, less what leases claim.
-    pub fn of(snapshot: &Snapshot, leased: &std::collections::BTreeMap<String, crate::bytes::Bytes>) -> Self {
+    pub fn of(snapshot: &Snapshot, leased: &BTreeMap<String, Bytes>) -> Self {
         Self {
             availability: crate::placement::availability(snapshot, leased),
             sampled_at: snapshot.sampled_at,
             stale: snapshot.stale,
             holders: Holder::processes(snapshot),
+            draining: BTreeMap::new(),
         }
     }
 }

@@ -261,7 +261,8 @@ pub struct QuestionOptions {
     /// Only these devices, by UUID.
     #[arg(long, value_name = "UUID", value_delimiter = ',')]
     pub on: Vec<String>,
-    /// Declared devices instead of this host's: 8xH100-80GB, 2x24GiB,1x12GiB, or a file written by gpus --json.
+    /// Declared devices instead of this host's: 8xH100-80GB, 2x24GiB,1x12GiB,host:64GiB, or a file written by gpus
+    /// --json.
     #[arg(long, value_name = "SPEC|FILE")]
     pub gpus: Option<String>,
     /// Whether layers, experts or components may stay in host memory.

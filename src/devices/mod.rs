@@ -4,6 +4,7 @@
 //! and read back by `--gpus FILE`. Nothing general in here is named after a vendor; what is NVIDIA's lives in `nvml`.
 
 pub mod declared;
+mod draining;
 pub mod error;
 pub mod holders;
 pub mod host_memory;
@@ -11,6 +12,8 @@ pub mod nvml;
 pub mod power;
 pub mod sampler;
 pub mod select;
+
+pub use draining::draining;
 
 use std::time::SystemTime;
 

@@ -198,6 +198,12 @@ pub trait Prepared {
         false
     }
 
+    /// Whether every rank is a process of its own, so that stages work one after another on a sequence while a tensor group
+    /// works on it at once; otherwise one process walks its devices layer by layer.
+    fn ranks_are_processes(&self) -> bool {
+        false
+    }
+
     /// Whether this device can run the model's dtype and quantisation: a veto, or a warning of what it costs.
     fn device_fitness(&self, device: &DeviceFacts) -> Fitness;
 

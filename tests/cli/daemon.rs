@@ -118,6 +118,14 @@ fn the_answer_follows_memory_that_changes_while_the_daemon_runs() {
     assert_eq!((full.code, full.json()["reason"].as_str()), (1, Some("insufficient_memory")), "{}", full.out);
     assert!(full.json()["placement"]["devices"][0]["free_bytes"].as_u64().unwrap() < free - (69 << 30));
 
+    // A part of it has come back since: not yet, and about when.
+    driver.set(&Scenario::of([profiles::h100_80().used(64 << 30)])).unwrap();
+    let follows = |outcome: &Outcome| outcome.json()["reason"] != "insufficient_memory";
+    let rising = (0..500).map(|_| ask()).find(follows).expect("the reading follows");
+    assert_eq!((rising.code, rising.json()["reason"].as_str()), (75, Some("memory_draining")), "{}", rising.out);
+    let wait = rising.json()["suggestions"][0].clone();
+    assert!(wait["change"].as_str().unwrap().starts_with("wait ") && wait["verdict"] == "fits", "{wait}");
+
     driver.set(&Scenario::of([profiles::h100_80().lost()])).unwrap();
     let lost = ask();
     assert_eq!((lost.code, lost.json()["reason"].as_str()), (4, Some("gpu_lost")), "{}", lost.out);

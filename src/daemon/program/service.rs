@@ -43,7 +43,14 @@ impl Probe {
             return Here::declared(spec, SystemTime::now());
         }
         let (snapshot, claims) = self.reading().await?;
-        Ok(seen(settled, &snapshot, &claims))
+        Ok(self.seen_here(settled, &snapshot, &claims))
+    }
+
+    /// A reading as the site wants it seen, with what was coming free when it was taken.
+    fn seen_here(&self, settled: &Settled, snapshot: &Snapshot, claims: &BTreeMap<String, Bytes>) -> Here {
+        let mut here = seen(settled, snapshot, claims);
+        here.draining = self.readings.draining(snapshot);
+        here
     }
 
     /// This host's devices as they were read last, and what leases claim on them.
@@ -111,7 +118,7 @@ impl Service for Probe {
         if let Some(written) = grounds.as_ref().and_then(|grounds| self.remembered.find(grounds)) {
             return Ok(written);
         }
-        let here = seen(&settled, &snapshot, &claims);
+        let here = self.seen_here(&settled, &snapshot, &claims);
         let written = self.answer(question, &found, here, settled).await?;
         if let Some(grounds) = grounds {
             self.remembered.keep(grounds, written.clone());

@@ -8,6 +8,7 @@
 //! | `24GiB`, `2x24576MiB` | a card of exactly that total, of which nothing else is known: no name, no compute capability, no reserve |
 //! | `3g.40gb`, `2xH200:1g.18gb` | MIG instances (of an H100 80GB where no card is named) |
 //! | `H100-80GB@30GiB` | a card of which 30 GiB are in use by others |
+//! | `host:64GiB` | host memory that is available for what stays there |
 //!
 //! Names are taken without regard to case, spaces, `-` and `_`, with or without `NVIDIA`, `GeForce`, `Tesla`. Cards of a
 //! kind that is sold on NVSwitch boards are declared to be joined by it, eight at a time (NVL72 kinds: 72).
@@ -21,7 +22,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::cards::{CARDS, Card, MIG_PROFILES, MigProfile};
 pub use self::error::DeclaredError;
-use super::{Device, DeviceFacts, DeviceKind, Link, LinkKind, Snapshot};
+use super::{Device, DeviceFacts, DeviceKind, HostMemory, Link, LinkKind, Snapshot};
 use crate::bytes::Bytes;
 
 /// More devices than any host has; a bound on what a specification may make us build.
@@ -62,10 +63,16 @@ pub fn from_json(text: &str) -> Result<Snapshot, DeclaredError> {
 pub fn parse(spec: &str, now: SystemTime) -> Result<Snapshot, DeclaredError> {
     let mut devices = Vec::new();
     let mut links = Vec::new();
+    let mut host = None;
     for item in spec.split(',') {
         let item = item.trim();
         if item.is_empty() {
             return Err(DeclaredError::Empty(spec.to_owned()));
+        }
+        if let Some((_, memory)) = item.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            let bytes = size(item, memory)?;
+            host = Some(HostMemory { total_bytes: bytes, available_bytes: bytes });
+            continue;
         }
         let (count, rest) = count(item)?;
         let (what, used) = match rest.split_once('@') {
@@ -91,7 +98,7 @@ pub fn parse(spec: &str, now: SystemTime) -> Result<Snapshot, DeclaredError> {
         driver_version: None,
         devices,
         links,
-        host: None,
+        host,
     })
 }
 

@@ -125,10 +125,13 @@ pub(super) fn context_by_host(
 fn source(identity: &Identity) -> String {
     let local = identity.repo.starts_with(['/', '.', '~']);
     let stem = identity.file.as_deref().and_then(|file| file.strip_suffix(".gguf"));
-    let quantisation = stem.and_then(|stem| stem.rsplit(['-', '.']).next());
     if let Some(name) = identity.repo.strip_prefix("ollama:") {
         return name.to_owned();
     }
+    // Of a file in parts, `-00001-of-00003` is no part of the name.
+    let whole =
+        stem.map(|stem| stem.rsplit_once("-of-").and_then(|(first, _)| first.rsplit_once('-')).map_or(stem, |it| it.0));
+    let quantisation = whole.and_then(|stem| stem.rsplit(['-', '.']).next());
     match quantisation {
         _ if local => identity.repo.clone(),
         Some(quantisation) => format!("hf.co/{}:{quantisation}", identity.repo),

@@ -117,6 +117,10 @@ impl Prepared for SglangPrepared<'_> {
         )
     }
 
+    fn ranks_are_processes(&self) -> bool {
+        true
+    }
+
     fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
         super::fitness::fitness(self.architecture, device)
     }
