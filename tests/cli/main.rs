@@ -4,4 +4,5 @@
 mod answers;
 mod daemon;
 mod failures;
+mod gpus;
 mod run;

@@ -5,6 +5,7 @@ pub mod bar;
 pub mod gpus;
 pub mod lease;
 pub mod problem;
+pub mod topology;
 
 use crate::bytes::Bytes;
 

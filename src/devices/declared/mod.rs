@@ -15,12 +15,15 @@
 pub mod cards;
 mod error;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::cards::{CARDS, Card, MIG_PROFILES, MigProfile};
 pub use self::error::DeclaredError;
+use serde::Deserialize;
+
 use super::{Device, DeviceFacts, DeviceKind, Link, LinkKind, Snapshot};
 use crate::bytes::Bytes;
 
@@ -35,13 +38,24 @@ fn assumed_reserve(total: Bytes) -> Bytes {
     if total <= Bytes::gib(48) { Bytes::mib(640) } else { Bytes::gib(1) }
 }
 
+/// Devices that were declared or written down, with what leases claimed on them then.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Declared {
+    /// The devices.
+    #[serde(flatten)]
+    pub snapshot: Snapshot,
+    /// Bytes that leases claimed, by UUID.
+    #[serde(default, rename = "leased_bytes")]
+    pub leased: BTreeMap<String, Bytes>,
+}
+
 /// What `--gpus` names: a snapshot file where one stands at that path, else a specification. `now` is when the
 /// declaration is taken to have been read.
-pub fn resolve(argument: &str, now: SystemTime) -> Result<Snapshot, DeclaredError> {
+pub fn resolve(argument: &str, now: SystemTime) -> Result<Declared, DeclaredError> {
     let path = Path::new(argument);
     let looks_like_a_file = argument.contains('/') || path.extension().is_some_and(|ending| ending == "json");
     if !looks_like_a_file && !path.is_file() {
-        return parse(argument, now);
+        return Ok(Declared { snapshot: parse(argument, now)?, leased: BTreeMap::new() });
     }
     let failed = |reason: String| DeclaredError::File { path: argument.to_owned(), reason };
     let meta = fs::metadata(path).map_err(|error| failed(error.to_string()))?;
@@ -52,10 +66,10 @@ pub fn resolve(argument: &str, now: SystemTime) -> Result<Snapshot, DeclaredErro
 }
 
 /// A snapshot as `gpus --json` wrote it. What it says stands as it is, the time and the source included, so that
-/// writing it again gives the same bytes.
-pub fn from_json(text: &str) -> Result<Snapshot, DeclaredError> {
-    let snapshot: Snapshot = serde_json::from_str(text).map_err(|error| DeclaredError::Snapshot(error.to_string()))?;
-    if snapshot.devices.len() > MAX_DEVICES { Err(DeclaredError::TooMany) } else { Ok(snapshot) }
+/// answers can be compared.
+pub fn from_json(text: &str) -> Result<Declared, DeclaredError> {
+    let declared: Declared = serde_json::from_str(text).map_err(|error| DeclaredError::Snapshot(error.to_string()))?;
+    if declared.snapshot.devices.len() > MAX_DEVICES { Err(DeclaredError::TooMany) } else { Ok(declared) }
 }
 
 /// The devices that a specification declares, as a snapshot taken at `now`.
@@ -333,7 +347,7 @@ mod tests {
     fn a_snapshot_survives_being_written() {
         let at = UNIX_EPOCH + Duration::from_nanos(1_790_000_000_123_456_789);
         let text = serde_json::to_string_pretty(&parse("2xH100@1GiB,GB10", at).unwrap()).unwrap();
-        let again = serde_json::to_string_pretty(&from_json(&text).unwrap()).unwrap();
+        let again = serde_json::to_string_pretty(&from_json(&text).unwrap().snapshot).unwrap();
         assert_eq!(text, again);
     }
 }
