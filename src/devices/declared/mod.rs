@@ -137,6 +137,7 @@ fn read_size(text: &str) -> Option<Bytes> {
         (_, Some(digits)) => (digits, 1 << 20),
         _ => return None,
     };
+    let digits = digits.trim_end();
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     if fraction.len() > 6 || whole.is_empty() {
         return None;
@@ -165,10 +166,17 @@ fn declaration(item: &str, what: &str) -> Result<Declaration, DeclaredError> {
     if what.starts_with(|first: char| first.is_ascii_digit()) && what.to_ascii_lowercase().contains("g.") {
         return instance(item, named(item, "H100")?, what);
     }
-    if what.starts_with(|first: char| first.is_ascii_digit()) && what.to_ascii_lowercase().ends_with("gb") {
+    if like_a_size(what) {
         return Err(DeclaredError::Size { item: item.to_owned(), size: what.to_owned() });
     }
     named(item, what).map(Declaration::Card)
+}
+
+/// A number with a unit that is not taken (`24GB`, `24g`, `0.5TB`): nearly a size, and certainly no card.
+fn like_a_size(text: &str) -> bool {
+    let unit = text.trim_start_matches(|letter: char| letter.is_ascii_digit() || letter == '.' || letter == ' ');
+    let units = ["b", "k", "kb", "kib", "m", "mb", "mi", "g", "gb", "gi", "t", "tb", "tib"];
+    text.starts_with(|first: char| first.is_ascii_digit()) && units.iter().any(|known| unit.eq_ignore_ascii_case(known))
 }
 
 fn instance(item: &str, card: &'static Card, profile: &str) -> Result<Declaration, DeclaredError> {
@@ -318,7 +326,13 @@ mod tests {
         let message = |spec: &str| parse(spec, UNIX_EPOCH).unwrap_err().to_string();
         assert!(message("8xH10").contains("did you mean `H100"), "{}", message("8xH10"));
         assert!(message("0xFOO").contains("between 1 and 1024"));
-        assert!(message("24GB").contains("24GiB"));
+        for size in ["24GB", "24g", "24 GB", "0.5TB", "24gi"] {
+            assert!(
+                message(&format!("T4,2x{size}")).starts_with(&format!("`2x{size}`: `{size}` is not a size")),
+                "{size}"
+            );
+        }
+        assert_eq!(declared("24 GiB").devices[0].facts.total_bytes, Bytes::gib(24));
         assert!(message("H100:9g.1gb").contains("3g.40gb"));
         assert!(message("A10,,A10").contains("empty"));
         assert!(message("24GiB@25GiB").contains("in use"));
