@@ -9,6 +9,7 @@ mod model_report;
 mod requirement;
 mod suggest;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -16,7 +17,7 @@ use crate::api::answer::{Answer, EngineAnswer, Verdict, WorkloadAnswer};
 use crate::api::problem::{Problem, Reason};
 use crate::api::question::{ContextQuestion, OffloadRule, Question};
 use crate::api::status::TogetherAnswer;
-use crate::devices::{Snapshot, declared};
+use crate::devices::{Device, Snapshot, declared};
 use crate::engines::{AskedContext, AskedWorkload, EngineError, Engines};
 use crate::model::Model;
 use crate::placement::{Ask, Availability, Constraints, Holder, PlacementError, Plan, Policy, fit_together, plan};
@@ -35,6 +36,8 @@ pub struct Here {
     pub stale: bool,
     /// Processes and leases that could make room.
     pub holders: Vec<Holder>,
+    /// What is worth knowing of a device, by its UUID, and forbids nothing.
+    pub notes: BTreeMap<String, Vec<String>>,
 }
 
 /// What a site has settled for all questions.
@@ -186,18 +189,25 @@ impl Here {
     /// The devices that `spec` declares, all of them as free as it says.
     pub fn declared(spec: &str, at: SystemTime) -> Result<Self, Problem> {
         let snapshot = declared::parse(spec, at)?;
-        Ok(Self::of(&snapshot, &std::collections::BTreeMap::new()))
+        Ok(Self::of(&snapshot, &BTreeMap::new()))
     }
 
     /// A reading, less what leases claim.
-    pub fn of(snapshot: &Snapshot, leased: &std::collections::BTreeMap<String, crate::bytes::Bytes>) -> Self {
+    pub fn of(snapshot: &Snapshot, leased: &BTreeMap<String, crate::bytes::Bytes>) -> Self {
         Self {
             availability: crate::placement::availability(snapshot, leased),
             sampled_at: snapshot.sampled_at,
             stale: snapshot.stale,
             holders: Holder::processes(snapshot),
+            notes: notes(snapshot),
         }
     }
+}
+
+fn notes(snapshot: &Snapshot) -> BTreeMap<String, Vec<String>> {
+    let noted = snapshot.devices.iter().filter(|device| !device.warnings.is_empty());
+    let of = |device: &Device| device.warnings.iter().map(|warning| warning.message.clone()).collect();
+    noted.map(|device| (device.facts.uuid.clone(), of(device))).collect()
 }
 
 fn asked(question: &Question) -> AskedWorkload {
@@ -244,6 +254,10 @@ fn conclude(question: &Question, model: &Model, engine: &str, plan: &Plan, here:
     answer.warnings.extend(plan.warnings.iter().cloned());
     let over = plan.passed_over.iter().map(|over| format!("{} ({}) is not used: {}", over.name, over.uuid, over.why));
     answer.warnings.extend(over);
+    for device in plan.recommended.iter().flat_map(|placement| &placement.ranks).map(|rank| &rank.device) {
+        let notes = here.notes.get(&device.uuid).into_iter().flatten();
+        answer.warnings.extend(notes.map(|note| format!("{} ({}): {note}", device.name, device.uuid)));
+    }
     answer.message = conclusion::message(&answer, plan);
     answer
 }

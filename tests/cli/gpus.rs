@@ -184,6 +184,14 @@ fn cards() -> Machine {
 }
 
 #[test]
+fn an_answer_repeats_what_is_worth_knowing_of_the_devices_it_names() {
+    let outcome = grace().run(&format!("fits {MODEL} --local --json"));
+    let answer = outcome.json();
+    let warnings = answer["warnings"].as_array().unwrap();
+    assert!(warnings.iter().any(|it| it.as_str().unwrap().contains("page cache")), "{warnings:?}");
+}
+
+#[test]
 fn no_gpu_and_no_driver() {
     let none = Machine::new(&Scenario::default());
     let said = none.run("gpus --local");

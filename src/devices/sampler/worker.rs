@@ -209,7 +209,7 @@ impl Worker {
             Ok(snapshot) => {
                 self.failed = None;
                 let mut xids = shared.xids();
-                xids.settle_absent(snapshot.devices.iter().map(|device| device.facts.uuid.as_str()));
+                xids.settle_absent(&snapshot.devices);
                 if let Some(reader) = &self.reader {
                     reader.mark(snapshot, &xids);
                 }
@@ -300,5 +300,46 @@ fn heard(shared: &Shared, event: &XidEvent) {
     if meaning != Meaning::Application {
         shared.orders().wanted = Some(Instant::now());
         shared.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devices::holders::HostRoots;
+    use crate::devices::nvml::NvmlOptions;
+
+    #[test]
+    fn what_files_would_cure_is_tried_seldom_until_they_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let nvml = NvmlOptions { roots: HostRoots::under(folder.path()), ..NvmlOptions::default() };
+        let options = SamplerOptions { nvml, ..SamplerOptions::default() };
+        let long_ago = |error: DevicesError| {
+            let now = Instant::now();
+            let since = now.checked_sub(Duration::from_secs(600)).unwrap();
+            let attempted = now.checked_sub(Duration::from_secs(5)).unwrap();
+            Failure { since, attempted, look: now, ..Failure::after(None, error, &options) }
+        };
+        let mut failure = long_ago(DevicesError::VersionMismatch);
+        assert!(!failure.due(&options));
+        assert!(failure.look > Instant::now(), "looked at, and looked at again later");
+        std::fs::create_dir_all(folder.path().join("proc/driver/nvidia")).unwrap();
+        std::fs::write(folder.path().join("proc/driver/nvidia/version"), "NVRM version: 610.10").unwrap();
+        failure.look = Instant::now();
+        assert!(failure.due(&options), "another module is loaded");
+        assert!(long_ago(DevicesError::NoPermission { call: "nvmlInit" }).due(&options), "shows in no file");
+    }
+
+    #[test]
+    fn the_first_attempts_follow_soon_and_within_a_second() {
+        let options = SamplerOptions::default();
+        let mut failure = Failure::after(None, DevicesError::VersionMismatch, &options);
+        assert!(!failure.due(&options));
+        for _ in 0..8 {
+            failure = Failure::after(Some(&failure), DevicesError::VersionMismatch, &options);
+        }
+        assert_eq!(failure.delay, LAST_RETRY);
+        failure.look = Instant::now();
+        assert!(failure.due(&options));
     }
 }
