@@ -19,7 +19,7 @@ use crate::api::problem::{Problem, Reason};
 use crate::api::question::{ContextQuestion, OffloadRule, Question};
 use crate::api::status::TogetherAnswer;
 use crate::bytes::Bytes;
-use crate::devices::{Snapshot, declared};
+use crate::devices::{Device, Snapshot, declared};
 use crate::engines::{AskedContext, AskedWorkload, EngineError, Engines};
 use crate::model::Model;
 use crate::placement::{Ask, Availability, Constraints, Holder, PlacementError, Plan, Policy, fit_together, plan};
@@ -40,6 +40,8 @@ pub struct Here {
     pub holders: Vec<Holder>,
     /// Bytes a second that are coming free by themselves, by UUID.
     pub draining: BTreeMap<String, Bytes>,
+    /// What is worth knowing of a device, by its UUID, and forbids nothing.
+    pub notes: BTreeMap<String, Vec<String>>,
 }
 
 /// [`answer`], and where the repository holds one model in many files and none was asked for, the verdict of each.
@@ -221,8 +223,15 @@ impl Here {
             stale: snapshot.stale,
             holders: Holder::processes(snapshot),
             draining: BTreeMap::new(),
+            notes: notes(snapshot),
         }
     }
+}
+
+fn notes(snapshot: &Snapshot) -> BTreeMap<String, Vec<String>> {
+    let noted = snapshot.devices.iter().filter(|device| !device.warnings.is_empty());
+    let of = |device: &Device| device.warnings.iter().map(|warning| warning.message.clone()).collect();
+    noted.map(|device| (device.facts.uuid.clone(), of(device))).collect()
 }
 
 fn asked(question: &Question) -> AskedWorkload {
@@ -269,6 +278,10 @@ fn conclude(question: &Question, model: &Model, engine: &str, plan: &Plan, here:
     answer.warnings.extend(plan.warnings.iter().cloned());
     let over = plan.passed_over.iter().map(|over| format!("{} ({}) is not used: {}", over.name, over.uuid, over.why));
     answer.warnings.extend(over);
+    for device in plan.recommended.iter().flat_map(|placement| &placement.ranks).map(|rank| &rank.device) {
+        let notes = here.notes.get(&device.uuid).into_iter().flatten();
+        answer.warnings.extend(notes.map(|note| format!("{} ({}): {note}", device.name, device.uuid)));
+    }
     answer.message = conclusion::message(&answer, plan);
     answer
 }

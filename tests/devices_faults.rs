@@ -197,6 +197,19 @@ async fn a_release_lets_go_and_comes_back() {
 }
 
 #[tokio::test]
+async fn a_release_waits_for_an_opening_that_has_begun() {
+    let slow = Scenario::of([profiles::t4()]).fault("nvmlInit_v2", Fault::slow(300));
+    let machine = machine(&slow);
+    let sampler = Sampler::start(machine.options.clone()).unwrap();
+    while sampler.status().busy.is_none() {
+        tokio::task::yield_now().await;
+    }
+    sampler.release(Duration::from_secs(3600), DEADLINE).await.unwrap();
+    let counted = machine.driver.statistics().unwrap();
+    assert_eq!((counted.inits, counted.shutdowns), (1, 1));
+}
+
+#[tokio::test]
 async fn the_driver_is_let_go_when_nobody_asks() {
     let mut machine = machine(&Scenario::of([profiles::t4()]));
     machine.options.idle_after = Some(Duration::from_millis(200));

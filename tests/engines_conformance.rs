@@ -39,6 +39,8 @@ fn model(config: &Value, format: Format) -> Model {
         weight_files: 0,
         components: Vec::new(),
         parameters: None,
+        adapter: None,
+        variants: Vec::new(),
         proofs: Vec::new(),
         doubts: Vec::new(),
     }

@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_device_is_named_without_doubt_or_not_at_all() {
-        let snapshot = declared::resolve("2x24GiB", std::time::SystemTime::UNIX_EPOCH).unwrap();
+        let snapshot = declared::resolve("2x24GiB", std::time::SystemTime::UNIX_EPOCH).unwrap().snapshot;
         let devices = availability(&snapshot, &std::collections::BTreeMap::new()).devices;
         let uuid = |wanted: Option<&str>| pick(&devices, wanted).map(|device| device.facts.uuid.clone());
         assert_eq!(uuid(Some("1")).unwrap(), devices[1].facts.uuid);

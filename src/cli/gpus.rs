@@ -1,16 +1,21 @@
 //! `gpus`: what is free, and who holds it.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::io::IsTerminal as _;
+use std::time::{Duration, SystemTime};
 
 use super::arguments::{ConnectionArguments, GpusArguments};
 use super::output::{self, Output};
 use super::{in_process, text};
 use crate::api::client::{Client, ClientError, block_on};
 use crate::api::problem::Reason;
-use crate::api::status::GpusAnswer;
+use crate::api::status::{GpusAnswer, WatchLine};
 use crate::api::{Problem, SCHEMA_VERSION};
 use crate::bytes::Bytes;
+use crate::devices::{Snapshot, declared};
+
+/// Time between two readings of this process's own.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// How many of the last events of leases are shown below the table.
 const LAST_EVENTS: usize = 8;
@@ -21,7 +26,8 @@ pub(super) fn run(arguments: &GpusArguments) -> u8 {
     let done = if arguments.watch {
         watch(arguments)
     } else {
-        once(&arguments.connection, arguments.gpus.as_deref()).map(|answer| show(&answer, arguments))
+        once(&arguments.connection, arguments.gpus.as_deref())
+            .map(|answer| output.data(&answer, |answer| table(answer, arguments)))
     };
     match done {
         Ok(()) => Reason::Fits.exit_code(),
@@ -29,57 +35,113 @@ pub(super) fn run(arguments: &GpusArguments) -> u8 {
     }
 }
 
-fn show(answer: &GpusAnswer, arguments: &GpusArguments) {
-    Output { json: arguments.connection.json }.data(answer, |answer| {
-        let leased = answer.leased_bytes.iter().map(|(uuid, bytes)| (uuid.clone(), Bytes::new(*bytes))).collect();
-        let mut table = text::gpus::gpus(&answer.snapshot, &leased);
-        if arguments.topology {
-            table.push('\n');
-            table.push_str(&text::gpus::topology(&answer.snapshot));
-        }
-        table
-    });
-}
-
 /// The devices as the daemon sees them, or this process where there is no daemon; or `declared` ones.
 pub(super) fn once(connection: &ConnectionArguments, declared: Option<&str>) -> Result<GpusAnswer, Problem> {
-    if let (false, None) = (connection.local, declared) {
-        match runtime(Client::new(&connection.socket).gpus())? {
-            Ok(answer) => return Ok(answer),
-            Err(ClientError::Unreachable { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
+    if let Some(answer) = here(connection, declared)? {
+        return Ok(answer);
     }
-    let snapshot = match declared {
-        Some(spec) => crate::devices::declared::resolve(spec, SystemTime::now())?,
-        None => in_process::snapshot(connection)?,
-    };
-    Ok(GpusAnswer { schema_version: SCHEMA_VERSION, snapshot, leased_bytes: BTreeMap::new() })
+    match runtime(Client::new(&connection.socket).gpus())? {
+        Err(ClientError::Unreachable { .. }) => Ok(alone(in_process::snapshot(connection)?)),
+        answer => Ok(answer?),
+    }
 }
 
-/// Follows the daemon's stream: a fresh screen each time in a terminal, one JSON object a line when piped.
+/// What can be said without a daemon: declared devices, or this host's where the daemon is not to be asked.
+fn here(connection: &ConnectionArguments, declared: Option<&str>) -> Result<Option<GpusAnswer>, Problem> {
+    if let Some(spec) = declared {
+        let declared = declared::resolve(spec, SystemTime::now())?;
+        let leased_bytes = declared.leased.into_iter().map(|(uuid, bytes)| (uuid, bytes.get())).collect();
+        return Ok(Some(GpusAnswer { leased_bytes, ..alone(declared.snapshot) }));
+    }
+    if connection.local {
+        return Ok(Some(alone(in_process::snapshot(connection)?)));
+    }
+    Ok(None)
+}
+
+fn alone(snapshot: Snapshot) -> GpusAnswer {
+    GpusAnswer { schema_version: SCHEMA_VERSION, snapshot, leased_bytes: BTreeMap::new() }
+}
+
+fn table(answer: &GpusAnswer, arguments: &GpusArguments) -> String {
+    let leased = answer.leased_bytes.iter().map(|(uuid, bytes)| (uuid.clone(), Bytes::new(*bytes))).collect();
+    let mut table = text::gpus::gpus(&answer.snapshot, &leased);
+    if arguments.topology {
+        table.push('\n');
+        table.push_str(&text::topology::topology(&answer.snapshot));
+    }
+    table
+}
+
+/// Follows the daemon's stream, or where there is none this process's own readings.
 fn watch(arguments: &GpusArguments) -> Result<(), Problem> {
-    use std::io::IsTerminal as _;
-    let terminal = std::io::stdout().is_terminal() && !arguments.connection.json;
+    let mut screen = Screen::new(arguments);
+    if let Some(spec) = &arguments.gpus {
+        // Declared devices do not change: they are shown once. Nobody reading is no failure.
+        let _read = screen.show(Ok(&line(once(&arguments.connection, Some(spec))?)));
+        return Ok(());
+    }
     let follow = async {
-        let mut happened = Vec::new();
-        let mut lines = Client::new(&arguments.connection.socket).watch_gpus().await?;
-        while let Some(line) = lines.next().await? {
-            let line = line?;
-            if terminal {
-                output::text("\x1b[2J\x1b[H");
-                show(&line.gpus, arguments);
-                happened.extend(line.lease_events.iter().map(text::event::dated));
-                happened.drain(..happened.len().saturating_sub(LAST_EVENTS));
-                output::text(&happened.concat());
-            } else {
-                let line = serde_json::to_string(&line).unwrap_or_else(|_| "{}".to_owned());
-                output::text(&(line + "\n"));
+        if !arguments.connection.local {
+            match Client::new(&arguments.connection.socket).watch_gpus().await {
+                Ok(mut lines) => {
+                    while let Some(line) = lines.next().await? {
+                        if screen.show(line.as_ref()).is_err() {
+                            break;
+                        }
+                    }
+                    return Ok(());
+                }
+                Err(ClientError::Unreachable { .. }) => {}
+                Err(error) => return Err(error.into()),
             }
         }
+        let mut readings = in_process::Readings::start(&arguments.connection, INTERVAL)?;
+        while screen.show(readings.next().await.map(alone).map(line).as_ref()).is_ok() {}
         Ok(())
     };
     runtime(follow)?
+}
+
+/// A reading of this process's own, which hears of no leases.
+fn line(gpus: GpusAnswer) -> WatchLine {
+    WatchLine { gpus, lease_events: Vec::new(), missed_lease_events: 0 }
+}
+
+/// What is shown, one reading after another.
+struct Screen<'a> {
+    arguments: &'a GpusArguments,
+    terminal: bool,
+    /// The last events of leases, as text.
+    happened: Vec<String>,
+}
+
+impl<'a> Screen<'a> {
+    fn new(arguments: &'a GpusArguments) -> Self {
+        let terminal = std::io::stdout().is_terminal() && !arguments.connection.json;
+        Self { arguments, terminal, happened: Vec::new() }
+    }
+
+    /// A fresh screen each time in a terminal, one JSON object a line when piped. Fails when nobody reads any more.
+    fn show(&mut self, line: Result<&WatchLine, &Problem>) -> std::io::Result<()> {
+        if !self.terminal {
+            let json = match line {
+                Ok(line) => serde_json::to_string(line),
+                Err(problem) => serde_json::to_string(problem),
+            };
+            return output::line(&(json.unwrap_or_else(|_| "{}".to_owned()) + "\n"));
+        }
+        let text = match line {
+            Ok(line) => {
+                self.happened.extend(line.lease_events.iter().map(text::event::dated));
+                self.happened.drain(..self.happened.len().saturating_sub(LAST_EVENTS));
+                table(&line.gpus, self.arguments) + &self.happened.concat()
+            }
+            Err(problem) => text::problem::problem(problem),
+        };
+        // Line by line over the last screen, so that nothing flickers.
+        output::line(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")))
+    }
 }
 
 fn runtime<T>(call: impl Future<Output = T>) -> Result<T, Problem> {

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
 
 use super::arguments::{ConnectionArguments, QuestionArguments};
 use super::fits::Asking;
@@ -10,7 +13,7 @@ use crate::api::problem::Reason;
 use crate::api::{Answer, Problem, Question};
 use crate::devices::holders::HostRoots;
 use crate::devices::nvml::NvmlOptions;
-use crate::devices::sampler::read_once;
+use crate::devices::sampler::{Reading, Sampler, SamplerOptions, read_once};
 use crate::devices::{Snapshot, declared};
 use crate::engines::Engines;
 use crate::model::source::{HubSettings, LocalFolders, Metadata, ModelReference, Place, SourceClient, SourceSettings};
@@ -86,12 +89,14 @@ pub(super) async fn answer(
         // A wrong name is said before anything is read.
         rules.engines.by_name(name).map_err(|error| Problem::new(Reason::Usage, error.to_string()))?;
     }
-    let devices = match (&question.gpus, asking) {
-        (Some(spec), _) => Some(declared::resolve(spec, SystemTime::now())?),
-        (None, Asking::Fits) => Some(snapshot(connection)?),
+    let here = match (&question.gpus, asking) {
+        (Some(spec), _) => {
+            let declared = declared::resolve(spec, SystemTime::now())?;
+            Some(Here::of(&declared.snapshot, &declared.leased))
+        }
+        (None, Asking::Fits) => Some(Here::of(&snapshot(connection)?, &BTreeMap::new())),
         (None, Asking::Estimate) => None,
     };
-    let here = devices.map(|snapshot| Here::of(&snapshot, &BTreeMap::new()));
     let auth = source.client.own_auth(&source.reference);
     let described = source.client.describe(&source.reference, &auth, SystemTime::now()).await?;
     let mut answer = match (asking, here) {
@@ -104,12 +109,36 @@ pub(super) async fn answer(
 
 /// One reading of this host's devices.
 pub(super) fn snapshot(connection: &ConnectionArguments) -> Result<Snapshot, Problem> {
-    let options = NvmlOptions {
-        library: connection.nvml.clone(),
-        roots: HostRoots::from_environment(),
-        ..NvmlOptions::default()
-    };
-    Ok(read_once(&options, DRIVER_DEADLINE)?)
+    Ok(read_once(&nvml(connection), DRIVER_DEADLINE)?)
+}
+
+fn nvml(connection: &ConnectionArguments) -> NvmlOptions {
+    NvmlOptions { library: connection.nvml.clone(), roots: HostRoots::from_environment(), ..NvmlOptions::default() }
+}
+
+/// Reading after reading of this host's devices.
+pub(super) struct Readings {
+    _sampler: Sampler,
+    readings: watch::Receiver<Option<Arc<Reading>>>,
+}
+
+impl Readings {
+    /// Begins, with one each `interval`.
+    pub(super) fn start(connection: &ConnectionArguments, interval: Duration) -> Result<Self, Problem> {
+        let options = SamplerOptions { nvml: nvml(connection), interval: Some(interval), ..SamplerOptions::default() };
+        let sampler = Sampler::start(options)
+            .map_err(|error| Problem::new(Reason::Internal, format!("no thread to read the devices: {error}")))?;
+        let readings = sampler.subscribe();
+        Ok(Self { _sampler: sampler, readings })
+    }
+
+    /// The next one.
+    pub(super) async fn next(&mut self) -> Result<Snapshot, Problem> {
+        let gone = || Problem::new(Reason::Internal, "the thread that reads the devices has ended");
+        self.readings.changed().await.map_err(|_| gone())?;
+        let reading = self.readings.borrow_and_update().clone().ok_or_else(gone)?;
+        Ok(Snapshot::clone(&*reading.outcome.clone()?))
+    }
 }
 
 fn variable(name: &str) -> Option<String> {

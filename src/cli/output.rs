@@ -36,6 +36,13 @@ pub(super) fn text(text: &str) {
     let _ = anstream::stdout().write_all(text.as_bytes());
 }
 
+/// One of a stream's lines, as it is; fails when nobody reads any more, which ends a stream.
+pub(super) fn line(text: &str) -> std::io::Result<()> {
+    let mut out = anstream::stdout();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
 /// Words about a failure.
 pub(super) fn failure(text: &str) {
     let _ = anstream::stderr().write_all(text.as_bytes());

@@ -105,6 +105,18 @@ fn container(cgroup: &str) -> Option<String> {
     })
 }
 
+/// The pod UID in a cgroup path of Kubernetes: `pod<uid>`, or with systemd's driver `kubepods-...-pod<uid>.slice`, whose
+/// hyphens are underscores.
+pub fn pod(cgroup: &str) -> Option<String> {
+    cgroup.split('/').find_map(|part| {
+        let uid = part.strip_suffix(".slice").unwrap_or(part);
+        let uid = uid.rsplit_once("pod").filter(|(before, _)| before.is_empty() || before.ends_with('-'))?.1;
+        let uid = uid.replace('_', "-");
+        let sound = uid.len() == 36 && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+        sound.then_some(uid)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +132,30 @@ mod tests {
         let user = "/user.slice/user-1000.slice/user@1000.service/app.slice/vllm.service";
         assert_eq!(unit(user).as_deref(), Some("vllm.service"));
         assert_eq!(container("/user.slice/session-2.scope"), None);
+        for (path, podman) in [
+            (format!("/machine.slice/libpod-{id}.scope/container"), true),
+            (format!("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{id}.scope"), true),
+            (format!("/system.slice/containerd.service/kubepods-besteffort-podx.slice:cri-containerd:{id}"), true),
+            (format!("/docker/{id}/vllm"), true),
+            (format!("/lxc.payload.{}", &id[..20]), false),
+        ] {
+            assert_eq!(container(&path).is_some(), podman, "{path}");
+        }
+    }
+
+    #[test]
+    fn reads_pods() {
+        let uid = "4f1e2d3c-0a1b-4c5d-8e9f-001122334455";
+        let systemd = format!(
+            "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice/cri-containerd-{}.scope",
+            uid.replace('-', "_"),
+            "ab".repeat(32)
+        );
+        assert_eq!(pod(&systemd).as_deref(), Some(uid));
+        assert_eq!(container(&systemd).as_deref(), Some("abababababab"));
+        assert_eq!(pod(&format!("/kubepods/besteffort/pod{uid}/{}", "ab".repeat(32))).as_deref(), Some(uid));
+        assert_eq!(pod("/system.slice/podman.service"), None);
+        assert_eq!(pod("/machine.slice/libpod-abcdef.scope"), None);
     }
 
     #[test]

@@ -56,3 +56,24 @@ fn state(roots: &HostRoots, bus_id: String) -> PowerState {
     };
     PowerState { name: field("Model:"), uuid: field("GPU UUID:"), bus_id, suspended }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_module_that_suspends_gpus_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let roots = HostRoots::under(folder.path());
+        assert!(!any_suspends(&roots));
+        let gpu = folder.path().join("proc/driver/nvidia/gpus/0000:01:00.0");
+        fs::create_dir_all(&gpu).unwrap();
+        for (status, expected) in
+            [("Not supported", false), ("Disabled by default", false), ("Enabled (fine-grained)", true), ("?", false)]
+        {
+            let text = format!("Runtime D3 status:          {status}\nVideo Memory:               Active\n");
+            fs::write(gpu.join("power"), text).unwrap();
+            assert_eq!(any_suspends(&roots), expected, "{status}");
+        }
+    }
+}

@@ -13,6 +13,7 @@ mod files;
 mod folders;
 #[path = "../support/gguf_writer.rs"]
 mod gguf_writer;
+mod gpus;
 mod hostile_gguf;
 mod llama_parameters;
 mod run;

@@ -4,112 +4,173 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::bar::{Parts, bar};
-use super::{size, wrapped};
+use super::wrapped;
 use crate::bytes::Bytes;
-use crate::devices::{Device, DeviceKind, LinkKind, Process, Snapshot};
+use crate::devices::holders::pod;
+use crate::devices::{Device, DeviceKind, Process, ProcessKind, Snapshot};
 
-const BAR: usize = 32;
+/// Columns of a bar, of a device's name, and before what is said below a device.
+const BAR: usize = 26;
+const NAME: usize = 26;
+const INDENT: usize = 6;
+/// Processes listed for one device; the rest are summed up.
+const LISTED: usize = 8;
+/// Less than this in use by nobody that is listed needs no explanation: contexts and the driver's own.
+const UNEXPLAINED: Bytes = Bytes::mib(256);
 
 /// The table of devices, with a line for each process and each reason why a device is not used.
 pub fn gpus(snapshot: &Snapshot, leased: &BTreeMap<String, Bytes>) -> String {
-    let mut out = String::new();
-    let driver = snapshot.driver_version.as_deref().map_or_else(String::new, |version| format!(", driver {version}"));
-    let stale = if snapshot.stale { ", STALE: the driver does not answer" } else { "" };
-    let _ = writeln!(out, "{} devices from {}{driver}{stale}", snapshot.devices.len(), snapshot.source);
+    let mut out = heading(snapshot, leased.values().copied().sum());
     for device in &snapshot.devices {
         one(&mut out, device, leased.get(&device.facts.uuid).copied().unwrap_or(Bytes::ZERO));
     }
     if let Some(host) = snapshot.host {
         let _ = writeln!(out, "host memory: {} available of {}", host.available_bytes, host.total_bytes);
     }
+    let bars = snapshot.devices.iter().any(|device| device.unusable.is_none());
+    if bars {
+        let leases = if leased.is_empty() { "" } else { "   % leased" };
+        let _ = writeln!(out, "# in use{leases}   . free");
+    }
     out
+}
+
+fn heading(snapshot: &Snapshot, leased: Bytes) -> String {
+    let usable = snapshot.devices.iter().filter(|device| device.unusable.is_none());
+    let (free, total) = usable.fold((Bytes::ZERO, Bytes::ZERO), |(free, total), device| {
+        (free + device.free_bytes.unwrap_or(Bytes::ZERO), total + device.facts.total_bytes)
+    });
+    let count = snapshot.devices.len();
+    let mut words = vec![format!("{count} device{}", if count == 1 { "" } else { "s" })];
+    words.extend((total > Bytes::ZERO).then(|| format!("{free} free of {total}")));
+    words.extend((leased > Bytes::ZERO).then(|| format!("{leased} leased")));
+    words.push(match &snapshot.driver_version {
+        Some(version) => format!("{}, driver {version}", snapshot.source),
+        None => snapshot.source.clone(),
+    });
+    words.extend(snapshot.stale.then(|| "STALE: the driver does not answer".to_owned()));
+    wrapped(&words.join(", "), 0, 2) + "\n"
 }
 
 fn one(out: &mut String, device: &Device, leased: Bytes) {
     let facts = &device.facts;
-    let name: String = facts.name.chars().take(22).collect();
-    let total = facts.total_bytes.get();
-    let Some(free) = device.free_bytes else {
-        let _ = writeln!(out, "  {:>3} {name:<22} [{:?<BAR$}] free memory unknown", facts.index, "");
-        unusable(out, device);
-        return;
+    let instance = facts.kind == DeviceKind::MigInstance;
+    // An instance repeats the index of its GPU, which stands above it.
+    let index = if instance && facts.parent_uuid.is_some() { "-".to_owned() } else { facts.index.to_string() };
+    let (drawn, state) = match (&device.unusable, device.free_bytes) {
+        (None, Some(free)) => (filled(device, free, leased), format!("{free} free")),
+        (Some(_), Some(_)) => (format!("[{:-<BAR$}]", ""), "not usable".to_owned()),
+        (_, None) => (format!("[{:?<BAR$}]", ""), "unknown".to_owned()),
     };
+    let _ = writeln!(out, "{index:>4}  {:<NAME$} {drawn} {state:>15}", short_name(&facts.name));
+    below(out, &about(device, leased));
+    if let Some(unusable) = &device.unusable {
+        below(out, &format!("not usable ({}): {}", unusable.reason, unusable.message));
+    }
+    for warning in &device.warnings {
+        below(out, &format!("note ({}): {}", warning.reason, warning.message));
+    }
+    holders(out, device);
+}
+
+fn filled(device: &Device, free: Bytes, leased: Bytes) -> String {
+    let total = device.facts.total_bytes.get();
     let parts = Parts {
         used: total.saturating_sub(free.get()),
         leased: leased.get().min(free.get()),
         total,
         ..Parts::default()
     };
-    let _ = writeln!(out, "  {:>3} {name:<22} {} {free} free", facts.index, bar(&parts, BAR));
-    let mut facts_line = vec![facts.uuid.clone(), format!("{} in all", facts.total_bytes)];
-    facts_line.extend(facts.compute_capability.map(|(major, minor)| format!("compute capability {major}.{minor}")));
-    facts_line.extend(match facts.kind {
-        DeviceKind::Gpu => None,
-        DeviceKind::MigInstance => Some("a MIG instance".to_owned()),
-        DeviceKind::UnifiedMemory => Some("one pool with the host".to_owned()),
-    });
-    facts_line.extend((leased > Bytes::ZERO).then(|| format!("{leased} leased")));
-    facts_line.extend((device.margin_bytes > Bytes::ZERO).then(|| format!("{} kept back", device.margin_bytes)));
-    let _ = writeln!(out, "      {}", wrapped(&facts_line.join(", "), 6, 6));
-    unusable(out, device);
-    for process in &device.processes {
-        let _ = writeln!(out, "      {}", wrapped(&holder(process), 6, 8));
+    bar(&parts, BAR)
+}
+
+/// A name without its maker, and of an instance only what tells it from its card.
+fn short_name(name: &str) -> String {
+    let name = name.strip_prefix("NVIDIA ").unwrap_or(name);
+    let name = name.rsplit_once(" MIG ").map_or_else(|| name.to_owned(), |(_, profile)| format!("MIG {profile}"));
+    let name = printable(&name);
+    if name.chars().count() <= NAME {
+        return name;
+    }
+    name.chars().take(NAME - 3).chain("...".chars()).collect()
+}
+
+fn about(device: &Device, leased: Bytes) -> String {
+    let facts = &device.facts;
+    let mut words = vec![printable(&facts.uuid)];
+    words.extend((facts.total_bytes > Bytes::ZERO).then(|| format!("{} in all", facts.total_bytes)));
+    words.extend(facts.compute_capability.map(|(major, minor)| format!("compute {major}.{minor}")));
+    words.extend(facts.numa_node.map(|node| format!("NUMA node {node}")));
+    words.extend((facts.kind == DeviceKind::UnifiedMemory).then(|| "one pool with the host".to_owned()));
+    words.extend((leased > Bytes::ZERO).then(|| format!("{leased} leased")));
+    words.extend((device.margin_bytes > Bytes::ZERO).then(|| format!("{} kept back", device.margin_bytes)));
+    words.join(", ")
+}
+
+/// The processes, the greatest first, and what is in use beside them.
+fn holders(out: &mut String, device: &Device) {
+    let mut processes: Vec<&Process> = device.processes.iter().collect();
+    processes.sort_by_key(|process| (std::cmp::Reverse(process.used_bytes), process.pid));
+    for process in processes.iter().take(LISTED) {
+        let _ = writeln!(out, "{:INDENT$}{:>10}  {}", "", bytes(process.used_bytes), continued(&holder(process)));
+    }
+    if let Some(rest) = processes.get(LISTED..).filter(|rest| !rest.is_empty()) {
+        let sum = rest.iter().filter_map(|process| process.used_bytes).sum();
+        let _ = writeln!(out, "{:INDENT$}{:>10}  {} more processes", "", bytes(Some(sum)), rest.len());
+    }
+    let listed: Bytes = processes.iter().filter_map(|process| process.used_bytes).sum();
+    let all_say = processes.iter().all(|process| process.used_bytes.is_some());
+    let unified = device.facts.kind == DeviceKind::UnifiedMemory;
+    let rest = device.used_bytes.and_then(|used| used.checked_sub(listed)).filter(|rest| *rest >= UNEXPLAINED);
+    if let (Some(rest), true) = (rest, all_say) {
+        let whose = if unified { "the rest of the host" } else { "nobody who is listed" };
+        let _ = writeln!(out, "{:INDENT$}{:>10}  {whose}", "", bytes(Some(rest)));
     }
 }
 
-fn unusable(out: &mut String, device: &Device) {
-    if let Some(unusable) = &device.unusable {
-        let _ =
-            writeln!(out, "      {}", wrapped(&format!("not used ({}): {}", unusable.reason, unusable.message), 6, 8));
-    }
+fn bytes(bytes: Option<Bytes>) -> String {
+    bytes.map_or_else(|| "?".to_owned(), |bytes| bytes.to_string())
 }
 
 fn holder(process: &Process) -> String {
-    let bytes = process.used_bytes.map_or_else(|| "unknown bytes".to_owned(), |bytes| size(bytes.get()));
-    let mut words = vec![format!("pid {}", process.pid)];
-    words.extend(process.name.clone());
-    words.extend(process.user.as_ref().map(|user| format!("user {user}")));
-    words.extend(process.unit.clone());
+    let mut words: Vec<String> = process.name.iter().map(|name| printable(name)).collect();
+    words.push(format!("pid {}", process.pid));
+    words.extend(process.user.as_ref().map(|user| format!("user {}", printable(user))));
+    // A container's scope is named after the container, which is said anyway.
+    let unit = process.unit.as_ref().filter(|unit| process.container.as_ref().is_none_or(|id| !unit.contains(&**id)));
+    words.extend(unit.map(|unit| printable(unit)));
     words.extend(process.container.as_ref().map(|container| format!("container {container}")));
-    format!("{bytes}  {}", words.join(", "))
+    words.extend(process.cgroup.as_deref().and_then(pod).map(|pod| format!("pod {pod}")));
+    words.extend(match process.kind {
+        ProcessKind::Compute => None,
+        ProcessKind::Graphics => Some("graphics".to_owned()),
+        ProcessKind::Mps => Some("MPS client".to_owned()),
+    });
+    words.join(", ")
 }
 
-/// How the devices are joined, as a matrix of short words.
-pub fn topology(snapshot: &Snapshot) -> String {
-    let mut out = String::new();
-    let _ = write!(out, "{:>6}", "");
-    for device in &snapshot.devices {
-        let _ = write!(out, "{:>7}", device.facts.index);
-    }
-    out.push('\n');
-    for a in &snapshot.devices {
-        let _ = write!(out, "{:>6}", a.facts.index);
-        for b in &snapshot.devices {
-            let _ = write!(out, "{:>7}", joint(snapshot, &a.facts.uuid, &b.facts.uuid));
-        }
-        out.push('\n');
-    }
-    out.push_str(
-        "NV fabric, PIX one PCIe switch, PXB several, PHB host bridge, NODE one NUMA node, SYS across, ? unknown\n",
-    );
-    out
+/// Processes name themselves: nothing of it may steer a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
 }
 
-fn joint(snapshot: &Snapshot, a: &str, b: &str) -> String {
-    if a == b {
-        return "X".to_owned();
-    }
-    let link = snapshot.links.iter().find(|link| (link.a == a && link.b == b) || (link.a == b && link.b == a));
-    match link {
-        None => "?".to_owned(),
-        Some(link) => match link.kind {
-            LinkKind::Fabric => link.lanes.map_or_else(|| "NV".to_owned(), |lanes| format!("NV{lanes}")),
-            LinkKind::PcieSwitch => "PIX".to_owned(),
-            LinkKind::PcieSwitches => "PXB".to_owned(),
-            LinkKind::HostBridge => "PHB".to_owned(),
-            LinkKind::NumaNode => "NODE".to_owned(),
-            LinkKind::System => "SYS".to_owned(),
-            LinkKind::None => "none".to_owned(),
-        },
+fn below(out: &mut String, text: &str) {
+    let _ = writeln!(out, "{:INDENT$}{}", "", wrapped(text, INDENT, INDENT + 2));
+}
+
+/// What stands after the bytes of a holder.
+fn continued(text: &str) -> String {
+    wrapped(text, INDENT + 12, INDENT + 12)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_short_and_harmless() {
+        assert_eq!(short_name("NVIDIA H100 80GB HBM3 MIG 3g.40gb"), "MIG 3g.40gb");
+        assert_eq!(short_name("NVIDIA RTX PRO 6000 Blackwell Workstation Edition"), "RTX PRO 6000 Blackwell ...");
+        assert_eq!(printable("a\x1b[2Jb\n"), "a?[2Jb?");
     }
 }

@@ -7,6 +7,7 @@ mod files;
 pub mod gpus;
 pub mod lease;
 pub mod problem;
+pub mod topology;
 
 use crate::bytes::Bytes;
 

@@ -33,7 +33,8 @@ impl Readings {
     /// As the configuration says; `nvml` stands before its library.
     pub(super) fn new(config: &DevicesConfig, nvml: Option<PathBuf>) -> Result<Self, Problem> {
         let source = match &config.declared {
-            Some(spec) => DeviceSource::Declared(Arc::new(declared::resolve(spec, SystemTime::now())?)),
+            // Leases of a file's are not this daemon's.
+            Some(spec) => DeviceSource::Declared(Arc::new(declared::resolve(spec, SystemTime::now())?.snapshot)),
             None => DeviceSource::Live(Sampler::start(options(config, nvml)).map_err(|error| {
                 Problem::new(Reason::Internal, format!("the sampler's thread cannot be started: {error}"))
             })?),

@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn only_the_very_same_grounds_give_an_answer_again() {
-        let snapshot = || Arc::new(declared::resolve("2x24GiB", std::time::SystemTime::UNIX_EPOCH).unwrap());
+        let snapshot = || Arc::new(declared::resolve("2x24GiB", std::time::SystemTime::UNIX_EPOCH).unwrap().snapshot);
         let question: Question = serde_json::from_str(r#"{"model": {"repo": "a/b"}}"#).unwrap();
         let (here, model, settled, none) = (snapshot(), model(), settled(), BTreeMap::new());
         let grounds =
@@ -160,7 +160,7 @@ mod tests {
     fn what_is_kept_is_bounded() {
         let kept = Remembered::default();
         let (here, model, settled, none) = (
-            Arc::new(declared::resolve("1x24GiB", std::time::SystemTime::UNIX_EPOCH).unwrap()),
+            Arc::new(declared::resolve("1x24GiB", std::time::SystemTime::UNIX_EPOCH).unwrap().snapshot),
             model(),
             settled(),
             BTreeMap::new(),

@@ -1,15 +1,16 @@
 //! Cards by name, with the total that NVML reports for them.
 //!
-//! Totals are MiB as seen in `nvidia-smi` on current drivers, never computed from the name: a "24 GB" card has 22.5 to
-//! 24 GiB. Where ECC changes the total, the factory setting is listed. Sources are public logs; where a reserve stands,
-//! it was seen in the v2 reading (or is NVML's total less CUDA's). A reserve that was not seen is `None`.
+//! Totals are MiB as seen in public `nvidia-smi` listings of current drivers, never computed from the name: a "24 GB" card has
+//! 22.5 to 24 GiB. Where ECC changes the total and both were seen, the smaller stands. Where a reserve stands, it was seen in
+//! the v2 reading (or is NVML's total less CUDA's); one that was not seen is `None`. Of cards that are sold with several
+//! sizes under one name, the plain name means the smallest. Multiprocessors and compute capabilities are the data sheets'.
 
 use crate::bytes::Bytes;
 
 /// A product.
 #[derive(Debug)]
 pub struct Card {
-    /// The driver's name for it.
+    /// The driver's name for it, with the size where that name alone means several.
     pub name: &'static str,
     /// Names it goes by; the first is the one to print.
     pub aliases: &'static [&'static str],
@@ -55,11 +56,25 @@ pub fn plain(name: &str) -> String {
     ["nvidia", "geforce", "tesla", "quadro"].iter().fold(kept, |kept, brand| kept.replace(brand, ""))
 }
 
-/// The card that goes by `name`.
+/// The card that goes by `name`; a size behind it (`RTX-3090-24GB`) must be the card's.
 pub fn find(name: &str) -> Option<&'static Card> {
-    let wanted = plain(name);
+    exactly(&plain(name)).or_else(|| {
+        let (card, size) = name.trim().rsplit_once(['-', '_', ' '])?;
+        let sold: u64 = size.to_ascii_lowercase().strip_suffix("gb")?.parse().ok()?;
+        exactly(&plain(card)).filter(|card| sold_as(card, sold))
+    })
+}
+
+fn exactly(wanted: &str) -> Option<&'static Card> {
     let same = |known: &&str| plain(known) == wanted;
     CARDS.iter().find(|card| card.aliases.iter().any(same) || same(&card.name))
+}
+
+/// Whether a card of `gigabytes` on its box may be `card`: what NVML counts is at most that and seldom a tenth less.
+fn sold_as(card: &Card, gigabytes: u64) -> bool {
+    let total = u128::from(card.total.get());
+    let sold = u128::from(gigabytes) * (1 << 30);
+    total <= sold && total * 100 >= sold * 88
 }
 
 const fn card(
@@ -96,8 +111,17 @@ pub const CARDS: &[Card] = &[
     card("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", &["RTX-PRO-6000", "RTX-PRO-6000-Blackwell", "PRO-6000",
         "RTX-PRO-6000-96GB", "RTX-PRO-6000-Blackwell-Server-Edition"], 97_887, Some(640), (12, 0), Some(188)),
     card("NVIDIA RTX 6000D", &["RTX-6000D"], 85_651, None, (12, 0), None),
+    card("NVIDIA RTX PRO 5000 Blackwell", &["RTX-PRO-5000", "PRO-5000"], 48_935, None, (12, 0), Some(110)),
+    card("NVIDIA RTX PRO 4500 Blackwell", &["RTX-PRO-4500", "PRO-4500"], 32_623, None, (12, 0), Some(82)),
+    card("NVIDIA RTX PRO 4000 Blackwell", &["RTX-PRO-4000", "PRO-4000"], 24_467, None, (12, 0), Some(70)),
+    card("NVIDIA RTX PRO 2000 Blackwell", &["RTX-PRO-2000", "PRO-2000"], 16_311, None, (12, 0), None),
     card("NVIDIA GeForce RTX 5090", &["RTX-5090", "5090"], 32_607, None, (12, 0), Some(170)),
+    card("NVIDIA GeForce RTX 5080", &["RTX-5080", "5080"], 16_303, None, (12, 0), Some(84)),
+    card("NVIDIA GeForce RTX 5070 Ti", &["RTX-5070-Ti", "5070-Ti"], 16_303, None, (12, 0), Some(70)),
     card("NVIDIA GeForce RTX 5070", &["RTX-5070", "5070"], 12_227, Some(464), (12, 0), Some(48)),
+    card("NVIDIA GeForce RTX 5060 Ti", &["RTX-5060-Ti", "5060-Ti"], 8_151, None, (12, 0), Some(36)),
+    card("NVIDIA GeForce RTX 5060 Ti 16GB", &["RTX-5060-Ti-16GB", "5060-Ti-16GB"], 16_311, None, (12, 0), Some(36)),
+    card("NVIDIA GeForce RTX 5060", &["RTX-5060", "5060"], 8_151, None, (12, 0), Some(30)),
     // GB10 (DGX Spark): NVML gives no figure; MemTotal 127600748 kB on driver 580.173 (XuehaiPan/nvitop#208).
     Card { total: Bytes::new(127_600_748 * 1024), unified: true,
         ..card("NVIDIA GB10", &["GB10", "DGX-Spark", "Spark"], 0, Some(0), (12, 1), Some(48)) },
@@ -109,8 +133,10 @@ pub const CARDS: &[Card] = &[
     on_board(card(H200, &["H200", "H200-141GB", "H200-SXM", "H200-141"], 143_771, Some(614), (9, 0), Some(132)), 8, 18),
     card("NVIDIA H200 NVL", &["H200-NVL"], 143_771, None, (9, 0), Some(132)),
     on_board(card("NVIDIA H20", &["H20", "H20-96GB"], 97_871, None, (9, 0), Some(78)), 8, 18),
+    on_board(card("NVIDIA H800", &["H800", "H800-SXM"], 81_559, None, (9, 0), Some(132)), 8, 8),
+    card("NVIDIA H800 PCIe", &["H800-PCIe"], 81_559, None, (9, 0), Some(114)),
     card("NVIDIA GH200 480GB", &["GH200", "GH200-96GB"], 97_871, None, (9, 0), Some(132)),
-    // Ada. L20: ECC on.
+    // Ada. L4, L20, L40, L40S, 6000: ECC on; the other workstation cards: off.
     card("NVIDIA L4", &["L4", "L4-24GB"], 23_034, None, (8, 9), Some(58)),
     card("NVIDIA L20", &["L20"], 46_068, None, (8, 9), Some(92)),
     card("NVIDIA L40", &["L40", "L40-48GB"], 46_068, None, (8, 9), Some(142)),
@@ -119,7 +145,19 @@ pub const CARDS: &[Card] = &[
     card("NVIDIA GeForce RTX 4090", &["RTX-4090", "4090"], 24_564, None, (8, 9), Some(128)),
     card("NVIDIA GeForce RTX 4080 SUPER", &["RTX-4080-SUPER", "4080-SUPER", "4080S"], 16_376, Some(434), (8, 9), Some(80)),
     card("NVIDIA GeForce RTX 4080", &["RTX-4080", "4080"], 16_376, None, (8, 9), Some(76)),
+    card("NVIDIA RTX 5000 Ada Generation", &["RTX5000-Ada", "RTX-5000-Ada", "5000-Ada"], 32_760, None, (8, 9), Some(100)),
+    card("NVIDIA RTX 4500 Ada Generation", &["RTX4500-Ada", "RTX-4500-Ada", "4500-Ada"], 24_570, None, (8, 9), Some(60)),
+    card("NVIDIA RTX 4000 Ada Generation", &["RTX4000-Ada", "RTX-4000-Ada", "4000-Ada"], 20_475, None, (8, 9), Some(48)),
+    card("NVIDIA RTX 4000 SFF Ada Generation", &["RTX-4000-SFF-Ada", "4000-SFF-Ada"], 20_475, None, (8, 9), Some(48)),
+    card("NVIDIA RTX 2000 Ada Generation", &["RTX2000-Ada", "RTX-2000-Ada", "2000-Ada"], 16_380, None, (8, 9), Some(22)),
+    card("NVIDIA GeForce RTX 4090 D", &["RTX-4090-D", "4090-D"], 24_564, None, (8, 9), Some(114)),
     card("NVIDIA GeForce RTX 4070 Ti SUPER", &["RTX-4070-Ti-SUPER", "4070-Ti-SUPER"], 16_376, None, (8, 9), Some(66)),
+    card("NVIDIA GeForce RTX 4070 Ti", &["RTX-4070-Ti", "4070-Ti"], 12_282, None, (8, 9), Some(60)),
+    card("NVIDIA GeForce RTX 4070 SUPER", &["RTX-4070-SUPER", "4070-SUPER"], 12_282, None, (8, 9), Some(56)),
+    card("NVIDIA GeForce RTX 4070", &["RTX-4070", "4070"], 12_282, None, (8, 9), Some(46)),
+    card("NVIDIA GeForce RTX 4060 Ti", &["RTX-4060-Ti", "4060-Ti"], 8_188, None, (8, 9), Some(34)),
+    card("NVIDIA GeForce RTX 4060 Ti 16GB", &["RTX-4060-Ti-16GB", "4060-Ti-16GB"], 16_380, None, (8, 9), Some(34)),
+    card("NVIDIA GeForce RTX 4060", &["RTX-4060", "4060"], 8_188, None, (8, 9), Some(24)),
     // Ampere. A40, A6000 and A4000: ECC on. A100: rust-nvml/nvml-wrapper#57; A10G: reserve 513 (R535).
     on_board(card(A100_40, &["A100-40GB", "A100-40", "A100-SXM4-40GB", "A100-SXM-40GB"], 40_960, Some(862), (8, 0), Some(108)), 8, 12),
     on_board(card(A100_80, &["A100-80GB", "A100", "A100-80", "A100-SXM4-80GB", "A100-SXM-80GB"], 81_920, Some(862), (8, 0), Some(108)), 8, 12),
@@ -131,13 +169,43 @@ pub const CARDS: &[Card] = &[
     card("NVIDIA A40", &["A40", "A40-48GB"], 46_068, None, (8, 6), Some(84)),
     card("NVIDIA RTX A6000", &["A6000", "RTX-A6000"], 46_068, None, (8, 6), Some(84)),
     card("NVIDIA RTX A4000", &["A4000", "RTX-A4000"], 15_352, None, (8, 6), Some(48)),
+    card("NVIDIA A30", &["A30", "A30-24GB"], 24_576, Some(519), (8, 0), Some(56)),
+    card("NVIDIA A16", &["A16"], 15_356, None, (8, 6), Some(10)),
+    card("NVIDIA A2", &["A2"], 15_356, None, (8, 6), Some(10)),
+    card("NVIDIA RTX A5500", &["A5500", "RTX-A5500"], 24_564, None, (8, 6), Some(80)),
+    card("NVIDIA RTX A5000", &["A5000", "RTX-A5000"], 24_564, None, (8, 6), Some(64)),
+    card("NVIDIA RTX A4500", &["A4500", "RTX-A4500"], 20_470, None, (8, 6), Some(56)),
+    card("NVIDIA RTX A2000 12GB", &["A2000-12GB", "RTX-A2000-12GB"], 12_282, None, (8, 6), Some(26)),
+    card("NVIDIA RTX A2000", &["A2000", "RTX-A2000"], 6_138, None, (8, 6), Some(26)),
+    card("NVIDIA GeForce RTX 3090 Ti", &["RTX-3090-Ti", "3090-Ti"], 24_564, None, (8, 6), Some(84)),
     card("NVIDIA GeForce RTX 3090", &["RTX-3090", "3090"], 24_576, None, (8, 6), Some(82)),
+    card("NVIDIA GeForce RTX 3080 Ti", &["RTX-3080-Ti", "3080-Ti"], 12_288, None, (8, 6), Some(80)),
+    card("NVIDIA GeForce RTX 3080", &["RTX-3080", "3080"], 10_240, None, (8, 6), Some(68)),
+    card("NVIDIA GeForce RTX 3080 12GB", &["RTX-3080-12GB", "3080-12GB"], 12_288, None, (8, 6), Some(70)),
+    card("NVIDIA GeForce RTX 3070 Ti", &["RTX-3070-Ti", "3070-Ti"], 8_192, None, (8, 6), Some(48)),
     card("NVIDIA GeForce RTX 3070", &["RTX-3070", "3070"], 8_192, None, (8, 6), Some(46)),
-    // Turing and before. V100: totals of old drivers, the lower ones seen.
+    card("NVIDIA GeForce RTX 3060 Ti", &["RTX-3060-Ti", "3060-Ti"], 8_192, None, (8, 6), Some(38)),
+    card("NVIDIA GeForce RTX 3060", &["RTX-3060", "3060"], 12_288, None, (8, 6), Some(28)),
+    card("NVIDIA GeForce RTX 3050", &["RTX-3050", "3050"], 8_192, None, (8, 6), Some(20)),
+    // Turing and before. V100 with 16 GB and PCIe: totals of old drivers, the lower ones seen.
     card("Tesla T4", &["T4", "T4-16GB"], 15_360, None, (7, 5), Some(40)),
     card("Quadro RTX 8000", &["RTX-8000", "RTX-8000-48GB"], 49_152, None, (7, 5), Some(72)),
+    card("Quadro RTX 6000", &["RTX-6000", "Quadro-RTX-6000"], 24_576, None, (7, 5), Some(72)),
+    card("Quadro RTX 5000", &["RTX-5000", "Quadro-RTX-5000"], 16_384, None, (7, 5), Some(48)),
+    card("Quadro RTX 4000", &["RTX-4000", "Quadro-RTX-4000"], 8_192, None, (7, 5), Some(36)),
+    card("NVIDIA TITAN RTX", &["TITAN-RTX"], 24_576, None, (7, 5), Some(72)),
+    card("NVIDIA GeForce RTX 2080 Ti", &["RTX-2080-Ti", "2080-Ti"], 11_264, None, (7, 5), Some(68)),
+    card("NVIDIA GeForce RTX 2080", &["RTX-2080", "2080"], 8_192, None, (7, 5), Some(46)),
+    card("NVIDIA GeForce RTX 2070 SUPER", &["RTX-2070-SUPER", "2070-SUPER"], 8_192, None, (7, 5), Some(40)),
+    card("NVIDIA GeForce RTX 2070", &["RTX-2070", "2070"], 8_192, None, (7, 5), Some(36)),
+    card("NVIDIA GeForce RTX 2060 SUPER", &["RTX-2060-SUPER", "2060-SUPER"], 8_192, None, (7, 5), Some(34)),
+    card("NVIDIA GeForce RTX 2060", &["RTX-2060", "2060"], 6_144, None, (7, 5), Some(30)),
+    card("NVIDIA GeForce GTX 1660 Ti", &["GTX-1660-Ti", "1660-Ti"], 6_144, None, (7, 5), Some(24)),
+    card("NVIDIA GeForce GTX 1660 SUPER", &["GTX-1660-SUPER", "1660-SUPER"], 6_144, None, (7, 5), Some(22)),
+    card("NVIDIA GeForce GTX 1660", &["GTX-1660", "1660"], 6_144, None, (7, 5), Some(22)),
     card("NVIDIA GeForce RTX 2080 SUPER", &["RTX-2080-SUPER", "2080-SUPER"], 8_192, Some(408), (7, 5), Some(48)),
     on_board(card("Tesla V100-SXM2-16GB", &["V100", "V100-16GB", "V100-SXM2", "V100-SXM2-16GB"], 16_152, None, (7, 0), Some(80)), 8, 6),
+    on_board(card("Tesla V100-SXM2-32GB", &["V100-SXM2-32GB"], 32_768, None, (7, 0), Some(80)), 8, 6),
     card("Tesla V100-PCIE-32GB", &["V100-32GB", "V100-PCIe-32GB"], 32_480, None, (7, 0), Some(80)),
     card("Tesla P100-PCIE-16GB", &["P100", "P100-16GB"], 16_384, Some(103), (6, 0), Some(56)),
     card("NVIDIA GeForce GTX 1080 Ti", &["GTX-1080-Ti", "1080-Ti"], 11_264, None, (6, 1), Some(28)),
@@ -148,11 +216,12 @@ const fn profile(card: &'static str, profile: &'static str, total_mib: u64, mult
 }
 
 /// MIG profiles whose memory was seen: captures of utkuozdemir/nvidia_gpu_exporter (H100, H200), NVIDIA/gpu-operator#900
-/// (H100 NVL), the MIG user guide's `nvidia-smi mig -lgip` listings (A100).
+/// (H100 NVL), the MIG user guide's `nvidia-smi mig -lgip` listings (A100, A30, and four slices of an H100).
 pub const MIG_PROFILES: &[MigProfile] = &[
     profile(H100, "1g.10gb", 9_984, 16),
     profile(H100, "2g.20gb", 20_096, 32),
     profile(H100, "3g.40gb", 40_448, 60),
+    profile(H100, "4g.40gb", 40_448, 64),
     profile(H100_NVL, "1g.12gb", 11_008, 16),
     profile(H100_NVL, "1g.24gb", 22_138, 26),
     profile(H200, "1g.18gb", 16_384, 16),
@@ -161,9 +230,15 @@ pub const MIG_PROFILES: &[MigProfile] = &[
     profile(A100_40, "1g.5gb", 4_864, 14),
     profile(A100_40, "2g.10gb", 9_984, 28),
     profile(A100_40, "3g.20gb", 20_090, 42),
+    profile(A100_40, "4g.20gb", 20_090, 56),
+    profile(A100_40, "7g.40gb", 40_448, 98),
     profile(A100_80, "1g.10gb", 9_728, 14),
     profile(A100_80, "2g.20gb", 19_968, 28),
     profile(A100_80, "3g.40gb", 40_448, 42),
+    profile(A100_80, "4g.40gb", 40_448, 56),
+    profile("NVIDIA A30", "1g.6gb", 5_949, 14),
+    profile("NVIDIA A30", "2g.12gb", 11_970, 28),
+    profile("NVIDIA A30", "4g.24gb", 24_002, 56),
 ];
 
 #[cfg(test)]
@@ -183,6 +258,22 @@ mod tests {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn a_size_behind_a_name_must_be_the_cards() {
+        for (name, found) in [
+            ("RTX-3090-24GB", Some("NVIDIA GeForce RTX 3090")),
+            ("L4 24GB", Some("NVIDIA L4")),
+            ("5060-Ti-16GB", Some("NVIDIA GeForce RTX 5060 Ti 16GB")),
+            ("RTX-5060-Ti-8GB", Some("NVIDIA GeForce RTX 5060 Ti")),
+            ("A6000-48GB", Some("NVIDIA RTX A6000")),
+            ("B200-192GB", Some("NVIDIA B200")),
+            ("H100-96GB", None),
+            ("RTX-3090-48GB", None),
+        ] {
+            assert_eq!(find(name).map(|card| card.name), found, "{name}");
+        }
     }
 
     #[test]

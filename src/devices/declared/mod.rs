@@ -16,12 +16,15 @@
 pub mod cards;
 mod error;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::cards::{CARDS, Card, MIG_PROFILES, MigProfile};
 pub use self::error::DeclaredError;
+use serde::Deserialize;
+
 use super::{Device, DeviceFacts, DeviceKind, HostMemory, Link, LinkKind, Snapshot};
 use crate::bytes::Bytes;
 
@@ -36,13 +39,24 @@ fn assumed_reserve(total: Bytes) -> Bytes {
     if total <= Bytes::gib(48) { Bytes::mib(640) } else { Bytes::gib(1) }
 }
 
+/// Devices that were declared or written down, with what leases claimed on them then.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Declared {
+    /// The devices.
+    #[serde(flatten)]
+    pub snapshot: Snapshot,
+    /// Bytes that leases claimed, by UUID.
+    #[serde(default, rename = "leased_bytes")]
+    pub leased: BTreeMap<String, Bytes>,
+}
+
 /// What `--gpus` names: a snapshot file where one stands at that path, else a specification. `now` is when the
 /// declaration is taken to have been read.
-pub fn resolve(argument: &str, now: SystemTime) -> Result<Snapshot, DeclaredError> {
+pub fn resolve(argument: &str, now: SystemTime) -> Result<Declared, DeclaredError> {
     let path = Path::new(argument);
     let looks_like_a_file = argument.contains('/') || path.extension().is_some_and(|ending| ending == "json");
     if !looks_like_a_file && !path.is_file() {
-        return parse(argument, now);
+        return Ok(Declared { snapshot: parse(argument, now)?, leased: BTreeMap::new() });
     }
     let failed = |reason: String| DeclaredError::File { path: argument.to_owned(), reason };
     let meta = fs::metadata(path).map_err(|error| failed(error.to_string()))?;
@@ -53,10 +67,10 @@ pub fn resolve(argument: &str, now: SystemTime) -> Result<Snapshot, DeclaredErro
 }
 
 /// A snapshot as `gpus --json` wrote it. What it says stands as it is, the time and the source included, so that
-/// writing it again gives the same bytes.
-pub fn from_json(text: &str) -> Result<Snapshot, DeclaredError> {
-    let snapshot: Snapshot = serde_json::from_str(text).map_err(|error| DeclaredError::Snapshot(error.to_string()))?;
-    if snapshot.devices.len() > MAX_DEVICES { Err(DeclaredError::TooMany) } else { Ok(snapshot) }
+/// answers can be compared.
+pub fn from_json(text: &str) -> Result<Declared, DeclaredError> {
+    let declared: Declared = serde_json::from_str(text).map_err(|error| DeclaredError::Snapshot(error.to_string()))?;
+    if declared.snapshot.devices.len() > MAX_DEVICES { Err(DeclaredError::TooMany) } else { Ok(declared) }
 }
 
 /// The devices that a specification declares, as a snapshot taken at `now`.
@@ -130,6 +144,7 @@ fn read_size(text: &str) -> Option<Bytes> {
         (_, Some(digits)) => (digits, 1 << 20),
         _ => return None,
     };
+    let digits = digits.trim_end();
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     if fraction.len() > 6 || whole.is_empty() {
         return None;
@@ -158,10 +173,17 @@ fn declaration(item: &str, what: &str) -> Result<Declaration, DeclaredError> {
     if what.starts_with(|first: char| first.is_ascii_digit()) && what.to_ascii_lowercase().contains("g.") {
         return instance(item, named(item, "H100")?, what);
     }
-    if what.starts_with(|first: char| first.is_ascii_digit()) && what.to_ascii_lowercase().ends_with("gb") {
+    if like_a_size(what) {
         return Err(DeclaredError::Size { item: item.to_owned(), size: what.to_owned() });
     }
     named(item, what).map(Declaration::Card)
+}
+
+/// A number with a unit that is not taken (`24GB`, `24g`, `0.5TB`): nearly a size, and certainly no card.
+fn like_a_size(text: &str) -> bool {
+    let unit = text.trim_start_matches(|letter: char| letter.is_ascii_digit() || letter == '.' || letter == ' ');
+    let units = ["b", "k", "kb", "kib", "m", "mb", "mi", "g", "gb", "gi", "t", "tb", "tib"];
+    text.starts_with(|first: char| first.is_ascii_digit()) && units.iter().any(|known| unit.eq_ignore_ascii_case(known))
 }
 
 fn instance(item: &str, card: &'static Card, profile: &str) -> Result<Declaration, DeclaredError> {
@@ -311,7 +333,13 @@ mod tests {
         let message = |spec: &str| parse(spec, UNIX_EPOCH).unwrap_err().to_string();
         assert!(message("8xH10").contains("did you mean `H100"), "{}", message("8xH10"));
         assert!(message("0xFOO").contains("between 1 and 128"));
-        assert!(message("24GB").contains("24GiB"));
+        for size in ["24GB", "24g", "24 GB", "0.5TB", "24gi"] {
+            assert!(
+                message(&format!("T4,2x{size}")).starts_with(&format!("`2x{size}`: `{size}` is not a size")),
+                "{size}"
+            );
+        }
+        assert_eq!(declared("24 GiB").devices[0].facts.total_bytes, Bytes::gib(24));
         assert!(message("H100:9g.1gb").contains("3g.40gb"));
         assert!(message("A10,,A10").contains("empty"));
         assert!(message("24GiB@25GiB").contains("in use"));
@@ -340,7 +368,7 @@ mod tests {
     fn a_snapshot_survives_being_written() {
         let at = UNIX_EPOCH + Duration::from_nanos(1_790_000_000_123_456_789);
         let text = serde_json::to_string_pretty(&parse("2xH100@1GiB,GB10", at).unwrap()).unwrap();
-        let again = serde_json::to_string_pretty(&from_json(&text).unwrap()).unwrap();
+        let again = serde_json::to_string_pretty(&from_json(&text).unwrap().snapshot).unwrap();
         assert_eq!(text, again);
     }
 }

@@ -267,7 +267,8 @@ impl NvmlReader {
             }
             Err(error) if concerns_all(&error) => Err(whole(&error, "reading a GPU")),
             Err(error) => {
-                pass.sick = true;
+                // Who may open a device node is no matter of the library's.
+                pass.sick |= !matches!(error, NvmlError::NoPermission | NvmlError::OperatingSystem);
                 pass.devices.push(self.missing(index, &error, pass));
                 Ok(())
             }

@@ -125,13 +125,15 @@ impl XidLog {
     }
 
     /// The same for GPUs that are not among `present`: what comes back under their UUID was reset.
-    pub fn settle_absent<'a>(&mut self, present: impl Iterator<Item = &'a str> + Clone) {
-        self.settle_where(|uuid| !present.clone().any(|other| other == uuid));
+    pub fn settle_absent(&mut self, present: &[Device]) {
+        self.settle_where(|uuid| !present.iter().any(|device| device.facts.uuid == uuid));
     }
 
     fn settle_where(&mut self, which: impl Fn(&str) -> bool) {
         for (_, numbers) in self.by_gpu.iter_mut().filter(|(uuid, _)| which(uuid)) {
-            numbers.values_mut().for_each(|seen| seen.stands = false);
+            for seen in numbers.values_mut() {
+                seen.stands = false;
+            }
         }
     }
 
@@ -197,7 +199,7 @@ mod tests {
         let said =
             "the driver reported XID 48 (uncorrectable memory error), 2 times, last at 2023-11-14T22:13:20Z; see dmesg";
         assert_eq!(device.warnings[0].message, said);
-        log.settle_absent(["declared-0"].into_iter());
+        log.settle_absent(&[device]);
         assert_eq!(marked(&log, false).warnings.len(), 1);
         log.settle();
         assert!(marked(&log, false).warnings.is_empty());
@@ -211,7 +213,7 @@ mod tests {
         assert_eq!(marked(&log, false).unusable.unwrap().reason, "reset_required");
         assert_eq!(marked(&log, true).unusable, None);
         assert_eq!(marked(&log, true).warnings.len(), 1);
-        log.settle_absent(std::iter::empty());
+        log.settle_absent(&[]);
         assert_eq!(marked(&log, false).unusable, None);
         log.add(&event(79));
         assert_eq!(marked(&log, false).unusable.unwrap().reason, "gpu_lost");

@@ -83,7 +83,7 @@ struct Shared {
     orders: Mutex<Orders>,
     changed: Condvar,
     readings: watch::Sender<Option<Arc<Reading>>>,
-    /// Whether the library is open.
+    /// Whether the library is open, or may be opened by a reading that has begun.
     open: watch::Sender<bool>,
     errors: AtomicU64,
     xids: Mutex<XidLog>,
@@ -105,6 +105,10 @@ impl Shared {
     fn orders(&self) -> MutexGuard<'_, Orders> {
         // Nothing panics while it is held; and orders are valid at every moment.
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_open(&self, open: bool) {
+        self.open.send_if_modified(|now| std::mem::replace(now, open) != open);
     }
 
     fn xids(&self) -> MutexGuard<'_, XidLog> {

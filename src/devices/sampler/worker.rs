@@ -29,6 +29,14 @@ enum Next {
     End,
 }
 
+impl Shared {
+    /// Says so while the orders are held: a release that is asked for from now on waits for what this may open.
+    fn about_to_read(&self) -> Next {
+        self.set_open(true);
+        Next::Read
+    }
+}
+
 /// A wait that doubles up to a limit.
 struct BackOff {
     delay: Duration,
@@ -111,12 +119,17 @@ pub(super) fn run(shared: &Arc<Shared>, options: &SamplerOptions) {
                 let outcome = worker.read(shared, options).map(Arc::new);
                 shared.count_errors(&outcome);
                 shared.orders().busy = None;
+                shared.set_open(worker.reader.is_some());
                 shared.readings.send_replace(Some(Arc::new(Reading { began, outcome })));
                 worker.after_reading(shared);
             }
-            Next::LetGo => worker.let_go(shared),
+            Next::LetGo => {
+                worker.let_go(shared);
+                shared.set_open(false);
+            }
             Next::End => {
                 worker.let_go(shared);
+                shared.set_open(false);
                 return;
             }
         }
@@ -140,7 +153,7 @@ impl Worker {
             } else {
                 let unserved = orders.wanted.is_some_and(|wanted| self.began.is_none_or(|began| began < wanted));
                 if unserved {
-                    return Next::Read;
+                    return shared.about_to_read();
                 }
                 let idle_after = match options.idle_after {
                     Some(after) if self.suspends => Some(after.min(IDLE_WHERE_GPUS_SUSPEND)),
@@ -165,7 +178,7 @@ impl Worker {
                     };
                     let due_in = due.map(|due| due.saturating_duration_since(now));
                     if due_in.is_some_and(|left| left.is_zero()) {
-                        return Next::Read;
+                        return shared.about_to_read();
                     }
                     [due_in, idle_in].into_iter().flatten().min()
                 }
@@ -209,7 +222,7 @@ impl Worker {
             Ok(snapshot) => {
                 self.failed = None;
                 let mut xids = shared.xids();
-                xids.settle_absent(snapshot.devices.iter().map(|device| device.facts.uuid.as_str()));
+                xids.settle_absent(&snapshot.devices);
                 if let Some(reader) = &self.reader {
                     reader.mark(snapshot, &xids);
                 }
@@ -240,7 +253,6 @@ impl Worker {
                 busy("opening the driver's library");
                 let mut reader = NvmlReader::open(&options.nvml)?;
                 reader.inherit(std::mem::take(&mut self.last));
-                shared.open.send_replace(true);
                 self.suspends = power::any_suspends(&options.nvml.roots);
                 let own = Arc::clone(shared);
                 self.events = EventWatch::start(&reader, move |event| heard(&own, &event))
@@ -273,7 +285,6 @@ impl Worker {
         busy("closing the driver's library");
         drop(reader);
         shared.orders().busy = None;
-        shared.open.send_replace(false);
     }
 }
 
@@ -300,5 +311,46 @@ fn heard(shared: &Shared, event: &XidEvent) {
     if meaning != Meaning::Application {
         shared.orders().wanted = Some(Instant::now());
         shared.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devices::holders::HostRoots;
+    use crate::devices::nvml::NvmlOptions;
+
+    #[test]
+    fn what_files_would_cure_is_tried_seldom_until_they_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let nvml = NvmlOptions { roots: HostRoots::under(folder.path()), ..NvmlOptions::default() };
+        let options = SamplerOptions { nvml, ..SamplerOptions::default() };
+        let long_ago = |error: DevicesError| {
+            let now = Instant::now();
+            let since = now.checked_sub(Duration::from_secs(600)).unwrap();
+            let attempted = now.checked_sub(Duration::from_secs(5)).unwrap();
+            Failure { since, attempted, look: now, ..Failure::after(None, error, &options) }
+        };
+        let mut failure = long_ago(DevicesError::VersionMismatch);
+        assert!(!failure.due(&options));
+        assert!(failure.look > Instant::now(), "looked at, and looked at again later");
+        std::fs::create_dir_all(folder.path().join("proc/driver/nvidia")).unwrap();
+        std::fs::write(folder.path().join("proc/driver/nvidia/version"), "NVRM version: 610.10").unwrap();
+        failure.look = Instant::now();
+        assert!(failure.due(&options), "another module is loaded");
+        assert!(long_ago(DevicesError::NoPermission { call: "nvmlInit" }).due(&options), "shows in no file");
+    }
+
+    #[test]
+    fn the_first_attempts_follow_soon_and_within_a_second() {
+        let options = SamplerOptions::default();
+        let mut failure = Failure::after(None, DevicesError::VersionMismatch, &options);
+        assert!(!failure.due(&options));
+        for _ in 0..8 {
+            failure = Failure::after(Some(&failure), DevicesError::VersionMismatch, &options);
+        }
+        assert_eq!(failure.delay, LAST_RETRY);
+        failure.look = Instant::now();
+        assert!(failure.due(&options));
     }
 }

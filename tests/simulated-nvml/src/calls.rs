@@ -6,7 +6,7 @@
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong};
 
 use crate::abi::{FabricInfo, FieldValue, Handle, MemoryV1, MemoryV2, PciInfo, ProcessInfo, Return};
-use crate::machine::{Target, bare_call, call, device_call, lookup, machine};
+use crate::machine::{Target, bare_call, call, device_call, forget, lookup, machine};
 use crate::scenario::{HolderKind, Memory, Process, Scenario, codes};
 
 /// `NVML_STRUCT_VERSION(Memory, 2)`.
@@ -79,14 +79,16 @@ pub unsafe extern "C" fn nvmlInitWithFlags(_flags: c_uint) -> Return {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlShutdown() -> Return {
-    machine(|machine| {
-        if machine.statistics.inits == machine.statistics.shutdowns {
-            return codes::UNINITIALIZED;
-        }
+    let left = machine(|machine| {
+        let left = machine.statistics.inits.checked_sub(machine.statistics.shutdowns + 1)?;
         machine.statistics.shutdowns += 1;
         machine.write_statistics();
-        0
-    })
+        Some(left)
+    });
+    if left == Some(0) {
+        forget();
+    }
+    if left.is_some() { 0 } else { codes::UNINITIALIZED }
 }
 
 #[unsafe(no_mangle)]

@@ -73,6 +73,11 @@ pub fn machine<T>(look: impl FnOnce(&mut Machine) -> T) -> T {
     look(guard.get_or_insert_with(Machine::loaded))
 }
 
+/// Gives back all that the library holds: after the last shutdown it may be unloaded, and its statics with it.
+pub fn forget() {
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner).take();
+}
+
 impl Machine {
     /// The state of a library just loaded. An earlier load may have been unloaded by the last shutdown, and its counts
     /// with it; they go on from where it wrote them.

@@ -1,6 +1,6 @@
 //! Real cards, with what NVML was seen to report for them (MiB; sources beside each).
 
-use crate::scenario::{Fabric, Gpu, Memory, Mig, MigInstance, RemappedRows, codes};
+use crate::scenario::{Fabric, Fault, Gpu, Memory, Mig, MigInstance, RemappedRows, codes};
 
 const MIB: u64 = 1 << 20;
 
@@ -78,5 +78,35 @@ pub fn gb10() -> Gpu {
     let mut gpu = card("NVIDIA GB10", 0, 0, (12, 1), 6_144);
     gpu.memory.v1_code = Some(codes::NOT_SUPPORTED);
     gpu.memory.v2_code = Some(codes::NOT_SUPPORTED);
+    gpu
+}
+
+/// B200: 183359 MiB; CUDA sees 717 MiB less (modal.com/gpu-glossary).
+pub fn b200() -> Gpu {
+    Gpu { mig: Some(Mig::default()), ..card("NVIDIA B200", 183_359, 717, (10, 0), 18_944) }
+}
+
+/// RTX PRO 6000 Blackwell: 97887 MiB, of which CUDA sees 97247 (ggml-org/llama.cpp#23604).
+pub fn rtx_pro_6000() -> Gpu {
+    card("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", 97_887, 640, (12, 0), 24_064)
+}
+
+/// L4: 23034 MiB; its reserve was not seen, the one here is an A10G's.
+pub fn l4() -> Gpu {
+    card("NVIDIA L4", 23_034, 513, (8, 9), 7_424)
+}
+
+/// GH200 in NUMA mode: 97871 MiB, its memory a NUMA node of the host's.
+pub fn gh200() -> Gpu {
+    Gpu { numa_node: Some(4), ..card("NVIDIA GH200 480GB", 97_871, 600, (9, 0), 16_896) }
+}
+
+/// A vGPU guest's view: the profile's frame buffer, and most calls NOT_SUPPORTED.
+pub fn vgpu_8() -> Gpu {
+    let mut gpu = card("GRID V100D-8C", 8_192, 560, (7, 0), 5_120);
+    gpu.cores = None;
+    for symbol in ["nvmlDeviceGetComputeMode", "nvmlDeviceGetDisplayActive", "nvmlDeviceQueryDrainState"] {
+        gpu = gpu.fault(symbol, Fault::code(codes::NOT_SUPPORTED));
+    }
     gpu
 }
