@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::holder::{Ancestry, ProcessIdentity};
-use super::lease::{Baseline, Lease};
+use super::lease::{Baseline, Holder, Lease};
 use super::moment::Boottime;
 use crate::bytes::Bytes;
 use crate::devices::{Device, Process, Snapshot};
@@ -85,14 +85,24 @@ const MEMBER: usize = 1_000;
 /// Farther still: shares the unit or cgroup.
 const GROUP: usize = 2_000;
 
-/// What every process on a device holds now: what a lease granted on this reading does not count as its own.
-pub fn baselines(device: &Device) -> Vec<Baseline> {
+/// What processes on a device hold now that may be the holder's: what a lease granted on this reading does not count as
+/// its own. One that is known to be of another tree never comes into the holder's.
+pub(super) fn baselines(holder: &Holder, device: &Device, reading: &Reading<'_>) -> Vec<Baseline> {
+    let by_group = holder.unit.is_some() || holder.cgroup.is_some();
+    let may_be = |process: &&Process| match &holder.process {
+        _ if by_group => true,
+        Some(holder) => {
+            let line = reading.ancestry.line_of(process.pid);
+            line.contains(holder) || !reading.ancestry.reaches_init(&line)
+        }
+        None => false,
+    };
     let entry = |process: &Process| Baseline {
         pid: process.pid,
         start_ticks: process.start_ticks,
         used_bytes: process.used_bytes,
     };
-    device.processes.iter().map(entry).collect()
+    device.processes.iter().filter(may_be).map(entry).collect()
 }
 
 /// The baseline of a process in a lease; `None` where it must not be attributed at all.
