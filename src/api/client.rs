@@ -88,6 +88,10 @@ impl ClientError {
     pub fn daemon_is_leaving(&self) -> bool {
         match self {
             Self::Cut { .. } => true,
+            // It was killed before it had accepted the connection.
+            Self::Unreachable { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+            }
             Self::Problem(problem) => problem.reason == Reason::DaemonStopping,
             _ => false,
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::holder::{Ancestry, ProcessIdentity};
-use super::lease::{Baseline, Lease};
+use super::lease::{Baseline, Holder, Lease};
 use super::moment::Boottime;
 use crate::bytes::Bytes;
 use crate::devices::{Device, Process, Snapshot};
@@ -85,14 +85,24 @@ const MEMBER: usize = 1_000;
 /// Farther still: shares the unit or cgroup.
 const GROUP: usize = 2_000;
 
-/// What every process on a device holds now: what a lease granted on this reading does not count as its own.
-pub fn baselines(device: &Device) -> Vec<Baseline> {
+/// What processes on a device hold now that may be the holder's: what a lease granted on this reading does not count as
+/// its own. One that is known to be of another tree never comes into the holder's.
+pub(super) fn baselines(holder: &Holder, device: &Device, reading: &Reading<'_>) -> Vec<Baseline> {
+    let by_group = holder.unit.is_some() || holder.cgroup.is_some();
+    let may_be = |process: &&Process| match &holder.process {
+        _ if by_group => true,
+        Some(holder) => {
+            let line = reading.ancestry.line_of(process.pid);
+            line.contains(holder) || !reading.ancestry.reaches_init(&line)
+        }
+        None => false,
+    };
     let entry = |process: &Process| Baseline {
         pid: process.pid,
         start_ticks: process.start_ticks,
         used_bytes: process.used_bytes,
     };
-    device.processes.iter().map(entry).collect()
+    device.processes.iter().filter(may_be).map(entry).collect()
 }
 
 /// The baseline of a process in a lease; `None` where it must not be attributed at all.
@@ -118,17 +128,36 @@ fn listed_again(device: &Device, place: usize, process: &Process) -> bool {
     entries.any(|(other, entry)| key(entry, other) < key(process, place))
 }
 
-/// What is taken of one process: (baseline of the lease, bytes attributed to it).
+/// What is taken of one process.
 #[derive(Default)]
-struct Taken(Vec<(Bytes, Bytes)>);
+struct Taken(Vec<Part>);
+
+/// What one lease takes of one process.
+#[derive(Clone, Copy)]
+struct Part {
+    /// Of the lease.
+    baseline: Bytes,
+    bytes: Bytes,
+    /// Of one that has ended: the first reading past its end, or none yet.
+    ended: Option<Option<Boottime>>,
+}
+
+impl Part {
+    /// Whether it may have been taken after the baselines of a lease that was granted on a reading of `baseline_at`.
+    fn overlaps(&self, baseline_at: Boottime) -> bool {
+        self.ended.is_some_and(|seen_at| seen_at.is_none_or(|seen_at| seen_at > baseline_at))
+    }
+}
 
 impl Taken {
-    /// The most that another lease with this baseline may be given of a process that holds `used`. Memory above any
-    /// baseline can be given once only: for each baseline at or below, what is given above it stays within `used`.
-    fn room(&self, used: Bytes, baseline: Bytes) -> Bytes {
-        let lower = self.0.iter().map(|(other, _)| *other).filter(|other| *other <= baseline);
+    /// The most that a lease with this baseline, of a reading at `baseline_at`, may be given of a process that holds
+    /// `used`. Memory above any baseline can be given once only: for each baseline at or below, what is given above it
+    /// stays within `used`. What one that has ended took while this one lived may lie above all of them.
+    fn room(&self, used: Bytes, baseline: Bytes, baseline_at: Boottime) -> Bytes {
+        let lower = self.0.iter().map(|part| part.baseline).filter(|other| *other <= baseline);
         let rooms = lower.chain([baseline]).map(|threshold| {
-            let given: Bytes = self.0.iter().filter(|(other, _)| *other >= threshold).map(|(_, bytes)| *bytes).sum();
+            let above = self.0.iter().filter(|part| part.baseline >= threshold || part.overlaps(baseline_at));
+            let given: Bytes = above.map(|part| part.bytes).sum();
             used.less(threshold).and_then(|grown| grown.less(given)).unwrap_or(Bytes::ZERO)
         });
         rooms.min().unwrap_or(Bytes::ZERO)
@@ -194,8 +223,9 @@ pub(super) fn visible_in(leases: &[&Lease], occupied: &Occupied<'_>) -> BTreeMap
         let so_far = seen.entry(turn.lease.serial).or_insert(Bytes::ZERO);
         let wanted = turn.most.less(*so_far).unwrap_or(Bytes::ZERO);
         let of_process = taken.entry(turn.place).or_default();
-        let given = wanted.min(of_process.room(turn.used, turn.from));
-        of_process.0.push((turn.baseline, given));
+        let given = wanted.min(of_process.room(turn.used, turn.from, turn.lease.baseline_at));
+        let ended = turn.lease.ending.map(|ending| ending.seen_at);
+        of_process.0.push(Part { baseline: turn.baseline, bytes: given, ended });
         *so_far += given;
     }
     seen
@@ -280,16 +310,22 @@ mod tests {
 
     #[test]
     fn memory_above_a_baseline_is_given_once() {
+        let at = Boottime::from_millis(7);
+        let part = |baseline, bytes| Part { baseline: Bytes::new(baseline), bytes: Bytes::new(bytes), ended: None };
         // A (baseline 0) was given 10 of a process that holds 14; B's baseline is 4.
-        let taken = Taken(vec![(Bytes::ZERO, Bytes::new(10))]);
-        assert_eq!(taken.room(Bytes::new(14), Bytes::new(4)), Bytes::new(4));
+        let taken = Taken(vec![part(0, 10)]);
+        assert_eq!(taken.room(Bytes::new(14), Bytes::new(4), at), Bytes::new(4));
         // A took only what lay below B's baseline: all above is B's.
-        let taken = Taken(vec![(Bytes::ZERO, Bytes::new(4))]);
-        assert_eq!(taken.room(Bytes::new(14), Bytes::new(4)), Bytes::new(10));
+        let taken = Taken(vec![part(0, 4)]);
+        assert_eq!(taken.room(Bytes::new(14), Bytes::new(4), at), Bytes::new(10));
         // The same from the other side: what a later baseline took is above the earlier one too.
-        let taken = Taken(vec![(Bytes::new(4), Bytes::new(10))]);
-        assert_eq!(taken.room(Bytes::new(14), Bytes::ZERO), Bytes::new(4));
+        let taken = Taken(vec![part(4, 10)]);
+        assert_eq!(taken.room(Bytes::new(14), Bytes::ZERO, at), Bytes::new(4));
         // Never below zero.
-        assert_eq!(taken.room(Bytes::new(2), Bytes::new(4)), Bytes::ZERO);
+        assert_eq!(taken.room(Bytes::new(2), Bytes::new(4), at), Bytes::ZERO);
+        // One that ended before B's reading is in B's baseline; one that ended later may have grown since.
+        let ended = |moment| Taken(vec![Part { ended: Some(Some(Boottime::from_millis(moment))), ..part(0, 4) }]);
+        assert_eq!(ended(6).room(Bytes::new(14), Bytes::new(4), at), Bytes::new(10));
+        assert_eq!(ended(8).room(Bytes::new(14), Bytes::new(4), at), Bytes::new(6));
     }
 }
