@@ -27,24 +27,22 @@ use crate::model::source::metadata::Evidence;
 use crate::model::source::weights::{Index, WeightFile};
 use crate::model::tensors::{InventoryBuilder, Storage};
 
-/// The weights in `files`, if `config` promises them and everything else known proves it.
+/// The weights in `files`, which are all that the totals count, if `config` promises them and everything else known proves it.
 pub(super) fn keep(
     files: &[WeightFile],
     index: Option<&Index>,
     config: &Value,
     hub_totals: &BTreeMap<String, u64>,
 ) -> Option<Weights> {
-    if files.iter().any(|file| !file.component.is_empty() || !file.path.ends_with(".safetensors")) {
-        return None;
-    }
     let blueprint = Blueprint::of(config)?;
     match (index, files) {
         (Some(index), _) => {
             let named = index.weight_map.iter().map(|(name, file)| (name.as_str(), file.as_str())).collect();
             proved(&blueprint, files, &named, hub_totals, Some(index.total_bytes?))
         }
-        (None, [file]) => [true, false].into_iter().find_map(|head| {
-            let names = blueprint.names(head)?;
+        // Without an index: the whole model with or without an output head of its own, or the decoder alone.
+        (None, [file]) => [("model.", true), ("model.", false), ("", false)].into_iter().find_map(|(prefix, head)| {
+            let names = blueprint.names(prefix, head)?;
             let named = names.iter().map(|name| (name.as_str(), file.path.as_str())).collect();
             proved(&blueprint, files, &named, hub_totals, None)
         }),
@@ -146,7 +144,7 @@ mod tests {
             "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2, "vocab_size": 100});
         let blueprint = Blueprint::of(&config).expect("known");
         let (mut header, mut at, mut elements) = (json!({"__metadata__": {"format": "pt"}}), 0, 0);
-        for name in blueprint.names(false).expect("names") {
+        for name in blueprint.names("model.", false).expect("names") {
             let shape = blueprint.tensor(&name, |_| false).expect("known").shape;
             let count: u64 = shape.iter().product();
             header[name] = json!({"dtype": "BF16", "shape": shape, "data_offsets": [at, at + count * 2]});
@@ -164,7 +162,7 @@ mod tests {
 
         fn with_index(mut self) -> Self {
             let blueprint = Blueprint::of(&self.config).expect("known");
-            let names = blueprint.names(false).expect("names");
+            let names = blueprint.names("model.", false).expect("names");
             let weight_map = names.into_iter().map(|name| (name, "model.safetensors".to_owned())).collect();
             self.index = Some(Index { total_bytes: self.totals.get("BF16").map(|count| count * 2), weight_map });
             self
@@ -186,15 +184,15 @@ mod tests {
         type Spoil = fn(&mut Repository);
         let spoils: &[(&str, Spoil)] = &[
             ("a total", |it| *it.totals.get_mut("BF16").expect("there") += 1),
-            ("another type", |it| drop(it.totals.insert("F32".into(), 1))),
+            ("another type", |it| {
+                it.totals.insert("F32".into(), 1);
+            }),
             ("no totals", |it| it.totals.clear()),
             ("a longer file", |it| it.files[0].bytes = it.files[0].bytes.map(|bytes| bytes + 1024)),
             ("a shorter file", |it| it.files[0].bytes = it.files[0].bytes.map(|bytes| bytes - 256)),
             ("a length that is not known", |it| it.files[0].bytes = None),
             ("a wider layer", |it| it.config["intermediate_size"] = json!(129)),
-            ("another layer", |it| it.config["num_hidden_layers"] = json!(3)),
             ("another type of model", |it| it.config["model_type"] = json!("qwen3")),
-            ("a component", |it| it.files[0].component = "vae".into()),
             ("a second file", |it| it.files.push(it.files[0].clone())),
         ];
         for (what, spoil) in spoils {
@@ -203,6 +201,10 @@ mod tests {
                 assert!(repository.kept().is_none(), "{what}");
             }
         }
+        // With an index the names are known, and that a layer is missing is seen when the configuration is held against them.
+        let mut more_layers = repository();
+        more_layers.config["num_hidden_layers"] = json!(3);
+        assert!(more_layers.kept().is_none());
         let index_spoils: &[(&str, Spoil)] = &[
             ("a name that no such model has", |it| {
                 let index = it.index.as_mut().expect("an index");
