@@ -49,6 +49,9 @@ _hf__mem__probe() {
             hf__mem__probe,manual)
                 cmd="hf__mem__probe__subcmd__manual"
                 ;;
+            hf__mem__probe,pack)
+                cmd="hf__mem__probe__subcmd__pack"
+                ;;
             hf__mem__probe,run)
                 cmd="hf__mem__probe__subcmd__run"
                 ;;
@@ -84,6 +87,9 @@ _hf__mem__probe() {
                 ;;
             hf__mem__probe__subcmd__help,manual)
                 cmd="hf__mem__probe__subcmd__help__subcmd__manual"
+                ;;
+            hf__mem__probe__subcmd__help,pack)
+                cmd="hf__mem__probe__subcmd__help__subcmd__pack"
                 ;;
             hf__mem__probe__subcmd__help,run)
                 cmd="hf__mem__probe__subcmd__help__subcmd__run"
@@ -128,7 +134,7 @@ _hf__mem__probe() {
 
     case "${cmd}" in
         hf__mem__probe)
-            opts="-h -V --help --version fits estimate gpus run lease explain daemon health check-config completions manual help"
+            opts="-h -V --help --version fits estimate gpus run lease explain daemon health check-config pack completions manual help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -426,7 +432,7 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__help)
-            opts="fits estimate gpus run lease explain daemon health check-config completions manual help"
+            opts="fits estimate gpus run lease explain daemon health check-config pack completions manual help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -635,6 +641,20 @@ _hf__mem__probe() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        hf__subcmd__mem__subcmd__probe__subcmd__help__subcmd__pack)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         hf__subcmd__mem__subcmd__probe__subcmd__help__subcmd__run)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -810,6 +830,32 @@ _hf__mem__probe() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hf__subcmd__mem__subcmd__probe__subcmd__pack)
+            opts="-o -h -V --output --file --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

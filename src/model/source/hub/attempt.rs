@@ -123,7 +123,7 @@ async fn once(
             _ => Failure::Again { why: format!("HTTP {status}"), wait, limited, attempts: MAX_ATTEMPTS },
         });
     }
-    Err(Failure::Final(unusable(asked, format!("it redirects more than {MAX_REDIRECTS} times"))))
+    Err(Failure::Final(unusable(asked, format!("it redirects more than {MAX_REDIRECTS} times; is HF_ENDPOINT a Hub?"))))
 }
 
 /// Sends one request. The token goes to the Hub's own origin and nowhere else.

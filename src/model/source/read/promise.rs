@@ -192,7 +192,6 @@ mod tests {
             ("a shorter file", |it| it.files[0].bytes = it.files[0].bytes.map(|bytes| bytes - 256)),
             ("a length that is not known", |it| it.files[0].bytes = None),
             ("a wider layer", |it| it.config["intermediate_size"] = json!(129)),
-            ("another type of model", |it| it.config["model_type"] = json!("qwen3")),
             ("a second file", |it| it.files.push(it.files[0].clone())),
         ];
         for (what, spoil) in spoils {
@@ -201,10 +200,12 @@ mod tests {
                 assert!(repository.kept().is_none(), "{what}");
             }
         }
-        // With an index the names are known, and that a layer is missing is seen when the configuration is held against them.
-        let mut more_layers = repository();
-        more_layers.config["num_hidden_layers"] = json!(3);
-        assert!(more_layers.kept().is_none());
+        // With an index the names are known; that a layer is missing is seen when the configuration is held against them.
+        for (key, value) in [("num_hidden_layers", json!(3)), ("model_type", json!("qwen3"))] {
+            let mut repository = repository();
+            repository.config[key] = value;
+            assert!(repository.kept().is_none(), "{key}");
+        }
         let index_spoils: &[(&str, Spoil)] = &[
             ("a name that no such model has", |it| {
                 let index = it.index.as_mut().expect("an index");
@@ -222,6 +223,17 @@ mod tests {
             spoil(&mut repository);
             assert!(repository.kept().is_none(), "{what}");
         }
+    }
+
+    /// The most that a hostile file can do: shapes that its configuration does not have, every sum as promised. No engine
+    /// loads such a file; the bytes are right.
+    #[test]
+    fn where_every_sum_is_right_so_are_the_bytes() {
+        let repository = repository();
+        let (length, total) = (repository.files[0].bytes.expect("known"), repository.totals["BF16"] * 2);
+        let weights = repository.kept().expect("kept");
+        assert_eq!(weights.inventory.bytes(), Bytes::new(total));
+        assert!((8..4096).contains(&(length - total)), "what is left is a header");
     }
 
     /// Two ways to come to the same totals are no proof.
