@@ -55,10 +55,11 @@ fn stored(folder: &Path) -> Inventory {
     std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(packed), &mut text).expect("unpacked");
     let tensors: Vec<(&str, &str, &str, Vec<u64>)> = serde_json::from_slice(&text).expect("JSON");
     let mut builder = InventoryBuilder::default();
-    for (_, name, dtype, shape) in tensors {
+    for (file, name, dtype, shape) in tensors {
+        let component = file.rsplit_once('/').map_or("", |(folder, _)| folder);
         let known = Dtype::from_safetensors(dtype).expect("a known type");
         let bytes = known.stored(shape.iter().product()).expect("whole bytes");
-        builder.add("", name, Storage::Known(known), &shape, bytes);
+        builder.add(component, name, Storage::Known(known), &shape, bytes);
     }
     builder.finish()
 }

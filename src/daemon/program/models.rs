@@ -144,7 +144,10 @@ fn hub(config: &HubConfig) -> Result<HubSettings, Problem> {
         settings.endpoints.push(PrefixEndpoint {
             prefix: prefix.clone(),
             endpoint: parse_endpoint("hub.endpoints", endpoint)?,
-            token: None,
+            token: match config.endpoint_token_files.get(prefix) {
+                Some(path) => token("hub.endpoint_token_files", path)?,
+                None => None,
+            },
         });
     }
     settings.offline |= config.offline;
@@ -153,10 +156,15 @@ fn hub(config: &HubConfig) -> Result<HubSettings, Problem> {
     settings.limits.concurrency = config.concurrency.max(1);
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
     if let Some(path) = config.token_path(credentials.as_deref().map(Path::new)) {
-        let text = std::fs::read_to_string(&path).map_err(|error| {
-            Problem::new(Reason::BadConfiguration, format!("hub.token_file {}: {error}", path.display()))
-        })?;
-        settings.token = Token::new(&text);
+        settings.token = token("hub.token_file", &path)?;
     }
+    settings.limits.connect = config.connect_timeout.get();
     Ok(settings)
+}
+
+/// The token in the file at `path`; an empty file holds none.
+fn token(key: &str, path: &Path) -> Result<Option<Token>, Problem> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Problem::new(Reason::BadConfiguration, format!("{key} {}: {error}", path.display())))?;
+    Ok(Token::new(&text))
 }

@@ -97,10 +97,10 @@ impl Blueprint {
         Some(Self { model_type, sizes: Sizes::of(model_type, config)?, block })
     }
 
-    /// The names of all tensors, for one file that no index describes; `head` is whether the output head is stored.
-    /// `None` where an architecture is only ever published with an index.
-    pub fn names(&self, head: bool) -> Option<Vec<String>> {
-        if self.block.is_some() { None } else { names::all(self.model_type, &self.sizes, head) }
+    /// The names of all tensors, for one file that no index describes: `prefix` stands before each, `head` says whether
+    /// the output head is stored. `None` where an architecture is only ever published with an index.
+    pub fn names(&self, prefix: &str, head: bool) -> Option<Vec<String>> {
+        if self.block.is_some() { None } else { names::all(self.model_type, &self.sizes, prefix, head) }
     }
 
     /// What the tensor `name` must be. `is_there` says which other names there are.
@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn a_plain_decoder() {
         let blueprint = Blueprint::of(&llama()).expect("a known architecture");
-        let names = blueprint.names(true).expect("its names");
+        let names = blueprint.names("model.", true).expect("its names");
         assert_eq!(names.len(), 3 + 2 * 9);
         let shape = |name: &str| blueprint.tensor(name, |_| false).map(|tensor| tensor.shape);
         assert_eq!(shape("model.layers.1.self_attn.k_proj.weight"), Some(vec![32, 64]));
@@ -308,6 +308,6 @@ mod tests {
         assert_eq!(tensor, Promised { shape: vec![128, 64], role: Role::Quantised });
         let scale = blueprint.tensor(&format!("{name}_scale_inv"), |_| true).expect("known");
         assert_eq!(scale, Promised { shape: vec![8, 1], role: Role::Scale });
-        assert_eq!(blueprint.names(true), None, "which modules are quantised is only known by an index");
+        assert_eq!(blueprint.names("model.", true), None, "which modules are quantised is only known by an index");
     }
 }

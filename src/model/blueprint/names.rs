@@ -39,19 +39,19 @@ fn layer(model_type: &str) -> Option<Layer> {
     })
 }
 
-pub(super) fn all(model_type: &str, sizes: &Sizes, head: bool) -> Option<Vec<String>> {
+pub(super) fn all(model_type: &str, sizes: &Sizes, prefix: &str, head: bool) -> Option<Vec<String>> {
     let layer = layer(model_type)?;
-    let mut names = vec!["model.embed_tokens.weight".to_owned(), "model.norm.weight".to_owned()];
+    let mut names = vec![format!("{prefix}embed_tokens.weight"), format!("{prefix}norm.weight")];
     if layer.norm_bias {
-        names.push("model.norm.bias".into());
+        names.push(format!("{prefix}norm.bias"));
     }
     if head {
         names.push("lm_head.weight".into());
     }
     let mut module = |number: u64, module: &str, bias: bool| {
-        names.push(format!("model.layers.{number}.{module}.weight"));
+        names.push(format!("{prefix}layers.{number}.{module}.weight"));
         if bias {
-            names.push(format!("model.layers.{number}.{module}.bias"));
+            names.push(format!("{prefix}layers.{number}.{module}.bias"));
         }
     };
     let projections: &[&str] = if layer.fused { &["qkv_proj"] } else { &["q_proj", "k_proj", "v_proj"] };

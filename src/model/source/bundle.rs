@@ -44,23 +44,8 @@ pub struct Packed {
     pub sha256: String,
 }
 
-/// Whether the file at `path` opens as a bundle does.
+/// Whether the file at `path` is compressed as a bundle is, or named as one: no other kind of model is.
 pub(super) fn is_bundle(path: &Path) -> bool {
-    let Ok(file) = File::open(path) else { return false };
-    let mut start = [0; 64];
-    let mut unpacked = GzDecoder::new(file.take(MAX_LEAD_BYTES));
-    let mut have = 0;
-    while have < start.len() {
-        match unpacked.read(&mut start[have..]) {
-            Ok(0) | Err(_) => break,
-            Ok(more) => have += more,
-        }
-    }
-    String::from_utf8_lossy(&start[..have]).contains(FORMAT)
-}
-
-/// Whether the file at `path` is compressed as a bundle is, or named as one: then it is meant to be one.
-pub(super) fn is_meant_as_bundle(path: &Path) -> bool {
     let mut magic = [0; 2];
     let gzip = File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == [0x1f, 0x8b];
     gzip || path.extension().is_some_and(|ending| ending == "hfmp")

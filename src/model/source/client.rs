@@ -206,7 +206,10 @@ impl SourceClient {
         let file = reference.file.as_deref();
         let asked = Asked { repo, revision, file, auth, now };
         if self.hub.settings().offline {
-            return self.in_hf_cache(&asked).await.unwrap_or_else(|| Err(self.offline(&asked)));
+            return match self.metadata_on_disk(&asked) {
+                Some((_, metadata, _)) => Ok(metadata),
+                None => self.in_hf_cache(&asked).await.unwrap_or_else(|| Err(self.offline(&asked))),
+            };
         }
         let reading = self.hub.begin(repo, revision, auth)?;
         let found = reading.revision().await?;
@@ -347,17 +350,23 @@ impl SourceClient {
 
     /// What the disk holds of the revision, with when it was last checked; it is known in memory from then on.
     fn on_disk(&self, asked: &Asked<'_>) -> Option<Kept> {
+        let (scope, metadata, checked) = self.metadata_on_disk(asked)?;
+        let kept = Kept { model: model(&metadata).ok()?, checked, stale: false };
+        self.known.keep(key(asked, &scope), kept.clone());
+        Some(kept)
+    }
+
+    /// The same as metadata, with the scope that it is kept under.
+    fn metadata_on_disk(&self, asked: &Asked<'_>) -> Option<(String, Metadata, SystemTime)> {
         let disk = self.disk.as_ref()?;
-        Self::scopes(asked).iter().find_map(|scope| {
+        Self::scopes(asked).into_iter().find_map(|scope| {
             let note = if cannot_change(asked.revision) {
                 RevisionNote::new(asked.repo, asked.revision, asked.now)
             } else {
-                disk.note(Scope(scope), asked.repo, asked.revision)?
+                disk.note(Scope(&scope), asked.repo, asked.revision)?
             };
-            let metadata = disk.metadata(Scope(scope), &note.repo, &note.commit, asked.file)?;
-            let kept = Kept { model: model(&metadata).ok()?, checked: note.checked(), stale: false };
-            self.known.keep(key(asked, scope), kept.clone());
-            Some(kept)
+            let metadata = disk.metadata(Scope(&scope), &note.repo, &note.commit, asked.file)?;
+            Some((scope, metadata, note.checked()))
         })
     }
 

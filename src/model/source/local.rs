@@ -24,7 +24,7 @@ pub(super) async fn metadata(path: &Path, identity: Identity, file: Option<&str>
     let kind = std::fs::metadata(path).map_err(|error| io(path, &error))?;
     let (root, listing, file) = if kind.is_dir() {
         (path.to_owned(), list(path)?, file.map(ToOwned::to_owned))
-    } else if bundle::is_bundle(path) || bundle::is_meant_as_bundle(path) {
+    } else if bundle::is_bundle(path) {
         return bundle::read(path, file);
     } else {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

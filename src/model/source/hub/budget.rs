@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::manners::Manners;
 use super::tally::HubTally;
 use crate::model::source::settings::HubLimits;
 
@@ -17,6 +18,8 @@ pub(super) struct Budget {
     pub(super) attempt: Duration,
     bytes_left: AtomicU64,
     requests: AtomicU32,
+    /// What it shares with other models.
+    pub(super) manners: Arc<Manners>,
     /// Until when the Hub asked everyone to wait: when one request is told so, all hold back.
     pause: Mutex<Option<Instant>>,
     /// Where every request's end is counted, of this model and of all others.
@@ -24,7 +27,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub(super) fn new(limits: &HubLimits, tally: Arc<HubTally>) -> Self {
+    pub(super) fn new(limits: &HubLimits, manners: Arc<Manners>, tally: Arc<HubTally>) -> Self {
         let started = Instant::now();
         Self {
             started,
@@ -32,6 +35,7 @@ impl Budget {
             attempt: limits.attempt,
             bytes_left: AtomicU64::new(limits.bytes),
             requests: AtomicU32::new(0),
+            manners,
             pause: Mutex::new(None),
             tally,
         }
@@ -55,6 +59,11 @@ impl Budget {
     /// Takes `bytes` off; false when there are not so many left.
     pub(super) fn spend(&self, bytes: u64) -> bool {
         self.bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
+    }
+
+    /// When everything must be there.
+    pub(super) const fn deadline(&self) -> Instant {
+        self.deadline
     }
 
     /// Counts a request.

@@ -9,6 +9,7 @@ mod attempt;
 mod budget;
 mod client;
 mod info;
+mod manners;
 mod refusal;
 mod tally;
 mod wait;

@@ -35,8 +35,14 @@ pub(super) async fn all(
     }
     let index = indices.get("model.safetensors.index.json");
     if let (true, Some(config), Some(totals)) = (source.reads_are_dear(), documents.json.get("config.json"), hub_totals)
-        && let Some(weights) = promise::keep(files, index, config, totals)
+        && let (root, others) = files.iter().cloned().partition::<Vec<_>, _>(|file| file.component.is_empty())
+        && let Some(mut weights) = promise::keep(&root, index, config, totals)
     {
+        // The Hub's totals are those of the root; modules in folders of their own are read.
+        let read = fold(read_headers(source, &others, &guesses).await?);
+        weights.inventory.classes.extend(read.inventory.classes);
+        weights.doubts.extend(read.doubts);
+        weights.evidence = Evidence::Proved { read: count(&others), of: count(files) };
         return Ok(weights);
     }
     if let (true, Some(index)) = (source.reads_are_dear(), index)
@@ -71,6 +77,11 @@ async fn every(source: &impl Files, files: &[WeightFile], guesses: &Guesses) -> 
     weights.inventory.classes.extend(builder.finish().classes);
     weights.evidence = Evidence::Lengths;
     Ok(weights)
+}
+
+/// Files are at most some thousands.
+fn count(files: &[WeightFile]) -> u32 {
+    u32::try_from(files.len()).unwrap_or(u32::MAX)
 }
 
 /// A file and its header.

@@ -28,24 +28,22 @@ use crate::model::source::metadata::Evidence;
 use crate::model::source::weights::{Index, WeightFile};
 use crate::model::tensors::{InventoryBuilder, Storage};
 
-/// The weights in `files`, if `config` promises them and everything else known proves it.
+/// The weights in `files`, which are all that the totals count, if `config` promises them and everything else known proves it.
 pub(super) fn keep(
     files: &[WeightFile],
     index: Option<&Index>,
     config: &Value,
     hub_totals: &BTreeMap<String, u64>,
 ) -> Option<Weights> {
-    if files.iter().any(|file| !file.component.is_empty() || !file.path.ends_with(".safetensors")) {
-        return None;
-    }
     let blueprint = Blueprint::of(config)?;
     match (index, files) {
         (Some(index), _) => {
             let named = index.weight_map.iter().map(|(name, file)| (name.as_str(), file.as_str())).collect();
             proved(&blueprint, files, &named, hub_totals, Some(index.total_bytes?))
         }
-        (None, [file]) => [true, false].into_iter().find_map(|head| {
-            let names = blueprint.names(head)?;
+        // Without an index: the whole model with or without an output head of its own, or the decoder alone.
+        (None, [file]) => [("model.", true), ("model.", false), ("", false)].into_iter().find_map(|(prefix, head)| {
+            let names = blueprint.names(prefix, head)?;
             let named = names.iter().map(|name| (name.as_str(), file.path.as_str())).collect();
             proved(&blueprint, files, &named, hub_totals, None)
         }),
@@ -153,7 +151,7 @@ mod tests {
             "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2, "vocab_size": 100});
         let blueprint = Blueprint::of(&config).expect("known");
         let (mut header, mut at, mut elements) = (json!({"__metadata__": {"format": "pt"}}), 0, 0);
-        for name in blueprint.names(false).expect("names") {
+        for name in blueprint.names("model.", false).expect("names") {
             let shape = blueprint.tensor(&name, |_| false).expect("known").shape;
             let count: u64 = shape.iter().product();
             header[name] = json!({"dtype": "BF16", "shape": shape, "data_offsets": [at, at + count * 2]});
@@ -171,7 +169,7 @@ mod tests {
 
         fn with_index(mut self) -> Self {
             let blueprint = Blueprint::of(&self.config).expect("known");
-            let names = blueprint.names(false).expect("names");
+            let names = blueprint.names("model.", false).expect("names");
             let weight_map = names.into_iter().map(|name| (name, "model.safetensors".to_owned())).collect();
             self.index = Some(Index { total_bytes: self.totals.get("BF16").map(|count| count * 2), weight_map });
             self
@@ -201,9 +199,6 @@ mod tests {
             ("a shorter file", |it| it.files[0].bytes = it.files[0].bytes.map(|bytes| bytes - 256)),
             ("a length that is not known", |it| it.files[0].bytes = None),
             ("a wider layer", |it| it.config["intermediate_size"] = json!(129)),
-            ("another layer", |it| it.config["num_hidden_layers"] = json!(3)),
-            ("another type of model", |it| it.config["model_type"] = json!("qwen3")),
-            ("a component", |it| it.files[0].component = "vae".into()),
             ("a second file", |it| it.files.push(it.files[0].clone())),
         ];
         for (what, spoil) in spoils {
@@ -211,6 +206,12 @@ mod tests {
                 spoil(&mut repository);
                 assert!(repository.kept().is_none(), "{what}");
             }
+        }
+        // With an index the names are known; that a layer is missing is seen when the configuration is held against them.
+        for (key, value) in [("num_hidden_layers", json!(3)), ("model_type", json!("qwen3"))] {
+            let mut repository = repository();
+            repository.config[key] = value;
+            assert!(repository.kept().is_none(), "{key}");
         }
         let index_spoils: &[(&str, Spoil)] = &[
             ("a name that no such model has", |it| {
@@ -229,6 +230,17 @@ mod tests {
             spoil(&mut repository);
             assert!(repository.kept().is_none(), "{what}");
         }
+    }
+
+    /// The most that a hostile file can do: shapes that its configuration does not have, every sum as promised. No engine
+    /// loads such a file; the bytes are right.
+    #[test]
+    fn where_every_sum_is_right_so_are_the_bytes() {
+        let repository = repository();
+        let (length, total) = (repository.files[0].bytes.expect("known"), repository.totals["BF16"] * 2);
+        let weights = repository.kept().expect("kept");
+        assert_eq!(weights.inventory.bytes(), Bytes::new(total));
+        assert!((8..4096).contains(&(length - total)), "what is left is a header");
     }
 
     /// Two ways to come to the same totals are no proof.
