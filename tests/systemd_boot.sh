@@ -255,7 +255,7 @@ if [ -n "$simulated" ]; then
     expect "a lease held by a process" 200 "$(inside curl -s -o /opt/test/out -w '%{http_code}' --unix-socket /run/hf-mem-probe/api.sock -d @/opt/test/lease.json http://localhost/v1/leases)"
     cp "$work/test/out" "$work/out"
     bound=$(id_of)
-    expect "a third, twice as large, gets no room" 1 "$(code as alice hf-mem-probe fits /opt/test/model --sequences 4 --json)"
+    expect "a third, larger one gets no room" 1 "$(code as alice hf-mem-probe fits /opt/test/model --sequences 4 --json)"
     printf '   %s\n' "$(grep -o '"reason": *"[a-z_]*"' "$work/out" | head -1)"
     inside usermod -aG hf-mem-probe mallory
     expect "mallory, now in the group, releases alice's lease: refused" 403 "$(status_of mallory -X DELETE "http://localhost/v1/leases/$named")"
@@ -301,7 +301,9 @@ systemctl daemon-reload'
     expect "ExecStartPre=, it fits: started" "0 success inactive" "$(started_as prepared.service)"
     scenario 70
     until_true 5 verdict_is 1 || true
-    expect "ExecCondition=, it does not fit: skipped, not failed" "0 exec-condition inactive" "$(started_as condition.service)"
+    expect "ExecCondition=, it does not fit: skipped, not failed" "0 success inactive" "$(started_as condition.service)"
+    expect "and it did not run again" 1 "$(inside journalctl -u condition.service -o cat --no-pager | grep -c '^served$')"
+    inside journalctl -u condition.service -o cat --no-pager | grep -i 'skipped' | tail -1 | sed 's/^/   journal: /'
     expect "ExecStartPre=, it does not fit: failed" "1 exit-code failed" "$(started_as prepared.service)"
     scenario 0 '"nvmlInit_v2":{"code":9}'
     broken() { ! verdict_is 0 && ! verdict_is 1; }
