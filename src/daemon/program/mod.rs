@@ -10,6 +10,7 @@ mod promises;
 mod readings;
 mod remembered;
 mod service;
+mod workbench;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -27,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::probe::Rules;
 
 use remembered::Remembered;
+use workbench::Workbench;
 
 pub use models::Models;
 pub use promises::Promises;
@@ -42,6 +44,7 @@ pub struct Probe {
     log: LogControl,
     started: Instant,
     remembered: Remembered,
+    workbench: Workbench,
     /// The configuration at the start.
     built: Config,
     /// What a reload replaces as one.
@@ -72,6 +75,7 @@ impl Probe {
             log,
             started: Instant::now(),
             remembered: Remembered::default(),
+            workbench: Workbench::default(),
             built: config.clone(),
             settled: Mutex::new(Arc::new(Settled { config, rules })),
         })
