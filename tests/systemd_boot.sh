@@ -241,7 +241,8 @@ inside bash -c 'touch /var/lib/hf-mem-probe/marker; systemctl restart hf-mem-pro
 expect "the state folder survives" 0 "$(code inside test -e /var/lib/hf-mem-probe/marker)"
 held() { as alice hf-mem-probe lease list --json 2>/dev/null; }
 holds() { held | grep -q "\"id\": *\"$1\""; } # holds ID
-id_of() { grep -o '"id": *"[^"]*"' "$work/out" | head -1 | cut -d'"' -f4; }
+# The id of the lease in the answer that `code` left, remarks of the command line around it or not.
+id_of() { python3 -c 'import json, sys; t = open(sys.argv[1]).read(); print(json.loads(t[t.index("{"):t.rindex("}") + 1])["lease"]["id"])' "$work/out"; }
 if [ -n "$simulated" ]; then
     inside bash -c 'sed -i "s#^nvml_library = .*#nvml_library = \"/opt/test/driver/libnvidia-ml.so.1\"#" /etc/hf-mem-probe/config.toml; systemctl restart hf-mem-probe.service'
     expect "on the driver's look-alike: fits" 0 "$(code as alice hf-mem-probe fits /opt/test/model --json)"
@@ -253,12 +254,12 @@ if [ -n "$simulated" ]; then
     printf '{"question": %s, "ttl_seconds": 1800, "holder": {"pid": %s}}' "$(cat "$work/test/question.json")" "$holder" >"$work/test/lease.json"
     expect "a lease held by a process" 200 "$(inside curl -s -o /opt/test/out -w '%{http_code}' --unix-socket /run/hf-mem-probe/api.sock -d @/opt/test/lease.json http://localhost/v1/leases)"
     cp "$work/test/out" "$work/out"
-    bound=$(grep -o '"lease":{"id":"[^"]*"' "$work/out" | cut -d'"' -f6)
-    expect "the third of them gets no room" 1 "$(code as alice hf-mem-probe fits /opt/test/model --json)"
+    bound=$(id_of)
+    expect "a third, larger one gets no room" 1 "$(code as alice hf-mem-probe fits /opt/test/model --sequences 4 --json)"
     printf '   %s\n' "$(grep -o '"reason": *"[a-z_]*"' "$work/out" | head -1)"
     inside usermod -aG hf-mem-probe mallory
     expect "mallory, now in the group, releases alice's lease: refused" 403 "$(status_of mallory -X DELETE "http://localhost/v1/leases/$named")"
-    inside gpasswd -q -d mallory hf-mem-probe >/dev/null
+    inside gpasswd -d mallory hf-mem-probe >/dev/null
     inside systemctl restart hf-mem-probe.service
     holds "$named" && holds "$bound" && pass "both are there after a restart" || fail "after a restart: $(held)"
     inside kill -9 "$(property MainPID)"
@@ -300,7 +301,9 @@ systemctl daemon-reload'
     expect "ExecStartPre=, it fits: started" "0 success inactive" "$(started_as prepared.service)"
     scenario 70
     until_true 5 verdict_is 1 || true
-    expect "ExecCondition=, it does not fit: skipped, not failed" "0 exec-condition inactive" "$(started_as condition.service)"
+    expect "ExecCondition=, it does not fit: skipped, not failed" "0 success inactive" "$(started_as condition.service)"
+    expect "and it did not run again" 1 "$(inside journalctl -u condition.service -o cat --no-pager | grep -c '^served$')"
+    inside journalctl -u condition.service -o cat --no-pager | grep -i 'skipped' | tail -1 | sed 's/^/   journal: /'
     expect "ExecStartPre=, it does not fit: failed" "1 exit-code failed" "$(started_as prepared.service)"
     scenario 0 '"nvmlInit_v2":{"code":9}'
     broken() { ! verdict_is 0 && ! verdict_is 1; }

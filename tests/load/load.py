@@ -374,11 +374,17 @@ def on_small_disk(scenario, binary, prepare):
         except (TimeoutError, OSError) as error:
             report(scenario, False, start=repr(error))
             return
-        status, text = daemon.ask("POST", "/v1/fits", question(binary))
-        health = json.loads(daemon.ask()[1])
-        degraded = [part["name"] for part in health["parts"] if part["status"] != "ok"]
-        report(scenario, status == 200 and daemon.process.poll() is None, fits=f"{status} {json.loads(text).get('verdict')}",
-               health=health["status"], degraded=degraded, stopped_with=daemon.end())
+        body = question(binary)
+        status, text = daemon.ask("POST", "/v1/fits", body)
+        asked = {"question": json.loads(body), "ttl_seconds": 60, "holder": {"name": "disk"}}
+        lease_status, lease = daemon.ask("POST", "/v1/leases", json.dumps(asked).encode())
+        held = json.loads(daemon.ask("GET", "/v1/leases")[1])["leases"]
+        reasons = degraded(daemon)
+        # What could not be written down was not promised, and health says so.
+        refused = lease_status != 200 and not held and "leases" in reasons
+        report(scenario, status == 200 and refused and daemon.process.poll() is None,
+               fits=f"{status} {json.loads(text).get('verdict')}", lease=f"{lease_status} {json.loads(lease).get('reason')}",
+               degraded=reasons, stopped_with=daemon.end())
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=False)
         folder.rmdir()

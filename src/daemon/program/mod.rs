@@ -6,11 +6,11 @@
 mod build;
 mod health;
 mod models;
-mod planner;
 mod promises;
 mod readings;
 mod remembered;
 mod service;
+mod workbench;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -18,7 +18,6 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-use self::planner::Planner;
 use crate::api::Problem;
 use crate::api::problem::Reason;
 use crate::config::Config;
@@ -29,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::probe::Rules;
 
 use remembered::Remembered;
+use workbench::Workbench;
 
 pub use models::Models;
 pub use promises::Promises;
@@ -40,11 +40,11 @@ pub struct Probe {
     models: Models,
     readings: Arc<Readings>,
     promises: Promises,
-    planner: Planner,
     metrics: Arc<Metrics>,
     log: LogControl,
     started: Instant,
     remembered: Remembered,
+    workbench: Workbench,
     /// The configuration at the start.
     built: Config,
     /// What a reload replaces as one.
@@ -71,11 +71,11 @@ impl Probe {
             models,
             readings,
             promises,
-            planner: Planner::default(),
             metrics,
             log,
             started: Instant::now(),
             remembered: Remembered::default(),
+            workbench: Workbench::default(),
             built: config.clone(),
             settled: Mutex::new(Arc::new(Settled { config, rules })),
         })

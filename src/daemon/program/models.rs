@@ -58,13 +58,8 @@ impl Models {
         Ok(Self { client: SourceClient::new(settings), access, no_cache })
     }
 
-    /// The model that `asked` means, as `caller` may see it. No path is ever opened on a caller's behalf.
+    /// The model that `asked` names, as `caller` may see it. No path is ever opened on a caller's behalf.
     pub(super) async fn find(&self, caller: &Caller, asked: &ModelQuestion) -> Result<Found, Problem> {
-        if let Some(sent) = &asked.metadata {
-            let metadata = received(sent)?;
-            let model = Arc::new(metadata::assemble(&metadata)?);
-            return Ok(Found { model, stale: false, cache: CacheResult::Sent });
-        }
         let reference = reference(asked)?;
         let auth = self.auth(caller, &reference);
         let described = self.client.describe(&reference, &auth, SystemTime::now()).await?;
@@ -103,6 +98,12 @@ impl Models {
             None => Auth::Anonymous,
         }
     }
+}
+
+/// The model that a client read itself and sent.
+pub(super) fn sent(metadata: &serde_json::Value) -> Result<Found, Problem> {
+    let model = Arc::new(metadata::assemble(&received(metadata)?)?);
+    Ok(Found { model, stale: false, cache: CacheResult::Sent })
 }
 
 /// What a client read itself; its records are checked again when a model is made of it.

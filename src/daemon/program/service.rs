@@ -9,7 +9,7 @@ use tracing::{Instrument as _, debug_span};
 
 use super::models::Found;
 use super::remembered::Grounds;
-use super::{Probe, Settled, build, planner, promises};
+use super::{Probe, Settled, build, models, promises};
 use crate::api::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
 use crate::api::peer::Caller;
 use crate::api::problem::Reason;
@@ -27,11 +27,20 @@ use crate::probe::{self, Here};
 /// A driver call that takes this long hangs, and only a restart may help.
 const HUNG_AFTER: Duration = Duration::from_secs(120);
 
+/// Questions times devices that are planned together: some seconds of work.
+const MOST_TOGETHER: usize = 4096;
+
 impl Probe {
     async fn model(&self, caller: &Caller, question: &Question) -> Result<Found, Problem> {
         let started = Instant::now();
         let span = debug_span!("model", repo = ?question.model.repo);
-        let found = self.models.find(caller, &question.model).instrument(span).await?;
+        let find = async {
+            match question.model.metadata.clone() {
+                Some(metadata) => self.workbench.run(move || models::sent(&metadata)).await,
+                None => self.models.find(caller, &question.model).await,
+            }
+        };
+        let found = find.instrument(span).await?;
         self.metrics.took(Stage::Model, started.elapsed());
         self.metrics.model_lookup(found.cache);
         Ok(found)
@@ -65,22 +74,6 @@ impl Probe {
         read.instrument(debug_span!("devices")).await
     }
 
-    /// Plans, and writes what comes of it.
-    async fn answer(
-        &self,
-        question: Question,
-        found: &Found,
-        here: Here,
-        settled: Arc<Settled>,
-    ) -> Result<Written, Problem> {
-        let started = Instant::now();
-        let model = Arc::clone(&found.model);
-        let large = planner::large(&question, &here);
-        let plan = move || probe::fits(&question, &model, &here, &settled.rules);
-        let answer = self.planner.make(large, plan).await?;
-        Ok(Written::new(&self.planned(started, answer, found)))
-    }
-
     /// The question with the site's default engine in it, where that is one for such models.
     fn complete(settled: &Settled, mut question: Question, found: &Found) -> Question {
         if question.engine.name.is_none() && probe::default_engine(&found.model) == "vllm" {
@@ -88,12 +81,33 @@ impl Probe {
         }
         question
     }
+}
 
-    fn planned(&self, started: Instant, mut answer: Answer, found: &Found) -> Answer {
-        self.metrics.took(Stage::Plan, started.elapsed());
-        probe::note_staleness(&mut answer, found.stale);
-        answer
-    }
+/// Whether a plan on this host's own devices may take longer than everybody else should wait: a frontier, the verdicts of
+/// many files, more devices than the largest common host has.
+fn is_long(question: &Question, found: &Found, here: &Here) -> bool {
+    question.frontier || found.model.variants.len() > 1 || here.availability.devices.len() > 16
+}
+
+/// Plans, and counts how long that took.
+fn plan<T>(metrics: &Metrics, work: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> {
+    let started = Instant::now();
+    let planned = debug_span!("plan").in_scope(work);
+    metrics.took(Stage::Plan, started.elapsed());
+    planned
+}
+
+/// Plans, and writes what comes of it.
+fn answer(
+    metrics: &Metrics,
+    question: &Question,
+    found: &Found,
+    here: &Here,
+    settled: &Settled,
+) -> Result<Written, Problem> {
+    let mut answer = plan(metrics, || probe::fits(question, &found.model, here, &settled.rules))?;
+    probe::note_staleness(&mut answer, found.stale);
+    Ok(Written::new(&answer))
 }
 
 /// A reading as the site wants it seen: less what leases claim and what is kept back everywhere.
@@ -109,9 +123,10 @@ impl Service for Probe {
         probe::known_engine(&question, &settled.rules)?;
         let found = self.model(&caller, &question).await?;
         let question = Self::complete(&settled, question, &found);
-        if let Some(spec) = &question.gpus {
-            let here = Here::declared(spec, SystemTime::now())?;
-            return self.answer(question, &found, here, settled).await;
+        if question.gpus.is_some() || question.model.metadata.is_some() {
+            let here = self.here(&settled, &question).await?;
+            let metrics = Arc::clone(&self.metrics);
+            return self.workbench.run(move || answer(&metrics, &question, &found, &here, &settled)).await;
         }
         let (snapshot, claims) = self.reading().await?;
         let grounds = Grounds::new(&question, (&found.model, found.stale), (&snapshot, &claims), &settled);
@@ -119,7 +134,10 @@ impl Service for Probe {
             return Ok(written);
         }
         let here = self.seen_here(&settled, &snapshot, &claims);
-        let written = self.answer(question, &found, here, settled).await?;
+        let metrics = Arc::clone(&self.metrics);
+        let long = is_long(&question, &found, &here);
+        let work = move || answer(&metrics, &question, &found, &here, &settled);
+        let written = if long { self.workbench.run(work).await? } else { work()? };
         if let Some(grounds) = grounds {
             self.remembered.keep(grounds, written.clone());
         }
@@ -144,11 +162,16 @@ impl Service for Probe {
             return Err(Problem::new(Reason::Usage, "questions: at least one is needed"));
         };
         let here = self.here(&settled, first).await?;
-        let started = Instant::now();
-        let plan = move || probe::together(&completed, &models, &here, &settled.rules);
-        let together = self.planner.make(true, plan).await;
-        self.metrics.took(Stage::Plan, started.elapsed());
-        together
+        let cells = completed.len().saturating_mul(here.availability.devices.len());
+        if cells > MOST_TOGETHER {
+            let detail =
+                format!("{} questions on {} devices at once", completed.len(), here.availability.devices.len());
+            let hint = format!("questions times devices may come to {MOST_TOGETHER}: ask for fewer at once");
+            return Err(Problem::new(Reason::Usage, detail).hint(hint));
+        }
+        let metrics = Arc::clone(&self.metrics);
+        let work = move || plan(&metrics, || probe::together(&completed, &models, &here, &settled.rules));
+        self.workbench.run(work).await
     }
 
     async fn estimate(&self, caller: Caller, question: Question) -> Result<Answer, Problem> {
@@ -157,12 +180,14 @@ impl Service for Probe {
         let found = self.model(&caller, &question).await?;
         let question = Self::complete(&settled, question, &found);
         let declared = question.gpus.as_deref().map(|spec| Here::declared(spec, SystemTime::now())).transpose()?;
-        let started = Instant::now();
-        let model = Arc::clone(&found.model);
-        let large = declared.as_ref().is_none_or(|here| planner::large(&question, here));
-        let plan = move || probe::estimate(&question, &model, declared, &settled.rules);
-        let answer = self.planner.make(large, plan).await?;
-        Ok(self.planned(started, answer, &found))
+        let metrics = Arc::clone(&self.metrics);
+        let work = move || {
+            let estimate = || probe::estimate(&question, &found.model, declared, &settled.rules);
+            let mut answer = plan(&metrics, estimate)?;
+            probe::note_staleness(&mut answer, found.stale);
+            Ok(answer)
+        };
+        self.workbench.run(work).await
     }
 
     async fn gpus(&self) -> Result<GpusAnswer, Problem> {
