@@ -76,7 +76,7 @@ fn minimum(quantization: &Quantization) -> u32 {
         "modelopt" | "modelopt_fp8" | "w8a8_fp8" => 89,
         "compressed-tensors" if four_by_eight => 90,
         // Each scheme of compressed-tensors needs 8.0; FP8 and FP4 activations are left out where they cannot run.
-        "compressed-tensors" | "gptq" | "awq" | "mxfp4" | "fp8" | "fbgemm_fp8" | "blockwise_int8" => 80,
+        "compressed-tensors" | "gptq" | "awq" | "mxfp4" | "fp8" | "blockwise_int8" => 80,
         "w4afp8" | "petit_nvfp4" => 90,
         "mxfp8" | "nvfp4_online" => 100,
         "w8a8_int8" => 75,
