@@ -85,6 +85,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("Baichuan2-7B-Base", "vllm", "dropped"),
     ("facebook/hubert", "", "hubert"),
     ("DeepSeek-V4", "sglang", "compress_ratios"),
+    ("Llama-3.1-405B-Instruct-FP8", "sglang", "fbgemm_fp8"),
     ("Baichuan2-7B-Base", "", "no tensor"),
 ];
 

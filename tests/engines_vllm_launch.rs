@@ -254,7 +254,10 @@ fn old_devices_fall_back_or_are_vetoed() {
     let w8a8 = json!({"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {"group_0": {
         "targets": ["Linear"], "weights": {"num_bits": 8, "type": "float", "strategy": "channel"},
         "input_activations": {"num_bits": 8, "type": "float", "dynamic": true}}}});
-    assert!(matches!(fitness(json!({"quantization_config": w8a8})), Fitness::Unable(why) if why.contains("8.9")));
+    // `compressed_tensors.py` takes W8A16 below 8.9, and Marlin for experts.
+    assert!(
+        matches!(fitness(json!({"quantization_config": w8a8})), Fitness::Degraded(why) if why.contains("weight-only"))
+    );
     let fp8 = json!({"quant_method": "fp8", "activation_scheme": "dynamic"});
     assert!(
         matches!(fitness(json!({"quantization_config": fp8})), Fitness::Degraded(why) if why.contains("weight-only"))

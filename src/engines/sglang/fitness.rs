@@ -7,6 +7,37 @@ use crate::engines::Fitness;
 use crate::model::Architecture;
 use crate::model::quantization::Quantization;
 
+/// Whether SGLang reads checkpoints of this `quant_method` on CUDA (`layers/quantization/__init__.py`,
+/// `BASE_QUANTIZATION_METHODS`; GPTQ by its Marlin kernels, ModelOpt by its algorithm).
+pub(super) fn known_method(method: &str) -> bool {
+    const KNOWN: &[&str] = &[
+        "fp8",
+        "mxfp8",
+        "mxfp4",
+        "blockwise_int8",
+        "modelopt",
+        "modelopt_fp8",
+        "modelopt_fp4",
+        "modelopt_mixed",
+        "nvfp4_online",
+        "w8a8_int8",
+        "w8a8_fp8",
+        "awq",
+        "awq_marlin",
+        "bitsandbytes",
+        "gptq",
+        "gptq_marlin",
+        "moe_wna16",
+        "compressed-tensors",
+        "w4afp8",
+        "petit_nvfp4",
+        "quark",
+        "auto-round",
+        "humming",
+    ];
+    KNOWN.contains(&method)
+}
+
 /// The verdict on one device.
 pub(super) fn fitness(architecture: &Architecture, device: &DeviceFacts) -> Fitness {
     let Some(capability) = device.capability() else {
@@ -38,14 +69,14 @@ fn is_fp4(quantization: &Quantization) -> bool {
 fn minimum(quantization: &Quantization) -> u32 {
     let four_by_eight = quantization.bits == Some(4) && quantization.activation_bits == Some(8);
     match &*quantization.method {
-        "auto-round" | "auto_round" => 60,
+        "auto-round" => 60,
         "humming" => 75,
         "quark" if quantization.float && quantization.bits == Some(8) => 89,
         "modelopt" if is_fp4(quantization) => 80,
         "modelopt" | "modelopt_fp8" | "w8a8_fp8" => 89,
         "compressed-tensors" if four_by_eight => 90,
         // Each scheme of compressed-tensors needs 8.0; FP8 and FP4 activations are left out where they cannot run.
-        "compressed-tensors" | "gptq" | "awq" | "mxfp4" | "fp8" | "fbgemm_fp8" | "blockwise_int8" => 80,
+        "compressed-tensors" | "gptq" | "awq" | "mxfp4" | "fp8" | "blockwise_int8" => 80,
         "w4afp8" | "petit_nvfp4" => 90,
         "mxfp8" | "nvfp4_online" => 100,
         "w8a8_int8" => 75,
@@ -80,6 +111,18 @@ mod tests {
             Fitness::Degraded(_) => '~',
             Fitness::Unable(_) => '-',
         }
+    }
+
+    #[test]
+    fn methods_of_other_engines_are_not_its_own() {
+        assert!(
+            ["gptq", "awq", "bitsandbytes", "compressed-tensors", "quark"].iter().all(|method| known_method(method))
+        );
+        assert!(
+            !["hqq", "aqlm", "eetq", "torchao", "experts_int8", "exl3", "mlx"]
+                .iter()
+                .any(|method| known_method(method))
+        );
     }
 
     /// On 6.1, 7.0, 7.5, 8.0, 8.9, 9.0, 10.0, 12.0.

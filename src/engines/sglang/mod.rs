@@ -144,7 +144,7 @@ impl<'a> SglangPrepared<'a> {
             )));
         }
         if let Some(quantization) = &architecture.quantization
-            && !crate::engines::vllm::known_method(&quantization.method)
+            && !fitness::known_method(&quantization.method)
         {
             let shown: String = quantization.method.chars().take(40).collect();
             return Err(unsupported(format!("quant_method {shown} is not one that SGLang is known to load")));

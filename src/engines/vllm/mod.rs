@@ -300,7 +300,8 @@ fn loadable(model: &Model, version: Option<&str>) -> Result<(), EngineError> {
     }
     let method = model.architecture.as_ref().ok().and_then(|architecture| architecture.quantization.as_ref());
     let method = method.map_or("", |quantization| &*quantization.method);
-    if current && matches!(method, "bitsandbytes" | "hqq" | "aqlm" | "exl2" | "exl3" | "gguf" | "vptq" | "higgs") {
+    let gone = GONE.contains(&method) || matches!(method, "exl2" | "exl3" | "vptq" | "higgs");
+    if current && gone {
         return Err(unsupported(format!("quantization method {method} is not in vLLM 0.33 itself")));
     }
     if !method.is_empty() && !known_method(method) {
@@ -310,8 +311,12 @@ fn loadable(model: &Model, version: Option<&str>) -> Result<(), EngineError> {
     Ok(())
 }
 
+/// Methods of earlier releases that 0.33 does not have itself; the first three have plugins.
+const GONE: &[&str] =
+    &["gguf", "bitsandbytes", "hqq", "aqlm", "bitblas", "deepspeedfp", "ptpc_fp8", "tpu_int8", "marlin", "qqq"];
+
 /// Whether some release reads checkpoints of this `quant_method` (vLLM `layers/quantization/__init__.py`).
-pub(crate) fn known_method(method: &str) -> bool {
+fn known_method(method: &str) -> bool {
     const KNOWN: &[&str] = &[
         "awq",
         "awq_marlin",
@@ -335,19 +340,9 @@ pub(crate) fn known_method(method: &str) -> bool {
         "experts_int8",
         "torchao",
         "humming",
-        "bitsandbytes",
-        "hqq",
-        "aqlm",
-        "gguf",
-        "bitblas",
-        "deepspeedfp",
-        "ptpc_fp8",
-        "tpu_int8",
-        "marlin",
-        "qqq",
         "deepseek_v4_fp8",
     ];
-    KNOWN.contains(&method)
+    KNOWN.contains(&method) || GONE.contains(&method)
 }
 
 /// Whether the newest vLLM has the model's class.
