@@ -195,6 +195,20 @@ async fn every_file_has_a_verdict_and_the_best_that_fits_is_named() {
 }
 
 #[tokio::test]
+async fn a_no_suggests_the_file_that_fits() {
+    let (hub, _) = hub(repository()).await;
+    let answer = ask(&hub, "fits a/b --gpus 7GiB --local --json").await;
+    assert_eq!(answer.code, 1, "{}", answer.out);
+    let answer = answer.json();
+    let suggested = answer["suggestions"].as_array().unwrap().iter().find(|it| it["change"] == "file=m-Q2_K.gguf");
+    let saved = suggested.unwrap()["saves_bytes"].as_u64().unwrap();
+    let alone = ask(&hub, "fits a/b --gpus 7GiB --local --json --file Q2_K").await;
+    assert_eq!(alone.code, 0, "{}", alone.out);
+    let required = |answer: &Value| answer["placement"]["devices"][0]["required_bytes"].as_u64().unwrap();
+    assert_eq!(saved, required(&answer) - required(&alone.json()));
+}
+
+#[tokio::test]
 async fn the_list_is_read_by_a_person_too() {
     let (hub, _) = hub(repository()).await;
     let outcome = ask(&hub, "fits a/b --gpus 11GiB --local").await;
