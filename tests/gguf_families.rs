@@ -274,6 +274,14 @@ fn what_is_not_understood_is_named() {
     refused(with(header("qwen35", 4), "nextn_predict_layers", Kv::U32(4)), "not fewer than block_count");
 }
 
+#[test]
+fn the_list_of_windows_may_leave_out_layers_that_predict() {
+    let header = with(header("mimo2", 5), "attention.sliding_window", Kv::U32(128));
+    let header = with(header, "attention.sliding_window_pattern", Kv::Bools(vec![false, true, true, true]));
+    let known = read(&with(header, "nextn_predict_layers", Kv::U32(1))).unwrap();
+    assert_eq!((spans(&known).as_str(), known.mtp_layers), ("fwww", 1));
+}
+
 /// Families that llama.cpp names (`LLM_ARCH_NAMES`) and that get figures here.
 const UNDERSTOOD: &str = "llama llama4 deci falcon grok gpt2 gptj gptneox mpt baichuan starcoder refact bert modern-bert \
     nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert bloom stablelm qwen qwen2 qwen2moe qwen2vl qwen3 \
