@@ -64,6 +64,12 @@ pub(super) fn list(
             (file.verdict, file.short_by_bytes) = (None, None);
         }
     }
+    if answer.verdict == Some(Verdict::Unknown) {
+        // What is not understood of one is not understood of all, and the answer says it once.
+        for file in list.iter_mut().filter(|file| file.verdict == Some(Verdict::Unknown)) {
+            file.why_not = None;
+        }
+    }
     let best = recommended(&list);
     if let (Some(best), false) = (best, answer.verdict == Some(Verdict::Fits)) {
         answer.suggestions.extend(suggestion(best, &list));

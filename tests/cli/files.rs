@@ -244,6 +244,19 @@ async fn files_are_asked_for_by_path_or_quantisation() {
 }
 
 #[tokio::test]
+async fn what_an_engine_does_not_run_is_said_once() {
+    let (hub, _) = hub(repository()).await;
+    let outcome = ask(&hub, "fits a/b --gpus 11GiB --local --json --engine vllm").await;
+    let answer = outcome.json();
+    assert_eq!((outcome.code, &answer["verdict"]), (3, &"unknown".into()), "{}", outcome.out);
+    let files = answer["files"]["list"].as_array().unwrap();
+    let unknown: Vec<&Value> = files.iter().filter(|file| file["verdict"] == "unknown").collect();
+    assert_eq!(unknown.len(), 6);
+    assert!(unknown.iter().all(|file| file["why_not"].is_null() && file["stored_bytes"].is_u64()));
+    assert_eq!(answer["files"]["recommended"], Value::Null);
+}
+
+#[tokio::test]
 async fn an_estimate_lists_needs_without_verdicts() {
     let (hub, _) = hub(repository()).await;
     let outcome = ask(&hub, "estimate a/b --local --json").await;
