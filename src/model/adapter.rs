@@ -2,7 +2,7 @@
 
 use super::{Identity, Inventory, Model};
 
-/// What an adapter adds to its base model, which the rest of [`Model`](super::Model) describes.
+/// What an adapter adds to its base model, which the rest of [`Model`] describes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adapter {
     /// Where the adapter was read; the model's own identity is its base's.
