@@ -273,3 +273,44 @@ fn what_is_not_understood_is_named() {
     refused(header("mamba2", 2), "ssm.conv_kernel is missing");
     refused(with(header("qwen35", 4), "nextn_predict_layers", Kv::U32(4)), "not fewer than block_count");
 }
+
+#[test]
+fn the_list_of_windows_may_leave_out_layers_that_predict() {
+    let header = with(header("mimo2", 5), "attention.sliding_window", Kv::U32(128));
+    let header = with(header, "attention.sliding_window_pattern", Kv::Bools(vec![false, true, true, true]));
+    let known = read(&with(header, "nextn_predict_layers", Kv::U32(1))).unwrap();
+    assert_eq!((spans(&known).as_str(), known.mtp_layers), ("fwww", 1));
+}
+
+/// Families that llama.cpp names (`LLM_ARCH_NAMES`) and that get figures here.
+const UNDERSTOOD: &str = "llama llama4 deci falcon grok gpt2 gptj gptneox mpt baichuan starcoder refact bert modern-bert \
+    nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert bloom stablelm qwen qwen2 qwen2moe qwen2vl qwen3 \
+    qwen3moe qwen3next qwen3vl qwen3vlmoe qwen35 qwen35moe phi2 phi3 phimoe plamo plamo2 plamo3 codeshell orion internlm2 \
+    minicpm minicpm3 gemma gemma2 gemma3 gemma3n gemma4 gemma-embedding starcoder2 mamba mamba2 jamba falcon-h1 xverse \
+    command-r cohere2 cohere2moe dbrx olmo olmo2 olmoe openelm arctic deepseek deepseek2 deepseek2-ocr deepseek32 chatglm glm4 \
+    glm4moe glm-dsa bitnet t5 t5encoder jais jais2 nemotron nemotron_h nemotron_h_moe exaone exaone4 exaone-moe rwkv6 \
+    rwkv6qwen2 rwkv7 arwkv7 granite granitemoe granitehybrid chameleon plm bailingmoe bailingmoe2 dots1 arcee afmoe laguna \
+    ernie4_5 ernie4_5-moe hunyuan-moe hunyuan-dense hunyuan_vl hy_v3 smollm3 gpt-oss lfm2 lfm2moe dream smallthinker llada \
+    llada-moe seed_oss grovemoe apertus minimax-m2 cogvlm rnd1 pangu-embedded mistral3 mistral4 paddleocr mimo2 step35 \
+    llama-embed maincoder kimi-linear talkie mellum";
+/// Families that it names and that are refused: draft models that live on another model's states (EAGLE-3, DFlash, Gemma 4's
+/// assistant), a vocoder, and a compressed cache whose rows are not followed here.
+const REFUSED: &str = "deepseek4 gemma4-assistant eagle3 dflash wavtokenizer-dec";
+
+#[test]
+fn every_family_is_understood_or_refused_by_its_name() {
+    let family_is_refused = |family: &str| match read(&header(family, 4)) {
+        Err(Unsupported::Family { key, .. }) => {
+            assert_eq!(key, format!("general.architecture = {family}"));
+            true
+        }
+        _ => false,
+    };
+    for family in UNDERSTOOD.split_whitespace() {
+        assert!(!family_is_refused(family), "{family}");
+    }
+    for family in REFUSED.split_whitespace() {
+        assert!(family_is_refused(family), "{family}");
+    }
+    assert_eq!((UNDERSTOOD.split_whitespace().count(), REFUSED.split_whitespace().count()), (130, 5));
+}

@@ -23,6 +23,9 @@ use crate::probe::{self, Here, Rules};
 /// Longest wait for the driver: without persistence it wakes GPUs one by one, some seconds each.
 const DRIVER_DEADLINE: Duration = Duration::from_secs(30);
 
+/// Where Ollama keeps models when its installer has made a service of it.
+const OLLAMA_SERVICE_FOLDER: &str = "/usr/share/ollama/.ollama/models";
+
 /// The model that is asked about, and the way to it.
 pub(super) struct Source {
     reference: ModelReference,
@@ -40,7 +43,7 @@ impl Source {
         let reference = ModelReference::parse(text, file, Path::exists)?;
         let mut settings = SourceSettings::new(HubSettings::from_environment(variable)?);
         settings.cache_folder = cache_folder();
-        settings.folders = LocalFolders::from_environment(variable);
+        settings.folders = folders();
         Ok(Self { reference, client: SourceClient::new(settings) })
     }
 
@@ -143,6 +146,16 @@ impl Readings {
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// The folders of Ollama and LM Studio. Where this user has none of Ollama's, that of its system service.
+fn folders() -> LocalFolders {
+    let mut folders = LocalFolders::from_environment(variable);
+    let service = Path::new(OLLAMA_SERVICE_FOLDER);
+    if folders.ollama.as_ref().is_none_or(|own| !own.is_dir()) && service.is_dir() {
+        folders.ollama = Some(service.to_owned());
+    }
+    folders
 }
 
 /// Where this user's known models are kept: the XDG cache folder.

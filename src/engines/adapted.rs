@@ -61,10 +61,10 @@ fn loads_in_vllm(adapter: &Adapter, parameters: &BTreeMap<String, Value>) -> Res
             "vLLM does not run DoRA (use_dora in adapter_config.json); merge it into its base model".to_owned(),
         );
     }
-    if adapter.saved > Bytes::ZERO {
+    if !adapter.saves.is_empty() {
         return refused(format!(
-            "vLLM runs no adapter with whole modules in it (modules_to_save, {}); merge it into its base model",
-            adapter.saved
+            "vLLM runs no adapter that holds whole modules (modules_to_save: {}); merge it into its base model",
+            adapter.saves.join(", ")
         ));
     }
     let Some(rank) = adapter.rank else {

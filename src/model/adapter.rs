@@ -1,9 +1,8 @@
 //! A LoRA or other PEFT adapter on the model that it changes.
 
 use super::{Identity, Inventory, Model};
-use crate::bytes::Bytes;
 
-/// What an adapter adds to its base model, which the rest of [`Model`](super::Model) describes.
+/// What an adapter adds to its base model, which the rest of [`Model`] describes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adapter {
     /// Where the adapter was read; the model's own identity is its base's.
@@ -18,8 +17,8 @@ pub struct Adapter {
     pub dora: bool,
     /// Its own tensors.
     pub inventory: Inventory,
-    /// Bytes of `modules_to_save`: whole copies of modules of the base model, part of the inventory.
-    pub saved: Bytes,
+    /// `modules_to_save`: modules of the base model that it holds whole, as part of its tensors.
+    pub saves: Vec<String>,
 }
 
 impl Model {

@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 
 use super::{Here, Rules, ask};
-use crate::api::answer::{Answer, Verdict};
+use crate::api::answer::{Answer, Suggestion, Verdict};
 use crate::api::file::{FileAnswer, FileKind, FilesAnswer};
 use crate::api::problem::Problem;
 use crate::api::question::Question;
@@ -64,7 +64,17 @@ pub(super) fn list(
             (file.verdict, file.short_by_bytes) = (None, None);
         }
     }
-    let recommended = recommended(&list).map(|file| file.file.clone());
+    if answer.verdict == Some(Verdict::Unknown) {
+        // What is not understood of one is not understood of all, and the answer says it once.
+        for file in list.iter_mut().filter(|file| file.verdict == Some(Verdict::Unknown)) {
+            file.why_not = None;
+        }
+    }
+    let best = recommended(&list);
+    if let (Some(best), false) = (best, answer.verdict == Some(Verdict::Fits)) {
+        answer.suggestions.extend(suggestion(best, &list));
+    }
+    let recommended = best.map(|file| file.file.clone());
     answer.files = Some(FilesAnswer { recommended, rule: RULE.to_owned(), list });
     Ok(())
 }
@@ -77,6 +87,18 @@ fn recommended(list: &[FileAnswer]) -> Option<&FileAnswer> {
     list.iter().filter(fits).min_by(|left, right| {
         let by_bits = || bits(right).total_cmp(&bits(left));
         on_host(left).cmp(&on_host(right)).then_with(by_bits).then_with(|| left.stored_bytes.cmp(&right.stored_bytes))
+    })
+}
+
+/// The recommended file as a way out, where the one that is answered for does not fit.
+fn suggestion(best: &FileAnswer, list: &[FileAnswer]) -> Option<Suggestion> {
+    let own = list.iter().find(|file| file.answered).and_then(|file| file.required_bytes)?;
+    let bits = best.bits_per_weight?;
+    Some(Suggestion {
+        change: format!("file={}", best.file),
+        message: format!("--file {} would fit, at {bits:.2} bits a weight", best.file),
+        verdict: Verdict::Fits,
+        saves_bytes: own.saturating_sub(best.required_bytes?),
     })
 }
 

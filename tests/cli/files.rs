@@ -195,6 +195,20 @@ async fn every_file_has_a_verdict_and_the_best_that_fits_is_named() {
 }
 
 #[tokio::test]
+async fn a_no_suggests_the_file_that_fits() {
+    let (hub, _) = hub(repository()).await;
+    let answer = ask(&hub, "fits a/b --gpus 7GiB --local --json").await;
+    assert_eq!(answer.code, 1, "{}", answer.out);
+    let answer = answer.json();
+    let suggested = answer["suggestions"].as_array().unwrap().iter().find(|it| it["change"] == "file=m-Q2_K.gguf");
+    let saved = suggested.unwrap()["saves_bytes"].as_u64().unwrap();
+    let alone = ask(&hub, "fits a/b --gpus 7GiB --local --json --file Q2_K").await;
+    assert_eq!(alone.code, 0, "{}", alone.out);
+    let required = |answer: &Value| answer["placement"]["devices"][0]["required_bytes"].as_u64().unwrap();
+    assert_eq!(saved, required(&answer) - required(&alone.json()));
+}
+
+#[tokio::test]
 async fn the_list_is_read_by_a_person_too() {
     let (hub, _) = hub(repository()).await;
     let outcome = ask(&hub, "fits a/b --gpus 11GiB --local").await;
@@ -227,6 +241,19 @@ async fn files_are_asked_for_by_path_or_quantisation() {
         assert_eq!(refused.code, 3, "{}", refused.out);
         assert!(refused.out.contains(says), "{}", refused.out);
     }
+}
+
+#[tokio::test]
+async fn what_an_engine_does_not_run_is_said_once() {
+    let (hub, _) = hub(repository()).await;
+    let outcome = ask(&hub, "fits a/b --gpus 11GiB --local --json --engine vllm").await;
+    let answer = outcome.json();
+    assert_eq!((outcome.code, &answer["verdict"]), (3, &"unknown".into()), "{}", outcome.out);
+    let files = answer["files"]["list"].as_array().unwrap();
+    let unknown: Vec<&Value> = files.iter().filter(|file| file["verdict"] == "unknown").collect();
+    assert_eq!(unknown.len(), 6);
+    assert!(unknown.iter().all(|file| file["why_not"].is_null() && file["stored_bytes"].is_u64()));
+    assert_eq!(answer["files"]["recommended"], Value::Null);
 }
 
 #[tokio::test]

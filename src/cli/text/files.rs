@@ -32,7 +32,7 @@ pub(super) fn files(out: &mut String, files: &FilesAnswer) {
     let assumed = files.list.iter().any(|file| file.basis == Some(Basis::Assumed));
     let rule = match &files.recommended {
         Some(name) => format!("> --file {name}: {}", files.rule),
-        None if files.list.iter().any(|file| file.verdict.is_some()) => "none of them fits".to_owned(),
+        None if files.list.iter().any(|file| file.short_by_bytes.is_some()) => "none of them fits".to_owned(),
         None => String::new(),
     };
     let answered = "* the file that this answer is about, which llama.cpp takes where none is named".to_owned();

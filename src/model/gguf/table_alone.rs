@@ -11,6 +11,9 @@ use crate::bytes::Bytes;
 use crate::model::dtype::Dtype;
 use crate::model::tensors::{Inventory, InventoryBuilder, Storage};
 
+/// The least that a tensor's line takes.
+const BYTES_AN_INFO: usize = 25;
+
 /// A table that was found by itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoneTable {
@@ -26,6 +29,8 @@ pub struct LoneTable {
 /// a file that is laid out alike. `None` where no table there accounts for the whole file.
 pub fn find_table(window: &[u8], start: u64, file_bytes: u64, like: &Metadata) -> Option<LoneTable> {
     let alignment = table::alignment(like).ok()?;
+    // A window made for it could begin a long chain at every byte.
+    let mut left = window.len() / BYTES_AN_INFO * 4 + 1024;
     (0..window.len()).find_map(|at| {
         let bytes = window.get(at..)?;
         // Cheap before exact: a length of one to 255, then a letter.
@@ -33,19 +38,20 @@ pub fn find_table(window: &[u8], start: u64, file_bytes: u64, like: &Metadata) -
         if low == 0 || !letter.is_ascii_alphanumeric() {
             return None;
         }
-        table_at(bytes, start.checked_add(at as u64)?, file_bytes, alignment)
+        table_at(bytes, start.checked_add(at as u64)?, file_bytes, alignment, &mut left)
     })
 }
 
 /// The table that begins at `bytes`, if one does that accounts for the whole file.
-fn table_at(bytes: &[u8], start: u64, file_bytes: u64, alignment: u64) -> Option<LoneTable> {
+fn table_at(bytes: &[u8], start: u64, file_bytes: u64, alignment: u64, left: &mut usize) -> Option<LoneTable> {
     let mut cursor = Cursor::new(bytes);
     let mut builder = InventoryBuilder::default();
     let mut end = 0_u64;
     loop {
+        *left = left.checked_sub(1)?;
         let Info { name, shape, type_id, bytes, offset } = table::info(&mut cursor).ok()?;
         let bytes = bytes?;
-        if name.is_empty() || offset != end.checked_next_multiple_of(alignment)? {
+        if name.is_empty() || bytes == 0 || offset != end.checked_next_multiple_of(alignment)? {
             return None;
         }
         end = offset.checked_add(bytes)?;

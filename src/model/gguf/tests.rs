@@ -227,3 +227,39 @@ fn a_table_is_found_by_its_own_consistency() {
     let less = complete(&bytes, Some(bytes.len() as u64 + data));
     assert!(!same_tensors(&less.inventory, &whole.inventory));
 }
+
+proptest::proptest! {
+    /// Whatever a window holds, looking for a table in it ends, without a panic.
+    #[test]
+    fn no_window_is_too_odd(
+        damage in proptest::collection::vec((0_usize..2048, proptest::prelude::any::<u8>()), 0..40),
+        cut in 0_usize..2048,
+        start in proptest::prelude::any::<u64>(),
+        length in proptest::prelude::any::<u64>(),
+    ) {
+        let (mut bytes, data) = small().bytes();
+        let whole = complete(&bytes, Some(bytes.len() as u64 + data));
+        let from = usize::try_from(whole.table.start).unwrap().saturating_sub(64);
+        bytes.drain(..from);
+        for (at, value) in damage {
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = value;
+            }
+        }
+        let _ = find_table(&bytes[cut.min(bytes.len())..], start, length, &whole.metadata);
+        let _ = find_table(&bytes, from as u64, length, &whole.metadata);
+    }
+}
+
+#[test]
+fn a_window_of_beginnings_is_given_up() {
+    // Every line begins a chain, for each says offset 0 of a tensor that the next could follow.
+    let mut line = 1_u64.to_le_bytes().to_vec();
+    line.extend(b"a");
+    line.extend(1_u32.to_le_bytes());
+    line.extend(8_u64.to_le_bytes());
+    line.extend(0_u32.to_le_bytes());
+    line.extend(0_u64.to_le_bytes());
+    let window = line.repeat((1 << 20) / line.len());
+    assert_eq!(find_table(&window, 0, u64::MAX / 2, &Metadata::default()), None);
+}

@@ -27,16 +27,14 @@ fn adapter(metadata: &Metadata, base: &Metadata) -> Result<Adapter, RecordError>
     let ranks = key("rank_pattern").and_then(Value::as_object).into_iter().flatten().map(|(_, rank)| rank);
     let rank = key("r").into_iter().chain(ranks).filter_map(Value::as_u64).max();
     let method = key("peft_type").and_then(Value::as_str).unwrap_or("LORA").to_ascii_uppercase();
-    // PEFT stores a module to save under its own name; what it trains bears the method's.
-    let trained = ["lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_", "boft_", "prompt_"];
-    let saved = inventory.classes.iter().filter(|class| !trained.iter().any(|mark| class.pattern.contains(mark)));
+    let saves = key("modules_to_save").and_then(Value::as_array).into_iter().flatten();
     Ok(Adapter {
         identity: metadata.identity.clone(),
         base_gated: base.gated,
         method,
         rank,
         dora: key("use_dora").and_then(Value::as_bool).unwrap_or(false),
-        saved: saved.map(crate::model::TensorClass::bytes).sum(),
+        saves: saves.filter_map(Value::as_str).map(ToOwned::to_owned).collect(),
         inventory,
     })
 }
@@ -113,7 +111,7 @@ fn no_model(content: gguf::Content) -> Option<(&'static str, &'static str)> {
     match content {
         gguf::Content::Model => None,
         gguf::Content::Projector => Some(("projector", "it belongs to a model: ask for that one")),
-        gguf::Content::Adapter => Some(("adapter", "it changes a model: ask for that one, with --set lora=FILE")),
+        gguf::Content::Adapter => Some(("adapter", "it changes a model and is none by itself: ask for that one")),
         gguf::Content::Vocabulary => Some(("vocabulary", "the file has no tensors")),
         gguf::Content::Other => Some(("no model", "an importance matrix or the like")),
     }

@@ -17,6 +17,8 @@ use crate::model::tensors::{Inventory, InventoryBuilder};
 const MAX_READS: usize = 96;
 /// Headers that are read whole because their table is not where it was looked for.
 const MAX_WHOLE_HEADERS: usize = 4;
+/// No table is longer: the largest have some two thousand tensors of eighty bytes.
+const MAX_TABLE_BYTES: u64 = 2 << 20;
 /// How far the metadata before a table may be longer or shorter: names, file type, importance matrix.
 const SLACK_BYTES: u64 = 16 << 10;
 
@@ -98,7 +100,7 @@ async fn by_tables(
 ) -> Result<Option<Inventory>, SourceError> {
     let mut inventories = Vec::new();
     for (part, file) in files.iter().enumerate() {
-        let Some(length) = file.bytes else { return Ok(None) };
+        let Some(length) = file.bytes.filter(|_| like.table.bytes <= MAX_TABLE_BYTES) else { return Ok(None) };
         // Parts behind the first have little metadata before their tables.
         let start = if part == 0 { like.table.start.saturating_sub(SLACK_BYTES) } else { 0 };
         let end = if part == 0 { like.table.start } else { 0 };

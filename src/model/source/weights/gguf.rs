@@ -7,8 +7,10 @@ use super::{Choice, ChoiceError, Listing, WeightFile};
 use crate::model::Format;
 use crate::model::gguf::quantisation;
 
-/// What llama.cpp's `-hf` takes where no quantisation is given (`common/arg.cpp`); else the first file.
-const DEFAULT_QUANTISATION: &str = "Q4_K_M";
+/// What llama.cpp's `-hf` takes where no quantisation is given, in this order (`find_best_model`); else the first file.
+const DEFAULT_QUANTISATIONS: [&str; 2] = ["Q4_K_M", "Q8_0"];
+/// In the names of draft models, which `-hf` never takes for the model (`gguf_filename_is_model`).
+const DRAFTS: [&str; 4] = ["mtp-", "eagle3-", "dflash-", "dspark-"];
 /// Names shown of files that could have been meant.
 const MAX_CANDIDATES: usize = 12;
 
@@ -17,6 +19,8 @@ const MAX_CANDIDATES: usize = 12;
 struct Group {
     parts: BTreeMap<u32, String>,
     of: u32,
+    /// It guesses tokens for another model.
+    draft: bool,
 }
 
 impl Group {
@@ -41,6 +45,7 @@ fn sorted(listing: &Listing) -> Sorted {
             let (stem, part, of) = split(path);
             let group = groups.entry(stem.to_owned()).or_default();
             group.of = group.of.max(of);
+            group.draft = DRAFTS.iter().any(|draft| name_of(path).contains(draft));
             group.parts.insert(part, path.clone());
         }
     }
@@ -65,13 +70,10 @@ pub(super) fn choose(listing: &Listing, wanted: Option<&str>) -> Result<Choice, 
         return Err(ChoiceError::Incomplete { by, file: format!("{stem}-{absent:05}-of-{:05}.gguf", group.of) });
     }
     let files = |group: &Group| group.parts.values().map(|path| weight_file(listing, path)).collect::<Vec<_>>();
+    let another = |(other, it): &(&String, &Group)| **other != stem && !it.draft && it.absent_part().is_none();
     let others = match wanted {
         Some(_) => Vec::new(),
-        None => groups
-            .iter()
-            .filter(|(other, it)| **other != stem && it.absent_part().is_none())
-            .map(|(_, it)| files(it))
-            .collect(),
+        None => groups.iter().filter(another).map(|(_, it)| files(it)).collect(),
     };
     Ok(Choice { projectors, others, ..Choice::of(Format::Gguf, files(group), notes) })
 }
@@ -139,17 +141,20 @@ fn nearest(groups: &BTreeMap<String, Group>, wanted: &str) -> Vec<String> {
 }
 
 fn by_default(groups: &BTreeMap<String, Group>) -> Result<(String, Vec<String>), ChoiceError> {
-    let Some(first) = groups.keys().next() else { return Err(ChoiceError::NoWeights(String::new())) };
-    if groups.len() == 1 {
+    let models: Vec<&String> = groups.iter().filter(|(_, group)| !group.draft).map(|(stem, _)| stem).collect();
+    let Some(first) = models.first().copied().or_else(|| groups.keys().next()) else {
+        return Err(ChoiceError::NoWeights(String::new()));
+    };
+    if models.len() < 2 {
         return Ok((first.clone(), Vec::new()));
     }
-    let usual = |stem: &&String| quantisation(stem).is_some_and(|label| label == DEFAULT_QUANTISATION);
-    let preferred =
-        groups.keys().find(usual).or_else(|| groups.keys().find(|stem| ends_in(stem, DEFAULT_QUANTISATION)));
-    let preferred = preferred.unwrap_or(first);
+    let labelled = |wanted: &&str| models.iter().copied().find(|stem| quantisation(stem).as_deref() == Some(*wanted));
+    let ending = |wanted: &&str| models.iter().copied().find(|stem| ends_in(stem, wanted));
+    let usual = DEFAULT_QUANTISATIONS.iter().find_map(|wanted| labelled(wanted).or_else(|| ending(wanted)));
+    let preferred = usual.unwrap_or(first);
     let note = format!(
         "{preferred} is counted, of {} GGUF models in this repository, as llama.cpp's -hf would take it; choose with --file",
-        groups.len()
+        models.len()
     );
     Ok((preferred.clone(), vec![note]))
 }

@@ -150,6 +150,21 @@ fn gguf_models_are_picked_by_name_or_quantisation() {
 }
 
 #[test]
+fn without_a_name_the_model_is_chosen_as_llama_cpp_does() {
+    let pick = |paths: &[&str]| {
+        choose(&listing(paths), &Documents::default(), None)
+            .map(|choice| (choice.files[0].path.clone(), choice.others.len()))
+    };
+    assert_eq!(pick(&["m-BF16.gguf", "m-Q8_0.gguf", "m-Q4_0.gguf"]), Ok(("m-Q8_0.gguf".into(), 2)));
+    assert_eq!(pick(&["m-Q4_0.gguf", "m-Q5_0.gguf"]), Ok(("m-Q4_0.gguf".into(), 1)));
+    // A draft model is none that would be loaded, nor one to choose instead.
+    assert_eq!(pick(&["eagle3-m-Q4_K_M.gguf", "m-Q8_0.gguf"]), Ok(("m-Q8_0.gguf".into(), 0)));
+    assert_eq!(pick(&["mtp-m.gguf"]), Ok(("mtp-m.gguf".into(), 0)));
+    let named = choose(&listing(&["mtp-m.gguf", "m.gguf"]), &Documents::default(), Some("mtp-m.gguf"));
+    assert_eq!(named.map(|choice| choice.files[0].path.clone()).as_deref(), Ok("mtp-m.gguf"));
+}
+
+#[test]
 fn a_dynamic_quantisation_is_another_one_and_unknown_names_have_near_ones() {
     let files = listing(&["m-Q4_K_M.gguf", "m-UD-Q4_K_M.gguf", "Q2_K/model.gguf", "m-Q8_0.gguf"]);
     let pick = |file| choose(&files, &Documents::default(), Some(file)).map(|choice| choice.files[0].path.clone());

@@ -1,0 +1,76 @@
+//! An adapter on a gated base model: what a token was needed for is not shown to others.
+
+#[path = "support/fake_hub/mod.rs"]
+#[allow(dead_code, reason = "shared by test binaries, each using a part")]
+mod fake_hub;
+
+use std::time::{Duration, SystemTime};
+
+use fake_hub::{COMMIT, FakeHub, Reply, Request, ranged, weights};
+use hf_mem_probe::model::source::{
+    Auth, HubSettings, ModelReference, SourceClient, SourceError, SourceSettings, Token,
+};
+
+/// One matrix of rank 8.
+fn adapter() -> Vec<u8> {
+    let header = br#"{"model.layers.0.q_proj.lora_A.weight":{"dtype":"F32","shape":[8,4],"data_offsets":[0,128]}}"#;
+    [&(header.len() as u64).to_le_bytes()[..], header, &[0; 128]].concat()
+}
+
+/// A Hub with the public adapter `a/b` on the gated model `m/base`, which wants a token.
+async fn hub() -> FakeHub {
+    FakeHub::start(|request: &Request, _| {
+        let path = request.target.split('?').next()?;
+        let listed = |repo: &str, gated: &str, files: &[(&str, usize)]| {
+            let files: Vec<String> =
+                files.iter().map(|(name, size)| format!(r#"{{"rfilename":"{name}","size":{size}}}"#)).collect();
+            let files = files.join(",");
+            Reply::ok(format!(r#"{{"id":"{repo}","sha":"{COMMIT}","gated":{gated},"siblings":[{files}]}}"#))
+        };
+        let config = br#"{"base_model_name_or_path": "m/base", "peft_type": "LORA", "r": 8}"#;
+        if path.contains("/m/base/") && request.header("authorization").is_none() {
+            return Some(Reply::status(401).with("x-error-code", "GatedRepo"));
+        }
+        Some(match path.rsplit('/').next()? {
+            _ if path.starts_with("/api/models/a/b/") => {
+                let files = [("adapter_config.json", config.len()), ("adapter_model.safetensors", adapter().len())];
+                listed("a/b", "false", &files)
+            }
+            _ if path.starts_with("/api/models/m/base/") => {
+                listed("m/base", "\"manual\"", &[("config.json", 2), ("model.safetensors", weights().len())])
+            }
+            "adapter_config.json" => Reply::ok(*config),
+            "adapter_model.safetensors" => ranged(&adapter(), request),
+            "config.json" => Reply::ok("{}"),
+            "model.safetensors" => ranged(&weights(), request),
+            _ => return None,
+        })
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_gated_base_is_kept_for_the_token_that_saw_it() {
+    let hub = hub().await;
+    let cache = tempfile::tempdir().expect("a folder");
+    let variables = |name: &str| (name == "HF_ENDPOINT").then(|| hub.endpoint.clone());
+    let mut settings = SourceSettings::new(HubSettings::from_environment(variables).expect("settings"));
+    settings.cache_folder = Some(cache.path().to_owned());
+    let reference = ModelReference::parse("a/b", None, |_| false).expect("a reference");
+    let token = |text: &str| Auth::from(Token::new(text));
+    let (now, later) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + Duration::from_secs(7200));
+    // The same client, and a new one that has only the disk.
+    for client in [SourceClient::new(settings.clone()), SourceClient::new(settings)] {
+        let found = client.describe(&reference, &token("hf_one"), now).await.expect("as the token may see it");
+        let adapter = found.model.adapter.as_ref().expect("an adapter");
+        assert_eq!((adapter.rank, adapter.inventory.bytes().get(), adapter.base_gated), (Some(8), 128, true));
+        assert_eq!((found.model.inventory.bytes().get(), found.model.identity.repo.as_str()), (1 << 20, "m/base"));
+        for when in [now, later] {
+            let refused = client.describe(&reference, &Auth::Anonymous, when).await.expect_err("nobody's token");
+            assert!(matches!(refused, SourceError::Gated { .. }), "{refused}");
+            assert!(refused.to_string().contains("the base model of the adapter a/b"), "{refused}");
+        }
+        let again = client.describe(&reference, &token("hf_one"), later).await.expect("known");
+        assert_eq!(again.model.asked().repo, "a/b");
+    }
+}
