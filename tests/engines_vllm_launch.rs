@@ -149,8 +149,9 @@ fn where_the_share_would_round_over_what_is_free_the_cache_is_given_in_bytes() {
     assert!(line.contains("--kv-cache-memory-bytes 4297064448"), "{line}");
     // vLLM starts only where its share is free, even if that does not size the cache.
     let share = line.split("--gpu-memory-utilization ").nth(1).unwrap().split(' ').next().unwrap();
-    let share = Bytes::new(h100().total_bytes.get() - (400 << 20)).get() as f64 * share.parse::<f64>().unwrap();
-    assert!(share < required[0].get() as f64 && share > 0.9 * required[0].get() as f64, "{line}");
+    let taken_gib = h100().cuda_total().unwrap().as_gib() * share.parse::<f64>().unwrap();
+    let free_gib = required[0].as_gib();
+    assert!(taken_gib < free_gib && taken_gib > 0.9 * free_gib, "{line}");
     assert_eq!(tight.takes, [None]);
 }
 

@@ -67,14 +67,13 @@ impl VllmPrepared<'_> {
             flag("decode-context-parallel-size", settings.context_parallel.to_string());
         }
         let share = settings.asked_share.or_else(|| self.share_for(plan));
-        match share {
-            Some(share) => flag("gpu-memory-utilization", share_text(share)),
-            None => {
-                // The share is not what sizes the cache then, but vLLM still refuses to start unless it is free
-                // (`v1/worker/utils.py`, `request_memory`).
-                flag("gpu-memory-utilization", share_text(self.free_share(plan)));
-                flag("kv-cache-memory-bytes", self.cache_bytes(plan).get().to_string());
-            }
+        if let Some(share) = share {
+            flag("gpu-memory-utilization", share_text(share));
+        } else {
+            // The share is not what sizes the cache then, but vLLM still refuses to start unless it is free
+            // (`v1/worker/utils.py`, `request_memory`).
+            flag("gpu-memory-utilization", share_text(self.free_share(plan)));
+            flag("kv-cache-memory-bytes", self.cache_bytes(plan).get().to_string());
         }
         let switches = [
             (plan.split.expert_parallel, "--enable-expert-parallel"),

@@ -38,11 +38,11 @@ pub(super) fn more(tried: &mut Tried<'_>, ask: &Ask<'_>) -> Result<(), Placement
 /// How much host memory it takes, where only that is not known.
 pub(super) fn host_memory(tried: &mut Tried<'_>, ask: &Ask<'_>, now: &Plan) -> Result<(), PlacementError> {
     if !ask.constraints.offload && tried.here.host.is_none() {
-        return offloaded(tried, ask);
+        offloaded(tried, ask);
+        return Ok(());
     }
-    let plan = now;
-    let Some(host) = plan.recommended.as_ref().and_then(|placement| placement.host.as_ref()) else { return Ok(()) };
-    if host.available.is_some() || plan.short_by > Bytes::ZERO {
+    let Some(host) = now.recommended.as_ref().and_then(|placement| placement.host.as_ref()) else { return Ok(()) };
+    if host.available.is_some() || now.short_by > Bytes::ZERO {
         return Ok(());
     }
     let need = host.required.high;
@@ -57,15 +57,15 @@ pub(super) fn host_memory(tried: &mut Tried<'_>, ask: &Ask<'_>, now: &Plan) -> R
 }
 
 /// The same where host memory was denied besides.
-fn offloaded(tried: &mut Tried<'_>, ask: &Ask<'_>) -> Result<(), PlacementError> {
+fn offloaded(tried: &mut Tried<'_>, ask: &Ask<'_>) {
     let mut offloaded = ask.clone();
     offloaded.constraints.offload = true;
     let mut known = tried.here.clone();
     known.host = Some(HostMemory { total_bytes: PLENTY, available_bytes: PLENTY });
     // An engine that keeps nothing there has no other way now either.
-    let Ok(there) = plan(&offloaded, &known) else { return Ok(()) };
+    let Ok(there) = plan(&offloaded, &known) else { return };
     let Some((placement, host)) = there.recommended.as_ref().and_then(|it| Some((it, it.host.as_ref()?))) else {
-        return Ok(());
+        return;
     };
     let need = host.required.high;
     if placement.split.offload != Offload::None && there.verdict() <= Verdict::Tight {
@@ -74,5 +74,4 @@ fn offloaded(tried: &mut Tried<'_>, ask: &Ask<'_>) -> Result<(), PlacementError>
         let message = format!("{need} of it is enough, at the cost of speed; for declared devices add ,host:{gib}GiB");
         tried.keep(&format!("offload=allow host_memory_bytes={}", need.get()), &message, grade, Bytes::ZERO);
     }
-    Ok(())
 }

@@ -81,7 +81,12 @@ pub(super) fn engine(tried: &mut Tried<'_>, ask: &Ask<'_>, settled: &Settled) {
     for (names, are_tokens) in [(&STEP_TOKENS[..], true), (&STEP_SEQUENCES[..], false)] {
         for &name in names {
             let Some(now) = settled.parameters.get(name).and_then(Value::as_u64) else { continue };
-            let least = if are_tokens { least_tokens(name, settled) } else { LEAST_SEQUENCES };
+            let least = if are_tokens {
+                least_tokens(name, settled)
+            } else {
+                // No engine takes fewer than it is asked to hold.
+                LEAST_SEQUENCES.max(settled.workload.sequences)
+            };
             let mut value = now / 2;
             while value >= least {
                 if with_parameters(tried, ask, &[(name, value.into())], "smaller steps take smaller buffers") {
