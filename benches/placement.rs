@@ -71,6 +71,14 @@ fn engines(criterion: &mut Criterion) {
         criterion.bench_function(&format!("16 unequal devices, {name}, Qwen3-8B"), |bench| {
             bench.iter(|| black_box(plan(&question, &here).unwrap()));
         });
+        // Far more cache than one device holds, and more than all of them do: every number of devices is looked at.
+        for sequences in [64, 1024] {
+            let mut question = question.clone();
+            question.asked.sequences = Some(sequences);
+            criterion.bench_function(&format!("16 unequal devices, {name}, Qwen3-8B x {sequences}"), |bench| {
+                bench.iter(|| black_box(plan(&question, &here).unwrap()));
+            });
+        }
         let here = host(&[6; 8]);
         if let Some(planned) = plan(&question, &here).unwrap().recommended {
             criterion.bench_function(

@@ -1,26 +1,34 @@
-//! The full race: 64 askers, 1000 rounds each, three seeds, the ledger's owner restarted from its store in between.
+//! The full race: 64 askers, 1000 rounds each, three seeds, against the real daemon on its socket and the simulated driver,
+//! with `kill -9` in between.
 //!
-//! `cargo run --release --example lease_race -- [CLIENTS [ROUNDS [SEEDS]]]`; exit code 1 if anything was promised twice,
-//! lost or leaked. The store is in `TMPDIR`: on a disk that syncs slowly the race takes as long as its syncs.
+//! `cargo build --release && cargo run --release --example lease_race -- [CLIENTS [ROUNDS [SEEDS]]]`; exit code 1 if anything
+//! was promised twice, lost or leaked. Everything is in `TMPDIR`: on a disk that syncs slowly the race takes as long as its
+//! syncs.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "an example")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "an example")]
 
-#[path = "../tests/leases_race/mod.rs"]
-mod leases_race;
+#[path = "../tests/leases_daemon/mod.rs"]
+mod leases_daemon;
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use leases_daemon::race::{Terms, race};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).map(|argument| argument.parse::<u64>().unwrap());
     let (clients, rounds) = (arguments.next().unwrap_or(64), arguments.next().unwrap_or(1000));
+    // Beside the folder of examples.
+    let program = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("hf-mem-probe");
+    assert!(program.exists(), "build the program first: {}", program.display());
     let mut clean = true;
     for seed in 1..=arguments.next().unwrap_or(3) {
         let directory = tempfile::tempdir().unwrap();
         let began = Instant::now();
-        let outcome = leases_race::race(directory.path(), clients, rounds, seed, Duration::from_secs(2));
+        let terms = Terms { clients, rounds, seed, killed_within: 4000 };
+        let outcome = race(&program, directory.path(), terms);
         println!(
-            "seed {seed}: {clients} x {rounds} in {:.1} s: over-commit {}, lost {}, leaked {} ({outcome:?})",
+            "seed {seed}: {clients} x {rounds} in {:.0} s: over-commit {}, lost {}, leaked {}\n  {outcome:?}",
             began.elapsed().as_secs_f64(),
             outcome.over_commits,
             outcome.lost,

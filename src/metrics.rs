@@ -18,6 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::bytes::Bytes;
 use crate::devices::nvml::XidCount;
+pub use crate::model::source::HubOutcome;
 
 /// The content type of [`Metrics::open_metrics`].
 pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -41,6 +42,8 @@ pub enum Stage {
 }
 
 impl Stage {
+    const ALL: [Self; 5] = [Self::Request, Self::Model, Self::Plan, Self::Lease, Self::Sample];
+
     const fn word(self) -> &'static str {
         match self {
             Self::Request => "request",
@@ -52,36 +55,16 @@ impl Stage {
     }
 }
 
-/// How a request to the Hub ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum HubOutcome {
-    /// With what was asked for.
-    Ok,
-    /// Not modified since.
-    NotModified,
-    /// No such repository or file.
-    NotFound,
-    /// Gated or unauthorised.
-    Refused,
-    /// Asked to wait.
-    RateLimited,
-    /// A status of 5xx.
-    ServerError,
-    /// No answer in time, or none at all.
-    Unreachable,
-}
-
-impl HubOutcome {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::NotModified => "not_modified",
-            Self::NotFound => "not_found",
-            Self::Refused => "refused",
-            Self::RateLimited => "rate_limited",
-            Self::ServerError => "server_error",
-            Self::Unreachable => "unreachable",
-        }
+/// How a request to the Hub ended, as a label.
+const fn outcome_word(outcome: HubOutcome) -> &'static str {
+    match outcome {
+        HubOutcome::Ok => "ok",
+        HubOutcome::NotModified => "not_modified",
+        HubOutcome::NotFound => "not_found",
+        HubOutcome::Refused => "refused",
+        HubOutcome::RateLimited => "rate_limited",
+        HubOutcome::ServerError => "server_error",
+        HubOutcome::Unreachable => "unreachable",
     }
 }
 
@@ -94,6 +77,8 @@ pub enum CacheResult {
     Disk,
     /// Nowhere: it was read from the Hub.
     Miss,
+    /// With the question: the client had read it.
+    Sent,
 }
 
 impl CacheResult {
@@ -102,6 +87,7 @@ impl CacheResult {
             Self::Memory => "memory",
             Self::Disk => "disk",
             Self::Miss => "miss",
+            Self::Sent => "sent",
         }
     }
 }
@@ -171,7 +157,8 @@ pub struct DeviceFigures {
 pub struct Metrics {
     registry: Registry,
     questions: Family<QuestionLabels, Counter>,
-    latency: Family<StageLabels, Histogram, fn() -> Histogram>,
+    /// By stage, in the order of [`Stage::ALL`]: looked up once, because every request moves several of them.
+    latency: [Histogram; Stage::ALL.len()],
     hub_requests: Family<OutcomeLabels, Counter>,
     model_lookups: Family<ResultLabels, Counter>,
     models_known: Gauge,
@@ -199,10 +186,12 @@ const LATENCY_BUCKETS_SECONDS: [f64; 20] = [
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("hf_mem_probe");
-        let latency: fn() -> Histogram = || Histogram::new(LATENCY_BUCKETS_SECONDS);
+        let latency: Family<StageLabels, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS_SECONDS));
+        let by_stage = |stage: Stage| latency.get_or_create(&StageLabels { stage: stage.word() }).clone();
         let metrics = Self {
             questions: Family::default(),
-            latency: Family::new_with_constructor(latency),
+            latency: Stage::ALL.map(by_stage),
             hub_requests: Family::default(),
             model_lookups: Family::default(),
             models_known: Gauge::default(),
@@ -226,7 +215,7 @@ impl Default for Metrics {
         build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
         registry.register("build_info", "The daemon's build", build);
         registry.register("questions", "Answers by verdict and reason", metrics.questions.clone());
-        registry.register_with_unit("latency", "Time by stage", Unit::Seconds, metrics.latency.clone());
+        registry.register_with_unit("latency", "Time by stage", Unit::Seconds, latency);
         registry.register("hub_requests", "Requests to the Hub by outcome", metrics.hub_requests.clone());
         registry.register("model_lookups", "Where models were found", metrics.model_lookups.clone());
         registry.register("models_known", "Models in memory", metrics.models_known.clone());
@@ -261,12 +250,13 @@ impl Metrics {
 
     /// Records how long a stage took.
     pub fn took(&self, stage: Stage, time: Duration) {
-        self.latency.get_or_create(&StageLabels { stage: stage.word() }).observe(time.as_secs_f64());
+        self.latency[stage as usize].observe(time.as_secs_f64());
     }
 
-    /// Counts a request to the Hub.
-    pub fn hub_request(&self, outcome: HubOutcome) {
-        self.hub_requests.get_or_create(&OutcomeLabels { outcome: outcome.word() }).inc();
+    /// Sets how many requests to the Hub have ended so; they are counted where they are made.
+    pub fn set_hub_requests(&self, outcome: HubOutcome, count: u64) {
+        let counter = self.hub_requests.get_or_create(&OutcomeLabels { outcome: outcome_word(outcome) });
+        counter.inner().store(count, Ordering::Relaxed);
     }
 
     /// Counts where a model was found.
@@ -380,7 +370,8 @@ mod tests {
         let metrics = Metrics::default();
         metrics.question("fits", "fits");
         metrics.took(Stage::Request, Duration::from_micros(40));
-        metrics.hub_request(HubOutcome::Ok);
+        metrics.set_hub_requests(HubOutcome::Ok, 1);
+        metrics.set_nvml_errors(3);
         metrics.model_lookup(CacheResult::Disk);
         metrics.set_devices(&[device("GPU-1", Some(Bytes::gib(20)))], Some(Duration::from_millis(500)));
         let heard = |xid| XidCount { uuid: "GPU-1".to_owned(), xid, count: 3 };
@@ -396,6 +387,7 @@ mod tests {
             "hf_mem_probe_latency_seconds_bucket{le=\"0.00005\",stage=\"request\"} 1",
             "hf_mem_probe_hub_requests_total{outcome=\"ok\"} 1",
             "hf_mem_probe_model_lookups_total{result=\"disk\"} 1",
+            "hf_mem_probe_nvml_errors_total 3",
             "hf_mem_probe_device_free_bytes{uuid=\"GPU-1\",name=\"L4\"} 21474836480",
             "hf_mem_probe_sampler_age_seconds 0.5",
             "hf_mem_probe_build_info{version=\"",
@@ -414,5 +406,34 @@ mod tests {
         assert!(metrics.open_metrics().contains("sampler_age_seconds NaN"));
         metrics.set_devices(&[device("GPU-1", None)], None);
         assert!(!metrics.open_metrics().contains("GPU-2"));
+    }
+
+    #[test]
+    fn the_dashboard_asks_for_nothing_that_is_not_there() {
+        let metrics = Metrics::default();
+        metrics.question("fits", "fits");
+        metrics.took(Stage::Request, Duration::from_micros(40));
+        metrics.set_hub_requests(HubOutcome::Ok, 1);
+        metrics.model_lookup(CacheResult::Disk);
+        metrics.refused("browser");
+        metrics.set_devices(&[device("GPU-1", Some(Bytes::gib(20)))], None);
+        let text = metrics.classic_text();
+        let typed =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).filter_map(|line| line.split_once(' '));
+        let mut there = std::collections::BTreeSet::new();
+        for (name, kind) in typed {
+            let suffixes: &[&str] = if kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+            there.extend(suffixes.iter().map(|suffix| format!("{name}{suffix}")));
+        }
+        let dashboard = include_str!("../packaging/grafana/hf-mem-probe.json");
+        let part_of_a_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+        let asked: std::collections::BTreeSet<&str> = dashboard
+            .split(|letter| !part_of_a_name(letter))
+            .filter(|word| word.starts_with("hf_mem_probe_"))
+            .collect();
+        assert!(asked.len() > 5, "{asked:?}");
+        for name in asked {
+            assert!(there.contains(name), "{name} is in the dashboard and not among {there:?}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 mod conclusion;
 mod engine_choice;
 mod failures;
+mod files;
 mod model_report;
 mod requirement;
 mod suggest;
@@ -17,6 +18,7 @@ use crate::api::answer::{Answer, EngineAnswer, Verdict, WorkloadAnswer};
 use crate::api::problem::{Problem, Reason};
 use crate::api::question::{ContextQuestion, OffloadRule, Question};
 use crate::api::status::TogetherAnswer;
+use crate::bytes::Bytes;
 use crate::devices::{Device, Snapshot, declared};
 use crate::engines::{AskedContext, AskedWorkload, EngineError, Engines};
 use crate::model::Model;
@@ -38,8 +40,17 @@ pub struct Here {
     pub stale: bool,
     /// Processes and leases that could make room.
     pub holders: Vec<Holder>,
+    /// Bytes a second that are coming free by themselves, by UUID.
+    pub draining: BTreeMap<String, Bytes>,
     /// What is worth knowing of a device, by its UUID, and forbids nothing.
     pub notes: BTreeMap<String, Vec<String>>,
+}
+
+/// [`answer`], and where the repository holds one model in many files and none was asked for, the verdict of each.
+pub fn fits(question: &Question, model: &Model, here: &Here, rules: &Rules) -> Result<Answer, Problem> {
+    let mut answer = answer(question, model, here, rules)?;
+    files::list(&mut answer, question, model, here, rules, true)?;
+    Ok(answer)
 }
 
 /// What a site has settled for all questions.
@@ -55,7 +66,7 @@ pub struct Rules {
 ///
 /// "No" and "unknown" are answers. A problem is a question that cannot be asked, or a host without a usable device.
 pub fn answer(question: &Question, model: &Model, here: &Here, rules: &Rules) -> Result<Answer, Problem> {
-    let ask = ask(question, model, rules)?;
+    let ask = ask(question, model, here, rules)?;
     let name = ask.engine.name();
     let plan = match plan(&ask, &here.availability) {
         Ok(plan) => plan,
@@ -70,7 +81,8 @@ pub fn answer(question: &Question, model: &Model, here: &Here, rules: &Rules) ->
     }
     let mut answer = conclude(question, model, name, &plan, here);
     if plan.reason != Reason::Fits || plan.verdict() == Verdict::Tight {
-        answer.suggestions = suggest::suggestions(&ask, here, &plan)?;
+        answer.suggestions = suggest::suggestions(&ask, here, &plan, rules)?;
+        suggest::waiting(&mut answer, &ask, here, &plan)?;
     }
     if let (true, Some(placement)) = (question.frontier, &plan.recommended) {
         let points = crate::placement::frontier(&ask, placement, here.availability.host);
@@ -79,14 +91,21 @@ pub fn answer(question: &Question, model: &Model, here: &Here, rules: &Rules) ->
     Ok(answer)
 }
 
-fn ask<'a>(question: &'a Question, model: &'a Model, rules: &'a Rules) -> Result<Ask<'a>, Problem> {
+fn ask<'a>(question: &'a Question, model: &'a Model, here: &Here, rules: &'a Rules) -> Result<Ask<'a>, Problem> {
     let name = question.engine.name.as_deref().unwrap_or_else(|| default_engine(model));
+    let engine = rules.engines.by_name(name).map_err(|error| engine_problem(&error))?;
+    let mut asked = asked(question);
+    if asked.context.is_none() {
+        let usable = here.availability.devices.iter().filter(|device| device.unusable.is_none());
+        let devices: Vec<_> = usable.map(|device| &device.facts).collect();
+        asked.context = engine.context_by_host(model, &question.engine.parameters, &devices).map(AskedContext::Tokens);
+    }
     Ok(Ask {
-        engine: rules.engines.by_name(name).map_err(|error| engine_problem(&error))?,
+        engine,
         model,
         version: question.engine.version.as_deref(),
         parameters: &question.engine.parameters,
-        asked: asked(question),
+        asked,
         constraints: Constraints {
             tensor: question.constraints.tensor_parallel,
             pipeline: question.constraints.pipeline_parallel,
@@ -112,8 +131,11 @@ pub fn together(
     here: &Here,
     rules: &Rules,
 ) -> Result<TogetherAnswer, Problem> {
-    let asks: Vec<Ask<'_>> =
-        questions.iter().zip(models).map(|(question, model)| ask(question, model, rules)).collect::<Result<_, _>>()?;
+    let asks: Vec<Ask<'_>> = questions
+        .iter()
+        .zip(models)
+        .map(|(question, model)| ask(question, model, here, rules))
+        .collect::<Result<_, _>>()?;
     let found = match fit_together(&asks, &here.availability) {
         Ok(found) => found,
         Err(PlacementError::Engine(error)) => return Err(engine_problem(&error)),
@@ -143,7 +165,7 @@ pub fn together(
 /// it takes, which the answer then says.
 pub fn estimate(question: &Question, model: &Model, declared: Option<Here>, rules: &Rules) -> Result<Answer, Problem> {
     if let Some(here) = declared {
-        return answer(question, model, &here, rules);
+        return fits(question, model, &here, rules);
     }
     let fixed = question.constraints.tensor_parallel.is_some() || question.constraints.pipeline_parallel.is_some();
     let asked = u64::from(question.constraints.tensor_parallel.unwrap_or(1))
@@ -168,6 +190,7 @@ pub fn estimate(question: &Question, model: &Model, declared: Option<Here>, rule
         }
         found.sampled_at = None;
         if settled {
+            files::list(&mut found, question, model, &here, rules, false)?;
             return Ok(found);
         }
         last = Some(found);
@@ -195,12 +218,13 @@ impl Here {
     }
 
     /// A reading, less what leases claim.
-    pub fn of(snapshot: &Snapshot, leased: &BTreeMap<String, crate::bytes::Bytes>) -> Self {
+    pub fn of(snapshot: &Snapshot, leased: &BTreeMap<String, Bytes>) -> Self {
         Self {
             availability: crate::placement::availability(snapshot, leased),
             sampled_at: snapshot.sampled_at,
             stale: snapshot.stale,
             holders: Holder::processes(snapshot),
+            draining: BTreeMap::new(),
             notes: notes(snapshot),
         }
     }
@@ -269,7 +293,7 @@ fn unknown(model: &Model, engine: &str, why: &str, here: &Here) -> Answer {
     let mut answer = blank(model, here);
     answer.verdict = Some(Verdict::Unknown);
     Reason::UnsupportedArchitecture.word().clone_into(&mut answer.reason);
-    answer.message = format!("{} on {engine}: {why}", model.identity.repo);
+    answer.message = format!("{} on {engine}: {why}", model.asked().repo);
     answer.requirement = Some(requirement::weights_only(model));
     answer
 }

@@ -61,6 +61,8 @@ fn answer(config: &Value, context: u64) -> Result<(String, Expected), String> {
         architecture: Ok(architecture),
         components: Vec::new(),
         parameters: None,
+        adapter: None,
+        variants: Vec::new(),
         proofs: Vec::new(),
         doubts: Vec::new(),
     };

@@ -33,6 +33,7 @@ fn the_example_holds_every_key() {
     full.devices.declared = Some(String::new());
     full.hub.token_file = Some(PathBuf::new());
     full.hub.endpoints.insert("acme/".to_owned(), String::new());
+    full.hub.endpoint_token_files.insert("acme/".to_owned(), PathBuf::new());
     full.leases.user_bytes = Some(Size::gib(1));
     full.engines.default_engine = Some(String::new());
     full.engines.profiles_file = Some(PathBuf::new());

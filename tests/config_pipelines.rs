@@ -57,6 +57,8 @@ fn pipeline(repo: &str) -> Option<Model> {
         architecture: Err(Unsupported::NoConfiguration),
         components,
         parameters: None,
+        adapter: None,
+        variants: Vec::new(),
         proofs: Vec::new(),
         doubts: Vec::new(),
         inventory,

@@ -43,6 +43,8 @@ fn model(config: &Value) -> Model {
         weight_files: 1,
         components: Vec::new(),
         parameters: None,
+        adapter: None,
+        variants: Vec::new(),
         proofs: Vec::new(),
         doubts: Vec::new(),
     }

@@ -524,3 +524,23 @@ fn a_fixed_tensor_split_and_layer_count_are_kept() {
     // Layers 0 to 12 are on the host.
     assert_eq!((cache(0), cache(1)), (15 * 4096 * 4096, 4 * 4096 * 4096));
 }
+
+#[test]
+fn a_mask_that_is_cast_is_alive_twice_for_a_moment() {
+    let (model, devices, parameters) = (model(parsed(&llama_8b())), [card(132)], BTreeMap::new());
+    let buffer = |version: Option<&str>| {
+        let asked = tokens(131_072);
+        let case = Case { model: &model, version, parameters: &parameters, asked, devices: &devices };
+        let ready = LlamaCpp.prepare(&case).unwrap();
+        let split = ready.splits(1).unwrap().remove(0);
+        let parts = ready.variable(&split, 0, &devices[0], ready.workload()).unwrap();
+        parts.iter().find(|part| part.name == ComponentName::Activations).unwrap().bytes
+    };
+    let small = Bytes::new(512 * 24 + 32);
+    // 384 MiB of masks in F32 and F16, and four rows of the residual stream; build 3943 said 416.0 MiB.
+    assert_eq!(buffer(Some("b3943")).likely, Bytes::mib(416) + small);
+    // Since the mask is made in F16: 128 MiB beside a feed-forward of 108.
+    assert_eq!(buffer(None).likely, Bytes::mib(128 + 108) + small);
+    // Vulkan keeps both masks to the end, beside the logits of a whole micro-batch.
+    assert!(buffer(Some("b5781")).high >= Bytes::mib(384) + Bytes::new(4 * 512 * 128_256 + 4 * 512 * 4096 * 4));
+}

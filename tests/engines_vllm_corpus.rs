@@ -52,6 +52,8 @@ fn read(folder: &Path, repo: String) -> Option<Model> {
         weight_files: 1,
         components: Vec::new(),
         parameters: None,
+        adapter: None,
+        variants: Vec::new(),
         proofs: Vec::new(),
         doubts: Vec::new(),
     })
@@ -79,6 +81,8 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("mlx-community/", "", "MLX"),
     ("bnb-4bit", "vllm", "bitsandbytes"),
     ("Vision-Instruct", "vllm", "dropped"),
+    ("Qwen/Qwen-7B", "vllm", "dropped"),
+    ("Baichuan2-7B-Base", "vllm", "dropped"),
     ("facebook/hubert", "", "hubert"),
     ("DeepSeek-V4", "sglang", "compress_ratios"),
     ("Baichuan2-7B-Base", "", "no tensor"),

@@ -77,6 +77,8 @@ fn llama(changes: &Value) -> Model {
         weight_files: 4,
         components: Vec::new(),
         parameters: None,
+        adapter: None,
+        variants: Vec::new(),
         proofs: Vec::new(),
         doubts: Vec::new(),
     }
@@ -145,6 +147,10 @@ fn where_the_share_would_round_over_what_is_free_the_cache_is_given_in_bytes() {
     let (tight, _) = launch(&BTreeMap::new(), &[h100()], &Split::single(32), required[0]);
     let line = tight.args.join(" ");
     assert!(line.contains("--kv-cache-memory-bytes 4297064448"), "{line}");
+    // vLLM starts only where its share is free, even if that does not size the cache.
+    let share = line.split("--gpu-memory-utilization ").nth(1).unwrap().split(' ').next().unwrap();
+    let share = Bytes::new(h100().total_bytes.get() - (400 << 20)).get() as f64 * share.parse::<f64>().unwrap();
+    assert!(share < required[0].get() as f64 && share > 0.9 * required[0].get() as f64, "{line}");
     assert_eq!(tight.takes, [None]);
 }
 
@@ -363,6 +369,9 @@ fn parameters_move_the_figures_the_right_way() {
     assert!(of(&[("max_num_seqs", json!(64))], ComponentName::Activations) < of(&[], ComponentName::Activations));
     let fp8 = of(&[("quantization", json!("fp8"))], ComponentName::Weights).as_gib();
     assert!((fp8 - 8.49).abs() < 0.01, "{fp8}");
+    // Llama-3-8B took 5.3128 GiB (a vLLM start-up log); 3.1 has a RoPE table of 131,072 positions instead of 8,192.
+    let nf4 = of(&[("quantization", json!("bitsandbytes"))], ComponentName::Weights).as_gib();
+    assert!((nf4 - 5.3128 - 0.0293).abs() < 0.01, "{nf4}");
     let offloaded = of(&[("cpu_offload_gb", json!(4))], ComponentName::Weights);
     assert_eq!(offloaded + Bytes::gib(4), of(&[], ComponentName::Weights));
     assert!(

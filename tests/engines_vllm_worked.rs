@@ -44,6 +44,8 @@ fn model(config: &Value, inventory: Inventory) -> Model {
         weight_files: 1,
         components: Vec::new(),
         parameters: None,
+        adapter: None,
+        variants: Vec::new(),
         proofs: Vec::new(),
         doubts: Vec::new(),
     }
@@ -205,7 +207,7 @@ fn gpt_oss_120b_cache() {
 #[test]
 fn qwen3_next_pages_are_aligned() {
     let config = qwen3_next();
-    assert_eq!(need(&config, 262_144, 1, &[("mamba_cache_mode", json!("none"))]), 6_484_131_840);
+    assert_eq!(need(&config, 262_144, 1, &[("enable_prefix_caching", json!(false))]), 6_484_131_840);
     assert_eq!(need(&config, 262_144, 1, &[]), 6_524_239_872);
     assert_eq!(need_with_checkpoint(&config, 262_144), 6_564_347_904);
     let model = model(&config, Inventory::default());
@@ -265,8 +267,8 @@ fn attention_free_and_hybrid_states() {
         "state_size": 16, "conv_kernel": 4, "num_hidden_layers": 64, "vocab_size": 50280, "torch_dtype": "bfloat16",
         "expand": 2, "time_step_rank": 160
     });
-    let none = &[("mamba_cache_mode", json!("none"))];
-    assert_eq!(need(&mamba, 2048, 1, none), 12_451_840);
+    // No prefix caching without attention, and so no second state.
+    assert_eq!(need(&mamba, 2048, 1, &[]), 12_451_840);
     let jamba = json!({
         "architectures": ["JambaForCausalLM"], "model_type": "jamba", "hidden_size": 4096, "intermediate_size": 14336,
         "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "attn_layer_period": 8,
@@ -288,7 +290,7 @@ fn nemotron_h_states() {
         "mamba_num_heads": 256, "mamba_head_dim": 64, "ssm_state_size": 256, "n_groups": 8, "conv_kernel": 4, "expand": 2,
         "vocab_size": 131_072, "max_position_embeddings": 8192, "torch_dtype": "bfloat16", "mamba_ssm_cache_dtype": "float32"
     });
-    let none = &[("mamba_cache_mode", json!("none"))];
+    let none = &[("enable_prefix_caching", json!(false))];
     assert_eq!(need(&big, 8192, 1, none), 1_352_663_040);
     assert_eq!(need(&big, 8192, 1, &[]), 2_367_160_320);
     assert_eq!(need_with_checkpoint(&big, 8192), 3_381_657_600);
@@ -385,6 +387,25 @@ fn sglang_keeps_the_full_context_in_gemmas_windows() {
     let parts = prepared.variable(&split, 0, &device, prepared.workload()).unwrap();
     // The pool has one page more than the tokens.
     assert_eq!(parts[0].bytes.likely.get(), 66_571_993_088 + 507_904);
+}
+
+#[test]
+fn sglang_gives_encoders_a_pool() {
+    // BGE-M3 in a start-up log: 23.48 GiB hold 256,568 tokens.
+    let bge = json!({
+        "architectures": ["XLMRobertaModel"], "model_type": "xlm-roberta", "hidden_size": 1024, "intermediate_size": 4096,
+        "num_hidden_layers": 24, "num_attention_heads": 16, "vocab_size": 250_002, "max_position_embeddings": 8194,
+        "torch_dtype": "float32"
+    });
+    let (model, device, none) = (model(&bge, Inventory::default()), h100(), BTreeMap::new());
+    let asked = AskedWorkload { dtype: Some("float16".to_owned()), ..AskedWorkload::default() };
+    let devices = std::slice::from_ref(&device);
+    let case = Case { model: &model, version: None, parameters: &none, asked, devices };
+    let sglang = hf_mem_probe::engines::by_name("sglang").unwrap();
+    let per_token = sglang.prepare(&case).unwrap().kv_bytes_per_token().get();
+    assert_eq!(per_token, 24 * 2 * 1024 * 2);
+    let hundredths = per_token * 256_568 * 100 / (1 << 30);
+    assert!((2348..=2349).contains(&hundredths), "{hundredths}");
 }
 
 #[test]

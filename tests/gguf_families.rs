@@ -233,6 +233,10 @@ fn tasks_are_told_apart() {
     assert_eq!(task(header("t5", 2)), Task::EncodeDecode);
     assert_eq!(task(with(header("qwen3", 2), "pooling_type", Kv::U32(3))), Task::Pool);
     assert_eq!(task(header("eurobert", 2)), Task::Pool);
+    assert_eq!(task(header("rnd1", 2)), Task::Encode);
+    assert_eq!(task(header("talkie", 2)), Task::Generate);
+    let trained_further = read(&with(header("hy_v3", 5), "nextn_predict_layers", Kv::U32(1))).unwrap();
+    assert_eq!((trained_further.layers.len(), trained_further.mtp_layers), (4, 1));
 }
 
 #[test]
@@ -242,6 +246,12 @@ fn what_is_not_understood_is_named() {
         assert!(error.contains(words), "{error}");
     };
     refused(header("deepseek4", 2), "general.architecture = deepseek4");
+    // A family that remembers otherwise than its rule has it.
+    refused(with(header("llama", 2), "ssm.state_size", Kv::U32(16)), "llama.ssm.state_size is not understood");
+    assert!(read(&with(header("llama", 2), "ssm.state_size", Kv::U32(0))).is_ok());
+    refused(with(header("glm4moe", 2), "attention.indexer.top_k", Kv::U32(16)), "glm4moe.attention.indexer.top_k");
+    refused(with(header("deepseek2", 2), "attention.indexer.head_count", Kv::U32(16)), "attention.indexer.head_count");
+    refused(with(header("qwen35", 4), "attention.compress_ratios", Kv::I32s(vec![4; 4])), "compress_ratios");
     refused(Header::default().tensor("a", &[1], 0, 4), "general.architecture is missing");
     let without = |key: &str| {
         let mut header = header("llama", 2);

@@ -96,6 +96,8 @@ fn all_the_way(bytes: &[u8], file_bytes: Option<u64>) {
         weight_files: 1,
         components: Vec::new(),
         parameters: None,
+        adapter: None,
+        variants: Vec::new(),
         proofs: Vec::new(),
         doubts: Vec::new(),
     };

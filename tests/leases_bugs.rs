@@ -116,6 +116,97 @@ fn bug_02_a_lease_ends_only_for_readings_that_show_its_end() {
 }
 
 #[test]
+fn bug_02_of_nested_holders_the_nearest_has_the_memory() {
+    let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 80)]));
+    let shell = host.start();
+    let server = host.fork(shell);
+    let worker = host.fork(server);
+    let mut outer = request(shell, &[(A, 20)]);
+    outer.ttl = Duration::from_secs(60);
+    let outer = host.grant(&mut ledger, outer).unwrap();
+    let inner = host.grant(&mut ledger, request(server, &[(A, 10)])).unwrap();
+    host.allocate(worker, A, gib(10));
+    host.sample();
+    host.settle(&mut ledger);
+    let seen = |ledger: &Ledger, id: &str| ledger.get(id).unwrap().devices[A].visible_bytes;
+    assert_eq!((seen(&ledger, &outer.id), seen(&ledger, &inner.id)), (Bytes::ZERO, gib(10)));
+    assert_eq!(host.available(&ledger, A), Some(gib(50)), "70 free, 20 still owed to the outer");
+    // What is more than the nearest was promised is the next one's.
+    host.allocate(worker, A, gib(5));
+    host.sample();
+    host.settle(&mut ledger);
+    assert_eq!((seen(&ledger, &outer.id), seen(&ledger, &inner.id)), (gib(5), gib(10)));
+    host.free(worker, A, gib(5));
+    host.sample();
+    host.settle(&mut ledger);
+    // The shell's promise runs out. The server's memory does not become the shell's for that, or it would be owed anew.
+    host.pass(Duration::from_secs(61));
+    ledger.expire(host.now());
+    for _ in 0..3 {
+        host.sample();
+        host.settle(&mut ledger);
+        assert_eq!(ledger.get(&outer.id).unwrap().state, State::Expired);
+        assert_eq!(host.available(&ledger, A), Some(gib(70)), "all that is owed is seen");
+    }
+    assert_eq!(seen(&ledger, &inner.id), gib(10));
+}
+
+#[test]
+fn bug_02_an_orphan_stays_with_its_nearest_holder() {
+    let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 80)]));
+    let shell = host.start();
+    let server = host.fork(shell);
+    let middle = host.fork(server);
+    let worker = host.fork(middle);
+    host.sample();
+    let outer = host.grant(&mut ledger, request(shell, &[(A, 20)])).unwrap();
+    let inner = host.grant(&mut ledger, request(server, &[(A, 10)])).unwrap();
+    host.allocate(worker, A, gib(4));
+    host.sample();
+    host.settle(&mut ledger);
+    // Nothing shows any more whose child it was, but it was seen.
+    host.exit(middle);
+    host.orphan(worker);
+    host.sample();
+    host.settle(&mut ledger);
+    let seen = |ledger: &Ledger, id: &str| ledger.get(id).unwrap().devices[A].visible_bytes;
+    assert_eq!((seen(&ledger, &outer.id), seen(&ledger, &inner.id)), (Bytes::ZERO, gib(4)));
+    ledger.release(&outer.id, 1000, host.now()).unwrap();
+    host.sample();
+    host.settle(&mut ledger);
+    assert_eq!(seen(&ledger, &inner.id), gib(4));
+    assert_eq!(host.available(&ledger, A), Some(gib(70)));
+}
+
+#[test]
+fn a_lease_that_lives_long_does_not_stop_others_from_being_granted() {
+    let settings = Settings { most_ended: 4, most_leases: 4, ..Settings::default() };
+    let (mut ledger, mut host) = (Ledger::new(settings, "boot-1", 1), Host::new(&[(A, 80)]));
+    let server = host.start();
+    let long = host.grant(&mut ledger, request(server, &[(A, 10)])).unwrap();
+    host.allocate(server, A, gib(10));
+    for round in 0..40 {
+        let job = host.start();
+        host.sample();
+        host.settle(&mut ledger);
+        let lease = host.grant(&mut ledger, request(job, &[(A, 8)])).unwrap_or_else(|error| panic!("{round}: {error}"));
+        host.allocate(job, A, gib(8));
+        host.sample();
+        host.settle(&mut ledger);
+        // It goes on for a while after it gave the lease back.
+        ledger.release(&lease.id, 1000, host.now()).unwrap();
+        host.sample();
+        host.settle(&mut ledger);
+        host.exit(job);
+        ledger.renew(&long.id, 1000, None, host.now()).unwrap();
+    }
+    host.sample();
+    host.settle(&mut ledger);
+    assert!(ledger.ended().count() <= 4, "what nobody needs is forgotten");
+    assert_eq!(host.available(&ledger, A), Some(gib(70)));
+}
+
+#[test]
 fn bug_03_an_expired_lease_is_not_renewed() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 24)]));
     let (first, second) = (host.start(), host.start());

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use fake::{Fake, ask, gpu, host, with_host_memory};
 use hf_mem_probe::api::answer::Verdict;
 use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::devices::{Device, DeviceKind, Process, ProcessKind, Snapshot};
+use hf_mem_probe::devices::{Device, DeviceKind, HostMemory, Process, ProcessKind, Snapshot};
 use hf_mem_probe::placement::{
     Advice, Ask, Availability, Constraints, Holder, Other, Together, availability, fit_together, plan, suggestions,
 };
@@ -33,8 +33,12 @@ fn changes(advice: &[Advice]) -> Vec<&str> {
 fn a_smaller_workload_is_suggested_to_the_token() {
     let fake = Fake::default();
     let found = advice(&fake, &host(&[18]), |_| {}, &[]);
-    assert_eq!(changes(&found)[..2], ["context=19456", "kv_cache_dtype=fp8"]);
-    assert_eq!((found[0].verdict, found[1].verdict), (Verdict::Fits, Verdict::Tight));
+    // What fits comes before what is tight, and each by its harm.
+    assert_eq!(changes(&found)[..3], ["context=19456", "devices=2", "kv_cache_dtype=fp8"]);
+    assert_eq!(
+        found.iter().map(|it| it.verdict).collect::<Vec<_>>()[..3],
+        [Verdict::Fits, Verdict::Fits, Verdict::Tight]
+    );
     assert!(found[0].saves > Bytes::gib(2));
     // Put back as a question, it fits.
     let (model, parameters) = (fake.model(), BTreeMap::new());
@@ -68,7 +72,7 @@ fn lifted_constraints_are_suggested() {
 fn host_memory_is_suggested_where_it_was_denied() {
     let fake = Fake { offload: true, uneven: true, heads: 1, ..Fake::default() };
     let found = advice(&fake, &with_host_memory(host(&[12]), 64), |_| {}, &[]);
-    assert_eq!(changes(&found), ["offload=allow"]);
+    assert_eq!(changes(&found), ["devices=2", "offload=allow"]);
 }
 
 #[test]
@@ -82,7 +86,7 @@ fn other_engines_and_files_are_planned_too() {
     let others =
         [other("file=Q8_0", question.clone()), other("file=Q4_K_M", ask(&smaller, &small_model, &parameters, 40_960))];
     let found = suggestions(&question, &here, &made, &others, &[]).unwrap();
-    assert_eq!(changes(&found), ["file=Q4_K_M"]);
+    assert_eq!(changes(&found), ["devices=2", "file=Q4_K_M"]);
 }
 
 fn process(pid: u32, gib: u64) -> Process {
@@ -125,6 +129,55 @@ fn the_smallest_set_of_holders_makes_room() {
     assert_eq!(room.change, "stop pid 8");
     assert_eq!(room.saves, Bytes::gib(17));
     assert!(room.message.contains("vllm (pid 8) of alice, unit chat.service"), "{}", room.message);
+}
+
+#[test]
+fn memory_that_no_process_is_named_for_is_a_holder_too() {
+    let mut device = Device::idle(gpu("GPU-00", "card", Bytes::gib(24), Bytes::gib(24)).facts);
+    (device.free_bytes, device.used_bytes) = (Some(Bytes::gib(4)), Some(Bytes::gib(20)));
+    device.processes = vec![process(7, 2)];
+    let snapshot = Snapshot {
+        source: "test".into(),
+        sampled_at: SystemTime::UNIX_EPOCH,
+        stale: false,
+        driver_version: None,
+        devices: vec![device],
+        links: Vec::new(),
+        host: None,
+    };
+    let holders = Holder::processes(&snapshot);
+    assert_eq!(
+        holders.iter().map(|it| it.change.as_str()).collect::<Vec<_>>(),
+        ["stop pid 7", "free 18.00 GiB on GPU-00"]
+    );
+    let here = availability(&snapshot, &BTreeMap::new());
+    let found = advice(&Fake::default(), &here, |_| {}, &holders);
+    assert_eq!(found.last().unwrap().change, "free 18.00 GiB on GPU-00");
+}
+
+#[test]
+fn more_devices_are_suggested_as_hosts_have_them() {
+    let found = advice(&Fake { heads: 8, ..Fake::default() }, &host(&[6, 6]), |_| {}, &[]);
+    assert_eq!(changes(&found), ["devices=4"]);
+    assert!(found[0].message.contains("with 2 more like card 6, 6.00 GiB available on each"), "{}", found[0].message);
+}
+
+#[test]
+fn host_memory_that_is_not_known_is_named() {
+    let fake = Fake { offload: true, uneven: true, heads: 1, ..Fake::default() };
+    let here = host(&[12]);
+    let found = advice(&fake, &here, |ask| ask.constraints.offload = true, &[]);
+    let named = found.iter().find(|it| it.change.starts_with("host_memory_bytes=")).unwrap();
+    let need: u64 = named.change.split_once('=').unwrap().1.parse().unwrap();
+    let at = |bytes| {
+        let (model, parameters) = (fake.model(), BTreeMap::new());
+        let mut ask = ask(&fake, &model, &parameters, 40_960);
+        ask.constraints.offload = true;
+        let mut here = here.clone();
+        here.host = Some(HostMemory { total_bytes: Bytes::new(bytes), available_bytes: Bytes::new(bytes) });
+        plan(&ask, &here).unwrap().verdict()
+    };
+    assert_eq!((at(need), named.verdict), (Verdict::Fits, Verdict::Fits));
 }
 
 #[test]

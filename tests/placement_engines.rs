@@ -61,6 +61,8 @@ fn hub(repo: &str) -> Option<Model> {
         weight_files: 1,
         components: Vec::new(),
         parameters: None,
+        adapter: None,
+        variants: Vec::new(),
         proofs: Vec::new(),
         doubts: Vec::new(),
     })
@@ -161,6 +163,12 @@ fn holds(questions: &Questions<'_>, ask: &Ask<'_>, at: &Availability, planned: &
     }
     let points = frontier(ask, placement, at.host).unwrap();
     assert!(points.windows(2).all(|pair| pair[0].context >= pair[1].context));
+    for point in [points.first(), points.get(points.len() / 2), points.last()].into_iter().flatten() {
+        let fits = |context| again(&questions.ask(engine, ask.model, (context, point.sequences)), planned);
+        assert!(fits(point.context), "{what}: {point:?} does not fit");
+        let more = longest.map_or(point.context + 1, |longest| longest.min(point.context + 1));
+        assert!(more == point.context || !fits(more), "{what}: more than {point:?} fits");
+    }
     // More memory never turns a yes into a no.
     let mut roomier = at.clone();
     for device in &mut roomier.devices {
@@ -217,7 +225,7 @@ fn placements_of_gguf_files_hold_what_they_say() {
     let Some(folder) = gguf_corpus::corpus() else { return };
     for (name, description) in gguf_corpus::descriptions(&folder) {
         let model = gguf_corpus::model(gguf_corpus::parsed(&gguf_corpus::header(&description)));
-        on_every_host(&["llama.cpp"], &name, &model);
+        on_every_host(&["llama.cpp", "ollama"], &name, &model);
         follow_from_the_stage(&["llama.cpp"], &model);
     }
 }

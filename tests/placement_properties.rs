@@ -29,9 +29,9 @@ fn models(layers: Range<usize>, uneven: bool) -> impl Strategy<Value = Fake> {
         (0..900_u64, 0..900_u64, 0..200_u64),
         prop::sample::select(vec![1_u32, 2, 3, 4, 6, 8]),
         (100..150_u64, 150..300_u64),
-        prop::bool::ANY,
+        (prop::bool::ANY, prop::bool::ANY),
     )
-        .prop_map(move |(layers, (embedding, head, buffer), heads, doubt, experts)| Fake {
+        .prop_map(move |(layers, (embedding, head, buffer), heads, doubt, (experts, processes))| Fake {
             experts: layers.iter().map(|(_, bytes)| if experts { bytes * MIB } else { 0 }).collect(),
             layers: layers.iter().map(|(bytes, _)| bytes * MIB).collect(),
             embedding: embedding * MIB,
@@ -39,6 +39,7 @@ fn models(layers: Range<usize>, uneven: bool) -> impl Strategy<Value = Fake> {
             cache_per_token: 1000,
             heads,
             uneven,
+            processes,
             buffer: buffer * MIB,
             doubt,
             longest: Some(100_000),
@@ -51,7 +52,8 @@ fn hosts(devices: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Avai
     let sizes = prop::sample::select(vec![1_u64, 2, 3, 4, 6, 8]);
     let links = prop::sample::select(vec![LinkKind::Fabric, LinkKind::PcieSwitch, LinkKind::System]);
     let used = prop_oneof![Just(0_u64), 0..2000_u64];
-    (prop::collection::vec((sizes, used), devices), prop::collection::vec(links, 120)).prop_map(|(sizes, kinds)| {
+    let links = prop_oneof![2 => prop::collection::vec(links, 120), 1 => Just(vec![LinkKind::Fabric; 120])];
+    (prop::collection::vec((sizes, used), devices), links).prop_map(|(sizes, kinds)| {
         let device = |(at, (gib, used)): (usize, &(u64, u64))| {
             let free = Bytes::gib(*gib).less(Bytes::mib(*used)).unwrap();
             gpu(&format!("GPU-{at:02}"), &format!("card {gib}"), Bytes::gib(*gib), free)
@@ -137,8 +139,17 @@ fn check(fake: &Fake, here: &Availability, plan: &Plan) {
     });
 }
 
-/// Lines 1 and 3 to 13 of the stated order, for whoever fits or is tight.
-type Key = (u8, (u8, u32), usize, usize, LinkKind, usize, LinkKind, i128, Reverse<i128>, Vec<String>);
+/// Lines 1, 3 to 5 and 7 to 10, then 12 to 14 of the stated order, for whoever fits or is tight.
+type Key = ((u8, (u8, u32), u8, usize), (usize, LinkKind, usize, LinkKind), i128, Reverse<i128>, Vec<String>);
+
+/// Line 4 of the order: 0 for a device or tensor group of a power of two in one NVLink island, 1 for one of another degree.
+fn form(fake: &Fake, split: &Split, in_island: bool) -> u8 {
+    match (fake.processes, split.ranks(), split.stages.len()) {
+        (false, ..) | (_, 1, _) => 0,
+        (_, ranks, 1) if in_island => u8::from(![2, 4, 8, 16].contains(&ranks)),
+        _ => 2,
+    }
+}
 
 fn orders(count: usize, of: usize) -> Vec<Vec<usize>> {
     let mut all = vec![Vec::new()];
@@ -199,14 +210,16 @@ fn brute_force(fake: &Fake, here: &Availability, packing: Packing, offload: bool
                     for places in orders(count, facts.len()) {
                         let groups: Vec<&[usize]> = places.chunks(split.tensor as usize).collect();
                         let mut tensor_link = LinkKind::Fabric;
-                        let mut mixed = 0;
+                        let mut broken = 0;
                         for group in &groups {
+                            let mut kinds: Vec<LinkKind> = Vec::new();
                             for (at, a) in group.iter().enumerate() {
-                                for b in &group[at + 1..] {
-                                    tensor_link = tensor_link.max(link_of(*a, *b));
-                                }
+                                kinds.extend(group[at + 1..].iter().map(|b| link_of(*a, *b)));
                             }
-                            mixed += usize::from(group.iter().any(|place| facts[*place].name != facts[group[0]].name));
+                            tensor_link = kinds.iter().copied().fold(tensor_link, LinkKind::max);
+                            let fast = kinds.iter().filter(|kind| **kind == LinkKind::Fabric).count();
+                            let mixed = group.iter().any(|place| facts[*place].name != facts[group[0]].name);
+                            broken += usize::from(mixed || (fast > 0 && fast < kinds.len()));
                         }
                         let mut worst = tensor_link;
                         for pair in groups.windows(2) {
@@ -249,14 +262,10 @@ fn brute_force(fake: &Fake, here: &Availability, packing: Packing, offload: bool
                             }
                             let leftover = if packing == Packing::Pack { leftover } else { -leftover };
                             let uuids = places.iter().map(|place| facts[*place].uuid.clone()).collect();
+                            let form = form(fake, &split, broken == 0 && tensor_link == LinkKind::Fabric);
                             let key: Key = (
-                                grade,
-                                harm,
-                                count,
-                                mixed,
-                                worst,
-                                order,
-                                tensor_link,
+                                (grade, harm, form, count),
+                                (broken, worst, order, tensor_link),
                                 leftover,
                                 Reverse(headroom),
                                 uuids,
@@ -291,9 +300,9 @@ fn nothing_is_better(fake: &Fake, here: &Availability, packing: Packing, offload
         Verdict::Tight => 1,
         _ => 2,
     });
-    assert_eq!(grade, best.as_ref().map(|key| key.0));
+    assert_eq!(grade, best.as_ref().map(|key| key.0.0));
     let (Some(placement), Some(best)) = (&plan.recommended, best) else { return };
-    if best.0 == 0 {
+    if best.0.0 == 0 {
         let uuids: Vec<String> = placement.ranks.iter().map(|rank| rank.device.uuid.clone()).collect();
         let headroom = placement.ranks.iter().map(|rank| rank.available.get() - rank.required.high.get()).min();
         let harm = match placement.split.offload {
@@ -301,8 +310,8 @@ fn nothing_is_better(fake: &Fake, here: &Availability, packing: Packing, offload
             Offload::Layers { layers } => (2, layers),
             _ => (0, 0),
         };
-        assert_eq!((harm, &uuids), (best.1, &best.9), "best {best:?}, recommended {placement:?}");
-        assert_eq!(i128::from(headroom.unwrap()), best.8.0);
+        assert_eq!((harm, &uuids), (best.0.1, &best.4), "best {best:?}, recommended {placement:?}");
+        assert_eq!(i128::from(headroom.unwrap()), best.3.0);
     }
 }
 

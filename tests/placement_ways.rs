@@ -77,6 +77,49 @@ fn islands_make_the_groups_of_tensor_and_pipeline_parallel() {
     }
 }
 
+/// Eight cards, all of them joined by NVLink.
+fn board(gib: u64) -> Availability {
+    let mut here = host(&[gib; 8]);
+    for a in 0..8 {
+        for b in a + 1..8 {
+            here.links.push(link(&format!("GPU-{a:02}"), &format!("GPU-{b:02}"), LinkKind::Fabric));
+        }
+    }
+    here
+}
+
+#[test]
+fn over_nvlink_a_tensor_group_comes_before_stages_on_fewer_cards() {
+    let degrees = |fake: &Fake, here: &Availability| {
+        let plan = with(fake, here, 1024, |_| {});
+        let split = &placement(&plan).split;
+        (split.tensor, split.stages.len())
+    };
+    let vllm = Fake { processes: true, uneven: false, ..Fake::default() };
+    // Three cards would do, in stages.
+    assert_eq!(degrees(&vllm, &board(8)), (4, 1));
+    // A power of two comes before a group of six; six before stages.
+    let heads = Fake { heads: 48, layers: vec![560 << 20; 32], ..vllm.clone() };
+    assert_eq!(degrees(&heads, &board(5)), (8, 1));
+    let six = Availability { devices: board(5).devices.into_iter().take(6).collect(), ..board(5) };
+    assert_eq!(degrees(&heads, &six), (6, 1));
+    // What fits one card stays on one.
+    assert_eq!(degrees(&vllm, &board(24)), (1, 1));
+    // Where one process walks the devices, and where there is no NVLink, the fewest devices come first.
+    assert_eq!(degrees(&Fake { processes: false, ..vllm.clone() }, &board(8)), (1, 3));
+    assert_eq!(degrees(&vllm, &host(&[8; 8])), (1, 3));
+}
+
+#[test]
+fn pairs_of_cards_are_not_torn_into_a_group_of_four() {
+    let mut here = host(&[8, 8, 8, 8]);
+    here.links = vec![link("GPU-00", "GPU-02", LinkKind::Fabric), link("GPU-01", "GPU-03", LinkKind::Fabric)];
+    let fake = Fake { processes: true, layers: vec![560 << 20; 32], ..Fake::default() };
+    let plan = with(&fake, &here, 1024, |_| {});
+    assert_eq!((placement(&plan).split.tensor, placement(&plan).split.stages.len()), (2, 2));
+    assert_eq!(places(&plan), ["GPU-00", "GPU-02", "GPU-01", "GPU-03"]);
+}
+
 #[test]
 fn unequal_cards_are_filled_by_layers() {
     let fake = Fake { uneven: true, ..Fake::default() };

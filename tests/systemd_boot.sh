@@ -71,6 +71,9 @@ mkdir "$work/test"
 cp "$deb" "$work/test/one.deb"
 cp -r tests/fixtures/Qwen3-8B "$work/test/model"
 dpkg-deb -R "$deb" "$work/unpacked"
+# The question that the command line itself sends for that model.
+python3 -c 'import sys; sys.path.insert(0, "tests/load"); import load; sys.stdout.buffer.write(load.question(sys.argv[1]))' \
+    "$work/unpacked/usr/bin/hf-mem-probe" >"$work/test/question.json"
 sed -i -E 's/^Version: .*/Version: 99.0.0-1/' "$work/unpacked/DEBIAN/control"
 dpkg-deb --root-owner-group -Zgzip -b "$work/unpacked" "$work/test/two.deb" >/dev/null
 cat >"$work/test/slow_body.py" <<'P'
@@ -236,23 +239,82 @@ say "leases, state and cache across a restart"
 inside systemctl start hf-mem-probe.service
 inside bash -c 'touch /var/lib/hf-mem-probe/marker; systemctl restart hf-mem-probe.service'
 expect "the state folder survives" 0 "$(code inside test -e /var/lib/hf-mem-probe/marker)"
-lease() { # a lease for this shell, by curl; prints the HTTP status, the answer goes to $work/out
-    as alice curl -s -o /opt/test/lease.json -w '%{http_code}' --unix-socket /run/hf-mem-probe/api.sock \
-        -H 'Content-Type: application/json' -d @/opt/test/lease-request.json http://localhost/v1/leases
-}
+held() { as alice hf-mem-probe lease list --json 2>/dev/null; }
+holds() { held | grep -q "\"id\": *\"$1\""; } # holds ID
+# The id of the lease in the answer that `code` left, remarks of the command line around it or not.
+id_of() { python3 -c 'import json, sys; t = open(sys.argv[1]).read(); print(json.loads(t[t.index("{"):t.rindex("}") + 1])["lease"]["id"])' "$work/out"; }
 if [ -n "$simulated" ]; then
     inside bash -c 'sed -i "s#^nvml_library = .*#nvml_library = \"/opt/test/driver/libnvidia-ml.so.1\"#" /etc/hf-mem-probe/config.toml; systemctl restart hf-mem-probe.service'
     expect "on the driver's look-alike: fits" 0 "$(code as alice hf-mem-probe fits /opt/test/model --json)"
-    head -c 300 "$work/out" | grep -o '"verdict": *"[a-z]*"' | head -1 | sed 's/^/   /'
-    if inside hf-mem-probe help lease >/dev/null 2>&1; then
-        inside hf-mem-probe lease --help >"$work/lease-help" 2>&1 || true
-        held=$(code as alice hf-mem-probe lease acquire /opt/test/model --ttl 10m --json)
-        printf '   lease: exit %s: %s\n' "$held" "$(head -c 200 "$work/out")"
-        inside systemctl restart hf-mem-probe.service
-        as alice curl -s --unix-socket /run/hf-mem-probe/api.sock http://localhost/v1/leases | head -c 400 | sed 's/^/   after the restart: /'
+    expect "free MiB on it, for a program" 81408 "$(as alice hf-mem-probe free --unit MiB)"
+    expect "a lease held by a name" 0 "$(code as alice hf-mem-probe fits /opt/test/model --reserve --holder job-7 --ttl 30m --json)"
+    named=$(id_of)
+    inside systemd-run --quiet --unit=holder sleep 600
+    holder=$(property MainPID holder.service)
+    printf '{"question": %s, "ttl_seconds": 1800, "holder": {"pid": %s}}' "$(cat "$work/test/question.json")" "$holder" >"$work/test/lease.json"
+    expect "a lease held by a process" 200 "$(inside curl -s -o /opt/test/out -w '%{http_code}' --unix-socket /run/hf-mem-probe/api.sock -d @/opt/test/lease.json http://localhost/v1/leases)"
+    cp "$work/test/out" "$work/out"
+    bound=$(id_of)
+    expect "a third, larger one gets no room" 1 "$(code as alice hf-mem-probe fits /opt/test/model --sequences 4 --json)"
+    printf '   %s\n' "$(grep -o '"reason": *"[a-z_]*"' "$work/out" | head -1)"
+    inside usermod -aG hf-mem-probe mallory
+    expect "mallory, now in the group, releases alice's lease: refused" 403 "$(status_of mallory -X DELETE "http://localhost/v1/leases/$named")"
+    inside gpasswd -d mallory hf-mem-probe >/dev/null
+    inside systemctl restart hf-mem-probe.service
+    holds "$named" && holds "$bound" && pass "both are there after a restart" || fail "after a restart: $(held)"
+    inside kill -9 "$(property MainPID)"
+    held >"$work/out"
+    holds "$named" && holds "$bound" && pass "both are there after kill -9" || fail "after kill -9: $(held)"
+    inside systemctl stop hf-mem-probe.service
+    inside systemctl stop holder.service
+    gone() { ! holds "$bound"; }
+    if until_true 10 gone && holds "$named"; then
+        pass "the holder ended while the daemon was down: its lease is gone, the named one stays"
     else
-        printf '   (this build has no lease command: leases across a restart not shown)\n'
+        fail "after the holder's end: $(held)"
     fi
+
+    say "units that ask before they start (docs/integrations.md)"
+    inside bash -c 'cat >/run/systemd/system/condition.service <<U
+[Unit]
+Wants=hf-mem-probe.socket
+After=hf-mem-probe.socket
+[Service]
+Type=oneshot
+DynamicUser=yes
+SupplementaryGroups=hf-mem-probe
+ExecCondition=/usr/bin/hf-mem-probe fits /opt/test/model --condition
+ExecStart=/bin/echo served
+U
+sed "s#^ExecCondition=.*#ExecStartPre=/usr/bin/hf-mem-probe fits /opt/test/model#" /run/systemd/system/condition.service >/run/systemd/system/prepared.service
+systemctl daemon-reload'
+    verdict_is() { [ "$(code as alice hf-mem-probe fits /opt/test/model --json)" = "$1" ]; }
+    started_as() { # UNIT: how its start went
+        local status=0
+        inside systemctl start "$1" >/dev/null 2>&1 || status=$?
+        printf '%s %s %s' "$status" "$(property Result "$1")" "$(property ActiveState "$1")"
+    }
+    as alice hf-mem-probe lease release "$named" >/dev/null 2>&1 || fail "alice cannot release her own lease"
+    until_true 5 verdict_is 0 || true
+    expect "ExecCondition=, it fits: started" "0 success inactive" "$(started_as condition.service)"
+    inside journalctl -u condition.service -o cat --no-pager | grep -q '^served$' && pass "and it ran" || fail "it did not run"
+    expect "ExecStartPre=, it fits: started" "0 success inactive" "$(started_as prepared.service)"
+    scenario 70
+    until_true 5 verdict_is 1 || true
+    expect "ExecCondition=, it does not fit: skipped, not failed" "0 success inactive" "$(started_as condition.service)"
+    expect "and it did not run again" 1 "$(inside journalctl -u condition.service -o cat --no-pager | grep -c '^served$')"
+    inside journalctl -u condition.service -o cat --no-pager | grep -i 'skipped' | tail -1 | sed 's/^/   journal: /'
+    expect "ExecStartPre=, it does not fit: failed" "1 exit-code failed" "$(started_as prepared.service)"
+    scenario 0 '"nvmlInit_v2":{"code":9}'
+    broken() { ! verdict_is 0 && ! verdict_is 1; }
+    inside systemctl restart hf-mem-probe.service
+    until_true 10 broken || true
+    expect "ExecCondition=, the driver fails: failed, not skipped" "1 exit-code failed" "$(started_as condition.service)"
+    printf '   health: %s\n' "$(as alice hf-mem-probe health 2>&1 | tr -s ' \n' ' ')"
+    scenario 0
+    until_true 10 verdict_is 0 || true
+    expect "a lease to be kept over the upgrade" 0 "$(code as alice hf-mem-probe fits /opt/test/model --reserve --holder job-8 --ttl 30m --json)"
+    kept=$(id_of)
 
     if [ -z "${BOOT_QUICK:-}" ]; then
         say "watchdog: a hung driver (the sampler counts as stuck after two minutes)"
@@ -291,6 +353,7 @@ expect "the socket was not replaced" "$inode" "$(inside stat -c %i /run/hf-mem-p
 [ "$(property MainPID)" != "$old" ] && pass "the daemon was" || fail "the daemon was not restarted"
 expect "the administrator's configuration stays" 1 "$(inside grep -c '^filter = "debug"' /etc/hf-mem-probe/config.toml)"
 expect "the state folder stays" 0 "$(code inside test -e /var/lib/hf-mem-probe/marker)"
+[ -z "$simulated" ] || { holds "$kept" && pass "so does the lease"; } || fail "the lease is gone: $(held)"
 
 say "remove"
 inside dpkg -r hf-mem-probe >"$work/out" 2>&1 || { cat "$work/out"; fail "dpkg -r"; }

@@ -59,6 +59,8 @@ pub(crate) fn model(repo: &str, settings: &Value, quantization: Option<&Value>, 
         weight_files: 1,
         components: Vec::new(),
         parameters: None,
+        adapter: None,
+        variants: Vec::new(),
         proofs: Vec::new(),
         doubts: Vec::new(),
     }

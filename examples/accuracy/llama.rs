@@ -224,6 +224,7 @@ fn model(row: &Row, corpus: &BTreeMap<String, Inventory>) -> Result<(Model, bool
         header_bytes: 0,
         data_bytes: Bytes::ZERO,
         part: None,
+        table: hf_mem_probe::model::gguf::TablePlace::default(),
     };
     let architecture = architecture(&gguf);
     if let Err(why) = &architecture {
@@ -237,6 +238,8 @@ fn model(row: &Row, corpus: &BTreeMap<String, Inventory>) -> Result<(Model, bool
         architecture,
         components: Vec::new(),
         parameters: None,
+        adapter: None,
+        variants: Vec::new(),
         proofs: Vec::new(),
         doubts: Vec::new(),
     };

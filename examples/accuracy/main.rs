@@ -7,6 +7,7 @@
 #![allow(clippy::cast_precision_loss, reason = "figures are printed, not computed with")]
 
 mod devices;
+mod facts;
 mod generated;
 mod hub;
 mod llama;

@@ -75,7 +75,11 @@ fn score(scores: &mut Scores, engine: &Sglang, model: &Model, row: &Value, label
     let layers = model.architecture.as_ref().map_err(ToString::to_string)?.layer_count();
     let split = Split { tensor, stages: sglang_stages(layers, 1), expert_parallel: false, offload: Offload::None };
     prepared.check(&split).map_err(|error| error.to_string())?;
-    if let Some(measured) = row["weights_gib_per_gpu"].as_f64() {
+    let headers = !model.inventory.classes.is_empty();
+    if !headers {
+        scores.skip("weights only: the configuration's facts are at hand, the headers are not", label);
+    }
+    if let Some(measured) = row["weights_gib_per_gpu"].as_f64().filter(|_| headers) {
         scores.gib("weights", label, measured, prepared.weights(&split, 0), 0.01);
     }
     let Some(tokens) = row["kv_cache_tokens"].as_f64() else { return Ok(()) };

@@ -12,7 +12,7 @@ use hf_mem_probe::model::Model;
 use serde_json::{Value, json};
 
 use crate::score::{Bar, Scores};
-use crate::{devices, generated, hub};
+use crate::{devices, facts, generated, hub};
 
 /// Rows whose own figures are at fault, by a part of their id or model, and the reason.
 const FAULTS: &[(&str, &str)] = &[
@@ -57,6 +57,11 @@ fn stand_in(name: &str) -> Option<(&'static str, Value)> {
 const RELEASES: &[(&str, &str, &str)] = &[
     ("meta-llama/Llama-3.1-8B-Instruct", "0.6", "whole-length prefill in the profile by its notes: before 0.8"),
     ("meta-llama/Meta-Llama-3-8B", "0.6", "a development build of December 2024 by its source"),
+    (
+        "cyankiwi/Kimi-Linear-48B-A3B-Instruct-AWQ-4bit",
+        "0.11",
+        "an issue of November 2025, days after the family's first release",
+    ),
     ("openai/gpt-oss-120b", "0.13", "4.54 GiB needed at 1024 tokens a step: synchronous scheduling, before 0.14"),
 ];
 
@@ -86,7 +91,8 @@ pub(crate) fn find(hub: &Path, name: &str) -> Result<Model, String> {
         return hub::load(hub, repo, &patch);
     }
     let full = if name == "Qwen3-235B-A22B-FP8" { "Qwen/Qwen3-235B-A22B-FP8" } else { name };
-    generated::described(full).map_or_else(|| hub::load(hub, full, &Value::Null), Ok)
+    let described = generated::described(full).or_else(|| facts::known(full));
+    described.map_or_else(|| hub::load(hub, full, &Value::Null), Ok)
 }
 
 /// One row's settings.
@@ -188,7 +194,12 @@ fn score(scores: &mut Scores, engine: &Vllm, model: &Model, row: &Row<'_>, label
             scores.skip(&format!("{figure} only: {why}"), label);
         }
     }
-    if let Some(measured) = row.number("weights_gib_per_gpu").filter(|_| misleading(label, "weights").is_none()) {
+    let headers = !model.inventory.classes.is_empty();
+    if !headers {
+        scores.skip("weights only: the configuration's facts are at hand, the headers are not", label);
+    }
+    let weights = row.number("weights_gib_per_gpu").filter(|_| headers && misleading(label, "weights").is_none());
+    if let Some(measured) = weights {
         let component = if soft { "weights, multimodal or FP4" } else { "weights, text" };
         scores.gib(component, label, measured, log.weights, 0.005);
     }

@@ -34,6 +34,9 @@ _hf__mem__probe() {
             hf__mem__probe,fits)
                 cmd="hf__mem__probe__subcmd__fits"
                 ;;
+            hf__mem__probe,free)
+                cmd="hf__mem__probe__subcmd__free"
+                ;;
             hf__mem__probe,gpus)
                 cmd="hf__mem__probe__subcmd__gpus"
                 ;;
@@ -48,6 +51,9 @@ _hf__mem__probe() {
                 ;;
             hf__mem__probe,manual)
                 cmd="hf__mem__probe__subcmd__manual"
+                ;;
+            hf__mem__probe,pack)
+                cmd="hf__mem__probe__subcmd__pack"
                 ;;
             hf__mem__probe,run)
                 cmd="hf__mem__probe__subcmd__run"
@@ -70,6 +76,9 @@ _hf__mem__probe() {
             hf__mem__probe__subcmd__help,fits)
                 cmd="hf__mem__probe__subcmd__help__subcmd__fits"
                 ;;
+            hf__mem__probe__subcmd__help,free)
+                cmd="hf__mem__probe__subcmd__help__subcmd__free"
+                ;;
             hf__mem__probe__subcmd__help,gpus)
                 cmd="hf__mem__probe__subcmd__help__subcmd__gpus"
                 ;;
@@ -84,6 +93,9 @@ _hf__mem__probe() {
                 ;;
             hf__mem__probe__subcmd__help,manual)
                 cmd="hf__mem__probe__subcmd__help__subcmd__manual"
+                ;;
+            hf__mem__probe__subcmd__help,pack)
+                cmd="hf__mem__probe__subcmd__help__subcmd__pack"
                 ;;
             hf__mem__probe__subcmd__help,run)
                 cmd="hf__mem__probe__subcmd__help__subcmd__run"
@@ -128,7 +140,7 @@ _hf__mem__probe() {
 
     case "${cmd}" in
         hf__mem__probe)
-            opts="-h -V --help --version fits estimate gpus run lease explain daemon health check-config completions manual help"
+            opts="-h -V --help --version fits estimate gpus free run lease explain daemon health check-config pack completions manual help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -377,6 +389,40 @@ _hf__mem__probe() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        hf__subcmd__mem__subcmd__probe__subcmd__free)
+            opts="-h -V --gpu --unit --gpus --socket --local --nvml --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --gpu)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --unit)
+                    COMPREPLY=($(compgen -W "B KiB MiB GiB" -- "${cur}"))
+                    return 0
+                    ;;
+                --gpus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --nvml)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         hf__subcmd__mem__subcmd__probe__subcmd__gpus)
             opts="-h -V --watch --topology --gpus --socket --local --nvml --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -426,7 +472,7 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__help)
-            opts="fits estimate gpus run lease explain daemon health check-config completions manual help"
+            opts="fits estimate gpus free run lease explain daemon health check-config pack completions manual help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -510,6 +556,20 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__help__subcmd__fits)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hf__subcmd__mem__subcmd__probe__subcmd__help__subcmd__free)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -622,6 +682,20 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__help__subcmd__manual)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hf__subcmd__mem__subcmd__probe__subcmd__help__subcmd__pack)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -817,6 +891,32 @@ _hf__mem__probe() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        hf__subcmd__mem__subcmd__probe__subcmd__pack)
+            opts="-o -h -V --output --file --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         hf__subcmd__mem__subcmd__probe__subcmd__run)
             opts="-h -V --model --file --engine --context --sequences --kv-cache-dtype --dtype --tensor-parallel --pipeline-parallel --set --on --gpus --offload --wait --ttl --flags --no-lease --become --socket --local --nvml --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -881,6 +981,10 @@ _hf__mem__probe() {
                     return 0
                     ;;
                 --ttl)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --become)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -29,12 +29,14 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -s V -l version 
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "fits" -d 'Whether and how a model fits here, now'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "estimate" -d 'What a model needs, whatever is installed here'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "gpus" -d 'What is free, and who holds what'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "free" -d 'What can be given on one device, as one whole number: for programs that compare numbers'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "run" -d 'Waits for room, holds it by a lease, and runs a command there'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "lease" -d 'The leases that are held'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "explain" -d 'Who had been promised what, and who had taken what, at a time: for after an out-of-memory'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "daemon" -d 'Serves questions on a Unix socket'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "health" -d 'Whether the daemon is well; exit code 0 if so'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "check-config" -d 'Reads a configuration file as the daemon would, and says what is wrong with it'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "pack" -d 'Writes all that an answer needs of a model into one small file, for hosts without a network'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "completions" -d 'Writes shell completions to standard output'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "manual" -d 'Writes the manual page to standard output'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -48,7 +50,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l tenso
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l pipeline-parallel -d 'Exactly this many pipeline stages' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l set -d 'An engine parameter by the engine\'s own name, such as max_num_seqs=256. May be repeated' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l on -d 'Only these devices, by UUID' -r
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l gpus -d 'Declared devices instead of this host\'s: 8xH100-80GB, 2x24GiB,1x12GiB, or a file written by gpus --json' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l gpus -d 'Declared devices instead of this host\'s: 8xH100-80GB, 2x24GiB,1x12GiB,host:64GiB, or a file written by gpus --json' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l offload -d 'Whether layers, experts or components may stay in host memory' -r -f -a "allow\t'It may'
 deny\t'It may not'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l ttl -d 'How long the lease lives unless renewed [default: the daemon\'s own]' -r
@@ -74,7 +76,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l t
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l pipeline-parallel -d 'Exactly this many pipeline stages' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l set -d 'An engine parameter by the engine\'s own name, such as max_num_seqs=256. May be repeated' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l on -d 'Only these devices, by UUID' -r
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l gpus -d 'Declared devices instead of this host\'s: 8xH100-80GB, 2x24GiB,1x12GiB, or a file written by gpus --json' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l gpus -d 'Declared devices instead of this host\'s: 8xH100-80GB, 2x24GiB,1x12GiB,host:64GiB, or a file written by gpus --json' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l offload -d 'Whether layers, experts or components may stay in host memory' -r -f -a "allow\t'It may'
 deny\t'It may not'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l socket -d 'The daemon\'s socket' -r -F
@@ -92,7 +94,19 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l local
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -s h -l help -d 'Print help'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -s V -l version -d 'Print version'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l model -d 'owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, or a bundle' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l gpu -d 'The device, by UUID or index; needed where there is more than one' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l unit -d 'The unit; rounded down to whole ones' -r -f -a "B\t'Bytes'
+KiB\t'1024 bytes'
+MiB\t'1024 KiB'
+GiB\t'1024 MiB'"
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l gpus -d 'Declared devices instead of this host\'s' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l socket -d 'The daemon\'s socket' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l local -d 'Do not ask the daemon'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l json -d 'Print one JSON object, on failure too'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -s V -l version -d 'Print version'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l model -d 'owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, a bundle, ollama:NAME or lmstudio:PUBLISHER/NAME' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l file -d 'One file of the repository, or the name of a quantisation (Q4_K_M)' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l engine -d 'vllm, sglang, llama.cpp, ollama, transformers, diffusers or reference, with an optional version' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l context -d 'Tokens of one sequence, or "max" [default: the engine\'s own]' -r
@@ -103,16 +117,16 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l tensor
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l pipeline-parallel -d 'Exactly this many pipeline stages' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l set -d 'An engine parameter by the engine\'s own name, such as max_num_seqs=256. May be repeated' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l on -d 'Only these devices, by UUID' -r
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l gpus -d 'Declared devices instead of this host\'s: 8xH100-80GB, 2x24GiB,1x12GiB, or a file written by gpus --json' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l gpus -d 'Declared devices instead of this host\'s: 8xH100-80GB, 2x24GiB,1x12GiB,host:64GiB, or a file written by gpus --json' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l offload -d 'Whether layers, experts or components may stay in host memory' -r -f -a "allow\t'It may'
 deny\t'It may not'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l wait -d 'How long to wait in line for memory [default: not at all]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l ttl -d 'How long the lease outlives this program if it can no longer renew it' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l become -d 'Be the process that becomes CMD, started by the process of this pid: this program\'s own way to start itself' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l socket -d 'The daemon\'s socket' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l flags -d 'Append the engine\'s arguments for this placement to CMD. An argument of CMD that is "{args}" is replaced by them'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l no-lease -d 'Run without a lease: another may be told that the same memory is free. Works without the daemon'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l become -d 'Be the process that becomes CMD: this program\'s own way to start itself'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l local -d 'Do not ask the daemon'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -166,22 +180,29 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -s h -
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -s V -l version -d 'Print version'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand check-config" -s h -l help -d 'Print help'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand check-config" -s V -l version -d 'Print version'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand pack" -s o -l output -d 'The file to write; one that is there already is replaced' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand pack" -l file -d 'One file of the repository, or the name of a quantisation (Q4_K_M)' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand pack" -l json -d 'Print one JSON object, on failure too'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand pack" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand pack" -s V -l version -d 'Print version'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand completions" -s h -l help -d 'Print help'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand completions" -s V -l version -d 'Print version'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand manual" -s h -l help -d 'Print help'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand manual" -s V -l version -d 'Print version'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "fits" -d 'Whether and how a model fits here, now'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "estimate" -d 'What a model needs, whatever is installed here'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "gpus" -d 'What is free, and who holds what'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "run" -d 'Waits for room, holds it by a lease, and runs a command there'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "lease" -d 'The leases that are held'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "explain" -d 'Who had been promised what, and who had taken what, at a time: for after an out-of-memory'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "daemon" -d 'Serves questions on a Unix socket'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "health" -d 'Whether the daemon is well; exit code 0 if so'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "check-config" -d 'Reads a configuration file as the daemon would, and says what is wrong with it'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "completions" -d 'Writes shell completions to standard output'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "manual" -d 'Writes the manual page to standard output'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus run lease explain daemon health check-config completions manual help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus free run lease explain daemon health check-config pack completions manual help" -f -a "fits" -d 'Whether and how a model fits here, now'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus free run lease explain daemon health check-config pack completions manual help" -f -a "estimate" -d 'What a model needs, whatever is installed here'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus free run lease explain daemon health check-config pack completions manual help" -f -a "gpus" -d 'What is free, and who holds what'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus free run lease explain daemon health check-config pack completions manual help" -f -a "free" -d 'What can be given on one device, as one whole number: for programs that compare numbers'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus free run lease explain daemon health check-config pack completions manual help" -f -a "run" -d 'Waits for room, holds it by a lease, and runs a command there'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus free run lease explain daemon health check-config pack completions manual help" -f -a "lease" -d 'The leases that are held'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus free run lease explain daemon health check-config pack completions manual help" -f -a "explain" -d 'Who had been promised what, and who had taken what, at a time: for after an out-of-memory'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus free run lease explain daemon health check-config pack completions manual help" -f -a "daemon" -d 'Serves questions on a Unix socket'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus free run lease explain daemon health check-config pack completions manual help" -f -a "health" -d 'Whether the daemon is well; exit code 0 if so'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus free run lease explain daemon health check-config pack completions manual help" -f -a "check-config" -d 'Reads a configuration file as the daemon would, and says what is wrong with it'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus free run lease explain daemon health check-config pack completions manual help" -f -a "pack" -d 'Writes all that an answer needs of a model into one small file, for hosts without a network'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus free run lease explain daemon health check-config pack completions manual help" -f -a "completions" -d 'Writes shell completions to standard output'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus free run lease explain daemon health check-config pack completions manual help" -f -a "manual" -d 'Writes the manual page to standard output'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and not __fish_seen_subcommand_from fits estimate gpus free run lease explain daemon health check-config pack completions manual help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and __fish_seen_subcommand_from lease" -f -a "list" -d 'All leases, and who waits for one'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and __fish_seen_subcommand_from lease" -f -a "renew" -d 'Makes a lease go on. One that has ended stays ended'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand help; and __fish_seen_subcommand_from lease" -f -a "release" -d 'Gives a lease back'

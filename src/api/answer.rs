@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::file::FilesAnswer;
 use crate::engines::{Basis, ComponentName};
 
 /// The verdict of an answer.
@@ -60,6 +61,9 @@ pub struct Answer {
     pub assumptions: Vec<String>,
     /// Doubts and dangers.
     pub warnings: Vec<String>,
+    /// Every file of a repository of many GGUF models, each with its verdict, where none was asked for by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<FilesAnswer>,
     /// Largest context for each number of sequences, when asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frontier: Option<Vec<FrontierPoint>>,
@@ -96,6 +100,24 @@ pub struct ModelAnswer {
     pub max_context: Option<u64>,
     /// Files that hold the weights.
     pub weight_files: Option<u32>,
+    /// The adapter that was asked for; all other figures are of its base model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<AdapterAnswer>,
+}
+
+/// An adapter and the model that it changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AdapterAnswer {
+    /// The base model's `owner/name` or path.
+    pub base_repo: String,
+    /// The commit of the base model.
+    pub base_commit: Option<String>,
+    /// `lora`, `loha`, `ia3`, ...
+    pub method: String,
+    /// The largest rank of its matrices.
+    pub rank: Option<u64>,
+    /// Stored bytes of its own tensors.
+    pub stored_bytes: u64,
 }
 
 /// The engine in force.

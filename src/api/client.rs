@@ -22,7 +22,7 @@ use tokio::net::UnixStream;
 use super::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
 use super::peer::HubToken;
 use super::problem::Reason;
-use super::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleaseRequest, TogetherAnswer};
+use super::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleaseRequest, TogetherAnswer, WatchLine};
 use super::{Answer, Problem, Question};
 
 /// Longest wait for the daemon to take a connection. Connecting to a Unix socket takes microseconds unless the daemon
@@ -62,6 +62,14 @@ pub enum ClientError {
         /// How long was waited.
         deadline: Duration,
     },
+    /// The daemon went away before it had answered: killed, or restarted.
+    #[error("the daemon at {} went away before it answered: {why}", socket.display())]
+    Cut {
+        /// The socket.
+        socket: PathBuf,
+        /// How it was seen.
+        why: String,
+    },
     /// What came is no answer of this program.
     #[error("what answers at {} does not speak this program's language: {why}", socket.display())]
     NotOurs {
@@ -76,6 +84,19 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Whether the daemon was there and is going or gone: what was asked may be asked again of the next one.
+    pub fn daemon_is_leaving(&self) -> bool {
+        match self {
+            Self::Cut { .. } => true,
+            // It was killed before it had accepted the connection.
+            Self::Unreachable { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+            }
+            Self::Problem(problem) => problem.reason == Reason::DaemonStopping,
+            _ => false,
+        }
+    }
+
     /// Whether no daemon runs there at all, so that the question may be answered without one.
     pub fn daemon_is_absent(&self) -> bool {
         let Self::Unreachable { source, .. } = self else { return false };
@@ -98,6 +119,7 @@ impl From<ClientError> for Problem {
                 "start it with `systemctl start hf-mem-probe.socket` or `hf-mem-probe daemon`, name its socket with \
                  --socket, or ask without it (--local)"
             }
+            ClientError::Cut { .. } => "ask again; see `journalctl -u hf-mem-probe` for why it ended",
             ClientError::Late { .. } => "see `journalctl -u hf-mem-probe`; ask without it with --local",
             ClientError::NotOurs { .. } => "another program or another version may listen there; check --socket",
         };
@@ -261,12 +283,24 @@ impl Client {
         let request = request
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .map_err(|error| self.not_ours(error.to_string()))?;
-        sender.send_request(request).await.map_err(|error| self.not_ours(error.to_string()))
+        sender.send_request(request).await.map_err(|error| self.broken(&error))
+    }
+
+    fn broken(&self, error: &hyper::Error) -> ClientError {
+        let gone = error.is_incomplete_message() || error.is_closed() || error.is_canceled();
+        if gone || has_io_source(error) {
+            ClientError::Cut { socket: self.socket.clone(), why: error.to_string() }
+        } else {
+            self.not_ours(error.to_string())
+        }
     }
 
     async fn body(&self, response: Response<Incoming>) -> Result<Bytes, ClientError> {
         let collected = Limited::new(response.into_body(), ANSWER_CAP_BYTES).collect().await;
-        collected.map(http_body_util::Collected::to_bytes).map_err(|error| self.not_ours(error.to_string()))
+        collected.map(http_body_util::Collected::to_bytes).map_err(|error| match error.downcast_ref::<hyper::Error>() {
+            Some(error) => self.broken(error),
+            None => self.not_ours(error.to_string()),
+        })
     }
 
     async fn within<T>(
@@ -293,6 +327,11 @@ impl Client {
     }
 }
 
+/// Whether the connection itself failed, as by a reset.
+fn has_io_source(error: &hyper::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<io::Error>())
+}
+
 /// `text` as one segment of a path: whatever could end it or leave it is escaped.
 fn segment(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
@@ -308,7 +347,7 @@ pub struct Lines {
 
 impl Lines {
     /// The next reading; `None` when the daemon stopped. A line may be a problem: the devices cannot be read for now.
-    pub async fn next(&mut self) -> Result<Option<Result<GpusAnswer, Problem>>, ClientError> {
+    pub async fn next(&mut self) -> Result<Option<Result<WatchLine, Problem>>, ClientError> {
         loop {
             if let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.pending.drain(..=end).collect();
@@ -324,7 +363,7 @@ impl Lines {
             }
             match self.body.frame().await {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(self.client.not_ours(error.to_string())),
+                Some(Err(error)) => return Err(self.client.broken(&error)),
                 Some(Ok(frame)) => {
                     if let Some(chunk) = frame.data_ref() {
                         self.pending.extend_from_slice(chunk);

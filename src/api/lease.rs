@@ -107,6 +107,9 @@ pub struct Waiting {
     pub ticket: u64,
     /// uid of the user who waits.
     pub uid: u32,
+    /// The process that waits, where one does.
+    #[serde(default)]
+    pub pid: Option<u32>,
     /// Place in line, 1 is the head.
     pub position: u64,
     /// Seconds in line so far.

@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod client;
+pub mod file;
 pub mod lease;
 pub mod limits;
 pub mod openapi;

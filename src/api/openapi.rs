@@ -6,7 +6,7 @@ use utoipa::OpenApi;
 
 use super::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
 use super::routes::Together;
-use super::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleaseRequest, TogetherAnswer};
+use super::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleaseRequest, TogetherAnswer, WatchLine};
 use super::{Answer, Problem, Question};
 
 /// The document as JSON text; written once.
@@ -58,7 +58,7 @@ enum FitsBody {
 mod operations {
     use super::{
         Answer, FitsBody, GpusAnswer, HealthAnswer, LeaseAnswer, LeaseRequest, LeasesAnswer, NvmlReleaseAnswer,
-        NvmlReleaseRequest, Problem, Question, RenewRequest,
+        NvmlReleaseRequest, Problem, Question, RenewRequest, WatchLine,
     };
 
     /// Whether and how a model fits here, now. With `questions`: whether they all fit at once; the answer is then a `TogetherAnswer`.
@@ -82,9 +82,9 @@ mod operations {
     ))]
     pub(super) fn gpus() {}
 
-    /// The same whenever it changes, one object a line, until the caller leaves or the daemon stops.
+    /// The same whenever it changes, one object a line, with what happened to leases since the line before, until the caller leaves or the daemon stops.
     #[utoipa::path(get, path = "/v1/gpus/watch", tag = "hf-mem-probe", responses(
-        (status = 200, description = "The answer", body = GpusAnswer, content_type = "application/x-ndjson"),
+        (status = 200, description = "The answer", body = WatchLine, content_type = "application/x-ndjson"),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
     ))]
     pub(super) fn watch() {}

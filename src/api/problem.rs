@@ -93,12 +93,14 @@ reasons! {
     DaemonUnreachable "daemon_unreachable" 503 69 "The daemon does not answer";
     HubUnreachable "hub_unreachable" 502 75 "The Hub does not answer";
     RateLimited "rate_limited" 429 75 "The Hub asks to wait";
+    WaitOver "wait_over" 200 75 "The wait for memory is over";
     MemoryDraining "memory_draining" 200 75 "Memory is being released";
     BadConfiguration "bad_configuration" 500 78 "Bad configuration";
     Forbidden "forbidden" 403 77 "Not allowed";
     NotFoundRoute "not_found_route" 404 2 "No such route";
     MethodNotAllowed "method_not_allowed" 405 2 "No such method on this route";
     Busy "busy" 503 75 "The daemon is busy";
+    DaemonStopping "daemon_stopping" 503 75 "The daemon is stopping";
     TooLarge "too_large" 413 2 "The request is too large";
     Timeout "timeout" 504 75 "The answer took too long";
     Internal "internal" 500 70 "An error of this program";

@@ -2,13 +2,50 @@
 
 use std::future::Future;
 
-use tokio::sync::watch;
+use bytes::Bytes;
+use tokio::sync::{broadcast, watch};
 
+use super::answer::Verdict;
 use super::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
 use super::peer::Caller;
+use super::problem::Reason;
 use super::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, TogetherAnswer};
 use super::{Answer, Problem, Question};
+use crate::leases::event::Dated;
 use crate::metrics::Metrics;
+
+/// An answer as it goes out: written once, however often it is given.
+#[derive(Clone, Debug)]
+pub struct Written {
+    verdict: Option<Verdict>,
+    reason: Option<Reason>,
+    json: Bytes,
+}
+
+impl Written {
+    /// Writes `answer`.
+    pub fn new(answer: &Answer) -> Self {
+        let reason = Reason::ALL.iter().copied().find(|reason| reason.word() == answer.reason);
+        // Wire types have string keys and no fallible fields, so this cannot fail.
+        let json = serde_json::to_vec(answer).unwrap_or_default();
+        Self { verdict: answer.verdict, reason, json: json.into() }
+    }
+
+    /// Its verdict.
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.verdict
+    }
+
+    /// Its reason, where that is one of the known words.
+    pub fn reason(&self) -> Option<Reason> {
+        self.reason
+    }
+
+    /// The answer as JSON.
+    pub fn json(&self) -> &Bytes {
+        &self.json
+    }
+}
 
 /// The program behind the socket.
 ///
@@ -16,7 +53,7 @@ use crate::metrics::Metrics;
 /// wait for too belongs into a task of its own.
 pub trait Service: Send + Sync + 'static {
     /// Whether and how one model fits. "No" is an answer, not a problem.
-    fn fits(&self, caller: Caller, question: Question) -> impl Future<Output = Result<Answer, Problem>> + Send;
+    fn fits(&self, caller: Caller, question: Question) -> impl Future<Output = Result<Written, Problem>> + Send;
 
     /// Whether several models fit at once.
     fn fits_together(
@@ -34,6 +71,11 @@ pub trait Service: Send + Sync + 'static {
 
     /// Changes whenever [`Service::gpus`] would tell something new.
     fn changes(&self) -> watch::Receiver<u64>;
+
+    /// What happens to leases from now on; `None` where there is nothing to hear.
+    fn lease_events(&self) -> Option<broadcast::Receiver<Dated>> {
+        None
+    }
 
     /// How the daemon is.
     fn health(&self) -> HealthAnswer;

@@ -7,6 +7,8 @@ use utoipa::ToSchema;
 
 use crate::api::Answer;
 use crate::devices::Snapshot;
+use crate::leases::event::{Dated, Event};
+use crate::leases::lease::State;
 
 /// The devices as they were last read, and what leases still claim on them. As a file it can be given to `--gpus`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -18,6 +20,43 @@ pub struct GpusAnswer {
     pub snapshot: Snapshot,
     /// Bytes that leases still claim, by the device's UUID; devices without leases are left out.
     pub leased_bytes: BTreeMap<String, u64>,
+}
+
+/// One line of the watch stream: the devices as they are now, and what happened to leases since the line before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WatchLine {
+    /// The devices.
+    #[serde(flatten)]
+    pub gpus: GpusAnswer,
+    /// What happened to leases and to those who wait for one, in order.
+    #[serde(default)]
+    pub lease_events: Vec<LeaseEvent>,
+    /// Events that this listener was too slow for: `GET /v1/leases` says how things stand.
+    #[serde(default)]
+    pub missed_lease_events: u64,
+}
+
+/// Something that happened to a lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LeaseEvent {
+    /// When, RFC 3339.
+    pub at: String,
+    /// For a lease that ended: released, expired or orphaned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<State>,
+    /// What.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+impl From<Dated> for LeaseEvent {
+    fn from(Dated { at, event }: Dated) -> Self {
+        let state = match &event {
+            Event::Ended { reason, .. } => Some(reason.state()),
+            _ => None,
+        };
+        Self { at: humantime::format_rfc3339_millis(at).to_string(), state, event }
+    }
 }
 
 /// The answers to several questions that must fit together.

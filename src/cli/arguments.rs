@@ -27,7 +27,14 @@ pub enum Command {
     Estimate(Box<EstimateArguments>),
     /// What is free, and who holds what.
     Gpus(GpusArguments),
+    /// What can be given on one device, as one whole number: for programs that compare numbers.
+    Free(FreeArguments),
     /// Waits for room, holds it by a lease, and runs a command there.
+    ///
+    /// CMD gets the devices in its environment (CUDA_VISIBLE_DEVICES by UUID, CUDA_DEVICE_ORDER) and the lease's id in
+    /// HF_MEM_PROBE_LEASE. Its exit code is passed on (128 and the signal's number where a signal ended it), and so are
+    /// the signals that this program gets; where CMD cannot be started it is 127 (not found) or 126. 75: no memory came
+    /// free within --wait. A restart of the daemon is waited out, and never ends CMD.
     ///
     /// A lease is advisory: it is honoured by everyone who asks here, and cannot stop a process that does not.
     Run(Box<RunArguments>),
@@ -46,6 +53,11 @@ pub enum Command {
         /// The file.
         file: PathBuf,
     },
+    /// Writes all that an answer needs of a model into one small file, for hosts without a network.
+    ///
+    /// fits and estimate take the file in place of a model and answer as they would with the Hub at hand. Nothing but
+    /// metadata is in it: no weights, no token, no address that a token was needed for.
+    Pack(PackArguments),
     /// Writes shell completions to standard output.
     Completions {
         /// The shell.
@@ -104,7 +116,8 @@ pub struct EstimateArguments {
 /// `run`.
 #[derive(Args, Debug)]
 pub struct RunArguments {
-    /// owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, or a bundle.
+    /// owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, a bundle, ollama:NAME or
+    /// lmstudio:PUBLISHER/NAME.
     #[arg(long = "model", value_name = "MODEL")]
     pub model: String,
     /// The rest of the question.
@@ -122,9 +135,9 @@ pub struct RunArguments {
     /// Run without a lease: another may be told that the same memory is free. Works without the daemon.
     #[arg(long)]
     pub no_lease: bool,
-    /// Be the process that becomes CMD: this program's own way to start itself.
-    #[arg(long = "become", hide = true)]
-    pub becomes_command: bool,
+    /// Be the process that becomes CMD, started by the process of this pid: this program's own way to start itself.
+    #[arg(long = "become", hide = true, value_name = "PID")]
+    pub becomes_command: Option<i32>,
     /// Where to ask, and how to print.
     #[command(flatten)]
     pub connection: ConnectionArguments,
@@ -191,11 +204,28 @@ pub struct ExplainArguments {
 /// What is asked.
 #[derive(Args, Debug)]
 pub struct QuestionArguments {
-    /// owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, or a bundle.
+    /// owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, a bundle, ollama:NAME or
+    /// lmstudio:PUBLISHER/NAME.
     pub model: String,
     /// The rest of the question.
     #[command(flatten)]
     pub options: QuestionOptions,
+}
+
+/// `pack`.
+#[derive(Args, Debug)]
+pub struct PackArguments {
+    /// owner/name, owner/name@revision, a local folder, or a .gguf or .safetensors file.
+    pub model: String,
+    /// The file to write; one that is there already is replaced.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// One file of the repository, or the name of a quantisation (Q4_K_M).
+    #[arg(long, value_name = "FILE|QUANT")]
+    pub file: Option<String>,
+    /// Print one JSON object, on failure too.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What is asked of a model.
@@ -231,7 +261,8 @@ pub struct QuestionOptions {
     /// Only these devices, by UUID.
     #[arg(long, value_name = "UUID", value_delimiter = ',')]
     pub on: Vec<String>,
-    /// Declared devices instead of this host's: 8xH100-80GB, 2x24GiB,1x12GiB, or a file written by gpus --json.
+    /// Declared devices instead of this host's: 8xH100-80GB, 2x24GiB,1x12GiB,host:64GiB, or a file written by gpus
+    /// --json.
     #[arg(long, value_name = "SPEC|FILE")]
     pub gpus: Option<String>,
     /// Whether layers, experts or components may stay in host memory.
@@ -271,6 +302,52 @@ pub struct GpusArguments {
     /// Where to ask, and how to print.
     #[command(flatten)]
     pub connection: ConnectionArguments,
+}
+
+/// `free`.
+#[derive(Args, Debug)]
+pub struct FreeArguments {
+    /// The device, by UUID or index; needed where there is more than one.
+    #[arg(long, value_name = "UUID|INDEX")]
+    pub gpu: Option<String>,
+    /// The unit; rounded down to whole ones.
+    #[arg(long, value_enum, default_value_t = Unit::MiB)]
+    pub unit: Unit,
+    /// Declared devices instead of this host's.
+    #[arg(long, value_name = "SPEC|FILE")]
+    pub gpus: Option<String>,
+    /// Where to ask, and how to print.
+    #[command(flatten)]
+    pub connection: ConnectionArguments,
+}
+
+/// A unit of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Unit {
+    /// Bytes.
+    #[value(name = "B")]
+    B,
+    /// 1024 bytes.
+    #[value(name = "KiB")]
+    KiB,
+    /// 1024 KiB.
+    #[value(name = "MiB")]
+    MiB,
+    /// 1024 MiB.
+    #[value(name = "GiB")]
+    GiB,
+}
+
+impl Unit {
+    /// Its bytes.
+    pub const fn bytes(self) -> u64 {
+        match self {
+            Self::B => 1,
+            Self::KiB => 1 << 10,
+            Self::MiB => 1 << 20,
+            Self::GiB => 1 << 30,
+        }
+    }
 }
 
 /// `daemon`.

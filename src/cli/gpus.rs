@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::time::{Duration, SystemTime};
 
-use super::arguments::GpusArguments;
+use super::arguments::{ConnectionArguments, GpusArguments};
 use super::output::{self, Output};
 use super::{in_process, text};
 use crate::api::client::{Client, ClientError, block_on};
 use crate::api::problem::Reason;
-use crate::api::status::GpusAnswer;
+use crate::api::status::{GpusAnswer, WatchLine};
 use crate::api::{Problem, SCHEMA_VERSION};
 use crate::bytes::Bytes;
 use crate::devices::{Snapshot, declared};
@@ -17,38 +17,44 @@ use crate::devices::{Snapshot, declared};
 /// Time between two readings of this process's own.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// How many of the last events of leases are shown below the table.
+const LAST_EVENTS: usize = 8;
+
 /// One table, or with `--watch` one after another for as long as somebody reads.
 pub(super) fn run(arguments: &GpusArguments) -> u8 {
     let output = Output { json: arguments.connection.json };
-    let done = if arguments.watch { watch(arguments) } else { once(arguments) };
+    let done = if arguments.watch {
+        watch(arguments)
+    } else {
+        once(&arguments.connection, arguments.gpus.as_deref())
+            .map(|answer| output.data(&answer, |answer| table(answer, arguments)))
+    };
     match done {
         Ok(()) => Reason::Fits.exit_code(),
         Err(problem) => output.problem(&problem),
     }
 }
 
-fn once(arguments: &GpusArguments) -> Result<(), Problem> {
-    let answer = match here(arguments)? {
-        Some(answer) => answer,
-        None => match runtime(Client::new(&arguments.connection.socket).gpus())? {
-            Ok(answer) => answer,
-            Err(ClientError::Unreachable { .. }) => alone(in_process::snapshot(&arguments.connection)?),
-            Err(error) => return Err(error.into()),
-        },
-    };
-    Output { json: arguments.connection.json }.data(&answer, |answer| table(answer, arguments));
-    Ok(())
+/// The devices as the daemon sees them, or this process where there is no daemon; or `declared` ones.
+pub(super) fn once(connection: &ConnectionArguments, declared: Option<&str>) -> Result<GpusAnswer, Problem> {
+    if let Some(answer) = here(connection, declared)? {
+        return Ok(answer);
+    }
+    match runtime(Client::new(&connection.socket).gpus())? {
+        Err(ClientError::Unreachable { .. }) => Ok(alone(in_process::snapshot(connection)?)),
+        answer => Ok(answer?),
+    }
 }
 
 /// What can be said without a daemon: declared devices, or this host's where the daemon is not to be asked.
-fn here(arguments: &GpusArguments) -> Result<Option<GpusAnswer>, Problem> {
-    if let Some(spec) = &arguments.gpus {
+fn here(connection: &ConnectionArguments, declared: Option<&str>) -> Result<Option<GpusAnswer>, Problem> {
+    if let Some(spec) = declared {
         let declared = declared::resolve(spec, SystemTime::now())?;
         let leased_bytes = declared.leased.into_iter().map(|(uuid, bytes)| (uuid, bytes.get())).collect();
         return Ok(Some(GpusAnswer { leased_bytes, ..alone(declared.snapshot) }));
     }
-    if arguments.connection.local {
-        return Ok(Some(alone(in_process::snapshot(&arguments.connection)?)));
+    if connection.local {
+        return Ok(Some(alone(in_process::snapshot(connection)?)));
     }
     Ok(None)
 }
@@ -69,9 +75,10 @@ fn table(answer: &GpusAnswer, arguments: &GpusArguments) -> String {
 
 /// Follows the daemon's stream, or where there is none this process's own readings.
 fn watch(arguments: &GpusArguments) -> Result<(), Problem> {
-    if arguments.gpus.is_some() {
-        // Declared devices do not change: they are shown once.
-        here(arguments)?.iter().for_each(|answer| drop(show(Ok(answer), arguments)));
+    let mut screen = Screen::new(arguments);
+    if let Some(spec) = &arguments.gpus {
+        // Declared devices do not change: they are shown once. Nobody reading is no failure.
+        let _read = screen.show(Ok(&line(once(&arguments.connection, Some(spec))?)));
         return Ok(());
     }
     let follow = async {
@@ -79,7 +86,7 @@ fn watch(arguments: &GpusArguments) -> Result<(), Problem> {
             match Client::new(&arguments.connection.socket).watch_gpus().await {
                 Ok(mut lines) => {
                     while let Some(line) = lines.next().await? {
-                        if show(line.as_ref(), arguments).is_err() {
+                        if screen.show(line.as_ref()).is_err() {
                             break;
                         }
                     }
@@ -90,23 +97,51 @@ fn watch(arguments: &GpusArguments) -> Result<(), Problem> {
             }
         }
         let mut readings = in_process::Readings::start(&arguments.connection, INTERVAL)?;
-        while show(readings.next().await.map(alone).as_ref(), arguments).is_ok() {}
+        while screen.show(readings.next().await.map(alone).map(line).as_ref()).is_ok() {}
         Ok(())
     };
     runtime(follow)?
 }
 
-/// A fresh screen each time in a terminal, one JSON object a line when piped. Fails when nobody reads any more.
-fn show(answer: Result<&GpusAnswer, &Problem>, arguments: &GpusArguments) -> std::io::Result<()> {
-    let terminal = std::io::stdout().is_terminal() && !arguments.connection.json;
-    let text = match answer {
-        Ok(answer) if terminal => table(answer, arguments),
-        Err(problem) if terminal => text::problem::problem(problem),
-        Ok(answer) => serde_json::to_string(answer).unwrap_or_else(|_| "{}".to_owned()),
-        Err(problem) => serde_json::to_string(problem).unwrap_or_else(|_| "{}".to_owned()),
-    };
-    // In a terminal line by line over the last screen, so that nothing flickers.
-    output::line(&if terminal { format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")) } else { text + "\n" })
+/// A reading of this process's own, which hears of no leases.
+fn line(gpus: GpusAnswer) -> WatchLine {
+    WatchLine { gpus, lease_events: Vec::new(), missed_lease_events: 0 }
+}
+
+/// What is shown, one reading after another.
+struct Screen<'a> {
+    arguments: &'a GpusArguments,
+    terminal: bool,
+    /// The last events of leases, as text.
+    happened: Vec<String>,
+}
+
+impl<'a> Screen<'a> {
+    fn new(arguments: &'a GpusArguments) -> Self {
+        let terminal = std::io::stdout().is_terminal() && !arguments.connection.json;
+        Self { arguments, terminal, happened: Vec::new() }
+    }
+
+    /// A fresh screen each time in a terminal, one JSON object a line when piped. Fails when nobody reads any more.
+    fn show(&mut self, line: Result<&WatchLine, &Problem>) -> std::io::Result<()> {
+        if !self.terminal {
+            let json = match line {
+                Ok(line) => serde_json::to_string(line),
+                Err(problem) => serde_json::to_string(problem),
+            };
+            return output::line(&(json.unwrap_or_else(|_| "{}".to_owned()) + "\n"));
+        }
+        let text = match line {
+            Ok(line) => {
+                self.happened.extend(line.lease_events.iter().map(text::event::dated));
+                self.happened.drain(..self.happened.len().saturating_sub(LAST_EVENTS));
+                table(&line.gpus, self.arguments) + &self.happened.concat()
+            }
+            Err(problem) => text::problem::problem(problem),
+        };
+        // Line by line over the last screen, so that nothing flickers.
+        output::line(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")))
+    }
 }
 
 fn runtime<T>(call: impl Future<Output = T>) -> Result<T, Problem> {

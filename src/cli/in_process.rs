@@ -16,7 +16,7 @@ use crate::devices::nvml::NvmlOptions;
 use crate::devices::sampler::{Reading, Sampler, SamplerOptions, read_once};
 use crate::devices::{Snapshot, declared};
 use crate::engines::Engines;
-use crate::model::source::{HubSettings, ModelReference, Place, SourceClient, SourceSettings};
+use crate::model::source::{HubSettings, LocalFolders, Metadata, ModelReference, Place, SourceClient, SourceSettings};
 use crate::placement::Policy;
 use crate::probe::{self, Here, Rules};
 
@@ -32,9 +32,15 @@ pub(super) struct Source {
 impl Source {
     /// From the command line and the environment.
     pub(super) fn new(arguments: &QuestionArguments) -> Result<Self, Problem> {
-        let reference = ModelReference::parse(&arguments.model, arguments.options.file.as_deref(), Path::exists)?;
+        Self::of(&arguments.model, arguments.options.file.as_deref())
+    }
+
+    /// The model `text`, and which of its files.
+    pub(super) fn of(text: &str, file: Option<&str>) -> Result<Self, Problem> {
+        let reference = ModelReference::parse(text, file, Path::exists)?;
         let mut settings = SourceSettings::new(HubSettings::from_environment(variable)?);
         settings.cache_folder = cache_folder();
+        settings.folders = LocalFolders::from_environment(variable);
         Ok(Self { reference, client: SourceClient::new(settings) })
     }
 
@@ -46,12 +52,18 @@ impl Source {
             question.model.revision.clone_from(revision);
             return Ok(());
         }
-        let auth = self.client.own_auth(&self.reference);
-        let metadata = self.client.read(&self.reference, &auth, SystemTime::now()).await?;
+        let metadata = self.metadata().await?;
+        question.model.repo.clone_from(&metadata.identity.repo);
         let metadata = serde_json::to_value(&metadata)
             .map_err(|error| Problem::new(Reason::Internal, format!("metadata cannot be sent: {error}")))?;
         question.model.metadata = Some(Box::new(metadata));
         Ok(())
+    }
+
+    /// All that an answer needs of the model, as this user may see it.
+    pub(super) async fn metadata(&self) -> Result<Metadata, Problem> {
+        let auth = self.client.own_auth(&self.reference);
+        Ok(self.client.read(&self.reference, &auth, SystemTime::now()).await?)
     }
 
     /// This user's own token for the Hub in question, for the daemon to use in place of its own.
@@ -88,7 +100,7 @@ pub(super) async fn answer(
     let auth = source.client.own_auth(&source.reference);
     let described = source.client.describe(&source.reference, &auth, SystemTime::now()).await?;
     let mut answer = match (asking, here) {
-        (Asking::Fits, Some(here)) => probe::answer(question, &described.model, &here, &rules),
+        (Asking::Fits, Some(here)) => probe::fits(question, &described.model, &here, &rules),
         (_, here) => probe::estimate(question, &described.model, here, &rules),
     }?;
     probe::note_staleness(&mut answer, described.stale);

@@ -6,11 +6,13 @@ mod daemon;
 mod exit;
 mod explain;
 mod fits;
+mod free;
 mod gpus;
 mod health;
 mod in_process;
 mod lease;
 mod output;
+mod pack;
 mod question;
 mod reserve;
 mod run;
@@ -36,12 +38,14 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Fits(arguments) => fits::fits(&arguments),
         Command::Estimate(arguments) => fits::estimate(&arguments),
         Command::Gpus(arguments) => gpus::run(&arguments),
+        Command::Free(arguments) => free::run(&arguments),
         Command::Run(arguments) => run::run(*arguments),
         Command::Lease(arguments) => lease::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Daemon(arguments) => daemon::run(arguments),
         Command::Health(arguments) => health::run(&arguments),
         Command::CheckConfig { file } => check_config::run(&file),
+        Command::Pack(arguments) => pack::run(&arguments),
         Command::Completions { shell } => shell::completions(shell),
         Command::Manual => shell::manual(),
     }

@@ -102,6 +102,12 @@ impl Config {
                 return refuse("hub.endpoints", &why);
             }
         }
+        if let Some(prefix) =
+            self.hub.endpoint_token_files.keys().find(|prefix| !self.hub.endpoints.contains_key(*prefix))
+        {
+            let why = format!("has a token for {prefix:?}, for which hub.endpoints has no endpoint");
+            return refuse("hub.endpoint_token_files", &why);
+        }
         for (key, path) in [
             ("hub.cache_directory", &self.hub.cache_directory),
             ("leases.state_directory", &self.leases.state_directory),

@@ -15,6 +15,8 @@ pub struct HubConfig {
     pub endpoint: String,
     /// Other endpoints for repositories whose name starts with a prefix; the longest prefix wins.
     pub endpoints: BTreeMap<String, String>,
+    /// Files that hold the daemon's tokens for those endpoints, by the same prefixes. No other endpoint sees them.
+    pub endpoint_token_files: BTreeMap<String, PathBuf>,
     /// File that holds the daemon's token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
@@ -41,6 +43,7 @@ impl Default for HubConfig {
         Self {
             endpoint: "https://huggingface.co".to_owned(),
             endpoints: BTreeMap::new(),
+            endpoint_token_files: BTreeMap::new(),
             token_file: None,
             cache_directory: "/var/cache/hf-mem-probe".into(),
             cache_size: Size::mib(512),

@@ -4,6 +4,7 @@
 //! and read back by `--gpus FILE`. Nothing general in here is named after a vendor; what is NVIDIA's lives in `nvml`.
 
 pub mod declared;
+mod draining;
 pub mod error;
 pub mod holders;
 pub mod host_memory;
@@ -11,6 +12,8 @@ pub mod nvml;
 pub mod power;
 pub mod sampler;
 pub mod select;
+
+pub use draining::draining;
 
 use std::time::SystemTime;
 
@@ -125,6 +128,14 @@ pub struct Unusable {
     pub reason: String,
     /// A sentence for a person, with the cure where there is one.
     pub message: String,
+}
+
+impl Unusable {
+    /// Whether something is wrong, rather than chosen by an administrator or taken by another program.
+    pub fn is_fault(&self) -> bool {
+        !["prohibited", "exclusive_process", "mig_without_instances", "mig_parent", "drain", "asleep"]
+            .contains(&self.reason.as_str())
+    }
 }
 
 /// Something about a device that forbids nothing.

@@ -4,13 +4,13 @@
 //! in the code, each with its source. Planning calls an engine thousands of times for one answer, so an engine is
 //! first [prepared](Engine::prepare) for one model on one kind of device, and answers from that.
 
+pub mod adapted;
 pub mod component;
 pub mod diffusers;
 pub mod layer_weights;
 pub mod llama_cpp;
 pub mod logical;
 pub mod ollama;
-mod options;
 pub mod profile;
 pub mod reference;
 pub mod registry;
@@ -38,6 +38,17 @@ pub trait Engine: Send + Sync {
     /// The engine's name as `--engine` takes it: `vllm`, `sglang`, `llama.cpp`, `ollama`, `transformers`, `diffusers`,
     /// `reference`.
     fn name(&self) -> &'static str;
+
+    /// The context that the engine takes by itself where it follows from all devices of the host, not only from those
+    /// that the model goes on; `None` where it does not, or where `parameters` give one.
+    fn context_by_host(
+        &self,
+        _model: &Model,
+        _parameters: &BTreeMap<String, Value>,
+        _devices: &[&DeviceFacts],
+    ) -> Option<u64> {
+        None
+    }
 
     /// Settles parameters and workload for `case` and precomputes what does not depend on the split.
     fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError>;
@@ -184,6 +195,12 @@ pub trait Prepared {
 
     /// Whether stages may be given any number of layers, so that unequal devices can be filled (layer split).
     fn uneven(&self) -> bool {
+        false
+    }
+
+    /// Whether every rank is a process of its own, so that stages work one after another on a sequence while a tensor group
+    /// works on it at once; otherwise one process walks its devices layer by layer.
+    fn ranks_are_processes(&self) -> bool {
         false
     }
 

@@ -49,6 +49,8 @@ pub(super) fn model(config: &Value, inventory: Inventory) -> Model {
         weight_files: 1,
         components: Vec::new(),
         parameters: None,
+        adapter: None,
+        variants: Vec::new(),
         proofs: Vec::new(),
         doubts: Vec::new(),
     }

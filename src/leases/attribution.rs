@@ -26,13 +26,28 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// How near a process, of this line of descent, is to a holder; nearer leases are served first. `None`: not the holder's.
-fn nearness(
-    lease_holder: &Holder,
-    lease: Option<&Lease>,
-    process: &Process,
-    line: &[ProcessIdentity],
-) -> Option<usize> {
+/// One device in a reading, and the lines of descent of those who hold memory there.
+#[derive(Debug)]
+pub(super) struct Occupied<'a> {
+    device: &'a Device,
+    reading: &'a Reading<'a>,
+    lines: Vec<Vec<ProcessIdentity>>,
+}
+
+impl<'a> Occupied<'a> {
+    pub(super) fn new(device: &'a Device, reading: &'a Reading<'a>) -> Self {
+        let lines = device.processes.iter().map(|process| reading.ancestry.line_of(process.pid)).collect();
+        Self { device, reading, lines }
+    }
+
+    fn processes(&self) -> impl Iterator<Item = (&Process, &[ProcessIdentity])> {
+        self.device.processes.iter().zip(self.lines.iter().map(Vec::as_slice))
+    }
+}
+
+/// How near a process, of this line of descent, is to a lease's holder; nearer leases are served first. `None`: not its.
+fn nearness(lease: &Lease, process: &Process, line: &[ProcessIdentity]) -> Option<usize> {
+    let lease_holder = &lease.holder;
     if let Some(holder) = &lease_holder.process {
         let in_tree = line.first().map(|read| read.start_ticks);
         // The driver's entry must be of the very process that the tree was read of, where both say.
@@ -44,7 +59,8 @@ fn nearness(
             return Some(generations);
         }
         // What was once seen in the tree stays of it, and so do its own children, when a process in between dies.
-        if let Some(members) = lease.map(|lease| &lease.members).filter(|members| !members.is_empty()) {
+        let members = &lease.members;
+        if !members.is_empty() {
             let itself =
                 process.start_ticks.or(in_tree).map(|start_ticks| ProcessIdentity { pid: process.pid, start_ticks });
             if itself.is_some_and(|itself| members.contains(&itself))
@@ -69,14 +85,24 @@ const MEMBER: usize = 1_000;
 /// Farther still: shares the unit or cgroup.
 const GROUP: usize = 2_000;
 
-/// What every process on a device holds now: what a lease granted on this reading does not count as its own.
-pub fn baselines(device: &Device) -> Vec<Baseline> {
+/// What processes on a device hold now that may be the holder's: what a lease granted on this reading does not count as
+/// its own. One that is known to be of another tree never comes into the holder's.
+pub(super) fn baselines(holder: &Holder, device: &Device, reading: &Reading<'_>) -> Vec<Baseline> {
+    let by_group = holder.unit.is_some() || holder.cgroup.is_some();
+    let may_be = |process: &&Process| match &holder.process {
+        _ if by_group => true,
+        Some(holder) => {
+            let line = reading.ancestry.line_of(process.pid);
+            line.contains(holder) || !reading.ancestry.reaches_init(&line)
+        }
+        None => false,
+    };
     let entry = |process: &Process| Baseline {
         pid: process.pid,
         start_ticks: process.start_ticks,
         used_bytes: process.used_bytes,
     };
-    device.processes.iter().map(entry).collect()
+    device.processes.iter().filter(may_be).map(entry).collect()
 }
 
 /// The baseline of a process in a lease; `None` where it must not be attributed at all.
@@ -102,87 +128,166 @@ fn listed_again(device: &Device, place: usize, process: &Process) -> bool {
     entries.any(|(other, entry)| key(entry, other) < key(process, place))
 }
 
-/// What is taken of one process: (baseline of the lease, bytes attributed to it).
+/// What is taken of one process.
 #[derive(Default)]
-struct Taken(Vec<(Bytes, Bytes)>);
+struct Taken(Vec<Part>);
+
+/// What one lease takes of one process.
+#[derive(Clone, Copy)]
+struct Part {
+    /// Of the lease.
+    baseline: Bytes,
+    bytes: Bytes,
+    /// Of one that has ended: the first reading past its end, or none yet.
+    ended: Option<Option<Boottime>>,
+}
+
+impl Part {
+    /// Whether it may have been taken after the baselines of a lease that was granted on a reading of `baseline_at`.
+    fn overlaps(&self, baseline_at: Boottime) -> bool {
+        self.ended.is_some_and(|seen_at| seen_at.is_none_or(|seen_at| seen_at > baseline_at))
+    }
+}
 
 impl Taken {
-    /// The most that another lease with this baseline may be given of a process that holds `used`. Memory above any
-    /// baseline can be given once only: for each baseline at or below, what is given above it stays within `used`.
-    fn room(&self, used: Bytes, baseline: Bytes) -> Bytes {
-        let lower = self.0.iter().map(|(other, _)| *other).filter(|other| *other <= baseline);
+    /// The most that a lease with this baseline, of a reading at `baseline_at`, may be given of a process that holds
+    /// `used`. Memory above any baseline can be given once only: for each baseline at or below, what is given above it
+    /// stays within `used`. What one that has ended took while this one lived may lie above all of them.
+    fn room(&self, used: Bytes, baseline: Bytes, baseline_at: Boottime) -> Bytes {
+        let lower = self.0.iter().map(|part| part.baseline).filter(|other| *other <= baseline);
         let rooms = lower.chain([baseline]).map(|threshold| {
-            let given: Bytes = self.0.iter().filter(|(other, _)| *other >= threshold).map(|(_, bytes)| *bytes).sum();
+            let above = self.0.iter().filter(|part| part.baseline >= threshold || part.overlaps(baseline_at));
+            let given: Bytes = above.map(|part| part.bytes).sum();
             used.less(threshold).and_then(|grown| grown.less(given)).unwrap_or(Bytes::ZERO)
         });
         rooms.min().unwrap_or(Bytes::ZERO)
     }
 }
 
+/// One lease's claim to the memory of one process.
+struct Claim<'a> {
+    lease: &'a Lease,
+    /// How far its holder is from the process.
+    distance: usize,
+    /// Memory below it is not the lease's.
+    baseline: Bytes,
+}
+
+/// One turn of taking: in this order, a lease takes of one process until it has `most` in all.
+struct Turn<'a> {
+    /// What was seen before, and then what is new.
+    again: bool,
+    distance: usize,
+    place: usize,
+    used: Bytes,
+    /// Memory above it can be the lease's.
+    from: Bytes,
+    /// Memory above it is less by what the lease takes.
+    baseline: Bytes,
+    most: Bytes,
+    lease: &'a Lease,
+}
+
+impl Turn<'_> {
+    fn order(&self) -> (bool, usize, bool, u64, usize) {
+        (self.again, self.distance, self.lease.is_live(), self.lease.serial, self.place)
+    }
+}
+
 /// The part of each lease's promise that its holder is seen to hold on one device, by the lease's serial.
 ///
 /// Only what a process holds beyond its baseline counts, never more than was promised, and never the same byte for two
-/// leases: the nearest holder first, then the older lease. A lease that has ended still takes its part, before all others,
-/// when others of the same holder go on: its memory may well be there still.
+/// leases: the nearest holder first, then the older lease. A lease that has ended still takes its part when others go on,
+/// because its memory may well be there still: before those of the same holder, and of a nearer one before all that it was
+/// not seen to hold already.
 pub fn visible(leases: &[&Lease], uuid: &str, reading: &Reading<'_>) -> BTreeMap<u64, Bytes> {
+    match reading.device(uuid) {
+        Some(device) if !leases.is_empty() => visible_in(leases, &Occupied::new(device, reading)),
+        _ => BTreeMap::new(),
+    }
+}
+
+/// As [`visible`].
+pub(super) fn visible_in(leases: &[&Lease], occupied: &Occupied<'_>) -> BTreeMap<u64, Bytes> {
     let mut seen = BTreeMap::new();
-    let Some(device) = reading.device(uuid) else { return seen };
-    let mut pairs = Vec::new();
-    for (place, process) in device.processes.iter().enumerate() {
+    let mut turns = Vec::new();
+    for (place, (process, line)) in occupied.processes().enumerate() {
         let Some(used) = process.used_bytes.filter(|used| !used.overflowed()) else { continue };
-        if listed_again(device, place, process) {
-            continue;
-        }
-        let first = pairs.len();
-        let line = reading.ancestry.line_of(process.pid);
-        for lease in leases {
-            if lease.seen_by(reading.taken_at)
-                && let Some(distance) = nearness(&lease.holder, Some(lease), process, &line)
-                && let Some(baseline) = baseline_of(lease, uuid, process)
-            {
-                let order = (lease.is_live(), distance, lease.serial, place);
-                pairs.push((order, used, baseline, *lease));
-            }
-        }
-        // Which of its leases a process freed memory of, and for which it took some, is not to be seen. As long as all of
-        // them live only their sum counts; of one that has ended the most is assumed, so that no other seems served by it.
-        let here = pairs.get_mut(first..).unwrap_or_default();
-        let lowest = here.iter().map(|(_, _, baseline, _)| *baseline).min().unwrap_or(Bytes::ZERO);
-        for (_, _, baseline, lease) in here {
-            if !lease.is_live() {
-                *baseline = lowest;
-            }
+        if !listed_again(occupied.device, place, process) {
+            turns.extend(turns_at(leases, occupied, (process, line), (place, used)));
         }
     }
-    pairs.sort_by_key(|(order, ..)| *order);
+    turns.sort_by_key(Turn::order);
     let mut taken: HashMap<usize, Taken> = HashMap::new();
-    for ((.., serial, place), used, baseline, lease) in pairs {
-        let Some(share) = lease.devices.get(uuid) else { continue };
-        let most = match lease.ending {
-            // After the first reading past its end a lease takes no more than was seen then.
-            Some(ending) if ending.seen_at.is_some() => share.visible_bytes,
-            _ => share.granted_bytes,
-        };
-        let so_far = seen.entry(serial).or_insert(Bytes::ZERO);
-        let wanted = most.less(*so_far).unwrap_or(Bytes::ZERO);
-        let of_process = taken.entry(place).or_default();
-        let given = wanted.min(of_process.room(used, baseline));
-        of_process.0.push((baseline, given));
+    for turn in turns {
+        let so_far = seen.entry(turn.lease.serial).or_insert(Bytes::ZERO);
+        let wanted = turn.most.less(*so_far).unwrap_or(Bytes::ZERO);
+        let of_process = taken.entry(turn.place).or_default();
+        let given = wanted.min(of_process.room(turn.used, turn.from, turn.lease.baseline_at));
+        let ended = turn.lease.ending.map(|ending| ending.seen_at);
+        of_process.0.push(Part { baseline: turn.baseline, bytes: given, ended });
         *so_far += given;
     }
     seen
 }
 
+/// Who may take of one process (which holds `used`, at `place` in the list), and up to what.
+fn turns_at<'a>(
+    leases: &[&'a Lease],
+    occupied: &Occupied<'_>,
+    (process, line): (&Process, &[ProcessIdentity]),
+    (place, used): (usize, Bytes),
+) -> Vec<Turn<'a>> {
+    let uuid = &occupied.device.facts.uuid;
+    let mut claims = Vec::new();
+    for lease in leases {
+        if lease.seen_by(occupied.reading.taken_at)
+            && let Some(distance) = nearness(lease, process, line)
+            && let Some(baseline) = baseline_of(lease, uuid, process)
+        {
+            // Of those that know it from before, the one whose holder is deepest in the others' trees is nearest.
+            let distance = if distance == MEMBER { MEMBER.saturating_sub(depth(lease, leases)) } else { distance };
+            claims.push(Claim { lease, distance, baseline });
+        }
+    }
+    // Which of its leases a process freed memory of, and for which it took some, is not to be seen. As long as all of
+    // them live only their sum counts; of one that has ended the most is assumed, so that no other seems served by it.
+    let lowest = claims.iter().map(|claim| claim.baseline).min().unwrap_or(Bytes::ZERO);
+    let farthest_ended = claims.iter().filter(|claim| !claim.lease.is_live()).map(|claim| claim.distance).max();
+    let mut turns = Vec::new();
+    for Claim { lease, distance, baseline } in claims {
+        let Some(share) = lease.devices.get(uuid) else { continue };
+        let turn = |again, from, most| Turn { again, distance, place, used, from, baseline, most, lease };
+        match lease.ending {
+            // After the first reading past its end a lease takes no more than was seen then.
+            Some(ending) if ending.seen_at.is_some() => turns.push(turn(false, lowest, share.visible_bytes)),
+            Some(_) => turns.push(turn(false, lowest, share.granted_bytes)),
+            None => {
+                // What was seen as its own does not become that of one farther off because that one ends.
+                if farthest_ended.is_some_and(|ended| distance < ended) {
+                    turns.push(turn(false, baseline, share.visible_bytes));
+                }
+                turns.push(turn(true, baseline, share.granted_bytes));
+            }
+        }
+    }
+    turns
+}
+
+/// In how many others' trees a lease's holder is.
+fn depth(lease: &Lease, leases: &[&Lease]) -> usize {
+    let Some(holder) = lease.holder.process else { return 0 };
+    leases.iter().filter(|other| other.holder.process != Some(holder) && other.members.contains(&holder)).count()
+}
+
 /// Processes on a device that are now seen to be the holder's by descent, so that they stay its.
-pub(super) fn descendants(lease: &Lease, uuid: &str, reading: &Reading<'_>) -> Vec<ProcessIdentity> {
-    let Some(device) = reading.device(uuid) else { return Vec::new() };
-    let identity = |process: &Process| {
-        let line = reading.ancestry.line_of(process.pid);
-        let distance = nearness(&lease.holder, Some(lease), process, &line)?;
-        let start_ticks = reading.ancestry.start_ticks(process.pid)?;
+pub(super) fn descendants(lease: &Lease, occupied: &Occupied<'_>) -> Vec<ProcessIdentity> {
+    let identity = |(process, line): (&Process, &[ProcessIdentity])| {
+        let distance = nearness(lease, process, line)?;
+        let start_ticks = line.first()?.start_ticks;
         (distance < GROUP).then_some(ProcessIdentity { pid: process.pid, start_ticks })
     };
-    device.processes.iter().filter_map(identity).collect()
+    occupied.processes().filter_map(identity).collect()
 }
 
 /// Whether one lease's holder is of another's tree: then it stays so, even if the processes in between die before any
@@ -196,7 +301,7 @@ pub(super) fn holder_below(inner: &Lease, outer: &Lease, ancestry: &Ancestry) ->
 /// Whether a process is of any of these leases.
 pub(super) fn is_lessee(leases: &[&Lease], process: &Process, reading: &Reading<'_>) -> bool {
     let line = reading.ancestry.line_of(process.pid);
-    leases.iter().any(|lease| nearness(&lease.holder, Some(lease), process, &line).is_some())
+    leases.iter().any(|lease| nearness(lease, process, &line).is_some())
 }
 
 #[cfg(test)]
@@ -205,16 +310,22 @@ mod tests {
 
     #[test]
     fn memory_above_a_baseline_is_given_once() {
+        let at = Boottime::from_millis(7);
+        let part = |baseline, bytes| Part { baseline: Bytes::new(baseline), bytes: Bytes::new(bytes), ended: None };
         // A (baseline 0) was given 10 of a process that holds 14; B's baseline is 4.
-        let taken = Taken(vec![(Bytes::ZERO, Bytes::new(10))]);
-        assert_eq!(taken.room(Bytes::new(14), Bytes::new(4)), Bytes::new(4));
+        let taken = Taken(vec![part(0, 10)]);
+        assert_eq!(taken.room(Bytes::new(14), Bytes::new(4), at), Bytes::new(4));
         // A took only what lay below B's baseline: all above is B's.
-        let taken = Taken(vec![(Bytes::ZERO, Bytes::new(4))]);
-        assert_eq!(taken.room(Bytes::new(14), Bytes::new(4)), Bytes::new(10));
+        let taken = Taken(vec![part(0, 4)]);
+        assert_eq!(taken.room(Bytes::new(14), Bytes::new(4), at), Bytes::new(10));
         // The same from the other side: what a later baseline took is above the earlier one too.
-        let taken = Taken(vec![(Bytes::new(4), Bytes::new(10))]);
-        assert_eq!(taken.room(Bytes::new(14), Bytes::ZERO), Bytes::new(4));
+        let taken = Taken(vec![part(4, 10)]);
+        assert_eq!(taken.room(Bytes::new(14), Bytes::ZERO, at), Bytes::new(4));
         // Never below zero.
-        assert_eq!(taken.room(Bytes::new(2), Bytes::new(4)), Bytes::ZERO);
+        assert_eq!(taken.room(Bytes::new(2), Bytes::new(4), at), Bytes::ZERO);
+        // One that ended before B's reading is in B's baseline; one that ended later may have grown since.
+        let ended = |moment| Taken(vec![Part { ended: Some(Some(Boottime::from_millis(moment))), ..part(0, 4) }]);
+        assert_eq!(ended(6).room(Bytes::new(14), Bytes::new(4), at), Bytes::new(10));
+        assert_eq!(ended(8).room(Bytes::new(14), Bytes::new(4), at), Bytes::new(6));
     }
 }

@@ -1,6 +1,7 @@
 //! What happened to leases: told on the watch stream, written to the journal, counted for the metrics.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -121,6 +122,15 @@ pub enum Event {
         /// What.
         message: String,
     },
+}
+
+/// Something that happened, and when by the wall's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dated {
+    /// When.
+    pub at: SystemTime,
+    /// What.
+    pub event: Event,
 }
 
 /// How often things happened since the start: for `/metrics`.

@@ -204,6 +204,11 @@ impl Ancestry {
         self.line_of(pid).iter().position(|ancestor| ancestor == holder)
     }
 
+    /// Whether a line of descent is known up to a process without a parent.
+    pub fn reaches_init(&self, line: &[ProcessIdentity]) -> bool {
+        line.last().and_then(|last| self.processes.get(&last.pid)).is_some_and(|stat| stat.parent_pid == 0)
+    }
+
     /// When a process started, where known.
     pub fn start_ticks(&self, pid: u32) -> Option<u64> {
         self.processes.get(&pid).map(|stat| stat.start_ticks)
@@ -261,6 +266,10 @@ mod tests {
         assert_eq!(tree.generations_below(&ProcessIdentity { pid: 10, start_ticks: 99 }, 12), None);
         assert_eq!(tree.generations_below(&holder, 13), None, "older than its parent: a reused pid");
         assert_eq!(tree.generations_below(&holder, 99), None);
+        assert!(!tree.reaches_init(&tree.line_of(12)), "its root is not known");
+        let whole = Ancestry::new([(1, stat(0, 1)), (10, stat(1, 100))]);
+        assert!(whole.reaches_init(&whole.line_of(10)));
+        assert!(!whole.reaches_init(&whole.line_of(99)));
         let circle = Ancestry::new([(1, stat(2, 5)), (2, stat(1, 5))]);
         assert_eq!(circle.generations_below(&holder, 1), None);
     }

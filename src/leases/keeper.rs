@@ -149,6 +149,13 @@ impl<S: Storage> Keeper<S> {
         Ok(released?)
     }
 
+    /// See [`Ledger::undelivered`].
+    pub fn undelivered(&mut self, id: &str, now: Now) -> Result<Release, KeepError> {
+        let released = self.ledger.undelivered(id, now);
+        self.tidy(now);
+        Ok(released?)
+    }
+
     /// See [`Ledger::settle`].
     pub fn settle(&mut self, reading: &Reading<'_>, now: Now) {
         self.ledger.settle(reading, now);

@@ -51,6 +51,17 @@ pub enum EndReason {
     Rebooted,
 }
 
+impl EndReason {
+    /// The state that a lease which ended so is in.
+    pub fn state(self) -> State {
+        match self {
+            Self::ByOwner | Self::HolderDied => State::Released,
+            Self::TtlPassed => State::Expired,
+            Self::HolderGoneAtRestart | Self::Rebooted => State::Orphaned,
+        }
+    }
+}
+
 /// Who holds a lease: a process, whose death ends it, or only a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
@@ -192,8 +203,8 @@ impl Lease {
         Duration::from_millis(self.ttl_millis)
     }
 
-    pub(super) fn end(&mut self, state: State, reason: EndReason, now: Now) {
-        self.state = state;
+    pub(super) fn end(&mut self, reason: EndReason, now: Now) {
+        self.state = reason.state();
         self.ending = Some(Ending { reason, at: now.boottime, wall: now.wall, seen_at: None });
     }
 }

@@ -13,6 +13,8 @@ use super::ledger::Saved;
 
 const FILE: &str = "leases.json";
 const LOCK: &str = "leases.lock";
+/// How files begin that are being written, and are not yet the ledger.
+const UNFINISHED: &str = ".leases-";
 const FORMAT: &str = "hf-mem-probe leases";
 const VERSION: u32 = 1;
 /// No ledger of ours comes near; what is larger is not ours.
@@ -114,7 +116,11 @@ impl Store {
         let lock = File::options().create(true).truncate(false).write(true).open(&path);
         let lock = lock.map_err(|source| failed("open", &path, source))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { directory: directory.to_owned(), _lock: lock }),
+            Ok(()) => {
+                let store = Self { directory: directory.to_owned(), _lock: lock };
+                store.remove_unfinished();
+                Ok(store)
+            }
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse { directory: directory.display().to_string() }),
             Err(errno) => Err(failed("lock", &path, errno.into())),
         }
@@ -138,6 +144,16 @@ impl Store {
         }
     }
 
+    /// Removes what writers that were killed left behind. That it cannot be removed harms nobody.
+    fn remove_unfinished(&self) {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED)) {
+            if let Err(error) = fs::remove_file(entry.path()) {
+                tracing::debug!(%error, path = %entry.path().display(), "an unfinished file stays");
+            }
+        }
+    }
+
     fn set_aside(&self, path: &Path, why: &str) -> Result<Loaded, StoreError> {
         let names = (1..10_000).map(|number| self.directory.join(format!("{FILE}.set-aside-{number}")));
         let free = names.into_iter().find(|name| fs::symlink_metadata(name).is_err());
@@ -153,7 +169,7 @@ impl Storage for Store {
         let content = encode(saved)?;
         let path = self.directory.join(FILE);
         let mut file = tempfile::Builder::new()
-            .prefix(".leases-")
+            .prefix(UNFINISHED)
             .tempfile_in(&self.directory)
             .map_err(|source| failed("write beside", &path, source))?;
         file.write_all(&content).map_err(|source| failed("write", &path, source))?;
@@ -176,7 +192,7 @@ fn encode(saved: &Saved) -> Result<Vec<u8>, StoreError> {
 }
 
 /// The ledger in a file's content, or what is wrong with it.
-fn decode(content: &[u8]) -> Result<Saved, String> {
+pub fn decode(content: &[u8]) -> Result<Saved, String> {
     let end = content.iter().take(LONGEST_HEADER).position(|byte| *byte == b'\n');
     let Some((header, body)) = end.and_then(|end| content.split_at_checked(end)) else {
         return Err("its first line is not ours".to_owned());
@@ -239,6 +255,11 @@ mod tests {
         store.save(&saved()).unwrap();
         assert!(matches!(store.load().unwrap(), Loaded::Found(found) if *found == saved()));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "the file, the lock and no leftovers");
+        // A writer that was killed in the middle leaves its file; the next one clears it away.
+        drop(store);
+        fs::write(directory.path().join(".leases-torn"), "half").unwrap();
+        let _store = Store::open(directory.path()).unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::ADVISORY;
 use super::lease::{Holder, Lease, Share};
 use super::ledger::Ledger;
 use super::moment::Now;
-use super::queue::Queue;
+use super::queue::{Queue, Ticket};
 use crate::api::SCHEMA_VERSION;
 use crate::api::lease::{self as api, LeaseAnswer, LeasedDevice, LeasesAnswer, Waiting};
 use crate::bytes::Bytes;
@@ -46,11 +46,12 @@ fn holder(holder: &Holder) -> api::Holder {
     }
 }
 
-/// All leases that are alive, and all who wait.
-pub fn leases(ledger: &Ledger, queue: &Queue, now: Now) -> LeasesAnswer {
+/// All leases that are alive, and all who wait; `pid` knows which process waits with a ticket.
+pub fn leases(ledger: &Ledger, queue: &Queue, now: Now, pid: impl Fn(Ticket) -> Option<u32>) -> LeasesAnswer {
     let waiting = queue.waiters().zip(1..).map(|(waiter, position)| Waiting {
         ticket: waiter.ticket.0,
         uid: waiter.uid,
+        pid: pid(waiter.ticket),
         position,
         waited_seconds: now.boottime.since(waiter.since).as_secs(),
     });

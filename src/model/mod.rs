@@ -4,7 +4,9 @@
 //! *the* weights; [`safetensors`] and [`gguf`] turn headers into an [`Inventory`]; [`config`] turns `config.json` into an
 //! [`Architecture`]. The result, a [`Model`], is immutable by commit and small: a known model costs some kilobytes.
 
+pub mod adapter;
 pub mod architecture;
+pub mod blueprint;
 pub mod config;
 pub mod dtype;
 pub mod gguf;
@@ -12,12 +14,15 @@ pub mod quantization;
 pub mod safetensors;
 pub mod source;
 pub mod tensors;
+pub mod variant;
 
 use serde::{Deserialize, Serialize};
 
+pub use adapter::Adapter;
 pub use architecture::{Architecture, Unsupported};
 pub use dtype::Dtype;
 pub use tensors::{Inventory, Storage, TensorClass};
+pub use variant::FileVariant;
 
 use crate::bytes::Bytes;
 
@@ -38,6 +43,10 @@ pub struct Model {
     pub components: Vec<PipelineComponent>,
     /// Logical parameters, packed weights unpacked, where they can be told.
     pub parameters: Option<u64>,
+    /// The adapter, where the repository that was asked for is one: all other fields are of its base model.
+    pub adapter: Option<Adapter>,
+    /// All GGUF models of the repository, this one among them, where there are several and none was asked for by name.
+    pub variants: Vec<FileVariant>,
     /// What was not read but is proved by the rest, for the answer's `assumptions`.
     pub proofs: Vec<String>,
     /// Doubts about what was read, for the answer's `warnings`.

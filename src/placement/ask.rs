@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::devices::DeviceFacts;
-use crate::engines::{AskedWorkload, Case, Engine, EngineError, Prepared};
+use crate::engines::{AskedWorkload, Case, Engine, EngineError, Prepared, adapted};
 use crate::model::Model;
 
 /// One model to be placed.
@@ -34,13 +34,9 @@ impl<'a> Ask<'a> {
     where
         'a: 'b,
     {
-        self.engine.prepare(&Case {
-            model: self.model,
-            version: self.version,
-            parameters: self.parameters,
-            asked: self.asked.clone(),
-            devices: std::slice::from_ref(first),
-        })
+        let devices = std::slice::from_ref(first);
+        let (model, version, parameters) = (self.model, self.version, self.parameters);
+        adapted::prepare(self.engine, &Case { model, version, parameters, asked: self.asked.clone(), devices })
     }
 
     /// The longest sequence that the model is configured for, where it says.

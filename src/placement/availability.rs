@@ -101,6 +101,29 @@ impl Availability {
         self
     }
 
+    /// The same with `added` more devices like `like`, wired with each other and with its peers as it is with them.
+    #[must_use]
+    pub fn with_more(&self, like: &Available, added: usize) -> Self {
+        let mut more = self.clone();
+        let peers: Vec<Link> =
+            self.links.iter().filter(|it| [&it.a, &it.b].contains(&&like.facts.uuid)).cloned().collect();
+        let best = peers.iter().min_by_key(|it| it.kind).cloned();
+        let named = |number: usize| format!("{} +{number}", like.facts.uuid);
+        for number in 1..=added {
+            let mut device = like.clone();
+            device.facts.uuid = named(number);
+            more.devices.push(device);
+            let Some(best) = &best else { continue };
+            let others = std::iter::once(like.facts.uuid.clone()).chain((1..number).map(named));
+            more.links.extend(others.map(|other| Link { a: other, b: named(number), ..best.clone() }));
+            more.links.extend(peers.iter().map(|link| {
+                let other = if link.a == like.facts.uuid { &link.b } else { &link.a };
+                Link { a: other.clone(), b: named(number), ..link.clone() }
+            }));
+        }
+        more
+    }
+
     /// The same after `freed` bytes (by UUID) have been given back by processes; never more than the device has.
     #[must_use]
     pub fn after_freeing(mut self, freed: &BTreeMap<String, Bytes>) -> Self {

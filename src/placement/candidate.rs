@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use super::needs::Needs;
-use super::order::{Grade, Standing, by_packing, harm};
+use super::order::{Form, Grade, Standing, by_packing, harm};
 use super::pool::Pool;
 use crate::bytes::Bytes;
 use crate::devices::{DeviceKind, LinkKind};
@@ -33,8 +33,8 @@ pub(super) struct Wires {
     pub(super) all: LinkKind,
     /// The worst inside a tensor group.
     pub(super) tensor: LinkKind,
-    /// Tensor groups of more than one kind of device.
-    pub(super) mixed: usize,
+    /// Tensor groups that are not of a piece: of more than one kind of device, or partly inside an NVLink island.
+    pub(super) broken: usize,
 }
 
 impl Wires {
@@ -42,15 +42,19 @@ impl Wires {
     pub(super) fn of(pool: &Pool<'_>, split: &Split, places: &[usize]) -> Self {
         let groups: Vec<&[usize]> = places.chunks(split.tensor.max(1) as usize).collect();
         let kind = |place: &usize| pool.devices.get(*place).map(|it| it.kind);
-        let mut wires = Self { all: LinkKind::Fabric, tensor: LinkKind::Fabric, mixed: 0 };
+        let mut wires = Self { all: LinkKind::Fabric, tensor: LinkKind::Fabric, broken: 0 };
         for group in &groups {
+            let (mut best, mut worst) = (LinkKind::None, LinkKind::Fabric);
             for (at, &a) in group.iter().enumerate() {
                 for &b in group.iter().skip(at + 1) {
-                    wires.tensor = wires.tensor.max(pool.link(a, b));
+                    let link = pool.link(a, b);
+                    (best, worst) = (best.min(link), worst.max(link));
                 }
             }
             let first = group.first().map(kind);
-            wires.mixed += usize::from(group.iter().any(|place| Some(kind(place)) != first));
+            let mixed = group.iter().any(|place| Some(kind(place)) != first);
+            wires.broken += usize::from(mixed || (best == LinkKind::Fabric && worst > best));
+            wires.tensor = wires.tensor.max(worst);
         }
         wires.all = wires.tensor;
         for (one, next) in groups.iter().zip(groups.iter().skip(1)) {
@@ -105,9 +109,10 @@ impl<'a> Needs<'a> {
             grade,
             missing: if grade == Grade::No { missing } else { Bytes::ZERO },
             offload: harm(split.offload),
+            form: Form::of(split, wires, self.prepared(first)?.ranks_are_processes()),
             devices: places.len(),
             degraded,
-            mixed: wires.mixed,
+            broken: wires.broken,
             link: wires.all,
             engine_order,
             tensor_link: wires.tensor,

@@ -116,6 +116,19 @@ pub(super) fn island_windows(
     found
 }
 
+/// `places` with those devices that nothing but their UUID tells apart in the order of their UUIDs.
+pub(super) fn alike_by_uuid(pool: &Pool<'_>, places: &[usize]) -> Vec<usize> {
+    let look = |place: usize| pool.devices.get(place).map(|it| (it.kind, it.available, it.preference));
+    let mut left: Vec<usize> = places.to_vec();
+    left.sort_unstable();
+    let mut sorted = Vec::with_capacity(places.len());
+    for &place in places {
+        let Some(at) = left.iter().position(|other| look(*other) == look(place)) else { continue };
+        sorted.push(left.remove(at));
+    }
+    sorted
+}
+
 /// The orders as ranks in which `window` (roomiest first) is tried for `split`, whose stages want `wants`, the likeliest
 /// first; it alone unless `thorough`.
 pub(super) fn arrangements(

@@ -5,16 +5,23 @@
 //! 1. it fits, before it is tight, before it does not fit;
 //! 2. where neither fits, the fewer bytes missing (this is what "came nearest" means);
 //! 3. nothing in host memory, before experts, before layers, before components, before leaves; then fewer layers there;
-//! 4. fewer devices;
-//! 5. fewer devices that run the model only at a cost (a dtype or quantisation that they lack);
-//! 6. fewer tensor groups of mixed kinds, whose smallest member bounds the others;
-//! 7. the better of the worst links: between any two devices of a tensor group, and between neighbouring stages;
-//! 8. the engine's own order of splits, cheapest first;
-//! 9. the better of the worst links inside tensor groups (NVLink islands before PCIe);
-//! 10. devices that the policy prefers;
-//! 11. `pack`: the least memory left over on its devices, `spread`: the most;
-//! 12. the larger smallest headroom of a device;
-//! 13. the lower UUIDs, in the order of the ranks.
+//! 4. where every rank is a process (vLLM, SGLang): one device, or one tensor group of like devices within one NVLink
+//!    island and of a power of two; then such a group of another degree; then everything else ([`Form`]);
+//! 5. fewer devices;
+//! 6. fewer devices that run the model only at a cost (a dtype or quantisation that they lack);
+//! 7. fewer tensor groups that are not of a piece: of mixed kinds, whose smallest member bounds the others, or partly
+//!    inside an NVLink island;
+//! 8. the better of the worst links: between any two devices of a tensor group, and between neighbouring stages;
+//! 9. the engine's own order of splits, cheapest first;
+//! 10. the better of the worst links inside tensor groups (NVLink islands before PCIe);
+//! 11. devices that the policy prefers;
+//! 12. `pack`: the least memory left over on its devices, `spread`: the most;
+//! 13. the larger smallest headroom of a device;
+//! 14. the lower UUIDs, in the order of the ranks.
+//!
+//! Line 4 stands before the number of devices because a pipeline of fewer devices answers one sequence no faster than one
+//! of them does: over NVLink eight cards as one tensor group are what practitioners take where six would hold the model in
+//! stages. Without NVLink that is not so clear, and fewer devices come first.
 //!
 //! Where an engine takes stages of any length, each order of devices stands with the stages that leave the largest
 //! smallest headroom.
@@ -22,10 +29,11 @@
 use std::cmp::Reverse;
 
 use super::ask::Packing;
+use super::candidate::Wires;
 use crate::api::answer::Verdict;
 use crate::bytes::Bytes;
 use crate::devices::LinkKind;
-use crate::engines::{Interval, Offload};
+use crate::engines::{Interval, Offload, Split};
 
 /// A way's place in the order: the lesser, the better. The fields are the lines of the module's text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,9 +41,10 @@ pub(super) struct Standing {
     pub(super) grade: Grade,
     pub(super) missing: Bytes,
     pub(super) offload: (u8, u32),
+    pub(super) form: Form,
     pub(super) devices: usize,
     pub(super) degraded: usize,
-    pub(super) mixed: usize,
+    pub(super) broken: usize,
     pub(super) link: LinkKind,
     pub(super) engine_order: usize,
     pub(super) tensor_link: LinkKind,
@@ -54,6 +63,37 @@ pub(super) enum Grade {
     Tight,
     /// The likely figure does not go in.
     No,
+}
+
+/// Line 4 of the order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Form {
+    /// One device, or one tensor group of a power of two within an NVLink island; whatever an engine does that walks all
+    /// its devices in one process.
+    Whole,
+    /// One tensor group of another degree within an NVLink island.
+    Odd,
+    /// Stages, or a tensor group over slower links or of unlike devices.
+    Parts,
+}
+
+impl Form {
+    /// The best form that `split` can have on any devices, where its ranks are processes or are not.
+    pub(super) fn at_best(split: &Split, processes: bool) -> Self {
+        match (split.tensor, split.stages.len()) {
+            (1, 1) => Self::Whole,
+            _ if !processes => Self::Whole,
+            (_, 2..) => Self::Parts,
+            (tensor, _) if tensor.is_power_of_two() => Self::Whole,
+            _ => Self::Odd,
+        }
+    }
+
+    /// The form of `split` over `wires`.
+    pub(super) fn of(split: &Split, wires: Wires, processes: bool) -> Self {
+        let whole = wires.broken == 0 && wires.tensor == LinkKind::Fabric;
+        if whole || !processes { Self::at_best(split, processes) } else { Self::Parts }
+    }
 }
 
 impl Grade {
@@ -89,7 +129,7 @@ pub(super) fn harm(offload: Offload) -> (u8, u32) {
     }
 }
 
-/// Line 11 of the order: `left` bytes left over, signed so that less is better.
+/// Line 12 of the order: `left` bytes left over, signed so that less is better.
 pub(super) fn by_packing(packing: Packing, left: i128) -> i128 {
     match packing {
         Packing::Pack => left,
@@ -107,18 +147,24 @@ impl Standing {
                 Grade::No => format!("short by {}", self.missing),
             };
         }
+        let too = if self.grade == Grade::Tight { "as tight" } else { "fits too" };
         if self.offload != better.offload {
-            "fits too, but keeps more in host memory".into()
+            format!("{too}, but keeps more in host memory")
+        } else if self.form != better.form {
+            match self.form {
+                Form::Whole | Form::Odd => format!("{too}, as a tensor group of no power of two"),
+                Form::Parts => format!("{too}, but not as one tensor group over NVLink"),
+            }
         } else if self.devices > better.devices {
-            format!("fits too, on {} devices instead of {}", self.devices, better.devices)
+            format!("{too}, on {} devices instead of {}", self.devices, better.devices)
         } else if self.degraded > better.degraded {
-            "fits too, on devices that run it at a cost".into()
-        } else if self.mixed > better.mixed {
-            "fits too, on devices of different kinds".into()
+            format!("{too}, on devices that run it at a cost")
+        } else if self.broken > better.broken {
+            format!("{too}, with tensor groups of different kinds of devices or partly over NVLink")
         } else if self.link > better.link || self.tensor_link > better.tensor_link {
-            "fits too, over slower links".into()
+            format!("{too}, over slower links")
         } else {
-            "fits too; the engine pays more for this split, or it leaves the devices less well used".into()
+            format!("{too}; the engine pays more for this split, or it leaves the devices less well used")
         }
     }
 }

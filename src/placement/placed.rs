@@ -136,7 +136,7 @@ impl Placement {
             rank.takes = *takes;
         }
         Ok(Self {
-            strategy: Strategy::of(split, needs.ask.engine.name(), prepared.uneven()),
+            strategy: Strategy::of(split, prepared),
             split: split.clone(),
             ranks,
             host,

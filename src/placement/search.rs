@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 
 use super::candidate::{Candidate, Wires};
-use super::groups::{ALL_ORDERS, arrangements, domains, island_windows, orders, windows};
+use super::groups::{ALL_ORDERS, alike_by_uuid, arrangements, domains, island_windows, orders, windows};
 use super::layers::LayerCosts;
 use super::needs::{Legal, Needs};
 use super::offload;
-use super::order::Grade;
+use super::order::{Form, Grade};
 use super::pool::Pool;
 use super::strategy::Strategy;
 use crate::bytes::Bytes;
-use crate::engines::{EngineError, IllegalSplit, Split};
+use crate::engines::{EngineError, IllegalSplit, Prepared, Split};
 
 /// Ways that fit and are kept, best first, for callers that place several models at once.
 const KEPT: usize = 8;
@@ -37,7 +37,7 @@ impl Found {
         self.best.values().min_by(|a, b| a.standing.cmp(&b.standing))
     }
 
-    fn add(&mut self, candidate: Candidate, engine: &str, uneven: bool) {
+    fn add(&mut self, candidate: Candidate, engine: &dyn Prepared) {
         if candidate.standing.grade < Grade::No {
             let at = self.fitting.partition_point(|known| known.standing < candidate.standing);
             if at < KEPT {
@@ -46,7 +46,7 @@ impl Found {
             }
         }
         let split = &candidate.split;
-        let way = (Strategy::of(split, engine, uneven), split.tensor, split.stages.len());
+        let way = (Strategy::of(split, engine), split.tensor, split.stages.len());
         match self.best.get(&way) {
             Some(known) if known.standing <= candidate.standing => {}
             _ => {
@@ -96,7 +96,6 @@ impl<'s, 'a> Search<'s, 'a> {
 
     /// Every choice of `count` of `joined` that is worth a look.
     fn together(&mut self, joined: &[usize], count: usize) -> Result<(), EngineError> {
-        let found_before = self.found.grade() == Grade::Fits;
         if joined.len() <= ALL_ORDERS {
             let mut seen = HashSet::new();
             for places in orders(joined, count) {
@@ -116,17 +115,21 @@ impl<'s, 'a> Search<'s, 'a> {
             }
             return Ok(());
         }
-        self.chosen(joined, count, found_before)
+        self.chosen(joined, count)
     }
 
-    /// The roomiest `count` of all first. Only where these fit, and are the first that do, the other choices matter: fewer
-    /// devices come before more, and whatever is less roomy fits no better.
-    fn chosen(&mut self, joined: &[usize], count: usize, found_before: bool) -> Result<(), EngineError> {
+    /// The roomiest `count` of all first. Only where these fit, and nothing that fits on fewer devices comes before them
+    /// whatever their form, the other choices matter: whatever is less roomy fits no better.
+    fn chosen(&mut self, joined: &[usize], count: usize) -> Result<(), EngineError> {
+        let before = self.found.first().map(|best| (best.standing.grade, best.standing.form));
+        let processes = self.needs.prepared(self.kind_of(joined.first()))?.ranks_are_processes();
         let sample: Vec<usize> = joined.iter().copied().take(count).collect();
         let mut domains_known = None;
         let legal = self.legal(&sample)?;
         for (engine_order, (named, split)) in splits(&legal).iter().enumerate() {
             let numbered = (*named, engine_order);
+            let found_before =
+                before.is_some_and(|(grade, form)| grade == Grade::Fits && form <= Form::at_best(split, processes));
             let rooms = self.rooms(split, joined, found_before)?;
             let room = |place: usize| rooms.get(&place).copied().unwrap_or(i128::MIN + 1);
             let Some(roomiest) = windows(joined, count, room).into_iter().next() else { continue };
@@ -167,7 +170,7 @@ impl<'s, 'a> Search<'s, 'a> {
     /// What each device of `domain` leaves after an average rank of `split`; or, `roughly`, what it has.
     fn rooms(&self, split: &Split, domain: &[usize], roughly: bool) -> Result<BTreeMap<usize, i128>, EngineError> {
         let mut rooms = BTreeMap::new();
-        let first = domain.first().and_then(|place| self.pool.devices.get(*place)).map_or(usize::MAX, |it| it.kind);
+        let first = self.kind_of(domain.first());
         for &place in domain {
             let Some(device) = self.pool.devices.get(place) else { continue };
             let need = if roughly { 0 } else { self.needs.of(first, split, 0, self.pool, place)?.high.get() };
@@ -188,6 +191,9 @@ impl<'s, 'a> Search<'s, 'a> {
         let layers = split.stages.last().map_or(1, |last| i128::from(last.end.max(1)));
         let mut best = Grade::No;
         for places in arrangements(self.pool, split, window, &wants, thorough) {
+            let plain = alike_by_uuid(self.pool, &places);
+            let same_wires = Wires::of(self.pool, split, &plain) == Wires::of(self.pool, split, &places);
+            let places = if same_wires { plain } else { places };
             let candidate = self.weigh((Some(named), engine_order), split, &places)?;
             let standing = &candidate.standing;
             best = best.min(standing.grade);
@@ -204,7 +210,7 @@ impl<'s, 'a> Search<'s, 'a> {
     /// What each stage wants on the window's first device.
     pub(super) fn wants(&self, split: &Split, window: &[usize]) -> Result<Vec<i128>, EngineError> {
         let Some(&place) = window.first() else { return Ok(Vec::new()) };
-        let first = self.pool.devices.get(place).map_or(usize::MAX, |it| it.kind);
+        let first = self.kind_of(Some(&place));
         let mut wants = Vec::with_capacity(split.stages.len());
         if split.stages.len() > 1 {
             for stage in 0..split.stages.len() {
@@ -245,8 +251,8 @@ impl<'s, 'a> Search<'s, 'a> {
     }
 
     fn keep(&mut self, candidate: Candidate) -> Result<(), EngineError> {
-        let uneven = self.needs.prepared(candidate.first)?.uneven();
-        self.found.add(candidate, self.needs.ask.engine.name(), uneven);
+        let prepared = self.needs.prepared(candidate.first)?;
+        self.found.add(candidate, prepared);
         Ok(())
     }
 
@@ -257,7 +263,7 @@ impl<'s, 'a> Search<'s, 'a> {
         split: &Split,
         places: &[usize],
     ) -> Result<Candidate, EngineError> {
-        let first = places.first().and_then(|place| self.pool.devices.get(*place)).map_or(usize::MAX, |it| it.kind);
+        let first = self.kind_of(places.first());
         let uneven = self.needs.prepared(first)?.uneven();
         let wires = Wires::of(self.pool, split, places);
         let divided = if uneven { self.costs.divide(self.needs, self.pool, split, places)? } else { None };
@@ -265,6 +271,11 @@ impl<'s, 'a> Search<'s, 'a> {
             Some(divided) => self.needs.judge(self.pool, (None, engine_order), &divided, places, wires),
             None => self.needs.judge(self.pool, (named, engine_order), split, places, wires),
         }
+    }
+
+    /// The kind of a place.
+    fn kind_of(&self, place: Option<&usize>) -> usize {
+        place.and_then(|place| self.pool.devices.get(*place)).map_or(usize::MAX, |it| it.kind)
     }
 
     /// Bytes available on a place.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::engines::{Offload, Split};
+use crate::engines::{Offload, Prepared, Split};
 
 /// A way of placing a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,13 +27,10 @@ pub enum Strategy {
     LeafOffload,
 }
 
-/// Engines whose stages are a pipeline of processes, whether or not their layers may be divided unevenly; with the others
-/// one process walks the devices, layer by layer.
-const PIPELINES: [&str; 2] = ["vllm", "sglang"];
-
 impl Strategy {
-    /// The way that `split` is for the engine of this name; `uneven` if it lets stages hold any number of layers.
-    pub fn of(split: &Split, engine: &str, uneven: bool) -> Self {
+    /// The way that `split` is for this engine. Where its ranks are processes, stages are a pipeline, whether or not layers may
+    /// be divided unevenly; else one process walks the devices, layer by layer.
+    pub fn of(split: &Split, engine: &dyn Prepared) -> Self {
         match (split.offload, split.tensor, split.stages.len()) {
             (Offload::Experts { .. }, ..) => Self::ExpertOffload,
             (Offload::Layers { .. }, ..) => Self::LayerOffload,
@@ -41,7 +38,7 @@ impl Strategy {
             (Offload::Leaves, ..) => Self::LeafOffload,
             (Offload::None, 0 | 1, 0 | 1) => Self::Single,
             (Offload::None, _, 0 | 1) => Self::TensorParallel,
-            (Offload::None, 0 | 1, _) if uneven && !PIPELINES.contains(&engine) => Self::LayerSplit,
+            (Offload::None, 0 | 1, _) if engine.uneven() && !engine.ranks_are_processes() => Self::LayerSplit,
             (Offload::None, 0 | 1, _) => Self::PipelineParallel,
             (Offload::None, ..) => Self::TensorPipelineParallel,
         }

@@ -9,7 +9,7 @@ use crate::placement::Plan;
 pub(super) fn message(answer: &Answer, plan: &Plan) -> String {
     let subject = subject(answer);
     let Some(placement) = &answer.placement else {
-        return format!("{subject}: {}", plan.why);
+        return format!("{}: {}", subject.trim_end_matches(','), plan.why);
     };
     let needed: u64 = placement.devices.iter().map(|share| share.required_bytes).fold(0, u64::saturating_add);
     let available: u64 =
@@ -19,7 +19,19 @@ pub(super) fn message(answer: &Answer, plan: &Plan) -> String {
     match answer.verdict {
         Some(Verdict::Fits) => format!("{subject} {way}, {needed} of {available} available"),
         Some(Verdict::Tight) => {
-            format!("{subject} {way} if all goes as it usually does: up to {needed} of {available} available")
+            let total = answer.requirement.as_ref().and_then(|requirement| requirement.total);
+            let likely = total.map_or(needed, |total| Bytes::new(total.likely_bytes));
+            format!("{subject} {way}: {likely} as a rule, {needed} at the most, of {available} available")
+        }
+        _ if plan.short_by == Bytes::ZERO
+            && placement.host.as_ref().is_some_and(|host| host.available_bytes.is_none()) =>
+        {
+            let host = placement.host.as_ref().map_or(0, |host| host.required_bytes);
+            format!(
+                "{subject} {way} would take {needed} of {available} available, and {} of host memory, of which it is not \
+                 known how much there is",
+                Bytes::new(host)
+            )
         }
         _ if plan.reason == Reason::InsufficientMemory => {
             format!("{subject} {way} would take {needed} of {available} available, {} short", plan.short_by)

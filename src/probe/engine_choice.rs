@@ -1,5 +1,6 @@
 //! Which engine a question means when it names none: by format first, then by what the model is for.
 
+use crate::engines::vllm;
 use crate::model::architecture::Task;
 use crate::model::{Format, Model};
 
@@ -10,7 +11,9 @@ pub fn default_engine(model: &Model) -> &'static str {
         Format::Diffusers => "diffusers",
         Format::Safetensors | Format::PytorchBin => match &model.architecture {
             Ok(architecture) => match architecture.task {
-                Task::Generate | Task::EncodeDecode => "vllm",
+                // What vLLM does not run, the library that defined it does.
+                Task::Generate | Task::EncodeDecode if vllm::serves(architecture) => "vllm",
+                Task::Generate | Task::EncodeDecode => "transformers",
                 Task::Encode | Task::Pool => "transformers",
             },
             Err(_) => "vllm",

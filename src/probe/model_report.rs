@@ -1,12 +1,13 @@
 //! A model in the words of the answer.
 
-use crate::api::answer::ModelAnswer;
+use crate::api::answer::{AdapterAnswer, ModelAnswer};
 use crate::bytes::Bytes;
 use crate::model::{Format, Model, Storage};
 
 /// The answer's `model`.
 pub fn report(model: &Model) -> ModelAnswer {
     let architecture = model.architecture.as_ref().ok();
+    let asked = model.asked();
     let by_dtype = model.inventory.bytes_by_storage().into_iter().map(|(storage, bytes)| {
         let name = match storage {
             Storage::Known(dtype) => dtype.name().to_owned(),
@@ -16,10 +17,10 @@ pub fn report(model: &Model) -> ModelAnswer {
     });
     let by_component = model.inventory.bytes_by_component();
     ModelAnswer {
-        repo: model.identity.repo.clone(),
-        revision: model.identity.revision.clone(),
-        commit: model.identity.commit.clone(),
-        file: model.identity.file.clone(),
+        repo: asked.repo.clone(),
+        revision: asked.revision.clone(),
+        commit: asked.commit.clone(),
+        file: asked.file.clone(),
         format: Some(
             match model.format {
                 Format::Safetensors => "safetensors",
@@ -44,6 +45,13 @@ pub fn report(model: &Model) -> ModelAnswer {
             .map(|q| q.method.clone()),
         max_context: architecture.and_then(|architecture| architecture.max_context),
         weight_files: Some(model.weight_files),
+        adapter: model.adapter.as_ref().map(|adapter| AdapterAnswer {
+            base_repo: model.identity.repo.clone(),
+            base_commit: model.identity.commit.clone(),
+            method: adapter.method.to_ascii_lowercase(),
+            rank: adapter.rank,
+            stored_bytes: adapter.inventory.bytes().get(),
+        }),
     }
 }
 

@@ -17,6 +17,51 @@ fn a_no_says_what_is_short_and_what_would_help() {
     insta::assert_snapshot!(outcome.out);
 }
 
+/// One snapshot for every other shape of an answer.
+#[test]
+fn every_shape_of_an_answer_reads_well() {
+    for (name, line, code) in [
+        ("tight", "fits {MODEL} --gpus RTX-4090 --context 36000", 0),
+        ("over_nvlink", "fits {MODEL} --gpus 8xA100-40GB --sequences 20", 0),
+        ("in_stages", "fits {MODEL} --gpus RTX-4090,RTX-5070 --context 8192 --sequences 12", 0),
+        ("mig", "fits {MODEL} --gpus H100:3g.40gb,H100:2g.20gb,H100:2g.20gb", 0),
+        ("shared_card", "fits {MODEL} --gpus H100-80GB@30GiB --frontier", 0),
+        ("no_room_on_a_shared_card", "fits {MODEL} --gpus H100-80GB@62GiB --context 8192", 1),
+        ("offload", "fits {MODEL} --gpus T4,host:64GiB --engine transformers --context 4096 --offload allow", 0),
+        ("host_not_known", "fits {MODEL} --gpus T4 --engine transformers --context 4096 --offload allow", 1),
+        ("estimate", "estimate {MODEL}", 0),
+        ("no_legal_split", "fits {MODEL} --gpus 3xH100 --tensor-parallel 3", 1),
+    ] {
+        let outcome = run(&format!("{} --local", line.replace("{MODEL}", MODEL)));
+        assert_eq!(outcome.code, code, "{line}: {}{}", outcome.out, outcome.err);
+        insta::assert_snapshot!(name, outcome.out);
+    }
+}
+
+/// A cache that nobody understands is not guessed at.
+#[test]
+fn an_unknown_architecture_reads_as_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = r#"{"x.weight":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}  "#;
+    let file = [&(json.len() as u64).to_le_bytes()[..], json.as_bytes(), &[0; 16]].concat();
+    std::fs::write(folder.path().join("model.safetensors"), file).unwrap();
+    std::fs::write(folder.path().join("config.json"), r#"{"model_type": "brand_new"}"#).unwrap();
+    let outcome = run(&format!("fits {} --gpus H100 --local", folder.path().display()));
+    assert_eq!(outcome.code, 3, "{}{}", outcome.out, outcome.err);
+    let shown = outcome.out.replace(&folder.path().display().to_string(), "FOLDER");
+    insta::assert_snapshot!("unknown", shown);
+}
+
+#[test]
+fn no_line_of_an_answer_is_wider_than_a_terminal() {
+    for gpus in ["T4", "24GiB", "8xH100", "H100-80GB@30GiB", "4xL4"] {
+        let outcome = run(&format!("fits {MODEL} --gpus {gpus} --local"));
+        // What is pasted into a shell is not broken inside a word.
+        let wide = |line: &&str| line.chars().count() > 80 && !line.contains("CUDA_VISIBLE_DEVICES");
+        assert_eq!(outcome.out.lines().find(wide), None, "{gpus}");
+    }
+}
+
 #[test]
 fn an_estimate_by_the_logical_minimum_is_exact() {
     let outcome = run(&format!("estimate {MODEL} --engine reference --context 32768 --local --json"));

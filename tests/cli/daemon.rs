@@ -122,6 +122,14 @@ fn the_answer_follows_memory_that_changes_while_the_daemon_runs() {
     assert_eq!((full.code, full.json()["reason"].as_str()), (1, Some("insufficient_memory")), "{}", full.out);
     assert!(full.json()["placement"]["devices"][0]["free_bytes"].as_u64().unwrap() < free - (69 << 30));
 
+    // A part of it has come back since: not yet, and about when.
+    driver.set(&Scenario::of([profiles::h100_80().used(64 << 30)])).unwrap();
+    let follows = |outcome: &Outcome| outcome.json()["reason"] != "insufficient_memory";
+    let rising = (0..500).map(|_| ask()).find(follows).expect("the reading follows");
+    assert_eq!((rising.code, rising.json()["reason"].as_str()), (75, Some("memory_draining")), "{}", rising.out);
+    let wait = rising.json()["suggestions"][0].clone();
+    assert!(wait["change"].as_str().unwrap().starts_with("wait ") && wait["verdict"] == "fits", "{wait}");
+
     driver.set(&Scenario::of([profiles::h100_80().lost()])).unwrap();
     let lost = ask();
     assert_eq!((lost.code, lost.json()["reason"].as_str()), (4, Some("gpu_lost")), "{}", lost.out);
@@ -164,4 +172,20 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+#[test]
+fn a_folder_of_many_quantisations_is_answered_file_by_file_through_the_daemon_too() {
+    let folder = tempfile::tempdir().unwrap();
+    super::files::write_repository(folder.path());
+    let mut daemon = Daemon::start(&["--gpus", "11GiB"]);
+    let line = format!("fits {} --json", folder.path().display());
+    let through = run_beside(&daemon.socket(), &line);
+    assert!(through.err.starts_with("answered by the daemon"), "{}", through.err);
+    let here = run(&format!("{line} --gpus 11GiB --local"));
+    let (through, here) = (through.json(), here.json());
+    assert_eq!(through["files"], here["files"]);
+    assert_eq!(through["files"]["recommended"], "Q6_K/m-Q6_K-00001-of-00002.gguf");
+    assert_eq!(through["files"]["list"].as_array().unwrap().len(), 9);
+    assert_eq!(daemon.stop(), Some(0));
 }

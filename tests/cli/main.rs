@@ -1,8 +1,19 @@
 //! The real binary: what a person or a scheduler types, what comes out, and the exit code.
 #![expect(clippy::unwrap_used, reason = "the helpers of tests may fail them")]
 
+mod adapters;
 mod answers;
+mod configurations;
 mod daemon;
 mod failures;
+#[path = "../support/fake_hub/mod.rs"]
+#[allow(dead_code, reason = "shared by test binaries, each using a part")]
+mod fake_hub;
+mod files;
+mod folders;
+#[path = "../support/gguf_writer.rs"]
+mod gguf_writer;
 mod gpus;
+mod hostile_gguf;
+mod llama_parameters;
 mod run;

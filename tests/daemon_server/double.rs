@@ -12,7 +12,7 @@ use hf_mem_probe::api::limits::Limits;
 use hf_mem_probe::api::peer::Caller;
 use hf_mem_probe::api::problem::Reason;
 use hf_mem_probe::api::question::ModelQuestion;
-use hf_mem_probe::api::service::Service;
+use hf_mem_probe::api::service::{Service, Written};
 use hf_mem_probe::api::status::{
     GpusAnswer, HealthAnswer, HealthPart, HealthStatus, NvmlReleaseAnswer, TogetherAnswer,
 };
@@ -82,6 +82,7 @@ fn answer(repo: &str) -> Answer {
         stale: false,
         assumptions: Vec::new(),
         warnings: Vec::new(),
+        files: None,
         frontier: None,
     }
 }
@@ -103,8 +104,8 @@ fn lease(id: &str, uid: u32, ttl_seconds: u64) -> LeaseAnswer {
     }
 }
 
-impl Service for Double {
-    async fn fits(&self, caller: Caller, question: Question) -> Result<Answer, Problem> {
+impl Double {
+    async fn answered(&self, caller: Caller, question: Question) -> Result<Answer, Problem> {
         self.begun.send_modify(|begun| *begun += 1);
         let repo = question.model.repo;
         if repo.starts_with("slow/") {
@@ -126,18 +127,24 @@ impl Service for Double {
         }
         Ok(answer(&repo))
     }
+}
+
+impl Service for Double {
+    async fn fits(&self, caller: Caller, question: Question) -> Result<Written, Problem> {
+        Ok(Written::new(&self.answered(caller, question).await?))
+    }
 
     async fn fits_together(&self, caller: Caller, questions: Vec<Question>) -> Result<TogetherAnswer, Problem> {
         let mut answers = Vec::new();
         for question in questions {
-            answers.push(self.fits(caller.clone(), question).await?);
+            answers.push(self.answered(caller.clone(), question).await?);
         }
         let (verdict, reason, message) = (Verdict::Fits, "fits".to_owned(), "They fit.".to_owned());
         Ok(TogetherAnswer { schema_version: SCHEMA_VERSION, verdict, reason, message, answers })
     }
 
     async fn estimate(&self, caller: Caller, question: Question) -> Result<Answer, Problem> {
-        self.fits(caller, question).await
+        self.answered(caller, question).await
     }
 
     async fn gpus(&self) -> Result<GpusAnswer, Problem> {
@@ -164,7 +171,7 @@ impl Service for Double {
 
     async fn create_lease(&self, caller: Caller, request: LeaseRequest) -> Result<Answer, Problem> {
         let uid = caller.peer.uid;
-        let mut answer = self.fits(caller, request.question).await?;
+        let mut answer = self.answered(caller, request.question).await?;
         answer.lease = serde_json::to_value(lease("new", uid, request.ttl_seconds.unwrap_or(120))).ok();
         Ok(answer)
     }
@@ -196,7 +203,7 @@ impl Service for Double {
 
     fn observe(&self, metrics: &Metrics) {
         metrics.set_leases(1, 0);
-        metrics.hub_request(HubOutcome::Ok);
+        metrics.set_hub_requests(HubOutcome::Ok, 1);
     }
 }
 

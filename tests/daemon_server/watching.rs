@@ -11,7 +11,7 @@ async fn a_line_at_once_and_one_for_each_change() {
     for expected in 0..3_u64 {
         daemon.program.changes.send_replace(expected);
         let reading = lines.next().await.unwrap().unwrap().unwrap();
-        assert_eq!(reading.snapshot.driver_version, Some(expected.to_string()));
+        assert_eq!(reading.gpus.snapshot.driver_version, Some(expected.to_string()));
     }
     let quiet = tokio::time::timeout(Duration::from_millis(50), lines.next()).await;
     assert!(quiet.is_err(), "no change, no line");

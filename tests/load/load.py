@@ -39,8 +39,10 @@ def report(scenario, held, **figures):
 class Daemon:
     """A daemon in a folder of its own."""
 
-    def __init__(self, binary, gpus="8xH100-80GB", settings="", arguments=(), state=None):
+    def __init__(self, binary, gpus="8xH100-80GB", settings="", arguments=(), state=None, environment=None,
+                 hub="http://127.0.0.1:9"):
         self.binary, self.arguments, self.gpus = binary, list(arguments), gpus
+        self.environment = environment or {}
         self.folder = Path(tempfile.mkdtemp(prefix="load-"))
         self.socket = self.folder / "api.sock"
         self.state = state or self.folder
@@ -49,7 +51,7 @@ class Daemon:
         self.config = self.folder / "config.toml"
         self.config.write_text(
             f'[socket]\npath = "{self.socket}"\ngroup = "{os.getgid()}"\nheader_deadline = "2s"\n'
-            f'handler_deadline = "5s"\nwrite_deadline = "2s"\n[hub]\nendpoint = "http://127.0.0.1:9"\n'
+            f'handler_deadline = "5s"\nwrite_deadline = "2s"\n[hub]\nendpoint = "{hub}"\n'
             f'retry_budget = "3s"\ncache_directory = "{self.state}/cache"\n'
             f'[leases]\nstate_directory = "{self.state}/state"\n{settings}'
         )
@@ -63,7 +65,7 @@ class Daemon:
         notify.unlink(missing_ok=True)
         notices.bind(str(notify))
         notices.settimeout(60)
-        environment = {"NOTIFY_SOCKET": str(notify), "PATH": os.environ["PATH"]}
+        environment = {"NOTIFY_SOCKET": str(notify), "PATH": os.environ["PATH"], **self.environment}
         command = [self.binary, "daemon", "--config", str(self.config), *self.arguments]
         if self.gpus:
             command += ["--gpus", self.gpus]
@@ -372,11 +374,17 @@ def on_small_disk(scenario, binary, prepare):
         except (TimeoutError, OSError) as error:
             report(scenario, False, start=repr(error))
             return
-        status, text = daemon.ask("POST", "/v1/fits", question(binary))
-        health = json.loads(daemon.ask()[1])
-        degraded = [part["name"] for part in health["parts"] if part["status"] != "ok"]
-        report(scenario, status == 200 and daemon.process.poll() is None, fits=f"{status} {json.loads(text).get('verdict')}",
-               health=health["status"], degraded=degraded, stopped_with=daemon.end())
+        body = question(binary)
+        status, text = daemon.ask("POST", "/v1/fits", body)
+        asked = {"question": json.loads(body), "ttl_seconds": 60, "holder": {"name": "disk"}}
+        lease_status, lease = daemon.ask("POST", "/v1/leases", json.dumps(asked).encode())
+        held = json.loads(daemon.ask("GET", "/v1/leases")[1])["leases"]
+        reasons = degraded(daemon)
+        # What could not be written down was not promised, and health says so.
+        refused = lease_status != 200 and not held and "leases" in reasons
+        report(scenario, status == 200 and refused and daemon.process.poll() is None,
+               fits=f"{status} {json.loads(text).get('verdict')}", lease=f"{lease_status} {json.loads(lease).get('reason')}",
+               degraded=reasons, stopped_with=daemon.end())
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=False)
         folder.rmdir()
@@ -432,42 +440,165 @@ def hub_down(binary, options):
     daemon.end()
 
 
+class Driver:
+    """The simulated driver: a folder with the library and the scenario that it plays."""
+
+    def __init__(self, library):
+        self.folder = Path(tempfile.mkdtemp(prefix="load-driver-"))
+        shutil.copy(library, self.folder / "libnvidia-ml.so.1")
+        self.play()
+
+    def play(self, lost=(), **faults):
+        devices = []
+        for number in (1, 2):
+            devices.append({"uuid": f"GPU-00000000-0000-4000-8000-00000000000{number}", "name": "NVIDIA H100 80GB HBM3",
+                            "pci_bus_id": f"00000000:0{number}:00.0", "compute_capability": [9, 0],
+                            "memory": {"total_bytes": 80 * GIB, "reserved_bytes": GIB // 2, "used_bytes": 0},
+                            "faults": {"*": {"code": 15}} if number in lost else {}})
+        (self.folder / "new").write_text(json.dumps({"devices": devices, "faults": faults}))
+        (self.folder / "new").rename(self.folder / "scenario.json")
+
+    def daemon(self, binary):
+        settings = '[devices]\nsample_interval = "100ms"\nmax_age = "1s"\nread_deadline = "1s"\n'
+        return Daemon(binary, gpus=None, settings=settings, arguments=["--nvml", str(self.folder / "libnvidia-ml.so.1")])
+
+    def end(self):
+        shutil.rmtree(self.folder)
+
+
+def degraded(daemon):
+    """The parts that are not well, each with its reason."""
+    health = json.loads(daemon.ask()[1])
+    parts = {part["name"]: part["reason"] for part in health["parts"] if part["status"] != "ok"}
+    assert (health["status"] == "degraded") == bool(parts)
+    return parts
+
+
+def until(what, seconds=8):
+    """Waits until `what()` gives something; that."""
+    end = time.monotonic() + seconds
+    while not (found := what()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
+
+
+def health(binary, options):
+    """Every cause that can make a part unwell is named in its part, and leaves it again."""
+    if not options.driver:
+        print("skip health: no --driver")
+        return
+    driver = Driver(options.driver)
+    daemon = driver.daemon(binary)
+    daemon.ask("GET", "/v1/gpus")
+    causes = {"well": "" if not degraded(daemon) else str(degraded(daemon))}
+
+    def cause(name, part, words):
+        daemon.ask("GET", "/v1/gpus", timeout=30)
+        found = until(lambda: words in degraded(daemon).get(part, "") and degraded(daemon)[part])
+        causes[name] = "" if found else f"wanted {words!r}, found {degraded(daemon)}"
+        print(f"     {name}: {part}: {found}")
+
+    daemon.ask("POST", "/v1/nvml/release", b'{"seconds": 2}')
+    causes["released"] = "" if "let go of" in degraded(daemon).get("devices", "") else str(degraded(daemon))
+    time.sleep(2.1)
+    driver.play(lost=(2,))
+    cause("one GPU lost", "devices", "1 of 2 devices cannot be used")
+    driver.play(**{"nvmlInit_v2": {"code": 9}, "nvmlDeviceGetCount_v2": {"code": 9}})
+    cause("driver not loaded", "devices", "not loaded")
+    driver.play(**{"*": {"hang": True}})
+    cause("driver hangs", "devices", "has not answered")
+    driver.play()
+    back = lambda: daemon.ask("GET", "/v1/gpus", timeout=30)[0] == 200 and not degraded(daemon)
+    causes["well again"] = "" if until(back, 20) else str(degraded(daemon))
+    daemon.ask("POST", "/v1/fits", json.dumps({"model": {"repo": "owner/name"}}).encode(), timeout=30)
+    cause("Hub down", "hub", "did not answer")
+    text = daemon.ask("GET", "/metrics")[1]
+    counted = all(int(line.rsplit(b" ", 1)[1]) > 0 for line in text.splitlines()
+                  if line.startswith((b"hf_mem_probe_nvml_errors_total", b'hf_mem_probe_hub_requests_total{outcome="unreachable"')))
+    daemon.process.kill()
+    daemon.process.wait()
+    for name in ("state", "cache"):
+        shutil.rmtree(daemon.folder / name)
+    daemon.start()
+    cause("no cache folder", "cache", "is not there")
+    cause("no state folder", "leases", "cannot open")
+    wrong = {name: what for name, what in causes.items() if what}
+    report("health", not wrong and counted, causes=len(causes), wrong=wrong, counted_in_metrics=counted, stopped_with=daemon.end())
+    driver.end()
+
+
+def promtool(binary, options):
+    """`/metrics` in the eyes of Prometheus' own parser, after something of everything has happened."""
+    if not shutil.which("promtool"):
+        print("skip promtool: it is not installed (Debian: prometheus)")
+        return
+    daemon = Daemon(binary)
+    for body in (question(binary), b"{", json.dumps({"model": {"repo": "owner/name"}}).encode()):
+        daemon.ask("POST", "/v1/fits", body, timeout=30)
+    text = daemon.ask("GET", "/metrics")[1]
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True)
+    caller = daemon.connect()
+    caller.sendall(request("GET", "/v1/health", extra="X-Request-Id: job-7\r\n"))
+    echoed = b"x-request-id: job-7" in caller.recv(65536).lower()
+    report("promtool", checked.returncode == 0 and not checked.stderr and echoed, exit=checked.returncode,
+           said=checked.stderr.decode().strip() or "nothing", families=text.count(b"# TYPE"), lines=text.count(b"\n"),
+           request_id_comes_back=echoed)
+    daemon.end()
+
+
+FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+
+
+def clock_steps(binary, options):
+    """The wall's clock goes a day forward, two back, and stands still: leases live by the clock since boot."""
+    if not os.path.exists(FAKETIME):
+        print("skip clock_steps: libfaketime is not installed (Debian: faketime)")
+        return
+    step = Path(tempfile.mkdtemp(prefix="load-clock-")) / "step"
+    step.write_text("+0")
+    daemon = Daemon(binary, environment={"LD_PRELOAD": FAKETIME, "FAKETIME_TIMESTAMP_FILE": str(step), "FAKETIME_NO_CACHE": "1",
+                                         "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1"})
+    body = question(binary)
+    asked = {"question": json.loads(body), "ttl_seconds": 600, "holder": {"name": "clock"}}
+    daemon.ask("POST", "/v1/leases", json.dumps(asked).encode())
+    left, shown, statuses = [], [], []
+    for to in ("+0", "+1d", "-1d", "@2026-01-01 00:00:00", "+0"):
+        step.write_text(to)
+        statuses.append(daemon.ask("POST", "/v1/fits", body)[0])
+        leases = json.loads(daemon.ask("GET", "/v1/leases")[1])["leases"]
+        left.append([lease["expires_in_seconds"] for lease in leases])
+        shown.append([lease["expires_at"][:10] for lease in leases][0:1])
+    lived = all(len(each) == 1 and 570 <= each[0] <= 600 for each in left)
+    stepped = len({str(day) for day in shown}) >= 4  # or the steps did not reach the daemon, and nothing was shown
+    report("clock_steps", lived and stepped and set(statuses) == {200}, seconds_left=left, expires_by_the_wall=shown,
+           statuses=statuses, stopped_with=daemon.end())
+    shutil.rmtree(step.parent)
+
+
 def nvml_hung(binary, options):
     """The driver's library hangs: the daemon answers, says so, and stops when told."""
     if not options.driver:
         print("skip nvml_hung: no --driver")
         return
-    folder = Path(tempfile.mkdtemp(prefix="load-driver-"))
-    shutil.copy(options.driver, folder / "libnvidia-ml.so.1")
-    gpu = {"uuid": "GPU-00000000-0000-4000-8000-000000000001", "name": "NVIDIA H100 80GB HBM3",
-           "pci_bus_id": "00000000:01:00.0", "compute_capability": [9, 0],
-           "memory": {"total_bytes": 80 * GIB, "reserved_bytes": GIB // 2, "used_bytes": 0}}
-
-    def play(**faults):
-        (folder / "new").write_text(json.dumps({"devices": [gpu], "faults": faults}))
-        (folder / "new").rename(folder / "scenario.json")
-
-    play()
-    settings = '[devices]\nsample_interval = "100ms"\nmax_age = "1s"\nread_deadline = "1s"\n'
-    daemon = Daemon(binary, gpus=None, settings=settings, arguments=["--nvml", str(folder / "libnvidia-ml.so.1")])
+    driver = Driver(options.driver)
+    daemon = driver.daemon(binary)
     body = question(binary)
     well = json.loads(daemon.ask("POST", "/v1/fits", body)[1])
-    play(**{"*": {"hang": True}})
+    driver.play(**{"*": {"hang": True}})
     time.sleep(3)
     began = time.perf_counter()
     status, text = daemon.ask("POST", "/v1/fits", body, timeout=30)
     took = time.perf_counter() - began
     hung = json.loads(text)
-    health = json.loads(daemon.ask()[1])
-    reasons = [part["reason"] for part in health["parts"] if part["status"] != "ok"]
+    reasons = degraded(daemon)
     threads = daemon.figures()[2]
     began = time.perf_counter()
     code = daemon.end()
     stopped = time.perf_counter() - began
-    report("nvml_hung", health["status"] == "degraded" and stopped < 10 and hung.get("verdict") != "fits",
+    report("nvml_hung", "devices" in reasons and stopped < 10 and hung.get("verdict") != "fits",
            well=f"{well.get('verdict')}", hung=f"{status} {hung.get('verdict', hung.get('reason'))} in {took * 1e3:.0f} ms",
            health=reasons, threads=threads, stopped_with=code, stop_seconds=round(stopped, 2))
-    shutil.rmtree(folder)
+    driver.end()
 
 
 def soak(binary, options):
@@ -510,7 +641,7 @@ def soak(binary, options):
 
 
 SCENARIOS = [connections, slow_loris, half_open, giant_bodies, pipelining, kill_under_load, disk_full, read_only,
-             hub_down, nvml_hung, soak]
+             hub_down, nvml_hung, health, promtool, clock_steps, soak]
 
 
 def main():
@@ -519,7 +650,7 @@ def main():
     parser.add_argument("--driver")
     parser.add_argument("--soak", type=float, default=20)
     parser.add_argument("scenario", nargs="*")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     for scenario in SCENARIOS:
         if options.scenario and scenario.__name__ not in options.scenario:
             continue

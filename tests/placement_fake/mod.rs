@@ -27,6 +27,8 @@ pub(crate) struct Fake {
     pub(crate) block: u64,
     pub(crate) heads: u32,
     pub(crate) uneven: bool,
+    /// Every rank is a process, as in vLLM.
+    pub(crate) processes: bool,
     pub(crate) buffer: u64,
     /// Likely and high of a rank's buffer, in percent of it.
     pub(crate) doubt: (u64, u64),
@@ -46,6 +48,7 @@ impl Default for Fake {
             block: 16,
             heads: 32,
             uneven: false,
+            processes: false,
             buffer: 512 << 20,
             doubt: (100, 120),
             least_capability: 0,
@@ -93,6 +96,8 @@ impl Fake {
             architecture: Ok(architecture),
             components: Vec::new(),
             parameters: None,
+            adapter: None,
+            variants: Vec::new(),
             proofs: Vec::new(),
             doubts: Vec::new(),
         }
@@ -231,6 +236,10 @@ impl Prepared for Ready<'_> {
 
     fn uneven(&self) -> bool {
         self.fake.uneven
+    }
+
+    fn ranks_are_processes(&self) -> bool {
+        self.fake.processes
     }
 
     fn device_fitness(&self, device: &DeviceFacts) -> Fitness {

@@ -123,6 +123,8 @@ pub fn model(gguf: Gguf) -> Model {
         inventory: gguf.inventory,
         weight_files: 1,
         components: Vec::new(),
+        adapter: None,
+        variants: Vec::new(),
         proofs: Vec::new(),
         doubts: Vec::new(),
     }

@@ -14,8 +14,12 @@ use crate::api::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer};
 use crate::api::limits::ID_BYTES;
 use crate::api::peer::Caller;
 use crate::api::problem::Reason;
+use crate::api::server::until;
 use crate::api::service::Service;
 use crate::api::{Answer, Problem};
+
+/// How long an answer that is already on its way may take when the daemon stops.
+const LAST_MOMENT: Duration = Duration::from_millis(100);
 
 pub(super) async fn create<S: Service>(
     State(app): State<App<S>>,
@@ -31,8 +35,20 @@ pub(super) async fn create<S: Service>(
         return Err(Problem::new(Reason::Usage, detail).hint("leases.max_wait sets this limit").into());
     }
     // The wait comes on top: the deadline is for the work.
-    let answer = within(deadline.and(wait), NO_ANSWER, app.service.create_lease(caller, request)).await?;
-    Ok(counted(&app.metrics, answer))
+    let answer = within(deadline.and(wait), NO_ANSWER, app.service.create_lease(caller, request));
+    let stopping = async {
+        // One that only waits for memory would hold the daemon's end up.
+        until(app.stopping.clone()).await;
+        tokio::time::sleep(LAST_MOMENT).await;
+    };
+    tokio::select! {
+        biased;
+        answer = answer => Ok(counted(&app.metrics, answer?)),
+        () = stopping, if !wait.is_zero() => {
+            let stopping = Problem::new(Reason::DaemonStopping, "the daemon is stopping, and the wait for memory with it");
+            Err(stopping.hint("ask again after its restart, with the same idempotency key").into())
+        }
+    }
 }
 
 pub(super) async fn list<S: Service>(

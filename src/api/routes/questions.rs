@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::extract::State;
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
@@ -42,8 +43,9 @@ pub(super) async fn fits<S: Service>(
     let several = serde_json::from_slice::<Form>(&body).is_ok_and(|form| form.questions.is_some());
     if !several {
         let question = parse(&body)?;
-        let answer = within(deadline, NO_ANSWER, app.service.fits(caller, question)).await?;
-        return Ok(counted(&app.metrics, answer).into_response());
+        let written = within(deadline, NO_ANSWER, app.service.fits(caller, question)).await?;
+        count(&app.metrics, written.verdict(), written.reason());
+        return Ok(([(header::CONTENT_TYPE, "application/json")], written.json().clone()).into_response());
     }
     let Together { questions } = parse(&body)?;
     if questions.is_empty() || questions.len() > QUESTIONS {
@@ -52,7 +54,7 @@ pub(super) async fn fits<S: Service>(
     }
     let answer = within(deadline, NO_ANSWER, app.service.fits_together(caller, questions)).await?;
     for answer in &answer.answers {
-        count(&app.metrics, answer);
+        count(&app.metrics, answer.verdict, known_reason(answer));
     }
     Ok(Json(answer).into_response())
 }
@@ -73,19 +75,22 @@ pub(super) const NO_ANSWER: &str = "there was no answer";
 
 /// Counts `answer` and sends it.
 pub(super) fn counted(metrics: &Metrics, answer: Answer) -> Json<Answer> {
-    count(metrics, &answer);
+    count(metrics, answer.verdict, known_reason(&answer));
     Json(answer)
 }
 
-fn count(metrics: &Metrics, answer: &Answer) {
-    let verdict = match answer.verdict {
+/// The reason becomes a label: only the known words may.
+fn known_reason(answer: &Answer) -> Option<Reason> {
+    Reason::ALL.iter().copied().find(|reason| reason.word() == answer.reason)
+}
+
+fn count(metrics: &Metrics, verdict: Option<Verdict>, reason: Option<Reason>) {
+    let verdict = match verdict {
         Some(Verdict::Fits) => "fits",
         Some(Verdict::Tight) => "tight",
         Some(Verdict::DoesNotFit) => "does_not_fit",
         Some(Verdict::Unknown) => "unknown",
         None => "none",
     };
-    // The reason becomes a label: only the known words may.
-    let reason = Reason::ALL.iter().map(|reason| reason.word()).find(|word| *word == answer.reason);
-    metrics.question(verdict, reason.unwrap_or("other"));
+    metrics.question(verdict, reason.map_or("other", Reason::word));
 }

@@ -2,12 +2,15 @@
 //!
 //! Two processes of this program take part. The first stays: it passes signals on, renews the lease and ends as the command
 //! ended. The second asks for the lease, so that it holds it itself, and then *becomes* the command: whatever happens to
-//! the first, the lease ends with the command and never before.
+//! the first, the lease ends with the command and never before. Should the first be killed, the command gets SIGTERM.
 
 mod command;
+mod renewal;
 mod supervise;
 
 use std::os::unix::process::CommandExt as _;
+
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use super::arguments::{QuestionArguments, RunArguments};
 use super::fits::{Asking, ask};
@@ -22,18 +25,27 @@ use crate::leases::ADVISORY;
 /// The command was found and could not be run; and was not found: what shells exit with.
 const NOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
+/// The supervisor ended before it could be told of: nobody sees this code. As if by the signal that it then sends.
+const ORPHANED: u8 = 143;
 
 /// Runs the command to its end. What is printed on standard output is the command's own, unless it never started.
 pub(super) fn run(arguments: RunArguments) -> u8 {
     let output = Output { json: arguments.connection.json };
-    if arguments.becomes_command {
-        return become_command(arguments, output);
+    if let Some(supervisor) = arguments.becomes_command {
+        return become_command(supervisor, arguments, output);
     }
     supervise::supervise(&arguments).unwrap_or_else(|problem| output.problem(&problem))
 }
 
 /// Comes back only where the command did not start.
-fn become_command(arguments: RunArguments, output: Output) -> u8 {
+fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u8 {
+    // Who is killed can pass nothing on: then the kernel ends the command, so that nobody's server stays on the card.
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::TERM)) {
+        output::remark(&format!("the command would outlive its supervisor: {error}"));
+    }
+    if getppid().is_none_or(|parent| parent.as_raw_nonzero().get() != supervisor) {
+        return ORPHANED;
+    }
     let RunArguments { model, options, wait, ttl, flags, no_lease, connection, command, .. } = arguments;
     let asked = question::question(&model, &options);
     let arguments = QuestionArguments { model, options };

@@ -1,33 +1,31 @@
 //! The process that stays: signals on, exit code back, lease renewed.
 
 use std::process::ExitStatus;
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
+use super::renewal::Renewal;
 use crate::api::Problem;
-use crate::api::client::{Client, block_on};
-use crate::api::lease::{Holder, RenewRequest};
+use crate::api::client::block_on;
 use crate::api::problem::Reason;
 use crate::cli::arguments::RunArguments;
 use crate::cli::output;
 
 /// Signals that mean the command, not us.
-const FORWARDED: [(SignalKind, Signal); 5] = [
+const FORWARDED: [(SignalKind, Signal); 7] = [
     (SignalKind::terminate(), Signal::TERM),
     (SignalKind::interrupt(), Signal::INT),
+    (SignalKind::quit(), Signal::QUIT),
     (SignalKind::hangup(), Signal::HUP),
+    (SignalKind::window_change(), Signal::WINCH),
     (SignalKind::user_defined1(), Signal::USR1),
     (SignalKind::user_defined2(), Signal::USR2),
 ];
 /// Signals that may be under way to the command.
 const SIGNALS: usize = 64;
-/// How long a renewal may take; the next try is not far.
-const RENEWAL_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Starts the process that becomes the command, and ends as it ends.
 pub(super) fn supervise(arguments: &RunArguments) -> Result<u8, Problem> {
@@ -43,7 +41,7 @@ pub(super) fn supervise(arguments: &RunArguments) -> Result<u8, Problem> {
                     return ended.map(code).map_err(|error| internal("the command is lost", error));
                 }
                 Some(signal) = signals.recv() => forward(&child, signal),
-                () = renewal.due() => renewal.renew().await,
+                () = renewal.run() => {}
             }
         }
     };
@@ -54,7 +52,12 @@ pub(super) fn supervise(arguments: &RunArguments) -> Result<u8, Problem> {
 fn start() -> std::io::Result<Child> {
     let mut line = std::env::args_os().skip(1);
     let own = std::env::current_exe()?;
-    tokio::process::Command::new(own).args(line.next()).arg("--become").args(line).spawn()
+    tokio::process::Command::new(own)
+        .args(line.next())
+        .arg("--become")
+        .arg(std::process::id().to_string())
+        .args(line)
+        .spawn()
 }
 
 fn signals() -> std::io::Result<mpsc::Receiver<Signal>> {
@@ -69,7 +72,7 @@ fn signals() -> std::io::Result<mpsc::Receiver<Signal>> {
 
 fn forward(child: &Child, signal: Signal) {
     // The terminal's own signals reach all of the foreground, the command too: twice would mean something else.
-    if signal == Signal::INT && in_foreground() {
+    if matches!(signal, Signal::INT | Signal::QUIT | Signal::WINCH) && in_foreground() {
         return;
     }
     // While it is not waited for, its pid is its own.
@@ -95,55 +98,4 @@ fn code(status: ExitStatus) -> u8 {
     // As shells do: 128 and the signal's number.
     let code = status.code().or_else(|| status.signal().map(|signal| signal.saturating_add(128)));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
-}
-
-/// Renews the lease that the command's process holds, twice in its time to live.
-struct Renewal {
-    client: Client,
-    pid: Option<u32>,
-    every: Duration,
-    next: Instant,
-    lease: Option<String>,
-    failing: bool,
-}
-
-impl Renewal {
-    fn new(arguments: &RunArguments, pid: Option<u32>) -> Self {
-        let every = (arguments.ttl / 2).max(Duration::from_millis(500));
-        let client = Client::new(&arguments.connection.socket).deadline(RENEWAL_DEADLINE);
-        let pid = pid.filter(|_| !arguments.no_lease);
-        Self { client, pid, every, next: Instant::now() + every, lease: None, failing: false }
-    }
-
-    async fn due(&self) {
-        match self.pid {
-            Some(_) => tokio::time::sleep_until(self.next).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    async fn renew(&mut self) {
-        let renewed = self.try_renew().await;
-        // After a failure sooner: the daemon may be restarting.
-        self.next = Instant::now() + if renewed.is_ok() { self.every } else { self.every / 4 };
-        match renewed {
-            Ok(()) => self.failing = false,
-            Err(problem) if !std::mem::replace(&mut self.failing, true) => {
-                output::remark(&format!("the lease could not be renewed: {problem}; the command goes on"));
-            }
-            Err(_) => {}
-        }
-    }
-
-    async fn try_renew(&mut self) -> Result<(), Problem> {
-        if self.lease.is_none() {
-            let held = self.client.leases().await?;
-            let of_command = |holder: &Holder| matches!(holder, Holder::Pid(pid) if Some(*pid) == self.pid);
-            self.lease = held.leases.into_iter().find(|lease| of_command(&lease.holder)).map(|lease| lease.id);
-        }
-        // None yet: it still waits in line.
-        let Some(id) = &self.lease else { return Ok(()) };
-        self.client.renew_lease(id, RenewRequest::default()).await?;
-        Ok(())
-    }
 }

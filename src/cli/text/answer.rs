@@ -3,11 +3,14 @@
 use std::fmt::Write as _;
 
 use super::bar::{LEGEND, Parts, bar};
-use super::{WIDTH, gib, grouped, size, wrapped};
-use crate::api::answer::{Answer, ComponentAnswer, DeviceShare, PlacementAnswer, Requirement, Verdict};
+use super::{WIDTH, grouped, size, wrapped};
+use crate::api::answer::{
+    Alternative, Answer, ComponentAnswer, DeviceShare, PlacementAnswer, Requirement, Suggestion, Verdict,
+};
 use crate::engines::ComponentName;
 
-const BAR: usize = 32;
+/// With this many, the longest note ("short by 100.04 GiB") still ends within 80 columns.
+const BAR: usize = 28;
 
 /// The whole answer.
 pub fn answer(answer: &Answer) -> String {
@@ -25,6 +28,9 @@ pub fn answer(answer: &Answer) -> String {
     if let Some(requirement) = &answer.requirement {
         components(&mut out, requirement);
     }
+    if let Some(files) = &answer.files {
+        super::files::files(&mut out, files);
+    }
     if let Some(placement) = &answer.placement {
         reach(&mut out, answer, placement);
         launch(&mut out, placement);
@@ -33,7 +39,7 @@ pub fn answer(answer: &Answer) -> String {
     out
 }
 
-fn verdict_words(verdict: Verdict) -> &'static str {
+pub(super) fn verdict_words(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Fits => "fits",
         Verdict::Tight => "tight",
@@ -69,12 +75,12 @@ fn devices(out: &mut String, placement: &PlacementAnswer) {
     }
     out.push('\n');
     for share in &placement.devices {
-        let name: String = share.name.chars().take(22).collect();
+        let name = short_name(&share.name);
         let left = share.available_bytes.map(|available| available.saturating_sub(share.required_bytes));
         let note = if share.short_by_bytes > 0 {
             format!("short by {}", size(share.short_by_bytes))
         } else {
-            left.map_or_else(String::new, |left| format!("{} GiB left", gib(left)))
+            left.map_or_else(String::new, |left| format!("{} left", size(left)))
         };
         let _ = writeln!(out, "  {:>3} {name:<22} {} {note}", share.index, bar(&parts(share), BAR));
     }
@@ -84,6 +90,16 @@ fn devices(out: &mut String, placement: &PlacementAnswer) {
         let available = host.available_bytes.map_or_else(|| "unknown".to_owned(), size);
         let _ = writeln!(out, "  host memory: {} needed, {available} available", size(host.required_bytes));
     }
+}
+
+/// A product name in 22 characters: without the maker's, and of a MIG instance the card's first word and the profile.
+fn short_name(name: &str) -> String {
+    let name = name.strip_prefix("NVIDIA ").unwrap_or(name);
+    let short = match name.split_once(" MIG ") {
+        Some((card, profile)) => format!("{} MIG {profile}", card.split(' ').next().unwrap_or(card)),
+        None => name.to_owned(),
+    };
+    short.chars().take(22).collect()
 }
 
 fn parts(share: &DeviceShare) -> Parts {
@@ -137,15 +153,17 @@ fn word(value: &impl serde::Serialize) -> String {
 
 fn reach(out: &mut String, answer: &Answer, placement: &PlacementAnswer) {
     let context = answer.workload.as_ref().map(|workload| workload.context);
+    let surely = if answer.verdict == Some(Verdict::Tight) { "sure to fit: " } else { "" };
     let line = match (placement.max_context, placement.max_sequences, context) {
-        (Some(0), ..) => "no context at all fits this way".to_owned(),
-        (Some(longest), Some(sequences), Some(context)) => format!(
-            "longest context {} at 1 sequence; {} at {} tokens",
+        (Some(0), ..) if surely.is_empty() => "no context at all fits this way".to_owned(),
+        (Some(0), ..) => "no context is sure to fit this way".to_owned(),
+        (Some(longest), Some(sequences @ 1..), Some(context)) => format!(
+            "{surely}longest context {} at 1 sequence; {} at {} tokens",
             grouped(longest),
             plural(sequences, "sequence"),
             grouped(context)
         ),
-        (Some(longest), _, _) => format!("longest context {} at 1 sequence", grouped(longest)),
+        (Some(longest), _, _) => format!("{surely}longest context {} at 1 sequence", grouped(longest)),
         _ => return,
     };
     let _ = writeln!(out, "\n  {line}");
@@ -182,6 +200,21 @@ fn launch(out: &mut String, placement: &PlacementAnswer) {
     let length = out.trim_end().len();
     out.truncate(length);
     out.push('\n');
+    let takes: Vec<u64> = placement.devices.iter().filter_map(|share| share.takes_bytes).collect();
+    if let Some(line) = takes_line(&takes) {
+        let _ = writeln!(out, "\n  {}", wrapped(&line, 2, 2));
+    }
+}
+
+/// What the engine will take when started so, where that is its own choice.
+fn takes_line(takes: &[u64]) -> Option<String> {
+    let first = *takes.first()?;
+    if takes.iter().all(|bytes| *bytes == first) {
+        let each = if takes.len() > 1 { " on each device" } else { "" };
+        return Some(format!("started so it takes {}{each}", size(first)));
+    }
+    let each: Vec<String> = takes.iter().map(|bytes| size(*bytes)).collect();
+    Some(format!("started so it takes {}", each.join(", ")))
 }
 
 /// An argument as a POSIX shell takes it.
@@ -204,8 +237,67 @@ fn tail(out: &mut String, answer: &Answer) {
         }
     };
     section("assumed", answer.assumptions.clone());
-    section("warning", answer.warnings.clone());
-    section("hint", answer.suggestions.iter().map(|suggestion| suggestion.message.clone()).collect());
+    let mut warnings = answer.warnings.clone();
+    if let (true, Some(at)) = (answer.stale, &answer.sampled_at) {
+        warnings.push(format!("this rests on what was read at {at}, which is older than it should be"));
+    }
+    section("warning", warnings);
+    section("or", other_ways(&answer.alternatives));
+    section("hint", answer.suggestions.iter().map(hint).collect());
+}
+
+/// The best of each other kind of way that would do; more of them would only be more of the same.
+fn other_ways(alternatives: &[Alternative]) -> Vec<String> {
+    let mut seen: Vec<&str> = Vec::new();
+    let mut lines = Vec::new();
+    for way in alternatives.iter().filter(|way| !way.devices.is_empty()) {
+        if !seen.contains(&&*way.strategy) {
+            seen.push(&way.strategy);
+            lines.extend(other_way(way));
+        }
+    }
+    lines.truncate(3);
+    lines
+}
+
+/// Another way that would do, in a line: `tensor parallel 8 on 8 devices: fits too, ...`.
+fn other_way(way: &Alternative) -> Option<String> {
+    if way.verdict > Verdict::Tight {
+        return None;
+    }
+    let degrees = match (way.tensor_parallel, way.pipeline_parallel) {
+        (1, 1) => String::new(),
+        (tensor, 1) => format!(" {tensor}"),
+        (1, stages) => format!(" {stages}"),
+        (tensor, stages) => format!(" {tensor} x {stages}"),
+    };
+    let devices = if way.devices.len() == 1 { "1 device".to_owned() } else { format!("{} devices", way.devices.len()) };
+    Some(format!("{}{degrees} on {devices}: {}", way.strategy.replace('_', " "), way.reason))
+}
+
+/// A suggestion as it is typed, with what it leads to.
+fn hint(suggestion: &Suggestion) -> String {
+    let typed = |change: &str| match change.split_once('=') {
+        Some((
+            name @ ("context" | "sequences" | "kv_cache_dtype" | "dtype" | "offload" | "engine" | "file"),
+            value,
+        )) => {
+            format!("--{} {value}", name.replace('_', "-"))
+        }
+        Some(("devices", count)) => format!("{count} device{}", if count == "1" { "" } else { "s" }),
+        Some(("host_memory_bytes", _)) => "with host memory".to_owned(),
+        Some(_) => format!("--set {change}"),
+        None => change.to_owned(),
+    };
+    let change = &suggestion.change;
+    // Only changes of the question are several words of `name=value`.
+    let change = if change.split(' ').all(|word| word.contains('=')) {
+        change.split(' ').map(typed).collect::<Vec<_>>().join(" ")
+    } else {
+        change.clone()
+    };
+    let tight = if suggestion.verdict == Verdict::Tight { " (tight)" } else { "" };
+    format!("{change}{tight}: {}", suggestion.message)
 }
 
 #[cfg(test)]

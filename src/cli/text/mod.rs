@@ -2,6 +2,8 @@
 
 pub mod answer;
 pub mod bar;
+pub mod event;
+mod files;
 pub mod gpus;
 pub mod lease;
 pub mod problem;
@@ -13,12 +15,6 @@ use crate::bytes::Bytes;
 pub fn size(bytes: u64) -> String {
     Bytes::new(bytes).to_string()
 }
-
-/// Bytes in GiB with one decimal and no unit, for bars.
-pub fn gib(bytes: u64) -> String {
-    format!("{:.1}", Bytes::new(bytes).as_gib())
-}
-
 /// A number with thin groups of three, so that token counts can be read: `131,072`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();

@@ -32,7 +32,7 @@ pub struct GrantAsk {
     pub engine: Option<String>,
     /// A digest of the whole question, by which a key used again is told from a key reused.
     pub digest: String,
-    /// The devices it could be placed on, whatever is free now; `None`: any.
+    /// The devices it could be placed on, whatever is free now, by UUID or its beginning; `None`: any.
     pub candidates: Option<BTreeSet<String>>,
     /// The way to the answer.
     pub plan: Plan,

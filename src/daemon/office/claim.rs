@@ -18,14 +18,16 @@ impl Delivery {
         Self { answer: Some(answer), untaken: None }
     }
 
-    /// An answer with a new lease.
+    /// An answer with a lease.
     pub(super) fn with_lease(answer: Answer, lease: String, notes: mpsc::UnboundedSender<Note>) -> Self {
         Self { answer: Some(Ok(answer)), untaken: Some((lease, notes)) }
     }
 
     /// The answer: from here on the lease is the asker's.
     pub(super) fn take(mut self) -> Option<Result<Answer, Problem>> {
-        self.untaken = None;
+        if let Some((lease, notes)) = self.untaken.take() {
+            let _owner_is_gone = notes.send(Note::Taken(lease));
+        }
         self.answer.take()
     }
 }

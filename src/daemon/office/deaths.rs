@@ -44,6 +44,11 @@ impl Deaths {
         Ok(())
     }
 
+    /// Whether a process is watched.
+    pub(super) fn watches(&self, identity: &ProcessIdentity) -> bool {
+        self.watched.contains_key(identity)
+    }
+
     /// The next death.
     pub(super) async fn next(&mut self) -> Option<ProcessIdentity> {
         let died = self.told.recv().await?;

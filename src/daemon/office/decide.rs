@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use crate::api::answer::{Answer, DeviceShare, Verdict};
 use crate::api::problem::{Problem, Reason};
@@ -42,6 +43,20 @@ pub(super) fn could_ever(plan: &Plan, snapshot: &Snapshot) -> bool {
         }
     }
     run(plan, &idle, &BTreeMap::new()).is_ok_and(|answer| is_yes(&answer))
+}
+
+/// The devices that an asker's names mean, exact or by their beginning; `None`: any, also where a name means none here.
+pub(super) fn candidates(names: Option<&BTreeSet<String>>, snapshot: &Snapshot) -> Option<BTreeSet<String>> {
+    let uuids = || snapshot.devices.iter().map(|device| &device.facts.uuid);
+    let mut candidates = BTreeSet::new();
+    for name in names? {
+        let known = candidates.len();
+        candidates.extend(uuids().filter(|uuid| !name.is_empty() && uuid.starts_with(name.as_str())).cloned());
+        if candidates.len() == known && !candidates.contains(name) {
+            return None;
+        }
+    }
+    (!candidates.is_empty()).then_some(candidates)
 }
 
 /// The claims, with the devices closed on which one ahead in line has precedence.
@@ -102,6 +117,17 @@ pub(super) fn in_line(mut answer: Answer, ahead: usize) -> Answer {
     } else {
         format!("{}; but {others} in line for this memory", answer.message)
     };
+    if let Some(placement) = &mut answer.placement {
+        placement.launch = None;
+    }
+    answer
+}
+
+/// A no at the end of a wait: it may be a yes another time.
+pub(super) fn waited(mut answer: Answer, waited: Duration, place: usize, of: usize) -> Answer {
+    Reason::WaitOver.word().clone_into(&mut answer.reason);
+    let seconds = waited.as_secs();
+    answer.message = format!("{}; waited {seconds} s in line, place {place} of {of} at the end", answer.message);
     if let Some(placement) = &mut answer.placement {
         placement.launch = None;
     }

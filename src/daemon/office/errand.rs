@@ -32,7 +32,9 @@ pub(super) enum Errand {
 /// Something to know; never refused and never waited for.
 #[derive(Debug)]
 pub(super) enum Note {
-    /// An asker hung up before its lease reached it.
+    /// A lease reached an asker.
+    Taken(String),
+    /// An asker hung up before a lease reached it.
     Undelivered(String),
     /// An asker hung up while it waited.
     HungUp,

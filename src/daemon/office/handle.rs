@@ -14,7 +14,7 @@ use crate::api::problem::Reason;
 use crate::api::{Answer, Problem};
 use crate::bytes::Bytes;
 use crate::devices::Snapshot;
-use crate::leases::event::{Counters, Event};
+use crate::leases::event::{Counters, Dated};
 use crate::leases::ledger::Settings;
 use crate::leases::moment::Boottime;
 
@@ -38,7 +38,7 @@ pub struct Standing {
 pub struct OfficeHandle {
     errands: mpsc::Sender<Errand>,
     notes: mpsc::WeakUnboundedSender<Note>,
-    events: broadcast::WeakSender<Event>,
+    events: broadcast::WeakSender<Dated>,
     standing: watch::Receiver<Standing>,
 }
 
@@ -57,7 +57,7 @@ impl OfficeHandle {
     pub(super) fn new(
         errands: mpsc::Sender<Errand>,
         notes: mpsc::WeakUnboundedSender<Note>,
-        events: broadcast::WeakSender<Event>,
+        events: broadcast::WeakSender<Dated>,
         standing: watch::Receiver<Standing>,
     ) -> Self {
         Self { errands, notes, events, standing }
@@ -120,7 +120,7 @@ impl OfficeHandle {
     }
 
     /// All that happens from now on. A listener that is too slow loses events, and is told how many.
-    pub fn events(&self) -> Option<broadcast::Receiver<Event>> {
+    pub fn events(&self) -> Option<broadcast::Receiver<Dated>> {
         self.events.upgrade().map(|events| events.subscribe())
     }
 

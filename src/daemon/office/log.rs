@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use crate::bytes::Bytes;
 use crate::devices::Snapshot;
-use crate::leases::event::Event;
+use crate::leases::event::{Dated, Event};
 use crate::leases::journal::{Entry, Journal, MemoryWatch};
 
 /// Moves of a process's memory below this are not worth a line of the journal.
@@ -19,12 +19,12 @@ const MEMORY_STEP: Bytes = Bytes::mib(256);
 pub(super) struct Log {
     journal: Option<Journal>,
     memory: MemoryWatch,
-    listeners: broadcast::Sender<Event>,
+    listeners: broadcast::Sender<Dated>,
     failing: bool,
 }
 
 impl Log {
-    pub(super) fn new(journal: Option<&(PathBuf, u64)>, listeners: broadcast::Sender<Event>) -> Self {
+    pub(super) fn new(journal: Option<&(PathBuf, u64)>, listeners: broadcast::Sender<Dated>) -> Self {
         let journal = journal.and_then(|(directory, most_bytes)| {
             let opened = Journal::open(directory, *most_bytes);
             let told = opened.inspect_err(|error| {
@@ -48,7 +48,7 @@ impl Log {
             }
             entries.push(Entry::event(at, event.clone()));
             // Nobody listening is no failure.
-            let _listeners = self.listeners.send(event);
+            let _listeners = self.listeners.send(Dated { at, event });
         }
         self.write(&entries);
     }

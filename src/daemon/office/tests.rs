@@ -200,6 +200,127 @@ fn the_same_key_gives_the_same_lease() {
 }
 
 #[test]
+fn a_lease_whose_first_answer_was_lost_is_kept_by_one_that_asked_again() {
+    run(async {
+        let bench = Bench::new(24);
+        let keyed = || GrantAsk { idempotency_key: Some("k".to_owned()), ..ask(16) };
+        // Wherever on its way the first answer is lost.
+        for polls in 1..60_u32 {
+            let office = office(&bench);
+            let mut first = Box::pin(office.grant(keyed()));
+            let mut ready = None;
+            for _ in 0..polls {
+                match std::future::poll_fn(|context| std::task::Poll::Ready(first.as_mut().poll(context))).await {
+                    std::task::Poll::Ready(answer) => {
+                        ready = Some(answer);
+                        break;
+                    }
+                    std::task::Poll::Pending => tokio::task::yield_now().await,
+                }
+            }
+            if ready.is_some() {
+                break;
+            }
+            let again = tokio::spawn({
+                let office = office.clone();
+                async move { office.grant(keyed()).await }
+            });
+            tokio::task::yield_now().await;
+            drop(first);
+            let id = lease_id(&again.await.unwrap().unwrap());
+            office.ping().await.unwrap();
+            let state = office.get(id).await.unwrap().state;
+            assert_eq!(state, State::Granted, "lost after {polls} polls, though somebody was told of it");
+            office.stop().await;
+        }
+    });
+}
+
+#[test]
+fn a_key_whose_answer_reached_nobody_may_be_asked_again() {
+    run(async {
+        let (bench, keyed) = (Bench::new(24), || GrantAsk { idempotency_key: Some("k".to_owned()), ..ask(16) });
+        let office = office(&bench);
+        for polls in 1..40_u32 {
+            let mut lost = Box::pin(office.grant(keyed()));
+            let mut answered = false;
+            for _ in 0..polls {
+                let polled = std::future::poll_fn(|context| std::task::Poll::Ready(lost.as_mut().poll(context))).await;
+                answered = polled.is_ready();
+                if answered {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            drop(lost);
+            if answered {
+                break;
+            }
+            office.ping().await.unwrap();
+        }
+        assert!(office.grant(keyed()).await.unwrap().lease.is_some());
+        assert_eq!(office.list().await.unwrap().leases.len(), 1);
+    });
+}
+
+#[test]
+fn after_a_restart_a_key_is_answered_as_before_whatever_else_is_there_now() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let margin = Bytes::gib(1);
+        let rules = Settings { margin, ..Settings::default() };
+        let bench = Bench::new(24);
+        let keyed = || {
+            let placed = plan(16);
+            // As the daemon's own plan: what is kept back is not placed on.
+            let kept_back: Plan = Box::new(move |snapshot, claims| {
+                let mut snapshot = snapshot.clone();
+                snapshot.devices[0].free_bytes = snapshot.devices[0].free_bytes.and_then(|free| free.less(margin));
+                placed(&snapshot, claims)
+            });
+            GrantAsk { idempotency_key: Some("k".to_owned()), plan: kept_back, ..ask(16) }
+        };
+        let start = || {
+            let (keeper, trouble) = open(directory.path(), rules.clone(), std::path::Path::new("/proc"));
+            assert!(trouble.is_none(), "{trouble:?}");
+            let devices: Arc<dyn Devices> = Arc::clone(&bench) as _;
+            Office::start(settings(), keeper, devices).unwrap()
+        };
+        let (office, thread) = start();
+        let first = lease_id(&office.grant(keyed()).await.unwrap());
+        office.stop().await;
+        thread.join().unwrap();
+        bench.set_free(2);
+        let (office, _thread) = start();
+        let again = office.grant(keyed()).await.unwrap();
+        assert_eq!((lease_id(&again), again.verdict), (first, Some(Verdict::Fits)), "{}", again.message);
+    });
+}
+
+#[test]
+fn one_that_waits_for_one_card_does_not_close_the_others() {
+    run(async {
+        let bench = Bench::new(24);
+        let office = office(&bench);
+        let id = lease_id(&office.grant(ask(16)).await.unwrap());
+        let elsewhere = GrantAsk { candidates: Some(["GPU-other".to_owned()].into()), ..waiting(20) };
+        let named = GrantAsk { candidates: Some(["GPU-".to_owned()].into()), ..waiting(20) };
+        assert_eq!(decide::candidates(elsewhere.candidates.as_ref(), &bench.0.lock().unwrap()), None, "not known here");
+        let known = decide::candidates(named.candidates.as_ref(), &bench.0.lock().unwrap());
+        assert_eq!(known, Some([A.to_owned()].into()));
+        let waits = tokio::spawn({
+            let office = office.clone();
+            async move { office.grant(named).await }
+        });
+        office.standing().wait_for(|standing| standing.waiting == 1).await.unwrap();
+        let line = office.list().await.unwrap().waiting;
+        assert_eq!((line[0].position, line[0].pid), (1, None), "held by a name");
+        office.release(id, peer().uid).await.unwrap();
+        lease_id(&waits.await.unwrap().unwrap());
+    });
+}
+
+#[test]
 fn one_in_line_is_served_when_memory_is_given_back_and_before_those_behind() {
     run(async {
         let bench = Bench::new(24);
@@ -264,6 +385,8 @@ fn what_can_never_fit_does_not_wait_and_a_wait_that_ends_is_a_no() {
         bench.set_free(4);
         let late = office.grant(GrantAsk { wait: Duration::from_millis(20), ..ask(20) }).await.unwrap();
         assert_eq!((late.verdict, late.lease), (Some(Verdict::DoesNotFit), None));
+        assert_eq!(late.reason, "wait_over", "it may be a yes another time");
+        assert!(late.message.contains("place 1 of 1"), "{}", late.message);
         let patient = office.grant(waiting(20));
         let freed = async {
             office.standing().wait_for(|standing| standing.waiting == 1).await.unwrap();

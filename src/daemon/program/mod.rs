@@ -4,10 +4,13 @@
 //! same that the command line runs when there is no daemon.
 
 mod build;
+mod health;
 mod models;
 mod promises;
 mod readings;
+mod remembered;
 mod service;
+mod workbench;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -24,6 +27,9 @@ use crate::daemon::{Options, Parts, boot};
 use crate::metrics::Metrics;
 use crate::probe::Rules;
 
+use remembered::Remembered;
+use workbench::Workbench;
+
 pub use models::Models;
 pub use promises::Promises;
 pub use readings::Readings;
@@ -37,6 +43,10 @@ pub struct Probe {
     metrics: Arc<Metrics>,
     log: LogControl,
     started: Instant,
+    remembered: Remembered,
+    workbench: Workbench,
+    /// The configuration at the start.
+    built: Config,
     /// What a reload replaces as one.
     settled: Mutex<Arc<Settled>>,
 }
@@ -64,6 +74,9 @@ impl Probe {
             metrics,
             log,
             started: Instant::now(),
+            remembered: Remembered::default(),
+            workbench: Workbench::default(),
+            built: config.clone(),
             settled: Mutex::new(Arc::new(Settled { config, rules })),
         })
     }

@@ -10,11 +10,13 @@ use crate::api::Problem;
 use crate::api::peer::{Caller, TokenAccess};
 use crate::api::problem::Reason;
 use crate::api::question::ModelQuestion;
+use crate::bytes::Bytes;
 use crate::config::{Accounts, Config, HubConfig};
+use crate::metrics::{CacheResult, HubOutcome, Metrics};
 use crate::model::Model;
 use crate::model::source::settings::{PrefixEndpoint, parse_endpoint};
 use crate::model::source::{
-    Auth, HubSettings, Metadata, ModelReference, Place, SourceClient, SourceSettings, Token, metadata,
+    Auth, HubSettings, Metadata, ModelReference, Origin, Place, SourceClient, SourceSettings, Token, metadata,
 };
 
 /// Known models, and the way to unknown ones.
@@ -22,6 +24,8 @@ use crate::model::source::{
 pub struct Models {
     client: SourceClient,
     access: TokenAccess,
+    /// Why nothing is kept on disk, where nothing is.
+    no_cache: Option<String>,
 }
 
 /// A model as it was found for one asker.
@@ -29,7 +33,8 @@ pub(super) struct Found {
     pub(super) model: Arc<Model>,
     pub(super) stale: bool,
     /// Requests made for it; 0 where it was known or sent.
-    pub(super) requests: u32,
+    /// Where it was found.
+    pub(super) cache: CacheResult,
 }
 
 impl Models {
@@ -41,26 +46,48 @@ impl Models {
             .map_err(|error| Problem::new(Reason::BadConfiguration, error.to_string()))?;
         let mut settings = SourceSettings::new(hub(&config.hub)?);
         settings.cache_folder = Some(config.hub.cache_directory.clone()).filter(|folder| folder.is_dir());
-        if settings.cache_folder.is_none() {
+        let no_cache = settings.cache_folder.is_none().then(|| {
             let folder = config.hub.cache_directory.display();
-            tracing::warn!(%folder, "the cache folder is not there: models are kept in memory only");
+            format!("the folder {folder} is not there: models are kept in memory only")
+        });
+        if let Some(why) = &no_cache {
+            tracing::warn!(%why, "no cache on disk");
         }
         settings.cache_bytes = config.hub.cache_size.get().get();
         settings.revalidate_after = config.hub.branch_age.get();
-        Ok(Self { client: SourceClient::new(settings), access })
+        Ok(Self { client: SourceClient::new(settings), access, no_cache })
     }
 
-    /// The model that `asked` means, as `caller` may see it. No path is ever opened on a caller's behalf.
+    /// The model that `asked` names, as `caller` may see it. No path is ever opened on a caller's behalf.
     pub(super) async fn find(&self, caller: &Caller, asked: &ModelQuestion) -> Result<Found, Problem> {
-        if let Some(sent) = &asked.metadata {
-            let metadata = received(sent)?;
-            let model = Arc::new(metadata::assemble(&metadata)?);
-            return Ok(Found { model, stale: false, requests: 0 });
-        }
         let reference = reference(asked)?;
         let auth = self.auth(caller, &reference);
         let described = self.client.describe(&reference, &auth, SystemTime::now()).await?;
-        Ok(Found { model: described.model, stale: described.stale, requests: described.requests })
+        let cache = match described.origin {
+            Origin::Memory => CacheResult::Memory,
+            Origin::Disk => CacheResult::Disk,
+            Origin::Hub => CacheResult::Miss,
+        };
+        Ok(Found { model: described.model, stale: described.stale, cache })
+    }
+
+    /// Hubs that do not answer: which, why, and how long ago.
+    pub(super) fn troubles(&self) -> Vec<(String, String, Duration)> {
+        self.client.hub_tally().troubles()
+    }
+
+    /// Why models are not kept on disk.
+    pub(super) fn cache_trouble(&self) -> Option<String> {
+        self.no_cache.clone().or_else(|| self.client.cache_standing()?.trouble)
+    }
+
+    /// Brings the figures of models, cache and Hub up to date.
+    pub(super) fn observe(&self, metrics: &Metrics) {
+        let on_disk = self.client.cache_standing().map_or(0, |standing| standing.bytes);
+        metrics.set_models(self.client.known_models(), Bytes::new(on_disk));
+        for outcome in HubOutcome::ALL {
+            metrics.set_hub_requests(outcome, self.client.hub_tally().count(outcome));
+        }
     }
 
     /// The caller's own token; else the daemon's where the caller may have it used; else none.
@@ -71,6 +98,12 @@ impl Models {
             None => Auth::Anonymous,
         }
     }
+}
+
+/// The model that a client read itself and sent.
+pub(super) fn sent(metadata: &serde_json::Value) -> Result<Found, Problem> {
+    let model = Arc::new(metadata::assemble(&received(metadata)?)?);
+    Ok(Found { model, stale: false, cache: CacheResult::Sent })
 }
 
 /// What a client read itself; its records are checked again when a model is made of it.
@@ -112,7 +145,10 @@ fn hub(config: &HubConfig) -> Result<HubSettings, Problem> {
         settings.endpoints.push(PrefixEndpoint {
             prefix: prefix.clone(),
             endpoint: parse_endpoint("hub.endpoints", endpoint)?,
-            token: None,
+            token: match config.endpoint_token_files.get(prefix) {
+                Some(path) => token("hub.endpoint_token_files", path)?,
+                None => None,
+            },
         });
     }
     settings.offline |= config.offline;
@@ -121,10 +157,15 @@ fn hub(config: &HubConfig) -> Result<HubSettings, Problem> {
     settings.limits.concurrency = config.concurrency.max(1);
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
     if let Some(path) = config.token_path(credentials.as_deref().map(Path::new)) {
-        let text = std::fs::read_to_string(&path).map_err(|error| {
-            Problem::new(Reason::BadConfiguration, format!("hub.token_file {}: {error}", path.display()))
-        })?;
-        settings.token = Token::new(&text);
+        settings.token = token("hub.token_file", &path)?;
     }
+    settings.limits.connect = config.connect_timeout.get();
     Ok(settings)
+}
+
+/// The token in the file at `path`; an empty file holds none.
+fn token(key: &str, path: &Path) -> Result<Option<Token>, Problem> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Problem::new(Reason::BadConfiguration, format!("{key} {}: {error}", path.display())))?;
+    Ok(Token::new(&text))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
+use tracing::Span;
 
 use super::Settled;
 use super::service::seen;
@@ -63,7 +64,13 @@ impl Promises {
 
     /// Bytes that leases claim beyond what `snapshot` shows in use.
     pub(super) async fn claims(&self, snapshot: &Arc<Snapshot>) -> Result<BTreeMap<String, Bytes>, Problem> {
-        if self.office.standing().borrow().leases == 0 {
+        let nothing_claimed = {
+            let standing = self.office.standing();
+            let standing = standing.borrow();
+            // What the last lease claimed counts until a reading shows that it is gone.
+            standing.leases == 0 && standing.leased.values().all(|bytes| *bytes == Bytes::ZERO)
+        };
+        if nothing_claimed {
             return Ok(BTreeMap::new());
         }
         let taken_at = Now::read().moment_of(snapshot.sampled_at);
@@ -93,8 +100,11 @@ pub(super) fn grant_ask(
     settled: Arc<Settled>,
 ) -> GrantAsk {
     let plan_question = question.clone();
+    // The ledger's owner plans on its own thread: what is logged there belongs to this request all the same.
+    let span = Span::current();
     let plan = move |snapshot: &Snapshot, claims: &BTreeMap<String, Bytes>| -> Result<Answer, Problem> {
-        probe::answer(&plan_question, &model, &seen(&settled, snapshot, claims), &settled.rules)
+        let here = seen(&settled, snapshot, claims);
+        span.in_scope(|| probe::answer(&plan_question, &model, &here, &settled.rules))
     };
     GrantAsk {
         peer: caller.peer,
@@ -105,7 +115,7 @@ pub(super) fn grant_ask(
         model: question.model.repo.clone(),
         engine: question.engine.name.clone(),
         digest: digest(question),
-        candidates: None,
+        candidates: question.constraints.devices.as_ref().map(|devices| devices.iter().cloned().collect()),
         plan: Box::new(plan),
     }
 }

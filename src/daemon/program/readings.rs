@@ -1,18 +1,20 @@
 //! Devices for askers: declared once, or sampled by the one thread that owns the driver.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
 use crate::api::Problem;
 use crate::api::problem::Reason;
+use crate::bytes::Bytes;
 use crate::config::DevicesConfig;
 use crate::devices::holders::HostRoots;
 use crate::devices::nvml::{Margins, NvmlOptions};
 use crate::devices::sampler::{DeviceSource, Sampler, SamplerOptions, SamplerStatus};
-use crate::devices::{Snapshot, declared};
+use crate::devices::{Snapshot, declared, draining};
 
 /// The devices, and how fresh a reading must be.
 #[derive(Debug)]
@@ -21,6 +23,10 @@ pub struct Readings {
     max_age: Duration,
     deadline: Duration,
     changes: watch::Sender<u64>,
+    /// The last reading that was asked for.
+    last: Mutex<Option<Arc<Snapshot>>>,
+    /// The one before it.
+    before: Mutex<Option<Arc<Snapshot>>>,
 }
 
 impl Readings {
@@ -38,6 +44,8 @@ impl Readings {
             max_age: config.sample_interval.get(),
             deadline: config.read_deadline.get(),
             changes: watch::Sender::new(0),
+            last: Mutex::default(),
+            before: Mutex::default(),
         })
     }
 
@@ -53,7 +61,19 @@ impl Readings {
 
     /// A reading that is at most one sampling interval old, or one marked stale while the driver hangs.
     pub(super) async fn latest(&self) -> Result<Arc<Snapshot>, Problem> {
-        Ok(self.source.sample(self.max_age, self.deadline).await?)
+        let snapshot = self.source.sample(self.max_age, self.deadline).await?;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref().is_none_or(|known| known.sampled_at < snapshot.sampled_at) {
+            let before = last.replace(Arc::clone(&snapshot));
+            *self.before.lock().unwrap_or_else(PoisonError::into_inner) = before;
+        }
+        Ok(snapshot)
+    }
+
+    /// Bytes a second that were coming free, by UUID, between the reading before `snapshot` and it.
+    pub(super) fn draining(&self, snapshot: &Snapshot) -> BTreeMap<String, Bytes> {
+        let before = self.before.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        before.map_or_else(BTreeMap::new, |before| draining(&before, snapshot))
     }
 
     /// The last reading, however old, without waking the driver for another.

@@ -4,32 +4,45 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
+use tracing::{Instrument as _, debug_span};
 
 use super::models::Found;
-use super::{Probe, Settled, build, promises};
+use super::remembered::Grounds;
+use super::{Probe, Settled, build, models, promises};
 use crate::api::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
 use crate::api::peer::Caller;
 use crate::api::problem::Reason;
-use crate::api::service::Service;
-use crate::api::status::{GpusAnswer, HealthAnswer, HealthPart, HealthStatus, NvmlReleaseAnswer, TogetherAnswer};
+use crate::api::service::{Service, Written};
+use crate::api::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, TogetherAnswer};
 use crate::api::{Answer, Problem, Question, SCHEMA_VERSION};
 use crate::bytes::Bytes;
 use crate::config::Config;
 use crate::daemon::Program;
 use crate::devices::Snapshot;
-use crate::metrics::{CacheResult, DeviceFigures, Metrics, Stage};
+use crate::leases::event::Dated;
+use crate::metrics::{DeviceFigures, Metrics, Stage};
 use crate::probe::{self, Here};
 
 /// A driver call that takes this long hangs, and only a restart may help.
 const HUNG_AFTER: Duration = Duration::from_secs(120);
 
+/// Questions times devices that are planned together: some seconds of work.
+const MOST_TOGETHER: usize = 4096;
+
 impl Probe {
     async fn model(&self, caller: &Caller, question: &Question) -> Result<Found, Problem> {
         let started = Instant::now();
-        let found = self.models.find(caller, &question.model).await?;
+        let span = debug_span!("model", repo = ?question.model.repo);
+        let find = async {
+            match question.model.metadata.clone() {
+                Some(metadata) => self.workbench.run(move || models::sent(&metadata)).await,
+                None => self.models.find(caller, &question.model).await,
+            }
+        };
+        let found = find.instrument(span).await?;
         self.metrics.took(Stage::Model, started.elapsed());
-        self.metrics.model_lookup(if found.requests == 0 { CacheResult::Memory } else { CacheResult::Miss });
+        self.metrics.model_lookup(found.cache);
         Ok(found)
     }
 
@@ -38,10 +51,27 @@ impl Probe {
         if let Some(spec) = &question.gpus {
             return Here::declared(spec, SystemTime::now());
         }
-        let started = Instant::now();
-        let snapshot = self.readings.latest().await?;
-        self.metrics.took(Stage::Sample, started.elapsed());
-        Ok(seen(settled, &snapshot, &self.promises.claims(&snapshot).await?))
+        let (snapshot, claims) = self.reading().await?;
+        Ok(self.seen_here(settled, &snapshot, &claims))
+    }
+
+    /// A reading as the site wants it seen, with what was coming free when it was taken.
+    fn seen_here(&self, settled: &Settled, snapshot: &Snapshot, claims: &BTreeMap<String, Bytes>) -> Here {
+        let mut here = seen(settled, snapshot, claims);
+        here.draining = self.readings.draining(snapshot);
+        here
+    }
+
+    /// This host's devices as they were read last, and what leases claim on them.
+    async fn reading(&self) -> Result<(Arc<Snapshot>, BTreeMap<String, Bytes>), Problem> {
+        let read = async {
+            let started = Instant::now();
+            let snapshot = self.readings.latest().await?;
+            self.metrics.took(Stage::Sample, started.elapsed());
+            let claims = self.promises.claims(&snapshot).await?;
+            Ok((snapshot, claims))
+        };
+        read.instrument(debug_span!("devices")).await
     }
 
     /// The question with the site's default engine in it, where that is one for such models.
@@ -51,12 +81,33 @@ impl Probe {
         }
         question
     }
+}
 
-    fn planned(&self, started: Instant, mut answer: Answer, found: &Found) -> Answer {
-        self.metrics.took(Stage::Plan, started.elapsed());
-        probe::note_staleness(&mut answer, found.stale);
-        answer
-    }
+/// Whether a plan on this host's own devices may take longer than everybody else should wait: a frontier, the verdicts of
+/// many files, more devices than the largest common host has.
+fn is_long(question: &Question, found: &Found, here: &Here) -> bool {
+    question.frontier || found.model.variants.len() > 1 || here.availability.devices.len() > 16
+}
+
+/// Plans, and counts how long that took.
+fn plan<T>(metrics: &Metrics, work: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> {
+    let started = Instant::now();
+    let planned = debug_span!("plan").in_scope(work);
+    metrics.took(Stage::Plan, started.elapsed());
+    planned
+}
+
+/// Plans, and writes what comes of it.
+fn answer(
+    metrics: &Metrics,
+    question: &Question,
+    found: &Found,
+    here: &Here,
+    settled: &Settled,
+) -> Result<Written, Problem> {
+    let mut answer = plan(metrics, || probe::fits(question, &found.model, here, &settled.rules))?;
+    probe::note_staleness(&mut answer, found.stale);
+    Ok(Written::new(&answer))
 }
 
 /// A reading as the site wants it seen: less what leases claim and what is kept back everywhere.
@@ -67,15 +118,30 @@ pub(super) fn seen(settled: &Settled, snapshot: &Snapshot, leased: &BTreeMap<Str
 }
 
 impl Service for Probe {
-    async fn fits(&self, caller: Caller, question: Question) -> Result<Answer, Problem> {
+    async fn fits(&self, caller: Caller, question: Question) -> Result<Written, Problem> {
         let settled = self.settled();
         probe::known_engine(&question, &settled.rules)?;
         let found = self.model(&caller, &question).await?;
         let question = Self::complete(&settled, question, &found);
-        let here = self.here(&settled, &question).await?;
-        let started = Instant::now();
-        let answer = probe::answer(&question, &found.model, &here, &settled.rules)?;
-        Ok(self.planned(started, answer, &found))
+        if question.gpus.is_some() || question.model.metadata.is_some() {
+            let here = self.here(&settled, &question).await?;
+            let metrics = Arc::clone(&self.metrics);
+            return self.workbench.run(move || answer(&metrics, &question, &found, &here, &settled)).await;
+        }
+        let (snapshot, claims) = self.reading().await?;
+        let grounds = Grounds::new(&question, (&found.model, found.stale), (&snapshot, &claims), &settled);
+        if let Some(written) = grounds.as_ref().and_then(|grounds| self.remembered.find(grounds)) {
+            return Ok(written);
+        }
+        let here = self.seen_here(&settled, &snapshot, &claims);
+        let metrics = Arc::clone(&self.metrics);
+        let long = is_long(&question, &found, &here);
+        let work = move || answer(&metrics, &question, &found, &here, &settled);
+        let written = if long { self.workbench.run(work).await? } else { work()? };
+        if let Some(grounds) = grounds {
+            self.remembered.keep(grounds, written.clone());
+        }
+        Ok(written)
     }
 
     async fn fits_together(&self, caller: Caller, questions: Vec<Question>) -> Result<TogetherAnswer, Problem> {
@@ -96,10 +162,16 @@ impl Service for Probe {
             return Err(Problem::new(Reason::Usage, "questions: at least one is needed"));
         };
         let here = self.here(&settled, first).await?;
-        let started = Instant::now();
-        let together = probe::together(&completed, &models, &here, &settled.rules);
-        self.metrics.took(Stage::Plan, started.elapsed());
-        together
+        let cells = completed.len().saturating_mul(here.availability.devices.len());
+        if cells > MOST_TOGETHER {
+            let detail =
+                format!("{} questions on {} devices at once", completed.len(), here.availability.devices.len());
+            let hint = format!("questions times devices may come to {MOST_TOGETHER}: ask for fewer at once");
+            return Err(Problem::new(Reason::Usage, detail).hint(hint));
+        }
+        let metrics = Arc::clone(&self.metrics);
+        let work = move || plan(&metrics, || probe::together(&completed, &models, &here, &settled.rules));
+        self.workbench.run(work).await
     }
 
     async fn estimate(&self, caller: Caller, question: Question) -> Result<Answer, Problem> {
@@ -108,9 +180,14 @@ impl Service for Probe {
         let found = self.model(&caller, &question).await?;
         let question = Self::complete(&settled, question, &found);
         let declared = question.gpus.as_deref().map(|spec| Here::declared(spec, SystemTime::now())).transpose()?;
-        let started = Instant::now();
-        let answer = probe::estimate(&question, &found.model, declared, &settled.rules)?;
-        Ok(self.planned(started, answer, &found))
+        let metrics = Arc::clone(&self.metrics);
+        let work = move || {
+            let estimate = || probe::estimate(&question, &found.model, declared, &settled.rules);
+            let mut answer = plan(&metrics, estimate)?;
+            probe::note_staleness(&mut answer, found.stale);
+            Ok(answer)
+        };
+        self.workbench.run(work).await
     }
 
     async fn gpus(&self) -> Result<GpusAnswer, Problem> {
@@ -123,23 +200,12 @@ impl Service for Probe {
         self.readings.changes()
     }
 
+    fn lease_events(&self) -> Option<broadcast::Receiver<Dated>> {
+        self.promises.office.events()
+    }
+
     fn health(&self) -> HealthAnswer {
-        let part = |name: &str, trouble: Option<String>| HealthPart {
-            name: name.to_owned(),
-            status: if trouble.is_none() { HealthStatus::Ok } else { HealthStatus::Degraded },
-            reason: trouble,
-        };
-        let devices = self.readings.status().and_then(|status| match status.last {
-            Some((_, Some(error))) => Some(error.to_string()),
-            _ => status
-                .busy
-                .filter(|(_, since)| *since > self.readings.deadline())
-                .map(|(doing, since)| format!("the driver has not answered for {} s ({doing})", since.as_secs())),
-        });
-        HealthAnswer::of(
-            vec![part("devices", devices), part("leases", self.promises.trouble.clone())],
-            self.started.elapsed().as_secs(),
-        )
+        self.health_now()
     }
 
     async fn create_lease(&self, caller: Caller, request: LeaseRequest) -> Result<Answer, Problem> {
@@ -153,7 +219,7 @@ impl Service for Probe {
         let question = Self::complete(&settled, request.question.clone(), &found);
         let started = Instant::now();
         let ask = promises::grant_ask(&caller, request, &question, Arc::clone(&found.model), settled);
-        let mut answer = self.promises.office.grant(ask).await?;
+        let mut answer = self.promises.office.grant(ask).instrument(debug_span!("lease")).await?;
         self.metrics.took(Stage::Lease, started.elapsed());
         probe::note_staleness(&mut answer, found.stale);
         Ok(answer)
@@ -190,17 +256,22 @@ impl Service for Probe {
     }
 
     fn observe(&self, metrics: &Metrics) {
+        self.models.observe(metrics);
         let status = self.readings.status();
+        metrics.set_nvml_errors(status.as_ref().map_or(0, |status| status.errors));
         let age = status.as_ref().and_then(|status| status.last.as_ref().map(|(age, _)| *age));
         if let Some(status) = &status {
-            metrics.set_nvml_errors(status.errors);
             metrics.set_xids(&status.xids);
         }
-        let Some(snapshot) = self.readings.at_hand() else { return };
         let standing = self.promises.office.standing().borrow().clone();
         metrics.set_leases(standing.leases, standing.waiting);
-        let availability = crate::placement::availability(&snapshot, &standing.leased);
-        let figures: Vec<DeviceFigures> = availability
+        let Some(snapshot) = self.readings.at_hand() else {
+            // No figure of before: what cannot be read is absent.
+            metrics.set_devices(&[], age);
+            return;
+        };
+        let figures: Vec<DeviceFigures> = seen(&self.settled(), &snapshot, &standing.leased)
+            .availability
             .devices
             .iter()
             .map(|device| DeviceFigures {
@@ -228,7 +299,8 @@ impl Program for Probe {
 
     async fn reload(&self, config: Config) -> Result<Vec<String>, Problem> {
         let rules = build::rules(&config)?;
-        let changed = self.settled().config.changed_keys(&config);
+        // Against what was built in at the start: a key that needs a restart needs it until there was one.
+        let changed = self.built.changed_keys(&config);
         self.log
             .set_filter(&config.log.filter)
             .map_err(|why| Problem::new(Reason::BadConfiguration, format!("log.filter: {why}")))?;

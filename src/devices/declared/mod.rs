@@ -8,6 +8,7 @@
 //! | `24GiB`, `2x24576MiB` | a card of exactly that total, of which nothing else is known: no name, no compute capability, no reserve |
 //! | `3g.40gb`, `2xH200:1g.18gb` | MIG instances (of an H100 80GB where no card is named) |
 //! | `H100-80GB@30GiB` | a card of which 30 GiB are in use by others |
+//! | `host:64GiB` | host memory that is available for what stays there |
 //!
 //! Names are taken without regard to case, spaces, `-` and `_`, with or without `NVIDIA`, `GeForce`, `Tesla`. Cards of a
 //! kind that is sold on NVSwitch boards are declared to be joined by it, eight at a time (NVL72 kinds: 72).
@@ -24,11 +25,11 @@ use self::cards::{CARDS, Card, MIG_PROFILES, MigProfile};
 pub use self::error::DeclaredError;
 use serde::Deserialize;
 
-use super::{Device, DeviceFacts, DeviceKind, Link, LinkKind, Snapshot};
+use super::{Device, DeviceFacts, DeviceKind, HostMemory, Link, LinkKind, Snapshot};
 use crate::bytes::Bytes;
 
 /// More devices than any host has; a bound on what a specification may make us build.
-pub const MAX_DEVICES: usize = 1024;
+pub const MAX_DEVICES: usize = 128;
 /// A snapshot file of [`MAX_DEVICES`] devices with their processes and links stays far below this.
 const MAX_SNAPSHOT_FILE: u64 = 64 << 20;
 /// What a card of the table whose reserve was never seen is assumed to keep for its driver, so that a declared card
@@ -76,10 +77,16 @@ pub fn from_json(text: &str) -> Result<Declared, DeclaredError> {
 pub fn parse(spec: &str, now: SystemTime) -> Result<Snapshot, DeclaredError> {
     let mut devices = Vec::new();
     let mut links = Vec::new();
+    let mut host = None;
     for item in spec.split(',') {
         let item = item.trim();
         if item.is_empty() {
             return Err(DeclaredError::Empty(spec.to_owned()));
+        }
+        if let Some((_, memory)) = item.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            let bytes = size(item, memory)?;
+            host = Some(HostMemory { total_bytes: bytes, available_bytes: bytes });
+            continue;
         }
         let (count, rest) = count(item)?;
         let (what, used) = match rest.split_once('@') {
@@ -105,7 +112,7 @@ pub fn parse(spec: &str, now: SystemTime) -> Result<Snapshot, DeclaredError> {
         driver_version: None,
         devices,
         links,
-        host: None,
+        host,
     })
 }
 
@@ -325,7 +332,7 @@ mod tests {
     fn errors_name_the_cure() {
         let message = |spec: &str| parse(spec, UNIX_EPOCH).unwrap_err().to_string();
         assert!(message("8xH10").contains("did you mean `H100"), "{}", message("8xH10"));
-        assert!(message("0xFOO").contains("between 1 and 1024"));
+        assert!(message("0xFOO").contains("between 1 and 128"));
         for size in ["24GB", "24g", "24 GB", "0.5TB", "24gi"] {
             assert!(
                 message(&format!("T4,2x{size}")).starts_with(&format!("`2x{size}`: `{size}` is not a size")),
@@ -338,7 +345,7 @@ mod tests {
         assert!(message("24GiB@25GiB").contains("in use"));
         assert!(message("0GiB").contains("0 B"));
         assert!(message("99999999999999999999GiB").contains("no card"));
-        assert_eq!(parse("1000xT4,1000xT4", UNIX_EPOCH).unwrap_err(), DeclaredError::TooMany);
+        assert_eq!(parse("100xT4,100xT4", UNIX_EPOCH).unwrap_err(), DeclaredError::TooMany);
     }
 
     proptest::proptest! {

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::super::options::literal;
 use super::super::reference::dtype_name;
 use super::super::{Launch, LaunchPlan, Offload};
 use super::pipeline::Pipeline;
 use super::settings::Settings;
+use crate::engines::shared::python::literal;
 use crate::model::Model;
 
 /// `python -c` with the load, the offload that was counted on, and the call's sizes.

@@ -14,8 +14,8 @@ use serde_json::Value;
 
 use self::pipeline::{Part, Pipeline, Role};
 use self::settings::Settings;
-use super::options::{cublas, cuda_context};
 use super::reference::dtype_name;
+use super::shared::torch::{cublas, cuda_context};
 use super::{
     Basis, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan,
     Offload, Prepared, Split, Workload,

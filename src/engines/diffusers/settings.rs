@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::super::options::Options;
 use super::super::reference::{dtype_name, model_dtype};
 use super::super::{Case, EngineError};
 use super::NAME;
 use super::pipeline::Pipeline;
+use crate::engines::shared::parameters::Parameters;
 use crate::model::Dtype;
 
 const KNOWN: &[&str] = &[
@@ -42,7 +42,7 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) fn new(case: &Case<'_>) -> Result<Self, EngineError> {
-        let options = Options::new(NAME, KNOWN, case.parameters)?;
+        let given = Parameters::new(NAME, KNOWN, case.parameters)?;
         let stored = model_dtype(case.model.format, &case.model.inventory, None);
         let mut assumptions = Vec::new();
         let dtype = match case.asked.dtype.as_deref() {
@@ -61,18 +61,18 @@ impl Settings {
             }
         };
         let side = |name: &str| -> Result<Option<u64>, EngineError> {
-            match options.positive(name)? {
+            match given.size(name)? {
                 Some(pixels) if pixels % 8 != 0 || pixels > 65_536 => {
-                    Err(options.bad(name, "a multiple of 8 is expected"))
+                    Err(given.bad(name, "a multiple of 8 is expected"))
                 }
                 pixels => Ok(pixels),
             }
         };
-        let images = options.positive("num_images_per_prompt")?.or(case.asked.sequences).unwrap_or(1);
+        let images = given.size("num_images_per_prompt")?.or(case.asked.sequences).unwrap_or(1);
         // Qwen-Image calls the scale of real guidance so; 1 or less means one pass.
-        let guidance = match options.number("true_cfg_scale")? {
+        let guidance = match given.number("true_cfg_scale")? {
             Some(scale) => Some(scale),
-            None => options.number("guidance_scale")?,
+            None => given.number("guidance_scale")?,
         };
         Ok(Self {
             dtype,
@@ -80,10 +80,10 @@ impl Settings {
             height: side("height")?,
             images,
             guidance,
-            text_tokens: options.positive("max_sequence_length")?,
-            frames: options.positive("num_frames")?.unwrap_or(1),
-            slicing: options.flag("enable_vae_slicing")?.unwrap_or(false),
-            tiling: options.flag("enable_vae_tiling")?.unwrap_or(false),
+            text_tokens: given.size("max_sequence_length")?,
+            frames: given.size("num_frames")?.unwrap_or(1),
+            slicing: given.flag("enable_vae_slicing")?.unwrap_or(false),
+            tiling: given.flag("enable_vae_tiling")?.unwrap_or(false),
             assumptions,
         })
     }

@@ -48,6 +48,9 @@ impl Prepared for Ready<'_> {
         if let Some(on_gpu) = self.parameters.n_gpu_layers {
             all.insert("n_gpu_layers", json!(on_gpu));
         }
+        if self.parameters.single {
+            all.insert("split_mode", json!("none"));
+        }
         if host.experts > 0 {
             all.insert("n_cpu_moe", json!(host.experts.min(self.layers)));
         }
@@ -94,13 +97,18 @@ impl Prepared for Ready<'_> {
         if self.next_token_layers() > 0 {
             all.push("multi-token prediction is off: its layers have no cache".to_owned());
         }
-        if self.projector().is_some() && self.projector_bytes().is_none() {
-            all.push("the projector's weights are not counted: its file was not read".to_owned());
+        if self.projector_bytes().is_some() && self.parameters.mmproj.is_none() {
+            all.push(
+                "the projector beside the model is loaded with it, as -hf does; without it set no_mmproj=on".to_owned(),
+            );
         }
         all
     }
 
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
+        if self.parameters.single && devices > 1 {
+            return Err(IllegalSplit("split_mode none keeps the model on one device".to_owned()));
+        }
         split::splits(self.layers, self.always_on_host().layers, devices, self.parameters.tensor_split.as_deref())
     }
 
@@ -132,6 +140,7 @@ impl Prepared for Ready<'_> {
         let detail = format!("layers {}..{}{behind}, as stored", stage.start, stage.end);
         let mut components = vec![Component::exact(ComponentName::Weights, weights, Basis::Exact, detail)];
         if rank == 0
+            && !self.parameters.no_mmproj_offload
             && let Some(bytes) = self.projector_bytes()
         {
             components.push(Component::exact(ComponentName::Weights, bytes, Basis::Exact, "the projector"));
@@ -184,6 +193,9 @@ impl Prepared for Ready<'_> {
         let kept = if self.parameters.no_mmap { "allocated" } else { "mapped from the file" };
         let mut components =
             vec![Component::exact(ComponentName::Host, weights, Basis::Exact, format!("weights on the host, {kept}"))];
+        if let Some(bytes) = self.projector_bytes().filter(|_| self.parameters.no_mmproj_offload) {
+            components.push(Component::exact(ComponentName::Host, bytes, Basis::Exact, "the projector"));
+        }
         let here = if self.cache_on_device() { 0..host.layers.min(self.layers) } else { 0..self.layers };
         let (cache, states) = self.remembered(&self.kinds.within(&here), layout);
         if cache + states > Bytes::ZERO {

@@ -42,8 +42,17 @@ pub(crate) struct Graph<'a> {
 /// Token numbers and positions (I32), places in the cache for keys and values (I64), and one row of output numbers.
 const SMALL_INPUTS_PER_TOKEN: u64 = 4 + 4 + 8 + 8;
 const SMALL_INPUTS: u64 = 32;
+/// Bytes of a mask's cell that is made in F16 at once.
+const HALF: u64 = 2;
 /// `GGML_SCHED_MAX_COPIES`.
 const PIPELINE_COPIES: u64 = 4;
+
+/// Attention masks: with what they are cast from, and what stays of them.
+#[derive(Clone, Copy, Debug)]
+struct Masks {
+    most: Bytes,
+    lasting: Bytes,
+}
 
 /// A phase's live bytes: (on a CPU, on a GPU). The former is the upper bound.
 type Phase = (Bytes, Bytes);
@@ -78,7 +87,13 @@ impl Graph<'_> {
     pub(crate) fn buffer(&self, layers: &[Counted<'_>]) -> Interval {
         let hidden = self.architecture.hidden_size;
         let masks = self.masks(layers);
+        let lasting = self.lasting(masks);
         let mut phases: Vec<Phase> = Vec::new();
+        if lasting < masks {
+            // While the mask is cast both are alive, beside four rows of the residual stream (five on a CPU).
+            phases.push((masks + self.rows(hidden.saturating_mul(5)), masks + self.rows(hidden.saturating_mul(4))));
+        }
+        let masks = Masks { most: masks, lasting };
         for (layer, _) in layers {
             self.feed_forward(layer, masks, &mut phases);
             for mixer in std::iter::once(&layer.mixer).chain(layer.beside.as_ref()) {
@@ -89,8 +104,12 @@ impl Graph<'_> {
             let logits = Bytes::product([4, self.outputs, self.architecture.vocab_size]);
             // Two rows of the residual stream beside them, up to four where logits are scaled; hybrids keep more.
             let states = layers.iter().map(|(layer, _)| convolved(&layer.mixer)).max().unwrap_or(0);
-            let beside = sum([hidden.saturating_mul(4), states.saturating_mul(2)]);
-            phases.push((logits + self.rows(beside), logits + self.rows(hidden)));
+            // The first graphs of delta nets kept copies of what they convolve.
+            let kept = if masks.lasting < masks.most { 4 } else { 2 };
+            let beside = sum([hidden.saturating_mul(4), states.saturating_mul(kept)]);
+            // Vulkan orders the graph anew, so that a mask which is cast lives to its end.
+            let cast = if masks.lasting < masks.most { masks.most } else { Bytes::ZERO };
+            phases.push((logits + self.rows(beside) + cast, logits + self.rows(hidden)));
         }
         let high = phases.iter().map(|phase| phase.0).max().unwrap_or(Bytes::ZERO);
         let likely = phases.iter().map(|phase| phase.1).max().unwrap_or(Bytes::ZERO);
@@ -105,7 +124,7 @@ impl Graph<'_> {
         let mut least_extra = extra;
         if self.pipeline {
             // Inputs of a split are kept for each micro-batch in flight; which of the residual stream's are varies.
-            let inputs = masks * (PIPELINE_COPIES - 1);
+            let inputs = masks.most * (PIPELINE_COPIES - 1);
             let streams = self.rows(hidden.saturating_mul(PIPELINE_COPIES));
             least_extra += inputs.scale(1, 2);
             extra += inputs + streams;
@@ -120,12 +139,17 @@ impl Graph<'_> {
         Interval::new(low + least_extra, likely + extra, high.max(likely) + widest_extra)
     }
 
-    fn feed_forward(&self, layer: &Layer, masks: Bytes, phases: &mut Vec<Phase>) {
+    /// What of the masks is alive beside a phase: where they come in F32 and are cast, only the F16 copy.
+    fn lasting(&self, masks: Bytes) -> Bytes {
+        if self.layout.flash_attention { masks.scale(HALF, self.mask_bytes.max(HALF)) } else { masks }
+    }
+
+    fn feed_forward(&self, layer: &Layer, masks: Masks, phases: &mut Vec<Phase>) {
         let hidden = self.architecture.hidden_size;
         let queries = query_width(&layer.mixer);
         let mut phase = |floats: u64, less: u64| {
-            let bytes = self.rows(floats) + masks;
-            phases.push((bytes, bytes.less(self.rows(less)).unwrap_or(bytes)));
+            let rows = self.rows(floats);
+            phases.push((rows + masks.most, rows.less(self.rows(less)).unwrap_or(rows) + masks.lasting));
         };
         match (layer.feed_forward, self.architecture.experts) {
             (FeedForward::Dense { width }, _) => {
@@ -141,29 +165,29 @@ impl Graph<'_> {
         }
     }
 
-    fn mixer(&self, mixer: &Mixer, masks: Bytes, phases: &mut Vec<Phase>) {
+    fn mixer(&self, mixer: &Mixer, masks: Masks, phases: &mut Vec<Phase>) {
         let hidden = self.architecture.hidden_size;
         match mixer {
             Mixer::Attention(attention) => {
                 let queries = attention.heads.saturating_mul(attention.key_dim.max(attention.value_dim));
                 if self.layout.flash_attention {
                     let kv = sum([key_row(attention), value_row(attention)]);
-                    let bytes = self.rows(sum([hidden * 2, queries.saturating_mul(4), kv])) + masks;
-                    phases.push((bytes, bytes.less(self.rows(hidden)).unwrap_or(bytes)));
+                    let rows = self.rows(sum([hidden * 2, queries.saturating_mul(4), kv]));
+                    phases.push((rows + masks.most, rows.less(self.rows(hidden)).unwrap_or(rows) + masks.lasting));
                 } else if self.cache_on_device {
                     // 3.5 h + 2 H d in plain models; norms around and gates behind attention take up to this.
                     let beside = sum([hidden.saturating_mul(5), queries.saturating_mul(3)]);
                     let on_gpu = sum([hidden * 2, queries.saturating_mul(2)]);
-                    self.scores(attention.heads, attention.span, (beside, on_gpu), masks, phases);
+                    self.scores(attention.heads, attention.span, (beside, on_gpu), masks.most, phases);
                 }
             }
             Mixer::Latent(latent) => {
                 let absorbed = sum([hidden * 3, latent.heads.saturating_mul(absorbed_floats(latent))]);
                 if self.layout.flash_attention {
-                    let bytes = self.rows(absorbed) + masks;
-                    phases.push((bytes, bytes));
+                    let rows = self.rows(absorbed);
+                    phases.push((rows + masks.most, rows + masks.lasting));
                 } else if self.cache_on_device {
-                    self.scores(latent.heads, Span::Full, (absorbed, absorbed), masks, phases);
+                    self.scores(latent.heads, Span::Full, (absorbed, absorbed), masks.most, phases);
                 }
             }
             Mixer::Recurrent(recurrent) => {

@@ -9,23 +9,33 @@ use crate::engines::{Launch, LaunchPlan, Offload};
 use crate::model::Dtype;
 use crate::model::Identity;
 
-/// Where the file comes from: a path, or a repository and its file.
-fn source(identity: &Identity) -> Vec<String> {
+/// Whether a name is a path on this host, not a repository.
+fn is_local(repo: &str) -> bool {
+    repo.starts_with(['/', '.', '~'])
+}
+
+/// Where the file comes from: a path, or a repository and its file; `None` where it lies in another program's folder.
+fn source(identity: &Identity) -> Option<Vec<String>> {
+    if identity.repo.starts_with("ollama:") || identity.repo.starts_with("lmstudio:") {
+        return None;
+    }
     let is_file = Path::new(&identity.repo).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
-    match &identity.file {
+    Some(match &identity.file {
         _ if is_file => vec!["-m".to_owned(), identity.repo.clone()],
-        Some(file) if identity.repo.starts_with(['/', '.', '~']) => {
+        Some(file) if is_local(&identity.repo) => {
             vec!["-m".to_owned(), format!("{}/{file}", identity.repo.trim_end_matches('/'))]
         }
         Some(file) => vec!["-hf".to_owned(), identity.repo.clone(), "-hff".to_owned(), file.clone()],
         None => vec!["-hf".to_owned(), identity.repo.clone()],
-    }
+    })
 }
 
 /// Environment and arguments for `plan`.
 pub(crate) fn launch(ready: &Ready<'_>, plan: &LaunchPlan<'_>) -> Launch {
+    let takes = vec![None; plan.devices.len()];
+    let Some(source) = source(ready.identity()) else { return Launch { takes, ..Launch::default() } };
     let mut args = vec!["llama-server".to_owned()];
-    args.extend(source(ready.identity()));
+    args.extend(source);
     let mut flag = |name: &str, value: String| args.extend([name.to_owned(), value]);
     let settled = ready.settled();
     flag("-c", settled.total_context(plan.workload).to_string());
@@ -54,13 +64,25 @@ pub(crate) fn launch(ready: &Ready<'_>, plan: &LaunchPlan<'_>) -> Launch {
     if host.experts > 0 && matches!(plan.split.offload, Offload::Experts { .. } | Offload::None) {
         flag("--n-cpu-moe", host.experts.min(ready.layers()).to_string());
     }
-    if let Some(projector) = ready.projector() {
-        flag("--mmproj", projector);
+    // From a repository `-hf` loads the projector by itself.
+    if let Some(projector) = ready.projector()
+        && is_local(&ready.identity().repo)
+    {
+        flag("--mmproj", format!("{}/{projector}", ready.identity().repo.trim_end_matches('/')));
+    }
+    if plan.split.stages.len() == 1 && ready.parameters.single {
+        flag("-sm", "none".to_owned());
     }
     // What was worked out here is not to be changed by --fit.
     flag("--fit", "off".to_owned());
     if settled.unified {
         args.push("--kv-unified".to_owned());
+    }
+    if ready.parameters.no_mmproj {
+        args.push("--no-mmproj".to_owned());
+    }
+    if ready.parameters.no_mmproj_offload {
+        args.push("--no-mmproj-offload".to_owned());
     }
     if settled.swa_full {
         args.push("--swa-full".to_owned());
@@ -73,5 +95,5 @@ pub(crate) fn launch(ready: &Ready<'_>, plan: &LaunchPlan<'_>) -> Launch {
         ("CUDA_DEVICE_ORDER".to_owned(), "PCI_BUS_ID".to_owned()),
         ("CUDA_VISIBLE_DEVICES".to_owned(), devices),
     ]);
-    Launch { env, args, takes: vec![None; plan.devices.len()] }
+    Launch { env, args, takes }
 }

@@ -28,10 +28,36 @@ const NAMES: &[(&str, &[&str])] = &[
     ("cpu_moe", &["cpu-moe", "cmoe"]),
     ("swa_full", &["swa-full"]),
     ("no_kv_offload", &["no-kv-offload", "nkvo"]),
+    ("kv_offload", &["kv-offload", "kvo"]),
     ("use_mmap", &["mmap"]),
+    ("no_mmap", &["no-mmap"]),
     ("mmproj", &["mm"]),
+    ("no_mmproj", &["no-mmproj"]),
+    ("no_mmproj_offload", &["no-mmproj-offload"]),
     ("fit", &[]),
     ("fit_target", &["fit-target", "fitt"]),
+];
+
+/// Parameters that change what is allocated in ways that no figure here follows: taking one in silence would answer for
+/// another run.
+const NOT_FOLLOWED: &[(&[&str], &str)] = &[
+    (
+        &["override_tensor", "override-tensor", "ot", "override_tensors"],
+        "tensors moved by a pattern are not followed; n_cpu_moe and n_gpu_layers are",
+    ),
+    (
+        &["model_draft", "model-draft", "md", "hf-repo-draft", "hfd", "spec_type", "spec-type", "draft_max"],
+        "a draft model has weights, a cache and buffers of its own, which are not counted; ask for it as a second model",
+    ),
+    (
+        &["lora", "lora_scaled", "lora-scaled", "control_vector", "control-vector"],
+        "an adapter's bytes are not known here; add the length of its file",
+    ),
+    (&["main_gpu", "main-gpu", "mg"], "devices are taken in the order of CUDA_VISIBLE_DEVICES; choose them with --on"),
+    (&["device", "dev", "devices"], "choose devices with --on"),
+    (&["rpc"], "devices of other hosts are not seen"),
+    (&["no_op_offload", "no-op-offload", "op_offload", "op-offload"], "what it keeps off the devices is not followed"),
+    (&["mmproj_url", "mmproj-url", "mmu"], "the file behind it is not read; name one of the repository with mmproj"),
 ];
 
 /// What was set, by canonical name.
@@ -54,6 +80,12 @@ pub(crate) struct Parameters {
     pub(crate) no_kv_offload: bool,
     pub(crate) no_mmap: bool,
     pub(crate) mmproj: Option<String>,
+    /// No projector at all.
+    pub(crate) no_mmproj: bool,
+    /// The projector works on the host.
+    pub(crate) no_mmproj_offload: bool,
+    /// Everything on the first device.
+    pub(crate) single: bool,
     pub(crate) no_fit: bool,
     pub(crate) fit_target: Option<u64>,
 }
@@ -146,6 +178,9 @@ pub(crate) fn read(given: &BTreeMap<String, Value>) -> Result<Parameters, Engine
     for (given_name, value) in given {
         let bare = given_name.trim_start_matches('-');
         let found = NAMES.iter().find(|(name, others)| *name == bare || others.contains(&bare));
+        if let Some((_, why)) = NOT_FOLLOWED.iter().find(|(names, _)| names.contains(&bare)) {
+            return Err(bad(given_name, value, *why));
+        }
         let Some((name, _)) = found else {
             let known = NAMES.iter().flat_map(|(name, others)| std::iter::once(*name).chain(others.iter().copied()));
             let nearest = nearest_name(bare, known.filter(|name| name.len() > 3));
@@ -180,7 +215,8 @@ fn set(all: &mut Parameters, name: &str, value: &Value) -> Result<(), EngineErro
         },
         "tensor_split" => all.tensor_split = Some(shares(name, value)?),
         "split_mode" => match value.as_str() {
-            Some("layer" | "none") => {}
+            Some("layer") => {}
+            Some("none") => all.single = true,
             Some("row" | "tensor") => return Err(bad(name, value, "only the layer split is answered for")),
             _ => return Err(bad(name, value, "known: none, layer")),
         },
@@ -189,7 +225,11 @@ fn set(all: &mut Parameters, name: &str, value: &Value) -> Result<(), EngineErro
         "cpu_moe" => {}
         "swa_full" => all.swa_full = truth(name, value)?,
         "no_kv_offload" => all.no_kv_offload = truth(name, value)?,
+        "kv_offload" => all.no_kv_offload = !truth(name, value)?,
         "use_mmap" => all.no_mmap = !truth(name, value)?,
+        "no_mmap" => all.no_mmap = truth(name, value)?,
+        "no_mmproj" => all.no_mmproj = truth(name, value)?,
+        "no_mmproj_offload" => all.no_mmproj_offload = truth(name, value)?,
         "mmproj" => match value.as_str() {
             Some(path) => all.mmproj = Some(path.to_owned()),
             None => return Err(bad(name, value, "not a file name")),
@@ -226,6 +266,20 @@ mod tests {
         for (name, _) in NAMES {
             let values = [json!(1), json!("f16"), json!("layer"), json!("on"), json!("x.gguf")];
             assert!(values.iter().any(|value| read(&given(&[(name, value.clone())])).is_ok()), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_no_figure_follows_is_refused_with_the_reason() {
+        for (names, why) in NOT_FOLLOWED {
+            for name in *names {
+                let error = read(&given(&[(name, json!("x"))])).unwrap_err().to_string();
+                assert!(error.contains(why) && error.contains(name), "{error}");
+                assert!(
+                    !NAMES.iter().any(|(known, others)| known == name || others.contains(name)),
+                    "{name} is followed"
+                );
+            }
         }
     }
 

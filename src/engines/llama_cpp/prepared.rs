@@ -70,6 +70,7 @@ impl<'a> Ready<'a> {
             return Err(EngineError::Overflow { what: "tensor sizes" });
         }
         check_rows(architecture, &settled)?;
+        check_projector(model, &parameters)?;
         let kinds = Kinds::new(&architecture.layers);
         Ok(Self { model, architecture, profile, parameters, settled, weights, kinds, layers })
     }
@@ -96,12 +97,16 @@ impl<'a> Ready<'a> {
 
     /// The projector's file, by the parameter or by what was read beside the model.
     pub(crate) fn projector(&self) -> Option<String> {
+        if self.parameters.no_mmproj {
+            return None;
+        }
         let beside = || self.model.components.iter().find(|part| part.name == PROJECTOR).map(|part| part.class.clone());
         self.parameters.mmproj.clone().or_else(beside)
     }
 
     pub(super) fn projector_bytes(&self) -> Option<Bytes> {
-        self.model.components.iter().find(|part| part.name == PROJECTOR).map(|part| part.bytes)
+        let part = self.model.components.iter().find(|part| part.name == PROJECTOR);
+        part.filter(|_| !self.parameters.no_mmproj).map(|part| part.bytes)
     }
 
     /// What `n_gpu_layers` and `n_cpu_moe` leave on the host whatever the split.
@@ -185,6 +190,21 @@ impl<'a> Ready<'a> {
             pipeline: split.stages.len() > 1 && everything,
             copied: self.weights.largest_on_host(host, self.output_on_device(host)),
             on_host,
+        }
+    }
+}
+
+/// A projector that is named must be one whose length is known.
+fn check_projector(model: &Model, parameters: &Parameters) -> Result<(), EngineError> {
+    let beside = model.components.iter().find(|part| part.name == PROJECTOR);
+    match (&parameters.mmproj, beside) {
+        (None, _) => Ok(()),
+        (Some(named), Some(part)) if *named == part.class || part.class.ends_with(&format!("/{named}")) => Ok(()),
+        (Some(named), beside) => {
+            let known = beside.map_or_else(|| "none".to_owned(), |part| part.class.clone());
+            let why = format!("its length is not known, so it cannot be counted; beside the model there is {known}");
+            let (name, value) = ("mmproj".to_owned(), named.clone());
+            Err(EngineError::BadParameter { engine: ENGINE, name, value, why })
         }
     }
 }

@@ -7,7 +7,13 @@ mod parameters;
 mod profile;
 mod ready;
 
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
 use super::{Case, Engine, EngineError, Prepared};
+use crate::devices::DeviceFacts;
+use crate::model::Model;
 
 /// Ollama.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,6 +22,15 @@ pub struct Ollama;
 impl Engine for Ollama {
     fn name(&self) -> &'static str {
         parameters::ENGINE
+    }
+
+    fn context_by_host(
+        &self,
+        model: &Model,
+        parameters: &BTreeMap<String, Value>,
+        devices: &[&DeviceFacts],
+    ) -> Option<u64> {
+        ready::context_by_host(model, parameters, devices)
     }
 
     fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {

@@ -13,7 +13,7 @@ use crate::engines::{
     AskedContext, AskedWorkload, Case, Component, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan,
     Offload, Prepared, Split, Workload,
 };
-use crate::model::architecture::Task;
+use crate::model::architecture::{Architecture, Task};
 use crate::model::{Format, Identity, Model};
 
 /// One model under Ollama's settings.
@@ -52,16 +52,14 @@ impl<'a> Ready<'a> {
         }
         let architecture = case.model.architecture.as_ref().map_err(|why| unsupported(why.to_string()))?;
         let profile = profile::profile().map_err(unsupported)?;
-        let options = parameters::read(case.parameters)?;
+        let options = options(case.model, case.parameters)?;
         let embeds = matches!(architecture.task, Task::Encode | Task::Pool);
         let usual = if embeds { profile.num_batch_embedding } else { profile.num_batch };
         let batch = parameters::whole(&options, "num_batch")?.unwrap_or(usual);
         let given_slots = parameters::whole(&options, "num_parallel")?;
         let slots = given_slots.or(case.asked.sequences).unwrap_or(profile.num_parallel).max(1);
         parameters::whole(&options, "gpu_overhead")?;
-        let memory: Bytes = case.devices.iter().map(|device| device.total_bytes).sum();
-        let longest = architecture.max_context.unwrap_or(u64::MAX);
-        let usual = profile.default_context(memory).min(longest);
+        let usual = context_by_memory(&profile, &options, architecture, case.devices.iter())?;
         let context = match (parameters::whole(&options, "num_ctx")?, case.asked.context) {
             (Some(option), Some(AskedContext::Tokens(tokens))) if option < tokens => {
                 return Err(parameters::bad(
@@ -86,11 +84,54 @@ impl<'a> Ready<'a> {
     }
 }
 
+/// What was given, and where nothing was what the Modelfile says.
+fn options(model: &Model, given: &BTreeMap<String, Value>) -> Result<BTreeMap<&'static str, Value>, EngineError> {
+    let mut options = parameters::read(given)?;
+    let modelfile = model.components.iter().find(|part| part.name == "parameters" && part.class == "ollama");
+    let said = modelfile.and_then(|part| part.config.as_ref()?.as_object());
+    for name in ["num_ctx", "num_batch", "num_gpu", "use_mmap"] {
+        if let Some(value) = said.and_then(|said| said.get(name)) {
+            options.entry(name).or_insert_with(|| value.clone());
+        }
+    }
+    Ok(options)
+}
+
+/// `num_ctx` where nobody gives one: by the memory of all devices together (`server/routes.go`), within the model's own.
+fn context_by_memory<'d>(
+    profile: &Profile,
+    options: &BTreeMap<&'static str, Value>,
+    architecture: &Architecture,
+    devices: impl Iterator<Item = &'d DeviceFacts>,
+) -> Result<u64, EngineError> {
+    let overhead = parameters::whole(options, "gpu_overhead")?.map_or(Bytes::mib(profile.gpu_overhead_mib), Bytes::new);
+    let memory: Bytes = devices.map(|device| device.total_bytes.less(overhead).unwrap_or(Bytes::ZERO)).sum();
+    Ok(profile.default_context(memory).min(architecture.max_context.unwrap_or(u64::MAX)))
+}
+
+/// The context that Ollama's server on a host of `devices` gives `model`; `None` where the parameters give one. What is
+/// wrong with them is said when the engine is prepared.
+pub(super) fn context_by_host(
+    model: &Model,
+    parameters: &BTreeMap<String, Value>,
+    devices: &[&DeviceFacts],
+) -> Option<u64> {
+    let options = options(model, parameters).ok().filter(|options| !options.contains_key("num_ctx"))?;
+    let architecture = model.architecture.as_ref().ok()?;
+    context_by_memory(&profile::profile().ok()?, &options, architecture, devices.iter().copied()).ok()
+}
+
 /// The name that `ollama run` takes: Hub repositories by their quantisation, files by a Modelfile.
 fn source(identity: &Identity) -> String {
     let local = identity.repo.starts_with(['/', '.', '~']);
     let stem = identity.file.as_deref().and_then(|file| file.strip_suffix(".gguf"));
-    let quantisation = stem.and_then(|stem| stem.rsplit(['-', '.']).next());
+    if let Some(name) = identity.repo.strip_prefix("ollama:") {
+        return name.to_owned();
+    }
+    // Of a file in parts, `-00001-of-00003` is no part of the name.
+    let whole =
+        stem.map(|stem| stem.rsplit_once("-of-").and_then(|(first, _)| first.rsplit_once('-')).map_or(stem, |it| it.0));
+    let quantisation = whole.and_then(|stem| stem.rsplit(['-', '.']).next());
     match quantisation {
         _ if local => identity.repo.clone(),
         Some(quantisation) => format!("hf.co/{}:{quantisation}", identity.repo),
@@ -139,15 +180,7 @@ impl Prepared for Ready<'_> {
     }
 
     fn assumptions(&self) -> Vec<String> {
-        let mut all = self.llama.assumptions();
-        if !self.options.contains_key("num_ctx") {
-            all.push(
-                "num_ctx as Ollama chooses it by the memory of the group's first device alone; it would choose by the sum of \
-                 all, so OLLAMA_CONTEXT_LENGTH must be set"
-                    .to_owned(),
-            );
-        }
-        all
+        self.llama.assumptions()
     }
 
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {

@@ -3,6 +3,7 @@
 //! Read from SGLang 0.5.23. [`pool`] sizes what is remembered, [`reserve`] the fraction, [`settings`] the parameters;
 //! weights and legality are shared with vLLM, whose layers these once were.
 
+mod fitness;
 mod pool;
 mod prepared;
 mod reserve;

@@ -8,9 +8,10 @@ use crate::bytes::Bytes;
 use crate::engines::shared::cache::{CacheKind, state_elements, token_bytes};
 use crate::engines::vllm::cache::latent_bytes;
 use crate::engines::{Split, Workload};
-use crate::model::architecture::Span;
+use crate::model::architecture::{Mixer, Span};
 
-/// Classes whose windows get a pool of their own; every other sliding layer keeps the full context.
+/// Classes whose windows get a pool of their own; every other sliding layer keeps the full context
+/// (`configs/model_config.py`, `is_hybrid_swa_model`).
 const HYBRID_WINDOWS: &[&str] = &[
     "Llama4ForConditionalGeneration",
     "GptOssForCausalLM",
@@ -22,6 +23,13 @@ const HYBRID_WINDOWS: &[&str] = &[
     "DeepseekV4ForCausalLM",
     "LagunaForCausalLM",
     "MellumForCausalLM",
+    "BeamForCausalLM",
+    "Step3p7ForConditionalGeneration",
+    "Gemma4UnifiedForConditionalGeneration",
+    "MuseGlimmerForCausalLM",
+    "MuseGlimmerForConditionalGeneration",
+    "GraniteSWAForCausalLM",
+    "GraniteMoeSWAForCausalLM",
 ];
 
 /// Bytes of the pools on one rank.
@@ -63,6 +71,15 @@ impl SglangPrepared<'_> {
                 CacheKind::State(_) => {}
             }
         }
+        // An encoder remembers nothing, but its layers are given a pool like any other's: 23.48 GiB for 256,568 tokens of
+        // BGE-M3 (sgl-project/sglang issue 7590).
+        for mixer in self.architecture.mixers(range) {
+            if let Mixer::Attention(attention) = mixer
+                && attention.span == Span::Bidirectional
+            {
+                full += token_bytes(attention, self.settings.kv, u64::from(split.tensor));
+            }
+        }
         (full, window)
     }
 
@@ -88,7 +105,8 @@ impl SglangPrepared<'_> {
 
     /// Pools that hold `workload` on `rank`.
     pub(super) fn pools(&self, split: &Split, rank: usize, workload: Workload) -> Pools {
-        if self.layers.is_empty() {
+        let slot = self.state_slot(split, rank);
+        if self.slot(split, rank) == Bytes::ZERO && slot == Bytes::ZERO {
             return Pools::default();
         }
         let page = self.settings.page_tokens;
@@ -103,7 +121,6 @@ impl SglangPrepared<'_> {
         let held = workload.context.saturating_add(cross.max().unwrap_or(0));
         let tokens = held.div_ceil(page).saturating_mul(page).saturating_mul(workload.sequences);
         let tokens = tokens.saturating_add(page);
-        let slot = self.state_slot(split, rank);
         // Three slots a request with the radix cache, one without, and one to pad with.
         let slots = workload.sequences.saturating_mul(if self.settings.radix { 3 } else { 1 }).saturating_add(1);
         let states = if slot == Bytes::ZERO { slot } else { slot * slots };

@@ -117,36 +117,12 @@ impl Prepared for SglangPrepared<'_> {
         )
     }
 
+    fn ranks_are_processes(&self) -> bool {
+        true
+    }
+
     fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
-        let Some(capability) = device.capability() else {
-            return Fitness::Degraded("its compute capability is unknown, so nothing was checked".to_owned());
-        };
-        let quantization = self.architecture.quantization.as_ref();
-        let (method, bits) = quantization.map_or(("", None), |quantization| (&*quantization.method, quantization.bits));
-        let fp4 = method.contains("fp4")
-            || quantization
-                .is_some_and(|q| q.format.as_deref().is_some_and(|f| f.to_ascii_lowercase().contains("fp4")));
-        // SGLang 0.5.23 `layers/quantization/*`, `get_min_capability`.
-        let least = match method {
-            "gptq" | "awq" | "mxfp4" => 80,
-            "compressed-tensors" if quantization.is_some_and(|q| q.activations && q.float && bits == Some(8)) => 89,
-            "compressed-tensors" if quantization.is_some_and(|q| q.activations && q.float && bits == Some(4)) => 100,
-            "modelopt" if fp4 => 80,
-            "modelopt" | "fp8" | "fbgemm_fp8" => 89,
-            "auto-round" | "auto_round" => 60,
-            _ => 70,
-        };
-        if capability < least.max(70) {
-            let method = if method.is_empty() { "SGLang" } else { method };
-            return Fitness::Unable(format!(
-                "{method} needs compute capability {}.{}; this is {}.{}",
-                least.max(70) / 10,
-                least.max(70) % 10,
-                capability / 10,
-                capability % 10
-            ));
-        }
-        Fitness::Able
+        super::fitness::fitness(self.architecture, device)
     }
 
     fn fixed(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Vec<Component>, EngineError> {

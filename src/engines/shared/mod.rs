@@ -1,4 +1,5 @@
-//! What vLLM and SGLang compute alike: weights by tensor-parallel rule, cache payload by attention family, parameters.
+//! What engines compute alike: weights by tensor-parallel rule and cache payload by attention family (vLLM, SGLang),
+//! parameters, and what a torch process holds.
 //!
 //! SGLang's model code began as vLLM's; both divide the same layers in the same way. What differs (page arithmetic,
 //! pools, workspaces, legality) stands in each engine's own folder.
@@ -7,7 +8,9 @@ pub mod cache;
 pub mod dtype;
 pub mod layer_kinds;
 pub mod parameters;
+pub(crate) mod python;
 pub mod resident;
 pub mod rule;
 pub mod topology;
+pub(crate) mod torch;
 pub mod weights;

@@ -62,6 +62,29 @@ impl Parameters {
         }
     }
 
+    /// As [`Parameters::positive`], and at most 2^32: sizes are multiplied by it.
+    pub fn size(&self, name: &str) -> Result<Option<u64>, EngineError> {
+        match self.positive(name)? {
+            Some(size) if size > 1 << 32 => Err(self.bad(name, "must be at most 2^32")),
+            other => Ok(other),
+        }
+    }
+
+    /// One of `choices`.
+    pub fn choice(&self, name: &str, choices: &[&'static str]) -> Result<Option<&'static str>, EngineError> {
+        let Some(word) = self.word(name)? else { return Ok(None) };
+        let chosen = choices.iter().find(|choice| **choice == word).copied();
+        chosen.map(Some).ok_or_else(|| self.bad(name, format!("must be one of {}", choices.join(", "))))
+    }
+
+    /// A number, not negative.
+    pub fn number(&self, name: &str) -> Result<Option<f64>, EngineError> {
+        let Some(value) = self.values.get(name) else { return Ok(None) };
+        let number = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
+        let number = number.filter(|number| number.is_finite() && *number >= 0.0);
+        number.map(Some).ok_or_else(|| self.bad(name, "must be a number, not negative"))
+    }
+
     /// A share above 0 and at most 1, in millionths.
     pub fn share(&self, name: &str) -> Result<Option<u64>, EngineError> {
         match self.millionths(name)? {
@@ -133,5 +156,13 @@ mod tests {
         assert!(given("max_num_seqs", json!(0)).unwrap().positive("max_num_seqs").is_err());
         assert_eq!(given("enforce_eager", json!("")).unwrap().flag("enforce_eager").unwrap(), Some(true));
         assert!(given("enforce_eager", json!([1])).unwrap().flag("enforce_eager").is_err());
+        let large = given("max_num_seqs", json!(1_u64 << 33)).unwrap();
+        assert!(large.size("max_num_seqs").is_err() && large.positive("max_num_seqs").is_ok());
+        assert_eq!(given("max_num_seqs", json!("1.5")).unwrap().number("max_num_seqs").unwrap(), Some(1.5));
+        assert!(given("max_num_seqs", json!(-1.5)).unwrap().number("max_num_seqs").is_err());
+        let word = given("max_num_seqs", json!("many")).unwrap();
+        assert_eq!(word.choice("max_num_seqs", &["few", "many"]).unwrap(), Some("many"));
+        let refused = word.choice("max_num_seqs", &["few"]).unwrap_err().to_string();
+        assert!(refused.contains("must be one of few"), "{refused}");
     }
 }

@@ -14,12 +14,17 @@ pub struct Online {
     pub milli_bytes: u64,
     /// Bytes of scale for each output row.
     pub bytes_per_row: u64,
+    /// Only routed experts are quantised.
+    pub experts_only: bool,
 }
 
 impl Online {
     /// Methods that quantise at load (vLLM `--quantization`), with the bytes that they make of a weight.
     pub fn parse(method: &str) -> Option<Self> {
         let (milli_bytes, bytes_per_row) = match method {
+            // NF4 in blocks of 64, their scales quantised again to 8 bits (`compress_statistics`).
+            "bitsandbytes" => (516, 0),
+            "experts_int8" => (1000, 4),
             "fp8" | "fp8_per_tensor" => (1000, 0),
             "fp8_per_block" => (1001, 0),
             "fp8_per_channel" | "ptpc_fp8" | "int8_per_channel_weight_only" | "w8a8_int8" | "w8a8_fp8" => (1000, 4),
@@ -27,7 +32,7 @@ impl Online {
             "nvfp4_per_token" | "nvfp4_online" => (563, 0),
             _ => return None,
         };
-        Some(Self { milli_bytes, bytes_per_row })
+        Some(Self { milli_bytes, bytes_per_row, experts_only: method == "experts_int8" })
     }
 }
 
@@ -123,6 +128,7 @@ impl Residence<'_> {
         }
         if let Some(online) = self.online
             && class.shape.len() >= 2
+            && (classified.expert || !online.experts_only)
             && classified.place == Place::Layers
             && !matches!(classified.rule, Rule::Replicated | Rule::Vocabulary)
         {

@@ -328,6 +328,28 @@ mod tests {
     }
 
     #[test]
+    fn experts_int8_quantises_the_experts_alone() {
+        let (architecture, inventory) = mixtral(false);
+        let classes = Classes::new(&inventory, architecture.tied_embeddings, architecture.task);
+        let at = |online| {
+            let compute = ComputeDtype::Bfloat16;
+            let residence = Residence {
+                architecture: &architecture,
+                compute,
+                online,
+                mxfp4: None,
+                tensor: 1,
+                expert_parallel: false,
+            };
+            let table = WeightTable::new(&classes, &residence, 64, Omitted { towers: false, drafts: true });
+            table.bytes(&Split::single(4), 0).get()
+        };
+        // Four bytes of scale for each output row: 32 + 32 + 64 rows an expert.
+        let saved = 4 * 6 * (EXPERT / 2 - 4 * (32 + 32 + 64));
+        assert_eq!(at(None) - at(super::super::resident::Online::parse("experts_int8")), saved);
+    }
+
+    #[test]
     fn pickles_are_shared_out_by_layer() {
         let (architecture, _) = mixtral(false);
         let residence = Residence {

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::super::options::literal;
 use super::super::reference::dtype_name;
 use super::super::{Launch, LaunchPlan, Offload};
 use super::settings::Settings;
 use crate::bytes::Bytes;
+use crate::engines::shared::python::literal;
 use crate::model::Model;
 use crate::model::architecture::{Architecture, Task};
 

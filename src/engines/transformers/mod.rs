@@ -15,9 +15,9 @@ use serde_json::Value;
 
 use self::settings::Settings;
 use super::layer_weights::{self, LayerBytes, LayerWeights};
-use super::options::{cublas, cuda_context, cuda_context_bytes};
 use super::reference::dtype_name;
 use super::shared::layer_kinds::LayerKinds;
+use super::shared::torch::{cublas, cuda_context, cuda_context_bytes};
 use super::{
     Basis, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan,
     Offload, Prepared, Split, Workload,
@@ -54,14 +54,47 @@ impl Engine for Transformers {
     }
 }
 
+/// `quant_method`s that have a quantizer; others are an error (transformers 5.23 `quantizers/auto.py`,
+/// `AUTO_QUANTIZATION_CONFIG_MAPPING`).
+const QUANTIZERS: &[&str] = &[
+    "awq",
+    "bitsandbytes",
+    "bitsandbytes_4bit",
+    "bitsandbytes_8bit",
+    "eetq",
+    "gptq",
+    "aqlm",
+    "quanto",
+    "quark",
+    "fouroversix",
+    "fp_quant",
+    "hqq",
+    "compressed-tensors",
+    "fbgemm_fp8",
+    "higgs",
+    "torchao",
+    "bitnet",
+    "vptq",
+    "spqr",
+    "fp8",
+    "nvfp4",
+    "mxfp8",
+    "auto-round",
+    "mxfp4",
+    "metal",
+    "sinq",
+    "gemma",
+];
+
 /// What transformers cannot load, or would load at sizes that are not the stored ones.
 fn refusal(model: &Model, architecture: &Architecture) -> Option<String> {
     let method = architecture.quantization.as_ref().map(|quantization| quantization.method.as_str());
     match (model.format, method) {
         (Format::Gguf, _) => Some("transformers dequantises GGUF files while it loads them; use llama.cpp".to_owned()),
         (Format::Diffusers, _) => Some("a diffusers pipeline; use the diffusers engine".to_owned()),
-        (_, Some(method @ ("modelopt" | "mlx" | "exl2" | "exl3"))) => {
-            Some(format!("transformers has no quantizer for {method} checkpoints"))
+        (_, Some(method)) if !QUANTIZERS.contains(&method) => {
+            let shown: String = method.chars().take(40).collect();
+            Some(format!("transformers has no quantizer for {shown} checkpoints"))
         }
         _ => {
             let compressed = architecture

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::super::options::Options;
 use super::super::reference::{dtype_name, model_dtype};
 use super::super::{AskedContext, Case, EngineError, Fitness, Workload};
 use super::{COMPUTE, NAME};
 use crate::devices::DeviceFacts;
+use crate::engines::shared::parameters::Parameters;
 use crate::model::Dtype;
 use crate::model::architecture::{Architecture, Task};
 
@@ -40,7 +40,7 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) fn new(case: &Case<'_>, architecture: &Architecture) -> Result<Self, EngineError> {
-        let options = Options::new(NAME, KNOWN, case.parameters)?;
+        let given = Parameters::new(NAME, KNOWN, case.parameters)?;
         let old = case.version.is_some_and(|version| version.split('.').next() == Some("4"));
         let minor = case.version.and_then(|version| version.split('.').nth(1)?.parse::<u32>().ok());
         let mut assumptions = Vec::new();
@@ -54,11 +54,11 @@ impl Settings {
             None | Some("auto") => stored,
             Some(name) => named(name)?,
         };
-        let attention = options
+        let attention = given
             .choice("attn_implementation", &["sdpa", "eager", "flash_attention_2", "flash_attention_3"])?
             .unwrap_or("sdpa");
         let static_cache =
-            options.choice("cache_implementation", &["dynamic", "static"])?.is_some_and(|cache| cache == "static");
+            given.choice("cache_implementation", &["dynamic", "static"])?.is_some_and(|cache| cache == "static");
         if let Some(name) = case.asked.kv_cache_dtype.as_deref().filter(|name| *name != "auto")
             && COMPUTE.iter().find(|(known, _)| *known == name).map(|(_, dtype)| *dtype) != Some(dtype)
         {
@@ -97,10 +97,10 @@ impl Settings {
             eager: attention == "eager",
             attention,
             static_cache,
-            use_cache: options.flag("use_cache")?.unwrap_or(true),
-            prefill_chunk: options.positive("prefill_chunk_size")?,
+            use_cache: given.flag("use_cache")?.unwrap_or(true),
+            prefill_chunk: given.size("prefill_chunk_size")?,
             expands_latent: old || (case.version.is_some() && minor.is_some_and(|minor| minor < 23)),
-            device_map: options
+            device_map: given
                 .choice("device_map", &["auto", "balanced", "balanced_low_0", "sequential"])?
                 .unwrap_or("sequential"),
             assumptions,

@@ -82,9 +82,13 @@ fn minimum(architecture: &Architecture, online: Option<&str>) -> (u32, String) {
     let bits = quantization.bits.unwrap_or(16);
     let least = match &*quantization.method {
         "gptq" | "inc" | "auto-round" | "auto_round" => 60,
-        "moe_wna16" | "quark" => 70,
-        "compressed-tensors" if quantization.activations && quantization.float && bits == 8 => 89,
+        "moe_wna16" => 70,
+        "quark" if quantization.float && bits == 8 => 89,
+        "quark" => 70,
+        // FP8 activations are left out below 8.9 (`compressed_tensors.py`, `get_scheme`): see `fallback`.
         "compressed-tensors" if quantization.activations && bits == 4 && quantization.activation_bits == Some(8) => 90,
+        "compressed-tensors" if format.starts_with("mxfp4") => 80,
+        "modelopt" if !format.to_ascii_uppercase().contains("FP4") && bits == 8 => 80,
         "mxfp4" | "experts_int8" | "fbgemm_fp8" => 80,
         "fp_quant" => 100,
         _ => 75,
@@ -104,7 +108,87 @@ fn fallback(architecture: &Architecture, online: Option<&str>, capability: u32) 
     if fp4 && capability < 100 {
         return Some("no FP4 tensor cores: weight-only kernels of the same size are used");
     }
-    let fp8 = method.contains("fp8") || (method == "modelopt" && bits == Some(8));
+    let eight = architecture.quantization.as_ref().is_some_and(|quantization| {
+        quantization.float
+            && bits == Some(8)
+            && (method == "modelopt" || (method == "compressed-tensors" && quantization.activations))
+    });
+    let fp8 = method.contains("fp8") || eight;
     (fp8 && capability < 89)
         .then_some("no FP8 tensor cores below compute capability 8.9: weight-only kernels of the same size are used")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::engines::sample;
+
+    /// What a device of `capability` makes of a checkpoint: '-' unable, '~' degraded, '+' able.
+    fn verdict(quantization: &Value, capability: (u32, u32)) -> char {
+        let config = json!({"model_type": "llama", "torch_dtype": "float16", "quantization_config": quantization});
+        let architecture =
+            crate::model::config::architecture(&config, None, &crate::model::Inventory::default()).unwrap();
+        let demands = Demands {
+            architecture: &architecture,
+            compute: ComputeDtype::Float16,
+            asked_dtype: false,
+            kv: KvDtype::Model(ComputeDtype::Float16),
+            refuses_half: false,
+            online: None,
+        };
+        let device = DeviceFacts { compute_capability: Some(capability), ..sample::device() };
+        match fitness(&demands, &device) {
+            Fitness::Able => '+',
+            Fitness::Degraded(_) => '~',
+            Fitness::Unable(_) => '-',
+        }
+    }
+
+    /// vLLM 0.33 `get_min_capability` of each method and what it selects: on 6.1, 7.0, 7.5, 8.0, 8.9, 9.0, 10.0, 12.0.
+    #[test]
+    fn what_each_method_needs() {
+        let tensors = |format: &str, weights: Value, inputs: Value| {
+            json!({"quant_method": "compressed-tensors", "format": format,
+                "config_groups": {"group_0": {"weights": weights, "input_activations": inputs}}})
+        };
+        let eight = json!({"num_bits": 8, "type": "float", "strategy": "channel"});
+        let four = json!({"num_bits": 4, "type": "int", "group_size": 128});
+        let cases = [
+            (json!({"quant_method": "gptq", "bits": 4, "group_size": 128}), "-+++++++"),
+            (json!({"quant_method": "awq", "bits": 4, "group_size": 128}), "--++++++"),
+            (json!({"quant_method": "fp8"}), "--~~++++"),
+            (json!({"quant_method": "fp8", "weight_block_size": [128, 128]}), "--~~++++"),
+            (json!({"quant_method": "fbgemm_fp8"}), "---~++++"),
+            (json!({"quant_method": "mxfp4"}), "---~~~++"),
+            (json!({"quant_method": "quark"}), "-+++++++"),
+            (json!({"quant_method": "torchao"}), "--++++++"),
+            (json!({"quant_method": "fp_quant"}), "------++"),
+            (json!({"quant_method": "auto-round", "bits": 4}), "-+++++++"),
+            (json!({"quant_method": "modelopt", "quant_algo": "FP8"}), "---~++++"),
+            (json!({"quant_method": "modelopt", "quant_algo": "NVFP4"}), "--~~~~++"),
+            (tensors("float-quantized", eight.clone(), eight.clone()), "--~~++++"),
+            (tensors("naive-quantized", eight.clone(), Value::Null), "--++++++"),
+            (tensors("pack-quantized", four.clone(), Value::Null), "--++++++"),
+            (
+                tensors("int-quantized", json!({"num_bits": 8, "type": "int"}), json!({"num_bits": 8, "type": "int"})),
+                "--++++++",
+            ),
+            (tensors("pack-quantized", four, eight), "-----+++"),
+            (
+                tensors("nvfp4-pack-quantized", json!({"num_bits": 4, "type": "float"}), json!({"num_bits": 4})),
+                "--~~~~++",
+            ),
+            (
+                tensors("mxfp4-pack-quantized", json!({"num_bits": 4, "type": "float"}), json!({"num_bits": 4})),
+                "---~~~++",
+            ),
+        ];
+        let cards = [(6, 1), (7, 0), (7, 5), (8, 0), (8, 9), (9, 0), (10, 0), (12, 0)];
+        for (quantization, expected) in cases {
+            let found: String = cards.iter().map(|card| verdict(&quantization, *card)).collect();
+            assert_eq!(found, expected, "{quantization}");
+        }
+    }
 }

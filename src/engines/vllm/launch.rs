@@ -69,7 +69,12 @@ impl VllmPrepared<'_> {
         let share = settings.asked_share.or_else(|| self.share_for(plan));
         match share {
             Some(share) => flag("gpu-memory-utilization", share_text(share)),
-            None => flag("kv-cache-memory-bytes", self.cache_bytes(plan).get().to_string()),
+            None => {
+                // The share is not what sizes the cache then, but vLLM still refuses to start unless it is free
+                // (`v1/worker/utils.py`, `request_memory`).
+                flag("gpu-memory-utilization", share_text(self.free_share(plan)));
+                flag("kv-cache-memory-bytes", self.cache_bytes(plan).get().to_string());
+            }
         }
         let switches = [
             (plan.split.expert_parallel, "--enable-expert-parallel"),
@@ -102,6 +107,15 @@ impl VllmPrepared<'_> {
             share <= 1_000_000 && taken <= device.available
         };
         plan.devices.iter().enumerate().all(free).then_some(share)
+    }
+
+    /// The largest share that is free on every device once context and communication have taken theirs.
+    fn free_share(&self, plan: &LaunchPlan<'_>) -> u64 {
+        let free = |(rank, device): (usize, &LaunchDevice<'_>)| {
+            let left = device.available.less(self.outside(plan, rank, device)).unwrap_or_default();
+            left.scale(1_000_000, cuda_total(device).get().max(1)).get() / SHARE_STEP * SHARE_STEP
+        };
+        plan.devices.iter().enumerate().map(free).min().unwrap_or(SHARE_STEP).clamp(SHARE_STEP, 1_000_000)
     }
 
     /// What vLLM holds outside its share: context and communication from before its snapshot, and graphs where the

@@ -102,7 +102,12 @@ struct Details {
 impl Details {
     fn new(model: &Model, settings: &Settings) -> Self {
         let compute = settings.compute.name();
-        let how = settings.online_name.as_deref().filter(|_| settings.online.is_some()).unwrap_or(compute);
+        let stored = model.architecture.as_ref().ok().and_then(|known| known.quantization.as_ref());
+        let online = settings.online_name.as_deref().filter(|_| settings.online.is_some());
+        let how = match online.or(stored.map(|quantization| &*quantization.method)) {
+            Some(method) => format!("{method}, the rest as {compute}"),
+            None => compute.to_owned(),
+        };
         Self {
             weights: format!("{} tensors in {} files, as {how}", model.inventory.tensors(), model.weight_files),
             activations: format!(
@@ -250,6 +255,35 @@ impl<'a> VllmPrepared<'a> {
     }
 }
 
+/// Classes that vLLM no longer has, with the last release that had them, as far as transformers' own class cannot stand
+/// in (vLLM 0.33 `model_executor/models/registry.py`, `_PREVIOUSLY_SUPPORTED_MODELS`).
+const DROPPED: &[(&[&str], &str)] = &[
+    (&["Phi3SmallForCausalLM"], "0.9"),
+    (&["MotifForCausalLM", "Phi4FlashForCausalLM", "MllamaForConditionalGeneration"], "0.10"),
+    (&["JAISLMHeadModel"], "0.22"),
+    (
+        &[
+            "QWenLMHeadModel",
+            "QwenVLForConditionalGeneration",
+            "InternLMForCausalLM",
+            "InternLM2VEForCausalLM",
+            "XverseForCausalLM",
+            "BambaForCausalLM",
+            "MiniMaxForCausalLM",
+            "MiniMaxText01ForCausalLM",
+            "MiniMaxM1ForCausalLM",
+            "MiniMaxVL01ForConditionalGeneration",
+            "BaiChuanForCausalLM",
+            "BaichuanForCausalLM",
+        ],
+        "0.23",
+    ),
+    (&["AquilaModel", "AquilaForCausalLM", "Grok1ModelForCausalLM", "Grok1ForCausalLM"], "0.24"),
+    (&["TeleChatForCausalLM"], "0.25"),
+    (&["Plamo2ForCausalLM", "OuroForCausalLM"], "0.26"),
+    (&["ArcticForCausalLM", "RWForCausalLM", "StableLMEpochForCausalLM", "HCXVisionForCausalLM"], "0.28"),
+];
+
 /// What vLLM cannot load at all.
 fn loadable(model: &Model, version: Option<&str>) -> Result<(), EngineError> {
     let current = version.and_then(Version::parse).is_none_or(|asked| Some(asked) >= Version::parse("0.33"));
@@ -316,15 +350,23 @@ pub(crate) fn known_method(method: &str) -> bool {
     KNOWN.contains(&method)
 }
 
+/// Whether the newest vLLM has the model's class.
+pub fn serves(architecture: &Architecture) -> bool {
+    served(architecture, None).is_ok()
+}
+
 /// Families that vLLM has dropped (its registry names the last release) or never ran.
 fn served(architecture: &Architecture, version: Option<&str>) -> Result<(), EngineError> {
     let asked = version.and_then(Version::parse);
     let kind = &*architecture.root_model_type;
-    let dropped = [("mllama", "0.10"), ("phi4flash", "0.10"), ("minimax_text_01", "0.22"), ("minimax", "0.22")];
-    if let Some((_, last)) = dropped.iter().find(|(name, _)| *name == kind)
+    if let Some((_, last)) = DROPPED.iter().find(|(classes, _)| classes.contains(&&*architecture.class))
         && asked.is_none_or(|asked| Some(asked) > Version::parse(last))
     {
         return Err(unsupported(format!("{} was dropped after vLLM {last}", architecture.class)));
+    }
+    // Its latent attention is in no list of vLLM's; whether the latents or whole heads would be kept is not known.
+    if architecture.model_type == "youtu" {
+        return Err(unsupported(format!("{} ({kind}) is not in vLLM itself", architecture.class)));
     }
     let speech = ["hubert", "wav2vec2", "wavlm", "unispeech"].contains(&kind);
     let encoder_decoder = architecture.task == Task::EncodeDecode && !kind.contains("whisper");

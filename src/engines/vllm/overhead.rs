@@ -120,9 +120,9 @@ fn fabric_class(device: &DeviceFacts) -> bool {
         && device.capability().is_some_and(|capability| (90..120).contains(&capability))
 }
 
-/// Consumer cards and unified memory, whose graphs are smaller.
+/// Consumer cards and unified memory, whose graphs are smaller. The smallest A100 has 39.6 GiB.
 fn small(device: &DeviceFacts) -> bool {
-    device.kind == DeviceKind::UnifiedMemory || device.total_bytes < Bytes::gib(40)
+    device.kind == DeviceKind::UnifiedMemory || device.total_bytes < Bytes::gib(36)
 }
 
 /// Number of capture sizes up to `most`: 1, 2, 4, 8 to 248 by 8, from 256 by 16 (`config/vllm.py`).

@@ -243,6 +243,10 @@ impl Prepared for VllmPrepared<'_> {
         !matches!(self.architecture.task, Task::Encode | Task::EncodeDecode)
     }
 
+    fn ranks_are_processes(&self) -> bool {
+        true
+    }
+
     fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
         let demands = Demands {
             architecture: self.architecture,

@@ -157,14 +157,13 @@ impl Settings {
         }
         // Only a number that was asked for stands above the tokens of a step (`arg_utils.py`).
         let max_sequences = if asked_sequences.is_none() { max_sequences.min(batched_tokens) } else { max_sequences };
-        let prefix_caching = given.flag("enable_prefix_caching")?.unwrap_or(true);
-        let state_mode = match given.word("mamba_cache_mode")? {
-            Some("none") => StateMode::None,
-            Some("align" | "all") => StateMode::Align,
-            Some(_) => return Err(given.bad("mamba_cache_mode", "known: none, align, all")),
-            None if prefix_caching => StateMode::Align,
-            None => StateMode::None,
-        };
+        // `config/model.py` (`is_prefix_caching_supported`): not for models without any attention. The mode follows from
+        // it, whatever was asked for (`models/config.py`, `MambaModelConfig`).
+        let prefix_caching = given.flag("enable_prefix_caching")?.unwrap_or_else(|| !attention_free(architecture));
+        if given.word("mamba_cache_mode")?.is_some_and(|mode| !["none", "align", "all"].contains(&mode)) {
+            return Err(given.bad("mamba_cache_mode", "known: none, align, all"));
+        }
+        let state_mode = if prefix_caching { StateMode::Align } else { StateMode::None };
         let state_bytes = match given.word("mamba_ssm_cache_dtype")? {
             Some("float32") => 4,
             Some("float16" | "bfloat16") => 2,
@@ -186,7 +185,7 @@ impl Settings {
         }
         let online = online.filter(|_| checkpoint.is_none());
         let asked_share = given.share("gpu_memory_utilization")?;
-        let lora = given.flag("enable_lora")?.unwrap_or(false).then_some(()).map(|()| {
+        let lora = given.flag("enable_lora")?.unwrap_or(case.model.adapter.is_some()).then_some(()).map(|()| {
             Ok::<_, EngineError>((
                 given.positive("max_loras")?.unwrap_or(1),
                 given.positive("max_lora_rank")?.unwrap_or(16),
@@ -281,6 +280,11 @@ fn unchunked(given: &Parameters, constants: &Constants, context: u64) -> Result<
         Some(chunked) => !chunked,
         None => constants.whole_prefill && context <= 32_768,
     })
+}
+
+/// Whether no layer has attention of any kind.
+fn attention_free(architecture: &Architecture) -> bool {
+    architecture.mixers(0..architecture.layer_count()).all(|mixer| matches!(mixer, Mixer::Recurrent(_) | Mixer::None))
 }
 
 /// `unsupported_architecture` for this engine.

@@ -83,10 +83,12 @@ impl Ledger {
         }
         let serial = self.next_serial;
         self.next_serial = serial.saturating_add(1);
+        let holder = &request.holder;
         let share = |(uuid, granted_bytes): (String, Bytes)| {
-            let baselines = reading.device(&uuid).map(baselines).unwrap_or_default();
+            let baselines = reading.device(&uuid).map(|device| baselines(holder, device, reading)).unwrap_or_default();
             (uuid, Share { granted_bytes, visible_bytes: Bytes::ZERO, baselines })
         };
+        let devices = request.devices.into_iter().map(share).collect();
         let expires_at = now.boottime.after(request.ttl);
         let mut lease = Lease {
             id: format!("{:08x}-{serial}", self.run),
@@ -95,7 +97,7 @@ impl Ledger {
             holder: request.holder,
             question: request.question,
             idempotency_key: request.idempotency_key,
-            devices: request.devices.into_iter().map(share).collect(),
+            devices,
             state: State::Granted,
             ttl_millis: u64::try_from(request.ttl.as_millis()).unwrap_or(u64::MAX),
             granted_at: now.boottime,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::event::{Event, Subject};
 use super::super::holder::ProcessIdentity;
-use super::super::lease::{EndReason, Lease, State};
+use super::super::lease::{EndReason, Lease};
 use super::super::moment::Now;
 use super::{ChangeError, Ledger};
 
@@ -46,15 +46,24 @@ impl Ledger {
         let Some(lease) = self.live.get_mut(&serial) else {
             return self.get(id).cloned().map(Release::Already).ok_or(ChangeError::NotFound { id: id.to_owned() });
         };
-        lease.end(State::Released, EndReason::ByOwner, now);
+        lease.end(EndReason::ByOwner, now);
         let released = lease.clone();
         self.bury(serial);
         Ok(Release::Done(released))
     }
 
+    /// Gives back a lease that its asker was never told of. Its key is free again: one that asks anew with it asks for the
+    /// first time.
+    pub fn undelivered(&mut self, id: &str, now: Now) -> Result<Release, ChangeError> {
+        if let Some(lease) = self.live.values_mut().find(|lease| lease.id == id) {
+            lease.idempotency_key = None;
+        }
+        self.release(id, 0, now)
+    }
+
     /// Ends the leases whose time is up. Called with every decision, and by the owner when the first is due.
     pub fn expire(&mut self, now: Now) {
-        self.end_where(State::Expired, EndReason::TtlPassed, now, |lease| now.boottime >= lease.expires_at);
+        self.end_where(EndReason::TtlPassed, now, |lease| now.boottime >= lease.expires_at);
     }
 
     /// When the next lease expires, for the owner's timer.
@@ -64,7 +73,7 @@ impl Ledger {
 
     /// Ends the leases of a process that died. Another process with its pid is not meant.
     pub fn holder_died(&mut self, process: &ProcessIdentity, now: Now) {
-        self.end_where(State::Released, EndReason::HolderDied, now, |lease| lease.holder.process == Some(*process));
+        self.end_where(EndReason::HolderDied, now, |lease| lease.holder.process == Some(*process));
     }
 
     /// Takes a grant back that could not be kept: it was never given, and nobody is told.
@@ -94,11 +103,11 @@ impl Ledger {
         }
     }
 
-    pub(super) fn end_where(&mut self, state: State, reason: EndReason, now: Now, which: impl Fn(&Lease) -> bool) {
+    pub(super) fn end_where(&mut self, reason: EndReason, now: Now, which: impl Fn(&Lease) -> bool) {
         let mut serials = Vec::new();
         for (serial, lease) in &mut self.live {
             if which(lease) {
-                lease.end(state, reason, now);
+                lease.end(reason, now);
                 serials.push(*serial);
             }
         }

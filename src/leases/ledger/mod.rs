@@ -152,18 +152,26 @@ impl Ledger {
             self.tell(Event::Ended { lease: Subject::of(&lease), reason: ending.reason });
         }
         self.ended.push_back(lease);
+        self.forget();
+    }
+
+    /// Forgets the oldest that have ended, beyond those that are to be remembered.
+    fn forget(&mut self) {
         while self.ended.len() > self.settings.most_ended {
-            // One that must still be counted is not forgotten before its time; the next reading frees it.
+            // One that must still be counted is not forgotten before its time; a later reading frees it.
             let Some(place) = self.ended.iter().position(|lease| !self.is_needed(lease)) else { break };
             self.ended.remove(place);
         }
     }
 
-    /// Whether an ended lease still matters: until a reading shows what its holder left, and as long as one that was
-    /// granted on an older reading could take that memory for its own.
+    /// Whether an ended lease still matters: until a reading shows what its holder left, and as long as that is there and
+    /// one that was granted on an older reading could take it for its own.
     fn is_needed(&self, lease: &Lease) -> bool {
         match lease.ending.map(|ending| ending.seen_at) {
-            Some(Some(seen_at)) => self.live.values().any(|other| other.baseline_at <= seen_at),
+            Some(Some(seen_at)) => {
+                let left = lease.devices.values().any(|share| share.visible_bytes > Bytes::ZERO);
+                left && self.live.values().any(|other| other.baseline_at <= seen_at)
+            }
             _ => true,
         }
     }

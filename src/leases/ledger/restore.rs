@@ -52,11 +52,11 @@ impl Ledger {
             }
         }
         if same_boot {
-            ledger.end_where(State::Orphaned, EndReason::HolderGoneAtRestart, now, |lease| {
+            ledger.end_where(EndReason::HolderGoneAtRestart, now, |lease| {
                 lease.holder.process.as_ref().is_some_and(|process| !alive(process))
             });
         } else {
-            ledger.end_where(State::Orphaned, EndReason::Rebooted, now, |lease| lease.holder.process.is_some());
+            ledger.end_where(EndReason::Rebooted, now, |lease| lease.holder.process.is_some());
         }
         ledger.expire(now);
         ledger.changed();

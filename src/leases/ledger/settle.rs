@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use super::super::attribution::{Reading, descendants, is_lessee, visible};
+use super::super::attribution::{Occupied, Reading, descendants, is_lessee, visible_in};
 use super::super::event::{Event, Stranger, Subject};
 use super::super::lease::{Lease, State};
 use super::super::moment::{Boottime, Now};
 use super::{Ledger, Settings};
 use crate::bytes::Bytes;
+use crate::devices::Device;
 
 /// How many processes without a lease an event names.
 const MOST_STRANGERS: usize = 8;
@@ -24,9 +25,10 @@ impl Ledger {
         }
         self.last_reading = Some(reading.taken_at);
         for device in &reading.snapshot.devices {
-            self.settle_device(&device.facts.uuid, reading);
+            self.settle_device(device, reading);
         }
         self.see_endings(reading.taken_at);
+        self.forget();
         self.update_states(reading.taken_at);
         // After the growth was seen: a lease whose memory still grows does not end for a reading that came late.
         self.expire(now);
@@ -35,15 +37,21 @@ impl Ledger {
         }
     }
 
-    fn settle_device(&mut self, uuid: &str, reading: &Reading<'_>) {
+    fn settle_device(&mut self, device: &Device, reading: &Reading<'_>) {
+        let uuid = &device.facts.uuid;
         let here = self.on_device(uuid);
-        let mut seen = visible(&here, uuid, reading);
+        if here.is_empty() {
+            return;
+        }
+        let occupied = Occupied::new(device, reading);
+        let mut seen = visible_in(&here, &occupied);
         let mut found = BTreeMap::new();
         for lease in &here {
             let bytes = seen.remove(&lease.serial).unwrap_or(Bytes::ZERO);
-            found.insert(lease.serial, (bytes, descendants(lease, uuid, reading)));
+            found.insert(lease.serial, (bytes, descendants(lease, &occupied)));
         }
-        let readable = reading.device(uuid).is_some_and(|device| device.free_bytes.is_some());
+        let readable = device.free_bytes.is_some();
+        let all_known = device.processes.iter().all(|process| process.used_bytes.is_some());
         let mut grown = false;
         for lease in self.live.values_mut().chain(&mut self.ended) {
             let Some((bytes, members)) = found.remove(&lease.serial) else { continue };
@@ -61,8 +69,12 @@ impl Ledger {
                     grown = true;
                 }
                 share.visible_bytes = bytes;
-            } else if first_since_end && readable {
-                share.visible_bytes = bytes;
+            } else if first_since_end {
+                // Where nothing can be read, all of it may be there still.
+                share.visible_bytes = if readable { bytes } else { share.granted_bytes };
+            } else if !alive && readable && all_known {
+                // What is left of it only ever shrinks. After a restart more of it is assumed, until the next reading.
+                share.visible_bytes = share.visible_bytes.min(bytes);
             }
         }
         if grown {

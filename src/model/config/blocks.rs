@@ -6,6 +6,7 @@ use super::super::architecture::{FeedForward, Mixer, Span, Unsupported};
 use super::fields::{Fields, contradiction};
 use super::heads::{self, HIDDEN, Heads};
 use super::layers::{Mixed, count};
+use super::overrides::Overrides;
 use super::spans;
 
 /// Nemotron-NAS: each entry of `block_configs` has its own heads and feed-forward, or none
@@ -62,10 +63,8 @@ fn is_off(attention: &Fields<'_>) -> Result<bool, Unsupported> {
 pub(super) fn mimo_v2(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     let layers = count(fields)?;
     let full = heads::heads(fields)?;
-    let pattern = fields.numbers("hybrid_layer_pattern")?.ok_or_else(|| fields.missing("hybrid_layer_pattern"))?;
-    if pattern.len() != layers {
-        return Err(fields.length("hybrid_layer_pattern", pattern.len(), layers));
-    }
+    let overrides = Overrides::read(fields, layers)?;
+    let pattern = mimo_v2_pattern(fields, layers)?;
     let heads = fields.size(&["swa_num_attention_heads"])?.unwrap_or(full.query);
     let kv_heads = fields.size(&["swa_num_key_value_heads"])?.unwrap_or(full.kv);
     heads::divides(fields, heads, kv_heads)?;
@@ -73,12 +72,36 @@ pub(super) fn mimo_v2(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     let value_dim = fields.size(&["swa_v_head_dim"])?.unwrap_or(full.value_dim);
     let sliding = Heads { query: heads, kv: kv_heads, key_dim, value_dim };
     let window = fields.size(&["sliding_window_size", "sliding_window"])?;
-    let one = |(layer, slides): (usize, &u64)| match slides {
-        0 => Ok(full.mixer(Span::Full)),
-        1 => Ok(sliding.mixer(Span::Sliding { window: window.ok_or_else(|| fields.missing("sliding_window_size"))? })),
-        other => Err(fields.family(format!("hybrid_layer_pattern[{layer}] = {other}"))),
+    let one = |(layer, slides): (usize, &u64)| {
+        let (heads, span) = match slides {
+            0 => (full, Span::Full),
+            1 => (sliding, Span::Sliding { window: window.ok_or_else(|| fields.missing("sliding_window_size"))? }),
+            other => return Err(fields.family(format!("hybrid_layer_pattern[{layer}] = {other}"))),
+        };
+        Ok(overrides.heads(fields, layer, heads)?.mixer(span))
     };
     pattern.iter().enumerate().map(one).collect()
+}
+
+/// 1 where a layer slides: `hybrid_layer_pattern`, in transformers' own configurations `layer_types`.
+fn mimo_v2_pattern(fields: &Fields<'_>, layers: usize) -> Result<Vec<u64>, Unsupported> {
+    if let Some(pattern) = fields.numbers("hybrid_layer_pattern")? {
+        return if pattern.len() == layers {
+            Ok(pattern)
+        } else {
+            Err(fields.length("hybrid_layer_pattern", pattern.len(), layers))
+        };
+    }
+    let words = fields.words("layer_types")?.ok_or_else(|| fields.missing("hybrid_layer_pattern"))?;
+    if words.len() != layers {
+        return Err(fields.length("layer_types", words.len(), layers));
+    }
+    let one = |(layer, word): (usize, &&str)| match *word {
+        "full_attention" => Ok(0),
+        "sliding_attention" => Ok(1),
+        other => Err(fields.family(format!("layer_types[{layer}] = {}", other.chars().take(40).collect::<String>()))),
+    };
+    words.iter().enumerate().map(one).collect()
 }
 
 /// Step-3.5: sliding layers have the heads of `attention_other_setting` (vLLM `models/step3p5.py`).
@@ -92,6 +115,7 @@ pub(super) fn step(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     }
     words.truncate(layers);
     let window = spans::window(fields)?;
+    let overrides = Overrides::read(fields, layers)?;
     let sliding = match fields.object("attention_other_setting")? {
         None => full,
         Some(other) => {
@@ -104,8 +128,9 @@ pub(super) fn step(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
         }
     };
     let one = |(layer, word): (usize, &&str)| {
-        let span = spans::named(fields, layer, word, window)?;
-        Ok(if *word == "full_attention" { full } else { sliding }.mixer(span))
+        let span = spans::named(fields, layer, word, overrides.window(fields, layer, window)?)?;
+        let heads = if *word == "full_attention" { full } else { sliding };
+        Ok(overrides.heads(fields, layer, heads)?.mixer(span))
     };
     words.iter().enumerate().map(one).collect()
 }

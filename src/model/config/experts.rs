@@ -4,7 +4,7 @@
 //! `modeling_*.py` (`first_k_dense_replace`, `moe_layer_freq`, `decoder_sparse_step`, `mlp_only_layers`, ...).
 
 use super::super::architecture::{Experts, FeedForward, Unsupported};
-use super::fields::Fields;
+use super::fields::{Fields, contradiction};
 use super::heads::{HIDDEN, INTERMEDIATE};
 
 const COUNT: &[&str] = &["num_experts", "moe_num_experts", "n_routed_experts", "num_local_experts"];
@@ -29,6 +29,7 @@ pub(super) fn experts(fields: &Fields<'_>) -> Result<Option<Experts>, Unsupporte
     if let Some(inner) = fields.object("ffn_config")? {
         let inner = fields.inside(inner);
         if let Some(count) = inner.size(&["moe_num_experts"])? {
+            // transformers `DbrxFFNConfig`: an absent `moe_top_k` is 1.
             let active = inner.size(&["moe_top_k"])?.unwrap_or(1);
             return Ok(Some(Experts { count, active, width: inner.need(&["ffn_hidden_size"])?, shared_width: 0 }));
         }
@@ -37,7 +38,7 @@ pub(super) fn experts(fields: &Fields<'_>) -> Result<Option<Experts>, Unsupporte
         return Ok(None);
     }
     let Some(count) = first_number(fields, COUNT)?.filter(|count| *count > 1) else { return Ok(None) };
-    let active = first_number(fields, ACTIVE)?.unwrap_or(1);
+    let active = active(fields, count)?;
     let width = match first_number(fields, WIDTH)? {
         Some(width) => width,
         // Llama 4: `intermediate_size` is the experts' and `intermediate_size_mlp` the dense layers'.
@@ -63,6 +64,16 @@ pub(super) fn experts(fields: &Fields<'_>) -> Result<Option<Experts>, Unsupporte
         (None, None) => 0,
     };
     Ok(Some(Experts { count, active, width, shared_width }))
+}
+
+/// k: what the file or its class says; a guess would size every workspace of the experts.
+fn active(fields: &Fields<'_>, count: u64) -> Result<u64, Unsupported> {
+    let active = first_number(fields, ACTIVE)?.ok_or_else(|| fields.missing("num_experts_per_tok"))?;
+    if active == 0 || active > count {
+        let why = format!("between 1 and the {count} experts is expected");
+        return Err(contradiction("num_experts_per_tok", &active.into(), why));
+    }
+    Ok(active)
 }
 
 /// Hunyuan gives some of these for each layer: the largest counts.

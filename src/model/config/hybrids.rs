@@ -49,8 +49,8 @@ fn full(fields: &Fields<'_>) -> Result<Mixer, Unsupported> {
 pub(super) fn jamba(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     let state = Mixer::Recurrent(recurrent::mamba1(fields)?);
     let layers = count(fields)?;
-    if let Some(words) = words(fields, &["layers_block_type"], layers)? {
-        return by_words(fields, &words, (&["attention"], &full(fields)?), (&["mamba"], &state));
+    if let Some(words) = words(fields, &["layers_block_type", "layer_types"], layers)? {
+        return by_words(fields, &words, (FULL, &full(fields)?), (MAMBA, &state));
     }
     let (period, offset) = (fields.need(&["attn_layer_period"])?, fields.count(&["attn_layer_offset"])?.unwrap_or(0));
     Ok(mix(layers, &full(fields)?, &state, |layer| layer % period == offset))
@@ -62,16 +62,19 @@ pub(super) fn bamba(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     let words = words(fields, &["layer_types", "layers_block_type"], layers)?;
     let indices = fields.numbers("attn_layer_indices")?;
     // A model without Mamba layers need not have their keys.
-    let plain = words.as_ref().is_some_and(|words| !words.contains(&"mamba"));
+    let plain = words.as_ref().is_some_and(|words| !words.iter().any(|word| MAMBA.contains(word)));
     let state = if plain { Mixer::None } else { Mixer::Recurrent(recurrent::mamba2(fields)?) };
     match (words, indices) {
-        (Some(words), _) => {
-            by_words(fields, &words, (&["attention", "full_attention"], &full(fields)?), (&["mamba"], &state))
-        }
+        (Some(words), _) => by_words(fields, &words, (FULL, &full(fields)?), (MAMBA, &state)),
         (None, Some(indices)) => Ok(mix(layers, &full(fields)?, &state, |layer| indices.contains(&layer))),
         (None, None) => Err(fields.missing("layer_types")),
     }
 }
+
+/// Words for attention and for Mamba: transformers 5 calls every recurrent layer "linear attention"
+/// (`configuration_utils.py`, `_LEGACY_LAYER_TYPE_REMAP`).
+const FULL: &[&str] = &["attention", "full_attention"];
+const MAMBA: &[&str] = &["mamba", "linear_attention"];
 
 /// Falcon-H1: attention and Mamba-2 beside each other in every layer.
 pub(super) fn falcon_h1(fields: &Fields<'_>) -> Result<Vec<Mixed>, Unsupported> {
@@ -83,10 +86,12 @@ pub(super) fn falcon_h1(fields: &Fields<'_>) -> Result<Vec<Mixed>, Unsupported> 
 pub(super) fn zamba(fields: &Fields<'_>, generation: u8) -> Result<Vec<Mixed>, Unsupported> {
     let layers = count(fields)?;
     let state = if generation == 1 { recurrent::mamba1(fields)? } else { recurrent::mamba2(fields)? };
-    let words = words(fields, &["layers_block_type"], layers)?;
+    let words = words(fields, &["layers_block_type", "layer_types"], layers)?;
     let indices = fields.numbers("hybrid_layer_ids")?;
     let hybrid: Vec<bool> = match (&words, &indices) {
-        (Some(words), _) => words.iter().map(|word| *word == "hybrid" || *word == "g").collect(),
+        (Some(words), _) => {
+            words.iter().enumerate().map(|(layer, word)| zamba_hybrid(fields, layer, word)).collect::<Result<_, _>>()?
+        }
         (None, Some(indices)) => (0..layers as u64).map(|layer| indices.contains(&layer)).collect(),
         (None, None) => return Err(fields.missing("layers_block_type")),
     };
@@ -106,12 +111,25 @@ pub(super) fn zamba(fields: &Fields<'_>, generation: u8) -> Result<Vec<Mixed>, U
     Ok(hybrid.into_iter().map(one).collect())
 }
 
+fn zamba_hybrid(fields: &Fields<'_>, layer: usize, word: &str) -> Result<bool, Unsupported> {
+    match word {
+        "hybrid" | "g" => Ok(true),
+        "mamba" | "m" | "linear_attention" => Ok(false),
+        other => {
+            Err(fields.family(format!("layers_block_type[{layer}] = {}", other.chars().take(40).collect::<String>())))
+        }
+    }
+}
+
 /// Nemotron-H: one letter for each layer: M Mamba-2, * attention, - dense, E experts. No layer has two of them.
 pub(super) fn nemotron_h(fields: &Fields<'_>) -> Result<Vec<Mixed>, Unsupported> {
     let letters: Vec<char> = match (fields.text("hybrid_override_pattern"), fields.words("layers_block_type")?) {
         (Some(pattern), _) if pattern.len() <= 4096 => pattern.chars().filter(|letter| *letter != '|').collect(),
         (_, Some(words)) => words.iter().map(|word| nemotron_letter(word)).collect(),
-        _ => return Err(fields.missing("hybrid_override_pattern")),
+        _ => match fields.words("layer_types")? {
+            Some(words) => words.iter().map(|word| nemotron_letter(word)).collect(),
+            None => return Err(fields.missing("hybrid_override_pattern")),
+        },
     };
     if fields.size(heads::LAYERS)?.is_some() && count(fields)? != letters.len() {
         return Err(fields.length("hybrid_override_pattern", letters.len(), count(fields)?));
@@ -182,7 +200,7 @@ pub(super) fn gated_delta(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported
 /// Kimi-Linear: `linear_attn_config` lists the layers of each kind, counted from 1 (vLLM `models/kimi_linear.py`).
 pub(super) fn kimi_linear(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     let layers = count(fields)?;
-    let linear = fields.object("linear_attn_config")?.ok_or_else(|| fields.missing("linear_attn_config"))?;
+    let Some(linear) = fields.object("linear_attn_config")? else { return kimi_linear_by_words(fields, layers) };
     let linear = fields.inside(linear);
     let kda = linear.numbers("kda_layers")?.ok_or_else(|| fields.missing("linear_attn_config.kda_layers"))?;
     let attention = match latent::attention(fields)? {
@@ -201,6 +219,19 @@ pub(super) fn kimi_linear(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported
         conv: linear.size(&["short_conv_kernel_size"])?.unwrap_or(4),
     });
     Ok(mix(layers, &attention, &state, |layer| !kda.contains(&(layer + 1))))
+}
+
+/// transformers' own Kimi-Linear configuration: `layer_types` and the sizes at the top
+/// (`models/kimi_linear/configuration_kimi_linear.py`).
+fn kimi_linear_by_words(fields: &Fields<'_>, layers: usize) -> Result<Vec<Mixer>, Unsupported> {
+    let words = words(fields, &["layer_types"], layers)?.ok_or_else(|| fields.missing("linear_attn_config"))?;
+    let attention = latent::attention(fields)?.ok_or_else(|| fields.missing("kv_lora_rank"))?;
+    let state = Mixer::Recurrent(Recurrent::Kda {
+        heads: fields.need(&["linear_num_heads"])?,
+        head_dim: fields.need(&["linear_head_dim"])?,
+        conv: fields.need(&["linear_conv_kernel_dim"])?,
+    });
+    by_words(fields, &words, (FULL, &Mixer::Latent(attention)), (MAMBA, &state))
 }
 
 /// MiniMax-Text-01: `attn_type_list` (0 lightning, 1 attention), in transformers `layer_types`.

@@ -11,9 +11,10 @@ use super::{defaults, families, heads};
 /// Multimodal configurations nest it; the nested object counts when it states its heads, or when its type is one whose
 /// absent keys have known defaults.
 pub(super) fn locate(root: &Object) -> Result<(Fields<'_>, &str), Unsupported> {
-    let class = match root.get("architectures").and_then(Value::as_array).and_then(|classes| classes.first()) {
-        Some(Value::String(class)) => class.as_str(),
-        _ => "",
+    let class = match root.get("architectures") {
+        None | Some(Value::Null) => "",
+        Some(Value::Array(classes)) => classes.first().and_then(Value::as_str).unwrap_or_default(),
+        Some(other) => return Err(contradiction("architectures", other, "a list of classes is expected")),
     };
     let stated = match root.get("model_type") {
         None | Some(Value::Null) => None,
@@ -25,7 +26,7 @@ pub(super) fn locate(root: &Object) -> Result<(Fields<'_>, &str), Unsupported> {
     let named = if class.is_empty() { root_type } else { class };
     let class = if named.is_empty() { "configuration without architectures" } else { named };
     let mut fields = Fields { class, model_type: root_type, own: root, root, defaults: &[] };
-    if let Some(nested) = nested(root) {
+    if let Some(nested) = nested(root)? {
         let own_type = nested.get("model_type").and_then(Value::as_str);
         let inner = own_type.or_else(|| families::inside_wrapper(root_type)).unwrap_or(root_type);
         let has_heads = heads::HEADS.iter().any(|key| nested.get(*key).is_some_and(|value| !value.is_null()));
@@ -42,12 +43,16 @@ pub(super) fn locate(root: &Object) -> Result<(Fields<'_>, &str), Unsupported> {
     Ok((fields, root_type))
 }
 
-fn nested(root: &Object) -> Option<&Object> {
-    ["text_config", "llm_config", "language_config"]
-        .iter()
-        .find_map(|key| root.get(*key).and_then(Value::as_object))
-        .or_else(|| root.get("thinker_config")?.get("text_config")?.as_object())
-        .filter(|nested| !nested.is_empty())
+fn nested(root: &Object) -> Result<Option<&Object>, Unsupported> {
+    for key in ["text_config", "llm_config", "language_config"] {
+        match root.get(key) {
+            None | Some(Value::Null) => {}
+            Some(Value::Object(nested)) => return Ok(Some(nested).filter(|nested| !nested.is_empty())),
+            Some(other) => return Err(contradiction(key, other, "an object is expected")),
+        }
+    }
+    let thinker = root.get("thinker_config").and_then(|thinker| thinker.get("text_config"));
+    Ok(thinker.and_then(Value::as_object).filter(|nested| !nested.is_empty()))
 }
 
 fn mamba_generation(root: &Object) -> &'static str {

@@ -95,10 +95,33 @@ pub(super) fn double(fields: &Fields<'_>) -> Result<Vec<Mixed>, Unsupported> {
     Ok(vec![Mixed { mixer: mixer.clone(), beside: Some(mixer), feed_forward: None }; bounded(fields, &["num_layers"])?])
 }
 
+/// `compress_ratios`, or what transformers' own configurations say instead: a rate for each word of `layer_types`, 0 where
+/// there is none (vLLM `transformers_utils/deepseek_v4_utils.py`, `get_compress_ratios`).
+fn compress_ratios(fields: &Fields<'_>) -> Result<Vec<u64>, Unsupported> {
+    if let Some(ratios) = fields.numbers("compress_ratios")? {
+        return Ok(ratios);
+    }
+    let (Some(rates), Some(words)) = (fields.object("compress_rates")?, fields.words("layer_types")?) else {
+        return Err(fields.missing("compress_ratios"));
+    };
+    let rates = fields.inside(rates);
+    words
+        .iter()
+        .enumerate()
+        .map(|(layer, word)| match (rates.count(&[word])?, *word) {
+            (Some(rate), _) => Ok(rate),
+            (None, "sliding_attention") => Ok(0),
+            (None, word) => {
+                Err(fields.family(format!("layer_types[{layer}] = {}", word.chars().take(40).collect::<String>())))
+            }
+        })
+        .collect()
+}
+
 /// DeepSeek V4: one latent head of `head_dim`; each layer compresses by 4 or 128 or keeps only its window (0).
 pub(super) fn deepseek_v4(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     let layers = count(fields)?;
-    let ratios = fields.numbers("compress_ratios")?.ok_or_else(|| fields.missing("compress_ratios"))?;
+    let ratios = compress_ratios(fields)?;
     // The multi-token-prediction layers have their entries behind the last layer's.
     let behind = usize::try_from(fields.count(&["num_nextn_predict_layers"])?.unwrap_or(0)).unwrap_or(usize::MAX);
     if ratios.len() != layers && ratios.len() != layers.saturating_add(behind) {

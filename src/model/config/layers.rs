@@ -4,6 +4,7 @@ use super::super::architecture::{Attention, FeedForward, Mixer, Span, Unsupporte
 use super::families::{Kind, Spans};
 use super::fields::Fields;
 use super::heads::{self, Heads};
+use super::overrides::Overrides;
 use super::{blocks, hybrids, latent, recurrent, spans};
 
 /// One layer before its feed-forward is known.
@@ -31,6 +32,12 @@ impl Heads {
 
 /// All decoder layers.
 pub(super) fn layers(fields: &Fields<'_>, kind: Kind) -> Result<Vec<Mixed>, Unsupported> {
+    if !matches!(kind, Kind::Attention(_) | Kind::MimoV2 | Kind::Step) && fields.value("per_layer_config").is_some() {
+        Overrides::none(
+            fields,
+            fields.size(heads::LAYERS)?.map_or(usize::MAX, |layers| layers.try_into().unwrap_or(usize::MAX)),
+        )?;
+    }
     let mixers = match kind {
         Kind::Attention(rule) => return attention(fields, rule),
         Kind::NemotronH => return hybrids::nemotron_h(fields),
@@ -91,6 +98,7 @@ fn attention(fields: &Fields<'_>, rule: Spans) -> Result<Vec<Mixed>, Unsupported
     if bidirectional(fields)? {
         spans = vec![Span::Bidirectional; layers];
     }
+    let overrides = Overrides::read(fields, layers)?;
     let heads = per_layer(fields, layers)?;
     let shared = fields.count(&["num_kv_shared_layers"])?.unwrap_or(0);
     let own = layers.saturating_sub(usize::try_from(shared).unwrap_or(usize::MAX));
@@ -102,20 +110,30 @@ fn attention(fields: &Fields<'_>, rule: Spans) -> Result<Vec<Mixed>, Unsupported
         Some(true) => usize::try_from(fields.need(&["cla_share_factor"])?).unwrap_or(usize::MAX),
         _ => 1,
     };
-    let global = global_heads(fields)?;
+    // Where layers are overridden one by one, that map is the whole truth (transformers `Gemma4TextConfig`).
+    let global = if fields.has("per_layer_config") { None } else { global_heads(fields)? };
     let mixers = spans.into_iter().zip(heads).enumerate().map(|(layer, (span, heads))| {
         let heads = if span == Span::Full { global.unwrap_or(heads) } else { heads };
-        let mut mixer = heads.mixer(span);
+        let span = overrides.span(fields, layer, span)?;
+        let mut mixer = overrides.heads(fields, layer, heads)?.mixer(span);
         if let Mixer::Attention(attention) = &mut mixer {
             attention.shares_cache = layer >= own || layer % every != 0;
         }
-        Mixed::from(mixer)
+        Ok(Mixed::from(mixer))
     });
-    Ok(mixers.collect())
+    mixers.collect()
 }
 
-/// Gemma-3 text models trained as encoders see both ways and keep nothing. Gemma-4 says "vision": image tokens only.
+/// Gemma-3 text models trained as encoders see both ways and keep nothing, and so do embedding models made of decoders
+/// (vLLM `model_executor/models/config.py`, `LlamaBidirectionalConfig`). Gemma-4 says "vision": image tokens only, and
+/// PaliGemma means its prefix.
 pub(super) fn bidirectional(fields: &Fields<'_>) -> Result<bool, Unsupported> {
+    if fields.root.get("model_type").and_then(serde_json::Value::as_str) == Some("paligemma") {
+        return Ok(false);
+    }
+    if fields.class.contains("Bidirectional") || fields.flag("is_causal")? == Some(false) {
+        return Ok(true);
+    }
     match fields.value("use_bidirectional_attention") {
         Some(serde_json::Value::String(word)) if word == "vision" => Ok(false),
         Some(serde_json::Value::String(word)) if word == "all" => Ok(true),
@@ -146,7 +164,7 @@ fn per_layer(fields: &Fields<'_>, layers: usize) -> Result<Vec<Heads>, Unsupport
         let numbers = fields.numbers(key)?.unwrap_or_default();
         if numbers.len() == layers { Ok(Some(numbers)) } else { Err(fields.length(key, numbers.len(), layers)) }
     };
-    let queries = list(&["num_query_heads", "num_attention_heads"])?;
+    let queries = list(&["num_query_heads", "num_attention_heads_per_layer", "num_attention_heads"])?;
     let keys = list(&["num_kv_heads", "num_key_value_heads_per_layer", "num_key_value_heads"])?;
     if queries.is_none() && keys.is_none() {
         return Ok(vec![heads::heads(fields)?; layers]);

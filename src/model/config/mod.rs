@@ -16,6 +16,7 @@ mod hybrids;
 mod language;
 mod latent;
 mod layers;
+mod overrides;
 pub mod parameters;
 mod proof;
 mod quantization;
@@ -85,7 +86,7 @@ pub fn architecture(
         experts,
         rope,
         tied_embeddings: Some(tied(&fields, family, tensors)?),
-        dtype: dtype(&fields),
+        dtype: dtype(&fields)?,
         state_dtype: state_dtype(&fields),
         vision: vision::tower(&fields),
         audio: vision::audio(&fields),
@@ -154,13 +155,23 @@ fn tied(fields: &Fields<'_>, family: &Family, tensors: &Inventory) -> Result<boo
     Ok(proof::tied(tensors).unwrap_or(family.tied))
 }
 
-/// `dtype` or `torch_dtype`, of the root first.
-fn dtype(fields: &Fields<'_>) -> Option<Dtype> {
-    let named = |object| {
+/// `dtype` or `torch_dtype`, of the root first. A name that no dtype has is refused: it decides the size of the cache.
+fn dtype(fields: &Fields<'_>) -> Result<Option<Dtype>, Unsupported> {
+    for object in [fields.root, fields.own] {
         let fields = fields.inside(object);
-        fields.text("dtype").or_else(|| fields.text("torch_dtype")).and_then(dtype_named)
-    };
-    named(fields.root).or_else(|| named(fields.own))
+        for key in ["dtype", "torch_dtype"] {
+            match fields.value(key) {
+                None => {}
+                Some(Value::String(name)) if name == "auto" => {}
+                Some(value) => {
+                    let known = value.as_str().and_then(dtype_named);
+                    let refusal = || fields::contradiction(key, value, "the name of a dtype is expected");
+                    return known.map(Some).ok_or_else(refusal);
+                }
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn dtype_named(name: &str) -> Option<Dtype> {
@@ -227,5 +238,7 @@ fn notes(fields: &Fields<'_>) -> Result<Vec<String>, Unsupported> {
     Ok(notes)
 }
 
+#[cfg(test)]
+mod dialects;
 #[cfg(test)]
 mod tests;

@@ -246,6 +246,12 @@ fn is_suspicious(key: &str, value: &Value) -> bool {
         "is_decoder",
         "add_cross_attention",
         "query_pre_attn_scalar",
+        "kv_channels",
+        "attn_output_gate",
+        "use_attention_gate",
+        "attention_value_scale",
+        "num_attention_heads_per_layer",
+        "num_local_experts",
     ];
     const WORDS: &[&str] = &[
         "attn",
@@ -284,8 +290,15 @@ fn is_suspicious(key: &str, value: &Value) -> bool {
         "nope",
         "swa",
     ];
-    const HARMLESS: &[&str] =
-        &["shared_expert", "_token_index", "token_id", "initializer", "shared_intermediate", "decoder_sparse_step"];
+    const HARMLESS: &[&str] = &[
+        "shared_expert",
+        "share_expert",
+        "_token_index",
+        "token_id",
+        "initializer",
+        "shared_intermediate",
+        "decoder_sparse_step",
+    ];
     let inactive = match value {
         Value::Null | Value::Bool(false) => true,
         Value::Number(number) => number.as_f64() == Some(0.0),

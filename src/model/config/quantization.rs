@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::super::architecture::Unsupported;
 use super::super::quantization::Quantization;
-use super::fields::{Fields, Object};
+use super::fields::{Fields, Object, contradiction};
 
 /// Most patterns that are kept of a skip list; published ones reach a few thousand.
 const MOST_SKIPPED: usize = 16384;
@@ -23,7 +23,10 @@ pub(super) fn quantization(fields: &Fields<'_>, file: Option<&Value>) -> Result<
     let mlx = root.object("quantization")?.filter(|object| object.contains_key("bits"));
     let file = file.and_then(|file| file.get("quantization")).and_then(Value::as_object);
     let Some(config) = config.or(mlx).or(file).filter(|object| !object.is_empty()) else { return Ok(None) };
-    let fields = root.inside(config);
+    // ModelOpt's older exports put the content of their own file there.
+    let exported =
+        config.get("quantization").and_then(Value::as_object).filter(|inner| inner.contains_key("quant_algo"));
+    let fields = root.inside(exported.unwrap_or(config));
     let mut quantization = read(&fields)?;
     // ModelOpt keeps the cache's part in its own file in some exports.
     if let Some(file) = file {
@@ -34,13 +37,20 @@ pub(super) fn quantization(fields: &Fields<'_>, file: Option<&Value>) -> Result<
 
 fn read(fields: &Fields<'_>) -> Result<Quantization, Unsupported> {
     let algorithm = fields.text("quant_algo");
-    let method = match fields.text("quant_method").map(str::to_ascii_lowercase) {
+    if let Some(other) = fields.value("quant_method").filter(|value| !value.is_string()) {
+        return Err(contradiction("quant_method", other, "a word is expected"));
+    }
+    // Some exports write it with an underscore (vLLM `_normalize_quantization_config`).
+    let method =
+        fields.text("quant_method").map(|method| method.to_ascii_lowercase().replace("compressed_t", "compressed-t"));
+    let method = match method {
         Some(method) => method,
         None if algorithm.is_some() => "modelopt".to_owned(),
         None if fields.flag("load_in_4bit")? == Some(true) || fields.flag("load_in_8bit")? == Some(true) => {
             "bitsandbytes".to_owned()
         }
-        None => "mlx".to_owned(),
+        None if fields.value("bits").is_some() => "mlx".to_owned(),
+        None => return Err(fields.missing("quantization_config.quant_method")),
     };
     let mut quantization = Quantization {
         format: algorithm
@@ -94,7 +104,7 @@ fn small(fields: &Fields<'_>, keys: &[&str]) -> Result<Option<u32>, Unsupported>
     }
     let bits = fields.count(keys)?;
     if let Some(bits) = bits.filter(|bits| *bits == 0 || *bits > 64) {
-        return Err(super::fields::contradiction("bits", &bits.into(), "between 1 and 64 is expected"));
+        return Err(contradiction("bits", &bits.into(), "between 1 and 64 is expected"));
     }
     Ok(bits.and_then(|bits| u32::try_from(bits).ok()))
 }

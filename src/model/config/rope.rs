@@ -62,7 +62,11 @@ fn nested<'a>(object: &'a Object, kind: &str) -> Option<&'a Object> {
 /// The configured number of positions, before any scaling: the least of all keys that are there.
 fn positions(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
     let mut least: Option<u64> = None;
-    for key in POSITIONS {
+    // A class's default counts where no key is there: files may use another name for it.
+    if !POSITIONS.iter().any(|key| fields.value(key).is_some()) {
+        return Ok(POSITIONS.iter().find_map(|key| fields.default(key)));
+    }
+    for key in POSITIONS.iter().filter(|key| fields.value(key).is_some()) {
         // Some files carry the tokenizer's 1e30 for "no limit".
         let unlimited = fields.value(key).and_then(serde_json::Value::as_f64).is_some_and(|value| value > 1e9);
         if unlimited {
@@ -184,7 +188,9 @@ fn head_dim(layers: &[Mixed]) -> Option<u64> {
 }
 
 fn rotary_dim(fields: &Fields<'_>, scaling: &Scaling<'_>, dim: u64) -> Result<u64, Unsupported> {
-    if fields.value("kv_lora_rank").is_some() || fields.value("compress_ratios").is_some() {
+    if fields.value("kv_lora_rank").is_some()
+        || ["compress_ratios", "compress_rates"].iter().any(|key| fields.value(key).is_some())
+    {
         return Ok(dim);
     }
     if let Some(rotary_dim) = fields.size(&["rotary_dim"])? {
@@ -197,8 +203,17 @@ fn rotary_dim(fields: &Fields<'_>, scaling: &Scaling<'_>, dim: u64) -> Result<u6
             None => fields.factor("rotary_pct")?,
         },
     };
-    // ChatGLM and GLM-4 rotate half of the head (vLLM `models/chatglm.py`; transformers `GlmConfig`).
-    let halved = ["chatglm", "glm", "glm4", "glm4_moe"].contains(&fields.model_type);
-    let partial = partial.or(halved.then_some(0.5));
+    let partial = partial.or_else(|| rotated_part(fields.model_type));
     Ok(partial.map_or(dim, |partial| super::floor_of(dim, partial.min(1.0))))
+}
+
+/// The part of the head that a class rotates where no key says it (transformers `configuration_*.py`; ChatGLM: vLLM
+/// `models/chatglm.py`).
+fn rotated_part(model_type: &str) -> Option<f64> {
+    match model_type {
+        "chatglm" | "glm" | "glm4" | "glm4_moe" | "glm4v_moe_text" | "phi" | "nemotron" | "persimmon" => Some(0.5),
+        "qwen3_next" | "qwen3_5_text" | "qwen3_5_moe_text" | "gpt_neox" | "stablelm" => Some(0.25),
+        "mimo_v2_flash" => Some(0.334),
+        _ => None,
+    }
 }

@@ -17,6 +17,9 @@ pub(super) fn spans(fields: &Fields<'_>, rule: Spans, layers: usize) -> Result<V
         }
         return words.iter().enumerate().map(|(layer, word)| named(fields, layer, word, window)).collect();
     }
+    if rule == Spans::Listed && window.is_some() {
+        return Err(fields.missing("layer_types"));
+    }
     let Some(window) = window else {
         return match rule {
             Spans::Chunked(every) => chunked(fields, every, layers),
@@ -24,7 +27,7 @@ pub(super) fn spans(fields: &Fields<'_>, rule: Spans, layers: usize) -> Result<V
         };
     };
     let slides: Vec<bool> = match rule {
-        Spans::Full => vec![false; layers],
+        Spans::Full | Spans::Listed => vec![false; layers],
         Spans::All => vec![true; layers],
         Spans::Upper => {
             let from = fields.count(&["max_window_layers"])?.unwrap_or(0);

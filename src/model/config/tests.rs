@@ -286,6 +286,19 @@ fn stored_projections_contradict_a_wrong_configuration() {
 }
 
 #[test]
+fn weights_that_lack_whole_layers_are_refused() {
+    architecture(&qwen3(), None, &plain_layers(4, 1024, &[])).unwrap();
+    let error = architecture(&qwen3(), None, &plain_layers(3, 1024, &[])).unwrap_err().to_string();
+    assert_eq!(error, "num_hidden_layers = 4: the weights hold no tensor of layer 3; the download may be incomplete");
+    // Nothing but the embedding: a first shard alone.
+    let mut bare = InventoryBuilder::default();
+    let rows = 151_936;
+    bare.add("", "model.embed_tokens.weight", Storage::Known(Dtype::BF16), &[rows, 1024], Bytes::new(rows * 2048));
+    let error = architecture(&qwen3(), None, &bare.finish()).unwrap_err().to_string();
+    assert!(error.contains("no tensor of layer 0"), "{error}");
+}
+
+#[test]
 fn an_unknown_type_must_be_proved_by_its_tensors() {
     let unknown = with("model_type", json!("brandnew"));
     let read = |config: &Value, tensors: &Inventory| architecture(config, None, tensors);

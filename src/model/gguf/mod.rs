@@ -10,15 +10,19 @@
 
 pub mod architecture;
 mod cursor;
+mod label;
 mod metadata;
 mod parts;
 mod table;
+mod table_alone;
 
 use serde::{Deserialize, Serialize};
 
 pub use architecture::architecture;
+pub use label::quantisation;
 pub use metadata::{Metadata, Value};
 pub use parts::{PartName, combine};
+pub use table_alone::{LoneTable, find_table, same_tensors};
 
 use super::tensors::Inventory;
 use crate::bytes::Bytes;
@@ -48,6 +52,18 @@ pub struct Gguf {
     pub data_bytes: Bytes,
     /// Which part of a split file this is; `None` for a whole file and for combined parts.
     pub part: Option<Part>,
+    /// Where the tensor table lies; known only while the header is read, to find the tables of files like it.
+    #[serde(skip)]
+    pub table: TablePlace,
+}
+
+/// Where the tensor table of a file lies; of a split one, where it lies in the first part, with the bytes of all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TablePlace {
+    /// Bytes before it.
+    pub start: u64,
+    /// Its length.
+    pub bytes: u64,
 }
 
 /// Tensors of a type that this program cannot size.
@@ -215,6 +231,7 @@ fn read(prefix: &[u8], file_bytes: Option<u64>) -> Result<Gguf, Stop> {
     cursor.expect(pairs, metadata::LEAST_PAIR_BYTES, "metadata count", "")?;
     cursor.expect(tensors, table::LEAST_INFO_BYTES, "tensor count", "")?;
     let metadata = metadata::read(&mut cursor, pairs)?;
+    let table_start = cursor.position();
     let table = table::read(&mut cursor, tensors, &metadata, file_bytes)?;
     let part = parts::part(&metadata)?;
     Ok(Gguf {
@@ -225,5 +242,6 @@ fn read(prefix: &[u8], file_bytes: Option<u64>) -> Result<Gguf, Stop> {
         header_bytes: table.header_bytes,
         data_bytes: table.data_bytes,
         part,
+        table: TablePlace { start: table_start, bytes: table.header_bytes.saturating_sub(table_start) },
     })
 }

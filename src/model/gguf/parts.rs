@@ -95,6 +95,7 @@ pub fn combine(mut parts: Vec<Gguf>) -> Result<Gguf, GgufError> {
     for gguf in rest {
         whole.header_bytes = whole.header_bytes.saturating_add(gguf.header_bytes);
         whole.data_bytes += gguf.data_bytes;
+        whole.table.bytes = whole.table.bytes.saturating_add(gguf.table.bytes);
         for unknown in gguf.unknown_types {
             match whole.unknown_types.iter_mut().find(|known| known.id == unknown.id) {
                 Some(known) => known.tensors = known.tensors.saturating_add(unknown.tensors),

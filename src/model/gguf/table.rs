@@ -29,13 +29,13 @@ pub(super) struct Table {
 }
 
 #[derive(Debug)]
-struct Info<'p> {
-    name: &'p str,
-    shape: Vec<u64>,
-    type_id: u32,
+pub(super) struct Info<'p> {
+    pub(super) name: &'p str,
+    pub(super) shape: Vec<u64>,
+    pub(super) type_id: u32,
     /// Of a known type, by its blocks.
-    bytes: Option<u64>,
-    offset: u64,
+    pub(super) bytes: Option<u64>,
+    pub(super) offset: u64,
 }
 
 fn bad(name: &[u8], why: impl Into<String>) -> Stop {
@@ -107,7 +107,7 @@ pub(super) fn read(
     })
 }
 
-fn alignment(metadata: &Metadata) -> Result<u64, Stop> {
+pub(super) fn alignment(metadata: &Metadata) -> Result<u64, Stop> {
     const KEY: &str = "general.alignment";
     let value = match metadata.get(KEY) {
         None => return Ok(DEFAULT_ALIGNMENT),
@@ -125,7 +125,7 @@ fn alignment(metadata: &Metadata) -> Result<u64, Stop> {
     }
 }
 
-fn info<'p>(cursor: &mut Cursor<'p>) -> Result<Info<'p>, Stop> {
+pub(super) fn info<'p>(cursor: &mut Cursor<'p>) -> Result<Info<'p>, Stop> {
     let name = cursor.string(MAX_NAME_BYTES, "the length of a tensor name")?;
     let text = std::str::from_utf8(name).map_err(|_| bad(name, "the name is not UTF-8"))?;
     let dimensions = cursor.u32()?;

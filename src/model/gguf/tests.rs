@@ -45,7 +45,8 @@ fn reads_values_and_folds_tensors() {
     let folded: Vec<_> = gguf.inventory.classes.iter().map(|class| (&*class.pattern, class.count)).collect();
     assert_eq!(folded, [("blk.*.attn_norm.weight", 1), ("blk.*.attn_q.weight", 2), ("token_embd.weight", 1)]);
     assert!(serde_json::to_string(&gguf).unwrap().len() < 2000);
-    assert_eq!(serde_json::from_str::<Gguf>(&serde_json::to_string(&gguf).unwrap()).unwrap(), gguf);
+    let back = serde_json::from_str::<Gguf>(&serde_json::to_string(&gguf).unwrap()).unwrap();
+    assert_eq!(back, Gguf { table: TablePlace::default(), ..gguf });
 }
 
 #[test]
@@ -194,4 +195,35 @@ fn a_file_without_tensors_needs_no_padding() {
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
     assert!(end < bytes.len(), "the header has padding to leave out");
     assert_eq!(complete(&bytes[..end], Some(end as u64)).content(), Content::Vocabulary);
+}
+
+#[test]
+fn a_table_is_found_by_its_own_consistency() {
+    let like = small();
+    let (bytes, data) = like.bytes();
+    let whole = complete(&bytes, Some(bytes.len() as u64 + data));
+    // The same tensors in other types, behind a name that is some bytes longer.
+    let mut other = like.clone().with("general.quantized_by", Kv::Text("someone else, at length".into()));
+    other.tensors[0] = ("token_embd.weight".into(), vec![256, 100], 14, 210 * 100);
+    other.tensors[1] = ("blk.0.attn_q.weight".into(), vec![256, 256], 12, 256 * 144);
+    let (header, other_data) = other.bytes();
+    let length = header.len() as u64 + other_data;
+    let mut file = header.clone();
+    file.resize(file.len() + 4096, 7);
+    let start = usize::try_from(whole.table.start).unwrap() - 100;
+    let end = start + usize::try_from(whole.table.bytes).unwrap() + 400;
+    let found = find_table(&file[start..end], start as u64, length, &whole.metadata).unwrap();
+    assert_eq!(found.inventory, complete(&header, Some(length)).inventory);
+    assert_eq!((found.header_bytes, found.data_bytes.get()), (header.len() as u64, other_data));
+    assert!(same_tensors(&found.inventory, &whole.inventory));
+    // Of another length, begun too late or cut short it is none.
+    assert_eq!(find_table(&file[start..end], start as u64, length + 64, &whole.metadata), None);
+    assert_eq!(find_table(&file[start + 240..end], start as u64 + 240, length, &whole.metadata), None);
+    assert_eq!(find_table(&file[start..start + 300], start as u64, length, &whole.metadata), None);
+    // Without its last tensor it is another model.
+    let mut less = like;
+    less.tensors.pop();
+    let (bytes, data) = less.bytes();
+    let less = complete(&bytes, Some(bytes.len() as u64 + data));
+    assert!(!same_tensors(&less.inventory, &whole.inventory));
 }

@@ -3,8 +3,10 @@
 //! gzip around a line of JSON that names the format and the SHA-256 of what follows, then the metadata as JSON. A bundle
 //! is known by its content, whatever its name.
 
+use std::cmp::Ordering;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use flate2::Compression;
@@ -28,61 +30,109 @@ const MAX_LEAD_BYTES: u64 = 4096;
 struct Lead {
     format: String,
     version: u32,
+    /// A version to come may name its hash otherwise; what it is packed with is said before that matters.
+    #[serde(default)]
     sha256: String,
 }
 
-/// Whether the file at `path` opens as a bundle does.
-pub(super) fn is_bundle(path: &Path) -> bool {
-    let Ok(file) = File::open(path) else { return false };
-    let mut start = [0; 64];
-    let mut unpacked = GzDecoder::new(file.take(MAX_LEAD_BYTES));
-    let mut have = 0;
-    while have < start.len() {
-        match unpacked.read(&mut start[have..]) {
-            Ok(0) | Err(_) => break,
-            Ok(more) => have += more,
-        }
-    }
-    String::from_utf8_lossy(&start[..have]).contains(FORMAT)
+/// A bundle before it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// The whole file.
+    pub bytes: Vec<u8>,
+    /// SHA-256 of its content, in hex digits.
+    pub sha256: String,
 }
 
-/// The bytes of a bundle of `metadata`: the same for the same metadata.
-pub fn pack(metadata: &Metadata) -> Result<Vec<u8>, SourceError> {
+/// Whether the file at `path` is compressed as a bundle is, or named as one: no other kind of model is.
+pub(super) fn is_bundle(path: &Path) -> bool {
+    let mut magic = [0; 2];
+    let gzip = File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == [0x1f, 0x8b];
+    gzip || path.extension().is_some_and(|ending| ending == "hfmp")
+}
+
+/// A bundle of `metadata`: the same bytes for the same metadata.
+pub fn pack(metadata: &Metadata) -> Result<Packed, SourceError> {
     let refuse = |why: String| SourceError::MissingMetadata { what: metadata.identity.repo.clone(), why };
     let body = serde_json::to_vec(metadata).map_err(|error| refuse(error.to_string()))?;
-    let lead = Lead { format: FORMAT.into(), version: VERSION, sha256: hex(&Sha256::digest(&body)) };
+    if body.len() as u64 > MAX_SERIALISED_BYTES {
+        return Err(refuse(format!("its metadata is longer than the {MAX_SERIALISED_BYTES} bytes that are read back")));
+    }
+    let sha256 = hex(&Sha256::digest(&body));
+    let lead = Lead { format: FORMAT.into(), version: VERSION, sha256: sha256.clone() };
     let mut lead = serde_json::to_vec(&lead).map_err(|error| refuse(error.to_string()))?;
     lead.push(b'\n');
     let mut packed = GzEncoder::new(Vec::new(), Compression::best());
     let written = packed.write_all(&lead).and_then(|()| packed.write_all(&body)).and_then(|()| packed.finish());
-    written.map_err(|error| refuse(error.to_string()))
+    let bytes = written.map_err(|error| refuse(error.to_string()))?;
+    Ok(Packed { bytes, sha256 })
 }
 
-/// Reads the bundle at `path`.
-pub(super) fn read(path: &Path) -> Result<Metadata, SourceError> {
-    let file = File::open(path).map_err(|error| io(path, &error))?;
-    unpack(file).map_err(|why| SourceError::MissingMetadata { what: path.display().to_string(), why })
+/// Writes a bundle: whole or not at all, readable to whom the umask lets read.
+pub fn write(packed: &Packed, path: &Path) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let anyone = std::fs::Permissions::from_mode(0o666);
+    let mut file = tempfile::Builder::new().permissions(anyone).tempfile_in(folder)?;
+    file.write_all(&packed.bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
 }
 
-/// Reads a bundle; its unpacked size is bounded, its hash checked.
-fn unpack(packed: impl std::io::Read) -> Result<Metadata, String> {
-    let mut text = Vec::new();
-    let mut unpacked = GzDecoder::new(packed).take(MAX_SERIALISED_BYTES + MAX_LEAD_BYTES);
-    unpacked.read_to_end(&mut text).map_err(|error| format!("the bundle is damaged: {error}"))?;
-    let at = text.iter().take(4096).position(|&byte| byte == b'\n').ok_or("it is not a bundle")?;
-    let (lead, body) = (&text[..at], &text[at + 1..]);
-    let lead: Lead = serde_json::from_slice(lead).map_err(|error| format!("it is not a bundle: {error}"))?;
-    if lead.format != FORMAT {
-        return Err("it is not a bundle".into());
+/// Reads the bundle at `path`; `file` is `--file`, which must be what was packed.
+pub(super) fn read(path: &Path, file: Option<&str>) -> Result<Metadata, SourceError> {
+    let refuse = |why| SourceError::MissingMetadata { what: path.display().to_string(), why };
+    let metadata = unpack(File::open(path).map_err(|error| io(path, &error))?).map_err(refuse)?;
+    let packed = metadata.identity.file.as_deref();
+    match file {
+        // The cache names its entries by what was asked for, so it asks for nothing here.
+        Some(file) if !packed.is_some_and(|packed| is_named(packed, file)) => {
+            let repo = &metadata.identity.repo;
+            let holds = packed.map_or_else(|| "no single file".to_owned(), ToOwned::to_owned);
+            Err(refuse(format!("the bundle holds {holds} of {repo}, not {file}; pack it with --file {file}")))
+        }
+        _ => Ok(metadata),
     }
-    if lead.version != VERSION {
-        let version = lead.version;
-        return Err(format!(
-            "the bundle has version {version}, this program reads {VERSION}; pack it again with this one"
-        ));
+}
+
+/// Whether `--file` names `path`, by its whole name or by a quantisation in it.
+fn is_named(path: &str, asked: &str) -> bool {
+    let (path, asked) = (path.to_ascii_lowercase(), asked.to_ascii_lowercase());
+    path == asked || path.rsplit('/').next() == Some(&asked) || path.split(['-', '.', '/']).any(|part| part == asked)
+}
+
+/// Reads a bundle from any reader; its unpacked size is bounded, its hash checked. The error says what is wrong.
+pub fn unpack(packed: impl std::io::Read) -> Result<Metadata, String> {
+    let most = MAX_SERIALISED_BYTES + MAX_LEAD_BYTES;
+    let mut text = Vec::new();
+    let mut unpacked = GzDecoder::new(packed).take(most + 1);
+    let outcome = unpacked.read_to_end(&mut text);
+    let first_line = text.iter().take(4096).position(|&byte| byte == b'\n').map(|at| (&text[..at], &text[at + 1..]));
+    let lead: Option<Lead> = first_line.and_then(|(lead, _)| serde_json::from_slice(lead).ok());
+    let (Some(lead), Some((_, body))) = (lead.filter(|lead| lead.format == FORMAT), first_line) else {
+        return Err("it is not a bundle of this program, or its beginning is damaged; pack it again".into());
+    };
+    match lead.version.cmp(&VERSION) {
+        Ordering::Equal => {}
+        Ordering::Greater => {
+            let version = lead.version;
+            return Err(format!(
+                "the bundle has version {version} and this program reads {VERSION}; update it, or pack with this one"
+            ));
+        }
+        Ordering::Less => {
+            let version = lead.version;
+            return Err(format!(
+                "the bundle has the old version {version}, this program reads {VERSION}; pack it again"
+            ));
+        }
+    }
+    outcome.map_err(|error| format!("the bundle is damaged: {error}; copy it again"))?;
+    if text.len() as u64 > most {
+        return Err(format!("the bundle unpacks to more than {most} bytes, which no model's metadata does"));
     }
     if lead.sha256 != hex(&Sha256::digest(body)) {
-        return Err("the bundle is damaged: its content does not have the hash that it names".into());
+        return Err("the bundle is damaged: its content does not have the hash that it names; copy it again".into());
     }
-    serde_json::from_slice(body).map_err(|error| format!("the bundle cannot be read: {error}"))
+    serde_json::from_slice(body).map_err(|error| format!("the bundle cannot be read: {error}; pack it again"))
 }

@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 
-use super::disk::{DiskCache, RevisionNote, Scope};
+use super::base::AdapterAt;
+use super::disk::{CacheStanding, DiskCache, RevisionNote, Scope};
 use super::error::SourceError;
-use super::hub::{HubClient, Reading, Revision, is_commit};
+use super::hub::{HubClient, HubTally, Reading, Revision, is_commit};
 use super::known::{Kept, Key, KnownModels};
 use super::metadata::{Metadata, assemble};
 use super::reference::{ModelReference, Place};
@@ -63,6 +64,19 @@ pub struct Described {
     pub stale: bool,
     /// Requests that were made for it.
     pub requests: u32,
+    /// Where it was found.
+    pub origin: Origin,
+}
+
+/// Where a model was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It was known.
+    Memory,
+    /// On this host's disk: the cache, the Hugging Face cache, a folder.
+    Disk,
+    /// The Hub was asked.
+    Hub,
 }
 
 /// Reads models and remembers them.
@@ -98,6 +112,21 @@ impl SourceClient {
         }
     }
 
+    /// How requests to Hubs have ended so far.
+    pub fn hub_tally(&self) -> &HubTally {
+        self.hub.tally()
+    }
+
+    /// Models in memory.
+    pub fn known_models(&self) -> usize {
+        self.known.len()
+    }
+
+    /// How the cache on disk is; `None` where nothing is kept on disk.
+    pub fn cache_standing(&self) -> Option<CacheStanding> {
+        self.disk.as_ref().map(DiskCache::standing)
+    }
+
     /// This program's own token for the Hub that has `reference`; whether a caller may use it is the caller's to decide.
     pub fn own_auth(&self, reference: &ModelReference) -> Auth {
         match &reference.place {
@@ -117,7 +146,7 @@ impl SourceClient {
     ) -> Result<Described, SourceError> {
         let Place::Hub { repo, revision } = &reference.place else {
             let metadata = self.read(reference, auth, now).await?;
-            return Ok(Described { model: model(&metadata)?, stale: false, requests: 0 });
+            return Ok(Described { model: model(&metadata)?, stale: false, requests: 0, origin: Origin::Disk });
         };
         let revision = revision.as_deref().unwrap_or("main");
         let asked = Asked { repo, revision, file: reference.file.as_deref(), auth, now };
@@ -134,24 +163,28 @@ impl SourceClient {
         auth: &Auth,
         now: SystemTime,
     ) -> Result<Metadata, SourceError> {
+        let at = if matches!(reference.place, Place::Hub { .. }) { AdapterAt::Hub } else { AdapterAt::Disk };
+        let metadata = self.read_alone(reference, auth, now).await?;
+        Box::pin(self.with_base(metadata, at, auth, now)).await
+    }
+
+    /// As [`SourceClient::read`]; of an adapter the adapter alone.
+    async fn read_alone(
+        &self,
+        reference: &ModelReference,
+        auth: &Auth,
+        now: SystemTime,
+    ) -> Result<Metadata, SourceError> {
         let file = reference.file.as_deref();
         match &reference.place {
-            Place::Hub { repo, revision } => {
-                let revision = revision.as_deref().unwrap_or("main");
-                let asked = Asked { repo, revision, file, auth, now };
-                if self.hub.settings().offline {
-                    return self.in_hf_cache(&asked).await.unwrap_or_else(|| Err(self.offline(&asked)));
-                }
-                let reading = self.hub.begin(repo, revision, auth)?;
-                let found = reading.revision().await?;
-                reading.metadata(found, file).await
-            }
+            Place::Hub { .. } => self.read_from_hub(reference, auth, now).await,
             Place::Path(path) => self.read_path(path, file).await,
             Place::Ollama(name) => {
                 let folder = known_folder(self.folders.ollama.as_deref(), "Ollama", "OLLAMA_MODELS")?;
                 let pulled = ollama::find(folder, name)?;
-                let identity = Identity { repo: reference.name(), commit: Some(pulled.digest), ..Identity::default() };
-                local::named_files(&pulled.files, identity).await
+                let identity =
+                    Identity { repo: reference.name(), commit: Some(pulled.digest.clone()), ..Identity::default() };
+                local::pulled(&pulled, identity).await
             }
             Place::LmStudio(name) => {
                 let folder = known_folder(self.folders.lm_studio.as_deref(), "LM Studio", "HOME")?;
@@ -161,7 +194,32 @@ impl SourceClient {
         }
     }
 
-    async fn read_path(&self, path: &Path, file: Option<&str>) -> Result<Metadata, SourceError> {
+    /// A repository as the Hub has it now, or offline as huggingface_hub's cache does.
+    pub(super) async fn read_from_hub(
+        &self,
+        reference: &ModelReference,
+        auth: &Auth,
+        now: SystemTime,
+    ) -> Result<Metadata, SourceError> {
+        let Place::Hub { repo, revision } = &reference.place else { return self.read_path(Path::new(""), None).await };
+        let revision = revision.as_deref().unwrap_or("main");
+        let file = reference.file.as_deref();
+        let asked = Asked { repo, revision, file, auth, now };
+        if self.hub.settings().offline {
+            return match self.metadata_on_disk(&asked) {
+                Some((_, metadata, _)) => Ok(metadata),
+                None => self.in_hf_cache(&asked).await.unwrap_or_else(|| Err(self.offline(&asked))),
+            };
+        }
+        let reading = self.hub.begin(repo, revision, auth)?;
+        let found = reading.revision().await?;
+        let private = found.private;
+        let mut metadata = reading.metadata(found, file).await?;
+        metadata.gated |= private;
+        Ok(metadata)
+    }
+
+    pub(super) async fn read_path(&self, path: &Path, file: Option<&str>) -> Result<Metadata, SourceError> {
         let identity = Identity { repo: path.display().to_string(), ..Identity::default() };
         local::metadata(path, identity, file).await
     }
@@ -170,7 +228,7 @@ impl SourceClient {
     fn fresh_in_memory(&self, asked: &Asked<'_>) -> Option<Described> {
         let fresh = |kept: &Kept| cannot_change(asked.revision) || kept.is_fresh(asked.now, self.revalidate_after);
         let kept = Self::scopes(asked).iter().filter_map(|scope| self.known.get(&key(asked, scope))).find(fresh)?;
-        Some(Described { model: kept.model, stale: kept.stale, requests: 0 })
+        Some(Described { model: kept.model, stale: kept.stale, requests: 0, origin: Origin::Memory })
     }
 
     fn in_memory(&self, asked: &Asked<'_>) -> Option<Kept> {
@@ -193,12 +251,15 @@ impl SourceClient {
             .as_ref()
             .filter(|kept| cannot_change(asked.revision) || kept.is_fresh(asked.now, self.revalidate_after))
         {
-            return Ok(Described { model: Arc::clone(&kept.model), stale: false, requests: 0 });
+            let model = Arc::clone(&kept.model);
+            return Ok(Described { model, stale: false, requests: 0, origin: Origin::Disk });
         }
-        let old = self.in_memory(asked).or(on_disk);
+        let in_memory = self.in_memory(asked);
+        let origin = if in_memory.is_some() { Origin::Memory } else { Origin::Disk };
+        let old = in_memory.or(on_disk);
         if self.hub.settings().offline {
             return match old {
-                Some(old) => Ok(Described { model: old.model, stale: true, requests: 0 }),
+                Some(old) => Ok(Described { model: old.model, stale: true, requests: 0, origin }),
                 None => self.stale_in_hf_cache(asked).await.unwrap_or_else(|| Err(self.offline(asked))),
             };
         }
@@ -206,12 +267,12 @@ impl SourceClient {
         let outcome = self.ask_hub(asked, &reading, old.as_ref()).await;
         let requests = reading.requests();
         match (outcome, old) {
-            (Ok(model), _) => Ok(Described { model, stale: false, requests }),
+            (Ok(model), _) => Ok(Described { model, stale: false, requests, origin: Origin::Hub }),
             (Err(error), Some(old)) if error.is_transient() => {
                 tracing::warn!(repo = asked.repo, %error, "a model known from before is given, for the Hub cannot be asked");
                 let kept = Kept { model: Arc::clone(&old.model), checked: asked.now, stale: true };
                 self.known.keep(key(asked, &asked.auth.identity()), kept);
-                Ok(Described { model: old.model, stale: true, requests })
+                Ok(Described { model: old.model, stale: true, requests, origin })
             }
             (Err(error), None) if error.is_transient() => match self.stale_in_hf_cache(asked).await {
                 Some(Ok(found)) => Ok(Described { requests, ..found }),
@@ -252,11 +313,13 @@ impl SourceClient {
         // What needed a token is kept for that token alone.
         let scope = if found.gated || found.private { identity.as_str() } else { PUBLIC };
         let note = RevisionNote::new(&found.repo, &found.commit, asked.now);
-        let same = old.filter(|old| old.model.identity.commit.as_deref() == Some(found.commit.as_str()));
+        let same = old.filter(|old| old.model.asked().commit.as_deref() == Some(found.commit.as_str()));
         let model = match same {
             Some(old) => Arc::clone(&old.model),
             None => self.read_commit(asked, reading, found, scope).await?,
         };
+        // An adapter on a gated model is kept as that one is.
+        let scope = if model.adapter.as_ref().is_some_and(|it| it.base_gated) { identity.as_str() } else { scope };
         if let Some(disk) = &self.disk {
             disk.keep_note(Scope(scope), asked.repo, asked.revision, &note);
         }
@@ -276,7 +339,10 @@ impl SourceClient {
             return Ok(model);
         }
         let metadata = reading.metadata(found, asked.file).await?;
-        if let Some(disk) = &self.disk {
+        let metadata = Box::pin(self.with_base(metadata, AdapterAt::Hub, asked.auth, asked.now)).await?;
+        let own = asked.auth.identity();
+        let scope = if metadata.base.as_ref().is_some_and(|base| base.gated) { own.as_str() } else { scope };
+        if let Some(disk) = self.disk.as_ref().filter(|_| !metadata.partial) {
             disk.keep(Scope(scope), &metadata, asked.file);
         }
         model(&metadata)
@@ -284,23 +350,34 @@ impl SourceClient {
 
     /// What the disk holds of the revision, with when it was last checked; it is known in memory from then on.
     fn on_disk(&self, asked: &Asked<'_>) -> Option<Kept> {
+        let (scope, metadata, checked) = self.metadata_on_disk(asked)?;
+        let kept = Kept { model: model(&metadata).ok()?, checked, stale: false };
+        self.known.keep(key(asked, &scope), kept.clone());
+        Some(kept)
+    }
+
+    /// The same as metadata, with the scope that it is kept under.
+    fn metadata_on_disk(&self, asked: &Asked<'_>) -> Option<(String, Metadata, SystemTime)> {
         let disk = self.disk.as_ref()?;
-        Self::scopes(asked).iter().find_map(|scope| {
+        Self::scopes(asked).into_iter().find_map(|scope| {
             let note = if cannot_change(asked.revision) {
                 RevisionNote::new(asked.repo, asked.revision, asked.now)
             } else {
-                disk.note(Scope(scope), asked.repo, asked.revision)?
+                disk.note(Scope(&scope), asked.repo, asked.revision)?
             };
-            let metadata = disk.metadata(Scope(scope), &note.repo, &note.commit, asked.file)?;
-            let kept = Kept { model: model(&metadata).ok()?, checked: note.checked(), stale: false };
-            self.known.keep(key(asked, scope), kept.clone());
-            Some(kept)
+            let metadata = disk.metadata(Scope(&scope), &note.repo, &note.commit, asked.file)?;
+            Some((scope, metadata, note.checked()))
         })
     }
 
     async fn stale_in_hf_cache(&self, asked: &Asked<'_>) -> Option<Result<Described, SourceError>> {
-        let metadata = self.in_hf_cache(asked).await?;
-        let described = |metadata: Metadata| Ok(Described { model: model(&metadata)?, stale: true, requests: 0 });
+        let metadata = match self.in_hf_cache(asked).await? {
+            Ok(adapter) => Box::pin(self.with_base(adapter, AdapterAt::Hub, asked.auth, asked.now)).await,
+            Err(error) => Err(error),
+        };
+        let described = |metadata: Metadata| {
+            Ok(Described { model: model(&metadata)?, stale: true, requests: 0, origin: Origin::Disk })
+        };
         Some(metadata.and_then(described))
     }
 

@@ -7,6 +7,7 @@
 use std::fs::{self, File, FileTimes};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -22,10 +23,27 @@ const LAYOUT: &str = "v1";
 const MAX_NOTE_BYTES: u64 = 4096;
 
 /// A folder of metadata.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct DiskCache {
     folder: PathBuf,
     max_bytes: u64,
+    standing: Mutex<Standing>,
+}
+
+#[derive(Debug, Default)]
+struct Standing {
+    /// Bytes of all entries, once they have been added up.
+    bytes: Option<u64>,
+    trouble: Option<String>,
+}
+
+/// How the cache on disk is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheStanding {
+    /// Bytes of all entries.
+    pub bytes: u64,
+    /// Why the last write failed; `None` when it did not.
+    pub trouble: Option<String>,
 }
 
 /// Whose metadata: everyone's, or that of one token's user.
@@ -55,7 +73,7 @@ impl RevisionNote {
 
 impl DiskCache {
     pub(super) fn new(folder: &Path, max_bytes: u64) -> Self {
-        Self { folder: folder.join(LAYOUT), max_bytes }
+        Self { folder: folder.join(LAYOUT), max_bytes, standing: Mutex::default() }
     }
 
     /// The metadata of `repo` at `commit`; `None` where there is none that can be used.
@@ -64,7 +82,7 @@ impl DiskCache {
         if !path.exists() {
             return None;
         }
-        match bundle::read(&path) {
+        match bundle::read(&path, None) {
             Ok(metadata) if metadata.identity.commit.as_deref() == Some(commit) => {
                 touch(&path);
                 Some(metadata)
@@ -83,7 +101,7 @@ impl DiskCache {
         let Some(commit) = metadata.identity.commit.as_deref() else { return };
         let path = self.path("model", &[scope.0, &metadata.identity.repo, commit, file.unwrap_or_default()]);
         match bundle::pack(metadata) {
-            Ok(bytes) => self.write(&path, &bytes),
+            Ok(packed) => self.write(&path, &packed.bytes),
             Err(error) => tracing::warn!(%error, "metadata cannot be kept"),
         }
         self.evict();
@@ -109,6 +127,22 @@ impl DiskCache {
         }
     }
 
+    /// How it is. Adds the entries up once; later sums follow what is kept and evicted.
+    pub(super) fn standing(&self) -> CacheStanding {
+        let (bytes, trouble) = self.with_standing(|standing| (standing.bytes, standing.trouble.clone()));
+        let bytes = bytes.unwrap_or_else(|| {
+            let bytes = self.entries().iter().map(|(_, bytes, _)| bytes).sum();
+            self.with_standing(|standing| standing.bytes = Some(bytes));
+            bytes
+        });
+        CacheStanding { bytes, trouble }
+    }
+
+    fn with_standing<T>(&self, act: impl FnOnce(&mut Standing) -> T) -> T {
+        // Fields are set one at a time and each is valid by itself.
+        act(&mut self.standing.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn path(&self, kind: &str, parts: &[&str]) -> PathBuf {
         let mut name = Sha256::new();
         for part in parts {
@@ -127,21 +161,16 @@ impl DiskCache {
             file.persist(path).map_err(|error| error.error)?;
             Ok(())
         };
-        if let Err(error) = write() {
+        let trouble = write().err().map(|error| {
             tracing::warn!(path = %path.display(), %error, "metadata cannot be kept on disk");
-        }
+            format!("{} cannot be written: {error}", self.folder.display())
+        });
+        self.with_standing(|standing| standing.trouble = trouble);
     }
 
     /// Removes the longest unused entries beyond the bound.
     fn evict(&self) {
-        let Ok(entries) = fs::read_dir(self.folder.join("model")) else { return };
-        let mut entries: Vec<(SystemTime, u64, PathBuf)> = entries
-            .flatten()
-            .filter_map(|entry| {
-                let found = entry.metadata().ok()?;
-                Some((found.modified().ok()?, found.len(), entry.path()))
-            })
-            .collect();
+        let mut entries = self.entries();
         let mut total: u64 = entries.iter().map(|(_, bytes, _)| bytes).sum();
         entries.sort();
         for (_, bytes, path) in entries {
@@ -152,6 +181,18 @@ impl DiskCache {
                 total = total.saturating_sub(bytes);
             }
         }
+        self.with_standing(|standing| standing.bytes = Some(total));
+    }
+
+    /// When each entry was last used, its length and its path.
+    fn entries(&self) -> Vec<(SystemTime, u64, PathBuf)> {
+        let entries = fs::read_dir(self.folder.join("model")).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| {
+                let found = entry.metadata().ok()?;
+                Some((found.modified().ok()?, found.len(), entry.path()))
+            })
+            .collect()
     }
 }
 
@@ -207,8 +248,9 @@ mod tests {
         let (_folder, cache) = cache(0);
         cache.keep(Scope("public"), &small("a/b", COMMIT), None);
         assert_eq!(cache.metadata(Scope("public"), "a/b", COMMIT, None), None);
-        let size = bundle::pack(&small("a/b", COMMIT)).expect("packed").len() as u64;
+        let size = bundle::pack(&small("a/b", COMMIT)).expect("packed").bytes.len() as u64;
         let cache = DiskCache { max_bytes: size * 5 / 2, ..cache };
+        assert_eq!(cache.standing(), CacheStanding { bytes: 0, trouble: None });
         for (age, repo) in [(30, "a/1"), (20, "a/2"), (10, "a/3")] {
             let commit = COMMIT.replace('0', &age.to_string()[..1]);
             cache.keep(Scope("public"), &small(repo, &commit), None);
@@ -223,5 +265,19 @@ mod tests {
             cache.metadata(Scope("public"), repo, &COMMIT.replace('0', digit), None).is_some()
         };
         assert!(!there("a/1", "3") && there("a/2", "2") && there("a/3", "1"));
+        let sizes: u64 = cache.entries().iter().map(|(_, bytes, _)| bytes).sum();
+        assert!(cache.standing().bytes == sizes && sizes > 0);
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_is_told_and_forgotten_when_it_takes_again() {
+        let (folder, cache) = cache(1 << 20);
+        fs::write(folder.path().join(LAYOUT), "in the way").expect("written");
+        cache.keep(Scope("public"), &small("a/b", COMMIT), None);
+        let trouble = cache.standing().trouble.expect("trouble");
+        assert!(trouble.contains("cannot be written"), "{trouble}");
+        fs::remove_file(folder.path().join(LAYOUT)).expect("removed");
+        cache.keep(Scope("public"), &small("a/b", COMMIT), None);
+        assert_eq!(cache.standing().trouble, None);
     }
 }

@@ -85,6 +85,11 @@ impl<T: Clone> KnownModels<T> {
         }
     }
 
+    /// Models that are kept.
+    pub(super) fn len(&self) -> usize {
+        lock(&self.kept).models.len()
+    }
+
     /// Forgets a model.
     pub(super) fn forget(&self, key: &Key) {
         lock(&self.kept).models.remove(key);

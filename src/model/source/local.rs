@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use super::bundle;
 use super::error::SourceError;
 use super::metadata::Metadata;
+use super::metadata::{ADAPTER, PARAMETERS};
+use super::ollama::Pulled;
 use super::read::{self, Files, Found};
 use super::weights::{self, Listing};
 use crate::model::Identity;
@@ -23,7 +25,7 @@ pub(super) async fn metadata(path: &Path, identity: Identity, file: Option<&str>
     let (root, listing, file) = if kind.is_dir() {
         (path.to_owned(), list(path)?, file.map(ToOwned::to_owned))
     } else if bundle::is_bundle(path) {
-        return bundle::read(path);
+        return bundle::read(path, file);
     } else {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let name = path.file_name().and_then(|name| name.to_str());
@@ -49,6 +51,22 @@ pub(super) async fn named_files(named: &[(String, PathBuf)], identity: Identity)
     let files = LocalFiles { name: identity.repo.clone(), root: PathBuf::new(), elsewhere };
     let found = Found { identity, listing, gated: false, hub_totals: None };
     read::metadata(&files, found, None).await
+}
+
+/// Reads a model that Ollama has pulled, with the adapters that it is loaded with.
+pub(super) async fn pulled(pulled: &Pulled, identity: Identity) -> Result<Metadata, SourceError> {
+    let mut metadata = named_files(&pulled.files, identity).await?;
+    for path in &pulled.adapters {
+        let adapter = named_files(&[("adapter.gguf".into(), path.clone())], metadata.identity.clone()).await?;
+        metadata.tensors.extend(adapter.tensors.into_iter().map(|mut tensor| {
+            tensor.component = ADAPTER.into();
+            tensor
+        }));
+    }
+    if let Some(parameters) = &pulled.parameters {
+        metadata.documents.insert(PARAMETERS.into(), parameters.clone());
+    }
+    Ok(metadata)
 }
 
 /// Whether the file opens as GGUF does.

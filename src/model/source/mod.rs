@@ -4,6 +4,7 @@
 //! seam (`read::Files`: whole small files, ranges of large ones) into one [`Metadata`], which is what the cache keeps,
 //! a bundle holds and a client sends; [`metadata::assemble()`] makes the [`Model`](super::Model) of it.
 
+mod base;
 pub mod bundle;
 pub mod client;
 mod disk;
@@ -21,8 +22,10 @@ pub mod settings;
 pub mod token;
 pub mod weights;
 
-pub use client::{Described, SourceClient, SourceSettings};
+pub use client::{Described, Origin, SourceClient, SourceSettings};
+pub use disk::CacheStanding;
 pub use error::SourceError;
+pub use hub::{HubOutcome, HubTally};
 pub use metadata::Metadata;
 pub use reference::{ModelReference, Place};
 pub use settings::{HubSettings, LocalFolders};

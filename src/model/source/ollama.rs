@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::error::SourceError;
 
@@ -12,6 +13,8 @@ use super::error::SourceError;
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 const MODEL: &str = "application/vnd.ollama.image.model";
 const PROJECTOR: &str = "application/vnd.ollama.image.projector";
+const ADAPTER: &str = "application/vnd.ollama.image.adapter";
+const PARAMETERS: &str = "application/vnd.ollama.image.params";
 
 /// The files of a model.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,6 +23,10 @@ pub(super) struct Pulled {
     pub(super) digest: String,
     /// Name as the rest of the program takes it, and where the file really is.
     pub(super) files: Vec<(String, PathBuf)>,
+    /// LoRA adapters that are loaded with it.
+    pub(super) adapters: Vec<PathBuf>,
+    /// The Modelfile's parameters.
+    pub(super) parameters: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -54,22 +61,31 @@ pub(super) fn find(models: &Path, name: &str) -> Result<Pulled, SourceError> {
         what: path.display().to_string(),
         why: "it is not a manifest of Ollama; pull the model again".into(),
     })?;
-    let mut pulled = Pulled { digest: String::new(), files: Vec::new() };
+    let mut pulled = Pulled { digest: String::new(), files: Vec::new(), adapters: Vec::new(), parameters: None };
     for layer in manifest.layers {
-        let as_name = match layer.media_type.as_str() {
-            MODEL if pulled.files.iter().all(|(name, _)| name != "model.gguf") => "model.gguf",
-            PROJECTOR => "mmproj.gguf",
-            _ => continue,
-        };
         // A digest is hex, so it stays inside the folder.
         let hex = layer.digest.strip_prefix("sha256:").filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let Some(hex) = hex else { continue };
-        if as_name == "model.gguf" {
-            pulled.digest = hex.to_ascii_lowercase();
+        let blob = models.join("blobs").join(format!("sha256-{hex}"));
+        match layer.media_type.as_str() {
+            MODEL if pulled.digest.is_empty() => {
+                pulled.digest = hex.to_ascii_lowercase();
+                pulled.files.push(("model.gguf".into(), blob));
+            }
+            PROJECTOR => pulled.files.push(("mmproj.gguf".into(), blob)),
+            ADAPTER => pulled.adapters.push(blob),
+            PARAMETERS => pulled.parameters = parameters(&blob),
+            _ => {}
         }
-        pulled.files.push((as_name.into(), models.join("blobs").join(format!("sha256-{hex}"))));
     }
     if pulled.digest.is_empty() { Err(absent("its manifest names no model file")) } else { Ok(pulled) }
+}
+
+/// The Modelfile's parameters as JSON; `None` where they are not there or are none.
+fn parameters(blob: &Path) -> Option<Value> {
+    let length = fs::metadata(blob).ok()?.len();
+    let text = (length <= MAX_MANIFEST_BYTES).then(|| fs::read(blob).ok()).flatten()?;
+    super::json::document(&text).ok().filter(Value::is_object)
 }
 
 /// `registry.ollama.ai/library/llama3.2/3b` of `llama3.2:3b`.

@@ -83,7 +83,9 @@ pub struct HubLimits {
     pub total: Duration,
     /// One request until its answer begins, and each wait for more of it.
     pub attempt: Duration,
-    /// Requests under way at once.
+    /// Until a connection stands.
+    pub connect: Duration,
+    /// Requests under way at once, over all models.
     pub concurrency: usize,
     /// Bytes of all answers for one model together.
     pub bytes: u64,
@@ -95,6 +97,7 @@ impl Default for HubLimits {
             // A person waits half a minute; a scheduler has given up by then.
             total: Duration::from_secs(30),
             attempt: Duration::from_secs(10),
+            connect: Duration::from_secs(5),
             // Over HTTP/2 one connection; more would only queue at the Hub.
             concurrency: 24,
             // Headers of the largest known model have 60 MiB together; a GGUF vocabulary 20 MiB.
@@ -126,7 +129,7 @@ impl HubSettings {
                 all: first(&["all_proxy", "ALL_PROXY"]),
                 none_for: first(&["no_proxy", "NO_PROXY"]),
             },
-            limits: HubLimits::default(),
+            limits: limits(&get)?,
         })
     }
 
@@ -153,6 +156,23 @@ pub fn parse_endpoint(setting: &str, text: &str) -> Result<Url, SourceError> {
         return Err(bad("it holds a user, a password or a query; put the token in HF_TOKEN".into()));
     }
     Ok(url)
+}
+
+/// The defaults, but for what the user has set: `HF_MEM_PROBE_HUB_BUDGET` for a whole model (`60s`), and huggingface_hub's
+/// own `HF_HUB_DOWNLOAD_TIMEOUT` (seconds) for one answer.
+fn limits(get: &impl Fn(&str) -> Option<String>) -> Result<HubLimits, SourceError> {
+    let mut limits = HubLimits::default();
+    let bad = |name: &str, why: &str| SourceError::BadSetting { name: name.into(), why: why.into() };
+    if let Some(text) = get("HF_MEM_PROBE_HUB_BUDGET") {
+        let total = humantime::parse_duration(text.trim()).ok().filter(|total| !total.is_zero());
+        limits.total = total.ok_or_else(|| bad("HF_MEM_PROBE_HUB_BUDGET", "not a duration such as 60s"))?;
+    }
+    if let Some(text) = get("HF_HUB_DOWNLOAD_TIMEOUT") {
+        let seconds = text.trim().parse().ok().filter(|seconds| (1..=86_400).contains(seconds));
+        let seconds = seconds.ok_or_else(|| bad("HF_HUB_DOWNLOAD_TIMEOUT", "not a number of seconds"))?;
+        limits.attempt = Duration::from_secs(seconds);
+    }
+    Ok(limits)
 }
 
 fn home(get: &impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
@@ -217,6 +237,16 @@ mod tests {
         assert_eq!(settings.proxies.http, None);
         let cache = self::settings(&[("HOME", "/h"), ("HF_HUB_CACHE", "/c")]).expect("settings").cache_folder;
         assert_eq!(cache, Some("/c".into()));
+    }
+
+    #[test]
+    fn limits_are_the_users_own_where_set() {
+        let limits = |variables: &[(&str, &str)]| settings(variables).map(|settings| settings.limits);
+        let set = limits(&[("HF_MEM_PROBE_HUB_BUDGET", "90s"), ("HF_HUB_DOWNLOAD_TIMEOUT", "7")]).expect("limits");
+        assert_eq!((set.total, set.attempt), (Duration::from_secs(90), Duration::from_secs(7)));
+        for wrong in [("HF_MEM_PROBE_HUB_BUDGET", "soon"), ("HF_HUB_DOWNLOAD_TIMEOUT", "0")] {
+            assert_eq!(limits(&[wrong]).expect_err(wrong.0).reason(), "bad_configuration");
+        }
     }
 
     #[test]

@@ -1,12 +1,16 @@
 //! What to change when it does not fit. Every suggestion is planned anew on what is available: computed, never guessed.
 //!
-//! The order is by harm, least first: a smaller workload than asked, a coarser cache, a slower engine, more devices, host memory,
-//! another engine or file, and at last what others would have to give up. Within that, what fits comes before what is tight.
+//! The order is by harm, least first: a smaller workload than asked, a coarser cache, a slower engine, more devices, another
+//! engine or file, coarser weights, host memory, and at last what others would have to give up. Within that, what fits
+//! comes before what is tight.
 
+mod devices;
 mod room;
+mod wait;
 mod workload;
 
 pub use room::Holder;
+pub use wait::wait;
 
 use super::ask::{Ask, PlacementError};
 use super::availability::Availability;
@@ -59,30 +63,36 @@ pub fn suggestions(
         workload::cache_dtype(&mut tried, ask, settled);
         workload::engine(&mut tried, ask, settled);
     }
-    constraints(&mut tried, ask)?;
+    open(&mut tried, ask)?;
+    devices::more(&mut tried, ask)?;
     for other in others {
         tried.question(&other.change, &other.message, &other.ask);
     }
+    if let (Some(settled), Some(_)) = (&plan.settled, &plan.recommended) {
+        workload::dtype(&mut tried, ask);
+        workload::quantization(&mut tried, ask, settled)?;
+    }
+    if !ask.constraints.offload {
+        let mut offloaded = ask.clone();
+        offloaded.constraints.offload = true;
+        tried.question("offload=allow", "part of the model stays in host memory, at the cost of speed", &offloaded);
+    }
+    devices::host_memory(&mut tried, ask, plan)?;
     room::make(&mut tried, ask, holders)?;
     tried.advice.sort_by_key(|advice| advice.verdict != Verdict::Fits);
     Ok(tried.advice)
 }
 
-/// Lifts the constraints that can be lifted.
-fn constraints(tried: &mut Tried<'_>, ask: &Ask<'_>) -> Result<(), PlacementError> {
+/// Leaves devices and split open where they were fixed.
+fn open(tried: &mut Tried<'_>, ask: &Ask<'_>) -> Result<(), PlacementError> {
     let asked = &ask.constraints;
     if asked.devices.is_some() || asked.tensor.is_some() || asked.pipeline.is_some() {
         let mut freer = ask.clone();
         (freer.constraints.devices, freer.constraints.tensor, freer.constraints.pipeline) = (None, None, None);
         if let Some((_, _, devices)) = grade(&freer, tried.here)?.filter(|(grade, ..)| *grade < Grade::No) {
-            let message = format!("it goes on {devices} when devices and split are left open");
+            let message = "with devices and split left open".to_owned();
             tried.question(&format!("devices={devices}"), &message, &freer);
         }
-    }
-    if !asked.offload {
-        let mut offloaded = ask.clone();
-        offloaded.constraints.offload = true;
-        tried.question("offload=allow", "part of the model stays in host memory, at the cost of speed", &offloaded);
     }
     Ok(())
 }

@@ -11,6 +11,8 @@ use crate::placement::ways::grade;
 
 /// Holders looked at, the largest first: more make for too many sets.
 const HOLDERS: usize = 12;
+/// Memory in use that no process is named for is a holder of its own from here on; below, it is the driver's rounding.
+const UNNAMED: Bytes = Bytes::mib(512);
 /// The largest set that is looked for.
 const SET: usize = 3;
 
@@ -28,18 +30,25 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// The processes that hold memory by the driver's account; not the desktop, and not those of whom nothing is known.
+    /// The processes that hold memory by the driver's account, not the desktop; and, device by device, what is in use
+    /// without a process that the driver names for it.
     pub fn processes(snapshot: &Snapshot) -> Vec<Self> {
         let mut by_pid: BTreeMap<u32, Self> = BTreeMap::new();
+        let mut unnamed = Vec::new();
         for device in &snapshot.devices {
             let mut seen = Vec::new();
+            let mut rest = device.used_bytes.unwrap_or(Bytes::ZERO);
             for process in &device.processes {
                 let Some(used) = process.used_bytes else { continue };
                 // A process may be listed twice, for compute and for graphics.
-                if process.kind == ProcessKind::Graphics || seen.contains(&process.pid) {
+                if seen.contains(&process.pid) {
                     continue;
                 }
                 seen.push(process.pid);
+                rest = rest.less(used).unwrap_or(Bytes::ZERO);
+                if process.kind == ProcessKind::Graphics {
+                    continue;
+                }
                 let holder = by_pid.entry(process.pid).or_insert_with(|| Self {
                     change: format!("stop pid {}", process.pid),
                     who: who(process),
@@ -48,8 +57,16 @@ impl Holder {
                 });
                 *holder.frees.entry(device.facts.uuid.clone()).or_insert(Bytes::ZERO) += used;
             }
+            if rest >= UNNAMED {
+                unnamed.push(Self {
+                    change: format!("free {rest} on {}", device.facts.uuid),
+                    who: format!("whatever else is in use on {}", device.facts.name),
+                    frees: BTreeMap::from([(device.facts.uuid.clone(), rest)]),
+                    releases: BTreeMap::new(),
+                });
+            }
         }
-        by_pid.into_values().collect()
+        by_pid.into_values().chain(unnamed).collect()
     }
 
     /// A lease of which `releases` bytes (by UUID) are not yet in use.

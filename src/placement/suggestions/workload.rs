@@ -19,8 +19,16 @@ const STEP_TOKENS: [&str; 3] = ["max_num_batched_tokens", "chunked_prefill_size"
 const STEP_SEQUENCES: [&str; 2] = ["max_num_seqs", "max_running_requests"];
 /// What turns CUDA graphs off: vLLM, SGLang.
 const EAGER: [&str; 2] = ["enforce_eager", "disable_cuda_graph"];
-/// A step is not cut below this many tokens or sequences.
-const LEAST_STEP: u64 = 16;
+/// A step is not cut below this many sequences.
+const LEAST_SEQUENCES: u64 = 16;
+
+/// A step of fewer tokens than this makes prompts crawl. It must not be smaller than the sequences of a step either: vLLM
+/// (`config/scheduler.py`) and SGLang refuse that.
+fn least_tokens(name: &str, settled: &Settled) -> u64 {
+    let sequences =
+        STEP_SEQUENCES.iter().filter_map(|name| settled.parameters.get(*name).and_then(Value::as_u64)).max();
+    sequences.unwrap_or(0).max(if name == "n_ubatch" { 128 } else { 512 })
+}
 
 /// The largest context that fits with the sequences asked for.
 pub(super) fn context(tried: &mut Tried<'_>, ask: &Ask<'_>, settled: &Settled) -> Result<(), PlacementError> {
@@ -31,9 +39,7 @@ pub(super) fn context(tried: &mut Tried<'_>, ask: &Ask<'_>, settled: &Settled) -
     };
     let fits = |context: u64| goes(tried, &with(context));
     let Some(most) = largest(LEAST_CONTEXT, settled.workload.context, fits)? else { return Ok(()) };
-    // A round figure where one is near: people write them into configurations.
-    let round = most - most % if most > 16_384 { 1024 } else { 256 };
-    let context = if round >= LEAST_CONTEXT && goes(tried, &with(round))? { round } else { most };
+    let context = if goes(tried, &with(round(most)))? { round(most) } else { most };
     tried.question(&format!("context={context}"), &format!("at most {most} tokens fit"), &with(context));
     Ok(())
 }
@@ -70,30 +76,88 @@ pub(super) fn cache_dtype(tried: &mut Tried<'_>, ask: &Ask<'_>, settled: &Settle
 
 /// Fewer tokens and sequences a step, no CUDA graphs: whichever of these the engine counts among its parameters.
 pub(super) fn engine(tried: &mut Tried<'_>, ask: &Ask<'_>, settled: &Settled) {
+    let before = tried.advice.len();
     let mut both = Vec::new();
-    for names in [&STEP_TOKENS[..], &STEP_SEQUENCES[..]] {
+    for (names, are_tokens) in [(&STEP_TOKENS[..], true), (&STEP_SEQUENCES[..], false)] {
         for &name in names {
             let Some(now) = settled.parameters.get(name).and_then(Value::as_u64) else { continue };
+            let least = if are_tokens { least_tokens(name, settled) } else { LEAST_SEQUENCES };
             let mut value = now / 2;
-            while value >= LEAST_STEP {
-                if with_parameters(tried, ask, &[(name, value.into())], "a smaller step takes smaller buffers") {
+            while value >= least {
+                if with_parameters(tried, ask, &[(name, value.into())], "smaller steps take smaller buffers") {
                     break;
                 }
                 value /= 2;
             }
-            if value < LEAST_STEP && now / 2 >= LEAST_STEP {
-                both.push((name, Value::from(now / 2)));
+            if value < least && now / 2 >= least {
+                both.push((name, Value::from(now / 2), Value::from(least)));
             }
         }
     }
     if both.len() > 1 {
-        with_parameters(tried, ask, &both, "smaller steps take smaller buffers");
+        let halved: Vec<_> = both.iter().map(|(name, half, _)| (*name, half.clone())).collect();
+        with_parameters(tried, ask, &halved, "smaller steps take smaller buffers");
     }
+    let mut helped = tried.advice.len() > before;
+    let mut all: Vec<(&str, Value)> = both.into_iter().map(|(name, _, least)| (name, least)).collect();
     for name in EAGER {
         if settled.parameters.get(name).and_then(Value::as_bool) == Some(false) {
-            with_parameters(tried, ask, &[(name, true.into())], "without CUDA graphs; slower at small batches");
+            helped |=
+                with_parameters(tried, ask, &[(name, true.into())], "without CUDA graphs; slower at small batches");
+            all.push((name, true.into()));
         }
     }
+    if !helped && all.len() > 1 {
+        with_parameters(tried, ask, &all, "the smallest steps, and no CUDA graphs where it has them");
+    }
+}
+
+/// Weights of 16 bits where they would be loaded in 32.
+pub(super) fn dtype(tried: &mut Tried<'_>, ask: &Ask<'_>) {
+    if ask.asked.dtype.is_none() {
+        let mut narrower = ask.clone();
+        narrower.asked.dtype = Some("float16".to_owned());
+        // Where they are of 16 bits already, nothing is saved and nothing suggested.
+        tried.question("dtype=float16", "weights in 16 bits instead of 32", &narrower);
+    }
+}
+
+/// Weights of 8 bits, made at load; with a smaller context where they alone are not enough.
+pub(super) fn quantization(tried: &mut Tried<'_>, ask: &Ask<'_>, settled: &Settled) -> Result<(), PlacementError> {
+    let mut parameters = ask.parameters.clone();
+    let quantised = ask.model.architecture.as_ref().is_ok_and(|it| it.quantization.is_some());
+    if parameters.insert("quantization".to_owned(), "fp8".into()).is_some() || quantised {
+        return Ok(());
+    }
+    let coarser = Ask { parameters: &parameters, ..ask.clone() };
+    let message = "weights in 8 bits, made at load; answers may differ a little";
+    // An engine that does not know the parameter has no figures for it.
+    if tried.question("quantization=fp8", message, &coarser) || coarser_is_refused(tried, &coarser) {
+        return Ok(());
+    }
+    let with = |context: u64| {
+        let mut smaller = coarser.clone();
+        smaller.asked.context = Some(AskedContext::Tokens(context));
+        smaller
+    };
+    if let Some(most) = largest(LEAST_CONTEXT, settled.workload.context, |context| goes(tried, &with(context)))? {
+        let context = round(most);
+        let without = tried.advice.iter().find_map(|it| it.change.strip_prefix("context=")?.parse().ok());
+        if without.is_none_or(|without: u64| context > without) {
+            tried.question(&format!("quantization=fp8 context={context}"), message, &with(context));
+        }
+    }
+    Ok(())
+}
+
+fn coarser_is_refused(tried: &Tried<'_>, ask: &Ask<'_>) -> bool {
+    grade(ask, tried.here).map_or(true, |found| found.is_none())
+}
+
+/// A round figure not above `context`: people write them into configurations.
+fn round(context: u64) -> u64 {
+    let round = context - context % if context > 16_384 { 1024 } else { 256 };
+    if round >= LEAST_CONTEXT { round } else { context }
 }
 
 fn with_parameters(tried: &mut Tried<'_>, ask: &Ask<'_>, changes: &[(&str, Value)], message: &str) -> bool {

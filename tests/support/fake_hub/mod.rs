@@ -1,9 +1,14 @@
 //! A small Hub of the tests' own that can fail in every way a real one does, down to the bytes on the wire.
+#![allow(dead_code, reason = "shared by test binaries, each using a part")]
 
+pub(crate) mod secure;
+pub(crate) mod shelf;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 /// The one repository's commit.
 pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -17,6 +22,10 @@ pub(crate) struct Request {
     pub(crate) target: String,
     /// The whole head, for searching.
     pub(crate) head: String,
+    /// The address of the file store.
+    pub(crate) store_endpoint: String,
+    /// Whether it came over HTTP/2.
+    pub(crate) multiplexed: bool,
 }
 
 impl Request {
@@ -45,6 +54,8 @@ pub(crate) struct Reply {
     pub(crate) stall_after: Option<usize>,
     /// Closes the connection without a word.
     pub(crate) drop: bool,
+    /// Says nothing, for ever.
+    pub(crate) silent: bool,
 }
 
 impl Reply {
@@ -68,13 +79,32 @@ type Script = Box<dyn Fn(&Request, usize) -> Option<Reply> + Send + Sync>;
 /// A running fake.
 pub(crate) struct FakeHub {
     pub(crate) endpoint: String,
-    seen: Arc<Mutex<Vec<Request>>>,
+    shared: Arc<Shared>,
 }
 
 struct Shared {
     store: String,
     script: Script,
-    seen: Arc<Mutex<Vec<Request>>>,
+    seen: Mutex<Vec<Request>>,
+    connections: AtomicUsize,
+}
+
+impl Shared {
+    fn new(store: String, script: impl Fn(&Request, usize) -> Option<Reply> + Send + Sync + 'static) -> Arc<Self> {
+        let (seen, connections) = (Mutex::default(), AtomicUsize::new(0));
+        Arc::new(Self { store, script: Box::new(script), seen, connections })
+    }
+
+    /// Writes a request down and decides on it.
+    fn decide(&self, store: bool, target: String, head: String, multiplexed: bool) -> Reply {
+        let request = Request { store, target, head, store_endpoint: self.store.clone(), multiplexed };
+        let before = {
+            let mut seen = self.seen.lock().expect("locked");
+            seen.push(request.clone());
+            seen.len() - 1
+        };
+        (self.script)(&request, before).unwrap_or_else(|| well_behaved(&request, &self.store))
+    }
 }
 
 impl FakeHub {
@@ -84,26 +114,31 @@ impl FakeHub {
         let store = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = |listener: &TcpListener| format!("http://{}", listener.local_addr().expect("an address"));
         let endpoint = address(&hub);
-        let seen: Arc<Mutex<Vec<Request>>> = Arc::default();
-        let shared = Arc::new(Shared { store: address(&store), script: Box::new(script), seen: Arc::clone(&seen) });
+        let shared = Shared::new(address(&store), script);
         for (listener, is_store) in [(hub, false), (store, true)] {
             let shared = Arc::clone(&shared);
             tokio::spawn(async move {
                 while let Ok((stream, _)) = listener.accept().await {
+                    shared.connections.fetch_add(1, Ordering::Relaxed);
                     tokio::spawn(serve(stream, is_store, Arc::clone(&shared)));
                 }
             });
         }
-        Self { endpoint, seen }
+        Self { endpoint, shared }
     }
 
     /// All requests so far.
     pub(crate) fn requests(&self) -> Vec<Request> {
-        self.seen.lock().expect("locked").clone()
+        self.shared.seen.lock().expect("locked").clone()
+    }
+
+    /// Connections so far, of Hub and store together.
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
     }
 }
 
-async fn serve(mut stream: TcpStream, store: bool, shared: Arc<Shared>) {
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, store: bool, shared: Arc<Shared>) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -114,20 +149,17 @@ async fn serve(mut stream: TcpStream, store: bool, shared: Arc<Shared>) {
     }
     let head = String::from_utf8(head).expect("UTF-8");
     let target = head.split(' ').nth(1).expect("a target").to_owned();
-    let request = Request { store, target, head };
-    let before = {
-        let mut seen = shared.seen.lock().expect("locked");
-        seen.push(request.clone());
-        seen.len() - 1
-    };
-    let reply = (shared.script)(&request, before).unwrap_or_else(|| well_behaved(&request, &shared.store));
+    let reply = shared.decide(store, target, head, false);
     // The client may be gone before all is written, which is what some of the tests are about.
     let _ = send(&mut stream, reply).await;
 }
 
-async fn send(stream: &mut TcpStream, reply: Reply) -> std::io::Result<()> {
+async fn send(stream: &mut (impl AsyncWrite + Unpin), reply: Reply) -> std::io::Result<()> {
     if reply.drop {
         return Ok(());
+    }
+    if reply.silent {
+        std::future::pending::<()>().await;
     }
     let mut lines = vec![format!("HTTP/1.1 {} x", reply.status), "connection: close".into()];
     if !reply.headers.iter().any(|(name, _)| name == "content-length") {

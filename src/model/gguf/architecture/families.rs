@@ -77,6 +77,29 @@ const fn full_first(period: u64) -> Family {
     Family { windows: Windows::Period { period, full_first: true, default: None }, ..PLAIN }
 }
 
+impl Memory {
+    /// Beginnings of keys (after the family's name) that say of a file that it remembers otherwise than its family's rule
+    /// has it: a newer llama.cpp may have taught an old family a new memory.
+    pub(super) fn foreign_keys(self) -> &'static [&'static str] {
+        const STATES: [&str; 7] = [
+            "ssm.",
+            "wkv.",
+            "shortconv.",
+            "kda.",
+            "attention.recurrent_layers",
+            "attention.indexer.",
+            "attention.compress_ratios",
+        ];
+        match self {
+            Self::KeysAndValues => &STATES,
+            // Their own states are in their rule.
+            Self::LatentIndexed => &["ssm.", "attention.compress_ratios"],
+            Self::Latent => &STATES,
+            _ => &["attention.indexer.", "attention.compress_ratios"],
+        }
+    }
+}
+
 /// The rule of `family`; `None` where we have none.
 pub(super) fn family(name: &str) -> Option<Family> {
     Some(match name {
@@ -88,12 +111,12 @@ pub(super) fn family(name: &str) -> Option<Family> {
         | "deepseek" | "chatglm" | "glm4" | "bitnet" | "jais" | "jais2" | "nemotron" | "exaone" | "granite"
         | "granitemoe" | "chameleon" | "bailingmoe" | "dots1" | "arcee" | "ernie4_5" | "ernie4_5-moe"
         | "hunyuan-moe" | "hunyuan-dense" | "hunyuan_vl" | "smollm3" | "seed_oss" | "grovemoe" | "apertus"
-        | "minimax-m2" | "cogvlm" | "rnd1" | "pangu-embedded" | "mistral3" | "paddleocr" | "maincoder" | "phi3"
+        | "minimax-m2" | "cogvlm" | "talkie" | "pangu-embedded" | "mistral3" | "paddleocr" | "maincoder" | "phi3"
         | "minicpm3" | "plm" => PLAIN,
-        "glm4moe" | "bailingmoe2" => Family { next_token_layers: true, ..PLAIN },
+        "glm4moe" | "bailingmoe2" | "hy_v3" => Family { next_token_layers: true, ..PLAIN },
         // Masked diffusion: llama.cpp builds no cache for them (`llama_model::create_memory`).
         "bert" | "nomic-bert" | "nomic-bert-moe" | "neo-bert" | "jina-bert-v2" | "jina-bert-v3" | "modern-bert"
-        | "gemma-embedding" | "dream" | "llada" | "llada-moe" => Family { purpose: Purpose::Encode, ..PLAIN },
+        | "gemma-embedding" | "dream" | "llada" | "llada-moe" | "rnd1" => Family { purpose: Purpose::Encode, ..PLAIN },
         "t5encoder" | "eurobert" | "llama-embed" => Family { purpose: Purpose::Pool, ..PLAIN },
         "t5" => Family { purpose: Purpose::EncodeDecode, ..PLAIN },
         // Windows.

@@ -29,6 +29,14 @@ impl<'g> Keys<'g> {
         self.value(key).is_some()
     }
 
+    /// The first key of the family that begins with `start` and does not say 0, which is as good as no key.
+    pub(super) fn first_that_begins(&self, start: &str) -> Option<String> {
+        let whole = self.name(start);
+        let from_there = self.gguf.metadata.0.range(whole.clone()..);
+        let mut ours = from_there.take_while(|(key, _)| key.starts_with(&whole));
+        ours.find(|(_, value)| **value != Value::Unsigned(0)).map(|(key, _)| key.clone())
+    }
+
     /// One value for the whole model; `None` where the key is absent.
     pub(super) fn optional(&self, key: &str) -> Result<Option<u64>, Unsupported> {
         match self.value(key) {

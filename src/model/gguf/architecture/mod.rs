@@ -28,6 +28,9 @@ pub fn architecture(gguf: &Gguf) -> Result<Architecture, Unsupported> {
         });
     };
     let keys = Keys { gguf, family: name };
+    if let Some(key) = family.memory.foreign_keys().iter().find_map(|start| keys.first_that_begins(start)) {
+        return Err(Unsupported::Family { class: name.to_owned(), model_type: name.to_owned(), key });
+    }
     let all_layers = keys.layer_count("block_count")?;
     let next_token = if family.next_token_layers { keys.optional("nextn_predict_layers")?.unwrap_or(0) } else { 0 };
     let Some(layer_count) = all_layers.checked_sub(next_token).filter(|layers| *layers > 0) else {

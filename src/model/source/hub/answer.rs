@@ -89,7 +89,12 @@ pub(super) async fn read(mut response: reqwest::Response, wanted: Wanted, budget
 
 /// `bytes 0-1023/146515`: must begin where it was asked to and be no longer.
 fn check_range(value: Option<&str>, start: u64, length: u64) -> Result<(), Bad> {
-    let wrong = || Bad::Transient(format!("it answers a range with Content-Range {value:?}"));
+    let wrong = || {
+        Bad::Transient(match value {
+            Some(value) => format!("it was asked for another range than its Content-Range says, {value:?}"),
+            None => "it answers with a part of the file and does not say which (no Content-Range)".into(),
+        })
+    };
     let range = value.and_then(|value| value.strip_prefix("bytes ")).and_then(|range| range.split('/').next());
     let (first, last) = range.and_then(|range| range.split_once('-')).ok_or_else(wrong)?;
     let (first, last): (u64, u64) = first.parse().ok().zip(last.parse().ok()).ok_or_else(wrong)?;

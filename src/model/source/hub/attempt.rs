@@ -10,6 +10,7 @@ use url::Url;
 use super::answer::{self, Bad, Wanted};
 use super::budget::Budget;
 use super::refusal::{self, Asked};
+use super::tally::HubOutcome;
 use super::wait;
 use crate::model::source::error::SourceError;
 use crate::model::source::token::Token;
@@ -18,6 +19,9 @@ use crate::model::source::token::Token;
 const MAX_REDIRECTS: u32 = 8;
 /// Attempts at one request, whatever time is left.
 const MAX_ATTEMPTS: u32 = 8;
+/// Attempts where no connection comes about: a name that is not known or a port that nobody listens at seldom changes
+/// within seconds, and whoever waits would rather know.
+const MAX_CONNECT_ATTEMPTS: u32 = 3;
 
 /// An answer that can be used.
 #[derive(Debug)]
@@ -32,7 +36,14 @@ pub(super) struct Answer {
 /// What happened to one attempt.
 enum Failure {
     Final(SourceError),
-    Again { why: String, wait: Option<std::time::Duration>, limited: bool },
+    Again { why: String, wait: Option<std::time::Duration>, limited: bool, attempts: u32 },
+}
+
+impl Failure {
+    /// A failure that another attempt may not meet.
+    fn again(why: impl Into<String>) -> Self {
+        Self::Again { why: why.into(), wait: None, limited: false, attempts: MAX_ATTEMPTS }
+    }
 }
 
 /// Gets `url`, trying again for as long as the budget allows.
@@ -48,14 +59,25 @@ pub(super) async fn get(
     loop {
         budget.pass().await;
         attempt += 1;
-        let (why, asked_wait, limited) = match once(client, url, token, wanted, asked, budget).await {
-            Ok(answer) => return Ok(answer),
-            Err(Failure::Final(error)) => return Err(error),
-            Err(Failure::Again { why, wait, limited }) => (why, wait, limited),
+        let outcome = {
+            let _seat = budget.manners.seat(budget.deadline()).await;
+            once(client, url, token, wanted, asked, budget).await
+        };
+        let (why, asked_wait, limited, attempts) = match outcome {
+            Ok(answer) => {
+                budget.tally.answered(&asked.hub());
+                return Ok(answer);
+            }
+            Err(Failure::Final(error)) => {
+                budget.tally.answered(&asked.hub());
+                return Err(error);
+            }
+            Err(Failure::Again { why, wait, limited, attempts }) => (why, wait, limited, attempts),
         };
         let pause = asked_wait.unwrap_or_default().max(wait::own(attempt, wait::chance()));
         tracing::debug!(url = %printable(url), attempt, %why, ?pause, "a request to the Hub failed");
-        if pause >= budget.left() || attempt >= MAX_ATTEMPTS {
+        if pause >= budget.left() || attempt >= attempts {
+            budget.tally.gave_up(&asked.hub(), &why);
             return Err(if limited {
                 SourceError::RateLimited { endpoint: asked.hub(), retry_after: asked_wait }
             } else {
@@ -91,7 +113,7 @@ async fn once(
             let next = response.headers().get(LINK).and_then(|link| next_page(link.to_str().ok()?));
             return match answer::read(response, wanted, budget).await {
                 Ok(body) => Ok(Answer { body, url, next }),
-                Err(Bad::Transient(why)) => Err(Failure::Again { why, wait: None, limited: false }),
+                Err(Bad::Transient(why)) => Err(Failure::again(why)),
                 Err(Bad::Final(why)) => {
                     let what =
                         asked.file.map_or_else(|| asked.repo.to_owned(), |file| format!("{file} of {}", asked.repo));
@@ -106,10 +128,10 @@ async fn once(
         let elsewhere = url.origin() != asked.endpoint.origin();
         return Err(match refusal::meaning(status, code, asked) {
             Some(error) if !elsewhere || status == StatusCode::RANGE_NOT_SATISFIABLE => Failure::Final(error),
-            _ => Failure::Again { why: format!("HTTP {status}"), wait, limited },
+            _ => Failure::Again { why: format!("HTTP {status}"), wait, limited, attempts: MAX_ATTEMPTS },
         });
     }
-    Err(Failure::Final(unusable(asked, format!("it redirects more than {MAX_REDIRECTS} times"))))
+    Err(Failure::Final(unusable(asked, format!("it redirects more than {MAX_REDIRECTS} times; is HF_ENDPOINT a Hub?"))))
 }
 
 /// Sends one request. The token goes to the Hub's own origin and nowhere else.
@@ -129,15 +151,41 @@ async fn send(
     if let Some(value) = token.filter(|_| url.origin() == asked.endpoint.origin()).and_then(Token::header) {
         request = request.header(AUTHORIZATION, value);
     }
+    let _first = budget.manners.go(url, budget.attempt_deadline()).await;
     budget.request();
     match timeout_at(budget.attempt_deadline(), request.send()).await {
-        Ok(Ok(response)) => Ok(response),
-        Ok(Err(error)) => {
-            let why = if error.is_connect() { "no connection" } else { "the request failed" };
-            Err(Failure::Again { why: format!("{why} ({})", answer::cause(&error)), wait: None, limited: false })
+        Ok(Ok(response)) => {
+            budget.manners.answered(url);
+            budget.tally.ended(HubOutcome::of(response.status()));
+            Ok(response)
         }
-        Err(_) => Err(Failure::Again { why: "no answer in time".into(), wait: None, limited: false }),
+        Ok(Err(error)) => {
+            budget.tally.ended(HubOutcome::Unreachable);
+            Err(refused(&error, url))
+        }
+        Err(_) => {
+            budget.tally.ended(HubOutcome::Unreachable);
+            Err(Failure::again("no answer in time"))
+        }
     }
+}
+
+/// What a request that got no answer ran into, and how often it is worth another try.
+fn refused(error: &reqwest::Error, url: &Url) -> Failure {
+    let cause = answer::cause(error);
+    if !error.is_connect() {
+        return Failure::again(format!("the request failed ({cause})"));
+    }
+    let host = url.host_str().unwrap_or_default();
+    let (why, attempts) = if cause.contains("certificate") {
+        let cure = "set SSL_CERT_FILE to a file with the CA that your network uses";
+        (format!("the certificate of {host} is not trusted ({cause}); {cure}"), 1)
+    } else if cause.contains("proxy auth") {
+        (format!("the proxy wants a user and a password ({cause}); write http://user:password@host:port"), 1)
+    } else {
+        (format!("no connection ({cause})"), MAX_CONNECT_ATTEMPTS)
+    };
+    Failure::Again { why, wait: None, limited: false, attempts }
 }
 
 /// Where a redirect leads: http or https, and never from https back to http.

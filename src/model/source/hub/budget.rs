@@ -1,11 +1,13 @@
 //! What is left to spend on one model: time, bytes, and a pause that all its requests share.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::manners::Manners;
+use super::tally::HubTally;
 use crate::model::source::settings::HubLimits;
 
 /// The budget of one model.
@@ -16,12 +18,16 @@ pub(super) struct Budget {
     pub(super) attempt: Duration,
     bytes_left: AtomicU64,
     requests: AtomicU32,
+    /// What it shares with other models.
+    pub(super) manners: Arc<Manners>,
     /// Until when the Hub asked everyone to wait: when one request is told so, all hold back.
     pause: Mutex<Option<Instant>>,
+    /// Where every request's end is counted, of this model and of all others.
+    pub(super) tally: Arc<HubTally>,
 }
 
 impl Budget {
-    pub(super) fn new(limits: &HubLimits) -> Self {
+    pub(super) fn new(limits: &HubLimits, manners: Arc<Manners>, tally: Arc<HubTally>) -> Self {
         let started = Instant::now();
         Self {
             started,
@@ -29,7 +35,9 @@ impl Budget {
             attempt: limits.attempt,
             bytes_left: AtomicU64::new(limits.bytes),
             requests: AtomicU32::new(0),
+            manners,
             pause: Mutex::new(None),
+            tally,
         }
     }
 
@@ -51,6 +59,11 @@ impl Budget {
     /// Takes `bytes` off; false when there are not so many left.
     pub(super) fn spend(&self, bytes: u64) -> bool {
         self.bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
+    }
+
+    /// When everything must be there.
+    pub(super) const fn deadline(&self) -> Instant {
+        self.deadline
     }
 
     /// Counts a request.

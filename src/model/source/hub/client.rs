@@ -1,7 +1,7 @@
 //! The client of all Hubs, and one reading of one repository through it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use reqwest::{Client, NoProxy, Proxy, redirect};
@@ -11,7 +11,9 @@ use super::answer::{Wanted, cause};
 use super::attempt::{self, Answer};
 use super::budget::Budget;
 use super::info::{self, Revision};
+use super::manners::Manners;
 use super::refusal::Asked;
+use super::tally::HubTally;
 use crate::model::Identity;
 use crate::model::source::error::SourceError;
 use crate::model::source::metadata::Metadata;
@@ -20,19 +22,24 @@ use crate::model::source::settings::{HubSettings, Proxies};
 use crate::model::source::token::Auth;
 use crate::model::source::weights::Listing;
 
-/// Time for a connection to stand.
-const CONNECT: Duration = Duration::from_secs(5);
-
 /// Asks Hubs. Cheap until the first request, which loads the system's certificates.
 #[derive(Debug)]
 pub(in crate::model::source) struct HubClient {
     settings: HubSettings,
+    manners: Arc<Manners>,
     client: OnceLock<Result<Client, SourceError>>,
+    tally: Arc<HubTally>,
 }
 
 impl HubClient {
     pub(in crate::model::source) fn new(settings: HubSettings) -> Self {
-        Self { settings, client: OnceLock::new() }
+        let manners = Arc::new(Manners::new(settings.limits.concurrency));
+        Self { settings, manners, client: OnceLock::new(), tally: Arc::default() }
+    }
+
+    /// How requests have ended so far.
+    pub(in crate::model::source) fn tally(&self) -> &HubTally {
+        &self.tally
     }
 
     pub(in crate::model::source) fn settings(&self) -> &HubSettings {
@@ -48,7 +55,7 @@ impl HubClient {
     ) -> Result<Reading<'a>, SourceError> {
         let client = self.client.get_or_init(|| build(&self.settings)).as_ref().map_err(Clone::clone)?;
         let (endpoint, _) = self.settings.endpoint_for(repo);
-        let budget = Budget::new(&self.settings.limits);
+        let budget = Budget::new(&self.settings.limits, Arc::clone(&self.manners), Arc::clone(&self.tally));
         let concurrency = self.settings.limits.concurrency.max(1);
         Ok(Reading { client, endpoint, repo, revision, auth, budget, concurrency })
     }
@@ -217,7 +224,7 @@ fn build(settings: &HubSettings) -> Result<Client, SourceError> {
         let plain = Client::builder()
             .user_agent(concat!("hf-mem-probe/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
-            .connect_timeout(CONNECT)
+            .connect_timeout(settings.limits.connect)
             .no_proxy();
         proxies(&settings.proxies)?.into_iter().try_fold(plain, |builder, proxy| Ok(builder.proxy(proxy)))
     };

@@ -9,8 +9,11 @@ mod attempt;
 mod budget;
 mod client;
 mod info;
+mod manners;
 mod refusal;
+mod tally;
 mod wait;
 
 pub(super) use client::{HubClient, Reading};
 pub(super) use info::{Revision, is_commit};
+pub use tally::{HubOutcome, HubTally};

@@ -2,17 +2,55 @@
 
 use serde_json::Value;
 
-use super::{Evidence, Metadata, RecordError};
+use super::{Evidence, MAX_VARIANTS, Metadata, PARAMETERS, RecordError, Variant};
 use crate::bytes::Bytes;
 use crate::model::config::parameters::logical_parameters;
-use crate::model::{Architecture, Format, Inventory, Model, PipelineComponent, Unsupported, config, gguf};
+use crate::model::variant::{FileVariant, Known};
+use crate::model::{Adapter, Architecture, Format, Inventory, Model, PipelineComponent, Unsupported, config, gguf};
 
 /// Makes the model that `metadata` describes.
+///
+/// An adapter becomes the model that it changes, with the adapter beside it.
 pub fn assemble(metadata: &Metadata) -> Result<Model, RecordError> {
+    match &metadata.base {
+        Some(base) => Ok(Model { adapter: Some(adapter(metadata, base)?), ..alone(base)? }),
+        None => alone(metadata),
+    }
+}
+
+/// The adapter that `metadata` describes, on `base`.
+fn adapter(metadata: &Metadata, base: &Metadata) -> Result<Adapter, RecordError> {
+    let config = metadata.documents.get("adapter_config.json");
+    let key = |name: &str| config.and_then(|config| config.get(name));
+    let inventory = metadata.inventory()?;
+    // One module may have a rank of its own.
+    let ranks = key("rank_pattern").and_then(Value::as_object).into_iter().flatten().map(|(_, rank)| rank);
+    let rank = key("r").into_iter().chain(ranks).filter_map(Value::as_u64).max();
+    let method = key("peft_type").and_then(Value::as_str).unwrap_or("LORA").to_ascii_uppercase();
+    // PEFT stores a module to save under its own name; what it trains bears the method's.
+    let trained = ["lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_", "boft_", "prompt_"];
+    let saved = inventory.classes.iter().filter(|class| !trained.iter().any(|mark| class.pattern.contains(mark)));
+    Ok(Adapter {
+        identity: metadata.identity.clone(),
+        base_gated: base.gated,
+        method,
+        rank,
+        dora: key("use_dora").and_then(Value::as_bool).unwrap_or(false),
+        saved: saved.map(crate::model::TensorClass::bytes).sum(),
+        inventory,
+    })
+}
+
+fn alone(metadata: &Metadata) -> Result<Model, RecordError> {
     let inventory = metadata.inventory()?;
     let mut doubts = metadata.doubts.clone();
     doubts.extend(metadata.unreadable.iter().map(|(path, why)| format!("{path}: {why}")));
     let proofs = match metadata.evidence {
+        Evidence::Proved { read: 0, .. } => {
+            vec![
+                "no header was read; configuration, names, file lengths and the Hub's totals prove every tensor".into(),
+            ]
+        }
         Evidence::Proved { read, of } => {
             vec![format!("{read} of {of} headers were read; index, file lengths and totals prove the others")]
         }
@@ -35,6 +73,8 @@ pub fn assemble(metadata: &Metadata) -> Result<Model, RecordError> {
         components,
         parameters,
         inventory,
+        adapter: None,
+        variants: variants(metadata)?,
         proofs,
         doubts,
     })
@@ -43,9 +83,20 @@ pub fn assemble(metadata: &Metadata) -> Result<Model, RecordError> {
 fn architecture(metadata: &Metadata, inventory: &Inventory) -> Result<Architecture, Unsupported> {
     match metadata.format {
         Format::Diffusers => Err(Unsupported::NoConfiguration),
+        _ if metadata.documents.contains_key("adapter_config.json") && metadata.config().is_none() => {
+            let key = "base_model_name_or_path".to_owned();
+            Err(Unsupported::Missing { class: "adapter_config.json".to_owned(), key })
+        }
         Format::Gguf => {
             let header = metadata.gguf.clone().ok_or(Unsupported::NoConfiguration)?;
-            gguf::architecture(&gguf::Gguf { inventory: inventory.clone(), ..header })
+            let whole = gguf::Gguf { inventory: inventory.clone(), ..header };
+            match no_model(whole.content()) {
+                Some((class, is)) => {
+                    let key = format!("general.type ({is})");
+                    Err(Unsupported::Family { class: class.to_owned(), model_type: "GGUF".to_owned(), key })
+                }
+                None => gguf::architecture(&whole),
+            }
         }
         Format::Safetensors | Format::PytorchBin => match (metadata.config(), metadata.unreadable.get("config.json")) {
             (Some(value), _) => config::architecture(value, metadata.documents.get("hf_quant_config.json"), inventory),
@@ -57,6 +108,30 @@ fn architecture(metadata: &Metadata, inventory: &Inventory) -> Result<Architectu
     }
 }
 
+/// What a GGUF file is that is no model by itself.
+fn no_model(content: gguf::Content) -> Option<(&'static str, &'static str)> {
+    match content {
+        gguf::Content::Model => None,
+        gguf::Content::Projector => Some(("projector", "it belongs to a model: ask for that one")),
+        gguf::Content::Adapter => Some(("adapter", "it changes a model: ask for that one, with --set lora=FILE")),
+        gguf::Content::Vocabulary => Some(("vocabulary", "the file has no tensors")),
+        gguf::Content::Other => Some(("no model", "an importance matrix or the like")),
+    }
+}
+
+/// The models of a repository of several, the one that was read whole among them.
+fn variants(metadata: &Metadata) -> Result<Vec<FileVariant>, RecordError> {
+    if metadata.variants.is_empty() {
+        return Ok(Vec::new());
+    }
+    if metadata.variants.len() > MAX_VARIANTS {
+        return Err(RecordError::TooManyVariants);
+    }
+    let itself = FileVariant::new(&metadata.files, Known::Itself);
+    let others = metadata.variants.iter().map(Variant::assembled);
+    std::iter::once(Ok(itself)).chain(others).collect()
+}
+
 fn components(metadata: &Metadata, inventory: &Inventory) -> Vec<PipelineComponent> {
     let bytes = inventory.bytes_by_component();
     let config = |name: &str| -> Option<Value> { metadata.documents.get(&format!("{name}/config.json")).cloned() };
@@ -66,7 +141,13 @@ fn components(metadata: &Metadata, inventory: &Inventory) -> Vec<PipelineCompone
         bytes: bytes.get(component.name.as_str()).copied().unwrap_or(Bytes::ZERO),
         config: config(&component.name),
     };
-    metadata.components.iter().map(component).chain(projector(metadata)).collect()
+    let parameters = metadata.documents.get(PARAMETERS).map(|parameters| PipelineComponent {
+        name: "parameters".into(),
+        class: "ollama".into(),
+        bytes: Bytes::ZERO,
+        config: Some(parameters.clone()),
+    });
+    metadata.components.iter().map(component).chain(projector(metadata)).chain(parameters).collect()
 }
 
 /// The projector beside a GGUF model, as the component that llama.cpp counts: `-hf` loads one where there is one

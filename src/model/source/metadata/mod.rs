@@ -6,6 +6,7 @@
 
 pub mod assemble;
 mod record;
+mod variant;
 
 use std::collections::BTreeMap;
 
@@ -14,15 +15,22 @@ use serde_json::Value;
 
 pub use assemble::assemble;
 pub use record::{RecordError, TensorRecord};
+pub use variant::{Variant, VariantEvidence};
 
 use super::weights::{Component, WeightFile};
 use crate::model::gguf::Gguf;
 use crate::model::{Format, Identity, Inventory};
 
 /// The version of this structure; entries of another version are read again from their source.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The largest serialised form that is accepted from a cache, a bundle or a client.
 pub const MAX_SERIALISED_BYTES: u64 = 16 << 20;
+/// GGUF models of one repository; each costs a plan.
+pub const MAX_VARIANTS: usize = 128;
+/// The component of an adapter's tensors that are loaded beside a GGUF model.
+pub const ADAPTER: &str = "adapter";
+/// The document with the parameters that Ollama has for a model.
+pub const PARAMETERS: &str = "ollama/params.json";
 /// Kinds of tensors that one model may have; real ones have at most some hundred.
 pub const MAX_CLASSES: usize = 1 << 16;
 
@@ -50,10 +58,19 @@ pub struct Metadata {
     pub unreadable: BTreeMap<String, String>,
     /// Named components of a pipeline.
     pub components: Vec<Component>,
-    /// For an adapter: its base model.
+    /// For an adapter: the name of its base model.
     pub base_model: Option<String>,
+    /// For an adapter: what was read of its base model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Box<Metadata>>,
     /// The GGUF header, with its tensors moved to `tensors`.
     pub gguf: Option<Gguf>,
+    /// The other GGUF models of the repository, where none was asked for by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<Variant>,
+    /// Whether some of it could not be read for a reason that will pass: not to be kept on disk.
+    #[serde(skip)]
+    pub partial: bool,
     /// Elements by type, as the Hub counts them.
     pub hub_totals: Option<BTreeMap<String, u64>>,
     /// Whether the Hub asks for a licence before it gives the files.
@@ -84,14 +101,7 @@ pub enum Evidence {
 impl Metadata {
     /// The inventory of its tensors, after checking that the records make sense.
     pub fn inventory(&self) -> Result<Inventory, RecordError> {
-        if self.tensors.len() > MAX_CLASSES {
-            return Err(RecordError::TooManyClasses);
-        }
-        let mut classes = self.tensors.iter().map(TensorRecord::class).collect::<Result<Vec<_>, _>>()?;
-        classes.sort_by(|a, b| {
-            (&a.component, &a.pattern, &a.storage, &a.shape).cmp(&(&b.component, &b.pattern, &b.storage, &b.shape))
-        });
-        Ok(Inventory { classes })
+        record::inventory(&self.tensors)
     }
 
     /// `config.json`, of the root or of the first module that has one.
@@ -136,7 +146,10 @@ pub(in crate::model::source) mod tests {
             unreadable: BTreeMap::new(),
             components: Vec::new(),
             base_model: None,
+            base: None,
             gguf: None,
+            variants: Vec::new(),
+            partial: false,
             hub_totals: None,
             gated: false,
             evidence: Evidence::EveryHeader,
@@ -173,6 +186,24 @@ pub(in crate::model::source) mod tests {
         let model = assemble(&metadata).expect("a model");
         let found: Vec<_> = model.components.iter().map(|it| (&*it.name, &*it.class, it.bytes.get())).collect();
         assert_eq!(found, [("mmproj", "mmproj-F32.gguf", 40)]);
+    }
+
+    #[test]
+    fn an_upload_lists_no_more_models_than_are_read() {
+        let variant = || Variant {
+            files: Vec::new(),
+            evidence: VariantEvidence::Length,
+            tensors: Vec::new(),
+            gguf: None,
+            why_not: None,
+        };
+        let with = |count| {
+            let mut metadata = small("a/b", "0123456");
+            metadata.variants = std::iter::repeat_with(variant).take(count).collect();
+            assemble(&metadata).map(|model| model.variants.len())
+        };
+        assert_eq!(with(MAX_VARIANTS), Ok(MAX_VARIANTS + 1));
+        assert_eq!(with(MAX_VARIANTS + 1), Err(RecordError::TooManyVariants));
     }
 
     #[test]

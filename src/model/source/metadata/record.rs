@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::MAX_CLASSES;
 use crate::bytes::Bytes;
-use crate::model::tensors::{LayerRun, Storage, TensorClass};
+use crate::model::tensors::{Inventory, LayerRun, Storage, TensorClass};
 use crate::model::{Dtype, safetensors};
 
 /// The longest name pattern that is accepted.
@@ -42,6 +43,9 @@ pub enum RecordError {
     /// More kinds of tensors than any model has.
     #[error("it describes more kinds of tensors than any model has")]
     TooManyClasses,
+    /// More models than any repository has.
+    #[error("it lists more models than any repository has")]
+    TooManyVariants,
     /// A record that contradicts itself.
     #[error("its record of {pattern} contradicts itself: {why}")]
     Contradiction {
@@ -50,6 +54,18 @@ pub enum RecordError {
         /// What is wrong.
         why: &'static str,
     },
+}
+
+/// The inventory of `records`, after checking that they make sense.
+pub(super) fn inventory(records: &[TensorRecord]) -> Result<Inventory, RecordError> {
+    if records.len() > MAX_CLASSES {
+        return Err(RecordError::TooManyClasses);
+    }
+    let mut classes = records.iter().map(TensorRecord::class).collect::<Result<Vec<_>, _>>()?;
+    classes.sort_by(|a, b| {
+        (&a.component, &a.pattern, &a.storage, &a.shape).cmp(&(&b.component, &b.pattern, &b.storage, &b.shape))
+    });
+    Ok(Inventory { classes })
 }
 
 impl From<&TensorClass> for TensorRecord {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{Files, Weights, pickle, proof};
-use crate::model::gguf::{self, Gguf, Progress};
+use super::{Files, Weights, pickle, promise, proof};
+use crate::model::gguf::{self, Gguf, Progress, TablePlace};
 use crate::model::safetensors::{self, Header, LENGTH_BYTES};
 use crate::model::source::error::SourceError;
 use crate::model::source::metadata::Evidence;
-use crate::model::source::weights::{Index, WeightFile};
+use crate::model::source::weights::{Documents, Index, WeightFile};
 use crate::model::tensors::InventoryBuilder;
 
 /// The first read of a file that nothing is known of: holds the header of most single-file models.
@@ -25,14 +25,27 @@ const MAX_TENSORS: usize = 4 << 20;
 pub(super) async fn all(
     source: &impl Files,
     files: &[WeightFile],
-    indices: &BTreeMap<String, Index>,
+    documents: &Documents,
     hub_totals: Option<&BTreeMap<String, u64>>,
 ) -> Result<Weights, SourceError> {
+    let indices = &documents.indices;
     let guesses = Guesses::new(files, indices);
     if files.iter().any(|file| !file.path.ends_with(".safetensors")) {
         return every(source, files, &guesses).await;
     }
-    if let (true, Some(index)) = (source.reads_are_dear(), indices.get("model.safetensors.index.json"))
+    let index = indices.get("model.safetensors.index.json");
+    if let (true, Some(config), Some(totals)) = (source.reads_are_dear(), documents.json.get("config.json"), hub_totals)
+        && let (root, others) = files.iter().cloned().partition::<Vec<_>, _>(|file| file.component.is_empty())
+        && let Some(mut weights) = promise::keep(&root, index, config, totals)
+    {
+        // The Hub's totals are those of the root; modules in folders of their own are read.
+        let read = fold(read_headers(source, &others, &guesses).await?);
+        weights.inventory.classes.extend(read.inventory.classes);
+        weights.doubts.extend(read.doubts);
+        weights.evidence = Evidence::Proved { read: count(&others), of: count(files) };
+        return Ok(weights);
+    }
+    if let (true, Some(index)) = (source.reads_are_dear(), index)
         && let Some(sample) = proof::sample(files, index)
     {
         let chosen: Vec<WeightFile> = sample.iter().filter_map(|&position| files.get(position).cloned()).collect();
@@ -66,6 +79,11 @@ async fn every(source: &impl Files, files: &[WeightFile], guesses: &Guesses) -> 
     Ok(weights)
 }
 
+/// Files are at most some thousands.
+fn count(files: &[WeightFile]) -> u32 {
+    u32::try_from(files.len()).unwrap_or(u32::MAX)
+}
+
 /// A file and its header.
 pub(super) type Read = (WeightFile, Header);
 
@@ -94,7 +112,13 @@ fn fold(mut headers: Vec<Read>) -> Weights {
         header.add_to(&file.component, &mut builder);
         doubts.extend(header.doubts.into_iter().map(|doubt| (file.path.clone(), doubt)));
     }
-    Weights { inventory: builder.finish(), gguf: None, evidence: Evidence::EveryHeader, doubts: told_once(doubts) }
+    Weights {
+        inventory: builder.finish(),
+        gguf: None,
+        table: TablePlace::default(),
+        evidence: Evidence::EveryHeader,
+        doubts: told_once(doubts),
+    }
 }
 
 /// Each doubt once, with the file or the number of files that raise it.
@@ -177,7 +201,8 @@ fn from_gguf(mut header: Gguf) -> Weights {
     };
     let doubts = header.unknown_types.iter().map(doubt).collect();
     let inventory = std::mem::take(&mut header.inventory);
-    Weights { inventory, gguf: Some(header), evidence: Evidence::EveryHeader, doubts }
+    let table = std::mem::take(&mut header.table);
+    Weights { inventory, gguf: Some(header), table, evidence: Evidence::EveryHeader, doubts }
 }
 
 /// How long each header will be, from the names that an index gives.

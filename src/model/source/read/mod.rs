@@ -2,7 +2,9 @@
 
 mod headers;
 mod pickle;
+mod promise;
 mod proof;
+mod variants;
 
 use std::collections::BTreeMap;
 
@@ -12,8 +14,9 @@ use super::error::SourceError;
 use super::json;
 use super::metadata::{Evidence, MAX_CLASSES, Metadata, TensorRecord, VERSION};
 use super::weights::{self, Choice, ChoiceError, Documents, Listing};
-use crate::model::gguf::Gguf;
+use crate::model::gguf::{Gguf, TablePlace};
 use crate::model::{Format, Identity};
+use variants::Variants;
 
 /// Weight files of one model; the largest known have some 300.
 const MAX_FILES: usize = 4096;
@@ -53,7 +56,7 @@ pub(super) async fn metadata(files: &impl Files, found: Found, file: Option<&str
     let mut reading = DocumentsRead::default();
     reading.read(files, weights::documents_needed(listing)).await?;
     reading.read(files, weights::more_documents(listing, &reading.documents)).await?;
-    let choice =
+    let mut choice =
         weights::choose(listing, &reading.documents, file).map_err(|error| choice_error(files.name(), error))?;
     if choice.files.len() > MAX_FILES {
         let why = format!("its weights lie in {} files, more than {MAX_FILES}", choice.files.len());
@@ -61,13 +64,16 @@ pub(super) async fn metadata(files: &impl Files, found: Found, file: Option<&str
     }
     let weights = match choice.format {
         Format::Gguf => headers::gguf(files, &choice.files).await?,
-        _ => headers::all(files, &choice.files, &reading.documents.indices, found.hub_totals.as_ref()).await?,
+        _ => headers::all(files, &choice.files, &reading.documents, found.hub_totals.as_ref()).await?,
     };
     if weights.inventory.classes.len() > MAX_CLASSES {
         let why = format!("its headers describe more than {MAX_CLASSES} kinds of tensors");
         return Err(SourceError::MissingMetadata { what: files.name().into(), why });
     }
-    Ok(finish(found, choice, reading, weights, file))
+    let others = std::mem::take(&mut choice.others);
+    // Boxed: for nearly all models there is nothing to do in it, and everyone who waits would carry its size.
+    let variants = Box::pin(variants::read(files, others, &weights)).await;
+    Ok(finish(found, choice, reading, (weights, variants), file))
 }
 
 /// The weights as they were read.
@@ -75,11 +81,19 @@ pub(super) async fn metadata(files: &impl Files, found: Found, file: Option<&str
 struct Weights {
     inventory: crate::model::Inventory,
     gguf: Option<Gguf>,
+    /// Where a GGUF file has its tensor table.
+    table: TablePlace,
     evidence: Evidence,
     doubts: Vec<String>,
 }
 
-fn finish(found: Found, choice: Choice, reading: DocumentsRead, weights: Weights, file: Option<&str>) -> Metadata {
+fn finish(
+    found: Found,
+    choice: Choice,
+    reading: DocumentsRead,
+    (weights, variants): (Weights, Variants),
+    file: Option<&str>,
+) -> Metadata {
     let mut identity = found.identity;
     // A GGUF model is one of several: say which, asked for or not.
     identity.file = match (choice.format, choice.files.first()) {
@@ -100,9 +114,12 @@ fn finish(found: Found, choice: Choice, reading: DocumentsRead, weights: Weights
         unreadable: reading.unreadable,
         components: choice.components,
         base_model: choice.base_model,
+        base: None,
         gguf: weights.gguf,
         hub_totals: found.hub_totals,
         gated: found.gated,
+        variants: variants.all,
+        partial: variants.partial,
         evidence: weights.evidence,
         doubts: choice.notes.into_iter().chain(weights.doubts).collect(),
     }

@@ -17,6 +17,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use super::Weights;
 use super::headers::Read;
 use crate::bytes::Bytes;
+use crate::model::gguf::TablePlace;
 use crate::model::safetensors::{LENGTH_BYTES, Tensor};
 use crate::model::source::metadata::Evidence;
 use crate::model::source::weights::{Index, WeightFile};
@@ -98,7 +99,8 @@ pub(super) fn prove(
     let agrees =
         totals.len() == elements.len() && elements.iter().all(|(name, count)| totals.get(*name) == Some(count));
     let (read, of) = (u32::try_from(read.len()).ok()?, u32::try_from(files.len()).ok()?);
-    agrees.then(|| Weights { inventory, gguf: None, evidence: Evidence::Proved { read, of }, doubts: Vec::new() })
+    let (table, evidence) = (TablePlace::default(), Evidence::Proved { read, of });
+    agrees.then(|| Weights { inventory, gguf: None, table, evidence, doubts: Vec::new() })
 }
 
 /// One tensor of each kind; `None` where two of one kind differ, or one is not in the index.
@@ -115,7 +117,7 @@ fn by_kind<'r>(read: &'r [Read], kinds: &HashMap<&str, Kind>) -> Option<HashMap<
 
 /// What an unread file should hold.
 #[derive(Debug, Default)]
-struct Predicted {
+pub(super) struct Predicted {
     data: Bytes,
     /// Header bytes without the offsets' digits.
     header: u64,
@@ -124,7 +126,7 @@ struct Predicted {
 }
 
 impl Predicted {
-    fn add(&mut self, name: &str, like: &Tensor) {
+    pub(super) fn add(&mut self, name: &str, like: &Tensor) {
         self.data += like.bytes;
         let shape = like.shape.iter().map(|size| digits(*size) + 1).sum::<u64>().saturating_sub(1);
         let dtype = match &like.storage {
@@ -138,7 +140,7 @@ impl Predicted {
     /// Whether a file of `length` bytes can hold this data and nothing else. The order of the tensors is not known:
     /// their offsets have the fewest digits smallest first and the most largest first. Headers are padded with up to
     /// seven spaces, and `__metadata__` is short.
-    fn fits(&mut self, length: u64) -> Option<()> {
+    pub(super) fn fits(&mut self, length: u64) -> Option<()> {
         let header = length.checked_sub(self.data.get())?.checked_sub(LENGTH_BYTES)?;
         self.sizes.sort_unstable();
         let fewest = offset_digits(self.sizes.iter());

@@ -16,12 +16,6 @@ pub(super) fn choose(listing: &Listing, documents: &Documents) -> Option<Choice>
     let files = [("adapter_model.safetensors", Format::Safetensors), ("adapter_model.bin", Format::PytorchBin)];
     let (path, format) = files.into_iter().find(|(path, _)| listing.contains_key(*path))?;
     let base = config.get("base_model_name_or_path").and_then(Value::as_str).filter(|base| !base.is_empty());
-    let note = match base {
-        Some(base) => {
-            format!("this is an adapter: only its own weights are counted, add those of its base model {base}")
-        }
-        None => "this is an adapter that does not name its base model: only its own weights are counted".into(),
-    };
     let file = WeightFile { path: path.into(), component: String::new(), bytes: listing.get(path).copied().flatten() };
-    Some(Choice { base_model: base.map(Into::into), ..Choice::of(format, vec![file], vec![note]) })
+    Some(Choice { base_model: base.map(Into::into), ..Choice::of(format, vec![file], Vec::new()) })
 }

@@ -1,9 +1,11 @@
-//! One model among the GGUF files of a repository: splits joined, projectors apart, picked by path or quantisation.
+//! The GGUF models of a repository: splits joined, projectors apart, picked by path or quantisation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::folder::name_of;
 use super::{Choice, ChoiceError, Listing, WeightFile};
 use crate::model::Format;
+use crate::model::gguf::quantisation;
 
 /// What llama.cpp's `-hf` takes where no quantisation is given (`common/arg.cpp`); else the first file.
 const DEFAULT_QUANTISATION: &str = "Q4_K_M";
@@ -17,12 +19,22 @@ struct Group {
     of: u32,
 }
 
-/// Chooses one model: `wanted` is a path of one of its files or the name of a quantisation.
-pub(super) fn choose(listing: &Listing, wanted: Option<&str>) -> Result<Choice, ChoiceError> {
-    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
-    let mut projectors = Vec::new();
+impl Group {
+    fn absent_part(&self) -> Option<u32> {
+        (1..=self.of).find(|part| !self.parts.contains_key(part))
+    }
+}
+
+/// The models by stem, and the projectors beside them.
+struct Sorted {
+    groups: BTreeMap<String, Group>,
+    projectors: Vec<String>,
+}
+
+fn sorted(listing: &Listing) -> Sorted {
+    let (mut groups, mut projectors) = (BTreeMap::<String, Group>::new(), Vec::new());
     for path in listing.keys().filter(|path| super::is_gguf(path)) {
-        let name = super::folder::name_of(path).to_ascii_lowercase();
+        let name = name_of(path).to_ascii_lowercase();
         if name.contains("mmproj") {
             projectors.push(path.clone());
         } else if !name.contains("imatrix") {
@@ -32,32 +44,40 @@ pub(super) fn choose(listing: &Listing, wanted: Option<&str>) -> Result<Choice, 
             group.parts.insert(part, path.clone());
         }
     }
+    Sorted { groups, projectors }
+}
+
+/// Chooses one model: `wanted` is a path of one of its files or the name of a quantisation. Where nothing is wanted the
+/// other whole models of the repository are named with it.
+pub(super) fn choose(listing: &Listing, wanted: Option<&str>) -> Result<Choice, ChoiceError> {
+    let Sorted { groups, projectors } = sorted(listing);
     if let Some(path) = wanted.filter(|wanted| projectors.iter().any(|projector| projector == wanted)) {
-        return Ok(found(listing, std::iter::once(path.to_owned()), Vec::new(), Vec::new()));
+        let file = std::iter::once(weight_file(listing, path)).collect();
+        return Ok(Choice::of(Format::Gguf, file, Vec::new()));
     }
     let (stem, notes) = match wanted {
         Some(wanted) => (by_name(&groups, wanted)?, Vec::new()),
         None => by_default(&groups)?,
     };
     let Some(group) = groups.get(&stem) else { return Err(ChoiceError::NoWeights(String::new())) };
-    if let Some(absent) = (1..=group.of).find(|part| !group.parts.contains_key(part)) {
+    if let Some(absent) = group.absent_part() {
         let by = group.parts.values().next().cloned().unwrap_or_default();
         return Err(ChoiceError::Incomplete { by, file: format!("{stem}-{absent:05}-of-{:05}.gguf", group.of) });
     }
-    Ok(found(listing, group.parts.values().cloned(), projectors, notes))
+    let files = |group: &Group| group.parts.values().map(|path| weight_file(listing, path)).collect::<Vec<_>>();
+    let others = match wanted {
+        Some(_) => Vec::new(),
+        None => groups
+            .iter()
+            .filter(|(other, it)| **other != stem && it.absent_part().is_none())
+            .map(|(_, it)| files(it))
+            .collect(),
+    };
+    Ok(Choice { projectors, others, ..Choice::of(Format::Gguf, files(group), notes) })
 }
 
-fn found(
-    listing: &Listing,
-    paths: impl Iterator<Item = String>,
-    projectors: Vec<String>,
-    notes: Vec<String>,
-) -> Choice {
-    let file = |path: String| {
-        let bytes = listing.get(&path).copied().flatten();
-        WeightFile { path, component: String::new(), bytes }
-    };
-    Choice { projectors, ..Choice::of(Format::Gguf, paths.map(file).collect(), notes) }
+fn weight_file(listing: &Listing, path: &str) -> WeightFile {
+    WeightFile { path: path.to_owned(), component: String::new(), bytes: listing.get(path).copied().flatten() }
 }
 
 /// Stem, part and number of parts: `a-00002-of-00003.gguf` is (`a`, 2, 3), a file that is not split (stem, 1, 1).
@@ -73,18 +93,49 @@ fn split(path: &str) -> (&str, u32, u32) {
     parse().unwrap_or((stem, 1, 1))
 }
 
-/// By the path of one of its files, or by a quantisation that ends its name.
+/// Whether a model, by its stem and its parts, is meant.
+type Sense<'a> = &'a dyn Fn(&str, &Group) -> bool;
+
+/// By the path of one of its files, else by what its name says of it: the firmest sense in which any name is meant, and
+/// of that sense the only one.
 fn by_name(groups: &BTreeMap<String, Group>, wanted: &str) -> Result<String, ChoiceError> {
-    if let Some((stem, _)) = groups.iter().find(|(_, group)| group.parts.values().any(|path| path == wanted)) {
-        return Ok(stem.clone());
+    let path = |group: &Group, same: &dyn Fn(&str) -> bool| group.parts.values().any(|path| same(path));
+    let senses: [Sense<'_>; 4] = [
+        &|_, group| path(group, &|path| path == wanted),
+        &|_, group| path(group, &|path| path.eq_ignore_ascii_case(wanted)),
+        // `Q4_K_M` is not `UD-Q4_K_M`, which ends in it.
+        &|stem, _| quantisation(stem).is_some_and(|label| label.eq_ignore_ascii_case(wanted)),
+        &|stem, _| ends_in(stem, wanted),
+    ];
+    for sense in senses {
+        let meant: Vec<&String> =
+            groups.iter().filter(|(stem, group)| sense(stem, group)).map(|(stem, _)| stem).collect();
+        match meant.as_slice() {
+            [] => {}
+            [one] => return Ok((*one).clone()),
+            several => {
+                let candidates = several.iter().take(MAX_CANDIDATES).map(|stem| first_path(groups, stem)).collect();
+                return Err(ChoiceError::Ambiguous { file: wanted.into(), candidates });
+            }
+        }
     }
-    let matching: Vec<String> = groups.keys().filter(|stem| ends_in(stem, wanted)).cloned().collect();
-    match matching.as_slice() {
-        [one] => Ok(one.clone()),
-        [] => Err(ChoiceError::NoSuchFile { file: wanted.into(), candidates: shown(groups.keys()) }),
-        // `Q4_K_XL` and `UD-Q4_K_XL`: the one that is not the end of a longer word.
-        several => Err(ChoiceError::Ambiguous { file: wanted.into(), candidates: shown(several.iter()) }),
-    }
+    Err(ChoiceError::NoSuchFile { file: wanted.into(), candidates: nearest(groups, wanted) })
+}
+
+fn first_path(groups: &BTreeMap<String, Group>, stem: &str) -> String {
+    groups.get(stem).and_then(|group| group.parts.values().next()).cloned().unwrap_or_else(|| stem.to_owned())
+}
+
+/// What could have been meant, nearest first: quantisations where all names have different ones, else names.
+fn nearest(groups: &BTreeMap<String, Group>, wanted: &str) -> Vec<String> {
+    let labels: Vec<String> = groups.keys().filter_map(|stem| quantisation(stem)).collect();
+    let told_apart = labels.len() == groups.len() && labels.iter().collect::<BTreeSet<_>>().len() == labels.len();
+    let mut names = if told_apart { labels } else { groups.keys().map(|stem| first_path(groups, stem)).collect() };
+    let wanted = wanted.to_ascii_lowercase();
+    let likeness = |name: &String| strsim::jaro_winkler(&name.to_ascii_lowercase(), &wanted);
+    names.sort_by(|left, right| likeness(right).total_cmp(&likeness(left)));
+    names.truncate(MAX_CANDIDATES);
+    names
 }
 
 fn by_default(groups: &BTreeMap<String, Group>) -> Result<(String, Vec<String>), ChoiceError> {
@@ -92,9 +143,14 @@ fn by_default(groups: &BTreeMap<String, Group>) -> Result<(String, Vec<String>),
     if groups.len() == 1 {
         return Ok((first.clone(), Vec::new()));
     }
-    let preferred = groups.keys().find(|stem| ends_in(stem, DEFAULT_QUANTISATION)).unwrap_or(first);
-    let note =
-        format!("{preferred} is counted, of {} GGUF models in this repository; choose with --file", groups.len());
+    let usual = |stem: &&String| quantisation(stem).is_some_and(|label| label == DEFAULT_QUANTISATION);
+    let preferred =
+        groups.keys().find(usual).or_else(|| groups.keys().find(|stem| ends_in(stem, DEFAULT_QUANTISATION)));
+    let preferred = preferred.unwrap_or(first);
+    let note = format!(
+        "{preferred} is counted, of {} GGUF models in this repository, as llama.cpp's -hf would take it; choose with --file",
+        groups.len()
+    );
     Ok((preferred.clone(), vec![note]))
 }
 
@@ -102,8 +158,4 @@ fn by_default(groups: &BTreeMap<String, Group>) -> Result<(String, Vec<String>),
 fn ends_in(stem: &str, wanted: &str) -> bool {
     let (stem, wanted) = (stem.to_ascii_lowercase(), wanted.to_ascii_lowercase());
     stem.strip_suffix(&wanted).is_some_and(|before| before.is_empty() || before.ends_with(['-', '.', '_', '/']))
-}
-
-fn shown<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
-    names.take(MAX_CANDIDATES).cloned().collect()
 }

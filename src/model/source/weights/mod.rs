@@ -71,6 +71,8 @@ pub struct Choice {
     pub base_model: Option<String>,
     /// Multimodal projectors beside a GGUF model, which are models of their own.
     pub projectors: Vec<String>,
+    /// The other GGUF models of the repository, each by its parts, where none was asked for by name.
+    pub others: Vec<Vec<WeightFile>>,
     /// What a person should know of the choice.
     pub notes: Vec<String>,
 }
@@ -168,7 +170,15 @@ pub fn choose(listing: &Listing, documents: &Documents, file: Option<&str>) -> R
 
 impl Choice {
     fn of(format: Format, files: Vec<WeightFile>, notes: Vec<String>) -> Self {
-        Self { format, files, components: Vec::new(), base_model: None, projectors: Vec::new(), notes }
+        Self {
+            format,
+            files,
+            components: Vec::new(),
+            base_model: None,
+            projectors: Vec::new(),
+            others: Vec::new(),
+            notes,
+        }
     }
 }
 

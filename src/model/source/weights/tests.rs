@@ -120,7 +120,6 @@ fn an_adapter_names_its_base_model() {
     documents.json.insert("adapter_config.json".into(), json!({"base_model_name_or_path": "a/base", "r": 8}));
     let choice = choose(&listing(&["adapter_model.safetensors", "README.md"]), &documents, None).expect("an adapter");
     assert_eq!(choice.base_model.as_deref(), Some("a/base"));
-    assert!(choice.notes[0].contains("base model a/base"));
     let merged = listing(&["adapter_model.safetensors", "model.safetensors"]);
     assert_eq!(chosen(&merged, &documents), ["model.safetensors"]);
 }
@@ -145,6 +144,23 @@ fn gguf_models_are_picked_by_name_or_quantisation() {
     assert_eq!(paths(Some("mmproj-m-f16.gguf")), ["mmproj-m-f16.gguf"]);
     assert_eq!(pick(None).expect("a model").projectors, ["mmproj-m-f16.gguf"]);
     assert!(matches!(pick(Some("Q2_K")), Err(ChoiceError::NoSuchFile { .. })));
+    let others = pick(None).expect("a model").others;
+    assert_eq!(others.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
+    assert!(pick(Some("q8_0")).expect("a model").others.is_empty());
+}
+
+#[test]
+fn a_dynamic_quantisation_is_another_one_and_unknown_names_have_near_ones() {
+    let files = listing(&["m-Q4_K_M.gguf", "m-UD-Q4_K_M.gguf", "Q2_K/model.gguf", "m-Q8_0.gguf"]);
+    let pick = |file| choose(&files, &Documents::default(), Some(file)).map(|choice| choice.files[0].path.clone());
+    assert_eq!(pick("Q4_K_M").as_deref(), Ok("m-Q4_K_M.gguf"));
+    assert_eq!(pick("ud-q4_k_m").as_deref(), Ok("m-UD-Q4_K_M.gguf"));
+    assert_eq!(pick("Q2_K").as_deref(), Ok("Q2_K/model.gguf"));
+    let Err(ChoiceError::NoSuchFile { candidates, .. }) = pick("Q4_K_S") else { panic!("there is none") };
+    assert_eq!(candidates[0], "Q4_K_M");
+    let twice = listing(&["a-Q8_0.gguf", "b-Q8_0.gguf"]);
+    let error = choose(&twice, &Documents::default(), Some("Q8_0")).expect_err("two of them").to_string();
+    assert!(error.contains("a-Q8_0.gguf, b-Q8_0.gguf"), "{error}");
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! What absent keys mean, by model type: published configurations drop values that equal the class's default.
 //!
-//! Source: transformers `models/<type>/configuration_<type>.py`. Only types whose published files are known to drop keys
-//! need a row; a key without a default that no file gives is reported as missing. Flags are 0 and 1.
+//! Source: transformers `models/<type>/configuration_<type>.py`. Nested configurations drop what equals the default, so any
+//! class that a wrapper nests needs its row; a key without a default that no file gives is reported as missing. Flags are
+//! 0 and 1.
 
 type Defaults = &'static [(&'static str, u64)];
 
 /// The defaults of `model_type`; empty where the class has none that matter.
 pub(super) fn of(model_type: &str) -> Defaults {
-    ROWS.iter().find(|(types, _)| types.contains(&model_type)).map_or(&[], |(_, defaults)| defaults)
+    let mut rows = ROWS.iter().chain(dense::ROWS).chain(mixtures::ROWS);
+    rows.find(|(types, _)| types.contains(&model_type)).map_or(&[], |(_, defaults)| defaults)
 }
 
 /// The five sizes that every class has, then what else it sets.
@@ -19,6 +21,9 @@ macro_rules! sizes {
         ]
     };
 }
+
+mod dense;
+mod mixtures;
 
 const ROWS: &[(&[&str], Defaults)] = &[
     (&["llama"], sizes!(4096 11008 32 32 32000 "max_position_embeddings" 2048)),
@@ -132,7 +137,8 @@ const ROWS: &[(&[&str], Defaults)] = &[
     (&["cohere2"], sizes!(8192 22528 40 64 256_000 "sliding_window" 4096 "max_position_embeddings" 8192)),
     (
         &["deepseek_v2"],
-        sizes!(4096 11008 30 32 102_400 "num_key_value_heads" 32 "moe_intermediate_size" 1407 "kv_lora_rank" 512
+        sizes!(4096 11008 32 32 102_400 "num_key_value_heads" 32 "n_routed_experts" 64 "n_shared_experts" 2
+            "moe_intermediate_size" 1407 "kv_lora_rank" 512
             "q_lora_rank" 1536 "qk_rope_head_dim" 64 "v_head_dim" 128 "qk_nope_head_dim" 128
             "max_position_embeddings" 2048),
     ),
@@ -255,27 +261,20 @@ const ROWS: &[(&[&str], Defaults)] = &[
             "num_experts" 16 "num_experts_per_tok" 2 "max_position_embeddings" 262_144),
     ),
     (
-        &["bamba", "granitemoehybrid"],
-        &[
-            ("mamba_n_heads", 128),
-            ("mamba_n_groups", 1),
-            ("mamba_d_state", 256),
-            ("mamba_d_conv", 4),
-            ("mamba_expand", 2),
-            ("num_key_value_heads", 8),
-        ],
+        &["bamba"],
+        sizes!(4096 14336 32 32 128_000 "num_key_value_heads" 8 "max_position_embeddings" 262_144 "mamba_n_heads" 128
+            "mamba_n_groups" 1 "mamba_d_state" 256 "mamba_d_conv" 4 "mamba_expand" 2),
+    ),
+    (
+        &["granitemoehybrid"],
+        sizes!(4096 11008 32 32 32000 "max_position_embeddings" 2048 "mamba_n_heads" 128 "mamba_n_groups" 1
+            "mamba_d_state" 256 "mamba_d_conv" 4 "mamba_expand" 2 "num_local_experts" 8 "num_experts_per_tok" 2
+            "shared_intermediate_size" 1024),
     ),
     (
         &["falcon_h1"],
-        &[
-            ("mamba_n_heads", 128),
-            ("mamba_n_groups", 1),
-            ("mamba_d_state", 256),
-            ("mamba_d_conv", 4),
-            ("mamba_expand", 2),
-            ("mamba_d_ssm", 1024),
-            ("num_key_value_heads", 8),
-        ],
+        sizes!(4096 14336 32 32 128_000 "num_key_value_heads" 8 "max_position_embeddings" 8192 "mamba_n_heads" 128
+            "mamba_n_groups" 1 "mamba_d_state" 256 "mamba_d_conv" 4 "mamba_expand" 2 "mamba_d_ssm" 1024),
     ),
     (
         &["zamba2"],
@@ -315,9 +314,10 @@ const ROWS: &[(&[&str], Defaults)] = &[
     ),
     (&["rwkv"], &[("hidden_size", 4096), ("num_hidden_layers", 32), ("vocab_size", 50277), ("context_length", 1024)]),
     (
-        &["bert", "roberta", "xlm-roberta", "camembert", "hubert", "wav2vec2", "electra", "wavlm", "esm", "mpnet"],
+        &["bert", "xlm-roberta", "camembert", "hubert", "wav2vec2", "electra", "wavlm", "esm", "mpnet"],
         sizes!(768 3072 12 12 30522 "max_position_embeddings" 512),
     ),
+    (&["roberta"], sizes!(768 3072 12 12 50265 "max_position_embeddings" 512)),
     (
         &["distilbert"],
         &[
@@ -365,3 +365,18 @@ const ROWS: &[(&[&str], Defaults)] = &[
         ],
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_type_has_two_rows() {
+        let rows = ROWS.iter().chain(dense::ROWS).chain(mixtures::ROWS);
+        let mut types: Vec<_> = rows.flat_map(|(types, _)| *types).collect();
+        let count = types.len();
+        types.sort_unstable();
+        types.dedup();
+        assert_eq!(types.len(), count);
+    }
+}

@@ -1,0 +1,34 @@
+//! One asker at the desk, and what can be decided for it.
+
+use tokio::sync::oneshot;
+
+use super::super::ask::GrantAsk;
+use super::super::claim::Delivery;
+use crate::api::{Answer, Problem};
+use crate::leases::lease::{Holder, Lease};
+
+/// One asker.
+pub(super) struct Case {
+    pub(super) ask: GrantAsk,
+    pub(super) holder: Holder,
+    pub(super) reply: oneshot::Sender<Delivery>,
+    /// What it would be told if its wait ended now.
+    pub(super) answer: Option<Answer>,
+}
+
+impl Case {
+    pub(super) fn tell(self, answer: Result<Answer, Problem>) {
+        // One that hung up needs no answer.
+        let _hung_up = self.reply.send(Delivery::plain(answer));
+    }
+}
+
+/// What to do with a case.
+pub(super) enum Decision {
+    /// It is answered.
+    Answer(Box<Result<Answer, Problem>>),
+    /// It is answered by this lease, which is new (`true`) or was given to the same key before.
+    Lease(Box<Answer>, Box<Lease>, bool),
+    /// Not now.
+    NotNow(Box<Answer>),
+}

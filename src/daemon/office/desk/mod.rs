@@ -1,0 +1,179 @@
+//! The owner at work: one errand, one death, one reading at a time.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::time::Instant;
+
+use self::case::Case;
+use self::deliveries::Deliveries;
+use self::readings::UnderWay;
+use super::deaths::Deaths;
+use super::errand::{Errand, Note};
+use super::handle::Standing;
+use super::log::Log;
+use super::{AnyStorage, Devices, OfficeSettings};
+use crate::api::Problem;
+use crate::api::answer::Answer;
+use crate::api::problem::Reason;
+use crate::bytes::Bytes;
+use crate::devices::Snapshot;
+use crate::devices::error::DevicesError;
+use crate::leases::event::Dated;
+use crate::leases::keeper::Keeper;
+use crate::leases::moment::{Boottime, Now};
+use crate::leases::queue::{Queue, Ticket};
+
+mod case;
+mod deliveries;
+mod errands;
+mod holders;
+mod promises;
+mod readings;
+mod telling;
+
+/// The longest sleep: the clock since boot goes on while the host sleeps, the runtime's does not.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// How soon what could not be written is tried again.
+const WRITE_AGAIN: Duration = Duration::from_secs(5);
+
+/// The owner.
+pub(super) struct Desk {
+    settings: OfficeSettings,
+    keeper: Keeper<AnyStorage>,
+    devices: Arc<dyn Devices>,
+    queue: Queue,
+    deaths: Deaths,
+    log: Log,
+    standing: watch::Sender<Standing>,
+    /// Askers that no reading has been taken for yet, in order.
+    new: Vec<Case>,
+    /// Askers for whom the reading under way was begun.
+    at_reading: Vec<Case>,
+    /// Askers in line.
+    in_line: HashMap<Ticket, Case>,
+    deliveries: Deliveries,
+    /// Answers of leases with a key, to be given again.
+    given: HashMap<String, Answer>,
+    leased: BTreeMap<String, Bytes>,
+    waits_ended: u64,
+    /// The last moment that the next reading must be later than.
+    before_next: Boottime,
+    read_at: Instant,
+}
+
+impl Desk {
+    pub(super) fn new(
+        settings: OfficeSettings,
+        keeper: Keeper<AnyStorage>,
+        devices: Arc<dyn Devices>,
+        notes: mpsc::UnboundedSender<Note>,
+        events: broadcast::Sender<Dated>,
+        standing: watch::Sender<Standing>,
+    ) -> Self {
+        let queue = Queue::new(settings.most_waiting, settings.most_waiting_for_one_user);
+        let log = Log::new(settings.journal.as_ref(), events);
+        Self {
+            settings,
+            keeper,
+            devices,
+            queue,
+            deaths: Deaths::new(),
+            log,
+            standing,
+            new: Vec::new(),
+            at_reading: Vec::new(),
+            in_line: HashMap::new(),
+            deliveries: Deliveries::new(notes),
+            given: HashMap::new(),
+            leased: BTreeMap::new(),
+            waits_ended: 0,
+            before_next: Boottime::BOOT,
+            read_at: Instant::now(),
+        }
+    }
+
+    /// Works until told to stop, or until nobody can ask any more.
+    pub(super) async fn run(mut self, mut errands: mpsc::Receiver<Errand>, mut notes: mpsc::UnboundedReceiver<Note>) {
+        self.watch_holders();
+        self.pass_on();
+        let mut reading: Option<UnderWay> = None;
+        let stopped = loop {
+            if reading.is_none() && self.wants_reading() {
+                reading = Some(self.begin_reading());
+            }
+            let wake = self.wake(reading.is_some());
+            tokio::select! {
+                biased;
+                Some(note) = notes.recv() => self.note(note),
+                Some(died) = self.deaths.next() => self.died(died),
+                (taken_at, outcome) = under_way(&mut reading) => {
+                    reading = None;
+                    self.end_reading(taken_at, outcome);
+                }
+                errand = errands.recv() => match errand {
+                    None => break None,
+                    Some(Errand::Stop(reply)) => break Some(reply),
+                    Some(errand) => {
+                        self.errand(errand);
+                        // All that has arrived shares one reading.
+                        let mut stop = None;
+                        while let Ok(next) = errands.try_recv() {
+                            match next {
+                                Errand::Stop(reply) => { stop = Some(reply); break; }
+                                next => self.errand(next),
+                            }
+                        }
+                        if stop.is_some() { break stop; }
+                    }
+                },
+                () = tokio::time::sleep_until(wake) => self.on_time(),
+            }
+            self.pass_on();
+        };
+        while let Ok(note) = notes.try_recv() {
+            self.note(note);
+        }
+        self.stop();
+        if let Some(reply) = stopped {
+            let _nobody_waits = reply.send(());
+        }
+    }
+
+    fn stop(&mut self) {
+        let cases =
+            self.new.drain(..).chain(self.at_reading.drain(..)).chain(self.in_line.drain().map(|(_, case)| case));
+        for case in cases {
+            case.tell(Err(
+                Problem::new(Reason::DaemonStopping, "the daemon is stopping").hint("ask again after its restart")
+            ));
+        }
+        self.keeper.flush(Now::read());
+        self.pass_on();
+    }
+
+    /// When to wake if nothing happens.
+    fn wake(&self, reading: bool) -> Instant {
+        let (now, instant) = (Now::read().boottime, Instant::now());
+        let ledger = self.keeper.ledger();
+        let due = ledger.next_expiry().into_iter().chain(self.queue.next_deadline()).min();
+        let mut wake = instant + due.map_or(LONGEST_SLEEP, |due| due.since(now).min(LONGEST_SLEEP));
+        if !reading && self.watches() {
+            wake = wake.min(self.read_at);
+        }
+        if self.keeper.is_behind() {
+            wake = wake.min(instant + WRITE_AGAIN);
+        }
+        wake
+    }
+}
+
+/// The end of the reading under way; never, where there is none.
+async fn under_way(reading: &mut Option<UnderWay>) -> (Boottime, Result<Arc<Snapshot>, DevicesError>) {
+    match reading {
+        Some(reading) => reading.await,
+        None => std::future::pending().await,
+    }
+}

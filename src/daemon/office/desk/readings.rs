@@ -1,0 +1,105 @@
+//! Readings: when one is wanted, and what follows from it.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::decide;
+use super::Desk;
+use super::case::Case;
+use crate::api::Problem;
+use crate::api::problem::Reason;
+use crate::bytes::Bytes;
+use crate::devices::Snapshot;
+use crate::devices::error::DevicesError;
+use crate::leases::attribution::Reading;
+use crate::leases::holder::{Ancestry, ProcessIdentity};
+use crate::leases::lease::State;
+use crate::leases::moment::{Boottime, Now};
+
+/// A reading under way: when it began, and what came of it.
+pub(super) type UnderWay = Pin<Box<dyn Future<Output = (Boottime, Result<Arc<Snapshot>, DevicesError>)>>>;
+
+impl Desk {
+    pub(super) fn wants_reading(&self) -> bool {
+        // What the last lease claimed is shown until a reading shows that it is gone.
+        let somebody = self.watches();
+        !self.new.is_empty() || (somebody && Instant::now() >= self.read_at)
+    }
+
+    /// Whether anything hangs on what devices hold.
+    pub(super) fn watches(&self) -> bool {
+        !self.in_line.is_empty()
+            || self.keeper.ledger().live().next().is_some()
+            || self.leased.values().any(|bytes| *bytes > Bytes::ZERO)
+    }
+
+    pub(super) fn begin_reading(&mut self) -> UnderWay {
+        self.at_reading.append(&mut self.new);
+        let (devices, deadline) = (Arc::clone(&self.devices), self.settings.reading_deadline);
+        let before = self.before_next;
+        Box::pin(async move {
+            // The clock counts milliseconds, and only a later one shows what came before.
+            while Now::read().boottime <= before {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let taken_at = Now::read().boottime;
+            (taken_at, devices.sample(deadline).await)
+        })
+    }
+
+    pub(super) fn end_reading(&mut self, taken_at: Boottime, outcome: Result<Arc<Snapshot>, DevicesError>) {
+        let cases = std::mem::take(&mut self.at_reading);
+        let outcome = outcome.map_err(Problem::from).and_then(|snapshot| {
+            // A stale one is an older reading, whatever time it is now.
+            let late = || Problem::new(Reason::NvmlOverdue, "the driver does not answer in time");
+            if snapshot.stale { Err(late().hint("see hf-mem-probe health")) } else { Ok(snapshot) }
+        });
+        match outcome {
+            Ok(snapshot) => self.on_reading(&snapshot, taken_at, cases),
+            Err(problem) => {
+                for case in cases {
+                    case.tell(Err(problem.clone()));
+                }
+            }
+        }
+        let all_settled = self.keeper.ledger().live().all(|lease| lease.state == State::Settled);
+        let every = if all_settled && self.in_line.is_empty() {
+            self.settings.read_settled_every
+        } else {
+            self.settings.read_every
+        };
+        self.read_at = Instant::now() + every;
+    }
+
+    fn on_reading(&mut self, snapshot: &Arc<Snapshot>, taken_at: Boottime, cases: Vec<Case>) {
+        self.watch_holders();
+        let now = Now::read();
+        let asking = cases.iter().chain(self.in_line.values()).filter_map(|case| case.holder.process);
+        let ancestry = self.ancestry(snapshot, asking);
+        let reading = Reading { snapshot, taken_at, ancestry: &ancestry };
+        self.take_in(&reading, now);
+        self.log.observe(snapshot, now.wall);
+        self.serve_line(&reading);
+        for case in cases {
+            self.serve_new(case, &reading);
+        }
+        self.leased = decide::claims(self.keeper.ledger(), &reading);
+    }
+
+    fn take_in(&mut self, reading: &Reading<'_>, now: Now) {
+        self.keeper.settle(reading, now);
+        self.before_next = self.before_next.max(reading.taken_at);
+    }
+
+    pub(super) fn ancestry(&self, snapshot: &Snapshot, asking: impl Iterator<Item = ProcessIdentity>) -> Ancestry {
+        let seen = snapshot.devices.iter().flat_map(|device| &device.processes).map(|process| process.pid);
+        let holders = self.keeper.ledger().live().filter_map(|lease| lease.holder.process);
+        let pids: BTreeSet<u32> = seen.chain(holders.chain(asking).map(|process| process.pid)).collect();
+        Ancestry::read(&self.settings.proc_root, pids)
+    }
+}

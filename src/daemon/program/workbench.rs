@@ -1,0 +1,103 @@
+//! Where work is done that a caller can make long: a model sent with its question, devices that are only declared,
+//! many questions at once.
+//!
+//! The server is one thread; whoever could keep it busy for seconds would keep everybody waiting, and the watchdog too.
+//! Questions about known models on this host's own devices take microseconds to a few milliseconds and are answered where
+//! they arrive; all others come here. There are few seats, so that such questions cost at most so many processors, and
+//! those who wait for one are cut at the handler's deadline like anyone.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tracing::Span;
+
+use crate::api::Problem;
+use crate::api::problem::Reason;
+
+/// Long pieces of work at once.
+const SEATS: usize = 2;
+
+/// The seats.
+#[derive(Debug)]
+pub(super) struct Workbench(Arc<Semaphore>);
+
+impl Default for Workbench {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(SEATS)))
+    }
+}
+
+impl Workbench {
+    /// Does `work` on a thread of its own once there is a seat. A caller that leaves takes its place in line along; work
+    /// that has begun is done to its end, and keeps its seat until then. A panic goes on to whoever waits.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let gone = || Problem::new(Reason::Busy, "the daemon is stopping").hint("ask again");
+        let seat = Arc::clone(&self.0).acquire_owned().await.map_err(|_| gone())?;
+        let span = Span::current();
+        let done = tokio::task::spawn_blocking(move || {
+            let _seat = seat;
+            span.in_scope(work)
+        });
+        match done.await {
+            Ok(outcome) => outcome,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(gone()),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_server_goes_on_while_work_is_done_and_no_more_than_the_seats_are_taken() {
+        let bench = Arc::new(Workbench::default());
+        let (began, begun) = mpsc::channel();
+        let mut ends = Vec::new();
+        let mut working = Vec::new();
+        for number in 0..=SEATS {
+            let (end, until) = mpsc::channel::<()>();
+            ends.push(end);
+            let (bench, began) = (Arc::clone(&bench), began.clone());
+            working.push(tokio::spawn(async move {
+                let work = move || {
+                    began.send(number).unwrap();
+                    // An error means that the sender is gone: the same.
+                    let _end = until.recv();
+                    Ok(number)
+                };
+                bench.run(work).await
+            }));
+        }
+        // This very thread is the runtime's only one, and is not held up by work that waits.
+        while bench.0.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let first: Vec<usize> = (0..SEATS).map(|_| begun.recv().unwrap()).collect();
+        assert!(begun.try_recv().is_err(), "no more than {SEATS}: {first:?}");
+        drop(ends);
+        for (number, work) in working.into_iter().enumerate() {
+            assert_eq!(work.await.unwrap().unwrap(), number);
+        }
+        assert_eq!(bench.0.available_permits(), SEATS);
+    }
+
+    #[tokio::test]
+    async fn a_panic_reaches_the_one_who_asked_and_frees_the_seat() {
+        let bench = Arc::new(Workbench::default());
+        for _ in 0..=SEATS {
+            let own = Arc::clone(&bench);
+            let broken = tokio::spawn(async move { own.run(|| -> Result<(), Problem> { panic!("told to") }).await });
+            assert!(broken.await.unwrap_err().is_panic());
+        }
+        assert_eq!(bench.run(|| Ok(7)).await.unwrap(), 7);
+    }
+}

@@ -1,0 +1,113 @@
+//! `per_layer_config`: what single layers have other than the rest.
+//!
+//! Source: transformers 5.23 `integrations/heterogeneity/configuration_utils.py` (a sparse map from layer indices to the
+//! attributes that differ) and `models/gemma4/configuration_gemma4.py`, which writes its global heads that way.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::super::architecture::{Span, Unsupported};
+use super::fields::{Fields, Object, contradiction};
+use super::heads::{self, Heads};
+
+const KEY: &str = "per_layer_config";
+/// Attributes that are followed.
+const FOLLOWED: &[&str] = &["num_attention_heads", "num_key_value_heads", "head_dim", "v_head_dim", "sliding_window"];
+/// Attributes of what follows the mixer: the widest layer speaks for all, so only smaller ones are harmless.
+const WIDTHS: &[&str] = &["intermediate_size", "moe_intermediate_size"];
+
+/// The layers that differ, and how.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Overrides<'a> {
+    layers: BTreeMap<usize, &'a Object>,
+}
+
+impl<'a> Overrides<'a> {
+    /// Reads the map; attributes that are not followed are refused by name.
+    pub(super) fn read(fields: &Fields<'a>, layers: usize) -> Result<Self, Unsupported> {
+        let mut read = Self::default();
+        for (index, value) in entries(fields, layers)? {
+            let place = || Value::from(index.chars().take(20).collect::<String>());
+            let layer: usize =
+                index.parse().map_err(|_| contradiction(KEY, &place(), "the index of a layer is expected"))?;
+            let Some(object) = value.as_object() else {
+                return Err(contradiction(KEY, value, "an object for each layer is expected"));
+            };
+            if layer >= layers {
+                return Err(contradiction(KEY, &place(), format!("the model has {layers} layers")));
+            }
+            for (key, value) in object {
+                let narrower = WIDTHS.contains(&key.as_str())
+                    && matches!((value.as_u64(), fields.count(&[key])?), (Some(own), Some(all)) if own <= all);
+                if !FOLLOWED.contains(&key.as_str()) && !narrower {
+                    return Err(fields.family(format!("{KEY}[{layer}].{}", key.chars().take(60).collect::<String>())));
+                }
+            }
+            read.layers.insert(layer, object);
+        }
+        Ok(read)
+    }
+
+    /// Refuses overrides in a family whose layers are not read one by one.
+    pub(super) fn none(fields: &Fields<'a>, layers: usize) -> Result<(), Unsupported> {
+        let read = Self::read(fields, layers)?;
+        let followed = |object: &&Object| object.keys().any(|key| FOLLOWED.contains(&key.as_str()));
+        if read.layers.values().any(followed) { Err(fields.family(KEY)) } else { Ok(()) }
+    }
+
+    /// The heads of `layer`, from those that all layers share.
+    pub(super) fn heads(&self, fields: &Fields<'a>, layer: usize, all: Heads) -> Result<Heads, Unsupported> {
+        let Some(object) = self.layers.get(&layer) else { return Ok(all) };
+        let own = fields.inside(object);
+        let key_dim = own.size(&["head_dim"])?;
+        let heads = Heads {
+            query: own.size(&["num_attention_heads"])?.unwrap_or(all.query),
+            kv: own.size(&["num_key_value_heads"])?.unwrap_or(all.kv),
+            key_dim: key_dim.unwrap_or(all.key_dim),
+            value_dim: own.size(&["v_head_dim"])?.or(key_dim).unwrap_or(all.value_dim),
+        };
+        heads::divides(&own, heads.query, heads.kv)?;
+        Ok(heads)
+    }
+
+    /// The window of `layer`, from the one that all layers share; its own `null` takes it away.
+    pub(super) fn window(
+        &self,
+        fields: &Fields<'a>,
+        layer: usize,
+        all: Option<u64>,
+    ) -> Result<Option<u64>, Unsupported> {
+        match self.layers.get(&layer) {
+            Some(object) if object.contains_key("sliding_window") => {
+                Ok(fields.inside(object).count(&["sliding_window"])?.filter(|window| *window > 0))
+            }
+            _ => Ok(all),
+        }
+    }
+
+    /// What `layer` sees, from what its family's rule says.
+    pub(super) fn span(&self, fields: &Fields<'a>, layer: usize, rule: Span) -> Result<Span, Unsupported> {
+        let all = match rule {
+            Span::Full => None,
+            Span::Sliding { window } => Some(window),
+            other => return Ok(other),
+        };
+        Ok(self.window(fields, layer, all)?.map_or(Span::Full, |window| Span::Sliding { window }))
+    }
+}
+
+/// Index and attributes of each entry, from a map or a list of one entry a layer.
+fn entries<'a>(fields: &Fields<'a>, layers: usize) -> Result<Vec<(String, &'a Value)>, Unsupported> {
+    match fields.value(KEY) {
+        None => Ok(Vec::new()),
+        Some(Value::Object(map)) if map.len() <= layers => {
+            Ok(map.iter().map(|(index, value)| (index.clone(), value)).collect())
+        }
+        Some(Value::Array(list)) if list.len() == layers => {
+            let filled = list.iter().enumerate().filter(|(_, value)| !value.is_null());
+            Ok(filled.map(|(index, value)| (index.to_string(), value)).collect())
+        }
+        Some(other) => Err(contradiction(KEY, other, format!("the model has {layers} layers"))),
+    }
+}

@@ -1,0 +1,190 @@
+//! Who sees what through a shared daemon, and that tokens stand nowhere that anything is written to.
+//!
+//! Only root can act as another user; for anyone else the tests of other users say that they skip.
+
+#![expect(clippy::print_stdout, reason = "what is skipped or searched is for a person")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::asking::{Daemon, User};
+use super::fake_hub::FakeHub;
+use super::fake_hub::shelf::{OWNER, Repository, STRANGER, Shelf, dense};
+
+/// `nobody`, by its usual number.
+const NOBODY: u32 = 65_534;
+
+fn shelf() -> Shelf {
+    Shelf::default()
+        .with("a/dense", dense())
+        .with("a/gated", Repository { gated: true, ..dense() })
+        .with("a/private", Repository { private: true, ..dense() })
+}
+
+async fn start() -> FakeHub {
+    let shelf = shelf();
+    FakeHub::start(move |request, _| Some(shelf.reply(request))).await
+}
+
+/// A daemon with the owner's token, whose socket all may reach; `more` is of its configuration.
+async fn daemon(user: &User, more: &str) -> Daemon {
+    let token = user.path("hub-token");
+    fs::write(&token, OWNER).expect("written");
+    let daemon = Daemon::start(user, &format!("token_file = \"{}\"", token.display()), more, &[]).await;
+    fs::set_permissions(daemon.folder.path(), fs::Permissions::from_mode(0o755)).expect("set");
+    daemon
+}
+
+fn may_act_as_others(program: &Path) -> bool {
+    // Every folder above the binary must let others through.
+    let open = |path: &Path| fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o001 != 0);
+    let may = rustix::process::geteuid().is_root() && program.ancestors().all(open);
+    if !may {
+        println!("skipped: only root can act as another user, and only with a binary that others may run");
+    }
+    may
+}
+
+#[tokio::test]
+async fn what_the_daemons_token_opened_is_as_absent_to_others_as_it_was_before() {
+    let hub = start().await;
+    let user = User::of(&hub.endpoint);
+    if !may_act_as_others(Path::new(user.program().get_program())) {
+        return;
+    }
+    let daemon = daemon(&user, "").await;
+    let socket = daemon.socket();
+    let stranger = User::of(&hub.endpoint).with("HF_TOKEN", STRANGER);
+    let ask = |who: &'static str, repo: &'static str| {
+        let (socket, user, stranger) = (socket.clone(), &user, &stranger);
+        async move {
+            let line = format!("fits {repo} --json");
+            match who {
+                "nobody" => user.ask(&socket, Some(NOBODY), &line).await,
+                "stranger" => stranger.ask(&socket, Some(NOBODY), &line).await,
+                _ => user.ask(&socket, None, &line).await,
+            }
+        }
+    };
+    let mut before = Vec::new();
+    for who in ["nobody", "stranger"] {
+        for repo in ["a/gated", "a/private", "a/absent"] {
+            before.push((who, repo, ask(who, repo).await));
+        }
+    }
+    // Root may use the daemon's token: now both are known to the daemon, in memory and on disk.
+    for repo in ["a/gated", "a/private"] {
+        let seen = ask("root", repo).await;
+        assert_eq!((seen.code, seen.json()["verdict"].as_str()), (0, Some("fits")), "{seen:?}");
+    }
+    for (who, repo, was) in &before {
+        let is = ask(who, repo).await;
+        assert_eq!((is.code, &is.out), (was.code, &was.out), "{who} on {repo}");
+        let reason = if *repo == "a/gated" { "gated" } else { "not_found" };
+        assert_eq!((is.code, is.json()["reason"].as_str()), (5, Some(reason)), "{who} on {repo}: {is:?}");
+    }
+    for who in ["nobody", "stranger"] {
+        // A private repository reads as one that does not exist.
+        let (private, absent) = (ask(who, "a/private").await, ask(who, "a/absent").await);
+        assert_eq!(private.out.replace("a/private", "X"), absent.out.replace("a/absent", "X"), "{who}");
+    }
+    // Other users who are named, and users with a token of their own.
+    let owner = User::of(&hub.endpoint).with("HF_TOKEN", OWNER);
+    let own = owner.ask(&socket, Some(NOBODY), "fits a/private --json").await;
+    assert_eq!(own.code, 0, "{own:?}");
+    drop(daemon);
+    let trusting = self::daemon(&user, "[access]\ntoken_users = [\"65534\"]").await;
+    let named = user.ask(&trusting.socket(), Some(NOBODY), "fits a/private --json").await;
+    assert_eq!(named.code, 0, "{named:?}");
+}
+
+/// Every file below `folder`, as it is and unpacked.
+fn texts(folder: &Path, into: &mut Vec<(PathBuf, String)>) {
+    for entry in fs::read_dir(folder).expect("listed").flatten() {
+        let path = entry.path();
+        into.push((path.clone(), entry.file_name().to_string_lossy().into_owned()));
+        if path.is_dir() {
+            texts(&path, into);
+        } else if path.is_file() {
+            let bytes = fs::read(&path).expect("read");
+            let mut unpacked = String::new();
+            let _ = std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(bytes.as_slice()), &mut unpacked);
+            into.push((path.clone(), unpacked));
+            into.push((path, String::from_utf8_lossy(&bytes).into_owned()));
+        }
+    }
+}
+
+/// Two canaries, the daemon's token and a user's, and the store's signature: searched for in everything that is written.
+#[tokio::test]
+async fn tokens_stand_nowhere() {
+    let faulty = shelf();
+    let hub = FakeHub::start(move |request, before| {
+        // Some failures on the way, for what is logged of them.
+        let fails = before % 5 == 3;
+        Some(if fails { super::fake_hub::Reply::status(503) } else { faulty.reply(request) })
+    })
+    .await;
+    let user = User::of(&hub.endpoint);
+    let daemon = daemon(&user, "").await;
+    let stranger = User::of(&hub.endpoint).with("HF_TOKEN", STRANGER);
+    let bad = User::of(&hub.endpoint).with("HF_TOKEN", "hf_bad_canary_11");
+    let mut found: Vec<(PathBuf, String)> = Vec::new();
+    let mut searched = vec!["daemon's log at trace"];
+    for (who, name) in [(&user, "root"), (&stranger, "stranger"), (&bad, "bad token")] {
+        for line in [
+            "fits a/gated",
+            "fits a/private",
+            "fits a/dense",
+            "estimate a/gated --local",
+            "fits a/gated --json",
+            "fits a/gated --reserve --holder job --json",
+            "lease list",
+            "health --json",
+            "pack a/gated -o bundle --json",
+        ] {
+            let outcome = who.ask(&daemon.socket(), None, line).await;
+            found.push((format!("{name}: {line}").into(), format!("{}{}", outcome.out, outcome.err)));
+        }
+    }
+    searched.push("stdout, stderr and errors of fits, estimate, reserve, lease, health and pack");
+    assert!(
+        user.path("bundle").exists() || found.iter().any(|(_, text)| text.contains("gated")),
+        "something was asked"
+    );
+    let metrics = hf_mem_probe::api::client::Client::new(daemon.socket()).metrics().await.expect("metrics");
+    assert!(metrics.contains("hf_mem_probe_questions_total"), "{metrics}");
+    found.push(("metrics".into(), metrics));
+    searched.push("/metrics");
+    found.push(("log".into(), daemon.log()));
+    assert!(daemon.log().contains("a request to the Hub failed"), "the log has what it must not leak in");
+    for (folder, what) in
+        [("cache", "the daemon's cache"), ("state", "lease store and journal"), (".", "its whole folder")]
+    {
+        texts(&daemon.folder.path().join(folder), &mut found);
+        searched.push(what);
+    }
+    for home in [&user, &stranger, &bad] {
+        texts(home.home.path(), &mut found);
+    }
+    searched.push("users' caches and bundles");
+    let holds = |secret: &str| {
+        // The file that the daemon was given its token in is where it comes from.
+        let own = user.path("hub-token");
+        found
+            .iter()
+            .filter(|(place, text)| *place != own && text.contains(secret))
+            .map(|(place, _)| place.display().to_string())
+            .collect::<Vec<_>>()
+    };
+    for secret in [OWNER, STRANGER, "hf_bad_canary_11", "secret-signature"] {
+        assert_eq!(holds(secret), Vec::<String>::new(), "{secret}");
+    }
+    assert!(found.len() > 40, "{} places", found.len());
+    println!("searched {} texts: {}", found.len(), searched.join("; "));
+    // What a crash would leave: no core at all under the unit.
+    let unit =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/hf-mem-probe.service")).expect("a unit");
+    assert!(unit.contains("LimitCORE=0"));
+}

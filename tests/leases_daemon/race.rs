@@ -1,0 +1,270 @@
+//! Askers by the dozen against the real daemon on its socket: holders are real processes, their memory is taken late, in
+//! part, not at all or beyond what was promised, and goes when they crash; the daemon is killed and started again.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use hf_mem_probe::api::Question;
+use hf_mem_probe::api::client::{Client, ClientError};
+use hf_mem_probe::api::lease::{Holder, LeaseAnswer, LeaseRequest};
+use hf_mem_probe::api::problem::Reason;
+use hf_mem_probe::api::question::ContextQuestion;
+use hf_mem_probe::leases::lease::EndReason;
+
+use tokio::sync::watch;
+
+use super::Daemon;
+use super::cards::Cards;
+use super::model;
+
+const MIB: u64 = 1 << 20;
+
+/// SplitMix64 (Steele, Lea and Flood, 2014).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+
+    fn one_in(&mut self, count: u64) -> bool {
+        self.below(count) == 0
+    }
+}
+
+/// What a race came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) granted: u64,
+    /// Of which on several cards.
+    pub(crate) over_cards: u64,
+    pub(crate) refused: u64,
+    /// Holders killed with their memory.
+    pub(crate) crashed: u64,
+    /// Leases that were never used nor given back.
+    pub(crate) abandoned: u64,
+    /// Leases that ran out while their memory was held.
+    pub(crate) ran_out: u64,
+    pub(crate) took_less: u64,
+    pub(crate) took_more: u64,
+    /// Daemons killed.
+    pub(crate) kills: u64,
+    /// Answers that a kill cut off, and that were asked for again.
+    pub(crate) asked_again: u64,
+    /// A holder ran out of memory within its promise.
+    pub(crate) over_commits: u64,
+    /// A lease was gone while its holder counted on it.
+    pub(crate) lost: u64,
+    /// Leases alive after everyone went home.
+    pub(crate) leaked: u64,
+}
+
+/// How hard it is raced.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    pub(crate) clients: u64,
+    pub(crate) rounds: u64,
+    pub(crate) seed: u64,
+    /// How many answers a daemon lives for, at most.
+    pub(crate) killed_within: u64,
+}
+
+struct Race {
+    cards: Cards,
+    client: Client,
+    question: Question,
+    terms: Terms,
+    outcome: RefCell<Outcome>,
+    /// Counts answers.
+    answers: watch::Sender<u64>,
+}
+
+impl Race {
+    fn count(&self, what: impl FnOnce(&mut Outcome)) {
+        what(&mut self.outcome.borrow_mut());
+    }
+
+    /// Asks until a daemon answers; another may have taken its place.
+    async fn persist<T>(&self, call: impl AsyncFn() -> Result<T, ClientError>) -> Result<T, ClientError> {
+        loop {
+            let error = match call().await {
+                Err(error) if error.daemon_is_leaving() || error.daemon_is_absent() => error,
+                done => {
+                    self.answers.send_modify(|answers| *answers += 1);
+                    return done;
+                }
+            };
+            if error.daemon_is_leaving() {
+                self.count(|outcome| outcome.asked_again += 1);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn asker(self: Rc<Self>, number: u64) {
+        let mut random = Random(self.terms.seed.wrapping_mul(1_000_003).wrapping_add(number));
+        let mut child = holder();
+        for round in 0..self.terms.rounds {
+            if self.round(&mut random, child.id(), &format!("{}-{number}-{round}", self.terms.seed)).await.is_err() {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                // The driver frees what a dead process held a moment later.
+                pause(&mut random).await;
+                self.cards.drop_all(child.id());
+                child = holder();
+                self.count(|outcome| outcome.crashed += 1);
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        self.cards.drop_all(child.id());
+    }
+
+    /// One lease; an error where its holder crashes.
+    async fn round(&self, random: &mut Random, pid: u32, key: &str) -> Result<(), ()> {
+        let (abandons, runs_out) = (random.one_in(200), random.one_in(400));
+        let mut question = self.question.clone();
+        let largest = largest(random);
+        question.workload.context = Some(ContextQuestion::Tokens(16_384 * (1 + random.below(largest))));
+        let request = LeaseRequest {
+            question,
+            ttl_seconds: Some(if abandons || runs_out { 2 } else { 600 }),
+            holder: Some(Holder::Pid(pid)),
+            idempotency_key: Some(key.to_owned()),
+            wait_seconds: if random.one_in(50) { 1 } else { 0 },
+        };
+        let answer = self.persist(async || self.client.create_lease(&request).await).await;
+        let lease = match answer {
+            Ok(answer) => answer.lease.map(|lease| serde_json::from_value::<LeaseAnswer>(lease).unwrap()),
+            Err(ClientError::Problem(problem)) if problem.reason == Reason::Busy => None, // The line is full.
+            Err(error) => panic!("{error}"),
+        };
+        let Some(lease) = lease else {
+            self.count(|outcome| outcome.refused += 1);
+            tokio::task::yield_now().await;
+            return Ok(());
+        };
+        self.count(|outcome| outcome.granted += 1);
+        if lease.devices.len() > 1 {
+            self.count(|outcome| outcome.over_cards += 1);
+        }
+        if abandons {
+            self.count(|outcome| outcome.abandoned += 1);
+            return Ok(());
+        }
+        let began = tokio::time::Instant::now();
+        let takes_less = random.one_in(8);
+        self.count(|outcome| outcome.took_less += u64::from(takes_less));
+        for device in &lease.devices {
+            pause(random).await;
+            let wanted = if takes_less { device.granted_bytes / 3 } else { device.granted_bytes };
+            let first = random.below(wanted + 1);
+            for bytes in [first, wanted - first] {
+                // One that ran out holds no promise any more.
+                let counts = !runs_out || began.elapsed() < Duration::from_millis(1500);
+                if counts && !self.cards.take(pid, &device.uuid, bytes) {
+                    self.count(|outcome| outcome.over_commits += 1);
+                }
+                pause(random).await;
+            }
+        }
+        if random.one_in(50) {
+            self.count(|outcome| outcome.took_more += 1);
+            self.cards.take_more(pid, &lease.devices[0].uuid, (1 + random.below(128)) * MIB);
+            pause(random).await;
+        }
+        if random.one_in(16) {
+            return Err(());
+        }
+        if runs_out {
+            self.count(|outcome| outcome.ran_out += 1);
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+            self.cards.drop_all(pid);
+            return Ok(());
+        }
+        self.cards.drop_all(pid);
+        let released = self.persist(async || self.client.release_lease(&lease.id).await).await;
+        if !released.is_ok_and(|lease| lease.reason == Some(EndReason::ByOwner)) {
+            self.count(|outcome| outcome.lost += 1);
+        }
+        Ok(())
+    }
+}
+
+/// In GiB: mostly small ones, some that need a whole card, some that need two.
+fn largest(random: &mut Random) -> u64 {
+    [16, 16, 48, 48, 120][usize::try_from(random.below(5)).unwrap()]
+}
+
+async fn pause(random: &mut Random) {
+    if random.one_in(4) {
+        tokio::time::sleep(Duration::from_millis(random.below(4))).await;
+    } else {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn holder() -> Child {
+    Command::new("sleep").arg("100000").stdin(Stdio::null()).spawn().unwrap()
+}
+
+/// Runs one to its end, everything in `directory`.
+pub(crate) fn race(program: &Path, directory: &Path, terms: Terms) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let tasks = tokio::task::LocalSet::new();
+    tasks.block_on(&runtime, async {
+        let cards = Cards::install(directory);
+        let library = cards.library().to_str().unwrap().to_owned();
+        let mut daemon = Daemon::start(program, directory, &["--nvml", &library]);
+        let question = model::question(directory, SystemTime::now()).await;
+        let client = Client::new(daemon.socket());
+        let race = Rc::new(Race {
+            cards,
+            client,
+            question,
+            terms,
+            outcome: RefCell::default(),
+            answers: watch::Sender::new(0),
+        });
+        let mut askers = tokio::task::JoinSet::new();
+        for number in 0..terms.clients {
+            askers.spawn_local(Rc::clone(&race).asker(number));
+        }
+        let mut random = Random(terms.seed);
+        loop {
+            let all_home = async {
+                while let Some(done) = askers.join_next().await {
+                    done.unwrap();
+                }
+            };
+            let lives_until = *race.answers.borrow() + 1 + random.below(terms.killed_within);
+            let mut answers = race.answers.subscribe();
+            tokio::select! {
+                () = all_home => break,
+                _ = answers.wait_for(|answers| *answers >= lives_until) => {}
+            }
+            daemon.kill();
+            race.count(|outcome| outcome.kills += 1);
+            daemon.start_again();
+        }
+        // Abandoned leases live for two seconds; deaths are told at once.
+        let until = tokio::time::Instant::now() + Duration::from_secs(15);
+        let left = loop {
+            let left = race.client.leases().await.unwrap().leases.len();
+            let claimed = race.client.gpus().await.unwrap().leased_bytes.values().any(|bytes| *bytes > 0);
+            if (left == 0 && !claimed) || tokio::time::Instant::now() > until {
+                break left + usize::from(claimed);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        race.count(|outcome| outcome.leaked += left as u64);
+        *race.outcome.borrow()
+    })
+}

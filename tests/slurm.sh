@@ -1,0 +1,147 @@
+#!/usr/bin/env bash
+# The Slurm page of docs/integrations.md, run: two nodes on this machine, jobs that ask before they start, a Prolog that
+# reports and never fails, a TaskProlog that hands placement on. Needs root, slurm-wlm and munge; half a minute.
+#
+#   tests/slurm.sh BINARY
+#
+# The daemon serves declared devices; nothing outside the temporary folder is touched.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+binary=$(realpath "${1:?usage: tests/slurm.sh BINARY}")
+for tool in munged slurmctld slurmd srun; do
+    command -v $tool >/dev/null || { echo "skipped: $tool is not installed (slurm-wlm, munge)"; exit 0; }
+done
+[ "$(id -u)" = 0 ] || { echo "skipped: needs root"; exit 0; }
+work=$(mktemp -d /tmp/slurm.XXXXXX)
+chmod 755 "$work"
+failures=0
+started=()
+cleanup() {
+    for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done
+    [ ! -e "$work/run/munged.pid" ] || kill "$(cat "$work/run/munged.pid")" 2>/dev/null || true
+    for node in n1 n2; do [ ! -e "$work/run/$node.pid" ] || kill "$(cat "$work/run/$node.pid")" 2>/dev/null || true; done
+    sleep 0.5
+    rm -rf "$work"
+}
+trap cleanup EXIT
+say() { printf '\n== %s\n' "$*"; }
+expect() { if [ "$2" = "$3" ]; then printf '   ok    %s: %s\n' "$1" "$3"; else printf '   FAIL  %s: wanted [%s], found [%s]\n' "$1" "$2" "$3"; failures=$((failures + 1)); fi; }
+until_true() { local end=$((SECONDS + $1)); shift; until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || return 1; sleep 0.1; done; }
+
+mkdir -p "$work"/{run,log,spool/n1,spool/n2,state,dev,jobs,probe/state,probe/cache,reports}
+chmod 1777 "$work/jobs" "$work/reports"
+cp -r tests/fixtures/Qwen3-8B "$work/model"
+mkdir "$work/bin"; ln -s "$binary" "$work/bin/hf-mem-probe"
+for number in 0 1 2 3; do mknod "$work/dev/nvidia$number" c 195 $number; done
+export HF_MEM_PROBE_SOCKET=$work/run/api.sock
+
+# The daemon of the node.
+cat >"$work/probe.toml" <<C
+[socket]
+path = "$work/run/api.sock"
+group = "0"
+mode = "0666"
+[hub]
+offline = true
+cache_directory = "$work/probe/cache"
+[leases]
+state_directory = "$work/probe/state"
+C
+daemon() { "$binary" daemon --config "$work/probe.toml" --gpus 2x24GiB 2>>"$work/log/probe" & probe=$!; started+=("$probe"); until_true 20 test -S "$work/run/api.sock"; }
+
+# --- the files of the page ---
+cat >"$work/prolog.sh" <<P
+#!/bin/sh
+# Prolog: an almost empty environment, absolute paths, a limit of its own, and always 0.
+HF_MEM_PROBE_SOCKET=$work/run/api.sock /usr/bin/timeout 5 $binary gpus --json >"$work/reports/\$SLURM_JOB_ID" 2>/dev/null
+exit 0
+P
+cat >"$work/task_prolog.sh" <<P
+#!/bin/sh
+# TaskProlog: what it prints as "export NAME=VALUE" is in the task's environment, "print TEXT" in its output.
+export HF_MEM_PROBE_SOCKET=$work/run/api.sock
+echo "export FREE_MIB=\$($binary free --gpu 0 2>/dev/null || echo unknown)"
+echo "print hf-mem-probe: device 0 has \$($binary free --gpu 0 --unit GiB 2>/dev/null || echo '?') GiB available"
+P
+cat >"$work/job.sh" <<P
+#!/bin/sh
+#SBATCH --gres=gpu:1
+export HF_MEM_PROBE_SOCKET=$work/run/api.sock
+$binary fits $work/model "\$@" --json >"$work/jobs/\$SLURM_JOB_ID.json"
+code=\$?
+if [ \$code != 0 ]; then
+    echo "not started: hf-mem-probe exit \$code"
+    exit \$code
+fi
+srun sh -c 'echo "serving, FREE_MIB=\$FREE_MIB"'
+P
+chmod 755 "$work"/*.sh
+
+cat >"$work/slurm.conf" <<C
+ClusterName=probe
+SlurmctldHost=$(hostname -s)(127.0.0.1)
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket=$work/run/munge.sock
+SlurmctldPort=16817
+SlurmctldPidFile=$work/run/slurmctld.pid
+SlurmctldLogFile=$work/log/slurmctld
+StateSaveLocation=$work/state
+SlurmdSpoolDir=$work/spool/%n
+SlurmdPidFile=$work/run/%n.pid
+SlurmdLogFile=$work/log/%n
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+SelectType=select/cons_tres
+ReturnToService=2
+MpiDefault=none
+GresTypes=gpu
+Prolog=$work/prolog.sh
+PrologFlags=Alloc
+TaskProlog=$work/task_prolog.sh
+NodeName=n1 NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 Port=17001 CPUs=2 RealMemory=1000 Gres=gpu:l4:2
+NodeName=n2 NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 Port=17002 CPUs=2 RealMemory=1000 Gres=gpu:l4:2
+PartitionName=all Nodes=n1,n2 Default=YES
+C
+cat >"$work/gres.conf" <<C
+AutoDetect=off
+NodeName=n1 Name=gpu Type=l4 File=$work/dev/nvidia[0-1]
+NodeName=n2 Name=gpu Type=l4 File=$work/dev/nvidia[2-3]
+C
+export SLURM_CONF=$work/slurm.conf
+
+say "two nodes"
+dd if=/dev/urandom of="$work/run/munge.key" bs=1024 count=1 status=none; chmod 400 "$work/run/munge.key"
+munged --force --socket="$work/run/munge.sock" --key-file="$work/run/munge.key" --pid-file="$work/run/munged.pid" \
+    --log-file="$work/log/munged" --seed-file="$work/run/munge.seed" 2>/dev/null
+slurmctld -D -c -f "$SLURM_CONF" 2>/dev/null & started+=($!)
+for node in n1 n2; do slurmd -D -N $node -f "$SLURM_CONF" 2>/dev/null & started+=($!); done
+idle() { [ "$(sinfo -h -o '%T')" = idle ]; }
+until_true 30 idle || { sinfo; tail -5 "$work/log/slurmctld"; exit 1; }
+expect "nodes" "2 idle" "$(sinfo -h -o '%D %T')"
+
+daemon
+submit() { sbatch --parsable --wait -o "$work/jobs/out" "$work/job.sh" "$@" 2>&1 || true; }
+say "a job that fits"
+job=$(submit | head -1)
+sed 's/^/   /' "$work/jobs/out"
+expect "its end" "COMPLETED 0:0" "$(scontrol show job "$job" | grep -oE 'JobState=[A-Z]+|ExitCode=[0-9:]+' | cut -d= -f2 | tr '\n' ' ' | sed 's/ $//')"
+grep -q 'FREE_MIB=24' "$work/jobs/out" && expect "TaskProlog's variable reached the task" yes yes || expect "TaskProlog's variable reached the task" yes no
+expect "the Prolog reported devices" 2 "$(grep -o '"uuid"' "$work/reports/$job" | wc -l)"
+
+say "a job that does not fit (64 sequences at once)"
+job=$(submit --sequences 64 | head -1)
+sed 's/^/   /' "$work/jobs/out"
+expect "its end" "FAILED 1:0" "$(scontrol show job "$job" | grep -oE 'JobState=[A-Z]+|ExitCode=[0-9:]+' | cut -d= -f2 | tr '\n' ' ' | sed 's/ $//')"
+expect "the nodes are none the worse" "2 idle" "$(until_true 10 idle; sinfo -h -o '%D %T')"
+
+say "the daemon is down"
+kill "$probe"; wait "$probe" 2>/dev/null || true
+job=$(submit --gpus 2x24GiB | head -1)
+sed 's/^/   /' "$work/jobs/out"
+expect "its end (it walks the path itself)" "COMPLETED 0:0" "$(scontrol show job "$job" | grep -oE 'JobState=[A-Z]+|ExitCode=[0-9:]+' | cut -d= -f2 | tr '\n' ' ' | sed 's/ $//')"
+expect "the nodes are not drained" "2 idle" "$(until_true 10 idle; sinfo -h -o '%D %T')"
+
+printf '\n%s\n' "$([ $failures = 0 ] && echo 'all held' || echo "$failures failed")"
+[ $failures = 0 ]
