@@ -22,7 +22,9 @@ use crate::bytes::Bytes;
 use crate::devices::{Device, Snapshot, declared};
 use crate::engines::{AskedContext, AskedWorkload, EngineError, Engines};
 use crate::model::Model;
-use crate::placement::{Ask, Availability, Constraints, Holder, PlacementError, Plan, Policy, fit_together, plan};
+use crate::placement::{
+    Ask, Availability, Available, Constraints, Holder, PlacementError, Plan, Policy, fit_together, plan,
+};
 
 pub use engine_choice::default_engine;
 pub use model_report::report as model_answer;
@@ -324,7 +326,8 @@ fn engine_problem(error: &EngineError) -> Problem {
 /// No usable device: because one is lost, or because there is none.
 fn no_devices(plan: &Plan, here: &Here) -> Problem {
     // A MIG parent only says that its instances are what counts; and a lost GPU is what an operator must hear of first.
-    let words = here.availability.devices.iter().filter_map(|device| device.unusable.as_ref());
+    let asked = |device: &&Available| plan.passed_over.iter().any(|over| over.uuid == device.facts.uuid);
+    let words = here.availability.devices.iter().filter(asked).filter_map(|device| device.unusable.as_ref());
     let words = words.map(|unusable| unusable.reason.as_str()).filter(|word| *word != "mig_parent");
     let lost = words.clone().find(|word| *word == Reason::GpuLost.word());
     let reason = lost.or_else(|| words.clone().next()).map_or(Reason::NoDevices, Reason::of_device);

@@ -192,6 +192,17 @@ fn an_answer_repeats_what_is_worth_knowing_of_the_devices_it_names() {
 }
 
 #[test]
+fn the_reason_is_that_of_the_devices_asked_for() {
+    let machine = Machine::new(&Scenario::of([profiles::b200().lost(), profiles::l40s().compute_mode(2)]));
+    let reason = |on: &str| {
+        let outcome = machine.run(&format!("fits {MODEL} --local --json {on}"));
+        (outcome.code, outcome.json()["reason"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(reason(""), (4, "gpu_lost".to_owned()));
+    assert_eq!(reason("--on GPU-00000000-0000-4000-8000-000000000001"), (4, "prohibited".to_owned()));
+}
+
+#[test]
 fn no_gpu_and_no_driver() {
     let none = Machine::new(&Scenario::default());
     let said = none.run("gpus --local");

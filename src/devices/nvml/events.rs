@@ -18,10 +18,10 @@ use nvml_wrapper::{EventSet, Nvml};
 use super::reader::NvmlReader;
 use super::xid::XidEvent;
 
-/// How long one round over all GPUs blocks: how late a request to end is heard.
+/// How long one round over a few GPUs blocks. A request to end is heard between two of them.
 const ROUND_MS: u32 = 100;
-/// The least that one GPU is waited for within a round.
-const LEAST_WAIT_MS: u32 = 10;
+/// The least that one GPU is waited for: with many, a round takes longer rather than waking all the time.
+const LEAST_WAIT_MS: u32 = 25;
 /// Waits between attempts at registering a GPU that failed.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);

@@ -354,7 +354,10 @@ pub(super) fn asleep(state: &PowerState, index: u32, last: &[Device]) -> Device 
     );
     unreadable(
         facts,
-        health::unusable("asleep", "the GPU is suspended and was not woken for a reading; start work on it to wake it"),
+        health::unusable(
+            "asleep",
+            "the GPU is suspended and was not woken for a reading; wake it with nvidia-smi -L and ask again",
+        ),
     )
 }
 
