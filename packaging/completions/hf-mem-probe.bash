@@ -884,6 +884,10 @@ _hf__mem__probe() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --become)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
