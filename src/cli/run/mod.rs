@@ -89,6 +89,11 @@ fn prepared(
     let line = command::words(words, launch.map(|launch| launch.args.as_slice()), flags)?;
     let mut start = std::process::Command::new(&line.program);
     start.args(&line.arguments);
+    if let Some(placement) = &answer.placement {
+        // By UUID, whatever order the driver counts in; the engine's own environment may say more.
+        let devices: Vec<&str> = placement.devices.iter().map(|device| device.uuid.as_str()).collect();
+        start.env("CUDA_VISIBLE_DEVICES", devices.join(",")).env("CUDA_DEVICE_ORDER", "PCI_BUS_ID");
+    }
     start.envs(launch.map(|launch| &launch.env).into_iter().flatten());
     if let Some(lease) = lease {
         start.env("HF_MEM_PROBE_LEASE", lease.id);

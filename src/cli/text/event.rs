@@ -4,6 +4,7 @@ use super::size;
 use crate::api::status::LeaseEvent;
 use crate::bytes::Bytes;
 use crate::leases::event::{Event, Subject};
+use crate::leases::lease::EndReason;
 
 /// One line, with its time.
 pub fn dated(event: &LeaseEvent) -> String {
@@ -34,7 +35,14 @@ pub fn happened(event: &Event) -> String {
         Event::Extended(lease) => format!("extended {}", subject(lease)),
         Event::Renewed(lease) => format!("renewed  {}", subject(lease)),
         Event::Ended { lease, reason } => {
-            format!("ended ({}) {}", format!("{reason:?}").to_lowercase(), subject(lease))
+            let why = match reason {
+                EndReason::ByOwner => "given back",
+                EndReason::HolderDied => "its holder ended",
+                EndReason::TtlPassed => "its time was up",
+                EndReason::HolderGoneAtRestart => "its holder was gone at the daemon's restart",
+                EndReason::Rebooted => "the host was restarted",
+            };
+            format!("ended    ({why}) {}", subject(lease))
         }
         Event::Overdrawn { device, short_by_bytes, leases, strangers } => {
             let strangers = strangers.iter().map(|stranger| {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::attribution::{Reading, visible};
 use super::super::lease::Lease;
-use super::Ledger;
+use super::{Ledger, is_needed};
 use crate::bytes::Bytes;
 
 /// One device's account.
@@ -66,7 +66,8 @@ impl Ledger {
 
     /// The leases with a share on a device that matter for its account, in order of their grants.
     pub(super) fn on_device(&self, uuid: &str) -> Vec<&Lease> {
-        let ended = self.ended.iter().filter(|lease| self.is_needed(lease));
+        let since = self.needed_since();
+        let ended = self.ended.iter().filter(|lease| is_needed(lease, since));
         self.live.values().chain(ended).filter(|lease| lease.devices.contains_key(uuid)).collect()
     }
 }

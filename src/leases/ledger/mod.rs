@@ -18,6 +18,7 @@ pub use restore::Saved;
 
 use super::event::{Event, Subject};
 use super::lease::Lease;
+use super::moment::Boottime;
 use super::quota::Quotas;
 use crate::bytes::Bytes;
 
@@ -78,7 +79,7 @@ pub struct Ledger {
     ended: VecDeque<Lease>,
     /// Devices that owe more than is free, and how much.
     overdrawn: BTreeMap<String, Bytes>,
-    last_reading: Option<super::moment::Boottime>,
+    last_reading: Option<Boottime>,
     events: Vec<Event>,
     /// Counts what must be kept on disk.
     revision: u64,
@@ -159,20 +160,34 @@ impl Ledger {
     fn forget(&mut self) {
         while self.ended.len() > self.settings.most_ended {
             // One that must still be counted is not forgotten before its time; a later reading frees it.
-            let Some(place) = self.ended.iter().position(|lease| !self.is_needed(lease)) else { break };
+            let since = self.needed_since();
+            let Some(place) = self.ended.iter().position(|lease| !is_needed(lease, since)) else { break };
             self.ended.remove(place);
         }
     }
 
-    /// Whether an ended lease still matters: until a reading shows what its holder left, and as long as that is there and
-    /// one that was granted on an older reading could take it for its own.
-    fn is_needed(&self, lease: &Lease) -> bool {
-        match lease.ending.map(|ending| ending.seen_at) {
-            Some(Some(seen_at)) => {
-                let left = lease.devices.values().any(|share| share.visible_bytes > Bytes::ZERO);
-                left && self.live.values().any(|other| other.baseline_at <= seen_at)
+    /// Which ended leases still matter: those whose end was seen later than this. It is when the oldest of those was
+    /// granted that they could be taken for, the living ones and, in turn, the ended ones that still matter themselves.
+    fn needed_since(&self) -> Option<Boottime> {
+        let mut since = self.live.values().map(|lease| lease.baseline_at).min()?;
+        loop {
+            let needed = self.ended.iter().filter(|lease| is_needed(lease, Some(since)));
+            match needed.map(|lease| lease.baseline_at).min() {
+                Some(older) if older < since => since = older,
+                _ => return Some(since),
             }
-            _ => true,
         }
+    }
+}
+
+/// Whether an ended lease still matters: until a reading shows what its holder left, and as long as that is there and could
+/// be taken for another's, of those that matter since then.
+fn is_needed(lease: &Lease, since: Option<Boottime>) -> bool {
+    match lease.ending.map(|ending| ending.seen_at) {
+        Some(Some(seen_at)) => {
+            let left = lease.devices.values().any(|share| share.visible_bytes > Bytes::ZERO);
+            left && since.is_some_and(|since| since <= seen_at)
+        }
+        _ => true,
     }
 }

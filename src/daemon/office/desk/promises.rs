@@ -21,7 +21,10 @@ use crate::leases::wire;
 impl Desk {
     pub(super) fn serve_line(&mut self, reading: &Reading<'_>) {
         let tickets: Vec<Ticket> = self.queue.waiters().map(|waiter| waiter.ticket).collect();
-        for ticket in tickets {
+        for (served, ticket) in tickets.into_iter().enumerate() {
+            if served > 0 && self.is_old(reading.taken_at) {
+                break; // The next reading is not far.
+            }
             let Some(mut case) = self.in_line.remove(&ticket) else { continue };
             if case.reply.is_closed() {
                 self.queue.cancel(ticket);

@@ -85,10 +85,21 @@ impl Desk {
         self.take_in(&reading, now);
         self.log.observe(snapshot, now.wall);
         self.serve_line(&reading);
-        for case in cases {
-            self.serve_new(case, &reading);
+        for (served, case) in cases.into_iter().enumerate() {
+            // Each promise waits for the disk: the last of many is decided on a reading of its own, not refused for the age
+            // of this one.
+            if served > 0 && self.is_old(taken_at) {
+                self.new.push(case);
+            } else {
+                self.serve_new(case, &reading);
+            }
         }
         self.leased = decide::claims(self.keeper.ledger(), &reading);
+    }
+
+    /// Whether a reading is soon too old to promise anything on.
+    pub(super) fn is_old(&self, taken_at: Boottime) -> bool {
+        Now::read().boottime.since(taken_at) > self.keeper.ledger().settings().oldest_reading / 2
     }
 
     fn take_in(&mut self, reading: &Reading<'_>, now: Now) {

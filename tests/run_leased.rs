@@ -1,0 +1,204 @@
+//! `run` beside the real daemon: in line, through a kill of the daemon, to the command's end.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod leases_daemon;
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use hf_mem_probe::api::client::{Client, block_on};
+use hf_mem_probe::api::lease::LeasesAnswer;
+use hf_mem_probe::leases::event::Event;
+use hf_mem_probe::leases::lease::State;
+use leases_daemon::{Daemon, model};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_hf-mem-probe");
+
+/// A daemon with one declared card of 24 GiB, and a model whose context of 256 Ki tokens takes 16 GiB of it.
+struct Host {
+    directory: TempDir,
+    daemon: Daemon,
+}
+
+impl Host {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        model::write(&directory.path().join("model"));
+        let daemon = Daemon::start(Path::new(PROGRAM), directory.path(), &["--gpus", "24GiB"]);
+        Self { directory, daemon }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn run(&self, options: &[&str], command: &[&str]) -> Command {
+        let mut run = Command::new(PROGRAM);
+        run.arg("run").arg("--model").arg(self.path("model")).args(["--engine", "reference", "--context", "262144"]);
+        run.arg("--socket").arg(self.daemon.socket()).args(options).arg("--").args(command);
+        run.env("HOME", self.directory.path()).env_remove("HF_MEM_PROBE_SOCKET").stdin(Stdio::null());
+        run
+    }
+
+    /// A command that says "on", where it is and by which lease, and ends when its `gate` is written to.
+    fn start(&self, options: &[&str], gate: &str) -> Running {
+        let path = self.path(gate);
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let script =
+            format!("echo \"on $CUDA_VISIBLE_DEVICES $HF_MEM_PROBE_LEASE\"; read x < {}; exit 5", path.display());
+        let mut run = self.run(options, &["sh", "-c", &script]);
+        let mut child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        Running { child, out, gate: path }
+    }
+
+    fn leases(&self) -> LeasesAnswer {
+        block_on(Client::new(self.daemon.socket()).leases()).unwrap().unwrap()
+    }
+
+    /// Looks until it is so.
+    fn until(&self, what: &str, so: impl Fn(&LeasesAnswer) -> bool) -> LeasesAnswer {
+        let began = Instant::now();
+        loop {
+            let leases = self.leases();
+            if so(&leases) {
+                return leases;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "it never came to: {what}: {leases:?}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+struct Running {
+    child: Child,
+    out: BufReader<ChildStdout>,
+    gate: PathBuf,
+}
+
+impl Running {
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// Lets the command end, and says how it ended and what was remarked.
+    fn end(mut self) -> (Option<i32>, String) {
+        std::fs::write(&self.gate, "\n").unwrap();
+        self.told()
+    }
+
+    fn told(&mut self) -> (Option<i32>, String) {
+        let mut told = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+        (self.child.wait().unwrap().code(), told)
+    }
+}
+
+#[test]
+fn the_second_waits_in_line_through_a_kill_of_the_daemon_and_is_promised_once() {
+    let mut host = Host::new();
+    let mut first = host.start(&["--ttl", "600s"], "first");
+    let on = first.line();
+    let id = host.leases().leases[0].id.clone();
+    assert!(on.starts_with("on ") && on.ends_with(&id) && on.split(' ').count() == 3, "{on}");
+    let mut second = host.start(&["--wait", "600s"], "second");
+    let line = host.until("one in line", |leases| leases.waiting.len() == 1).waiting;
+    assert_eq!(line[0].position, 1);
+    assert!(line[0].pid.is_some_and(|pid| pid != second.child.id()), "the process that becomes the command waits");
+
+    host.daemon.kill();
+    host.daemon.start_again();
+    let again = host.until("in line again", |leases| leases.waiting.len() == 1);
+    assert_eq!((again.leases.len(), again.leases[0].id.as_str()), (1, id.as_str()), "the first one's lease is there");
+    assert_eq!(again.waiting[0].pid, line[0].pid);
+
+    let (code, _) = first.end();
+    assert_eq!(code, Some(5), "the command never noticed");
+    assert!(second.line().starts_with("on "));
+    let now = host.leases();
+    assert_eq!((now.leases.len(), now.waiting.len()), (1, 0), "{now:?}");
+    let (code, told) = second.end();
+    assert_eq!(code, Some(5));
+    assert!(told.contains("went away before it answered"), "{told}");
+    host.until("released at the end", |leases| leases.leases.is_empty());
+}
+
+#[test]
+fn a_stopping_daemon_sends_those_who_wait_to_the_next_one() {
+    let mut host = Host::new();
+    let mut first = host.start(&[], "first");
+    first.line();
+    let mut second = host.start(&["--wait", "600s"], "second");
+    host.until("one in line", |leases| leases.waiting.len() == 1);
+    assert_eq!(host.daemon.stop(), Some(0));
+    assert!(host.daemon.log().contains("all requests in flight were answered"), "{}", host.daemon.log());
+    host.daemon.start_again();
+    host.until("in line again", |leases| leases.waiting.len() == 1);
+    first.end();
+    assert!(second.line().starts_with("on "));
+    assert_eq!(second.end().0, Some(5));
+}
+
+#[test]
+fn a_wait_in_vain_and_a_command_that_cannot_be_started_leave_nothing_behind() {
+    let host = Host::new();
+    let mut first = host.start(&[], "first");
+    first.line();
+    let vain = host.run(&["--wait", "1s", "--json"], &["true"]).output().unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&vain.stdout).unwrap();
+    assert_eq!((vain.status.code(), answer["reason"].as_str()), (Some(75), Some("wait_over")), "{answer}");
+    assert!(answer["message"].as_str().unwrap().contains("place 1 of 1"), "{answer}");
+    let refused = host.run(&[], &["true"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1), "without a wait it is a plain no");
+    first.end();
+    host.until("released", |leases| leases.leases.is_empty());
+    assert_eq!(host.run(&[], &["/no/such/command"]).output().unwrap().status.code(), Some(127));
+    assert_eq!(host.run(&[], &["/etc/passwd"]).output().unwrap().status.code(), Some(126));
+    host.until("released", |leases| leases.leases.is_empty());
+}
+
+#[test]
+fn a_supervisor_that_is_killed_takes_the_command_with_it() {
+    let host = Host::new();
+    let mut run = host.start(&[], "gate");
+    run.line();
+    kill_process(Pid::from_child(&run.child), Signal::KILL).unwrap();
+    run.child.wait().unwrap();
+    let mut rest = String::new();
+    run.out.read_to_string(&mut rest).unwrap();
+    host.until("released", |leases| leases.leases.is_empty());
+}
+
+#[test]
+fn the_watch_stream_tells_of_leases_and_the_list_tells_no_secret() {
+    let host = Host::new();
+    let events = block_on(async {
+        let client = Client::new(host.daemon.socket());
+        let mut lines = client.watch_gpus().await.unwrap();
+        lines.next().await.unwrap().unwrap().unwrap();
+        let mut first = host.start(&[], "first");
+        first.line();
+        let listed = serde_json::to_string(&client.leases().await.unwrap()).unwrap();
+        assert!(!listed.contains("key"), "{listed}");
+        first.end();
+        let mut events = Vec::new();
+        while !events.iter().any(|event| matches!(event, (Event::Ended { .. }, _))) {
+            let line = lines.next().await.unwrap().unwrap().unwrap();
+            assert_eq!(line.missed_lease_events, 0);
+            events.extend(line.lease_events.into_iter().map(|event| (event.event, event.state)));
+        }
+        events
+    });
+    let events = events.unwrap();
+    assert!(
+        matches!(&events[..], [(Event::Granted(_), None), .., (Event::Ended { .. }, Some(State::Released))]),
+        "{events:?}"
+    );
+}
