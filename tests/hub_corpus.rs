@@ -6,7 +6,7 @@
 mod look_alike;
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use hf_mem_probe::model::source::{
     Auth, HubSettings, ModelReference, SourceClient, SourceError, SourceSettings, Token,
@@ -66,7 +66,11 @@ fn stored(folder: &Path) -> Inventory {
 
 fn client(endpoint: &str) -> SourceClient {
     let variables = |name: &str| (name == "HF_ENDPOINT").then(|| endpoint.to_owned());
-    SourceClient::new(SourceSettings::new(HubSettings::from_environment(variables).expect("settings")))
+    let mut settings = HubSettings::from_environment(variables).expect("settings");
+    // The look-alike makes headers of tens of megabytes as they are asked for, on whatever else this machine does.
+    settings.limits.total = Duration::from_secs(600);
+    settings.limits.attempt = Duration::from_secs(120);
+    SourceClient::new(SourceSettings::new(settings))
 }
 
 async fn describe(client: &SourceClient, repo: &str) -> Result<(std::sync::Arc<Model>, u32), SourceError> {

@@ -120,7 +120,7 @@ fn outages() -> Vec<Fault> {
         },
         Fault {
             variables: IMPATIENT,
-            ..fault("a slow drip", DOWN, "nothing came for too long", |request| {
+            ..fault("a slow drip", DOWN, "nothing", |request| {
                 info(request).then(|| Reply { stall_after: Some(3), ..Reply::ok("{\"id\": 1}") })
             })
         },

@@ -95,10 +95,14 @@ pub(super) fn read(path: &Path, file: Option<&str>) -> Result<Metadata, SourceEr
     }
 }
 
-/// Whether `--file` names `path`, by its whole name or by a quantisation in it.
+/// Whether `--file` names `path`, by its whole name or by a quantisation in it: `Q4_K` is no part of `Q4_K_M`.
 fn is_named(path: &str, asked: &str) -> bool {
     let (path, asked) = (path.to_ascii_lowercase(), asked.to_ascii_lowercase());
-    path == asked || path.rsplit('/').next() == Some(&asked) || path.split(['-', '.', '/']).any(|part| part == asked)
+    let ends = |character: Option<char>| character.is_none_or(|it| !it.is_ascii_alphanumeric() && it != '_');
+    path.match_indices(&asked).any(|(at, found)| {
+        let (before, after) = (path.get(..at).unwrap_or_default(), path.get(at + found.len()..).unwrap_or_default());
+        ends(before.chars().next_back()) && ends(after.chars().next())
+    })
 }
 
 /// Reads a bundle from any reader; its unpacked size is bounded, its hash checked. The error says what is wrong.
@@ -135,4 +139,24 @@ pub fn unpack(packed: impl std::io::Read) -> Result<Metadata, String> {
         return Err("the bundle is damaged: its content does not have the hash that it names; copy it again".into());
     }
     serde_json::from_slice(body).map_err(|error| format!("the bundle cannot be read: {error}; pack it again"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packed_file_is_named_whole_or_by_its_quantisation() {
+        for (path, asked, named) in [
+            ("a/tiny-Q4_K_M.gguf", "a/tiny-Q4_K_M.gguf", true),
+            ("a/tiny-Q4_K_M.gguf", "tiny-Q4_K_M.gguf", true),
+            ("a/tiny-Q4_K_M.gguf", "q4_k_m", true),
+            ("tiny-UD-Q4_K_XL.gguf", "UD-Q4_K_XL", true),
+            ("tiny-Q4_K_M.gguf", "Q4_K", false),
+            ("tiny-IQ4_XS.gguf", "Q4_XS", false),
+            ("tiny-Q4_K_M.gguf", "Q8_0", false),
+        ] {
+            assert_eq!(is_named(path, asked), named, "{path} {asked}");
+        }
+    }
 }

@@ -110,7 +110,11 @@ fn content_length(response: &reqwest::Response) -> Option<u64> {
 }
 
 fn slow(budget: &Budget) -> String {
-    if budget.left() == Duration::ZERO { "the time is up".into() } else { "nothing came for too long".into() }
+    if budget.left() == Duration::ZERO {
+        "nothing more came until the time was up".into()
+    } else {
+        "nothing came for too long".into()
+    }
 }
 
 /// The innermost reason of an HTTP error: it has no address in it.

@@ -55,7 +55,7 @@ pub(super) async fn get(
     asked: &Asked<'_>,
     budget: &Budget,
 ) -> Result<Answer, SourceError> {
-    let mut attempt = 0;
+    let (mut attempt, mut last) = (0, None);
     loop {
         budget.pass().await;
         attempt += 1;
@@ -63,7 +63,7 @@ pub(super) async fn get(
             let _seat = budget.manners.seat(budget.deadline()).await;
             once(client, url, token, wanted, asked, budget).await
         };
-        let (why, asked_wait, limited, attempts) = match outcome {
+        let failed = match outcome {
             Ok(answer) => {
                 budget.tally.answered(&asked.hub());
                 return Ok(answer);
@@ -74,7 +74,10 @@ pub(super) async fn get(
             }
             Err(Failure::Again { why, wait, limited, attempts }) => (why, wait, limited, attempts),
         };
-        let pause = asked_wait.unwrap_or_default().max(wait::own(attempt, wait::chance()));
+        // What the budget cut short says nothing of the Hub; what it said before does.
+        let cut_short = budget.left().is_zero();
+        let (why, asked_wait, limited, attempts) = last.filter(|_| cut_short).unwrap_or(failed);
+        let pause = wait::pause(asked_wait, attempt, wait::chance());
         tracing::debug!(url = %printable(url), attempt, %why, ?pause, "a request to the Hub failed");
         if pause >= budget.left() || attempt >= attempts {
             budget.tally.gave_up(&asked.hub(), &why);
@@ -90,6 +93,7 @@ pub(super) async fn get(
         } else {
             tokio::time::sleep(pause).await;
         }
+        last = Some((why, asked_wait, limited, attempts));
     }
 }
 

@@ -7,6 +7,8 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 /// The first wait of our own.
 const FIRST: Duration = Duration::from_millis(250);
+/// Beyond this a longer wait is not spread any further, whatever number a server sends.
+const LONGEST_SPREAD: Duration = Duration::from_secs(3600);
 /// The longest wait of our own.
 const LONGEST: Duration = Duration::from_secs(8);
 
@@ -25,6 +27,16 @@ pub(super) fn asked(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
         limit.split([';', ',']).find_map(|part| part.trim().strip_prefix(key)?.strip_prefix('=')?.parse::<u64>().ok())
     };
     (parameter("r")? == 0).then(|| parameter("t").map(Duration::from_secs)).flatten()
+}
+
+/// The wait before the next attempt: what the server asks for and up to a tenth more, so that a fleet that was told the same
+/// does not come back together; else [`own`].
+pub(super) fn pause(asked: Option<Duration>, attempt: u32, chance: u64) -> Duration {
+    let own = own(attempt, chance);
+    asked.map_or(own, |asked| {
+        let more = f64::from(u32::try_from(chance % 1024).unwrap_or(0)) / 10_240.0;
+        asked.max(own).saturating_add(asked.min(LONGEST_SPREAD).mul_f64(more))
+    })
 }
 
 /// The wait before attempt `attempt` (counted from 1 for the second): doubling, between half and all of it by `chance`.
@@ -70,6 +82,16 @@ mod tests {
         for nonsense in ["soon", "-1", "Wed, 99 Foo 2026 x GMT", ""] {
             assert_eq!(asks("retry-after", nonsense), None, "{nonsense}");
         }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_never_cut_and_spread_a_little() {
+        let asked = Some(Duration::from_secs(60));
+        assert_eq!(pause(asked, 1, 0), Duration::from_secs(60));
+        assert!((61..=66).contains(&pause(asked, 1, 512).as_secs()));
+        assert!(pause(Some(Duration::ZERO), 1, 0) >= FIRST / 2, "none at all is no wait");
+        assert_eq!(pause(None, 2, 7), own(2, 7));
+        assert!(pause(Some(Duration::MAX), 1, 0) >= Duration::from_secs(60), "and no number is too large");
     }
 
     #[test]

@@ -16,6 +16,8 @@ use crate::model::tensors::InventoryBuilder;
 const FIRST_GUESS_BYTES: u64 = 64 << 10;
 /// The first prefix of a GGUF file: holds the whole header of a model with a small vocabulary.
 const FIRST_PREFIX_BYTES: u64 = 1 << 20;
+/// The second: holds that of nearly all with a large one (150 000 tokens and their merges take some 6 MB).
+const SECOND_PREFIX_BYTES: u64 = 8 << 20;
 /// JSON around one tensor's name: type, shape, two offsets of eleven digits, punctuation.
 const BYTES_A_TENSOR: u64 = 112;
 /// Tensors of all files together; bounds memory while they are folded.
@@ -187,9 +189,10 @@ async fn gguf_header(source: &impl Files, file: &WeightFile) -> Result<Gguf, Sou
     }
 }
 
-/// The next prefix to try: what the parser asked for or four times the last, within the file and the parser's bound.
+/// The next prefix to try: what the parser asked for, the second that is worth a try or four times the last, within the
+/// file and the parser's bound.
 fn next_prefix(last: u64, at_least: u64, file_bytes: Option<u64>) -> Option<u64> {
-    let wanted = at_least.max(last.saturating_mul(4)).min(gguf::MAX_HEADER_BYTES);
+    let wanted = at_least.max(SECOND_PREFIX_BYTES).max(last.saturating_mul(4)).min(gguf::MAX_HEADER_BYTES);
     let wanted = file_bytes.map_or(wanted, |file| wanted.min(file));
     (wanted > last).then_some(wanted)
 }
@@ -236,8 +239,9 @@ mod tests {
 
     #[test]
     fn prefixes_grow_within_the_file_and_the_bound() {
-        assert_eq!(next_prefix(1 << 20, 0, None), Some(4 << 20));
-        assert_eq!(next_prefix(1 << 20, 5 << 20, None), Some(5 << 20));
+        assert_eq!(next_prefix(1 << 20, 0, None), Some(8 << 20));
+        assert_eq!(next_prefix(1 << 20, 9 << 20, None), Some(9 << 20));
+        assert_eq!(next_prefix(8 << 20, 0, None), Some(32 << 20));
         assert_eq!(next_prefix(1 << 20, u64::MAX, None), Some(gguf::MAX_HEADER_BYTES));
         assert_eq!(next_prefix(gguf::MAX_HEADER_BYTES, 0, None), None);
         assert_eq!(next_prefix(1 << 20, 0, Some(2 << 20)), Some(2 << 20));
