@@ -12,7 +12,7 @@ use crate::placement::{Available, availability};
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Free {
+struct Room {
     schema_version: u32,
     uuid: String,
     free_bytes: Bytes,
@@ -25,15 +25,15 @@ struct Free {
 pub(super) fn run(arguments: &FreeArguments) -> u8 {
     let output = Output { json: arguments.connection.json };
     match find(arguments) {
-        Ok(free) => {
-            output.data(&free, |free| format!("{}\n", whole(free.available_bytes, arguments.unit)));
+        Ok(room) => {
+            output.data(&room, |room| format!("{}\n", whole(room.available_bytes, arguments.unit)));
             Reason::Fits.exit_code()
         }
         Err(problem) => output.problem(&problem),
     }
 }
 
-fn find(arguments: &FreeArguments) -> Result<Free, Problem> {
+fn find(arguments: &FreeArguments) -> Result<Room, Problem> {
     let answer = gpus::once(&arguments.connection, arguments.gpus.as_deref())?;
     let leased = answer.leased_bytes.iter().map(|(uuid, bytes)| (uuid.clone(), Bytes::new(*bytes))).collect();
     let devices = availability(&answer.snapshot, &leased).devices;
@@ -46,7 +46,7 @@ fn find(arguments: &FreeArguments) -> Result<Free, Problem> {
         let detail = format!("the free memory of {} is not known", device.facts.uuid);
         return Err(Problem::new(Reason::NvmlUnavailable, detail).hint("`hf-mem-probe health` may say why"));
     };
-    Ok(Free {
+    Ok(Room {
         schema_version: answer.schema_version,
         uuid: device.facts.uuid.clone(),
         free_bytes,

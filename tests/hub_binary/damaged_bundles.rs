@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use hf_mem_probe::model::source::metadata::VERSION;
 use sha2::{Digest as _, Sha256};
 
 use super::asking::User;
@@ -36,9 +37,10 @@ async fn each_is_refused_for_what_it_is() {
     let middle = flipped.len() / 2;
     flipped[middle] ^= 0x55;
     // A gigabyte of spaces packs into a megabyte; the lead names no hash that they could have.
-    let bomb = with_lead(1, &vec![b' '; 64 << 20]);
-    let nested = with_lead(1, &vec![b'['; 1 << 20]);
+    let bomb = with_lead(VERSION, &vec![b' '; 64 << 20]);
+    let nested = with_lead(VERSION, &vec![b'['; 1 << 20]);
     let changed = [&text[..=at], String::from_utf8_lossy(body).replace("Qwen3", "Qwen4").as_bytes()].concat();
+    let newer = format!("version 99 and this program reads {VERSION}; update it");
     let cases: [(&str, Vec<u8>, &str); 11] = [
         ("a bit flipped", flipped, "damaged"),
         ("cut in half", good[..good.len() / 2].to_vec(), "damaged"),
@@ -47,7 +49,7 @@ async fn each_is_refused_for_what_it_is() {
         ("empty", Vec::new(), "not a bundle"),
         ("no gzip", b"not gzip at all".to_vec(), "not a bundle"),
         ("another program's gzip", packed(b"{\"weights\": []}\n"), "not a bundle"),
-        ("a newer version", with_lead(99, body), "version 99 and this program reads 1; update it"),
+        ("a newer version", with_lead(99, body), &newer),
         ("an old version", with_lead(0, body), "old version 0"),
         ("a bomb", bomb, "unpacks to more than"),
         ("a tower of brackets", nested, "cannot be read"),
@@ -71,7 +73,7 @@ async fn each_is_refused_for_what_it_is() {
 #[tokio::test]
 async fn a_bomb_is_not_unpacked() {
     let user = User::of("http://127.0.0.1:9").with("HF_HUB_OFFLINE", "1");
-    std::fs::write(user.path("bomb.hfmp"), with_lead(1, &vec![b' '; 256 << 20])).expect("written");
+    std::fs::write(user.path("bomb.hfmp"), with_lead(VERSION, &vec![b' '; 256 << 20])).expect("written");
     let program = user.program().get_program().to_owned();
     let mut command = std::process::Command::new("sh");
     command.arg("-c").arg("ulimit -v 160000; exec \"$0\" estimate bomb.hfmp --json").arg(program);

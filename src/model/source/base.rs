@@ -32,6 +32,10 @@ impl SourceClient {
         now: SystemTime,
     ) -> Result<Metadata, SourceError> {
         let Some(named) = metadata.base_model.clone() else { return Ok(metadata) };
+        // A bundle brings its base model along.
+        if metadata.base.is_some() {
+            return Ok(metadata);
+        }
         let adapter = metadata.identity.repo.clone();
         let config = metadata.documents.get("adapter_config.json");
         let revision = config.and_then(|config| config.get("revision")?.as_str()).map(ToOwned::to_owned);
