@@ -25,6 +25,8 @@ pub(crate) struct Graph<'a> {
     pub(crate) output: bool,
     /// Keys and values are on the devices.
     pub(crate) cache_on_device: bool,
+    /// Gate and up projections of a dense feed-forward are multiplied into a third buffer.
+    pub(crate) gate_apart: bool,
     /// Bytes of a flash-attention mask's cell.
     pub(crate) mask_bytes: u64,
     /// Lowest seen, in percent of the formula.
@@ -153,7 +155,9 @@ impl Graph<'_> {
         };
         match (layer.feed_forward, self.architecture.experts) {
             (FeedForward::Dense { width }, _) => {
-                phase(sum([width.saturating_mul(3), hidden.saturating_mul(3), queries]), hidden);
+                let written_over = if self.gate_apart { 0 } else { width };
+                let floats = sum([width.saturating_mul(3), hidden.saturating_mul(3), queries]);
+                phase(floats, hidden.saturating_add(written_over));
             }
             (FeedForward::Experts, Some(experts)) => {
                 let width = experts.active.saturating_mul(experts.width);

@@ -181,6 +181,7 @@ impl<'a> Ready<'a> {
             // An output layer on the host is multiplied on a device all the same, with a copy of its weights.
             output: output || !self.output_on_device(host),
             cache_on_device: self.cache_on_device(),
+            gate_apart: self.profile.gate_apart,
             mask_bytes: self.profile.mask_bytes,
             low_percent: {
                 let [dense, mixture] = self.profile.low_percent;

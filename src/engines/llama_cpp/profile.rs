@@ -21,6 +21,8 @@ pub(crate) struct Profile {
     pub(crate) fit_target_mib: u64,
     pub(crate) outputs_for_slots_only: bool,
     pub(crate) half_copies_in_buffer: bool,
+    /// Gate and up projections of a dense feed-forward are multiplied into a third buffer.
+    pub(crate) gate_apart: bool,
     /// Bytes of a flash-attention mask's cell, copies included.
     pub(crate) mask_bytes: u64,
     /// Lowest seen, in percent of the formula: without and with experts.
@@ -99,7 +101,8 @@ mod tests {
     fn builds_find_their_profile() {
         assert_eq!(profile(None).unwrap().name, "b10450");
         assert_eq!(profile(Some("b10451")).unwrap().name, "b10450");
-        assert_eq!(profile(Some("8179")).unwrap().name, "b4000");
+        assert_eq!(profile(Some("8179")).unwrap().name, "b5780");
+        assert_eq!(profile(Some("b3943")).unwrap().name, "b4000");
         assert_eq!(
             profile(Some("x")).unwrap_err().to_string(),
             "version 'x' is no llama.cpp build number such as b10450"
