@@ -36,7 +36,7 @@ pub(super) fn run(arguments: &PackArguments) -> u8 {
         Ok(Ok(packed)) => {
             if packed.gated {
                 output::remark(&format!(
-                    "{} is gated: its licence was accepted for what is in {}",
+                    "{} is gated: keep {} among those who have accepted its terms",
                     packed.repo, packed.bundle
                 ));
             }
