@@ -377,12 +377,10 @@ mod tests {
         let heard = |xid| XidCount { uuid: "GPU-1".to_owned(), xid, count: 3 };
         metrics.set_xids(&[heard(Some(79)), heard(None)]);
         metrics.set_xids(&[heard(Some(79)), heard(None)]);
-        metrics.set_nvml_errors(2);
         let text = metrics.open_metrics();
         for line in [
             "hf_mem_probe_device_xids_total{uuid=\"GPU-1\",xid=\"79\"} 3",
             "hf_mem_probe_device_xids_total{uuid=\"GPU-1\",xid=\"unknown\"} 3",
-            "hf_mem_probe_nvml_errors_total 2",
             "hf_mem_probe_questions_total{verdict=\"fits\",reason=\"fits\"} 1",
             "hf_mem_probe_latency_seconds_bucket{le=\"0.00005\",stage=\"request\"} 1",
             "hf_mem_probe_hub_requests_total{outcome=\"ok\"} 1",
