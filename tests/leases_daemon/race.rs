@@ -95,13 +95,13 @@ impl Race {
     async fn persist<T>(&self, call: impl AsyncFn() -> Result<T, ClientError>) -> Result<T, ClientError> {
         loop {
             let error = match call().await {
-                Err(error) if error.daemon_is_leaving() || error.daemon_is_absent() => error,
+                Err(error) if error.daemon_is_leaving() || error.daemon_is_absent() || is_late(&error) => error,
                 done => {
                     self.answers.send_modify(|answers| *answers += 1);
                     return done;
                 }
             };
-            if error.daemon_is_leaving() {
+            if error.daemon_is_leaving() || is_late(&error) {
                 self.count(|outcome| outcome.asked_again += 1);
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -195,6 +195,15 @@ impl Race {
             self.count(|outcome| outcome.lost += 1);
         }
         Ok(())
+    }
+}
+
+/// A slow machine: to be asked again, with the same key.
+fn is_late(error: &ClientError) -> bool {
+    match error {
+        ClientError::Late { .. } => true,
+        ClientError::Problem(problem) => matches!(problem.reason, Reason::Timeout | Reason::NvmlUnavailable),
+        _ => false,
     }
 }
 
