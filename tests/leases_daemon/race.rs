@@ -138,7 +138,7 @@ impl Race {
             ttl_seconds: Some(if abandons || runs_out { 2 } else { 600 }),
             holder: Some(Holder::Pid(pid)),
             idempotency_key: Some(key.to_owned()),
-            wait_seconds: if random.one_in(50) { 1 } else { 0 },
+            wait_seconds: u64::from(random.one_in(50)),
         };
         let answer = self.persist(async || self.client.create_lease(&request).await).await;
         let lease = match answer {
