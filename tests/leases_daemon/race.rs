@@ -144,6 +144,10 @@ impl Race {
         let lease = match answer {
             Ok(answer) => answer.lease.map(|lease| serde_json::from_value::<LeaseAnswer>(lease).unwrap()),
             Err(ClientError::Problem(problem)) if problem.reason == Reason::Busy => None, // The line is full.
+            // A short one ran out before its asker heard of it.
+            Err(ClientError::Problem(problem)) if problem.detail.contains("has ended") && (abandons || runs_out) => {
+                None
+            }
             Err(error) => panic!("{error}"),
         };
         let Some(lease) = lease else {
