@@ -32,7 +32,6 @@ pub struct Models {
 pub(super) struct Found {
     pub(super) model: Arc<Model>,
     pub(super) stale: bool,
-    /// Requests made for it; 0 where it was known or sent.
     /// Where it was found.
     pub(super) cache: CacheResult,
 }
