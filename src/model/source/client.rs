@@ -127,6 +127,10 @@ impl SourceClient {
         self.disk.as_ref().map(DiskCache::standing)
     }
 
+    pub(super) fn hub_settings(&self) -> &HubSettings {
+        self.hub.settings()
+    }
+
     /// This program's own token for the Hub that has `reference`; whether a caller may use it is the caller's to decide.
     pub fn own_auth(&self, reference: &ModelReference) -> Auth {
         match &reference.place {
@@ -163,7 +167,7 @@ impl SourceClient {
         auth: &Auth,
         now: SystemTime,
     ) -> Result<Metadata, SourceError> {
-        let at = if matches!(reference.place, Place::Hub { .. }) { AdapterAt::Hub } else { AdapterAt::Disk };
+        let at = if let Place::Hub { repo, .. } = &reference.place { AdapterAt::Hub(repo) } else { AdapterAt::Disk };
         let metadata = self.read_alone(reference, auth, now).await?;
         Box::pin(self.with_base(metadata, at, auth, now)).await
     }
@@ -339,7 +343,7 @@ impl SourceClient {
             return Ok(model);
         }
         let metadata = reading.metadata(found, asked.file).await?;
-        let metadata = Box::pin(self.with_base(metadata, AdapterAt::Hub, asked.auth, asked.now)).await?;
+        let metadata = Box::pin(self.with_base(metadata, AdapterAt::Hub(asked.repo), asked.auth, asked.now)).await?;
         let own = asked.auth.identity();
         let scope = if metadata.base.as_ref().is_some_and(|base| base.gated) { own.as_str() } else { scope };
         if let Some(disk) = self.disk.as_ref().filter(|_| !metadata.partial) {
@@ -372,7 +376,7 @@ impl SourceClient {
 
     async fn stale_in_hf_cache(&self, asked: &Asked<'_>) -> Option<Result<Described, SourceError>> {
         let metadata = match self.in_hf_cache(asked).await? {
-            Ok(adapter) => Box::pin(self.with_base(adapter, AdapterAt::Hub, asked.auth, asked.now)).await,
+            Ok(adapter) => Box::pin(self.with_base(adapter, AdapterAt::Hub(asked.repo), asked.auth, asked.now)).await,
             Err(error) => Err(error),
         };
         let described = |metadata: Metadata| {
@@ -381,8 +385,12 @@ impl SourceClient {
         Some(metadata.and_then(described))
     }
 
-    /// The snapshot that huggingface_hub has downloaded, if it has.
+    /// The snapshot that huggingface_hub has downloaded, if it has. It was downloaded for this program's own user, and
+    /// nothing in it says whether a token was needed: who asks as somebody else is not shown it.
     async fn in_hf_cache(&self, asked: &Asked<'_>) -> Option<Result<Metadata, SourceError>> {
+        if self.hub.settings().endpoint_for(asked.repo).1 != asked.auth.token() {
+            return None;
+        }
         let cache = self.hub.settings().cache_folder.as_deref()?;
         let snapshot = hf_cache::find(cache, asked.repo, asked.revision)?;
         let identity = Identity {
