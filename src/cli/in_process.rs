@@ -75,11 +75,6 @@ impl Source {
     }
 }
 
-/// Whether `--gpus` names a file of this host.
-pub(super) fn is_file(spec: &str) -> bool {
-    Path::new(spec).is_file()
-}
-
 /// Answers `question` without a daemon.
 pub(super) async fn answer(
     asking: Asking,
