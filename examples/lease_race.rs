@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     for seed in 1..=arguments.next().unwrap_or(3) {
         let directory = tempfile::tempdir().unwrap();
         let began = Instant::now();
-        let terms = Terms { clients, rounds, seed, killed_within: 4000 };
+        let terms = Terms { clients, rounds, seed, killed_within: clients * 4 };
         let outcome = race(&program, directory.path(), terms);
         println!(
             "seed {seed}: {clients} x {rounds} in {:.0} s: over-commit {}, lost {}, leaked {}\n  {outcome:?}",

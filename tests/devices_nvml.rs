@@ -96,6 +96,17 @@ fn v1_gives_the_same_free_and_an_unknown_reserve() {
     }
 }
 
+/// What a process takes while a pass goes on is either seen with it and gone from the free memory, or neither.
+#[test]
+fn memory_that_is_taken_during_a_pass_is_never_both_free_and_held() {
+    let mut gpu = profiles::a100_80();
+    gpu.processes.push(Process { pid: 7, used_bytes: Some(8 << 30), kinds: vec![HolderKind::Compute] });
+    gpu.memory.taken_at_listing_bytes = 8 << 30;
+    let device = Machine::new(&Scenario::of([gpu])).only();
+    assert_eq!(device.processes.len(), 1);
+    assert_eq!(device.free_bytes, Some(Bytes::mib(81_920 - 862 - 8192)));
+}
+
 #[test]
 fn a_library_without_newer_symbols_still_works() {
     let gpu = profiles::a100_80().process(7, 1 << 30, HolderKind::Compute);

@@ -329,7 +329,7 @@ impl Client {
 
 /// Whether the connection itself failed, as by a reset.
 fn has_io_source(error: &hyper::Error) -> bool {
-    std::error::Error::source(error).is_some_and(|source| source.is::<io::Error>())
+    std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<io::Error>)
 }
 
 /// `text` as one segment of a path: whatever could end it or leave it is escaped.

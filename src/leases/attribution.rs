@@ -135,14 +135,15 @@ struct Part {
     /// Of the lease.
     baseline: Bytes,
     bytes: Bytes,
-    /// Of one that has ended: the first reading past its end, or none yet.
-    ended: Option<Option<Boottime>>,
+    /// Of one that has ended: the first reading past its end, or the far end of time before there was one. Of one that
+    /// lives: the moment of boot.
+    ended: Boottime,
 }
 
 impl Part {
     /// Whether it may have been taken after the baselines of a lease that was granted on a reading of `baseline_at`.
     fn overlaps(&self, baseline_at: Boottime) -> bool {
-        self.ended.is_some_and(|seen_at| seen_at.is_none_or(|seen_at| seen_at > baseline_at))
+        self.ended > baseline_at
     }
 }
 
@@ -221,7 +222,8 @@ pub(super) fn visible_in(leases: &[&Lease], occupied: &Occupied<'_>) -> BTreeMap
         let wanted = turn.most.less(*so_far).unwrap_or(Bytes::ZERO);
         let of_process = taken.entry(turn.place).or_default();
         let given = wanted.min(of_process.room(turn.used, turn.from, turn.lease.baseline_at));
-        let ended = turn.lease.ending.map(|ending| ending.seen_at);
+        let far = Boottime::from_millis(u64::MAX);
+        let ended = turn.lease.ending.map_or(Boottime::BOOT, |ending| ending.seen_at.unwrap_or(far));
         of_process.0.push(Part { baseline: turn.baseline, bytes: given, ended });
         *so_far += given;
     }
@@ -308,7 +310,8 @@ mod tests {
     #[test]
     fn memory_above_a_baseline_is_given_once() {
         let at = Boottime::from_millis(7);
-        let part = |baseline, bytes| Part { baseline: Bytes::new(baseline), bytes: Bytes::new(bytes), ended: None };
+        let part =
+            |baseline, bytes| Part { baseline: Bytes::new(baseline), bytes: Bytes::new(bytes), ended: Boottime::BOOT };
         // A (baseline 0) was given 10 of a process that holds 14; B's baseline is 4.
         let taken = Taken(vec![part(0, 10)]);
         assert_eq!(taken.room(Bytes::new(14), Bytes::new(4), at), Bytes::new(4));
@@ -321,7 +324,7 @@ mod tests {
         // Never below zero.
         assert_eq!(taken.room(Bytes::new(2), Bytes::new(4), at), Bytes::ZERO);
         // One that ended before B's reading is in B's baseline; one that ended later may have grown since.
-        let ended = |moment| Taken(vec![Part { ended: Some(Some(Boottime::from_millis(moment))), ..part(0, 4) }]);
+        let ended = |moment| Taken(vec![Part { ended: Boottime::from_millis(moment), ..part(0, 4) }]);
         assert_eq!(ended(6).room(Bytes::new(14), Bytes::new(4), at), Bytes::new(10));
         assert_eq!(ended(8).room(Bytes::new(14), Bytes::new(4), at), Bytes::new(6));
     }

@@ -6,11 +6,11 @@
 //! (a buffer that follows the largest layer, a rounded share) the difference is charged to the device and the search
 //! repeated.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::needs::Needs;
 use super::pool::Pool;
+use super::quick_hash::QuickMap;
 use crate::bytes::Bytes;
 use crate::engines::{EngineError, Split};
 
@@ -23,17 +23,17 @@ type Way = (u32, (u8, u32));
 /// Costs of layers, by (kind of the first device, tensor degree, what stays on the host).
 #[derive(Default)]
 pub(super) struct LayerCosts {
-    known: HashMap<(usize, u32, (u8, u32)), Costs>,
+    known: QuickMap<(usize, u32, (u8, u32)), Costs>,
     /// What the engine said of the layers, by (tensor degree, what stays on the host): most often the same, whichever kind
     /// of device is the first.
-    before: HashMap<Way, Vec<Vec<i128>>>,
+    before: QuickMap<Way, Vec<Vec<i128>>>,
 }
 
 struct Costs {
     /// Cost of all layers before each one, without what a device costs besides; never falling.
     before: Vec<i128>,
     /// What a device of each kind costs besides.
-    besides: HashMap<usize, i128>,
+    besides: QuickMap<usize, i128>,
 }
 
 impl LayerCosts {
@@ -141,7 +141,7 @@ impl Costs {
             alike.push(figures.clone());
             figures
         };
-        let mut costs = Self { before, besides: HashMap::new() };
+        let mut costs = Self { before, besides: QuickMap::default() };
         let besides = costs.besides(needs, pool, first, template, first)?;
         let mut most = 0;
         for (at, cost) in costs.before.iter_mut().enumerate() {

@@ -17,6 +17,7 @@ mod order;
 mod placed;
 mod plan;
 mod pool;
+mod quick_hash;
 mod reach;
 mod search;
 mod strategy;

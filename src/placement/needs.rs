@@ -1,13 +1,13 @@
 //! What each rank of a split needs on each kind of device, asked of the engine once and remembered.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 
 use super::ask::Ask;
 use super::order::harm;
 use super::pool::Pool;
+use super::quick_hash::QuickMap;
 use crate::bytes::Bytes;
 use crate::devices::{DeviceFacts, HostMemory};
 use crate::engines::{EngineError, Fitness, IllegalSplit, Interval, Offload, Prepared, Split, Workload};
@@ -23,9 +23,9 @@ pub(super) struct Needs<'a> {
     /// What each kind's cost is, for the plan's warnings.
     pub(super) warnings: Vec<String>,
     prepared: Vec<Result<Box<dyn Prepared + 'a>, EngineError>>,
-    splits: HashMap<(usize, u32), Rc<Legal>>,
-    known: RefCell<HashMap<Share, Interval>>,
-    known_host: HashMap<(usize, usize), Interval>,
+    splits: QuickMap<(usize, u32), Rc<Legal>>,
+    known: RefCell<QuickMap<Share, Interval>>,
+    known_host: QuickMap<(usize, usize), Interval>,
     named: usize,
 }
 
@@ -77,9 +77,9 @@ impl<'a> Needs<'a> {
             degraded: Vec::with_capacity(kinds.len()),
             warnings: Vec::new(),
             prepared: Vec::with_capacity(kinds.len()),
-            splits: HashMap::new(),
+            splits: QuickMap::default(),
             known: RefCell::default(),
-            known_host: HashMap::new(),
+            known_host: QuickMap::default(),
             named: 0,
         };
         let mut vetoed = Vec::with_capacity(kinds.len());

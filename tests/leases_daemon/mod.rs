@@ -78,6 +78,7 @@ impl Drop for Daemon {
     }
 }
 
+#[allow(clippy::zombie_processes, reason = "its owner waits for it; where it never becomes ready the test is over")]
 fn spawn(program: &Path, directory: &Path, arguments: &[String]) -> Child {
     let notify = directory.join("notify.sock");
     if let Err(error) = fs::remove_file(&notify) {

@@ -95,13 +95,13 @@ impl Race {
     async fn persist<T>(&self, call: impl AsyncFn() -> Result<T, ClientError>) -> Result<T, ClientError> {
         loop {
             let error = match call().await {
-                Err(error) if error.daemon_is_leaving() || error.daemon_is_absent() => error,
+                Err(error) if error.daemon_is_leaving() || error.daemon_is_absent() || is_late(&error) => error,
                 done => {
                     self.answers.send_modify(|answers| *answers += 1);
                     return done;
                 }
             };
-            if error.daemon_is_leaving() {
+            if error.daemon_is_leaving() || is_late(&error) {
                 self.count(|outcome| outcome.asked_again += 1);
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -138,12 +138,16 @@ impl Race {
             ttl_seconds: Some(if abandons || runs_out { 2 } else { 600 }),
             holder: Some(Holder::Pid(pid)),
             idempotency_key: Some(key.to_owned()),
-            wait_seconds: if random.one_in(50) { 1 } else { 0 },
+            wait_seconds: u64::from(random.one_in(50)),
         };
         let answer = self.persist(async || self.client.create_lease(&request).await).await;
         let lease = match answer {
             Ok(answer) => answer.lease.map(|lease| serde_json::from_value::<LeaseAnswer>(lease).unwrap()),
             Err(ClientError::Problem(problem)) if problem.reason == Reason::Busy => None, // The line is full.
+            // A short one ran out before its asker heard of it.
+            Err(ClientError::Problem(problem)) if problem.detail.contains("has ended") && (abandons || runs_out) => {
+                None
+            }
             Err(error) => panic!("{error}"),
         };
         let Some(lease) = lease else {
@@ -195,6 +199,15 @@ impl Race {
             self.count(|outcome| outcome.lost += 1);
         }
         Ok(())
+    }
+}
+
+/// A slow machine: to be asked again, with the same key.
+fn is_late(error: &ClientError) -> bool {
+    match error {
+        ClientError::Late { .. } => true,
+        ClientError::Problem(problem) => matches!(problem.reason, Reason::Timeout | Reason::NvmlUnavailable),
+        _ => false,
     }
 }
 

@@ -87,8 +87,13 @@ pub(super) fn read(
     let mut health = health::check(handle, &standing.name);
     health.warnings.extend(standing.memory_node.and_then(|node| memory::page_cache(node, scene.roots)));
     let mode = health::mode(handle);
-    let reading = match memory::read(handle, &standing.name, scene.roots) {
-        Ok(reading) => reading,
+    let memory = || memory::read(handle, &standing.name, scene.roots);
+    let seen = memory().and_then(|before| {
+        let holders = processes::read(handle, before.total);
+        Ok((before.or_less_free(memory()?), holders))
+    });
+    let (reading, mut holders) = match seen {
+        Ok(seen) => seen,
         Err(error) if super::library::concerns_all(&error) => return Err(error),
         Err(error) => {
             let why = health.forbids.clone().unwrap_or_else(|| health::from_error(&error, "reading its memory"));
@@ -101,7 +106,6 @@ pub(super) fn read(
     if reading.unified {
         facts.kind = DeviceKind::UnifiedMemory;
     }
-    let mut holders = processes::read(handle, reading.total);
     scene.describe(&mut holders.processes);
     let device = Device {
         facts,

@@ -22,6 +22,16 @@ pub(super) struct MemoryReading {
     pub(super) unified: bool,
 }
 
+impl MemoryReading {
+    /// The one of two readings, made before and after the processes were listed, that leaves less.
+    ///
+    /// A lease's claim shrinks by what its holder is seen to have. Were that seen and the memory read before it was taken,
+    /// the same bytes would count as free and as arrived, and be promised twice.
+    pub(super) fn or_less_free(self, after: Self) -> Self {
+        if after.free < self.free { after } else { self }
+    }
+}
+
 /// Reads `device`, whose product name is `name`.
 pub(super) fn read(device: &Device<'_>, name: &str, roots: &HostRoots) -> Result<MemoryReading, NvmlError> {
     match dedicated(device) {

@@ -99,13 +99,16 @@ fn read(instance: &Handle<'_>, whole: &WholeGpu, standing: &Standing, scene: &Sc
         ..whole.device.facts.clone()
     };
     // An instance never stands for the host's memory, whatever its GPU does: several would count it several times.
-    let reading = match memory::dedicated(instance) {
-        Ok(reading) => reading,
+    let seen = memory::dedicated(instance).and_then(|before| {
+        let holders = processes::read(instance, before.total);
+        Ok((before.or_less_free(memory::dedicated(instance)?), holders))
+    });
+    let (reading, mut holders) = match seen {
+        Ok(seen) => seen,
         Err(error) => return Ok(unreadable(facts, health::from_error(&error, "reading its memory"))),
     };
     facts.total_bytes = reading.total;
     facts.reserved_bytes = reading.reserved;
-    let mut holders = processes::read(instance, reading.total);
     scene.describe(&mut holders.processes);
     Ok(Device {
         facts,

@@ -66,8 +66,12 @@ impl Ledger {
 
     /// The leases with a share on a device that matter for its account, in order of their grants.
     pub(super) fn on_device(&self, uuid: &str) -> Vec<&Lease> {
-        let since = self.needed_since();
-        let ended = self.ended.iter().filter(|lease| is_needed(lease, since));
-        self.live.values().chain(ended).filter(|lease| lease.devices.contains_key(uuid)).collect()
+        let here = |lease: &&Lease| lease.devices.contains_key(uuid);
+        let mut leases: Vec<&Lease> = self.live.values().filter(here).collect();
+        if self.ended.iter().any(|lease| here(&lease)) {
+            let since = self.needed_since();
+            leases.extend(self.ended.iter().filter(|lease| here(lease) && is_needed(lease, since)));
+        }
+        leases
     }
 }

@@ -171,10 +171,11 @@ impl Ledger {
     fn needed_since(&self) -> Option<Boottime> {
         let mut since = self.live.values().map(|lease| lease.baseline_at).min()?;
         loop {
-            let needed = self.ended.iter().filter(|lease| is_needed(lease, Some(since)));
+            let older = self.ended.iter().filter(|lease| lease.baseline_at < since);
+            let needed = older.filter(|lease| is_needed(lease, Some(since)));
             match needed.map(|lease| lease.baseline_at).min() {
-                Some(older) if older < since => since = older,
-                _ => return Some(since),
+                Some(older) => since = older,
+                None => return Some(since),
             }
         }
     }

@@ -201,11 +201,15 @@ pub unsafe extern "C" fn nvmlDeviceGetPciInfo_v3(device: Handle, pci: *mut PciIn
     })
 }
 
-fn memory<'a>(scenario: &'a Scenario, target: &Target) -> Result<&'a Memory, Return> {
-    Ok(match target.instance(scenario)? {
-        Some(instance) => &instance.memory,
-        None => &target.gpu(scenario)?.memory,
-    })
+fn memory(scenario: &Scenario, target: &Target) -> Result<Memory, Return> {
+    let mut memory = match target.instance(scenario)? {
+        Some(instance) => instance.memory.clone(),
+        None => target.gpu(scenario)?.memory.clone(),
+    };
+    if machine(|machine| machine.statistics.calls.contains_key(COMPUTE_PROCESSES)) {
+        memory.used_bytes += memory.taken_at_listing_bytes;
+    }
+    Ok(memory)
 }
 
 #[unsafe(no_mangle)]
@@ -235,6 +239,8 @@ pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(device: Handle, answer: *mut
         put(answer, MemoryV2 { version: MEMORY_V2_VERSION, total, reserved, free, used })
     })
 }
+
+const COMPUTE_PROCESSES: &str = "nvmlDeviceGetComputeRunningProcesses_v3";
 
 fn processes(symbol: &str, kind: HolderKind, device: Handle, count: *mut c_uint, infos: *mut ProcessInfo) -> Return {
     device_call(symbol, device, |scenario, target| {
@@ -281,7 +287,7 @@ pub unsafe extern "C" fn nvmlDeviceGetComputeRunningProcesses_v3(
     count: *mut c_uint,
     infos: *mut ProcessInfo,
 ) -> Return {
-    processes("nvmlDeviceGetComputeRunningProcesses_v3", HolderKind::Compute, device, count, infos)
+    processes(COMPUTE_PROCESSES, HolderKind::Compute, device, count, infos)
 }
 
 #[unsafe(no_mangle)]

@@ -231,6 +231,9 @@ pub struct Memory {
     pub reserved_bytes: u64,
     /// Allocated, without the reserve.
     pub used_bytes: u64,
+    /// Allocated besides from the moment at which compute processes are first listed: what a process takes between two
+    /// calls of one pass.
+    pub taken_at_listing_bytes: u64,
     /// What v2 answers instead of a reading (13 on old kernels, 3 on integrated parts).
     pub v2_code: Option<u32>,
     /// What v1 answers instead of a reading.
