@@ -43,11 +43,14 @@ pub(super) async fn fits<S: Service>(
     let several = serde_json::from_slice::<Form>(&body).is_ok_and(|form| form.questions.is_some());
     if !several {
         let question = parse(&body)?;
+        // Whoever waits for its turn holds what it sent once.
+        drop(body);
         let written = within(deadline, NO_ANSWER, app.service.fits(caller, question)).await?;
         count(&app.metrics, written.verdict(), written.reason());
         return Ok(([(header::CONTENT_TYPE, "application/json")], written.json().clone()).into_response());
     }
     let Together { questions } = parse(&body)?;
+    drop(body);
     if questions.is_empty() || questions.len() > QUESTIONS {
         let detail = format!("`questions` holds {}; 1 to {QUESTIONS} are answered together", questions.len());
         return Err(Problem::new(Reason::Usage, detail).into());
