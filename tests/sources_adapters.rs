@@ -2,10 +2,11 @@
 //! not belong.
 
 #[path = "support/fake_hub/mod.rs"]
-#[allow(dead_code, reason = "shared by test binaries, each using a part")]
 mod fake_hub;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fake_hub::{COMMIT, FakeHub, Reply, Request, ranged, weights};
@@ -21,7 +22,13 @@ fn adapter() -> Vec<u8> {
 
 /// A Hub with the public adapter `a/b` on the gated model `m/base`, which wants a token.
 async fn hub() -> FakeHub {
-    FakeHub::start(|request: &Request, _| {
+    hub_whose_base_is_open(Arc::default()).await
+}
+
+/// The same, where anyone may see the base model while `open` says so.
+async fn hub_whose_base_is_open(open: Arc<AtomicBool>) -> FakeHub {
+    FakeHub::start(move |request: &Request, _| {
+        let open = open.load(Ordering::Relaxed);
         let path = request.target.split('?').next()?;
         let listed = |repo: &str, gated: &str, files: &[(&str, usize)]| {
             let files: Vec<String> =
@@ -30,7 +37,7 @@ async fn hub() -> FakeHub {
             Reply::ok(format!(r#"{{"id":"{repo}","sha":"{COMMIT}","gated":{gated},"siblings":[{files}]}}"#))
         };
         let config = br#"{"base_model_name_or_path": "m/base", "peft_type": "LORA", "r": 8}"#;
-        if path.contains("/m/base/") && request.header("authorization").is_none() {
+        if path.contains("/m/base/") && !open && request.header("authorization").is_none() {
             return Some(Reply::status(401).with("x-error-code", "GatedRepo"));
         }
         Some(match path.rsplit('/').next()? {
@@ -39,7 +46,8 @@ async fn hub() -> FakeHub {
                 listed("a/b", "false", &files)
             }
             _ if path.starts_with("/api/models/m/base/") => {
-                listed("m/base", "\"manual\"", &[("config.json", 2), ("model.safetensors", weights().len())])
+                let gated = if open { "false" } else { "\"manual\"" };
+                listed("m/base", gated, &[("config.json", 2), ("model.safetensors", weights().len())])
             }
             "adapter_config.json" => Reply::ok(*config),
             "adapter_model.safetensors" => ranged(&adapter(), request),
@@ -121,4 +129,22 @@ async fn no_token_follows_an_adapter_to_another_hub() {
         assert!(saw(&public, asker) && !saw(&other, asker), "{asker}");
         assert_eq!(saw(&other, "hf_other"), opens, "this program's own token is for its own questions");
     }
+}
+
+#[tokio::test]
+async fn a_base_that_is_closed_later_is_closed_to_an_adapter_that_has_not_changed() {
+    let open = Arc::new(AtomicBool::new(true));
+    let hub = hub_whose_base_is_open(Arc::clone(&open)).await;
+    let cache = tempfile::tempdir().expect("a folder");
+    let variables = |name: &str| (name == "HF_ENDPOINT").then(|| hub.endpoint.clone());
+    let mut settings = SourceSettings::new(HubSettings::from_environment(variables).expect("settings"));
+    settings.cache_folder = Some(cache.path().to_owned());
+    let reference = ModelReference::parse("a/b", None, |_| false).expect("a reference");
+    let (now, later) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + Duration::from_secs(7200));
+    let client = SourceClient::new(settings);
+    client.describe(&reference, &Auth::Anonymous, now).await.expect("open to all");
+    open.store(false, Ordering::Relaxed);
+    client.describe(&reference, &Auth::Anonymous, now).await.expect("known as of late");
+    let refused = client.describe(&reference, &Auth::Anonymous, later).await.expect_err("closed");
+    assert!(matches!(refused, SourceError::Gated { .. }), "{refused}");
 }

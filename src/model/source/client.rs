@@ -317,7 +317,10 @@ impl SourceClient {
         // What needed a token is kept for that token alone.
         let scope = if found.gated || found.private { identity.as_str() } else { PUBLIC };
         let note = RevisionNote::new(&found.repo, &found.commit, asked.now);
-        let same = old.filter(|old| old.model.asked().commit.as_deref() == Some(found.commit.as_str()));
+        // An adapter's commit says nothing of its base model, which may have changed, or been closed, meanwhile.
+        let same = old
+            .filter(|old| old.model.adapter.is_none())
+            .filter(|old| old.model.asked().commit.as_deref() == Some(found.commit.as_str()));
         let model = match same {
             Some(old) => Arc::clone(&old.model),
             None => self.read_commit(asked, reading, found, scope).await?,
@@ -339,7 +342,8 @@ impl SourceClient {
         scope: &str,
     ) -> Result<Arc<Model>, SourceError> {
         let kept = |disk: &DiskCache| disk.metadata(Scope(scope), &found.repo, &found.commit, asked.file);
-        if let Some(model) = self.disk.as_ref().and_then(kept).and_then(|metadata| model(&metadata).ok()) {
+        let alone = |model: &Arc<Model>| model.adapter.is_none();
+        if let Some(model) = self.disk.as_ref().and_then(kept).and_then(|it| model(&it).ok()).filter(alone) {
             return Ok(model);
         }
         let metadata = reading.metadata(found, asked.file).await?;
