@@ -122,6 +122,7 @@ impl fmt::Display for Bytes {
             u64::MAX => f.pad("more than 2^64 bytes"),
             count if count >= 1 << 30 => f.pad(&format!("{:.2} GiB", self.as_gib())),
             count if count >= 1 << 20 => f.pad(&format!("{:.1} MiB", count as f64 / f64::from(1 << 20))),
+            count if count >= 1 << 10 => f.pad(&format!("{:.1} KiB", count as f64 / f64::from(1 << 10))),
             count => f.pad(&format!("{count} B")),
         }
     }
@@ -154,6 +155,7 @@ mod tests {
     fn prints_for_people() {
         assert_eq!(Bytes::new(16_060_522_496).to_string(), "14.96 GiB");
         assert_eq!(Bytes::mib(3).to_string(), "3.0 MiB");
+        assert_eq!(Bytes::new(147_933).to_string(), "144.5 KiB");
         assert_eq!(Bytes::new(17).to_string(), "17 B");
     }
 }
