@@ -64,6 +64,23 @@ fn bug_02_memory_that_is_seen_is_not_counted_twice() {
 }
 
 #[test]
+fn memory_is_seen_as_a_leases_only_where_the_process_is_proved() {
+    let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 24)]));
+    let holder = host.start();
+    host.grant(&mut ledger, request(holder, &[(A, 8)])).unwrap();
+    host.allocate(holder, A, gib(6));
+    host.sample();
+    // In another PID namespace the driver's number means another process than here, and nothing was read of that one.
+    let proved = host.snapshot.devices[0].processes[0].start_ticks.take();
+    host.settle(&mut ledger);
+    assert_eq!(host.available(&ledger, A), Some(gib(10)), "18 free, all 8 still owed");
+    host.sample();
+    assert_eq!(host.snapshot.devices[0].processes[0].start_ticks, proved);
+    host.settle(&mut ledger);
+    assert_eq!(host.available(&ledger, A), Some(gib(16)), "18 free, 2 owed");
+}
+
+#[test]
 fn bug_02_two_leases_of_one_holder_share_no_byte() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 48)]));
     let holder = host.start();

@@ -1,14 +1,17 @@
-//! An adapter on a gated base model: what a token was needed for is not shown to others.
+//! An adapter on a gated base model: what a token was needed for is not shown to others, and no token goes where it does
+//! not belong.
 
 #[path = "support/fake_hub/mod.rs"]
-#[allow(dead_code, reason = "shared by test binaries, each using a part")]
 mod fake_hub;
 
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fake_hub::{COMMIT, FakeHub, Reply, Request, ranged, weights};
 use hf_mem_probe::model::source::{
-    Auth, HubSettings, ModelReference, SourceClient, SourceError, SourceSettings, Token,
+    Auth, HubSettings, ModelReference, SourceClient, SourceError, SourceSettings, Token, settings::PrefixEndpoint,
 };
 
 /// One matrix of rank 8.
@@ -19,7 +22,13 @@ fn adapter() -> Vec<u8> {
 
 /// A Hub with the public adapter `a/b` on the gated model `m/base`, which wants a token.
 async fn hub() -> FakeHub {
-    FakeHub::start(|request: &Request, _| {
+    hub_whose_base_is_open(Arc::default()).await
+}
+
+/// The same, where anyone may see the base model while `open` says so.
+async fn hub_whose_base_is_open(open: Arc<AtomicBool>) -> FakeHub {
+    FakeHub::start(move |request: &Request, _| {
+        let open = open.load(Ordering::Relaxed);
         let path = request.target.split('?').next()?;
         let listed = |repo: &str, gated: &str, files: &[(&str, usize)]| {
             let files: Vec<String> =
@@ -28,7 +37,7 @@ async fn hub() -> FakeHub {
             Reply::ok(format!(r#"{{"id":"{repo}","sha":"{COMMIT}","gated":{gated},"siblings":[{files}]}}"#))
         };
         let config = br#"{"base_model_name_or_path": "m/base", "peft_type": "LORA", "r": 8}"#;
-        if path.contains("/m/base/") && request.header("authorization").is_none() {
+        if path.contains("/m/base/") && !open && request.header("authorization").is_none() {
             return Some(Reply::status(401).with("x-error-code", "GatedRepo"));
         }
         Some(match path.rsplit('/').next()? {
@@ -37,7 +46,8 @@ async fn hub() -> FakeHub {
                 listed("a/b", "false", &files)
             }
             _ if path.starts_with("/api/models/m/base/") => {
-                listed("m/base", "\"manual\"", &[("config.json", 2), ("model.safetensors", weights().len())])
+                let gated = if open { "false" } else { "\"manual\"" };
+                listed("m/base", gated, &[("config.json", 2), ("model.safetensors", weights().len())])
             }
             "adapter_config.json" => Reply::ok(*config),
             "adapter_model.safetensors" => ranged(&adapter(), request),
@@ -73,4 +83,68 @@ async fn a_gated_base_is_kept_for_the_token_that_saw_it() {
         let again = client.describe(&reference, &token("hf_one"), later).await.expect("known");
         assert_eq!(again.model.asked().repo, "a/b");
     }
+}
+
+/// Settings for the Hub at `endpoint` with this program's own token.
+fn settings(endpoint: &str, token: &str) -> HubSettings {
+    let variables = |name: &str| match name {
+        "HF_ENDPOINT" => Some(endpoint.to_owned()),
+        "HF_TOKEN" => Some(token.to_owned()),
+        _ => None,
+    };
+    HubSettings::from_environment(variables).expect("settings")
+}
+
+fn saw(hub: &FakeHub, token: &str) -> bool {
+    hub.requests().iter().any(|request| request.head.contains(token))
+}
+
+#[tokio::test]
+async fn an_adapter_on_this_disk_asks_for_its_base_with_this_programs_token() {
+    let hub = hub().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = r#"{"base_model_name_or_path": "m/base", "peft_type": "LORA", "r": 8}"#;
+    std::fs::write(folder.path().join("adapter_config.json"), config).expect("written");
+    std::fs::write(folder.path().join("adapter_model.safetensors"), adapter()).expect("written");
+    let client = SourceClient::new(SourceSettings::new(settings(&hub.endpoint, "hf_own")));
+    let path = folder.path().to_str().expect("UTF-8");
+    let reference = ModelReference::parse(path, None, Path::exists).expect("a reference");
+    let auth = client.own_auth(&reference);
+    let found = client.describe(&reference, &auth, SystemTime::UNIX_EPOCH).await.expect("as the token may see it");
+    assert!(found.model.adapter.as_ref().is_some_and(|adapter| adapter.base_gated));
+}
+
+#[tokio::test]
+async fn no_token_follows_an_adapter_to_another_hub() {
+    let reference = ModelReference::parse("a/b", None, |_| false).expect("a reference");
+    for (asker, opens) in [("hf_public", true), ("hf_callers", false)] {
+        let (public, other) = (hub().await, hub().await);
+        let mut settings = settings(&public.endpoint, "hf_public");
+        let endpoint = hf_mem_probe::model::source::settings::parse_endpoint("x", &other.endpoint).expect("an address");
+        settings.endpoints.push(PrefixEndpoint { prefix: "m/".into(), endpoint, token: Token::new("hf_other") });
+        let client = SourceClient::new(SourceSettings::new(settings));
+        let found = client.describe(&reference, &Token::new(asker).into(), SystemTime::UNIX_EPOCH).await;
+        assert_eq!(found.is_ok(), opens, "{found:?}");
+        assert!(opens || matches!(found, Err(SourceError::Gated { .. })), "{found:?}");
+        assert!(saw(&public, asker) && !saw(&other, asker), "{asker}");
+        assert_eq!(saw(&other, "hf_other"), opens, "this program's own token is for its own questions");
+    }
+}
+
+#[tokio::test]
+async fn a_base_that_is_closed_later_is_closed_to_an_adapter_that_has_not_changed() {
+    let open = Arc::new(AtomicBool::new(true));
+    let hub = hub_whose_base_is_open(Arc::clone(&open)).await;
+    let cache = tempfile::tempdir().expect("a folder");
+    let variables = |name: &str| (name == "HF_ENDPOINT").then(|| hub.endpoint.clone());
+    let mut settings = SourceSettings::new(HubSettings::from_environment(variables).expect("settings"));
+    settings.cache_folder = Some(cache.path().to_owned());
+    let reference = ModelReference::parse("a/b", None, |_| false).expect("a reference");
+    let (now, later) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + Duration::from_secs(7200));
+    let client = SourceClient::new(settings);
+    client.describe(&reference, &Auth::Anonymous, now).await.expect("open to all");
+    open.store(false, Ordering::Relaxed);
+    client.describe(&reference, &Auth::Anonymous, now).await.expect("known as of late");
+    let refused = client.describe(&reference, &Auth::Anonymous, later).await.expect_err("closed");
+    assert!(matches!(refused, SourceError::Gated { .. }), "{refused}");
 }

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use gguf_writer::{Header, Kv};
 use hf_mem_probe::model::source::{
-    Auth, HubSettings, LocalFolders, ModelReference, SourceClient, SourceError, SourceSettings, bundle, metadata,
+    Auth, HubSettings, LocalFolders, ModelReference, SourceClient, SourceError, SourceSettings, Token, bundle, metadata,
 };
 use hf_mem_probe::model::{Format, Model};
 
@@ -125,6 +125,12 @@ async fn the_cache_of_huggingface_hub_answers_offline() {
     let found = read(settings(Some(cache.path())), "a/b", None).await.expect("a model");
     assert_eq!(found.inventory.bytes().get(), 120);
     assert_eq!(found.identity.commit.as_deref(), Some(COMMIT));
+    // It was downloaded for this program's own user, with a token or without: nobody else is shown it.
+    let client = SourceClient::new(settings(Some(cache.path())));
+    let reference = ModelReference::parse("a/b", None, |_| false).expect("a reference");
+    let other = Token::new("hf_other").into();
+    let refused = client.describe(&reference, &other, NOW).await.expect_err("somebody else's");
+    assert_eq!(refused.reason(), "offline");
     let error = read(settings(Some(cache.path())), "a/c", None).await.expect_err("not there");
     assert_eq!(error.reason(), "offline");
     assert!(error.to_string().contains(cache.path().to_str().expect("UTF-8")), "{error}");

@@ -37,6 +37,10 @@ pub const ID_BYTES: usize = 64;
 /// Most questions that are answered together: each is planned against all devices.
 pub const QUESTIONS: usize = 64;
 
+/// Most parts of one question beside its metadata: devices, and parameters with all that is in them. Each costs many
+/// times its length in memory for as long as the question waits.
+pub const PARTS: usize = 4096;
+
 impl Limits {
     /// The limits that `config` sets.
     pub fn new(config: &SocketConfig, max_wait: Duration) -> Self {

@@ -16,6 +16,7 @@ pub mod routes;
 pub mod server;
 pub mod service;
 pub mod status;
+pub mod unread;
 
 pub use answer::Answer;
 pub use problem::Problem;

@@ -68,7 +68,7 @@ reasons! {
     ComputeCapability "compute_capability" 200 1 "The devices cannot run this model";
     Leased "leased" 200 1 "The memory is promised to others";
     Usage "usage" 400 2 "Not a question";
-    UnsupportedArchitecture "unsupported_architecture" 200 3 "Architecture not understood";
+    UnsupportedArchitecture "unsupported_architecture" 422 3 "Architecture not understood";
     MissingMetadata "missing_metadata" 422 3 "Metadata missing or unreadable";
     NvmlUnavailable "nvml_unavailable" 503 4 "The driver's library cannot be used";
     GpuLost "gpu_lost" 503 4 "A GPU is lost";
@@ -152,6 +152,16 @@ mod tests {
     fn words_are_what_serde_writes() {
         for reason in Reason::ALL {
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.word());
+        }
+    }
+
+    #[test]
+    fn no_failure_looks_like_an_answer() {
+        // Verdicts only: nothing fails with these.
+        let verdicts = ["fits", "insufficient_memory", "no_legal_split", "compute_capability", "leased", "wait_over"];
+        for reason in Reason::ALL {
+            let verdict = verdicts.contains(&reason.word()) || *reason == Reason::MemoryDraining;
+            assert_eq!((400..600).contains(&reason.status()), !verdict, "{reason:?}");
         }
     }
 

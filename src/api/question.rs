@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::unread::Unread;
+
 /// A question: a model, an engine, a workload, constraints.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -44,7 +46,7 @@ pub struct ModelQuestion {
     /// Metadata that the client read itself, for local models: the daemon opens no path on a client's behalf.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    pub metadata: Option<Box<Value>>,
+    pub metadata: Option<Unread>,
 }
 
 /// The engine that is asked about.

@@ -6,6 +6,7 @@ use super::{exit, in_process, question, reserve, text};
 use crate::api::client::{Client, ClientError, block_on};
 use crate::api::problem::Reason;
 use crate::api::{Answer, Problem, Question};
+use crate::devices::declared;
 
 /// Which of the two is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +64,9 @@ pub(super) fn ask(
 ) -> Result<Answer, Problem> {
     let everything = async {
         let source = in_process::Source::new(arguments)?;
+        let mut not_asked = None;
         // A snapshot file is on this side of the socket, and the daemon opens no path for a client.
-        let here_only = connection.local || arguments.options.gpus.as_deref().is_some_and(in_process::is_file);
+        let here_only = connection.local || arguments.options.gpus.as_deref().is_some_and(declared::names_a_file);
         if !here_only {
             source.complete(&mut question).await?;
             match asked_daemon(asking, &question, &source, connection).await {
@@ -72,11 +74,15 @@ pub(super) fn ask(
                     output::remark(&format!("answered by the daemon at {}", connection.socket.display()));
                     return Ok(answer);
                 }
+                Err(error @ ClientError::Unreachable { .. }) if !error.daemon_is_absent() => not_asked = Some(error),
                 Err(ClientError::Unreachable { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        let answer = in_process::answer(asking, &question, &source, connection).await?;
+        let mut answer = in_process::answer(asking, &question, &source, connection).await?;
+        if let Some(error) = not_asked.filter(|_| asking == Asking::Fits && question.gpus.is_none()) {
+            answer.warnings.push(format!("{error}: what its leases promise to others is not counted"));
+        }
         let why =
             if here_only { String::new() } else { format!(": no daemon answers at {}", connection.socket.display()) };
         output::remark(&format!("answered in process{why}"));

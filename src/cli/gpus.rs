@@ -41,8 +41,18 @@ pub(super) fn once(connection: &ConnectionArguments, declared: Option<&str>) -> 
         return Ok(answer);
     }
     match runtime(Client::new(&connection.socket).gpus())? {
-        Err(ClientError::Unreachable { .. }) => Ok(alone(in_process::snapshot(connection)?)),
+        Err(error @ ClientError::Unreachable { .. }) => {
+            remark_on(&error);
+            Ok(alone(in_process::snapshot(connection)?))
+        }
         answer => Ok(answer?),
+    }
+}
+
+/// A daemon that is there and cannot be asked may hold leases, of which nothing is known here.
+fn remark_on(error: &ClientError) {
+    if !error.daemon_is_absent() {
+        output::remark(&format!("{error}: what its leases promise to others is not counted"));
     }
 }
 
@@ -92,7 +102,7 @@ fn watch(arguments: &GpusArguments) -> Result<(), Problem> {
                     }
                     return Ok(());
                 }
-                Err(ClientError::Unreachable { .. }) => {}
+                Err(error @ ClientError::Unreachable { .. }) => remark_on(&error),
                 Err(error) => return Err(error.into()),
             }
         }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::arguments::{ConnectionArguments, QuestionArguments};
 use super::fits::Asking;
 use crate::api::problem::Reason;
+use crate::api::unread::Unread;
 use crate::api::{Answer, Problem, Question};
 use crate::devices::holders::HostRoots;
 use crate::devices::nvml::NvmlOptions;
@@ -57,9 +58,9 @@ impl Source {
         }
         let metadata = self.metadata().await?;
         question.model.repo.clone_from(&metadata.identity.repo);
-        let metadata = serde_json::to_value(&metadata)
+        let metadata = Unread::of(&metadata)
             .map_err(|error| Problem::new(Reason::Internal, format!("metadata cannot be sent: {error}")))?;
-        question.model.metadata = Some(Box::new(metadata));
+        question.model.metadata = Some(metadata);
         Ok(())
     }
 
@@ -73,11 +74,6 @@ impl Source {
     pub(super) fn token(&self) -> Option<crate::api::peer::HubToken> {
         self.client.own_auth(&self.reference).token().map(crate::api::peer::HubToken::from)
     }
-}
-
-/// Whether `--gpus` names a file of this host.
-pub(super) fn is_file(spec: &str) -> bool {
-    Path::new(spec).is_file()
 }
 
 /// Answers `question` without a daemon.

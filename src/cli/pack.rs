@@ -54,6 +54,8 @@ async fn pack(arguments: &PackArguments) -> Result<Packed, Problem> {
     let path = arguments.output.display().to_string();
     bundle::write(&packed, &arguments.output)
         .map_err(|error| Problem::new(Reason::Usage, format!("{path} cannot be written: {error}")))?;
+    // An adapter's bundle holds its base model too.
+    let gated = metadata.gated || metadata.base.as_ref().is_some_and(|base| base.gated);
     let identity = metadata.identity;
     Ok(Packed {
         schema_version: SCHEMA_VERSION,
@@ -64,7 +66,7 @@ async fn pack(arguments: &PackArguments) -> Result<Packed, Problem> {
         revision: identity.revision,
         commit: identity.commit,
         file: identity.file,
-        gated: metadata.gated,
+        gated,
     })
 }
 

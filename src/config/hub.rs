@@ -32,7 +32,7 @@ pub struct HubConfig {
     pub read_timeout: Period,
     /// Longest time spent on one model, retries included.
     pub retry_budget: Period,
-    /// Requests in flight at once, over all models.
+    /// Requests to one Hub in flight at once, over all models.
     pub concurrency: usize,
     /// Never ask the Hub: answer from what is known.
     pub offline: bool,

@@ -50,19 +50,16 @@ fn nearness(lease: &Lease, process: &Process, line: &[ProcessIdentity]) -> Optio
     let lease_holder = &lease.holder;
     if let Some(holder) = &lease_holder.process {
         let in_tree = line.first().map(|read| read.start_ticks);
-        // The driver's entry must be of the very process that the tree was read of, where both say.
-        let same = match (process.start_ticks, in_tree) {
-            (Some(entry), Some(tree)) => entry == tree,
-            _ => true,
-        };
+        // The driver's entry must be proved to be of the very process that the tree was read of: in a container's own PID
+        // namespace its number may be another's, and memory given to the wrong lease would be promised twice.
+        let same = process.start_ticks.is_some() && process.start_ticks == in_tree;
         if same && let Some(generations) = line.iter().position(|ancestor| ancestor == holder) {
             return Some(generations);
         }
         // What was once seen in the tree stays of it, and so do its own children, when a process in between dies.
         let members = &lease.members;
         if !members.is_empty() {
-            let itself =
-                process.start_ticks.or(in_tree).map(|start_ticks| ProcessIdentity { pid: process.pid, start_ticks });
+            let itself = process.start_ticks.map(|start_ticks| ProcessIdentity { pid: process.pid, start_ticks });
             if itself.is_some_and(|itself| members.contains(&itself))
                 || (same && line.iter().any(|ancestor| members.contains(ancestor)))
             {

@@ -100,9 +100,31 @@ fn with_and_without_the_daemon_the_answer_is_the_same() {
         assert_eq!(timeless(&asked), timeless(&alone), "{line}");
         assert_eq!(asked.code, alone.code);
     }
+    // A snapshot that is not there is missed here, and no card of that name by the daemon.
+    let line = format!("fits {MODEL} --gpus absent.json --json");
+    let (asked, alone) = (run_beside(&daemon.socket(), &line), run(&line));
+    assert_eq!((asked.code, asked.json()), (2, alone.json()));
     assert_eq!(daemon.stop(), Some(0));
     assert!(!daemon.socket().exists(), "its own socket is removed");
     assert!(daemon.directory.path().join("config.toml").exists(), "and nothing else");
+}
+
+#[test]
+fn a_daemon_that_cannot_be_asked_is_not_taken_for_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let driver = SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();
+    // As good as one that this user may not connect to, which root always may.
+    let socket = directory.path().join("api.sock");
+    std::os::unix::fs::symlink(&socket, &socket).unwrap();
+    let library = driver.library().to_str().unwrap();
+    let beside = |socket: &Path, line: &str| run_beside(socket, &format!("{line} --nvml {library} --json"));
+    let warned = |outcome: &Outcome| outcome.out.contains("what its leases promise to others is not counted");
+    let fits = beside(&socket, &format!("fits {MODEL}"));
+    assert_eq!((fits.code, warned(&fits)), (0, true), "{}", fits.out);
+    assert!(!warned(&beside(&socket, &format!("fits {MODEL} --gpus 80GiB"))), "declared devices have no leases");
+    assert!(!warned(&beside(&directory.path().join("none"), &format!("fits {MODEL}"))));
+    let gpus = beside(&socket, "gpus");
+    assert!(gpus.json()["devices"].is_array() && gpus.err.contains("is not counted"), "{}", gpus.err);
 }
 
 #[test]

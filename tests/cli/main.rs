@@ -7,7 +7,6 @@ mod configurations;
 mod daemon;
 mod failures;
 #[path = "../support/fake_hub/mod.rs"]
-#[allow(dead_code, reason = "shared by test binaries, each using a part")]
 mod fake_hub;
 mod files;
 mod folders;

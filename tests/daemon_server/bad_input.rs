@@ -6,6 +6,14 @@ use super::double::{raw, request, roomy, start};
 
 const GOOD: &str = r#"{"model": {"repo": "a/b"}}"#;
 
+/// A question with an array of far too many of what `begun` begins.
+fn many(key: &str, table: &str, begun: &str) -> String {
+    let array = format!("{begun}{}]", begun.replace('[', ",").repeat(5000));
+    let inside = format!("\"{table}\": {{\"{key}\": {array}}}");
+    let inside = if table == "parameters" { format!("\"engine\": {{{inside}}}") } else { inside };
+    format!("{{\"model\": {{\"repo\": \"a/b\"}}, {inside}}}")
+}
+
 /// Each bad request, the reason it is refused for, and what the detail must name.
 fn cases() -> Vec<(&'static str, Vec<u8>, Reason, &'static str)> {
     let post = |path: &str, body: &str| request("POST", path, "", body);
@@ -45,6 +53,13 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Reason, &'static str)> {
             Reason::Usage,
             "99999",
         ),
+        (
+            "many parts",
+            post("/v1/estimates", &many("devices", "constraints", "[\"\"")),
+            Reason::Usage,
+            "the most is 4096",
+        ),
+        ("many values", post("/v1/fits", &many("x", "parameters", "[1")), Reason::Usage, "the most is 4096"),
         ("lease: id", request("GET", "/v1/leases/..%2f..%2fetc", "", ""), Reason::NotFound, "no lease of this id"),
         ("release: seconds", post("/v1/nvml/release", r#"{"seconds": 0}"#), Reason::Usage, "`seconds` is 0"),
         ("no route", request("GET", "/v2/fits", "", ""), Reason::NotFoundRoute, "/v2/fits"),

@@ -171,3 +171,18 @@ async fn what_cannot_be_packed_or_written_is_said() {
     }
     assert!(!user.path("x").exists(), "nothing half written is left");
 }
+
+#[tokio::test]
+async fn an_adapters_bundle_is_for_those_who_may_see_its_base_model() {
+    let config = r#"{"base_model_name_or_path": "a/gated", "peft_type": "LORA", "r": 8}"#;
+    let adapter = Repository::default().with("adapter_config.json", config).with(
+        "adapter_model.safetensors",
+        safetensors(&[("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", "F32", 4, &[8, 64])]),
+    );
+    let shelf = Shelf::default().with("a/lora", adapter).with("a/gated", Repository { gated: true, ..dense() });
+    let hub = FakeHub::start(move |request, _| Some(shelf.reply(request))).await;
+    let user = User::of(&hub.endpoint).with("HF_TOKEN", OWNER);
+    let packed = user.run("pack a/lora -o lora --json").await;
+    assert_eq!((packed.code, packed.json()["gated"].as_bool()), (0, Some(true)), "{packed:?}");
+    assert!(packed.err.contains("is gated: keep lora among those"), "{packed:?}");
+}

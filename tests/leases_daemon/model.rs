@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use hf_mem_probe::api::Question;
 use hf_mem_probe::api::question::ModelQuestion;
+use hf_mem_probe::api::unread::Unread;
 use hf_mem_probe::model::source::{Auth, HubSettings, ModelReference, SourceClient, SourceSettings};
 use serde_json::{Map, Value, json};
 
@@ -25,9 +26,8 @@ pub(crate) async fn question(directory: &Path, now: SystemTime) -> Question {
     let reference = ModelReference::parse(path, None, Path::exists).unwrap();
     let client = SourceClient::new(SourceSettings::new(HubSettings::from_environment(|_| None).unwrap()));
     let metadata = client.read(&reference, &Auth::Anonymous, now).await.unwrap();
-    let metadata = serde_json::to_value(metadata).unwrap();
-    let model =
-        ModelQuestion { repo: "a/model".to_owned(), metadata: Some(Box::new(metadata)), ..ModelQuestion::default() };
+    let metadata = Some(Unread::of(&metadata).unwrap());
+    let model = ModelQuestion { repo: "a/model".to_owned(), metadata, ..ModelQuestion::default() };
     let mut question = Question { model, ..Question::default() };
     question.engine.name = Some("reference".to_owned());
     question

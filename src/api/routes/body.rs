@@ -109,7 +109,11 @@ mod tests {
 
     #[test]
     fn nesting_is_bounded() {
-        let deep = format!(r#"{{"model": {{"repo": "x", "metadata": {}1{}}}}}"#, "[".repeat(200), "]".repeat(200));
+        let deep = format!(
+            r#"{{"model": {{"repo": "x"}}, "engine": {{"parameters": {{"x": {}1{}}}}}}}"#,
+            "[".repeat(200),
+            "]".repeat(200)
+        );
         assert!(refused(&deep).contains("recursion limit exceeded"));
     }
 }

@@ -9,7 +9,7 @@ use axum::{Extension, Json};
 use super::App;
 use super::body::{Deadline, parse, parse_or_default, read, within};
 use super::failure::Failure;
-use super::questions::{NO_ANSWER, counted};
+use super::questions::{NO_ANSWER, bounded, counted};
 use crate::api::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer};
 use crate::api::limits::ID_BYTES;
 use crate::api::peer::Caller;
@@ -27,7 +27,8 @@ pub(super) async fn create<S: Service>(
     body: Body,
 ) -> Result<Json<Answer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
-    let request: LeaseRequest = parse(&read(body, &app.limits, deadline).await?)?;
+    let mut request: LeaseRequest = parse(&read(body, &app.limits, deadline).await?)?;
+    request.question = bounded(request.question)?;
     let wait = Duration::from_secs(request.wait_seconds);
     if wait > app.limits.max_wait {
         let most = app.limits.max_wait.as_secs();

@@ -7,12 +7,13 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use super::App;
 use super::body::{Deadline, parse, read, within};
 use super::failure::Failure;
 use crate::api::answer::{Answer, Verdict};
-use crate::api::limits::QUESTIONS;
+use crate::api::limits::{PARTS, QUESTIONS};
 use crate::api::peer::Caller;
 use crate::api::problem::Reason;
 use crate::api::service::Service;
@@ -42,16 +43,20 @@ pub(super) async fn fits<S: Service>(
     let body = read(body, &app.limits, deadline).await?;
     let several = serde_json::from_slice::<Form>(&body).is_ok_and(|form| form.questions.is_some());
     if !several {
-        let question = parse(&body)?;
+        let question = bounded(parse(&body)?)?;
+        // Whoever waits for its turn holds what it sent once.
+        drop(body);
         let written = within(deadline, NO_ANSWER, app.service.fits(caller, question)).await?;
         count(&app.metrics, written.verdict(), written.reason());
         return Ok(([(header::CONTENT_TYPE, "application/json")], written.json().clone()).into_response());
     }
     let Together { questions } = parse(&body)?;
+    drop(body);
     if questions.is_empty() || questions.len() > QUESTIONS {
         let detail = format!("`questions` holds {}; 1 to {QUESTIONS} are answered together", questions.len());
         return Err(Problem::new(Reason::Usage, detail).into());
     }
+    let questions = questions.into_iter().map(bounded).collect::<Result<_, _>>()?;
     let answer = within(deadline, NO_ANSWER, app.service.fits_together(caller, questions)).await?;
     for answer in &answer.answers {
         count(&app.metrics, answer.verdict, known_reason(answer));
@@ -65,9 +70,27 @@ pub(super) async fn estimates<S: Service>(
     body: Body,
 ) -> Result<Json<Answer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
-    let question = parse(&read(body, &app.limits, deadline).await?)?;
+    let question = bounded(parse(&read(body, &app.limits, deadline).await?)?)?;
     let answer = within(deadline, NO_ANSWER, app.service.estimate(caller, question)).await?;
     Ok(counted(&app.metrics, answer))
+}
+
+/// `question`, unless it is of more parts than anybody means.
+pub(super) fn bounded(question: Question) -> Result<Question, Problem> {
+    fn within(value: &Value) -> usize {
+        match value {
+            Value::Array(values) => values.iter().map(within).sum::<usize>() + 1,
+            Value::Object(values) => values.values().map(within).sum::<usize>() + 1,
+            _ => 1,
+        }
+    }
+    let devices = question.constraints.devices.as_ref().map_or(0, Vec::len);
+    let parts = devices + question.engine.parameters.values().map(within).sum::<usize>();
+    if parts > PARTS {
+        let detail = format!("`constraints.devices` and `engine.parameters` hold {parts} values; the most is {PARTS}");
+        return Err(Problem::new(Reason::Usage, detail));
+    }
+    Ok(question)
 }
 
 /// What is said when the deadline passes.

@@ -4,12 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use serde::Deserialize as _;
-
 use crate::api::Problem;
 use crate::api::peer::{Caller, TokenAccess};
 use crate::api::problem::Reason;
 use crate::api::question::ModelQuestion;
+use crate::api::unread::Unread;
 use crate::bytes::Bytes;
 use crate::config::{Accounts, Config, HubConfig};
 use crate::metrics::{CacheResult, HubOutcome, Metrics};
@@ -32,7 +31,6 @@ pub struct Models {
 pub(super) struct Found {
     pub(super) model: Arc<Model>,
     pub(super) stale: bool,
-    /// Requests made for it; 0 where it was known or sent.
     /// Where it was found.
     pub(super) cache: CacheResult,
 }
@@ -101,15 +99,15 @@ impl Models {
 }
 
 /// The model that a client read itself and sent.
-pub(super) fn sent(metadata: &serde_json::Value) -> Result<Found, Problem> {
+pub(super) fn sent(metadata: &Unread) -> Result<Found, Problem> {
     let model = Arc::new(metadata::assemble(&received(metadata)?)?);
     Ok(Found { model, stale: false, cache: CacheResult::Sent })
 }
 
 /// What a client read itself; its records are checked again when a model is made of it.
-fn received(sent: &serde_json::Value) -> Result<Metadata, Problem> {
+fn received(sent: &Unread) -> Result<Metadata, Problem> {
     let bad = |why: String| Problem::new(Reason::Usage, format!("model.metadata: {why}"));
-    let metadata = Metadata::deserialize(sent).map_err(|error| bad(error.to_string()))?;
+    let metadata: Metadata = sent.read().map_err(|error| bad(error.to_string()))?;
     if metadata.version != metadata::VERSION {
         return Err(bad(format!(
             "version {} is not {}; use one version on both ends",

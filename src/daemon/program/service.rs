@@ -36,7 +36,7 @@ impl Probe {
         let span = debug_span!("model", repo = ?question.model.repo);
         let find = async {
             match question.model.metadata.clone() {
-                Some(metadata) => self.workbench.run(move || models::sent(&metadata)).await,
+                Some(metadata) => self.workbench.run(caller.peer.uid, move || models::sent(&metadata)).await,
                 None => self.models.find(caller, &question.model).await,
             }
         };
@@ -126,7 +126,10 @@ impl Service for Probe {
         if question.gpus.is_some() || question.model.metadata.is_some() {
             let here = self.here(&settled, &question).await?;
             let metrics = Arc::clone(&self.metrics);
-            return self.workbench.run(move || answer(&metrics, &question, &found, &here, &settled)).await;
+            return self
+                .workbench
+                .run(caller.peer.uid, move || answer(&metrics, &question, &found, &here, &settled))
+                .await;
         }
         let (snapshot, claims) = self.reading().await?;
         let grounds = Grounds::new(&question, (&found.model, found.stale), (&snapshot, &claims), &settled);
@@ -137,7 +140,7 @@ impl Service for Probe {
         let metrics = Arc::clone(&self.metrics);
         let long = is_long(&question, &found, &here);
         let work = move || answer(&metrics, &question, &found, &here, &settled);
-        let written = if long { self.workbench.run(work).await? } else { work()? };
+        let written = if long { self.workbench.run(caller.peer.uid, work).await? } else { work()? };
         if let Some(grounds) = grounds {
             self.remembered.keep(grounds, written.clone());
         }
@@ -171,7 +174,7 @@ impl Service for Probe {
         }
         let metrics = Arc::clone(&self.metrics);
         let work = move || plan(&metrics, || probe::together(&completed, &models, &here, &settled.rules));
-        self.workbench.run(work).await
+        self.workbench.run(caller.peer.uid, work).await
     }
 
     async fn estimate(&self, caller: Caller, question: Question) -> Result<Answer, Problem> {
@@ -187,7 +190,7 @@ impl Service for Probe {
             probe::note_staleness(&mut answer, found.stale);
             Ok(answer)
         };
-        self.workbench.run(work).await
+        self.workbench.run(caller.peer.uid, work).await
     }
 
     async fn gpus(&self) -> Result<GpusAnswer, Problem> {

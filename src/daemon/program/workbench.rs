@@ -4,9 +4,11 @@
 //! The server is one thread; whoever could keep it busy for seconds would keep everybody waiting, and the watchdog too.
 //! Questions about known models on this host's own devices take microseconds to a few milliseconds and are answered where
 //! they arrive; all others come here. There are few seats, so that such questions cost at most so many processors, and
-//! those who wait for one are cut at the handler's deadline like anyone.
+//! those who wait for one are cut at the handler's deadline like anyone. One user stands in line no more often than there
+//! are seats: whoever asks many such questions at once waits for itself, and the others take turns with it.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 use tracing::Span;
@@ -17,28 +19,34 @@ use crate::api::problem::Reason;
 /// Long pieces of work at once.
 const SEATS: usize = 2;
 
-/// The seats.
+/// The seats, and who stands in line for them.
 #[derive(Debug)]
-pub(super) struct Workbench(Arc<Semaphore>);
+pub(super) struct Workbench {
+    seats: Arc<Semaphore>,
+    /// By user, while it works or waits: how often it may still join the line.
+    users: Mutex<HashMap<u32, Arc<Semaphore>>>,
+}
 
 impl Default for Workbench {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(SEATS)))
+        Self { seats: Arc::new(Semaphore::new(SEATS)), users: Mutex::default() }
     }
 }
 
 impl Workbench {
-    /// Does `work` on a thread of its own once there is a seat. A caller that leaves takes its place in line along; work
+    /// Does `work` of the user `uid` on a thread of its own once there is a seat. A caller that leaves takes its place in line along; work
     /// that has begun is done to its end, and keeps its seat until then. A panic goes on to whoever waits.
     pub(super) async fn run<T: Send + 'static>(
         &self,
+        uid: u32,
         work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
         let gone = || Problem::new(Reason::Busy, "the daemon is stopping").hint("ask again");
-        let seat = Arc::clone(&self.0).acquire_owned().await.map_err(|_| gone())?;
+        let turn = self.turns_of(uid).acquire_owned().await.map_err(|_| gone())?;
+        let seat = Arc::clone(&self.seats).acquire_owned().await.map_err(|_| gone())?;
         let span = Span::current();
         let done = tokio::task::spawn_blocking(move || {
-            let _seat = seat;
+            let _held = (turn, seat);
             span.in_scope(work)
         });
         match done.await {
@@ -48,6 +56,14 @@ impl Workbench {
                 Err(_) => Err(gone()),
             },
         }
+    }
+
+    fn turns_of(&self, uid: u32) -> Arc<Semaphore> {
+        // An entry goes in or out as a whole: a panic elsewhere leaves none half done.
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever works or waits holds a reference too.
+        users.retain(|_, turns| Arc::strong_count(turns) > 1);
+        Arc::clone(users.entry(uid).or_insert_with(|| Arc::new(Semaphore::new(SEATS))))
     }
 }
 
@@ -74,11 +90,11 @@ mod tests {
                     let _end = until.recv();
                     Ok(number)
                 };
-                bench.run(work).await
+                bench.run(7, work).await
             }));
         }
         // This very thread is the runtime's only one, and is not held up by work that waits.
-        while bench.0.available_permits() > 0 {
+        while bench.seats.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
         let first: Vec<usize> = (0..SEATS).map(|_| begun.recv().unwrap()).collect();
@@ -87,7 +103,42 @@ mod tests {
         for (number, work) in working.into_iter().enumerate() {
             assert_eq!(work.await.unwrap().unwrap(), number);
         }
-        assert_eq!(bench.0.available_permits(), SEATS);
+        assert_eq!(bench.seats.available_permits(), SEATS);
+    }
+
+    #[tokio::test]
+    async fn who_asks_much_waits_for_itself_and_others_come_between() {
+        let bench = Arc::new(Workbench::default());
+        let (done, order) = mpsc::channel();
+        let mut ends = Vec::new();
+        let mut ask = |uid: u32| {
+            let (end, until) = mpsc::channel::<()>();
+            ends.push(end);
+            let done = done.clone();
+            let bench = Arc::clone(&bench);
+            Box::pin(async move {
+                let work = move || {
+                    let _end = until.recv();
+                    done.send(uid).unwrap();
+                    Ok(())
+                };
+                bench.run(uid, work).await
+            })
+        };
+        let mut many: Vec<_> = (0..10).map(|_| ask(1000)).collect();
+        let mut other = ask(1001);
+        for asked in &mut many {
+            assert!(futures_util::poll!(asked).is_pending());
+        }
+        assert!(futures_util::poll!(&mut other).is_pending());
+        drop(ends);
+        let all = futures_util::future::join_all(many);
+        let (_, one) = tokio::join!(all, other);
+        one.unwrap();
+        let place = order.try_iter().position(|uid| uid == 1001).unwrap();
+        assert!(place <= 2 * SEATS, "{place}");
+        drop(bench.turns_of(1002));
+        assert_eq!(bench.users.lock().unwrap().len(), 1, "nothing is kept of users who left");
     }
 
     #[tokio::test]
@@ -95,9 +146,9 @@ mod tests {
         let bench = Arc::new(Workbench::default());
         for _ in 0..=SEATS {
             let own = Arc::clone(&bench);
-            let broken = tokio::spawn(async move { own.run(|| -> Result<(), Problem> { panic!("told to") }).await });
+            let broken = tokio::spawn(async move { own.run(7, || -> Result<(), Problem> { panic!("told to") }).await });
             assert!(broken.await.unwrap_err().is_panic());
         }
-        assert_eq!(bench.run(|| Ok(7)).await.unwrap(), 7);
+        assert_eq!(bench.run(7, || Ok(7)).await.unwrap(), 7);
     }
 }

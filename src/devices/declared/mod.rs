@@ -54,8 +54,7 @@ pub struct Declared {
 /// declaration is taken to have been read.
 pub fn resolve(argument: &str, now: SystemTime) -> Result<Declared, DeclaredError> {
     let path = Path::new(argument);
-    let looks_like_a_file = argument.contains('/') || path.extension().is_some_and(|ending| ending == "json");
-    if !looks_like_a_file && !path.is_file() {
+    if !names_a_file(argument) {
         return Ok(Declared { snapshot: parse(argument, now)?, leased: BTreeMap::new() });
     }
     let failed = |reason: String| DeclaredError::File { path: argument.to_owned(), reason };
@@ -64,6 +63,12 @@ pub fn resolve(argument: &str, now: SystemTime) -> Result<Declared, DeclaredErro
         return Err(failed("not a file of at most 64 MiB".to_owned()));
     }
     from_json(&fs::read_to_string(path).map_err(|error| failed(error.to_string()))?)
+}
+
+/// Whether `--gpus` means a snapshot file: one that is there, or that is named as one.
+pub fn names_a_file(argument: &str) -> bool {
+    let path = Path::new(argument);
+    argument.contains('/') || path.extension().is_some_and(|ending| ending == "json") || path.is_file()
 }
 
 /// A snapshot as `gpus --json` wrote it. What it says stands as it is, the time and the source included, so that
@@ -295,6 +300,16 @@ mod tests {
         assert_eq!(first.facts.total_bytes, Bytes::mib(81_559));
         assert_eq!(first.free_bytes, Some(Bytes::mib(81_080)));
         assert_eq!(first.facts.capability(), Some(90));
+    }
+
+    #[test]
+    fn a_file_is_told_from_a_specification_whether_or_not_it_is_there() {
+        for file in ["a.json", "./a", "/nonexistent/a", env!("CARGO_MANIFEST_DIR")] {
+            assert!(names_a_file(file), "{file}");
+        }
+        for spec in ["24GiB", "8xH100-80GB,host:64GiB", "H200:1g.18gb", "22.5GiB"] {
+            assert!(!names_a_file(spec), "{spec}");
+        }
     }
 
     #[test]

@@ -15,9 +15,9 @@ use super::token::Auth;
 
 /// Where an adapter was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AdapterAt {
-    /// On a Hub, or in the cache of one.
-    Hub,
+pub(super) enum AdapterAt<'a> {
+    /// On a Hub, or in the cache of one, under this name.
+    Hub(&'a str),
     /// On this host's disk.
     Disk,
 }
@@ -27,7 +27,7 @@ impl SourceClient {
     pub(super) async fn with_base(
         &self,
         mut metadata: Metadata,
-        at: AdapterAt,
+        at: AdapterAt<'_>,
         auth: &Auth,
         now: SystemTime,
     ) -> Result<Metadata, SourceError> {
@@ -41,7 +41,7 @@ impl SourceClient {
         let revision = config.and_then(|config| config.get("revision")?.as_str()).map(ToOwned::to_owned);
         let reference = Self::base_reference(&adapter, &named, revision, at)?;
         let mut base = match &reference.place {
-            Place::Hub { .. } => self.read_from_hub(&reference, auth, now).await,
+            Place::Hub { .. } => self.read_from_hub(&reference, &self.base_auth(&reference, at, auth), now).await,
             _ => self.read_path(Path::new(&named), None).await,
         }
         .map_err(|error| of_base(error, &adapter))?;
@@ -56,11 +56,25 @@ impl SourceClient {
         Ok(metadata)
     }
 
+    /// As whom the Hub of the base model is asked. A token goes to the Hub that it is for and to no other, whatever an
+    /// adapter names.
+    fn base_auth(&self, base: &ModelReference, at: AdapterAt<'_>, auth: &Auth) -> Auth {
+        // What is on this disk was opened for this program's own user.
+        let AdapterAt::Hub(adapter) = at else { return self.own_auth(base) };
+        let Place::Hub { repo, .. } = &base.place else { return Auth::Anonymous };
+        let (endpoint, own) = self.hub_settings().endpoint_for(adapter);
+        match auth.token() {
+            Some(token) if Some(token) == own => self.own_auth(base),
+            Some(_) if self.hub_settings().endpoint_for(repo).0 != endpoint => Auth::Anonymous,
+            _ => auth.clone(),
+        }
+    }
+
     fn base_reference(
         adapter: &str,
         named: &str,
         revision: Option<String>,
-        at: AdapterAt,
+        at: AdapterAt<'_>,
     ) -> Result<ModelReference, SourceError> {
         let text = match revision.filter(|revision| !revision.is_empty()) {
             Some(revision) => format!("{named}@{revision}"),
@@ -114,13 +128,13 @@ mod tests {
         let place =
             |named: &str, at| SourceClient::base_reference("a/lora", named, None, at).map(|reference| reference.place);
         let hub = Place::Hub { repo: "meta/base".into(), revision: None };
-        assert_eq!(place("meta/base", AdapterAt::Hub), Ok(hub));
+        assert_eq!(place("meta/base", AdapterAt::Hub("a/lora")), Ok(hub));
         assert_eq!(place("/tmp", AdapterAt::Disk), Ok(Place::Path("/tmp".into())));
         for named in ["/tmp", "./base", "../x/y", "C:\\models\\base", ""] {
-            let error = place(named, AdapterAt::Hub).expect_err(named).to_string();
+            let error = place(named, AdapterAt::Hub("a/lora")).expect_err(named).to_string();
             assert!(error.contains("base_model_name_or_path"), "{error}");
         }
-        let pinned = SourceClient::base_reference("a/lora", "meta/base", Some("v2".into()), AdapterAt::Hub)
+        let pinned = SourceClient::base_reference("a/lora", "meta/base", Some("v2".into()), AdapterAt::Hub("a/lora"))
             .expect("a reference");
         assert_eq!(pinned.name(), "meta/base@v2");
     }

@@ -127,6 +127,10 @@ impl SourceClient {
         self.disk.as_ref().map(DiskCache::standing)
     }
 
+    pub(super) fn hub_settings(&self) -> &HubSettings {
+        self.hub.settings()
+    }
+
     /// This program's own token for the Hub that has `reference`; whether a caller may use it is the caller's to decide.
     pub fn own_auth(&self, reference: &ModelReference) -> Auth {
         match &reference.place {
@@ -163,7 +167,7 @@ impl SourceClient {
         auth: &Auth,
         now: SystemTime,
     ) -> Result<Metadata, SourceError> {
-        let at = if matches!(reference.place, Place::Hub { .. }) { AdapterAt::Hub } else { AdapterAt::Disk };
+        let at = if let Place::Hub { repo, .. } = &reference.place { AdapterAt::Hub(repo) } else { AdapterAt::Disk };
         let metadata = self.read_alone(reference, auth, now).await?;
         Box::pin(self.with_base(metadata, at, auth, now)).await
     }
@@ -313,7 +317,10 @@ impl SourceClient {
         // What needed a token is kept for that token alone.
         let scope = if found.gated || found.private { identity.as_str() } else { PUBLIC };
         let note = RevisionNote::new(&found.repo, &found.commit, asked.now);
-        let same = old.filter(|old| old.model.asked().commit.as_deref() == Some(found.commit.as_str()));
+        // An adapter's commit says nothing of its base model, which may have changed, or been closed, meanwhile.
+        let same = old
+            .filter(|old| old.model.adapter.is_none())
+            .filter(|old| old.model.asked().commit.as_deref() == Some(found.commit.as_str()));
         let model = match same {
             Some(old) => Arc::clone(&old.model),
             None => self.read_commit(asked, reading, found, scope).await?,
@@ -335,11 +342,12 @@ impl SourceClient {
         scope: &str,
     ) -> Result<Arc<Model>, SourceError> {
         let kept = |disk: &DiskCache| disk.metadata(Scope(scope), &found.repo, &found.commit, asked.file);
-        if let Some(model) = self.disk.as_ref().and_then(kept).and_then(|metadata| model(&metadata).ok()) {
+        let alone = |model: &Arc<Model>| model.adapter.is_none();
+        if let Some(model) = self.disk.as_ref().and_then(kept).and_then(|it| model(&it).ok()).filter(alone) {
             return Ok(model);
         }
         let metadata = reading.metadata(found, asked.file).await?;
-        let metadata = Box::pin(self.with_base(metadata, AdapterAt::Hub, asked.auth, asked.now)).await?;
+        let metadata = Box::pin(self.with_base(metadata, AdapterAt::Hub(asked.repo), asked.auth, asked.now)).await?;
         let own = asked.auth.identity();
         let scope = if metadata.base.as_ref().is_some_and(|base| base.gated) { own.as_str() } else { scope };
         if let Some(disk) = self.disk.as_ref().filter(|_| !metadata.partial) {
@@ -372,7 +380,7 @@ impl SourceClient {
 
     async fn stale_in_hf_cache(&self, asked: &Asked<'_>) -> Option<Result<Described, SourceError>> {
         let metadata = match self.in_hf_cache(asked).await? {
-            Ok(adapter) => Box::pin(self.with_base(adapter, AdapterAt::Hub, asked.auth, asked.now)).await,
+            Ok(adapter) => Box::pin(self.with_base(adapter, AdapterAt::Hub(asked.repo), asked.auth, asked.now)).await,
             Err(error) => Err(error),
         };
         let described = |metadata: Metadata| {
@@ -381,8 +389,12 @@ impl SourceClient {
         Some(metadata.and_then(described))
     }
 
-    /// The snapshot that huggingface_hub has downloaded, if it has.
+    /// The snapshot that huggingface_hub has downloaded, if it has. It was downloaded for this program's own user, and
+    /// nothing in it says whether a token was needed: who asks as somebody else is not shown it.
     async fn in_hf_cache(&self, asked: &Asked<'_>) -> Option<Result<Metadata, SourceError>> {
+        if self.hub.settings().endpoint_for(asked.repo).1 != asked.auth.token() {
+            return None;
+        }
         let cache = self.hub.settings().cache_folder.as_deref()?;
         let snapshot = hf_cache::find(cache, asked.repo, asked.revision)?;
         let identity = Identity {

@@ -85,7 +85,7 @@ pub struct HubLimits {
     pub attempt: Duration,
     /// Until a connection stands.
     pub connect: Duration,
-    /// Requests under way at once, over all models.
+    /// Requests to one Hub under way at once, over all models.
     pub concurrency: usize,
     /// Bytes of all answers for one model together.
     pub bytes: u64,

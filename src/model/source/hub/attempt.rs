@@ -60,7 +60,7 @@ pub(super) async fn get(
         budget.pass().await;
         attempt += 1;
         let outcome = {
-            let _seat = budget.manners.seat(budget.deadline()).await;
+            let _seat = budget.manners.seat(asked.endpoint, budget.deadline()).await;
             once(client, url, token, wanted, asked, budget).await
         };
         let failed = match outcome {

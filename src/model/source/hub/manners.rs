@@ -1,5 +1,7 @@
 //! What all models share towards a Hub: how many requests are under way, and that the first one to a host goes alone.
 //!
+//! Each Hub has seats of its own: one that hangs keeps its own busy, and nobody waits for it who asks another.
+//!
 //! Over HTTP/2 one connection carries everything, but only once it stands: two dozen requests to a host that nobody has
 //! spoken to yet would each make a connection of their own, with a handshake each. So the first goes ahead and the others
 //! follow over its connection. Plain HTTP cannot share one, and has nothing to wait for.
@@ -8,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
@@ -20,7 +22,9 @@ const MAX_HOSTS: usize = 256;
 /// Seats for requests, and the hosts that were spoken to.
 #[derive(Debug)]
 pub(super) struct Manners {
-    seats: Semaphore,
+    concurrency: usize,
+    /// By endpoint, of which there are as many as the settings name.
+    seats: Mutex<HashMap<String, Arc<Semaphore>>>,
     hosts: Mutex<HashMap<String, Host>>,
 }
 
@@ -32,12 +36,18 @@ struct Host {
 
 impl Manners {
     pub(super) fn new(concurrency: usize) -> Self {
-        Self { seats: Semaphore::new(concurrency.clamp(1, Semaphore::MAX_PERMITS)), hosts: Mutex::default() }
+        let concurrency = concurrency.clamp(1, Semaphore::MAX_PERMITS);
+        Self { concurrency, seats: Mutex::default(), hosts: Mutex::default() }
     }
 
-    /// Waits for a seat; `None` when it is too late by then.
-    pub(super) async fn seat(&self, deadline: Instant) -> Option<SemaphorePermit<'_>> {
-        timeout_at(deadline, self.seats.acquire()).await.ok()?.ok()
+    /// Waits for a seat at the Hub at `endpoint`; `None` when it is too late by then.
+    pub(super) async fn seat(&self, endpoint: &Url, deadline: Instant) -> Option<OwnedSemaphorePermit> {
+        let seats = {
+            let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+            let new = || Arc::new(Semaphore::new(self.concurrency));
+            Arc::clone(seats.entry(endpoint.as_str().to_owned()).or_insert_with(new))
+        };
+        timeout_at(deadline, seats.acquire_owned()).await.ok()?.ok()
     }
 
     /// Waits until a request to `url` may go: at once where its host was spoken to lately. Who gets a guard goes first,
@@ -91,6 +101,19 @@ mod tests {
         assert!(manners.go(&url, later).await.is_none());
         let plain = Url::parse("http://hub/x").expect("an address");
         assert!(manners.go(&plain, later).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_hub_that_hangs_keeps_no_seat_of_another_and_who_leaves_gives_back_what_was_held() {
+        let manners = Manners::new(1);
+        let [hangs, other] = ["https://hangs/", "https://other/"].map(|url| Url::parse(url).expect("an address"));
+        let later = Instant::now() + Duration::from_secs(10);
+        let held = manners.seat(&hangs, later).await.expect("the only one");
+        let mut waits = Box::pin(manners.seat(&hangs, later));
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        assert!(futures_util::poll!(Box::pin(manners.seat(&other, later))).is_ready());
+        drop((waits, held));
+        assert!(futures_util::poll!(Box::pin(manners.seat(&hangs, later))).is_ready());
     }
 
     #[tokio::test]
