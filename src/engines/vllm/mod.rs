@@ -370,3 +370,6 @@ fn served(architecture: &Architecture, version: Option<&str>) -> Result<(), Engi
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,8 @@ impl VllmPrepared<'_> {
     /// Weights on `rank`, after what `cpu_offload_gb` keeps on the host.
     fn weights(&self, split: &Split, rank: usize) -> Interval {
         let whole = self.weights_interval(self.table(split).bytes(split, rank));
-        let off = Bytes::new(self.settings.cpu_offload_bytes);
+        // Only what decoder layers hold can stay behind: embeddings and the head do not (`maybe_offload_to_cpu`).
+        let off = Bytes::new(self.settings.cpu_offload_bytes).min(self.table(split).of_layers(split, rank));
         if off == Bytes::ZERO {
             return whole;
         }

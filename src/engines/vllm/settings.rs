@@ -184,6 +184,11 @@ impl Settings {
             );
         }
         let online = online.filter(|_| checkpoint.is_none());
+        if given.count("num_speculative_tokens")?.is_some_and(|tokens| tokens > 0) && architecture.mtp_layers == 0 {
+            let why = "the model has no prediction layers of its own, and a draft model's weights and cache are not \
+                       counted; ask for it as a second model";
+            return Err(given.bad("num_speculative_tokens", why));
+        }
         let asked_share = given.share("gpu_memory_utilization")?;
         let lora = given.flag("enable_lora")?.unwrap_or(case.model.adapter.is_some()).then_some(()).map(|()| {
             Ok::<_, EngineError>((
