@@ -141,12 +141,14 @@ impl Prepared for SglangPrepared<'_> {
         if weights.likely.overflowed() {
             return Err(EngineError::Overflow { what: "weights" });
         }
+        let reserve = self.reserve(split, device);
         let mut parts = vec![
             Component::between(ComponentName::Weights, weights, Basis::Formula, ""),
-            // All that is transient must live in the remainder, which is therefore part of the need.
-            Component::exact(
+            // All that is transient must live in the remainder, which is therefore part of the need: as much as
+            // mem_fraction_static leaves, or more where that is too little.
+            Component::between(
                 ComponentName::Activations,
-                self.reserve(split, device),
+                Interval::new(reserve, reserve, reserve.max(self.transient(split, device))),
                 Basis::Formula,
                 "left by mem_fraction_static",
             ),

@@ -105,3 +105,20 @@ fn pickles_are_widened_where_the_dtype_asked_for_is() {
     let wide = of(AskedWorkload { dtype: Some("float32".to_owned()), ..sample::tokens(1024) });
     assert!(wide >= of(sample::tokens(1024)) + model.inventory.bytes());
 }
+
+/// A share of 0.999 leaves 80 MiB, in which no step of 8192 tokens runs.
+#[test]
+fn a_fraction_that_leaves_too_little_is_not_taken_at_its_word() {
+    let model = llama(&json!({}));
+    let most = BTreeMap::from([("mem_fraction_static".to_owned(), json!(0.999))]);
+    let of = |parameters: &BTreeMap<String, Value>| {
+        let prepared = ready(&model, sample::tokens(1024), parameters).unwrap();
+        let parts = prepared.fixed(&Split::single(4), 0, &sample::device()).unwrap();
+        sample::sum(&parts, crate::engines::ComponentName::Activations)
+    };
+    let asked = of(&most);
+    assert!(asked.likely < Bytes::mib(100) && asked.high > Bytes::gib(1), "{asked:?}");
+    // The default leaves enough of itself.
+    let default = of(&BTreeMap::new());
+    assert_eq!(default.likely, default.high);
+}

@@ -64,6 +64,10 @@ impl VllmPrepared<'_> {
             return Interval::default();
         }
         let low = Bytes::mib(80);
+        if device.capability().is_none() {
+            let likely = constants.communication_before_consumer_mib;
+            return Interval::new(low, likely, constants.communication_before_sm100_high_mib);
+        }
         if device.capability().is_some_and(|capability| (100..120).contains(&capability)) {
             return Interval::new(
                 low,
@@ -95,10 +99,15 @@ impl VllmPrepared<'_> {
                 constants.communication_growth_fabric_high_mib,
             );
         }
+        // A device that tells no capability may be one of those after all.
+        let high = match device.capability() {
+            Some(_) => constants.communication_growth_consumer_high_mib,
+            None => constants.communication_growth_fabric_high_mib,
+        };
         Interval::new(
             constants.communication_growth_consumer_low_mib,
             constants.communication_growth_consumer_mib,
-            constants.communication_growth_consumer_high_mib,
+            high,
         )
     }
 

@@ -71,3 +71,29 @@ fn shared_experts_are_not_cut_inside_an_fp8_block() {
     assert!(legal(json!([]), 8).is_err());
     assert!(legal(json!(["model.layers.0.mlp.shared_expert"]), 8).is_ok());
 }
+
+/// What NCCL took before vLLM looks is not free any more.
+#[test]
+fn a_share_of_a_tensor_group_must_be_free_beside_the_communicator() {
+    let (model, share) = (qwen(&json!({})), given("gpu_memory_utilization", json!(0.9)));
+    let prepared = ready(&model, &share).unwrap();
+    let device = sample::device();
+    let needed = |tensor| {
+        let split = Split::tensor(tensor, 4);
+        let sum = prepared.fixed_sum(&split, 0, &device).unwrap();
+        prepared.must_be_available(&split, &device, sum).high
+    };
+    assert_eq!(needed(2), needed(1) + prepared.communication_before(&Split::tensor(2, 4), &device).high);
+    assert!(needed(2) > needed(1) + Bytes::gib(1));
+}
+
+#[test]
+fn a_device_that_tells_no_capability_may_need_what_the_largest_do() {
+    let (model, none) = (qwen(&json!({})), BTreeMap::new());
+    let prepared = ready(&model, &none).unwrap();
+    let of = |compute_capability| {
+        let (split, device) = (Split::tensor(2, 4), DeviceFacts { compute_capability, ..sample::device() });
+        prepared.communication_before(&split, &device).plus(prepared.communication_growth(&split, &device)).high
+    };
+    assert!(of(None) >= of(Some((9, 0))) && of(None) >= of(Some((10, 0))) && of(None) > of(Some((8, 6))));
+}
