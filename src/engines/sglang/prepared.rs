@@ -232,7 +232,11 @@ impl Prepared for SglangPrepared<'_> {
             flag("mem-fraction-static", fraction_text(fraction));
         }
         if settings.kv.quantised() {
-            let name = if settings.kv_name == "fp8" { "fp8_e4m3" } else { &*settings.kv_name };
+            let name = match &*settings.kv_name {
+                "fp8" => "fp8_e4m3",
+                "nvfp4" => "fp4_e2m1",
+                name => name,
+            };
             flag("kv-cache-dtype", name.to_owned());
         }
         if settings.given.contains(&"dtype") {
@@ -247,6 +251,7 @@ impl Prepared for SglangPrepared<'_> {
         if !settings.radix {
             args.push("--disable-radix-cache".to_owned());
         }
+        args.extend(settings.flags.iter().cloned());
         Launch { env, args, takes: vec![None; plan.devices.len()] }
     }
 }

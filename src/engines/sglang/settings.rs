@@ -42,6 +42,25 @@ const NOT_FOLLOWED: &[(&str, &str)] = &[
     ("enable_dp_attention", "data-parallel attention is not answered for"),
 ];
 
+/// The figures hold only for a server that is told of these too.
+fn flags(given: &Parameters) -> Result<Vec<String>, EngineError> {
+    let mut flags = Vec::new();
+    for name in ["page_size", "cuda_graph_max_bs"] {
+        if let Some(number) = given.positive(name)? {
+            flags.extend([format!("--{}", name.replace('_', "-")), number.to_string()]);
+        }
+    }
+    if let Some(ratio) = given.millionths("mamba_full_memory_ratio")? {
+        flags.extend(["--mamba-full-memory-ratio".to_owned(), fraction_text(ratio)]);
+    }
+    for name in ["mamba_ssm_dtype", "quantization"] {
+        if let Some(word) = given.word(name)? {
+            flags.extend([format!("--{}", name.replace('_', "-")), word.to_owned()]);
+        }
+    }
+    Ok(flags)
+}
+
 /// Cache dtypes that only vLLM has.
 const KV_OF_OTHERS: &[&str] =
     &["int8_per_token_head", "fp8_per_token_head", "int4_per_token_head", "fp8_ds_mla", "nvfp4_ds_mla", "fp8_inc"];
@@ -70,6 +89,8 @@ pub(super) struct Settings {
     /// `quantization`, as given.
     pub(super) online_name: Option<String>,
     pub(super) given: Vec<&'static str>,
+    /// Flags for what was asked and changes the figures, and that no other field carries to the command line.
+    pub(super) flags: Vec<String>,
     pub(super) assumptions: Vec<String>,
 }
 
@@ -118,6 +139,7 @@ impl Settings {
             graphs: !given.flag("disable_cuda_graph")?.unwrap_or(false),
             decode_most: given.positive("cuda_graph_max_bs")?,
             expert_parallel: given.count("ep_size")?.unwrap_or(1) > 1,
+            flags: flags(&given)?,
             online_name: given.word("quantization")?.map(str::to_owned),
             state_bytes: match given.word("mamba_ssm_dtype")? {
                 Some("bfloat16" | "float16") => 2,

@@ -106,6 +106,23 @@ fn pickles_are_widened_where_the_dtype_asked_for_is() {
     assert!(wide >= of(sample::tokens(1024)) + model.inventory.bytes());
 }
 
+#[test]
+fn the_launch_line_says_all_that_the_figures_were_asked_for() {
+    let (model, split) = (llama(&json!({})), Split::single(4));
+    let asked = BTreeMap::from([
+        ("quantization".to_owned(), json!("fp8")),
+        ("page_size".to_owned(), json!(64)),
+        ("cuda_graph_max_bs".to_owned(), json!(8)),
+    ]);
+    let asked_cache = AskedWorkload { kv_cache_dtype: Some("nvfp4".to_owned()), ..sample::tokens(1024) };
+    let prepared = ready(&model, asked_cache, &asked).unwrap();
+    let workload = prepared.workload();
+    let line = prepared.launch(&crate::engines::LaunchPlan { split: &split, workload, devices: &[] }).args.join(" ");
+    for said in ["--quantization fp8", "--page-size 64", "--cuda-graph-max-bs 8", "--kv-cache-dtype fp4_e2m1"] {
+        assert!(line.contains(said), "{said}: {line}");
+    }
+}
+
 /// A share of 0.999 leaves 80 MiB, in which no step of 8192 tokens runs.
 #[test]
 fn a_fraction_that_leaves_too_little_is_not_taken_at_its_word() {

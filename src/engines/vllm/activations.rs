@@ -164,6 +164,7 @@ impl VllmPrepared<'_> {
         match settings.capability {
             Some(100..120) => sum = sum.plus(Interval::new(Bytes::ZERO, workspace, workspace)),
             Some(_) => {}
+            None if !settings.huge => {}
             None => sum = sum.plus(Interval::new(Bytes::ZERO, Bytes::ZERO, workspace)),
         }
         if let Some((adapters, lora_rank)) = settings.lora {

@@ -97,3 +97,29 @@ fn a_device_that_tells_no_capability_may_need_what_the_largest_do() {
     };
     assert!(of(None) >= of(Some((9, 0))) && of(None) >= of(Some((10, 0))) && of(None) > of(Some((8, 6))));
 }
+
+#[test]
+fn the_launch_line_says_all_that_the_figures_were_asked_for() {
+    let (model, split) = (qwen(&json!({})), Split::single(4));
+    let asked = BTreeMap::from([
+        ("async_scheduling".to_owned(), json!(false)),
+        ("enable_prefix_caching".to_owned(), json!(false)),
+        ("mamba_ssm_cache_dtype".to_owned(), json!("float16")),
+        ("limit_mm_per_prompt".to_owned(), json!({"image": 0})),
+    ]);
+    let prepared = ready(&model, &asked).unwrap();
+    let workload = prepared.workload();
+    let line = prepared.launch(&crate::engines::LaunchPlan { split: &split, workload, devices: &[] }).args.join(" ");
+    for said in [
+        "--no-async-scheduling",
+        "--no-enable-prefix-caching",
+        "--mamba-ssm-cache-dtype float16",
+        r#"--limit-mm-per-prompt {"image":0}"#,
+    ] {
+        assert!(line.contains(said), "{said}: {line}");
+    }
+    let none = BTreeMap::new();
+    let plain = ready(&model, &none).unwrap();
+    let plain = plain.launch(&crate::engines::LaunchPlan { split: &split, workload, devices: &[] }).args.join(" ");
+    assert!(!plain.contains("--no-"), "{plain}");
+}
