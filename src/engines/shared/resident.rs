@@ -260,17 +260,20 @@ mod tests {
     use crate::model::{Inventory, config};
 
     fn share(config: &serde_json::Value, name: &str, shape: &[u64], tensor: u64) -> u64 {
+        share_of(config, (name, Dtype::BF16, shape), tensor, None)
+    }
+
+    fn share_of(
+        config: &serde_json::Value,
+        (name, dtype, shape): (&str, Dtype, &[u64]),
+        tensor: u64,
+        online: Option<Online>,
+    ) -> u64 {
         let architecture = config::architecture(config, None, &Inventory::default()).unwrap();
-        let inventory = sample::inventory(&[("", name, Dtype::BF16, shape)]);
+        let inventory = sample::inventory(&[("", name, dtype, shape)]);
         let (compute, class) = (ComputeDtype::Bfloat16, &inventory.classes[0]);
-        let residence = Residence {
-            architecture: &architecture,
-            compute,
-            online: None,
-            mxfp4: None,
-            tensor,
-            expert_parallel: false,
-        };
+        let residence =
+            Residence { architecture: &architecture, compute, online, mxfp4: None, tensor, expert_parallel: false };
         residence.bytes(class, classify(class)).get()
     }
 
@@ -298,5 +301,98 @@ mod tests {
         let name = "vision_tower.encoder.layers.0.mlp.fc1.weight";
         assert_eq!(share(&config(25), name, &[12800, 3200], 8), 12800 * 3200 * 2);
         assert_eq!(share(&config(16), name, &[12800, 3200], 8), 12800 * 3200 * 2 / 8);
+    }
+
+    /// Bytes of one weight of a square linear layer of 4096, in hundred-thousandths, its scales and tables included: of
+    /// checkpoints by what their headers hold, of what is quantised at load by the method.
+    #[test]
+    fn bytes_of_one_weight_by_method() {
+        const SIDE: u64 = 4096;
+        type Tensors<'t> = &'t [(&'t str, Dtype, &'t [u64])];
+        let stored: [(&str, u64, Tensors<'_>); 8] = [
+            (
+                "gptq",
+                51_953,
+                &[
+                    ("qweight", Dtype::I32, &[SIDE / 8, SIDE]),
+                    ("qzeros", Dtype::I32, &[SIDE / 128, SIDE / 8]),
+                    ("scales", Dtype::F16, &[SIDE / 128, SIDE]),
+                    ("g_idx", Dtype::I32, &[SIDE]),
+                ],
+            ),
+            (
+                "awq",
+                51_953,
+                &[
+                    ("qweight", Dtype::I32, &[SIDE, SIDE / 8]),
+                    ("qzeros", Dtype::I32, &[SIDE / 128, SIDE / 8]),
+                    ("scales", Dtype::F16, &[SIDE / 128, SIDE]),
+                ],
+            ),
+            (
+                "bitsandbytes",
+                56_250,
+                &[("weight", Dtype::U8, &[SIDE * SIDE / 2, 1]), ("weight.absmax", Dtype::F32, &[SIDE * SIDE / 64])],
+            ),
+            (
+                "fp8",
+                100_024,
+                &[
+                    ("weight", Dtype::F8E4M3, &[SIDE, SIDE]),
+                    ("weight_scale_inv", Dtype::F32, &[SIDE / 128, SIDE / 128]),
+                ],
+            ),
+            (
+                "fbgemm_fp8",
+                100_097,
+                &[("weight", Dtype::F8E4M3, &[SIDE, SIDE]), ("weight_scale", Dtype::F32, &[SIDE, 1])],
+            ),
+            (
+                "compressed-tensors",
+                51_562,
+                &[("weight_packed", Dtype::I32, &[SIDE, SIDE / 8]), ("weight_scale", Dtype::BF16, &[SIDE, SIDE / 128])],
+            ),
+            (
+                "modelopt",
+                56_250,
+                &[
+                    ("weight", Dtype::U8, &[SIDE, SIDE / 2]),
+                    ("weight_scale", Dtype::F8E4M3, &[SIDE, SIDE / 16]),
+                    ("weight_scale_2", Dtype::F32, &[]),
+                ],
+            ),
+            (
+                "mxfp8",
+                103_125,
+                &[("weight", Dtype::F8E4M3, &[SIDE, SIDE]), ("weight_scale", Dtype::U8, &[SIDE, SIDE / 32])],
+            ),
+        ];
+        for (method, expected, tensors) in stored {
+            let config = json!({"model_type": "llama", "num_hidden_layers": 1,
+                "quantization_config": {"quant_method": method, "bits": 4, "load_in_4bit": true}});
+            let all: u64 = tensors
+                .iter()
+                .map(|(part, dtype, shape)| {
+                    let name = format!("model.layers.0.mlp.up_proj.{part}");
+                    share_of(&config, (&name, *dtype, shape), 1, None)
+                })
+                .sum();
+            assert_eq!(all * 100_000 / (SIDE * SIDE), expected, "{method}");
+        }
+        let plain = json!({"model_type": "llama", "num_hidden_layers": 1});
+        for (method, expected) in [
+            ("fp8", 100_000),
+            ("fp8_per_block", 100_024),
+            ("fp8_per_channel", 100_097),
+            ("int8_per_channel_weight_only", 100_048),
+            ("mxfp8", 103_125),
+            ("nvfp4_per_token", 56_250),
+            ("bitsandbytes", 51_587),
+        ] {
+            let tensor = ("model.layers.0.mlp.up_proj.weight", Dtype::BF16, &[SIDE, SIDE][..]);
+            let bytes = share_of(&plain, tensor, 1, Online::parse(method)) * 100_000 / (SIDE * SIDE);
+            // Never below, and above by a thousandth at the most.
+            assert!((expected..=expected + 100).contains(&bytes), "{method}: {bytes}");
+        }
     }
 }
