@@ -479,13 +479,16 @@ fn the_margin_of_fit_is_asked_for() {
     let sum = Interval::exact(Bytes::gib(10));
     let parameters = set(&[("fit", json!(false))]);
     let ready = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
-    assert_eq!(ready.must_be_available(&devices[0], sum), sum);
+    assert_eq!(ready.must_be_available(&Split::single(32), &devices[0], sum), sum);
     assert_eq!(ready.device_fitness(&devices[0]), Fitness::Able);
     let parameters = BTreeMap::new();
     let ready = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
     // 1024 MiB, of which the libraries' own 32 and up to 300 MiB are counted already.
     let sum = Interval::new(Bytes::gib(10), Bytes::gib(10) + Bytes::mib(100), Bytes::gib(10) + Bytes::mib(300));
-    assert_eq!(ready.must_be_available(&devices[0], sum).high, Bytes::gib(10) + Bytes::mib(1024 - 32));
+    assert_eq!(
+        ready.must_be_available(&Split::single(32), &devices[0], sum).high,
+        Bytes::gib(10) + Bytes::mib(1024 - 32)
+    );
 }
 
 #[test]

@@ -179,7 +179,7 @@ fn an_asked_share_must_be_free_as_a_whole() {
         let mut parts = prepared.fixed(&split, 0, &devices[0]).unwrap();
         parts.extend(prepared.variable(&split, 0, &devices[0], prepared.workload()).unwrap());
         let sum = device_sum(&parts);
-        (sum, prepared.must_be_available(&devices[0], sum))
+        (sum, prepared.must_be_available(&split, &devices[0], sum))
     };
     let (sum, must) = available(0.9);
     assert!(must.likely > sum.likely && must.likely > Bytes::gib(71), "{must:?}");

@@ -114,7 +114,7 @@ fn again(ask: &Ask<'_>, plan: &Plan) -> bool {
             device_sum(&prepared.variable(&placement.split, number, &rank.device, prepared.workload()).unwrap());
         assert_eq!(prepared.fixed_sum(&placement.split, number, &rank.device), Ok(fixed));
         assert_eq!(prepared.variable_sum(&placement.split, number, &rank.device, prepared.workload()), Ok(variable));
-        prepared.must_be_available(&rank.device, fixed.plus(variable)).high <= rank.available
+        prepared.must_be_available(&placement.split, &rank.device, fixed.plus(variable)).high <= rank.available
     })
 }
 

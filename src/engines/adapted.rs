@@ -221,8 +221,8 @@ impl Prepared for Adapted<'_> {
         self.inner.host(split, workload)
     }
 
-    fn must_be_available(&self, device: &DeviceFacts, sum: Interval) -> Interval {
-        self.inner.must_be_available(device, sum)
+    fn must_be_available(&self, split: &Split, device: &DeviceFacts, sum: Interval) -> Interval {
+        self.inner.must_be_available(split, device, sum)
     }
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {

@@ -247,7 +247,8 @@ pub trait Prepared {
 
     /// Bytes the engine must find available on `device` for components that sum to `sum`: the sum itself, unless the
     /// engine asks for more than it needs (vLLM aborts unless its whole share is free) or keeps a margin (llama.cpp).
-    fn must_be_available(&self, _device: &DeviceFacts, sum: Interval) -> Interval {
+    /// `split` tells how many processes have been joined before the engine looks.
+    fn must_be_available(&self, _split: &Split, _device: &DeviceFacts, sum: Interval) -> Interval {
         sum
     }
 

@@ -207,5 +207,5 @@ pub(super) fn need(
 ) -> Result<Interval, EngineError> {
     let fixed = prepared.fixed_sum(split, rank, facts)?;
     let variable = prepared.variable_sum(split, rank, facts, workload)?;
-    Ok(prepared.must_be_available(facts, fixed.plus(variable)))
+    Ok(prepared.must_be_available(split, facts, fixed.plus(variable)))
 }

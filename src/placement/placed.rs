@@ -101,7 +101,7 @@ impl Placement {
             let facts = &device.source.facts;
             let fixed = prepared.fixed(split, number, facts)?;
             let variable = prepared.variable(split, number, facts, workload)?;
-            let mut required = prepared.must_be_available(facts, device_sum(&fixed).plus(device_sum(&variable)));
+            let mut required = prepared.must_be_available(split, facts, device_sum(&fixed).plus(device_sum(&variable)));
             if let (true, 0, Some(host)) = (unified, number, &host) {
                 required = required.plus(host.required);
             }

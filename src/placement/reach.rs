@@ -136,7 +136,7 @@ impl<'p> Reach<'p> {
 
     fn need(&self, rank: &Rank<'_>, workload: Workload) -> Result<Interval, EngineError> {
         let variable = self.prepared.variable_sum(self.split, rank.number, rank.facts, workload)?;
-        let need = self.prepared.must_be_available(rank.facts, rank.fixed.plus(variable));
+        let need = self.prepared.must_be_available(self.split, rank.facts, rank.fixed.plus(variable));
         Ok(if rank.facts.kind == DeviceKind::UnifiedMemory { need.plus(self.host_need(workload)?) } else { need })
     }
 

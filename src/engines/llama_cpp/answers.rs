@@ -211,7 +211,7 @@ impl Prepared for Ready<'_> {
         finite(components, "host memory")
     }
 
-    fn must_be_available(&self, device: &DeviceFacts, sum: Interval) -> Interval {
+    fn must_be_available(&self, _split: &Split, device: &DeviceFacts, sum: Interval) -> Interval {
         if self.parameters.no_fit {
             return sum;
         }

@@ -226,9 +226,9 @@ impl Prepared for Ready<'_> {
         self.llama.host(split, workload).map_err(renamed)
     }
 
-    fn must_be_available(&self, device: &DeviceFacts, sum: Interval) -> Interval {
+    fn must_be_available(&self, split: &Split, device: &DeviceFacts, sum: Interval) -> Interval {
         let overhead = Interval::exact(self.overhead());
-        let needed = self.llama.must_be_available(device, sum).plus(overhead);
+        let needed = self.llama.must_be_available(split, device, sum).plus(overhead);
         // A device with less free than the minimum is not used at all.
         needed.max(Interval::exact(Bytes::mib(self.profile.minimum_mib)))
     }

@@ -38,15 +38,16 @@ pub(super) fn known_method(method: &str) -> bool {
     KNOWN.contains(&method)
 }
 
-/// The verdict on one device.
-pub(super) fn fitness(architecture: &Architecture, device: &DeviceFacts) -> Fitness {
+/// The verdict on one device; `online` quantises a full-precision checkpoint at load.
+pub(super) fn fitness(architecture: &Architecture, online: Option<&str>, device: &DeviceFacts) -> Fitness {
     let Some(capability) = device.capability() else {
         return Fitness::Degraded("its compute capability is unknown, so nothing was checked".to_owned());
     };
     let quantization = architecture.quantization.as_ref();
-    let least = quantization.map_or(70, minimum).max(70);
+    let online = online.filter(|_| quantization.is_none());
+    let least = quantization.map(minimum).or(online.map(online_minimum)).unwrap_or(70).max(70);
     if capability < least {
-        let method = quantization.map_or("SGLang", |quantization| &*quantization.method);
+        let method = quantization.map(|quantization| &*quantization.method).or(online).unwrap_or("SGLang");
         return Fitness::Unable(format!(
             "{method} needs compute capability {}.{}; this is {}.{}",
             least / 10,
@@ -75,12 +76,25 @@ fn minimum(quantization: &Quantization) -> u32 {
         "modelopt" if is_fp4(quantization) => 80,
         "modelopt" | "modelopt_fp8" | "w8a8_fp8" => 89,
         "compressed-tensors" if four_by_eight => 90,
-        // Each scheme of compressed-tensors needs 8.0; FP8 and FP4 activations are left out where they cannot run.
-        "compressed-tensors" | "gptq" | "awq" | "mxfp4" | "fp8" | "blockwise_int8" => 80,
+        // FP4 activations are refused where they cannot run, FP8 ones are left out (`get_scheme`).
+        "compressed-tensors" if is_fp4(quantization) && quantization.activations => 100,
+        "compressed-tensors" | "gptq" | "gptq_marlin" | "awq" | "awq_marlin" | "mxfp4" | "fp8" | "blockwise_int8" => 80,
         "w4afp8" | "petit_nvfp4" => 90,
         "mxfp8" | "nvfp4_online" => 100,
         "w8a8_int8" => 75,
         _ => 70,
+    }
+}
+
+/// The least capability of a method that quantises at load.
+fn online_minimum(method: &str) -> u32 {
+    match method {
+        "mxfp8" | "nvfp4_online" => 100,
+        "fp8" => 80,
+        "w8a8_int8" => 75,
+        "bitsandbytes" => 70,
+        // `w8a8_fp8`, and names that only another engine has.
+        _ => 89,
     }
 }
 
@@ -106,7 +120,7 @@ mod tests {
         let config = json!({"model_type": "llama", "torch_dtype": "float16", "quantization_config": quantization});
         let architecture = config::architecture(&config, None, &Inventory::default()).unwrap();
         let device = DeviceFacts { compute_capability: Some(capability), ..sample::device() };
-        match fitness(&architecture, &device) {
+        match fitness(&architecture, None, &device) {
             Fitness::Able => '+',
             Fitness::Degraded(_) => '~',
             Fitness::Unable(_) => '-',
@@ -123,6 +137,19 @@ mod tests {
                 .iter()
                 .any(|method| known_method(method))
         );
+    }
+
+    #[test]
+    fn quantising_at_load_needs_the_kernels_too() {
+        let config = json!({"model_type": "llama", "torch_dtype": "bfloat16"});
+        let architecture = config::architecture(&config, None, &Inventory::default()).unwrap();
+        let able = |method: &str, capability| {
+            let device = DeviceFacts { compute_capability: Some(capability), ..sample::device() };
+            !matches!(fitness(&architecture, Some(method), &device), Fitness::Unable(_))
+        };
+        assert!(able("nvfp4_online", (10, 0)) && !able("nvfp4_online", (9, 0)));
+        assert!(able("w8a8_fp8", (8, 9)) && !able("w8a8_fp8", (8, 6)));
+        assert!(able("fp8", (8, 0)) && !able("fp8", (7, 5)));
     }
 
     /// On 6.1, 7.0, 7.5, 8.0, 8.9, 9.0, 10.0, 12.0.
@@ -149,8 +176,12 @@ mod tests {
             (tensors("pack-quantized", four, eight), "-----+++"),
             (
                 tensors("nvfp4-pack-quantized", json!({"num_bits": 4, "type": "float"}), json!({"num_bits": 4})),
-                "---~~~++",
+                "------++",
             ),
+            (tensors("nvfp4-pack-quantized", json!({"num_bits": 4, "type": "float"}), Value::Null), "---~~~++"),
+            (json!({"quant_method": "gptq_marlin", "bits": 4, "group_size": 128}), "---+++++"),
+            (json!({"quant_method": "awq_marlin", "bits": 4, "group_size": 128}), "---+++++"),
+            (json!({"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp8_e4m3"}}}), "----++++"),
             (json!({"quant_method": "w8a8_int8"}), "--++++++"),
             (json!({"quant_method": "mxfp8"}), "------++"),
         ];

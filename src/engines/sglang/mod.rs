@@ -16,11 +16,13 @@ use settings::Settings;
 
 use super::profile::{Profile, ProfileError, Profiles};
 use super::shared::cache::CacheLayers;
-use super::shared::resident::{Online, Residence};
+use super::shared::dtype::ComputeDtype;
+use super::shared::resident::{ExpertPadding, Online, Residence};
 use super::shared::weights::{Classes, Omitted, WeightTable};
 use super::{Case, Engine, EngineError, Prepared, Split};
+use crate::bytes::Bytes;
 use crate::model::architecture::{Architecture, Mixer, Task};
-use crate::model::{Format, Model};
+use crate::model::{Dtype, Format, Model};
 
 /// The engine's name in errors.
 const ENGINE: &str = "sglang";
@@ -119,8 +121,10 @@ pub struct SglangPrepared<'a> {
     latent: bool,
     classes: Classes<'a>,
     online: Option<Online>,
+    /// Its name as given.
+    online_name: Option<String>,
     device: crate::devices::DeviceFacts,
-    weights: Mutex<BTreeMap<(u32, bool), Arc<WeightTable>>>,
+    weights: Mutex<BTreeMap<(u32, bool, bool), Arc<WeightTable>>>,
 }
 
 impl<'a> SglangPrepared<'a> {
@@ -154,7 +158,16 @@ impl<'a> SglangPrepared<'a> {
             return Err(unsupported(format!("{} ({kind}) is not answered for", architecture.class)));
         }
         let settings = Settings::settle(case, architecture, profile)?;
-        let online = case.parameters.get("quantization").and_then(serde_json::Value::as_str).and_then(Online::parse);
+        let online_name = settings.online_name.clone().filter(|_| architecture.quantization.is_none());
+        let online = match online_name.as_deref() {
+            Some(name) => Some(Online::parse(name).ok_or_else(|| EngineError::BadParameter {
+                engine: ENGINE,
+                name: "quantization".to_owned(),
+                value: name.to_owned(),
+                why: "is not one that quantises a full-precision checkpoint at load".to_owned(),
+            })?),
+            None => None,
+        };
         let device = case.devices.first().cloned().ok_or_else(|| unsupported("there is no device to run on"))?;
         Ok(Self {
             model,
@@ -165,26 +178,29 @@ impl<'a> SglangPrepared<'a> {
             layers: CacheLayers::new(architecture, 0),
             latent: architecture.layers.iter().any(|layer| matches!(layer.mixer, Mixer::Latent(_))),
             classes: Classes::new(&model.inventory, architecture.tied_embeddings, architecture.task),
-            online: online.filter(|_| architecture.quantization.is_none()),
+            online,
+            online_name,
             device,
             weights: Mutex::default(),
         })
     }
 
-    fn table(&self, split: &Split) -> Arc<WeightTable> {
+    /// Weights by layer for the degrees of `split`, MXFP4 experts with `padding`.
+    fn table(&self, split: &Split, padding: Option<ExpertPadding>) -> Arc<WeightTable> {
         let mut tables = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
-        let table = tables.entry((split.tensor, split.expert_parallel)).or_insert_with(|| {
+        let key = (split.tensor, split.expert_parallel, padding.is_some());
+        let table = tables.entry(key).or_insert_with(|| {
             let residence = Residence {
                 architecture: self.architecture,
                 compute: self.settings.compute,
                 online: self.online,
-                mxfp4: None,
+                mxfp4: padding,
                 tensor: u64::from(split.tensor.max(1)),
                 expert_parallel: split.expert_parallel,
             };
             let step = vocabulary_step(self.architecture.vocab_size, u64::from(split.tensor.max(1)));
             Arc::new(match self.model.format {
-                Format::PytorchBin => WeightTable::flat(self.model.inventory.bytes(), &residence),
+                Format::PytorchBin => WeightTable::flat(self.unnamed_bytes(), &residence),
                 _ => WeightTable::new(&self.classes, &residence, step, Omitted { towers: false, drafts: true }),
             })
         });
@@ -192,7 +208,19 @@ impl<'a> SglangPrepared<'a> {
     }
 }
 
+impl SglangPrepared<'_> {
+    /// Pickles tell no types: as stored, and twice that where they are widened to 32 bits.
+    fn unnamed_bytes(&self) -> Bytes {
+        let stored = self.model.inventory.bytes();
+        let widened = self.settings.compute == ComputeDtype::Float32 && self.architecture.dtype != Some(Dtype::F32);
+        if widened { stored * 2 } else { stored }
+    }
+}
+
 /// The vocabulary is padded to 64, and to 64 x TP where that does not divide.
 fn vocabulary_step(rows: u64, tensor: u64) -> u64 {
     if rows.next_multiple_of(64).is_multiple_of(tensor) { 64 } else { 64_u64.saturating_mul(tensor) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,6 +109,19 @@ impl SglangPrepared<'_> {
         if self.slot(split, rank) == Bytes::ZERO && slot == Bytes::ZERO {
             return Pools::default();
         }
+        let tokens = self.token_slots(workload).saturating_add(self.settings.page_tokens);
+        // Three slots a request with the radix cache, one without, and one to pad with.
+        let slots = workload.sequences.saturating_mul(if self.settings.radix { 3 } else { 1 }).saturating_add(1);
+        let states = if slot == Bytes::ZERO { slot } else { slot * slots };
+        let (tokens, states) = self.shared_out(self.slot(split, rank) * tokens, states);
+        Pools { tokens, states, table: self.request_table(workload) }
+    }
+
+    /// Slots of the token pool that hold `workload`.
+    ///
+    /// The window pool is a share of it (`swa_full_tokens_ratio`) and must hold every window and the step on its way:
+    /// where contexts are no longer than that, the whole pool must be larger for its share to be large enough.
+    pub(super) fn token_slots(&self, workload: Workload) -> u64 {
         let page = self.settings.page_tokens;
         // An image's encoder tokens take ordinary slots, over all layers (`managers/schedule_batch.py`).
         let cross = self.layers.kinds().iter().filter_map(|kind| match kind {
@@ -120,12 +133,16 @@ impl SglangPrepared<'_> {
         });
         let held = workload.context.saturating_add(cross.max().unwrap_or(0));
         let tokens = held.div_ceil(page).saturating_mul(page).saturating_mul(workload.sequences);
-        let tokens = tokens.saturating_add(page);
-        // Three slots a request with the radix cache, one without, and one to pad with.
-        let slots = workload.sequences.saturating_mul(if self.settings.radix { 3 } else { 1 }).saturating_add(1);
-        let states = if slot == Bytes::ZERO { slot } else { slot * slots };
-        let (tokens, states) = self.shared_out(self.slot(split, rank) * tokens, states);
-        Pools { tokens, states, table: self.request_table(workload) }
+        let windows = self.layers.kinds().iter().filter_map(|kind| match kind {
+            CacheKind::Heads(attention) => match attention.span {
+                Span::Sliding { window } | Span::Chunked { chunk: window } => Some(window),
+                _ => None,
+            },
+            _ => None,
+        });
+        let Some(window) = windows.max().filter(|_| self.hybrid_windows()) else { return tokens };
+        let on_their_way = window.saturating_mul(workload.sequences).saturating_add(self.settings.chunk);
+        tokens.max(Bytes::new(tokens.min(on_their_way)).scale(1_000_000, self.settings.swa_ratio.max(1)).get())
     }
 
     /// What the two pools of a hybrid must be for both to be as large as asked: the budget is cut by
@@ -143,9 +160,10 @@ impl SglangPrepared<'_> {
     /// `(max_running + 1) x context x 4`: 2048 to 4096 requests, however small the pool, unless set.
     pub(super) fn request_table(&self, workload: Workload) -> Bytes {
         let requests = self.settings.max_running.unwrap_or_else(|| {
-            // The default grows with the pool; at the least it is 2048, or half the pool's tokens.
+            // 512 for each whole context that the pool holds, within these bounds and half the pool's tokens.
             let pool = workload.context.saturating_mul(workload.sequences);
-            2048.min((pool / 2).max(1)).max(workload.sequences)
+            let default = workload.sequences.saturating_mul(512).clamp(2048, 4096);
+            default.min((pool / 2).max(1)).max(workload.sequences)
         });
         Bytes::product([requests.saturating_add(1), workload.context.saturating_add(4), 4])
     }

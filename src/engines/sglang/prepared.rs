@@ -8,12 +8,16 @@ use super::settings::fraction_text;
 use super::{SglangPrepared, unsupported, vocabulary_step};
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
+use crate::engines::shared::resident::ExpertPadding;
 use crate::engines::shared::topology::{degrees, sglang_stages};
 use crate::engines::vllm::legal::{stages, tensor_parallel};
 use crate::engines::{
     Basis, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan, Offload,
     Prepared, Split, Workload,
 };
+
+/// The most that a kernel of SGLang's pads MXFP4 experts to (`layers/quantization/mxfp4.py`, FlashInfer's on SM10x).
+const WIDEST_PADDING: ExpertPadding = ExpertPadding { width: 256, hidden: 256, scales: true };
 
 impl SglangPrepared<'_> {
     /// Tokens that `bytes` of pool give on `rank`.
@@ -23,11 +27,15 @@ impl SglangPrepared<'_> {
 
     /// Weights of one rank, for holding against logs.
     pub fn weights(&self, split: &Split, rank: usize) -> Interval {
-        let likely = self.table(split).bytes(split, rank);
-        // Kernels for MXFP4 experts pad them by up to a tenth.
+        let likely = self.table(split, None).bytes(split, rank);
+        // Kernels for MXFP4 experts pad them: by a tenth on one rank, by more than a third where ranks cut them small.
         let mxfp4 = self.architecture.quantization.as_ref().is_some_and(|quantization| quantization.method == "mxfp4");
-        let high = if mxfp4 { 1100 } else { 1015 };
-        Interval::new(likely.scale(985, 1000), likely, likely.scale(high, 1000) + Bytes::mib(128))
+        let high = if mxfp4 {
+            self.table(split, Some(WIDEST_PADDING)).bytes(split, rank).max(likely.scale(1085, 1000))
+        } else {
+            likely
+        };
+        Interval::new(likely.scale(985, 1000), likely, high.scale(1015, 1000) + Bytes::mib(128))
     }
 
     fn context(&self, device: &DeviceFacts) -> Interval {
@@ -122,7 +130,7 @@ impl Prepared for SglangPrepared<'_> {
     }
 
     fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
-        super::fitness::fitness(self.architecture, device)
+        super::fitness::fitness(self.architecture, self.online_name.as_deref(), device)
     }
 
     fn fixed(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Vec<Component>, EngineError> {
@@ -133,12 +141,14 @@ impl Prepared for SglangPrepared<'_> {
         if weights.likely.overflowed() {
             return Err(EngineError::Overflow { what: "weights" });
         }
+        let reserve = self.reserve(split, device);
         let mut parts = vec![
             Component::between(ComponentName::Weights, weights, Basis::Formula, ""),
-            // All that is transient must live in the remainder, which is therefore part of the need.
-            Component::exact(
+            // All that is transient must live in the remainder, which is therefore part of the need: as much as
+            // mem_fraction_static leaves, or more where that is too little.
+            Component::between(
                 ComponentName::Activations,
-                self.reserve(split, device),
+                Interval::new(reserve, reserve, reserve.max(self.transient(split, device))),
                 Basis::Formula,
                 "left by mem_fraction_static",
             ),
@@ -206,9 +216,7 @@ impl Prepared for SglangPrepared<'_> {
         }
         flag("context-length", plan.workload.context.to_string());
         flag("chunked-prefill-size", settings.chunk.to_string());
-        let page = settings.page_tokens;
-        let tokens = plan.workload.context.div_ceil(page).saturating_mul(page).saturating_mul(plan.workload.sequences);
-        flag("max-total-tokens", tokens.to_string());
+        flag("max-total-tokens", self.token_slots(plan.workload).to_string());
         if let Some(most) = settings.max_running {
             flag("max-running-requests", most.to_string());
         }
@@ -224,7 +232,11 @@ impl Prepared for SglangPrepared<'_> {
             flag("mem-fraction-static", fraction_text(fraction));
         }
         if settings.kv.quantised() {
-            let name = if settings.kv_name == "fp8" { "fp8_e4m3" } else { &*settings.kv_name };
+            let name = match &*settings.kv_name {
+                "fp8" => "fp8_e4m3",
+                "nvfp4" => "fp4_e2m1",
+                name => name,
+            };
             flag("kv-cache-dtype", name.to_owned());
         }
         if settings.given.contains(&"dtype") {
@@ -239,6 +251,7 @@ impl Prepared for SglangPrepared<'_> {
         if !settings.radix {
             args.push("--disable-radix-cache".to_owned());
         }
+        args.extend(settings.flags.iter().cloned());
         Launch { env, args, takes: vec![None; plan.devices.len()] }
     }
 }

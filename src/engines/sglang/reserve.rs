@@ -7,6 +7,7 @@ use super::settings::default_decode;
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
 use crate::engines::Split;
+use crate::model::architecture::FeedForward;
 
 impl SglangPrepared<'_> {
     /// The fraction in force on `device` under `split`, in millionths, rounded to three decimals.
@@ -51,6 +52,35 @@ impl SglangPrepared<'_> {
     pub(super) fn reserve(&self, split: &Split, device: &DeviceFacts) -> Bytes {
         let fraction = self.fraction(split, device);
         device.total_bytes.scale(1_000_000_u64.saturating_sub(fraction), 1_000_000)
+    }
+}
+
+impl SglangPrepared<'_> {
+    /// The least that one prefill step, the sampler, graphs and workspaces take: what a fraction that was asked for must
+    /// leave for a run to last.
+    ///
+    /// The step by vLLM's law of activations, whose layers these are; FlashInfer's workspace is 384 to 512 MiB
+    /// (`layers/attention/flashinfer_backend.py`), graphs as `mem_fraction_static` itself counts them.
+    pub(super) fn transient(&self, split: &Split, device: &DeviceFacts) -> Bytes {
+        let (architecture, es) = (self.architecture, self.settings.compute.bytes());
+        let (tensor, tokens) = (u64::from(split.tensor.max(1)), self.settings.chunk);
+        let dense = architecture.layers.iter().filter_map(|layer| match layer.feed_forward {
+            FeedForward::Dense { width } => Some(width),
+            _ => None,
+        });
+        let hidden = architecture.hidden_size;
+        let width =
+            dense.max().unwrap_or(0).div_ceil(tensor).saturating_mul(3).saturating_add(hidden.saturating_mul(2));
+        let experts = architecture.experts.map_or(0, |experts| {
+            let width = if split.expert_parallel { experts.width } else { experts.width.div_ceil(tensor) };
+            experts.active.saturating_mul(width.max(hidden).saturating_add(width.saturating_mul(2).max(hidden)))
+        });
+        let step = Bytes::product([es, tokens, width.saturating_add(experts)]);
+        let total_mib = (device.total_bytes.get() >> 20).max(1);
+        let decode = self.settings.decode_most.unwrap_or_else(|| default_decode(total_mib, split.tensor));
+        let logits = Bytes::product([decode, architecture.vocab_size, es.saturating_add(4)]);
+        let graphs = if self.settings.graphs { self.constants.decode_mib.saturating_mul(decode) } else { 0 };
+        step.max(logits) + Bytes::mib(graphs) + Bytes::mib(512)
     }
 }
 

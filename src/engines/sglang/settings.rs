@@ -42,6 +42,29 @@ const NOT_FOLLOWED: &[(&str, &str)] = &[
     ("enable_dp_attention", "data-parallel attention is not answered for"),
 ];
 
+/// The figures hold only for a server that is told of these too.
+fn flags(given: &Parameters) -> Result<Vec<String>, EngineError> {
+    let mut flags = Vec::new();
+    for name in ["page_size", "cuda_graph_max_bs"] {
+        if let Some(number) = given.positive(name)? {
+            flags.extend([format!("--{}", name.replace('_', "-")), number.to_string()]);
+        }
+    }
+    if let Some(ratio) = given.millionths("mamba_full_memory_ratio")? {
+        flags.extend(["--mamba-full-memory-ratio".to_owned(), fraction_text(ratio)]);
+    }
+    for name in ["mamba_ssm_dtype", "quantization"] {
+        if let Some(word) = given.word(name)? {
+            flags.extend([format!("--{}", name.replace('_', "-")), word.to_owned()]);
+        }
+    }
+    Ok(flags)
+}
+
+/// Cache dtypes that only vLLM has.
+const KV_OF_OTHERS: &[&str] =
+    &["int8_per_token_head", "fp8_per_token_head", "int4_per_token_head", "fp8_ds_mla", "nvfp4_ds_mla", "fp8_inc"];
+
 /// The parameters in force.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
@@ -63,7 +86,11 @@ pub(super) struct Settings {
     pub(super) decode_most: Option<u64>,
     pub(super) expert_parallel: bool,
     pub(super) state_bytes: u64,
+    /// `quantization`, as given.
+    pub(super) online_name: Option<String>,
     pub(super) given: Vec<&'static str>,
+    /// Flags for what was asked and changes the figures, and that no other field carries to the command line.
+    pub(super) flags: Vec<String>,
     pub(super) assumptions: Vec<String>,
 }
 
@@ -75,10 +102,19 @@ impl Settings {
         let mut assumptions = Vec::new();
         let compute = compute_dtype(case, architecture, &given, &mut assumptions)?;
         let asked_kv = case.asked.kv_cache_dtype.as_deref().or(given.word("kv_cache_dtype")?).unwrap_or("auto");
-        let scheme = architecture.quantization.as_ref().and_then(|quantization| quantization.kv_cache_dtype.as_deref());
+        // `auto` follows ModelOpt's FP8 and no other scheme of a checkpoint (`configure_kv_cache_dtype`).
+        let scheme = architecture.quantization.as_ref().filter(|quantization| quantization.method == "modelopt");
+        let scheme =
+            scheme.and_then(|quantization| quantization.kv_cache_dtype.as_deref().filter(|name| *name == "fp8"));
         let kv_name = if asked_kv == "auto" { scheme.unwrap_or("auto") } else { asked_kv };
-        let kv = KvDtype::parse(kv_name, compute)
-            .ok_or_else(|| given.bad("kv_cache_dtype", format!("known: {}", KvDtype::NAMES)))?;
+        let kv = KvDtype::parse(kv_name, compute).filter(|_| !KV_OF_OTHERS.contains(&kv_name)).ok_or_else(|| {
+            EngineError::BadParameter {
+                engine: ENGINE,
+                name: "kv_cache_dtype".to_owned(),
+                value: kv_name.to_owned(),
+                why: "known: auto, bfloat16, fp8_e4m3, fp8_e5m2, fp4_e2m1, mxfp8".to_owned(),
+            }
+        })?;
         let override_ratio = given.share("swa_full_tokens_ratio")?;
         let constant = |name: &str| profile.millionths(name).map_err(|error| super::profile_error(&error));
         let latent = architecture.layers.iter().any(|layer| matches!(layer.mixer, Mixer::Latent(_)));
@@ -103,6 +139,8 @@ impl Settings {
             graphs: !given.flag("disable_cuda_graph")?.unwrap_or(false),
             decode_most: given.positive("cuda_graph_max_bs")?,
             expert_parallel: given.count("ep_size")?.unwrap_or(1) > 1,
+            flags: flags(&given)?,
+            online_name: given.word("quantization")?.map(str::to_owned),
             state_bytes: match given.word("mamba_ssm_dtype")? {
                 Some("bfloat16" | "float16") => 2,
                 // Recurrent states are in 32 bits by default, convolutions in 16.

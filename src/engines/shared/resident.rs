@@ -3,7 +3,7 @@
 use super::dtype::ComputeDtype;
 use super::rule::{Classified, Part, Place, Rule};
 use crate::bytes::Bytes;
-use crate::model::architecture::{Mixer, Recurrent};
+use crate::model::architecture::{Mixer, Recurrent, VisionTower};
 use crate::model::tensors::TensorClass;
 use crate::model::{Architecture, Dtype};
 
@@ -77,6 +77,11 @@ impl Residence<'_> {
         let whole = self.cast(class, classified);
         let scalar = class.elements_each() <= 2 || &*class.pattern == "weight_shape";
         if scalar || tensor == 1 {
+            return whole;
+        }
+        // A tower whose heads do not divide is on every rank whole.
+        let uneven = |tower: VisionTower| !tower.heads.is_multiple_of(tensor);
+        if classified.place == Place::Tower && self.architecture.vision.is_some_and(uneven) {
             return whole;
         }
         match classified.rule {
@@ -243,4 +248,151 @@ fn padded(size: u64, step: u64) -> u64 {
 /// Groups of B and C rounded up to a multiple of the ranks (`mamba_utils.py`, `extra_groups_for_head_shards`).
 pub const fn padded_groups(groups: u64, tensor: u64) -> u64 {
     if tensor == 0 || groups.is_multiple_of(tensor) { groups } else { groups.saturating_add(tensor - groups % tensor) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::rule::classify;
+    use super::*;
+    use crate::engines::sample;
+    use crate::model::{Inventory, config};
+
+    fn share(config: &serde_json::Value, name: &str, shape: &[u64], tensor: u64) -> u64 {
+        share_of(config, (name, Dtype::BF16, shape), tensor, None)
+    }
+
+    fn share_of(
+        config: &serde_json::Value,
+        (name, dtype, shape): (&str, Dtype, &[u64]),
+        tensor: u64,
+        online: Option<Online>,
+    ) -> u64 {
+        let architecture = config::architecture(config, None, &Inventory::default()).unwrap();
+        let inventory = sample::inventory(&[("", name, dtype, shape)]);
+        let (compute, class) = (ComputeDtype::Bfloat16, &inventory.classes[0]);
+        let residence =
+            Residence { architecture: &architecture, compute, online, mxfp4: None, tensor, expert_parallel: false };
+        residence.bytes(class, classify(class)).get()
+    }
+
+    /// One group of B and C is copied to every rank.
+    #[test]
+    fn the_groups_of_granite_and_bamba_are_not_divided() {
+        let config = json!({"architectures": ["GraniteMoeHybridForCausalLM"], "model_type": "granitemoehybrid",
+            "hidden_size": 1536, "intermediate_size": 512, "num_hidden_layers": 1, "num_attention_heads": 12,
+            "num_key_value_heads": 4, "layer_types": ["mamba"], "mamba_n_heads": 48, "mamba_d_head": 64,
+            "mamba_n_groups": 1, "mamba_d_state": 128, "mamba_d_conv": 4, "mamba_expand": 2, "vocab_size": 1024,
+            "num_local_experts": 0, "shared_intermediate_size": 4096, "max_position_embeddings": 4096});
+        let rows = 2 * 3072 + 2 * 128 + 48;
+        let bytes = share(&config, "model.layers.0.mamba.in_proj.weight", &[rows, 1536], 8);
+        assert_eq!(bytes, (2 * 3072 + 48 + 8 * 2 * 128) / 8 * 1536 * 2);
+    }
+
+    #[test]
+    fn a_tower_whose_heads_do_not_divide_is_whole_on_every_rank() {
+        let config = |heads: u64| {
+            json!({"architectures": ["LlavaForConditionalGeneration"], "model_type": "llava",
+                "text_config": {"model_type": "llama", "num_hidden_layers": 1},
+                "vision_config": {"num_hidden_layers": 1, "hidden_size": 3200, "num_attention_heads": heads,
+                "intermediate_size": 12800, "image_size": 448, "patch_size": 14}})
+        };
+        let name = "vision_tower.encoder.layers.0.mlp.fc1.weight";
+        assert_eq!(share(&config(25), name, &[12800, 3200], 8), 12800 * 3200 * 2);
+        assert_eq!(share(&config(16), name, &[12800, 3200], 8), 12800 * 3200 * 2 / 8);
+    }
+
+    /// Bytes of one weight of a square linear layer of 4096, in hundred-thousandths, its scales and tables included: of
+    /// checkpoints by what their headers hold, of what is quantised at load by the method.
+    #[test]
+    fn bytes_of_one_weight_by_method() {
+        const SIDE: u64 = 4096;
+        type Tensors<'t> = &'t [(&'t str, Dtype, &'t [u64])];
+        let stored: [(&str, u64, Tensors<'_>); 8] = [
+            (
+                "gptq",
+                51_953,
+                &[
+                    ("qweight", Dtype::I32, &[SIDE / 8, SIDE]),
+                    ("qzeros", Dtype::I32, &[SIDE / 128, SIDE / 8]),
+                    ("scales", Dtype::F16, &[SIDE / 128, SIDE]),
+                    ("g_idx", Dtype::I32, &[SIDE]),
+                ],
+            ),
+            (
+                "awq",
+                51_953,
+                &[
+                    ("qweight", Dtype::I32, &[SIDE, SIDE / 8]),
+                    ("qzeros", Dtype::I32, &[SIDE / 128, SIDE / 8]),
+                    ("scales", Dtype::F16, &[SIDE / 128, SIDE]),
+                ],
+            ),
+            (
+                "bitsandbytes",
+                56_250,
+                &[("weight", Dtype::U8, &[SIDE * SIDE / 2, 1]), ("weight.absmax", Dtype::F32, &[SIDE * SIDE / 64])],
+            ),
+            (
+                "fp8",
+                100_024,
+                &[
+                    ("weight", Dtype::F8E4M3, &[SIDE, SIDE]),
+                    ("weight_scale_inv", Dtype::F32, &[SIDE / 128, SIDE / 128]),
+                ],
+            ),
+            (
+                "fbgemm_fp8",
+                100_097,
+                &[("weight", Dtype::F8E4M3, &[SIDE, SIDE]), ("weight_scale", Dtype::F32, &[SIDE, 1])],
+            ),
+            (
+                "compressed-tensors",
+                51_562,
+                &[("weight_packed", Dtype::I32, &[SIDE, SIDE / 8]), ("weight_scale", Dtype::BF16, &[SIDE, SIDE / 128])],
+            ),
+            (
+                "modelopt",
+                56_250,
+                &[
+                    ("weight", Dtype::U8, &[SIDE, SIDE / 2]),
+                    ("weight_scale", Dtype::F8E4M3, &[SIDE, SIDE / 16]),
+                    ("weight_scale_2", Dtype::F32, &[]),
+                ],
+            ),
+            (
+                "mxfp8",
+                103_125,
+                &[("weight", Dtype::F8E4M3, &[SIDE, SIDE]), ("weight_scale", Dtype::U8, &[SIDE, SIDE / 32])],
+            ),
+        ];
+        for (method, expected, tensors) in stored {
+            let config = json!({"model_type": "llama", "num_hidden_layers": 1,
+                "quantization_config": {"quant_method": method, "bits": 4, "load_in_4bit": true}});
+            let all: u64 = tensors
+                .iter()
+                .map(|(part, dtype, shape)| {
+                    let name = format!("model.layers.0.mlp.up_proj.{part}");
+                    share_of(&config, (&name, *dtype, shape), 1, None)
+                })
+                .sum();
+            assert_eq!(all * 100_000 / (SIDE * SIDE), expected, "{method}");
+        }
+        let plain = json!({"model_type": "llama", "num_hidden_layers": 1});
+        for (method, expected) in [
+            ("fp8", 100_000),
+            ("fp8_per_block", 100_024),
+            ("fp8_per_channel", 100_097),
+            ("int8_per_channel_weight_only", 100_048),
+            ("mxfp8", 103_125),
+            ("nvfp4_per_token", 56_250),
+            ("bitsandbytes", 51_587),
+        ] {
+            let tensor = ("model.layers.0.mlp.up_proj.weight", Dtype::BF16, &[SIDE, SIDE][..]);
+            let bytes = share_of(&plain, tensor, 1, Online::parse(method)) * 100_000 / (SIDE * SIDE);
+            // Never below, and above by a thousandth at the most.
+            assert!((expected..=expected + 100).contains(&bytes), "{method}: {bytes}");
+        }
+    }
 }

@@ -232,7 +232,8 @@ fn layer_rule(module: &str, parents: &[&str], expert: bool) -> Rule {
     if module == "gate" && !expert {
         return Rule::Replicated;
     }
-    if matches!(module, "in_proj" | "conv1d") && parents.last() == Some(&"mixer") {
+    // Mamba-2 is `mixer` in its own family and Nemotron-H, `mamba` in Bamba, Falcon-H1, Granite 4 and Zamba2.
+    if matches!(module, "in_proj" | "conv1d") && matches!(parents.last(), Some(&"mixer" | &"mamba")) {
         return Rule::MambaMixed;
     }
     // Qwen-1 calls gate and up `w1` and `w2`; either way it is divided, and it has no bias.
@@ -351,6 +352,8 @@ mod tests {
             ("model.layers.0.linear_attn.A_log", (Layers, Column, false, Float32)),
             ("model.layers.0.linear_attn.dt_bias", (Layers, Column, false, Float32)),
             ("backbone.layers.0.mixer.in_proj.weight", (Layers, MambaMixed, false, Weight)),
+            ("model.layers.0.mamba.in_proj.weight", (Layers, MambaMixed, false, Weight)),
+            ("model.layers.0.mamba.conv1d.bias", (Layers, MambaMixed, false, Bias)),
             ("model.layers.0.conv.conv.weight", (Layers, Column, false, Weight)),
             ("transformer.h.0.attn.c_attn.weight", (Layers, FusedQkv, false, Weight)),
             ("encoder.layer.0.intermediate.dense.weight", (Layers, Column, false, Weight)),

@@ -175,6 +175,11 @@ impl WeightTable {
         sum
     }
 
+    /// Bytes that `rank` of `split` holds in tensors of its decoder layers.
+    pub fn of_layers(&self, split: &Split, rank: usize) -> Bytes {
+        between(&self.layers, &split.stage_of(rank).1)
+    }
+
     /// Engine-made tables (RoPE) on every rank.
     pub fn tables(&self) -> Bytes {
         self.tables

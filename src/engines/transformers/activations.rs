@@ -30,8 +30,9 @@ pub(super) fn step(
         _ => Bytes::ZERO,
     };
     let vision = if first { vision(architecture, element) } else { Interval::default() };
-    let likely = (forward + scores).max(logits).max(vision.likely);
-    let high = (forward.scale(3, 2) + scores + mask).max(logits * 2).max(vision.high);
+    let speech = if first { speech(architecture, tokens, element) } else { Bytes::ZERO };
+    let likely = (forward + scores).max(logits).max(vision.likely).max(speech);
+    let high = (forward.scale(3, 2) + scores + mask).max(logits * 2).max(vision.high).max(speech.scale(3, 2));
     Interval::new(forward.scale(1, 2).max(logits), likely, high)
 }
 
@@ -107,6 +108,18 @@ fn attention(settings: &Settings, layers: &Held<'_>, workload: Workload) -> (Byt
     let mask = if masked && !flash { pairs * element.saturating_add(1) } else { Bytes::ZERO };
     (scores, mask)
 }
+
+/// The first convolution over raw audio: 512 channels at a fifth of the 320 samples that become one frame, its input to
+/// the norm, the norm's output and the activation's (transformers `HubertFeatureEncoder`, `Wav2Vec2FeatureEncoder`).
+fn speech(architecture: &Architecture, frames: Bytes, element: u64) -> Bytes {
+    if !SPEECH.contains(&&*architecture.root_model_type) {
+        return Bytes::ZERO;
+    }
+    frames * 64 * 512 * 3 * element
+}
+
+/// Encoders of raw audio.
+pub(super) const SPEECH: &[&str] = &["hubert", "wav2vec2", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio"];
 
 /// One image through the tower.
 fn vision(architecture: &Architecture, element: u64) -> Interval {

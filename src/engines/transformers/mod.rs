@@ -47,8 +47,12 @@ impl Engine for Transformers {
         }
         let settings = Settings::new(case, architecture)?;
         let weights = LayerWeights::new(&model.inventory, architecture.layer_count());
-        let resident = weights.table(|class| resident(class, &settings));
-        let unpacked = weights.table(|class| unpacked(class, architecture, &settings));
+        // Pickles tell no types: as stored, and twice that where they are widened to 32 bits.
+        let pickled = model.format == Format::PytorchBin;
+        let widened = pickled && settings.dtype == Dtype::F32 && architecture.dtype != Some(Dtype::F32);
+        let times = if widened { 2 } else { 1 };
+        let resident = weights.table(|class| resident(class, &settings) * times);
+        let unpacked = weights.table(|class| unpacked(class, architecture, &settings) * times);
         let kinds = LayerKinds::new(&architecture.layers);
         Ok(Box::new(Prepare { model, architecture, kinds, resident, unpacked, settings }))
     }

@@ -134,21 +134,23 @@ fn named(name: &str) -> Result<Dtype, EngineError> {
 }
 
 /// transformers `quantizers/quantizer_finegrained_fp8.py` and `quantizer_mxfp4.py`: below these, checkpoints are
-/// dequantised to bfloat16 while they load.
+/// dequantised to bfloat16 while they load; `quantizer_fbgemm_fp8.py` refuses.
 pub(super) fn fitness(architecture: &Architecture, dtype: Dtype, device: &DeviceFacts) -> Fitness {
     let method = architecture.quantization.as_ref().map(|quantization| quantization.method.as_str());
     let least = match method {
         Some("fp8") => 89,
+        Some("fbgemm_fp8") => 90,
         Some("mxfp4") => 75,
         _ => 0,
     };
     match device.capability() {
         Some(capability) if capability < least => Fitness::Unable(format!(
-            "{} checkpoints need compute capability {}.{}; below, transformers dequantises them to bfloat16",
+            "{} checkpoints need compute capability {}.{}; below, transformers dequantises or refuses them",
             method.unwrap_or_default(),
             least / 10,
             least % 10
         )),
+        None if least > 0 => Fitness::Degraded("its compute capability is unknown, so nothing was checked".to_owned()),
         Some(capability) if capability < 80 && dtype == Dtype::BF16 => {
             Fitness::Degraded("bfloat16 is emulated below compute capability 8.0; float16 is faster".to_owned())
         }

@@ -165,3 +165,40 @@ fn what_transformers_cannot_load_is_refused() {
     assert!(refused(&config).unwrap().contains("mlx"));
     assert_eq!(refused(&qwen3()), None);
 }
+
+#[test]
+fn pickles_are_widened_to_the_dtype_asked_for() {
+    let model = Model { format: Format::PytorchBin, ..model(&qwen3(), weights()) };
+    let stored = sum_of_weights(&model, tokens(100), None);
+    assert_eq!(sum_of_weights(&model, tokens(100), Some("4.57")), stored * 2 * 2);
+}
+
+/// Pickled tensors have no dtype of their own.
+fn sum_of_weights(model: &Model, asked: AskedWorkload, version: Option<&str>) -> Bytes {
+    let prepared = prepare(&Transformers, model, asked, (version, NONE)).unwrap();
+    sum(&components(prepared.as_ref(), &Split::single(4), 0), ComponentName::Weights).likely
+}
+
+#[test]
+fn an_unknown_device_is_not_called_able_of_a_quantisation_that_asks_for_one() {
+    let of = |method: &str, capability| {
+        let config = json!({"model_type": "llama", "quantization_config": {"quant_method": method}});
+        let architecture = crate::model::config::architecture(&config, None, &Inventory::default()).unwrap();
+        settings::fitness(&architecture, Dtype::F16, &DeviceFacts { compute_capability: capability, ..device() })
+    };
+    assert!(matches!(of("fp8", None), Fitness::Degraded(_)));
+    assert!(matches!(of("gptq", None), Fitness::Able));
+    assert!(matches!(of("fbgemm_fp8", Some((8, 9))), Fitness::Unable(_)));
+    assert!(matches!(of("fbgemm_fp8", Some((9, 0))), Fitness::Able));
+}
+
+#[test]
+fn raw_audio_has_no_longest_length_and_its_convolutions_count() {
+    let hubert =
+        model(&json!({"architectures": ["HubertModel"], "model_type": "hubert", "torch_dtype": "float32"}), weights());
+    assert_eq!(hubert.architecture.as_ref().unwrap().max_context, None);
+    let prepared = prepare(&Transformers, &hubert, AskedWorkload::default(), (None, NONE)).unwrap();
+    assert!(prepared.assumptions().iter().any(|said| said.contains("2048")), "{:?}", prepared.assumptions());
+    let step = sum(&components(prepared.as_ref(), &Split::single(12), 0), ComponentName::Activations);
+    assert!(step.likely >= Bytes::new(2048 * 64 * 512 * 3 * 4), "{step:?}");
+}

@@ -160,12 +160,12 @@ impl VllmPrepared<'_> {
             let gather = Bytes::product([self.latent_rows(), width, settings.compute.bytes()]);
             sum = sum.plus(Interval::new(Bytes::ZERO, gather, gather));
         }
-        if settings.capability.is_some_and(|capability| (100..120).contains(&capability)) {
-            sum = sum.plus(Interval::new(
-                Bytes::ZERO,
-                constants.flashinfer_workspace_mib,
-                constants.flashinfer_workspace_mib,
-            ));
+        let workspace = constants.flashinfer_workspace_mib;
+        match settings.capability {
+            Some(100..120) => sum = sum.plus(Interval::new(Bytes::ZERO, workspace, workspace)),
+            Some(_) => {}
+            None if !settings.huge => {}
+            None => sum = sum.plus(Interval::new(Bytes::ZERO, Bytes::ZERO, workspace)),
         }
         if let Some((adapters, lora_rank)) = settings.lora {
             let slots = self.lora_slots(split, rank) * adapters * lora_rank;

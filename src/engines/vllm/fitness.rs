@@ -58,11 +58,15 @@ pub(super) fn fitness(demands: &Demands<'_>, device: &DeviceFacts) -> Fitness {
     if sparse && capability < 90 {
         return Fitness::Unable(format!("sparse latent attention needs compute capability 9.0; this is {}", name()));
     }
-    if let Some(cost) = fallback(architecture, demands.online, capability) {
-        return Fitness::Degraded(cost.to_owned());
-    }
     if demands.kv == KvDtype::Nvfp4 && capability < 80 {
         return Fitness::Unable(format!("an nvfp4 cache needs compute capability 8.0; this is {}", name()));
+    }
+    // FlashInfer, which reads it where FlashAttention does not, begins there.
+    if demands.kv == KvDtype::Fp8 && capability < 75 {
+        return Fitness::Unable(format!("an fp8 cache needs compute capability 7.5; this is {}", name()));
+    }
+    if let Some(cost) = fallback(architecture, demands.online, capability) {
+        return Fitness::Degraded(cost.to_owned());
     }
     if capability < 80 && bfloat16 {
         return Fitness::Degraded("bfloat16 weights run as float16 below compute capability 8.0".to_owned());
@@ -74,6 +78,7 @@ pub(super) fn fitness(demands: &Demands<'_>, device: &DeviceFacts) -> Fitness {
 fn minimum(architecture: &Architecture, online: Option<&str>) -> (u32, String) {
     let Some(quantization) = &architecture.quantization else {
         return match online {
+            Some("experts_int8") => (80, "experts_int8".to_owned()),
             Some(method) => (75, method.to_owned()),
             None => (70, "vLLM".to_owned()),
         };
@@ -84,6 +89,7 @@ fn minimum(architecture: &Architecture, online: Option<&str>) -> (u32, String) {
         "gptq" | "inc" | "auto-round" | "auto_round" => 60,
         "moe_wna16" => 70,
         "quark" if quantization.float && bits == 8 => 89,
+        "quark" if bits == 8 => 75,
         "quark" => 70,
         // FP8 activations are left out below 8.9 (`compressed_tensors.py`, `get_scheme`): see `fallback`.
         "compressed-tensors" if quantization.activations && bits == 4 && quantization.activation_bits == Some(8) => 90,
@@ -146,6 +152,25 @@ mod tests {
         }
     }
 
+    /// What is merely slow must not hide what cannot run.
+    #[test]
+    fn a_cache_that_cannot_be_read_is_refused_beside_weights_that_are_slow() {
+        let config = json!({"model_type": "llama", "quantization_config": {"quant_method": "fp8"}});
+        let architecture =
+            crate::model::config::architecture(&config, None, &crate::model::Inventory::default()).unwrap();
+        let demands = |kv| Demands {
+            architecture: &architecture,
+            compute: ComputeDtype::Float16,
+            asked_dtype: false,
+            kv,
+            refuses_half: false,
+            online: None,
+        };
+        let turing = DeviceFacts { compute_capability: Some((7, 5)), ..sample::device() };
+        assert!(matches!(fitness(&demands(KvDtype::Nvfp4), &turing), Fitness::Unable(_)));
+        assert!(matches!(fitness(&demands(KvDtype::Fp8), &turing), Fitness::Degraded(_)));
+    }
+
     /// vLLM 0.33 `get_min_capability` of each method and what it selects: on 6.1, 7.0, 7.5, 8.0, 8.9, 9.0, 10.0, 12.0.
     #[test]
     fn what_each_method_needs() {
@@ -163,6 +188,9 @@ mod tests {
             (json!({"quant_method": "fbgemm_fp8"}), "---~++++"),
             (json!({"quant_method": "mxfp4"}), "---~~~++"),
             (json!({"quant_method": "quark"}), "-+++++++"),
+            (json!({"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp8_e4m3"}}}), "----++++"),
+            (json!({"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "int8"}}}), "--++++++"),
+            (json!({"quant_method": "quark", "global_quant_config": {"weight": [{"dtype": "uint4"}]}}), "-+++++++"),
             (json!({"quant_method": "torchao"}), "--++++++"),
             (json!({"quant_method": "fp_quant"}), "------++"),
             (json!({"quant_method": "auto-round", "bits": 4}), "-+++++++"),

@@ -86,6 +86,7 @@ impl VllmPrepared<'_> {
             (settings.given.contains(&"language_model_only") && !settings.towers, "--language-model-only"),
         ];
         args.extend(switches.iter().filter(|(on, _)| *on).map(|(_, switch)| (*switch).to_owned()));
+        args.extend(settings.flags.iter().cloned());
         let takes = plan.devices.iter().enumerate().map(|(rank, device)| {
             let share = share?;
             Some(cuda_total(device).scale(share, 1_000_000) + self.outside(plan, rank, device))

@@ -23,8 +23,30 @@ impl VllmPrepared<'_> {
                 "decode_context_parallel_size {parallel} does not divide tensor parallelism {tensor}"
             ));
         }
+        if parallel > 1 {
+            context_parallel(self.architecture, tensor, parallel)?;
+        }
         tensor_parallel(self.architecture, tensor, split.expert_parallel, 64)
     }
+}
+
+/// Ranks share a sequence's tokens only where they would else hold copies of the same heads (`ModelConfig`,
+/// `verify_with_parallel_config`): latents on every rank, KV heads where there are more ranks than heads.
+fn context_parallel(architecture: &Architecture, tensor: u64, parallel: u64) -> Result<(), IllegalSplit> {
+    for layer in &architecture.layers {
+        for mixer in std::iter::once(&layer.mixer).chain(layer.beside.as_ref()) {
+            let Mixer::Attention(attention) = mixer else { continue };
+            let copies = tensor / attention.kv_heads.max(1);
+            if copies < parallel {
+                return refuse(format!(
+                    "decode_context_parallel_size {parallel} is more than the {copies} ranks that share a KV head: {} \
+                     heads over tensor parallelism {tensor}",
+                    attention.kv_heads
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn refuse<T>(why: impl Into<String>) -> Result<T, IllegalSplit> {
@@ -150,6 +172,14 @@ fn quantised_blocks(architecture: &Architecture, tensor: u64, expert_parallel: b
         if let Some(width) = dense.filter(|width| cut(*width, rows)) {
             return refuse(format!(
                 "the feed-forward width {width} by {tensor} is no multiple of the {rows}-row FP8 block"
+            ));
+        }
+        // Shared experts are plain linear layers: their scale grid is not refined, and expert parallelism cuts them too.
+        let shared = architecture.experts.map_or(0, |experts| experts.shared_width);
+        let plain = quantization.skipped.iter().any(|pattern| pattern.contains("shared_expert"));
+        if shared > 0 && !plain && cut(shared, rows) {
+            return refuse(format!(
+                "the shared experts' width {shared} by {tensor} is no multiple of the {rows}-row FP8 block"
             ));
         }
         // Experts: the scale grid is refined to gcd(block, width by rank, hidden), down to 32.

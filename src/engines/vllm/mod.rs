@@ -244,7 +244,8 @@ impl<'a> VllmPrepared<'a> {
     fn expert_padding(&self) -> Option<ExpertPadding> {
         let quantization = self.architecture.quantization.as_ref()?;
         let own = quantization.method == "mxfp4" || self.architecture.model_type == "deepseek_v4";
-        let capability = self.settings.capability.unwrap_or(90);
+        // Of a device that tells none, the wider padding is taken.
+        let capability = self.settings.capability.unwrap_or(0);
         let gpt_oss = self.architecture.model_type == "gpt_oss";
         own.then_some(match capability {
             90..=99 if gpt_oss && !self.constants.mxfp4_marlin_sm90 => {
@@ -370,3 +371,6 @@ fn served(architecture: &Architecture, version: Option<&str>) -> Result<(), Engi
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

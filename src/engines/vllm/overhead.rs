@@ -64,6 +64,10 @@ impl VllmPrepared<'_> {
             return Interval::default();
         }
         let low = Bytes::mib(80);
+        if perhaps_fabric(device) {
+            let likely = constants.communication_before_consumer_mib;
+            return Interval::new(low, likely, constants.communication_before_sm100_high_mib);
+        }
         if device.capability().is_some_and(|capability| (100..120).contains(&capability)) {
             return Interval::new(
                 low,
@@ -95,10 +99,15 @@ impl VllmPrepared<'_> {
                 constants.communication_growth_fabric_high_mib,
             );
         }
+        let high = if perhaps_fabric(device) {
+            constants.communication_growth_fabric_high_mib
+        } else {
+            constants.communication_growth_consumer_high_mib
+        };
         Interval::new(
             constants.communication_growth_consumer_low_mib,
             constants.communication_growth_consumer_mib,
-            constants.communication_growth_consumer_high_mib,
+            high,
         )
     }
 
@@ -118,6 +127,12 @@ impl VllmPrepared<'_> {
 fn fabric_class(device: &DeviceFacts) -> bool {
     device.kind != DeviceKind::UnifiedMemory
         && device.capability().is_some_and(|capability| (90..120).contains(&capability))
+}
+
+/// A device that tells no capability and may be one of those: the smallest of them has 80 GB, and a slice of one is never
+/// part of a group.
+fn perhaps_fabric(device: &DeviceFacts) -> bool {
+    device.kind != DeviceKind::UnifiedMemory && device.capability().is_none() && device.total_bytes >= Bytes::gib(64)
 }
 
 /// Consumer cards and unified memory, whose graphs are smaller. The smallest A100 has 39.6 GiB.

@@ -23,7 +23,8 @@ impl VllmPrepared<'_> {
     /// Weights on `rank`, after what `cpu_offload_gb` keeps on the host.
     fn weights(&self, split: &Split, rank: usize) -> Interval {
         let whole = self.weights_interval(self.table(split).bytes(split, rank));
-        let off = Bytes::new(self.settings.cpu_offload_bytes);
+        // Only what decoder layers hold can stay behind: embeddings and the head do not (`maybe_offload_to_cpu`).
+        let off = Bytes::new(self.settings.cpu_offload_bytes).min(self.table(split).of_layers(split, rank));
         if off == Bytes::ZERO {
             return whole;
         }
@@ -313,20 +314,21 @@ impl Prepared for VllmPrepared<'_> {
         Ok(vec![Component::exact(ComponentName::Host, off, Basis::Formula, "pinned by cpu_offload_gb on every rank")])
     }
 
-    fn must_be_available(&self, device: &DeviceFacts, sum: Interval) -> Interval {
+    fn must_be_available(&self, split: &Split, device: &DeviceFacts, sum: Interval) -> Interval {
         // Without a share of the asker's own, the launch line takes what the figures say and no more.
         let Some(share) = self.settings.asked_share else { return sum };
         let requested = device.cuda_total().unwrap_or(device.total_bytes).scale(share, 1_000_000);
-        let context = self.context(device);
-        let end = |sum: Bytes, context: Bytes| {
-            let budgeted = sum.less(context).unwrap_or(Bytes::OVERFLOW);
+        // Context and NCCL are there before vLLM looks whether the share is free, and lie outside of it.
+        let outside = self.context(device).plus(self.communication_before(split, device));
+        let end = |sum: Bytes, outside: Bytes| {
+            let budgeted = sum.less(outside).unwrap_or(Bytes::OVERFLOW);
             match budgeted.checked_sub(requested) {
                 // What must fit in the share does not: no amount of free memory helps, the share is short by this much.
                 Some(short) if short > Bytes::ZERO => device.total_bytes + short,
-                _ => requested + context,
+                _ => requested + outside,
             }
         };
-        Interval::new(end(sum.low, context.low), end(sum.likely, context.likely), end(sum.high, context.high))
+        Interval::new(end(sum.low, outside.low), end(sum.likely, outside.likely), end(sum.high, outside.high))
     }
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {

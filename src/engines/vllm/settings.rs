@@ -99,9 +99,13 @@ pub(super) struct Settings {
     pub(super) context_parallel: u64,
     /// Compute capability of the first device, as 90 for 9.0.
     pub(super) capability: Option<u32>,
+    /// Whether it is as large as only SM10x cards are.
+    pub(super) huge: bool,
     pub(super) assumptions: Vec<String>,
     /// Parameters that were given, by name.
     pub(super) given: Vec<&'static str>,
+    /// Flags for what was asked and changes the figures, and that no other field carries to the command line.
+    pub(super) flags: Vec<String>,
 }
 
 impl Settings {
@@ -184,6 +188,11 @@ impl Settings {
             );
         }
         let online = online.filter(|_| checkpoint.is_none());
+        if given.count("num_speculative_tokens")?.is_some_and(|tokens| tokens > 0) && architecture.mtp_layers == 0 {
+            let why = "the model has no prediction layers of its own, and a draft model's weights and cache are not \
+                       counted; ask for it as a second model";
+            return Err(given.bad("num_speculative_tokens", why));
+        }
         let asked_share = given.share("gpu_memory_utilization")?;
         let lora = given.flag("enable_lora")?.unwrap_or(case.model.adapter.is_some()).then_some(()).map(|()| {
             Ok::<_, EngineError>((
@@ -217,7 +226,9 @@ impl Settings {
                 && (!chunked(architecture) || given.flag(CHUNKED_WITH_MANAGER)?.unwrap_or(false)),
             context_parallel: given.positive("decode_context_parallel_size")?.unwrap_or(1),
             capability,
+            huge: total_gib >= constants.huge_gpu_gib,
             assumptions,
+            flags: flags(&given)?,
             given: KNOWN
                 .iter()
                 .copied()
@@ -271,6 +282,34 @@ fn block_size(given: &Parameters) -> Result<Option<u64>, EngineError> {
         }
         other => Ok(other),
     }
+}
+
+/// The figures hold only for a server that is told of these too.
+fn flags(given: &Parameters) -> Result<Vec<String>, EngineError> {
+    let mut flags = Vec::new();
+    for (name, on) in
+        [("async_scheduling", None), ("enable_prefix_caching", None), ("enable_chunked_prefill", Some(true))]
+    {
+        let asked = given.flag(name)?;
+        if let Some(asked) = asked.filter(|_| asked != on) {
+            let name = name.replace('_', "-");
+            flags.push(if asked { format!("--{name}") } else { format!("--no-{name}") });
+        }
+    }
+    for name in ["mamba_cache_mode", "mamba_ssm_cache_dtype"] {
+        if let Some(word) = given.word(name)? {
+            flags.extend([format!("--{}", name.replace('_', "-")), word.to_owned()]);
+        }
+    }
+    if let Some(limits) = given.value("limit_mm_per_prompt") {
+        let limits = limits.as_str().map_or_else(|| limits.to_string(), str::to_owned);
+        flags.extend(["--limit-mm-per-prompt".to_owned(), limits]);
+    }
+    if let Some(tokens) = given.count("num_speculative_tokens")?.filter(|tokens| *tokens > 0) {
+        let config = json!({"method": "mtp", "num_speculative_tokens": tokens}).to_string();
+        flags.extend(["--speculative-config".to_owned(), config]);
+    }
+    Ok(flags)
 }
 
 /// Before 0.8 a prompt was prefilled at once unless it could be longer than 32,768 tokens.

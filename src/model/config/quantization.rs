@@ -88,11 +88,16 @@ fn read(fields: &Fields<'_>) -> Result<Quantization, Unsupported> {
             quantization.format = if four { fields.text("bnb_4bit_quant_type").map(str::to_owned) } else { None };
         }
         "compressed-tensors" => compressed_tensors(fields, &mut quantization)?,
+        "quark" => quark(fields, &mut quantization),
         method if method.starts_with("modelopt") || algorithm.is_some() => {
             let name = algorithm.unwrap_or(method).to_ascii_uppercase();
             model_optimizer(&name, &mut quantization);
         }
         _ => {}
+    }
+    // Under any other method the engines look for no such field, and the cache keeps the model's dtype.
+    if !matches!(&*quantization.method, "modelopt" | "compressed-tensors") {
+        quantization.kv_cache_dtype = None;
     }
     Ok(quantization)
 }
@@ -149,6 +154,25 @@ fn compressed_tensors(fields: &Fields<'_>, quantization: &mut Quantization) -> R
         }
     }
     Ok(())
+}
+
+/// AMD Quark: the dtype of all weights, such as `fp8_e4m3`, `int8`, `uint4` (the first where several are nested).
+fn quark(fields: &Fields<'_>, quantization: &mut Quantization) {
+    let Some(global) = fields.value("global_quant_config") else { return };
+    let of = |key: &str| match global.get(key) {
+        Some(Value::Array(all)) => all.first().and_then(Value::as_object),
+        other => other.and_then(Value::as_object),
+    };
+    let Some(dtype) = of("weight").and_then(|weight| weight.get("dtype")).and_then(Value::as_str) else { return };
+    let bits = dtype.trim_start_matches(|letter: char| !letter.is_ascii_digit());
+    let bits = bits.get(..1).and_then(|digit| digit.parse().ok()).filter(|bits| (1..=8).contains(bits));
+    if bits.is_none() || dtype.starts_with("float16") || dtype.starts_with("bfloat16") {
+        return;
+    }
+    quantization.bits = bits;
+    quantization.float = dtype.starts_with("fp") || dtype.starts_with("mx");
+    quantization.activations = of("input_tensors").is_some();
+    quantization.format = Some(dtype.chars().take(40).collect());
 }
 
 /// NVIDIA ModelOpt: everything follows from the algorithm's name.

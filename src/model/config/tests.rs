@@ -243,6 +243,12 @@ fn quantisation_is_normalised() {
         (tensors.kv_cache_dtype.as_deref(), tensors.skipped.as_slice()),
         (Some("fp8"), &["lm_head".to_owned()][..])
     );
+    // vLLM and SGLang look for the field under compressed-tensors and ModelOpt alone.
+    let (.., plain) = read_with(json!({"quant_method": "fp8", "kv_cache_scheme": {"num_bits": 8, "type": "float"}}));
+    assert_eq!(plain.kv_cache_dtype, None);
+    let (_, bits, _, quark) = read_with(json!({"quant_method": "quark", "global_quant_config":
+        {"weight": {"dtype": "fp8_e4m3"}, "input_tensors": {"dtype": "fp8_e4m3"}}}));
+    assert_eq!((bits, quark.float, quark.activations), (Some(8), true, true));
     let (_, bits, group, _) = read_with(json!({"quant_method": "mxfp4"}));
     assert_eq!((bits, group), (Some(4), Some(32)));
     let (method, bits, ..) = read_with(json!({"load_in_4bit": true, "bnb_4bit_quant_type": "nf4"}));

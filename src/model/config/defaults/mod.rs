@@ -314,9 +314,11 @@ const ROWS: &[(&[&str], Defaults)] = &[
     ),
     (&["rwkv"], &[("hidden_size", 4096), ("num_hidden_layers", 32), ("vocab_size", 50277), ("context_length", 1024)]),
     (
-        &["bert", "xlm-roberta", "camembert", "hubert", "wav2vec2", "electra", "wavlm", "esm", "mpnet"],
+        &["bert", "xlm-roberta", "camembert", "electra", "esm", "mpnet"],
         sizes!(768 3072 12 12 30522 "max_position_embeddings" 512),
     ),
+    // Positions are convolved: raw audio has no length that these could not take.
+    (&["hubert", "wav2vec2", "wavlm"], sizes!(768 3072 12 12 32)),
     (&["roberta"], sizes!(768 3072 12 12 50265 "max_position_embeddings" 512)),
     (
         &["distilbert"],
