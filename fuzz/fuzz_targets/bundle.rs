@@ -13,6 +13,6 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(read) = serde_json::from_slice::<Metadata>(data) {
         let _ = metadata::assemble(&read);
         let packed = bundle::pack(&read).expect("what was read can be written");
-        assert_eq!(bundle::unpack(packed.as_slice()).as_ref(), Ok(&read), "what is packed is found again");
+        assert_eq!(bundle::unpack(packed.bytes.as_slice()).as_ref(), Ok(&read), "what is packed is found again");
     }
 });

@@ -83,10 +83,18 @@ struct Shared {
     orders: Mutex<Orders>,
     changed: Condvar,
     readings: watch::Sender<Option<Arc<Reading>>>,
-    /// Whether the library is open, or may be opened by a reading that has begun.
-    open: watch::Sender<bool>,
+    /// How the driver's library is, for those who wait for its closing.
+    library: watch::Sender<Library>,
     errors: AtomicU64,
     xids: Mutex<XidLog>,
+}
+
+/// How the driver's library is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Library {
+    open: bool,
+    /// How often it was closed.
+    closings: u64,
 }
 
 /// What askers want of the thread, and what it is at.
@@ -97,6 +105,8 @@ struct Orders {
     /// When anybody last asked.
     asked: Instant,
     released_until: Option<Instant>,
+    /// Somebody waits for the library to be closed, however short the release.
+    let_go: bool,
     busy: Option<(&'static str, Instant)>,
     stop: bool,
 }
@@ -108,7 +118,12 @@ impl Shared {
     }
 
     fn set_open(&self, open: bool) {
-        self.open.send_if_modified(|now| std::mem::replace(now, open) != open);
+        self.library.send_if_modified(|library| {
+            let changed = library.open != open;
+            library.open = open;
+            library.closings += u64::from(changed && !open);
+            changed
+        });
     }
 
     fn xids(&self) -> MutexGuard<'_, XidLog> {
@@ -129,10 +144,17 @@ impl Sampler {
     pub fn start(options: SamplerOptions) -> std::io::Result<Self> {
         let now = Instant::now();
         let shared = Arc::new(Shared {
-            orders: Mutex::new(Orders { wanted: Some(now), asked: now, released_until: None, busy: None, stop: false }),
+            orders: Mutex::new(Orders {
+                wanted: Some(now),
+                asked: now,
+                released_until: None,
+                let_go: false,
+                busy: None,
+                stop: false,
+            }),
             changed: Condvar::new(),
             readings: watch::Sender::new(None),
-            open: watch::Sender::new(false),
+            library: watch::Sender::default(),
             errors: AtomicU64::new(0),
             xids: Mutex::default(),
         });
@@ -213,10 +235,17 @@ impl Sampler {
     /// closed. Until the window ends, or [`Self::resume`], every question is answered with `nvml_released`.
     pub async fn release(&self, length: Duration, deadline: Duration) -> Result<(), DevicesError> {
         let asked = Instant::now();
-        let mut open = self.shared.open.subscribe();
-        self.shared.orders().released_until = asked.checked_add(length);
+        let mut library = self.shared.library.subscribe();
+        let before = library.borrow().closings;
+        {
+            let mut orders = self.shared.orders();
+            orders.released_until = asked.checked_add(length);
+            orders.let_go = true;
+        }
         self.shared.changed.notify_one();
-        match tokio::time::timeout(deadline, open.wait_for(|open| !open)).await {
+        // A short release may be over, and the library open again, before this is woken.
+        let closed = library.wait_for(|library| !library.open || library.closings > before);
+        match tokio::time::timeout(deadline, closed).await {
             Ok(Ok(_)) => {
                 // What was heard until now may be cured by what the window is for; what stays wrong is heard again.
                 self.shared.xids().settle();
@@ -242,7 +271,7 @@ impl Sampler {
         drop(orders);
         let last = self.shared.readings.borrow().clone();
         SamplerStatus {
-            open: *self.shared.open.borrow(),
+            open: self.shared.library.borrow().open,
             busy: busy.map(|(doing, since)| (doing, since.elapsed())),
             released,
             last: last.map(|reading| (reading.began.elapsed(), reading.outcome.clone().err())),

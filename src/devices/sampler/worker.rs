@@ -145,6 +145,9 @@ impl Worker {
             if orders.stop {
                 return Next::End;
             }
+            if std::mem::take(&mut orders.let_go) && self.reader.is_some() {
+                return Next::LetGo;
+            }
             let wait = if let Some(remaining) = released(&orders, now) {
                 if self.reader.is_some() {
                     return Next::LetGo;
