@@ -306,6 +306,7 @@ fn what_cannot_be_meant_is_refused_by_name() {
     assert!(refuse("max_model_len", json!(200_000)).contains("131072"));
     assert!(refuse("kv_cache_dtype", json!("q8_0")).contains("fp8"));
     assert!(refuse("quantization", json!("awq")).contains("quantises at load"));
+    assert!(refuse("quantization", json!("bitsandbytes")).contains("not in vLLM 0.33"));
     let unknown = Engines::embedded().unwrap().by_name("vlm").map(|_| ()).unwrap_err().to_string();
     assert!(unknown.contains("did you mean 'vllm'?"), "{unknown}");
 }
@@ -360,21 +361,21 @@ fn huge_values_refuse_or_overflow_and_never_panic() {
 fn parameters_move_the_figures_the_right_way() {
     let model = llama(&json!({}));
     let devices = [h100()];
-    let of = |pairs: &[(&str, Value)], name: ComponentName| {
+    let by = |version: Option<&str>, pairs: &[(&str, Value)], name: ComponentName| {
         let parameters: BTreeMap<String, Value> =
             pairs.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
-        let case =
-            Case { model: &model, version: None, parameters: &parameters, asked: asked(8192, 1), devices: &devices };
+        let case = Case { model: &model, version, parameters: &parameters, asked: asked(8192, 1), devices: &devices };
         let prepared = prepare(&case).unwrap();
         let parts = prepared.fixed(&Split::single(32), 0, &devices[0]).unwrap();
         parts.iter().find(|part| part.name == name).map_or(Bytes::ZERO, |part| part.bytes.likely)
     };
+    let of = |pairs: &[(&str, Value)], name: ComponentName| by(None, pairs, name);
     assert_eq!(of(&[("enforce_eager", json!(true))], ComponentName::Graphs), Bytes::ZERO);
     assert!(of(&[("max_num_seqs", json!(64))], ComponentName::Activations) < of(&[], ComponentName::Activations));
     let fp8 = of(&[("quantization", json!("fp8"))], ComponentName::Weights).as_gib();
     assert!((fp8 - 8.49).abs() < 0.01, "{fp8}");
     // Llama-3-8B took 5.3128 GiB (a vLLM start-up log); 3.1 has a RoPE table of 131,072 positions instead of 8,192.
-    let nf4 = of(&[("quantization", json!("bitsandbytes"))], ComponentName::Weights).as_gib();
+    let nf4 = by(Some("0.19"), &[("quantization", json!("bitsandbytes"))], ComponentName::Weights).as_gib();
     assert!((nf4 - 5.3128 - 0.0293).abs() < 0.01, "{nf4}");
     let offloaded = of(&[("cpu_offload_gb", json!(4))], ComponentName::Weights);
     assert_eq!(offloaded + Bytes::gib(4), of(&[], ComponentName::Weights));

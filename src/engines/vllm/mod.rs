@@ -140,6 +140,7 @@ impl<'a> VllmPrepared<'a> {
     fn new(case: &Case<'a>, profile: &Profile, constants: Constants) -> Result<Self, EngineError> {
         let model = case.model;
         loadable(model, case.version)?;
+        quantises_at_load(case)?;
         let architecture = model.architecture.as_ref().map_err(|why| unsupported(why.to_string()))?;
         let settings = Settings::settle(case, architecture, &constants)?;
         let drafts = if settings.speculative_tokens > 0 { architecture.mtp_layers } else { 0 };
@@ -285,9 +286,28 @@ const DROPPED: &[(&[&str], &str)] = &[
     (&["ArcticForCausalLM", "RWForCausalLM", "StableLMEpochForCausalLM", "HCXVisionForCausalLM"], "0.28"),
 ];
 
+/// Whether `version`, or the newest, is one without what [`GONE`] lists.
+fn current(version: Option<&str>) -> bool {
+    version.and_then(Version::parse).is_none_or(|asked| Some(asked) >= Version::parse("0.33"))
+}
+
+/// Refuses to quantise at load by a method that the release does not have itself.
+fn quantises_at_load(case: &Case<'_>) -> Result<(), EngineError> {
+    let asked = case.parameters.get("quantization").and_then(serde_json::Value::as_str);
+    match asked.filter(|method| current(case.version) && GONE.contains(method)) {
+        None => Ok(()),
+        Some(method) => Err(EngineError::BadParameter {
+            engine: ENGINE,
+            name: "quantization".to_owned(),
+            value: method.to_owned(),
+            why: "is not in vLLM 0.33 itself; name the earlier release that runs it (--engine vllm@0.19)".to_owned(),
+        }),
+    }
+}
+
 /// What vLLM cannot load at all.
 fn loadable(model: &Model, version: Option<&str>) -> Result<(), EngineError> {
-    let current = version.and_then(Version::parse).is_none_or(|asked| Some(asked) >= Version::parse("0.33"));
+    let current = current(version);
     match model.format {
         Format::Gguf => return Err(unsupported("GGUF is not in vLLM itself; llama.cpp runs it")),
         Format::Diffusers => return Err(unsupported("a diffusers pipeline is not a language model")),
