@@ -351,7 +351,11 @@ fn weights_by_rank() {
         ("Qwen/Qwen3-30B-A3B", 1, 61_064_245_248 + 10_485_760),
         ("deepseek-ai/DeepSeek-V3", 8, 85_140_130_848 + 255_852_544 + 20_971_520),
         ("deepseek-ai/DeepSeek-V3", 16, 43_139_382_208 + 127_926_272 + 20_971_520),
+        ("deepseek-ai/DeepSeek-V3", 1, 673_150_611_808 + 8 * 255_852_544 + 20_971_520),
+        ("MiniMaxAI/MiniMax-M2.5", 1, 230_121_630_720 + 25_165_824),
         ("MiniMaxAI/MiniMax-M2.5", 4, 57_677_307_648 + 25_165_824),
+        // Two bytes more for each `A_log`, `D` and `dt_bias` of 64 heads and each of 128 experts' biases, kept in 32 bits.
+        ("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", 1, 63_155_880_576 + 23 * 2 * (3 * 64 + 128)),
         ("google/gemma-3-27b-it", 1, 54_864_813_280 + 301_989_888),
     ] {
         let Some(ours) = weights(repo, tensor, &[]) else { return };
