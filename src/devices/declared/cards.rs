@@ -1,7 +1,8 @@
 //! Cards by name, with the total that NVML reports for them.
 //!
 //! Totals are MiB as seen in public `nvidia-smi` listings of current drivers, never computed from the name: a "24 GB" card has
-//! 22.5 to 24 GiB. Where ECC changes the total and both were seen, the smaller stands. Where a reserve stands, it was seen in
+//! 22.5 to 24 GiB. Not looked up are some consumer cards of Turing and Ampere, the Quadro RTX 4000 and 5000, TITAN RTX, A5500,
+//! A2000, 4090 D, H800 and the 4g, 7g and A30 slices of MIG: theirs are those of the chip's sister cards. Where ECC changes the total and both were seen, the smaller stands. Where a reserve stands, it was seen in
 //! the v2 reading (or is NVML's total less CUDA's); one that was not seen is `None`. Of cards that are sold with several
 //! sizes under one name, the plain name means the smallest. Multiprocessors and compute capabilities are the data sheets'.
 
