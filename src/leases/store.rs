@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,8 @@ const VERSION: u32 = 1;
 /// No ledger of ours comes near; what is larger is not ours.
 const LONGEST_FILE: u64 = 64 << 20;
 const LONGEST_HEADER: usize = 4096;
+/// Time between two looks at a lock that another holds.
+const LOCK_LOOK: Duration = Duration::from_millis(5);
 
 /// The first line.
 #[derive(Serialize, Deserialize)]
@@ -112,18 +115,29 @@ pub struct Store {
 impl Store {
     /// Takes the directory, which must be there, for this daemon alone.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        Self::open_within(directory, Duration::ZERO)
+    }
+
+    /// As [`Store::open`], waiting up to `patience` for another to let go of it: a daemon that is just ending, or a process
+    /// that it has just started and that has not come to close what it inherited.
+    pub fn open_within(directory: &Path, patience: Duration) -> Result<Self, StoreError> {
         let path = directory.join(LOCK);
         let lock = File::options().create(true).truncate(false).write(true).open(&path);
         let lock = lock.map_err(|source| failed("open", &path, source))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {
-                let store = Self { directory: directory.to_owned(), _lock: lock };
-                store.remove_unfinished();
-                Ok(store)
+        let began = Instant::now();
+        loop {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::WOULDBLOCK) if began.elapsed() < patience => std::thread::sleep(LOCK_LOOK),
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    return Err(StoreError::InUse { directory: directory.display().to_string() });
+                }
+                Err(errno) => return Err(failed("lock", &path, errno.into())),
             }
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse { directory: directory.display().to_string() }),
-            Err(errno) => Err(failed("lock", &path, errno.into())),
         }
+        let store = Self { directory: directory.to_owned(), _lock: lock };
+        store.remove_unfinished();
+        Ok(store)
     }
 
     /// Reads the ledger back. What is torn, foreign or of a newer version is renamed, never used and never overwritten.
@@ -303,7 +317,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let first = Store::open(directory.path()).unwrap();
         assert!(matches!(Store::open(directory.path()), Err(StoreError::InUse { .. })));
+        let waiting = {
+            let directory = directory.path().to_owned();
+            std::thread::spawn(move || Store::open_within(&directory, Duration::from_secs(60)).is_ok())
+        };
         drop(first);
+        assert!(waiting.join().unwrap());
         assert!(Store::open(directory.path()).is_ok());
     }
 

@@ -1,7 +1,7 @@
 //! The ledger as it lies on disk, taken up at the start.
 
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::AnyStorage;
 use crate::leases::holder::is_alive;
@@ -10,12 +10,15 @@ use crate::leases::ledger::{Ledger, Settings};
 use crate::leases::moment::Now;
 use crate::leases::store::{Loaded, NoStore, Store, StoreError, boot_id};
 
+/// How long the daemon before this one may take to let go of the ledger: without it no lease is granted at all.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Takes up the leases kept in `directory`, or says why none can be kept there: then every grant is refused with that
 /// reason, and all else works.
 pub fn open(directory: &Path, settings: Settings, proc_root: &Path) -> (Keeper<AnyStorage>, Option<StoreError>) {
     let now = Now::read();
     let taken = boot_id(proc_root).and_then(|boot_id| {
-        let mut store = Store::open(directory)?;
+        let mut store = Store::open_within(directory, PATIENCE)?;
         let loaded = store.load()?;
         Ok((boot_id, store, loaded))
     });
