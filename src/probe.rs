@@ -175,7 +175,9 @@ pub fn estimate(question: &Question, model: &Model, declared: Option<Here>, rule
     for count in counts {
         let here = Here::declared(&format!("{count}x{ASSUMED_DEVICE}"), SystemTime::UNIX_EPOCH)?;
         let mut found = answer(question, model, &here, rules)?;
-        let settled = matches!(found.verdict, Some(Verdict::Fits | Verdict::Tight | Verdict::Unknown));
+        // Nothing short on the devices: only how much host memory there is cannot be told, and more devices tell it neither.
+        let settled = matches!(found.verdict, Some(Verdict::Fits | Verdict::Tight | Verdict::Unknown))
+            || found.short_by_bytes == Some(0);
         if found.verdict != Some(Verdict::Unknown) {
             found.assumptions.insert(
                 0,

@@ -198,6 +198,12 @@ pub trait Prepared {
         false
     }
 
+    /// Whether a parameter that was asked for moves weights to host memory, whatever the split: then it must be known how
+    /// much there is.
+    fn moves_to_host(&self) -> bool {
+        false
+    }
+
     /// Whether every rank is a process of its own, so that stages work one after another on a sequence while a tensor group
     /// works on it at once; otherwise one process walks its devices layer by layer.
     fn ranks_are_processes(&self) -> bool {

@@ -100,7 +100,8 @@ impl<'a> Needs<'a> {
             degraded += usize::from(self.degraded.get(device.kind) == Some(&true));
             preference += device.preference;
         }
-        let on_host = self.host_grade(host, split.offload);
+        let moved = split.offload != Offload::None || self.prepared(first)?.moves_to_host();
+        let on_host = self.host_grade(host, moved);
         if let (true, Some(memory)) = (on_host > Grade::Fits, self.host) {
             missing += short_by(host, memory.available_bytes);
         }
@@ -126,12 +127,12 @@ impl<'a> Needs<'a> {
 
     /// How `need` goes into host memory. Where that is not known, nothing may be moved there; what the engine keeps
     /// there anyway is not held against it.
-    pub(super) fn host_grade(&self, need: Interval, offload: Offload) -> Grade {
+    pub(super) fn host_grade(&self, need: Interval, moved: bool) -> Grade {
         match self.host {
             _ if need.high == Bytes::ZERO => Grade::Fits,
             Some(memory) => Grade::of(need, memory.available_bytes),
-            None if offload == Offload::None => Grade::Fits,
-            None => Grade::No,
+            None if moved => Grade::No,
+            None => Grade::Fits,
         }
     }
 }

@@ -114,3 +114,13 @@ fn completions_manual_and_help_are_data() {
         assert!(outcome.out.contains("hf-mem-probe"), "{line}");
     }
 }
+
+/// Weights that a parameter puts into host memory fit only where it is known how much there is.
+#[test]
+fn host_memory_that_a_parameter_asks_for_must_be_known() {
+    for (host, code) in [("", 1), (",host:4GiB", 1), (",host:64GiB", 0)] {
+        let line = format!("fits {MODEL} --gpus 24GiB{host} --context 8192 --set cpu_offload_gb=8");
+        let outcome = run(&line);
+        assert_eq!(outcome.code, code, "{line}: {}", outcome.out);
+    }
+}

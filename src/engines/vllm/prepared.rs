@@ -244,6 +244,10 @@ impl Prepared for VllmPrepared<'_> {
         !matches!(self.architecture.task, Task::Encode | Task::EncodeDecode)
     }
 
+    fn moves_to_host(&self) -> bool {
+        self.settings.cpu_offload_bytes > 0
+    }
+
     fn ranks_are_processes(&self) -> bool {
         true
     }
