@@ -52,8 +52,18 @@ impl Written {
 /// Every future may be dropped at any await: at the handler's deadline, or when its caller goes away. Work that others
 /// wait for too belongs into a task of its own.
 pub trait Service: Send + Sync + 'static {
-    /// Whether and how one model fits. "No" is an answer, not a problem.
-    fn fits(&self, caller: Caller, question: Question) -> impl Future<Output = Result<Written, Problem>> + Send;
+    /// The answer to a question that was asked in these very bytes before, where all that it follows from is the same
+    /// still and `caller` may see it. `None`: it must be planned.
+    fn again(&self, caller: &Caller, body: &[u8]) -> impl Future<Output = Result<Option<Written>, Problem>> + Send;
+
+    /// Whether and how one model fits. "No" is an answer, not a problem. `body` is the question as it was written, for
+    /// [`Service::again`]; `None` where it is too long to be kept.
+    fn fits(
+        &self,
+        caller: Caller,
+        question: Question,
+        body: Option<Bytes>,
+    ) -> impl Future<Output = Result<Written, Problem>> + Send;
 
     /// Whether several models fit at once.
     fn fits_together(

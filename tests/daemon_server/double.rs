@@ -130,7 +130,11 @@ impl Double {
 }
 
 impl Service for Double {
-    async fn fits(&self, caller: Caller, question: Question) -> Result<Written, Problem> {
+    async fn again(&self, _caller: &Caller, _body: &[u8]) -> Result<Option<Written>, Problem> {
+        Ok(None)
+    }
+
+    async fn fits(&self, caller: Caller, question: Question, _body: Option<bytes::Bytes>) -> Result<Written, Problem> {
         Ok(Written::new(&self.answered(caller, question).await?))
     }
 

@@ -6,6 +6,7 @@ mod fake_hub;
 #[path = "../support/gguf_writer.rs"]
 mod gguf_writer;
 
+mod again;
 mod asking;
 mod bundles;
 mod damaged_bundles;

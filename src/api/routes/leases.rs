@@ -1,5 +1,6 @@
 //! `/v1/leases`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -22,7 +23,7 @@ use crate::api::{Answer, Problem};
 const LAST_MOMENT: Duration = Duration::from_millis(100);
 
 pub(super) async fn create<S: Service>(
-    State(app): State<App<S>>,
+    State(app): State<Arc<App<S>>>,
     Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Result<Json<Answer>, Failure> {
@@ -53,7 +54,7 @@ pub(super) async fn create<S: Service>(
 }
 
 pub(super) async fn list<S: Service>(
-    State(app): State<App<S>>,
+    State(app): State<Arc<App<S>>>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<LeasesAnswer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
@@ -61,7 +62,7 @@ pub(super) async fn list<S: Service>(
 }
 
 pub(super) async fn show<S: Service>(
-    State(app): State<App<S>>,
+    State(app): State<Arc<App<S>>>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<LeaseAnswer>, Failure> {
@@ -71,7 +72,7 @@ pub(super) async fn show<S: Service>(
 }
 
 pub(super) async fn renew<S: Service>(
-    State(app): State<App<S>>,
+    State(app): State<Arc<App<S>>>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     body: Body,
@@ -83,7 +84,7 @@ pub(super) async fn renew<S: Service>(
 }
 
 pub(super) async fn release<S: Service>(
-    State(app): State<App<S>>,
+    State(app): State<Arc<App<S>>>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<LeaseAnswer>, Failure> {

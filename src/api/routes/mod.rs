@@ -48,18 +48,6 @@ impl<S> App<S> {
     }
 }
 
-impl<S> Clone for App<S> {
-    fn clone(&self) -> Self {
-        Self {
-            service: Arc::clone(&self.service),
-            metrics: Arc::clone(&self.metrics),
-            limits: self.limits,
-            stopping: self.stopping.clone(),
-            watchers: Arc::clone(&self.watchers),
-        }
-    }
-}
-
 /// All routes over `app`.
 pub fn router<S: Service>(app: App<S>) -> Router {
     Router::new()
@@ -76,5 +64,5 @@ pub fn router<S: Service>(app: App<S>) -> Router {
         .route("/metrics", get(status::metrics::<S>))
         .fallback(failure::no_such_route)
         .method_not_allowed_fallback(failure::no_such_method)
-        .with_state(app)
+        .with_state(Arc::new(app))
 }

@@ -1,5 +1,7 @@
 //! `/v1/fits` and `/v1/estimates`.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header;
@@ -16,7 +18,7 @@ use crate::api::answer::{Answer, Verdict};
 use crate::api::limits::{PARTS, QUESTIONS};
 use crate::api::peer::Caller;
 use crate::api::problem::Reason;
-use crate::api::service::Service;
+use crate::api::service::{Service, Written};
 use crate::api::{Problem, Question};
 use crate::metrics::Metrics;
 
@@ -34,21 +36,30 @@ struct Form {
     questions: Option<IgnoredAny>,
 }
 
+/// Longest body by which an answer is known again.
+const SHORT_BODY_BYTES: usize = 4096;
+
 pub(super) async fn fits<S: Service>(
-    State(app): State<App<S>>,
+    State(app): State<Arc<App<S>>>,
     Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Result<Response, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
     let body = read(body, &app.limits, deadline).await?;
+    let short = (body.len() <= SHORT_BODY_BYTES).then(|| body.clone());
+    if let Some(body) = &short
+        && let Some(written) = within(deadline, NO_ANSWER, app.service.again(&caller, body)).await?
+    {
+        return Ok(given(&app.metrics, &written));
+    }
     let several = serde_json::from_slice::<Form>(&body).is_ok_and(|form| form.questions.is_some());
     if !several {
         let question = bounded(parse(&body)?)?;
         // Whoever waits for its turn holds what it sent once.
         drop(body);
-        let written = within(deadline, NO_ANSWER, app.service.fits(caller, question)).await?;
-        count(&app.metrics, written.verdict(), written.reason());
-        return Ok(([(header::CONTENT_TYPE, "application/json")], written.json().clone()).into_response());
+        // Boxed: the way to a model that is not known is a large future, and would be copied with every small one.
+        let written = within(deadline, NO_ANSWER, Box::pin(app.service.fits(caller, question, short))).await?;
+        return Ok(given(&app.metrics, &written));
     }
     let Together { questions } = parse(&body)?;
     drop(body);
@@ -57,7 +68,7 @@ pub(super) async fn fits<S: Service>(
         return Err(Problem::new(Reason::Usage, detail).into());
     }
     let questions = questions.into_iter().map(bounded).collect::<Result<_, _>>()?;
-    let answer = within(deadline, NO_ANSWER, app.service.fits_together(caller, questions)).await?;
+    let answer = within(deadline, NO_ANSWER, Box::pin(app.service.fits_together(caller, questions))).await?;
     for answer in &answer.answers {
         count(&app.metrics, answer.verdict, known_reason(answer));
     }
@@ -65,7 +76,7 @@ pub(super) async fn fits<S: Service>(
 }
 
 pub(super) async fn estimates<S: Service>(
-    State(app): State<App<S>>,
+    State(app): State<Arc<App<S>>>,
     Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Result<Json<Answer>, Failure> {
@@ -73,6 +84,12 @@ pub(super) async fn estimates<S: Service>(
     let question = bounded(parse(&read(body, &app.limits, deadline).await?)?)?;
     let answer = within(deadline, NO_ANSWER, app.service.estimate(caller, question)).await?;
     Ok(counted(&app.metrics, answer))
+}
+
+/// Counts what is `written` and sends it.
+fn given(metrics: &Metrics, written: &Written) -> Response {
+    count(metrics, written.verdict(), written.reason());
+    ([(header::CONTENT_TYPE, "application/json")], written.json().clone()).into_response()
 }
 
 /// `question`, unless it is of more parts than anybody means.

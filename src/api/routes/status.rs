@@ -1,5 +1,7 @@
 //! `/v1/gpus`, `/v1/health`, `/v1/nvml/release`, `/v1/openapi.json`, `/metrics`.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
@@ -17,12 +19,12 @@ use crate::api::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleas
 use crate::api::{Problem, openapi as document};
 use crate::metrics::{CLASSIC_TEXT, OPEN_METRICS};
 
-pub(super) async fn gpus<S: Service>(State(app): State<App<S>>) -> Result<Json<GpusAnswer>, Failure> {
+pub(super) async fn gpus<S: Service>(State(app): State<Arc<App<S>>>) -> Result<Json<GpusAnswer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
     Ok(Json(within(deadline, NO_ANSWER, app.service.gpus()).await?))
 }
 
-pub(super) async fn health<S: Service>(State(app): State<App<S>>) -> Json<HealthAnswer> {
+pub(super) async fn health<S: Service>(State(app): State<Arc<App<S>>>) -> Json<HealthAnswer> {
     Json(app.service.health())
 }
 
@@ -31,7 +33,7 @@ const MOST_RELEASE_SECONDS: u64 = 3600;
 const DEFAULT_RELEASE_SECONDS: u64 = 60;
 
 pub(super) async fn release_nvml<S: Service>(
-    State(app): State<App<S>>,
+    State(app): State<Arc<App<S>>>,
     Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Result<Json<NvmlReleaseAnswer>, Failure> {
@@ -49,7 +51,7 @@ pub(super) async fn openapi() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], document::json())
 }
 
-pub(super) async fn metrics<S: Service>(State(app): State<App<S>>, headers: HeaderMap) -> impl IntoResponse {
+pub(super) async fn metrics<S: Service>(State(app): State<Arc<App<S>>>, headers: HeaderMap) -> impl IntoResponse {
     app.service.observe(&app.metrics);
     let open = headers
         .get_all(header::ACCEPT)

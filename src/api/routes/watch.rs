@@ -33,7 +33,7 @@ struct Watch<S> {
     _seat: OwnedSemaphorePermit,
 }
 
-pub(super) async fn gpus<S: Service>(State(app): State<App<S>>) -> Result<Response, Failure> {
+pub(super) async fn gpus<S: Service>(State(app): State<Arc<App<S>>>) -> Result<Response, Failure> {
     let Ok(seat) = Arc::clone(&app.watchers).try_acquire_owned() else {
         app.metrics.refused("watchers");
         let detail = format!("{} callers watch already, which is the most", app.limits.watchers());
@@ -44,8 +44,8 @@ pub(super) async fn gpus<S: Service>(State(app): State<App<S>>) -> Result<Respon
     let watch = Watch {
         changes: app.service.changes(),
         events: app.service.lease_events(),
-        service: app.service,
-        stopping: app.stopping,
+        service: Arc::clone(&app.service),
+        stopping: app.stopping.clone(),
         first: true,
         _seat: seat,
     };

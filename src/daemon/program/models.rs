@@ -69,6 +69,12 @@ impl Models {
         Ok(Found { model: described.model, stale: described.stale, cache })
     }
 
+    /// As [`Models::find`], where the model is in memory and need not be checked.
+    pub(super) fn at_hand(&self, caller: &Caller, reference: &ModelReference) -> Option<Found> {
+        let described = self.client.at_hand(reference, &self.auth(caller, reference), SystemTime::now())?;
+        Some(Found { model: described.model, stale: described.stale, cache: CacheResult::Memory })
+    }
+
     /// Hubs that do not answer: which, why, and how long ago.
     pub(super) fn troubles(&self) -> Vec<(String, String, Duration)> {
         self.client.hub_tally().troubles()
@@ -119,7 +125,7 @@ fn received(sent: &Unread) -> Result<Metadata, Problem> {
 }
 
 /// A repository by name. Anything that could be read as a path is refused.
-fn reference(asked: &ModelQuestion) -> Result<ModelReference, Problem> {
+pub(super) fn reference(asked: &ModelQuestion) -> Result<ModelReference, Problem> {
     let text = match &asked.revision {
         Some(revision) => format!("{}@{revision}", asked.repo),
         None => asked.repo.clone(),

@@ -5,57 +5,36 @@
 //! same, so is the answer, and what was written for the first asker is given to the next. Schedulers ask one question
 //! many times a second; readings change once a second, leases when they change.
 //!
-//! Nothing here decides what a caller may see: the model has been found for this caller before, and a model that it may
-//! not see is not the one that is compared.
+//! A question is known again by its bytes, before it is parsed: equal bytes are an equal question. Nothing here decides
+//! what a caller may see: the model is looked up for every caller anew, and one that it may not see is not the one that
+//! is compared.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Settled;
-use crate::api::Question;
 use crate::api::service::Written;
 use crate::bytes::Bytes;
 use crate::devices::Snapshot;
 use crate::model::Model;
+use crate::model::source::ModelReference;
 
 /// Answers that are kept; each costs some ten kilobytes. Beyond it all are forgotten: a site that asks more different
 /// questions within one reading gains nothing from keeping the wrong ones.
 const MOST: usize = 64;
 
-/// Everything that an answer follows from.
-#[derive(Clone)]
+/// What an answer follows from, beside the question.
+#[derive(Debug)]
 pub(super) struct Grounds {
-    /// The question as it is written, with the site's defaults in it: equal bytes are an equal question.
-    question: Vec<u8>,
-    model: Arc<Model>,
+    pub(super) model: Arc<Model>,
     /// Whether the model may have changed since it was read.
-    stale: bool,
-    snapshot: Arc<Snapshot>,
-    claims: BTreeMap<String, Bytes>,
-    settled: Arc<Settled>,
+    pub(super) stale: bool,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) claims: BTreeMap<String, Bytes>,
+    pub(super) settled: Arc<Settled>,
 }
 
 impl Grounds {
-    /// `None` where an answer is not worth keeping: the question carries its model or its devices itself.
-    pub(super) fn new(
-        question: &Question,
-        (model, stale): (&Arc<Model>, bool),
-        (snapshot, claims): (&Arc<Snapshot>, &BTreeMap<String, Bytes>),
-        settled: &Arc<Settled>,
-    ) -> Option<Self> {
-        if question.gpus.is_some() || question.model.metadata.is_some() {
-            return None;
-        }
-        Some(Self {
-            question: serde_json::to_vec(question).ok()?,
-            model: Arc::clone(model),
-            stale,
-            snapshot: Arc::clone(snapshot),
-            claims: claims.clone(),
-            settled: Arc::clone(settled),
-        })
-    }
-
     /// Whether both lead to the same answer. What is held cannot have been freed, so one address is one value.
     fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.snapshot, &other.snapshot)
@@ -63,32 +42,54 @@ impl Grounds {
             && Arc::ptr_eq(&self.settled, &other.settled)
             && self.stale == other.stale
             && self.claims == other.claims
-            && self.question == other.question
     }
 }
 
-/// The answers of late.
+/// An answer, and what it followed from.
+#[derive(Debug)]
+pub(super) struct Kept {
+    reference: ModelReference,
+    grounds: Grounds,
+    written: Written,
+}
+
+impl Kept {
+    pub(super) fn new(reference: ModelReference, grounds: Grounds, written: Written) -> Self {
+        Self { reference, grounds, written }
+    }
+
+    /// The model that was asked about.
+    pub(super) fn reference(&self) -> &ModelReference {
+        &self.reference
+    }
+
+    /// The answer, where it follows from `grounds` too.
+    pub(super) fn written_on(&self, grounds: &Grounds) -> Option<Written> {
+        self.grounds.same(grounds).then(|| self.written.clone())
+    }
+}
+
+/// The answers of late, by their questions as they were written.
 #[derive(Default)]
-pub(super) struct Remembered(Mutex<HashMap<Vec<u8>, (Grounds, Written)>>);
+pub(super) struct Remembered(Mutex<HashMap<Box<[u8]>, Arc<Kept>>>);
 
 impl Remembered {
-    /// What was answered on these very grounds.
-    pub(super) fn find(&self, grounds: &Grounds) -> Option<Written> {
-        let kept = self.kept();
-        let (held, written) = kept.get(&grounds.question)?;
-        held.same(grounds).then(|| written.clone())
+    /// What was answered to `body`, on whatever grounds.
+    pub(super) fn find(&self, body: &[u8]) -> Option<Arc<Kept>> {
+        self.kept().get(body).cloned()
     }
 
-    /// Keeps an answer; an older one to the same question goes.
-    pub(super) fn keep(&self, grounds: Grounds, written: Written) {
+    /// Keeps an answer to `body`. An older one to it goes, and so do all that followed from another reading.
+    pub(super) fn keep(&self, body: &[u8], answer: Kept) {
         let mut kept = self.kept();
-        if kept.len() >= MOST && !kept.contains_key(&grounds.question) {
+        kept.retain(|_, other| Arc::ptr_eq(&other.grounds.snapshot, &answer.grounds.snapshot));
+        if kept.len() >= MOST && !kept.contains_key(body) {
             kept.clear();
         }
-        kept.insert(grounds.question.clone(), (grounds, written));
+        kept.insert(body.into(), Arc::new(answer));
     }
 
-    fn kept(&self) -> MutexGuard<'_, HashMap<Vec<u8>, (Grounds, Written)>> {
+    fn kept(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, Arc<Kept>>> {
         // Whole entries go in and out: a panic elsewhere leaves none half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -124,53 +125,64 @@ mod tests {
         Arc::new(crate::model::source::metadata::assemble(&serde_json::from_value(metadata).unwrap()).unwrap())
     }
 
-    #[test]
-    fn only_the_very_same_grounds_give_an_answer_again() {
-        let snapshot = || Arc::new(declared::resolve("2x24GiB", std::time::SystemTime::UNIX_EPOCH).unwrap().snapshot);
-        let question: Question = serde_json::from_str(r#"{"model": {"repo": "a/b"}}"#).unwrap();
-        let (here, model, settled, none) = (snapshot(), model(), settled(), BTreeMap::new());
-        let grounds =
-            |question: &Question, model: &Arc<Model>, stale, here: &Arc<Snapshot>, claims: &BTreeMap<_, _>| {
-                Grounds::new(question, (model, stale), (here, claims), &settled).unwrap()
-            };
-        let first = grounds(&question, &model, false, &here, &none);
-        let kept = Remembered::default();
-        assert!(kept.find(&first).is_none());
-        kept.keep(first.clone(), Written::new(&Answer { message: "kept".to_owned(), ..Answer::default() }));
-        assert!(kept.find(&first).unwrap().json().windows(4).any(|part| part == b"kept"));
+    fn snapshot() -> Arc<Snapshot> {
+        Arc::new(declared::resolve("2x24GiB", std::time::SystemTime::UNIX_EPOCH).unwrap().snapshot)
+    }
 
-        let claims = BTreeMap::from([("declared-0".to_owned(), Bytes::gib(1))]);
-        let longer = Question { frontier: true, ..question.clone() };
-        let other_model = self::model();
-        for (what, other) in [
-            ("a later reading, equal or not", grounds(&question, &model, false, &snapshot(), &none)),
-            ("a claim", grounds(&question, &model, false, &here, &claims)),
-            ("a model read again", grounds(&question, &other_model, false, &here, &none)),
-            ("a model that may be old", grounds(&question, &model, true, &here, &none)),
-            ("another question", grounds(&longer, &model, false, &here, &none)),
-            ("other rules", Grounds { settled: self::settled(), ..first.clone() }),
-        ] {
-            assert!(kept.find(&other).is_none(), "{what}");
-        }
-        let declared = Question { gpus: Some("1x24GiB".to_owned()), ..question };
-        assert!(Grounds::new(&declared, (&model, false), (&here, &none), &settled).is_none());
+    fn answer(grounds: Grounds, message: &str) -> Kept {
+        let reference = ModelReference::parse("a/b", None, |_| false).unwrap();
+        let written = Written::new(&Answer { message: message.to_owned(), ..Answer::default() });
+        Kept::new(reference, grounds, written)
     }
 
     #[test]
-    fn what_is_kept_is_bounded() {
-        let kept = Remembered::default();
-        let (here, model, settled, none) = (
-            Arc::new(declared::resolve("1x24GiB", std::time::SystemTime::UNIX_EPOCH).unwrap().snapshot),
-            model(),
-            settled(),
-            BTreeMap::new(),
-        );
-        for number in 0..3 * MOST {
-            let question: Question =
-                serde_json::from_value(serde_json::json!({"model": {"repo": format!("a/{number}")}})).unwrap();
-            let grounds = Grounds::new(&question, (&model, false), (&here, &none), &settled).unwrap();
-            kept.keep(grounds.clone(), Written::new(&Answer::default()));
-            assert!(kept.find(&grounds).is_some() && kept.kept().len() <= MOST);
+    fn only_the_very_same_grounds_give_an_answer_again() {
+        let (here, model, settled) = (snapshot(), model(), settled());
+        let grounds = || Grounds {
+            model: Arc::clone(&model),
+            stale: false,
+            snapshot: Arc::clone(&here),
+            claims: BTreeMap::new(),
+            settled: Arc::clone(&settled),
+        };
+        let remembered = Remembered::default();
+        assert!(remembered.find(b"a question").is_none());
+        remembered.keep(b"a question", answer(grounds(), "kept"));
+        assert!(remembered.find(b"a question ").is_none(), "another question");
+
+        let kept = remembered.find(b"a question").unwrap();
+        assert_eq!(kept.reference().name(), "a/b");
+        assert!(kept.written_on(&grounds()).unwrap().json().windows(4).any(|part| part == b"kept"));
+        let claims = BTreeMap::from([("declared-0".to_owned(), Bytes::gib(1))]);
+        for (what, other) in [
+            ("a later reading, equal or not", Grounds { snapshot: snapshot(), ..grounds() }),
+            ("a claim", Grounds { claims, ..grounds() }),
+            ("a model read again", Grounds { model: self::model(), ..grounds() }),
+            ("a model that may be old", Grounds { stale: true, ..grounds() }),
+            ("other rules", Grounds { settled: self::settled(), ..grounds() }),
+        ] {
+            assert!(kept.written_on(&other).is_none(), "{what}");
         }
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_of_one_reading() {
+        let remembered = Remembered::default();
+        let (here, model, settled) = (snapshot(), model(), settled());
+        let grounds = |snapshot: &Arc<Snapshot>| Grounds {
+            model: Arc::clone(&model),
+            stale: false,
+            snapshot: Arc::clone(snapshot),
+            claims: BTreeMap::new(),
+            settled: Arc::clone(&settled),
+        };
+        for number in 0..3 * MOST {
+            let body = number.to_string();
+            remembered.keep(body.as_bytes(), answer(grounds(&here), "x"));
+            assert!(remembered.find(body.as_bytes()).is_some() && remembered.kept().len() <= MOST);
+        }
+        assert!(remembered.kept().len() > 1);
+        remembered.keep(b"later", answer(grounds(&snapshot()), "x"));
+        assert_eq!(remembered.kept().len(), 1, "those of the reading before are gone");
     }
 }

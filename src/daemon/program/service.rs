@@ -8,7 +8,7 @@ use tokio::sync::{broadcast, watch};
 use tracing::{Instrument as _, debug_span};
 
 use super::models::Found;
-use super::remembered::Grounds;
+use super::remembered::{Grounds, Kept};
 use super::{Probe, Settled, build, models, promises};
 use crate::api::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
 use crate::api::peer::Caller;
@@ -118,7 +118,20 @@ pub(super) fn seen(settled: &Settled, snapshot: &Snapshot, leased: &BTreeMap<Str
 }
 
 impl Service for Probe {
-    async fn fits(&self, caller: Caller, question: Question) -> Result<Written, Problem> {
+    async fn again(&self, caller: &Caller, body: &[u8]) -> Result<Option<Written>, Problem> {
+        let Some(kept) = self.remembered.find(body) else { return Ok(None) };
+        let Some(found) = self.models.at_hand(caller, kept.reference()) else { return Ok(None) };
+        let settled = self.settled();
+        let (snapshot, claims) = self.reading().await?;
+        let grounds = Grounds { model: found.model, stale: found.stale, snapshot, claims, settled };
+        let written = kept.written_on(&grounds);
+        if written.is_some() {
+            self.metrics.model_lookup(found.cache);
+        }
+        Ok(written)
+    }
+
+    async fn fits(&self, caller: Caller, question: Question, body: Option<bytes::Bytes>) -> Result<Written, Problem> {
         let settled = self.settled();
         probe::known_engine(&question, &settled.rules)?;
         let found = self.model(&caller, &question).await?;
@@ -132,17 +145,24 @@ impl Service for Probe {
                 .await;
         }
         let (snapshot, claims) = self.reading().await?;
-        let grounds = Grounds::new(&question, (&found.model, found.stale), (&snapshot, &claims), &settled);
-        if let Some(written) = grounds.as_ref().and_then(|grounds| self.remembered.find(grounds)) {
-            return Ok(written);
-        }
+        let kept = match body {
+            Some(body) => Some((body, models::reference(&question.model)?)),
+            None => None,
+        };
         let here = self.seen_here(&settled, &snapshot, &claims);
         let metrics = Arc::clone(&self.metrics);
         let long = is_long(&question, &found, &here);
+        let grounds = Grounds {
+            model: Arc::clone(&found.model),
+            stale: found.stale,
+            snapshot,
+            claims,
+            settled: Arc::clone(&settled),
+        };
         let work = move || answer(&metrics, &question, &found, &here, &settled);
         let written = if long { self.workbench.run(caller.peer.uid, work).await? } else { work()? };
-        if let Some(grounds) = grounds {
-            self.remembered.keep(grounds, written.clone());
+        if let Some((body, reference)) = kept {
+            self.remembered.keep(&body, Kept::new(reference, grounds, written.clone()));
         }
         Ok(written)
     }

@@ -160,6 +160,13 @@ impl SourceClient {
         self.known.once(&key(&asked, &auth.identity()), self.describe_from_hub(&asked)).await
     }
 
+    /// As [`SourceClient::describe`], of what is in memory and fresh; `None` where that is nothing, or the place is local.
+    pub fn at_hand(&self, reference: &ModelReference, auth: &Auth, now: SystemTime) -> Option<Described> {
+        let Place::Hub { repo, revision } = &reference.place else { return None };
+        let revision = revision.as_deref().unwrap_or("main");
+        self.fresh_in_memory(&Asked { repo, revision, file: reference.file.as_deref(), auth, now })
+    }
+
     /// The metadata of `reference`, for a bundle or for sending to a daemon. A Hub is asked anew.
     pub async fn read(
         &self,
