@@ -1,9 +1,14 @@
 //! The log on stderr, which the journal takes; its filter can be changed while the daemon runs.
 
+use std::fmt;
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::SubscriberBuilder;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, SubscriberBuilder};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::TryInitError;
 
 use crate::config::{LogConfig, LogFormat};
@@ -21,10 +26,41 @@ impl LogControl {
     }
 }
 
-impl std::fmt::Debug for LogControl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for LogControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("LogControl")
     }
+}
+
+/// Lines that begin with their level as the journal wants it (sd-daemon(3)): it takes the mark off and files the line by
+/// it, so that `journalctl -p warning` finds what it should.
+struct Marked<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for Marked<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        writer.write_str(mark(*event.metadata().level()))?;
+        self.0.format_event(context, writer, event)
+    }
+}
+
+const fn mark(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "<3>",
+        Level::WARN => "<4>",
+        Level::INFO => "<6>",
+        Level::DEBUG | Level::TRACE => "<7>",
+    }
+}
+
+/// Whether `output` is the journal's `DEVICE:INODE` (systemd.exec(5)), and not a file that somebody put in its place. The
+/// journal stamps each line itself.
+fn is_stream(stream: &str, output: impl AsFd) -> bool {
+    rustix::fs::fstat(output).is_ok_and(|found| stream == format!("{}:{}", found.st_dev, found.st_ino))
 }
 
 /// Starts the log of the whole process; fails where one was started before. `RUST_LOG` stands before the
@@ -34,8 +70,7 @@ pub fn start(config: &LogConfig) -> Result<LogControl, TryInitError> {
 
     let filter = EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(&config.filter));
     let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
-    // The journal sets this for services and stamps each line itself (systemd.exec(5)).
-    let under_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let under_journal = std::env::var("JOURNAL_STREAM").is_ok_and(|stream| is_stream(&stream, io::stderr()));
     let builder: SubscriberBuilder<_, _, EnvFilter, fn() -> io::Stderr> = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr as fn() -> io::Stderr)
@@ -49,8 +84,43 @@ pub fn start(config: &LogConfig) -> Result<LogControl, TryInitError> {
         }};
     }
     Ok(match (config.format, under_journal) {
-        (LogFormat::Text, true) => go!(builder.without_time()),
+        (LogFormat::Text, true) => go!(builder.without_time().map_event_format(Marked)),
         (LogFormat::Text, false) => go!(builder),
-        (LogFormat::Json, _) => go!(builder.json().flatten_event(true)),
+        (LogFormat::Json, true) => go!(builder.json().flatten_event(true).map_event_format(Marked)),
+        (LogFormat::Json, false) => go!(builder.json().flatten_event(true)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Seek};
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn the_journal_is_known_by_its_device_and_inode() {
+        let file = tempfile::tempfile().unwrap();
+        let found = file.metadata().unwrap();
+        assert!(is_stream(&format!("{}:{}", found.dev(), found.ino()), &file));
+        assert!(!is_stream(&format!("{}:{}", found.dev(), found.ino() + 1), &file));
+        assert!(!is_stream("", &file));
+    }
+
+    #[test]
+    fn each_line_begins_with_its_level() {
+        let mut file = tempfile::tempfile().unwrap();
+        let writer = file.try_clone().unwrap();
+        let log = tracing_subscriber::fmt().with_ansi(false).without_time().map_event_format(Marked);
+        tracing::subscriber::with_default(log.with_writer(move || writer.try_clone().unwrap()).finish(), || {
+            tracing::error!("no disk");
+            tracing::warn!("a slow disk");
+            tracing::info!("a disk");
+        });
+        let mut text = String::new();
+        file.rewind().unwrap();
+        file.read_to_string(&mut text).unwrap();
+        let marks: Vec<&str> = text.lines().filter_map(|line| line.get(..3)).collect();
+        assert_eq!(marks, ["<3>", "<4>", "<6>"], "{text}");
+    }
 }

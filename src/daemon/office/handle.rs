@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::timeout;
 
 use super::ask::GrantAsk;
 use super::claim::Delivery;
 use super::errand::{Errand, Note};
+use super::step::Step;
 use crate::api::lease::{LeaseAnswer, LeasesAnswer};
 use crate::api::problem::Reason;
 use crate::api::{Answer, Problem};
@@ -40,6 +42,9 @@ pub struct OfficeHandle {
     notes: mpsc::WeakUnboundedSender<Note>,
     events: broadcast::WeakSender<Dated>,
     standing: watch::Receiver<Standing>,
+    step: Step,
+    /// How long a step may last, and with it how long an answer is waited for.
+    stuck_after: Duration,
 }
 
 /// Tells the owner when an asker hangs up, so that those behind it need not wait for the next reading.
@@ -59,8 +64,9 @@ impl OfficeHandle {
         notes: mpsc::WeakUnboundedSender<Note>,
         events: broadcast::WeakSender<Dated>,
         standing: watch::Receiver<Standing>,
+        (step, stuck_after): (Step, Duration),
     ) -> Self {
-        Self { errands, notes, events, standing }
+        Self { errands, notes, events, standing, step, stuck_after }
     }
 
     /// Bytes that leases claim, by device UUID, as of the last reading: cheap, and good enough to be shown. To place
@@ -89,6 +95,7 @@ impl OfficeHandle {
     ///
     /// May be dropped at any time: the asker then leaves the line, and a lease that did not reach it is given back.
     pub async fn grant(&self, ask: GrantAsk) -> Result<Answer, Problem> {
+        self.not_stuck()?;
         let (reply, answer) = oneshot::channel::<Delivery>();
         self.errands.send(Errand::Grant(Box::new(ask), reply)).await.map_err(|_| gone())?;
         let mut hang_up = HangUp(Some(self.notes.clone()));
@@ -129,21 +136,41 @@ impl OfficeHandle {
         self.errands.send(Errand::Rules(Box::new(settings), default_ttl)).await.map_err(|_| gone())
     }
 
+    /// How long the owner has been stuck in one step, where it is: the disk hangs, most likely.
+    pub fn stuck_for(&self) -> Option<Duration> {
+        self.step.lasts().filter(|lasts| *lasts > self.stuck_after)
+    }
+
     /// Comes back once the owner has come to it.
     pub async fn ping(&self) -> Result<(), Problem> {
         self.ask(Errand::Ping).await
     }
 
-    /// Writes down what is not yet, sends the waiters away and ends the owner's thread.
+    /// Writes down what is not yet, sends the waiters away and ends the owner's thread. One that is stuck is left behind.
     pub async fn stop(&self) {
         let _stopped_before = self.ask(Errand::Stop).await;
     }
 
-    async fn ask<T>(&self, errand: impl FnOnce(oneshot::Sender<T>) -> Errand) -> Result<T, Problem> {
-        let (reply, answer) = oneshot::channel();
-        self.errands.send(errand(reply)).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())
+    /// Nobody waits behind a step that does not end.
+    fn not_stuck(&self) -> Result<(), Problem> {
+        self.stuck_for().map_or(Ok(()), |lasts| Err(stuck(lasts)))
     }
+
+    /// Brings an errand that is done in one step. Whether it was done is not known where no answer came in time.
+    async fn ask<T>(&self, errand: impl FnOnce(oneshot::Sender<T>) -> Errand) -> Result<T, Problem> {
+        self.not_stuck()?;
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.errands.send(errand(reply)).await.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())
+        };
+        timeout(self.stuck_after, asked).await.unwrap_or_else(|_| Err(stuck(self.stuck_after)))
+    }
+}
+
+fn stuck(lasts: Duration) -> Problem {
+    Problem::new(Reason::Busy, format!("the keeper of the leases has not answered for {} s", lasts.as_secs()))
+        .hint("the disk under leases.state_directory may hang: see hf-mem-probe health and the kernel's log")
 }
 
 fn gone() -> Problem {

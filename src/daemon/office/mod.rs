@@ -19,6 +19,7 @@ mod handle;
 mod holder;
 mod log;
 mod open;
+mod step;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +33,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 pub use self::ask::{GrantAsk, Plan};
 pub use self::devices::{Devices, Sampling};
 pub use self::handle::{OfficeHandle, Standing};
-pub use self::open::open;
+pub use self::open::{open, open_in_time};
 
 use crate::leases::keeper::Keeper;
 use crate::leases::store::Storage;
@@ -57,6 +58,8 @@ pub struct OfficeSettings {
     pub read_every: Duration,
     /// How often they are read while all leases have settled. Without leases and waiters they are not read at all.
     pub read_settled_every: Duration,
+    /// How long one step of the owner may take before it counts as stuck: writing waits for the disk, and a disk may hang.
+    pub stuck_after: Duration,
     /// Where processes are looked up.
     pub proc_root: PathBuf,
     /// The folder of the journal and the most bytes of each of its two files; `None`: no journal.
@@ -73,6 +76,8 @@ impl Default for OfficeSettings {
             reading_deadline: Duration::from_secs(5),
             read_every: Duration::from_secs(1),
             read_settled_every: Duration::from_secs(5),
+            // A plan over the most devices takes seconds.
+            stuck_after: Duration::from_secs(10),
             proc_root: PathBuf::from("/proc"),
             journal: None,
         }
@@ -100,10 +105,17 @@ impl Office {
         let (notes, notes_in) = mpsc::unbounded_channel();
         let (events, _) = broadcast::channel(EVENTS);
         let (standing, standing_out) = watch::channel(Standing::default());
-        let handle = OfficeHandle::new(errands, notes.downgrade(), events.downgrade(), standing_out);
+        let step = step::Step::default();
+        let handle = OfficeHandle::new(
+            errands,
+            notes.downgrade(),
+            events.downgrade(),
+            standing_out,
+            (step.clone(), settings.stuck_after),
+        );
         let owner = move || {
             runtime.block_on(async move {
-                let desk = desk::Desk::new(settings, keeper, devices, notes, events, standing);
+                let desk = desk::Desk::new(settings, keeper, devices, (notes, events, standing), step);
                 desk.run(errands_in, notes_in).await;
             });
         };

@@ -1,6 +1,9 @@
 //! The ledger as it lies on disk, taken up at the start.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, SystemTime};
 
 use super::AnyStorage;
@@ -34,6 +37,40 @@ pub fn open(directory: &Path, settings: Settings, proc_root: &Path) -> (Keeper<A
     }
 }
 
+/// As [`open`], but a disk that hangs holds the daemon up for `patience` only: it then starts without a ledger and says so.
+/// What comes last turns true once the disk has answered after all, and a restart would find the leases.
+pub fn open_in_time(
+    directory: &Path,
+    settings: Settings,
+    proc_root: &Path,
+    patience: Duration,
+) -> (Keeper<AnyStorage>, Option<StoreError>, Arc<AtomicBool>) {
+    let late = Arc::new(AtomicBool::new(false));
+    // Holds nothing: what is sent is either taken, or known not to have been.
+    let (opened, taken) = sync_channel(0);
+    let work = {
+        let (directory, settings, proc_root) = (directory.to_owned(), settings.clone(), proc_root.to_owned());
+        let late = Arc::clone(&late);
+        move || {
+            // Not sent is dropped, and with it the lock on the folder.
+            let in_time = opened.send(open(&directory, settings, &proc_root)).is_ok();
+            late.store(!in_time, Ordering::Relaxed);
+        }
+    };
+    let why = match std::thread::Builder::new().name("leases-open".to_owned()).spawn(work) {
+        Ok(_thread) => match taken.recv_timeout(patience) {
+            Ok((keeper, trouble)) => return (keeper, trouble, late),
+            Err(_) => {
+                format!("{} has not answered for {} s: its disk may hang", directory.display(), patience.as_secs())
+            }
+        },
+        Err(error) => format!("no thread to read {} with: {error}", directory.display()),
+    };
+    let ledger = Ledger::new(settings, "", run());
+    let keeper = Keeper::new(ledger, Box::new(NoStore { why: why.clone() }) as AnyStorage);
+    (keeper, Some(StoreError::None { why }), late)
+}
+
 fn resume(
     settings: Settings,
     boot_id: &str,
@@ -52,4 +89,34 @@ fn run() -> u32 {
     let mixed = wall.as_nanos() ^ (u128::from(std::process::id()) << 64) ^ u128::from(Now::read().boottime.as_millis());
     // FNV-1a (Fowler, Noll, Vo) over the bytes: what differs anywhere differs everywhere.
     mixed.to_le_bytes().iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_that_hangs_delays_the_start_for_a_while_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = folder.path().join("leases.lock");
+        // Who opens a pipe to write waits until somebody reads: as good as a disk that hangs.
+        rustix::fs::mknodat(rustix::fs::CWD, &lock, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        std::fs::set_permissions(&lock, Permissions::from_mode(0o600)).unwrap();
+        let open = |patience| open_in_time(folder.path(), Settings::default(), Path::new("/proc"), patience);
+        let (_keeper, trouble, late) = open(Duration::from_millis(50));
+        assert!(trouble.unwrap().to_string().contains("may hang"));
+        assert!(!late.load(Ordering::Relaxed));
+
+        // The disk is back: that is told, and the folder is free for the next.
+        drop(File::open(&lock).unwrap());
+        while !late.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+        std::fs::remove_file(&lock).unwrap();
+        let (_keeper, trouble, late) = open(Duration::from_secs(60));
+        assert!(trouble.is_none() && !late.load(Ordering::Relaxed));
+    }
 }

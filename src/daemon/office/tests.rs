@@ -186,6 +186,44 @@ fn without_a_store_grants_are_refused_and_the_rest_works() {
     });
 }
 
+/// A disk that hangs until the test lets go.
+struct Hanging(std::sync::mpsc::Receiver<()>);
+
+impl Storage for Hanging {
+    fn save(&mut self, _saved: &crate::leases::ledger::Saved) -> Result<(), StoreError> {
+        self.0.recv().map_err(|_| StoreError::None { why: "the test is over".to_owned() })
+    }
+}
+
+#[test]
+fn a_disk_that_hangs_is_told_to_those_who_ask_and_forgotten_when_it_is_back() {
+    run(async {
+        let bench = Bench::new(24);
+        let (let_go, hangs) = std::sync::mpsc::channel();
+        let settings = OfficeSettings { stuck_after: Duration::from_millis(50), ..settings() };
+        let office = Office::start(settings, keeper(Box::new(Hanging(hangs))), bench).unwrap().0;
+        office.ping().await.unwrap();
+        assert_eq!(office.stuck_for(), None);
+        let asker = office.clone();
+        let first = tokio::spawn(async move { asker.grant(ask(16)).await });
+        while office.stuck_for().is_none() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(office.ping().await.unwrap_err().reason, Reason::Busy);
+        assert!(office.list().await.unwrap_err().detail.contains("has not answered"));
+        assert_eq!(office.grant(ask(1)).await.unwrap_err().reason, Reason::Busy, "nobody waits behind it");
+        office.stop().await; // comes back, though the owner does not
+
+        let_go.send(()).unwrap();
+        lease_id(&first.await.unwrap().unwrap());
+        while office.stuck_for().is_some() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(office.list().await.unwrap().leases.len(), 1);
+        drop(let_go);
+    });
+}
+
 #[test]
 fn the_same_key_gives_the_same_lease() {
     run(async {

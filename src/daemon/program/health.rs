@@ -52,6 +52,13 @@ impl Probe {
     }
 
     fn leases_trouble(&self) -> Option<String> {
+        if let Some(lasts) = self.promises.office.stuck_for() {
+            let folder = self.settled().config.leases.state_directory.display().to_string();
+            return Some(format!(
+                "the ledger has been stuck in one step for {} s: the disk under {folder} may hang; leases wait for it",
+                lasts.as_secs()
+            ));
+        }
         self.promises.trouble.clone().or_else(|| {
             self.promises.office.standing().borrow().behind.then(|| {
                 let folder = self.settled().config.leases.state_directory.display().to_string();

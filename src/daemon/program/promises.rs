@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -29,11 +30,16 @@ use crate::probe;
 /// Most bytes of each of the journal's two files: some ten thousand events.
 const JOURNAL_BYTES: u64 = 4 << 20;
 
+/// How long the state folder's disk may take at the start. Well below the unit's TimeoutStartSec=.
+const OPENING: Duration = Duration::from_secs(10);
+
 /// The ledger's owner, and why it cannot promise anything where it cannot.
 #[derive(Debug)]
 pub struct Promises {
     pub(super) office: OfficeHandle,
     pub(super) trouble: Option<String>,
+    /// Whether the state folder answered after all, when it was too late to take up its leases.
+    late: Arc<AtomicBool>,
 }
 
 impl Promises {
@@ -41,7 +47,7 @@ impl Promises {
     pub(super) fn new(config: &Config, devices: Arc<DeviceSource>) -> Result<Self, Problem> {
         let proc_root = Path::new("/proc");
         let folder = &config.leases.state_directory;
-        let (keeper, trouble) = office::open(folder, rules(config), proc_root);
+        let (keeper, trouble, late) = office::open_in_time(folder, rules(config), proc_root, OPENING);
         if let Some(error) = &trouble {
             tracing::warn!(%error, "no lease can be granted: it would not survive a restart");
         }
@@ -59,7 +65,15 @@ impl Promises {
         let (office, _thread) = Office::start(settings, keeper, devices).map_err(|error| {
             Problem::new(Reason::Internal, format!("the ledger's thread cannot be started: {error}"))
         })?;
-        Ok(Self { office, trouble: trouble.map(|error| error.to_string()) })
+        Ok(Self { office, trouble: trouble.map(|error| error.to_string()), late })
+    }
+
+    /// Whether the ledger's owner answers, and has the ledger that it could have.
+    pub(super) async fn liveness(&self) -> Result<(), String> {
+        if self.late.load(Ordering::Relaxed) {
+            return Err("the state folder answers again, and only a restart takes up its leases".to_owned());
+        }
+        self.office.ping().await.map_err(|problem| problem.detail)
     }
 
     /// Bytes that leases claim beyond what `snapshot` shows in use.

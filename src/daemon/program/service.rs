@@ -316,7 +316,7 @@ impl Program for Probe {
             Some((doing, since)) if since > HUNG_AFTER => {
                 Err(format!("the sampler has been stuck in {doing} for {} s", since.as_secs()))
             }
-            _ => self.promises.office.ping().await.map_err(|problem| problem.detail),
+            _ => self.promises.liveness().await,
         }
     }
 

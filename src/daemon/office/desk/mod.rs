@@ -14,6 +14,7 @@ use super::deaths::Deaths;
 use super::errand::{Errand, Note};
 use super::handle::Standing;
 use super::log::Log;
+use super::step::Step;
 use super::{AnyStorage, Devices, OfficeSettings};
 use crate::api::Problem;
 use crate::api::answer::Answer;
@@ -48,6 +49,7 @@ pub(super) struct Desk {
     deaths: Deaths,
     log: Log,
     standing: watch::Sender<Standing>,
+    step: Step,
     /// Askers that no reading has been taken for yet, in order.
     new: Vec<Case>,
     /// Askers for whom the reading under way was begun.
@@ -69,9 +71,8 @@ impl Desk {
         settings: OfficeSettings,
         keeper: Keeper<AnyStorage>,
         devices: Arc<dyn Devices>,
-        notes: mpsc::UnboundedSender<Note>,
-        events: broadcast::Sender<Dated>,
-        standing: watch::Sender<Standing>,
+        (notes, events, standing): (mpsc::UnboundedSender<Note>, broadcast::Sender<Dated>, watch::Sender<Standing>),
+        step: Step,
     ) -> Self {
         let queue = Queue::new(settings.most_waiting, settings.most_waiting_for_one_user);
         let log = Log::new(settings.journal.as_ref(), events);
@@ -83,6 +84,7 @@ impl Desk {
             deaths: Deaths::new(),
             log,
             standing,
+            step,
             new: Vec::new(),
             at_reading: Vec::new(),
             in_line: HashMap::new(),
@@ -97,6 +99,7 @@ impl Desk {
 
     /// Works until told to stop, or until nobody can ask any more.
     pub(super) async fn run(mut self, mut errands: mpsc::Receiver<Errand>, mut notes: mpsc::UnboundedReceiver<Note>) {
+        self.step.begin();
         self.watch_holders();
         self.pass_on();
         let mut reading: Option<UnderWay> = None;
@@ -105,11 +108,19 @@ impl Desk {
                 reading = Some(self.begin_reading());
             }
             let wake = self.wake(reading.is_some());
+            self.step.end();
             tokio::select! {
                 biased;
-                Some(note) = notes.recv() => self.note(note),
-                Some(died) = self.deaths.next() => self.died(died),
+                Some(note) = notes.recv() => {
+                    self.step.begin();
+                    self.note(note);
+                }
+                Some(died) = self.deaths.next() => {
+                    self.step.begin();
+                    self.died(died);
+                }
                 (taken_at, outcome) = under_way(&mut reading) => {
+                    self.step.begin();
                     reading = None;
                     self.end_reading(taken_at, outcome);
                 }
@@ -117,6 +128,7 @@ impl Desk {
                     None => break None,
                     Some(Errand::Stop(reply)) => break Some(reply),
                     Some(errand) => {
+                        self.step.begin();
                         self.errand(errand);
                         // All that has arrived shares one reading.
                         let mut stop = None;
@@ -129,14 +141,19 @@ impl Desk {
                         if stop.is_some() { break stop; }
                     }
                 },
-                () = tokio::time::sleep_until(wake) => self.on_time(),
+                () = tokio::time::sleep_until(wake) => {
+                    self.step.begin();
+                    self.on_time();
+                }
             }
             self.pass_on();
         };
+        self.step.begin();
         while let Ok(note) = notes.try_recv() {
             self.note(note);
         }
         self.stop();
+        self.step.end();
         if let Some(reply) = stopped {
             let _nobody_waits = reply.send(());
         }
