@@ -176,6 +176,11 @@ impl Client {
         self.get("/v1/gpus").await
     }
 
+    /// `GET /v1/gpus?fresh=true`: by a reading that begins now. A daemon that does not know the word answers by its last.
+    pub async fn fresh_gpus(&self) -> Result<GpusAnswer, ClientError> {
+        self.get("/v1/gpus?fresh=true").await
+    }
+
     /// `GET /v1/health`.
     pub async fn health(&self) -> Result<HealthAnswer, ClientError> {
         self.get("/v1/health").await

@@ -75,8 +75,10 @@ mod operations {
     ))]
     pub(super) fn estimates() {}
 
-    /// The devices as last read.
-    #[utoipa::path(get, path = "/v1/gpus", tag = "hf-mem-probe", responses(
+    /// The devices as last read, at most one sampling interval ago.
+    #[utoipa::path(get, path = "/v1/gpus", tag = "hf-mem-probe", params(
+        ("fresh" = Option<bool>, Query, description = "Whether to wait for a reading that begins now")
+    ), responses(
         (status = 200, description = "The answer", body = GpusAnswer),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
     ))]

@@ -75,9 +75,9 @@ pub trait Service: Send + Sync + 'static {
     /// What a model needs, whatever is free.
     fn estimate(&self, caller: Caller, question: Question) -> impl Future<Output = Result<Answer, Problem>> + Send;
 
-    /// The devices, read as lately as the configuration asks. Called for each watcher at each change, when the reading
-    /// that changed is at hand.
-    fn gpus(&self) -> impl Future<Output = Result<GpusAnswer, Problem>> + Send;
+    /// The devices: by a reading that begins now where `fresh` is set, else by one as late as the configuration asks.
+    /// Called without it for each watcher at each change, when the reading that changed is at hand.
+    fn gpus(&self, fresh: bool) -> impl Future<Output = Result<GpusAnswer, Problem>> + Send;
 
     /// Changes whenever [`Service::gpus`] would tell something new.
     fn changes(&self) -> watch::Receiver<u64>;

@@ -7,6 +7,7 @@ use super::gpus;
 use super::output::Output;
 use crate::api::Problem;
 use crate::api::problem::Reason;
+use crate::api::status::GpusAnswer;
 use crate::bytes::Bytes;
 use crate::placement::{Available, availability};
 
@@ -21,7 +22,9 @@ struct Room {
     available_bytes: Bytes,
 }
 
-/// Prints what can be given on one device. What is not known is a failure, never 0: whoever reads 0 takes it for full.
+/// Prints what can be given on one device, by a reading that begins now: whoever compares numbers has often just ended the
+/// program that held the memory, or started one that takes it. What is not known is a failure, never 0: whoever reads 0
+/// takes it for full.
 pub(super) fn run(arguments: &FreeArguments) -> u8 {
     let output = Output { json: arguments.connection.json };
     match find(arguments) {
@@ -34,10 +37,17 @@ pub(super) fn run(arguments: &FreeArguments) -> u8 {
 }
 
 fn find(arguments: &FreeArguments) -> Result<Room, Problem> {
-    let answer = gpus::once(&arguments.connection, arguments.gpus.as_deref())?;
+    room(&gpus::now(&arguments.connection, arguments.gpus.as_deref())?, arguments.gpu.as_deref())
+}
+
+fn room(answer: &GpusAnswer, wanted: Option<&str>) -> Result<Room, Problem> {
+    if answer.snapshot.stale {
+        let detail = "the driver does not answer; what it said before may no longer hold";
+        return Err(Problem::new(Reason::NvmlUnavailable, detail).hint("`hf-mem-probe health` may say why"));
+    }
     let leased = answer.leased_bytes.iter().map(|(uuid, bytes)| (uuid.clone(), Bytes::new(*bytes))).collect();
     let devices = availability(&answer.snapshot, &leased).devices;
-    let device = pick(&devices, arguments.gpu.as_deref())?;
+    let device = pick(&devices, wanted)?;
     if let Some(unusable) = &device.unusable {
         let detail = format!("{} cannot be used ({}): {}", device.facts.uuid, unusable.reason, unusable.message);
         return Err(Problem::new(Reason::NoDevices, detail));
@@ -96,6 +106,16 @@ mod tests {
         assert_eq!(uuid(Some("2")).unwrap_err().reason, Reason::Usage);
         assert_eq!(pick(&[], None).unwrap_err().reason, Reason::NoDevices);
         assert_eq!(pick(&devices[..1], None).unwrap().facts.uuid, devices[0].facts.uuid);
+    }
+
+    #[test]
+    fn a_reading_that_may_no_longer_hold_is_no_figure() {
+        let snapshot = declared::resolve("24GiB", std::time::SystemTime::UNIX_EPOCH).unwrap().snapshot;
+        let leased_bytes = std::collections::BTreeMap::new();
+        let mut answer = GpusAnswer { schema_version: 1, snapshot, leased_bytes };
+        assert_eq!(room(&answer, None).unwrap().available_bytes, Bytes::new(24 << 30));
+        answer.snapshot.stale = true;
+        assert_eq!(room(&answer, None).err().unwrap().reason, Reason::NvmlUnavailable);
     }
 
     #[test]

@@ -35,12 +35,24 @@ pub(super) fn run(arguments: &GpusArguments) -> u8 {
     }
 }
 
-/// The devices as the daemon sees them, or this process where there is no daemon; or `declared` ones.
-pub(super) fn once(connection: &ConnectionArguments, declared: Option<&str>) -> Result<GpusAnswer, Problem> {
+/// The devices as the daemon last saw them, or this process where there is no daemon; or `declared` ones.
+fn once(connection: &ConnectionArguments, declared: Option<&str>) -> Result<GpusAnswer, Problem> {
     if let Some(answer) = here(connection, declared)? {
         return Ok(answer);
     }
-    match runtime(Client::new(&connection.socket).gpus())? {
+    answered(connection, runtime(Client::new(&connection.socket).gpus())?)
+}
+
+/// The same as they are now: the daemon reads them anew.
+pub(super) fn now(connection: &ConnectionArguments, declared: Option<&str>) -> Result<GpusAnswer, Problem> {
+    if let Some(answer) = here(connection, declared)? {
+        return Ok(answer);
+    }
+    answered(connection, runtime(Client::new(&connection.socket).fresh_gpus())?)
+}
+
+fn answered(connection: &ConnectionArguments, answer: Result<GpusAnswer, ClientError>) -> Result<GpusAnswer, Problem> {
+    match answer {
         Err(error @ ClientError::Unreachable { .. }) => {
             remark_on(&error);
             Ok(alone(in_process::snapshot(connection)?))

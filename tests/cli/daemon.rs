@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use simulated_nvml::{Scenario, SimulatedDriver, profiles};
+use simulated_nvml::{HolderKind, Scenario, SimulatedDriver, profiles};
 use tempfile::TempDir;
 
 use super::run::{MODEL, Outcome, program, run, run_beside};
@@ -166,6 +166,30 @@ fn the_answer_follows_memory_that_changes_while_the_daemon_runs() {
     let table = run_beside(&daemon.socket(), "gpus --topology");
     assert!(table.out.contains("H100 80GB HBM3"), "{}", table.out);
     assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn what_is_free_is_read_when_it_is_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let driver = SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();
+    let daemon = Daemon::start(&["--nvml", driver.library().to_str().unwrap()]);
+    let free = || run_beside(&daemon.socket(), "free").out.trim().parse::<u64>().unwrap();
+    let empty = free();
+    // All well within one sampling interval, in which `gpus` would repeat itself.
+    for gib in [70, 30, 50] {
+        driver.set(&Scenario::of([profiles::h100_80().used(gib << 30)])).unwrap();
+        assert_eq!(free(), empty - (gib << 10));
+    }
+    // A lease of this very process, which then takes a part of what it was promised: claimed or in use, never both.
+    driver.set(&Scenario::of([profiles::h100_80()])).unwrap();
+    let reserved = run_beside(&daemon.socket(), &format!("fits {MODEL} --reserve --json"));
+    assert_eq!(reserved.code, 0, "{}", reserved.out);
+    let promised = free();
+    assert!(promised < empty - (20 << 10));
+    driver
+        .set(&Scenario::of([profiles::h100_80().process(std::process::id(), 10 << 30, HolderKind::Compute)]))
+        .unwrap();
+    assert_eq!(free(), promised);
 }
 
 #[test]

@@ -63,6 +63,8 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Reason, &'static str)> {
         ("lease: id", request("GET", "/v1/leases/..%2f..%2fetc", "", ""), Reason::NotFound, "no lease of this id"),
         ("release: seconds", post("/v1/nvml/release", r#"{"seconds": 0}"#), Reason::Usage, "`seconds` is 0"),
         ("no route", request("GET", "/v2/fits", "", ""), Reason::NotFoundRoute, "/v2/fits"),
+        ("a query of another", request("GET", "/v1/gpus?frehs=true", "", ""), Reason::Usage, "frehs"),
+        ("a query that is no yes or no", request("GET", "/v1/gpus?fresh=maybe", "", ""), Reason::Usage, "fresh"),
         ("a slash more", request("GET", "/v1/gpus/", "", ""), Reason::NotFoundRoute, "/v1/gpus/"),
         ("wrong method", request("GET", "/v1/fits", "", ""), Reason::MethodNotAllowed, "does not take GET"),
         ("a browser", with("Origin: https://evil.example\r\n"), Reason::Forbidden, "`origin`"),

@@ -151,9 +151,9 @@ impl Service for Double {
         self.answered(caller, question).await
     }
 
-    async fn gpus(&self) -> Result<GpusAnswer, Problem> {
+    async fn gpus(&self, fresh: bool) -> Result<GpusAnswer, Problem> {
         let snapshot = Snapshot {
-            source: "declared".to_owned(),
+            source: if fresh { "read now" } else { "declared" }.to_owned(),
             sampled_at: SystemTime::UNIX_EPOCH,
             stale: false,
             driver_version: Some(self.changes.borrow().to_string()),

@@ -17,6 +17,7 @@ async fn every_route_answers() {
     let together = client.fits_together(&[question("a/b"), question("c/d")]).await.unwrap();
     assert_eq!(together.answers.len(), 2);
     assert_eq!(client.gpus().await.unwrap().snapshot.source, "declared");
+    assert_eq!(client.fresh_gpus().await.unwrap().snapshot.source, "read now");
     let health = client.health().await.unwrap();
     assert_eq!(health.status, HealthStatus::Degraded);
     assert!(health.parts[0].reason.as_ref().unwrap().contains("libnvidia-ml"));

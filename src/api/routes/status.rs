@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
+use serde::Deserialize;
 
 use super::App;
 use super::body::{Deadline, parse_or_default, read, within};
@@ -19,9 +21,24 @@ use crate::api::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleas
 use crate::api::{Problem, openapi as document};
 use crate::metrics::{CLASSIC_TEXT, OPEN_METRICS};
 
-pub(super) async fn gpus<S: Service>(State(app): State<Arc<App<S>>>) -> Result<Json<GpusAnswer>, Failure> {
+/// What may stand behind `/v1/gpus?`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct GpusQuery {
+    /// Whether the reading must begin now.
+    fresh: bool,
+}
+
+pub(super) async fn gpus<S: Service>(
+    State(app): State<Arc<App<S>>>,
+    query: Result<Query<GpusQuery>, QueryRejection>,
+) -> Result<Json<GpusAnswer>, Failure> {
+    let Query(GpusQuery { fresh }) = query.map_err(|rejection| {
+        let detail = format!("the query is not understood: {}", rejection.body_text());
+        Problem::new(Reason::Usage, detail).hint("`?fresh=true` asks for a reading that begins now")
+    })?;
     let deadline = Deadline::after(app.limits.handler_deadline);
-    Ok(Json(within(deadline, NO_ANSWER, app.service.gpus()).await?))
+    Ok(Json(within(deadline, NO_ANSWER, app.service.gpus(fresh)).await?))
 }
 
 pub(super) async fn health<S: Service>(State(app): State<Arc<App<S>>>) -> Json<HealthAnswer> {

@@ -72,7 +72,7 @@ impl<S: Service> Watch<S> {
             }
         }
         self.changes.mark_unchanged();
-        let answer = self.service.gpus().await;
+        let answer = self.service.gpus(false).await;
         // After the reading, so that the line shows what its events brought about.
         if let Some(events) = &mut self.events {
             news.drain(events);

@@ -61,7 +61,16 @@ impl Readings {
 
     /// A reading that is at most one sampling interval old, or one marked stale while the driver hangs.
     pub(super) async fn latest(&self) -> Result<Arc<Snapshot>, Problem> {
-        let snapshot = self.source.sample(self.max_age, self.deadline).await?;
+        self.at_most(self.max_age).await
+    }
+
+    /// A reading that began no earlier than this call, or one marked stale while the driver hangs.
+    pub(super) async fn fresh(&self) -> Result<Arc<Snapshot>, Problem> {
+        self.at_most(Duration::ZERO).await
+    }
+
+    async fn at_most(&self, max_age: Duration) -> Result<Arc<Snapshot>, Problem> {
+        let snapshot = self.source.sample(max_age, self.deadline).await?;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.as_ref().is_none_or(|known| known.sampled_at < snapshot.sampled_at) {
             let before = last.replace(Arc::clone(&snapshot));

@@ -213,9 +213,16 @@ impl Service for Probe {
         self.workbench.run(caller.peer.uid, work).await
     }
 
-    async fn gpus(&self) -> Result<GpusAnswer, Problem> {
-        let snapshot = self.readings.latest().await?;
-        let leased_bytes = self.promises.office.leased().into_iter().map(|(uuid, bytes)| (uuid, bytes.get())).collect();
+    async fn gpus(&self, fresh: bool) -> Result<GpusAnswer, Problem> {
+        let (snapshot, claims) = if fresh {
+            // What is seen in use in this very reading must not be claimed as well.
+            let snapshot = self.readings.fresh().await?;
+            let claims = self.promises.claims(&snapshot).await?;
+            (snapshot, claims)
+        } else {
+            (self.readings.latest().await?, self.promises.office.leased())
+        };
+        let leased_bytes = claims.into_iter().map(|(uuid, bytes)| (uuid, bytes.get())).collect();
         Ok(GpusAnswer { schema_version: SCHEMA_VERSION, snapshot: Snapshot::clone(&snapshot), leased_bytes })
     }
 
