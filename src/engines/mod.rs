@@ -146,6 +146,17 @@ impl Split {
         Self { tensor, stages: std::iter::once(0..layers).collect(), expert_parallel: false, offload: Offload::None }
     }
 
+    /// One stage on each of `devices`, as equal in layers as whole layers can be; refused where one would have none.
+    pub fn by_layers(devices: u32, layers: u32) -> Result<Self, IllegalSplit> {
+        if devices == 0 || layers < devices {
+            return Err(IllegalSplit(format!("{layers} layers cannot be shared by {devices} devices")));
+        }
+        let bound =
+            |stage: u32| u32::try_from(u64::from(layers) * u64::from(stage) / u64::from(devices)).unwrap_or(layers);
+        let stages = (0..devices).map(|stage| bound(stage)..bound(stage + 1)).collect();
+        Ok(Self { tensor: 1, stages, expert_parallel: false, offload: Offload::None })
+    }
+
     /// Number of devices it takes.
     pub fn ranks(&self) -> usize {
         self.tensor as usize * self.stages.len()

@@ -239,13 +239,12 @@ impl Prepared for Prepare<'_> {
         if devices == 1 {
             return Ok(vec![Split::single(layers)]);
         }
-        if devices == 0 || layers < devices || self.architecture.task == Task::EncodeDecode {
-            return Err(IllegalSplit(format!("{layers} layers cannot be shared by {devices} devices")));
+        if self.architecture.task == Task::EncodeDecode {
+            return Err(IllegalSplit(
+                "how accelerate shares an encoder and its decoder is not understood here".to_owned(),
+            ));
         }
-        let bound =
-            |stage: u32| u32::try_from(u64::from(layers) * u64::from(stage) / u64::from(devices)).unwrap_or(layers);
-        let stages = (0..devices).map(|stage| bound(stage)..bound(stage + 1)).collect();
-        Ok(vec![Split { tensor: 1, stages, expert_parallel: false, offload: Offload::None }])
+        Ok(vec![Split::by_layers(devices, layers)?])
     }
 
     fn check(&self, split: &Split) -> Result<(), IllegalSplit> {
