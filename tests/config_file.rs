@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use hf_mem_probe::config::{self, Config, Size};
+use hf_mem_probe::config::{self, Config, Size, UserQuota};
 
 fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config.example.toml")
@@ -35,6 +35,7 @@ fn the_example_holds_every_key() {
     full.hub.endpoints.insert("acme/".to_owned(), String::new());
     full.hub.endpoint_token_files.insert("acme/".to_owned(), PathBuf::new());
     full.leases.user_bytes = Some(Size::gib(1));
+    full.leases.users.insert("ana".to_owned(), UserQuota { bytes: Some(Size::gib(320)), leases: Some(8) });
     full.engines.default_engine = Some(String::new());
     full.engines.profiles_file = Some(PathBuf::new());
     full.engines.profiles = Some(toml::Table::new());

@@ -1,5 +1,6 @@
 //! `[leases]`: how long and how much may be promised.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,20 @@ pub struct LeasesConfig {
     pub max_wait: Period,
     /// Folder in which leases survive a restart.
     pub state_directory: PathBuf,
+    /// Bounds of single users, by name or number; what is left out of one is as for everybody.
+    pub users: BTreeMap<String, UserQuota>,
+}
+
+/// What one user may hold at once, where that is not as for everybody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UserQuota {
+    /// Most bytes, over all devices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<Size>,
+    /// Most leases.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leases: Option<usize>,
 }
 
 impl Default for LeasesConfig {
@@ -37,6 +52,7 @@ impl Default for LeasesConfig {
             queue: 32,
             max_wait: Period::seconds(3600),
             state_directory: "/var/lib/hf-mem-probe".into(),
+            users: BTreeMap::new(),
         }
     }
 }

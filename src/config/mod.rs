@@ -28,7 +28,7 @@ pub use devices::DevicesConfig;
 pub use engines::EnginesConfig;
 pub use error::ConfigError;
 pub use hub::HubConfig;
-pub use leases::LeasesConfig;
+pub use leases::{LeasesConfig, UserQuota};
 pub use load::{check_config, load};
 pub use log::{LogConfig, LogFormat};
 pub use placement::{PlacementConfig, Policy};

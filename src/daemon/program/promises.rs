@@ -17,7 +17,7 @@ use crate::api::peer::Caller;
 use crate::api::problem::Reason;
 use crate::api::{Problem, Question};
 use crate::bytes::Bytes;
-use crate::config::{Config, LeasesConfig};
+use crate::config::{Accounts, Config, LeasesConfig, Size, UserQuota};
 use crate::daemon::office::{self, GrantAsk, Office, OfficeHandle, OfficeSettings};
 use crate::devices::Snapshot;
 use crate::devices::sampler::DeviceSource;
@@ -47,7 +47,7 @@ impl Promises {
     pub(super) fn new(config: &Config, devices: Arc<DeviceSource>) -> Result<Self, Problem> {
         let proc_root = Path::new("/proc");
         let folder = &config.leases.state_directory;
-        let (keeper, trouble, late) = office::open_in_time(folder, rules(config), proc_root, OPENING);
+        let (keeper, trouble, late) = office::open_in_time(folder, rules(config)?, proc_root, OPENING);
         if let Some(error) = &trouble {
             tracing::warn!(%error, "no lease can be granted: it would not survive a restart");
         }
@@ -93,16 +93,29 @@ impl Promises {
 }
 
 /// The ledger's rules, as the configuration has them.
-pub(super) fn rules(config: &Config) -> Settings {
-    let LeasesConfig { user_bytes, user_leases, max_ttl, .. } = &config.leases;
-    let quota = Quota { bytes: user_bytes.map(crate::config::Size::get), leases: Some(*user_leases) };
-    Settings {
-        quotas: Quotas { default: quota, by_uid: BTreeMap::new() },
+pub(super) fn rules(config: &Config) -> Result<Settings, Problem> {
+    Ok(Settings {
+        quotas: quotas(&config.leases, &Accounts::read(Path::new("/")))?,
         margin: config.placement.margin.get(),
-        longest_ttl: max_ttl.get(),
+        longest_ttl: config.leases.max_ttl.get(),
         oldest_reading: config.devices.max_age.get(),
         ..Settings::default()
+    })
+}
+
+/// What each user may hold: what is said of one, and of the rest what is said of everybody.
+fn quotas(config: &LeasesConfig, accounts: &Accounts) -> Result<Quotas, Problem> {
+    let default = Quota { bytes: config.user_bytes.map(Size::get), leases: Some(config.user_leases) };
+    let mut by_uid = BTreeMap::new();
+    for (name, UserQuota { bytes, leases }) in &config.users {
+        let refuse = |why: String| Problem::new(Reason::BadConfiguration, format!("leases.users.{name}: {why}"));
+        let uid = accounts.uid(name).map_err(|error| refuse(error.to_string()))?;
+        let quota = Quota { bytes: bytes.map(Size::get).or(default.bytes), leases: leases.or(default.leases) };
+        if by_uid.insert(uid, quota).is_some() {
+            return Err(refuse(format!("the user {uid} is named before, by name or by number")));
+        }
     }
+    Ok(Quotas { default, by_uid })
 }
 
 /// What the ledger's owner needs to decide on `request`: it plans on its own reading and against its own claims.
@@ -140,4 +153,33 @@ fn digest(question: &Question) -> String {
     // would be taken for used again, which grants nothing new.
     let text = serde_json::to_vec(question).unwrap_or_default();
     Sha256::digest(text).iter().take(16).fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_named_user_has_its_own_bounds_and_everybody_else_the_general_ones() {
+        let accounts = Accounts::parse("ana:x:1000:1000::/:/bin/sh\nben:x:1001:1001::/:/bin/sh\n", "");
+        let text = r#"
+            user_bytes = "10GiB"
+            [users]
+            ana = { bytes = "320GiB" }
+            1001 = { leases = 2 }
+        "#;
+        let config: LeasesConfig = toml::from_str(text).unwrap();
+        let quotas = quotas(&config, &accounts).unwrap();
+        let quota = |gib, leases| Quota { bytes: Some(Bytes::gib(gib)), leases: Some(leases) };
+        assert_eq!([1000, 1001, 1002].map(|uid| quotas.of(uid)), [quota(320, 64), quota(10, 2), quota(10, 64)]);
+
+        let config: LeasesConfig = toml::from_str("[users]\nzoe = { leases = 1 }").unwrap();
+        let problem = super::quotas(&config, &accounts).unwrap_err();
+        assert_eq!(problem.reason, Reason::BadConfiguration);
+        assert!(problem.detail.starts_with("leases.users.zoe: "), "{problem}");
+        let config: LeasesConfig = toml::from_str("[users]\nana = { leases = 1 }\n1000 = { leases = 2 }").unwrap();
+        let problem = super::quotas(&config, &accounts).unwrap_err();
+        assert!(problem.detail.ends_with("the user 1000 is named before, by name or by number"), "{problem}");
+        assert!(toml::from_str::<LeasesConfig>("[users]\nana = { byte = 1 }").is_err());
+    }
 }

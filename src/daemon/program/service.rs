@@ -329,16 +329,17 @@ impl Program for Probe {
 
     async fn reload(&self, config: Config) -> Result<Vec<String>, Problem> {
         let rules = build::rules(&config)?;
+        let ledger_rules = promises::rules(&config)?;
         // Against what was built in at the start: a key that needs a restart needs it until there was one.
         let changed = self.built.changed_keys(&config);
         self.log
             .set_filter(&config.log.filter)
             .map_err(|why| Problem::new(Reason::BadConfiguration, format!("log.filter: {why}")))?;
-        self.promises.office.set_rules(promises::rules(&config), config.leases.default_ttl.get()).await?;
+        self.promises.office.set_rules(ledger_rules, config.leases.default_ttl.get()).await?;
         *self.settled.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(Settled { config, rules });
         // These are read at each question; the rest is built in.
         let taken_over = |key: &String| {
-            ["placement", "engines.", "log.filter", "leases.default_ttl", "leases.max_ttl", "leases.user_"]
+            ["placement", "engines.", "log.filter", "leases.default_ttl", "leases.max_ttl", "leases.user"]
                 .iter()
                 .any(|part| key.starts_with(part))
         };
