@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -107,4 +107,39 @@ fn fifo(home: &TempDir, name: &str) -> String {
     let path = home.path().join(name);
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
     path.display().to_string()
+}
+
+/// A terminal sends its signals to all of its foreground: passed on as well they would be two, and a server takes the
+/// second for "at once".
+#[test]
+fn a_key_of_the_terminal_reaches_the_command_once() {
+    for needed in ["script", "perl"] {
+        if Command::new(needed).arg("--version").output().is_err() {
+            println!("skipped: `{needed}` is not installed");
+            return;
+        }
+    }
+    let home = tempfile::tempdir().unwrap();
+    // Counts in the handler itself: two that come together would be one to anybody who only looks afterwards.
+    let counts = "$| = 1; $SIG{INT} = sub { $n++; $end = time + 2 }; print qq(up\\n); \
+                  while (!$end || time < $end) { select undef, undef, undef, 0.1 } print qq(interrupts: $n\\n)";
+    let run = run(&home, &CARD, &["perl", "-e", counts]);
+    let words = std::iter::once(run.get_program()).chain(run.get_args());
+    let line: Vec<String> = words.map(|word| format!("'{}'", word.to_str().unwrap().replace('\'', r"'\''"))).collect();
+    let mut terminal = Command::new("script");
+    terminal.args(["--quiet", "--return", "--command", &line.join(" "), "/dev/null"]).env("HOME", home.path());
+    terminal.env("PERL_SIGNALS", "unsafe");
+    let (mut child, mut out) = started({
+        terminal.stdin(Stdio::piped());
+        terminal
+    });
+    let mut keys = child.stdin.take().unwrap();
+    let mut text = String::new();
+    while !text.ends_with("up\r\n") {
+        assert_ne!(out.read_line(&mut text).unwrap(), 0, "{text}");
+    }
+    keys.write_all(b"\x03").unwrap();
+    out.read_to_string(&mut text).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{text}");
+    assert!(text.contains("interrupts: 1\r\n"), "{text}");
 }
