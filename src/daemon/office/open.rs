@@ -37,8 +37,12 @@ pub fn open(directory: &Path, settings: Settings, proc_root: &Path) -> (Keeper<A
     }
 }
 
+/// How often a ledger that another holds is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// As [`open`], but a disk that hangs holds the daemon up for `patience` only: it then starts without a ledger and says so.
-/// What comes last turns true once the disk has answered after all, and a restart would find the leases.
+/// What comes last turns true once the ledger could be had after all, and a restart would find the leases: the disk has
+/// answered, or another daemon has let go of it (one that hung in the disk too cannot be killed, and holds it until then).
 pub fn open_in_time(
     directory: &Path,
     settings: Settings,
@@ -52,9 +56,17 @@ pub fn open_in_time(
         let (directory, settings, proc_root) = (directory.to_owned(), settings.clone(), proc_root.to_owned());
         let late = Arc::clone(&late);
         move || {
+            let found = open(&directory, settings, &proc_root);
+            let in_use = matches!(found.1, Some(StoreError::InUse { .. }));
             // Not sent is dropped, and with it the lock on the folder.
-            let in_time = opened.send(open(&directory, settings, &proc_root)).is_ok();
-            late.store(!in_time, Ordering::Relaxed);
+            let in_time = opened.send(found).is_ok();
+            if in_time && !in_use {
+                return;
+            }
+            while let Err(StoreError::InUse { .. }) = Store::open(&directory) {
+                std::thread::sleep(LOOK_AGAIN);
+            }
+            late.store(true, Ordering::Relaxed);
         }
     };
     let why = match std::thread::Builder::new().name("leases-open".to_owned()).spawn(work) {
@@ -116,7 +128,15 @@ mod tests {
             std::thread::yield_now();
         }
         std::fs::remove_file(&lock).unwrap();
-        let (_keeper, trouble, late) = open(Duration::from_secs(60));
+        let (keeper, trouble, late) = open(Duration::from_secs(60));
         assert!(trouble.is_none() && !late.load(Ordering::Relaxed));
+
+        // Another holds it, and lets go.
+        let (_without, trouble, late) = open(Duration::from_secs(60));
+        assert!(matches!(trouble, Some(StoreError::InUse { .. })) && !late.load(Ordering::Relaxed));
+        drop(keeper);
+        while !late.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
     }
 }

@@ -38,7 +38,7 @@ const OPENING: Duration = Duration::from_secs(10);
 pub struct Promises {
     pub(super) office: OfficeHandle,
     pub(super) trouble: Option<String>,
-    /// Whether the state folder answered after all, when it was too late to take up its leases.
+    /// Whether the state folder could be had after all, when it was too late to take up its leases.
     late: Arc<AtomicBool>,
 }
 
@@ -71,7 +71,7 @@ impl Promises {
     /// Whether the ledger's owner answers, and has the ledger that it could have.
     pub(super) async fn liveness(&self) -> Result<(), String> {
         if self.late.load(Ordering::Relaxed) {
-            return Err("the state folder answers again, and only a restart takes up its leases".to_owned());
+            return Err("the state folder can be had again, and only a restart takes up its leases".to_owned());
         }
         self.office.ping().await.map_err(|problem| problem.detail)
     }
