@@ -63,24 +63,22 @@ pub fn open_in_time(
             if in_time && !in_use {
                 return;
             }
-            while let Err(StoreError::InUse { .. }) = Store::open(&directory) {
+            while in_use && matches!(Store::open(&directory), Err(StoreError::InUse { .. })) {
                 std::thread::sleep(LOOK_AGAIN);
             }
             late.store(true, Ordering::Relaxed);
         }
     };
-    let why = match std::thread::Builder::new().name("leases-open".to_owned()).spawn(work) {
+    let trouble = match std::thread::Builder::new().name("leases-open".to_owned()).spawn(work) {
         Ok(_thread) => match taken.recv_timeout(patience) {
             Ok((keeper, trouble)) => return (keeper, trouble, late),
-            Err(_) => {
-                format!("{} has not answered for {} s: its disk may hang", directory.display(), patience.as_secs())
-            }
+            Err(_) => StoreError::Hangs { directory: directory.display().to_string(), seconds: patience.as_secs() },
         },
-        Err(error) => format!("no thread to read {} with: {error}", directory.display()),
+        Err(error) => StoreError::None { why: format!("no thread to read {} with: {error}", directory.display()) },
     };
     let ledger = Ledger::new(settings, "", run());
-    let keeper = Keeper::new(ledger, Box::new(NoStore { why: why.clone() }) as AnyStorage);
-    (keeper, Some(StoreError::None { why }), late)
+    let keeper = Keeper::new(ledger, Box::new(NoStore { why: trouble.to_string() }) as AnyStorage);
+    (keeper, Some(trouble), late)
 }
 
 fn resume(
@@ -119,7 +117,7 @@ mod tests {
         std::fs::set_permissions(&lock, Permissions::from_mode(0o600)).unwrap();
         let open = |patience| open_in_time(folder.path(), Settings::default(), Path::new("/proc"), patience);
         let (_keeper, trouble, late) = open(Duration::from_millis(50));
-        assert!(trouble.unwrap().to_string().contains("may hang"));
+        assert!(matches!(trouble, Some(StoreError::Hangs { .. })));
         assert!(!late.load(Ordering::Relaxed));
 
         // The disk is back: that is told, and the folder is free for the next.
