@@ -42,6 +42,14 @@ pub enum StoreError {
         /// The directory.
         directory: String,
     },
+    /// The disk says nothing.
+    #[error("{directory} has not answered for {seconds} s: its disk may hang")]
+    Hangs {
+        /// The directory.
+        directory: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// The disk said no.
     #[error("cannot {what} {path}: {source}; no lease is given that would not survive a restart")]
     Io {
@@ -61,6 +69,13 @@ pub enum StoreError {
     /// The ledger could not be put into words.
     #[error("cannot write the leases down: {0}")]
     Encode(#[from] serde_json::Error),
+}
+
+impl StoreError {
+    /// Whether leases may be kept there all the same, that cannot be seen.
+    pub fn hides_leases(&self) -> bool {
+        matches!(self, Self::InUse { .. } | Self::Hangs { .. })
+    }
 }
 
 /// What was found at the start.

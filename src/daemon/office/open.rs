@@ -37,8 +37,12 @@ pub fn open(directory: &Path, settings: Settings, proc_root: &Path) -> (Keeper<A
     }
 }
 
+/// How often a ledger that another holds is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// As [`open`], but a disk that hangs holds the daemon up for `patience` only: it then starts without a ledger and says so.
-/// What comes last turns true once the disk has answered after all, and a restart would find the leases.
+/// What comes last turns true once the ledger could be had after all, and a restart would find the leases: the disk has
+/// answered, or another daemon has let go of it (one that hung in the disk too cannot be killed, and holds it until then).
 pub fn open_in_time(
     directory: &Path,
     settings: Settings,
@@ -52,23 +56,29 @@ pub fn open_in_time(
         let (directory, settings, proc_root) = (directory.to_owned(), settings.clone(), proc_root.to_owned());
         let late = Arc::clone(&late);
         move || {
+            let found = open(&directory, settings, &proc_root);
+            let in_use = matches!(found.1, Some(StoreError::InUse { .. }));
             // Not sent is dropped, and with it the lock on the folder.
-            let in_time = opened.send(open(&directory, settings, &proc_root)).is_ok();
-            late.store(!in_time, Ordering::Relaxed);
+            let in_time = opened.send(found).is_ok();
+            if in_time && !in_use {
+                return;
+            }
+            while in_use && matches!(Store::open(&directory), Err(StoreError::InUse { .. })) {
+                std::thread::sleep(LOOK_AGAIN);
+            }
+            late.store(true, Ordering::Relaxed);
         }
     };
-    let why = match std::thread::Builder::new().name("leases-open".to_owned()).spawn(work) {
+    let trouble = match std::thread::Builder::new().name("leases-open".to_owned()).spawn(work) {
         Ok(_thread) => match taken.recv_timeout(patience) {
             Ok((keeper, trouble)) => return (keeper, trouble, late),
-            Err(_) => {
-                format!("{} has not answered for {} s: its disk may hang", directory.display(), patience.as_secs())
-            }
+            Err(_) => StoreError::Hangs { directory: directory.display().to_string(), seconds: patience.as_secs() },
         },
-        Err(error) => format!("no thread to read {} with: {error}", directory.display()),
+        Err(error) => StoreError::None { why: format!("no thread to read {} with: {error}", directory.display()) },
     };
     let ledger = Ledger::new(settings, "", run());
-    let keeper = Keeper::new(ledger, Box::new(NoStore { why: why.clone() }) as AnyStorage);
-    (keeper, Some(StoreError::None { why }), late)
+    let keeper = Keeper::new(ledger, Box::new(NoStore { why: trouble.to_string() }) as AnyStorage);
+    (keeper, Some(trouble), late)
 }
 
 fn resume(
@@ -107,7 +117,7 @@ mod tests {
         std::fs::set_permissions(&lock, Permissions::from_mode(0o600)).unwrap();
         let open = |patience| open_in_time(folder.path(), Settings::default(), Path::new("/proc"), patience);
         let (_keeper, trouble, late) = open(Duration::from_millis(50));
-        assert!(trouble.unwrap().to_string().contains("may hang"));
+        assert!(matches!(trouble, Some(StoreError::Hangs { .. })));
         assert!(!late.load(Ordering::Relaxed));
 
         // The disk is back: that is told, and the folder is free for the next.
@@ -116,7 +126,15 @@ mod tests {
             std::thread::yield_now();
         }
         std::fs::remove_file(&lock).unwrap();
-        let (_keeper, trouble, late) = open(Duration::from_secs(60));
+        let (keeper, trouble, late) = open(Duration::from_secs(60));
         assert!(trouble.is_none() && !late.load(Ordering::Relaxed));
+
+        // Another holds it, and lets go.
+        let (_without, trouble, late) = open(Duration::from_secs(60));
+        assert!(matches!(trouble, Some(StoreError::InUse { .. })) && !late.load(Ordering::Relaxed));
+        drop(keeper);
+        while !late.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
     }
 }

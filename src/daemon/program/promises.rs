@@ -24,6 +24,7 @@ use crate::devices::sampler::DeviceSource;
 use crate::leases::ledger::Settings;
 use crate::leases::moment::Now;
 use crate::leases::quota::{Quota, Quotas};
+use crate::leases::store::StoreError;
 use crate::model::Model;
 use crate::probe;
 
@@ -38,7 +39,9 @@ const OPENING: Duration = Duration::from_secs(10);
 pub struct Promises {
     pub(super) office: OfficeHandle,
     pub(super) trouble: Option<String>,
-    /// Whether the state folder answered after all, when it was too late to take up its leases.
+    /// Whether there may be leases that this daemon does not know of.
+    blind: bool,
+    /// Whether the state folder could be had after all, when it was too late to take up its leases.
     late: Arc<AtomicBool>,
 }
 
@@ -65,19 +68,26 @@ impl Promises {
         let (office, _thread) = Office::start(settings, keeper, devices).map_err(|error| {
             Problem::new(Reason::Internal, format!("the ledger's thread cannot be started: {error}"))
         })?;
-        Ok(Self { office, trouble: trouble.map(|error| error.to_string()), late })
+        let blind = trouble.as_ref().is_some_and(StoreError::hides_leases);
+        Ok(Self { office, trouble: trouble.map(|error| error.to_string()), blind, late })
     }
 
     /// Whether the ledger's owner answers, and has the ledger that it could have.
     pub(super) async fn liveness(&self) -> Result<(), String> {
         if self.late.load(Ordering::Relaxed) {
-            return Err("the state folder answers again, and only a restart takes up its leases".to_owned());
+            return Err("the state folder can be had again, and only a restart takes up its leases".to_owned());
         }
         self.office.ping().await.map_err(|problem| problem.detail)
     }
 
     /// Bytes that leases claim beyond what `snapshot` shows in use.
     pub(super) async fn claims(&self, snapshot: &Arc<Snapshot>) -> Result<BTreeMap<String, Bytes>, Problem> {
+        if let (true, Some(why)) = (self.blind, &self.trouble) {
+            let detail = format!("what is leased on this host's devices is not known: {why}");
+            return Err(
+                Problem::new(Reason::Busy, detail).hint("see hf-mem-probe health; declared devices can be asked for")
+            );
+        }
         let nothing_claimed = {
             let standing = self.office.standing();
             let standing = standing.borrow();
