@@ -32,7 +32,7 @@ mkdir -p "$work"/{run,log,spool/n1,spool/n2,state,dev,jobs,probe/state,probe/cac
 chmod 1777 "$work/jobs" "$work/reports"
 cp -r tests/fixtures/Qwen3-8B "$work/model"
 mkdir "$work/bin"; ln -s "$binary" "$work/bin/hf-mem-probe"
-for number in 0 1 2 3; do mknod "$work/dev/nvidia$number" c 195 $number; done
+for number in 0 1 2 3 4 5; do mknod "$work/dev/nvidia$number" c 195 $number; done
 export HF_MEM_PROBE_SOCKET=$work/run/api.sock
 
 # The daemon of the node.
@@ -47,7 +47,7 @@ cache_directory = "$work/probe/cache"
 [leases]
 state_directory = "$work/probe/state"
 C
-daemon() { "$binary" daemon --config "$work/probe.toml" --gpus 2x24GiB 2>>"$work/log/probe" & probe=$!; started+=("$probe"); until_true 20 test -S "$work/run/api.sock"; }
+daemon() { "$binary" daemon --config "$work/probe.toml" --gpus 4x24GiB 2>>"$work/log/probe" & probe=$!; started+=("$probe"); until_true 20 test -S "$work/run/api.sock"; }
 
 # --- the files of the page ---
 cat >"$work/prolog.sh" <<P
@@ -75,7 +75,27 @@ if [ \$code != 0 ]; then
 fi
 srun sh -c 'echo "serving, FREE_MIB=\$FREE_MIB"'
 P
-chmod 755 "$work"/*.sh
+# The page's line for a node whose daemon sees more devices than the job was given; the job says what it got and what it was
+# answered for.
+cat >"$work/own_gpu.sh" <<P
+#!/bin/sh
+#SBATCH --gres=gpu:1
+export HF_MEM_PROBE_SOCKET=$work/run/api.sock PATH=$work/bin:\$PATH
+hf-mem-probe fits $work/model --context 8192 --on "\$(nvidia-smi --query-gpu=uuid --format=csv,noheader -i "\$SLURM_JOB_GPUS" | paste -sd,)" --json >"$work/jobs/\$SLURM_JOB_ID.json" || exit \$?
+uuid=\$(python3 -c 'import json, sys; print(*(device["uuid"] for device in json.load(sys.stdin)["placement"]["devices"]))' <"$work/jobs/\$SLURM_JOB_ID.json")
+echo "given \$SLURM_JOB_GPUS, answered for \$uuid"
+while [ -e "$work/jobs/hold" ]; do sleep 0.1; done
+P
+# Stands for NVIDIA's program, which is not here: the page's one call, answered from the devices that the daemon declares.
+cat >"$work/bin/nvidia-smi" <<P
+#!/usr/bin/env python3
+import json, subprocess, sys
+assert sys.argv[1:4] == ["--query-gpu=uuid", "--format=csv,noheader", "-i"] and len(sys.argv) == 5, sys.argv
+devices = json.loads(subprocess.run(["$binary", "gpus", "--json"], capture_output=True, check=True).stdout)["devices"]
+for index in sys.argv[4].split(","):
+    print(next(device["uuid"] for device in devices if device["index"] == int(index)))
+P
+chmod 755 "$work"/*.sh "$work/bin/nvidia-smi"
 
 cat >"$work/slurm.conf" <<C
 ClusterName=probe
@@ -94,20 +114,21 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
 SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
 ReturnToService=2
 MpiDefault=none
 GresTypes=gpu
 Prolog=$work/prolog.sh
 PrologFlags=Alloc
 TaskProlog=$work/task_prolog.sh
-NodeName=n1 NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 Port=17001 CPUs=2 RealMemory=1000 Gres=gpu:l4:2
+NodeName=n1 NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 Port=17001 CPUs=2 RealMemory=1000 Gres=gpu:l4:4
 NodeName=n2 NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 Port=17002 CPUs=2 RealMemory=1000 Gres=gpu:l4:2
 PartitionName=all Nodes=n1,n2 Default=YES
 C
 cat >"$work/gres.conf" <<C
 AutoDetect=off
-NodeName=n1 Name=gpu Type=l4 File=$work/dev/nvidia[0-1]
-NodeName=n2 Name=gpu Type=l4 File=$work/dev/nvidia[2-3]
+NodeName=n1 Name=gpu Type=l4 File=$work/dev/nvidia[0-3]
+NodeName=n2 Name=gpu Type=l4 File=$work/dev/nvidia[4-5]
 C
 export SLURM_CONF=$work/slurm.conf
 
@@ -128,7 +149,21 @@ job=$(submit | head -1)
 sed 's/^/   /' "$work/jobs/out"
 expect "its end" "COMPLETED 0:0" "$(scontrol show job "$job" | grep -oE 'JobState=[A-Z]+|ExitCode=[0-9:]+' | cut -d= -f2 | tr '\n' ' ' | sed 's/ $//')"
 grep -q 'FREE_MIB=24' "$work/jobs/out" && expect "TaskProlog's variable reached the task" yes yes || expect "TaskProlog's variable reached the task" yes no
-expect "the Prolog reported devices" 2 "$(grep -o '"uuid"' "$work/reports/$job" | wc -l)"
+expect "the Prolog reported devices" 4 "$(grep -o '"uuid"' "$work/reports/$job" | wc -l)"
+
+say "two jobs on one node, each asks for its own device"
+touch "$work/jobs/hold"
+first=$(sbatch --parsable -w n1 -o "$work/jobs/first" "$work/own_gpu.sh")
+second=$(sbatch --parsable -w n1 -o "$work/jobs/second" "$work/own_gpu.sh")
+until_true 20 grep -q given "$work/jobs/first" || true
+until_true 20 grep -q given "$work/jobs/second" || true
+rm "$work/jobs/hold"
+grep -h given "$work/jobs/first" "$work/jobs/second" | sed 's/^/   /'
+uuid_of() { "$binary" gpus --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["devices"][int(sys.argv[1])]["uuid"])' "$1"; }
+expect "the first, of four devices" "given 0, answered for $(uuid_of 0)" "$(grep given "$work/jobs/first")"
+expect "the second" "given 1, answered for $(uuid_of 1)" "$(grep given "$work/jobs/second")"
+ended() { [ -z "$(squeue -h -j "$first,$second" 2>/dev/null)" ]; }
+until_true 20 ended || true
 
 say "a job that does not fit (64 sequences at once)"
 job=$(submit --sequences 64 | head -1)

@@ -23,7 +23,10 @@ pub(super) fn resolve(
         Some(Named::Pid(pid)) => *pid,
         None => peer.pid.ok_or_else(|| {
             Problem::new(Reason::Usage, "the asking process is not visible from here, so it cannot hold a lease")
-                .hint("name a holder: {\"name\": \"...\"}")
+                .hint(
+                    "name a holder ({\"name\": \"...\"}; `fits --reserve --holder NAME`), or let the daemon see the host's \
+                     processes where it runs in a container (hostPID)",
+                )
         })?,
     };
     let watched = watch(proc_root, pid)?;
