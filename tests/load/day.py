@@ -42,6 +42,13 @@ class Outages(Hub):
         return super().do_GET()
 
 
+class Quiet(ThreadingHTTPServer):
+    """Askers that hang up, as they do when their time is over, are no news."""
+
+    def handle_error(self, *_):
+        pass
+
+
 class Worker(threading.Thread):
     """Does `count` pieces of work, spread evenly over the day; keeps what came of them."""
 
@@ -69,14 +76,12 @@ class Worker(threading.Thread):
 class Day:
     def __init__(self, binary, driver, seconds):
         self.seconds = seconds
-        self.hub = ThreadingHTTPServer(("127.0.0.1", 0), Outages)
+        self.hub = Quiet(("127.0.0.1", 0), Outages)
         threading.Thread(target=self.hub.serve_forever, daemon=True).start()
         self.driver = Driver(driver)
         interval = max(10, int(seconds / DAY_S * 1000))
         branch_age = max(10, int(300 * seconds / DAY_S * 1000))
-        settings = (
-            f'[devices]\nsample_interval = "{interval}ms"\nmax_age = "1s"\nread_deadline = "1s"\n'
-        )
+        settings = f'[devices]\nsample_interval = "{interval}ms"\nmax_age = "1s"\nread_deadline = "1s"\n'
         self.daemon = Daemon(binary, gpus=None, settings=settings, hub=f"http://127.0.0.1:{self.hub.server_port}",
                              arguments=["--nvml", str(self.driver.folder / "libnvidia-ml.so.1")])
         config = self.daemon.config.read_text().replace("[hub]\n", f'[hub]\nbranch_age = "{branch_age}ms"\ncache_size = "4MiB"\n')
