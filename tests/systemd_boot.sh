@@ -5,7 +5,7 @@
 #   tests/systemd_boot.sh DEB [SIMULATED_NVML.so]
 #
 # BOOT_ROOT=FOLDER keeps and reuses the root file system. BOOT_MIRROR names the mirror. BOOT_QUICK=1 leaves out the hung
-# driver, which takes two minutes to count as hung.
+# driver, which takes two minutes to count as hung, and the hung disk, which takes as long.
 #
 # What makes such a test prove nothing, and is held here: systemd-nspawn in its plain form does not enforce DeviceAllow=
 # nor IPAddressDeny= (it lacks the rights to load BPF programs, and sees a hybrid cgroup tree), so the container gets a
@@ -26,12 +26,15 @@ leader=
 failures=0
 
 cleanup() {
+    # First of all: what waits for a frozen disk cannot be killed.
+    ! mountpoint -q "$work/state" || { fsfreeze --unfreeze "$work/state" 2>/dev/null || true; }
     [ -z "$leader" ] || kill -KILL "$leader" 2>/dev/null || true
     [ -z "$nspawn" ] || [ -n "$leader" ] || kill "$nspawn" 2>/dev/null || true
     [ -z "$nspawn" ] || wait "$nspawn" 2>/dev/null || true
     for tree in /sys/fs/cgroup/unified /sys/fs/cgroup; do
         [ ! -d "$tree/hftest.$machine" ] || find "$tree/hftest.$machine" -depth -type d -exec rmdir {} \; 2>/dev/null || true
     done
+    ! mountpoint -q "$work/state" || umount "$work/state" || umount -l "$work/state"
     rm -rf "$work"
 }
 trap cleanup EXIT
@@ -88,7 +91,8 @@ time.sleep(0.3)
 print('half sent', flush=True)
 time.sleep(1.5)
 caller.sendall(body[10:])
-print(caller.recv(65536).split(b'\r\n')[0].decode(), flush=True)
+answer = caller.recv(65536)
+print(answer.split(b'\r\n')[0].decode(), answer.split(b'\r\n\r\n')[1][:300].decode(), flush=True)
 P
 cat >"$work/test/open_device.py" <<'P'
 # Joins the service's control group, then opens a device: EPERM when the group's rules refuse it.
@@ -111,6 +115,14 @@ scenario() { # scenario USED_GIB [FAULTS]
 }
 [ -z "$simulated" ] || scenario 0
 
+# A disk of its own for the state, to be frozen.
+mkdir "$work/state"
+if [ -z "${BOOT_QUICK:-}" ] && [ -n "$simulated" ]; then
+    truncate -s 16M "$work/state.img"
+    mkfs.ext4 -q "$work/state.img"
+    mount -o loop "$work/state.img" "$work/state"
+fi
+
 say "boot"
 started=$(now_ms)
 unshare --mount --propagation private -- bash -c '
@@ -119,7 +131,7 @@ unshare --mount --propagation private -- bash -c '
     mkdir -p "/sys/fs/cgroup/hftest.$1" && echo $$ >"/sys/fs/cgroup/hftest.$1/cgroup.procs"
     exec systemd-nspawn -q -D "$0" -M "$1" --boot --register=no --keep-unit --console=read-only --private-network \
         --capability=CAP_BPF,CAP_NET_ADMIN,CAP_PERFMON --system-call-filter=bpf --volatile=overlay \
-        --bind="$2:/opt/test"' "$root" "$machine" "$work/test" </dev/null >"$work/boot.log" 2>&1 &
+        --bind="$2:/opt/test" --bind="$3:/opt/state"' "$root" "$machine" "$work/test" "$work/state" </dev/null >"$work/boot.log" 2>&1 &
 nspawn=$!
 # nspawn forks a helper first: its child that has become systemd is the container's process 1.
 find_leader() {
@@ -223,6 +235,39 @@ expect "same process" "$old" "$(property MainPID)"
 expect "still answers" 0 "$(code as alice hf-mem-probe fits /opt/test/model --gpus 2x24GiB --json)"
 inside sed -i '/^nonsense/d' /etc/hf-mem-probe/config.toml
 
+say "the journal"
+expect "refusals are errors to it" 1 "$(inside journalctl -u hf-mem-probe -p err -o cat --no-pager | grep -c 'configuration is refused')"
+expect "and no mark is left in the text" 0 "$(inside journalctl -u hf-mem-probe -o cat --no-pager | grep -c '^<[0-9]>')"
+
+say "a site's own socket mode"
+inside bash -c 'mkdir -p /run/systemd/system/hf-mem-probe.socket.d; printf "[Socket]\nSocketMode=0666\n" >/run/systemd/system/hf-mem-probe.socket.d/mode.conf; systemctl daemon-reload; systemctl restart hf-mem-probe.socket'
+expect "socket after its restart, the service running" active "$(inside systemctl is-active hf-mem-probe.socket || true)"
+until_true 5 inside systemctl is-active hf-mem-probe.service || fail "the service is not back"
+expect "socket's mode" 666 "$(inside stat -c '%a' /run/hf-mem-probe/api.sock)"
+expect "mallory may ask now" 0 "$(code as mallory hf-mem-probe health)"
+inside bash -c 'rm -r /run/systemd/system/hf-mem-probe.socket.d; systemctl daemon-reload; systemctl restart hf-mem-probe.socket'
+expect "and no more" 69 "$(code as mallory hf-mem-probe health)"
+inside systemctl stop hf-mem-probe.socket
+expect "service after its socket was stopped" inactive "$(inside systemctl is-active hf-mem-probe.service || true)"
+expect "a caller is told so" 69 "$(code as alice hf-mem-probe health)"
+inside systemctl start hf-mem-probe.service
+expect "socket after the service alone was started" active "$(inside systemctl is-active hf-mem-probe.socket || true)"
+
+say "a bad configuration at the start"
+restarts=$(property NRestarts)
+inside bash -c 'echo "nonsense = 1" >>/etc/hf-mem-probe/config.toml'
+inside systemctl restart hf-mem-probe.service 2>/dev/null && fail "it started" || pass "it does not start"
+expect "its exit status" 78 "$(property ExecMainStatus)"
+expect "state, and restarts since" "failed $restarts" "$(property ActiveState) $(property NRestarts)"
+inside journalctl -u hf-mem-probe -o cat --no-pager | grep 'nonsense' | tail -1 | sed 's/^/   journal: /'
+started=$(now_ms)
+printf '   a caller meanwhile: exit %s after %s ms: %s\n' "$(code as alice timeout 30 hf-mem-probe health)" "$(($(now_ms) - started))" "$(head -1 "$work/out")"
+printf '   socket unit then: %s, service: %s\n' "$(property Result hf-mem-probe.socket)" "$(property Result)"
+inside sed -i '/^nonsense/d' /etc/hf-mem-probe/config.toml
+inside systemctl reset-failed hf-mem-probe.socket hf-mem-probe.service
+inside systemctl start hf-mem-probe.service
+expect "mended, reset and started: alice asks" 0 "$(code as alice hf-mem-probe health)"
+
 say "stop with a request in flight"
 inside python3 /opt/test/slow_body.py >"$work/slow" 2>&1 &
 slow=$!
@@ -317,6 +362,53 @@ systemctl daemon-reload'
     kept=$(id_of)
 
     if [ -z "${BOOT_QUICK:-}" ]; then
+        say "watchdog: the state's disk hangs (frozen ext4)"
+        inside systemctl stop hf-mem-probe.service 2>/dev/null
+        # As the unit has it: 30 s; but a process that cannot be killed is waited for twice, so that is made short.
+        inside bash -c 'cp -a /var/lib/hf-mem-probe/. /opt/state/ && chown hf-mem-probe: /opt/state && chmod 700 /opt/state &&
+            mount --bind /opt/state /var/lib/hf-mem-probe && rm -f /run/systemd/system/hf-mem-probe.service.d/watchdog.conf &&
+            printf "[Service]\nTimeoutStopSec=3s\n" >/run/systemd/system/hf-mem-probe.service.d/stop.conf && systemctl daemon-reload'
+        inside systemctl start hf-mem-probe.service
+        holds "$kept" && pass "the lease is there, on a disk of its own" || fail "the lease is gone: $(held)"
+        old=$(property MainPID)
+        fsfreeze --freeze "$work/state"
+        started=$(now_ms)
+        since() { printf '%s s after the freeze' "$((($(now_ms) - started) / 1000))"; }
+        as alice timeout 60 hf-mem-probe fits /opt/test/model --reserve --holder job-9 --json >"$work/reserve" 2>&1 &
+        reserving=$!
+        stuck() { as alice hf-mem-probe health | grep -q 'stuck in one step'; }
+        if until_true 20 stuck; then
+            pass "health says so, $(since): $(as alice hf-mem-probe health | grep leases | tr -s ' ')"
+        else
+            fail "health does not say so: $(as alice hf-mem-probe health 2>&1 | tr '\n' ' ')"
+        fi
+        expect "declared devices are answered for" 0 "$(code as alice hf-mem-probe fits /opt/test/model --gpus 2x24GiB --json)"
+        expect "this host's, where a lease may hold them: come back later" 75 "$(code as alice hf-mem-probe fits /opt/test/model --json)"
+        printf '   %s\n' "$(grep -o '"detail": *"[^"]*"' "$work/out" | head -1)"
+        if until_true 60 replaced; then pass "replaced, $(since)"; else
+            fail "not replaced"
+            inside systemctl status --no-pager --full --lines=30 hf-mem-probe.service | sed 's/^/   /' || true
+        fi
+        printf '   the old process: %s\n' "$(inside ps -L -o pid,stat,comm -p "$old" --no-headers | tr -s ' ' | tr '\n' ';')"
+        inside journalctl -u hf-mem-probe -o cat --no-pager | grep -iE 'no sign of life|watchdog|still around|left-over' | tail -6 | sed 's/^/   journal: /'
+        wait "$reserving" && fail "a lease was given: $(cat "$work/reserve")" || pass "who asked for a lease got none"
+        expect "the new daemon answers on the frozen disk" 0 "$(code as alice hf-mem-probe fits /opt/test/model --gpus 2x24GiB --json)"
+        printf '   its health: %s\n' "$(as alice hf-mem-probe health 2>&1 | grep leases | tr -s ' ')"
+        expect "this host's devices: it does not know what is leased" 75 "$(code as alice hf-mem-probe fits /opt/test/model --json)"
+        printf '   %s\n' "$(grep -o '"detail": *"[^"]*"' "$work/out" | head -1)"
+        expect "and gives no lease" 78 "$(code as alice hf-mem-probe fits /opt/test/model --reserve --holder job-10 --json)"
+        fsfreeze --unfreeze "$work/state"
+        started=$(now_ms)
+        back() { holds "$kept"; }
+        if until_true 60 back; then
+            pass "the disk is back, and $((($(now_ms) - started) / 1000)) s later so is the lease"
+        else
+            fail "the lease is gone: $(held)"
+        fi
+        expect "leases held" 1 "$(held | grep -c '"id"')"
+        inside systemctl stop hf-mem-probe.service 2>/dev/null
+        inside bash -c 'umount /var/lib/hf-mem-probe && cp -a /opt/state/leases.json /var/lib/hf-mem-probe/ && systemctl start hf-mem-probe.service'
+
         say "watchdog: a hung driver (the sampler counts as stuck after two minutes)"
         old=$(property MainPID)
         started=$(now_ms)
@@ -329,6 +421,7 @@ systemctl daemon-reload'
             pass "restarted $(( ($(now_ms) - started) / 1000 )) s after the driver hung: $(inside journalctl -u hf-mem-probe -o cat --no-pager | grep -iE 'no sign of life|watchdog' | tail -1)"
         else
             fail "not restarted"
+            inside systemctl status --no-pager --full --lines=30 hf-mem-probe.service | sed 's/^/   /' || true
         fi
         scenario 0
     fi
@@ -354,6 +447,31 @@ expect "the socket was not replaced" "$inode" "$(inside stat -c %i /run/hf-mem-p
 expect "the administrator's configuration stays" 1 "$(inside grep -c '^filter = "debug"' /etc/hf-mem-probe/config.toml)"
 expect "the state folder stays" 0 "$(code inside test -e /var/lib/hf-mem-probe/marker)"
 [ -z "$simulated" ] || { holds "$kept" && pass "so does the lease"; } || fail "the lease is gone: $(held)"
+
+say "a ledger of a newer version (after a downgrade)"
+if [ -n "$simulated" ]; then
+    inside systemctl stop hf-mem-probe.service 2>/dev/null
+    inside sed -i '1s/"version":1/"version":2/' /var/lib/hf-mem-probe/leases.json
+    inside systemctl start hf-mem-probe.service
+    expect "no lease of it counts" 0 "$(held | grep -c '"id"')"
+    expect "the file is kept" 0 "$(code inside test -e /var/lib/hf-mem-probe/leases.json.set-aside-1)"
+    inside journalctl -u hf-mem-probe -p warning -o cat --no-pager | grep 'another version' | tail -1 | sed 's/^/   journal: /'
+fi
+
+say "what the administrator switched off stays off"
+inside systemctl disable --now --quiet hf-mem-probe.socket hf-mem-probe.service
+inside dpkg -i /opt/test/two.deb >"$work/out" 2>&1 || { cat "$work/out"; fail "dpkg -i"; }
+for unit in hf-mem-probe.socket hf-mem-probe.service; do
+    expect "$unit, disabled before the upgrade" "disabled inactive" "$(inside systemctl is-enabled $unit || true) $(inside systemctl is-active $unit || true)"
+done
+inside systemctl mask --quiet hf-mem-probe.socket hf-mem-probe.service
+inside dpkg -i /opt/test/two.deb >"$work/out" 2>&1 || { cat "$work/out"; fail "dpkg -i"; }
+for unit in hf-mem-probe.socket hf-mem-probe.service; do
+    expect "$unit, masked before the upgrade" "masked inactive" "$(inside systemctl is-enabled $unit || true) $(inside systemctl is-active $unit || true)"
+done
+inside systemctl unmask --quiet hf-mem-probe.socket hf-mem-probe.service
+inside systemctl enable --now --quiet hf-mem-probe.socket hf-mem-probe.service
+expect "on again" 0 "$(code as alice hf-mem-probe health)"
 
 say "remove"
 inside dpkg -r hf-mem-probe >"$work/out" 2>&1 || { cat "$work/out"; fail "dpkg -r"; }
