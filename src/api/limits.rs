@@ -56,6 +56,16 @@ impl Limits {
         }
     }
 
+    /// Connections beside those that are kept for root and the daemon's own user.
+    pub fn kept_connections(&self) -> usize {
+        self.connections / 16
+    }
+
+    /// Bytes of large bodies that are held at once, over all connections.
+    pub fn all_body_bytes(&self) -> usize {
+        self.body_bytes.saturating_mul(32)
+    }
+
     /// Watch streams at once: half of the connections, so that questions always get through.
     pub fn watchers(&self) -> usize {
         (self.connections / 2).max(1)

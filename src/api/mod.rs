@@ -15,6 +15,7 @@ pub mod question;
 pub mod routes;
 pub mod server;
 pub mod service;
+mod shares;
 pub mod status;
 pub mod unread;
 

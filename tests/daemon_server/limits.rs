@@ -60,6 +60,38 @@ async fn a_body_above_the_cap_is_refused_said_or_unsaid() {
     daemon.stop().await;
 }
 
+/// Asks with a body of 128 KiB that is only announced: the answer's first bytes, which is "100" where the body may come.
+async fn announced(socket: &std::path::Path) -> (UnixStream, String) {
+    let mut caller = UnixStream::connect(socket).await.unwrap();
+    let head = "POST /v1/fits HTTP/1.1\r\nhost: localhost\r\ncontent-length: 131072\r\nexpect: 100-continue\r\n\r\n";
+    caller.write_all(head.as_bytes()).await.unwrap();
+    let mut first = [0; 12];
+    caller.read_exact(&mut first).await.unwrap();
+    (caller, String::from_utf8_lossy(&first).into_owned())
+}
+
+#[tokio::test]
+async fn large_bodies_have_so_much_room_in_all_and_give_it_back() {
+    let daemon = start(Limits { body_bytes: 128 << 10, ..roomy() });
+    let mut held = Vec::new();
+    // Room for 32, and for one more of the daemon's own user, who asks here.
+    for _ in 0..33 {
+        let (caller, first) = announced(&daemon.socket()).await;
+        assert_eq!(first, "HTTP/1.1 100");
+        held.push(caller);
+    }
+    let (mut refused, first) = announced(&daemon.socket()).await;
+    assert_eq!(first, "HTTP/1.1 503");
+    assert!(rest(&mut refused).await.contains("take up all the memory that is kept for them"));
+    let small = request("POST", "/v1/fits", "", r#"{"model": {"repo": "a/b"}}"#);
+    assert_eq!(raw(&daemon.socket(), &small).await.status, 200, "small ones need none");
+    held.pop();
+    // The room comes back as soon as the daemon has seen the end of the caller.
+    while announced(&daemon.socket()).await.1 != "HTTP/1.1 100" {}
+    drop(held);
+    daemon.stop().await;
+}
+
 #[tokio::test]
 async fn a_head_above_the_cap_is_refused() {
     let daemon = start(roomy());

@@ -111,7 +111,7 @@ async fn who_is_not_in_the_group_may_not_connect_and_is_told_why() {
 
 #[tokio::test]
 async fn one_user_cannot_take_every_connection() {
-    let Some(daemon) = reachable(Limits { connections: 8, connections_per_user: 2, ..roomy() }, 0o666) else { return };
+    let Some(daemon) = reachable(Limits { connections: 16, connections_per_user: 2, ..roomy() }, 0o666) else { return };
     if other_user(&daemon, "greedy").await {
         let metrics = daemon.client().metrics().await.unwrap();
         assert!(metrics.contains("connections_refused_total{why=\"user_connections\"}"), "{metrics}");

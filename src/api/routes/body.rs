@@ -8,9 +8,11 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
+use super::App;
 use crate::api::Problem;
-use crate::api::limits::Limits;
+use crate::api::peer::Caller;
 use crate::api::problem::Reason;
+use crate::api::shares::{Full, Share};
 
 /// Until when one request must be answered.
 #[derive(Clone, Copy, Debug)]
@@ -31,25 +33,74 @@ impl Deadline {
     }
 }
 
-/// The whole body, up to the cap.
-pub(super) async fn read(body: Body, limits: &Limits, deadline: Deadline) -> Result<Bytes, Problem> {
-    let cap_bytes = limits.body_bytes;
+/// Bodies up to so many bytes are not counted: all connections together hold a few megabytes of them.
+const SMALL_BYTES: usize = 64 << 10;
+
+/// A body, and the room that a large one takes up for as long as what came of it is worked on.
+pub(super) struct Sent {
+    /// The body.
+    pub(super) bytes: Bytes,
+    /// Held until the request is answered: what is parsed of a body takes as much room as the body.
+    pub(super) room: Share,
+}
+
+/// The whole body, up to the cap; its room is counted as `caller`'s.
+pub(super) async fn read<S>(body: Body, app: &App<S>, caller: &Caller, deadline: Deadline) -> Result<Sent, Problem> {
+    let cap_bytes = app.limits.body_bytes;
     let too_large = move || {
         Problem::new(Reason::TooLarge, format!("the request's body is larger than {cap_bytes} bytes"))
             .hint("socket.body_cap in the daemon's configuration sets this limit")
     };
     // A length that is announced is refused before a byte of it is waited for.
-    if hyper::body::Body::size_hint(&body).lower() > cap_bytes as u64 {
+    let announced = usize::try_from(hyper::body::Body::size_hint(&body).lower()).unwrap_or(usize::MAX);
+    if announced > cap_bytes {
         return Err(too_large());
     }
-    within(deadline, "the request's body did not arrive", async move {
-        match Limited::new(body, cap_bytes).collect().await {
-            Ok(collected) => Ok(collected.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-            Err(error) => Err(Problem::new(Reason::Usage, format!("the request's body could not be read: {error}"))),
+    let mut room = app.bodies.take(caller.peer.uid, 0).map_err(no_room)?;
+    let counted = |bytes: usize| if bytes > SMALL_BYTES { bytes } else { 0 };
+    let refused = |full| {
+        app.metrics.refused("bodies");
+        no_room(full)
+    };
+    room.reach(counted(announced)).map_err(refused)?;
+    let bytes = within(deadline, "the request's body did not arrive", async {
+        let mut body = Limited::new(body, cap_bytes);
+        // Most bodies come in one piece, which needs no copy.
+        let mut first = Bytes::new();
+        let mut all = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    return too_large();
+                }
+                Problem::new(Reason::Usage, format!("the request's body could not be read: {error}"))
+            })?;
+            let Ok(data) = frame.into_data() else { continue };
+            let sum = first.len().max(all.len()).saturating_add(data.len());
+            room.reach(counted(sum)).map_err(refused)?;
+            if first.is_empty() {
+                first = data;
+                continue;
+            }
+            if all.is_empty() {
+                all.reserve(announced.max(sum));
+                all.extend_from_slice(&first);
+            }
+            all.extend_from_slice(&data);
         }
-    })
-    .await
+        Ok(if all.is_empty() { first } else { all.into() })
+    });
+    let bytes = bytes.await?;
+    Ok(Sent { bytes, room })
+}
+
+fn no_room(full: Full) -> Problem {
+    let whose = match full {
+        Full::Each => "this user's large requests",
+        Full::All => "large requests",
+    };
+    Problem::new(Reason::Busy, format!("{whose} take up all the memory that is kept for them"))
+        .hint("ask again when some of them are answered; socket.body_cap sets the size of one, and 32 of it are kept")
 }
 
 /// `body` as JSON of type `T`; an unknown field is an error that names it.

@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::{Extension, Json};
 
 use super::App;
-use super::body::{Deadline, parse, parse_or_default, read, within};
+use super::body::{Deadline, Sent, parse, parse_or_default, read, within};
 use super::failure::Failure;
 use super::questions::{NO_ANSWER, bounded, counted};
 use crate::api::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer};
@@ -28,7 +28,9 @@ pub(super) async fn create<S: Service>(
     body: Body,
 ) -> Result<Json<Answer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
-    let mut request: LeaseRequest = parse(&read(body, &app.limits, deadline).await?)?;
+    let Sent { bytes, room: _room } = read(body, &app, &caller, deadline).await?;
+    let mut request: LeaseRequest = parse(&bytes)?;
+    drop(bytes);
     request.question = bounded(request.question)?;
     let wait = Duration::from_secs(request.wait_seconds);
     if wait > app.limits.max_wait {
@@ -79,7 +81,7 @@ pub(super) async fn renew<S: Service>(
 ) -> Result<Json<LeaseAnswer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
     let id = sound(id)?;
-    let request = parse_or_default(&read(body, &app.limits, deadline).await?)?;
+    let request = parse_or_default(&read(body, &app, &caller, deadline).await?.bytes)?;
     Ok(Json(within(deadline, NO_ANSWER, app.service.renew_lease(caller, id, request)).await?))
 }
 

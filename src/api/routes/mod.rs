@@ -16,10 +16,11 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{get, post};
-use tokio::sync::{Semaphore, watch as signal};
+use tokio::sync::watch as signal;
 
 use super::limits::Limits;
 use super::service::Service;
+use super::shares::{Bounds, Shares};
 use crate::metrics::Metrics;
 
 pub(crate) use envelope::answer;
@@ -37,14 +38,20 @@ pub struct App<S> {
     pub limits: Limits,
     /// Turns true when the daemon stops; watch streams end then.
     pub stopping: signal::Receiver<bool>,
-    /// Seats of watch streams.
-    watchers: Arc<Semaphore>,
+    /// Watch streams.
+    watchers: Shares,
+    /// Bytes of large bodies.
+    bodies: Shares,
 }
 
 impl<S> App<S> {
     /// Everything that the routes need.
     pub fn new(service: Arc<S>, metrics: Arc<Metrics>, limits: Limits, stopping: signal::Receiver<bool>) -> Self {
-        Self { service, metrics, limits, stopping, watchers: Arc::new(Semaphore::new(limits.watchers())) }
+        let (streams, bytes) = (limits.watchers(), limits.all_body_bytes());
+        let watchers =
+            Shares::new(Bounds { each: streams.div_ceil(4), all: streams, reserve: limits.kept_connections() });
+        let bodies = Shares::new(Bounds { each: bytes / 2, all: bytes, reserve: limits.body_bytes });
+        Self { service, metrics, limits, stopping, watchers, bodies }
     }
 }
 

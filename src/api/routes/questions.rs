@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::App;
-use super::body::{Deadline, parse, read, within};
+use super::body::{Deadline, Sent, parse, read, within};
 use super::failure::Failure;
 use crate::api::answer::{Answer, Verdict};
 use crate::api::limits::{PARTS, QUESTIONS};
@@ -45,7 +45,7 @@ pub(super) async fn fits<S: Service>(
     body: Body,
 ) -> Result<Response, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
-    let body = read(body, &app.limits, deadline).await?;
+    let Sent { bytes: body, room: _room } = read(body, &app, &caller, deadline).await?;
     let short = (body.len() <= SHORT_BODY_BYTES).then(|| body.clone());
     if let Some(body) = &short
         && let Some(written) = within(deadline, NO_ANSWER, app.service.again(&caller, body)).await?
@@ -81,7 +81,9 @@ pub(super) async fn estimates<S: Service>(
     body: Body,
 ) -> Result<Json<Answer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
-    let question = bounded(parse(&read(body, &app.limits, deadline).await?)?)?;
+    let Sent { bytes, room: _room } = read(body, &app, &caller, deadline).await?;
+    let question = bounded(parse(&bytes)?)?;
+    drop(bytes);
     let answer = within(deadline, NO_ANSWER, app.service.estimate(caller, question)).await?;
     Ok(counted(&app.metrics, answer))
 }

@@ -55,7 +55,7 @@ pub(super) async fn release_nvml<S: Service>(
     body: Body,
 ) -> Result<Json<NvmlReleaseAnswer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
-    let request: NvmlReleaseRequest = parse_or_default(&read(body, &app.limits, deadline).await?)?;
+    let request: NvmlReleaseRequest = parse_or_default(&read(body, &app, &caller, deadline).await?.bytes)?;
     let seconds = request.seconds.unwrap_or(DEFAULT_RELEASE_SECONDS);
     if !(1..=MOST_RELEASE_SECONDS).contains(&seconds) {
         let detail = format!("`seconds` is {seconds}; it must be from 1 to {MOST_RELEASE_SECONDS}");

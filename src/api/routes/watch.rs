@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header;
@@ -13,13 +14,15 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Serialize;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::sync::{OwnedSemaphorePermit, broadcast, watch as signal};
+use tokio::sync::{broadcast, watch as signal};
 
 use super::App;
 use super::failure::Failure;
 use crate::api::Problem;
+use crate::api::peer::Caller;
 use crate::api::problem::Reason;
 use crate::api::service::Service;
+use crate::api::shares::{Full, Share};
 use crate::api::status::{LeaseEvent, WatchLine};
 use crate::leases::event::Dated;
 
@@ -30,17 +33,24 @@ struct Watch<S> {
     events: Option<broadcast::Receiver<Dated>>,
     stopping: signal::Receiver<bool>,
     first: bool,
-    _seat: OwnedSemaphorePermit,
+    _seat: Share,
 }
 
-pub(super) async fn gpus<S: Service>(State(app): State<Arc<App<S>>>) -> Result<Response, Failure> {
-    let Ok(seat) = Arc::clone(&app.watchers).try_acquire_owned() else {
+pub(super) async fn gpus<S: Service>(
+    State(app): State<Arc<App<S>>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Response, Failure> {
+    let seat = app.watchers.take(caller.peer.uid, 1).map_err(|full| {
         app.metrics.refused("watchers");
-        let detail = format!("{} callers watch already, which is the most", app.limits.watchers());
-        return Err(Problem::new(Reason::Busy, detail)
-            .hint("half of socket.connections may be watch streams; ask /v1/gpus instead, or raise it")
-            .into());
-    };
+        let detail = match full {
+            Full::Each => "this user watches as often as one user may".to_owned(),
+            Full::All => format!("{} callers watch already, which is the most", app.limits.watchers()),
+        };
+        Problem::new(Reason::Busy, detail).hint(
+            "half of socket.connections may be watch streams, a quarter of these one user's; ask /v1/gpus instead, or \
+             raise it",
+        )
+    })?;
     let watch = Watch {
         changes: app.service.changes(),
         events: app.service.lease_events(),

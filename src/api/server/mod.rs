@@ -20,12 +20,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{debug, error, warn};
 
 use self::accept::{AcceptFault, fault};
-use self::seats::{Seat, Seats};
+use self::seats::{Place, Seat, Seats};
 use self::stalled::Stalled;
 use super::limits::{HEAD_BYTES, HEADERS, Limits};
 use super::peer::Peer;
@@ -59,16 +58,15 @@ pub async fn serve<S: Service>(
     let limits = app.limits;
     let metrics = Arc::clone(&app.metrics);
     let router = routes::router(app);
-    let room = Arc::new(Semaphore::new(limits.connections));
-    let seats = Seats::new(limits.connections_per_user, own_uid, Arc::clone(&metrics));
+    let seats = Seats::new(&limits, own_uid, Arc::clone(&metrics));
     let drain = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     let mut outcome = Ok(());
     loop {
         let next = async {
-            let permit = Arc::clone(&room).acquire_owned().await;
-            (permit, listener.accept().await)
+            let place = seats.place().await;
+            (place, listener.accept().await)
         };
         tokio::select! {
             biased;
@@ -76,16 +74,18 @@ pub async fn serve<S: Service>(
             Some(ended) = connections.join_next() => if let Err(error) = ended {
                 error!(%error, "a connection's task broke; the daemon goes on");
             },
-            (permit, accepted) = next => {
-                // The semaphore is never closed.
-                let Ok(permit) = permit else { break };
+            (place, accepted) = next => {
+                let Some(place) = place else { break };
                 match accepted {
                     Ok((stream, _)) => {
-                        let Some((peer, seat)) = admit(&stream, &seats) else { continue };
+                        let Some((peer, seat)) = admit(&stream, place, &seats) else { continue };
                         let connection = connection(stream, peer, &router, &metrics, &limits, &drain);
                         connections.spawn(async move {
-                            connection.await;
-                            drop((permit, seat));
+                            if let Some(turn) = seat.turn(limits.header_deadline).await {
+                                connection.await;
+                                drop(turn);
+                            }
+                            drop(seat);
                         });
                     }
                     Err(error) => match fault(&error) {
@@ -110,15 +110,12 @@ pub async fn serve<S: Service>(
 }
 
 /// Who connected, and a seat for it; `None` where it was turned away.
-fn admit(stream: &UnixStream, seats: &Seats) -> Option<(Peer, Seat)> {
+fn admit(stream: &UnixStream, place: Place, seats: &Seats) -> Option<(Peer, Seat)> {
     match stream.peer_cred() {
         Ok(credentials) => {
             let peer = Peer::new(&credentials);
-            let seat = seats.take(peer.uid);
-            if seat.is_none() {
-                seats::turn_away(stream, peer.uid);
-            }
-            seat.map(|seat| (peer, seat))
+            let seat = seats.take(place, peer.uid).inspect_err(|full| seats::turn_away(stream, peer.uid, *full));
+            seat.ok().map(|seat| (peer, seat))
         }
         Err(error) => {
             debug!(%error, "a caller without credentials was turned away");
