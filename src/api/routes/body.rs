@@ -39,15 +39,25 @@ pub(super) async fn read(body: Body, limits: &Limits, deadline: Deadline) -> Res
             .hint("socket.body_cap in the daemon's configuration sets this limit")
     };
     // A length that is announced is refused before a byte of it is waited for.
-    if hyper::body::Body::size_hint(&body).lower() > cap_bytes as u64 {
+    let announced = hyper::body::Body::size_hint(&body).lower();
+    if announced > cap_bytes as u64 {
         return Err(too_large());
     }
     within(deadline, "the request's body did not arrive", async move {
-        match Limited::new(body, cap_bytes).collect().await {
-            Ok(collected) => Ok(collected.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-            Err(error) => Err(Problem::new(Reason::Usage, format!("the request's body could not be read: {error}"))),
+        // One block for all of it, which goes back to the system afterwards; many small ones would stay in the heap. Of what is
+        // announced and does not come, no page is touched.
+        let mut whole = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
+        let mut limited = Limited::new(body, cap_bytes);
+        while let Some(frame) = limited.frame().await {
+            match frame {
+                Ok(frame) => whole.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
+                Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
+                Err(error) => {
+                    return Err(Problem::new(Reason::Usage, format!("the request's body could not be read: {error}")));
+                }
+            }
         }
+        Ok(Bytes::from(whole))
     })
     .await
 }
