@@ -300,7 +300,7 @@ def main():
     loaded("64 questions on 64 devices, many callers", lambda: long_questions(body))
     time.sleep(3)
     settled = mib(kernel("memory.current"))
-    print(f"     afterwards {settled} MiB, which the allocator keeps; peak {mib(kernel('memory.peak'))}, MemoryPeak {shown('MemoryPeak') or 'not known to this systemd'}, {kernel('memory.events').split()}")
+    print(f"     afterwards {settled} MiB, at rest; peak {mib(kernel('memory.peak'))}, MemoryPeak {shown('MemoryPeak') or 'not known to this systemd'}, {kernel('memory.events').split()}")
     lease = json.dumps({"question": json.loads(body), "ttl_seconds": 1800, "holder": {"name": "job-7"}}).encode()
     status, text = ask("POST", "/v1/leases", lease)
     if status != 200:
