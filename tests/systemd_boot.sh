@@ -434,7 +434,7 @@ inode=$(inside stat -c %i /run/hf-mem-probe/api.sock)
 old=$(property MainPID)
 # A caller asks again and again while the package is replaced: none of its questions may fail.
 inside bash -c 'n=0; bad=0; while [ ! -e /opt/test/enough ]; do
-    hf-mem-probe health >/dev/null 2>&1; s=$?; n=$((n+1)); { [ $s = 0 ] || [ $s = 4 ] || [ $s = 1 ]; } || { bad=$((bad+1)); last=$s; }
+    said=$(hf-mem-probe health 2>&1); s=$?; n=$((n+1)); { [ $s = 0 ] || [ $s = 4 ] || [ $s = 1 ]; } || { bad=$((bad+1)); last="$s: $said"; }
     done; echo "$n questions, $bad failed ${last:+(exit $last)}"' >"$work/asked" 2>&1 &
 asking=$!
 inside dpkg -i /opt/test/two.deb >"$work/out" 2>&1 || { cat "$work/out"; fail "dpkg -i"; }

@@ -170,13 +170,13 @@ def question(binary):
                     body += caller.recv(65536)
                 if head.startswith(b"POST"):
                     caught.append(body)
+                    listener.close()  # or the question would be asked once more, and wait
                 caller.close()
 
         thread = threading.Thread(target=catch, daemon=True)
         thread.start()
         subprocess.run([binary, "fits", str(MODEL), "--socket", path], capture_output=True, timeout=60)
         thread.join(10)
-        listener.close()
         return caught[0]
 
 

@@ -83,6 +83,8 @@ pub(super) async fn read<S>(body: Body, app: &App<S>, caller: &Caller, deadline:
                 continue;
             }
             if all.is_empty() {
+                // One block for all of it, which goes back to the system afterwards; many small ones would stay in the
+                // heap. Of what is announced and does not come, no page is touched.
                 all.reserve(announced.max(sum));
                 all.extend_from_slice(&first);
             }
