@@ -83,20 +83,21 @@ impl Probe {
     }
 }
 
-/// Layers, and kinds of tensors (of one name, number apart, dtype and shape), up to which a plan is a matter of a millisecond
-/// or so: above what any known model has (126 layers, some hundred kinds).
-const MOST_LAYERS: usize = 160;
+/// Layers times devices up to which a plan is a matter of milliseconds, also where nothing fits and all ways out are tried:
+/// 64 layers on 8 devices.
+const MOST_CELLS: usize = 512;
+
+/// Kinds of tensors (of one name but for its numbers, dtype and shape) beyond those of any known model, which has hundreds.
 const MOST_KINDS: usize = 2048;
 
 /// Whether a plan on this host's own devices may take longer than everybody else should wait: a frontier, the verdicts of
-/// many files, more devices than the largest common host has, a model of more parts than any that is known.
+/// many files, many layers on many devices, a model of more parts than any that is known.
 fn is_long(question: &Question, found: &Found, here: &Here) -> bool {
     let model = &found.model;
-    let layers = model.architecture.as_ref().map_or(0, |architecture| architecture.layers.len());
+    let layers = model.architecture.as_ref().map_or(1, |architecture| architecture.layers.len());
     question.frontier
         || model.variants.len() > 1
-        || here.availability.devices.len() > 16
-        || layers > MOST_LAYERS
+        || layers.saturating_mul(here.availability.devices.len()) > MOST_CELLS
         || model.inventory.classes.len() > MOST_KINDS
 }
 
