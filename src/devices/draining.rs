@@ -1,7 +1,8 @@
 //! Memory that is on its way out: after a stop a driver gives memory back over seconds, and a "no" in between is a "not
 //! yet".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Snapshot;
@@ -12,9 +13,45 @@ const LEAST_RISE: Bytes = Bytes::mib(256);
 /// Readings closer than this give no rate worth the name, and readings further apart say nothing of now.
 const APART: std::ops::RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_secs(30);
 
+/// Readings of late that are kept to compare with, and the time that lies at least between them: callers may ask for
+/// readings as close as they like, and one that is far enough apart must be left.
+const KEPT: usize = 4;
+const KEPT_APART: Duration = Duration::from_millis(10);
+
+/// Readings before the last one, the oldest first.
+#[derive(Debug, Default)]
+pub struct Earlier(VecDeque<Arc<Snapshot>>);
+
+impl Earlier {
+    /// Adds one that is no longer the last.
+    pub fn push(&mut self, reading: Arc<Snapshot>) {
+        let mut newest = self.0.iter().rev();
+        if let (Some(last), Some(before)) = (newest.next(), newest.next())
+            && apart(before, last).is_none_or(|apart| apart < KEPT_APART)
+        {
+            self.0.pop_back();
+        }
+        self.0.push_back(reading);
+        if self.0.len() > KEPT {
+            self.0.pop_front();
+        }
+    }
+
+    /// Bytes that come free in a second, by UUID of the devices on which free memory rose between the last reading that is
+    /// far enough before `now`, and `now`.
+    pub fn draining(&self, now: &Snapshot) -> BTreeMap<String, Bytes> {
+        let far_enough = |before: &&Arc<Snapshot>| apart(before, now).is_some_and(|apart| apart >= *APART.start());
+        self.0.iter().rev().find(far_enough).map_or_else(BTreeMap::new, |before| draining(before, now))
+    }
+}
+
+fn apart(before: &Snapshot, now: &Snapshot) -> Option<Duration> {
+    now.sampled_at.duration_since(before.sampled_at).ok()
+}
+
 /// Bytes that come free in a second, by UUID of the devices on which free memory rose from `before` to `now`.
-pub fn draining(before: &Snapshot, now: &Snapshot) -> BTreeMap<String, Bytes> {
-    let apart = now.sampled_at.duration_since(before.sampled_at).ok().filter(|apart| APART.contains(apart));
+fn draining(before: &Snapshot, now: &Snapshot) -> BTreeMap<String, Bytes> {
+    let apart = apart(before, now).filter(|apart| APART.contains(apart));
     let Some(milliseconds) = apart.and_then(|apart| u64::try_from(apart.as_millis()).ok()) else {
         return BTreeMap::new();
     };
@@ -46,6 +83,24 @@ mod tests {
         let rates = draining(&before, &reading("24GiB@18GiB,24GiB@20GiB", 500));
         assert_eq!(rates, BTreeMap::from([("declared-0".to_owned(), Bytes::gib(4))]));
         assert!(draining(&before, &reading("24GiB@19.9GiB,24GiB@21GiB", 500)).is_empty());
+    }
+
+    #[test]
+    fn readings_that_were_asked_for_at_once_hide_no_rise() {
+        let used = |gib: &str, milliseconds| Arc::new(reading(&format!("24GiB@{gib}GiB"), milliseconds));
+        let mut earlier = Earlier::default();
+        // Taken by another and given back in part, quicker than a rate can be told.
+        for (gib, at) in [("0", 0), ("20", 17), ("16", 34)] {
+            earlier.push(used(gib, at));
+        }
+        assert_eq!(earlier.draining(&used("16", 51)).len(), 1, "since the one at 17");
+        // A flood of readings: one that is far enough apart is left.
+        for at in 51..70 {
+            earlier.push(used("16", at));
+        }
+        assert_eq!(earlier.draining(&used("12", 71)).len(), 1);
+        assert!(earlier.0.len() <= KEPT);
+        assert!(Earlier::default().draining(&used("12", 71)).is_empty());
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub mod power;
 pub mod sampler;
 pub mod select;
 
-pub use draining::draining;
+pub use draining::Earlier;
 
 use std::time::SystemTime;
 

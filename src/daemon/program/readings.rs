@@ -14,7 +14,7 @@ use crate::config::DevicesConfig;
 use crate::devices::holders::HostRoots;
 use crate::devices::nvml::{Margins, NvmlOptions};
 use crate::devices::sampler::{DeviceSource, Sampler, SamplerOptions, SamplerStatus};
-use crate::devices::{Snapshot, declared, draining};
+use crate::devices::{Earlier, Snapshot, declared};
 
 /// The devices, and how fresh a reading must be.
 #[derive(Debug)]
@@ -25,8 +25,8 @@ pub struct Readings {
     changes: watch::Sender<u64>,
     /// The last reading that was asked for.
     last: Mutex<Option<Arc<Snapshot>>>,
-    /// The one before it.
-    before: Mutex<Option<Arc<Snapshot>>>,
+    /// Those before it.
+    before: Mutex<Earlier>,
 }
 
 impl Readings {
@@ -72,17 +72,17 @@ impl Readings {
     async fn at_most(&self, max_age: Duration) -> Result<Arc<Snapshot>, Problem> {
         let snapshot = self.source.sample(max_age, self.deadline).await?;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.as_ref().is_none_or(|known| known.sampled_at < snapshot.sampled_at) {
-            let before = last.replace(Arc::clone(&snapshot));
-            *self.before.lock().unwrap_or_else(PoisonError::into_inner) = before;
+        if last.as_ref().is_none_or(|known| known.sampled_at < snapshot.sampled_at)
+            && let Some(earlier) = last.replace(Arc::clone(&snapshot))
+        {
+            self.before.lock().unwrap_or_else(PoisonError::into_inner).push(earlier);
         }
         Ok(snapshot)
     }
 
-    /// Bytes a second that were coming free, by UUID, between the reading before `snapshot` and it.
+    /// Bytes a second that were coming free, by UUID, between a reading shortly before `snapshot` and it.
     pub(super) fn draining(&self, snapshot: &Snapshot) -> BTreeMap<String, Bytes> {
-        let before = self.before.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        before.map_or_else(BTreeMap::new, |before| draining(&before, snapshot))
+        self.before.lock().unwrap_or_else(PoisonError::into_inner).draining(snapshot)
     }
 
     /// The last reading, however old, without waking the driver for another.
