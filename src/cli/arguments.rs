@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::api::limits::without_controls;
+
 /// Does this Hugging Face model fit on this host's GPUs right now, and how?
 ///
 /// Reads headers only, never the weights; reads free memory through NVML; asks the daemon where one runs. Answers are
@@ -95,7 +97,7 @@ pub struct FitsArguments {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "reserve")]
     pub wait: Option<Duration>,
     /// Hold the lease by this name, until it is released or its time is up, instead of by the calling process.
-    #[arg(long, value_name = "NAME", requires = "reserve")]
+    #[arg(long, value_name = "NAME", value_parser = parse_holder, requires = "reserve")]
     pub holder: Option<String>,
     /// Where to ask, and how to print.
     #[command(flatten)]
@@ -411,6 +413,12 @@ fn parse_setting(text: &str) -> Result<(String, serde_json::Value), String> {
         _ => serde_json::Value::String(value.to_owned()),
     };
     Ok((key, value))
+}
+
+/// A holder's name as the daemon takes it.
+fn parse_holder(text: &str) -> Result<String, String> {
+    without_controls("--holder", text).map_err(|problem| problem.detail)?;
+    Ok(text.to_owned())
 }
 
 /// A duration such as `120s` or `5min`; used by the commands that wait.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::arguments::{ConnectionArguments, GpusArguments};
 use super::output::{self, Output};
-use super::{in_process, text};
+use super::{harmless, in_process, text};
 use crate::api::client::{Client, ClientError, block_on};
 use crate::api::problem::Reason;
 use crate::api::status::{GpusAnswer, WatchLine};
@@ -147,22 +147,22 @@ impl<'a> Screen<'a> {
     /// A fresh screen each time in a terminal, one JSON object a line when piped. Fails when nobody reads any more.
     fn show(&mut self, line: Result<&WatchLine, &Problem>) -> std::io::Result<()> {
         if !self.terminal {
-            let json = match line {
-                Ok(line) => serde_json::to_string(line),
-                Err(problem) => serde_json::to_string(problem),
+            return match line {
+                Ok(line) => output::line(line),
+                Err(problem) => output::line(problem),
             };
-            return output::line(&(json.unwrap_or_else(|_| "{}".to_owned()) + "\n"));
         }
         let text = match line {
             Ok(line) => {
+                let shown = harmless::values(line);
+                let line = shown.as_ref().unwrap_or(line);
                 self.happened.extend(line.lease_events.iter().map(text::event::dated));
                 self.happened.drain(..self.happened.len().saturating_sub(LAST_EVENTS));
                 table(&line.gpus, self.arguments) + &self.happened.concat()
             }
             Err(problem) => text::problem::problem(problem),
         };
-        // Line by line over the last screen, so that nothing flickers.
-        output::line(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")))
+        output::screen(&text)
     }
 }
 
