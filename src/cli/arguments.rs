@@ -421,9 +421,15 @@ fn parse_holder(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// The longest that anybody waits for anything.
+const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+
 /// A duration such as `120s` or `5min`; used by the commands that wait.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("not a duration such as 120s or 5min: {error}"))
+    let duration =
+        humantime::parse_duration(text).map_err(|error| format!("not a duration such as 120s or 5min: {error}"))?;
+    // No clock counts any number of seconds from now.
+    if duration > LONGEST { Err("longer than a hundred years".to_owned()) } else { Ok(duration) }
 }
 
 /// A time as a person has it at hand.
@@ -434,8 +440,11 @@ fn parse_time(text: &str) -> Result<SystemTime, String> {
     if let Ok(time) = humantime::parse_rfc3339_weak(text) {
         return Ok(time);
     }
-    let ago = humantime::parse_duration(text).ok().and_then(|ago| SystemTime::now().checked_sub(ago));
-    ago.ok_or_else(|| "not a time such as 2026-11-23T15:04:05Z, \"now\", or 10min for ten minutes ago".to_owned())
+    let ago = humantime::parse_duration(text)
+        .map_err(|_| "not a time such as 2026-11-23T15:04:05Z, \"now\", or 10min for ten minutes ago".to_owned())?;
+    // RFC 3339 in its usual form, as the journal has it, begins there.
+    let time = SystemTime::now().checked_sub(ago).filter(|time| *time >= SystemTime::UNIX_EPOCH);
+    time.ok_or_else(|| "a time before 1970: no journal goes back that far".to_owned())
 }
 
 #[cfg(test)]
@@ -459,5 +468,16 @@ mod tests {
         assert_eq!(parse_setting("dtype=bfloat16"), Ok(("dtype".to_owned(), "bfloat16".into())));
         assert_eq!(parse_setting("enforce_eager=true"), Ok(("enforce_eager".to_owned(), true.into())));
         assert!(parse_setting("=3").is_err());
+    }
+
+    #[test]
+    fn times_that_no_clock_shows_are_refused() {
+        assert!(parse_time("10min").unwrap() < SystemTime::now());
+        assert!(parse_time("2026-11-23T15:04:05Z").is_ok());
+        for before in ["60y", "100000d", "584542046090y", "1969-12-31T23:59:59Z"] {
+            assert!(parse_time(before).is_err(), "{before}");
+        }
+        assert_eq!(parse_duration("5min"), Ok(Duration::from_secs(300)));
+        assert!(parse_duration("500000000000y").is_err());
     }
 }
