@@ -80,7 +80,8 @@ pub struct FitsArguments {
     /// Exit with 1 when it fits only by its likely need, not by the high end ("tight").
     #[arg(long)]
     pub strict: bool,
-    /// For systemd's ExecCondition=: exit with 255 on everything but "fits" (0) and "does not fit" (1).
+    /// For systemd's ExecCondition=: exit with 255 on everything but "fits" (0) and "does not fit" (1). A "fits" that does
+    /// not count the leases of a stopped daemon is no "fits" here.
     #[arg(long)]
     pub condition: bool,
     /// Also compute the largest context for each number of sequences.
@@ -278,7 +279,7 @@ pub struct ConnectionArguments {
     /// The daemon's socket.
     #[arg(long, value_name = "PATH", env = "HF_MEM_PROBE_SOCKET", default_value = crate::config::DEFAULT_PATH)]
     pub socket: PathBuf,
-    /// Do not ask the daemon.
+    /// Do not ask the daemon: its leases are then not counted.
     #[arg(long)]
     pub local: bool,
     /// The driver's library, where it is not found by its usual name.

@@ -19,6 +19,7 @@ mod reserve;
 mod run;
 mod shell;
 pub mod text;
+mod unseen;
 
 use std::ffi::OsString;
 

@@ -50,7 +50,7 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
     let asked = question::question(&model, &options);
     let arguments = QuestionArguments { model, options };
     let answered = if no_lease {
-        ask(Asking::Fits, asked, &arguments, &connection)
+        ask(Asking::Fits, asked, &arguments, &connection).map(|asked| asked.answer)
     } else {
         lease(asked, &arguments, Terms { ttl: Some(ttl), wait, holder: None }, &connection)
     };
