@@ -59,10 +59,10 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l holde
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l socket -d 'The daemon\'s socket' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l strict -d 'Exit with 1 when it fits only by its likely need, not by the high end ("tight")'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l condition -d 'For systemd\'s ExecCondition=: exit with 255 on everything but "fits" (0) and "does not fit" (1)'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l condition -d 'For systemd\'s ExecCondition=: exit with 255 on everything but "fits" (0) and "does not fit" (1). A "fits" that does not count the leases of a stopped daemon is no "fits" here'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l frontier -d 'Also compute the largest context for each number of sequences'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l reserve -d 'Hold what is answered by a lease (needs the daemon). A lease is advisory: it is honoured by everyone who asks here, and cannot stop a process that does not'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l local -d 'Do not ask the daemon'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l local -d 'Do not ask the daemon: its leases are then not counted'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -s V -l version -d 'Print version'
@@ -81,7 +81,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l o
 deny\t'It may not'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l socket -d 'The daemon\'s socket' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l local -d 'Do not ask the daemon'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l local -d 'Do not ask the daemon: its leases are then not counted'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -s V -l version -d 'Print version'
@@ -90,7 +90,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l socke
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l watch -d 'Print anew whenever something changes'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l topology -d 'Show how the devices are wired'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l local -d 'Do not ask the daemon'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l local -d 'Do not ask the daemon: its leases are then not counted'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -s h -l help -d 'Print help'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -s V -l version -d 'Print version'
@@ -102,7 +102,7 @@ GiB\t'1024 MiB'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l gpus -d 'Declared devices instead of this host\'s' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l socket -d 'The daemon\'s socket' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l local -d 'Do not ask the daemon'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l local -d 'Do not ask the daemon: its leases are then not counted'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -s V -l version -d 'Print version'
@@ -127,7 +127,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l socket
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l flags -d 'Append the engine\'s arguments for this placement to CMD. An argument of CMD that is "{args}" is replaced by them'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l no-lease -d 'Run without a lease: another may be told that the same memory is free. Works without the daemon'
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l local -d 'Do not ask the daemon'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l local -d 'Do not ask the daemon: its leases are then not counted'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -s V -l version -d 'Print version'
@@ -139,20 +139,20 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and not
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and not __fish_seen_subcommand_from list renew release help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -l socket -d 'The daemon\'s socket' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -l local -d 'Do not ask the daemon'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -l local -d 'Do not ask the daemon: its leases are then not counted'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -s V -l version -d 'Print version'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -l ttl -d 'How long from now [default: its own time to live]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -l socket -d 'The daemon\'s socket' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -l local -d 'Do not ask the daemon'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -l local -d 'Do not ask the daemon: its leases are then not counted'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -s h -l help -d 'Print help'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -s V -l version -d 'Print version'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -l socket -d 'The daemon\'s socket' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -l local -d 'Do not ask the daemon'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -l local -d 'Do not ask the daemon: its leases are then not counted'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -s h -l help -d 'Print help'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -s V -l version -d 'Print version'
@@ -174,7 +174,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand daemon" -s h -
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand daemon" -s V -l version -d 'Print version'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -l socket -d 'The daemon\'s socket' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -l local -d 'Do not ask the daemon'
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -l local -d 'Do not ask the daemon: its leases are then not counted'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -s h -l help -d 'Print help'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -s V -l version -d 'Print version'

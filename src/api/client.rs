@@ -113,7 +113,8 @@ impl From<ClientError> for Problem {
             ClientError::Problem(problem) => return problem.as_ref().clone(),
             ClientError::Unreachable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 "your user may not connect: it must be in the socket's group (`hf-mem-probe` unless configured \
-                 otherwise); log in again after being added"
+                 otherwise); log in again after being added, or ask without it and without the leases that it knows of \
+                 (--local)"
             }
             ClientError::Unreachable { .. } => {
                 "start it with `systemctl start hf-mem-probe.socket` or `hf-mem-probe daemon`, name its socket with \

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::Problem;
+use super::problem::Reason;
 use crate::config::SocketConfig;
 
 /// Limits of the server; each is a key of `[socket]` except where said.
@@ -40,6 +42,17 @@ pub const QUESTIONS: usize = 64;
 /// Most parts of one question beside its metadata: devices, and parameters with all that is in them. Each costs many
 /// times its length in memory for as long as the question waits.
 pub const PARTS: usize = 4096;
+
+/// Refuses a control character in `text`, the value of `field`: it goes on to the terminals, logs and files of others.
+pub fn without_controls(field: &str, text: &str) -> Result<(), Problem> {
+    match text.chars().find(|letter| letter.is_control()) {
+        None => Ok(()),
+        Some(letter) => {
+            let detail = format!("`{field}` holds the control character {}", letter.escape_unicode());
+            Err(Problem::new(Reason::Usage, detail).hint("names and keys are letters, digits, spaces and marks"))
+        }
+    }
+}
 
 impl Limits {
     /// The limits that `config` sets.

@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::api::limits::without_controls;
+
 /// Does this Hugging Face model fit on this host's GPUs right now, and how?
 ///
 /// Reads headers only, never the weights; reads free memory through NVML; asks the daemon where one runs. Answers are
@@ -78,7 +80,8 @@ pub struct FitsArguments {
     /// Exit with 1 when it fits only by its likely need, not by the high end ("tight").
     #[arg(long)]
     pub strict: bool,
-    /// For systemd's ExecCondition=: exit with 255 on everything but "fits" (0) and "does not fit" (1).
+    /// For systemd's ExecCondition=: exit with 255 on everything but "fits" (0) and "does not fit" (1). A "fits" that does
+    /// not count the leases of a stopped daemon is no "fits" here.
     #[arg(long)]
     pub condition: bool,
     /// Also compute the largest context for each number of sequences.
@@ -95,7 +98,7 @@ pub struct FitsArguments {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "reserve")]
     pub wait: Option<Duration>,
     /// Hold the lease by this name, until it is released or its time is up, instead of by the calling process.
-    #[arg(long, value_name = "NAME", requires = "reserve")]
+    #[arg(long, value_name = "NAME", value_parser = parse_holder, requires = "reserve")]
     pub holder: Option<String>,
     /// Where to ask, and how to print.
     #[command(flatten)]
@@ -276,7 +279,7 @@ pub struct ConnectionArguments {
     /// The daemon's socket.
     #[arg(long, value_name = "PATH", env = "HF_MEM_PROBE_SOCKET", default_value = crate::config::DEFAULT_PATH)]
     pub socket: PathBuf,
-    /// Do not ask the daemon.
+    /// Do not ask the daemon: its leases are then not counted.
     #[arg(long)]
     pub local: bool,
     /// The driver's library, where it is not found by its usual name.
@@ -413,9 +416,21 @@ fn parse_setting(text: &str) -> Result<(String, serde_json::Value), String> {
     Ok((key, value))
 }
 
+/// A holder's name as the daemon takes it.
+fn parse_holder(text: &str) -> Result<String, String> {
+    without_controls("--holder", text).map_err(|problem| problem.detail)?;
+    Ok(text.to_owned())
+}
+
+/// The longest that anybody waits for anything.
+const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+
 /// A duration such as `120s` or `5min`; used by the commands that wait.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("not a duration such as 120s or 5min: {error}"))
+    let duration =
+        humantime::parse_duration(text).map_err(|error| format!("not a duration such as 120s or 5min: {error}"))?;
+    // No clock counts any number of seconds from now.
+    if duration > LONGEST { Err("longer than a hundred years".to_owned()) } else { Ok(duration) }
 }
 
 /// A time as a person has it at hand.
@@ -426,8 +441,11 @@ fn parse_time(text: &str) -> Result<SystemTime, String> {
     if let Ok(time) = humantime::parse_rfc3339_weak(text) {
         return Ok(time);
     }
-    let ago = humantime::parse_duration(text).ok().and_then(|ago| SystemTime::now().checked_sub(ago));
-    ago.ok_or_else(|| "not a time such as 2026-11-23T15:04:05Z, \"now\", or 10min for ten minutes ago".to_owned())
+    let ago = humantime::parse_duration(text)
+        .map_err(|_| "not a time such as 2026-11-23T15:04:05Z, \"now\", or 10min for ten minutes ago".to_owned())?;
+    // RFC 3339 in its usual form, as the journal has it, begins there.
+    let time = SystemTime::now().checked_sub(ago).filter(|time| *time >= SystemTime::UNIX_EPOCH);
+    time.ok_or_else(|| "a time before 1970: no journal goes back that far".to_owned())
 }
 
 #[cfg(test)]
@@ -451,5 +469,16 @@ mod tests {
         assert_eq!(parse_setting("dtype=bfloat16"), Ok(("dtype".to_owned(), "bfloat16".into())));
         assert_eq!(parse_setting("enforce_eager=true"), Ok(("enforce_eager".to_owned(), true.into())));
         assert!(parse_setting("=3").is_err());
+    }
+
+    #[test]
+    fn times_that_no_clock_shows_are_refused() {
+        assert!(parse_time("10min").unwrap() < SystemTime::now());
+        assert!(parse_time("2026-11-23T15:04:05Z").is_ok());
+        for before in ["60y", "100000d", "584542046090y", "1969-12-31T23:59:59Z"] {
+            assert!(parse_time(before).is_err(), "{before}");
+        }
+        assert_eq!(parse_duration("5min"), Ok(Duration::from_secs(300)));
+        assert!(parse_duration("500000000000y").is_err());
     }
 }

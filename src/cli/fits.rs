@@ -2,7 +2,7 @@
 
 use super::arguments::{ConnectionArguments, EstimateArguments, FitsArguments, QuestionArguments};
 use super::output::{self, Output};
-use super::{exit, in_process, question, reserve, text};
+use super::{exit, in_process, question, reserve, text, unseen};
 use crate::api::client::{Client, ClientError, block_on};
 use crate::api::problem::Reason;
 use crate::api::{Answer, Problem, Question};
@@ -23,14 +23,18 @@ pub(super) fn fits(arguments: &FitsArguments) -> u8 {
     question.frontier = arguments.frontier;
     let output = Output { json: arguments.connection.json };
     let answered = if arguments.reserve {
-        reserve::reserve(question, arguments)
+        reserve::reserve(question, arguments).map(Asked::whole)
     } else {
         ask(Asking::Fits, question, &arguments.question, &arguments.connection)
     };
     let code = match answered {
-        Ok(answer) => {
+        Ok(Asked { answer, unseen_leases }) => {
             output.data(&answer, |answer| text::answer::answer(answer) + &text::lease::of_answer(answer));
-            exit::of_answer(&answer, arguments.strict)
+            match exit::of_answer(&answer, arguments.strict) {
+                // A unit is started on what is known: here the memory may be promised to another.
+                0 if unseen_leases && arguments.condition => Reason::DaemonUnreachable.exit_code(),
+                code => code,
+            }
         }
         Err(problem) => output.problem(&problem),
     };
@@ -42,7 +46,7 @@ pub(super) fn estimate(arguments: &EstimateArguments) -> u8 {
     let question = question::question(&arguments.question.model, &arguments.question.options);
     let output = Output { json: arguments.connection.json };
     match ask(Asking::Estimate, question, &arguments.question, &arguments.connection) {
-        Ok(answer) => {
+        Ok(Asked { answer, .. }) => {
             output.data(&answer, text::answer::answer);
             // An estimate asks for figures: a "no" on declared devices is one too.
             if answer.requirement.as_ref().is_some_and(|need| need.total.is_some()) {
@@ -55,16 +59,33 @@ pub(super) fn estimate(arguments: &EstimateArguments) -> u8 {
     }
 }
 
-/// Asks the daemon, or walks the path here where none answers.
+/// An answer, and what is known of the leases that it rests on.
+pub(super) struct Asked {
+    pub(super) answer: Answer,
+    /// Whether leases may be held that it does not count.
+    pub(super) unseen_leases: bool,
+}
+
+impl Asked {
+    /// An answer that counts all leases there are, or that none concern.
+    fn whole(answer: Answer) -> Self {
+        Self { answer, unseen_leases: false }
+    }
+}
+
+/// Asks the daemon, or walks the path here where none is there. One that is there and may not be asked is a failure where
+/// its leases matter: without them the answer would be a guess.
 pub(super) fn ask(
     asking: Asking,
     mut question: Question,
     arguments: &QuestionArguments,
     connection: &ConnectionArguments,
-) -> Result<Answer, Problem> {
+) -> Result<Asked, Problem> {
+    // Declared devices have no leases, and an estimate counts none.
+    let leases_matter = asking == Asking::Fits && question.gpus.is_none();
     let everything = async {
         let source = in_process::Source::new(arguments)?;
-        let mut not_asked = None;
+        let mut unseen = None;
         // A snapshot file is on this side of the socket, and the daemon opens no path for a client.
         let here_only = connection.local || arguments.options.gpus.as_deref().is_some_and(declared::names_a_file);
         if !here_only {
@@ -72,21 +93,23 @@ pub(super) fn ask(
             match asked_daemon(asking, &question, &source, connection).await {
                 Ok(answer) => {
                     output::remark(&format!("answered by the daemon at {}", connection.socket.display()));
-                    return Ok(answer);
+                    return Ok(Asked::whole(answer));
                 }
-                Err(error @ ClientError::Unreachable { .. }) if !error.daemon_is_absent() => not_asked = Some(error),
-                Err(ClientError::Unreachable { .. }) => {}
+                Err(ClientError::Unreachable { .. }) if !leases_matter => {}
+                Err(error) if error.daemon_is_absent() => unseen = unseen::leases(&connection.socket, &error),
                 Err(error) => return Err(error.into()),
             }
         }
         let mut answer = in_process::answer(asking, &question, &source, connection).await?;
-        if let Some(error) = not_asked.filter(|_| asking == Asking::Fits && question.gpus.is_none()) {
-            answer.warnings.push(format!("{error}: what its leases promise to others is not counted"));
-        }
         let why =
             if here_only { String::new() } else { format!(": no daemon answers at {}", connection.socket.display()) };
         output::remark(&format!("answered in process{why}"));
-        Ok(answer)
+        let unseen_leases = unseen.is_some();
+        if let Some(unseen) = unseen {
+            output::remark(&format!("warning: {unseen}"));
+            answer.warnings.push(unseen);
+        }
+        Ok(Asked { answer, unseen_leases })
     };
     block_on(everything).map_err(|error| Problem::new(Reason::Internal, format!("no runtime: {error}")))?
 }

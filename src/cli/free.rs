@@ -1,6 +1,6 @@
 //! `free`: one whole number for programs that compare numbers.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::arguments::{FreeArguments, Unit};
 use super::gpus;
@@ -12,7 +12,7 @@ use crate::bytes::Bytes;
 use crate::placement::{Available, availability};
 
 /// What `--json` prints.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Room {
     schema_version: u32,
     uuid: String,

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::arguments::{ConnectionArguments, GpusArguments};
 use super::output::{self, Output};
-use super::{in_process, text};
+use super::{harmless, in_process, text, unseen};
 use crate::api::client::{Client, ClientError, block_on};
 use crate::api::problem::Reason;
 use crate::api::status::{GpusAnswer, WatchLine};
@@ -40,31 +41,36 @@ fn once(connection: &ConnectionArguments, declared: Option<&str>) -> Result<Gpus
     if let Some(answer) = here(connection, declared)? {
         return Ok(answer);
     }
-    answered(connection, runtime(Client::new(&connection.socket).gpus())?)
-}
-
-/// The same as they are now: the daemon reads them anew.
-pub(super) fn now(connection: &ConnectionArguments, declared: Option<&str>) -> Result<GpusAnswer, Problem> {
-    if let Some(answer) = here(connection, declared)? {
-        return Ok(answer);
-    }
-    answered(connection, runtime(Client::new(&connection.socket).fresh_gpus())?)
-}
-
-fn answered(connection: &ConnectionArguments, answer: Result<GpusAnswer, ClientError>) -> Result<GpusAnswer, Problem> {
-    match answer {
+    match runtime(Client::new(&connection.socket).gpus())? {
         Err(error @ ClientError::Unreachable { .. }) => {
-            remark_on(&error);
+            remark_on(&connection.socket, &error);
             Ok(alone(in_process::snapshot(connection)?))
         }
         answer => Ok(answer?),
     }
 }
 
-/// A daemon that is there and cannot be asked may hold leases, of which nothing is known here.
-fn remark_on(error: &ClientError) {
+/// The same as they are now: the daemon reads them anew. For figures that are relied on: a daemon that is there and may not
+/// be asked, whose leases would be missed, is a failure.
+pub(super) fn now(connection: &ConnectionArguments, declared: Option<&str>) -> Result<GpusAnswer, Problem> {
+    if let Some(answer) = here(connection, declared)? {
+        return Ok(answer);
+    }
+    match runtime(Client::new(&connection.socket).fresh_gpus())? {
+        Err(error) if error.daemon_is_absent() => {
+            remark_on(&connection.socket, &error);
+            Ok(alone(in_process::snapshot(connection)?))
+        }
+        answer => Ok(answer?),
+    }
+}
+
+/// A daemon that is there and cannot be asked, or one that is stopped, may hold leases, of which nothing is known here.
+fn remark_on(socket: &Path, error: &ClientError) {
     if !error.daemon_is_absent() {
         output::remark(&format!("{error}: what its leases promise to others is not counted"));
+    } else if let Some(unseen) = unseen::leases(socket, error) {
+        output::remark(&format!("warning: {unseen}"));
     }
 }
 
@@ -114,7 +120,7 @@ fn watch(arguments: &GpusArguments) -> Result<(), Problem> {
                     }
                     return Ok(());
                 }
-                Err(error @ ClientError::Unreachable { .. }) => remark_on(&error),
+                Err(error @ ClientError::Unreachable { .. }) => remark_on(&arguments.connection.socket, &error),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -147,22 +153,22 @@ impl<'a> Screen<'a> {
     /// A fresh screen each time in a terminal, one JSON object a line when piped. Fails when nobody reads any more.
     fn show(&mut self, line: Result<&WatchLine, &Problem>) -> std::io::Result<()> {
         if !self.terminal {
-            let json = match line {
-                Ok(line) => serde_json::to_string(line),
-                Err(problem) => serde_json::to_string(problem),
+            return match line {
+                Ok(line) => output::line(line),
+                Err(problem) => output::line(problem),
             };
-            return output::line(&(json.unwrap_or_else(|_| "{}".to_owned()) + "\n"));
         }
         let text = match line {
             Ok(line) => {
+                let shown = harmless::values(line);
+                let line = shown.as_ref().unwrap_or(line);
                 self.happened.extend(line.lease_events.iter().map(text::event::dated));
                 self.happened.drain(..self.happened.len().saturating_sub(LAST_EVENTS));
                 table(&line.gpus, self.arguments) + &self.happened.concat()
             }
             Err(problem) => text::problem::problem(problem),
         };
-        // Line by line over the last screen, so that nothing flickers.
-        output::line(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")))
+        output::screen(&text)
     }
 }
 

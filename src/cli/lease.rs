@@ -1,5 +1,8 @@
 //! `lease`: the leases that are held.
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::arguments::{LeaseAction, LeaseArguments};
 use super::output::Output;
 use super::text;
@@ -27,7 +30,11 @@ pub(super) fn run(arguments: &LeaseArguments) -> u8 {
     }
 }
 
-fn finish<T: serde::Serialize>(output: Output, done: Result<T, Problem>, words: impl FnOnce(&T) -> String) -> u8 {
+fn finish<T: Serialize + DeserializeOwned>(
+    output: Output,
+    done: Result<T, Problem>,
+    words: impl FnOnce(&T) -> String,
+) -> u8 {
     match done {
         Ok(answer) => {
             output.data(&answer, words);

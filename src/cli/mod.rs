@@ -8,6 +8,7 @@ mod explain;
 mod fits;
 mod free;
 mod gpus;
+mod harmless;
 mod health;
 mod in_process;
 mod lease;
@@ -18,6 +19,7 @@ mod reserve;
 mod run;
 mod shell;
 pub mod text;
+mod unseen;
 
 use std::ffi::OsString;
 
@@ -55,8 +57,9 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> u8 {
 /// JSON was asked for.
 fn usage(error: &clap::Error, line: &[OsString]) -> u8 {
     let output = Output { json: line.iter().any(|argument| argument == "--json") };
+    let sound = line.iter().all(|argument| harmless::is_sound(&argument.to_string_lossy()));
     if !error.use_stderr() {
-        output::text(&error.render().ansi().to_string());
+        output::usage(error, sound);
         return Reason::Fits.exit_code();
     }
     if output.json {
@@ -66,7 +69,7 @@ fn usage(error: &clap::Error, line: &[OsString]) -> u8 {
         let detail = said.trim_start_matches("error: ").to_owned();
         output.problem(&Problem::new(Reason::Usage, detail).hint("see hf-mem-probe --help"));
     } else {
-        output::failure(&error.render().ansi().to_string());
+        output::usage(error, sound);
     }
     Reason::Usage.exit_code()
 }

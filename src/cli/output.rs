@@ -1,11 +1,13 @@
-//! The two ways out: data to standard output, everything else to standard error.
+//! The two ways out: data to standard output, everything else to standard error. Nothing leaves here that others wrote and
+//! that could steer a terminal.
 
 use std::io::Write as _;
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::api::Problem;
-use crate::cli::text;
+use crate::cli::{harmless, text};
 
 /// In which form a command's output goes out.
 #[derive(Clone, Copy, Debug)]
@@ -16,8 +18,12 @@ pub(super) struct Output {
 
 impl Output {
     /// Data: `value` as JSON or the text made of it.
-    pub(super) fn data<T: Serialize>(self, value: &T, as_text: impl FnOnce(&T) -> String) {
-        text(&if self.json { json(value) } else { as_text(value) });
+    pub(super) fn data<T: Serialize + DeserializeOwned>(self, value: &T, as_text: impl FnOnce(&T) -> String) {
+        if self.json {
+            text(&json(value));
+        } else {
+            text(&as_text(harmless::values(value).as_ref().unwrap_or(value)));
+        }
     }
 
     /// A failure: JSON on standard output, or words on standard error. Gives its exit code.
@@ -31,13 +37,23 @@ impl Output {
     }
 }
 
-/// Data as it is. A closed pipe is the reader's choice, not a failure of ours.
+/// Data. A closed pipe is the reader's choice, not a failure of ours.
 pub(super) fn text(text: &str) {
-    let _ = anstream::stdout().write_all(text.as_bytes());
+    let _ = anstream::stdout().write_all(harmless::text(text).as_bytes());
 }
 
-/// One of a stream's lines, as it is; fails when nobody reads any more, which ends a stream.
-pub(super) fn line(text: &str) -> std::io::Result<()> {
+/// One of a stream's objects, on a line; fails when nobody reads any more, which ends a stream.
+pub(super) fn line<T: Serialize>(value: &T) -> std::io::Result<()> {
+    let json = serde_json::to_string(value).unwrap_or_else(|_| "{}".to_owned());
+    streamed(&(harmless::json(json) + "\n"))
+}
+
+/// A whole screen, line by line over the last one, so that nothing flickers; fails as [`line`] does.
+pub(super) fn screen(text: &str) -> std::io::Result<()> {
+    streamed(&format!("\x1b[H{}\x1b[J", harmless::text(text).replace('\n', "\x1b[K\n")))
+}
+
+fn streamed(text: &str) -> std::io::Result<()> {
     let mut out = anstream::stdout();
     out.write_all(text.as_bytes())?;
     out.flush()
@@ -45,16 +61,28 @@ pub(super) fn line(text: &str) -> std::io::Result<()> {
 
 /// Words about a failure.
 pub(super) fn failure(text: &str) {
-    let _ = anstream::stderr().write_all(text.as_bytes());
+    let _ = anstream::stderr().write_all(harmless::text(text).as_bytes());
 }
 
-/// A remark for a person, such as where the answer comes from.
+/// A remark for a person, such as where the answer comes from: one line.
 pub(super) fn remark(remark: &str) {
-    let _ = writeln!(anstream::stderr(), "{remark}");
+    let _ = writeln!(anstream::stderr(), "{}", harmless::value(remark));
+}
+
+/// What clap says of a command line, in its colours; without them where the line itself holds what could steer.
+pub(super) fn usage(error: &clap::Error, sound: bool) {
+    let rendered = error.render();
+    if error.use_stderr() && !sound {
+        failure(&rendered.to_string());
+    } else if error.use_stderr() {
+        let _ = write!(anstream::stderr(), "{}", rendered.ansi());
+    } else {
+        let _ = write!(anstream::stdout(), "{}", rendered.ansi());
+    }
 }
 
 fn json<T: Serialize>(value: &T) -> String {
     // Wire types have string keys and no fallible fields, so this cannot fail; were it ever to, an empty object is still
     // one JSON object.
-    serde_json::to_string_pretty(value).unwrap_or_else(|_| "{}".to_owned()) + "\n"
+    harmless::json(serde_json::to_string_pretty(value).unwrap_or_else(|_| "{}".to_owned())) + "\n"
 }

@@ -1,6 +1,6 @@
 //! `pack`: all that an answer needs of one model, written into one file for hosts without a network.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::arguments::PackArguments;
 use super::in_process::Source;
@@ -12,7 +12,7 @@ use crate::bytes::Bytes;
 use crate::model::source::bundle;
 
 /// What was packed, and where it is now.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Packed {
     schema_version: u32,
     /// The bundle.

@@ -196,7 +196,7 @@ pub fn read(directory: &Path) -> io::Result<(Vec<Entry>, usize)> {
 }
 
 /// How things stood at one time: what `explain --at` prints.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Account {
     /// The time asked for (RFC 3339).
     pub at: String,

@@ -210,6 +210,19 @@ impl Storage for Store {
     }
 }
 
+/// The ledger in `directory` as it lies there, whoever keeps it; `None` where there is none. For a look only: it is not
+/// taken, and what cannot be trusted stays where it is. In words why it cannot be read.
+pub fn peek(directory: &Path) -> Result<Option<Saved>, String> {
+    let path = directory.join(FILE);
+    let mut content = Vec::new();
+    let read = File::open(&path).and_then(|file| file.take(LONGEST_FILE + 1).read_to_end(&mut content));
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+        Ok(_) => decode(&content).map(Some).map_err(|why| format!("{}: {why}", path.display())),
+    }
+}
+
 fn encode(saved: &Saved) -> Result<Vec<u8>, StoreError> {
     let body = serde_json::to_vec(saved)?;
     let length = body.len() as u64;

@@ -118,13 +118,44 @@ fn a_daemon_that_cannot_be_asked_is_not_taken_for_none() {
     std::os::unix::fs::symlink(&socket, &socket).unwrap();
     let library = driver.library().to_str().unwrap();
     let beside = |socket: &Path, line: &str| run_beside(socket, &format!("{line} --nvml {library} --json"));
-    let warned = |outcome: &Outcome| outcome.out.contains("what its leases promise to others is not counted");
-    let fits = beside(&socket, &format!("fits {MODEL}"));
-    assert_eq!((fits.code, warned(&fits)), (0, true), "{}", fits.out);
-    assert!(!warned(&beside(&socket, &format!("fits {MODEL} --gpus 80GiB"))), "declared devices have no leases");
-    assert!(!warned(&beside(&directory.path().join("none"), &format!("fits {MODEL}"))));
+    // Memory that is promised to others must not be called free.
+    for line in [&format!("fits {MODEL}"), "free"] {
+        let refused = beside(&socket, line);
+        assert_eq!((refused.code, refused.json()["reason"].as_str()), (69, Some("daemon_unreachable")), "{line}");
+        assert!(refused.json()["hint"].as_str().unwrap().contains("--local"), "{}", refused.out);
+    }
+    assert_eq!(beside(&socket, &format!("fits {MODEL} --condition")).code, 255);
+    for line in ["--local", "--gpus 80GiB"] {
+        let asked_here = beside(&socket, &format!("fits {MODEL} {line}"));
+        assert_eq!((asked_here.code, asked_here.out.contains("leases")), (0, false), "{line}: {}", asked_here.out);
+    }
+    assert_eq!(beside(&socket, &format!("estimate {MODEL}")).code, 0, "it needs no leases");
     let gpus = beside(&socket, "gpus");
     assert!(gpus.json()["devices"].is_array() && gpus.err.contains("is not counted"), "{}", gpus.err);
+}
+
+#[test]
+fn the_leases_of_a_daemon_that_was_killed_are_warned_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let driver = SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();
+    let library = driver.library().to_str().unwrap().to_owned();
+    let mut daemon = Daemon::start(&["--nvml", &library]);
+    let socket = daemon.socket();
+    let beside = |line: &str| run_beside(&socket, &format!("{line} --nvml {library} --json"));
+    assert_eq!(beside(&format!("fits {MODEL} --reserve --holder job --set gpu_memory_utilization=0.9")).code, 0);
+    assert_eq!(beside(&format!("fits {MODEL}")).json()["verdict"], "does_not_fit", "all of it is leased");
+    daemon.child.kill().unwrap();
+    daemon.child.wait().unwrap();
+    let warned = |said: &str| said.contains("leases of a stopped one go on");
+    let fits = beside(&format!("fits {MODEL}"));
+    assert_eq!((fits.code, warned(&fits.json()["warnings"].to_string())), (0, true), "{}", fits.out);
+    assert!(warned(&fits.err), "{}", fits.err);
+    assert_eq!(beside(&format!("fits {MODEL} --condition")).code, 255, "nothing is started on a guess");
+    assert!(warned(&beside("free").err) && warned(&beside("gpus").err));
+    for line in ["--local", "--gpus 80GiB"] {
+        let asked_here = beside(&format!("fits {MODEL} {line} --condition"));
+        assert_eq!((asked_here.code, warned(&asked_here.out)), (0, false), "{line}: {}", asked_here.out);
+    }
 }
 
 #[test]

@@ -25,6 +25,8 @@ fn each_failure_has_its_code_its_reason_and_names_its_cause() {
         ("fits nobody/nothing --gpus 24GiB", 75, "hub_unreachable", "nobody/nothing"),
         (&format!("fits {MODEL} --nvml /nonexistent/libnvidia-ml.so.1"), 4, "nvml_unavailable", "/nonexistent"),
         ("gpus --nvml /nonexistent/libnvidia-ml.so.1", 4, "nvml_unavailable", "/nonexistent"),
+        ("explain --at 60y", 2, "usage", "1970"),
+        (&format!("fits {MODEL} --reserve --wait 500000000000y"), 2, "usage", "hundred years"),
         ("health", 69, "daemon_unreachable", "/nonexistent/api.sock"),
     ];
     for (line, code, reason, named) in cases {

@@ -16,3 +16,4 @@ mod gpus;
 mod hostile_gguf;
 mod llama_parameters;
 mod run;
+mod terminal;

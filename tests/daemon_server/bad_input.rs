@@ -54,6 +54,24 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Reason, &'static str)> {
             "99999",
         ),
         (
+            "lease: a name that steers",
+            post("/v1/leases", r#"{"question": {"model": {"repo": "a/b"}}, "holder": {"name": "job\u001b[2J"}}"#),
+            Reason::Usage,
+            "`holder.name` holds the control character \\u{1b}",
+        ),
+        (
+            "lease: a key of two lines",
+            post("/v1/leases", r#"{"question": {"model": {"repo": "a/b"}}, "idempotency_key": "a\nb"}"#),
+            Reason::Usage,
+            "`idempotency_key` holds the control character \\u{a}",
+        ),
+        (
+            "a model's name that steers",
+            post("/v1/fits", r#"{"model": {"repo": "a\u009b2J", "metadata": {}}}"#),
+            Reason::Usage,
+            "`model.repo` holds the control character \\u{9b}",
+        ),
+        (
             "many parts",
             post("/v1/estimates", &many("devices", "constraints", "[\"\"")),
             Reason::Usage,

@@ -11,8 +11,8 @@ use super::App;
 use super::body::{Deadline, Sent, parse, parse_or_default, read, within};
 use super::failure::Failure;
 use super::questions::{NO_ANSWER, bounded, counted};
-use crate::api::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer};
-use crate::api::limits::ID_BYTES;
+use crate::api::lease::{Holder, LeaseAnswer, LeaseRequest, LeasesAnswer};
+use crate::api::limits::{ID_BYTES, without_controls};
 use crate::api::peer::Caller;
 use crate::api::problem::Reason;
 use crate::api::server::until;
@@ -32,6 +32,12 @@ pub(super) async fn create<S: Service>(
     let mut request: LeaseRequest = parse(&bytes)?;
     drop(bytes);
     request.question = bounded(request.question)?;
+    if let Some(Holder::Name(name)) = &request.holder {
+        without_controls("holder.name", name)?;
+    }
+    if let Some(key) = &request.idempotency_key {
+        without_controls("idempotency_key", key)?;
+    }
     let wait = Duration::from_secs(request.wait_seconds);
     if wait > app.limits.max_wait {
         let most = app.limits.max_wait.as_secs();

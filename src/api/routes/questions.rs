@@ -15,7 +15,7 @@ use super::App;
 use super::body::{Deadline, Sent, parse, read, within};
 use super::failure::Failure;
 use crate::api::answer::{Answer, Verdict};
-use crate::api::limits::{PARTS, QUESTIONS};
+use crate::api::limits::{PARTS, QUESTIONS, without_controls};
 use crate::api::peer::Caller;
 use crate::api::problem::Reason;
 use crate::api::service::{Service, Written};
@@ -94,7 +94,7 @@ fn given(metrics: &Metrics, written: &Written) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], written.json().clone()).into_response()
 }
 
-/// `question`, unless it is of more parts than anybody means.
+/// `question`, unless it is of more parts than anybody means, or of a name that nobody gives.
 pub(super) fn bounded(question: Question) -> Result<Question, Problem> {
     fn within(value: &Value) -> usize {
         match value {
@@ -108,6 +108,10 @@ pub(super) fn bounded(question: Question) -> Result<Question, Problem> {
     if parts > PARTS {
         let detail = format!("`constraints.devices` and `engine.parameters` hold {parts} values; the most is {PARTS}");
         return Err(Problem::new(Reason::Usage, detail));
+    }
+    // Without metadata it names a repository, which is checked where it is read.
+    if question.model.metadata.is_some() {
+        without_controls("model.repo", &question.model.repo)?;
     }
     Ok(question)
 }

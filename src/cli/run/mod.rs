@@ -50,7 +50,7 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
     let asked = question::question(&model, &options);
     let arguments = QuestionArguments { model, options };
     let answered = if no_lease {
-        ask(Asking::Fits, asked, &arguments, &connection)
+        ask(Asking::Fits, asked, &arguments, &connection).map(|asked| asked.answer)
     } else {
         lease(asked, &arguments, Terms { ttl: Some(ttl), wait, holder: None }, &connection)
     };
@@ -80,9 +80,13 @@ fn prepared(
     no_lease: bool,
 ) -> Result<std::process::Command, Problem> {
     let lease = answer.lease.clone().and_then(|lease| serde_json::from_value::<LeaseAnswer>(lease).ok());
+    let said = |answer: &str, of_lease: &str| {
+        output::remark(answer);
+        output::remark(of_lease);
+    };
     match &lease {
-        Some(lease) => output::remark(&format!("{}\nlease {}. {ADVISORY}", answer.message, lease.id)),
-        None if no_lease => output::remark(&format!("{}\nno lease is held", answer.message)),
+        Some(lease) => said(&answer.message, &format!("lease {}. {ADVISORY}", lease.id)),
+        None if no_lease => said(&answer.message, "no lease is held"),
         None => return Err(Problem::new(Reason::Internal, "the daemon answered yes and gave no lease")),
     }
     let launch = answer.placement.as_ref().and_then(|placement| placement.launch.as_ref());

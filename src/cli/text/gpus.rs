@@ -88,7 +88,6 @@ fn filled(device: &Device, free: Bytes, leased: Bytes) -> String {
 fn short_name(name: &str) -> String {
     let name = name.strip_prefix("NVIDIA ").unwrap_or(name);
     let name = name.rsplit_once(" MIG ").map_or_else(|| name.to_owned(), |(_, profile)| format!("MIG {profile}"));
-    let name = printable(&name);
     if name.chars().count() <= NAME {
         return name;
     }
@@ -97,7 +96,7 @@ fn short_name(name: &str) -> String {
 
 fn about(device: &Device, leased: Bytes) -> String {
     let facts = &device.facts;
-    let mut words = vec![printable(&facts.uuid)];
+    let mut words = vec![facts.uuid.clone()];
     words.extend((facts.total_bytes > Bytes::ZERO).then(|| format!("{} in all", facts.total_bytes)));
     words.extend(facts.compute_capability.map(|(major, minor)| format!("compute {major}.{minor}")));
     words.extend(facts.numa_node.map(|node| format!("NUMA node {node}")));
@@ -133,12 +132,12 @@ fn bytes(bytes: Option<Bytes>) -> String {
 }
 
 fn holder(process: &Process) -> String {
-    let mut words: Vec<String> = process.name.iter().map(|name| printable(name)).collect();
+    let mut words: Vec<String> = process.name.iter().cloned().collect();
     words.push(format!("pid {}", process.pid));
-    words.extend(process.user.as_ref().map(|user| format!("user {}", printable(user))));
+    words.extend(process.user.as_ref().map(|user| format!("user {user}")));
     // A container's scope is named after the container, which is said anyway.
     let unit = process.unit.as_ref().filter(|unit| process.container.as_ref().is_none_or(|id| !unit.contains(&**id)));
-    words.extend(unit.map(|unit| printable(unit)));
+    words.extend(unit.cloned());
     words.extend(process.container.as_ref().map(|container| format!("container {container}")));
     words.extend(process.cgroup.as_deref().and_then(pod).map(|pod| format!("pod {pod}")));
     words.extend(match process.kind {
@@ -147,11 +146,6 @@ fn holder(process: &Process) -> String {
         ProcessKind::Mps => Some("MPS client".to_owned()),
     });
     words.join(", ")
-}
-
-/// Processes name themselves: nothing of it may steer a terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
 }
 
 fn below(out: &mut String, text: &str) {
@@ -168,9 +162,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_short_and_harmless() {
+    fn names_are_short() {
         assert_eq!(short_name("NVIDIA H100 80GB HBM3 MIG 3g.40gb"), "MIG 3g.40gb");
         assert_eq!(short_name("NVIDIA RTX PRO 6000 Blackwell Workstation Edition"), "RTX PRO 6000 Blackwell ...");
-        assert_eq!(printable("a\x1b[2Jb\n"), "a?[2Jb?");
     }
 }

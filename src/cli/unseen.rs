@@ -1,0 +1,109 @@
+//! Leases that may be held although no daemon answers: they outlive it, on disk. An answer without them may promise memory
+//! that is promised already.
+
+use std::io;
+use std::path::Path;
+
+use crate::api::client::ClientError;
+use crate::config::{DEFAULT_PATH, LeasesConfig};
+use crate::leases::lease::Lease;
+use crate::leases::ledger::Saved;
+use crate::leases::moment::Now;
+use crate::leases::store::{boot_id, peek};
+
+/// What speaks for such leases, now that asking at `socket` failed with `error`: a sentence for the answer's warnings.
+pub(super) fn leases(socket: &Path, error: &ClientError) -> Option<String> {
+    let ClientError::Unreachable { source, .. } = error else { return None };
+    let state = LeasesConfig::default().state_directory;
+    signs(socket, source.kind(), Path::new(DEFAULT_PATH), &state)
+}
+
+/// The state directory of a daemon elsewhere is not known from here: there only the socket itself speaks.
+fn signs(socket: &Path, error: io::ErrorKind, usual_socket: &Path, state: &Path) -> Option<String> {
+    // A socket is left behind by a daemon that was killed; an orderly end takes it away.
+    let killed = error == io::ErrorKind::ConnectionRefused;
+    let sign = if socket == usual_socket {
+        match peek(state) {
+            Ok(Some(saved)) => match held(&saved) {
+                0 => return None,
+                count => format!("{count} are written down in {}", state.display()),
+            },
+            // The directory is there and can be looked into: no lease was ever given.
+            Ok(None) if state.is_dir() => return None,
+            Ok(None) if killed || socket.parent().is_some_and(Path::is_dir) => "one has been there".to_owned(),
+            Ok(None) => return None,
+            Err(why) => format!("they cannot be seen from here: {why}"),
+        }
+    } else if killed {
+        "its socket is still there".to_owned()
+    } else {
+        return None;
+    };
+    Some(format!(
+        "no daemon answers at {}, and leases of a stopped one go on ({sign}): what they promise to others is not counted",
+        socket.display()
+    ))
+}
+
+/// How many leases of `saved` would be there if the daemon came back, as far as their time tells.
+fn held(saved: &Saved) -> usize {
+    let same_boot = boot_id(Path::new("/proc")).is_ok_and(|boot| boot == saved.boot_id);
+    let now = Now::read().boottime;
+    let goes_on = |lease: &&Lease| {
+        lease.is_live() && if same_boot { lease.expires_at > now } else { lease.holder.process.is_none() }
+    };
+    saved.leases.iter().filter(goes_on).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::leases::store::{Storage as _, Store};
+
+    #[test]
+    fn a_stopped_daemon_is_told_from_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let (usual, state) = (directory.path().join("run/api.sock"), directory.path().join("state"));
+        let sign = |socket: &Path, error| signs(socket, error, &usual, &state);
+        let (gone, refused) = (io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused);
+        assert_eq!(sign(&usual, gone), None, "never installed");
+        let elsewhere = directory.path().join("api.sock");
+        assert_eq!(sign(&elsewhere, gone), None);
+        assert!(sign(&elsewhere, refused).unwrap().contains("its socket is still there"));
+
+        fs::create_dir(directory.path().join("run")).unwrap();
+        assert!(sign(&usual, gone).unwrap().contains("one has been there"), "as in a container");
+        fs::create_dir(&state).unwrap();
+        assert_eq!(sign(&usual, refused), None, "no lease was ever given");
+        let saved_at = Now::read();
+        let mut store = Store::open(&state).unwrap();
+        store.save(&Saved { boot_id: "b".to_owned(), saved_at, leases: Vec::new() }).unwrap();
+        assert_eq!(sign(&usual, refused), None, "none is held");
+        fs::write(state.join("leases.json"), "torn").unwrap();
+        assert!(sign(&usual, gone).unwrap().contains("first line is not ours"));
+    }
+
+    #[test]
+    fn leases_count_while_their_time_runs() {
+        let boot = boot_id(Path::new("/proc")).unwrap();
+        let now = Now::read();
+        let lease = |named: bool, left: i64| {
+            let process = (!named).then(|| serde_json::json!({ "pid": 1, "start_ticks": 1 }));
+            let lease = serde_json::json!({
+                "id": "1-1", "serial": 1, "uid": 1, "state": "granted", "ttl_millis": 1, "granted_at": 0,
+                "holder": { "process": process, "name": "n", "unit": null, "cgroup": null },
+                "question": { "model": "m", "engine": null, "digest": "d" }, "idempotency_key": null, "devices": {},
+                "granted_wall": "2026-11-25T00:00:00Z", "baseline_at": 0, "extendable_until": 0, "grown_at": null,
+                "expires_at": now.boottime.as_millis().saturating_add_signed(left), "members": [], "ending": null,
+            });
+            serde_json::from_value::<Lease>(lease).unwrap()
+        };
+        let of = |boot_id: &str| {
+            let leases = vec![lease(true, 60_000), lease(false, 60_000), lease(false, -1)];
+            held(&Saved { boot_id: boot_id.to_owned(), saved_at: now, leases })
+        };
+        assert_eq!((of(&boot), of("another")), (2, 1));
+    }
+}
