@@ -22,11 +22,10 @@ pub(super) fn resolve(
         Some(Named::Name(name)) => return Ok((Holder::named(name.trim()), None)),
         Some(Named::Pid(pid)) => *pid,
         None => peer.pid.ok_or_else(|| {
-            Problem::new(Reason::Usage, "the asking process is not visible from here, so it cannot hold a lease")
-                .hint(
-                    "name a holder ({\"name\": \"...\"}; `fits --reserve --holder NAME`), or let the daemon see the host's \
+            Problem::new(Reason::Usage, "the asking process is not visible from here, so it cannot hold a lease").hint(
+                "name a holder ({\"name\": \"...\"}; `fits --reserve --holder NAME`), or let the daemon see the host's \
                      processes where it runs in a container (hostPID)",
-                )
+            )
         })?,
     };
     let watched = watch(proc_root, pid)?;

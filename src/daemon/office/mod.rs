@@ -36,6 +36,7 @@ pub use self::handle::{OfficeHandle, Standing};
 pub use self::open::{open, open_in_time};
 
 use crate::leases::keeper::Keeper;
+use crate::leases::moment::Now;
 use crate::leases::store::Storage;
 
 /// Where a ledger is kept, whatever it is.
@@ -104,7 +105,9 @@ impl Office {
         let (errands, errands_in) = mpsc::channel(ERRANDS);
         let (notes, notes_in) = mpsc::unbounded_channel();
         let (events, _) = broadcast::channel(EVENTS);
-        let (standing, standing_out) = watch::channel(Standing::default());
+        // What was taken up counts before the owner's first step.
+        let (leases, blind) = (keeper.ledger().live().count(), keeper.blind(Now::read()).cloned());
+        let (standing, standing_out) = watch::channel(Standing { leases, blind, ..Standing::default() });
         let step = step::Step::default();
         let handle = OfficeHandle::new(
             errands,

@@ -18,9 +18,10 @@ use crate::api::problem::Reason;
 use crate::api::{Problem, Question};
 use crate::bytes::Bytes;
 use crate::config::{Accounts, Config, LeasesConfig, Size, UserQuota};
-use crate::daemon::office::{self, GrantAsk, Office, OfficeHandle, OfficeSettings};
+use crate::daemon::office::{self, GrantAsk, Office, OfficeHandle, OfficeSettings, Standing};
 use crate::devices::Snapshot;
 use crate::devices::sampler::DeviceSource;
+use crate::leases::blindness::Blindness;
 use crate::leases::ledger::Settings;
 use crate::leases::moment::Now;
 use crate::leases::quota::{Quota, Quotas};
@@ -91,6 +92,10 @@ impl Promises {
         let nothing_claimed = {
             let standing = self.office.standing();
             let standing = standing.borrow();
+            if let Some(blind) = unread(&standing) {
+                let detail = format!("what is leased on this host's devices is not known: {blind}");
+                return Err(Problem::new(Reason::Busy, detail).hint(blind.cure()));
+            }
             // What the last lease claimed counts until a reading shows that it is gone.
             standing.leases == 0 && standing.leased.values().all(|bytes| *bytes == Bytes::ZERO)
         };
@@ -100,6 +105,11 @@ impl Promises {
         let taken_at = Now::read().moment_of(snapshot.sampled_at);
         self.office.leased_in(Arc::clone(snapshot), taken_at).await
     }
+}
+
+/// Promises that nobody can read now.
+pub(super) fn unread(standing: &Standing) -> Option<&Blindness> {
+    standing.blind.as_ref().filter(|blind| !blind.is_over(Now::read().boottime))
 }
 
 /// The ledger's rules, as the configuration has them.

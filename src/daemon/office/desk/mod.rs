@@ -22,6 +22,7 @@ use crate::api::problem::Reason;
 use crate::bytes::Bytes;
 use crate::devices::Snapshot;
 use crate::devices::error::DevicesError;
+use crate::leases::blindness::Blindness;
 use crate::leases::event::Dated;
 use crate::leases::keeper::Keeper;
 use crate::leases::moment::{Boottime, Now};
@@ -175,7 +176,8 @@ impl Desk {
     fn wake(&self, reading: bool) -> Instant {
         let (now, instant) = (Now::read().boottime, Instant::now());
         let ledger = self.keeper.ledger();
-        let due = ledger.next_expiry().into_iter().chain(self.queue.next_deadline()).min();
+        let sees = self.keeper.blind(Now::read()).map(Blindness::until);
+        let due = ledger.next_expiry().into_iter().chain(self.queue.next_deadline()).chain(sees).min();
         let mut wake = instant + due.map_or(LONGEST_SLEEP, |due| due.since(now).min(LONGEST_SLEEP));
         if !reading && self.watches() {
             wake = wake.min(self.read_at);

@@ -94,6 +94,9 @@ impl Desk {
         {
             return Decision::Answer(Box::new(Err(HolderError::Gone { pid: process.pid }.into())));
         }
+        if let Some(blind) = self.keeper.blind(now) {
+            return Decision::Answer(Box::new(Err(blind.into())));
+        }
         let claims = decide::claims(self.keeper.ledger(), reading);
         let uuids = reading.snapshot.devices.iter().map(|device| &device.facts.uuid);
         let closed: BTreeSet<String> = uuids.filter(|uuid| !self.may_take(ticket, uuid)).cloned().collect();

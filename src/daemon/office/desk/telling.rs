@@ -38,6 +38,7 @@ impl Desk {
             waiting: self.queue.len(),
             counters,
             behind: self.keeper.is_behind(),
+            blind: self.keeper.blind(Now::read()).cloned(),
         };
         self.standing.send_if_modified(|known| {
             let changed = *known != standing;
