@@ -59,6 +59,8 @@ pub struct OfficeSettings {
     pub read_every: Duration,
     /// How often they are read while all leases have settled. Without leases and waiters they are not read at all.
     pub read_settled_every: Duration,
+    /// How long the owner plans and promises on one reading before it hears others; one asker's plan is never cut.
+    pub longest_round: Duration,
     /// How long one step of the owner may take before it counts as stuck: writing waits for the disk, and a disk may hang.
     pub stuck_after: Duration,
     /// Where processes are looked up.
@@ -77,6 +79,7 @@ impl Default for OfficeSettings {
             reading_deadline: Duration::from_secs(5),
             read_every: Duration::from_secs(1),
             read_settled_every: Duration::from_secs(5),
+            longest_round: Duration::from_millis(100),
             // A plan over the most devices takes seconds.
             stuck_after: Duration::from_secs(10),
             proc_root: PathBuf::from("/proc"),

@@ -23,7 +23,7 @@ impl Desk {
         if happened {
             self.given.retain(|id, _| ledger.get(id).is_some_and(Lease::is_live));
         }
-        let cases = self.new.iter().chain(&self.at_reading).chain(self.in_line.values());
+        let cases = self.new.iter().chain(self.at_reading.iter()).chain(self.in_line.values());
         let needed: HashSet<ProcessIdentity> = ledger
             .live()
             .filter_map(|lease| lease.holder.process)
