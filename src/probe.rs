@@ -3,6 +3,7 @@
 //! Everything that waits (the Hub, the driver, the ledger) has happened before: [`answer`] takes values and returns one.
 
 mod conclusion;
+mod effort;
 mod engine_choice;
 mod failures;
 mod files;
@@ -26,6 +27,7 @@ use crate::placement::{
     Ask, Availability, Available, Constraints, Holder, PlacementError, Plan, Policy, fit_together, plan,
 };
 
+pub use effort::leasable;
 pub use engine_choice::default_engine;
 pub use model_report::report as model_answer;
 

@@ -96,6 +96,9 @@ async fn weights_of_every_model_are_exact() {
         };
         checked += 1;
         requests += made;
+        if let Err(problem) = hf_mem_probe::probe::leasable(&model) {
+            wrong.push(problem.to_string());
+        }
         println!("{made:4} requests for {:3} files of {repo}", model.weight_files);
         let says = |what: &str| model.proofs.iter().any(|proof| proof.contains(what));
         proved += u32::from(says("prove the others"));

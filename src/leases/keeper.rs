@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::attribution::Reading;
+use super::blindness::{Blindness, Unreadable};
 use super::event::{Counters, Event};
 use super::holder::ProcessIdentity;
 use super::lease::Lease;
@@ -19,6 +20,9 @@ pub enum KeepError {
     /// The ledger refuses the change.
     #[error(transparent)]
     Change(#[from] ChangeError),
+    /// What is promised already is not known.
+    #[error("{0}")]
+    Blind(Box<Blindness>),
     /// It could not be kept, so it was not given.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -29,6 +33,8 @@ pub enum KeepError {
 pub struct Keeper<S> {
     ledger: Ledger,
     storage: S,
+    /// Promises that nobody can read.
+    blind: Option<Blindness>,
     /// The revision on disk; `None` where that is not known.
     written: Option<u64>,
     /// The last write failed: said once, not with every reading.
@@ -48,7 +54,8 @@ impl Keeper<Store> {
         alive: impl Fn(&ProcessIdentity) -> bool,
     ) -> Result<Self, StoreError> {
         let loaded = store.load()?;
-        Ok(Self::resume(store, loaded, settings, boot_id, run, now, alive))
+        let unreadable = store.unreadable()?;
+        Ok(Self::resume(store, (loaded, &unreadable), settings, boot_id, run, now, alive))
     }
 }
 
@@ -57,33 +64,45 @@ impl<S: Storage> Keeper<S> {
     pub fn new(ledger: Ledger, storage: S) -> Self {
         // A ledger fresh from nowhere is as good as written; a restored one has just changed.
         let written = (ledger.revision() == 0).then_some(0);
-        Self { ledger, storage, written, failing: false, counters: Counters::default(), events: Vec::new() }
+        Self {
+            ledger,
+            storage,
+            blind: None,
+            written,
+            failing: false,
+            counters: Counters::default(),
+            events: Vec::new(),
+        }
     }
 
-    /// Takes up what a storage was found to hold.
+    /// Takes up what a storage was found to hold. Leases in files that cannot be read are not forgotten: nothing is granted
+    /// until they must have ended.
     pub fn resume(
         storage: S,
-        loaded: Loaded,
+        (loaded, unreadable): (Loaded, &[Unreadable]),
         settings: Settings,
         boot_id: &str,
         run: u32,
         now: Now,
         alive: impl Fn(&ProcessIdentity) -> bool,
     ) -> Self {
+        let blind = Blindness::of(unreadable, &settings, now);
         let mut warning = None;
         let ledger = match loaded {
             Loaded::Nothing => Ledger::new(settings, boot_id, run),
             Loaded::Found(saved) => Ledger::restore(settings, boot_id, run, *saved, now, alive),
             Loaded::SetAside { moved_to, why } => {
                 warning = Some(format!(
-                    "the leases of the last run cannot be trusted: {why}. The file is kept as {}, and nothing in it counts",
+                    "the leases of the last run cannot be trusted: {why}. The file is kept as {}",
                     moved_to.display()
                 ));
                 Ledger::new(settings, boot_id, run)
             }
         };
         let mut keeper = Self::new(ledger, storage);
-        keeper.events.extend(warning.map(|message| Event::Warning { message }));
+        let blinded = blind.as_ref().map(|blind| format!("{blind}; {}", blind.cure()));
+        keeper.events.extend(warning.into_iter().chain(blinded).map(|message| Event::Warning { message }));
+        keeper.blind = blind;
         keeper.tidy(now);
         keeper
     }
@@ -91,6 +110,11 @@ impl<S: Storage> Keeper<S> {
     /// The ledger, to be read.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// Whether there are promises that nobody can read, and that may not have ended.
+    pub fn blind(&self, now: Now) -> Option<&Blindness> {
+        self.blind.as_ref().filter(|blind| !blind.is_over(now.boottime))
     }
 
     /// New rules.
@@ -122,7 +146,10 @@ impl<S: Storage> Keeper<S> {
 
     /// Promises memory and keeps the promise; if it cannot be kept it was never given. See [`Ledger::grant`].
     pub fn grant(&mut self, request: GrantRequest, reading: &Reading<'_>, now: Now) -> Result<Granted, KeepError> {
-        let granted = self.ledger.grant(request, reading, now).map_err(KeepError::from);
+        let granted = match self.blind(now) {
+            Some(blind) => Err(KeepError::Blind(Box::new(blind.clone()))),
+            None => self.ledger.grant(request, reading, now).map_err(KeepError::from),
+        };
         let serial = match &granted {
             Ok(Granted::Now(lease)) => Some(lease.serial),
             _ => None,
@@ -238,5 +265,105 @@ impl<S: Storage> Keeper<S> {
             self.counters.count(event);
         }
         self.events.extend(events);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::path::Path;
+    use std::time::SystemTime;
+
+    use super::super::holder::Ancestry;
+    use super::super::lease::{Holder, QuestionSummary};
+    use super::super::moment::Boottime;
+    use super::super::testing::snapshot;
+    use super::*;
+    use crate::bytes::Bytes;
+
+    const GIB: u64 = 72;
+
+    fn now(seconds: u64) -> Now {
+        let wall = SystemTime::now() + Duration::from_secs(seconds);
+        Now { boottime: Boottime::from_millis(1_000_000 + seconds * 1000), wall }
+    }
+
+    fn settings() -> Settings {
+        Settings { longest_ttl: Duration::from_secs(600), ..Settings::default() }
+    }
+
+    fn open(directory: &Path, now: Now) -> Keeper<Store> {
+        Keeper::open(Store::open(directory).unwrap(), settings(), "boot", 1, now, |_| true).unwrap()
+    }
+
+    fn grant(keeper: &mut Keeper<Store>, now: Now) -> Result<Granted, KeepError> {
+        let (snapshot, ancestry) = (snapshot(&[("GPU-a", 80)]), Ancestry::default());
+        let reading = Reading { snapshot: &snapshot, taken_at: now.boottime, ancestry: &ancestry };
+        let request = GrantRequest {
+            devices: [("GPU-a".to_owned(), Bytes::gib(GIB))].into(),
+            ttl: Duration::from_secs(500),
+            holder: Holder::named("nightly"),
+            uid: 1000,
+            idempotency_key: None,
+            question: QuestionSummary::default(),
+        };
+        keeper.grant(request, &reading, now)
+    }
+
+    /// One bit of the ledger is another.
+    fn flip(path: &Path) {
+        let mut content = fs::read(path).unwrap();
+        let last = content.len() - 20;
+        content[last] ^= 1;
+        fs::write(path, content).unwrap();
+    }
+
+    fn blind(granted: &Result<Granted, KeepError>) -> bool {
+        matches!(granted, Err(KeepError::Blind(_)))
+    }
+
+    #[test]
+    fn what_was_promised_in_a_file_that_is_damaged_is_not_promised_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut keeper = open(directory.path(), now(0));
+        assert!(grant(&mut keeper, now(0)).is_ok(), "a new host is not blind");
+        drop(keeper);
+        flip(&directory.path().join("leases.json"));
+        // As often as it is started: the file that was set aside is looked at again.
+        for start in 1..=3 {
+            let mut keeper = open(directory.path(), now(start));
+            assert!(blind(&grant(&mut keeper, now(start))), "start {start}");
+            assert!(blind(&grant(&mut keeper, now(590))), "nobody may have released it");
+            let told = keeper.drain_events();
+            assert!(
+                told.iter().any(|event| matches!(event, Event::Warning { message } if message.contains("restart")))
+            );
+        }
+        let mut keeper = open(directory.path(), now(4));
+        assert!(grant(&mut keeper, now(610)).is_ok(), "its time is up");
+        drop(keeper);
+        let mut keeper = open(directory.path(), now(620));
+        assert!(keeper.blind(now(620)).is_none());
+        assert!(!blind(&grant(&mut keeper, now(620))));
+    }
+
+    #[test]
+    fn who_removes_the_damaged_file_may_grant_again_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("leases.json"), "of another version").unwrap();
+        let mut keeper = open(directory.path(), now(0));
+        assert!(blind(&grant(&mut keeper, now(0))));
+        drop(keeper);
+        fs::remove_file(directory.path().join("leases.json.set-aside-1")).unwrap();
+        assert!(grant(&mut open(directory.path(), now(1)), now(1)).is_ok());
+    }
+
+    #[test]
+    fn a_damaged_file_of_long_ago_hides_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("leases.json");
+        fs::write(&path, "torn").unwrap();
+        File::options().write(true).open(&path).unwrap().set_modified(now(0).wall - Duration::from_secs(601)).unwrap();
+        assert!(grant(&mut open(directory.path(), now(0)), now(0)).is_ok());
     }
 }

@@ -23,7 +23,7 @@ pub struct Waiter {
     pub candidates: Option<BTreeSet<String>>,
     /// When it gives up.
     pub deadline: Boottime,
-    /// Since when it waits.
+    /// Since when it waits: when it asked.
     pub since: Boottime,
 }
 
@@ -60,14 +60,14 @@ impl Queue {
         Self { waiters: VecDeque::new(), most, most_for_one_user, next: 1, events: Vec::new() }
     }
 
-    /// Joins at the end. `candidates` are the devices it could be placed on, whatever is free on them now; `None` if that
+    /// Joins behind all who have asked before: `since` is when this one did. `candidates` are the devices it could be placed on, whatever is free on them now; `None` if that
     /// is not known.
     pub fn join(
         &mut self,
         uid: u32,
         candidates: Option<BTreeSet<String>>,
         deadline: Boottime,
-        now: Boottime,
+        since: Boottime,
     ) -> Result<Ticket, QueueError> {
         let waiting = self.waiters.len();
         if waiting >= self.most {
@@ -79,8 +79,9 @@ impl Queue {
         }
         let ticket = Ticket(self.next);
         self.next = self.next.saturating_add(1);
-        self.waiters.push_back(Waiter { ticket, uid, candidates, deadline, since: now });
-        self.events.push(Event::Waiting { ticket: ticket.0, uid, position: waiting + 1 });
+        let behind = self.waiters.iter().rposition(|waiter| waiter.since <= since).map_or(0, |last| last + 1);
+        self.waiters.insert(behind, Waiter { ticket, uid, candidates, deadline, since });
+        self.events.push(Event::Waiting { ticket: ticket.0, uid, position: behind + 1 });
         Ok(ticket)
     }
 
@@ -191,6 +192,18 @@ mod tests {
         assert!(queue.may_take(small, ["a"]));
         assert_eq!(queue.position(big), None);
         assert!(!queue.may_take(big, ["a"]), "who is not in line takes nothing");
+    }
+
+    #[test]
+    fn who_asked_first_is_first_whoever_was_come_to_first() {
+        let mut queue = Queue::new(4, 4);
+        let at = |millis| Boottime::from_millis(millis);
+        let second = queue.join(1, None, LATER, at(20)).unwrap();
+        let third = queue.join(2, None, LATER, at(20)).unwrap();
+        let first = queue.join(3, on(&["a"]), LATER, at(10)).unwrap();
+        let last = queue.join(1, None, LATER, at(30)).unwrap();
+        assert_eq!([first, second, third, last].map(|ticket| queue.position(ticket).unwrap()), [1, 2, 3, 4]);
+        assert!(queue.may_take(first, ["a"]) && !queue.may_take(second, ["a"]) && queue.may_take(second, ["b"]));
     }
 
     #[test]

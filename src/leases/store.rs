@@ -10,6 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::blindness::{SET_ASIDE, Unreadable};
 use super::ledger::Saved;
 
 const FILE: &str = "leases.json";
@@ -60,6 +61,14 @@ pub enum StoreError {
         /// The disk's answer.
         source: io::Error,
     },
+    /// There are leases, and the disk does not give them.
+    #[error("{why}; what was promised before is not known until a restart of the daemon can read {path}")]
+    Unread {
+        /// The file.
+        path: String,
+        /// Why not.
+        why: Box<StoreError>,
+    },
     /// There is none.
     #[error("no lease can be given, because none would survive a restart: {why}")]
     None {
@@ -74,7 +83,17 @@ pub enum StoreError {
 impl StoreError {
     /// Whether leases may be kept there all the same, that cannot be seen.
     pub fn hides_leases(&self) -> bool {
-        matches!(self, Self::InUse { .. } | Self::Hangs { .. })
+        matches!(self, Self::InUse { .. } | Self::Hangs { .. } | Self::Unread { .. })
+    }
+
+    /// The same, said of a directory whose leases could not be taken up: unless it is known to hold none, they are hidden.
+    pub fn hiding(self, directory: &Path) -> Self {
+        let path = directory.join(FILE);
+        let absent = |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+        if self.hides_leases() || fs::symlink_metadata(&path).as_ref().is_err_and(absent) {
+            return self;
+        }
+        Self::Unread { path: path.display().to_string(), why: Box::new(self) }
     }
 }
 
@@ -85,7 +104,8 @@ pub enum Loaded {
     Nothing,
     /// The ledger as it was last written.
     Found(Box<Saved>),
-    /// A file that cannot be trusted. It was set aside, to be looked at, and nothing of it was used.
+    /// A file that cannot be trusted. It was set aside, to be looked at, and nothing of it was used; what it promised may
+    /// hold all the same: see [`Store::unreadable`].
     SetAside {
         /// Where it is now.
         moved_to: PathBuf,
@@ -173,6 +193,12 @@ impl Store {
         }
     }
 
+    /// The files in which leases may be that nobody can read: those set aside, at this start or an earlier one, as long as
+    /// they are there.
+    pub fn unreadable(&self) -> Result<Vec<Unreadable>, StoreError> {
+        Unreadable::in_directory(&self.directory).map_err(|source| failed("list", &self.directory, source))
+    }
+
     /// Removes what writers that were killed left behind. That it cannot be removed harms nobody.
     fn remove_unfinished(&self) {
         let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
@@ -184,7 +210,7 @@ impl Store {
     }
 
     fn set_aside(&self, path: &Path, why: &str) -> Result<Loaded, StoreError> {
-        let names = (1..10_000).map(|number| self.directory.join(format!("{FILE}.set-aside-{number}")));
+        let names = (1..10_000).map(|number| self.directory.join(format!("{SET_ASIDE}{number}")));
         let free = names.into_iter().find(|name| fs::symlink_metadata(name).is_err());
         let moved_to =
             free.ok_or_else(|| failed("find a name to set aside", path, io::ErrorKind::AlreadyExists.into()))?;
@@ -352,6 +378,18 @@ mod tests {
         drop(first);
         assert!(waiting.join().unwrap());
         assert!(Store::open(directory.path()).is_ok());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_hides_leases_and_one_that_is_not_there_does_not() {
+        let error = || StoreError::Io { what: "read", path: "p".to_owned(), source: io::Error::other("I/O error") };
+        let directory = tempfile::tempdir().unwrap();
+        assert!(!error().hiding(directory.path()).hides_leases(), "a new host");
+        assert!(!error().hiding(&directory.path().join("absent")).hides_leases());
+        fs::write(directory.path().join(FILE), "x").unwrap();
+        let hiding = error().hiding(directory.path());
+        assert!(hiding.hides_leases() && hiding.to_string().contains("restart"), "{hiding}");
+        assert!(matches!(hiding.hiding(directory.path()), StoreError::Unread { .. }), "said once");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::api::Problem;
 use crate::api::problem::Reason;
+use crate::leases::blindness::Blindness;
 use crate::leases::holder::HolderError;
 use crate::leases::keeper::KeepError;
 use crate::leases::ledger::{ChangeError, GrantError};
@@ -35,6 +36,12 @@ impl From<ChangeError> for Problem {
     }
 }
 
+impl From<&Blindness> for Problem {
+    fn from(blind: &Blindness) -> Self {
+        Self::new(Reason::Busy, blind.to_string()).hint(blind.cure())
+    }
+}
+
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let cure = "see leases.state_directory in the configuration, and StateDirectory= of the unit";
@@ -47,6 +54,7 @@ impl From<KeepError> for Problem {
         match error {
             KeepError::Grant(error) => error.into(),
             KeepError::Change(error) => error.into(),
+            KeepError::Blind(blind) => Self::from(&*blind),
             KeepError::Store(error) => error.into(),
         }
     }

@@ -16,6 +16,7 @@ use crate::api::problem::Reason;
 use crate::api::{Answer, Problem};
 use crate::bytes::Bytes;
 use crate::devices::Snapshot;
+use crate::leases::blindness::Blindness;
 use crate::leases::event::{Counters, Dated};
 use crate::leases::ledger::Settings;
 use crate::leases::moment::Boottime;
@@ -33,6 +34,8 @@ pub struct Standing {
     pub counters: Counters,
     /// Whether something could not be written down.
     pub behind: bool,
+    /// Promises that nobody can read, as long as they may not have ended.
+    pub blind: Option<Blindness>,
 }
 
 /// The owner's address.

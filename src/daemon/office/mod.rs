@@ -8,6 +8,7 @@
 //! hold up the sockets. It waits for devices through [`Devices`] and never calls the driver itself.
 
 mod ask;
+mod budget;
 mod claim;
 mod deaths;
 mod decide;
@@ -36,6 +37,7 @@ pub use self::handle::{OfficeHandle, Standing};
 pub use self::open::{open, open_in_time};
 
 use crate::leases::keeper::Keeper;
+use crate::leases::moment::Now;
 use crate::leases::store::Storage;
 
 /// Where a ledger is kept, whatever it is.
@@ -58,6 +60,8 @@ pub struct OfficeSettings {
     pub read_every: Duration,
     /// How often they are read while all leases have settled. Without leases and waiters they are not read at all.
     pub read_settled_every: Duration,
+    /// How long the owner plans and promises on one reading before it hears others; one asker's plan is never cut.
+    pub longest_round: Duration,
     /// How long one step of the owner may take before it counts as stuck: writing waits for the disk, and a disk may hang.
     pub stuck_after: Duration,
     /// Where processes are looked up.
@@ -76,6 +80,7 @@ impl Default for OfficeSettings {
             reading_deadline: Duration::from_secs(5),
             read_every: Duration::from_secs(1),
             read_settled_every: Duration::from_secs(5),
+            longest_round: Duration::from_millis(100),
             // A plan over the most devices takes seconds.
             stuck_after: Duration::from_secs(10),
             proc_root: PathBuf::from("/proc"),
@@ -104,7 +109,9 @@ impl Office {
         let (errands, errands_in) = mpsc::channel(ERRANDS);
         let (notes, notes_in) = mpsc::unbounded_channel();
         let (events, _) = broadcast::channel(EVENTS);
-        let (standing, standing_out) = watch::channel(Standing::default());
+        // What was taken up counts before the owner's first step.
+        let (leases, blind) = (keeper.ledger().live().count(), keeper.blind(Now::read()).cloned());
+        let (standing, standing_out) = watch::channel(Standing { leases, blind, ..Standing::default() });
         let step = step::Step::default();
         let handle = OfficeHandle::new(
             errands,

@@ -7,7 +7,8 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, SystemTime};
 
 use super::AnyStorage;
-use crate::leases::holder::is_alive;
+use crate::leases::blindness::Unreadable;
+use crate::leases::holder::{ProcessIdentity, is_alive};
 use crate::leases::keeper::Keeper;
 use crate::leases::ledger::{Ledger, Settings};
 use crate::leases::moment::Now;
@@ -23,7 +24,8 @@ pub fn open(directory: &Path, settings: Settings, proc_root: &Path) -> (Keeper<A
     let taken = boot_id(proc_root).and_then(|boot_id| {
         let mut store = Store::open_within(directory, PATIENCE)?;
         let loaded = store.load()?;
-        Ok((boot_id, store, loaded))
+        let unreadable = store.unreadable()?;
+        Ok((boot_id, store, (loaded, unreadable)))
     });
     match taken {
         Ok((boot_id, store, loaded)) => {
@@ -31,6 +33,7 @@ pub fn open(directory: &Path, settings: Settings, proc_root: &Path) -> (Keeper<A
             (keeper, None)
         }
         Err(error) => {
+            let error = error.hiding(directory);
             let ledger = Ledger::new(settings, "", run());
             (Keeper::new(ledger, Box::new(NoStore { why: error.to_string() })), Some(error))
         }
@@ -85,12 +88,13 @@ fn resume(
     settings: Settings,
     boot_id: &str,
     store: Store,
-    loaded: Loaded,
+    (loaded, unreadable): (Loaded, Vec<Unreadable>),
     now: Now,
     proc_root: &Path,
 ) -> Keeper<AnyStorage> {
     let storage: AnyStorage = Box::new(store);
-    Keeper::resume(storage, loaded, settings, boot_id, run(), now, |process| is_alive(proc_root, process))
+    let alive = |process: &ProcessIdentity| is_alive(proc_root, process);
+    Keeper::resume(storage, (loaded, &unreadable), settings, boot_id, run(), now, alive)
 }
 
 /// Differs from start to start, so that no old id means a new lease.

@@ -468,3 +468,90 @@ fn a_plan_that_breaks_costs_nobody_the_ledger() {
         lease_id(&office.grant(ask(24)).await.unwrap());
     });
 }
+
+/// A plan that is heard of, and that goes on once the test lets it.
+fn gated(gib: u64, begun: std::sync::mpsc::Sender<()>, go: Arc<Mutex<std::sync::mpsc::Receiver<()>>>) -> Plan {
+    let plan = plan(gib);
+    Box::new(move |snapshot, claims| {
+        begun.send(()).unwrap();
+        go.lock().unwrap().recv().unwrap();
+        plan(snapshot, claims)
+    })
+}
+
+#[test]
+fn one_who_asks_much_that_takes_long_holds_up_nobody_else_for_more_than_one_plan() {
+    run(async {
+        let bench = Bench::new(24);
+        let settings = OfficeSettings { longest_round: Duration::ZERO, ..settings() };
+        let devices: Arc<dyn Devices> = Arc::clone(&bench) as _;
+        let office = Office::start(settings, keeper(Box::new(Memory)), devices).unwrap().0;
+        let (begun, begins) = std::sync::mpsc::channel();
+        let (let_go, go) = std::sync::mpsc::channel();
+        let go = Arc::new(Mutex::new(go));
+        let many: Vec<_> = (0..6)
+            .map(|_| {
+                let (office, plan) = (office.clone(), gated(1, begun.clone(), Arc::clone(&go)));
+                tokio::spawn(async move { office.grant(GrantAsk { plan, ..ask(1) }).await })
+            })
+            .collect();
+        while begins.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
+        // The first of the six is being planned. Another user comes, and is served next.
+        let other = Peer { uid: peer().uid + 1, ..peer() };
+        let mut victim = Box::pin(office.grant(GrantAsk { peer: other, ..ask(2) }));
+        let polled = std::future::poll_fn(|context| std::task::Poll::Ready(victim.as_mut().poll(context))).await;
+        assert!(polled.is_pending());
+        let_go.send(()).unwrap();
+        // Whatever else were planned before would wait for the test for ever.
+        let served = tokio::time::timeout(Duration::from_secs(20), victim).await;
+        lease_id(&served.expect("another plan was begun before").unwrap());
+        for _ in 1..6 {
+            let_go.send(()).unwrap();
+        }
+        for asker in many {
+            lease_id(&asker.await.unwrap().unwrap());
+        }
+    });
+}
+
+#[test]
+fn those_behind_in_line_cost_no_plans() {
+    run(async {
+        let bench = Bench::new(24);
+        let office = office(&bench);
+        let id = lease_id(&office.grant(ask(16)).await.unwrap());
+        let (begun, begins) = std::sync::mpsc::channel();
+        let counted = move |who: &'static str, gib| {
+            let (plan, begun) = (plan(gib), begun.clone());
+            let plan: Plan = Box::new(move |snapshot, claims| {
+                begun.send(who).unwrap();
+                plan(snapshot, claims)
+            });
+            GrantAsk { plan, ..waiting(gib) }
+        };
+        let join = |who| {
+            let (asker, ask) = (office.clone(), counted(who, 20));
+            tokio::spawn(async move { asker.grant(ask).await })
+        };
+        let head = join("head");
+        office.standing().wait_for(|standing| standing.waiting == 1).await.unwrap();
+        let behind = join("behind");
+        office.standing().wait_for(|standing| standing.waiting == 2).await.unwrap();
+        let planned = begins.try_iter().filter(|who| *who == "behind").count();
+        // Readings go on, and the head is planned on each.
+        let mut seen = 0;
+        while seen < 10 {
+            match begins.try_recv() {
+                Ok("head") => seen += 1,
+                Ok(_) => panic!("planned for one who is behind, after {planned} plans to join"),
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+        office.release(id, peer().uid).await.unwrap();
+        let id = lease_id(&head.await.unwrap().unwrap());
+        office.release(id, peer().uid).await.unwrap();
+        lease_id(&behind.await.unwrap().unwrap());
+    });
+}

@@ -1,6 +1,6 @@
 //! How the daemon is, part by part, and why a part is not well.
 
-use super::Probe;
+use super::{Probe, promises};
 use crate::api::status::{HealthAnswer, HealthPart, HealthStatus};
 use crate::devices::Unusable;
 
@@ -60,7 +60,12 @@ impl Probe {
             ));
         }
         self.promises.trouble.clone().or_else(|| {
-            self.promises.office.standing().borrow().behind.then(|| {
+            let standing = self.promises.office.standing();
+            let standing = standing.borrow();
+            if let Some(blind) = promises::unread(&standing) {
+                return Some(format!("{blind}; {}", blind.cure()));
+            }
+            standing.behind.then(|| {
                 let folder = self.settled().config.leases.state_directory.display().to_string();
                 format!(
                     "changes could not be written to {folder}; no lease is granted that would not survive a restart"

@@ -18,9 +18,10 @@ use crate::api::problem::Reason;
 use crate::api::{Problem, Question};
 use crate::bytes::Bytes;
 use crate::config::{Accounts, Config, LeasesConfig, Size, UserQuota};
-use crate::daemon::office::{self, GrantAsk, Office, OfficeHandle, OfficeSettings};
+use crate::daemon::office::{self, GrantAsk, Office, OfficeHandle, OfficeSettings, Standing};
 use crate::devices::Snapshot;
 use crate::devices::sampler::DeviceSource;
+use crate::leases::blindness::Blindness;
 use crate::leases::ledger::Settings;
 use crate::leases::moment::Now;
 use crate::leases::quota::{Quota, Quotas};
@@ -91,6 +92,10 @@ impl Promises {
         let nothing_claimed = {
             let standing = self.office.standing();
             let standing = standing.borrow();
+            if let Some(blind) = unread(&standing) {
+                let detail = format!("what is leased on this host's devices is not known: {blind}");
+                return Err(Problem::new(Reason::Busy, detail).hint(blind.cure()));
+            }
             // What the last lease claimed counts until a reading shows that it is gone.
             standing.leases == 0 && standing.leased.values().all(|bytes| *bytes == Bytes::ZERO)
         };
@@ -100,6 +105,11 @@ impl Promises {
         let taken_at = Now::read().moment_of(snapshot.sampled_at);
         self.office.leased_in(Arc::clone(snapshot), taken_at).await
     }
+}
+
+/// Promises that nobody can read now.
+pub(super) fn unread(standing: &Standing) -> Option<&Blindness> {
+    standing.blind.as_ref().filter(|blind| !blind.is_over(Now::read().boottime))
 }
 
 /// The ledger's rules, as the configuration has them.
@@ -139,7 +149,9 @@ pub(super) fn grant_ask(
     let plan_question = question.clone();
     // The ledger's owner plans on its own thread: what is logged there belongs to this request all the same.
     let span = Span::current();
+    let leasable = probe::leasable(&model);
     let plan = move |snapshot: &Snapshot, claims: &BTreeMap<String, Bytes>| -> Result<Answer, Problem> {
+        leasable.clone()?;
         let here = seen(&settled, snapshot, claims);
         span.in_scope(|| probe::answer(&plan_question, &model, &here, &settled.rules))
     };
@@ -168,6 +180,45 @@ fn digest(question: &Question) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::peer::Peer;
+    use crate::devices::declared;
+    use crate::model::tensors::InventoryBuilder;
+    use crate::model::{Dtype, Storage};
+
+    fn bare_model() -> Model {
+        let metadata = serde_json::json!({
+            "version": crate::model::source::metadata::VERSION, "format": "safetensors", "gated": false,
+            "identity": {"repo": "a/b", "revision": null, "commit": null, "file": null},
+            "files": [], "siblings": [], "projectors": [], "tensors": [], "documents": {}, "unreadable": {},
+            "components": [], "base_model": null, "gguf": null, "hub_totals": null,
+            "evidence": {"kind": "every_header"}, "doubts": []
+        });
+        crate::model::source::metadata::assemble(&serde_json::from_value(metadata).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_model_like_no_real_one_is_refused_before_it_is_planned_for() {
+        let peer = Peer { uid: 1000, gid: 1000, pid: None };
+        let caller = Caller { peer, token: None, request_id: String::new() };
+        let config = Config::default();
+        let rules = super::super::build::rules(&config).unwrap();
+        let settled = Arc::new(Settled { config, rules });
+        let here = declared::resolve("2x24GiB", std::time::SystemTime::UNIX_EPOCH).unwrap().snapshot;
+        let planned = |names: usize| {
+            let mut builder = InventoryBuilder::default();
+            for name in 0..names {
+                // Digits fold, letters do not.
+                let name: String = name.to_string().bytes().map(|digit| char::from(digit - b'0' + b'a')).collect();
+                builder.add("", &name, Storage::Known(Dtype::BF16), &[1, 1], Bytes::new(2));
+            }
+            let model = Arc::new(Model { inventory: builder.finish(), ..bare_model() });
+            let ask = grant_ask(&caller, LeaseRequest::default(), &Question::default(), model, Arc::clone(&settled));
+            (ask.plan)(&here, &BTreeMap::new())
+        };
+        assert!(planned(20).is_ok());
+        let problem = planned(20_000).unwrap_err();
+        assert!(problem.detail.contains("20000 kinds of tensors"), "{problem}");
+    }
 
     #[test]
     fn a_named_user_has_its_own_bounds_and_everybody_else_the_general_ones() {

@@ -6,10 +6,13 @@ use super::super::ask::GrantAsk;
 use super::super::claim::Delivery;
 use crate::api::{Answer, Problem};
 use crate::leases::lease::{Holder, Lease};
+use crate::leases::moment::Boottime;
 
 /// One asker.
 pub(super) struct Case {
     pub(super) ask: GrantAsk,
+    /// When it came: its place among those who have to stand in line.
+    pub(super) came: Boottime,
     pub(super) holder: Holder,
     pub(super) reply: oneshot::Sender<Delivery>,
     /// What it would be told if its wait ended now.

@@ -78,7 +78,10 @@ impl Desk {
             Ok(holder)
         });
         match resolved {
-            Ok(holder) => self.new.push(Case { ask, holder, reply, answer: None }),
+            Ok(holder) => {
+                let came = Now::read().boottime;
+                self.new.push(Case { ask, came, holder, reply, answer: None });
+            }
             Err(problem) => {
                 let _hung_up = reply.send(Delivery::plain(Err(problem)));
             }

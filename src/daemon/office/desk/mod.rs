@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use self::case::Case;
 use self::deliveries::Deliveries;
 use self::readings::UnderWay;
+use self::turns::Turns;
 use super::deaths::Deaths;
 use super::errand::{Errand, Note};
 use super::handle::Standing;
@@ -22,6 +23,7 @@ use crate::api::problem::Reason;
 use crate::bytes::Bytes;
 use crate::devices::Snapshot;
 use crate::devices::error::DevicesError;
+use crate::leases::blindness::Blindness;
 use crate::leases::event::Dated;
 use crate::leases::keeper::Keeper;
 use crate::leases::moment::{Boottime, Now};
@@ -34,6 +36,7 @@ mod holders;
 mod promises;
 mod readings;
 mod telling;
+mod turns;
 
 /// The longest sleep: the clock since boot goes on while the host sleeps, the runtime's does not.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
@@ -50,10 +53,10 @@ pub(super) struct Desk {
     log: Log,
     standing: watch::Sender<Standing>,
     step: Step,
-    /// Askers that no reading has been taken for yet, in order.
+    /// Askers that no reading has been begun for yet, in order.
     new: Vec<Case>,
-    /// Askers for whom the reading under way was begun.
-    at_reading: Vec<Case>,
+    /// Askers for whom the reading under way was begun, or one before on which they were not come to.
+    at_reading: Turns<Case>,
     /// Askers in line.
     in_line: HashMap<Ticket, Case>,
     deliveries: Deliveries,
@@ -86,7 +89,7 @@ impl Desk {
             standing,
             step,
             new: Vec::new(),
-            at_reading: Vec::new(),
+            at_reading: Turns::new(),
             in_line: HashMap::new(),
             deliveries: Deliveries::new(notes),
             given: HashMap::new(),
@@ -105,6 +108,11 @@ impl Desk {
         let mut reading: Option<UnderWay> = None;
         let stopped = loop {
             if reading.is_none() && self.wants_reading() {
+                // Who came while the last one was planned on shares this one.
+                if let Some(stop) = self.take_all(&mut errands) {
+                    break Some(stop);
+                }
+                self.pass_on();
                 reading = Some(self.begin_reading());
             }
             let wake = self.wake(reading.is_some());
@@ -131,14 +139,7 @@ impl Desk {
                         self.step.begin();
                         self.errand(errand);
                         // All that has arrived shares one reading.
-                        let mut stop = None;
-                        while let Ok(next) = errands.try_recv() {
-                            match next {
-                                Errand::Stop(reply) => { stop = Some(reply); break; }
-                                next => self.errand(next),
-                            }
-                        }
-                        if stop.is_some() { break stop; }
+                        if let Some(stop) = self.take_all(&mut errands) { break Some(stop); }
                     }
                 },
                 () = tokio::time::sleep_until(wake) => {
@@ -159,9 +160,19 @@ impl Desk {
         }
     }
 
+    /// All errands that have arrived; whether to stop is among them.
+    fn take_all(&mut self, errands: &mut mpsc::Receiver<Errand>) -> Option<oneshot::Sender<()>> {
+        while let Ok(next) = errands.try_recv() {
+            match next {
+                Errand::Stop(reply) => return Some(reply),
+                next => self.errand(next),
+            }
+        }
+        None
+    }
+
     fn stop(&mut self) {
-        let cases =
-            self.new.drain(..).chain(self.at_reading.drain(..)).chain(self.in_line.drain().map(|(_, case)| case));
+        let cases = self.new.drain(..).chain(self.at_reading.drain()).chain(self.in_line.drain().map(|(_, case)| case));
         for case in cases {
             case.tell(Err(
                 Problem::new(Reason::DaemonStopping, "the daemon is stopping").hint("ask again after its restart")
@@ -175,7 +186,8 @@ impl Desk {
     fn wake(&self, reading: bool) -> Instant {
         let (now, instant) = (Now::read().boottime, Instant::now());
         let ledger = self.keeper.ledger();
-        let due = ledger.next_expiry().into_iter().chain(self.queue.next_deadline()).min();
+        let sees = self.keeper.blind(Now::read()).map(Blindness::until);
+        let due = ledger.next_expiry().into_iter().chain(self.queue.next_deadline()).chain(sees).min();
         let mut wake = instant + due.map_or(LONGEST_SLEEP, |due| due.since(now).min(LONGEST_SLEEP));
         if !reading && self.watches() {
             wake = wake.min(self.read_at);

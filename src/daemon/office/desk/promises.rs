@@ -19,6 +19,8 @@ use crate::leases::queue::Ticket;
 use crate::leases::wire;
 
 impl Desk {
+    /// Those in line, in their order. Where every device belongs to one ahead, nothing is planned: its answer stays as it
+    /// was, and so a long line costs as many plans as it has heads.
     pub(super) fn serve_line(&mut self, reading: &Reading<'_>) {
         let tickets: Vec<Ticket> = self.queue.waiters().map(|waiter| waiter.ticket).collect();
         for (served, ticket) in tickets.into_iter().enumerate() {
@@ -28,6 +30,10 @@ impl Desk {
             let Some(mut case) = self.in_line.remove(&ticket) else { continue };
             if case.reply.is_closed() {
                 self.queue.cancel(ticket);
+                continue;
+            }
+            if case.answer.is_some() && self.is_behind_others(ticket, reading) {
+                self.in_line.insert(ticket, case);
                 continue;
             }
             match self.decide(&case, Some(ticket), reading) {
@@ -57,8 +63,10 @@ impl Desk {
         }
         let now = Now::read().boottime;
         let deadline = now.after(case.ask.wait.min(self.settings.longest_wait));
+        // In the order in which they came, whoever was planned for first.
+        let since = case.came;
         let candidates = decide::candidates(case.ask.candidates.as_ref(), reading.snapshot);
-        match self.queue.join(case.ask.peer.uid, candidates, deadline, now) {
+        match self.queue.join(case.ask.peer.uid, candidates, deadline, since) {
             Ok(ticket) => {
                 case.answer = Some(*answer);
                 self.in_line.insert(ticket, case);
@@ -94,6 +102,9 @@ impl Desk {
         {
             return Decision::Answer(Box::new(Err(HolderError::Gone { pid: process.pid }.into())));
         }
+        if let Some(blind) = self.keeper.blind(now) {
+            return Decision::Answer(Box::new(Err(blind.into())));
+        }
         let claims = decide::claims(self.keeper.ledger(), reading);
         let uuids = reading.snapshot.devices.iter().map(|device| &device.facts.uuid);
         let closed: BTreeSet<String> = uuids.filter(|uuid| !self.may_take(ticket, uuid)).cloned().collect();
@@ -115,6 +126,10 @@ impl Desk {
             Ok(answer) => Decision::NotNow(Box::new(answer)),
             Err(problem) => Decision::Answer(Box::new(Err(problem))),
         }
+    }
+
+    fn is_behind_others(&self, ticket: Ticket, reading: &Reading<'_>) -> bool {
+        reading.snapshot.devices.iter().all(|device| !self.queue.may_take(ticket, [device.facts.uuid.as_str()]))
     }
 
     fn may_take(&self, ticket: Option<Ticket>, uuid: &str) -> bool {

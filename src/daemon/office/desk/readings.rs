@@ -10,7 +10,6 @@ use tokio::time::Instant;
 
 use super::super::decide;
 use super::Desk;
-use super::case::Case;
 use crate::api::Problem;
 use crate::api::problem::Reason;
 use crate::bytes::Bytes;
@@ -28,7 +27,7 @@ impl Desk {
     pub(super) fn wants_reading(&self) -> bool {
         // What the last lease claimed is shown until a reading shows that it is gone.
         let somebody = self.watches();
-        !self.new.is_empty() || (somebody && Instant::now() >= self.read_at)
+        !self.new.is_empty() || !self.at_reading.is_empty() || (somebody && Instant::now() >= self.read_at)
     }
 
     /// Whether anything hangs on what devices hold.
@@ -39,7 +38,9 @@ impl Desk {
     }
 
     pub(super) fn begin_reading(&mut self) -> UnderWay {
-        self.at_reading.append(&mut self.new);
+        for case in self.new.drain(..) {
+            self.at_reading.push(case.ask.peer.uid, case);
+        }
         let (devices, deadline) = (Arc::clone(&self.devices), self.settings.reading_deadline);
         let before = self.before_next;
         Box::pin(async move {
@@ -53,16 +54,15 @@ impl Desk {
     }
 
     pub(super) fn end_reading(&mut self, taken_at: Boottime, outcome: Result<Arc<Snapshot>, DevicesError>) {
-        let cases = std::mem::take(&mut self.at_reading);
         let outcome = outcome.map_err(Problem::from).and_then(|snapshot| {
             // A stale one is an older reading, whatever time it is now.
             let late = || Problem::new(Reason::NvmlOverdue, "the driver does not answer in time");
             if snapshot.stale { Err(late().hint("see hf-mem-probe health")) } else { Ok(snapshot) }
         });
         match outcome {
-            Ok(snapshot) => self.on_reading(&snapshot, taken_at, cases),
+            Ok(snapshot) => self.on_reading(&snapshot, taken_at),
             Err(problem) => {
-                for case in cases {
+                for case in self.at_reading.drain() {
                     case.tell(Err(problem.clone()));
                 }
             }
@@ -76,22 +76,22 @@ impl Desk {
         self.read_at = Instant::now() + every;
     }
 
-    fn on_reading(&mut self, snapshot: &Arc<Snapshot>, taken_at: Boottime, cases: Vec<Case>) {
+    fn on_reading(&mut self, snapshot: &Arc<Snapshot>, taken_at: Boottime) {
         self.watch_holders();
         let now = Now::read();
-        let asking = cases.iter().chain(self.in_line.values()).filter_map(|case| case.holder.process);
+        let asking = self.at_reading.iter().chain(self.in_line.values()).filter_map(|case| case.holder.process);
         let ancestry = self.ancestry(snapshot, asking);
         let reading = Reading { snapshot, taken_at, ancestry: &ancestry };
         self.take_in(&reading, now);
-        self.log.observe(snapshot, now.wall);
+        self.log.observe(snapshot, now);
+        let began = Instant::now();
         self.serve_line(&reading);
-        for (served, case) in cases.into_iter().enumerate() {
-            // Each promise waits for the disk: the last of many is decided on a reading of its own, not refused for the age
-            // of this one.
-            if served > 0 && self.is_old(taken_at) {
-                self.new.push(case);
-            } else {
-                self.serve_new(case, &reading);
+        // Each plan computes and each promise waits for the disk: after a while others are heard, and those who came with
+        // them have their turn too. The rest is decided on the next reading, not refused for the age of this one.
+        while let Some(case) = self.at_reading.pop() {
+            self.serve_new(case, &reading);
+            if began.elapsed() >= self.settings.longest_round || self.is_old(taken_at) {
+                break;
             }
         }
         self.leased = decide::claims(self.keeper.ledger(), &reading);

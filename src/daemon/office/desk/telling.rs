@@ -18,12 +18,12 @@ impl Desk {
         self.waits_ended = self.waits_ended.saturating_add(u64::try_from(ended).unwrap_or(u64::MAX));
         events.extend(line);
         let happened = !events.is_empty();
-        self.log.tell(events, Now::read().wall);
+        self.log.tell(events, Now::read());
         let ledger = self.keeper.ledger();
         if happened {
             self.given.retain(|id, _| ledger.get(id).is_some_and(Lease::is_live));
         }
-        let cases = self.new.iter().chain(&self.at_reading).chain(self.in_line.values());
+        let cases = self.new.iter().chain(self.at_reading.iter()).chain(self.in_line.values());
         let needed: HashSet<ProcessIdentity> = ledger
             .live()
             .filter_map(|lease| lease.holder.process)
@@ -38,6 +38,7 @@ impl Desk {
             waiting: self.queue.len(),
             counters,
             behind: self.keeper.is_behind(),
+            blind: self.keeper.blind(Now::read()).cloned(),
         };
         self.standing.send_if_modified(|known| {
             let changed = *known != standing;
