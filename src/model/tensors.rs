@@ -165,6 +165,31 @@ impl InventoryBuilder {
         }
     }
 
+    /// Kinds of tensors so far.
+    pub fn classes(&self) -> usize {
+        self.classes.len()
+    }
+
+    /// Adds all that `other` holds.
+    pub fn absorb(&mut self, other: Self) {
+        for (key, class) in other.classes {
+            match self.classes.entry(key) {
+                Entry::Vacant(slot) => {
+                    slot.insert(class);
+                }
+                Entry::Occupied(slot) => {
+                    let joined = slot.into_mut();
+                    joined.bytes_each = joined.bytes_each.max(class.bytes_each);
+                    joined.count = joined.count.saturating_add(class.count);
+                    for (layer, more) in class.layers {
+                        let each = joined.layers.entry(layer).or_insert(0);
+                        *each = each.saturating_add(more);
+                    }
+                }
+            }
+        }
+    }
+
     /// One inventory of several that share no tensor, such as the parts of a split file.
     pub fn join(inventories: impl IntoIterator<Item = Inventory>) -> Inventory {
         let mut builder = Self::default();
@@ -257,6 +282,20 @@ mod tests {
         assert_eq!(inventory.bytes(), Bytes::new(7 * 4 * 32 + 20));
         assert_eq!(inventory.tensors(), 29);
         assert_eq!(inventory.elements(), 7 * 4 * 16 + 5);
+    }
+
+    #[test]
+    fn parts_that_are_absorbed_are_one_whole() {
+        let (mut whole, mut parts) = (InventoryBuilder::default(), [InventoryBuilder::default(), Default::default()]);
+        for tensor in 0..20_u32 {
+            let name = format!("layers.{}.experts.{tensor}.w", tensor / 4);
+            let (part, bytes) = (tensor as usize % 2, Bytes::new(8 + u64::from(tensor)));
+            whole.add("", &name, Storage::Unknown("x".into()), &[8], bytes);
+            parts[part].add("", &name, Storage::Unknown("x".into()), &[8], bytes);
+        }
+        let [mut first, second] = parts;
+        first.absorb(second);
+        assert_eq!((first.classes(), first.finish()), (1, whole.finish()));
     }
 
     #[test]

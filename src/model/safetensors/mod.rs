@@ -1,17 +1,16 @@
 //! The header of a safetensors file: eight bytes of length, then JSON with a type, a shape and two offsets for each tensor.
 //!
-//! The safetensors crate's own `Metadata` is tried first, for what it accepts every
-//! loader accepts. It refuses a whole header for one type it does not know or one gap between tensors, so a refused header
-//! is read again by `lenient`: sized by its offsets, and each thing that was odd is recorded as a doubt. Nothing here
-//! reads a file; lengths and counts are bounded before anything is allocated for them.
+//! Both what the safetensors crate accepts and what it refuses for one unknown type or one gap between tensors is read in
+//! one pass ([`walk()`]), which holds as little of each tensor as it can: headers are written by anyone. Nothing here reads
+//! a file; lengths and counts are bounded before anything is allocated for them.
 
-mod lenient;
-
-use safetensors::tensor::Metadata;
+mod walk;
 
 use super::dtype::Dtype;
 use super::tensors::{InventoryBuilder, Storage};
 use crate::bytes::Bytes;
+
+pub use walk::{Each, Passing};
 
 /// The length field before the header.
 pub const LENGTH_BYTES: u64 = 8;
@@ -21,6 +20,22 @@ pub const MAX_HEADER_BYTES: u64 = 100_000_000;
 pub const MAX_TENSORS: usize = 1 << 20;
 /// Dimensions of one tensor; real ones have at most eight.
 pub const MAX_RANK: usize = 32;
+
+/// The longest name of a tensor; real ones stay below 200 bytes.
+pub const MAX_NAME_BYTES: usize = 1024;
+
+/// What a header is beside its tensors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outline {
+    /// How many tensors it names.
+    pub tensors: usize,
+    /// Length of the data behind the header.
+    pub data_bytes: Bytes,
+    /// What was odd about it, for a person.
+    pub doubts: Vec<String>,
+    /// The name of the tensor that begins last, shortened.
+    last: String,
+}
 
 /// One tensor, as its header describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +95,9 @@ pub enum HeaderError {
     /// More tensors than any model has.
     #[error("the header names more than {MAX_TENSORS} tensors")]
     TooManyTensors,
+    /// More kinds of tensors than any model has.
+    #[error("it describes more than {0} kinds of tensors")]
+    TooManyKinds(usize),
     /// A tensor that contradicts itself or the file.
     #[error("tensor {name}: {why}")]
     BadTensor {
@@ -105,49 +123,37 @@ pub fn header_length(first: &[u8], file_bytes: Option<u64>) -> Result<u64, Heade
     }
 }
 
-/// Reads the JSON of a header. `data_bytes` is what the file holds behind it, where the file's length is known.
+/// Reads the JSON of a header and keeps every tensor. `data_bytes` is what the file holds behind it, where the file's
+/// length is known.
 pub fn parse(json: &[u8], data_bytes: Option<u64>) -> Result<Header, HeaderError> {
-    let header = match serde_json::from_slice::<Metadata>(json) {
-        Ok(metadata) => strict(&metadata)?,
-        Err(refusal) => lenient::parse(json, &refusal.to_string())?,
-    };
-    for tensor in &header.tensors {
-        if tensor.shape.len() > MAX_RANK {
-            return Err(bad(&tensor.name, format!("{} dimensions", tensor.shape.len())));
-        }
-    }
-    against_file(header, data_bytes)
+    let mut tensors = Vec::new();
+    let outline = walk(json, data_bytes, &mut |passing| {
+        let Passing { name, storage, shape, bytes, begin } = passing;
+        tensors.push((begin, Tensor { name: name.to_owned(), storage, shape: shape.to_vec(), bytes }));
+        Ok(())
+    })?;
+    tensors.sort_by(|(left, a), (right, b)| (left, a.bytes, &a.name).cmp(&(right, b.bytes, &b.name)));
+    let tensors = tensors.into_iter().map(|(_, tensor)| tensor).collect();
+    Ok(Header { tensors, data_bytes: outline.data_bytes, doubts: outline.doubts })
 }
 
-/// What the crate accepted, in our terms.
-fn strict(metadata: &Metadata) -> Result<Header, HeaderError> {
-    let named = metadata.tensors();
-    if named.len() > MAX_TENSORS {
-        return Err(HeaderError::TooManyTensors);
-    }
-    let mut by_offset: Vec<_> = named.into_iter().collect();
-    by_offset.sort_by(|(left, a), (right, b)| (a.data_offsets, left).cmp(&(b.data_offsets, right)));
-    let tensors = by_offset.into_iter().map(|(name, info)| Tensor {
-        storage: storage(&info.dtype.to_string()),
-        shape: info.shape.iter().map(|&size| size as u64).collect(),
-        bytes: Bytes::new((info.data_offsets.1 - info.data_offsets.0) as u64),
-        name,
-    });
-    Ok(Header { tensors: tensors.collect(), data_bytes: Bytes::new(metadata.data_len() as u64), doubts: Vec::new() })
+/// Reads the JSON of a header and gives each tensor to `each`, in the header's order, before the whole is judged: what
+/// was given counts only where an outline comes back.
+pub fn walk(json: &[u8], data_bytes: Option<u64>, each: Each<'_>) -> Result<Outline, HeaderError> {
+    against_file(walk::walk(json, each)?, data_bytes)
 }
 
 /// A file that is shorter than its tensors cannot be loaded; one that is longer can, by some. One that ends with its
 /// header was cut off there on purpose, to be asked about and not to be loaded: that is said.
-fn against_file(mut header: Header, data_bytes: Option<u64>) -> Result<Header, HeaderError> {
+fn against_file(mut header: Outline, data_bytes: Option<u64>) -> Result<Outline, HeaderError> {
     let Some(data_bytes) = data_bytes else { return Ok(header) };
     if data_bytes == 0 && header.data_bytes > Bytes::ZERO {
         header.doubts.push("the file holds a header and no weights".to_owned());
         return Ok(header);
     }
     if header.data_bytes > Bytes::new(data_bytes) {
-        let name = header.tensors.last().map_or_else(String::new, |tensor| tensor.name.clone());
         let why = format!("its data ends at byte {} but the file has only {data_bytes}", header.data_bytes.get());
-        return Err(bad(&name, why));
+        return Err(bad(&header.last, why));
     }
     if header.data_bytes < Bytes::new(data_bytes) {
         let extra = data_bytes - header.data_bytes.get();

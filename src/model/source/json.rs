@@ -2,37 +2,255 @@
 //!
 //! Mamba configurations really say `"time_step_limit": [0.0, Infinity]`. Such words become `null`, for no size depends
 //! on them.
+//!
+//! `[0,0,0]` takes sixteen times its length once it is parsed, `[{"":0}]` ninety times. So the values of a document are
+//! counted before any is built, and the documents of one model have room for so much together and no more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::weights::Index;
 
-/// The largest configuration that is read; real ones stay below 1 MiB.
+/// The largest configuration that is read; nearly all real ones stay below 1 MiB.
 pub const MAX_DOCUMENT_BYTES: u64 = 8 << 20;
 /// The largest index that is read; that of 100 000 tensors has some 12 MiB.
 pub const MAX_INDEX_BYTES: u64 = 64 << 20;
 
-/// Parses a document.
-pub fn document(text: &[u8]) -> Result<Value, String> {
-    serde_json::from_slice(text)
-        .or_else(|refusal| serde_json::from_slice(&without_python_words(text)).map_err(|_| refusal))
-        .map_err(|error| format!("it is not JSON: {error}"))
+/// Memory that the documents of one model may take together once they are parsed; real ones take some 100 KiB, and
+/// lists of what each of 40 000 modules is quantised to some 30 MiB.
+const MAX_PARSED_BYTES: u64 = 48 << 20;
+/// Tensors that the indices of one model may name together; the largest known names some 280 000.
+const MAX_INDEX_TENSORS: usize = 1 << 19;
+
+/// Why a document is not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It cannot be understood.
+    NotJson(String),
+    /// It would take more memory than there is for a model's documents.
+    TooMuch(String),
 }
 
-/// Parses an index of shards. A `total_size` that is a whole float counts; any other is left out.
-pub fn index(text: &[u8]) -> Result<Index, String> {
-    #[derive(Deserialize)]
-    struct Raw {
-        #[serde(default)]
-        metadata: Option<BTreeMap<String, Value>>,
-        weight_map: BTreeMap<String, String>,
+/// What the documents of one model may still take.
+#[derive(Debug)]
+pub struct Room {
+    parsed_bytes: u64,
+    tensors: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { parsed_bytes: MAX_PARSED_BYTES, tensors: MAX_INDEX_TENSORS }
     }
-    let raw: Raw = serde_json::from_slice(text).map_err(|error| format!("it is not an index of weights: {error}"))?;
-    let total = raw.metadata.as_ref().and_then(|metadata| metadata.get("total_size"));
-    Ok(Index { total_bytes: total.and_then(whole_number), weight_map: raw.weight_map })
+}
+
+impl Room {
+    /// Parses a document, once it is counted that its values have room.
+    pub fn document(&mut self, text: &[u8]) -> Result<Value, Refused> {
+        match self.parse(text) {
+            Err(Refused::NotJson(why)) => self.parse(&without_python_words(text)).map_err(|second| match second {
+                Refused::NotJson(_) => Refused::NotJson(why),
+                too_much @ Refused::TooMuch(_) => too_much,
+            }),
+            taken => taken,
+        }
+    }
+
+    fn parse(&mut self, text: &[u8]) -> Result<Value, Refused> {
+        let not_json = |error: serde_json::Error| Refused::NotJson(format!("it is not JSON: {error}"));
+        let weight: Weight = serde_json::from_slice(text).map_err(not_json)?;
+        let Some(left) = self.parsed_bytes.checked_sub(weight.bytes) else {
+            return Err(Refused::TooMuch(format!(
+                "its {} values take {} bytes of memory; all documents of one model may take {MAX_PARSED_BYTES}",
+                weight.values, weight.bytes
+            )));
+        };
+        let value = serde_json::from_slice(text).map_err(not_json)?;
+        self.parsed_bytes = left;
+        Ok(value)
+    }
+
+    /// Parses an index of shards. A `total_size` that is a whole float counts; any other is left out.
+    pub fn index(&mut self, text: &[u8]) -> Result<Index, Refused> {
+        let mut deserializer = serde_json::Deserializer::from_slice(text);
+        let raw = RawIndex::deserialize(&mut deserializer).and_then(|raw| deserializer.end().map(|()| raw));
+        let RawIndex { metadata, weight_map } =
+            raw.map_err(|error| Refused::NotJson(format!("it is not an index of weights: {error}")))?;
+        let Some(left) = self.tensors.checked_sub(weight_map.named) else {
+            return Err(Refused::TooMuch(format!(
+                "it names {} tensors; all indices of one model may name {MAX_INDEX_TENSORS}",
+                weight_map.named
+            )));
+        };
+        self.tensors = left;
+        let total = metadata.and_then(|metadata| metadata.total_size);
+        Ok(Index { total_bytes: total.and_then(|Total(total)| total), weight_map: weight_map.files })
+    }
+}
+
+/// How many values a document has, and what they take as [`Value`]s: a vector has room for four values at least, and a
+/// map is a tree whose nodes have room for eleven keys and are half full at worst.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Weight {
+    values: u64,
+    bytes: u64,
+}
+
+impl Weight {
+    const VALUE_BYTES: u64 = 32;
+    const NODE_BYTES: u64 = 640;
+    const KEYS_OF_A_NODE: u64 = 6;
+    /// What an allocator adds to a text.
+    const TEXT_BYTES: u64 = 16;
+
+    fn of(bytes: u64) -> Self {
+        Self { values: 1, bytes }
+    }
+
+    fn text(length: usize) -> Self {
+        Self::of(length as u64 + Self::TEXT_BYTES)
+    }
+
+    /// The same with `other` inside.
+    fn with(self, other: Self) -> Self {
+        Self { values: self.values + other.values, bytes: self.bytes + other.bytes }
+    }
+}
+
+impl<'de> Deserialize<'de> for Weight {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Weigh;
+        impl<'de> Visitor<'de> for Weigh {
+            type Value = Weight;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any JSON value")
+            }
+
+            fn visit_unit<E>(self) -> Result<Weight, E> {
+                Ok(Weight::of(0))
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Weight, E> {
+                Ok(Weight::of(0))
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Weight, E> {
+                Ok(Weight::of(0))
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Weight, E> {
+                Ok(Weight::of(0))
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Weight, E> {
+                Ok(Weight::of(0))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Weight, E> {
+                Ok(Weight::text(text.len()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Weight, A::Error> {
+                let (mut all, mut length) = (Weight::of(0), 0_u64);
+                while let Some(item) = list.next_element()? {
+                    all = all.with(item);
+                    length += 1;
+                }
+                let room = if length == 0 { 0 } else { length.next_power_of_two().max(4) };
+                all.bytes += room * Weight::VALUE_BYTES;
+                Ok(all)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Weight, A::Error> {
+                let (mut all, mut keys) = (Weight::of(0), 0_u64);
+                while let Some((key, item)) = map.next_entry::<Weight, Weight>()? {
+                    all = all.with(item);
+                    all.bytes += key.bytes;
+                    keys += 1;
+                }
+                all.bytes += keys.div_ceil(Weight::KEYS_OF_A_NODE) * Weight::NODE_BYTES;
+                Ok(all)
+            }
+        }
+        deserializer.deserialize_any(Weigh)
+    }
+}
+
+/// An index as it is written.
+#[derive(Deserialize)]
+struct RawIndex {
+    #[serde(default)]
+    metadata: Option<IndexMetadata>,
+    weight_map: WeightMap,
+}
+
+#[derive(Deserialize)]
+struct IndexMetadata {
+    #[serde(default)]
+    total_size: Option<Total>,
+}
+
+/// A whole number; `None` for any other value, of which nothing is kept.
+struct Total(Option<u64>);
+
+impl<'de> Deserialize<'de> for Total {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // A number's text is borrowed and any other value's too: nothing is built of it.
+        let text = <&RawValue>::deserialize(deserializer)?.get();
+        let number = text.starts_with(|first: char| first == '-' || first.is_ascii_digit());
+        let value: Option<Value> = number.then(|| serde_json::from_str(text).ok()).flatten();
+        Ok(Self(value.as_ref().and_then(whole_number)))
+    }
+}
+
+/// The names of an index, up to one more than there may be, with the files' names kept once each.
+#[derive(Default)]
+struct WeightMap {
+    files: BTreeMap<String, Arc<str>>,
+    named: usize,
+}
+
+impl<'de> Deserialize<'de> for WeightMap {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = WeightMap;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of file names")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WeightMap, A::Error> {
+                let (mut read, mut known) = (WeightMap::default(), BTreeSet::<Arc<str>>::new());
+                loop {
+                    if read.named >= MAX_INDEX_TENSORS {
+                        // More are counted and not kept.
+                        match map.next_entry::<IgnoredAny, IgnoredAny>()? {
+                            Some(_) => read.named += 1,
+                            None => return Ok(read),
+                        }
+                        continue;
+                    }
+                    let Some((name, file)) = map.next_entry::<String, String>()? else { return Ok(read) };
+                    let file = known.get(file.as_str()).cloned().unwrap_or_else(|| {
+                        let file: Arc<str> = file.into();
+                        known.insert(Arc::clone(&file));
+                        file
+                    });
+                    read.files.insert(name, file);
+                    read.named += 1;
+                }
+            }
+        }
+        deserializer.deserialize_map(Names)
+    }
 }
 
 /// An integer, or a float below 2^53 that is one.
@@ -77,6 +295,49 @@ mod tests {
 
     use super::*;
 
+    fn document(text: &[u8]) -> Result<Value, Refused> {
+        Room::default().document(text)
+    }
+
+    fn index(text: &[u8]) -> Result<Index, Refused> {
+        Room::default().index(text)
+    }
+
+    #[test]
+    fn values_are_counted_before_they_are_built() {
+        let weight = |text: &str| serde_json::from_str::<Weight>(text).expect("JSON");
+        assert_eq!(weight("[0,[],null]"), Weight { values: 4, bytes: 4 * 32 });
+        assert_eq!(weight(r#"{"ab": "cde"}"#), Weight { values: 2, bytes: 640 + 18 + 19 });
+        let hostile = |item: &str, count: usize| format!("[{}]", vec![item; count].join(","));
+        for (item, count) in [("0", 1 << 21), (r#"{"":0}"#, 1 << 17), ("[0]", 1 << 19), (r#""""#, 1 << 21)] {
+            let Err(Refused::TooMuch(why)) = document(hostile(item, count).as_bytes()) else { panic!("{item} taken") };
+            assert!(why.contains(" values take ") && why.contains(&MAX_PARSED_BYTES.to_string()), "{why}");
+        }
+        document(hostile("0", 1 << 19).as_bytes()).expect("room for a large one");
+    }
+
+    #[test]
+    fn all_documents_of_one_model_share_their_room() {
+        let mut room = Room::default();
+        let half = format!("[{}]", vec!["0"; 1 << 20].join(","));
+        room.document(half.as_bytes()).expect("the first");
+        assert!(matches!(room.document(half.as_bytes()), Err(Refused::TooMuch(_))));
+        room.document(b"{}").expect("what was refused took nothing");
+    }
+
+    #[test]
+    fn indices_name_no_more_tensors_than_any_model_has() {
+        let of = |tensors: usize| {
+            let names: Vec<String> = (0..tensors).map(|name| format!(r#""{name:x}":"f""#)).collect();
+            format!(r#"{{"weight_map":{{{}}}}}"#, names.join(","))
+        };
+        let mut room = Room { tensors: 7, ..Room::default() };
+        assert_eq!(room.index(of(5).as_bytes()).expect("room").weight_map.len(), 5);
+        let Err(Refused::TooMuch(why)) = room.index(of(3).as_bytes()) else { panic!("eight of seven") };
+        assert!(why.contains("it names 3 tensors"), "{why}");
+        assert!(matches!(index(of(MAX_INDEX_TENSORS + 1).as_bytes()), Err(Refused::TooMuch(_))));
+    }
+
     #[test]
     fn python_words_outside_strings_become_null() {
         let text = br#"{"a": [0.0, Infinity, -Infinity], "b": NaN, "c": "NaN \" Infinity"}"#;
@@ -97,6 +358,7 @@ mod tests {
         assert_eq!(total("12.5"), None);
         assert_eq!(total("-1"), None);
         assert_eq!(total("1e300"), None);
+        assert_eq!(total(r#"[1, {"a": 2}]"#), None);
         assert!(index(br#"{"weight_map":{"a":1}}"#).is_err());
         assert_eq!(index(br#"{"weight_map":{}}"#).expect("an index").total_bytes, None);
     }

@@ -85,7 +85,7 @@ pub(super) fn find(models: &Path, name: &str) -> Result<Pulled, SourceError> {
 fn parameters(blob: &Path) -> Option<Value> {
     let length = fs::metadata(blob).ok()?.len();
     let text = (length <= MAX_MANIFEST_BYTES).then(|| fs::read(blob).ok()).flatten()?;
-    super::json::document(&text).ok().filter(Value::is_object)
+    super::json::Room::default().document(&text).ok().filter(Value::is_object)
 }
 
 /// `registry.ollama.ai/library/llama3.2/3b` of `llama3.2:3b`.

@@ -31,8 +31,9 @@ pub const MAX_VARIANTS: usize = 128;
 pub const ADAPTER: &str = "adapter";
 /// The document with the parameters that Ollama has for a model.
 pub const PARAMETERS: &str = "ollama/params.json";
-/// Kinds of tensors that one model may have; real ones have at most some hundred.
-pub const MAX_CLASSES: usize = 1 << 16;
+/// Kinds of tensors that one model may have. Real ones have at most some hundred, and some thousand where the numbers of
+/// layers stand inside words.
+pub const MAX_CLASSES: usize = 20_000;
 
 /// What was read of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

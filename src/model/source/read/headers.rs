@@ -6,9 +6,9 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{Files, Weights, pickle, promise, proof};
 use crate::model::gguf::{self, Gguf, Progress, TablePlace};
-use crate::model::safetensors::{self, Header, LENGTH_BYTES};
+use crate::model::safetensors::{self, Header, HeaderError, LENGTH_BYTES, Outline, Passing, Tensor};
 use crate::model::source::error::SourceError;
-use crate::model::source::metadata::Evidence;
+use crate::model::source::metadata::{Evidence, MAX_CLASSES};
 use crate::model::source::weights::{Documents, Index, WeightFile};
 use crate::model::tensors::InventoryBuilder;
 
@@ -20,8 +20,10 @@ const FIRST_PREFIX_BYTES: u64 = 1 << 20;
 const SECOND_PREFIX_BYTES: u64 = 8 << 20;
 /// JSON around one tensor's name: type, shape, two offsets of eleven digits, punctuation.
 const BYTES_A_TENSOR: u64 = 112;
-/// Tensors of all files together; bounds memory while they are folded.
-const MAX_TENSORS: usize = 4 << 20;
+/// Tensors of all files together; bounds memory while they are folded. The largest known model has some 280 000.
+const MAX_TENSORS: usize = 1 << 20;
+/// Tensors of all headers together by which the others are proved; where they have more, every header is read.
+const MAX_SAMPLED_TENSORS: usize = 1 << 17;
 
 /// Reads what `files` hold. Where reads are dear and the index allows it, some headers are proved instead of read.
 pub(super) async fn all(
@@ -41,7 +43,7 @@ pub(super) async fn all(
         && let Some(mut weights) = promise::keep(&root, index, config, totals)
     {
         // The Hub's totals are those of the root; modules in folders of their own are read.
-        let read = fold(read_headers(source, &others, &guesses).await?);
+        let read = folded(source, &others, &guesses).await?.weights();
         weights.inventory.classes.extend(read.inventory.classes);
         weights.doubts.extend(read.doubts);
         weights.evidence = Evidence::Proved { read: count(&others), of: count(files) };
@@ -51,29 +53,34 @@ pub(super) async fn all(
         && let Some(sample) = proof::sample(files, index)
     {
         let chosen: Vec<WeightFile> = sample.iter().filter_map(|&position| files.get(position).cloned()).collect();
-        let read = read_headers(source, &chosen, &guesses).await?;
-        if let Some(weights) = proof::prove(files, index, hub_totals, &read) {
+        let mut all = Folded { sample: Some(Vec::new()), ..Folded::default() };
+        all.read(source, &chosen, &guesses).await?;
+        if let Some(read) = all.sample.take()
+            && let Some(weights) = proof::prove(files, index, hub_totals, &read)
+        {
             return Ok(weights);
         }
         // Not proved: read the others as well.
         let others: Vec<WeightFile> = files.iter().filter(|file| !chosen.contains(file)).cloned().collect();
-        let mut all = read;
-        all.extend(read_headers(source, &others, &guesses).await?);
-        return Ok(fold(all));
+        all.read(source, &others, &guesses).await?;
+        return Ok(all.weights());
     }
-    Ok(fold(read_headers(source, files, &guesses).await?))
+    Ok(folded(source, files, &guesses).await?.weights())
 }
 
 /// safetensors and pickled files mixed, as a diffusers pipeline may have them.
 async fn every(source: &impl Files, files: &[WeightFile], guesses: &Guesses) -> Result<Weights, SourceError> {
     let (headed, pickled): (Vec<_>, Vec<_>) =
         files.iter().cloned().partition(|file| file.path.ends_with(".safetensors"));
-    let mut weights = fold(read_headers(source, &headed, guesses).await?);
+    let mut weights = folded(source, &headed, guesses).await?.weights();
     let mut builder = InventoryBuilder::default();
     let read = |file: WeightFile| async move { Ok::<_, SourceError>((pickle::storages(source, &file).await?, file)) };
     let mut reads = stream::iter(pickled.into_iter().map(read)).buffer_unordered(source.concurrency());
     while let Some((storages, file)) = reads.try_next().await? {
         storages.add_to(&file.component, &mut builder);
+        if builder.classes() > MAX_CLASSES {
+            return Err(bad(source, &file, HeaderError::TooManyKinds(MAX_CLASSES).to_string()));
+        }
         weights.doubts.extend(storages.doubts.into_iter().map(|doubt| format!("{}: {doubt}", file.path)));
     }
     weights.inventory.classes.extend(builder.finish().classes);
@@ -89,37 +96,68 @@ fn count(files: &[WeightFile]) -> u32 {
 /// A file and its header.
 pub(super) type Read = (WeightFile, Header);
 
-async fn read_headers(source: &impl Files, files: &[WeightFile], guesses: &Guesses) -> Result<Vec<Read>, SourceError> {
-    let read = |file: WeightFile| async move {
-        let header = header(source, &file, guesses.of(&file)).await?;
-        Ok::<_, SourceError>((file, header))
-    };
-    let mut headers = stream::iter(files.iter().cloned().map(read)).buffer_unordered(source.concurrency());
-    let (mut all, mut tensors) = (Vec::with_capacity(files.len()), 0);
-    while let Some((file, header)) = headers.try_next().await? {
-        tensors += header.tensors.len();
-        if tensors > MAX_TENSORS {
-            return Err(bad(source, &file, format!("the files together name more than {MAX_TENSORS} tensors")));
-        }
-        all.push((file, header));
-    }
+/// One header, its tensors folded.
+#[derive(Default)]
+struct One {
+    builder: InventoryBuilder,
+    outline: Outline,
+    /// Its tensors, where they were asked for and are not too many.
+    tensors: Option<Vec<Tensor>>,
+}
+
+/// The headers of several files, folded as they come: what is kept grows with the kinds of tensors, not with tensors.
+#[derive(Default)]
+struct Folded {
+    builder: InventoryBuilder,
+    /// What was odd, by file.
+    doubts: Vec<(String, String)>,
+    tensors: usize,
+    /// The headers themselves, where they are wanted and not too long.
+    sample: Option<Vec<Read>>,
+}
+
+async fn folded(source: &impl Files, files: &[WeightFile], guesses: &Guesses) -> Result<Folded, SourceError> {
+    let mut all = Folded::default();
+    all.read(source, files, guesses).await?;
     Ok(all)
 }
 
-fn fold(mut headers: Vec<Read>) -> Weights {
-    headers.sort_by(|(left, _), (right, _)| left.path.cmp(&right.path));
-    let mut builder = InventoryBuilder::default();
-    let mut doubts = Vec::new();
-    for (file, header) in headers {
-        header.add_to(&file.component, &mut builder);
-        doubts.extend(header.doubts.into_iter().map(|doubt| (file.path.clone(), doubt)));
+impl Folded {
+    async fn read(&mut self, source: &impl Files, files: &[WeightFile], guesses: &Guesses) -> Result<(), SourceError> {
+        let keep = self.sample.is_some();
+        let read = |file: WeightFile| async move {
+            let one = header(source, &file, guesses.of(&file), keep).await?;
+            Ok::<_, SourceError>((file, one))
+        };
+        let mut headers = stream::iter(files.iter().cloned().map(read)).buffer_unordered(source.concurrency());
+        while let Some((file, one)) = headers.try_next().await? {
+            self.tensors += one.outline.tensors;
+            if self.tensors > MAX_TENSORS {
+                return Err(bad(source, &file, format!("the files together name more than {MAX_TENSORS} tensors")));
+            }
+            self.builder.absorb(one.builder);
+            if self.builder.classes() > MAX_CLASSES {
+                return Err(bad(source, &file, HeaderError::TooManyKinds(MAX_CLASSES).to_string()));
+            }
+            self.doubts.extend(one.outline.doubts.iter().map(|doubt| (file.path.clone(), doubt.clone())));
+            self.sample = self.sample.take().zip(one.tensors).and_then(|(mut sample, tensors)| {
+                let Outline { data_bytes, doubts, .. } = one.outline;
+                sample.push((file, Header { tensors, data_bytes, doubts }));
+                (self.tensors <= MAX_SAMPLED_TENSORS).then_some(sample)
+            });
+        }
+        Ok(())
     }
-    Weights {
-        inventory: builder.finish(),
-        gguf: None,
-        table: TablePlace::default(),
-        evidence: Evidence::EveryHeader,
-        doubts: told_once(doubts),
+
+    fn weights(mut self) -> Weights {
+        self.doubts.sort_by(|(left, _), (right, _)| left.cmp(right));
+        Weights {
+            inventory: self.builder.finish(),
+            gguf: None,
+            table: TablePlace::default(),
+            evidence: Evidence::EveryHeader,
+            doubts: told_once(self.doubts),
+        }
     }
 }
 
@@ -137,8 +175,8 @@ fn told_once(doubts: Vec<(String, String)>) -> Vec<String> {
 }
 
 /// One header in one read if `guess` was enough, else in two.
-async fn header(source: &impl Files, file: &WeightFile, guess: u64) -> Result<Header, SourceError> {
-    let refuse = |error: safetensors::HeaderError| bad(source, file, error.to_string());
+async fn header(source: &impl Files, file: &WeightFile, guess: u64, keep: bool) -> Result<One, SourceError> {
+    let refuse = |error: HeaderError| bad(source, file, error.to_string());
     let mut bytes = source.range(&file.path, 0, file.bytes.map_or(guess, |length| guess.min(length))).await?;
     let length = safetensors::header_length(&bytes, file.bytes).map_err(refuse)?;
     let end = LENGTH_BYTES + length;
@@ -152,7 +190,25 @@ async fn header(source: &impl Files, file: &WeightFile, guess: u64) -> Result<He
         let why = format!("the header has {length} bytes and the file ends before them; it is truncated");
         return Err(bad(source, file, why));
     };
-    safetensors::parse(json, file.bytes.map(|file| file.saturating_sub(end))).map_err(refuse)
+    one(json, file.bytes.map(|file| file.saturating_sub(end)), &file.component, keep).map_err(refuse)
+}
+
+/// Folds the header `json` into kinds of `component`; `keep` keeps its tensors as well.
+fn one(json: &[u8], data_bytes: Option<u64>, component: &str, keep: bool) -> Result<One, HeaderError> {
+    let mut builder = InventoryBuilder::default();
+    let mut tensors = keep.then(Vec::new);
+    let outline = safetensors::walk(json, data_bytes, &mut |passing| {
+        let Passing { name, storage, shape, bytes, .. } = passing;
+        if let Some(kept) = &mut tensors {
+            kept.push(Tensor { name: name.to_owned(), storage: storage.clone(), shape: shape.to_vec(), bytes });
+            if kept.len() > MAX_SAMPLED_TENSORS {
+                tensors = None;
+            }
+        }
+        builder.add(component, name, storage, shape, bytes);
+        if builder.classes() > MAX_CLASSES { Err(HeaderError::TooManyKinds(MAX_CLASSES)) } else { Ok(()) }
+    })?;
+    Ok(One { builder, outline, tensors })
 }
 
 /// The header of a GGUF model; the parts of a split one many at once, each through a growing prefix.
@@ -236,6 +292,23 @@ pub(super) fn bad(source: &impl Files, file: &WeightFile, why: String) -> Source
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn header_of(tensors: u32, name: impl Fn(u32) -> String) -> String {
+        let tensor = |at| format!(r#""{}":{{"dtype":"U8","shape":[1],"data_offsets":[{at},{}]}}"#, name(at), at + 1);
+        format!("{{{}}}", (0..tensors).map(tensor).collect::<Vec<_>>().join(","))
+    }
+
+    #[test]
+    fn what_is_kept_grows_with_the_kinds_of_tensors_and_those_are_bounded() {
+        let read = |json: &str, keep| one(json.as_bytes(), None, "", keep);
+        let many = read(&header_of(40_000, |at| format!("layers.{at}.w")), true).expect("one kind");
+        assert_eq!((many.builder.classes(), many.outline.tensors), (1, 40_000));
+        assert_eq!(many.tensors.map(|tensors| tensors.len()), Some(40_000));
+        let refused = read(&header_of(40_000, |at| format!("w{at}")), false).err();
+        assert_eq!(refused, Some(HeaderError::TooManyKinds(MAX_CLASSES)));
+        let long = header_of(MAX_SAMPLED_TENSORS as u32 + 1, |at| format!("layers.{at}.w"));
+        assert!(read(&long, true).expect("one kind").tensors.is_none());
+    }
 
     #[test]
     fn prefixes_grow_within_the_file_and_the_bound() {

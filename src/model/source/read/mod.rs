@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::error::SourceError;
-use super::json;
+use super::json::{self, Refused, Room};
 use super::metadata::{Evidence, MAX_CLASSES, Metadata, TensorRecord, VERSION};
 use super::weights::{self, Choice, ChoiceError, Documents, Listing};
 use crate::model::gguf::{Gguf, TablePlace};
@@ -130,6 +130,7 @@ fn finish(
 struct DocumentsRead {
     documents: Documents,
     unreadable: BTreeMap<String, String>,
+    room: Room,
 }
 
 impl DocumentsRead {
@@ -143,16 +144,17 @@ impl DocumentsRead {
         };
         let mut texts = stream::iter(paths.into_iter().map(fetch)).buffer_unordered(files.concurrency());
         while let Some((path, text)) = texts.try_next().await? {
+            let refuse =
+                |why| SourceError::MissingMetadata { what: files.name().into(), why: format!("{path}: {why}") };
             if path.ends_with(".index.json") {
-                let index = json::index(&text).map_err(|why| SourceError::MissingMetadata {
-                    what: files.name().into(),
-                    why: format!("{path}: {why}"),
-                })?;
+                let index =
+                    self.room.index(&text).map_err(|(Refused::NotJson(why) | Refused::TooMuch(why))| refuse(why))?;
                 self.documents.indices.insert(path, index);
             } else {
-                match json::document(&text) {
+                match self.room.document(&text) {
                     Ok(document) => drop(self.documents.json.insert(path, document)),
-                    Err(why) => drop(self.unreadable.insert(path, why)),
+                    Err(Refused::NotJson(why)) => drop(self.unreadable.insert(path, why)),
+                    Err(Refused::TooMuch(why)) => return Err(refuse(why)),
                 }
             }
         }

@@ -38,7 +38,7 @@ pub(super) fn keep(
     let blueprint = Blueprint::of(config)?;
     match (index, files) {
         (Some(index), _) => {
-            let named = index.weight_map.iter().map(|(name, file)| (name.as_str(), file.as_str())).collect();
+            let named = index.weight_map.iter().map(|(name, file)| (name.as_str(), &**file)).collect();
             proved(&blueprint, files, &named, hub_totals, Some(index.total_bytes?))
         }
         // Without an index: the whole model with or without an output head of its own, or the decoder alone.
@@ -170,7 +170,7 @@ mod tests {
         fn with_index(mut self) -> Self {
             let blueprint = Blueprint::of(&self.config).expect("known");
             let names = blueprint.names("model.", false).expect("names");
-            let weight_map = names.into_iter().map(|name| (name, "model.safetensors".to_owned())).collect();
+            let weight_map = names.into_iter().map(|name| (name, "model.safetensors".into())).collect();
             self.index = Some(Index { total_bytes: self.totals.get("BF16").map(|count| count * 2), weight_map });
             self
         }

@@ -73,7 +73,7 @@ pub(super) fn prove(
     }
     let read_paths: BTreeSet<&str> = read.iter().map(|(file, _)| file.path.as_str()).collect();
     let mut predicted: HashMap<&str, Predicted> = HashMap::new();
-    for (name, path) in index.weight_map.iter().filter(|(_, path)| !read_paths.contains(path.as_str())) {
+    for (name, path) in index.weight_map.iter().filter(|(_, path)| !read_paths.contains(&***path)) {
         let like = known.get(kinds.get(name.as_str())?)?;
         predicted.entry(path).or_default().add(name, like);
         builder.add("", name, like.storage.clone(), &like.shape, like.bytes);
@@ -247,7 +247,7 @@ mod tests {
             headers.push(crate::model::safetensors::parse(json.as_bytes(), Some(bytes)).expect("a header"));
             let length = 8 + (json.len() as u64).next_multiple_of(8) + bytes;
             files.push(WeightFile { path: path.clone(), component: String::new(), bytes: Some(length) });
-            index.weight_map.insert(name, path);
+            index.weight_map.insert(name, path.into());
             total += bytes;
             elements += width(layer) * 100;
         }

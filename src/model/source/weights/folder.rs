@@ -66,7 +66,7 @@ pub(super) fn choose(listing: &Listing, documents: &Documents, folder: &str) -> 
 fn by_index(listing: &Listing, documents: &Documents, path: &str) -> Result<Option<Vec<String>>, ChoiceError> {
     let Some(index) = documents.indices.get(path) else { return Ok(None) };
     let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-    let names: BTreeSet<&String> = index.weight_map.values().collect();
+    let names: BTreeSet<&str> = index.weight_map.values().map(|file| &**file).collect();
     if names.is_empty() {
         return Err(ChoiceError::BadDocument { path: path.into(), why: "its weight_map names no file".into() });
     }

@@ -11,6 +11,7 @@ mod gguf;
 mod pipeline;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -26,7 +27,7 @@ pub struct Index {
     /// Bytes of all tensors' data, as the index says.
     pub total_bytes: Option<u64>,
     /// Tensor name to file name, relative to the index's folder.
-    pub weight_map: BTreeMap<String, String>,
+    pub weight_map: BTreeMap<String, Arc<str>>,
 }
 
 /// The small documents that decide, by path.

@@ -7,7 +7,7 @@ fn listing(paths: &[&str]) -> Listing {
 }
 
 fn index(files: &[(&str, &str)]) -> Index {
-    let weight_map = files.iter().map(|(tensor, file)| ((*tensor).to_owned(), (*file).to_owned())).collect();
+    let weight_map = files.iter().map(|(tensor, file)| ((*tensor).to_owned(), (*file).into())).collect();
     Index { total_bytes: None, weight_map }
 }
 
