@@ -9,6 +9,9 @@ use utoipa::ToSchema;
 use super::lease::{EndReason, Lease};
 use crate::bytes::Bytes;
 
+/// More than any repository's name has.
+const LONGEST_NAME: usize = 200;
+
 /// A lease in an event: enough to know whose and where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Subject {
@@ -41,11 +44,20 @@ impl Subject {
             uid: lease.uid,
             pid: lease.holder.process.map(|process| process.pid),
             name: lease.holder.name.clone(),
-            model: lease.question.model.clone(),
+            model: short(&lease.question.model),
             granted_bytes: shares(|share| share.granted_bytes),
             visible_bytes: shares(|share| share.visible_bytes),
         }
     }
+}
+
+/// The beginning of a model's name: a path may be long, and an event is written down.
+fn short(name: &str) -> String {
+    if name.len() <= LONGEST_NAME {
+        return name.to_owned();
+    }
+    let end = (0..=LONGEST_NAME).rev().find(|end| name.is_char_boundary(*end)).unwrap_or_default();
+    format!("{}...", name.get(..end).unwrap_or_default())
 }
 
 /// A process without a lease that holds memory on a device.

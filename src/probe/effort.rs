@@ -4,9 +4,9 @@ use crate::api::problem::{Problem, Reason};
 use crate::model::{Inventory, Model};
 
 /// The most pieces of an inventory. The largest known (Stable Diffusion) have 1 900.
-const MOST_PIECES: usize = 16 * 1024;
+const MOST_PIECES: usize = 8 * 1024;
 /// The most pieces times layers, which is what planning costs. The largest known models come to 40 000.
-const MOST_EFFORT: usize = 1 << 20;
+const MOST_EFFORT: usize = 1 << 19;
 
 /// Refuses a model that memory is not promised for, because it would take the ledger's owner too long to find a place for
 /// it.

@@ -1,15 +1,17 @@
 //! What happened, passed on: to the journal, to the log, to those who listen.
 
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use tokio::sync::broadcast;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
+
+use super::budget::Budget;
 
 use crate::bytes::Bytes;
 use crate::devices::Snapshot;
 use crate::leases::event::{Dated, Event};
 use crate::leases::journal::{Entry, Journal, MemoryWatch};
+use crate::leases::moment::Now;
 
 /// Moves of a process's memory below this are not worth a line of the journal.
 const MEMORY_STEP: Bytes = Bytes::mib(256);
@@ -19,6 +21,7 @@ const MEMORY_STEP: Bytes = Bytes::mib(256);
 pub(super) struct Log {
     journal: Option<Journal>,
     memory: MemoryWatch,
+    budget: Budget,
     listeners: broadcast::Sender<Dated>,
     failing: bool,
 }
@@ -32,32 +35,35 @@ impl Log {
             });
             told.ok()
         });
-        Self { journal, memory: MemoryWatch::new(MEMORY_STEP), listeners, failing: false }
+        Self { journal, memory: MemoryWatch::new(MEMORY_STEP), budget: Budget::default(), listeners, failing: false }
     }
 
     /// Events of leases and of the line.
-    pub(super) fn tell(&mut self, events: Vec<Event>, at: SystemTime) {
+    pub(super) fn tell(&mut self, events: Vec<Event>, now: Now) {
+        let at = now.wall;
         let mut entries = Vec::with_capacity(events.len());
         for event in events {
-            match &event {
-                Event::Warning { message } => warn!(%message, "leases"),
-                Event::Overdrawn { device, short_by_bytes, leases, .. } => {
-                    warn!(%device, %short_by_bytes, ?leases, "memory that was promised has been taken by others");
-                }
-                other => info!(event = ?other, "leases"),
+            if self.budget.admits(&event, now.boottime) {
+                say(&event);
+                entries.push(Entry::event(at, event.clone()));
+            } else {
+                debug!(?event, "leases");
             }
-            entries.push(Entry::event(at, event.clone()));
             // Nobody listening is no failure.
             let _listeners = self.listeners.send(Dated { at, event });
+        }
+        for event in self.budget.due(now.boottime) {
+            say(&event);
+            entries.push(Entry::event(at, event));
         }
         self.write(&entries);
     }
 
     /// Whose memory moved.
-    pub(super) fn observe(&mut self, snapshot: &Snapshot, at: SystemTime) {
+    pub(super) fn observe(&mut self, snapshot: &Snapshot, now: Now) {
         if self.journal.is_some() {
             let changes = self.memory.changes(snapshot);
-            let entries: Vec<Entry> = changes.into_iter().map(|change| Entry::memory(at, change)).collect();
+            let entries: Vec<Entry> = changes.into_iter().map(|change| Entry::memory(now.wall, change)).collect();
             self.write(&entries);
         }
     }
@@ -72,5 +78,64 @@ impl Log {
             }
             Err(_) => {}
         }
+    }
+}
+
+fn say(event: &Event) {
+    match event {
+        Event::Warning { message } => warn!(%message, "leases"),
+        Event::Overdrawn { device, short_by_bytes, leases, .. } => {
+            warn!(%device, %short_by_bytes, ?leases, "memory that was promised has been taken by others");
+        }
+        other => info!(event = ?other, "leases"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::leases::event::Subject;
+    use crate::leases::journal::{Account, read};
+    use crate::leases::lease::EndReason;
+    use crate::leases::moment::Boottime;
+
+    #[test]
+    fn one_user_cannot_wash_out_what_is_known_of_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let most = 200_000;
+        let mut log = Log::new(Some(&(directory.path().to_owned(), most)), broadcast::channel(1).0);
+        let now = |seconds| Now {
+            boottime: Boottime::from_millis(seconds * 1000),
+            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
+        };
+        let subject = |uid: u32, lease: String| Subject {
+            lease,
+            uid,
+            pid: None,
+            name: Some("n".repeat(128)),
+            model: "m".repeat(200),
+            granted_bytes: [("GPU-00000000-0000-4000-8000-000000000000".to_owned(), Bytes::gib(1))].into(),
+            visible_bytes: [("GPU-00000000-0000-4000-8000-000000000000".to_owned(), Bytes::ZERO)].into(),
+        };
+        log.tell(vec![Event::Granted(subject(1, "victim".to_owned()))], now(10));
+        for second in 11..41 {
+            let churn = (0..100).flat_map(|number| {
+                let lease = subject(2, format!("{second}-{number}"));
+                [Event::Granted(lease.clone()), Event::Ended { lease, reason: EndReason::ByOwner }]
+            });
+            log.tell(churn.collect(), now(second));
+        }
+        let (entries, unreadable) = read(directory.path()).unwrap();
+        assert_eq!(unreadable, 0);
+        assert!(entries.len() < 400, "{} lines of 6001 events", entries.len());
+        let then = Account::at(&entries, now(41).wall, 0);
+        assert_eq!(then.leases.iter().map(|lease| lease.lease.as_str()).collect::<Vec<_>>(), ["victim"]);
+        let said = entries.iter().filter(|entry| {
+            matches!(&entry.event, Some(Event::Warning { message })
+            if message.contains("uid 2"))
+        });
+        assert_eq!(said.count(), 1);
     }
 }

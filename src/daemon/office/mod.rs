@@ -8,6 +8,7 @@
 //! hold up the sockets. It waits for devices through [`Devices`] and never calls the driver itself.
 
 mod ask;
+mod budget;
 mod claim;
 mod deaths;
 mod decide;

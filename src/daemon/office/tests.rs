@@ -531,14 +531,14 @@ fn those_behind_in_line_cost_no_plans() {
             });
             GrantAsk { plan, ..waiting(gib) }
         };
-        let join = async |who, gib, place| {
-            let (asker, ask) = (office.clone(), counted(who, gib));
-            let waits = tokio::spawn(async move { asker.grant(ask).await });
-            office.standing().wait_for(|standing| standing.waiting == place).await.unwrap();
-            waits
+        let join = |who| {
+            let (asker, ask) = (office.clone(), counted(who, 20));
+            tokio::spawn(async move { asker.grant(ask).await })
         };
-        let head = join("head", 20, 1).await;
-        let behind = join("behind", 20, 2).await;
+        let head = join("head");
+        office.standing().wait_for(|standing| standing.waiting == 1).await.unwrap();
+        let behind = join("behind");
+        office.standing().wait_for(|standing| standing.waiting == 2).await.unwrap();
         let planned = begins.try_iter().filter(|who| *who == "behind").count();
         // Readings go on, and the head is planned on each.
         let mut seen = 0;

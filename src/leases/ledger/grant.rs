@@ -12,8 +12,10 @@ use crate::bytes::Bytes;
 
 /// The most devices of one lease.
 const MOST_DEVICES: usize = 256;
-/// The longest key, name, unit or cgroup.
+/// The longest key, unit, cgroup or model name.
 const LONGEST_TEXT: usize = 512;
+/// The longest name of a holder: every line of the journal about its lease has it.
+const LONGEST_NAME: usize = 128;
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,10 +135,13 @@ impl Ledger {
         if holder.process.is_none() && holder.name.is_none() {
             return invalid("to nobody: the holder needs a process or a name");
         }
-        let texts = [&holder.name, &holder.unit, &holder.cgroup, &request.idempotency_key, &request.question.engine];
+        let texts = [&holder.unit, &holder.cgroup, &request.idempotency_key, &request.question.engine];
         let question = [&request.question.model, &request.question.digest];
         if texts.into_iter().flatten().chain(question).any(|text| text.len() > LONGEST_TEXT) {
-            return invalid("with a name, key, unit, cgroup or model name longer than 512 bytes");
+            return invalid("with a key, unit, cgroup or model name longer than 512 bytes");
+        }
+        if holder.name.as_ref().is_some_and(|name| name.len() > LONGEST_NAME) {
+            return invalid("to a holder whose name is longer than 128 bytes");
         }
         let (shortest, longest) = (self.settings.shortest_ttl, self.settings.longest_ttl);
         if request.ttl < shortest || request.ttl > longest {
@@ -172,5 +177,37 @@ impl Ledger {
             return Err(GrantError::Insufficient { uuid: uuid.to_owned(), asked, available });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::holder::Ancestry;
+    use super::super::super::moment::Boottime;
+    use super::super::super::testing::snapshot;
+    use super::super::Settings;
+    use super::*;
+
+    #[test]
+    fn names_are_short_enough_to_be_written_down_with_every_event() {
+        let (snapshot, ancestry) = (snapshot(&[("GPU-a", 80)]), Ancestry::default());
+        let now = Now { boottime: Boottime::from_millis(10), wall: std::time::SystemTime::UNIX_EPOCH };
+        let reading = Reading { snapshot: &snapshot, taken_at: now.boottime, ancestry: &ancestry };
+        let grant = |name: usize, model: usize| {
+            let request = GrantRequest {
+                devices: [("GPU-a".to_owned(), Bytes::gib(1))].into(),
+                ttl: Duration::from_secs(60),
+                holder: Holder::named("n".repeat(name)),
+                uid: 1000,
+                idempotency_key: None,
+                question: QuestionSummary { model: "é".repeat(model / 2), ..QuestionSummary::default() },
+            };
+            Ledger::new(Settings::default(), "boot", 1).grant(request, &reading, now)
+        };
+        let granted = grant(128, 500).unwrap();
+        assert!(Subject::of(granted.lease()).model.len() <= 203);
+        assert_eq!(Subject::of(grant(1, 100).unwrap().lease()).model.len(), 100);
+        let refused = grant(129, 2).unwrap_err();
+        assert!(refused.to_string().contains("128 bytes"), "{refused}");
     }
 }

@@ -83,7 +83,7 @@ impl Desk {
         let ancestry = self.ancestry(snapshot, asking);
         let reading = Reading { snapshot, taken_at, ancestry: &ancestry };
         self.take_in(&reading, now);
-        self.log.observe(snapshot, now.wall);
+        self.log.observe(snapshot, now);
         let began = Instant::now();
         self.serve_line(&reading);
         // Each plan computes and each promise waits for the disk: after a while others are heard, and those who came with

@@ -18,7 +18,7 @@ impl Desk {
         self.waits_ended = self.waits_ended.saturating_add(u64::try_from(ended).unwrap_or(u64::MAX));
         events.extend(line);
         let happened = !events.is_empty();
-        self.log.tell(events, Now::read().wall);
+        self.log.tell(events, Now::read());
         let ledger = self.keeper.ledger();
         if happened {
             self.given.retain(|id, _| ledger.get(id).is_some_and(Lease::is_live));

@@ -1,0 +1,241 @@
+//! How much of one user's coming and going is written down: whoever takes and gives back leases in a loop must not wash out
+//! what others look for after an out-of-memory.
+//!
+//! A lease that lives is written down in any case, if later, and at once when its memory is seen. What is left out are leases
+//! that came and went unseen, and waits, each beyond the budget; how many is said. Renewals, which change nothing of what is
+//! known, are left out in silence and before the rest.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use crate::leases::event::{Event, Subject};
+use crate::leases::moment::Boottime;
+
+/// Events of one user that are written down at once. Twice as many as it may hold leases, as the built-in quota has it.
+const AT_ONCE: u32 = 128;
+/// How often one more is.
+const ONE_EACH: Duration = Duration::from_secs(1);
+/// How often it is said of one user what was left out.
+const TOLD_EACH: Duration = Duration::from_secs(60);
+/// The most users, and waits left out, that are kept in mind.
+const MOST_KEPT: usize = 1024;
+
+/// One user's.
+#[derive(Debug)]
+struct Account {
+    /// Until when the budget is spent, at [`ONE_EACH`]: never further ahead than [`AT_ONCE`] of them.
+    spent_until: Boottime,
+    left_out: u64,
+    told_at: Option<Boottime>,
+}
+
+/// Everybody's.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    users: HashMap<u32, Account>,
+    /// Leases that are alive and not yet written down, in order.
+    put_off: Vec<Subject>,
+    /// Who waits without that being written down, by ticket.
+    waits: BTreeMap<u64, u32>,
+}
+
+impl Budget {
+    /// Whether an event is written down now.
+    pub(super) fn admits(&mut self, event: &Event, now: Boottime) -> bool {
+        match event {
+            Event::Granted(lease) => {
+                let admitted = self.spend(lease.uid, AT_ONCE, now);
+                if !admitted {
+                    self.put_off.push(lease.clone());
+                }
+                admitted
+            }
+            Event::Renewed(lease) => {
+                let known = !self.put_off.iter().any(|other| other.lease == lease.lease);
+                known && self.spend(lease.uid, AT_ONCE / 2, now)
+            }
+            // Memory was seen: this line says all that the one before would have.
+            Event::Settling(lease) | Event::Settled(lease) | Event::Extended(lease) => {
+                self.is_put_off(&lease.lease);
+                true
+            }
+            Event::Ended { lease, .. } => {
+                let unseen = self.is_put_off(&lease.lease);
+                if unseen {
+                    self.leave_out(lease.uid, 2, now);
+                }
+                !unseen
+            }
+            Event::Waiting { ticket, uid, .. } => {
+                let admitted = self.spend(*uid, AT_ONCE, now);
+                if !admitted {
+                    self.leave_out(*uid, 1, now);
+                    self.waits.insert(*ticket, *uid);
+                    // One that was served ends without a word; the oldest are those.
+                    if self.waits.len() > MOST_KEPT {
+                        self.waits.pop_first();
+                    }
+                }
+                admitted
+            }
+            Event::WaitEnded { ticket, .. } => match self.waits.remove(ticket) {
+                Some(uid) => {
+                    self.leave_out(uid, 1, now);
+                    false
+                }
+                None => true,
+            },
+            Event::Overdrawn { .. } | Event::Recovered { .. } | Event::Warning { .. } => true,
+        }
+    }
+
+    /// What was put off and may be written down by now, and what is to be said of what was left out.
+    pub(super) fn due(&mut self, now: Boottime) -> Vec<Event> {
+        let mut due = Vec::new();
+        for lease in std::mem::take(&mut self.put_off) {
+            if self.spend(lease.uid, AT_ONCE, now) {
+                due.push(Event::Granted(lease));
+            } else {
+                self.put_off.push(lease);
+            }
+        }
+        for (uid, account) in &mut self.users {
+            let told = account.told_at.is_some_and(|told| now.since(told) < TOLD_EACH);
+            if account.left_out > 0 && !told {
+                let message = format!(
+                    "uid {uid} takes and gives back leases faster than is written down: {} events were left out",
+                    account.left_out
+                );
+                (account.left_out, account.told_at) = (0, Some(now));
+                due.push(Event::Warning { message });
+            }
+        }
+        due
+    }
+
+    /// Whether a lease was waiting to be written down; it is no more.
+    fn is_put_off(&mut self, lease: &str) -> bool {
+        let place = self.put_off.iter().position(|other| other.lease == lease);
+        place.map(|place| self.put_off.remove(place)).is_some()
+    }
+
+    /// Takes one of `most` that may be spent at once, where there is one.
+    fn spend(&mut self, uid: u32, most: u32, now: Boottime) -> bool {
+        let account = self.account(uid, now);
+        let until = account.spent_until.max(now).after(ONE_EACH);
+        let within = until.since(now) <= ONE_EACH * most;
+        if within {
+            account.spent_until = until;
+        }
+        within
+    }
+
+    fn leave_out(&mut self, uid: u32, events: u64, now: Boottime) {
+        let account = self.account(uid, now);
+        account.left_out = account.left_out.saturating_add(events);
+    }
+
+    fn account(&mut self, uid: u32, now: Boottime) -> &mut Account {
+        if self.users.len() >= MOST_KEPT && !self.users.contains_key(&uid) {
+            self.users.retain(|_, account| account.spent_until > now || account.left_out > 0);
+        }
+        self.users.entry(uid).or_insert(Account { spent_until: now, left_out: 0, told_at: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leases::lease::EndReason;
+
+    fn at(seconds: u64) -> Boottime {
+        Boottime::from_millis(1_000_000 + seconds * 1000)
+    }
+
+    fn subject(uid: u32, number: u64) -> Subject {
+        Subject {
+            lease: format!("{uid}-{number}"),
+            uid,
+            pid: None,
+            name: None,
+            model: "m".to_owned(),
+            granted_bytes: BTreeMap::new(),
+            visible_bytes: BTreeMap::new(),
+        }
+    }
+
+    fn granted(uid: u32, number: u64) -> Event {
+        Event::Granted(subject(uid, number))
+    }
+
+    fn ended(uid: u32, number: u64) -> Event {
+        Event::Ended { lease: subject(uid, number), reason: EndReason::ByOwner }
+    }
+
+    /// So many leases of one user, each given back at once; how many lines that made.
+    fn churn(budget: &mut Budget, uid: u32, leases: std::ops::Range<u64>, now: Boottime) -> usize {
+        let events = leases.flat_map(|number| [granted(uid, number), ended(uid, number)]);
+        events.filter(|event| budget.admits(event, now)).count()
+    }
+
+    #[test]
+    fn one_who_takes_and_gives_back_in_a_loop_is_written_down_to_a_bound_and_others_are_not_touched() {
+        let mut budget = Budget::default();
+        assert_eq!(churn(&mut budget, 1, 0..1000, at(0)), 256, "each that is written is written to its end");
+        assert_eq!(churn(&mut budget, 2, 0..1, at(0)), 2);
+        let told = budget.due(at(0));
+        assert!(
+            matches!(told.as_slice(), [Event::Warning { message }]
+            if message.contains("uid 1 ") && message.contains("1744 events")),
+            "{told:?}"
+        );
+        // One more each second, and one word each minute.
+        assert_eq!(churn(&mut budget, 1, 1000..2000, at(10)), 20);
+        assert!(budget.due(at(10)).is_empty());
+        assert_eq!(budget.due(at(61)).len(), 1);
+        assert_eq!(churn(&mut budget, 1, 2000..3000, at(10_000)), 256, "never more at once");
+    }
+
+    #[test]
+    fn a_lease_that_lives_is_written_down_later_or_when_its_memory_is_seen() {
+        let mut budget = Budget::default();
+        churn(&mut budget, 1, 0..500, at(0));
+        for number in 500..503 {
+            assert!(!budget.admits(&granted(1, number), at(0)));
+        }
+        assert!(!budget.admits(&Event::Renewed(subject(1, 501)), at(0)));
+        assert!(budget.admits(&Event::Settling(subject(1, 501)), at(0)), "memory is seen");
+        assert!(!budget.due(at(0)).contains(&granted(1, 500)));
+        assert_eq!(budget.due(at(1)), [granted(1, 500)]);
+        assert_eq!(budget.due(at(5)), [granted(1, 502)]);
+        for number in 500..503 {
+            assert!(budget.admits(&ended(1, number), at(5)), "what is known to begin is known to end");
+        }
+        assert!(budget.admits(&ended(1, 9_999), at(5)), "of an earlier run");
+    }
+
+    #[test]
+    fn renewals_leave_room_for_what_matters_and_are_not_told_of() {
+        let mut budget = Budget::default();
+        assert!(budget.admits(&granted(1, 0), at(0)));
+        let renewals = (0..500).filter(|_| budget.admits(&Event::Renewed(subject(1, 0)), at(0)));
+        assert_eq!(renewals.count(), 63);
+        assert!(budget.due(at(0)).is_empty());
+        assert_eq!(churn(&mut budget, 1, 1..100, at(0)), 128);
+    }
+
+    #[test]
+    fn waits_are_bounded_too_and_nothing_is_kept_for_ever() {
+        let mut budget = Budget::default();
+        let waiting = |ticket| Event::Waiting { ticket, uid: 1, position: 1 };
+        let left = |ticket| Event::WaitEnded { ticket, timed_out: false };
+        let written = (0..5_000).filter(|ticket| budget.admits(&waiting(*ticket), at(0))).count();
+        assert_eq!(written, 128);
+        assert!(budget.admits(&left(0), at(0)) && !budget.admits(&left(4_999), at(0)));
+        assert!(budget.waits.len() <= MOST_KEPT);
+        for uid in 0..5_000 {
+            churn(&mut budget, uid, 0..1, at(u64::from(uid) * 10));
+        }
+        assert!(budget.users.len() <= MOST_KEPT);
+    }
+}
