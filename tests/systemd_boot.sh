@@ -456,6 +456,12 @@ if [ -n "$simulated" ]; then
     expect "no lease of it counts" 0 "$(held | grep -c '"id"')"
     expect "the file is kept" 0 "$(code inside test -e /var/lib/hf-mem-probe/leases.json.set-aside-1)"
     inside journalctl -u hf-mem-probe -p warning -o cat --no-pager | grep 'another version' | tail -1 | sed 's/^/   journal: /'
+    code inside hf-mem-probe health --json >/dev/null
+    grep -q 'no lease is granted' "$work/out" && pass "and nothing is granted on top of it" || fail "health is silent"
+    inside sh -c 'rm /var/lib/hf-mem-probe/leases.json.set-aside-*'
+    inside systemctl restart hf-mem-probe.service
+    code inside hf-mem-probe health --json >/dev/null
+    grep -q 'no lease is granted' "$work/out" && fail "still not" || pass "until the file is removed"
 fi
 
 say "what the administrator switched off stays off"

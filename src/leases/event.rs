@@ -56,7 +56,8 @@ fn short(name: &str) -> String {
     if name.len() <= LONGEST_NAME {
         return name.to_owned();
     }
-    format!("{}...", name.get(..name.floor_char_boundary(LONGEST_NAME)).unwrap_or_default())
+    let end = (0..=LONGEST_NAME).rev().find(|end| name.is_char_boundary(*end)).unwrap_or_default();
+    format!("{}...", name.get(..end).unwrap_or_default())
 }
 
 /// A process without a lease that holds memory on a device.

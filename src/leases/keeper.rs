@@ -86,7 +86,7 @@ impl<S: Storage> Keeper<S> {
         now: Now,
         alive: impl Fn(&ProcessIdentity) -> bool,
     ) -> Self {
-        let blind = Blindness::of(unreadable, &settings, now);
+        let blind = Blindness::of(unreadable, &settings, boot_id, now);
         let mut warning = None;
         let ledger = match loaded {
             Loaded::Nothing => Ledger::new(settings, boot_id, run),
@@ -310,11 +310,12 @@ mod tests {
         keeper.grant(request, &reading, now)
     }
 
-    /// One bit of the ledger is another.
-    fn flip(path: &Path) {
+    /// One bit of the ledger is another: in its first line, or in the rest.
+    fn flip(path: &Path, first_line: bool) {
         let mut content = fs::read(path).unwrap();
-        let last = content.len() - 20;
-        content[last] ^= 1;
+        let end = content.iter().position(|byte| *byte == b'\n').unwrap();
+        let place = if first_line { end - 20 } else { content.len() - 20 };
+        content[place] ^= 1;
         fs::write(path, content).unwrap();
     }
 
@@ -324,27 +325,34 @@ mod tests {
 
     #[test]
     fn what_was_promised_in_a_file_that_is_damaged_is_not_promised_again() {
+        // Where the first line is whole the time to live is known, and where not it is the longest.
+        for (first_line, until) in [(false, 500), (true, 600)] {
+            damaged(first_line, until);
+        }
+    }
+
+    fn damaged(first_line: bool, until: u64) {
         let directory = tempfile::tempdir().unwrap();
         let mut keeper = open(directory.path(), now(0));
         assert!(grant(&mut keeper, now(0)).is_ok(), "a new host is not blind");
         drop(keeper);
-        flip(&directory.path().join("leases.json"));
+        flip(&directory.path().join("leases.json"), first_line);
         // As often as it is started: the file that was set aside is looked at again.
         for start in 1..=3 {
             let mut keeper = open(directory.path(), now(start));
             assert!(blind(&grant(&mut keeper, now(start))), "start {start}");
-            assert!(blind(&grant(&mut keeper, now(590))), "nobody may have released it");
+            assert!(blind(&grant(&mut keeper, now(until - 10))), "nobody may have released it");
             let told = keeper.drain_events();
             assert!(
                 told.iter().any(|event| matches!(event, Event::Warning { message } if message.contains("restart")))
             );
         }
         let mut keeper = open(directory.path(), now(4));
-        assert!(grant(&mut keeper, now(610)).is_ok(), "its time is up");
+        assert!(grant(&mut keeper, now(until + 10)).is_ok(), "its time is up");
         drop(keeper);
-        let mut keeper = open(directory.path(), now(620));
-        assert!(keeper.blind(now(620)).is_none());
-        assert!(!blind(&grant(&mut keeper, now(620))));
+        let mut keeper = open(directory.path(), now(until + 20));
+        assert!(keeper.blind(now(until + 20)).is_none());
+        assert!(!blind(&grant(&mut keeper, now(until + 20))));
     }
 
     #[test]
@@ -356,6 +364,17 @@ mod tests {
         drop(keeper);
         fs::remove_file(directory.path().join("leases.json.set-aside-1")).unwrap();
         assert!(grant(&mut open(directory.path(), now(1)), now(1)).is_ok());
+    }
+
+    #[test]
+    fn a_damaged_file_in_which_nothing_was_alive_hides_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut keeper = open(directory.path(), now(0));
+        let lease = grant(&mut keeper, now(0)).unwrap().lease().id.clone();
+        keeper.release(&lease, 1000, now(1)).unwrap();
+        drop(keeper);
+        flip(&directory.path().join("leases.json"), false);
+        assert!(grant(&mut open(directory.path(), now(2)), now(2)).is_ok());
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! - [`attribution`]: whose memory is whose on a device, no byte counted for two leases;
 //! - [`ledger`]: the decisions, a value without clock or disk; [`quota`]: how much one user may hold;
 //! - [`queue`]: who waits, in which order; [`event`]: what happened, and how often;
-//! - [`store`]: the ledger on disk; [`blindness`]: what follows where it cannot be read; [`journal`]: what happened, to be read after an out-of-memory;
+//! - [`store`]: the ledger on disk, [`header`]: its first line; [`blindness`]: what follows where it cannot be read; [`journal`]: what happened, to be read after an out-of-memory;
 //! - [`keeper`]: the ledger and its store as one, so that no promise is given that would not survive;
 //! - [`wire`]: a lease as it is printed.
 //!
@@ -18,6 +18,7 @@
 pub mod attribution;
 pub mod blindness;
 pub mod event;
+pub mod header;
 pub mod holder;
 pub mod journal;
 pub mod keeper;

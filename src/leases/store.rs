@@ -1,5 +1,5 @@
 //! The ledger on disk: one file, written whole beside the old one and renamed over it, so that a kill at any instant
-//! leaves the one or the other; its first line says what it is, how long and with which checksum.
+//! leaves the one or the other; its first line is a [`super::header`].
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -7,32 +7,19 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::blindness::{SET_ASIDE, Unreadable};
+use super::header::Header;
 use super::ledger::Saved;
 
 const FILE: &str = "leases.json";
 const LOCK: &str = "leases.lock";
 /// How files begin that are being written, and are not yet the ledger.
 const UNFINISHED: &str = ".leases-";
-const FORMAT: &str = "hf-mem-probe leases";
-const VERSION: u32 = 1;
 /// No ledger of ours comes near; what is larger is not ours.
 const LONGEST_FILE: u64 = 64 << 20;
-const LONGEST_HEADER: usize = 4096;
 /// Time between two looks at a lock that another holds.
 const LOCK_LOOK: Duration = Duration::from_millis(5);
-
-/// The first line.
-#[derive(Serialize, Deserialize)]
-struct Header {
-    format: String,
-    version: u32,
-    length: u64,
-    sha256: String,
-}
 
 /// Why the ledger could not be read or kept.
 #[derive(Debug, thiserror::Error)]
@@ -251,45 +238,16 @@ pub fn peek(directory: &Path) -> Result<Option<Saved>, String> {
 
 fn encode(saved: &Saved) -> Result<Vec<u8>, StoreError> {
     let body = serde_json::to_vec(saved)?;
-    let length = body.len() as u64;
-    let header = Header { format: FORMAT.to_owned(), version: VERSION, length, sha256: digest(&body) };
-    let mut content = serde_json::to_vec(&header)?;
-    content.push(b'\n');
+    let mut content = Header::line(saved, &body)?;
     content.extend(body);
     Ok(content)
 }
 
 /// The ledger in a file's content, or what is wrong with it.
 pub fn decode(content: &[u8]) -> Result<Saved, String> {
-    let end = content.iter().take(LONGEST_HEADER).position(|byte| *byte == b'\n');
-    let Some((header, body)) = end.and_then(|end| content.split_at_checked(end)) else {
-        return Err("its first line is not ours".to_owned());
-    };
-    let body = body.get(1..).unwrap_or_default();
-    let header: Header = serde_json::from_slice(header).map_err(|_| "its first line is not ours".to_owned())?;
-    if header.format != FORMAT {
-        return Err("it holds something else than leases".to_owned());
-    }
-    if header.version != VERSION {
-        return Err(format!("it was written by another version (format {}, this one is {VERSION})", header.version));
-    }
-    if header.length != body.len() as u64 {
-        return Err(format!("it is torn: {} bytes where {} were written", body.len(), header.length));
-    }
-    if header.sha256 != digest(body) {
-        return Err("its checksum is wrong".to_owned());
-    }
+    let (header, body) = Header::read(content)?;
+    header.matches(body)?;
     serde_json::from_slice(body).map_err(|error| format!("its leases cannot be read: {error}"))
-}
-
-fn digest(body: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let mut digits = String::new();
-    for byte in Sha256::digest(body) {
-        // Writing to a string cannot fail.
-        let _ = write!(digits, "{byte:02x}");
-    }
-    digits
 }
 
 fn failed(what: &'static str, path: &Path, source: io::Error) -> StoreError {
@@ -362,6 +320,16 @@ mod tests {
             fs::write(directory.path().join(FILE), content).unwrap();
             assert!(matches!(store.load().unwrap(), Loaded::SetAside { .. }));
         }
+        let files = store.unreadable().unwrap();
+        assert_eq!(
+            files.iter().filter(|file| file.promised.is_some()).count(),
+            0,
+            "a line that was changed says nothing"
+        );
+        fs::write(directory.path().join(FILE), &ours[..ours.len() - 3]).unwrap();
+        assert!(matches!(store.load().unwrap(), Loaded::SetAside { .. }));
+        let promised = store.unreadable().unwrap().into_iter().find_map(|file| file.promised).unwrap();
+        assert_eq!((promised.boot_id.as_str(), promised.last_end), ("b", None));
         fs::create_dir(directory.path().join(FILE)).unwrap();
         assert!(matches!(store.load().unwrap(), Loaded::SetAside { .. }));
     }
