@@ -218,13 +218,14 @@ fn the_watch_stream_tells_of_leases_and_the_list_tells_no_secret() {
 }
 
 /// In a PID namespace of its own, as a container has one; `None`, with a word, where this user may not make one.
+#[expect(clippy::print_stderr, reason = "a test that did not run says so")]
 fn contained() -> Option<[&'static str; 6]> {
     let line = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", PROGRAM];
     let made = Command::new(line[0]).args(&line[1..5]).arg("true").stderr(Stdio::null()).status();
     if made.is_ok_and(|status| status.success()) {
         return Some(line);
     }
-    println!("skipped: no PID namespace can be made here");
+    eprintln!("skipped: no PID namespace can be made here");
     None
 }
 
@@ -254,7 +255,10 @@ fn renewals_that_fail_and_a_lease_that_is_lost_are_told_of() {
     let mut run = host.start(&["--ttl", "3s"], "gate");
     run.line();
     let id = host.leases().leases[0].id.clone();
-    let mut told = BufReader::new(run.child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let (said, told) = std::sync::mpsc::channel();
+    let lines = BufReader::new(run.child.stderr.take().unwrap()).lines();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| said.send(line)));
+    let mut told = std::iter::from_fn(|| told.recv_timeout(Duration::from_secs(60)).ok());
     host.daemon.kill();
     let trouble = told.find(|line| line.starts_with("the lease could not be renewed: ")).unwrap();
     assert!(trouble.contains("no daemon answers at"), "{trouble}");
