@@ -38,8 +38,18 @@ impl Host {
     }
 
     fn run(&self, options: &[&str], command: &[&str]) -> Command {
-        let mut run = Command::new(PROGRAM);
-        run.arg("run").arg("--model").arg(self.path("model")).args(["--engine", "reference", "--context", "262144"]);
+        self.run_under(&[PROGRAM], options, command)
+    }
+
+    /// `run` by a line that ends in this program.
+    fn run_under(&self, line: &[&str], options: &[&str], command: &[&str]) -> Command {
+        let mut run = Command::new(line[0]);
+        run.args(&line[1..]).arg("run").arg("--model").arg(self.path("model")).args([
+            "--engine",
+            "reference",
+            "--context",
+            "262144",
+        ]);
         run.arg("--socket").arg(self.daemon.socket()).args(options).arg("--").args(command);
         run.env("HOME", self.directory.path()).env_remove("HF_MEM_PROBE_SOCKET").stdin(Stdio::null());
         run
@@ -47,11 +57,15 @@ impl Host {
 
     /// A command that says "on", where it is and by which lease, and ends when its `gate` is written to.
     fn start(&self, options: &[&str], gate: &str) -> Running {
+        self.start_under(&[PROGRAM], options, gate)
+    }
+
+    fn start_under(&self, line: &[&str], options: &[&str], gate: &str) -> Running {
         let path = self.path(gate);
         assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
         let script =
             format!("echo \"on $CUDA_VISIBLE_DEVICES $HF_MEM_PROBE_LEASE\"; read x < {}; exit 5", path.display());
-        let mut run = self.run(options, &["sh", "-c", &script]);
+        let mut run = self.run_under(line, options, &["sh", "-c", &script]);
         let mut child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         Running { child, out, gate: path }
@@ -201,4 +215,81 @@ fn the_watch_stream_tells_of_leases_and_the_list_tells_no_secret() {
         matches!(&events[..], [(Event::Granted(_), None), .., (Event::Ended { .. }, Some(State::Released))]),
         "{events:?}"
     );
+}
+
+/// In a PID namespace of its own, as a container has one; `None`, with a word, where this user may not make one.
+#[expect(clippy::print_stderr, reason = "a test that did not run says so")]
+fn contained() -> Option<[&'static str; 6]> {
+    let line = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", PROGRAM];
+    let made = Command::new(line[0]).args(&line[1..5]).arg("true").stderr(Stdio::null()).status();
+    if made.is_ok_and(|status| status.success()) {
+        return Some(line);
+    }
+    eprintln!("skipped: no PID namespace can be made here");
+    None
+}
+
+#[test]
+fn the_lease_is_renewed_for_as_long_as_the_command_runs() {
+    let host = Host::new();
+    let renewed = |line: &[&str], gate: &str| {
+        let mut run = host.start_under(line, &["--ttl", "3s"], gate);
+        run.line();
+        let lease = host.leases().leases[0].clone();
+        host.until("renewed", |now| {
+            assert_eq!(now.leases.first().map(|now| &now.id), Some(&lease.id), "it goes on");
+            now.leases[0].expires_at > lease.expires_at
+        });
+        assert_eq!(run.end().0, Some(5));
+        host.until("released at the end", |leases| leases.leases.is_empty());
+    };
+    renewed(&[PROGRAM], "gate");
+    if let Some(line) = contained() {
+        renewed(&line, "contained");
+    }
+}
+
+#[test]
+fn renewals_that_fail_and_a_lease_that_is_lost_are_told_of() {
+    let mut host = Host::new();
+    let mut run = host.start(&["--ttl", "3s"], "gate");
+    run.line();
+    let id = host.leases().leases[0].id.clone();
+    let (said, told) = std::sync::mpsc::channel();
+    let lines = BufReader::new(run.child.stderr.take().unwrap()).lines();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| said.send(line)));
+    let mut told = std::iter::from_fn(|| told.recv_timeout(Duration::from_secs(60)).ok());
+    host.daemon.kill();
+    let trouble = told.find(|line| line.starts_with("the lease could not be renewed: ")).unwrap();
+    assert!(trouble.contains("no daemon answers at"), "{trouble}");
+    host.daemon.start_again();
+    // It may have run out meanwhile, which is a loss as well.
+    let _ended = block_on(Client::new(host.daemon.socket()).release_lease(&id)).unwrap();
+    let lost = told.find(|line| !line.starts_with("the lease could not be renewed: ")).unwrap();
+    assert!(lost.starts_with("the lease is lost: ") && lost.contains("goes on without one"), "{lost}");
+    std::fs::write(&run.gate, "\n").unwrap();
+    assert_eq!(run.child.wait().unwrap().code(), Some(5), "the command never noticed");
+    assert_eq!(told.next(), None, "each is told once");
+}
+
+/// The caller's pid is what the container calls it: out here that is another process, or none.
+#[test]
+fn a_pid_of_a_container_holds_nothing() {
+    let host = Host::new();
+    let Some(line) = contained() else { return };
+    let script = format!(
+        "'{PROGRAM}' fits '{}' --engine reference --context 1024 --reserve --socket '{}'; exit $?",
+        host.path("model").display(),
+        host.daemon.socket().display()
+    );
+    let refused = Command::new(line[0])
+        .args(&line[1..5])
+        .args(["sh", "-c", "sh -c \"$1\"; exit $?", "x", &script])
+        .env("HOME", host.directory.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("as the asker's container numbers it") && said.contains("--holder NAME"), "{said}");
+    assert!(host.leases().leases.is_empty());
 }

@@ -141,6 +141,9 @@ pub struct RunArguments {
     /// Be the process that becomes CMD, started by the process of this pid: this program's own way to start itself.
     #[arg(long = "become", hide = true, value_name = "PID")]
     pub becomes_command: Option<i32>,
+    /// Say the lease's id to the socket of this name, with --become.
+    #[arg(long, hide = true, value_name = "NAME", requires = "becomes_command")]
+    pub tell: Option<String>,
     /// Where to ask, and how to print.
     #[command(flatten)]
     pub connection: ConnectionArguments,

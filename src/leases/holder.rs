@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
@@ -102,14 +102,26 @@ pub fn identify(proc_root: &Path, pid: u32) -> Result<ProcessIdentity, HolderErr
 /// The real user of a process, from `/proc/PID/status` (the folder's own owner is root for a process that is not
 /// dumpable).
 pub fn owner_of(proc_root: &Path, pid: u32) -> Result<u32, HolderError> {
-    let path = proc_root.join(pid.to_string()).join("status");
-    let status = std::fs::read(&path).map_err(|source| unreadable(pid, &path, source))?;
-    let status = String::from_utf8_lossy(&status);
+    let (path, status) = read_status(proc_root, pid)?;
     let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_ascii_whitespace().next()?.parse().ok());
     uid.ok_or_else(|| {
         let source = io::Error::new(io::ErrorKind::InvalidData, "no Uid: line");
         HolderError::Unreadable { path: path.display().to_string(), source }
     })
+}
+
+fn read_status(proc_root: &Path, pid: u32) -> Result<(PathBuf, String), HolderError> {
+    let path = proc_root.join(pid.to_string()).join("status");
+    let status = std::fs::read(&path).map_err(|source| unreadable(pid, &path, source))?;
+    Ok((path, String::from_utf8_lossy(&status).into_owned()))
+}
+
+/// Whether the process numbers processes as `/proc` does here, and not as a PID namespace of its own: then `NSpid:` in its
+/// status (proc(5)) holds more numbers than one. A kernel without namespaces has no such line.
+pub fn counts_as_here(proc_root: &Path, pid: u32) -> Result<bool, HolderError> {
+    let (_, status) = read_status(proc_root, pid)?;
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    Ok(numbers.is_none_or(|numbers| numbers.split_ascii_whitespace().count() <= 1))
 }
 
 /// Refuses a process of another user, unless root asks.

@@ -5,6 +5,7 @@
 //! the first, the lease ends with the command and never before. Should the first be killed, the command gets SIGTERM.
 
 mod command;
+mod handover;
 mod renewal;
 mod supervise;
 
@@ -46,7 +47,7 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
     if getppid().is_none_or(|parent| parent.as_raw_nonzero().get() != supervisor) {
         return ORPHANED;
     }
-    let RunArguments { model, options, wait, ttl, flags, no_lease, connection, command, .. } = arguments;
+    let RunArguments { model, options, wait, ttl, flags, no_lease, tell, connection, command, .. } = arguments;
     let asked = question::question(&model, &options);
     let arguments = QuestionArguments { model, options };
     let answered = if no_lease {
@@ -67,10 +68,21 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
         Ok(start) => start,
         Err(problem) => return output.problem(&problem),
     };
+    // Before anything of it runs: a lease that nobody renews would end under the command.
+    if let (Some(name), Some(lease)) = (tell, lease_id(&answer))
+        && let Err(error) = handover::tell(&name, &lease)
+    {
+        let detail = format!("the supervisor cannot be told of the lease: {error}");
+        return output.problem(&Problem::new(Reason::Internal, detail));
+    }
     // Only a failure comes back.
     let error = start.exec();
     output::failure(&format!("error: {} cannot be run: {error}\n", start.get_program().display()));
     if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN }
+}
+
+fn lease_id(answer: &Answer) -> Option<String> {
+    Some(serde_json::from_value::<LeaseAnswer>(answer.lease.clone()?).ok()?.id)
 }
 
 fn prepared(
@@ -79,13 +91,13 @@ fn prepared(
     flags: bool,
     no_lease: bool,
 ) -> Result<std::process::Command, Problem> {
-    let lease = answer.lease.clone().and_then(|lease| serde_json::from_value::<LeaseAnswer>(lease).ok());
+    let lease = lease_id(answer);
     let said = |answer: &str, of_lease: &str| {
         output::remark(answer);
         output::remark(of_lease);
     };
     match &lease {
-        Some(lease) => said(&answer.message, &format!("lease {}. {ADVISORY}", lease.id)),
+        Some(lease) => said(&answer.message, &format!("lease {lease}. {ADVISORY}")),
         None if no_lease => said(&answer.message, "no lease is held"),
         None => return Err(Problem::new(Reason::Internal, "the daemon answered yes and gave no lease")),
     }
@@ -100,7 +112,7 @@ fn prepared(
     }
     start.envs(launch.map(|launch| &launch.env).into_iter().flatten());
     if let Some(lease) = lease {
-        start.env("HF_MEM_PROBE_LEASE", lease.id);
+        start.env("HF_MEM_PROBE_LEASE", lease);
     }
     Ok(start)
 }

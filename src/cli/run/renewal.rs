@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::api::Problem;
 use crate::api::client::Client;
-use crate::api::lease::{Holder, RenewRequest};
+use crate::api::lease::RenewRequest;
 use crate::api::problem::Reason;
 use crate::cli::arguments::RunArguments;
 use crate::cli::output;
@@ -22,69 +23,107 @@ pub(super) struct Renewal {
     pid: Option<u32>,
     every: Duration,
     next: Instant,
-    lease: Option<String>,
+    /// Says the lease's id, once it is held.
+    told: mpsc::Receiver<String>,
+    stage: Stage,
     /// The place in line that was last told.
     place: Option<(u64, usize)>,
     /// The trouble that was last told.
     trouble: Option<Reason>,
 }
 
+/// What there is to do.
+#[derive(Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing, until the id comes.
+    Asked,
+    /// The place in line is looked up meanwhile.
+    InLine,
+    /// The lease of this id is renewed.
+    Held(String),
+    /// Nothing any more.
+    Over,
+}
+
 impl Renewal {
-    pub(super) fn new(arguments: &RunArguments, pid: Option<u32>) -> Self {
+    /// For the process `pid`, whose lease's id `told` will say.
+    pub(super) fn new(arguments: &RunArguments, pid: Option<u32>, told: mpsc::Receiver<String>) -> Self {
         let every = (arguments.ttl / 2).max(Duration::from_millis(500));
         let client = Client::new(&arguments.connection.socket).deadline(DEADLINE);
-        let pid = pid.filter(|_| !arguments.no_lease);
-        let first = if arguments.wait.is_zero() { every } else { LOOK.min(every) };
-        let next = Instant::now() + first;
-        Self { client, pid, every, next, lease: None, place: None, trouble: None }
+        let stage = match (arguments.no_lease, arguments.wait.is_zero()) {
+            (true, _) => Stage::Over,
+            (false, true) => Stage::Asked,
+            (false, false) => Stage::InLine,
+        };
+        Self { client, pid, every, next: Instant::now() + LOOK, told, stage, place: None, trouble: None }
     }
 
     /// Goes on for as long as there is something to renew. May be dropped and begun again at any time.
     pub(super) async fn run(&mut self) {
         loop {
-            match self.pid {
-                Some(_) => tokio::time::sleep_until(self.next).await,
-                None => std::future::pending().await,
-            }
-            let done = self.step().await;
-            // After a failure sooner: the daemon may be restarting.
-            let wait = match done {
-                Ok(()) if self.lease.is_none() => LOOK.min(self.every),
-                Ok(()) => self.every,
-                Err(_) => self.every / 4,
-            };
-            self.next = Instant::now() + wait;
-            match done {
-                Ok(()) => self.trouble = None,
-                Err(problem) => self.say(&problem),
+            tokio::select! {
+                Some(id) = self.told.recv() => {
+                    self.stage = Stage::Held(id);
+                    self.next = Instant::now() + self.every;
+                }
+                () = due(&self.stage, self.next) => {
+                    // From now on, also where this is dropped in the middle.
+                    self.next = Instant::now() + LOOK.min(self.every);
+                    self.step().await;
+                }
             }
         }
     }
 
-    /// Each kind of trouble is told once.
-    fn say(&mut self, problem: &Problem) {
-        if self.lease.is_some() && self.trouble.replace(problem.reason) != Some(problem.reason) {
-            output::remark(&format!("the lease could not be renewed: {problem}; the command goes on"));
+    async fn step(&mut self) {
+        match &self.stage {
+            // No more than a service: who cannot be told of the line now is told later.
+            Stage::InLine => drop(self.look().await),
+            Stage::Held(id) => {
+                let id = id.clone();
+                self.renew(&id).await;
+            }
+            Stage::Asked | Stage::Over => {}
         }
     }
 
-    async fn step(&mut self) -> Result<(), Problem> {
-        if self.lease.is_none() {
-            self.look().await?;
+    async fn renew(&mut self, id: &str) {
+        let renewed = self.client.renew_lease(id, RenewRequest::default()).await.map_err(Problem::from);
+        let Err(problem) = renewed else {
+            self.trouble = None;
+            self.next = Instant::now() + self.every;
+            return;
+        };
+        // After a failure sooner: the daemon may be restarting.
+        self.next = Instant::now() + self.every / 4;
+        if self.is_lost(id, &problem).await {
+            self.stage = Stage::Over;
+            output::remark(&format!(
+                "the lease is lost: {problem}; the command goes on without one, and others may be promised its memory"
+            ));
+        } else if self.trouble.replace(problem.reason) != Some(problem.reason) {
+            // Each kind of trouble is told once.
+            output::remark(&format!(
+                "the lease could not be renewed: {problem}; the command goes on, and so do renewals"
+            ));
         }
-        let Some(id) = &self.lease else { return Ok(()) };
-        self.client.renew_lease(id, RenewRequest::default()).await?;
-        Ok(())
     }
 
-    /// Finds the lease, or the place in line.
+    /// Whether the lease that could not be renewed has ended.
+    async fn is_lost(&self, id: &str, problem: &Problem) -> bool {
+        match problem.reason {
+            Reason::NotFound => true,
+            Reason::Usage => self.client.lease(id).await.is_ok_and(|lease| lease.reason.is_some()),
+            _ => false,
+        }
+    }
+
+    /// Tells the place in line. The line is by pid as the daemon numbers processes: in a container's own numbers nothing is
+    /// found, and nothing told.
     async fn look(&mut self) -> Result<(), Problem> {
         let held = self.client.leases().await?;
-        let of_command = |holder: &Holder| matches!(holder, Holder::Pid(pid) if Some(*pid) == self.pid);
-        self.lease = held.leases.iter().find(|lease| of_command(&lease.holder)).map(|lease| lease.id.clone());
-        let all = held.waiting.len();
         let waits = held.waiting.iter().find(|waiting| waiting.pid.is_some() && waiting.pid == self.pid);
-        let place = waits.map(|waiting| (waiting.position, all)).filter(|_| self.lease.is_none());
+        let place = waits.map(|waiting| (waiting.position, held.waiting.len()));
         if let Some((position, all)) = place
             && self.place != place
         {
@@ -92,5 +131,13 @@ impl Renewal {
         }
         self.place = place.or(self.place);
         Ok(())
+    }
+}
+
+/// When the next step is due: never where there is none.
+async fn due(stage: &Stage, next: Instant) {
+    match stage {
+        Stage::InLine | Stage::Held(_) => tokio::time::sleep_until(next).await,
+        Stage::Asked | Stage::Over => std::future::pending().await,
     }
 }

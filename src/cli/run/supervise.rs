@@ -7,6 +7,7 @@ use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::handover::Ear;
 use super::renewal::Renewal;
 use crate::api::Problem;
 use crate::api::client::block_on;
@@ -33,8 +34,10 @@ pub(super) fn supervise(arguments: &RunArguments) -> Result<u8, Problem> {
     let supervised = async {
         // Before the start: a signal in between would end us, and not the command.
         let mut signals = signals().map_err(|error| internal("signals cannot be taken", error))?;
-        let mut child = start().map_err(|error| internal("this program cannot start itself", error))?;
-        let mut renewal = Renewal::new(arguments, child.id());
+        let ear = Ear::open().map_err(|error| internal("the lease's id cannot be taken over", error))?;
+        let mut child = start(ear.name()).map_err(|error| internal("this program cannot start itself", error))?;
+        let told = ear.listen(child.id().unwrap_or_default());
+        let mut renewal = Renewal::new(arguments, child.id(), told);
         loop {
             tokio::select! {
                 ended = child.wait() => {
@@ -48,14 +51,15 @@ pub(super) fn supervise(arguments: &RunArguments) -> Result<u8, Problem> {
     block_on(supervised).map_err(|error| internal("no runtime", error))?
 }
 
-/// The same command line again, for the process that becomes the command.
-fn start() -> std::io::Result<Child> {
+/// The same command line again, for the process that becomes the command and says its lease to `ear`.
+fn start(ear: &str) -> std::io::Result<Child> {
     let mut line = std::env::args_os().skip(1);
     let own = std::env::current_exe()?;
     tokio::process::Command::new(own)
         .args(line.next())
         .arg("--become")
         .arg(std::process::id().to_string())
+        .args(["--tell", ear])
         .args(line)
         .spawn()
 }
