@@ -105,6 +105,14 @@ impl Metadata {
         record::inventory(&self.tensors)
     }
 
+    /// About as many bytes as its tensors take when they are written down; documents and all else are as small as ever
+    /// where no reading was large.
+    pub(super) fn work_bytes(&self) -> u64 {
+        const RECORD_BYTES: u64 = 128;
+        let tensors = self.tensors.len() + self.variants.iter().map(|variant| variant.tensors.len()).sum::<usize>();
+        (tensors as u64).saturating_mul(RECORD_BYTES)
+    }
+
     /// `config.json`, of the root or of the first module that has one.
     pub fn config(&self) -> Option<&Value> {
         self.documents.get("config.json")
