@@ -38,6 +38,8 @@ pub struct SourceSettings {
     pub cache_bytes: u64,
     /// Models in memory; each costs some ten kilobytes.
     pub known_models: usize,
+    /// Bytes that they may take together.
+    pub known_bytes: u64,
     /// How long a branch is taken to stand for the same commit without asking.
     pub revalidate_after: Duration,
 }
@@ -51,6 +53,7 @@ impl SourceSettings {
             cache_folder: None,
             cache_bytes: 256 << 20,
             known_models: 512,
+            known_bytes: 64 << 20,
             revalidate_after: Duration::from_secs(600),
         }
     }
@@ -108,7 +111,7 @@ impl SourceClient {
             hub: HubClient::new(settings.hub),
             disk,
             folders: settings.folders,
-            known: KnownModels::new(settings.known_models),
+            known: KnownModels::new(settings.known_models, settings.known_bytes),
             revalidate_after: settings.revalidate_after,
         }
     }

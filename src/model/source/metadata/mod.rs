@@ -198,6 +198,24 @@ pub(in crate::model::source) mod tests {
     }
 
     #[test]
+    fn of_a_components_configuration_what_is_long_or_nested_is_left_out() {
+        let mut metadata = small("a/b", "0123456");
+        metadata.components = vec![Component { name: "vae".into(), class: "diffusers.AutoencoderKL".into() }];
+        let config = serde_json::json!({"_class_name": "AutoencoderKL", "force_upcast": true, "latents_mean": null,
+            "block_out_channels": [128, 256], "zeros": vec![0; 65], "nested": {"a": 1}, "lists": [[1]],
+            "long": "x".repeat(129)});
+        metadata.documents.insert("vae/config.json".into(), config);
+        let model = assemble(&metadata).expect("a model");
+        let left = serde_json::json!({"_class_name": "AutoencoderKL", "force_upcast": true, "latents_mean": null,
+            "block_out_channels": [128, 256]});
+        assert_eq!(model.components[0].config, Some(left));
+        let many: serde_json::Map<_, _> = (0..1000).map(|key| (key.to_string(), Value::from(key))).collect();
+        metadata.documents.insert("vae/config.json".into(), Value::Object(many));
+        let model = assemble(&metadata).expect("a model");
+        assert_eq!(model.components[0].config.as_ref().and_then(Value::as_object).map(serde_json::Map::len), Some(256));
+    }
+
+    #[test]
     fn an_upload_lists_no_more_models_than_are_read() {
         let variant = || Variant {
             files: Vec::new(),
