@@ -201,9 +201,10 @@ impl DocumentsRead {
             }
             let mut room = std::mem::take(&mut self.room);
             let parse = move || {
-                let parsed = match index {
-                    true => room.index(&text).map(Parsed::Index),
-                    false => room.document(&text).map(Parsed::Document),
+                let parsed = if index {
+                    room.index(&text).map(Parsed::Index)
+                } else {
+                    room.document(&text).map(Parsed::Document)
                 };
                 (room, text, turn, parsed)
             };
