@@ -74,6 +74,9 @@ pub fn boot<P: Program>(
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // Names that are looked up, long parsing, long questions: each of these is bounded by itself far below that. Threads
+        // without work end after ten seconds.
+        .max_blocking_threads(64)
         .build()
         .map_err(|error| Problem::new(Reason::Internal, format!("cannot start the runtime: {error}")))?;
     let ended = runtime.block_on(async {

@@ -9,6 +9,7 @@ pub mod architecture;
 pub mod blueprint;
 pub mod config;
 pub mod dtype;
+mod footprint;
 pub mod gguf;
 pub mod quantization;
 pub mod safetensors;
@@ -89,6 +90,6 @@ pub struct PipelineComponent {
     pub class: String,
     /// Its stored weights.
     pub bytes: Bytes,
-    /// Its configuration, where it has one.
+    /// The numbers, switches, words and short lists of its configuration, where it has one.
     pub config: Option<serde_json::Value>,
 }

@@ -286,7 +286,8 @@ mod tests {
 
     #[test]
     fn parts_that_are_absorbed_are_one_whole() {
-        let (mut whole, mut parts) = (InventoryBuilder::default(), [InventoryBuilder::default(), Default::default()]);
+        let (mut whole, mut parts) =
+            (InventoryBuilder::default(), [InventoryBuilder::default(), InventoryBuilder::default()]);
         for tensor in 0..20_u32 {
             let name = format!("layers.{}.experts.{tensor}.w", tensor / 4);
             let (part, bytes) = (tensor as usize % 2, Bytes::new(8 + u64::from(tensor)));

@@ -172,8 +172,8 @@ fn nonsense() -> Vec<Fault> {
         fault("a file without end in place of a small one", BAD, "more than", |request| {
             request.target.ends_with("config.json").then(|| Reply::ok(vec![b' '; 9 << 20]))
         }),
-        fault("a configuration of millions of values", BAD, "config.json: its 3000002 values take", |request| {
-            let config = || format!("{{\"a\":[0{}]}}", ",0".repeat(2_999_999));
+        fault("a short configuration that is long in memory", BAD, "config.json: its 200002 values take", |request| {
+            let config = || format!("{{\"a\":[{{\"\":0}}{}]}}", ",{\"\":0}".repeat(99_999));
             request.target.ends_with("config.json").then(|| Reply::ok(config()))
         }),
         fault("no weights", BAD, "no weights", |request| info(request).then(|| listing("README.md", 1))),

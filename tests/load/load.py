@@ -8,8 +8,10 @@ and `read_only` mount small file systems and need root. Deadlines are made short
 """
 
 import argparse
+import http.server
 import json
 import os
+import re
 import resource
 import select
 import shutil
@@ -21,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +43,7 @@ class Daemon:
     """A daemon in a folder of its own."""
 
     def __init__(self, binary, gpus="8xH100-80GB", settings="", arguments=(), state=None, environment=None,
-                 hub="http://127.0.0.1:9"):
+                 hub="http://127.0.0.1:9", patience=("5s", "3s")):
         self.binary, self.arguments, self.gpus = binary, list(arguments), gpus
         self.environment = environment or {}
         self.folder = Path(tempfile.mkdtemp(prefix="load-"))
@@ -51,8 +54,8 @@ class Daemon:
         self.config = self.folder / "config.toml"
         self.config.write_text(
             f'[socket]\npath = "{self.socket}"\ngroup = "{os.getgid()}"\nheader_deadline = "2s"\n'
-            f'handler_deadline = "5s"\nwrite_deadline = "2s"\n[hub]\nendpoint = "{hub}"\n'
-            f'retry_budget = "3s"\ncache_directory = "{self.state}/cache"\n'
+            f'handler_deadline = "{patience[0]}"\nwrite_deadline = "2s"\n[hub]\nendpoint = "{hub}"\n'
+            f'retry_budget = "{patience[1]}"\ncache_directory = "{self.state}/cache"\n'
             f'[leases]\nstate_directory = "{self.state}/state"\n{settings}'
         )
         self.process = None
@@ -442,6 +445,137 @@ def hub_down(binary, options):
     daemon.end()
 
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+PLAIN = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32,
+         "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 14336,
+         "vocab_size": 128256, "max_position_embeddings": 8192, "torch_dtype": "bfloat16"}
+
+
+def weights(tensors, name):
+    """The header of a file of one-byte tensors, and the length of the file."""
+    entry = '"%s":{"dtype":"U8","shape":[1],"data_offsets":[%d,%d]}'
+    text = ("{" + ",".join(entry % (name % at, at, at + 1) for at in range(tensors)) + "}").encode()
+    return len(text).to_bytes(8, "little") + text, 8 + len(text) + tensors
+
+
+def hostile_repositories():
+    """What an author can write, by name: files with their content and their length."""
+    whole = lambda text: (text, len(text))
+    plain = whole(json.dumps(PLAIN).encode())
+    many, kinds = weights(1_000_000, "layers.%x.w"), weights(1_000_000, "%x")
+    kept = weights(19_000, "model.%x")
+    folded = weights(1_000_000, "layers.%d.w")
+    zeros = whole(b"[" + b",".join([b"0"] * 3_600_000) + b"]")
+    nested = whole(b"[" + b",".join([b'{"":0}'] * 140_000) + b"]")
+    parts = [f"part{at}" for at in range(16)]
+    pipeline = whole(json.dumps({"_class_name": "P", **{part: ["diffusers", "X"] for part in parts}}).encode())
+    index = whole(b'{"weight_map":{' + b",".join(b'"%x":"m"' % at for at in range(4_000_000)) + b"}}")
+    small = weights(1, "w%d")
+    return {
+        "one_header": {"config.json": plain, "m.safetensors": many},
+        "kinds": {"config.json": plain, "m.safetensors": kinds},
+        "one_kind": {"config.json": plain, "m.safetensors": folded},
+        "four_headers": {"config.json": plain, **{f"m-{at}.safetensors": kinds for at in range(4)}},
+        "pipeline": {"model_index.json": pipeline, **{f"{part}/config.json": zeros for part in parts},
+                     **{f"{part}/diffusion_pytorch_model.safetensors": small for part in parts}},
+        "short_documents": {"config.json": nested, "m.safetensors": small},
+        "index": {"config.json": plain, "model.safetensors.index.json": index, "m": small},
+        **{f"kept{at}": {"config.json": plain, "m.safetensors": kept} for at in range(12)},
+    }
+
+
+def serve_repositories(repositories):
+    """A Hub with these repositories; its server and its address."""
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_):
+            pass
+
+        def send(self, status, body, **headers):
+            self.send_response(status)
+            for name, value in {"content_length": str(len(body)), **headers}.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self):
+            path = urllib.parse.unquote(self.path.split("?")[0])
+            of = re.match("/api/models/evil/([^/]+)/revision/", path)
+            if of and of[1] in repositories:
+                files = [{"rfilename": name, "size": size} for name, (_, size) in repositories[of[1]].items()]
+                answer = {"id": f"evil/{of[1]}", "sha": COMMIT, "gated": False, "private": False, "siblings": files}
+                return self.send(200, json.dumps(answer).encode())
+            of = re.match("/evil/([^/]+)/resolve/[^/]+/(.*)", path)
+            content, size = repositories.get(of[1] if of else "", {}).get(of[2] if of else "", (None, 0))
+            if content is None:
+                return self.send(404, b"{}")
+            span = re.match(r"bytes=(\d+)-(\d+)", self.headers.get("range") or "")
+            if not span:
+                return self.send(200, content)
+            first, last = int(span[1]), min(int(span[2]), size - 1)
+            body = content[first:last + 1].ljust(last + 1 - first, b"\0")
+            return self.send(206, body, content_range=f"bytes {first}-{last}/{size}")
+
+    class Server(http.server.ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 128
+
+        def handle_error(self, *_):
+            """Whoever has read enough hangs up."""
+
+    server = Server(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server, f"http://127.0.0.1:{server.server_address[1]}"
+
+
+def hostile_hub(binary, options):
+    """Repositories that are written to take memory and time, asked for one by one and all at once."""
+    repositories = hostile_repositories()
+    hub, address = serve_repositories(repositories)
+    # An allocator that gives back what is large, as the service's unit has it.
+    daemon = Daemon(binary, hub=address, patience=("120s", "110s"), environment={"MALLOC_MMAP_THRESHOLD_": "262144"})
+    figure = lambda name: int(re.search(rf"{name}:\s+(\d+)", Path(f"/proc/{daemon.process.pid}/status").read_text())[1]) >> 10
+    slowest, going = [0.0], [True]
+
+    def watch():
+        while going[0]:
+            start = time.perf_counter()
+            daemon.ask(timeout=60)
+            slowest[0] = max(slowest[0], time.perf_counter() - start)
+            time.sleep(0.01)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+
+    def ask(name, answers):
+        body = json.dumps({"model": {"repo": f"evil/{name}"}}).encode()
+        status, text = daemon.ask("POST", "/v1/fits", body, timeout=150)
+        answers[name] = json.loads(text).get("reason", status) if status != 200 else 200
+
+    answers, rows = {}, []
+    for name in repositories:
+        before = time.perf_counter()
+        ask(name, answers)
+        rows.append((name, answers[name], time.perf_counter() - before, figure("VmRSS"), figure("VmHWM")))
+    for name, answer, seconds, resident, high in rows:
+        print(f"     {name}: {answer} after {seconds:.1f} s, resident {resident} MiB, high water {high} MiB")
+    alone = figure("VmHWM")
+    asking = [threading.Thread(target=ask, args=(name, answers)) for name in repositories for _ in range(3)]
+    for one in asking:
+        one.start()
+    for one in asking:
+        one.join()
+    going[0] = False
+    watcher.join()
+    high = figure("VmHWM")
+    held = high <= 300 and slowest[0] <= 1.0 and daemon.process.poll() is None
+    report("hostile_hub", held, high_water_one_by_one_mib=alone, high_water_all_at_once_mib=high,
+           resident_after_mib=figure("VmRSS"), slowest_health_ms=round(slowest[0] * 1e3), stopped_with=daemon.end())
+    hub.shutdown()
+
+
 class Driver:
     """The simulated driver: a folder with the library and the scenario that it plays."""
 
@@ -669,7 +803,7 @@ def soak(binary, options):
 
 
 SCENARIOS = [connections, slow_loris, half_open, giant_bodies, pipelining, kill_under_load, disk_full, read_only,
-             hub_down, nvml_hung, health, promtool,
+             hub_down, hostile_hub, nvml_hung, health, promtool,
              clock_steps, long_questions, soak]
 
 

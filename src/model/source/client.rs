@@ -15,6 +15,7 @@ use super::metadata::{Metadata, assemble};
 use super::reference::{ModelReference, Place};
 use super::settings::{HubSettings, LocalFolders};
 use super::token::Auth;
+use super::turns::{self, Seat};
 use super::{hf_cache, local, ollama};
 use crate::model::{Identity, Model};
 
@@ -37,6 +38,8 @@ pub struct SourceSettings {
     pub cache_bytes: u64,
     /// Models in memory; each costs some ten kilobytes.
     pub known_models: usize,
+    /// Bytes that they may take together.
+    pub known_bytes: u64,
     /// How long a branch is taken to stand for the same commit without asking.
     pub revalidate_after: Duration,
 }
@@ -50,6 +53,7 @@ impl SourceSettings {
             cache_folder: None,
             cache_bytes: 256 << 20,
             known_models: 512,
+            known_bytes: 64 << 20,
             revalidate_after: Duration::from_secs(600),
         }
     }
@@ -83,7 +87,7 @@ pub enum Origin {
 #[derive(Debug)]
 pub struct SourceClient {
     hub: HubClient,
-    disk: Option<DiskCache>,
+    disk: Option<Arc<DiskCache>>,
     folders: LocalFolders,
     known: KnownModels<Described>,
     revalidate_after: Duration,
@@ -102,12 +106,12 @@ struct Asked<'a> {
 impl SourceClient {
     /// A client with nothing known. Opens no connection.
     pub fn new(settings: SourceSettings) -> Self {
-        let disk = settings.cache_folder.map(|folder| DiskCache::new(&folder, settings.cache_bytes));
+        let disk = settings.cache_folder.map(|folder| Arc::new(DiskCache::new(&folder, settings.cache_bytes)));
         Self {
             hub: HubClient::new(settings.hub),
             disk,
             folders: settings.folders,
-            known: KnownModels::new(settings.known_models),
+            known: KnownModels::new(settings.known_models, settings.known_bytes),
             revalidate_after: settings.revalidate_after,
         }
     }
@@ -124,7 +128,7 @@ impl SourceClient {
 
     /// How the cache on disk is; `None` where nothing is kept on disk.
     pub fn cache_standing(&self) -> Option<CacheStanding> {
-        self.disk.as_ref().map(DiskCache::standing)
+        self.disk.as_ref().map(|disk| disk.standing())
     }
 
     pub(super) fn hub_settings(&self) -> &HubSettings {
@@ -217,7 +221,7 @@ impl SourceClient {
         let file = reference.file.as_deref();
         let asked = Asked { repo, revision, file, auth, now };
         if self.hub.settings().offline {
-            return match self.metadata_on_disk(&asked) {
+            return match self.metadata_on_disk(&asked, Some).await {
                 Some((_, metadata, _)) => Ok(metadata),
                 None => self.in_hf_cache(&asked).await.unwrap_or_else(|| Err(self.offline(&asked))),
             };
@@ -225,7 +229,7 @@ impl SourceClient {
         let reading = self.hub.begin(repo, revision, auth)?;
         let found = reading.revision().await?;
         let private = found.private;
-        let mut metadata = reading.metadata(found, file).await?;
+        let (mut metadata, _) = reading.metadata(found, file).await?;
         metadata.gated |= private;
         Ok(metadata)
     }
@@ -257,7 +261,7 @@ impl SourceClient {
         if let Some(fresh) = self.fresh_in_memory(asked) {
             return Ok(fresh);
         }
-        let on_disk = self.on_disk(asked);
+        let on_disk = self.on_disk(asked).await;
         if let Some(kept) = on_disk
             .as_ref()
             .filter(|kept| cannot_change(asked.revision) || kept.is_fresh(asked.now, self.revalidate_after))
@@ -348,41 +352,71 @@ impl SourceClient {
         found: Revision,
         scope: &str,
     ) -> Result<Arc<Model>, SourceError> {
-        let kept = |disk: &DiskCache| disk.metadata(Scope(scope), &found.repo, &found.commit, asked.file);
-        let alone = |model: &Arc<Model>| model.adapter.is_none();
-        if let Some(model) = self.disk.as_ref().and_then(kept).and_then(|it| model(&it).ok()).filter(alone) {
+        let kept = self.kept_on_disk(scope, &found.repo, &found.commit, asked.file, |metadata| model(&metadata).ok());
+        if let Some(model) = kept.await.filter(|model| model.adapter.is_none()) {
             return Ok(model);
         }
-        let metadata = reading.metadata(found, asked.file).await?;
+        let (metadata, seat) = reading.metadata(found, asked.file).await?;
+        // An adapter is small, and its base model is a reading of its own.
+        let seat = Some(seat).filter(|_| metadata.base_model.is_none());
         let metadata = Box::pin(self.with_base(metadata, AdapterAt::Hub(asked.repo), asked.auth, asked.now)).await?;
         let own = asked.auth.identity();
         let scope = if metadata.base.as_ref().is_some_and(|base| base.gated) { own.as_str() } else { scope };
-        if let Some(disk) = self.disk.as_ref().filter(|_| !metadata.partial) {
-            disk.keep(Scope(scope), &metadata, asked.file);
-        }
-        model(&metadata)
+        let disk = self.disk.clone().filter(|_| !metadata.partial);
+        let (scope, file) = (scope.to_owned(), asked.file.map(ToOwned::to_owned));
+        let bytes = if seat.as_ref().is_some_and(Seat::is_large) { u64::MAX } else { metadata.work_bytes() };
+        let keep = move || {
+            if let Some(disk) = disk {
+                disk.keep(Scope(&scope), &metadata, file.as_deref());
+            }
+            model(&metadata)
+        };
+        turns::work(bytes, seat, keep).await
+    }
+
+    /// What `take` makes of what the disk holds of a commit.
+    async fn kept_on_disk<T: Send + 'static>(
+        &self,
+        scope: &str,
+        repo: &str,
+        commit: &str,
+        file: Option<&str>,
+        take: impl FnOnce(Metadata) -> Option<T> + Send + 'static,
+    ) -> Option<T> {
+        let disk = self.disk.clone().filter(|disk| disk.has(Scope(scope), repo, commit, file))?;
+        let [scope, repo, commit] = [scope, repo, commit].map(ToOwned::to_owned);
+        let file = file.map(ToOwned::to_owned);
+        turns::load(move || take(disk.metadata(Scope(&scope), &repo, &commit, file.as_deref())?)).await
     }
 
     /// What the disk holds of the revision, with when it was last checked; it is known in memory from then on.
-    fn on_disk(&self, asked: &Asked<'_>) -> Option<Kept> {
-        let (scope, metadata, checked) = self.metadata_on_disk(asked)?;
-        let kept = Kept { model: model(&metadata).ok()?, checked, stale: false };
+    async fn on_disk(&self, asked: &Asked<'_>) -> Option<Kept> {
+        let (scope, model, checked) = self.metadata_on_disk(asked, |metadata| model(&metadata).ok()).await?;
+        let kept = Kept { model, checked, stale: false };
         self.known.keep(key(asked, &scope), kept.clone());
         Some(kept)
     }
 
-    /// The same as metadata, with the scope that it is kept under.
-    fn metadata_on_disk(&self, asked: &Asked<'_>) -> Option<(String, Metadata, SystemTime)> {
+    /// What `take` makes of the same, with the scope that it is kept under.
+    async fn metadata_on_disk<T: Send + 'static>(
+        &self,
+        asked: &Asked<'_>,
+        take: impl Fn(Metadata) -> Option<T> + Clone + Send + 'static,
+    ) -> Option<(String, T, SystemTime)> {
         let disk = self.disk.as_ref()?;
-        Self::scopes(asked).into_iter().find_map(|scope| {
+        for scope in Self::scopes(asked) {
             let note = if cannot_change(asked.revision) {
-                RevisionNote::new(asked.repo, asked.revision, asked.now)
+                Some(RevisionNote::new(asked.repo, asked.revision, asked.now))
             } else {
-                disk.note(Scope(&scope), asked.repo, asked.revision)?
+                disk.note(Scope(&scope), asked.repo, asked.revision)
             };
-            let metadata = disk.metadata(Scope(&scope), &note.repo, &note.commit, asked.file)?;
-            Some((scope, metadata, note.checked()))
-        })
+            let Some(note) = note else { continue };
+            let taken = self.kept_on_disk(&scope, &note.repo, &note.commit, asked.file, take.clone()).await;
+            if let Some(taken) = taken {
+                return Some((scope, taken, note.checked()));
+            }
+        }
+        None
     }
 
     async fn stale_in_hf_cache(&self, asked: &Asked<'_>) -> Option<Result<Described, SourceError>> {

@@ -96,6 +96,11 @@ impl DiskCache {
         }
     }
 
+    /// Whether there is an entry of `repo` at `commit`.
+    pub(super) fn has(&self, scope: Scope<'_>, repo: &str, commit: &str, file: Option<&str>) -> bool {
+        self.path("model", &[scope.0, repo, commit, file.unwrap_or_default()]).exists()
+    }
+
     /// Keeps `metadata`, asked for with `file`. A full disk is no reason to fail: it is logged.
     pub(super) fn keep(&self, scope: Scope<'_>, metadata: &Metadata, file: Option<&str>) {
         let Some(commit) = metadata.identity.commit.as_deref() else { return };

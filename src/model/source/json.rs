@@ -25,16 +25,25 @@ pub const MAX_INDEX_BYTES: u64 = 64 << 20;
 /// Memory that the documents of one model may take together once they are parsed; real ones take some 100 KiB, and
 /// lists of what each of 40 000 modules is quantised to some 30 MiB.
 const MAX_PARSED_BYTES: u64 = 48 << 20;
+/// The same of a reading that is nothing to wait for.
+const MAX_SMALL_BYTES: u64 = 4 << 20;
+/// What a name of an index takes at most beside its own text.
+const PAIR_BYTES: u64 = 128;
 /// Tensors that the indices of one model may name together; the largest known names some 280 000.
 const MAX_INDEX_TENSORS: usize = 1 << 19;
 
 /// Why a document is not taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// It cannot be understood.
+    #[error("{0}")]
     NotJson(String),
     /// It would take more memory than there is for a model's documents.
+    #[error("{0}")]
     TooMuch(String),
+    /// It takes more than what is small, and the reading has not waited for its turn as a large one.
+    #[error("it is large")]
+    Large,
 }
 
 /// What the documents of one model may still take.
@@ -42,21 +51,45 @@ pub enum Refused {
 pub struct Room {
     parsed_bytes: u64,
     tensors: usize,
+    /// What may be taken before this is a large reading.
+    small_bytes: Option<u64>,
 }
 
 impl Default for Room {
     fn default() -> Self {
-        Self { parsed_bytes: MAX_PARSED_BYTES, tensors: MAX_INDEX_TENSORS }
+        Self { parsed_bytes: MAX_PARSED_BYTES, tensors: MAX_INDEX_TENSORS, small_bytes: None }
     }
 }
 
 impl Room {
+    /// Room for a reading that is small so far.
+    pub fn small() -> Self {
+        Self { small_bytes: Some(MAX_SMALL_BYTES), ..Self::default() }
+    }
+
+    /// The reading is a large one from now on.
+    pub fn become_large(&mut self) {
+        self.small_bytes = None;
+    }
+
+    /// Whether what was taken is small.
+    pub fn is_small(&self) -> bool {
+        MAX_PARSED_BYTES - self.parsed_bytes <= MAX_SMALL_BYTES
+    }
+
+    /// Takes `bytes` off what a small reading may take.
+    fn take_small(&mut self, bytes: u64) -> Result<(), Refused> {
+        let Some(left) = self.small_bytes else { return Ok(()) };
+        self.small_bytes = Some(left.checked_sub(bytes).ok_or(Refused::Large)?);
+        Ok(())
+    }
+
     /// Parses a document, once it is counted that its values have room.
     pub fn document(&mut self, text: &[u8]) -> Result<Value, Refused> {
         match self.parse(text) {
             Err(Refused::NotJson(why)) => self.parse(&without_python_words(text)).map_err(|second| match second {
                 Refused::NotJson(_) => Refused::NotJson(why),
-                too_much @ Refused::TooMuch(_) => too_much,
+                other => other,
             }),
             taken => taken,
         }
@@ -71,6 +104,7 @@ impl Room {
                 weight.values, weight.bytes
             )));
         };
+        self.take_small(weight.bytes)?;
         let value = serde_json::from_slice(text).map_err(not_json)?;
         self.parsed_bytes = left;
         Ok(value)
@@ -78,6 +112,8 @@ impl Room {
 
     /// Parses an index of shards. A `total_size` that is a whole float counts; any other is left out.
     pub fn index(&mut self, text: &[u8]) -> Result<Index, Refused> {
+        let pairs = text.split(|byte| *byte == b':').count() as u64;
+        self.take_small(pairs.saturating_mul(PAIR_BYTES).saturating_add(text.len() as u64))?;
         let mut deserializer = serde_json::Deserializer::from_slice(text);
         let raw = RawIndex::deserialize(&mut deserializer).and_then(|raw| deserializer.end().map(|()| raw));
         let RawIndex { metadata, weight_map } =
@@ -323,6 +359,21 @@ mod tests {
         room.document(half.as_bytes()).expect("the first");
         assert!(matches!(room.document(half.as_bytes()), Err(Refused::TooMuch(_))));
         room.document(b"{}").expect("what was refused took nothing");
+    }
+
+    #[test]
+    fn what_is_not_small_is_taken_by_a_large_reading_alone() {
+        let (document, names) = (format!("[{}]", vec!["0"; 200_000].join(",")), "\"a\":\"f\",".repeat(40_000));
+        let index = format!("{{\"weight_map\":{{{names}\"b\":\"f\"}}}}");
+        let mut room = Room::small();
+        assert_eq!(room.document(document.as_bytes()), Err(Refused::Large));
+        assert_eq!(room.index(index.as_bytes()), Err(Refused::Large));
+        room.document(b"{}").expect("small");
+        assert!(room.is_small());
+        room.become_large();
+        room.document(document.as_bytes()).expect("room");
+        room.index(index.as_bytes()).expect("room");
+        assert!(!room.is_small());
     }
 
     #[test]

@@ -41,23 +41,40 @@ impl Kept {
 
 type Flight<T> = Arc<OnceCell<Result<T, SourceError>>>;
 
-/// Models by key, the longest unused of them forgotten beyond `capacity`; and readings under way.
+/// Models by key, the longest unused of them forgotten beyond `capacity` or `max_bytes`; and readings under way.
 #[derive(Debug)]
 pub(super) struct KnownModels<T> {
     capacity: usize,
+    max_bytes: u64,
     kept: Mutex<Used>,
     flights: Mutex<HashMap<Key, Flight<T>>>,
 }
 
 #[derive(Debug, Default)]
 struct Used {
-    models: HashMap<Key, (Kept, u64)>,
+    models: HashMap<Key, Entry>,
     uses: u64,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    kept: Kept,
+    used: u64,
+    bytes: u64,
+}
+
+impl Used {
+    fn remove(&mut self, key: &Key) {
+        if let Some(entry) = self.models.remove(key) {
+            self.bytes = self.bytes.saturating_sub(entry.bytes);
+        }
+    }
 }
 
 impl<T: Clone> KnownModels<T> {
-    pub(super) fn new(capacity: usize) -> Self {
-        Self { capacity: capacity.max(1), kept: Mutex::default(), flights: Mutex::default() }
+    pub(super) fn new(capacity: usize, max_bytes: u64) -> Self {
+        Self { capacity: capacity.max(1), max_bytes, kept: Mutex::default(), flights: Mutex::default() }
     }
 
     /// The model of `key`, however old.
@@ -65,23 +82,27 @@ impl<T: Clone> KnownModels<T> {
         let mut kept = lock(&self.kept);
         kept.uses += 1;
         let uses = kept.uses;
-        kept.models.get_mut(key).map(|(found, used)| {
-            *used = uses;
-            found.clone()
+        kept.models.get_mut(key).map(|found| {
+            found.used = uses;
+            found.kept.clone()
         })
     }
 
-    /// Keeps a model.
+    /// Keeps a model, be it larger than all of them may be: the newest is always kept.
     pub(super) fn keep(&self, key: Key, model: Kept) {
+        let bytes = model.model.heap_bytes();
         let mut kept = lock(&self.kept);
+        kept.remove(&key);
         kept.uses += 1;
-        let uses = kept.uses;
-        kept.models.insert(key, (model, uses));
-        if kept.models.len() > self.capacity {
-            let oldest = kept.models.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone());
-            if let Some(oldest) = oldest {
-                kept.models.remove(&oldest);
-            }
+        kept.bytes = kept.bytes.saturating_add(bytes);
+        let entry = Entry { kept: model, used: kept.uses, bytes };
+        kept.models.insert(key, entry);
+        while kept.models.len() > 1 && (kept.models.len() > self.capacity || kept.bytes > self.max_bytes) {
+            let Some(oldest) = kept.models.iter().min_by_key(|(_, entry)| entry.used).map(|(key, _)| key.clone())
+            else {
+                return;
+            };
+            kept.remove(&oldest);
         }
     }
 
@@ -92,7 +113,7 @@ impl<T: Clone> KnownModels<T> {
 
     /// Forgets a model.
     pub(super) fn forget(&self, key: &Key) {
-        lock(&self.kept).models.remove(key);
+        lock(&self.kept).remove(key);
     }
 
     /// Runs `read` once for all who ask with the same key while it runs; its error is everyone's too.
@@ -151,7 +172,7 @@ mod tests {
 
     #[tokio::test]
     async fn many_askers_one_reading() {
-        let known: KnownModels<u32> = KnownModels::new(4);
+        let known: KnownModels<u32> = KnownModels::new(4, u64::MAX);
         let readings = AtomicU32::new(0);
         let key = key("a/b");
         let ask = || {
@@ -169,7 +190,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_asker_who_leaves_does_not_take_the_answer_along() {
-        let known: KnownModels<u32> = KnownModels::new(4);
+        let known: KnownModels<u32> = KnownModels::new(4, u64::MAX);
         let key = key("a/b");
         let mut first = Box::pin(known.once(&key, std::future::pending()));
         assert!(futures_util::poll!(&mut first).is_pending());
@@ -182,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_longest_unused_is_forgotten() {
-        let known: KnownModels<u32> = KnownModels::new(2);
+        let known: KnownModels<u32> = KnownModels::new(2, u64::MAX);
         let now = SystemTime::UNIX_EPOCH;
         known.keep(key("a/1"), kept(now));
         known.keep(key("a/2"), kept(now));
@@ -190,6 +211,25 @@ mod tests {
         known.keep(key("a/3"), kept(now));
         assert!(known.get(&key("a/2")).is_none());
         assert!(known.get(&key("a/1")).is_some() && known.get(&key("a/3")).is_some());
+    }
+
+    #[test]
+    fn what_all_take_together_is_bounded_and_the_newest_is_kept() {
+        let bytes = kept(SystemTime::UNIX_EPOCH).model.heap_bytes();
+        let known: KnownModels<u32> = KnownModels::new(9, bytes * 2);
+        let keep = |name: &str| known.keep(key(name), kept(SystemTime::UNIX_EPOCH));
+        let there = |name: &str| known.get(&key(name)).is_some();
+        ["a/1", "a/2", "a/2"].into_iter().for_each(keep);
+        assert!(there("a/2") && there("a/1"), "the same again takes no more");
+        keep("a/3");
+        assert_eq!([there("a/1"), there("a/2"), there("a/3")], [true, false, true]);
+        known.forget(&key("a/1"));
+        keep("a/4");
+        assert!(there("a/3") && there("a/4"));
+        let narrow: KnownModels<u32> = KnownModels::new(9, 1);
+        narrow.keep(key("a/1"), kept(SystemTime::UNIX_EPOCH));
+        narrow.keep(key("a/2"), kept(SystemTime::UNIX_EPOCH));
+        assert!(narrow.get(&key("a/2")).is_some() && narrow.len() == 1);
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(super) async fn metadata(path: &Path, identity: Identity, file: Option<&str>
     };
     let files = LocalFiles { name: path.display().to_string(), root, elsewhere: BTreeMap::new() };
     let found = Found { identity, listing, gated: false, hub_totals: None };
-    read::metadata(&files, found, file.as_deref()).await
+    Ok(read::metadata(&files, found, file.as_deref()).await?.0)
 }
 
 /// Reads a model whose files lie under other names than a loader knows them by: (name, where it is).
@@ -50,7 +50,7 @@ pub(super) async fn named_files(named: &[(String, PathBuf)], identity: Identity)
     let elsewhere = named.iter().cloned().collect();
     let files = LocalFiles { name: identity.repo.clone(), root: PathBuf::new(), elsewhere };
     let found = Found { identity, listing, gated: false, hub_totals: None };
-    read::metadata(&files, found, None).await
+    Ok(read::metadata(&files, found, None).await?.0)
 }
 
 /// Reads a model that Ollama has pulled, with the adapters that it is loaded with.

@@ -20,6 +20,7 @@ mod read;
 pub mod reference;
 pub mod settings;
 pub mod token;
+mod turns;
 pub mod weights;
 
 pub use client::{Described, Origin, SourceClient, SourceSettings};

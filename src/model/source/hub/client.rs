@@ -20,6 +20,7 @@ use crate::model::source::metadata::Metadata;
 use crate::model::source::read::{self, Files, Found};
 use crate::model::source::settings::{HubSettings, Proxies};
 use crate::model::source::token::Auth;
+use crate::model::source::turns::Seat;
 use crate::model::source::weights::Listing;
 
 /// Asks Hubs. Cheap until the first request, which loads the system's certificates.
@@ -93,12 +94,12 @@ impl Reading<'_> {
         info::revision(&answer.body, self.repo).map_err(|why| self.nonsense(&why))
     }
 
-    /// Reads what an answer needs of `revision`. `file` is `--file`.
+    /// Reads what an answer needs of `revision`. `file` is `--file`. The seat is to be kept as long as that is worked on.
     pub(in crate::model::source) async fn metadata(
         &self,
         revision: Revision,
         file: Option<&str>,
-    ) -> Result<Metadata, SourceError> {
+    ) -> Result<(Metadata, Seat), SourceError> {
         let listing = match revision.listing {
             Some(listing) => listing,
             None => self.tree(&revision.repo, &revision.commit).await?,

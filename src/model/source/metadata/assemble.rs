@@ -132,7 +132,7 @@ fn variants(metadata: &Metadata) -> Result<Vec<FileVariant>, RecordError> {
 
 fn components(metadata: &Metadata, inventory: &Inventory) -> Vec<PipelineComponent> {
     let bytes = inventory.bytes_by_component();
-    let config = |name: &str| -> Option<Value> { metadata.documents.get(&format!("{name}/config.json")).cloned() };
+    let config = |name: &str| -> Option<Value> { metadata.documents.get(&format!("{name}/config.json")).map(brief) };
     let component = |component: &crate::model::source::weights::Component| PipelineComponent {
         name: component.name.clone(),
         class: component.class.clone(),
@@ -146,6 +146,22 @@ fn components(metadata: &Metadata, inventory: &Inventory) -> Vec<PipelineCompone
         config: Some(parameters.clone()),
     });
     metadata.components.iter().map(component).chain(projector(metadata)).chain(parameters).collect()
+}
+
+/// The numbers, switches, words and short lists of numbers of a component's configuration: all that is ever asked of it.
+/// Anyone may have written the rest, of any length, and a known model is to be small.
+fn brief(config: &Value) -> Value {
+    const MAX_TEXT_BYTES: usize = 128;
+    const MAX_ENTRIES: usize = 256;
+    let is_brief = |value: &Value| match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => true,
+        Value::String(text) => text.len() <= MAX_TEXT_BYTES,
+        Value::Array(list) => list.len() <= 64 && list.iter().all(|item| item.is_number() || item.is_null()),
+        Value::Object(_) => false,
+    };
+    let entries = config.as_object().into_iter().flatten();
+    let kept = entries.filter(|(key, value)| key.len() <= MAX_TEXT_BYTES && is_brief(value)).take(MAX_ENTRIES);
+    kept.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// The projector beside a GGUF model, as the component that llama.cpp counts: `-hf` loads one where there is one

@@ -105,6 +105,14 @@ impl Metadata {
         record::inventory(&self.tensors)
     }
 
+    /// About as many bytes as its tensors take when they are written down; documents and all else are as small as ever
+    /// where no reading was large.
+    pub(super) fn work_bytes(&self) -> u64 {
+        const RECORD_BYTES: u64 = 128;
+        let tensors = self.tensors.len() + self.variants.iter().map(|variant| variant.tensors.len()).sum::<usize>();
+        (tensors as u64).saturating_mul(RECORD_BYTES)
+    }
+
     /// `config.json`, of the root or of the first module that has one.
     pub fn config(&self) -> Option<&Value> {
         self.documents.get("config.json")
@@ -187,6 +195,24 @@ pub(in crate::model::source) mod tests {
         let model = assemble(&metadata).expect("a model");
         let found: Vec<_> = model.components.iter().map(|it| (&*it.name, &*it.class, it.bytes.get())).collect();
         assert_eq!(found, [("mmproj", "mmproj-F32.gguf", 40)]);
+    }
+
+    #[test]
+    fn of_a_components_configuration_what_is_long_or_nested_is_left_out() {
+        let mut metadata = small("a/b", "0123456");
+        metadata.components = vec![Component { name: "vae".into(), class: "diffusers.AutoencoderKL".into() }];
+        let config = serde_json::json!({"_class_name": "AutoencoderKL", "force_upcast": true, "latents_mean": null,
+            "block_out_channels": [128, 256], "zeros": vec![0; 65], "nested": {"a": 1}, "lists": [[1]],
+            "long": "x".repeat(129)});
+        metadata.documents.insert("vae/config.json".into(), config);
+        let model = assemble(&metadata).expect("a model");
+        let left = serde_json::json!({"_class_name": "AutoencoderKL", "force_upcast": true, "latents_mean": null,
+            "block_out_channels": [128, 256]});
+        assert_eq!(model.components[0].config, Some(left));
+        let many: serde_json::Map<_, _> = (0..1000).map(|key| (key.to_string(), Value::from(key))).collect();
+        metadata.documents.insert("vae/config.json".into(), Value::Object(many));
+        let model = assemble(&metadata).expect("a model");
+        assert_eq!(model.components[0].config.as_ref().and_then(Value::as_object).map(serde_json::Map::len), Some(256));
     }
 
     #[test]

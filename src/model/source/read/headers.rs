@@ -1,6 +1,7 @@
 //! Headers of weight files, many at once: a first read sized by what is known, an exact second one only where it was short.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -9,6 +10,7 @@ use crate::model::gguf::{self, Gguf, Progress, TablePlace};
 use crate::model::safetensors::{self, Header, HeaderError, LENGTH_BYTES, Outline, Passing, Tensor};
 use crate::model::source::error::SourceError;
 use crate::model::source::metadata::{Evidence, MAX_CLASSES};
+use crate::model::source::turns::{self, SMALL_BYTES, Seat};
 use crate::model::source::weights::{Documents, Index, WeightFile};
 use crate::model::tensors::InventoryBuilder;
 
@@ -25,54 +27,68 @@ const MAX_TENSORS: usize = 1 << 20;
 /// Tensors of all headers together by which the others are proved; where they have more, every header is read.
 const MAX_SAMPLED_TENSORS: usize = 1 << 17;
 
+const INDEX: &str = "model.safetensors.index.json";
+
 /// Reads what `files` hold. Where reads are dear and the index allows it, some headers are proved instead of read.
 pub(super) async fn all(
     source: &impl Files,
     files: &[WeightFile],
-    documents: &Documents,
+    documents: &Arc<Documents>,
     hub_totals: Option<&BTreeMap<String, u64>>,
+    seat: &Seat,
 ) -> Result<Weights, SourceError> {
-    let indices = &documents.indices;
-    let guesses = Guesses::new(files, indices);
+    let hints = Hints { guesses: Guesses::new(files, &documents.indices), seat };
     if files.iter().any(|file| !file.path.ends_with(".safetensors")) {
-        return every(source, files, &guesses).await;
+        return every(source, files, &hints).await;
     }
-    let index = indices.get("model.safetensors.index.json");
-    if let (true, Some(config), Some(totals)) = (source.reads_are_dear(), documents.json.get("config.json"), hub_totals)
+    let names = documents.indices.get(INDEX).map_or(0, |index| index.weight_map.len()) as u64;
+    let work = names.saturating_mul(BYTES_A_TENSOR);
+    if let (true, Some(totals)) = (source.reads_are_dear() && documents.json.contains_key("config.json"), hub_totals)
         && let (root, others) = files.iter().cloned().partition::<Vec<_>, _>(|file| file.component.is_empty())
-        && let Some(mut weights) = promise::keep(&root, index, config, totals)
+        && let (documents, totals) = (Arc::clone(documents), totals.clone())
+        && let Some(mut weights) = turns::work(work, seat.clone(), move || {
+            promise::keep(&root, documents.indices.get(INDEX), documents.json.get("config.json")?, &totals)
+        })
+        .await
     {
         // The Hub's totals are those of the root; modules in folders of their own are read.
-        let read = folded(source, &others, &guesses).await?.weights();
+        let read = folded(source, &others, &hints).await?.weights();
         weights.inventory.classes.extend(read.inventory.classes);
         weights.doubts.extend(read.doubts);
         weights.evidence = Evidence::Proved { read: count(&others), of: count(files) };
         return Ok(weights);
     }
-    if let (true, Some(index)) = (source.reads_are_dear(), index)
-        && let Some(sample) = proof::sample(files, index)
+    let sampled = |files: Vec<WeightFile>, documents: Arc<Documents>| {
+        let sample = proof::sample(&files, documents.indices.get(INDEX)?)?;
+        Some(sample.iter().filter_map(|&position| files.get(position).cloned()).collect::<Vec<_>>())
+    };
+    let (own, theirs) = (files.to_vec(), Arc::clone(documents));
+    if source.reads_are_dear()
+        && let Some(chosen) = turns::work(work, seat.clone(), move || sampled(own, theirs)).await
     {
-        let chosen: Vec<WeightFile> = sample.iter().filter_map(|&position| files.get(position).cloned()).collect();
         let mut all = Folded { sample: Some(Vec::new()), ..Folded::default() };
-        all.read(source, &chosen, &guesses).await?;
-        if let Some(read) = all.sample.take()
-            && let Some(weights) = proof::prove(files, index, hub_totals, &read)
-        {
+        all.read(source, &chosen, &hints).await?;
+        let (own, theirs, totals) = (files.to_vec(), Arc::clone(documents), hub_totals.cloned());
+        let sample = all.sample.take();
+        let proved = turns::work(work, seat.clone(), move || {
+            proof::prove(&own, theirs.indices.get(INDEX)?, totals.as_ref(), &sample?)
+        });
+        if let Some(weights) = proved.await {
             return Ok(weights);
         }
         // Not proved: read the others as well.
         let others: Vec<WeightFile> = files.iter().filter(|file| !chosen.contains(file)).cloned().collect();
-        all.read(source, &others, &guesses).await?;
+        all.read(source, &others, &hints).await?;
         return Ok(all.weights());
     }
-    Ok(folded(source, files, &guesses).await?.weights())
+    Ok(folded(source, files, &hints).await?.weights())
 }
 
 /// safetensors and pickled files mixed, as a diffusers pipeline may have them.
-async fn every(source: &impl Files, files: &[WeightFile], guesses: &Guesses) -> Result<Weights, SourceError> {
+async fn every(source: &impl Files, files: &[WeightFile], hints: &Hints<'_>) -> Result<Weights, SourceError> {
     let (headed, pickled): (Vec<_>, Vec<_>) =
         files.iter().cloned().partition(|file| file.path.ends_with(".safetensors"));
-    let mut weights = folded(source, &headed, guesses).await?.weights();
+    let mut weights = folded(source, &headed, hints).await?.weights();
     let mut builder = InventoryBuilder::default();
     let read = |file: WeightFile| async move { Ok::<_, SourceError>((pickle::storages(source, &file).await?, file)) };
     let mut reads = stream::iter(pickled.into_iter().map(read)).buffer_unordered(source.concurrency());
@@ -116,17 +132,17 @@ struct Folded {
     sample: Option<Vec<Read>>,
 }
 
-async fn folded(source: &impl Files, files: &[WeightFile], guesses: &Guesses) -> Result<Folded, SourceError> {
+async fn folded(source: &impl Files, files: &[WeightFile], hints: &Hints<'_>) -> Result<Folded, SourceError> {
     let mut all = Folded::default();
-    all.read(source, files, guesses).await?;
+    all.read(source, files, hints).await?;
     Ok(all)
 }
 
 impl Folded {
-    async fn read(&mut self, source: &impl Files, files: &[WeightFile], guesses: &Guesses) -> Result<(), SourceError> {
+    async fn read(&mut self, source: &impl Files, files: &[WeightFile], hints: &Hints<'_>) -> Result<(), SourceError> {
         let keep = self.sample.is_some();
         let read = |file: WeightFile| async move {
-            let one = header(source, &file, guesses.of(&file), keep).await?;
+            let one = header(source, &file, hints, keep).await?;
             Ok::<_, SourceError>((file, one))
         };
         let mut headers = stream::iter(files.iter().cloned().map(read)).buffer_unordered(source.concurrency());
@@ -175,22 +191,35 @@ fn told_once(doubts: Vec<(String, String)>) -> Vec<String> {
 }
 
 /// One header in one read if `guess` was enough, else in two.
-async fn header(source: &impl Files, file: &WeightFile, guess: u64, keep: bool) -> Result<One, SourceError> {
+async fn header(source: &impl Files, file: &WeightFile, hints: &Hints<'_>, keep: bool) -> Result<One, SourceError> {
     let refuse = |error: HeaderError| bad(source, file, error.to_string());
-    let mut bytes = source.range(&file.path, 0, file.bytes.map_or(guess, |length| guess.min(length))).await?;
+    let guess = hints.guesses.of(file);
+    let first = file.bytes.map_or(guess, |length| guess.min(length));
+    hints.seat.hold(first).await;
+    let mut turn = turns::unparsed(first).await;
+    let mut bytes = source.range(&file.path, 0, first).await?;
     let length = safetensors::header_length(&bytes, file.bytes).map_err(refuse)?;
     let end = LENGTH_BYTES + length;
     let have = bytes.len() as u64;
-    if have < end {
+    let mut start = LENGTH_BYTES;
+    if have < end && length > SMALL_BYTES {
+        // A long one is read again as one piece, so that it is never held twice.
+        drop((bytes, turn));
+        hints.seat.hold(length).await;
+        turn = turns::unparsed(length).await;
+        bytes = source.range(&file.path, LENGTH_BYTES, length).await?;
+        start = 0;
+    } else if have < end {
         bytes.extend(source.range(&file.path, have, end - have).await?);
     }
-    let inside = usize::try_from(LENGTH_BYTES).ok().zip(usize::try_from(end).ok());
-    let json = inside.and_then(|(start, end)| bytes.get(start..end));
-    let Some(json) = json else {
+    let inside = usize::try_from(start).ok().zip(usize::try_from(start + length).ok()).map(|(start, end)| start..end);
+    let Some(inside) = inside.filter(|inside| inside.end <= bytes.len()) else {
         let why = format!("the header has {length} bytes and the file ends before them; it is truncated");
         return Err(bad(source, file, why));
     };
-    one(json, file.bytes.map(|file| file.saturating_sub(end)), &file.component, keep).map_err(refuse)
+    let (component, data_bytes) = (file.component.clone(), file.bytes.map(|file| file.saturating_sub(end)));
+    let fold = move || one(bytes.get(inside).unwrap_or_default(), data_bytes, &component, keep);
+    turns::work(length, (turn, hints.seat.clone()), fold).await.map_err(refuse)
 }
 
 /// Folds the header `json` into kinds of `component`; `keep` keeps its tensors as well.
@@ -228,8 +257,13 @@ pub(super) async fn gguf(source: &impl Files, files: &[WeightFile]) -> Result<We
 async fn gguf_header(source: &impl Files, file: &WeightFile) -> Result<Gguf, SourceError> {
     let mut wanted = file.bytes.map_or(FIRST_PREFIX_BYTES, |length| FIRST_PREFIX_BYTES.min(length));
     let mut prefix = source.range(&file.path, 0, wanted).await?;
+    let mut turn = None;
     loop {
-        match gguf::parse(&prefix, file.bytes).map_err(|error| bad(source, file, error.to_string()))? {
+        let (bytes, length) = (prefix.len() as u64, file.bytes);
+        let parse = move || (gguf::parse(&prefix, length), prefix, turn);
+        let parsed;
+        (parsed, prefix, turn) = turns::work(bytes, (), parse).await;
+        match parsed.map_err(|error| bad(source, file, error.to_string()))? {
             Progress::Complete(header) => return Ok(*header),
             Progress::NeedMore { at_least } => {
                 let have = prefix.len() as u64;
@@ -238,6 +272,9 @@ async fn gguf_header(source: &impl Files, file: &WeightFile) -> Result<Gguf, Sou
                 let Some(next) = next else {
                     return Err(bad(source, file, format!("the header is not complete within {have} bytes")));
                 };
+                // What is in hand counts with what is to come.
+                drop(turn);
+                turn = turns::unparsed(next).await;
                 prefix.extend(source.range(&file.path, have, next - have).await?);
                 wanted = next;
             }
@@ -264,6 +301,12 @@ fn from_gguf(mut header: Gguf) -> Weights {
     Weights { inventory, gguf: Some(header), table, evidence: Evidence::EveryHeader, doubts }
 }
 
+/// What a header is read by: how long it may be, and for which reading.
+struct Hints<'a> {
+    guesses: Guesses,
+    seat: &'a Seat,
+}
+
 /// How long each header will be, from the names that an index gives.
 struct Guesses(BTreeMap<String, u64>);
 
@@ -272,11 +315,16 @@ impl Guesses {
         let mut guesses: BTreeMap<String, u64> = BTreeMap::new();
         for (path, index) in indices {
             let folder = path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+            let mut of: HashMap<&str, u64> = HashMap::new();
             for (name, file) in &index.weight_map {
-                *guesses.entry(format!("{folder}{file}")).or_insert(512) += name.len() as u64 + BYTES_A_TENSOR;
+                *of.entry(file).or_insert(512) += name.len() as u64 + BYTES_A_TENSOR;
+            }
+            for (file, bytes) in of {
+                *guesses.entry(format!("{folder}{file}")).or_default() += bytes;
             }
         }
-        guesses.retain(|path, _| files.iter().any(|file| file.path == *path));
+        let files: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
+        guesses.retain(|path, _| files.contains(path.as_str()));
         Self(guesses)
     }
 
@@ -306,7 +354,7 @@ mod tests {
         assert_eq!(many.tensors.map(|tensors| tensors.len()), Some(40_000));
         let refused = read(&header_of(40_000, |at| format!("w{at}")), false).err();
         assert_eq!(refused, Some(HeaderError::TooManyKinds(MAX_CLASSES)));
-        let long = header_of(MAX_SAMPLED_TENSORS as u32 + 1, |at| format!("layers.{at}.w"));
+        let long = header_of(140_000, |at| format!("layers.{at}.w"));
         assert!(read(&long, true).expect("one kind").tensors.is_none());
     }
 

@@ -7,15 +7,18 @@ mod proof;
 mod variants;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::error::SourceError;
 use super::json::{self, Refused, Room};
 use super::metadata::{Evidence, MAX_CLASSES, Metadata, TensorRecord, VERSION};
-use super::weights::{self, Choice, ChoiceError, Documents, Listing};
+use super::turns::{self, SMALL_BYTES, Seat, Turn};
+use super::weights::{self, Choice, ChoiceError, Documents, Index, Listing};
 use crate::model::gguf::{Gguf, TablePlace};
 use crate::model::{Format, Identity};
+use serde_json::Value;
 use variants::Variants;
 
 /// Weight files of one model; the largest known have some 300.
@@ -50,21 +53,32 @@ pub(super) struct Found {
     pub(super) hub_totals: Option<BTreeMap<String, u64>>,
 }
 
-/// Reads everything that an answer needs of `found`. `file` is `--file`.
-pub(super) async fn metadata(files: &impl Files, found: Found, file: Option<&str>) -> Result<Metadata, SourceError> {
+/// Reads everything that an answer needs of `found`. `file` is `--file`. The seat is that of this reading: to be kept
+/// for as long as the metadata is worked on, and to be given up before anything else is read.
+pub(super) async fn metadata(
+    files: &impl Files,
+    found: Found,
+    file: Option<&str>,
+) -> Result<(Metadata, Seat), SourceError> {
+    let seat = Seat::take().await;
     let listing = &found.listing;
-    let mut reading = DocumentsRead::default();
-    reading.read(files, weights::documents_needed(listing)).await?;
-    reading.read(files, weights::more_documents(listing, &reading.documents)).await?;
-    let mut choice =
-        weights::choose(listing, &reading.documents, file).map_err(|error| choice_error(files.name(), error))?;
+    let mut reading = DocumentsRead::new();
+    reading.read(files, (listing, &seat), weights::documents_needed(listing)).await?;
+    reading.read(files, (listing, &seat), weights::more_documents(listing, &reading.documents)).await?;
+    let documents = Arc::new(std::mem::take(&mut reading.documents));
+    let mut choice = weights::choose(listing, &documents, file).map_err(|error| choice_error(files.name(), error))?;
     if choice.files.len() > MAX_FILES {
         let why = format!("its weights lie in {} files, more than {MAX_FILES}", choice.files.len());
         return Err(SourceError::MissingMetadata { what: files.name().into(), why });
     }
+    if choice.base_model.is_some() && !reading.room.is_small() {
+        // Its base model is read next, by a reading of its own.
+        let why = "its adapter_config.json is larger than that of any adapter".to_owned();
+        return Err(SourceError::MissingMetadata { what: files.name().into(), why });
+    }
     let weights = match choice.format {
         Format::Gguf => headers::gguf(files, &choice.files).await?,
-        _ => headers::all(files, &choice.files, &reading.documents, found.hub_totals.as_ref()).await?,
+        _ => headers::all(files, &choice.files, &documents, found.hub_totals.as_ref(), &seat).await?,
     };
     if weights.inventory.classes.len() > MAX_CLASSES {
         let why = format!("its headers describe more than {MAX_CLASSES} kinds of tensors");
@@ -73,7 +87,8 @@ pub(super) async fn metadata(files: &impl Files, found: Found, file: Option<&str
     let others = std::mem::take(&mut choice.others);
     // Boxed: for nearly all models there is nothing to do in it, and everyone who waits would carry its size.
     let variants = Box::pin(variants::read(files, others, &weights)).await;
-    Ok(finish(found, choice, reading, (weights, variants), file))
+    reading.documents = Arc::unwrap_or_clone(documents);
+    Ok((finish(found, choice, reading, (weights, variants), file), seat))
 }
 
 /// The weights as they were read.
@@ -126,7 +141,7 @@ fn finish(
 }
 
 /// Documents as they come in.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct DocumentsRead {
     documents: Documents,
     unreadable: BTreeMap<String, String>,
@@ -134,32 +149,83 @@ struct DocumentsRead {
 }
 
 impl DocumentsRead {
+    fn new() -> Self {
+        Self { documents: Documents::default(), unreadable: BTreeMap::new(), room: Room::small() }
+    }
+
     /// Reads `paths` at once. A document that is no JSON is remembered as unreadable; an index that is none is an error,
     /// for without it copies of the weights could be taken for the weights.
-    async fn read(&mut self, files: &impl Files, paths: Vec<String>) -> Result<(), SourceError> {
+    async fn read(
+        &mut self,
+        files: &impl Files,
+        (listing, seat): (&Listing, &Seat),
+        paths: Vec<String>,
+    ) -> Result<(), SourceError> {
+        let bytes_of = |path: &String| {
+            let limit = if is_index(path) { json::MAX_INDEX_BYTES } else { json::MAX_DOCUMENT_BYTES };
+            let listed = listing.get(path).copied().flatten();
+            (
+                listed.map_or(limit, |listed| listed.min(limit)),
+                listed.map_or(limit, |it| it.max(SMALL_BYTES).min(limit)),
+            )
+        };
+        seat.hold(paths.iter().map(|path| bytes_of(path).0).fold(0, u64::saturating_add)).await;
         let fetch = |path: String| async move {
-            let limit = if path.ends_with(".index.json") { json::MAX_INDEX_BYTES } else { json::MAX_DOCUMENT_BYTES };
+            let (bytes, limit) = bytes_of(&path);
+            let turn = turns::unparsed(bytes).await;
             let text = files.whole(&path, limit).await?;
-            Ok::<_, SourceError>((path, text))
+            Ok::<_, SourceError>((path, text, turn))
         };
         let mut texts = stream::iter(paths.into_iter().map(fetch)).buffer_unordered(files.concurrency());
-        while let Some((path, text)) = texts.try_next().await? {
-            let refuse =
-                |why| SourceError::MissingMetadata { what: files.name().into(), why: format!("{path}: {why}") };
-            if path.ends_with(".index.json") {
-                let index =
-                    self.room.index(&text).map_err(|(Refused::NotJson(why) | Refused::TooMuch(why))| refuse(why))?;
-                self.documents.indices.insert(path, index);
-            } else {
-                match self.room.document(&text) {
-                    Ok(document) => drop(self.documents.json.insert(path, document)),
-                    Err(Refused::NotJson(why)) => drop(self.unreadable.insert(path, why)),
-                    Err(Refused::TooMuch(why)) => return Err(refuse(why)),
+        while let Some((path, text, turn)) = texts.try_next().await? {
+            match self.parse(is_index(&path), text, (turn, seat)).await {
+                Ok(Parsed::Index(index)) => drop(self.documents.indices.insert(path, index)),
+                Ok(Parsed::Document(document)) => drop(self.documents.json.insert(path, document)),
+                Err(Refused::NotJson(why)) if !is_index(&path) => drop(self.unreadable.insert(path, why)),
+                Err(refused) => {
+                    let why = format!("{path}: {refused}");
+                    return Err(SourceError::MissingMetadata { what: files.name().into(), why });
                 }
             }
         }
         Ok(())
     }
+
+    /// Parses one text; where it turns out to be large, after the turn of a large reading has come.
+    async fn parse(&mut self, index: bool, text: Vec<u8>, (turn, seat): (Turn, &Seat)) -> Result<Parsed, Refused> {
+        let (mut turn, mut text) = (turn, text);
+        let bytes = text.len() as u64;
+        loop {
+            if seat.is_large() {
+                self.room.become_large();
+            }
+            let mut room = std::mem::take(&mut self.room);
+            let parse = move || {
+                let parsed = if index {
+                    room.index(&text).map(Parsed::Index)
+                } else {
+                    room.document(&text).map(Parsed::Document)
+                };
+                (room, text, turn, parsed)
+            };
+            let parsed;
+            (self.room, text, turn, parsed) = turns::work(bytes, seat.clone(), parse).await;
+            match parsed {
+                Err(Refused::Large) => seat.hold(u64::MAX).await,
+                parsed => return parsed,
+            }
+        }
+    }
+}
+
+/// A document that was understood.
+enum Parsed {
+    Document(Value),
+    Index(Index),
+}
+
+fn is_index(path: &str) -> bool {
+    path.ends_with(".index.json")
 }
 
 fn choice_error(name: &str, error: ChoiceError) -> SourceError {

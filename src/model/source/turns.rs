@@ -1,0 +1,147 @@
+//! What all readings of this process may hold in memory together, and where what is long is worked on.
+//!
+//! Repositories are written by anyone, and questions come at once. So few are read at the same time; what is long and not
+//! yet parsed counts against one bound for all of them; and of readings whose documents or headers are large, one goes on
+//! at a time. Parsing that takes longer than a moment is done on a thread of its own: the server is one thread.
+
+use std::sync::Arc;
+
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
+
+/// What is small enough to be no matter, even many times over. Documents of nearly all models are, all together.
+pub(super) const SMALL_BYTES: u64 = 1 << 20;
+/// Long texts that are not parsed yet, of all readings together; a longer one takes all of it.
+const UNPARSED_KIB: u32 = 64 << 10;
+/// Work on less than this is done where it arises: it takes less than a millisecond.
+const BRIEF_BYTES: u64 = 64 << 10;
+/// Readings at once.
+const READINGS: usize = 16;
+/// Models that are brought from the disk at once.
+const LOADS: usize = 2;
+
+static UNPARSED: Semaphore = Semaphore::const_new(UNPARSED_KIB as usize);
+static LARGE: Semaphore = Semaphore::const_new(1);
+static READING: Semaphore = Semaphore::const_new(READINGS);
+static LOADING: Semaphore = Semaphore::const_new(LOADS);
+
+/// The right to hold memory; given back where it is dropped. The semaphores are never closed, so `None` is a right that
+/// needs none.
+pub(super) type Turn = Option<SemaphorePermit<'static>>;
+
+/// One reading's seat among all others. Whoever works for it on another thread takes a copy along, so that the seat is
+/// kept until that work has ended, even where the asker has left.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seat(Arc<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    _reading: Turn,
+    large: OnceCell<Turn>,
+}
+
+impl Seat {
+    /// Waits for a seat. Must not be waited for by who has one.
+    pub(super) async fn take() -> Self {
+        Self(Arc::new(Held { _reading: READING.acquire().await.ok(), large: OnceCell::new() }))
+    }
+
+    /// Before `bytes` are held: waits for the turn of a large reading, where they are not small. Must not be waited for
+    /// with [`unparsed`] bytes in hand that were taken without it.
+    pub(super) async fn hold(&self, bytes: u64) {
+        if bytes > SMALL_BYTES {
+            self.0.large.get_or_init(|| async { LARGE.acquire().await.ok() }).await;
+        }
+    }
+
+    /// Whether this is the large reading.
+    pub(super) fn is_large(&self) -> bool {
+        self.0.large.initialized()
+    }
+}
+
+/// Waits for room for a text of `bytes`.
+pub(super) async fn unparsed(bytes: u64) -> Turn {
+    if bytes <= SMALL_BYTES {
+        return None;
+    }
+    let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(UNPARSED_KIB);
+    UNPARSED.acquire_many(kib).await.ok()
+}
+
+/// Does `work` on `bytes`: here where that is brief, else on a thread of its own, which keeps `held` until it is done.
+pub(super) async fn work<T: Send + 'static>(
+    bytes: u64,
+    held: impl Send + 'static,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    if bytes <= BRIEF_BYTES {
+        return work();
+    }
+    let done = tokio::task::spawn_blocking(move || {
+        let done = work();
+        drop(held);
+        done
+    });
+    match done.await.map_err(tokio::task::JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime is ending, and whoever waits for this with it.
+        Err(Err(_)) => std::future::pending().await,
+    }
+}
+
+/// Brings something from the disk, of which its length does not say how much it is.
+pub(super) async fn load<T: Send + 'static>(load: impl FnOnce() -> T + Send + 'static) -> T {
+    let turn = LOADING.acquire().await.ok();
+    work(u64::MAX, turn, load).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use futures_util::poll;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_large_reading_at_a_time_and_it_keeps_its_turn_while_its_work_goes_on() {
+        let first = Seat::take().await;
+        first.hold(SMALL_BYTES).await;
+        assert!(!first.is_large());
+        first.hold(SMALL_BYTES + 1).await;
+        first.hold(u64::MAX).await;
+        assert!(first.is_large());
+        let second = Seat::take().await;
+        second.hold(5).await;
+        let mut waiting = Box::pin(second.hold(u64::MAX));
+        assert!(poll!(&mut waiting).is_pending());
+        let (end, until) = mpsc::channel::<()>();
+        let mut long = Box::pin(work(u64::MAX, first.clone(), move || until.recv().is_ok()));
+        assert!(poll!(&mut long).is_pending());
+        // The asker leaves; the thread goes on.
+        drop((long, first));
+        assert!(poll!(&mut waiting).is_pending());
+        drop(end);
+        waiting.await;
+    }
+
+    #[tokio::test]
+    async fn a_text_longer_than_the_bound_takes_all_of_it() {
+        let whole = unparsed(u64::MAX).await;
+        let mut next = Box::pin(unparsed(2 << 20));
+        assert!(poll!(&mut next).is_pending());
+        assert!(unparsed(SMALL_BYTES).await.is_none());
+        drop(whole);
+        assert!(next.await.is_some());
+    }
+
+    #[tokio::test]
+    async fn brief_work_is_done_here_and_long_work_elsewhere() {
+        let here = std::thread::current().id();
+        let on = |bytes| work(bytes, (), || std::thread::current().id());
+        assert_eq!(on(BRIEF_BYTES).await, here);
+        assert_ne!(on(BRIEF_BYTES + 1).await, here);
+        assert_ne!(load(|| std::thread::current().id()).await, here);
+    }
+}
