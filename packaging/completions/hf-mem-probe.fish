@@ -123,6 +123,7 @@ deny\t'It may not'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l wait -d 'How long to wait in line for memory [default: not at all]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l ttl -d 'How long the lease outlives this program if it can no longer renew it' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l become -d 'Be the process that becomes CMD, started by the process of this pid: this program\'s own way to start itself' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l tell -d 'Say the lease\'s id to the socket of this name, with --become' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l socket -d 'The daemon\'s socket' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l flags -d 'Append the engine\'s arguments for this placement to CMD. An argument of CMD that is "{args}" is replaced by them'
