@@ -206,6 +206,13 @@ fn survived() -> Vec<Fault> {
             (!old.contains("moved"))
                 .then(|| Reply::status(307).with("location", format!("/api/models/a/b/{old}&moved=1")))
         }),
+        fault("a list of 2 MiB", FINE, "", |request| {
+            info(request).then(|| {
+                let mut reply = super::fake_hub::well_behaved(request, "");
+                reply.body.splice(0..0, vec![b' '; 2 << 20]);
+                reply
+            })
+        }),
         fault("a list in pages", FINE, "", |request| {
             if info(request) {
                 return Some(Reply::ok(

@@ -18,6 +18,7 @@ import shutil
 import signal
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -471,6 +472,9 @@ def hostile_repositories():
     pipeline = whole(json.dumps({"_class_name": "P", **{part: ["diffusers", "X"] for part in parts}}).encode())
     index = whole(b'{"weight_map":{' + b",".join(b'"%x":"m"' % at for at in range(4_000_000)) + b"}}")
     small = weights(1, "w%d")
+    # A vocabulary of ten million empty words: the header goes on and on.
+    key = b"tokenizer.ggml.tokens"
+    gguf = whole(b"GGUF" + struct.pack("<IQQQ", 3, 1, 1, len(key)) + key + struct.pack("<IIQ", 9, 8, 10_000_000) + bytes(80_000_000))
     return {
         "one_header": {"config.json": plain, "m.safetensors": many},
         "kinds": {"config.json": plain, "m.safetensors": kinds},
@@ -480,6 +484,8 @@ def hostile_repositories():
                      **{f"{part}/diffusion_pytorch_model.safetensors": small for part in parts}},
         "short_documents": {"config.json": nested, "m.safetensors": small},
         "index": {"config.json": plain, "model.safetensors.index.json": index, "m": small},
+        "files": {"config.json": plain, "m.safetensors": small, **{f"x/{at:060d}": small for at in range(60_000)}},
+        "split": {f"m-{at:05}-of-00024.gguf": gguf for at in range(1, 25)},
         **{f"kept{at}": {"config.json": plain, "m.safetensors": kept} for at in range(12)},
     }
 

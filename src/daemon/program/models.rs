@@ -13,6 +13,7 @@ use crate::bytes::Bytes;
 use crate::config::{Accounts, Config, HubConfig};
 use crate::metrics::{CacheResult, HubOutcome, Metrics};
 use crate::model::Model;
+use crate::model::source::json::Weight;
 use crate::model::source::settings::{PrefixEndpoint, parse_endpoint};
 use crate::model::source::{
     Auth, HubSettings, Metadata, ModelReference, Origin, Place, SourceClient, SourceSettings, Token, metadata,
@@ -113,6 +114,9 @@ pub(super) fn sent(metadata: &Unread) -> Result<Found, Problem> {
 /// What a client read itself; its records are checked again when a model is made of it.
 fn received(sent: &Unread) -> Result<Metadata, Problem> {
     let bad = |why: String| Problem::new(Reason::Usage, format!("model.metadata: {why}"));
+    // Counted before it is built: what is short as text may be long in memory.
+    let weight: Weight = sent.read().map_err(|error| bad(error.to_string()))?;
+    weight.within_bounds().map_err(bad)?;
     let metadata: Metadata = sent.read().map_err(|error| bad(error.to_string()))?;
     if metadata.version != metadata::VERSION {
         return Err(bad(format!(
@@ -172,4 +176,26 @@ fn token(key: &str, path: &Path) -> Result<Option<Token>, Problem> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Problem::new(Reason::BadConfiguration, format!("{key} {}: {error}", path.display())))?;
     Ok(Token::new(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_was_sent_is_counted_before_it_is_built() {
+        let received_with = |documents: serde_json::Value| {
+            let identity = json!({"repo": "/m", "revision": null, "commit": null, "file": null});
+            let sent = json!({"version": metadata::VERSION, "identity": identity, "format": "safetensors", "files": [],
+                "siblings": [], "projectors": [], "tensors": [], "documents": documents, "unreadable": {},
+                "components": [], "base_model": null, "gguf": null, "hub_totals": null, "gated": false,
+                "evidence": {"kind": "every_header"}, "doubts": []});
+            received(&Unread::of(&sent).unwrap()).map(drop)
+        };
+        received_with(json!({"config.json": {"a": 1}})).unwrap();
+        let refused = received_with(json!({"config.json": vec![json!({"": 0}); 80_000]})).unwrap_err();
+        assert!(refused.to_string().contains("values take"), "{refused}");
+    }
 }

@@ -132,8 +132,10 @@ impl Room {
 
 /// How many values a document has, and what they take as [`Value`]s: a vector has room for four values at least, and a
 /// map is a tree whose nodes have room for eleven keys and are half full at worst.
+///
+/// It is read as any value is, and keeps nothing of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Weight {
+pub struct Weight {
     values: u64,
     bytes: u64,
 }
@@ -144,6 +146,15 @@ impl Weight {
     const KEYS_OF_A_NODE: u64 = 6;
     /// What an allocator adds to a text.
     const TEXT_BYTES: u64 = 16;
+
+    /// Whether it is no more than what the documents of one model may take; what it is where it is more.
+    pub fn within_bounds(self) -> Result<(), String> {
+        let (values, bytes) = (self.values, self.bytes);
+        if bytes <= MAX_PARSED_BYTES {
+            return Ok(());
+        }
+        Err(format!("its {values} values take {bytes} bytes of memory; a model may take {MAX_PARSED_BYTES}"))
+    }
 
     fn of(bytes: u64) -> Self {
         Self { values: 1, bytes }

@@ -21,6 +21,7 @@ const LOADS: usize = 2;
 
 static UNPARSED: Semaphore = Semaphore::const_new(UNPARSED_KIB as usize);
 static LARGE: Semaphore = Semaphore::const_new(1);
+static LISTING: Semaphore = Semaphore::const_new(1);
 static READING: Semaphore = Semaphore::const_new(READINGS);
 static LOADING: Semaphore = Semaphore::const_new(LOADS);
 
@@ -57,6 +58,12 @@ impl Seat {
     pub(super) fn is_large(&self) -> bool {
         self.0.large.initialized()
     }
+}
+
+/// Waits for the turn of a long list of files, to be kept for as long as the list is. Must not be waited for by who has a
+/// seat.
+pub(super) async fn long_list() -> Turn {
+    LISTING.acquire().await.ok()
 }
 
 /// Waits for room for a text of `bytes`.
@@ -124,6 +131,15 @@ mod tests {
         assert!(poll!(&mut waiting).is_pending());
         drop(end);
         waiting.await;
+    }
+
+    #[tokio::test]
+    async fn one_long_list_at_a_time() {
+        let first = long_list().await;
+        let mut second = Box::pin(long_list());
+        assert!(poll!(&mut second).is_pending());
+        drop(first);
+        assert!(second.await.is_some());
     }
 
     #[tokio::test]

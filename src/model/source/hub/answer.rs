@@ -16,6 +16,11 @@ pub(super) enum Wanted {
         /// The bound.
         limit: u64,
     },
+    /// So many bytes from its beginning, or all of it where it is shorter.
+    Beginning {
+        /// How many.
+        length: u64,
+    },
     /// Some bytes of it.
     Range {
         /// The first.
@@ -38,7 +43,7 @@ pub(super) enum Bad {
 /// wanted and then left.
 pub(super) async fn read(mut response: reqwest::Response, wanted: Wanted, budget: &Budget) -> Result<Vec<u8>, Bad> {
     let (skip, most) = match (wanted, response.status()) {
-        (Wanted::Whole { limit }, StatusCode::OK) => (0, limit),
+        (Wanted::Whole { limit: most } | Wanted::Beginning { length: most }, StatusCode::OK) => (0, most),
         (Wanted::Range { start, length }, StatusCode::PARTIAL_CONTENT) => {
             check_range(header(&response, &CONTENT_RANGE), start, length)?;
             (0, length)
@@ -75,7 +80,7 @@ pub(super) async fn read(mut response: reqwest::Response, wanted: Wanted, budget
                 return Err(Bad::Final(format!("it has more than the {limit} bytes that are read of such a file")));
             }
             // All that is wanted: the connection is dropped with the response.
-            Wanted::Range { .. } if body.len() as u64 == most => break,
+            Wanted::Range { .. } | Wanted::Beginning { .. } if body.len() as u64 == most => break,
             _ => {}
         }
     }

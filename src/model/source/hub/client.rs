@@ -1,7 +1,7 @@
 //! The client of all Hubs, and one reading of one repository through it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::{Client, NoProxy, Proxy, redirect};
@@ -20,7 +20,7 @@ use crate::model::source::metadata::Metadata;
 use crate::model::source::read::{self, Files, Found};
 use crate::model::source::settings::{HubSettings, Proxies};
 use crate::model::source::token::Auth;
-use crate::model::source::turns::Seat;
+use crate::model::source::turns::{self, SMALL_BYTES, Seat, Turn};
 use crate::model::source::weights::Listing;
 
 /// Asks Hubs. Cheap until the first request, which loads the system's certificates.
@@ -58,7 +58,7 @@ impl HubClient {
         let (endpoint, _) = self.settings.endpoint_for(repo);
         let budget = Budget::new(&self.settings.limits, Arc::clone(&self.manners), Arc::clone(&self.tally));
         let concurrency = self.settings.limits.concurrency.max(1);
-        Ok(Reading { client, endpoint, repo, revision, auth, budget, concurrency })
+        Ok(Reading { client, endpoint, repo, revision, auth, budget, concurrency, long_list: Mutex::default() })
     }
 }
 
@@ -72,6 +72,8 @@ pub(in crate::model::source) struct Reading<'a> {
     auth: &'a Auth,
     budget: Budget,
     concurrency: usize,
+    /// The turn of a long list of files, while there is one.
+    long_list: Mutex<Turn>,
 }
 
 impl Reading<'_> {
@@ -84,14 +86,28 @@ impl Reading<'_> {
     pub(in crate::model::source) async fn revision(&self) -> Result<Revision, SourceError> {
         let mut url = self.address(&["api", "models"], self.repo, &["revision", self.revision]);
         url.set_query(Some("blobs=true"));
-        let answer = match self.get(&url, Wanted::Whole { limit: info::MAX_INFO_BYTES }, None).await {
+        let answer = match self.listing(&url).await {
             Err(SourceError::NotFound { what, place, hint }) if what.starts_with("repository") => {
                 let hint = self.did_you_mean().await.map(|near| format!("did you mean {near}?")).or(hint);
                 return Err(SourceError::NotFound { what, place, hint });
             }
             other => other?,
         };
-        info::revision(&answer.body, self.repo).map_err(|why| self.nonsense(&why))
+        let (repo, bytes) = (self.repo.to_owned(), answer.body.len() as u64);
+        let read = turns::work(bytes, (), move || info::revision(&answer.body, &repo));
+        read.await.map_err(|why| self.nonsense(&why))
+    }
+
+    /// What the model API says. A list of some thousand files is long, and waits for its turn before it is held.
+    async fn listing(&self, url: &Url) -> Result<Answer, SourceError> {
+        let answer = self.get(url, Wanted::Beginning { length: SMALL_BYTES + 1 }, None).await?;
+        if answer.body.len() as u64 <= SMALL_BYTES {
+            return Ok(answer);
+        }
+        drop(answer);
+        let turn = turns::long_list().await;
+        *self.long_list.lock().unwrap_or_else(PoisonError::into_inner) = turn;
+        self.get(url, Wanted::Whole { limit: info::MAX_INFO_BYTES }, None).await
     }
 
     /// Reads what an answer needs of `revision`. `file` is `--file`. The seat is to be kept as long as that is worked on.
@@ -113,7 +129,10 @@ impl Reading<'_> {
             file: None,
         };
         let found = Found { identity, listing, gated: revision.gated, hub_totals: revision.totals };
-        read::metadata(&files, found, file).await
+        let read = read::metadata(&files, found, file).await;
+        // The list is gone with what was found.
+        drop(self.long_list.lock().unwrap_or_else(PoisonError::into_inner).take());
+        read
     }
 
     /// The file tree, page by page. Pages are asked of the same Hub whatever host their link names: a mirror passes on
@@ -139,7 +158,7 @@ impl Reading<'_> {
         let (owner, _) = self.repo.split_once('/')?;
         let mut url = self.endpoint.join("api/models").ok()?;
         url.query_pairs_mut().append_pair("author", owner).append_pair("limit", "200").append_pair("sort", "downloads");
-        let asking = self.get(&url, Wanted::Whole { limit: info::MAX_INFO_BYTES }, None);
+        let asking = self.get(&url, Wanted::Whole { limit: SMALL_BYTES }, None);
         let answer = tokio::time::timeout(Duration::from_secs(3), asking).await.ok()?.ok()?;
         info::nearest(&answer.body, self.repo)
     }

@@ -20,6 +20,8 @@ const FIRST_GUESS_BYTES: u64 = 64 << 10;
 const FIRST_PREFIX_BYTES: u64 = 1 << 20;
 /// The second: holds that of nearly all with a large one (150 000 tokens and their merges take some 6 MB).
 const SECOND_PREFIX_BYTES: u64 = 8 << 20;
+/// Parts of a split GGUF model that are read at once; all but the first have short headers.
+const MAX_PARTS_AT_ONCE: usize = 4;
 /// JSON around one tensor's name: type, shape, two offsets of eleven digits, punctuation.
 const BYTES_A_TENSOR: u64 = 112;
 /// Tensors of all files together; bounds memory while they are folded. The largest known model has some 280 000.
@@ -90,7 +92,9 @@ async fn every(source: &impl Files, files: &[WeightFile], hints: &Hints<'_>) -> 
         files.iter().cloned().partition(|file| file.path.ends_with(".safetensors"));
     let mut weights = folded(source, &headed, hints).await?.weights();
     let mut builder = InventoryBuilder::default();
-    let read = |file: WeightFile| async move { Ok::<_, SourceError>((pickle::storages(source, &file).await?, file)) };
+    let read = |file: WeightFile| async move {
+        Ok::<_, SourceError>((pickle::storages(source, &file, hints.seat).await?, file))
+    };
     let mut reads = stream::iter(pickled.into_iter().map(read)).buffer_unordered(source.concurrency());
     while let Some((storages, file)) = reads.try_next().await? {
         storages.add_to(&file.component, &mut builder);
@@ -241,9 +245,10 @@ fn one(json: &[u8], data_bytes: Option<u64>, component: &str, keep: bool) -> Res
 }
 
 /// The header of a GGUF model; the parts of a split one many at once, each through a growing prefix.
-pub(super) async fn gguf(source: &impl Files, files: &[WeightFile]) -> Result<Weights, SourceError> {
-    let read = |file: WeightFile| async move { gguf_header(source, &file).await };
-    let reads = stream::iter(files.iter().cloned().map(read)).buffer_unordered(source.concurrency());
+pub(super) async fn gguf(source: &impl Files, files: &[WeightFile], seat: &Seat) -> Result<Weights, SourceError> {
+    let read = |file: WeightFile| async move { gguf_header(source, &file, seat).await };
+    let parts = source.concurrency().min(MAX_PARTS_AT_ONCE);
+    let reads = stream::iter(files.iter().cloned().map(read)).buffer_unordered(parts);
     let parts: Vec<Gguf> = reads.try_collect().await?;
     let refuse = |error: gguf::GgufError| SourceError::BadHeader {
         what: source.name().into(),
@@ -254,7 +259,7 @@ pub(super) async fn gguf(source: &impl Files, files: &[WeightFile]) -> Result<We
 }
 
 /// The header of one file.
-async fn gguf_header(source: &impl Files, file: &WeightFile) -> Result<Gguf, SourceError> {
+async fn gguf_header(source: &impl Files, file: &WeightFile, seat: &Seat) -> Result<Gguf, SourceError> {
     let mut wanted = file.bytes.map_or(FIRST_PREFIX_BYTES, |length| FIRST_PREFIX_BYTES.min(length));
     let mut prefix = source.range(&file.path, 0, wanted).await?;
     let mut turn = None;
@@ -272,10 +277,16 @@ async fn gguf_header(source: &impl Files, file: &WeightFile) -> Result<Gguf, Sou
                 let Some(next) = next else {
                     return Err(bad(source, file, format!("the header is not complete within {have} bytes")));
                 };
-                // What is in hand counts with what is to come.
-                drop(turn);
-                turn = turns::unparsed(next).await;
-                prefix.extend(source.range(&file.path, have, next - have).await?);
+                if next <= SECOND_PREFIX_BYTES {
+                    turn = turns::unparsed(next).await;
+                    prefix.extend(source.range(&file.path, have, next - have).await?);
+                } else {
+                    // Hardly any model has so long a header: it is large, and nothing is held while it waits.
+                    drop((prefix, turn));
+                    seat.hold(next).await;
+                    turn = turns::unparsed(next).await;
+                    prefix = source.range(&file.path, 0, next).await?;
+                }
                 wanted = next;
             }
         }

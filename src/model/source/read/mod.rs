@@ -77,7 +77,7 @@ pub(super) async fn metadata(
         return Err(SourceError::MissingMetadata { what: files.name().into(), why });
     }
     let weights = match choice.format {
-        Format::Gguf => headers::gguf(files, &choice.files).await?,
+        Format::Gguf => headers::gguf(files, &choice.files, &seat).await?,
         _ => headers::all(files, &choice.files, &documents, found.hub_totals.as_ref(), &seat).await?,
     };
     if weights.inventory.classes.len() > MAX_CLASSES {
@@ -86,7 +86,7 @@ pub(super) async fn metadata(
     }
     let others = std::mem::take(&mut choice.others);
     // Boxed: for nearly all models there is nothing to do in it, and everyone who waits would carry its size.
-    let variants = Box::pin(variants::read(files, others, &weights)).await;
+    let variants = Box::pin(variants::read(files, others, &weights, &seat)).await;
     reading.documents = Arc::unwrap_or_clone(documents);
     Ok((finish(found, choice, reading, (weights, variants), file), seat))
 }

@@ -7,6 +7,7 @@ use super::Files;
 use super::headers::bad;
 use crate::bytes::Bytes;
 use crate::model::source::error::SourceError;
+use crate::model::source::turns::{self, Seat};
 use crate::model::source::weights::WeightFile;
 use crate::model::tensors::{InventoryBuilder, Storage};
 
@@ -32,7 +33,7 @@ impl Storages {
 }
 
 /// Reads the ZIP directory of `file`.
-pub(super) async fn storages(source: &impl Files, file: &WeightFile) -> Result<Storages, SourceError> {
+pub(super) async fn storages(source: &impl Files, file: &WeightFile, seat: &Seat) -> Result<Storages, SourceError> {
     let Some(length) = file.bytes else {
         return Err(bad(source, file, "its length is not known, and a pickled file cannot be sized without it".into()));
     };
@@ -45,11 +46,14 @@ pub(super) async fn storages(source: &impl Files, file: &WeightFile) -> Result<S
     if size > MAX_DIRECTORY_BYTES || start.checked_add(size).is_none_or(|end| end > length) {
         return Err(bad(source, file, format!("its ZIP directory claims {size} bytes at {start}")));
     }
+    seat.hold(size).await;
+    let turn = turns::unparsed(size).await;
     let directory = match start.checked_sub(tail_start) {
         Some(offset) => slice(&tail, offset, size).map(<[u8]>::to_vec),
         None => Some(source.range(&file.path, start, size).await?),
     };
-    let bytes = directory.as_deref().and_then(members);
+    let members = move || directory.as_deref().and_then(members);
+    let bytes = turns::work(size, (turn, seat.clone()), members).await;
     let bytes = bytes.ok_or_else(|| bad(source, file, "its ZIP directory is damaged".into()))?;
     let doubts = vec!["types and shapes of pickled weights are not read, only their sizes".into()];
     Ok(Storages { bytes, doubts })

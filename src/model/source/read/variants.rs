@@ -10,6 +10,7 @@ use super::{Files, Weights, headers};
 use crate::model::gguf::{self, Gguf, LoneTable, TablePlace};
 use crate::model::source::error::SourceError;
 use crate::model::source::metadata::{MAX_VARIANTS, TensorRecord, Variant, VariantEvidence};
+use crate::model::source::turns::Seat;
 use crate::model::source::weights::WeightFile;
 use crate::model::tensors::{Inventory, InventoryBuilder};
 
@@ -30,7 +31,12 @@ pub(super) struct Variants {
 }
 
 /// Reads `others`, quantisations of what `chosen` holds.
-pub(super) async fn read(source: &impl Files, mut others: Vec<Vec<WeightFile>>, chosen: &Weights) -> Variants {
+pub(super) async fn read(
+    source: &impl Files,
+    mut others: Vec<Vec<WeightFile>>,
+    chosen: &Weights,
+    seat: &Seat,
+) -> Variants {
     let Some(like) = &chosen.gguf else { return Variants::default() };
     others.truncate(MAX_VARIANTS);
     // The fewer parts a model has, the more models can be told for the same number of reads.
@@ -60,7 +66,7 @@ pub(super) async fn read(source: &impl Files, mut others: Vec<Vec<WeightFile>>, 
     unlike.sort_by(|left, right| left.first().map(|file| &file.path).cmp(&right.first().map(|file| &file.path)));
     for (place, files) in unlike.into_iter().enumerate() {
         let known = files.len() == 1 && place < MAX_WHOLE_HEADERS;
-        let read = if known { headers::gguf(source, &files).await.map(Some) } else { Ok(None) };
+        let read = if known { headers::gguf(source, &files, seat).await.map(Some) } else { Ok(None) };
         variants.all.push(match read {
             Ok(Some(Weights { inventory, gguf, .. })) => exact(files, &inventory, gguf),
             Ok(None) => lengths(files),
