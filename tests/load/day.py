@@ -83,6 +83,7 @@ class Day:
         branch_age = max(10, int(300 * seconds / DAY_S * 1000))
         settings = f'[devices]\nsample_interval = "{interval}ms"\nmax_age = "1s"\nread_deadline = "1s"\n'
         self.daemon = Daemon(binary, gpus=None, settings=settings, hub=f"http://127.0.0.1:{self.hub.server_port}",
+                             environment={"MALLOC_ARENA_MAX": "1"},  # as the unit sets it
                              arguments=["--nvml", str(self.driver.folder / "libnvidia-ml.so.1")])
         config = self.daemon.config.read_text().replace("[hub]\n", f'[hub]\nbranch_age = "{branch_age}ms"\ncache_size = "4MiB"\n')
         self.daemon.config.write_text(config)
