@@ -116,6 +116,8 @@ async fn a_wait_that_hangs_delays_no_reading() {
     machine.sampler.sample(Duration::ZERO, DEADLINE).await.unwrap();
     let hung = machine.scenario.clone().fault("nvmlEventSetWait_v2", Fault::hang());
     machine.driver.set(&hung).unwrap();
+    // The listening thread may not have come as far as its first wait yet.
+    machine.driver.until_hung("nvmlEventSetWait_v2", DEADLINE).unwrap();
     for _ in 0..20 {
         assert!(!machine.sampler.sample(Duration::ZERO, DEADLINE).await.unwrap().stale);
     }

@@ -167,6 +167,7 @@ async fn a_hung_init_is_said_to_be_one() {
     let healthy = Scenario::of([profiles::h100_80()]);
     let machine = machine(&healthy.clone().fault("nvmlInit_v2", Fault::hang()));
     let sampler = Sampler::start(machine.options.clone()).unwrap();
+    machine.driver.until_hung("nvmlInit_v2", DEADLINE).unwrap();
     let error = sampler.sample(Duration::ZERO, Duration::from_millis(50)).await.unwrap_err();
     assert!(error.to_string().contains("opening"), "{error}");
     machine.driver.set(&healthy).unwrap();

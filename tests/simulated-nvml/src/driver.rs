@@ -1,6 +1,7 @@
 //! A test's own copy of the simulated library, with its scenario beside it.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use std::{env, fs, io};
 
 use crate::machine::Statistics;
@@ -62,6 +63,21 @@ impl SimulatedDriver {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Statistics::default()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Waits until a call of `symbol` hangs, or has hung, by a [`crate::Fault::hang`] of this driver's scenarios.
+    ///
+    /// # Errors
+    /// None did within `limit`.
+    pub fn until_hung(&self, symbol: &str, limit: Duration) -> io::Result<()> {
+        let (sign, begun) = (self.directory.join(format!("hung-{symbol}")), Instant::now());
+        while !sign.exists() {
+            if begun.elapsed() > limit {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, format!("no call of {symbol} hangs")));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 }
 

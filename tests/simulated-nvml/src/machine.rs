@@ -158,13 +158,23 @@ fn find(scenario: &Scenario, uuid: &str) -> Option<Target> {
     })
 }
 
+/// Says beside the scenario that a call of `symbol` hangs now: a test that broke the call may have to wait for one.
+fn write_hang(symbol: &str) {
+    let path = scenario_path().with_file_name(format!("hung-{symbol}"));
+    let _ = fs::File::create(path);
+}
+
 /// Passes the faults that a scenario sets for a call; returns the scenario that the call is to answer from.
 fn gate(symbol: &str, faults: impl Fn(&Scenario) -> Vec<Fault>) -> Result<Arc<Scenario>, Return> {
-    let mut slept = false;
+    let (mut slept, mut hung) = (false, false);
     loop {
         let scenario = machine(Machine::scenario);
         let faults = faults(&scenario);
         if faults.iter().any(|fault| fault.hang) {
+            if !hung {
+                hung = true;
+                write_hang(symbol);
+            }
             std::thread::sleep(Duration::from_millis(2));
             continue;
         }
