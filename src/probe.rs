@@ -27,7 +27,7 @@ use crate::placement::{
     Ask, Availability, Available, Constraints, Holder, PlacementError, Plan, Policy, fit_together, plan,
 };
 
-pub use effort::leasable;
+pub use effort::{leasable, takes_long};
 pub use engine_choice::default_engine;
 pub use model_report::report as model_answer;
 

@@ -77,28 +77,53 @@ impl fmt::Debug for HubToken {
     }
 }
 
+/// Root and the daemon's own user: whoever operates the daemon is let through when others hold all there is, and may do
+/// what concerns everybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operators {
+    own_uid: u32,
+}
+
+impl Operators {
+    /// Root and the user of this process.
+    pub fn of_this_process() -> Self {
+        Self { own_uid: rustix::process::geteuid().as_raw() }
+    }
+
+    /// Root and `own_uid`, which a test chooses.
+    #[cfg(test)]
+    pub(in crate::api) fn with(own_uid: u32) -> Self {
+        Self { own_uid }
+    }
+
+    /// Whether `uid` is one of them.
+    pub fn include(self, uid: u32) -> bool {
+        uid == 0 || uid == self.own_uid
+    }
+}
+
 /// For whom the daemon's own Hub token may be used.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct TokenAccess {
+    operators: Operators,
     users: HashSet<u32>,
     groups: HashSet<u32>,
     accounts: Accounts,
 }
 
 impl TokenAccess {
-    /// What `config` says, with names looked up in `accounts`; `own_uid` is the daemon's.
-    pub fn new(config: &AccessConfig, accounts: Accounts, own_uid: u32) -> Result<Self, UnknownAccount> {
-        let mut users: HashSet<u32> =
-            config.token_users.iter().map(|name| accounts.uid(name)).collect::<Result<_, _>>()?;
-        users.extend([0, own_uid]);
+    /// What `config` says, with names looked up in `accounts`.
+    pub fn new(config: &AccessConfig, accounts: Accounts, operators: Operators) -> Result<Self, UnknownAccount> {
+        let users = config.token_users.iter().map(|name| accounts.uid(name)).collect::<Result<_, _>>()?;
         let groups = config.token_groups.iter().map(|name| accounts.gid(name)).collect::<Result<_, _>>()?;
-        Ok(Self { users, groups, accounts })
+        Ok(Self { operators, users, groups, accounts })
     }
 
     /// Whether the daemon's token may be used for `peer`: root, the daemon's own user, the users named in the
     /// configuration, and those who are in a named group, as primary group or by `/etc/group`.
     pub fn may_use_daemon_token(&self, peer: Peer) -> bool {
-        self.users.contains(&peer.uid)
+        self.operators.include(peer.uid)
+            || self.users.contains(&peer.uid)
             || self.groups.contains(&peer.gid)
             || self.groups.iter().any(|gid| self.accounts.is_member(peer.uid, *gid))
     }
@@ -118,7 +143,7 @@ mod tests {
             token_users: vec!["ana".into(), "4000".into()],
             token_groups: vec!["ml".into(), "201".into()],
         };
-        let access = TokenAccess::new(&config, accounts.clone(), 990).unwrap();
+        let access = TokenAccess::new(&config, accounts.clone(), Operators::with(990)).unwrap();
         let may = |uid, gid| access.may_use_daemon_token(Peer { uid, gid, pid: None });
         assert!(may(0, 0) && may(990, 990), "root and itself");
         assert!(may(1000, 1000) && may(4000, 4000), "named users");
@@ -126,7 +151,7 @@ mod tests {
         assert!(may(1500, 201), "by primary group");
         assert!(!may(1500, 1500), "anyone else");
         let nobody = AccessConfig { token_users: vec!["zoe".into()], ..AccessConfig::default() };
-        TokenAccess::new(&nobody, accounts, 990).unwrap_err();
+        TokenAccess::new(&nobody, accounts, Operators::with(990)).unwrap_err();
     }
 
     #[test]

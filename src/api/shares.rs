@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::peer::Operators;
+
 /// How much may be held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::api) struct Bounds {
-    /// By one user; root and the daemon's own are not held to it.
+    /// By one user; operators are not held to it.
     pub(in crate::api) each: usize,
     /// By all together.
     pub(in crate::api) all: usize,
-    /// On top of that by root and the daemon's own, who must get through when all others hold all.
+    /// On top of that by operators, who must get through when all others hold all.
     pub(in crate::api) reserve: usize,
 }
 
@@ -18,7 +20,7 @@ pub(in crate::api) struct Bounds {
 #[derive(Clone, Debug)]
 pub(in crate::api) struct Shares {
     bounds: Bounds,
-    own_uid: u32,
+    operators: Operators,
     held: Arc<Mutex<Held>>,
 }
 
@@ -47,8 +49,8 @@ pub(in crate::api) struct Share {
 
 impl Shares {
     /// Nothing is held yet.
-    pub(in crate::api) fn new(bounds: Bounds) -> Self {
-        Self { bounds, own_uid: rustix::process::geteuid().as_raw(), held: Arc::default() }
+    pub(in crate::api) fn new(bounds: Bounds, operators: Operators) -> Self {
+        Self { bounds, operators, held: Arc::default() }
     }
 
     /// `amount` for `uid`, unless it would be too much.
@@ -65,7 +67,7 @@ impl Shares {
 
     fn more(&self, uid: u32, amount: usize) -> Result<(), Full> {
         let Bounds { each, all, reserve } = self.bounds;
-        let privileged = uid == 0 || uid == self.own_uid;
+        let privileged = self.operators.include(uid);
         let mut held = self.held();
         let mine = held.by_uid.get(&uid).copied().unwrap_or_default().saturating_add(amount);
         let sum = held.sum.saturating_add(amount);
@@ -115,7 +117,7 @@ mod tests {
     use super::*;
 
     fn shares(each: usize, all: usize, reserve: usize) -> Shares {
-        Shares { own_uid: 990, ..Shares::new(Bounds { each, all, reserve }) }
+        Shares::new(Bounds { each, all, reserve }, Operators::with(990))
     }
 
     #[test]

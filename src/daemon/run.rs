@@ -76,8 +76,7 @@ pub async fn run<P: Program>(
     warn_of_few_descriptors(&limits);
     let (stop, stopping) = watch::channel(false);
     let app = App::new(Arc::clone(&program), metrics, limits, stopping.clone());
-    let own_uid = rustix::process::geteuid().as_raw();
-    let mut server = tokio::spawn(serve(listener, app, own_uid, server::until(stopping)));
+    let mut server = tokio::spawn(serve(listener, app, server::until(stopping)));
     let watchdog =
         notifier.watchdog().map(|period| tokio::spawn(watchdog::watch(Arc::clone(&program), notifier.clone(), period)));
 

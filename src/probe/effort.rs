@@ -1,12 +1,29 @@
-//! Models that no real one is like: to plan for one costs seconds, and the ledger's owner plans for everybody.
+//! What a plan costs: for models that no real one is like it is seconds, and some who plan do so for everybody.
 
 use crate::api::problem::{Problem, Reason};
+use crate::api::question::Question;
 use crate::model::{Inventory, Model};
 
 /// The most pieces of an inventory. The largest known (Stable Diffusion) have 1 900.
 const MOST_PIECES: usize = 8 * 1024;
 /// The most pieces times layers, which is what planning costs. The largest known models come to 40 000.
 const MOST_EFFORT: usize = 1 << 19;
+
+/// Layers times devices up to which a plan is a matter of milliseconds, also where nothing fits and all ways out are tried:
+/// 64 layers on 8 devices.
+const MOST_CELLS: usize = 512;
+/// Kinds of tensors (of one name but for its numbers, dtype and shape) beyond those of any known model, which has hundreds.
+const MOST_KINDS: usize = 2048;
+
+/// Whether a plan on `devices` of this host may take longer than everybody else should wait: a frontier, the verdicts of
+/// many files, many layers on many devices, a model of more parts than any that is known.
+pub fn takes_long(question: &Question, model: &Model, devices: usize) -> bool {
+    let layers = model.architecture.as_ref().map_or(1, |architecture| architecture.layers.len());
+    question.frontier
+        || model.variants.len() > 1
+        || layers.saturating_mul(devices) > MOST_CELLS
+        || model.inventory.classes.len() > MOST_KINDS
+}
 
 /// Refuses a model that memory is not promised for, because it would take the ledger's owner too long to find a place for
 /// it.
@@ -36,6 +53,7 @@ mod tests {
     use super::*;
     use crate::bytes::Bytes;
     use crate::model::tensors::InventoryBuilder;
+    use crate::model::variant::{FileVariant, Known};
     use crate::model::{Dtype, Format, Identity, Storage, config};
 
     /// A model of so many layers, and tensors of so many names, each in every `step`th layer.
@@ -69,6 +87,20 @@ mod tests {
             proofs: Vec::new(),
             doubts: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_plan_is_made_at_once_unless_it_may_take_long() {
+        let question = Question::default();
+        let known = model(64, 10, 1);
+        assert!(!takes_long(&question, &known, 8));
+        assert!(takes_long(&question, &known, 9), "many layers on many devices");
+        assert!(takes_long(&Question { frontier: true, ..Question::default() }, &known, 1), "a frontier");
+        assert!(!takes_long(&question, &model(1, 2048, 1), 1));
+        assert!(takes_long(&question, &model(1, 2049, 1), 1), "kinds of tensors");
+        let file = FileVariant { path: "a.gguf".to_owned(), parts: 1, file_bytes: None, known: Known::Length };
+        let several = Model { variants: vec![file.clone(), file], ..known };
+        assert!(takes_long(&question, &several, 1), "the verdicts of many files");
     }
 
     #[test]

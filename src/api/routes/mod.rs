@@ -19,6 +19,7 @@ use axum::routing::{get, post};
 use tokio::sync::watch as signal;
 
 use super::limits::Limits;
+use super::peer::Operators;
 use super::service::Service;
 use super::shares::{Bounds, Shares};
 use crate::metrics::Metrics;
@@ -38,6 +39,8 @@ pub struct App<S> {
     pub limits: Limits,
     /// Turns true when the daemon stops; watch streams end then.
     pub stopping: signal::Receiver<bool>,
+    /// For whom a part of what can be held is kept.
+    pub operators: Operators,
     /// Watch streams.
     watchers: Shares,
     /// Bytes of large bodies.
@@ -48,10 +51,11 @@ impl<S> App<S> {
     /// Everything that the routes need.
     pub fn new(service: Arc<S>, metrics: Arc<Metrics>, limits: Limits, stopping: signal::Receiver<bool>) -> Self {
         let (streams, bytes) = (limits.watchers(), limits.all_body_bytes());
-        let watchers =
-            Shares::new(Bounds { each: streams.div_ceil(4), all: streams, reserve: limits.kept_connections() });
-        let bodies = Shares::new(Bounds { each: bytes / 2, all: bytes, reserve: limits.body_bytes });
-        Self { service, metrics, limits, stopping, watchers, bodies }
+        let streams = Bounds { each: streams.div_ceil(4), all: streams, reserve: limits.kept_connections() };
+        let bytes = Bounds { each: bytes / 2, all: bytes, reserve: limits.body_bytes };
+        let operators = Operators::of_this_process();
+        let (watchers, bodies) = (Shares::new(streams, operators), Shares::new(bytes, operators));
+        Self { service, metrics, limits, stopping, operators, watchers, bodies }
     }
 }
 

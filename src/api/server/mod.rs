@@ -46,19 +46,18 @@ pub enum Drained {
     Abandoned,
 }
 
-/// Serves `app` on `listener` until `shutdown`, then drains. `own_uid` is the daemon's user, who is not counted.
+/// Serves `app` on `listener` until `shutdown`, then drains.
 ///
 /// Ends with an error only when accepting fails in a way that will not pass.
 pub async fn serve<S: Service>(
     listener: UnixListener,
     app: App<S>,
-    own_uid: u32,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<Drained> {
-    let limits = app.limits;
+    let (limits, operators) = (app.limits, app.operators);
     let metrics = Arc::clone(&app.metrics);
     let router = routes::router(app);
-    let seats = Seats::new(&limits, own_uid, Arc::clone(&metrics));
+    let seats = Seats::new(&limits, operators, Arc::clone(&metrics));
     let drain = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);

@@ -1,8 +1,8 @@
 //! Connections: how many there are, whose, and who waits for one to be served.
 //!
 //! Whoever is accepted sits in the hall; served at once are as many as [`Limits::connections`]. The others in the hall wait
-//! for their turn. A part of the hall and some turns are kept for root and the daemon's own user: the operator gets
-//! through when other users hold all there is.
+//! for their turn. A part of the hall and some turns are kept for operators (root and the daemon's own user), who
+//! get through when other users hold all there is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tracing::debug;
 
 use crate::api::Problem;
 use crate::api::limits::Limits;
+use crate::api::peer::Operators;
 use crate::api::problem::Reason;
 use crate::api::shares::{Bounds, Full, Share, Shares};
 use crate::metrics::Metrics;
@@ -23,7 +24,7 @@ pub(super) struct Seats {
     hall: Arc<Semaphore>,
     turns: Arc<Semaphore>,
     kept_turns: Arc<Semaphore>,
-    own_uid: u32,
+    operators: Operators,
     metrics: Arc<Metrics>,
 }
 
@@ -42,15 +43,15 @@ pub(super) struct Seat {
 }
 
 impl Seats {
-    pub(super) fn new(limits: &Limits, own_uid: u32, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(limits: &Limits, operators: Operators, metrics: Arc<Metrics>) -> Self {
         let (served, kept) = (limits.connections, limits.kept_connections());
         let hall = served.saturating_mul(2);
         Self {
-            shares: Shares::new(Bounds { each: limits.connections_per_user, all: hall, reserve: kept }),
+            shares: Shares::new(Bounds { each: limits.connections_per_user, all: hall, reserve: kept }, operators),
             hall: Arc::new(Semaphore::new(hall.saturating_add(kept))),
             turns: Arc::new(Semaphore::new(served)),
             kept_turns: Arc::new(Semaphore::new(kept)),
-            own_uid,
+            operators,
             metrics,
         }
     }
@@ -61,7 +62,7 @@ impl Seats {
         Arc::clone(&self.hall).acquire_owned().await.ok().map(|permit| Place { _permit: permit })
     }
 
-    /// `place` for `uid`, unless it holds the most already, or what is left is kept for root and the daemon's own user.
+    /// `place` for `uid`, unless it holds the most already, or what is left is kept for operators.
     pub(super) fn take(&self, place: Place, uid: u32) -> Result<Seat, Full> {
         let share = self.shares.take(uid, 1).inspect_err(|full| {
             self.metrics.refused(match full {
@@ -70,12 +71,11 @@ impl Seats {
             });
         })?;
         self.metrics.connection_opened();
-        let privileged = uid == 0 || uid == self.own_uid;
         Ok(Seat {
             _place: place,
             _share: share,
             turns: Arc::clone(&self.turns),
-            kept_turns: privileged.then(|| Arc::clone(&self.kept_turns)),
+            kept_turns: self.operators.include(uid).then(|| Arc::clone(&self.kept_turns)),
             metrics: Arc::clone(&self.metrics),
         })
     }
@@ -130,7 +130,7 @@ mod tests {
 
     fn seats(connections: usize, connections_per_user: usize) -> Seats {
         let limits = Limits::new(&SocketConfig::default(), Duration::ZERO);
-        Seats::new(&Limits { connections, connections_per_user, ..limits }, 990, Arc::default())
+        Seats::new(&Limits { connections, connections_per_user, ..limits }, Operators::with(990), Arc::default())
     }
 
     async fn seat(seats: &Seats, uid: u32) -> Result<Seat, Full> {

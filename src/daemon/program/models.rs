@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::api::Problem;
-use crate::api::peer::{Caller, TokenAccess};
+use crate::api::peer::{Caller, Operators, TokenAccess};
 use crate::api::problem::Reason;
 use crate::api::question::ModelQuestion;
 use crate::api::unread::Unread;
@@ -40,8 +40,7 @@ impl Models {
     /// With the configuration's Hub, cache and permissions. Reads the token file; asks nobody.
     pub(super) fn new(config: &Config) -> Result<Self, Problem> {
         let accounts = Accounts::read(Path::new("/"));
-        let own_uid = rustix::process::geteuid().as_raw();
-        let access = TokenAccess::new(&config.access, accounts, own_uid)
+        let access = TokenAccess::new(&config.access, accounts, Operators::of_this_process())
             .map_err(|error| Problem::new(Reason::BadConfiguration, error.to_string()))?;
         let mut settings = SourceSettings::new(hub(&config.hub)?);
         settings.cache_folder = Some(config.hub.cache_directory.clone()).filter(|folder| folder.is_dir());

@@ -11,7 +11,7 @@ use super::models::Found;
 use super::remembered::{Grounds, Kept};
 use super::{Probe, Settled, build, models, promises};
 use crate::api::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
-use crate::api::peer::Caller;
+use crate::api::peer::{Caller, Operators};
 use crate::api::problem::Reason;
 use crate::api::service::{Service, Written};
 use crate::api::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, TogetherAnswer};
@@ -83,24 +83,6 @@ impl Probe {
     }
 }
 
-/// Layers times devices up to which a plan is a matter of milliseconds, also where nothing fits and all ways out are tried:
-/// 64 layers on 8 devices.
-const MOST_CELLS: usize = 512;
-
-/// Kinds of tensors (of one name but for its numbers, dtype and shape) beyond those of any known model, which has hundreds.
-const MOST_KINDS: usize = 2048;
-
-/// Whether a plan on this host's own devices may take longer than everybody else should wait: a frontier, the verdicts of
-/// many files, many layers on many devices, a model of more parts than any that is known.
-fn is_long(question: &Question, found: &Found, here: &Here) -> bool {
-    let model = &found.model;
-    let layers = model.architecture.as_ref().map_or(1, |architecture| architecture.layers.len());
-    question.frontier
-        || model.variants.len() > 1
-        || layers.saturating_mul(here.availability.devices.len()) > MOST_CELLS
-        || model.inventory.classes.len() > MOST_KINDS
-}
-
 /// Plans, and counts how long that took.
 fn plan<T>(metrics: &Metrics, work: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> {
     let started = Instant::now();
@@ -163,7 +145,7 @@ impl Service for Probe {
         };
         let here = self.seen_here(&settled, &snapshot, &claims);
         let metrics = Arc::clone(&self.metrics);
-        let long = is_long(&question, &found, &here);
+        let long = probe::takes_long(&question, &found.model, here.availability.devices.len());
         let grounds = Grounds {
             model: Arc::clone(&found.model),
             stale: found.stale,
@@ -284,8 +266,7 @@ impl Service for Probe {
     }
 
     async fn release_nvml(&self, caller: Caller, seconds: u64) -> Result<NvmlReleaseAnswer, Problem> {
-        let uid = caller.peer.uid;
-        if uid != 0 && uid != rustix::process::geteuid().as_raw() {
+        if !Operators::of_this_process().include(caller.peer.uid) {
             return Err(Problem::new(Reason::Forbidden, "only root and the daemon's own user may release the driver"));
         }
         let length = Duration::from_secs(seconds);

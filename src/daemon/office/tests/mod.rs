@@ -1,0 +1,136 @@
+//! The office with devices and plans of the test's own.
+
+mod faults;
+mod keys;
+mod life;
+mod line;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::*;
+use crate::api::answer::{DeviceShare, PlacementAnswer, Verdict};
+use crate::api::lease::Holder;
+use crate::api::peer::Peer;
+use crate::api::problem::Reason;
+use crate::api::{Answer, Problem};
+use crate::bytes::Bytes;
+use crate::devices::Snapshot;
+use crate::leases::lease::{EndReason, State};
+use crate::leases::ledger::{Ledger, Settings};
+use crate::leases::store::{NoStore, StoreError};
+
+const A: &str = "GPU-a";
+
+/// Devices that the test moves.
+struct Bench(Mutex<Snapshot>);
+
+impl Bench {
+    fn new(gib: u64) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(crate::leases::testing::snapshot(&[(A, gib)]))))
+    }
+
+    fn set_free(&self, gib: u64) {
+        self.0.lock().unwrap().devices[0].free_bytes = Some(Bytes::gib(gib));
+    }
+}
+
+impl Devices for Bench {
+    fn sample(&self, _deadline: Duration) -> Sampling<'_> {
+        Box::pin(async { Ok(Arc::new(self.0.lock().unwrap().clone())) })
+    }
+}
+
+/// Keeps everything, nowhere.
+struct Memory;
+
+impl Storage for Memory {
+    fn save(&mut self, _saved: &crate::leases::ledger::Saved) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+fn keeper(storage: AnyStorage) -> Keeper<AnyStorage> {
+    Keeper::new(Ledger::new(Settings::default(), "boot", 7), storage)
+}
+
+fn settings() -> OfficeSettings {
+    OfficeSettings { read_every: Duration::from_millis(5), most_waiting: 4, ..OfficeSettings::default() }
+}
+
+fn office(bench: &Arc<Bench>) -> OfficeHandle {
+    let devices: Arc<dyn Devices> = Arc::clone(bench) as _;
+    Office::start(settings(), keeper(Box::new(Memory)), devices).unwrap().0
+}
+
+fn peer() -> Peer {
+    Peer { uid: rustix::process::getuid().as_raw(), gid: 0, pid: Some(std::process::id()) }
+}
+
+/// So many GiB on the one device.
+fn plan(gib: u64) -> Plan {
+    Box::new(move |snapshot, claims| {
+        let device = &snapshot.devices[0];
+        let claimed = claims.get(A).copied().unwrap_or(Bytes::ZERO);
+        let available = device.free_bytes.and_then(|free| free.less(claimed));
+        let asked = Bytes::gib(gib);
+        let fits = available.is_some_and(|available| available >= asked);
+        let share = DeviceShare {
+            uuid: A.to_owned(),
+            index: 0,
+            name: String::new(),
+            total_bytes: device.facts.total_bytes.get(),
+            free_bytes: device.free_bytes.map(Bytes::get),
+            leased_bytes: claimed.get(),
+            available_bytes: available.map(Bytes::get),
+            required_bytes: asked.get(),
+            short_by_bytes: 0,
+            takes_bytes: None,
+            layers: (0, 1),
+            components: Vec::new(),
+        };
+        Ok(Answer {
+            verdict: Some(if fits { Verdict::Fits } else { Verdict::DoesNotFit }),
+            reason: if fits { "fits" } else { "insufficient_memory" }.to_owned(),
+            placement: Some(PlacementAnswer {
+                strategy: "single".to_owned(),
+                tensor_parallel: 1,
+                pipeline_parallel: 1,
+                devices: vec![share],
+                host: None,
+                max_context: None,
+                max_sequences: None,
+                launch: None,
+            }),
+            ..Answer::default()
+        })
+    })
+}
+
+fn ask(gib: u64) -> GrantAsk {
+    GrantAsk {
+        peer: peer(),
+        ttl: None,
+        holder: Some(Holder::Name("test".to_owned())),
+        idempotency_key: None,
+        wait: Duration::ZERO,
+        model: "owner/name".to_owned(),
+        engine: None,
+        digest: format!("{gib}"),
+        candidates: None,
+        plan: plan(gib),
+    }
+}
+
+fn waiting(gib: u64) -> GrantAsk {
+    GrantAsk { wait: Duration::from_secs(600), ..ask(gib) }
+}
+
+fn lease_id(answer: &Answer) -> String {
+    answer.lease.as_ref().unwrap()["id"].as_str().unwrap().to_owned()
+}
+
+fn run<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
+}
