@@ -7,7 +7,7 @@ use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
 use hf_mem_probe::engines::reference::Reference;
 use hf_mem_probe::engines::{AskedContext, AskedWorkload, Case, ComponentName, Engine, Split};
 use hf_mem_probe::model::config::architecture;
-use hf_mem_probe::model::{Format, Identity, Inventory, Model};
+use hf_mem_probe::model::{Format, Inventory, Model};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -53,19 +53,7 @@ fn answer(config: &Value, context: u64) -> Result<(String, Expected), String> {
     let architecture = architecture(config, None, &Inventory::default()).map_err(|why| why.to_string())?;
     let model_type = architecture.model_type.clone();
     let layers = architecture.layer_count();
-    let model = Model {
-        identity: Identity::default(),
-        format: Format::Safetensors,
-        inventory: Inventory::default(),
-        weight_files: 0,
-        architecture: Ok(architecture),
-        components: Vec::new(),
-        parameters: None,
-        adapter: None,
-        variants: Vec::new(),
-        proofs: Vec::new(),
-        doubts: Vec::new(),
-    };
+    let model = Model::bare("", Format::Safetensors, Ok(architecture), Inventory::default());
     let devices = [device()];
     let case = Case {
         model: &model,

@@ -11,7 +11,7 @@ use hf_mem_probe::engines::{
     AskedContext, AskedWorkload, Case, ComponentName, EngineError, Fitness, Launch, LaunchDevice, LaunchPlan, Prepared,
     Split, by_name,
 };
-use hf_mem_probe::model::{Format, Identity, Inventory, Model, config};
+use hf_mem_probe::model::{Format, Inventory, Model, config};
 use serde_json::{Value, json};
 
 fn device(name: &str, mib: u64, capability: (u32, u32)) -> DeviceFacts {
@@ -35,19 +35,12 @@ fn h100() -> DeviceFacts {
 }
 
 fn model(config: &Value) -> Model {
-    Model {
-        identity: Identity { repo: "owner/name".to_owned(), ..Identity::default() },
-        format: Format::Safetensors,
-        architecture: config::architecture(config, None, &Inventory::default()),
-        inventory: Inventory::default(),
-        weight_files: 1,
-        components: Vec::new(),
-        parameters: None,
-        adapter: None,
-        variants: Vec::new(),
-        proofs: Vec::new(),
-        doubts: Vec::new(),
-    }
+    Model::bare(
+        "owner/name",
+        Format::Safetensors,
+        config::architecture(config, None, &Inventory::default()),
+        Inventory::default(),
+    )
 }
 
 fn llama() -> Value {

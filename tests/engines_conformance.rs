@@ -8,7 +8,7 @@ use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
 use hf_mem_probe::engines::vllm::Vllm;
 use hf_mem_probe::engines::{AskedContext, AskedWorkload, Case, ComponentName, Prepared, Split, by_name};
-use hf_mem_probe::model::{Format, Identity, Inventory, Model, config};
+use hf_mem_probe::model::{Format, Inventory, Model, config};
 use serde_json::{Value, json};
 
 /// The card that the vLLM column is for.
@@ -31,19 +31,7 @@ fn h100() -> DeviceFacts {
 /// A model of which nothing is known but its configuration.
 fn model(config: &Value, format: Format) -> Model {
     let inventory = Inventory::default();
-    Model {
-        identity: Identity::default(),
-        format,
-        architecture: config::architecture(config, None, &inventory),
-        inventory,
-        weight_files: 0,
-        components: Vec::new(),
-        parameters: None,
-        adapter: None,
-        variants: Vec::new(),
-        proofs: Vec::new(),
-        doubts: Vec::new(),
-    }
+    Model::bare("", format, config::architecture(config, None, &inventory), inventory)
 }
 
 /// Cache and states of one sequence.

@@ -12,7 +12,7 @@ use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
 use hf_mem_probe::engines::{AskedWorkload, Case, ComponentName, EngineError, Split, by_name};
 use hf_mem_probe::model::architecture::Task;
 use hf_mem_probe::model::tensors::InventoryBuilder;
-use hf_mem_probe::model::{Dtype, Format, Identity, Model, Storage, config};
+use hf_mem_probe::model::{Dtype, Format, Model, Storage, config};
 use serde_json::Value;
 
 fn h200() -> DeviceFacts {
@@ -31,7 +31,7 @@ fn h200() -> DeviceFacts {
     }
 }
 
-fn read(folder: &Path, repo: String) -> Option<Model> {
+fn read(folder: &Path, repo: &str) -> Option<Model> {
     let json = |name: &str| -> Option<Value> { serde_json::from_slice(&std::fs::read(folder.join(name)).ok()?).ok() };
     let settings = json("config.json")?;
     let mut text = String::new();
@@ -44,19 +44,12 @@ fn read(folder: &Path, repo: String) -> Option<Model> {
         builder.add("", name, Storage::Known(dtype), shape, dtype.stored(shape.iter().product())?);
     }
     let inventory = builder.finish();
-    Some(Model {
-        identity: Identity { repo, ..Identity::default() },
-        format: Format::Safetensors,
-        architecture: config::architecture(&settings, json("hf_quant_config.json").as_ref(), &inventory),
+    Some(Model::bare(
+        repo,
+        Format::Safetensors,
+        config::architecture(&settings, json("hf_quant_config.json").as_ref(), &inventory),
         inventory,
-        weight_files: 1,
-        components: Vec::new(),
-        parameters: None,
-        adapter: None,
-        variants: Vec::new(),
-        proofs: Vec::new(),
-        doubts: Vec::new(),
-    })
+    ))
 }
 
 fn models() -> Vec<Model> {
@@ -69,7 +62,7 @@ fn models() -> Vec<Model> {
     for owner in owners.flatten() {
         for name in std::fs::read_dir(owner.path()).into_iter().flatten().flatten() {
             let repo = format!("{}/{}", owner.file_name().display(), name.file_name().display());
-            found.extend(read(&name.path(), repo));
+            found.extend(read(&name.path(), &repo));
         }
     }
     found.sort_by(|a, b| a.identity.repo.cmp(&b.identity.repo));

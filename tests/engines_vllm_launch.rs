@@ -12,7 +12,7 @@ use hf_mem_probe::engines::{
     Offload, Prepared, Split, by_name, component::device_sum,
 };
 use hf_mem_probe::model::tensors::InventoryBuilder;
-use hf_mem_probe::model::{Dtype, Format, Identity, Model, Storage, config};
+use hf_mem_probe::model::{Dtype, Format, Model, Storage, config};
 use serde_json::{Value, json};
 
 fn device(name: &str, mib: u64, capability: (u32, u32), multiprocessors: u32) -> DeviceFacts {
@@ -70,17 +70,13 @@ fn llama(changes: &Value) -> Model {
     }
     let inventory = builder.finish();
     Model {
-        identity: Identity { repo: "meta-llama/Llama-3.1-8B-Instruct".to_owned(), ..Identity::default() },
-        format: Format::Safetensors,
-        architecture: config::architecture(&settings, None, &inventory),
-        inventory,
         weight_files: 4,
-        components: Vec::new(),
-        parameters: None,
-        adapter: None,
-        variants: Vec::new(),
-        proofs: Vec::new(),
-        doubts: Vec::new(),
+        ..Model::bare(
+            "meta-llama/Llama-3.1-8B-Instruct",
+            Format::Safetensors,
+            config::architecture(&settings, None, &inventory),
+            inventory,
+        )
     }
 }
 

@@ -16,7 +16,7 @@ use hf_mem_probe::engines::shared::topology::vllm_stages;
 use hf_mem_probe::engines::vllm::{Vllm, VllmPrepared};
 use hf_mem_probe::engines::{AskedContext, AskedWorkload, Case, ComponentName, Offload, Prepared as _, Split};
 use hf_mem_probe::model::tensors::InventoryBuilder;
-use hf_mem_probe::model::{Dtype, Format, Identity, Inventory, Model, Storage, config};
+use hf_mem_probe::model::{Dtype, Format, Inventory, Model, Storage, config};
 use serde_json::{Value, json};
 
 fn h100() -> DeviceFacts {
@@ -36,19 +36,7 @@ fn h100() -> DeviceFacts {
 }
 
 fn model(config: &Value, inventory: Inventory) -> Model {
-    Model {
-        identity: Identity { repo: "owner/name".to_owned(), ..Identity::default() },
-        format: Format::Safetensors,
-        architecture: config::architecture(config, None, &inventory),
-        inventory,
-        weight_files: 1,
-        components: Vec::new(),
-        parameters: None,
-        adapter: None,
-        variants: Vec::new(),
-        proofs: Vec::new(),
-        doubts: Vec::new(),
-    }
+    Model::bare("owner/name", Format::Safetensors, config::architecture(config, None, &inventory), inventory)
 }
 
 /// A model of the metadata folder; `None`, with a word, where the folder is not there.

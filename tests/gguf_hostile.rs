@@ -8,7 +8,7 @@ use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
 use hf_mem_probe::engines::llama_cpp::LlamaCpp;
 use hf_mem_probe::engines::{AskedWorkload, Case, Engine};
 use hf_mem_probe::model::gguf::{MAX_HEADER_BYTES, Progress, architecture, parse};
-use hf_mem_probe::model::{Format, Identity, Model};
+use hf_mem_probe::model::{Format, Model};
 use proptest::prelude::*;
 use support::gguf_writer::{Header, Kv};
 
@@ -88,19 +88,7 @@ fn all_the_way(bytes: &[u8], file_bytes: Option<u64>) {
     if let Ok(known) = &architecture {
         assert!(known.layers.len() <= 4096);
     }
-    let model = Model {
-        identity: Identity::default(),
-        format: Format::Gguf,
-        architecture,
-        inventory: gguf.inventory,
-        weight_files: 1,
-        components: Vec::new(),
-        parameters: None,
-        adapter: None,
-        variants: Vec::new(),
-        proofs: Vec::new(),
-        doubts: Vec::new(),
-    };
+    let model = Model::bare("", Format::Gguf, architecture, gguf.inventory);
     let (devices, parameters) = ([device()], BTreeMap::new());
     let case = Case {
         model: &model,

@@ -12,7 +12,7 @@ use hf_mem_probe::devices::declared;
 use hf_mem_probe::engines::component::device_sum;
 use hf_mem_probe::engines::{AskedContext, AskedWorkload, Case, Engines, Split};
 use hf_mem_probe::model::tensors::InventoryBuilder;
-use hf_mem_probe::model::{Dtype, Format, Identity, Model, Storage, config};
+use hf_mem_probe::model::{Dtype, Format, Model, Storage, config};
 use hf_mem_probe::placement::{Ask, Availability, Constraints, Plan, Policy, availability, frontier, plan};
 use serde_json::Value;
 use support::gguf_corpus;
@@ -53,19 +53,7 @@ fn hub(repo: &str) -> Option<Model> {
         builder.add("", name, Storage::Known(dtype), shape, dtype.stored(shape.iter().product()).unwrap());
     }
     let inventory = builder.finish();
-    Some(Model {
-        identity: Identity { repo: repo.to_owned(), ..Identity::default() },
-        format: Format::Safetensors,
-        architecture: config::architecture(&settings, None, &inventory),
-        inventory,
-        weight_files: 1,
-        components: Vec::new(),
-        parameters: None,
-        adapter: None,
-        variants: Vec::new(),
-        proofs: Vec::new(),
-        doubts: Vec::new(),
-    })
+    Some(Model::bare(repo, Format::Safetensors, config::architecture(&settings, None, &inventory), inventory))
 }
 
 struct Questions<'q> {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use flate2::read::GzDecoder;
 use hf_mem_probe::model::tensors::InventoryBuilder;
-use hf_mem_probe::model::{Dtype, Format, Identity, Inventory, Model, Storage, config};
+use hf_mem_probe::model::{Dtype, Format, Inventory, Model, Storage, config};
 use serde_json::Value;
 
 /// Largest unpacked tensor list that is read.
@@ -51,19 +51,7 @@ pub(crate) fn add(builder: &mut InventoryBuilder, name: &str, dtype: &str, shape
 
 /// A model of a configuration and its tensors.
 pub(crate) fn model(repo: &str, settings: &Value, quantization: Option<&Value>, inventory: Inventory) -> Model {
-    Model {
-        identity: Identity { repo: repo.to_owned(), ..Identity::default() },
-        format: Format::Safetensors,
-        architecture: config::architecture(settings, quantization, &inventory),
-        inventory,
-        weight_files: 1,
-        components: Vec::new(),
-        parameters: None,
-        adapter: None,
-        variants: Vec::new(),
-        proofs: Vec::new(),
-        doubts: Vec::new(),
-    }
+    Model::bare(repo, Format::Safetensors, config::architecture(settings, quantization, &inventory), inventory)
 }
 
 fn merge(into: &mut Value, patch: &Value) {

@@ -14,7 +14,7 @@ use hf_mem_probe::engines::{
 };
 use hf_mem_probe::model::gguf::{Gguf, Metadata, Value as Held, architecture};
 use hf_mem_probe::model::tensors::{Inventory, InventoryBuilder, Storage};
-use hf_mem_probe::model::{Dtype, Format, Identity, Model};
+use hf_mem_probe::model::{Dtype, Format, Model};
 use serde_json::{Value, json};
 
 use super::score::Scores;
@@ -230,19 +230,7 @@ fn model(row: &Row, corpus: &BTreeMap<String, Inventory>) -> Result<(Model, bool
     if let Err(why) = &architecture {
         return Err(why.to_string());
     }
-    let model = Model {
-        identity: Identity::default(),
-        format: Format::Gguf,
-        inventory: gguf.inventory,
-        weight_files: 1,
-        architecture,
-        components: Vec::new(),
-        parameters: None,
-        adapter: None,
-        variants: Vec::new(),
-        proofs: Vec::new(),
-        doubts: Vec::new(),
-    };
+    let model = Model::bare("", Format::Gguf, architecture, gguf.inventory);
     Ok((model, found))
 }
 

@@ -41,19 +41,10 @@ pub(super) fn inventory(tensors: &[(&str, &str, Dtype, &[u64])]) -> Inventory {
 
 /// A safetensors model of a configuration.
 pub(super) fn model(config: &Value, inventory: Inventory) -> Model {
-    Model {
-        identity: Identity { repo: "owner/name".to_owned(), commit: Some("c0ffee".to_owned()), ..Identity::default() },
-        format: Format::Safetensors,
-        architecture: config::architecture(config, None, &Inventory::default()),
-        inventory,
-        weight_files: 1,
-        components: Vec::new(),
-        parameters: None,
-        adapter: None,
-        variants: Vec::new(),
-        proofs: Vec::new(),
-        doubts: Vec::new(),
-    }
+    let architecture = config::architecture(config, None, &Inventory::default());
+    let model = Model::bare("owner/name", Format::Safetensors, architecture, inventory);
+    let identity = Identity { commit: Some("c0ffee".to_owned()), ..model.identity };
+    Model { identity, ..model }
 }
 
 /// A diffusers pipeline of (name, class, configuration).

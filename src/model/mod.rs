@@ -54,6 +54,30 @@ pub struct Model {
     pub doubts: Vec<String>,
 }
 
+impl Model {
+    /// A model of one file of weights of which nothing is known but this.
+    pub fn bare(
+        repo: &str,
+        format: Format,
+        architecture: Result<Architecture, Unsupported>,
+        inventory: Inventory,
+    ) -> Self {
+        Self {
+            identity: Identity { repo: repo.to_owned(), ..Identity::default() },
+            format,
+            inventory,
+            weight_files: 1,
+            architecture,
+            components: Vec::new(),
+            parameters: None,
+            adapter: None,
+            variants: Vec::new(),
+            proofs: Vec::new(),
+            doubts: Vec::new(),
+        }
+    }
+}
+
 /// Where a model was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {

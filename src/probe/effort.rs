@@ -54,7 +54,7 @@ mod tests {
     use crate::bytes::Bytes;
     use crate::model::tensors::InventoryBuilder;
     use crate::model::variant::{FileVariant, Known};
-    use crate::model::{Dtype, Format, Identity, Storage, config};
+    use crate::model::{Dtype, Format, Storage, config};
 
     /// A model of so many layers, and tensors of so many names, each in every `step`th layer.
     fn model(layers: u32, names: u32, step: usize) -> Model {
@@ -74,19 +74,7 @@ mod tests {
         });
         let architecture = config::architecture(&config, None, &Inventory::default());
         assert_eq!(architecture.as_ref().unwrap().layers.len(), layers as usize);
-        Model {
-            identity: Identity { repo: "owner/name".to_owned(), ..Identity::default() },
-            format: Format::Safetensors,
-            architecture,
-            inventory: builder.finish(),
-            weight_files: 1,
-            components: Vec::new(),
-            parameters: None,
-            adapter: None,
-            variants: Vec::new(),
-            proofs: Vec::new(),
-            doubts: Vec::new(),
-        }
+        Model::bare("owner/name", Format::Safetensors, architecture, builder.finish())
     }
 
     #[test]

@@ -12,7 +12,7 @@ use hf_mem_probe::engines::{
     LaunchPlan, Offload, Prepared, Split, Workload,
 };
 use hf_mem_probe::model::architecture::{Architecture, FeedForward, Layer, Mixer, Task};
-use hf_mem_probe::model::{Format, Identity, Inventory, Model};
+use hf_mem_probe::model::{Format, Inventory, Model};
 use hf_mem_probe::placement::{Ask, Availability, Available, Constraints, Policy};
 
 /// What a model costs. Layers may differ; `uneven` is the llama.cpp way (layer split with the output layer as layer L),
@@ -88,19 +88,7 @@ impl Fake {
             quantization: None,
             notes: Vec::new(),
         };
-        Model {
-            identity: Identity::default(),
-            format: Format::Safetensors,
-            inventory: Inventory::default(),
-            weight_files: 1,
-            architecture: Ok(architecture),
-            components: Vec::new(),
-            parameters: None,
-            adapter: None,
-            variants: Vec::new(),
-            proofs: Vec::new(),
-            doubts: Vec::new(),
-        }
+        Model::bare("", Format::Safetensors, Ok(architecture), Inventory::default())
     }
 
     fn even(units: u32, stages: u32) -> Vec<Range<u32>> {
