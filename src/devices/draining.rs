@@ -15,8 +15,8 @@ const APART: std::ops::RangeInclusive<Duration> = Duration::from_millis(20)..=Du
 
 /// Readings of late that are kept to compare with, and the time that lies at least between them: callers may ask for
 /// readings as close as they like, and one that is far enough apart must be left.
-const KEPT: usize = 4;
-const KEPT_APART: Duration = Duration::from_millis(10);
+const KEPT: usize = 8;
+const KEPT_APART: Duration = Duration::from_millis(5);
 
 /// Readings before the last one, the oldest first.
 #[derive(Debug, Default)]
@@ -37,11 +37,20 @@ impl Earlier {
         }
     }
 
-    /// Bytes that come free in a second, by UUID of the devices on which free memory rose between the last reading that is
-    /// far enough before `now`, and `now`.
+    /// Bytes that come free in a second, by UUID of the devices on which free memory rose to `now` from the last reading that
+    /// is far enough before it, or from one that was too close before that to be compared with it then.
     pub fn draining(&self, now: &Snapshot) -> BTreeMap<String, Bytes> {
-        let far_enough = |before: &&Arc<Snapshot>| apart(before, now).is_some_and(|apart| apart >= *APART.start());
-        self.0.iter().rev().find(far_enough).map_or_else(BTreeMap::new, |before| draining(before, now))
+        let too_close = |before: &Snapshot, after| apart(before, after).is_some_and(|apart| apart < *APART.start());
+        let mut far_enough = self.0.iter().rev().skip_while(|before| too_close(before, now));
+        let Some(last) = far_enough.next() else { return BTreeMap::new() };
+        let mut rates = draining(last, now);
+        for before in far_enough.take_while(|before| too_close(before, last)) {
+            for (uuid, rate) in draining(before, now) {
+                let known = rates.entry(uuid).or_insert(rate);
+                *known = rate.max(*known);
+            }
+        }
+        rates
     }
 }
 
@@ -100,6 +109,14 @@ mod tests {
         }
         assert_eq!(earlier.draining(&used("12", 71)).len(), 1);
         assert!(earlier.0.len() <= KEPT);
+        // Too close before a reading for a rate then, and not the last that is far enough now.
+        let mut earlier = Earlier::default();
+        for (gib, at) in [("0", 0), ("20", 100), ("16", 115)] {
+            earlier.push(used(gib, at));
+        }
+        assert_eq!(earlier.draining(&used("16", 140)).len(), 1);
+        earlier.push(used("16", 140));
+        assert!(earlier.draining(&used("16", 165)).is_empty(), "it is over");
         assert!(Earlier::default().draining(&used("12", 71)).is_empty());
     }
 
