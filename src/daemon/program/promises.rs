@@ -166,6 +166,7 @@ pub(super) fn grant_ask(
         digest: digest(question),
         candidates: question.constraints.devices.as_ref().map(|devices| devices.iter().cloned().collect()),
         plan: Box::new(plan),
+        room: None,
     }
 }
 

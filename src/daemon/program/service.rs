@@ -13,12 +13,13 @@ use super::{Probe, Settled, build, models, promises};
 use crate::api::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
 use crate::api::peer::{Caller, Operators};
 use crate::api::problem::Reason;
-use crate::api::service::{Service, Written};
+use crate::api::service::{Room, Service, Written};
 use crate::api::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, TogetherAnswer};
 use crate::api::{Answer, Problem, Question, SCHEMA_VERSION};
 use crate::bytes::Bytes;
 use crate::config::Config;
 use crate::daemon::Program;
+use crate::daemon::office::GrantAsk;
 use crate::devices::Snapshot;
 use crate::leases::event::Dated;
 use crate::metrics::{DeviceFigures, Metrics, Stage};
@@ -232,7 +233,7 @@ impl Service for Probe {
         self.health_now()
     }
 
-    async fn create_lease(&self, caller: Caller, request: LeaseRequest) -> Result<Answer, Problem> {
+    async fn create_lease(&self, caller: Caller, request: LeaseRequest, room: Room) -> Result<Answer, Problem> {
         let settled = self.settled();
         if request.question.gpus.is_some() {
             let detail = "question.gpus: memory is promised on this host's devices, not on declared ones";
@@ -243,6 +244,7 @@ impl Service for Probe {
         let question = Self::complete(&settled, request.question.clone(), &found);
         let started = Instant::now();
         let ask = promises::grant_ask(&caller, request, &question, Arc::clone(&found.model), settled);
+        let ask = GrantAsk { room: Some(room), ..ask };
         let mut answer = self.promises.office.grant(ask).instrument(debug_span!("lease")).await?;
         self.metrics.took(Stage::Lease, started.elapsed());
         probe::note_staleness(&mut answer, found.stale);
