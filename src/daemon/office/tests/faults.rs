@@ -87,7 +87,8 @@ fn renewals_without_end_keep_nobody_from_a_lease() {
     run(async {
         let (begins, begun) = std::sync::mpsc::channel();
         let (go, goes) = std::sync::mpsc::channel();
-        let settings = OfficeSettings { longest_round: Duration::ZERO, ..settings() };
+        let settings =
+            OfficeSettings { longest_round: Duration::ZERO, stuck_after: Duration::from_secs(600), ..settings() };
         let devices: Arc<dyn Devices> = Bench::new(24);
         let office = Office::start(settings, keeper(Box::new(Slow { begins, goes })), devices).unwrap().0;
         let first = tokio::spawn({
