@@ -186,6 +186,7 @@ impl Service for Double {
             leases: vec![lease("l-1", caller.peer.uid, 120)],
             waiting: Vec::new(),
             note: String::new(),
+            warnings: Vec::new(),
         })
     }
 

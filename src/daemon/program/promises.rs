@@ -81,21 +81,28 @@ impl Promises {
         self.office.ping().await.map_err(|problem| problem.detail)
     }
 
-    /// Bytes that leases claim beyond what `snapshot` shows in use.
-    pub(super) async fn claims(&self, snapshot: &Arc<Snapshot>) -> Result<BTreeMap<String, Bytes>, Problem> {
+    /// A problem, where there may be promises that nobody can read: free memory may then be promised already.
+    pub(super) fn known(&self) -> Result<(), Problem> {
         if let (true, Some(why)) = (self.blind, &self.trouble) {
             let detail = format!("what is leased on this host's devices is not known: {why}");
             return Err(
                 Problem::new(Reason::Busy, detail).hint("see hf-mem-probe health; declared devices can be asked for")
             );
         }
+        let standing = self.office.standing();
+        let blind = unread(&standing.borrow()).cloned();
+        blind.map_or(Ok(()), |blind| {
+            let detail = format!("what is leased on this host's devices is not known: {blind}");
+            Err(Problem::new(Reason::Busy, detail).hint(blind.cure()))
+        })
+    }
+
+    /// Bytes that leases claim beyond what `snapshot` shows in use.
+    pub(super) async fn claims(&self, snapshot: &Arc<Snapshot>) -> Result<BTreeMap<String, Bytes>, Problem> {
+        self.known()?;
         let nothing_claimed = {
             let standing = self.office.standing();
             let standing = standing.borrow();
-            if let Some(blind) = unread(&standing) {
-                let detail = format!("what is leased on this host's devices is not known: {blind}");
-                return Err(Problem::new(Reason::Busy, detail).hint(blind.cure()));
-            }
             // What the last lease claimed counts until a reading shows that it is gone.
             standing.leases == 0 && standing.leased.values().all(|bytes| *bytes == Bytes::ZERO)
         };

@@ -215,6 +215,7 @@ impl Service for Probe {
             let claims = self.promises.claims(&snapshot).await?;
             (snapshot, claims)
         } else {
+            self.promises.known()?;
             (self.readings.latest().await?, self.promises.office.leased())
         };
         let leased_bytes = claims.into_iter().map(|(uuid, bytes)| (uuid, bytes.get())).collect();
@@ -252,7 +253,9 @@ impl Service for Probe {
     }
 
     async fn leases(&self, _caller: Caller) -> Result<LeasesAnswer, Problem> {
-        self.promises.office.list().await
+        let mut answer = self.promises.office.list().await?;
+        answer.warnings.extend(self.promises.known().err().map(|unread| unread.detail));
+        Ok(answer)
     }
 
     async fn lease(&self, _caller: Caller, id: String) -> Result<LeaseAnswer, Problem> {
@@ -295,6 +298,8 @@ impl Service for Probe {
             metrics.set_devices(&[], age);
             return;
         };
+        // What is free may be promised where promises cannot be read.
+        let known = self.promises.known().is_ok();
         let figures: Vec<DeviceFigures> = seen(&self.settled(), &snapshot, &standing.leased)
             .availability
             .devices
@@ -304,8 +309,8 @@ impl Service for Probe {
                 name: device.facts.name.clone(),
                 total: device.facts.total_bytes,
                 free: device.free,
-                available: device.available,
-                leased: device.leased,
+                available: device.available.filter(|_| known),
+                leased: known.then_some(device.leased),
             })
             .collect();
         metrics.set_devices(&figures, age);
