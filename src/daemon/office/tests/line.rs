@@ -207,8 +207,8 @@ fn what_an_asker_brought_goes_with_it_also_before_a_reading_comes() {
         for _ in 0..2 {
             let held = Arc::clone(&brought);
             let plan: Plan = Box::new(move |_, _| {
-                let _held = &held;
-                Err(Problem::new(Reason::Internal, "there is no reading"))
+                let why = format!("there is no reading, and {} hold it", Arc::strong_count(&held));
+                Err(Problem::new(Reason::Internal, why))
             });
             let mut asker = Box::pin(office.grant(GrantAsk { plan, ..ask(1) }));
             let polled = std::future::poll_fn(|context| std::task::Poll::Ready(asker.as_mut().poll(context))).await;
