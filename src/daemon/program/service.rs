@@ -244,7 +244,7 @@ impl Service for Probe {
         let found = self.model(&caller, &request.question).await?;
         let question = Self::complete(&settled, request.question.clone(), &found);
         let started = Instant::now();
-        let ask = promises::grant_ask(&caller, request, &question, Arc::clone(&found.model), settled);
+        let ask = promises::grant_ask(&caller, request, &question, Arc::clone(&found.model), settled)?;
         let ask = GrantAsk { room: Some(room), ..ask };
         let mut answer = self.promises.office.grant(ask).instrument(debug_span!("lease")).await?;
         self.metrics.took(Stage::Lease, started.elapsed());
