@@ -111,4 +111,20 @@ fn the_example_configuration_is_sound_and_a_wrong_one_is_said() {
     let outcome = run(&format!("check-config {}", file.display()));
     assert_eq!(outcome.code, 78);
     assert!(outcome.err.contains("unknown field `frobnicate`") && outcome.err.contains('3'), "{}", outcome.err);
+    // What can be read, and the daemon would not start with.
+    for (content, why) in [
+        ("[engines.profiles.vllm.constants]\nfrobnicate = 1\n", "frobnicate"),
+        ("[engines]\ndefault_engine = \"vlm\"\n", "did you mean 'vllm'"),
+        ("[access]\ntoken_users = [\"nobody-of-this-name\"]\n", "nobody-of-this-name"),
+        ("[leases.users.nobody-of-this-name]\nleases = 1\n", "nobody-of-this-name"),
+        ("[devices]\ndeclared = \"3xBogus\"\n", "Bogus"),
+        ("[hub]\nendpoint = \"ftp://hub\"\n", "hub.endpoint"),
+    ] {
+        fs::write(&file, content).unwrap();
+        let outcome = run(&format!("check-config {}", file.display()));
+        assert_eq!(outcome.code, 78, "{content}: {}", outcome.err);
+        assert!(outcome.err.contains(why), "{content}: {}", outcome.err);
+        let daemon = run(&format!("daemon --config {}", file.display()));
+        assert_eq!(daemon.code, 78, "{content}: {}", daemon.err);
+    }
 }

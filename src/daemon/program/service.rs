@@ -328,6 +328,7 @@ impl Program for Probe {
     }
 
     async fn reload(&self, config: Config) -> Result<Vec<String>, Problem> {
+        super::check(&config)?;
         let rules = build::rules(&config)?;
         let ledger_rules = promises::rules(&config)?;
         // Against what was built in at the start: a key that needs a restart needs it until there was one.
