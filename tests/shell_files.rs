@@ -1,7 +1,8 @@
-//! The generated files that packages ship: the manual page and the completions are what the binary writes today.
+//! The generated files that packages ship: the manual pages and the completions are what the binary writes today.
 //! After a change of the command line run this with `UPDATE_SHELL_FILES=1`.
 #![expect(clippy::unwrap_used, reason = "the helpers of tests may fail them")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -22,7 +23,7 @@ fn hold(path: &str, arguments: &[&str]) {
         fs::write(&path, fresh).unwrap();
         return;
     }
-    let kept = fs::read_to_string(&path).unwrap();
+    let kept = fs::read_to_string(&path).unwrap_or_default();
     let differing = kept.lines().zip(fresh.lines()).position(|(kept, fresh)| kept != fresh);
     assert!(
         kept == fresh,
@@ -33,9 +34,34 @@ fn hold(path: &str, arguments: &[&str]) {
     );
 }
 
+/// The commands that the page of the command `words` sends its reader to: a line of its list is a page's name and no more.
+fn below(words: &[String], page: &str) -> Vec<Vec<String>> {
+    let page = page.replace(r"\-", "-");
+    let own = name(words) + "-";
+    let names = page.lines().filter_map(|line| line.strip_suffix("(1)"));
+    names.map(|name| [words, &[name.strip_prefix(&own).unwrap().to_owned()]].concat()).collect()
+}
+
+/// The name of the page of the command `words`.
+fn name(words: &[String]) -> String {
+    [&["hf-mem-probe".to_owned()], words].concat().join("-")
+}
+
 #[test]
-fn the_manual_page_is_current() {
-    hold("man/hf-mem-probe.1", &["manual"]);
+fn the_manual_pages_are_current_and_every_one_that_is_named_is_there() {
+    let mut pages = BTreeSet::new();
+    let mut unread = vec![Vec::new()];
+    while let Some(words) = unread.pop() {
+        let arguments: Vec<&str> = ["manual"].into_iter().chain(words.iter().map(String::as_str)).collect();
+        unread.extend(below(&words, &written(&arguments)));
+        let page = format!("{}.1", name(&words));
+        hold(&format!("man/{page}"), &arguments);
+        pages.insert(page);
+    }
+    assert!(pages.contains("hf-mem-probe-fits.1") && pages.contains("hf-mem-probe-lease-renew.1"), "{pages:?}");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/man");
+    let kept = fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    assert_eq!(kept.collect::<BTreeSet<_>>(), pages, "a page for each command, and no other");
 }
 
 #[test]
