@@ -70,3 +70,35 @@ fn the_completions_are_current() {
     hold("completions/_hf-mem-probe", &["completions", "zsh"]);
     hold("completions/hf-mem-probe.fish", &["completions", "fish"]);
 }
+
+/// Source and destination of each file that a package brings.
+fn assets(package: &str) -> Vec<(String, String)> {
+    let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    let list = manifest["package"]["metadata"][package]["assets"].as_array().unwrap().clone();
+    let pair = |asset: &toml::Value| match asset {
+        toml::Value::Array(words) => (words[0].clone(), words[1].clone()),
+        named => (named["source"].clone(), named["dest"].clone()),
+    };
+    let word = |value: toml::Value| value.as_str().unwrap().trim_start_matches('/').to_owned();
+    list.iter().map(pair).map(|(source, destination)| (word(source), word(destination))).collect()
+}
+
+#[test]
+fn both_packages_bring_the_same_files() {
+    let [deb, rpm] = ["deb", "generate-rpm"].map(assets);
+    let sources =
+        |assets: &[(String, String)]| assets.iter().map(|(source, _)| source.clone()).collect::<BTreeSet<_>>();
+    let mut of_deb = sources(&deb);
+    // Debian's own record of the licences, which an .rpm has as a field.
+    assert!(of_deb.remove("debian/copyright"));
+    assert_eq!(of_deb, sources(&rpm));
+    for assets in [deb, rpm] {
+        // Named by the hint of a configuration that is wrong, and by the manual pages.
+        for (source, folder) in
+            [("config.example.toml", "usr/share/doc/hf-mem-probe/"), ("packaging/man/*.1", "usr/share/man/man1/")]
+        {
+            assert!(assets.contains(&(source.to_owned(), folder.to_owned())), "{source}: {assets:?}");
+        }
+    }
+}
