@@ -50,7 +50,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l tenso
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l pipeline-parallel -d 'Exactly this many pipeline stages' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l set -d 'An engine parameter by the engine\'s own name, such as max_num_seqs=256. May be repeated' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l on -d 'Only these devices, by UUID' -r
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l gpus -d 'Declared devices instead of this host\'s: 8xH100-80GB, 2x24GiB,1x12GiB,host:64GiB, or a file written by gpus --json' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l gpus -d 'Declared devices instead of this host\'s: 8xH100-80GB, 2x24GiB,1x12GiB,host:64GiB, or a file written by gpus --json. docs/cards.md lists the names' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l offload -d 'Whether layers, experts or components may stay in host memory' -r -f -a "allow\t'It may'
 deny\t'It may not'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l ttl -d 'How long the lease lives unless renewed [default: the daemon\'s own]' -r
@@ -76,7 +76,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l t
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l pipeline-parallel -d 'Exactly this many pipeline stages' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l set -d 'An engine parameter by the engine\'s own name, such as max_num_seqs=256. May be repeated' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l on -d 'Only these devices, by UUID' -r
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l gpus -d 'Declared devices instead of this host\'s: 8xH100-80GB, 2x24GiB,1x12GiB,host:64GiB, or a file written by gpus --json' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l gpus -d 'Declared devices instead of this host\'s: 8xH100-80GB, 2x24GiB,1x12GiB,host:64GiB, or a file written by gpus --json. docs/cards.md lists the names' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l offload -d 'Whether layers, experts or components may stay in host memory' -r -f -a "allow\t'It may'
 deny\t'It may not'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l socket -d 'The daemon\'s socket' -r -F
@@ -116,7 +116,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l tensor
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l pipeline-parallel -d 'Exactly this many pipeline stages' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l set -d 'An engine parameter by the engine\'s own name, such as max_num_seqs=256. May be repeated' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l on -d 'Only these devices, by UUID' -r
-complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l gpus -d 'Declared devices instead of this host\'s: 8xH100-80GB, 2x24GiB,1x12GiB,host:64GiB, or a file written by gpus --json' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l gpus -d 'Declared devices instead of this host\'s: 8xH100-80GB, 2x24GiB,1x12GiB,host:64GiB, or a file written by gpus --json. docs/cards.md lists the names' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l offload -d 'Whether layers, experts or components may stay in host memory' -r -f -a "allow\t'It may'
 deny\t'It may not'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l wait -d 'How long to wait in line for memory [default: not at all]' -r

@@ -289,7 +289,7 @@ pub struct QuestionOptions {
     #[arg(long, value_name = "UUID", value_delimiter = ',')]
     pub on: Vec<String>,
     /// Declared devices instead of this host's: 8xH100-80GB, 2x24GiB,1x12GiB,host:64GiB, or a file written by gpus
-    /// --json.
+    /// --json. docs/cards.md lists the names.
     #[arg(long, value_name = "SPEC|FILE")]
     pub gpus: Option<String>,
     /// Whether layers, experts or components may stay in host memory.
