@@ -21,12 +21,30 @@ pub(super) enum Errand {
     Grant(Box<GrantAsk>, oneshot::Sender<Delivery>),
     List(oneshot::Sender<LeasesAnswer>),
     Get(String, oneshot::Sender<Result<LeaseAnswer, Problem>>),
-    Renew { id: String, uid: u32, ttl: Option<Duration>, reply: oneshot::Sender<Result<LeaseAnswer, Problem>> },
-    Release { id: String, uid: u32, reply: oneshot::Sender<Result<LeaseAnswer, Problem>> },
+    Change(Change),
     Claims(Arc<Snapshot>, Boottime, oneshot::Sender<BTreeMap<String, Bytes>>),
     Rules(Box<Settings>, Duration),
     Ping(oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
+}
+
+/// A lease to be changed.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) id: String,
+    /// Who asks.
+    pub(super) uid: u32,
+    pub(super) whereto: Whereto,
+    pub(super) reply: oneshot::Sender<Result<LeaseAnswer, Problem>>,
+}
+
+/// Which way it is changed.
+#[derive(Debug)]
+pub(super) enum Whereto {
+    /// Renewed, for so long.
+    Longer(Option<Duration>),
+    /// Given back.
+    End,
 }
 
 /// Something to know; never refused and never waited for.

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::ask::GrantAsk;
 use super::claim::Delivery;
-use super::errand::{Errand, Note};
+use super::errand::{Change, Errand, Note, Whereto};
 use super::step::Step;
 use crate::api::lease::{LeaseAnswer, LeasesAnswer};
 use crate::api::problem::Reason;
@@ -121,12 +121,12 @@ impl OfficeHandle {
 
     /// Makes a lease go on; `uid` is who asks.
     pub async fn renew(&self, id: String, uid: u32, ttl: Option<Duration>) -> Result<LeaseAnswer, Problem> {
-        self.ask(|reply| Errand::Renew { id, uid, ttl, reply }).await?
+        self.ask(|reply| Errand::Change(Change { id, uid, whereto: Whereto::Longer(ttl), reply })).await?
     }
 
     /// Gives a lease back; `uid` is who asks. Doing it twice does no harm.
     pub async fn release(&self, id: String, uid: u32) -> Result<LeaseAnswer, Problem> {
-        self.ask(|reply| Errand::Release { id, uid, reply }).await?
+        self.ask(|reply| Errand::Change(Change { id, uid, whereto: Whereto::End, reply })).await?
     }
 
     /// All that happens from now on. A listener that is too slow loses events, and is told how many.

@@ -13,12 +13,13 @@ use super::{Probe, Settled, build, models, promises};
 use crate::api::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
 use crate::api::peer::{Caller, Operators};
 use crate::api::problem::Reason;
-use crate::api::service::{Service, Written};
+use crate::api::service::{Room, Service, Written};
 use crate::api::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, TogetherAnswer};
 use crate::api::{Answer, Problem, Question, SCHEMA_VERSION};
 use crate::bytes::Bytes;
 use crate::config::Config;
 use crate::daemon::Program;
+use crate::daemon::office::GrantAsk;
 use crate::devices::Snapshot;
 use crate::leases::event::Dated;
 use crate::metrics::{DeviceFigures, Metrics, Stage};
@@ -214,6 +215,7 @@ impl Service for Probe {
             let claims = self.promises.claims(&snapshot).await?;
             (snapshot, claims)
         } else {
+            self.promises.known()?;
             (self.readings.latest().await?, self.promises.office.leased())
         };
         let leased_bytes = claims.into_iter().map(|(uuid, bytes)| (uuid, bytes.get())).collect();
@@ -232,7 +234,7 @@ impl Service for Probe {
         self.health_now()
     }
 
-    async fn create_lease(&self, caller: Caller, request: LeaseRequest) -> Result<Answer, Problem> {
+    async fn create_lease(&self, caller: Caller, request: LeaseRequest, room: Room) -> Result<Answer, Problem> {
         let settled = self.settled();
         if request.question.gpus.is_some() {
             let detail = "question.gpus: memory is promised on this host's devices, not on declared ones";
@@ -242,7 +244,8 @@ impl Service for Probe {
         let found = self.model(&caller, &request.question).await?;
         let question = Self::complete(&settled, request.question.clone(), &found);
         let started = Instant::now();
-        let ask = promises::grant_ask(&caller, request, &question, Arc::clone(&found.model), settled);
+        let ask = promises::grant_ask(&caller, request, &question, Arc::clone(&found.model), settled)?;
+        let ask = GrantAsk { room: Some(room), ..ask };
         let mut answer = self.promises.office.grant(ask).instrument(debug_span!("lease")).await?;
         self.metrics.took(Stage::Lease, started.elapsed());
         probe::note_staleness(&mut answer, found.stale);
@@ -250,7 +253,9 @@ impl Service for Probe {
     }
 
     async fn leases(&self, _caller: Caller) -> Result<LeasesAnswer, Problem> {
-        self.promises.office.list().await
+        let mut answer = self.promises.office.list().await?;
+        answer.warnings.extend(self.promises.known().err().map(|unread| unread.detail));
+        Ok(answer)
     }
 
     async fn lease(&self, _caller: Caller, id: String) -> Result<LeaseAnswer, Problem> {
@@ -293,6 +298,8 @@ impl Service for Probe {
             metrics.set_devices(&[], age);
             return;
         };
+        // What is free may be promised where promises cannot be read.
+        let known = self.promises.known().is_ok();
         let figures: Vec<DeviceFigures> = seen(&self.settled(), &snapshot, &standing.leased)
             .availability
             .devices
@@ -302,8 +309,8 @@ impl Service for Probe {
                 name: device.facts.name.clone(),
                 total: device.facts.total_bytes,
                 free: device.free,
-                available: device.available,
-                leased: device.leased,
+                available: device.available.filter(|_| known),
+                leased: known.then_some(device.leased),
             })
             .collect();
         metrics.set_devices(&figures, age);

@@ -120,6 +120,7 @@ fn ask(gib: u64) -> GrantAsk {
         digest: format!("{gib}"),
         candidates: None,
         plan: plan(gib),
+        room: None,
     }
 }
 
