@@ -43,6 +43,13 @@ pub const QUESTIONS: usize = 64;
 /// times its length in memory for as long as the question waits.
 pub const PARTS: usize = 4096;
 
+/// Most parts of all questions that are answered together.
+pub const ALL_PARTS: usize = 4 * PARTS;
+
+/// Longest answer, as JSON, that is kept to be given again; a longer one is worked out anew. Those on one model on eight
+/// devices have some ten kilobytes.
+pub const KEPT_ANSWER_BYTES: usize = 64 << 10;
+
 /// Refuses a control character in `text`, the value of `field`: it goes on to the terminals, logs and files of others.
 pub fn without_controls(field: &str, text: &str) -> Result<(), Problem> {
     match text.chars().find(|letter| letter.is_control()) {

@@ -4,6 +4,7 @@
 //! keys are only ever added within [`SCHEMA_VERSION`], and clients must ignore those that they do not know.
 
 pub mod answer;
+mod bounded;
 pub mod client;
 pub mod file;
 pub mod lease;

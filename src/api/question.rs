@@ -1,11 +1,14 @@
 //! What is asked. Only `model` is required.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::bounded;
 use super::unread::Unread;
 
 /// A question: a model, an engine, a workload, constraints.
@@ -60,7 +63,7 @@ pub struct EngineQuestion {
     #[serde(default)]
     pub version: Option<String>,
     /// Parameters by the engine's own names.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::parameters")]
     #[schema(value_type = Object)]
     pub parameters: BTreeMap<String, Value>,
 }
@@ -84,13 +87,39 @@ pub struct WorkloadQuestion {
 }
 
 /// A context length, or the model's maximum.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum ContextQuestion {
     /// This many tokens.
     Tokens(u64),
     /// `"max"`.
     Word(MaxWord),
+}
+
+/// By hand: a derived one would build whatever stands there before it tries what that could be.
+impl<'de> Deserialize<'de> for ContextQuestion {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Context;
+        impl Visitor<'_> for Context {
+            type Value = ContextQuestion;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of tokens or \"max\"")
+            }
+
+            fn visit_u64<E>(self, tokens: u64) -> Result<ContextQuestion, E> {
+                Ok(ContextQuestion::Tokens(tokens))
+            }
+
+            fn visit_str<E: Error>(self, word: &str) -> Result<ContextQuestion, E> {
+                match word {
+                    "max" => Ok(ContextQuestion::Word(MaxWord::Max)),
+                    _ => Err(E::invalid_value(Unexpected::Str(word), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Context)
+    }
 }
 
 /// The one word that may stand for a context.
@@ -112,7 +141,7 @@ pub struct Constraints {
     #[serde(default)]
     pub pipeline_parallel: Option<u32>,
     /// Only these devices, by UUID.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::devices")]
     pub devices: Option<Vec<String>>,
     /// Whether host memory may be used.
     #[serde(default)]

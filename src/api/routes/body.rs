@@ -40,8 +40,35 @@ const SMALL_BYTES: usize = 64 << 10;
 pub(super) struct Sent {
     /// The body.
     pub(super) bytes: Bytes,
-    /// Held until the request is answered: what is parsed of a body takes as much room as the body.
+    /// Held until the request is answered. What is parsed of a body are its texts, which take as much room as they do in
+    /// the body, and as many values as [`PARTS`](crate::api::limits::PARTS) allows, which take up to three megabytes;
+    /// [`ALL_PARTS`](crate::api::limits::ALL_PARTS) of several questions take up to eleven.
     pub(super) room: Share,
+}
+
+impl Sent {
+    /// What `read` makes of the body, and the room, which is still held. A large body is read on a thread of its own: four
+    /// megabytes take milliseconds, and the server is one thread.
+    pub(super) async fn read_as<T: Send + 'static>(
+        self,
+        read: impl FnOnce(&[u8]) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<(T, Share), Problem> {
+        let Self { bytes, room } = self;
+        let is_small = bytes.len() <= SMALL_BYTES;
+        // Whoever waits for its turn afterwards holds what it sent once.
+        let work = move || {
+            let made = read(&bytes);
+            drop(bytes);
+            made.map(|made| (made, room))
+        };
+        if is_small {
+            return work();
+        }
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Problem::new(Reason::Busy, "the daemon is stopping").hint("ask again")),
+        })
+    }
 }
 
 /// The whole body, up to the cap; its room is counted as `caller`'s.

@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::{Extension, Json};
 
 use super::App;
-use super::body::{Deadline, Sent, parse, parse_or_default, read, within};
+use super::body::{Deadline, parse, parse_or_default, read, within};
 use super::failure::Failure;
 use super::questions::{NO_ANSWER, bounded, counted};
 use crate::api::lease::{Holder, LeaseAnswer, LeaseRequest, LeasesAnswer};
@@ -28,9 +28,8 @@ pub(super) async fn create<S: Service>(
     body: Body,
 ) -> Result<Json<Answer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
-    let Sent { bytes, room } = read(body, &app, &caller, deadline).await?;
-    let mut request: LeaseRequest = parse(&bytes)?;
-    drop(bytes);
+    let sent = read(body, &app, &caller, deadline).await?;
+    let (mut request, room) = sent.read_as(parse::<LeaseRequest>).await?;
     request.question = bounded(request.question)?;
     if let Some(Holder::Name(name)) = &request.holder {
         without_controls("holder.name", name)?;

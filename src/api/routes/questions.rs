@@ -10,12 +10,14 @@ use axum::{Extension, Json};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::App;
-use super::body::{Deadline, Sent, parse, read, within};
+use super::body::{Deadline, parse, read, within};
 use super::failure::Failure;
 use crate::api::answer::{Answer, Verdict};
-use crate::api::limits::{PARTS, QUESTIONS, without_controls};
+use crate::api::bounded::AtMost;
+use crate::api::limits::{ALL_PARTS, PARTS, QUESTIONS, without_controls};
 use crate::api::peer::Caller;
 use crate::api::problem::Reason;
 use crate::api::service::{Service, Written};
@@ -27,8 +29,8 @@ use crate::metrics::Metrics;
 #[serde(deny_unknown_fields)]
 pub(in crate::api) struct Together {
     /// The questions; each sees what the ones before it were given.
-    #[schema(min_items = 1, max_items = 64)]
-    pub(in crate::api) questions: Vec<Question>,
+    #[schema(value_type = Vec<Question>, min_items = 1, max_items = 64)]
+    pub(in crate::api) questions: AtMost<Box<RawValue>, QUESTIONS>,
 }
 
 /// Tells the two forms of a body apart without parsing either loosely: an untagged enum would not name a wrong field.
@@ -46,29 +48,22 @@ pub(super) async fn fits<S: Service>(
     body: Body,
 ) -> Result<Response, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
-    let Sent { bytes: body, room: _room } = read(body, &app, &caller, deadline).await?;
-    let short = (body.len() <= SHORT_BODY_BYTES).then(|| body.clone());
+    let sent = read(body, &app, &caller, deadline).await?;
+    let short = (sent.bytes.len() <= SHORT_BODY_BYTES).then(|| sent.bytes.clone());
     if let Some(body) = &short
         && let Some(written) = within(deadline, NO_ANSWER, app.service.again(&caller, body)).await?
     {
         return Ok(given(&app.metrics, &written));
     }
-    let several = serde_json::from_slice::<Form>(&body).is_ok_and(|form| form.questions.is_some());
-    if !several {
-        let question = bounded(parse(&body)?)?;
-        // Whoever waits for its turn holds what it sent once.
-        drop(body);
-        // Boxed: the way to a model that is not known is a large future, and would be copied with every small one.
-        let written = within(deadline, NO_ANSWER, Box::pin(app.service.fits(caller, question, short))).await?;
-        return Ok(given(&app.metrics, &written));
-    }
-    let Together { questions } = parse(&body)?;
-    drop(body);
-    if questions.is_empty() || questions.len() > QUESTIONS {
-        let detail = format!("`questions` holds {}; 1 to {QUESTIONS} are answered together", questions.len());
-        return Err(Problem::new(Reason::Usage, detail).into());
-    }
-    let questions = questions.into_iter().map(bounded).collect::<Result<_, _>>()?;
+    let (asked, _room) = sent.read_as(Asked::read).await?;
+    let questions = match asked {
+        Asked::One(question) => {
+            // Boxed: the way to a model that is not known is a large future, and would be copied with every small one.
+            let written = within(deadline, NO_ANSWER, Box::pin(app.service.fits(caller, *question, short))).await?;
+            return Ok(given(&app.metrics, &written));
+        }
+        Asked::Several(questions) => questions,
+    };
     let answer = within(deadline, NO_ANSWER, Box::pin(app.service.fits_together(caller, questions))).await?;
     for answer in &answer.answers {
         count(&app.metrics, answer.verdict, known_reason(answer));
@@ -82,9 +77,8 @@ pub(super) async fn estimates<S: Service>(
     body: Body,
 ) -> Result<Json<Answer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
-    let Sent { bytes, room: _room } = read(body, &app, &caller, deadline).await?;
-    let question = bounded(parse(&bytes)?)?;
-    drop(bytes);
+    let sent = read(body, &app, &caller, deadline).await?;
+    let (question, _room) = sent.read_as(|body| parse(body).and_then(bounded)).await?;
     let answer = within(deadline, NO_ANSWER, app.service.estimate(caller, question)).await?;
     Ok(counted(&app.metrics, answer))
 }
@@ -95,8 +89,46 @@ fn given(metrics: &Metrics, written: &Written) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], written.json().clone()).into_response()
 }
 
-/// `question`, unless it is of more parts than anybody means, or of a name that nobody gives.
-pub(super) fn bounded(question: Question) -> Result<Question, Problem> {
+/// What a body asks.
+enum Asked {
+    One(Box<Question>),
+    Several(Vec<Question>),
+}
+
+impl Asked {
+    fn read(body: &[u8]) -> Result<Self, Problem> {
+        if serde_json::from_slice::<Form>(body).is_ok_and(|form| form.questions.is_some()) {
+            let Together { questions: AtMost(texts) } = parse(body)?;
+            return together(texts).map(Self::Several);
+        }
+        parse(body).and_then(bounded).map(|question| Self::One(Box::new(question)))
+    }
+}
+
+/// The questions that are written in `texts`, unless they are none or of too many parts together.
+fn together(texts: Vec<Box<RawValue>>) -> Result<Vec<Question>, Problem> {
+    if texts.is_empty() {
+        let detail = format!("`questions` holds 0; 1 to {QUESTIONS} are answered together");
+        return Err(Problem::new(Reason::Usage, detail));
+    }
+    let (mut questions, mut all) = (Vec::with_capacity(texts.len()), 0);
+    for (number, text) in texts.into_iter().enumerate() {
+        let question = parse(text.get().as_bytes())
+            .and_then(bounded)
+            .map_err(|problem| Problem { detail: format!("questions[{number}]: {}", problem.detail), ..problem })?;
+        all += parts(&question);
+        if all > ALL_PARTS {
+            let detail =
+                format!("devices and parameters of all `questions` hold too many values; the most is {ALL_PARTS}");
+            return Err(Problem::new(Reason::Usage, detail));
+        }
+        questions.push(question);
+    }
+    Ok(questions)
+}
+
+/// Devices and parameters of `question`, with all that is in them.
+fn parts(question: &Question) -> usize {
     fn within(value: &Value) -> usize {
         match value {
             Value::Array(values) => values.iter().map(within).sum::<usize>() + 1,
@@ -105,7 +137,13 @@ pub(super) fn bounded(question: Question) -> Result<Question, Problem> {
         }
     }
     let devices = question.constraints.devices.as_ref().map_or(0, Vec::len);
-    let parts = devices + question.engine.parameters.values().map(within).sum::<usize>();
+    devices + question.engine.parameters.values().map(within).sum::<usize>()
+}
+
+/// `question`, unless it is of more parts than anybody means, or of a name that nobody gives. Devices alone and parameters
+/// alone are counted as they are read.
+pub(super) fn bounded(question: Question) -> Result<Question, Problem> {
+    let parts = parts(&question);
     if parts > PARTS {
         let detail = format!("`constraints.devices` and `engine.parameters` hold {parts} values; the most is {PARTS}");
         return Err(Problem::new(Reason::Usage, detail));

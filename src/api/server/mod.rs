@@ -18,7 +18,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tracing::{debug, error, warn};
@@ -77,11 +77,11 @@ pub async fn serve<S: Service>(
                 let Some(place) = place else { break };
                 match accepted {
                     Ok((stream, _)) => {
-                        let Some((peer, seat)) = admit(&stream, place, &seats) else { continue };
-                        let connection = connection(stream, peer, &router, &metrics, &limits, &drain);
+                        let Some((stream, peer, seat)) = admit(stream, place, &seats) else { continue };
+                        let (router, metrics, watcher) = (router.clone(), Arc::clone(&metrics), drain.watcher());
                         connections.spawn(async move {
-                            if let Some(turn) = seat.turn(limits.header_deadline).await {
-                                connection.await;
+                            if let Some((stream, turn)) = seat.turn(stream, limits.header_deadline).await {
+                                connection(stream, peer, router, metrics, &limits, watcher).await;
                                 drop(turn);
                             }
                             drop(seat);
@@ -109,12 +109,17 @@ pub async fn serve<S: Service>(
 }
 
 /// Who connected, and a seat for it; `None` where it was turned away.
-fn admit(stream: &UnixStream, place: Place, seats: &Seats) -> Option<(Peer, Seat)> {
+fn admit(stream: UnixStream, place: Place, seats: &Seats) -> Option<(UnixStream, Peer, Seat)> {
     match stream.peer_cred() {
         Ok(credentials) => {
             let peer = Peer::new(&credentials);
-            let seat = seats.take(place, peer.uid).inspect_err(|full| seats::turn_away(stream, peer.uid, *full));
-            seat.ok().map(|seat| (peer, seat))
+            match seats.take(place, peer.uid) {
+                Ok(seat) => Some((stream, peer, seat)),
+                Err(full) => {
+                    seats::turn_away(&stream, peer.uid, full);
+                    None
+                }
+            }
         }
         Err(error) => {
             debug!(%error, "a caller without credentials was turned away");
@@ -127,12 +132,11 @@ fn admit(stream: &UnixStream, place: Place, seats: &Seats) -> Option<(Peer, Seat
 fn connection(
     stream: UnixStream,
     peer: Peer,
-    router: &Router,
-    metrics: &Arc<Metrics>,
+    router: Router,
+    metrics: Arc<Metrics>,
     limits: &Limits,
-    drain: &GracefulShutdown,
+    drain: Watcher,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let (router, metrics) = (router.clone(), Arc::clone(metrics));
     let service = service_fn(move |request| {
         let (router, metrics) = (router.clone(), Arc::clone(&metrics));
         async move { Ok::<_, Infallible>(routes::answer(router, &metrics, peer, request).await) }

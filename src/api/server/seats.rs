@@ -18,6 +18,9 @@ use crate::api::problem::Reason;
 use crate::api::shares::{Bounds, Full, Share, Shares};
 use crate::metrics::Metrics;
 
+/// Reads of what a caller has sent that is turned away: more than a socket holds.
+const MOST_READS: usize = 128;
+
 /// The hall and the turns.
 pub(super) struct Seats {
     shares: Shares,
@@ -37,6 +40,7 @@ pub(super) struct Place {
 pub(super) struct Seat {
     _place: Place,
     _share: Share,
+    uid: u32,
     turns: Arc<Semaphore>,
     kept_turns: Option<Arc<Semaphore>>,
     metrics: Arc<Metrics>,
@@ -74,6 +78,7 @@ impl Seats {
         Ok(Seat {
             _place: place,
             _share: share,
+            uid,
             turns: Arc::clone(&self.turns),
             kept_turns: self.operators.include(uid).then(|| Arc::clone(&self.kept_turns)),
             metrics: Arc::clone(&self.metrics),
@@ -82,16 +87,27 @@ impl Seats {
 }
 
 impl Seat {
-    /// Waits for the turn to be served, up to `deadline`; `None` when that has passed. The turn lasts until it is dropped.
-    pub(super) async fn turn(&self, deadline: Duration) -> Option<OwnedSemaphorePermit> {
+    /// Waits for the turn in which `stream` is served, up to `deadline`; when that has passed, the caller is told so and
+    /// `None` comes back. The turn lasts until it is dropped.
+    pub(super) async fn turn(
+        &self,
+        stream: UnixStream,
+        deadline: Duration,
+    ) -> Option<(UnixStream, OwnedSemaphorePermit)> {
         if let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned() {
-            return Some(turn);
+            return Some((stream, turn));
         }
         let kept = self.kept_turns.as_ref().and_then(|kept| Arc::clone(kept).try_acquire_owned().ok());
-        if kept.is_some() {
-            return kept;
+        if let Some(kept) = kept {
+            return Some((stream, kept));
         }
-        tokio::time::timeout(deadline, Arc::clone(&self.turns).acquire_owned()).await.ok()?.ok()
+        let waiting = tokio::time::timeout(deadline, Arc::clone(&self.turns).acquire_owned());
+        if let Ok(Ok(turn)) = waiting.await {
+            return Some((stream, turn));
+        }
+        self.metrics.refused("connections");
+        turn_away(&stream, self.uid, Full::All);
+        None
     }
 }
 
@@ -101,14 +117,14 @@ impl Drop for Seat {
     }
 }
 
-/// Tells a caller for whom there is no seat so, as far as that goes without waiting for it, and closes.
+/// Tells a caller for whom there is no seat or no turn so, as far as that goes without waiting for it, and closes.
 pub(super) fn turn_away(stream: &UnixStream, uid: u32, full: Full) {
     // Whoever does this does it often: the figure is for the operator, the line for whoever looks closer.
     debug!(uid, ?full, "a connection was refused");
     let problem = match full {
         Full::Each => Problem::new(Reason::Busy, "this user holds as many connections as one user may")
             .hint("close some, or raise socket.connections_per_user in the daemon's configuration"),
-        Full::All => Problem::new(Reason::Busy, "all connections are held, and as many callers wait")
+        Full::All => Problem::new(Reason::Busy, "all connections are held, and none came free for this caller")
             .hint("try again, or raise socket.connections in the daemon's configuration"),
     };
     let body = serde_json::to_string(&problem).unwrap_or_default();
@@ -117,14 +133,17 @@ pub(super) fn turn_away(stream: &UnixStream, uid: u32, full: Full) {
         crate::api::routes::PROBLEM_JSON,
         body.len(),
     );
-    // Closing a Unix socket over unread bytes resets it and would lose the answer, so what is there is read first.
+    // Closing a Unix socket over unread bytes resets it and would lose the answer, so what is there is read first; but
+    // whoever sends without end is not read without end.
     let mut sink = [0; 4096];
-    while matches!(stream.try_read(&mut sink), Ok(count) if count > 0) {}
+    let _unread = (0..MOST_READS).take_while(|_| matches!(stream.try_read(&mut sink), Ok(count) if count > 0)).count();
     let _gone_already = stream.try_write(text.as_bytes());
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
     use crate::config::SocketConfig;
 
@@ -137,6 +156,12 @@ mod tests {
         seats.take(seats.place().await.unwrap(), uid)
     }
 
+    /// Whether `seat` has its turn at once; the turn, and the caller's end.
+    async fn turn(seat: &Seat) -> Option<(UnixStream, (UnixStream, OwnedSemaphorePermit))> {
+        let (caller, stream) = UnixStream::pair().unwrap();
+        seat.turn(stream, Duration::ZERO).await.map(|turn| (caller, turn))
+    }
+
     #[tokio::test]
     async fn root_is_served_when_others_hold_all_and_nobody_else_is() {
         let seats = seats(16, 16);
@@ -144,7 +169,7 @@ mod tests {
         for uid in [1000, 1001] {
             for _ in 0..16 {
                 let seat = seat(&seats, uid).await.unwrap();
-                let turn = seat.turn(Duration::ZERO).await;
+                let turn = turn(&seat).await;
                 assert_eq!(turn.is_some(), uid == 1000, "the first are served, the others wait");
                 held.push((seat, turn));
             }
@@ -152,8 +177,34 @@ mod tests {
         assert_eq!(seat(&seats, 1002).await.err(), Some(Full::All), "what is left is kept");
         assert_eq!(seat(&seats, 1000).await.err(), Some(Full::Each));
         let root = seat(&seats, 0).await.unwrap();
-        assert!(root.turn(Duration::ZERO).await.is_some());
+        assert!(turn(&root).await.is_some());
         held.drain(..2);
-        assert!(seat(&seats, 1002).await.unwrap().turn(Duration::from_secs(1)).await.is_some());
+        assert!(turn(&seat(&seats, 1002).await.unwrap()).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn whoever_has_no_seat_is_told_at_once() {
+        let (mut caller, stream) = UnixStream::pair().unwrap();
+        turn_away(&stream, 1000, Full::Each);
+        drop(stream);
+        let mut told = String::new();
+        caller.read_to_string(&mut told).await.unwrap();
+        assert!(told.starts_with("HTTP/1.1 503") && told.contains("as many connections as one user may"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_too_long_for_a_turn_is_told_and_counted() {
+        let seats = seats(1, 16);
+        let first = seat(&seats, 1000).await.unwrap();
+        let _held = turn(&first).await.unwrap();
+        let late = seat(&seats, 1001).await.unwrap();
+        let (mut caller, stream) = UnixStream::pair().unwrap();
+        caller.write_all(b"GET /v1/health HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        assert!(late.turn(stream, Duration::ZERO).await.is_none());
+        let mut told = String::new();
+        caller.read_to_string(&mut told).await.unwrap();
+        assert!(told.starts_with("HTTP/1.1 503") && told.contains("\"reason\":\"busy\""), "{told}");
+        let metrics = seats.metrics.classic_text();
+        assert!(metrics.contains("connections_refused_total{why=\"connections\"} 1"), "{metrics}");
     }
 }

@@ -73,24 +73,40 @@ pub(super) fn tell(name: &str, id: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
+
+    /// Where the child finds the ear's name.
+    const EAR: &str = "HF_MEM_PROBE_TEST_EAR";
+
+    /// The child's side: waits for its input to end, and tells. Does nothing unless it is told whom.
+    #[test]
+    #[ignore = "started by the test below"]
+    fn child() {
+        let Ok(name) = std::env::var(EAR) else { return };
+        io::copy(&mut io::stdin(), &mut io::sink()).unwrap();
+        tell(&name, "of the child").unwrap();
+    }
 
     #[tokio::test]
     async fn only_the_child_is_heard() {
         let ear = Ear::open().unwrap();
         let name = ear.name().to_owned();
-        let mut told = ear.listen(std::process::id());
-        tell(&name, "1-2").unwrap();
-        assert_eq!(told.recv().await.as_deref(), Some("1-2"));
-        tell(&name, "1-3").unwrap_err();
-
-        let ear = Ear::open().unwrap();
-        let name = ear.name().to_owned();
-        let mut told = ear.listen(std::process::id() + 1);
-        tell(&name, "1-2").unwrap();
-        tell(&name, "1-2").unwrap();
-        // The second connection is accepted after the first was let go.
-        tokio::task::yield_now().await;
-        assert!(told.try_recv().is_err());
+        let (_, module) = module_path!().split_once("::").unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", &format!("{module}::child")])
+            .env(EAR, &name)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut told = ear.listen(child.id());
+        // Connections are accepted in their order: this one comes first, and is not the child's.
+        tell(&name, "of another").unwrap();
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
+        assert_eq!(told.recv().await.as_deref(), Some("of the child"));
+        tell(&name, "too late").unwrap_err();
     }
 }

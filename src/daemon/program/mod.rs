@@ -4,6 +4,7 @@
 //! same that the command line runs when there is no daemon.
 
 mod build;
+mod by_user;
 mod health;
 mod models;
 mod promises;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::by_user::ByUser;
 use crate::api::Problem;
 use crate::api::peer::{Caller, Operators, TokenAccess};
 use crate::api::problem::Reason;
@@ -19,10 +20,17 @@ use crate::model::source::{
     Auth, HubSettings, Metadata, ModelReference, Origin, Place, SourceClient, SourceSettings, Token, metadata,
 };
 
+/// Readings of one user at once: half of what is read at once in all, so that nobody has all of it. Whoever asks for more
+/// waits for itself.
+const READINGS_OF_ONE: usize = 8;
+
 /// Known models, and the way to unknown ones.
 #[derive(Debug)]
 pub struct Models {
     client: SourceClient,
+    /// Users who read; operators are not held to their share.
+    readers: ByUser,
+    operators: Operators,
     access: TokenAccess,
     /// Why nothing is kept on disk, where nothing is.
     no_cache: Option<String>,
@@ -40,6 +48,7 @@ impl Models {
     /// With the configuration's Hub, cache and permissions. Reads the token file; asks nobody.
     pub(super) fn new(config: &Config) -> Result<Self, Problem> {
         let access = access(config)?;
+        let operators = Operators::of_this_process();
         let mut settings = SourceSettings::new(hub(&config.hub)?);
         settings.cache_folder = Some(config.hub.cache_directory.clone()).filter(|folder| folder.is_dir());
         let no_cache = settings.cache_folder.is_none().then(|| {
@@ -51,13 +60,18 @@ impl Models {
         }
         settings.cache_bytes = config.hub.cache_size.get().get();
         settings.revalidate_after = config.hub.branch_age.get();
-        Ok(Self { client: SourceClient::new(settings), access, no_cache })
+        let readers = ByUser::new(READINGS_OF_ONE);
+        Ok(Self { client: SourceClient::new(settings), readers, operators, access, no_cache })
     }
 
     /// The model that `asked` names, as `caller` may see it. No path is ever opened on a caller's behalf.
     pub(super) async fn find(&self, caller: &Caller, asked: &ModelQuestion) -> Result<Found, Problem> {
         let reference = reference(asked)?;
-        let auth = self.auth(caller, &reference);
+        let (auth, now, uid) = (self.auth(caller, &reference), SystemTime::now(), caller.peer.uid);
+        // Before anything is read and before its deadline runs. Who is here may wait for another asker's reading of the
+        // same model, never the other way round.
+        let free = self.operators.include(uid) || self.client.is_known(&reference, &auth, now);
+        let _turn = if free { None } else { self.readers.take(uid).await };
         let described = self.client.describe(&reference, &auth, SystemTime::now()).await?;
         let cache = match described.origin {
             Origin::Memory => CacheResult::Memory,
@@ -193,9 +207,35 @@ fn token(key: &str, path: &Path) -> Result<Option<Token>, Problem> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::poll;
     use serde_json::json;
 
     use super::*;
+    use crate::api::peer::Peer;
+
+    #[tokio::test]
+    async fn one_user_does_not_read_all_that_is_read_at_once() {
+        let mut config = Config::default();
+        // Nobody listens there, and a reading tries again.
+        config.hub.endpoint = "http://127.0.0.1:9".to_owned();
+        let models = Models::new(&config).unwrap();
+        let ask = |uid: u32, number: usize| {
+            let peer = Peer { uid, gid: uid, pid: None };
+            let asked = ModelQuestion { repo: format!("a/{number}"), ..ModelQuestion::default() };
+            let models = &models;
+            Box::pin(async move {
+                let caller = Caller { peer, token: None, request_id: String::new() };
+                models.find(&caller, &asked).await.map(drop)
+            })
+        };
+        let mut asked: Vec<_> = (0..20).flat_map(|number| [ask(1000, number), ask(0, number)]).collect();
+        asked.push(ask(1001, 0));
+        for asked in &mut asked {
+            assert!(poll!(asked).is_pending());
+        }
+        let left = [0, 1000, 1001].map(|uid| models.readers.left(uid));
+        assert_eq!(left, [READINGS_OF_ONE, 0, READINGS_OF_ONE - 1], "root is not held to it");
+    }
 
     #[test]
     fn what_was_sent_is_counted_before_it_is_built() {

@@ -13,13 +13,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Settled;
+use crate::api::limits::KEPT_ANSWER_BYTES;
 use crate::api::service::Written;
 use crate::bytes::Bytes;
 use crate::devices::Snapshot;
 use crate::model::Model;
 use crate::model::source::ModelReference;
 
-/// Answers that are kept; each costs some ten kilobytes. Beyond it all are forgotten: a site that asks more different
+/// Answers that are kept; each costs some ten kilobytes, and at most [`KEPT_ANSWER_BYTES`]. Beyond it all are forgotten: a site that asks more different
 /// questions within one reading gains nothing from keeping the wrong ones.
 const MOST: usize = 64;
 
@@ -79,10 +80,15 @@ impl Remembered {
         self.kept().get(body).cloned()
     }
 
-    /// Keeps an answer to `body`. An older one to it goes, and so do all that followed from another reading.
+    /// Keeps an answer to `body`, unless it is a long one. An older one to it goes, and so do all that followed from
+    /// another reading.
     pub(super) fn keep(&self, body: &[u8], answer: Kept) {
         let mut kept = self.kept();
         kept.retain(|_, other| Arc::ptr_eq(&other.grounds.snapshot, &answer.grounds.snapshot));
+        if answer.written.json().len() > KEPT_ANSWER_BYTES {
+            kept.remove(body);
+            return;
+        }
         if kept.len() >= MOST && !kept.contains_key(body) {
             kept.clear();
         }
@@ -182,6 +188,9 @@ mod tests {
             assert!(remembered.find(body.as_bytes()).is_some() && remembered.kept().len() <= MOST);
         }
         assert!(remembered.kept().len() > 1);
+        let last = (3 * MOST - 1).to_string();
+        remembered.keep(last.as_bytes(), answer(grounds(&here), &"x".repeat(KEPT_ANSWER_BYTES)));
+        assert!(remembered.find(last.as_bytes()).is_none(), "a long answer is not kept, nor the older one");
         remembered.keep(b"later", answer(grounds(&snapshot()), "x"));
         assert_eq!(remembered.kept().len(), 1, "those of the reading before are gone");
     }

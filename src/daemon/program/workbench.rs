@@ -7,12 +7,12 @@
 //! those who wait for one are cut at the handler's deadline like anyone. One user stands in line no more often than there
 //! are seats: whoever asks many such questions at once waits for itself, and the others take turns with it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tracing::Span;
 
+use super::by_user::ByUser;
 use crate::api::Problem;
 use crate::api::problem::Reason;
 
@@ -23,13 +23,13 @@ const SEATS: usize = 2;
 #[derive(Debug)]
 pub(super) struct Workbench {
     seats: Arc<Semaphore>,
-    /// By user, while it works or waits: how often it may still join the line.
-    users: Mutex<HashMap<u32, Arc<Semaphore>>>,
+    /// How often each user may work or stand in line.
+    users: ByUser,
 }
 
 impl Default for Workbench {
     fn default() -> Self {
-        Self { seats: Arc::new(Semaphore::new(SEATS)), users: Mutex::default() }
+        Self { seats: Arc::new(Semaphore::new(SEATS)), users: ByUser::new(SEATS) }
     }
 }
 
@@ -42,7 +42,7 @@ impl Workbench {
         work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
         let gone = || Problem::new(Reason::Busy, "the daemon is stopping").hint("ask again");
-        let turn = self.turns_of(uid).acquire_owned().await.map_err(|_| gone())?;
+        let turn = self.users.take(uid).await.ok_or_else(gone)?;
         let seat = Arc::clone(&self.seats).acquire_owned().await.map_err(|_| gone())?;
         let span = Span::current();
         let done = tokio::task::spawn_blocking(move || {
@@ -56,14 +56,6 @@ impl Workbench {
                 Err(_) => Err(gone()),
             },
         }
-    }
-
-    fn turns_of(&self, uid: u32) -> Arc<Semaphore> {
-        // An entry goes in or out as a whole: a panic elsewhere leaves none half done.
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever works or waits holds a reference too.
-        users.retain(|_, turns| Arc::strong_count(turns) > 1);
-        Arc::clone(users.entry(uid).or_insert_with(|| Arc::new(Semaphore::new(SEATS))))
     }
 }
 
@@ -137,8 +129,6 @@ mod tests {
         one.unwrap();
         let place = order.try_iter().position(|uid| uid == 1001).unwrap();
         assert!(place <= 2 * SEATS, "{place}");
-        drop(bench.turns_of(1002));
-        assert_eq!(bench.users.lock().unwrap().len(), 1, "nothing is kept of users who left");
     }
 
     #[tokio::test]

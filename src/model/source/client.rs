@@ -171,6 +171,13 @@ impl SourceClient {
         self.fresh_in_memory(&Asked { repo, revision, file: reference.file.as_deref(), auth, now })
     }
 
+    /// Whether the model is in memory, however old: then the Hub is asked for its revision, and seldom for more.
+    pub fn is_known(&self, reference: &ModelReference, auth: &Auth, now: SystemTime) -> bool {
+        let Place::Hub { repo, revision } = &reference.place else { return false };
+        let revision = revision.as_deref().unwrap_or("main");
+        self.in_memory(&Asked { repo, revision, file: reference.file.as_deref(), auth, now }).is_some()
+    }
+
     /// The metadata of `reference`, for a bundle or for sending to a daemon. A Hub is asked anew.
     pub async fn read(
         &self,

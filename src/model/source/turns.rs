@@ -2,11 +2,12 @@
 //!
 //! Repositories are written by anyone, and questions come at once. So few are read at the same time; what is long and not
 //! yet parsed counts against one bound for all of them; and of readings whose documents or headers are large, one goes on
-//! at a time. Parsing that takes longer than a moment is done on a thread of its own: the server is one thread.
+//! at a time, beside the others. One that turns out to be large lets go of all that it has, its seat too, and begins again
+//! when its turn comes: who waits for that turn keeps nobody from a seat. Parsing that takes longer than a moment is done on a thread of its own: the server is one thread.
 
 use std::sync::Arc;
 
-use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 /// What is small enough to be no matter, even many times over. Documents of nearly all models are, all together.
 pub(super) const SMALL_BYTES: u64 = 1 << 20;
@@ -29,34 +30,51 @@ static LOADING: Semaphore = Semaphore::const_new(LOADS);
 /// needs none.
 pub(super) type Turn = Option<SemaphorePermit<'static>>;
 
-/// One reading's seat among all others. Whoever works for it on another thread takes a copy along, so that the seat is
-/// kept until that work has ended, even where the asker has left.
-#[derive(Clone, Debug, Default)]
+/// One reading's seat among all others, or the one of the large reading. Whoever works for it on another thread takes a
+/// copy along, so that the seat is kept until that work has ended, even where the asker has left.
+#[derive(Clone, Debug)]
 pub(super) struct Seat(Arc<Held>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Held {
-    _reading: Turn,
-    large: OnceCell<Turn>,
+    _turn: Turn,
+    is_large: bool,
+    /// The reading turned out to be large and cannot go on here.
+    outgrown: Notify,
 }
 
 impl Seat {
-    /// Waits for a seat. Must not be waited for by who has one.
+    /// Waits for a seat of a reading that is small so far. Must not be waited for by who has one.
     pub(super) async fn take() -> Self {
-        Self(Arc::new(Held { _reading: READING.acquire().await.ok(), large: OnceCell::new() }))
+        Self::new(READING.acquire().await.ok(), false)
     }
 
-    /// Before `bytes` are held: waits for the turn of a large reading, where they are not small. Must not be waited for
-    /// with [`unparsed`] bytes in hand that were taken without it.
+    /// Waits for the seat of the large reading. Must not be waited for by who has a seat or [`unparsed`] bytes.
+    pub(super) async fn take_large() -> Self {
+        Self::new(LARGE.acquire().await.ok(), true)
+    }
+
+    fn new(turn: Turn, is_large: bool) -> Self {
+        Self(Arc::new(Held { _turn: turn, is_large, outgrown: Notify::new() }))
+    }
+
+    /// Before `bytes` are held: goes on at once where they are small or this is the large reading. Else it never does,
+    /// and [`Seat::outgrown`] comes back: whoever runs the reading drops it.
     pub(super) async fn hold(&self, bytes: u64) {
-        if bytes > SMALL_BYTES {
-            self.0.large.get_or_init(|| async { LARGE.acquire().await.ok() }).await;
+        if bytes > SMALL_BYTES && !self.is_large() {
+            self.0.outgrown.notify_one();
+            std::future::pending::<()>().await;
         }
+    }
+
+    /// Comes back when the reading needs the seat of the large one.
+    pub(super) async fn outgrown(&self) {
+        self.0.outgrown.notified().await;
     }
 
     /// Whether this is the large reading.
     pub(super) fn is_large(&self) -> bool {
-        self.0.large.initialized()
+        self.0.is_large
     }
 }
 
@@ -113,15 +131,9 @@ mod tests {
 
     #[tokio::test]
     async fn one_large_reading_at_a_time_and_it_keeps_its_turn_while_its_work_goes_on() {
-        let first = Seat::take().await;
-        first.hold(SMALL_BYTES).await;
-        assert!(!first.is_large());
-        first.hold(SMALL_BYTES + 1).await;
+        let first = Seat::take_large().await;
         first.hold(u64::MAX).await;
-        assert!(first.is_large());
-        let second = Seat::take().await;
-        second.hold(5).await;
-        let mut waiting = Box::pin(second.hold(u64::MAX));
+        let mut waiting = Box::pin(Seat::take_large());
         assert!(poll!(&mut waiting).is_pending());
         let (end, until) = mpsc::channel::<()>();
         let mut long = Box::pin(work(u64::MAX, first.clone(), move || until.recv().is_ok()));
@@ -131,6 +143,18 @@ mod tests {
         assert!(poll!(&mut waiting).is_pending());
         drop(end);
         waiting.await;
+    }
+
+    #[tokio::test]
+    async fn what_is_large_does_not_go_on_in_a_seat_of_the_small() {
+        let seat = Seat::take().await;
+        seat.hold(SMALL_BYTES).await;
+        let mut outgrown = Box::pin(seat.outgrown());
+        assert!(poll!(&mut outgrown).is_pending());
+        let mut held = Box::pin(seat.hold(SMALL_BYTES + 1));
+        assert!(poll!(&mut held).is_pending());
+        outgrown.await;
+        assert!(poll!(&mut held).is_pending() && !seat.is_large());
     }
 
     #[tokio::test]

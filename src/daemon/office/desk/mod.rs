@@ -18,7 +18,6 @@ use super::log::Log;
 use super::step::Step;
 use super::{AnyStorage, Devices, OfficeSettings};
 use crate::api::Problem;
-use crate::api::answer::Answer;
 use crate::api::problem::Reason;
 use crate::bytes::Bytes;
 use crate::devices::Snapshot;
@@ -63,8 +62,8 @@ pub(super) struct Desk {
     /// Askers in line.
     in_line: HashMap<Ticket, Case>,
     deliveries: Deliveries,
-    /// Answers of leases with a key, to be given again.
-    given: HashMap<String, Answer>,
+    /// Answers of leases with a key, as JSON, to be given again.
+    given: HashMap<String, Box<[u8]>>,
     leased: BTreeMap<String, Bytes>,
     waits_ended: u64,
     /// The last moment that the next reading must be later than.

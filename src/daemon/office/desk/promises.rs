@@ -9,6 +9,7 @@ use super::super::decide;
 use super::Desk;
 use super::case::{Case, Decision};
 use crate::api::answer::{Answer, Verdict};
+use crate::api::limits::KEPT_ANSWER_BYTES;
 use crate::leases::attribution::Reading;
 use crate::leases::holder::{HolderError, is_alive};
 use crate::leases::keeper::KeepError;
@@ -80,8 +81,11 @@ impl Desk {
             Decision::Answer(answer) => self.deliveries.plain(case.reply, Delivery::plain(*answer)),
             Decision::NotNow(answer) => self.deliveries.plain(case.reply, Delivery::plain(Ok(*answer))),
             Decision::Lease(answer, lease, new) => {
-                if lease.idempotency_key.is_some() {
-                    self.given.entry(lease.id.clone()).or_insert_with(|| Answer::clone(&answer));
+                if lease.idempotency_key.is_some()
+                    && !self.given.contains_key(&lease.id)
+                    && let Some(text) = short(&answer)
+                {
+                    self.given.insert(lease.id.clone(), text);
                 }
                 self.deliveries.lease(case.reply, *answer, lease.id, new);
             }
@@ -170,11 +174,12 @@ impl Desk {
         }
     }
 
-    /// The answer that a key was given before. After a restart it is worked out anew, as if nothing else were on the
-    /// lease's devices.
+    /// The answer that a key was given before. After a restart, and where it was a long one, it is worked out anew, as if
+    /// nothing else were on the lease's devices.
     fn again(&self, ask: &GrantAsk, lease: Lease, reading: &Reading<'_>) -> Decision {
-        let mut answer = if let Some(answer) = self.given.get(&lease.id) {
-            answer.clone()
+        let given = self.given.get(&lease.id).and_then(|text| serde_json::from_slice(text).ok());
+        let mut answer: Answer = if let Some(answer) = given {
+            answer
         } else {
             let mut snapshot = reading.snapshot.clone();
             snapshot.devices.retain(|device| lease.devices.contains_key(&device.facts.uuid));
@@ -191,6 +196,12 @@ impl Desk {
         answer.lease = printed(&lease, Now::read());
         Decision::Lease(Box::new(answer), Box::new(lease), false)
     }
+}
+
+/// `answer` as it is kept: as text, for that is what its bound is of. `None` where it is long.
+fn short(answer: &Answer) -> Option<Box<[u8]>> {
+    let text = serde_json::to_vec(answer).ok()?;
+    (text.len() <= KEPT_ANSWER_BYTES).then(|| text.into())
 }
 
 fn printed(lease: &Lease, now: Now) -> Option<serde_json::Value> {

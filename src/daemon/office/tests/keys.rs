@@ -112,3 +112,32 @@ fn after_a_restart_a_key_is_answered_as_before_whatever_else_is_there_now() {
         assert_eq!((lease_id(&again), again.verdict), (first, Some(Verdict::Fits)), "{}", again.message);
     });
 }
+
+#[test]
+fn a_short_answer_is_kept_for_its_key_and_a_long_one_worked_out_anew_for_the_same_lease() {
+    run(async {
+        let bench = Bench::new(24);
+        let office = office(&bench);
+        let kept_up_to = crate::api::limits::KEPT_ANSWER_BYTES;
+        for (key, length, plans) in [("short", kept_up_to / 2, 1), ("long", kept_up_to, 2)] {
+            let planned = Arc::new(std::sync::atomic::AtomicU32::new(0));
+            let keyed = || {
+                let (placed, planned) = (plan(8), Arc::clone(&planned));
+                let told: Plan = Box::new(move |snapshot, claims| {
+                    planned.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    Ok(Answer { warnings: vec!["x".repeat(length)], ..placed(snapshot, claims)? })
+                });
+                GrantAsk { idempotency_key: Some(key.to_owned()), plan: told, ..ask(8) }
+            };
+            let first = office.grant(keyed()).await.unwrap();
+            // Nothing is left for another of this size: what is worked out anew is worked out for the lease's own share.
+            let others = office.grant(ask(10)).await.unwrap();
+            let again = office.grant(keyed()).await.unwrap();
+            assert_eq!((lease_id(&again), again.verdict), (lease_id(&first), Some(Verdict::Fits)), "{key}");
+            assert_eq!(again.warnings, first.warnings, "{key}");
+            assert_eq!(planned.load(std::sync::atomic::Ordering::Relaxed), plans, "{key}");
+            office.release(lease_id(&others), peer().uid).await.unwrap();
+            office.release(lease_id(&first), peer().uid).await.unwrap();
+        }
+    });
+}

@@ -15,6 +15,8 @@ use crate::model::source::settings::HubLimits;
 pub(super) struct Budget {
     started: Instant,
     deadline: Instant,
+    /// What was waited for other readings, which is not the Hub's time.
+    waited_nanos: AtomicU64,
     pub(super) attempt: Duration,
     bytes_left: AtomicU64,
     requests: AtomicU32,
@@ -32,6 +34,7 @@ impl Budget {
         Self {
             started,
             deadline: started + limits.total,
+            waited_nanos: AtomicU64::new(0),
             attempt: limits.attempt,
             bytes_left: AtomicU64::new(limits.bytes),
             requests: AtomicU32::new(0),
@@ -41,19 +44,29 @@ impl Budget {
         }
     }
 
-    /// Time since the first request.
+    /// Time that was spent on the Hub.
     pub(super) fn elapsed(&self) -> Duration {
-        self.started.elapsed()
+        self.started.elapsed().saturating_sub(self.waited())
+    }
+
+    /// Does not count `time`, which went by in waiting for other readings while no request was under way.
+    pub(super) fn extend(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.waited_nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    fn waited(&self) -> Duration {
+        Duration::from_nanos(self.waited_nanos.load(Ordering::Relaxed))
     }
 
     /// Time until everything must be there.
     pub(super) fn left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
+        self.deadline().saturating_duration_since(Instant::now())
     }
 
     /// Until when one attempt that begins now may go on.
     pub(super) fn attempt_deadline(&self) -> Instant {
-        (Instant::now() + self.attempt).min(self.deadline)
+        (Instant::now() + self.attempt).min(self.deadline())
     }
 
     /// Takes `bytes` off; false when there are not so many left.
@@ -62,8 +75,8 @@ impl Budget {
     }
 
     /// When everything must be there.
-    pub(super) const fn deadline(&self) -> Instant {
-        self.deadline
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline + self.waited()
     }
 
     /// Counts a request.
@@ -88,7 +101,23 @@ impl Budget {
     pub(super) async fn pass(&self) {
         let until = self.pause.lock().ok().and_then(|pause| *pause);
         if let Some(until) = until {
-            tokio::time::sleep_until(until.min(self.deadline)).await;
+            tokio::time::sleep_until(until.min(self.deadline())).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_waited_for_other_readings_is_not_taken_off() {
+        let limits = HubLimits { total: Duration::ZERO, ..HubLimits::default() };
+        let budget = Budget::new(&limits, Arc::new(Manners::new(1)), Arc::default());
+        assert_eq!(budget.left(), Duration::ZERO);
+        let day = Duration::from_secs(86_400);
+        budget.extend(day);
+        assert!(budget.left() > day / 2 && budget.attempt_deadline() > Instant::now());
+        assert_eq!(budget.elapsed(), Duration::ZERO);
     }
 }

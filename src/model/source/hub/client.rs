@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::{Client, NoProxy, Proxy, redirect};
+use tokio::time::Instant;
 use url::Url;
 
 use super::answer::{Wanted, cause};
@@ -105,7 +106,9 @@ impl Reading<'_> {
             return Ok(answer);
         }
         drop(answer);
+        let since = Instant::now();
         let turn = turns::long_list().await;
+        self.budget.extend(since.elapsed());
         *self.long_list.lock().unwrap_or_else(PoisonError::into_inner) = turn;
         self.get(url, Wanted::Whole { limit: info::MAX_INFO_BYTES }, None).await
     }
@@ -232,6 +235,10 @@ impl Files for HubFiles<'_> {
 
     fn reads_are_dear(&self) -> bool {
         true
+    }
+
+    fn waited(&self, time: Duration) {
+        self.reading.budget.extend(time);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Evidence, MAX_VARIANTS, Metadata, PARAMETERS, RecordError, Variant};
+use super::{Evidence, MAX_VARIANTS, Metadata, PARAMETERS, RecordError, Variant, doubts};
 use crate::bytes::Bytes;
 use crate::model::config::parameters::logical_parameters;
 use crate::model::variant::{FileVariant, Known};
@@ -41,8 +41,8 @@ fn adapter(metadata: &Metadata, base: &Metadata) -> Result<Adapter, RecordError>
 
 fn alone(metadata: &Metadata) -> Result<Model, RecordError> {
     let inventory = metadata.inventory()?;
-    let mut doubts = metadata.doubts.clone();
-    doubts.extend(metadata.unreadable.iter().map(|(path, why)| format!("{path}: {why}")));
+    let unreadable = metadata.unreadable.iter().map(|(path, why)| format!("{path}: {why}"));
+    let doubts = doubts::bounded(metadata.doubts.iter().cloned().chain(unreadable));
     let proofs = match metadata.evidence {
         Evidence::Proved { read: 0, .. } => {
             vec![
@@ -98,9 +98,11 @@ fn architecture(metadata: &Metadata, inventory: &Inventory) -> Result<Architectu
         }
         Format::Safetensors | Format::PytorchBin => match (metadata.config(), metadata.unreadable.get("config.json")) {
             (Some(value), _) => config::architecture(value, metadata.documents.get("hf_quant_config.json"), inventory),
-            (None, Some(why)) => {
-                Err(Unsupported::Contradiction { key: "config.json".into(), value: String::new(), why: why.clone() })
-            }
+            (None, Some(why)) => Err(Unsupported::Contradiction {
+                key: "config.json".into(),
+                value: String::new(),
+                why: doubts::shortened(why.clone()),
+            }),
             (None, None) => Err(Unsupported::NoConfiguration),
         },
     }

@@ -5,6 +5,7 @@
 //! ways end in the same answer. Tensors are folded: a mixture of 90 000 tensors takes some ten kilobytes.
 
 pub mod assemble;
+mod doubts;
 mod record;
 mod variant;
 
@@ -231,6 +232,19 @@ pub(in crate::model::source) mod tests {
         };
         assert_eq!(with(MAX_VARIANTS), Ok(MAX_VARIANTS + 1));
         assert_eq!(with(MAX_VARIANTS + 1), Err(RecordError::TooManyVariants));
+    }
+
+    #[test]
+    fn of_endless_doubts_a_model_keeps_the_first() {
+        let mut metadata = small("a/b", "0123456");
+        // As many as the headers of a repository can raise.
+        metadata.doubts = (0..4096 * 9).map(|doubt| format!("model-{doubt}.safetensors: a doubt")).collect();
+        metadata.unreadable.insert("config.json".into(), "x".repeat(4 << 20));
+        let model = assemble(&metadata).expect("a model");
+        let bytes: usize = model.doubts.iter().map(String::len).sum();
+        assert!(model.doubts.len() <= 65 && bytes <= 20 << 10, "{} of {bytes} bytes", model.doubts.len());
+        let why = model.architecture.expect_err("no architecture").to_string();
+        assert!(why.len() < 2 << 10, "{}", why.len());
     }
 
     #[test]

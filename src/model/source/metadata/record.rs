@@ -7,7 +7,7 @@ use crate::bytes::Bytes;
 use crate::model::tensors::{Inventory, LayerRun, Storage, TensorClass};
 use crate::model::{Dtype, safetensors};
 
-/// The longest name pattern that is accepted.
+/// The longest name of a pattern, a component or a type that is accepted.
 const MAX_PATTERN: usize = 1024;
 /// Runs of layers of one class.
 const MAX_RUNS: usize = 1 << 16;
@@ -94,8 +94,8 @@ impl TensorRecord {
             let pattern = self.pattern.chars().take(120).collect();
             Err(RecordError::Contradiction { pattern, why })
         };
-        if self.pattern.len() > MAX_PATTERN || self.shape.len() > safetensors::MAX_RANK || self.layers.len() > MAX_RUNS
-        {
+        let longest = [&self.pattern, &self.component, &self.dtype].into_iter().map(String::len).max();
+        if longest > Some(MAX_PATTERN) || self.shape.len() > safetensors::MAX_RANK || self.layers.len() > MAX_RUNS {
             return refuse("it is longer than any real one");
         }
         // A type that was unknown when this was written may be known by now; its bytes come from the offsets either way.
@@ -175,6 +175,9 @@ mod tests {
         assert!(TensorRecord { layers: vec![(0, 3, 1), (3, 6, 1)], ..good.clone() }.class().is_err());
         assert!(TensorRecord { layers: vec![(0, u32::MAX, u64::MAX)], ..good.clone() }.class().is_err());
         assert!(TensorRecord { shape: vec![u64::MAX, 4], ..good.clone() }.class().is_err());
-        assert!(TensorRecord { shape: vec![1; 100], ..good }.class().is_err());
+        assert!(TensorRecord { shape: vec![1; 100], ..good.clone() }.class().is_err());
+        // An answer repeats them.
+        assert!(TensorRecord { dtype: "F".repeat(2000), ..good.clone() }.class().is_err());
+        assert!(TensorRecord { component: "vae".repeat(1000), ..good }.class().is_err());
     }
 }

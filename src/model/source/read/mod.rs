@@ -8,8 +8,10 @@ mod variants;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::time::Instant;
 
 use super::error::SourceError;
 use super::json::{self, Refused, Room};
@@ -42,6 +44,9 @@ pub(super) trait Files: Sync {
 
     /// Whether a read costs enough that some are worth avoiding by proof.
     fn reads_are_dear(&self) -> bool;
+
+    /// This much time went by in waiting for other readings: it is not the files' to answer for.
+    fn waited(&self, _time: Duration) {}
 }
 
 /// A model's files, listed.
@@ -55,16 +60,46 @@ pub(super) struct Found {
 
 /// Reads everything that an answer needs of `found`. `file` is `--file`. The seat is that of this reading: to be kept
 /// for as long as the metadata is worked on, and to be given up before anything else is read.
+///
+/// It is tried as a small reading first. Where it turns out to be large, all that was read is dropped, and it is read again
+/// as the large one. So no two readings can wait for each other: who waits for a seat of the small or of the large has
+/// neither and no unparsed text, but at most the turn of a long list, which nobody with a seat waits for; and who has a
+/// seat waits only for unparsed texts of others who have seats, and no such text is held by one that waits for a seat.
 pub(super) async fn metadata(
     files: &impl Files,
     found: Found,
     file: Option<&str>,
 ) -> Result<(Metadata, Seat), SourceError> {
-    let seat = Seat::take().await;
+    let seat = in_turn(files, Seat::take()).await;
+    {
+        // Boxed: it goes before its seat does.
+        let small = Box::pin(read(files, &found, file, &seat));
+        tokio::select! {
+            biased;
+            read = small => return Ok((read?, seat)),
+            () = seat.outgrown() => {}
+        }
+    }
+    drop(seat);
+    let seat = in_turn(files, Seat::take_large()).await;
+    let metadata = Box::pin(read(files, &found, file, &seat)).await?;
+    Ok((metadata, seat))
+}
+
+/// A seat, once it is free; the wait for it is told to `files`.
+async fn in_turn(files: &impl Files, seat: impl Future<Output = Seat>) -> Seat {
+    let since = Instant::now();
+    let seat = seat.await;
+    files.waited(since.elapsed());
+    seat
+}
+
+/// Reads everything, in the seat that there is.
+async fn read(files: &impl Files, found: &Found, file: Option<&str>, seat: &Seat) -> Result<Metadata, SourceError> {
     let listing = &found.listing;
     let mut reading = DocumentsRead::new();
-    reading.read(files, (listing, &seat), weights::documents_needed(listing)).await?;
-    reading.read(files, (listing, &seat), weights::more_documents(listing, &reading.documents)).await?;
+    reading.read(files, (listing, seat), weights::documents_needed(listing)).await?;
+    reading.read(files, (listing, seat), weights::more_documents(listing, &reading.documents)).await?;
     let documents = Arc::new(std::mem::take(&mut reading.documents));
     let mut choice = weights::choose(listing, &documents, file).map_err(|error| choice_error(files.name(), error))?;
     if choice.files.len() > MAX_FILES {
@@ -77,8 +112,8 @@ pub(super) async fn metadata(
         return Err(SourceError::MissingMetadata { what: files.name().into(), why });
     }
     let weights = match choice.format {
-        Format::Gguf => headers::gguf(files, &choice.files, &seat).await?,
-        _ => headers::all(files, &choice.files, &documents, found.hub_totals.as_ref(), &seat).await?,
+        Format::Gguf => headers::gguf(files, &choice.files, seat).await?,
+        _ => headers::all(files, &choice.files, &documents, found.hub_totals.as_ref(), seat).await?,
     };
     if weights.inventory.classes.len() > MAX_CLASSES {
         let why = format!("its headers describe more than {MAX_CLASSES} kinds of tensors");
@@ -86,9 +121,9 @@ pub(super) async fn metadata(
     }
     let others = std::mem::take(&mut choice.others);
     // Boxed: for nearly all models there is nothing to do in it, and everyone who waits would carry its size.
-    let variants = Box::pin(variants::read(files, others, &weights, &seat)).await;
+    let variants = Box::pin(variants::read(files, others, &weights, seat)).await;
     reading.documents = Arc::unwrap_or_clone(documents);
-    Ok((finish(found, choice, reading, (weights, variants), file), seat))
+    Ok(finish(found, choice, reading, (weights, variants), file))
 }
 
 /// The weights as they were read.
@@ -103,13 +138,13 @@ struct Weights {
 }
 
 fn finish(
-    found: Found,
+    found: &Found,
     choice: Choice,
     reading: DocumentsRead,
     (weights, variants): (Weights, Variants),
     file: Option<&str>,
 ) -> Metadata {
-    let mut identity = found.identity;
+    let mut identity = found.identity.clone();
     // A GGUF model is one of several: say which, asked for or not.
     identity.file = match (choice.format, choice.files.first()) {
         (Format::Gguf, Some(first)) => Some(first.path.clone()),
@@ -131,7 +166,7 @@ fn finish(
         base_model: choice.base_model,
         base: None,
         gguf: weights.gguf,
-        hub_totals: found.hub_totals,
+        hub_totals: found.hub_totals.clone(),
         gated: found.gated,
         variants: variants.all,
         partial: variants.partial,
@@ -191,30 +226,24 @@ impl DocumentsRead {
         Ok(())
     }
 
-    /// Parses one text; where it turns out to be large, after the turn of a large reading has come.
+    /// Parses one text, unless it turns out to be large in a small reading.
     async fn parse(&mut self, index: bool, text: Vec<u8>, (turn, seat): (Turn, &Seat)) -> Result<Parsed, Refused> {
-        let (mut turn, mut text) = (turn, text);
         let bytes = text.len() as u64;
-        loop {
-            if seat.is_large() {
-                self.room.become_large();
-            }
-            let mut room = std::mem::take(&mut self.room);
-            let parse = move || {
-                let parsed = if index {
-                    room.index(&text).map(Parsed::Index)
-                } else {
-                    room.document(&text).map(Parsed::Document)
-                };
-                (room, text, turn, parsed)
-            };
-            let parsed;
-            (self.room, text, turn, parsed) = turns::work(bytes, seat.clone(), parse).await;
-            match parsed {
-                Err(Refused::Large) => seat.hold(u64::MAX).await,
-                parsed => return parsed,
-            }
+        if seat.is_large() {
+            self.room.become_large();
         }
+        let mut room = std::mem::take(&mut self.room);
+        let parse = move || {
+            let parsed =
+                if index { room.index(&text).map(Parsed::Index) } else { room.document(&text).map(Parsed::Document) };
+            (room, parsed)
+        };
+        let parsed;
+        (self.room, parsed) = turns::work(bytes, (turn, seat.clone()), parse).await;
+        if matches!(parsed, Err(Refused::Large)) {
+            seat.hold(u64::MAX).await;
+        }
+        parsed
     }
 }
 
@@ -236,5 +265,87 @@ fn choice_error(name: &str, error: ChoiceError) -> SourceError {
             hint: (!candidates.is_empty()).then(|| format!("there is {}", candidates.join(", "))),
         },
         error => SourceError::MissingMetadata { what: name.into(), why: error.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use futures_util::poll;
+
+    use super::*;
+
+    /// A repository of a configuration and one file whose header is padded.
+    struct Repo {
+        weights: Vec<u8>,
+        waited: Mutex<Duration>,
+    }
+
+    impl Repo {
+        fn new(spaces: usize) -> Self {
+            let tensor = r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+            let header = format!("{tensor}{}", " ".repeat(spaces));
+            let mut weights = (header.len() as u64).to_le_bytes().to_vec();
+            weights.extend(header.as_bytes());
+            weights.extend([0; 4]);
+            Self { weights, waited: Mutex::default() }
+        }
+
+        async fn read(&self) -> Result<(Metadata, Seat), SourceError> {
+            let lengths = [("config.json", 2), ("model.safetensors", self.weights.len() as u64)];
+            let listing = lengths.into_iter().map(|(path, bytes)| (path.to_owned(), Some(bytes))).collect();
+            metadata(self, Found { identity: Identity::default(), listing, gated: false, hub_totals: None }, None).await
+        }
+    }
+
+    impl Files for Repo {
+        fn name(&self) -> &'static str {
+            "a/b"
+        }
+
+        async fn whole(&self, _path: &str, _limit: u64) -> Result<Vec<u8>, SourceError> {
+            Ok(b"{}".to_vec())
+        }
+
+        async fn range(&self, _path: &str, start: u64, length: u64) -> Result<Vec<u8>, SourceError> {
+            let (start, length) = (usize::try_from(start).unwrap(), usize::try_from(length).unwrap());
+            Ok(self.weights.iter().skip(start).take(length).copied().collect())
+        }
+
+        fn concurrency(&self) -> usize {
+            1
+        }
+
+        fn reads_are_dear(&self) -> bool {
+            false
+        }
+
+        fn waited(&self, time: Duration) {
+            *self.waited.lock().unwrap() += time;
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_turn_of_a_large_reading_keeps_nobody_from_a_seat_and_its_wait_does_not_count() {
+        let other = Seat::take_large().await;
+        let (large, small) = (Repo::new(2 << 20), Repo::new(0));
+        // More than there are seats.
+        let mut waiting: Vec<_> = (0..40).map(|_| Box::pin(large.read())).collect();
+        for reading in &mut waiting {
+            assert!(poll!(reading).is_pending());
+        }
+        let read = tokio::time::timeout(Duration::from_secs(60), small.read()).await.expect("a seat");
+        let (read, seat) = read.unwrap();
+        assert!(read.tensors.len() == 1 && !seat.is_large());
+        drop(seat);
+        waiting.truncate(1);
+        let (before, since) = (*large.waited.lock().unwrap(), Instant::now());
+        assert!(poll!(&mut waiting[0]).is_pending());
+        let at_least = since.elapsed();
+        drop(other);
+        let (read, seat) = waiting.remove(0).await.unwrap();
+        assert!(read.tensors.len() == 1 && seat.is_large());
+        assert!(*large.waited.lock().unwrap() >= before + at_least);
     }
 }
