@@ -16,7 +16,7 @@ use crate::api::limits::Limits;
 use crate::api::peer::Operators;
 use crate::api::problem::Reason;
 use crate::api::shares::{Bounds, Full, Share, Shares};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Refusal};
 
 /// The hall and the turns.
 pub(super) struct Seats {
@@ -66,8 +66,8 @@ impl Seats {
     pub(super) fn take(&self, place: Place, uid: u32) -> Result<Seat, Full> {
         let share = self.shares.take(uid, 1).inspect_err(|full| {
             self.metrics.refused(match full {
-                Full::Each => "user_connections",
-                Full::All => "connections",
+                Full::Each => Refusal::UserConnections,
+                Full::All => Refusal::Connections,
             });
         })?;
         self.metrics.connection_opened();

@@ -8,8 +8,10 @@ use tokio::sync::oneshot;
 
 use super::ask::GrantAsk;
 use super::claim::Delivery;
+use super::happened::RequestId;
 use crate::api::Problem;
 use crate::api::lease::{LeaseAnswer, LeasesAnswer};
+use crate::api::peer::Caller;
 use crate::bytes::Bytes;
 use crate::devices::Snapshot;
 use crate::leases::ledger::Settings;
@@ -21,12 +23,25 @@ pub(super) enum Errand {
     Grant(Box<GrantAsk>, oneshot::Sender<Delivery>),
     List(oneshot::Sender<LeasesAnswer>),
     Get(String, oneshot::Sender<Result<LeaseAnswer, Problem>>),
-    Renew { id: String, uid: u32, ttl: Option<Duration>, reply: oneshot::Sender<Result<LeaseAnswer, Problem>> },
-    Release { id: String, uid: u32, reply: oneshot::Sender<Result<LeaseAnswer, Problem>> },
+    Renew { id: String, by: By, ttl: Option<Duration>, reply: oneshot::Sender<Result<LeaseAnswer, Problem>> },
+    Release { id: String, by: By, reply: oneshot::Sender<Result<LeaseAnswer, Problem>> },
     Claims(Arc<Snapshot>, Boottime, oneshot::Sender<BTreeMap<String, Bytes>>),
     Rules(Box<Settings>, Duration),
     Ping(oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
+}
+
+/// Who wants something done to a lease.
+#[derive(Debug)]
+pub(super) struct By {
+    pub(super) uid: u32,
+    pub(super) request_id: RequestId,
+}
+
+impl From<&Caller> for By {
+    fn from(caller: &Caller) -> Self {
+        Self { uid: caller.peer.uid, request_id: caller.request_id.as_str().into() }
+    }
 }
 
 /// Something to know; never refused and never waited for.
