@@ -4,6 +4,8 @@
 //! questions too. Labels take their values from closed sets, so that nobody outside can make the registry grow.
 
 mod classic;
+#[cfg(test)]
+mod pages;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -606,34 +608,5 @@ mod tests {
         assert!(!after.contains("{uuid=\"GPU-4\",xid="), "XIDs are of whole GPUs");
         metrics.set_devices(&[device("GPU-1", None)], None);
         assert!(metrics.open_metrics().contains("hf_mem_probe_devices_unusable{reason=\"gpu_lost\"} 0"));
-    }
-
-    #[test]
-    fn the_dashboard_asks_for_nothing_that_is_not_there() {
-        let metrics = Metrics::default();
-        metrics.question("fits", "fits");
-        metrics.took(Stage::Request, Duration::from_micros(40));
-        metrics.set_hub_requests(HubOutcome::Ok, 1);
-        metrics.model_lookup(CacheResult::Disk);
-        metrics.refused(Refusal::Browser);
-        metrics.set_devices(&[device("GPU-1", Some(Bytes::gib(20)))], None);
-        let text = metrics.classic_text();
-        let typed =
-            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).filter_map(|line| line.split_once(' '));
-        let mut there = std::collections::BTreeSet::new();
-        for (name, kind) in typed {
-            let suffixes: &[&str] = if kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
-            there.extend(suffixes.iter().map(|suffix| format!("{name}{suffix}")));
-        }
-        let dashboard = include_str!("../packaging/grafana/hf-mem-probe.json");
-        let part_of_a_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-        let asked: std::collections::BTreeSet<&str> = dashboard
-            .split(|letter| !part_of_a_name(letter))
-            .filter(|word| word.starts_with("hf_mem_probe_"))
-            .collect();
-        assert!(asked.len() > 5, "{asked:?}");
-        for name in asked {
-            assert!(there.contains(name), "{name} is in the dashboard and not among {there:?}");
-        }
     }
 }
