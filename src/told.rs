@@ -30,8 +30,8 @@ struct Turned {
 pub(crate) struct Turn {
     /// For how long it was as it was told before; `None` where nothing was.
     pub(crate) after: Option<Duration>,
-    /// Turns since then that were not told, because there were too many.
-    pub(crate) left_out: u64,
+    /// Turns since then that were not told, because there were too many; `None`: all were.
+    pub(crate) left_out: Option<u64>,
 }
 
 impl Told {
@@ -53,7 +53,8 @@ impl Told {
         self.spent_until = Some(until);
         let before = self.last.replace(Turned { wrong: wrong.map(str::to_owned), at: now });
         let after = before.map(|before| now.duration_since(before.at));
-        Some(Turn { after, left_out: std::mem::take(&mut self.left_out) })
+        let left_out = Some(std::mem::take(&mut self.left_out)).filter(|count| *count > 0);
+        Some(Turn { after, left_out })
     }
 
     /// What was told last to be wrong.
@@ -70,7 +71,7 @@ mod tests {
     fn each_turn_is_told_once_and_another_wrong_is_a_turn_too() {
         let (start, mut told) = (Instant::now(), Told::default());
         let at = |seconds| start + Duration::from_secs(seconds);
-        let turn = |after: Option<u64>| Some(Turn { after: after.map(Duration::from_secs), left_out: 0 });
+        let turn = |after: Option<u64>| Some(Turn { after: after.map(Duration::from_secs), left_out: None });
         assert_eq!(told.note(None, at(0)), None, "all is well at the start");
         assert_eq!(told.note(Some("lost"), at(5)), turn(None));
         assert_eq!(told.note(Some("lost"), at(6)), None);
@@ -92,7 +93,7 @@ mod tests {
         assert_eq!(told.wrong(), None);
         assert_eq!(turns(&mut told, 350, 100).len(), 1, "one more after a while");
         let last = told.note(Some("hung"), start + Duration::from_secs(10_000)).unwrap();
-        assert_eq!(last.left_out, 99);
+        assert_eq!(last.left_out, Some(99));
         assert_eq!(told.wrong(), Some("hung"));
     }
 }

@@ -37,7 +37,7 @@ fn families(text: &str) -> BTreeMap<&str, &str> {
 /// The labels of a family's samples, but for a histogram's bounds.
 fn labels<'a>(text: &'a str, family: &str) -> BTreeSet<&'a str> {
     let samples = text.lines().filter_map(|line| line.strip_prefix(family));
-    let samples = samples.filter_map(|rest| Some(rest.strip_prefix("_bucket").unwrap_or(rest).strip_prefix('{')?));
+    let samples = samples.filter_map(|rest| rest.strip_prefix("_bucket").unwrap_or(rest).strip_prefix('{'));
     samples
         .filter_map(|rest| rest.split_once('}'))
         .flat_map(|(labels, _)| labels.split(','))

@@ -26,7 +26,7 @@ impl Daemon {
     }
 
     /// The same in a directory that has something in it; `host` in it stands for the host's files, and `more.toml` is
-    /// more configuration.
+    /// more configuration, of the Hub to begin with.
     pub(crate) fn start_in(directory: TempDir, arguments: &[&str]) -> Self {
         let (mut child, notices) = spawn(directory.path(), arguments);
         let mut notice = [0; 256];
@@ -76,8 +76,8 @@ fn spawn(directory: &Path, arguments: &[&str]) -> (Child, UnixDatagram) {
     notices.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let config = directory.join("config.toml");
     let text = format!(
-        "[socket]\npath = \"{0}/api.sock\"\ngroup = \"{1}\"\n[devices]\nsample_interval = \"10ms\"\n[hub]\ncache_directory = \
-         \"{0}/cache\"\n[leases]\nstate_directory = \"{0}/state\"\n",
+        "[socket]\npath = \"{0}/api.sock\"\ngroup = \"{1}\"\n[devices]\nsample_interval = \"10ms\"\n[leases]\nstate_directory = \
+         \"{0}/state\"\n[hub]\ncache_directory = \"{0}/cache\"\n",
         directory.display(),
         rustix::process::getgid().as_raw(),
     );
@@ -88,6 +88,9 @@ fn spawn(directory: &Path, arguments: &[&str]) -> (Child, UnixDatagram) {
     }
     let mut command = program();
     command.arg("daemon").arg("--config").arg(&config).args(arguments).env("NOTIFY_SOCKET", &notify);
+    if more.starts_with("endpoint") {
+        command.env_remove("HF_HUB_OFFLINE");
+    }
     if directory.join("host").exists() {
         command.env("HF_MEM_PROBE_HOST_ROOT", directory.join("host"));
     }

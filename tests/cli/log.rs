@@ -3,11 +3,14 @@
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 use simulated_nvml::{Scenario, SimulatedDriver, profiles};
 
 use super::daemon::Daemon;
+use super::fake_hub::{FakeHub, Reply, Request};
 use super::run::{MODEL, run_beside};
 
 /// A daemon whose log is JSON, with `filter`.
@@ -19,7 +22,7 @@ fn start(filter: &str, arguments: &[&str]) -> Daemon {
 }
 
 /// One request with an id of its own, and its answer's status and body.
-fn ask(socket: &Path, method: &str, path: &str, id: &str, body: &str) -> (u16, Value) {
+fn ask_of(socket: &Path, method: &str, path: &str, id: &str, body: &str) -> (u16, Value) {
     let mut stream = UnixStream::connect(socket).unwrap();
     let length = body.len();
     write!(
@@ -57,15 +60,15 @@ fn a_part_and_a_device_are_told_of_once_when_they_fall_ill_and_once_when_they_ar
         answer["devices"].as_array().unwrap().iter().filter(|device| !device["unusable"].is_null()).count()
     };
     let until = |count: usize| loop {
-        let (status, answer) = ask(&socket, "GET", "/v1/gpus?fresh=true", "reading", "");
+        let (status, answer) = ask_of(&socket, "GET", "/v1/gpus?fresh=true", "reading", "");
         if unusable(status, &answer) == count {
             break;
         }
     };
     let looked_at = || {
         for _ in 0..20 {
-            ask(&socket, "GET", "/v1/gpus?fresh=true", "reading", "");
-            ask(&socket, "GET", "/v1/health", "health", "");
+            ask_of(&socket, "GET", "/v1/gpus?fresh=true", "reading", "");
+            ask_of(&socket, "GET", "/v1/health", "health", "");
         }
     };
     looked_at();
@@ -76,7 +79,7 @@ fn a_part_and_a_device_are_told_of_once_when_they_fall_ill_and_once_when_they_ar
     until(0);
     looked_at();
     driver.set(&well.clone().fault("nvmlDeviceGetCount_v2", simulated_nvml::Fault::code(9))).unwrap();
-    while ask(&socket, "GET", "/v1/gpus?fresh=true", "reading", "").0 == 200 {}
+    while ask_of(&socket, "GET", "/v1/gpus?fresh=true", "reading", "").0 == 200 {}
     looked_at();
     let lines = lines(&daemon.log());
 
@@ -98,6 +101,47 @@ fn a_part_and_a_device_are_told_of_once_when_they_fall_ill_and_once_when_they_ar
 }
 
 #[test]
+fn a_hub_that_fails_is_told_of_once_however_many_ask() {
+    let down = Arc::new(AtomicBool::new(true));
+    let is_down = Arc::clone(&down);
+    let script =
+        move |_: &Request, _| is_down.load(Ordering::SeqCst).then(|| Reply::status(503).with("retry-after", "3600"));
+    // On a thread of its own, to the end of the process: this one waits for answers.
+    let (started, endpoint) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            started.send(FakeHub::start(script).await.endpoint).unwrap();
+            std::future::pending::<()>().await;
+        });
+    });
+    let endpoint = endpoint.recv().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let more = format!("endpoint = \"{endpoint}\"\n[log]\nformat = \"json\"\n");
+    std::fs::write(directory.path().join("more.toml"), more).unwrap();
+    let daemon = Daemon::start_in(directory, &["--gpus", "24GiB"]);
+    let socket = daemon.socket();
+    let question = r#"{"model": {"repo": "a/b"}, "engine": {"name": "reference"}}"#;
+    let ask = || ask_of(&socket, "POST", "/v1/fits", "model", question);
+    for _ in 0..10 {
+        let (status, answer) = ask();
+        assert_eq!((status, answer["reason"].as_str()), (502, Some("hub_unreachable")), "{answer}");
+    }
+    down.store(false, Ordering::SeqCst);
+    for _ in 0..10 {
+        let (status, answer) = ask();
+        assert_ne!(answer["reason"], "hub_unreachable", "{status}: {answer}");
+    }
+    let lines = lines(&daemon.log());
+    let degraded = saying(&lines, "a part of the daemon is degraded");
+    let told: Vec<_> = degraded.iter().map(|line| (line["part"].as_str(), line["cause"].as_str())).collect();
+    assert_eq!(told, [(Some("hub"), Some(endpoint.as_str()))], "{lines:?}");
+    assert!(degraded[0]["why"].as_str().unwrap().contains("known models are answered for"), "{}", degraded[0]);
+    let well = saying(&lines, "a part of the daemon is well again");
+    assert_eq!((well.len(), well[0]["part"].as_str()), (1, Some("hub")));
+    assert!(lines.len() < 10, "nothing for each request: {lines:?}");
+}
+
+#[test]
 fn what_is_wrong_from_the_start_is_told_at_the_start() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("more.toml"), "[log]\nformat = \"json\"\n").unwrap();
@@ -114,8 +158,8 @@ fn a_release_of_the_driver_is_told_with_who_asked_and_so_is_its_end() {
     let driver = SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();
     let daemon = start("info", &["--nvml", driver.library().to_str().unwrap()]);
     let socket = daemon.socket();
-    assert_eq!(ask(&socket, "POST", "/v1/nvml/release", "reset-1", r#"{"seconds": 1}"#).0, 200);
-    while ask(&socket, "GET", "/v1/gpus?fresh=true", "reading", "").0 != 200 {}
+    assert_eq!(ask_of(&socket, "POST", "/v1/nvml/release", "reset-1", r#"{"seconds": 1}"#).0, 200);
+    while ask_of(&socket, "GET", "/v1/gpus?fresh=true", "reading", "").0 != 200 {}
     let lines = lines(&daemon.log());
     let began = saying(&lines, "the driver is let go of, as this user asked");
     assert_eq!(began.len(), 1, "{lines:?}");
@@ -133,8 +177,8 @@ fn events_of_leases_have_each_fact_by_its_name_and_the_request_that_caused_them(
     let reserved = run_beside(&socket, &format!("fits {MODEL} --reserve --holder job --json"));
     let lease = reserved.json()["lease"]["id"].as_str().unwrap().to_owned();
     let path = format!("/v1/leases/{lease}");
-    assert_eq!(ask(&socket, "POST", &format!("{path}/renew"), "job-7", r#"{"ttl_seconds": 600}"#).0, 200);
-    assert_eq!(ask(&socket, "DELETE", &path, "job-8", "").0, 200);
+    assert_eq!(ask_of(&socket, "POST", &format!("{path}/renew"), "job-7", r#"{"ttl_seconds": 600}"#).0, 200);
+    assert_eq!(ask_of(&socket, "DELETE", &path, "job-8", "").0, 200);
     let config = socket.with_file_name("config.toml");
     let log = daemon.log();
     let lines = lines(&log);

@@ -37,3 +37,43 @@ impl From<Event> for Happened {
         Self { event, request_id: None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leases::event::Subject;
+
+    #[test]
+    fn what_time_or_a_death_brings_is_no_requests_doing() {
+        let subject = || Subject {
+            lease: "1".to_owned(),
+            uid: 1,
+            pid: None,
+            name: None,
+            model: "m".to_owned(),
+            granted_bytes: std::collections::BTreeMap::new(),
+            visible_bytes: std::collections::BTreeMap::new(),
+        };
+        let request = RequestId::from("r");
+        let whose = |event| Happened::after(event, Some(&request)).request_id;
+        let ended = |reason| Event::Ended { lease: subject(), reason };
+        for event in [
+            Event::Granted(subject()),
+            Event::Renewed(subject()),
+            ended(EndReason::ByOwner),
+            Event::Waiting { ticket: 1, uid: 1, position: 1 },
+            Event::WaitEnded { ticket: 1, timed_out: true },
+        ] {
+            assert_eq!(whose(event.clone()).as_deref(), Some("r"), "{event:?}");
+        }
+        for event in [
+            Event::Settled(subject()),
+            ended(EndReason::TtlPassed),
+            ended(EndReason::HolderDied),
+            Event::Recovered { device: "GPU-a".to_owned() },
+        ] {
+            assert_eq!(whose(event.clone()), None, "{event:?}");
+        }
+        assert_eq!(Happened::after(Event::Granted(subject()), None).request_id, None);
+    }
+}
