@@ -114,7 +114,7 @@ impl Sum for Bytes {
     }
 }
 
-/// A person's reading: GiB from 1 GiB up, MiB below, bytes below 1 MiB.
+/// A person's reading: in GiB, MiB, KiB or B, the largest of which there is one.
 impl fmt::Display for Bytes {
     #[expect(clippy::cast_precision_loss, reason = "print only")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

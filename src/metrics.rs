@@ -225,10 +225,10 @@ pub struct DeviceFigures {
     pub total: Bytes,
     /// Bytes nobody has allocated.
     pub free: Option<Bytes>,
-    /// Bytes that can be given now.
+    /// Bytes that can be given now; `None` where that is not known, as where leases cannot be read.
     pub available: Option<Bytes>,
-    /// Bytes that leases still claim.
-    pub leased: Bytes,
+    /// Bytes that leases still claim, where they can be read.
+    pub leased: Option<Bytes>,
     /// Why nothing may be placed on it.
     pub unusable: Option<String>,
     /// Whether it is a part of a GPU: XIDs are of whole ones.
@@ -427,7 +427,7 @@ impl Metrics {
                 (&self.device_total, Some(device.total)),
                 (&self.device_free, device.free),
                 (&self.device_available, device.available),
-                (&self.device_leased, Some(device.leased)),
+                (&self.device_leased, device.leased),
             ] {
                 if let Some(bytes) = bytes {
                     family.get_or_create(&labels).set(gauge(bytes));
@@ -517,7 +517,7 @@ mod tests {
             total: Bytes::gib(24),
             free,
             available: free,
-            leased: Bytes::ZERO,
+            leased: Some(Bytes::ZERO),
             unusable: None,
             part_of_gpu: false,
         }

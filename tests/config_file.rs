@@ -10,6 +10,10 @@ fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config.example.toml")
 }
 
+fn warned(path: &Path) -> Result<Vec<config::Warning>, config::ConfigError> {
+    config::load(path).map(|(_, warnings)| warnings)
+}
+
 #[test]
 fn the_example_is_the_defaults_and_earns_no_warning() {
     let (config, _) = config::load(&example()).unwrap();
@@ -70,9 +74,9 @@ fn a_file_that_anyone_may_write_is_warned_of() {
     let path = folder.path().join("config.toml");
     std::fs::write(&path, "[log]\nfilter = \"debug\"\n").unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-    assert_eq!(config::check_config(&path).unwrap(), []);
+    assert_eq!(warned(&path).unwrap(), []);
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
-    let warnings = config::check_config(&path).unwrap();
+    let warnings = warned(&path).unwrap();
     assert!(warnings[0].why.contains("every user of this host may write this file"), "{warnings:?}");
 }
 
@@ -80,12 +84,12 @@ fn a_file_that_anyone_may_write_is_warned_of() {
 fn a_missing_huge_or_binary_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
-    let error = config::check_config(&path).unwrap_err().to_string();
+    let error = warned(&path).unwrap_err().to_string();
     assert!(error.starts_with(&format!("cannot read {}: ", path.display())), "{error}");
     std::fs::write(&path, vec![b'#'; (1 << 20) + 1]).unwrap();
-    assert!(config::check_config(&path).unwrap_err().to_string().contains("larger than"));
+    assert!(warned(&path).unwrap_err().to_string().contains("larger than"));
     std::fs::write(&path, [0xff, 0xfe, 0x00]).unwrap();
-    assert!(config::check_config(&path).unwrap_err().to_string().contains("valid UTF-8"));
-    let error = config::check_config(folder.path()).unwrap_err().to_string();
+    assert!(warned(&path).unwrap_err().to_string().contains("valid UTF-8"));
+    let error = warned(folder.path()).unwrap_err().to_string();
     assert!(error.contains("directory"), "{error}");
 }

@@ -73,10 +73,17 @@ fn one_bit_of_the_ledger_makes_nobody_promise_the_same_memory_twice() {
         assert!(reason.contains("no lease is granted") && reason.contains(aside_name), "{start}: {reason}");
         let mut refused = vec![lease(&client, &question).unwrap_err()];
         refused.push(told(block_on(client.fits(&question)).unwrap()).unwrap_err());
+        refused.push(told(block_on(client.gpus()).unwrap()).unwrap_err());
         for problem in refused {
             assert_eq!((problem.reason, problem.reason.exit_code()), (Reason::Busy, 75), "{start}: {problem}");
             assert!(problem.hint.as_ref().is_some_and(|hint| hint.contains(aside_name)), "{start}: {problem:?}");
         }
+        let listed = told(block_on(client.leases()).unwrap()).unwrap();
+        assert!(listed.leases.is_empty() && listed.warnings[0].contains(aside_name), "{start}: {listed:?}");
+        let metrics = block_on(client.metrics()).unwrap().unwrap();
+        let unknown = ["hf_mem_probe_device_available_bytes{", "hf_mem_probe_device_leased_bytes{"];
+        assert!(metrics.contains("hf_mem_probe_device_free_bytes{"), "{start}: {metrics}");
+        assert!(!unknown.iter().any(|name| metrics.contains(name)), "{start}: {metrics}");
         let declared = Question { gpus: Some("24GiB".to_owned()), ..question.clone() };
         assert!(told(block_on(client.fits(&declared)).unwrap()).is_ok(), "{start}: declared devices are nobody's");
         daemon.kill();

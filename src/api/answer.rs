@@ -51,7 +51,7 @@ pub struct Answer {
     /// Bytes that are short, summed over devices; 0 when it fits, `null` when it cannot be told.
     pub short_by_bytes: Option<u64>,
     /// The lease, when one was asked for and granted.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<super::lease::LeaseAnswer>)]
     pub lease: Option<Value>,
     /// When the devices were read, RFC 3339; `null` where none were.
     pub sampled_at: Option<String>,

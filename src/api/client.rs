@@ -105,26 +105,41 @@ impl ClientError {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory
         )
     }
+
+    /// As a problem of a call that nothing but the daemon can answer: its cures do not go without one.
+    pub fn of_the_daemon_alone(self) -> Problem {
+        let hint = match &self {
+            Self::Problem(problem) => return problem.as_ref().clone(),
+            Self::Unreachable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "your user may not connect: it must be in the socket's group (`hf-mem-probe` unless configured \
+                 otherwise); log in again after being added"
+            }
+            Self::Unreachable { .. } => {
+                "start it with `systemctl start hf-mem-probe.socket` or `hf-mem-probe daemon`, or name its socket with \
+                 --socket"
+            }
+            Self::Cut { .. } => "ask again; see `journalctl -u hf-mem-probe` for why it ended",
+            Self::Late { .. } => "see `journalctl -u hf-mem-probe`",
+            Self::NotOurs { .. } => "another program or another version may listen there; check --socket",
+        };
+        Problem::new(Reason::DaemonUnreachable, self.to_string()).hint(hint)
+    }
 }
 
 impl From<ClientError> for Problem {
     fn from(error: ClientError) -> Self {
-        let hint = match &error {
-            ClientError::Problem(problem) => return problem.as_ref().clone(),
+        let alone = match &error {
             ClientError::Unreachable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                "your user may not connect: it must be in the socket's group (`hf-mem-probe` unless configured \
-                 otherwise); log in again after being added, or ask without it and without the leases that it knows of \
-                 (--local)"
+                "; or ask without it and without the leases that it knows of (--local)"
             }
-            ClientError::Unreachable { .. } => {
-                "start it with `systemctl start hf-mem-probe.socket` or `hf-mem-probe daemon`, name its socket with \
-                 --socket, or ask without it (--local)"
-            }
-            ClientError::Cut { .. } => "ask again; see `journalctl -u hf-mem-probe` for why it ended",
-            ClientError::Late { .. } => "see `journalctl -u hf-mem-probe`; ask without it with --local",
-            ClientError::NotOurs { .. } => "another program or another version may listen there; check --socket",
+            ClientError::Unreachable { .. } | ClientError::Late { .. } => "; or ask without it (--local)",
+            ClientError::Cut { .. } | ClientError::NotOurs { .. } | ClientError::Problem(_) => "",
         };
-        Self::new(Reason::DaemonUnreachable, error.to_string()).hint(hint)
+        let mut problem = error.of_the_daemon_alone();
+        if let Some(hint) = &mut problem.hint {
+            hint.push_str(alone);
+        }
+        problem
     }
 }
 

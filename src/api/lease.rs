@@ -98,6 +98,9 @@ pub struct LeasesAnswer {
     pub waiting: Vec<Waiting>,
     /// What a lease is not.
     pub note: String,
+    /// Leases that are not among these because they cannot be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// One in line.

@@ -2,10 +2,11 @@
 
 use std::sync::LazyLock;
 
-use utoipa::OpenApi;
+use utoipa::openapi::{RefOr, Required};
+use utoipa::{Modify, OpenApi};
 
 use super::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
-use super::routes::Together;
+use super::routes::{Together, Troubled};
 use super::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleaseRequest, TogetherAnswer, WatchLine};
 use super::{Answer, Problem, Question};
 
@@ -41,7 +42,8 @@ pub fn json() -> &'static str {
         operations::openapi,
         operations::metrics
     ),
-    components(schemas(Question, Together, Answer, TogetherAnswer, Problem))
+    components(schemas(Question, Together, Answer, TogetherAnswer, WatchLine, Troubled)),
+    modifiers(&OptionalBodies)
 )]
 struct Document;
 
@@ -54,16 +56,51 @@ enum FitsBody {
     Several(Together),
 }
 
+/// The answer to a question, or to several that must fit together.
+#[derive(utoipa::ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum FitsAnswer {
+    One(Box<Answer>),
+    Several(TogetherAnswer),
+}
+
+/// The devices, or why they cannot be read for now.
+#[derive(utoipa::ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum WatchedLine {
+    Devices(Box<WatchLine>),
+    Trouble(Troubled),
+}
+
+/// Every body is required by default: here those that may be left out.
+struct OptionalBodies;
+
+/// The routes whose body may be left out.
+const OPTIONAL_BODIES: [&str; 2] = ["/v1/leases/{id}/renew", "/v1/nvml/release"];
+
+impl Modify for OptionalBodies {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        for path in OPTIONAL_BODIES {
+            let operation = document.paths.paths.get_mut(path).and_then(|item| item.post.as_mut());
+            if let Some(RefOr::T(body)) = operation.and_then(|operation| operation.request_body.as_mut()) {
+                body.required = Some(Required::False);
+            }
+        }
+    }
+}
+
 #[expect(dead_code, reason = "each function only carries its operation's description")]
 mod operations {
     use super::{
-        Answer, FitsBody, GpusAnswer, HealthAnswer, LeaseAnswer, LeaseRequest, LeasesAnswer, NvmlReleaseAnswer,
-        NvmlReleaseRequest, Problem, Question, RenewRequest, WatchLine,
+        Answer, FitsAnswer, FitsBody, GpusAnswer, HealthAnswer, LeaseAnswer, LeaseRequest, LeasesAnswer,
+        NvmlReleaseAnswer, NvmlReleaseRequest, Problem, Question, RenewRequest, WatchedLine,
     };
 
-    /// Whether and how a model fits here, now. With `questions`: whether they all fit at once; the answer is then a `TogetherAnswer`.
+    /// Whether and how a model fits here, now. With `questions`: whether they all fit at once.
     #[utoipa::path(post, path = "/v1/fits", tag = "hf-mem-probe", request_body = inline(FitsBody), responses(
-        (status = 200, description = "The answer", body = Answer),
+        (status = 200, description = "The answer; to `questions` with one for each", body = inline(FitsAnswer)),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
     ))]
     pub(super) fn fits() {}
@@ -86,7 +123,7 @@ mod operations {
 
     /// The same whenever it changes, one object a line, with what happened to leases since the line before, until the caller leaves or the daemon stops.
     #[utoipa::path(get, path = "/v1/gpus/watch", tag = "hf-mem-probe", responses(
-        (status = 200, description = "The answer", body = WatchLine, content_type = "application/x-ndjson"),
+        (status = 200, description = "The answer", body = inline(WatchedLine), content_type = "application/x-ndjson"),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
     ))]
     pub(super) fn watch() {}
@@ -98,7 +135,7 @@ mod operations {
     ))]
     pub(super) fn leases() {}
 
-    /// Answers like `/v1/fits` and holds what was answered; `lease` is a `LeaseAnswer` when it was granted.
+    /// Answers like `/v1/fits` to one question and holds what was answered; `lease` is there when it was granted.
     #[utoipa::path(post, path = "/v1/leases", tag = "hf-mem-probe", request_body = LeaseRequest, responses(
         (status = 200, description = "The answer", body = Answer),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
@@ -157,10 +194,56 @@ mod operations {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
     fn the_contract_changes_only_on_purpose() {
         insta::assert_snapshot!("openapi", json());
+    }
+
+    /// What a route answers stands with the route: a schema that none refers to is one that no client finds.
+    #[test]
+    fn every_schema_is_some_routes() {
+        fn refer(value: &Value, to: &mut BTreeSet<String>) {
+            match value {
+                Value::Object(map) => {
+                    to.extend(map.get("$ref").and_then(Value::as_str).map(str::to_owned));
+                    map.values().for_each(|value| refer(value, to));
+                }
+                Value::Array(values) => values.iter().for_each(|value| refer(value, to)),
+                _ => {}
+            }
+        }
+        let document: Value = serde_json::from_str(json()).unwrap();
+        let mut reached = BTreeSet::new();
+        refer(&document["paths"], &mut reached);
+        loop {
+            let mut more = reached.clone();
+            for name in &reached {
+                refer(document.pointer(&name[1..]).unwrap_or_else(|| panic!("{name} is nowhere")), &mut more);
+            }
+            if more == reached {
+                break;
+            }
+            reached = more;
+        }
+        let all = document["components"]["schemas"].as_object().unwrap().keys();
+        let all: BTreeSet<_> = all.map(|name| format!("#/components/schemas/{name}")).collect();
+        assert_eq!(reached, all);
+    }
+
+    #[test]
+    fn only_a_body_that_may_be_left_out_is_said_to_be() {
+        let document: Value = serde_json::from_str(json()).unwrap();
+        let bodies = document["paths"].as_object().unwrap().iter().filter_map(|(path, operations)| {
+            let required = operations["post"]["requestBody"]["required"].as_bool()?;
+            Some((path.as_str(), required))
+        });
+        let left_out: Vec<_> = bodies.filter(|(_, required)| !required).map(|(path, _)| path).collect();
+        assert_eq!(left_out, OPTIONAL_BODIES);
     }
 }

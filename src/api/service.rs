@@ -9,6 +9,7 @@ use super::answer::Verdict;
 use super::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
 use super::peer::Caller;
 use super::problem::Reason;
+pub use super::shares::Room;
 use super::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, TogetherAnswer};
 use super::{Answer, Problem, Question};
 use crate::leases::event::Dated;
@@ -90,11 +91,13 @@ pub trait Service: Send + Sync + 'static {
     /// How the daemon is.
     fn health(&self) -> HealthAnswer;
 
-    /// Answers like [`Service::fits`] and holds what was answered, in one step.
+    /// Answers like [`Service::fits`] and holds what was answered, in one step. `room` is what the request takes, for as long
+    /// as anything of it is kept.
     fn create_lease(
         &self,
         caller: Caller,
         request: LeaseRequest,
+        room: Room,
     ) -> impl Future<Output = Result<Answer, Problem>> + Send;
 
     /// Every lease.

@@ -47,6 +47,19 @@ pub(in crate::api) struct Share {
     amount: usize,
 }
 
+/// What a large request takes of the memory that is kept for such: whoever works on the request holds it, also when the
+/// asker is gone. Dropping it gives it back.
+#[derive(Debug)]
+pub struct Room {
+    _share: Share,
+}
+
+impl From<Share> for Room {
+    fn from(share: Share) -> Self {
+        Self { _share: share }
+    }
+}
+
 impl Shares {
     /// Nothing is held yet.
     pub(in crate::api) fn new(bounds: Bounds, operators: Operators) -> Self {

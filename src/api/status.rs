@@ -158,6 +158,7 @@ pub enum HealthStatus {
 pub struct NvmlReleaseRequest {
     /// Seconds; 60 when absent.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 3600)]
     pub seconds: Option<u64>,
 }
 

@@ -45,11 +45,17 @@ pub enum Command {
     /// A lease is advisory: it is honoured by everyone who asks here, and cannot stop a process that does not.
     Lease(LeaseArguments),
     /// Who had been promised what, and who had taken what, at a time: for after an out-of-memory.
+    ///
+    /// It reads the daemon's journal, which names everybody's jobs: as the packages install the daemon, only root and the
+    /// daemon's own user may read it (exit code 77 for others).
     Explain(ExplainArguments),
     /// Serves questions on a Unix socket.
     Daemon(DaemonArguments),
-    /// Whether the daemon is well; exit code 0 if so.
-    Health(ConnectionArguments),
+    /// Whether the daemon answers, and how each of its parts is.
+    ///
+    /// The exit code is 0 when it answers, also where parts of it are degraded: a Hub that is down is no reason to restart
+    /// it. With --strict it is then 1. 69: the daemon does not answer.
+    Health(HealthArguments),
     /// Reads a configuration file as the daemon would, and says what is wrong with it.
     CheckConfig {
         /// The file.
@@ -65,9 +71,13 @@ pub enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Writes the manual page to standard output.
+    /// Writes a manual page to standard output: the program's own, or that of one of its commands.
     #[command(hide = true)]
-    Manual,
+    Manual {
+        /// The command, such as "fits" or "lease renew".
+        #[arg(value_name = "COMMAND")]
+        command: Vec<String>,
+    },
 }
 
 /// `fits`.
@@ -100,6 +110,9 @@ pub struct FitsArguments {
     /// Hold the lease by this name, until it is released or its time is up, instead of by the calling process.
     #[arg(long, value_name = "NAME", value_parser = parse_holder, requires = "reserve")]
     pub holder: Option<String>,
+    /// What is read here.
+    #[command(flatten)]
+    pub here: HereArguments,
     /// Where to ask, and how to print.
     #[command(flatten)]
     pub connection: ConnectionArguments,
@@ -111,6 +124,9 @@ pub struct EstimateArguments {
     /// The question.
     #[command(flatten)]
     pub question: QuestionArguments,
+    /// Do not ask the daemon.
+    #[arg(long)]
+    pub local: bool,
     /// Where to ask, and how to print.
     #[command(flatten)]
     pub connection: ConnectionArguments,
@@ -118,6 +134,8 @@ pub struct EstimateArguments {
 
 /// `run`.
 #[derive(Args, Debug)]
+// Only the daemon gives leases.
+#[command(mut_arg("local", |local| local.requires("no_lease")))]
 pub struct RunArguments {
     /// owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, a bundle, ollama:NAME or
     /// lmstudio:PUBLISHER/NAME.
@@ -144,6 +162,9 @@ pub struct RunArguments {
     /// Say the lease's id to the socket of this name, with --become.
     #[arg(long, hide = true, value_name = "NAME", requires = "becomes_command")]
     pub tell: Option<String>,
+    /// What is read here.
+    #[command(flatten)]
+    pub here: HereArguments,
     /// Where to ask, and how to print.
     #[command(flatten)]
     pub connection: ConnectionArguments,
@@ -268,12 +289,23 @@ pub struct QuestionOptions {
     #[arg(long, value_name = "UUID", value_delimiter = ',')]
     pub on: Vec<String>,
     /// Declared devices instead of this host's: 8xH100-80GB, 2x24GiB,1x12GiB,host:64GiB, or a file written by gpus
-    /// --json.
+    /// --json. docs/cards.md lists the names.
     #[arg(long, value_name = "SPEC|FILE")]
     pub gpus: Option<String>,
     /// Whether layers, experts or components may stay in host memory.
     #[arg(long, value_enum, default_value_t = OffloadArgument::Deny)]
     pub offload: OffloadArgument,
+}
+
+/// What this process reads of the host itself, for the commands that can do without the daemon.
+#[derive(Args, Clone, Debug, Default)]
+pub struct HereArguments {
+    /// Do not ask the daemon: its leases are then not counted.
+    #[arg(long)]
+    pub local: bool,
+    /// The driver's library, where it is not found by its usual name.
+    #[arg(long, value_name = "PATH", env = "HF_MEM_PROBE_NVML")]
+    pub nvml: Option<PathBuf>,
 }
 
 /// Where to ask, and how to print.
@@ -282,15 +314,20 @@ pub struct ConnectionArguments {
     /// The daemon's socket.
     #[arg(long, value_name = "PATH", env = "HF_MEM_PROBE_SOCKET", default_value = crate::config::DEFAULT_PATH)]
     pub socket: PathBuf,
-    /// Do not ask the daemon: its leases are then not counted.
-    #[arg(long)]
-    pub local: bool,
-    /// The driver's library, where it is not found by its usual name.
-    #[arg(long, value_name = "PATH", env = "HF_MEM_PROBE_NVML")]
-    pub nvml: Option<PathBuf>,
     /// Print one JSON object, on failure too.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `health`.
+#[derive(Args, Debug)]
+pub struct HealthArguments {
+    /// Exit with 1 when any part of the daemon is degraded.
+    #[arg(long)]
+    pub strict: bool,
+    /// Where to ask, and how to print.
+    #[command(flatten)]
+    pub connection: ConnectionArguments,
 }
 
 /// `gpus`.
@@ -305,6 +342,9 @@ pub struct GpusArguments {
     /// Declared devices instead of this host's.
     #[arg(long, value_name = "SPEC|FILE")]
     pub gpus: Option<String>,
+    /// What is read here.
+    #[command(flatten)]
+    pub here: HereArguments,
     /// Where to ask, and how to print.
     #[command(flatten)]
     pub connection: ConnectionArguments,
@@ -322,6 +362,9 @@ pub struct FreeArguments {
     /// Declared devices instead of this host's.
     #[arg(long, value_name = "SPEC|FILE")]
     pub gpus: Option<String>,
+    /// What is read here.
+    #[command(flatten)]
+    pub here: HereArguments,
     /// Where to ask, and how to print.
     #[command(flatten)]
     pub connection: ConnectionArguments,

@@ -6,10 +6,18 @@ use super::output::{self, Output};
 use crate::api::Problem;
 use crate::api::problem::Reason;
 use crate::config;
+use crate::daemon::program;
 
 /// Exit code 0 when the file can be used, with warnings on standard error; 78 when it cannot.
 pub(super) fn run(file: &Path) -> u8 {
-    match config::check_config(file) {
+    let bad = |error: config::ConfigError| Problem::new(Reason::BadConfiguration, error.to_string());
+    let checked = config::load(file).map_err(bad).and_then(|(config, warnings)| {
+        let refused =
+            |problem: Problem| Problem { detail: format!("{}: {}", file.display(), problem.detail), ..problem };
+        program::check(&config).map_err(refused)?;
+        Ok(warnings)
+    });
+    match checked {
         Ok(warnings) => {
             for warning in &warnings {
                 output::remark(&format!("warning: {}: {}", warning.what, warning.why));
@@ -17,6 +25,6 @@ pub(super) fn run(file: &Path) -> u8 {
             output::text(&format!("{} can be used\n", file.display()));
             0
         }
-        Err(error) => Output { json: false }.problem(&Problem::new(Reason::BadConfiguration, error.to_string())),
+        Err(problem) => Output { json: false }.problem(&problem),
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::api::answer::{Answer, Verdict};
 use crate::api::problem::{Problem, Reason};
+use crate::api::status::{HealthAnswer, HealthStatus};
 
 /// What systemd's `ExecCondition=` takes as a failure rather than "skip": see systemd.service(5).
 const CONDITION_FAILED: u8 = 255;
@@ -15,6 +16,14 @@ pub(super) fn of_answer(answer: &Answer, strict: bool) -> u8 {
         Some(Verdict::DoesNotFit | Verdict::Unknown) => reason(&answer.reason)
             .map_or_else(|| if answer.verdict == Some(Verdict::Unknown) { 3 } else { 1 }, Reason::exit_code),
     }
+}
+
+/// A daemon that answers and is not well in all its parts, with `--strict`.
+const DEGRADED: u8 = 1;
+
+/// The exit code of a daemon's health. `strict` counts a degraded part as a no.
+pub(super) fn of_health(health: &HealthAnswer, strict: bool) -> u8 {
+    if strict && health.status != HealthStatus::Ok { DEGRADED } else { Reason::Fits.exit_code() }
 }
 
 /// The exit code of a failure.

@@ -1,5 +1,8 @@
 //! `explain`: who had been promised what, and who had taken what, at a time.
 
+use std::io;
+use std::path::Path;
+
 use super::arguments::ExplainArguments;
 use super::output::Output;
 use super::text::{event, size};
@@ -21,22 +24,29 @@ pub(super) fn run(arguments: &ExplainArguments) -> u8 {
 }
 
 fn account(arguments: &ExplainArguments) -> Result<Account, Problem> {
-    let place = arguments.journal.display();
-    let failed = |error: std::io::Error| {
-        Problem::new(Reason::NotFound, format!("the journal in {place} cannot be read: {error}"))
-            .hint("name the daemon's state directory with --journal; it is readable by the daemon's user and root")
-    };
+    let failed = |error| unreadable(&arguments.journal, &error);
     // An empty folder and a wrong one look the same to the reader.
     std::fs::read_dir(&arguments.journal).map_err(failed)?;
     let (entries, unreadable) = read(&arguments.journal).map_err(failed)?;
     if entries.is_empty() {
-        let detail = format!("there is no journal in {place}");
+        let detail = format!("there is no journal in {}", arguments.journal.display());
         return Err(Problem::new(Reason::NotFound, detail).hint("name the daemon's state directory with --journal"));
     }
     if unreadable > 0 {
         super::output::remark(&format!("{unreadable} lines of the journal could not be read"));
     }
     Ok(Account::at(&entries, arguments.at, arguments.around))
+}
+
+/// A journal that is there and may not be read is told from one that is elsewhere.
+fn unreadable(journal: &Path, error: &io::Error) -> Problem {
+    let detail = format!("the journal in {} cannot be read: {error}", journal.display());
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => Problem::new(Reason::Forbidden, detail).hint(
+            "it names everybody's jobs: only root and the daemon's own user may read it; ask as one of them (sudo)",
+        ),
+        _ => Problem::new(Reason::NotFound, detail).hint("name the daemon's state directory with --journal"),
+    }
 }
 
 fn words(account: &Account) -> String {
@@ -78,5 +88,18 @@ fn line(entry: &Entry) -> String {
         (Some(happened), _) => event::happened(happened),
         (None, Some(change)) => memory(change),
         (None, None) => "?".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_that_may_not_be_read_is_not_called_missing() {
+        let problem = |kind| unreadable(Path::new("/var/lib/hf-mem-probe"), &io::Error::from(kind));
+        let refused = problem(io::ErrorKind::PermissionDenied);
+        assert_eq!((refused.reason, refused.reason.exit_code()), (Reason::Forbidden, 77));
+        assert_eq!(problem(io::ErrorKind::NotFound).reason, Reason::NotFound);
     }
 }

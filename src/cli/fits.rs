@@ -1,6 +1,6 @@
 //! `fits` and `estimate`: ask the daemon where one answers, else walk the same path in this process.
 
-use super::arguments::{ConnectionArguments, EstimateArguments, FitsArguments, QuestionArguments};
+use super::arguments::{ConnectionArguments, EstimateArguments, FitsArguments, HereArguments, QuestionArguments};
 use super::output::{self, Output};
 use super::{exit, in_process, question, reserve, text, unseen};
 use crate::api::client::{Client, ClientError, block_on};
@@ -25,7 +25,7 @@ pub(super) fn fits(arguments: &FitsArguments) -> u8 {
     let answered = if arguments.reserve {
         reserve::reserve(question, arguments).map(Asked::whole)
     } else {
-        ask(Asking::Fits, question, &arguments.question, &arguments.connection)
+        ask(Asking::Fits, question, &arguments.question, &arguments.here, &arguments.connection)
     };
     let code = match answered {
         Ok(Asked { answer, unseen_leases }) => {
@@ -45,7 +45,8 @@ pub(super) fn fits(arguments: &FitsArguments) -> u8 {
 pub(super) fn estimate(arguments: &EstimateArguments) -> u8 {
     let question = question::question(&arguments.question.model, &arguments.question.options);
     let output = Output { json: arguments.connection.json };
-    match ask(Asking::Estimate, question, &arguments.question, &arguments.connection) {
+    let here = HereArguments { local: arguments.local, ..HereArguments::default() };
+    match ask(Asking::Estimate, question, &arguments.question, &here, &arguments.connection) {
         Ok(Asked { answer, .. }) => {
             output.data(&answer, text::answer::answer);
             // An estimate asks for figures: a "no" on declared devices is one too.
@@ -79,6 +80,7 @@ pub(super) fn ask(
     asking: Asking,
     mut question: Question,
     arguments: &QuestionArguments,
+    own: &HereArguments,
     connection: &ConnectionArguments,
 ) -> Result<Asked, Problem> {
     // Declared devices have no leases, and an estimate counts none.
@@ -87,7 +89,7 @@ pub(super) fn ask(
         let source = in_process::Source::new(arguments)?;
         let mut unseen = None;
         // A snapshot file is on this side of the socket, and the daemon opens no path for a client.
-        let here_only = connection.local || arguments.options.gpus.as_deref().is_some_and(declared::names_a_file);
+        let here_only = own.local || arguments.options.gpus.as_deref().is_some_and(declared::names_a_file);
         if !here_only {
             source.complete(&mut question).await?;
             match asked_daemon(asking, &question, &source, connection).await {
@@ -100,7 +102,7 @@ pub(super) fn ask(
                 Err(error) => return Err(error.into()),
             }
         }
-        let mut answer = in_process::answer(asking, &question, &source, connection).await?;
+        let mut answer = in_process::answer(asking, &question, &source, own).await?;
         let why =
             if here_only { String::new() } else { format!(": no daemon answers at {}", connection.socket.display()) };
         output::remark(&format!("answered in process{why}"));

@@ -37,7 +37,7 @@ pub(super) fn run(arguments: &FreeArguments) -> u8 {
 }
 
 fn find(arguments: &FreeArguments) -> Result<Room, Problem> {
-    room(&gpus::now(&arguments.connection, arguments.gpus.as_deref())?, arguments.gpu.as_deref())
+    room(&gpus::now(&arguments.here, &arguments.connection, arguments.gpus.as_deref())?, arguments.gpu.as_deref())
 }
 
 fn room(answer: &GpusAnswer, wanted: Option<&str>) -> Result<Room, Problem> {

@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::arguments::{ConnectionArguments, GpusArguments};
+use super::arguments::{ConnectionArguments, GpusArguments, HereArguments};
 use super::output::{self, Output};
 use super::{harmless, in_process, text, unseen};
 use crate::api::client::{Client, ClientError, block_on};
@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &GpusArguments) -> u8 {
     let done = if arguments.watch {
         watch(arguments)
     } else {
-        once(&arguments.connection, arguments.gpus.as_deref())
+        once(&arguments.here, &arguments.connection, arguments.gpus.as_deref())
             .map(|answer| output.data(&answer, |answer| table(answer, arguments)))
     };
     match done {
@@ -37,14 +37,14 @@ pub(super) fn run(arguments: &GpusArguments) -> u8 {
 }
 
 /// The devices as the daemon last saw them, or this process where there is no daemon; or `declared` ones.
-fn once(connection: &ConnectionArguments, declared: Option<&str>) -> Result<GpusAnswer, Problem> {
-    if let Some(answer) = here(connection, declared)? {
+fn once(own: &HereArguments, connection: &ConnectionArguments, declared: Option<&str>) -> Result<GpusAnswer, Problem> {
+    if let Some(answer) = here(own, declared)? {
         return Ok(answer);
     }
     match runtime(Client::new(&connection.socket).gpus())? {
         Err(error @ ClientError::Unreachable { .. }) => {
             remark_on(&connection.socket, &error);
-            Ok(alone(in_process::snapshot(connection)?))
+            Ok(alone(in_process::snapshot(own)?))
         }
         answer => Ok(answer?),
     }
@@ -52,14 +52,18 @@ fn once(connection: &ConnectionArguments, declared: Option<&str>) -> Result<Gpus
 
 /// The same as they are now: the daemon reads them anew. For figures that are relied on: a daemon that is there and may not
 /// be asked, whose leases would be missed, is a failure.
-pub(super) fn now(connection: &ConnectionArguments, declared: Option<&str>) -> Result<GpusAnswer, Problem> {
-    if let Some(answer) = here(connection, declared)? {
+pub(super) fn now(
+    own: &HereArguments,
+    connection: &ConnectionArguments,
+    declared: Option<&str>,
+) -> Result<GpusAnswer, Problem> {
+    if let Some(answer) = here(own, declared)? {
         return Ok(answer);
     }
     match runtime(Client::new(&connection.socket).fresh_gpus())? {
         Err(error) if error.daemon_is_absent() => {
             remark_on(&connection.socket, &error);
-            Ok(alone(in_process::snapshot(connection)?))
+            Ok(alone(in_process::snapshot(own)?))
         }
         answer => Ok(answer?),
     }
@@ -75,14 +79,14 @@ fn remark_on(socket: &Path, error: &ClientError) {
 }
 
 /// What can be said without a daemon: declared devices, or this host's where the daemon is not to be asked.
-fn here(connection: &ConnectionArguments, declared: Option<&str>) -> Result<Option<GpusAnswer>, Problem> {
+fn here(own: &HereArguments, declared: Option<&str>) -> Result<Option<GpusAnswer>, Problem> {
     if let Some(spec) = declared {
         let declared = declared::resolve(spec, SystemTime::now())?;
         let leased_bytes = declared.leased.into_iter().map(|(uuid, bytes)| (uuid, bytes.get())).collect();
         return Ok(Some(GpusAnswer { leased_bytes, ..alone(declared.snapshot) }));
     }
-    if connection.local {
-        return Ok(Some(alone(in_process::snapshot(connection)?)));
+    if own.local {
+        return Ok(Some(alone(in_process::snapshot(own)?)));
     }
     Ok(None)
 }
@@ -106,11 +110,11 @@ fn watch(arguments: &GpusArguments) -> Result<(), Problem> {
     let mut screen = Screen::new(arguments);
     if let Some(spec) = &arguments.gpus {
         // Declared devices do not change: they are shown once. Nobody reading is no failure.
-        let _read = screen.show(Ok(&line(once(&arguments.connection, Some(spec))?)));
+        let _read = screen.show(Ok(&line(once(&arguments.here, &arguments.connection, Some(spec))?)));
         return Ok(());
     }
     let follow = async {
-        if !arguments.connection.local {
+        if !arguments.here.local {
             match Client::new(&arguments.connection.socket).watch_gpus().await {
                 Ok(mut lines) => {
                     while let Some(line) = lines.next().await? {
@@ -124,7 +128,7 @@ fn watch(arguments: &GpusArguments) -> Result<(), Problem> {
                 Err(error) => return Err(error.into()),
             }
         }
-        let mut readings = in_process::Readings::start(&arguments.connection, INTERVAL)?;
+        let mut readings = in_process::Readings::start(&arguments.here, INTERVAL)?;
         while screen.show(readings.next().await.map(alone).map(line).as_ref()).is_ok() {}
         Ok(())
     };

@@ -1,24 +1,22 @@
 //! `health`: whether the daemon is well, for probes that can only run a command.
 
-use super::arguments::ConnectionArguments;
+use super::arguments::HealthArguments;
 use super::output::Output;
-use crate::api::Problem;
-use crate::api::client::{Client, block_on};
-use crate::api::problem::Reason;
+use super::{daemon_only, exit};
+use crate::api::client::Client;
 use crate::api::status::{HealthAnswer, HealthStatus};
 
 /// Exit code 0 when it answers, degraded or not (a Hub that is down is no reason to restart the daemon), 69 when it does
-/// not.
-pub(super) fn run(arguments: &ConnectionArguments) -> u8 {
-    let output = Output { json: arguments.json };
-    let asked = block_on(Client::new(&arguments.socket).health());
-    let health = match asked {
-        Ok(Ok(health)) => health,
-        Ok(Err(error)) => return output.problem(&error.into()),
-        Err(error) => return output.problem(&Problem::new(Reason::Internal, format!("no runtime: {error}"))),
-    };
-    output.data(&health, words);
-    Reason::Fits.exit_code()
+/// not. `--strict` is for those who restart nothing: 1 when a part is degraded.
+pub(super) fn run(arguments: &HealthArguments) -> u8 {
+    let output = Output { json: arguments.connection.json };
+    match daemon_only::call(Client::new(&arguments.connection.socket).health()) {
+        Ok(health) => {
+            output.data(&health, words);
+            exit::of_health(&health, arguments.strict)
+        }
+        Err(problem) => output.problem(&problem),
+    }
 }
 
 fn words(health: &HealthAnswer) -> String {

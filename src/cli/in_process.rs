@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
-use super::arguments::{ConnectionArguments, QuestionArguments};
+use super::arguments::{HereArguments, QuestionArguments};
 use super::fits::Asking;
 use crate::api::problem::Reason;
 use crate::api::unread::Unread;
@@ -81,7 +81,7 @@ pub(super) async fn answer(
     asking: Asking,
     question: &Question,
     source: &Source,
-    connection: &ConnectionArguments,
+    own: &HereArguments,
 ) -> Result<Answer, Problem> {
     let rules = Rules { engines: Engines::embedded()?, policy: Policy::default() };
     if let Some(name) = &question.engine.name {
@@ -93,7 +93,7 @@ pub(super) async fn answer(
             let declared = declared::resolve(spec, SystemTime::now())?;
             Some(Here::of(&declared.snapshot, &declared.leased))
         }
-        (None, Asking::Fits) => Some(Here::of(&snapshot(connection)?, &BTreeMap::new())),
+        (None, Asking::Fits) => Some(Here::of(&snapshot(own)?, &BTreeMap::new())),
         (None, Asking::Estimate) => None,
     };
     let auth = source.client.own_auth(&source.reference);
@@ -107,12 +107,12 @@ pub(super) async fn answer(
 }
 
 /// One reading of this host's devices.
-pub(super) fn snapshot(connection: &ConnectionArguments) -> Result<Snapshot, Problem> {
-    Ok(read_once(&nvml(connection), DRIVER_DEADLINE)?)
+pub(super) fn snapshot(own: &HereArguments) -> Result<Snapshot, Problem> {
+    Ok(read_once(&nvml(own), DRIVER_DEADLINE)?)
 }
 
-fn nvml(connection: &ConnectionArguments) -> NvmlOptions {
-    NvmlOptions { library: connection.nvml.clone(), roots: HostRoots::from_environment(), ..NvmlOptions::default() }
+fn nvml(own: &HereArguments) -> NvmlOptions {
+    NvmlOptions { library: own.nvml.clone(), roots: HostRoots::from_environment(), ..NvmlOptions::default() }
 }
 
 /// Reading after reading of this host's devices.
@@ -123,8 +123,8 @@ pub(super) struct Readings {
 
 impl Readings {
     /// Begins, with one each `interval`.
-    pub(super) fn start(connection: &ConnectionArguments, interval: Duration) -> Result<Self, Problem> {
-        let options = SamplerOptions { nvml: nvml(connection), interval: Some(interval), ..SamplerOptions::default() };
+    pub(super) fn start(own: &HereArguments, interval: Duration) -> Result<Self, Problem> {
+        let options = SamplerOptions { nvml: nvml(own), interval: Some(interval), ..SamplerOptions::default() };
         let sampler = Sampler::start(options)
             .map_err(|error| Problem::new(Reason::Internal, format!("no thread to read the devices: {error}")))?;
         let readings = sampler.subscribe();

@@ -5,9 +5,9 @@ use serde::de::DeserializeOwned;
 
 use super::arguments::{LeaseAction, LeaseArguments};
 use super::output::Output;
-use super::text;
+use super::{daemon_only, text};
 use crate::api::Problem;
-use crate::api::client::{Client, ClientError, block_on};
+use crate::api::client::Client;
 use crate::api::lease::{LeaseAnswer, RenewRequest};
 use crate::api::problem::Reason;
 
@@ -16,16 +16,16 @@ pub(super) fn run(arguments: &LeaseArguments) -> u8 {
     match &arguments.action {
         LeaseAction::List { connection } => {
             let output = Output { json: connection.json };
-            finish(output, call(Client::new(&connection.socket).leases()), text::lease::list)
+            finish(output, daemon_only::call(Client::new(&connection.socket).leases()), text::lease::list)
         }
         LeaseAction::Renew { id, ttl, connection } => {
             let output = Output { json: connection.json };
             let request = RenewRequest { ttl_seconds: ttl.map(|ttl| ttl.as_secs()) };
-            finish(output, call(Client::new(&connection.socket).renew_lease(id, request)), renewed)
+            finish(output, daemon_only::call(Client::new(&connection.socket).renew_lease(id, request)), renewed)
         }
         LeaseAction::Release { id, connection } => {
             let output = Output { json: connection.json };
-            finish(output, call(Client::new(&connection.socket).release_lease(id)), released)
+            finish(output, daemon_only::call(Client::new(&connection.socket).release_lease(id)), released)
         }
     }
 }
@@ -42,11 +42,6 @@ fn finish<T: Serialize + DeserializeOwned>(
         }
         Err(problem) => output.problem(&problem),
     }
-}
-
-fn call<T>(call: impl Future<Output = Result<T, ClientError>>) -> Result<T, Problem> {
-    let done = block_on(call).map_err(|error| Problem::new(Reason::Internal, format!("no runtime: {error}")))?;
-    Ok(done?)
 }
 
 fn renewed(lease: &LeaseAnswer) -> String {

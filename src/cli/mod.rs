@@ -3,6 +3,7 @@
 pub mod arguments;
 mod check_config;
 mod daemon;
+mod daemon_only;
 mod exit;
 mod explain;
 mod fits;
@@ -49,7 +50,7 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> u8 {
         Command::CheckConfig { file } => check_config::run(&file),
         Command::Pack(arguments) => pack::run(&arguments),
         Command::Completions { shell } => shell::completions(shell),
-        Command::Manual => shell::manual(),
+        Command::Manual { command } => shell::manual(&command),
     }
 }
 

@@ -1,10 +1,12 @@
-//! Completions and the manual page, made from the command line's own definition.
+//! Completions and the manual pages, made from the command line's own definition.
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
 use super::arguments::Arguments;
-use super::output;
+use super::output::{self, Output};
+use crate::api::Problem;
+use crate::api::problem::Reason;
 
 const NAME: &str = "hf-mem-probe";
 
@@ -16,11 +18,24 @@ pub(super) fn completions(shell: Shell) -> u8 {
     0
 }
 
-/// The manual page: one page for all commands.
-pub(super) fn manual() -> u8 {
+/// The manual page of the command that `path` names word by word; of the program where it names none.
+pub(super) fn manual(path: &[String]) -> u8 {
+    // What `help COMMAND` prints stands on the command's own page.
+    let mut command = Arguments::command().disable_help_subcommand(true);
+    // Gives the commands below it their whole names.
+    command.build();
+    for word in path {
+        let Some(found) = command.find_subcommand(word).filter(|found| !found.is_hide_set()) else {
+            let detail = format!("there is no command `{NAME} {}`", path.join(" "));
+            let problem = Problem::new(Reason::Usage, detail).hint("see hf-mem-probe --help");
+            return Output { json: false }.problem(&problem);
+        };
+        command = found.clone();
+    }
+    let manual = clap_mangen::Man::new(command).source(concat!("hf-mem-probe ", env!("CARGO_PKG_VERSION")));
     let mut page = Vec::new();
     // Writing to a vector cannot fail.
-    let _ = clap_mangen::Man::new(Arguments::command().flatten_help(true)).render(&mut page);
+    let _ = manual.render(&mut page);
     output::text(&String::from_utf8_lossy(&page));
-    0
+    Reason::Fits.exit_code()
 }

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use crate::api::client::ClientError;
 use crate::config::{DEFAULT_PATH, LeasesConfig};
+use crate::leases::blindness::{Blindness, Unreadable};
 use crate::leases::lease::Lease;
-use crate::leases::ledger::Saved;
+use crate::leases::ledger::{Saved, Settings};
 use crate::leases::moment::Now;
 use crate::leases::store::{boot_id, peek};
 
@@ -24,14 +25,17 @@ fn signs(socket: &Path, error: io::ErrorKind, usual_socket: &Path, state: &Path)
     let killed = error == io::ErrorKind::ConnectionRefused;
     let sign = if socket == usual_socket {
         match peek(state) {
-            Ok(Some(saved)) => match held(&saved) {
-                0 => return None,
-                count => format!("{count} are written down in {}", state.display()),
+            Ok(Some(saved)) if held(&saved) > 0 => {
+                format!("{} are written down in {}", held(&saved), state.display())
+            }
+            // The directory is there and can be looked into: no lease was ever given, or none is left.
+            Ok(_) if state.is_dir() => match set_aside(state) {
+                Ok(true) => format!("a ledger in {} could not be read", state.display()),
+                Ok(false) => return None,
+                Err(why) => format!("they cannot be seen from here: {}: {why}", state.display()),
             },
-            // The directory is there and can be looked into: no lease was ever given.
-            Ok(None) if state.is_dir() => return None,
-            Ok(None) if killed || socket.parent().is_some_and(Path::is_dir) => "one has been there".to_owned(),
-            Ok(None) => return None,
+            Ok(_) if killed || socket.parent().is_some_and(Path::is_dir) => "one has been there".to_owned(),
+            Ok(_) => return None,
             Err(why) => format!("they cannot be seen from here: {why}"),
         }
     } else if killed {
@@ -45,12 +49,30 @@ fn signs(socket: &Path, error: io::ErrorKind, usual_socket: &Path, state: &Path)
     ))
 }
 
-/// How many leases of `saved` would be there if the daemon came back, as far as their time tells.
+/// Whether leases may be alive in a ledger that was set aside, as far as the usual longest time to live tells.
+fn set_aside(state: &Path) -> io::Result<bool> {
+    let files = Unreadable::in_directory(state)?;
+    let boot = boot_id(Path::new("/proc")).unwrap_or_default();
+    let settings = Settings { longest_ttl: LeasesConfig::default().max_ttl.get(), ..Settings::default() };
+    Ok(Blindness::of(&files, &settings, &boot, Now::read()).is_some())
+}
+
+/// How many leases of `saved` would be there if the daemon came back, as far as their time tells: see
+/// [`crate::leases::ledger::Ledger::restore`].
 fn held(saved: &Saved) -> usize {
-    let same_boot = boot_id(Path::new("/proc")).is_ok_and(|boot| boot == saved.boot_id);
-    let now = Now::read().boottime;
+    let now = Now::read();
+    let same_boot =
+        saved.saved_at.boottime <= now.boottime && boot_id(Path::new("/proc")).is_ok_and(|boot| boot == saved.boot_id);
+    // Only the wall's clock spans two boots.
+    let passed = now.wall.duration_since(saved.saved_at.wall).unwrap_or_default();
     let goes_on = |lease: &&Lease| {
-        lease.is_live() && if same_boot { lease.expires_at > now } else { lease.holder.process.is_none() }
+        let in_time = if same_boot {
+            lease.expires_at > now.boottime
+        } else {
+            let left = lease.expires_at.since(saved.saved_at.boottime).min(lease.ttl());
+            lease.holder.process.is_none() && left > passed
+        };
+        lease.is_live() && in_time
     };
     saved.leases.iter().filter(goes_on).count()
 }
@@ -58,6 +80,7 @@ fn held(saved: &Saved) -> usize {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::time::Duration;
 
     use super::*;
     use crate::leases::store::{Storage as _, Store};
@@ -81,6 +104,9 @@ mod tests {
         let mut store = Store::open(&state).unwrap();
         store.save(&Saved { boot_id: "b".to_owned(), saved_at, leases: Vec::new() }).unwrap();
         assert_eq!(sign(&usual, refused), None, "none is held");
+        drop(store);
+        fs::write(state.join("leases.json.set-aside-1"), "torn").unwrap();
+        assert!(sign(&usual, gone).unwrap().contains("could not be read"), "it may have promised something");
         fs::write(state.join("leases.json"), "torn").unwrap();
         assert!(sign(&usual, gone).unwrap().contains("first line is not ours"));
     }
@@ -92,7 +118,7 @@ mod tests {
         let lease = |named: bool, left: i64| {
             let process = (!named).then(|| serde_json::json!({ "pid": 1, "start_ticks": 1 }));
             let lease = serde_json::json!({
-                "id": "1-1", "serial": 1, "uid": 1, "state": "granted", "ttl_millis": 1, "granted_at": 0,
+                "id": "1-1", "serial": 1, "uid": 1, "state": "granted", "ttl_millis": 60_000, "granted_at": 0,
                 "holder": { "process": process, "name": "n", "unit": null, "cgroup": null },
                 "question": { "model": "m", "engine": null, "digest": "d" }, "idempotency_key": null, "devices": {},
                 "granted_wall": "2026-11-25T00:00:00Z", "baseline_at": 0, "extendable_until": 0, "grown_at": null,
@@ -100,10 +126,12 @@ mod tests {
             });
             serde_json::from_value::<Lease>(lease).unwrap()
         };
-        let of = |boot_id: &str| {
+        let of = |boot_id: &str, saved_at: Now| {
             let leases = vec![lease(true, 60_000), lease(false, 60_000), lease(false, -1)];
-            held(&Saved { boot_id: boot_id.to_owned(), saved_at: now, leases })
+            held(&Saved { boot_id: boot_id.to_owned(), saved_at, leases })
         };
-        assert_eq!((of(&boot), of("another")), (2, 1));
+        assert_eq!((of(&boot, now), of("another", now)), (2, 1));
+        let long_ago = Now { wall: now.wall - Duration::from_secs(90 * 86_400), ..now };
+        assert_eq!(of("another", long_ago), 0, "its time ran on while the host was down");
     }
 }

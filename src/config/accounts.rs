@@ -7,60 +7,79 @@ use std::path::Path;
 /// Local users and groups.
 #[derive(Clone, Debug, Default)]
 pub struct Accounts {
-    passwd: String,
-    group: String,
+    passwd: Listing,
+    group: Listing,
+}
+
+/// The text of a file, or nothing and why it could not be read.
+#[derive(Clone, Debug, Default)]
+struct Listing {
+    text: String,
+    unread: Option<String>,
 }
 
 /// A name that no local file knows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no {kind} '{name}' in {file}; a {kind} of a directory service is given by its number")]
+#[error("there is no {kind} '{name}' in {file}{}; a {kind} of a directory service is given by its number", because(.unread.as_deref()))]
 pub struct UnknownAccount {
     kind: &'static str,
     name: String,
     file: &'static str,
+    unread: Option<String>,
+}
+
+fn because(unread: Option<&str>) -> String {
+    unread.map_or_else(String::new, |why| format!(", which cannot be read ({why})"))
 }
 
 impl Accounts {
     /// From the text of the two files.
     pub fn parse(passwd: impl Into<String>, group: impl Into<String>) -> Self {
-        Self { passwd: passwd.into(), group: group.into() }
+        let listing = |text| Listing { text, unread: None };
+        Self { passwd: listing(passwd.into()), group: listing(group.into()) }
     }
 
-    /// From `etc/passwd` and `etc/group` under `root`; a file that cannot be read holds nobody.
+    /// From `etc/passwd` and `etc/group` under `root`; a file that cannot be read holds nobody, and a name that is
+    /// looked for in it is told so.
     pub fn read(root: &Path) -> Self {
-        let text = |name: &str| std::fs::read_to_string(root.join("etc").join(name)).unwrap_or_default();
-        Self { passwd: text("passwd"), group: text("group") }
+        let listing = |name: &str| match std::fs::read_to_string(root.join("etc").join(name)) {
+            Ok(text) => Listing { text, unread: None },
+            Err(error) => Listing { text: String::new(), unread: Some(error.to_string()) },
+        };
+        Self { passwd: listing("passwd"), group: listing("group") }
     }
 
     /// The uid of a user given by name or number.
     pub fn uid(&self, name: &str) -> Result<u32, UnknownAccount> {
-        number(name, &self.passwd).ok_or_else(|| UnknownAccount {
+        number(name, &self.passwd.text).ok_or_else(|| UnknownAccount {
             kind: "user",
             name: name.to_owned(),
             file: "/etc/passwd",
+            unread: self.passwd.unread.clone(),
         })
     }
 
     /// The gid of a group given by name or number.
     pub fn gid(&self, name: &str) -> Result<u32, UnknownAccount> {
-        number(name, &self.group).ok_or_else(|| UnknownAccount {
+        number(name, &self.group.text).ok_or_else(|| UnknownAccount {
             kind: "group",
             name: name.to_owned(),
             file: "/etc/group",
+            unread: self.group.unread.clone(),
         })
     }
 
     /// Whether `uid` is a named member of the group `gid`.
     pub fn is_member(&self, uid: u32, gid: u32) -> bool {
         let Some(user) = self.user(uid) else { return false };
-        lines(&self.group).any(|fields| {
+        lines(&self.group.text).any(|fields| {
             fields.get(2).is_some_and(|text| text.parse() == Ok(gid))
                 && fields.get(3).is_some_and(|members| members.split(',').any(|member| member == user))
         })
     }
 
     fn user(&self, uid: u32) -> Option<&str> {
-        lines(&self.passwd)
+        lines(&self.passwd.text)
             .find(|fields| fields.get(2).is_some_and(|text| text.parse() == Ok(uid)))
             .and_then(|fields| fields.first().copied())
     }
@@ -95,7 +114,10 @@ mod tests {
         assert_eq!(accounts().uid("4242"), Ok(4242));
         assert_eq!(accounts().gid("hf-mem-probe"), Ok(300));
         let unknown = accounts().uid("zoe").unwrap_err().to_string();
-        assert!(unknown.starts_with("there is no user 'zoe' in /etc/passwd"), "{unknown}");
+        assert!(unknown.starts_with("there is no user 'zoe' in /etc/passwd; a user of"), "{unknown}");
+        let empty = tempfile::tempdir().unwrap();
+        let unread = Accounts::read(empty.path()).gid("ml").unwrap_err().to_string();
+        assert!(unread.contains("/etc/group, which cannot be read (No such file"), "{unread}");
     }
 
     #[test]

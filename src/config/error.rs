@@ -50,7 +50,9 @@ pub enum ConfigError {
 
 impl From<ConfigError> for Problem {
     fn from(error: ConfigError) -> Self {
-        Self::new(Reason::BadConfiguration, error.to_string())
-            .hint("config.example.toml holds every key with its default; `hf-mem-probe check-config FILE` tries a file")
+        Self::new(Reason::BadConfiguration, error.to_string()).hint(
+            "config.example.toml holds every key with its default (the packages put it in \
+                   /usr/share/doc/hf-mem-probe); `hf-mem-probe check-config FILE` tries a file",
+        )
     }
 }

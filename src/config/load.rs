@@ -33,11 +33,6 @@ pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), ConfigError> {
     Ok((config, warnings))
 }
 
-/// What `check-config FILE` runs: the same as the daemon's own reading, without the result.
-pub fn check_config(path: &Path) -> Result<Vec<Warning>, ConfigError> {
-    load(path).map(|(_, warnings)| warnings)
-}
-
 impl Config {
     /// Parses and checks `text`, which was read from `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {

@@ -29,7 +29,7 @@ pub use engines::EnginesConfig;
 pub use error::ConfigError;
 pub use hub::HubConfig;
 pub use leases::{LeasesConfig, UserQuota};
-pub use load::{check_config, load};
+pub use load::load;
 pub use log::{LogConfig, LogFormat};
 pub use placement::{PlacementConfig, Policy};
 pub use socket::{DEFAULT_PATH, SocketConfig};

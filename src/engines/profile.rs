@@ -112,9 +112,11 @@ impl Profiles {
     }
 
     /// These profiles with a user's table merged in: `constants.NAME = number` for every version, and
-    /// `"0.33".NAME = number` for one profile.
+    /// `"0.33".NAME = number` for one profile, which stands before that.
     pub fn overridden(mut self, table: &toml::Table) -> Result<Self, ProfileError> {
-        for (section, values) in table {
+        let for_all = table.iter().filter(|(section, _)| *section == "constants");
+        let for_one = table.iter().filter(|(section, _)| *section != "constants");
+        for (section, values) in for_all.chain(for_one) {
             let path = format!("profiles.{}.{section}", self.engine);
             let values = values.as_table().ok_or_else(|| field(&path, "must be a table"))?;
             if section != "constants" && !self.profiles.iter().any(|profile| profile.name == *section) {
@@ -239,6 +241,9 @@ mod tests {
         let changed = with("constants.block = 32\n\"0.19\".share = 0.5").unwrap();
         assert_eq!(changed.for_version(None).unwrap().count("block").unwrap(), 32);
         assert_eq!(changed.for_version(Some("0.19")).unwrap().millionths("share").unwrap(), 500_000);
+        let both = with("constants.share = 0.25\n\"0.19\".share = 0.5").unwrap();
+        assert_eq!(both.for_version(Some("0.19")).unwrap().millionths("share").unwrap(), 500_000);
+        assert_eq!(both.for_version(None).unwrap().millionths("share").unwrap(), 250_000);
         let message = with("constants.blok = 1").unwrap_err().to_string();
         assert_eq!(message, "profile field profiles.e.constants.blok: no such constant");
         assert!(with("\"0.7\".share = 1").is_err());

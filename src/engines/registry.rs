@@ -41,14 +41,15 @@ impl Engines {
     }
 
     /// All engines, with a site's own constants: each table holds one table for each engine that it corrects, see
-    /// [`Profiles::overridden`](super::profile::Profiles::overridden). Later tables stand before earlier ones.
+    /// [`Profiles::overridden`](super::profile::Profiles::overridden). Of one constant a later table stands before an
+    /// earlier one.
     pub fn with_constants(tables: &[toml::Table]) -> Result<Self, EngineError> {
         let mut all = Self::embedded().map_err(|error| super::vllm::profile_error(&error))?;
         let mut merged: BTreeMap<&str, toml::Table> = BTreeMap::new();
         for (name, constants) in tables.iter().flatten() {
             all.by_name(name)?;
             let constants = constants.as_table().ok_or_else(|| not_correctable(&all, name, "is not a table"))?;
-            merged.entry(name).or_default().extend(constants.clone());
+            merge(merged.entry(name).or_default(), constants);
         }
         for (name, constants) in merged {
             let corrected = super::with_constants(name, &constants)?
@@ -75,6 +76,16 @@ impl Engines {
     }
 }
 
+/// Adds `later` to `table`, constant by constant.
+fn merge(table: &mut toml::Table, later: &toml::Table) {
+    for (section, values) in later {
+        match (table.get_mut(section), values) {
+            (Some(toml::Value::Table(known)), toml::Value::Table(values)) => known.extend(values.clone()),
+            _ => drop(table.insert(section.clone(), values.clone())),
+        }
+    }
+}
+
 fn not_correctable(engines: &Engines, name: &str, why: &str) -> EngineError {
     let engine = engines.by_name(name).map_or("an engine", Engine::name);
     EngineError::BadParameter { engine, name: "profiles".to_owned(), value: name.to_owned(), why: why.to_owned() }
@@ -86,5 +97,18 @@ pub fn by_name(name: &str) -> Result<&'static dyn Engine, EngineError> {
     match &*EMBEDDED {
         Ok(engines) => engines.by_name(name),
         Err(error) => Err(super::vllm::profile_error(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_merged_constant_by_constant() {
+        let table = |text: &str| text.parse::<toml::Table>().unwrap();
+        let mut merged = table("constants.a = 1\nconstants.b = 2");
+        merge(&mut merged, &table("constants.b = 3\n\"0.33\".a = 4"));
+        assert_eq!(merged, table("constants.a = 1\nconstants.b = 3\n\"0.33\".a = 4"));
     }
 }

@@ -28,7 +28,7 @@ pub struct Unreadable {
 
 impl Unreadable {
     /// Those that were set aside in a directory, at this start or before.
-    pub(super) fn in_directory(directory: &Path) -> io::Result<Vec<Self>> {
+    pub fn in_directory(directory: &Path) -> io::Result<Vec<Self>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(directory)? {
             let entry = entry?;

@@ -82,8 +82,13 @@ impl MemoryWatch {
         Self { step, known: BTreeMap::new() }
     }
 
-    /// What moved since it was last told. A device or a process that could not be read has not moved.
-    pub fn changes(&mut self, snapshot: &Snapshot) -> Vec<MemoryChange> {
+    /// What moved since it was last told, as far as it `is_told` now; what is not is told later, with what moved since. A
+    /// device or a process that could not be read has not moved.
+    pub fn changes(
+        &mut self,
+        snapshot: &Snapshot,
+        mut is_told: impl FnMut(&MemoryChange) -> bool,
+    ) -> Vec<MemoryChange> {
         let mut changes = Vec::new();
         for device in snapshot.devices.iter().filter(|device| device.free_bytes.is_some()) {
             let uuid = &device.facts.uuid;
@@ -104,17 +109,23 @@ impl MemoryWatch {
                     after_bytes: Some(after),
                     free_bytes: device.free_bytes,
                 };
-                self.known.insert(key, change.clone());
-                changes.push(change);
+                if is_told(&change) {
+                    self.known.insert(key, change.clone());
+                    changes.push(change);
+                }
             }
-            let gone = |known: &MemoryChange| {
-                known.device == *uuid && !device.processes.iter().any(|process| process.pid == known.pid)
-            };
-            for known in self.known.values().filter(|known| gone(known)) {
+            self.known.retain(|_, known| {
+                if known.device != *uuid || device.processes.iter().any(|process| process.pid == known.pid) {
+                    return true;
+                }
                 let (before_bytes, free_bytes) = (known.after_bytes, device.free_bytes);
-                changes.push(MemoryChange { before_bytes, after_bytes: None, free_bytes, ..known.clone() });
-            }
-            self.known.retain(|_, known| !gone(known));
+                let gone = MemoryChange { before_bytes, after_bytes: None, free_bytes, ..known.clone() };
+                let told = is_told(&gone);
+                if told {
+                    changes.push(gone);
+                }
+                !told
+            });
         }
         changes
     }
@@ -353,14 +364,14 @@ mod tests {
         let mut told = Vec::new();
         for used in [100, 300, 400, 600] {
             snapshot.devices[0].processes = vec![process(used)];
-            told.extend(watch.changes(&snapshot).into_iter().map(|change| change.after_bytes));
+            told.extend(watch.changes(&snapshot, |_| true).into_iter().map(|change| change.after_bytes));
         }
         snapshot.devices[0].free_bytes = None;
         snapshot.devices[0].processes.clear();
-        assert!(watch.changes(&snapshot).is_empty(), "a failed reading is no move");
+        assert!(watch.changes(&snapshot, |_| true).is_empty(), "a failed reading is no move");
         snapshot.devices[0].free_bytes = Some(Bytes::gib(80));
-        told.extend(watch.changes(&snapshot).into_iter().map(|change| change.after_bytes));
+        told.extend(watch.changes(&snapshot, |_| true).into_iter().map(|change| change.after_bytes));
         assert_eq!(told, [Some(Bytes::mib(300)), Some(Bytes::mib(600)), None]);
-        assert!(watch.changes(&snapshot).is_empty());
+        assert!(watch.changes(&snapshot, |_| true).is_empty());
     }
 }

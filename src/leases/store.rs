@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::blindness::{SET_ASIDE, Unreadable};
+use super::blindness::{Blindness, SET_ASIDE, Unreadable};
 use super::header::Header;
-use super::ledger::Saved;
+use super::ledger::{Saved, Settings};
+use super::moment::Now;
 
 const FILE: &str = "leases.json";
 const LOCK: &str = "leases.lock";
@@ -74,13 +75,21 @@ impl StoreError {
     }
 
     /// The same, said of a directory whose leases could not be taken up: unless it is known to hold none, they are hidden.
-    pub fn hiding(self, directory: &Path) -> Self {
+    /// One that was set aside holds some for as long as the `settings` let a lease live.
+    pub fn hiding(self, directory: &Path, settings: &Settings, boot_id: &str, now: Now) -> Self {
         let path = directory.join(FILE);
         let absent = |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
-        if self.hides_leases() || fs::symlink_metadata(&path).as_ref().is_err_and(absent) {
-            return self;
-        }
-        Self::Unread { path: path.display().to_string(), why: Box::new(self) }
+        let no_ledger = || fs::symlink_metadata(&path).as_ref().is_err_and(absent);
+        let none_set_aside = || match Unreadable::in_directory(directory) {
+            Ok(files) => Blindness::of(&files, settings, boot_id, now).is_none(),
+            Err(error) => absent(&error),
+        };
+        if self.hides_leases() || (no_ledger() && none_set_aside()) { self } else { self.unread(directory) }
+    }
+
+    /// The same, where it is not known whether `directory` holds leases.
+    pub fn unread(self, directory: &Path) -> Self {
+        Self::Unread { path: directory.join(FILE).display().to_string(), why: Box::new(self) }
     }
 }
 
@@ -265,7 +274,7 @@ pub fn boot_id(proc_root: &Path) -> Result<String, StoreError> {
 mod tests {
     use std::time::SystemTime;
 
-    use super::super::moment::{Boottime, Now};
+    use super::super::moment::Boottime;
     use super::*;
 
     fn saved() -> Saved {
@@ -352,12 +361,18 @@ mod tests {
     fn a_file_that_cannot_be_read_hides_leases_and_one_that_is_not_there_does_not() {
         let error = || StoreError::Io { what: "read", path: "p".to_owned(), source: io::Error::other("I/O error") };
         let directory = tempfile::tempdir().unwrap();
-        assert!(!error().hiding(directory.path()).hides_leases(), "a new host");
-        assert!(!error().hiding(&directory.path().join("absent")).hides_leases());
+        let of = |error: StoreError, directory: &Path, now| error.hiding(directory, &Settings::default(), "b", now);
+        let hiding = || of(error(), directory.path(), Now::read());
+        assert!(!hiding().hides_leases(), "a new host");
+        assert!(!of(error(), &directory.path().join("absent"), Now::read()).hides_leases());
         fs::write(directory.path().join(FILE), "x").unwrap();
-        let hiding = error().hiding(directory.path());
-        assert!(hiding.hides_leases() && hiding.to_string().contains("restart"), "{hiding}");
-        assert!(matches!(hiding.hiding(directory.path()), StoreError::Unread { .. }), "said once");
+        assert!(hiding().hides_leases() && hiding().to_string().contains("restart"), "{}", hiding());
+        assert!(matches!(of(hiding(), directory.path(), Now::read()), StoreError::Unread { .. }), "said once");
+        // Set aside, it holds them all the same, for a while.
+        fs::rename(directory.path().join(FILE), directory.path().join(format!("{SET_ASIDE}1"))).unwrap();
+        assert!(hiding().hides_leases());
+        let tomorrow = Now { wall: SystemTime::now() + Duration::from_secs(86_400), ..Now::read() };
+        assert!(!of(error(), directory.path(), tomorrow).hides_leases());
     }
 
     #[test]

@@ -60,5 +60,6 @@ pub fn leases(ledger: &Ledger, queue: &Queue, now: Now, pid: impl Fn(Ticket) -> 
         leases: ledger.live().map(|it| lease(it, now)).collect(),
         waiting: waiting.collect(),
         note: ADVISORY.to_owned(),
+        warnings: Vec::new(),
     }
 }

@@ -20,7 +20,7 @@ fn text() -> String {
             total: Bytes::gib(24),
             free: Some(Bytes::gib(20)),
             available: Some(Bytes::gib(20)),
-            leased: Bytes::ZERO,
+            leased: Some(Bytes::ZERO),
             unusable: None,
             part_of_gpu: false,
         }],

@@ -58,7 +58,13 @@ impl From<DevicesError> for Problem {
 
 impl From<DeclaredError> for Problem {
     fn from(error: DeclaredError) -> Self {
-        Self::new(Reason::Usage, error.to_string())
+        let problem = Self::new(Reason::Usage, error.to_string());
+        match error {
+            DeclaredError::UnknownCard { .. } | DeclaredError::UnknownProfile { .. } => {
+                problem.hint("docs/cards.md lists the known cards (the packages put it in /usr/share/doc/hf-mem-probe)")
+            }
+            _ => problem,
+        }
     }
 }
 

@@ -145,9 +145,28 @@ fn a_daemon_that_cannot_be_asked_is_not_taken_for_none() {
         let asked_here = beside(&socket, &format!("fits {MODEL} {line}"));
         assert_eq!((asked_here.code, asked_here.out.contains("leases")), (0, false), "{line}: {}", asked_here.out);
     }
-    assert_eq!(beside(&socket, &format!("estimate {MODEL}")).code, 0, "it needs no leases");
+    assert_eq!(run_beside(&socket, &format!("estimate {MODEL}")).code, 0, "it needs no leases");
     let gpus = beside(&socket, "gpus");
     assert!(gpus.json()["devices"].is_array() && gpus.err.contains("is not counted"), "{}", gpus.err);
+}
+
+#[test]
+fn a_degraded_daemon_answers_and_is_not_well() {
+    let directory = tempfile::tempdir().unwrap();
+    let lost = Scenario::of([profiles::h100_80(), profiles::h100_80().lost()]);
+    let driver = SimulatedDriver::install(directory.path(), &lost).unwrap();
+    let daemon = Daemon::start(&["--nvml", driver.library().to_str().unwrap()]);
+    // An answer about the devices is one of a reading: only then is their state known.
+    assert_eq!(run_beside(&daemon.socket(), "free --gpu 0").code, 0);
+    for (line, code) in [("health --json", 0), ("health --strict --json", 1)] {
+        let degraded = run_beside(&daemon.socket(), line);
+        let said = degraded.json();
+        assert_eq!((degraded.code, said["status"].as_str()), (code, Some("degraded")), "{line}: {said}");
+        assert_eq!(said["parts"][0]["name"], "devices", "{said}");
+    }
+    let daemon = Daemon::start(&["--gpus", "24GiB"]);
+    let well = run_beside(&daemon.socket(), "health --strict --json");
+    assert_eq!((well.code, well.json()["status"].as_str()), (0, Some("ok")), "{}", well.out);
 }
 
 #[test]

@@ -25,9 +25,19 @@ fn each_failure_has_its_code_its_reason_and_names_its_cause() {
         ("fits nobody/nothing --gpus 24GiB", 75, "hub_unreachable", "nobody/nothing"),
         (&format!("fits {MODEL} --nvml /nonexistent/libnvidia-ml.so.1"), 4, "nvml_unavailable", "/nonexistent"),
         ("gpus --nvml /nonexistent/libnvidia-ml.so.1", 4, "nvml_unavailable", "/nonexistent"),
+        ("explain --at now --journal /nonexistent", 5, "not_found", "/nonexistent"),
         ("explain --at 60y", 2, "usage", "1970"),
         (&format!("fits {MODEL} --reserve --wait 500000000000y"), 2, "usage", "hundred years"),
         ("health", 69, "daemon_unreachable", "/nonexistent/api.sock"),
+        ("health --strict", 69, "daemon_unreachable", "/nonexistent/api.sock"),
+        // What only the daemon can say takes no flag for going without it; what opens no driver takes no driver.
+        ("health --local", 2, "usage", "--local"),
+        ("health --nvml /nonexistent", 2, "usage", "--nvml"),
+        ("lease list --local", 2, "usage", "--local"),
+        ("lease renew 1-2 --local", 2, "usage", "--local"),
+        ("lease release 1-2 --nvml /nonexistent", 2, "usage", "--nvml"),
+        ("run --model a/b --local -- true", 2, "usage", "--no-lease"),
+        (&format!("estimate {MODEL} --nvml /nonexistent"), 2, "usage", "--nvml"),
     ];
     for (line, code, reason, named) in cases {
         let outcome = run(&format!("{line} --json"));
@@ -43,6 +53,15 @@ fn each_failure_has_its_code_its_reason_and_names_its_cause() {
             "{line}: {}",
             for_people.err
         );
+    }
+}
+
+#[test]
+fn going_without_the_daemon_is_advised_only_where_it_can_be_done() {
+    for line in ["health", "lease list", "lease renew 1-2", "lease release 1-2", &format!("fits {MODEL} --reserve")] {
+        let outcome = run(line);
+        assert_eq!((outcome.code, outcome.err.contains("--local")), (69, false), "{line}: {}", outcome.err);
+        assert!(outcome.err.contains("\nhint: "), "{line}: {}", outcome.err);
     }
 }
 
@@ -111,4 +130,20 @@ fn the_example_configuration_is_sound_and_a_wrong_one_is_said() {
     let outcome = run(&format!("check-config {}", file.display()));
     assert_eq!(outcome.code, 78);
     assert!(outcome.err.contains("unknown field `frobnicate`") && outcome.err.contains('3'), "{}", outcome.err);
+    // What can be read, and the daemon would not start with.
+    for (content, why) in [
+        ("[engines.profiles.vllm.constants]\nfrobnicate = 1\n", "frobnicate"),
+        ("[engines]\ndefault_engine = \"vlm\"\n", "did you mean 'vllm'"),
+        ("[access]\ntoken_users = [\"nobody-of-this-name\"]\n", "nobody-of-this-name"),
+        ("[leases.users.nobody-of-this-name]\nleases = 1\n", "nobody-of-this-name"),
+        ("[devices]\ndeclared = \"3xBogus\"\n", "Bogus"),
+        ("[hub]\nendpoint = \"ftp://hub\"\n", "hub.endpoint"),
+    ] {
+        fs::write(&file, content).unwrap();
+        let outcome = run(&format!("check-config {}", file.display()));
+        assert_eq!(outcome.code, 78, "{content}: {}", outcome.err);
+        assert!(outcome.err.contains(why), "{content}: {}", outcome.err);
+        let daemon = run(&format!("daemon --config {}", file.display()));
+        assert_eq!(daemon.code, 78, "{content}: {}", daemon.err);
+    }
 }

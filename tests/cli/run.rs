@@ -10,7 +10,7 @@ pub(crate) const MODEL: &str = "tests/fixtures/Qwen3-8B";
 
 /// The binary in the repository's root, with nothing of the machine's environment that could change an answer.
 pub(crate) fn program() -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("hf-mem-probe"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hf-mem-probe"));
     command.current_dir(env!("CARGO_MANIFEST_DIR")).env_clear();
     // A Hub that nobody listens at: whoever asks it fails at once.
     command.env("HF_ENDPOINT", "http://127.0.0.1:9").env("HF_HUB_OFFLINE", "1").env("NO_COLOR", "1");

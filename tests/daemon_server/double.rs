@@ -12,7 +12,7 @@ use hf_mem_probe::api::limits::Limits;
 use hf_mem_probe::api::peer::Caller;
 use hf_mem_probe::api::problem::Reason;
 use hf_mem_probe::api::question::ModelQuestion;
-use hf_mem_probe::api::service::{Service, Written};
+use hf_mem_probe::api::service::{Room, Service, Written};
 use hf_mem_probe::api::status::{
     GpusAnswer, HealthAnswer, HealthPart, HealthStatus, NvmlReleaseAnswer, TogetherAnswer,
 };
@@ -173,7 +173,7 @@ impl Service for Double {
         HealthAnswer::of(vec![HealthPart { name: "devices".to_owned(), status: HealthStatus::Degraded, reason }], 3)
     }
 
-    async fn create_lease(&self, caller: Caller, request: LeaseRequest) -> Result<Answer, Problem> {
+    async fn create_lease(&self, caller: Caller, request: LeaseRequest, _room: Room) -> Result<Answer, Problem> {
         let uid = caller.peer.uid;
         let mut answer = self.answered(caller, request.question).await?;
         answer.lease = serde_json::to_value(lease("new", uid, request.ttl_seconds.unwrap_or(120))).ok();
@@ -186,6 +186,7 @@ impl Service for Double {
             leases: vec![lease("l-1", caller.peer.uid, 120)],
             waiting: Vec::new(),
             note: String::new(),
+            warnings: Vec::new(),
         })
     }
 

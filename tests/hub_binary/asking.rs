@@ -70,7 +70,7 @@ impl User {
 
     /// The binary, with nothing of the machine's environment.
     pub(crate) fn program(&self) -> Command {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("hf-mem-probe"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hf-mem-probe"));
         command.current_dir(self.home.path()).env_clear().env("HOME", self.home.path()).env("NO_COLOR", "1");
         command.env("HF_MEM_PROBE_SOCKET", "/nonexistent/api.sock");
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));

@@ -299,6 +299,7 @@ fn ask(pid: u32, ttl: Duration, key: String, plan: Plan) -> GrantAsk {
         digest: key,
         candidates: None,
         plan,
+        room: None,
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) async fn create<S: Service>(
     body: Body,
 ) -> Result<Json<Answer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
-    let Sent { bytes, room: _room } = read(body, &app, &caller, deadline).await?;
+    let Sent { bytes, room } = read(body, &app, &caller, deadline).await?;
     let mut request: LeaseRequest = parse(&bytes)?;
     drop(bytes);
     request.question = bounded(request.question)?;
@@ -45,7 +45,7 @@ pub(super) async fn create<S: Service>(
         return Err(Problem::new(Reason::Usage, detail).hint("leases.max_wait sets this limit").into());
     }
     // The wait comes on top: the deadline is for the work.
-    let answer = within(deadline.and(wait), NO_ANSWER, app.service.create_lease(caller, request));
+    let answer = within(deadline.and(wait), NO_ANSWER, app.service.create_lease(caller, request, room.into()));
     let stopping = async {
         // One that only waits for memory would hold the daemon's end up.
         until(app.stopping.clone()).await;

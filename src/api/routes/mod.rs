@@ -28,6 +28,7 @@ pub(crate) use envelope::answer;
 pub use envelope::{REQUEST_ID, VERSION};
 pub use failure::PROBLEM_JSON;
 pub(in crate::api) use questions::Together;
+pub(in crate::api) use watch::Troubled;
 
 /// What every route shares.
 pub struct App<S> {

@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 #[serde(deny_unknown_fields)]
 pub(in crate::api) struct Together {
     /// The questions; each sees what the ones before it were given.
+    #[schema(min_items = 1, max_items = 64)]
     pub(in crate::api) questions: Vec<Question>,
 }
 

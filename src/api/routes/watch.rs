@@ -100,11 +100,14 @@ impl<S: Service> Watch<S> {
 }
 
 /// A line while the devices cannot be read.
-#[derive(Serialize)]
-struct Troubled {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(in crate::api) struct Troubled {
+    /// Why not.
     #[serde(flatten)]
     problem: Problem,
+    /// What happened to leases and to those who wait for one, in order.
     lease_events: Vec<LeaseEvent>,
+    /// Events that this listener was too slow for.
     missed_lease_events: u64,
 }
 

@@ -47,11 +47,11 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
     if getppid().is_none_or(|parent| parent.as_raw_nonzero().get() != supervisor) {
         return ORPHANED;
     }
-    let RunArguments { model, options, wait, ttl, flags, no_lease, tell, connection, command, .. } = arguments;
+    let RunArguments { model, options, wait, ttl, flags, no_lease, tell, here, connection, command, .. } = arguments;
     let asked = question::question(&model, &options);
     let arguments = QuestionArguments { model, options };
     let answered = if no_lease {
-        ask(Asking::Fits, asked, &arguments, &connection).map(|asked| asked.answer)
+        ask(Asking::Fits, asked, &arguments, &here, &connection).map(|asked| asked.answer)
     } else {
         lease(asked, &arguments, Terms { ttl: Some(ttl), wait, holder: None }, &connection)
     };

@@ -17,7 +17,10 @@ pub fn list(answer: &LeasesAnswer) -> String {
             waiting.position, waiting.uid, waiting.waited_seconds
         ));
     }
-    if answer.leases.is_empty() && answer.waiting.is_empty() {
+    for warning in &answer.warnings {
+        out.push_str(&(wrapped(&format!("warning: {warning}"), 0, 9) + "\n"));
+    }
+    if answer.leases.is_empty() && answer.waiting.is_empty() && answer.warnings.is_empty() {
         out.push_str("no leases\n");
     }
     out + &note()

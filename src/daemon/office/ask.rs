@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::happened::RequestId;
 use crate::api::lease::Holder;
 use crate::api::peer::Peer;
+use crate::api::service::Room;
 use crate::api::{Answer, Problem};
 use crate::bytes::Bytes;
 use crate::devices::Snapshot;
@@ -39,6 +40,8 @@ pub struct GrantAsk {
     pub candidates: Option<BTreeSet<String>>,
     /// The way to the answer.
     pub plan: Plan,
+    /// What it takes up, where that is counted; given back with it.
+    pub room: Option<Room>,
 }
 
 impl fmt::Debug for GrantAsk {

@@ -3,7 +3,8 @@
 //!
 //! A lease that lives is written down in any case, if later, and at once when its memory is seen. What is left out are leases
 //! that came and went unseen, and waits, each beyond the budget; how many is said. Renewals, which change nothing of what is
-//! known, are left out in silence and before the rest.
+//! known, are left out in silence and before the rest. Memory that moves is written down as often, and what moved meanwhile is
+//! in the next line.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -18,6 +19,8 @@ const AT_ONCE: u32 = 128;
 const ONE_EACH: Duration = Duration::from_secs(1);
 /// How often it is said of one user what was left out.
 const TOLD_EACH: Duration = Duration::from_secs(60);
+/// Whose memory it is that nobody is known to hold; no user has this number.
+const UNKNOWN_UID: u32 = u32::MAX;
 /// The most users, and waits left out, that are kept in mind.
 const MOST_KEPT: usize = 1024;
 
@@ -26,6 +29,8 @@ const MOST_KEPT: usize = 1024;
 struct Account {
     /// Until when the budget is spent, at [`ONE_EACH`]: never further ahead than [`AT_ONCE`] of them.
     spent_until: Boottime,
+    /// The same for lines about memory.
+    memory_until: Boottime,
     left_out: u64,
     told_at: Option<Boottime>,
 }
@@ -52,7 +57,9 @@ impl Budget {
     pub(super) fn admits(&mut self, happened: &Happened, now: Boottime) -> bool {
         match &happened.event {
             Event::Granted(lease) => {
-                let admitted = self.spend(lease.uid, AT_ONCE, now);
+                // One that lives and waits to be written down comes before.
+                let first = !self.put_off.iter().any(|other| other.lease.uid == lease.uid);
+                let admitted = first && self.spend(lease.uid, AT_ONCE, now);
                 if !admitted {
                     self.put_off.push(PutOff { lease: lease.clone(), request_id: happened.request_id.clone() });
                 }
@@ -97,6 +104,11 @@ impl Budget {
         }
     }
 
+    /// Whether a line about memory that this user holds is written down now.
+    pub(super) fn admits_memory(&mut self, uid: Option<u32>, now: Boottime) -> bool {
+        spend(&mut self.account(uid.unwrap_or(UNKNOWN_UID), now).memory_until, AT_ONCE, now)
+    }
+
     /// What was put off and may be written down by now, and what is to be said of what was left out.
     pub(super) fn due(&mut self, now: Boottime) -> Vec<Happened> {
         let mut due = Vec::new();
@@ -128,15 +140,8 @@ impl Budget {
         place.map(|place| self.put_off.remove(place)).is_some()
     }
 
-    /// Takes one of `most` that may be spent at once, where there is one.
     fn spend(&mut self, uid: u32, most: u32, now: Boottime) -> bool {
-        let account = self.account(uid, now);
-        let until = account.spent_until.max(now).after(ONE_EACH);
-        let within = until.since(now) <= ONE_EACH * most;
-        if within {
-            account.spent_until = until;
-        }
-        within
+        spend(&mut self.account(uid, now).spent_until, most, now)
     }
 
     fn leave_out(&mut self, uid: u32, events: u64, now: Boottime) {
@@ -146,10 +151,21 @@ impl Budget {
 
     fn account(&mut self, uid: u32, now: Boottime) -> &mut Account {
         if self.users.len() >= MOST_KEPT && !self.users.contains_key(&uid) {
-            self.users.retain(|_, account| account.spent_until > now || account.left_out > 0);
+            self.users.retain(|_, account| account.spent_until.max(account.memory_until) > now || account.left_out > 0);
         }
-        self.users.entry(uid).or_insert(Account { spent_until: now, left_out: 0, told_at: None })
+        let fresh = Account { spent_until: now, memory_until: now, left_out: 0, told_at: None };
+        self.users.entry(uid).or_insert(fresh)
     }
+}
+
+/// Takes one of `most` that may be spent at once, where there is one.
+fn spend(spent_until: &mut Boottime, most: u32, now: Boottime) -> bool {
+    let until = (*spent_until).max(now).after(ONE_EACH);
+    let within = until.since(now) <= ONE_EACH * most;
+    if within {
+        *spent_until = until;
+    }
+    within
 }
 
 #[cfg(test)]
@@ -221,6 +237,18 @@ mod tests {
             assert!(budget.admits(&ended(1, number), at(5)), "what is known to begin is known to end");
         }
         assert!(budget.admits(&ended(1, 9_999), at(5)), "of an earlier run");
+    }
+
+    #[test]
+    fn a_lease_that_lives_is_written_down_before_those_that_come_and_go_after_it() {
+        let mut budget = Budget::default();
+        churn(&mut budget, 1, 0..500, at(0));
+        assert!(!budget.admits(&granted(1, 500), at(0)));
+        let written = (1..10).any(|second| {
+            churn(&mut budget, 1, 1000 * second..1000 * second + 2, at(second));
+            budget.due(at(second)).contains(&granted(1, 500))
+        });
+        assert!(written, "whoever churns hides nothing");
     }
 
     #[test]

@@ -23,8 +23,7 @@ pub(super) enum Errand {
     Grant(Box<GrantAsk>, oneshot::Sender<Delivery>),
     List(oneshot::Sender<LeasesAnswer>),
     Get(String, oneshot::Sender<Result<LeaseAnswer, Problem>>),
-    Renew { id: String, by: By, ttl: Option<Duration>, reply: oneshot::Sender<Result<LeaseAnswer, Problem>> },
-    Release { id: String, by: By, reply: oneshot::Sender<Result<LeaseAnswer, Problem>> },
+    Change(Change),
     Claims(Arc<Snapshot>, Boottime, oneshot::Sender<BTreeMap<String, Bytes>>),
     Rules(Box<Settings>, Duration),
     Ping(oneshot::Sender<()>),
@@ -42,6 +41,24 @@ impl From<&Caller> for By {
     fn from(caller: &Caller) -> Self {
         Self { uid: caller.peer.uid, request_id: caller.request_id.as_str().into() }
     }
+}
+
+/// A lease to be changed.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) id: String,
+    pub(super) by: By,
+    pub(super) whereto: Whereto,
+    pub(super) reply: oneshot::Sender<Result<LeaseAnswer, Problem>>,
+}
+
+/// Which way it is changed.
+#[derive(Debug)]
+pub(super) enum Whereto {
+    /// Renewed, for so long.
+    Longer(Option<Duration>),
+    /// Given back.
+    End,
 }
 
 /// Something to know; never refused and never waited for.

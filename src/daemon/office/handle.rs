@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::ask::GrantAsk;
 use super::claim::Delivery;
-use super::errand::{Errand, Note};
+use super::errand::{Change, Errand, Note, Whereto};
 use super::step::Step;
 use crate::api::lease::{LeaseAnswer, LeasesAnswer};
 use crate::api::peer::Caller;
@@ -122,12 +122,12 @@ impl OfficeHandle {
 
     /// Makes a lease go on.
     pub async fn renew(&self, id: String, by: &Caller, ttl: Option<Duration>) -> Result<LeaseAnswer, Problem> {
-        self.ask(|reply| Errand::Renew { id, by: by.into(), ttl, reply }).await?
+        self.ask(|reply| Errand::Change(Change { id, by: by.into(), whereto: Whereto::Longer(ttl), reply })).await?
     }
 
     /// Gives a lease back. Doing it twice does no harm.
     pub async fn release(&self, id: String, by: &Caller) -> Result<LeaseAnswer, Problem> {
-        self.ask(|reply| Errand::Release { id, by: by.into(), reply }).await?
+        self.ask(|reply| Errand::Change(Change { id, by: by.into(), whereto: Whereto::End, reply })).await?
     }
 
     /// All that happens from now on. A listener that is too slow loses events, and is told how many.

@@ -62,7 +62,8 @@ impl Log {
     /// Whose memory moved.
     pub(super) fn observe(&mut self, snapshot: &Snapshot, now: Now) {
         if self.journal.is_some() {
-            let changes = self.memory.changes(snapshot);
+            let budget = &mut self.budget;
+            let changes = self.memory.changes(snapshot, |change| budget.admits_memory(change.uid, now.boottime));
             let entries: Vec<Entry> = changes.into_iter().map(|change| Entry::memory(now.wall, change)).collect();
             self.write(&entries);
         }
@@ -86,6 +87,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
+    use crate::devices::{Process, ProcessKind};
     use crate::leases::event::{Event, Subject};
     use crate::leases::journal::{Account, read};
     use crate::leases::lease::EndReason;
@@ -122,6 +124,34 @@ mod tests {
         assert!(entries.len() < 400, "{} lines of 6001 events", entries.len());
         let then = Account::at(&entries, now(41).wall, 0);
         assert_eq!(then.leases.iter().map(|lease| lease.lease.as_str()).collect::<Vec<_>>(), ["victim"]);
+
+        // Nor by memory that comes and goes.
+        let mut snapshot = crate::leases::testing::snapshot(&[("GPU-a", 80)]);
+        let process = |pid: u32, mib: u64| Process {
+            pid,
+            used_bytes: Some(Bytes::mib(mib)),
+            kind: ProcessKind::Compute,
+            name: None,
+            uid: Some(2),
+            user: None,
+            unit: None,
+            container: None,
+            cgroup: None,
+            start_ticks: None,
+        };
+        for reading in 0..1000 {
+            let swing = if reading % 2 == 0 { 600 } else { 300 };
+            snapshot.devices[0].processes = (100..164).map(|pid| process(pid, swing)).collect();
+            log.observe(&snapshot, now(42 + reading / 100));
+        }
+        let lines = read(directory.path()).unwrap().0.len();
+        assert!(lines - entries.len() <= 138, "{} lines of 64000 moves", lines - entries.len());
+        let last = read(directory.path()).unwrap().0.into_iter().filter_map(|entry| entry.memory).next_back().unwrap();
+        snapshot.devices[0].processes = vec![process(last.pid, 5_000)];
+        log.observe(&snapshot, now(1000));
+        let mut memory = read(directory.path()).unwrap().0.into_iter().filter_map(|entry| entry.memory);
+        let next = memory.rfind(|memory| memory.after_bytes == Some(Bytes::mib(5_000))).unwrap();
+        assert_eq!(next.before_bytes, last.after_bytes, "what was left out is in the next line");
         let said = entries.iter().filter(|entry| {
             matches!(&entry.event, Some(Event::Warning { message })
             if message.contains("uid 2"))

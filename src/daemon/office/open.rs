@@ -33,7 +33,8 @@ pub fn open(directory: &Path, settings: Settings, proc_root: &Path) -> (Keeper<A
             (keeper, None)
         }
         Err(error) => {
-            let error = error.hiding(directory);
+            let boot_id = boot_id(proc_root).unwrap_or_default();
+            let error = error.hiding(directory, &settings, &boot_id, now);
             let ledger = Ledger::new(settings, "", run());
             (Keeper::new(ledger, Box::new(NoStore { why: error.to_string() })), Some(error))
         }
@@ -77,7 +78,10 @@ pub fn open_in_time(
             Ok((keeper, trouble)) => return (keeper, trouble, late),
             Err(_) => StoreError::Hangs { directory: directory.display().to_string(), seconds: patience.as_secs() },
         },
-        Err(error) => StoreError::None { why: format!("no thread to read {} with: {error}", directory.display()) },
+        Err(error) => {
+            let why = format!("no thread to read {} with: {error}", directory.display());
+            StoreError::None { why }.unread(directory)
+        }
     };
     let ledger = Ledger::new(settings, "", run());
     let keeper = Keeper::new(ledger, Box::new(NoStore { why: trouble.to_string() }) as AnyStorage);

@@ -16,7 +16,7 @@ mod workbench;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::watch;
 
@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::daemon::log::LogControl;
 use crate::daemon::office::Standing;
 use crate::daemon::{Options, Parts, boot};
+use crate::devices::declared;
 use crate::metrics::Metrics;
 use crate::probe::Rules;
 
@@ -66,6 +67,7 @@ impl Probe {
     /// Puts the program together, inside the runtime that will run it. Opens no driver and asks no Hub: READY waits for neither.
     pub fn new(parts: Parts, nvml: Option<PathBuf>) -> Result<Self, Problem> {
         let Parts { config, metrics, log } = parts;
+        check(&config)?;
         let readings = Arc::new(Readings::new(&config.devices, nvml)?);
         let promises = Promises::new(&config, Arc::clone(readings.source()))?;
         tokio::spawn(tell_of_leases(promises.office.standing(), Arc::downgrade(&readings)));
@@ -93,6 +95,26 @@ impl Probe {
         // Replaced as a whole, so a panic elsewhere cannot have left it half changed.
         Arc::clone(&self.settled.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Refuses what [`Probe::new`] would refuse of a configuration although it can be read: engines and constants, users and
+/// groups that this host does not have, declared devices, the Hub's address. Opens nothing of the daemon's own.
+pub fn check(config: &Config) -> Result<(), Problem> {
+    let checked = || {
+        build::rules(config)?;
+        promises::rules(config)?;
+        models::check(config)?;
+        if let Some(spec) = &config.devices.declared {
+            let of_key =
+                |problem: Problem| Problem { detail: format!("devices.declared: {}", problem.detail), ..problem };
+            declared::resolve(spec, SystemTime::now()).map_err(|error| of_key(error.into()))?;
+        }
+        Ok(())
+    };
+    checked().map_err(|problem: Problem| {
+        let hint = problem.hint;
+        Problem { hint, ..Problem::new(Reason::BadConfiguration, problem.detail) }
+    })
 }
 
 /// Whoever watches the devices hears of leases too.

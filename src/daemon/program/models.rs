@@ -39,9 +39,7 @@ pub(super) struct Found {
 impl Models {
     /// With the configuration's Hub, cache and permissions. Reads the token file; asks nobody.
     pub(super) fn new(config: &Config) -> Result<Self, Problem> {
-        let accounts = Accounts::read(Path::new("/"));
-        let access = TokenAccess::new(&config.access, accounts, Operators::of_this_process())
-            .map_err(|error| Problem::new(Reason::BadConfiguration, error.to_string()))?;
+        let access = access(config)?;
         let mut settings = SourceSettings::new(hub(&config.hub)?);
         settings.cache_folder = Some(config.hub.cache_directory.clone()).filter(|folder| folder.is_dir());
         let no_cache = settings.cache_folder.is_none().then(|| {
@@ -139,6 +137,22 @@ pub(super) fn reference(asked: &ModelQuestion) -> Result<ModelReference, Problem
 }
 
 /// The environment's proxies, the configuration's everything else.
+/// Refuses users and groups that are not there, and addresses that are none. Reads no token.
+pub(super) fn check(config: &Config) -> Result<(), Problem> {
+    access(config)?;
+    parse_endpoint("hub.endpoint", &config.hub.endpoint)?;
+    for endpoint in config.hub.endpoints.values() {
+        parse_endpoint("hub.endpoints", endpoint)?;
+    }
+    Ok(())
+}
+
+/// Who may use the daemon's token.
+fn access(config: &Config) -> Result<TokenAccess, Problem> {
+    TokenAccess::new(&config.access, Accounts::read(Path::new("/")), Operators::of_this_process())
+        .map_err(|error| Problem::new(Reason::BadConfiguration, format!("[access] {error}")))
+}
+
 fn hub(config: &HubConfig) -> Result<HubSettings, Problem> {
     let mut settings = HubSettings::from_environment(|name| std::env::var(name).ok())?;
     // What the environment says of the endpoint stands only where the file leaves the default.

@@ -78,21 +78,28 @@ impl Promises {
         self.office.ping().await.map_err(|problem| problem.detail)
     }
 
-    /// Bytes that leases claim beyond what `snapshot` shows in use.
-    pub(super) async fn claims(&self, snapshot: &Arc<Snapshot>) -> Result<BTreeMap<String, Bytes>, Problem> {
+    /// A problem, where there may be promises that nobody can read: free memory may then be promised already.
+    pub(super) fn known(&self) -> Result<(), Problem> {
         if let (true, Some(why)) = (self.blind, &self.trouble) {
             let detail = format!("what is leased on this host's devices is not known: {why}");
             return Err(
                 Problem::new(Reason::Busy, detail).hint("see hf-mem-probe health; declared devices can be asked for")
             );
         }
+        let standing = self.office.standing();
+        let blind = unread(&standing.borrow()).cloned();
+        blind.map_or(Ok(()), |blind| {
+            let detail = format!("what is leased on this host's devices is not known: {blind}");
+            Err(Problem::new(Reason::Busy, detail).hint(blind.cure()))
+        })
+    }
+
+    /// Bytes that leases claim beyond what `snapshot` shows in use.
+    pub(super) async fn claims(&self, snapshot: &Arc<Snapshot>) -> Result<BTreeMap<String, Bytes>, Problem> {
+        self.known()?;
         let nothing_claimed = {
             let standing = self.office.standing();
             let standing = standing.borrow();
-            if let Some(blind) = unread(&standing) {
-                let detail = format!("what is leased on this host's devices is not known: {blind}");
-                return Err(Problem::new(Reason::Busy, detail).hint(blind.cure()));
-            }
             // What the last lease claimed counts until a reading shows that it is gone.
             standing.leases == 0 && standing.leased.values().all(|bytes| *bytes == Bytes::ZERO)
         };
@@ -142,7 +149,7 @@ pub(super) fn grant_ask(
     question: &Question,
     model: Arc<Model>,
     settled: Arc<Settled>,
-) -> GrantAsk {
+) -> Result<GrantAsk, Problem> {
     let plan_question = question.clone();
     // The ledger's owner plans on its own thread: what is logged there belongs to this request all the same.
     let span = Span::current();
@@ -157,7 +164,7 @@ pub(super) fn grant_ask(
             answer
         })
     };
-    GrantAsk {
+    Ok(GrantAsk {
         peer: caller.peer,
         request_id: caller.request_id.as_str().into(),
         ttl: request.ttl_seconds.map(Duration::from_secs),
@@ -166,18 +173,19 @@ pub(super) fn grant_ask(
         wait: Duration::from_secs(request.wait_seconds),
         model: question.model.repo.clone(),
         engine: question.engine.name.clone(),
-        digest: digest(question),
+        digest: digest(question)?,
         candidates: question.constraints.devices.as_ref().map(|devices| devices.iter().cloned().collect()),
         plan: Box::new(plan),
-    }
+        room: None,
+    })
 }
 
 /// Tells a key used again from a key reused for another question.
-fn digest(question: &Question) -> String {
-    // Wire types can always be written; were one ever not, all questions would share the digest of nothing and a key
-    // would be taken for used again, which grants nothing new.
-    let text = serde_json::to_vec(question).unwrap_or_default();
-    Sha256::digest(text).iter().take(16).fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+fn digest(question: &Question) -> Result<String, Problem> {
+    // Wire types can always be written; were one ever not, its key must not be taken for that of another question.
+    let unwritten = |error| Problem::new(Reason::Internal, format!("the question cannot be written down: {error}"));
+    let text = serde_json::to_vec(question).map_err(unwritten)?;
+    Ok(Sha256::digest(text).iter().take(16).fold(String::new(), |hex, byte| format!("{hex}{byte:02x}")))
 }
 
 #[cfg(test)]
@@ -216,7 +224,7 @@ mod tests {
             }
             let model = Arc::new(Model { inventory: builder.finish(), ..bare_model() });
             let ask = grant_ask(&caller, LeaseRequest::default(), &Question::default(), model, Arc::clone(&settled));
-            (ask.plan)(&here, &BTreeMap::new())
+            (ask.unwrap().plan)(&here, &BTreeMap::new())
         };
         assert!(planned(20).is_ok());
         let problem = planned(20_000).unwrap_err();

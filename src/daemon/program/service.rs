@@ -13,12 +13,13 @@ use super::{Probe, Settled, build, models, promises, stages};
 use crate::api::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
 use crate::api::peer::{Caller, Operators};
 use crate::api::problem::Reason;
-use crate::api::service::{Service, Written};
+use crate::api::service::{Room, Service, Written};
 use crate::api::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, TogetherAnswer};
 use crate::api::{Answer, Problem, Question, SCHEMA_VERSION};
 use crate::bytes::Bytes;
 use crate::config::Config;
 use crate::daemon::Program;
+use crate::daemon::office::GrantAsk;
 use crate::devices::Snapshot;
 use crate::leases::event::Dated;
 use crate::metrics::{CacheResult, DeviceFigures, Metrics, Stage};
@@ -267,6 +268,7 @@ impl Service for Probe {
             let claims = self.promises.claims(&snapshot).await?;
             (snapshot, claims)
         } else {
+            self.promises.known()?;
             (self.noting(self.readings.latest().await)?, self.promises.office.leased())
         };
         let leased_bytes = claims.into_iter().map(|(uuid, bytes)| (uuid, bytes.get())).collect();
@@ -285,7 +287,7 @@ impl Service for Probe {
         self.health_now()
     }
 
-    async fn create_lease(&self, caller: Caller, request: LeaseRequest) -> Result<Answer, Problem> {
+    async fn create_lease(&self, caller: Caller, request: LeaseRequest, room: Room) -> Result<Answer, Problem> {
         let settled = self.settled();
         if request.question.gpus.is_some() {
             let detail = "question.gpus: memory is promised on this host's devices, not on declared ones";
@@ -295,7 +297,8 @@ impl Service for Probe {
         let found = self.model(&caller, &request.question).await?;
         let question = Self::complete(&settled, request.question.clone(), &found);
         let started = Instant::now();
-        let ask = promises::grant_ask(&caller, request, &question, Arc::clone(&found.model), settled);
+        let ask = promises::grant_ask(&caller, request, &question, Arc::clone(&found.model), settled)?;
+        let ask = GrantAsk { room: Some(room), ..ask };
         let answer = self.promises.office.grant(ask).instrument(debug_span!("lease")).await;
         let took = started.elapsed();
         stages::tell("lease", took, &answer, |answer| if answer.lease.is_some() { "granted" } else { &answer.reason });
@@ -309,7 +312,9 @@ impl Service for Probe {
     }
 
     async fn leases(&self, _caller: Caller) -> Result<LeasesAnswer, Problem> {
-        self.promises.office.list().await
+        let mut answer = self.promises.office.list().await?;
+        answer.warnings.extend(self.promises.known().err().map(|unread| unread.detail));
+        Ok(answer)
     }
 
     async fn lease(&self, _caller: Caller, id: String) -> Result<LeaseAnswer, Problem> {
@@ -357,6 +362,8 @@ impl Service for Probe {
             metrics.set_devices(&[], age);
             return;
         };
+        // What is free may be promised where promises cannot be read.
+        let known = self.promises.known().is_ok();
         let figures: Vec<DeviceFigures> = seen(&self.settled(), &snapshot, &standing.leased)
             .availability
             .devices
@@ -366,8 +373,8 @@ impl Service for Probe {
                 name: device.facts.name.clone(),
                 total: device.facts.total_bytes,
                 free: device.free,
-                available: device.available,
-                leased: device.leased,
+                available: device.available.filter(|_| known),
+                leased: known.then_some(device.leased),
                 unusable: match &device.unusable {
                     Some(why) => Some(why.reason.clone()),
                     None => device.free.is_none().then(|| "memory_unreadable".to_owned()),
@@ -391,6 +398,7 @@ impl Program for Probe {
     }
 
     async fn reload(&self, config: Config) -> Result<Vec<String>, Problem> {
+        super::check(&config)?;
         let rules = build::rules(&config)?;
         let ledger_rules = promises::rules(&config)?;
         // Against what was built in at the start: a key that needs a restart needs it until there was one.

@@ -66,6 +66,19 @@ pub fn find(name: &str) -> Option<&'static Card> {
     })
 }
 
+/// Names of the cards whose names look most like `name`, one for each, the likest first; none where nothing looks like it.
+pub fn nearest(name: &str) -> Vec<&'static str> {
+    let wanted = plain(name);
+    let likeness = |alias: &&'static str| (strsim::jaro_winkler(&wanted, &plain(alias)), *alias);
+    let best = |card: &Card| card.aliases.iter().map(likeness).max_by(|a, b| a.0.total_cmp(&b.0));
+    let mut scored: Vec<_> = CARDS.iter().filter_map(best).filter(|(score, _)| *score > LIKE).collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    scored.into_iter().take(3).map(|(_, alias)| alias).collect()
+}
+
+/// From where on two names look alike.
+const LIKE: f64 = 0.7;
+
 fn exactly(wanted: &str) -> Option<&'static Card> {
     let same = |known: &&str| plain(known) == wanted;
     CARDS.iter().find(|card| card.aliases.iter().any(same) || same(&card.name))
@@ -275,6 +288,43 @@ mod tests {
         ] {
             assert_eq!(find(name).map(|card| card.name), found, "{name}");
         }
+    }
+
+    /// What stands in docs/cards.md below its introduction.
+    fn table() -> String {
+        let mut table =
+            "| name | other names | as the driver has it | total, MiB | kept by the driver, MiB | compute | MIG |\n\
+                         | --- | --- | --- | --- | --- | --- | --- |\n"
+                .to_owned();
+        for card in CARDS {
+            let (name, others) = card.aliases.split_first().unwrap();
+            let others: Vec<_> = others.iter().map(|name| format!("`{name}`")).collect();
+            let kept = card.reserve_mib.map_or_else(|| "not seen".to_owned(), |mib| mib.to_string());
+            let (major, minor) = card.compute_capability;
+            let profiles = MIG_PROFILES.iter().filter(|profile| profile.card == card.name);
+            let profiles: Vec<_> = profiles.map(|profile| format!("`{}`", profile.profile)).collect();
+            table.push_str(&format!(
+                "| `{name}` | {} | {} | {} | {kept} | {major}.{minor} | {} |\n",
+                others.join(", "),
+                card.name,
+                card.total.get() >> 20,
+                profiles.join(", ")
+            ));
+        }
+        table
+    }
+
+    /// After a change of the table run this with `UPDATE_CARDS=1`.
+    #[test]
+    fn the_page_lists_the_cards_of_today() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/cards.md");
+        let page = std::fs::read_to_string(&path).unwrap();
+        let (introduction, kept) = page.split_at(page.find("| name |").unwrap());
+        if std::env::var_os("UPDATE_CARDS").is_some() {
+            std::fs::write(&path, introduction.to_owned() + &table()).unwrap();
+            return;
+        }
+        assert!(kept == table(), "docs/cards.md is not the table of today: run this test with UPDATE_CARDS=1");
     }
 
     #[test]

@@ -22,14 +22,14 @@ pub enum DeclaredError {
     #[error("more than {MAX_DEVICES} devices are declared")]
     TooMany,
     /// No such card.
-    #[error("`{item}`: no card is called `{card}`{}; a size such as `24GiB` works for any card", hint(.nearest.as_ref()))]
+    #[error("`{item}`: no card is called `{card}`{} A size such as `24GiB` works for any card", hint(.nearest))]
     UnknownCard {
         /// The item.
         item: String,
         /// The name in it.
         card: String,
-        /// The name that looks most like it.
-        nearest: Option<String>,
+        /// Names that look most like it, the likest first.
+        nearest: Vec<String>,
     },
     /// No such MIG profile on the card.
     #[error("`{item}`: {card} has no MIG profile `{profile}` that was measured; known: {known}")]
@@ -74,6 +74,11 @@ pub enum DeclaredError {
     Snapshot(String),
 }
 
-fn hint(nearest: Option<&String>) -> String {
-    nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
+fn hint(nearest: &[String]) -> String {
+    let quoted: Vec<_> = nearest.iter().map(|name| format!("`{name}`")).collect();
+    match quoted.split_last() {
+        None => ".".to_owned(),
+        Some((only, [])) => format!("; did you mean {only}?"),
+        Some((last, others)) => format!("; did you mean {} or {last}?", others.join(", ")),
+    }
 }

@@ -21,7 +21,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use self::cards::{CARDS, Card, MIG_PROFILES, MigProfile};
+use self::cards::{Card, MIG_PROFILES, MigProfile};
 pub use self::error::DeclaredError;
 use serde::Deserialize;
 
@@ -208,16 +208,10 @@ fn instance(item: &str, card: &'static Card, profile: &str) -> Result<Declaratio
 }
 
 fn named(item: &str, name: &str) -> Result<&'static Card, DeclaredError> {
-    cards::find(name).ok_or_else(|| {
-        let plain = cards::plain(name);
-        let names = CARDS.iter().flat_map(|card| card.aliases.iter().copied());
-        let scored = names.map(|alias| (strsim::jaro_winkler(&plain, &cards::plain(alias)), alias));
-        let nearest = scored.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.6);
-        DeclaredError::UnknownCard {
-            item: item.to_owned(),
-            card: name.to_owned(),
-            nearest: nearest.map(|(_, alias)| alias.to_owned()),
-        }
+    cards::find(name).ok_or_else(|| DeclaredError::UnknownCard {
+        item: item.to_owned(),
+        card: name.to_owned(),
+        nearest: cards::nearest(name).into_iter().map(str::to_owned).collect(),
     })
 }
 
@@ -347,6 +341,8 @@ mod tests {
     fn errors_name_the_cure() {
         let message = |spec: &str| parse(spec, UNIX_EPOCH).unwrap_err().to_string();
         assert!(message("8xH10").contains("did you mean `H100"), "{}", message("8xH10"));
+        assert!(message("RTX-409").contains("did you mean `RTX-4090`, `RTX-4090-D` or `"), "{}", message("RTX-409"));
+        assert!(message("bogus").starts_with("`bogus`: no card is called `bogus`. A size"), "{}", message("bogus"));
         assert!(message("0xFOO").contains("between 1 and 128"));
         for size in ["24GB", "24g", "24 GB", "0.5TB", "24gi"] {
             assert!(

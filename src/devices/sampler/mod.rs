@@ -168,7 +168,8 @@ impl Sampler {
         Ok(Self { shared, stale_for })
     }
 
-    /// All readings from now on, the latest first. While a receiver lives, readings go on at the interval.
+    /// The latest reading, and that it changed: whoever is slower than the readings misses some. While a receiver lives,
+    /// readings go on at the interval.
     pub fn subscribe(&self) -> watch::Receiver<Option<Arc<Reading>>> {
         let receiver = self.shared.readings.subscribe();
         self.shared.orders().asked = Instant::now();

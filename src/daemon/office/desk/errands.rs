@@ -14,7 +14,7 @@ use super::case::Case;
 use crate::api::Problem;
 use crate::api::problem::Reason;
 use crate::leases::attribution::Reading;
-use crate::leases::ledger::{ChangeError, Release};
+use crate::leases::ledger::ChangeError;
 use crate::leases::moment::Now;
 use crate::leases::queue::Ticket;
 use crate::leases::wire;
@@ -34,21 +34,7 @@ impl Desk {
                 let found = self.keeper.ledger().get(&id).map(|lease| wire::lease(lease, now));
                 let _hung_up = reply.send(found.ok_or_else(|| ChangeError::NotFound { id }.into()));
             }
-            Errand::Renew { id, by, ttl, reply } => {
-                let renewed = self.keeper.renew(&id, by.uid, ttl, now).map_err(Problem::from);
-                self.gather(Some(&by.request_id));
-                let _hung_up = reply.send(renewed.map(|lease| wire::lease(&lease, now)));
-            }
-            Errand::Release { id, by, reply } => {
-                let released = self.keeper.release(&id, by.uid, now).map_err(Problem::from);
-                self.gather(Some(&by.request_id));
-                if matches!(released, Ok(Release::Done(_))) {
-                    self.freed(now);
-                }
-                let _hung_up = reply.send(released.map(|released| match released {
-                    Release::Done(lease) | Release::Already(lease) => wire::lease(&lease, now),
-                }));
-            }
+            Errand::Change(change) => self.changes.push(change.by.uid, change),
             Errand::Claims(snapshot, taken_at, reply) => {
                 let ancestry = self.ancestry(&snapshot, std::iter::empty());
                 let reading =
@@ -68,6 +54,9 @@ impl Desk {
     }
 
     pub(super) fn take_ask(&mut self, ask: GrantAsk, reply: oneshot::Sender<Delivery>) {
+        if reply.is_closed() {
+            return;
+        }
         let resolved = holder::resolve(&self.settings.proc_root, ask.peer, ask.holder.as_ref());
         let resolved = resolved.and_then(|(holder, process)| {
             if let Some(process) = process {
@@ -108,6 +97,9 @@ impl Desk {
                 self.freed(now);
             }
             Note::HungUp => {
+                // What it asked may take much memory, and its turn may be far.
+                self.new.retain(|case| !case.reply.is_closed());
+                self.at_reading.retain(|case| !case.reply.is_closed());
                 let gone = self.in_line.iter().filter(|(_, case)| case.reply.is_closed()).map(|(ticket, _)| *ticket);
                 for ticket in gone.collect::<Vec<_>>() {
                     self.queue.cancel(ticket);

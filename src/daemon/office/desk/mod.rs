@@ -12,7 +12,7 @@ use self::deliveries::Deliveries;
 use self::readings::UnderWay;
 use self::turns::Turns;
 use super::deaths::Deaths;
-use super::errand::{Errand, Note};
+use super::errand::{Change, Errand, Note};
 use super::handle::Standing;
 use super::happened::Happened;
 use super::log::Log;
@@ -31,6 +31,7 @@ use crate::leases::moment::{Boottime, Now};
 use crate::leases::queue::{Queue, Ticket};
 
 mod case;
+mod changes;
 mod deliveries;
 mod errands;
 mod holders;
@@ -60,6 +61,8 @@ pub(super) struct Desk {
     new: Vec<Case>,
     /// Askers for whom the reading under way was begun, or one before on which they were not come to.
     at_reading: Turns<Case>,
+    /// Leases to be renewed or given back.
+    changes: Turns<Change>,
     /// Askers in line.
     in_line: HashMap<Ticket, Case>,
     deliveries: Deliveries,
@@ -94,6 +97,7 @@ impl Desk {
             step,
             new: Vec::new(),
             at_reading: Turns::new(),
+            changes: Turns::new(),
             in_line: HashMap::new(),
             deliveries: Deliveries::new(notes),
             given: HashMap::new(),
@@ -136,6 +140,10 @@ impl Desk {
                     reading = None;
                     self.end_reading(taken_at, outcome);
                 }
+                () = tokio::time::sleep_until(wake) => {
+                    self.step.begin();
+                    self.on_time();
+                }
                 errand = errands.recv() => match errand {
                     None => break None,
                     Some(Errand::Stop(reply)) => break Some(reply),
@@ -146,11 +154,10 @@ impl Desk {
                         if let Some(stop) = self.take_all(&mut errands) { break Some(stop); }
                     }
                 },
-                () = tokio::time::sleep_until(wake) => {
-                    self.step.begin();
-                    self.on_time();
-                }
+                // What is left of the changes.
+                () = std::future::ready(()), if !self.changes.is_empty() => self.step.begin(),
             }
+            self.make_changes();
             self.pass_on();
         };
         self.step.begin();
@@ -164,12 +171,14 @@ impl Desk {
         }
     }
 
-    /// All errands that have arrived; whether to stop is among them.
+    /// All errands that have arrived by now; whether to stop is among them. What arrives meanwhile is not waited for: it
+    /// might be without end.
     fn take_all(&mut self, errands: &mut mpsc::Receiver<Errand>) -> Option<oneshot::Sender<()>> {
-        while let Ok(next) = errands.try_recv() {
-            match next {
-                Errand::Stop(reply) => return Some(reply),
-                next => self.errand(next),
+        for _ in 0..errands.len() {
+            match errands.try_recv() {
+                Ok(Errand::Stop(reply)) => return Some(reply),
+                Ok(next) => self.errand(next),
+                Err(_) => break,
             }
         }
         None
@@ -182,6 +191,7 @@ impl Desk {
                 Problem::new(Reason::DaemonStopping, "the daemon is stopping").hint("ask again after its restart")
             ));
         }
+        self.make_all_changes();
         self.keeper.flush(Now::read());
         self.pass_on();
     }

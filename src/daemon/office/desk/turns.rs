@@ -56,6 +56,14 @@ impl<T> Turns<T> {
         self.waiting.is_empty()
     }
 
+    /// Keeps those of which `keep` says so.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
+        for (_, askers) in &mut self.waiting {
+            askers.retain(&mut keep);
+        }
+        self.waiting.retain(|(_, askers)| !askers.is_empty());
+    }
+
     /// All of them, in no order that matters.
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.waiting.iter().flat_map(|(_, askers)| askers)
@@ -98,6 +106,16 @@ mod tests {
         // To leave and to come back gains nothing.
         turns.push(2, "b2");
         assert_eq!(all(&mut turns), ["a2", "b2", "a3"]);
+    }
+
+    #[test]
+    fn those_who_left_have_no_turn() {
+        let mut turns = Turns::new();
+        for (uid, asker) in [(1, "a1"), (1, "gone"), (2, "gone"), (3, "c1"), (1, "a2")] {
+            turns.push(uid, asker);
+        }
+        turns.retain(|asker| *asker != "gone");
+        assert_eq!(all(&mut turns), ["a1", "c1", "a2"]);
     }
 
     #[test]

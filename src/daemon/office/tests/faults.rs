@@ -67,3 +67,64 @@ fn a_plan_that_breaks_costs_nobody_the_ledger() {
         lease_id(&office.grant(ask(24)).await.unwrap());
     });
 }
+
+/// A disk that takes as long for each write as the test wants.
+struct Slow {
+    begins: std::sync::mpsc::Sender<()>,
+    goes: std::sync::mpsc::Receiver<()>,
+}
+
+impl Storage for Slow {
+    fn save(&mut self, _saved: &crate::leases::ledger::Saved) -> Result<(), StoreError> {
+        let over = |_| StoreError::None { why: "the test is over".to_owned() };
+        self.begins.send(()).map_err(|_| over(std::sync::mpsc::RecvError))?;
+        self.goes.recv().map_err(over)
+    }
+}
+
+#[test]
+fn renewals_without_end_keep_nobody_from_a_lease() {
+    run(async {
+        let (begins, begun) = std::sync::mpsc::channel();
+        let (go, goes) = std::sync::mpsc::channel();
+        let settings =
+            OfficeSettings { longest_round: Duration::ZERO, stuck_after: Duration::from_secs(600), ..settings() };
+        let devices: Arc<dyn Devices> = Bench::new(24);
+        let office = Office::start(settings, keeper(Box::new(Slow { begins, goes })), devices).unwrap().0;
+        let first = tokio::spawn({
+            let office = office.clone();
+            async move { office.grant(ask(1)).await }
+        });
+        go.send(()).unwrap();
+        let id = lease_id(&first.await.unwrap().unwrap());
+        begun.recv().unwrap();
+
+        let renew = || {
+            let (office, id) = (office.clone(), id.clone());
+            tokio::spawn(async move { office.renew(id, &caller(), Some(Duration::from_secs(900))).await })
+        };
+        let _first = renew();
+        while begun.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
+        let mut victim = tokio::spawn({
+            let office = office.clone();
+            async move { office.grant(ask(1)).await }
+        });
+        // Whenever one is written down, the next has arrived already.
+        let flood = async {
+            loop {
+                let _next = renew();
+                tokio::task::yield_now().await;
+                go.send(()).unwrap();
+                while begun.try_recv().is_err() {
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        tokio::select! {
+            served = &mut victim => drop(lease_id(&served.unwrap().unwrap())),
+            flood = tokio::time::timeout(Duration::from_secs(20), flood) => flood.expect("the renewals come first"),
+        }
+    });
+}

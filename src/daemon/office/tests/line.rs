@@ -188,3 +188,39 @@ fn those_behind_in_line_cost_no_plans() {
         lease_id(&behind.await.unwrap().unwrap());
     });
 }
+
+/// Devices whose reading never comes.
+struct Hung;
+
+impl Devices for Hung {
+    fn sample(&self, _deadline: Duration) -> Sampling<'_> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[test]
+fn what_an_asker_brought_goes_with_it_also_before_a_reading_comes() {
+    run(async {
+        let office = Office::start(settings(), keeper(Box::new(Memory)), Arc::new(Hung)).unwrap().0;
+        let brought = Arc::new(());
+        // The first begins a reading; the second waits for the next one.
+        for _ in 0..2 {
+            let held = Arc::clone(&brought);
+            let plan: Plan = Box::new(move |_, _| {
+                let why = format!("there is no reading, and {} hold it", Arc::strong_count(&held));
+                Err(Problem::new(Reason::Internal, why))
+            });
+            let mut asker = Box::pin(office.grant(GrantAsk { plan, ..ask(1) }));
+            let polled = std::future::poll_fn(|context| std::task::Poll::Ready(asker.as_mut().poll(context))).await;
+            assert!(polled.is_pending());
+            office.ping().await.unwrap(); // behind it: the owner has it now
+            drop(asker);
+            let gone = async {
+                while Arc::strong_count(&brought) > 1 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), gone).await.expect("it is kept for nobody");
+        }
+    });
+}

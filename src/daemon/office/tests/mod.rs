@@ -130,6 +130,7 @@ fn ask(gib: u64) -> GrantAsk {
         digest: format!("{gib}"),
         candidates: None,
         plan: plan(gib),
+        room: None,
     }
 }
 
