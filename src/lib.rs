@@ -23,3 +23,4 @@ pub mod metrics;
 pub mod model;
 pub mod placement;
 pub mod probe;
+mod told;

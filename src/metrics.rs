@@ -4,6 +4,8 @@
 //! questions too. Labels take their values from closed sets, so that nobody outside can make the registry grow.
 
 mod classic;
+#[cfg(test)]
+mod pages;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,8 +18,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::api::status::Part;
 use crate::bytes::Bytes;
 use crate::devices::nvml::XidCount;
+use crate::leases::event::Counters;
 pub use crate::model::source::HubOutcome;
 
 /// The content type of [`Metrics::open_metrics`].
@@ -82,7 +86,10 @@ pub enum CacheResult {
 }
 
 impl CacheResult {
-    const fn word(self) -> &'static str {
+    const ALL: [Self; 4] = [Self::Memory, Self::Disk, Self::Miss, Self::Sent];
+
+    /// The word as it stands in the metrics and in the log.
+    pub const fn word(self) -> &'static str {
         match self {
             Self::Memory => "memory",
             Self::Disk => "disk",
@@ -131,6 +138,78 @@ struct RefusedLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PartLabels {
+    part: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    event: &'static str,
+}
+
+/// What is turned away at the door, as a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// One user holds as many connections as one may.
+    UserConnections,
+    /// All connections are held.
+    Connections,
+    /// The process has no descriptors left, or the host no memory.
+    Exhausted,
+    /// Too many large bodies at once.
+    Bodies,
+    /// Too many watch streams.
+    Watchers,
+    /// A browser's request.
+    Browser,
+}
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::UserConnections, Self::Connections, Self::Exhausted, Self::Bodies, Self::Watchers, Self::Browser];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::UserConnections => "user_connections",
+            Self::Connections => "connections",
+            Self::Exhausted => "exhausted",
+            Self::Bodies => "bodies",
+            Self::Watchers => "watchers",
+            Self::Browser => "browser",
+        }
+    }
+}
+
+/// The reasons of devices that nothing may be placed on, as labels; any other is `other`.
+const UNUSABLE: [&str; 15] = [
+    "gpu_lost",
+    "reset_required",
+    "row_remap_failure",
+    "fabric_not_ready",
+    "memory_unreadable",
+    "no_permission",
+    "not_ready",
+    "shared_pool",
+    "drain",
+    "prohibited",
+    "exclusive_process",
+    "mig_parent",
+    "mig_without_instances",
+    "asleep",
+    "other",
+];
+
+/// XIDs that are counted for each GPU from its first reading on, so that a rate shows the first of them: those after which
+/// the GPU must be looked after.
+const WATCHED_XIDS: [u64; 9] = [48, 63, 64, 74, 79, 94, 95, 119, 120];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BuildLabels {
     version: &'static str,
 }
@@ -150,6 +229,10 @@ pub struct DeviceFigures {
     pub available: Option<Bytes>,
     /// Bytes that leases still claim, where they can be read.
     pub leased: Option<Bytes>,
+    /// Why nothing may be placed on it.
+    pub unusable: Option<String>,
+    /// Whether it is a part of a GPU: XIDs are of whole ones.
+    pub part_of_gpu: bool,
 }
 
 /// Every figure of the daemon.
@@ -174,7 +257,11 @@ pub struct Metrics {
     nvml_errors: Counter,
     xids: Family<XidLabels, Counter>,
     connections: Gauge,
-    refused: Family<RefusedLabels, Counter>,
+    refused: [Counter; Refusal::ALL.len()],
+    degraded: [Gauge; Part::ALL.len()],
+    device_usable: Family<DeviceLabels, Gauge>,
+    unusable: Family<ReasonLabels, Gauge>,
+    lease_events: Family<EventLabels, Counter>,
 }
 
 /// From 10 µs, below which nothing here happens, to a minute, the handler's deadline.
@@ -189,6 +276,10 @@ impl Default for Metrics {
         let latency: Family<StageLabels, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS_SECONDS));
         let by_stage = |stage: Stage| latency.get_or_create(&StageLabels { stage: stage.word() }).clone();
+        let refused: Family<RefusedLabels, Counter> = Family::default();
+        let by_refusal = |why: Refusal| refused.get_or_create(&RefusedLabels { why: why.word() }).clone();
+        let degraded: Family<PartLabels, Gauge> = Family::default();
+        let by_part = |part: Part| degraded.get_or_create(&PartLabels { part: part.word() }).clone();
         let metrics = Self {
             questions: Family::default(),
             latency: Stage::ALL.map(by_stage),
@@ -207,7 +298,11 @@ impl Default for Metrics {
             nvml_errors: Counter::default(),
             xids: Family::default(),
             connections: Gauge::default(),
-            refused: Family::default(),
+            refused: Refusal::ALL.map(by_refusal),
+            degraded: Part::ALL.map(by_part),
+            device_usable: Family::default(),
+            unusable: Family::default(),
+            lease_events: Family::default(),
             registry: Registry::default(),
         };
         // A gauge and not an info metric: the older text format has no such type.
@@ -237,7 +332,25 @@ impl Default for Metrics {
         registry.register("nvml_errors", "Readings that the driver failed, and devices that could not be read", errors);
         registry.register("device_xids", "XIDs that the driver reported, by device and number", metrics.xids.clone());
         registry.register("connections", "Connections held", metrics.connections.clone());
-        registry.register("connections_refused", "Connections and requests refused", metrics.refused.clone());
+        registry.register("connections_refused", "Connections and requests refused", refused);
+        registry.register(
+            "degraded",
+            "Whether a part of the daemon is degraded (1) or well (0), as health says",
+            degraded,
+        );
+        registry.register(
+            "device_usable",
+            "Whether a device can be placed on (1) or not (0)",
+            metrics.device_usable.clone(),
+        );
+        let unusable = metrics.unusable.clone();
+        registry.register("devices_unusable", "Devices that nothing may be placed on, by reason", unusable);
+        registry.register(
+            "lease_events",
+            "What happened to leases and to those who wait",
+            metrics.lease_events.clone(),
+        );
+        metrics.begin_at_zero();
         Self { registry, ..metrics }
     }
 }
@@ -246,6 +359,21 @@ impl Metrics {
     /// Counts an answer, or a problem as verdict `error`. `reason` must come from a closed set.
     pub fn question(&self, verdict: &'static str, reason: &'static str) {
         self.questions.get_or_create(&QuestionLabels { verdict, reason }).inc();
+    }
+
+    /// A counter that appears with its first event has no rate for that event: where the labels are known, they are there
+    /// from the start.
+    fn begin_at_zero(&self) {
+        for result in CacheResult::ALL {
+            drop(self.model_lookups.get_or_create(&ResultLabels { result: result.word() }));
+        }
+        for outcome in HubOutcome::ALL {
+            self.set_hub_requests(outcome, 0);
+        }
+        for reason in UNUSABLE {
+            drop(self.unusable.get_or_create(&ReasonLabels { reason }));
+        }
+        self.set_lease_events(&Counters::default());
     }
 
     /// Records how long a stage took.
@@ -286,9 +414,12 @@ impl Metrics {
 
     /// Sets the devices; those that are gone leave the output.
     pub fn set_devices(&self, figures: &[DeviceFigures], sampler_age: Option<Duration>) {
-        for family in [&self.device_total, &self.device_free, &self.device_available, &self.device_leased] {
+        let families =
+            [&self.device_total, &self.device_free, &self.device_available, &self.device_leased, &self.device_usable];
+        for family in families {
             family.clear();
         }
+        let mut unusable = [0_usize; UNUSABLE.len()];
         self.devices.set(count(figures.len()));
         for device in figures {
             let labels = DeviceLabels { uuid: device.uuid.clone(), name: device.name.clone() };
@@ -302,9 +433,34 @@ impl Metrics {
                     family.get_or_create(&labels).set(gauge(bytes));
                 }
             }
+            self.device_usable.get_or_create(&labels).set(i64::from(device.unusable.is_none()));
+            if let Some(why) = &device.unusable {
+                let other = UNUSABLE.len() - 1;
+                unusable[UNUSABLE.iter().position(|reason| reason == why).unwrap_or(other)] += 1;
+            }
+            if device.uuid.starts_with("GPU-") && !device.part_of_gpu {
+                for xid in WATCHED_XIDS {
+                    drop(self.xids.get_or_create(&XidLabels { uuid: device.uuid.clone(), xid: xid.to_string() }));
+                }
+            }
+        }
+        for (reason, devices) in UNUSABLE.into_iter().zip(unusable) {
+            self.unusable.get_or_create(&ReasonLabels { reason }).set(count(devices));
         }
         // Without any reading the age is unknown, which OpenMetrics writes as NaN.
         self.sampler_age.set(sampler_age.map_or(f64::NAN, |age| age.as_secs_f64()));
+    }
+
+    /// Sets how a part is.
+    pub fn set_degraded(&self, part: Part, degraded: bool) {
+        self.degraded[part as usize].set(i64::from(degraded));
+    }
+
+    /// Sets how often things happened to leases; they are counted by the ledger's owner.
+    pub fn set_lease_events(&self, counters: &Counters) {
+        for (event, count) in counters.by_word() {
+            self.lease_events.get_or_create(&EventLabels { event }).inner().store(count, Ordering::Relaxed);
+        }
     }
 
     /// Sets the leases held and the callers that wait for one.
@@ -321,9 +477,9 @@ impl Metrics {
         self.connections.dec();
     }
 
-    /// Counts what was turned away; `why` must come from a closed set.
-    pub(crate) fn refused(&self, why: &'static str) {
-        self.refused.get_or_create(&RefusedLabels { why }).inc();
+    /// Counts what was turned away.
+    pub(crate) fn refused(&self, why: Refusal) {
+        self.refused[why as usize].inc();
     }
 
     /// Everything in the older format, which every tool around Prometheus reads.
@@ -362,6 +518,8 @@ mod tests {
             free,
             available: free,
             leased: Some(Bytes::ZERO),
+            unusable: None,
+            part_of_gpu: false,
         }
     }
 
@@ -403,35 +561,52 @@ mod tests {
         assert!(metrics.open_metrics().contains("device_total_bytes{uuid=\"GPU-1\""));
         assert!(metrics.open_metrics().contains("sampler_age_seconds NaN"));
         metrics.set_devices(&[device("GPU-1", None)], None);
-        assert!(!metrics.open_metrics().contains("GPU-2"));
+        let left = metrics.open_metrics();
+        let of_gone = left.lines().filter(|line| line.contains("GPU-2") && !line.contains("device_xids_total"));
+        assert_eq!(of_gone.collect::<Vec<_>>(), Vec::<&str>::new(), "a counter goes on, a gauge does not");
     }
 
     #[test]
-    fn the_dashboard_asks_for_nothing_that_is_not_there() {
+    fn what_can_be_counted_is_there_before_it_happens() {
         let metrics = Metrics::default();
-        metrics.question("fits", "fits");
-        metrics.took(Stage::Request, Duration::from_micros(40));
-        metrics.set_hub_requests(HubOutcome::Ok, 1);
-        metrics.model_lookup(CacheResult::Disk);
-        metrics.refused("browser");
-        metrics.set_devices(&[device("GPU-1", Some(Bytes::gib(20)))], None);
-        let text = metrics.classic_text();
-        let typed =
-            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).filter_map(|line| line.split_once(' '));
-        let mut there = std::collections::BTreeSet::new();
-        for (name, kind) in typed {
-            let suffixes: &[&str] = if kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
-            there.extend(suffixes.iter().map(|suffix| format!("{name}{suffix}")));
+        let before = metrics.open_metrics();
+        for line in [
+            "hf_mem_probe_degraded{part=\"devices\"} 0",
+            "hf_mem_probe_degraded{part=\"leases\"} 0",
+            "hf_mem_probe_connections_refused_total{why=\"browser\"} 0",
+            "hf_mem_probe_connections_refused_total{why=\"user_connections\"} 0",
+            "hf_mem_probe_devices_unusable{reason=\"gpu_lost\"} 0",
+            "hf_mem_probe_hub_requests_total{outcome=\"unreachable\"} 0",
+            "hf_mem_probe_model_lookups_total{result=\"miss\"} 0",
+            "hf_mem_probe_lease_events_total{event=\"store_failure\"} 0",
+        ] {
+            assert!(before.contains(line), "{line} in\n{before}");
         }
-        let dashboard = include_str!("../packaging/grafana/hf-mem-probe.json");
-        let part_of_a_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-        let asked: std::collections::BTreeSet<&str> = dashboard
-            .split(|letter| !part_of_a_name(letter))
-            .filter(|word| word.starts_with("hf_mem_probe_"))
-            .collect();
-        assert!(asked.len() > 5, "{asked:?}");
-        for name in asked {
-            assert!(there.contains(name), "{name} is in the dashboard and not among {there:?}");
+        metrics.set_degraded(Part::Hub, true);
+        metrics.refused(Refusal::Bodies);
+        let unusable = |uuid: &str, why: &str| DeviceFigures { unusable: Some(why.to_owned()), ..device(uuid, None) };
+        let part = DeviceFigures { part_of_gpu: true, ..device("GPU-4", None) };
+        metrics.set_devices(
+            &[device("GPU-1", None), unusable("GPU-2", "gpu_lost"), unusable("GPU-3", "a new word"), part],
+            None,
+        );
+        metrics.set_lease_events(&Counters { granted: 3, ..Counters::default() });
+        let after = metrics.open_metrics();
+        for line in [
+            "hf_mem_probe_degraded{part=\"hub\"} 1",
+            "hf_mem_probe_degraded{part=\"cache\"} 0",
+            "hf_mem_probe_connections_refused_total{why=\"bodies\"} 1",
+            "hf_mem_probe_device_usable{uuid=\"GPU-1\",name=\"L4\"} 1",
+            "hf_mem_probe_device_usable{uuid=\"GPU-2\",name=\"L4\"} 0",
+            "hf_mem_probe_devices_unusable{reason=\"gpu_lost\"} 1",
+            "hf_mem_probe_devices_unusable{reason=\"other\"} 1",
+            "hf_mem_probe_device_xids_total{uuid=\"GPU-1\",xid=\"79\"} 0",
+            "hf_mem_probe_lease_events_total{event=\"granted\"} 3",
+        ] {
+            assert!(after.contains(line), "{line} in\n{after}");
         }
+        assert!(!after.contains("{uuid=\"GPU-4\",xid="), "XIDs are of whole GPUs");
+        metrics.set_devices(&[device("GPU-1", None)], None);
+        assert!(metrics.open_metrics().contains("hf_mem_probe_devices_unusable{reason=\"gpu_lost\"} 0"));
     }
 }

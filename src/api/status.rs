@@ -103,6 +103,34 @@ impl HealthAnswer {
     }
 }
 
+/// The parts of the daemon, as their names stand in [`HealthPart`], in the log and in the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// The driver and its devices.
+    Devices,
+    /// The Hubs.
+    Hub,
+    /// Metadata on disk.
+    Cache,
+    /// The ledger.
+    Leases,
+}
+
+impl Part {
+    /// All of them, in the order in which they are told.
+    pub const ALL: [Self; 4] = [Self::Devices, Self::Hub, Self::Cache, Self::Leases];
+
+    /// Its name.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Devices => "devices",
+            Self::Hub => "hub",
+            Self::Cache => "cache",
+            Self::Leases => "leases",
+        }
+    }
+}
+
 /// One part of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HealthPart {

@@ -68,7 +68,8 @@ pub fn boot<P: Program>(
     // Before there are threads: it clears variables of the environment.
     let handed = socket::from_systemd(listenfd::ListenFd::from_env())?;
     let log = log::start(&config.log).map_err(|error| Problem::new(Reason::Internal, error.to_string()))?;
-    info!(config = ?options.config_file, handed_over = handed.is_some(), "starting");
+    let config_file = options.config_file.as_ref().map(|path| path.display().to_string());
+    info!(config = config_file, handed_over = handed.is_some(), "starting");
     for warning in warnings {
         warn!(%warning, "configuration");
     }

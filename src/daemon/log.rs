@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 
+use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
@@ -21,7 +22,7 @@ pub struct LogControl {
 impl LogControl {
     /// Takes over a new filter. The format needs a restart.
     pub fn set_filter(&self, filter: &str) -> Result<(), String> {
-        let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+        let filter = EnvFilter::try_new(own(filter)).map_err(|error| error.to_string())?;
         (self.set)(filter)
     }
 }
@@ -30,6 +31,21 @@ impl fmt::Debug for LogControl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("LogControl")
     }
+}
+
+/// This program's own targets.
+const OWN: &str = env!("CARGO_CRATE_NAME");
+
+/// `filter` with a level that names no target as this program's own: of the libraries that it uses, only what wants
+/// attention is logged then, unless they are named. `trace,hyper=debug` is `warn,hf_mem_probe=trace,hyper=debug`.
+fn own(filter: &str) -> String {
+    let directives = filter.split(',').map(|directive| match directive.trim().parse::<LevelFilter>() {
+        Ok(level) if !directive.trim().is_empty() => {
+            format!("{},{OWN}={level}", level.min(LevelFilter::WARN))
+        }
+        _ => directive.to_owned(),
+    });
+    directives.collect::<Vec<_>>().join(",")
 }
 
 /// Lines that begin with their level as the journal wants it (sd-daemon(3)): it takes the mark off and files the line by
@@ -68,8 +84,10 @@ fn is_stream(stream: &str, output: impl AsFd) -> bool {
 pub fn start(config: &LogConfig) -> Result<LogControl, TryInitError> {
     use tracing_subscriber::util::SubscriberInitExt;
 
-    let filter = EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(&config.filter));
-    let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
+    let said = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|said| !said.is_empty());
+    let filter = said.and_then(|said| EnvFilter::try_new(own(&said)).ok());
+    let filter = filter.map_or_else(|| EnvFilter::try_new(own(&config.filter)), Ok);
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new(own("info")));
     let under_journal = std::env::var("JOURNAL_STREAM").is_ok_and(|stream| is_stream(&stream, io::stderr()));
     let builder: SubscriberBuilder<_, _, EnvFilter, fn() -> io::Stderr> = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -105,6 +123,19 @@ mod tests {
         assert!(is_stream(&format!("{}:{}", found.dev(), found.ino()), &file));
         assert!(!is_stream(&format!("{}:{}", found.dev(), found.ino() + 1), &file));
         assert!(!is_stream("", &file));
+    }
+
+    #[test]
+    fn a_level_alone_is_of_this_program() {
+        assert_eq!(own("info"), "warn,hf_mem_probe=info");
+        assert_eq!(own("debug, hyper=debug"), "warn,hf_mem_probe=debug, hyper=debug");
+        assert_eq!(own("hf_mem_probe::model=trace,info"), "hf_mem_probe::model=trace,warn,hf_mem_probe=info");
+        assert_eq!(own("error"), "error,hf_mem_probe=error");
+        assert_eq!(own("off"), "off,hf_mem_probe=off");
+        assert_eq!(own("hf_mem_probe::daemon"), "hf_mem_probe::daemon");
+        for filter in ["5", "TRACE", "hyper", "", "debug,", "[request{uid=0}]=debug,info"] {
+            assert!(EnvFilter::try_new(own(filter)).is_ok(), "{filter}: {}", own(filter));
+        }
     }
 
     #[test]

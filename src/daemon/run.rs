@@ -108,7 +108,7 @@ pub async fn run<P: Program>(
         }
     };
 
-    info!(%by, deadline = ?limits.drain_deadline, "stopping: answering what is in flight");
+    info!(by, deadline_seconds = limits.drain_deadline.as_secs(), "stopping: answering what is in flight");
     notifier.stopping();
     // Nobody holds a receiver only if the server is gone already, which the join below tells.
     let _server_gone = stop.send(true);

@@ -175,6 +175,24 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// All of them by the words of `/metrics`.
+    pub fn by_word(&self) -> [(&'static str, u64); 12] {
+        [
+            ("granted", self.granted),
+            ("refused", self.refused),
+            ("settled", self.settled),
+            ("extended", self.extended),
+            ("renewed", self.renewed),
+            ("released", self.released),
+            ("holder_died", self.holder_died),
+            ("expired", self.expired),
+            ("orphaned", self.orphaned),
+            ("overdrawn", self.overdrawn),
+            ("wait_ended", self.waits_ended),
+            ("store_failure", self.store_failures),
+        ]
+    }
+
     /// Counts one event.
     pub fn count(&mut self, event: &Event) {
         let counter = match event {

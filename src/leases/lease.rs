@@ -52,6 +52,17 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    /// The word as it stands in JSON.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::ByOwner => "by_owner",
+            Self::HolderDied => "holder_died",
+            Self::TtlPassed => "ttl_passed",
+            Self::HolderGoneAtRestart => "holder_gone_at_restart",
+            Self::Rebooted => "rebooted",
+        }
+    }
+
     /// The state that a lease which ended so is in.
     pub fn state(self) -> State {
         match self {

@@ -25,7 +25,8 @@ impl Daemon {
         Self::start_in(tempfile::tempdir().unwrap(), arguments)
     }
 
-    /// The same in a directory that has something in it; `host` in it stands for the host's files.
+    /// The same in a directory that has something in it; `host` in it stands for the host's files, and `more.toml` is
+    /// more configuration, of the Hub to begin with.
     pub(crate) fn start_in(directory: TempDir, arguments: &[&str]) -> Self {
         let (mut child, notices) = spawn(directory.path(), arguments);
         let mut notice = [0; 256];
@@ -49,8 +50,19 @@ impl Daemon {
         self.directory.path().join("api.sock")
     }
 
+    /// All that it said, once it was stopped.
+    pub(crate) fn log(mut self) -> String {
+        let mut log = self.child.stderr.take().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut said = String::new();
+            log.read_to_string(&mut said).map(|_| said)
+        });
+        assert_eq!(self.stop(), Some(0));
+        reader.join().unwrap().unwrap()
+    }
+
     /// SIGTERM, and how it ended.
-    fn stop(&mut self) -> Option<i32> {
+    pub(crate) fn stop(&mut self) -> Option<i32> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         self.child.wait().unwrap().code()
@@ -64,17 +76,21 @@ fn spawn(directory: &Path, arguments: &[&str]) -> (Child, UnixDatagram) {
     notices.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let config = directory.join("config.toml");
     let text = format!(
-        "[socket]\npath = \"{0}/api.sock\"\ngroup = \"{1}\"\n[devices]\nsample_interval = \"10ms\"\n[hub]\ncache_directory = \
-         \"{0}/cache\"\n[leases]\nstate_directory = \"{0}/state\"\n",
+        "[socket]\npath = \"{0}/api.sock\"\ngroup = \"{1}\"\n[devices]\nsample_interval = \"10ms\"\n[leases]\nstate_directory = \
+         \"{0}/state\"\n[hub]\ncache_directory = \"{0}/cache\"\n",
         directory.display(),
         rustix::process::getgid().as_raw(),
     );
-    fs::write(&config, text).unwrap();
+    let more = fs::read_to_string(directory.join("more.toml")).unwrap_or_default();
+    fs::write(&config, text + &more).unwrap();
     for folder in ["cache", "state"] {
         fs::create_dir_all(directory.join(folder)).unwrap();
     }
     let mut command = program();
     command.arg("daemon").arg("--config").arg(&config).args(arguments).env("NOTIFY_SOCKET", &notify);
+    if more.starts_with("endpoint") {
+        command.env_remove("HF_HUB_OFFLINE");
+    }
     if directory.join("host").exists() {
         command.env("HF_MEM_PROBE_HOST_ROOT", directory.join("host"));
     }

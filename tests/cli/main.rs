@@ -15,5 +15,6 @@ mod gguf_writer;
 mod gpus;
 mod hostile_gguf;
 mod llama_parameters;
+mod log;
 mod run;
 mod terminal;

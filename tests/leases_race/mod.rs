@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use hf_mem_probe::api::answer::{Answer, DeviceShare, PlacementAnswer, Verdict};
 use hf_mem_probe::api::lease::{Holder, LeaseAnswer};
-use hf_mem_probe::api::peer::Peer;
+use hf_mem_probe::api::peer::{Caller, Peer};
 use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::daemon::office::{Devices, GrantAsk, Office, OfficeHandle, OfficeSettings, Plan, Sampling, open};
 use hf_mem_probe::devices::{Device, DeviceFacts, DeviceKind, Process, ProcessKind, Snapshot};
@@ -243,10 +243,10 @@ impl Race {
             }
             self.cards.drop_all(pid);
             let id = lease.id.clone();
-            let uid = uid();
             let released = self.persist(|office| {
                 let id = id.clone();
-                async move { office.release(id, uid).await.map_or_else(forgotten, |lease| Ok(Some(lease))) }
+                let by = Caller { peer: peer(pid), token: None, request_id: String::new() };
+                async move { office.release(id, &by).await.map_or_else(forgotten, |lease| Ok(Some(lease))) }
             });
             let counted_on = released.await.is_some_and(|lease| lease.reason == Some(EndReason::ByOwner));
             if !counted_on {
@@ -278,13 +278,18 @@ fn uid() -> u32 {
     rustix::process::getuid().as_raw()
 }
 
+fn peer(pid: u32) -> Peer {
+    Peer { uid: uid(), gid: 0, pid: Some(pid) }
+}
+
 fn holder() -> Child {
     Command::new("sleep").arg("100000").stdin(Stdio::null()).spawn().unwrap()
 }
 
 fn ask(pid: u32, ttl: Duration, key: String, plan: Plan) -> GrantAsk {
     GrantAsk {
-        peer: Peer { uid: uid(), gid: 0, pid: Some(pid) },
+        peer: peer(pid),
+        request_id: "".into(),
         ttl: Some(ttl),
         holder: Some(Holder::Pid(pid)),
         idempotency_key: Some(key.clone()),

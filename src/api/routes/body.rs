@@ -13,6 +13,7 @@ use crate::api::Problem;
 use crate::api::peer::Caller;
 use crate::api::problem::Reason;
 use crate::api::shares::{Full, Share};
+use crate::metrics::Refusal;
 
 /// Until when one request must be answered.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +87,7 @@ pub(super) async fn read<S>(body: Body, app: &App<S>, caller: &Caller, deadline:
     let mut room = app.bodies.take(caller.peer.uid, 0).map_err(no_room)?;
     let counted = |bytes: usize| if bytes > SMALL_BYTES { bytes } else { 0 };
     let refused = |full| {
-        app.metrics.refused("bodies");
+        app.metrics.refused(Refusal::Bodies);
         no_room(full)
     };
     room.reach(counted(announced)).map_err(refused)?;

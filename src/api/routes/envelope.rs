@@ -21,7 +21,7 @@ use crate::api::Problem;
 use crate::api::limits::ID_BYTES;
 use crate::api::peer::{Caller, HubToken, Peer};
 use crate::api::problem::Reason;
-use crate::metrics::{Metrics, Stage};
+use crate::metrics::{Metrics, Refusal, Stage};
 
 /// The header that carries a request's id in and out.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -34,7 +34,7 @@ pub(crate) async fn answer(mut router: Router, metrics: &Metrics, peer: Peer, re
     let began = Instant::now();
     let request_id = request_id(request.headers());
     let span = info_span!(
-        "request", id = %request_id, method = %request.method(), path = request.uri().path(), uid = peer.uid
+        "request", request_id, method = %request.method(), path = request.uri().path(), uid = peer.uid
     );
     let mut request = request.map(Body::new);
     let mut response = async {
@@ -43,14 +43,18 @@ pub(crate) async fn answer(mut router: Router, metrics: &Metrics, peer: Peer, re
             Err(problem) => return Failure(problem).into_response(),
         };
         if let Err(problem) = guard::refuse_browsers(request.headers(), request.uri()) {
-            metrics.refused("browser");
+            metrics.refused(Refusal::Browser);
             return Failure(problem).into_response();
         }
         request.extensions_mut().insert(caller);
         let answered = AssertUnwindSafe(router.call(request)).catch_unwind().await;
         let response =
             answered.map_or_else(|panic| Failure(broken(panic.as_ref())).into_response(), |Ok(response)| response);
-        debug!(status = response.status().as_u16(), elapsed = ?began.elapsed(), "answered");
+        debug!(
+            status = response.status().as_u16(),
+            elapsed_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            "answered"
+        );
         response
     }
     .instrument(span)

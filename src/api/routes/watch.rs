@@ -25,6 +25,7 @@ use crate::api::service::Service;
 use crate::api::shares::{Full, Share};
 use crate::api::status::{LeaseEvent, WatchLine};
 use crate::leases::event::Dated;
+use crate::metrics::Refusal;
 
 /// One caller's stream. Dropping it gives the seat back.
 struct Watch<S> {
@@ -41,7 +42,7 @@ pub(super) async fn gpus<S: Service>(
     Extension(caller): Extension<Caller>,
 ) -> Result<Response, Failure> {
     let seat = app.watchers.take(caller.peer.uid, 1).map_err(|full| {
-        app.metrics.refused("watchers");
+        app.metrics.refused(Refusal::Watchers);
         let detail = match full {
             Full::Each => "this user watches as often as one user may".to_owned(),
             Full::All => format!("{} callers watch already, which is the most", app.limits.watchers()),

@@ -13,6 +13,7 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -21,7 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use self::accept::{AcceptFault, fault};
 use self::seats::{Place, Seat, Seats};
@@ -30,7 +31,8 @@ use super::limits::{HEAD_BYTES, HEADERS, Limits};
 use super::peer::Peer;
 use super::routes::{self, App};
 use super::service::Service;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Refusal};
+use crate::told::Told;
 
 /// How the server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,8 @@ pub async fn serve<S: Service>(
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     let mut outcome = Ok(());
+    // Callers can bring this about again and again; the figure counts each.
+    let mut accepting = Told::default();
     loop {
         let next = async {
             let place = seats.place().await;
@@ -77,6 +81,9 @@ pub async fn serve<S: Service>(
                 let Some(place) = place else { break };
                 match accepted {
                     Ok((stream, _)) => {
+                        if accepting.wrong().is_some() && accepting.note(None, Instant::now()).is_some() {
+                            info!("accepts again");
+                        }
                         let Some((stream, peer, seat)) = admit(stream, place, &seats) else { continue };
                         let (router, metrics, watcher) = (router.clone(), Arc::clone(&metrics), drain.watcher());
                         connections.spawn(async move {
@@ -90,8 +97,10 @@ pub async fn serve<S: Service>(
                     Err(error) => match fault(&error) {
                         AcceptFault::Passing => debug!(%error, "a caller left before it was accepted"),
                         AcceptFault::Exhausted => {
-                            warn!(%error, "cannot accept for now");
-                            metrics.refused("exhausted");
+                            if accepting.note(Some("exhausted"), Instant::now()).is_some() {
+                                warn!(%error, "cannot accept for now");
+                            }
+                            metrics.refused(Refusal::Exhausted);
                             tokio::time::sleep(accept::BACK_OFF).await;
                         }
                         AcceptFault::Final => {

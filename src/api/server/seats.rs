@@ -16,7 +16,7 @@ use crate::api::limits::Limits;
 use crate::api::peer::Operators;
 use crate::api::problem::Reason;
 use crate::api::shares::{Bounds, Full, Share, Shares};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Refusal};
 
 /// Reads of what a caller has sent that is turned away: more than a socket holds.
 const MOST_READS: usize = 128;
@@ -70,8 +70,8 @@ impl Seats {
     pub(super) fn take(&self, place: Place, uid: u32) -> Result<Seat, Full> {
         let share = self.shares.take(uid, 1).inspect_err(|full| {
             self.metrics.refused(match full {
-                Full::Each => "user_connections",
-                Full::All => "connections",
+                Full::Each => Refusal::UserConnections,
+                Full::All => Refusal::Connections,
             });
         })?;
         self.metrics.connection_opened();
@@ -105,7 +105,7 @@ impl Seat {
         if let Ok(Ok(turn)) = waiting.await {
             return Some((stream, turn));
         }
-        self.metrics.refused("connections");
+        self.metrics.refused(Refusal::Connections);
         turn_away(&stream, self.uid, Full::All);
         None
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use super::happened::RequestId;
 use crate::api::lease::Holder;
 use crate::api::peer::Peer;
 use crate::api::service::Room;
@@ -19,6 +20,8 @@ pub type Plan = Box<dyn Fn(&Snapshot, &BTreeMap<String, Bytes>) -> Result<Answer
 pub struct GrantAsk {
     /// Who asks.
     pub peer: Peer,
+    /// With which request, for the log.
+    pub request_id: RequestId,
     /// The time to live; the office's default when absent.
     pub ttl: Option<Duration>,
     /// Who is to hold it; the asking process when absent.

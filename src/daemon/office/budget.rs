@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use super::happened::{Happened, RequestId};
 use crate::leases::event::{Event, Subject};
 use crate::leases::moment::Boottime;
 
@@ -34,31 +35,38 @@ struct Account {
     told_at: Option<Boottime>,
 }
 
+/// A lease that is alive and not yet written down.
+#[derive(Debug)]
+struct PutOff {
+    lease: Subject,
+    request_id: Option<RequestId>,
+}
+
 /// Everybody's.
 #[derive(Debug, Default)]
 pub(super) struct Budget {
     users: HashMap<u32, Account>,
     /// Leases that are alive and not yet written down, in order.
-    put_off: Vec<Subject>,
+    put_off: Vec<PutOff>,
     /// Who waits without that being written down, by ticket.
     waits: BTreeMap<u64, u32>,
 }
 
 impl Budget {
     /// Whether an event is written down now.
-    pub(super) fn admits(&mut self, event: &Event, now: Boottime) -> bool {
-        match event {
+    pub(super) fn admits(&mut self, happened: &Happened, now: Boottime) -> bool {
+        match &happened.event {
             Event::Granted(lease) => {
                 // One that lives and waits to be written down comes before.
-                let first = !self.put_off.iter().any(|other| other.uid == lease.uid);
+                let first = !self.put_off.iter().any(|other| other.lease.uid == lease.uid);
                 let admitted = first && self.spend(lease.uid, AT_ONCE, now);
                 if !admitted {
-                    self.put_off.push(lease.clone());
+                    self.put_off.push(PutOff { lease: lease.clone(), request_id: happened.request_id.clone() });
                 }
                 admitted
             }
             Event::Renewed(lease) => {
-                let known = !self.put_off.iter().any(|other| other.lease == lease.lease);
+                let known = !self.put_off.iter().any(|other| other.lease.lease == lease.lease);
                 known && self.spend(lease.uid, AT_ONCE / 2, now)
             }
             // Memory was seen: this line says all that the one before would have.
@@ -102,13 +110,14 @@ impl Budget {
     }
 
     /// What was put off and may be written down by now, and what is to be said of what was left out.
-    pub(super) fn due(&mut self, now: Boottime) -> Vec<Event> {
+    pub(super) fn due(&mut self, now: Boottime) -> Vec<Happened> {
         let mut due = Vec::new();
-        for lease in std::mem::take(&mut self.put_off) {
-            if self.spend(lease.uid, AT_ONCE, now) {
-                due.push(Event::Granted(lease));
+        for put_off in std::mem::take(&mut self.put_off) {
+            if self.spend(put_off.lease.uid, AT_ONCE, now) {
+                let PutOff { lease, request_id } = put_off;
+                due.push(Happened { event: Event::Granted(lease), request_id });
             } else {
-                self.put_off.push(lease);
+                self.put_off.push(put_off);
             }
         }
         for (uid, account) in &mut self.users {
@@ -119,7 +128,7 @@ impl Budget {
                     account.left_out
                 );
                 (account.left_out, account.told_at) = (0, Some(now));
-                due.push(Event::Warning { message });
+                due.push(Event::Warning { message }.into());
             }
         }
         due
@@ -127,7 +136,7 @@ impl Budget {
 
     /// Whether a lease was waiting to be written down; it is no more.
     fn is_put_off(&mut self, lease: &str) -> bool {
-        let place = self.put_off.iter().position(|other| other.lease == lease);
+        let place = self.put_off.iter().position(|other| other.lease.lease == lease);
         place.map(|place| self.put_off.remove(place)).is_some()
     }
 
@@ -180,12 +189,12 @@ mod tests {
         }
     }
 
-    fn granted(uid: u32, number: u64) -> Event {
-        Event::Granted(subject(uid, number))
+    fn granted(uid: u32, number: u64) -> Happened {
+        Event::Granted(subject(uid, number)).into()
     }
 
-    fn ended(uid: u32, number: u64) -> Event {
-        Event::Ended { lease: subject(uid, number), reason: EndReason::ByOwner }
+    fn ended(uid: u32, number: u64) -> Happened {
+        Event::Ended { lease: subject(uid, number), reason: EndReason::ByOwner }.into()
     }
 
     /// So many leases of one user, each given back at once; how many lines that made.
@@ -201,7 +210,7 @@ mod tests {
         assert_eq!(churn(&mut budget, 2, 0..1, at(0)), 2);
         let told = budget.due(at(0));
         assert!(
-            matches!(told.as_slice(), [Event::Warning { message }]
+            matches!(told.as_slice(), [Happened { event: Event::Warning { message }, .. }]
             if message.contains("uid 1 ") && message.contains("1744 events")),
             "{told:?}"
         );
@@ -219,8 +228,8 @@ mod tests {
         for number in 500..503 {
             assert!(!budget.admits(&granted(1, number), at(0)));
         }
-        assert!(!budget.admits(&Event::Renewed(subject(1, 501)), at(0)));
-        assert!(budget.admits(&Event::Settling(subject(1, 501)), at(0)), "memory is seen");
+        assert!(!budget.admits(&Event::Renewed(subject(1, 501)).into(), at(0)));
+        assert!(budget.admits(&Event::Settling(subject(1, 501)).into(), at(0)), "memory is seen");
         assert!(!budget.due(at(0)).contains(&granted(1, 500)));
         assert_eq!(budget.due(at(1)), [granted(1, 500)]);
         assert_eq!(budget.due(at(5)), [granted(1, 502)]);
@@ -246,7 +255,7 @@ mod tests {
     fn renewals_leave_room_for_what_matters_and_are_not_told_of() {
         let mut budget = Budget::default();
         assert!(budget.admits(&granted(1, 0), at(0)));
-        let renewals = (0..500).filter(|_| budget.admits(&Event::Renewed(subject(1, 0)), at(0)));
+        let renewals = (0..500).filter(|_| budget.admits(&Event::Renewed(subject(1, 0)).into(), at(0)));
         assert_eq!(renewals.count(), 63);
         assert!(budget.due(at(0)).is_empty());
         assert_eq!(churn(&mut budget, 1, 1..100, at(0)), 128);
@@ -255,8 +264,8 @@ mod tests {
     #[test]
     fn waits_are_bounded_too_and_nothing_is_kept_for_ever() {
         let mut budget = Budget::default();
-        let waiting = |ticket| Event::Waiting { ticket, uid: 1, position: 1 };
-        let left = |ticket| Event::WaitEnded { ticket, timed_out: false };
+        let waiting = |ticket| Happened::from(Event::Waiting { ticket, uid: 1, position: 1 });
+        let left = |ticket| Happened::from(Event::WaitEnded { ticket, timed_out: false });
         let written = (0..5_000).filter(|ticket| budget.admits(&waiting(*ticket), at(0))).count();
         assert_eq!(written, 128);
         assert!(budget.admits(&left(0), at(0)) && !budget.admits(&left(4_999), at(0)));

@@ -8,8 +8,10 @@ use tokio::sync::oneshot;
 
 use super::ask::GrantAsk;
 use super::claim::Delivery;
+use super::happened::RequestId;
 use crate::api::Problem;
 use crate::api::lease::{LeaseAnswer, LeasesAnswer};
+use crate::api::peer::Caller;
 use crate::bytes::Bytes;
 use crate::devices::Snapshot;
 use crate::leases::ledger::Settings;
@@ -28,12 +30,24 @@ pub(super) enum Errand {
     Stop(oneshot::Sender<()>),
 }
 
+/// Who wants something done to a lease.
+#[derive(Debug)]
+pub(super) struct By {
+    pub(super) uid: u32,
+    pub(super) request_id: RequestId,
+}
+
+impl From<&Caller> for By {
+    fn from(caller: &Caller) -> Self {
+        Self { uid: caller.peer.uid, request_id: caller.request_id.as_str().into() }
+    }
+}
+
 /// A lease to be changed.
 #[derive(Debug)]
 pub(super) struct Change {
     pub(super) id: String,
-    /// Who asks.
-    pub(super) uid: u32,
+    pub(super) by: By,
     pub(super) whereto: Whereto,
     pub(super) reply: oneshot::Sender<Result<LeaseAnswer, Problem>>,
 }

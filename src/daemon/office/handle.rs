@@ -12,6 +12,7 @@ use super::claim::Delivery;
 use super::errand::{Change, Errand, Note, Whereto};
 use super::step::Step;
 use crate::api::lease::{LeaseAnswer, LeasesAnswer};
+use crate::api::peer::Caller;
 use crate::api::problem::Reason;
 use crate::api::{Answer, Problem};
 use crate::bytes::Bytes;
@@ -119,14 +120,14 @@ impl OfficeHandle {
         self.ask(|reply| Errand::Get(id, reply)).await?
     }
 
-    /// Makes a lease go on; `uid` is who asks.
-    pub async fn renew(&self, id: String, uid: u32, ttl: Option<Duration>) -> Result<LeaseAnswer, Problem> {
-        self.ask(|reply| Errand::Change(Change { id, uid, whereto: Whereto::Longer(ttl), reply })).await?
+    /// Makes a lease go on.
+    pub async fn renew(&self, id: String, by: &Caller, ttl: Option<Duration>) -> Result<LeaseAnswer, Problem> {
+        self.ask(|reply| Errand::Change(Change { id, by: by.into(), whereto: Whereto::Longer(ttl), reply })).await?
     }
 
-    /// Gives a lease back; `uid` is who asks. Doing it twice does no harm.
-    pub async fn release(&self, id: String, uid: u32) -> Result<LeaseAnswer, Problem> {
-        self.ask(|reply| Errand::Change(Change { id, uid, whereto: Whereto::End, reply })).await?
+    /// Gives a lease back. Doing it twice does no harm.
+    pub async fn release(&self, id: String, by: &Caller) -> Result<LeaseAnswer, Problem> {
+        self.ask(|reply| Errand::Change(Change { id, by: by.into(), whereto: Whereto::End, reply })).await?
     }
 
     /// All that happens from now on. A listener that is too slow loses events, and is told how many.

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use tokio::sync::broadcast;
-use tracing::{debug, info, warn};
+use tracing::warn;
 
 use super::budget::Budget;
-
+use super::happened::Happened;
+use super::say::say;
 use crate::bytes::Bytes;
 use crate::devices::Snapshot;
-use crate::leases::event::{Dated, Event};
+use crate::leases::event::Dated;
 use crate::leases::journal::{Entry, Journal, MemoryWatch};
 use crate::leases::moment::Now;
 
@@ -39,22 +40,21 @@ impl Log {
     }
 
     /// Events of leases and of the line.
-    pub(super) fn tell(&mut self, events: Vec<Event>, now: Now) {
+    pub(super) fn tell(&mut self, all: Vec<Happened>, now: Now) {
         let at = now.wall;
-        let mut entries = Vec::with_capacity(events.len());
-        for event in events {
-            if self.budget.admits(&event, now.boottime) {
-                say(&event);
-                entries.push(Entry::event(at, event.clone()));
-            } else {
-                debug!(?event, "leases");
+        let mut entries = Vec::with_capacity(all.len());
+        for happened in all {
+            let admitted = self.budget.admits(&happened, now.boottime);
+            say(&happened, admitted);
+            if admitted {
+                entries.push(Entry::event(at, happened.event.clone()));
             }
             // Nobody listening is no failure.
-            let _listeners = self.listeners.send(Dated { at, event });
+            let _listeners = self.listeners.send(Dated { at, event: happened.event });
         }
-        for event in self.budget.due(now.boottime) {
-            say(&event);
-            entries.push(Entry::event(at, event));
+        for happened in self.budget.due(now.boottime) {
+            say(&happened, true);
+            entries.push(Entry::event(at, happened.event));
         }
         self.write(&entries);
     }
@@ -82,23 +82,13 @@ impl Log {
     }
 }
 
-fn say(event: &Event) {
-    match event {
-        Event::Warning { message } => warn!(%message, "leases"),
-        Event::Overdrawn { device, short_by_bytes, leases, .. } => {
-            warn!(%device, %short_by_bytes, ?leases, "memory that was promised has been taken by others");
-        }
-        other => info!(event = ?other, "leases"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
     use crate::devices::{Process, ProcessKind};
-    use crate::leases::event::Subject;
+    use crate::leases::event::{Event, Subject};
     use crate::leases::journal::{Account, read};
     use crate::leases::lease::EndReason;
     use crate::leases::moment::Boottime;
@@ -121,11 +111,11 @@ mod tests {
             granted_bytes: [("GPU-00000000-0000-4000-8000-000000000000".to_owned(), Bytes::gib(1))].into(),
             visible_bytes: [("GPU-00000000-0000-4000-8000-000000000000".to_owned(), Bytes::ZERO)].into(),
         };
-        log.tell(vec![Event::Granted(subject(1, "victim".to_owned()))], now(10));
+        log.tell(vec![Event::Granted(subject(1, "victim".to_owned())).into()], now(10));
         for second in 11..41 {
             let churn = (0..100).flat_map(|number| {
                 let lease = subject(2, format!("{second}-{number}"));
-                [Event::Granted(lease.clone()), Event::Ended { lease, reason: EndReason::ByOwner }]
+                [Event::Granted(lease.clone()), Event::Ended { lease, reason: EndReason::ByOwner }].map(Happened::from)
             });
             log.tell(churn.collect(), now(second));
         }

@@ -17,9 +17,11 @@ mod devices;
 mod errand;
 mod failure;
 mod handle;
+mod happened;
 mod holder;
 mod log;
 mod open;
+mod say;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -34,6 +36,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 pub use self::ask::{GrantAsk, Plan};
 pub use self::devices::{Devices, Sampling};
 pub use self::handle::{OfficeHandle, Standing};
+pub use self::happened::RequestId;
 pub use self::open::{open, open_in_time};
 
 use crate::leases::keeper::Keeper;

@@ -11,6 +11,8 @@ mod promises;
 mod readings;
 mod remembered;
 mod service;
+mod stages;
+mod turns;
 mod workbench;
 
 use std::path::PathBuf;
@@ -30,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::probe::Rules;
 
 use remembered::Remembered;
+use turns::Turns;
 use workbench::Workbench;
 
 pub use models::Models;
@@ -45,6 +48,7 @@ pub struct Probe {
     metrics: Arc<Metrics>,
     log: LogControl,
     started: Instant,
+    turns: Turns,
     remembered: Remembered,
     workbench: Workbench,
     /// The configuration at the start.
@@ -70,18 +74,22 @@ impl Probe {
         tokio::spawn(tell_of_leases(promises.office.standing(), Arc::downgrade(&readings)));
         let models = Models::new(&config)?;
         let rules = build::rules(&config)?;
-        Ok(Self {
+        let probe = Self {
             models,
             readings,
             promises,
             metrics,
             log,
             started: Instant::now(),
+            turns: Turns::default(),
             remembered: Remembered::default(),
             workbench: Workbench::default(),
             built: config.clone(),
             settled: Mutex::new(Arc::new(Settled { config, rules })),
-        })
+        };
+        // What is wrong from the start, such as a folder that is not there.
+        probe.look();
+        Ok(probe)
     }
 
     fn settled(&self) -> Arc<Settled> {

@@ -55,9 +55,6 @@ impl Models {
             let folder = config.hub.cache_directory.display();
             format!("the folder {folder} is not there: models are kept in memory only")
         });
-        if let Some(why) = &no_cache {
-            tracing::warn!(%why, "no cache on disk");
-        }
         settings.cache_bytes = config.hub.cache_size.get().get();
         settings.revalidate_after = config.hub.branch_age.get();
         let readers = ByUser::new(READINGS_OF_ONE);

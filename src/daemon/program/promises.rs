@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 use tracing::Span;
 
-use super::Settled;
 use super::service::seen;
+use super::{Settled, stages};
 use crate::api::answer::Answer;
 use crate::api::lease::LeaseRequest;
 use crate::api::peer::Caller;
@@ -52,9 +52,6 @@ impl Promises {
         let proc_root = Path::new("/proc");
         let folder = &config.leases.state_directory;
         let (keeper, trouble, late) = office::open_in_time(folder, rules(config)?, proc_root, OPENING);
-        if let Some(error) = &trouble {
-            tracing::warn!(%error, "no lease can be granted: it would not survive a restart");
-        }
         let settings = OfficeSettings {
             default_ttl: config.leases.default_ttl.get(),
             most_waiting: config.leases.queue,
@@ -160,10 +157,16 @@ pub(super) fn grant_ask(
     let plan = move |snapshot: &Snapshot, claims: &BTreeMap<String, Bytes>| -> Result<Answer, Problem> {
         leasable.clone()?;
         let here = seen(&settled, snapshot, claims);
-        span.in_scope(|| probe::answer(&plan_question, &model, &here, &settled.rules))
+        span.in_scope(|| {
+            let started = Instant::now();
+            let answer = probe::answer(&plan_question, &model, &here, &settled.rules);
+            stages::tell("plan", started.elapsed(), &answer, |_| "planned");
+            answer
+        })
     };
     Ok(GrantAsk {
         peer: caller.peer,
+        request_id: caller.request_id.as_str().into(),
         ttl: request.ttl_seconds.map(Duration::from_secs),
         holder: request.holder,
         idempotency_key: request.idempotency_key,

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{broadcast, watch};
-use tracing::{Instrument as _, debug_span};
+use tracing::{Instrument as _, debug_span, info, warn};
 
 use super::models::Found;
 use super::remembered::{Grounds, Kept};
-use super::{Probe, Settled, build, models, promises};
+use super::{Probe, Settled, build, models, promises, stages};
 use crate::api::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
 use crate::api::peer::{Caller, Operators};
 use crate::api::problem::Reason;
@@ -22,7 +22,7 @@ use crate::daemon::Program;
 use crate::daemon::office::GrantAsk;
 use crate::devices::Snapshot;
 use crate::leases::event::Dated;
-use crate::metrics::{DeviceFigures, Metrics, Stage};
+use crate::metrics::{CacheResult, DeviceFigures, Metrics, Stage};
 use crate::probe::{self, Here};
 
 /// A driver call that takes this long hangs, and only a restart may help.
@@ -34,15 +34,22 @@ const MOST_TOGETHER: usize = 4096;
 impl Probe {
     async fn model(&self, caller: &Caller, question: &Question) -> Result<Found, Problem> {
         let started = Instant::now();
-        let span = debug_span!("model", repo = ?question.model.repo);
+        let span = debug_span!("model", repo = question.model.repo);
         let find = async {
             match question.model.metadata.clone() {
                 Some(metadata) => self.workbench.run(caller.peer.uid, move || models::sent(&metadata)).await,
                 None => self.models.find(caller, &question.model).await,
             }
         };
-        let found = find.instrument(span).await?;
-        self.metrics.took(Stage::Model, started.elapsed());
+        let found = find.instrument(span).await;
+        let took = started.elapsed();
+        stages::tell("model", took, &found, |found| found.cache.word());
+        // A Hub was asked, or could not be; what was read is kept on disk, or could not be.
+        if found.as_ref().map_or(true, |found| found.stale || found.cache == CacheResult::Miss) {
+            self.look();
+        }
+        let found = found?;
+        self.metrics.took(Stage::Model, took);
         self.metrics.model_lookup(found.cache);
         Ok(found)
     }
@@ -52,7 +59,7 @@ impl Probe {
         if let Some(spec) = &question.gpus {
             return Here::declared(spec, SystemTime::now());
         }
-        let (snapshot, claims) = self.reading().await?;
+        let (snapshot, claims) = self.devices().await?;
         Ok(self.seen_here(settled, &snapshot, &claims))
     }
 
@@ -61,6 +68,30 @@ impl Probe {
         let mut here = seen(settled, snapshot, claims);
         here.draining = self.readings.draining(snapshot);
         here
+    }
+
+    /// [`Self::reading`] as a stage of a question that is planned.
+    async fn devices(&self) -> Result<(Arc<Snapshot>, BTreeMap<String, Bytes>), Problem> {
+        let started = Instant::now();
+        let read = self.reading().await;
+        stages::tell(
+            "devices",
+            started.elapsed(),
+            &read,
+            |(snapshot, _)| if snapshot.stale { "stale" } else { "read" },
+        );
+        if self.turns.any_wrong() {
+            self.look();
+        }
+        read
+    }
+
+    /// Looks at the parts where something failed.
+    fn noting<T>(&self, outcome: Result<T, Problem>) -> Result<T, Problem> {
+        if outcome.is_err() {
+            self.look();
+        }
+        outcome
     }
 
     /// This host's devices as they were read last, and what leases claim on them.
@@ -72,7 +103,27 @@ impl Probe {
             let claims = self.promises.claims(&snapshot).await?;
             Ok((snapshot, claims))
         };
-        read.instrument(debug_span!("devices")).await
+        self.noting(read.instrument(debug_span!("devices")).await)
+    }
+
+    /// Lets go of the driver, and says who asked for it; the sampler says when that is over.
+    async fn release_told(&self, caller: &Caller, length: Duration) -> Result<(), Problem> {
+        let (uid, pid, request_id) = (caller.peer.uid, caller.peer.pid, caller.request_id.as_str());
+        let seconds = length.as_secs();
+        let released = self.readings.release(length).await;
+        match &released {
+            // Declared devices have no driver.
+            Ok(()) if self.readings.status().is_none() => {}
+            Ok(()) => info!(uid, pid, seconds, request_id, "the driver is let go of, as this user asked"),
+            Err(problem) => {
+                let why = problem.detail.as_str();
+                warn!(
+                    uid,
+                    pid, seconds, request_id, why, "the driver is to be let go of, as this user asked, and hangs"
+                );
+            }
+        }
+        released
     }
 
     /// The question with the site's default engine in it, where that is one for such models.
@@ -88,7 +139,9 @@ impl Probe {
 fn plan<T>(metrics: &Metrics, work: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> {
     let started = Instant::now();
     let planned = debug_span!("plan").in_scope(work);
-    metrics.took(Stage::Plan, started.elapsed());
+    let took = started.elapsed();
+    metrics.took(Stage::Plan, took);
+    stages::tell("plan", took, &planned, |_| "planned");
     planned
 }
 
@@ -139,7 +192,7 @@ impl Service for Probe {
                 .run(caller.peer.uid, move || answer(&metrics, &question, &found, &here, &settled))
                 .await;
         }
-        let (snapshot, claims) = self.reading().await?;
+        let (snapshot, claims) = self.devices().await?;
         let kept = match body {
             Some(body) => Some((body, models::reference(&question.model)?)),
             None => None,
@@ -211,12 +264,12 @@ impl Service for Probe {
     async fn gpus(&self, fresh: bool) -> Result<GpusAnswer, Problem> {
         let (snapshot, claims) = if fresh {
             // What is seen in use in this very reading must not be claimed as well.
-            let snapshot = self.readings.fresh().await?;
+            let snapshot = self.noting(self.readings.fresh().await)?;
             let claims = self.promises.claims(&snapshot).await?;
             (snapshot, claims)
         } else {
             self.promises.known()?;
-            (self.readings.latest().await?, self.promises.office.leased())
+            (self.noting(self.readings.latest().await)?, self.promises.office.leased())
         };
         let leased_bytes = claims.into_iter().map(|(uuid, bytes)| (uuid, bytes.get())).collect();
         Ok(GpusAnswer { schema_version: SCHEMA_VERSION, snapshot: Snapshot::clone(&snapshot), leased_bytes })
@@ -246,8 +299,14 @@ impl Service for Probe {
         let started = Instant::now();
         let ask = promises::grant_ask(&caller, request, &question, Arc::clone(&found.model), settled)?;
         let ask = GrantAsk { room: Some(room), ..ask };
-        let mut answer = self.promises.office.grant(ask).instrument(debug_span!("lease")).await?;
-        self.metrics.took(Stage::Lease, started.elapsed());
+        let answer = self.promises.office.grant(ask).instrument(debug_span!("lease")).await;
+        let took = started.elapsed();
+        stages::tell("lease", took, &answer, |answer| if answer.lease.is_some() { "granted" } else { &answer.reason });
+        let mut answer = self.noting(answer)?;
+        if self.turns.any_wrong() {
+            self.look();
+        }
+        self.metrics.took(Stage::Lease, took);
         probe::note_staleness(&mut answer, found.stale);
         Ok(answer)
     }
@@ -263,11 +322,12 @@ impl Service for Probe {
     }
 
     async fn renew_lease(&self, caller: Caller, id: String, request: RenewRequest) -> Result<LeaseAnswer, Problem> {
-        self.promises.office.renew(id, caller.peer.uid, request.ttl_seconds.map(Duration::from_secs)).await
+        let ttl = request.ttl_seconds.map(Duration::from_secs);
+        self.noting(self.promises.office.renew(id, &caller, ttl).await)
     }
 
     async fn release_lease(&self, caller: Caller, id: String) -> Result<LeaseAnswer, Problem> {
-        self.promises.office.release(id, caller.peer.uid).await
+        self.noting(self.promises.office.release(id, &caller).await)
     }
 
     async fn release_nvml(&self, caller: Caller, seconds: u64) -> Result<NvmlReleaseAnswer, Problem> {
@@ -275,7 +335,7 @@ impl Service for Probe {
             return Err(Problem::new(Reason::Forbidden, "only root and the daemon's own user may release the driver"));
         }
         let length = Duration::from_secs(seconds);
-        self.readings.release(length).await?;
+        self.release_told(&caller, length).await?;
         let until = SystemTime::now() + length;
         Ok(NvmlReleaseAnswer {
             schema_version: SCHEMA_VERSION,
@@ -284,6 +344,9 @@ impl Service for Probe {
     }
 
     fn observe(&self, metrics: &Metrics) {
+        for (part, trouble) in self.look() {
+            metrics.set_degraded(part, trouble.is_some());
+        }
         self.models.observe(metrics);
         let status = self.readings.status();
         metrics.set_nvml_errors(status.as_ref().map_or(0, |status| status.errors));
@@ -293,6 +356,7 @@ impl Service for Probe {
         }
         let standing = self.promises.office.standing().borrow().clone();
         metrics.set_leases(standing.leases, standing.waiting);
+        metrics.set_lease_events(&standing.counters);
         let Some(snapshot) = self.readings.at_hand() else {
             // No figure of before: what cannot be read is absent.
             metrics.set_devices(&[], age);
@@ -311,6 +375,11 @@ impl Service for Probe {
                 free: device.free,
                 available: device.available.filter(|_| known),
                 leased: known.then_some(device.leased),
+                unusable: match &device.unusable {
+                    Some(why) => Some(why.reason.clone()),
+                    None => device.free.is_none().then(|| "memory_unreadable".to_owned()),
+                },
+                part_of_gpu: device.facts.parent_uuid.is_some(),
             })
             .collect();
         metrics.set_devices(&figures, age);
@@ -319,6 +388,7 @@ impl Service for Probe {
 
 impl Program for Probe {
     async fn liveness(&self) -> Result<(), String> {
+        self.look();
         match self.readings.status().and_then(|status| status.busy) {
             Some((doing, since)) if since > HUNG_AFTER => {
                 Err(format!("the sampler has been stuck in {doing} for {} s", since.as_secs()))

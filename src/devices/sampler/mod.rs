@@ -6,6 +6,7 @@
 
 mod once;
 mod source;
+mod telling;
 mod worker;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -105,6 +106,8 @@ struct Orders {
     /// When anybody last asked.
     asked: Instant,
     released_until: Option<Instant>,
+    /// Whose request that was, for the log.
+    released_by: tracing::Span,
     /// Somebody waits for the library to be closed, however short the release.
     let_go: bool,
     busy: Option<(&'static str, Instant)>,
@@ -148,6 +151,7 @@ impl Sampler {
                 wanted: Some(now),
                 asked: now,
                 released_until: None,
+                released_by: tracing::Span::none(),
                 let_go: false,
                 busy: None,
                 stop: false,
@@ -241,6 +245,7 @@ impl Sampler {
         {
             let mut orders = self.shared.orders();
             orders.released_until = asked.checked_add(length);
+            orders.released_by = tracing::Span::current();
             orders.let_go = true;
         }
         self.shared.changed.notify_one();

@@ -1,9 +1,10 @@
 //! The sampling thread: what to do next, and doing it.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::{Reading, SamplerOptions, Shared, released};
+use super::telling::Telling;
+use super::{Orders, Reading, SamplerOptions, Shared, released};
 use crate::devices::error::DevicesError;
 use crate::devices::nvml::{EventWatch, Fingerprint, Meaning, NvmlReader, XidEvent, all_asleep};
 use crate::devices::{Device, Snapshot, power};
@@ -106,6 +107,9 @@ struct Worker {
     sick: Option<BackOff>,
     /// What the reader before the next one saw last.
     last: Vec<Device>,
+    /// Whether somebody had the driver let go of, and has not been told to be over with it.
+    released: bool,
+    telling: Telling,
 }
 
 /// Serves orders until told to end.
@@ -120,7 +124,12 @@ pub(super) fn run(shared: &Arc<Shared>, options: &SamplerOptions) {
                 shared.count_errors(&outcome);
                 shared.orders().busy = None;
                 shared.set_open(worker.reader.is_some());
-                shared.readings.send_replace(Some(Arc::new(Reading { began, outcome })));
+                let reading = Arc::new(Reading { began, outcome });
+                shared.readings.send_replace(Some(Arc::clone(&reading)));
+                // After those who wait were served: the log may be slow.
+                if let Ok(snapshot) = &reading.outcome {
+                    worker.telling.reading(snapshot, Instant::now());
+                }
                 worker.after_reading(shared);
             }
             Next::LetGo => {
@@ -138,17 +147,26 @@ pub(super) fn run(shared: &Arc<Shared>, options: &SamplerOptions) {
 
 impl Worker {
     /// Waits until there is something to do.
-    fn next(&self, shared: &Shared, options: &SamplerOptions) -> Next {
+    fn next(&mut self, shared: &Shared, options: &SamplerOptions) -> Next {
         let mut orders = shared.orders();
         loop {
             let now = Instant::now();
             if orders.stop {
                 return Next::End;
             }
-            if std::mem::take(&mut orders.let_go) && self.reader.is_some() {
-                return Next::LetGo;
+            if self.released && released(&orders, now).is_none() {
+                self.released = false;
+                orders = told_of_end(shared, orders);
+                continue;
+            }
+            if std::mem::take(&mut orders.let_go) {
+                self.released = true;
+                if self.reader.is_some() {
+                    return Next::LetGo;
+                }
             }
             let wait = if let Some(remaining) = released(&orders, now) {
+                self.released = true;
                 if self.reader.is_some() {
                     return Next::LetGo;
                 }
@@ -289,6 +307,14 @@ impl Worker {
         drop(reader);
         shared.orders().busy = None;
     }
+}
+
+/// Says that a release is over, with nothing held that askers wait for.
+fn told_of_end<'a>(shared: &'a Shared, mut orders: MutexGuard<'a, Orders>) -> MutexGuard<'a, Orders> {
+    let by = std::mem::replace(&mut orders.released_by, tracing::Span::none());
+    drop(orders);
+    by.in_scope(|| tracing::info!("the release of the driver is over: it is opened again when somebody asks"));
+    shared.orders()
 }
 
 /// Takes note of an XID, and asks for a reading where it says something of the GPU.

@@ -291,7 +291,8 @@ impl SourceClient {
         match (outcome, old) {
             (Ok(model), _) => Ok(Described { model, stale: false, requests, origin: Origin::Hub }),
             (Err(error), Some(old)) if error.is_transient() => {
-                tracing::warn!(repo = asked.repo, %error, "a model known from before is given, for the Hub cannot be asked");
+                // One for each question: the warning comes with the daemon's health.
+                tracing::debug!(repo = asked.repo, %error, "a model known from before is given, for the Hub cannot be asked");
                 let kept = Kept { model: Arc::clone(&old.model), checked: asked.now, stale: true };
                 self.known.keep(key(asked, &asked.auth.identity()), kept);
                 Ok(Described { model: old.model, stale: true, requests, origin })

@@ -167,7 +167,8 @@ impl DiskCache {
             Ok(())
         };
         let trouble = write().err().map(|error| {
-            tracing::warn!(path = %path.display(), %error, "metadata cannot be kept on disk");
+            // Whoever asks for models makes this happen as often as they like: a warning comes with the daemon's health.
+            tracing::debug!(path = %path.display(), %error, "metadata cannot be kept on disk");
             format!("{} cannot be written: {error}", self.folder.display())
         });
         self.with_standing(|standing| standing.trouble = trouble);

@@ -30,13 +30,13 @@ impl Desk {
     }
 
     fn make(&mut self, change: Change) {
-        let Change { id, uid, whereto, reply } = change;
+        let Change { id, by, whereto, reply } = change;
         let now = Now::read();
         let made = match whereto {
             // Who hung up goes on asking, or lets it run out.
             Whereto::Longer(_) if reply.is_closed() => return,
-            Whereto::Longer(ttl) => self.keeper.renew(&id, uid, ttl, now).map_err(Problem::from),
-            Whereto::End => match self.keeper.release(&id, uid, now).map_err(Problem::from) {
+            Whereto::Longer(ttl) => self.keeper.renew(&id, by.uid, ttl, now).map_err(Problem::from),
+            Whereto::End => match self.keeper.release(&id, by.uid, now).map_err(Problem::from) {
                 Ok(Release::Done(lease)) => {
                     self.freed(now);
                     Ok(lease)
@@ -45,6 +45,7 @@ impl Desk {
                 Err(problem) => Err(problem),
             },
         };
+        self.gather(Some(&by.request_id));
         let _hung_up = reply.send(made.map(|lease| wire::lease(&lease, now)));
     }
 }

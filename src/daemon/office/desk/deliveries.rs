@@ -7,17 +7,20 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::super::claim::Delivery;
 use super::super::errand::Note;
+use super::super::happened::RequestId;
 use crate::api::Answer;
 
 /// Where answers go.
 type Asker = oneshot::Sender<Delivery>;
 
 /// The answers that carry one lease.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct OfLease {
     under_way: usize,
     /// Whether one reached its asker.
     taken: bool,
+    /// Whose answer carried it last.
+    last_request: RequestId,
 }
 
 /// Answers on their way.
@@ -40,8 +43,10 @@ impl Deliveries {
     }
 
     /// An answer that carries a lease; `new` where nobody was ever told of it.
-    pub(super) fn lease(&mut self, asker: Asker, answer: Answer, lease: String, new: bool) {
-        let of_lease = self.leases.entry(lease.clone()).or_insert(OfLease { under_way: 0, taken: !new });
+    pub(super) fn lease(&mut self, (asker, request): (Asker, RequestId), answer: Answer, lease: String, new: bool) {
+        let last_request = RequestId::clone(&request);
+        let of_lease = self.leases.entry(lease.clone()).or_insert(OfLease { under_way: 0, taken: !new, last_request });
+        of_lease.last_request = request;
         of_lease.under_way = of_lease.under_way.saturating_add(1);
         self.outbox.push((asker, Delivery::with_lease(answer, lease, self.notes.clone())));
     }
@@ -51,6 +56,11 @@ impl Deliveries {
         for (asker, delivery) in self.outbox.drain(..) {
             let _hung_up = asker.send(delivery);
         }
+    }
+
+    /// The request whose answer carried `lease` last, while one is on its way.
+    pub(super) fn last_request(&self, lease: &str) -> Option<RequestId> {
+        self.leases.get(lease).map(|of_lease| RequestId::clone(&of_lease.last_request))
     }
 
     /// An answer was taken or lost; whether its lease is now nobody's.
@@ -75,7 +85,7 @@ mod tests {
     fn a_lease_is_nobodys_only_when_all_its_answers_were_lost() {
         let (notes, _kept) = mpsc::unbounded_channel();
         let mut deliveries = Deliveries::new(notes);
-        let asker = || oneshot::channel().0;
+        let asker = || (oneshot::channel().0, RequestId::from("r"));
         deliveries.lease(asker(), Answer::default(), "a".to_owned(), true);
         deliveries.lease(asker(), Answer::default(), "a".to_owned(), false);
         assert!(!deliveries.ended("a", false), "another answer is on its way");

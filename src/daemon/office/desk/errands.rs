@@ -34,7 +34,7 @@ impl Desk {
                 let found = self.keeper.ledger().get(&id).map(|lease| wire::lease(lease, now));
                 let _hung_up = reply.send(found.ok_or_else(|| ChangeError::NotFound { id }.into()));
             }
-            Errand::Change(change) => self.changes.push(change.uid, change),
+            Errand::Change(change) => self.changes.push(change.by.uid, change),
             Errand::Claims(snapshot, taken_at, reply) => {
                 let ancestry = self.ancestry(&snapshot, std::iter::empty());
                 let reading =
@@ -86,12 +86,14 @@ impl Desk {
                 self.deliveries.ended(&id, true);
             }
             Note::Undelivered(id) => {
+                let request_id = self.deliveries.last_request(&id);
                 if !self.deliveries.ended(&id, false) {
                     return;
                 }
                 if let Err(error) = self.keeper.undelivered(&id, now) {
                     tracing::debug!(%error, "an undelivered lease was gone already");
                 }
+                self.gather(request_id.as_ref());
                 self.freed(now);
             }
             Note::HungUp => {
@@ -100,8 +102,9 @@ impl Desk {
                 self.at_reading.retain(|case| !case.reply.is_closed());
                 let gone = self.in_line.iter().filter(|(_, case)| case.reply.is_closed()).map(|(ticket, _)| *ticket);
                 for ticket in gone.collect::<Vec<_>>() {
-                    self.in_line.remove(&ticket);
                     self.queue.cancel(ticket);
+                    let case = self.in_line.remove(&ticket);
+                    self.gather(case.map(|case| case.ask.request_id).as_ref());
                     self.hurry();
                 }
             }
@@ -129,7 +132,10 @@ impl Desk {
         }
         let line: HashMap<Ticket, _> =
             self.queue.waiters().zip(1..).map(|(waiter, place)| (waiter.ticket, (place, waiter.since))).collect();
-        for ticket in self.queue.give_up(now.boottime) {
+        let gave_up = self.queue.give_up(now.boottime);
+        // While it is known whose waits those were.
+        self.gather(None);
+        for ticket in gave_up {
             if let Some(mut case) = self.in_line.remove(&ticket) {
                 let (place, since) = line.get(&ticket).copied().unwrap_or((0, now.boottime));
                 let unknown = || Problem::new(Reason::Timeout, "the wait is over, and no reading was had in it");

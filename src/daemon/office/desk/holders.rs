@@ -33,6 +33,7 @@ impl Desk {
         let of_process = self.in_line.iter().filter(|(_, case)| case.holder.process == Some(process));
         for ticket in of_process.map(|(ticket, _)| *ticket).collect::<Vec<Ticket>>() {
             self.queue.cancel(ticket);
+            self.gather(None);
             if let Some(case) = self.in_line.remove(&ticket) {
                 case.tell(Err(HolderError::Gone { pid: process.pid }.into()));
             }

@@ -14,6 +14,7 @@ use self::turns::Turns;
 use super::deaths::Deaths;
 use super::errand::{Change, Errand, Note};
 use super::handle::Standing;
+use super::happened::Happened;
 use super::log::Log;
 use super::step::Step;
 use super::{AnyStorage, Devices, OfficeSettings};
@@ -51,6 +52,8 @@ pub(super) struct Desk {
     queue: Queue,
     deaths: Deaths,
     log: Log,
+    /// What is to be told next.
+    happened: Vec<Happened>,
     standing: watch::Sender<Standing>,
     step: Step,
     /// Askers that no reading has been begun for yet, in order.
@@ -88,6 +91,7 @@ impl Desk {
             queue,
             deaths: Deaths::new(),
             log,
+            happened: Vec::new(),
             standing,
             step,
             new: Vec::new(),

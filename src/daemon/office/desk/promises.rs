@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::super::ask::GrantAsk;
 use super::super::claim::Delivery;
 use super::super::decide;
+use super::super::happened::RequestId;
 use super::Desk;
 use super::case::{Case, Decision};
 use crate::api::answer::{Answer, Verdict};
@@ -29,8 +30,10 @@ impl Desk {
                 break; // The next reading is not far.
             }
             let Some(mut case) = self.in_line.remove(&ticket) else { continue };
+            let request_id = RequestId::clone(&case.ask.request_id);
             if case.reply.is_closed() {
                 self.queue.cancel(ticket);
+                self.gather(Some(&request_id));
                 continue;
             }
             if case.answer.is_some() && self.is_behind_others(ticket, reading) {
@@ -47,6 +50,7 @@ impl Desk {
                     self.reply(case, decision);
                 }
             }
+            self.gather(Some(&request_id));
         }
     }
 
@@ -54,7 +58,9 @@ impl Desk {
         if case.reply.is_closed() {
             return;
         }
+        let request_id = RequestId::clone(&case.ask.request_id);
         let decision = self.decide(&case, None, reading);
+        self.gather(Some(&request_id));
         let Decision::NotNow(answer) = decision else { return self.reply(case, decision) };
         let waits = case.ask.wait > Duration::ZERO
             && answer.verdict == Some(Verdict::DoesNotFit)
@@ -71,6 +77,7 @@ impl Desk {
             Ok(ticket) => {
                 case.answer = Some(*answer);
                 self.in_line.insert(ticket, case);
+                self.gather(Some(&request_id));
             }
             Err(full) => case.tell(Err(full.into())),
         }
@@ -87,7 +94,7 @@ impl Desk {
                 {
                     self.given.insert(lease.id.clone(), text);
                 }
-                self.deliveries.lease(case.reply, *answer, lease.id, new);
+                self.deliveries.lease((case.reply, case.ask.request_id), *answer, lease.id, new);
             }
         }
     }

@@ -3,22 +3,37 @@
 use std::collections::HashSet;
 
 use super::super::handle::Standing;
+use super::super::happened::{Happened, RequestId};
 use super::Desk;
 use crate::leases::event::Event;
 use crate::leases::holder::ProcessIdentity;
 use crate::leases::lease::Lease;
 use crate::leases::moment::Now;
+use crate::leases::queue::Ticket;
 
 impl Desk {
+    /// Takes up what has happened since this was last called: by the errand of `request_id`, or of itself. A wait that ended
+    /// is its own request's matter whatever ended it.
+    pub(super) fn gather(&mut self, request_id: Option<&RequestId>) {
+        for event in self.keeper.drain_events().into_iter().chain(self.queue.drain_events()) {
+            let whose = match &event {
+                Event::WaitEnded { ticket, .. } => {
+                    self.waits_ended = self.waits_ended.saturating_add(1);
+                    let waiting = self.in_line.get(&Ticket(*ticket)).map(|case| &case.ask.request_id);
+                    waiting.or(request_id)
+                }
+                _ => request_id,
+            };
+            self.happened.push(Happened::after(event, whose));
+        }
+    }
+
     /// Tells everyone what happened, and forgets what nobody needs.
     pub(super) fn pass_on(&mut self) {
-        let mut events = self.keeper.drain_events();
-        let line = self.queue.drain_events();
-        let ended = line.iter().filter(|event| matches!(event, Event::WaitEnded { .. })).count();
-        self.waits_ended = self.waits_ended.saturating_add(u64::try_from(ended).unwrap_or(u64::MAX));
-        events.extend(line);
-        let happened = !events.is_empty();
-        self.log.tell(events, Now::read());
+        self.gather(None);
+        let all = std::mem::take(&mut self.happened);
+        let happened = !all.is_empty();
+        self.log.tell(all, Now::read());
         let ledger = self.keeper.ledger();
         if happened {
             self.given.retain(|id, _| ledger.get(id).is_some_and(Lease::is_live));

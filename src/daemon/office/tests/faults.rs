@@ -101,7 +101,7 @@ fn renewals_without_end_keep_nobody_from_a_lease() {
 
         let renew = || {
             let (office, id) = (office.clone(), id.clone());
-            tokio::spawn(async move { office.renew(id, peer().uid, Some(Duration::from_secs(900))).await })
+            tokio::spawn(async move { office.renew(id, &caller(), Some(Duration::from_secs(900))).await })
         };
         let _first = renew();
         while begun.try_recv().is_err() {

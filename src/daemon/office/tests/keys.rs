@@ -136,8 +136,8 @@ fn a_short_answer_is_kept_for_its_key_and_a_long_one_worked_out_anew_for_the_sam
             assert_eq!((lease_id(&again), again.verdict), (lease_id(&first), Some(Verdict::Fits)), "{key}");
             assert_eq!(again.warnings, first.warnings, "{key}");
             assert_eq!(planned.load(std::sync::atomic::Ordering::Relaxed), plans, "{key}");
-            office.release(lease_id(&others), peer().uid).await.unwrap();
-            office.release(lease_id(&first), peer().uid).await.unwrap();
+            office.release(lease_id(&others), &caller()).await.unwrap();
+            office.release(lease_id(&first), &caller()).await.unwrap();
         }
     });
 }

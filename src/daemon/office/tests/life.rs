@@ -15,14 +15,14 @@ fn a_lease_is_given_listed_renewed_and_given_back() {
         assert_eq!((listed.leases[0].id.as_str(), listed.leases[0].state), (id.as_str(), State::Granted));
         let second = office.grant(ask(16)).await.unwrap();
         assert_eq!((second.verdict, second.lease), (Some(Verdict::DoesNotFit), None));
-        let renewed = office.renew(id.clone(), peer().uid, Some(Duration::from_secs(900))).await.unwrap();
+        let renewed = office.renew(id.clone(), &caller(), Some(Duration::from_secs(900))).await.unwrap();
         assert_eq!(renewed.ttl_seconds, 900);
-        let stranger = office.release(id.clone(), peer().uid.wrapping_add(4321)).await;
+        let stranger = office.release(id.clone(), &stranger()).await;
         assert_eq!(stranger.unwrap_err().reason, Reason::Forbidden);
-        let released = office.release(id.clone(), peer().uid).await.unwrap();
+        let released = office.release(id.clone(), &caller()).await.unwrap();
         assert_eq!((released.state, released.reason), (State::Released, Some(EndReason::ByOwner)));
-        assert_eq!(office.release(id.clone(), peer().uid).await.unwrap().state, State::Released, "twice is harmless");
-        assert_eq!(office.renew(id, peer().uid, None).await.unwrap_err().reason, Reason::Usage);
+        assert_eq!(office.release(id.clone(), &caller()).await.unwrap().state, State::Released, "twice is harmless");
+        assert_eq!(office.renew(id, &caller(), None).await.unwrap_err().reason, Reason::Usage);
         lease_id(&office.grant(ask(24)).await.unwrap());
         assert_eq!(office.get("x".to_owned()).await.unwrap_err().reason, Reason::NotFound);
         office.ping().await.unwrap();
@@ -37,7 +37,7 @@ fn what_is_claimed_ends_with_the_last_lease() {
         let bench = Bench::new(24);
         let office = office(&bench);
         let id = lease_id(&office.grant(ask(16)).await.unwrap());
-        office.release(id, peer().uid).await.unwrap();
+        office.release(id, &caller()).await.unwrap();
         let mut standing = office.standing();
         standing.wait_for(|standing| standing.leased.values().all(|bytes| *bytes == Bytes::ZERO)).await.unwrap();
     });

@@ -20,7 +20,7 @@ fn one_that_waits_for_one_card_does_not_close_the_others() {
         office.standing().wait_for(|standing| standing.waiting == 1).await.unwrap();
         let line = office.list().await.unwrap().waiting;
         assert_eq!((line[0].position, line[0].pid), (1, None), "held by a name");
-        office.release(id, peer().uid).await.unwrap();
+        office.release(id, &caller()).await.unwrap();
         lease_id(&waits.await.unwrap().unwrap());
     });
 }
@@ -39,7 +39,7 @@ fn one_in_line_is_served_when_memory_is_given_back_and_before_those_behind() {
         let small = office.grant(ask(2)).await.unwrap();
         assert_eq!((small.verdict, small.reason.as_str()), (Some(Verdict::DoesNotFit), "leased"), "{}", small.message);
         assert_eq!(office.list().await.unwrap().waiting[0].position, 1);
-        office.release(id, peer().uid).await.unwrap();
+        office.release(id, &caller()).await.unwrap();
         lease_id(&big.await.unwrap().unwrap());
         assert!(office.list().await.unwrap().waiting.is_empty());
         lease_id(&office.grant(ask(2)).await.unwrap());
@@ -59,7 +59,7 @@ fn one_that_hangs_up_leaves_the_line_and_leaks_nothing() {
         office.standing().wait_for(|standing| standing.waiting == 1).await.unwrap();
         gone.abort();
         office.standing().wait_for(|standing| standing.waiting == 0).await.unwrap();
-        office.release(id, peer().uid).await.unwrap();
+        office.release(id, &caller()).await.unwrap();
         // Askers that hang up at any stage of their grant.
         for polls in 0..200_u32 {
             let mut grant = Box::pin(office.grant(ask(20)));
@@ -68,7 +68,7 @@ fn one_that_hangs_up_leaves_the_line_and_leaks_nothing() {
                 if let std::task::Poll::Ready(answer) = polled {
                     if let Some(lease) = answer.unwrap().lease {
                         let id = lease["id"].as_str().unwrap().to_owned();
-                        office.release(id, peer().uid).await.unwrap();
+                        office.release(id, &caller()).await.unwrap();
                     }
                     break;
                 }
@@ -182,9 +182,9 @@ fn those_behind_in_line_cost_no_plans() {
                 Err(_) => tokio::task::yield_now().await,
             }
         }
-        office.release(id, peer().uid).await.unwrap();
+        office.release(id, &caller()).await.unwrap();
         let id = lease_id(&head.await.unwrap().unwrap());
-        office.release(id, peer().uid).await.unwrap();
+        office.release(id, &caller()).await.unwrap();
         lease_id(&behind.await.unwrap().unwrap());
     });
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::*;
 use crate::api::answer::{DeviceShare, PlacementAnswer, Verdict};
 use crate::api::lease::Holder;
-use crate::api::peer::Peer;
+use crate::api::peer::{Caller, Peer};
 use crate::api::problem::Reason;
 use crate::api::{Answer, Problem};
 use crate::bytes::Bytes;
@@ -68,6 +68,15 @@ fn peer() -> Peer {
     Peer { uid: rustix::process::getuid().as_raw(), gid: 0, pid: Some(std::process::id()) }
 }
 
+fn caller() -> Caller {
+    Caller { peer: peer(), token: None, request_id: "another-request".to_owned() }
+}
+
+fn stranger() -> Caller {
+    let peer = peer();
+    Caller { peer: Peer { uid: peer.uid.wrapping_add(4321), ..peer }, ..caller() }
+}
+
 /// So many GiB on the one device.
 fn plan(gib: u64) -> Plan {
     Box::new(move |snapshot, claims| {
@@ -111,6 +120,7 @@ fn plan(gib: u64) -> Plan {
 fn ask(gib: u64) -> GrantAsk {
     GrantAsk {
         peer: peer(),
+        request_id: "request".into(),
         ttl: None,
         holder: Some(Holder::Name("test".to_owned())),
         idempotency_key: None,
