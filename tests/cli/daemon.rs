@@ -111,7 +111,7 @@ fn with_and_without_the_daemon_the_answer_is_the_same() {
 
 #[test]
 fn a_daemon_that_cannot_be_asked_is_not_taken_for_none() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let driver = SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();
     // As good as one that this user may not connect to, which root always may.
     let socket = directory.path().join("api.sock");
@@ -136,7 +136,7 @@ fn a_daemon_that_cannot_be_asked_is_not_taken_for_none() {
 
 #[test]
 fn the_leases_of_a_daemon_that_was_killed_are_warned_of() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let driver = SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();
     let library = driver.library().to_str().unwrap().to_owned();
     let mut daemon = Daemon::start(&["--nvml", &library]);
@@ -160,7 +160,7 @@ fn the_leases_of_a_daemon_that_was_killed_are_warned_of() {
 
 #[test]
 fn the_answer_follows_memory_that_changes_while_the_daemon_runs() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let driver = SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();
     let library = driver.library().to_str().unwrap().to_owned();
     let mut daemon = Daemon::start(&["--nvml", &library]);
@@ -201,7 +201,7 @@ fn the_answer_follows_memory_that_changes_while_the_daemon_runs() {
 
 #[test]
 fn what_is_free_is_read_when_it_is_asked_for() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let driver = SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();
     let daemon = Daemon::start(&["--nvml", driver.library().to_str().unwrap()]);
     let free = || run_beside(&daemon.socket(), "free").out.trim().parse::<u64>().unwrap();

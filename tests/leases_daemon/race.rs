@@ -206,7 +206,9 @@ impl Race {
 fn is_late(error: &ClientError) -> bool {
     match error {
         ClientError::Late { .. } => true,
-        ClientError::Problem(problem) => matches!(problem.reason, Reason::Timeout | Reason::NvmlUnavailable),
+        ClientError::Problem(problem) => {
+            matches!(problem.reason, Reason::Timeout | Reason::NvmlUnavailable | Reason::NvmlOverdue)
+        },
         _ => false,
     }
 }
@@ -228,12 +230,12 @@ fn holder() -> Child {
     Command::new("sleep").arg("100000").stdin(Stdio::null()).spawn().unwrap()
 }
 
-/// Runs one to its end, everything in `directory`.
-pub(crate) fn race(program: &Path, directory: &Path, terms: Terms) -> Outcome {
+/// Runs one to its end, everything in `directory` but the driver, which is put into `drivers`.
+pub(crate) fn race(program: &Path, directory: &Path, drivers: &Path, terms: Terms) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let tasks = tokio::task::LocalSet::new();
     tasks.block_on(&runtime, async {
-        let cards = Cards::install(directory);
+        let cards = Cards::install(drivers);
         let library = cards.library().to_str().unwrap().to_owned();
         let mut daemon = Daemon::start(program, directory, &["--nvml", &library]);
         let question = model::question(directory, SystemTime::now()).await;
