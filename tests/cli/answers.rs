@@ -50,8 +50,7 @@ fn an_unknown_architecture_reads_as_unknown() {
     std::fs::write(folder.join("model.safetensors"), file).unwrap();
     std::fs::write(folder.join("config.json"), r#"{"model_type": "brand_new"}"#).unwrap();
     let line = "fits ./FOLDER --gpus H100 --local";
-    let outcome: Outcome =
-        program().current_dir(parent.path()).args(line.split_whitespace()).output().unwrap().into();
+    let outcome: Outcome = program().current_dir(parent.path()).args(line.split_whitespace()).output().unwrap().into();
     assert_eq!(outcome.code, 3, "{}{}", outcome.out, outcome.err);
     insta::assert_snapshot!("unknown", outcome.out);
 }

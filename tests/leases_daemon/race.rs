@@ -214,7 +214,7 @@ fn is_late(error: &ClientError) -> bool {
         ClientError::Late { .. } => true,
         ClientError::Problem(problem) => {
             matches!(problem.reason, Reason::Timeout | Reason::NvmlUnavailable | Reason::NvmlOverdue)
-        },
+        }
         _ => false,
     }
 }

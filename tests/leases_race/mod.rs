@@ -347,7 +347,12 @@ pub(crate) fn race(directory: &Path, clients: u64, rounds: u64, seed: u64, resta
         let cards = Arc::new(Cards::default());
         let (handle, mut thread) = start(directory, &cards);
         let (current, office) = watch::channel(handle);
-        let race = Rc::new(Race { cards: Arc::clone(&cards), office, outcome: Mutex::default(), answers: watch::Sender::new(0) });
+        let race = Rc::new(Race {
+            cards: Arc::clone(&cards),
+            office,
+            outcome: Mutex::default(),
+            answers: watch::Sender::new(0),
+        });
         let mut askers = tokio::task::JoinSet::new();
         for number in 0..clients {
             askers.spawn_local(Rc::clone(&race).client(number, rounds, seed));
