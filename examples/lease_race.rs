@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         let directory = tempfile::tempdir().unwrap();
         let began = Instant::now();
         let terms = Terms { clients, rounds, seed, killed_within: clients * 4 };
-        let outcome = race(&program, directory.path(), terms);
+        let outcome = race(&program, directory.path(), directory.path(), terms);
         println!(
             "seed {seed}: {clients} x {rounds} in {:.0} s: over-commit {}, lost {}, leaked {}\n  {outcome:?}",
             began.elapsed().as_secs_f64(),

@@ -38,12 +38,21 @@ fn systemd_accepts_the_units_without_a_word() {
     let Some(output) = analyze(&["verify", "--man=no", &paths[0], &paths[1]]) else { return };
     // An unknown key only warns and exits with 0.
     let complaints = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && complaints.is_empty(), "{complaints}");
+    // Those of other units of this machine that ours stand beside say nothing of ours.
+    let ours: Vec<&str> = complaints.lines().filter(|line| line.contains("hf-mem-probe")).collect();
+    assert!(output.status.success() && ours.is_empty(), "{complaints}");
 }
 
 #[test]
 fn the_service_is_as_closed_as_it_claims() {
     let service = units().join("hf-mem-probe.service");
+    let Some(version) = analyze(&["--version"]) else { return };
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    let number = version.split_whitespace().nth(1).and_then(|number| number.parse::<u32>().ok());
+    if number.is_none_or(|number| number < 250) {
+        println!("skipped: systemd-analyze judges no file before systemd 250: {version}");
+        return;
+    }
     let threshold = format!("--threshold={EXPOSURE_THRESHOLD}");
     let Some(output) = analyze(&["security", "--no-pager", "--offline=true", &threshold, service.to_str().unwrap()])
     else {

@@ -14,7 +14,7 @@ const PASSES: usize = 501;
 #[ignore = "measures, and asserts nothing"]
 fn cost_of_a_snapshot() {
     for gpus in [1, 8, 64] {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let mut scenario = Scenario::repeated(gpus, &profiles::h100_80()).nvswitch(18);
         let host = FakeHost::new(&directory.path().join("host")).unwrap();
         for (pid, gpu) in (1000..).zip(&mut scenario.devices) {

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of tests may fail them")]
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hf_mem_probe::devices::holders::HostRoots;
 use hf_mem_probe::devices::nvml::NvmlOptions;
@@ -10,8 +10,9 @@ use hf_mem_probe::devices::sampler::{Sampler, SamplerOptions};
 use simulated_nvml::{FakeHost, Fault, HolderKind, Scenario, SimulatedDriver, codes, profiles};
 
 const POLLS: usize = 10_000;
-/// What memory may grow by, in KiB: the allocator's noise, and far below 10 000 leaks of anything.
-const GROWTH_KIB: u64 = 2_048;
+/// What memory may grow by, in KiB: the allocator's noise and some huge pages of 2 MiB, and far below 10 000 leaks of a
+/// reading.
+const GROWTH_KIB: u64 = 8_192;
 
 #[derive(Debug)]
 struct Held {
@@ -28,9 +29,26 @@ fn held() -> Held {
     Held { descriptors: count("/proc/self/fd"), threads: count("/proc/self/task"), resident_kib }
 }
 
+impl Held {
+    /// Asserts that no more is held now. A file that just now is read is closed in a moment.
+    fn is_not_outgrown(&self, what: &str) {
+        let begun = Instant::now();
+        let after = loop {
+            let after = held();
+            let settled = after.descriptors <= self.descriptors && after.threads <= self.threads;
+            if settled || begun.elapsed() > Duration::from_secs(20) {
+                break after;
+            }
+        };
+        println!("{what}: {self:?} -> {after:?}");
+        assert!(after.descriptors <= self.descriptors && after.threads <= self.threads);
+        assert!(after.resident_kib < self.resident_kib + GROWTH_KIB);
+    }
+}
+
 #[tokio::test]
 async fn ten_thousand_polls_leak_nothing() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let gpu = profiles::h100_80().process(std::process::id(), 1 << 30, HolderKind::Compute);
     let healthy = Scenario::repeated(2, &gpu);
     let driver = SimulatedDriver::install(directory.path(), &healthy).unwrap();
@@ -41,7 +59,7 @@ async fn ten_thousand_polls_leak_nothing() {
         ..NvmlOptions::default()
     };
     let sampler = Sampler::start(SamplerOptions { nvml, interval: None, ..SamplerOptions::default() }).unwrap();
-    let poll = async || sampler.sample(Duration::ZERO, Duration::from_secs(10)).await;
+    let poll = async || sampler.sample(Duration::ZERO, Duration::from_secs(60)).await;
 
     for _ in 0..500 {
         poll().await.unwrap();
@@ -50,10 +68,7 @@ async fn ten_thousand_polls_leak_nothing() {
     for _ in 0..POLLS {
         poll().await.unwrap();
     }
-    let after = held();
-    println!("{POLLS} polls: {before:?} -> {after:?}");
-    assert_eq!((after.descriptors, after.threads), (before.descriptors, before.threads));
-    assert!(after.resident_kib < before.resident_kib + GROWTH_KIB);
+    before.is_not_outgrown("10 000 polls");
     let counted = driver.statistics().unwrap();
     assert_eq!((counted.inits, counted.shutdowns), (1, 0), "one library for all of them");
 
@@ -69,10 +84,7 @@ async fn ten_thousand_polls_leak_nothing() {
             .await
             .unwrap();
     }
-    let after = held();
-    println!("50 faults: {before:?} -> {after:?}");
-    assert_eq!((after.descriptors, after.threads), (before.descriptors, before.threads));
-    assert!(after.resident_kib < before.resident_kib + GROWTH_KIB);
+    before.is_not_outgrown("50 faults");
     let counted = driver.statistics().unwrap();
     assert_eq!(counted.inits, counted.shutdowns + 1);
 }

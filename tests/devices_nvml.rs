@@ -28,7 +28,7 @@ impl Machine {
     }
 
     fn without(scenario: &Scenario, symbols: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let driver = SimulatedDriver::install_without(directory.path(), scenario, symbols).unwrap();
         let host = FakeHost::new(&directory.path().join("host")).unwrap();
         Self { directory, driver, host }

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test's helpers")]
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
@@ -382,24 +381,22 @@ fn parameters_move_the_figures_the_right_way() {
 }
 
 #[test]
-fn planning_sixteen_devices_is_quick() {
+fn sixteen_devices_are_planned_on_every_rank() {
     let model = llama(&json!({}));
     let parameters = BTreeMap::new();
     let devices: Vec<DeviceFacts> = (0..16).map(|_| h100()).collect();
     let case = Case { model: &model, version: None, parameters: &parameters, asked: asked(8192, 1), devices: &devices };
     let prepared = prepare(&case).unwrap();
-    let mut calls = 0_u32;
-    let start = Instant::now();
+    let mut ranks = 0;
     for count in 1..=16 {
         for split in prepared.splits(count).unwrap_or_default() {
             for (rank, device) in devices.iter().enumerate().take(split.ranks()) {
-                calls += u32::from(prepared.fixed(&split, rank, device).is_ok());
-                calls += u32::from(prepared.variable(&split, rank, device, prepared.workload()).is_ok());
+                assert!(prepared.fixed(&split, rank, device).is_ok(), "{split:?}, rank {rank}");
+                assert!(prepared.variable(&split, rank, device, prepared.workload()).is_ok(), "{split:?}, rank {rank}");
+                ranks += 1;
             }
         }
     }
-    let each = start.elapsed() / calls.max(1);
-    println!("{calls} calls, {each:?} each");
-    // Some hundred nanoseconds in release; this bound only catches work that grew by orders of magnitude.
-    assert!(each.as_micros() < 500, "{each:?}");
+    println!("{ranks} ranks");
+    assert!(ranks > 16, "{ranks}");
 }

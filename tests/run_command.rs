@@ -16,8 +16,19 @@ fn run(home: &TempDir, more: &[&str], command: &[&str]) -> Command {
     run.arg("run").arg("--model").arg(model).args(["--engine", "vllm", "--context", "8192"]);
     run.arg("--socket").arg(home.path().join("none.sock"));
     run.args(more).arg("--").args(command);
-    run.env("HOME", home.path()).env_remove("HF_MEM_PROBE_SOCKET").stdin(Stdio::null());
+    bare(&mut run).env("HOME", home.path()).stdin(Stdio::null());
     run
+}
+
+/// `command` with nothing of the machine's environment that could change what a program does or says.
+fn bare(command: &mut Command) -> &mut Command {
+    command.env_clear();
+    for name in ["PATH", "TMPDIR"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command
 }
 
 const CARD: [&str; 3] = ["--no-lease", "--gpus", "H100-80GB"];
@@ -84,7 +95,7 @@ fn signals_reach_the_command() {
         (Signal::USR2, "USR2"),
     ] {
         let script = format!(
-            "trap 'echo got {name}; exit 5' {name}; echo ready; while :; do read x < {}; done",
+            "trap 'echo got {name}; exit 5' {name}; echo ready; while :; do read x < '{}'; done",
             fifo(&home, name)
         );
         let (mut child, mut out) = started(run(&home, &CARD, &["sh", "-c", &script]));
@@ -126,9 +137,11 @@ fn a_key_of_the_terminal_reaches_the_command_once() {
     let run = run(&home, &CARD, &["perl", "-e", counts]);
     let words = std::iter::once(run.get_program()).chain(run.get_args());
     let line: Vec<String> = words.map(|word| format!("'{}'", word.to_str().unwrap().replace('\'', r"'\''"))).collect();
+    // A shell that stayed would be interrupted as well.
+    let line = format!("exec {}", line.join(" "));
     let mut terminal = Command::new("script");
-    terminal.args(["--quiet", "--return", "--command", &line.join(" "), "/dev/null"]).env("HOME", home.path());
-    terminal.env("PERL_SIGNALS", "unsafe");
+    terminal.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+    bare(&mut terminal).env("HOME", home.path()).env("PERL_SIGNALS", "unsafe");
     let (mut child, mut out) = started({
         terminal.stdin(Stdio::piped());
         terminal

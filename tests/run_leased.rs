@@ -13,7 +13,7 @@ use hf_mem_probe::api::client::{Client, block_on};
 use hf_mem_probe::api::lease::LeasesAnswer;
 use hf_mem_probe::leases::event::Event;
 use hf_mem_probe::leases::lease::State;
-use leases_daemon::{Daemon, model};
+use leases_daemon::{Daemon, bare, model};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -51,7 +51,7 @@ impl Host {
             "262144",
         ]);
         run.arg("--socket").arg(self.daemon.socket()).args(options).arg("--").args(command);
-        run.env("HOME", self.directory.path()).env_remove("HF_MEM_PROBE_SOCKET").stdin(Stdio::null());
+        bare(&mut run).env("HOME", self.directory.path()).stdin(Stdio::null());
         run
     }
 
@@ -64,7 +64,7 @@ impl Host {
         let path = self.path(gate);
         assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
         let script =
-            format!("echo \"on $CUDA_VISIBLE_DEVICES $HF_MEM_PROBE_LEASE\"; read x < {}; exit 5", path.display());
+            format!("echo \"on $CUDA_VISIBLE_DEVICES $HF_MEM_PROBE_LEASE\"; read x < '{}'; exit 5", path.display());
         let mut run = self.run_under(line, options, &["sh", "-c", &script]);
         let mut child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
@@ -112,6 +112,14 @@ impl Running {
         let mut told = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
         (self.child.wait().unwrap().code(), told)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A test that failed: the command goes with its supervisor. Else it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -231,9 +239,9 @@ fn contained() -> Option<[&'static str; 6]> {
 
 #[test]
 fn the_lease_is_renewed_for_as_long_as_the_command_runs() {
-    let host = Host::new();
-    let renewed = |line: &[&str], gate: &str| {
-        let mut run = host.start_under(line, &["--ttl", "3s"], gate);
+    let renewed = |line: &[&str]| {
+        let host = Host::new();
+        let mut run = host.start_under(line, &["--ttl", "12s"], "gate");
         run.line();
         let lease = host.leases().leases[0].clone();
         host.until("renewed", |now| {
@@ -243,16 +251,18 @@ fn the_lease_is_renewed_for_as_long_as_the_command_runs() {
         assert_eq!(run.end().0, Some(5));
         host.until("released at the end", |leases| leases.leases.is_empty());
     };
-    renewed(&[PROGRAM], "gate");
-    if let Some(line) = contained() {
-        renewed(&line, "contained");
-    }
+    std::thread::scope(|threads| {
+        threads.spawn(|| renewed(&[PROGRAM]));
+        if let Some(line) = contained() {
+            renewed(&line);
+        }
+    });
 }
 
 #[test]
 fn renewals_that_fail_and_a_lease_that_is_lost_are_told_of() {
     let mut host = Host::new();
-    let mut run = host.start(&["--ttl", "3s"], "gate");
+    let mut run = host.start(&["--ttl", "12s"], "gate");
     run.line();
     let id = host.leases().leases[0].id.clone();
     let (said, told) = std::sync::mpsc::channel();
@@ -282,7 +292,7 @@ fn a_pid_of_a_container_holds_nothing() {
         host.path("model").display(),
         host.daemon.socket().display()
     );
-    let refused = Command::new(line[0])
+    let refused = bare(&mut Command::new(line[0]))
         .args(&line[1..5])
         .args(["sh", "-c", "sh -c \"$1\"; exit $?", "x", &script])
         .env("HOME", host.directory.path())

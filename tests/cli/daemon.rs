@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use simulated_nvml::{HolderKind, Scenario, SimulatedDriver, profiles};
@@ -28,17 +28,25 @@ impl Daemon {
     /// The same in a directory that has something in it; `host` in it stands for the host's files, and `more.toml` is
     /// more configuration, of the Hub to begin with.
     pub(crate) fn start_in(directory: TempDir, arguments: &[&str]) -> Self {
-        let (mut child, notices) = spawn(directory.path(), arguments);
+        Self::start_sampling(directory, "10ms", arguments)
+    }
+
+    /// The same with a sampling interval of its own.
+    fn start_sampling(directory: TempDir, interval: &str, arguments: &[&str]) -> Self {
+        let (mut child, notices) = spawn_sampling(directory.path(), interval, arguments);
         let mut notice = [0; 256];
         let ready = loop {
             match notices.recv(&mut notice) {
                 Ok(length) if notice[..length].starts_with(b"READY=1") => break true,
                 Ok(_) => {}
+                // Who was stopped and goes on hears this of a socket with a time limit.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(_) => break false,
             }
         };
         if !ready {
             child.kill().unwrap();
+            child.wait().unwrap();
             let mut said = String::new();
             child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
             panic!("the daemon did not become ready: {said}");
@@ -70,16 +78,21 @@ impl Daemon {
 }
 
 fn spawn(directory: &Path, arguments: &[&str]) -> (Child, UnixDatagram) {
+    spawn_sampling(directory, "10ms", arguments)
+}
+
+fn spawn_sampling(directory: &Path, interval: &str, arguments: &[&str]) -> (Child, UnixDatagram) {
     let notify = directory.join("notify.sock");
     let _ = fs::remove_file(&notify);
     let notices = UnixDatagram::bind(&notify).unwrap();
-    notices.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    notices.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let config = directory.join("config.toml");
     let text = format!(
-        "[socket]\npath = \"{0}/api.sock\"\ngroup = \"{1}\"\n[devices]\nsample_interval = \"10ms\"\n[leases]\nstate_directory = \
-         \"{0}/state\"\n[hub]\ncache_directory = \"{0}/cache\"\n",
+        "[socket]\npath = \"{0}/api.sock\"\ngroup = \"{1}\"\n[devices]\nsample_interval = \"{2}\"\nmax_age = \"1h\"\n[leases]\n\
+         state_directory = \"{0}/state\"\n[hub]\ncache_directory = \"{0}/cache\"\n",
         directory.display(),
         rustix::process::getgid().as_raw(),
+        interval,
     );
     let more = fs::read_to_string(directory.join("more.toml")).unwrap_or_default();
     fs::write(&config, text + &more).unwrap();
@@ -127,7 +140,7 @@ fn with_and_without_the_daemon_the_answer_is_the_same() {
 
 #[test]
 fn a_daemon_that_cannot_be_asked_is_not_taken_for_none() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let driver = SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();
     // As good as one that this user may not connect to, which root always may.
     let socket = directory.path().join("api.sock");
@@ -171,7 +184,7 @@ fn a_degraded_daemon_answers_and_is_not_well() {
 
 #[test]
 fn the_leases_of_a_daemon_that_was_killed_are_warned_of() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let driver = SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();
     let library = driver.library().to_str().unwrap().to_owned();
     let mut daemon = Daemon::start(&["--nvml", &library]);
@@ -195,7 +208,7 @@ fn the_leases_of_a_daemon_that_was_killed_are_warned_of() {
 
 #[test]
 fn the_answer_follows_memory_that_changes_while_the_daemon_runs() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let driver = SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();
     let library = driver.library().to_str().unwrap().to_owned();
     let mut daemon = Daemon::start(&["--nvml", &library]);
@@ -207,10 +220,17 @@ fn the_answer_follows_memory_that_changes_while_the_daemon_runs() {
 
     driver.set(&Scenario::of([profiles::h100_80().used(70 << 30)])).unwrap();
     // A reading may be as old as the sampling interval: until the next one the answer is the one before.
-    let after = |before: &str| {
-        let follows = |outcome: &Outcome| outcome.json()["reason"] != before;
-        (0..500).map(|_| ask()).find(follows).expect("the reading follows")
+    let until = |so: &dyn Fn(&Outcome) -> bool| {
+        let begun = Instant::now();
+        loop {
+            let outcome = ask();
+            if so(&outcome) {
+                return outcome;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "the reading follows: {}", outcome.out);
+        }
     };
+    let after = |before: &str| until(&|outcome| outcome.json()["reason"] != before);
     let full = after("fits");
     assert_eq!((full.code, full.json()["reason"].as_str()), (1, Some("insufficient_memory")), "{}", full.out);
     assert!(full.json()["placement"]["devices"][0]["free_bytes"].as_u64().unwrap() < free - (69 << 30));
@@ -224,7 +244,7 @@ fn the_answer_follows_memory_that_changes_while_the_daemon_runs() {
 
     driver.set(&Scenario::of([profiles::h100_80().lost()])).unwrap();
     // While it drains and nothing more comes free, the plain no returns; either is an answer of before.
-    let lost = (0..500).map(|_| ask()).find(|outcome| outcome.code == 4).expect("the reading follows");
+    let lost = until(&|outcome| outcome.code == 4);
     assert_eq!((lost.code, lost.json()["reason"].as_str()), (4, Some("gpu_lost")), "{}", lost.out);
 
     driver.set(&Scenario::of([profiles::h100_80()])).unwrap();
@@ -236,9 +256,10 @@ fn the_answer_follows_memory_that_changes_while_the_daemon_runs() {
 
 #[test]
 fn what_is_free_is_read_when_it_is_asked_for() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let driver = SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();
-    let daemon = Daemon::start(&["--nvml", driver.library().to_str().unwrap()]);
+    let library = driver.library().to_str().unwrap();
+    let daemon = Daemon::start_sampling(tempfile::tempdir().unwrap(), "1h", &["--nvml", library]);
     let free = || run_beside(&daemon.socket(), "free").out.trim().parse::<u64>().unwrap();
     let empty = free();
     // All well within one sampling interval, in which `gpus` would repeat itself.

@@ -15,6 +15,8 @@ const GIB: u64 = 1 << 30;
 /// A host with a driver.
 struct Machine {
     directory: TempDir,
+    /// Where a library may be loaded from, whatever the mount of temporary files forbids.
+    _drivers: TempDir,
     driver: SimulatedDriver,
     host: FakeHost,
 }
@@ -22,9 +24,10 @@ struct Machine {
 impl Machine {
     fn new(scenario: &Scenario) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let driver = SimulatedDriver::install(directory.path(), scenario).unwrap();
+        let drivers = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let driver = SimulatedDriver::install(drivers.path(), scenario).unwrap();
         let host = FakeHost::new(&directory.path().join("host")).unwrap();
-        Self { directory, driver, host }
+        Self { directory, _drivers: drivers, driver, host }
     }
 
     fn run(&self, line: &str) -> Outcome {

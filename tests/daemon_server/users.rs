@@ -3,9 +3,9 @@
 //! Only root can act as someone else; the test says that it skips for anyone else. The other user is this very test
 //! program, running [`child`].
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use hf_mem_probe::api::client::{Client, block_on};
@@ -64,6 +64,11 @@ fn reachable(limits: Limits, mode: u32) -> Option<Running> {
         return None;
     }
     let daemon = start(limits);
+    let enterable = |folder: &Path| std::fs::metadata(folder).is_ok_and(|found| found.mode() & 0o001 != 0);
+    if !daemon.folder.path().ancestors().skip(1).all(enterable) {
+        println!("skipped: another user may not enter the folder of temporary files");
+        return None;
+    }
     std::fs::set_permissions(daemon.folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     std::fs::set_permissions(daemon.socket(), std::fs::Permissions::from_mode(mode)).unwrap();
     Some(daemon)

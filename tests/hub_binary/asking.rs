@@ -136,6 +136,8 @@ impl Daemon {
                 match notices.recv(&mut notice) {
                     Ok(length) if notice[..length].starts_with(b"READY=1") => return true,
                     Ok(_) => {}
+                    // Who was stopped and goes on hears this of a socket with a time limit.
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                     Err(_) => return false,
                 }
             }

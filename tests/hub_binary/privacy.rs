@@ -37,11 +37,15 @@ async fn daemon(user: &User, more: &str) -> Daemon {
 }
 
 fn may_act_as_others(program: &Path) -> bool {
-    // Every folder above the binary must let others through.
+    // Every folder above the binary, and above the folders of sockets and homes, must let others through.
     let open = |path: &Path| fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o001 != 0);
-    let may = rustix::process::geteuid().is_root() && program.ancestors().all(open);
+    let may = rustix::process::geteuid().is_root()
+        && program.ancestors().all(open)
+        && std::env::temp_dir().ancestors().all(open);
     if !may {
-        println!("skipped: only root can act as another user, and only with a binary that others may run");
+        println!(
+            "skipped: only root can act as another user, and only where others may run the binary and enter the folder of temporary files"
+        );
     }
     may
 }

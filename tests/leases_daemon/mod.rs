@@ -70,6 +70,17 @@ impl Daemon {
     }
 }
 
+/// `command` with nothing of the machine's environment that could change what a program does or says.
+pub(crate) fn bare(command: &mut Command) -> &mut Command {
+    command.env_clear();
+    for name in ["PATH", "TMPDIR"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
         // It may be gone already.
@@ -78,7 +89,7 @@ impl Drop for Daemon {
     }
 }
 
-#[allow(clippy::zombie_processes, reason = "its owner waits for it; where it never becomes ready the test is over")]
+#[allow(clippy::zombie_processes, reason = "its owner waits for it, and here who panics")]
 fn spawn(program: &Path, directory: &Path, arguments: &[String]) -> Child {
     let notify = directory.join("notify.sock");
     if let Err(error) = fs::remove_file(&notify) {
@@ -88,17 +99,22 @@ fn spawn(program: &Path, directory: &Path, arguments: &[String]) -> Child {
     notices.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let log = File::options().create(true).append(true).open(directory.join("log")).unwrap();
     let mut command = Command::new(program);
-    command.arg("daemon").arg("--config").arg(directory.join("config.toml")).args(arguments);
+    bare(&mut command).arg("daemon").arg("--config").arg(directory.join("config.toml")).args(arguments);
     command.env("NOTIFY_SOCKET", &notify).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    let child = command.spawn().unwrap();
+    let mut child = command.spawn().unwrap();
     let mut notice = [0; 256];
     loop {
-        let length = notices.recv(&mut notice).unwrap_or_else(|error| {
-            let log = fs::read_to_string(directory.join("log")).unwrap_or_default();
-            panic!("the daemon did not become ready: {error}\n{log}")
-        });
-        if notice[..length].starts_with(b"READY=1") {
-            return child;
+        match notices.recv(&mut notice) {
+            Ok(length) if notice[..length].starts_with(b"READY=1") => return child,
+            Ok(_) => {}
+            // Who was stopped and goes on hears this of a socket with a time limit.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                let log = fs::read_to_string(directory.join("log")).unwrap_or_default();
+                panic!("the daemon did not become ready: {error}\n{log}")
+            }
         }
     }
 }

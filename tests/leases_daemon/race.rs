@@ -21,6 +21,9 @@ use super::cards::Cards;
 use super::model;
 
 const MIB: u64 = 1 << 20;
+/// Time to live of leases whose holders let them run out. Long beside the time in which they take their memory, which a
+/// slow machine draws out.
+const RUNS_OUT_AFTER: Duration = Duration::from_secs(10);
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
 struct Random(u64);
@@ -110,20 +113,18 @@ impl Race {
 
     async fn asker(self: Rc<Self>, number: u64) {
         let mut random = Random(self.terms.seed.wrapping_mul(1_000_003).wrapping_add(number));
-        let mut child = holder();
+        let mut child = HolderProcess::start();
         for round in 0..self.terms.rounds {
             if self.round(&mut random, child.id(), &format!("{}-{number}-{round}", self.terms.seed)).await.is_err() {
-                child.kill().unwrap();
-                child.wait().unwrap();
+                child.kill();
                 // The driver frees what a dead process held a moment later.
                 pause(&mut random).await;
                 self.cards.drop_all(child.id());
-                child = holder();
+                child = HolderProcess::start();
                 self.count(|outcome| outcome.crashed += 1);
             }
         }
-        child.kill().unwrap();
-        child.wait().unwrap();
+        child.kill();
         self.cards.drop_all(child.id());
     }
 
@@ -135,11 +136,17 @@ impl Race {
         question.workload.context = Some(ContextQuestion::Tokens(16_384 * (1 + random.below(largest))));
         let request = LeaseRequest {
             question,
-            ttl_seconds: Some(if abandons || runs_out { 2 } else { 600 }),
+            ttl_seconds: Some(match (abandons, runs_out) {
+                (true, _) => 2,
+                (_, true) => RUNS_OUT_AFTER.as_secs(),
+                _ => 600,
+            }),
             holder: Some(Holder::Pid(pid)),
             idempotency_key: Some(key.to_owned()),
             wait_seconds: u64::from(random.one_in(50)),
         };
+        // Before the lease was there: its time is not up before that much after this.
+        let asked = tokio::time::Instant::now();
         let answer = self.persist(async || self.client.create_lease(&request).await).await;
         let lease = match answer {
             Ok(answer) => answer.lease.map(|lease| serde_json::from_value::<LeaseAnswer>(lease).unwrap()),
@@ -163,7 +170,6 @@ impl Race {
             self.count(|outcome| outcome.abandoned += 1);
             return Ok(());
         }
-        let began = tokio::time::Instant::now();
         let takes_less = random.one_in(8);
         self.count(|outcome| outcome.took_less += u64::from(takes_less));
         for device in &lease.devices {
@@ -172,7 +178,7 @@ impl Race {
             let first = random.below(wanted + 1);
             for bytes in [first, wanted - first] {
                 // One that ran out holds no promise any more.
-                let counts = !runs_out || began.elapsed() < Duration::from_millis(1500);
+                let counts = !runs_out || asked.elapsed() < Duration::from_millis(1500);
                 if counts && !self.cards.take(pid, &device.uuid, bytes) {
                     self.count(|outcome| outcome.over_commits += 1);
                 }
@@ -189,7 +195,7 @@ impl Race {
         }
         if runs_out {
             self.count(|outcome| outcome.ran_out += 1);
-            tokio::time::sleep(Duration::from_millis(2500)).await;
+            tokio::time::sleep(RUNS_OUT_AFTER + Duration::from_millis(500)).await;
             self.cards.drop_all(pid);
             return Ok(());
         }
@@ -206,7 +212,9 @@ impl Race {
 fn is_late(error: &ClientError) -> bool {
     match error {
         ClientError::Late { .. } => true,
-        ClientError::Problem(problem) => matches!(problem.reason, Reason::Timeout | Reason::NvmlUnavailable),
+        ClientError::Problem(problem) => {
+            matches!(problem.reason, Reason::Timeout | Reason::NvmlUnavailable | Reason::NvmlOverdue)
+        }
         _ => false,
     }
 }
@@ -224,16 +232,38 @@ async fn pause(random: &mut Random) {
     }
 }
 
-fn holder() -> Child {
-    Command::new("sleep").arg("100000").stdin(Stdio::null()).spawn().unwrap()
+/// A process that holds memory. It ends with the test, however that ends.
+struct HolderProcess(Child);
+
+impl HolderProcess {
+    fn start() -> Self {
+        Self(Command::new("sleep").arg("100000").stdin(Stdio::null()).spawn().unwrap())
+    }
+
+    fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
 }
 
-/// Runs one to its end, everything in `directory`.
-pub(crate) fn race(program: &Path, directory: &Path, terms: Terms) -> Outcome {
+impl Drop for HolderProcess {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs one to its end, everything in `directory` but the driver, which is put into `drivers`.
+pub(crate) fn race(program: &Path, directory: &Path, drivers: &Path, terms: Terms) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let tasks = tokio::task::LocalSet::new();
     tasks.block_on(&runtime, async {
-        let cards = Cards::install(directory);
+        let cards = Cards::install(drivers);
         let library = cards.library().to_str().unwrap().to_owned();
         let mut daemon = Daemon::start(program, directory, &["--nvml", &library]);
         let question = model::question(directory, SystemTime::now()).await;
@@ -268,7 +298,7 @@ pub(crate) fn race(program: &Path, directory: &Path, terms: Terms) -> Outcome {
             daemon.start_again();
         }
         // Abandoned leases live for two seconds; deaths are told at once.
-        let until = tokio::time::Instant::now() + Duration::from_secs(15);
+        let until = tokio::time::Instant::now() + Duration::from_secs(60);
         let left = loop {
             let left = race.client.leases().await.unwrap().leases.len();
             let claimed = race.client.gpus().await.unwrap().leased_bytes.values().any(|bytes| *bytes > 0);

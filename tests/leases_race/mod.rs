@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use hf_mem_probe::api::Problem;
 use hf_mem_probe::api::answer::{Answer, DeviceShare, PlacementAnswer, Verdict};
 use hf_mem_probe::api::lease::{Holder, LeaseAnswer};
 use hf_mem_probe::api::peer::{Caller, Peer};
@@ -173,6 +174,8 @@ struct Race {
     cards: Arc<Cards>,
     office: watch::Receiver<OfficeHandle>,
     outcome: Mutex<Outcome>,
+    /// Counts answers.
+    answers: watch::Sender<u64>,
 }
 
 impl Race {
@@ -181,15 +184,18 @@ impl Race {
     }
 
     /// Asks again wherever the owner is being restarted.
-    async fn persist<T, F>(&self, mut call: impl FnMut(OfficeHandle) -> F) -> T
+    async fn persist<T, F>(&self, mut call: impl FnMut(OfficeHandle) -> F) -> Result<T, Problem>
     where
-        F: Future<Output = Result<T, hf_mem_probe::api::Problem>>,
+        F: Future<Output = Result<T, Problem>>,
     {
         loop {
             let handle = self.office.borrow().clone();
             match call(handle).await {
-                Ok(done) => return done,
-                Err(problem) => assert!(["busy", "daemon_stopping"].contains(&problem.reason.word()), "{problem}"),
+                Err(problem) if ["busy", "daemon_stopping"].contains(&problem.reason.word()) => {}
+                done => {
+                    self.answers.send_modify(|answers| *answers += 1);
+                    return done;
+                }
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -197,7 +203,7 @@ impl Race {
 
     async fn client(self: Rc<Self>, number: u64, rounds: u64, seed: u64) {
         let mut random = Random(seed.wrapping_mul(1_000_003).wrapping_add(number));
-        let mut child = holder();
+        let mut child = HolderProcess::start();
         for round in 0..rounds {
             let (cards, bytes) =
                 (1 + usize::try_from(random.below(2)).unwrap(), Bytes::mib(256 + random.below(12 * 1024)).get());
@@ -211,7 +217,13 @@ impl Race {
                     async move { office.grant(ask).await }
                 })
                 .await;
-            let Some(lease) = answer.lease.map(|lease| serde_json::from_value::<LeaseAnswer>(lease).unwrap()) else {
+            let lease = match answer {
+                Ok(answer) => answer.lease,
+                // A short one ran out before its asker heard of it.
+                Err(problem) if abandons && problem.detail.contains("has ended") => None,
+                Err(problem) => panic!("{problem}"),
+            };
+            let Some(lease) = lease.map(|lease| serde_json::from_value::<LeaseAnswer>(lease).unwrap()) else {
                 self.count(|outcome| outcome.refused += 1);
                 tokio::task::yield_now().await;
                 continue;
@@ -234,10 +246,9 @@ impl Race {
                 }
             }
             if random.below(16) == 0 {
-                child.kill().unwrap();
-                child.wait().unwrap();
+                child.kill();
                 self.cards.drop_all(pid);
-                child = holder();
+                child = HolderProcess::start();
                 self.count(|outcome| outcome.crashed += 1);
                 continue;
             }
@@ -248,21 +259,20 @@ impl Race {
                 let by = Caller { peer: peer(pid), token: None, request_id: String::new() };
                 async move { office.release(id, &by).await.map_or_else(forgotten, |lease| Ok(Some(lease))) }
             });
-            let counted_on = released.await.is_some_and(|lease| lease.reason == Some(EndReason::ByOwner));
+            let counted_on = released.await.unwrap().is_some_and(|lease| lease.reason == Some(EndReason::ByOwner));
             if !counted_on {
                 self.count(|outcome| outcome.lost += 1);
             }
         }
-        child.kill().unwrap();
-        child.wait().unwrap();
+        child.kill();
         self.cards.drop_all(child.id());
     }
 }
 
-type Released = Result<Option<LeaseAnswer>, hf_mem_probe::api::Problem>;
+type Released = Result<Option<LeaseAnswer>, Problem>;
 
 /// A lease that the ledger does not know any more is lost; anything else is a restart.
-fn forgotten(problem: hf_mem_probe::api::Problem) -> Released {
+fn forgotten(problem: Problem) -> Released {
     if problem.reason.word() == "not_found" { Ok(None) } else { Err(problem) }
 }
 
@@ -282,8 +292,30 @@ fn peer(pid: u32) -> Peer {
     Peer { uid: uid(), gid: 0, pid: Some(pid) }
 }
 
-fn holder() -> Child {
-    Command::new("sleep").arg("100000").stdin(Stdio::null()).spawn().unwrap()
+/// A process that holds memory. It ends with the test, however that ends.
+struct HolderProcess(Child);
+
+impl HolderProcess {
+    fn start() -> Self {
+        Self(Command::new("sleep").arg("100000").stdin(Stdio::null()).spawn().unwrap())
+    }
+
+    fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for HolderProcess {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn ask(pid: u32, ttl: Duration, key: String, plan: Plan) -> GrantAsk {
@@ -312,15 +344,20 @@ fn start(directory: &Path, cards: &Arc<Cards>) -> (OfficeHandle, std::thread::Jo
     Office::start(settings, keeper, devices).unwrap()
 }
 
-/// Runs one to its end, the ledger in `directory`.
-pub(crate) fn race(directory: &Path, clients: u64, rounds: u64, seed: u64, restart_every: Duration) -> Outcome {
+/// Runs one to its end, the ledger in `directory`; an owner gives so many answers.
+pub(crate) fn race(directory: &Path, clients: u64, rounds: u64, seed: u64, restart_every: u64) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let tasks = tokio::task::LocalSet::new();
     tasks.block_on(&runtime, async {
         let cards = Arc::new(Cards::default());
         let (handle, mut thread) = start(directory, &cards);
         let (current, office) = watch::channel(handle);
-        let race = Rc::new(Race { cards: Arc::clone(&cards), office, outcome: Mutex::default() });
+        let race = Rc::new(Race {
+            cards: Arc::clone(&cards),
+            office,
+            outcome: Mutex::default(),
+            answers: watch::Sender::new(0),
+        });
         let mut askers = tokio::task::JoinSet::new();
         for number in 0..clients {
             askers.spawn_local(Rc::clone(&race).client(number, rounds, seed));
@@ -331,8 +368,11 @@ pub(crate) fn race(directory: &Path, clients: u64, rounds: u64, seed: u64, resta
                     done.unwrap();
                 }
             };
-            if tokio::time::timeout(restart_every, all_home).await.is_ok() {
-                break;
+            let lives_until = *race.answers.borrow() + restart_every;
+            let mut answers = race.answers.subscribe();
+            tokio::select! {
+                () = all_home => break,
+                _ = answers.wait_for(|answers| *answers >= lives_until) => {}
             }
             let old = current.borrow().clone();
             old.stop().await;
@@ -347,7 +387,7 @@ pub(crate) fn race(directory: &Path, clients: u64, rounds: u64, seed: u64, resta
         // Abandoned leases live for a second; deaths are told at once.
         // Not to be kept: a standing that is looked at holds its owner up.
         let quiet = async { standing.wait_for(|standing| standing.leases == 0).await.is_ok() };
-        let left = tokio::time::timeout(Duration::from_secs(10), quiet).await;
+        let left = tokio::time::timeout(Duration::from_secs(60), quiet).await;
         if left != Ok(true) {
             let leaked = office.list().await.unwrap().leases.len() as u64;
             race.count(|outcome| outcome.leaked += leaked);

@@ -31,6 +31,12 @@ impl ByUser {
         self.of(uid).available_permits()
     }
 
+    /// Users who are there or wait, or were when another came last.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     fn of(&self, uid: u32) -> Arc<Semaphore> {
         // An entry goes in or out as a whole: a panic elsewhere leaves none half done.
         let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,6 +62,6 @@ mod tests {
         drop(held);
         drop((third.await, other));
         drop(by_user.of(1002));
-        assert_eq!(by_user.users.lock().unwrap().len(), 1, "nothing is kept of users who left");
+        assert_eq!(by_user.count(), 1, "nothing is kept of users who left");
     }
 }

@@ -101,34 +101,43 @@ mod tests {
     #[tokio::test]
     async fn who_asks_much_waits_for_itself_and_others_come_between() {
         let bench = Arc::new(Workbench::default());
-        let (done, order) = mpsc::channel();
-        let mut ends = Vec::new();
-        let mut ask = |uid: u32| {
+        let (began, begun) = mpsc::channel();
+        let (mut ends, mut asked) = (Vec::new(), Vec::new());
+        for uid in std::iter::repeat_n(1000, 10).chain([1001]) {
             let (end, until) = mpsc::channel::<()>();
             ends.push(end);
-            let done = done.clone();
-            let bench = Arc::clone(&bench);
-            Box::pin(async move {
+            let (bench, began) = (Arc::clone(&bench), began.clone());
+            asked.push(tokio::spawn(async move {
                 let work = move || {
+                    began.send(uid).unwrap();
+                    // An error means that the sender is gone: the same.
                     let _end = until.recv();
-                    done.send(uid).unwrap();
                     Ok(())
                 };
                 bench.run(uid, work).await
-            })
-        };
-        let mut many: Vec<_> = (0..10).map(|_| ask(1000)).collect();
-        let mut other = ask(1001);
-        for asked in &mut many {
-            assert!(futures_util::poll!(asked).is_pending());
+            }));
         }
-        assert!(futures_util::poll!(&mut other).is_pending());
+        // Spawned in this order, they come into line in it.
+        while bench.users.count() < 2 {
+            tokio::task::yield_now().await;
+        }
+        // 1000 has its turns, which are the seats; its other works stand in no line but its own.
+        for _ in 0..SEATS {
+            assert_eq!(begun.recv().unwrap(), 1000);
+        }
+        // One seat at a time: no two workers can report in the wrong order.
+        drop(ends.remove(0));
+        let next = loop {
+            match begun.try_recv() {
+                Ok(uid) => break uid,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        assert_eq!(next, 1001);
         drop(ends);
-        let all = futures_util::future::join_all(many);
-        let (_, one) = tokio::join!(all, other);
-        one.unwrap();
-        let place = order.try_iter().position(|uid| uid == 1001).unwrap();
-        assert!(place <= 2 * SEATS, "{place}");
+        for one in asked {
+            one.await.unwrap().unwrap();
+        }
     }
 
     #[tokio::test]

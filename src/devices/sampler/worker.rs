@@ -72,9 +72,8 @@ impl Failure {
         Self { error, since, attempted, delay, look: attempted + delay, fingerprint }
     }
 
-    /// Whether to attempt it again now.
-    fn due(&mut self, options: &SamplerOptions) -> bool {
-        let now = Instant::now();
+    /// Whether to attempt it again at `now`.
+    fn due(&mut self, options: &SamplerOptions, now: Instant) -> bool {
         if now < self.look {
             return false;
         }
@@ -218,7 +217,7 @@ impl Worker {
     /// One attempt, or the last one's error where it is too early for another.
     fn read(&mut self, shared: &Arc<Shared>, options: &SamplerOptions) -> Result<Snapshot, DevicesError> {
         if let Some(failure) = &mut self.failed
-            && !failure.due(options)
+            && !failure.due(options, Instant::now())
         {
             return Err(failure.error.clone());
         }
@@ -361,25 +360,29 @@ mod tests {
             Failure { since, attempted, look: now, ..Failure::after(None, error, &options) }
         };
         let mut failure = long_ago(DevicesError::VersionMismatch);
-        assert!(!failure.due(&options));
-        assert!(failure.look > Instant::now(), "looked at, and looked at again later");
+        let look = failure.look;
+        assert!(!failure.due(&options, look));
+        assert_eq!(failure.look, look + LAST_RETRY, "looked at, and looked at again later");
         std::fs::create_dir_all(folder.path().join("proc/driver/nvidia")).unwrap();
         std::fs::write(folder.path().join("proc/driver/nvidia/version"), "NVRM version: 610.10").unwrap();
-        failure.look = Instant::now();
-        assert!(failure.due(&options), "another module is loaded");
-        assert!(long_ago(DevicesError::NoPermission { call: "nvmlInit" }).due(&options), "shows in no file");
+        assert!(failure.due(&options, look + LAST_RETRY), "another module is loaded");
+        let mut denied = long_ago(DevicesError::NoPermission { call: "nvmlInit" });
+        assert!(denied.due(&options, denied.look), "shows in no file");
     }
 
     #[test]
     fn the_first_attempts_follow_soon_and_within_a_second() {
         let options = SamplerOptions::default();
         let mut failure = Failure::after(None, DevicesError::VersionMismatch, &options);
-        assert!(!failure.due(&options));
+        let since = failure.since;
+        assert!(!failure.due(&options, failure.attempted));
         for _ in 0..8 {
             failure = Failure::after(Some(&failure), DevicesError::VersionMismatch, &options);
         }
-        assert_eq!(failure.delay, LAST_RETRY);
-        failure.look = Instant::now();
-        assert!(failure.due(&options));
+        assert_eq!((failure.delay, failure.since), (LAST_RETRY, since));
+        assert_eq!(failure.look, failure.attempted + LAST_RETRY);
+        // However long the attempts took.
+        failure.look = since + LAST_RETRY;
+        assert!(failure.due(&options, since + LAST_RETRY));
     }
 }

@@ -70,10 +70,22 @@ impl SimulatedDriver {
     /// # Errors
     /// None did within `limit`.
     pub fn until_hung(&self, symbol: &str, limit: Duration) -> io::Result<()> {
-        let (sign, begun) = (self.directory.join(format!("hung-{symbol}")), Instant::now());
+        self.until("hung", symbol, limit)
+    }
+
+    /// Waits until a call of `symbol` has failed by a [`crate::Fault::code`] of this driver's scenarios.
+    ///
+    /// # Errors
+    /// None did within `limit`.
+    pub fn until_failed(&self, symbol: &str, limit: Duration) -> io::Result<()> {
+        self.until("failed", symbol, limit)
+    }
+
+    fn until(&self, what: &str, symbol: &str, limit: Duration) -> io::Result<()> {
+        let (sign, begun) = (self.directory.join(format!("{what}-{symbol}")), Instant::now());
         while !sign.exists() {
             if begun.elapsed() > limit {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, format!("no call of {symbol} hangs")));
+                return Err(io::Error::new(io::ErrorKind::TimedOut, format!("no call of {symbol} has {what}")));
             }
             std::thread::sleep(Duration::from_millis(1));
         }

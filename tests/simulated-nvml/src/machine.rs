@@ -158,9 +158,10 @@ fn find(scenario: &Scenario, uuid: &str) -> Option<Target> {
     })
 }
 
-/// Says beside the scenario that a call of `symbol` hangs now: a test that broke the call may have to wait for one.
-fn write_hang(symbol: &str) {
-    let path = scenario_path().with_file_name(format!("hung-{symbol}"));
+/// Says beside the scenario that a call of `symbol` hangs now, or has failed: a test that broke the call may have to wait
+/// for one.
+fn write_sign(what: &str, symbol: &str) {
+    let path = scenario_path().with_file_name(format!("{what}-{symbol}"));
     let _ = fs::File::create(path);
 }
 
@@ -173,7 +174,7 @@ fn gate(symbol: &str, faults: impl Fn(&Scenario) -> Vec<Fault>) -> Result<Arc<Sc
         if faults.iter().any(|fault| fault.hang) {
             if !hung {
                 hung = true;
-                write_hang(symbol);
+                write_sign("hung", symbol);
             }
             std::thread::sleep(Duration::from_millis(2));
             continue;
@@ -185,7 +186,11 @@ fn gate(symbol: &str, faults: impl Fn(&Scenario) -> Vec<Fault>) -> Result<Arc<Sc
             continue;
         }
         machine(|machine| *machine.statistics.calls.entry(symbol.to_owned()).or_default() += 1);
-        return faults.iter().find_map(|fault| fault.code).map_or(Ok(scenario), Err);
+        let code = faults.iter().find_map(|fault| fault.code);
+        if code.is_some() {
+            write_sign("failed", symbol);
+        }
+        return code.map_or(Ok(scenario), Err);
     }
 }
 
