@@ -541,7 +541,7 @@ def hostile_hub(binary, options):
     repositories = hostile_repositories()
     hub, address = serve_repositories(repositories)
     # An allocator that gives back what is large, as the service's unit has it.
-    daemon = Daemon(binary, hub=address, patience=("120s", "110s"), environment={"MALLOC_MMAP_THRESHOLD_": "262144"})
+    daemon = Daemon(binary, hub=address, patience=("120s", "110s"), environment={"MALLOC_ARENA_MAX": "1"})
     figure = lambda name: int(re.search(rf"{name}:\s+(\d+)", Path(f"/proc/{daemon.process.pid}/status").read_text())[1]) >> 10
     slowest, going = [0.0], [True]
 
