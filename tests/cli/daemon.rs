@@ -165,7 +165,7 @@ fn a_daemon_that_cannot_be_asked_is_not_taken_for_none() {
 
 #[test]
 fn a_degraded_daemon_answers_and_is_not_well() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let lost = Scenario::of([profiles::h100_80(), profiles::h100_80().lost()]);
     let driver = SimulatedDriver::install(directory.path(), &lost).unwrap();
     let daemon = Daemon::start(&["--nvml", driver.library().to_str().unwrap()]);

@@ -50,7 +50,7 @@ fn saying<'a>(lines: &'a [Value], message: &str) -> Vec<&'a Value> {
 
 #[test]
 fn a_part_and_a_device_are_told_of_once_when_they_fall_ill_and_once_when_they_are_well() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let well = Scenario::of([profiles::h100_80(), profiles::h100_80()]);
     let driver = SimulatedDriver::install(directory.path(), &well).unwrap();
     let daemon = start("info", &["--nvml", driver.library().to_str().unwrap()]);
@@ -154,7 +154,7 @@ fn what_is_wrong_from_the_start_is_told_at_the_start() {
 
 #[test]
 fn a_release_of_the_driver_is_told_with_who_asked_and_so_is_its_end() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let driver = SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();
     let daemon = start("info", &["--nvml", driver.library().to_str().unwrap()]);
     let socket = daemon.socket();
