@@ -44,7 +44,7 @@ static SOCKET: LazyLock<PathBuf> = LazyLock::new(|| {
             let listener = tokio::net::UnixListener::bind(own).expect("a socket");
             ready.send(()).expect("somebody waits");
             let app = App::new(Arc::new(program), metrics, limits, stopping);
-            serve(listener, app, u32::MAX, std::future::pending()).await.expect("a server that goes on");
+            serve(listener, app, std::future::pending()).await.expect("a server that goes on");
         });
     });
     wait.recv().expect("a server");
@@ -56,7 +56,10 @@ fuzz_target!(|data: &[u8]| {
     let mut caller = UnixStream::connect(&*SOCKET).expect("the server listens");
     let route = ROUTES.get(usize::from(*kind) % (ROUTES.len() + 1));
     let head = route.map_or_else(String::new, |route| {
-        format!("POST {route} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", rest.len())
+        format!(
+            "POST {route} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            rest.len()
+        )
     });
     // The server may close before it has read everything: that is an answer too.
     let sent = caller.write_all(head.as_bytes()).and_then(|()| caller.write_all(rest));
