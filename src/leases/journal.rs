@@ -90,7 +90,24 @@ impl MemoryWatch {
         mut is_told: impl FnMut(&MemoryChange) -> bool,
     ) -> Vec<MemoryChange> {
         let mut changes = Vec::new();
-        for device in snapshot.devices.iter().filter(|device| device.free_bytes.is_some()) {
+        let readable = || snapshot.devices.iter().filter(|device| device.free_bytes.is_some());
+        // What went first: else those that come would keep it from being told, and it would be kept for ever.
+        for device in readable() {
+            let uuid = &device.facts.uuid;
+            self.known.retain(|_, known| {
+                if known.device != *uuid || device.processes.iter().any(|process| process.pid == known.pid) {
+                    return true;
+                }
+                let (before_bytes, free_bytes) = (known.after_bytes, device.free_bytes);
+                let gone = MemoryChange { before_bytes, after_bytes: None, free_bytes, ..known.clone() };
+                let told = is_told(&gone);
+                if told {
+                    changes.push(gone);
+                }
+                !told
+            });
+        }
+        for device in readable() {
             let uuid = &device.facts.uuid;
             for process in &device.processes {
                 let Some(after) = process.used_bytes else { continue };
@@ -114,18 +131,6 @@ impl MemoryWatch {
                     changes.push(change);
                 }
             }
-            self.known.retain(|_, known| {
-                if known.device != *uuid || device.processes.iter().any(|process| process.pid == known.pid) {
-                    return true;
-                }
-                let (before_bytes, free_bytes) = (known.after_bytes, device.free_bytes);
-                let gone = MemoryChange { before_bytes, after_bytes: None, free_bytes, ..known.clone() };
-                let told = is_told(&gone);
-                if told {
-                    changes.push(gone);
-                }
-                !told
-            });
         }
         changes
     }
@@ -272,6 +277,7 @@ mod tests {
 
     use super::super::lease::EndReason;
     use super::*;
+    use crate::devices::{Process, ProcessKind};
 
     fn second(second: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(second)
@@ -344,13 +350,10 @@ mod tests {
         assert_eq!(entries.last(), Some(&entry));
     }
 
-    #[test]
-    fn small_moves_add_up() {
-        use crate::devices::{Process, ProcessKind};
-        let mut snapshot = crate::leases::testing::snapshot(&[("GPU-a", 80)]);
-        let process = |used| Process {
-            pid: 7,
-            used_bytes: Some(Bytes::mib(used)),
+    fn process(pid: u32, used_mib: u64) -> Process {
+        Process {
+            pid,
+            used_bytes: Some(Bytes::mib(used_mib)),
             kind: ProcessKind::Compute,
             name: None,
             uid: None,
@@ -359,11 +362,16 @@ mod tests {
             container: None,
             cgroup: None,
             start_ticks: None,
-        };
+        }
+    }
+
+    #[test]
+    fn small_moves_add_up() {
+        let mut snapshot = crate::leases::testing::snapshot(&[("GPU-a", 80)]);
         let mut watch = MemoryWatch::new(Bytes::mib(256));
         let mut told = Vec::new();
         for used in [100, 300, 400, 600] {
-            snapshot.devices[0].processes = vec![process(used)];
+            snapshot.devices[0].processes = vec![process(7, used)];
             told.extend(watch.changes(&snapshot, |_| true).into_iter().map(|change| change.after_bytes));
         }
         snapshot.devices[0].free_bytes = None;
@@ -373,5 +381,18 @@ mod tests {
         told.extend(watch.changes(&snapshot, |_| true).into_iter().map(|change| change.after_bytes));
         assert_eq!(told, [Some(Bytes::mib(300)), Some(Bytes::mib(600)), None]);
         assert!(watch.changes(&snapshot, |_| true).is_empty());
+    }
+
+    #[test]
+    fn processes_that_come_and_go_are_not_kept_for_ever() {
+        let mut watch = MemoryWatch::new(Bytes::mib(256));
+        let mut snapshot = crate::leases::testing::snapshot(&[("GPU-a", 80)]);
+        for reading in 0..1_000 {
+            // Two new processes at each reading, of which one line may be told.
+            snapshot.devices[0].processes = vec![process(1000 + 2 * reading, 600), process(1001 + 2 * reading, 600)];
+            let mut may_be_told = true;
+            watch.changes(&snapshot, |_| std::mem::take(&mut may_be_told));
+        }
+        assert!(watch.known.len() < 3, "{} are kept", watch.known.len());
     }
 }

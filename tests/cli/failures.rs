@@ -137,6 +137,7 @@ fn the_example_configuration_is_sound_and_a_wrong_one_is_said() {
         ("[access]\ntoken_users = [\"nobody-of-this-name\"]\n", "nobody-of-this-name"),
         ("[leases.users.nobody-of-this-name]\nleases = 1\n", "nobody-of-this-name"),
         ("[devices]\ndeclared = \"3xBogus\"\n", "Bogus"),
+        ("[hub]\ntoken_file = \"/nonexistent/token\"\n", "hub.token_file"),
         ("[hub]\nendpoint = \"ftp://hub\"\n", "hub.endpoint"),
     ] {
         fs::write(&file, content).unwrap();

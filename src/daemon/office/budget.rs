@@ -1,8 +1,8 @@
 //! How much of one user's coming and going is written down: whoever takes and gives back leases in a loop must not wash out
 //! what others look for after an out-of-memory.
 //!
-//! A lease that lives is written down in any case, if later, and at once when its memory is seen. What is left out are leases
-//! that came and went unseen, and waits, each beyond the budget; how many is said. Renewals, which change nothing of what is
+//! A lease that lives is written down in any case, if later, and sooner when its memory is seen. What is left out are leases
+//! that came and went unseen, waits, and memory that comes and goes under leases, each beyond the budget; how many is said. Renewals, which change nothing of what is
 //! known, are left out in silence and before the rest. Memory that moves is written down as often, and what moved meanwhile is
 //! in the next line.
 
@@ -50,6 +50,8 @@ pub(super) struct Budget {
     put_off: Vec<PutOff>,
     /// Who waits without that being written down, by ticket.
     waits: BTreeMap<u64, u32>,
+    /// Until when the budget of a device is spent for lines on promises that others took.
+    overdrawn: BTreeMap<String, Boottime>,
 }
 
 impl Budget {
@@ -69,10 +71,16 @@ impl Budget {
                 let known = !self.put_off.iter().any(|other| other.lease.lease == lease.lease);
                 known && self.spend(lease.uid, AT_ONCE / 2, now)
             }
-            // Memory was seen: this line says all that the one before would have.
+            // Memory was seen: this line says all that the one before would have, and comes before other lines of its user.
             Event::Settling(lease) | Event::Settled(lease) | Event::Extended(lease) => {
-                self.is_put_off(&lease.lease);
-                true
+                let waits = self.put_off.iter().any(|other| other.lease.lease == lease.lease);
+                let admitted = self.spend(lease.uid, if waits { 2 * AT_ONCE } else { AT_ONCE }, now);
+                if admitted {
+                    self.is_put_off(&lease.lease);
+                } else if !waits {
+                    self.leave_out(lease.uid, 1, now);
+                }
+                admitted
             }
             Event::Ended { lease, .. } => {
                 let unseen = self.is_put_off(&lease.lease);
@@ -100,7 +108,11 @@ impl Budget {
                 }
                 None => true,
             },
-            Event::Overdrawn { .. } | Event::Recovered { .. } | Event::Warning { .. } => true,
+            // Of each device, whoever takes it and gives it back.
+            Event::Overdrawn { device, .. } | Event::Recovered { device } => {
+                spend(self.overdrawn.entry(device.clone()).or_insert(now), AT_ONCE, now)
+            }
+            Event::Warning { .. } => true,
         }
     }
 
@@ -231,7 +243,7 @@ mod tests {
         assert!(!budget.admits(&Event::Renewed(subject(1, 501)).into(), at(0)));
         assert!(budget.admits(&Event::Settling(subject(1, 501)).into(), at(0)), "memory is seen");
         assert!(!budget.due(at(0)).contains(&granted(1, 500)));
-        assert_eq!(budget.due(at(1)), [granted(1, 500)]);
+        assert_eq!(budget.due(at(2)), [granted(1, 500)]);
         assert_eq!(budget.due(at(5)), [granted(1, 502)]);
         for number in 500..503 {
             assert!(budget.admits(&ended(1, number), at(5)), "what is known to begin is known to end");

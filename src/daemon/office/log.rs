@@ -88,10 +88,30 @@ mod tests {
 
     use super::*;
     use crate::devices::{Process, ProcessKind};
+    use crate::leases::attribution::Reading;
     use crate::leases::event::{Event, Subject};
+    use crate::leases::holder::Ancestry;
     use crate::leases::journal::{Account, read};
-    use crate::leases::lease::EndReason;
+    use crate::leases::keeper::Keeper;
+    use crate::leases::lease::{EndReason, Holder, QuestionSummary};
+    use crate::leases::ledger::{GrantRequest, Ledger, Saved, Settings};
     use crate::leases::moment::Boottime;
+    use crate::leases::store::{Storage, StoreError};
+
+    fn process(pid: u32, mib: u64) -> Process {
+        Process {
+            pid,
+            used_bytes: Some(Bytes::mib(mib)),
+            kind: ProcessKind::Compute,
+            name: None,
+            uid: Some(2),
+            user: None,
+            unit: None,
+            container: None,
+            cgroup: None,
+            start_ticks: None,
+        }
+    }
 
     #[test]
     fn one_user_cannot_wash_out_what_is_known_of_another() {
@@ -127,18 +147,6 @@ mod tests {
 
         // Nor by memory that comes and goes.
         let mut snapshot = crate::leases::testing::snapshot(&[("GPU-a", 80)]);
-        let process = |pid: u32, mib: u64| Process {
-            pid,
-            used_bytes: Some(Bytes::mib(mib)),
-            kind: ProcessKind::Compute,
-            name: None,
-            uid: Some(2),
-            user: None,
-            unit: None,
-            container: None,
-            cgroup: None,
-            start_ticks: None,
-        };
         for reading in 0..1000 {
             let swing = if reading % 2 == 0 { 600 } else { 300 };
             snapshot.devices[0].processes = (100..164).map(|pid| process(pid, swing)).collect();
@@ -157,5 +165,55 @@ mod tests {
             if message.contains("uid 2"))
         });
         assert_eq!(said.count(), 1);
+    }
+
+    /// Keeps nothing.
+    struct Nowhere;
+
+    impl Storage for Nowhere {
+        fn save(&mut self, _: &Saved) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn memory_that_swings_under_many_leases_is_written_down_to_a_bound() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = Log::new(Some(&(directory.path().to_owned(), 4 << 20)), broadcast::channel(1).0);
+        let at = |seconds: u64| Now {
+            boottime: Boottime::from_millis(seconds * 1000),
+            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
+        };
+        let mut keeper = Keeper::new(Ledger::new(Settings::default(), "boot", 7), Nowhere);
+        let mut snapshot = crate::leases::testing::snapshot(&[("GPU-a", 80)]);
+        let ancestry = Ancestry::default();
+        let unit = Some("u.service".to_owned());
+        for _ in 0..64 {
+            let now = at(1);
+            let reading = Reading { snapshot: &snapshot, taken_at: now.boottime, ancestry: &ancestry };
+            let request = GrantRequest {
+                devices: [("GPU-a".to_owned(), Bytes::mib(8))].into(),
+                ttl: Duration::from_secs(500),
+                holder: Holder { process: None, name: Some("n".to_owned()), unit: unit.clone(), cgroup: None },
+                uid: 2,
+                idempotency_key: None,
+                question: QuestionSummary::default(),
+            };
+            keeper.grant(request, &reading, now).unwrap();
+        }
+        let mut tell = |keeper: &mut Keeper<Nowhere>, now| {
+            log.tell(keeper.drain_events().into_iter().map(Happened::from).collect(), now);
+            read(directory.path()).unwrap().0.len()
+        };
+        let before = tell(&mut keeper, at(2));
+        let mut lines = before;
+        for second in 3..123 {
+            let process = Process { unit: unit.clone(), start_ticks: Some(5), ..process(77, 64 * 8) };
+            snapshot.devices[0].processes = if second % 2 == 0 { Vec::new() } else { vec![process] };
+            let reading = Reading { snapshot: &snapshot, taken_at: at(second).boottime, ancestry: &ancestry };
+            keeper.settle(&reading, at(second));
+            lines = tell(&mut keeper, at(second));
+        }
+        assert!(lines > before && lines - before < 260, "{} lines of one user in 120 s", lines - before);
     }
 }

@@ -9,6 +9,8 @@ use super::happened::Happened;
 use crate::bytes::Bytes;
 use crate::leases::event::{Event, Stranger, Subject};
 
+const OVERDRAWN: &str = "memory that was promised has been taken by others";
+
 /// Writes the line; one that is beyond its user's budget is for whoever looks closer.
 pub(super) fn say(happened: &Happened, within_budget: bool) {
     let request_id = happened.request_id.as_deref();
@@ -50,10 +52,11 @@ pub(super) fn say(happened: &Happened, within_budget: bool) {
             let (device, short_by_bytes) = (device.as_str(), short_by_bytes.get());
             let (leases, strangers) = (leases.join(","), by_process(strangers));
             let (leases, strangers) = (leases.as_str(), strangers.as_str());
-            warn!(
-                event = "overdrawn",
-                device, short_by_bytes, leases, strangers, "memory that was promised has been taken by others"
-            );
+            if within_budget {
+                warn!(event = "overdrawn", device, short_by_bytes, leases, strangers, "{OVERDRAWN}");
+            } else {
+                debug!(event = "overdrawn", device, short_by_bytes, leases, strangers, "{OVERDRAWN}");
+            }
         }
         Event::Recovered { device } => {
             line!(event = "recovered", device = device.as_str(), "what is free covers what is promised again");

@@ -158,6 +158,15 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     for endpoint in config.hub.endpoints.values() {
         parse_endpoint("hub.endpoints", endpoint)?;
     }
+    let of_prefixes = config.hub.endpoint_token_files.values().map(|path| ("hub.endpoint_token_files", path));
+    for (key, path) in config.hub.token_file.iter().map(|path| ("hub.token_file", path)).chain(of_prefixes) {
+        // What is there is for the daemon alone to read.
+        if let Err(error) = std::fs::metadata(path)
+            && error.kind() == std::io::ErrorKind::NotFound
+        {
+            return Err(Problem::new(Reason::BadConfiguration, format!("{key} {}: {error}", path.display())));
+        }
+    }
     Ok(())
 }
 
@@ -210,6 +219,9 @@ mod tests {
     use super::*;
     use crate::api::peer::Peer;
 
+    /// Nobody who runs tests has this number or the next.
+    const OTHER: u32 = 4_000_000_000;
+
     #[tokio::test]
     async fn one_user_does_not_read_all_that_is_read_at_once() {
         let mut config = Config::default();
@@ -225,12 +237,12 @@ mod tests {
                 models.find(&caller, &asked).await.map(drop)
             })
         };
-        let mut asked: Vec<_> = (0..20).flat_map(|number| [ask(1000, number), ask(0, number)]).collect();
-        asked.push(ask(1001, 0));
+        let mut asked: Vec<_> = (0..20).flat_map(|number| [ask(OTHER, number), ask(0, number)]).collect();
+        asked.push(ask(OTHER + 1, 0));
         for asked in &mut asked {
             assert!(poll!(asked).is_pending());
         }
-        let left = [0, 1000, 1001].map(|uid| models.readers.left(uid));
+        let left = [0, OTHER, OTHER + 1].map(|uid| models.readers.left(uid));
         assert_eq!(left, [READINGS_OF_ONE, 0, READINGS_OF_ONE - 1], "root is not held to it");
     }
 

@@ -185,21 +185,23 @@ impl Service for Probe {
         let found = self.model(&caller, &question).await?;
         let question = Self::complete(&settled, question, &found);
         if question.gpus.is_some() || question.model.metadata.is_some() {
+            let seat = self.workbench.seat(caller.peer.uid).await?;
             let here = self.here(&settled, &question).await?;
             let metrics = Arc::clone(&self.metrics);
-            return self
-                .workbench
-                .run(caller.peer.uid, move || answer(&metrics, &question, &found, &here, &settled))
-                .await;
+            return seat.run(move || answer(&metrics, &question, &found, &here, &settled)).await;
         }
-        let (snapshot, claims) = self.devices().await?;
+        let (mut snapshot, mut claims) = self.devices().await?;
+        let mut seat = None;
+        if probe::takes_long(&question, &found.model, snapshot.devices.len()) {
+            seat = Some(self.workbench.seat(caller.peer.uid).await?);
+            (snapshot, claims) = self.devices().await?;
+        }
         let kept = match body {
             Some(body) => Some((body, models::reference(&question.model)?)),
             None => None,
         };
         let here = self.seen_here(&settled, &snapshot, &claims);
         let metrics = Arc::clone(&self.metrics);
-        let long = probe::takes_long(&question, &found.model, here.availability.devices.len());
         let grounds = Grounds {
             model: Arc::clone(&found.model),
             stale: found.stale,
@@ -208,7 +210,10 @@ impl Service for Probe {
             settled: Arc::clone(&settled),
         };
         let work = move || answer(&metrics, &question, &found, &here, &settled);
-        let written = if long { self.workbench.run(caller.peer.uid, work).await? } else { work()? };
+        let written = match seat {
+            Some(seat) => seat.run(work).await?,
+            None => work()?,
+        };
         if let Some((body, reference)) = kept {
             self.remembered.keep(&body, Kept::new(reference, grounds, written.clone()));
         }
@@ -232,6 +237,7 @@ impl Service for Probe {
         let Some(first) = completed.first() else {
             return Err(Problem::new(Reason::Usage, "questions: at least one is needed"));
         };
+        let seat = self.workbench.seat(caller.peer.uid).await?;
         let here = self.here(&settled, first).await?;
         let cells = completed.len().saturating_mul(here.availability.devices.len());
         if cells > MOST_TOGETHER {
@@ -242,7 +248,7 @@ impl Service for Probe {
         }
         let metrics = Arc::clone(&self.metrics);
         let work = move || plan(&metrics, || probe::together(&completed, &models, &here, &settled.rules));
-        self.workbench.run(caller.peer.uid, work).await
+        seat.run(work).await
     }
 
     async fn estimate(&self, caller: Caller, question: Question) -> Result<Answer, Problem> {

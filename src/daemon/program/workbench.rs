@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Span;
 
 use super::by_user::ByUser;
@@ -41,12 +41,32 @@ impl Workbench {
         uid: u32,
         work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
-        let gone = || Problem::new(Reason::Busy, "the daemon is stopping").hint("ask again");
+        self.seat(uid).await?.run(work).await
+    }
+
+    /// Waits for a seat of the user `uid`. What the work must not find old is read after that: the wait may be long.
+    pub(super) async fn seat(&self, uid: u32) -> Result<Seat, Problem> {
         let turn = self.users.take(uid).await.ok_or_else(gone)?;
         let seat = Arc::clone(&self.seats).acquire_owned().await.map_err(|_| gone())?;
+        Ok(Seat { _turn: turn, _seat: seat })
+    }
+}
+
+/// One seat, with its user's turn.
+pub(super) struct Seat {
+    _turn: OwnedSemaphorePermit,
+    _seat: OwnedSemaphorePermit,
+}
+
+impl Seat {
+    /// Does `work` on a thread of its own, which keeps the seat to its end.
+    pub(super) async fn run<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
         let span = Span::current();
         let done = tokio::task::spawn_blocking(move || {
-            let _held = (turn, seat);
+            let _held = self;
             span.in_scope(work)
         });
         match done.await {
@@ -57,6 +77,10 @@ impl Workbench {
             },
         }
     }
+}
+
+fn gone() -> Problem {
+    Problem::new(Reason::Busy, "the daemon is stopping").hint("ask again")
 }
 
 #[cfg(test)]

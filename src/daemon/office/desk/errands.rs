@@ -19,6 +19,10 @@ use crate::leases::moment::Now;
 use crate::leases::queue::Ticket;
 use crate::leases::wire;
 
+/// Renewals and releases of one user that wait for their turn: more than any who waits for answers has. Those that hung up
+/// count, because what is to be given back is given back all the same.
+const MOST_CHANGES: usize = 1024;
+
 impl Desk {
     pub(super) fn errand(&mut self, errand: Errand) {
         let now = Now::read();
@@ -33,6 +37,10 @@ impl Desk {
                 self.keeper.expire(now);
                 let found = self.keeper.ledger().get(&id).map(|lease| wire::lease(lease, now));
                 let _hung_up = reply.send(found.ok_or_else(|| ChangeError::NotFound { id }.into()));
+            }
+            Errand::Change(change) if self.changes.of(change.by.uid) >= MOST_CHANGES => {
+                let busy = Problem::new(Reason::Busy, "too many renewals and releases of this user wait for the disk");
+                let _hung_up = change.reply.send(Err(busy.hint("ask again when some of them are answered")));
             }
             Errand::Change(change) => self.changes.push(change.by.uid, change),
             Errand::Claims(snapshot, taken_at, reply) => {

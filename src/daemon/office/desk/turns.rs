@@ -52,6 +52,11 @@ impl<T> Turns<T> {
         asker
     }
 
+    /// How many of this user's wait.
+    pub(super) fn of(&self, uid: u32) -> usize {
+        self.waiting.iter().find(|(user, _)| *user == uid).map_or(0, |(_, askers)| askers.len())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -89,7 +94,7 @@ mod tests {
         for (uid, asker) in [(1, "a1"), (1, "a2"), (1, "a3"), (2, "b1"), (3, "c1"), (2, "b2")] {
             turns.push(uid, asker);
         }
-        assert_eq!(turns.iter().count(), 6);
+        assert_eq!((turns.iter().count(), turns.of(1), turns.of(9)), (6, 3, 0));
         assert_eq!(all(&mut turns), ["a1", "b1", "c1", "a2", "b2", "a3"]);
         assert!(turns.is_empty());
     }
