@@ -28,6 +28,8 @@ use super::{Answer, Problem, Question};
 /// Longest wait for the daemon to take a connection. Connecting to a Unix socket takes microseconds unless the daemon
 /// is at its cap.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// Time between two looks at a queue that is full.
+const QUEUE_LOOK: Duration = Duration::from_millis(5);
 
 /// Longest wait for an answer when nothing else is said: the daemon's own deadline and a little more.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(65);
@@ -298,7 +300,7 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Response<Incoming>, ClientError> {
-        let connecting = tokio::time::timeout(CONNECT_DEADLINE, UnixStream::connect(&self.socket));
+        let connecting = tokio::time::timeout(CONNECT_DEADLINE, connect(&self.socket));
         let stream = connecting
             .await
             .map_err(|_| self.late(CONNECT_DEADLINE))?
@@ -408,6 +410,17 @@ impl Lines {
     }
 }
 
+/// Connects; where the kernel's queue of callers is full, once there is a place in it. A blocking call would wait for that, this
+/// one fails at once.
+async fn connect(socket: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(QUEUE_LOOK).await,
+            connected => return connected,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -464,5 +477,26 @@ mod tests {
         let client = Client::new(folder.path().join("none.sock"));
         let error = block_on(client.health()).unwrap().unwrap_err();
         assert!(error.daemon_is_absent(), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("api.sock");
+        let socket = tokio::net::UnixSocket::new_stream().unwrap();
+        socket.bind(&path).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let mut before = Vec::new();
+        let full = loop {
+            match UnixStream::connect(&path).await {
+                Ok(stream) => before.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        let mut waits = std::pin::pin!(connect(&path));
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        drop(listener.accept().await.unwrap());
+        waits.await.unwrap();
     }
 }

@@ -45,8 +45,9 @@ def mib(number):
 
 def connect(timeout=30):
     caller = socket.socket(socket.AF_UNIX)
-    caller.settimeout(timeout)
+    # With a timeout set, Python does not wait where the kernel's queue is full, but fails (EAGAIN).
     caller.connect(SOCKET)
+    caller.settimeout(timeout)
     return caller
 
 
@@ -114,7 +115,7 @@ class Watch:
     """The most tasks, and how long a health question takes, while something goes on."""
 
     def __init__(self):
-        self.tasks, self.slowest, self.failed, self.asked, self.going = 0, 0.0, 0, 0, True
+        self.tasks, self.slowest, self.failed, self.asked, self.going = 0, 0.0, [], 0, True
         self.thread = threading.Thread(target=self.run)
 
     def run(self):
@@ -122,9 +123,11 @@ class Watch:
             self.tasks = max(self.tasks, int(kernel("pids.current")))
             began = time.monotonic()
             try:
-                self.failed += ask()[0] != 200
-            except OSError:
-                self.failed += 1
+                status, text = ask()
+                if status != 200:
+                    self.failed.append(f"{status} {text[:300]}")
+            except OSError as error:
+                self.failed.append(repr(error))
             self.slowest, self.asked = max(self.slowest, time.monotonic() - began), self.asked + 1
             time.sleep(0.02)
 
@@ -140,9 +143,9 @@ class Watch:
 def loaded(what, work):
     with Watch() as watch:
         found = work()
-    held = watch.failed == 0 and events()["oom_kill"] == 0 and shown("NRestarts") == "0"
+    held = not watch.failed and events()["oom_kill"] == 0 and shown("NRestarts") == "0"
     report(what, held, **found, peak_mib=mib(kernel("memory.peak")), tasks=watch.tasks, health_asked=watch.asked,
-           health_failed=watch.failed, slowest_health_ms=round(watch.slowest * 1e3), throttled=events()["high"])
+           health_failed=watch.failed[:3], slowest_health_ms=round(watch.slowest * 1e3), throttled=events()["high"])
 
 
 # As another user, so that the cap for each user leaves the rest for the one who watches: full bodies, all but a byte.
