@@ -3,7 +3,8 @@
 //! Repositories are written by anyone, and questions come at once. So few are read at the same time; what is long and not
 //! yet parsed counts against one bound for all of them; and of readings whose documents or headers are large, one goes on
 //! at a time, beside the others. One that turns out to be large lets go of all that it has, its seat too, and begins again
-//! when its turn comes: who waits for that turn keeps nobody from a seat. Parsing that takes longer than a moment is done on a thread of its own: the server is one thread.
+//! when its turn comes: who waits for that turn keeps nobody from a seat. Parsing that takes longer than a moment is done on
+//! a thread of its own: the server is one thread.
 
 use std::sync::Arc;
 
