@@ -159,4 +159,20 @@ mod tests {
             assert_eq!(is_named(path, asked), named, "{path} {asked}");
         }
     }
+
+    #[test]
+    fn a_number_is_found_again_as_it_was_read() {
+        // To the last digit: read by the quick way it is another number than the one that is written from it.
+        let metadata = serde_json::json!({
+            "version": crate::model::source::metadata::VERSION, "format": "safetensors", "gated": false,
+            "identity": {"repo": "a/b", "revision": null, "commit": null, "file": null},
+            "files": [], "siblings": [], "projectors": [], "tensors": [], "unreadable": {}, "components": [],
+            "base_model": null, "gguf": null, "hub_totals": null, "evidence": {"kind": "every_header"}, "doubts": [],
+            "documents": {"config.json": {"hidden_size": "NUMBER"}}
+        });
+        let text = metadata.to_string().replace("\"NUMBER\"", &format!("4096{}", "9".repeat(64)));
+        let read: Metadata = serde_json::from_str(&text).unwrap();
+        let packed = pack(&read).unwrap();
+        assert_eq!(unpack(packed.bytes.as_slice()), Ok(read));
+    }
 }
