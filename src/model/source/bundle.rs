@@ -164,7 +164,7 @@ mod tests {
     fn a_number_is_found_again_as_it_was_read() {
         // To the last digit: read by the quick way it is another number than the one that is written from it.
         let metadata = serde_json::json!({
-            "version": crate::model::source::metadata::VERSION, "format": "safetensors", "gated": false,
+            "version": VERSION, "format": "safetensors", "gated": false,
             "identity": {"repo": "a/b", "revision": null, "commit": null, "file": null},
             "files": [], "siblings": [], "projectors": [], "tensors": [], "unreadable": {}, "components": [],
             "base_model": null, "gguf": null, "hub_totals": null, "evidence": {"kind": "every_header"}, "doubts": [],
