@@ -277,7 +277,7 @@ mod tests {
 
     use super::super::lease::EndReason;
     use super::*;
-    use crate::devices::{Process, ProcessKind};
+    use crate::leases::testing::process;
 
     fn second(second: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(second)
@@ -348,21 +348,6 @@ mod tests {
         let (entries, unreadable) = read(directory.path()).unwrap();
         assert_eq!((entries.len(), unreadable), (whole + 1, 1));
         assert_eq!(entries.last(), Some(&entry));
-    }
-
-    fn process(pid: u32, used_mib: u64) -> Process {
-        Process {
-            pid,
-            used_bytes: Some(Bytes::mib(used_mib)),
-            kind: ProcessKind::Compute,
-            name: None,
-            uid: None,
-            user: None,
-            unit: None,
-            container: None,
-            cgroup: None,
-            start_ticks: None,
-        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::bytes::Bytes;
-use crate::devices::{Device, DeviceFacts, DeviceKind, Snapshot};
+use crate::devices::{Device, DeviceFacts, DeviceKind, Process, ProcessKind, Snapshot};
 
 /// Idle devices of so many GiB.
 pub(crate) fn snapshot(devices: &[(&str, u64)]) -> Snapshot {
@@ -30,5 +30,21 @@ pub(crate) fn snapshot(devices: &[(&str, u64)]) -> Snapshot {
         devices: devices.iter().map(device).collect(),
         links: Vec::new(),
         host: None,
+    }
+}
+
+/// A process of the user 2 that holds so many MiB.
+pub(crate) fn process(pid: u32, used_mib: u64) -> Process {
+    Process {
+        pid,
+        used_bytes: Some(Bytes::mib(used_mib)),
+        kind: ProcessKind::Compute,
+        name: None,
+        uid: Some(2),
+        user: None,
+        unit: None,
+        container: None,
+        cgroup: None,
+        start_ticks: None,
     }
 }

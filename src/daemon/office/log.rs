@@ -87,7 +87,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::devices::{Process, ProcessKind};
+    use crate::devices::Process;
     use crate::leases::attribution::Reading;
     use crate::leases::event::{Event, Subject};
     use crate::leases::holder::Ancestry;
@@ -97,21 +97,7 @@ mod tests {
     use crate::leases::ledger::{GrantRequest, Ledger, Saved, Settings};
     use crate::leases::moment::Boottime;
     use crate::leases::store::{Storage, StoreError};
-
-    fn process(pid: u32, mib: u64) -> Process {
-        Process {
-            pid,
-            used_bytes: Some(Bytes::mib(mib)),
-            kind: ProcessKind::Compute,
-            name: None,
-            uid: Some(2),
-            user: None,
-            unit: None,
-            container: None,
-            cgroup: None,
-            start_ticks: None,
-        }
-    }
+    use crate::leases::testing::process;
 
     #[test]
     fn one_user_cannot_wash_out_what_is_known_of_another() {
