@@ -33,7 +33,7 @@ use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
 use crate::model::Model;
 
-/// One inference engine at a version range.
+/// One inference engine at a version range. No method has a default, for the same reason as in [`Prepared`].
 pub trait Engine: Send + Sync {
     /// The engine's name as `--engine` takes it: `vllm`, `sglang`, `llama.cpp`, `ollama`, `transformers`, `diffusers`,
     /// `reference`.
@@ -43,12 +43,10 @@ pub trait Engine: Send + Sync {
     /// that the model goes on; `None` where it does not, or where `parameters` give one.
     fn context_by_host(
         &self,
-        _model: &Model,
-        _parameters: &BTreeMap<String, Value>,
-        _devices: &[&DeviceFacts],
-    ) -> Option<u64> {
-        None
-    }
+        model: &Model,
+        parameters: &BTreeMap<String, Value>,
+        devices: &[&DeviceFacts],
+    ) -> Option<u64>;
 
     /// Settles parameters and workload for `case` and precomputes what does not depend on the split.
     fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError>;
@@ -175,6 +173,9 @@ impl Split {
 }
 
 /// An engine ready to answer for one model on one kind of device.
+///
+/// Wrappers ([`adapted`], Ollama's) implement this trait, so no method has a default: the compiler then finds every
+/// method that a wrapper does not forward.
 pub trait Prepared {
     /// The profile in force, such as `0.33`.
     fn profile(&self) -> &str;
@@ -205,21 +206,15 @@ pub trait Prepared {
     fn check(&self, split: &Split) -> Result<(), IllegalSplit>;
 
     /// Whether stages may be given any number of layers, so that unequal devices can be filled (layer split).
-    fn uneven(&self) -> bool {
-        false
-    }
+    fn uneven(&self) -> bool;
 
     /// Whether a parameter that was asked for moves weights to host memory, whatever the split: then it must be known how
     /// much there is.
-    fn moves_to_host(&self) -> bool {
-        false
-    }
+    fn moves_to_host(&self) -> bool;
 
     /// Whether every rank is a process of its own, so that stages work one after another on a sequence while a tensor group
     /// works on it at once; otherwise one process walks its devices layer by layer.
-    fn ranks_are_processes(&self) -> bool {
-        false
-    }
+    fn ranks_are_processes(&self) -> bool;
 
     /// Whether this device can run the model's dtype and quantisation: a veto, or a warning of what it costs.
     fn device_fitness(&self, device: &DeviceFacts) -> Fitness;
@@ -242,9 +237,7 @@ pub trait Prepared {
 
     /// The sum of [`Prepared::fixed`] on the device. A search asks for it thousands of times: an engine whose components
     /// carry text that must be written anew answers here without it.
-    fn fixed_sum(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Interval, EngineError> {
-        Ok(component::device_sum(&self.fixed(split, rank, device)?))
-    }
+    fn fixed_sum(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Interval, EngineError>;
 
     /// The sum of [`Prepared::variable`] on the device, likewise.
     fn variable_sum(
@@ -253,21 +246,15 @@ pub trait Prepared {
         rank: usize,
         device: &DeviceFacts,
         workload: Workload,
-    ) -> Result<Interval, EngineError> {
-        Ok(component::device_sum(&self.variable(split, rank, device, workload)?))
-    }
+    ) -> Result<Interval, EngineError>;
 
     /// Host memory that `split` takes (weights kept there, pinned buffers), where it is worth a line.
-    fn host(&self, _split: &Split, _workload: Workload) -> Result<Vec<Component>, EngineError> {
-        Ok(Vec::new())
-    }
+    fn host(&self, split: &Split, workload: Workload) -> Result<Vec<Component>, EngineError>;
 
     /// Bytes the engine must find available on `device` for components that sum to `sum`: the sum itself, unless the
     /// engine asks for more than it needs (vLLM aborts unless its whole share is free) or keeps a margin (llama.cpp).
     /// `split` tells how many processes have been joined before the engine looks.
-    fn must_be_available(&self, _split: &Split, _device: &DeviceFacts, sum: Interval) -> Interval {
-        sum
-    }
+    fn must_be_available(&self, split: &Split, device: &DeviceFacts, sum: Interval) -> Interval;
 
     /// Environment and arguments that make the engine take what was answered.
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch;

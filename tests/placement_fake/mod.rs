@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::devices::{DeviceFacts, DeviceKind, HostMemory, Link, LinkKind};
+use hf_mem_probe::engines::component::device_sum;
 use hf_mem_probe::engines::{
     AskedContext, Basis, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit, Interval, Launch,
     LaunchPlan, Offload, Prepared, Split, Workload,
@@ -107,6 +108,15 @@ pub(crate) struct Ready<'a> {
 impl Engine for Fake {
     fn name(&self) -> &'static str {
         "fake"
+    }
+
+    fn context_by_host(
+        &self,
+        _model: &Model,
+        _parameters: &BTreeMap<String, serde_json::Value>,
+        _devices: &[&DeviceFacts],
+    ) -> Option<u64> {
+        None
     }
 
     fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
@@ -226,6 +236,10 @@ impl Prepared for Ready<'_> {
         self.fake.uneven
     }
 
+    fn moves_to_host(&self) -> bool {
+        false
+    }
+
     fn ranks_are_processes(&self) -> bool {
         self.fake.processes
     }
@@ -288,6 +302,20 @@ impl Prepared for Ready<'_> {
         Ok(vec![Component::exact(ComponentName::KvCache, cache, Basis::Formula, "")])
     }
 
+    fn fixed_sum(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Interval, EngineError> {
+        Ok(device_sum(&self.fixed(split, rank, device)?))
+    }
+
+    fn variable_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+        workload: Workload,
+    ) -> Result<Interval, EngineError> {
+        Ok(device_sum(&self.variable(split, rank, device, workload)?))
+    }
+
     fn host(&self, split: &Split, _workload: Workload) -> Result<Vec<Component>, EngineError> {
         let mut bytes = 0;
         for layer in 0..self.fake.layers.len() {
@@ -299,6 +327,10 @@ impl Prepared for Ready<'_> {
             return Ok(Vec::new());
         }
         Ok(vec![Component::exact(ComponentName::Host, Bytes::new(bytes), Basis::Exact, "")])
+    }
+
+    fn must_be_available(&self, _split: &Split, _device: &DeviceFacts, sum: Interval) -> Interval {
+        sum
     }
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {

@@ -200,6 +200,14 @@ impl Prepared for Ready<'_> {
         self.llama.uneven()
     }
 
+    fn moves_to_host(&self) -> bool {
+        self.llama.moves_to_host()
+    }
+
+    fn ranks_are_processes(&self) -> bool {
+        self.llama.ranks_are_processes()
+    }
+
     fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
         let minimum = Bytes::mib(self.profile.minimum_mib);
         if device.total_bytes < minimum {
@@ -220,6 +228,20 @@ impl Prepared for Ready<'_> {
         workload: Workload,
     ) -> Result<Vec<Component>, EngineError> {
         self.llama.variable(split, rank, device, workload).map_err(renamed)
+    }
+
+    fn fixed_sum(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Interval, EngineError> {
+        self.llama.fixed_sum(split, rank, device).map_err(renamed)
+    }
+
+    fn variable_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+        workload: Workload,
+    ) -> Result<Interval, EngineError> {
+        self.llama.variable_sum(split, rank, device, workload).map_err(renamed)
     }
 
     fn host(&self, split: &Split, workload: Workload) -> Result<Vec<Component>, EngineError> {

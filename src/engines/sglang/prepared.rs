@@ -8,6 +8,7 @@ use super::settings::fraction_text;
 use super::{SglangPrepared, unsupported, vocabulary_step};
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
+use crate::engines::component::device_sum;
 use crate::engines::shared::resident::ExpertPadding;
 use crate::engines::shared::topology::{degrees, sglang_stages};
 use crate::engines::vllm::legal::{stages, tensor_parallel};
@@ -125,6 +126,14 @@ impl Prepared for SglangPrepared<'_> {
         )
     }
 
+    fn uneven(&self) -> bool {
+        false
+    }
+
+    fn moves_to_host(&self) -> bool {
+        false
+    }
+
     fn ranks_are_processes(&self) -> bool {
         true
     }
@@ -189,6 +198,28 @@ impl Prepared for SglangPrepared<'_> {
             ));
         }
         Ok(parts)
+    }
+
+    fn fixed_sum(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Interval, EngineError> {
+        Ok(device_sum(&self.fixed(split, rank, device)?))
+    }
+
+    fn variable_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+        workload: Workload,
+    ) -> Result<Interval, EngineError> {
+        Ok(device_sum(&self.variable(split, rank, device, workload)?))
+    }
+
+    fn host(&self, _split: &Split, _workload: Workload) -> Result<Vec<Component>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    fn must_be_available(&self, _split: &Split, _device: &DeviceFacts, sum: Interval) -> Interval {
+        sum
     }
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {

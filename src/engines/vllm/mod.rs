@@ -19,6 +19,8 @@ mod settings;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
+use serde_json::Value;
+
 use cache::{CachePages, PageRules};
 use constants::Constants;
 pub use prepared::StartUpLog;
@@ -33,6 +35,7 @@ use super::shared::resident::{ExpertPadding, Residence};
 use super::shared::weights::{Classes, Omitted, WeightTable};
 use super::{Case, Engine, EngineError, Prepared, Split};
 use crate::bytes::Bytes;
+use crate::devices::DeviceFacts;
 use crate::model::architecture::{Architecture, Mixer, Task};
 use crate::model::{Format, Model};
 
@@ -74,6 +77,15 @@ impl Vllm {
 impl Engine for Vllm {
     fn name(&self) -> &'static str {
         ENGINE
+    }
+
+    fn context_by_host(
+        &self,
+        _model: &Model,
+        _parameters: &BTreeMap<String, Value>,
+        _devices: &[&DeviceFacts],
+    ) -> Option<u64> {
+        None
     }
 
     fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
@@ -293,7 +305,7 @@ fn current(version: Option<&str>) -> bool {
 
 /// Refuses to quantise at load by a method that the release does not have itself.
 fn quantises_at_load(case: &Case<'_>) -> Result<(), EngineError> {
-    let asked = case.parameters.get("quantization").and_then(serde_json::Value::as_str);
+    let asked = case.parameters.get("quantization").and_then(Value::as_str);
     match asked.filter(|method| current(case.version) && GONE.contains(method)) {
         None => Ok(()),
         Some(method) => Err(EngineError::BadParameter {
