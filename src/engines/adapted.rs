@@ -170,6 +170,10 @@ impl Prepared for Adapted<'_> {
         all
     }
 
+    fn warnings(&self) -> Vec<String> {
+        self.inner.warnings()
+    }
+
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
         self.inner.splits(devices)
     }
@@ -312,6 +316,7 @@ mod tests {
             ("kv_bytes_per_token", prepared.kv_bytes_per_token().to_string()),
             ("state_bytes_per_sequence", prepared.state_bytes_per_sequence().to_string()),
             ("assumptions", format!("{:?}", prepared.assumptions())),
+            ("warnings", format!("{:?}", prepared.warnings())),
             ("splits", format!("{:?}", prepared.splits(8))),
             ("check", format!("{:?} {:?}", prepared.check(&split), prepared.check(&Split::tensor(3, 32)))),
             ("uneven", prepared.uneven().to_string()),

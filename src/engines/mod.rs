@@ -11,14 +11,18 @@ pub mod layer_weights;
 pub mod llama_cpp;
 pub mod logical;
 pub mod ollama;
+mod prepare;
 pub mod profile;
 pub mod reference;
 pub mod registry;
+pub mod releases;
 #[cfg(test)]
 mod sample;
 pub mod sglang;
 pub mod shared;
 pub mod transformers;
+mod unverified;
+mod version;
 pub mod vllm;
 
 use std::collections::BTreeMap;
@@ -27,7 +31,9 @@ use std::ops::Range;
 use serde_json::Value;
 
 pub use component::{Basis, Component, ComponentName, Interval};
+pub use prepare::prepare;
 pub use registry::{Engines, by_name};
+pub use version::{EngineSpec, EngineVersion, InvalidVersion};
 
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
@@ -57,8 +63,8 @@ pub trait Engine: Send + Sync {
 pub struct Case<'a> {
     /// The model.
     pub model: &'a Model,
-    /// The version after `@`, if one was asked for; engines pick the profile whose range holds it, else the newest.
-    pub version: Option<&'a str>,
+    /// The version, if one was asked for: engines take the profile whose range holds it, or else the newest.
+    pub version: Option<&'a EngineVersion>,
     /// Parameters by the engine's own names.
     pub parameters: &'a BTreeMap<String, Value>,
     /// What was asked for; absent fields take the engine's default.
@@ -197,6 +203,9 @@ pub trait Prepared {
 
     /// What the figures rest on that was not asked for, a sentence each, for the answer's `assumptions`.
     fn assumptions(&self) -> Vec<String>;
+
+    /// Doubts about the figures as a whole, a sentence each, for the answer's `warnings`.
+    fn warnings(&self) -> Vec<String>;
 
     /// The splits that this engine can make of this model over `devices` devices (all of them used), cheapest first;
     /// equal shares unless [`Prepared::uneven`] says otherwise. Or why there is none.
@@ -349,6 +358,28 @@ pub enum EngineError {
     Overflow {
         /// What was being summed.
         what: &'static str,
+    },
+    /// A version that this engine cannot have.
+    #[error("{engine} has no version '{version}': {why}")]
+    InvalidVersion {
+        /// The engine.
+        engine: &'static str,
+        /// The version as given.
+        version: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A version that is older than everything that is known of the engine.
+    #[error(
+        "{engine} {version} is older than {oldest}, the first release that anything is known of; ask for a later one"
+    )]
+    UnsupportedVersion {
+        /// The engine.
+        engine: &'static str,
+        /// The version as given.
+        version: String,
+        /// The oldest release that is answered for.
+        oldest: String,
     },
     /// No engine of this name.
     #[error("unknown engine '{name}'{}; known: {known}", did_you_mean(.nearest.as_deref()))]

@@ -161,6 +161,10 @@ impl Prepared for Prepare<'_> {
         self.assumptions.clone()
     }
 
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
         let layers = self.layers();
         if devices == 1 {

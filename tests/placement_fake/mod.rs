@@ -192,6 +192,10 @@ impl Prepared for Ready<'_> {
         Vec::new()
     }
 
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
         let units = self.fake.units();
         let mut splits = Vec::new();

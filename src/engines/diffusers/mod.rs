@@ -126,6 +126,10 @@ impl Prepared for Prepare<'_> {
         assumptions
     }
 
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
         if devices == 1 {
             return Ok(vec![Split::single(0)]);

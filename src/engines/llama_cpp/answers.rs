@@ -107,6 +107,10 @@ impl Prepared for Ready<'_> {
         all
     }
 
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
         if self.parameters.single && devices > 1 {
             return Err(IllegalSplit("split_mode none keeps the model on one device".to_owned()));

@@ -14,7 +14,7 @@ use super::split;
 use super::weights::{OnHost, Weights};
 use super::workload::Settled;
 use crate::bytes::Bytes;
-use crate::engines::{AskedWorkload, EngineError, Split};
+use crate::engines::{AskedWorkload, EngineError, EngineVersion, Split};
 use crate::model::architecture::{Architecture, Mixer, Task};
 use crate::model::{Dtype, Format, Identity, Model};
 
@@ -42,7 +42,7 @@ impl<'a> Ready<'a> {
     /// Settles parameters and workload for `model`.
     pub(crate) fn new(
         model: &'a Model,
-        version: Option<&str>,
+        version: Option<&EngineVersion>,
         given: &BTreeMap<String, Value>,
         asked: &AskedWorkload,
     ) -> Result<Self, EngineError> {

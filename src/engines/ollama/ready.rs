@@ -183,6 +183,10 @@ impl Prepared for Ready<'_> {
         self.llama.assumptions()
     }
 
+    fn warnings(&self) -> Vec<String> {
+        self.llama.warnings()
+    }
+
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
         self.llama.splits(devices)
     }

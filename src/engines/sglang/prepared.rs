@@ -83,6 +83,10 @@ impl Prepared for SglangPrepared<'_> {
         all
     }
 
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
         let layers = self.architecture.layer_count();
         let (mut found, mut why) = (Vec::new(), None);

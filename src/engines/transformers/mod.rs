@@ -243,6 +243,10 @@ impl Prepared for Prepare<'_> {
         self.settings.assumptions.clone()
     }
 
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
         let layers = self.architecture.layer_count();
         if devices == 1 {

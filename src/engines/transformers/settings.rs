@@ -41,8 +41,8 @@ pub(super) struct Settings {
 impl Settings {
     pub(super) fn new(case: &Case<'_>, architecture: &Architecture) -> Result<Self, EngineError> {
         let given = Parameters::new(NAME, KNOWN, case.parameters)?;
-        let old = case.version.is_some_and(|version| version.split('.').next() == Some("4"));
-        let minor = case.version.and_then(|version| version.split('.').nth(1)?.parse::<u32>().ok());
+        let before = |release: &[u32]| case.version.is_some_and(|version| !version.is_at_least(release));
+        let old = before(&[5]);
         let mut assumptions = Vec::new();
         let stored = model_dtype(case.model.format, &case.model.inventory, Some(architecture));
         let dtype = match case.asked.dtype.as_deref() {
@@ -99,7 +99,7 @@ impl Settings {
             static_cache,
             use_cache: given.flag("use_cache")?.unwrap_or(true),
             prefill_chunk: given.size("prefill_chunk_size")?,
-            expands_latent: old || (case.version.is_some() && minor.is_some_and(|minor| minor < 23)),
+            expands_latent: before(&[5, 23]),
             device_map: given
                 .choice("device_map", &["auto", "balanced", "balanced_low_0", "sequential"])?
                 .unwrap_or("sequential"),

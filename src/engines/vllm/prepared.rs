@@ -203,6 +203,10 @@ impl Prepared for VllmPrepared<'_> {
         all
     }
 
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
         let layers = self.architecture.layer_count();
         let mut found = Vec::new();
