@@ -302,6 +302,7 @@ fn untold(error: &EngineError) -> Option<(Reason, String)> {
     match error {
         EngineError::Unsupported { why, .. } => Some((Reason::UnsupportedArchitecture, why.clone())),
         EngineError::UnsupportedVersion { .. } => Some((Reason::UnsupportedEngineVersion, error.to_string())),
+        EngineError::UnsupportedParameter { .. } => Some((Reason::UnsupportedParameter, error.to_string())),
         _ => None,
     }
 }
@@ -334,7 +335,9 @@ fn engine_problem(error: &EngineError) -> Problem {
     let reason = match error {
         EngineError::Unsupported { .. } => Reason::UnsupportedArchitecture,
         EngineError::UnsupportedVersion { .. } => Reason::UnsupportedEngineVersion,
+        EngineError::UnsupportedParameter { .. } => Reason::UnsupportedParameter,
         EngineError::UnknownParameter { .. }
+        | EngineError::ParameterOfOtherRelease { .. }
         | EngineError::BadParameter { .. }
         | EngineError::InvalidVersion { .. }
         | EngineError::UnknownEngine { .. } => Reason::Usage,

@@ -341,6 +341,30 @@ pub enum EngineError {
         /// The nearest name that exists.
         nearest: Option<String>,
     },
+    /// A parameter of this engine whose memory no figure follows, set to something that may take some.
+    #[error("{engine} parameter {name} = {value}: {why}")]
+    UnsupportedParameter {
+        /// The engine.
+        engine: &'static str,
+        /// The parameter.
+        name: String,
+        /// The value as given.
+        value: String,
+        /// What is not counted, and what to do about it.
+        why: String,
+    },
+    /// A parameter that other releases of this engine have.
+    #[error("{engine}{version} has no parameter '{name}'; {releases}")]
+    ParameterOfOtherRelease {
+        /// The engine.
+        engine: &'static str,
+        /// The version with a space before it; empty for the newest.
+        version: String,
+        /// The parameter.
+        name: String,
+        /// Which releases have it.
+        releases: String,
+    },
     /// A parameter's value that cannot be meant.
     #[error("{engine} parameter {name} = {value}: {why}")]
     BadParameter {

@@ -5,6 +5,7 @@ mod adapters;
 mod answers;
 mod configurations;
 mod daemon;
+mod engine_parameters;
 mod engine_versions;
 mod failures;
 #[path = "../support/fake_hub/mod.rs"]

@@ -53,7 +53,7 @@ impl<'a> Ready<'a> {
         }
         let architecture = model.architecture.as_ref().map_err(|why| unsupported(why.to_string()))?;
         let profile = profile::profile(version).map_err(|why| unsupported(why.to_string()))?;
-        let parameters = parameters::read(given)?;
+        let parameters = parameters::read(version, given)?;
         if let Some(dtype) = &asked.dtype {
             let (name, value) = ("dtype".to_owned(), dtype.clone());
             let why = "llama.cpp keeps weights as the file stores them; choose another file".to_owned();

@@ -274,10 +274,10 @@ impl Prepared for SglangPrepared<'_> {
             };
             flag("kv-cache-dtype", name.to_owned());
         }
-        if settings.given.contains(&"dtype") {
+        if settings.given.contains("dtype") {
             flag("dtype", settings.compute.name().to_owned());
         }
-        if settings.given.contains(&"swa_full_tokens_ratio") {
+        if settings.given.contains("swa_full_tokens_ratio") {
             flag("swa-full-tokens-ratio", fraction_text(settings.swa_ratio));
         }
         if !settings.graphs {

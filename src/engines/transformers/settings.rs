@@ -8,12 +8,13 @@ use super::super::reference::{dtype_name, model_dtype};
 use super::super::{AskedContext, Case, EngineError, Fitness, Workload};
 use super::{COMPUTE, NAME};
 use crate::devices::DeviceFacts;
+use crate::engines::shared::parameter_names::ParameterList;
 use crate::engines::shared::parameters::Parameters;
 use crate::model::Dtype;
 use crate::model::architecture::{Architecture, Task};
 
-const KNOWN: &[&str] =
-    &["attn_implementation", "cache_implementation", "prefill_chunk_size", "use_cache", "device_map"];
+/// transformers' parameters by name.
+static PARAMETERS: ParameterList = ParameterList::new(NAME, include_str!("../profiles/parameters/transformers.toml"));
 
 /// Everything that enters the figures.
 #[derive(Clone, Debug)]
@@ -40,7 +41,7 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) fn new(case: &Case<'_>, architecture: &Architecture) -> Result<Self, EngineError> {
-        let given = Parameters::new(NAME, KNOWN, case.parameters)?;
+        let given = Parameters::new(&PARAMETERS, case.version, case.parameters)?;
         let before = |release: &[u32]| case.version.is_some_and(|version| !version.is_at_least(release));
         let old = before(&[5]);
         let mut assumptions = Vec::new();
