@@ -21,7 +21,7 @@ use crate::api::question::{ContextQuestion, OffloadRule, Question};
 use crate::api::status::TogetherAnswer;
 use crate::bytes::Bytes;
 use crate::devices::{Device, Snapshot, declared};
-use crate::engines::{AskedContext, AskedWorkload, EngineError, Engines};
+use crate::engines::{AskedContext, AskedWorkload, EngineError, Engines, releases};
 use crate::model::Model;
 use crate::placement::{
     Ask, Availability, Available, Constraints, Holder, PlacementError, Plan, Policy, fit_together, plan,
@@ -72,10 +72,12 @@ pub fn answer(question: &Question, model: &Model, here: &Here, rules: &Rules) ->
     let name = ask.engine.name();
     let plan = match plan(&ask, &here.availability) {
         Ok(plan) => plan,
-        Err(PlacementError::Engine(EngineError::Unsupported { why, .. })) => {
-            return Ok(unknown(model, name, &why, here));
+        Err(PlacementError::Engine(error)) => {
+            return match untold(&error) {
+                Some((reason, why)) => Ok(unknown(model, name, (reason, &why), here)),
+                None => Err(engine_problem(&error)),
+            };
         }
-        Err(PlacementError::Engine(error)) => return Err(engine_problem(&error)),
         Err(error) => return Err(Problem::new(Reason::Usage, error.to_string())),
     };
     if plan.reason == Reason::NoDevices {
@@ -105,7 +107,7 @@ fn ask<'a>(question: &'a Question, model: &'a Model, here: &Here, rules: &'a Rul
     Ok(Ask {
         engine,
         model,
-        version: question.engine.version.as_deref(),
+        version: question.engine.version.as_ref(),
         parameters: &question.engine.parameters,
         asked,
         constraints: Constraints {
@@ -118,10 +120,13 @@ fn ask<'a>(question: &'a Question, model: &'a Model, here: &Here, rules: &'a Rul
     })
 }
 
-/// Refuses a question that names an engine which does not exist, before anything is read for it.
+/// Refuses a question that names an engine which does not exist, or a version that the engine cannot have, before anything
+/// is read for it.
 pub fn known_engine(question: &Question, rules: &Rules) -> Result<(), Problem> {
-    match &question.engine.name {
-        Some(name) => rules.engines.by_name(name).map(|_| ()).map_err(|error| engine_problem(&error)),
+    let Some(name) = &question.engine.name else { return Ok(()) };
+    let engine = rules.engines.by_name(name).map_err(|error| engine_problem(&error))?;
+    match &question.engine.version {
+        Some(version) => releases::check_form(engine.name(), version).map_err(|error| engine_problem(&error)),
         None => Ok(()),
     }
 }
@@ -292,11 +297,21 @@ fn conclude(question: &Question, model: &Model, engine: &str, plan: &Plan, here:
     answer
 }
 
-/// The answer for a model whose cache is not understood: exact weights, and nothing that would be a guess.
-fn unknown(model: &Model, engine: &str, why: &str, here: &Here) -> Answer {
+/// The reason and the sentence of an error after which only the weights are known; `None` for any other error.
+fn untold(error: &EngineError) -> Option<(Reason, String)> {
+    match error {
+        EngineError::Unsupported { why, .. } => Some((Reason::UnsupportedArchitecture, why.clone())),
+        EngineError::UnsupportedVersion { .. } => Some((Reason::UnsupportedEngineVersion, error.to_string())),
+        EngineError::UnsupportedParameter { .. } => Some((Reason::UnsupportedParameter, error.to_string())),
+        _ => None,
+    }
+}
+
+/// The answer for a model whose need is not understood: exact weights, and nothing that would be a guess.
+fn unknown(model: &Model, engine: &str, (reason, why): (Reason, &str), here: &Here) -> Answer {
     let mut answer = blank(model, here);
     answer.verdict = Some(Verdict::Unknown);
-    Reason::UnsupportedArchitecture.word().clone_into(&mut answer.reason);
+    reason.word().clone_into(&mut answer.reason);
     answer.message = format!("{} on {engine}: {why}", model.asked().repo);
     answer.requirement = Some(requirement::weights_only(model));
     answer
@@ -319,9 +334,13 @@ fn blank(model: &Model, here: &Here) -> Answer {
 fn engine_problem(error: &EngineError) -> Problem {
     let reason = match error {
         EngineError::Unsupported { .. } => Reason::UnsupportedArchitecture,
-        EngineError::UnknownParameter { .. } | EngineError::BadParameter { .. } | EngineError::UnknownEngine { .. } => {
-            Reason::Usage
-        }
+        EngineError::UnsupportedVersion { .. } => Reason::UnsupportedEngineVersion,
+        EngineError::UnsupportedParameter { .. } => Reason::UnsupportedParameter,
+        EngineError::UnknownParameter { .. }
+        | EngineError::ParameterOfOtherRelease { .. }
+        | EngineError::BadParameter { .. }
+        | EngineError::InvalidVersion { .. }
+        | EngineError::UnknownEngine { .. } => Reason::Usage,
         EngineError::Overflow { .. } => Reason::MissingMetadata,
     };
     Problem::new(reason, error.to_string())

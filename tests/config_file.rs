@@ -40,7 +40,7 @@ fn the_example_holds_every_key() {
     full.hub.endpoint_token_files.insert("acme/".to_owned(), PathBuf::new());
     full.leases.user_bytes = Some(Size::gib(1));
     full.leases.users.insert("ana".to_owned(), UserQuota { bytes: Some(Size::gib(320)), leases: Some(8) });
-    full.engines.default_engine = Some(String::new());
+    full.engines.default_engine = Some("vllm".parse().unwrap());
     full.engines.profiles_file = Some(PathBuf::new());
     full.engines.profiles = Some(toml::Table::new());
     let full = toml::Table::try_from(full).unwrap();

@@ -90,12 +90,95 @@ fn a_parameter_that_no_figure_follows_is_refused() {
         ("vllm", "kv_cache_memory_bytes"),
         ("vllm", "tensor_parallel_size"),
         ("sglang", "max_total_tokens"),
-        ("sglang", "enable_dp_attention"),
         ("sglang", "tp_size"),
     ] {
         let said = refused(engine, name, &json!(2));
         assert!(said.contains(name) && !said.starts_with("not refused"), "{said}");
     }
+}
+
+#[test]
+fn uncounted_parameters_are_unsupported() {
+    for (engine, name, value) in [
+        ("vllm", "enable_sleep_mode", json!(true)),
+        ("vllm", "speculative_config", json!({"model": "draft"})),
+        ("vllm", "data_parallel_size", json!(2)),
+        ("vllm", "kv_offloading_size", json!(10)),
+        ("vllm", "load_format", json!("tensorizer")),
+        ("sglang", "enable_dp_attention", json!(true)),
+        ("sglang", "speculative_algorithm", json!("EAGLE")),
+        ("transformers", "num_beams", json!(4)),
+    ] {
+        let asked = ask((engine, &llama(), &h100()), AskedWorkload::default(), &[(name, value)], |_| ());
+        let Err(EngineError::UnsupportedParameter { name: said, .. }) = asked else {
+            panic!("{engine} {name}: {asked:?}")
+        };
+        assert_eq!(said, name);
+    }
+}
+
+#[test]
+fn parameters_without_memory_change_nothing() {
+    let figures = |engine: &str, parameters: &[(&str, Value)]| {
+        let facts = h100();
+        ask((engine, &llama(), &facts), context(4096), parameters, |prepared| {
+            prepared.variable_sum(&Split::single(32), 0, &facts, prepared.workload()).unwrap()
+        })
+    };
+    for (engine, parameters) in [
+        (
+            "vllm",
+            vec![
+                ("served-model-name", json!("x")),
+                ("api_server_count", json!(4)),
+                ("enable_sleep_mode", json!(false)),
+            ],
+        ),
+        (
+            "vllm",
+            vec![("data_parallel_size", json!(1)), ("speculative_config", Value::Null), ("load_format", json!("auto"))],
+        ),
+        ("sglang", vec![("log-level", json!("debug")), ("enable_dp_attention", json!(false)), ("dp", json!(1))]),
+        ("transformers", vec![("temperature", json!(0.7)), ("num_beams", json!(1))]),
+    ] {
+        assert_eq!(figures(engine, &parameters).unwrap(), figures(engine, &[]).unwrap(), "{engine}");
+    }
+}
+
+#[test]
+fn every_engine_reads_its_list() {
+    let name = "no_such_parameter";
+    for (engine, format) in [
+        ("vllm", Format::Safetensors),
+        ("sglang", Format::Safetensors),
+        ("transformers", Format::Safetensors),
+        ("llama.cpp", Format::Gguf),
+        ("ollama", Format::Gguf),
+        ("diffusers", Format::Diffusers),
+    ] {
+        let model = Model { format, ..model(&llama()) };
+        let parameters = BTreeMap::from([(name.to_owned(), json!(1))]);
+        let devices = [h100()];
+        let asked = AskedWorkload::default();
+        let case = Case { model: &model, version: None, parameters: &parameters, asked, devices: &devices };
+        let refused = by_name(engine).unwrap().prepare(&case).err();
+        assert!(matches!(refused, Some(EngineError::UnknownParameter { .. })), "{engine}: {refused:?}");
+    }
+}
+
+#[test]
+fn vllm_parameters_belong_to_releases() {
+    let (model, devices) = (model(&llama()), [h100()]);
+    let refused = |name: &str, version: Option<&str>| {
+        let parameters = BTreeMap::from([(name.to_owned(), json!(1))]);
+        let version = version.map(|version| version.parse().unwrap());
+        let (version, asked) = (version.as_ref(), AskedWorkload::default());
+        let case = Case { model: &model, version, parameters: &parameters, asked, devices: &devices };
+        by_name("vllm").unwrap().prepare(&case).err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    assert!(refused("kv_offloading_size", Some("0.7")).contains("releases from"));
+    assert!(refused("swap_space", None).contains("only releases before 0.21 have it"));
+    assert!(refused("swap_space", Some("0.8.5")).contains("not counted yet"));
 }
 
 #[test]

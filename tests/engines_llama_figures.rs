@@ -533,7 +533,8 @@ fn a_mask_that_is_cast_is_alive_twice_for_a_moment() {
     let (model, devices, parameters) = (model(parsed(&llama_8b())), [card(132)], BTreeMap::new());
     let buffer = |version: Option<&str>| {
         let asked = tokens(131_072);
-        let case = Case { model: &model, version, parameters: &parameters, asked, devices: &devices };
+        let version = version.map(|version| version.parse().unwrap());
+        let case = Case { model: &model, version: version.as_ref(), parameters: &parameters, asked, devices: &devices };
         let ready = LlamaCpp.prepare(&case).unwrap();
         let split = ready.splits(1).unwrap().remove(0);
         let parts = ready.variable(&split, 0, &devices[0], ready.workload()).unwrap();

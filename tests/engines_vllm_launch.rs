@@ -268,9 +268,16 @@ fn old_devices_fall_back_or_are_vetoed() {
 fn defaults_follow_the_gpu() {
     let model = llama(&json!({}));
     let parameters = BTreeMap::new();
-    let of = |device: DeviceFacts, version| {
+    let of = |device: DeviceFacts, version: Option<&str>| {
         let devices = [device];
-        let case = Case { model: &model, version, parameters: &parameters, asked: asked(8192, 1), devices: &devices };
+        let version = version.map(|version| version.parse().unwrap());
+        let case = Case {
+            model: &model,
+            version: version.as_ref(),
+            parameters: &parameters,
+            asked: asked(8192, 1),
+            devices: &devices,
+        };
         let all = prepare(&case).unwrap().parameters();
         (all["max_num_batched_tokens"].as_u64().unwrap(), all["max_num_seqs"].as_u64().unwrap())
     };
@@ -359,6 +366,8 @@ fn parameters_move_the_figures_the_right_way() {
     let by = |version: Option<&str>, pairs: &[(&str, Value)], name: ComponentName| {
         let parameters: BTreeMap<String, Value> =
             pairs.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+        let version = version.map(|version| version.parse().unwrap());
+        let version = version.as_ref();
         let case = Case { model: &model, version, parameters: &parameters, asked: asked(8192, 1), devices: &devices };
         let prepared = prepare(&case).unwrap();
         let parts = prepared.fixed(&Split::single(32), 0, &devices[0]).unwrap();

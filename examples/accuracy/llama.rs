@@ -392,10 +392,10 @@ fn score(row: &Row, corpus: &BTreeMap<String, Inventory>, scores: &mut Scores) {
     let (devices, given) = ([device()], parameters(row));
     // Rows that name no build and print no header are of 2026.
     let recent = row.build().map_or(row.0["lent"] == Value::Bool(true), |build| build >= 10_450);
-    let version = if recent { "b10450" } else { "b4000" };
+    let Ok(version) = (if recent { "b10450" } else { "b4000" }).parse() else { return };
     let case = Case {
         model: &model,
-        version: Some(version),
+        version: Some(&version),
         parameters: &given,
         asked: AskedWorkload::default(),
         devices: &devices,

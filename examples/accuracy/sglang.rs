@@ -70,8 +70,8 @@ fn score(scores: &mut Scores, engine: &Sglang, model: &Model, row: &Value, label
     let longest = model.architecture.as_ref().ok().and_then(|read| read.max_context).unwrap_or(u64::MAX);
     let context = row["max_model_len"].as_u64().map(|tokens| AskedContext::Tokens(tokens.min(longest)));
     let asked = AskedWorkload { context, dtype: row["dtype"].as_str().map(str::to_owned), ..AskedWorkload::default() };
-    let case =
-        Case { model, version: row["engine_version"].as_str(), parameters: &parameters, asked, devices: &device };
+    let version = row["engine_version"].as_str().and_then(|version| version.parse().ok());
+    let case = Case { model, version: version.as_ref(), parameters: &parameters, asked, devices: &device };
     let prepared = engine.prepare(&case).map_err(|error| error.to_string())?;
     let tensor = u32::try_from(row["tensor_parallel"].as_u64().unwrap_or(1)).unwrap_or(1);
     let layers = model.architecture.as_ref().map_err(ToString::to_string)?.layer_count();

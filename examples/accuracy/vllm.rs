@@ -7,7 +7,7 @@ use std::path::Path;
 use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::engines::shared::topology::vllm_stages;
 use hf_mem_probe::engines::vllm::{Vllm, VllmPrepared};
-use hf_mem_probe::engines::{AskedContext, AskedWorkload, Case, Offload, Prepared as _, Split};
+use hf_mem_probe::engines::{AskedContext, AskedWorkload, Case, EngineVersion, Offload, Prepared as _, Split};
 use hf_mem_probe::model::Model;
 use serde_json::{Value, json};
 
@@ -175,7 +175,8 @@ fn score(scores: &mut Scores, engine: &Vllm, model: &Model, row: &Row<'_>, label
     let parameters = parameters(row);
     let context = row.count("max_model_len").map(AskedContext::Tokens);
     let asked = AskedWorkload { context, dtype: row.text("dtype").map(str::to_owned), ..AskedWorkload::default() };
-    let case = Case { model, version: version(row), parameters: &parameters, asked, devices: prepared_for };
+    let version = version(row);
+    let case = Case { model, version: version.as_ref(), parameters: &parameters, asked, devices: prepared_for };
     let prepared = engine.prepare(&case).map_err(|error| error.to_string())?;
     let layers = model.architecture.as_ref().map_err(ToString::to_string)?.layer_count();
     let part = |key| u32::try_from(row.count(key).unwrap_or(1)).unwrap_or(1);
@@ -262,18 +263,17 @@ fn cache(scores: &mut Scores, prepared: &VllmPrepared<'_>, split: &Split, row: &
 }
 
 /// The row's release, or what tells it.
-fn version<'r>(row: &Row<'r>) -> Option<&'r str> {
+fn version(row: &Row<'_>) -> Option<EngineVersion> {
     let model = row.0.get("model").and_then(Value::as_str).unwrap_or_default();
     if row.0.get("notes").and_then(Value::as_str).is_some_and(|notes| notes.contains("Marlin")) {
         return None;
     }
     let told = RELEASES.iter().find(|(name, _, _)| *name == model).map(|(_, version, _)| *version);
-    row.0.get("engine_version").and_then(Value::as_str).or(told)
+    row.0.get("engine_version").and_then(Value::as_str).or(told)?.parse().ok()
 }
 
 fn modern(row: &Row<'_>) -> bool {
-    use hf_mem_probe::engines::profile::Version;
-    version(row).and_then(Version::parse).is_none_or(|version| Some(version) >= Version::parse("0.17"))
+    version(row).is_none_or(|version| version.is_at_least(&[0, 17]))
 }
 
 fn parameters(row: &Row<'_>) -> BTreeMap<String, Value> {

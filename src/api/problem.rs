@@ -69,6 +69,8 @@ reasons! {
     Leased "leased" 200 1 "The memory is promised to others";
     Usage "usage" 400 2 "Not a question";
     UnsupportedArchitecture "unsupported_architecture" 422 3 "Architecture not understood";
+    UnsupportedEngineVersion "unsupported_engine_version" 422 3 "Engine version not known";
+    UnsupportedParameter "unsupported_parameter" 422 3 "Engine parameter not counted";
     MissingMetadata "missing_metadata" 422 3 "Metadata missing or unreadable";
     NvmlUnavailable "nvml_unavailable" 503 4 "The driver's library cannot be used";
     GpuLost "gpu_lost" 503 4 "A GPU is lost";

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::bounded;
 use super::unread::Unread;
+use crate::engines::EngineVersion;
 
 /// A question: a model, an engine, a workload, constraints.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -61,7 +62,8 @@ pub struct EngineQuestion {
     pub name: Option<String>,
     /// Its version; the newest profile when absent.
     #[serde(default)]
-    pub version: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub version: Option<EngineVersion>,
     /// Parameters by the engine's own names.
     #[serde(default, deserialize_with = "bounded::parameters")]
     #[schema(value_type = Object)]

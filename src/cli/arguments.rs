@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::api::limits::without_controls;
+use crate::engines::EngineSpec;
 
 /// Does this Hugging Face model fit on this host's GPUs right now, and how?
 ///
@@ -263,7 +264,7 @@ pub struct QuestionOptions {
     pub file: Option<String>,
     /// vllm, sglang, llama.cpp, ollama, transformers, diffusers or reference, with an optional version.
     #[arg(long, value_name = "NAME[@VERSION]")]
-    pub engine: Option<String>,
+    pub engine: Option<EngineSpec>,
     /// Tokens of one sequence, or "max" [default: the engine's own].
     #[arg(long, value_name = "N|max", value_parser = parse_context)]
     pub context: Option<ContextArgument>,

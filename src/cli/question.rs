@@ -7,13 +7,10 @@ use crate::cli::arguments::{ContextArgument, OffloadArgument, QuestionOptions};
 
 /// The question that `arguments` ask about `model`, as the socket takes it. The model's name is still as typed.
 pub(super) fn question(model: &str, arguments: &QuestionOptions) -> Question {
-    let (engine, version) =
-        match arguments.engine.as_deref().map(|engine| engine.split_once('@').unwrap_or((engine, ""))) {
-            Some((name, version)) => {
-                (Some(name.to_owned()), Some(version.to_owned()).filter(|version| !version.is_empty()))
-            }
-            None => (None, None),
-        };
+    let (engine, version) = match arguments.engine.clone() {
+        Some(spec) => (Some(spec.name), spec.version),
+        None => (None, None),
+    };
     Question {
         model: ModelQuestion { repo: model.to_owned(), revision: None, file: arguments.file.clone(), metadata: None },
         engine: EngineQuestion { name: engine, version, parameters: arguments.set.iter().cloned().collect() },

@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engines::EngineSpec;
+
 /// The default engine and profile overrides.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EnginesConfig {
     /// Engine for language models in safetensors when a question names none; by the model's format without it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub default_engine: Option<String>,
+    pub default_engine: Option<EngineSpec>,
     /// File with profiles that stand before the built-in ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profiles_file: Option<PathBuf>,

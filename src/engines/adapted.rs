@@ -170,6 +170,10 @@ impl Prepared for Adapted<'_> {
         all
     }
 
+    fn warnings(&self) -> Vec<String> {
+        self.inner.warnings()
+    }
+
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
         self.inner.splits(devices)
     }
@@ -180,6 +184,14 @@ impl Prepared for Adapted<'_> {
 
     fn uneven(&self) -> bool {
         self.inner.uneven()
+    }
+
+    fn moves_to_host(&self) -> bool {
+        self.inner.moves_to_host()
+    }
+
+    fn ranks_are_processes(&self) -> bool {
+        self.inner.ranks_are_processes()
     }
 
     fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
@@ -239,5 +251,123 @@ impl Prepared for Adapted<'_> {
             launch.args.clear();
         }
         launch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::{AskedContext, LaunchDevice, Offload, Split, by_name, sample};
+    use super::*;
+    use crate::model::{Identity, Model};
+
+    const GIB: u64 = 1 << 30;
+
+    fn adapter() -> Adapter {
+        let tensor = ("", "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", Dtype::F16, &[8, 4096][..]);
+        Adapter {
+            identity: Identity { repo: "owner/lora".to_owned(), ..Default::default() },
+            base_gated: false,
+            method: "LORA".to_owned(),
+            rank: Some(8),
+            dora: false,
+            inventory: sample::inventory(&[tensor]),
+            saves: Vec::new(),
+        }
+    }
+
+    fn llama(adapter: Option<Adapter>) -> Model {
+        let config = json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096,
+            "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+            "num_key_value_heads": 8, "vocab_size": 128_256, "max_position_embeddings": 8192,
+            "torch_dtype": "bfloat16"
+        });
+        let tensors = [
+            ("", "model.embed_tokens.weight", Dtype::BF16, &[128_256, 4096][..]),
+            ("", "model.layers.0.self_attn.q_proj.weight", Dtype::BF16, &[4096, 4096][..]),
+            ("", "model.layers.31.mlp.down_proj.weight", Dtype::BF16, &[4096, 14_336][..]),
+        ];
+        Model { adapter, ..sample::model(&config, sample::inventory(&tensors)) }
+    }
+
+    /// Everything that `prepared` answers, one line for each method, in the order of the trait.
+    fn answers(prepared: &dyn Prepared) -> Vec<(&'static str, String)> {
+        let device = sample::device();
+        let workload = Workload { context: 2048, sequences: 3 };
+        let mut split = Split::tensor(2, 32);
+        split.stages = vec![0..16, 16..32];
+        let sum = Interval::exact(Bytes::new(20 * GIB));
+        let facts = LaunchDevice {
+            facts: &device,
+            available: device.total_bytes,
+            required: Bytes::new(30 * GIB),
+            free: Some(device.total_bytes),
+        };
+        let devices = [facts; 4];
+        let plan = LaunchPlan { split: &split, workload, devices: &devices };
+
+        vec![
+            ("profile", prepared.profile().to_owned()),
+            ("parameters", format!("{:?}", prepared.parameters())),
+            ("workload", format!("{:?}", prepared.workload())),
+            ("kv_cache_dtype", prepared.kv_cache_dtype()),
+            ("kv_bytes_per_token", prepared.kv_bytes_per_token().to_string()),
+            ("state_bytes_per_sequence", prepared.state_bytes_per_sequence().to_string()),
+            ("assumptions", format!("{:?}", prepared.assumptions())),
+            ("warnings", format!("{:?}", prepared.warnings())),
+            ("splits", format!("{:?}", prepared.splits(8))),
+            ("check", format!("{:?} {:?}", prepared.check(&split), prepared.check(&Split::tensor(3, 32)))),
+            ("uneven", prepared.uneven().to_string()),
+            ("moves_to_host", prepared.moves_to_host().to_string()),
+            ("ranks_are_processes", prepared.ranks_are_processes().to_string()),
+            ("device_fitness", format!("{:?}", prepared.device_fitness(&device))),
+            ("fixed", format!("{:?}", prepared.fixed(&split, 1, &device))),
+            ("variable", format!("{:?}", prepared.variable(&split, 1, &device, workload))),
+            ("fixed_sum", format!("{:?}", prepared.fixed_sum(&split, 1, &device))),
+            ("variable_sum", format!("{:?}", prepared.variable_sum(&split, 1, &device, workload))),
+            ("host", format!("{:?}", prepared.host(&split, workload))),
+            ("must_be_available", format!("{:?}", prepared.must_be_available(&split, &device, sum))),
+            ("launch", format!("{:?}", prepared.launch(&plan))),
+        ]
+    }
+
+    /// The methods that an adapter on `engine` answers otherwise than its base model.
+    fn differences(engine: &str, parameters: &BTreeMap<String, Value>) -> Vec<&'static str> {
+        let engine = by_name(engine).unwrap();
+        let (base, with_adapter) = (llama(None), llama(Some(adapter())));
+        let devices = [sample::device()];
+        let asked = sample::tokens(2048);
+        let case = |model| Case { model, version: None, parameters, asked: asked.clone(), devices: &devices };
+        let (base, adapted) = (prepare(engine, &case(&base)).unwrap(), prepare(engine, &case(&with_adapter)).unwrap());
+        let pairs = answers(&*base).into_iter().zip(answers(&*adapted));
+        pairs.filter(|(base, adapted)| base != adapted).map(|((method, _), _)| method).collect()
+    }
+
+    #[test]
+    fn adapter_answers_like_base() {
+        // Each of these makes a method answer what no default would: weights on the host, a share of the device.
+        let parameters = BTreeMap::from([
+            ("enable_lora".to_owned(), json!(true)),
+            ("cpu_offload_gb".to_owned(), json!(1)),
+            ("gpu_memory_utilization".to_owned(), json!(0.5)),
+        ]);
+        assert_eq!(differences("vllm", &parameters), ["assumptions", "launch"]);
+        let own_tensors = ["assumptions", "fixed", "fixed_sum", "launch"];
+        assert_eq!(differences("transformers", &BTreeMap::new()), own_tensors);
+    }
+
+    #[test]
+    fn adapter_keeps_offload_and_processes() {
+        let model = llama(Some(adapter()));
+        let parameters = BTreeMap::from([("cpu_offload_gb".to_owned(), json!(1))]);
+        let devices = [sample::device()];
+        let asked = super::super::AskedWorkload { context: Some(AskedContext::Tokens(2048)), ..Default::default() };
+        let case = Case { model: &model, version: None, parameters: &parameters, asked, devices: &devices };
+        let adapted = prepare(by_name("vllm").unwrap(), &case).unwrap();
+        let split = Split { offload: Offload::None, ..Split::single(32) };
+        assert!(adapted.moves_to_host() && adapted.ranks_are_processes());
+        assert!(!adapted.host(&split, adapted.workload()).unwrap().is_empty());
     }
 }

@@ -11,14 +11,18 @@ pub mod layer_weights;
 pub mod llama_cpp;
 pub mod logical;
 pub mod ollama;
+mod prepare;
 pub mod profile;
 pub mod reference;
 pub mod registry;
+pub mod releases;
 #[cfg(test)]
 mod sample;
 pub mod sglang;
 pub mod shared;
 pub mod transformers;
+mod unverified;
+mod version;
 pub mod vllm;
 
 use std::collections::BTreeMap;
@@ -27,13 +31,15 @@ use std::ops::Range;
 use serde_json::Value;
 
 pub use component::{Basis, Component, ComponentName, Interval};
+pub use prepare::prepare;
 pub use registry::{Engines, by_name};
+pub use version::{EngineSpec, EngineVersion, InvalidVersion};
 
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
 use crate::model::Model;
 
-/// One inference engine at a version range.
+/// One inference engine at a version range. No method has a default, for the same reason as in [`Prepared`].
 pub trait Engine: Send + Sync {
     /// The engine's name as `--engine` takes it: `vllm`, `sglang`, `llama.cpp`, `ollama`, `transformers`, `diffusers`,
     /// `reference`.
@@ -43,12 +49,10 @@ pub trait Engine: Send + Sync {
     /// that the model goes on; `None` where it does not, or where `parameters` give one.
     fn context_by_host(
         &self,
-        _model: &Model,
-        _parameters: &BTreeMap<String, Value>,
-        _devices: &[&DeviceFacts],
-    ) -> Option<u64> {
-        None
-    }
+        model: &Model,
+        parameters: &BTreeMap<String, Value>,
+        devices: &[&DeviceFacts],
+    ) -> Option<u64>;
 
     /// Settles parameters and workload for `case` and precomputes what does not depend on the split.
     fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError>;
@@ -59,8 +63,8 @@ pub trait Engine: Send + Sync {
 pub struct Case<'a> {
     /// The model.
     pub model: &'a Model,
-    /// The version after `@`, if one was asked for; engines pick the profile whose range holds it, else the newest.
-    pub version: Option<&'a str>,
+    /// The version, if one was asked for: engines take the profile whose range holds it, or else the newest.
+    pub version: Option<&'a EngineVersion>,
     /// Parameters by the engine's own names.
     pub parameters: &'a BTreeMap<String, Value>,
     /// What was asked for; absent fields take the engine's default.
@@ -175,6 +179,9 @@ impl Split {
 }
 
 /// An engine ready to answer for one model on one kind of device.
+///
+/// Wrappers ([`adapted`], Ollama's) implement this trait, so no method has a default: the compiler then finds every
+/// method that a wrapper does not forward.
 pub trait Prepared {
     /// The profile in force, such as `0.33`.
     fn profile(&self) -> &str;
@@ -197,6 +204,9 @@ pub trait Prepared {
     /// What the figures rest on that was not asked for, a sentence each, for the answer's `assumptions`.
     fn assumptions(&self) -> Vec<String>;
 
+    /// Doubts about the figures as a whole, a sentence each, for the answer's `warnings`.
+    fn warnings(&self) -> Vec<String>;
+
     /// The splits that this engine can make of this model over `devices` devices (all of them used), cheapest first;
     /// equal shares unless [`Prepared::uneven`] says otherwise. Or why there is none.
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit>;
@@ -205,21 +215,15 @@ pub trait Prepared {
     fn check(&self, split: &Split) -> Result<(), IllegalSplit>;
 
     /// Whether stages may be given any number of layers, so that unequal devices can be filled (layer split).
-    fn uneven(&self) -> bool {
-        false
-    }
+    fn uneven(&self) -> bool;
 
     /// Whether a parameter that was asked for moves weights to host memory, whatever the split: then it must be known how
     /// much there is.
-    fn moves_to_host(&self) -> bool {
-        false
-    }
+    fn moves_to_host(&self) -> bool;
 
     /// Whether every rank is a process of its own, so that stages work one after another on a sequence while a tensor group
     /// works on it at once; otherwise one process walks its devices layer by layer.
-    fn ranks_are_processes(&self) -> bool {
-        false
-    }
+    fn ranks_are_processes(&self) -> bool;
 
     /// Whether this device can run the model's dtype and quantisation: a veto, or a warning of what it costs.
     fn device_fitness(&self, device: &DeviceFacts) -> Fitness;
@@ -242,9 +246,7 @@ pub trait Prepared {
 
     /// The sum of [`Prepared::fixed`] on the device. A search asks for it thousands of times: an engine whose components
     /// carry text that must be written anew answers here without it.
-    fn fixed_sum(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Interval, EngineError> {
-        Ok(component::device_sum(&self.fixed(split, rank, device)?))
-    }
+    fn fixed_sum(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Interval, EngineError>;
 
     /// The sum of [`Prepared::variable`] on the device, likewise.
     fn variable_sum(
@@ -253,21 +255,15 @@ pub trait Prepared {
         rank: usize,
         device: &DeviceFacts,
         workload: Workload,
-    ) -> Result<Interval, EngineError> {
-        Ok(component::device_sum(&self.variable(split, rank, device, workload)?))
-    }
+    ) -> Result<Interval, EngineError>;
 
     /// Host memory that `split` takes (weights kept there, pinned buffers), where it is worth a line.
-    fn host(&self, _split: &Split, _workload: Workload) -> Result<Vec<Component>, EngineError> {
-        Ok(Vec::new())
-    }
+    fn host(&self, split: &Split, workload: Workload) -> Result<Vec<Component>, EngineError>;
 
     /// Bytes the engine must find available on `device` for components that sum to `sum`: the sum itself, unless the
     /// engine asks for more than it needs (vLLM aborts unless its whole share is free) or keeps a margin (llama.cpp).
     /// `split` tells how many processes have been joined before the engine looks.
-    fn must_be_available(&self, _split: &Split, _device: &DeviceFacts, sum: Interval) -> Interval {
-        sum
-    }
+    fn must_be_available(&self, split: &Split, device: &DeviceFacts, sum: Interval) -> Interval;
 
     /// Environment and arguments that make the engine take what was answered.
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch;
@@ -345,6 +341,30 @@ pub enum EngineError {
         /// The nearest name that exists.
         nearest: Option<String>,
     },
+    /// A parameter of this engine whose memory no figure follows, set to something that may take some.
+    #[error("{engine} parameter {name} = {value}: {why}")]
+    UnsupportedParameter {
+        /// The engine.
+        engine: &'static str,
+        /// The parameter.
+        name: String,
+        /// The value as given.
+        value: String,
+        /// What is not counted, and what to do about it.
+        why: String,
+    },
+    /// A parameter that other releases of this engine have.
+    #[error("{engine}{version} has no parameter '{name}'; {releases}")]
+    ParameterOfOtherRelease {
+        /// The engine.
+        engine: &'static str,
+        /// The version with a space before it; empty for the newest.
+        version: String,
+        /// The parameter.
+        name: String,
+        /// Which releases have it.
+        releases: String,
+    },
     /// A parameter's value that cannot be meant.
     #[error("{engine} parameter {name} = {value}: {why}")]
     BadParameter {
@@ -362,6 +382,28 @@ pub enum EngineError {
     Overflow {
         /// What was being summed.
         what: &'static str,
+    },
+    /// A version that this engine cannot have.
+    #[error("{engine} has no version '{version}': {why}")]
+    InvalidVersion {
+        /// The engine.
+        engine: &'static str,
+        /// The version as given.
+        version: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A version that is older than everything that is known of the engine.
+    #[error(
+        "{engine} {version} is older than {oldest}, the first release that anything is known of; ask for a later one"
+    )]
+    UnsupportedVersion {
+        /// The engine.
+        engine: &'static str,
+        /// The version as given.
+        version: String,
+        /// The oldest release that is answered for.
+        oldest: String,
     },
     /// No engine of this name.
     #[error("unknown engine '{name}'{}; known: {known}", did_you_mean(.nearest.as_deref()))]

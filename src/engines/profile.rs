@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::EngineVersion;
 use crate::bytes::Bytes;
 
 /// Constants of one version range.
@@ -12,8 +13,10 @@ use crate::bytes::Bytes;
 pub struct Profile {
     /// The newest version of the range: what the answer names.
     pub name: String,
-    from: Version,
-    until: Option<Version>,
+    /// The first release of the range.
+    from: EngineVersion,
+    /// The first release after it.
+    until: Option<EngineVersion>,
     /// By name, in millionths.
     constants: BTreeMap<String, u64>,
 }
@@ -23,13 +26,6 @@ pub struct Profile {
 pub struct Profiles {
     engine: String,
     profiles: Vec<Profile>,
-}
-
-/// A version's first two numbers: what profiles are told apart by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version {
-    major: u32,
-    minor: u32,
 }
 
 /// Why a profile could not be read or does not hold what an engine needs.
@@ -54,18 +50,6 @@ fn field(path: impl Into<String>, why: impl Into<String>) -> ProfileError {
 
 const MILLION: u64 = 1_000_000;
 
-impl Version {
-    /// `0.19.0`, `v0.20.2rc1.dev249+g1234`: the first two numbers; a second number that is missing is 0.
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut numbers = text.trim().trim_start_matches('v').split('.').map(|part| {
-            let end = part.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(part.len());
-            part.get(..end).and_then(|digits| digits.parse::<u32>().ok())
-        });
-        let major = numbers.next()??;
-        Some(Self { major, minor: numbers.next().flatten().unwrap_or(0) })
-    }
-}
-
 impl Profiles {
     /// Reads profiles from TOML text of the embedded files' form.
     pub fn parse(text: &str) -> Result<Self, ProfileError> {
@@ -83,8 +67,8 @@ impl Profiles {
             let text = |key: &str| entry.get(key).and_then(toml::Value::as_str);
             let name = text("name").ok_or_else(|| field("profile.name", "is missing"))?;
             let version = |key: &str, text: &str| {
-                Version::parse(text)
-                    .ok_or_else(|| field(format!("profile.\"{name}\".{key}"), format!("'{text}' is no version")))
+                text.parse::<EngineVersion>()
+                    .map_err(|error| field(format!("profile.\"{name}\".{key}"), error.to_string()))
             };
             let from = version("from", text("from").ok_or_else(|| field("profile.from", "is missing"))?)?;
             let until = text("until").map(|text| version("until", text)).transpose()?;
@@ -94,21 +78,24 @@ impl Profiles {
             }
             profiles.push(Profile { name: name.to_owned(), from, until, constants: all });
         }
-        profiles.sort_by_key(|profile| std::cmp::Reverse(profile.from));
+        profiles.sort_by(|one, other| other.from.numbers().cmp(one.from.numbers()));
         if profiles.is_empty() {
             return Err(field("profile", "holds no profile"));
         }
         Ok(Self { engine: engine.to_owned(), profiles })
     }
 
-    /// The profile whose range holds `version`; the newest where none is asked for or it cannot be read.
-    pub fn for_version(&self, version: Option<&str>) -> Result<&Profile, ProfileError> {
-        let asked = version.and_then(Version::parse);
+    /// The profile whose range holds `version`; the newest where none is asked for.
+    pub fn for_version(&self, version: Option<&EngineVersion>) -> Result<&Profile, ProfileError> {
         let holds = |profile: &&Profile| {
-            asked.is_none_or(|asked| profile.from <= asked && profile.until.is_none_or(|until| asked < until))
+            version.is_none_or(|asked| {
+                let until = profile.until.as_ref();
+                asked.is_at_least(profile.from.numbers())
+                    && until.is_none_or(|until| !asked.is_at_least(until.numbers()))
+            })
         };
-        let newest = self.profiles.iter().find(holds).or(self.profiles.first());
-        newest.ok_or_else(|| field("profile", "holds no profile"))
+        let found = self.profiles.iter().find(holds);
+        found.ok_or_else(|| field("profile", version.map_or_else(String::new, |asked| format!("none covers {asked}"))))
     }
 
     /// These profiles with a user's table merged in: `constants.NAME = number` for every version, and
@@ -227,11 +214,17 @@ mod tests {
     #[test]
     fn a_version_finds_its_range_and_inherits() {
         let profiles = Profiles::parse(TEXT).unwrap();
-        let share = |version| profiles.for_version(version).unwrap().millionths("share").unwrap();
+        let profile = |version: Option<&str>| {
+            let version = version.map(|version| version.parse().unwrap());
+            profiles.for_version(version.as_ref()).unwrap()
+        };
+        let share = |version| profile(version).millionths("share").unwrap();
         assert_eq!(share(None), 920_000);
         assert_eq!(share(Some("0.20.2rc1.dev249+gl")), 900_000);
         assert_eq!(share(Some("0.21.0")), 920_000);
-        assert_eq!(profiles.for_version(Some("0.5")).unwrap().count("block").unwrap(), 16);
+        assert_eq!(profile(Some("0.5")).count("block").unwrap(), 16);
+        assert_eq!(profile(Some("0.1.dev9+gabcdef1")).name, "0.33");
+        assert_eq!(profile(Some("0")).name, "0.33");
     }
 
     #[test]
@@ -240,9 +233,10 @@ mod tests {
         let with = |text: &str| profiles.clone().overridden(&text.parse().unwrap());
         let changed = with("constants.block = 32\n\"0.19\".share = 0.5").unwrap();
         assert_eq!(changed.for_version(None).unwrap().count("block").unwrap(), 32);
-        assert_eq!(changed.for_version(Some("0.19")).unwrap().millionths("share").unwrap(), 500_000);
+        let old: EngineVersion = "0.19".parse().unwrap();
+        assert_eq!(changed.for_version(Some(&old)).unwrap().millionths("share").unwrap(), 500_000);
         let both = with("constants.share = 0.25\n\"0.19\".share = 0.5").unwrap();
-        assert_eq!(both.for_version(Some("0.19")).unwrap().millionths("share").unwrap(), 500_000);
+        assert_eq!(both.for_version(Some(&old)).unwrap().millionths("share").unwrap(), 500_000);
         assert_eq!(both.for_version(None).unwrap().millionths("share").unwrap(), 250_000);
         let message = with("constants.blok = 1").unwrap_err().to_string();
         assert_eq!(message, "profile field profiles.e.constants.blok: no such constant");
@@ -257,9 +251,14 @@ mod tests {
     }
 
     #[test]
-    fn embedded_profiles_parse() {
-        for text in [include_str!("profiles/vllm.toml"), include_str!("profiles/sglang.toml")] {
-            Profiles::parse(text).unwrap();
+    fn embedded_profiles_begin_at_oldest_release() {
+        for (text, before, oldest) in
+            [(include_str!("profiles/vllm.toml"), "0.3", "0.4"), (include_str!("profiles/sglang.toml"), "0.1", "0.2")]
+        {
+            let profiles = Profiles::parse(text).unwrap();
+            profiles.for_version(Some(&oldest.parse().unwrap())).unwrap();
+            let error = profiles.for_version(Some(&before.parse().unwrap())).unwrap_err();
+            assert_eq!(error.to_string(), format!("profile field profile: none covers {before}"));
         }
     }
 }

@@ -31,6 +31,15 @@ impl Engine for Reference {
         NAME
     }
 
+    fn context_by_host(
+        &self,
+        _model: &Model,
+        _parameters: &BTreeMap<String, Value>,
+        _devices: &[&DeviceFacts],
+    ) -> Option<u64> {
+        None
+    }
+
     fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
         if let Some(name) = case.parameters.keys().next() {
             let nearest = nearest_name(name, []);
@@ -152,6 +161,10 @@ impl Prepared for Prepare<'_> {
         self.assumptions.clone()
     }
 
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
         let layers = self.layers();
         if devices == 1 {
@@ -173,6 +186,14 @@ impl Prepared for Prepare<'_> {
 
     fn uneven(&self) -> bool {
         true
+    }
+
+    fn moves_to_host(&self) -> bool {
+        false
+    }
+
+    fn ranks_are_processes(&self) -> bool {
+        false
     }
 
     fn device_fitness(&self, _device: &DeviceFacts) -> Fitness {
@@ -220,6 +241,14 @@ impl Prepared for Prepare<'_> {
     ) -> Result<Interval, EngineError> {
         let (cache, states) = self.remembered(split, rank, workload)?;
         Ok(Interval::exact(cache + states))
+    }
+
+    fn host(&self, _split: &Split, _workload: Workload) -> Result<Vec<Component>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    fn must_be_available(&self, _split: &Split, _device: &DeviceFacts, sum: Interval) -> Interval {
+        sum
     }
 
     fn launch(&self, _plan: &LaunchPlan<'_>) -> Launch {

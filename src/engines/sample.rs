@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{
-    AskedContext, AskedWorkload, Case, Component, ComponentName, Engine, EngineError, Interval, Prepared, Split,
+    AskedContext, AskedWorkload, Case, Component, ComponentName, Engine, EngineError, EngineVersion, Interval,
+    Prepared, Split,
 };
 use crate::bytes::Bytes;
 use crate::devices::{DeviceFacts, DeviceKind};
@@ -64,14 +65,15 @@ pub(super) fn tokens(context: u64) -> AskedWorkload {
     AskedWorkload { context: Some(AskedContext::Tokens(context)), ..AskedWorkload::default() }
 }
 
-/// An engine prepared on [`device`]; what is asked `with` a version and parameters.
+/// An engine prepared on [`device`] for a version and parameters.
 pub(super) fn prepare<'a>(
     engine: &dyn Engine,
     model: &'a Model,
     asked: AskedWorkload,
-    (version, parameters): (Option<&'a str>, &'a BTreeMap<String, Value>),
+    (version, parameters): (Option<&str>, &'a BTreeMap<String, Value>),
 ) -> Result<Box<dyn Prepared + 'a>, EngineError> {
-    // The case borrows its device for as long as the model; tests leak one each.
+    // The case borrows device and version for as long as the model; tests leak one each.
+    let version: Option<&'a EngineVersion> = version.map(|text| &*Box::leak(Box::new(text.parse().unwrap())));
     let devices: &'a [DeviceFacts] = Box::leak(Box::new([device()]));
     engine.prepare(&Case { model, version, parameters, asked, devices })
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::devices::DeviceFacts;
-use crate::engines::{AskedWorkload, Case, Engine, EngineError, Prepared, adapted};
+use crate::engines::{AskedWorkload, Case, Engine, EngineError, EngineVersion, Prepared, prepare};
 use crate::model::Model;
 
 /// One model to be placed.
@@ -16,7 +16,7 @@ pub struct Ask<'a> {
     /// The model.
     pub model: &'a Model,
     /// The engine's version, if one was asked for.
-    pub version: Option<&'a str>,
+    pub version: Option<&'a EngineVersion>,
     /// Parameters by the engine's own names.
     pub parameters: &'a BTreeMap<String, Value>,
     /// What must be held at once.
@@ -36,7 +36,7 @@ impl<'a> Ask<'a> {
     {
         let devices = std::slice::from_ref(first);
         let (model, version, parameters) = (self.model, self.version, self.parameters);
-        adapted::prepare(self.engine, &Case { model, version, parameters, asked: self.asked.clone(), devices })
+        prepare(self.engine, &Case { model, version, parameters, asked: self.asked.clone(), devices })
     }
 
     /// The longest sequence that the model is configured for, where it says.

@@ -95,6 +95,7 @@ pub fn plan(ask: &Ask<'_>, here: &Availability) -> Result<Plan, PlacementError> 
     let prepared = needs.prepared(first_kind)?;
     plan.settled = Some(Settled::of(prepared));
     plan.assumptions = prepared.assumptions();
+    plan.warnings.extend(prepared.warnings());
     let Some(best) = found.first() else {
         plan.reason = Reason::NoLegalSplit;
         plan.why = why_no_split(&needs, &pool, &found);

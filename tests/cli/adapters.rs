@@ -189,3 +189,25 @@ async fn a_gated_or_absent_base_on_the_hub_is_named() {
         assert!(outcome.out.contains(says), "{}", outcome.out);
     }
 }
+
+#[test]
+fn adapter_gets_verdict_of_base() {
+    let folder = tempfile::tempdir().unwrap();
+    let lora = adapter(&folder.path().join("lora"), &base(), 8, &json!({}));
+    let ask =
+        |model: &str, rest: &str| run(&format!("fits {model} --local --json --set enable_lora=true {rest}")).json();
+    let lora = lora.display().to_string();
+
+    // Ten GiB move to a host of unknown size: that cannot be granted, with or without an adapter.
+    let offloaded = "--gpus T4 --context 2048 --set cpu_offload_gb=10";
+    let (plain, with) = (ask(MODEL, offloaded), ask(&lora, offloaded));
+    assert_eq!(plain["verdict"], "does_not_fit", "{plain}");
+    assert_eq!(with["verdict"], plain["verdict"], "{with}");
+
+    // Ranks stay processes: the same way over eight devices, by its own name.
+    let many = "--gpus 8xA100-40GB --sequences 24";
+    let (plain, with) = (ask(MODEL, many), ask(&lora, many));
+    for part in ["strategy", "tensor_parallel", "pipeline_parallel"] {
+        assert_eq!(with["placement"][part], plain["placement"][part], "{part}");
+    }
+}

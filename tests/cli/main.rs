@@ -5,6 +5,8 @@ mod adapters;
 mod answers;
 mod configurations;
 mod daemon;
+mod engine_parameters;
+mod engine_versions;
 mod failures;
 #[path = "../support/fake_hub/mod.rs"]
 mod fake_hub;

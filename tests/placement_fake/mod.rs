@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::devices::{DeviceFacts, DeviceKind, HostMemory, Link, LinkKind};
+use hf_mem_probe::engines::component::device_sum;
 use hf_mem_probe::engines::{
     AskedContext, Basis, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit, Interval, Launch,
     LaunchPlan, Offload, Prepared, Split, Workload,
@@ -109,6 +110,15 @@ impl Engine for Fake {
         "fake"
     }
 
+    fn context_by_host(
+        &self,
+        _model: &Model,
+        _parameters: &BTreeMap<String, serde_json::Value>,
+        _devices: &[&DeviceFacts],
+    ) -> Option<u64> {
+        None
+    }
+
     fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
         let context = match case.asked.context {
             Some(AskedContext::Tokens(tokens)) => tokens,
@@ -182,6 +192,10 @@ impl Prepared for Ready<'_> {
         Vec::new()
     }
 
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
         let units = self.fake.units();
         let mut splits = Vec::new();
@@ -224,6 +238,10 @@ impl Prepared for Ready<'_> {
 
     fn uneven(&self) -> bool {
         self.fake.uneven
+    }
+
+    fn moves_to_host(&self) -> bool {
+        false
     }
 
     fn ranks_are_processes(&self) -> bool {
@@ -288,6 +306,20 @@ impl Prepared for Ready<'_> {
         Ok(vec![Component::exact(ComponentName::KvCache, cache, Basis::Formula, "")])
     }
 
+    fn fixed_sum(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Interval, EngineError> {
+        Ok(device_sum(&self.fixed(split, rank, device)?))
+    }
+
+    fn variable_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+        workload: Workload,
+    ) -> Result<Interval, EngineError> {
+        Ok(device_sum(&self.variable(split, rank, device, workload)?))
+    }
+
     fn host(&self, split: &Split, _workload: Workload) -> Result<Vec<Component>, EngineError> {
         let mut bytes = 0;
         for layer in 0..self.fake.layers.len() {
@@ -299,6 +331,10 @@ impl Prepared for Ready<'_> {
             return Ok(Vec::new());
         }
         Ok(vec![Component::exact(ComponentName::Host, Bytes::new(bytes), Basis::Exact, "")])
+    }
+
+    fn must_be_available(&self, _split: &Split, _device: &DeviceFacts, sum: Interval) -> Interval {
+        sum
     }
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {

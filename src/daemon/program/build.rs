@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::api::Problem;
 use crate::api::problem::Reason;
 use crate::config::{self, Config};
-use crate::engines::Engines;
+use crate::engines::{Engines, releases};
 use crate::placement::{Packing, Policy};
 use crate::probe::Rules;
 
@@ -18,9 +18,10 @@ pub(super) fn rules(config: &Config) -> Result<Rules, Problem> {
     tables.extend(config.engines.profiles.clone());
     let engines = Engines::with_constants(&tables)
         .map_err(|error| Problem::new(Reason::BadConfiguration, format!("[engines] profiles: {error}")))?;
-    if let Some(name) = &config.engines.default_engine {
-        engines
-            .by_name(name)
+    if let Some(spec) = &config.engines.default_engine {
+        let known = engines.by_name(&spec.name);
+        known
+            .and_then(|engine| releases::confidence(engine.name(), spec.version.as_ref()))
             .map_err(|error| Problem::new(Reason::BadConfiguration, format!("[engines] default_engine: {error}")))?;
     }
     let packing = match config.placement.policy {

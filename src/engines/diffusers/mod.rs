@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use self::pipeline::{Part, Pipeline, Role};
 use self::settings::Settings;
+use super::component::device_sum;
 use super::reference::dtype_name;
 use super::shared::torch::{cublas, cuda_context};
 use super::{
@@ -33,6 +34,15 @@ pub struct Diffusers;
 impl Engine for Diffusers {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn context_by_host(
+        &self,
+        _model: &Model,
+        _parameters: &BTreeMap<String, Value>,
+        _devices: &[&DeviceFacts],
+    ) -> Option<u64> {
+        None
     }
 
     fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
@@ -116,6 +126,10 @@ impl Prepared for Prepare<'_> {
         assumptions
     }
 
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
         if devices == 1 {
             return Ok(vec![Split::single(0)]);
@@ -131,6 +145,18 @@ impl Prepared for Prepare<'_> {
             Offload::None | Offload::Components | Offload::Leaves => Ok(()),
             _ => Err(IllegalSplit("diffusers offloads whole components or leaf modules".to_owned())),
         }
+    }
+
+    fn uneven(&self) -> bool {
+        false
+    }
+
+    fn moves_to_host(&self) -> bool {
+        false
+    }
+
+    fn ranks_are_processes(&self) -> bool {
+        false
     }
 
     fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
@@ -193,12 +219,30 @@ impl Prepared for Prepare<'_> {
         ])
     }
 
+    fn fixed_sum(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Interval, EngineError> {
+        Ok(device_sum(&self.fixed(split, rank, device)?))
+    }
+
+    fn variable_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+        workload: Workload,
+    ) -> Result<Interval, EngineError> {
+        Ok(device_sum(&self.variable(split, rank, device, workload)?))
+    }
+
     fn host(&self, split: &Split, _workload: Workload) -> Result<Vec<Component>, EngineError> {
         let all: Bytes = self.pipeline.parts.iter().map(|part| part.bytes).sum();
         Ok(match split.offload {
             Offload::None => Vec::new(),
             _ => vec![Component::exact(ComponentName::Host, all, Basis::Formula, "components wait in host memory")],
         })
+    }
+
+    fn must_be_available(&self, _split: &Split, _device: &DeviceFacts, sum: Interval) -> Interval {
+        sum
     }
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {

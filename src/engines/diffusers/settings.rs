@@ -8,20 +8,12 @@ use super::super::reference::{dtype_name, model_dtype};
 use super::super::{Case, EngineError};
 use super::NAME;
 use super::pipeline::Pipeline;
+use crate::engines::shared::parameter_names::ParameterList;
 use crate::engines::shared::parameters::Parameters;
 use crate::model::Dtype;
 
-const KNOWN: &[&str] = &[
-    "width",
-    "height",
-    "num_images_per_prompt",
-    "guidance_scale",
-    "true_cfg_scale",
-    "max_sequence_length",
-    "num_frames",
-    "enable_vae_slicing",
-    "enable_vae_tiling",
-];
+/// diffusers' parameters by name.
+static PARAMETERS: ParameterList = ParameterList::new(NAME, include_str!("../profiles/parameters/diffusers.toml"));
 
 /// Everything that was asked for.
 #[derive(Clone, Debug)]
@@ -42,7 +34,7 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) fn new(case: &Case<'_>) -> Result<Self, EngineError> {
-        let given = Parameters::new(NAME, KNOWN, case.parameters)?;
+        let given = Parameters::new(&PARAMETERS, case.version, case.parameters)?;
         let stored = model_dtype(case.model.format, &case.model.inventory, None);
         let mut assumptions = Vec::new();
         let dtype = match case.asked.dtype.as_deref() {

@@ -8,8 +8,10 @@ use super::cache::{self, Layout};
 use super::launch;
 use super::prepared::Ready;
 use super::split;
+use super::weights::OnHost;
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
+use crate::engines::component::device_sum;
 use crate::engines::{
     Basis, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan, Prepared, Split,
     Workload,
@@ -105,6 +107,10 @@ impl Prepared for Ready<'_> {
         all
     }
 
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
         if self.parameters.single && devices > 1 {
             return Err(IllegalSplit("split_mode none keeps the model on one device".to_owned()));
@@ -118,6 +124,15 @@ impl Prepared for Ready<'_> {
 
     fn uneven(&self) -> bool {
         self.parameters.tensor_split.is_none()
+    }
+
+    fn moves_to_host(&self) -> bool {
+        // Mapped weights stay in the page cache, which the kernel can drop; without mmap they are allocated.
+        self.parameters.no_mmap && self.always_on_host() != OnHost::default()
+    }
+
+    fn ranks_are_processes(&self) -> bool {
+        false
     }
 
     fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
@@ -184,6 +199,20 @@ impl Prepared for Ready<'_> {
         let detail = format!("compute buffer of {} tokens", layout.ubatch);
         components.push(Component::between(ComponentName::Activations, graph.buffer(&layers), Basis::Formula, detail));
         finite(components, "cache")
+    }
+
+    fn fixed_sum(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Interval, EngineError> {
+        Ok(device_sum(&self.fixed(split, rank, device)?))
+    }
+
+    fn variable_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+        workload: Workload,
+    ) -> Result<Interval, EngineError> {
+        Ok(device_sum(&self.variable(split, rank, device, workload)?))
     }
 
     fn host(&self, split: &Split, workload: Workload) -> Result<Vec<Component>, EngineError> {

@@ -15,7 +15,13 @@ mod split;
 mod weights;
 mod workload;
 
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
 use super::{Case, Engine, EngineError, Prepared};
+use crate::devices::DeviceFacts;
+use crate::model::Model;
 
 pub(crate) use prepared::Ready;
 
@@ -26,6 +32,15 @@ pub struct LlamaCpp;
 impl Engine for LlamaCpp {
     fn name(&self) -> &'static str {
         parameters::ENGINE
+    }
+
+    fn context_by_host(
+        &self,
+        _model: &Model,
+        _parameters: &BTreeMap<String, Value>,
+        _devices: &[&DeviceFacts],
+    ) -> Option<u64> {
+        None
     }
 
     fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {

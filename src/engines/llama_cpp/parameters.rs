@@ -4,61 +4,15 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::engines::{EngineError, nearest_name};
+use crate::engines::shared::parameter_names::ParameterList;
+use crate::engines::{EngineError, EngineVersion};
 use crate::model::Dtype;
 
 /// The engine's name.
 pub(crate) const ENGINE: &str = "llama.cpp";
 
-/// Canonical names and what else may be written for them: command-line flags without dashes.
-const NAMES: &[(&str, &[&str])] = &[
-    ("n_ctx", &["ctx-size", "ctx_size", "c"]),
-    ("n_batch", &["batch-size", "batch_size", "b"]),
-    ("n_ubatch", &["ubatch-size", "ubatch_size", "ub"]),
-    ("n_parallel", &["parallel", "np", "n_seq_max"]),
-    ("n_outputs_max", &[]),
-    ("kv_unified", &["kv-unified", "kvu"]),
-    ("flash_attn", &["flash-attn", "flash_attn_type", "fa"]),
-    ("type_k", &["cache-type-k", "cache_type_k", "ctk"]),
-    ("type_v", &["cache-type-v", "cache_type_v", "ctv"]),
-    ("n_gpu_layers", &["n-gpu-layers", "gpu-layers", "gpu_layers", "ngl"]),
-    ("tensor_split", &["tensor-split", "ts"]),
-    ("split_mode", &["split-mode", "sm"]),
-    ("n_cpu_moe", &["n-cpu-moe", "ncmoe"]),
-    ("cpu_moe", &["cpu-moe", "cmoe"]),
-    ("swa_full", &["swa-full"]),
-    ("no_kv_offload", &["no-kv-offload", "nkvo"]),
-    ("kv_offload", &["kv-offload", "kvo"]),
-    ("use_mmap", &["mmap"]),
-    ("no_mmap", &["no-mmap"]),
-    ("mmproj", &["mm"]),
-    ("no_mmproj", &["no-mmproj"]),
-    ("no_mmproj_offload", &["no-mmproj-offload"]),
-    ("fit", &[]),
-    ("fit_target", &["fit-target", "fitt"]),
-];
-
-/// Parameters that change what is allocated in ways that no figure here follows: taking one in silence would answer for
-/// another run.
-const NOT_FOLLOWED: &[(&[&str], &str)] = &[
-    (
-        &["override_tensor", "override-tensor", "ot", "override_tensors"],
-        "tensors moved by a pattern are not followed; n_cpu_moe and n_gpu_layers are",
-    ),
-    (
-        &["model_draft", "model-draft", "md", "hf-repo-draft", "hfd", "spec_type", "spec-type", "draft_max"],
-        "a draft model has weights, a cache and buffers of its own, which are not counted; ask for it as a second model",
-    ),
-    (
-        &["lora", "lora_scaled", "lora-scaled", "control_vector", "control-vector"],
-        "an adapter's bytes are not known here; add the length of its file",
-    ),
-    (&["main_gpu", "main-gpu", "mg"], "devices are taken in the order of CUDA_VISIBLE_DEVICES; choose them with --on"),
-    (&["device", "dev", "devices"], "choose devices with --on"),
-    (&["rpc"], "devices of other hosts are not seen"),
-    (&["no_op_offload", "no-op-offload", "op_offload", "op-offload"], "what it keeps off the devices is not followed"),
-    (&["mmproj_url", "mmproj-url", "mmu"], "the file behind it is not read; name one of the repository with mmproj"),
-];
+/// llama-server's parameters by name.
+static PARAMETERS: ParameterList = ParameterList::new(ENGINE, include_str!("../profiles/parameters/llama_cpp.toml"));
 
 /// What was set, by canonical name.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -108,6 +62,11 @@ pub(crate) fn cache_type(name: &str) -> Option<Dtype> {
 
 fn bad(name: &str, value: &Value, why: impl Into<String>) -> EngineError {
     EngineError::BadParameter { engine: ENGINE, name: name.to_owned(), value: value.to_string(), why: why.into() }
+}
+
+fn not_counted(name: &str, value: &Value, why: &str) -> EngineError {
+    let (name, value, why) = (name.to_owned(), value.to_string(), why.to_owned());
+    EngineError::UnsupportedParameter { engine: ENGINE, name, value, why }
 }
 
 fn whole(name: &str, value: &Value) -> Result<u64, EngineError> {
@@ -172,24 +131,13 @@ fn shares(name: &str, value: &Value) -> Result<Vec<u64>, EngineError> {
 }
 
 /// Reads what was given under any of a parameter's names.
-pub(crate) fn read(given: &BTreeMap<String, Value>) -> Result<Parameters, EngineError> {
+pub(crate) fn read(
+    version: Option<&EngineVersion>,
+    given: &BTreeMap<String, Value>,
+) -> Result<Parameters, EngineError> {
     let mut all = Parameters::default();
-    let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
-    for (given_name, value) in given {
-        let bare = given_name.trim_start_matches('-');
-        let found = NAMES.iter().find(|(name, others)| *name == bare || others.contains(&bare));
-        if let Some((_, why)) = NOT_FOLLOWED.iter().find(|(names, _)| names.contains(&bare)) {
-            return Err(bad(given_name, value, *why));
-        }
-        let Some((name, _)) = found else {
-            let known = NAMES.iter().flat_map(|(name, others)| std::iter::once(*name).chain(others.iter().copied()));
-            let nearest = nearest_name(bare, known.filter(|name| name.len() > 3));
-            return Err(EngineError::UnknownParameter { engine: ENGINE, name: given_name.clone(), nearest });
-        };
-        if let Some(other) = seen.insert(name, given_name) {
-            return Err(bad(given_name, value, format!("given as '{other}' too")));
-        }
-        set(&mut all, name, value)?;
+    for (name, value) in PARAMETERS.counted(version, given)? {
+        set(&mut all, &name, &value)?;
     }
     Ok(all)
 }
@@ -217,7 +165,7 @@ fn set(all: &mut Parameters, name: &str, value: &Value) -> Result<(), EngineErro
         "split_mode" => match value.as_str() {
             Some("layer") => {}
             Some("none") => all.single = true,
-            Some("row" | "tensor") => return Err(bad(name, value, "only the layer split is answered for")),
+            Some("row" | "tensor") => return Err(not_counted(name, value, "only the layer split is counted")),
             _ => return Err(bad(name, value, "known: none, layer")),
         },
         "n_cpu_moe" => all.n_cpu_moe = Some(small(name, value)?),
@@ -236,7 +184,7 @@ fn set(all: &mut Parameters, name: &str, value: &Value) -> Result<(), EngineErro
         },
         "fit" => all.no_fit = !truth(name, value)?,
         "fit_target" => all.fit_target = Some(whole(name, value)?),
-        // Every name of the table has its arm above; a new one without an arm is no parameter.
+        // Every counted name has its arm above, as a test checks; one without an arm is no parameter.
         _ => return Err(EngineError::UnknownParameter { engine: ENGINE, name: name.to_owned(), nearest: None }),
     }
     Ok(())
@@ -251,45 +199,57 @@ mod tests {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
     }
 
+    fn ask(pairs: &[(&str, Value)]) -> Result<Parameters, EngineError> {
+        read(None, &given(pairs))
+    }
+
     #[test]
     fn flags_and_structure_names_mean_the_same() {
-        let short =
-            read(&given(&[("ub", json!(256)), ("fa", json!("on")), ("ctk", json!("q8_0")), ("ts", json!("3,1.5"))]));
+        let short = ask(&[("ub", json!(256)), ("fa", json!("on")), ("ctk", json!("q8_0")), ("ts", json!("3,1.5"))]);
         let long = [("n_ubatch", json!("256")), ("flash_attn", json!(true)), ("type_k", json!("Q8_0"))];
         let mut long = given(&long);
         long.insert("tensor-split".into(), json!([3, 1.5]));
-        assert_eq!(short.unwrap(), read(&long).unwrap());
+        assert_eq!(short.unwrap(), read(None, &long).unwrap());
     }
 
     #[test]
-    fn every_listed_name_is_understood() {
-        for (name, _) in NAMES {
+    fn every_counted_name_is_understood() {
+        for name in PARAMETERS.counted_names().unwrap() {
             let values = [json!(1), json!("f16"), json!("layer"), json!("on"), json!("x.gguf")];
-            assert!(values.iter().any(|value| read(&given(&[(name, value.clone())])).is_ok()), "{name}");
+            assert!(values.iter().any(|value| ask(&[(name, value.clone())]).is_ok()), "{name}");
         }
     }
 
     #[test]
-    fn what_no_figure_follows_is_refused_with_the_reason() {
-        for (names, why) in NOT_FOLLOWED {
-            for name in *names {
-                let error = read(&given(&[(name, json!("x"))])).unwrap_err().to_string();
-                assert!(error.contains(why) && error.contains(name), "{error}");
-                assert!(
-                    !NAMES.iter().any(|(known, others)| known == name || others.contains(name)),
-                    "{name} is followed"
-                );
-            }
+    fn uncounted_names_are_unsupported() {
+        for (name, value, says) in [
+            ("ot", json!("exps=CPU"), "n_cpu_moe"),
+            ("model-draft", json!("x.gguf"), "second model"),
+            ("lora", json!("x.gguf"), "adapter"),
+            ("rpc", json!("host:1"), "other hosts"),
+            ("cache-ram", json!(4096), "host"),
+        ] {
+            let error = ask(&[(name, value)]).unwrap_err();
+            assert!(matches!(error, EngineError::UnsupportedParameter { .. }), "{error}");
+            assert!(error.to_string().contains(says), "{error}");
         }
+        assert!(ask(&[("mg", json!(1))]).unwrap_err().to_string().contains("--on"));
+    }
+
+    #[test]
+    fn server_settings_are_accepted() {
+        let all = ask(&[("threads", json!(8)), ("jinja", json!("")), ("alias", json!("x")), ("no-webui", json!(true))]);
+        assert_eq!(all.unwrap(), Parameters::default());
     }
 
     #[test]
     fn strangers_are_refused_with_the_nearest_name() {
-        let error = read(&given(&[("n_ubatches", json!(1))])).unwrap_err();
+        let error = ask(&[("n_ubatches", json!(1))]).unwrap_err();
         assert_eq!(error.to_string(), "llama.cpp has no parameter 'n_ubatches'; did you mean 'n_ubatch'?");
-        assert!(read(&given(&[("n_batch", json!(0))])).is_err());
-        assert!(read(&given(&[("type_v", json!("fp8"))])).is_err());
-        assert!(read(&given(&[("split_mode", json!("row"))])).is_err());
-        assert!(read(&given(&[("c", json!(1)), ("n_ctx", json!(1))])).is_err());
+        assert!(ask(&[("n_batch", json!(0))]).is_err());
+        assert!(ask(&[("type_v", json!("fp8"))]).is_err());
+        let rows = ask(&[("split_mode", json!("row"))]);
+        assert!(matches!(rows, Err(EngineError::UnsupportedParameter { .. })), "{rows:?}");
+        assert!(ask(&[("c", json!(1)), ("n_ctx", json!(1))]).is_err());
     }
 }

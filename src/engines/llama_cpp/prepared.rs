@@ -14,7 +14,7 @@ use super::split;
 use super::weights::{OnHost, Weights};
 use super::workload::Settled;
 use crate::bytes::Bytes;
-use crate::engines::{AskedWorkload, EngineError, Split};
+use crate::engines::{AskedWorkload, EngineError, EngineVersion, Split};
 use crate::model::architecture::{Architecture, Mixer, Task};
 use crate::model::{Dtype, Format, Identity, Model};
 
@@ -42,7 +42,7 @@ impl<'a> Ready<'a> {
     /// Settles parameters and workload for `model`.
     pub(crate) fn new(
         model: &'a Model,
-        version: Option<&str>,
+        version: Option<&EngineVersion>,
         given: &BTreeMap<String, Value>,
         asked: &AskedWorkload,
     ) -> Result<Self, EngineError> {
@@ -53,7 +53,7 @@ impl<'a> Ready<'a> {
         }
         let architecture = model.architecture.as_ref().map_err(|why| unsupported(why.to_string()))?;
         let profile = profile::profile(version).map_err(|why| unsupported(why.to_string()))?;
-        let parameters = parameters::read(given)?;
+        let parameters = parameters::read(version, given)?;
         if let Some(dtype) = &asked.dtype {
             let (name, value) = ("dtype".to_owned(), dtype.clone());
             let why = "llama.cpp keeps weights as the file stores them; choose another file".to_owned();

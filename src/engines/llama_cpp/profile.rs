@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::bytes::Bytes;
-use crate::engines::Interval;
+use crate::engines::{EngineVersion, Interval};
 
 const TABLE: &str = include_str!("../profiles/llama_cpp.toml");
 
@@ -13,7 +13,7 @@ const TABLE: &str = include_str!("../profiles/llama_cpp.toml");
 pub(crate) struct Profile {
     /// The first build measured with these constants.
     pub(crate) name: String,
-    from_build: u64,
+    from_build: u32,
     /// Slots of llama-server where none were asked for.
     pub(crate) slots: u64,
     pub(crate) n_batch: u64,
@@ -43,21 +43,16 @@ struct Table {
 /// Why there is no profile.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ProfileError {
-    /// The version is no build number.
-    #[error("version '{0}' is no llama.cpp build number such as b10450")]
-    Version(String),
     /// The embedded table is damaged.
     #[error("the embedded table of llama.cpp constants cannot be read: {0}")]
     Table(String),
 }
 
-/// The constants for `version` (`b8179`, `8179`), or of the newest build.
-pub(crate) fn profile(version: Option<&str>) -> Result<Profile, ProfileError> {
+/// The constants for a build (`b8179`, `8179`). A build that names no release (0 and 1, which builds without tags report)
+/// gets those of the newest one.
+pub(crate) fn profile(version: Option<&EngineVersion>) -> Result<Profile, ProfileError> {
     let table: Table = toml::from_str(TABLE).map_err(|error| ProfileError::Table(error.to_string()))?;
-    let build = match version {
-        None | Some("latest") => u64::MAX,
-        Some(text) => text.trim_start_matches('b').parse().map_err(|_| ProfileError::Version(text.to_owned()))?,
-    };
+    let build = version.and_then(EngineVersion::build).filter(|build| *build > 1).unwrap_or(u32::MAX);
     let mut profiles = table.profile.into_iter().filter(|profile| profile.from_build <= build);
     profiles.next().ok_or_else(|| ProfileError::Table("no profile covers every build".to_owned()))
 }
@@ -99,13 +94,11 @@ mod tests {
 
     #[test]
     fn builds_find_their_profile() {
+        let name = |version: &str| profile(Some(&version.parse().unwrap())).unwrap().name;
         assert_eq!(profile(None).unwrap().name, "b10450");
-        assert_eq!(profile(Some("b10451")).unwrap().name, "b10450");
-        assert_eq!(profile(Some("8179")).unwrap().name, "b5780");
-        assert_eq!(profile(Some("b3943")).unwrap().name, "b4000");
-        assert_eq!(
-            profile(Some("x")).unwrap_err().to_string(),
-            "version 'x' is no llama.cpp build number such as b10450"
-        );
+        assert_eq!(name("b10451"), "b10450");
+        assert_eq!(name("8179"), "b5780");
+        assert_eq!(name("b3943"), "b4000");
+        assert_eq!(name("1"), "b10450");
     }
 }

@@ -10,8 +10,8 @@ use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
 use crate::engines::llama_cpp;
 use crate::engines::{
-    AskedContext, AskedWorkload, Case, Component, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan,
-    Offload, Prepared, Split, Workload,
+    AskedContext, AskedWorkload, Case, Component, EngineError, EngineVersion, Fitness, IllegalSplit, Interval, Launch,
+    LaunchPlan, Offload, Prepared, Split, Workload,
 };
 use crate::model::architecture::{Architecture, Task};
 use crate::model::{Format, Identity, Model};
@@ -21,7 +21,7 @@ pub(crate) struct Ready<'a> {
     model: &'a Model,
     profile: Profile,
     /// Options that a Modelfile or request would carry.
-    options: BTreeMap<&'static str, Value>,
+    options: BTreeMap<String, Value>,
     batch: u64,
     llama: llama_cpp::Ready<'a>,
 }
@@ -52,7 +52,7 @@ impl<'a> Ready<'a> {
         }
         let architecture = case.model.architecture.as_ref().map_err(|why| unsupported(why.to_string()))?;
         let profile = profile::profile().map_err(unsupported)?;
-        let options = options(case.model, case.parameters)?;
+        let options = options(case.model, case.version, case.parameters)?;
         let embeds = matches!(architecture.task, Task::Encode | Task::Pool);
         let usual = if embeds { profile.num_batch_embedding } else { profile.num_batch };
         let batch = parameters::whole(&options, "num_batch")?.unwrap_or(usual);
@@ -85,13 +85,17 @@ impl<'a> Ready<'a> {
 }
 
 /// What was given, and where nothing was what the Modelfile says.
-fn options(model: &Model, given: &BTreeMap<String, Value>) -> Result<BTreeMap<&'static str, Value>, EngineError> {
-    let mut options = parameters::read(given)?;
+fn options(
+    model: &Model,
+    version: Option<&EngineVersion>,
+    given: &BTreeMap<String, Value>,
+) -> Result<BTreeMap<String, Value>, EngineError> {
+    let mut options = parameters::read(version, given)?;
     let modelfile = model.components.iter().find(|part| part.name == "parameters" && part.class == "ollama");
     let said = modelfile.and_then(|part| part.config.as_ref()?.as_object());
     for name in ["num_ctx", "num_batch", "num_gpu", "use_mmap"] {
         if let Some(value) = said.and_then(|said| said.get(name)) {
-            options.entry(name).or_insert_with(|| value.clone());
+            options.entry(name.to_owned()).or_insert_with(|| value.clone());
         }
     }
     Ok(options)
@@ -100,7 +104,7 @@ fn options(model: &Model, given: &BTreeMap<String, Value>) -> Result<BTreeMap<&'
 /// `num_ctx` where nobody gives one: by the memory of all devices together (`server/routes.go`), within the model's own.
 fn context_by_memory<'d>(
     profile: &Profile,
-    options: &BTreeMap<&'static str, Value>,
+    options: &BTreeMap<String, Value>,
     architecture: &Architecture,
     devices: impl Iterator<Item = &'d DeviceFacts>,
 ) -> Result<u64, EngineError> {
@@ -116,7 +120,7 @@ pub(super) fn context_by_host(
     parameters: &BTreeMap<String, Value>,
     devices: &[&DeviceFacts],
 ) -> Option<u64> {
-    let options = options(model, parameters).ok().filter(|options| !options.contains_key("num_ctx"))?;
+    let options = options(model, None, parameters).ok().filter(|options| !options.contains_key("num_ctx"))?;
     let architecture = model.architecture.as_ref().ok()?;
     context_by_memory(&profile::profile().ok()?, &options, architecture, devices.iter().copied()).ok()
 }
@@ -183,6 +187,10 @@ impl Prepared for Ready<'_> {
         self.llama.assumptions()
     }
 
+    fn warnings(&self) -> Vec<String> {
+        self.llama.warnings()
+    }
+
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
         self.llama.splits(devices)
     }
@@ -198,6 +206,14 @@ impl Prepared for Ready<'_> {
 
     fn uneven(&self) -> bool {
         self.llama.uneven()
+    }
+
+    fn moves_to_host(&self) -> bool {
+        self.llama.moves_to_host()
+    }
+
+    fn ranks_are_processes(&self) -> bool {
+        self.llama.ranks_are_processes()
     }
 
     fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
@@ -220,6 +236,20 @@ impl Prepared for Ready<'_> {
         workload: Workload,
     ) -> Result<Vec<Component>, EngineError> {
         self.llama.variable(split, rank, device, workload).map_err(renamed)
+    }
+
+    fn fixed_sum(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Interval, EngineError> {
+        self.llama.fixed_sum(split, rank, device).map_err(renamed)
+    }
+
+    fn variable_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+        workload: Workload,
+    ) -> Result<Interval, EngineError> {
+        self.llama.variable_sum(split, rank, device, workload).map_err(renamed)
     }
 
     fn host(&self, split: &Split, workload: Workload) -> Result<Vec<Component>, EngineError> {

@@ -12,6 +12,7 @@ mod settings;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
+use serde_json::Value;
 use settings::Settings;
 
 use super::profile::{Profile, ProfileError, Profiles};
@@ -21,6 +22,7 @@ use super::shared::resident::{ExpertPadding, Online, Residence};
 use super::shared::weights::{Classes, Omitted, WeightTable};
 use super::{Case, Engine, EngineError, Prepared, Split};
 use crate::bytes::Bytes;
+use crate::devices::DeviceFacts;
 use crate::model::architecture::{Architecture, Mixer, Task};
 use crate::model::{Dtype, Format, Model};
 
@@ -57,6 +59,15 @@ impl Sglang {
 impl Engine for Sglang {
     fn name(&self) -> &'static str {
         ENGINE
+    }
+
+    fn context_by_host(
+        &self,
+        _model: &Model,
+        _parameters: &BTreeMap<String, Value>,
+        _devices: &[&DeviceFacts],
+    ) -> Option<u64> {
+        None
     }
 
     fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
@@ -123,7 +134,7 @@ pub struct SglangPrepared<'a> {
     online: Option<Online>,
     /// Its name as given.
     online_name: Option<String>,
-    device: crate::devices::DeviceFacts,
+    device: DeviceFacts,
     weights: Mutex<BTreeMap<(u32, bool, bool), Arc<WeightTable>>>,
 }
 

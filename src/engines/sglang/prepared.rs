@@ -8,6 +8,7 @@ use super::settings::fraction_text;
 use super::{SglangPrepared, unsupported, vocabulary_step};
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
+use crate::engines::component::device_sum;
 use crate::engines::shared::resident::ExpertPadding;
 use crate::engines::shared::topology::{degrees, sglang_stages};
 use crate::engines::vllm::legal::{stages, tensor_parallel};
@@ -82,6 +83,10 @@ impl Prepared for SglangPrepared<'_> {
         all
     }
 
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
         let layers = self.architecture.layer_count();
         let (mut found, mut why) = (Vec::new(), None);
@@ -123,6 +128,14 @@ impl Prepared for SglangPrepared<'_> {
             split.expert_parallel,
             vocabulary_step(self.architecture.vocab_size, tensor),
         )
+    }
+
+    fn uneven(&self) -> bool {
+        false
+    }
+
+    fn moves_to_host(&self) -> bool {
+        false
     }
 
     fn ranks_are_processes(&self) -> bool {
@@ -191,6 +204,28 @@ impl Prepared for SglangPrepared<'_> {
         Ok(parts)
     }
 
+    fn fixed_sum(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Interval, EngineError> {
+        Ok(device_sum(&self.fixed(split, rank, device)?))
+    }
+
+    fn variable_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+        workload: Workload,
+    ) -> Result<Interval, EngineError> {
+        Ok(device_sum(&self.variable(split, rank, device, workload)?))
+    }
+
+    fn host(&self, _split: &Split, _workload: Workload) -> Result<Vec<Component>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    fn must_be_available(&self, _split: &Split, _device: &DeviceFacts, sum: Interval) -> Interval {
+        sum
+    }
+
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {
         let settings = &self.settings;
         let uuids: Vec<&str> = plan.devices.iter().map(|device| &*device.facts.uuid).collect();
@@ -239,10 +274,10 @@ impl Prepared for SglangPrepared<'_> {
             };
             flag("kv-cache-dtype", name.to_owned());
         }
-        if settings.given.contains(&"dtype") {
+        if settings.given.contains("dtype") {
             flag("dtype", settings.compute.name().to_owned());
         }
-        if settings.given.contains(&"swa_full_tokens_ratio") {
+        if settings.given.contains("swa_full_tokens_ratio") {
             flag("swa-full-tokens-ratio", fraction_text(settings.swa_ratio));
         }
         if !settings.graphs {

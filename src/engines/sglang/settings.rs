@@ -1,46 +1,20 @@
 //! SGLang's parameters as they will be in force.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
 use super::{ENGINE, unsupported};
 use crate::engines::profile::Profile;
 use crate::engines::shared::dtype::{ComputeDtype, KvDtype};
+use crate::engines::shared::parameter_names::ParameterList;
 use crate::engines::shared::parameters::Parameters;
 use crate::engines::{AskedContext, Case, EngineError, Workload};
 use crate::model::architecture::Mixer;
 use crate::model::{Architecture, Dtype};
 
-const KNOWN: &[&str] = &[
-    "mem_fraction_static",
-    "max_total_tokens",
-    "context_length",
-    "max_running_requests",
-    "chunked_prefill_size",
-    "kv_cache_dtype",
-    "dtype",
-    "page_size",
-    "swa_full_tokens_ratio",
-    "mamba_full_memory_ratio",
-    "disable_cuda_graph",
-    "cuda_graph_max_bs",
-    "disable_radix_cache",
-    "tp_size",
-    "pp_size",
-    "ep_size",
-    "enable_dp_attention",
-    "quantization",
-    "mamba_ssm_dtype",
-];
-
-/// Parameters that no figure here follows: taking one in silence would say "fits" of another run.
-const NOT_FOLLOWED: &[(&str, &str)] = &[
-    ("max_total_tokens", "the pool is sized here from the context and the sequences; ask with those"),
-    ("tp_size", "ask with --tensor-parallel"),
-    ("pp_size", "ask with --pipeline-parallel"),
-    ("enable_dp_attention", "data-parallel attention is not answered for"),
-];
+/// SGLang's parameters by name.
+static PARAMETERS: ParameterList = ParameterList::new(ENGINE, include_str!("../profiles/parameters/sglang.toml"));
 
 /// The figures hold only for a server that is told of these too.
 fn flags(given: &Parameters) -> Result<Vec<String>, EngineError> {
@@ -88,7 +62,7 @@ pub(super) struct Settings {
     pub(super) state_bytes: u64,
     /// `quantization`, as given.
     pub(super) online_name: Option<String>,
-    pub(super) given: Vec<&'static str>,
+    pub(super) given: BTreeSet<String>,
     /// Flags for what was asked and changes the figures, and that no other field carries to the command line.
     pub(super) flags: Vec<String>,
     pub(super) assumptions: Vec<String>,
@@ -96,8 +70,7 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) fn settle(case: &Case<'_>, architecture: &Architecture, profile: &Profile) -> Result<Self, EngineError> {
-        let given = Parameters::new(ENGINE, KNOWN, case.parameters)?;
-        given.refuse(NOT_FOLLOWED)?;
+        let given = Parameters::new(&PARAMETERS, case.version, case.parameters)?;
         let device = case.devices.first().ok_or_else(|| unsupported("there is no device to run on"))?;
         let mut assumptions = Vec::new();
         let compute = compute_dtype(case, architecture, &given, &mut assumptions)?;
@@ -146,11 +119,10 @@ impl Settings {
                 // Recurrent states are in 32 bits by default, convolutions in 16.
                 _ => 4,
             },
-            given: KNOWN
-                .iter()
-                .copied()
-                .filter(|name| given.has(name) || (*name == "dtype" && case.asked.dtype.is_some()))
-                .collect(),
+            given: {
+                let dtype = case.asked.dtype.as_ref().map(|_| "dtype".to_owned());
+                given.names().into_iter().chain(dtype).collect()
+            },
             assumptions,
         })
     }

@@ -7,6 +7,7 @@
 pub mod cache;
 pub mod dtype;
 pub mod layer_kinds;
+pub mod parameter_names;
 pub mod parameters;
 pub(crate) mod python;
 pub mod resident;

@@ -1,11 +1,12 @@
-//! Parameters by an engine's own names: unknown ones refused with the nearest known, values read by kind.
+//! Parameters that enter the figures, by an engine's own names, and their values by kind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::parameter_names::{ParameterList, switch};
 use crate::engines::profile::millionths_of;
-use crate::engines::{EngineError, nearest_name};
+use crate::engines::{EngineError, EngineVersion};
 
 /// Parameters as given, their names checked and normalised (`--max-num-seqs` is `max_num_seqs`).
 #[derive(Clone, Debug)]
@@ -15,20 +16,18 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Checks every name against `known`.
-    pub fn new(engine: &'static str, known: &[&str], given: &BTreeMap<String, Value>) -> Result<Self, EngineError> {
-        let mut values = BTreeMap::new();
-        for (name, value) in given {
-            let plain = name.trim_start_matches('-').replace('-', "_");
-            if !known.contains(&&*plain) {
-                let nearest = nearest_name(&plain, known.iter().copied());
-                return Err(EngineError::UnknownParameter { engine, name: name.clone(), nearest });
-            }
-            if !value.is_null() {
-                values.insert(plain, value.clone());
-            }
-        }
-        Ok(Self { engine, values })
+    /// Checks every name against the engine's `list`.
+    pub fn new(
+        list: &ParameterList,
+        version: Option<&EngineVersion>,
+        given: &BTreeMap<String, Value>,
+    ) -> Result<Self, EngineError> {
+        Ok(Self { engine: list.engine(), values: list.counted(version, given)? })
+    }
+
+    /// The names that were given.
+    pub fn names(&self) -> BTreeSet<String> {
+        self.values.keys().cloned().collect()
     }
 
     /// The error for a value of `name`.
@@ -40,11 +39,6 @@ impl Parameters {
     /// Whether it was given.
     pub fn has(&self, name: &str) -> bool {
         self.values.contains_key(name)
-    }
-
-    /// Refuses the first parameter of `names` that was given, with the reason beside its name.
-    pub fn refuse(&self, names: &[(&str, &str)]) -> Result<(), EngineError> {
-        names.iter().find(|(name, _)| self.has(name)).map_or(Ok(()), |(name, why)| Err(self.bad(name, *why)))
     }
 
     /// A whole number, not negative; a string of digits counts as one.
@@ -103,21 +97,7 @@ impl Parameters {
     /// A switch: true, false, 0, 1.
     pub fn flag(&self, name: &str) -> Result<Option<bool>, EngineError> {
         let Some(value) = self.values.get(name) else { return Ok(None) };
-        let flag = match value {
-            Value::Bool(flag) => Some(*flag),
-            Value::Number(number) => match number.as_u64() {
-                Some(0) => Some(false),
-                Some(1) => Some(true),
-                _ => None,
-            },
-            Value::String(word) => match word.trim().to_ascii_lowercase().as_str() {
-                "true" | "1" | "on" | "yes" | "" => Some(true),
-                "false" | "0" | "off" | "no" => Some(false),
-                _ => None,
-            },
-            _ => None,
-        };
-        flag.map(Some).ok_or_else(|| self.bad(name, "must be true or false"))
+        switch(value).map(Some).ok_or_else(|| self.bad(name, "must be true or false"))
     }
 
     /// A word.
@@ -138,14 +118,13 @@ mod tests {
 
     use super::*;
 
-    fn given(name: &str, value: Value) -> Result<Parameters, EngineError> {
-        Parameters::new("vllm", &["max_num_seqs", "enforce_eager"], &BTreeMap::from([(name.to_owned(), value)]))
-    }
+    static LIST: ParameterList = ParameterList::new(
+        "vllm",
+        "engine = \"vllm\"\nsource = \"a test\"\ncounted = [\"max_num_seqs\", \"enforce_eager\"]\nno_effect = []\n[not_counted]",
+    );
 
-    #[test]
-    fn an_unknown_name_is_refused_with_the_nearest() {
-        let message = given("max_seqs", json!(1)).unwrap_err().to_string();
-        assert_eq!(message, "vllm has no parameter 'max_seqs'; did you mean 'max_num_seqs'?");
+    fn given(name: &str, value: Value) -> Result<Parameters, EngineError> {
+        Parameters::new(&LIST, None, &BTreeMap::from([(name.to_owned(), value)]))
     }
 
     #[test]

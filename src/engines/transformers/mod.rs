@@ -38,6 +38,15 @@ impl Engine for Transformers {
         NAME
     }
 
+    fn context_by_host(
+        &self,
+        _model: &Model,
+        _parameters: &BTreeMap<String, Value>,
+        _devices: &[&DeviceFacts],
+    ) -> Option<u64> {
+        None
+    }
+
     fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
         let model = case.model;
         let unsupported = |why: String| EngineError::Unsupported { engine: NAME, why };
@@ -234,6 +243,10 @@ impl Prepared for Prepare<'_> {
         self.settings.assumptions.clone()
     }
 
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
         let layers = self.architecture.layer_count();
         if devices == 1 {
@@ -262,6 +275,14 @@ impl Prepared for Prepare<'_> {
 
     fn uneven(&self) -> bool {
         true
+    }
+
+    fn moves_to_host(&self) -> bool {
+        false
+    }
+
+    fn ranks_are_processes(&self) -> bool {
+        false
     }
 
     fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
@@ -338,6 +359,10 @@ impl Prepared for Prepare<'_> {
             Basis::Formula,
             "layers that accelerate keeps on the host",
         )])
+    }
+
+    fn must_be_available(&self, _split: &Split, _device: &DeviceFacts, sum: Interval) -> Interval {
+        sum
     }
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {

@@ -8,12 +8,13 @@ use super::super::reference::{dtype_name, model_dtype};
 use super::super::{AskedContext, Case, EngineError, Fitness, Workload};
 use super::{COMPUTE, NAME};
 use crate::devices::DeviceFacts;
+use crate::engines::shared::parameter_names::ParameterList;
 use crate::engines::shared::parameters::Parameters;
 use crate::model::Dtype;
 use crate::model::architecture::{Architecture, Task};
 
-const KNOWN: &[&str] =
-    &["attn_implementation", "cache_implementation", "prefill_chunk_size", "use_cache", "device_map"];
+/// transformers' parameters by name.
+static PARAMETERS: ParameterList = ParameterList::new(NAME, include_str!("../profiles/parameters/transformers.toml"));
 
 /// Everything that enters the figures.
 #[derive(Clone, Debug)]
@@ -40,9 +41,9 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) fn new(case: &Case<'_>, architecture: &Architecture) -> Result<Self, EngineError> {
-        let given = Parameters::new(NAME, KNOWN, case.parameters)?;
-        let old = case.version.is_some_and(|version| version.split('.').next() == Some("4"));
-        let minor = case.version.and_then(|version| version.split('.').nth(1)?.parse::<u32>().ok());
+        let given = Parameters::new(&PARAMETERS, case.version, case.parameters)?;
+        let before = |release: &[u32]| case.version.is_some_and(|version| !version.is_at_least(release));
+        let old = before(&[5]);
         let mut assumptions = Vec::new();
         let stored = model_dtype(case.model.format, &case.model.inventory, Some(architecture));
         let dtype = match case.asked.dtype.as_deref() {
@@ -99,7 +100,7 @@ impl Settings {
             static_cache,
             use_cache: given.flag("use_cache")?.unwrap_or(true),
             prefill_chunk: given.size("prefill_chunk_size")?,
-            expands_latent: old || (case.version.is_some() && minor.is_some_and(|minor| minor < 23)),
+            expands_latent: before(&[5, 23]),
             device_map: given
                 .choice("device_map", &["auto", "balanced", "balanced_low_0", "sequential"])?
                 .unwrap_or("sequential"),

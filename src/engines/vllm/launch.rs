@@ -17,7 +17,7 @@ impl VllmPrepared<'_> {
         let mut env = BTreeMap::from([("CUDA_DEVICE_ORDER".to_owned(), "PCI_BUS_ID".to_owned())]);
         let uuids: Vec<&str> = plan.devices.iter().map(|device| &*device.facts.uuid).collect();
         env.insert("CUDA_VISIBLE_DEVICES".to_owned(), uuids.join(","));
-        if settings.given.contains(&CHUNKED_WITH_MANAGER) && settings.hybrid_manager {
+        if settings.given.contains(CHUNKED_WITH_MANAGER) && settings.hybrid_manager {
             env.insert(CHUNKED_WITH_MANAGER.to_owned(), "1".to_owned());
         }
         let mut args: Vec<String> = vec!["vllm".to_owned(), "serve".to_owned(), self.model.identity.repo.clone()];
@@ -47,7 +47,7 @@ impl VllmPrepared<'_> {
                 if settings.kv_name == "fp8_ds_mla" { "fp8".to_owned() } else { settings.kv_name.clone() },
             );
         }
-        if settings.given.contains(&"dtype") {
+        if settings.given.contains("dtype") {
             flag("dtype", settings.compute.name().to_owned());
         }
         if let Some(block) = settings.block_tokens {
@@ -80,10 +80,10 @@ impl VllmPrepared<'_> {
             (settings.eager, "--enforce-eager"),
             (settings.lora.is_some(), "--enable-lora"),
             (
-                settings.given.contains(&"disable_hybrid_kv_cache_manager") && !settings.hybrid_manager,
+                settings.given.contains("disable_hybrid_kv_cache_manager") && !settings.hybrid_manager,
                 "--disable-hybrid-kv-cache-manager",
             ),
-            (settings.given.contains(&"language_model_only") && !settings.towers, "--language-model-only"),
+            (settings.given.contains("language_model_only") && !settings.towers, "--language-model-only"),
         ];
         args.extend(switches.iter().filter(|(on, _)| *on).map(|(_, switch)| (*switch).to_owned()));
         args.extend(settings.flags.iter().cloned());

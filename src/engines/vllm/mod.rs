@@ -19,20 +19,23 @@ mod settings;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
+use serde_json::Value;
+
 use cache::{CachePages, PageRules};
 use constants::Constants;
 pub use prepared::StartUpLog;
 pub use settings::StateMode;
 use settings::{ENGINE, Settings, unsupported};
 
-use super::profile::{Profile, ProfileError, Profiles, Version};
+use super::profile::{Profile, ProfileError, Profiles};
 use super::shared::cache::CacheLayers;
 use super::shared::dtype::ComputeDtype;
 use super::shared::layer_kinds::LayerKinds;
 use super::shared::resident::{ExpertPadding, Residence};
 use super::shared::weights::{Classes, Omitted, WeightTable};
-use super::{Case, Engine, EngineError, Prepared, Split};
+use super::{Case, Engine, EngineError, EngineVersion, Prepared, Split};
 use crate::bytes::Bytes;
+use crate::devices::DeviceFacts;
 use crate::model::architecture::{Architecture, Mixer, Task};
 use crate::model::{Format, Model};
 
@@ -74,6 +77,15 @@ impl Vllm {
 impl Engine for Vllm {
     fn name(&self) -> &'static str {
         ENGINE
+    }
+
+    fn context_by_host(
+        &self,
+        _model: &Model,
+        _parameters: &BTreeMap<String, Value>,
+        _devices: &[&DeviceFacts],
+    ) -> Option<u64> {
+        None
     }
 
     fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
@@ -259,10 +271,10 @@ impl<'a> VllmPrepared<'a> {
 
 /// Classes that vLLM no longer has, with the last release that had them, as far as transformers' own class cannot stand
 /// in (vLLM 0.33 `model_executor/models/registry.py`, `_PREVIOUSLY_SUPPORTED_MODELS`).
-const DROPPED: &[(&[&str], &str)] = &[
-    (&["Phi3SmallForCausalLM"], "0.9"),
-    (&["MotifForCausalLM", "Phi4FlashForCausalLM", "MllamaForConditionalGeneration"], "0.10"),
-    (&["JAISLMHeadModel"], "0.22"),
+const DROPPED: &[(&[&str], [u32; 2])] = &[
+    (&["Phi3SmallForCausalLM"], [0, 9]),
+    (&["MotifForCausalLM", "Phi4FlashForCausalLM", "MllamaForConditionalGeneration"], [0, 10]),
+    (&["JAISLMHeadModel"], [0, 22]),
     (
         &[
             "QWenLMHeadModel",
@@ -278,22 +290,22 @@ const DROPPED: &[(&[&str], &str)] = &[
             "BaiChuanForCausalLM",
             "BaichuanForCausalLM",
         ],
-        "0.23",
+        [0, 23],
     ),
-    (&["AquilaModel", "AquilaForCausalLM", "Grok1ModelForCausalLM", "Grok1ForCausalLM"], "0.24"),
-    (&["TeleChatForCausalLM"], "0.25"),
-    (&["Plamo2ForCausalLM", "OuroForCausalLM"], "0.26"),
-    (&["ArcticForCausalLM", "RWForCausalLM", "StableLMEpochForCausalLM", "HCXVisionForCausalLM"], "0.28"),
+    (&["AquilaModel", "AquilaForCausalLM", "Grok1ModelForCausalLM", "Grok1ForCausalLM"], [0, 24]),
+    (&["TeleChatForCausalLM"], [0, 25]),
+    (&["Plamo2ForCausalLM", "OuroForCausalLM"], [0, 26]),
+    (&["ArcticForCausalLM", "RWForCausalLM", "StableLMEpochForCausalLM", "HCXVisionForCausalLM"], [0, 28]),
 ];
 
 /// Whether `version`, or the newest, is one without what [`GONE`] lists.
-fn current(version: Option<&str>) -> bool {
-    version.and_then(Version::parse).is_none_or(|asked| Some(asked) >= Version::parse("0.33"))
+fn current(version: Option<&EngineVersion>) -> bool {
+    version.is_none_or(|asked| asked.is_at_least(&[0, 33]))
 }
 
 /// Refuses to quantise at load by a method that the release does not have itself.
 fn quantises_at_load(case: &Case<'_>) -> Result<(), EngineError> {
-    let asked = case.parameters.get("quantization").and_then(serde_json::Value::as_str);
+    let asked = case.parameters.get("quantization").and_then(Value::as_str);
     match asked.filter(|method| current(case.version) && GONE.contains(method)) {
         None => Ok(()),
         Some(method) => Err(EngineError::BadParameter {
@@ -306,7 +318,7 @@ fn quantises_at_load(case: &Case<'_>) -> Result<(), EngineError> {
 }
 
 /// What vLLM cannot load at all.
-fn loadable(model: &Model, version: Option<&str>) -> Result<(), EngineError> {
+fn loadable(model: &Model, version: Option<&EngineVersion>) -> Result<(), EngineError> {
     let current = current(version);
     match model.format {
         Format::Gguf => return Err(unsupported("GGUF is not in vLLM itself; llama.cpp runs it")),
@@ -372,13 +384,13 @@ pub fn serves(architecture: &Architecture) -> bool {
 }
 
 /// Families that vLLM has dropped (its registry names the last release) or never ran.
-fn served(architecture: &Architecture, version: Option<&str>) -> Result<(), EngineError> {
-    let asked = version.and_then(Version::parse);
+fn served(architecture: &Architecture, version: Option<&EngineVersion>) -> Result<(), EngineError> {
     let kind = &*architecture.root_model_type;
     if let Some((_, last)) = DROPPED.iter().find(|(classes, _)| classes.contains(&&*architecture.class))
-        && asked.is_none_or(|asked| Some(asked) > Version::parse(last))
+        && version.is_none_or(|asked| asked.order(last).is_gt())
     {
-        return Err(unsupported(format!("{} was dropped after vLLM {last}", architecture.class)));
+        let [major, minor] = last;
+        return Err(unsupported(format!("{} was dropped after vLLM {major}.{minor}", architecture.class)));
     }
     // Its latent attention is in no list of vLLM's; whether the latents or whole heads would be kept is not known.
     if architecture.model_type == "youtu" {

@@ -194,13 +194,17 @@ impl Prepared for VllmPrepared<'_> {
     fn assumptions(&self) -> Vec<String> {
         let mut all = self.settings.assumptions.clone();
         let settings = &self.settings;
-        if !settings.given.contains(&"max_num_seqs") || !settings.given.contains(&"max_num_batched_tokens") {
+        if !settings.given.contains("max_num_seqs") || !settings.given.contains("max_num_batched_tokens") {
             all.push(format!(
                 "API server defaults for this GPU: max_num_batched_tokens {}, max_num_seqs {}",
                 settings.batched_tokens, settings.max_sequences
             ));
         }
         all
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
     }
 
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
@@ -256,7 +260,7 @@ impl Prepared for VllmPrepared<'_> {
         let demands = Demands {
             architecture: self.architecture,
             compute: self.settings.compute,
-            asked_dtype: self.settings.given.contains(&"dtype"),
+            asked_dtype: self.settings.given.contains("dtype"),
             kv: self.settings.kv,
             refuses_half: self.constants.refuses_half,
             online: self.settings.online_name.as_deref(),

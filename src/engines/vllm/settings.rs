@@ -1,12 +1,13 @@
 //! vLLM's parameters as they will be in force: asked, else defaulted by GPU, model and version.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
 use super::constants::Constants;
 use super::dtypes::{compute_dtype, kv_dtype};
 use crate::engines::shared::dtype::{ComputeDtype, KvDtype};
+use crate::engines::shared::parameter_names::ParameterList;
 use crate::engines::shared::parameters::Parameters;
 use crate::engines::shared::resident::Online;
 use crate::engines::{AskedContext, Case, EngineError, Workload};
@@ -19,44 +20,8 @@ pub(super) const ENGINE: &str = "vllm";
 /// The environment variable that keeps the hybrid manager on for chunked local attention.
 pub(super) const CHUNKED_WITH_MANAGER: &str = "VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE";
 
-/// Parameters that enter a figure, by vLLM's own names.
-const KNOWN: &[&str] = &[
-    "max_num_batched_tokens",
-    "max_num_seqs",
-    "gpu_memory_utilization",
-    "kv_cache_memory_bytes",
-    "block_size",
-    "enforce_eager",
-    "enable_prefix_caching",
-    "mamba_cache_mode",
-    "async_scheduling",
-    "kv_cache_dtype",
-    "dtype",
-    "enable_expert_parallel",
-    "cpu_offload_gb",
-    "max_model_len",
-    "limit_mm_per_prompt",
-    "language_model_only",
-    "enable_lora",
-    "max_loras",
-    "max_lora_rank",
-    "quantization",
-    "mamba_ssm_cache_dtype",
-    "num_speculative_tokens",
-    "disable_hybrid_kv_cache_manager",
-    "decode_context_parallel_size",
-    "tensor_parallel_size",
-    "pipeline_parallel_size",
-    "enable_chunked_prefill",
-    CHUNKED_WITH_MANAGER,
-];
-
-/// Parameters that no figure here follows: taking one in silence would say "fits" of another run.
-const NOT_FOLLOWED: &[(&str, &str)] = &[
-    ("kv_cache_memory_bytes", "the cache is sized here from the context and the sequences; ask with those"),
-    ("tensor_parallel_size", "ask with --tensor-parallel"),
-    ("pipeline_parallel_size", "ask with --pipeline-parallel"),
-];
+/// vLLM's parameters by name.
+static PARAMETERS: ParameterList = ParameterList::new(ENGINE, include_str!("../profiles/parameters/vllm.toml"));
 
 /// How recurrent states take part in prefix caching.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +68,7 @@ pub(super) struct Settings {
     pub(super) huge: bool,
     pub(super) assumptions: Vec<String>,
     /// Parameters that were given, by name.
-    pub(super) given: Vec<&'static str>,
+    pub(super) given: BTreeSet<String>,
     /// Flags for what was asked and changes the figures, and that no other field carries to the command line.
     pub(super) flags: Vec<String>,
 }
@@ -115,8 +80,7 @@ impl Settings {
         architecture: &Architecture,
         constants: &Constants,
     ) -> Result<Self, EngineError> {
-        let given = Parameters::new(ENGINE, KNOWN, case.parameters)?;
-        given.refuse(NOT_FOLLOWED)?;
+        let given = Parameters::new(&PARAMETERS, case.version, case.parameters)?;
         let device = case.devices.first().ok_or_else(|| unsupported("there is no device to run on"))?;
         let capability = device.capability();
         let mut assumptions = Vec::new();
@@ -229,11 +193,7 @@ impl Settings {
             huge: total_gib >= constants.huge_gpu_gib,
             assumptions,
             flags: flags(&given)?,
-            given: KNOWN
-                .iter()
-                .copied()
-                .filter(|name| given.has(name) || (*name == "dtype" && case.asked.dtype.is_some()))
-                .collect(),
+            given: given_names(&given, case),
         })
     }
 
@@ -272,6 +232,12 @@ impl Settings {
         }
         all
     }
+}
+
+/// Names of the parameters that were given; a dtype can be asked for in the workload too.
+fn given_names(given: &Parameters, case: &Case<'_>) -> BTreeSet<String> {
+    let dtype = case.asked.dtype.as_ref().map(|_| "dtype".to_owned());
+    given.names().into_iter().chain(dtype).collect()
 }
 
 /// CUDA backends take multiples of 16 tokens (`v1/attention/backends/*`, `get_supported_kernel_block_sizes`).
