@@ -1,4 +1,5 @@
-//! The real daemon on a ledger that was damaged while it was down: it promises nothing that may be promised already.
+//! The real daemon and a ledger that cannot be read or written: it grants nothing that may be granted already, and
+//! answers no change that would not survive.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -6,7 +7,7 @@ mod leases_daemon;
 
 use std::fs;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use hf_mem_probe::api::client::{Client, ClientError, block_on};
 use hf_mem_probe::api::lease::{Holder, LeaseRequest};
@@ -14,6 +15,8 @@ use hf_mem_probe::api::problem::Reason;
 use hf_mem_probe::api::question::ContextQuestion;
 use hf_mem_probe::api::status::HealthStatus;
 use hf_mem_probe::api::{Answer, Problem, Question};
+use hf_mem_probe::leases::lease::State;
+use hf_mem_probe::leases::store::peek;
 use leases_daemon::{Daemon, model};
 
 /// A question of 16 GiB.
@@ -24,12 +27,15 @@ fn question(directory: &Path) -> Question {
 }
 
 fn lease(client: &Client, question: &Question) -> Result<Answer, Problem> {
+    lease_for(client, question, 600)
+}
+
+fn lease_for(client: &Client, question: &Question, seconds: u64) -> Result<Answer, Problem> {
     let request = LeaseRequest {
         question: question.clone(),
-        ttl_seconds: Some(600),
+        ttl_seconds: Some(seconds),
         holder: Some(Holder::Name("nightly".to_owned())),
-        idempotency_key: None,
-        wait_seconds: 0,
+        ..LeaseRequest::default()
     };
     told(block_on(client.create_lease(&request)).unwrap())
 }
@@ -94,4 +100,58 @@ fn one_bit_of_the_ledger_makes_nobody_promise_the_same_memory_twice() {
     daemon.start_again();
     assert_eq!(trouble(&client), None);
     assert!(lease(&client, &question).unwrap().lease.is_some());
+}
+
+fn lease_id(answer: &Answer) -> String {
+    answer.lease.as_ref().unwrap()["id"].as_str().unwrap().to_owned()
+}
+
+fn listed(client: &Client) -> Vec<State> {
+    told(block_on(client.leases()).unwrap()).unwrap().leases.into_iter().map(|lease| lease.state).collect()
+}
+
+fn until(what: &str, reached: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !reached() {
+        assert!(began.elapsed() < Duration::from_secs(60), "waited a minute for: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// The state folder is moved away for as long as nothing can be written there.
+#[test]
+fn unwritable_release_fails_and_survives_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let question = question(directory.path());
+    let program = Path::new(env!("CARGO_BIN_EXE_hf-mem-probe"));
+    let mut daemon = Daemon::start(program, directory.path(), &["--gpus", "24GiB"]);
+    let client = Client::new(daemon.socket());
+    let (state, away) = (directory.path().join("state"), directory.path().join("away"));
+    let release = |id: &str| told(block_on(client.release_lease(id)).unwrap());
+
+    let id = lease_id(&lease(&client, &question).unwrap());
+    fs::rename(&state, &away).unwrap();
+    let refused = release(&id).unwrap_err();
+    assert!(refused.detail.contains("no lease is granted, renewed or released"), "{refused}");
+    assert_eq!(listed(&client), [State::Granted]);
+    daemon.kill();
+    fs::rename(&away, &state).unwrap();
+    daemon.start_again();
+    assert_eq!(listed(&client), [State::Granted], "as the refusal said");
+
+    // An answered release outlives a kill.
+    assert_eq!(release(&id).unwrap().state, State::Released);
+    daemon.kill();
+    daemon.start_again();
+    assert!(listed(&client).is_empty());
+
+    // What ends by itself ends in time, and is written once that is possible.
+    lease_for(&client, &question, 1).unwrap();
+    fs::rename(&state, &away).unwrap();
+    until("the lease's expiry", || listed(&client).is_empty());
+    assert!(trouble(&client).unwrap().contains("could not be written"));
+    fs::rename(&away, &state).unwrap();
+    let live = || peek(&state).unwrap().unwrap().leases.iter().filter(|lease| lease.is_live()).count();
+    until("the ledger's retry", || live() == 0);
+    until("the end of the trouble", || trouble(&client).is_none());
 }
