@@ -113,6 +113,7 @@ impl Desk {
     /// Works until told to stop, or until nobody can ask any more.
     pub(super) async fn run(mut self, mut errands: mpsc::Receiver<Errand>, mut notes: mpsc::UnboundedReceiver<Note>) {
         self.step.begin();
+        self.tell_of_restored();
         self.watch_holders();
         self.pass_on();
         self.plan_write();
@@ -198,6 +199,7 @@ impl Desk {
         self.make_all_changes();
         self.keeper.flush(Now::read());
         self.pass_on();
+        self.log.write_again(Now::read());
     }
 
     /// When to wake if nothing happens.
@@ -217,7 +219,7 @@ impl Desk {
     /// cannot put it off.
     fn plan_write(&mut self) {
         self.write_at = match self.write_at {
-            _ if !self.keeper.is_behind() => None,
+            _ if !self.keeper.is_behind() && !self.log.is_behind() => None,
             Some(write_at) if write_at > Instant::now() => Some(write_at),
             _ => Some(Instant::now() + WRITE_AGAIN),
         };

@@ -17,6 +17,7 @@ use crate::api::problem::Reason;
 use crate::api::{Answer, Problem};
 use crate::bytes::Bytes;
 use crate::devices::Snapshot;
+use crate::leases::event::Event;
 use crate::leases::lease::{EndReason, State};
 use crate::leases::ledger::{Ledger, Settings};
 use crate::leases::store::{NoStore, StoreError};
