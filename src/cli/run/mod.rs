@@ -53,7 +53,7 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
     let answered = if no_lease {
         ask(Asking::Fits, asked, &arguments, &here, &connection).map(|asked| asked.answer)
     } else {
-        lease(asked, &arguments, Terms { ttl: Some(ttl), wait, holder: None }, &connection)
+        lease(asked, &arguments, Terms { ttl: Some(ttl), wait, ..Terms::default() }, &connection)
     };
     let answer = match answered {
         Ok(answer) => answer,

@@ -126,6 +126,7 @@ fn ask(gib: u64) -> GrantAsk {
         holder: Some(Holder::Name("test".to_owned())),
         idempotency_key: None,
         wait: Duration::ZERO,
+        strict: false,
         model: "owner/name".to_owned(),
         engine: None,
         digest: format!("{gib}"),
