@@ -3,14 +3,16 @@
 
 mod leases_host;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::time::Duration;
 
 use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::leases::event::Event;
 use hf_mem_probe::leases::keeper::{KeepError, Keeper};
 use hf_mem_probe::leases::lease::{EndReason, Holder, State};
-use hf_mem_probe::leases::ledger::{ChangeError, GrantError, Granted, Ledger, Release, Settings};
+use hf_mem_probe::leases::ledger::{ChangeError, GrantError, Granted, Ledger, Release, Saved, Settings};
 use hf_mem_probe::leases::queue::Queue;
 use hf_mem_probe::leases::quota::{Quota, Quotas};
 use hf_mem_probe::leases::store::{Storage, Store, StoreError};
@@ -382,7 +384,7 @@ fn bug_08_leases_survive_a_restart_and_their_holders_are_looked_at_again() {
 struct FullDisk(usize);
 
 impl Storage for FullDisk {
-    fn save(&mut self, _: &hf_mem_probe::leases::ledger::Saved) -> Result<(), StoreError> {
+    fn save(&mut self, _: &Saved) -> Result<(), StoreError> {
         let full = StoreError::Io { what: "write", path: "disk".into(), source: std::io::Error::other("full") };
         self.0 = self.0.checked_sub(1).ok_or(full)?;
         Ok(())
@@ -403,11 +405,90 @@ fn bug_08_a_promise_that_would_not_survive_is_not_given() {
     host.pass(Duration::from_secs(5));
     assert!(keeper.renew(&first.lease().id, 1000, None, host.now()).is_err());
     assert_eq!(keeper.ledger().get(&first.lease().id).unwrap().expires_at, expires_at);
-    assert!(matches!(keeper.release(&first.lease().id, 1000, host.now()), Ok(Release::Done(_))));
+    assert!(matches!(keeper.release(&first.lease().id, 1000, host.now()), Err(KeepError::Store(_))));
     assert!(keeper.is_behind());
     let warnings = keeper.drain_events().into_iter().filter(|event| matches!(event, Event::Warning { .. }));
     assert_eq!(warnings.count(), 1, "said once");
     assert_eq!(keeper.counters().store_failures, 3);
+}
+
+/// A disk that is full while the test says so, and what is on it.
+#[derive(Clone, Default)]
+struct FillingDisk(Rc<RefCell<(bool, Option<Saved>)>>);
+
+impl FillingDisk {
+    fn set_full(&self, full: bool) {
+        self.0.borrow_mut().0 = full;
+    }
+
+    fn saved(&self) -> Saved {
+        self.0.borrow().1.clone().unwrap()
+    }
+}
+
+impl Storage for FillingDisk {
+    fn save(&mut self, saved: &Saved) -> Result<(), StoreError> {
+        let mut disk = self.0.borrow_mut();
+        if disk.0 {
+            let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            return Err(StoreError::Io { what: "write", path: "disk".into(), source });
+        }
+        disk.1 = Some(saved.clone());
+        Ok(())
+    }
+}
+
+#[test]
+fn release_on_full_disk_keeps_lease() {
+    let (mut host, disk) = (Host::new(&[(A, 24)]), FillingDisk::default());
+    let holder = host.start();
+    let mut keeper = Keeper::new(ledger(), disk.clone());
+    let granted = keeper.grant(request(holder, &[(A, 8)]), &host.reading(), host.now()).unwrap();
+    let lease = granted.lease().clone();
+    keeper.drain_events();
+
+    disk.set_full(true);
+    for _ in 0..2 {
+        assert!(matches!(keeper.release(&lease.id, 1000, host.now()), Err(KeepError::Store(_))));
+        assert_eq!(keeper.ledger().get(&lease.id), Some(&lease), "as before in every part");
+        assert_eq!((keeper.ledger().live().count(), keeper.ledger().ended().count()), (1, 0));
+        assert_eq!(host.available(keeper.ledger(), A), Some(gib(16)));
+    }
+    let events = keeper.drain_events();
+    assert!(!events.iter().any(|event| matches!(event, Event::Ended { .. })), "{events:?}");
+    assert_eq!(keeper.counters().released, 0);
+
+    disk.set_full(false);
+    assert!(matches!(keeper.release(&lease.id, 1000, host.now()), Ok(Release::Done(_))));
+    let events = keeper.drain_events();
+    assert!(matches!(&events[..], [Event::Ended { reason: EndReason::ByOwner, .. }]), "{events:?}");
+    assert!(!disk.saved().leases[0].is_live());
+}
+
+#[test]
+fn endings_on_full_disk_take_effect() {
+    let (mut host, disk) = (Host::new(&[(A, 24)]), FillingDisk::default());
+    let (dies, expires) = (host.start(), host.start());
+    let mut keeper = Keeper::new(ledger(), disk.clone());
+    for holder in [dies, expires] {
+        keeper.grant(request(holder, &[(A, 8)]), &host.reading(), host.now()).unwrap();
+    }
+
+    disk.set_full(true);
+    host.exit(dies);
+    keeper.holder_died(&dies, host.now());
+    assert_eq!(keeper.ledger().live().count(), 1, "its holder is gone, whatever the disk says");
+    host.pass(Duration::from_secs(120));
+    keeper.expire(host.now());
+    assert_eq!(keeper.ledger().live().count(), 0);
+    assert!(keeper.is_behind() && disk.saved().leases.iter().all(|lease| lease.is_live()));
+
+    // The retry of the owner.
+    disk.set_full(false);
+    keeper.flush(host.now());
+    assert!(!keeper.is_behind());
+    let ends: Vec<_> = disk.saved().leases.iter().filter_map(|lease| Some(lease.ending?.reason)).collect();
+    assert_eq!(ends, [EndReason::HolderDied, EndReason::TtlPassed]);
 }
 
 #[test]

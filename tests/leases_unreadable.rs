@@ -1,12 +1,15 @@
-//! The real daemon on a ledger that was damaged while it was down: it promises nothing that may be promised already.
+//! The real daemon and a ledger that cannot be read or written: it grants nothing that may be granted already, and
+//! answers no change that would not survive.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod leases_daemon;
 
-use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::SystemTime;
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
+use std::{fs, io};
 
 use hf_mem_probe::api::client::{Client, ClientError, block_on};
 use hf_mem_probe::api::lease::{Holder, LeaseRequest};
@@ -14,6 +17,10 @@ use hf_mem_probe::api::problem::Reason;
 use hf_mem_probe::api::question::ContextQuestion;
 use hf_mem_probe::api::status::HealthStatus;
 use hf_mem_probe::api::{Answer, Problem, Question};
+use hf_mem_probe::leases::event::Event;
+use hf_mem_probe::leases::journal::{Entry, read};
+use hf_mem_probe::leases::lease::State;
+use hf_mem_probe::leases::store::peek;
 use leases_daemon::{Daemon, model};
 
 /// A question of 16 GiB.
@@ -24,12 +31,15 @@ fn question(directory: &Path) -> Question {
 }
 
 fn lease(client: &Client, question: &Question) -> Result<Answer, Problem> {
+    lease_for(client, question, 600)
+}
+
+fn lease_for(client: &Client, question: &Question, seconds: u64) -> Result<Answer, Problem> {
     let request = LeaseRequest {
         question: question.clone(),
-        ttl_seconds: Some(600),
+        ttl_seconds: Some(seconds),
         holder: Some(Holder::Name("nightly".to_owned())),
-        idempotency_key: None,
-        wait_seconds: 0,
+        ..LeaseRequest::default()
     };
     told(block_on(client.create_lease(&request)).unwrap())
 }
@@ -94,4 +104,113 @@ fn one_bit_of_the_ledger_makes_nobody_promise_the_same_memory_twice() {
     daemon.start_again();
     assert_eq!(trouble(&client), None);
     assert!(lease(&client, &question).unwrap().lease.is_some());
+}
+
+fn lease_id(answer: &Answer) -> String {
+    answer.lease.as_ref().unwrap()["id"].as_str().unwrap().to_owned()
+}
+
+fn listed(client: &Client) -> Vec<State> {
+    told(block_on(client.leases()).unwrap()).unwrap().leases.into_iter().map(|lease| lease.state).collect()
+}
+
+fn until(what: &str, reached: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !reached() {
+        assert!(began.elapsed() < Duration::from_secs(60), "waited a minute for: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// The state folder is moved away for as long as nothing can be written there.
+#[test]
+fn unwritable_release_fails_and_survives_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let question = question(directory.path());
+    let program = Path::new(env!("CARGO_BIN_EXE_hf-mem-probe"));
+    let mut daemon = Daemon::start(program, directory.path(), &["--gpus", "24GiB"]);
+    let client = Client::new(daemon.socket());
+    let (state, away) = (directory.path().join("state"), directory.path().join("away"));
+    let release = |id: &str| told(block_on(client.release_lease(id)).unwrap());
+
+    let id = lease_id(&lease(&client, &question).unwrap());
+    fs::rename(&state, &away).unwrap();
+    let refused = release(&id).unwrap_err();
+    assert!(refused.detail.contains("no lease is granted, renewed or released"), "{refused}");
+    assert_eq!(listed(&client), [State::Granted]);
+    daemon.kill();
+    fs::rename(&away, &state).unwrap();
+    daemon.start_again();
+    assert_eq!(listed(&client), [State::Granted], "as the refusal said");
+
+    // An answered release outlives a kill.
+    assert_eq!(release(&id).unwrap().state, State::Released);
+    daemon.kill();
+    daemon.start_again();
+    assert!(listed(&client).is_empty());
+
+    // What ends by itself ends in time, and is written once that is possible.
+    lease_for(&client, &question, 1).unwrap();
+    fs::rename(&state, &away).unwrap();
+    until("the lease's expiry", || listed(&client).is_empty());
+    assert!(trouble(&client).unwrap().contains("could not be written"));
+    fs::rename(&away, &state).unwrap();
+    let live = || peek(&state).unwrap().unwrap().leases.iter().filter(|lease| lease.is_live()).count();
+    until("the ledger's retry", || live() == 0);
+    until("the end of the trouble", || trouble(&client).is_none());
+}
+
+/// Starts the daemon with its state on a disk of 64 KiB that only it sees.
+const SMALL_DISK: &str = "#!/bin/sh
+exec unshare --user --map-current-user --keep-caps --mount sh -c \
+  'mount -t tmpfs -o size=64k tmpfs \"$0\" && cp \"$1\" \"$0/journal.jsonl\" && shift && exec \"$@\"' \
+";
+
+/// A journal that ends so near the end of its page that only the beginning of the next line fits on a full disk.
+fn nearly_full_page() -> String {
+    let line = |message: String| {
+        let event = Event::Warning { message };
+        serde_json::to_string(&Entry::event(SystemTime::UNIX_EPOCH, event)).unwrap() + "\n"
+    };
+    let padding = 4096 - 40 - line(String::new()).len();
+    line("x".repeat(padding))
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "a test that did not run says so")]
+fn retried_grant_on_full_disk_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let question = question(directory.path());
+    let (state, journal) = (directory.path().join("state"), directory.path().join("journal"));
+    fs::write(&journal, nearly_full_page()).unwrap();
+    let wrapper = directory.path().join("daemon.sh");
+    let program = env!("CARGO_BIN_EXE_hf-mem-probe");
+    fs::write(&wrapper, format!("{SMALL_DISK}  '{}' '{}' '{program}' \"$@\"\n", state.display(), journal.display()))
+        .unwrap();
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    let probe = ["--user", "--map-current-user", "--keep-caps", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"];
+    if !Command::new("unshare").args(probe).status().is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no file system can be mounted here");
+        return;
+    }
+
+    let daemon = Daemon::start(&wrapper, directory.path(), &["--gpus", "24GiB"]);
+    let client = Client::new(daemon.socket());
+    let seen = Path::new("/proc").join(daemon.pid().to_string()).join("root").join(state.strip_prefix("/").unwrap());
+    let filler = seen.join("filler");
+    let full = fs::write(&filler, vec![0; 1 << 20]).unwrap_err();
+    assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+    let refused = lease(&client, &question).unwrap_err();
+    assert!(refused.detail.contains("no lease is granted"), "{refused}");
+    fs::remove_file(&filler).unwrap();
+    let granted = lease_id(&lease(&client, &question).unwrap());
+
+    let told = || {
+        let (entries, unreadable) = read(&seen).unwrap();
+        assert_eq!(unreadable, 0);
+        let granted =
+            |entry: &&Entry| matches!(&entry.event, Some(Event::Granted(subject)) if subject.lease == granted);
+        entries.iter().filter(granted).count()
+    };
+    until("the journal's retry", || told() == 1);
 }

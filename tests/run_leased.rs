@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hf-mem-probe");
 
-/// A daemon with one declared card of 24 GiB, and a model whose context of 256 Ki tokens takes 16 GiB of it.
+/// A daemon with declared cards, one of 24 GiB unless said otherwise, and a model whose context of 256 Ki tokens takes 16 GiB of it.
 struct Host {
     directory: TempDir,
     daemon: Daemon,
@@ -27,9 +27,13 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
+        Self::on("24GiB")
+    }
+
+    fn on(gpus: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         model::write(&directory.path().join("model"));
-        let daemon = Daemon::start(Path::new(PROGRAM), directory.path(), &["--gpus", "24GiB"]);
+        let daemon = Daemon::start(Path::new(PROGRAM), directory.path(), &["--gpus", gpus]);
         Self { directory, daemon }
     }
 
@@ -302,4 +306,57 @@ fn a_pid_of_a_container_holds_nothing() {
     assert_eq!(refused.status.code(), Some(2), "{said}");
     assert!(said.contains("as the asker's container numbers it") && said.contains("--holder NAME"), "{said}");
     assert!(host.leases().leases.is_empty());
+}
+
+/// What a lease holds on its first device in GiB, and on how many devices, while `run` starts `command` with `options`.
+fn held(host: &Host, options: &[&str], command: &[&str]) -> (f64, usize, String) {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/Qwen3-8B");
+    let mut run = Command::new(PROGRAM);
+    run.arg("run").arg("--model").arg(&model).arg("--socket").arg(host.daemon.socket());
+    run.args(options).arg("--").arg(host.path(command[0]));
+    run.args(command[1..].iter().map(|word| if *word == "MODEL" { model.to_str().unwrap() } else { word }));
+    bare(&mut run).env("HOME", host.directory.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = run.stderr(Stdio::piped()).spawn().unwrap();
+
+    let mut said = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    let leases = host.leases().leases;
+    // Its standard input ends, and with it the server.
+    let output = child.wait_with_output().unwrap();
+    host.until("released", |leases| leases.leases.is_empty());
+
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let lease = leases.first().unwrap_or_else(|| panic!("{command:?} holds no lease: {said}{told}"));
+    let gib = lease.devices[0].granted_bytes as f64 / f64::from(1 << 30);
+    assert_eq!(said.trim_end().split(',').count(), lease.devices.len(), "visible devices, {command:?}");
+    (gib, lease.devices.len(), told)
+}
+
+#[test]
+fn lease_holds_what_servers_take() {
+    let host = Host::on("2xH100-80GB");
+    for name in ["vllm", "sglang", "serve.sh"] {
+        let path = host.path(name);
+        std::fs::write(&path, "#!/bin/sh\necho \"$CUDA_VISIBLE_DEVICES\"\nread x\nexit 0\n").unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+
+    let share = ["vllm", "serve", "MODEL"];
+    let (gib, devices, told) = held(&host, &[], &share);
+    assert!(devices == 1 && gib > 0.9 * 79.0, "vLLM takes its default share: {gib} GiB on {devices}\n{told}");
+    let (need, _, _) = held(&host, &["--lease", "need"], &share);
+    assert!((20.0..40.0).contains(&need), "{need} GiB");
+    let (gib, _, _) = held(&host, &["--flags"], &share);
+    assert!((20.0..40.0).contains(&gib), "its flags limit it: {gib} GiB");
+    let half = ["vllm", "serve", "MODEL", "--gpu_memory_utilization=0.5", "-tp", "2", "--seed", "1"];
+    let (gib, devices, _) = held(&host, &[], &half);
+    assert!(devices == 2 && (38.0..46.0).contains(&gib), "{gib} GiB on {devices}");
+    let (gib, devices, _) = held(&host, &[], &["sglang", "serve", "--model-path", "MODEL"]);
+    assert!(devices == 1 && gib > 0.8 * 79.0, "SGLang takes its default share: {gib} GiB");
+    let (gib, _, told) = held(&host, &[], &["serve.sh", "vllm", "serve", "MODEL"]);
+    assert!((gib - need).abs() < 0.1 && told.matches("is not a server that is known here").count() == 1, "{told}");
+    let (gib, _, _) = held(&host, &["--engine", "vllm", "--lease", "share"], &["serve.sh"]);
+    assert!(gib > 0.9 * 79.0, "{gib} GiB");
+    let (_, _, told) = held(&host, &[], &["vllm", "serve", "owner/another"]);
+    assert!(told.contains("CMD loads owner/another, and the lease is for "), "{told}");
 }

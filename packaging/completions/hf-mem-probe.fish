@@ -121,6 +121,8 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l offloa
 deny\t'It may not'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l wait -d 'How long to wait in line for memory [default: not at all]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l ttl -d 'How long the lease outlives this program if it can no longer renew it' -r
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l lease -d 'What to hold: what the model needs, or the whole share of the device that the engine takes by CMD\'s flags or by its own default [default: share for a CMD that starts vLLM or SGLang without --flags, else need]' -r -f -a "need\t'What the model needs for the question, whatever the command\'s memory flags say'
+share\t'What the engine takes when it is started with these flags'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l become -d 'Be the process that becomes CMD, started by the process of this pid: this program\'s own way to start itself' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l tell -d 'Say the lease\'s id to the socket of this name, with --become' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F

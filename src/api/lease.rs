@@ -24,6 +24,9 @@ pub struct LeaseRequest {
     /// Seconds to wait for memory before the answer is no.
     #[serde(default)]
     pub wait_seconds: u64,
+    /// Whether "tight" is a no: it then holds nothing, and a wait goes on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strict: bool,
 }
 
 /// Who holds a lease: `{"name": "..."}` or `{"pid": 4121}`.

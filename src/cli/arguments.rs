@@ -154,6 +154,10 @@ pub struct RunArguments {
     /// Append the engine's arguments for this placement to CMD. An argument of CMD that is "{args}" is replaced by them.
     #[arg(long)]
     pub flags: bool,
+    /// What to hold: what the model needs, or the whole share of the device that the engine takes by CMD's flags or by its
+    /// own default [default: share for a CMD that starts vLLM or SGLang without --flags, else need].
+    #[arg(long, value_enum, value_name = "need|share")]
+    pub lease: Option<LeaseBasis>,
     /// Run without a lease: another may be told that the same memory is free. Works without the daemon.
     #[arg(long)]
     pub no_lease: bool,
@@ -424,6 +428,15 @@ pub enum ContextArgument {
     Tokens(u64),
     /// The model's maximum.
     Max,
+}
+
+/// What a lease of `run` is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LeaseBasis {
+    /// What the model needs for the question, whatever the command's memory flags say.
+    Need,
+    /// What the engine takes when it is started with these flags.
+    Share,
 }
 
 /// Whether host memory may be used.

@@ -11,6 +11,8 @@ const CONDITION_FAILED: u8 = 255;
 pub(super) fn of_answer(answer: &Answer, strict: bool) -> u8 {
     match answer.verdict {
         Some(Verdict::Fits) | None => Reason::Fits.exit_code(),
+        // A strict wait that timed out may be a yes another time, as any other.
+        Some(Verdict::Tight) if strict && answer.reason == Reason::WaitOver.word() => Reason::WaitOver.exit_code(),
         Some(Verdict::Tight) if strict => Reason::InsufficientMemory.exit_code(),
         Some(Verdict::Tight) => Reason::Fits.exit_code(),
         Some(Verdict::DoesNotFit | Verdict::Unknown) => reason(&answer.reason)
@@ -55,6 +57,7 @@ mod tests {
         assert_eq!(of_answer(&answer(Some(Verdict::Fits), "fits"), true), 0);
         assert_eq!(of_answer(&answer(Some(Verdict::Tight), "fits"), false), 0);
         assert_eq!(of_answer(&answer(Some(Verdict::Tight), "fits"), true), 1);
+        assert_eq!(of_answer(&answer(Some(Verdict::Tight), "wait_over"), true), 75);
         assert_eq!(of_answer(&answer(Some(Verdict::DoesNotFit), "no_legal_split"), false), 1);
         assert_eq!(of_answer(&answer(Some(Verdict::DoesNotFit), "memory_draining"), false), 75);
         assert_eq!(of_answer(&answer(Some(Verdict::Unknown), "unsupported_architecture"), false), 3);

@@ -18,6 +18,8 @@ pub(super) struct Terms {
     pub(super) wait: Duration,
     /// Who holds it; this process when absent.
     pub(super) holder: Option<Holder>,
+    /// Whether "tight" is a no.
+    pub(super) strict: bool,
 }
 
 /// `fits --reserve`. This process ends with its answer, so the one that called it holds the lease: what it starts next
@@ -29,7 +31,12 @@ pub(super) fn reserve(question: Question, arguments: &FitsArguments) -> Result<A
         // Init adopts what its caller left behind, and never dies: such a lease would.
         None => caller().filter(|pid| *pid > 1).map_or_else(|| Holder::Name("fits".to_owned()), Holder::Pid),
     };
-    let terms = Terms { ttl: arguments.ttl, wait: arguments.wait.unwrap_or_default(), holder: Some(holder) };
+    let terms = Terms {
+        ttl: arguments.ttl,
+        wait: arguments.wait.unwrap_or_default(),
+        holder: Some(holder),
+        strict: arguments.strict,
+    };
     lease(question, &arguments.question, terms, &arguments.connection)
 }
 
@@ -51,6 +58,7 @@ pub(super) fn lease(
             holder: terms.holder,
             idempotency_key: Some(key()),
             wait_seconds: whole_seconds(terms.wait),
+            strict: terms.strict,
         };
         persist(&client, request, terms.wait).await.map_err(|error| match error {
             ClientError::Unreachable { .. } => Problem::from(error).hint(

@@ -136,6 +136,25 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The lease that it is about, where it is about one.
+    pub fn subject(&self) -> Option<&Subject> {
+        match self {
+            Self::Granted(lease)
+            | Self::Settling(lease)
+            | Self::Settled(lease)
+            | Self::Extended(lease)
+            | Self::Renewed(lease)
+            | Self::Ended { lease, .. } => Some(lease),
+            Self::Overdrawn { .. }
+            | Self::Recovered { .. }
+            | Self::Waiting { .. }
+            | Self::WaitEnded { .. }
+            | Self::Warning { .. } => None,
+        }
+    }
+}
+
 /// Something that happened, and when by the wall's clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dated {

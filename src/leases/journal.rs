@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::event::{Event, Subject};
+use super::lease::Lease;
 use super::moment::rfc3339;
 use crate::bytes::Bytes;
 use crate::devices::Snapshot;
@@ -143,34 +144,56 @@ pub struct Journal {
     file: File,
     length: u64,
     most: u64,
+    /// Whether the file may end in a part of a line.
+    torn: bool,
 }
 
 impl Journal {
     /// Opens (or begins) the journal in a directory; two files of at most `most_bytes` each are kept.
     pub fn open(directory: &Path, most_bytes: u64) -> io::Result<Self> {
         let (file, length) = open_end(&directory.join(CURRENT))?;
-        Ok(Self { directory: directory.to_owned(), file, length, most: most_bytes.min(LONGEST_FILE) })
+        Ok(Self { directory: directory.to_owned(), file, length, most: most_bytes.min(LONGEST_FILE), torn: false })
     }
 
-    /// Writes lines at the end. They are not synced one by one: a crash of the host may cost the last seconds, a crash of
-    /// the daemon costs nothing.
+    /// The directory that it is in.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Writes lines at the end, all or none. They are not synced one by one: a crash of the host may cost the last seconds,
+    /// a crash of the daemon costs nothing.
     pub fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
         if entries.is_empty() {
             return Ok(());
         }
-        let mut lines = Vec::new();
+        let mut lines = if self.torn { b"\n".to_vec() } else { Vec::new() };
         for entry in entries {
             serde_json::to_writer(&mut lines, entry)?;
             lines.push(b'\n');
         }
         let length = u64::try_from(lines.len()).unwrap_or(u64::MAX);
         if self.length > 0 && self.length.saturating_add(length) > self.most {
-            let path = self.directory.join(CURRENT);
-            fs::rename(&path, self.directory.join(PREVIOUS))?;
-            (self.file, self.length) = open_end(&path)?;
+            self.begin_file()?;
         }
-        self.file.write_all(&lines)?;
+        if let Err(error) = self.file.write_all(&lines) {
+            // A full disk takes a part. The next line must not continue it: both would be unreadable.
+            self.torn = self.file.set_len(self.length).is_err();
+            return Err(error);
+        }
+        self.torn = false;
         self.length = self.length.saturating_add(length);
+        Ok(())
+    }
+
+    /// Makes the file the previous one and begins the next.
+    fn begin_file(&mut self) -> io::Result<()> {
+        let path = self.directory.join(CURRENT);
+        match fs::rename(&path, self.directory.join(PREVIOUS)) {
+            // The last attempt came no further than this.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        (self.file, self.length) = open_end(&path)?;
         Ok(())
     }
 }
@@ -193,22 +216,55 @@ fn open_end(path: &Path) -> io::Result<(File, u64)> {
 
 /// All lines that are kept, the oldest first, and how many could not be read.
 pub fn read(directory: &Path) -> io::Result<(Vec<Entry>, usize)> {
-    let (mut entries, mut unreadable) = (Vec::new(), 0);
+    let mut entries = Vec::new();
+    let unreadable = scan(directory, |entry| entries.push(entry))?;
+    Ok((entries, unreadable))
+}
+
+/// Calls `each` for every line that is kept, the oldest first. Returns how many could not be read.
+pub fn scan(directory: &Path, mut each: impl FnMut(Entry)) -> io::Result<usize> {
+    let mut unreadable = 0;
     for name in [PREVIOUS, CURRENT] {
         let file = match File::open(directory.join(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             opened => opened?,
         };
-        let mut content = Vec::new();
-        file.take(LONGEST_FILE).read_to_end(&mut content)?;
-        for line in content.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            match serde_json::from_slice(line) {
-                Ok(entry) => entries.push(entry),
+        for line in BufReader::new(file.take(LONGEST_FILE)).split(b'\n') {
+            let line = line?;
+            if line.is_empty() {
+                continue;
+            }
+            match serde_json::from_slice(&line) {
+                Ok(entry) => each(entry),
                 Err(_) => unreadable += 1,
             }
         }
     }
-    Ok((entries, unreadable))
+    Ok(unreadable)
+}
+
+/// The leases of `leases` that no line of the journal names although it goes back to their grant: the daemon was killed
+/// between writing the lease and writing the line.
+pub fn unnamed<'l>(directory: &Path, leases: impl IntoIterator<Item = &'l Lease>) -> io::Result<Vec<&'l Lease>> {
+    let mut unnamed: BTreeMap<&str, &Lease> = leases.into_iter().map(|lease| (lease.id.as_str(), lease)).collect();
+    if unnamed.is_empty() {
+        return Ok(Vec::new());
+    }
+
+    let mut begins = None;
+    scan(directory, |entry| {
+        begins.get_or_insert(entry.at);
+        if let Some(subject) = entry.event.as_ref().and_then(Event::subject) {
+            unnamed.remove(subject.lease.as_str());
+        }
+    })?;
+
+    // Lines of before may have been dropped only where there is a second file.
+    let dropped = fs::symlink_metadata(directory.join(PREVIOUS)).is_ok();
+    let covered = |lease: &&Lease| !dropped || begins.is_some_and(|begins| lease.granted_wall >= begins);
+    let mut unnamed: Vec<&Lease> = unnamed.into_values().filter(covered).collect();
+    unnamed.sort_by_key(|lease| lease.serial);
+    Ok(unnamed)
 }
 
 /// How things stood at one time: what `explain --at` prints.

@@ -168,15 +168,21 @@ impl<S: Storage> Keeper<S> {
         self.keep(renewed, |ledger| before.into_iter().for_each(|lease| ledger.put_back(lease)), now)
     }
 
-    /// See [`Ledger::release`]. What could not be written is released all the same, and written when the disk is back; if
-    /// the daemon dies before, the lease is there again until its time is up.
+    /// See [`Ledger::release`]. A release that would not survive fails, and the lease stays as it was: after a restart its
+    /// owner would hold it again without knowing.
     pub fn release(&mut self, id: &str, actor: u32, now: Now) -> Result<Release, KeepError> {
-        let released = self.ledger.release(id, actor, now);
-        self.tidy(now);
-        Ok(released?)
+        let before = self.ledger.get(id).cloned();
+        let released = self.ledger.release(id, actor, now).map_err(KeepError::from);
+
+        let undone = match &released {
+            Ok(Release::Done(_)) => before,
+            _ => None,
+        };
+        self.keep(released, |ledger| undone.into_iter().for_each(|lease| ledger.take_up_again(lease)), now)
     }
 
-    /// See [`Ledger::undelivered`].
+    /// See [`Ledger::undelivered`]. It takes effect at once: no client knows of the lease. What could not be written is
+    /// written when the disk is back.
     pub fn undelivered(&mut self, id: &str, now: Now) -> Result<Release, KeepError> {
         let released = self.ledger.undelivered(id, now);
         self.tidy(now);

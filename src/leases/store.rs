@@ -40,7 +40,9 @@ pub enum StoreError {
         seconds: u64,
     },
     /// The disk said no.
-    #[error("cannot {what} {path}: {source}; no lease is given that would not survive a restart")]
+    #[error(
+        "cannot {what} {path}: {source}; no lease is granted, renewed or released that would not stay so after a restart"
+    )]
     Io {
         /// What was tried.
         what: &'static str,
@@ -381,7 +383,7 @@ mod tests {
         let mut store = Store::open(directory.path()).unwrap();
         fs::remove_dir_all(directory.path()).unwrap();
         let error = store.save(&saved()).unwrap_err();
-        assert!(error.to_string().contains("no lease is given"), "{error}");
+        assert!(error.to_string().contains("no lease is granted, renewed or released"), "{error}");
         assert!(!boot_id(Path::new("/proc")).unwrap().is_empty());
     }
 }

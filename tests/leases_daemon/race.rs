@@ -144,6 +144,7 @@ impl Race {
             holder: Some(Holder::Pid(pid)),
             idempotency_key: Some(key.to_owned()),
             wait_seconds: u64::from(random.one_in(50)),
+            strict: false,
         };
         // Before the lease was there: its time is not up before that much after this.
         let asked = tokio::time::Instant::now();

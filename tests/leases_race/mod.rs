@@ -326,6 +326,7 @@ fn ask(pid: u32, ttl: Duration, key: String, plan: Plan) -> GrantAsk {
         holder: Some(Holder::Pid(pid)),
         idempotency_key: Some(key.clone()),
         wait: Duration::ZERO,
+        strict: false,
         model: "owner/name".to_owned(),
         engine: None,
         digest: key,

@@ -6,7 +6,7 @@ use crate::api::Problem;
 use crate::api::problem::Reason;
 
 /// What stands for the engine's arguments in a command.
-const PLACE: &str = "{args}";
+pub(super) const PLACE: &str = "{args}";
 
 /// What to start.
 #[derive(Debug, PartialEq, Eq)]

@@ -6,13 +6,17 @@
 
 mod command;
 mod handover;
+mod lease_basis;
 mod renewal;
+mod server_flags;
+mod server_line;
 mod supervise;
 
 use std::os::unix::process::CommandExt as _;
 
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
+use self::lease_basis::Start;
 use super::arguments::{QuestionArguments, RunArguments};
 use super::fits::{Asking, ask};
 use super::output::{self, Output};
@@ -47,13 +51,34 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
     if getppid().is_none_or(|parent| parent.as_raw_nonzero().get() != supervisor) {
         return ORPHANED;
     }
-    let RunArguments { model, options, wait, ttl, flags, no_lease, tell, here, connection, command, .. } = arguments;
-    let asked = question::question(&model, &options);
+    let RunArguments {
+        model,
+        options,
+        wait,
+        ttl,
+        flags,
+        lease: asked_basis,
+        no_lease,
+        tell,
+        here,
+        connection,
+        command,
+        ..
+    } = arguments;
+    let mut asked = question::question(&model, &options);
+    let start = Start { command: &command, flags, asked: asked_basis, leased: !no_lease };
+    let basis = match lease_basis::settle(&mut asked, start, |name| std::env::var(name).ok()) {
+        Ok(basis) => basis,
+        Err(problem) => return output.problem(&problem),
+    };
+    for note in &basis.notes {
+        output::remark(note);
+    }
     let arguments = QuestionArguments { model, options };
     let answered = if no_lease {
         ask(Asking::Fits, asked, &arguments, &here, &connection).map(|asked| asked.answer)
     } else {
-        lease(asked, &arguments, Terms { ttl: Some(ttl), wait, holder: None }, &connection)
+        lease(asked, &arguments, Terms { ttl: Some(ttl), wait, ..Terms::default() }, &connection)
     };
     let answer = match answered {
         Ok(answer) => answer,
@@ -62,6 +87,9 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
     let code = exit::of_answer(&answer, false);
     if code != Reason::Fits.exit_code() {
         output.data(&answer, text::answer::answer);
+        if let Some(hint) = &basis.hint {
+            output::remark(hint);
+        }
         return code;
     }
     let mut start = match prepared(&answer, &command, flags, no_lease) {

@@ -30,6 +30,8 @@ pub struct GrantAsk {
     pub idempotency_key: Option<String>,
     /// How long to wait in line for memory; nothing: not at all.
     pub wait: Duration,
+    /// Whether "tight" is a no.
+    pub strict: bool,
     /// The model as it was named, for people.
     pub model: String,
     /// The engine, where one was named.

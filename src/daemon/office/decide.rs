@@ -25,13 +25,35 @@ pub(super) fn run(plan: &Plan, snapshot: &Snapshot, claims: &BTreeMap<String, By
         .unwrap_or_else(|_| Err(Problem::new(Reason::Internal, "working out the placement broke; see the log")))
 }
 
-/// Whether an answer is a yes that can be held.
-pub(super) fn is_yes(answer: &Answer) -> bool {
-    matches!(answer.verdict, Some(Verdict::Fits | Verdict::Tight)) && answer.placement.is_some()
+/// Whether an answer is a yes that can be held; with `strict`, "tight" is not.
+pub(super) fn is_yes(answer: &Answer, strict: bool) -> bool {
+    let yes = match answer.verdict {
+        Some(Verdict::Fits) => true,
+        Some(Verdict::Tight) => !strict,
+        _ => false,
+    };
+    yes && answer.placement.is_some()
+}
+
+/// Whether an answer is a no that memory coming free may turn into a yes.
+pub(super) fn may_turn(answer: &Answer, strict: bool) -> bool {
+    match answer.verdict {
+        Some(Verdict::DoesNotFit) => true,
+        Some(Verdict::Tight) => strict,
+        _ => false,
+    }
+}
+
+/// A "tight" that is not held because the asker was strict; other answers stay as they are.
+pub(super) fn not_held(mut answer: Answer, strict: bool) -> Answer {
+    if strict && answer.verdict == Some(Verdict::Tight) {
+        answer.message = format!("{}; no lease is held: a strict request needs the high end", answer.message);
+    }
+    answer
 }
 
 /// Whether the plan would work out were nothing on the devices in use: only then does waiting help.
-pub(super) fn could_ever(plan: &Plan, snapshot: &Snapshot) -> bool {
+pub(super) fn could_ever(plan: &Plan, snapshot: &Snapshot, strict: bool) -> bool {
     let mut idle = snapshot.clone();
     for device in &mut idle.devices {
         // What is not usable or not readable now is not waited for.
@@ -42,7 +64,7 @@ pub(super) fn could_ever(plan: &Plan, snapshot: &Snapshot) -> bool {
             device.processes.clear();
         }
     }
-    run(plan, &idle, &BTreeMap::new()).is_ok_and(|answer| is_yes(&answer))
+    run(plan, &idle, &BTreeMap::new()).is_ok_and(|answer| is_yes(&answer, strict))
 }
 
 /// The devices that an asker's names mean, exact or by their beginning; `None`: any, also where a name means none here.

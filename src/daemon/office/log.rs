@@ -10,10 +10,13 @@ use super::happened::Happened;
 use super::say::say;
 use crate::bytes::Bytes;
 use crate::devices::Snapshot;
-use crate::leases::event::Dated;
-use crate::leases::journal::{Entry, Journal, MemoryWatch};
+use crate::leases::event::{Dated, Event, Subject};
+use crate::leases::journal::{Entry, Journal, MemoryWatch, unnamed};
+use crate::leases::lease::Lease;
 use crate::leases::moment::Now;
 
+/// Lines that are kept while the journal cannot be written.
+const MOST_UNWRITTEN: usize = 1024;
 /// Moves of a process's memory below this are not worth a line of the journal.
 const MEMORY_STEP: Bytes = Bytes::mib(256);
 
@@ -24,7 +27,10 @@ pub(super) struct Log {
     memory: MemoryWatch,
     budget: Budget,
     listeners: broadcast::Sender<Dated>,
-    failing: bool,
+    /// Lines that could not be written yet, the oldest first.
+    unwritten: Vec<Entry>,
+    /// Lines that were dropped because there were too many of those.
+    dropped: usize,
 }
 
 impl Log {
@@ -36,7 +42,24 @@ impl Log {
             });
             told.ok()
         });
-        Self { journal, memory: MemoryWatch::new(MEMORY_STEP), budget: Budget::default(), listeners, failing: false }
+        Self {
+            journal,
+            memory: MemoryWatch::new(MEMORY_STEP),
+            budget: Budget::default(),
+            listeners,
+            unwritten: Vec::new(),
+            dropped: 0,
+        }
+    }
+
+    /// The grants among `restored` leases that the last daemon did not come to tell of.
+    pub(super) fn untold<'l>(&self, restored: impl IntoIterator<Item = &'l Lease>) -> Vec<Happened> {
+        let Some(journal) = &self.journal else { return Vec::new() };
+        let unnamed = unnamed(journal.directory(), restored).unwrap_or_else(|error| {
+            warn!(%error, "the journal cannot be read; grants of the last run may be missing from it");
+            Vec::new()
+        });
+        unnamed.into_iter().map(|lease| Event::Granted(Subject::of(lease)).into()).collect()
     }
 
     /// Events of leases and of the line.
@@ -56,7 +79,7 @@ impl Log {
             say(&happened, true);
             entries.push(Entry::event(at, happened.event));
         }
-        self.write(&entries);
+        self.write(entries);
     }
 
     /// Whose memory moved.
@@ -65,20 +88,50 @@ impl Log {
             let budget = &mut self.budget;
             let changes = self.memory.changes(snapshot, |change| budget.admits_memory(change.uid, now.boottime));
             let entries: Vec<Entry> = changes.into_iter().map(|change| Entry::memory(now.wall, change)).collect();
-            self.write(&entries);
+            self.write(entries);
         }
     }
 
-    fn write(&mut self, entries: &[Entry]) {
+    /// Whether lines could not be written yet.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.unwritten.is_empty()
+    }
+
+    /// Tries again to write what could not be written.
+    pub(super) fn write_again(&mut self, now: Now) {
         let Some(journal) = &mut self.journal else { return };
-        match journal.append(entries) {
-            Ok(()) => self.failing = false,
-            Err(error) if !self.failing => {
-                self.failing = true;
-                warn!(%error, "the journal cannot be written; `explain` will have a gap");
-            }
-            Err(_) => {}
+        let mut entries = std::mem::take(&mut self.unwritten);
+        if self.dropped > 0 {
+            let message = format!("{} lines of the journal were lost while it could not be written", self.dropped);
+            entries.insert(0, Entry::event(now.wall, Event::Warning { message }));
         }
+
+        match journal.append(&entries) {
+            Ok(()) => self.dropped = 0,
+            Err(_) => {
+                if self.dropped > 0 {
+                    entries.remove(0);
+                }
+                self.unwritten = entries;
+            }
+        }
+    }
+
+    /// Writes `entries` after those that could not be written yet.
+    fn write(&mut self, entries: Vec<Entry>) {
+        let Some(journal) = &mut self.journal else { return };
+        if entries.is_empty() {
+            return;
+        }
+        if self.unwritten.is_empty() {
+            let Err(error) = journal.append(&entries) else { return };
+            warn!(%error, "the journal cannot be written; its lines are kept and tried again every second");
+        }
+
+        self.unwritten.extend(entries);
+        let excess = self.unwritten.len().saturating_sub(MOST_UNWRITTEN);
+        self.unwritten.drain(..excess);
+        self.dropped = self.dropped.saturating_add(excess);
     }
 }
 
@@ -89,7 +142,6 @@ mod tests {
     use super::*;
     use crate::devices::Process;
     use crate::leases::attribution::Reading;
-    use crate::leases::event::{Event, Subject};
     use crate::leases::holder::Ancestry;
     use crate::leases::journal::{Account, read};
     use crate::leases::keeper::Keeper;

@@ -171,20 +171,24 @@ pub(super) fn grant_ask(
         holder: request.holder,
         idempotency_key: request.idempotency_key,
         wait: Duration::from_secs(request.wait_seconds),
+        strict: request.strict,
         model: question.model.repo.clone(),
         engine: question.engine.name.clone(),
-        digest: digest(question)?,
+        digest: digest(question, request.strict)?,
         candidates: question.constraints.devices.as_ref().map(|devices| devices.iter().cloned().collect()),
         plan: Box::new(plan),
         room: None,
     })
 }
 
-/// Tells a key used again from a key reused for another question.
-fn digest(question: &Question) -> Result<String, Problem> {
+/// Tells a key used again from a key reused for another question. A strict one is another: its lease is never a tight one.
+fn digest(question: &Question, strict: bool) -> Result<String, Problem> {
     // Wire types can always be written; were one ever not, its key must not be taken for that of another question.
     let unwritten = |error| Problem::new(Reason::Internal, format!("the question cannot be written down: {error}"));
-    let text = serde_json::to_vec(question).map_err(unwritten)?;
+    let mut text = serde_json::to_vec(question).map_err(unwritten)?;
+    if strict {
+        text.extend_from_slice(b"strict");
+    }
     Ok(Sha256::digest(text).iter().take(16).fold(String::new(), |hex, byte| format!("{hex}{byte:02x}")))
 }
 

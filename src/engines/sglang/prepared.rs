@@ -13,8 +13,8 @@ use crate::engines::shared::resident::ExpertPadding;
 use crate::engines::shared::topology::{degrees, sglang_stages};
 use crate::engines::vllm::legal::{stages, tensor_parallel};
 use crate::engines::{
-    Basis, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan, Offload,
-    Prepared, Split, Workload,
+    Basis, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchDevice, LaunchPlan,
+    Offload, Prepared, Split, Workload,
 };
 
 /// The most that a kernel of SGLang's pads MXFP4 experts to (`layers/quantization/mxfp4.py`, FlashInfer's on SM10x).
@@ -37,6 +37,16 @@ impl SglangPrepared<'_> {
             likely
         };
         Interval::new(likely.scale(985, 1000), likely, high.scale(1015, 1000) + Bytes::mib(128))
+    }
+
+    /// What a server takes that sizes its pool itself: weights and pool fill its fraction of what it finds free once its
+    /// context is there, and the steps take of the rest.
+    fn own_pool_takes(&self, plan: &LaunchPlan<'_>, device: &LaunchDevice<'_>) -> Bytes {
+        let free = device.free.unwrap_or(device.available);
+        let context = self.context(device.facts).high;
+        let left = free.less(context).unwrap_or_default();
+        let filled = left.scale(self.fraction(plan.split, device.facts), 1_000_000);
+        (context + filled + self.transient(plan.split, device.facts)).min(free)
     }
 
     fn context(&self, device: &DeviceFacts) -> Interval {
@@ -251,7 +261,9 @@ impl Prepared for SglangPrepared<'_> {
         }
         flag("context-length", plan.workload.context.to_string());
         flag("chunked-prefill-size", settings.chunk.to_string());
-        flag("max-total-tokens", self.token_slots(plan.workload).to_string());
+        if !settings.own_pool {
+            flag("max-total-tokens", self.token_slots(plan.workload).to_string());
+        }
         if let Some(most) = settings.max_running {
             flag("max-running-requests", most.to_string());
         }
@@ -262,7 +274,11 @@ impl Prepared for SglangPrepared<'_> {
             let budget = u128::from(free.saturating_sub(reserve)) * 1_000_000 / u128::from(free);
             u64::try_from(budget).unwrap_or(0)
         });
-        let fraction = settings.asked_fraction.or_else(|| fractions.min());
+        let fraction = match settings.asked_fraction {
+            // A fraction of the server's own needs no flag.
+            None if settings.own_pool => None,
+            asked => asked.or_else(|| fractions.min()),
+        };
         if let Some(fraction) = fraction {
             flag("mem-fraction-static", fraction_text(fraction));
         }
@@ -287,6 +303,7 @@ impl Prepared for SglangPrepared<'_> {
             args.push("--disable-radix-cache".to_owned());
         }
         args.extend(settings.flags.iter().cloned());
-        Launch { env, args, takes: vec![None; plan.devices.len()] }
+        let takes = plan.devices.iter().map(|device| settings.own_pool.then(|| self.own_pool_takes(plan, device)));
+        Launch { env, takes: takes.collect(), args }
     }
 }

@@ -35,6 +35,19 @@ fn flags(given: &Parameters) -> Result<Vec<String>, EngineError> {
     Ok(flags)
 }
 
+/// `max_total_tokens` by its word: a server without the flag fills its fraction of what is free.
+fn own_pool(given: &Parameters) -> Result<bool, EngineError> {
+    match given.value("max_total_tokens").map(Value::as_str) {
+        None => Ok(false),
+        Some(Some("default")) => Ok(true),
+        Some(_) => {
+            let why = "the pool is sized here from the context and the sequences (ask with those), or by the server \
+                       itself (`default`)";
+            Err(given.bad("max_total_tokens", why))
+        }
+    }
+}
+
 /// Cache dtypes that only vLLM has.
 const KV_OF_OTHERS: &[&str] =
     &["int8_per_token_head", "fp8_per_token_head", "int4_per_token_head", "fp8_ds_mla", "nvfp4_ds_mla", "fp8_inc"];
@@ -47,6 +60,8 @@ pub(super) struct Settings {
     pub(super) chunk: u64,
     /// `mem_fraction_static` as asked, in millionths.
     pub(super) asked_fraction: Option<u64>,
+    /// Whether the server sizes its pool itself, from its fraction of what is free, whatever the workload needs.
+    pub(super) own_pool: bool,
     pub(super) max_running: Option<u64>,
     pub(super) compute: ComputeDtype,
     pub(super) kv: KvDtype,
@@ -71,6 +86,7 @@ pub(super) struct Settings {
 impl Settings {
     pub(super) fn settle(case: &Case<'_>, architecture: &Architecture, profile: &Profile) -> Result<Self, EngineError> {
         let given = Parameters::new(&PARAMETERS, case.version, case.parameters)?;
+        let own_pool = own_pool(&given)?;
         let device = case.devices.first().ok_or_else(|| unsupported("there is no device to run on"))?;
         let mut assumptions = Vec::new();
         let compute = compute_dtype(case, architecture, &given, &mut assumptions)?;
@@ -98,6 +114,7 @@ impl Settings {
                 .positive("chunked_prefill_size")?
                 .unwrap_or_else(|| default_chunk(device.total_bytes.get() >> 20)),
             asked_fraction: given.share("mem_fraction_static")?,
+            own_pool,
             max_running: given.positive("max_running_requests")?,
             compute,
             kv,

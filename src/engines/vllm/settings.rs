@@ -157,7 +157,11 @@ impl Settings {
                        counted; ask for it as a second model";
             return Err(given.bad("num_speculative_tokens", why));
         }
-        let asked_share = given.share("gpu_memory_utilization")?;
+        // Asked for by its word, the default share is taken whole: a server without the flag does so.
+        let asked_share = match given.value("gpu_memory_utilization").and_then(Value::as_str) {
+            Some("default") => Some(constants.gpu_memory_utilization),
+            _ => given.share("gpu_memory_utilization")?,
+        };
         let lora = given.flag("enable_lora")?.unwrap_or(case.model.adapter.is_some()).then_some(()).map(|()| {
             Ok::<_, EngineError>((
                 given.positive("max_loras")?.unwrap_or(1),

@@ -48,7 +48,8 @@ impl Ledger {
         };
         lease.end(EndReason::ByOwner, now);
         let released = lease.clone();
-        self.bury(serial);
+        // Nothing is forgotten for its sake yet: it may be taken up again. The next reading forgets.
+        self.retire(serial);
         Ok(Release::Done(released))
     }
 
@@ -92,10 +93,21 @@ impl Ledger {
         }
     }
 
+    /// Takes a release back that could not be kept: `lease` is as it was before.
+    pub(in crate::leases) fn take_up_again(&mut self, lease: Lease) {
+        let Some(place) = self.ended.iter().rposition(|ended| ended.serial == lease.serial) else { return };
+        self.ended.remove(place);
+
+        let id = lease.id.clone();
+        self.live.insert(lease.serial, lease);
+        self.untell(&id);
+    }
+
+    /// Removes the last event of a change that was taken back.
     fn untell(&mut self, id: &str) {
         self.changed();
         let of_lease = |event: &Event| match event {
-            Event::Granted(lease) | Event::Renewed(lease) => lease.lease == id,
+            Event::Granted(lease) | Event::Renewed(lease) | Event::Ended { lease, .. } => lease.lease == id,
             _ => false,
         };
         if let Some(place) = self.events.iter().rposition(of_lease) {

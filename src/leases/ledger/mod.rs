@@ -145,15 +145,20 @@ impl Ledger {
         self.revision = self.revision.wrapping_add(1);
     }
 
-    /// Moves a lease that has ended to those that are remembered.
+    /// Moves a lease that has ended to those that are remembered, and forgets the oldest of them.
     fn bury(&mut self, serial: u64) {
+        self.retire(serial);
+        self.forget();
+    }
+
+    /// Moves a lease that has ended to those that are remembered.
+    fn retire(&mut self, serial: u64) {
         let Some(lease) = self.live.remove(&serial) else { return };
         self.changed();
         if let Some(ending) = lease.ending {
             self.tell(Event::Ended { lease: Subject::of(&lease), reason: ending.reason });
         }
         self.ended.push_back(lease);
-        self.forget();
     }
 
     /// Forgets the oldest that have ended, beyond those that are to be remembered.

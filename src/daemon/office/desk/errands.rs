@@ -138,6 +138,9 @@ impl Desk {
         if self.keeper.ledger().live().count() < alive {
             self.freed(now);
         }
+        if self.write_at.is_some_and(|write_at| write_at <= Instant::now()) {
+            self.log.write_again(now);
+        }
         let line: HashMap<Ticket, _> =
             self.queue.waiters().zip(1..).map(|(waiter, place)| (waiter.ticket, (place, waiter.since))).collect();
         let gave_up = self.queue.give_up(now.boottime);

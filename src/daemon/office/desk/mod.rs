@@ -41,8 +41,8 @@ mod turns;
 
 /// The longest sleep: the clock since boot goes on while the host sleeps, the runtime's does not.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
-/// How soon what could not be written is tried again.
-const WRITE_AGAIN: Duration = Duration::from_secs(5);
+/// How often a write that failed is tried again.
+const WRITE_AGAIN: Duration = Duration::from_secs(1);
 
 /// The owner.
 pub(super) struct Desk {
@@ -72,6 +72,8 @@ pub(super) struct Desk {
     /// The last moment that the next reading must be later than.
     before_next: Boottime,
     read_at: Instant,
+    /// When to try a write again that failed; `None` while all is written.
+    write_at: Option<Instant>,
 }
 
 impl Desk {
@@ -104,14 +106,17 @@ impl Desk {
             waits_ended: 0,
             before_next: Boottime::BOOT,
             read_at: Instant::now(),
+            write_at: None,
         }
     }
 
     /// Works until told to stop, or until nobody can ask any more.
     pub(super) async fn run(mut self, mut errands: mpsc::Receiver<Errand>, mut notes: mpsc::UnboundedReceiver<Note>) {
         self.step.begin();
+        self.tell_of_restored();
         self.watch_holders();
         self.pass_on();
+        self.plan_write();
         let mut reading: Option<UnderWay> = None;
         let stopped = loop {
             if reading.is_none() && self.wants_reading() {
@@ -158,6 +163,7 @@ impl Desk {
             }
             self.make_changes();
             self.pass_on();
+            self.plan_write();
         };
         self.step.begin();
         while let Ok(note) = notes.try_recv() {
@@ -193,6 +199,7 @@ impl Desk {
         self.make_all_changes();
         self.keeper.flush(Now::read());
         self.pass_on();
+        self.log.write_again(Now::read());
     }
 
     /// When to wake if nothing happens.
@@ -205,10 +212,17 @@ impl Desk {
         if !reading && self.watches() {
             wake = wake.min(self.read_at);
         }
-        if self.keeper.is_behind() {
-            wake = wake.min(instant + WRITE_AGAIN);
-        }
-        wake
+        self.write_at.map_or(wake, |write_at| wake.min(write_at))
+    }
+
+    /// Sets the time of the next try while something could not be written. A time that is set stays, so that other events
+    /// cannot put it off.
+    fn plan_write(&mut self) {
+        self.write_at = match self.write_at {
+            _ if !self.keeper.is_behind() && !self.log.is_behind() => None,
+            Some(write_at) if write_at > Instant::now() => Some(write_at),
+            _ => Some(Instant::now() + WRITE_AGAIN),
+        };
     }
 }
 

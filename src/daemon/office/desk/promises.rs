@@ -9,7 +9,7 @@ use super::super::decide;
 use super::super::happened::RequestId;
 use super::Desk;
 use super::case::{Case, Decision};
-use crate::api::answer::{Answer, Verdict};
+use crate::api::answer::Answer;
 use crate::api::limits::KEPT_ANSWER_BYTES;
 use crate::leases::attribution::Reading;
 use crate::leases::holder::{HolderError, is_alive};
@@ -63,8 +63,8 @@ impl Desk {
         self.gather(Some(&request_id));
         let Decision::NotNow(answer) = decision else { return self.reply(case, decision) };
         let waits = case.ask.wait > Duration::ZERO
-            && answer.verdict == Some(Verdict::DoesNotFit)
-            && decide::could_ever(&case.ask.plan, reading.snapshot);
+            && decide::may_turn(&answer, case.ask.strict)
+            && decide::could_ever(&case.ask.plan, reading.snapshot, case.ask.strict);
         if !waits {
             return case.tell(Ok(*answer));
         }
@@ -124,17 +124,19 @@ impl Desk {
             Ok(answer) => answer,
             Err(problem) => return Decision::Answer(Box::new(Err(problem))),
         };
-        if decide::is_yes(&answer) {
+        if decide::is_yes(&answer, ask.strict) {
             return self.hold(case, answer, reading, now);
         }
         if closed.is_empty() {
-            return Decision::NotNow(Box::new(answer));
+            return Decision::NotNow(Box::new(decide::not_held(answer, ask.strict)));
         }
         // The answer for the asker is that on all devices: nothing there is closed to the model, only to its turn.
         let ahead = ticket.map_or(self.queue.len(), |ticket| self.queue.position(ticket).map_or(0, |place| place - 1));
         match decide::run(&ask.plan, reading.snapshot, &claims) {
-            Ok(answer) if decide::is_yes(&answer) => Decision::NotNow(Box::new(decide::in_line(answer, ahead))),
-            Ok(answer) => Decision::NotNow(Box::new(answer)),
+            Ok(answer) if decide::is_yes(&answer, ask.strict) => {
+                Decision::NotNow(Box::new(decide::in_line(answer, ahead)))
+            }
+            Ok(answer) => Decision::NotNow(Box::new(decide::not_held(answer, ask.strict))),
             Err(problem) => Decision::Answer(Box::new(Err(problem))),
         }
     }

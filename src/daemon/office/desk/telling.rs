@@ -28,6 +28,24 @@ impl Desk {
         }
     }
 
+    /// Adds the grants of the last run that it did not come to tell of: it was killed after the lease was on disk. A client
+    /// that asks again with its key gets that lease, and there would be no event of it.
+    pub(super) fn tell_of_restored(&mut self) {
+        self.gather(None);
+        let ended: HashSet<&str> = self
+            .happened
+            .iter()
+            .filter(|happened| matches!(happened.event, Event::Ended { .. }))
+            .filter_map(|happened| happened.event.subject())
+            .map(|subject| subject.lease.as_str())
+            .collect();
+        let ledger = self.keeper.ledger();
+        let ended_now = ledger.ended().filter(|lease| ended.contains(lease.id.as_str()));
+
+        let untold = self.log.untold(ledger.live().chain(ended_now));
+        self.happened.splice(0..0, untold);
+    }
+
     /// Tells everyone what happened, and forgets what nobody needs.
     pub(super) fn pass_on(&mut self) {
         self.gather(None);

@@ -141,3 +141,35 @@ fn a_short_answer_is_kept_for_its_key_and_a_long_one_worked_out_anew_for_the_sam
         }
     });
 }
+
+#[test]
+fn grant_untold_before_kill_is_told() {
+    run(async {
+        let (directory, bench) = (tempfile::tempdir().unwrap(), Bench::new(24));
+        let keyed = || GrantAsk { idempotency_key: Some("k".to_owned()), ..ask(16) };
+        let start = |journal: bool| {
+            let (keeper, trouble) = open(directory.path(), Settings::default(), std::path::Path::new("/proc"));
+            assert!(trouble.is_none(), "{trouble:?}");
+            let journal = journal.then(|| (directory.path().to_owned(), 1 << 20));
+            let devices: Arc<dyn Devices> = Arc::clone(&bench) as _;
+            Office::start(OfficeSettings { journal, ..settings() }, keeper, devices).unwrap()
+        };
+        // The lease is on disk and its line is not, as after a kill in between.
+        let (office, thread) = start(false);
+        let lost = lease_id(&office.grant(keyed()).await.unwrap());
+        office.stop().await;
+        thread.join().unwrap();
+
+        for restart in 1..=2 {
+            let (office, thread) = start(true);
+            assert_eq!(lease_id(&office.grant(keyed()).await.unwrap()), lost, "the retry");
+            office.stop().await;
+            thread.join().unwrap();
+            let (entries, _) = crate::leases::journal::read(directory.path()).unwrap();
+            let granted = entries
+                .iter()
+                .filter(|entry| matches!(&entry.event, Some(Event::Granted(subject)) if subject.lease == lost));
+            assert_eq!(granted.count(), 1, "restart {restart}");
+        }
+    });
+}

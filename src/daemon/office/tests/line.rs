@@ -224,3 +224,58 @@ fn what_an_asker_brought_goes_with_it_also_before_a_reading_comes() {
         }
     });
 }
+
+/// What `plan` answers, with the upper tenth of the device for the high end only.
+fn tight_plan(gib: u64) -> Plan {
+    let (likely, high) = (plan(gib), plan(gib + 4));
+    Box::new(move |snapshot, claims| {
+        let answer = high(snapshot, claims)?;
+        if answer.verdict == Some(Verdict::Fits) {
+            return Ok(answer);
+        }
+        let answer = likely(snapshot, claims)?;
+        let tight = (answer.verdict == Some(Verdict::Fits)).then_some(Verdict::Tight);
+        Ok(Answer { verdict: tight.or(answer.verdict), ..answer })
+    })
+}
+
+#[test]
+fn strict_request_holds_no_tight_plan() {
+    run(async {
+        let bench = Bench::new(24);
+        let office = office(&bench);
+        let asking = |strict| GrantAsk { plan: tight_plan(22), strict, ..ask(22) };
+        let answer = office.grant(asking(true)).await.unwrap();
+        assert_eq!((answer.verdict, answer.lease.is_none()), (Some(Verdict::Tight), true), "{}", answer.message);
+        assert!(office.list().await.unwrap().leases.is_empty());
+
+        // No device is ever large enough: the wait is over before it begins.
+        let answer = office.grant(GrantAsk { wait: Duration::from_secs(600), ..asking(true) }).await.unwrap();
+        assert_eq!((answer.verdict, answer.lease.is_none()), (Some(Verdict::Tight), true));
+        lease_id(&office.grant(asking(false)).await.unwrap());
+    });
+}
+
+#[test]
+fn strict_wait_outlasts_tight_plan() {
+    run(async {
+        let bench = Bench::new(24);
+        bench.set_free(18);
+        let office = office(&bench);
+        let asking = |wait| GrantAsk { plan: tight_plan(16), strict: true, wait, ..ask(16) };
+        let over = office.grant(asking(Duration::from_millis(20))).await.unwrap();
+        assert_eq!((over.verdict, &*over.reason, over.lease.is_none()), (Some(Verdict::Tight), "wait_over", true));
+
+        let waiting = tokio::spawn({
+            let (office, ask) = (office.clone(), asking(Duration::from_secs(600)));
+            async move { office.grant(ask).await }
+        });
+        while office.list().await.unwrap().waiting.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        bench.set_free(24);
+        let answer = waiting.await.unwrap().unwrap();
+        assert_eq!(answer.verdict, Some(Verdict::Fits));
+        lease_id(&answer);
+    });
+}

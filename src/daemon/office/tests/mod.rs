@@ -17,6 +17,7 @@ use crate::api::problem::Reason;
 use crate::api::{Answer, Problem};
 use crate::bytes::Bytes;
 use crate::devices::Snapshot;
+use crate::leases::event::Event;
 use crate::leases::lease::{EndReason, State};
 use crate::leases::ledger::{Ledger, Settings};
 use crate::leases::store::{NoStore, StoreError};
@@ -125,6 +126,7 @@ fn ask(gib: u64) -> GrantAsk {
         holder: Some(Holder::Name("test".to_owned())),
         idempotency_key: None,
         wait: Duration::ZERO,
+        strict: false,
         model: "owner/name".to_owned(),
         engine: None,
         digest: format!("{gib}"),

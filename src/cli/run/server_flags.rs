@@ -1,0 +1,145 @@
+//! The memory flags of the engines' servers, as their command lines have them.
+
+/// What a flag means for the lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// The model.
+    Model,
+    /// A parameter of the engine with a value.
+    Parameter(&'static str),
+    /// A length in tokens, which may be written as `32k`: a parameter of the engine.
+    Tokens(&'static str),
+    /// A parameter of the engine that is on where the flag is there; with `no-` before it, off.
+    Switch(&'static str),
+    /// A switch that may have a word behind it (`on`, `off`, `auto`).
+    Choice(&'static str),
+    /// The tensor-parallel degree.
+    Tensor,
+    /// The number of pipeline stages.
+    Pipeline,
+    /// How often the whole model is loaded, or over how many hosts: no lease of one placement covers more than 1.
+    Copies,
+    /// It changes what is taken, and the lease does not follow it: said in a note.
+    NotFollowed(&'static str),
+    /// It takes memory that the lease would not cover.
+    Refused(&'static str),
+}
+
+/// A flag by all its names, without dashes before them and with dashes inside.
+#[derive(Debug)]
+pub(super) struct Flag {
+    pub(super) names: &'static [&'static str],
+    pub(super) meaning: Meaning,
+}
+
+const fn flag(names: &'static [&'static str], meaning: Meaning) -> Flag {
+    Flag { names, meaning }
+}
+
+use Meaning::{Choice, Copies, Model, NotFollowed, Parameter, Pipeline, Refused, Switch, Tensor, Tokens};
+
+const IN_A_FILE: &str = "flags in a file are not read";
+
+/// vLLM 0.8 to 0.24 (`engine/arg_utils.py`).
+pub(super) const VLLM: &[Flag] = &[
+    flag(&["model", "model-tag"], Model),
+    flag(&["tensor-parallel-size", "tp"], Tensor),
+    flag(&["pipeline-parallel-size", "pp"], Pipeline),
+    flag(&["data-parallel-size", "dp"], Copies),
+    flag(&["prefill-context-parallel-size", "pcp"], Copies),
+    flag(&["nnodes", "n"], Copies),
+    flag(&["decode-context-parallel-size", "dcp"], Parameter("decode_context_parallel_size")),
+    flag(&["gpu-memory-utilization"], Parameter("gpu_memory_utilization")),
+    flag(&["max-model-len"], Tokens("max_model_len")),
+    flag(&["max-num-seqs"], Parameter("max_num_seqs")),
+    flag(&["max-num-batched-tokens"], Tokens("max_num_batched_tokens")),
+    flag(&["block-size"], Parameter("block_size")),
+    flag(&["kv-cache-dtype"], Parameter("kv_cache_dtype")),
+    flag(&["dtype"], Parameter("dtype")),
+    flag(&["quantization", "q"], Parameter("quantization")),
+    flag(&["cpu-offload-gb"], Parameter("cpu_offload_gb")),
+    flag(&["max-loras"], Parameter("max_loras")),
+    flag(&["max-lora-rank"], Parameter("max_lora_rank")),
+    flag(&["limit-mm-per-prompt"], Parameter("limit_mm_per_prompt")),
+    flag(&["mamba-cache-mode"], Parameter("mamba_cache_mode")),
+    flag(&["mamba-ssm-cache-dtype"], Parameter("mamba_ssm_cache_dtype")),
+    flag(&["enforce-eager"], Switch("enforce_eager")),
+    flag(&["enable-lora"], Switch("enable_lora")),
+    flag(&["enable-expert-parallel", "ep"], Switch("enable_expert_parallel")),
+    flag(&["enable-prefix-caching"], Switch("enable_prefix_caching")),
+    flag(&["async-scheduling"], Switch("async_scheduling")),
+    flag(&["language-model-only"], Switch("language_model_only")),
+    flag(&["disable-hybrid-kv-cache-manager"], Switch("disable_hybrid_kv_cache_manager")),
+    flag(&["kv-cache-memory-bytes"], Refused("it sizes the cache beyond the share that the lease covers")),
+    flag(&["config"], NotFollowed(IN_A_FILE)),
+];
+
+/// SGLang 0.5 (`server_args.py`).
+pub(super) const SGLANG: &[Flag] = &[
+    flag(&["model-path", "model"], Model),
+    flag(&["tp-size", "tensor-parallel-size", "tp"], Tensor),
+    flag(&["pp-size", "pipeline-parallel-size", "pp"], Pipeline),
+    flag(&["dp-size", "data-parallel-size", "dp"], Copies),
+    flag(&["nnodes"], Copies),
+    flag(&["ep-size", "expert-parallel-size", "ep"], Parameter("ep_size")),
+    flag(&["mem-fraction-static"], Parameter("mem_fraction_static")),
+    flag(&["context-length"], Tokens("context_length")),
+    flag(&["max-running-requests"], Parameter("max_running_requests")),
+    flag(&["chunked-prefill-size"], Parameter("chunked_prefill_size")),
+    flag(&["kv-cache-dtype"], Parameter("kv_cache_dtype")),
+    flag(&["dtype"], Parameter("dtype")),
+    flag(&["page-size"], Parameter("page_size")),
+    flag(&["swa-full-tokens-ratio"], Parameter("swa_full_tokens_ratio")),
+    flag(&["mamba-full-memory-ratio"], Parameter("mamba_full_memory_ratio")),
+    flag(&["mamba-ssm-dtype"], Parameter("mamba_ssm_dtype")),
+    flag(&["quantization"], Parameter("quantization")),
+    flag(&["cuda-graph-max-bs"], Parameter("cuda_graph_max_bs")),
+    flag(&["disable-cuda-graph"], Switch("disable_cuda_graph")),
+    flag(&["disable-radix-cache"], Switch("disable_radix_cache")),
+    flag(&["max-total-tokens"], NotFollowed("the lease holds the whole share, also where the pool stays below it")),
+    flag(&["enable-dp-attention"], Refused("data-parallel attention is not answered for")),
+    flag(&["config"], NotFollowed(IN_A_FILE)),
+];
+
+/// llama-server (`common/arg.cpp`).
+pub(super) const LLAMA_SERVER: &[Flag] = &[
+    flag(&["m", "model", "hf", "hfr", "hf-repo"], Model),
+    flag(&["c", "ctx-size"], Parameter("n_ctx")),
+    flag(&["b", "batch-size"], Parameter("n_batch")),
+    flag(&["ub", "ubatch-size"], Parameter("n_ubatch")),
+    flag(&["np", "parallel"], Parameter("n_parallel")),
+    flag(&["ctk", "cache-type-k"], Parameter("type_k")),
+    flag(&["ctv", "cache-type-v"], Parameter("type_v")),
+    flag(&["ngl", "gpu-layers", "n-gpu-layers"], Parameter("n_gpu_layers")),
+    flag(&["ts", "tensor-split"], Parameter("tensor_split")),
+    flag(&["sm", "split-mode"], Parameter("split_mode")),
+    flag(&["ncmoe", "n-cpu-moe"], Parameter("n_cpu_moe")),
+    flag(&["mm", "mmproj"], Parameter("mmproj")),
+    flag(&["fitt", "fit-target"], Parameter("fit_target")),
+    flag(&["fit"], Choice("fit")),
+    flag(&["fa", "flash-attn"], Choice("flash_attn")),
+    flag(&["kvu", "kv-unified"], Switch("kv_unified")),
+    flag(&["cmoe", "cpu-moe"], Switch("cpu_moe")),
+    flag(&["swa-full"], Switch("swa_full")),
+    flag(&["nkvo", "no-kv-offload"], Switch("no_kv_offload")),
+    flag(&["kvo", "kv-offload"], Switch("kv_offload")),
+    flag(&["mmap"], Switch("use_mmap")),
+    flag(&["no-mmap"], Switch("no_mmap")),
+    flag(&["no-mmproj"], Switch("no_mmproj")),
+    flag(&["no-mmproj-offload"], Switch("no_mmproj_offload")),
+    flag(&["md", "model-draft", "hfd", "hf-repo-draft"], Refused("a draft model's memory is not counted")),
+    flag(&["ot", "override-tensor"], NotFollowed("tensors moved by a pattern are not followed")),
+    flag(&["lora", "lora-scaled", "control-vector"], NotFollowed("an adapter's bytes are not counted")),
+    flag(&["mg", "main-gpu"], NotFollowed("choose devices with --on")),
+    flag(&["dev", "device"], NotFollowed("choose devices with --on")),
+    flag(&["rpc"], NotFollowed("devices of other hosts are not seen")),
+];
+
+/// Variables of `ollama serve` that mean a parameter of ours.
+pub(super) const OLLAMA_VARIABLES: &[&str] = &[
+    "OLLAMA_CONTEXT_LENGTH",
+    "OLLAMA_NUM_PARALLEL",
+    "OLLAMA_FLASH_ATTENTION",
+    "OLLAMA_KV_CACHE_TYPE",
+    "OLLAMA_GPU_OVERHEAD",
+];

@@ -1,0 +1,404 @@
+//! The command line of an engine's server: which engine it starts, on what model, and with which memory flags.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::server_flags::{Flag, LLAMA_SERVER, Meaning, OLLAMA_VARIABLES, SGLANG, VLLM};
+use crate::api::Problem;
+use crate::api::problem::Reason;
+
+/// The shortest beginning of a flag that argparse is taken to complete.
+const SHORTEST_ABBREVIATION: usize = 6;
+
+/// A server that is known here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Server {
+    Vllm,
+    Sglang,
+    Llama,
+    Ollama,
+}
+
+impl Server {
+    /// The engine by the name that `--engine` takes.
+    pub(super) fn engine(self) -> &'static str {
+        match self {
+            Self::Vllm => "vllm",
+            Self::Sglang => "sglang",
+            Self::Llama => "llama.cpp",
+            Self::Ollama => "ollama",
+        }
+    }
+
+    /// The server of the engine with this name.
+    pub(super) fn of_engine(name: &str) -> Option<Self> {
+        [Self::Vllm, Self::Sglang, Self::Llama, Self::Ollama].into_iter().find(|server| server.engine() == name)
+    }
+
+    /// The parameter and the value by which an engine is asked to be leased with all that it takes by default. `None` for
+    /// one that takes what it needs.
+    pub(super) fn default_share(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Vllm => Some(("gpu_memory_utilization", "default")),
+            Self::Sglang => Some(("max_total_tokens", "default")),
+            Self::Llama | Self::Ollama => None,
+        }
+    }
+
+    /// Whether it runs on one device unless a flag says otherwise, however many it sees.
+    pub(super) fn needs_parallel_flags(self) -> bool {
+        matches!(self, Self::Vllm | Self::Sglang)
+    }
+
+    fn flags(self) -> &'static [Flag] {
+        match self {
+            Self::Vllm => VLLM,
+            Self::Sglang => SGLANG,
+            Self::Llama => LLAMA_SERVER,
+            Self::Ollama => &[],
+        }
+    }
+
+    /// Whether flags may be shortened to a beginning that means one of them, as argparse does.
+    fn abbreviates(self) -> bool {
+        matches!(self, Self::Vllm | Self::Sglang)
+    }
+}
+
+/// What a server's command line says.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ServerLine {
+    pub(super) server: Server,
+    pub(super) model: Option<String>,
+    /// Parameters by the engine's own names.
+    pub(super) parameters: BTreeMap<String, Value>,
+    pub(super) tensor_parallel: Option<u32>,
+    pub(super) pipeline_parallel: Option<u32>,
+    /// Flags that the lease does not follow, and why, a sentence each.
+    pub(super) notes: Vec<String>,
+    /// A flag whose memory no lease covers, and why.
+    pub(super) refused: Option<String>,
+}
+
+/// Reads `command`; `None` where it starts no server that is known here. `environment` gives the variables that the
+/// command will find.
+pub(super) fn read(
+    command: &[OsString],
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<Option<ServerLine>, Problem> {
+    let words: Vec<String> = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let Some((server, rest)) = recognised(&words) else { return Ok(None) };
+
+    let mut line = ServerLine {
+        server,
+        model: None,
+        parameters: BTreeMap::new(),
+        tensor_parallel: None,
+        pipeline_parallel: None,
+        notes: Vec::new(),
+        refused: None,
+    };
+    if server == Server::Ollama {
+        let set = OLLAMA_VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), value(&environment(name)?))));
+        line.parameters.extend(set);
+        return Ok(Some(line));
+    }
+
+    // `vllm serve MODEL`: the flags come after.
+    line.model = rest.first().filter(|word| server == Server::Vllm && !is_flag(word) && *word != "{args}").cloned();
+    let mut words = rest.iter().peekable();
+    while let Some(word) = words.next() {
+        if word == "--" {
+            break;
+        }
+        let Some((name, given)) = flag_of(word) else { continue };
+        let Some((meaning, on)) = meaning(server, &name) else { continue };
+        let takes_word = match meaning {
+            Meaning::Switch(_) => false,
+            Meaning::Choice(_) => words.peek().is_some_and(|next| is_choice(next)),
+            _ => words.peek().is_some_and(|next| !is_flag(next)),
+        };
+        let given = given.or_else(|| words.next_if(|_| takes_word).cloned());
+        line.take(word, meaning, on, given)?;
+    }
+    Ok(Some(line))
+}
+
+impl ServerLine {
+    fn take(&mut self, word: &str, meaning: Meaning, on: bool, given: Option<String>) -> Result<(), Problem> {
+        let degree = |given: Option<&String>| {
+            let number = given.and_then(|text| text.parse::<u32>().ok()).filter(|number| *number > 0);
+            number.ok_or_else(|| Problem::new(Reason::Usage, format!("CMD's {word}: not a number of at least 1")))
+        };
+        match meaning {
+            Meaning::Model => self.model = given.or_else(|| self.model.take()),
+            Meaning::Tensor => self.tensor_parallel = Some(degree(given.as_ref())?),
+            Meaning::Pipeline => self.pipeline_parallel = Some(degree(given.as_ref())?),
+            Meaning::Copies => {
+                let copies = degree(given.as_ref())?;
+                if copies > 1 {
+                    let why = format!("CMD's {word} {copies} takes more devices than one lease holds");
+                    return Err(Problem::new(Reason::Usage, why).hint("start one `run` for each copy"));
+                }
+            }
+            Meaning::Parameter(name) => self.set(name, given.as_deref().map(value)),
+            Meaning::Tokens(name) => match given.as_deref() {
+                // The engine takes as many as fit: the question leaves the length to the engine too.
+                Some("auto" | "-1") => {}
+                given => self.set(name, given.map(tokens)),
+            },
+            Meaning::Switch(name) => {
+                // `--flag=false`, as some parsers take it.
+                let off = given.is_some_and(|given| value(&given) == Value::Bool(false));
+                self.set(name, Some(Value::Bool(on && !off)));
+            }
+            Meaning::Choice(name) => self.set(name, Some(given.as_deref().map_or(Value::Bool(on), value))),
+            Meaning::NotFollowed(why) => self.notes.push(format!("the lease does not follow CMD's {word}: {why}")),
+            Meaning::Refused(why) => self.refused = Some(format!("CMD's {word} cannot be leased for: {why}")),
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, name: &str, value: Option<Value>) {
+        if let Some(value) = value {
+            self.parameters.insert(name.to_owned(), value);
+        }
+    }
+}
+
+/// The server that the words start, and the words behind its name.
+fn recognised(words: &[String]) -> Option<(Server, &[String])> {
+    let (program, rest) = words.split_first()?;
+    let program = Path::new(program).file_name()?.to_str()?;
+    if let Some(started) = started_by(program, rest) {
+        return recognised(started);
+    }
+    let served = |server| match rest.split_first() {
+        Some((word, rest)) if word == "serve" => Some((server, rest)),
+        _ => None,
+    };
+    match program {
+        "vllm" => served(Server::Vllm),
+        "sglang" => served(Server::Sglang),
+        "ollama" => served(Server::Ollama),
+        "llama-server" => Some((Server::Llama, rest)),
+        _ if is_python(program) => module(rest),
+        _ => None,
+    }
+}
+
+/// The command that `program` becomes, for programs that only set the stage for it.
+fn started_by<'w>(program: &str, words: &'w [String]) -> Option<&'w [String]> {
+    let is_own = |word: &String| match program {
+        "env" => word.contains('=') && !word.starts_with('-'),
+        "setsid" | "nohup" => word.starts_with('-'),
+        _ => false,
+    };
+    if !matches!(program, "env" | "setsid" | "nohup") {
+        return None;
+    }
+    let own = words.iter().take_while(|word| is_own(word)).count();
+    words.get(own..)
+}
+
+/// `python`, `python3`, `python3.12`.
+fn is_python(program: &str) -> bool {
+    program
+        .strip_prefix("python")
+        .is_some_and(|version| version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'))
+}
+
+/// The server in a module that Python is to run: `-m vllm.entrypoints.openai.api_server`.
+fn module(words: &[String]) -> Option<(Server, &[String])> {
+    let mut rest = words;
+    loop {
+        let (word, behind) = rest.split_first()?;
+        rest = match word.as_str() {
+            "-m" => break,
+            // These have a word of their own behind them.
+            "-X" | "-W" => behind.get(1..)?,
+            flag if flag.starts_with('-') => behind,
+            _ => return None,
+        };
+    }
+    let (name, rest) = rest.get(1..)?.split_first()?;
+    match name.as_str() {
+        "sglang.launch_server" => Some((Server::Sglang, rest)),
+        name if name.starts_with("vllm.entrypoints.") && name.ends_with("api_server") => Some((Server::Vllm, rest)),
+        "vllm.entrypoints.cli.main" | "vllm" => {
+            let (word, rest) = rest.split_first()?;
+            (word == "serve").then_some((Server::Vllm, rest))
+        }
+        _ => None,
+    }
+}
+
+/// A flag's name without dashes before it and with dashes inside, and what stands behind its `=`.
+fn flag_of(word: &str) -> Option<(String, Option<String>)> {
+    if !is_flag(word) {
+        return None;
+    }
+    let (name, given) = match word.split_once('=') {
+        Some((name, given)) => (name, Some(given.to_owned())),
+        None => (word, None),
+    };
+    Some((name.trim_start_matches('-').replace('_', "-"), given))
+}
+
+/// Whether a word is a flag: a dash, and no number behind it.
+fn is_flag(word: &str) -> bool {
+    let name = word.trim_start_matches('-');
+    word.starts_with('-') && name.starts_with(|first: char| first.is_ascii_alphabetic())
+}
+
+fn is_choice(word: &str) -> bool {
+    matches!(word, "on" | "off" | "auto" | "true" | "false" | "enabled" | "disabled" | "1" | "0" | "-1")
+}
+
+/// What a flag of `server` means, and whether it is on: `no-` turns a switch off.
+fn meaning(server: Server, name: &str) -> Option<(Meaning, bool)> {
+    let flags = server.flags();
+    let known = |name: &str| flags.iter().find(|flag| flag.names.contains(&name)).map(|flag| flag.meaning);
+    if let Some(meaning) = known(name) {
+        return Some((meaning, true));
+    }
+    let is_switch = |meaning: &Meaning| matches!(meaning, Meaning::Switch(_) | Meaning::Choice(_));
+    if let Some(meaning) = name.strip_prefix("no-").and_then(known).filter(is_switch) {
+        return Some((meaning, false));
+    }
+    if !server.abbreviates() || name.len() < SHORTEST_ABBREVIATION {
+        return None;
+    }
+
+    let mut begun = flags.iter().filter(|flag| flag.names.iter().any(|known| known.starts_with(name)));
+    let first = begun.next()?;
+    begun.next().is_none().then_some((first.meaning, true))
+}
+
+/// A value as the engine's parameters take it.
+fn value(text: &str) -> Value {
+    match serde_json::from_str::<Value>(text) {
+        Ok(parsed) => parsed,
+        Err(_) => match text {
+            "True" => Value::Bool(true),
+            "False" => Value::Bool(false),
+            word => Value::String(word.to_owned()),
+        },
+    }
+}
+
+/// A length as vLLM takes it: `32k` is 32000, `32K` is 32768 (`human_readable_int`).
+fn tokens(text: &str) -> Value {
+    let units = [('k', 1_000), ('m', 1_000_000), ('K', 1 << 10), ('M', 1 << 20)];
+    let with_unit = units.into_iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)));
+    let Some((number, factor)) = with_unit else { return value(text) };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let scale = u32::try_from(fraction.len()).ok().and_then(|digits| 10_u64.checked_pow(digits));
+    let parsed = format!("{whole}{fraction}").parse::<u64>().ok();
+    let tokens = scale.zip(parsed).and_then(|(scale, parsed)| Some(parsed.checked_mul(factor)? / scale));
+    // What is no length is the engine's to refuse, with its words.
+    tokens.map_or_else(|| Value::String(text.to_owned()), Value::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn line(command: &str) -> Option<ServerLine> {
+        let words: Vec<OsString> = command.split(' ').map(OsString::from).collect();
+        read(&words, |name| (name == "OLLAMA_NUM_PARALLEL").then(|| "4".to_owned())).unwrap()
+    }
+
+    fn parameters(command: &str) -> Value {
+        json!(line(command).unwrap().parameters)
+    }
+
+    #[test]
+    fn servers_of_engines_are_recognised() {
+        for (command, server) in [
+            ("vllm serve a/b", Some(Server::Vllm)),
+            ("/opt/venv/bin/vllm serve a/b --port 1", Some(Server::Vllm)),
+            ("python3.12 -u -X dev -m vllm.entrypoints.openai.api_server --model a/b", Some(Server::Vllm)),
+            ("python -m sglang.launch_server --model-path a/b", Some(Server::Sglang)),
+            ("sglang serve --model-path a/b", Some(Server::Sglang)),
+            ("./llama-server -m x.gguf", Some(Server::Llama)),
+            ("ollama serve", Some(Server::Ollama)),
+            ("env A=1 B=2 setsid -w vllm serve a/b", Some(Server::Vllm)),
+            ("env", None),
+            ("ollama list", None),
+            ("vllm bench serve", None),
+            ("python -m http.server", None),
+            ("python serve.py", None),
+            ("sh -c vllm", None),
+            ("docker run vllm/vllm-openai", None),
+            ("pythonic -m sglang.launch_server", None),
+        ] {
+            assert_eq!(line(command).map(|line| line.server), server, "{command}");
+        }
+    }
+
+    #[test]
+    fn flags_are_read_in_every_spelling() {
+        let wanted = json!({ "gpu_memory_utilization": 0.5, "max_model_len": 8192, "enforce_eager": true });
+        for flags in [
+            "--gpu-memory-utilization 0.5 --max-model-len 8192 --enforce-eager",
+            "--gpu-memory-utilization=0.5 --max_model_len=8192 --enforce_eager",
+            "--port 8000 --gpu_memory_utilization 0.5 --trust-remote-code --max-model-len 8K --enforce-eager --seed 1",
+        ] {
+            assert_eq!(parameters(&format!("vllm serve a/b {flags}")), wanted, "{flags}");
+        }
+        assert_eq!(parameters("vllm serve a/b --max-model-len 25.6k --max-model-len auto")["max_model_len"], 25_600);
+        assert_eq!(parameters("vllm serve a/b --no-enable-prefix-caching"), json!({ "enable_prefix_caching": false }));
+        assert_eq!(
+            parameters("llama-server -m x.gguf -c 8192 -ngl 99 -fa -ctk q8_0 -np 4 --no-kv-unified -fa on"),
+            json!({ "n_ctx": 8192, "n_gpu_layers": 99, "flash_attn": "on", "type_k": "q8_0", "n_parallel": 4,
+                    "kv_unified": false })
+        );
+        assert_eq!(parameters("ollama serve"), json!({ "OLLAMA_NUM_PARALLEL": 4 }));
+    }
+
+    #[test]
+    fn parallel_flags_are_read() {
+        for (command, degrees) in [
+            ("vllm serve a/b", (None, None)),
+            ("vllm serve a/b -tp 2 --pipeline-parallel-size=2", (Some(2), Some(2))),
+            ("vllm serve a/b --tensor-parallel 4", (Some(4), None)),
+            ("sglang serve --model a/b --tp 8 --pp-size 2", (Some(8), Some(2))),
+            ("vllm serve a/b -dp 1", (None, None)),
+        ] {
+            let line = line(command).unwrap();
+            assert_eq!((line.tensor_parallel, line.pipeline_parallel), degrees, "{command}");
+        }
+        for command in ["vllm serve a/b --data-parallel-size 2", "sglang serve --dp=4", "vllm serve a/b -tp none"] {
+            let words: Vec<OsString> = command.split(' ').map(OsString::from).collect();
+            assert_eq!(read(&words, |_| None).unwrap_err().reason, Reason::Usage, "{command}");
+        }
+    }
+
+    #[test]
+    fn model_is_read_from_its_place() {
+        for (command, model) in [
+            ("vllm serve a/b --port 1", Some("a/b")),
+            ("vllm serve --port 1 --model=a/b", Some("a/b")),
+            ("vllm serve {args}", None),
+            ("sglang serve --model-path a/b", Some("a/b")),
+            ("llama-server -hf a/b:Q4_K_M", Some("a/b:Q4_K_M")),
+            ("ollama serve", None),
+        ] {
+            assert_eq!(line(command).unwrap().model.as_deref(), model, "{command}");
+        }
+    }
+
+    #[test]
+    fn unfollowed_flags_are_noted_or_refused() {
+        let noted = line("llama-server -m x.gguf -mg 1 --unheard-of").unwrap();
+        assert!(noted.notes[0].contains("-mg") && noted.notes.len() == 1 && noted.refused.is_none(), "{noted:?}");
+        let refused = line("llama-server -m x.gguf -md draft.gguf").unwrap().refused.unwrap();
+        assert!(refused.contains("-md") && refused.contains("draft model"), "{refused}");
+    }
+}
