@@ -17,6 +17,7 @@ pub mod registry;
 #[cfg(test)]
 mod sample;
 pub mod sglang;
+pub mod share;
 pub mod shared;
 pub mod transformers;
 pub mod vllm;
@@ -28,6 +29,7 @@ use serde_json::Value;
 
 pub use component::{Basis, Component, ComponentName, Interval};
 pub use registry::{Engines, by_name};
+pub use share::{CacheCapacity, Share};
 
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
@@ -263,11 +265,18 @@ pub trait Prepared {
     }
 
     /// Bytes the engine must find available on `device` for components that sum to `sum`: the sum itself, unless the
-    /// engine asks for more than it needs (vLLM aborts unless its whole share is free) or keeps a margin (llama.cpp).
-    /// `split` tells how many processes have been joined before the engine looks.
+    /// engine keeps a margin (llama.cpp). A share that the asker gave it is not counted here: see [`Prepared::share`].
     fn must_be_available(&self, _split: &Split, _device: &DeviceFacts, sum: Interval) -> Interval {
         sum
     }
+
+    /// The share of `device` that the asker gave `rank`, where a parameter does so; the engine then takes all of it,
+    /// whatever it needs, and no more.
+    fn share(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Option<Share>;
+
+    /// The cache that the engine has when it is started by [`Prepared::launch`] for `plan` in a share that the asker gave
+    /// it; `None` without such a share, and for a model without a cache.
+    fn capacity(&self, plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError>;
 
     /// Environment and arguments that make the engine take what was answered.
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch;

@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::layer_weights::{LayerBytes, LayerWeights};
 use super::logical::{self, CacheElement};
 use super::{
-    AskedContext, AskedWorkload, Basis, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit,
-    Interval, Launch, LaunchPlan, Offload, Prepared, Split, Workload, nearest_name,
+    AskedContext, AskedWorkload, Basis, CacheCapacity, Case, Component, ComponentName, Engine, EngineError, Fitness,
+    IllegalSplit, Interval, Launch, LaunchPlan, Offload, Prepared, Share, Split, Workload, nearest_name,
 };
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
@@ -220,6 +220,14 @@ impl Prepared for Prepare<'_> {
     ) -> Result<Interval, EngineError> {
         let (cache, states) = self.remembered(split, rank, workload)?;
         Ok(Interval::exact(cache + states))
+    }
+
+    fn share(&self, _split: &Split, _rank: usize, _device: &DeviceFacts) -> Option<Share> {
+        None
+    }
+
+    fn capacity(&self, _plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError> {
+        Ok(None)
     }
 
     fn launch(&self, _plan: &LaunchPlan<'_>) -> Launch {

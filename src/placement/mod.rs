@@ -9,6 +9,7 @@ mod alternatives;
 mod ask;
 mod availability;
 mod candidate;
+mod claim;
 mod groups;
 mod layers;
 mod needs;

@@ -8,8 +8,8 @@ use std::ops::Range;
 use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::devices::{DeviceFacts, DeviceKind, HostMemory, Link, LinkKind};
 use hf_mem_probe::engines::{
-    AskedContext, Basis, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit, Interval, Launch,
-    LaunchPlan, Offload, Prepared, Split, Workload,
+    AskedContext, Basis, CacheCapacity, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit,
+    Interval, Launch, LaunchPlan, Offload, Prepared, Share, Split, Workload,
 };
 use hf_mem_probe::model::architecture::{Architecture, FeedForward, Layer, Mixer, Task};
 use hf_mem_probe::model::{Format, Inventory, Model};
@@ -299,6 +299,14 @@ impl Prepared for Ready<'_> {
             return Ok(Vec::new());
         }
         Ok(vec![Component::exact(ComponentName::Host, Bytes::new(bytes), Basis::Exact, "")])
+    }
+
+    fn share(&self, _split: &Split, _rank: usize, _device: &DeviceFacts) -> Option<Share> {
+        None
+    }
+
+    fn capacity(&self, _plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError> {
+        Ok(None)
     }
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {

@@ -107,7 +107,8 @@ fn parts(share: &DeviceShare) -> Parts {
         share.components.iter().filter(|part| wanted.contains(&part.name)).map(|part| part.high_bytes).sum()
     };
     let weights = of(&[ComponentName::Weights]);
-    let cache = of(&[ComponentName::KvCache, ComponentName::State]);
+    // What a share adds to the cache is the less the larger the weights turn out.
+    let cache = of(&[ComponentName::KvCache, ComponentName::State]).min(share.required_bytes.saturating_sub(weights));
     Parts {
         used: share.free_bytes.map_or(0, |free| share.total_bytes.saturating_sub(free)),
         leased: share.leased_bytes,
@@ -155,21 +156,37 @@ fn reach(out: &mut String, answer: &Answer, placement: &PlacementAnswer) {
     let context = answer.workload.as_ref().map(|workload| workload.context);
     let surely = if answer.verdict == Some(Verdict::Tight) { "sure to fit: " } else { "" };
     let line = match (placement.max_context, placement.max_sequences, context) {
-        (Some(0), ..) if surely.is_empty() => "no context at all fits this way".to_owned(),
-        (Some(0), ..) => "no context is sure to fit this way".to_owned(),
-        (Some(longest), Some(sequences @ 1..), Some(context)) => format!(
+        (Some(0), ..) if surely.is_empty() => Some("no context at all fits this way".to_owned()),
+        (Some(0), ..) => Some("no context is sure to fit this way".to_owned()),
+        (Some(longest), Some(sequences @ 1..), Some(context)) => Some(format!(
             "{surely}longest context {} at 1 sequence; {} at {} tokens",
             grouped(longest),
             plural(sequences, "sequence"),
             grouped(context)
-        ),
-        (Some(longest), _, _) => format!("{surely}longest context {} at 1 sequence", grouped(longest)),
-        _ => return,
+        )),
+        (Some(longest), _, _) => Some(format!("{surely}longest context {} at 1 sequence", grouped(longest))),
+        _ => None,
     };
-    let _ = writeln!(out, "\n  {line}");
+    let lines: Vec<String> = line.into_iter().chain(capacity(placement, context)).collect();
+    for (place, line) in lines.iter().enumerate() {
+        let before = if place == 0 { "\n" } else { "" };
+        let _ = writeln!(out, "{before}  {}", wrapped(line, 2, 4));
+    }
     for point in answer.frontier.iter().flatten() {
         let _ = writeln!(out, "    {:>6} x {:>10} tokens", point.sequences, grouped(point.context));
     }
+}
+
+/// The cache of the engine once it is started, in the words of vLLM's log.
+fn capacity(placement: &PlacementAnswer, context: Option<u64>) -> Option<String> {
+    let (tokens, concurrency) = (placement.kv_cache_tokens?, placement.max_concurrency?);
+    let least = placement.kv_cache_low_tokens.filter(|low| *low < tokens);
+    let least = least.map_or_else(String::new, |low| format!(" ({} at the least)", grouped(low)));
+    let context = grouped(context?);
+    Some(format!(
+        "KV cache {} tokens{least}; maximum concurrency for {context} tokens per request {concurrency:.2}x",
+        grouped(tokens)
+    ))
 }
 
 /// `1 sequence`, `3 sequences`.

@@ -17,8 +17,8 @@ use self::settings::Settings;
 use super::reference::dtype_name;
 use super::shared::torch::{cublas, cuda_context};
 use super::{
-    Basis, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan,
-    Offload, Prepared, Split, Workload,
+    Basis, CacheCapacity, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit, Interval, Launch,
+    LaunchPlan, Offload, Prepared, Share, Split, Workload,
 };
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
@@ -199,6 +199,14 @@ impl Prepared for Prepare<'_> {
             Offload::None => Vec::new(),
             _ => vec![Component::exact(ComponentName::Host, all, Basis::Formula, "components wait in host memory")],
         })
+    }
+
+    fn share(&self, _split: &Split, _rank: usize, _device: &DeviceFacts) -> Option<Share> {
+        None
+    }
+
+    fn capacity(&self, _plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError> {
+        Ok(None)
     }
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {
