@@ -33,5 +33,5 @@ pub use placed::{HostShare, Placement, RankShare};
 pub use plan::{PassedOver, Plan, Settled, plan};
 pub use reach::frontier;
 pub use strategy::Strategy;
-pub use suggestions::{Advice, Holder, Other, suggestions, wait};
+pub use suggestions::{Advice, Holder, suggestions, wait};
 pub use together::{Together, fit_together};

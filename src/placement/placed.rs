@@ -55,6 +55,8 @@ pub struct RankShare {
     pub leased: Bytes,
     /// Bytes that can be given.
     pub available: Bytes,
+    /// Bytes that the model needs: the sum of the parts, without what fills a share.
+    pub need: Interval,
     /// Bytes that the engine holds: the sum of the parts, which make up for each other in a share.
     pub held: Interval,
     /// Bytes that must be available: `held`, and the margin that the engine wants free.
@@ -126,6 +128,7 @@ impl Placement {
                 free: device.source.free,
                 leased: device.source.leased,
                 available: device.available,
+                need: sum,
                 held,
                 required: claim.required(),
                 share,

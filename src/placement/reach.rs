@@ -136,7 +136,11 @@ impl<'p> Reach<'p> {
     }
 
     fn claim(&self, rank: &Rank<'_>, workload: Workload) -> Result<Claim, EngineError> {
-        let variable = self.prepared.variable_sum(self.split, rank.number, rank.facts, workload)?;
+        let variable = match self.prepared.variable_sum(self.split, rank.number, rank.facts, workload) {
+            // More than 64 bits can count is more than any device has.
+            Err(EngineError::Overflow { .. }) => Interval::exact(Bytes::OVERFLOW),
+            variable => variable?,
+        };
         let need = self.prepared.must_be_available(self.split, rank.facts, rank.fixed.plus(variable));
         let share = self.prepared.share(self.split, rank.number, rank.facts);
         let claim = Claim::in_share(need, share.as_ref());
@@ -186,6 +190,9 @@ pub fn frontier(
     host: Option<HostMemory>,
 ) -> Result<Vec<FrontierPoint>, PlacementError> {
     let Some(first) = placement.ranks.first() else { return Ok(Vec::new()) };
+    let mut ask = ask.clone();
+    ask.asked.context = Some(AskedContext::Tokens(placement.workload.context));
+    let ask = &ask;
     let prepared = ask.prepare(&first.device)?;
     let devices = placement.ranks.iter().map(|rank| (&rank.device, rank.available));
     Ok(Reach::new((ask, &*prepared), &placement.split, devices, host)?.frontier()?)

@@ -19,6 +19,7 @@ use hf_mem_probe::placement::{Ask, Availability, Available, Constraints, Policy}
 /// otherwise tensor degrees divide `heads` and stages follow an equal rule.
 #[derive(Clone, Debug)]
 pub(crate) struct Fake {
+    pub(crate) name: &'static str,
     pub(crate) layers: Vec<u64>,
     pub(crate) experts: Vec<u64>,
     pub(crate) embedding: u64,
@@ -40,6 +41,7 @@ pub(crate) struct Fake {
 impl Default for Fake {
     fn default() -> Self {
         Self {
+            name: "fake",
             layers: vec![400 << 20; 32],
             experts: vec![0; 32],
             embedding: 1 << 30,
@@ -106,7 +108,7 @@ pub(crate) struct Ready<'a> {
 
 impl Engine for Fake {
     fn name(&self) -> &'static str {
-        "fake"
+        self.name
     }
 
     fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {

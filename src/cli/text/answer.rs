@@ -294,32 +294,73 @@ fn other_way(way: &Alternative) -> Option<String> {
 
 /// A suggestion as it is typed, with what it leads to.
 fn hint(suggestion: &Suggestion) -> String {
-    let typed = |change: &str| match change.split_once('=') {
-        Some((
-            name @ ("context" | "sequences" | "kv_cache_dtype" | "dtype" | "offload" | "engine" | "file"),
-            value,
-        )) => {
-            format!("--{} {value}", name.replace('_', "-"))
-        }
-        Some(("devices", count)) => format!("{count} device{}", if count == "1" { "" } else { "s" }),
-        Some(("host_memory_bytes", _)) => "with host memory".to_owned(),
-        Some(_) => format!("--set {change}"),
-        None => change.to_owned(),
-    };
-    let change = &suggestion.change;
-    // Only changes of the question are several words of `name=value`.
-    let change = if change.split(' ').all(|word| word.contains('=')) {
-        change.split(' ').map(typed).collect::<Vec<_>>().join(" ")
-    } else {
-        change.clone()
-    };
     let tight = if suggestion.verdict == Verdict::Tight { " (tight)" } else { "" };
-    format!("{change}{tight}: {}", suggestion.message)
+    format!("{}{tight}: {}", typed(&suggestion.change), suggestion.message)
+}
+
+/// The options that make a change: `--engine sglang without --set gpu_memory_utilization`.
+fn typed(change: &str) -> String {
+    // A file's name may have spaces.
+    if let Some(file) = change.strip_prefix("file=") {
+        return format!("--file {}", quoted(file));
+    }
+    // Only changes of the question are several words of `name=value`.
+    let Some(words) = change.split(' ').map(|word| word.split_once('=')).collect::<Option<Vec<_>>>() else {
+        return change.to_owned();
+    };
+    let mut added: Vec<String> = Vec::new();
+    let mut left_out: Vec<String> = Vec::new();
+    for (name, value) in words {
+        let option = match name {
+            "devices" if value != "null" => {
+                added.push(format!("{value} device{}", if value == "1" { "" } else { "s" }));
+                continue;
+            }
+            "host_memory_bytes" => {
+                added.push("with host memory".to_owned());
+                continue;
+            }
+            "devices" => "--on".to_owned(),
+            "context" | "sequences" | "kv_cache_dtype" | "dtype" | "offload" | "engine" | "tensor_parallel"
+            | "pipeline_parallel" => format!("--{}", name.replace('_', "-")),
+            parameter if value == "null" => format!("--set {parameter}"),
+            parameter => {
+                added.push(format!("--set {}", quoted(&format!("{parameter}={value}"))));
+                continue;
+            }
+        };
+        if value == "null" {
+            left_out.push(option);
+        } else {
+            added.push(format!("{option} {}", quoted(value)));
+        }
+    }
+    if !left_out.is_empty() {
+        added.push(format!("without {}", left_out.join(" ")));
+    }
+    added.join(" ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn change_reads_as_options() {
+        let cases = [
+            ("context=22528", "--context 22528"),
+            ("quantization=fp8 context=512", "--set quantization=fp8 --context 512"),
+            ("tensor_parallel=null devices=null", "without --tensor-parallel --on"),
+            ("engine=sglang max_num_seqs=null", "--engine sglang without --set max_num_seqs"),
+            ("devices=4", "4 devices"),
+            ("offload=allow host_memory_bytes=1", "--offload allow with host memory"),
+            ("file=my model.gguf", "--file 'my model.gguf'"),
+            ("stop pid 7, stop pid 8", "stop pid 7, stop pid 8"),
+        ];
+        for (change, options) in cases {
+            assert_eq!(typed(change), options);
+        }
+    }
 
     #[test]
     fn shell_words_survive() {
