@@ -68,7 +68,7 @@ pub struct Rules {
 ///
 /// "No" and "unknown" are answers. A problem is a question that cannot be asked, or a host without a usable device.
 pub fn answer(question: &Question, model: &Model, here: &Here, rules: &Rules) -> Result<Answer, Problem> {
-    let ask = ask(question, model, here, rules)?;
+    let ask = ask(question, model, rules)?;
     let name = ask.engine.name();
     let plan = match plan(&ask, &here.availability) {
         Ok(plan) => plan,
@@ -85,8 +85,8 @@ pub fn answer(question: &Question, model: &Model, here: &Here, rules: &Rules) ->
     }
     let mut answer = conclude(question, model, name, &plan, here);
     if plan.reason != Reason::Fits || plan.verdict() == Verdict::Tight {
-        answer.suggestions = suggest::suggestions(&ask, here, &plan, rules)?;
-        suggest::waiting(&mut answer, &ask, here, &plan)?;
+        answer.suggestions = suggest::suggestions(&ask, here, &plan, rules);
+        suggest::waiting(&mut answer, &ask, here, &plan);
     }
     if let (true, Some(placement)) = (question.frontier, &plan.recommended) {
         let points = crate::placement::frontier(&ask, placement, here.availability.host);
@@ -95,21 +95,15 @@ pub fn answer(question: &Question, model: &Model, here: &Here, rules: &Rules) ->
     Ok(answer)
 }
 
-fn ask<'a>(question: &'a Question, model: &'a Model, here: &Here, rules: &'a Rules) -> Result<Ask<'a>, Problem> {
+fn ask<'a>(question: &'a Question, model: &'a Model, rules: &'a Rules) -> Result<Ask<'a>, Problem> {
     let name = question.engine.name.as_deref().unwrap_or_else(|| default_engine(model));
     let engine = rules.engines.by_name(name).map_err(|error| engine_problem(&error))?;
-    let mut asked = asked(question);
-    if asked.context.is_none() {
-        let usable = here.availability.devices.iter().filter(|device| device.unusable.is_none());
-        let devices: Vec<_> = usable.map(|device| &device.facts).collect();
-        asked.context = engine.context_by_host(model, &question.engine.parameters, &devices).map(AskedContext::Tokens);
-    }
     Ok(Ask {
         engine,
         model,
         version: question.engine.version.as_ref(),
         parameters: &question.engine.parameters,
-        asked,
+        asked: asked(question),
         constraints: Constraints {
             tensor: question.constraints.tensor_parallel,
             pipeline: question.constraints.pipeline_parallel,
@@ -138,11 +132,8 @@ pub fn together(
     here: &Here,
     rules: &Rules,
 ) -> Result<TogetherAnswer, Problem> {
-    let asks: Vec<Ask<'_>> = questions
-        .iter()
-        .zip(models)
-        .map(|(question, model)| ask(question, model, here, rules))
-        .collect::<Result<_, _>>()?;
+    let asks: Vec<Ask<'_>> =
+        questions.iter().zip(models).map(|(question, model)| ask(question, model, rules)).collect::<Result<_, _>>()?;
     let found = match fit_together(&asks, &here.availability) {
         Ok(found) => found,
         Err(PlacementError::Engine(error)) => return Err(engine_problem(&error)),

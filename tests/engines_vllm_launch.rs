@@ -162,25 +162,23 @@ fn tensor_and_uneven_pipeline_stages_reach_the_line() {
 }
 
 #[test]
-fn an_asked_share_must_be_free_as_a_whole() {
+fn asked_share_is_taken_as_whole() {
     let model = llama(&json!({}));
     let devices = [h100()];
-    let available = |share: f64| {
+    let share = |version, share: f64| {
         let parameters = BTreeMap::from([("gpu_memory_utilization".to_owned(), json!(share))]);
-        let case =
-            Case { model: &model, version: None, parameters: &parameters, asked: asked(8192, 1), devices: &devices };
+        let case = Case { model: &model, version, parameters: &parameters, asked: asked(8192, 1), devices: &devices };
         let prepared = prepare(&case).unwrap();
-        let split = Split::single(32);
-        let mut parts = prepared.fixed(&split, 0, &devices[0]).unwrap();
-        parts.extend(prepared.variable(&split, 0, &devices[0], prepared.workload()).unwrap());
-        let sum = device_sum(&parts);
-        (sum, prepared.must_be_available(&split, &devices[0], sum))
+        prepared.share(&Split::single(32), 0, &devices[0]).unwrap()
     };
-    let (sum, must) = available(0.9);
-    assert!(must.likely > sum.likely && must.likely > Bytes::gib(71), "{must:?}");
-    // A share that is too small for the need cannot be made good by free memory.
-    let (_, must) = available(0.1);
-    assert!(must.likely > devices[0].total_bytes);
+    let total = devices[0].cuda_total().unwrap();
+    let most = share(None, 0.9);
+    assert_eq!(most.taken.high, total.scale(9, 10) + most.outside.high);
+    assert_eq!(share(None, 0.1).taken.high, total.scale(1, 10) + most.outside.high);
+    // Before 0.21 CUDA graphs lie outside of the share.
+    let older = "0.19".parse().unwrap();
+    assert!(share(Some(&older), 0.9).outside.high > most.outside.high + Bytes::mib(100));
+    assert_eq!(most.to_string(), "gpu_memory_utilization = 0.9");
 }
 
 #[test]

@@ -5,16 +5,19 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
-use hf_mem_probe::api::answer::Verdict;
+use hf_mem_probe::api::answer::{Answer, Verdict};
 use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::devices::declared;
 use hf_mem_probe::engines::component::device_sum;
 use hf_mem_probe::engines::{AskedContext, AskedWorkload, Case, Engines, Split};
+use hf_mem_probe::model::source::{Auth, HubSettings, ModelReference, SourceClient, SourceSettings};
 use hf_mem_probe::model::tensors::InventoryBuilder;
 use hf_mem_probe::model::{Dtype, Format, Model, Storage, config};
 use hf_mem_probe::placement::{Ask, Availability, Constraints, Plan, Policy, availability, frontier, plan};
-use serde_json::Value;
+use hf_mem_probe::probe::{self, Here, Rules};
+use serde_json::{Value, json};
 use support::gguf_corpus;
 
 mod support {
@@ -80,7 +83,7 @@ impl Questions<'_> {
 }
 
 fn here(host: &str) -> Availability {
-    availability(&declared::parse(host, std::time::SystemTime::UNIX_EPOCH).unwrap(), &BTreeMap::new())
+    availability(&declared::parse(host, SystemTime::UNIX_EPOCH).unwrap(), &BTreeMap::new())
 }
 
 /// The same split and devices again with another workload, judged from the engine's own figures.
@@ -216,4 +219,77 @@ fn placements_of_gguf_files_hold_what_they_say() {
         on_every_host(&["llama.cpp", "ollama"], &name, &model);
         follow_from_the_stage(&["llama.cpp"], &model);
     }
+}
+
+/// The fixture model on a host, through the public path.
+fn answered(engine: &str, host: &str, context: Option<u64>, parameters: &Value) -> Answer {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/Qwen3-8B");
+    let client = SourceClient::new(SourceSettings::new(HubSettings::from_environment(|_| None).unwrap()));
+    let reference = ModelReference::parse(folder, None, std::path::Path::exists).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let model = runtime.block_on(client.describe(&reference, &Auth::Anonymous, SystemTime::UNIX_EPOCH)).unwrap().model;
+    let rules = Rules { engines: Engines::embedded().unwrap(), policy: Policy::default() };
+    let question = json!({
+        "model": {"repo": "local"},
+        "engine": {"name": engine, "parameters": parameters},
+        "workload": {"context": context},
+    });
+    let question = serde_json::from_value(question).unwrap();
+    probe::answer(&question, &model, &Here::declared(host, SystemTime::UNIX_EPOCH).unwrap(), &rules).unwrap()
+}
+
+#[test]
+fn required_bytes_match_total_in_share() {
+    let share = json!({"gpu_memory_utilization": 0.9});
+    for (engine, host, context, parameters) in [
+        ("vllm", "RTX-4090", None, &share),
+        ("vllm", "RTX-4090", Some(8192), &share),
+        ("vllm", "RTX-4090@18GiB", Some(2048), &share),
+        ("vllm", "40GiB", None, &json!({"gpu_memory_utilization": 0.3})),
+        ("vllm", "2xRTX-4090", None, &share),
+        ("sglang", "RTX-4090", Some(8192), &json!({"mem_fraction_static": 0.8})),
+    ] {
+        let answer = answered(engine, host, context, parameters);
+        let placement = answer.placement.as_ref().unwrap();
+        let total = answer.requirement.as_ref().unwrap().total.unwrap();
+        let required: u64 = placement.devices.iter().map(|share| share.required_bytes).sum();
+        assert_eq!(required, total.high_bytes, "{engine} {host} {context:?}");
+        assert!(answer.message.contains(&Bytes::new(required).to_string()), "{}", answer.message);
+        // The figures in the table's column add up.
+        let likely: u64 = answer.requirement.unwrap().components.iter().map(|part| part.likely_bytes).sum();
+        assert_eq!(likely, total.likely_bytes, "{engine} {host} {context:?}");
+    }
+}
+
+#[test]
+fn outgrown_share_is_named() {
+    let answer = answered("vllm", "RTX-4090", None, &json!({"gpu_memory_utilization": 0.9}));
+    assert_eq!(answer.verdict, Some(Verdict::DoesNotFit));
+    let (need, taken) = ("would take 24.38 GiB", "gpu_memory_utilization = 0.9 leaves it 22.25 GiB of 23.36 GiB");
+    assert!(answer.message.contains(need) && answer.message.contains(taken), "{}", answer.message);
+    assert!(answer.message.ends_with("2.13 GiB short"), "{}", answer.message);
+
+    let answer = answered("vllm", "80GiB", None, &json!({"gpu_memory_utilization": 0.2}));
+    assert_eq!(answer.verdict, Some(Verdict::DoesNotFit), "free memory does not make a share larger");
+}
+
+#[test]
+fn share_reports_cache_and_reach() {
+    let placement = answered("vllm", "40GiB", None, &json!({"gpu_memory_utilization": 0.9})).placement.unwrap();
+    assert_eq!((placement.max_context, placement.max_sequences), (Some(40_960), Some(3)));
+    let (tokens, low, concurrency) = (
+        placement.kv_cache_tokens.unwrap(),
+        placement.kv_cache_low_tokens.unwrap(),
+        placement.max_concurrency.unwrap(),
+    );
+    // 0.9 of 40 GiB, less weights of 15.27 GiB, a step, graphs and libraries, by 144 KiB a token.
+    assert!((130_000..140_000).contains(&tokens) && low < tokens, "{tokens} {low}");
+    assert!((concurrency - tokens as f64 / 40_960.0).abs() < 0.02, "{concurrency}");
+    // What is sure to fit is what the cache holds at the least.
+    assert!(low / 40_960 >= 3 && low / 40_960 < 4, "{low}");
+
+    let sized = answered("vllm", "40GiB", None, &json!({})).placement.unwrap();
+    assert_eq!((sized.kv_cache_tokens, sized.max_concurrency), (None, None), "the workload sizes the cache");
+    let pool = answered("sglang", "RTX-4090", Some(8192), &json!({"mem_fraction_static": 0.8})).placement.unwrap();
+    assert_eq!((pool.kv_cache_tokens, pool.max_concurrency), (Some(8192), Some(1.0)));
 }

@@ -213,6 +213,18 @@ pub struct PlacementAnswer {
     pub max_context: Option<u64>,
     /// Sequences at the context in force that fit this way.
     pub max_sequences: Option<u64>,
+    /// Tokens that the cache is expected to hold once the engine is started by `launch` ("GPU KV cache size" in vLLM's
+    /// log); `null` unless a share of the device was asked for (`gpu_memory_utilization`, `mem_fraction_static`), and
+    /// where it does not fit.
+    #[serde(default)]
+    pub kv_cache_tokens: Option<u64>,
+    /// Tokens that the cache holds at the least, likewise.
+    #[serde(default)]
+    pub kv_cache_low_tokens: Option<u64>,
+    /// Sequences of the context in force that the cache is expected to hold at once, to a hundredth ("Maximum
+    /// concurrency" in vLLM's log); `null` as `kv_cache_tokens`.
+    #[serde(default)]
+    pub max_concurrency: Option<f64>,
     /// The launch line.
     pub launch: Option<LaunchAnswer>,
 }

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{
-    Basis, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan,
-    Prepared, Split, Workload,
+    Basis, CacheCapacity, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit, Interval, Launch,
+    LaunchPlan, Prepared, Share, Split, Workload,
 };
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
@@ -235,6 +235,14 @@ impl Prepared for Adapted<'_> {
 
     fn must_be_available(&self, split: &Split, device: &DeviceFacts, sum: Interval) -> Interval {
         self.inner.must_be_available(split, device, sum)
+    }
+
+    fn share(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Option<Share> {
+        self.inner.share(split, rank, device)
+    }
+
+    fn capacity(&self, plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError> {
+        self.inner.capacity(plan)
     }
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {

@@ -19,6 +19,7 @@ pub mod releases;
 #[cfg(test)]
 mod sample;
 pub mod sglang;
+pub mod share;
 pub mod shared;
 pub mod transformers;
 mod unverified;
@@ -33,6 +34,7 @@ use serde_json::Value;
 pub use component::{Basis, Component, ComponentName, Interval};
 pub use prepare::prepare;
 pub use registry::{Engines, by_name};
+pub use share::{CacheCapacity, Share};
 pub use version::{EngineSpec, EngineVersion, InvalidVersion};
 
 use crate::bytes::Bytes;
@@ -261,9 +263,17 @@ pub trait Prepared {
     fn host(&self, split: &Split, workload: Workload) -> Result<Vec<Component>, EngineError>;
 
     /// Bytes the engine must find available on `device` for components that sum to `sum`: the sum itself, unless the
-    /// engine asks for more than it needs (vLLM aborts unless its whole share is free) or keeps a margin (llama.cpp).
+    /// engine keeps a margin (llama.cpp). A share that the asker gave it is not counted here: see [`Prepared::share`].
     /// `split` tells how many processes have been joined before the engine looks.
     fn must_be_available(&self, split: &Split, device: &DeviceFacts, sum: Interval) -> Interval;
+
+    /// The share of `device` that the asker gave `rank`, where a parameter does so; the engine then takes all of it,
+    /// whatever it needs, and no more.
+    fn share(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Option<Share>;
+
+    /// The cache that the engine has when it is started by [`Prepared::launch`] for `plan` in a share that the asker gave
+    /// it; `None` without such a share, and for a model without a cache.
+    fn capacity(&self, plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError>;
 
     /// Environment and arguments that make the engine take what was answered.
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch;

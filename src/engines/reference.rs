@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::layer_weights::{LayerBytes, LayerWeights};
 use super::logical::{self, CacheElement};
 use super::{
-    AskedContext, AskedWorkload, Basis, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit,
-    Interval, Launch, LaunchPlan, Offload, Prepared, Split, Workload, nearest_name,
+    AskedContext, AskedWorkload, Basis, CacheCapacity, Case, Component, ComponentName, Engine, EngineError, Fitness,
+    IllegalSplit, Interval, Launch, LaunchPlan, Offload, Prepared, Share, Split, Workload, nearest_name,
 };
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
@@ -249,6 +249,14 @@ impl Prepared for Prepare<'_> {
 
     fn must_be_available(&self, _split: &Split, _device: &DeviceFacts, sum: Interval) -> Interval {
         sum
+    }
+
+    fn share(&self, _split: &Split, _rank: usize, _device: &DeviceFacts) -> Option<Share> {
+        None
+    }
+
+    fn capacity(&self, _plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError> {
+        Ok(None)
     }
 
     fn launch(&self, _plan: &LaunchPlan<'_>) -> Launch {

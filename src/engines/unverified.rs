@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::component::device_sum;
 use super::{
-    Basis, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan, Prepared, Split,
-    Workload,
+    Basis, CacheCapacity, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan,
+    Prepared, Share, Split, Workload,
 };
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
@@ -159,6 +159,15 @@ impl Prepared for Unverified<'_> {
 
     fn must_be_available(&self, split: &Split, device: &DeviceFacts, sum: Interval) -> Interval {
         self.inner.must_be_available(split, device, sum)
+    }
+
+    fn share(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Option<Share> {
+        self.inner.share(split, rank, device)
+    }
+
+    fn capacity(&self, _plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError> {
+        // The engine's own count has no doubt about the version in it: no number is better than one that is too high.
+        Ok(None)
     }
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {

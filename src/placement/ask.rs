@@ -1,11 +1,13 @@
 //! What placement is asked: a model, an engine, a workload, and what the answer must keep to.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::availability::Availability;
 use crate::devices::DeviceFacts;
-use crate::engines::{AskedWorkload, Case, Engine, EngineError, EngineVersion, Prepared, prepare};
+use crate::engines::{AskedContext, AskedWorkload, Case, Engine, EngineError, EngineVersion, Prepared, prepare};
 use crate::model::Model;
 
 /// One model to be placed.
@@ -37,6 +39,22 @@ impl<'a> Ask<'a> {
         let devices = std::slice::from_ref(first);
         let (model, version, parameters) = (self.model, self.version, self.parameters);
         prepare(self.engine, &Case { model, version, parameters, asked: self.asked.clone(), devices })
+    }
+
+    /// The question with the context that the engine takes from all devices of the host, where the asker names none and the
+    /// engine takes it from there.
+    pub(super) fn settled<'s>(&'s self, here: &Availability) -> Cow<'s, Self> {
+        if self.asked.context.is_some() {
+            return Cow::Borrowed(self);
+        }
+        let usable = here.devices.iter().filter(|device| device.unusable.is_none());
+        let devices: Vec<&DeviceFacts> = usable.map(|device| &device.facts).collect();
+        let Some(context) = self.engine.context_by_host(self.model, self.parameters, &devices) else {
+            return Cow::Borrowed(self);
+        };
+        let mut settled = self.clone();
+        settled.asked.context = Some(AskedContext::Tokens(context));
+        Cow::Owned(settled)
     }
 
     /// The longest sequence that the model is configured for, where it says.

@@ -85,18 +85,18 @@ impl<'a> Needs<'a> {
         let (mut leftover, mut headroom) = (0_i128, i128::MAX);
         let (mut degraded, mut preference) = (0, 0);
         for (rank, &place) in places.iter().enumerate() {
-            let mut need = self.of(first, split, rank, pool, place)?;
+            let mut claim = self.of(first, split, rank, pool, place)?;
             let Some(device) = pool.devices.get(place) else { continue };
             if device.source.facts.kind == DeviceKind::UnifiedMemory {
                 // One pool: what stays on the host is taken from the same bytes.
-                need = need.plus(std::mem::take(&mut host));
+                claim = claim.plus(std::mem::take(&mut host));
             }
-            on_devices = on_devices.max(Grade::of(need, device.available));
-            missing += short_by(need, device.available);
-            required += need.high;
-            let left = i128::from(device.available.get()) - i128::from(need.high.get());
-            leftover += left.max(0);
-            headroom = headroom.min(left);
+            on_devices = on_devices.max(claim.grade(device.available));
+            missing += claim.short_by(device.available);
+            let high = claim.required().high;
+            required += high;
+            leftover += (i128::from(device.available.get()) - i128::from(high.get())).max(0);
+            headroom = headroom.min(claim.left(device.available));
             degraded += usize::from(self.degraded.get(device.kind) == Some(&true));
             preference += device.preference;
         }

@@ -86,8 +86,8 @@ impl LayerCosts {
                 for rank in stage * tensor..(stage + 1) * tensor {
                     let Some(&place) = places.get(rank) else { continue };
                     let Some(device) = pool.devices.get(place) else { continue };
-                    let need = needs.of(first.kind, &split, rank, pool, place)?;
-                    really = really.min(i128::from(device.available.get()) - i128::from(need.high.get()));
+                    let claim = needs.of(first.kind, &split, rank, pool, place)?;
+                    really = really.min(claim.left(device.available));
                 }
                 headroom = headroom.min(really);
                 corrected |= really != figured;
@@ -189,7 +189,7 @@ fn figure(
     let ends: Vec<usize> = ends.iter().map(|end| *end as usize).collect();
     let split = Split { stages: ranges(&ends), ..template.clone() };
     let need = match pool.kinds.get(kind) {
-        Some(facts) => needs.of_kind((first, kind), &split, rank, facts)?.high,
+        Some(facts) => needs.of_kind((first, kind), &split, rank, facts)?.need.high,
         None => Bytes::OVERFLOW,
     };
     Ok(i128::from(need.get()))

@@ -5,12 +5,13 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::ask::Ask;
+use super::claim::Claim;
 use super::order::harm;
 use super::pool::Pool;
 use super::quick_hash::QuickMap;
 use crate::bytes::Bytes;
 use crate::devices::{DeviceFacts, HostMemory};
-use crate::engines::{EngineError, Fitness, IllegalSplit, Interval, Offload, Prepared, Split, Workload};
+use crate::engines::{EngineError, Fitness, IllegalSplit, Interval, Offload, Prepared, Split};
 
 /// An engine prepared for each kind of device in the pool, and what it has said so far.
 pub(super) struct Needs<'a> {
@@ -24,7 +25,7 @@ pub(super) struct Needs<'a> {
     pub(super) warnings: Vec<String>,
     prepared: Vec<Result<Box<dyn Prepared + 'a>, EngineError>>,
     splits: QuickMap<(usize, u32), Rc<Legal>>,
-    known: RefCell<QuickMap<Share, Interval>>,
+    known: RefCell<QuickMap<RankKey, Claim>>,
     known_host: QuickMap<(usize, usize), Interval>,
     named: usize,
 }
@@ -35,7 +36,7 @@ pub(super) type Legal = Result<Vec<(usize, Split)>, IllegalSplit>;
 /// What the need of a rank follows from (see [`Prepared::fixed`]): not how the other stages are cut, and of its tensor
 /// group the place only where experts are dealt to it.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Share {
+struct RankKey {
     first: usize,
     kind: usize,
     tensor: u32,
@@ -47,7 +48,7 @@ struct Share {
     is_last: bool,
 }
 
-impl Share {
+impl RankKey {
     fn new((first, kind): (usize, usize), split: &Split, rank: usize) -> Self {
         let (stage, layers) = split.stage_of(rank);
         Self {
@@ -146,7 +147,7 @@ impl<'a> Needs<'a> {
         Ok(legal)
     }
 
-    /// What `rank` of `split` must find available on the device at `place`.
+    /// What `rank` of `split` claims on the device at `place`.
     pub(super) fn of(
         &self,
         first: usize,
@@ -154,10 +155,10 @@ impl<'a> Needs<'a> {
         rank: usize,
         pool: &Pool<'_>,
         place: usize,
-    ) -> Result<Interval, EngineError> {
+    ) -> Result<Claim, EngineError> {
         match pool.devices.get(place) {
             Some(device) => self.of_kind((first, device.kind), split, rank, &device.source.facts),
-            None => Ok(Interval::exact(Bytes::OVERFLOW)),
+            None => Ok(Claim::of_need(Interval::exact(Bytes::OVERFLOW))),
         }
     }
 
@@ -168,15 +169,15 @@ impl<'a> Needs<'a> {
         split: &Split,
         rank: usize,
         facts: &DeviceFacts,
-    ) -> Result<Interval, EngineError> {
-        let share = Share::new((first, kind), split, rank);
-        if let Some(known) = self.known.borrow().get(&share) {
+    ) -> Result<Claim, EngineError> {
+        let key = RankKey::new((first, kind), split, rank);
+        if let Some(known) = self.known.borrow().get(&key) {
             return Ok(*known);
         }
         let prepared = self.prepared(first)?;
-        let need = need(prepared, split, rank, facts, prepared.workload())?;
-        self.known.borrow_mut().insert(share, need);
-        Ok(need)
+        let claim = Claim::new(prepared, split, rank, facts, prepared.workload())?;
+        self.known.borrow_mut().insert(key, claim);
+        Ok(claim)
     }
 
     /// Host memory that `split` takes.
@@ -195,17 +196,4 @@ impl<'a> Needs<'a> {
         }
         Ok(need)
     }
-}
-
-/// What `rank` of `split` must find available on `facts` for `workload`.
-pub(super) fn need(
-    prepared: &dyn Prepared,
-    split: &Split,
-    rank: usize,
-    facts: &DeviceFacts,
-    workload: Workload,
-) -> Result<Interval, EngineError> {
-    let fixed = prepared.fixed_sum(split, rank, facts)?;
-    let variable = prepared.variable_sum(split, rank, facts, workload)?;
-    Ok(prepared.must_be_available(split, facts, fixed.plus(variable)))
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::candidate::{Candidate, short_by};
+use super::claim::Claim;
 use super::needs::Needs;
 use super::order::Grade;
 use super::pool::Pool;
@@ -12,7 +13,10 @@ use crate::api::answer::Verdict;
 use crate::bytes::Bytes;
 use crate::devices::{DeviceFacts, DeviceKind};
 use crate::engines::component::device_sum;
-use crate::engines::{Component, EngineError, Interval, Launch, LaunchDevice, LaunchPlan, Prepared, Split, Workload};
+use crate::engines::{
+    Basis, CacheCapacity, Component, ComponentName, EngineError, Interval, Launch, LaunchDevice, LaunchPlan, Prepared,
+    Share, Split, Workload,
+};
 
 /// One way of placing the model, in full.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +37,9 @@ pub struct Placement {
     pub max_context: Option<u64>,
     /// Most sequences at the context in force; 0 where none fits, `None` where nothing grows with their number.
     pub max_sequences: Option<u64>,
+    /// The cache of the engine once it is started by `launch` in a share that the asker gave it; `None` without such a
+    /// share and where it does not fit.
+    pub capacity: Option<CacheCapacity>,
     /// The launch line.
     pub launch: Launch,
 }
@@ -48,11 +55,17 @@ pub struct RankShare {
     pub leased: Bytes,
     /// Bytes that can be given.
     pub available: Bytes,
-    /// Bytes that must be available: the parts' sum as the engine rounds it up.
+    /// Bytes that the model needs: the sum of the parts, without what fills a share.
+    pub need: Interval,
+    /// Bytes that the engine holds: the sum of the parts, which make up for each other in a share.
+    pub held: Interval,
+    /// Bytes that must be available: `held`, and the margin that the engine wants free.
     pub required: Interval,
+    /// The share of the device that the asker gave the engine.
+    pub share: Option<Share>,
     /// Parts that do not change with the workload.
     pub fixed: Vec<Component>,
-    /// Parts that the workload asks for.
+    /// Parts that the workload asks for, and what the engine takes beyond them.
     pub variable: Vec<Component>,
     /// Its layers.
     pub layers: Range<u32>,
@@ -100,22 +113,30 @@ impl Placement {
             let Some(device) = pool.devices.get(*place) else { continue };
             let facts = &device.source.facts;
             let fixed = prepared.fixed(split, number, facts)?;
-            let variable = prepared.variable(split, number, facts, workload)?;
-            let mut required = prepared.must_be_available(split, facts, device_sum(&fixed).plus(device_sum(&variable)));
+            let mut variable = prepared.variable(split, number, facts, workload)?;
+            let share = prepared.share(split, number, facts);
+            let sum = device_sum(&fixed).plus(device_sum(&variable));
+            let mut claim = Claim::in_share(prepared.must_be_available(split, facts, sum), share.as_ref());
+            let held = if share.is_some() { claim.required() } else { sum };
+            variable.extend(share.as_ref().and_then(|share| filling(sum, held, share)));
             if let (true, 0, Some(host)) = (unified, number, &host) {
-                required = required.plus(host.required);
+                claim = claim.plus(host.required);
             }
+
             ranks.push(RankShare {
                 device: facts.clone(),
                 free: device.source.free,
                 leased: device.source.leased,
                 available: device.available,
-                required,
+                need: sum,
+                held,
+                required: claim.required(),
+                share,
                 fixed,
                 variable,
                 layers: split.stage_of(number).1,
-                verdict: Grade::of(required, device.available).verdict(),
-                short_by: short_by(required, device.available),
+                verdict: claim.grade(device.available).verdict(),
+                short_by: claim.short_by(device.available),
                 takes: None,
             });
         }
@@ -131,7 +152,10 @@ impl Placement {
                 free: rank.free,
             })
             .collect();
-        let launch = prepared.launch(&LaunchPlan { split, workload, devices: &devices });
+        let plan = LaunchPlan { split, workload, devices: &devices };
+        let launch = prepared.launch(&plan);
+        let verdict = best.standing.grade.verdict();
+        let capacity = if verdict <= Verdict::Tight { prepared.capacity(&plan)? } else { None };
         for (rank, takes) in ranks.iter_mut().zip(&launch.takes) {
             rank.takes = *takes;
         }
@@ -140,13 +164,32 @@ impl Placement {
             split: split.clone(),
             ranks,
             host,
-            verdict: best.standing.grade.verdict(),
+            verdict,
             workload,
             max_context,
             max_sequences,
+            capacity,
             launch,
         })
     }
+}
+
+impl RankShare {
+    /// The rank's share, where it is too small for the likely need.
+    pub fn outgrown_share(&self) -> Option<Share> {
+        self.share.filter(|share| self.required.likely > share.taken.likely)
+    }
+}
+
+/// What an engine with a share of the device takes beyond the `sum` of its parts, to `held` in all: it makes cache of it.
+fn filling(sum: Interval, held: Interval, share: &Share) -> Option<Component> {
+    let end = |sum: Bytes, held: Bytes| held.less(sum).unwrap_or(Bytes::ZERO);
+    let likely = end(sum.likely, held.likely);
+    // The larger the other parts turn out, the less is left.
+    let ends = [end(sum.low, held.low), end(sum.high, held.high)];
+    let bytes = Interval::new(ends[0].min(ends[1]), likely, ends[0].max(ends[1]));
+    let detail = format!("fills {share}");
+    (bytes.high > Bytes::ZERO).then(|| Component::between(ComponentName::KvCache, bytes, Basis::Formula, detail))
 }
 
 impl HostShare {

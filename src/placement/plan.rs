@@ -73,6 +73,7 @@ pub struct PassedOver {
 
 /// Whether and how what is asked fits on what is available here.
 pub fn plan(ask: &Ask<'_>, here: &Availability) -> Result<Plan, PlacementError> {
+    let ask = &*ask.settled(here);
     let mut pool = Pool::new(here, &ask.constraints, &ask.policy)?;
     let mut plan = Plan::empty();
     if pool.devices.is_empty() {

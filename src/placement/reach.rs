@@ -5,6 +5,8 @@
 //! `max_model_len`), so each figure is put back as a question, and the search repeated that way where the answer differs.
 
 use super::ask::{Ask, PlacementError};
+use super::claim::Claim;
+use super::order::Grade;
 use super::placed::Placement;
 use crate::api::answer::FrontierPoint;
 use crate::bytes::Bytes;
@@ -125,8 +127,7 @@ impl<'p> Reach<'p> {
     }
 
     fn goes_in(&self, rank: &Rank<'_>, workload: Workload) -> Result<bool, EngineError> {
-        let need = self.need(rank, workload)?;
-        Ok(need.high <= rank.available && !need.high.overflowed())
+        Ok(self.claim(rank, workload)?.grade(rank.available) == Grade::Fits)
     }
 
     fn host_goes_in(&self, workload: Workload) -> Result<bool, EngineError> {
@@ -134,10 +135,17 @@ impl<'p> Reach<'p> {
         Ok(self.unified() || self.host_need(workload)?.high <= memory.available_bytes)
     }
 
-    fn need(&self, rank: &Rank<'_>, workload: Workload) -> Result<Interval, EngineError> {
-        let variable = self.prepared.variable_sum(self.split, rank.number, rank.facts, workload)?;
+    fn claim(&self, rank: &Rank<'_>, workload: Workload) -> Result<Claim, EngineError> {
+        let variable = match self.prepared.variable_sum(self.split, rank.number, rank.facts, workload) {
+            // More than 64 bits can count is more than any device has.
+            Err(EngineError::Overflow { .. }) => Interval::exact(Bytes::OVERFLOW),
+            variable => variable?,
+        };
         let need = self.prepared.must_be_available(self.split, rank.facts, rank.fixed.plus(variable));
-        Ok(if rank.facts.kind == DeviceKind::UnifiedMemory { need.plus(self.host_need(workload)?) } else { need })
+        let share = self.prepared.share(self.split, rank.number, rank.facts);
+        let claim = Claim::in_share(need, share.as_ref());
+
+        Ok(if rank.facts.kind == DeviceKind::UnifiedMemory { claim.plus(self.host_need(workload)?) } else { claim })
     }
 
     fn host_need(&self, workload: Workload) -> Result<Interval, EngineError> {
@@ -150,7 +158,7 @@ impl<'p> Reach<'p> {
 
     fn grows(&self, from: Workload, to: Workload) -> Result<bool, EngineError> {
         for rank in &self.ranks {
-            if self.need(rank, from)? != self.need(rank, to)? {
+            if self.claim(rank, from)?.need != self.claim(rank, to)?.need {
                 return Ok(true);
             }
         }
@@ -182,6 +190,9 @@ pub fn frontier(
     host: Option<HostMemory>,
 ) -> Result<Vec<FrontierPoint>, PlacementError> {
     let Some(first) = placement.ranks.first() else { return Ok(Vec::new()) };
+    let mut ask = ask.clone();
+    ask.asked.context = Some(AskedContext::Tokens(placement.workload.context));
+    let ask = &ask;
     let prepared = ask.prepare(&first.device)?;
     let devices = placement.ranks.iter().map(|rank| (&rank.device, rank.available));
     Ok(Reach::new((ask, &*prepared), &placement.split, devices, host)?.frontier()?)

@@ -173,8 +173,12 @@ impl<'s, 'a> Search<'s, 'a> {
         let first = self.kind_of(domain.first());
         for &place in domain {
             let Some(device) = self.pool.devices.get(place) else { continue };
-            let need = if roughly { 0 } else { self.needs.of(first, split, 0, self.pool, place)?.high.get() };
-            rooms.insert(place, i128::from(device.available.get()) - i128::from(need));
+            let room = if roughly {
+                i128::from(device.available.get())
+            } else {
+                self.needs.of(first, split, 0, self.pool, place)?.left(device.available)
+            };
+            rooms.insert(place, room);
         }
         Ok(rooms)
     }
@@ -215,8 +219,8 @@ impl<'s, 'a> Search<'s, 'a> {
         if split.stages.len() > 1 {
             for stage in 0..split.stages.len() {
                 let rank = stage * split.tensor.max(1) as usize;
-                let need = self.needs.of(first, split, rank, self.pool, place)?;
-                wants.push(i128::from(need.high.get()));
+                let claim = self.needs.of(first, split, rank, self.pool, place)?;
+                wants.push(i128::from(claim.need.high.get()));
             }
         }
         Ok(wants)

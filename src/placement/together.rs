@@ -30,6 +30,9 @@ pub struct Together {
 
 /// Whether and how all of `asks` fit on what is available here at once.
 pub fn fit_together(asks: &[Ask<'_>], here: &Availability) -> Result<Together, PlacementError> {
+    // What one takes away must not change the default context of the next.
+    let settled: Vec<Ask<'_>> = asks.iter().map(|ask| ask.settled(here).into_owned()).collect();
+    let asks = &settled[..];
     let mut order = Vec::with_capacity(asks.len());
     for (number, ask) in asks.iter().enumerate() {
         let need = ways(ask, here)?.fitting.first().map_or(Bytes::OVERFLOW, |way| way.required);

@@ -32,6 +32,7 @@ pub(super) fn grade(ask: &Ask<'_>, here: &Availability) -> Result<Option<(Grade,
 
 /// The best ways of placing what is asked on what is available here.
 pub(super) fn ways(ask: &Ask<'_>, here: &Availability) -> Result<Ways, PlacementError> {
+    let ask = &*ask.settled(here);
     let mut pool = Pool::new(here, &ask.constraints, &ask.policy)?;
     if pool.devices.is_empty() {
         return Ok(Ways::default());

@@ -3,7 +3,7 @@
 use crate::api::answer::{Answer, Verdict};
 use crate::api::problem::Reason;
 use crate::bytes::Bytes;
-use crate::placement::Plan;
+use crate::placement::{Plan, RankShare};
 
 /// What an answer comes to.
 pub(super) fn message(answer: &Answer, plan: &Plan) -> String {
@@ -33,6 +33,11 @@ pub(super) fn message(answer: &Answer, plan: &Plan) -> String {
                 Bytes::new(host)
             )
         }
+        _ if plan.reason == Reason::InsufficientMemory
+            && let Some(limit) = outgrown_share(plan) =>
+        {
+            format!("{subject} {way} would take {needed}; {limit} of {available} available, {} short", plan.short_by)
+        }
         _ if plan.reason == Reason::InsufficientMemory => {
             format!("{subject} {way} would take {needed} of {available} available, {} short", plan.short_by)
         }
@@ -41,6 +46,14 @@ pub(super) fn message(answer: &Answer, plan: &Plan) -> String {
         }
         _ => format!("{subject} {way} would take {needed} of {available} available: {}", plan.why),
     }
+}
+
+/// What a share that is too small leaves the engine: `gpu_memory_utilization = 0.9 leaves it 22.11 GiB`.
+fn outgrown_share(plan: &Plan) -> Option<String> {
+    let ranks = &plan.recommended.as_ref()?.ranks;
+    let share = ranks.iter().find_map(RankShare::outgrown_share)?;
+    let taken: Bytes = ranks.iter().filter_map(|rank| rank.share).map(|share| share.taken.high).sum();
+    Some(format!("{share} leaves it {taken}"))
 }
 
 /// What an estimate comes to.

@@ -94,9 +94,10 @@ fn recommended(list: &[FileAnswer]) -> Option<&FileAnswer> {
 fn suggestion(best: &FileAnswer, list: &[FileAnswer]) -> Option<Suggestion> {
     let own = list.iter().find(|file| file.answered).and_then(|file| file.required_bytes)?;
     let bits = best.bits_per_weight?;
+    let by_length = if best.basis == Some(Basis::Assumed) { " (judged by its length)" } else { "" };
     Some(Suggestion {
         change: format!("file={}", best.file),
-        message: format!("--file {} would fit, at {bits:.2} bits a weight", best.file),
+        message: format!("--file {} would fit, at {bits:.2} bits a weight{by_length}", best.file),
         verdict: Verdict::Fits,
         saves_bytes: own.saturating_sub(best.required_bytes?),
     })
@@ -147,7 +148,7 @@ impl Line {
         let mut file = FileAnswer { basis: Some(basis), ..self.without_figures(FileKind::Model, None) };
         file.bits_per_weight = bits;
         file.stored_bytes = file.stored_bytes.or_else(|| Some(model.inventory.bytes().get()));
-        let plan = match plan(&ask(question, model, here, rules)?, &here.availability) {
+        let plan = match plan(&ask(question, model, rules)?, &here.availability) {
             Ok(plan) => plan,
             // What is wrong with one file is no reason to say nothing of the others.
             Err(error) => {

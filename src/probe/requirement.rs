@@ -16,14 +16,14 @@ pub(super) fn total(placement: &Placement, settled: &Settled) -> Requirement {
     let parts = placement.ranks.iter().flat_map(|rank| rank.fixed.iter().chain(&rank.variable));
     let host = placement.host.iter().flat_map(|host| &host.components);
     let components = by_name(parts.chain(host));
-    let sum = components.iter().filter(|part| part.name != ComponentName::Host);
-    let sum = sum.fold(IntervalAnswer::default(), |sum, part| IntervalAnswer {
-        low_bytes: sum.low_bytes.saturating_add(part.low_bytes),
-        likely_bytes: sum.likely_bytes.saturating_add(part.likely_bytes),
-        high_bytes: sum.high_bytes.saturating_add(part.high_bytes),
-    });
+    // Not the sum of the components: in a share, a part that turns out larger makes another smaller.
+    let held: Interval = placement.ranks.iter().map(|rank| rank.held).sum();
     Requirement {
-        total: Some(sum),
+        total: Some(IntervalAnswer {
+            low_bytes: held.low.get(),
+            likely_bytes: held.likely.get(),
+            high_bytes: held.high.get(),
+        }),
         components,
         kv_cache: KvCacheAnswer {
             bytes_per_token: settled.kv_bytes_per_token.get(),
@@ -56,10 +56,19 @@ pub(super) fn placement(placement: &Placement) -> PlacementAnswer {
         }),
         max_context: placement.max_context,
         max_sequences: placement.max_sequences,
+        kv_cache_tokens: placement.capacity.map(|capacity| capacity.tokens),
+        kv_cache_low_tokens: placement.capacity.map(|capacity| capacity.low_tokens),
+        max_concurrency: placement.capacity.map(|capacity| hundredths(capacity.concurrency_hundredths)),
         // A line to paste is given only for what is expected to work.
         launch: (placement.verdict <= Verdict::Tight && !launch.args.is_empty())
             .then(|| LaunchAnswer { env: launch.env.clone(), args: launch.args.clone() }),
     }
+}
+
+/// Hundredths as a decimal.
+#[expect(clippy::cast_precision_loss, reason = "two digits of a count of sequences")]
+fn hundredths(count: u64) -> f64 {
+    count as f64 / 100.0
 }
 
 fn share(rank: &RankShare) -> DeviceShare {

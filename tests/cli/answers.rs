@@ -127,3 +127,62 @@ fn host_memory_that_a_parameter_asks_for_must_be_known() {
         assert_eq!(outcome.code, code, "{line}: {}", outcome.out);
     }
 }
+
+/// Every hint that is typed as options leads to the verdict that it names.
+#[test]
+fn hints_hold_as_typed() {
+    for line in [
+        "--gpus 2xH100 --tensor-parallel 3",
+        "--gpus RTX-4090 --set gpu_memory_utilization=0.9",
+        "--gpus 2x12GiB --tensor-parallel 1 --pipeline-parallel 1 --context 8192",
+        "--gpus 2xT4 --on declared-0 --engine vllm@0.19 --sequences 4",
+    ] {
+        let asked: Vec<&str> = line.split(' ').collect();
+        let first = run(&format!("fits {MODEL} --local {line}"));
+        let hints: Vec<String> = hints(&first.out);
+        assert!(!hints.is_empty(), "{line}: {}", first.out);
+        for hint in hints.iter().filter(|hint| hint.starts_with("--") || hint.starts_with("without")) {
+            let (options, tight) = options(hint);
+            let then = run(&format!("fits {MODEL} --local {}", followed(&asked, &options).join(" ")));
+            let verdict = if tight { "tight: " } else { "fits: " };
+            assert!(then.out.starts_with(verdict), "{line}: {hint}: {}{}", then.out, then.err);
+        }
+    }
+}
+
+/// The hints of an answer, each in one line.
+fn hints(out: &str) -> Vec<String> {
+    let mut hints: Vec<String> = Vec::new();
+    for line in out.lines() {
+        match (line.strip_prefix("hint: "), hints.last_mut()) {
+            (Some(hint), _) => hints.push(hint.to_owned()),
+            (None, Some(last)) if line.starts_with("  ") => last.push_str(&line[1..]),
+            _ => {}
+        }
+    }
+    hints
+}
+
+/// The options of a hint, and whether it says "tight".
+fn options(hint: &str) -> (Vec<&str>, bool) {
+    let (typed, _) = hint.split_once(": ").unwrap();
+    let (typed, tight) = typed.strip_suffix(" (tight)").map_or((typed, false), |typed| (typed, true));
+    (typed.split(' ').collect(), tight)
+}
+
+/// `asked` with the options of a hint: what it names replaces what was asked, what is "without" is left out.
+fn followed(asked: &[&str], hint: &[&str]) -> Vec<String> {
+    let at = hint.iter().position(|word| *word == "without").unwrap_or(hint.len());
+    let pairs = |words: &[&str]| -> Vec<(String, String)> {
+        words.chunks(2).map(|pair| (pair[0].to_owned(), pair[1].to_owned())).collect()
+    };
+    let key = |(flag, value): &(String, String)| match flag.as_str() {
+        "--set" => format!("--set {}", value.split('=').next().unwrap()),
+        flag => flag.to_owned(),
+    };
+    let added = pairs(&hint[..at]);
+    let left_out = hint.get(at + 1..).unwrap_or_default().join(" ");
+    let mut kept = pairs(asked);
+    kept.retain(|pair| added.iter().all(|other| key(other) != key(pair)) && !left_out.contains(&key(pair)));
+    kept.into_iter().chain(added).flat_map(|(flag, value)| [flag, value]).collect()
+}

@@ -144,6 +144,9 @@ fn plan(cards: usize, bytes: u64) -> Plan {
             host: None,
             max_context: None,
             max_sequences: None,
+            kv_cache_tokens: None,
+            kv_cache_low_tokens: None,
+            max_concurrency: None,
             launch: None,
         };
         Ok(Answer {

@@ -9,8 +9,8 @@ use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::devices::{DeviceFacts, DeviceKind, HostMemory, Link, LinkKind};
 use hf_mem_probe::engines::component::device_sum;
 use hf_mem_probe::engines::{
-    AskedContext, Basis, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit, Interval, Launch,
-    LaunchPlan, Offload, Prepared, Split, Workload,
+    AskedContext, Basis, CacheCapacity, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit,
+    Interval, Launch, LaunchPlan, Offload, Prepared, Share, Split, Workload,
 };
 use hf_mem_probe::model::architecture::{Architecture, FeedForward, Layer, Mixer, Task};
 use hf_mem_probe::model::{Format, Inventory, Model};
@@ -20,6 +20,7 @@ use hf_mem_probe::placement::{Ask, Availability, Available, Constraints, Policy}
 /// otherwise tensor degrees divide `heads` and stages follow an equal rule.
 #[derive(Clone, Debug)]
 pub(crate) struct Fake {
+    pub(crate) name: &'static str,
     pub(crate) layers: Vec<u64>,
     pub(crate) experts: Vec<u64>,
     pub(crate) embedding: u64,
@@ -41,6 +42,7 @@ pub(crate) struct Fake {
 impl Default for Fake {
     fn default() -> Self {
         Self {
+            name: "fake",
             layers: vec![400 << 20; 32],
             experts: vec![0; 32],
             embedding: 1 << 30,
@@ -107,7 +109,7 @@ pub(crate) struct Ready<'a> {
 
 impl Engine for Fake {
     fn name(&self) -> &'static str {
-        "fake"
+        self.name
     }
 
     fn context_by_host(
@@ -335,6 +337,14 @@ impl Prepared for Ready<'_> {
 
     fn must_be_available(&self, _split: &Split, _device: &DeviceFacts, sum: Interval) -> Interval {
         sum
+    }
+
+    fn share(&self, _split: &Split, _rank: usize, _device: &DeviceFacts) -> Option<Share> {
+        None
+    }
+
+    fn capacity(&self, _plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError> {
+        Ok(None)
     }
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {

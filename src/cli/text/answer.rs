@@ -107,7 +107,8 @@ fn parts(share: &DeviceShare) -> Parts {
         share.components.iter().filter(|part| wanted.contains(&part.name)).map(|part| part.high_bytes).sum()
     };
     let weights = of(&[ComponentName::Weights]);
-    let cache = of(&[ComponentName::KvCache, ComponentName::State]);
+    // What a share adds to the cache is the less the larger the weights turn out.
+    let cache = of(&[ComponentName::KvCache, ComponentName::State]).min(share.required_bytes.saturating_sub(weights));
     Parts {
         used: share.free_bytes.map_or(0, |free| share.total_bytes.saturating_sub(free)),
         leased: share.leased_bytes,
@@ -155,21 +156,37 @@ fn reach(out: &mut String, answer: &Answer, placement: &PlacementAnswer) {
     let context = answer.workload.as_ref().map(|workload| workload.context);
     let surely = if answer.verdict == Some(Verdict::Tight) { "sure to fit: " } else { "" };
     let line = match (placement.max_context, placement.max_sequences, context) {
-        (Some(0), ..) if surely.is_empty() => "no context at all fits this way".to_owned(),
-        (Some(0), ..) => "no context is sure to fit this way".to_owned(),
-        (Some(longest), Some(sequences @ 1..), Some(context)) => format!(
+        (Some(0), ..) if surely.is_empty() => Some("no context at all fits this way".to_owned()),
+        (Some(0), ..) => Some("no context is sure to fit this way".to_owned()),
+        (Some(longest), Some(sequences @ 1..), Some(context)) => Some(format!(
             "{surely}longest context {} at 1 sequence; {} at {} tokens",
             grouped(longest),
             plural(sequences, "sequence"),
             grouped(context)
-        ),
-        (Some(longest), _, _) => format!("{surely}longest context {} at 1 sequence", grouped(longest)),
-        _ => return,
+        )),
+        (Some(longest), _, _) => Some(format!("{surely}longest context {} at 1 sequence", grouped(longest))),
+        _ => None,
     };
-    let _ = writeln!(out, "\n  {line}");
+    let lines: Vec<String> = line.into_iter().chain(capacity(placement, context)).collect();
+    for (place, line) in lines.iter().enumerate() {
+        let before = if place == 0 { "\n" } else { "" };
+        let _ = writeln!(out, "{before}  {}", wrapped(line, 2, 4));
+    }
     for point in answer.frontier.iter().flatten() {
         let _ = writeln!(out, "    {:>6} x {:>10} tokens", point.sequences, grouped(point.context));
     }
+}
+
+/// The cache of the engine once it is started, in the words of vLLM's log.
+fn capacity(placement: &PlacementAnswer, context: Option<u64>) -> Option<String> {
+    let (tokens, concurrency) = (placement.kv_cache_tokens?, placement.max_concurrency?);
+    let least = placement.kv_cache_low_tokens.filter(|low| *low < tokens);
+    let least = least.map_or_else(String::new, |low| format!(" ({} at the least)", grouped(low)));
+    let context = grouped(context?);
+    Some(format!(
+        "KV cache {} tokens{least}; maximum concurrency for {context} tokens per request {concurrency:.2}x",
+        grouped(tokens)
+    ))
 }
 
 /// `1 sequence`, `3 sequences`.
@@ -277,32 +294,73 @@ fn other_way(way: &Alternative) -> Option<String> {
 
 /// A suggestion as it is typed, with what it leads to.
 fn hint(suggestion: &Suggestion) -> String {
-    let typed = |change: &str| match change.split_once('=') {
-        Some((
-            name @ ("context" | "sequences" | "kv_cache_dtype" | "dtype" | "offload" | "engine" | "file"),
-            value,
-        )) => {
-            format!("--{} {value}", name.replace('_', "-"))
-        }
-        Some(("devices", count)) => format!("{count} device{}", if count == "1" { "" } else { "s" }),
-        Some(("host_memory_bytes", _)) => "with host memory".to_owned(),
-        Some(_) => format!("--set {change}"),
-        None => change.to_owned(),
-    };
-    let change = &suggestion.change;
-    // Only changes of the question are several words of `name=value`.
-    let change = if change.split(' ').all(|word| word.contains('=')) {
-        change.split(' ').map(typed).collect::<Vec<_>>().join(" ")
-    } else {
-        change.clone()
-    };
     let tight = if suggestion.verdict == Verdict::Tight { " (tight)" } else { "" };
-    format!("{change}{tight}: {}", suggestion.message)
+    format!("{}{tight}: {}", typed(&suggestion.change), suggestion.message)
+}
+
+/// The options that make a change: `--engine sglang without --set gpu_memory_utilization`.
+fn typed(change: &str) -> String {
+    // A file's name may have spaces.
+    if let Some(file) = change.strip_prefix("file=") {
+        return format!("--file {}", quoted(file));
+    }
+    // Only changes of the question are several words of `name=value`.
+    let Some(words) = change.split(' ').map(|word| word.split_once('=')).collect::<Option<Vec<_>>>() else {
+        return change.to_owned();
+    };
+    let mut added: Vec<String> = Vec::new();
+    let mut left_out: Vec<String> = Vec::new();
+    for (name, value) in words {
+        let option = match name {
+            "devices" if value != "null" => {
+                added.push(format!("{value} device{}", if value == "1" { "" } else { "s" }));
+                continue;
+            }
+            "host_memory_bytes" => {
+                added.push("with host memory".to_owned());
+                continue;
+            }
+            "devices" => "--on".to_owned(),
+            "context" | "sequences" | "kv_cache_dtype" | "dtype" | "offload" | "engine" | "tensor_parallel"
+            | "pipeline_parallel" => format!("--{}", name.replace('_', "-")),
+            parameter if value == "null" => format!("--set {parameter}"),
+            parameter => {
+                added.push(format!("--set {}", quoted(&format!("{parameter}={value}"))));
+                continue;
+            }
+        };
+        if value == "null" {
+            left_out.push(option);
+        } else {
+            added.push(format!("{option} {}", quoted(value)));
+        }
+    }
+    if !left_out.is_empty() {
+        added.push(format!("without {}", left_out.join(" ")));
+    }
+    added.join(" ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn change_reads_as_options() {
+        let cases = [
+            ("context=22528", "--context 22528"),
+            ("quantization=fp8 context=512", "--set quantization=fp8 --context 512"),
+            ("tensor_parallel=null devices=null", "without --tensor-parallel --on"),
+            ("engine=sglang max_num_seqs=null", "--engine sglang without --set max_num_seqs"),
+            ("devices=4", "4 devices"),
+            ("offload=allow host_memory_bytes=1", "--offload allow with host memory"),
+            ("file=my model.gguf", "--file 'my model.gguf'"),
+            ("stop pid 7, stop pid 8", "stop pid 7, stop pid 8"),
+        ];
+        for (change, options) in cases {
+            assert_eq!(typed(change), options);
+        }
+    }
 
     #[test]
     fn shell_words_survive() {

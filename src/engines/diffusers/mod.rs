@@ -18,8 +18,8 @@ use super::component::device_sum;
 use super::reference::dtype_name;
 use super::shared::torch::{cublas, cuda_context};
 use super::{
-    Basis, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan,
-    Offload, Prepared, Split, Workload,
+    Basis, CacheCapacity, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit, Interval, Launch,
+    LaunchPlan, Offload, Prepared, Share, Split, Workload,
 };
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
@@ -243,6 +243,14 @@ impl Prepared for Prepare<'_> {
 
     fn must_be_available(&self, _split: &Split, _device: &DeviceFacts, sum: Interval) -> Interval {
         sum
+    }
+
+    fn share(&self, _split: &Split, _rank: usize, _device: &DeviceFacts) -> Option<Share> {
+        None
+    }
+
+    fn capacity(&self, _plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError> {
+        Ok(None)
     }
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {

@@ -13,8 +13,8 @@ use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
 use crate::engines::component::device_sum;
 use crate::engines::{
-    Basis, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan, Prepared, Split,
-    Workload,
+    Basis, CacheCapacity, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan,
+    Prepared, Share, Split, Workload,
 };
 use crate::model::Dtype;
 
@@ -249,6 +249,14 @@ impl Prepared for Ready<'_> {
         let libraries = self.profile.libraries(device.capability());
         let more = |end: Bytes, counted: Bytes| end + margin.less(counted).unwrap_or(Bytes::ZERO);
         Interval::new(more(sum.low, libraries.low), more(sum.likely, libraries.likely), more(sum.high, libraries.high))
+    }
+
+    fn share(&self, _split: &Split, _rank: usize, _device: &DeviceFacts) -> Option<Share> {
+        None
+    }
+
+    fn capacity(&self, _plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError> {
+        Ok(None)
     }
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {

@@ -10,8 +10,8 @@ use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
 use crate::engines::llama_cpp;
 use crate::engines::{
-    AskedContext, AskedWorkload, Case, Component, EngineError, EngineVersion, Fitness, IllegalSplit, Interval, Launch,
-    LaunchPlan, Offload, Prepared, Split, Workload,
+    AskedContext, AskedWorkload, CacheCapacity, Case, Component, EngineError, EngineVersion, Fitness, IllegalSplit,
+    Interval, Launch, LaunchPlan, Offload, Prepared, Share, Split, Workload,
 };
 use crate::model::architecture::{Architecture, Task};
 use crate::model::{Format, Identity, Model};
@@ -261,6 +261,14 @@ impl Prepared for Ready<'_> {
         let needed = self.llama.must_be_available(split, device, sum).plus(overhead);
         // A device with less free than the minimum is not used at all.
         needed.max(Interval::exact(Bytes::mib(self.profile.minimum_mib)))
+    }
+
+    fn share(&self, _split: &Split, _rank: usize, _device: &DeviceFacts) -> Option<Share> {
+        None
+    }
+
+    fn capacity(&self, _plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError> {
+        Ok(None)
     }
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {

@@ -13,8 +13,8 @@ use crate::engines::shared::resident::ExpertPadding;
 use crate::engines::shared::topology::{degrees, sglang_stages};
 use crate::engines::vllm::legal::{stages, tensor_parallel};
 use crate::engines::{
-    Basis, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchDevice, LaunchPlan,
-    Offload, Prepared, Split, Workload,
+    Basis, CacheCapacity, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchDevice,
+    LaunchPlan, Offload, Prepared, Share, Split, Workload,
 };
 
 /// The most that a kernel of SGLang's pads MXFP4 experts to (`layers/quantization/mxfp4.py`, FlashInfer's on SM10x).
@@ -234,6 +234,21 @@ impl Prepared for SglangPrepared<'_> {
 
     fn must_be_available(&self, _split: &Split, _device: &DeviceFacts, sum: Interval) -> Interval {
         sum
+    }
+
+    fn share(&self, _split: &Split, _rank: usize, _device: &DeviceFacts) -> Option<Share> {
+        // `mem_fraction_static` says what is left for activations, and the launch line sizes the pool by the workload.
+        None
+    }
+
+    fn capacity(&self, plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError> {
+        if self.settings.asked_fraction.is_none() || self.kv_bytes_per_token() == Bytes::ZERO {
+            return Ok(None);
+        }
+        let tokens = self.token_slots(plan.workload);
+        let hundredths = u128::from(tokens) * 100 / u128::from(plan.workload.context.max(1));
+        let concurrency_hundredths = u64::try_from(hundredths).unwrap_or(u64::MAX);
+        Ok(Some(CacheCapacity { tokens, low_tokens: tokens, concurrency_hundredths }))
     }
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {

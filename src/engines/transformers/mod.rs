@@ -19,8 +19,8 @@ use super::reference::dtype_name;
 use super::shared::layer_kinds::LayerKinds;
 use super::shared::torch::{cublas, cuda_context, cuda_context_bytes};
 use super::{
-    Basis, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan,
-    Offload, Prepared, Split, Workload,
+    Basis, CacheCapacity, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit, Interval, Launch,
+    LaunchPlan, Offload, Prepared, Share, Split, Workload,
 };
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
@@ -363,6 +363,14 @@ impl Prepared for Prepare<'_> {
 
     fn must_be_available(&self, _split: &Split, _device: &DeviceFacts, sum: Interval) -> Interval {
         sum
+    }
+
+    fn share(&self, _split: &Split, _rank: usize, _device: &DeviceFacts) -> Option<Share> {
+        None
+    }
+
+    fn capacity(&self, _plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError> {
+        Ok(None)
     }
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {

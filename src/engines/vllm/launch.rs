@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use super::VllmPrepared;
 use super::settings::{CHUNKED_WITH_MANAGER, share_text};
 use crate::bytes::Bytes;
+use crate::devices::DeviceFacts;
 use crate::engines::shared::topology::vllm_stages;
-use crate::engines::{Launch, LaunchDevice, LaunchPlan};
+use crate::engines::{CacheCapacity, EngineError, Interval, Launch, LaunchDevice, LaunchPlan, Prepared as _, Split};
 
 /// Shares are given in steps of a ten-thousandth.
 const SHARE_STEP: u64 = 100;
@@ -89,7 +90,7 @@ impl VllmPrepared<'_> {
         args.extend(settings.flags.iter().cloned());
         let takes = plan.devices.iter().enumerate().map(|(rank, device)| {
             let share = share?;
-            Some(cuda_total(device).scale(share, 1_000_000) + self.outside(plan, rank, device))
+            Some(cuda_total(device).scale(share, 1_000_000) + self.outside(plan.split, rank, device.facts).high)
         });
         Launch { env, takes: takes.collect(), args }
     }
@@ -98,12 +99,12 @@ impl VllmPrepared<'_> {
     fn share_for(&self, plan: &LaunchPlan<'_>) -> Option<u64> {
         let mut share = SHARE_STEP;
         for (rank, device) in plan.devices.iter().enumerate() {
-            let budgeted = device.required.less(self.outside(plan, rank, device))?;
+            let budgeted = device.required.less(self.outside(plan.split, rank, device.facts).high)?;
             let needed = budgeted.scale(1_000_000, cuda_total(device).get().max(1));
             share = share.max(needed.round_up(SHARE_STEP).get());
         }
         let free = |(rank, device): (usize, &LaunchDevice<'_>)| {
-            let taken = cuda_total(device).scale(share, 1_000_000) + self.outside(plan, rank, device);
+            let taken = cuda_total(device).scale(share, 1_000_000) + self.outside(plan.split, rank, device.facts).high;
             share <= 1_000_000 && taken <= device.available
         };
         plan.devices.iter().enumerate().all(free).then_some(share)
@@ -112,7 +113,7 @@ impl VllmPrepared<'_> {
     /// The largest share that is free on every device once context and communication have taken theirs.
     fn free_share(&self, plan: &LaunchPlan<'_>) -> u64 {
         let free = |(rank, device): (usize, &LaunchDevice<'_>)| {
-            let left = device.available.less(self.outside(plan, rank, device)).unwrap_or_default();
+            let left = device.available.less(self.outside(plan.split, rank, device.facts).high).unwrap_or_default();
             left.scale(1_000_000, cuda_total(device).get().max(1)).get() / SHARE_STEP * SHARE_STEP
         };
         plan.devices.iter().enumerate().map(free).min().unwrap_or(SHARE_STEP).clamp(SHARE_STEP, 1_000_000)
@@ -120,13 +121,55 @@ impl VllmPrepared<'_> {
 
     /// What vLLM holds outside its share: context and communication from before its snapshot, and graphs where the
     /// release does not budget them.
-    fn outside(&self, plan: &LaunchPlan<'_>, rank: usize, device: &LaunchDevice<'_>) -> Bytes {
-        let graphs = if self.constants.graphs_in_budget {
-            Bytes::ZERO
-        } else {
-            self.graphs(plan.split, rank, device.facts).high
-        };
-        self.context(device.facts).high + self.communication_before(plan.split, device.facts).high + graphs
+    pub(super) fn outside(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Interval {
+        let before = self.context(device).plus(self.communication_before(split, device));
+        if self.constants.graphs_in_budget { before } else { before.plus(self.graphs(split, rank, device)) }
+    }
+
+    /// The cache that a server has that was given a share, as its log says it. Without one, the workload sizes the cache.
+    pub(super) fn cache_capacity(&self, plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError> {
+        let Some(share) = self.settings.asked_share else { return Ok(None) };
+        let (mut blocks, mut low_blocks) = (u64::MAX, u64::MAX);
+
+        for (rank, device) in plan.devices.iter().enumerate() {
+            let Some((room, low_room)) = self.cache_room(plan, rank, device, share)? else { return Ok(None) };
+
+            let block = self.pages(plan.split).bytes_per_block(&self.layers, &self.cached(plan.split, rank));
+            let block = block.get().max(1);
+            (blocks, low_blocks) = (blocks.min(room.get() / block), low_blocks.min(low_room.get() / block));
+        }
+
+        let each = self.pages(plan.split).blocks(&self.layers, plan.workload.context);
+        let each = each.tokens.saturating_add(each.states);
+        if each == 0 || plan.devices.is_empty() {
+            return Ok(None);
+        }
+        let hundredths = u128::from(blocks) * 100 / u128::from(each);
+        Ok(Some(CacheCapacity {
+            tokens: self.logged_tokens(plan.split, blocks),
+            low_tokens: self.logged_tokens(plan.split, low_blocks),
+            concurrency_hundredths: u64::try_from(hundredths).unwrap_or(u64::MAX),
+        }))
+    }
+
+    /// Bytes that `share` leaves `rank` for its cache: as a rule, and at the least. `None` for a model without a cache.
+    fn cache_room(
+        &self,
+        plan: &LaunchPlan<'_>,
+        rank: usize,
+        device: &LaunchDevice<'_>,
+        share: u64,
+    ) -> Result<Option<(Bytes, Bytes)>, EngineError> {
+        let Some([_, _, tables]) = self.variable_parts(plan.split, rank, plan.workload)? else { return Ok(None) };
+        let others = self.fixed_sum(plan.split, rank, device.facts)?.plus(tables);
+        let taken = Interval::exact(cuda_total(device).scale(share, 1_000_000)).plus(self.outside(
+            plan.split,
+            rank,
+            device.facts,
+        ));
+
+        let left = |taken: Bytes, others: Bytes| taken.less(others).unwrap_or_default();
+        Ok(Some((left(taken.likely, others.likely), left(taken.high, others.high))))
     }
 
     /// Cache bytes by GPU for the workload: the largest rank's, for the flag holds for all of them.

@@ -13,8 +13,8 @@ use crate::devices::DeviceFacts;
 use crate::engines::shared::cache::{CacheKind, state_elements, token_bytes};
 use crate::engines::shared::topology::{degrees, vllm_stages};
 use crate::engines::{
-    Basis, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan, Offload,
-    Prepared, Split, Workload,
+    Basis, CacheCapacity, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan,
+    Offload, Prepared, Share, Split, Workload,
 };
 use crate::model::architecture::Span;
 use crate::model::{Dtype, Format};
@@ -108,7 +108,7 @@ impl VllmPrepared<'_> {
     }
 
     /// Tokens, states and what grows beside them with the context; `None` for a model that remembers nothing.
-    fn variable_parts(
+    pub(super) fn variable_parts(
         &self,
         split: &Split,
         rank: usize,
@@ -322,21 +322,21 @@ impl Prepared for VllmPrepared<'_> {
         Ok(vec![Component::exact(ComponentName::Host, off, Basis::Formula, "pinned by cpu_offload_gb on every rank")])
     }
 
-    fn must_be_available(&self, split: &Split, device: &DeviceFacts, sum: Interval) -> Interval {
+    fn must_be_available(&self, _split: &Split, _device: &DeviceFacts, sum: Interval) -> Interval {
         // Without a share of the asker's own, the launch line takes what the figures say and no more.
-        let Some(share) = self.settings.asked_share else { return sum };
-        let requested = device.cuda_total().unwrap_or(device.total_bytes).scale(share, 1_000_000);
-        // Context and NCCL are there before vLLM looks whether the share is free, and lie outside of it.
-        let outside = self.context(device).plus(self.communication_before(split, device));
-        let end = |sum: Bytes, outside: Bytes| {
-            let budgeted = sum.less(outside).unwrap_or(Bytes::OVERFLOW);
-            match budgeted.checked_sub(requested) {
-                // What must fit in the share does not: no amount of free memory helps, the share is short by this much.
-                Some(short) if short > Bytes::ZERO => device.total_bytes + short,
-                _ => requested + outside,
-            }
-        };
-        Interval::new(end(sum.low, outside.low), end(sum.likely, outside.likely), end(sum.high, outside.high))
+        sum
+    }
+
+    fn share(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Option<Share> {
+        let millionths = self.settings.asked_share?;
+        let inside = device.cuda_total().unwrap_or(device.total_bytes).scale(millionths, 1_000_000);
+        let outside = self.outside(split, rank, device);
+        let taken = Interval::exact(inside).plus(outside);
+        Some(Share { name: "gpu_memory_utilization", millionths, taken, outside })
+    }
+
+    fn capacity(&self, plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError> {
+        self.cache_capacity(plan)
     }
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {

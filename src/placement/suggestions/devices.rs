@@ -5,7 +5,6 @@ use crate::api::answer::Verdict;
 use crate::bytes::Bytes;
 use crate::devices::{DeviceKind, HostMemory};
 use crate::engines::Offload;
-use crate::placement::ask::{Ask, PlacementError};
 use crate::placement::order::Grade;
 use crate::placement::plan::{Plan, plan};
 use crate::placement::ways::grade;
@@ -16,62 +15,63 @@ const PLENTY: Bytes = Bytes::gib(1 << 20);
 const COUNTS: [usize; 4] = [2, 4, 8, 16];
 
 /// How many devices like the roomiest here would hold it, where those that are here do not.
-pub(super) fn more(tried: &mut Tried<'_>, ask: &Ask<'_>) -> Result<(), PlacementError> {
-    let asked = &ask.constraints;
+pub(super) fn more(tried: &mut Tried<'_>) {
+    let asked = &tried.ask.constraints;
     if tried.tight_already || asked.devices.is_some() || asked.tensor.is_some() || asked.pipeline.is_some() {
-        return Ok(());
+        return;
     }
     let usable = |it: &&crate::placement::Available| it.unusable.is_none() && it.facts.kind == DeviceKind::Gpu;
     let here: Vec<_> = tried.here.devices.iter().filter(usable).collect();
     let roomiest = here.iter().max_by(|a, b| (a.available, &b.facts.uuid).cmp(&(b.available, &a.facts.uuid)));
-    let Some((like, available)) = roomiest.and_then(|it| Some((*it, it.available?))) else { return Ok(()) };
+    let Some((like, available)) = roomiest.and_then(|it| Some((*it, it.available?))) else { return };
+
     for count in COUNTS.into_iter().filter(|count| *count > here.len()) {
         let added = count - here.len();
-        let Some((Grade::Fits, ..)) = grade(ask, &tried.here.with_more(like, added))? else { continue };
+        let found = grade(&tried.ask, &tried.here.with_more(like, added));
+        let Ok(Some((Grade::Fits, ..))) = found else { continue };
         let message = format!("with {added} more like {}, {available} available on each", like.facts.name);
         tried.keep(&format!("devices={count}"), &message, Grade::Fits, Bytes::ZERO);
         break;
     }
-    Ok(())
 }
 
 /// How much host memory it takes, where only that is not known.
-pub(super) fn host_memory(tried: &mut Tried<'_>, ask: &Ask<'_>, now: &Plan) -> Result<(), PlacementError> {
-    if !ask.constraints.offload && tried.here.host.is_none() {
-        offloaded(tried, ask);
-        return Ok(());
+pub(super) fn host_memory(tried: &mut Tried<'_>, now: &Plan) {
+    let denied = !tried.ask.constraints.offload;
+    if tried.here.host.is_some() || (!denied && now.short_by > Bytes::ZERO) {
+        return;
     }
-    let Some(host) = now.recommended.as_ref().and_then(|placement| placement.host.as_ref()) else { return Ok(()) };
-    if host.available.is_some() || now.short_by > Bytes::ZERO {
-        return Ok(());
-    }
-    let need = host.required.high;
+    let need = if denied {
+        moved_with_plenty(tried)
+    } else {
+        now.recommended.as_ref().and_then(|placement| placement.host.as_ref()).map(|host| host.required.high)
+    };
+    let Some(gib) = need.map(|need| need.div_ceil(1 << 30)).filter(|gib| !gib.overflowed()) else { return };
+
+    // Exactly the question that the words lead to: so much host memory, and no more.
+    let bytes = Bytes::gib(gib.get());
     let mut known = tried.here.clone();
-    known.host = Some(HostMemory { total_bytes: need, available_bytes: need });
-    if let Some((grade, ..)) = grade(ask, &known)? {
-        let gib = need.div_ceil(1 << 30).get();
-        let message = format!("{need} of it is enough; for declared devices add ,host:{gib}GiB");
-        tried.keep(&format!("host_memory_bytes={}", need.get()), &message, grade, Bytes::ZERO);
-    }
-    Ok(())
+    known.host = Some(HostMemory { total_bytes: bytes, available_bytes: bytes });
+    let mut offloaded = tried.ask.clone();
+    offloaded.constraints.offload = true;
+    let Ok(Some((grade, ..))) = grade(&offloaded, &known) else { return };
+
+    let (change, cost) = if denied { ("offload=allow ", ", at the cost of speed") } else { ("", "") };
+    let change = format!("{change}host_memory_bytes={}", bytes.get());
+    let message = format!("{gib} GiB of it is enough{cost}; for declared devices add ,host:{gib}GiB", gib = gib.get());
+    tried.keep(&change, &message, grade, Bytes::ZERO);
 }
 
-/// The same where host memory was denied besides.
-fn offloaded(tried: &mut Tried<'_>, ask: &Ask<'_>) {
-    let mut offloaded = ask.clone();
+/// What the model would keep in host memory if there were plenty of it.
+fn moved_with_plenty(tried: &Tried<'_>) -> Option<Bytes> {
+    let mut offloaded = tried.ask.clone();
     offloaded.constraints.offload = true;
     let mut known = tried.here.clone();
     known.host = Some(HostMemory { total_bytes: PLENTY, available_bytes: PLENTY });
+
     // An engine that keeps nothing there has no other way now either.
-    let Ok(there) = plan(&offloaded, &known) else { return };
-    let Some((placement, host)) = there.recommended.as_ref().and_then(|it| Some((it, it.host.as_ref()?))) else {
-        return;
-    };
-    let need = host.required.high;
-    if placement.split.offload != Offload::None && there.verdict() <= Verdict::Tight {
-        let gib = need.div_ceil(1 << 30).get();
-        let grade = if there.verdict() == Verdict::Fits { Grade::Fits } else { Grade::Tight };
-        let message = format!("{need} of it is enough, at the cost of speed; for declared devices add ,host:{gib}GiB");
-        tried.keep(&format!("offload=allow host_memory_bytes={}", need.get()), &message, grade, Bytes::ZERO);
-    }
+    let there = plan(&offloaded, &known).ok()?;
+    let placement = there.recommended.as_ref().filter(|it| it.split.offload != Offload::None)?;
+    let host = placement.host.as_ref().filter(|_| there.verdict() <= Verdict::Tight)?;
+    Some(host.required.high)
 }

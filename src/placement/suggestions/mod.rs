@@ -1,10 +1,13 @@
-//! What to change when it does not fit. Every suggestion is planned anew on what is available: computed, never guessed.
+//! What to change when it does not fit. Every suggestion is a question that differs from the asker's in named changes,
+//! and is planned on what is available: computed, never guessed.
 //!
 //! The order is by harm, least first: a smaller workload than asked, a coarser cache, a slower engine, more devices, another
 //! engine or file, coarser weights, host memory, and at last what others would have to give up. Within that, what fits
 //! comes before what is tight.
 
+mod constraints;
 mod devices;
+mod proposal;
 mod room;
 mod wait;
 mod workload;
@@ -12,18 +15,20 @@ mod workload;
 pub use room::Holder;
 pub use wait::wait;
 
-use super::ask::{Ask, PlacementError};
+use self::proposal::Proposal;
+use super::ask::Ask;
 use super::availability::Availability;
 use super::order::Grade;
 use super::plan::Plan;
 use super::ways::grade;
 use crate::api::answer::Verdict;
 use crate::bytes::Bytes;
+use crate::engines::Engine;
 
 /// A change that would help.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advice {
-    /// `context=32768`, `kv_cache_dtype=fp8`, `stop pid 4121`, ...
+    /// `context=32768`, `kv_cache_dtype=fp8`, `tensor_parallel=null`, `stop pid 4121`, ...
     pub change: String,
     /// A sentence for a person.
     pub message: String,
@@ -34,82 +39,58 @@ pub struct Advice {
     pub saves: Bytes,
 }
 
-/// Another engine, file or quantisation that could be asked for instead.
-pub struct Other<'a> {
-    /// `engine=llama.cpp`, `file=Q4_K_M`, ...
-    pub change: String,
-    /// A sentence for a person.
-    pub message: String,
-    /// The whole question.
-    pub ask: Ask<'a>,
-}
-
-/// What would make `ask` fit, least harm first; nothing where `plan` says that it fits. `others` are asked in the order given;
-/// `holders` are processes and leases that could make room.
-pub fn suggestions(
-    ask: &Ask<'_>,
-    here: &Availability,
+/// What would make `ask` fit, least harm first; nothing where `plan` says that it fits. `engines` are asked in the order
+/// given; `holders` are processes and leases that could make room.
+pub fn suggestions<'a>(
+    ask: &Ask<'a>,
+    here: &'a Availability,
     plan: &Plan,
-    others: &[Other<'_>],
+    engines: &[&'a dyn Engine],
     holders: &[Holder],
-) -> Result<Vec<Advice>, PlacementError> {
+) -> Vec<Advice> {
     if plan.verdict() == Verdict::Fits {
-        return Ok(Vec::new());
+        return Vec::new();
     }
-    let mut tried = Tried::new(here, plan);
-    if let (Some(settled), Some(_)) = (&plan.settled, &plan.recommended) {
-        workload::context(&mut tried, ask, settled)?;
-        workload::sequences(&mut tried, ask, settled)?;
-        workload::cache_dtype(&mut tried, ask, settled);
-        workload::engine(&mut tried, ask, settled);
+    let mut tried = Tried::new(ask, here, plan);
+    let settled = plan.settled.as_ref().filter(|_| plan.recommended.is_some());
+    if let Some(settled) = settled {
+        workload::context(&mut tried, settled);
+        workload::sequences(&mut tried, settled);
+        workload::cache_dtype(&mut tried, settled);
+        workload::share(&mut tried, plan);
+        workload::engine(&mut tried, settled);
     }
-    open(&mut tried, ask)?;
-    devices::more(&mut tried, ask)?;
-    for other in others {
-        tried.question(&other.change, &other.message, &other.ask);
+    constraints::open(&mut tried);
+    devices::more(&mut tried);
+    constraints::engines(&mut tried, engines, plan.settled.as_ref());
+    if let Some(settled) = settled {
+        workload::dtype(&mut tried);
+        workload::quantization(&mut tried, settled);
     }
-    if let (Some(settled), Some(_)) = (&plan.settled, &plan.recommended) {
-        workload::dtype(&mut tried, ask);
-        workload::quantization(&mut tried, ask, settled)?;
-    }
-    if !ask.constraints.offload {
-        let mut offloaded = ask.clone();
-        offloaded.constraints.offload = true;
-        tried.question("offload=allow", "part of the model stays in host memory, at the cost of speed", &offloaded);
-    }
-    devices::host_memory(&mut tried, ask, plan)?;
-    room::make(&mut tried, ask, holders)?;
-    tried.advice.sort_by_key(|advice| advice.verdict != Verdict::Fits);
-    Ok(tried.advice)
-}
+    constraints::offload(&mut tried);
+    devices::host_memory(&mut tried, plan);
+    room::make(&mut tried, holders);
 
-/// Leaves devices and split open where they were fixed.
-fn open(tried: &mut Tried<'_>, ask: &Ask<'_>) -> Result<(), PlacementError> {
-    let asked = &ask.constraints;
-    if asked.devices.is_some() || asked.tensor.is_some() || asked.pipeline.is_some() {
-        let mut freer = ask.clone();
-        (freer.constraints.devices, freer.constraints.tensor, freer.constraints.pipeline) = (None, None, None);
-        if let Some((_, _, devices)) = grade(&freer, tried.here)?.filter(|(grade, ..)| *grade < Grade::No) {
-            let message = "with devices and split left open".to_owned();
-            tried.question(&format!("devices={devices}"), &message, &freer);
-        }
-    }
-    Ok(())
+    let mut advice = tried.advice;
+    advice.sort_by_key(|advice| advice.verdict != Verdict::Fits);
+    advice
 }
 
 /// What has been tried and found to help.
-struct Tried<'h> {
-    here: &'h Availability,
+struct Tried<'t> {
+    ask: Ask<'t>,
+    here: &'t Availability,
     tight_already: bool,
     required: Bytes,
     advice: Vec<Advice>,
 }
 
-impl<'h> Tried<'h> {
-    fn new(here: &'h Availability, plan: &Plan) -> Self {
+impl<'t> Tried<'t> {
+    fn new(ask: &Ask<'t>, here: &'t Availability, plan: &Plan) -> Self {
         let ranks = plan.recommended.iter().flat_map(|placement| &placement.ranks);
         let required = ranks.map(|rank| rank.required.high).sum();
-        Self { here, tight_already: plan.verdict() == Verdict::Tight, required, advice: Vec::new() }
+        let tight_already = plan.verdict() == Verdict::Tight;
+        Self { ask: ask.clone(), here, tight_already, required, advice: Vec::new() }
     }
 
     /// Whether `grade` is better than what there is.
@@ -117,12 +98,37 @@ impl<'h> Tried<'h> {
         grade == Grade::Fits || (grade == Grade::Tight && !self.tight_already)
     }
 
-    /// Plans `changed` and keeps it if it helps. A change that the engine does not take is none.
-    fn question(&mut self, change: &str, message: &str, changed: &Ask<'_>) -> bool {
-        let Ok(Some((grade, required, _))) = grade(changed, self.here) else { return false };
-        self.keep(change, message, grade, self.required.less(required).unwrap_or(Bytes::ZERO))
+    /// Grade and need of `proposal` on what is `here`. `None` for a question that the engine refuses, or whose figures leave
+    /// 64 bits: it is no way out.
+    fn grade(&self, proposal: &Proposal<'t>) -> Option<(Grade, Bytes)> {
+        let revised = proposal.revise(&self.ask);
+        let found = grade(&revised.ask(&self.ask), self.here);
+        found.ok().flatten().map(|(grade, required, _)| (grade, required))
     }
 
+    /// Whether `proposal` surely fits.
+    fn fits(&self, proposal: &Proposal<'t>) -> bool {
+        self.grade(proposal).is_some_and(|(grade, _)| grade == Grade::Fits)
+    }
+
+    /// The context that the engine would settle for `proposal`; `None` where it refuses the question.
+    fn context_of(&self, proposal: &Proposal<'t>) -> Option<u64> {
+        let revised = proposal.revise(&self.ask);
+        let ask = revised.ask(&self.ask);
+        let ask = ask.settled(self.here);
+        let usable = self.here.devices.iter().find(|device| device.unusable.is_none())?;
+        let prepared = ask.prepare(&usable.facts).ok()?;
+        Some(prepared.workload().context)
+    }
+
+    /// Plans `proposal` and keeps it if it helps.
+    fn propose(&mut self, proposal: &Proposal<'t>) -> bool {
+        let Some((grade, required)) = self.grade(proposal) else { return false };
+        let saves = self.required.less(required).unwrap_or(Bytes::ZERO);
+        self.keep(&proposal.words(), &proposal.message, grade, saves)
+    }
+
+    /// Keeps a change that leads to `grade`, if that helps.
     fn keep(&mut self, change: &str, message: &str, grade: Grade, saves: Bytes) -> bool {
         let helps = self.helps(grade);
         if helps {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::Tried;
 use crate::bytes::Bytes;
 use crate::devices::{Process, ProcessKind, Snapshot};
-use crate::placement::ask::{Ask, PlacementError};
 use crate::placement::availability::Availability;
+use crate::placement::order::Grade;
 use crate::placement::ways::grade;
 
 /// Holders looked at, the largest first: more make for too many sets.
@@ -102,29 +102,32 @@ fn who(process: &Process) -> String {
 }
 
 /// Suggests the smallest set of `holders` that would let it fit; of equally small ones that which gives up least.
-pub(super) fn make(tried: &mut Tried<'_>, ask: &Ask<'_>, holders: &[Holder]) -> Result<(), PlacementError> {
+pub(super) fn make(tried: &mut Tried<'_>, holders: &[Holder]) {
     let mut holders: Vec<&Holder> = holders.iter().filter(|holder| holder.bytes() > Bytes::ZERO).collect();
     holders.sort_by(|a, b| b.bytes().cmp(&a.bytes()).then_with(|| a.change.cmp(&b.change)));
     holders.truncate(HOLDERS);
-    let Some((all, ..)) = grade(ask, &without(tried.here, &holders))? else { return Ok(()) };
-    if holders.is_empty() || !tried.helps(all) {
-        return Ok(());
+    if holders.is_empty() || helpful(tried, &holders).is_none() {
+        return;
     }
     for size in 1..=SET.min(holders.len()) {
         let mut sets = sets(&holders, size);
         sets.sort_by_key(|set| set.iter().map(|holder| holder.bytes()).sum::<Bytes>());
         for set in sets {
-            if let Some((grade, ..)) = grade(ask, &without(tried.here, &set))?.filter(|(it, ..)| tried.helps(*it)) {
-                let change: Vec<&str> = set.iter().map(|holder| holder.change.as_str()).collect();
-                let who: Vec<&str> = set.iter().map(|holder| holder.who.as_str()).collect();
-                let frees: Bytes = set.iter().map(|holder| holder.bytes()).sum();
-                let message = format!("without {} there is room: {frees} come free", who.join(" and "));
-                tried.keep(&change.join(", "), &message, grade, frees);
-                return Ok(());
-            }
+            let Some(grade) = helpful(tried, &set) else { continue };
+            let change: Vec<&str> = set.iter().map(|holder| holder.change.as_str()).collect();
+            let who: Vec<&str> = set.iter().map(|holder| holder.who.as_str()).collect();
+            let frees: Bytes = set.iter().map(|holder| holder.bytes()).sum();
+            let message = format!("without {} there is room: {frees} come free", who.join(" and "));
+            tried.keep(&change.join(", "), &message, grade, frees);
+            return;
         }
     }
-    Ok(())
+}
+
+/// The grade of the question without `gone`, where that helps.
+fn helpful(tried: &Tried<'_>, gone: &[&Holder]) -> Option<Grade> {
+    let (grade, ..) = grade(&tried.ask, &without(tried.here, gone)).ok().flatten()?;
+    tried.helps(grade).then_some(grade)
 }
 
 /// `here` if `gone` gave back what they hold.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::api::answer::Verdict;
 use crate::bytes::Bytes;
-use crate::placement::ask::{Ask, PlacementError};
+use crate::placement::ask::Ask;
 use crate::placement::availability::Availability;
 use crate::placement::order::Grade;
 use crate::placement::ways::grade;
@@ -14,27 +14,23 @@ const LONGEST_SECONDS: u64 = 60;
 
 /// Seconds until it fits if memory goes on coming free at `rates` (bytes a second, by UUID), and the verdict then; `None`
 /// where it would not even after a minute.
-pub fn wait(
-    ask: &Ask<'_>,
-    here: &Availability,
-    rates: &BTreeMap<String, Bytes>,
-) -> Result<Option<(u64, Verdict)>, PlacementError> {
+pub fn wait(ask: &Ask<'_>, here: &Availability, rates: &BTreeMap<String, Bytes>) -> Option<(u64, Verdict)> {
     if rates.is_empty() {
-        return Ok(None);
+        return None;
     }
     let after = |seconds: u64| {
         let freed = rates.iter().map(|(uuid, rate)| (uuid.clone(), *rate * seconds)).collect();
-        let found = grade(ask, &here.clone().after_freeing(&freed))?;
-        Ok::<_, PlacementError>(found.map(|(grade, ..)| grade).filter(|grade| *grade < Grade::No))
+        let (grade, ..) = grade(ask, &here.clone().after_freeing(&freed)).ok().flatten()?;
+        (grade < Grade::No).then_some(grade)
     };
-    let Some(mut then) = after(LONGEST_SECONDS)? else { return Ok(None) };
+    let mut then = after(LONGEST_SECONDS)?;
     let (mut short, mut enough) = (0, LONGEST_SECONDS);
     while enough - short > 1 {
         let middle = short + (enough - short) / 2;
-        match after(middle)? {
+        match after(middle) {
             Some(grade) => (enough, then) = (middle, grade),
             None => short = middle,
         }
     }
-    Ok(Some((enough, then.verdict())))
+    Some((enough, then.verdict()))
 }
