@@ -18,6 +18,7 @@ pub mod config;
 pub mod daemon;
 pub mod devices;
 pub mod engines;
+mod files;
 pub mod leases;
 pub mod metrics;
 pub mod model;

@@ -1,10 +1,12 @@
 //! Models for askers: from metadata that the client sent, or from the Hub as the client may see it.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::by_user::ByUser;
+use super::health::Trouble;
 use crate::api::Problem;
 use crate::api::peer::{Caller, Operators, TokenAccess};
 use crate::api::problem::Reason;
@@ -12,6 +14,7 @@ use crate::api::question::ModelQuestion;
 use crate::api::unread::Unread;
 use crate::bytes::Bytes;
 use crate::config::{Accounts, Config, HubConfig};
+use crate::files;
 use crate::metrics::{CacheResult, HubOutcome, Metrics};
 use crate::model::Model;
 use crate::model::source::json::Weight;
@@ -23,6 +26,12 @@ use crate::model::source::{
 /// Readings of one user at once: half of what is read at once in all, so that nobody has all of it. Whoever asks for more
 /// waits for itself.
 const READINGS_OF_ONE: usize = 8;
+
+/// How long one access to a file of a cache may take: less than a caller waits, and longer than a disk needs to wake.
+const FILE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The longest file of a token.
+const MAX_TOKEN_BYTES: u64 = 8192;
 
 /// Known models, and the way to unknown ones.
 #[derive(Debug)]
@@ -50,15 +59,15 @@ impl Models {
         let access = access(config)?;
         let operators = Operators::of_this_process();
         let mut settings = SourceSettings::new(hub(&config.hub)?);
-        settings.cache_folder = Some(config.hub.cache_directory.clone()).filter(|folder| folder.is_dir());
-        let no_cache = settings.cache_folder.is_none().then(|| {
-            let folder = config.hub.cache_directory.display();
-            format!("the folder {folder} is not there: models are kept in memory only")
-        });
+        let no_cache = no_cache(&config.hub.cache_directory);
+        settings.cache_folder = Some(config.hub.cache_directory.clone()).filter(|_| no_cache.is_none());
+        settings.file_deadline = FILE_DEADLINE;
         settings.cache_bytes = config.hub.cache_size.get().get();
         settings.revalidate_after = config.hub.branch_age.get();
         let readers = ByUser::new(READINGS_OF_ONE);
-        Ok(Self { client: SourceClient::new(settings), readers, operators, access, no_cache })
+        let client = SourceClient::new(settings);
+        client.measure_cache();
+        Ok(Self { client, readers, operators, access, no_cache })
     }
 
     /// The model that `asked` names, as `caller` may see it. No path is ever opened on a caller's behalf.
@@ -89,9 +98,14 @@ impl Models {
         self.client.hub_tally().troubles()
     }
 
-    /// Why models are not kept on disk.
-    pub(super) fn cache_trouble(&self) -> Option<String> {
-        self.no_cache.clone().or_else(|| self.client.cache_standing()?.trouble)
+    /// What is wrong with the caches on disk.
+    pub(super) fn cache_trouble(&self) -> Option<Trouble> {
+        if let Some(hung) = self.client.hung_files() {
+            let why = format!("{hung}; it is skipped until it answers");
+            return Some(Trouble::new("hung", why));
+        }
+        let unwritable = || self.no_cache.clone().or_else(|| self.client.cache_standing()?.trouble);
+        unwritable().map(|why| Trouble::new("unwritable", why))
     }
 
     /// Brings the figures of models, cache and Hub up to date.
@@ -161,8 +175,10 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     let of_prefixes = config.hub.endpoint_token_files.values().map(|path| ("hub.endpoint_token_files", path));
     for (key, path) in config.hub.token_file.iter().map(|path| ("hub.token_file", path)).chain(of_prefixes) {
         // What is there is for the daemon alone to read.
-        if let Err(error) = std::fs::metadata(path)
-            && error.kind() == std::io::ErrorKind::NotFound
+        let file = path.clone();
+        let found = files::try_wait(path, move |disk| disk.metadata(&file));
+        if let Err(error) = found
+            && matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::TimedOut)
         {
             return Err(Problem::new(Reason::BadConfiguration, format!("{key} {}: {error}", path.display())));
         }
@@ -206,9 +222,21 @@ fn hub(config: &HubConfig) -> Result<HubSettings, Problem> {
 
 /// The token in the file at `path`; an empty file holds none.
 fn token(key: &str, path: &Path) -> Result<Option<Token>, Problem> {
-    let text = std::fs::read_to_string(path)
+    let file = path.to_owned();
+    let text = files::try_wait(path, move |disk| disk.read_text(&file, MAX_TOKEN_BYTES))
         .map_err(|error| Problem::new(Reason::BadConfiguration, format!("{key} {}: {error}", path.display())))?;
     Ok(Token::new(&text))
+}
+
+/// Why models cannot be kept in `folder`.
+fn no_cache(folder: &Path) -> Option<String> {
+    let asked = folder.to_owned();
+    let place = folder.display();
+    match files::wait(folder, move |disk| disk.is_folder(&asked)) {
+        Ok(true) => None,
+        Ok(false) => Some(format!("the folder {place} is not there: models are kept in memory only")),
+        Err(hung) => Some(format!("{hung}: models are kept in memory only until the next start")),
+    }
 }
 
 #[cfg(test)]

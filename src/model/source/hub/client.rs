@@ -1,10 +1,12 @@
 //! The client of all Hubs, and one reading of one repository through it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::{Client, NoProxy, Proxy, redirect};
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use url::Url;
 
@@ -15,6 +17,7 @@ use super::info::{self, Revision};
 use super::manners::Manners;
 use super::refusal::Asked;
 use super::tally::HubTally;
+use crate::files::{Disk, FileThreads};
 use crate::model::Identity;
 use crate::model::source::error::SourceError;
 use crate::model::source::metadata::Metadata;
@@ -24,19 +27,26 @@ use crate::model::source::token::Auth;
 use crate::model::source::turns::{self, SMALL_BYTES, Seat, Turn};
 use crate::model::source::weights::Listing;
 
+/// Where most systems keep certificates: what a message names when reading them hangs.
+const CERTIFICATES: &str = "/etc/ssl/certs";
+/// The longest file of certificates; the usual one of all public authorities has 250 KB.
+const MAX_CERTIFICATE_BYTES: u64 = 16 << 20;
+
 /// Asks Hubs. Cheap until the first request, which loads the system's certificates.
 #[derive(Debug)]
 pub(in crate::model::source) struct HubClient {
     settings: HubSettings,
     manners: Arc<Manners>,
-    client: OnceLock<Result<Client, SourceError>>,
+    files: FileThreads,
+    client: OnceCell<Client>,
     tally: Arc<HubTally>,
 }
 
 impl HubClient {
-    pub(in crate::model::source) fn new(settings: HubSettings) -> Self {
+    /// `files` read the certificates.
+    pub(in crate::model::source) fn new(settings: HubSettings, files: FileThreads) -> Self {
         let manners = Arc::new(Manners::new(settings.limits.concurrency));
-        Self { settings, manners, client: OnceLock::new(), tally: Arc::default() }
+        Self { settings, manners, files, client: OnceCell::new(), tally: Arc::default() }
     }
 
     /// How requests have ended so far.
@@ -49,17 +59,46 @@ impl HubClient {
     }
 
     /// Begins to read `repo` at `revision` as `auth`; all requests of it share one budget.
-    pub(in crate::model::source) fn begin<'a>(
+    pub(in crate::model::source) async fn begin<'a>(
         &'a self,
         repo: &'a str,
         revision: &'a str,
         auth: &'a Auth,
     ) -> Result<Reading<'a>, SourceError> {
-        let client = self.client.get_or_init(|| build(&self.settings)).as_ref().map_err(Clone::clone)?;
+        let client = self.client.get_or_try_init(|| self.build()).await?;
         let (endpoint, _) = self.settings.endpoint_for(repo);
         let budget = Budget::new(&self.settings.limits, Arc::clone(&self.manners), Arc::clone(&self.tally));
         let concurrency = self.settings.limits.concurrency.max(1);
         Ok(Reading { client, endpoint, repo, revision, auth, budget, concurrency, long_list: Mutex::default() })
+    }
+
+    /// The client, made where the certificates may be read from the disk.
+    async fn build(&self) -> Result<Client, SourceError> {
+        let settings = self.settings.clone();
+        let files = std::env::var_os("SSL_CERT_FILE");
+        let certificates = files.as_deref().map_or_else(|| Path::new(CERTIFICATES), Path::new).to_owned();
+        let is_named = files.is_some();
+        let started = Instant::now();
+
+        let named = certificates.clone();
+        let build = move |disk: &Disk| {
+            if is_named {
+                // The TLS library reads this file to its end, whatever it is.
+                disk.read(&named, MAX_CERTIFICATE_BYTES).map_err(|error| SourceError::BadSetting {
+                    name: "SSL_CERT_FILE".into(),
+                    why: format!("{}: {error}; name a file with certificates, or unset it", named.display()),
+                })?;
+            }
+            build(&settings)
+        };
+        self.files.run(&certificates, build).await.unwrap_or_else(|hung| {
+            Err(SourceError::HubUnreachable {
+                url: self.settings.endpoint.to_string(),
+                why: format!("its certificates cannot be checked: {hung}"),
+                attempts: 0,
+                elapsed: started.elapsed(),
+            })
+        })
     }
 }
 
