@@ -1,5 +1,6 @@
 //! Files and folders, touched only where that may take its time.
 
+#![expect(clippy::disallowed_methods, reason = "this is the place through which all others go")]
 #![expect(clippy::unused_self, reason = "a `Disk` is the right to call these, and holds nothing")]
 
 use std::ffi::{OsStr, OsString};

@@ -1,4 +1,4 @@
-//! Pipes and devices where a file is expected: the daemon goes on.
+//! Pipes and devices where a file is expected: the daemon goes on, and the command line ends with an error.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use super::asking::{Daemon, User};
+use super::asking::{Daemon, Outcome, User};
 use super::fake_hub::shelf::{Shelf, dense};
 use super::fake_hub::{COMMIT, FakeHub};
 
@@ -101,4 +101,53 @@ async fn a_pipe_as_cache_entry_holds_up_nothing() {
         assert_eq!((again.code, &again.out), (0, &first.out), "{kind}");
     }
     goes_on(&mut daemon, &user).await;
+}
+
+/// Runs `line`, which must end by itself, and soon.
+async fn ends(user: &User, line: &str) -> Outcome {
+    tokio::time::timeout(Duration::from_secs(30), user.run(line)).await.unwrap_or_else(|_| panic!("{line} hangs"))
+}
+
+#[tokio::test]
+async fn the_command_line_refuses_special_files() {
+    let user = User::of("http://127.0.0.1:9");
+    for name in ["pipe", "pipe.gguf", "pipe.hfmp"] {
+        pipe(&user.path(name));
+    }
+    let folder = user.path("folder");
+    fs::create_dir(&folder).expect("made");
+    fs::copy(fixture().join("config.json"), folder.join("config.json")).expect("copied");
+    pipe(&folder.join("model.safetensors"));
+
+    for name in ["./pipe", "./pipe.gguf", "./pipe.hfmp", "/dev/zero"] {
+        let refused = ends(&user, &format!("estimate {name} --local --json")).await;
+        assert_eq!((refused.code, refused.json()["reason"].as_str()), (3, Some("missing_metadata")), "{refused:?}");
+        assert!(refused.out.contains("not a regular file"), "{refused:?}");
+    }
+    let refused = ends(&user, "estimate ./folder --local --json").await;
+    assert_eq!(refused.code, 3, "no weights: {refused:?}");
+    let gpus = ends(&user, "fits a/b --gpus ./pipe --local --json").await;
+    assert!(gpus.code != 0 && gpus.out.contains("not a regular file"), "{gpus:?}");
+    let config = ends(&user, "check-config ./pipe").await;
+    assert!(config.code == 78 && config.err.contains("not a regular file"), "{config:?}");
+}
+
+#[tokio::test]
+async fn a_special_token_file_is_refused_unread() {
+    let user = User::of("http://127.0.0.1:9");
+    pipe(&user.path("pipe"));
+    let at = user.path("pipe").display().to_string();
+    for path in ["/dev/zero", at.as_str()] {
+        let user = User::of("http://127.0.0.1:9").with("HF_TOKEN_PATH", path);
+        // A bound on memory that reading a device to its end would break.
+        let mut command = std::process::Command::new("sh");
+        command.arg("-c").arg("ulimit -v 2000000; exec \"$0\" estimate a/b --local --json");
+        command.arg(user.program().get_program()).env_clear().env("HOME", user.home.path());
+        command.env("HF_TOKEN_PATH", path).env("HF_ENDPOINT", "http://127.0.0.1:9");
+        let run = tokio::task::spawn_blocking(move || command.output());
+        let output = tokio::time::timeout(Duration::from_secs(30), run).await.expect("it ends").expect("joined");
+        let refused: Outcome = output.expect("runs").into();
+        assert_eq!((refused.code, refused.json()["reason"].as_str()), (78, Some("bad_configuration")), "{refused:?}");
+        assert!(refused.out.contains("HF_TOKEN_PATH"), "{refused:?}");
+    }
 }

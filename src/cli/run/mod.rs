@@ -7,6 +7,7 @@
 mod command;
 mod handover;
 mod renewal;
+#[expect(clippy::disallowed_methods, reason = "one file of /proc")]
 mod supervise;
 
 use std::os::unix::process::CommandExt as _;
