@@ -97,6 +97,11 @@ impl Disk {
         fs::metadata(path).is_ok_and(|found| found.is_file())
     }
 
+    /// `path` without links in it.
+    pub(crate) fn canonical(&self, path: &Path) -> io::Result<PathBuf> {
+        fs::canonicalize(path)
+    }
+
     /// The entries of a folder whose name is `wanted`, at most `most` of them. No other is looked at: it may be a mount
     /// that hangs.
     pub(crate) fn list(&self, folder: &Path, most: usize, wanted: impl Fn(&OsStr) -> bool) -> io::Result<Vec<Entry>> {
@@ -113,6 +118,16 @@ impl Disk {
             entries.push(Entry { name: entry.file_name(), metadata: fs::metadata(&path).ok(), path });
         }
         Ok(entries)
+    }
+
+    /// Whether `path` has a POSIX access list, so that its permission bits do not say everything. An error that leaves
+    /// this open counts as one.
+    pub(crate) fn has_access_list(&self, path: &Path) -> bool {
+        use rustix::io::Errno;
+
+        let mut nothing: [u8; 0] = [];
+        let asked = rustix::fs::getxattr(path, "system.posix_acl_access", &mut nothing[..]);
+        !matches!(asked, Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS))
     }
 
     /// Writes a file: whole or not at all. Makes the folder that it lies in.

@@ -20,7 +20,8 @@ use crate::model::Model;
 use crate::model::source::json::Weight;
 use crate::model::source::settings::{PrefixEndpoint, parse_endpoint};
 use crate::model::source::{
-    Auth, HubSettings, Metadata, ModelReference, Origin, Place, SourceClient, SourceSettings, Token, metadata,
+    Auth, FileReader, HubSettings, Metadata, ModelReference, Origin, Place, SourceClient, SourceSettings, Token,
+    metadata,
 };
 
 /// Readings of one user at once: half of what is read at once in all, so that nobody has all of it. Whoever asks for more
@@ -78,7 +79,8 @@ impl Models {
         // same model, never the other way round.
         let free = self.operators.include(uid) || self.client.is_known(&reference, &auth, now);
         let _turn = if free { None } else { self.readers.take(uid).await };
-        let described = self.client.describe(&reference, &auth, SystemTime::now()).await?;
+        let reader = self.reader(caller);
+        let described = self.client.describe_for(&reader, &reference, &auth, SystemTime::now()).await?;
         let cache = match described.origin {
             Origin::Memory => CacheResult::Memory,
             Origin::Disk => CacheResult::Disk,
@@ -114,6 +116,17 @@ impl Models {
         metrics.set_models(self.client.known_models(), Bytes::new(on_disk));
         for outcome in HubOutcome::ALL {
             metrics.set_hub_requests(outcome, self.client.hub_tally().count(outcome));
+        }
+    }
+
+    /// As whom the caller sees files that the daemon can read. Who may use the daemon's token may see what was downloaded
+    /// with it; all others what their own permissions let them read.
+    fn reader(&self, caller: &Caller) -> FileReader {
+        let peer = caller.peer;
+        if self.access.may_use_daemon_token(peer) {
+            FileReader::Own
+        } else {
+            FileReader::User { uid: peer.uid, groups: self.access.groups_of(peer) }
         }
     }
 
