@@ -11,10 +11,11 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::answer::{Wanted, cause};
-use super::attempt::{self, Answer};
+use super::attempt::{self, Answer, Http};
 use super::budget::Budget;
 use super::info::{self, Revision};
 use super::manners::Manners;
+use super::peers::Peers;
 use super::refusal::Asked;
 use super::tally::HubTally;
 use crate::files::{Disk, FileThreads};
@@ -38,7 +39,7 @@ pub(in crate::model::source) struct HubClient {
     settings: HubSettings,
     manners: Arc<Manners>,
     files: FileThreads,
-    client: OnceCell<Client>,
+    http: OnceCell<Http>,
     tally: Arc<HubTally>,
 }
 
@@ -46,7 +47,7 @@ impl HubClient {
     /// `files` read the certificates.
     pub(in crate::model::source) fn new(settings: HubSettings, files: FileThreads) -> Self {
         let manners = Arc::new(Manners::new(settings.limits.concurrency));
-        Self { settings, manners, files, client: OnceCell::new(), tally: Arc::default() }
+        Self { settings, manners, files, http: OnceCell::new(), tally: Arc::default() }
     }
 
     /// How requests have ended so far.
@@ -65,15 +66,15 @@ impl HubClient {
         revision: &'a str,
         auth: &'a Auth,
     ) -> Result<Reading<'a>, SourceError> {
-        let client = self.client.get_or_try_init(|| self.build()).await?;
+        let http = self.http.get_or_try_init(|| self.build()).await?;
         let (endpoint, _) = self.settings.endpoint_for(repo);
         let budget = Budget::new(&self.settings.limits, Arc::clone(&self.manners), Arc::clone(&self.tally));
         let concurrency = self.settings.limits.concurrency.max(1);
-        Ok(Reading { client, endpoint, repo, revision, auth, budget, concurrency, long_list: Mutex::default() })
+        Ok(Reading { http, endpoint, repo, revision, auth, budget, concurrency, long_list: Mutex::default() })
     }
 
     /// The client, made where the certificates may be read from the disk.
-    async fn build(&self) -> Result<Client, SourceError> {
+    async fn build(&self) -> Result<Http, SourceError> {
         let settings = self.settings.clone();
         let files = std::env::var_os("SSL_CERT_FILE");
         let certificates = files.as_deref().map_or_else(|| Path::new(CERTIFICATES), Path::new).to_owned();
@@ -105,7 +106,7 @@ impl HubClient {
 /// One repository being read.
 #[derive(Debug)]
 pub(in crate::model::source) struct Reading<'a> {
-    client: &'a Client,
+    http: &'a Http,
     endpoint: &'a Url,
     repo: &'a str,
     revision: &'a str,
@@ -209,7 +210,7 @@ impl Reading<'_> {
         let token = self.auth.token();
         let (repo, revision, token_given) = (self.repo, self.revision, token.is_some());
         let asked = Asked { endpoint: self.endpoint, repo, revision, file, token_given };
-        attempt::get(self.client, url, token, wanted, &asked, &self.budget).await
+        attempt::get(self.http, url, token, wanted, &asked, &self.budget).await
     }
 
     /// `endpoint/before/owner/name/after`, every part encoded as one segment.
@@ -282,12 +283,14 @@ impl Files for HubFiles<'_> {
 }
 
 /// One connection pool for all Hubs: TLS by rustls and ring with the system's certificates, proxies as the settings say,
-/// no redirect followed by itself.
-fn build(settings: &HubSettings) -> Result<Client, SourceError> {
+/// no redirect followed by itself, and no address that is closed to Hubs.
+fn build(settings: &HubSettings) -> Result<Http, SourceError> {
     // An error means that the program has chosen one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let peers = Peers::new(settings);
     let builder = || -> Result<reqwest::ClientBuilder, SourceError> {
         let plain = Client::builder()
+            .dns_resolver(peers.clone())
             .user_agent(concat!("hf-mem-probe/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .connect_timeout(settings.limits.connect)
@@ -298,7 +301,7 @@ fn build(settings: &HubSettings) -> Result<Client, SourceError> {
         name: "TLS".into(),
         why: format!("no client can be made ({}); install CA certificates or set SSL_CERT_FILE", cause(&error)),
     };
-    match builder()?.build() {
+    let client = match builder()?.build() {
         Ok(client) => Ok(client),
         // A host without any certificate can still ask a Hub over plain HTTP; every https address will be refused.
         Err(_) if settings.endpoint.scheme() == "http" => {
@@ -308,7 +311,8 @@ fn build(settings: &HubSettings) -> Result<Client, SourceError> {
             builder()?.tls_backend_preconfigured(tls).build().map_err(refuse)
         }
         Err(error) => Err(refuse(error)),
-    }
+    }?;
+    Ok(Http { client, peers })
 }
 
 /// How a proxy is made of its address.
