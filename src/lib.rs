@@ -11,13 +11,18 @@
 //!
 //! `probe` is that path in one function. [`cli`] and the daemon are two ways to walk it.
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 pub mod api;
 pub mod bytes;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+#[expect(clippy::disallowed_methods, reason = "files of /proc, /sys and the driver, on the sampler's own thread")]
 pub mod devices;
 pub mod engines;
+mod files;
+#[expect(clippy::disallowed_methods, reason = "the ledger's folder, on the ledger's own thread; and /proc")]
 pub mod leases;
 pub mod metrics;
 pub mod model;

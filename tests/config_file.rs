@@ -91,5 +91,5 @@ fn a_missing_huge_or_binary_file_is_named() {
     std::fs::write(&path, [0xff, 0xfe, 0x00]).unwrap();
     assert!(warned(&path).unwrap_err().to_string().contains("valid UTF-8"));
     let error = warned(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("directory"), "{error}");
+    assert!(error.contains("it is a folder, not a regular file"), "{error}");
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "says that it skips")]
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -75,4 +76,68 @@ fn the_units_and_the_defaults_name_the_same_places() {
     assert!(service.contains("\nCacheDirectory=hf-mem-probe\n"));
     assert_eq!(config.hub.cache_directory, Path::new("/var/cache/hf-mem-probe"));
     assert!(service.contains("\nTimeoutStopSec=20s\n") && config.socket.drain_deadline.get().as_secs() < 20);
+}
+
+/// Whether `network` (`10.0.0.0/8`, or one address) holds `address`.
+fn holds(network: &str, address: IpAddr) -> bool {
+    let (base, length) = network.split_once('/').map_or((network, None), |(base, length)| (base, Some(length)));
+    let base: IpAddr = base.parse().unwrap_or_else(|error| panic!("{network}: {error}"));
+    let bits = |address: IpAddr| match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
+        IpAddr::V6(address) => address.to_bits(),
+    };
+    let whole = if base.is_ipv4() { 32 } else { 128 };
+    let length = length.map_or(whole, |length| length.parse().unwrap());
+    let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
+    base.is_ipv4() == address.is_ipv4() && (bits(base) ^ bits(address)) & mask == 0
+}
+
+#[test]
+fn metadata_is_denied_unless_it_resolves_names() {
+    let unit = fs::read_to_string(units().join("hf-mem-probe.service")).unwrap();
+    assert!(unit.contains("\nIPAddressDeny=any\n"));
+    let allowed: Vec<&str> =
+        unit.lines().filter_map(|line| line.strip_prefix("IPAddressAllow=")).flat_map(str::split_whitespace).collect();
+    let is_allowed = |address: &str| {
+        let address = address.parse().unwrap();
+        allowed.iter().any(|network| holds(network, address))
+    };
+    for open in [
+        "127.0.0.53",
+        "10.0.0.1",
+        "192.168.1.1",
+        "8.8.8.8",
+        "223.255.255.254",
+        "100.100.2.136",
+        "100.100.100.201",
+        "169.254.169.253",
+        "169.254.169.254",
+        "168.63.129.16",
+        "::1",
+        "2606:4700::1",
+        "fd00:ec2::253",
+        "fd20:ce::254",
+        "fdff::1",
+        "64:ff9b::808:808",
+    ] {
+        assert!(is_allowed(open), "{open}");
+    }
+    for closed in [
+        "0.0.0.0",
+        "224.0.0.1",
+        "255.255.255.255",
+        "169.254.1.1",
+        "169.254.170.2",
+        "169.254.170.23",
+        "100.100.100.200",
+        "192.0.0.192",
+        "::",
+        "fe80::1",
+        "ff02::1",
+        "fd00:ec2::254",
+        "fd00:ec2::23",
+        "64:ff9b::a9fe:a9fe",
+    ] {
+        assert!(!is_allowed(closed), "{closed}");
+    }
 }

@@ -5,12 +5,14 @@ mod gguf_writer;
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::SystemTime;
 
 use gguf_writer::{Header, Kv};
 use hf_mem_probe::model::source::{
-    Auth, HubSettings, LocalFolders, ModelReference, SourceClient, SourceError, SourceSettings, Token, bundle, metadata,
+    Auth, FileReader, HubSettings, LocalFolders, ModelReference, SourceClient, SourceError, SourceSettings, Token,
+    bundle, metadata,
 };
 use hf_mem_probe::model::{Format, Model};
 
@@ -134,6 +136,30 @@ async fn the_cache_of_huggingface_hub_answers_offline() {
     let error = read(settings(Some(cache.path())), "a/c", None).await.expect_err("not there");
     assert_eq!(error.reason(), "offline");
     assert!(error.to_string().contains(cache.path().to_str().expect("UTF-8")), "{error}");
+}
+
+#[tokio::test]
+async fn one_reader_never_gets_another_readers_copy() {
+    let cache = tempfile::tempdir().expect("a folder");
+    let model = cache.path().join("models--a--b");
+    sharded(&model.join("snapshots").join(COMMIT));
+    fs::create_dir_all(model.join("refs")).expect("made");
+    fs::write(model.join("refs/main"), COMMIT).expect("written");
+    fs::set_permissions(&model, fs::Permissions::from_mode(0o700)).expect("set");
+    let client = SourceClient::new(settings(Some(cache.path())));
+    let reference = ModelReference::parse("a/b", None, |_| false).expect("a reference");
+    let other = FileReader::User { uid: 4_000_000_000, groups: vec![] };
+
+    // Both ask at once, with the same token, before anything is known; and again.
+    for _ in 0..2 {
+        let (own, refused) = tokio::join!(
+            client.describe_for(&FileReader::Own, &reference, &Auth::Anonymous, NOW),
+            client.describe_for(&other, &reference, &Auth::Anonymous, NOW),
+        );
+        assert!(own.is_ok());
+        assert_eq!(refused.expect_err("not for this user").reason(), "offline");
+        assert!(client.at_hand(&reference, &Auth::Anonymous, NOW).is_none(), "nothing is kept in memory");
+    }
 }
 
 #[tokio::test]

@@ -127,6 +127,13 @@ impl TokenAccess {
             || self.groups.contains(&peer.gid)
             || self.groups.iter().any(|gid| self.accounts.is_member(peer.uid, *gid))
     }
+
+    /// The groups of `peer`: its primary one and those that `/etc/group` names it in.
+    pub fn groups_of(&self, peer: Peer) -> Vec<u32> {
+        let mut groups = self.accounts.groups(peer.uid);
+        groups.push(peer.gid);
+        groups
+    }
 }
 
 #[cfg(test)]

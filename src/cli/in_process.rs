@@ -17,6 +17,7 @@ use crate::devices::nvml::NvmlOptions;
 use crate::devices::sampler::{Reading, Sampler, SamplerOptions, read_once};
 use crate::devices::{Snapshot, declared};
 use crate::engines::Engines;
+use crate::files;
 use crate::model::source::{HubSettings, LocalFolders, Metadata, ModelReference, Place, SourceClient, SourceSettings};
 use crate::placement::Policy;
 use crate::probe::{self, Here, Rules};
@@ -41,7 +42,7 @@ impl Source {
 
     /// The model `text`, and which of its files.
     pub(super) fn of(text: &str, file: Option<&str>) -> Result<Self, Problem> {
-        let reference = ModelReference::parse(text, file, Path::exists)?;
+        let reference = ModelReference::parse(text, file, exists)?;
         let mut settings = SourceSettings::new(HubSettings::from_environment(variable)?);
         settings.cache_folder = cache_folder();
         settings.folders = folders();
@@ -148,10 +149,21 @@ fn variable(name: &str) -> Option<String> {
 fn folders() -> LocalFolders {
     let mut folders = LocalFolders::from_environment(variable);
     let service = Path::new(OLLAMA_SERVICE_FOLDER);
-    if folders.ollama.as_ref().is_none_or(|own| !own.is_dir()) && service.is_dir() {
+    if folders.ollama.as_ref().is_none_or(|own| !is_folder(own)) && is_folder(service) {
         folders.ollama = Some(service.to_owned());
     }
     folders
+}
+
+fn exists(path: &Path) -> bool {
+    let asked = path.to_owned();
+    // Reading a path that does not answer says so.
+    files::wait(path, move |disk| disk.exists(&asked)).unwrap_or(true)
+}
+
+fn is_folder(path: &Path) -> bool {
+    let asked = path.to_owned();
+    files::wait(path, move |disk| disk.is_folder(&asked)).unwrap_or(false)
 }
 
 /// Where this user's known models are kept: the XDG cache folder.

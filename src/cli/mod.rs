@@ -5,6 +5,7 @@ mod check_config;
 mod daemon;
 mod daemon_only;
 mod exit;
+#[expect(clippy::disallowed_methods, reason = "the journal of the daemon, in a folder that its reader names")]
 mod explain;
 mod fits;
 mod free;
@@ -20,6 +21,7 @@ mod reserve;
 mod run;
 mod shell;
 pub mod text;
+#[expect(clippy::disallowed_methods, reason = "whether the state folder of the daemon is there")]
 mod unseen;
 
 use std::ffi::OsString;

@@ -4,6 +4,11 @@
 
 use std::path::Path;
 
+use crate::files;
+
+/// The longest of these files that is read; a hundred thousand users have some 8 MB.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+
 /// Local users and groups.
 #[derive(Clone, Debug, Default)]
 pub struct Accounts {
@@ -40,11 +45,15 @@ impl Accounts {
     }
 
     /// From `etc/passwd` and `etc/group` under `root`; a file that cannot be read holds nobody, and a name that is
-    /// looked for in it is told so.
+    /// looked for in it is told so. It waits for the disk: never called on the runtime of a daemon that answers.
     pub fn read(root: &Path) -> Self {
-        let listing = |name: &str| match std::fs::read_to_string(root.join("etc").join(name)) {
-            Ok(text) => Listing { text, unread: None },
-            Err(error) => Listing { text: String::new(), unread: Some(error.to_string()) },
+        let listing = |name: &str| {
+            let path = root.join("etc").join(name);
+            let file = path.clone();
+            match files::try_wait(&path, move |disk| disk.read_text(&file, MAX_FILE_BYTES)) {
+                Ok(text) => Listing { text, unread: None },
+                Err(error) => Listing { text: String::new(), unread: Some(error.to_string()) },
+            }
         };
         Self { passwd: listing("passwd"), group: listing("group") }
     }
@@ -76,6 +85,15 @@ impl Accounts {
             fields.get(2).is_some_and(|text| text.parse() == Ok(gid))
                 && fields.get(3).is_some_and(|members| members.split(',').any(|member| member == user))
         })
+    }
+
+    /// The groups that `uid` is a named member of.
+    pub fn groups(&self, uid: u32) -> Vec<u32> {
+        let Some(user) = self.user(uid) else { return Vec::new() };
+        lines(&self.group.text)
+            .filter(|fields| fields.get(3).is_some_and(|members| members.split(',').any(|member| member == user)))
+            .filter_map(|fields| fields.get(2)?.parse().ok())
+            .collect()
     }
 
     fn user(&self, uid: u32) -> Option<&str> {
@@ -121,10 +139,23 @@ mod tests {
     }
 
     #[test]
+    fn a_pipe_lists_no_accounts() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        mknodat(CWD, root.path().join("etc/passwd"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let unread = Accounts::read(root.path()).uid("ana").unwrap_err().to_string();
+        assert!(unread.contains("/etc/passwd, which cannot be read (it is a named pipe"), "{unread}");
+    }
+
+    #[test]
     fn membership_is_by_whole_name() {
         assert!(accounts().is_member(1000, 200));
         assert!(!accounts().is_member(1000, 300));
         assert!(!accounts().is_member(0, 200));
         assert!(!accounts().is_member(77, 200));
+        assert_eq!(accounts().groups(1000), [200]);
+        assert!(accounts().groups(77).is_empty());
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::units::{Period, Size};
+use crate::files;
 
 /// The Hub, its mirrors, and what is kept of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +67,8 @@ impl HubConfig {
     pub fn token_path(&self, credentials_directory: Option<&Path>) -> Option<PathBuf> {
         self.token_file.clone().or_else(|| {
             let path = credentials_directory?.join(TOKEN_CREDENTIAL);
-            path.exists().then_some(path)
+            let asked = path.clone();
+            files::wait(&path, move |disk| disk.exists(&asked)).unwrap_or(false).then_some(path)
         })
     }
 

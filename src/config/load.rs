@@ -1,25 +1,24 @@
 //! From a file to a [`Config`]: read, parse, refuse, warn.
 
-use std::fs::File;
-use std::io::Read;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::{Config, ConfigError, Warning};
+use crate::files::{self, Disk};
 
 /// The most that is read of a configuration.
 const FILE_CAP_BYTES: u64 = 1 << 20;
 
-/// Reads `path`; what is legal but unwise comes back as warnings.
+/// Reads `path`; what is legal but unwise comes back as warnings. It waits for the disk: never called on the runtime of a
+/// daemon that answers.
 pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), ConfigError> {
-    let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
-    let file = File::open(path).map_err(unreadable)?;
-    let mode = file.metadata().map_err(unreadable)?.mode();
-    let mut text = String::new();
-    file.take(FILE_CAP_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
-    if text.len() as u64 > FILE_CAP_BYTES {
-        return Err(ConfigError::TooLarge { path: path.to_owned(), cap_bytes: FILE_CAP_BYTES });
-    }
+    let file = path.to_owned();
+    let read = files::try_wait(path, move |disk| read(disk, &file));
+    let (text, mode) = read.map_err(|source| match source.kind() {
+        io::ErrorKind::FileTooLarge => ConfigError::TooLarge { path: path.to_owned(), cap_bytes: FILE_CAP_BYTES },
+        _ => ConfigError::Unreadable { path: path.to_owned(), source },
+    })?;
     let config = Config::parse(&text, path)?;
     let mut warnings = config.warnings();
     if mode & 0o002 != 0 {
@@ -31,6 +30,12 @@ pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), ConfigError> {
         });
     }
     Ok((config, warnings))
+}
+
+/// The text of a file, with its permission bits.
+fn read(disk: &Disk, path: &Path) -> io::Result<(String, u32)> {
+    let mode = disk.metadata(path)?.mode();
+    Ok((disk.read_text(path, FILE_CAP_BYTES)?, mode))
 }
 
 impl Config {

@@ -11,6 +11,7 @@ use crate::api::Problem;
 use crate::api::limits::Limits;
 use crate::api::problem::Reason;
 use crate::config::{self, Accounts, Config};
+use crate::files;
 use crate::metrics::Metrics;
 
 /// The configuration that is read when none is named; without it the defaults are in force.
@@ -57,7 +58,7 @@ pub fn boot<P: Program>(
     build: impl AsyncFnOnce(Parts) -> Result<P, Problem>,
 ) -> Result<Ended, Problem> {
     let mut options = options.clone();
-    if options.config_file.is_none() && Path::new(DEFAULT_CONFIG_FILE).exists() {
+    if options.config_file.is_none() && is_there(Path::new(DEFAULT_CONFIG_FILE)) {
         options.config_file = Some(DEFAULT_CONFIG_FILE.into());
     }
     let (config, warnings) = match &options.config_file {
@@ -99,6 +100,12 @@ pub fn boot<P: Program>(
     // A read of the driver may hang in a thread of its own: the end does not wait for it.
     runtime.shutdown_background();
     ended
+}
+
+fn is_there(path: &Path) -> bool {
+    let asked = path.to_owned();
+    // A disk that does not answer may hold the file: reading it says so.
+    files::wait(path, move |disk| disk.exists(&asked)).unwrap_or(true)
 }
 
 /// The socket that was handed over, or else one of our own.

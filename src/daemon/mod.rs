@@ -11,6 +11,7 @@ pub mod office;
 pub mod program;
 mod run;
 pub mod signals;
+#[expect(clippy::disallowed_methods, reason = "its own socket, before READY and after the last answer")]
 pub mod socket;
 mod watchdog;
 

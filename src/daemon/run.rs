@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
@@ -15,6 +16,7 @@ use crate::api::routes::App;
 use crate::api::server::{Drained, serve};
 use crate::api::{Problem, server};
 use crate::config;
+use crate::files::FileThreads;
 use crate::metrics::Metrics;
 
 /// What a running daemon is made of.
@@ -85,6 +87,7 @@ pub async fn run<P: Program>(
     notifier.ready(&format!("answering on {place}"));
     info!(socket = %place, version = env!("CARGO_PKG_VERSION"), "ready");
 
+    let files = FileThreads::new(1, RELOAD_DEADLINE);
     let by = loop {
         tokio::select! {
             ended = &mut server => {
@@ -99,7 +102,7 @@ pub async fn run<P: Program>(
             wanted = signals.recv() => match wanted {
                 Some(Signal::Reload) => {
                     notifier.reloading();
-                    let status = reload(program.as_ref(), &options).await;
+                    let status = reload(program.as_ref(), &options, &files).await;
                     notifier.ready(&status);
                 }
                 Some(Signal::Stop(by)) => break by,
@@ -143,13 +146,20 @@ async fn drain(
     }
 }
 
+/// How long the configuration may take to be read again: more than one file may, so that the message names it.
+const RELOAD_DEADLINE: Duration = Duration::from_secs(30);
+
 /// Reads the configuration again; a bad one is refused and the old one stays in force.
-async fn reload<P: Program>(program: &P, options: &Options) -> String {
+async fn reload<P: Program>(program: &P, options: &Options, files: &FileThreads) -> String {
     let Some(path) = &options.config_file else {
         info!("told to reload, but no configuration file is in use");
         return "nothing to reload: no configuration file is in use".to_owned();
     };
-    let loaded = config::load(path).map_err(Problem::from);
+    let file = path.clone();
+    let loaded = match files.run(path, move |_| config::load(&file)).await {
+        Ok(loaded) => loaded.map_err(Problem::from),
+        Err(hung) => Err(Problem::new(Reason::BadConfiguration, hung.to_string())),
+    };
     let taken = match loaded {
         Ok((config, warnings)) => {
             for warning in warnings {

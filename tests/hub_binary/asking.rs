@@ -150,6 +150,21 @@ impl Daemon {
         self.folder.path().join("api.sock")
     }
 
+    /// Tells it to stop; returns how long that took, and its exit code.
+    pub(crate) async fn stop(&mut self) -> (Duration, Option<i32>) {
+        let started = std::time::Instant::now();
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("told");
+        let limit = Duration::from_secs(60);
+        while started.elapsed() < limit {
+            if let Some(status) = self.child.try_wait().expect("waited") {
+                return (started.elapsed(), status.code());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        (started.elapsed(), None)
+    }
+
     /// All that it has logged.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()

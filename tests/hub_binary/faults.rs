@@ -148,6 +148,21 @@ fn nonsense() -> Vec<Fault> {
         fault("a redirect to a file of this host", BAD, "redirects to nowhere", |request| {
             header_at_hub(request).then(|| Reply::status(302).with("location", "file:///etc/passwd"))
         }),
+        fault(
+            "a redirect to a cloud's metadata service",
+            BAD,
+            "the address of a cloud's metadata service",
+            |request| {
+                header_at_hub(request)
+                    .then(|| Reply::status(302).with("location", "http://169.254.169.254/latest/meta-data/"))
+            },
+        ),
+        fault("the same through NAT64", BAD, "the address of a cloud's metadata service", |request| {
+            header_at_hub(request).then(|| Reply::status(302).with("location", "http://[64:ff9b::a9fe:a9fe]/"))
+        }),
+        fault("a redirect to a link-local address", BAD, "a link-local address", |request| {
+            header_at_hub(request).then(|| Reply::status(302).with("location", "http://[::ffff:169.254.7.7]/"))
+        }),
         fault("a wrong Content-Range", DOWN, "Content-Range", |request| {
             header(request).then(|| Reply { status: 206, ..Reply::ok("x") }.with("content-range", "bytes 5-99/100"))
         }),

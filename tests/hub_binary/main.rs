@@ -14,3 +14,4 @@ mod faults;
 mod places;
 mod privacy;
 mod secure;
+mod special_files;

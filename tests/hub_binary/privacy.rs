@@ -9,8 +9,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::asking::{Daemon, User};
-use super::fake_hub::FakeHub;
 use super::fake_hub::shelf::{OWNER, Repository, STRANGER, Shelf, dense};
+use super::fake_hub::{COMMIT, FakeHub};
 
 /// `nobody`, by its usual number.
 const NOBODY: u32 = 65_534;
@@ -191,4 +191,74 @@ async fn tokens_stand_nowhere() {
     let unit =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/hf-mem-probe.service")).expect("a unit");
     assert!(unit.contains("LimitCORE=0"));
+}
+
+/// A model of `q/m` in a Hugging Face cache that the daemon's user downloaded; everyone may enter its folders.
+fn downloaded(cache: &Path) -> PathBuf {
+    let model = cache.join("models--q--m");
+    let snapshot = model.join("snapshots").join(COMMIT);
+    for folder in [&snapshot, &model.join("refs")] {
+        fs::create_dir_all(folder).expect("made");
+    }
+    fs::write(model.join("refs/main"), COMMIT).expect("written");
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/Qwen3-8B");
+    for entry in fs::read_dir(fixture).expect("listed").flatten() {
+        fs::copy(entry.path(), snapshot.join(entry.file_name())).expect("copied");
+    }
+    let mut folders = vec![cache.to_owned()];
+    while let Some(folder) = folders.pop() {
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("set");
+        for entry in fs::read_dir(&folder).expect("listed").flatten() {
+            match entry.path() {
+                path if path.is_dir() => folders.push(path),
+                path => fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("set"),
+            }
+        }
+    }
+    snapshot
+}
+
+#[tokio::test]
+async fn the_hugging_face_cache_is_shown_by_permission() {
+    // No Hub answers, and there is no token: what was downloaded is all that is known.
+    let user = User::of("http://127.0.0.1:9");
+    if !may_act_as_others(Path::new(user.program().get_program())) {
+        return;
+    }
+    fs::set_permissions(user.home.path(), fs::Permissions::from_mode(0o755)).expect("set");
+    let cache = user.path("hf");
+    let snapshot = downloaded(&cache);
+    let variables = [("HF_HUB_CACHE", cache.to_str().expect("UTF-8"))];
+    let daemon = Daemon::start(&user, "offline = true", "", &variables).await;
+    fs::set_permissions(daemon.folder.path(), fs::Permissions::from_mode(0o755)).expect("set");
+    let socket = daemon.socket();
+    let ask = async |uid: Option<u32>, repo: &str| user.ask(&socket, uid, &format!("fits {repo} --json")).await;
+    let absent = ask(Some(NOBODY), "q/x").await;
+    assert_eq!(absent.code, 75, "{absent:?}");
+
+    let open = ask(Some(NOBODY), "q/m").await;
+    assert_eq!(open.code, 0, "who can read the files is answered: {open:?}");
+    let config = snapshot.join("config.json");
+    for (path, closed, opened) in [(config.as_path(), 0o640, 0o644), (&snapshot, 0o750, 0o755), (&cache, 0o700, 0o755)]
+    {
+        fs::set_permissions(path, fs::Permissions::from_mode(closed)).expect("set");
+        // Root is answered before and after, so that nothing that it brought into memory is shown to another.
+        for _ in 0..2 {
+            let own = ask(None, "q/m").await;
+            assert_eq!(own.code, 0, "{own:?}");
+            let refused = ask(Some(NOBODY), "q/m").await;
+            let [is, was] = [(&refused.out, "q/m"), (&absent.out, "q/x")].map(|(out, repo)| out.replace(repo, "X"));
+            assert_eq!((refused.code, is), (absent.code, was), "{}", path.display());
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(opened)).expect("set");
+    }
+    assert_eq!(ask(Some(NOBODY), "q/m").await.code, 0);
+    drop(daemon);
+
+    // Users of the daemon's token are trusted with what was downloaded, too.
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).expect("set");
+    let trusting = Daemon::start(&user, "offline = true", "[access]\ntoken_users = [\"65534\"]", &variables).await;
+    fs::set_permissions(trusting.folder.path(), fs::Permissions::from_mode(0o755)).expect("set");
+    let trusted = user.ask(&trusting.socket(), Some(NOBODY), "fits q/m --json").await;
+    assert_eq!(trusted.code, 0, "{trusted:?}");
 }

@@ -10,6 +10,7 @@ mod lease_basis;
 mod renewal;
 mod server_flags;
 mod server_line;
+#[expect(clippy::disallowed_methods, reason = "one file of /proc")]
 mod supervise;
 
 use std::os::unix::process::CommandExt as _;

@@ -6,8 +6,12 @@ use crate::api::Problem;
 use crate::api::problem::Reason;
 use crate::config::{self, Config};
 use crate::engines::{Engines, releases};
+use crate::files;
 use crate::placement::{Packing, Policy};
 use crate::probe::Rules;
+
+/// The longest file of profiles; all embedded ones together have some 50 KB.
+const MAX_PROFILES_BYTES: u64 = 4 << 20;
 
 /// Engines with the site's constants, and the site's preference among equally good ways.
 pub(super) fn rules(config: &Config) -> Result<Rules, Problem> {
@@ -33,6 +37,8 @@ pub(super) fn rules(config: &Config) -> Result<Rules, Problem> {
 
 fn read(path: &Path) -> Result<toml::Table, Problem> {
     let bad = |why: String| Problem::new(Reason::BadConfiguration, format!("{}: {why}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+    let file = path.to_owned();
+    let read = files::try_wait(path, move |disk| disk.read_text(&file, MAX_PROFILES_BYTES));
+    let text = read.map_err(|error| bad(error.to_string()))?;
     text.parse().map_err(|error: toml::de::Error| bad(error.message().to_owned()))
 }

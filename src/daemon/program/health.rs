@@ -19,7 +19,7 @@ pub(super) struct Trouble {
 }
 
 impl Trouble {
-    fn new(cause: impl Into<String>, why: impl Into<String>) -> Self {
+    pub(super) fn new(cause: impl Into<String>, why: impl Into<String>) -> Self {
         Self { cause: cause.into(), why: why.into() }
     }
 }
@@ -42,7 +42,7 @@ impl Probe {
             let trouble = match part {
                 Part::Devices => self.devices_trouble(),
                 Part::Hub => self.hub_trouble(),
-                Part::Cache => self.models.cache_trouble().map(|why| Trouble::new("unwritable", why)),
+                Part::Cache => self.models.cache_trouble(),
                 Part::Leases => self.leases_trouble(),
             };
             (part, trouble)

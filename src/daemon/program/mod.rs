@@ -17,7 +17,7 @@ mod workbench;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 
@@ -28,6 +28,7 @@ use crate::daemon::log::LogControl;
 use crate::daemon::office::Standing;
 use crate::daemon::{Options, Parts, boot};
 use crate::devices::declared;
+use crate::files::FileThreads;
 use crate::metrics::Metrics;
 use crate::probe::Rules;
 
@@ -38,6 +39,9 @@ use workbench::Workbench;
 pub use models::Models;
 pub use promises::Promises;
 pub use readings::Readings;
+
+/// How long all files that a new configuration names may take: each of them has its own, shorter deadline.
+const SITE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The program behind the socket.
 #[derive(Debug)]
@@ -51,6 +55,8 @@ pub struct Probe {
     turns: Turns,
     remembered: Remembered,
     workbench: Workbench,
+    /// Reads what a new configuration names.
+    site_files: FileThreads,
     /// The configuration at the start.
     built: Config,
     /// What a reload replaces as one.
@@ -84,6 +90,7 @@ impl Probe {
             turns: Turns::default(),
             remembered: Remembered::default(),
             workbench: Workbench::default(),
+            site_files: FileThreads::new(1, SITE_DEADLINE),
             built: config.clone(),
             settled: Mutex::new(Arc::new(Settled { config, rules })),
         };

@@ -1,10 +1,12 @@
 //! Models for askers: from metadata that the client sent, or from the Hub as the client may see it.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::by_user::ByUser;
+use super::health::Trouble;
 use crate::api::Problem;
 use crate::api::peer::{Caller, Operators, TokenAccess};
 use crate::api::problem::Reason;
@@ -12,17 +14,25 @@ use crate::api::question::ModelQuestion;
 use crate::api::unread::Unread;
 use crate::bytes::Bytes;
 use crate::config::{Accounts, Config, HubConfig};
+use crate::files;
 use crate::metrics::{CacheResult, HubOutcome, Metrics};
 use crate::model::Model;
 use crate::model::source::json::Weight;
 use crate::model::source::settings::{PrefixEndpoint, parse_endpoint};
 use crate::model::source::{
-    Auth, HubSettings, Metadata, ModelReference, Origin, Place, SourceClient, SourceSettings, Token, metadata,
+    Auth, FileReader, HubSettings, Metadata, ModelReference, Origin, Place, SourceClient, SourceSettings, Token,
+    metadata,
 };
 
 /// Readings of one user at once: half of what is read at once in all, so that nobody has all of it. Whoever asks for more
 /// waits for itself.
 const READINGS_OF_ONE: usize = 8;
+
+/// How long one access to a file of a cache may take: less than a caller waits, and longer than a disk needs to wake.
+const FILE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The longest file of a token.
+const MAX_TOKEN_BYTES: u64 = 8192;
 
 /// Known models, and the way to unknown ones.
 #[derive(Debug)]
@@ -50,15 +60,15 @@ impl Models {
         let access = access(config)?;
         let operators = Operators::of_this_process();
         let mut settings = SourceSettings::new(hub(&config.hub)?);
-        settings.cache_folder = Some(config.hub.cache_directory.clone()).filter(|folder| folder.is_dir());
-        let no_cache = settings.cache_folder.is_none().then(|| {
-            let folder = config.hub.cache_directory.display();
-            format!("the folder {folder} is not there: models are kept in memory only")
-        });
+        let no_cache = no_cache(&config.hub.cache_directory);
+        settings.cache_folder = Some(config.hub.cache_directory.clone()).filter(|_| no_cache.is_none());
+        settings.file_deadline = FILE_DEADLINE;
         settings.cache_bytes = config.hub.cache_size.get().get();
         settings.revalidate_after = config.hub.branch_age.get();
         let readers = ByUser::new(READINGS_OF_ONE);
-        Ok(Self { client: SourceClient::new(settings), readers, operators, access, no_cache })
+        let client = SourceClient::new(settings);
+        client.measure_cache();
+        Ok(Self { client, readers, operators, access, no_cache })
     }
 
     /// The model that `asked` names, as `caller` may see it. No path is ever opened on a caller's behalf.
@@ -69,7 +79,8 @@ impl Models {
         // same model, never the other way round.
         let free = self.operators.include(uid) || self.client.is_known(&reference, &auth, now);
         let _turn = if free { None } else { self.readers.take(uid).await };
-        let described = self.client.describe(&reference, &auth, SystemTime::now()).await?;
+        let reader = self.reader(caller);
+        let described = self.client.describe_for(&reader, &reference, &auth, SystemTime::now()).await?;
         let cache = match described.origin {
             Origin::Memory => CacheResult::Memory,
             Origin::Disk => CacheResult::Disk,
@@ -89,9 +100,14 @@ impl Models {
         self.client.hub_tally().troubles()
     }
 
-    /// Why models are not kept on disk.
-    pub(super) fn cache_trouble(&self) -> Option<String> {
-        self.no_cache.clone().or_else(|| self.client.cache_standing()?.trouble)
+    /// What is wrong with the caches on disk.
+    pub(super) fn cache_trouble(&self) -> Option<Trouble> {
+        if let Some(hung) = self.client.hung_files() {
+            let why = format!("{hung}; it is skipped until it answers");
+            return Some(Trouble::new("hung", why));
+        }
+        let unwritable = || self.no_cache.clone().or_else(|| self.client.cache_standing()?.trouble);
+        unwritable().map(|why| Trouble::new("unwritable", why))
     }
 
     /// Brings the figures of models, cache and Hub up to date.
@@ -100,6 +116,17 @@ impl Models {
         metrics.set_models(self.client.known_models(), Bytes::new(on_disk));
         for outcome in HubOutcome::ALL {
             metrics.set_hub_requests(outcome, self.client.hub_tally().count(outcome));
+        }
+    }
+
+    /// As whom the caller sees files that the daemon can read. Who may use the daemon's token may see what was downloaded
+    /// with it; all others what their own permissions let them read.
+    fn reader(&self, caller: &Caller) -> FileReader {
+        let peer = caller.peer;
+        if self.access.may_use_daemon_token(peer) {
+            FileReader::Own
+        } else {
+            FileReader::User { uid: peer.uid, groups: self.access.groups_of(peer) }
         }
     }
 
@@ -161,8 +188,10 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     let of_prefixes = config.hub.endpoint_token_files.values().map(|path| ("hub.endpoint_token_files", path));
     for (key, path) in config.hub.token_file.iter().map(|path| ("hub.token_file", path)).chain(of_prefixes) {
         // What is there is for the daemon alone to read.
-        if let Err(error) = std::fs::metadata(path)
-            && error.kind() == std::io::ErrorKind::NotFound
+        let file = path.clone();
+        let found = files::try_wait(path, move |disk| disk.metadata(&file));
+        if let Err(error) = found
+            && matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::TimedOut)
         {
             return Err(Problem::new(Reason::BadConfiguration, format!("{key} {}: {error}", path.display())));
         }
@@ -206,9 +235,21 @@ fn hub(config: &HubConfig) -> Result<HubSettings, Problem> {
 
 /// The token in the file at `path`; an empty file holds none.
 fn token(key: &str, path: &Path) -> Result<Option<Token>, Problem> {
-    let text = std::fs::read_to_string(path)
+    let file = path.to_owned();
+    let text = files::try_wait(path, move |disk| disk.read_text(&file, MAX_TOKEN_BYTES))
         .map_err(|error| Problem::new(Reason::BadConfiguration, format!("{key} {}: {error}", path.display())))?;
     Ok(Token::new(&text))
+}
+
+/// Why models cannot be kept in `folder`.
+fn no_cache(folder: &Path) -> Option<String> {
+    let asked = folder.to_owned();
+    let place = folder.display();
+    match files::wait(folder, move |disk| disk.is_folder(&asked)) {
+        Ok(true) => None,
+        Ok(false) => Some(format!("the folder {place} is not there: models are kept in memory only")),
+        Err(hung) => Some(format!("{hung}: models are kept in memory only until the next start")),
+    }
 }
 
 #[cfg(test)]

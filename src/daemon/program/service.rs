@@ -1,6 +1,7 @@
 //! The routes' questions, answered.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -21,6 +22,7 @@ use crate::config::Config;
 use crate::daemon::Program;
 use crate::daemon::office::GrantAsk;
 use crate::devices::Snapshot;
+use crate::files::Disk;
 use crate::leases::event::Dated;
 use crate::metrics::{CacheResult, DeviceFigures, Metrics, Stage};
 use crate::probe::{self, Here};
@@ -408,9 +410,17 @@ impl Program for Probe {
     }
 
     async fn reload(&self, config: Config) -> Result<Vec<String>, Problem> {
-        super::check(&config)?;
-        let rules = build::rules(&config)?;
-        let ledger_rules = promises::rules(&config)?;
+        let built = config.clone();
+        let read = move |_: &Disk| {
+            super::check(&built)?;
+            Ok((build::rules(&built)?, promises::rules(&built)?))
+        };
+        let place = Path::new("the files that the configuration names");
+        let (rules, ledger_rules) = self
+            .site_files
+            .run(place, read)
+            .await
+            .unwrap_or_else(|hung| Err(Problem::new(Reason::BadConfiguration, hung.to_string())))?;
         // Against what was built in at the start: a key that needs a restart needs it until there was one.
         let changed = self.built.changed_keys(&config);
         self.log

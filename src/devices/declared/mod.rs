@@ -17,7 +17,6 @@ pub mod cards;
 mod error;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -27,6 +26,7 @@ use serde::Deserialize;
 
 use super::{Device, DeviceFacts, DeviceKind, HostMemory, Link, LinkKind, Snapshot};
 use crate::bytes::Bytes;
+use crate::files;
 
 /// More devices than any host has; a bound on what a specification may make us build.
 pub const MAX_DEVICES: usize = 128;
@@ -58,17 +58,20 @@ pub fn resolve(argument: &str, now: SystemTime) -> Result<Declared, DeclaredErro
         return Ok(Declared { snapshot: parse(argument, now)?, leased: BTreeMap::new() });
     }
     let failed = |reason: String| DeclaredError::File { path: argument.to_owned(), reason };
-    let meta = fs::metadata(path).map_err(|error| failed(error.to_string()))?;
-    if !meta.is_file() || meta.len() > MAX_SNAPSHOT_FILE {
-        return Err(failed("not a file of at most 64 MiB".to_owned()));
-    }
-    from_json(&fs::read_to_string(path).map_err(|error| failed(error.to_string()))?)
+    let file = path.to_owned();
+    let read = files::try_wait(path, move |disk| disk.read_text(&file, MAX_SNAPSHOT_FILE));
+    from_json(&read.map_err(|error| failed(error.to_string()))?)
 }
 
 /// Whether `--gpus` means a snapshot file: one that is there, or that is named as one.
 pub fn names_a_file(argument: &str) -> bool {
     let path = Path::new(argument);
-    argument.contains('/') || path.extension().is_some_and(|ending| ending == "json") || path.is_file()
+    argument.contains('/') || path.extension().is_some_and(|ending| ending == "json") || is_file(path)
+}
+
+fn is_file(path: &Path) -> bool {
+    let asked = path.to_owned();
+    files::wait(path, move |disk| disk.is_file(&asked)).unwrap_or(false)
 }
 
 /// A snapshot as `gpus --json` wrote it. What it says stands as it is, the time and the source included, so that

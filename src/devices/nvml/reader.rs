@@ -2,10 +2,10 @@
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::mem;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use std::{fs, mem};
 
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device as Handle, Nvml};
@@ -19,9 +19,12 @@ use crate::devices::error::DevicesError;
 use crate::devices::holders::{HostRoots, describe, namesakes};
 use crate::devices::power::{self, PowerState};
 use crate::devices::{Device, DeviceKind, Link, Process, Snapshot, declared, host_memory};
+use crate::files;
 
 /// More GPUs than a host has; a bound on what a driver's count may make us do.
 const MAX_GPUS: u32 = 256;
+/// The longest list of users that is read.
+const MAX_PASSWD_BYTES: u64 = 64 << 20;
 /// How long the wiring is believed; links seldom change, and asking takes longer than a whole pass.
 const WIRING_LASTS: Duration = Duration::from_secs(60);
 
@@ -68,11 +71,16 @@ impl Scene<'_> {
             return;
         }
         for process in processes {
-            let passwd =
-                self.passwd.get_or_init(|| fs::read_to_string(self.roots.etc.join("passwd")).unwrap_or_default());
+            let passwd = self.passwd.get_or_init(|| passwd(&self.roots.etc.join("passwd")));
             describe(process, &self.roots.proc, passwd);
         }
     }
+}
+
+/// The text of the list of users; empty where it cannot be read.
+fn passwd(path: &Path) -> String {
+    let file = path.to_owned();
+    files::try_wait(path, move |disk| disk.read_text(&file, MAX_PASSWD_BYTES)).unwrap_or_default()
 }
 
 /// The one open library of this process.

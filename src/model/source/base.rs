@@ -4,12 +4,13 @@
 //! is a repository of the same Hub, or for an adapter on this host's disk a folder here. A path that an adapter from a Hub
 //! names is one of its author's machine and is never opened.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::client::SourceClient;
 use super::error::SourceError;
 use super::metadata::Metadata;
+use super::permissions::FileReader;
 use super::reference::{ModelReference, Place};
 use super::token::Auth;
 
@@ -28,6 +29,7 @@ impl SourceClient {
         &self,
         mut metadata: Metadata,
         at: AdapterAt<'_>,
+        reader: &FileReader,
         auth: &Auth,
         now: SystemTime,
     ) -> Result<Metadata, SourceError> {
@@ -39,9 +41,12 @@ impl SourceClient {
         let adapter = metadata.identity.repo.clone();
         let config = metadata.documents.get("adapter_config.json");
         let revision = config.and_then(|config| config.get("revision")?.as_str()).map(ToOwned::to_owned);
-        let reference = Self::base_reference(&adapter, &named, revision, at)?;
+        let is_here = at == AdapterAt::Disk && self.is_here(&named).await;
+        let reference = Self::base_reference(&adapter, &named, revision, at, is_here)?;
         let mut base = match &reference.place {
-            Place::Hub { .. } => self.read_from_hub(&reference, &self.base_auth(&reference, at, auth), now).await,
+            Place::Hub { .. } => {
+                self.read_from_hub(reader, &reference, &self.base_auth(&reference, at, auth), now).await
+            }
             _ => self.read_path(Path::new(&named), None).await,
         }
         .map_err(|error| of_base(error, &adapter))?;
@@ -70,25 +75,33 @@ impl SourceClient {
         }
     }
 
+    /// Whether there is a folder or file of that name on this disk.
+    async fn is_here(&self, named: &str) -> bool {
+        let path = PathBuf::from(named);
+        let asked = path.clone();
+        self.files.run(&path, move |disk| disk.exists(&asked)).await.unwrap_or(false)
+    }
+
+    /// Where the model `named` as the base is; `is_here` says that the name is a path that exists on this disk.
     fn base_reference(
         adapter: &str,
         named: &str,
         revision: Option<String>,
         at: AdapterAt<'_>,
+        is_here: bool,
     ) -> Result<ModelReference, SourceError> {
         let text = match revision.filter(|revision| !revision.is_empty()) {
             Some(revision) => format!("{named}@{revision}"),
             None => named.to_owned(),
         };
-        let here = |path: &Path| at == AdapterAt::Disk && path.exists();
-        let parsed = if here(Path::new(named)) {
-            ModelReference::parse(named, None, here)
+        let parsed = if is_here {
+            ModelReference::parse(named, None, |_| true)
         } else {
             ModelReference::parse(&text, None, |_| false)
         };
         match parsed {
             Ok(reference) if matches!(reference.place, Place::Hub { .. }) => Ok(reference),
-            Ok(reference) if at == AdapterAt::Disk && here(Path::new(named)) => Ok(reference),
+            Ok(reference) if is_here => Ok(reference),
             _ => {
                 let why = format!(
                     "its base model is named as {named:?} (base_model_name_or_path in adapter_config.json), which is no repository{}",
@@ -125,8 +138,10 @@ mod tests {
 
     #[test]
     fn a_path_of_another_machine_is_never_opened() {
-        let place =
-            |named: &str, at| SourceClient::base_reference("a/lora", named, None, at).map(|reference| reference.place);
+        let place = |named: &str, at| {
+            let is_here = at == AdapterAt::Disk;
+            SourceClient::base_reference("a/lora", named, None, at, is_here).map(|reference| reference.place)
+        };
         let hub = Place::Hub { repo: "meta/base".into(), revision: None };
         assert_eq!(place("meta/base", AdapterAt::Hub("a/lora")), Ok(hub));
         assert_eq!(place("/tmp", AdapterAt::Disk), Ok(Place::Path("/tmp".into())));
@@ -134,8 +149,9 @@ mod tests {
             let error = place(named, AdapterAt::Hub("a/lora")).expect_err(named).to_string();
             assert!(error.contains("base_model_name_or_path"), "{error}");
         }
-        let pinned = SourceClient::base_reference("a/lora", "meta/base", Some("v2".into()), AdapterAt::Hub("a/lora"))
-            .expect("a reference");
+        let pinned =
+            SourceClient::base_reference("a/lora", "meta/base", Some("v2".into()), AdapterAt::Hub("a/lora"), false)
+                .expect("a reference");
         assert_eq!(pinned.name(), "meta/base@v2");
     }
 }

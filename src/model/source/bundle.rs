@@ -4,7 +4,6 @@
 //! is known by its content, whatever its name.
 
 use std::cmp::Ordering;
-use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -16,14 +15,16 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::SourceError;
-use super::local::io;
 use super::metadata::{MAX_SERIALISED_BYTES, Metadata, VERSION};
 use super::token::hex;
+use crate::files::Disk;
 
 /// The word that opens a bundle.
 const FORMAT: &str = "hf-mem-probe bundle";
 /// The longest first line.
 const MAX_LEAD_BYTES: u64 = 4096;
+/// The longest packed bundle: gzip makes what it cannot pack longer by less than one part in a thousand.
+pub(super) const MAX_PACKED_BYTES: u64 = MAX_SERIALISED_BYTES + MAX_SERIALISED_BYTES / 1024 + MAX_LEAD_BYTES;
 
 /// The first line of a bundle.
 #[derive(Debug, Serialize, Deserialize)]
@@ -45,9 +46,8 @@ pub struct Packed {
 }
 
 /// Whether the file at `path` is compressed as a bundle is, or named as one: no other kind of model is.
-pub(super) fn is_bundle(path: &Path) -> bool {
-    let mut magic = [0; 2];
-    let gzip = File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == [0x1f, 0x8b];
+pub(super) fn is_bundle(disk: &Disk, path: &Path) -> bool {
+    let gzip = disk.read_range(path, 0, 2).is_ok_and(|magic| magic == [0x1f, 0x8b]);
     gzip || path.extension().is_some_and(|ending| ending == "hfmp")
 }
 
@@ -68,7 +68,7 @@ pub fn pack(metadata: &Metadata) -> Result<Packed, SourceError> {
     Ok(Packed { bytes, sha256 })
 }
 
-/// Writes a bundle: whole or not at all, readable to whom the umask lets read.
+/// Writes a bundle: whole or not at all, readable to whom the umask lets read. For the command line alone: it waits.
 pub fn write(packed: &Packed, path: &Path) -> std::io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let anyone = std::fs::Permissions::from_mode(0o666);
@@ -79,13 +79,12 @@ pub fn write(packed: &Packed, path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Reads the bundle at `path`; `file` is `--file`, which must be what was packed.
-pub(super) fn read(path: &Path, file: Option<&str>) -> Result<Metadata, SourceError> {
+/// Reads the bundle `packed`, which was read from `path`; `file` is `--file`, which must be what was packed.
+pub(super) fn read(packed: &[u8], path: &Path, file: Option<&str>) -> Result<Metadata, SourceError> {
     let refuse = |why| SourceError::MissingMetadata { what: path.display().to_string(), why };
-    let metadata = unpack(File::open(path).map_err(|error| io(path, &error))?).map_err(refuse)?;
+    let metadata = unpack(packed).map_err(refuse)?;
     let packed = metadata.identity.file.as_deref();
     match file {
-        // The cache names its entries by what was asked for, so it asks for nothing here.
         Some(file) if !packed.is_some_and(|packed| is_named(packed, file)) => {
             let repo = &metadata.identity.repo;
             let holds = packed.map_or_else(|| "no single file".to_owned(), ToOwned::to_owned);

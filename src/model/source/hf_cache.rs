@@ -1,9 +1,16 @@
 //! The cache that huggingface_hub keeps: `models--owner--name/refs/main` names a commit, `snapshots/<commit>` holds it.
+//!
+//! Nothing in it says whether a token was needed for a model. So it is read for those who could read the files themselves,
+//! and to all others it is as if it were not there.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::hub::is_commit;
+use super::permissions::FileReader;
+use crate::files::Disk;
+
+/// The longest file that names a commit: 40 digits and an end of line.
+const MAX_REF_BYTES: u64 = 256;
 
 /// A model found in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,23 +19,33 @@ pub(super) struct Snapshot {
     pub(super) commit: String,
 }
 
-/// Finds `revision` of `repo` below `cache`.
-pub(super) fn find(cache: &Path, repo: &str, revision: &str) -> Option<Snapshot> {
+/// Finds `revision` of `repo` below `cache`, for `reader`.
+pub(super) fn find(disk: &Disk, cache: &Path, repo: &str, revision: &str, reader: &FileReader) -> Option<Snapshot> {
     let model = cache.join(format!("models--{}", repo.replace('/', "--")));
-    let commit = if is_commit(revision) && model.join("snapshots").join(revision).is_dir() {
+    let commit = if is_commit(revision) && disk.is_folder(&model.join("snapshots").join(revision)) {
         revision.to_owned()
     } else {
         // Revisions hold no `..` (checked when the reference is read), so the path stays inside.
-        let named = fs::read_to_string(model.join("refs").join(revision)).ok()?;
+        let named = disk.read_text(&model.join("refs").join(revision), MAX_REF_BYTES).ok()?;
         named.trim().to_owned()
     };
+
     let folder = model.join("snapshots").join(&commit);
-    (is_commit(&commit) && folder.is_dir()).then_some(Snapshot { folder, commit })
+    let found = is_commit(&commit) && disk.is_folder(&folder) && reader.may_read_all(disk, &folder);
+    found.then_some(Snapshot { folder, commit })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::files;
+
+    fn find(cache: &Path, repo: &'static str, revision: &'static str, reader: &FileReader) -> Option<Snapshot> {
+        let (root, reader) = (cache.to_owned(), reader.clone());
+        files::wait(cache, move |disk| super::find(disk, &root, repo, revision, &reader)).expect("in time")
+    }
 
     #[test]
     fn by_branch_and_by_commit() {
@@ -40,11 +57,24 @@ mod tests {
         fs::write(model.join("refs/main"), format!("{commit}\n")).expect("written");
         fs::write(model.join("refs/pr/1"), commit).expect("written");
         fs::write(model.join("refs/evil"), "../../..").expect("written");
+        let own = FileReader::Own;
         for revision in ["main", "pr/1", commit] {
-            assert_eq!(find(cache.path(), "a/b", revision).expect(revision).commit, commit);
+            assert_eq!(find(cache.path(), "a/b", revision, &own).expect(revision).commit, commit);
         }
-        assert_eq!(find(cache.path(), "a/b", "evil"), None);
-        assert_eq!(find(cache.path(), "a/b", "gone"), None);
-        assert_eq!(find(cache.path(), "a/c", "main"), None);
+        for (repo, revision) in [("a/b", "evil"), ("a/b", "gone"), ("a/c", "main")] {
+            assert_eq!(find(cache.path(), repo, revision, &own), None);
+        }
+        assert_eq!(find(cache.path(), "a/b", "main", &FileReader::Unknown), None);
+    }
+
+    #[test]
+    fn a_pipe_names_no_commit() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+        let cache = tempfile::tempdir().expect("a folder");
+        let refs = cache.path().join("models--a--b/refs");
+        fs::create_dir_all(&refs).expect("made");
+        mknodat(CWD, refs.join("main"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
+        assert_eq!(find(cache.path(), "a/b", "main", &FileReader::Own), None);
     }
 }

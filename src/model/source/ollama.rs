@@ -1,13 +1,15 @@
 //! Models that Ollama has pulled: a manifest names blobs by digest, one of them the GGUF file
 //! (ollama `server/manifest.go`, `server/modelpath.go`).
 
-use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::error::SourceError;
+use super::local::io;
+use crate::files::Disk;
 
 /// The longest manifest that is read; real ones have some hundred bytes.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
@@ -42,7 +44,7 @@ struct Layer {
 }
 
 /// Finds `name` (`llama3.2:3b`, `someone/model`, `hf.co/owner/name:Q4_K_M`) in Ollama's folder.
-pub(super) fn find(models: &Path, name: &str) -> Result<Pulled, SourceError> {
+pub(super) fn find(disk: &Disk, models: &Path, name: &str) -> Result<Pulled, SourceError> {
     let place = format!("in {}", models.display());
     let absent = |hint: &str| SourceError::NotFound {
         what: format!("Ollama model {name}"),
@@ -54,10 +56,11 @@ pub(super) fn find(models: &Path, name: &str) -> Result<Pulled, SourceError> {
         why: "Ollama's names are model, model:tag or owner/model:tag".into(),
     })?;
     let path = models.join("manifests").join(manifest);
-    let length = fs::metadata(&path).map_err(|_| absent("`ollama list` shows what there is"))?.len();
-    let text = (length <= MAX_MANIFEST_BYTES).then(|| fs::read(&path).ok()).flatten();
-    let manifest: Option<Manifest> = text.and_then(|text| serde_json::from_slice(&text).ok());
-    let manifest = manifest.ok_or_else(|| SourceError::MissingMetadata {
+    let text = disk.read(&path, MAX_MANIFEST_BYTES).map_err(|error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => absent("`ollama list` shows what there is"),
+        _ => io(&path, &error),
+    })?;
+    let manifest: Manifest = serde_json::from_slice(&text).map_err(|_| SourceError::MissingMetadata {
         what: path.display().to_string(),
         why: "it is not a manifest of Ollama; pull the model again".into(),
     })?;
@@ -74,7 +77,7 @@ pub(super) fn find(models: &Path, name: &str) -> Result<Pulled, SourceError> {
             }
             PROJECTOR => pulled.files.push(("mmproj.gguf".into(), blob)),
             ADAPTER => pulled.adapters.push(blob),
-            PARAMETERS => pulled.parameters = parameters(&blob),
+            PARAMETERS => pulled.parameters = parameters(disk, &blob),
             _ => {}
         }
     }
@@ -82,9 +85,8 @@ pub(super) fn find(models: &Path, name: &str) -> Result<Pulled, SourceError> {
 }
 
 /// The Modelfile's parameters as JSON; `None` where they are not there or are none.
-fn parameters(blob: &Path) -> Option<Value> {
-    let length = fs::metadata(blob).ok()?.len();
-    let text = (length <= MAX_MANIFEST_BYTES).then(|| fs::read(blob).ok()).flatten()?;
+fn parameters(disk: &Disk, blob: &Path) -> Option<Value> {
+    let text = disk.read(blob, MAX_MANIFEST_BYTES).ok()?;
     super::json::Room::default().document(&text).ok().filter(Value::is_object)
 }
 
@@ -114,7 +116,10 @@ fn manifest_path(name: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::files;
 
     #[test]
     fn names_become_paths_inside_the_folder() {
@@ -137,15 +142,20 @@ mod tests {
             {"mediaType": "application/vnd.ollama.image.projector", "digest": "sha256:../../evil"},
             {"mediaType": "application/vnd.ollama.image.projector", "digest": "sha256:cd"}]}"#;
         fs::write(manifests.join("latest"), layers).expect("written");
-        let pulled = find(folder.path(), "tiny").expect("found");
+        let models = folder.path().to_owned();
+        let pulled_as = |name: &'static str| {
+            let models = models.clone();
+            files::wait(&models.clone(), move |disk| find(disk, &models, name)).expect("in time")
+        };
+        let pulled = pulled_as("tiny").expect("found");
         let blobs = folder.path().join("blobs");
         assert_eq!(pulled.digest, "ab12");
         assert_eq!(
             pulled.files,
             [("model.gguf".into(), blobs.join("sha256-ab12")), ("mmproj.gguf".into(), blobs.join("sha256-cd"))]
         );
-        assert_eq!(find(folder.path(), "other").expect_err("absent").reason(), "not_found");
+        assert_eq!(pulled_as("other").expect_err("absent").reason(), "not_found");
         fs::write(manifests.join("bad"), "{").expect("written");
-        assert_eq!(find(folder.path(), "tiny:bad").expect_err("damaged").reason(), "missing_metadata");
+        assert_eq!(pulled_as("tiny:bad").expect_err("damaged").reason(), "missing_metadata");
     }
 }

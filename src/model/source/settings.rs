@@ -4,13 +4,15 @@
 //! `HF_HOME`, `HF_HUB_CACHE`; the proxy names are curl's. `SSL_CERT_FILE` and `SSL_CERT_DIR` are read by the TLS library
 //! itself when it loads the system's certificates.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use url::Url;
 
 use super::error::SourceError;
-use super::token::Token;
+use super::token::{self, Token};
+use crate::files;
 
 /// Hubs and folders to look in, and what they may cost.
 #[derive(Clone, Debug)]
@@ -118,7 +120,7 @@ impl HubSettings {
             endpoint,
             endpoints: Vec::new(),
             offline: get("HF_HUB_OFFLINE").or_else(|| get("TRANSFORMERS_OFFLINE")).is_some_and(|value| is_true(&value)),
-            token: token(&get, home.as_deref()),
+            token: token(&get, home.as_deref())?,
             cache_folder: first(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"])
                 .map(PathBuf::from)
                 .or_else(|| home.map(|home| home.join("hub"))),
@@ -183,20 +185,46 @@ fn home(get: &impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
 }
 
 /// `HF_TOKEN`, else the file that `HF_TOKEN_PATH` names, else systemd's credential `hf_token`, else the home's `token`.
-fn token(get: &impl Fn(&str) -> Option<String>, home: Option<&Path>) -> Option<Token> {
+fn token(get: &impl Fn(&str) -> Option<String>, home: Option<&Path>) -> Result<Option<Token>, SourceError> {
     if let Some(token) = get("HF_TOKEN").or_else(|| get("HUGGING_FACE_HUB_TOKEN")) {
-        return Token::new(&token);
+        return Ok(Token::new(&token));
     }
     if get("HF_HUB_DISABLE_IMPLICIT_TOKEN").is_some_and(|value| is_true(&value)) {
-        return None;
+        return Ok(None);
     }
     let credential = get("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join("hf_token"));
-    let file = get("HF_TOKEN_PATH")
-        .map(PathBuf::from)
-        .or_else(|| credential.filter(|path| path.exists()))
-        .or_else(|| home.map(|home| home.join("token")))?;
-    // No file is no token; nothing is said of a file that is not the asker's to read.
-    Token::new(&std::fs::read_to_string(file).ok()?)
+    let places = [
+        get("HF_TOKEN_PATH").map(|path| ("HF_TOKEN_PATH", PathBuf::from(path))),
+        credential.filter(|path| is_there(path)).map(|path| ("CREDENTIALS_DIRECTORY", path)),
+        home.map(|home| ("HF_HOME", home.join("token"))),
+    ];
+    match places.into_iter().flatten().next() {
+        Some((name, path)) => token_in(name, &path),
+        None => Ok(None),
+    }
+}
+
+/// The token in the file at `path`, which the variable `name` leads to.
+fn token_in(name: &str, path: &Path) -> Result<Option<Token>, SourceError> {
+    // The usual name of a file with nothing in it.
+    if path == Path::new("/dev/null") {
+        return Ok(None);
+    }
+    let file = path.to_owned();
+    match files::try_wait(path, move |disk| disk.read_text(&file, token::MAX_FILE_BYTES)) {
+        Ok(text) => Ok(Token::new(&text)),
+        // No file is no token; nothing is said of a file that is not the asker's to read.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => Ok(None),
+        Err(error) => Err(SourceError::BadSetting {
+            name: name.into(),
+            why: format!("{}: {error}; name a file that holds a token", path.display()),
+        }),
+    }
+}
+
+fn is_there(path: &Path) -> bool {
+    let asked = path.to_owned();
+    files::wait(path, move |disk| disk.exists(&asked)).unwrap_or(false)
 }
 
 fn is_true(value: &str) -> bool {
@@ -262,6 +290,23 @@ mod tests {
         assert_eq!(token(&named), Token::new("hf_other"));
         assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN", "hf_env")]), Token::new("hf_env"));
         assert_eq!(token(&[("HF_HOME", home), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]), None);
+    }
+
+    #[test]
+    fn a_token_file_that_is_none_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let long = folder.path().join("long");
+        std::fs::write(&long, "x".repeat(10_000)).expect("written");
+        for (path, why) in
+            [("/dev/zero", "it is a device"), ("/", "it is a folder"), (long.to_str().expect("UTF-8"), "8192")]
+        {
+            let error = settings(&[("HF_TOKEN_PATH", path)]).expect_err(path);
+            assert_eq!(error.reason(), "bad_configuration");
+            assert!(error.to_string().contains(why), "{error}");
+        }
+        for path in ["/dev/null", "/nonexistent/token"] {
+            assert_eq!(settings(&[("HF_TOKEN_PATH", path)]).expect(path).token, None);
+        }
     }
 
     #[test]

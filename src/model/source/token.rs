@@ -4,6 +4,9 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
+/// The longest file that holds a token: the longest token, with room for white space around it.
+pub(crate) const MAX_FILE_BYTES: u64 = 8192;
+
 /// A Hub token. It has no `Display`, no serialisation, and a `Debug` that says nothing of it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);

@@ -9,6 +9,7 @@ use url::Url;
 
 use super::answer::{self, Bad, Wanted};
 use super::budget::Budget;
+use super::peers::{Peers, RefusedPeer};
 use super::refusal::{self, Asked};
 use super::tally::HubOutcome;
 use super::wait;
@@ -22,6 +23,13 @@ const MAX_ATTEMPTS: u32 = 8;
 /// Attempts where no connection comes about: a name that is not known or a port that nobody listens at seldom changes
 /// within seconds, and whoever waits would rather know.
 const MAX_CONNECT_ATTEMPTS: u32 = 3;
+
+/// The client, and whom it may speak to.
+#[derive(Debug)]
+pub(super) struct Http {
+    pub(super) client: Client,
+    pub(super) peers: Peers,
+}
 
 /// An answer that can be used.
 #[derive(Debug)]
@@ -48,7 +56,7 @@ impl Failure {
 
 /// Gets `url`, trying again for as long as the budget allows.
 pub(super) async fn get(
-    client: &Client,
+    http: &Http,
     url: &Url,
     token: Option<&Token>,
     wanted: Wanted,
@@ -61,7 +69,7 @@ pub(super) async fn get(
         attempt += 1;
         let outcome = {
             let _seat = budget.manners.seat(asked.endpoint, budget.deadline()).await;
-            once(client, url, token, wanted, asked, budget).await
+            once(http, url, token, wanted, asked, budget).await
         };
         let failed = match outcome {
             Ok(answer) => {
@@ -98,7 +106,7 @@ pub(super) async fn get(
 }
 
 async fn once(
-    client: &Client,
+    http: &Http,
     url: &Url,
     token: Option<&Token>,
     wanted: Wanted,
@@ -107,7 +115,7 @@ async fn once(
 ) -> Result<Answer, Failure> {
     let mut url = url.clone();
     for _ in 0..=MAX_REDIRECTS {
-        let response = send(client, &url, token, wanted, asked, budget).await?;
+        let response = send(http, &url, token, wanted, asked, budget).await?;
         let status = response.status();
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
             url = redirect(&url, response.headers(), asked)?;
@@ -140,14 +148,16 @@ async fn once(
 
 /// Sends one request. The token goes to the Hub's own origin and nowhere else.
 async fn send(
-    client: &Client,
+    http: &Http,
     url: &Url,
     token: Option<&Token>,
     wanted: Wanted,
     asked: &Asked<'_>,
     budget: &Budget,
 ) -> Result<reqwest::Response, Failure> {
-    let mut request = client.get(url.clone());
+    // An address that is kept from an earlier redirect is looked at again.
+    http.peers.check(url).map_err(|refused| Failure::Final(unusable(asked, refused.to_string())))?;
+    let mut request = http.client.get(url.clone());
     if let Wanted::Range { start, length } = wanted {
         let last = start.saturating_add(length.max(1)) - 1;
         request = request.header(RANGE, format!("bytes={start}-{last}"));
@@ -165,7 +175,7 @@ async fn send(
         }
         Ok(Err(error)) => {
             budget.tally.ended(HubOutcome::Unreachable);
-            Err(refused(&error, url))
+            Err(refused(&error, url, asked))
         }
         Err(_) => {
             budget.tally.ended(HubOutcome::Unreachable);
@@ -175,7 +185,10 @@ async fn send(
 }
 
 /// What a request that got no answer ran into, and how often it is worth another try.
-fn refused(error: &reqwest::Error, url: &Url) -> Failure {
+fn refused(error: &reqwest::Error, url: &Url, asked: &Asked<'_>) -> Failure {
+    if let Some(peer) = RefusedPeer::behind(error) {
+        return Failure::Final(unusable(asked, peer.to_string()));
+    }
     let cause = answer::cause(error);
     if !error.is_connect() {
         return Failure::again(format!("the request failed ({cause})"));
@@ -192,13 +205,23 @@ fn refused(error: &reqwest::Error, url: &Url) -> Failure {
     Failure::Again { why, wait: None, limited: false, attempts }
 }
 
-/// Where a redirect leads: http or https, and never from https back to http.
+/// Where a redirect leads: http or https, never from https back to http, and without a user or password, which would be
+/// sent there as if they were this program's.
 fn redirect(from: &Url, headers: &HeaderMap, asked: &Asked<'_>) -> Result<Url, Failure> {
     let to = headers.get(LOCATION).and_then(|location| location.to_str().ok()).and_then(|to| from.join(to).ok());
     match to {
-        Some(to) if to.scheme() == "https" || (to.scheme() == "http" && from.scheme() == "http") => Ok(to),
+        Some(to) if to.scheme() == "https" || (to.scheme() == "http" && from.scheme() == "http") => {
+            Ok(without_user(to))
+        }
         _ => Err(Failure::Final(unusable(asked, "it redirects to nowhere, or from https to something else".into()))),
     }
+}
+
+fn without_user(mut url: Url) -> Url {
+    // These only fail for addresses that cannot have a user.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url
 }
 
 fn unusable(asked: &Asked<'_>, why: String) -> SourceError {
@@ -207,12 +230,9 @@ fn unusable(asked: &Asked<'_>, why: String) -> SourceError {
 
 /// An address that may be printed: without query, user and fragment.
 pub(super) fn printable(url: &Url) -> String {
-    let mut url = url.clone();
+    let mut url = without_user(url.clone());
     url.set_query(None);
     url.set_fragment(None);
-    // These only fail for addresses that cannot have a user, which need no hiding.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
     url.into()
 }
 
@@ -230,6 +250,16 @@ mod tests {
     fn printed_addresses_hold_no_secret() {
         let url = Url::parse("https://user:secret@cdn/x/y?Signature=secret#secret").expect("an address");
         assert_eq!(printable(&url), "https://cdn/x/y");
+    }
+
+    #[test]
+    fn a_redirect_loses_user_and_password() {
+        let hub = Url::parse("https://hub/").expect("an address");
+        let asked = Asked { endpoint: &hub, repo: "a/b", revision: "main", file: None, token_given: false };
+        let mut headers = HeaderMap::new();
+        headers.insert(LOCATION, "https://user:secret@store/x?y=1".parse().expect("a header"));
+        let to = redirect(&hub, &headers, &asked).ok().expect("a target");
+        assert_eq!(to.as_str(), "https://store/x?y=1");
     }
 
     #[test]

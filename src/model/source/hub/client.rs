@@ -1,20 +1,24 @@
 //! The client of all Hubs, and one reading of one repository through it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::{Client, NoProxy, Proxy, redirect};
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use url::Url;
 
 use super::answer::{Wanted, cause};
-use super::attempt::{self, Answer};
+use super::attempt::{self, Answer, Http};
 use super::budget::Budget;
 use super::info::{self, Revision};
 use super::manners::Manners;
+use super::peers::Peers;
 use super::refusal::Asked;
 use super::tally::HubTally;
+use crate::files::{Disk, FileThreads};
 use crate::model::Identity;
 use crate::model::source::error::SourceError;
 use crate::model::source::metadata::Metadata;
@@ -24,19 +28,26 @@ use crate::model::source::token::Auth;
 use crate::model::source::turns::{self, SMALL_BYTES, Seat, Turn};
 use crate::model::source::weights::Listing;
 
+/// Where most systems keep certificates: what a message names when reading them hangs.
+const CERTIFICATES: &str = "/etc/ssl/certs";
+/// The longest file of certificates; the usual one of all public authorities has 250 KB.
+const MAX_CERTIFICATE_BYTES: u64 = 16 << 20;
+
 /// Asks Hubs. Cheap until the first request, which loads the system's certificates.
 #[derive(Debug)]
 pub(in crate::model::source) struct HubClient {
     settings: HubSettings,
     manners: Arc<Manners>,
-    client: OnceLock<Result<Client, SourceError>>,
+    files: FileThreads,
+    http: OnceCell<Http>,
     tally: Arc<HubTally>,
 }
 
 impl HubClient {
-    pub(in crate::model::source) fn new(settings: HubSettings) -> Self {
+    /// `files` read the certificates.
+    pub(in crate::model::source) fn new(settings: HubSettings, files: FileThreads) -> Self {
         let manners = Arc::new(Manners::new(settings.limits.concurrency));
-        Self { settings, manners, client: OnceLock::new(), tally: Arc::default() }
+        Self { settings, manners, files, http: OnceCell::new(), tally: Arc::default() }
     }
 
     /// How requests have ended so far.
@@ -49,24 +60,53 @@ impl HubClient {
     }
 
     /// Begins to read `repo` at `revision` as `auth`; all requests of it share one budget.
-    pub(in crate::model::source) fn begin<'a>(
+    pub(in crate::model::source) async fn begin<'a>(
         &'a self,
         repo: &'a str,
         revision: &'a str,
         auth: &'a Auth,
     ) -> Result<Reading<'a>, SourceError> {
-        let client = self.client.get_or_init(|| build(&self.settings)).as_ref().map_err(Clone::clone)?;
+        let http = self.http.get_or_try_init(|| self.build()).await?;
         let (endpoint, _) = self.settings.endpoint_for(repo);
         let budget = Budget::new(&self.settings.limits, Arc::clone(&self.manners), Arc::clone(&self.tally));
         let concurrency = self.settings.limits.concurrency.max(1);
-        Ok(Reading { client, endpoint, repo, revision, auth, budget, concurrency, long_list: Mutex::default() })
+        Ok(Reading { http, endpoint, repo, revision, auth, budget, concurrency, long_list: Mutex::default() })
+    }
+
+    /// The client, made where the certificates may be read from the disk.
+    async fn build(&self) -> Result<Http, SourceError> {
+        let settings = self.settings.clone();
+        let files = std::env::var_os("SSL_CERT_FILE");
+        let certificates = files.as_deref().map_or_else(|| Path::new(CERTIFICATES), Path::new).to_owned();
+        let is_named = files.is_some();
+        let started = Instant::now();
+
+        let named = certificates.clone();
+        let build = move |disk: &Disk| {
+            if is_named {
+                // The TLS library reads this file to its end, whatever it is.
+                disk.read(&named, MAX_CERTIFICATE_BYTES).map_err(|error| SourceError::BadSetting {
+                    name: "SSL_CERT_FILE".into(),
+                    why: format!("{}: {error}; name a file with certificates, or unset it", named.display()),
+                })?;
+            }
+            build(&settings)
+        };
+        self.files.run(&certificates, build).await.unwrap_or_else(|hung| {
+            Err(SourceError::HubUnreachable {
+                url: self.settings.endpoint.to_string(),
+                why: format!("its certificates cannot be checked: {hung}"),
+                attempts: 0,
+                elapsed: started.elapsed(),
+            })
+        })
     }
 }
 
 /// One repository being read.
 #[derive(Debug)]
 pub(in crate::model::source) struct Reading<'a> {
-    client: &'a Client,
+    http: &'a Http,
     endpoint: &'a Url,
     repo: &'a str,
     revision: &'a str,
@@ -170,7 +210,7 @@ impl Reading<'_> {
         let token = self.auth.token();
         let (repo, revision, token_given) = (self.repo, self.revision, token.is_some());
         let asked = Asked { endpoint: self.endpoint, repo, revision, file, token_given };
-        attempt::get(self.client, url, token, wanted, &asked, &self.budget).await
+        attempt::get(self.http, url, token, wanted, &asked, &self.budget).await
     }
 
     /// `endpoint/before/owner/name/after`, every part encoded as one segment.
@@ -243,12 +283,14 @@ impl Files for HubFiles<'_> {
 }
 
 /// One connection pool for all Hubs: TLS by rustls and ring with the system's certificates, proxies as the settings say,
-/// no redirect followed by itself.
-fn build(settings: &HubSettings) -> Result<Client, SourceError> {
+/// no redirect followed by itself, and no address that is closed to Hubs.
+fn build(settings: &HubSettings) -> Result<Http, SourceError> {
     // An error means that the program has chosen one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let peers = Peers::new(settings);
     let builder = || -> Result<reqwest::ClientBuilder, SourceError> {
         let plain = Client::builder()
+            .dns_resolver(peers.clone())
             .user_agent(concat!("hf-mem-probe/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .connect_timeout(settings.limits.connect)
@@ -259,7 +301,7 @@ fn build(settings: &HubSettings) -> Result<Client, SourceError> {
         name: "TLS".into(),
         why: format!("no client can be made ({}); install CA certificates or set SSL_CERT_FILE", cause(&error)),
     };
-    match builder()?.build() {
+    let client = match builder()?.build() {
         Ok(client) => Ok(client),
         // A host without any certificate can still ask a Hub over plain HTTP; every https address will be refused.
         Err(_) if settings.endpoint.scheme() == "http" => {
@@ -269,7 +311,8 @@ fn build(settings: &HubSettings) -> Result<Client, SourceError> {
             builder()?.tls_backend_preconfigured(tls).build().map_err(refuse)
         }
         Err(error) => Err(refuse(error)),
-    }
+    }?;
+    Ok(Http { client, peers })
 }
 
 /// How a proxy is made of its address.

@@ -2,7 +2,8 @@
 //!
 //! One call to the model API says commit, files and lengths; documents and headers follow by `resolve`, the Hub's
 //! cacheable and generously limited way to files. Redirects are followed by hand, so that a token never leaves the Hub's
-//! own origin and a signed address never reaches a message.
+//! own origin and a signed address never reaches a message. Nor do they lead to this host itself, or to a cloud's metadata
+//! service (`peers`).
 
 mod answer;
 mod attempt;
@@ -10,6 +11,7 @@ mod budget;
 mod client;
 mod info;
 mod manners;
+mod peers;
 mod refusal;
 mod tally;
 mod wait;
