@@ -12,6 +12,7 @@ use super::budget::Budget;
 use super::refusal::{self, Asked};
 use super::tally::HubOutcome;
 use super::wait;
+use crate::model::source::buffer::Buffer;
 use crate::model::source::error::SourceError;
 use crate::model::source::token::Token;
 
@@ -26,7 +27,7 @@ const MAX_CONNECT_ATTEMPTS: u32 = 3;
 /// An answer that can be used.
 #[derive(Debug)]
 pub(super) struct Answer {
-    pub(super) body: Vec<u8>,
+    pub(super) body: Buffer,
     /// Where it came from in the end; may be signed, never to be printed with its query.
     pub(super) url: Url,
     /// `rel="next"` of a `Link` header.
