@@ -127,7 +127,7 @@ impl Inventory {
 }
 
 /// Folds tensors, one by one, into an [`Inventory`].
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct InventoryBuilder {
     classes: BTreeMap<ClassKey, ClassCount>,
 }
@@ -135,7 +135,7 @@ pub struct InventoryBuilder {
 /// (component, pattern, storage, shape).
 type ClassKey = (Box<str>, Box<str>, Storage, Box<[u64]>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct ClassCount {
     bytes_each: Bytes,
     layers: BTreeMap<u32, u64>,

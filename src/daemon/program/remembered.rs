@@ -20,9 +20,12 @@ use crate::devices::Snapshot;
 use crate::model::Model;
 use crate::model::source::ModelReference;
 
-/// Answers that are kept; each costs some ten kilobytes, and at most [`KEPT_ANSWER_BYTES`]. Beyond it all are forgotten: a site that asks more different
-/// questions within one reading gains nothing from keeping the wrong ones.
+/// Answers that are kept; each costs some ten kilobytes, and at most [`KEPT_ANSWER_BYTES`]. Beyond it all are forgotten: a
+/// site that asks more different questions within one reading gains nothing from keeping the wrong ones.
 const MOST: usize = 64;
+/// Bytes that all of them may take, with the models that they keep in memory: a model of usual size takes some 30 KiB, and
+/// one written to take memory takes several MiB.
+const MOST_BYTES: u64 = 8 << 20;
 
 /// What an answer follows from, beside the question.
 #[derive(Debug)]
@@ -52,11 +55,14 @@ pub(super) struct Kept {
     reference: ModelReference,
     grounds: Grounds,
     written: Written,
+    /// What the answer and its model take.
+    bytes: u64,
 }
 
 impl Kept {
     pub(super) fn new(reference: ModelReference, grounds: Grounds, written: Written) -> Self {
-        Self { reference, grounds, written }
+        let bytes = grounds.model.heap_bytes().saturating_add(written.json().len() as u64);
+        Self { reference, grounds, written, bytes }
     }
 
     /// The model that was asked about.
@@ -85,11 +91,14 @@ impl Remembered {
     pub(super) fn keep(&self, body: &[u8], answer: Kept) {
         let mut kept = self.kept();
         kept.retain(|_, other| Arc::ptr_eq(&other.grounds.snapshot, &answer.grounds.snapshot));
-        if answer.written.json().len() > KEPT_ANSWER_BYTES {
-            kept.remove(body);
+        kept.remove(body);
+        let taken = answer.bytes.saturating_add(body.len() as u64);
+        if answer.written.json().len() > KEPT_ANSWER_BYTES || taken > MOST_BYTES {
             return;
         }
-        if kept.len() >= MOST && !kept.contains_key(body) {
+
+        let others = kept.iter().map(|(body, other)| other.bytes.saturating_add(body.len() as u64));
+        if kept.len() >= MOST || others.fold(taken, u64::saturating_add) > MOST_BYTES {
             kept.clear();
         }
         kept.insert(body.into(), Arc::new(answer));
@@ -193,5 +202,29 @@ mod tests {
         assert!(remembered.find(last.as_bytes()).is_none(), "a long answer is not kept, nor the older one");
         remembered.keep(b"later", answer(grounds(&snapshot()), "x"));
         assert_eq!(remembered.kept().len(), 1, "those of the reading before are gone");
+    }
+
+    #[test]
+    fn kept_answers_are_bounded_by_bytes() {
+        let remembered = Remembered::default();
+        let (here, model, settled) = (snapshot(), model(), settled());
+        let large = |bytes: u64| {
+            let model = Arc::clone(&model);
+            let grounds = Grounds {
+                model,
+                stale: false,
+                snapshot: Arc::clone(&here),
+                claims: BTreeMap::new(),
+                settled: Arc::clone(&settled),
+            };
+            Kept { bytes, ..answer(grounds, "x") }
+        };
+        for number in 0..10_u8 {
+            remembered.keep(&[number], large(MOST_BYTES / 3));
+            let kept: u64 = remembered.kept().values().map(|kept| kept.bytes).sum();
+            assert!(remembered.find(&[number]).is_some() && kept <= MOST_BYTES, "{kept} bytes");
+        }
+        remembered.keep(&[9], large(MOST_BYTES + 1));
+        assert!(remembered.find(&[9]).is_none(), "a model that takes all the room is not kept, nor the older answer");
     }
 }

@@ -6,16 +6,14 @@
 //! `[0,0,0]` takes sixteen times its length once it is parsed, `[{"":0}]` ninety times. So the values of a document are
 //! counted before any is built, and the documents of one model have room for so much together and no more.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
 
-use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::weights::Index;
+use super::weights::{Index, WeightMap, WeightMapBuilder};
 
 /// The largest configuration that is read; nearly all real ones stay below 1 MiB.
 pub const MAX_DOCUMENT_BYTES: u64 = 8 << 20;
@@ -27,8 +25,8 @@ pub const MAX_INDEX_BYTES: u64 = 64 << 20;
 const MAX_PARSED_BYTES: u64 = 48 << 20;
 /// The same of a reading that is nothing to wait for.
 const MAX_SMALL_BYTES: u64 = 4 << 20;
-/// What a name of an index takes at most beside its own text.
-const PAIR_BYTES: u64 = 128;
+/// What a name of an index takes at most in addition to its own text, where no other name has its pattern.
+const PAIR_BYTES: u64 = 192;
 /// Tensors that the indices of one model may name together; the largest known names some 280 000.
 const MAX_INDEX_TENSORS: usize = 1 << 19;
 
@@ -112,7 +110,7 @@ impl Room {
 
     /// Parses an index of shards. A `total_size` that is a whole float counts; any other is left out.
     pub fn index(&mut self, text: &[u8]) -> Result<Index, Refused> {
-        let pairs = text.split(|byte| *byte == b':').count() as u64;
+        let pairs = text.iter().filter(|byte| **byte == b':').count() as u64;
         self.take_small(pairs.saturating_mul(PAIR_BYTES).saturating_add(text.len() as u64))?;
         let mut deserializer = serde_json::Deserializer::from_slice(text);
         let raw = RawIndex::deserialize(&mut deserializer).and_then(|raw| deserializer.end().map(|()| raw));
@@ -126,7 +124,7 @@ impl Room {
         };
         self.tensors = left;
         let total = metadata.and_then(|metadata| metadata.total_size);
-        Ok(Index { total_bytes: total.and_then(|Total(total)| total), weight_map: weight_map.files })
+        Ok(Index { total_bytes: total.and_then(|Total(total)| total), weight_map: weight_map.names })
     }
 }
 
@@ -235,7 +233,7 @@ impl<'de> Deserialize<'de> for Weight {
 struct RawIndex {
     #[serde(default)]
     metadata: Option<IndexMetadata>,
-    weight_map: WeightMap,
+    weight_map: CountedNames,
 }
 
 #[derive(Deserialize)]
@@ -257,43 +255,38 @@ impl<'de> Deserialize<'de> for Total {
     }
 }
 
-/// The names of an index, up to one more than there may be, with the files' names kept once each.
-#[derive(Default)]
-struct WeightMap {
-    files: BTreeMap<String, Arc<str>>,
+/// The names of an index, up to as many as there may be, and how many there are.
+struct CountedNames {
+    names: WeightMap,
     named: usize,
 }
 
-impl<'de> Deserialize<'de> for WeightMap {
+impl<'de> Deserialize<'de> for CountedNames {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Names;
         impl<'de> Visitor<'de> for Names {
-            type Value = WeightMap;
+            type Value = CountedNames;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object of file names")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WeightMap, A::Error> {
-                let (mut read, mut known) = (WeightMap::default(), BTreeSet::<Arc<str>>::new());
-                loop {
-                    if read.named >= MAX_INDEX_TENSORS {
-                        // More are counted and not kept.
-                        match map.next_entry::<IgnoredAny, IgnoredAny>()? {
-                            Some(_) => read.named += 1,
-                            None => return Ok(read),
-                        }
-                        continue;
-                    }
-                    let Some((name, file)) = map.next_entry::<String, String>()? else { return Ok(read) };
-                    let file = known.get(file.as_str()).cloned().unwrap_or_else(|| {
-                        let file: Arc<str> = file.into();
-                        known.insert(Arc::clone(&file));
-                        file
-                    });
-                    read.files.insert(name, file);
-                    read.named += 1;
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<CountedNames, A::Error> {
+                let (mut names, mut named) = (WeightMapBuilder::default(), 0);
+                while named < MAX_INDEX_TENSORS
+                    && let Some((name, file)) = map.next_entry::<String, String>()?
+                {
+                    names.add(&name, &file).map_err(A::Error::custom)?;
+                    named += 1;
                 }
+
+                // More are counted and not kept.
+                if named == MAX_INDEX_TENSORS {
+                    while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                        named += 1;
+                    }
+                }
+                Ok(CountedNames { names: names.finish(), named })
             }
         }
         deserializer.deserialize_map(Names)

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use super::buffer::Buffer;
 use super::bundle;
 use super::error::SourceError;
 use super::metadata::Metadata;
@@ -202,17 +203,17 @@ impl Files for LocalFiles {
         &self.name
     }
 
-    async fn whole(&self, path: &str, limit: u64) -> Result<Vec<u8>, SourceError> {
+    async fn whole(&self, path: &str, limit: u64) -> Result<Buffer, SourceError> {
         let bytes = self.read(path, 0, limit.saturating_add(1)).await?;
         if bytes.len() as u64 > limit {
             let why = format!("{path} has more than {limit} bytes");
             return Err(SourceError::MissingMetadata { what: self.name.clone(), why });
         }
-        Ok(bytes)
+        Ok(bytes.into())
     }
 
-    async fn range(&self, path: &str, start: u64, length: u64) -> Result<Vec<u8>, SourceError> {
-        self.read(path, start, length).await
+    async fn range(&self, path: &str, start: u64, length: u64) -> Result<Buffer, SourceError> {
+        self.read(path, start, length).await.map(Buffer::from)
     }
 
     fn concurrency(&self) -> usize {

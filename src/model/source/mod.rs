@@ -5,6 +5,7 @@
 //! a bundle holds and a client sends; [`metadata::assemble()`] makes the [`Model`](super::Model) of it.
 
 mod base;
+mod buffer;
 pub mod bundle;
 pub mod client;
 mod disk;

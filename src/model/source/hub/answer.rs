@@ -7,6 +7,7 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE};
 use tokio::time::timeout;
 
 use super::budget::Budget;
+use crate::model::source::buffer::Buffer;
 
 /// What is wanted of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub(super) enum Bad {
 
 /// Reads the body of a successful answer. A server that ignores `Range` and sends everything is read up to what is
 /// wanted and then left.
-pub(super) async fn read(mut response: reqwest::Response, wanted: Wanted, budget: &Budget) -> Result<Vec<u8>, Bad> {
+pub(super) async fn read(mut response: reqwest::Response, wanted: Wanted, budget: &Budget) -> Result<Buffer, Bad> {
     let (skip, most) = match (wanted, response.status()) {
         (Wanted::Whole { limit: most } | Wanted::Beginning { length: most }, StatusCode::OK) => (0, most),
         (Wanted::Range { start, length }, StatusCode::PARTIAL_CONTENT) => {
@@ -57,7 +58,7 @@ pub(super) async fn read(mut response: reqwest::Response, wanted: Wanted, budget
         return Err(Bad::Final(format!("it has {length} bytes, more than the {limit} that are read of such a file")));
     }
     let declared = content_length(&response);
-    let mut body = Vec::new();
+    let mut body = Buffer::with_room(declared.unwrap_or(0).min(most));
     let mut passed: u64 = 0;
     loop {
         let chunk = match timeout(budget.attempt.min(budget.left()), response.chunk()).await {
@@ -74,7 +75,7 @@ pub(super) async fn read(mut response: reqwest::Response, wanted: Wanted, budget
         let have = body.len() as u64;
         let room = usize::try_from(most.saturating_sub(have)).unwrap_or(usize::MAX);
         let useful = chunk.get(before..).unwrap_or_default();
-        body.extend_from_slice(useful.get(..room.min(useful.len())).unwrap_or_default());
+        body.extend(useful.get(..room.min(useful.len())).unwrap_or_default());
         match wanted {
             Wanted::Whole { limit } if passed > limit => {
                 return Err(Bad::Final(format!("it has more than the {limit} bytes that are read of such a file")));

@@ -13,6 +13,7 @@ use super::peers::{Peers, RefusedPeer};
 use super::refusal::{self, Asked};
 use super::tally::HubOutcome;
 use super::wait;
+use crate::model::source::buffer::Buffer;
 use crate::model::source::error::SourceError;
 use crate::model::source::token::Token;
 
@@ -34,7 +35,7 @@ pub(super) struct Http {
 /// An answer that can be used.
 #[derive(Debug)]
 pub(super) struct Answer {
-    pub(super) body: Vec<u8>,
+    pub(super) body: Buffer,
     /// Where it came from in the end; may be signed, never to be printed with its query.
     pub(super) url: Url,
     /// `rel="next"` of a `Link` header.

@@ -20,6 +20,7 @@ use super::refusal::Asked;
 use super::tally::HubTally;
 use crate::files::{Disk, FileThreads};
 use crate::model::Identity;
+use crate::model::source::buffer::Buffer;
 use crate::model::source::error::SourceError;
 use crate::model::source::metadata::Metadata;
 use crate::model::source::read::{self, Files, Found};
@@ -242,7 +243,7 @@ struct HubFiles<'a> {
 }
 
 impl HubFiles<'_> {
-    async fn get(&self, path: &str, wanted: Wanted) -> Result<Vec<u8>, SourceError> {
+    async fn get(&self, path: &str, wanted: Wanted) -> Result<Buffer, SourceError> {
         let known = self.final_urls.lock().ok().and_then(|urls| urls.get(path).cloned());
         let url = known.unwrap_or_else(|| {
             let segments: Vec<&str> = ["resolve", self.commit].into_iter().chain(path.split('/')).collect();
@@ -261,11 +262,11 @@ impl Files for HubFiles<'_> {
         self.repo
     }
 
-    async fn whole(&self, path: &str, limit: u64) -> Result<Vec<u8>, SourceError> {
+    async fn whole(&self, path: &str, limit: u64) -> Result<Buffer, SourceError> {
         self.get(path, Wanted::Whole { limit }).await
     }
 
-    async fn range(&self, path: &str, start: u64, length: u64) -> Result<Vec<u8>, SourceError> {
+    async fn range(&self, path: &str, start: u64, length: u64) -> Result<Buffer, SourceError> {
         self.get(path, Wanted::Range { start, length }).await
     }
 

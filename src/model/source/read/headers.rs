@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use super::proof::{Examples, Kinds, Sample};
 use super::{Files, Weights, pickle, promise, proof};
 use crate::model::gguf::{self, Gguf, Progress, TablePlace};
-use crate::model::safetensors::{self, Header, HeaderError, LENGTH_BYTES, Outline, Passing, Tensor};
+use crate::model::safetensors::{self, HeaderError, LENGTH_BYTES, Outline, Passing};
 use crate::model::source::error::SourceError;
 use crate::model::source::metadata::{Evidence, MAX_CLASSES};
 use crate::model::source::turns::{self, SMALL_BYTES, Seat};
@@ -26,8 +27,6 @@ const MAX_PARTS_AT_ONCE: usize = 4;
 const BYTES_A_TENSOR: u64 = 112;
 /// Tensors of all files together; bounds memory while they are folded. The largest known model has some 280 000.
 const MAX_TENSORS: usize = 1 << 20;
-/// Tensors of all headers together by which the others are proved; where they have more, every header is read.
-const MAX_SAMPLED_TENSORS: usize = 1 << 17;
 
 const INDEX: &str = "model.safetensors.index.json";
 
@@ -60,30 +59,44 @@ pub(super) async fn all(
         weights.evidence = Evidence::Proved { read: count(&others), of: count(files) };
         return Ok(weights);
     }
-    let sampled = |files: Vec<WeightFile>, documents: Arc<Documents>| {
-        let sample = proof::sample(&files, documents.indices.get(INDEX)?)?;
-        Some(sample.iter().filter_map(|&position| files.get(position).cloned()).collect::<Vec<_>>())
-    };
     let (own, theirs) = (files.to_vec(), Arc::clone(documents));
     if source.reads_are_dear()
-        && let Some(chosen) = turns::work(work, seat.clone(), move || sampled(own, theirs)).await
+        && let Some((kinds, chosen)) = turns::work(work, seat.clone(), move || sampled(&own, theirs)).await
     {
-        let mut all = Folded { sample: Some(Vec::new()), ..Folded::default() };
-        all.read(source, &chosen, &hints).await?;
-        let (own, theirs, totals) = (files.to_vec(), Arc::clone(documents), hub_totals.cloned());
-        let sample = all.sample.take();
-        let proved = turns::work(work, seat.clone(), move || {
-            proof::prove(&own, theirs.indices.get(INDEX)?, totals.as_ref(), &sample?)
-        });
-        if let Some(weights) = proved.await {
+        let mut all = Folded { examples: Some(Examples::default()), ..Folded::default() };
+        all.read(source, &chosen, &hints, Some(&kinds)).await?;
+        let (own, totals, sample) = (files.to_vec(), hub_totals.cloned(), all.sample(&chosen));
+        let prove = move || proof::prove(&own, kinds.index()?, &kinds.kinds, totals.as_ref(), sample);
+        if let Some(weights) = turns::work(work, seat.clone(), prove).await {
             return Ok(weights);
         }
         // Not proved: read the others as well.
         let others: Vec<WeightFile> = files.iter().filter(|file| !chosen.contains(file)).cloned().collect();
-        all.read(source, &others, &hints).await?;
+        all.read(source, &others, &hints, None).await?;
         return Ok(all.weights());
     }
     Ok(folded(source, files, &hints).await?.weights())
+}
+
+/// An index and the kinds of its tensors.
+struct Indexed {
+    documents: Arc<Documents>,
+    kinds: Kinds,
+}
+
+impl Indexed {
+    fn index(&self) -> Option<&Index> {
+        self.documents.indices.get(INDEX)
+    }
+}
+
+/// The files to read first, by which the others may be proved.
+fn sampled(files: &[WeightFile], documents: Arc<Documents>) -> Option<(Arc<Indexed>, Vec<WeightFile>)> {
+    let kinds = Kinds::new(documents.indices.get(INDEX)?);
+    let indexed = Indexed { documents, kinds };
+    let positions = proof::sample(files, indexed.index()?, &indexed.kinds)?;
+    let chosen = positions.into_iter().filter_map(|position| files.get(position).cloned()).collect();
+    Some((Arc::new(indexed), chosen))
 }
 
 /// safetensors and pickled files mixed, as a diffusers pipeline may have them.
@@ -113,16 +126,13 @@ fn count(files: &[WeightFile]) -> u32 {
     u32::try_from(files.len()).unwrap_or(u32::MAX)
 }
 
-/// A file and its header.
-pub(super) type Read = (WeightFile, Header);
-
 /// One header, its tensors folded.
 #[derive(Default)]
 struct One {
     builder: InventoryBuilder,
     outline: Outline,
-    /// Its tensors, where they were asked for and are not too many.
-    tensors: Option<Vec<Tensor>>,
+    /// A tensor of each kind, where they were asked for and agree.
+    examples: Option<Examples>,
 }
 
 /// The headers of several files, folded as they come: what is kept grows with the kinds of tensors, not with tensors.
@@ -132,21 +142,26 @@ struct Folded {
     /// What was odd, by file.
     doubts: Vec<(String, String)>,
     tensors: usize,
-    /// The headers themselves, where they are wanted and not too long.
-    sample: Option<Vec<Read>>,
+    /// A tensor of each kind, where they are wanted and agree.
+    examples: Option<Examples>,
 }
 
 async fn folded(source: &impl Files, files: &[WeightFile], hints: &Hints<'_>) -> Result<Folded, SourceError> {
     let mut all = Folded::default();
-    all.read(source, files, hints).await?;
+    all.read(source, files, hints, None).await?;
     Ok(all)
 }
 
 impl Folded {
-    async fn read(&mut self, source: &impl Files, files: &[WeightFile], hints: &Hints<'_>) -> Result<(), SourceError> {
-        let keep = self.sample.is_some();
+    async fn read(
+        &mut self,
+        source: &impl Files,
+        files: &[WeightFile],
+        hints: &Hints<'_>,
+        indexed: Option<&Arc<Indexed>>,
+    ) -> Result<(), SourceError> {
         let read = |file: WeightFile| async move {
-            let one = header(source, &file, hints, keep).await?;
+            let one = header(source, &file, hints, indexed.cloned()).await?;
             Ok::<_, SourceError>((file, one))
         };
         let mut headers = stream::iter(files.iter().cloned().map(read)).buffer_unordered(source.concurrency());
@@ -159,14 +174,21 @@ impl Folded {
             if self.builder.classes() > MAX_CLASSES {
                 return Err(bad(source, &file, HeaderError::TooManyKinds(MAX_CLASSES).to_string()));
             }
-            self.doubts.extend(one.outline.doubts.iter().map(|doubt| (file.path.clone(), doubt.clone())));
-            self.sample = self.sample.take().zip(one.tensors).and_then(|(mut sample, tensors)| {
-                let Outline { data_bytes, doubts, .. } = one.outline;
-                sample.push((file, Header { tensors, data_bytes, doubts }));
-                (self.tensors <= MAX_SAMPLED_TENSORS).then_some(sample)
-            });
+            self.doubts.extend(one.outline.doubts.into_iter().map(|doubt| (file.path.clone(), doubt)));
+            self.examples =
+                self.examples.take().zip(one.examples).and_then(|(mut all, more)| all.absorb(more).map(|()| all));
         }
         Ok(())
+    }
+
+    /// What was read of `files`, to prove others by; the tensors stay here as well.
+    fn sample(&mut self, files: &[WeightFile]) -> Sample {
+        Sample {
+            files: files.iter().map(|file| file.path.clone()).collect(),
+            builder: self.builder.clone(),
+            examples: self.examples.take(),
+            is_doubtful: !self.doubts.is_empty(),
+        }
     }
 
     fn weights(mut self) -> Weights {
@@ -195,7 +217,12 @@ fn told_once(doubts: Vec<(String, String)>) -> Vec<String> {
 }
 
 /// One header in one read if `guess` was enough, else in two.
-async fn header(source: &impl Files, file: &WeightFile, hints: &Hints<'_>, keep: bool) -> Result<One, SourceError> {
+async fn header(
+    source: &impl Files,
+    file: &WeightFile,
+    hints: &Hints<'_>,
+    indexed: Option<Arc<Indexed>>,
+) -> Result<One, SourceError> {
     let refuse = |error: HeaderError| bad(source, file, error.to_string());
     let guess = hints.guesses.of(file);
     let first = file.bytes.map_or(guess, |length| guess.min(length));
@@ -214,7 +241,7 @@ async fn header(source: &impl Files, file: &WeightFile, hints: &Hints<'_>, keep:
         bytes = source.range(&file.path, LENGTH_BYTES, length).await?;
         start = 0;
     } else if have < end {
-        bytes.extend(source.range(&file.path, have, end - have).await?);
+        bytes.extend(&source.range(&file.path, have, end - have).await?);
     }
     let inside = usize::try_from(start).ok().zip(usize::try_from(start + length).ok()).map(|(start, end)| start..end);
     let Some(inside) = inside.filter(|inside| inside.end <= bytes.len()) else {
@@ -222,26 +249,25 @@ async fn header(source: &impl Files, file: &WeightFile, hints: &Hints<'_>, keep:
         return Err(bad(source, file, why));
     };
     let (component, data_bytes) = (file.component.clone(), file.bytes.map(|file| file.saturating_sub(end)));
-    let fold = move || one(bytes.get(inside).unwrap_or_default(), data_bytes, &component, keep);
+    let fold = move || one(bytes.get(inside).unwrap_or_default(), data_bytes, &component, indexed.as_deref());
     turns::work(length, (turn, hints.seat.clone()), fold).await.map_err(refuse)
 }
 
-/// Folds the header `json` into kinds of `component`; `keep` keeps its tensors as well.
-fn one(json: &[u8], data_bytes: Option<u64>, component: &str, keep: bool) -> Result<One, HeaderError> {
+/// Folds the header `json` into kinds of `component`. With `indexed`, a tensor of each kind of the index is kept.
+fn one(json: &[u8], data_bytes: Option<u64>, component: &str, indexed: Option<&Indexed>) -> Result<One, HeaderError> {
     let mut builder = InventoryBuilder::default();
-    let mut tensors = keep.then(Vec::new);
+    let indexed = indexed.and_then(|indexed| Some((indexed.index()?, &indexed.kinds)));
+    let mut examples = indexed.map(|_| Examples::default());
     let outline = safetensors::walk(json, data_bytes, &mut |passing| {
+        examples = examples
+            .take()
+            .zip(indexed)
+            .and_then(|(mut examples, (index, kinds))| examples.add(&passing, index, kinds).map(|()| examples));
         let Passing { name, storage, shape, bytes, .. } = passing;
-        if let Some(kept) = &mut tensors {
-            kept.push(Tensor { name: name.to_owned(), storage: storage.clone(), shape: shape.to_vec(), bytes });
-            if kept.len() > MAX_SAMPLED_TENSORS {
-                tensors = None;
-            }
-        }
         builder.add(component, name, storage, shape, bytes);
         if builder.classes() > MAX_CLASSES { Err(HeaderError::TooManyKinds(MAX_CLASSES)) } else { Ok(()) }
     })?;
-    Ok(One { builder, outline, tensors })
+    Ok(One { builder, outline, examples })
 }
 
 /// The header of a GGUF model; the parts of a split one many at once, each through a growing prefix.
@@ -279,7 +305,7 @@ async fn gguf_header(source: &impl Files, file: &WeightFile, seat: &Seat) -> Res
                 };
                 if next <= SECOND_PREFIX_BYTES {
                     turn = turns::unparsed(next).await;
-                    prefix.extend(source.range(&file.path, have, next - have).await?);
+                    prefix.extend(&source.range(&file.path, have, next - have).await?);
                 } else {
                     // Hardly any model has so long a header: it is large, and nothing is held while it waits.
                     drop((prefix, turn));
@@ -327,7 +353,7 @@ impl Guesses {
         for (path, index) in indices {
             let folder = path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
             let mut of: HashMap<&str, u64> = HashMap::new();
-            for (name, file) in &index.weight_map {
+            for (name, file) in index.weight_map.iter() {
                 *of.entry(file).or_insert(512) += name.len() as u64 + BYTES_A_TENSOR;
             }
             for (file, bytes) in of {
@@ -359,14 +385,11 @@ mod tests {
 
     #[test]
     fn what_is_kept_grows_with_the_kinds_of_tensors_and_those_are_bounded() {
-        let read = |json: &str, keep| one(json.as_bytes(), None, "", keep);
-        let many = read(&header_of(40_000, |at| format!("layers.{at}.w")), true).expect("one kind");
+        let read = |json: &str| one(json.as_bytes(), None, "", None);
+        let many = read(&header_of(40_000, |at| format!("layers.{at}.w"))).expect("one kind");
         assert_eq!((many.builder.classes(), many.outline.tensors), (1, 40_000));
-        assert_eq!(many.tensors.map(|tensors| tensors.len()), Some(40_000));
-        let refused = read(&header_of(40_000, |at| format!("w{at}")), false).err();
+        let refused = read(&header_of(40_000, |at| format!("w{at}"))).err();
         assert_eq!(refused, Some(HeaderError::TooManyKinds(MAX_CLASSES)));
-        let long = header_of(140_000, |at| format!("layers.{at}.w"));
-        assert!(read(&long, true).expect("one kind").tensors.is_none());
     }
 
     #[test]

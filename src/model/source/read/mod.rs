@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 
+use super::buffer::Buffer;
 use super::error::SourceError;
 use super::json::{self, Refused, Room};
 use super::metadata::{Evidence, MAX_CLASSES, Metadata, TensorRecord, VERSION};
@@ -34,10 +35,10 @@ pub(super) trait Files: Sync {
     fn name(&self) -> &str;
 
     /// A whole file of at most `limit` bytes.
-    fn whole(&self, path: &str, limit: u64) -> impl Future<Output = Result<Vec<u8>, SourceError>> + Send;
+    fn whole(&self, path: &str, limit: u64) -> impl Future<Output = Result<Buffer, SourceError>> + Send;
 
     /// Bytes `start..start + length`, fewer only at the end of the file.
-    fn range(&self, path: &str, start: u64, length: u64) -> impl Future<Output = Result<Vec<u8>, SourceError>> + Send;
+    fn range(&self, path: &str, start: u64, length: u64) -> impl Future<Output = Result<Buffer, SourceError>> + Send;
 
     /// Requests that may be under way at once.
     fn concurrency(&self) -> usize;
@@ -227,7 +228,7 @@ impl DocumentsRead {
     }
 
     /// Parses one text, unless it turns out to be large in a small reading.
-    async fn parse(&mut self, index: bool, text: Vec<u8>, (turn, seat): (Turn, &Seat)) -> Result<Parsed, Refused> {
+    async fn parse(&mut self, index: bool, text: Buffer, (turn, seat): (Turn, &Seat)) -> Result<Parsed, Refused> {
         let bytes = text.len() as u64;
         if seat.is_large() {
             self.room.become_large();
@@ -304,13 +305,13 @@ mod tests {
             "a/b"
         }
 
-        async fn whole(&self, _path: &str, _limit: u64) -> Result<Vec<u8>, SourceError> {
-            Ok(b"{}".to_vec())
+        async fn whole(&self, _path: &str, _limit: u64) -> Result<Buffer, SourceError> {
+            Ok(b"{}".to_vec().into())
         }
 
-        async fn range(&self, _path: &str, start: u64, length: u64) -> Result<Vec<u8>, SourceError> {
+        async fn range(&self, _path: &str, start: u64, length: u64) -> Result<Buffer, SourceError> {
             let (start, length) = (usize::try_from(start).unwrap(), usize::try_from(length).unwrap());
-            Ok(self.weights.iter().skip(start).take(length).copied().collect())
+            Ok(self.weights.iter().skip(start).take(length).copied().collect::<Vec<_>>().into())
         }
 
         fn concurrency(&self) -> usize {

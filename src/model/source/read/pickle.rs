@@ -6,6 +6,7 @@
 use super::Files;
 use super::headers::bad;
 use crate::bytes::Bytes;
+use crate::model::source::buffer::Buffer;
 use crate::model::source::error::SourceError;
 use crate::model::source::turns::{self, Seat};
 use crate::model::source::weights::WeightFile;
@@ -49,7 +50,7 @@ pub(super) async fn storages(source: &impl Files, file: &WeightFile, seat: &Seat
     seat.hold(size).await;
     let turn = turns::unparsed(size).await;
     let directory = match start.checked_sub(tail_start) {
-        Some(offset) => slice(&tail, offset, size).map(<[u8]>::to_vec),
+        Some(offset) => slice(&tail, offset, size).map(|inside| Buffer::from(inside.to_vec())),
         None => Some(source.range(&file.path, start, size).await?),
     };
     let members = move || directory.as_deref().and_then(members);

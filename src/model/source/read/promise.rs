@@ -21,11 +21,10 @@ use super::Weights;
 use super::proof::Predicted;
 use crate::bytes::Bytes;
 use crate::model::Dtype;
-use crate::model::blueprint::{Blueprint, Promised, Role};
+use crate::model::blueprint::{Blueprint, Role};
 use crate::model::gguf::TablePlace;
-use crate::model::safetensors::Tensor;
 use crate::model::source::metadata::Evidence;
-use crate::model::source::weights::{Index, WeightFile};
+use crate::model::source::weights::{Index, WeightFile, WeightMap};
 use crate::model::tensors::{InventoryBuilder, Storage};
 
 /// The weights in `files`, which are all that the totals count, if `config` promises them and everything else known proves it.
@@ -37,14 +36,11 @@ pub(super) fn keep(
 ) -> Option<Weights> {
     let blueprint = Blueprint::of(config)?;
     match (index, files) {
-        (Some(index), _) => {
-            let named = index.weight_map.iter().map(|(name, file)| (name.as_str(), &**file)).collect();
-            proved(&blueprint, files, &named, hub_totals, Some(index.total_bytes?))
-        }
+        (Some(index), _) => proved(&blueprint, files, &index.weight_map, hub_totals, Some(index.total_bytes?)),
         // Without an index: the whole model with or without an output head of its own, or the decoder alone.
         (None, [file]) => [("model.", true), ("model.", false), ("", false)].into_iter().find_map(|(prefix, head)| {
             let names = blueprint.names(prefix, head)?;
-            let named = names.iter().map(|name| (name.as_str(), file.path.as_str())).collect();
+            let named = WeightMap::collect(names.iter().map(|name| (name.as_str(), file.path.as_str()))).ok()?;
             proved(&blueprint, files, &named, hub_totals, None)
         }),
         _ => None,
@@ -54,29 +50,28 @@ pub(super) fn keep(
 fn proved(
     blueprint: &Blueprint,
     files: &[WeightFile],
-    named: &BTreeMap<&str, &str>,
+    named: &WeightMap,
     hub_totals: &BTreeMap<String, u64>,
     total_bytes: Option<u64>,
 ) -> Option<Weights> {
-    let is_there = |name: &str| named.contains_key(name);
-    let mut tensors: Vec<(&str, &str, Promised)> = Vec::with_capacity(named.len());
+    // The names are gone through twice, so that nothing is kept of each: there may be some 100 000.
+    let is_there = |name: &str| named.contains(name);
     let mut elements: BTreeMap<Role, u64> = BTreeMap::new();
-    for (name, file) in named {
-        let promised = blueprint.tensor(name, is_there)?;
+    for (name, _) in named.iter() {
+        let promised = blueprint.tensor(&name, is_there)?;
         let count = elements.entry(promised.role).or_default();
         let each = promised.shape.iter().try_fold(1_u64, |product, size| product.checked_mul(*size))?;
         *count = count.checked_add(each)?;
-        tensors.push((name, file, promised));
     }
     let types = types(&elements, hub_totals)?;
     let mut builder = InventoryBuilder::default();
     let mut predicted: BTreeMap<&str, Predicted> = BTreeMap::new();
-    for (name, file, Promised { shape, role }) in tensors {
-        let dtype = *types.get(&role)?;
-        let bytes = dtype.stored(shape.iter().product())?;
-        let tensor = Tensor { name: name.to_owned(), storage: Storage::Known(dtype), shape, bytes };
-        builder.add("", name, tensor.storage.clone(), &tensor.shape, bytes);
-        predicted.entry(file).or_default().add(name, &tensor);
+    for (name, file) in named.iter() {
+        let promised = blueprint.tensor(&name, is_there)?;
+        let dtype = *types.get(&promised.role)?;
+        let bytes = dtype.stored(promised.shape.iter().product())?;
+        predicted.entry(file).or_default().add(&name, dtype.name(), &promised.shape, bytes);
+        builder.add("", &name, Storage::Known(dtype), &promised.shape, bytes);
     }
     if predicted.len() != files.len() {
         return None;
@@ -170,9 +165,20 @@ mod tests {
         fn with_index(mut self) -> Self {
             let blueprint = Blueprint::of(&self.config).expect("known");
             let names = blueprint.names("model.", false).expect("names");
-            let weight_map = names.into_iter().map(|name| (name, "model.safetensors".into())).collect();
+            let names = names.iter().map(|name| (name.as_str(), "model.safetensors"));
+            let weight_map = WeightMap::collect(names).expect("names");
             self.index = Some(Index { total_bytes: self.totals.get("BF16").map(|count| count * 2), weight_map });
             self
+        }
+    }
+
+    impl Repository {
+        /// Keeps the names of the index that `keep` accepts, and adds `more`.
+        fn rename(&mut self, keep: fn(&str) -> bool, more: &[&str]) {
+            let index = self.index.as_mut().expect("an index");
+            let kept: Vec<String> = index.weight_map.iter().map(|(name, _)| name).filter(|name| keep(name)).collect();
+            let names = kept.iter().map(String::as_str).chain(more.iter().copied());
+            index.weight_map = WeightMap::collect(names.map(|name| (name, "model.safetensors"))).expect("names");
         }
     }
 
@@ -215,12 +221,10 @@ mod tests {
         }
         let index_spoils: &[(&str, Spoil)] = &[
             ("a name that no such model has", |it| {
-                let index = it.index.as_mut().expect("an index");
-                index.weight_map.insert("model.extra.weight".into(), "model.safetensors".into());
+                it.rename(|_| true, &["model.extra.weight"]);
             }),
             ("a name less", |it| {
-                let index = it.index.as_mut().expect("an index");
-                index.weight_map.remove("model.norm.weight");
+                it.rename(|name| name != "model.norm.weight", &[]);
             }),
             ("another sum", |it| it.index.as_mut().expect("an index").total_bytes = Some(2)),
             ("no sum", |it| it.index.as_mut().expect("an index").total_bytes = None),

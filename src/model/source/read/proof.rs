@@ -11,14 +11,14 @@
 //!
 //! Anything short of that, or a kind with two shapes, and every header is read.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::Weights;
-use super::headers::Read;
 use crate::bytes::Bytes;
 use crate::model::gguf::TablePlace;
-use crate::model::safetensors::{LENGTH_BYTES, Tensor};
+use crate::model::safetensors::{LENGTH_BYTES, Passing};
 use crate::model::source::metadata::Evidence;
 use crate::model::source::weights::{Index, WeightFile};
 use crate::model::tensors::{InventoryBuilder, Storage};
@@ -31,15 +31,15 @@ const PUNCTUATION_BYTES: u64 = 46;
 const METADATA_BYTES: u64 = 512;
 
 /// Positions of files in which every kind of tensor occurs; `None` where reading all is as good.
-pub(super) fn sample(files: &[WeightFile], index: &Index) -> Option<Vec<usize>> {
+pub(super) fn sample(files: &[WeightFile], index: &Index, kinds: &Kinds) -> Option<Vec<usize>> {
     if files.len() < FEWEST_FILES || index.total_bytes.is_none() || files.iter().any(|file| file.bytes.is_none()) {
         return None;
     }
     let mut kinds_of: BTreeMap<&str, BTreeSet<Kind>> = BTreeMap::new();
-    let kinds = kinds(index);
-    for (name, file) in &index.weight_map {
-        kinds_of.entry(file).or_default().insert(*kinds.get(name.as_str())?);
+    for (name, file) in index.weight_map.iter() {
+        kinds_of.entry(file).or_default().insert(kinds.of(&name));
     }
+
     let mut wanted: BTreeSet<Kind> = kinds_of.values().flatten().copied().collect();
     let mut chosen = Vec::new();
     // Greedy cover: the file with most kinds not yet seen, the first of equals.
@@ -58,36 +58,48 @@ pub(super) fn sample(files: &[WeightFile], index: &Index) -> Option<Vec<usize>> 
     Some(chosen)
 }
 
+/// What the headers that were read say.
+#[derive(Debug)]
+pub(super) struct Sample {
+    /// The files, by their paths.
+    pub(super) files: BTreeSet<String>,
+    /// Their tensors, folded.
+    pub(super) builder: InventoryBuilder,
+    /// One tensor of each kind; `None` where two of one kind differ, or one is not in the index.
+    pub(super) examples: Option<Examples>,
+    /// Whether a header was odd in any way.
+    pub(super) is_doubtful: bool,
+}
+
 /// The weights of all `files`, if the headers in `read` and everything else known prove the others.
 pub(super) fn prove(
     files: &[WeightFile],
     index: &Index,
+    kinds: &Kinds,
     hub_totals: Option<&BTreeMap<String, u64>>,
-    read: &[Read],
+    read: Sample,
 ) -> Option<Weights> {
-    let kinds = kinds(index);
-    let known = by_kind(read, &kinds)?;
-    let mut builder = InventoryBuilder::default();
-    for (file, header) in read {
-        header.add_to(&file.component, &mut builder);
-    }
-    let read_paths: BTreeSet<&str> = read.iter().map(|(file, _)| file.path.as_str()).collect();
-    let mut predicted: HashMap<&str, Predicted> = HashMap::new();
-    for (name, path) in index.weight_map.iter().filter(|(_, path)| !read_paths.contains(&***path)) {
-        let like = known.get(kinds.get(name.as_str())?)?;
-        predicted.entry(path).or_default().add(name, like);
-        builder.add("", name, like.storage.clone(), &like.shape, like.bytes);
-    }
-    for file in files.iter().filter(|file| !read_paths.contains(file.path.as_str())) {
-        predicted.get_mut(file.path.as_str())?.fits(file.bytes?)?;
-    }
-    let inventory = builder.finish();
-    // Every tensor of the index, no more and no less, and no doubt about any header that was read.
-    if inventory.tensors() != index.weight_map.len() as u64 || read.iter().any(|(_, header)| !header.doubts.is_empty())
-    {
+    if read.is_doubtful {
         return None;
     }
-    if inventory.bytes() != Bytes::new(index.total_bytes?) {
+    let (known, mut builder) = (read.examples?, read.builder);
+    let mut predicted: HashMap<&str, Predicted> = HashMap::new();
+    for (name, path) in index.weight_map.iter().filter(|(_, path)| !read.files.contains(*path)) {
+        let like = known.0.get(&kinds.of(&name))?;
+        let dtype = match &like.storage {
+            Storage::Known(dtype) => dtype.name(),
+            Storage::Unknown(name) => name,
+        };
+        predicted.entry(path).or_default().add(&name, dtype, &like.shape, like.bytes);
+        builder.add("", &name, like.storage.clone(), &like.shape, like.bytes);
+    }
+    for file in files.iter().filter(|file| !read.files.contains(&file.path)) {
+        predicted.get_mut(file.path.as_str())?.fits(file.bytes?)?;
+    }
+
+    let inventory = builder.finish();
+    // Every tensor of the index, no more and no less.
+    if inventory.tensors() != index.weight_map.len() as u64 || inventory.bytes() != Bytes::new(index.total_bytes?) {
         return None;
     }
     let mut elements: BTreeMap<&str, u64> = BTreeMap::new();
@@ -98,21 +110,48 @@ pub(super) fn prove(
     let totals = hub_totals?;
     let agrees =
         totals.len() == elements.len() && elements.iter().all(|(name, count)| totals.get(*name) == Some(count));
-    let (read, of) = (u32::try_from(read.len()).ok()?, u32::try_from(files.len()).ok()?);
+    let (read, of) = (u32::try_from(read.files.len()).ok()?, u32::try_from(files.len()).ok()?);
     let (table, evidence) = (TablePlace::default(), Evidence::Proved { read, of });
     agrees.then(|| Weights { inventory, gguf: None, table, evidence, doubts: Vec::new() })
 }
 
-/// One tensor of each kind; `None` where two of one kind differ, or one is not in the index.
-fn by_kind<'r>(read: &'r [Read], kinds: &HashMap<&str, Kind>) -> Option<HashMap<Kind, &'r Tensor>> {
-    let mut known: HashMap<Kind, &Tensor> = HashMap::new();
-    for tensor in read.iter().flat_map(|(_, header)| &header.tensors) {
-        let first = known.entry(*kinds.get(tensor.name.as_str())?).or_insert(tensor);
-        if first.shape != tensor.shape || first.storage != tensor.storage {
+/// One tensor of each kind.
+#[derive(Debug, Default)]
+pub(super) struct Examples(HashMap<Kind, Example>);
+
+/// A tensor of a kind.
+#[derive(Debug, PartialEq, Eq)]
+struct Example {
+    storage: Storage,
+    shape: Box<[u64]>,
+    bytes: Bytes,
+}
+
+impl Examples {
+    /// Adds a tensor of a header. `None` where the index does not name it, or another of its kind differs from it.
+    pub(super) fn add(&mut self, tensor: &Passing<'_>, index: &Index, kinds: &Kinds) -> Option<()> {
+        if !index.weight_map.contains(tensor.name) {
             return None;
         }
+        let kind = kinds.of(tensor.name);
+        let example = || Example { storage: tensor.storage.clone(), shape: tensor.shape.into(), bytes: tensor.bytes };
+        let first = self.0.entry(kind).or_insert_with(example);
+        (*first.shape == *tensor.shape && first.storage == tensor.storage).then_some(())
     }
-    Some(known)
+
+    /// Adds those of another header.
+    pub(super) fn absorb(&mut self, other: Self) -> Option<()> {
+        for (kind, example) in other.0 {
+            match self.0.entry(kind) {
+                Entry::Vacant(free) => drop(free.insert(example)),
+                Entry::Occupied(first) => {
+                    let first = first.get();
+                    (first.shape == example.shape && first.storage == example.storage).then_some(())?;
+                }
+            }
+        }
+        Some(())
+    }
 }
 
 /// What an unread file should hold.
@@ -126,15 +165,11 @@ pub(super) struct Predicted {
 }
 
 impl Predicted {
-    pub(super) fn add(&mut self, name: &str, like: &Tensor) {
-        self.data += like.bytes;
-        let shape = like.shape.iter().map(|size| digits(*size) + 1).sum::<u64>().saturating_sub(1);
-        let dtype = match &like.storage {
-            Storage::Known(dtype) => dtype.name(),
-            Storage::Unknown(name) => name,
-        };
+    pub(super) fn add(&mut self, name: &str, dtype: &str, shape: &[u64], bytes: Bytes) {
+        self.data += bytes;
+        let shape = shape.iter().map(|size| digits(*size) + 1).sum::<u64>().saturating_sub(1);
         self.header += PUNCTUATION_BYTES + name.len() as u64 + dtype.len() as u64 + shape;
-        self.sizes.push(like.bytes.get());
+        self.sizes.push(bytes.get());
     }
 
     /// Whether a file of `length` bytes can hold this data and nothing else. The order of the tensors is not known:
@@ -176,15 +211,29 @@ struct Kind {
     layer: u64,
 }
 
-/// The kind of every tensor of an index.
-fn kinds(index: &Index) -> HashMap<&str, Kind> {
-    let mut layers: HashMap<&str, BTreeSet<u64>> = HashMap::new();
-    for name in index.weight_map.keys() {
-        layers.entry(layer(name)).or_default().insert(pattern(name));
+/// Tells the kind of every tensor of an index.
+#[derive(Debug)]
+pub(super) struct Kinds {
+    /// A hash of the names in each layer.
+    layers: HashMap<String, u64>,
+}
+
+impl Kinds {
+    pub(super) fn new(index: &Index) -> Self {
+        let mut layers: HashMap<String, BTreeSet<u64>> = HashMap::new();
+        for (name, _) in index.weight_map.iter() {
+            let (layer, pattern) = (layer(&name), pattern(&name));
+            match layers.get_mut(layer) {
+                Some(patterns) => drop(patterns.insert(pattern)),
+                None => drop(layers.insert(layer.to_owned(), BTreeSet::from([pattern]))),
+            }
+        }
+        Self { layers: layers.into_iter().map(|(layer, names)| (layer, hash(names))).collect() }
     }
-    let layers: HashMap<&str, u64> = layers.into_iter().map(|(layer, names)| (layer, hash(names))).collect();
-    let kind = |name: &str| Kind { pattern: pattern(name), layer: layers.get(layer(name)).copied().unwrap_or(0) };
-    index.weight_map.keys().map(|name| (name.as_str(), kind(name))).collect()
+
+    fn of(&self, name: &str) -> Kind {
+        Kind { pattern: pattern(name), layer: self.layers.get(layer(name)).copied().unwrap_or(0) }
+    }
 }
 
 /// The name up to its first number: `model.layers.17` of `model.layers.17.mlp.up_proj.weight`; empty without a number.
@@ -223,7 +272,12 @@ fn is_number(segment: &str) -> bool {
 mod tests {
     use super::*;
     use crate::model::Dtype;
-    use crate::model::safetensors::Header;
+    use crate::model::safetensors::{Header, Tensor};
+    use crate::model::source::weights::WeightMap;
+
+    fn weight_map<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> WeightMap {
+        WeightMap::collect(pairs).expect("names")
+    }
 
     /// Six files of a layer each; `odd` gives the width of a layer where it differs.
     struct Repository {
@@ -234,7 +288,7 @@ mod tests {
     }
 
     fn repository(width: impl Fn(usize) -> u64) -> Repository {
-        let (mut files, mut headers, mut index) = (Vec::new(), Vec::new(), Index::default());
+        let (mut files, mut headers, mut names) = (Vec::new(), Vec::new(), Vec::new());
         let (mut total, mut elements) = (0, 0);
         for layer in 0..6 {
             let path = format!("model-{layer}.safetensors");
@@ -247,20 +301,30 @@ mod tests {
             headers.push(crate::model::safetensors::parse(json.as_bytes(), Some(bytes)).expect("a header"));
             let length = 8 + (json.len() as u64).next_multiple_of(8) + bytes;
             files.push(WeightFile { path: path.clone(), component: String::new(), bytes: Some(length) });
-            index.weight_map.insert(name, path.into());
+            names.push((name, path));
             total += bytes;
             elements += width(layer) * 100;
         }
-        index.total_bytes = Some(total);
+        let weight_map = weight_map(names.iter().map(|(name, path)| (name.as_str(), path.as_str())));
+        let index = Index { total_bytes: Some(total), weight_map };
         Repository { files, index, headers, totals: BTreeMap::from([("BF16".into(), elements)]) }
     }
 
     impl Repository {
         fn proved(&self) -> Option<Weights> {
-            let sample = sample(&self.files, &self.index)?;
-            assert_eq!(sample, [0]);
-            let read: Vec<Read> = sample.iter().map(|&at| (self.files[at].clone(), self.headers[at].clone())).collect();
-            prove(&self.files, &self.index, Some(&self.totals), &read)
+            let kinds = Kinds::new(&self.index);
+            assert_eq!(sample(&self.files, &self.index, &kinds)?, [0]);
+            let (file, header) = (&self.files[0], &self.headers[0]);
+            let (mut builder, mut examples) = (InventoryBuilder::default(), Examples::default());
+            header.add_to(&file.component, &mut builder);
+            for tensor in &header.tensors {
+                let Tensor { name, storage, shape, bytes } = tensor;
+                let passing = Passing { name, storage: storage.clone(), shape, bytes: *bytes, begin: 0 };
+                examples.add(&passing, &self.index, &kinds)?;
+            }
+            let files = BTreeSet::from([file.path.clone()]);
+            let read = Sample { files, builder, examples: Some(examples), is_doubtful: !header.doubts.is_empty() };
+            prove(&self.files, &self.index, &kinds, Some(&self.totals), read)
         }
     }
 
@@ -287,20 +351,14 @@ mod tests {
         assert!(other.proved().is_none());
         let mut other = repository(|_| 50);
         other.index.total_bytes = None;
-        assert!(sample(&other.files, &other.index).is_none());
+        assert!(sample(&other.files, &other.index, &Kinds::new(&other.index)).is_none());
     }
 
     #[test]
     fn the_length_of_a_header_is_known_but_for_its_offsets() {
         let tensor = r#""a":{"dtype":"F32","shape":[3,40],"data_offsets":[0,480]},"#;
-        let like = Tensor {
-            name: "a".into(),
-            storage: Storage::Known(Dtype::F32),
-            shape: vec![3, 40],
-            bytes: Bytes::new(480),
-        };
         let mut predicted = Predicted::default();
-        predicted.add("a", &like);
+        predicted.add("a", "F32", &[3, 40], Bytes::new(480));
         assert_eq!(predicted.header + offset_digits(predicted.sizes.iter()), tensor.len() as u64);
         assert!(predicted.fits(8 + 480 + tensor.len() as u64).is_some());
         assert!(predicted.fits(8 + 480 + tensor.len() as u64 - 1).is_none());
@@ -308,13 +366,11 @@ mod tests {
 
     #[test]
     fn layers_that_hold_other_names_are_of_another_kind() {
-        let mut index = Index::default();
-        for name in ["l.0.w", "l.1.w", "l.1.w_scale", "l.2.w", "l.2.w_scale", "head"] {
-            index.weight_map.insert(name.into(), "f".into());
-        }
-        let kinds = kinds(&index);
-        assert_eq!(kinds["l.1.w"], kinds["l.2.w"]);
-        assert_ne!(kinds["l.0.w"], kinds["l.1.w"]);
+        let names = ["l.0.w", "l.1.w", "l.1.w_scale", "l.2.w", "l.2.w_scale", "head"];
+        let index = Index { total_bytes: None, weight_map: weight_map(names.map(|name| (name, "f"))) };
+        let kinds = Kinds::new(&index);
+        assert_eq!(kinds.of("l.1.w"), kinds.of("l.2.w"));
+        assert_ne!(kinds.of("l.0.w"), kinds.of("l.1.w"));
         assert_eq!((layer("model.layers.17.mlp.3.w"), layer("head")), ("model.layers.17", ""));
     }
 

@@ -1,7 +1,5 @@
 //! The weights that lie directly in one folder: by index, else the plain files, never copies or variants of them.
 
-use std::collections::BTreeSet;
-
 use super::{ChoiceError, Documents, Listing, WeightFile};
 use crate::model::Format;
 
@@ -66,7 +64,7 @@ pub(super) fn choose(listing: &Listing, documents: &Documents, folder: &str) -> 
 fn by_index(listing: &Listing, documents: &Documents, path: &str) -> Result<Option<Vec<String>>, ChoiceError> {
     let Some(index) = documents.indices.get(path) else { return Ok(None) };
     let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-    let names: BTreeSet<&str> = index.weight_map.values().map(|file| &**file).collect();
+    let names = index.weight_map.files();
     if names.is_empty() {
         return Err(ChoiceError::BadDocument { path: path.into(), why: "its weight_map names no file".into() });
     }

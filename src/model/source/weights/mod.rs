@@ -8,27 +8,20 @@
 mod adapter;
 mod folder;
 mod gguf;
+mod index;
 mod pipeline;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model::Format;
 
+pub use index::{Index, InvalidName, WeightMap, WeightMapBuilder};
+
 /// Every file of a repository with its length, where the source says one.
 pub type Listing = BTreeMap<String, Option<u64>>;
-
-/// An index of sharded weights: which file holds which tensor.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Index {
-    /// Bytes of all tensors' data, as the index says.
-    pub total_bytes: Option<u64>,
-    /// Tensor name to file name, relative to the index's folder.
-    pub weight_map: BTreeMap<String, Arc<str>>,
-}
 
 /// The small documents that decide, by path.
 #[derive(Clone, Debug, Default)]

@@ -7,8 +7,7 @@ fn listing(paths: &[&str]) -> Listing {
 }
 
 fn index(files: &[(&str, &str)]) -> Index {
-    let weight_map = files.iter().map(|(tensor, file)| ((*tensor).to_owned(), (*file).into())).collect();
-    Index { total_bytes: None, weight_map }
+    Index { total_bytes: None, weight_map: WeightMap::collect(files.iter().copied()).expect("names") }
 }
 
 fn chosen(listing: &Listing, documents: &Documents) -> Vec<String> {

@@ -1,0 +1,120 @@
+//! Bytes as they come in, in memory that returns to the system when it is freed.
+//!
+//! The allocator keeps what a long text took: after the first one of some MiB, glibc takes all others up to 32 MiB from its
+//! heap, and the heap shrinks only where nothing that lives on lies behind the gap. So a long text lies in pages of its
+//! own.
+
+use std::ops::Deref;
+
+use memmap2::MmapMut;
+
+/// A text up to this length lies in the heap.
+const MAX_HEAP_BYTES: usize = 64 << 10;
+
+/// Bytes that grow at their end.
+#[derive(Debug)]
+pub(super) struct Buffer(Store);
+
+#[derive(Debug)]
+enum Store {
+    Heap(Vec<u8>),
+    /// Pages of their own, and how many of their bytes are in use.
+    Pages(MmapMut, usize),
+}
+
+impl Buffer {
+    pub(super) fn new() -> Self {
+        Self(Store::Heap(Vec::new()))
+    }
+
+    /// An empty buffer with room for `bytes`. Pages take memory once they are written to, so a length from a hostile
+    /// answer takes none by itself; the caller bounds it all the same.
+    pub(super) fn with_room(bytes: u64) -> Self {
+        let mut buffer = Self::new();
+        buffer.reserve(usize::try_from(bytes).unwrap_or(0));
+        buffer
+    }
+
+    /// Adds `bytes` at the end.
+    pub(super) fn extend(&mut self, bytes: &[u8]) {
+        self.reserve(bytes.len());
+        match &mut self.0 {
+            Store::Heap(all) => all.extend_from_slice(bytes),
+            Store::Pages(pages, length) => {
+                let end = length.saturating_add(bytes.len());
+                if let Some(free) = pages.get_mut(*length..end) {
+                    free.copy_from_slice(bytes);
+                    *length = end;
+                }
+            }
+        }
+    }
+
+    /// Makes room for `more` bytes. Where the system has no pages to give, the heap takes over.
+    fn reserve(&mut self, more: usize) {
+        let needed = self.len().saturating_add(more);
+        let room = match &self.0 {
+            Store::Heap(_) => MAX_HEAP_BYTES,
+            Store::Pages(pages, _) => pages.len(),
+        };
+        if needed <= room {
+            return;
+        }
+
+        let grown = needed.max(room.saturating_mul(2));
+        let length = self.len();
+        match MmapMut::map_anon(grown) {
+            Ok(mut pages) => {
+                if let Some(start) = pages.get_mut(..length) {
+                    start.copy_from_slice(self);
+                }
+                self.0 = Store::Pages(pages, length);
+            }
+            Err(_) if matches!(self.0, Store::Pages(..)) => self.0 = Store::Heap(self.to_vec()),
+            Err(_) => {}
+        }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Store::Heap(bytes) => bytes,
+            Store::Pages(pages, length) => pages.get(..*length).unwrap_or_default(),
+        }
+    }
+}
+
+impl From<Vec<u8>> for Buffer {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Store::Heap(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_stay_the_same_as_they_grow() {
+        let bytes: Vec<u8> = (0..=250).cycle().take(5 * MAX_HEAP_BYTES + 7).collect();
+        for room in [0, 10, bytes.len() as u64, u64::MAX] {
+            let mut buffer = Buffer::with_room(room);
+            for chunk in bytes.chunks(1000) {
+                buffer.extend(chunk);
+            }
+            assert!(*buffer == *bytes, "room for {room}");
+        }
+    }
+
+    #[test]
+    fn long_text_lies_in_pages_of_its_own() {
+        let mut buffer = Buffer::from(vec![1; MAX_HEAP_BYTES]);
+        assert!(matches!(buffer.0, Store::Heap(_)));
+        buffer.extend(&[2]);
+        assert!(matches!(buffer.0, Store::Pages(..)));
+        assert_eq!((buffer.len(), buffer[MAX_HEAP_BYTES]), (MAX_HEAP_BYTES + 1, 2));
+    }
+}
