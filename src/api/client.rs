@@ -121,7 +121,9 @@ impl ClientError {
                  --socket"
             }
             Self::Cut { .. } => "ask again; see `journalctl -u hf-mem-probe` for why it ended",
-            Self::Late { .. } => "see `journalctl -u hf-mem-probe`",
+            Self::Late { .. } => {
+                "it may be stopped, or busy: see `systemctl status hf-mem-probe`; --timeout sets how long to wait"
+            }
             Self::NotOurs { .. } => "another program or another version may listen there; check --socket",
         };
         Problem::new(Reason::DaemonUnreachable, self.to_string()).hint(hint)
