@@ -12,6 +12,7 @@ pub mod program;
 mod run;
 pub mod signals;
 pub mod socket;
+mod socket_folder;
 mod watchdog;
 
 use std::future::Future;
@@ -25,6 +26,7 @@ pub use notify::Notifier;
 pub use run::{Daemon, Ended, RunError, run};
 pub use signals::Signal;
 pub use socket::{Listening, SocketError};
+pub use socket_folder::FolderRisk;
 
 /// A [`Service`] that can be looked after: what the process needs of it beside answers.
 pub trait Program: Service {
