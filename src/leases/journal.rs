@@ -50,7 +50,7 @@ pub struct Entry {
     #[schema(value_type = String)]
     pub at: SystemTime,
     /// What happened to a lease.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::strict_json::tagged")]
     pub event: Option<Event>,
     /// Who took or gave back memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -202,7 +202,7 @@ pub fn read(directory: &Path) -> io::Result<(Vec<Entry>, usize)> {
         let mut content = Vec::new();
         file.take(LONGEST_FILE).read_to_end(&mut content)?;
         for line in content.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            match serde_json::from_slice(line) {
+            match crate::strict_json::from_slice(line) {
                 Ok(entry) => entries.push(entry),
                 Err(_) => unreadable += 1,
             }

@@ -4,6 +4,7 @@
 
 mod activation;
 mod bad_input;
+mod contract;
 mod double;
 mod ending;
 mod limits;

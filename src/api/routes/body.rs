@@ -14,6 +14,7 @@ use crate::api::peer::Caller;
 use crate::api::problem::Reason;
 use crate::api::shares::{Full, Share};
 use crate::metrics::Refusal;
+use crate::strict_json;
 
 /// Until when one request must be answered.
 #[derive(Clone, Copy, Debug)]
@@ -139,7 +140,7 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         return Err(Problem::new(Reason::Usage, "the request has no body")
             .hint("send a JSON object; GET /v1/openapi.json describes it"));
     }
-    serde_json::from_slice(body).map_err(|error| {
+    strict_json::from_slice(body).map_err(|error| {
         let what =
             if error.is_data() { "the request's body is not a question" } else { "the request's body is not JSON" };
         Problem::new(Reason::Usage, format!("{what}: {error}")).hint("GET /v1/openapi.json describes what is taken")

@@ -23,6 +23,7 @@ use crate::api::problem::Reason;
 use crate::api::service::{Service, Written};
 use crate::api::{Problem, Question};
 use crate::metrics::Metrics;
+use crate::strict_json;
 
 /// Several questions that must fit together.
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -97,7 +98,7 @@ enum Asked {
 
 impl Asked {
     fn read(body: &[u8]) -> Result<Self, Problem> {
-        if serde_json::from_slice::<Form>(body).is_ok_and(|form| form.questions.is_some()) {
+        if strict_json::from_slice::<Form>(body).is_ok_and(|form| form.questions.is_some()) {
             let Together { questions: AtMost(texts) } = parse(body)?;
             return together(texts).map(Self::Several);
         }

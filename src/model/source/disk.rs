@@ -117,7 +117,7 @@ impl DiskCache {
         let path = self.path("revision", &[scope.0, repo, revision]);
         let length = fs::metadata(&path).ok()?.len();
         let note: Option<RevisionNote> =
-            (length <= MAX_NOTE_BYTES).then(|| serde_json::from_slice(&fs::read(&path).ok()?).ok()).flatten();
+            (length <= MAX_NOTE_BYTES).then(|| crate::strict_json::from_slice(&fs::read(&path).ok()?).ok()).flatten();
         if note.is_none() {
             let _ = fs::remove_file(&path);
         }

@@ -56,7 +56,7 @@ pub(super) fn find(models: &Path, name: &str) -> Result<Pulled, SourceError> {
     let path = models.join("manifests").join(manifest);
     let length = fs::metadata(&path).map_err(|_| absent("`ollama list` shows what there is"))?.len();
     let text = (length <= MAX_MANIFEST_BYTES).then(|| fs::read(&path).ok()).flatten();
-    let manifest: Option<Manifest> = text.and_then(|text| serde_json::from_slice(&text).ok());
+    let manifest: Option<Manifest> = text.and_then(|text| crate::strict_json::from_slice(&text).ok());
     let manifest = manifest.ok_or_else(|| SourceError::MissingMetadata {
         what: path.display().to_string(),
         why: "it is not a manifest of Ollama; pull the model again".into(),
