@@ -1,5 +1,7 @@
 //! The server holds to its own description: every request body of `GET /v1/openapi.json`, bent in one place at a time.
 
+use std::collections::BTreeSet;
+
 use hf_mem_probe::api::problem::Reason;
 use serde_json::{Value, json};
 
@@ -79,6 +81,90 @@ fn objects_in(value: &Value, place: &str, found: &mut Vec<String>) {
         }
         _ => {}
     }
+}
+
+/// A value just outside of a bound, and its place in a body.
+struct Outside {
+    place: String,
+    keyword: &'static str,
+    value: Value,
+}
+
+/// A value outside of each bound that `schema` states, for itself and all that is in it.
+fn outside(document: &Value, schema: &Value, place: &str) -> Vec<Outside> {
+    if let Some(reference) = schema["$ref"].as_str() {
+        return outside(document, document.pointer(&reference[1..]).unwrap(), place);
+    }
+    let mut found = Vec::new();
+    for alternative in schema["oneOf"].as_array().into_iter().flatten() {
+        found.extend(outside(document, alternative, place));
+    }
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        found.extend(outside(document, property, &format!("{place}/{name}")));
+    }
+    if schema["items"].is_object() {
+        found.extend(outside(document, &schema["items"], &format!("{place}/0")));
+    }
+
+    let questions = place.ends_with("questions");
+    let item = if questions { json!({ "model": { "repo": "a/b" } }) } else { json!("x") };
+    let mut add = |keyword: &'static str, wrong: &dyn Fn(usize) -> Option<Value>| {
+        // Bounds are whole numbers, some of them written as 1.0.
+        let bound = schema[keyword].as_f64().map(|bound| format!("{bound:.0}").parse().unwrap());
+        if let Some(value) = bound.and_then(wrong) {
+            found.push(Outside { place: place.to_owned(), keyword, value });
+        }
+    };
+    add("minimum", &|least| least.checked_sub(1).map(|value| json!(value)));
+    add("maximum", &|most| Some(json!(most + 1)));
+    add("minLength", &|least| least.checked_sub(1).map(|length| json!("x".repeat(length))));
+    add("maxLength", &|most| Some(json!("x".repeat(most + 1))));
+    add("minItems", &|least| least.checked_sub(1).map(|length| json!(vec![item.clone(); length])));
+    add("maxItems", &|most| Some(json!(vec![item.clone(); most + 1])));
+    add("maxProperties", &|most| Some((0..=most).map(|name| (name.to_string(), json!(1))).collect()));
+
+    found
+}
+
+#[tokio::test]
+async fn stated_bounds_are_enforced() {
+    let daemon = start(roomy());
+    let socket = daemon.socket();
+    let document = raw(&socket, &request("GET", "/v1/openapi.json", "", "")).await.body;
+    let document: Value = serde_json::from_str(&document).unwrap();
+    let examples = examples(&document);
+    let mut stated = BTreeSet::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        let schema = &operations["post"]["requestBody"]["content"]["application/json"]["schema"];
+        let path = path.replace("{id}", "l-1");
+        for Outside { place, keyword, value } in outside(&document, schema, "") {
+            let mut bodies = examples.iter().filter(|example| example.path == path);
+            let example = bodies.find(|example| example.body.pointer(&place).is_some()).unwrap();
+            let mut body = example.body.clone();
+            *body.pointer_mut(&place).unwrap() = value;
+            let problem = raw(&socket, &request("POST", &path, "", &body.to_string())).await.problem();
+            assert_eq!(problem.reason, Reason::Usage, "{path} {place} {keyword}: {problem:?}");
+            stated.insert(format!("{path} {place} {keyword}"));
+        }
+    }
+    for bound in [
+        "/v1/fits /model/repo minLength",
+        "/v1/fits /questions maxItems",
+        "/v1/fits /questions/0/model/file maxLength",
+        "/v1/estimates /workload/context minimum",
+        "/v1/estimates /engine/parameters maxProperties",
+        "/v1/estimates /constraints/devices maxItems",
+        "/v1/leases /holder/name maxLength",
+        "/v1/leases /holder/pid minimum",
+        "/v1/leases /idempotency_key maxLength",
+        "/v1/leases /ttl_seconds minimum",
+        "/v1/leases /wait_seconds maximum",
+        "/v1/leases/l-1/renew /ttl_seconds minimum",
+        "/v1/nvml/release /seconds maximum",
+    ] {
+        assert!(stated.contains(bound), "{bound} among {stated:?}");
+    }
+    daemon.stop().await;
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! `envelope`, reading a body strictly is in `body`, and each resource has its own file.
 
 mod body;
+mod bounds;
 mod envelope;
 mod failure;
 mod guard;
@@ -12,9 +13,10 @@ mod questions;
 mod status;
 mod watch;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::routing::{get, post};
 use tokio::sync::watch as signal;
 
@@ -46,6 +48,8 @@ pub struct App<S> {
     watchers: Shares,
     /// Bytes of large bodies.
     bodies: Shares,
+    /// The contract under these limits, once it was asked for.
+    openapi: OnceLock<Bytes>,
 }
 
 impl<S> App<S> {
@@ -56,7 +60,7 @@ impl<S> App<S> {
         let bytes = Bounds { each: bytes / 2, all: bytes, reserve: limits.body_bytes };
         let operators = Operators::of_this_process();
         let (watchers, bodies) = (Shares::new(streams, operators), Shares::new(bytes, operators));
-        Self { service, metrics, limits, stopping, operators, watchers, bodies }
+        Self { service, metrics, limits, stopping, operators, watchers, bodies, openapi: OnceLock::new() }
     }
 }
 
@@ -72,7 +76,7 @@ pub fn router<S: Service>(app: App<S>) -> Router {
         .route("/v1/leases/{id}/renew", post(leases::renew::<S>))
         .route("/v1/nvml/release", post(status::release_nvml::<S>))
         .route("/v1/health", get(status::health::<S>))
-        .route("/v1/openapi.json", get(status::openapi))
+        .route("/v1/openapi.json", get(status::openapi::<S>))
         .route("/metrics", get(status::metrics::<S>))
         .fallback(failure::no_such_route)
         .method_not_allowed_fallback(failure::no_such_method)

@@ -9,15 +9,15 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::App;
 use super::body::{Deadline, parse, read, within};
+use super::bounds;
 use super::failure::Failure;
 use crate::api::answer::{Answer, Verdict};
 use crate::api::bounded::AtMost;
-use crate::api::limits::{ALL_PARTS, PARTS, QUESTIONS, without_controls};
+use crate::api::limits::{ALL_PARTS, QUESTIONS};
 use crate::api::peer::Caller;
 use crate::api::problem::Reason;
 use crate::api::service::{Service, Written};
@@ -79,7 +79,7 @@ pub(super) async fn estimates<S: Service>(
 ) -> Result<Json<Answer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
     let sent = read(body, &app, &caller, deadline).await?;
-    let (question, _room) = sent.read_as(|body| parse(body).and_then(bounded)).await?;
+    let (question, _room) = sent.read_as(|body| parse(body).and_then(bounds::question)).await?;
     let answer = within(deadline, NO_ANSWER, app.service.estimate(caller, question)).await?;
     Ok(counted(&app.metrics, answer))
 }
@@ -102,7 +102,7 @@ impl Asked {
             let Together { questions: AtMost(texts) } = parse(body)?;
             return together(texts).map(Self::Several);
         }
-        parse(body).and_then(bounded).map(|question| Self::One(Box::new(question)))
+        parse(body).and_then(bounds::question).map(|question| Self::One(Box::new(question)))
     }
 }
 
@@ -115,9 +115,9 @@ fn together(texts: Vec<Box<RawValue>>) -> Result<Vec<Question>, Problem> {
     let (mut questions, mut all) = (Vec::with_capacity(texts.len()), 0);
     for (number, text) in texts.into_iter().enumerate() {
         let question = parse(text.get().as_bytes())
-            .and_then(bounded)
+            .and_then(bounds::question)
             .map_err(|problem| Problem { detail: format!("questions[{number}]: {}", problem.detail), ..problem })?;
-        all += parts(&question);
+        all += bounds::parts(&question);
         if all > ALL_PARTS {
             let detail =
                 format!("devices and parameters of all `questions` hold too many values; the most is {ALL_PARTS}");
@@ -126,34 +126,6 @@ fn together(texts: Vec<Box<RawValue>>) -> Result<Vec<Question>, Problem> {
         questions.push(question);
     }
     Ok(questions)
-}
-
-/// Devices and parameters of `question`, with all that is in them.
-fn parts(question: &Question) -> usize {
-    fn within(value: &Value) -> usize {
-        match value {
-            Value::Array(values) => values.iter().map(within).sum::<usize>() + 1,
-            Value::Object(values) => values.values().map(within).sum::<usize>() + 1,
-            _ => 1,
-        }
-    }
-    let devices = question.constraints.devices.as_ref().map_or(0, Vec::len);
-    devices + question.engine.parameters.values().map(within).sum::<usize>()
-}
-
-/// `question`, unless it is of more parts than anybody means, or of a name that nobody gives. Devices alone and parameters
-/// alone are counted as they are read.
-pub(super) fn bounded(question: Question) -> Result<Question, Problem> {
-    let parts = parts(&question);
-    if parts > PARTS {
-        let detail = format!("`constraints.devices` and `engine.parameters` hold {parts} values; the most is {PARTS}");
-        return Err(Problem::new(Reason::Usage, detail));
-    }
-    // Without metadata it names a repository, which is checked where it is read.
-    if question.model.metadata.is_some() {
-        without_controls("model.repo", &question.model.repo)?;
-    }
-    Ok(question)
 }
 
 /// What is said when the deadline passes.
