@@ -7,6 +7,7 @@ mod bad_input;
 mod contract;
 mod double;
 mod ending;
+mod known;
 mod limits;
 mod routes;
 mod users;

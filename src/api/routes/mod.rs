@@ -10,6 +10,7 @@ mod failure;
 mod guard;
 mod leases;
 mod questions;
+mod shortcut;
 mod status;
 mod watch;
 
@@ -65,7 +66,7 @@ impl<S> App<S> {
 }
 
 /// All routes over `app`.
-pub fn router<S: Service>(app: App<S>) -> Router {
+pub(crate) fn router<S: Service>(app: Arc<App<S>>) -> Router {
     Router::new()
         .route("/v1/fits", post(questions::fits::<S>))
         .route("/v1/estimates", post(questions::estimates::<S>))
@@ -80,5 +81,5 @@ pub fn router<S: Service>(app: App<S>) -> Router {
         .route("/metrics", get(status::metrics::<S>))
         .fallback(failure::no_such_route)
         .method_not_allowed_fallback(failure::no_such_method)
-        .with_state(Arc::new(app))
+        .with_state(app)
 }

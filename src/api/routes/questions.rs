@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
@@ -15,6 +15,7 @@ use super::App;
 use super::body::{Deadline, parse, read, within};
 use super::bounds;
 use super::failure::Failure;
+use super::shortcut::Missed;
 use crate::api::answer::{Answer, Verdict};
 use crate::api::bounded::AtMost;
 use crate::api::limits::{ALL_PARTS, QUESTIONS};
@@ -41,17 +42,23 @@ struct Form {
 }
 
 /// Longest body by which an answer is known again.
-const SHORT_BODY_BYTES: usize = 4096;
+pub(super) const SHORT_BODY_BYTES: usize = 4096;
 
 pub(super) async fn fits<S: Service>(
     State(app): State<Arc<App<S>>>,
     Extension(caller): Extension<Caller>,
+    missed: Option<Extension<Missed>>,
     body: Body,
 ) -> Result<Response, Failure> {
-    let deadline = Deadline::after(app.limits.handler_deadline);
+    let deadline = match missed {
+        Some(Extension(Missed { deadline })) => deadline,
+        None => Deadline::after(app.limits.handler_deadline),
+    };
     let sent = read(body, &app, &caller, deadline).await?;
     let short = (sent.bytes.len() <= SHORT_BODY_BYTES).then(|| sent.bytes.clone());
-    if let Some(body) = &short
+    // The short way looked already.
+    if missed.is_none()
+        && let Some(body) = &short
         && let Some(written) = within(deadline, NO_ANSWER, app.service.again(&caller, body)).await?
     {
         return Ok(given(&app.metrics, &written));
@@ -85,9 +92,12 @@ pub(super) async fn estimates<S: Service>(
 }
 
 /// Counts what is `written` and sends it.
-fn given(metrics: &Metrics, written: &Written) -> Response {
+pub(super) fn given(metrics: &Metrics, written: &Written) -> Response {
     count(metrics, written.verdict(), written.reason());
-    ([(header::CONTENT_TYPE, "application/json")], written.json().clone()).into_response()
+    let mut response = Response::new(Body::from(written.json().clone()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+
+    response
 }
 
 /// What a body asks.
