@@ -1,7 +1,7 @@
 //! How long an answer takes on the daemon's socket, beside a bare echo on the same server stack.
 //!
 //! `cargo run --release --example socket_speed -- SOCKET BODY.json [one|many]`, pinned with `taskset` where figures are
-//! compared. `tests/load/speed.py` runs it with a daemon of its own.
+//! compared. `tests/load/speed.py` runs it with a daemon of its own. Both are measured in five rounds, in turns within each.
 #![expect(clippy::print_stdout, reason = "prints its figures")]
 
 use std::error::Error;
@@ -17,10 +17,11 @@ use hyper_util::service::TowerToHyperService;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-const ROUNDS: usize = 1500;
+/// Rounds of each measurement; the median of their ratios is the figure.
+const ROUNDS: usize = 5;
+const QUESTIONS: usize = 1500;
 const CALLERS: usize = 64;
 const LOAD: Duration = Duration::from_secs(1);
-const STRETCHES: usize = 4;
 
 fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
@@ -47,44 +48,63 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
+/// What one round found of the daemon, and of the echo right beside it.
+struct Round {
+    daemon: f64,
+    echo: f64,
+}
+
+impl Round {
+    fn ratio(&self) -> f64 {
+        self.daemon / self.echo
+    }
+}
+
 fn one(daemon: &Path, echo: &Path, fits: &[u8], bare: &[u8]) -> Result<(), Failure> {
-    let (mut daemon_times, mut echo_times) = (Vec::new(), Vec::new());
     let mut to_daemon = UnixStream::connect(daemon)?;
     let mut to_echo = UnixStream::connect(echo)?;
-    for round in 0..ROUNDS {
-        // In turns, so that whatever else the machine does falls on both.
-        let taken = (timed(&mut to_daemon, fits)?, timed(&mut to_echo, bare)?);
-        if round >= ROUNDS / 10 {
-            daemon_times.push(taken.0);
-            echo_times.push(taken.1);
+    let mut rounds = Vec::new();
+    for _ in 0..ROUNDS {
+        let (mut daemon_times, mut echo_times) = (Vec::new(), Vec::new());
+        for question in 0..QUESTIONS {
+            // In turns, so that whatever else the machine does falls on both.
+            let taken = (timed(&mut to_daemon, fits)?, timed(&mut to_echo, bare)?);
+            if question >= QUESTIONS / 10 {
+                daemon_times.push(taken.0.as_secs_f64() * 1e6);
+                echo_times.push(taken.1.as_secs_f64() * 1e6);
+            }
         }
+        rounds.push(Round { daemon: median(&mut daemon_times), echo: median(&mut echo_times) });
     }
-    let (daemon_median, echo_median) = (median(&mut daemon_times), median(&mut echo_times));
-    println!(
-        "one caller, {} byte question: answer {daemon_median:.1?}, echo {echo_median:.1?}, ratio {:.2}",
-        fits.len(),
-        daemon_median.as_secs_f64() / echo_median.as_secs_f64()
-    );
+
+    report(&format!("one caller, {} byte question, µs", fits.len()), &rounds);
     Ok(())
 }
 
-/// In turns too, in short stretches: the best of each is compared, since what disturbs only slows down.
+/// In turns too, in short stretches.
 fn many(daemon: &Path, echo: &Path, fits: &[u8], bare: &[u8]) -> Result<(), Failure> {
-    let (mut daemon_rates, mut echo_rates) = (Vec::new(), Vec::new());
-    for _ in 0..STRETCHES {
-        echo_rates.push(rate(echo, bare)?);
-        daemon_rates.push(rate(daemon, fits)?);
+    let mut rounds = Vec::new();
+    for _ in 0..ROUNDS {
+        let echo = rate(echo, bare)?;
+        rounds.push(Round { daemon: rate(daemon, fits)?, echo });
     }
-    let (daemon_rate, echo_rate) = (best(&daemon_rates), best(&echo_rates));
-    println!(
-        "{CALLERS} callers: {daemon_rate:.0} answers/s, {echo_rate:.0} echoes/s, ratio {:.2}",
-        daemon_rate / echo_rate
-    );
+
+    report(&format!("{CALLERS} callers, answers/s"), &rounds);
     Ok(())
 }
 
-fn best(rates: &[f64]) -> f64 {
-    rates.iter().copied().fold(0.0, f64::max)
+/// Prints the medians over all rounds, and each round's ratio. What disturbs one round does not move them.
+fn report(what: &str, rounds: &[Round]) {
+    let middle = |figure: fn(&Round) -> f64| median(&mut rounds.iter().map(figure).collect::<Vec<_>>());
+    let each: Vec<String> = rounds.iter().map(|round| format!("{:.2}", round.ratio())).collect();
+    println!(
+        "{what}: daemon {:.1}, echo {:.1}, ratio {:.2}, median of {} rounds ({})",
+        middle(|round| round.daemon),
+        middle(|round| round.echo),
+        middle(Round::ratio),
+        rounds.len(),
+        each.join(" ")
+    );
 }
 
 /// hyper and axum as the daemon uses them, and nothing else.
@@ -139,9 +159,9 @@ fn timed(stream: &mut UnixStream, request: &[u8]) -> Result<Duration, Failure> {
     }
 }
 
-fn median(times: &mut [Duration]) -> Duration {
-    times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or_default()
+fn median(figures: &mut [f64]) -> f64 {
+    figures.sort_unstable_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or_default()
 }
 
 /// Answers a second for [`CALLERS`] callers that each ask again at once.

@@ -28,4 +28,5 @@ pub mod metrics;
 pub mod model;
 pub mod placement;
 pub mod probe;
+mod strict_json;
 mod told;

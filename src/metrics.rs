@@ -4,6 +4,7 @@
 //! questions too. Labels take their values from closed sets, so that nobody outside can make the registry grow.
 
 mod classic;
+mod label;
 #[cfg(test)]
 mod pages;
 
@@ -18,6 +19,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::label::LabelText;
 use crate::api::status::Part;
 use crate::bytes::Bytes;
 use crate::devices::nvml::XidCount;
@@ -122,14 +124,14 @@ struct ResultLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DeviceLabels {
-    uuid: String,
-    name: String,
+    uuid: LabelText,
+    name: LabelText,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct XidLabels {
-    uuid: String,
-    xid: String,
+    uuid: LabelText,
+    xid: LabelText,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -401,7 +403,8 @@ impl Metrics {
     pub fn set_xids(&self, counts: &[XidCount]) {
         for it in counts {
             let xid = it.xid.map_or_else(|| "unknown".to_owned(), |number| number.to_string());
-            let counter = self.xids.get_or_create(&XidLabels { uuid: it.uuid.clone(), xid });
+            let counter =
+                self.xids.get_or_create(&XidLabels { uuid: it.uuid.as_str().into(), xid: xid.as_str().into() });
             counter.inner().store(it.count, Ordering::Relaxed);
         }
     }
@@ -422,7 +425,7 @@ impl Metrics {
         let mut unusable = [0_usize; UNUSABLE.len()];
         self.devices.set(count(figures.len()));
         for device in figures {
-            let labels = DeviceLabels { uuid: device.uuid.clone(), name: device.name.clone() };
+            let labels = DeviceLabels { uuid: device.uuid.as_str().into(), name: device.name.as_str().into() };
             for (family, bytes) in [
                 (&self.device_total, Some(device.total)),
                 (&self.device_free, device.free),
@@ -440,7 +443,10 @@ impl Metrics {
             }
             if device.uuid.starts_with("GPU-") && !device.part_of_gpu {
                 for xid in WATCHED_XIDS {
-                    drop(self.xids.get_or_create(&XidLabels { uuid: device.uuid.clone(), xid: xid.to_string() }));
+                    drop(self.xids.get_or_create(&XidLabels {
+                        uuid: device.uuid.as_str().into(),
+                        xid: xid.to_string().as_str().into(),
+                    }));
                 }
             }
         }
@@ -509,6 +515,21 @@ fn count(of: usize) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_characters_are_escaped_in_labels() {
+        let metrics = Metrics::default();
+        let hostile = "a\x1b[2J\r\nb\u{9b}\"\\é";
+        let named = DeviceFigures { name: hostile.to_owned(), ..device("GPU-\x07", None) };
+        metrics.set_devices(&[named], None);
+        metrics.set_xids(&[XidCount { uuid: "GPU-\x07".to_owned(), xid: None, count: 1 }]);
+        for text in [metrics.open_metrics(), metrics.classic_text()] {
+            let raw = |letter: char| letter.is_control() && letter != '\n';
+            assert!(!text.contains(raw), "{text:?}");
+            let name = r#"name="a\\u{1b}[2J\\u{d}\\u{a}b\\u{9b}\"\\é""#;
+            assert!(text.contains(name) && text.contains(r#"uuid="GPU-\\u{7}""#), "{text}");
+        }
+    }
 
     fn device(uuid: &str, free: Option<Bytes>) -> DeviceFigures {
         DeviceFigures {

@@ -5,11 +5,12 @@
 #
 #   cargo build --release --locked && tests/rpm_install.sh
 #
-# RPM_ROOT=FOLDER keeps and reuses the root file system. BOOT_MIRROR names the mirror.
+# RPM_ROOT=FOLDER keeps and reuses the root file system. BOOT_MIRROR names the mirror, where it is not to be this
+# system's own archive.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-mirror=${BOOT_MIRROR:-http://deb.debian.org/debian}
+mirror=${BOOT_MIRROR:-$(tests/support/apt_mirror.sh bookworm)}
 work=$(mktemp -d)
 root=${RPM_ROOT:-$work/root}
 failures=0 leader= nspawn=

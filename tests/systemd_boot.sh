@@ -4,8 +4,9 @@
 #
 #   tests/systemd_boot.sh DEB [SIMULATED_NVML.so]
 #
-# BOOT_ROOT=FOLDER keeps and reuses the root file system. BOOT_MIRROR names the mirror. BOOT_QUICK=1 leaves out the hung
-# driver, which takes two minutes to count as hung, and the hung disk, which takes as long.
+# BOOT_ROOT=FOLDER keeps and reuses the root file system. BOOT_MIRROR names the mirror, where it is not to be this system's
+# own archive. BOOT_QUICK=1 leaves out the hung driver, which takes two minutes to count as hung, and the hung disk, which
+# takes as long.
 #
 # What makes such a test prove nothing, and is held here: systemd-nspawn in its plain form does not enforce DeviceAllow=
 # nor IPAddressDeny= (it lacks the rights to load BPF programs, and sees a hybrid cgroup tree), so the container gets a
@@ -17,7 +18,7 @@ cd "$(dirname "$0")/.."
 
 deb=$(realpath "${1:?usage: tests/systemd_boot.sh DEB [SIMULATED_NVML.so]}")
 simulated=${2:+$(realpath "$2")}
-mirror=${BOOT_MIRROR:-http://deb.debian.org/debian}
+mirror=${BOOT_MIRROR:-$(tests/support/apt_mirror.sh bookworm)}
 work=$(mktemp -d)
 root=${BOOT_ROOT:-$work/root}
 machine=hfmp$$

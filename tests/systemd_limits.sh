@@ -5,14 +5,15 @@
 #
 #   tests/systemd_limits.sh DEB SIMULATED_NVML.so
 #
-# LIMITS_ROOT=FOLDER keeps and reuses the root file system. BOOT_MIRROR names the mirror. What is tried is in
-# tests/load/limits.py, which runs in the machine and writes its findings to a disk, because a console loses lines.
+# LIMITS_ROOT=FOLDER keeps and reuses the root file system. BOOT_MIRROR names the mirror, where it is not to be this system's
+# own archive. What is tried is in tests/load/limits.py, which runs in the machine and writes its findings to a disk, because
+# a console loses lines.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 deb=$(realpath "${1:?usage: tests/systemd_limits.sh DEB SIMULATED_NVML.so}")
 simulated=$(realpath "${2:?usage: tests/systemd_limits.sh DEB SIMULATED_NVML.so}")
-mirror=${BOOT_MIRROR:-http://deb.debian.org/debian}
+mirror=${BOOT_MIRROR:-$(tests/support/apt_mirror.sh bookworm)}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 root=${LIMITS_ROOT:-$work/root}

@@ -58,6 +58,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l wait 
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l holder -d 'Hold the lease by this name, until it is released or its time is up, instead of by the calling process' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l socket -d 'The daemon\'s socket' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l timeout -d 'How long to wait for the daemon to answer, on top of --wait [default: 5s for health and gpus, 15s for free and lease, 65s for the others]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l strict -d 'Exit with 1 when it fits only by its likely need, not by the high end ("tight")'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l condition -d 'For systemd\'s ExecCondition=: exit with 255 on everything but "fits" (0) and "does not fit" (1). A "fits" that does not count the leases of a stopped daemon is no "fits" here'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l frontier -d 'Also compute the largest context for each number of sequences'
@@ -80,6 +81,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l g
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l offload -d 'Whether layers, experts or components may stay in host memory' -r -f -a "allow\t'It may'
 deny\t'It may not'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l socket -d 'The daemon\'s socket' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l timeout -d 'How long to wait for the daemon to answer, on top of --wait [default: 5s for health and gpus, 15s for free and lease, 65s for the others]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l local -d 'Do not ask the daemon'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -87,6 +89,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -s V
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l gpus -d 'Declared devices instead of this host\'s' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l socket -d 'The daemon\'s socket' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l timeout -d 'How long to wait for the daemon to answer, on top of --wait [default: 5s for health and gpus, 15s for free and lease, 65s for the others]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l watch -d 'Print anew whenever something changes'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l topology -d 'Show how the devices are wired'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand gpus" -l local -d 'Do not ask the daemon: its leases are then not counted'
@@ -101,6 +104,7 @@ GiB\t'1024 MiB'"
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l gpus -d 'Declared devices instead of this host\'s' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l socket -d 'The daemon\'s socket' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l timeout -d 'How long to wait for the daemon to answer, on top of --wait [default: 5s for health and gpus, 15s for free and lease, 65s for the others]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l local -d 'Do not ask the daemon: its leases are then not counted'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand free" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -127,6 +131,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l become
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l tell -d 'Say the lease\'s id to the socket of this name, with --become' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l nvml -d 'The driver\'s library, where it is not found by its usual name' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l socket -d 'The daemon\'s socket' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l timeout -d 'How long to wait for the daemon to answer, on top of --wait [default: 5s for health and gpus, 15s for free and lease, 65s for the others]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l flags -d 'Append the engine\'s arguments for this placement to CMD. An argument of CMD that is "{args}" is replaced by them'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l no-lease -d 'Run without a lease: another may be told that the same memory is free. Works without the daemon'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l json -d 'Print one JSON object, on failure too'
@@ -140,15 +145,18 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and not
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and not __fish_seen_subcommand_from list renew release help" -f -a "release" -d 'Gives a lease back'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and not __fish_seen_subcommand_from list renew release help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -l socket -d 'The daemon\'s socket' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -l timeout -d 'How long to wait for the daemon to answer, on top of --wait [default: 5s for health and gpus, 15s for free and lease, 65s for the others]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from list" -s V -l version -d 'Print version'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -l ttl -d 'How long from now [default: its own time to live]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -l socket -d 'The daemon\'s socket' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -l timeout -d 'How long to wait for the daemon to answer, on top of --wait [default: 5s for health and gpus, 15s for free and lease, 65s for the others]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -s h -l help -d 'Print help'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from renew" -s V -l version -d 'Print version'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -l socket -d 'The daemon\'s socket' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -l timeout -d 'How long to wait for the daemon to answer, on top of --wait [default: 5s for health and gpus, 15s for free and lease, 65s for the others]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -s h -l help -d 'Print help'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand lease; and __fish_seen_subcommand_from release" -s V -l version -d 'Print version'
@@ -169,6 +177,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand daemon" -l nvm
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand daemon" -s h -l help -d 'Print help'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand daemon" -s V -l version -d 'Print version'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -l socket -d 'The daemon\'s socket' -r -F
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -l timeout -d 'How long to wait for the daemon to answer, on top of --wait [default: 5s for health and gpus, 15s for free and lease, 65s for the others]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -l strict -d 'Exit with 1 when any part of the daemon is degraded'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -l json -d 'Print one JSON object, on failure too'
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand health" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -24,6 +24,7 @@ use super::peer::HubToken;
 use super::problem::Reason;
 use super::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleaseRequest, TogetherAnswer, WatchLine};
 use super::{Answer, Problem, Question};
+use crate::strict_json;
 
 /// Longest wait for the daemon to take a connection. Connecting to a Unix socket takes microseconds unless the daemon
 /// is at its cap.
@@ -121,7 +122,9 @@ impl ClientError {
                  --socket"
             }
             Self::Cut { .. } => "ask again; see `journalctl -u hf-mem-probe` for why it ended",
-            Self::Late { .. } => "see `journalctl -u hf-mem-probe`",
+            Self::Late { .. } => {
+                "it may be stopped, or busy: see `systemctl status hf-mem-probe`; --timeout sets how long to wait"
+            }
             Self::NotOurs { .. } => "another program or another version may listen there; check --socket",
         };
         Problem::new(Reason::DaemonUnreachable, self.to_string()).hint(hint)
@@ -266,7 +269,7 @@ impl Client {
     ) -> Result<A, ClientError> {
         let body = body.map(serde_json::to_vec).transpose().map_err(|error| self.not_ours(error.to_string()))?;
         let answer = self.bytes(method, path, body, deadline).await?;
-        serde_json::from_slice(&answer).map_err(|error| self.not_ours(error.to_string()))
+        strict_json::from_slice(&answer).map_err(|error| self.not_ours(error.to_string()))
     }
 
     /// The body of a success, or the problem.
@@ -348,7 +351,7 @@ impl Client {
     }
 
     fn failure(&self, body: &[u8]) -> ClientError {
-        match serde_json::from_slice(body) {
+        match strict_json::from_slice(body) {
             Ok(problem) => ClientError::Problem(Box::new(problem)),
             Err(error) => self.not_ours(format!("its failure is no problem document: {error}")),
         }
@@ -387,9 +390,9 @@ impl Lines {
         loop {
             if let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.pending.drain(..=end).collect();
-                return match serde_json::from_slice(&line) {
+                return match strict_json::from_slice(&line) {
                     Ok(answer) => Ok(Some(Ok(answer))),
-                    Err(error) => serde_json::from_slice(&line)
+                    Err(error) => strict_json::from_slice(&line)
                         .map(|problem| Some(Err(problem)))
                         .map_err(|_| self.client.not_ours(error.to_string())),
                 };

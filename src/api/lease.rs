@@ -12,17 +12,21 @@ use crate::leases::lease::{EndReason, State};
 pub struct LeaseRequest {
     /// The question.
     pub question: Question,
-    /// Seconds until the lease ends unless renewed; the daemon's default when absent.
+    /// Seconds until the lease ends unless renewed; the daemon's default when absent. `leases.max_ttl` is the most (3600
+    /// unless configured).
     #[serde(default)]
+    #[schema(minimum = 1)]
     pub ttl_seconds: Option<u64>,
     /// Who holds it; the calling process when absent.
     #[serde(default)]
     pub holder: Option<Holder>,
     /// The same key from the same user gets the same lease again instead of a second one.
     #[serde(default)]
+    #[schema(max_length = 512)]
     pub idempotency_key: Option<String>,
-    /// Seconds to wait for memory before the answer is no.
+    /// Seconds to wait for memory before the answer is no, up to `leases.max_wait`.
     #[serde(default)]
+    #[schema(maximum = 3600)]
     pub wait_seconds: u64,
     /// Whether "tight" is a no: it then holds nothing, and a wait goes on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -43,8 +47,9 @@ pub enum Holder {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RenewRequest {
-    /// Seconds from now; the lease's own TTL when absent.
+    /// Seconds from now; the lease's own TTL when absent. `leases.max_ttl` is the most (3600 unless configured).
     #[serde(default)]
+    #[schema(minimum = 1)]
     pub ttl_seconds: Option<u64>,
 }
 

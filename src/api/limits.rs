@@ -1,5 +1,6 @@
 //! What one caller may cost the daemon.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Problem;
@@ -35,6 +36,22 @@ pub const HEADERS: usize = 64;
 
 /// Longest id in a path or a request-id header.
 pub const ID_BYTES: usize = 64;
+
+/// Longest name of a branch, tag or commit.
+pub const REVISION_BYTES: u64 = 255;
+
+/// Longest path of a file in its repository.
+pub const FILE_BYTES: u64 = 1024;
+
+/// Longest name of a lease's holder: every line of the journal about the lease has it.
+pub const HOLDER_BYTES: u64 = 128;
+
+/// Longest idempotency key.
+pub const KEY_BYTES: u64 = 512;
+
+/// For how many seconds the driver may be released: long enough for a reset or a change of MIG. An operator who needs longer
+/// stops the daemon.
+pub const RELEASE_SECONDS: RangeInclusive<u64> = 1..=3600;
 
 /// Most questions that are answered together: each is planned against all devices.
 pub const QUESTIONS: usize = 64;

@@ -1,20 +1,23 @@
 //! The contract, generated from the wire types. A snapshot of it stands in the tests, so that a change shows in review.
 
-use std::sync::LazyLock;
+use std::time::Duration;
 
-use utoipa::openapi::{RefOr, Required};
+use utoipa::openapi::{Object, RefOr, Required, Schema};
 use utoipa::{Modify, OpenApi};
 
 use super::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
+use super::limits::{HOLDER_BYTES, PARTS};
 use super::routes::{Together, Troubled};
 use super::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleaseRequest, TogetherAnswer, WatchLine};
 use super::{Answer, Problem, Question};
 
-/// The document as JSON text; written once.
-pub fn json() -> &'static str {
-    static TEXT: LazyLock<String> =
-        LazyLock::new(|| Document::openapi().to_pretty_json().unwrap_or_else(|_| "{}".to_owned()));
-    &TEXT
+/// The document as JSON text, for a daemon on which leases wait up to `max_wait`.
+pub fn json(max_wait: Duration) -> String {
+    let mut document = Document::openapi();
+    bound(&mut document, "LeaseRequest", "wait_seconds", |wait| wait.maximum = Some(max_wait.as_secs().into()));
+
+    // Plain structs with string keys: writing them cannot fail.
+    document.to_pretty_json().unwrap_or_else(|_| "{}".to_owned())
 }
 
 /// The document. Handlers are generic over the program behind them, so the operations are described here.
@@ -43,7 +46,7 @@ pub fn json() -> &'static str {
         operations::metrics
     ),
     components(schemas(Question, Together, Answer, TogetherAnswer, WatchLine, Troubled)),
-    modifiers(&OptionalBodies)
+    modifiers(&OptionalBodies, &InnerBounds)
 )]
 struct Document;
 
@@ -88,6 +91,47 @@ impl Modify for OptionalBodies {
                 body.required = Some(Required::False);
             }
         }
+    }
+}
+
+/// Bounds of what no attribute reaches: values inside an enum's variants, and the number of an object's properties.
+struct InnerBounds;
+
+impl Modify for InnerBounds {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        bound(document, "EngineQuestion", "parameters", |parameters| parameters.max_properties = Some(PARTS));
+        bound(document, "Holder", "name", |name| {
+            name.min_length = Some(1);
+            name.max_length = usize::try_from(HOLDER_BYTES).ok();
+        });
+        bound(document, "Holder", "pid", |pid| pid.minimum = Some(1.into()));
+        if let Some(RefOr::T(Schema::OneOf(context))) = schema(document, "ContextQuestion") {
+            for tokens in context.items.iter_mut().filter_map(object) {
+                tokens.minimum = Some(1.into());
+            }
+        }
+    }
+}
+
+/// Bounds the property `name` of the schema `of`, or of each of its alternatives that has one.
+fn bound(document: &mut utoipa::openapi::OpenApi, of: &str, name: &str, set: impl Fn(&mut Object)) {
+    let Some(schema) = schema(document, of) else { return };
+    let alternatives = match schema {
+        RefOr::T(Schema::OneOf(one_of)) => one_of.items.iter_mut().collect(),
+        single => vec![single],
+    };
+    let properties = alternatives.into_iter().filter_map(object).filter_map(|it| it.properties.get_mut(name));
+    properties.filter_map(object).for_each(set);
+}
+
+fn schema<'a>(document: &'a mut utoipa::openapi::OpenApi, name: &str) -> Option<&'a mut RefOr<Schema>> {
+    document.components.as_mut()?.schemas.get_mut(name)
+}
+
+fn object(schema: &mut RefOr<Schema>) -> Option<&mut Object> {
+    match schema {
+        RefOr::T(Schema::Object(object)) => Some(object),
+        _ => None,
     }
 }
 
@@ -143,21 +187,21 @@ mod operations {
     pub(super) fn create_lease() {}
 
     /// One lease.
-    #[utoipa::path(get, path = "/v1/leases/{id}", tag = "hf-mem-probe", params(("id" = String, Path, description = "The lease's id")), responses(
+    #[utoipa::path(get, path = "/v1/leases/{id}", tag = "hf-mem-probe", params(("id" = String, Path, description = "The lease's id", min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9-]+$")), responses(
         (status = 200, description = "The answer", body = LeaseAnswer),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
     ))]
     pub(super) fn lease() {}
 
     /// Ends a lease and answers it as it was.
-    #[utoipa::path(delete, path = "/v1/leases/{id}", tag = "hf-mem-probe", params(("id" = String, Path, description = "The lease's id")), responses(
+    #[utoipa::path(delete, path = "/v1/leases/{id}", tag = "hf-mem-probe", params(("id" = String, Path, description = "The lease's id", min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9-]+$")), responses(
         (status = 200, description = "The answer", body = LeaseAnswer),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
     ))]
     pub(super) fn release_lease() {}
 
     /// Makes a lease go on. The body may be left out.
-    #[utoipa::path(post, path = "/v1/leases/{id}/renew", tag = "hf-mem-probe", request_body = RenewRequest, params(("id" = String, Path, description = "The lease's id")), responses(
+    #[utoipa::path(post, path = "/v1/leases/{id}/renew", tag = "hf-mem-probe", request_body = RenewRequest, params(("id" = String, Path, description = "The lease's id", min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9-]+$")), responses(
         (status = 200, description = "The answer", body = LeaseAnswer),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
     ))]
@@ -200,9 +244,11 @@ mod tests {
 
     use super::*;
 
+    const USUAL_WAIT: Duration = Duration::from_secs(3600);
+
     #[test]
     fn the_contract_changes_only_on_purpose() {
-        insta::assert_snapshot!("openapi", json());
+        insta::assert_snapshot!("openapi", json(USUAL_WAIT));
     }
 
     /// What a route answers stands with the route: a schema that none refers to is one that no client finds.
@@ -218,7 +264,7 @@ mod tests {
                 _ => {}
             }
         }
-        let document: Value = serde_json::from_str(json()).unwrap();
+        let document: Value = serde_json::from_str(&json(USUAL_WAIT)).unwrap();
         let mut reached = BTreeSet::new();
         refer(&document["paths"], &mut reached);
         loop {
@@ -238,12 +284,19 @@ mod tests {
 
     #[test]
     fn only_a_body_that_may_be_left_out_is_said_to_be() {
-        let document: Value = serde_json::from_str(json()).unwrap();
+        let document: Value = serde_json::from_str(&json(USUAL_WAIT)).unwrap();
         let bodies = document["paths"].as_object().unwrap().iter().filter_map(|(path, operations)| {
             let required = operations["post"]["requestBody"]["required"].as_bool()?;
             Some((path.as_str(), required))
         });
         let left_out: Vec<_> = bodies.filter(|(_, required)| !required).map(|(path, _)| path).collect();
         assert_eq!(left_out, OPTIONAL_BODIES);
+    }
+
+    #[test]
+    fn longest_wait_is_the_configured_one() {
+        let document: Value = serde_json::from_str(&json(Duration::from_secs(60))).unwrap();
+        let wait = &document["components"]["schemas"]["LeaseRequest"]["properties"]["wait_seconds"];
+        assert_eq!(wait["maximum"].as_f64(), Some(60.0));
     }
 }

@@ -29,6 +29,7 @@ pub struct Question {
     pub constraints: Constraints,
     /// Declared devices (`8xH100-80GB`) instead of this host's.
     #[serde(default)]
+    #[schema(min_length = 1)]
     pub gpus: Option<String>,
     /// Whether to compute the whole frontier of context by sequences.
     #[serde(default)]
@@ -40,12 +41,15 @@ pub struct Question {
 #[serde(deny_unknown_fields)]
 pub struct ModelQuestion {
     /// `owner/name`, or with `metadata` the name under which a local model is reported.
+    #[schema(min_length = 1)]
     pub repo: String,
     /// Branch, tag or commit; `main` when absent.
     #[serde(default)]
+    #[schema(min_length = 1, max_length = 255)]
     pub revision: Option<String>,
     /// One file of the repository, or a quantisation's name (`Q4_K_M`).
     #[serde(default)]
+    #[schema(min_length = 1, max_length = 1024)]
     pub file: Option<String>,
     /// Metadata that the client read itself, for local models: the daemon opens no path on a client's behalf.
     #[serde(default)]
@@ -64,7 +68,7 @@ pub struct EngineQuestion {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub version: Option<EngineVersion>,
-    /// Parameters by the engine's own names.
+    /// Parameters by the engine's own names, up to 4096 values with all that is in them.
     #[serde(default, deserialize_with = "bounded::parameters")]
     #[schema(value_type = Object)]
     pub parameters: BTreeMap<String, Value>,
@@ -79,6 +83,7 @@ pub struct WorkloadQuestion {
     pub context: Option<ContextQuestion>,
     /// Sequences held at once; 1 when absent.
     #[serde(default)]
+    #[schema(minimum = 1)]
     pub sequences: Option<u64>,
     /// dtype of the KV cache by the engine's own name.
     #[serde(default)]
@@ -96,6 +101,16 @@ pub enum ContextQuestion {
     Tokens(u64),
     /// `"max"`.
     Word(MaxWord),
+}
+
+impl ContextQuestion {
+    /// The tokens, where they are a number.
+    pub fn tokens(&self) -> Option<u64> {
+        match self {
+            Self::Tokens(tokens) => Some(*tokens),
+            Self::Word(_) => None,
+        }
+    }
 }
 
 /// By hand: a derived one would build whatever stands there before it tries what that could be.
@@ -138,12 +153,15 @@ pub enum MaxWord {
 pub struct Constraints {
     /// Exactly this tensor-parallel degree.
     #[serde(default)]
+    #[schema(minimum = 1)]
     pub tensor_parallel: Option<u32>,
     /// Exactly this many pipeline stages.
     #[serde(default)]
+    #[schema(minimum = 1)]
     pub pipeline_parallel: Option<u32>,
     /// Only these devices, by UUID.
     #[serde(default, deserialize_with = "bounded::devices")]
+    #[schema(max_items = 4096)]
     pub devices: Option<Vec<String>>,
     /// Whether host memory may be used.
     #[serde(default)]

@@ -121,7 +121,9 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.of.less(self.uid, self.amount);
+        if self.amount > 0 {
+            self.of.less(self.uid, self.amount);
+        }
     }
 }
 

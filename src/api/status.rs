@@ -9,6 +9,7 @@ use crate::api::Answer;
 use crate::devices::Snapshot;
 use crate::leases::event::{Dated, Event};
 use crate::leases::lease::State;
+use crate::strict_json;
 
 /// The devices as they were last read, and what leases still claim on them. As a file it can be given to `--gpus`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -16,7 +17,7 @@ pub struct GpusAnswer {
     /// Version of these types.
     pub schema_version: u32,
     /// The reading.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "strict_json::nested")]
     pub snapshot: Snapshot,
     /// Bytes that leases still claim, by the device's UUID; devices without leases are left out.
     pub leased_bytes: BTreeMap<String, u64>,
@@ -26,7 +27,7 @@ pub struct GpusAnswer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WatchLine {
     /// The devices.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "strict_json::nested")]
     pub gpus: GpusAnswer,
     /// What happened to leases and to those who wait for one, in order.
     #[serde(default)]
@@ -45,7 +46,7 @@ pub struct LeaseEvent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
     /// What.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "strict_json::nested")]
     pub event: Event,
 }
 

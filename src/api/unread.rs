@@ -1,15 +1,17 @@
-//! JSON that is checked to be JSON and not read yet.
+//! A JSON object that is checked to be one and not read yet.
 //!
 //! Read, it takes up to some thirty times its length in memory. Many callers may wait for their turn at once, so what they
 //! sent stays text until then.
 
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
 
-/// One JSON value as text; clones share it.
+use crate::strict_json;
+
+/// One JSON object as text; clones share it.
 #[derive(Clone, Debug)]
 pub struct Unread(Arc<RawValue>);
 
@@ -21,7 +23,7 @@ impl Unread {
 
     /// What it says; nesting is bounded as everywhere.
     pub fn read<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
-        serde_json::from_str(self.0.get())
+        strict_json::from_str(self.0.get())
     }
 }
 
@@ -42,7 +44,12 @@ impl Serialize for Unread {
 
 impl<'de> Deserialize<'de> for Unread {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(Box::<RawValue>::deserialize(deserializer)?.into()))
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        if !raw.get().starts_with('{') {
+            return Err(Error::custom("invalid type: expected an object of metadata"));
+        }
+
+        Ok(Self(raw.into()))
     }
 }
 
@@ -65,8 +72,11 @@ mod tests {
 
     #[test]
     fn is_json_and_no_deeper_than_any_other_when_read() {
-        assert!(serde_json::from_str::<Unread>("{1}").is_err());
-        let deep: Unread = serde_json::from_str(&format!("{}1{}", "[".repeat(200), "]".repeat(200))).unwrap();
+        for wrong in ["{1}", "[]", "1", "null"] {
+            assert!(serde_json::from_str::<Unread>(wrong).is_err(), "{wrong}");
+        }
+        let nested = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+        let deep: Unread = serde_json::from_str(&format!("{{\"x\": {nested}}}")).unwrap();
         let error = deep.read::<serde_json::Value>().unwrap_err().to_string();
         assert!(error.contains("recursion limit exceeded"), "{error}");
     }

@@ -319,6 +319,10 @@ pub struct ConnectionArguments {
     /// The daemon's socket.
     #[arg(long, value_name = "PATH", env = "HF_MEM_PROBE_SOCKET", default_value = crate::config::DEFAULT_PATH)]
     pub socket: PathBuf,
+    /// How long to wait for the daemon to answer, on top of --wait [default: 5s for health and gpus, 15s for free and
+    /// lease, 65s for the others].
+    #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
+    pub timeout: Option<Duration>,
     /// Print one JSON object, on failure too.
     #[arg(long)]
     pub json: bool,
@@ -491,6 +495,16 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         humantime::parse_duration(text).map_err(|error| format!("not a duration such as 120s or 5min: {error}"))?;
     // No clock counts any number of seconds from now.
     if duration > LONGEST { Err("longer than a hundred years".to_owned()) } else { Ok(duration) }
+}
+
+/// A duration in which an answer can come.
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = parse_duration(text)?;
+    if timeout.is_zero() {
+        Err("no answer comes in no time: give a duration such as 5s".to_owned())
+    } else {
+        Ok(timeout)
+    }
 }
 
 /// A time as a person has it at hand.

@@ -1,9 +1,10 @@
 //! `fits` and `estimate`: ask the daemon where one answers, else walk the same path in this process.
 
 use super::arguments::{ConnectionArguments, EstimateArguments, FitsArguments, HereArguments, QuestionArguments};
+use super::connection::AnswerEffort;
 use super::output::{self, Output};
 use super::{exit, in_process, question, reserve, text, unseen};
-use crate::api::client::{Client, ClientError, block_on};
+use crate::api::client::{ClientError, block_on};
 use crate::api::problem::Reason;
 use crate::api::{Answer, Problem, Question};
 use crate::devices::declared;
@@ -122,7 +123,7 @@ async fn asked_daemon(
     source: &in_process::Source,
     connection: &ConnectionArguments,
 ) -> Result<Answer, ClientError> {
-    let client = Client::new(&connection.socket).token(source.token());
+    let client = connection.client(AnswerEffort::Plan).token(source.token());
     match asking {
         Asking::Fits => client.fits(question).await,
         Asking::Estimate => client.estimate(question).await,

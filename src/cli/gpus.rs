@@ -6,9 +6,10 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::arguments::{ConnectionArguments, GpusArguments, HereArguments};
+use super::connection::AnswerEffort;
 use super::output::{self, Output};
 use super::{harmless, in_process, text, unseen};
-use crate::api::client::{Client, ClientError, block_on};
+use crate::api::client::{ClientError, block_on};
 use crate::api::problem::Reason;
 use crate::api::status::{GpusAnswer, WatchLine};
 use crate::api::{Problem, SCHEMA_VERSION};
@@ -41,7 +42,7 @@ fn once(own: &HereArguments, connection: &ConnectionArguments, declared: Option<
     if let Some(answer) = here(own, declared)? {
         return Ok(answer);
     }
-    match runtime(Client::new(&connection.socket).gpus())? {
+    match runtime(connection.client(AnswerEffort::AtHand).gpus())? {
         Err(error @ ClientError::Unreachable { .. }) => {
             remark_on(&connection.socket, &error);
             Ok(alone(in_process::snapshot(own)?))
@@ -60,7 +61,7 @@ pub(super) fn now(
     if let Some(answer) = here(own, declared)? {
         return Ok(answer);
     }
-    match runtime(Client::new(&connection.socket).fresh_gpus())? {
+    match runtime(connection.client(AnswerEffort::ReadOrRecord).fresh_gpus())? {
         Err(error) if error.daemon_is_absent() => {
             remark_on(&connection.socket, &error);
             Ok(alone(in_process::snapshot(own)?))
@@ -115,7 +116,7 @@ fn watch(arguments: &GpusArguments) -> Result<(), Problem> {
     }
     let follow = async {
         if !arguments.here.local {
-            match Client::new(&arguments.connection.socket).watch_gpus().await {
+            match arguments.connection.client(AnswerEffort::AtHand).watch_gpus().await {
                 Ok(mut lines) => {
                     while let Some(line) = lines.next().await? {
                         if screen.show(line.as_ref()).is_err() {

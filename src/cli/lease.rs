@@ -4,10 +4,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::arguments::{LeaseAction, LeaseArguments};
+use super::connection::AnswerEffort;
 use super::output::Output;
 use super::{daemon_only, text};
 use crate::api::Problem;
-use crate::api::client::Client;
 use crate::api::lease::{LeaseAnswer, RenewRequest};
 use crate::api::problem::Reason;
 
@@ -16,16 +16,20 @@ pub(super) fn run(arguments: &LeaseArguments) -> u8 {
     match &arguments.action {
         LeaseAction::List { connection } => {
             let output = Output { json: connection.json };
-            finish(output, daemon_only::call(Client::new(&connection.socket).leases()), text::lease::list)
+            finish(output, daemon_only::call(connection.client(AnswerEffort::ReadOrRecord).leases()), text::lease::list)
         }
         LeaseAction::Renew { id, ttl, connection } => {
             let output = Output { json: connection.json };
             let request = RenewRequest { ttl_seconds: ttl.map(|ttl| ttl.as_secs()) };
-            finish(output, daemon_only::call(Client::new(&connection.socket).renew_lease(id, request)), renewed)
+            finish(
+                output,
+                daemon_only::call(connection.client(AnswerEffort::ReadOrRecord).renew_lease(id, request)),
+                renewed,
+            )
         }
         LeaseAction::Release { id, connection } => {
             let output = Output { json: connection.json };
-            finish(output, daemon_only::call(Client::new(&connection.socket).release_lease(id)), released)
+            finish(output, daemon_only::call(connection.client(AnswerEffort::ReadOrRecord).release_lease(id)), released)
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod arguments;
 mod check_config;
+mod connection;
 mod daemon;
 mod daemon_only;
 mod exit;

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::arguments::{ConnectionArguments, FitsArguments, QuestionArguments};
+use super::connection::AnswerEffort;
 use super::{in_process, output};
 use crate::api::client::{Client, ClientError, block_on};
 use crate::api::lease::{Holder, LeaseRequest};
@@ -51,7 +52,7 @@ pub(super) fn lease(
     let everything = async {
         let source = in_process::Source::new(arguments)?;
         source.complete(&mut question).await?;
-        let client = Client::new(&connection.socket).token(source.token());
+        let client = connection.client(AnswerEffort::Plan).token(source.token());
         let request = LeaseRequest {
             question,
             ttl_seconds: terms.ttl.map(whole_seconds),

@@ -13,6 +13,7 @@ mod run;
 pub mod signals;
 #[expect(clippy::disallowed_methods, reason = "its own socket, before READY and after the last answer")]
 pub mod socket;
+mod socket_folder;
 mod watchdog;
 
 use std::future::Future;
@@ -26,6 +27,7 @@ pub use notify::Notifier;
 pub use run::{Daemon, Ended, RunError, run};
 pub use signals::Signal;
 pub use socket::{Listening, SocketError};
+pub use socket_folder::FolderRisk;
 
 /// A [`Service`] that can be looked after: what the process needs of it beside answers.
 pub trait Program: Service {

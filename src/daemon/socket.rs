@@ -10,6 +10,7 @@ use listenfd::ListenFd;
 use rustix::fs::{FlockOperation, flock};
 use tracing::warn;
 
+use super::socket_folder::{self, FolderError, FolderRisk};
 use crate::api::Problem;
 use crate::api::problem::Reason;
 use crate::config::{Accounts, SocketConfig};
@@ -55,6 +56,16 @@ pub enum SocketError {
         /// Its folder.
         parent: PathBuf,
     },
+    /// Another user could replace the socket of a root daemon.
+    #[error("cannot listen on {}: {} {risk}", path.display(), place.display())]
+    UnsafeFolder {
+        /// The path.
+        path: PathBuf,
+        /// The folder on the way to it, or the link.
+        place: PathBuf,
+        /// What is wrong with that.
+        risk: FolderRisk,
+    },
     /// The system refuses.
     #[error("cannot {action} {}: {source}", path.display())]
     System {
@@ -87,6 +98,12 @@ impl From<SocketError> for Problem {
                      --socket with a folder that you own",
                     parent.display()
                 ),
+            ),
+            SocketError::UnsafeFolder { .. } => (
+                Reason::Forbidden,
+                "start it by its units, or use --socket in a folder of root's that no other user can write to, such as \
+                 one below /run"
+                    .to_owned(),
             ),
             SocketError::System { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => (
                 Reason::Forbidden,
@@ -150,13 +167,15 @@ pub fn bind(config: &SocketConfig, accounts: &Accounts) -> Result<Listening, Soc
     let path = config.path.as_path();
     let system = |action, source| SocketError::System { action, path: path.to_owned(), source };
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = match File::open(parent) {
-        Ok(folder) => folder,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(SocketError::NoFolder { path: path.to_owned(), parent: parent.to_owned() });
-        }
-        Err(error) => return Err(system("open the folder of", error)),
+    let cannot_open = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => SocketError::NoFolder { path: path.to_owned(), parent: parent.to_owned() },
+        _ => system("open the folder of", error),
     };
+    socket_folder::check(parent, rustix::process::geteuid()).map_err(|error| match error {
+        FolderError::Risky { place, risk } => SocketError::UnsafeFolder { path: path.to_owned(), place, risk },
+        FolderError::System(error) => cannot_open(error),
+    })?;
+    let folder = File::open(parent).map_err(cannot_open)?;
     // Two daemons that start at the same moment must not both find nobody and unlink each other's socket. The lock is on
     // the folder, so that no file is left behind, and lasts until the socket listens.
     flock(&folder, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
@@ -308,6 +327,20 @@ mod tests {
         let adopted = Listening::adopted(UnixListener::bind(folder.path().join("systemd.sock")).unwrap()).unwrap();
         drop(adopted);
         assert!(folder.path().join("systemd.sock").exists(), "an activated socket stays");
+    }
+
+    #[test]
+    fn folder_of_another_user_is_refused() {
+        if !rustix::process::geteuid().is_root() {
+            // As another user this folder cannot be made.
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(folder.path(), Some(1000), None).unwrap();
+        let (reason, detail) = reason(bind(&config(folder.path()), &Accounts::default()).unwrap_err());
+        assert_eq!((reason, reason.exit_code()), (Reason::Forbidden, 77));
+        assert!(detail.contains("belongs to user 1000"), "{detail}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is made there");
     }
 
     #[test]

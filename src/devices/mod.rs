@@ -82,7 +82,7 @@ pub enum DeviceKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Device {
     /// What does not change.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "crate::strict_json::nested")]
     pub facts: DeviceFacts,
     /// Bytes nobody has allocated; `None` where the reading failed (then nothing is placed here).
     #[schema(value_type = Option<u64>)]

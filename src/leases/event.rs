@@ -91,7 +91,7 @@ pub enum Event {
     /// It ended.
     Ended {
         /// Which.
-        #[serde(flatten)]
+        #[serde(flatten, deserialize_with = "crate::strict_json::nested")]
         lease: Subject,
         /// Why.
         reason: EndReason,
@@ -106,6 +106,7 @@ pub enum Event {
         /// The leases that are owed memory there.
         leases: Vec<String>,
         /// Who holds memory there without a lease, the largest first.
+        #[serde(deserialize_with = "crate::strict_json::nested")]
         strangers: Vec<Stranger>,
     },
     /// What is free covers what is owed again.

@@ -51,7 +51,7 @@ pub struct Entry {
     #[schema(value_type = String)]
     pub at: SystemTime,
     /// What happened to a lease.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::strict_json::tagged")]
     pub event: Option<Event>,
     /// Who took or gave back memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -234,7 +234,7 @@ pub fn scan(directory: &Path, mut each: impl FnMut(Entry)) -> io::Result<usize> 
             if line.is_empty() {
                 continue;
             }
-            match serde_json::from_slice(&line) {
+            match crate::strict_json::from_slice(&line) {
                 Ok(entry) => each(entry),
                 Err(_) => unreadable += 1,
             }

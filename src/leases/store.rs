@@ -258,7 +258,7 @@ fn encode(saved: &Saved) -> Result<Vec<u8>, StoreError> {
 pub fn decode(content: &[u8]) -> Result<Saved, String> {
     let (header, body) = Header::read(content)?;
     header.matches(body)?;
-    serde_json::from_slice(body).map_err(|error| format!("its leases cannot be read: {error}"))
+    crate::strict_json::from_slice(body).map_err(|error| format!("its leases cannot be read: {error}"))
 }
 
 fn failed(what: &'static str, path: &Path, source: io::Error) -> StoreError {

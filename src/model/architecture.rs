@@ -266,6 +266,16 @@ pub enum Unsupported {
         /// The key (and value) that is not understood.
         key: String,
     },
+    /// A family whose rule is unknown, and tensors that do not prove the usual one.
+    #[error("{class} ({model_type}): {why}, so the size of its cache is unknown")]
+    Unproved {
+        /// The class or GGUF architecture.
+        class: String,
+        /// `model_type`.
+        model_type: String,
+        /// What is missing, or not understood, as a clause.
+        why: String,
+    },
     /// A key that the family needs and that neither the file nor its class's defaults give.
     #[error("{class}: {key} is missing and has no default")]
     Missing {

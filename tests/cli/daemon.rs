@@ -183,6 +183,25 @@ fn a_degraded_daemon_answers_and_is_not_well() {
 }
 
 #[test]
+fn stopped_daemon_ends_every_wait() {
+    let daemon = Daemon::start(&["--gpus", "24GiB"]);
+    let pid = rustix::process::Pid::from_child(&daemon.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    for line in ["health", "gpus", "gpus --watch", "free", "lease list", &format!("fits {MODEL}")] {
+        let asked = run_beside(&daemon.socket(), &format!("{line} --timeout 100ms --json"));
+        let said = asked.json();
+        assert_eq!((asked.code, said["reason"].as_str()), (69, Some("daemon_unreachable")), "{line}: {said}");
+        assert!(said["detail"].as_str().unwrap().ends_with("did not answer within 100ms"), "{line}: {said}");
+        assert!(said["hint"].as_str().unwrap().contains("--timeout"), "{line}: {said}");
+    }
+    assert_eq!(run_beside(&daemon.socket(), "health --timeout 0s").code, 2);
+    let asked = run_beside(&daemon.socket(), "health --json");
+    assert!(asked.out.contains("did not answer within 5s"), "the default: {}", asked.out);
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    assert_eq!(run_beside(&daemon.socket(), "health").code, 0, "it goes on");
+}
+
+#[test]
 fn the_leases_of_a_daemon_that_was_killed_are_warned_of() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let driver = SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();

@@ -4,8 +4,10 @@
 
 mod activation;
 mod bad_input;
+mod contract;
 mod double;
 mod ending;
+mod known;
 mod limits;
 mod routes;
 mod users;

@@ -2,7 +2,7 @@
 """The figures of docs/performance.md that need the daemon as a process.
 
     cargo build --release --bin hf-mem-probe --example socket_speed
-    tests/load/speed.py target/release/hf-mem-probe target/release/examples/socket_speed [--rounds 3] [--models 200]
+    tests/load/speed.py target/release/hf-mem-probe target/release/examples/socket_speed [--models 200]
 
 Standard library only. Models come from a Hub of this script's own on the loopback: the shipped Qwen3-8B by many names.
 Daemon, echo and callers are pinned to one processor for one caller, so that they cost what they do and not what waking
@@ -56,7 +56,6 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("binary")
     parser.add_argument("socket_speed")
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", type=int, default=200)
     options = parser.parse_args()
     binary, speed = os.path.abspath(options.binary), os.path.abspath(options.socket_speed)
@@ -83,16 +82,15 @@ def main():
     known.write_text(json.dumps({"model": {"repo": "owner/model-0"}}))
     sent = daemon.folder / "sent.json"
     sent.write_bytes(question(binary))
-    for round_number in range(options.rounds):
-        print(f"round {round_number + 1}, model known, 8 devices:")
-        for mode in ("one", "many"):
-            processor = ["taskset", "-c", "0"] if mode == "one" else []
-            if processor:
-                subprocess.run(["taskset", "-a", "-p", "-c", "0", str(daemon.process.pid)], capture_output=True, check=True)
-            subprocess.run([*processor, speed, str(daemon.socket), str(known), mode], check=True)
-            if processor:
-                everywhere = f"0-{os.cpu_count() - 1}"
-                subprocess.run(["taskset", "-a", "-p", "-c", everywhere, str(daemon.process.pid)], capture_output=True, check=True)
+    print("model known, 8 devices:")
+    for mode in ("one", "many"):
+        processor = ["taskset", "-c", "0"] if mode == "one" else []
+        if processor:
+            subprocess.run(["taskset", "-a", "-p", "-c", "0", str(daemon.process.pid)], capture_output=True, check=True)
+        subprocess.run([*processor, speed, str(daemon.socket), str(known), mode], check=True)
+        if processor:
+            everywhere = f"0-{os.cpu_count() - 1}"
+            subprocess.run(["taskset", "-a", "-p", "-c", everywhere, str(daemon.process.pid)], capture_output=True, check=True)
     print("model's headers sent with the question (planned anew each time):")
     subprocess.run([speed, str(daemon.socket), str(sent), "one"], check=True)
 

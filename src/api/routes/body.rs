@@ -3,7 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::BoxError;
+use axum::body::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -14,6 +15,7 @@ use crate::api::peer::Caller;
 use crate::api::problem::Reason;
 use crate::api::shares::{Full, Share};
 use crate::metrics::Refusal;
+use crate::strict_json;
 
 /// Until when one request must be answered.
 #[derive(Clone, Copy, Debug)]
@@ -73,14 +75,18 @@ impl Sent {
 }
 
 /// The whole body, up to the cap; its room is counted as `caller`'s.
-pub(super) async fn read<S>(body: Body, app: &App<S>, caller: &Caller, deadline: Deadline) -> Result<Sent, Problem> {
+pub(super) async fn read<S, B>(body: B, app: &App<S>, caller: &Caller, deadline: Deadline) -> Result<Sent, Problem>
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
     let cap_bytes = app.limits.body_bytes;
     let too_large = move || {
         Problem::new(Reason::TooLarge, format!("the request's body is larger than {cap_bytes} bytes"))
             .hint("socket.body_cap in the daemon's configuration sets this limit")
     };
     // A length that is announced is refused before a byte of it is waited for.
-    let announced = usize::try_from(hyper::body::Body::size_hint(&body).lower()).unwrap_or(usize::MAX);
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > cap_bytes {
         return Err(too_large());
     }
@@ -139,7 +145,7 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         return Err(Problem::new(Reason::Usage, "the request has no body")
             .hint("send a JSON object; GET /v1/openapi.json describes it"));
     }
-    serde_json::from_slice(body).map_err(|error| {
+    strict_json::from_slice(body).map_err(|error| {
         let what =
             if error.is_data() { "the request's body is not a question" } else { "the request's body is not JSON" };
         Problem::new(Reason::Usage, format!("{what}: {error}")).hint("GET /v1/openapi.json describes what is taken")

@@ -16,11 +16,13 @@ use tower::Service as _;
 use tracing::{Instrument, debug, error, info_span};
 
 use super::failure::{FailedFor, Failure};
-use super::guard;
+use super::shortcut::{self, Shortcut};
+use super::{App, guard};
 use crate::api::Problem;
 use crate::api::limits::ID_BYTES;
 use crate::api::peer::{Caller, HubToken, Peer};
 use crate::api::problem::Reason;
+use crate::api::service::Service;
 use crate::metrics::{Metrics, Refusal, Stage};
 
 /// The header that carries a request's id in and out.
@@ -30,15 +32,50 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const VERSION: HeaderName = HeaderName::from_static("hf-mem-probe-version");
 
 /// Answers one request of `peer`. Every way out carries the id and the version.
-pub(crate) async fn answer(mut router: Router, metrics: &Metrics, peer: Peer, request: Request<Incoming>) -> Response {
+pub(crate) async fn answer<S: Service>(
+    router: &Router,
+    app: &App<S>,
+    peer: Peer,
+    request: Request<Incoming>,
+) -> Response {
     let began = Instant::now();
     let request_id = request_id(request.headers());
+    let tried = AssertUnwindSafe(shortcut::answer(app, peer, &request_id, request)).catch_unwind().await;
+    let mut response = match tried {
+        Ok(Shortcut::Answered(response)) => response,
+        Ok(Shortcut::Missed(request)) => {
+            // Boxed: the long way is a large future, which the short one would carry along.
+            Box::pin(routed(router.clone(), &app.metrics, peer, &request_id, request, began)).await
+        }
+        Err(panic) => Failure(broken(panic.as_ref())).into_response(),
+    };
+
+    if let Some(FailedFor(reason)) = response.extensions().get() {
+        app.metrics.question("error", reason.word());
+    }
+    app.metrics.took(Stage::Request, began.elapsed());
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::try_from(request_id) {
+        headers.insert(REQUEST_ID, value);
+    }
+    headers.insert(VERSION, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
+    response
+}
+
+/// Answers by the route that `request` names, in a span of its own.
+async fn routed(
+    mut router: Router,
+    metrics: &Metrics,
+    peer: Peer,
+    request_id: &str,
+    mut request: Request<Body>,
+    began: Instant,
+) -> Response {
     let span = info_span!(
         "request", request_id, method = %request.method(), path = request.uri().path(), uid = peer.uid
     );
-    let mut request = request.map(Body::new);
-    let mut response = async {
-        let caller = match caller(request.headers(), peer, &request_id) {
+    async {
+        let caller = match caller(request.headers(), peer, request_id) {
             Ok(caller) => caller,
             Err(problem) => return Failure(problem).into_response(),
         };
@@ -58,21 +95,11 @@ pub(crate) async fn answer(mut router: Router, metrics: &Metrics, peer: Peer, re
         response
     }
     .instrument(span)
-    .await;
-    if let Some(FailedFor(reason)) = response.extensions().get() {
-        metrics.question("error", reason.word());
-    }
-    metrics.took(Stage::Request, began.elapsed());
-    let headers = response.headers_mut();
-    if let Ok(value) = HeaderValue::from_str(&request_id) {
-        headers.insert(REQUEST_ID, value);
-    }
-    headers.insert(VERSION, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
-    response
+    .await
 }
 
 /// Who asks, with the token that came along. A header that is there but cannot be meant is an error, not "no token".
-fn caller(headers: &HeaderMap, peer: Peer, request_id: &str) -> Result<Caller, Problem> {
+pub(super) fn caller(headers: &HeaderMap, peer: Peer, request_id: &str) -> Result<Caller, Problem> {
     let token = match headers.get(header::AUTHORIZATION) {
         None => None,
         Some(value) => Some(value.to_str().ok().and_then(HubToken::from_authorization).ok_or_else(|| {

@@ -9,10 +9,11 @@ use axum::{Extension, Json};
 
 use super::App;
 use super::body::{Deadline, parse, parse_or_default, read, within};
+use super::bounds;
 use super::failure::Failure;
-use super::questions::{NO_ANSWER, bounded, counted};
-use crate::api::lease::{Holder, LeaseAnswer, LeaseRequest, LeasesAnswer};
-use crate::api::limits::{ID_BYTES, without_controls};
+use super::questions::{NO_ANSWER, counted};
+use crate::api::lease::{LeaseAnswer, LeasesAnswer};
+use crate::api::limits::ID_BYTES;
 use crate::api::peer::Caller;
 use crate::api::problem::Reason;
 use crate::api::server::until;
@@ -29,20 +30,10 @@ pub(super) async fn create<S: Service>(
 ) -> Result<Json<Answer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
     let sent = read(body, &app, &caller, deadline).await?;
-    let (mut request, room) = sent.read_as(parse::<LeaseRequest>).await?;
-    request.question = bounded(request.question)?;
-    if let Some(Holder::Name(name)) = &request.holder {
-        without_controls("holder.name", name)?;
-    }
-    if let Some(key) = &request.idempotency_key {
-        without_controls("idempotency_key", key)?;
-    }
+    let max_wait = app.limits.max_wait;
+    let (request, room) =
+        sent.read_as(move |body| parse(body).and_then(|request| bounds::lease(request, max_wait))).await?;
     let wait = Duration::from_secs(request.wait_seconds);
-    if wait > app.limits.max_wait {
-        let most = app.limits.max_wait.as_secs();
-        let detail = format!("`wait_seconds` is {}; the most is {most}", request.wait_seconds);
-        return Err(Problem::new(Reason::Usage, detail).hint("leases.max_wait sets this limit").into());
-    }
     // The wait comes on top: the deadline is for the work.
     let answer = within(deadline.and(wait), NO_ANSWER, app.service.create_lease(caller, request, room.into()));
     let stopping = async {
@@ -86,7 +77,8 @@ pub(super) async fn renew<S: Service>(
 ) -> Result<Json<LeaseAnswer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
     let id = sound(id)?;
-    let request = parse_or_default(&read(body, &app, &caller, deadline).await?.bytes)?;
+    let body = read(body, &app, &caller, deadline).await?.bytes;
+    let request = parse_or_default(&body).and_then(bounds::renewal)?;
     Ok(Json(within(deadline, NO_ANSWER, app.service.renew_lease(caller, id, request)).await?))
 }
 

@@ -4,17 +4,20 @@
 //! `envelope`, reading a body strictly is in `body`, and each resource has its own file.
 
 mod body;
+mod bounds;
 mod envelope;
 mod failure;
 mod guard;
 mod leases;
 mod questions;
+mod shortcut;
 mod status;
 mod watch;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::routing::{get, post};
 use tokio::sync::watch as signal;
 
@@ -46,6 +49,8 @@ pub struct App<S> {
     watchers: Shares,
     /// Bytes of large bodies.
     bodies: Shares,
+    /// The contract under these limits, once it was asked for.
+    openapi: OnceLock<Bytes>,
 }
 
 impl<S> App<S> {
@@ -56,12 +61,12 @@ impl<S> App<S> {
         let bytes = Bounds { each: bytes / 2, all: bytes, reserve: limits.body_bytes };
         let operators = Operators::of_this_process();
         let (watchers, bodies) = (Shares::new(streams, operators), Shares::new(bytes, operators));
-        Self { service, metrics, limits, stopping, operators, watchers, bodies }
+        Self { service, metrics, limits, stopping, operators, watchers, bodies, openapi: OnceLock::new() }
     }
 }
 
 /// All routes over `app`.
-pub fn router<S: Service>(app: App<S>) -> Router {
+pub(crate) fn router<S: Service>(app: Arc<App<S>>) -> Router {
     Router::new()
         .route("/v1/fits", post(questions::fits::<S>))
         .route("/v1/estimates", post(questions::estimates::<S>))
@@ -72,9 +77,9 @@ pub fn router<S: Service>(app: App<S>) -> Router {
         .route("/v1/leases/{id}/renew", post(leases::renew::<S>))
         .route("/v1/nvml/release", post(status::release_nvml::<S>))
         .route("/v1/health", get(status::health::<S>))
-        .route("/v1/openapi.json", get(status::openapi))
+        .route("/v1/openapi.json", get(status::openapi::<S>))
         .route("/metrics", get(status::metrics::<S>))
         .fallback(failure::no_such_route)
         .method_not_allowed_fallback(failure::no_such_method)
-        .with_state(Arc::new(app))
+        .with_state(app)
 }

@@ -4,25 +4,27 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::App;
 use super::body::{Deadline, parse, read, within};
+use super::bounds;
 use super::failure::Failure;
+use super::shortcut::Missed;
 use crate::api::answer::{Answer, Verdict};
 use crate::api::bounded::AtMost;
-use crate::api::limits::{ALL_PARTS, PARTS, QUESTIONS, without_controls};
+use crate::api::limits::{ALL_PARTS, QUESTIONS};
 use crate::api::peer::Caller;
 use crate::api::problem::Reason;
 use crate::api::service::{Service, Written};
 use crate::api::{Problem, Question};
 use crate::metrics::Metrics;
+use crate::strict_json;
 
 /// Several questions that must fit together.
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -40,17 +42,23 @@ struct Form {
 }
 
 /// Longest body by which an answer is known again.
-const SHORT_BODY_BYTES: usize = 4096;
+pub(super) const SHORT_BODY_BYTES: usize = 4096;
 
 pub(super) async fn fits<S: Service>(
     State(app): State<Arc<App<S>>>,
     Extension(caller): Extension<Caller>,
+    missed: Option<Extension<Missed>>,
     body: Body,
 ) -> Result<Response, Failure> {
-    let deadline = Deadline::after(app.limits.handler_deadline);
+    let deadline = match missed {
+        Some(Extension(Missed { deadline })) => deadline,
+        None => Deadline::after(app.limits.handler_deadline),
+    };
     let sent = read(body, &app, &caller, deadline).await?;
     let short = (sent.bytes.len() <= SHORT_BODY_BYTES).then(|| sent.bytes.clone());
-    if let Some(body) = &short
+    // The short way looked already.
+    if missed.is_none()
+        && let Some(body) = &short
         && let Some(written) = within(deadline, NO_ANSWER, app.service.again(&caller, body)).await?
     {
         return Ok(given(&app.metrics, &written));
@@ -78,15 +86,18 @@ pub(super) async fn estimates<S: Service>(
 ) -> Result<Json<Answer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
     let sent = read(body, &app, &caller, deadline).await?;
-    let (question, _room) = sent.read_as(|body| parse(body).and_then(bounded)).await?;
+    let (question, _room) = sent.read_as(|body| parse(body).and_then(bounds::question)).await?;
     let answer = within(deadline, NO_ANSWER, app.service.estimate(caller, question)).await?;
     Ok(counted(&app.metrics, answer))
 }
 
 /// Counts what is `written` and sends it.
-fn given(metrics: &Metrics, written: &Written) -> Response {
+pub(super) fn given(metrics: &Metrics, written: &Written) -> Response {
     count(metrics, written.verdict(), written.reason());
-    ([(header::CONTENT_TYPE, "application/json")], written.json().clone()).into_response()
+    let mut response = Response::new(Body::from(written.json().clone()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+
+    response
 }
 
 /// What a body asks.
@@ -97,11 +108,11 @@ enum Asked {
 
 impl Asked {
     fn read(body: &[u8]) -> Result<Self, Problem> {
-        if serde_json::from_slice::<Form>(body).is_ok_and(|form| form.questions.is_some()) {
+        if strict_json::from_slice::<Form>(body).is_ok_and(|form| form.questions.is_some()) {
             let Together { questions: AtMost(texts) } = parse(body)?;
             return together(texts).map(Self::Several);
         }
-        parse(body).and_then(bounded).map(|question| Self::One(Box::new(question)))
+        parse(body).and_then(bounds::question).map(|question| Self::One(Box::new(question)))
     }
 }
 
@@ -114,9 +125,9 @@ fn together(texts: Vec<Box<RawValue>>) -> Result<Vec<Question>, Problem> {
     let (mut questions, mut all) = (Vec::with_capacity(texts.len()), 0);
     for (number, text) in texts.into_iter().enumerate() {
         let question = parse(text.get().as_bytes())
-            .and_then(bounded)
+            .and_then(bounds::question)
             .map_err(|problem| Problem { detail: format!("questions[{number}]: {}", problem.detail), ..problem })?;
-        all += parts(&question);
+        all += bounds::parts(&question);
         if all > ALL_PARTS {
             let detail =
                 format!("devices and parameters of all `questions` hold too many values; the most is {ALL_PARTS}");
@@ -125,34 +136,6 @@ fn together(texts: Vec<Box<RawValue>>) -> Result<Vec<Question>, Problem> {
         questions.push(question);
     }
     Ok(questions)
-}
-
-/// Devices and parameters of `question`, with all that is in them.
-fn parts(question: &Question) -> usize {
-    fn within(value: &Value) -> usize {
-        match value {
-            Value::Array(values) => values.iter().map(within).sum::<usize>() + 1,
-            Value::Object(values) => values.values().map(within).sum::<usize>() + 1,
-            _ => 1,
-        }
-    }
-    let devices = question.constraints.devices.as_ref().map_or(0, Vec::len);
-    devices + question.engine.parameters.values().map(within).sum::<usize>()
-}
-
-/// `question`, unless it is of more parts than anybody means, or of a name that nobody gives. Devices alone and parameters
-/// alone are counted as they are read.
-pub(super) fn bounded(question: Question) -> Result<Question, Problem> {
-    let parts = parts(&question);
-    if parts > PARTS {
-        let detail = format!("`constraints.devices` and `engine.parameters` hold {parts} values; the most is {PARTS}");
-        return Err(Problem::new(Reason::Usage, detail));
-    }
-    // Without metadata it names a repository, which is checked where it is read.
-    if question.model.metadata.is_some() {
-        without_controls("model.repo", &question.model.repo)?;
-    }
-    Ok(question)
 }
 
 /// What is said when the deadline passes.

@@ -12,12 +12,13 @@ use serde::Deserialize;
 
 use super::App;
 use super::body::{Deadline, parse_or_default, read, within};
+use super::bounds;
 use super::failure::Failure;
 use super::questions::NO_ANSWER;
 use crate::api::peer::Caller;
 use crate::api::problem::Reason;
 use crate::api::service::Service;
-use crate::api::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleaseRequest};
+use crate::api::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer};
 use crate::api::{Problem, openapi as document};
 use crate::metrics::{CLASSIC_TEXT, OPEN_METRICS};
 
@@ -34,7 +35,7 @@ pub(super) async fn gpus<S: Service>(
     query: Result<Query<GpusQuery>, QueryRejection>,
 ) -> Result<Json<GpusAnswer>, Failure> {
     let Query(GpusQuery { fresh }) = query.map_err(|rejection| {
-        let detail = format!("the query is not understood: {}", rejection.body_text());
+        let detail = format!("the query is not one of this route: {}", rejection.body_text());
         Problem::new(Reason::Usage, detail).hint("`?fresh=true` asks for a reading that begins now")
     })?;
     let deadline = Deadline::after(app.limits.handler_deadline);
@@ -45,8 +46,6 @@ pub(super) async fn health<S: Service>(State(app): State<Arc<App<S>>>) -> Json<H
     Json(app.service.health())
 }
 
-/// Long enough for a reset or a change of MIG; whoever needs longer stops the daemon.
-const MOST_RELEASE_SECONDS: u64 = 3600;
 const DEFAULT_RELEASE_SECONDS: u64 = 60;
 
 pub(super) async fn release_nvml<S: Service>(
@@ -55,17 +54,15 @@ pub(super) async fn release_nvml<S: Service>(
     body: Body,
 ) -> Result<Json<NvmlReleaseAnswer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
-    let request: NvmlReleaseRequest = parse_or_default(&read(body, &app, &caller, deadline).await?.bytes)?;
+    let body = read(body, &app, &caller, deadline).await?.bytes;
+    let request = parse_or_default(&body).and_then(bounds::release)?;
     let seconds = request.seconds.unwrap_or(DEFAULT_RELEASE_SECONDS);
-    if !(1..=MOST_RELEASE_SECONDS).contains(&seconds) {
-        let detail = format!("`seconds` is {seconds}; it must be from 1 to {MOST_RELEASE_SECONDS}");
-        return Err(Problem::new(Reason::Usage, detail).into());
-    }
     Ok(Json(within(deadline, NO_ANSWER, app.service.release_nvml(caller, seconds)).await?))
 }
 
-pub(super) async fn openapi() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], document::json())
+pub(super) async fn openapi<S: Service>(State(app): State<Arc<App<S>>>) -> impl IntoResponse {
+    let text = app.openapi.get_or_init(|| document::json(app.limits.max_wait).into()).clone();
+    ([(header::CONTENT_TYPE, "application/json")], text)
 }
 
 pub(super) async fn metrics<S: Service>(State(app): State<Arc<App<S>>>, headers: HeaderMap) -> impl IntoResponse {

@@ -31,7 +31,7 @@ use super::limits::{HEAD_BYTES, HEADERS, Limits};
 use super::peer::Peer;
 use super::routes::{self, App};
 use super::service::Service;
-use crate::metrics::{Metrics, Refusal};
+use crate::metrics::Refusal;
 use crate::told::Told;
 
 /// How the server ended.
@@ -58,7 +58,8 @@ pub async fn serve<S: Service>(
 ) -> io::Result<Drained> {
     let (limits, operators) = (app.limits, app.operators);
     let metrics = Arc::clone(&app.metrics);
-    let router = routes::router(app);
+    let app = Arc::new(app);
+    let router = routes::router(Arc::clone(&app));
     let seats = Seats::new(&limits, operators, Arc::clone(&metrics));
     let drain = GracefulShutdown::new();
     let mut connections = JoinSet::new();
@@ -85,10 +86,10 @@ pub async fn serve<S: Service>(
                             info!("accepts again");
                         }
                         let Some((stream, peer, seat)) = admit(stream, place, &seats) else { continue };
-                        let (router, metrics, watcher) = (router.clone(), Arc::clone(&metrics), drain.watcher());
+                        let (router, app, watcher) = (router.clone(), Arc::clone(&app), drain.watcher());
                         connections.spawn(async move {
                             if let Some((stream, turn)) = seat.turn(stream, limits.header_deadline).await {
-                                connection(stream, peer, router, metrics, &limits, watcher).await;
+                                connection(stream, peer, router, app, watcher).await;
                                 drop(turn);
                             }
                             drop(seat);
@@ -138,17 +139,21 @@ fn admit(stream: UnixStream, place: Place, seats: &Seats) -> Option<(UnixStream,
 }
 
 /// One connection from its first byte to its last.
-fn connection(
+fn connection<S: Service>(
     stream: UnixStream,
     peer: Peer,
     router: Router,
-    metrics: Arc<Metrics>,
-    limits: &Limits,
+    app: Arc<App<S>>,
     drain: Watcher,
 ) -> impl Future<Output = ()> + Send + 'static {
+    let limits = app.limits;
+    let shared = Arc::new((router, app));
     let service = service_fn(move |request| {
-        let (router, metrics) = (router.clone(), Arc::clone(&metrics));
-        async move { Ok::<_, Infallible>(routes::answer(router, &metrics, peer, request).await) }
+        let shared = Arc::clone(&shared);
+        async move {
+            let (router, app) = &*shared;
+            Ok::<_, Infallible>(routes::answer(router, app, peer, request).await)
+        }
     });
     let http = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -43,7 +43,7 @@ fn assumed_reserve(total: Bytes) -> Bytes {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Declared {
     /// The devices.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "crate::strict_json::nested")]
     pub snapshot: Snapshot,
     /// Bytes that leases claimed, by UUID.
     #[serde(default, rename = "leased_bytes")]
@@ -77,7 +77,8 @@ fn is_file(path: &Path) -> bool {
 /// A snapshot as `gpus --json` wrote it. What it says stands as it is, the time and the source included, so that
 /// answers can be compared.
 pub fn from_json(text: &str) -> Result<Declared, DeclaredError> {
-    let declared: Declared = serde_json::from_str(text).map_err(|error| DeclaredError::Snapshot(error.to_string()))?;
+    let declared: Declared =
+        crate::strict_json::from_str(text).map_err(|error| DeclaredError::Snapshot(error.to_string()))?;
     if declared.snapshot.devices.len() > MAX_DEVICES { Err(DeclaredError::TooMany) } else { Ok(declared) }
 }
 

@@ -143,6 +143,13 @@ impl<'a> Fields<'a> {
         Unsupported::Family { class: self.class.to_owned(), model_type: self.model_type.to_owned(), key: key.into() }
     }
 
+    /// "Nothing shows that its cache is the usual one."
+    pub(super) fn unproved(&self, why: &str) -> Unsupported {
+        let (class, model_type) = (self.class.to_owned(), self.model_type.to_owned());
+
+        Unsupported::Unproved { class, model_type, why: why.to_owned() }
+    }
+
     /// "This key is needed."
     pub(super) fn missing(&self, key: &str) -> Unsupported {
         Unsupported::Missing { class: self.class.to_owned(), key: key.to_owned() }

@@ -180,7 +180,7 @@ pub(super) fn unknown(fields: &Fields<'_>, tensors: &Inventory) -> Result<Family
         let value: String = value.to_string().chars().take(40).collect();
         return Err(fields.family(format!("{} = {value}", key.chars().take(60).collect::<String>())));
     }
-    let refuse = |why: &str| fields.family(format!("model_type {}: {why}", fields.model_type));
+    let refuse = |why: &str| fields.unproved(why);
     let heads = heads::heads(fields).map_err(|_| refuse("its attention heads are not stated in known keys"))?;
     if fields.value("sliding_window").is_some()
         && fields.value("layer_types").is_none()

@@ -111,7 +111,7 @@ pub fn unpack(packed: impl std::io::Read) -> Result<Metadata, String> {
     let mut unpacked = GzDecoder::new(packed).take(most + 1);
     let outcome = unpacked.read_to_end(&mut text);
     let first_line = text.iter().take(4096).position(|&byte| byte == b'\n').map(|at| (&text[..at], &text[at + 1..]));
-    let lead: Option<Lead> = first_line.and_then(|(lead, _)| serde_json::from_slice(lead).ok());
+    let lead: Option<Lead> = first_line.and_then(|(lead, _)| crate::strict_json::from_slice(lead).ok());
     let (Some(lead), Some((_, body))) = (lead.filter(|lead| lead.format == FORMAT), first_line) else {
         return Err("it is not a bundle of this program, or its beginning is damaged; pack it again".into());
     };
@@ -137,7 +137,7 @@ pub fn unpack(packed: impl std::io::Read) -> Result<Metadata, String> {
     if lead.sha256 != hex(&Sha256::digest(body)) {
         return Err("the bundle is damaged: its content does not have the hash that it names; copy it again".into());
     }
-    serde_json::from_slice(body).map_err(|error| format!("the bundle cannot be read: {error}; pack it again"))
+    crate::strict_json::from_slice(body).map_err(|error| format!("the bundle cannot be read: {error}; pack it again"))
 }
 
 #[cfg(test)]

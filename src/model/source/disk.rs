@@ -157,7 +157,7 @@ impl DiskCache {
             return None;
         }
         let read = disk.read(&path, MAX_NOTE_BYTES).map_err(|error| error.to_string());
-        match read.and_then(|bytes| serde_json::from_slice(&bytes).map_err(|error| error.to_string())) {
+        match read.and_then(|bytes| crate::strict_json::from_slice(&bytes).map_err(|error| error.to_string())) {
             Ok(note) => Some(note),
             Err(why) => {
                 drop_damaged(disk, &path, &why);

@@ -113,7 +113,8 @@ impl Room {
         let pairs = text.iter().filter(|byte| **byte == b':').count() as u64;
         self.take_small(pairs.saturating_mul(PAIR_BYTES).saturating_add(text.len() as u64))?;
         let mut deserializer = serde_json::Deserializer::from_slice(text);
-        let raw = RawIndex::deserialize(&mut deserializer).and_then(|raw| deserializer.end().map(|()| raw));
+        let raw = crate::strict_json::nested::<RawIndex, _>(&mut deserializer)
+            .and_then(|raw| deserializer.end().map(|()| raw));
         let RawIndex { metadata, weight_map } =
             raw.map_err(|error| Refused::NotJson(format!("it is not an index of weights: {error}")))?;
         let Some(left) = self.tensors.checked_sub(weight_map.named) else {

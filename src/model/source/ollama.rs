@@ -60,7 +60,7 @@ pub(super) fn find(disk: &Disk, models: &Path, name: &str) -> Result<Pulled, Sou
         ErrorKind::NotFound | ErrorKind::NotADirectory => absent("`ollama list` shows what there is"),
         _ => io(&path, &error),
     })?;
-    let manifest: Manifest = serde_json::from_slice(&text).map_err(|_| SourceError::MissingMetadata {
+    let manifest: Manifest = crate::strict_json::from_slice(&text).map_err(|_| SourceError::MissingMetadata {
         what: path.display().to_string(),
         why: "it is not a manifest of Ollama; pull the model again".into(),
     })?;

@@ -71,7 +71,7 @@ struct TreeEntry {
 /// Reads the API's answer about `asked`.
 pub(super) fn revision(body: &[u8], asked: &str) -> Result<Revision, String> {
     let info: Info =
-        serde_json::from_slice(body).map_err(|error| format!("it is no description of a model: {error}"))?;
+        crate::strict_json::from_slice(body).map_err(|error| format!("it is no description of a model: {error}"))?;
     if !is_commit(&info.sha) {
         return Err("it names no commit".into());
     }
@@ -92,7 +92,7 @@ pub(super) fn revision(body: &[u8], asked: &str) -> Result<Revision, String> {
 /// Adds one page of the tree to a listing.
 pub(super) fn add_tree_page(body: &[u8], listing: &mut Listing) -> Result<(), String> {
     let entries: Vec<TreeEntry> =
-        serde_json::from_slice(body).map_err(|error| format!("it is no list of files: {error}"))?;
+        crate::strict_json::from_slice(body).map_err(|error| format!("it is no list of files: {error}"))?;
     listing.extend(entries.into_iter().filter(|entry| entry.kind == "file").map(|entry| (entry.path, entry.size)));
     Ok(())
 }
@@ -103,7 +103,7 @@ pub(super) fn nearest(body: &[u8], repo: &str) -> Option<String> {
     struct Hit {
         id: String,
     }
-    let hits: Vec<Hit> = serde_json::from_slice(body).ok()?;
+    let hits: Vec<Hit> = crate::strict_json::from_slice(body).ok()?;
     let likeness = |id: &str| strsim::normalized_damerau_levenshtein(&id.to_lowercase(), &repo.to_lowercase());
     let near = hits.into_iter().filter(|hit| is_repository(&hit.id) && likeness(&hit.id) > 0.7);
     near.max_by(|a, b| likeness(&a.id).total_cmp(&likeness(&b.id))).map(|hit| hit.id)

@@ -78,6 +78,7 @@ pub struct Metadata {
     /// Whether the Hub asks for a licence before it gives the files.
     pub gated: bool,
     /// How the tensors became known.
+    #[serde(deserialize_with = "crate::strict_json::tagged")]
     pub evidence: Evidence,
     /// What was odd, for a person.
     pub doubts: Vec<String>,
