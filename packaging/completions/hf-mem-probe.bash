@@ -930,7 +930,7 @@ _hf__mem__probe() {
             return 0
             ;;
         hf__subcmd__mem__subcmd__probe__subcmd__run)
-            opts="-h -V --model --file --engine --context --sequences --kv-cache-dtype --dtype --tensor-parallel --pipeline-parallel --set --on --gpus --offload --wait --ttl --flags --lease --no-lease --become --tell --nvml --socket --json --local --help --version"
+            opts="-h -V --model --file --engine --context --sequences --kv-cache-dtype --dtype --tensor-parallel --pipeline-parallel --set --on --gpus --offload --wait --ttl --flags --lease --no-lease --become --tell --nvml --socket --timeout --json --local --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
