@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use hf_mem_probe::api::question::Question;
 use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
 use hf_mem_probe::engines::{
@@ -91,6 +92,7 @@ fn a_parameter_that_no_figure_follows_is_refused() {
         ("vllm", "tensor_parallel_size"),
         ("sglang", "max_total_tokens"),
         ("sglang", "tp_size"),
+        ("sglang", "tensor-parallel-size"),
     ] {
         let said = refused(engine, name, &json!(2));
         assert!(said.contains(name) && !said.starts_with("not refused"), "{said}");
@@ -179,6 +181,16 @@ fn vllm_parameters_belong_to_releases() {
     assert!(refused("kv_offloading_size", Some("0.7")).contains("releases from"));
     assert!(refused("swap_space", None).contains("only releases before 0.21 have it"));
     assert!(refused("swap_space", Some("0.8.5")).contains("not counted yet"));
+}
+
+#[test]
+fn question_rejects_text_that_is_no_version() {
+    let read = |version: &str| {
+        let body = json!({"model": {"repo": "a/b"}, "engine": {"name": "vllm", "version": version}});
+        serde_json::from_value::<Question>(body).map(|question| json!(question)["engine"]["version"].clone())
+    };
+    assert_eq!(read("v0.33.0+cu128").unwrap(), "v0.33.0+cu128");
+    assert!(read("banana").unwrap_err().to_string().contains("'banana' is no version"));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! An engine at a version that nothing here confirms: the nearest profile's figures, as assumptions with wider intervals.
 //!
 //! The figures of neighbouring profiles show how far releases differ. Weights and whatever is read from headers do not
-//! change with the release; neither does the cache of a model with full attention only: all 32 logged rates, of vLLM 0.4 to
-//! 0.29, follow one formula.
+//! change with the release; neither does the cache of a model with full attention only: all 32 rates that vLLM logged follow
+//! one formula.
 
 use std::collections::BTreeMap;
 
@@ -26,8 +26,8 @@ const OVERHEAD_PERCENT: u64 = 200;
 
 /// The same for caches with windows, latents or states, whose pages follow rules that releases change.
 ///
-/// The largest difference that vLLM 0.33's own planner showed beside the rules of the release before is 29 % (Mamba-2
-/// hybrids). Rounded up.
+/// vLLM 0.33's own planner keeps up to 29 % more (Mamba-2 hybrids) than the rules here, which logs of earlier releases
+/// confirm. Rounded up.
 const CACHE_PERCENT: u64 = 130;
 
 /// An engine at a version outside of the verified range.

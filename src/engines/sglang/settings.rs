@@ -9,7 +9,7 @@ use crate::engines::profile::Profile;
 use crate::engines::shared::dtype::{ComputeDtype, KvDtype};
 use crate::engines::shared::parameter_names::ParameterList;
 use crate::engines::shared::parameters::Parameters;
-use crate::engines::{AskedContext, Case, EngineError, Workload};
+use crate::engines::{AskedContext, Case, EngineError, EngineVersion, Workload};
 use crate::model::architecture::Mixer;
 use crate::model::{Architecture, Dtype};
 
@@ -17,11 +17,14 @@ use crate::model::{Architecture, Dtype};
 static PARAMETERS: ParameterList = ParameterList::new(ENGINE, include_str!("../profiles/parameters/sglang.toml"));
 
 /// The figures hold only for a server that is told of these too.
-fn flags(given: &Parameters) -> Result<Vec<String>, EngineError> {
+fn flags(given: &Parameters, version: Option<&EngineVersion>) -> Result<Vec<String>, EngineError> {
     let mut flags = Vec::new();
-    for name in ["page_size", "cuda_graph_max_bs"] {
+    // Since 0.5.14 prefill has captures of its own, and the flag of decoding another name; the old one is ambiguous.
+    let renamed = version.is_none_or(|version| version.is_at_least(&[0, 5, 14]));
+    let captures = if renamed { "--cuda-graph-max-bs-decode" } else { "--cuda-graph-max-bs" };
+    for (name, flag) in [("page_size", "--page-size"), ("cuda_graph_max_bs", captures)] {
         if let Some(number) = given.positive(name)? {
-            flags.extend([format!("--{}", name.replace('_', "-")), number.to_string()]);
+            flags.extend([flag.to_owned(), number.to_string()]);
         }
     }
     if let Some(ratio) = given.millionths("mamba_full_memory_ratio")? {
@@ -129,7 +132,7 @@ impl Settings {
             graphs: !given.flag("disable_cuda_graph")?.unwrap_or(false),
             decode_most: given.positive("cuda_graph_max_bs")?,
             expert_parallel: given.count("ep_size")?.unwrap_or(1) > 1,
-            flags: flags(&given)?,
+            flags: flags(&given, case.version)?,
             online_name: given.word("quantization")?.map(str::to_owned),
             state_bytes: match given.word("mamba_ssm_dtype")? {
                 Some("bfloat16" | "float16") => 2,

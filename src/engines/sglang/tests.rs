@@ -118,7 +118,7 @@ fn the_launch_line_says_all_that_the_figures_were_asked_for() {
     let prepared = ready(&model, asked_cache, &asked).unwrap();
     let workload = prepared.workload();
     let line = prepared.launch(&crate::engines::LaunchPlan { split: &split, workload, devices: &[] }).args.join(" ");
-    for said in ["--quantization fp8", "--page-size 64", "--cuda-graph-max-bs 8", "--kv-cache-dtype fp4_e2m1"] {
+    for said in ["--quantization fp8", "--page-size 64", "--cuda-graph-max-bs-decode 8", "--kv-cache-dtype fp4_e2m1"] {
         assert!(line.contains(said), "{said}: {line}");
     }
 }

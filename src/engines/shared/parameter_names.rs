@@ -162,13 +162,13 @@ impl ParameterList {
     }
 
     fn not_counted(&self, why: Option<&String>, given_name: &str, value: &Value, off: &[Value]) -> EngineError {
-        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
         let cure = off.first().map(|off| format!(", or set it to {off}")).unwrap_or_default();
         EngineError::UnsupportedParameter {
             engine: self.engine,
             name: given_name.to_owned(),
             value: value.to_string(),
-            why: format!("its memory is not counted yet{why}; leave it out{cure}"),
+            why: format!("not counted yet{why}; leave it out{cure}"),
         }
     }
 
@@ -334,7 +334,7 @@ mod tests {
             assert!(matches!(error, EngineError::UnsupportedParameter { .. }), "{error}");
         }
         let said = message("data_parallel_size", json!(2), None);
-        assert!(said.contains("ask for one replica; leave it out, or set it to 1"), "{said}");
+        assert!(said.contains("not counted yet (ask for one replica); leave it out, or set it to 1"), "{said}");
     }
 
     #[test]

@@ -36,11 +36,6 @@ impl Parameters {
         EngineError::BadParameter { engine: self.engine, name: name.to_owned(), value, why: why.into() }
     }
 
-    /// Whether it was given.
-    pub fn has(&self, name: &str) -> bool {
-        self.values.contains_key(name)
-    }
-
     /// A whole number, not negative; a string of digits counts as one.
     pub fn count(&self, name: &str) -> Result<Option<u64>, EngineError> {
         let Some(value) = self.values.get(name) else { return Ok(None) };
