@@ -72,6 +72,7 @@ pub fn answer(question: &Question, model: &Model, here: &Here, rules: &Rules) ->
     let name = ask.engine.name();
     let plan = match plan(&ask, &here.availability) {
         Ok(plan) => plan,
+        Err(PlacementError::Engine(EngineError::Headers { why })) => return Ok(contradictory(model, &why, here)),
         Err(PlacementError::Engine(error)) => {
             return match untold(&error) {
                 Some((reason, why)) => Ok(unknown(model, name, (reason, &why), here)),
@@ -308,6 +309,15 @@ fn unknown(model: &Model, engine: &str, (reason, why): (Reason, &str), here: &He
     answer
 }
 
+/// The answer for a model whose headers cannot describe its files: no figure of it would be right.
+fn contradictory(model: &Model, why: &str, here: &Here) -> Answer {
+    let mut answer = blank(model, here);
+    answer.verdict = Some(Verdict::Unknown);
+    Reason::MissingMetadata.word().clone_into(&mut answer.reason);
+    answer.message = format!("{}: {why}", model.asked().repo);
+    answer
+}
+
 /// An answer that says of the model and the reading what is known whatever the verdict.
 fn blank(model: &Model, here: &Here) -> Answer {
     Answer {
@@ -332,7 +342,7 @@ fn engine_problem(error: &EngineError) -> Problem {
         | EngineError::BadParameter { .. }
         | EngineError::InvalidVersion { .. }
         | EngineError::UnknownEngine { .. } => Reason::Usage,
-        EngineError::Overflow { .. } => Reason::MissingMetadata,
+        EngineError::Headers { .. } | EngineError::Overflow { .. } => Reason::MissingMetadata,
     };
     Problem::new(reason, error.to_string())
 }

@@ -60,6 +60,7 @@ fn pipeline(repo: &str) -> Option<Model> {
         adapter: None,
         variants: Vec::new(),
         proofs: Vec::new(),
+        contradiction: None,
         doubts: Vec::new(),
         inventory,
     })

@@ -195,7 +195,7 @@ async fn what_can_be_mended_is() {
     )
     .await;
     let ignores = |request: &Request, _: usize| {
-        is_header(request).then(|| Reply { stall_after: Some(70_000), ..Reply::ok(weights()) })
+        is_header(request).then(|| Reply { stall_after: Some(140_000), ..Reply::ok(weights()) })
     };
     answers("Range ignored: read no further than needed", FakeHub::start(ignores).await).await;
     answers(
@@ -243,6 +243,26 @@ async fn what_can_be_mended_is() {
         })
     };
     answers("a list of files in pages", FakeHub::start(paged).await).await;
+}
+
+/// The Hub answers with a small file where `resolve` leads to: one request, not two. Where that is no use, `resolve` is asked.
+#[tokio::test]
+async fn documents_cost_one_request_each() {
+    let config = |request: &Request| request.target.ends_with("/config.json");
+    let cached = |request: &Request| request.target.starts_with("/api/resolve-cache/models/a/b/");
+    type Script = Box<dyn Fn(&Request) -> Option<Reply> + Send + Sync>;
+    let cases: [(&str, usize, Script); 4] = [
+        ("a Hub in order", 1, Box::new(|_| None)),
+        ("a mirror without it", 2, Box::new(move |request| cached(request).then(|| Reply::status(404)))),
+        ("a pointer to LFS", 2, Box::new(move |request| cached(request).then(|| Reply::ok("version https://git-lfs")))),
+        ("an error of the Hub", 2, Box::new(move |request| cached(request).then(|| Reply::status(503)))),
+    ];
+    for (what, requests, script) in cases {
+        let hub = FakeHub::start(move |request, _| script(request)).await;
+        let found = ask(&client(&hub), "a/b", &Auth::Anonymous).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(found.model.inventory.bytes().get(), 1 << 20, "{what}");
+        assert_eq!(hub.requests().iter().filter(|request| config(request)).count(), requests, "{what}");
+    }
 }
 
 #[tokio::test]

@@ -20,6 +20,10 @@ use crate::model::{Adapter, Dtype};
 
 /// Prepares `engine` for `case`, with its model's adapter where it has one.
 pub fn prepare<'a>(engine: &dyn Engine, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
+    // The one way to every engine, so that none answers for such a model.
+    if let Some(why) = &case.model.contradiction {
+        return Err(EngineError::Headers { why: why.clone() });
+    }
     let Some(adapter) = &case.model.adapter else { return engine.prepare(case) };
     let base = case.model.identity.repo.as_str();
     let with = |inner, counted| -> Box<dyn Prepared + 'a> { Box::new(Adapted { inner, base, adapter, counted }) };

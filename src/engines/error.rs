@@ -11,6 +11,12 @@ pub enum EngineError {
         /// What is not understood; names the key or class.
         why: String,
     },
+    /// The headers of the model's files cannot be right, so nothing is known of its weights.
+    #[error("{why}")]
+    Headers {
+        /// What is wrong, and with which file.
+        why: String,
+    },
     /// A parameter that the engine does not have.
     #[error("{engine} has no parameter '{name}'{}", did_you_mean(.nearest.as_deref()))]
     UnknownParameter {

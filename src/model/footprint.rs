@@ -17,7 +17,14 @@ impl Model {
         let tensors = [Some(&self.inventory), self.adapter.as_ref().map(|adapter| &adapter.inventory)];
         let tensors: usize = tensors.into_iter().flatten().map(inventory).sum();
         let variants: usize = self.variants.iter().map(variant).sum();
-        let described = described(&(&self.identity, &self.architecture, &self.components, &self.proofs, &self.doubts));
+        let described = described(&(
+            &self.identity,
+            &self.architecture,
+            &self.components,
+            &self.proofs,
+            &self.contradiction,
+            &self.doubts,
+        ));
         (size_of::<Self>() + tensors + variants + described) as u64
     }
 }

@@ -50,6 +50,8 @@ pub struct Model {
     pub variants: Vec<FileVariant>,
     /// What was not read but is proved by the rest, for the answer's `assumptions`.
     pub proofs: Vec<String>,
+    /// Why its headers cannot describe its files: no engine can be answered for then.
+    pub contradiction: Option<String>,
     /// Doubts about what was read, for the answer's `warnings`.
     pub doubts: Vec<String>,
 }
@@ -73,6 +75,7 @@ impl Model {
             adapter: None,
             variants: Vec::new(),
             proofs: Vec::new(),
+            contradiction: None,
             doubts: Vec::new(),
         }
     }

@@ -80,6 +80,7 @@ impl Model {
             inventory,
             weight_files: variant.parts,
             variants: Vec::new(),
+            contradiction: self.contradiction.clone().filter(|_| variant.known == Known::Itself),
             ..self.clone_without_variants()
         };
         model.identity.file = Some(variant.path.clone());
@@ -98,6 +99,7 @@ impl Model {
             adapter: self.adapter.clone(),
             variants: Vec::new(),
             proofs: self.proofs.clone(),
+            contradiction: None,
             doubts: self.doubts.clone(),
         }
     }

@@ -20,3 +20,4 @@ mod llama_parameters;
 mod log;
 mod run;
 mod terminal;
+mod uncovered;

@@ -215,7 +215,7 @@ fn survived() -> Vec<Fault> {
         }),
         fault("Range ignored (200)", FINE, "", |request| {
             // It never sends the rest: who waited for it would not answer.
-            header(request).then(|| Reply { stall_after: Some(70_000), ..Reply::ok(super::fake_hub::weights()) })
+            header(request).then(|| Reply { stall_after: Some(140_000), ..Reply::ok(super::fake_hub::weights()) })
         }),
         fault("a renamed repository (307)", FINE, "", |request| {
             let old = request.target.strip_prefix("/api/models/a/b/")?;

@@ -126,6 +126,7 @@ pub fn model(gguf: Gguf) -> Model {
         adapter: None,
         variants: Vec::new(),
         proofs: Vec::new(),
+        contradiction: None,
         doubts: Vec::new(),
     }
 }

@@ -6,11 +6,13 @@
 //!
 //! Names and shapes are those of transformers' `modeling_*.py` and of the repositories' own files.
 
+mod listed;
 mod names;
 mod sizes;
 
 use serde_json::Value;
 
+pub use listed::{Listed, whole_files};
 use sizes::Sizes;
 
 /// Architectures whose tensors are named by the rules below. Others of the same make may follow once a repository of
@@ -70,6 +72,8 @@ pub enum Role {
     Scale,
     /// The router, which some keep in a wider type.
     Router,
+    /// A buffer of whole numbers.
+    Numbers,
 }
 
 /// A tensor as it must be.

@@ -51,7 +51,7 @@ impl Sizes {
         let size = |key: &str| size(config, key);
         let flag = |key: &str| config.get(key).and_then(Value::as_bool);
         let (hidden, heads) = (size("hidden_size")?, size("num_attention_heads")?);
-        let layers = size("num_hidden_layers").filter(|layers| *layers <= MOST_LAYERS)?;
+        let layers = layers(config, "num_hidden_layers")?;
         let attention_bias = flag("attention_bias").unwrap_or(false);
         let bias = match model_type {
             "qwen2" => (true, false),
@@ -99,6 +99,12 @@ pub(super) fn block(method: &Value) -> Option<(u64, u64)> {
     Some((bounded(rows)?, bounded(columns)?))
 }
 
-fn size(config: &Value, key: &str) -> Option<u64> {
+/// A number of layers within what any model has.
+pub(super) fn layers(config: &Value, key: &str) -> Option<u64> {
+    size(config, key).filter(|layers| *layers <= MOST_LAYERS)
+}
+
+/// A size within what any model has.
+pub(super) fn size(config: &Value, key: &str) -> Option<u64> {
     config.get(key).and_then(Value::as_u64).filter(|size| (1..=LARGEST).contains(size))
 }

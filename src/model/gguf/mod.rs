@@ -55,6 +55,9 @@ pub struct Gguf {
     /// Where the tensor table lies; known only while the header is read, to find the tables of files like it.
     #[serde(skip)]
     pub table: TablePlace,
+    /// Bytes behind the header that no tensor covers, padding left out; known only while the header is read.
+    #[serde(skip)]
+    pub uncovered_bytes: u64,
 }
 
 /// Where the tensor table of a file lies; of a split one, where it lies in the first part, with the bytes of all.
@@ -242,6 +245,7 @@ fn read(prefix: &[u8], file_bytes: Option<u64>) -> Result<Gguf, Stop> {
         header_bytes: table.header_bytes,
         data_bytes: table.data_bytes,
         part,
+        uncovered_bytes: table.uncovered_bytes,
         table: TablePlace { start: table_start, bytes: table.header_bytes.saturating_sub(table_start) },
     })
 }

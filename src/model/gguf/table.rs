@@ -26,6 +26,7 @@ pub(super) struct Table {
     pub(super) unknown_types: Vec<UnknownType>,
     pub(super) header_bytes: u64,
     pub(super) data_bytes: Bytes,
+    pub(super) uncovered_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -68,7 +69,7 @@ pub(super) fn read(
     let file_data = file_bytes.map(|bytes| bytes.saturating_sub(header_bytes));
     let mut builder = InventoryBuilder::default();
     let mut unknown: BTreeMap<u32, UnknownType> = BTreeMap::new();
-    let mut end = 0_u64;
+    let (mut end, mut uncovered_bytes) = (0_u64, 0_u64);
     for (index, info) in infos.iter().enumerate() {
         let room_end = infos.get(index + 1).map(|next| next.offset).or(file_data);
         let bytes = match (info.bytes, room_end) {
@@ -82,6 +83,9 @@ pub(super) fn read(
         if info.offset < end {
             return Err(bad(info.name.as_bytes(), format!("offset {} lies inside the tensor before it", info.offset)));
         }
+        // Padding up to the next multiple of the alignment is no gap.
+        let padded = end.checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
+        uncovered_bytes = uncovered_bytes.saturating_add(info.offset.saturating_sub(padded));
         end = info.offset.saturating_add(bytes);
         let storage = Dtype::from_ggml(info.type_id)
             .map_or_else(|| Storage::Unknown(format!("ggml type {}", info.type_id).into()), Storage::Known);
@@ -99,11 +103,14 @@ pub(super) fn read(
     {
         return Err(GgufError::Truncated { what: "tensor data", has, needs }.into());
     }
+    let padded = end.checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
+    uncovered_bytes = uncovered_bytes.saturating_add(file_data.map_or(0, |data| data.saturating_sub(padded)));
     Ok(Table {
         inventory: builder.finish(),
         unknown_types: unknown.into_values().collect(),
         header_bytes,
         data_bytes: Bytes::new(data_bytes),
+        uncovered_bytes,
     })
 }
 

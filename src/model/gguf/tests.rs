@@ -50,6 +50,16 @@ fn reads_values_and_folds_tensors() {
 }
 
 #[test]
+fn uncovered_bytes_leave_padding_out() {
+    let (bytes, data) = small().bytes();
+    let whole = bytes.len() as u64 + data;
+    let uncovered = |length| complete(&bytes, length).uncovered_bytes;
+    assert_eq!((uncovered(None), uncovered(Some(whole)), uncovered(Some(whole + 4096))), (0, 0, 4096));
+    let (bytes, _) = Header::default().with("general.architecture", Kv::Text("llama".into())).bytes();
+    assert_eq!(complete(&bytes, Some(bytes.len() as u64 + 5000)).uncovered_bytes, 5000, "no tensor at all");
+}
+
+#[test]
 fn every_shorter_prefix_asks_for_more_and_never_for_too_much() {
     let (bytes, data) = small().bytes();
     let whole = complete(&bytes, None);

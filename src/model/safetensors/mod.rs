@@ -31,6 +31,9 @@ pub struct Outline {
     pub tensors: usize,
     /// Length of the data behind the header.
     pub data_bytes: Bytes,
+    /// Bytes of the file behind the header that no tensor covers, between tensors and behind the last. None where the file
+    /// ends with its header.
+    pub uncovered_bytes: u64,
     /// What was odd about it, for a person.
     pub doubts: Vec<String>,
     /// The name of the tensor that begins last, shortened.
@@ -148,6 +151,7 @@ pub fn walk(json: &[u8], data_bytes: Option<u64>, each: Each<'_>) -> Result<Outl
 fn against_file(mut header: Outline, data_bytes: Option<u64>) -> Result<Outline, HeaderError> {
     let Some(data_bytes) = data_bytes else { return Ok(header) };
     if data_bytes == 0 && header.data_bytes > Bytes::ZERO {
+        header.uncovered_bytes = 0;
         header.doubts.push("the file holds a header and no weights".to_owned());
         return Ok(header);
     }
@@ -157,6 +161,7 @@ fn against_file(mut header: Outline, data_bytes: Option<u64>) -> Result<Outline,
     }
     if header.data_bytes < Bytes::new(data_bytes) {
         let extra = data_bytes - header.data_bytes.get();
+        header.uncovered_bytes = header.uncovered_bytes.saturating_add(extra);
         header.doubts.push(format!("the file has {extra} bytes that belong to no tensor"));
     }
     Ok(header)
@@ -256,6 +261,15 @@ mod tests {
         let json = br#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}"#;
         assert!(matches!(parse(json, Some(15)), Err(HeaderError::BadTensor { .. })));
         assert_eq!(parse(json, Some(20)).expect("longer").doubts, ["the file has 4 bytes that belong to no tensor"]);
+    }
+
+    #[test]
+    fn uncovered_bytes_count_gaps_and_tail() {
+        let json = br#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[2,6]},"b":{"dtype":"U8","shape":[4],"data_offsets":[9,13]},
+            "c":{"dtype":"U8","shape":[3],"data_offsets":[4,7]}}"#;
+        let uncovered = |data_bytes| walk(json, data_bytes, &mut |_| Ok(())).expect("sized").uncovered_bytes;
+        assert_eq!((uncovered(None), uncovered(Some(13)), uncovered(Some(20))), (4, 4, 11));
+        assert_eq!(uncovered(Some(0)), 0, "the file ends with its header");
     }
 
     #[test]

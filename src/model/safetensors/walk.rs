@@ -59,8 +59,9 @@ pub(super) fn walk(json: &[u8], each: Each<'_>) -> Result<Outline, HeaderError> 
     }
     spans
         .sort_unstable_by(|left, right| (left.begin, left.end, &left.name).cmp(&(right.begin, right.end, &right.name)));
-    let mut end_so_far = 0;
+    let (mut end_so_far, mut uncovered) = (0_u64, 0_u64);
     for span in &spans {
+        uncovered = uncovered.saturating_add(span.begin.saturating_sub(end_so_far));
         if span.begin != end_so_far {
             refused = true;
             let what = if span.begin > end_so_far { "a gap before" } else { "an overlap with" };
@@ -71,6 +72,7 @@ pub(super) fn walk(json: &[u8], each: Each<'_>) -> Result<Outline, HeaderError> 
     Ok(Outline {
         tensors: spans.len(),
         data_bytes: Bytes::new(end_so_far),
+        uncovered_bytes: uncovered,
         last: spans.last().map_or_else(String::new, |span| shortened(&span.name)),
         doubts: doubts.finish(refused.then(|| refusal(json)).flatten()),
     })

@@ -112,6 +112,7 @@ pub(super) async fn pulled(place: &FilePlace, pulled: &Pulled, identity: Identit
     for path in &pulled.adapters {
         let named = [("adapter.gguf".into(), path.clone())];
         let adapter = named_files(place, &named, metadata.identity.clone()).await?;
+        metadata.contradiction = metadata.contradiction.or(adapter.contradiction);
         metadata.tensors.extend(adapter.tensors.into_iter().map(|mut tensor| {
             tensor.component = ADAPTER.into();
             tensor

@@ -29,13 +29,29 @@ impl Repository {
 }
 
 /// All repositories, by name.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Shelf(pub(crate) BTreeMap<String, Repository>);
+#[derive(Clone, Debug)]
+pub(crate) struct Shelf {
+    repositories: BTreeMap<String, Repository>,
+    /// Whether `resolve` redirects small files to the resolve cache, as the Hub does; a mirror may answer with them.
+    redirects: bool,
+}
+
+impl Default for Shelf {
+    fn default() -> Self {
+        Self { repositories: BTreeMap::new(), redirects: true }
+    }
+}
 
 impl Shelf {
     pub(crate) fn with(mut self, name: &str, repository: Repository) -> Self {
-        self.0.insert(name.into(), repository);
+        self.repositories.insert(name.into(), repository);
         self
+    }
+
+    /// The same without a resolve cache.
+    #[allow(dead_code, reason = "one of the tests that share this asks for it")]
+    pub(crate) fn without_resolve_cache(self) -> Self {
+        Self { redirects: false, ..self }
     }
 
     /// The answer of a Hub in order; the tests' script for [`super::FakeHub::start`].
@@ -51,12 +67,19 @@ impl Shelf {
         }
         let public = |(name, repository): (&String, &Repository)| (!repository.private).then(|| json!({"id": name}));
         if path == "/api/models" {
-            return Reply::ok(json!(self.0.iter().filter_map(public).collect::<Vec<_>>()).to_string());
+            return Reply::ok(json!(self.repositories.iter().filter_map(public).collect::<Vec<_>>()).to_string());
         }
-        let parts: Vec<&str> = path.trim_start_matches("/api/models").trim_start_matches('/').split('/').collect();
+        // What the Hub redirects small files to: /api/resolve-cache/models/{owner}/{name}/{commit}/{path}.
+        let cached = path.strip_prefix("/api/resolve-cache/models/").map(|rest| {
+            let mut parts: Vec<&str> = rest.split('/').collect();
+            parts.insert(parts.len().min(2), "resolve-cache");
+            parts
+        });
+        let parts = cached
+            .unwrap_or_else(|| path.trim_start_matches("/api/models").trim_start_matches('/').split('/').collect());
         let [owner, name, kind, revision, rest @ ..] = parts.as_slice() else { return absent() };
         let name = format!("{owner}/{name}");
-        let Some(repository) = self.0.get(&name) else { return absent() };
+        let Some(repository) = self.repositories.get(&name) else { return absent() };
         if repository.private && token != Some(OWNER) && !request.store {
             return absent();
         }
@@ -75,7 +98,7 @@ impl Shelf {
                 }
                 Reply::ok(info.to_string())
             }
-            "resolve" => {
+            "resolve" | "resolve-cache" => {
                 let path = rest.join("/");
                 match (token, repository.gated && !request.store) {
                     (None, true) => return Reply::status(401).with("x-error-code", "GatedRepo"),
@@ -89,6 +112,11 @@ impl Shelf {
                         let to = format!("{}{}?Signature=secret-signature", request.store_endpoint, request.target);
                         Reply::status(302).with("location", to).with("x-xet-hash", "0123")
                     }
+                    Some(_) if *kind == "resolve" && self.redirects => {
+                        let to = format!("/api/resolve-cache/models/{name}/{revision}/{path}");
+                        Reply::status(307).with("location", to)
+                    }
+                    Some(_) if *kind == "resolve-cache" && !self.redirects => absent(),
                     Some(bytes) => Reply::ok(bytes.clone()),
                 }
             }

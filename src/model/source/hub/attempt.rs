@@ -106,6 +106,20 @@ pub(super) async fn get(
     }
 }
 
+/// Gets `url` in one attempt; `None` where that fails in any way.
+pub(super) async fn get_once(
+    http: &Http,
+    url: &Url,
+    token: Option<&Token>,
+    wanted: Wanted,
+    asked: &Asked<'_>,
+    budget: &Budget,
+) -> Option<Answer> {
+    budget.pass().await;
+    let _seat = budget.manners.seat(asked.endpoint, budget.deadline()).await;
+    once(http, url, token, wanted, asked, budget).await.ok()
+}
+
 async fn once(
     http: &Http,
     url: &Url,

@@ -17,6 +17,7 @@ use super::info::{self, Revision};
 use super::manners::Manners;
 use super::peers::Peers;
 use super::refusal::Asked;
+use super::shortcut::{self, Shortcuts};
 use super::tally::HubTally;
 use crate::files::{Disk, FileThreads};
 use crate::model::Identity;
@@ -42,13 +43,14 @@ pub(in crate::model::source) struct HubClient {
     files: FileThreads,
     http: OnceCell<Http>,
     tally: Arc<HubTally>,
+    shortcuts: Shortcuts,
 }
 
 impl HubClient {
     /// `files` read the certificates.
     pub(in crate::model::source) fn new(settings: HubSettings, files: FileThreads) -> Self {
         let manners = Arc::new(Manners::new(settings.limits.concurrency));
-        Self { settings, manners, files, http: OnceCell::new(), tally: Arc::default() }
+        Self { settings, manners, files, http: OnceCell::new(), tally: Arc::default(), shortcuts: Shortcuts::default() }
     }
 
     /// How requests have ended so far.
@@ -71,7 +73,8 @@ impl HubClient {
         let (endpoint, _) = self.settings.endpoint_for(repo);
         let budget = Budget::new(&self.settings.limits, Arc::clone(&self.manners), Arc::clone(&self.tally));
         let concurrency = self.settings.limits.concurrency.max(1);
-        Ok(Reading { http, endpoint, repo, revision, auth, budget, concurrency, long_list: Mutex::default() })
+        let (shortcuts, long_list) = (&self.shortcuts, Mutex::default());
+        Ok(Reading { http, endpoint, shortcuts, repo, revision, auth, budget, concurrency, long_list })
     }
 
     /// The client, made where the certificates may be read from the disk.
@@ -109,6 +112,7 @@ impl HubClient {
 pub(in crate::model::source) struct Reading<'a> {
     http: &'a Http,
     endpoint: &'a Url,
+    shortcuts: &'a Shortcuts,
     repo: &'a str,
     revision: &'a str,
     auth: &'a Auth,
@@ -164,8 +168,15 @@ impl Reading<'_> {
             Some(listing) => listing,
             None => self.tree(&revision.repo, &revision.commit).await?,
         };
-        let files =
-            HubFiles { reading: self, repo: &revision.repo, commit: &revision.commit, final_urls: Mutex::default() };
+        let documents = listing.iter().filter(|(path, _)| path.ends_with(".json"));
+        let lengths = documents.filter_map(|(path, bytes)| Some((path.clone(), (*bytes)?))).collect();
+        let files = HubFiles {
+            reading: self,
+            repo: &revision.repo,
+            commit: &revision.commit,
+            lengths,
+            final_urls: Mutex::default(),
+        };
         let identity = Identity {
             repo: revision.repo.clone(),
             revision: Some(self.revision.to_owned()),
@@ -214,6 +225,14 @@ impl Reading<'_> {
         attempt::get(self.http, url, token, wanted, &asked, &self.budget).await
     }
 
+    /// As [`Reading::get`], in one attempt; `None` where that fails.
+    async fn get_once(&self, url: &Url, wanted: Wanted, file: &str) -> Option<Answer> {
+        let token = self.auth.token();
+        let (repo, revision, token_given) = (self.repo, self.revision, token.is_some());
+        let asked = Asked { endpoint: self.endpoint, repo, revision, file: Some(file), token_given };
+        attempt::get_once(self.http, url, token, wanted, &asked, &self.budget).await
+    }
+
     /// `endpoint/before/owner/name/after`, every part encoded as one segment.
     fn address(&self, before: &[&str], repo: &str, after: &[&str]) -> Url {
         let mut url = self.endpoint.clone();
@@ -238,6 +257,8 @@ struct HubFiles<'a> {
     reading: &'a Reading<'a>,
     repo: &'a str,
     commit: &'a str,
+    /// Lengths of documents, as they are listed.
+    lengths: HashMap<String, u64>,
     /// Where each file's redirects ended, so that a second range of it needs no first request.
     final_urls: Mutex<HashMap<String, Url>>,
 }
@@ -255,6 +276,24 @@ impl HubFiles<'_> {
         }
         Ok(answer.body)
     }
+
+    /// A document from the address that its redirect leads to. `None` where that is no use, which says nothing of the
+    /// document.
+    async fn shortcut(&self, path: &str, limit: u64) -> Option<Buffer> {
+        let length = *self.lengths.get(path)?;
+        let endpoint = self.reading.endpoint.as_str();
+        if !self.reading.shortcuts.is_open(endpoint) {
+            return None;
+        }
+        let after: Vec<&str> = [self.commit].into_iter().chain(path.split('/')).collect();
+        let url = self.reading.address(&shortcut::BEFORE, self.repo, &after);
+        let answer = self.reading.get_once(&url, Wanted::Whole { limit }, path).await;
+
+        // A file in LFS may be answered with its pointer: that is shorter than the file.
+        let text = answer.map(|answer| answer.body).filter(|text| text.len() as u64 == length);
+        self.reading.shortcuts.answered(endpoint, text.is_some());
+        text
+    }
 }
 
 impl Files for HubFiles<'_> {
@@ -263,7 +302,10 @@ impl Files for HubFiles<'_> {
     }
 
     async fn whole(&self, path: &str, limit: u64) -> Result<Buffer, SourceError> {
-        self.get(path, Wanted::Whole { limit }).await
+        match self.shortcut(path, limit).await {
+            Some(text) => Ok(text),
+            None => self.get(path, Wanted::Whole { limit }).await,
+        }
     }
 
     async fn range(&self, path: &str, start: u64, length: u64) -> Result<Buffer, SourceError> {

@@ -13,6 +13,7 @@ mod info;
 mod manners;
 mod peers;
 mod refusal;
+mod shortcut;
 mod tally;
 mod wait;
 

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::{Evidence, MAX_VARIANTS, Metadata, PARAMETERS, RecordError, Variant, doubts};
 use crate::bytes::Bytes;
 use crate::model::config::parameters::logical_parameters;
+use crate::model::source::weights::known_sizes;
 use crate::model::variant::{FileVariant, Known};
 use crate::model::{Adapter, Architecture, Format, Inventory, Model, PipelineComponent, Unsupported, config, gguf};
 
@@ -13,7 +14,11 @@ use crate::model::{Adapter, Architecture, Format, Inventory, Model, PipelineComp
 /// An adapter becomes the model that it changes, with the adapter beside it.
 pub fn assemble(metadata: &Metadata) -> Result<Model, RecordError> {
     match &metadata.base {
-        Some(base) => Ok(Model { adapter: Some(adapter(metadata, base)?), ..alone(base)? }),
+        Some(base) => {
+            let base_model = alone(base)?;
+            let contradiction = contradiction(metadata).or(base_model.contradiction);
+            Ok(Model { adapter: Some(adapter(metadata, base)?), contradiction, ..base_model })
+        }
         None => alone(metadata),
     }
 }
@@ -74,8 +79,13 @@ fn alone(metadata: &Metadata) -> Result<Model, RecordError> {
         adapter: None,
         variants: variants(metadata)?,
         proofs,
+        contradiction: contradiction(metadata),
         doubts,
     })
+}
+
+fn contradiction(metadata: &Metadata) -> Option<String> {
+    metadata.contradiction.clone().map(doubts::shortened)
 }
 
 fn architecture(metadata: &Metadata, inventory: &Inventory) -> Result<Architecture, Unsupported> {
@@ -139,7 +149,7 @@ fn components(metadata: &Metadata, inventory: &Inventory) -> Vec<PipelineCompone
         name: component.name.clone(),
         class: component.class.clone(),
         bytes: bytes.get(component.name.as_str()).copied().unwrap_or(Bytes::ZERO),
-        config: config(&component.name),
+        config: config(&component.name).or_else(|| known_sizes::sizes(&component.class, &component.name, inventory)),
     };
     let parameters = metadata.documents.get(PARAMETERS).map(|parameters| PipelineComponent {
         name: "parameters".into(),

@@ -80,6 +80,9 @@ pub struct Metadata {
     /// How the tensors became known.
     #[serde(deserialize_with = "crate::strict_json::tagged")]
     pub evidence: Evidence,
+    /// Why the headers cannot describe their files, for a person: then nothing is known of the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contradiction: Option<String>,
     /// What was odd, for a person.
     pub doubts: Vec<String>,
 }
@@ -164,6 +167,7 @@ pub(in crate::model::source) mod tests {
             hub_totals: None,
             gated: false,
             evidence: Evidence::EveryHeader,
+            contradiction: None,
             doubts: Vec::new(),
         }
     }

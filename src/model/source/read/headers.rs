@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use super::coverage::Coverage;
 use super::proof::{Examples, Kinds, Sample};
 use super::{Files, Weights, pickle, promise, proof};
 use crate::model::gguf::{self, Gguf, Progress, TablePlace};
@@ -15,8 +16,9 @@ use crate::model::source::turns::{self, SMALL_BYTES, Seat};
 use crate::model::source::weights::{Documents, Index, WeightFile};
 use crate::model::tensors::InventoryBuilder;
 
-/// The first read of a file that nothing is known of: holds the header of most single-file models.
-const FIRST_GUESS_BYTES: u64 = 64 << 10;
+/// The first read of a file that nothing is known of: holds the header of nearly all single-file models, and costs less than
+/// the second request that a shorter one would.
+const FIRST_GUESS_BYTES: u64 = 128 << 10;
 /// The first prefix of a GGUF file: holds the whole header of a model with a small vocabulary.
 const FIRST_PREFIX_BYTES: u64 = 1 << 20;
 /// The second: holds that of nearly all with a large one (150 000 tokens and their merges take some 6 MB).
@@ -56,6 +58,7 @@ pub(super) async fn all(
         let read = folded(source, &others, &hints).await?.weights();
         weights.inventory.classes.extend(read.inventory.classes);
         weights.doubts.extend(read.doubts);
+        weights.coverage.absorb(read.coverage);
         weights.evidence = Evidence::Proved { read: count(&others), of: count(files) };
         return Ok(weights);
     }
@@ -111,6 +114,7 @@ async fn every(source: &impl Files, files: &[WeightFile], hints: &Hints<'_>) -> 
     let mut reads = stream::iter(pickled.into_iter().map(read)).buffer_unordered(source.concurrency());
     while let Some((storages, file)) = reads.try_next().await? {
         storages.add_to(&file.component, &mut builder);
+        weights.coverage.add(&file, storages.uncovered_bytes);
         if builder.classes() > MAX_CLASSES {
             return Err(bad(source, &file, HeaderError::TooManyKinds(MAX_CLASSES).to_string()));
         }
@@ -141,6 +145,7 @@ struct Folded {
     builder: InventoryBuilder,
     /// What was odd, by file.
     doubts: Vec<(String, String)>,
+    coverage: Coverage,
     tensors: usize,
     /// A tensor of each kind, where they are wanted and agree.
     examples: Option<Examples>,
@@ -174,6 +179,7 @@ impl Folded {
             if self.builder.classes() > MAX_CLASSES {
                 return Err(bad(source, &file, HeaderError::TooManyKinds(MAX_CLASSES).to_string()));
             }
+            self.coverage.add(&file, one.outline.uncovered_bytes);
             self.doubts.extend(one.outline.doubts.into_iter().map(|doubt| (file.path.clone(), doubt)));
             self.examples =
                 self.examples.take().zip(one.examples).and_then(|(mut all, more)| all.absorb(more).map(|()| all));
@@ -198,6 +204,7 @@ impl Folded {
             gguf: None,
             table: TablePlace::default(),
             evidence: Evidence::EveryHeader,
+            coverage: self.coverage,
             doubts: told_once(self.doubts),
         }
     }
@@ -272,16 +279,20 @@ fn one(json: &[u8], data_bytes: Option<u64>, component: &str, indexed: Option<&I
 
 /// The header of a GGUF model; the parts of a split one many at once, each through a growing prefix.
 pub(super) async fn gguf(source: &impl Files, files: &[WeightFile], seat: &Seat) -> Result<Weights, SourceError> {
-    let read = |file: WeightFile| async move { gguf_header(source, &file, seat).await };
-    let parts = source.concurrency().min(MAX_PARTS_AT_ONCE);
-    let reads = stream::iter(files.iter().cloned().map(read)).buffer_unordered(parts);
-    let parts: Vec<Gguf> = reads.try_collect().await?;
+    let read = |file: WeightFile| async move { Ok::<_, SourceError>((gguf_header(source, &file, seat).await?, file)) };
+    let at_once = source.concurrency().min(MAX_PARTS_AT_ONCE);
+    let mut reads = stream::iter(files.iter().cloned().map(read)).buffer_unordered(at_once);
+    let (mut parts, mut coverage) = (Vec::new(), Coverage::default());
+    while let Some((header, file)) = reads.try_next().await? {
+        coverage.add(&file, header.uncovered_bytes);
+        parts.push(header);
+    }
     let refuse = |error: gguf::GgufError| SourceError::BadHeader {
         what: source.name().into(),
         file: files.first().map_or_else(String::new, |file| file.path.clone()),
         why: error.to_string(),
     };
-    gguf::combine(parts).map(from_gguf).map_err(refuse)
+    gguf::combine(parts).map(|header| from_gguf(header, coverage)).map_err(refuse)
 }
 
 /// The header of one file.
@@ -327,7 +338,7 @@ fn next_prefix(last: u64, at_least: u64, file_bytes: Option<u64>) -> Option<u64>
     (wanted > last).then_some(wanted)
 }
 
-fn from_gguf(mut header: Gguf) -> Weights {
+fn from_gguf(mut header: Gguf, coverage: Coverage) -> Weights {
     let doubt = |unknown: &gguf::UnknownType| {
         let (id, tensors, first) = (unknown.id, unknown.tensors, &unknown.first);
         format!("{tensors} tensors have ggml type {id}, which is not known ({first} first); sized by their offsets")
@@ -335,7 +346,7 @@ fn from_gguf(mut header: Gguf) -> Weights {
     let doubts = header.unknown_types.iter().map(doubt).collect();
     let inventory = std::mem::take(&mut header.inventory);
     let table = std::mem::take(&mut header.table);
-    Weights { inventory, gguf: Some(header), table, evidence: Evidence::EveryHeader, doubts }
+    Weights { inventory, gguf: Some(header), table, evidence: Evidence::EveryHeader, coverage, doubts }
 }
 
 /// What a header is read by: how long it may be, and for which reading.

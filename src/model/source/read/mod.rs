@@ -1,5 +1,6 @@
 //! Reads a repository's metadata through [`Files`], wherever they are: a few documents, then headers, many at once.
 
+mod coverage;
 mod headers;
 mod pickle;
 mod promise;
@@ -21,6 +22,7 @@ use super::turns::{self, SMALL_BYTES, Seat, Turn};
 use super::weights::{self, Choice, ChoiceError, Documents, Index, Listing};
 use crate::model::gguf::{Gguf, TablePlace};
 use crate::model::{Format, Identity};
+use coverage::Coverage;
 use serde_json::Value;
 use variants::Variants;
 
@@ -135,6 +137,8 @@ struct Weights {
     /// Where a GGUF file has its tensor table.
     table: TablePlace,
     evidence: Evidence,
+    /// Files whose headers contradict them.
+    coverage: Coverage,
     doubts: Vec<String>,
 }
 
@@ -172,6 +176,7 @@ fn finish(
         variants: variants.all,
         partial: variants.partial,
         evidence: weights.evidence,
+        contradiction: weights.coverage.contradiction(),
         doubts: choice.notes.into_iter().chain(weights.doubts).collect(),
     }
 }

@@ -14,6 +14,8 @@ use crate::model::tensors::{InventoryBuilder, Storage};
 
 /// The end record (22 bytes), its ZIP64 companions (20 + 56) and the longest comment would be 65 KiB; PyTorch writes none.
 const TAIL_BYTES: u64 = 64 << 10;
+/// A storage's own header with its name and padding, and its share of the pickle that describes it.
+const AROUND_STORAGE_BYTES: u64 = 1 << 10;
 /// The longest directory that is read: some 100 000 storages.
 const MAX_DIRECTORY_BYTES: u64 = 16 << 20;
 
@@ -21,6 +23,8 @@ const MAX_DIRECTORY_BYTES: u64 = 16 << 20;
 #[derive(Debug)]
 pub(super) struct Storages {
     bytes: Vec<u64>,
+    /// Bytes of the file that are no storage, nor the directory or a header of one.
+    pub(super) uncovered_bytes: u64,
     pub(super) doubts: Vec<String>,
 }
 
@@ -42,7 +46,7 @@ pub(super) async fn storages(source: &impl Files, file: &WeightFile, seat: &Seat
     let tail = source.range(&file.path, tail_start, length - tail_start).await?;
     let Some((start, size)) = directory_place(&tail) else {
         let doubts = vec!["it is not a ZIP, so its length is taken for its weights".into()];
-        return Ok(Storages { bytes: vec![length], doubts });
+        return Ok(Storages { bytes: vec![length], uncovered_bytes: 0, doubts });
     };
     if size > MAX_DIRECTORY_BYTES || start.checked_add(size).is_none_or(|end| end > length) {
         return Err(bad(source, file, format!("its ZIP directory claims {size} bytes at {start}")));
@@ -57,7 +61,10 @@ pub(super) async fn storages(source: &impl Files, file: &WeightFile, seat: &Seat
     let bytes = turns::work(size, (turn, seat.clone()), members).await;
     let bytes = bytes.ok_or_else(|| bad(source, file, "its ZIP directory is damaged".into()))?;
     let doubts = vec!["types and shapes of pickled weights are not read, only their sizes".into()];
-    Ok(Storages { bytes, doubts })
+    let storages = bytes.iter().copied().fold(0, u64::saturating_add);
+    let around = size.saturating_add(AROUND_STORAGE_BYTES.saturating_mul(bytes.len() as u64));
+    let uncovered_bytes = length.saturating_sub(storages).saturating_sub(around);
+    Ok(Storages { bytes, uncovered_bytes, doubts })
 }
 
 /// (start, size) of the central directory, from the end of the file; ZIP64 fields win where they stand.
@@ -157,6 +164,53 @@ mod tests {
         assert_eq!(members(&directory), Some(vec![4096, 5 << 32]));
         directory.pop();
         assert_eq!(members(&directory), None);
+    }
+
+    /// A file of nothing but a directory.
+    struct Zip(Vec<u8>);
+
+    impl Files for Zip {
+        fn name(&self) -> &'static str {
+            "a/b"
+        }
+
+        async fn whole(&self, _path: &str, _limit: u64) -> Result<Buffer, SourceError> {
+            Ok(Buffer::new())
+        }
+
+        /// Its last bytes, however long it claims to be.
+        async fn range(&self, _path: &str, _start: u64, _length: u64) -> Result<Buffer, SourceError> {
+            Ok(self.0.clone().into())
+        }
+
+        fn concurrency(&self) -> usize {
+            1
+        }
+
+        fn reads_are_dear(&self) -> bool {
+            false
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_outside_storages_are_uncovered() {
+        let directory = member("archive/data/0", 4096, &[]);
+        let size = u32::try_from(directory.len()).expect("short");
+        let length = 100_000_u32;
+        let start = length - size - 22;
+        let mut zip = directory;
+        zip.extend(b"PK\x05\x06");
+        zip.extend([0; 8]);
+        zip.extend(size.to_le_bytes());
+        zip.extend(start.to_le_bytes());
+        zip.extend([0, 0]);
+        // The tail that is read begins where the file does not fit into it.
+        let mut tail = vec![0; usize::try_from(TAIL_BYTES).expect("small") - zip.len()];
+        tail.extend(zip);
+
+        let file = WeightFile { path: "model.bin".into(), component: String::new(), bytes: Some(length.into()) };
+        let read = storages(&Zip(tail), &file, &Seat::take().await).await.expect("read");
+        assert_eq!((read.bytes, read.uncovered_bytes), (vec![4096], 100_000 - 4096 - u64::from(size) - 1024));
     }
 
     #[test]

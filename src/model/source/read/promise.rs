@@ -18,10 +18,11 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::Weights;
+use super::coverage::Coverage;
 use super::proof::Predicted;
 use crate::bytes::Bytes;
 use crate::model::Dtype;
-use crate::model::blueprint::{Blueprint, Role};
+use crate::model::blueprint::{self, Blueprint, Promised, Role};
 use crate::model::gguf::TablePlace;
 use crate::model::source::metadata::Evidence;
 use crate::model::source::weights::{Index, WeightFile, WeightMap};
@@ -34,31 +35,57 @@ pub(super) fn keep(
     config: &Value,
     hub_totals: &BTreeMap<String, u64>,
 ) -> Option<Weights> {
-    let blueprint = Blueprint::of(config)?;
+    let known = Blueprint::of(config).and_then(|blueprint| by_blueprint(&blueprint, files, index, hub_totals));
+    match (known, index, files) {
+        (None, None, [file]) => {
+            let lists = blueprint::whole_files(config).into_iter();
+            lists.map(|list| by_list(list, file, hub_totals)).find_map(|proved| proved)
+        }
+        (known, ..) => known,
+    }
+}
+
+/// The weights in `file` if it holds the tensors of `list`.
+fn by_list(list: blueprint::Listed, file: &WeightFile, hub_totals: &BTreeMap<String, u64>) -> Option<Weights> {
+    let tensors: BTreeMap<String, Promised> = list.into_iter().collect();
+    let named = WeightMap::collect(tensors.keys().map(|name| (name.as_str(), file.path.as_str()))).ok()?;
+    let promised = |name: &str| tensors.get(name).cloned();
+    proved(&promised, std::slice::from_ref(file), &named, hub_totals, None)
+}
+
+fn by_blueprint(
+    blueprint: &Blueprint,
+    files: &[WeightFile],
+    index: Option<&Index>,
+    hub_totals: &BTreeMap<String, u64>,
+) -> Option<Weights> {
+    let proved = |named: &WeightMap, total_bytes: Option<u64>| {
+        let promised = |name: &str| blueprint.tensor(name, |other| named.contains(other));
+        proved(&promised, files, named, hub_totals, total_bytes)
+    };
     match (index, files) {
-        (Some(index), _) => proved(&blueprint, files, &index.weight_map, hub_totals, Some(index.total_bytes?)),
+        (Some(index), _) => proved(&index.weight_map, Some(index.total_bytes?)),
         // Without an index: the whole model with or without an output head of its own, or the decoder alone.
         (None, [file]) => [("model.", true), ("model.", false), ("", false)].into_iter().find_map(|(prefix, head)| {
             let names = blueprint.names(prefix, head)?;
             let named = WeightMap::collect(names.iter().map(|name| (name.as_str(), file.path.as_str()))).ok()?;
-            proved(&blueprint, files, &named, hub_totals, None)
+            proved(&named, None)
         }),
         _ => None,
     }
 }
 
 fn proved(
-    blueprint: &Blueprint,
+    promised: &dyn Fn(&str) -> Option<Promised>,
     files: &[WeightFile],
     named: &WeightMap,
     hub_totals: &BTreeMap<String, u64>,
     total_bytes: Option<u64>,
 ) -> Option<Weights> {
     // The names are gone through twice, so that nothing is kept of each: there may be some 100 000.
-    let is_there = |name: &str| named.contains(name);
     let mut elements: BTreeMap<Role, u64> = BTreeMap::new();
     for (name, _) in named.iter() {
-        let promised = blueprint.tensor(&name, is_there)?;
+        let promised = promised(&name)?;
         let count = elements.entry(promised.role).or_default();
         let each = promised.shape.iter().try_fold(1_u64, |product, size| product.checked_mul(*size))?;
         *count = count.checked_add(each)?;
@@ -67,7 +94,7 @@ fn proved(
     let mut builder = InventoryBuilder::default();
     let mut predicted: BTreeMap<&str, Predicted> = BTreeMap::new();
     for (name, file) in named.iter() {
-        let promised = blueprint.tensor(&name, is_there)?;
+        let promised = promised(&name)?;
         let dtype = *types.get(&promised.role)?;
         let bytes = dtype.stored(promised.shape.iter().product())?;
         predicted.entry(file).or_default().add(&name, dtype.name(), &promised.shape, bytes);
@@ -89,6 +116,7 @@ fn proved(
         gguf: None,
         table: TablePlace::default(),
         evidence: Evidence::Proved { read: 0, of },
+        coverage: Coverage::default(),
         doubts: Vec::new(),
     })
 }
@@ -100,6 +128,7 @@ fn types(elements: &BTreeMap<Role, u64>, totals: &BTreeMap<String, u64>) -> Opti
             Role::Plain => &[Dtype::BF16, Dtype::F16, Dtype::F32],
             Role::Packed => &[Dtype::U8],
             Role::Quantised => &[Dtype::F8E4M3],
+            Role::Numbers => &[Dtype::I64],
             Role::Scale | Role::Router => &[Dtype::F32, Dtype::BF16, Dtype::F16],
         }
     };
@@ -233,6 +262,32 @@ mod tests {
             let mut repository = repository().with_index();
             spoil(&mut repository);
             assert!(repository.kept().is_none(), "{what}");
+        }
+    }
+
+    /// GPT-2 as it is published, with its masks and without a prefix.
+    #[test]
+    fn listed_model_is_proved_unless_a_sum_differs() {
+        let config = json!({"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_positions": 32, "vocab_size": 100});
+        let list = blueprint::whole_files(&config).remove(0);
+        let (mut header, mut at) = (json!({"__metadata__": {"format": "pt"}}), 0_u64);
+        for (name, tensor) in list {
+            let end = at + tensor.shape.iter().product::<u64>() * 4;
+            header[name] = json!({"dtype": "F32", "shape": tensor.shape, "data_offsets": [at, end]});
+            at = end;
+        }
+        let length = 8 + (header.to_string().len() as u64).next_multiple_of(8) + at;
+        let kept = |length: u64, elements: u64| {
+            let file = WeightFile { path: "model.safetensors".into(), component: String::new(), bytes: Some(length) };
+            keep(&[file], None, &config, &BTreeMap::from([("F32".into(), elements)]))
+        };
+        let weights = kept(length, at / 4).expect("proved");
+        assert_eq!(
+            (weights.inventory.bytes(), weights.evidence),
+            (Bytes::new(at), Evidence::Proved { read: 0, of: 1 })
+        );
+        for (length, elements) in [(length, at / 4 + 1), (length + 1024, at / 4), (length - 256, at / 4)] {
+            assert!(kept(length, elements).is_none(), "{length} {elements}");
         }
     }
 

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::Weights;
+use super::coverage::Coverage;
 use crate::bytes::Bytes;
 use crate::model::gguf::TablePlace;
 use crate::model::safetensors::{LENGTH_BYTES, Passing};
@@ -112,7 +113,9 @@ pub(super) fn prove(
         totals.len() == elements.len() && elements.iter().all(|(name, count)| totals.get(*name) == Some(count));
     let (read, of) = (u32::try_from(read.files.len()).ok()?, u32::try_from(files.len()).ok()?);
     let (table, evidence) = (TablePlace::default(), Evidence::Proved { read, of });
-    agrees.then(|| Weights { inventory, gguf: None, table, evidence, doubts: Vec::new() })
+    // No file that was read is doubtful, and the length of every other leaves room for nothing but its header.
+    let (coverage, doubts) = (Coverage::default(), Vec::new());
+    agrees.then(|| Weights { inventory, gguf: None, table, evidence, coverage, doubts })
 }
 
 /// One tensor of each kind.

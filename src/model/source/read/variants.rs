@@ -68,7 +68,10 @@ pub(super) async fn read(
         let known = files.len() == 1 && place < MAX_WHOLE_HEADERS;
         let read = if known { headers::gguf(source, &files, seat).await.map(Some) } else { Ok(None) };
         variants.all.push(match read {
-            Ok(Some(Weights { inventory, gguf, .. })) => exact(files, &inventory, gguf),
+            Ok(Some(Weights { inventory, gguf, coverage, .. })) => match coverage.contradiction() {
+                None => exact(files, &inventory, gguf),
+                why_not => Variant { why_not, ..lengths(files) },
+            },
             Ok(None) => lengths(files),
             Err(error) => {
                 variants.partial |= error.is_transient();

@@ -1,5 +1,7 @@
 //! The weights that lie directly in one folder: by index, else the plain files, never copies or variants of them.
 
+use std::collections::BTreeSet;
+
 use super::{ChoiceError, Documents, Listing, WeightFile};
 use crate::model::Format;
 
@@ -116,6 +118,30 @@ fn is_pickled_weights(name: &str) -> bool {
         && (name.starts_with("pytorch_model")
             || name.starts_with("diffusion_pytorch_model")
             || name.starts_with("model"))
+}
+
+/// Whether the safetensors files of `folder`, without their variants, are all parts of one split and nothing else: then its
+/// index names these files and no others.
+pub(super) fn is_whole_split(listing: &Listing, folder: &str) -> bool {
+    let inside = listing.keys().filter(|path| is_directly_in(path, folder) && path.ends_with(".safetensors"));
+    let mut parts = inside.map(|path| name_of(path)).filter(|name| variant(name).is_none()).map(part).peekable();
+    let Some(Some((stem, _, of))) = parts.peek().copied() else { return false };
+    let mut numbers = BTreeSet::new();
+    for part in parts {
+        match part {
+            Some((other, number, others)) if (other, others) == (stem, of) => numbers.insert(number),
+            _ => return false,
+        };
+    }
+    numbers.iter().copied().eq(1..=of)
+}
+
+/// Stem, number and count of `model-00001-of-00003.safetensors`.
+fn part(name: &str) -> Option<(&str, u32, u32)> {
+    let (rest, of) = name.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
+    let (stem, number) = rest.rsplit_once('-')?;
+    let five_digits = |text: &str| (text.len() == 5).then(|| text.parse().ok()).flatten();
+    Some((stem, five_digits(number)?, five_digits(of)?))
 }
 
 /// Whether `path` lies in `folder` and in none of its subfolders.

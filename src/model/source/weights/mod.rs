@@ -9,6 +9,7 @@ mod adapter;
 mod folder;
 mod gguf;
 mod index;
+pub mod known_sizes;
 mod pipeline;
 
 use std::collections::BTreeMap;
@@ -129,12 +130,26 @@ pub fn documents_needed(listing: &Listing) -> Vec<String> {
     needed
 }
 
-/// The documents to read once the first are there: configurations and indices of components.
+/// The documents to read once the first are there: configurations and indices of components, as far as nothing else
+/// says the same.
 pub fn more_documents(listing: &Listing, documents: &Documents) -> Vec<String> {
     let mut needed = Vec::new();
+    let named = documents.json.get("model_index.json").and_then(|index| index.get("_class_name"));
+    let pipeline = named.and_then(Value::as_str).unwrap_or_default();
     for component in pipeline::components(documents) {
         let inside = listing.keys().filter(|path| folder::is_directly_in(path, &component.name));
-        needed.extend(inside.filter(|path| folder::is_config(path) || folder::is_index(path)).cloned());
+        let (needs_config, needs_index) = (
+            !known_sizes::is_known_by_shape(&component.class, pipeline),
+            !folder::is_whole_split(listing, &component.name),
+        );
+        needed.extend(
+            inside
+                .filter(|path| match path {
+                    path if folder::is_config(path) => needs_config,
+                    path => folder::is_index(path) && needs_index,
+                })
+                .cloned(),
+        );
     }
     needed.retain(|path| !documents.json.contains_key(path) && !documents.indices.contains_key(path));
     needed

@@ -96,6 +96,42 @@ fn a_pipeline_is_its_named_components() {
 }
 
 #[test]
+fn whole_split_needs_no_index() {
+    let index = "t/diffusion_pytorch_model.safetensors.index.json";
+    let split = |numbers: &[u32], more: &[&str]| {
+        let part = |number: &u32| format!("t/diffusion_pytorch_model-{number:05}-of-00003.safetensors");
+        let mut files: Listing = numbers.iter().map(|number| (part(number), Some(1))).collect();
+        files.extend(listing(more));
+        files.extend(listing(&[index, "t/config.json", "model_index.json"]));
+        let mut documents = Documents::default();
+        documents.json.insert("model_index.json".into(), json!({"t": ["diffusers", "FluxTransformer2DModel"]}));
+        (more_documents(&files, &documents), chosen(&files, &documents).len())
+    };
+    assert_eq!(split(&[1, 2, 3], &[]), (vec!["t/config.json".to_owned()], 3));
+    assert_eq!(split(&[1, 2, 3], &["t/diffusion_pytorch_model.fp16.safetensors"]).0, ["t/config.json"]);
+    for (numbers, more) in [
+        (&[1, 3][..], &[][..]),
+        (&[1, 2, 3], &["t/diffusion_pytorch_model.safetensors"]),
+        (&[1, 2, 3], &["t/other-00001-of-00002.safetensors"]),
+        (&[], &["t/a.safetensors", "t/b.safetensors"]),
+    ] {
+        assert_eq!(split(numbers, more).0, ["t/config.json", index], "{numbers:?} {more:?}");
+    }
+}
+
+#[test]
+fn known_encoders_need_no_configuration() {
+    let files = listing(&["text_encoder/config.json", "text_encoder_2/config.json", "vae/config.json"]);
+    let mut documents = Documents::default();
+    documents.json.insert(
+        "model_index.json".into(),
+        json!({"text_encoder": ["transformers", "CLIPTextModel"], "text_encoder_2": ["transformers", "LlamaModel"],
+            "vae": ["diffusers", "AutoencoderKL"]}),
+    );
+    assert_eq!(more_documents(&files, &documents), ["text_encoder_2/config.json", "vae/config.json"]);
+}
+
+#[test]
 fn sentence_transformers_have_their_dense_modules() {
     let files = listing(&[
         "model.safetensors",
