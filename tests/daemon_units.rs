@@ -87,7 +87,7 @@ fn holds(network: &str, address: IpAddr) -> bool {
         IpAddr::V6(address) => address.to_bits(),
     };
     let whole = if base.is_ipv4() { 32 } else { 128 };
-    let length = length.map_or(whole, |length| length.parse().unwrap());
+    let length = length.map_or(whole, |length| length.parse().unwrap_or_else(|error| panic!("{network}: {error}")));
     let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
     base.is_ipv4() == address.is_ipv4() && (bits(base) ^ bits(address)) & mask == 0
 }

@@ -53,6 +53,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l on -d
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l gpus -d 'Declared devices instead of this host\'s: 8xH100-80GB, 2x24GiB,1x12GiB,host:64GiB, or a file written by gpus --json. docs/cards.md lists the names' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l offload -d 'Whether layers, experts or components may stay in host memory' -r -f -a "allow\t'It may'
 deny\t'It may not'"
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l config -d 'With --local: the configuration whose engine profiles, default engine, margins and policy apply [default: the daemon\'s, /etc/hf-mem-probe/config.toml, where it can be read]' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l ttl -d 'How long the lease lives unless renewed [default: the daemon\'s own]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l wait -d 'How long to wait in line for memory' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand fits" -l holder -d 'Hold the lease by this name, until it is released or its time is up, instead of by the calling process' -r
@@ -80,6 +81,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l o
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l gpus -d 'Declared devices instead of this host\'s: 8xH100-80GB, 2x24GiB,1x12GiB,host:64GiB, or a file written by gpus --json. docs/cards.md lists the names' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l offload -d 'Whether layers, experts or components may stay in host memory' -r -f -a "allow\t'It may'
 deny\t'It may not'"
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l config -d 'With --local: the configuration whose engine profiles, default engine, margins and policy apply [default: the daemon\'s, /etc/hf-mem-probe/config.toml, where it can be read]' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l socket -d 'The daemon\'s socket' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l timeout -d 'How long to wait for the daemon to answer, on top of --wait [default: 5s for health and gpus, 15s for free and lease, 65s for the others]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand estimate" -l local -d 'Do not ask the daemon'
@@ -123,6 +125,7 @@ complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l on -d 
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l gpus -d 'Declared devices instead of this host\'s: 8xH100-80GB, 2x24GiB,1x12GiB,host:64GiB, or a file written by gpus --json. docs/cards.md lists the names' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l offload -d 'Whether layers, experts or components may stay in host memory' -r -f -a "allow\t'It may'
 deny\t'It may not'"
+complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l config -d 'With --local: the configuration whose engine profiles, default engine, margins and policy apply [default: the daemon\'s, /etc/hf-mem-probe/config.toml, where it can be read]' -r -F
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l wait -d 'How long to wait in line for memory [default: not at all]' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l ttl -d 'How long the lease outlives this program if it can no longer renew it' -r
 complete -c hf-mem-probe -n "__fish_hf_mem_probe_using_subcommand run" -l lease -d 'What to hold: what the model needs, or the whole share of the device that the engine takes by CMD\'s flags or by its own default [default: share for a CMD that starts vLLM or SGLang without --flags, else need]' -r -f -a "need\t'What the model needs for the question, whatever the command\'s memory flags say'

@@ -300,6 +300,10 @@ pub struct QuestionOptions {
     /// Whether layers, experts or components may stay in host memory.
     #[arg(long, value_enum, default_value_t = OffloadArgument::Deny)]
     pub offload: OffloadArgument,
+    /// With --local: the configuration whose engine profiles, default engine, margins and policy apply [default: the
+    /// daemon's, /etc/hf-mem-probe/config.toml, where it can be read].
+    #[arg(long, value_name = "FILE", requires = "local")]
+    pub config: Option<PathBuf>,
 }
 
 /// What this process reads of the host itself, for the commands that can do without the daemon.

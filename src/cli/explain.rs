@@ -9,6 +9,7 @@ use super::text::{event, size};
 use crate::api::Problem;
 use crate::api::problem::Reason;
 use crate::bytes::Bytes;
+use crate::files::{self, Disk};
 use crate::leases::journal::{Account, Entry, MemoryChange, read};
 
 /// Reads the journal back.
@@ -25,9 +26,13 @@ pub(super) fn run(arguments: &ExplainArguments) -> u8 {
 
 fn account(arguments: &ExplainArguments) -> Result<Account, Problem> {
     let failed = |error| unreadable(&arguments.journal, &error);
-    // An empty folder and a wrong one look the same to the reader.
-    std::fs::read_dir(&arguments.journal).map_err(failed)?;
-    let (entries, unreadable) = read(&arguments.journal).map_err(failed)?;
+    let journal = arguments.journal.clone();
+    let whole = move |disk: &Disk| {
+        // An empty folder and a wrong one look the same to the reader.
+        disk.list(&journal, 0, |_| false)?;
+        read(&journal)
+    };
+    let (entries, unreadable) = files::try_wait(&arguments.journal, whole).map_err(failed)?;
     if entries.is_empty() {
         let detail = format!("there is no journal in {}", arguments.journal.display());
         return Err(Problem::new(Reason::NotFound, detail).hint("name the daemon's state directory with --journal"));

@@ -103,7 +103,8 @@ pub(super) fn ask(
                 Err(error) => return Err(error.into()),
             }
         }
-        let mut answer = in_process::answer(asking, &question, &source, own).await?;
+        let mut answer =
+            in_process::answer(asking, &question, &source, own, arguments.options.config.as_deref()).await?;
         let why =
             if here_only { String::new() } else { format!(": no daemon answers at {}", connection.socket.display()) };
         output::remark(&format!("answered in process{why}"));

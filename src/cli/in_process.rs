@@ -9,18 +9,18 @@ use tokio::sync::watch;
 
 use super::arguments::{HereArguments, QuestionArguments};
 use super::fits::Asking;
+use super::output;
+use super::site::Site;
 use crate::api::problem::Reason;
 use crate::api::unread::Unread;
 use crate::api::{Answer, Problem, Question};
 use crate::devices::holders::HostRoots;
-use crate::devices::nvml::NvmlOptions;
+use crate::devices::nvml::{Margins, NvmlOptions};
 use crate::devices::sampler::{Reading, Sampler, SamplerOptions, read_once};
 use crate::devices::{Snapshot, declared};
-use crate::engines::Engines;
 use crate::files;
 use crate::model::source::{HubSettings, LocalFolders, Metadata, ModelReference, Place, SourceClient, SourceSettings};
-use crate::placement::Policy;
-use crate::probe::{self, Here, Rules};
+use crate::probe::{self, Here};
 
 /// Longest wait for the driver: without persistence it wakes GPUs one by one, some seconds each.
 const DRIVER_DEADLINE: Duration = Duration::from_secs(30);
@@ -77,14 +77,16 @@ impl Source {
     }
 }
 
-/// Answers `question` without a daemon.
+/// Answers `question` without a daemon, by the settings of the site: those in the file `config`, else the daemon's usual.
 pub(super) async fn answer(
     asking: Asking,
     question: &Question,
     source: &Source,
     own: &HereArguments,
+    config: Option<&Path>,
 ) -> Result<Answer, Problem> {
-    let rules = Rules { engines: Engines::embedded()?, policy: Policy::default() };
+    let site = Site::read(config)?;
+    let rules = &site.rules;
     if let Some(name) = &question.engine.name {
         // A wrong name is said before anything is read.
         rules.engines.by_name(name).map_err(|error| Problem::new(Reason::Usage, error.to_string()))?;
@@ -94,26 +96,38 @@ pub(super) async fn answer(
             let declared = declared::resolve(spec, SystemTime::now())?;
             Some(Here::of(&declared.snapshot, &declared.leased))
         }
-        (None, Asking::Fits) => Some(Here::of(&snapshot(own)?, &BTreeMap::new())),
+        (None, Asking::Fits) => {
+            let snapshot = read_once(&nvml(own, site.margins()), DRIVER_DEADLINE)?;
+            let mut here = Here::of(&snapshot, &BTreeMap::new());
+            here.availability = here.availability.keeping(site.margin());
+            Some(here)
+        }
         (None, Asking::Estimate) => None,
     };
     let auth = source.client.own_auth(&source.reference);
     let described = source.client.describe(&source.reference, &auth, SystemTime::now()).await?;
+    let mut question = question.clone();
+    site.complete(&mut question, &described.model);
+
     let mut answer = match (asking, here) {
-        (Asking::Fits, Some(here)) => probe::fits(question, &described.model, &here, &rules),
-        (_, here) => probe::estimate(question, &described.model, here, &rules),
+        (Asking::Fits, Some(here)) => probe::fits(&question, &described.model, &here, rules),
+        (_, here) => probe::estimate(&question, &described.model, here, rules),
     }?;
     probe::note_staleness(&mut answer, described.stale);
+    if let Some(warning) = site.warning {
+        output::remark(&format!("warning: {warning}"));
+        answer.warnings.push(warning);
+    }
     Ok(answer)
 }
 
 /// One reading of this host's devices.
 pub(super) fn snapshot(own: &HereArguments) -> Result<Snapshot, Problem> {
-    Ok(read_once(&nvml(own), DRIVER_DEADLINE)?)
+    Ok(read_once(&nvml(own, Margins::default()), DRIVER_DEADLINE)?)
 }
 
-fn nvml(own: &HereArguments) -> NvmlOptions {
-    NvmlOptions { library: own.nvml.clone(), roots: HostRoots::from_environment(), ..NvmlOptions::default() }
+fn nvml(own: &HereArguments, margins: Margins) -> NvmlOptions {
+    NvmlOptions { library: own.nvml.clone(), roots: HostRoots::from_environment(), margins }
 }
 
 /// Reading after reading of this host's devices.
@@ -125,7 +139,11 @@ pub(super) struct Readings {
 impl Readings {
     /// Begins, with one each `interval`.
     pub(super) fn start(own: &HereArguments, interval: Duration) -> Result<Self, Problem> {
-        let options = SamplerOptions { nvml: nvml(own), interval: Some(interval), ..SamplerOptions::default() };
+        let options = SamplerOptions {
+            nvml: nvml(own, Margins::default()),
+            interval: Some(interval),
+            ..SamplerOptions::default()
+        };
         let sampler = Sampler::start(options)
             .map_err(|error| Problem::new(Reason::Internal, format!("no thread to read the devices: {error}")))?;
         let readings = sampler.subscribe();

@@ -6,7 +6,6 @@ mod connection;
 mod daemon;
 mod daemon_only;
 mod exit;
-#[expect(clippy::disallowed_methods, reason = "the journal of the daemon, in a folder that its reader names")]
 mod explain;
 mod fits;
 mod free;
@@ -21,6 +20,7 @@ mod question;
 mod reserve;
 mod run;
 mod shell;
+mod site;
 pub mod text;
 #[expect(clippy::disallowed_methods, reason = "whether the state folder of the daemon is there")]
 mod unseen;

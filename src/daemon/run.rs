@@ -1,6 +1,7 @@
 //! From READY to the end.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,12 +102,13 @@ pub async fn run<P: Program>(
             }
             wanted = signals.recv() => match wanted {
                 Some(Signal::Reload) => {
-                    notifier.reloading();
-                    let status = reload(program.as_ref(), &options, &files).await;
-                    notifier.ready(&status);
+                    let reloading = || reload(program.as_ref(), &options, &files);
+                    if let Some(by) = reload_or_stop(reloading, &notifier, &mut signals).await {
+                        break by;
+                    }
                 }
                 Some(Signal::Stop(by)) => break by,
-                None => break "the end of its signals",
+                None => break NO_SIGNALS,
             },
         }
     };
@@ -142,6 +144,37 @@ async fn drain(
                 server.abort();
                 return Ok(Drained::Abandoned);
             },
+        }
+    }
+}
+
+/// Why the daemon ends when nothing can tell it to.
+const NO_SIGNALS: &str = "the end of its signals";
+
+/// Reloads, and once more where that is asked for meanwhile. Returns what asks the daemon to stop: a disk that hangs must
+/// not keep it from ending.
+async fn reload_or_stop<F: Future<Output = String>>(
+    reload: impl Fn() -> F,
+    notifier: &Notifier,
+    signals: &mut mpsc::Receiver<Signal>,
+) -> Option<&'static str> {
+    loop {
+        notifier.reloading();
+        let mut again = false;
+        let mut reloading = pin!(reload());
+        let status = loop {
+            tokio::select! {
+                status = &mut reloading => break status,
+                wanted = signals.recv() => match wanted {
+                    Some(Signal::Reload) => again = true,
+                    Some(Signal::Stop(by)) => return Some(by),
+                    None => return Some(NO_SIGNALS),
+                },
+            }
+        };
+        notifier.ready(&status);
+        if !again {
+            return None;
         }
     }
 }

@@ -139,6 +139,46 @@ fn with_and_without_the_daemon_the_answer_is_the_same() {
 }
 
 #[test]
+fn the_sites_settings_apply_without_the_daemon() {
+    let directory = tempfile::tempdir().unwrap();
+    let more =
+        "[engines]\ndefault_engine = \"sglang\"\n[engines.profiles.sglang.constants]\ncontext_libraries_mib = 1234\n";
+    fs::write(directory.path().join("more.toml"), more).unwrap();
+    let config = directory.path().join("config.toml");
+    let mut daemon = Daemon::start_in(directory, &["--gpus", "2xRTX4090"]);
+    for command in ["fits", "estimate"] {
+        let line = format!("{command} {MODEL} --gpus 2xRTX4090 --json");
+        let asked = run_beside(&daemon.socket(), &line);
+        let alone = run(&format!("{line} --local --config {}", config.display()));
+        assert_eq!(timeless(&asked), timeless(&alone), "{command}");
+        let built_in = run(&format!("{line} --local --engine sglang"));
+        assert_ne!(built_in.json()["requirement"], alone.json()["requirement"], "{command}");
+    }
+    assert_eq!(daemon.stop(), Some(0));
+
+    fs::write(&config, "[engines.profiles.sglang.constants]\nno_such_constant = 1\n").unwrap();
+    let refused = run(&format!("fits {MODEL} --gpus 24GiB --json --local --config {}", config.display()));
+    assert_eq!((refused.code, refused.json()["reason"].as_str()), (78, Some("bad_configuration")), "{}", refused.out);
+}
+
+#[test]
+fn the_sites_margin_applies_without_the_daemon() {
+    let directory = tempfile::tempdir().unwrap();
+    let driver = SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();
+    let config = directory.path().join("config.toml");
+    fs::write(&config, "[placement]\nmargin = \"20GiB\"\n").unwrap();
+    let line = format!("fits {MODEL} --json --local --nvml {}", driver.library().display());
+    let available = |line: &str| {
+        let outcome = run(line);
+        outcome.json()["placement"]["devices"][0]["available_bytes"]
+            .as_u64()
+            .unwrap_or_else(|| panic!("{}", outcome.out))
+    };
+    let kept_back = available(&line) - available(&format!("{line} --config {}", config.display()));
+    assert_eq!(kept_back, 20 << 30);
+}
+
+#[test]
 fn a_daemon_that_cannot_be_asked_is_not_taken_for_none() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let driver = SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();

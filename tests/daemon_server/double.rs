@@ -221,6 +221,9 @@ impl Program for Double {
 
     async fn reload(&self, config: Config) -> Result<Vec<String>, Problem> {
         self.reloads.send_modify(|count| *count += 1);
+        if config.hub.endpoint == "http://hangs" {
+            std::future::pending::<()>().await;
+        }
         if config.hub.offline { Ok(vec!["socket.path".to_owned()]) } else { Ok(Vec::new()) }
     }
 

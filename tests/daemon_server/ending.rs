@@ -97,6 +97,31 @@ async fn a_reload_takes_the_file_anew_and_a_bad_one_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_hung_reload_does_not_hold_up_the_end() {
+    let mut daemon = start_with(roomy(), None, Some("[hub]\nendpoint = \"http://hangs\"\n"));
+    daemon.told("READY=1").await;
+    daemon.signals.send(Signal::Reload).await.unwrap();
+    daemon.told("RELOADING=1").await;
+    daemon.client().health().await.unwrap();
+    assert_eq!(daemon.stop().await, Ended { by: "SIGTERM", drained: Drained::Clean });
+}
+
+#[tokio::test]
+async fn a_pipe_as_configuration_is_refused_at_reload() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    let mut daemon = start_with(roomy(), None, Some(""));
+    daemon.told("READY=1").await;
+    let config = daemon.folder.path().join("config.toml");
+    std::fs::remove_file(&config).unwrap();
+    mknodat(CWD, &config, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    daemon.signals.send(Signal::Reload).await.unwrap();
+    let ready = daemon.told("READY=1").await;
+    assert!(ready.contains("refused") && ready.contains("a named pipe, not a regular file"), "{ready}");
+    daemon.stop().await;
+}
+
+#[tokio::test]
 async fn signs_of_life_stop_while_a_part_hangs() {
     let mut daemon = start_with(roomy(), Some(Duration::from_millis(40)), None);
     daemon.told("WATCHDOG=1").await;

@@ -2,19 +2,31 @@
 
 use std::path::Path;
 
-use crate::api::Problem;
 use crate::api::problem::Reason;
+use crate::api::{Problem, Question};
 use crate::config::{self, Config};
 use crate::engines::{Engines, releases};
 use crate::files;
+use crate::model::Model;
 use crate::placement::{Packing, Policy};
-use crate::probe::Rules;
+use crate::probe::{self, Rules};
 
 /// The longest file of profiles; all embedded ones together have some 50 KB.
 const MAX_PROFILES_BYTES: u64 = 4 << 20;
 
+/// Puts the site's default engine into `question`, where that is one for such models and none is named.
+pub fn complete(config: &Config, question: &mut Question, model: &Model) {
+    if question.engine.name.is_some() || probe::default_engine(model) != "vllm" {
+        return;
+    }
+    if let Some(spec) = &config.engines.default_engine {
+        question.engine.name = Some(spec.name.clone());
+        question.engine.version = question.engine.version.take().or_else(|| spec.version.clone());
+    }
+}
+
 /// Engines with the site's constants, and the site's preference among equally good ways.
-pub(super) fn rules(config: &Config) -> Result<Rules, Problem> {
+pub fn rules(config: &Config) -> Result<Rules, Problem> {
     let mut tables = Vec::new();
     if let Some(path) = &config.engines.profiles_file {
         tables.push(read(path)?);

@@ -36,6 +36,7 @@ use remembered::Remembered;
 use turns::Turns;
 use workbench::Workbench;
 
+pub use build::{complete, rules as site_rules};
 pub use models::Models;
 pub use promises::Promises;
 pub use readings::Readings;

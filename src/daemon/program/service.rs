@@ -130,13 +130,7 @@ impl Probe {
 
     /// The question with the site's default engine in it, where that is one for such models.
     fn complete(settled: &Settled, mut question: Question, found: &Found) -> Question {
-        if question.engine.name.is_none()
-            && probe::default_engine(&found.model) == "vllm"
-            && let Some(spec) = &settled.config.engines.default_engine
-        {
-            question.engine.name = Some(spec.name.clone());
-            question.engine.version = question.engine.version.or_else(|| spec.version.clone());
-        }
+        build::complete(&settled.config, &mut question, &found.model);
         question
     }
 }
