@@ -245,7 +245,7 @@ pub struct Metrics {
     /// By stage, in the order of [`Stage::ALL`]: looked up once, because every request moves several of them.
     latency: [Histogram; Stage::ALL.len()],
     hub_requests: Family<OutcomeLabels, Counter>,
-    model_lookups: Family<ResultLabels, Counter>,
+    model_lookups: [Counter; CacheResult::ALL.len()],
     models_known: Gauge,
     cache_bytes: Gauge,
     devices: Gauge,
@@ -280,13 +280,16 @@ impl Default for Metrics {
         let by_stage = |stage: Stage| latency.get_or_create(&StageLabels { stage: stage.word() }).clone();
         let refused: Family<RefusedLabels, Counter> = Family::default();
         let by_refusal = |why: Refusal| refused.get_or_create(&RefusedLabels { why: why.word() }).clone();
+        let model_lookups: Family<ResultLabels, Counter> = Family::default();
+        let by_result =
+            |result: CacheResult| model_lookups.get_or_create(&ResultLabels { result: result.word() }).clone();
         let degraded: Family<PartLabels, Gauge> = Family::default();
         let by_part = |part: Part| degraded.get_or_create(&PartLabels { part: part.word() }).clone();
         let metrics = Self {
             questions: Family::default(),
             latency: Stage::ALL.map(by_stage),
             hub_requests: Family::default(),
-            model_lookups: Family::default(),
+            model_lookups: CacheResult::ALL.map(by_result),
             models_known: Gauge::default(),
             cache_bytes: Gauge::default(),
             devices: Gauge::default(),
@@ -314,7 +317,7 @@ impl Default for Metrics {
         registry.register("questions", "Answers by verdict and reason", metrics.questions.clone());
         registry.register_with_unit("latency", "Time by stage", Unit::Seconds, latency);
         registry.register("hub_requests", "Requests to the Hub by outcome", metrics.hub_requests.clone());
-        registry.register("model_lookups", "Where models were found", metrics.model_lookups.clone());
+        registry.register("model_lookups", "Where models were found", model_lookups);
         registry.register("models_known", "Models in memory", metrics.models_known.clone());
         registry.register_with_unit("cache", "Models on disk", Unit::Bytes, metrics.cache_bytes.clone());
         registry.register("devices", "Devices that were read", metrics.devices.clone());
@@ -366,9 +369,6 @@ impl Metrics {
     /// A counter that appears with its first event has no rate for that event: where the labels are known, they are there
     /// from the start.
     fn begin_at_zero(&self) {
-        for result in CacheResult::ALL {
-            drop(self.model_lookups.get_or_create(&ResultLabels { result: result.word() }));
-        }
         for outcome in HubOutcome::ALL {
             self.set_hub_requests(outcome, 0);
         }
@@ -391,7 +391,7 @@ impl Metrics {
 
     /// Counts where a model was found.
     pub fn model_lookup(&self, result: CacheResult) {
-        self.model_lookups.get_or_create(&ResultLabels { result: result.word() }).inc();
+        self.model_lookups[result as usize].inc();
     }
 
     /// Sets how often the driver failed, as its sampler counts it.

@@ -1,10 +1,13 @@
 //! Bodies, read with a cap and a deadline, and parsed strictly.
 
 use std::future::Future;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::BoxError;
 use axum::body::Bytes;
+use futures_util::poll;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -27,7 +30,12 @@ pub(super) struct Deadline {
 impl Deadline {
     /// From now on, `length`.
     pub(super) fn after(length: Duration) -> Self {
-        Self { at: Instant::now() + length, length }
+        Self::since(std::time::Instant::now(), length)
+    }
+
+    /// For a request that `began` then, `length`.
+    pub(super) fn since(began: std::time::Instant, length: Duration) -> Self {
+        Self { at: Instant::from_std(began) + length, length }
     }
 
     /// So much later.
@@ -163,6 +171,12 @@ pub(super) async fn within<T>(
     what: &str,
     work: impl Future<Output = Result<T, Problem>>,
 ) -> Result<T, Problem> {
+    let mut work = pin!(work);
+    // Most work is done at once, for less than a timer takes.
+    if let Poll::Ready(done) = poll!(&mut work) {
+        return done;
+    }
+
     tokio::time::timeout_at(deadline.at, work).await.unwrap_or_else(|_| {
         let length = humantime::format_duration(deadline.length);
         Err(Problem::new(Reason::Timeout, format!("{what} within {length}"))

@@ -10,6 +10,7 @@ use crate::api::limits::{
     FILE_BYTES, HOLDER_BYTES, KEY_BYTES, PARTS, RELEASE_SECONDS, REVISION_BYTES, without_controls,
 };
 use crate::api::problem::Reason;
+use crate::api::question::ContextQuestion;
 use crate::api::status::NvmlReleaseRequest;
 use crate::api::{Problem, Question};
 
@@ -27,7 +28,7 @@ pub(super) fn question(question: Question) -> Result<Question, Problem> {
     length("model.revision", model.revision.as_ref(), 1..=REVISION_BYTES)?;
     length("model.file", model.file.as_ref(), 1..=FILE_BYTES)?;
     length("gpus", gpus.as_ref(), 1..=u64::MAX)?;
-    number("workload.context", workload.context.as_ref().and_then(|context| context.tokens()), 1..=u64::MAX)?;
+    number("workload.context", workload.context.as_ref().and_then(ContextQuestion::tokens), 1..=u64::MAX)?;
     number("workload.sequences", workload.sequences, 1..=u64::MAX)?;
     number("constraints.tensor_parallel", constraints.tensor_parallel.map(u64::from), 1..=u64::MAX)?;
     number("constraints.pipeline_parallel", constraints.pipeline_parallel.map(u64::from), 1..=u64::MAX)?;

@@ -1,12 +1,12 @@
 //! No browsers: a web page must not reach the socket through a proxy that someone put in front of it.
 
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::{HeaderMap, HeaderName, Uri, header};
 
 use crate::api::Problem;
 use crate::api::problem::Reason;
 
 /// Headers that only browsers send.
-const BROWSER_HEADERS: [&str; 3] = ["origin", "referer", "sec-fetch-site"];
+static BROWSER_HEADERS: [HeaderName; 3] = [header::ORIGIN, header::REFERER, HeaderName::from_static("sec-fetch-site")];
 
 /// Names by which this socket may be addressed. Any other `Host` was meant for another server, or comes from a name
 /// that was rebound to this one.
@@ -14,7 +14,7 @@ const OWN_NAMES: [&str; 6] = ["", "localhost", "127.0.0.1", "[::1]", "unix", "hf
 
 /// Refuses what a browser would send.
 pub(super) fn refuse_browsers(headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
-    for name in BROWSER_HEADERS {
+    for name in &BROWSER_HEADERS {
         if headers.contains_key(name) {
             return Err(Problem::new(Reason::Forbidden, format!("requests with the header `{name}` are refused"))
                 .hint("this socket is for programs of this host, not for web pages; send no such header"));

@@ -5,6 +5,8 @@
 //! the long way: the guard, the caller, the deadline, and [`Service::again`]. A request that cannot be answered here goes
 //! the long way, with its body as it came.
 
+use std::time::Instant;
+
 use axum::body::{Body, Bytes};
 use axum::http::{Method, Request};
 use axum::response::{IntoResponse as _, Response};
@@ -39,6 +41,7 @@ pub(super) async fn answer<S: Service>(
     peer: Peer,
     request_id: &str,
     request: Request<Incoming>,
+    began: Instant,
 ) -> Shortcut {
     let asked = is_short_question(&request)
         && guard::refuse_browsers(request.headers(), request.uri()).is_ok()
@@ -48,7 +51,7 @@ pub(super) async fn answer<S: Service>(
         return Shortcut::Missed(request.map(Body::new));
     };
 
-    let deadline = Deadline::after(app.limits.handler_deadline);
+    let deadline = Deadline::since(began, app.limits.handler_deadline);
     let (head, incoming) = request.into_parts();
     match known(app, &caller, incoming, deadline).await {
         Ok(Known::Answer(response)) => Shortcut::Answered(response),

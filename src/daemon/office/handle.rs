@@ -85,6 +85,11 @@ impl OfficeHandle {
         self.standing.clone()
     }
 
+    /// How the ledger stands, for one look. Drop it before anything is awaited: the owner waits for that.
+    pub fn standing_now(&self) -> watch::Ref<'_, Standing> {
+        self.standing.borrow()
+    }
+
     /// Bytes that leases claim beyond what is seen in use in this very reading, which began at `taken_at`. The
     /// ledger's own view is not moved by it.
     pub async fn leased_in(

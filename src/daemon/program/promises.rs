@@ -86,8 +86,7 @@ impl Promises {
                 Problem::new(Reason::Busy, detail).hint("see hf-mem-probe health; declared devices can be asked for")
             );
         }
-        let standing = self.office.standing();
-        let blind = unread(&standing.borrow()).cloned();
+        let blind = unread(&self.office.standing_now()).cloned();
         blind.map_or(Ok(()), |blind| {
             let detail = format!("what is leased on this host's devices is not known: {blind}");
             Err(Problem::new(Reason::Busy, detail).hint(blind.cure()))
@@ -98,8 +97,7 @@ impl Promises {
     pub(super) async fn claims(&self, snapshot: &Arc<Snapshot>) -> Result<BTreeMap<String, Bytes>, Problem> {
         self.known()?;
         let nothing_claimed = {
-            let standing = self.office.standing();
-            let standing = standing.borrow();
+            let standing = self.office.standing_now();
             // What the last lease claimed counts until a reading shows that it is gone.
             standing.leases == 0 && standing.leased.values().all(|bytes| *bytes == Bytes::ZERO)
         };
