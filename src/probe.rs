@@ -8,6 +8,7 @@ mod engine_choice;
 mod failures;
 mod files;
 mod model_report;
+mod overflow;
 mod requirement;
 mod suggest;
 
@@ -15,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::api::answer::{Answer, EngineAnswer, Verdict, WorkloadAnswer};
+use crate::api::answer::{Answer, EngineAnswer, Shortfall, Verdict, WorkloadAnswer};
 use crate::api::problem::{Problem, Reason};
 use crate::api::question::{ContextQuestion, OffloadRule, Question};
 use crate::api::status::TogetherAnswer;
@@ -76,10 +77,10 @@ pub fn answer(question: &Question, model: &Model, here: &Here, rules: &Rules) ->
         Err(PlacementError::Engine(error)) => {
             return match untold(&error) {
                 Some((reason, why)) => Ok(unknown(model, name, (reason, &why), here)),
-                None => Err(engine_problem(&error)),
+                None => Err(no_plan(&PlacementError::Engine(error), &ask, here)),
             };
         }
-        Err(error) => return Err(Problem::new(Reason::Usage, error.to_string())),
+        Err(error) => return Err(no_plan(&error, &ask, here)),
     };
     if plan.reason == Reason::NoDevices {
         return Err(no_devices(&plan, here));
@@ -91,7 +92,7 @@ pub fn answer(question: &Question, model: &Model, here: &Here, rules: &Rules) ->
     }
     if let (true, Some(placement)) = (question.frontier, &plan.recommended) {
         let points = crate::placement::frontier(&ask, placement, here.availability.host);
-        answer.frontier = Some(points.map_err(|error| Problem::new(Reason::Internal, error.to_string()))?);
+        answer.frontier = Some(points.map_err(|error| no_plan(&error, &ask, here))?);
     }
     Ok(answer)
 }
@@ -137,8 +138,7 @@ pub fn together(
         questions.iter().zip(models).map(|(question, model)| ask(question, model, rules)).collect::<Result<_, _>>()?;
     let found = match fit_together(&asks, &here.availability) {
         Ok(found) => found,
-        Err(PlacementError::Engine(error)) => return Err(engine_problem(&error)),
-        Err(error) => return Err(Problem::new(Reason::Usage, error.to_string())),
+        Err(error) => return Err(none_together(&error, &asks, here)),
     };
     if let Some(plan) = found.plans.iter().find(|plan| plan.reason == Reason::NoDevices) {
         return Err(no_devices(plan, here));
@@ -148,7 +148,7 @@ pub fn together(
     };
     let answers: Vec<Answer> = questions.iter().zip(&asks).zip(&found.plans).map(one).collect();
     let deciding = answers.iter().find(|answer| answer.verdict == Some(found.verdict));
-    let reason = deciding.map_or(Reason::Fits.word(), |answer| &answer.reason).to_owned();
+    let reason = deciding.and_then(|answer| answer.reason.as_deref()).unwrap_or(Reason::Fits.word()).to_owned();
     let mut message = match found.verdict {
         Verdict::Fits => format!("all {} fit together", answers.len()),
         Verdict::Tight => format!("all {} fit together if all goes as it usually does", answers.len()),
@@ -176,18 +176,16 @@ pub fn estimate(question: &Question, model: &Model, declared: Option<Here>, rule
         let mut found = answer(question, model, &here, rules)?;
         // Nothing short on the devices: only how much host memory there is cannot be told, and more devices tell it neither.
         let settled = matches!(found.verdict, Some(Verdict::Fits | Verdict::Tight | Verdict::Unknown))
-            || found.short_by_bytes == Some(0);
+            || found.short_by_bytes == Shortfall::Bytes(0);
         if found.verdict != Some(Verdict::Unknown) {
             found.assumptions.insert(
                 0,
                 format!("figured for {count} x {ASSUMED_DEVICE}, all of it free; name your own devices with --gpus"),
             );
             found.message = conclusion::estimate(&found);
-            found.verdict = None;
-            Reason::Fits.word().clone_into(&mut found.reason);
+            found.withdraw_verdict();
             found.suggestions.clear();
             found.alternatives.clear();
-            found.short_by_bytes = None;
         }
         found.sampled_at = None;
         if settled {
@@ -252,7 +250,7 @@ fn asked(question: &Question) -> AskedWorkload {
 fn conclude(question: &Question, model: &Model, engine: &str, plan: &Plan, here: &Here) -> Answer {
     let mut answer = blank(model, here);
     answer.verdict = Some(plan.verdict());
-    plan.reason.word().clone_into(&mut answer.reason);
+    answer.set_reason(plan.reason);
     if let Some(settled) = &plan.settled {
         answer.engine = Some(EngineAnswer {
             name: engine.to_owned(),
@@ -276,7 +274,10 @@ fn conclude(question: &Question, model: &Model, engine: &str, plan: &Plan, here:
     }
     answer.placement = plan.recommended.as_ref().map(requirement::placement);
     answer.alternatives = plan.alternatives.iter().map(requirement::alternative).collect();
-    answer.short_by_bytes = plan.recommended.as_ref().map(|_| plan.short_by.get());
+    answer.short_by_bytes = match &plan.recommended {
+        Some(_) => Shortfall::Bytes(plan.short_by.get()),
+        None => Shortfall::Unknown,
+    };
     answer.assumptions.extend(plan.assumptions.iter().cloned());
     answer.warnings.extend(plan.warnings.iter().cloned());
     let over = plan.passed_over.iter().map(|over| format!("{} ({}) is not used: {}", over.name, over.uuid, over.why));
@@ -303,7 +304,8 @@ fn untold(error: &EngineError) -> Option<(Reason, String)> {
 fn unknown(model: &Model, engine: &str, (reason, why): (Reason, &str), here: &Here) -> Answer {
     let mut answer = blank(model, here);
     answer.verdict = Some(Verdict::Unknown);
-    reason.word().clone_into(&mut answer.reason);
+    answer.set_reason(reason);
+    answer.short_by_bytes = Shortfall::Unknown;
     answer.message = format!("{} on {engine}: {why}", model.asked().repo);
     answer.requirement = Some(requirement::weights_only(model));
     answer
@@ -313,7 +315,8 @@ fn unknown(model: &Model, engine: &str, (reason, why): (Reason, &str), here: &He
 fn contradictory(model: &Model, why: &str, here: &Here) -> Answer {
     let mut answer = blank(model, here);
     answer.verdict = Some(Verdict::Unknown);
-    Reason::MissingMetadata.word().clone_into(&mut answer.reason);
+    answer.set_reason(Reason::MissingMetadata);
+    answer.short_by_bytes = Shortfall::Unknown;
     answer.message = format!("{}: {why}", model.asked().repo);
     answer
 }
@@ -329,6 +332,32 @@ fn blank(model: &Model, here: &Here) -> Answer {
         warnings: model.doubts.clone(),
         ..Answer::default()
     }
+}
+
+/// Why there is no plan at all, as a failure.
+fn no_plan(error: &PlacementError, ask: &Ask<'_>, here: &Here) -> Problem {
+    match error {
+        PlacementError::Engine(EngineError::Overflow { what }) => {
+            let by_asker = overflow::of_the_asker(what, ask, &here.availability);
+            by_asker.unwrap_or_else(|| Problem::new(Reason::MissingMetadata, error.to_string()))
+        }
+        PlacementError::Engine(error) => engine_problem(error),
+        error => Problem::new(Reason::Usage, error.to_string()),
+    }
+}
+
+/// Why there is no plan for several questions, as a failure that names the question.
+fn none_together(error: &PlacementError, asks: &[Ask<'_>], here: &Here) -> Problem {
+    let failing = asks.iter().enumerate().find_map(|(place, ask)| {
+        let error = plan(ask, &here.availability).err()?;
+        let mut problem = no_plan(&error, ask, here);
+        problem.detail = format!("questions[{place}]: {}", problem.detail);
+        Some(problem)
+    });
+    failing.unwrap_or_else(|| match error {
+        PlacementError::Engine(error) => engine_problem(error),
+        error => Problem::new(Reason::Usage, error.to_string()),
+    })
 }
 
 /// Why an engine gives no figures at all, as a failure.

@@ -222,13 +222,78 @@ fn what_forbids_nothing_is_said() {
     let geforce = Gpu { remapped_rows: Some(RemappedRows { pending: true, failure: true }), ..profiles::rtx_4090() };
     let machine = Machine::new(&Scenario::of([geforce]));
     assert_eq!((warnings(&machine), reason(&machine.only())), (vec![], "usable"));
+}
 
-    let grace = Machine::new(&Scenario::of([Gpu { numa_node: Some(4), ..profiles::h200() }.used(5 << 30)]));
-    assert!(warnings(&grace).is_empty());
-    grace.host.write("sys/devices/system/node/node4/meminfo", "Node 4 FilePages:  3145728 kB\n").unwrap();
-    let device = grace.only();
-    assert!(device.warnings[0].message.starts_with("3.00 GiB"), "{}", device.warnings[0].message);
-    assert_eq!(device.used_bytes, Some(Bytes::gib(5)), "and still counts as in use");
+/// The page cache that a device's warning names, on a host whose node 4 has these files.
+fn page_cache(gpu: Gpu, files: &[(&str, &str)]) -> Option<String> {
+    let machine = Machine::new(&Scenario::of([Gpu { numa_node: Some(4), ..gpu }.used(5 << 30)]));
+    for (name, text) in files {
+        machine.host.write(&format!("sys/devices/system/node/node4/{name}"), text).unwrap();
+    }
+    let device = machine.only();
+    assert_eq!(device.used_bytes, Some(Bytes::gib(5)), "page cache counts as in use");
+    device.warnings.into_iter().find(|warning| warning.reason == "page_cache").map(|warning| warning.message)
+}
+
+#[test]
+fn page_cache_is_claimed_of_grace_only() {
+    let gib = |name: &str, gib: u64| format!("Node 4 {name}:  {} kB\n", gib << 20);
+    let (three, six) = (gib("FilePages", 3), gib("FilePages", 6));
+    let grace = [("cpulist", "\n"), ("meminfo", &*(gib("MemTotal", 94) + &three))];
+    let message = page_cache(profiles::gh200(), &grace).unwrap();
+    assert!(message.starts_with("3.00 GiB"), "{message}");
+    assert!(page_cache(profiles::h200(), &[("meminfo", &*three)]).is_some());
+    assert_eq!(page_cache(profiles::gh200(), &[]), None);
+
+    // The node of the host's own memory, which some drivers answer with.
+    for gpu in [profiles::t4(), profiles::a100_80()] {
+        assert_eq!(page_cache(gpu, &[("meminfo", &*three)]), None, "no card before Hopper is on Grace");
+    }
+    assert_eq!(page_cache(profiles::h200(), &[("cpulist", "0-71\n"), ("meminfo", &*three)]), None);
+    assert_eq!(page_cache(profiles::h200(), &[("meminfo", &*(gib("MemTotal", 512) + &three))]), None);
+    assert_eq!(page_cache(profiles::h200(), &[("meminfo", &*six)]), None, "more than is in use");
+}
+
+#[test]
+fn unreadable_name_costs_only_name() {
+    for gpu in [
+        Gpu { name: "x".repeat(5000), ..profiles::l40s() },
+        profiles::l40s().fault("nvmlDeviceGetName", Fault::code(codes::UNKNOWN)),
+    ] {
+        let device = Machine::new(&Scenario::of([gpu])).only();
+        assert_eq!((reason(&device), device.facts.name.as_str()), ("usable", "GPU 0 (unreadable)"));
+        assert!(device.free_bytes.is_some());
+        assert_eq!(device.warnings[0].reason, "name_unreadable");
+    }
+    let lost = profiles::l40s().fault("nvmlDeviceGetName", Fault::code(codes::GPU_IS_LOST));
+    assert_eq!(reason_of(lost), "gpu_lost");
+    // A UUID is the key of everything: without one there is no device.
+    let uuid = Gpu { uuid: format!("GPU-{}", "x".repeat(5000)), ..profiles::l40s() };
+    assert_ne!(reason_of(uuid), "usable");
+}
+
+#[test]
+fn second_device_of_uuid_is_unusable() {
+    let same = || Gpu { uuid: "GPU-same".to_owned(), ..profiles::l40s() };
+    let devices = Machine::new(&Scenario::of([same(), same()])).read().devices;
+    assert_eq!(devices.iter().map(reason).collect::<Vec<_>>(), ["usable", "duplicate_uuid"]);
+    assert_eq!(devices[1].warnings[0].reason, "duplicate_uuid");
+    assert_ne!(devices[0].facts.uuid, devices[1].facts.uuid, "every key is one device's");
+
+    let split = || profiles::h100_80().mig([Some(profiles::h100_mig("3g.40gb", 1, 0))]);
+    let devices = Machine::new(&Scenario::of([split(), split()])).read().devices;
+    let reasons: Vec<_> = devices.iter().map(reason).collect();
+    assert_eq!(reasons, ["mig_parent", "usable", "mig_parent", "duplicate_uuid"]);
+}
+
+#[test]
+fn processes_are_asked_with_buffer() {
+    let gpu = profiles::l40s().process(4321, 1 << 30, HolderKind::Compute);
+    let device = Machine::new(&Scenario::of([Gpu { empty_buffer_succeeds: true, ..gpu }])).only();
+    assert_eq!(device.processes.iter().map(|process| process.pid).collect::<Vec<_>>(), [4321]);
+    // More than the first buffer holds.
+    let many = (1..=200).fold(profiles::h200(), |gpu, pid| gpu.process(pid, 1 << 20, HolderKind::Compute));
+    assert_eq!(Machine::new(&Scenario::of([many])).only().processes.len(), 200);
 }
 
 #[test]

@@ -199,3 +199,46 @@ fn context_suggestion_names_one_number() {
     let context = answer.suggestions.iter().find(|it| it.change.starts_with("context=")).unwrap();
     assert!(!context.message.contains(|letter: char| letter.is_ascii_digit()), "{}", context.message);
 }
+
+#[test]
+fn huge_figures_name_their_field() {
+    let rules = Rules { engines: Engines::embedded().unwrap(), policy: Policy::default() };
+    let model = model();
+    let here = Here::declared("2xH100-80GB", SystemTime::UNIX_EPOCH).unwrap();
+    let asked = |engine: &str, workload: &Value, parameters: &Value, tensor: Option<u32>| {
+        let question = json!({
+            "model": {"repo": "local"},
+            "engine": {"name": engine, "parameters": parameters},
+            "workload": workload,
+            "constraints": {"tensor_parallel": tensor},
+        });
+        probe::answer(&serde_json::from_value(question).unwrap(), &model, &here, &rules)
+    };
+
+    for (workload, parameters, fields) in [
+        (json!({"sequences": 1_u64 << 33}), json!({}), &["workload.sequences = 8589934592"][..]),
+        (json!({"sequences": u64::MAX, "context": 40_960}), json!({}), &["workload.sequences"]),
+        (json!({"sequences": 1_u64 << 33, "context": 20_000}), json!({}), &["workload.sequences", "workload.context"]),
+        (json!({"context": 8192}), json!({"max_num_seqs": i64::MAX}), &["engine.parameters.max_num_seqs"]),
+    ] {
+        let problem = asked("vllm", &workload, &parameters, None).unwrap_err();
+        assert_eq!((problem.status, problem.reason.word()), (422, "usage"), "{problem}");
+        assert!(fields.iter().all(|field| problem.detail.contains(field)), "{problem}");
+        assert!(!problem.detail.contains("this model"), "{problem}");
+    }
+
+    // No figure of the asker's is a failure of the program, on any engine.
+    for engine in ["vllm", "sglang", "transformers", "reference"] {
+        for sequences in [1 << 20, 1 << 33, 1 << 53, i64::MAX as u64, u64::MAX] {
+            for context in [1_u64, 512, 20_000, 40_960, 1 << 33, 1 << 53, u64::MAX] {
+                let workload = json!({"sequences": sequences, "context": context});
+                for tensor in [None, Some(2)] {
+                    if let Err(problem) = asked(engine, &workload, &json!({}), tensor) {
+                        assert!((400..500).contains(&problem.status), "{engine} {workload}: {problem}");
+                        assert_eq!(problem.reason.word(), "usage", "{engine} {workload}: {problem}");
+                    }
+                }
+            }
+        }
+    }
+}

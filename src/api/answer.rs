@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::file::FilesAnswer;
+use super::problem::Reason;
 use crate::engines::{Basis, ComponentName};
 
 /// The verdict of an answer.
@@ -30,8 +31,9 @@ pub struct Answer {
     pub schema_version: u32,
     /// Whether it fits; `null` for an estimate without devices.
     pub verdict: Option<Verdict>,
-    /// A stable word: `fits`, `insufficient_memory`, `no_legal_split`, `unsupported_architecture`, ...
-    pub reason: String,
+    /// A stable word: `fits`, `insufficient_memory`, `no_legal_split`, `unsupported_architecture`, ...; `null` where there
+    /// is no verdict.
+    pub reason: Option<String>,
     /// One sentence for a person.
     pub message: String,
     /// The model.
@@ -48,8 +50,11 @@ pub struct Answer {
     pub alternatives: Vec<Alternative>,
     /// What to change, least harm first; each one computed.
     pub suggestions: Vec<Suggestion>,
-    /// Bytes that are short, summed over devices; 0 when it fits, `null` when it cannot be told.
-    pub short_by_bytes: Option<u64>,
+    /// Bytes that are short, summed over devices; 0 when it fits, `null` when it cannot be told, absent where there is no
+    /// verdict.
+    #[serde(default, skip_serializing_if = "Shortfall::is_not_judged")]
+    #[schema(value_type = Option<u64>)]
+    pub short_by_bytes: Shortfall,
     /// The lease, when one was asked for and granted.
     #[schema(value_type = Option<super::lease::LeaseAnswer>)]
     pub lease: Option<Value>,
@@ -67,6 +72,61 @@ pub struct Answer {
     /// Largest context for each number of sequences, when asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frontier: Option<Vec<FrontierPoint>>,
+}
+
+impl Answer {
+    /// The reason, where it is one of the words of this program.
+    pub fn known_reason(&self) -> Option<Reason> {
+        Reason::ALL.iter().copied().find(|reason| self.reason.as_deref() == Some(reason.word()))
+    }
+
+    /// The answer as one of `reason`.
+    pub fn set_reason(&mut self, reason: Reason) {
+        self.reason = Some(reason.word().to_owned());
+    }
+
+    /// The answer without any judgement: devices were assumed, and whether it fits was not asked.
+    pub fn withdraw_verdict(&mut self) {
+        (self.verdict, self.reason) = (None, None);
+        self.short_by_bytes = Shortfall::NotJudged;
+        for share in self.placement.iter_mut().flat_map(|placement| &mut placement.devices) {
+            share.short_by_bytes = None;
+        }
+    }
+}
+
+/// Bytes that are short of what is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shortfall {
+    /// Whether it fits was not asked; the key is absent.
+    #[default]
+    NotJudged,
+    /// It cannot be told; `null`.
+    Unknown,
+    /// So many bytes are short; 0 when it fits.
+    Bytes(u64),
+}
+
+impl Shortfall {
+    /// Whether the key is absent.
+    pub fn is_not_judged(&self) -> bool {
+        *self == Self::NotJudged
+    }
+}
+
+impl Serialize for Shortfall {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Bytes(bytes) => serializer.serialize_some(bytes),
+            Self::NotJudged | Self::Unknown => serializer.serialize_none(),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Shortfall {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Option::deserialize(deserializer)?.map_or(Self::Unknown, Self::Bytes))
+    }
 }
 
 /// The model, as it was found.
@@ -248,8 +308,9 @@ pub struct DeviceShare {
     pub available_bytes: Option<u64>,
     /// Bytes that this model needs here: the high end that "fits" is judged by.
     pub required_bytes: u64,
-    /// Bytes missing here; 0 where it fits.
-    pub short_by_bytes: u64,
+    /// Bytes missing here; 0 where it fits, absent where there is no verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub short_by_bytes: Option<u64>,
     /// Bytes the engine will really take when started by the launch line, where that is more than it needs.
     pub takes_bytes: Option<u64>,
     /// First layer and the one after the last.

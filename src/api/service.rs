@@ -26,7 +26,7 @@ pub struct Written {
 impl Written {
     /// Writes `answer`.
     pub fn new(answer: &Answer) -> Self {
-        let reason = Reason::ALL.iter().copied().find(|reason| reason.word() == answer.reason);
+        let reason = answer.known_reason();
         // Wire types have string keys and no fallible fields, so this cannot fail.
         let json = serde_json::to_vec(answer).unwrap_or_default();
         Self { verdict: answer.verdict, reason, json: json.into() }

@@ -8,6 +8,7 @@ mod draining;
 pub mod error;
 pub mod holders;
 pub mod host_memory;
+pub mod identity;
 pub mod nvml;
 pub mod power;
 pub mod sampler;
@@ -124,7 +125,7 @@ impl Device {
 pub struct Unusable {
     /// A stable word: `prohibited`, `exclusive_process`, `mig_without_instances`, `mig_parent`, `fabric_not_ready`,
     /// `drain`, `gpu_lost`, `reset_required`, `row_remap_failure`, `no_permission`, `not_ready`, `memory_unreadable`,
-    /// `asleep`, ...
+    /// `asleep`, `duplicate_uuid`, ...
     pub reason: String,
     /// A sentence for a person, with the cure where there is one.
     pub message: String,
@@ -141,7 +142,7 @@ impl Unusable {
 /// Something about a device that forbids nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Warning {
-    /// A stable word: `xid`, `row_remap_pending`, `mig_pending`, `page_cache`, ...
+    /// A stable word: `xid`, `row_remap_pending`, `mig_pending`, `page_cache`, `name_unreadable`, `duplicate_uuid`, ...
     pub reason: String,
     /// A sentence for a person.
     pub message: String,

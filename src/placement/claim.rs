@@ -31,6 +31,9 @@ impl Claim {
         let fixed = prepared.fixed_sum(split, rank, device)?;
         let variable = prepared.variable_sum(split, rank, device, workload)?;
         let need = prepared.must_be_available(split, device, fixed.plus(variable));
+        if need.likely.overflowed() {
+            return Err(EngineError::Overflow { what: "need" });
+        }
 
         Ok(Self::in_share(need, prepared.share(split, rank, device).as_ref()))
     }

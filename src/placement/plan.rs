@@ -17,7 +17,7 @@ use crate::api::answer::Verdict;
 use crate::api::problem::Reason;
 use crate::bytes::Bytes;
 use crate::devices::{DeviceFacts, DeviceKind};
-use crate::engines::{Prepared, Workload};
+use crate::engines::{EngineError, Prepared, Workload};
 
 /// Whether and how a model fits.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,6 +104,9 @@ pub fn plan(ask: &Ask<'_>, here: &Availability) -> Result<Plan, PlacementError> 
         return Ok(plan);
     };
     let placement = Placement::of(&needs, &pool, best)?;
+    if placement.ranks.iter().map(|rank| rank.required.likely).sum::<Bytes>().overflowed() {
+        return Err(EngineError::Overflow { what: "need" }.into());
+    }
     plan.assume_totals(&placement);
     plan.short_by = placement.short_by();
     plan.alternatives = alternatives(&needs, &pool, &found, best)?;

@@ -137,8 +137,9 @@ impl<'p> Reach<'p> {
 
     fn claim(&self, rank: &Rank<'_>, workload: Workload) -> Result<Claim, EngineError> {
         let variable = match self.prepared.variable_sum(self.split, rank.number, rank.facts, workload) {
-            // More than 64 bits can count is more than any device has.
-            Err(EngineError::Overflow { .. }) => Interval::exact(Bytes::OVERFLOW),
+            // More than 64 bits can count is more than any device has. Where no figure of the asker's makes it so, the
+            // model's configuration cannot be right, and the error stands.
+            Err(EngineError::Overflow { .. }) if self.sized_by_asker() => Interval::exact(Bytes::OVERFLOW),
             variable => variable?,
         };
         let need = self.prepared.must_be_available(self.split, rank.facts, rank.fixed.plus(variable));
@@ -146,6 +147,11 @@ impl<'p> Reach<'p> {
         let claim = Claim::in_share(need, share.as_ref());
 
         Ok(if rank.facts.kind == DeviceKind::UnifiedMemory { claim.plus(self.host_need(workload)?) } else { claim })
+    }
+
+    fn sized_by_asker(&self) -> bool {
+        let asked = &self.ask.asked;
+        asked.sequences.is_some() || matches!(asked.context, Some(AskedContext::Tokens(_)))
     }
 
     fn host_need(&self, workload: Workload) -> Result<Interval, EngineError> {

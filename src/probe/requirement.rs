@@ -81,7 +81,7 @@ fn share(rank: &RankShare) -> DeviceShare {
         leased_bytes: rank.leased.get(),
         available_bytes: Some(rank.available.get()),
         required_bytes: rank.required.high.get(),
-        short_by_bytes: rank.short_by.get(),
+        short_by_bytes: Some(rank.short_by.get()),
         takes_bytes: rank.takes.map(Bytes::get),
         layers: (rank.layers.start, rank.layers.end),
         components: by_name(rank.fixed.iter().chain(&rank.variable)),

@@ -28,7 +28,7 @@ pub(super) fn waiting(answer: &mut Answer, ask: &Ask<'_>, here: &Here, plan: &Pl
     }
     let Some((seconds, verdict)) = placement::wait(ask, &here.availability, &here.draining) else { return };
 
-    Reason::MemoryDraining.word().clone_into(&mut answer.reason);
+    answer.set_reason(Reason::MemoryDraining);
     answer.message = format!("{}; memory is coming free, ask again in about {seconds} s", answer.message);
     let message = "memory is coming free at this rate".to_owned();
     let waiting = Suggestion { change: format!("wait {seconds} s"), message, verdict, saves_bytes: 0 };

@@ -128,6 +128,21 @@ fn host_memory_that_a_parameter_asks_for_must_be_known() {
     }
 }
 
+#[test]
+fn estimate_judges_nothing() {
+    let outcome = run(&format!("estimate {MODEL} --json --local"));
+    assert_eq!(outcome.code, 0, "{}", outcome.err);
+    let answer = outcome.json();
+    assert_eq!((&answer["verdict"], &answer["reason"]), (&serde_json::Value::Null, &serde_json::Value::Null));
+    assert!(answer["placement"]["devices"][0]["required_bytes"].is_u64());
+    assert!(!outcome.out.contains("short_by_bytes"), "{}", outcome.out);
+
+    // Declared devices are judged.
+    let judged = run(&format!("estimate {MODEL} --gpus T4 --json --local"));
+    assert_eq!((judged.code, &judged.json()["reason"]), (0, &serde_json::json!("insufficient_memory")));
+    assert!(judged.json()["short_by_bytes"].as_u64().unwrap() > 0);
+}
+
 /// Every hint that is typed as options leads to the verdict that it names.
 #[test]
 fn hints_hold_as_typed() {

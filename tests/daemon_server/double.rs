@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use hf_mem_probe::api::answer::{Answer, ModelAnswer, Verdict};
+use hf_mem_probe::api::answer::{Answer, ModelAnswer, Shortfall, Verdict};
 use hf_mem_probe::api::client::Client;
 use hf_mem_probe::api::lease::{Holder, LeaseAnswer, LeaseRequest, LeasedDevice, LeasesAnswer, RenewRequest};
 use hf_mem_probe::api::limits::Limits;
@@ -67,7 +67,7 @@ fn answer(repo: &str) -> Answer {
     Answer {
         schema_version: SCHEMA_VERSION,
         verdict: Some(Verdict::Fits),
-        reason: Reason::Fits.word().to_owned(),
+        reason: Some(Reason::Fits.word().to_owned()),
         message: "It fits.".to_owned(),
         model: ModelAnswer { repo: repo.to_owned(), ..ModelAnswer::default() },
         engine: None,
@@ -76,7 +76,7 @@ fn answer(repo: &str) -> Answer {
         placement: None,
         alternatives: Vec::new(),
         suggestions: Vec::new(),
-        short_by_bytes: Some(0),
+        short_by_bytes: Shortfall::Bytes(0),
         lease: None,
         sampled_at: None,
         stale: false,

@@ -129,7 +129,7 @@ fn plan(cards: usize, bytes: u64) -> Plan {
             leased_bytes: 0,
             available_bytes: Some(available(device).get()),
             required_bytes: bytes,
-            short_by_bytes: 0,
+            short_by_bytes: Some(0),
             takes_bytes: None,
             layers: (0, 1),
             components: Vec::new(),

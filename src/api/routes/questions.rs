@@ -74,7 +74,7 @@ pub(super) async fn fits<S: Service>(
     };
     let answer = within(deadline, NO_ANSWER, Box::pin(app.service.fits_together(caller, questions))).await?;
     for answer in &answer.answers {
-        count(&app.metrics, answer.verdict, known_reason(answer));
+        count(&app.metrics, answer.verdict, answer.known_reason());
     }
     Ok(Json(answer).into_response())
 }
@@ -143,13 +143,8 @@ pub(super) const NO_ANSWER: &str = "there was no answer";
 
 /// Counts `answer` and sends it.
 pub(super) fn counted(metrics: &Metrics, answer: Answer) -> Json<Answer> {
-    count(metrics, answer.verdict, known_reason(&answer));
+    count(metrics, answer.verdict, answer.known_reason());
     Json(answer)
-}
-
-/// The reason becomes a label: only the known words may.
-fn known_reason(answer: &Answer) -> Option<Reason> {
-    Reason::ALL.iter().copied().find(|reason| reason.word() == answer.reason)
 }
 
 fn count(metrics: &Metrics, verdict: Option<Verdict>, reason: Option<Reason>) {
@@ -160,5 +155,6 @@ fn count(metrics: &Metrics, verdict: Option<Verdict>, reason: Option<Reason>) {
         Some(Verdict::Unknown) => "unknown",
         None => "none",
     };
-    metrics.question(verdict, reason.map_or("other", Reason::word));
+    let without = if verdict == "none" { "none" } else { "other" };
+    metrics.question(verdict, reason.map_or(without, Reason::word));
 }

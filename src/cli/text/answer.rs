@@ -77,10 +77,9 @@ fn devices(out: &mut String, placement: &PlacementAnswer) {
     for share in &placement.devices {
         let name = short_name(&share.name);
         let left = share.available_bytes.map(|available| available.saturating_sub(share.required_bytes));
-        let note = if share.short_by_bytes > 0 {
-            format!("short by {}", size(share.short_by_bytes))
-        } else {
-            left.map_or_else(String::new, |left| format!("{} left", size(left)))
+        let note = match share.short_by_bytes {
+            Some(short @ 1..) => format!("short by {}", size(short)),
+            _ => left.map_or_else(String::new, |left| format!("{} left", size(left))),
         };
         let _ = writeln!(out, "  {:>3} {name:<22} {} {note}", share.index, bar(&parts(share), BAR));
     }

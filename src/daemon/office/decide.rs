@@ -132,7 +132,7 @@ fn takes(share: &DeviceShare) -> Bytes {
 /// A yes that cannot be held now, as a no: the memory is there, but it is another's turn.
 pub(super) fn in_line(mut answer: Answer, ahead: usize) -> Answer {
     answer.verdict = Some(Verdict::DoesNotFit);
-    Reason::Leased.word().clone_into(&mut answer.reason);
+    answer.set_reason(Reason::Leased);
     let others = if ahead == 1 { "1 other waits".to_owned() } else { format!("{ahead} others wait") };
     answer.message = if ahead == 0 {
         format!("{}; but what is free is kept back or promised to others", answer.message)
@@ -147,7 +147,7 @@ pub(super) fn in_line(mut answer: Answer, ahead: usize) -> Answer {
 
 /// A no at the end of a wait: it may be a yes another time.
 pub(super) fn waited(mut answer: Answer, waited: Duration, place: usize, of: usize) -> Answer {
-    Reason::WaitOver.word().clone_into(&mut answer.reason);
+    answer.set_reason(Reason::WaitOver);
     let seconds = waited.as_secs();
     answer.message = format!("{}; waited {seconds} s in line, place {place} of {of} at the end", answer.message);
     if let Some(placement) = &mut answer.placement {

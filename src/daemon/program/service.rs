@@ -307,7 +307,9 @@ impl Service for Probe {
         let ask = GrantAsk { room: Some(room), ..ask };
         let answer = self.promises.office.grant(ask).instrument(debug_span!("lease")).await;
         let took = started.elapsed();
-        stages::tell("lease", took, &answer, |answer| if answer.lease.is_some() { "granted" } else { &answer.reason });
+        stages::tell("lease", took, &answer, |answer| {
+            if answer.lease.is_some() { "granted" } else { answer.reason.as_deref().unwrap_or_default() }
+        });
         let mut answer = self.noting(answer)?;
         if self.turns.any_wrong() {
             self.look();

@@ -77,9 +77,13 @@ fn is_file(path: &Path) -> bool {
 /// A snapshot as `gpus --json` wrote it. What it says stands as it is, the time and the source included, so that
 /// answers can be compared.
 pub fn from_json(text: &str) -> Result<Declared, DeclaredError> {
-    let declared: Declared =
+    let mut declared: Declared =
         crate::strict_json::from_str(text).map_err(|error| DeclaredError::Snapshot(error.to_string()))?;
-    if declared.snapshot.devices.len() > MAX_DEVICES { Err(DeclaredError::TooMany) } else { Ok(declared) }
+    if declared.snapshot.devices.len() > MAX_DEVICES {
+        return Err(DeclaredError::TooMany);
+    }
+    super::identity::settle(&mut declared.snapshot.devices);
+    Ok(declared)
 }
 
 /// The devices that a specification declares, as a snapshot taken at `now`.
@@ -284,6 +288,17 @@ fn join(links: &mut Vec<Link>, devices: &[Device], card: &Card) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn snapshot_file_has_each_uuid_once() {
+        let mut snapshot = parse("2x24GiB", UNIX_EPOCH).unwrap();
+        for device in &mut snapshot.devices {
+            device.facts.uuid = "GPU-same".to_owned();
+        }
+        let read = from_json(&serde_json::to_string(&snapshot).unwrap()).unwrap().snapshot;
+        let usable: Vec<bool> = read.devices.iter().map(|device| device.unusable.is_none()).collect();
+        assert_eq!(usable, [true, false], "the same bytes are not placed on twice");
+    }
 
     fn declared(spec: &str) -> Snapshot {
         parse(spec, UNIX_EPOCH).unwrap()

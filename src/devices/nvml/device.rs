@@ -7,14 +7,16 @@ use nvml_wrapper::error::NvmlError;
 
 use super::health::{Health, Mode};
 use super::reader::{Margins, Scene};
-use super::{health, memory, processes};
+use super::{health, memory, processes, raw};
 use crate::bytes::Bytes;
-use crate::devices::{Device, DeviceFacts, DeviceKind, Unusable};
+use crate::devices::{Device, DeviceFacts, DeviceKind, Unusable, Warning, identity};
 
 /// What does not change while the library is open, so that a pass need not ask again.
 #[derive(Clone, Debug)]
 pub(super) struct Standing {
     pub(super) name: String,
+    /// Why `name` is not the product's.
+    pub(super) unread_name: Option<Warning>,
     pub(super) compute_capability: Option<(u32, u32)>,
     pub(super) multiprocessors: Option<u32>,
     pub(super) pci_bus_id: Option<String>,
@@ -24,7 +26,7 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    pub(super) fn read(device: &Handle<'_>, scene: &Scene<'_>) -> Result<Self, NvmlError> {
+    pub(super) fn read(device: &Handle<'_>, index: u32, scene: &Scene<'_>) -> Result<Self, NvmlError> {
         let capability = device.cuda_compute_capability().ok();
         let compute_capability =
             capability.and_then(|found| Some((u32::try_from(found.major).ok()?, u32::try_from(found.minor).ok()?)));
@@ -34,8 +36,10 @@ impl Standing {
             let path = scene.roots.sys.join("bus/pci/devices").join(bus_id).join("numa_node");
             fs::read_to_string(path).ok()?.trim().parse().ok()
         });
+        let (name, unread_name) = name(device, || identity::placeholder(index))?;
         Ok(Self {
-            name: device.name()?,
+            name,
+            unread_name,
             compute_capability,
             multiprocessors: compute_capability
                 .and_then(cores_per_multiprocessor)
@@ -45,6 +49,34 @@ impl Standing {
             numa_node: numa,
             memory_node: device.numa_node_id().ok(),
         })
+    }
+}
+
+impl Standing {
+    /// Whether the GPU can be one whose memory the host manages as a NUMA node: Grace carries Hopper and newer. Older
+    /// drivers answer for other cards, too, with a node of the host's own memory.
+    fn may_be_memory_of_the_host(&self) -> bool {
+        self.compute_capability.is_some_and(|capability| capability >= (9, 0))
+    }
+}
+
+/// The product name. One that is too long or no text costs the name, not the device; what is wrong with the device itself
+/// is an error.
+pub(super) fn name(
+    device: &Handle<'_>,
+    placeholder: impl FnOnce() -> String,
+) -> Result<(String, Option<Warning>), NvmlError> {
+    match raw::name(device) {
+        Ok(name) => Ok((name, None)),
+        Err(
+            error @ (NvmlError::GpuLost
+            | NvmlError::ResetRequired
+            | NvmlError::NoPermission
+            | NvmlError::OperatingSystem
+            | NvmlError::UnexpectedVariant(_)),
+        ) => Err(error),
+        Err(error) if super::library::concerns_all(&error) => Err(error),
+        Err(error) => Ok((placeholder(), Some(identity::unread_name(&format!("cannot be read ({error})"))))),
     }
 }
 
@@ -85,7 +117,7 @@ pub(super) fn read(
 ) -> Result<WholeGpu, NvmlError> {
     let mut facts = facts(uuid, index, standing);
     let mut health = health::check(handle, &standing.name);
-    health.warnings.extend(standing.memory_node.and_then(|node| memory::page_cache(node, scene.roots)));
+    health.warnings.extend(standing.unread_name.clone());
     let mode = health::mode(handle);
     let memory = || memory::read(handle, &standing.name, scene.roots);
     let seen = memory().and_then(|before| {
@@ -101,6 +133,9 @@ pub(super) fn read(
             return Ok(WholeGpu { device, health, mode });
         }
     };
+    if let Some(node) = standing.memory_node.filter(|_| standing.may_be_memory_of_the_host()) {
+        health.warnings.extend(memory::page_cache(node, reading, scene.roots));
+    }
     facts.total_bytes = reading.total;
     facts.reserved_bytes = reading.reserved;
     if reading.unified {
@@ -161,7 +196,7 @@ pub(super) fn nameless(uuid: String, index: u32, pci_bus_id: Option<String>, nam
     DeviceFacts {
         uuid,
         index,
-        name: name.unwrap_or_else(|| format!("GPU {index} (unreadable)")),
+        name: name.unwrap_or_else(|| identity::placeholder(index)),
         kind: DeviceKind::Gpu,
         total_bytes: Bytes::ZERO,
         reserved_bytes: None,

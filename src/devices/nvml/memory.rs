@@ -115,10 +115,19 @@ const MENTIONED: Bytes = Bytes::mib(256);
 /// Where the host manages the GPU's memory as NUMA node `node`, how much of what is in use there is page cache.
 ///
 /// It stays counted as in use: the kernel could give it up, but whether an allocation of CUDA's makes it do so is not
-/// known, and a "fits" that relied on it might be wrong.
-pub(super) fn page_cache(node: u32, roots: &HostRoots) -> Option<Warning> {
-    let path = roots.sys.join(format!("devices/system/node/node{node}/meminfo"));
-    let cached = file_pages(&fs::read_to_string(path).ok()?).filter(|bytes| *bytes >= MENTIONED)?;
+/// known, and a "fits" that relied on it might be wrong. Nothing is said of a node that is not this GPU's memory: one with
+/// processors, one that is larger than the GPU's memory, or one with more page cache than the GPU has in use.
+pub(super) fn page_cache(node: u32, reading: MemoryReading, roots: &HostRoots) -> Option<Warning> {
+    let folder = roots.sys.join(format!("devices/system/node/node{node}"));
+    if fs::read_to_string(folder.join("cpulist")).is_ok_and(|processors| !processors.trim().is_empty()) {
+        return None;
+    }
+    let meminfo = fs::read_to_string(folder.join("meminfo")).ok()?;
+    if figure(&meminfo, "MemTotal:").is_some_and(|total| total > reading.total) {
+        return None;
+    }
+    let cached = figure(&meminfo, "FilePages:").filter(|bytes| (MENTIONED..=reading.used).contains(bytes))?;
+
     let message = format!(
         "{cached} of what is in use is the host's page cache (NUMA node {node}); it is not counted as free; \
          to give it back: sync; echo 1 > /proc/sys/vm/drop_caches"
@@ -127,8 +136,8 @@ pub(super) fn page_cache(node: u32, roots: &HostRoots) -> Option<Warning> {
 }
 
 /// `Node 4 FilePages:  3145728 kB`
-fn file_pages(meminfo: &str) -> Option<Bytes> {
-    let line = meminfo.lines().find_map(|line| line.split_once("FilePages:"))?;
+fn figure(meminfo: &str, name: &str) -> Option<Bytes> {
+    let line = meminfo.lines().find_map(|line| line.split_once(name))?;
     let kibibytes: u64 = line.1.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024).map(Bytes::new)
 }
@@ -140,8 +149,9 @@ mod tests {
     #[test]
     fn page_cache_is_read_from_the_nodes_own_file() {
         let text = "Node 4 MemTotal:       100663296 kB\nNode 4 MemUsed:  3 kB\nNode 4 FilePages:       3145728 kB\n";
-        assert_eq!(file_pages(text), Some(Bytes::gib(3)));
-        assert_eq!(file_pages("Node 4 FilePages: many kB"), None);
+        assert_eq!(figure(text, "FilePages:"), Some(Bytes::gib(3)));
+        assert_eq!(figure(text, "MemTotal:"), Some(Bytes::gib(96)));
+        assert_eq!(figure("Node 4 FilePages: many kB", "FilePages:"), None);
     }
 
     #[test]

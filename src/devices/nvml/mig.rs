@@ -87,9 +87,9 @@ fn merge(mut one: Device, mut other: Device) -> Device {
 }
 
 fn read(instance: &Handle<'_>, whole: &WholeGpu, standing: &Standing, scene: &Scene<'_>) -> Result<Device, NvmlError> {
-    let name = instance.name().unwrap_or_else(|_| format!("{} MIG", standing.name));
+    let (name, unread_name) = super::device::name(instance, || format!("{} MIG", standing.name))?;
     let mut facts = DeviceFacts {
-        uuid: instance.uuid()?,
+        uuid: raw::uuid(instance)?,
         name,
         kind: DeviceKind::MigInstance,
         total_bytes: Bytes::ZERO,
@@ -117,7 +117,7 @@ fn read(instance: &Handle<'_>, whole: &WholeGpu, standing: &Standing, scene: &Sc
         margin_bytes: Bytes::ZERO,
         // What forbids the whole card (a reset, a drain, its compute mode) forbids its parts.
         unusable: whole.health.forbids.clone().or_else(|| whole.mode.forbids(&holders, reading.used)),
-        warnings: Vec::new(),
+        warnings: unread_name.into_iter().collect(),
         processes: holders.processes,
     })
 }

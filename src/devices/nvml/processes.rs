@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 
 use nvml_wrapper::Device;
 use nvml_wrapper::enums::device::UsedGpuMemory;
-use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::struct_wrappers::device::ProcessInfo;
 
+use super::raw::{self, ProcessList};
 use crate::bytes::Bytes;
 use crate::devices::{Process, ProcessKind};
-
-/// How often a list is asked for again that grew between asking its length and asking for it.
-const ATTEMPTS: usize = 3;
 
 /// No Linux gives out a greater number (`PID_MAX_LIMIT`).
 const GREATEST_PID: u32 = 1 << 22;
@@ -24,9 +21,10 @@ pub(super) struct Holders {
 
 /// Reads the three lists and merges them by PID; `total` bounds what can be believed of a process.
 pub(super) fn read(device: &Device<'_>, total: Bytes) -> Holders {
-    let compute = list(|| device.running_compute_processes());
-    let graphics = list(|| device.running_graphics_processes());
-    let clients = list(|| device.mps_running_compute_processes());
+    let list = |list| raw::processes(device, list).ok();
+    let compute = list(ProcessList::Compute);
+    let graphics = list(ProcessList::Graphics);
+    let clients = list(ProcessList::Mps);
     let possible = |info: &ProcessInfo| (1..=GREATEST_PID).contains(&info.pid);
     let compute_known = compute.as_ref().is_some_and(|list| list.iter().all(possible));
     let lists = [(ProcessKind::Mps, clients), (ProcessKind::Compute, compute), (ProcessKind::Graphics, graphics)];
@@ -40,17 +38,6 @@ pub(super) fn read(device: &Device<'_>, total: Bytes) -> Holders {
         }
     }
     Holders { processes: found.into_values().collect(), compute_known }
-}
-
-fn list(ask: impl Fn() -> Result<Vec<ProcessInfo>, NvmlError>) -> Option<Vec<ProcessInfo>> {
-    for _ in 0..ATTEMPTS {
-        match ask() {
-            Ok(list) => return Some(list),
-            Err(NvmlError::InsufficientSize(_)) => {}
-            Err(_) => return None,
-        }
-    }
-    None
 }
 
 /// The bytes of a process; `None` where the driver does not say, or says what cannot be: early R535 drivers gave

@@ -1,11 +1,13 @@
 //! The driver calls that nvml-wrapper binds and does not wrap. The only unsafe code of the program.
 #![expect(unsafe_code, reason = "raw calls of the driver's C API")]
 
+use std::ffi::{CStr, c_char, c_uint};
 use std::mem;
 
 use nvml_wrapper::Device;
 use nvml_wrapper::error::{NvmlError, nvml_try};
-use nvml_wrapper_sys::bindings::{nvmlFieldValue_t, nvmlGpuFabricInfo_t, nvmlMemory_t};
+use nvml_wrapper::struct_wrappers::device::ProcessInfo;
+use nvml_wrapper_sys::bindings::{nvmlFieldValue_t, nvmlGpuFabricInfo_t, nvmlMemory_t, nvmlProcessInfo_t};
 
 /// The field that holds the recovery action (`NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`).
 const RECOVERY_ACTION_FIELD: u32 = 230;
@@ -16,11 +18,89 @@ macro_rules! call {
         let library = $device.nvml().lib();
         match library.$symbol.as_ref() {
             // SAFETY: the handle is live (the device borrows the initialised library), and every pointer passed is to
-            // a local of the type that the binding names.
+            // a local of the type that the binding names, or to a buffer of as many of them as the call is told.
             Ok(function) => nvml_try(unsafe { function($device.handle() $(, $argument)*) }),
             Err(error) => Err(NvmlError::FailedToLoadSymbol(error.to_string())),
         }
     }};
+}
+
+/// Bytes of a product name with its end (`NVML_DEVICE_NAME_V2_BUFFER_SIZE`).
+const NAME_SIZE: c_uint = 96;
+/// Bytes of a UUID with its end; the longest, of a MIG device before R470, have 62 (`NVML_DEVICE_UUID_V2_BUFFER_SIZE`).
+const UUID_SIZE: c_uint = 96;
+
+/// The product name. The wrapper's own call reads on where a driver leaves out the end.
+pub(super) fn name(device: &Device<'_>) -> Result<String, NvmlError> {
+    let mut buffer: [c_char; NAME_SIZE as usize] = [0; NAME_SIZE as usize];
+    call!(device, nvmlDeviceGetName, buffer.as_mut_ptr(), NAME_SIZE)?;
+    text(&buffer)
+}
+
+/// The UUID; an error where it is no text, for it is the key of everything.
+pub(super) fn uuid(device: &Device<'_>) -> Result<String, NvmlError> {
+    let mut buffer: [c_char; UUID_SIZE as usize] = [0; UUID_SIZE as usize];
+    call!(device, nvmlDeviceGetUUID, buffer.as_mut_ptr(), UUID_SIZE)?;
+    // It goes into lists and environment variables.
+    let plain = |uuid: &String| uuid.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',');
+    text(&buffer).and_then(|uuid| if plain(&uuid) { Ok(uuid) } else { Err(NvmlError::NotFound) })
+}
+
+/// The text in `buffer` up to its end.
+fn text(buffer: &[c_char]) -> Result<String, NvmlError> {
+    let bytes: Vec<u8> = buffer.iter().map(|letter| letter.cast_unsigned()).collect();
+    let text = CStr::from_bytes_until_nul(&bytes).map_err(|_| NvmlError::InsufficientSize(None))?;
+    if text.is_empty() {
+        return Err(NvmlError::NotFound);
+    }
+    Ok(text.to_str()?.to_owned())
+}
+
+/// One of the three lists of processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ProcessList {
+    Compute,
+    Graphics,
+    Mps,
+}
+
+/// Processes asked for at first; more than most devices have.
+const FIRST_ROOM: usize = 64;
+/// Processes asked for at the most, whatever the driver's count says.
+const MOST_ROOM: usize = 1 << 16;
+/// How often a list is asked for that outgrows its buffer.
+const ATTEMPTS: usize = 3;
+
+/// The processes of one list.
+///
+/// The driver is given a buffer from the start. Some answer SUCCESS to the question for a count, which an empty buffer is
+/// meant to be, and their list would be taken for empty.
+pub(super) fn processes(device: &Device<'_>, list: ProcessList) -> Result<Vec<ProcessInfo>, NvmlError> {
+    let mut room = FIRST_ROOM;
+    for _ in 0..ATTEMPTS {
+        // SAFETY: a structure of integers, for which zeroes are valid.
+        let mut found: Vec<nvmlProcessInfo_t> = vec![unsafe { mem::zeroed() }; room];
+        let mut count = c_uint::try_from(room).unwrap_or(c_uint::MAX);
+        let (length, infos) = (&raw mut count, found.as_mut_ptr());
+        let answered = match list {
+            ProcessList::Compute => call!(device, nvmlDeviceGetComputeRunningProcesses_v3, length, infos),
+            ProcessList::Graphics => call!(device, nvmlDeviceGetGraphicsRunningProcesses_v3, length, infos),
+            ProcessList::Mps => call!(device, nvmlDeviceGetMPSComputeRunningProcesses_v3, length, infos),
+        };
+        let count = count as usize;
+        match answered {
+            // More than there was room for is no list.
+            Ok(()) if count <= room => {
+                found.truncate(count);
+                return Ok(found.into_iter().map(ProcessInfo::from).collect());
+            }
+            Ok(()) | Err(NvmlError::InsufficientSize(_)) => {
+                room = count.saturating_add(count / 4).max(room.saturating_mul(2)).min(MOST_ROOM);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(NvmlError::InsufficientSize(None))
 }
 
 /// Memory as the first version of the call tells it: (total, free, used), the reserve within `used` since R510.

@@ -13,12 +13,12 @@ use nvml_wrapper::{Device as Handle, Nvml};
 use super::device::{Standing, WholeGpu, nameless, unreadable};
 use super::library::{Fingerprint, concerns_all, open, whole};
 use super::xid::XidLog;
-use super::{health, mig, topology};
+use super::{health, mig, raw, topology};
 use crate::bytes::Bytes;
 use crate::devices::error::DevicesError;
 use crate::devices::holders::{HostRoots, describe, namesakes};
 use crate::devices::power::{self, PowerState};
-use crate::devices::{Device, DeviceKind, Link, Process, Snapshot, declared, host_memory};
+use crate::devices::{Device, DeviceKind, Link, Process, Snapshot, declared, host_memory, identity};
 use crate::files;
 
 /// More GPUs than a host has; a bound on what a driver's count may make us do.
@@ -193,6 +193,7 @@ impl NvmlReader {
                 before => DevicesError::DevicesVanished { before },
             });
         }
+        identity::settle(&mut pass.devices);
         one_pool(&mut pass.devices);
         let whole_gpus = pass.devices.iter().filter(|device| device.facts.parent_uuid.is_none());
         self.last = whole_gpus.cloned().collect();
@@ -248,10 +249,11 @@ impl NvmlReader {
         pass: &mut Pass,
     ) -> Result<(), DevicesError> {
         let read = found.and_then(|device| {
-            let uuid = device.uuid()?;
+            let uuid = raw::uuid(&device)?;
             let own = match standing.get(&uuid) {
-                Some(known) => known.clone(),
-                None => Standing::read(&device, scene)?,
+                // A name that could not be read may be read another time.
+                Some(known) if known.unread_name.is_none() => known.clone(),
+                _ => Standing::read(&device, index, scene)?,
             };
             standing.insert(uuid.clone(), own.clone());
             let mut whole_gpu = super::device::read(&device, &uuid, index, &own, scene)?;
@@ -262,13 +264,16 @@ impl NvmlReader {
             Ok((uuid, WholeGpu { device: gpu, health, .. }, instances)) => {
                 pass.sick |=
                     gpu.unusable.as_ref().is_some_and(|why| why.reason == "gpu_lost" || why.reason == "reset_required");
-                if gpu.unusable.as_ref().is_none_or(|why| why.reason != "mig_parent" && gpu.free_bytes.is_some()) {
-                    pass.wired.push(uuid.clone());
+                // A second device of one UUID is no other one to the driver, which looks it up by that.
+                if !pass.seen.contains(&uuid) {
+                    if gpu.unusable.as_ref().is_none_or(|why| why.reason != "mig_parent" && gpu.free_bytes.is_some()) {
+                        pass.wired.push(uuid.clone());
+                    }
+                    if health.self_diagnosing {
+                        pass.self_diagnosing.push(uuid.clone());
+                    }
+                    pass.seen.push(uuid);
                 }
-                if health.self_diagnosing {
-                    pass.self_diagnosing.push(uuid.clone());
-                }
-                pass.seen.push(uuid);
                 pass.devices.push(gpu);
                 pass.devices.extend(instances);
                 Ok(())
@@ -375,12 +380,14 @@ pub fn all_asleep(options: &NvmlOptions) -> Option<Snapshot> {
     if states.is_empty() || !states.iter().all(PowerState::asleep) {
         return None;
     }
+    let mut devices: Vec<Device> = (0..).zip(&states).map(|(index, state)| asleep(state, index, &[])).collect();
+    identity::settle(&mut devices);
     Some(Snapshot {
         source: "nvml".to_owned(),
         sampled_at: declared::whole_milliseconds(SystemTime::now()),
         stale: false,
         driver_version: None,
-        devices: (0..).zip(&states).map(|(index, state)| asleep(state, index, &[])).collect(),
+        devices,
         links: Vec::new(),
         host: host_memory::read(&options.roots.proc),
     })

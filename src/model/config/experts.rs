@@ -134,10 +134,22 @@ fn sparse(fields: &Fields<'_>, layers: usize) -> Result<Vec<bool>, Unsupported> 
     }
     // Llama 4 and Step list the layers themselves.
     if let Some(listed) = fields.numbers("moe_layers")?.filter(|listed| !listed.is_empty()) {
+        let listed = fields.layers_of("moe_layers", listed, layers);
         return Ok(all.map(|layer| listed.contains(&layer)).collect());
     }
-    if let Some(listed) = fields.text("moe_layers_enum") {
-        let listed: Vec<u64> = listed.split(',').take(layers).filter_map(|layer| layer.trim().parse().ok()).collect();
+    if let Some(text) = fields.text("moe_layers_enum") {
+        let mut listed: Vec<u64> = Vec::new();
+        for entry in text.split(',').map(str::trim).take(layers) {
+            match entry.parse() {
+                Ok(layer) => listed.push(layer),
+                Err(_) => fields.ignore("moe_layers_enum", &entry.into(), "the number of a layer is expected"),
+            }
+        }
+        if text.split(',').nth(layers).is_some() {
+            let why = format!("more than {layers} layers are listed; the others are not used");
+            fields.ignore("moe_layers_enum", &text.into(), &why);
+        }
+        let listed = fields.layers_of("moe_layers_enum", listed, layers);
         return Ok(all.map(|layer| listed.contains(&layer)).collect());
     }
     // MiMo-V2 and dots write a 0 or 1 for each layer.
@@ -175,6 +187,7 @@ fn sparse(fields: &Fields<'_>, layers: usize) -> Result<Vec<bool>, Unsupported> 
     let first = fields.count(&["first_k_dense_replace", "num_dense_layers"])?.unwrap_or(0);
     let every = fields.size(&["moe_layer_freq", "decoder_sparse_step"])?.unwrap_or(1);
     let dense = fields.numbers("mlp_only_layers")?.unwrap_or_default();
+    let dense = fields.layers_of("mlp_only_layers", dense, layers);
     // `decoder_sparse_step` counts layers from 1, `moe_layer_freq` from 0.
     let shift = u64::from(fields.value("decoder_sparse_step").is_some());
     Ok(all.map(|layer| layer >= first && (layer + shift).is_multiple_of(every) && !dense.contains(&layer)).collect())

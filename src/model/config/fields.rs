@@ -6,6 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::super::architecture::Unsupported;
+use super::ignored::Ignored;
 
 /// A JSON object.
 pub(super) type Object = Map<String, Value>;
@@ -28,6 +29,8 @@ pub(super) struct Fields<'a> {
     pub(super) root: &'a Object,
     /// What absent keys mean in this class.
     pub(super) defaults: &'static [(&'static str, u64)],
+    /// What is there and not used.
+    pub(super) ignored: &'a Ignored,
 }
 
 impl<'a> Fields<'a> {

@@ -4,13 +4,14 @@ use serde_json::Value;
 
 use super::super::architecture::Unsupported;
 use super::fields::{Fields, Object, contradiction};
+use super::ignored::Ignored;
 use super::{defaults, families, heads};
 
 /// The language model's keys, and the root's `model_type`.
 ///
 /// Multimodal configurations nest it; the nested object counts when it states its heads, or when its type is one whose
 /// absent keys have known defaults.
-pub(super) fn locate(root: &Object) -> Result<(Fields<'_>, &str), Unsupported> {
+pub(super) fn locate<'a>(root: &'a Object, ignored: &'a Ignored) -> Result<(Fields<'a>, &'a str), Unsupported> {
     let class = match root.get("architectures") {
         None | Some(Value::Null) => "",
         Some(Value::Array(classes)) => classes.first().and_then(Value::as_str).unwrap_or_default(),
@@ -25,7 +26,7 @@ pub(super) fn locate(root: &Object) -> Result<(Fields<'_>, &str), Unsupported> {
     let root_type = stated.unwrap_or(if root.contains_key("ssm_cfg") { mamba_generation(root) } else { "" });
     let named = if class.is_empty() { root_type } else { class };
     let class = if named.is_empty() { "configuration without architectures" } else { named };
-    let mut fields = Fields { class, model_type: root_type, own: root, root, defaults: &[] };
+    let mut fields = Fields { class, model_type: root_type, own: root, root, defaults: &[], ignored };
     if let Some(nested) = nested(root)? {
         let own_type = nested.get("model_type").and_then(Value::as_str);
         let inner = own_type.or_else(|| families::inside_wrapper(root_type)).unwrap_or(root_type);

@@ -13,6 +13,7 @@ mod families;
 mod fields;
 mod heads;
 mod hybrids;
+mod ignored;
 mod language;
 mod latent;
 mod layers;
@@ -29,6 +30,7 @@ use serde_json::Value;
 
 use self::families::{Family, Kind};
 use self::fields::Fields;
+use self::ignored::Ignored;
 use self::layers::Mixed;
 use super::architecture::{Architecture, FeedForward, Layer, Mixer, Span, Task, Unsupported};
 use super::dtype::Dtype;
@@ -41,12 +43,32 @@ pub fn architecture(
     quantization: Option<&Value>,
     tensors: &Inventory,
 ) -> Result<Architecture, Unsupported> {
+    architecture_and_warnings(config, quantization, tensors).0
+}
+
+/// As [`architecture`], and a sentence for each figure that is there and not used because it cannot be meant.
+pub fn architecture_and_warnings(
+    config: &Value,
+    quantization: Option<&Value>,
+    tensors: &Inventory,
+) -> (Result<Architecture, Unsupported>, Vec<String>) {
+    let ignored = Ignored::default();
+    let architecture = read(config, quantization, tensors, &ignored);
+    (architecture, ignored.into_warnings())
+}
+
+fn read(
+    config: &Value,
+    quantization: Option<&Value>,
+    tensors: &Inventory,
+    ignored: &Ignored,
+) -> Result<Architecture, Unsupported> {
     if config.is_null() {
         return Err(Unsupported::NoConfiguration);
     }
     let root =
         config.as_object().ok_or_else(|| fields::contradiction("config.json", config, "an object is expected"))?;
-    let (fields, root_model_type) = language::locate(root)?;
+    let (fields, root_model_type) = language::locate(root, ignored)?;
     let proven;
     let family = if let Some(family) = families::find(fields.model_type) {
         family

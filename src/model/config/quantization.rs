@@ -9,6 +9,8 @@ use super::super::architecture::Unsupported;
 use super::super::quantization::Quantization;
 use super::fields::{Fields, Object, contradiction};
 
+/// Groups of one checkpoint that are read.
+const MOST_GROUPS: usize = 256;
 /// Most patterns that are kept of a skip list; published ones reach a few thousand.
 const MOST_SKIPPED: usize = 16384;
 
@@ -134,7 +136,10 @@ fn block(fields: &Fields<'_>) -> Result<Option<(u64, u64)>, Unsupported> {
 /// compressed-tensors: the widest of its groups speaks for the checkpoint.
 fn compressed_tensors(fields: &Fields<'_>, quantization: &mut Quantization) -> Result<(), Unsupported> {
     let Some(groups) = fields.object("config_groups")? else { return Ok(()) };
-    for group in groups.values().take(256).filter_map(Value::as_object) {
+    if groups.len() > MOST_GROUPS {
+        fields.ignore("config_groups", &groups.len().into(), "only the first 256 groups are read");
+    }
+    for group in groups.values().take(MOST_GROUPS).filter_map(Value::as_object) {
         let group = fields.inside(group);
         if let Some(weights) = group.object("weights")? {
             let weights = fields.inside(weights);
@@ -166,7 +171,11 @@ fn quark(fields: &Fields<'_>, quantization: &mut Quantization) {
     let Some(dtype) = of("weight").and_then(|weight| weight.get("dtype")).and_then(Value::as_str) else { return };
     let bits = dtype.trim_start_matches(|letter: char| !letter.is_ascii_digit());
     let bits = bits.get(..1).and_then(|digit| digit.parse().ok()).filter(|bits| (1..=8).contains(bits));
-    if bits.is_none() || dtype.starts_with("float16") || dtype.starts_with("bfloat16") {
+    if dtype.starts_with("float16") || dtype.starts_with("bfloat16") {
+        return;
+    }
+    if bits.is_none() {
+        fields.ignore("global_quant_config.weight.dtype", &dtype.into(), "1 to 8 bits are expected");
         return;
     }
     quantization.bits = bits;

@@ -68,8 +68,8 @@ fn positions(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
     }
     for key in POSITIONS.iter().filter(|key| fields.value(key).is_some()) {
         // Some files carry the tokenizer's 1e30 for "no limit".
-        let unlimited = fields.value(key).and_then(serde_json::Value::as_f64).is_some_and(|value| value > 1e9);
-        if unlimited {
+        if let Some(value) = fields.value(key).filter(|value| value.as_f64().is_some_and(|value| value > 1e9)) {
+            fields.ignore(key, value, "larger than any model's context");
             continue;
         }
         if let Some(length) = fields.size(&[key])? {

@@ -463,3 +463,39 @@ proptest! {
         let _ = read(&config);
     }
 }
+
+#[test]
+fn out_of_range_figures_are_warned() {
+    let warnings = |changes: Value| {
+        let mut config = serde_json::json!({"architectures": ["LlamaForCausalLM"], "model_type": "llama"});
+        config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        architecture_and_warnings(&config, None, &Inventory::default())
+    };
+    let (read, warned) = warnings(serde_json::json!({"max_position_embeddings": i64::MAX}));
+    assert_eq!(read.unwrap().max_context, None);
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert!(warned[0].contains("max_position_embeddings = 9223372036854775807"), "{warned:?}");
+
+    let (_, warned) = warnings(serde_json::json!({"max_position_embeddings": 4096}));
+    assert_eq!(warned, Vec::<String>::new());
+
+    for (changes, named) in [
+        (serde_json::json!({"vision_config": {"depth": 1_u64 << 40, "hidden_size": 1280}}), "depth"),
+        (serde_json::json!({"num_experts": 8, "num_experts_per_tok": 2, "moe_layers": [1, 99]}), "moe_layers = 99"),
+        (
+            serde_json::json!({"num_experts": 8, "num_experts_per_tok": 2, "moe_layers_enum": "1,99"}),
+            "moe_layers_enum = 99",
+        ),
+        (
+            serde_json::json!({"num_experts": 8, "num_experts_per_tok": 2, "moe_layers_enum": "1,x"}),
+            "moe_layers_enum = 'x'",
+        ),
+        (
+            serde_json::json!({"num_experts": 8, "num_experts_per_tok": 2, "mlp_only_layers": [99]}),
+            "mlp_only_layers = 99",
+        ),
+    ] {
+        let (_, warned) = warnings(changes.clone());
+        assert!(warned.iter().any(|warning| warning.contains(named)), "{changes}: {warned:?}");
+    }
+}

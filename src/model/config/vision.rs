@@ -9,7 +9,11 @@ use super::fields::{Fields, Object};
 pub(super) fn tower(fields: &Fields<'_>) -> Option<VisionTower> {
     let vision = ["vision_config", "vision_encoder", "vit_config"].iter().find_map(|key| nested(fields.root, key));
     let vision = vision.or_else(|| nested(nested(fields.root, "thinker_config")?, "vision_config"))?;
-    read(&fields.inside(vision), &fields.inside(fields.root)).ok().flatten()
+    let tower = read(&fields.inside(vision), &fields.inside(fields.root));
+    tower.unwrap_or_else(|why| {
+        fields.ignore_part(&format!("{why}; the vision tower's activations are not counted"));
+        None
+    })
 }
 
 /// Whether there is an audio tower.

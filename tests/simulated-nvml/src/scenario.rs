@@ -157,6 +157,8 @@ pub struct Gpu {
     pub processes: Vec<Process>,
     /// Whether processes start so fast that no buffer is large enough for the list (INSUFFICIENT_SIZE).
     pub process_burst: bool,
+    /// Whether an empty buffer for the list is answered with SUCCESS, as some drivers do.
+    pub empty_buffer_succeeds: bool,
     /// Whether a desktop runs on it.
     pub display_active: bool,
     /// Its own memory's NUMA node (Grace); `None` answers NOT_SUPPORTED.

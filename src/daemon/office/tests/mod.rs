@@ -95,14 +95,14 @@ fn plan(gib: u64) -> Plan {
             leased_bytes: claimed.get(),
             available_bytes: available.map(Bytes::get),
             required_bytes: asked.get(),
-            short_by_bytes: 0,
+            short_by_bytes: Some(0),
             takes_bytes: None,
             layers: (0, 1),
             components: Vec::new(),
         };
         Ok(Answer {
             verdict: Some(if fits { Verdict::Fits } else { Verdict::DoesNotFit }),
-            reason: if fits { "fits" } else { "insufficient_memory" }.to_owned(),
+            reason: Some(if fits { "fits" } else { "insufficient_memory" }.to_owned()),
             placement: Some(PlacementAnswer {
                 strategy: "single".to_owned(),
                 tensor_parallel: 1,

@@ -46,8 +46,9 @@ fn adapter(metadata: &Metadata, base: &Metadata) -> Result<Adapter, RecordError>
 
 fn alone(metadata: &Metadata) -> Result<Model, RecordError> {
     let inventory = metadata.inventory()?;
+    let (architecture, ignored) = architecture(metadata, &inventory);
     let unreadable = metadata.unreadable.iter().map(|(path, why)| format!("{path}: {why}"));
-    let doubts = doubts::bounded(metadata.doubts.iter().cloned().chain(unreadable));
+    let doubts = doubts::bounded(metadata.doubts.iter().cloned().chain(unreadable).chain(ignored));
     let proofs = match metadata.evidence {
         Evidence::Proved { read: 0, .. } => {
             vec![
@@ -60,7 +61,6 @@ fn alone(metadata: &Metadata) -> Result<Model, RecordError> {
         _ => Vec::new(),
     };
     let components = components(metadata, &inventory);
-    let architecture = architecture(metadata, &inventory);
     let quantization = architecture.as_ref().ok().and_then(|architecture| architecture.quantization.as_ref());
     // Packing can only be undone where the configuration was understood; pickles do not tell their types.
     let parameters = match (metadata.format, &architecture) {
@@ -88,7 +88,16 @@ fn contradiction(metadata: &Metadata) -> Option<String> {
     metadata.contradiction.clone().map(doubts::shortened)
 }
 
-fn architecture(metadata: &Metadata, inventory: &Inventory) -> Result<Architecture, Unsupported> {
+/// The architecture, and what of the configuration was not used.
+fn architecture(metadata: &Metadata, inventory: &Inventory) -> (Result<Architecture, Unsupported>, Vec<String>) {
+    if let (Format::Safetensors | Format::PytorchBin, Some(config)) = (metadata.format, metadata.config()) {
+        let quantization = metadata.documents.get("hf_quant_config.json");
+        return config::architecture_and_warnings(config, quantization, inventory);
+    }
+    (without_configuration(metadata, inventory), Vec::new())
+}
+
+fn without_configuration(metadata: &Metadata, inventory: &Inventory) -> Result<Architecture, Unsupported> {
     match metadata.format {
         Format::Diffusers => Err(Unsupported::NoConfiguration),
         _ if metadata.documents.contains_key("adapter_config.json") && metadata.config().is_none() => {
@@ -106,14 +115,13 @@ fn architecture(metadata: &Metadata, inventory: &Inventory) -> Result<Architectu
                 None => gguf::architecture(&whole),
             }
         }
-        Format::Safetensors | Format::PytorchBin => match (metadata.config(), metadata.unreadable.get("config.json")) {
-            (Some(value), _) => config::architecture(value, metadata.documents.get("hf_quant_config.json"), inventory),
-            (None, Some(why)) => Err(Unsupported::Contradiction {
+        Format::Safetensors | Format::PytorchBin => match metadata.unreadable.get("config.json") {
+            Some(why) => Err(Unsupported::Contradiction {
                 key: "config.json".into(),
                 value: String::new(),
                 why: doubts::shortened(why.clone()),
             }),
-            (None, None) => Err(Unsupported::NoConfiguration),
+            None => Err(Unsupported::NoConfiguration),
         },
     }
 }
