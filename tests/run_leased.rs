@@ -327,7 +327,7 @@ fn held(host: &Host, options: &[&str], command: &[&str]) -> (f64, usize, String)
 
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     let lease = leases.first().unwrap_or_else(|| panic!("{command:?} holds no lease: {said}{told}"));
-    let gib = lease.devices[0].granted_bytes as f64 / f64::from(1 << 30);
+    let gib = f64::from(u32::try_from(lease.devices[0].granted_bytes >> 20).unwrap()) / 1024.0;
     assert_eq!(said.trim_end().split(',').count(), lease.devices.len(), "visible devices, {command:?}");
     (gib, lease.devices.len(), told)
 }

@@ -76,8 +76,20 @@ impl Config {
             ("devices.idle_release", self.devices.idle_release),
             ("hub.branch_age", self.hub.branch_age),
             ("leases.max_wait", self.leases.max_wait),
+            ("history.interval", self.history.interval),
+            ("history.keep", self.history.keep),
         ] {
             bounded(key, period)?;
+        }
+        let history = &self.history;
+        if !history.interval.get().is_zero() && history.interval.get() < Duration::from_secs(1) {
+            return refuse("history.interval", "must be at least 1s, or 0s for no readings of its own");
+        }
+        if history.keep.get() < Duration::from_secs(60) {
+            return refuse("history.keep", "must be at least 1m");
+        }
+        if history.max_bytes < super::Size::kib(64) || history.max_bytes > super::Size::mib(512) {
+            return refuse("history.max_bytes", "must be 64KiB to 512MiB");
         }
         if socket.body_cap.get().get() < 1024 {
             return refuse("socket.body_cap", "must be at least 1KiB: smaller than any question");
@@ -209,6 +221,9 @@ mod tests {
         assert_eq!(refused(|config| config.hub.endpoint = "ftp://x".into()).key, "hub.endpoint");
         assert_eq!(refused(|config| config.leases.max_wait = Period::seconds(u64::MAX)).key, "leases.max_wait");
         assert_eq!(refused(|config| config.log.filter = "info,=".into()).key, "log.filter");
+        assert_eq!(refused(|config| config.history.interval = Period::millis(999)).key, "history.interval");
+        assert_eq!(refused(|config| config.history.keep = Period::seconds(1)).key, "history.keep");
+        assert_eq!(refused(|config| config.history.max_bytes = super::super::Size::kib(1)).key, "history.max_bytes");
         let secret = refused(|config| config.hub.endpoint = "https://me:hf_secret@hub".into());
         assert!(!secret.why.contains("hf_secret"), "{}", secret.why);
     }

@@ -11,6 +11,7 @@ mod check;
 mod devices;
 mod engines;
 mod error;
+mod history;
 mod hub;
 mod leases;
 mod load;
@@ -27,6 +28,7 @@ pub use check::Warning;
 pub use devices::DevicesConfig;
 pub use engines::EnginesConfig;
 pub use error::ConfigError;
+pub use history::HistoryConfig;
 pub use hub::HubConfig;
 pub use leases::{LeasesConfig, UserQuota};
 pub use load::load;
@@ -49,6 +51,8 @@ pub struct Config {
     pub access: AccessConfig,
     /// How long and how much may be promised.
     pub leases: LeasesConfig,
+    /// What is recorded of who held memory when.
+    pub history: HistoryConfig,
     /// Which of several ways is recommended.
     pub placement: PlacementConfig,
     /// Which engine is meant, and corrections to their profiles.

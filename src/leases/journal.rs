@@ -1,11 +1,11 @@
 //! What happened, kept to be read after an out-of-memory: who was promised what, and who took what, when. One JSON object a
-//! line, in two files of bounded size.
+//! line, in two files of bounded size and age. A file begins with a [`Checkpoint`], so that nothing is lost with the one before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use super::event::{Event, Subject};
 use super::lease::Lease;
 use super::moment::rfc3339;
+use super::observed::Observed;
 use crate::bytes::Bytes;
 use crate::devices::Snapshot;
 
@@ -41,9 +42,23 @@ pub struct MemoryChange {
     /// What is free on the device now, where it could be read.
     #[schema(value_type = Option<u64>)]
     pub free_bytes: Option<Bytes>,
+    /// Whether it was found so after a time without readings: when it came about is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub found: bool,
 }
 
-/// One line: either an event of a lease or a change of a process's memory.
+/// All that is known at one time. It takes the place of what earlier lines say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Checkpoint {
+    /// The leases that are alive.
+    pub leases: Vec<Subject>,
+    /// Who holds memory on the devices that could be read.
+    pub memory: Vec<MemoryChange>,
+    /// The devices that could be read, by UUID.
+    pub devices: BTreeSet<String>,
+}
+
+/// One line: an event of a lease, a change of a process's memory, a span of readings, or a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Entry {
     /// When (by the wall's clock, which is what a person looks for).
@@ -56,17 +71,37 @@ pub struct Entry {
     /// Who took or gave back memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryChange>,
+    /// When devices were read, until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<Observed>,
+    /// All that is known then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
 }
 
 impl Entry {
     /// A line for an event.
     pub fn event(at: SystemTime, event: Event) -> Self {
-        Self { at, event: Some(event), memory: None }
+        Self { event: Some(event), ..Self::empty(at) }
     }
 
     /// A line for a change of memory.
     pub fn memory(at: SystemTime, memory: MemoryChange) -> Self {
-        Self { at, event: None, memory: Some(memory) }
+        Self { memory: Some(memory), ..Self::empty(at) }
+    }
+
+    /// A line for a span of readings that ends at `at`.
+    pub fn observed(at: SystemTime, observed: Observed) -> Self {
+        Self { observed: Some(observed), ..Self::empty(at) }
+    }
+
+    /// A line for all that is known.
+    pub fn checkpoint(at: SystemTime, checkpoint: Checkpoint) -> Self {
+        Self { checkpoint: Some(checkpoint), ..Self::empty(at) }
+    }
+
+    fn empty(at: SystemTime) -> Self {
+        Self { at, event: None, memory: None, observed: None, checkpoint: None }
     }
 }
 
@@ -83,11 +118,18 @@ impl MemoryWatch {
         Self { step, known: BTreeMap::new() }
     }
 
+    /// Who holds memory, as it was last told.
+    pub fn holders(&self) -> impl Iterator<Item = &MemoryChange> {
+        self.known.values()
+    }
+
     /// What moved since it was last told, as far as it `is_told` now; what is not is told later, with what moved since. A
-    /// device or a process that could not be read has not moved.
+    /// device or a process that could not be read has not moved. On devices that are not `followed` this reading comes after
+    /// a gap.
     pub fn changes(
         &mut self,
         snapshot: &Snapshot,
+        followed: &BTreeSet<String>,
         mut is_told: impl FnMut(&MemoryChange) -> bool,
     ) -> Vec<MemoryChange> {
         let mut changes = Vec::new();
@@ -95,12 +137,13 @@ impl MemoryWatch {
         // What went first: else those that come would keep it from being told, and it would be kept for ever.
         for device in readable() {
             let uuid = &device.facts.uuid;
+            let found = !followed.contains(uuid);
             self.known.retain(|_, known| {
                 if known.device != *uuid || device.processes.iter().any(|process| process.pid == known.pid) {
                     return true;
                 }
                 let (before_bytes, free_bytes) = (known.after_bytes, device.free_bytes);
-                let gone = MemoryChange { before_bytes, after_bytes: None, free_bytes, ..known.clone() };
+                let gone = MemoryChange { before_bytes, after_bytes: None, free_bytes, found, ..known.clone() };
                 let told = is_told(&gone);
                 if told {
                     changes.push(gone);
@@ -110,6 +153,7 @@ impl MemoryWatch {
         }
         for device in readable() {
             let uuid = &device.facts.uuid;
+            let found = !followed.contains(uuid);
             for process in &device.processes {
                 let Some(after) = process.used_bytes else { continue };
                 let key = (uuid.clone(), process.pid);
@@ -126,6 +170,7 @@ impl MemoryWatch {
                     before_bytes: before,
                     after_bytes: Some(after),
                     free_bytes: device.free_bytes,
+                    found,
                 };
                 if is_told(&change) {
                     self.known.insert(key, change.clone());
@@ -143,38 +188,59 @@ pub struct Journal {
     directory: PathBuf,
     file: File,
     length: u64,
-    most: u64,
+    bounds: Bounds,
+    /// When the file's first line was written; `None` for an empty file.
+    begun: Option<SystemTime>,
     /// Whether the file may end in a part of a line.
     torn: bool,
+    /// Whether the file is a next one that does not say yet what the one before added up to.
+    lacks_checkpoint: bool,
+}
+
+/// When a file of the journal is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The most bytes of one file.
+    pub most_bytes: u64,
+    /// The longest time that one file covers.
+    pub longest: Duration,
 }
 
 impl Journal {
-    /// Opens (or begins) the journal in a directory; two files of at most `most_bytes` each are kept.
-    pub fn open(directory: &Path, most_bytes: u64) -> io::Result<Self> {
+    /// Opens (or begins) the journal in a directory. Two files within `bounds` each are kept.
+    pub fn open(directory: &Path, bounds: Bounds) -> io::Result<Self> {
         let (file, length) = open_end(&directory.join(CURRENT))?;
-        Ok(Self { directory: directory.to_owned(), file, length, most: most_bytes.min(LONGEST_FILE), torn: false })
-    }
-
-    /// The directory that it is in.
-    pub fn directory(&self) -> &Path {
-        &self.directory
+        let begun = first_date(&directory.join(CURRENT))?;
+        let bounds = Bounds { most_bytes: bounds.most_bytes.min(LONGEST_FILE), ..bounds };
+        Ok(Self { directory: directory.to_owned(), file, length, bounds, begun, torn: false, lacks_checkpoint: false })
     }
 
     /// Writes lines at the end, all or none. They are not synced one by one: a crash of the host may cost the last seconds,
     /// a crash of the daemon costs nothing.
-    pub fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
-        if entries.is_empty() {
-            return Ok(());
-        }
+    ///
+    /// A new file begins with `checkpoint`, which says what the lines before add up to.
+    pub fn append(&mut self, entries: &[Entry], checkpoint: impl FnOnce() -> Option<Entry>) -> io::Result<()> {
+        let Some(first) = entries.first() else { return Ok(()) };
         let mut lines = if self.torn { b"\n".to_vec() } else { Vec::new() };
         for entry in entries {
             serde_json::to_writer(&mut lines, entry)?;
             lines.push(b'\n');
         }
         let length = u64::try_from(lines.len()).unwrap_or(u64::MAX);
-        if self.length > 0 && self.length.saturating_add(length) > self.most {
+        if self.is_full(length, first.at) {
             self.begin_file()?;
         }
+        if self.lacks_checkpoint
+            && let Some(checkpoint) = checkpoint()
+        {
+            let mut line = serde_json::to_vec(&checkpoint)?;
+            line.push(b'\n');
+            // One that would fill the file is left out: what it says is lost with the previous file.
+            if u64::try_from(line.len()).is_ok_and(|length| length <= self.bounds.most_bytes / 2) {
+                lines.splice(0..0, line);
+            }
+        }
+        let length = u64::try_from(lines.len()).unwrap_or(u64::MAX);
         if let Err(error) = self.file.write_all(&lines) {
             // A full disk takes a part. The next line must not continue it: both would be unreadable.
             self.torn = self.file.set_len(self.length).is_err();
@@ -182,7 +248,16 @@ impl Journal {
         }
         self.torn = false;
         self.length = self.length.saturating_add(length);
+        self.lacks_checkpoint = false;
+        self.begun.get_or_insert(first.at);
         Ok(())
+    }
+
+    /// Whether lines of `length` bytes, the first of them of `at`, belong into the next file.
+    fn is_full(&self, length: u64, at: SystemTime) -> bool {
+        let old = self.begun.and_then(|begun| at.duration_since(begun).ok());
+        let too_old = old.is_some_and(|old| old >= self.bounds.longest);
+        self.length > 0 && (too_old || self.length.saturating_add(length) > self.bounds.most_bytes)
     }
 
     /// Makes the file the previous one and begins the next.
@@ -194,8 +269,21 @@ impl Journal {
             _ => {}
         }
         (self.file, self.length) = open_end(&path)?;
+        (self.begun, self.torn, self.lacks_checkpoint) = (None, false, true);
         Ok(())
     }
+}
+
+/// The date of the first line of a file, where it has one that can be read.
+fn first_date(path: &Path) -> io::Result<Option<SystemTime>> {
+    let mut line = Vec::new();
+    BufReader::new(File::open(path)?.take(LONGEST_FILE)).read_until(b'\n', &mut line)?;
+    Ok(serde_json::from_slice::<Entry>(&line).ok().map(|entry| entry.at))
+}
+
+/// Whether there is a journal in a directory, be it an empty one.
+pub fn exists(directory: &Path) -> bool {
+    [PREVIOUS, CURRENT].iter().any(|name| fs::symlink_metadata(directory.join(name)).is_ok())
 }
 
 /// Opens a file to append to. A line that a crash left half-written is ended first, so that it spoils no other.
@@ -254,7 +342,8 @@ pub fn unnamed<'l>(directory: &Path, leases: impl IntoIterator<Item = &'l Lease>
     let mut begins = None;
     scan(directory, |entry| {
         begins.get_or_insert(entry.at);
-        if let Some(subject) = entry.event.as_ref().and_then(Event::subject) {
+        let noted = entry.checkpoint.iter().flat_map(|checkpoint| &checkpoint.leases);
+        for subject in entry.event.as_ref().and_then(Event::subject).into_iter().chain(noted) {
             unnamed.remove(subject.lease.as_str());
         }
     })?;
@@ -267,71 +356,10 @@ pub fn unnamed<'l>(directory: &Path, leases: impl IntoIterator<Item = &'l Lease>
     Ok(unnamed)
 }
 
-/// How things stood at one time: what `explain --at` prints.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Account {
-    /// The time asked for (RFC 3339).
-    pub at: String,
-    /// The leases that were alive then, as last written down.
-    pub leases: Vec<Subject>,
-    /// Who held memory then, the largest first.
-    pub memory: Vec<MemoryChange>,
-    /// The last lines until then and the first after it, in order.
-    pub around: Vec<Entry>,
-    /// When the journal begins (RFC 3339): before it nothing is known. `null` for an empty journal.
-    pub known_since: Option<String>,
-}
-
-impl Account {
-    /// Goes through the lines up to `at`, in the order in which they were written; `around` lines are given on each side.
-    pub fn at(entries: &[Entry], at: SystemTime, around: usize) -> Self {
-        // The order of writing decides, not the dates: the clock may have been stepped.
-        let end = entries.iter().rposition(|entry| entry.at <= at).map_or(0, |last| last + 1);
-        let (mut leases, mut memory) = (BTreeMap::new(), BTreeMap::new());
-        for entry in entries.iter().take(end) {
-            match &entry.event {
-                Some(
-                    Event::Granted(lease)
-                    | Event::Settling(lease)
-                    | Event::Settled(lease)
-                    | Event::Extended(lease)
-                    | Event::Renewed(lease),
-                ) => {
-                    leases.insert(lease.lease.clone(), lease.clone());
-                }
-                Some(Event::Ended { lease, .. }) => {
-                    leases.remove(&lease.lease);
-                }
-                _ => {}
-            }
-            if let Some(change) = &entry.memory {
-                let key = (change.device.clone(), change.pid);
-                if change.after_bytes.is_some() {
-                    memory.insert(key, change.clone());
-                } else {
-                    memory.remove(&key);
-                }
-            }
-        }
-        let mut memory: Vec<_> = memory.into_values().collect();
-        memory.sort_by_key(|change| std::cmp::Reverse(change.after_bytes));
-        let first = end.saturating_sub(around);
-        let known_since = entries.first().map(|entry| humantime::format_rfc3339_seconds(entry.at).to_string());
-        Self {
-            at: humantime::format_rfc3339_seconds(at).to_string(),
-            leases: leases.into_values().collect(),
-            memory,
-            around: entries.iter().skip(first).take(end - first + around).cloned().collect(),
-            known_since,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::super::lease::EndReason;
     use super::*;
     use crate::leases::testing::process;
 
@@ -351,47 +379,17 @@ mod tests {
         }
     }
 
-    fn took(pid: u32, before: Option<u64>, after: Option<u64>) -> MemoryChange {
-        MemoryChange {
-            device: "GPU-a".to_owned(),
-            pid,
-            name: Some("python".to_owned()),
-            uid: None,
-            before_bytes: before.map(Bytes::gib),
-            after_bytes: after.map(Bytes::gib),
-            free_bytes: Some(Bytes::gib(1)),
-        }
-    }
-
-    #[test]
-    fn says_who_held_what_at_a_time() {
-        let entries = [
-            Entry::event(second(10), Event::Granted(subject("one"))),
-            Entry::memory(second(11), took(7, None, Some(8))),
-            Entry::event(second(12), Event::Granted(subject("two"))),
-            Entry::memory(second(13), took(9, None, Some(12))),
-            Entry::event(second(20), Event::Ended { lease: subject("one"), reason: EndReason::HolderDied }),
-            Entry::memory(second(21), took(7, Some(8), None)),
-        ];
-        let then = Account::at(&entries, second(15), 1);
-        assert_eq!(then.leases.iter().map(|lease| lease.lease.as_str()).collect::<Vec<_>>(), ["one", "two"]);
-        assert_eq!(then.memory.iter().map(|change| change.pid).collect::<Vec<_>>(), [9, 7]);
-        assert_eq!(then.around, entries[3..5]);
-        let later = Account::at(&entries, second(30), 0);
-        assert_eq!(later.leases.len(), 1);
-        assert_eq!(later.memory.len(), 1);
-        let before = Account::at(&entries, second(1), 5);
-        assert!(before.leases.is_empty() && before.memory.is_empty());
-        assert_eq!(before.known_since.as_deref(), Some("1970-01-01T00:00:10Z"));
+    fn bounds(most_bytes: u64) -> Bounds {
+        Bounds { most_bytes, longest: Duration::from_secs(3600) }
     }
 
     #[test]
     fn stays_within_two_files_and_survives_a_torn_line() {
         let directory = tempfile::tempdir().unwrap();
         let entry = Entry::event(second(1), Event::Granted(subject("one")));
-        let mut journal = Journal::open(directory.path(), 2_000).unwrap();
+        let mut journal = Journal::open(directory.path(), bounds(2_000)).unwrap();
         for _ in 0..100 {
-            journal.append(std::slice::from_ref(&entry)).unwrap();
+            journal.append(std::slice::from_ref(&entry), || None).unwrap();
         }
         drop(journal);
         for name in [CURRENT, PREVIOUS] {
@@ -400,7 +398,8 @@ mod tests {
         let whole = read(directory.path()).unwrap().0.len();
         let path = directory.path().join(CURRENT);
         File::options().append(true).open(&path).unwrap().write_all(b"{\"at\":\"19").unwrap();
-        Journal::open(directory.path(), 2_000_000).unwrap().append(std::slice::from_ref(&entry)).unwrap();
+        let mut journal = Journal::open(directory.path(), bounds(2_000_000)).unwrap();
+        journal.append(std::slice::from_ref(&entry), || None).unwrap();
         let (entries, unreadable) = read(directory.path()).unwrap();
         assert_eq!((entries.len(), unreadable), (whole + 1, 1));
         assert_eq!(entries.last(), Some(&entry));
@@ -409,31 +408,61 @@ mod tests {
     #[test]
     fn small_moves_add_up() {
         let mut snapshot = crate::leases::testing::snapshot(&[("GPU-a", 80)]);
+        let followed = BTreeSet::from(["GPU-a".to_owned()]);
         let mut watch = MemoryWatch::new(Bytes::mib(256));
         let mut told = Vec::new();
         for used in [100, 300, 400, 600] {
             snapshot.devices[0].processes = vec![process(7, used)];
-            told.extend(watch.changes(&snapshot, |_| true).into_iter().map(|change| change.after_bytes));
+            told.extend(watch.changes(&snapshot, &followed, |_| true).into_iter().map(|change| change.after_bytes));
         }
         snapshot.devices[0].free_bytes = None;
         snapshot.devices[0].processes.clear();
-        assert!(watch.changes(&snapshot, |_| true).is_empty(), "a failed reading is no move");
+        assert!(watch.changes(&snapshot, &followed, |_| true).is_empty(), "a failed reading is no move");
         snapshot.devices[0].free_bytes = Some(Bytes::gib(80));
-        told.extend(watch.changes(&snapshot, |_| true).into_iter().map(|change| change.after_bytes));
+        told.extend(watch.changes(&snapshot, &followed, |_| true).into_iter().map(|change| change.after_bytes));
         assert_eq!(told, [Some(Bytes::mib(300)), Some(Bytes::mib(600)), None]);
-        assert!(watch.changes(&snapshot, |_| true).is_empty());
+        assert!(watch.changes(&snapshot, &followed, |_| true).is_empty());
     }
 
     #[test]
     fn processes_that_come_and_go_are_not_kept_for_ever() {
+        let followed = BTreeSet::from(["GPU-a".to_owned()]);
         let mut watch = MemoryWatch::new(Bytes::mib(256));
         let mut snapshot = crate::leases::testing::snapshot(&[("GPU-a", 80)]);
         for reading in 0..1_000 {
             // Two new processes at each reading, of which one line may be told.
             snapshot.devices[0].processes = vec![process(1000 + 2 * reading, 600), process(1001 + 2 * reading, 600)];
             let mut may_be_told = true;
-            watch.changes(&snapshot, |_| std::mem::take(&mut may_be_told));
+            watch.changes(&snapshot, &followed, |_| std::mem::take(&mut may_be_told));
         }
         assert!(watch.known.len() < 3, "{} are kept", watch.known.len());
+    }
+
+    #[test]
+    fn next_file_begins_with_checkpoint() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(directory.path(), bounds(20_000)).unwrap();
+        let leases = vec![subject("long ago")];
+        let checkpoint = Checkpoint { leases, memory: Vec::new(), devices: BTreeSet::new() };
+        let mut append = |at: u64| {
+            let entry = Entry::event(second(at), Event::Granted(subject("new")));
+            journal.append(&[entry], || Some(Entry::checkpoint(second(at), checkpoint.clone()))).unwrap();
+        };
+        append(0);
+        append(3_599);
+        assert!(!directory.path().join(PREVIOUS).exists());
+        // By age as by size: an hour is over.
+        for at in [3_600, 3_700, 7_200] {
+            append(at);
+        }
+        let (entries, _) = read(directory.path()).unwrap();
+        let dates: Vec<u64> =
+            entries.iter().map(|entry| entry.at.duration_since(second(0)).unwrap().as_secs()).collect();
+        assert_eq!(dates, [3_600, 3_600, 3_700, 7_200, 7_200], "at most two files, each with its checkpoint");
+        assert_eq!(entries[3].checkpoint, Some(checkpoint.clone()));
+        // After a restart the age of the file is still known.
+        let mut journal = Journal::open(directory.path(), bounds(20_000)).unwrap();
+        journal.append(&[Entry::event(second(10_800), Event::Granted(subject("new")))], || None).unwrap();
+        assert_eq!(read(directory.path()).unwrap().0.len(), 3);
     }
 }

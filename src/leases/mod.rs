@@ -9,12 +9,13 @@
 //! - [`attribution`]: whose memory is whose on a device, no byte counted for two leases;
 //! - [`ledger`]: the decisions, a value without clock or disk; [`quota`]: how much one user may hold;
 //! - [`queue`]: who waits, in which order; [`event`]: what happened, and how often;
-//! - [`store`]: the ledger on disk, [`header`]: its first line; [`blindness`]: what follows where it cannot be read; [`journal`]: what happened, to be read after an out-of-memory;
+//! - [`store`]: the ledger on disk, [`header`]: its first line; [`blindness`]: what follows where it cannot be read; [`journal`]: what happened, to be read after an out-of-memory, and [`observed`]: when devices were read;
 //! - [`keeper`]: the ledger and its store as one, so that no promise is given that would not survive;
 //! - [`wire`]: a lease as it is printed.
 //!
 //! A lease is advisory: it binds those who ask, and nobody else.
 
+pub mod account;
 pub mod attribution;
 pub mod blindness;
 pub mod event;
@@ -25,6 +26,7 @@ pub mod keeper;
 pub mod lease;
 pub mod ledger;
 pub mod moment;
+pub mod observed;
 pub mod queue;
 pub mod quota;
 pub mod store;

@@ -26,13 +26,18 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts `program` in `directory` with `arguments` behind `daemon`, and waits until it may be asked.
     pub(crate) fn start(program: &Path, directory: &Path, arguments: &[&str]) -> Self {
+        Self::start_with(program, directory, arguments, "")
+    }
+
+    /// The same with lines of the configuration that stand behind those of `[devices]`.
+    pub(crate) fn start_with(program: &Path, directory: &Path, arguments: &[&str], more: &str) -> Self {
         for folder in ["cache", "state"] {
             fs::create_dir_all(directory.join(folder)).unwrap();
         }
         let text = format!(
-            "[socket]\npath = \"{0}/api.sock\"\ngroup = \"{1}\"\nconnections = 512\n[devices]\nsample_interval = \
-             \"50ms\"\n[hub]\noffline = true\ncache_directory = \"{0}/cache\"\n[leases]\nstate_directory = \
-             \"{0}/state\"\nuser_leases = 1000\n",
+            "[socket]\npath = \"{0}/api.sock\"\ngroup = \"{1}\"\nconnections = 512\n[hub]\noffline = \
+             true\ncache_directory = \"{0}/cache\"\n[leases]\nstate_directory = \"{0}/state\"\nuser_leases = \
+             1000\n[devices]\nsample_interval = \"50ms\"\n{more}",
             directory.display(),
             rustix::process::getgid().as_raw(),
         );

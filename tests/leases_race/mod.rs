@@ -16,6 +16,7 @@ use hf_mem_probe::api::lease::{Holder, LeaseAnswer};
 use hf_mem_probe::api::peer::{Caller, Peer};
 use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::daemon::office::{Devices, GrantAsk, Office, OfficeHandle, OfficeSettings, Plan, Sampling, open};
+use hf_mem_probe::devices::sampler::Reading;
 use hf_mem_probe::devices::{Device, DeviceFacts, DeviceKind, Process, ProcessKind, Snapshot};
 use hf_mem_probe::leases::lease::EndReason;
 use hf_mem_probe::leases::ledger::Settings;
@@ -109,6 +110,10 @@ impl Devices for Cards {
             tokio::task::yield_now().await;
             Ok(Arc::new(snapshot))
         })
+    }
+
+    fn readings(&self) -> Option<watch::Receiver<Option<Arc<Reading>>>> {
+        None
     }
 }
 

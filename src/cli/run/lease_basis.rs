@@ -71,7 +71,7 @@ pub(super) fn settle(
     if let Some((name, value)) = share
         && (start.asked == Some(LeaseBasis::Share) || !start.gets_arguments())
     {
-        set(question, name, Value::from(value), &mut basis);
+        set(question, name, &Value::from(value), &mut basis);
     }
     Ok(basis)
 }
@@ -89,7 +89,7 @@ fn unrecognised(question: &mut Question, start: Start<'_>) -> Result<Basis, Prob
                 return Err(Problem::new(Reason::Usage, detail).hint(hint));
             };
             if let Some((name, value)) = server.default_share() {
-                set(question, name, Value::from(value), &mut basis);
+                set(question, name, &Value::from(value), &mut basis);
             }
         }
         None if start.leased && !start.gets_arguments() => basis.notes.push(
@@ -140,16 +140,16 @@ fn settle_parameters(question: &mut Question, line: &ServerLine, basis: &mut Bas
         if let Some(asked) = asked.filter(|asked| asked != value) {
             basis.notes.push(differs(name, &asked, value));
         }
-        set(question, name, value.clone(), basis);
+        set(question, name, value, basis);
     }
 }
 
 /// Sets a parameter; one of `--set` that the command does not have is not in force.
-fn set(question: &mut Question, name: &str, value: Value, basis: &mut Basis) {
+fn set(question: &mut Question, name: &str, value: &Value, basis: &mut Basis) {
     if let Some(asked) = question.engine.parameters.insert(name.to_owned(), value.clone())
-        && asked != value
+        && asked != *value
     {
-        basis.notes.push(differs(name, &asked, &value));
+        basis.notes.push(differs(name, &asked, value));
     }
 }
 

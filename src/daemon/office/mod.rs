@@ -37,6 +37,7 @@ pub use self::ask::{GrantAsk, Plan};
 pub use self::devices::{Devices, Sampling};
 pub use self::handle::{OfficeHandle, Standing};
 pub use self::happened::RequestId;
+pub use self::log::JournalSettings;
 pub use self::open::{open, open_in_time};
 
 use crate::leases::keeper::Keeper;
@@ -69,8 +70,8 @@ pub struct OfficeSettings {
     pub stuck_after: Duration,
     /// Where processes are looked up.
     pub proc_root: PathBuf,
-    /// The folder of the journal and the most bytes of each of its two files; `None`: no journal.
-    pub journal: Option<(PathBuf, u64)>,
+    /// The journal; `None`: there is none.
+    pub journal: Option<JournalSettings>,
 }
 
 impl Default for OfficeSettings {

@@ -104,7 +104,7 @@ impl Probe {
         standing.behind.then(|| {
             let folder = folder();
             let why = format!(
-                "changes could not be written to {folder}; no lease is granted that would not survive a restart"
+                "changes could not be written to {folder}; no lease is granted, renewed or released until they are"
             );
             Trouble::new("unwritable", why)
         })

@@ -3,6 +3,7 @@
 //! Everything that waits happens here and is bounded; the answer itself is [`probe::answer`](crate::probe::answer), the
 //! same that the command line runs when there is no daemon.
 
+mod background;
 mod build;
 mod by_user;
 mod health;
@@ -78,6 +79,10 @@ impl Probe {
         check(&config)?;
         let readings = Arc::new(Readings::new(&config.devices, nvml)?);
         let promises = Promises::new(&config, Arc::clone(readings.source()))?;
+        let interval = config.history.interval.get();
+        if !interval.is_zero() {
+            tokio::spawn(background::read(Arc::downgrade(readings.source()), interval));
+        }
         tokio::spawn(tell_of_leases(promises.office.standing(), Arc::downgrade(&readings)));
         let models = Models::new(&config)?;
         let rules = build::rules(&config)?;

@@ -17,11 +17,12 @@ use crate::api::peer::Caller;
 use crate::api::problem::Reason;
 use crate::api::{Problem, Question};
 use crate::bytes::Bytes;
-use crate::config::{Accounts, Config, LeasesConfig, Size, UserQuota};
-use crate::daemon::office::{self, GrantAsk, Office, OfficeHandle, OfficeSettings, Standing};
+use crate::config::{Accounts, Config, HistoryConfig, LeasesConfig, Size, UserQuota};
+use crate::daemon::office::{self, GrantAsk, JournalSettings, Office, OfficeHandle, OfficeSettings, Standing};
 use crate::devices::Snapshot;
 use crate::devices::sampler::DeviceSource;
 use crate::leases::blindness::Blindness;
+use crate::leases::journal::Bounds;
 use crate::leases::ledger::Settings;
 use crate::leases::moment::Now;
 use crate::leases::quota::{Quota, Quotas};
@@ -29,8 +30,8 @@ use crate::leases::store::StoreError;
 use crate::model::Model;
 use crate::probe;
 
-/// Most bytes of each of the journal's two files: some ten thousand events.
-const JOURNAL_BYTES: u64 = 4 << 20;
+/// The shortest time between two readings that leaves a gap in the record: leases that have settled are read every 5 s.
+const SHORTEST_GAP: Duration = Duration::from_secs(15);
 
 /// How long the state folder's disk may take at the start. Well below the unit's TimeoutStartSec=.
 const OPENING: Duration = Duration::from_secs(10);
@@ -59,7 +60,7 @@ impl Promises {
             longest_wait: config.leases.max_wait.get(),
             reading_deadline: config.devices.read_deadline.get(),
             read_every: config.devices.sample_interval.get(),
-            journal: trouble.is_none().then(|| (folder.clone(), JOURNAL_BYTES)),
+            journal: trouble.is_none().then(|| journal(config)),
             ..OfficeSettings::default()
         };
         // The thread ends with the office; nobody waits for it.
@@ -107,6 +108,16 @@ impl Promises {
         let taken_at = Now::read().moment_of(snapshot.sampled_at);
         self.office.leased_in(Arc::clone(snapshot), taken_at).await
     }
+}
+
+/// The journal, as the configuration has it.
+fn journal(config: &Config) -> JournalSettings {
+    let HistoryConfig { interval, keep, max_bytes } = &config.history;
+    // Two files, of which the older one is dropped when the newer one is full.
+    let bounds = Bounds { most_bytes: max_bytes.get().get() / 2, longest: keep.get() };
+    let between = interval.get().max(config.devices.sample_interval.get());
+    let gap = between.saturating_mul(2).max(SHORTEST_GAP);
+    JournalSettings { directory: config.leases.state_directory.clone(), bounds, gap }
 }
 
 /// Promises that nobody can read now.

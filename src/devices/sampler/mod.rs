@@ -18,7 +18,9 @@ use tokio::sync::watch;
 pub use self::once::read_once;
 pub use self::source::DeviceSource;
 use super::error::DevicesError;
+use super::holders::HostRoots;
 use super::nvml::{NvmlOptions, XidCount, XidLog};
+use super::power;
 use super::{Device, Snapshot};
 
 /// How the sampler behaves.
@@ -77,6 +79,7 @@ pub struct SamplerStatus {
 pub struct Sampler {
     shared: Arc<Shared>,
     stale_for: Duration,
+    roots: HostRoots,
 }
 
 #[derive(Debug)]
@@ -84,6 +87,8 @@ struct Shared {
     orders: Mutex<Orders>,
     changed: Condvar,
     readings: watch::Sender<Option<Arc<Reading>>>,
+    /// The same for those who listen and ask for nothing.
+    heard: watch::Sender<Option<Arc<Reading>>>,
     /// How the driver's library is, for those who wait for its closing.
     library: watch::Sender<Library>,
     errors: AtomicU64,
@@ -158,14 +163,45 @@ impl Sampler {
             }),
             changed: Condvar::new(),
             readings: watch::Sender::new(None),
+            heard: watch::Sender::new(None),
             library: watch::Sender::default(),
             errors: AtomicU64::new(0),
             xids: Mutex::default(),
         });
-        let stale_for = options.stale_for;
+        let (stale_for, roots) = (options.stale_for, options.nvml.roots.clone());
         let own = Arc::clone(&shared);
         std::thread::Builder::new().name("devices".to_owned()).spawn(move || worker::run(&own, &options))?;
-        Ok(Self { shared, stale_for })
+        Ok(Self { shared, stale_for, roots })
+    }
+
+    /// The readings that others ask for. In contrast to [`Self::subscribe`] a receiver asks for none.
+    pub fn listen(&self) -> watch::Receiver<Option<Arc<Reading>>> {
+        self.shared.heard.subscribe()
+    }
+
+    /// Asks for a reading that is no question: the driver is closed as if it had not been asked for. None is made while the
+    /// driver is released, or where opening it could wake a GPU that sleeps.
+    pub fn look(&self) {
+        let closed = !self.shared.library.borrow().open;
+        let states = power::states(&self.roots);
+        let asleep = states.iter().filter(|state| state.asleep()).count();
+        // Where all of them sleep the driver is not opened at all.
+        if closed && asleep > 0 && asleep < states.len() {
+            return;
+        }
+        let now = Instant::now();
+        let mut orders = self.shared.orders();
+        if released(&orders, now).is_some() {
+            return;
+        }
+        orders.wanted = Some(now);
+        drop(orders);
+        self.shared.changed.notify_one();
+    }
+
+    /// How long ago the last attempt at a reading began; `None`: none was made yet.
+    pub fn last_attempt(&self) -> Option<Duration> {
+        self.shared.readings.borrow().as_ref().map(|reading| reading.began.elapsed())
     }
 
     /// The latest reading, and that it changed: whoever is slower than the readings misses some. While a receiver lives,

@@ -125,6 +125,7 @@ pub(super) fn run(shared: &Arc<Shared>, options: &SamplerOptions) {
                 shared.set_open(worker.reader.is_some());
                 let reading = Arc::new(Reading { began, outcome });
                 shared.readings.send_replace(Some(Arc::clone(&reading)));
+                shared.heard.send_replace(Some(Arc::clone(&reading)));
                 // After those who wait were served: the log may be slow.
                 if let Ok(snapshot) = &reading.outcome {
                     worker.telling.reading(snapshot, Instant::now());

@@ -57,6 +57,7 @@ const KV_OF_OTHERS: &[&str] =
 
 /// The parameters in force.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "these are SGLang's own switches")]
 pub(super) struct Settings {
     pub(super) workload: Workload,
     /// Tokens of one prefill step.

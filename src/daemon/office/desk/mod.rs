@@ -23,6 +23,7 @@ use crate::api::problem::Reason;
 use crate::bytes::Bytes;
 use crate::devices::Snapshot;
 use crate::devices::error::DevicesError;
+use crate::devices::sampler;
 use crate::leases::blindness::Blindness;
 use crate::leases::event::Dated;
 use crate::leases::keeper::Keeper;
@@ -118,6 +119,11 @@ impl Desk {
         self.pass_on();
         self.plan_write();
         let mut reading: Option<UnderWay> = None;
+        let mut seen = self.devices.readings();
+        if let Some(seen) = &mut seen {
+            // The last one before this counts too.
+            seen.mark_changed();
+        }
         let stopped = loop {
             if reading.is_none() && self.wants_reading() {
                 // Who came while the last one was planned on shares this one.
@@ -143,6 +149,10 @@ impl Desk {
                     self.step.begin();
                     reading = None;
                     self.end_reading(taken_at, outcome);
+                }
+                snapshot = next_seen(&mut seen) => {
+                    self.step.begin();
+                    self.log.observe(&snapshot, Now::read());
                 }
                 () = tokio::time::sleep_until(wake) => {
                     self.step.begin();
@@ -199,6 +209,7 @@ impl Desk {
         self.make_all_changes();
         self.keeper.flush(Now::read());
         self.pass_on();
+        self.log.end();
         self.log.write_again(Now::read());
     }
 
@@ -224,6 +235,21 @@ impl Desk {
             _ => Some(Instant::now() + WRITE_AGAIN),
         };
     }
+}
+
+/// The next reading of anybody's that succeeded; never, where there is none.
+async fn next_seen(seen: &mut Option<watch::Receiver<Option<Arc<sampler::Reading>>>>) -> Arc<Snapshot> {
+    while let Some(readings) = seen {
+        if readings.changed().await.is_err() {
+            *seen = None;
+            break;
+        }
+        let last = readings.borrow_and_update().clone();
+        if let Some(snapshot) = last.and_then(|reading| reading.outcome.clone().ok()) {
+            return snapshot;
+        }
+    }
+    std::future::pending().await
 }
 
 /// The end of the reading under way; never, where there is none.

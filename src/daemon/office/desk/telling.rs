@@ -42,6 +42,7 @@ impl Desk {
         let ledger = self.keeper.ledger();
         let ended_now = ledger.ended().filter(|lease| ended.contains(lease.id.as_str()));
 
+        self.log.restore(ledger.live());
         let untold = self.log.untold(ledger.live().chain(ended_now));
         self.happened.splice(0..0, untold);
     }

@@ -1,6 +1,7 @@
 //! Idempotency keys, and answers that are lost on their way.
 
 use super::*;
+use crate::leases::journal::{Bounds, read};
 
 #[test]
 fn the_same_key_gives_the_same_lease() {
@@ -150,7 +151,10 @@ fn grant_untold_before_kill_is_told() {
         let start = |journal: bool| {
             let (keeper, trouble) = open(directory.path(), Settings::default(), std::path::Path::new("/proc"));
             assert!(trouble.is_none(), "{trouble:?}");
-            let journal = journal.then(|| (directory.path().to_owned(), 1 << 20));
+            let bounds = Bounds { most_bytes: 1 << 20, longest: Duration::from_secs(3600) };
+            let settings_of_journal =
+                JournalSettings { directory: directory.path().to_owned(), bounds, gap: Duration::from_secs(60) };
+            let journal = journal.then_some(settings_of_journal);
             let devices: Arc<dyn Devices> = Arc::clone(&bench) as _;
             Office::start(OfficeSettings { journal, ..settings() }, keeper, devices).unwrap()
         };
@@ -165,7 +169,7 @@ fn grant_untold_before_kill_is_told() {
             assert_eq!(lease_id(&office.grant(keyed()).await.unwrap()), lost, "the retry");
             office.stop().await;
             thread.join().unwrap();
-            let (entries, _) = crate::leases::journal::read(directory.path()).unwrap();
+            let (entries, _) = read(directory.path()).unwrap();
             let granted = entries
                 .iter()
                 .filter(|entry| matches!(&entry.event, Some(Event::Granted(subject)) if subject.lease == lost));

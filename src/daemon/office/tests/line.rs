@@ -201,6 +201,10 @@ impl Devices for Hung {
     fn sample(&self, _deadline: Duration) -> Sampling<'_> {
         Box::pin(std::future::pending())
     }
+
+    fn readings(&self) -> Option<watch::Receiver<Option<Arc<crate::devices::sampler::Reading>>>> {
+        None
+    }
 }
 
 #[test]

@@ -41,6 +41,10 @@ impl Devices for Bench {
     fn sample(&self, _deadline: Duration) -> Sampling<'_> {
         Box::pin(async { Ok(Arc::new(self.0.lock().unwrap().clone())) })
     }
+
+    fn readings(&self) -> Option<watch::Receiver<Option<Arc<crate::devices::sampler::Reading>>>> {
+        None
+    }
 }
 
 /// Keeps everything, nowhere.

@@ -1,0 +1,261 @@
+//! When the devices were read: a journal says who held memory only for the times between readings that are near each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::moment::rfc3339;
+use crate::devices::Snapshot;
+
+/// A span is written again when its end has moved by this much.
+const WRITTEN_EVERY: Duration = Duration::from_secs(10);
+
+/// A time in which devices were read again and again. The line's own date is its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Observed {
+    /// Its beginning.
+    #[serde(with = "rfc3339")]
+    #[schema(value_type = String)]
+    pub since: SystemTime,
+    /// The longest time between two readings in it.
+    pub gap_seconds: u64,
+    /// The devices that could be read, by UUID.
+    pub devices: BTreeSet<String>,
+}
+
+/// A span of readings that goes on.
+#[derive(Clone, Debug)]
+struct Span {
+    since: SystemTime,
+    last: SystemTime,
+    devices: BTreeSet<String>,
+    /// The end as it was last written.
+    written: Option<SystemTime>,
+}
+
+/// Follows the readings, and says which spans of them are to be written.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    gap: Duration,
+    span: Option<Span>,
+}
+
+/// What a reading means for the record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Whether it comes after a gap: what it shows may have happened at any time in that.
+    pub after_gap: bool,
+    /// The spans to be written, each with its end.
+    pub spans: Vec<(SystemTime, Observed)>,
+}
+
+impl Observation {
+    /// Readings further apart than `gap` leave a gap.
+    pub fn new(gap: Duration) -> Self {
+        Self { gap, span: None }
+    }
+
+    /// Takes a reading in.
+    pub fn reading(&mut self, snapshot: &Snapshot) -> Seen {
+        let (at, devices) = (snapshot.sampled_at, readable(snapshot));
+        let goes_on = self.span.as_ref().is_some_and(|span| {
+            let apart = at.duration_since(span.last);
+            span.devices == devices && apart.is_ok_and(|apart| apart <= self.gap)
+        });
+
+        let mut seen = Seen::default();
+        if !goes_on {
+            // A device that comes or goes ends a span too, and is no gap for the others.
+            let apart = self.span.as_ref().and_then(|span| at.duration_since(span.last).ok());
+            seen.after_gap = apart.is_none_or(|apart| apart > self.gap);
+            seen.spans.extend(self.end());
+            self.span = Some(Span { since: at, last: at, devices, written: None });
+        }
+        if let Some(span) = &mut self.span {
+            span.last = at;
+            let written = span.written.and_then(|written| at.duration_since(written).ok());
+            if written.is_none_or(|ago| ago >= WRITTEN_EVERY) {
+                span.written = Some(at);
+                seen.spans.push(line(span, self.gap));
+            }
+        }
+        seen
+    }
+
+    /// Ends the span that goes on: its line, where it is not written as far as it goes.
+    pub fn end(&mut self) -> Option<(SystemTime, Observed)> {
+        let span = self.span.take()?;
+        (span.written != Some(span.last)).then(|| line(&span, self.gap))
+    }
+}
+
+fn line(span: &Span, gap: Duration) -> (SystemTime, Observed) {
+    let gap_seconds = gap.as_secs();
+    (span.last, Observed { since: span.since, gap_seconds, devices: span.devices.clone() })
+}
+
+/// The devices whose processes are known: those that could be read, and those asleep, which nothing runs on.
+pub fn readable(snapshot: &Snapshot) -> BTreeSet<String> {
+    let asleep = |reason: &str| reason == "asleep";
+    let read = snapshot.devices.iter().filter(|device| {
+        device.free_bytes.is_some() || device.unusable.as_ref().is_some_and(|unusable| asleep(&unusable.reason))
+    });
+    read.map(|device| device.facts.uuid.clone()).collect()
+}
+
+/// A time for which it is not known who held memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Gap {
+    /// The device; `null`: all of them.
+    pub device: Option<String>,
+    /// The last reading before it (RFC 3339); `null`: there was none.
+    pub from: Option<String>,
+    /// The first reading after it (RFC 3339); `null`: there is none yet.
+    pub until: Option<String>,
+}
+
+/// The spans of each device, as the journal has them.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage {
+    devices: BTreeMap<String, Vec<Covered>>,
+}
+
+/// One span of one device.
+#[derive(Clone, Copy, Debug)]
+struct Covered {
+    since: SystemTime,
+    until: SystemTime,
+    gap: Duration,
+}
+
+impl Coverage {
+    /// Takes a line in.
+    pub fn add(&mut self, until: SystemTime, observed: &Observed) {
+        let covered = Covered { since: observed.since, until, gap: Duration::from_secs(observed.gap_seconds) };
+        for device in &observed.devices {
+            let spans = self.devices.entry(device.clone()).or_default();
+            match spans.last_mut() {
+                // The same span, further on; or one that goes on with other devices beside it.
+                Some(last) if covered.since <= last.until.checked_add(last.gap).unwrap_or(last.until) => {
+                    last.until = last.until.max(until);
+                }
+                _ => spans.push(covered),
+            }
+        }
+    }
+
+    /// Whether the journal says at all when devices were read: those of older daemons do not.
+    pub fn is_known(&self) -> bool {
+        !self.devices.is_empty()
+    }
+
+    /// The gaps at `at`: of all devices as one where they are the same.
+    pub fn gaps_at(&self, at: SystemTime) -> Vec<Gap> {
+        let gaps: Vec<(String, Option<Around>)> =
+            self.devices.iter().map(|(device, spans)| (device.clone(), gap_at(spans, at))).collect();
+        let mut different: Vec<&Option<Around>> = Vec::new();
+        for (_, gap) in &gaps {
+            if !different.contains(&gap) {
+                different.push(gap);
+            }
+        }
+
+        match different.as_slice() {
+            [Some(gap)] => vec![gap.of(None)],
+            _ => gaps.into_iter().filter_map(|(device, gap)| Some(gap?.of(Some(device)))).collect(),
+        }
+    }
+}
+
+/// The readings around a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Around {
+    before: Option<SystemTime>,
+    after: Option<SystemTime>,
+}
+
+impl Around {
+    fn of(self, device: Option<String>) -> Gap {
+        let text = |time: SystemTime| humantime::format_rfc3339_seconds(time).to_string();
+        Gap { device, from: self.before.map(text), until: self.after.map(text) }
+    }
+}
+
+/// The gap that `at` is in; `None` where there was a reading near enough.
+fn gap_at(spans: &[Covered], at: SystemTime) -> Option<Around> {
+    let last = spans.last().map(|span| (span.until, span.gap));
+    // The next reading of the last span may be due only now.
+    let goes_on = last.is_some_and(|(until, gap)| until.checked_add(gap).is_some_and(|due| at <= due));
+    let since = spans.last().is_some_and(|span| span.since <= at);
+    if spans.iter().any(|span| (span.since..=span.until).contains(&at)) || (goes_on && since) {
+        return None;
+    }
+    let before = spans.iter().filter(|span| span.until < at).map(|span| span.until).max();
+    let after = spans.iter().filter(|span| span.since > at).map(|span| span.since).min();
+    Some(Around { before, after })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bytes::Bytes;
+    use crate::leases::testing::snapshot;
+
+    fn second(second: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(second)
+    }
+
+    fn reading(observation: &mut Observation, at: u64, unreadable: bool) -> Seen {
+        let mut snapshot = snapshot(&[("GPU-a", 80), ("GPU-b", 80)]);
+        snapshot.sampled_at = second(at);
+        snapshot.devices[1].free_bytes = (!unreadable).then(|| Bytes::gib(80));
+        observation.reading(&snapshot)
+    }
+
+    fn gaps(coverage: &Coverage, at: u64) -> Vec<(Option<String>, Option<String>, Option<String>)> {
+        let short = |text: Option<String>| text.map(|text| text[14..19].to_owned());
+        coverage.gaps_at(second(at)).into_iter().map(|gap| (gap.device, short(gap.from), short(gap.until))).collect()
+    }
+
+    #[test]
+    fn gaps_are_found_between_spans() {
+        let mut observation = Observation::new(Duration::from_secs(60));
+        let mut coverage = Coverage::default();
+        let mut lines = 0;
+        let times = (600..660).chain([700, 740, 900, 901]);
+        for at in times {
+            let seen = reading(&mut observation, at, at == 901);
+            assert_eq!(seen.after_gap, at == 600 || at == 900, "{at}");
+            for (until, observed) in seen.spans {
+                lines += 1;
+                coverage.add(until, &observed);
+            }
+        }
+        assert!(lines < 15, "{lines} lines of 64 readings");
+
+        let all =
+            |from: Option<&str>, until: Option<&str>| vec![(None, from.map(str::to_owned), until.map(str::to_owned))];
+        assert_eq!(gaps(&coverage, 10), all(None, Some("10:00")));
+        assert_eq!(gaps(&coverage, 650), []);
+        assert_eq!(gaps(&coverage, 720), [], "readings 40 s apart leave no gap");
+        assert_eq!(gaps(&coverage, 800), all(Some("12:20"), Some("15:00")));
+        assert_eq!(gaps(&coverage, 950), [], "the next reading is not due yet");
+        // GPU-b was not in the last reading, and each has its own last one.
+        let ended: Vec<_> =
+            gaps(&coverage, 1_000).into_iter().map(|(device, from, _)| (device.unwrap(), from)).collect();
+        let wanted = [("GPU-a", "15:01"), ("GPU-b", "15:00")];
+        assert_eq!(ended, wanted.map(|(device, from)| (device.to_owned(), Some(from.to_owned()))));
+    }
+
+    #[test]
+    fn span_is_written_to_its_end() {
+        let mut observation = Observation::new(Duration::from_secs(60));
+        assert_eq!(reading(&mut observation, 600, false).spans.len(), 1);
+        assert!(reading(&mut observation, 605, false).spans.is_empty());
+        let (until, observed) = observation.end().unwrap();
+        assert_eq!((until, observed.since), (second(605), second(600)));
+        assert!(observation.end().is_none());
+    }
+}
