@@ -248,9 +248,9 @@ async fn what_can_be_mended_is() {
 /// The Hub answers with a small file where `resolve` leads to: one request, not two. Where that is no use, `resolve` is asked.
 #[tokio::test]
 async fn documents_cost_one_request_each() {
+    type Script = Box<dyn Fn(&Request) -> Option<Reply> + Send + Sync>;
     let config = |request: &Request| request.target.ends_with("/config.json");
     let cached = |request: &Request| request.target.starts_with("/api/resolve-cache/models/a/b/");
-    type Script = Box<dyn Fn(&Request) -> Option<Reply> + Send + Sync>;
     let cases: [(&str, usize, Script); 4] = [
         ("a Hub in order", 1, Box::new(|_| None)),
         ("a mirror without it", 2, Box::new(move |request| cached(request).then(|| Reply::status(404)))),

@@ -225,6 +225,7 @@ fn model(row: &Row, corpus: &BTreeMap<String, Inventory>) -> Result<(Model, bool
         header_bytes: 0,
         data_bytes: Bytes::ZERO,
         part: None,
+        uncovered_bytes: 0,
         table: hf_mem_probe::model::gguf::TablePlace::default(),
     };
     let architecture = architecture(&gguf);

@@ -168,7 +168,7 @@ impl Reading<'_> {
             Some(listing) => listing,
             None => self.tree(&revision.repo, &revision.commit).await?,
         };
-        let documents = listing.iter().filter(|(path, _)| path.ends_with(".json"));
+        let documents = listing.iter().filter(|(path, _)| path.rsplit('.').next() == Some("json"));
         let lengths = documents.filter_map(|(path, bytes)| Some((path.clone(), (*bytes)?))).collect();
         let files = HubFiles {
             reading: self,

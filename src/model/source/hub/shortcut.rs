@@ -41,7 +41,9 @@ mod tests {
     fn shortcut_closes_after_misses_in_a_row() {
         let shortcuts = Shortcuts::default();
         let answers = [false, false, true, false, false];
-        answers.iter().for_each(|useful| shortcuts.answered("http://hub/", *useful));
+        for useful in answers {
+            shortcuts.answered("http://hub/", useful);
+        }
         assert!(shortcuts.is_open("http://hub/"));
         shortcuts.answered("http://hub/", false);
         assert!(!shortcuts.is_open("http://hub/") && shortcuts.is_open("http://other/"));

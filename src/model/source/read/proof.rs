@@ -26,6 +26,8 @@ use crate::model::tensors::{InventoryBuilder, Storage};
 
 /// With fewer files there is nothing to save.
 const FEWEST_FILES: usize = 4;
+/// Kinds that are kept an example of. Real models have some hundred; where there are more, every header is read.
+const MAX_KINDS: usize = 1 << 16;
 /// JSON around one tensor besides name, type, shape and offsets: `"":{"dtype":"","shape":[],"data_offsets":[,]},`.
 const PUNCTUATION_BYTES: u64 = 46;
 /// `{}`, and at most this much of `__metadata__`, whose text varies by writer.
@@ -115,7 +117,7 @@ pub(super) fn prove(
     let (table, evidence) = (TablePlace::default(), Evidence::Proved { read, of });
     // No file that was read is doubtful, and the length of every other leaves room for nothing but its header.
     let (coverage, doubts) = (Coverage::default(), Vec::new());
-    agrees.then(|| Weights { inventory, gguf: None, table, evidence, coverage, doubts })
+    agrees.then_some(Weights { inventory, gguf: None, table, evidence, coverage, doubts })
 }
 
 /// One tensor of each kind.
@@ -131,7 +133,8 @@ struct Example {
 }
 
 impl Examples {
-    /// Adds a tensor of a header. `None` where the index does not name it, or another of its kind differs from it.
+    /// Adds a tensor of a header. `None` where the index does not name it, another of its kind differs from it, or there are
+    /// too many kinds.
     pub(super) fn add(&mut self, tensor: &Passing<'_>, index: &Index, kinds: &Kinds) -> Option<()> {
         if !index.weight_map.contains(tensor.name) {
             return None;
@@ -139,7 +142,8 @@ impl Examples {
         let kind = kinds.of(tensor.name);
         let example = || Example { storage: tensor.storage.clone(), shape: tensor.shape.into(), bytes: tensor.bytes };
         let first = self.0.entry(kind).or_insert_with(example);
-        (*first.shape == *tensor.shape && first.storage == tensor.storage).then_some(())
+        let agrees = *first.shape == *tensor.shape && first.storage == tensor.storage;
+        (agrees && self.0.len() <= MAX_KINDS).then_some(())
     }
 
     /// Adds those of another header.
@@ -153,7 +157,7 @@ impl Examples {
                 }
             }
         }
-        Some(())
+        (self.0.len() <= MAX_KINDS).then_some(())
     }
 }
 
