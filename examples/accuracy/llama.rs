@@ -220,7 +220,6 @@ fn model(row: &Row, corpus: &BTreeMap<String, Inventory>) -> Result<(Model, bool
         version: 3,
         metadata,
         inventory,
-        uncovered_bytes: 0,
         unknown_types: Vec::new(),
         header_bytes: 0,
         data_bytes: Bytes::ZERO,
