@@ -66,7 +66,7 @@ pub struct EngineQuestion {
     pub name: Option<String>,
     /// Its version; the newest profile when absent.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, example = "0.33")]
     pub version: Option<EngineVersion>,
     /// Parameters by the engine's own names, up to 4096 values with all that is in them.
     #[serde(default, deserialize_with = "bounded::parameters")]

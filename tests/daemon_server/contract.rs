@@ -39,6 +39,9 @@ fn values(document: &Value, schema: &Value) -> Vec<Value> {
     if let Some(words) = schema["enum"].as_array() {
         return words.clone();
     }
+    if !schema["example"].is_null() {
+        return vec![schema["example"].clone()];
+    }
 
     let kind = schema["type"].as_str().or_else(|| schema["type"][0].as_str());
     match kind.unwrap_or_else(|| panic!("no type: {schema}")) {

@@ -72,19 +72,17 @@ fn shared_experts_are_not_cut_inside_an_fp8_block() {
     assert!(legal(json!(["model.layers.0.mlp.shared_expert"]), 8).is_ok());
 }
 
-/// What NCCL took before vLLM looks is not free any more.
+/// What NCCL took before vLLM looks is not free any more, and lies outside of the share.
 #[test]
-fn a_share_of_a_tensor_group_must_be_free_beside_the_communicator() {
+fn share_excludes_communicator() {
     let (model, share) = (qwen(&json!({})), given("gpu_memory_utilization", json!(0.9)));
     let prepared = ready(&model, &share).unwrap();
     let device = sample::device();
-    let needed = |tensor| {
-        let split = Split::tensor(tensor, 4);
-        let sum = prepared.fixed_sum(&split, 0, &device).unwrap();
-        prepared.must_be_available(&split, &device, sum).high
-    };
-    assert_eq!(needed(2), needed(1) + prepared.communication_before(&Split::tensor(2, 4), &device).high);
-    assert!(needed(2) > needed(1) + Bytes::gib(1));
+
+    let share = |tensor| prepared.share(&Split::tensor(tensor, 4), 0, &device).unwrap();
+    let communicator = prepared.communication_before(&Split::tensor(2, 4), &device).high;
+    assert_eq!(share(2).taken.high, share(1).taken.high + communicator);
+    assert!(communicator > Bytes::gib(1));
 }
 
 #[test]
