@@ -1,6 +1,9 @@
-//! How long planning takes, the engine's own arithmetic included: 16 unequal devices with all strategies within 1 ms, the
-//! frontier of 8 devices within 5 ms.
-#![expect(clippy::unwrap_used, reason = "a bench that cannot plan has nothing to measure")]
+//! How long planning takes, the engine's own arithmetic included: 16 unequal devices with all
+//! strategies within 1 ms, the frontier of 8 devices within 5 ms.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a bench that cannot plan has nothing to measure"
+)]
 
 #[path = "../tests/placement_fake/mod.rs"]
 mod fake;
@@ -13,17 +16,34 @@ use fake::{Fake, ask, gpu, host, link};
 use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::devices::LinkKind;
 use hf_mem_probe::engines::Engines;
-use hf_mem_probe::model::source::{Auth, HubSettings, ModelReference, SourceClient, SourceSettings};
+use hf_mem_probe::model::source::{
+    Auth, HubSettings, ModelReference, SourceClient, SourceSettings,
+};
 use hf_mem_probe::placement::{Availability, frontier, plan};
 
 /// 16 devices of 16 kinds, none as roomy as another, two NUMA nodes.
 fn unequal() -> Availability {
-    let device = |at: u64| gpu(&format!("GPU-{at:02}"), &format!("card {at}"), Bytes::gib(8 + at), Bytes::gib(8 + at));
-    let mut here = Availability { devices: (0..16).map(device).collect(), ..Availability::default() };
+    let device = |at: u64| {
+        gpu(
+            &format!("GPU-{at:02}"),
+            &format!("card {at}"),
+            Bytes::gib(8 + at),
+            Bytes::gib(8 + at),
+        )
+    };
+    let mut here = Availability {
+        devices: (0..16).map(device).collect(),
+        ..Availability::default()
+    };
     for a in 0..16 {
         for b in a + 1..16 {
-            let kind = if a / 8 == b / 8 { LinkKind::NumaNode } else { LinkKind::System };
-            here.links.push(link(&format!("GPU-{a:02}"), &format!("GPU-{b:02}"), kind));
+            let kind = if a / 8 == b / 8 {
+                LinkKind::NumaNode
+            } else {
+                LinkKind::System
+            };
+            here.links
+                .push(link(&format!("GPU-{a:02}"), &format!("GPU-{b:02}"), kind));
         }
     }
     here
@@ -33,16 +53,29 @@ fn placement(criterion: &mut Criterion) {
     let here = unequal();
     let parameters = BTreeMap::new();
     // 12.5 GiB of layers fit on one device, 125 GiB on many, 1250 GiB on none.
-    for (size, layer) in [("small", 400 << 20), ("large", 4000 << 20), ("too large", 40_000 << 20)] {
+    for (size, layer) in [
+        ("small", 400 << 20),
+        ("large", 4000 << 20),
+        ("too large", 40_000 << 20),
+    ] {
         for (split, uneven) in [("tensor and pipeline", false), ("layers", true)] {
-            let fake = Fake { layers: vec![layer; 32], uneven, ..Fake::default() };
+            let fake = Fake {
+                layers: vec![layer; 32],
+                uneven,
+                ..Fake::default()
+            };
             let model = fake.model();
             criterion.bench_function(&format!("16 unequal devices, {split}, {size}"), |bench| {
-                bench.iter(|| black_box(plan(&ask(&fake, &model, &parameters, 8192), &here).unwrap()));
+                bench.iter(|| {
+                    black_box(plan(&ask(&fake, &model, &parameters, 8192), &here).unwrap())
+                });
             });
         }
     }
-    let fake = Fake { layers: vec![4000 << 20; 32], ..Fake::default() };
+    let fake = Fake {
+        layers: vec![4000 << 20; 32],
+        ..Fake::default()
+    };
     let (model, here) = (fake.model(), host(&[24; 8]));
     let question = ask(&fake, &model, &parameters, 8192);
     let planned = plan(&question, &here).unwrap().recommended.unwrap();
@@ -54,14 +87,24 @@ fn placement(criterion: &mut Criterion) {
     });
 }
 
-/// The same with the engines themselves: a model of 36 layers on 16 unequal devices, and the frontier of 8 devices.
+/// The same with the engines themselves: a model of 36 layers on 16 unequal devices, and the
+/// frontier of 8 devices.
 fn engines(criterion: &mut Criterion) {
     let engines = Engines::embedded().unwrap();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/Qwen3-8B");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let client = SourceClient::new(SourceSettings::new(HubSettings::from_environment(|_| None).unwrap()));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let client = SourceClient::new(SourceSettings::new(
+        HubSettings::from_environment(|_| None).unwrap(),
+    ));
     let reference = ModelReference::parse(folder, None, std::path::Path::exists).unwrap();
-    let reading = client.describe(&reference, &Auth::Anonymous, std::time::SystemTime::UNIX_EPOCH);
+    let reading = client.describe(
+        &reference,
+        &Auth::Anonymous,
+        std::time::SystemTime::UNIX_EPOCH,
+    );
     let model = runtime.block_on(reading).unwrap().model;
     let (parameters, fake) = (BTreeMap::new(), Fake::default());
     for name in ["vllm", "sglang", "transformers", "reference"] {
@@ -71,18 +114,25 @@ fn engines(criterion: &mut Criterion) {
         criterion.bench_function(&format!("16 unequal devices, {name}, Qwen3-8B"), |bench| {
             bench.iter(|| black_box(plan(&question, &here).unwrap()));
         });
-        // Far more cache than one device holds, and more than all of them do: every number of devices is looked at.
+        // Far more cache than one device holds, and more than all of them do: every number of
+        // devices is looked at.
         for sequences in [64, 1024] {
             let mut question = question.clone();
             question.asked.sequences = Some(sequences);
-            criterion.bench_function(&format!("16 unequal devices, {name}, Qwen3-8B x {sequences}"), |bench| {
-                bench.iter(|| black_box(plan(&question, &here).unwrap()));
-            });
+            criterion.bench_function(
+                &format!("16 unequal devices, {name}, Qwen3-8B x {sequences}"),
+                |bench| {
+                    bench.iter(|| black_box(plan(&question, &here).unwrap()));
+                },
+            );
         }
         let here = host(&[6; 8]);
         if let Some(planned) = plan(&question, &here).unwrap().recommended {
             criterion.bench_function(
-                &format!("frontier of {} devices, {name}, Qwen3-8B", planned.ranks.len()),
+                &format!(
+                    "frontier of {} devices, {name}, Qwen3-8B",
+                    planned.ranks.len()
+                ),
                 |bench| {
                     bench.iter(|| black_box(frontier(&question, &planned, None).unwrap()));
                 },

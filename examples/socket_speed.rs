@@ -1,7 +1,8 @@
 //! How long an answer takes on the daemon's socket, beside a bare echo on the same server stack.
 //!
-//! `cargo run --release --example socket_speed -- SOCKET BODY.json [one|many]`, pinned with `taskset` where figures are
-//! compared. `tests/load/speed.py` runs it with a daemon of its own. Both are measured in five rounds, in turns within each.
+//! `cargo run --release --example socket_speed -- SOCKET BODY.json [one|many]`, pinned with
+//! `taskset` where figures are compared. `tests/load/speed.py` runs it with a daemon of its own.
+//! Both are measured in five rounds, in turns within each.
 #![expect(clippy::print_stdout, reason = "prints its figures")]
 
 use std::error::Error;
@@ -74,10 +75,16 @@ fn one(daemon: &Path, echo: &Path, fits: &[u8], bare: &[u8]) -> Result<(), Failu
                 echo_times.push(taken.1.as_secs_f64() * 1e6);
             }
         }
-        rounds.push(Round { daemon: median(&mut daemon_times), echo: median(&mut echo_times) });
+        rounds.push(Round {
+            daemon: median(&mut daemon_times),
+            echo: median(&mut echo_times),
+        });
     }
 
-    report(&format!("one caller, {} byte question, µs", fits.len()), &rounds);
+    report(
+        &format!("one caller, {} byte question, µs", fits.len()),
+        &rounds,
+    );
     Ok(())
 }
 
@@ -86,17 +93,25 @@ fn many(daemon: &Path, echo: &Path, fits: &[u8], bare: &[u8]) -> Result<(), Fail
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
         let echo = rate(echo, bare)?;
-        rounds.push(Round { daemon: rate(daemon, fits)?, echo });
+        rounds.push(Round {
+            daemon: rate(daemon, fits)?,
+            echo,
+        });
     }
 
     report(&format!("{CALLERS} callers, answers/s"), &rounds);
     Ok(())
 }
 
-/// Prints the medians over all rounds, and each round's ratio. What disturbs one round does not move them.
+/// Prints the medians over all rounds, and each round's ratio. What disturbs one round does not
+/// move them.
 fn report(what: &str, rounds: &[Round]) {
-    let middle = |figure: fn(&Round) -> f64| median(&mut rounds.iter().map(figure).collect::<Vec<_>>());
-    let each: Vec<String> = rounds.iter().map(|round| format!("{:.2}", round.ratio())).collect();
+    let middle =
+        |figure: fn(&Round) -> f64| median(&mut rounds.iter().map(figure).collect::<Vec<_>>());
+    let each: Vec<String> = rounds
+        .iter()
+        .map(|round| format!("{:.2}", round.ratio()))
+        .collect();
     println!(
         "{what}: daemon {:.1}, echo {:.1}, ratio {:.2}, median of {} rounds ({})",
         middle(|round| round.daemon),
@@ -109,7 +124,9 @@ fn report(what: &str, rounds: &[Round]) {
 
 /// hyper and axum as the daemon uses them, and nothing else.
 fn serve_echo(listener: std::os::unix::net::UnixListener) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let listener = tokio::net::UnixListener::from_std(listener)?;
         let routes = axum::Router::new().route("/echo", post(|body: Bytes| async { body }));
@@ -118,7 +135,9 @@ fn serve_echo(listener: std::os::unix::net::UnixListener) -> Result<(), Failure>
             let service = TowerToHyperService::new(routes.clone());
             tokio::spawn(async move {
                 let mut server = hyper::server::conn::http1::Builder::new();
-                server.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+                server
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(Duration::from_secs(30));
                 // A caller that left is no news.
                 let _ended = server.serve_connection(TokioIo::new(stream), service).await;
             });
@@ -146,13 +165,20 @@ fn timed(stream: &mut UnixStream, request: &[u8]) -> Result<Duration, Failure> {
         if length == 0 {
             return Err(format!("closed after {} bytes", held.len()).into());
         }
-        let Some(end) = held.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
-        let head = String::from_utf8_lossy(held.get(..end).unwrap_or_default()).to_ascii_lowercase();
+        let Some(end) = held.windows(4).position(|four| four == b"\r\n\r\n") else {
+            continue;
+        };
+        let head =
+            String::from_utf8_lossy(held.get(..end).unwrap_or_default()).to_ascii_lowercase();
         if !head.starts_with("http/1.1 200") {
             return Err(head.into());
         }
-        let wanted: usize =
-            head.lines().find_map(|line| line.strip_prefix("content-length: ")).ok_or("no length")?.trim().parse()?;
+        let wanted: usize = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .ok_or("no length")?
+            .trim()
+            .parse()?;
         if held.len() >= end + 4 + wanted {
             return Ok(start.elapsed());
         }

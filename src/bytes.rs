@@ -1,8 +1,10 @@
-//! A count of bytes: an integer that cannot wrap and is turned into GiB only when a person reads it.
+//! A count of bytes: an integer that cannot wrap and is turned into GiB only when a person reads
+//! it.
 //!
-//! Sizes here come from files that anyone may have written. So arithmetic never wraps and never panics: what leaves the
-//! range of 64 bits becomes [`Bytes::OVERFLOW`] and stays it, whatever is done to it afterwards. It compares as larger
-//! than any device, so that a sum gone wrong can only ever refuse.
+//! Sizes here come from files that anyone may have written. So arithmetic never wraps and never
+//! panics: what leaves the range of 64 bits becomes [`Bytes::OVERFLOW`] and stays it, whatever is
+//! done to it afterwards. It compares as larger than any device, so that a sum gone wrong can only
+//! ever refuse.
 
 use std::fmt;
 use std::iter::Sum;
@@ -11,7 +13,9 @@ use std::ops::{Add, AddAssign, Mul};
 use serde::{Deserialize, Serialize};
 
 /// A number of bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Bytes(u64);
 
@@ -48,7 +52,9 @@ impl Bytes {
 
     /// The product of sizes, such as a shape times an element's bytes.
     pub fn product(factors: impl IntoIterator<Item = u64>) -> Self {
-        factors.into_iter().fold(Self(1), |bytes, factor| bytes * factor)
+        factors
+            .into_iter()
+            .fold(Self(1), |bytes, factor| bytes * factor)
     }
 
     /// `self - other`, or zero where `other` is the larger; `None` when either overflowed.
@@ -63,7 +69,11 @@ impl Bytes {
 
     /// `self / parts`, rounded up; overflow stays overflow.
     pub fn div_ceil(self, parts: u64) -> Self {
-        if self.overflowed() || parts == 0 { Self::OVERFLOW } else { Self(self.0.div_ceil(parts)) }
+        if self.overflowed() || parts == 0 {
+            Self::OVERFLOW
+        } else {
+            Self(self.0.div_ceil(parts))
+        }
     }
 
     /// `self * numerator / denominator` through 128 bits, rounded up.
@@ -104,7 +114,11 @@ impl Mul<u64> for Bytes {
     type Output = Self;
     fn mul(self, factor: u64) -> Self {
         // Zero times an overflow stays an overflow: the other factor was never known.
-        if self.overflowed() { self } else { Self(self.0.saturating_mul(factor)) }
+        if self.overflowed() {
+            self
+        } else {
+            Self(self.0.saturating_mul(factor))
+        }
     }
 }
 
@@ -121,8 +135,12 @@ impl fmt::Display for Bytes {
         match self.0 {
             u64::MAX => f.pad("more than 2^64 bytes"),
             count if count >= 1 << 30 => f.pad(&format!("{:.2} GiB", self.as_gib())),
-            count if count >= 1 << 20 => f.pad(&format!("{:.1} MiB", count as f64 / f64::from(1 << 20))),
-            count if count >= 1 << 10 => f.pad(&format!("{:.1} KiB", count as f64 / f64::from(1 << 10))),
+            count if count >= 1 << 20 => {
+                f.pad(&format!("{:.1} MiB", count as f64 / f64::from(1 << 20)))
+            }
+            count if count >= 1 << 10 => {
+                f.pad(&format!("{:.1} KiB", count as f64 / f64::from(1 << 10)))
+            }
             count => f.pad(&format!("{count} B")),
         }
     }

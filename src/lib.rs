@@ -2,7 +2,8 @@
 //!
 //! The folders are the path that a question takes:
 //!
-//! 1. [`api`] holds the words of a question and of its answer, as they stand on the socket and in `--json`;
+//! 1. [`api`] holds the words of a question and of its answer, as they stand on the socket and in
+//!    `--json`;
 //! 2. [`model`] reads what a repository holds, from headers alone;
 //! 3. [`engines`] say what an inference engine makes of it: bytes by component for any split;
 //! 4. [`devices`] says what is free now;
@@ -18,11 +19,17 @@ pub mod bytes;
 pub mod cli;
 pub mod config;
 pub mod daemon;
-#[expect(clippy::disallowed_methods, reason = "files of /proc, /sys and the driver, on the sampler's own thread")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "files of /proc, /sys and the driver, on the sampler's own thread"
+)]
 pub mod devices;
 pub mod engines;
 mod files;
-#[expect(clippy::disallowed_methods, reason = "the ledger's folder, on the ledger's own thread; and /proc")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the ledger's folder, on the ledger's own thread; and /proc"
+)]
 pub mod leases;
 pub mod metrics;
 pub mod model;

@@ -1,7 +1,8 @@
 //! Figures for Prometheus, in OpenMetrics text and in the older text format.
 //!
-//! Counters are moved where things happen; gauges are set just before they are written, from the state that answers
-//! questions too. Labels take their values from closed sets, so that nobody outside can make the registry grow.
+//! Counters are moved where things happen; gauges are set just before they are written, from the
+//! state that answers questions too. Labels take their values from closed sets, so that nobody
+//! outside can make the registry grow.
 
 mod classic;
 mod label;
@@ -48,7 +49,13 @@ pub enum Stage {
 }
 
 impl Stage {
-    const ALL: [Self; 5] = [Self::Request, Self::Model, Self::Plan, Self::Lease, Self::Sample];
+    const ALL: [Self; 5] = [
+        Self::Request,
+        Self::Model,
+        Self::Plan,
+        Self::Lease,
+        Self::Sample,
+    ];
 
     const fn word(self) -> &'static str {
         match self {
@@ -173,8 +180,14 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::UserConnections, Self::Connections, Self::Exhausted, Self::Bodies, Self::Watchers, Self::Browser];
+    pub const ALL: [Self; 6] = [
+        Self::UserConnections,
+        Self::Connections,
+        Self::Exhausted,
+        Self::Bodies,
+        Self::Watchers,
+        Self::Browser,
+    ];
 
     const fn word(self) -> &'static str {
         match self {
@@ -207,8 +220,8 @@ const UNUSABLE: [&str; 15] = [
     "other",
 ];
 
-/// XIDs that are counted for each GPU from its first reading on, so that a rate shows the first of them: those after which
-/// the GPU must be looked after.
+/// XIDs that are counted for each GPU from its first reading on, so that a rate shows the first of
+/// them: those after which the GPU must be looked after.
 const WATCHED_XIDS: [u64; 9] = [48, 63, 64, 74, 79, 94, 95, 119, 120];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -242,7 +255,8 @@ pub struct DeviceFigures {
 pub struct Metrics {
     registry: Registry,
     questions: Family<QuestionLabels, Counter>,
-    /// By stage, in the order of [`Stage::ALL`]: looked up once, because every request moves several of them.
+    /// By stage, in the order of [`Stage::ALL`]: looked up once, because every request moves
+    /// several of them.
     latency: [Histogram; Stage::ALL.len()],
     hub_requests: Family<OutcomeLabels, Counter>,
     model_lookups: [Counter; CacheResult::ALL.len()],
@@ -268,8 +282,8 @@ pub struct Metrics {
 
 /// From 10 µs, below which nothing here happens, to a minute, the handler's deadline.
 const LATENCY_BUCKETS_SECONDS: [f64; 20] = [
-    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
-    0.5, 1.0, 2.5, 5.0, 15.0, 60.0,
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025,
+    0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0,
 ];
 
 impl Default for Metrics {
@@ -277,14 +291,33 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("hf_mem_probe");
         let latency: Family<StageLabels, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS_SECONDS));
-        let by_stage = |stage: Stage| latency.get_or_create(&StageLabels { stage: stage.word() }).clone();
+        let by_stage = |stage: Stage| {
+            latency
+                .get_or_create(&StageLabels {
+                    stage: stage.word(),
+                })
+                .clone()
+        };
         let refused: Family<RefusedLabels, Counter> = Family::default();
-        let by_refusal = |why: Refusal| refused.get_or_create(&RefusedLabels { why: why.word() }).clone();
+        let by_refusal = |why: Refusal| {
+            refused
+                .get_or_create(&RefusedLabels { why: why.word() })
+                .clone()
+        };
         let model_lookups: Family<ResultLabels, Counter> = Family::default();
-        let by_result =
-            |result: CacheResult| model_lookups.get_or_create(&ResultLabels { result: result.word() }).clone();
+        let by_result = |result: CacheResult| {
+            model_lookups
+                .get_or_create(&ResultLabels {
+                    result: result.word(),
+                })
+                .clone()
+        };
         let degraded: Family<PartLabels, Gauge> = Family::default();
-        let by_part = |part: Part| degraded.get_or_create(&PartLabels { part: part.word() }).clone();
+        let by_part = |part: Part| {
+            degraded
+                .get_or_create(&PartLabels { part: part.word() })
+                .clone()
+        };
         let metrics = Self {
             questions: Family::default(),
             latency: Stage::ALL.map(by_stage),
@@ -312,32 +345,90 @@ impl Default for Metrics {
         };
         // A gauge and not an info metric: the older text format has no such type.
         let build: Family<BuildLabels, Gauge> = Family::default();
-        build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+        build
+            .get_or_create(&BuildLabels {
+                version: env!("CARGO_PKG_VERSION"),
+            })
+            .set(1);
         registry.register("build_info", "The daemon's build", build);
-        registry.register("questions", "Answers by verdict and reason", metrics.questions.clone());
+        registry.register(
+            "questions",
+            "Answers by verdict and reason",
+            metrics.questions.clone(),
+        );
         registry.register_with_unit("latency", "Time by stage", Unit::Seconds, latency);
-        registry.register("hub_requests", "Requests to the Hub by outcome", metrics.hub_requests.clone());
+        registry.register(
+            "hub_requests",
+            "Requests to the Hub by outcome",
+            metrics.hub_requests.clone(),
+        );
         registry.register("model_lookups", "Where models were found", model_lookups);
-        registry.register("models_known", "Models in memory", metrics.models_known.clone());
-        registry.register_with_unit("cache", "Models on disk", Unit::Bytes, metrics.cache_bytes.clone());
+        registry.register(
+            "models_known",
+            "Models in memory",
+            metrics.models_known.clone(),
+        );
+        registry.register_with_unit(
+            "cache",
+            "Models on disk",
+            Unit::Bytes,
+            metrics.cache_bytes.clone(),
+        );
         registry.register("devices", "Devices that were read", metrics.devices.clone());
         for (name, help, family) in [
             ("device_total", "All memory", &metrics.device_total),
-            ("device_free", "Memory nobody has allocated", &metrics.device_free),
-            ("device_available", "Memory that can be given now", &metrics.device_available),
-            ("device_leased", "Memory that leases still claim", &metrics.device_leased),
+            (
+                "device_free",
+                "Memory nobody has allocated",
+                &metrics.device_free,
+            ),
+            (
+                "device_available",
+                "Memory that can be given now",
+                &metrics.device_available,
+            ),
+            (
+                "device_leased",
+                "Memory that leases still claim",
+                &metrics.device_leased,
+            ),
         ] {
             registry.register_with_unit(name, help, Unit::Bytes, family.clone());
         }
         registry.register("leases", "Leases held", metrics.leases.clone());
-        registry.register("lease_waiters", "Callers that wait for memory", metrics.lease_waiters.clone());
+        registry.register(
+            "lease_waiters",
+            "Callers that wait for memory",
+            metrics.lease_waiters.clone(),
+        );
         let age = metrics.sampler_age.clone();
-        registry.register_with_unit("sampler_age", "Age of the last reading of the devices", Unit::Seconds, age);
+        registry.register_with_unit(
+            "sampler_age",
+            "Age of the last reading of the devices",
+            Unit::Seconds,
+            age,
+        );
         let errors = metrics.nvml_errors.clone();
-        registry.register("nvml_errors", "Readings that the driver failed, and devices that could not be read", errors);
-        registry.register("device_xids", "XIDs that the driver reported, by device and number", metrics.xids.clone());
-        registry.register("connections", "Connections held", metrics.connections.clone());
-        registry.register("connections_refused", "Connections and requests refused", refused);
+        registry.register(
+            "nvml_errors",
+            "Readings that the driver failed, and devices that could not be read",
+            errors,
+        );
+        registry.register(
+            "device_xids",
+            "XIDs that the driver reported, by device and number",
+            metrics.xids.clone(),
+        );
+        registry.register(
+            "connections",
+            "Connections held",
+            metrics.connections.clone(),
+        );
+        registry.register(
+            "connections_refused",
+            "Connections and requests refused",
+            refused,
+        );
         registry.register(
             "degraded",
             "Whether a part of the daemon is degraded (1) or well (0), as health says",
@@ -349,25 +440,34 @@ impl Default for Metrics {
             metrics.device_usable.clone(),
         );
         let unusable = metrics.unusable.clone();
-        registry.register("devices_unusable", "Devices that nothing may be placed on, by reason", unusable);
+        registry.register(
+            "devices_unusable",
+            "Devices that nothing may be placed on, by reason",
+            unusable,
+        );
         registry.register(
             "lease_events",
             "What happened to leases and to those who wait",
             metrics.lease_events.clone(),
         );
         metrics.begin_at_zero();
-        Self { registry, ..metrics }
+        Self {
+            registry,
+            ..metrics
+        }
     }
 }
 
 impl Metrics {
     /// Counts an answer, or a problem as verdict `error`. `reason` must come from a closed set.
     pub fn question(&self, verdict: &'static str, reason: &'static str) {
-        self.questions.get_or_create(&QuestionLabels { verdict, reason }).inc();
+        self.questions
+            .get_or_create(&QuestionLabels { verdict, reason })
+            .inc();
     }
 
-    /// A counter that appears with its first event has no rate for that event: where the labels are known, they are there
-    /// from the start.
+    /// A counter that appears with its first event has no rate for that event: where the labels are
+    /// known, they are there from the start.
     fn begin_at_zero(&self) {
         for outcome in HubOutcome::ALL {
             self.set_hub_requests(outcome, 0);
@@ -385,7 +485,9 @@ impl Metrics {
 
     /// Sets how many requests to the Hub have ended so; they are counted where they are made.
     pub fn set_hub_requests(&self, outcome: HubOutcome, count: u64) {
-        let counter = self.hub_requests.get_or_create(&OutcomeLabels { outcome: outcome_word(outcome) });
+        let counter = self.hub_requests.get_or_create(&OutcomeLabels {
+            outcome: outcome_word(outcome),
+        });
         counter.inner().store(count, Ordering::Relaxed);
     }
 
@@ -402,9 +504,13 @@ impl Metrics {
     /// Sets how often each XID was heard; the sampler bounds their number.
     pub fn set_xids(&self, counts: &[XidCount]) {
         for it in counts {
-            let xid = it.xid.map_or_else(|| "unknown".to_owned(), |number| number.to_string());
-            let counter =
-                self.xids.get_or_create(&XidLabels { uuid: it.uuid.as_str().into(), xid: xid.as_str().into() });
+            let xid = it
+                .xid
+                .map_or_else(|| "unknown".to_owned(), |number| number.to_string());
+            let counter = self.xids.get_or_create(&XidLabels {
+                uuid: it.uuid.as_str().into(),
+                xid: xid.as_str().into(),
+            });
             counter.inner().store(it.count, Ordering::Relaxed);
         }
     }
@@ -417,15 +523,23 @@ impl Metrics {
 
     /// Sets the devices; those that are gone leave the output.
     pub fn set_devices(&self, figures: &[DeviceFigures], sampler_age: Option<Duration>) {
-        let families =
-            [&self.device_total, &self.device_free, &self.device_available, &self.device_leased, &self.device_usable];
+        let families = [
+            &self.device_total,
+            &self.device_free,
+            &self.device_available,
+            &self.device_leased,
+            &self.device_usable,
+        ];
         for family in families {
             family.clear();
         }
         let mut unusable = [0_usize; UNUSABLE.len()];
         self.devices.set(count(figures.len()));
         for device in figures {
-            let labels = DeviceLabels { uuid: device.uuid.as_str().into(), name: device.name.as_str().into() };
+            let labels = DeviceLabels {
+                uuid: device.uuid.as_str().into(),
+                name: device.name.as_str().into(),
+            };
             for (family, bytes) in [
                 (&self.device_total, Some(device.total)),
                 (&self.device_free, device.free),
@@ -436,10 +550,15 @@ impl Metrics {
                     family.get_or_create(&labels).set(gauge(bytes));
                 }
             }
-            self.device_usable.get_or_create(&labels).set(i64::from(device.unusable.is_none()));
+            self.device_usable
+                .get_or_create(&labels)
+                .set(i64::from(device.unusable.is_none()));
             if let Some(why) = &device.unusable {
                 let other = UNUSABLE.len() - 1;
-                unusable[UNUSABLE.iter().position(|reason| reason == why).unwrap_or(other)] += 1;
+                unusable[UNUSABLE
+                    .iter()
+                    .position(|reason| reason == why)
+                    .unwrap_or(other)] += 1;
             }
             if device.uuid.starts_with("GPU-") && !device.part_of_gpu {
                 for xid in WATCHED_XIDS {
@@ -451,10 +570,13 @@ impl Metrics {
             }
         }
         for (reason, devices) in UNUSABLE.into_iter().zip(unusable) {
-            self.unusable.get_or_create(&ReasonLabels { reason }).set(count(devices));
+            self.unusable
+                .get_or_create(&ReasonLabels { reason })
+                .set(count(devices));
         }
         // Without any reading the age is unknown, which OpenMetrics writes as NaN.
-        self.sampler_age.set(sampler_age.map_or(f64::NAN, |age| age.as_secs_f64()));
+        self.sampler_age
+            .set(sampler_age.map_or(f64::NAN, |age| age.as_secs_f64()));
     }
 
     /// Sets how a part is.
@@ -465,7 +587,10 @@ impl Metrics {
     /// Sets how often things happened to leases; they are counted by the ledger's owner.
     pub fn set_lease_events(&self, counters: &Counters) {
         for (event, count) in counters.by_word() {
-            self.lease_events.get_or_create(&EventLabels { event }).inner().store(count, Ordering::Relaxed);
+            self.lease_events
+                .get_or_create(&EventLabels { event })
+                .inner()
+                .store(count, Ordering::Relaxed);
         }
     }
 
@@ -520,14 +645,24 @@ mod tests {
     fn control_characters_are_escaped_in_labels() {
         let metrics = Metrics::default();
         let hostile = "a\x1b[2J\r\nb\u{9b}\"\\é";
-        let named = DeviceFigures { name: hostile.to_owned(), ..device("GPU-\x07", None) };
+        let named = DeviceFigures {
+            name: hostile.to_owned(),
+            ..device("GPU-\x07", None)
+        };
         metrics.set_devices(&[named], None);
-        metrics.set_xids(&[XidCount { uuid: "GPU-\x07".to_owned(), xid: None, count: 1 }]);
+        metrics.set_xids(&[XidCount {
+            uuid: "GPU-\x07".to_owned(),
+            xid: None,
+            count: 1,
+        }]);
         for text in [metrics.open_metrics(), metrics.classic_text()] {
             let raw = |letter: char| letter.is_control() && letter != '\n';
             assert!(!text.contains(raw), "{text:?}");
             let name = r#"name="a\\u{1b}[2J\\u{d}\\u{a}b\\u{9b}\"\\é""#;
-            assert!(text.contains(name) && text.contains(r#"uuid="GPU-\\u{7}""#), "{text}");
+            assert!(
+                text.contains(name) && text.contains(r#"uuid="GPU-\\u{7}""#),
+                "{text}"
+            );
         }
     }
 
@@ -552,8 +687,15 @@ mod tests {
         metrics.set_hub_requests(HubOutcome::Ok, 1);
         metrics.set_nvml_errors(3);
         metrics.model_lookup(CacheResult::Disk);
-        metrics.set_devices(&[device("GPU-1", Some(Bytes::gib(20)))], Some(Duration::from_millis(500)));
-        let heard = |xid| XidCount { uuid: "GPU-1".to_owned(), xid, count: 3 };
+        metrics.set_devices(
+            &[device("GPU-1", Some(Bytes::gib(20)))],
+            Some(Duration::from_millis(500)),
+        );
+        let heard = |xid| XidCount {
+            uuid: "GPU-1".to_owned(),
+            xid,
+            count: 3,
+        };
         metrics.set_xids(&[heard(Some(79)), heard(None)]);
         metrics.set_xids(&[heard(Some(79)), heard(None)]);
         let text = metrics.open_metrics();
@@ -577,14 +719,31 @@ mod tests {
     #[test]
     fn what_could_not_be_read_is_absent_and_a_lost_device_leaves() {
         let metrics = Metrics::default();
-        metrics.set_devices(&[device("GPU-1", None), device("GPU-2", Some(Bytes::gib(1)))], None);
-        assert!(!metrics.open_metrics().contains("device_free_bytes{uuid=\"GPU-1\""));
-        assert!(metrics.open_metrics().contains("device_total_bytes{uuid=\"GPU-1\""));
+        metrics.set_devices(
+            &[device("GPU-1", None), device("GPU-2", Some(Bytes::gib(1)))],
+            None,
+        );
+        assert!(
+            !metrics
+                .open_metrics()
+                .contains("device_free_bytes{uuid=\"GPU-1\"")
+        );
+        assert!(
+            metrics
+                .open_metrics()
+                .contains("device_total_bytes{uuid=\"GPU-1\"")
+        );
         assert!(metrics.open_metrics().contains("sampler_age_seconds NaN"));
         metrics.set_devices(&[device("GPU-1", None)], None);
         let left = metrics.open_metrics();
-        let of_gone = left.lines().filter(|line| line.contains("GPU-2") && !line.contains("device_xids_total"));
-        assert_eq!(of_gone.collect::<Vec<_>>(), Vec::<&str>::new(), "a counter goes on, a gauge does not");
+        let of_gone = left
+            .lines()
+            .filter(|line| line.contains("GPU-2") && !line.contains("device_xids_total"));
+        assert_eq!(
+            of_gone.collect::<Vec<_>>(),
+            Vec::<&str>::new(),
+            "a counter goes on, a gauge does not"
+        );
     }
 
     #[test]
@@ -605,13 +764,27 @@ mod tests {
         }
         metrics.set_degraded(Part::Hub, true);
         metrics.refused(Refusal::Bodies);
-        let unusable = |uuid: &str, why: &str| DeviceFigures { unusable: Some(why.to_owned()), ..device(uuid, None) };
-        let part = DeviceFigures { part_of_gpu: true, ..device("GPU-4", None) };
+        let unusable = |uuid: &str, why: &str| DeviceFigures {
+            unusable: Some(why.to_owned()),
+            ..device(uuid, None)
+        };
+        let part = DeviceFigures {
+            part_of_gpu: true,
+            ..device("GPU-4", None)
+        };
         metrics.set_devices(
-            &[device("GPU-1", None), unusable("GPU-2", "gpu_lost"), unusable("GPU-3", "a new word"), part],
+            &[
+                device("GPU-1", None),
+                unusable("GPU-2", "gpu_lost"),
+                unusable("GPU-3", "a new word"),
+                part,
+            ],
             None,
         );
-        metrics.set_lease_events(&Counters { granted: 3, ..Counters::default() });
+        metrics.set_lease_events(&Counters {
+            granted: 3,
+            ..Counters::default()
+        });
         let after = metrics.open_metrics();
         for line in [
             "hf_mem_probe_degraded{part=\"hub\"} 1",
@@ -626,8 +799,15 @@ mod tests {
         ] {
             assert!(after.contains(line), "{line} in\n{after}");
         }
-        assert!(!after.contains("{uuid=\"GPU-4\",xid="), "XIDs are of whole GPUs");
+        assert!(
+            !after.contains("{uuid=\"GPU-4\",xid="),
+            "XIDs are of whole GPUs"
+        );
         metrics.set_devices(&[device("GPU-1", None)], None);
-        assert!(metrics.open_metrics().contains("hf_mem_probe_devices_unusable{reason=\"gpu_lost\"} 0"));
+        assert!(
+            metrics
+                .open_metrics()
+                .contains("hf_mem_probe_devices_unusable{reason=\"gpu_lost\"} 0")
+        );
     }
 }

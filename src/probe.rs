@@ -1,6 +1,7 @@
 //! The path itself: question, model, engine, devices, placement, answer.
 //!
-//! Everything that waits (the Hub, the driver, the ledger) has happened before: [`answer`] takes values and returns one.
+//! Everything that waits (the Hub, the driver, the ledger) has happened before: [`answer`] takes
+//! values and returns one.
 
 mod conclusion;
 mod effort;
@@ -25,7 +26,8 @@ use crate::devices::{Device, Snapshot, declared};
 use crate::engines::{AskedContext, AskedWorkload, EngineError, Engines, releases};
 use crate::model::Model;
 use crate::placement::{
-    Ask, Availability, Available, Constraints, Holder, PlacementError, Plan, Policy, fit_together, plan,
+    Ask, Availability, Available, Constraints, Holder, PlacementError, Plan, Policy, fit_together,
+    plan,
 };
 
 pub use effort::{leasable, takes_long};
@@ -49,8 +51,14 @@ pub struct Here {
     pub notes: BTreeMap<String, Vec<String>>,
 }
 
-/// [`answer`], and where the repository holds one model in many files and none was asked for, the verdict of each.
-pub fn fits(question: &Question, model: &Model, here: &Here, rules: &Rules) -> Result<Answer, Problem> {
+/// [`answer`], and where the repository holds one model in many files and none was asked for, the
+/// verdict of each.
+pub fn fits(
+    question: &Question,
+    model: &Model,
+    here: &Here,
+    rules: &Rules,
+) -> Result<Answer, Problem> {
     let mut answer = answer(question, model, here, rules)?;
     files::list(&mut answer, question, model, here, rules, true)?;
     Ok(answer)
@@ -67,13 +75,21 @@ pub struct Rules {
 
 /// Whether and how `model` fits `here`.
 ///
-/// "No" and "unknown" are answers. A problem is a question that cannot be asked, or a host without a usable device.
-pub fn answer(question: &Question, model: &Model, here: &Here, rules: &Rules) -> Result<Answer, Problem> {
+/// "No" and "unknown" are answers. A problem is a question that cannot be asked, or a host without
+/// a usable device.
+pub fn answer(
+    question: &Question,
+    model: &Model,
+    here: &Here,
+    rules: &Rules,
+) -> Result<Answer, Problem> {
     let ask = ask(question, model, rules)?;
     let name = ask.engine.name();
     let plan = match plan(&ask, &here.availability) {
         Ok(plan) => plan,
-        Err(PlacementError::Engine(EngineError::Headers { why })) => return Ok(contradictory(model, &why, here)),
+        Err(PlacementError::Engine(EngineError::Headers { why })) => {
+            return Ok(contradictory(model, &why, here));
+        }
         Err(PlacementError::Engine(error)) => {
             return match untold(&error) {
                 Some((reason, why)) => Ok(unknown(model, name, (reason, &why), here)),
@@ -98,8 +114,15 @@ pub fn answer(question: &Question, model: &Model, here: &Here, rules: &Rules) ->
 }
 
 fn ask<'a>(question: &'a Question, model: &'a Model, rules: &'a Rules) -> Result<Ask<'a>, Problem> {
-    let name = question.engine.name.as_deref().unwrap_or_else(|| default_engine(model));
-    let engine = rules.engines.by_name(name).map_err(|error| engine_problem(&error))?;
+    let name = question
+        .engine
+        .name
+        .as_deref()
+        .unwrap_or_else(|| default_engine(model));
+    let engine = rules
+        .engines
+        .by_name(name)
+        .map_err(|error| engine_problem(&error))?;
     Ok(Ask {
         engine,
         model,
@@ -116,13 +139,20 @@ fn ask<'a>(question: &'a Question, model: &'a Model, rules: &'a Rules) -> Result
     })
 }
 
-/// Refuses a question that names an engine which does not exist, or a version that the engine cannot have, before anything
-/// is read for it.
+/// Refuses a question that names an engine which does not exist, or a version that the engine
+/// cannot have, before anything is read for it.
 pub fn known_engine(question: &Question, rules: &Rules) -> Result<(), Problem> {
-    let Some(name) = &question.engine.name else { return Ok(()) };
-    let engine = rules.engines.by_name(name).map_err(|error| engine_problem(&error))?;
+    let Some(name) = &question.engine.name else {
+        return Ok(());
+    };
+    let engine = rules
+        .engines
+        .by_name(name)
+        .map_err(|error| engine_problem(&error))?;
     match &question.engine.version {
-        Some(version) => releases::check_form(engine.name(), version).map_err(|error| engine_problem(&error)),
+        Some(version) => {
+            releases::check_form(engine.name(), version).map_err(|error| engine_problem(&error))
+        }
         None => Ok(()),
     }
 }
@@ -134,39 +164,73 @@ pub fn together(
     here: &Here,
     rules: &Rules,
 ) -> Result<TogetherAnswer, Problem> {
-    let asks: Vec<Ask<'_>> =
-        questions.iter().zip(models).map(|(question, model)| ask(question, model, rules)).collect::<Result<_, _>>()?;
+    let asks: Vec<Ask<'_>> = questions
+        .iter()
+        .zip(models)
+        .map(|(question, model)| ask(question, model, rules))
+        .collect::<Result<_, _>>()?;
     let found = match fit_together(&asks, &here.availability) {
         Ok(found) => found,
         Err(error) => return Err(none_together(&error, &asks, here)),
     };
-    if let Some(plan) = found.plans.iter().find(|plan| plan.reason == Reason::NoDevices) {
+    if let Some(plan) = found
+        .plans
+        .iter()
+        .find(|plan| plan.reason == Reason::NoDevices)
+    {
         return Err(no_devices(plan, here));
     }
     let one = |((question, ask), plan): ((&Question, &Ask<'_>), &Plan)| {
         conclude(question, ask.model, ask.engine.name(), plan, here)
     };
-    let answers: Vec<Answer> = questions.iter().zip(&asks).zip(&found.plans).map(one).collect();
-    let deciding = answers.iter().find(|answer| answer.verdict == Some(found.verdict));
-    let reason = deciding.and_then(|answer| answer.reason.as_deref()).unwrap_or(Reason::Fits.word()).to_owned();
+    let answers: Vec<Answer> = questions
+        .iter()
+        .zip(&asks)
+        .zip(&found.plans)
+        .map(one)
+        .collect();
+    let deciding = answers
+        .iter()
+        .find(|answer| answer.verdict == Some(found.verdict));
+    let reason = deciding
+        .and_then(|answer| answer.reason.as_deref())
+        .unwrap_or(Reason::Fits.word())
+        .to_owned();
     let mut message = match found.verdict {
         Verdict::Fits => format!("all {} fit together", answers.len()),
-        Verdict::Tight => format!("all {} fit together if all goes as it usually does", answers.len()),
-        _ => deciding.map_or_else(String::new, |answer| format!("they do not fit together: {}", answer.message)),
+        Verdict::Tight => format!(
+            "all {} fit together if all goes as it usually does",
+            answers.len()
+        ),
+        _ => deciding.map_or_else(String::new, |answer| {
+            format!("they do not fit together: {}", answer.message)
+        }),
     };
     if found.gave_up {
         message.push_str("; not every combination was tried");
     }
-    Ok(TogetherAnswer { schema_version: crate::api::SCHEMA_VERSION, verdict: found.verdict, reason, message, answers })
+    Ok(TogetherAnswer {
+        schema_version: crate::api::SCHEMA_VERSION,
+        verdict: found.verdict,
+        reason,
+        message,
+        answers,
+    })
 }
 
-/// What `model` needs, whatever is installed here: on the declared devices, or on as many of a common data-centre GPU as
-/// it takes, which the answer then says.
-pub fn estimate(question: &Question, model: &Model, declared: Option<Here>, rules: &Rules) -> Result<Answer, Problem> {
+/// What `model` needs, whatever is installed here: on the declared devices, or on as many of a
+/// common data-centre GPU as it takes, which the answer then says.
+pub fn estimate(
+    question: &Question,
+    model: &Model,
+    declared: Option<Here>,
+    rules: &Rules,
+) -> Result<Answer, Problem> {
     if let Some(here) = declared {
         return fits(question, model, &here, rules);
     }
-    let fixed = question.constraints.tensor_parallel.is_some() || question.constraints.pipeline_parallel.is_some();
+    let fixed = question.constraints.tensor_parallel.is_some()
+        || question.constraints.pipeline_parallel.is_some();
     let asked = u64::from(question.constraints.tensor_parallel.unwrap_or(1))
         * u64::from(question.constraints.pipeline_parallel.unwrap_or(1));
     let counts: &[u64] = if fixed { &[asked] } else { &ASSUMED_COUNTS };
@@ -174,9 +238,12 @@ pub fn estimate(question: &Question, model: &Model, declared: Option<Here>, rule
     for count in counts {
         let here = Here::declared(&format!("{count}x{ASSUMED_DEVICE}"), SystemTime::UNIX_EPOCH)?;
         let mut found = answer(question, model, &here, rules)?;
-        // Nothing short on the devices: only how much host memory there is cannot be told, and more devices tell it neither.
-        let settled = matches!(found.verdict, Some(Verdict::Fits | Verdict::Tight | Verdict::Unknown))
-            || found.short_by_bytes == Shortfall::Bytes(0);
+        // Nothing short on the devices: only how much host memory there is cannot be told, and more
+        // devices tell it neither.
+        let settled = matches!(
+            found.verdict,
+            Some(Verdict::Fits | Verdict::Tight | Verdict::Unknown)
+        ) || found.short_by_bytes == Shortfall::Bytes(0);
         if found.verdict != Some(Verdict::Unknown) {
             found.assumptions.insert(
                 0,
@@ -201,11 +268,14 @@ pub fn estimate(question: &Question, model: &Model, declared: Option<Here>, rule
 pub fn note_staleness(answer: &mut Answer, stale: bool) {
     if stale {
         answer.stale = true;
-        answer.warnings.push("the Hub could not be asked whether this is still the newest commit".to_owned());
+        answer
+            .warnings
+            .push("the Hub could not be asked whether this is still the newest commit".to_owned());
     }
 }
 
-/// What `estimate` figures for when nobody names a device: the commonest card of its class in published engine logs.
+/// What `estimate` figures for when nobody names a device: the commonest card of its class in
+/// published engine logs.
 const ASSUMED_DEVICE: &str = "H100-80GB";
 const ASSUMED_COUNTS: [u64; 6] = [1, 2, 4, 8, 16, 32];
 
@@ -230,17 +300,32 @@ impl Here {
 }
 
 fn notes(snapshot: &Snapshot) -> BTreeMap<String, Vec<String>> {
-    let noted = snapshot.devices.iter().filter(|device| !device.warnings.is_empty());
-    let of = |device: &Device| device.warnings.iter().map(|warning| warning.message.clone()).collect();
-    noted.map(|device| (device.facts.uuid.clone(), of(device))).collect()
+    let noted = snapshot
+        .devices
+        .iter()
+        .filter(|device| !device.warnings.is_empty());
+    let of = |device: &Device| {
+        device
+            .warnings
+            .iter()
+            .map(|warning| warning.message.clone())
+            .collect()
+    };
+    noted
+        .map(|device| (device.facts.uuid.clone(), of(device)))
+        .collect()
 }
 
 fn asked(question: &Question) -> AskedWorkload {
     AskedWorkload {
-        context: question.workload.context.as_ref().map(|context| match context {
-            ContextQuestion::Tokens(tokens) => AskedContext::Tokens(*tokens),
-            ContextQuestion::Word(_) => AskedContext::Max,
-        }),
+        context: question
+            .workload
+            .context
+            .as_ref()
+            .map(|context| match context {
+                ContextQuestion::Tokens(tokens) => AskedContext::Tokens(*tokens),
+                ContextQuestion::Word(_) => AskedContext::Max,
+            }),
         sequences: question.workload.sequences,
         kv_cache_dtype: question.workload.kv_cache_dtype.clone(),
         dtype: question.workload.dtype.clone(),
@@ -273,34 +358,56 @@ fn conclude(question: &Question, model: &Model, engine: &str, plan: &Plan, here:
         }
     }
     answer.placement = plan.recommended.as_ref().map(requirement::placement);
-    answer.alternatives = plan.alternatives.iter().map(requirement::alternative).collect();
+    answer.alternatives = plan
+        .alternatives
+        .iter()
+        .map(requirement::alternative)
+        .collect();
     answer.short_by_bytes = match &plan.recommended {
         Some(_) => Shortfall::Bytes(plan.short_by.get()),
         None => Shortfall::Unknown,
     };
     answer.assumptions.extend(plan.assumptions.iter().cloned());
     answer.warnings.extend(plan.warnings.iter().cloned());
-    let over = plan.passed_over.iter().map(|over| format!("{} ({}) is not used: {}", over.name, over.uuid, over.why));
+    let over = plan
+        .passed_over
+        .iter()
+        .map(|over| format!("{} ({}) is not used: {}", over.name, over.uuid, over.why));
     answer.warnings.extend(over);
-    for device in plan.recommended.iter().flat_map(|placement| &placement.ranks).map(|rank| &rank.device) {
+    for device in plan
+        .recommended
+        .iter()
+        .flat_map(|placement| &placement.ranks)
+        .map(|rank| &rank.device)
+    {
         let notes = here.notes.get(&device.uuid).into_iter().flatten();
-        answer.warnings.extend(notes.map(|note| format!("{} ({}): {note}", device.name, device.uuid)));
+        answer
+            .warnings
+            .extend(notes.map(|note| format!("{} ({}): {note}", device.name, device.uuid)));
     }
     answer.message = conclusion::message(&answer, plan);
     answer
 }
 
-/// The reason and the sentence of an error after which only the weights are known; `None` for any other error.
+/// The reason and the sentence of an error after which only the weights are known; `None` for any
+/// other error.
 fn untold(error: &EngineError) -> Option<(Reason, String)> {
     match error {
-        EngineError::Unsupported { why, .. } => Some((Reason::UnsupportedArchitecture, why.clone())),
-        EngineError::UnsupportedVersion { .. } => Some((Reason::UnsupportedEngineVersion, error.to_string())),
-        EngineError::UnsupportedParameter { .. } => Some((Reason::UnsupportedParameter, error.to_string())),
+        EngineError::Unsupported { why, .. } => {
+            Some((Reason::UnsupportedArchitecture, why.clone()))
+        }
+        EngineError::UnsupportedVersion { .. } => {
+            Some((Reason::UnsupportedEngineVersion, error.to_string()))
+        }
+        EngineError::UnsupportedParameter { .. } => {
+            Some((Reason::UnsupportedParameter, error.to_string()))
+        }
         _ => None,
     }
 }
 
-/// The answer for a model whose need is not understood: exact weights, and nothing that would be a guess.
+/// The answer for a model whose need is not understood: exact weights, and nothing that would be a
+/// guess.
 fn unknown(model: &Model, engine: &str, (reason, why): (Reason, &str), here: &Here) -> Answer {
     let mut answer = blank(model, here);
     answer.verdict = Some(Verdict::Unknown);
@@ -378,15 +485,36 @@ fn engine_problem(error: &EngineError) -> Problem {
 
 /// No usable device: because one is lost, or because there is none.
 fn no_devices(plan: &Plan, here: &Here) -> Problem {
-    // A MIG parent only says that its instances are what counts; and a lost GPU is what an operator must hear of first.
-    let asked = |device: &&Available| plan.passed_over.iter().any(|over| over.uuid == device.facts.uuid);
-    let words = here.availability.devices.iter().filter(asked).filter_map(|device| device.unusable.as_ref());
-    let words = words.map(|unusable| unusable.reason.as_str()).filter(|word| *word != "mig_parent");
+    // A MIG parent only says that its instances are what counts; and a lost GPU is what an operator
+    // must hear of first.
+    let asked = |device: &&Available| {
+        plan.passed_over
+            .iter()
+            .any(|over| over.uuid == device.facts.uuid)
+    };
+    let words = here
+        .availability
+        .devices
+        .iter()
+        .filter(asked)
+        .filter_map(|device| device.unusable.as_ref());
+    let words = words
+        .map(|unusable| unusable.reason.as_str())
+        .filter(|word| *word != "mig_parent");
     let lost = words.clone().find(|word| *word == Reason::GpuLost.word());
-    let reason = lost.or_else(|| words.clone().next()).map_or(Reason::NoDevices, Reason::of_device);
-    let over = plan.passed_over.iter().map(|over| format!("{} ({}): {}", over.name, over.uuid, over.why));
+    let reason = lost
+        .or_else(|| words.clone().next())
+        .map_or(Reason::NoDevices, Reason::of_device);
+    let over = plan
+        .passed_over
+        .iter()
+        .map(|over| format!("{} ({}): {}", over.name, over.uuid, over.why));
     let said = over.collect::<Vec<_>>().join("; ");
-    let detail =
-        if said.is_empty() { "there is no GPU here".to_owned() } else { format!("no device can be used: {said}") };
-    Problem::new(reason, detail).hint("ask for declared devices with --gpus, or see hf-mem-probe gpus")
+    let detail = if said.is_empty() {
+        "there is no GPU here".to_owned()
+    } else {
+        format!("no device can be used: {said}")
+    };
+    Problem::new(reason, detail)
+        .hint("ask for declared devices with --gpus, or see hf-mem-probe gpus")
 }

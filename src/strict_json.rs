@@ -1,18 +1,20 @@
 //! JSON in which an object is an object.
 //!
-//! serde's derive reads a struct from an array too, field by field: `[5]` would be a `{"seconds": 5}`, and a client that
-//! mixes the two up would get an answer to a question that it did not ask. [`from_slice`] and [`from_str`] refuse that
-//! for every struct at every depth. They wrap serde_json's deserializer and pass everything else through.
+//! serde's derive reads a struct from an array too, field by field: `[5]` would be a
+//! `{"seconds": 5}`, and a client that mixes the two up would get an answer to a question that it
+//! did not ask. [`from_slice`] and [`from_str`] refuse that for every struct at every depth. They
+//! wrap serde_json's deserializer and pass everything else through.
 //!
-//! Two attributes make serde buffer values out of the wrapper's sight. A field with `#[serde(flatten)]` needs
-//! `deserialize_with = "strict_json::nested"` as well, and so does a struct inside an internally tagged enum; the field
-//! that holds such an enum needs `deserialize_with = "strict_json::tagged"`.
+//! Two attributes make serde buffer values out of the wrapper's sight. A field with
+//! `#[serde(flatten)]` needs `deserialize_with = "strict_json::nested"` as well, and so does a
+//! struct inside an internally tagged enum; the field that holds such an enum needs
+//! `deserialize_with = "strict_json::tagged"`.
 
 use std::fmt;
 
 use serde::de::{
-    Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess,
-    VariantAccess, Visitor,
+    Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess,
+    SeqAccess, VariantAccess, Visitor,
 };
 
 /// Reads `json`, as [`serde_json::from_slice`] does.
@@ -36,14 +38,24 @@ fn whole<'de, T: DeserializeOwned>(
 }
 
 /// Reads a value from a deserializer that serde made of buffered values: for `deserialize_with`.
-pub(crate) fn nested<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-    T::deserialize(Strict { inner: deserializer, any: Arrays::Taken })
+pub(crate) fn nested<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    T::deserialize(Strict {
+        inner: deserializer,
+        any: Arrays::Taken,
+    })
 }
 
-/// Reads an internally tagged enum, or `None` where there is none: for `deserialize_with`. serde asks for any value there
-/// and would take an array whose first item is the tag.
-pub(crate) fn tagged<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-    T::deserialize(Strict { inner: deserializer, any: Arrays::Refused })
+/// Reads an internally tagged enum, or `None` where there is none: for `deserialize_with`. serde
+/// asks for any value there and would take an array whose first item is the tag.
+pub(crate) fn tagged<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    T::deserialize(Strict {
+        inner: deserializer,
+        any: Arrays::Refused,
+    })
 }
 
 /// Whether an array may stand where a visitor is given it.
@@ -53,7 +65,8 @@ enum Arrays {
     Refused,
 }
 
-/// A part of serde's machinery that refuses arrays in place of structs in all that is read through it.
+/// A part of serde's machinery that refuses arrays in place of structs in all that is read through
+/// it.
 struct Strict<I> {
     inner: I,
     /// What becomes of an array where any value is asked for.
@@ -62,7 +75,10 @@ struct Strict<I> {
 
 impl<I> Strict<I> {
     fn new(inner: I) -> Self {
-        Self { inner, any: Arrays::Taken }
+        Self {
+            inner,
+            any: Arrays::Taken,
+        }
     }
 }
 
@@ -74,11 +90,17 @@ struct Guard<V> {
 
 impl<V> Guard<V> {
     fn new(inner: V) -> Self {
-        Self { inner, arrays: Arrays::Taken }
+        Self {
+            inner,
+            arrays: Arrays::Taken,
+        }
     }
 
     fn objects_only(inner: V) -> Self {
-        Self { inner, arrays: Arrays::Refused }
+        Self {
+            inner,
+            arrays: Arrays::Refused,
+        }
     }
 }
 
@@ -105,12 +127,18 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        self.inner.deserialize_any(Guard { inner: visitor, arrays: self.any })
+        self.inner.deserialize_any(Guard {
+            inner: visitor,
+            arrays: self.any,
+        })
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         // What is in it is read as this would be.
-        self.inner.deserialize_option(Guard { inner: visitor, arrays: self.any })
+        self.inner.deserialize_option(Guard {
+            inner: visitor,
+            arrays: self.any,
+        })
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -119,18 +147,33 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        self.inner.deserialize_struct(name, fields, Guard::objects_only(visitor))
+        self.inner
+            .deserialize_struct(name, fields, Guard::objects_only(visitor))
     }
 
-    fn deserialize_unit_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, D::Error> {
-        self.inner.deserialize_unit_struct(name, Guard::new(visitor))
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        self.inner
+            .deserialize_unit_struct(name, Guard::new(visitor))
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, D::Error> {
-        self.inner.deserialize_newtype_struct(name, Guard::new(visitor))
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        self.inner
+            .deserialize_newtype_struct(name, Guard::new(visitor))
     }
 
-    fn deserialize_tuple<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, D::Error> {
+    fn deserialize_tuple<V: Visitor<'de>>(
+        self,
+        length: usize,
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
         self.inner.deserialize_tuple(length, Guard::new(visitor))
     }
 
@@ -140,7 +183,8 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
         length: usize,
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        self.inner.deserialize_tuple_struct(name, length, Guard::new(visitor))
+        self.inner
+            .deserialize_tuple_struct(name, length, Guard::new(visitor))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -149,7 +193,8 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        self.inner.deserialize_enum(name, variants, Guard::new(visitor))
+        self.inner
+            .deserialize_enum(name, variants, Guard::new(visitor))
     }
 
     fn is_human_readable(&self) -> bool {
@@ -201,14 +246,20 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Guard<V> {
     }
 
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
-        self.inner.visit_some(Strict { inner: deserializer, any: self.arrays })
+        self.inner.visit_some(Strict {
+            inner: deserializer,
+            any: self.arrays,
+        })
     }
 
     fn visit_unit<E: Error>(self) -> Result<V::Value, E> {
         self.inner.visit_unit()
     }
 
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
+    fn visit_newtype_struct<D: Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> Result<V::Value, D::Error> {
         self.inner.visit_newtype_struct(Strict::new(deserializer))
     }
 
@@ -239,7 +290,10 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Seed<S> {
 impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Strict<A> {
     type Error = A::Error;
 
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, A::Error> {
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, A::Error> {
         self.inner.next_element_seed(Seed(seed))
     }
 
@@ -251,7 +305,10 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Strict<A> {
 impl<'de, A: MapAccess<'de>> MapAccess<'de> for Strict<A> {
     type Error = A::Error;
 
-    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, A::Error> {
+    fn next_key_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, A::Error> {
         self.inner.next_key_seed(Seed(seed))
     }
 
@@ -268,7 +325,10 @@ impl<'de, A: EnumAccess<'de>> EnumAccess<'de> for Strict<A> {
     type Error = A::Error;
     type Variant = Strict<A::Variant>;
 
-    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self::Variant), A::Error> {
+    fn variant_seed<S: DeserializeSeed<'de>>(
+        self,
+        seed: S,
+    ) -> Result<(S::Value, Self::Variant), A::Error> {
         let (value, variant) = self.inner.variant_seed(Seed(seed))?;
 
         Ok((value, Strict::new(variant)))
@@ -286,7 +346,11 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Strict<A> {
         self.inner.newtype_variant_seed(Seed(seed))
     }
 
-    fn tuple_variant<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, A::Error> {
+    fn tuple_variant<V: Visitor<'de>>(
+        self,
+        length: usize,
+        visitor: V,
+    ) -> Result<V::Value, A::Error> {
         self.inner.tuple_variant(length, Guard::new(visitor))
     }
 
@@ -295,7 +359,8 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Strict<A> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, A::Error> {
-        self.inner.struct_variant(fields, Guard::objects_only(visitor))
+        self.inner
+            .struct_variant(fields, Guard::objects_only(visitor))
     }
 }
 
@@ -369,13 +434,34 @@ mod tests {
         let read: Everything = from_str(&text).unwrap();
         assert_eq!(read.point, Some(Point { x: 1 }));
         assert_eq!(read.shapes[2..], [Shape::Pair(1, 2), Shape::Nothing]);
-        assert_eq!(read.tagged, Some(Tagged::Filled { points: vec![Point { x: 1 }] }));
-        assert_eq!((read.any, read.raw.get()), (json!([1, { "x": [] }]), "[1,2]"));
-        assert_eq!((read.points.len(), read.by_name.len(), read.boxed.x, read.pairs.len()), (1, 1, 1, 1));
+        assert_eq!(
+            read.tagged,
+            Some(Tagged::Filled {
+                points: vec![Point { x: 1 }]
+            })
+        );
+        assert_eq!(
+            (read.any, read.raw.get()),
+            (json!([1, { "x": [] }]), "[1,2]")
+        );
+        assert_eq!(
+            (
+                read.points.len(),
+                read.by_name.len(),
+                read.boxed.x,
+                read.pairs.len()
+            ),
+            (1, 1, 1, 1)
+        );
         assert_eq!(read.more.deep, Point { x: 1 });
         assert_eq!(from_str::<Option<Tagged>>("null").unwrap(), None);
         assert_eq!(from_slice::<Point>(b" {} ").unwrap(), Point::default());
-        assert!(from_str::<Point>("{} {}").unwrap_err().to_string().starts_with("trailing characters"));
+        assert!(
+            from_str::<Point>("{} {}")
+                .unwrap_err()
+                .to_string()
+                .starts_with("trailing characters")
+        );
     }
 
     #[test]
@@ -395,14 +481,25 @@ mod tests {
             let mut bad = good();
             *bad.pointer_mut(path).unwrap() = json!([1]);
             let why = from_str::<Everything>(&bad.to_string()).unwrap_err();
-            assert!(why.is_data() && why.to_string().contains("expected an object"), "{path}: {why}");
+            assert!(
+                why.is_data() && why.to_string().contains("expected an object"),
+                "{path}: {why}"
+            );
         }
         let mut bad = good();
         bad["tagged"] = json!(["Empty"]);
-        let why = from_str::<Everything>(&bad.to_string()).unwrap_err().to_string();
+        let why = from_str::<Everything>(&bad.to_string())
+            .unwrap_err()
+            .to_string();
         assert!(why.contains("expected an object"), "{why}");
         for text in ["[]", "[5]"] {
-            assert!(from_str::<Point>(text).unwrap_err().to_string().contains("expected an object"), "{text}");
+            assert!(
+                from_str::<Point>(text)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("expected an object"),
+                "{text}"
+            );
         }
     }
 }

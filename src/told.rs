@@ -1,5 +1,5 @@
-//! What was told last of something that comes and goes: each turn is told once, and of one that flaps no more than a reader
-//! of the log can bear.
+//! What was told last of something that comes and goes: each turn is told once, and of one that
+//! flaps no more than a reader of the log can bear.
 
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,14 @@ const AT_ONCE: u32 = 8;
 /// How often one more is.
 const ONE_EACH: Duration = Duration::from_secs(300);
 
-/// What was told last of one thing, as the word for what is wrong with it. `None`: all is well, as it is taken to be at the
-/// start.
+/// What was told last of one thing, as the word for what is wrong with it. `None`: all is well, as
+/// it is taken to be at the start.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Told {
     last: Option<Turned>,
     seen: Option<String>,
-    /// Until when the budget is spent, at [`ONE_EACH`]: never further ahead than [`AT_ONCE`] of them.
+    /// Until when the budget is spent, at [`ONE_EACH`]: never further ahead than [`AT_ONCE`] of
+    /// them.
     spent_until: Option<Instant>,
     left_out: u64,
 }
@@ -51,7 +52,10 @@ impl Told {
             return None;
         }
         self.spent_until = Some(until);
-        let before = self.last.replace(Turned { wrong: wrong.map(str::to_owned), at: now });
+        let before = self.last.replace(Turned {
+            wrong: wrong.map(str::to_owned),
+            at: now,
+        });
         let after = before.map(|before| now.duration_since(before.at));
         let left_out = Some(std::mem::take(&mut self.left_out)).filter(|count| *count > 0);
         Some(Turn { after, left_out })
@@ -71,7 +75,12 @@ mod tests {
     fn each_turn_is_told_once_and_another_wrong_is_a_turn_too() {
         let (start, mut told) = (Instant::now(), Told::default());
         let at = |seconds| start + Duration::from_secs(seconds);
-        let turn = |after: Option<u64>| Some(Turn { after: after.map(Duration::from_secs), left_out: None });
+        let turn = |after: Option<u64>| {
+            Some(Turn {
+                after: after.map(Duration::from_secs),
+                left_out: None,
+            })
+        };
         assert_eq!(told.note(None, at(0)), None, "all is well at the start");
         assert_eq!(told.note(Some("lost"), at(5)), turn(None));
         assert_eq!(told.note(Some("lost"), at(6)), None);
@@ -85,14 +94,23 @@ mod tests {
         let (start, mut told) = (Instant::now(), Told::default());
         let turns = |told: &mut Told, from: u64, count: u64| {
             let flap = |second: u64| {
-                told.note(second.is_multiple_of(2).then_some("lost"), start + Duration::from_secs(second))
+                told.note(
+                    second.is_multiple_of(2).then_some("lost"),
+                    start + Duration::from_secs(second),
+                )
             };
             (from..from + count).filter_map(flap).collect::<Vec<_>>()
         };
         assert_eq!(turns(&mut told, 0, 200).len(), 8);
         assert_eq!(told.wrong(), None);
-        assert_eq!(turns(&mut told, 350, 100).len(), 1, "one more after a while");
-        let last = told.note(Some("hung"), start + Duration::from_secs(10_000)).unwrap();
+        assert_eq!(
+            turns(&mut told, 350, 100).len(),
+            1,
+            "one more after a while"
+        );
+        let last = told
+            .note(Some("hung"), start + Duration::from_secs(10_000))
+            .unwrap();
         assert_eq!(last.left_out, Some(99));
         assert_eq!(told.wrong(), Some("hung"));
     }

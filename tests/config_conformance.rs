@@ -1,4 +1,5 @@
-//! `conformance/vectors.json`: config facts to bytes, at least 60 model types, for anyone's estimator; here for ours.
+//! `conformance/vectors.json`: config facts to bytes, at least 60 model types, for anyone's
+//! estimator; here for ours.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,23 +51,37 @@ fn device() -> DeviceFacts {
 
 /// What the reference engine makes of a configuration without weights.
 fn answer(config: &Value, context: u64) -> Result<(String, Expected), String> {
-    let architecture = architecture(config, None, &Inventory::default()).map_err(|why| why.to_string())?;
+    let architecture =
+        architecture(config, None, &Inventory::default()).map_err(|why| why.to_string())?;
     let model_type = architecture.model_type.clone();
     let layers = architecture.layer_count();
-    let model = Model::bare("", Format::Safetensors, Ok(architecture), Inventory::default());
+    let model = Model::bare(
+        "",
+        Format::Safetensors,
+        Ok(architecture),
+        Inventory::default(),
+    );
     let devices = [device()];
     let case = Case {
         model: &model,
         version: None,
         parameters: &BTreeMap::new(),
-        asked: AskedWorkload { context: Some(AskedContext::Tokens(context)), ..AskedWorkload::default() },
+        asked: AskedWorkload {
+            context: Some(AskedContext::Tokens(context)),
+            ..AskedWorkload::default()
+        },
         devices: &devices,
     };
     let prepared = Reference.prepare(&case).map_err(|why| why.to_string())?;
     let components = prepared
         .variable(&Split::single(layers), 0, &devices[0], prepared.workload())
         .map_err(|why| why.to_string())?;
-    let of = |name| components.iter().find(|part| part.name == name).map_or(0, |part| part.bytes.likely.get());
+    let of = |name| {
+        components
+            .iter()
+            .find(|part| part.name == name)
+            .map_or(0, |part| part.bytes.likely.get())
+    };
     Ok((
         model_type,
         Expected {
@@ -79,7 +94,8 @@ fn answer(config: &Value, context: u64) -> Result<(String, Expected), String> {
 
 #[test]
 fn every_vector_is_met_to_the_byte() {
-    let vectors: Vectors = serde_json::from_str(include_str!("../conformance/vectors.json")).unwrap();
+    let vectors: Vectors =
+        serde_json::from_str(include_str!("../conformance/vectors.json")).unwrap();
     let mut types = BTreeSet::new();
     let mut wrong = Vec::new();
     for vector in &vectors.vectors {
@@ -88,7 +104,10 @@ fn every_vector_is_met_to_the_byte() {
             Ok((model_type, found)) if found == vector.reference => {
                 types.insert(model_type);
             }
-            Ok((_, found)) => wrong.push(format!("{}: expected {:?}, found {found:?}", vector.name, vector.reference)),
+            Ok((_, found)) => wrong.push(format!(
+                "{}: expected {:?}, found {found:?}",
+                vector.name, vector.reference
+            )),
             Err(why) => wrong.push(format!("{}: {why}", vector.name)),
         }
     }

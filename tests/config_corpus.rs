@@ -1,6 +1,9 @@
-//! Every configuration of the optional corpus of real metadata (`../shared/hub/models`) is read or refused for a reason,
-//! and what is read agrees with published figures.
-#![expect(clippy::unwrap_used, reason = "a corpus that cannot be read is a failure of the test")]
+//! Every configuration of the optional corpus of real metadata (`../shared/hub/models`) is read or
+//! refused for a reason, and what is read agrees with published figures.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a corpus that cannot be read is a failure of the test"
+)]
 #![expect(clippy::print_stdout, reason = "the coverage table is for a person")]
 
 use std::collections::BTreeMap;
@@ -38,7 +41,12 @@ fn entries() -> Vec<Entry> {
     }
     let mut folders: Vec<PathBuf> = Vec::new();
     for owner in fs::read_dir(&models).unwrap().flatten() {
-        folders.extend(fs::read_dir(owner.path()).unwrap().flatten().map(|entry| entry.path()));
+        folders.extend(
+            fs::read_dir(owner.path())
+                .unwrap()
+                .flatten()
+                .map(|entry| entry.path()),
+        );
     }
     folders.sort();
     let entry = |folder: &PathBuf| {
@@ -111,7 +119,8 @@ const STATES: &[(&str, u64)] = &[
     ("LiquidAI/LFM2-1.2B", 10 * 2 * 2048 * 2),
 ];
 
-/// Published parameters that the Hub counts otherwise: it does not unpack MLX words, nor some NVFP4 bytes.
+/// Published parameters that the Hub counts otherwise: it does not unpack MLX words, nor some NVFP4
+/// bytes.
 fn hub_counts_packed(entry: &Entry) -> bool {
     entry.name.starts_with("mlx-community/") || entry.name.contains("NVFP4")
 }
@@ -130,7 +139,8 @@ fn every_language_model_is_read_or_refused_for_a_reason() {
         };
         let two = CacheElement::of(Dtype::BF16);
         let per_token = logical::per_token(&architecture, 1 << 24, two).get();
-        let states = logical::states(&architecture, 0..architecture.layer_count(), Dtype::BF16).get();
+        let states =
+            logical::states(&architecture, 0..architecture.layer_count(), Dtype::BF16).get();
         let parameters = logical_parameters(&entry.inventory, architecture.quantization.as_ref());
         let share = expert_share(&entry.inventory);
         println!(
@@ -142,23 +152,50 @@ fn every_language_model_is_read_or_refused_for_a_reason() {
             entry.inventory.bytes(),
         );
         if share.is_some() != architecture.experts.is_some() {
-            wrong.push(format!("{}: experts {:?}, stored {share:?}", entry.name, architecture.experts));
+            wrong.push(format!(
+                "{}: experts {:?}, stored {share:?}",
+                entry.name, architecture.experts
+            ));
         }
-        let published = entry.meta.get("hub_params").or(entry.meta.get("total_params")).and_then(Value::as_u64);
+        let published = entry
+            .meta
+            .get("hub_params")
+            .or(entry.meta.get("total_params"))
+            .and_then(Value::as_u64);
         // The corpus counts a sentence-transformers model's dense heads apart.
-        let with_heads = entry.meta.get("total_params_with_dense").and_then(Value::as_u64);
-        // The Hub leaves GPT-NeoX's 44 one-element mask buffers out; a repository without safetensors has no names.
-        let comparable =
-            !hub_counts_packed(entry) && entry.name != "EleutherAI/gpt-neox-20b" && !entry.inventory.classes.is_empty();
+        let with_heads = entry
+            .meta
+            .get("total_params_with_dense")
+            .and_then(Value::as_u64);
+        // The Hub leaves GPT-NeoX's 44 one-element mask buffers out; a repository without
+        // safetensors has no names.
+        let comparable = !hub_counts_packed(entry)
+            && entry.name != "EleutherAI/gpt-neox-20b"
+            && !entry.inventory.classes.is_empty();
         if comparable && parameters != with_heads.or(published) {
-            wrong.push(format!("{}: {parameters:?} parameters, published {published:?}", entry.name));
+            wrong.push(format!(
+                "{}: {parameters:?} parameters, published {published:?}",
+                entry.name
+            ));
         }
         known.insert(entry.name.as_str(), (per_token, states));
     }
-    println!("{} read, {} refused {refused:#?}", known.len(), refused.len());
-    assert!(known.len() * 100 >= entries.len() * 97, "{} of {} read: {refused:#?}", known.len(), entries.len());
+    println!(
+        "{} read, {} refused {refused:#?}",
+        known.len(),
+        refused.len()
+    );
+    assert!(
+        known.len() * 100 >= entries.len() * 97,
+        "{} of {} read: {refused:#?}",
+        known.len(),
+        entries.len()
+    );
     for (name, expected) in PER_TOKEN {
-        if let Some((per_token, _)) = known.get(name).filter(|(per_token, _)| per_token != expected) {
+        if let Some((per_token, _)) = known
+            .get(name)
+            .filter(|(per_token, _)| per_token != expected)
+        {
             wrong.push(format!("{name}: {per_token} B/token, expected {expected}"));
         }
     }

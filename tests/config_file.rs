@@ -27,7 +27,9 @@ fn the_example_holds_every_key() {
     let with_optional_keys: String = text
         .lines()
         .map(|line| match line.strip_prefix("# ") {
-            Some(rest) if rest.split(" = ").nth(1).is_some_and(|_| is_key(rest)) => format!("{rest}\n"),
+            Some(rest) if rest.split(" = ").nth(1).is_some_and(|_| is_key(rest)) => {
+                format!("{rest}\n")
+            }
             _ => format!("{line}\n"),
         })
         .collect();
@@ -37,9 +39,17 @@ fn the_example_holds_every_key() {
     full.devices.declared = Some(String::new());
     full.hub.token_file = Some(PathBuf::new());
     full.hub.endpoints.insert("acme/".to_owned(), String::new());
-    full.hub.endpoint_token_files.insert("acme/".to_owned(), PathBuf::new());
+    full.hub
+        .endpoint_token_files
+        .insert("acme/".to_owned(), PathBuf::new());
     full.leases.user_bytes = Some(Size::gib(1));
-    full.leases.users.insert("ana".to_owned(), UserQuota { bytes: Some(Size::gib(320)), leases: Some(8) });
+    full.leases.users.insert(
+        "ana".to_owned(),
+        UserQuota {
+            bytes: Some(Size::gib(320)),
+            leases: Some(8),
+        },
+    );
     full.engines.default_engine = Some("vllm".parse().unwrap());
     full.engines.profiles_file = Some(PathBuf::new());
     full.engines.profiles = Some(toml::Table::new());
@@ -50,7 +60,10 @@ fn the_example_holds_every_key() {
 
 fn is_key(line: &str) -> bool {
     let left = line.split(" = ").next().unwrap_or_default();
-    left.starts_with('"') || left.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_')
+    left.starts_with('"')
+        || left
+            .chars()
+            .all(|letter| letter.is_ascii_lowercase() || letter == '_')
 }
 
 fn keys(table: &toml::Table) -> BTreeSet<String> {
@@ -77,7 +90,12 @@ fn a_file_that_anyone_may_write_is_warned_of() {
     assert_eq!(warned(&path).unwrap(), []);
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
     let warnings = warned(&path).unwrap();
-    assert!(warnings[0].why.contains("every user of this host may write this file"), "{warnings:?}");
+    assert!(
+        warnings[0]
+            .why
+            .contains("every user of this host may write this file"),
+        "{warnings:?}"
+    );
 }
 
 #[test]
@@ -85,11 +103,27 @@ fn a_missing_huge_or_binary_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
     let error = warned(&path).unwrap_err().to_string();
-    assert!(error.starts_with(&format!("cannot read {}: ", path.display())), "{error}");
+    assert!(
+        error.starts_with(&format!("cannot read {}: ", path.display())),
+        "{error}"
+    );
     std::fs::write(&path, vec![b'#'; (1 << 20) + 1]).unwrap();
-    assert!(warned(&path).unwrap_err().to_string().contains("larger than"));
+    assert!(
+        warned(&path)
+            .unwrap_err()
+            .to_string()
+            .contains("larger than")
+    );
     std::fs::write(&path, [0xff, 0xfe, 0x00]).unwrap();
-    assert!(warned(&path).unwrap_err().to_string().contains("valid UTF-8"));
+    assert!(
+        warned(&path)
+            .unwrap_err()
+            .to_string()
+            .contains("valid UTF-8")
+    );
     let error = warned(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("it is a folder, not a regular file"), "{error}");
+    assert!(
+        error.contains("it is a folder, not a regular file"),
+        "{error}"
+    );
 }

@@ -1,6 +1,9 @@
-//! The optional corpus's diffusers pipelines (`../shared/hub/models`): published component sizes, and what each offload
-//! leaves on the device.
-#![expect(clippy::unwrap_used, reason = "a corpus that cannot be read is a failure of the test")]
+//! The optional corpus's diffusers pipelines (`../shared/hub/models`): published component sizes,
+//! and what each offload leaves on the device.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a corpus that cannot be read is a failure of the test"
+)]
 #![expect(clippy::print_stdout, reason = "the table is for a person")]
 
 use std::collections::BTreeMap;
@@ -21,15 +24,19 @@ fn json(path: &Path) -> Option<Value> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-/// A pipeline of the corpus; the 16-bit variants that some repositories hold beside their weights are not loaded.
+/// A pipeline of the corpus; the 16-bit variants that some repositories hold beside their weights
+/// are not loaded.
 fn pipeline(repo: &str) -> Option<Model> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/hub/models").join(repo);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../shared/hub/models")
+        .join(repo);
     let Some(index) = json(&folder.join("model_index.json")) else {
         println!("skipped: ../shared/hub/models/{repo} is not there");
         return None;
     };
     let tensors = GzDecoder::new(File::open(folder.join("tensors.json.gz")).unwrap());
-    let tensors: Vec<(String, String, String, Vec<u64>)> = serde_json::from_reader(tensors).unwrap();
+    let tensors: Vec<(String, String, String, Vec<u64>)> =
+        serde_json::from_reader(tensors).unwrap();
     let mut builder = InventoryBuilder::default();
     for (file, name, dtype, shape) in &tensors {
         let component = file.split_once('/').map_or("", |(folder, _)| folder);
@@ -37,7 +44,9 @@ fn pipeline(repo: &str) -> Option<Model> {
             continue;
         }
         let dtype = Dtype::from_safetensors(dtype).unwrap();
-        let bytes = dtype.stored(Bytes::product(shape.iter().copied()).get()).unwrap();
+        let bytes = dtype
+            .stored(Bytes::product(shape.iter().copied()).get())
+            .unwrap();
         builder.add(component, name, Storage::Known(dtype), shape, bytes);
     }
     let inventory = builder.finish();
@@ -49,9 +58,17 @@ fn pipeline(repo: &str) -> Option<Model> {
             config: json(&folder.join(name).join("config.json")),
         })
     };
-    let components = index.as_object().unwrap().iter().filter_map(component).collect();
+    let components = index
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter_map(component)
+        .collect();
     Some(Model {
-        identity: Identity { repo: repo.to_owned(), ..Identity::default() },
+        identity: Identity {
+            repo: repo.to_owned(),
+            ..Identity::default()
+        },
         format: Format::Diffusers,
         weight_files: 1,
         architecture: Err(Unsupported::NoConfiguration),
@@ -86,19 +103,36 @@ fn device() -> DeviceFacts {
 fn need(model: &Model, offload: Offload) -> (Bytes, Bytes) {
     let (devices, none) = ([device()], BTreeMap::new());
     let asked = AskedWorkload::default();
-    let case = Case { model, version: None, parameters: &none, asked, devices: &devices };
+    let case = Case {
+        model,
+        version: None,
+        parameters: &none,
+        asked,
+        devices: &devices,
+    };
     let prepared = Diffusers.prepare(&case).unwrap();
-    let split = Split { offload, ..Split::single(0) };
+    let split = Split {
+        offload,
+        ..Split::single(0)
+    };
     prepared.check(&split).unwrap();
     let mut parts = prepared.fixed(&split, 0, &devices[0]).unwrap();
-    parts.extend(prepared.variable(&split, 0, &devices[0], prepared.workload()).unwrap());
+    parts.extend(
+        prepared
+            .variable(&split, 0, &devices[0], prepared.workload())
+            .unwrap(),
+    );
     for part in &parts {
         println!(
             "    {:?} {} .. {} .. {}: {}",
             part.name, part.bytes.low, part.bytes.likely, part.bytes.high, part.detail
         );
     }
-    let weights = parts.iter().filter(|part| part.name == ComponentName::Weights).map(|part| part.bytes.likely).sum();
+    let weights = parts
+        .iter()
+        .filter(|part| part.name == ComponentName::Weights)
+        .map(|part| part.bytes.likely)
+        .sum();
     (weights, parts.iter().map(|part| part.bytes.likely).sum())
 }
 
@@ -106,19 +140,36 @@ fn need(model: &Model, offload: Offload) -> (Bytes, Bytes) {
 fn pipelines_are_sized_for_every_offload() {
     // (repository, resident weights, the largest component), as stored.
     let published = [
-        ("black-forest-labs/FLUX.1-dev", 33_741_198_278, 23_802_816_640),
+        (
+            "black-forest-labs/FLUX.1-dev",
+            33_741_198_278,
+            23_802_816_640,
+        ),
         ("Qwen/Qwen-Image", 57_698_920_550, 40_860_802_176),
-        ("stabilityai/stable-diffusion-xl-base-1.0", 13_875_351_468, 10_269_854_736),
-        ("runwayml/stable-diffusion-v1-5", 5_480_870_252, 3_438_083_856),
+        (
+            "stabilityai/stable-diffusion-xl-base-1.0",
+            13_875_351_468,
+            10_269_854_736,
+        ),
+        (
+            "runwayml/stable-diffusion-v1-5",
+            5_480_870_252,
+            3_438_083_856,
+        ),
     ];
     for (repo, resident, largest) in published {
-        let Some(model) = pipeline(repo) else { continue };
+        let Some(model) = pipeline(repo) else {
+            continue;
+        };
         println!("{repo}");
         let (weights, whole) = need(&model, Offload::None);
         assert_eq!(weights, Bytes::new(resident), "{repo}");
         let (component, alone) = need(&model, Offload::Components);
         assert_eq!(component, Bytes::new(largest), "{repo}");
         let (_, leaves) = need(&model, Offload::Leaves);
-        assert!(leaves < alone && alone < whole, "{repo}: {leaves}, {alone}, {whole}");
+        assert!(
+            leaves < alone && alone < whole,
+            "{repo}: {leaves}, {alone}, {whole}"
+        );
     }
 }

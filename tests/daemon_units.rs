@@ -1,4 +1,5 @@
-//! The shipped units: accepted by systemd without a word, and as closed as they claim. Needs systemd's own tools.
+//! The shipped units: accepted by systemd without a word, and as closed as they claim. Needs
+//! systemd's own tools.
 
 #![expect(clippy::print_stdout, reason = "says that it skips")]
 
@@ -31,32 +32,49 @@ fn systemd_accepts_the_units_without_a_word() {
     let mut paths = Vec::new();
     for name in ["hf-mem-probe.service", "hf-mem-probe.socket"] {
         // The installed path need not exist on the machine that builds.
-        let text = fs::read_to_string(units().join(name)).unwrap().replace("/usr/bin/hf-mem-probe", "/bin/true");
+        let text = fs::read_to_string(units().join(name))
+            .unwrap()
+            .replace("/usr/bin/hf-mem-probe", "/bin/true");
         let path = folder.path().join(name);
         fs::write(&path, text).unwrap();
         paths.push(path.to_str().unwrap().to_owned());
     }
-    let Some(output) = analyze(&["verify", "--man=no", &paths[0], &paths[1]]) else { return };
+    let Some(output) = analyze(&["verify", "--man=no", &paths[0], &paths[1]]) else {
+        return;
+    };
     // An unknown key only warns and exits with 0.
     let complaints = String::from_utf8_lossy(&output.stderr);
     // Those of other units of this machine that ours stand beside say nothing of ours.
-    let ours: Vec<&str> = complaints.lines().filter(|line| line.contains("hf-mem-probe")).collect();
+    let ours: Vec<&str> = complaints
+        .lines()
+        .filter(|line| line.contains("hf-mem-probe"))
+        .collect();
     assert!(output.status.success() && ours.is_empty(), "{complaints}");
 }
 
 #[test]
 fn the_service_is_as_closed_as_it_claims() {
     let service = units().join("hf-mem-probe.service");
-    let Some(version) = analyze(&["--version"]) else { return };
+    let Some(version) = analyze(&["--version"]) else {
+        return;
+    };
     let version = String::from_utf8_lossy(&version.stdout).into_owned();
-    let number = version.split_whitespace().nth(1).and_then(|number| number.parse::<u32>().ok());
+    let number = version
+        .split_whitespace()
+        .nth(1)
+        .and_then(|number| number.parse::<u32>().ok());
     if number.is_none_or(|number| number < 250) {
         println!("skipped: systemd-analyze judges no file before systemd 250: {version}");
         return;
     }
     let threshold = format!("--threshold={EXPOSURE_THRESHOLD}");
-    let Some(output) = analyze(&["security", "--no-pager", "--offline=true", &threshold, service.to_str().unwrap()])
-    else {
+    let Some(output) = analyze(&[
+        "security",
+        "--no-pager",
+        "--offline=true",
+        &threshold,
+        service.to_str().unwrap(),
+    ]) else {
         return;
     };
     let table = String::from_utf8_lossy(&output.stdout);
@@ -68,26 +86,46 @@ fn the_units_and_the_defaults_name_the_same_places() {
     let service = fs::read_to_string(units().join("hf-mem-probe.service")).unwrap();
     let socket = fs::read_to_string(units().join("hf-mem-probe.socket")).unwrap();
     let config = hf_mem_probe::config::Config::default();
-    assert!(socket.contains(&format!("\nListenStream={}\n", config.socket.path.display())));
+    assert!(socket.contains(&format!(
+        "\nListenStream={}\n",
+        config.socket.path.display()
+    )));
     assert!(socket.contains(&format!("\nSocketGroup={}\n", config.socket.group)));
     assert!(socket.contains(&format!("\nSocketMode={:04o}\n", config.socket.mode.0)));
     assert!(service.contains("\nStateDirectory=hf-mem-probe\n"));
-    assert_eq!(config.leases.state_directory, Path::new("/var/lib/hf-mem-probe"));
+    assert_eq!(
+        config.leases.state_directory,
+        Path::new("/var/lib/hf-mem-probe")
+    );
     assert!(service.contains("\nCacheDirectory=hf-mem-probe\n"));
-    assert_eq!(config.hub.cache_directory, Path::new("/var/cache/hf-mem-probe"));
-    assert!(service.contains("\nTimeoutStopSec=20s\n") && config.socket.drain_deadline.get().as_secs() < 20);
+    assert_eq!(
+        config.hub.cache_directory,
+        Path::new("/var/cache/hf-mem-probe")
+    );
+    assert!(
+        service.contains("\nTimeoutStopSec=20s\n")
+            && config.socket.drain_deadline.get().as_secs() < 20
+    );
 }
 
 /// Whether `network` (`10.0.0.0/8`, or one address) holds `address`.
 fn holds(network: &str, address: IpAddr) -> bool {
-    let (base, length) = network.split_once('/').map_or((network, None), |(base, length)| (base, Some(length)));
-    let base: IpAddr = base.parse().unwrap_or_else(|error| panic!("{network}: {error}"));
+    let (base, length) = network
+        .split_once('/')
+        .map_or((network, None), |(base, length)| (base, Some(length)));
+    let base: IpAddr = base
+        .parse()
+        .unwrap_or_else(|error| panic!("{network}: {error}"));
     let bits = |address: IpAddr| match address {
         IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
         IpAddr::V6(address) => address.to_bits(),
     };
     let whole = if base.is_ipv4() { 32 } else { 128 };
-    let length = length.map_or(whole, |length| length.parse().unwrap_or_else(|error| panic!("{network}: {error}")));
+    let length = length.map_or(whole, |length| {
+        length
+            .parse()
+            .unwrap_or_else(|error| panic!("{network}: {error}"))
+    });
     let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
     base.is_ipv4() == address.is_ipv4() && (bits(base) ^ bits(address)) & mask == 0
 }
@@ -96,8 +134,11 @@ fn holds(network: &str, address: IpAddr) -> bool {
 fn metadata_is_denied_unless_it_resolves_names() {
     let unit = fs::read_to_string(units().join("hf-mem-probe.service")).unwrap();
     assert!(unit.contains("\nIPAddressDeny=any\n"));
-    let allowed: Vec<&str> =
-        unit.lines().filter_map(|line| line.strip_prefix("IPAddressAllow=")).flat_map(str::split_whitespace).collect();
+    let allowed: Vec<&str> = unit
+        .lines()
+        .filter_map(|line| line.strip_prefix("IPAddressAllow="))
+        .flat_map(str::split_whitespace)
+        .collect();
     let is_allowed = |address: &str| {
         let address = address.parse().unwrap();
         allowed.iter().any(|network| holds(network, address))

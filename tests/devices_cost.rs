@@ -19,7 +19,8 @@ fn cost_of_a_snapshot() {
         let host = FakeHost::new(&directory.path().join("host")).unwrap();
         for (pid, gpu) in (1000..).zip(&mut scenario.devices) {
             *gpu = gpu.clone().process(pid, 60 << 30, HolderKind::Compute);
-            host.process(pid, "vllm", 1000, "/system.slice/vllm.service").unwrap();
+            host.process(pid, "vllm", 1000, "/system.slice/vllm.service")
+                .unwrap();
         }
         let driver = SimulatedDriver::install(directory.path(), &scenario).unwrap();
         let options = NvmlOptions {
@@ -34,7 +35,9 @@ fn cost_of_a_snapshot() {
         let mut times: Vec<Duration> = (0..PASSES).map(|_| timed(&mut reader)).collect();
         times.sort();
         let (median, worst) = (times[PASSES / 2], times[PASSES - 1]);
-        println!("{gpus:2} GPUs: open {opened:?}, first {first:?}, then median {median:?}, worst {worst:?}");
+        println!(
+            "{gpus:2} GPUs: open {opened:?}, first {first:?}, then median {median:?}, worst {worst:?}"
+        );
     }
 }
 

@@ -1,4 +1,5 @@
-//! A driver call that never comes back. A test binary of its own: it counts this process's sampling threads.
+//! A driver call that never comes back. A test binary of its own: it counts this process's sampling
+//! threads.
 
 use std::time::Duration;
 
@@ -21,26 +22,54 @@ async fn a_hung_call_delays_nobody_beyond_the_deadline() {
         ..NvmlOptions::default()
     };
     let interval = Some(Duration::from_millis(100));
-    let sampler = Sampler::start(SamplerOptions { nvml, interval, ..SamplerOptions::default() }).unwrap();
-    assert!(!sampler.sample(Duration::ZERO, DEADLINE).await.unwrap().stale);
+    let sampler = Sampler::start(SamplerOptions {
+        nvml,
+        interval,
+        ..SamplerOptions::default()
+    })
+    .unwrap();
+    assert!(
+        !sampler
+            .sample(Duration::ZERO, DEADLINE)
+            .await
+            .unwrap()
+            .stale
+    );
     let threads = || {
         std::fs::read_dir("/proc/self/task")
             .unwrap()
             .filter_map(Result::ok)
-            .filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "devices"))
+            .filter(|task| {
+                std::fs::read_to_string(task.path().join("comm"))
+                    .is_ok_and(|name| name.trim() == "devices")
+            })
             .count()
     };
     let before = threads();
-    driver.set(&healthy.clone().fault("nvmlDeviceGetMemoryInfo_v2", Fault::hang())).unwrap();
+    driver
+        .set(
+            &healthy
+                .clone()
+                .fault("nvmlDeviceGetMemoryInfo_v2", Fault::hang()),
+        )
+        .unwrap();
     let deadline = Duration::from_millis(100);
     // The call hangs until the scenario changes: whoever waited for it would wait for ever.
     for _ in 0..5 {
         let snapshot = sampler.sample(Duration::ZERO, deadline).await.unwrap();
         assert!(snapshot.stale, "an old reading must say so");
     }
-    driver.until_hung("nvmlDeviceGetMemoryInfo_v2", DEADLINE).unwrap();
+    driver
+        .until_hung("nvmlDeviceGetMemoryInfo_v2", DEADLINE)
+        .unwrap();
     assert_eq!(sampler.status().busy.unwrap().0, "reading the devices");
     assert!(threads() <= before, "overdue calls must not be multiplied");
     driver.set(&healthy).unwrap();
-    assert!(!sampler.sample(Duration::ZERO, DEADLINE).await.unwrap().stale);
+    assert!(
+        !sampler
+            .sample(Duration::ZERO, DEADLINE)
+            .await
+            .unwrap()
+            .stale
+    );
 }

@@ -1,4 +1,5 @@
-//! Ten thousand readings leak nothing. Alone in its file, since it counts what the whole process holds.
+//! Ten thousand readings leak nothing. Alone in its file, since it counts what the whole process
+//! holds.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -14,8 +15,8 @@ use hf_mem_probe::devices::sampler::{Sampler, SamplerOptions};
 use simulated_nvml::{FakeHost, Fault, HolderKind, Scenario, SimulatedDriver, codes, profiles};
 
 const POLLS: usize = 10_000;
-/// What memory may grow by, in KiB: the allocator's noise and some huge pages of 2 MiB, and far below 10 000 leaks of a
-/// reading.
+/// What memory may grow by, in KiB: the allocator's noise and some huge pages of 2 MiB, and far
+/// below 10 000 leaks of a reading.
 const GROWTH_KIB: u64 = 8_192;
 
 #[derive(Debug)]
@@ -28,9 +29,22 @@ struct Held {
 fn held() -> Held {
     let count = |folder: &str| fs::read_dir(folder).unwrap().count();
     let status = fs::read_to_string("/proc/self/status").unwrap();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    let resident_kib = resident.trim().strip_suffix("kB").unwrap().trim().parse().unwrap();
-    Held { descriptors: count("/proc/self/fd"), threads: count("/proc/self/task"), resident_kib }
+    let resident = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    let resident_kib = resident
+        .trim()
+        .strip_suffix("kB")
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    Held {
+        descriptors: count("/proc/self/fd"),
+        threads: count("/proc/self/task"),
+        resident_kib,
+    }
 }
 
 impl Held {
@@ -62,8 +76,17 @@ async fn ten_thousand_polls_leak_nothing() {
         roots: HostRoots::under(host.root()),
         ..NvmlOptions::default()
     };
-    let sampler = Sampler::start(SamplerOptions { nvml, interval: None, ..SamplerOptions::default() }).unwrap();
-    let poll = async || sampler.sample(Duration::ZERO, Duration::from_secs(60)).await;
+    let sampler = Sampler::start(SamplerOptions {
+        nvml,
+        interval: None,
+        ..SamplerOptions::default()
+    })
+    .unwrap();
+    let poll = async || {
+        sampler
+            .sample(Duration::ZERO, Duration::from_secs(60))
+            .await
+    };
 
     for _ in 0..500 {
         poll().await.unwrap();
@@ -74,12 +97,22 @@ async fn ten_thousand_polls_leak_nothing() {
     }
     before.is_not_outgrown("10 000 polls");
     let counted = driver.statistics().unwrap();
-    assert_eq!((counted.inits, counted.shutdowns), (1, 0), "one library for all of them");
+    assert_eq!(
+        (counted.inits, counted.shutdowns),
+        (1, 0),
+        "one library for all of them"
+    );
 
     // Opening again after faults leaks nothing either.
     let before = held();
     for _ in 0..50 {
-        driver.set(&healthy.clone().fault("nvmlDeviceGetCount_v2", Fault::code(codes::UNINITIALIZED))).unwrap();
+        driver
+            .set(
+                &healthy
+                    .clone()
+                    .fault("nvmlDeviceGetCount_v2", Fault::code(codes::UNINITIALIZED)),
+            )
+            .unwrap();
         poll().await.unwrap_err();
         driver.set(&healthy).unwrap();
         sampler

@@ -1,5 +1,5 @@
-//! What was asked is what is answered for: no parameter is taken in silence, none that the engine refuses is accepted,
-//! and defaults are the engine's own.
+//! What was asked is what is answered for: no parameter is taken in silence, none that the engine
+//! refuses is accepted, and defaults are the engine's own.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers")]
 
@@ -9,8 +9,8 @@ use hf_mem_probe::api::question::Question;
 use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
 use hf_mem_probe::engines::{
-    AskedContext, AskedWorkload, Case, ComponentName, EngineError, Fitness, Launch, LaunchDevice, LaunchPlan, Prepared,
-    Split, by_name,
+    AskedContext, AskedWorkload, Case, ComponentName, EngineError, Fitness, Launch, LaunchDevice,
+    LaunchPlan, Prepared, Split, by_name,
 };
 use hf_mem_probe::model::{Format, Inventory, Model, config};
 use serde_json::{Value, json};
@@ -60,17 +60,29 @@ fn ask<T>(
     then: impl FnOnce(&dyn Prepared) -> T,
 ) -> Result<T, EngineError> {
     let model = model(config);
-    let parameters: BTreeMap<String, Value> =
-        parameters.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    let parameters: BTreeMap<String, Value> = parameters
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), value.clone()))
+        .collect();
     let devices = [device.clone()];
     let engine = by_name(engine).unwrap();
-    let prepared =
-        engine.prepare(&Case { model: &model, version: None, parameters: &parameters, asked, devices: &devices })?;
+    let prepared = engine.prepare(&Case {
+        model: &model,
+        version: None,
+        parameters: &parameters,
+        asked,
+        devices: &devices,
+    })?;
     Ok(then(&*prepared))
 }
 
 fn refused(engine: &str, name: &str, value: &Value) -> String {
-    let asked = ask((engine, &llama(), &h100()), AskedWorkload::default(), &[(name, value.clone())], |_| ());
+    let asked = ask(
+        (engine, &llama(), &h100()),
+        AskedWorkload::default(),
+        &[(name, value.clone())],
+        |_| (),
+    );
     match asked {
         Err(error @ EngineError::BadParameter { .. }) => error.to_string(),
         other => format!("not refused: {other:?}"),
@@ -78,11 +90,17 @@ fn refused(engine: &str, name: &str, value: &Value) -> String {
 }
 
 fn dtype(name: &str) -> AskedWorkload {
-    AskedWorkload { dtype: Some(name.to_owned()), ..AskedWorkload::default() }
+    AskedWorkload {
+        dtype: Some(name.to_owned()),
+        ..AskedWorkload::default()
+    }
 }
 
 fn context(tokens: u64) -> AskedWorkload {
-    AskedWorkload { context: Some(AskedContext::Tokens(tokens)), ..AskedWorkload::default() }
+    AskedWorkload {
+        context: Some(AskedContext::Tokens(tokens)),
+        ..AskedWorkload::default()
+    }
 }
 
 #[test]
@@ -95,7 +113,10 @@ fn a_parameter_that_no_figure_follows_is_refused() {
         ("sglang", "tensor-parallel-size"),
     ] {
         let said = refused(engine, name, &json!(2));
-        assert!(said.contains(name) && !said.starts_with("not refused"), "{said}");
+        assert!(
+            said.contains(name) && !said.starts_with("not refused"),
+            "{said}"
+        );
     }
 }
 
@@ -111,7 +132,12 @@ fn uncounted_parameters_are_unsupported() {
         ("sglang", "speculative_algorithm", json!("EAGLE")),
         ("transformers", "num_beams", json!(4)),
     ] {
-        let asked = ask((engine, &llama(), &h100()), AskedWorkload::default(), &[(name, value)], |_| ());
+        let asked = ask(
+            (engine, &llama(), &h100()),
+            AskedWorkload::default(),
+            &[(name, value)],
+            |_| (),
+        );
         let Err(EngineError::UnsupportedParameter { name: said, .. }) = asked else {
             panic!("{engine} {name}: {asked:?}")
         };
@@ -123,9 +149,16 @@ fn uncounted_parameters_are_unsupported() {
 fn parameters_without_memory_change_nothing() {
     let figures = |engine: &str, parameters: &[(&str, Value)]| {
         let facts = h100();
-        ask((engine, &llama(), &facts), context(4096), parameters, |prepared| {
-            prepared.variable_sum(&Split::single(32), 0, &facts, prepared.workload()).unwrap()
-        })
+        ask(
+            (engine, &llama(), &facts),
+            context(4096),
+            parameters,
+            |prepared| {
+                prepared
+                    .variable_sum(&Split::single(32), 0, &facts, prepared.workload())
+                    .unwrap()
+            },
+        )
     };
     for (engine, parameters) in [
         (
@@ -138,12 +171,30 @@ fn parameters_without_memory_change_nothing() {
         ),
         (
             "vllm",
-            vec![("data_parallel_size", json!(1)), ("speculative_config", Value::Null), ("load_format", json!("auto"))],
+            vec![
+                ("data_parallel_size", json!(1)),
+                ("speculative_config", Value::Null),
+                ("load_format", json!("auto")),
+            ],
         ),
-        ("sglang", vec![("log-level", json!("debug")), ("enable_dp_attention", json!(false)), ("dp", json!(1))]),
-        ("transformers", vec![("temperature", json!(0.7)), ("num_beams", json!(1))]),
+        (
+            "sglang",
+            vec![
+                ("log-level", json!("debug")),
+                ("enable_dp_attention", json!(false)),
+                ("dp", json!(1)),
+            ],
+        ),
+        (
+            "transformers",
+            vec![("temperature", json!(0.7)), ("num_beams", json!(1))],
+        ),
     ] {
-        assert_eq!(figures(engine, &parameters).unwrap(), figures(engine, &[]).unwrap(), "{engine}");
+        assert_eq!(
+            figures(engine, &parameters).unwrap(),
+            figures(engine, &[]).unwrap(),
+            "{engine}"
+        );
     }
 }
 
@@ -158,13 +209,25 @@ fn every_engine_reads_its_list() {
         ("ollama", Format::Gguf),
         ("diffusers", Format::Diffusers),
     ] {
-        let model = Model { format, ..model(&llama()) };
+        let model = Model {
+            format,
+            ..model(&llama())
+        };
         let parameters = BTreeMap::from([(name.to_owned(), json!(1))]);
         let devices = [h100()];
         let asked = AskedWorkload::default();
-        let case = Case { model: &model, version: None, parameters: &parameters, asked, devices: &devices };
+        let case = Case {
+            model: &model,
+            version: None,
+            parameters: &parameters,
+            asked,
+            devices: &devices,
+        };
         let refused = by_name(engine).unwrap().prepare(&case).err();
-        assert!(matches!(refused, Some(EngineError::UnknownParameter { .. })), "{engine}: {refused:?}");
+        assert!(
+            matches!(refused, Some(EngineError::UnknownParameter { .. })),
+            "{engine}: {refused:?}"
+        );
     }
 }
 
@@ -175,8 +238,19 @@ fn vllm_parameters_belong_to_releases() {
         let parameters = BTreeMap::from([(name.to_owned(), json!(1))]);
         let version = version.map(|version| version.parse().unwrap());
         let (version, asked) = (version.as_ref(), AskedWorkload::default());
-        let case = Case { model: &model, version, parameters: &parameters, asked, devices: &devices };
-        by_name("vllm").unwrap().prepare(&case).err().map(|error| error.to_string()).unwrap_or_default()
+        let case = Case {
+            model: &model,
+            version,
+            parameters: &parameters,
+            asked,
+            devices: &devices,
+        };
+        by_name("vllm")
+            .unwrap()
+            .prepare(&case)
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default()
     };
     assert!(refused("kv_offloading_size", Some("0.7")).contains("releases from"));
     assert!(refused("swap_space", None).contains("only releases before 0.21 have it"));
@@ -186,24 +260,44 @@ fn vllm_parameters_belong_to_releases() {
 #[test]
 fn question_rejects_text_that_is_no_version() {
     let read = |version: &str| {
-        let body = json!({"model": {"repo": "a/b"}, "engine": {"name": "vllm", "version": version}});
-        serde_json::from_value::<Question>(body).map(|question| json!(question)["engine"]["version"].clone())
+        let body =
+            json!({"model": {"repo": "a/b"}, "engine": {"name": "vllm", "version": version}});
+        serde_json::from_value::<Question>(body)
+            .map(|question| json!(question)["engine"]["version"].clone())
     };
     assert_eq!(read("v0.33.0+cu128").unwrap(), "v0.33.0+cu128");
-    assert!(read("banana").unwrap_err().to_string().contains("'banana' is no version"));
+    assert!(
+        read("banana")
+            .unwrap_err()
+            .to_string()
+            .contains("'banana' is no version")
+    );
 }
 
 #[test]
 fn vllm_takes_no_block_or_step_that_it_would_refuse() {
     assert!(refused("vllm", "block_size", &json!(7)).contains("multiple of 16"));
-    let few = [("max_num_batched_tokens", json!(8)), ("max_num_seqs", json!(16))];
-    let answer = ask(("vllm", &llama(), &h100()), AskedWorkload::default(), &few, |_| ());
-    assert!(matches!(answer, Err(EngineError::BadParameter { ref name, .. }) if name == "max_num_batched_tokens"));
+    let few = [
+        ("max_num_batched_tokens", json!(8)),
+        ("max_num_seqs", json!(16)),
+    ];
+    let answer = ask(
+        ("vllm", &llama(), &h100()),
+        AskedWorkload::default(),
+        &few,
+        |_| (),
+    );
+    assert!(
+        matches!(answer, Err(EngineError::BadParameter { ref name, .. }) if name == "max_num_batched_tokens")
+    );
     // A number of sequences that nobody asked for gives way to the tokens of a step.
     let step = [("max_num_batched_tokens", json!(512))];
-    let most = ask(("vllm", &llama(), &h100()), AskedWorkload::default(), &step, |prepared| {
-        prepared.parameters().get("max_num_seqs").cloned()
-    });
+    let most = ask(
+        ("vllm", &llama(), &h100()),
+        AskedWorkload::default(),
+        &step,
+        |prepared| prepared.parameters().get("max_num_seqs").cloned(),
+    );
     assert_eq!(most.unwrap(), Some(json!(512)));
 }
 
@@ -211,29 +305,59 @@ fn vllm_takes_no_block_or_step_that_it_would_refuse() {
 fn bfloat16_asked_for_by_the_workload_is_refused_below_8_0() {
     let t4 = device("Tesla T4", 15_360, (7, 5));
     let engine = "vllm";
-    let fitness = ask((engine, &llama(), &t4), dtype("bfloat16"), &[], |prepared| prepared.device_fitness(&t4));
-    assert!(matches!(fitness, Ok(Fitness::Unable(_))), "{engine}: {fitness:?}");
-    let fitness = ask((engine, &llama(), &t4), dtype("auto"), &[], |prepared| prepared.device_fitness(&t4));
-    assert!(matches!(fitness, Ok(Fitness::Degraded(_))), "{engine}: {fitness:?}");
+    let fitness = ask(
+        (engine, &llama(), &t4),
+        dtype("bfloat16"),
+        &[],
+        |prepared| prepared.device_fitness(&t4),
+    );
+    assert!(
+        matches!(fitness, Ok(Fitness::Unable(_))),
+        "{engine}: {fitness:?}"
+    );
+    let fitness = ask((engine, &llama(), &t4), dtype("auto"), &[], |prepared| {
+        prepared.device_fitness(&t4)
+    });
+    assert!(
+        matches!(fitness, Ok(Fitness::Degraded(_))),
+        "{engine}: {fitness:?}"
+    );
 }
 
 #[test]
 fn a_dtype_asked_for_is_on_the_launch_line() {
     for engine in ["vllm", "sglang"] {
         let facts = h100();
-        let launch: Launch = ask((engine, &llama(), &facts), dtype("float32"), &[], |prepared| {
-            let split = Split::single(32);
-            let device = LaunchDevice {
-                facts: &facts,
-                free: Some(facts.total_bytes),
-                available: facts.total_bytes,
-                required: Bytes::gib(40),
-            };
-            prepared.launch(&LaunchPlan { split: &split, devices: &[device], workload: prepared.workload() })
-        })
+        let launch: Launch = ask(
+            (engine, &llama(), &facts),
+            dtype("float32"),
+            &[],
+            |prepared| {
+                let split = Split::single(32);
+                let device = LaunchDevice {
+                    facts: &facts,
+                    free: Some(facts.total_bytes),
+                    available: facts.total_bytes,
+                    required: Bytes::gib(40),
+                };
+                prepared.launch(&LaunchPlan {
+                    split: &split,
+                    devices: &[device],
+                    workload: prepared.workload(),
+                })
+            },
+        )
         .unwrap();
-        let at = launch.args.iter().position(|argument| argument == "--dtype").unwrap();
-        assert_eq!(launch.args.get(at + 1).map(String::as_str), Some("float32"), "{engine}");
+        let at = launch
+            .args
+            .iter()
+            .position(|argument| argument == "--dtype")
+            .unwrap();
+        assert_eq!(
+            launch.args.get(at + 1).map(String::as_str),
+            Some("float32"),
+            "{engine}"
+        );
     }
 }
 
@@ -245,10 +369,21 @@ fn a_longrope_model_is_served_at_the_context_before_its_stretching() {
         "max_position_embeddings": 131_072, "original_max_position_embeddings": 4096, "torch_dtype": "bfloat16",
         "rope_scaling": {"type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}
     });
-    let at = |asked| ask(("vllm", &phi, &h100()), asked, &[], |prepared| prepared.workload().context).unwrap();
+    let at = |asked| {
+        ask(("vllm", &phi, &h100()), asked, &[], |prepared| {
+            prepared.workload().context
+        })
+        .unwrap()
+    };
     assert_eq!(at(AskedWorkload::default()), 4096);
     assert_eq!(at(context(65_536)), 65_536);
-    assert_eq!(at(AskedWorkload { context: Some(AskedContext::Max), ..AskedWorkload::default() }), 131_072);
+    assert_eq!(
+        at(AskedWorkload {
+            context: Some(AskedContext::Max),
+            ..AskedWorkload::default()
+        }),
+        131_072
+    );
 }
 
 #[test]
@@ -261,8 +396,14 @@ fn layers_that_share_an_indexers_choice_keep_sparse_latents_without_keys() {
         "index_topk": 2048, "indexer_types": ["full", "shared", "shared", "full"], "torch_dtype": "bfloat16"
     });
     for (engine, dtype) in [("vllm", "fp8"), ("sglang", "fp8")] {
-        let asked = AskedWorkload { kv_cache_dtype: Some(dtype.to_owned()), ..context(4096) };
-        let bytes = ask((engine, &glm, &h100()), asked, &[], |prepared| prepared.kv_bytes_per_token()).unwrap();
+        let asked = AskedWorkload {
+            kv_cache_dtype: Some(dtype.to_owned()),
+            ..context(4096)
+        };
+        let bytes = ask((engine, &glm, &h100()), asked, &[], |prepared| {
+            prepared.kv_bytes_per_token()
+        })
+        .unwrap();
         assert_eq!(bytes.get(), 4 * 656 + 2 * 132, "{engine}");
     }
 }
@@ -274,7 +415,13 @@ fn one_more_token_is_kept_while_windows_are_not_full() {
     sliding["architectures"] = json!(["MistralForCausalLM"]);
     sliding["sliding_window"] = json!(4096);
     let at = |tokens| {
-        ask(("vllm", &sliding, &h100()), context(tokens), &[], |prepared| prepared.kv_bytes_per_token()).unwrap()
+        ask(
+            ("vllm", &sliding, &h100()),
+            context(tokens),
+            &[],
+            |prepared| prepared.kv_bytes_per_token(),
+        )
+        .unwrap()
     };
     // A window keeps what is in flight besides: 4096 + 2 x 8192 tokens.
     assert_eq!(at(16_384).get(), 131_072);
@@ -292,18 +439,36 @@ fn sglang_cuts_its_budget_between_states_and_tokens() {
         "moe_intermediate_size": 512, "shared_expert_intermediate_size": 512, "torch_dtype": "bfloat16"
     });
     let parts = |parameters: &[(&str, Value)]| {
-        ask(("sglang", &next, &h100()), context(262_144), parameters, |prepared| {
-            let parts = prepared.variable(&Split::single(48), 0, &h100(), prepared.workload()).unwrap();
-            let of = |name| parts.iter().filter(|part| part.name == name).map(|part| part.bytes.likely.get()).sum();
-            let (tokens, states): (u64, u64) = (of(ComponentName::KvCache), of(ComponentName::State));
-            (tokens, states)
-        })
+        ask(
+            ("sglang", &next, &h100()),
+            context(262_144),
+            parameters,
+            |prepared| {
+                let parts = prepared
+                    .variable(&Split::single(48), 0, &h100(), prepared.workload())
+                    .unwrap();
+                let of = |name| {
+                    parts
+                        .iter()
+                        .filter(|part| part.name == name)
+                        .map(|part| part.bytes.likely.get())
+                        .sum()
+                };
+                let (tokens, states): (u64, u64) =
+                    (of(ComponentName::KvCache), of(ComponentName::State));
+                (tokens, states)
+            },
+        )
         .unwrap()
     };
-    // 12 full layers x 2 heads x 512 x 2 bytes, one page of 1 token besides; states get 0.9 of what tokens get.
+    // 12 full layers x 2 heads x 512 x 2 bytes, one page of 1 token besides; states get 0.9 of what
+    // tokens get.
     let tokens: u64 = 24_576 * 262_145;
     assert_eq!(parts(&[]), (tokens, (tokens * 9).div_ceil(10)));
-    assert_eq!(parts(&[("mamba_full_memory_ratio", json!(0.5))]), (tokens, tokens / 2));
+    assert_eq!(
+        parts(&[("mamba_full_memory_ratio", json!(0.5))]),
+        (tokens, tokens / 2)
+    );
 }
 
 #[test]
@@ -311,7 +476,15 @@ fn a_quantisation_that_nobody_knows_is_not_answered_for() {
     let mut alien = llama();
     alien["quantization_config"] = json!({"quant_method": "alien", "bits": 3});
     for engine in ["vllm", "sglang"] {
-        let answer = ask((engine, &alien, &h100()), AskedWorkload::default(), &[], |_| ());
-        assert!(matches!(answer, Err(EngineError::Unsupported { ref why, .. }) if why.contains("alien")), "{engine}");
+        let answer = ask(
+            (engine, &alien, &h100()),
+            AskedWorkload::default(),
+            &[],
+            |_| (),
+        );
+        assert!(
+            matches!(answer, Err(EngineError::Unsupported { ref why, .. }) if why.contains("alien")),
+            "{engine}"
+        );
     }
 }

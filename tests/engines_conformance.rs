@@ -1,4 +1,5 @@
-//! `conformance/vectors.json` through the engines: each column is what the engine's own arithmetic must give, to the byte.
+//! `conformance/vectors.json` through the engines: each column is what the engine's own arithmetic
+//! must give, to the byte.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers")]
 
@@ -7,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
 use hf_mem_probe::engines::vllm::Vllm;
-use hf_mem_probe::engines::{AskedContext, AskedWorkload, Case, ComponentName, Prepared, Split, by_name};
+use hf_mem_probe::engines::{
+    AskedContext, AskedWorkload, Case, ComponentName, Prepared, Split, by_name,
+};
 use hf_mem_probe::model::{Format, Inventory, Model, config};
 use serde_json::{Value, json};
 
@@ -31,23 +34,45 @@ fn h100() -> DeviceFacts {
 /// A model of which nothing is known but its configuration.
 fn model(config: &Value, format: Format) -> Model {
     let inventory = Inventory::default();
-    Model::bare("", format, config::architecture(config, None, &inventory), inventory)
+    Model::bare(
+        "",
+        format,
+        config::architecture(config, None, &inventory),
+        inventory,
+    )
 }
 
 /// Cache and states of one sequence.
-fn variable(prepared: &dyn Prepared, layers: u32, device: &DeviceFacts) -> Result<(u64, u64), String> {
+fn variable(
+    prepared: &dyn Prepared,
+    layers: u32,
+    device: &DeviceFacts,
+) -> Result<(u64, u64), String> {
     let parts = prepared.variable(&Split::single(layers), 0, device, prepared.workload());
     let parts = parts.map_err(|why| why.to_string())?;
-    let of = |name| parts.iter().find(|part| part.name == name).map_or(0, |part| part.bytes.likely.get());
+    let of = |name| {
+        parts
+            .iter()
+            .find(|part| part.name == name)
+            .map_or(0, |part| part.bytes.likely.get())
+    };
     Ok((of(ComponentName::KvCache), of(ComponentName::State)))
 }
 
 /// What `engine` makes of a vector, in the words of its column.
 fn column(engine: &str, vector: &Value, expected: &Value) -> Result<Value, String> {
     let device = h100();
-    let format = if engine == "llama_cpp" { Format::Gguf } else { Format::Safetensors };
+    let format = if engine == "llama_cpp" {
+        Format::Gguf
+    } else {
+        Format::Safetensors
+    };
     let model = model(&vector["config"], format);
-    let layers = model.architecture.as_ref().map_err(ToString::to_string)?.layer_count();
+    let layers = model
+        .architecture
+        .as_ref()
+        .map_err(ToString::to_string)?
+        .layer_count();
     let slots = BTreeMap::from([("parallel".to_owned(), json!(1))]);
     let none = BTreeMap::new();
     let context = vector["context"].as_u64();
@@ -55,7 +80,10 @@ fn column(engine: &str, vector: &Value, expected: &Value) -> Result<Value, Strin
         model: &model,
         version: None,
         parameters: if engine == "llama_cpp" { &slots } else { &none },
-        asked: AskedWorkload { context: context.map(AskedContext::Tokens), ..AskedWorkload::default() },
+        asked: AskedWorkload {
+            context: context.map(AskedContext::Tokens),
+            ..AskedWorkload::default()
+        },
         devices: std::slice::from_ref(&device),
     };
     match engine {
@@ -66,7 +94,8 @@ fn column(engine: &str, vector: &Value, expected: &Value) -> Result<Value, Strin
             let needed = prepared.needed_for_one(&split, 0).likely.get();
             // One more block is the null block.
             let (tokens, states) = variable(&prepared, layers, &device)?;
-            let mut found = json!({"bytes_per_block": tokens + states - needed, "kv_bytes": needed});
+            let mut found =
+                json!({"bytes_per_block": tokens + states - needed, "kv_bytes": needed});
             if expected.get("block_tokens").is_some() {
                 found["block_tokens"] = json!(prepared.pages(&split).block_tokens());
             }
@@ -93,18 +122,27 @@ fn every_column_is_met_to_the_byte() {
     for (engine, fewest) in [("vllm", 180), ("sglang", 175), ("llama_cpp", 140)] {
         let (mut met, mut types) = (0, BTreeSet::new());
         for vector in file["vectors"].as_array().unwrap() {
-            let Some(expected) = vector.get(engine) else { continue };
+            let Some(expected) = vector.get(engine) else {
+                continue;
+            };
             match column(engine, vector, expected) {
                 Ok(found) if found == *expected => {
                     met += 1;
                     types.insert(vector["config"]["model_type"].to_string());
                 }
-                Ok(found) => wrong.push(format!("{engine} {}: {found}, expected {expected}", vector["name"])),
+                Ok(found) => wrong.push(format!(
+                    "{engine} {}: {found}, expected {expected}",
+                    vector["name"]
+                )),
                 Err(why) => wrong.push(format!("{engine} {}: {why}", vector["name"])),
             }
         }
         assert!(wrong.is_empty(), "{wrong:#?}");
-        assert!(met >= fewest && types.len() >= 60, "{engine}: {met} columns, {} model types", types.len());
+        assert!(
+            met >= fewest && types.len() >= 60,
+            "{engine}: {met} columns, {} model types",
+            types.len()
+        );
     }
 }
 
@@ -113,9 +151,15 @@ fn confirmed_columns_stand_beside_derived_ones() {
     let file: Value = serde_json::from_str(include_str!("../conformance/vectors.json")).unwrap();
     let mut confirmed = 0;
     for vector in file["vectors"].as_array().unwrap() {
-        let Some(by) = vector.get("confirmed").and_then(Value::as_object) else { continue };
+        let Some(by) = vector.get("confirmed").and_then(Value::as_object) else {
+            continue;
+        };
         for engine in by.keys() {
-            assert!(vector.get(engine).is_some(), "{} confirms {engine}, which it lacks", vector["name"]);
+            assert!(
+                vector.get(engine).is_some(),
+                "{} confirms {engine}, which it lacks",
+                vector["name"]
+            );
             confirmed += 1;
         }
     }

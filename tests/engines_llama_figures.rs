@@ -7,8 +7,8 @@ use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
 use hf_mem_probe::engines::llama_cpp::LlamaCpp;
 use hf_mem_probe::engines::{
-    AskedContext, AskedWorkload, Case, ComponentName, Engine, EngineError, Fitness, Interval, LaunchDevice, LaunchPlan,
-    Offload, Prepared, Split, Workload,
+    AskedContext, AskedWorkload, Case, ComponentName, Engine, EngineError, Fitness, Interval,
+    LaunchDevice, LaunchPlan, Offload, Prepared, Split, Workload,
 };
 use hf_mem_probe::model::{Model, PipelineComponent};
 use serde_json::{Value, json};
@@ -24,12 +24,9 @@ const MIB: u64 = 1 << 20;
 
 /// A header of metadata alone.
 fn metadata(family: &str, keys: &[(&str, u32)]) -> Header {
-    let mut header = Header::default().with("general.architecture", Kv::Text(family.into())).tensor(
-        "output.weight",
-        &[256, 4],
-        0,
-        4096,
-    );
+    let mut header = Header::default()
+        .with("general.architecture", Kv::Text(family.into()))
+        .tensor("output.weight", &[256, 4], 0, 4096);
     for (key, value) in keys {
         header = header.with(&format!("{family}.{key}"), Kv::U32(*value));
     }
@@ -57,17 +54,26 @@ fn attention(
     ]
 }
 
-fn with(mut keys: Vec<(&'static str, u32)>, more: &[(&'static str, u32)]) -> Vec<(&'static str, u32)> {
+fn with(
+    mut keys: Vec<(&'static str, u32)>,
+    more: &[(&'static str, u32)],
+) -> Vec<(&'static str, u32)> {
     keys.extend(more);
     keys
 }
 
 fn llama_8b() -> Header {
-    metadata("llama", &attention(32, 4096, 14336, [32, 8, 128], 128_256, 131_072))
+    metadata(
+        "llama",
+        &attention(32, 4096, 14336, [32, 8, 128], 128_256, 131_072),
+    )
 }
 
 fn llama_70b() -> Header {
-    metadata("llama", &attention(80, 8192, 28672, [64, 8, 128], 128_256, 131_072))
+    metadata(
+        "llama",
+        &attention(80, 8192, 28672, [64, 8, 128], 128_256, 131_072),
+    )
 }
 
 fn gemma3_27b() -> Header {
@@ -77,19 +83,34 @@ fn gemma3_27b() -> Header {
 
 fn gpt_oss_120b() -> Header {
     let keys = attention(36, 2880, 2880, [64, 8, 64], 201_088, 131_072);
-    let experts = [("expert_count", 128), ("expert_used_count", 4), ("expert_feed_forward_length", 2880)];
-    metadata("gpt-oss", &with(with(keys, &experts), &[("attention.sliding_window", 128)]))
+    let experts = [
+        ("expert_count", 128),
+        ("expert_used_count", 4),
+        ("expert_feed_forward_length", 2880),
+    ];
+    metadata(
+        "gpt-oss",
+        &with(with(keys, &experts), &[("attention.sliding_window", 128)]),
+    )
 }
 
 fn qwen3_30b() -> Header {
     let keys = attention(48, 2048, 6144, [32, 4, 128], 151_936, 40_960);
-    let experts = [("expert_count", 128), ("expert_used_count", 8), ("expert_feed_forward_length", 768)];
+    let experts = [
+        ("expert_count", 128),
+        ("expert_used_count", 8),
+        ("expert_feed_forward_length", 768),
+    ];
     metadata("qwen3moe", &with(keys, &experts))
 }
 
 fn deepseek_v3() -> Header {
     let keys = attention(61, 7168, 18432, [128, 1, 576], 129_280, 163_840);
-    let experts = [("expert_count", 256), ("expert_used_count", 8), ("expert_feed_forward_length", 2048)];
+    let experts = [
+        ("expert_count", 256),
+        ("expert_used_count", 8),
+        ("expert_feed_forward_length", 2048),
+    ];
     let latent = [
         ("attention.kv_lora_rank", 512),
         ("attention.q_lora_rank", 1536),
@@ -103,7 +124,11 @@ fn deepseek_v3() -> Header {
 
 fn qwen3_next() -> Header {
     let keys = attention(48, 2048, 5120, [16, 2, 256], 151_936, 262_144);
-    let experts = [("expert_count", 512), ("expert_used_count", 10), ("expert_feed_forward_length", 512)];
+    let experts = [
+        ("expert_count", 512),
+        ("expert_used_count", 10),
+        ("expert_feed_forward_length", 512),
+    ];
     let states = [
         ("ssm.conv_kernel", 4),
         ("ssm.inner_size", 4096),
@@ -137,15 +162,27 @@ fn prepared<'a>(
     asked: AskedWorkload,
     parameters: &'a BTreeMap<String, Value>,
 ) -> Result<Box<dyn Prepared + 'a>, EngineError> {
-    LlamaCpp.prepare(&Case { model, version: None, parameters, asked, devices })
+    LlamaCpp.prepare(&Case {
+        model,
+        version: None,
+        parameters,
+        asked,
+        devices,
+    })
 }
 
 fn set(pairs: &[(&str, Value)]) -> BTreeMap<String, Value> {
-    pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), value.clone()))
+        .collect()
 }
 
 fn tokens(context: u64) -> AskedWorkload {
-    AskedWorkload { context: Some(AskedContext::Tokens(context)), ..AskedWorkload::default() }
+    AskedWorkload {
+        context: Some(AskedContext::Tokens(context)),
+        ..AskedWorkload::default()
+    }
 }
 
 fn part(ready: &dyn Prepared, name: ComponentName) -> Interval {
@@ -153,7 +190,10 @@ fn part(ready: &dyn Prepared, name: ComponentName) -> Interval {
     let (facts, workload) = (card(132), ready.workload());
     let mut all = ready.fixed(&split, 0, &facts).unwrap();
     all.extend(ready.variable(&split, 0, &facts, workload).unwrap());
-    all.iter().filter(|part| part.name == name).map(|part| part.bytes).sum()
+    all.iter()
+        .filter(|part| part.name == name)
+        .map(|part| part.bytes)
+        .sum()
 }
 
 /// Cache of all layers on one device.
@@ -169,15 +209,35 @@ fn caches_equal_the_allocators_own() {
     let one = [("n_parallel", json!(1))];
     let alone = |header: &Header, context| cache(header, context, &one).0;
     assert_eq!(alone(&llama_8b(), 131_072), 17_179_869_184);
-    let quantised =
-        |kind: &str| cache(&llama_8b(), 131_072, &[("np", json!(1)), ("ctk", json!(kind)), ("ctv", json!(kind))]);
+    let quantised = |kind: &str| {
+        cache(
+            &llama_8b(),
+            131_072,
+            &[("np", json!(1)), ("ctk", json!(kind)), ("ctv", json!(kind))],
+        )
+    };
     assert_eq!(quantised("q8_0").0, 9_126_805_504);
     assert_eq!(quantised("q4_0").0, 4_831_838_208);
     assert_eq!(alone(&gemma3_27b(), 131_072), 11_391_729_664);
     assert_eq!(cache(&gemma3_27b(), 131_072, &[]).0, 12_700_352_512);
-    assert_eq!(cache(&gemma3_27b(), 32_768, &[("n_parallel", json!(4))]).0, 13_354_663_936);
-    assert_eq!(cache(&gemma3_27b(), 131_072, &[("np", json!(1)), ("swa_full", json!(true))]).0, 66_571_993_088);
-    let q8 = [("np", json!(1)), ("ctk", json!("q8_0")), ("ctv", json!("q8_0"))];
+    assert_eq!(
+        cache(&gemma3_27b(), 32_768, &[("n_parallel", json!(4))]).0,
+        13_354_663_936
+    );
+    assert_eq!(
+        cache(
+            &gemma3_27b(),
+            131_072,
+            &[("np", json!(1)), ("swa_full", json!(true))]
+        )
+        .0,
+        66_571_993_088
+    );
+    let q8 = [
+        ("np", json!(1)),
+        ("ctk", json!("q8_0")),
+        ("ctv", json!("q8_0")),
+    ];
     assert_eq!(cache(&gemma3_27b(), 131_072, &q8).0, 6_051_856_384);
     assert_eq!(alone(&gpt_oss_120b(), 131_072), 4_860_149_760);
     assert_eq!(cache(&gpt_oss_120b(), 131_072, &[]).0, 4_869_586_944);
@@ -205,23 +265,42 @@ fn states_are_f32() {
         ("ssm.state_size", 16),
         ("ssm.time_step_rank", 160),
     ];
-    assert_eq!(cache(&metadata("mamba", &keys), 8192, &[("np", json!(1))]), (0, 24_903_680));
+    assert_eq!(
+        cache(&metadata("mamba", &keys), 8192, &[("np", json!(1))]),
+        (0, 24_903_680)
+    );
 }
 
 /// Llama 4 Scout: 36 chunked layers of 48.
 #[test]
 fn chunked_layers_use_the_windowed_cache() {
     let keys = attention(48, 5120, 16_384, [40, 8, 128], 202_048, 10_485_760);
-    let experts = [("expert_count", 16), ("expert_used_count", 1), ("expert_feed_forward_length", 8192)];
+    let experts = [
+        ("expert_count", 16),
+        ("expert_used_count", 1),
+        ("expert_feed_forward_length", 8192),
+    ];
     let header = metadata("llama4", &with(keys, &experts));
     let row = 2 * 8 * 128 * 2;
-    assert_eq!(cache(&header, 131_072, &[("np", json!(1))]).0, row * (12 * 131_072 + 36 * (8192 + 512)));
-    assert_eq!(cache(&header, 131_072, &[]).0, row * (12 * 131_072 + 36 * (4 * 8192 + 512)));
+    assert_eq!(
+        cache(&header, 131_072, &[("np", json!(1))]).0,
+        row * (12 * 131_072 + 36 * (8192 + 512))
+    );
+    assert_eq!(
+        cache(&header, 131_072, &[]).0,
+        row * (12 * 131_072 + 36 * (4 * 8192 + 512))
+    );
 }
 
-/// (header, context, further parameters, MiB of the dry run on the allocator that also holds the input embedding,
-/// percent that the formula may lie above it).
-type Row = (fn() -> Header, u64, &'static [(&'static str, u64)], f64, f64);
+/// (header, context, further parameters, MiB of the dry run on the allocator that also holds the
+/// input embedding, percent that the formula may lie above it).
+type Row = (
+    fn() -> Header,
+    u64,
+    &'static [(&'static str, u64)],
+    f64,
+    f64,
+);
 
 const WITHOUT: (&str, u64) = ("flash_attn", 0);
 const LARGE: (&str, u64) = ("n_ubatch", 2048);
@@ -271,11 +350,17 @@ fn compute_buffers_are_never_below_the_dry_run() {
     let mut wrong = Vec::new();
     for (header, context, parameters, measured, above) in COMPUTE {
         let (model, devices) = (model(parsed(&header())), [card(132)]);
-        let mut all: Vec<(&str, Value)> = parameters.iter().map(|(name, value)| (*name, json!(value))).collect();
+        let mut all: Vec<(&str, Value)> = parameters
+            .iter()
+            .map(|(name, value)| (*name, json!(value)))
+            .collect();
         all.push(("n_parallel", json!(1)));
         let all = set(&all);
         let ready = prepared(&model, &devices, tokens(*context), &all).unwrap();
-        #[expect(clippy::cast_precision_loss, reason = "a comparison with a printed figure")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a comparison with a printed figure"
+        )]
         let high = part(&*ready, ComponentName::Activations).high.get() as f64 / MIB as f64;
         // The figures are printed to a tenth.
         if high < measured - 0.06 || high > measured * (1.0 + above / 100.0) + 0.06 {
@@ -291,13 +376,17 @@ fn compute_buffers_are_never_below_the_dry_run() {
 #[test]
 fn compute_buffers_equal_the_dry_run_to_the_byte() {
     let buffer = |header: &Header, context| {
-        let (model, devices, parameters) = (model(parsed(header)), [card(132)], set(&[("np", json!(1))]));
+        let (model, devices, parameters) =
+            (model(parsed(header)), [card(132)], set(&[("np", json!(1))]));
         let ready = prepared(&model, &devices, tokens(context), &parameters).unwrap();
         part(&*ready, ComponentName::Activations)
     };
     assert_eq!(buffer(&llama_8b(), 131_072).high, Bytes::new(255_864_864));
     let mixture = buffer(&qwen3_30b(), 32_768);
-    assert!(mixture.low <= Bytes::new(125_841_440) && Bytes::new(125_841_440) <= mixture.high, "{mixture:?}");
+    assert!(
+        mixture.low <= Bytes::new(125_841_440) && Bytes::new(125_841_440) <= mixture.high,
+        "{mixture:?}"
+    );
 }
 
 #[test]
@@ -317,8 +406,16 @@ fn weights_equal_the_files_tensors() {
     let Some(corpus) = corpus() else { return };
     for (name, description) in descriptions(&corpus) {
         let gguf = parsed(&header(&description));
-        assert_eq!(gguf.data_bytes.get(), description["data_bytes"].as_u64().unwrap(), "{name}");
-        assert_eq!(gguf.inventory.elements(), description["total_params"].as_u64().unwrap(), "{name}");
+        assert_eq!(
+            gguf.data_bytes.get(),
+            description["data_bytes"].as_u64().unwrap(),
+            "{name}"
+        );
+        assert_eq!(
+            gguf.inventory.elements(),
+            description["total_params"].as_u64().unwrap(),
+            "{name}"
+        );
         let stored = gguf.inventory.bytes().get();
         match name.rsplit("__").next().unwrap() {
             "Meta-Llama-3.1-8B-Instruct-Q8_0" => assert_eq!(stored, 8_532_934_656 + 256),
@@ -327,11 +424,20 @@ fn weights_equal_the_files_tensors() {
             _ => {}
         }
         let (model, devices, parameters) = (model(gguf), [card(132)], BTreeMap::new());
-        let ready = prepared(&model, &devices, tokens(4096), &parameters).unwrap_or_else(|why| panic!("{name}: {why}"));
+        let ready = prepared(&model, &devices, tokens(4096), &parameters)
+            .unwrap_or_else(|why| panic!("{name}: {why}"));
         let split = ready.splits(1).unwrap().remove(0);
-        let host: Bytes =
-            ready.host(&split, ready.workload()).unwrap().iter().take(1).map(|part| part.bytes.high).sum();
-        println!("{name}: device {} host {host}", part(&*ready, ComponentName::Weights).likely);
+        let host: Bytes = ready
+            .host(&split, ready.workload())
+            .unwrap()
+            .iter()
+            .take(1)
+            .map(|part| part.bytes.high)
+            .sum();
+        println!(
+            "{name}: device {} host {host}",
+            part(&*ready, ComponentName::Weights).likely
+        );
     }
 }
 
@@ -347,9 +453,20 @@ fn shares_of_devices_add_up_to_the_whole() {
             ready.check(&split).unwrap();
             let of = |rank| {
                 let mut all = ready.fixed(&split, rank, &devices[0]).unwrap();
-                all.extend(ready.variable(&split, rank, &devices[0], ready.workload()).unwrap());
-                let wanted = [ComponentName::Weights, ComponentName::KvCache, ComponentName::State];
-                all.into_iter().filter(|part| wanted.contains(&part.name)).map(|part| part.bytes.likely).sum::<Bytes>()
+                all.extend(
+                    ready
+                        .variable(&split, rank, &devices[0], ready.workload())
+                        .unwrap(),
+                );
+                let wanted = [
+                    ComponentName::Weights,
+                    ComponentName::KvCache,
+                    ComponentName::State,
+                ];
+                all.into_iter()
+                    .filter(|part| wanted.contains(&part.name))
+                    .map(|part| part.bytes.likely)
+                    .sum::<Bytes>()
             };
             (0..count as usize).map(of).sum::<Bytes>().get()
         };
@@ -363,19 +480,43 @@ fn shares_of_devices_add_up_to_the_whole() {
 fn offload_moves_weights_to_the_host() {
     let Some(corpus) = corpus() else { return };
     let all = descriptions(&corpus);
-    let (_, description) = all.iter().find(|(name, _)| name.contains("Qwen3-30B-A3B-Q8_0")).unwrap();
+    let (_, description) = all
+        .iter()
+        .find(|(name, _)| name.contains("Qwen3-30B-A3B-Q8_0"))
+        .unwrap();
     let model = model(parsed(&header(description)));
     let (devices, parameters) = ([card(132)], BTreeMap::new());
     let ready = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
     let weights = |offload| {
-        let split = Split { offload, ..ready.splits(1).unwrap().remove(0) };
+        let split = Split {
+            offload,
+            ..ready.splits(1).unwrap().remove(0)
+        };
         ready.check(&split).unwrap();
         let sum = |parts: Vec<hf_mem_probe::engines::Component>, name| {
-            parts.iter().filter(|part| part.name == name).map(|part| part.bytes.likely.get()).sum::<u64>()
+            parts
+                .iter()
+                .filter(|part| part.name == name)
+                .map(|part| part.bytes.likely.get())
+                .sum::<u64>()
         };
-        let device = sum(ready.fixed(&split, 0, &devices[0]).unwrap(), ComponentName::Weights);
-        let cache = sum(ready.variable(&split, 0, &devices[0], ready.workload()).unwrap(), ComponentName::KvCache);
-        let host = ready.host(&split, ready.workload()).unwrap().remove(0).bytes.likely.get();
+        let device = sum(
+            ready.fixed(&split, 0, &devices[0]).unwrap(),
+            ComponentName::Weights,
+        );
+        let cache = sum(
+            ready
+                .variable(&split, 0, &devices[0], ready.workload())
+                .unwrap(),
+            ComponentName::KvCache,
+        );
+        let host = ready
+            .host(&split, ready.workload())
+            .unwrap()
+            .remove(0)
+            .bytes
+            .likely
+            .get();
         (device, cache, host)
     };
     let none = weights(Offload::None);
@@ -385,7 +526,9 @@ fn offload_moves_weights_to_the_host() {
     let half_bytes = 24 * 3 * 128 * 2048 * 768 * 34 / 32;
     assert_eq!(half.2 - none.2, half_bytes);
     // The rows of 768 are padded once in each tensor on the device.
-    let padding = |layers: u64, moved: u64, bytes: u64| assert!(moved >= bytes && moved <= bytes + layers * 3 * 512);
+    let padding = |layers: u64, moved: u64, bytes: u64| {
+        assert!(moved >= bytes && moved <= bytes + layers * 3 * 512)
+    };
     padding(24, none.0 - half.0, half_bytes);
     padding(48, none.0 - experts.0, 2 * half_bytes);
     assert_eq!(half.1, none.1, "the cache stays on the device");
@@ -400,13 +543,24 @@ fn offload_moves_weights_to_the_host() {
 fn a_tied_embedding_is_kept_twice() {
     let header = metadata("llama", &attention(2, 256, 512, [4, 4, 64], 1000, 4096));
     let mut tied = header.clone();
-    tied.tensors = vec![("token_embd.weight".into(), vec![256, 1000], 8, 256 * 1000 / 32 * 34)];
+    tied.tensors = vec![(
+        "token_embd.weight".into(),
+        vec![256, 1000],
+        8,
+        256 * 1000 / 32 * 34,
+    )];
     let (model, devices, parameters) = (model(parsed(&tied)), [card(132)], BTreeMap::new());
     let ready = prepared(&model, &devices, tokens(512), &parameters).unwrap();
-    // 256 is no multiple of 512: half a row more for the copy on the device, and 128 bytes of alignment.
+    // 256 is no multiple of 512: half a row more for the copy on the device, and 128 bytes of
+    // alignment.
     let on_device = (256_u64 * 1000 / 32 * 34 + 256 / 32 * 34).next_multiple_of(128);
-    assert_eq!(part(&*ready, ComponentName::Weights).likely.get(), on_device);
-    let host = ready.host(&ready.splits(1).unwrap()[0], ready.workload()).unwrap();
+    assert_eq!(
+        part(&*ready, ComponentName::Weights).likely.get(),
+        on_device
+    );
+    let host = ready
+        .host(&ready.splits(1).unwrap()[0], ready.workload())
+        .unwrap();
     assert_eq!(host[0].bytes.likely.get(), 256 * 1000 / 32 * 34);
 }
 
@@ -417,7 +571,9 @@ fn more_context_and_more_sequences_never_need_less() {
         let ready = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
         let split = ready.splits(1).unwrap().remove(0);
         let need = |context, sequences| {
-            let all = ready.variable(&split, 0, &devices[0], Workload { context, sequences }).unwrap();
+            let all = ready
+                .variable(&split, 0, &devices[0], Workload { context, sequences })
+                .unwrap();
             all.iter().map(|part| part.bytes.high).sum::<Bytes>()
         };
         for sequences in [1, 2, 4, 5, 8] {
@@ -435,7 +591,11 @@ fn the_launch_line_says_what_was_answered() {
     let (first, mut second) = (card(132), card(132));
     second.uuid = "GPU-2".into();
     let devices = [first, second];
-    let asked = AskedWorkload { sequences: Some(2), kv_cache_dtype: Some("q8_0".into()), ..tokens(8000) };
+    let asked = AskedWorkload {
+        sequences: Some(2),
+        kv_cache_dtype: Some("q8_0".into()),
+        ..tokens(8000)
+    };
     let parameters = BTreeMap::new();
     let ready = prepared(&model, &devices, asked, &parameters).unwrap();
     let split = Split {
@@ -444,9 +604,18 @@ fn the_launch_line_says_what_was_answered() {
         expert_parallel: false,
         offload: Offload::Layers { layers: 3 },
     };
-    let plan = |facts| LaunchDevice { facts, available: Bytes::ZERO, required: Bytes::ZERO, free: None };
+    let plan = |facts| LaunchDevice {
+        facts,
+        available: Bytes::ZERO,
+        required: Bytes::ZERO,
+        free: None,
+    };
     let plans = [plan(&devices[0]), plan(&devices[1])];
-    let launch = ready.launch(&LaunchPlan { split: &split, workload: ready.workload(), devices: &plans });
+    let launch = ready.launch(&LaunchPlan {
+        split: &split,
+        workload: ready.workload(),
+        devices: &plans,
+    });
     let line = launch.args.join(" ");
     assert_eq!(
         line,
@@ -460,15 +629,30 @@ fn the_launch_line_says_what_was_answered() {
 fn what_cannot_be_answered_is_refused_with_its_reason() {
     let refused = |model: &Model, parameters: &[(&str, Value)], words: &str| {
         let (devices, parameters) = ([card(132)], set(parameters));
-        let error = prepared(model, &devices, tokens(4096), &parameters).err().unwrap().to_string();
+        let error = prepared(model, &devices, tokens(4096), &parameters)
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains(words), "{error}");
     };
     let mut other = model(parsed(&llama_8b()));
-    refused(&other, &[("flash_attn", json!("off")), ("type_v", json!("q8_0"))], "needs flash attention");
-    refused(&other, &[("n_ctx", json!(100))], "less than 1 x 4096 tokens");
+    refused(
+        &other,
+        &[("flash_attn", json!("off")), ("type_v", json!("q8_0"))],
+        "needs flash attention",
+    );
+    refused(
+        &other,
+        &[("n_ctx", json!(100))],
+        "less than 1 x 4096 tokens",
+    );
     other.format = hf_mem_probe::model::Format::Safetensors;
     refused(&other, &[], "llama.cpp runs GGUF files");
-    refused(&model(parsed(&metadata("brand-new", &[]))), &[], "general.architecture = brand-new");
+    refused(
+        &model(parsed(&metadata("brand-new", &[]))),
+        &[],
+        "general.architecture = brand-new",
+    );
     let strange = llama_8b().tensor("blk.0.x.weight", &[256], 137, 64);
     refused(&model(parsed(&strange)), &[], "cannot size tensor type");
 }
@@ -479,14 +663,23 @@ fn the_margin_of_fit_is_asked_for() {
     let sum = Interval::exact(Bytes::gib(10));
     let parameters = set(&[("fit", json!(false))]);
     let ready = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
-    assert_eq!(ready.must_be_available(&Split::single(32), &devices[0], sum), sum);
+    assert_eq!(
+        ready.must_be_available(&Split::single(32), &devices[0], sum),
+        sum
+    );
     assert_eq!(ready.device_fitness(&devices[0]), Fitness::Able);
     let parameters = BTreeMap::new();
     let ready = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
     // 1024 MiB, of which the libraries' own 32 and up to 300 MiB are counted already.
-    let sum = Interval::new(Bytes::gib(10), Bytes::gib(10) + Bytes::mib(100), Bytes::gib(10) + Bytes::mib(300));
+    let sum = Interval::new(
+        Bytes::gib(10),
+        Bytes::gib(10) + Bytes::mib(100),
+        Bytes::gib(10) + Bytes::mib(300),
+    );
     assert_eq!(
-        ready.must_be_available(&Split::single(32), &devices[0], sum).high,
+        ready
+            .must_be_available(&Split::single(32), &devices[0], sum)
+            .high,
         Bytes::gib(10) + Bytes::mib(1024 - 32)
     );
 }
@@ -505,7 +698,11 @@ fn a_projector_lies_on_the_first_device() {
     let split = ready.splits(2).unwrap().remove(0);
     let projector = |rank| {
         let parts = ready.fixed(&split, rank, &devices[0]).unwrap();
-        parts.iter().filter(|part| part.detail.contains("projector")).map(|part| part.bytes.low).sum::<Bytes>()
+        parts
+            .iter()
+            .filter(|part| part.detail.contains("projector"))
+            .map(|part| part.bytes.low)
+            .sum::<Bytes>()
     };
     assert_eq!(projector(0), Bytes::mib(800 + 100));
     assert_eq!(projector(1), Bytes::ZERO);
@@ -521,8 +718,21 @@ fn a_fixed_tensor_split_and_layer_count_are_kept() {
     assert_eq!(ready.splits(2).unwrap()[0].stages, [0..28, 28..33]);
     assert!(ready.splits(3).is_err());
     let cache = |rank| {
-        let parts = ready.variable(&ready.splits(2).unwrap()[0], rank, &devices[0], ready.workload()).unwrap();
-        parts.iter().find(|part| part.name == ComponentName::KvCache).unwrap().bytes.likely.get()
+        let parts = ready
+            .variable(
+                &ready.splits(2).unwrap()[0],
+                rank,
+                &devices[0],
+                ready.workload(),
+            )
+            .unwrap();
+        parts
+            .iter()
+            .find(|part| part.name == ComponentName::KvCache)
+            .unwrap()
+            .bytes
+            .likely
+            .get()
     };
     // Layers 0 to 12 are on the host.
     assert_eq!((cache(0), cache(1)), (15 * 4096 * 4096, 4 * 4096 * 4096));
@@ -534,17 +744,33 @@ fn a_mask_that_is_cast_is_alive_twice_for_a_moment() {
     let buffer = |version: Option<&str>| {
         let asked = tokens(131_072);
         let version = version.map(|version| version.parse().unwrap());
-        let case = Case { model: &model, version: version.as_ref(), parameters: &parameters, asked, devices: &devices };
+        let case = Case {
+            model: &model,
+            version: version.as_ref(),
+            parameters: &parameters,
+            asked,
+            devices: &devices,
+        };
         let ready = LlamaCpp.prepare(&case).unwrap();
         let split = ready.splits(1).unwrap().remove(0);
-        let parts = ready.variable(&split, 0, &devices[0], ready.workload()).unwrap();
-        parts.iter().find(|part| part.name == ComponentName::Activations).unwrap().bytes
+        let parts = ready
+            .variable(&split, 0, &devices[0], ready.workload())
+            .unwrap();
+        parts
+            .iter()
+            .find(|part| part.name == ComponentName::Activations)
+            .unwrap()
+            .bytes
     };
     let small = Bytes::new(512 * 24 + 32);
-    // 384 MiB of masks in F32 and F16, and four rows of the residual stream; build 3943 said 416.0 MiB.
+    // 384 MiB of masks in F32 and F16, and four rows of the residual stream; build 3943 said 416.0
+    // MiB.
     assert_eq!(buffer(Some("b3943")).likely, Bytes::mib(416) + small);
     // Since the mask is made in F16: 128 MiB beside a feed-forward of 108.
     assert_eq!(buffer(None).likely, Bytes::mib(128 + 108) + small);
     // Vulkan keeps both masks to the end, beside the logits of a whole micro-batch.
-    assert!(buffer(Some("b5781")).high >= Bytes::mib(384) + Bytes::new(4 * 512 * 128_256 + 4 * 512 * 4096 * 4));
+    assert!(
+        buffer(Some("b5781")).high
+            >= Bytes::mib(384) + Bytes::new(4 * 512 * 128_256 + 4 * 512 * 4096 * 4)
+    );
 }

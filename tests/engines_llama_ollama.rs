@@ -7,8 +7,8 @@ use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
 use hf_mem_probe::engines::ollama::Ollama;
 use hf_mem_probe::engines::{
-    AskedContext, AskedWorkload, Case, ComponentName, Engine, EngineError, Fitness, LaunchDevice, LaunchPlan, Offload,
-    Split, Workload,
+    AskedContext, AskedWorkload, Case, ComponentName, Engine, EngineError, Fitness, LaunchDevice,
+    LaunchPlan, Offload, Split, Workload,
 };
 use hf_mem_probe::model::Model;
 use serde_json::{Value, json};
@@ -30,12 +30,9 @@ fn llama_8b() -> Model {
         ("vocab_size", 128_256),
         ("context_length", 131_072),
     ];
-    let mut header = Header::default().with("general.architecture", Kv::Text("llama".into())).tensor(
-        "output.weight",
-        &[256, 4],
-        0,
-        4096,
-    );
+    let mut header = Header::default()
+        .with("general.architecture", Kv::Text("llama".into()))
+        .tensor("output.weight", &[256, 4], 0, 4096);
     for (key, value) in keys {
         header = header.with(&format!("llama.{key}"), Kv::U32(value));
     }
@@ -58,26 +55,56 @@ fn card(gib: u64) -> DeviceFacts {
     }
 }
 
-fn workload(model: &Model, devices: &[DeviceFacts], parameters: &[(&str, Value)], asked: AskedWorkload) -> Workload {
-    let parameters: BTreeMap<String, Value> =
-        parameters.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-    let case = Case { model, version: None, parameters: &parameters, asked, devices };
+fn workload(
+    model: &Model,
+    devices: &[DeviceFacts],
+    parameters: &[(&str, Value)],
+    asked: AskedWorkload,
+) -> Workload {
+    let parameters: BTreeMap<String, Value> = parameters
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), value.clone()))
+        .collect();
+    let case = Case {
+        model,
+        version: None,
+        parameters: &parameters,
+        asked,
+        devices,
+    };
     Ollama.prepare(&case).unwrap().workload()
 }
 
 #[test]
 fn the_default_context_follows_the_memory_of_all_devices() {
     let model = llama_8b();
-    let context = |devices: &[DeviceFacts]| workload(&model, devices, &[], AskedWorkload::default()).context;
+    let context =
+        |devices: &[DeviceFacts]| workload(&model, devices, &[], AskedWorkload::default()).context;
     assert_eq!(context(&[card(8)]), 4096);
     assert_eq!(context(&[card(24)]), 32_768);
-    assert_eq!(context(&[card(24), card(24)]), 131_072, "262,144 capped by the model");
+    assert_eq!(
+        context(&[card(24), card(24)]),
+        131_072,
+        "262,144 capped by the model"
+    );
     let option = [("num_ctx", json!(9000))];
-    assert_eq!(workload(&model, &[card(8)], &option, AskedWorkload::default()).context, 9000);
-    let asked = AskedWorkload { context: Some(AskedContext::Max), ..AskedWorkload::default() };
+    assert_eq!(
+        workload(&model, &[card(8)], &option, AskedWorkload::default()).context,
+        9000
+    );
+    let asked = AskedWorkload {
+        context: Some(AskedContext::Max),
+        ..AskedWorkload::default()
+    };
     assert_eq!(workload(&model, &[card(8)], &[], asked).context, 131_072);
     let two = [("OLLAMA_NUM_PARALLEL", json!(2))];
-    assert_eq!(workload(&model, &[card(8)], &two, AskedWorkload::default()), Workload { context: 4096, sequences: 2 });
+    assert_eq!(
+        workload(&model, &[card(8)], &two, AskedWorkload::default()),
+        Workload {
+            context: 4096,
+            sequences: 2
+        }
+    );
 }
 
 #[test]
@@ -94,8 +121,16 @@ fn one_slot_takes_one_cache_and_more_take_more() {
         };
         let ready = Ollama.prepare(&case).unwrap();
         let split = ready.splits(1).unwrap().remove(0);
-        let parts = ready.variable(&split, 0, &devices[0], ready.workload()).unwrap();
-        parts.iter().find(|part| part.name == ComponentName::KvCache).unwrap().bytes.likely.get()
+        let parts = ready
+            .variable(&split, 0, &devices[0], ready.workload())
+            .unwrap();
+        parts
+            .iter()
+            .find(|part| part.name == ComponentName::KvCache)
+            .unwrap()
+            .bytes
+            .likely
+            .get()
     };
     assert_eq!(cache(1), 32_768 * 131_072);
     assert_eq!(cache(3), 3 * 32_768 * 131_072);
@@ -116,11 +151,17 @@ fn options_and_refusals_carry_ollamas_names() {
         Ollama.prepare(&case).err().unwrap()
     };
     let unknown = refused("num_ctxs", json!(1)).to_string();
-    assert_eq!(unknown, "ollama has no parameter 'num_ctxs'; did you mean 'num_ctx'?");
+    assert_eq!(
+        unknown,
+        "ollama has no parameter 'num_ctxs'; did you mean 'num_ctx'?"
+    );
     assert!(
         matches!(refused("kv_cache_type", json!("fp8")), EngineError::BadParameter { name, engine: "ollama", .. } if name == "kv_cache_type")
     );
-    assert!(matches!(refused("num_batch", json!("many")), EngineError::BadParameter { .. }));
+    assert!(matches!(
+        refused("num_batch", json!("many")),
+        EngineError::BadParameter { .. }
+    ));
 }
 
 #[test]
@@ -134,22 +175,46 @@ fn small_devices_are_left_alone_and_experts_stay() {
         devices: &devices,
     };
     let ready = Ollama.prepare(&case).unwrap();
-    let tiny = DeviceFacts { total_bytes: Bytes::mib(400), ..card(1) };
+    let tiny = DeviceFacts {
+        total_bytes: Bytes::mib(400),
+        ..card(1)
+    };
     assert!(matches!(ready.device_fitness(&tiny), Fitness::Unable(_)));
     assert_eq!(ready.device_fitness(&devices[0]), Fitness::Able);
-    let split = Split { offload: Offload::Experts { layers: 1 }, ..ready.splits(1).unwrap().remove(0) };
+    let split = Split {
+        offload: Offload::Experts { layers: 1 },
+        ..ready.splits(1).unwrap().remove(0)
+    };
     assert!(ready.check(&split).is_err());
 }
 
 #[test]
 fn the_launch_line_names_the_file_on_the_hub() {
     let (model, devices, parameters) = (llama_8b(), [card(24)], BTreeMap::new());
-    let asked = AskedWorkload { kv_cache_dtype: Some("q8_0".into()), ..AskedWorkload::default() };
-    let case = Case { model: &model, version: None, parameters: &parameters, asked, devices: &devices };
+    let asked = AskedWorkload {
+        kv_cache_dtype: Some("q8_0".into()),
+        ..AskedWorkload::default()
+    };
+    let case = Case {
+        model: &model,
+        version: None,
+        parameters: &parameters,
+        asked,
+        devices: &devices,
+    };
     let ready = Ollama.prepare(&case).unwrap();
     let split = ready.splits(1).unwrap().remove(0);
-    let device = LaunchDevice { facts: &devices[0], available: Bytes::ZERO, required: Bytes::ZERO, free: None };
-    let launch = ready.launch(&LaunchPlan { split: &split, workload: ready.workload(), devices: &[device] });
+    let device = LaunchDevice {
+        facts: &devices[0],
+        available: Bytes::ZERO,
+        required: Bytes::ZERO,
+        free: None,
+    };
+    let launch = ready.launch(&LaunchPlan {
+        split: &split,
+        workload: ready.workload(),
+        devices: &[device],
+    });
     assert_eq!(launch.args, ["ollama", "run", "hf.co/owner/name-GGUF:Q8_0"]);
     assert_eq!(launch.env["OLLAMA_CONTEXT_LENGTH"], "32768");
     assert_eq!(launch.env["OLLAMA_KV_CACHE_TYPE"], "q8_0");

@@ -1,7 +1,8 @@
 //! Worked examples for vLLM and SGLang, to the byte.
 //!
-//! Cache examples are built from published configurations given here; weight examples read the metadata folder
-//! `../shared/hub` beside the repository where it is there, and say so where it is not.
+//! Cache examples are built from published configurations given here; weight examples read the
+//! metadata folder `../shared/hub` beside the repository where it is there, and say so where it is
+//! not.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test's helpers")]
 
@@ -14,7 +15,9 @@ use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
 use hf_mem_probe::engines::sglang::Sglang;
 use hf_mem_probe::engines::shared::topology::vllm_stages;
 use hf_mem_probe::engines::vllm::{Vllm, VllmPrepared};
-use hf_mem_probe::engines::{AskedContext, AskedWorkload, Case, ComponentName, Offload, Prepared as _, Split};
+use hf_mem_probe::engines::{
+    AskedContext, AskedWorkload, Case, ComponentName, Offload, Prepared as _, Split,
+};
 use hf_mem_probe::model::tensors::InventoryBuilder;
 use hf_mem_probe::model::{Dtype, Format, Inventory, Model, Storage, config};
 use serde_json::{Value, json};
@@ -36,20 +39,30 @@ fn h100() -> DeviceFacts {
 }
 
 fn model(config: &Value, inventory: Inventory) -> Model {
-    Model::bare("owner/name", Format::Safetensors, config::architecture(config, None, &inventory), inventory)
+    Model::bare(
+        "owner/name",
+        Format::Safetensors,
+        config::architecture(config, None, &inventory),
+        inventory,
+    )
 }
 
 /// A model of the metadata folder; `None`, with a word, where the folder is not there.
 fn hub(repo: &str) -> Option<Model> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/hub/models").join(repo);
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../shared/hub/models")
+        .join(repo);
     if !folder.exists() {
         println!("skipped: no metadata of {repo}");
         return None;
     }
-    let settings: Value = serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+    let settings: Value =
+        serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
     let mut text = String::new();
     let file = std::fs::File::open(folder.join("tensors.json.gz")).unwrap();
-    flate2::read::GzDecoder::new(file).read_to_string(&mut text).unwrap();
+    flate2::read::GzDecoder::new(file)
+        .read_to_string(&mut text)
+        .unwrap();
     let rows: Vec<(String, String, String, Vec<u64>)> = serde_json::from_str(&text).unwrap();
     let mut builder = InventoryBuilder::default();
     for (_, name, dtype, shape) in &rows {
@@ -61,12 +74,28 @@ fn hub(repo: &str) -> Option<Model> {
 }
 
 /// Parameters of one question, as pairs.
-fn with<T>(model: &Model, context: u64, parameters: &[(&str, Value)], then: impl FnOnce(VllmPrepared<'_>) -> T) -> T {
-    let parameters: BTreeMap<String, Value> =
-        parameters.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+fn with<T>(
+    model: &Model,
+    context: u64,
+    parameters: &[(&str, Value)],
+    then: impl FnOnce(VllmPrepared<'_>) -> T,
+) -> T {
+    let parameters: BTreeMap<String, Value> = parameters
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), value.clone()))
+        .collect();
     let device = h100();
-    let asked = AskedWorkload { context: Some(AskedContext::Tokens(context)), ..AskedWorkload::default() };
-    let case = Case { model, version: None, parameters: &parameters, asked, devices: std::slice::from_ref(&device) };
+    let asked = AskedWorkload {
+        context: Some(AskedContext::Tokens(context)),
+        ..AskedWorkload::default()
+    };
+    let case = Case {
+        model,
+        version: None,
+        parameters: &parameters,
+        asked,
+        devices: std::slice::from_ref(&device),
+    };
     let engine = Vllm::with_profiles(Vllm::profiles().unwrap());
     then(engine.prepare(&case).unwrap())
 }
@@ -79,7 +108,9 @@ fn split(model: &Model, tensor: u32) -> Split {
 fn need(config: &Value, context: u64, tensor: u32, parameters: &[(&str, Value)]) -> u64 {
     let model = model(config, Inventory::default());
     let split = split(&model, tensor);
-    with(&model, context, parameters, |prepared| prepared.needed_for_one(&split, 0).likely.get())
+    with(&model, context, parameters, |prepared| {
+        prepared.needed_for_one(&split, 0).likely.get()
+    })
 }
 
 /// As [`need`], with the checkpoint block that some kernels take.
@@ -98,7 +129,13 @@ fn weights(repo: &str, tensor: u32, parameters: &[(&str, Value)]) -> Option<u64>
     let model = hub(repo)?;
     let split = split(&model, tensor);
     let device = h100();
-    Some(with(&model, 1024, parameters, |prepared| prepared.start_up_log(&split, 0, &device).weights.likely.get()))
+    Some(with(&model, 1024, parameters, |prepared| {
+        prepared
+            .start_up_log(&split, 0, &device)
+            .weights
+            .likely
+            .get()
+    }))
 }
 
 fn llama_8b() -> Value {
@@ -156,10 +193,16 @@ fn gpt_oss_120b() -> Value {
 fn llama_8b_cache() {
     let config = llama_8b();
     assert_eq!(need(&config, 131_072, 1, &[]), 17_179_869_184);
-    assert_eq!(need(&config, 131_072, 1, &[("kv_cache_dtype", json!("fp8"))]), 8_589_934_592);
+    assert_eq!(
+        need(&config, 131_072, 1, &[("kv_cache_dtype", json!("fp8"))]),
+        8_589_934_592
+    );
     assert_eq!(need(&config, 131_072, 2, &[]), 17_179_869_184 / 2);
     // One token more takes one block more.
-    assert_eq!(need(&config, 1024, 1, &[]) + 16 * 131_072, need(&config, 1025, 1, &[]));
+    assert_eq!(
+        need(&config, 1024, 1, &[]) + 16 * 131_072,
+        need(&config, 1025, 1, &[])
+    );
 }
 
 #[test]
@@ -167,10 +210,15 @@ fn llama_8b_cache_with_the_null_block_through_the_seam() {
     let model = model(&llama_8b(), Inventory::default());
     let split = split(&model, 1);
     with(&model, 131_072, &[], |prepared| {
-        let parts = prepared.variable(&split, 0, &h100(), prepared.workload()).unwrap();
+        let parts = prepared
+            .variable(&split, 0, &h100(), prepared.workload())
+            .unwrap();
         assert_eq!(parts.len(), 2);
         // A column for each block, 4 bytes, for each of 1024 sequences.
-        assert_eq!((parts[1].name, parts[1].bytes.likely), (ComponentName::Runtime, Bytes::new(8192 * 4 * 1024)));
+        assert_eq!(
+            (parts[1].name, parts[1].bytes.likely),
+            (ComponentName::Runtime, Bytes::new(8192 * 4 * 1024))
+        );
         assert_eq!(parts[0].name, ComponentName::KvCache);
         assert_eq!(parts[0].bytes.likely.get(), 17_179_869_184 + 16 * 131_072);
         assert_eq!(prepared.kv_bytes_per_token(), Bytes::new(131_072));
@@ -181,8 +229,19 @@ fn llama_8b_cache_with_the_null_block_through_the_seam() {
 fn gemma_3_27b_windows_hold_the_tokens_in_flight() {
     let config = gemma_3_27b();
     assert_eq!(need(&config, 131_072, 1, &[]), 19_301_662_720);
-    assert_eq!(need(&config, 131_072, 1, &[("async_scheduling", json!(false))]), 15_275_130_880);
-    assert_eq!(need(&config, 131_072, 1, &[("max_num_batched_tokens", json!(2048))]), 13_261_864_960);
+    assert_eq!(
+        need(&config, 131_072, 1, &[("async_scheduling", json!(false))]),
+        15_275_130_880
+    );
+    assert_eq!(
+        need(
+            &config,
+            131_072,
+            1,
+            &[("max_num_batched_tokens", json!(2048))]
+        ),
+        13_261_864_960
+    );
     let off = &[("disable_hybrid_kv_cache_manager", json!(true))];
     assert_eq!(need(&config, 131_072, 1, off), 66_571_993_088);
 }
@@ -195,7 +254,15 @@ fn gpt_oss_120b_cache() {
 #[test]
 fn qwen3_next_pages_are_aligned() {
     let config = qwen3_next();
-    assert_eq!(need(&config, 262_144, 1, &[("enable_prefix_caching", json!(false))]), 6_484_131_840);
+    assert_eq!(
+        need(
+            &config,
+            262_144,
+            1,
+            &[("enable_prefix_caching", json!(false))]
+        ),
+        6_484_131_840
+    );
     assert_eq!(need(&config, 262_144, 1, &[]), 6_524_239_872);
     assert_eq!(need_with_checkpoint(&config, 262_144), 6_564_347_904);
     let model = model(&config, Inventory::default());
@@ -204,7 +271,12 @@ fn qwen3_next_pages_are_aligned() {
         with(&model, 4096, &[], |prepared| {
             let pages = prepared.pages(&split);
             assert_eq!(pages.block_tokens(), block);
-            assert_eq!(pages.bytes_per_block(prepared.cache_layers(), &(0..u32::MAX)).get(), 12 * page);
+            assert_eq!(
+                pages
+                    .bytes_per_block(prepared.cache_layers(), &(0..u32::MAX))
+                    .get(),
+                12 * page
+            );
         });
     }
 }
@@ -218,7 +290,11 @@ fn deepseek_latents_are_on_every_rank() {
         assert_eq!(need(&v3, 163_840, tensor, fp8), 5_756_682_240);
     }
     let mut v32 = deepseek("deepseek_v32", "DeepseekV32ForCausalLM");
-    for (key, value) in [("index_head_dim", 128), ("index_n_heads", 64), ("index_topk", 2048)] {
+    for (key, value) in [
+        ("index_head_dim", 128),
+        ("index_n_heads", 64),
+        ("index_topk", 2048),
+    ] {
         v32[key] = json!(value);
     }
     assert_eq!(need(&v32, 163_840, 8, fp8), 7_875_461_120);
@@ -236,15 +312,27 @@ fn kimi_k2_cache() {
 
 #[test]
 fn deepseek_v4_is_dominated_by_the_step() {
-    let Some(model) = hub("deepseek-ai/DeepSeek-V4-Flash") else { return };
+    let Some(model) = hub("deepseek-ai/DeepSeek-V4-Flash") else {
+        return;
+    };
     let split = split(&model, 1);
     for (tokens, gib) in [(2048, 5.38), (4096, 6.93), (8192, 10.02), (16_384, 16.21)] {
-        with(&model, 1_048_576, &[("max_num_batched_tokens", json!(tokens))], |prepared| {
-            let pages = prepared.pages(&split);
-            assert_eq!(pages.bytes_per_block(prepared.cache_layers(), &(0..43)).get(), 998_208);
-            let ours = prepared.needed_for_one(&split, 0).likely.as_gib();
-            assert!((ours - gib).abs() < 0.006, "{tokens}: {ours} GiB");
-        });
+        with(
+            &model,
+            1_048_576,
+            &[("max_num_batched_tokens", json!(tokens))],
+            |prepared| {
+                let pages = prepared.pages(&split);
+                assert_eq!(
+                    pages
+                        .bytes_per_block(prepared.cache_layers(), &(0..43))
+                        .get(),
+                    998_208
+                );
+                let ours = prepared.needed_for_one(&split, 0).likely.as_gib();
+                assert!((ours - gib).abs() < 0.006, "{tokens}: {ours} GiB");
+            },
+        );
     }
 }
 
@@ -283,10 +371,14 @@ fn nemotron_h_states() {
     assert_eq!(need(&big, 8192, 1, &[]), 2_367_160_320);
     assert_eq!(need_with_checkpoint(&big, 8192), 3_381_657_600);
     assert_eq!(need(&big, 8192, 8, none), 1_352_663_040 / 8);
-    let Some(nano) = hub("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16") else { return };
+    let Some(nano) = hub("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16") else {
+        return;
+    };
     let split = split(&nano, 1);
     let bytes = |parameters: &[(&str, Value)]| {
-        with(&nano, 262_144, parameters, |prepared| prepared.needed_for_one(&split, 0).likely.get())
+        with(&nano, 262_144, parameters, |prepared| {
+            prepared.needed_for_one(&split, 0).likely.get()
+        })
     };
     assert_eq!(bytes(none), 1_674_117_120);
     assert_eq!(bytes(&[]), 1_725_628_416);
@@ -296,7 +388,12 @@ fn nemotron_h_states() {
 fn qwen3_5_and_llama_4_and_minimax_cache() {
     for (repo, context, tensor, expected) in [
         ("Qwen/Qwen3.5-35B-A3B", 262_144, 1, 5_514_854_400),
-        ("meta-llama/Llama-4-Scout-17B-16E-Instruct", 131_072, 4, 6_442_450_944),
+        (
+            "meta-llama/Llama-4-Scout-17B-16E-Instruct",
+            131_072,
+            4,
+            6_442_450_944,
+        ),
         ("MiniMaxAI/MiniMax-M2.5", 196_608, 4, 12_482_248_704),
         ("MiniMaxAI/MiniMax-M2.5", 196_608, 8, 6_241_124_352),
         ("Qwen/Qwen3-30B-A3B", 40_960, 1, 4_026_531_840),
@@ -304,17 +401,26 @@ fn qwen3_5_and_llama_4_and_minimax_cache() {
     ] {
         let Some(model) = hub(repo) else { return };
         let split = split(&model, tensor);
-        let ours = with(&model, context, &[], |prepared| prepared.needed_for_one(&split, 0).likely.get());
+        let ours = with(&model, context, &[], |prepared| {
+            prepared.needed_for_one(&split, 0).likely.get()
+        });
         assert_eq!(ours, expected, "{repo} TP{tensor}");
     }
 }
 
 #[test]
 fn llama_4_with_the_manager_forced_on() {
-    let Some(model) = hub("meta-llama/Llama-4-Scout-17B-16E-Instruct") else { return };
+    let Some(model) = hub("meta-llama/Llama-4-Scout-17B-16E-Instruct") else {
+        return;
+    };
     let split = split(&model, 4);
-    let on = &[("VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE", json!(1))];
-    let ours = with(&model, 131_072, on, |prepared| prepared.needed_for_one(&split, 0).likely.get());
+    let on = &[(
+        "VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE",
+        json!(1),
+    )];
+    let ours = with(&model, 131_072, on, |prepared| {
+        prepared.needed_for_one(&split, 0).likely.get()
+    });
     assert_eq!(ours, 2_516_582_400);
 }
 
@@ -337,29 +443,59 @@ fn weights_by_rank() {
         ("meta-llama/Llama-3.1-8B-Instruct", 4, 4_049_084_416),
         ("meta-llama/Llama-3.1-70B-Instruct", 4, 35_312_386_048),
         ("Qwen/Qwen3-30B-A3B", 1, 61_064_245_248 + 10_485_760),
-        ("deepseek-ai/DeepSeek-V3", 8, 85_140_130_848 + 255_852_544 + 20_971_520),
-        ("deepseek-ai/DeepSeek-V3", 16, 43_139_382_208 + 127_926_272 + 20_971_520),
-        ("deepseek-ai/DeepSeek-V3", 1, 673_150_611_808 + 8 * 255_852_544 + 20_971_520),
+        (
+            "deepseek-ai/DeepSeek-V3",
+            8,
+            85_140_130_848 + 255_852_544 + 20_971_520,
+        ),
+        (
+            "deepseek-ai/DeepSeek-V3",
+            16,
+            43_139_382_208 + 127_926_272 + 20_971_520,
+        ),
+        (
+            "deepseek-ai/DeepSeek-V3",
+            1,
+            673_150_611_808 + 8 * 255_852_544 + 20_971_520,
+        ),
         ("MiniMaxAI/MiniMax-M2.5", 1, 230_121_630_720 + 25_165_824),
         ("MiniMaxAI/MiniMax-M2.5", 4, 57_677_307_648 + 25_165_824),
-        // Two bytes more for each `A_log`, `D` and `dt_bias` of 64 heads and each of 128 experts' biases, kept in 32 bits.
-        ("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", 1, 63_155_880_576 + 23 * 2 * (3 * 64 + 128)),
+        // Two bytes more for each `A_log`, `D` and `dt_bias` of 64 heads and each of 128 experts'
+        // biases, kept in 32 bits.
+        (
+            "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16",
+            1,
+            63_155_880_576 + 23 * 2 * (3 * 64 + 128),
+        ),
         ("google/gemma-3-27b-it", 1, 54_864_813_280 + 301_989_888),
     ] {
-        let Some(ours) = weights(repo, tensor, &[]) else { return };
-        assert_eq!(ours, expected, "{repo} TP{tensor}: off by {}", i128::from(ours) - i128::from(expected));
+        let Some(ours) = weights(repo, tensor, &[]) else {
+            return;
+        };
+        assert_eq!(
+            ours,
+            expected,
+            "{repo} TP{tensor}: off by {}",
+            i128::from(ours) - i128::from(expected)
+        );
     }
 }
 
 #[test]
 fn weights_that_are_cast_or_padded() {
-    let Some(cast) = weights("google/embeddinggemma-300m", 1, &[]) else { return };
+    let Some(cast) = weights("google/embeddinggemma-300m", 1, &[]) else {
+        return;
+    };
     // Half of what is stored; the two dense heads may lie in folders of their own.
     assert!((605_726_208..=625_000_000).contains(&cast), "{cast}");
-    let Some(marlin) = weights("openai/gpt-oss-120b", 1, &[]) else { return };
+    let Some(marlin) = weights("openai/gpt-oss-120b", 1, &[]) else {
+        return;
+    };
     let gib = Bytes::new(marlin).as_gib();
     assert!((gib - 65.89).abs() < 0.03, "{gib}");
-    let Some(scout) = weights("meta-llama/Llama-4-Scout-17B-16E-Instruct", 4, &[]) else { return };
+    let Some(scout) = weights("meta-llama/Llama-4-Scout-17B-16E-Instruct", 4, &[]) else {
+        return;
+    };
     let gib = Bytes::new(scout).as_gib();
     assert!((gib - 53.12).abs() < 0.01, "{gib}");
 }
@@ -369,14 +505,24 @@ fn sglang_keeps_the_full_context_in_gemmas_windows() {
     let device = h100();
     let parameters = BTreeMap::new();
     let gemma = model(&gemma_3_27b(), Inventory::default());
-    let asked = AskedWorkload { context: Some(AskedContext::Tokens(131_072)), ..AskedWorkload::default() };
-    let case =
-        Case { model: &gemma, version: None, parameters: &parameters, asked, devices: std::slice::from_ref(&device) };
+    let asked = AskedWorkload {
+        context: Some(AskedContext::Tokens(131_072)),
+        ..AskedWorkload::default()
+    };
+    let case = Case {
+        model: &gemma,
+        version: None,
+        parameters: &parameters,
+        asked,
+        devices: std::slice::from_ref(&device),
+    };
     let engine = Sglang::with_profiles(Sglang::profiles().unwrap());
     let prepared = engine.prepare(&case).unwrap();
     assert_eq!(prepared.kv_bytes_per_token(), Bytes::new(507_904));
     let split = split(&gemma, 1);
-    let parts = prepared.variable(&split, 0, &device, prepared.workload()).unwrap();
+    let parts = prepared
+        .variable(&split, 0, &device, prepared.workload())
+        .unwrap();
     // The pool has one page more than the tokens.
     assert_eq!(parts[0].bytes.likely.get(), 66_571_993_088 + 507_904);
 }
@@ -390,9 +536,18 @@ fn sglang_gives_encoders_a_pool() {
         "torch_dtype": "float32"
     });
     let (model, device, none) = (model(&bge, Inventory::default()), h100(), BTreeMap::new());
-    let asked = AskedWorkload { dtype: Some("float16".to_owned()), ..AskedWorkload::default() };
+    let asked = AskedWorkload {
+        dtype: Some("float16".to_owned()),
+        ..AskedWorkload::default()
+    };
     let devices = std::slice::from_ref(&device);
-    let case = Case { model: &model, version: None, parameters: &none, asked, devices };
+    let case = Case {
+        model: &model,
+        version: None,
+        parameters: &none,
+        asked,
+        devices,
+    };
     let sglang = hf_mem_probe::engines::by_name("sglang").unwrap();
     let per_token = sglang.prepare(&case).unwrap().kv_bytes_per_token().get();
     assert_eq!(per_token, 24 * 2 * 1024 * 2);
@@ -403,12 +558,31 @@ fn sglang_gives_encoders_a_pool() {
 #[test]
 fn stages_share_the_layers_and_the_last_one_samples() {
     let model = model(&llama_8b(), Inventory::default());
-    let split = Split { tensor: 1, stages: vllm_stages(32, 2), expert_parallel: false, offload: Offload::None };
+    let split = Split {
+        tensor: 1,
+        stages: vllm_stages(32, 2),
+        expert_parallel: false,
+        offload: Offload::None,
+    };
     let device = h100();
     with(&model, 8192, &[], |prepared| {
-        let first = prepared.start_up_log(&split, 0, &device).activations.likely.as_gib();
-        let last = prepared.start_up_log(&split, 1, &device).activations.likely.as_gib();
-        assert!((first - 0.96).abs() < 0.01 && (last - 1.90).abs() < 0.01, "{first} {last}");
-        assert_eq!(prepared.needed_for_one(&split, 0).likely.get(), 8192 * 65_536);
+        let first = prepared
+            .start_up_log(&split, 0, &device)
+            .activations
+            .likely
+            .as_gib();
+        let last = prepared
+            .start_up_log(&split, 1, &device)
+            .activations
+            .likely
+            .as_gib();
+        assert!(
+            (first - 0.96).abs() < 0.01 && (last - 1.90).abs() < 0.01,
+            "{first} {last}"
+        );
+        assert_eq!(
+            prepared.needed_for_one(&split, 0).likely.get(),
+            8192 * 65_536
+        );
     });
 }

@@ -18,7 +18,10 @@ fn real_headers_are_read_to_the_byte() {
         assert_eq!(gguf.header_bytes, bytes.len() as u64, "{name}");
         assert_eq!(gguf.header_bytes + gguf.data_bytes.get(), length, "{name}");
         assert_eq!(gguf.content(), Content::Model, "{name}");
-        assert!(serde_json::to_string(&gguf).unwrap().len() < 16_384, "{name} is small when stored");
+        assert!(
+            serde_json::to_string(&gguf).unwrap().len() < 16_384,
+            "{name} is small when stored"
+        );
         architecture(&gguf).unwrap_or_else(|why| panic!("{name}: {why}"));
     }
 }
@@ -33,7 +36,10 @@ fn growing_prefixes_lead_to_the_whole_header() {
             match parse(bytes.get(..have).unwrap_or(&bytes), Some(length)).unwrap() {
                 Progress::Complete(_) => break,
                 Progress::NeedMore { at_least } => {
-                    assert!(at_least <= bytes.len() as u64 && at_least > have as u64, "{name}");
+                    assert!(
+                        at_least <= bytes.len() as u64 && at_least > have as u64,
+                        "{name}"
+                    );
                     have = usize::try_from(at_least).unwrap().max(have * 2);
                 }
             }
@@ -60,9 +66,18 @@ fn every_described_file_has_an_architecture() {
     for (name, description) in descriptions(&corpus) {
         let gguf = parsed(&header(&description));
         let known = architecture(&gguf).unwrap_or_else(|why| panic!("{name}: {why}"));
-        assert_eq!(known.class, description["architecture"].as_str().unwrap(), "{name}");
+        assert_eq!(
+            known.class,
+            description["architecture"].as_str().unwrap(),
+            "{name}"
+        );
         let heads = |layer: usize| match &known.layers[layer].mixer {
-            Mixer::Attention(Attention { kv_heads, key_dim, span, .. }) => Some((*kv_heads, *key_dim, *span)),
+            Mixer::Attention(Attention {
+                kv_heads,
+                key_dim,
+                span,
+                ..
+            }) => Some((*kv_heads, *key_dim, *span)),
             _ => None,
         };
         match known.class.as_str() {
@@ -72,12 +87,18 @@ fn every_described_file_has_an_architecture() {
             }
             "jamba" => {
                 assert_eq!(heads(4), Some((8, 128, Span::Full)));
-                let state = Mixer::Recurrent(Recurrent::Mamba1 { inner: 8192, state: 16, conv: 4 });
+                let state = Mixer::Recurrent(Recurrent::Mamba1 {
+                    inner: 8192,
+                    state: 16,
+                    conv: 4,
+                });
                 assert_eq!(known.layers[0].mixer, state);
             }
             "glm4moe" => assert_eq!((known.layers.len(), known.mtp_layers), (46, 1)),
             "phi3" => assert_eq!(heads(0), Some((10, 128, Span::Full))),
-            "deepseek2" => assert!(matches!(&known.layers[0].mixer, Mixer::Latent(latent) if latent.nope_dim == 128)),
+            "deepseek2" => assert!(
+                matches!(&known.layers[0].mixer, Mixer::Latent(latent) if latent.nope_dim == 128)
+            ),
             _ => {}
         }
     }

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use hf_mem_probe::model::Unsupported;
-use hf_mem_probe::model::architecture::{Architecture, Attention, FeedForward, Mixer, Recurrent, Span, Task};
+use hf_mem_probe::model::architecture::{
+    Architecture, Attention, FeedForward, Mixer, Recurrent, Span, Task,
+};
 use hf_mem_probe::model::gguf::{Progress, architecture, parse};
 use support::gguf_writer::{Header, Kv};
 
@@ -19,17 +21,18 @@ fn header(family: &str, layers: u32) -> Header {
         ("attention.head_count", 16),
         ("vocab_size", 1000),
     ];
-    let start = Header::default().with("general.architecture", Kv::Text(family.into())).tensor(
-        "token_embd.weight",
-        &[32],
-        0,
-        128,
-    );
-    keys.iter().fold(start, |header, (key, value)| header.with(&format!("{family}.{key}"), Kv::U32(*value)))
+    let start = Header::default()
+        .with("general.architecture", Kv::Text(family.into()))
+        .tensor("token_embd.weight", &[32], 0, 128);
+    keys.iter().fold(start, |header, (key, value)| {
+        header.with(&format!("{family}.{key}"), Kv::U32(*value))
+    })
 }
 
 fn with(header: Header, key: &str, value: Kv) -> Header {
-    let Kv::Text(family) = header.pairs[0].1.clone() else { panic!("the family comes first") };
+    let Kv::Text(family) = header.pairs[0].1.clone() else {
+        panic!("the family comes first")
+    };
     header.with(&format!("{family}.{key}"), value)
 }
 
@@ -62,12 +65,29 @@ fn spans(known: &Architecture) -> String {
 #[test]
 fn heads_fall_back_as_llama_cpp_does() {
     let plain = read(&header("llama", 2)).unwrap();
-    let Attention { heads, kv_heads, key_dim, value_dim, .. } = *attention(&plain, 0);
+    let Attention {
+        heads,
+        kv_heads,
+        key_dim,
+        value_dim,
+        ..
+    } = *attention(&plain, 0);
     assert_eq!((heads, kv_heads, key_dim, value_dim), (16, 16, 64, 64));
-    assert_eq!((plain.tied_embeddings, plain.task), (Some(true), Task::Generate));
-    let wide =
-        with(with(header("qwen3", 2), "attention.key_length", Kv::U32(128)), "attention.head_count_kv", Kv::U32(2));
-    let Attention { kv_heads, key_dim, value_dim, .. } = *attention(&read(&wide).unwrap(), 1);
+    assert_eq!(
+        (plain.tied_embeddings, plain.task),
+        (Some(true), Task::Generate)
+    );
+    let wide = with(
+        with(header("qwen3", 2), "attention.key_length", Kv::U32(128)),
+        "attention.head_count_kv",
+        Kv::U32(2),
+    );
+    let Attention {
+        kv_heads,
+        key_dim,
+        value_dim,
+        ..
+    } = *attention(&read(&wide).unwrap(), 1);
     assert_eq!((kv_heads, key_dim, value_dim), (2, 128, 64));
 }
 
@@ -95,11 +115,22 @@ fn windows_follow_each_familys_rule() {
     assert_eq!(&pattern("exaone4", 64, None)[..5], "wwwfw");
     assert_eq!(pattern("bert", 2, None), "bb");
     let listed = |flags: Vec<bool>| {
-        let header = with(header("gemma4", 3), "attention.sliding_window", Kv::U32(512));
-        read(&with(header, "attention.sliding_window_pattern", Kv::Bools(flags)))
+        let header = with(
+            header("gemma4", 3),
+            "attention.sliding_window",
+            Kv::U32(512),
+        );
+        read(&with(
+            header,
+            "attention.sliding_window_pattern",
+            Kv::Bools(flags),
+        ))
     };
     assert_eq!(spans(&listed(vec![true, false, true]).unwrap()), "wfw");
-    assert!(matches!(listed(vec![true]), Err(Unsupported::Contradiction { .. })));
+    assert!(matches!(
+        listed(vec![true]),
+        Err(Unsupported::Contradiction { .. })
+    ));
     let period = with(
         with(header("gemma3", 4), "attention.sliding_window", Kv::U32(8)),
         "attention.sliding_window_pattern",
@@ -110,32 +141,60 @@ fn windows_follow_each_familys_rule() {
 
 #[test]
 fn gemma_4_has_other_heads_in_its_windows() {
-    let mut gemma = with(header("gemma4", 4), "attention.sliding_window", Kv::U32(512));
-    gemma = with(gemma, "attention.sliding_window_pattern", Kv::Bools(vec![true, true, false, true]));
+    let mut gemma = with(
+        header("gemma4", 4),
+        "attention.sliding_window",
+        Kv::U32(512),
+    );
+    gemma = with(
+        gemma,
+        "attention.sliding_window_pattern",
+        Kv::Bools(vec![true, true, false, true]),
+    );
     gemma = with(gemma, "attention.head_count_kv", Kv::I32s(vec![8, 8, 2, 8]));
     gemma = with(gemma, "attention.shared_kv_layers", Kv::U32(1));
-    for (key, value) in [("key_length", 512), ("value_length", 512), ("key_length_swa", 256), ("value_length_swa", 256)]
-    {
+    for (key, value) in [
+        ("key_length", 512),
+        ("value_length", 512),
+        ("key_length_swa", 256),
+        ("value_length_swa", 256),
+    ] {
         gemma = with(gemma, &format!("attention.{key}"), Kv::U32(value));
     }
     let known = read(&gemma).unwrap();
     let of = |layer| {
         let attention = attention(&known, layer);
-        (attention.kv_heads, attention.key_dim, attention.shares_cache)
+        (
+            attention.kv_heads,
+            attention.key_dim,
+            attention.shares_cache,
+        )
     };
-    assert_eq!([of(0), of(2), of(3)], [(8, 256, false), (2, 512, false), (8, 256, true)]);
+    assert_eq!(
+        [of(0), of(2), of(3)],
+        [(8, 256, false), (2, 512, false), (8, 256, true)]
+    );
 }
 
 #[test]
 fn gemma_3n_shares_behind_its_twentieth_layer() {
-    let known = read(&with(header("gemma3n", 30), "attention.sliding_window", Kv::U32(512))).unwrap();
+    let known = read(&with(
+        header("gemma3n", 30),
+        "attention.sliding_window",
+        Kv::U32(512),
+    ))
+    .unwrap();
     assert!(!attention(&known, 19).shares_cache && attention(&known, 20).shares_cache);
 }
 
 fn states(mut header: Header) -> Header {
-    for (key, value) in
-        [("conv_kernel", 4), ("inner_size", 2048), ("state_size", 128), ("time_step_rank", 16), ("group_count", 8)]
-    {
+    for (key, value) in [
+        ("conv_kernel", 4),
+        ("inner_size", 2048),
+        ("state_size", 128),
+        ("time_step_rank", 16),
+        ("group_count", 8),
+    ] {
         header = with(header, &format!("ssm.{key}"), Kv::U32(value));
     }
     header
@@ -143,19 +202,40 @@ fn states(mut header: Header) -> Header {
 
 #[test]
 fn hybrids_mix_states_and_attention() {
-    let mamba =
-        Mixer::Recurrent(Recurrent::Mamba2 { inner: 2048, heads: 16, head_dim: 128, state: 128, groups: 8, conv: 4 });
-    let alternating =
-        |family: &str| with(states(header(family, 4)), "attention.head_count_kv", Kv::I32s(vec![0, 4, 0, 4]));
+    let mamba = Mixer::Recurrent(Recurrent::Mamba2 {
+        inner: 2048,
+        heads: 16,
+        head_dim: 128,
+        state: 128,
+        groups: 8,
+        conv: 4,
+    });
+    let alternating = |family: &str| {
+        with(
+            states(header(family, 4)),
+            "attention.head_count_kv",
+            Kv::I32s(vec![0, 4, 0, 4]),
+        )
+    };
     let granite = read(&alternating("granitehybrid")).unwrap();
     assert_eq!(granite.layers[0].mixer, mamba);
     assert_eq!(attention(&granite, 1).kv_heads, 4);
     let mut nemotron = alternating("nemotron_h");
-    nemotron.pairs.retain(|(key, _)| !key.ends_with("feed_forward_length"));
-    let nemotron = read(&with(nemotron, "feed_forward_length", Kv::I32s(vec![0, 0, 8192, 0]))).unwrap();
+    nemotron
+        .pairs
+        .retain(|(key, _)| !key.ends_with("feed_forward_length"));
+    let nemotron = read(&with(
+        nemotron,
+        "feed_forward_length",
+        Kv::I32s(vec![0, 0, 8192, 0]),
+    ))
+    .unwrap();
     assert_eq!(nemotron.layers[0].mixer, mamba);
     assert_eq!(nemotron.layers[2].mixer, Mixer::None);
-    assert_eq!(nemotron.layers[2].feed_forward, FeedForward::Dense { width: 8192 });
+    assert_eq!(
+        nemotron.layers[2].feed_forward,
+        FeedForward::Dense { width: 8192 }
+    );
     assert_eq!(nemotron.layers[0].feed_forward, FeedForward::None);
     let falcon = read(&states(header("falcon-h1", 2))).unwrap();
     assert_eq!(falcon.layers[1].beside, Some(mamba));
@@ -167,38 +247,97 @@ fn hybrids_mix_states_and_attention() {
         value_dim: 128,
         conv: 4,
     });
-    let qwen = read(&with(states(header("qwen35", 9)), "nextn_predict_layers", Kv::U32(1))).unwrap();
+    let qwen = read(&with(
+        states(header("qwen35", 9)),
+        "nextn_predict_layers",
+        Kv::U32(1),
+    ))
+    .unwrap();
     assert_eq!((qwen.layers.len(), qwen.mtp_layers), (8, 1));
     assert_eq!(
-        qwen.layers.iter().map(|layer| layer.mixer == delta).collect::<Vec<_>>(),
+        qwen.layers
+            .iter()
+            .map(|layer| layer.mixer == delta)
+            .collect::<Vec<_>>(),
         [true, true, true, false, true, true, true, false]
     );
-    let interval = read(&with(states(header("qwen35", 4)), "full_attention_interval", Kv::U32(2))).unwrap();
+    let interval = read(&with(
+        states(header("qwen35", 4)),
+        "full_attention_interval",
+        Kv::U32(2),
+    ))
+    .unwrap();
     assert_eq!(interval.layers[2].mixer, delta);
     attention(&interval, 1);
-    let lfm =
-        with(with(header("lfm2", 2), "shortconv.l_cache", Kv::U32(3)), "attention.head_count_kv", Kv::I32s(vec![0, 8]));
-    assert_eq!(read(&lfm).unwrap().layers[0].mixer, Mixer::Recurrent(Recurrent::ShortConv { width: 1024, conv: 3 }));
+    let lfm = with(
+        with(header("lfm2", 2), "shortconv.l_cache", Kv::U32(3)),
+        "attention.head_count_kv",
+        Kv::I32s(vec![0, 8]),
+    );
+    assert_eq!(
+        read(&lfm).unwrap().layers[0].mixer,
+        Mixer::Recurrent(Recurrent::ShortConv {
+            width: 1024,
+            conv: 3
+        })
+    );
     let rwkv = read(&with(header("rwkv7", 2), "wkv.head_size", Kv::U32(64))).unwrap();
-    assert_eq!(rwkv.layers[0].mixer, Mixer::Recurrent(Recurrent::Rwkv { hidden: 1024, head_size: 64, token_shift: 2 }));
+    assert_eq!(
+        rwkv.layers[0].mixer,
+        Mixer::Recurrent(Recurrent::Rwkv {
+            hidden: 1024,
+            head_size: 64,
+            token_shift: 2
+        })
+    );
 }
 
 #[test]
 fn kimi_and_deepseek_keep_latents() {
     let latent = |header: Header| {
-        let keys = [("kv_lora_rank", 512), ("key_length_mla", 192), ("value_length_mla", 128)];
-        let header =
-            keys.iter().fold(header, |header, (key, value)| with(header, &format!("attention.{key}"), Kv::U32(*value)));
+        let keys = [
+            ("kv_lora_rank", 512),
+            ("key_length_mla", 192),
+            ("value_length_mla", 128),
+        ];
+        let header = keys.iter().fold(header, |header, (key, value)| {
+            with(header, &format!("attention.{key}"), Kv::U32(*value))
+        });
         with(header, "rope.dimension_count", Kv::U32(64))
     };
     let mut kimi = latent(header("kimi-linear", 2));
-    kimi = with(with(kimi, "kda.head_dim", Kv::U32(128)), "ssm.conv_kernel", Kv::U32(4));
+    kimi = with(
+        with(kimi, "kda.head_dim", Kv::U32(128)),
+        "ssm.conv_kernel",
+        Kv::U32(4),
+    );
     let kimi = read(&with(kimi, "attention.head_count_kv", Kv::I32s(vec![0, 1]))).unwrap();
-    assert_eq!(kimi.layers[0].mixer, Mixer::Recurrent(Recurrent::Kda { heads: 16, head_dim: 128, conv: 4 }));
-    let Mixer::Latent(kept) = &kimi.layers[1].mixer else { panic!("latent") };
-    assert_eq!((kept.kv_lora_rank, kept.rope_dim, kept.nope_dim, kept.value_dim), (512, 64, 128, 128));
+    assert_eq!(
+        kimi.layers[0].mixer,
+        Mixer::Recurrent(Recurrent::Kda {
+            heads: 16,
+            head_dim: 128,
+            conv: 4
+        })
+    );
+    let Mixer::Latent(kept) = &kimi.layers[1].mixer else {
+        panic!("latent")
+    };
+    assert_eq!(
+        (
+            kept.kv_lora_rank,
+            kept.rope_dim,
+            kept.nope_dim,
+            kept.value_dim
+        ),
+        (512, 64, 128, 128)
+    );
     // Files from before mid-2025 have no such lengths: all heads are cached.
-    let old = with(header("deepseek2", 1), "attention.kv_lora_rank", Kv::U32(512));
+    let old = with(
+        header("deepseek2", 1),
+        "attention.kv_lora_rank",
+        Kv::U32(512),
+    );
     attention(&read(&old).unwrap(), 0);
     let mut sparse = latent(header("glm-dsa", 3));
     assert!(matches!(read(&sparse), Err(Unsupported::Missing { .. })));
@@ -213,17 +352,49 @@ fn kimi_and_deepseek_keep_latents() {
 
 #[test]
 fn experts_stand_where_the_router_is() {
-    let mut mixture = with(with(header("glm4moe", 4), "expert_count", Kv::U32(8)), "expert_used_count", Kv::U32(2));
-    mixture = with(with(mixture, "expert_feed_forward_length", Kv::U32(512)), "expert_shared_count", Kv::U32(1));
+    let mut mixture = with(
+        with(header("glm4moe", 4), "expert_count", Kv::U32(8)),
+        "expert_used_count",
+        Kv::U32(2),
+    );
+    mixture = with(
+        with(mixture, "expert_feed_forward_length", Kv::U32(512)),
+        "expert_shared_count",
+        Kv::U32(1),
+    );
     mixture = with(mixture, "nextn_predict_layers", Kv::U32(1));
     for layer in 1..4 {
-        mixture = mixture.tensor(&format!("blk.{layer}.ffn_gate_inp.weight"), &[1024, 8], 0, 1024 * 8 * 4);
+        mixture = mixture.tensor(
+            &format!("blk.{layer}.ffn_gate_inp.weight"),
+            &[1024, 8],
+            0,
+            1024 * 8 * 4,
+        );
     }
     let known = read(&mixture).unwrap();
-    let kinds: Vec<_> = known.layers.iter().map(|layer| layer.feed_forward).collect();
-    assert_eq!(kinds, [FeedForward::Dense { width: 4096 }, FeedForward::Experts, FeedForward::Experts]);
+    let kinds: Vec<_> = known
+        .layers
+        .iter()
+        .map(|layer| layer.feed_forward)
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            FeedForward::Dense { width: 4096 },
+            FeedForward::Experts,
+            FeedForward::Experts
+        ]
+    );
     let experts = known.experts.unwrap();
-    assert_eq!((experts.count, experts.active, experts.width, experts.shared_width), (8, 2, 512, 512));
+    assert_eq!(
+        (
+            experts.count,
+            experts.active,
+            experts.width,
+            experts.shared_width
+        ),
+        (8, 2, 512, 512)
+    );
 }
 
 #[test]
@@ -231,12 +402,23 @@ fn tasks_are_told_apart() {
     let task = |header: Header| read(&header).unwrap().task;
     assert_eq!(task(header("nomic-bert", 2)), Task::Encode);
     assert_eq!(task(header("t5", 2)), Task::EncodeDecode);
-    assert_eq!(task(with(header("qwen3", 2), "pooling_type", Kv::U32(3))), Task::Pool);
+    assert_eq!(
+        task(with(header("qwen3", 2), "pooling_type", Kv::U32(3))),
+        Task::Pool
+    );
     assert_eq!(task(header("eurobert", 2)), Task::Pool);
     assert_eq!(task(header("rnd1", 2)), Task::Encode);
     assert_eq!(task(header("talkie", 2)), Task::Generate);
-    let trained_further = read(&with(header("hy_v3", 5), "nextn_predict_layers", Kv::U32(1))).unwrap();
-    assert_eq!((trained_further.layers.len(), trained_further.mtp_layers), (4, 1));
+    let trained_further = read(&with(
+        header("hy_v3", 5),
+        "nextn_predict_layers",
+        Kv::U32(1),
+    ))
+    .unwrap();
+    assert_eq!(
+        (trained_further.layers.len(), trained_further.mtp_layers),
+        (4, 1)
+    );
 }
 
 #[test]
@@ -247,37 +429,95 @@ fn what_is_not_understood_is_named() {
     };
     refused(header("deepseek4", 2), "general.architecture = deepseek4");
     // A family that remembers otherwise than its rule has it.
-    refused(with(header("llama", 2), "ssm.state_size", Kv::U32(16)), "llama.ssm.state_size is not understood");
+    refused(
+        with(header("llama", 2), "ssm.state_size", Kv::U32(16)),
+        "llama.ssm.state_size is not understood",
+    );
     assert!(read(&with(header("llama", 2), "ssm.state_size", Kv::U32(0))).is_ok());
-    refused(with(header("glm4moe", 2), "attention.indexer.top_k", Kv::U32(16)), "glm4moe.attention.indexer.top_k");
-    refused(with(header("deepseek2", 2), "attention.indexer.head_count", Kv::U32(16)), "attention.indexer.head_count");
-    refused(with(header("qwen35", 4), "attention.compress_ratios", Kv::I32s(vec![4; 4])), "compress_ratios");
-    refused(Header::default().tensor("a", &[1], 0, 4), "general.architecture is missing");
+    refused(
+        with(header("glm4moe", 2), "attention.indexer.top_k", Kv::U32(16)),
+        "glm4moe.attention.indexer.top_k",
+    );
+    refused(
+        with(
+            header("deepseek2", 2),
+            "attention.indexer.head_count",
+            Kv::U32(16),
+        ),
+        "attention.indexer.head_count",
+    );
+    refused(
+        with(
+            header("qwen35", 4),
+            "attention.compress_ratios",
+            Kv::I32s(vec![4; 4]),
+        ),
+        "compress_ratios",
+    );
+    refused(
+        Header::default().tensor("a", &[1], 0, 4),
+        "general.architecture is missing",
+    );
     let without = |key: &str| {
         let mut header = header("llama", 2);
         header.pairs.retain(|(name, _)| !name.ends_with(key));
         header
     };
     refused(without("block_count"), "llama.block_count is missing");
-    refused(without("embedding_length"), "llama.embedding_length is missing");
+    refused(
+        without("embedding_length"),
+        "llama.embedding_length is missing",
+    );
     refused(without("vocab_size"), "llama.vocab_size is missing");
     let changed = |key: &str, value: Kv| with(without(key), key, value);
     refused(changed("block_count", Kv::U32(0)), "must be larger");
-    refused(changed("block_count", Kv::U32(1 << 30)), "more layers than any model has");
-    refused(changed("embedding_length", Kv::Text("x".into())), "not one whole number");
-    refused(changed("attention.head_count", Kv::U32(7)), "does not divide by the heads");
-    refused(changed("attention.head_count", Kv::I32s(vec![16])), "not as long as there are layers");
-    refused(with(header("llama", 2), "attention.head_count_kv", Kv::U32(3)), "must divide the 16 query heads");
-    refused(with(header("llama", 2), "attention.head_count_kv", Kv::I32s(vec![-1, 2])), "negative");
-    refused(changed("context_length", Kv::U64(1 << 50)), "too large to be meant");
+    refused(
+        changed("block_count", Kv::U32(1 << 30)),
+        "more layers than any model has",
+    );
+    refused(
+        changed("embedding_length", Kv::Text("x".into())),
+        "not one whole number",
+    );
+    refused(
+        changed("attention.head_count", Kv::U32(7)),
+        "does not divide by the heads",
+    );
+    refused(
+        changed("attention.head_count", Kv::I32s(vec![16])),
+        "not as long as there are layers",
+    );
+    refused(
+        with(header("llama", 2), "attention.head_count_kv", Kv::U32(3)),
+        "must divide the 16 query heads",
+    );
+    refused(
+        with(
+            header("llama", 2),
+            "attention.head_count_kv",
+            Kv::I32s(vec![-1, 2]),
+        ),
+        "negative",
+    );
+    refused(
+        changed("context_length", Kv::U64(1 << 50)),
+        "too large to be meant",
+    );
     refused(header("mamba2", 2), "ssm.conv_kernel is missing");
-    refused(with(header("qwen35", 4), "nextn_predict_layers", Kv::U32(4)), "not fewer than block_count");
+    refused(
+        with(header("qwen35", 4), "nextn_predict_layers", Kv::U32(4)),
+        "not fewer than block_count",
+    );
 }
 
 #[test]
 fn the_list_of_windows_may_leave_out_layers_that_predict() {
     let header = with(header("mimo2", 5), "attention.sliding_window", Kv::U32(128));
-    let header = with(header, "attention.sliding_window_pattern", Kv::Bools(vec![false, true, true, true]));
+    let header = with(
+        header,
+        "attention.sliding_window_pattern",
+        Kv::Bools(vec![false, true, true, true]),
+    );
     let known = read(&with(header, "nextn_predict_layers", Kv::U32(1))).unwrap();
     assert_eq!((spans(&known).as_str(), known.mtp_layers), ("fwww", 1));
 }
@@ -293,8 +533,9 @@ const UNDERSTOOD: &str = "llama llama4 deci falcon grok gpt2 gptj gptneox mpt ba
     ernie4_5 ernie4_5-moe hunyuan-moe hunyuan-dense hunyuan_vl hy_v3 smollm3 gpt-oss lfm2 lfm2moe dream smallthinker llada \
     llada-moe seed_oss grovemoe apertus minimax-m2 cogvlm rnd1 pangu-embedded mistral3 mistral4 paddleocr mimo2 step35 \
     llama-embed maincoder kimi-linear talkie mellum";
-/// Families that it names and that are refused: draft models that live on another model's states (EAGLE-3, DFlash, Gemma 4's
-/// assistant), a vocoder, and a compressed cache whose rows are not followed here.
+/// Families that it names and that are refused: draft models that live on another model's states
+/// (EAGLE-3, DFlash, Gemma 4's assistant), a vocoder, and a compressed cache whose rows are not
+/// followed here.
 const REFUSED: &str = "deepseek4 gemma4-assistant eagle3 dflash wavtokenizer-dec";
 
 #[test]
@@ -312,5 +553,11 @@ fn every_family_is_understood_or_refused_by_its_name() {
     for family in REFUSED.split_whitespace() {
         assert!(family_is_refused(family), "{family}");
     }
-    assert_eq!((UNDERSTOOD.split_whitespace().count(), REFUSED.split_whitespace().count()), (130, 5));
+    assert_eq!(
+        (
+            UNDERSTOOD.split_whitespace().count(),
+            REFUSED.split_whitespace().count()
+        ),
+        (130, 5)
+    );
 }

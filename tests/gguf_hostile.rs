@@ -55,18 +55,31 @@ fn header(family: &str) -> Header {
         header = header.with(&format!("{family}.{key}"), Kv::U32(value));
     }
     header = header
-        .with(&format!("{family}.attention.head_count_kv"), Kv::I32s(vec![2, 0, 2, 0]))
-        .with(&format!("{family}.attention.sliding_window_pattern"), Kv::Bools(vec![true, false, true, true]))
+        .with(
+            &format!("{family}.attention.head_count_kv"),
+            Kv::I32s(vec![2, 0, 2, 0]),
+        )
+        .with(
+            &format!("{family}.attention.sliding_window_pattern"),
+            Kv::Bools(vec![true, false, true, true]),
+        )
         .with("tokenizer.ggml.tokens", Kv::Texts(20))
         .with("general.alignment", Kv::U32(32))
         .tensor("token_embd.weight", &[256, 1000], 12, 144 * 1000);
     for layer in 0..4 {
-        header = header.tensor(&format!("blk.{layer}.attn_q.weight"), &[256, 256], 8, 256 * 8 * 34).tensor(
-            &format!("blk.{layer}.ffn_up_exps.weight"),
-            &[256, 512, 4],
-            12,
-            144 * 512 * 4,
-        );
+        header = header
+            .tensor(
+                &format!("blk.{layer}.attn_q.weight"),
+                &[256, 256],
+                8,
+                256 * 8 * 34,
+            )
+            .tensor(
+                &format!("blk.{layer}.ffn_up_exps.weight"),
+                &[256, 512, 4],
+                12,
+                144 * 512 * 4,
+            );
     }
     header
 }
@@ -80,7 +93,10 @@ fn all_the_way(bytes: &[u8], file_bytes: Option<u64>) {
             return;
         }
         Err(error) => {
-            assert!(error.to_string().len() < 2000, "a message stays readable: {error}");
+            assert!(
+                error.to_string().len() < 2000,
+                "a message stays readable: {error}"
+            );
             return;
         }
     };
@@ -97,7 +113,9 @@ fn all_the_way(bytes: &[u8], file_bytes: Option<u64>) {
         asked: AskedWorkload::default(),
         devices: &devices,
     };
-    let Ok(ready) = LlamaCpp.prepare(&case) else { return };
+    let Ok(ready) = LlamaCpp.prepare(&case) else {
+        return;
+    };
     for count in 1..4 {
         for split in ready.splits(count).unwrap_or_default() {
             for rank in 0..split.ranks() {
@@ -107,10 +125,24 @@ fn all_the_way(bytes: &[u8], file_bytes: Option<u64>) {
             let _ = ready.host(&split, ready.workload());
         }
     }
-    let _ = (ready.kv_bytes_per_token(), ready.state_bytes_per_sequence(), ready.assumptions(), ready.parameters());
+    let _ = (
+        ready.kv_bytes_per_token(),
+        ready.state_bytes_per_sequence(),
+        ready.assumptions(),
+        ready.parameters(),
+    );
 }
 
-const FAMILIES: [&str; 8] = ["llama", "gemma3", "gemma4", "qwen35", "jamba", "nemotron_h", "lfm2", "deepseek2"];
+const FAMILIES: [&str; 8] = [
+    "llama",
+    "gemma3",
+    "gemma4",
+    "qwen35",
+    "jamba",
+    "nemotron_h",
+    "lfm2",
+    "deepseek2",
+];
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]

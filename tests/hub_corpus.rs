@@ -1,6 +1,10 @@
-//! Every model of the corpus, read from a look-alike Hub: weights equal to the byte, parameters equal to the Hub's count.
+//! Every model of the corpus, read from a look-alike Hub: weights equal to the byte, parameters
+//! equal to the Hub's count.
 
-#![expect(clippy::print_stdout, reason = "the optional corpus may be absent, and its figures are worth seeing")]
+#![expect(
+    clippy::print_stdout,
+    reason = "the optional corpus may be absent, and its figures are worth seeing"
+)]
 
 #[path = "support/look_alike/mod.rs"]
 mod look_alike;
@@ -16,8 +20,8 @@ use hf_mem_probe::model::{Dtype, Format, Inventory, Model, Storage};
 use look_alike::LookAlike;
 use serde_json::Value;
 
-/// Packed checkpoints whose words the Hub's total counts as they are stored; here the weights in them are counted, and so
-/// the figure is that of the model before it was packed.
+/// Packed checkpoints whose words the Hub's total counts as they are stored; here the weights in
+/// them are counted, and so the figure is that of the model before it was packed.
 const UNPACKED: [(&str, u64); 9] = [
     ("mlx-community/Llama-3.2-1B-Instruct-4bit", 1_235_814_400),
     ("mlx-community/Llama-3.2-3B-Instruct-4bit", 3_212_749_824),
@@ -27,20 +31,34 @@ const UNPACKED: [(&str, u64); 9] = [
     ("nvidia/GLM-5-NVFP4", 753_864_139_008),
     ("nvidia/Gemma-4-31B-IT-NVFP4", 31_273_088_876),
     ("nvidia/MiniMax-M2.7-NVFP4", 228_689_764_864),
-    ("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-NVFP4", 31_577_940_288),
+    (
+        "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-NVFP4",
+        31_577_940_288,
+    ),
 ];
 
 fn models(corpus: &Path) -> Vec<(String, Value)> {
     let folders = |path: &Path| -> Vec<PathBuf> {
-        let mut found: Vec<_> = std::fs::read_dir(path).expect("listed").flatten().map(|entry| entry.path()).collect();
+        let mut found: Vec<_> = std::fs::read_dir(path)
+            .expect("listed")
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
         found.sort();
         found
     };
     let mut all = Vec::new();
     for owner in folders(&corpus.join("models")) {
         for model in folders(&owner) {
-            let Ok(meta) = std::fs::read(model.join("meta.json")) else { continue };
-            let name = |path: &Path| path.file_name().expect("named").to_string_lossy().into_owned();
+            let Ok(meta) = std::fs::read(model.join("meta.json")) else {
+                continue;
+            };
+            let name = |path: &Path| {
+                path.file_name()
+                    .expect("named")
+                    .to_string_lossy()
+                    .into_owned()
+            };
             let meta = serde_json::from_slice(&meta).expect("meta.json");
             all.push((format!("{}/{}", name(&owner), name(&model)), meta));
         }
@@ -52,7 +70,8 @@ fn models(corpus: &Path) -> Vec<(String, Value)> {
 fn stored(folder: &Path) -> Inventory {
     let packed = std::fs::File::open(folder.join("tensors.json.gz")).expect("opened");
     let mut text = Vec::new();
-    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(packed), &mut text).expect("unpacked");
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(packed), &mut text)
+        .expect("unpacked");
     let tensors: Vec<(&str, &str, &str, Vec<u64>)> = serde_json::from_slice(&text).expect("JSON");
     let mut builder = InventoryBuilder::default();
     for (file, name, dtype, shape) in tensors {
@@ -67,22 +86,30 @@ fn stored(folder: &Path) -> Inventory {
 fn client(endpoint: &str) -> SourceClient {
     let variables = |name: &str| (name == "HF_ENDPOINT").then(|| endpoint.to_owned());
     let mut settings = HubSettings::from_environment(variables).expect("settings");
-    // The look-alike makes headers of tens of megabytes as they are asked for, on whatever else this machine does.
+    // The look-alike makes headers of tens of megabytes as they are asked for, on whatever else
+    // this machine does.
     settings.limits.total = Duration::from_secs(600);
     settings.limits.attempt = Duration::from_secs(120);
     SourceClient::new(SourceSettings::new(settings))
 }
 
-async fn describe(client: &SourceClient, repo: &str) -> Result<(std::sync::Arc<Model>, u32), SourceError> {
+async fn describe(
+    client: &SourceClient,
+    repo: &str,
+) -> Result<(std::sync::Arc<Model>, u32), SourceError> {
     let reference = ModelReference::parse(repo, None, |_| false)?;
     let auth = Auth::from(Token::new("hf_ok"));
-    let described = client.describe(&reference, &auth, SystemTime::UNIX_EPOCH).await?;
+    let described = client
+        .describe(&reference, &auth, SystemTime::UNIX_EPOCH)
+        .await?;
     Ok((described.model, described.requests))
 }
 
 #[tokio::test]
 async fn weights_of_every_model_are_exact() {
-    let Some(hub) = LookAlike::start(&[]) else { return };
+    let Some(hub) = LookAlike::start(&[]) else {
+        return;
+    };
     let client = client(&hub.endpoint);
     let (mut wrong, mut checked, mut requests, mut proved, mut unread) = (Vec::new(), 0, 0, 0, 0);
     for (repo, meta) in models(&hub.corpus) {
@@ -99,83 +126,143 @@ async fn weights_of_every_model_are_exact() {
         if let Err(problem) = hf_mem_probe::probe::leasable(&model) {
             wrong.push(problem.to_string());
         }
-        println!("{made:4} requests for {:3} files of {repo}", model.weight_files);
+        println!(
+            "{made:4} requests for {:3} files of {repo}",
+            model.weight_files
+        );
         let says = |what: &str| model.proofs.iter().any(|proof| proof.contains(what));
         proved += u32::from(says("prove the others"));
         unread += u32::from(says("no header was read"));
         // What was proved instead of read is what the headers say, tensor by tensor.
-        if !model.proofs.is_empty() && model.inventory != stored(&hub.corpus.join("models").join(&repo)) {
-            wrong.push(format!("{repo}: {:?}, and its headers say otherwise", model.proofs));
+        if !model.proofs.is_empty()
+            && model.inventory != stored(&hub.corpus.join("models").join(&repo))
+        {
+            wrong.push(format!(
+                "{repo}: {:?}, and its headers say otherwise",
+                model.proofs
+            ));
         }
         let bytes = model.inventory.bytes().get();
-        // A repository of pickles only has no tensors in the corpus: its file's length is all there is.
+        // A repository of pickles only has no tensors in the corpus: its file's length is all there
+        // is.
         let expected = match model.format {
             Format::PytorchBin => meta["extra_files"][0]["size"].as_u64(),
-            // `total_bytes` leaves out the Dense modules of a sentence-transformers model, which are loaded too.
+            // `total_bytes` leaves out the Dense modules of a sentence-transformers model, which
+            // are loaded too.
             _ => number("total_bytes_with_dense").or_else(|| number("total_bytes")),
         };
         if Some(bytes) != expected {
             wrong.push(format!("{repo}: {bytes} bytes, not {expected:?}"));
         }
-        // The Hub's total leaves out scales and constant masks in some repositories; their elements are parameters here
-        // where nothing is packed, so either count is right.
-        let unpacked = UNPACKED.iter().find(|(packed, _)| *packed == repo).map(|(_, count)| *count);
+        // The Hub's total leaves out scales and constant masks in some repositories; their elements
+        // are parameters here where nothing is packed, so either count is right.
+        let unpacked = UNPACKED
+            .iter()
+            .find(|(packed, _)| *packed == repo)
+            .map(|(_, count)| *count);
         let right = match (model.format, unpacked) {
             (Format::PytorchBin, _) => model.parameters.is_none(),
             (_, Some(count)) => model.parameters == Some(count),
-            // The corpus counts the parameters of `.fp16.` variants too, which are the same once more.
-            (Format::Diffusers, _) => {
-                number("total_params").is_some_and(|total| [Some(total), Some(total / 2)].contains(&model.parameters))
-            }
-            _ => [number("hub_params"), number("total_params"), number("total_params_with_dense")]
-                .iter()
-                .any(|count| count.is_some() && *count == model.parameters),
+            // The corpus counts the parameters of `.fp16.` variants too, which are the same once
+            // more.
+            (Format::Diffusers, _) => number("total_params")
+                .is_some_and(|total| [Some(total), Some(total / 2)].contains(&model.parameters)),
+            _ => [
+                number("hub_params"),
+                number("total_params"),
+                number("total_params_with_dense"),
+            ]
+            .iter()
+            .any(|count| count.is_some() && *count == model.parameters),
         };
         if !right {
             let (found, stored) = (model.parameters, model.inventory.elements());
-            wrong.push(format!("{repo}: {found:?} parameters, not {:?} ({stored} stored)", number("hub_params")));
+            wrong.push(format!(
+                "{repo}: {found:?} parameters, not {:?} ({stored} stored)",
+                number("hub_params")
+            ));
         }
     }
     println!(
         "{checked} models, {requests} requests; {unread} without any header, {proved} with some of them, all right"
     );
-    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
     assert!(checked >= 130, "only {checked} models in the corpus");
 }
 
 #[tokio::test]
 async fn every_described_gguf_is_read_by_its_quantisation() {
-    let Some(hub) = LookAlike::start(&[]) else { return };
+    let Some(hub) = LookAlike::start(&[]) else {
+        return;
+    };
     let client = client(&hub.endpoint);
     let mut checked = 0;
-    for entry in std::fs::read_dir(hub.corpus.join("gguf/described")).expect("listed").flatten() {
+    for entry in std::fs::read_dir(hub.corpus.join("gguf/described"))
+        .expect("listed")
+        .flatten()
+    {
         let packed = std::fs::File::open(entry.path()).expect("opened");
-        let described: Value = serde_json::from_reader(flate2::read::GzDecoder::new(packed)).expect("JSON");
+        let described: Value =
+            serde_json::from_reader(flate2::read::GzDecoder::new(packed)).expect("JSON");
         let text = |key: &str| described[key].as_str().expect("a text");
         let repo = text("repo_id");
         // By the file's own name: `MXFP4_MOE`, a converter's name, does not stand in it.
-        let file = text("file").rsplit('/').next().and_then(|name| name.strip_suffix(".gguf")).expect("a GGUF");
+        let file = text("file")
+            .rsplit('/')
+            .next()
+            .and_then(|name| name.strip_suffix(".gguf"))
+            .expect("a GGUF");
         let reference = ModelReference::parse(repo, Some(file), |_| false).expect("a reference");
-        let found = client.describe(&reference, &Auth::Anonymous, SystemTime::UNIX_EPOCH).await;
-        let model = found.unwrap_or_else(|error| panic!("{repo} {file}: {error}")).model;
+        let found = client
+            .describe(&reference, &Auth::Anonymous, SystemTime::UNIX_EPOCH)
+            .await;
+        let model = found
+            .unwrap_or_else(|error| panic!("{repo} {file}: {error}"))
+            .model;
         assert_eq!(model.format, Format::Gguf, "{repo}");
-        assert_eq!(model.parameters, described["total_params"].as_u64(), "{repo} {file}");
-        assert_eq!(u64::from(model.weight_files), described["splits"].as_u64().expect("a number"), "{repo} {file}");
+        assert_eq!(
+            model.parameters,
+            described["total_params"].as_u64(),
+            "{repo} {file}"
+        );
+        assert_eq!(
+            u64::from(model.weight_files),
+            described["splits"].as_u64().expect("a number"),
+            "{repo} {file}"
+        );
         // The description counts padding between tensors, an inventory does not.
-        let (bytes, data) = (model.inventory.bytes().get(), described["data_bytes"].as_u64().expect("a number"));
-        let padding = described["alignment"].as_u64().expect("a number") * model.inventory.tensors();
-        assert!(bytes <= data && data - bytes < padding.max(1), "{repo} {file}: {bytes} of {data}");
-        model.architecture.as_ref().unwrap_or_else(|error| panic!("{repo} {file}: {error}"));
+        let (bytes, data) = (
+            model.inventory.bytes().get(),
+            described["data_bytes"].as_u64().expect("a number"),
+        );
+        let padding =
+            described["alignment"].as_u64().expect("a number") * model.inventory.tensors();
+        assert!(
+            bytes <= data && data - bytes < padding.max(1),
+            "{repo} {file}: {bytes} of {data}"
+        );
+        model
+            .architecture
+            .as_ref()
+            .unwrap_or_else(|error| panic!("{repo} {file}: {error}"));
         checked += 1;
     }
     println!("{checked} GGUF models");
     assert!(checked >= 15);
 }
 
-/// A rate limit or an overload in each tenth request slows an answer down and changes nothing in it.
+/// A rate limit or an overload in each tenth request slows an answer down and changes nothing in
+/// it.
 #[tokio::test]
 async fn a_tenth_of_all_requests_failing_changes_no_answer() {
-    let Some(hub) = LookAlike::start(&["--fail-rate", "0.1", "--fail-kinds", "429,503"]) else { return };
+    let Some(hub) = LookAlike::start(&["--fail-rate", "0.1", "--fail-kinds", "429,503"]) else {
+        return;
+    };
     let client = client(&hub.endpoint);
     let kinds = [
         "Qwen/Qwen3-8B",
@@ -187,9 +274,16 @@ async fn a_tenth_of_all_requests_failing_changes_no_answer() {
     ];
     for repo in kinds {
         let path = hub.corpus.join("models").join(repo).join("meta.json");
-        let meta: Value = serde_json::from_slice(&std::fs::read(path).expect("meta.json")).expect("JSON");
-        let (model, requests) = describe(&client, repo).await.unwrap_or_else(|error| panic!("{repo}: {error}"));
-        assert_eq!(Some(model.inventory.bytes().get()), meta["total_bytes"].as_u64(), "{repo}");
+        let meta: Value =
+            serde_json::from_slice(&std::fs::read(path).expect("meta.json")).expect("JSON");
+        let (model, requests) = describe(&client, repo)
+            .await
+            .unwrap_or_else(|error| panic!("{repo}: {error}"));
+        assert_eq!(
+            Some(model.inventory.bytes().get()),
+            meta["total_bytes"].as_u64(),
+            "{repo}"
+        );
         println!("{requests} requests for {repo}");
     }
 }
@@ -197,7 +291,11 @@ async fn a_tenth_of_all_requests_failing_changes_no_answer() {
 /// A mirror that ignores ranges sends whole files; no more of them is taken than the headers.
 #[tokio::test]
 async fn a_mirror_without_ranges_gives_the_same_answer() {
-    let Some(hub) = LookAlike::start(&["--no-range", "--page-size", "3"]) else { return };
-    let (model, _) = describe(&client(&hub.endpoint), "Qwen/Qwen3-8B").await.expect("an answer");
+    let Some(hub) = LookAlike::start(&["--no-range", "--page-size", "3"]) else {
+        return;
+    };
+    let (model, _) = describe(&client(&hub.endpoint), "Qwen/Qwen3-8B")
+        .await
+        .expect("an answer");
     assert_eq!(model.inventory.bytes().get(), 16_381_470_720);
 }

@@ -1,4 +1,5 @@
-//! What a Hub may do wrong, and what is said of it; that tokens go nowhere else; that many askers cost one reading.
+//! What a Hub may do wrong, and what is said of it; that tokens go nowhere else; that many askers
+//! cost one reading.
 
 #[path = "support/fake_hub/mod.rs"]
 mod fake_hub;
@@ -30,7 +31,9 @@ fn client(hub: &FakeHub) -> SourceClient {
 }
 
 async fn ask(client: &SourceClient, repo: &str, auth: &Auth) -> Result<Described, SourceError> {
-    client.describe(&ModelReference::parse(repo, None, |_| false)?, auth, NOW).await
+    client
+        .describe(&ModelReference::parse(repo, None, |_| false)?, auth, NOW)
+        .await
 }
 
 fn token() -> Auth {
@@ -45,8 +48,8 @@ fn is_info(request: &Request) -> bool {
     request.target.contains("/revision/")
 }
 
-/// For faults that end only when the time for all attempts is up. It is up within the last attempt, and what an earlier one
-/// met is said.
+/// For faults that end only when the time for all attempts is up. It is up within the last attempt,
+/// and what an earlier one met is said.
 fn impatient_client(hub: &FakeHub) -> SourceClient {
     let mut settings = settings(hub);
     settings.hub.limits.total = Duration::from_secs(8);
@@ -81,7 +84,14 @@ async fn is_given_up(
     says: &str,
 ) {
     let hub = FakeHub::start(script).await;
-    fails_at(&impatient_client(&hub), what, &Auth::Anonymous, reason, says).await;
+    fails_at(
+        &impatient_client(&hub),
+        what,
+        &Auth::Anonymous,
+        reason,
+        says,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -90,24 +100,84 @@ async fn refusals_are_understood() {
     let refuse = |status: u16, code: &'static str| {
         move |_: &Request, _: usize| Some(Reply::status(status).with("x-error-code", code))
     };
-    fails("gated, no token", &anonymous, refuse(401, "GatedRepo"), "gated", "/a/b, then set HF_TOKEN").await;
-    fails("gated, not granted", &token(), refuse(403, "GatedRepo"), "gated", "has not been granted access").await;
-    fails("private or absent", &anonymous, refuse(401, "RepoNotFound"), "not_found", "set HF_TOKEN").await;
-    fails("absent", &token(), refuse(404, "RepoNotFound"), "not_found", "repository a/b was not found").await;
-    fails("no such revision", &anonymous, refuse(404, "RevisionNotFound"), "not_found", "revision main of a/b").await;
-    fails("bad token", &token(), |_, _| Some(Reply::status(401)), "unauthorized", "refuses the token").await;
-    fails("not a Hub", &anonymous, |_, _| Some(Reply::ok("<html>")), "missing_metadata", "is HF_ENDPOINT a Hub?").await;
+    fails(
+        "gated, no token",
+        &anonymous,
+        refuse(401, "GatedRepo"),
+        "gated",
+        "/a/b, then set HF_TOKEN",
+    )
+    .await;
+    fails(
+        "gated, not granted",
+        &token(),
+        refuse(403, "GatedRepo"),
+        "gated",
+        "has not been granted access",
+    )
+    .await;
+    fails(
+        "private or absent",
+        &anonymous,
+        refuse(401, "RepoNotFound"),
+        "not_found",
+        "set HF_TOKEN",
+    )
+    .await;
+    fails(
+        "absent",
+        &token(),
+        refuse(404, "RepoNotFound"),
+        "not_found",
+        "repository a/b was not found",
+    )
+    .await;
+    fails(
+        "no such revision",
+        &anonymous,
+        refuse(404, "RevisionNotFound"),
+        "not_found",
+        "revision main of a/b",
+    )
+    .await;
+    fails(
+        "bad token",
+        &token(),
+        |_, _| Some(Reply::status(401)),
+        "unauthorized",
+        "refuses the token",
+    )
+    .await;
+    fails(
+        "not a Hub",
+        &anonymous,
+        |_, _| Some(Reply::ok("<html>")),
+        "missing_metadata",
+        "is HF_ENDPOINT a Hub?",
+    )
+    .await;
     let no_files = |request: &Request, _: usize| {
-        let body = format!(r#"{{"id":"a/b","sha":"{COMMIT}","siblings":[{{"rfilename":"README.md","size":1}}]}}"#);
+        let body = format!(
+            r#"{{"id":"a/b","sha":"{COMMIT}","siblings":[{{"rfilename":"README.md","size":1}}]}}"#
+        );
         is_info(request).then(|| Reply::ok(body))
     };
-    fails("no weights", &anonymous, no_files, "missing_metadata", "no weights").await;
+    fails(
+        "no weights",
+        &anonymous,
+        no_files,
+        "missing_metadata",
+        "no weights",
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_name_that_is_nearly_right_is_answered_with_the_right_one() {
     let hub = FakeHub::start(|_, _| None).await;
-    let error = ask(&client(&hub), "a/bcd", &Auth::Anonymous).await.expect_err("absent");
+    let error = ask(&client(&hub), "a/bcd", &Auth::Anonymous)
+        .await
+        .expect_err("absent");
     assert!(error.to_string().ends_with("did you mean a/bc?"), "{error}");
 }
 
@@ -117,28 +187,66 @@ async fn a_hub_that_is_down_is_tried_again_and_then_named() {
     // The third answer asks for a wait that is longer than anyone has time for.
     let down = |_: &Request, before: usize| {
         let down = Reply::status(503);
-        Some(if before < 2 { down } else { down.with("retry-after", "600") })
+        Some(if before < 2 {
+            down
+        } else {
+            down.with("retry-after", "600")
+        })
     };
-    let hub = fails("503 for ever", &anonymous, down, "hub_unreachable", "HTTP 503").await;
+    let hub = fails(
+        "503 for ever",
+        &anonymous,
+        down,
+        "hub_unreachable",
+        "HTTP 503",
+    )
+    .await;
     assert_eq!(hub.requests().len(), 3, "tried again");
-    let dropped = |_: &Request, _: usize| Some(Reply { drop: true, ..Reply::default() });
+    let dropped = |_: &Request, _: usize| {
+        Some(Reply {
+            drop: true,
+            ..Reply::default()
+        })
+    };
     let silent = |request: &Request, _: usize| {
-        is_info(request).then(|| Reply { stall_after: Some(3), ..Reply::ok("{\"id\": 1}") })
+        is_info(request).then(|| Reply {
+            stall_after: Some(3),
+            ..Reply::ok("{\"id\": 1}")
+        })
     };
     tokio::join!(
         is_given_up("reset", dropped, "hub_unreachable", "the request failed"),
         is_given_up("slow drip", silent, "hub_unreachable", "nothing "),
     );
     let limited = |_: &Request, _: usize| Some(Reply::status(429).with("retry-after", "120"));
-    fails("429 for long", &anonymous, limited, "rate_limited", "asks to wait 120 s").await;
-    let form = |_: &Request, _: usize| Some(Reply::status(429).with("ratelimit", "\"api\";r=0;t=77"));
-    fails("429, RateLimit", &anonymous, form, "rate_limited", "asks to wait 77 s").await;
+    fails(
+        "429 for long",
+        &anonymous,
+        limited,
+        "rate_limited",
+        "asks to wait 120 s",
+    )
+    .await;
+    let form =
+        |_: &Request, _: usize| Some(Reply::status(429).with("ratelimit", "\"api\";r=0;t=77"));
+    fails(
+        "429, RateLimit",
+        &anonymous,
+        form,
+        "rate_limited",
+        "asks to wait 77 s",
+    )
+    .await;
 
     let nobody = SourceSettings::new(
-        HubSettings::from_environment(|name| (name == "HF_ENDPOINT").then(|| "http://127.0.0.1:9".into()))
-            .expect("settings"),
+        HubSettings::from_environment(|name| {
+            (name == "HF_ENDPOINT").then(|| "http://127.0.0.1:9".into())
+        })
+        .expect("settings"),
     );
-    let error = ask(&SourceClient::new(nobody), "a/b", &Auth::Anonymous).await.expect_err("nobody there");
+    let error = ask(&SourceClient::new(nobody), "a/b", &Auth::Anonymous)
+        .await
+        .expect_err("nobody there");
     assert_eq!(error.reason(), "hub_unreachable");
     assert!(error.to_string().contains("no connection"), "{error}");
 }
@@ -146,13 +254,34 @@ async fn a_hub_that_is_down_is_tried_again_and_then_named() {
 #[tokio::test]
 async fn broken_headers_are_named() {
     let anonymous = Auth::Anonymous;
-    let header =
-        |bytes: Vec<u8>| move |request: &Request, _: usize| is_header(request).then(|| ranged(&bytes, request));
+    let header = |bytes: Vec<u8>| {
+        move |request: &Request, _: usize| is_header(request).then(|| ranged(&bytes, request))
+    };
     let with_length = |length: u64| [&length.to_le_bytes()[..], &weights()[8..]].concat();
-    fails("length 2^63", &anonymous, header(with_length(1 << 63)), "bad_header", "claims 9223372036854775808 bytes")
-        .await;
-    fails("past the end", &anonymous, header(with_length(9 << 20)), "bad_header", "truncated").await;
-    fails("not JSON", &anonymous, header([&weights()[..8], &vec![b'x'; 1 << 20]].concat()), "bad_header", "JSON").await;
+    fails(
+        "length 2^63",
+        &anonymous,
+        header(with_length(1 << 63)),
+        "bad_header",
+        "claims 9223372036854775808 bytes",
+    )
+    .await;
+    fails(
+        "past the end",
+        &anonymous,
+        header(with_length(9 << 20)),
+        "bad_header",
+        "truncated",
+    )
+    .await;
+    fails(
+        "not JSON",
+        &anonymous,
+        header([&weights()[..8], &vec![b'x'; 1 << 20]].concat()),
+        "bad_header",
+        "JSON",
+    )
+    .await;
     let wrong = |request: &Request, _: usize| {
         is_header(request).then(|| {
             let mut reply = ranged(&weights(), request);
@@ -160,19 +289,41 @@ async fn broken_headers_are_named() {
             reply
         })
     };
-    is_given_up("wrong Content-Range", wrong, "hub_unreachable", "Content-Range").await;
-    let html = |request: &Request, _: usize| request.target.ends_with("config.json").then(|| Reply::ok("<html>"));
+    is_given_up(
+        "wrong Content-Range",
+        wrong,
+        "hub_unreachable",
+        "Content-Range",
+    )
+    .await;
+    let html = |request: &Request, _: usize| {
+        request
+            .target
+            .ends_with("config.json")
+            .then(|| Reply::ok("<html>"))
+    };
     let hub = FakeHub::start(html).await;
-    let model = ask(&client(&hub), "a/b", &anonymous).await.expect("weights are known all the same").model;
+    let model = ask(&client(&hub), "a/b", &anonymous)
+        .await
+        .expect("weights are known all the same")
+        .model;
     assert_eq!(model.inventory.bytes().get(), 1 << 20);
-    assert!(model.architecture.as_ref().expect_err("no architecture").to_string().contains("not JSON"));
+    assert!(
+        model
+            .architecture
+            .as_ref()
+            .expect_err("no architecture")
+            .to_string()
+            .contains("not JSON")
+    );
 }
 
 #[tokio::test]
 async fn what_can_be_mended_is() {
     let answers = |what: &'static str, hub: FakeHub| async move {
-        let described =
-            ask(&client(&hub), "a/b", &Auth::Anonymous).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+        let described = ask(&client(&hub), "a/b", &Auth::Anonymous)
+            .await
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(described.model.inventory.bytes().get(), 1 << 20, "{what}");
         assert!(!described.stale);
         hub
@@ -195,24 +346,34 @@ async fn what_can_be_mended_is() {
     )
     .await;
     let ignores = |request: &Request, _: usize| {
-        is_header(request).then(|| Reply { stall_after: Some(140_000), ..Reply::ok(weights()) })
+        is_header(request).then(|| Reply {
+            stall_after: Some(140_000),
+            ..Reply::ok(weights())
+        })
     };
-    answers("Range ignored: read no further than needed", FakeHub::start(ignores).await).await;
+    answers(
+        "Range ignored: read no further than needed",
+        FakeHub::start(ignores).await,
+    )
+    .await;
     answers(
         "a body cut short once",
         FakeHub::start({
             let cut = Mutex::new(false);
             move |request, _| {
                 let mut cut = cut.lock().expect("locked");
-                (is_header(request) && !std::mem::replace(&mut *cut, true))
-                    .then(|| Reply { cut_after: Some(20), ..ranged(&weights(), request) })
+                (is_header(request) && !std::mem::replace(&mut *cut, true)).then(|| Reply {
+                    cut_after: Some(20),
+                    ..ranged(&weights(), request)
+                })
             }
         })
         .await,
     )
     .await;
     let renamed = |request: &Request, _: usize| {
-        let moved = || Reply::status(307).with("location", request.target.replace("/a/b/", "/new/name/"));
+        let moved =
+            || Reply::status(307).with("location", request.target.replace("/a/b/", "/new/name/"));
         let here = |body: String| Reply::ok(body);
         if request.target.starts_with("/api/models/a/b/") {
             return Some(moved());
@@ -233,9 +394,14 @@ async fn what_can_be_mended_is() {
                 r#"{{"id": "a/b", "sha": "{COMMIT}", "siblings": [{{"rfilename": "x"}}]}}"#
             )));
         }
-        let page = request.target.starts_with("/api/models/a/b/tree/").then(|| request.target.contains("cursor=2"))?;
+        let page = request
+            .target
+            .starts_with("/api/models/a/b/tree/")
+            .then(|| request.target.contains("cursor=2"))?;
         Some(if page {
-            Reply::ok(format!(r#"[{{"type": "file", "path": "model.safetensors", "size": {length}}}]"#))
+            Reply::ok(format!(
+                r#"[{{"type": "file", "path": "model.safetensors", "size": {length}}}]"#
+            ))
         } else {
             // A mirror passes on the address of the Hub that it mirrors.
             let next = "<https://elsewhere.invalid/api/models/a/b/tree/x?recursive=true&cursor=2>; rel=\"next\"";
@@ -245,7 +411,8 @@ async fn what_can_be_mended_is() {
     answers("a list of files in pages", FakeHub::start(paged).await).await;
 }
 
-/// The Hub answers with a small file where `resolve` leads to: one request, not two. Where that is no use, `resolve` is asked.
+/// The Hub answers with a small file where `resolve` leads to: one request, not two. Where that is
+/// no use, `resolve` is asked.
 #[tokio::test]
 async fn documents_cost_one_request_each() {
     type Script = Box<dyn Fn(&Request) -> Option<Reply> + Send + Sync>;
@@ -253,15 +420,36 @@ async fn documents_cost_one_request_each() {
     let cached = |request: &Request| request.target.starts_with("/api/resolve-cache/models/a/b/");
     let cases: [(&str, usize, Script); 4] = [
         ("a Hub in order", 1, Box::new(|_| None)),
-        ("a mirror without it", 2, Box::new(move |request| cached(request).then(|| Reply::status(404)))),
-        ("a pointer to LFS", 2, Box::new(move |request| cached(request).then(|| Reply::ok("version https://git-lfs")))),
-        ("an error of the Hub", 2, Box::new(move |request| cached(request).then(|| Reply::status(503)))),
+        (
+            "a mirror without it",
+            2,
+            Box::new(move |request| cached(request).then(|| Reply::status(404))),
+        ),
+        (
+            "a pointer to LFS",
+            2,
+            Box::new(move |request| cached(request).then(|| Reply::ok("version https://git-lfs"))),
+        ),
+        (
+            "an error of the Hub",
+            2,
+            Box::new(move |request| cached(request).then(|| Reply::status(503))),
+        ),
     ];
     for (what, requests, script) in cases {
         let hub = FakeHub::start(move |request, _| script(request)).await;
-        let found = ask(&client(&hub), "a/b", &Auth::Anonymous).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+        let found = ask(&client(&hub), "a/b", &Auth::Anonymous)
+            .await
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(found.model.inventory.bytes().get(), 1 << 20, "{what}");
-        assert_eq!(hub.requests().iter().filter(|request| config(request)).count(), requests, "{what}");
+        assert_eq!(
+            hub.requests()
+                .iter()
+                .filter(|request| config(request))
+                .count(),
+            requests,
+            "{what}"
+        );
     }
 }
 
@@ -270,9 +458,13 @@ async fn two_hundred_askers_cost_one_reading() {
     let hub = FakeHub::start(|_, _| None).await;
     let client = client(&hub);
     let (auth, asked) = (Auth::Anonymous, 200);
-    let answers = futures_util::future::join_all((0..asked).map(|_| ask(&client, "a/b", &auth))).await;
+    let answers =
+        futures_util::future::join_all((0..asked).map(|_| ask(&client, "a/b", &auth))).await;
     for answer in answers {
-        assert_eq!(answer.expect("an answer").model.inventory.bytes().get(), 1 << 20);
+        assert_eq!(
+            answer.expect("an answer").model.inventory.bytes().get(),
+            1 << 20
+        );
     }
     assert_eq!(hub.requests().len(), 4);
     let warm = ask(&client, "a/b", &auth).await.expect("known");
@@ -300,32 +492,70 @@ async fn what_was_known_is_given_stale_when_the_hub_is_down() {
     let at = |seconds| (reference.clone(), NOW + Duration::from_secs(seconds));
     let first = SourceClient::new(settings.clone());
     let (asked, now) = at(0);
-    assert!(!first.describe(&asked, &Auth::Anonymous, now).await.expect("an answer").stale);
+    assert!(
+        !first
+            .describe(&asked, &Auth::Anonymous, now)
+            .await
+            .expect("an answer")
+            .stale
+    );
     let second = SourceClient::new(settings.clone());
     let (asked, now) = at(599);
-    let warm = second.describe(&asked, &Auth::Anonymous, now).await.expect("from disk");
+    let warm = second
+        .describe(&asked, &Auth::Anonymous, now)
+        .await
+        .expect("from disk");
     assert_eq!((warm.stale, warm.requests), (false, 0));
     let (asked, now) = at(600);
-    let checked = second.describe(&asked, &Auth::Anonymous, now).await.expect("checked");
-    assert_eq!((checked.stale, checked.requests), (false, 1), "the commit is asked for again and is the same");
+    let checked = second
+        .describe(&asked, &Auth::Anonymous, now)
+        .await
+        .expect("checked");
+    assert_eq!(
+        (checked.stale, checked.requests),
+        (false, 1),
+        "the commit is asked for again and is the same"
+    );
     *down.lock().expect("locked") = true;
     let mut impatient = settings.clone();
     impatient.hub.limits.total = Duration::from_secs(1);
     let third = SourceClient::new(impatient);
     let (asked, now) = at(9999);
-    let stale = third.describe(&asked, &Auth::Anonymous, now).await.expect("stale");
+    let stale = third
+        .describe(&asked, &Auth::Anonymous, now)
+        .await
+        .expect("stale");
     assert!(stale.stale);
     let again = hub.requests().len();
-    assert!(third.describe(&asked, &Auth::Anonymous, now).await.expect("stale").stale);
-    assert_eq!(hub.requests().len(), again, "a Hub that is down is left alone for a while");
+    assert!(
+        third
+            .describe(&asked, &Auth::Anonymous, now)
+            .await
+            .expect("stale")
+            .stale
+    );
+    assert_eq!(
+        hub.requests().len(),
+        again,
+        "a Hub that is down is left alone for a while"
+    );
     assert_eq!(stale.model.inventory.bytes().get(), 1 << 20);
     let mut offline = settings;
     offline.hub.offline = true;
     let before = hub.requests().len();
     let client = SourceClient::new(offline);
-    assert!(client.describe(&asked, &Auth::Anonymous, now).await.expect("offline").stale);
+    assert!(
+        client
+            .describe(&asked, &Auth::Anonymous, now)
+            .await
+            .expect("offline")
+            .stale
+    );
     let unknown = ModelReference::parse("a/other", None, |_| false).expect("a reference");
-    let error = client.describe(&unknown, &Auth::Anonymous, now).await.expect_err("offline");
+    let error = client
+        .describe(&unknown, &Auth::Anonymous, now)
+        .await
+        .expect_err("offline");
     assert_eq!(error.reason(), "offline");
     assert_eq!(hub.requests().len(), before, "no request while offline");
 }
@@ -355,7 +585,9 @@ async fn gated_metadata_is_kept_for_its_token_alone() {
     let known = hub.requests().len();
     ask(&client, "a/b", &token()).await.expect("known");
     assert_eq!(hub.requests().len(), known);
-    let error = ask(&client, "a/b", &Auth::Anonymous).await.expect_err("not for everyone");
+    let error = ask(&client, "a/b", &Auth::Anonymous)
+        .await
+        .expect_err("not for everyone");
     assert_eq!(error.reason(), "not_found");
 }
 
@@ -373,24 +605,40 @@ impl Write for Log {
     }
 }
 
-/// The token and the store's signature are searched for in all that is written: logs, errors, the cache, Debug.
+/// The token and the store's signature are searched for in all that is written: logs, errors, the
+/// cache, Debug.
 #[tokio::test]
 async fn secrets_are_written_nowhere() {
     let log = Log::default();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer({
-        let log = log.clone();
-        move || log.clone()
-    });
-    // For the whole process: one that is set for a thread alone misses what other threads of these tests saw first.
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer({
+            let log = log.clone();
+            move || log.clone()
+        });
+    // For the whole process: one that is set for a thread alone misses what other threads of these
+    // tests saw first.
     tracing::subscriber::set_global_default(subscriber.finish()).expect("the only one");
     let folder = tempfile::tempdir().expect("a folder");
     let mut written = Vec::new();
-    for fault in [None, Some(401_u16), Some(403), Some(404), Some(429), Some(503)] {
-        let hub =
-            FakeHub::start(move |request, _| is_header(request).then(|| fault.map(Reply::status)).flatten()).await;
+    for fault in [
+        None,
+        Some(401_u16),
+        Some(403),
+        Some(404),
+        Some(429),
+        Some(503),
+    ] {
+        let hub = FakeHub::start(move |request, _| {
+            is_header(request)
+                .then(|| fault.map(Reply::status))
+                .flatten()
+        })
+        .await;
         let mut settings = settings(&hub);
         settings.hub.token = Token::new(CANARY);
-        // The answer that is to be written down has all the time it needs; the faults are repeated only for a while.
+        // The answer that is to be written down has all the time it needs; the faults are repeated
+        // only for a while.
         if fault.is_some() {
             settings.hub.limits.total = Duration::from_millis(1_500);
         }
@@ -406,7 +654,11 @@ async fn secrets_are_written_nowhere() {
         written.push(format!("{client:?} {auth:?}"));
         for request in hub.requests() {
             let sent = request.head.contains(CANARY);
-            assert_eq!(sent, !request.store, "the token goes to the Hub and nowhere else: {}", request.target);
+            assert_eq!(
+                sent, !request.store,
+                "the token goes to the Hub and nowhere else: {}",
+                request.target
+            );
         }
     }
     written.push(String::from_utf8_lossy(&log.0.lock().expect("locked")).into_owned());
@@ -422,14 +674,20 @@ async fn secrets_are_written_nowhere() {
             files += 1;
             let bytes = std::fs::read(entry.path()).expect("read");
             let mut unpacked = String::new();
-            let _ = std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(bytes.as_slice()), &mut unpacked);
+            let _ = std::io::Read::read_to_string(
+                &mut flate2::read::GzDecoder::new(bytes.as_slice()),
+                &mut unpacked,
+            );
             written.push(unpacked);
             written.push(String::from_utf8_lossy(&bytes).into_owned());
         }
     }
     let written = written.join("\n");
     let logged = written.contains("a request to the Hub failed");
-    assert!(files >= 2 && logged, "the test must have something to search: {files} files, logged: {logged}");
+    assert!(
+        files >= 2 && logged,
+        "the test must have something to search: {files} files, logged: {logged}"
+    );
     for secret in [CANARY, "secret-signature"] {
         assert!(!written.contains(secret), "{secret} was written");
     }
@@ -441,10 +699,17 @@ async fn a_branch_of_hex_digits_is_asked_for_again() {
     let hub = FakeHub::start(|_, _| None).await;
     let client = client(&hub);
     for (revision, requests) in [("deadbeef", 1), (COMMIT, 0)] {
-        let reference = ModelReference::parse(&format!("a/b@{revision}"), None, |_| false).expect("a reference");
-        client.describe(&reference, &Auth::Anonymous, NOW).await.expect("an answer");
+        let reference = ModelReference::parse(&format!("a/b@{revision}"), None, |_| false)
+            .expect("a reference");
+        client
+            .describe(&reference, &Auth::Anonymous, NOW)
+            .await
+            .expect("an answer");
         let later = NOW + Duration::from_secs(3600);
-        let again = client.describe(&reference, &Auth::Anonymous, later).await.expect("an answer");
+        let again = client
+            .describe(&reference, &Auth::Anonymous, later)
+            .await
+            .expect("an answer");
         assert_eq!(again.requests, requests, "{revision}");
     }
 }

@@ -1,5 +1,5 @@
-//! The twelve bugs that lease ledgers are known to have, one test each, and what stands around them. Each test fails when
-//! its rule is taken out of the ledger.
+//! The twelve bugs that lease ledgers are known to have, one test each, and what stands around
+//! them. Each test fails when its rule is taken out of the ledger.
 
 mod leases_host;
 
@@ -12,7 +12,9 @@ use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::leases::event::Event;
 use hf_mem_probe::leases::keeper::{KeepError, Keeper};
 use hf_mem_probe::leases::lease::{EndReason, Holder, Lease, State};
-use hf_mem_probe::leases::ledger::{ChangeError, GrantError, Granted, Ledger, Release, Saved, Settings};
+use hf_mem_probe::leases::ledger::{
+    ChangeError, GrantError, Granted, Ledger, Release, Saved, Settings,
+};
 use hf_mem_probe::leases::queue::Queue;
 use hf_mem_probe::leases::quota::{Quota, Quotas};
 use hf_mem_probe::leases::store::{Storage, Store, StoreError};
@@ -46,18 +48,32 @@ fn bug_01_other_leases_are_subtracted() {
 fn bug_02_memory_that_is_seen_is_not_counted_twice() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 24)]));
     let holder = host.start();
-    let lease = host.grant(&mut ledger, request(holder, &[(A, 16)])).unwrap();
+    let lease = host
+        .grant(&mut ledger, request(holder, &[(A, 16)]))
+        .unwrap();
     let child = host.fork(holder);
     host.allocate(child, A, gib(10));
-    assert_eq!(host.available(&ledger, A), Some(gib(8)), "a reading from before the grant shows nothing of it");
+    assert_eq!(
+        host.available(&ledger, A),
+        Some(gib(8)),
+        "a reading from before the grant shows nothing of it"
+    );
     host.sample();
     host.settle(&mut ledger);
-    assert_eq!(host.available(&ledger, A), Some(gib(8)), "10 seen, 6 owed, 14 free");
+    assert_eq!(
+        host.available(&ledger, A),
+        Some(gib(8)),
+        "10 seen, 6 owed, 14 free"
+    );
     assert_eq!(ledger.get(&lease.id).unwrap().state, State::Settling);
     host.allocate(child, A, gib(8));
     host.sample();
     host.settle(&mut ledger);
-    assert_eq!(host.available(&ledger, A), Some(gib(6)), "all seen, 2 more than promised: never below zero");
+    assert_eq!(
+        host.available(&ledger, A),
+        Some(gib(6)),
+        "all seen, 2 more than promised: never below zero"
+    );
     assert_eq!(ledger.get(&lease.id).unwrap().state, State::Settled);
     // The holder may outlive its parent: what was once seen in the tree stays its.
     host.orphan(child);
@@ -72,10 +88,15 @@ fn memory_is_seen_as_a_leases_only_where_the_process_is_proved() {
     host.grant(&mut ledger, request(holder, &[(A, 8)])).unwrap();
     host.allocate(holder, A, gib(6));
     host.sample();
-    // In another PID namespace the driver's number means another process than here, and nothing was read of that one.
+    // In another PID namespace the driver's number means another process than here, and nothing was
+    // read of that one.
     let proved = host.snapshot.devices[0].processes[0].start_ticks.take();
     host.settle(&mut ledger);
-    assert_eq!(host.available(&ledger, A), Some(gib(10)), "18 free, all 8 still owed");
+    assert_eq!(
+        host.available(&ledger, A),
+        Some(gib(10)),
+        "18 free, all 8 still owed"
+    );
     host.sample();
     assert_eq!(host.snapshot.devices[0].processes[0].start_ticks, proved);
     host.settle(&mut ledger);
@@ -86,12 +107,19 @@ fn memory_is_seen_as_a_leases_only_where_the_process_is_proved() {
 fn bug_02_two_leases_of_one_holder_share_no_byte() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 48)]));
     let holder = host.start();
-    host.grant(&mut ledger, request(holder, &[(A, 10)])).unwrap();
-    let second = host.grant(&mut ledger, request(holder, &[(A, 10)])).unwrap();
+    host.grant(&mut ledger, request(holder, &[(A, 10)]))
+        .unwrap();
+    let second = host
+        .grant(&mut ledger, request(holder, &[(A, 10)]))
+        .unwrap();
     host.allocate(holder, A, gib(10));
     host.sample();
     host.settle(&mut ledger);
-    assert_eq!(host.available(&ledger, A), Some(gib(28)), "38 free, 10 still owed");
+    assert_eq!(
+        host.available(&ledger, A),
+        Some(gib(28)),
+        "38 free, 10 still owed"
+    );
     // The first goes, its memory stays: it does not become the second's.
     let first = ledger.live().next().unwrap().id.clone();
     ledger.release(&first, 1000, host.now()).unwrap();
@@ -100,10 +128,17 @@ fn bug_02_two_leases_of_one_holder_share_no_byte() {
         host.settle(&mut ledger);
         assert_eq!(host.available(&ledger, A), Some(gib(28)));
     }
-    assert_eq!(ledger.get(&second.id).unwrap().devices[A].visible_bytes, Bytes::ZERO);
+    assert_eq!(
+        ledger.get(&second.id).unwrap().devices[A].visible_bytes,
+        Bytes::ZERO
+    );
     host.allocate(holder, A, gib(10));
     host.sample();
-    assert_eq!(host.available(&ledger, A), Some(gib(28)), "28 free, nothing owed");
+    assert_eq!(
+        host.available(&ledger, A),
+        Some(gib(28)),
+        "28 free, nothing owed"
+    );
 }
 
 #[test]
@@ -112,23 +147,34 @@ fn bug_02_what_a_holder_had_before_the_grant_is_not_the_leases() {
     let holder = host.start();
     host.allocate(holder, A, gib(12));
     host.sample();
-    host.grant(&mut ledger, request(holder, &[(A, 10)])).unwrap();
+    host.grant(&mut ledger, request(holder, &[(A, 10)]))
+        .unwrap();
     host.sample();
     host.settle(&mut ledger);
-    assert_eq!(host.available(&ledger, A), Some(gib(26)), "36 free, 10 owed");
+    assert_eq!(
+        host.available(&ledger, A),
+        Some(gib(26)),
+        "36 free, 10 owed"
+    );
 }
 
 #[test]
 fn bug_02_a_lease_ends_only_for_readings_that_show_its_end() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 24)]));
     let (holder, other) = (host.start(), host.start());
-    let lease = host.grant(&mut ledger, request(holder, &[(A, 16)])).unwrap();
+    let lease = host
+        .grant(&mut ledger, request(holder, &[(A, 16)]))
+        .unwrap();
     host.allocate(holder, A, gib(16));
     // Given back, its memory still there, and the last reading does not show it.
     ledger.release(&lease.id, 1000, host.now()).unwrap();
-    assert!(insufficient(&host.grant(&mut ledger, request(other, &[(A, 16)]))));
+    assert!(insufficient(
+        &host.grant(&mut ledger, request(other, &[(A, 16)]))
+    ));
     host.sample();
-    assert!(insufficient(&host.grant(&mut ledger, request(other, &[(A, 16)]))));
+    assert!(insufficient(
+        &host.grant(&mut ledger, request(other, &[(A, 16)]))
+    ));
     host.exit(holder);
     host.sample();
     host.grant(&mut ledger, request(other, &[(A, 16)])).unwrap();
@@ -143,29 +189,46 @@ fn bug_02_of_nested_holders_the_nearest_has_the_memory() {
     let mut outer = request(shell, &[(A, 20)]);
     outer.ttl = Duration::from_secs(60);
     let outer = host.grant(&mut ledger, outer).unwrap();
-    let inner = host.grant(&mut ledger, request(server, &[(A, 10)])).unwrap();
+    let inner = host
+        .grant(&mut ledger, request(server, &[(A, 10)]))
+        .unwrap();
     host.allocate(worker, A, gib(10));
     host.sample();
     host.settle(&mut ledger);
     let seen = |ledger: &Ledger, id: &str| ledger.get(id).unwrap().devices[A].visible_bytes;
-    assert_eq!((seen(&ledger, &outer.id), seen(&ledger, &inner.id)), (Bytes::ZERO, gib(10)));
-    assert_eq!(host.available(&ledger, A), Some(gib(50)), "70 free, 20 still owed to the outer");
+    assert_eq!(
+        (seen(&ledger, &outer.id), seen(&ledger, &inner.id)),
+        (Bytes::ZERO, gib(10))
+    );
+    assert_eq!(
+        host.available(&ledger, A),
+        Some(gib(50)),
+        "70 free, 20 still owed to the outer"
+    );
     // What is more than the nearest was promised is the next one's.
     host.allocate(worker, A, gib(5));
     host.sample();
     host.settle(&mut ledger);
-    assert_eq!((seen(&ledger, &outer.id), seen(&ledger, &inner.id)), (gib(5), gib(10)));
+    assert_eq!(
+        (seen(&ledger, &outer.id), seen(&ledger, &inner.id)),
+        (gib(5), gib(10))
+    );
     host.free(worker, A, gib(5));
     host.sample();
     host.settle(&mut ledger);
-    // The shell's promise runs out. The server's memory does not become the shell's for that, or it would be owed anew.
+    // The shell's promise runs out. The server's memory does not become the shell's for that, or it
+    // would be owed anew.
     host.pass(Duration::from_secs(61));
     ledger.expire(host.now());
     for _ in 0..3 {
         host.sample();
         host.settle(&mut ledger);
         assert_eq!(ledger.get(&outer.id).unwrap().state, State::Expired);
-        assert_eq!(host.available(&ledger, A), Some(gib(70)), "all that is owed is seen");
+        assert_eq!(
+            host.available(&ledger, A),
+            Some(gib(70)),
+            "all that is owed is seen"
+        );
     }
     assert_eq!(seen(&ledger, &inner.id), gib(10));
 }
@@ -179,7 +242,9 @@ fn bug_02_an_orphan_stays_with_its_nearest_holder() {
     let worker = host.fork(middle);
     host.sample();
     let outer = host.grant(&mut ledger, request(shell, &[(A, 20)])).unwrap();
-    let inner = host.grant(&mut ledger, request(server, &[(A, 10)])).unwrap();
+    let inner = host
+        .grant(&mut ledger, request(server, &[(A, 10)]))
+        .unwrap();
     host.allocate(worker, A, gib(4));
     host.sample();
     host.settle(&mut ledger);
@@ -189,7 +254,10 @@ fn bug_02_an_orphan_stays_with_its_nearest_holder() {
     host.sample();
     host.settle(&mut ledger);
     let seen = |ledger: &Ledger, id: &str| ledger.get(id).unwrap().devices[A].visible_bytes;
-    assert_eq!((seen(&ledger, &outer.id), seen(&ledger, &inner.id)), (Bytes::ZERO, gib(4)));
+    assert_eq!(
+        (seen(&ledger, &outer.id), seen(&ledger, &inner.id)),
+        (Bytes::ZERO, gib(4))
+    );
     ledger.release(&outer.id, 1000, host.now()).unwrap();
     host.sample();
     host.settle(&mut ledger);
@@ -199,16 +267,24 @@ fn bug_02_an_orphan_stays_with_its_nearest_holder() {
 
 #[test]
 fn a_lease_that_lives_long_does_not_stop_others_from_being_granted() {
-    let settings = Settings { most_ended: 4, most_leases: 4, ..Settings::default() };
+    let settings = Settings {
+        most_ended: 4,
+        most_leases: 4,
+        ..Settings::default()
+    };
     let (mut ledger, mut host) = (Ledger::new(settings, "boot-1", 1), Host::new(&[(A, 80)]));
     let server = host.start();
-    let long = host.grant(&mut ledger, request(server, &[(A, 10)])).unwrap();
+    let long = host
+        .grant(&mut ledger, request(server, &[(A, 10)]))
+        .unwrap();
     host.allocate(server, A, gib(10));
     for round in 0..40 {
         let job = host.start();
         host.sample();
         host.settle(&mut ledger);
-        let lease = host.grant(&mut ledger, request(job, &[(A, 8)])).unwrap_or_else(|error| panic!("{round}: {error}"));
+        let lease = host
+            .grant(&mut ledger, request(job, &[(A, 8)]))
+            .unwrap_or_else(|error| panic!("{round}: {error}"));
         host.allocate(job, A, gib(8));
         host.sample();
         host.settle(&mut ledger);
@@ -221,7 +297,10 @@ fn a_lease_that_lives_long_does_not_stop_others_from_being_granted() {
     }
     host.sample();
     host.settle(&mut ledger);
-    assert!(ledger.ended().count() <= 4, "what nobody needs is forgotten");
+    assert!(
+        ledger.ended().count() <= 4,
+        "what nobody needs is forgotten"
+    );
     assert_eq!(host.available(&ledger, A), Some(gib(70)));
 }
 
@@ -232,11 +311,21 @@ fn bug_03_an_expired_lease_is_not_renewed() {
     let lease = host.grant(&mut ledger, request(first, &[(A, 16)])).unwrap();
     host.pass(Duration::from_secs(121)); // Nobody called `expire` in between.
     let late = ledger.renew(&lease.id, 1000, None, host.now());
-    assert_eq!(late, Err(ChangeError::Ended { id: lease.id.clone(), state: State::Expired }));
+    assert_eq!(
+        late,
+        Err(ChangeError::Ended {
+            id: lease.id.clone(),
+            state: State::Expired
+        })
+    );
     host.sample();
-    host.grant(&mut ledger, request(second, &[(A, 24)])).unwrap();
+    host.grant(&mut ledger, request(second, &[(A, 24)]))
+        .unwrap();
     assert!(ledger.renew(&lease.id, 1000, None, host.now()).is_err());
-    assert!(ledger.renew(&lease.id, 0, None, host.now()).is_err(), "not for root either");
+    assert!(
+        ledger.renew(&lease.id, 0, None, host.now()).is_err(),
+        "not for root either"
+    );
 }
 
 #[test]
@@ -246,25 +335,42 @@ fn bug_04_a_failed_reading_is_neither_zero_nor_infinity() {
     host.sample();
     host.snapshot.devices[0].free_bytes = None;
     assert_eq!(host.available(&ledger, A), None);
-    assert!(matches!(host.grant(&mut ledger, request(holder, &[(A, 1)])), Err(GrantError::Unreadable { .. })));
-    assert!(matches!(host.grant(&mut ledger, request(holder, &[("GPU-x", 1)])), Err(GrantError::UnknownDevice { .. })));
+    assert!(matches!(
+        host.grant(&mut ledger, request(holder, &[(A, 1)])),
+        Err(GrantError::Unreadable { .. })
+    ));
+    assert!(matches!(
+        host.grant(&mut ledger, request(holder, &[("GPU-x", 1)])),
+        Err(GrantError::UnknownDevice { .. })
+    ));
     host.sample();
     host.snapshot.stale = true;
-    assert!(matches!(host.grant(&mut ledger, request(holder, &[(A, 1)])), Err(GrantError::StaleReading { .. })));
+    assert!(matches!(
+        host.grant(&mut ledger, request(holder, &[(A, 1)])),
+        Err(GrantError::StaleReading { .. })
+    ));
     host.sample();
     host.pass(Duration::from_secs(11));
-    assert!(matches!(host.grant(&mut ledger, request(holder, &[(A, 1)])), Err(GrantError::StaleReading { .. })));
+    assert!(matches!(
+        host.grant(&mut ledger, request(holder, &[(A, 1)])),
+        Err(GrantError::StaleReading { .. })
+    ));
     // A reading of free memory that overflowed is no memory either.
     host.sample();
     host.snapshot.devices[0].free_bytes = Some(Bytes::OVERFLOW);
     assert_eq!(host.available(&ledger, A), None);
     // A process whose memory is unknown has taken nothing that could be subtracted.
     host.sample();
-    host.grant(&mut ledger, request(holder, &[(A, 16)])).unwrap();
+    host.grant(&mut ledger, request(holder, &[(A, 16)]))
+        .unwrap();
     host.allocate(holder, A, gib(10));
     host.sample();
     host.snapshot.devices[0].processes[0].used_bytes = None;
-    assert_eq!(host.available(&ledger, A), Some(Bytes::ZERO), "14 free, 16 owed");
+    assert_eq!(
+        host.available(&ledger, A),
+        Some(Bytes::ZERO),
+        "14 free, 16 owed"
+    );
 }
 
 #[test]
@@ -274,22 +380,34 @@ fn bug_05_the_same_key_twice_is_one_lease() {
     let mut ask = request(holder, &[(A, 16)]);
     ask.idempotency_key = Some("k".to_owned());
     let first = host.grant(&mut ledger, ask.clone()).unwrap();
-    let again = ledger.grant(ask.clone(), &host.reading(), host.now()).unwrap();
+    let again = ledger
+        .grant(ask.clone(), &host.reading(), host.now())
+        .unwrap();
     assert_eq!(again, Granted::Before(first.clone()));
     assert_eq!(ledger.live().count(), 1);
     // Another question with it, another user with it, and after a restart.
     let mut other = ask.clone();
     other.question.digest = "other".to_owned();
-    assert_eq!(host.grant(&mut ledger, other), Err(GrantError::KeyReused { id: first.id.clone() }));
+    assert_eq!(
+        host.grant(&mut ledger, other),
+        Err(GrantError::KeyReused {
+            id: first.id.clone()
+        })
+    );
     let mut stranger = ask.clone();
     (stranger.uid, stranger.devices) = (1001, [(A.to_owned(), gib(1))].into());
     assert_ne!(host.grant(&mut ledger, stranger).unwrap().id, first.id);
     let saved = ledger.saved(host.now());
-    let mut ledger = Ledger::restore(Settings::default(), "boot-1", 2, saved, host.now(), |p| host.is_alive(p));
+    let mut ledger = Ledger::restore(Settings::default(), "boot-1", 2, saved, host.now(), |p| {
+        host.is_alive(p)
+    });
     assert_eq!(host.grant(&mut ledger, ask.clone()).unwrap().id, first.id);
     // Its end is no promise to anyone who asks again.
     ledger.release(&first.id, 1000, host.now()).unwrap();
-    assert!(matches!(host.grant(&mut ledger, ask), Err(GrantError::KeyEnded { .. })));
+    assert!(matches!(
+        host.grant(&mut ledger, ask),
+        Err(GrantError::KeyEnded { .. })
+    ));
 }
 
 #[test]
@@ -298,35 +416,70 @@ fn bug_06_a_double_release_is_harmless_and_said() {
     let holder = host.start();
     let first = host.grant(&mut ledger, request(holder, &[(A, 8)])).unwrap();
     host.grant(&mut ledger, request(holder, &[(A, 8)])).unwrap();
-    assert!(matches!(ledger.release(&first.id, 1001, host.now()), Err(ChangeError::NotYours { owner: 1000, .. })));
-    assert!(matches!(ledger.release(&first.id, 1000, host.now()), Ok(Release::Done(_))));
+    assert!(matches!(
+        ledger.release(&first.id, 1001, host.now()),
+        Err(ChangeError::NotYours { owner: 1000, .. })
+    ));
+    assert!(matches!(
+        ledger.release(&first.id, 1000, host.now()),
+        Ok(Release::Done(_))
+    ));
     ledger.drain_events();
-    assert!(matches!(ledger.release(&first.id, 1000, host.now()), Ok(Release::Already(_))));
-    assert!(matches!(ledger.release(&first.id, 0, host.now()), Ok(Release::Already(_))));
+    assert!(matches!(
+        ledger.release(&first.id, 1000, host.now()),
+        Ok(Release::Already(_))
+    ));
+    assert!(matches!(
+        ledger.release(&first.id, 0, host.now()),
+        Ok(Release::Already(_))
+    ));
     assert!(ledger.drain_events().is_empty(), "told once");
     host.sample();
-    assert_eq!(host.available(&ledger, A), Some(gib(16)), "the other lease is untouched");
-    assert!(matches!(ledger.release("nothing", 0, host.now()), Err(ChangeError::NotFound { .. })));
+    assert_eq!(
+        host.available(&ledger, A),
+        Some(gib(16)),
+        "the other lease is untouched"
+    );
+    assert!(matches!(
+        ledger.release("nothing", 0, host.now()),
+        Err(ChangeError::NotFound { .. })
+    ));
 }
 
 #[test]
 fn bug_07_a_reused_pid_inherits_nothing() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 24)]));
     let holder = host.start();
-    let lease = host.grant(&mut ledger, request(holder, &[(A, 16)])).unwrap();
+    let lease = host
+        .grant(&mut ledger, request(holder, &[(A, 16)]))
+        .unwrap();
     let reused = host.replace(holder);
     assert_eq!(reused.pid, holder.pid);
     host.allocate(reused, A, gib(8));
     host.sample();
     host.settle(&mut ledger);
-    assert_eq!(host.available(&ledger, A), Some(Bytes::ZERO), "16 free, and all 16 owed: the 8 are a stranger's");
+    assert_eq!(
+        host.available(&ledger, A),
+        Some(Bytes::ZERO),
+        "16 free, and all 16 owed: the 8 are a stranger's"
+    );
     ledger.holder_died(&reused, host.now());
-    assert!(ledger.get(&lease.id).unwrap().is_live(), "another process of that pid died");
+    assert!(
+        ledger.get(&lease.id).unwrap().is_live(),
+        "another process of that pid died"
+    );
     ledger.holder_died(&holder, host.now());
     let ended = ledger.get(&lease.id).unwrap();
-    assert_eq!((ended.state, ended.ending.unwrap().reason), (State::Released, EndReason::HolderDied));
+    assert_eq!(
+        (ended.state, ended.ending.unwrap().reason),
+        (State::Released, EndReason::HolderDied)
+    );
     host.sample();
-    assert_eq!(host.available(&ledger, A), Some(gib(16)), "released at once");
+    assert_eq!(
+        host.available(&ledger, A),
+        Some(gib(16)),
+        "released at once"
+    );
 }
 
 #[test]
@@ -336,17 +489,29 @@ fn bug_08_leases_survive_a_restart_and_their_holders_are_looked_at_again() {
     let (stays, dies, reused) = (host.start(), host.start(), host.start());
     let open = |host: &Host, boot: &str| {
         let store = Store::open(directory.path()).unwrap();
-        Keeper::open(store, Settings::default(), boot, 1, host.now(), |p| host.is_alive(p)).unwrap()
+        Keeper::open(store, Settings::default(), boot, 1, host.now(), |p| {
+            host.is_alive(p)
+        })
+        .unwrap()
     };
     let mut keeper = open(&host, "boot-1");
     let mut ids = Vec::new();
     for holder in [stays, dies, reused] {
-        let granted = keeper.grant(request(holder, &[(A, 8)]), &host.reading(), host.now()).unwrap();
+        let granted = keeper
+            .grant(request(holder, &[(A, 8)]), &host.reading(), host.now())
+            .unwrap();
         ids.push(granted.lease().id.clone());
     }
     let mut named = request(stays, &[(A, 8)]);
     named.holder = Holder::named("nightly");
-    ids.push(keeper.grant(named, &host.reading(), host.now()).unwrap().lease().id.clone());
+    ids.push(
+        keeper
+            .grant(named, &host.reading(), host.now())
+            .unwrap()
+            .lease()
+            .id
+            .clone(),
+    );
     host.allocate(stays, A, gib(5));
     drop(keeper); // No word of goodbye: what is not on disk by now is lost.
     host.exit(dies);
@@ -360,21 +525,44 @@ fn bug_08_leases_survive_a_restart_and_their_holders_are_looked_at_again() {
         (lease.state, lease.ending.map(|ending| ending.reason))
     };
     assert_eq!(state(&keeper, 0), (State::Granted, None));
-    assert_eq!(state(&keeper, 1), (State::Orphaned, Some(EndReason::HolderGoneAtRestart)));
-    assert_eq!(state(&keeper, 2), (State::Orphaned, Some(EndReason::HolderGoneAtRestart)));
+    assert_eq!(
+        state(&keeper, 1),
+        (State::Orphaned, Some(EndReason::HolderGoneAtRestart))
+    );
+    assert_eq!(
+        state(&keeper, 2),
+        (State::Orphaned, Some(EndReason::HolderGoneAtRestart))
+    );
     assert_eq!(state(&keeper, 3), (State::Granted, None));
-    assert_eq!(host.available(keeper.ledger(), A), Some(gib(64 - 8 - 8)), "5 seen, 3 and 8 owed");
+    assert_eq!(
+        host.available(keeper.ledger(), A),
+        Some(gib(64 - 8 - 8)),
+        "5 seen, 3 and 8 owed"
+    );
     let first_expiry = keeper.ledger().get(&ids[0]).unwrap().expires_at;
     let left = first_expiry.since(host.now().boottime).as_secs_f64();
-    assert!((left - 90.0).abs() < 0.1, "time did not stand still: {left}");
+    assert!(
+        (left - 90.0).abs() < 0.1,
+        "time did not stand still: {left}"
+    );
     drop(keeper);
 
-    // Another boot: no process of the last is left, and moments start anew. A name keeps the rest of its time.
+    // Another boot: no process of the last is left, and moments start anew. A name keeps the rest
+    // of its time.
     host.reboot(Duration::from_secs(40));
     let keeper = open(&host, "boot-2");
-    assert_eq!(state(&keeper, 0), (State::Orphaned, Some(EndReason::Rebooted)));
+    assert_eq!(
+        state(&keeper, 0),
+        (State::Orphaned, Some(EndReason::Rebooted))
+    );
     assert_eq!(state(&keeper, 3), (State::Granted, None));
-    let left = keeper.ledger().get(&ids[3]).unwrap().expires_at.since(host.now().boottime).as_secs_f64();
+    let left = keeper
+        .ledger()
+        .get(&ids[3])
+        .unwrap()
+        .expires_at
+        .since(host.now().boottime)
+        .as_secs_f64();
     assert!((left - 50.0).abs() < 0.1, "{left}");
     host.sample();
     assert_eq!(host.available(keeper.ledger(), A), Some(gib(56)));
@@ -385,7 +573,11 @@ struct FullDisk(usize);
 
 impl Storage for FullDisk {
     fn save(&mut self, _: &Saved) -> Result<(), StoreError> {
-        let full = StoreError::Io { what: "write", path: "disk".into(), source: std::io::Error::other("full") };
+        let full = StoreError::Io {
+            what: "write",
+            path: "disk".into(),
+            source: std::io::Error::other("full"),
+        };
         self.0 = self.0.checked_sub(1).ok_or(full)?;
         Ok(())
     }
@@ -396,18 +588,33 @@ fn bug_08_a_promise_that_would_not_survive_is_not_given() {
     let mut host = Host::new(&[(A, 24)]);
     let holder = host.start();
     let mut keeper = Keeper::new(ledger(), FullDisk(1));
-    let first = keeper.grant(request(holder, &[(A, 8)]), &host.reading(), host.now()).unwrap();
+    let first = keeper
+        .grant(request(holder, &[(A, 8)]), &host.reading(), host.now())
+        .unwrap();
     let refused = keeper.grant(request(holder, &[(A, 8)]), &host.reading(), host.now());
     assert!(matches!(refused, Err(KeepError::Store(_))));
     assert_eq!(keeper.ledger().live().count(), 1);
     assert_eq!(host.available(keeper.ledger(), A), Some(gib(16)));
     let expires_at = first.lease().expires_at;
     host.pass(Duration::from_secs(5));
-    assert!(keeper.renew(&first.lease().id, 1000, None, host.now()).is_err());
-    assert_eq!(keeper.ledger().get(&first.lease().id).unwrap().expires_at, expires_at);
-    assert!(matches!(keeper.release(&first.lease().id, 1000, host.now()), Err(KeepError::Store(_))));
+    assert!(
+        keeper
+            .renew(&first.lease().id, 1000, None, host.now())
+            .is_err()
+    );
+    assert_eq!(
+        keeper.ledger().get(&first.lease().id).unwrap().expires_at,
+        expires_at
+    );
+    assert!(matches!(
+        keeper.release(&first.lease().id, 1000, host.now()),
+        Err(KeepError::Store(_))
+    ));
     assert!(keeper.is_behind());
-    let warnings = keeper.drain_events().into_iter().filter(|event| matches!(event, Event::Warning { .. }));
+    let warnings = keeper
+        .drain_events()
+        .into_iter()
+        .filter(|event| matches!(event, Event::Warning { .. }));
     assert_eq!(warnings.count(), 1, "said once");
     assert_eq!(keeper.counters().store_failures, 3);
 }
@@ -422,7 +629,12 @@ impl FillingDisk {
     }
 
     fn leases(&self) -> Vec<Lease> {
-        self.0.borrow().1.as_ref().map(|saved| saved.leases.clone()).unwrap_or_default()
+        self.0
+            .borrow()
+            .1
+            .as_ref()
+            .map(|saved| saved.leases.clone())
+            .unwrap_or_default()
     }
 }
 
@@ -431,7 +643,11 @@ impl Storage for FillingDisk {
         let mut disk = self.0.borrow_mut();
         if disk.0 {
             let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
-            return Err(StoreError::Io { what: "write", path: "disk".into(), source });
+            return Err(StoreError::Io {
+                what: "write",
+                path: "disk".into(),
+                source,
+            });
         }
         disk.1 = Some(saved.clone());
         Ok(())
@@ -443,25 +659,57 @@ fn release_on_full_disk_keeps_lease() {
     let (mut host, disk) = (Host::new(&[(A, 24)]), FillingDisk::default());
     let holder = host.start();
     let mut keeper = Keeper::new(ledger(), disk.clone());
-    let granted = keeper.grant(request(holder, &[(A, 8)]), &host.reading(), host.now()).unwrap();
+    let granted = keeper
+        .grant(request(holder, &[(A, 8)]), &host.reading(), host.now())
+        .unwrap();
     let lease = granted.lease().clone();
     keeper.drain_events();
 
     disk.set_full(true);
     for _ in 0..2 {
-        assert!(matches!(keeper.release(&lease.id, 1000, host.now()), Err(KeepError::Store(_))));
-        assert_eq!(keeper.ledger().get(&lease.id), Some(&lease), "as before in every part");
-        assert_eq!((keeper.ledger().live().count(), keeper.ledger().ended().count()), (1, 0));
+        assert!(matches!(
+            keeper.release(&lease.id, 1000, host.now()),
+            Err(KeepError::Store(_))
+        ));
+        assert_eq!(
+            keeper.ledger().get(&lease.id),
+            Some(&lease),
+            "as before in every part"
+        );
+        assert_eq!(
+            (
+                keeper.ledger().live().count(),
+                keeper.ledger().ended().count()
+            ),
+            (1, 0)
+        );
         assert_eq!(host.available(keeper.ledger(), A), Some(gib(16)));
     }
     let events = keeper.drain_events();
-    assert!(!events.iter().any(|event| matches!(event, Event::Ended { .. })), "{events:?}");
+    assert!(
+        !events
+            .iter()
+            .any(|event| matches!(event, Event::Ended { .. })),
+        "{events:?}"
+    );
     assert_eq!(keeper.counters().released, 0);
 
     disk.set_full(false);
-    assert!(matches!(keeper.release(&lease.id, 1000, host.now()), Ok(Release::Done(_))));
+    assert!(matches!(
+        keeper.release(&lease.id, 1000, host.now()),
+        Ok(Release::Done(_))
+    ));
     let events = keeper.drain_events();
-    assert!(matches!(&events[..], [Event::Ended { reason: EndReason::ByOwner, .. }]), "{events:?}");
+    assert!(
+        matches!(
+            &events[..],
+            [Event::Ended {
+                reason: EndReason::ByOwner,
+                ..
+            }]
+        ),
+        "{events:?}"
+    );
     assert!(!disk.leases()[0].is_live());
 }
 
@@ -471,13 +719,19 @@ fn endings_on_full_disk_take_effect() {
     let (dies, expires) = (host.start(), host.start());
     let mut keeper = Keeper::new(ledger(), disk.clone());
     for holder in [dies, expires] {
-        keeper.grant(request(holder, &[(A, 8)]), &host.reading(), host.now()).unwrap();
+        keeper
+            .grant(request(holder, &[(A, 8)]), &host.reading(), host.now())
+            .unwrap();
     }
 
     disk.set_full(true);
     host.exit(dies);
     keeper.holder_died(&dies, host.now());
-    assert_eq!(keeper.ledger().live().count(), 1, "its holder is gone, whatever the disk says");
+    assert_eq!(
+        keeper.ledger().live().count(),
+        1,
+        "its holder is gone, whatever the disk says"
+    );
     host.pass(Duration::from_secs(120));
     keeper.expire(host.now());
     assert_eq!(keeper.ledger().live().count(), 0);
@@ -487,7 +741,11 @@ fn endings_on_full_disk_take_effect() {
     disk.set_full(false);
     keeper.flush(host.now());
     assert!(!keeper.is_behind());
-    let ends: Vec<_> = disk.leases().iter().filter_map(|lease| Some(lease.ending?.reason)).collect();
+    let ends: Vec<_> = disk
+        .leases()
+        .iter()
+        .filter_map(|lease| Some(lease.ending?.reason))
+        .collect();
     assert_eq!(ends, [EndReason::HolderDied, EndReason::TtlPassed]);
 }
 
@@ -496,10 +754,18 @@ fn bug_09_several_devices_are_all_or_nothing() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 24), (B, 24)]));
     let (first, second) = (host.start(), host.start());
     host.grant(&mut ledger, request(first, &[(B, 20)])).unwrap();
-    assert!(insufficient(&host.grant(&mut ledger, request(second, &[(A, 16), (B, 16)]))));
-    assert_eq!(host.available(&ledger, A), Some(gib(24)), "nothing was kept of the part that fitted");
+    assert!(insufficient(
+        &host.grant(&mut ledger, request(second, &[(A, 16), (B, 16)]))
+    ));
+    assert_eq!(
+        host.available(&ledger, A),
+        Some(gib(24)),
+        "nothing was kept of the part that fitted"
+    );
     assert_eq!(ledger.live().count(), 1);
-    let both = host.grant(&mut ledger, request(second, &[(A, 4), (B, 4)])).unwrap();
+    let both = host
+        .grant(&mut ledger, request(second, &[(A, 4), (B, 4)]))
+        .unwrap();
     ledger.release(&both.id, 1000, host.now()).unwrap();
     host.sample();
     assert_eq!(host.available(&ledger, A), Some(gib(24)));
@@ -510,7 +776,9 @@ fn bug_09_several_devices_are_all_or_nothing() {
 fn bug_10_a_stepped_clock_ends_and_prolongs_nothing() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 24)]));
     let holder = host.start();
-    let lease = host.grant(&mut ledger, request(holder, &[(A, 16)])).unwrap();
+    let lease = host
+        .grant(&mut ledger, request(holder, &[(A, 16)]))
+        .unwrap();
     host.step_wall(Duration::from_secs(86_400), true);
     ledger.expire(host.now());
     assert!(ledger.get(&lease.id).unwrap().is_live(), "a day forward");
@@ -523,8 +791,14 @@ fn bug_10_a_stepped_clock_ends_and_prolongs_nothing() {
     let saved = ledger.saved(host.now());
     host.step_wall(Duration::from_secs(86_400), false);
     host.pass(Duration::from_secs(1));
-    let ledger = Ledger::restore(Settings::default(), "boot-1", 2, saved, host.now(), |p| host.is_alive(p));
-    assert_eq!(ledger.get(&lease.id).unwrap().state, State::Expired, "two days back, but its time is up");
+    let ledger = Ledger::restore(Settings::default(), "boot-1", 2, saved, host.now(), |p| {
+        host.is_alive(p)
+    });
+    assert_eq!(
+        ledger.get(&lease.id).unwrap().state,
+        State::Expired,
+        "two days back, but its time is up"
+    );
 }
 
 #[test]
@@ -536,7 +810,8 @@ fn bug_11_the_big_one_at_the_head_is_not_starved() {
     let far = host.now().boottime.after(Duration::from_secs(3600));
     let only_a = Some(BTreeSet::from([A.to_owned()]));
     let big = queue.join(1000, only_a, far, host.now().boottime).unwrap();
-    // A stream of small askers, each of which would fit at once, overlapping so that the card is never empty.
+    // A stream of small askers, each of which would fit at once, overlapping so that the card is
+    // never empty.
     for _ in 0..50 {
         let next = host.start();
         if queue.may_pass([A]) {
@@ -552,7 +827,8 @@ fn bug_11_the_big_one_at_the_head_is_not_starved() {
     host.sample();
     assert!(queue.may_take(big, [A]));
     let holder = host.start();
-    host.grant(&mut ledger, request(holder, &[(A, 24)])).unwrap();
+    host.grant(&mut ledger, request(holder, &[(A, 24)]))
+        .unwrap();
     assert_eq!(held.serial, 1, "none of the small ones got in between");
     assert!(queue.served(big));
 }
@@ -561,21 +837,27 @@ fn bug_11_the_big_one_at_the_head_is_not_starved() {
 fn bug_12_a_settled_holder_that_frees_may_allocate_again() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 48)]));
     let (holder, other) = (host.start(), host.start());
-    // Others' memory stands for as much in use as was promised: only what is the holder's own tells.
+    // Others' memory stands for as much in use as was promised: only what is the holder's own
+    // tells.
     let stranger = host.start();
     host.allocate(stranger, A, gib(20));
     host.sample();
-    let lease = host.grant(&mut ledger, request(holder, &[(A, 16)])).unwrap();
+    let lease = host
+        .grant(&mut ledger, request(holder, &[(A, 16)]))
+        .unwrap();
     host.allocate(holder, A, gib(16));
     host.sample();
     host.settle(&mut ledger);
     assert_eq!(ledger.get(&lease.id).unwrap().state, State::Settled);
-    // An engine that goes to sleep, or restarts its worker, gives memory back for a while: the promise still holds.
+    // An engine that goes to sleep, or restarts its worker, gives memory back for a while: the
+    // promise still holds.
     host.free(holder, A, gib(14));
     host.sample();
     host.settle(&mut ledger);
     assert_eq!(host.available(&ledger, A), Some(gib(12)));
-    assert!(insufficient(&host.grant(&mut ledger, request(other, &[(A, 14)]))));
+    assert!(insufficient(
+        &host.grant(&mut ledger, request(other, &[(A, 14)]))
+    ));
     host.allocate(holder, A, gib(14));
     host.sample();
     host.settle(&mut ledger);
@@ -585,10 +867,15 @@ fn bug_12_a_settled_holder_that_frees_may_allocate_again() {
 
 #[test]
 fn a_lease_lives_on_while_its_memory_grows_but_not_for_ever() {
-    let settings = Settings { longest_extension: Duration::from_secs(100), ..Settings::default() };
+    let settings = Settings {
+        longest_extension: Duration::from_secs(100),
+        ..Settings::default()
+    };
     let (mut ledger, mut host) = (Ledger::new(settings, "boot-1", 1), Host::new(&[(A, 80)]));
     let holder = host.start();
-    let lease = host.grant(&mut ledger, request(holder, &[(A, 70)])).unwrap();
+    let lease = host
+        .grant(&mut ledger, request(holder, &[(A, 70)]))
+        .unwrap();
     let mut seconds = 0;
     while ledger.get(&lease.id).unwrap().is_live() {
         host.pass(Duration::from_secs(5));
@@ -603,14 +890,20 @@ fn a_lease_lives_on_while_its_memory_grows_but_not_for_ever() {
     host.pass(Duration::from_secs(120));
     host.sample();
     host.settle(&mut ledger);
-    assert_eq!(ledger.get(&idle.id).unwrap().state, State::Expired, "without growth nothing is extended");
+    assert_eq!(
+        ledger.get(&idle.id).unwrap().state,
+        State::Expired,
+        "without growth nothing is extended"
+    );
 }
 
 #[test]
 fn strangers_that_take_promised_memory_are_told_of_once() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 24)]));
     let (holder, stranger) = (host.start(), host.start());
-    let lease = host.grant(&mut ledger, request(holder, &[(A, 16)])).unwrap();
+    let lease = host
+        .grant(&mut ledger, request(holder, &[(A, 16)]))
+        .unwrap();
     host.allocate(stranger, A, gib(12));
     ledger.drain_events();
     for _ in 0..3 {
@@ -618,22 +911,38 @@ fn strangers_that_take_promised_memory_are_told_of_once() {
         host.settle(&mut ledger);
     }
     let events = ledger.drain_events();
-    let [Event::Overdrawn { device, short_by_bytes, leases, strangers }] = events.as_slice() else {
+    let [
+        Event::Overdrawn {
+            device,
+            short_by_bytes,
+            leases,
+            strangers,
+        },
+    ] = events.as_slice()
+    else {
         panic!("{events:?}");
     };
-    assert_eq!((device.as_str(), *short_by_bytes, leases), (A, gib(4), &vec![lease.id.clone()]));
+    assert_eq!(
+        (device.as_str(), *short_by_bytes, leases),
+        (A, gib(4), &vec![lease.id.clone()])
+    );
     assert_eq!(strangers[0].pid, stranger.pid);
     host.exit(stranger);
     host.sample();
     host.settle(&mut ledger);
-    assert!(matches!(ledger.drain_events().as_slice(), [Event::Recovered { .. }]));
+    assert!(matches!(
+        ledger.drain_events().as_slice(),
+        [Event::Recovered { .. }]
+    ));
 }
 
 #[test]
 fn a_holder_that_took_less_settles_when_it_is_still_and_keeps_the_rest() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 24)]));
     let holder = host.start();
-    let lease = host.grant(&mut ledger, request(holder, &[(A, 16)])).unwrap();
+    let lease = host
+        .grant(&mut ledger, request(holder, &[(A, 16)]))
+        .unwrap();
     host.allocate(holder, A, gib(14));
     host.sample();
     host.settle(&mut ledger);
@@ -644,7 +953,13 @@ fn a_holder_that_took_less_settles_when_it_is_still_and_keeps_the_rest() {
     assert_eq!(ledger.get(&lease.id).unwrap().state, State::Settled);
     assert_eq!(host.available(&ledger, A), Some(gib(8)));
     let printed = wire::lease(ledger.get(&lease.id).unwrap(), host.now());
-    assert_eq!((printed.devices[0].visible_bytes, printed.devices[0].claimed_bytes), (gib(14).get(), gib(2).get()));
+    assert_eq!(
+        (
+            printed.devices[0].visible_bytes,
+            printed.devices[0].claimed_bytes
+        ),
+        (gib(14).get(), gib(2).get())
+    );
 }
 
 #[test]
@@ -653,42 +968,86 @@ fn a_unit_that_was_named_counts_and_one_that_was_not_does_not() {
     let service = host.start();
     host.set_unit(service, "vllm.service", "/system.slice/vllm.service/worker");
     let mut by_unit = request(service, &[(A, 8)]);
-    by_unit.holder = Holder { unit: Some("vllm.service".to_owned()), ..Holder::named("u") };
+    by_unit.holder = Holder {
+        unit: Some("vllm.service".to_owned()),
+        ..Holder::named("u")
+    };
     host.grant(&mut ledger, by_unit).unwrap();
     let mut by_cgroup = request(service, &[(A, 8)]);
-    by_cgroup.holder = Holder { cgroup: Some("/system.slice/vllm.service".to_owned()), ..Holder::named("c") };
+    by_cgroup.holder = Holder {
+        cgroup: Some("/system.slice/vllm.service".to_owned()),
+        ..Holder::named("c")
+    };
     host.grant(&mut ledger, by_cgroup).unwrap();
     let mut by_near_miss = request(service, &[(A, 8)]);
-    by_near_miss.holder = Holder { cgroup: Some("/system.slice/vllm".to_owned()), ..Holder::named("n") };
+    by_near_miss.holder = Holder {
+        cgroup: Some("/system.slice/vllm".to_owned()),
+        ..Holder::named("n")
+    };
     host.grant(&mut ledger, by_near_miss).unwrap();
     host.allocate(service, A, gib(20));
     host.sample();
     host.settle(&mut ledger);
-    let seen: Vec<_> = ledger.live().map(|lease| lease.devices[A].visible_bytes).collect();
+    let seen: Vec<_> = ledger
+        .live()
+        .map(|lease| lease.devices[A].visible_bytes)
+        .collect();
     assert_eq!(seen, [gib(8), gib(8), Bytes::ZERO]);
 }
 
 #[test]
 fn quotas_and_bounds_refuse() {
-    let default = Quota { bytes: Some(gib(10)), leases: Some(2) };
-    let settings = Settings { quotas: Quotas { default, ..Quotas::default() }, ..Settings::default() };
-    let (mut ledger, mut host) = (Ledger::new(settings, "boot-1", 1), Host::new(&[(A, 80), (B, 80)]));
+    let default = Quota {
+        bytes: Some(gib(10)),
+        leases: Some(2),
+    };
+    let settings = Settings {
+        quotas: Quotas {
+            default,
+            ..Quotas::default()
+        },
+        ..Settings::default()
+    };
+    let (mut ledger, mut host) = (
+        Ledger::new(settings, "boot-1", 1),
+        Host::new(&[(A, 80), (B, 80)]),
+    );
     let holder = host.start();
     let over = host.grant(&mut ledger, request(holder, &[(A, 6), (B, 6)]));
     assert!(matches!(over, Err(GrantError::Quota(_))), "{over:?}");
     host.grant(&mut ledger, request(holder, &[(A, 2)])).unwrap();
     host.grant(&mut ledger, request(holder, &[(A, 2)])).unwrap();
-    assert!(matches!(host.grant(&mut ledger, request(holder, &[(A, 2)])), Err(GrantError::Quota(_))));
+    assert!(matches!(
+        host.grant(&mut ledger, request(holder, &[(A, 2)])),
+        Err(GrantError::Quota(_))
+    ));
     let mut other = request(holder, &[(A, 2)]);
     other.uid = 1001;
     other.ttl = Duration::ZERO;
-    assert!(matches!(host.grant(&mut ledger, other.clone()), Err(GrantError::TimeToLive { .. })));
+    assert!(matches!(
+        host.grant(&mut ledger, other.clone()),
+        Err(GrantError::TimeToLive { .. })
+    ));
     other.ttl = Duration::from_secs(60);
     other.devices.clear();
-    assert!(matches!(host.grant(&mut ledger, other.clone()), Err(GrantError::Invalid { .. })));
+    assert!(matches!(
+        host.grant(&mut ledger, other.clone()),
+        Err(GrantError::Invalid { .. })
+    ));
     other.devices.insert(A.to_owned(), Bytes::OVERFLOW);
-    assert!(matches!(host.grant(&mut ledger, other.clone()), Err(GrantError::Invalid { .. })));
+    assert!(matches!(
+        host.grant(&mut ledger, other.clone()),
+        Err(GrantError::Invalid { .. })
+    ));
     other.devices.insert(A.to_owned(), gib(1));
-    other.holder = Holder { process: None, name: None, unit: None, cgroup: None };
-    assert!(matches!(host.grant(&mut ledger, other), Err(GrantError::Invalid { .. })));
+    other.holder = Holder {
+        process: None,
+        name: None,
+        unit: None,
+        cgroup: None,
+    };
+    assert!(matches!(
+        host.grant(&mut ledger, other),
+        Err(GrantError::Invalid { .. })
+    ));
 }

@@ -1,5 +1,5 @@
-//! Many askers at once on the ledger's owner, with its real store and restarts in between. The full race is
-//! `examples/lease_race.rs`.
+//! Many askers at once on the ledger's owner, with its real store and restarts in between. The full
+//! race is `examples/lease_race.rs`.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
@@ -10,6 +10,11 @@ fn sixty_four_askers_are_promised_nothing_twice() {
     let directory = tempfile::tempdir().unwrap();
     let outcome = leases_race::race(directory.path(), 64, 12, 1, 200);
     println!("{outcome:?}");
-    assert_eq!((outcome.over_commits, outcome.lost, outcome.leaked), (0, 0, 0));
-    assert!(outcome.granted > 100 && outcome.refused > 0 && outcome.crashed > 0 && outcome.restarts > 0);
+    assert_eq!(
+        (outcome.over_commits, outcome.lost, outcome.leaked),
+        (0, 0, 0)
+    );
+    assert!(
+        outcome.granted > 100 && outcome.refused > 0 && outcome.crashed > 0 && outcome.restarts > 0
+    );
 }

@@ -1,4 +1,5 @@
-//! The record of who held memory, with and without leases: `explain` after readings that nobody asked for.
+//! The record of who held memory, with and without leases: `explain` after readings that nobody
+//! asked for.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -22,9 +23,15 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// What `explain` prints of now.
 fn explain(state: &Path, more: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(PROGRAM);
-    bare(&mut command).args(["explain", "--at", "now", "--journal"]).arg(state).args(more);
+    bare(&mut command)
+        .args(["explain", "--at", "now", "--journal"])
+        .arg(state)
+        .args(more);
     let output = command.output().unwrap();
-    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    (
+        output.status.code(),
+        String::from_utf8(output.stdout).unwrap(),
+    )
 }
 
 fn until(what: &str, reached: impl Fn() -> bool) {
@@ -43,23 +50,46 @@ fn holder_without_lease_is_explained() {
     let driver = SimulatedDriver::install(drivers.path(), &idle).unwrap();
     let more = "idle_release = \"10ms\"\n[history]\ninterval = \"1s\"\n";
     let library = driver.library().to_str().unwrap();
-    let mut daemon = Daemon::start_with(Path::new(PROGRAM), directory.path(), &["--nvml", library], more);
+    let mut daemon = Daemon::start_with(
+        Path::new(PROGRAM),
+        directory.path(),
+        &["--nvml", library],
+        more,
+    );
     let state = directory.path().join("state");
-    until("the first reading", || explain(&state, &[]).1.contains("no process was seen to hold memory"));
+    until("the first reading", || {
+        explain(&state, &[])
+            .1
+            .contains("no process was seen to hold memory")
+    });
 
     // No lease, no question: only the readings in the background see it.
     let pid = std::process::id();
-    driver.set(&Scenario::of([profiles::h100_80().process(pid, 30 << 30, HolderKind::Compute)])).unwrap();
+    driver
+        .set(&Scenario::of([profiles::h100_80().process(
+            pid,
+            30 << 30,
+            HolderKind::Compute,
+        )]))
+        .unwrap();
     let held = || {
         let (code, text) = explain(&state, &["--json"]);
         assert_eq!(code, Some(0), "{text}");
         let account: Value = serde_json::from_str(&text).unwrap();
         account["memory"].as_array().unwrap().first().cloned()
     };
-    until("the holder's line", || held().is_some_and(|held| held["pid"] == pid && held["after_bytes"] == 30_u64 << 30));
-    assert!(held().unwrap()["found"].is_null(), "it came between two readings");
+    until("the holder's line", || {
+        held().is_some_and(|held| held["pid"] == pid && held["after_bytes"] == 30_u64 << 30)
+    });
+    assert!(
+        held().unwrap()["found"].is_null(),
+        "it came between two readings"
+    );
     let inits = driver.statistics().unwrap().inits;
-    assert!(inits >= 2, "opened for each reading, as nobody asks: {inits}");
+    assert!(
+        inits >= 2,
+        "opened for each reading, as nobody asks: {inits}"
+    );
 
     // To the next daemon it was there before.
     daemon.stop();
@@ -69,7 +99,10 @@ fn holder_without_lease_is_explained() {
         text.matches("\"checkpoint\":").count() == 2
     });
     let text = explain(&state, &[]).1;
-    assert!(text.contains(&format!("in use:   pid {pid} ")) && text.contains("nothing to 30.00 GiB"), "{text}");
+    assert!(
+        text.contains(&format!("in use:   pid {pid} ")) && text.contains("nothing to 30.00 GiB"),
+        "{text}"
+    );
     daemon.kill();
 }
 
@@ -81,22 +114,39 @@ fn fresh_daemon_has_recorded_nothing() {
     until("the journal", || state.join("journal.jsonl").exists());
     let (code, text) = explain(&state, &[]);
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("nothing was recorded yet") && !text.contains("hold memory"), "{text}");
-    assert_eq!(explain(directory.path(), &[]).0, Some(5), "a folder without a journal");
+    assert!(
+        text.contains("nothing was recorded yet") && !text.contains("hold memory"),
+        "{text}"
+    );
+    assert_eq!(
+        explain(directory.path(), &[]).0,
+        Some(5),
+        "a folder without a journal"
+    );
 }
 
 #[tokio::test]
 async fn look_leaves_driver_closed_and_gpus_asleep() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let driver = SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();
+    let driver =
+        SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();
     let host = FakeHost::new(&directory.path().join("host")).unwrap();
     let nvml = NvmlOptions {
         library: Some(driver.library().to_owned()),
         roots: HostRoots::under(host.root()),
         ..NvmlOptions::default()
     };
-    let (interval, idle_after) = (Some(Duration::from_secs(3600)), Some(Duration::from_millis(1)));
-    let sampler = Sampler::start(SamplerOptions { nvml, interval, idle_after, ..SamplerOptions::default() }).unwrap();
+    let (interval, idle_after) = (
+        Some(Duration::from_secs(3600)),
+        Some(Duration::from_millis(1)),
+    );
+    let sampler = Sampler::start(SamplerOptions {
+        nvml,
+        interval,
+        idle_after,
+        ..SamplerOptions::default()
+    })
+    .unwrap();
     let began = Arc::new(Mutex::new(Vec::new()));
     let mut heard = sampler.listen();
     let listening = tokio::spawn({
@@ -105,14 +155,20 @@ async fn look_leaves_driver_closed_and_gpus_asleep() {
             heard.mark_changed();
             while heard.changed().await.is_ok() {
                 let reading = heard.borrow_and_update().clone();
-                began.lock().unwrap().extend(reading.map(|reading| reading.began));
+                began
+                    .lock()
+                    .unwrap()
+                    .extend(reading.map(|reading| reading.began));
             }
         }
     });
     let readings = async |count: usize| {
         let since = Instant::now();
         while began.lock().unwrap().len() < count || sampler.status().open {
-            assert!(since.elapsed() < LIMIT, "{count} readings, and the driver closed");
+            assert!(
+                since.elapsed() < LIMIT,
+                "{count} readings, and the driver closed"
+            );
             tokio::task::yield_now().await;
         }
     };
@@ -122,8 +178,12 @@ async fn look_leaves_driver_closed_and_gpus_asleep() {
         readings(count).await;
     }
 
-    let asleep = |status| host.gpu("0000:01:00.0", "NVIDIA H100", "GPU-x", status).unwrap();
-    host.gpu("0000:02:00.0", "NVIDIA L40S", "GPU-y", "active").unwrap();
+    let asleep = |status| {
+        host.gpu("0000:01:00.0", "NVIDIA H100", "GPU-x", status)
+            .unwrap()
+    };
+    host.gpu("0000:02:00.0", "NVIDIA L40S", "GPU-y", "active")
+        .unwrap();
     asleep("suspended");
     for _ in 0..100 {
         sampler.look();
@@ -134,7 +194,10 @@ async fn look_leaves_driver_closed_and_gpus_asleep() {
     sampler.look();
     readings(5).await;
     let last = began.lock().unwrap()[4];
-    assert!(last >= awake_at, "no reading was made while opening the driver could wake a GPU");
+    assert!(
+        last >= awake_at,
+        "no reading was made while opening the driver could wake a GPU"
+    );
     drop(sampler);
     listening.await.unwrap();
 }

@@ -1,8 +1,13 @@
-//! A host in virtual time, driven by a seeded schedule: askers, holders that allocate late, less, more, again and not at
-//! all, crash, expire and come back with another's pid; disks that fill up; daemons killed at any instant. What the ledger
-//! believes is compared with what is true after every event: over-commit 0, lost leases 0, leaked leases 0.
+//! A host in virtual time, driven by a seeded schedule: askers, holders that allocate late, less,
+//! more, again and not at all, crash, expire and come back with another's pid; disks that fill up;
+//! daemons killed at any instant. What the ledger believes is compared with what is true after
+//! every event: over-commit 0, lost leases 0, leaked leases 0.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test's own schedule")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test's own schedule"
+)]
 
 mod leases_host;
 
@@ -86,7 +91,11 @@ impl Storage for Disk {
             return Ok(());
         }
         let source = std::io::Error::other("as scheduled");
-        Err(StoreError::Io { what: "write", path: "the simulated disk".to_owned(), source })
+        Err(StoreError::Io {
+            what: "write",
+            path: "the simulated disk".to_owned(),
+            source,
+        })
     }
 }
 
@@ -132,7 +141,11 @@ struct Simulation {
 
 impl Simulation {
     fn new(seed: u64, strangers: bool) -> Self {
-        let settings = Settings { most_ended: 8, most_leases: 16, ..Settings::default() };
+        let settings = Settings {
+            most_ended: 8,
+            most_leases: 16,
+            ..Settings::default()
+        };
         let ledger = Ledger::new(settings.clone(), "boot-0", 0);
         let disk = Disk::default();
         Self {
@@ -201,7 +214,12 @@ impl Simulation {
     }
 
     fn process(&mut self) -> ProcessIdentity {
-        let modest: Vec<_> = self.processes.iter().filter(|process| !self.greedy.contains(process)).copied().collect();
+        let modest: Vec<_> = self
+            .processes
+            .iter()
+            .filter(|process| !self.greedy.contains(process))
+            .copied()
+            .collect();
         if modest.len() < 4 || (self.processes.len() < 12 && self.random.one_in(3)) {
             let parent = self.random.pick(&modest).filter(|_| self.random.one_in(2));
             let process = match parent {
@@ -223,13 +241,19 @@ impl Simulation {
             self.sample();
         }
         let holder = self.process();
-        let again = self.random.pick(&self.keyed).filter(|_| self.random.one_in(5));
+        let again = self
+            .random
+            .pick(&self.keyed)
+            .filter(|_| self.random.one_in(5));
         let ask = again.unwrap_or_else(|| {
             let mut ask = request(holder, &[]);
             for _ in 0..=self.random.below(3) {
                 let (uuid, total) = self.random.pick(&DEVICES).unwrap();
                 let bytes = Bytes::mib(1 + self.random.below(total * 1024));
-                ask.devices.insert(uuid.to_owned(), Bytes::new(bytes.get() / (1 + self.random.below(8))));
+                ask.devices.insert(
+                    uuid.to_owned(),
+                    Bytes::new(bytes.get() / (1 + self.random.below(8))),
+                );
             }
             ask.ttl = Duration::from_millis(1_000 + self.random.below(40_000));
             if self.random.one_in(8) {
@@ -245,12 +269,16 @@ impl Simulation {
             }
             ask
         });
-        if (!self.queue.may_pass(ask.devices.keys().map(String::as_str)) || !self.grant(&ask)) && self.random.one_in(6)
+        if (!self.queue.may_pass(ask.devices.keys().map(String::as_str)) || !self.grant(&ask))
+            && self.random.one_in(6)
         {
             let candidates: BTreeSet<_> = ask.devices.keys().cloned().collect();
             let now = self.host.now().boottime;
             let patience = Duration::from_millis(self.random.below(60_000));
-            if let Ok(ticket) = self.queue.join(1000, Some(candidates), now.after(patience), now) {
+            if let Ok(ticket) = self
+                .queue
+                .join(1000, Some(candidates), now.after(patience), now)
+            {
                 self.waiting.insert(ticket, ask);
             }
         }
@@ -258,12 +286,15 @@ impl Simulation {
 
     /// Whether the asker was told yes.
     fn grant(&mut self, ask: &GrantRequest) -> bool {
-        let holder = ask.holder.process.unwrap_or(ProcessIdentity { pid: 0, start_ticks: 0 });
+        let holder = ask.holder.process.unwrap_or(ProcessIdentity {
+            pid: 0,
+            start_ticks: 0,
+        });
         if ask.holder.process.is_some() && !self.host.is_alive(&holder) {
             return false; // The daemon looks at the holder before it asks the ledger.
         }
-        // A process of another's tree does nothing else while it asks, and the daemon reads anew for whoever asks: what it
-        // took for the outer lease until then is in the reading.
+        // A process of another's tree does nothing else while it asks, and the daemon reads anew
+        // for whoever asks: what it took for the outer lease until then is in the reading.
         if self.nested.contains(&holder) {
             self.sample();
         }
@@ -273,7 +304,13 @@ impl Simulation {
                 let lease = granted.lease().clone();
                 let by_name = ask.holder.process.is_none();
                 let new = matches!(granted, hf_mem_probe::leases::ledger::Granted::Now(_));
-                let truth = Truth { holder, by_name, until: lease.expires_at, released: false, taken: BTreeMap::new() };
+                let truth = Truth {
+                    holder,
+                    by_name,
+                    until: lease.expires_at,
+                    released: false,
+                    taken: BTreeMap::new(),
+                };
                 self.truths.entry(lease.id.clone()).or_insert(truth);
                 self.count(if new { "granted" } else { "granted before" });
                 if new {
@@ -300,7 +337,11 @@ impl Simulation {
         let tickets: Vec<_> = self.queue.waiters().map(|waiter| waiter.ticket).collect();
         for ticket in tickets {
             let ask = self.waiting[&ticket].clone();
-            if self.queue.may_take(ticket, ask.devices.keys().map(String::as_str)) && self.grant(&ask) {
+            if self
+                .queue
+                .may_take(ticket, ask.devices.keys().map(String::as_str))
+                && self.grant(&ask)
+            {
                 self.queue.served(ticket);
                 self.waiting.remove(&ticket);
                 self.count("served from the line");
@@ -312,8 +353,11 @@ impl Simulation {
     /// A live lease that was told yes and whose holder lives.
     fn live_lease(&mut self) -> Option<String> {
         let ledger = self.keeper.ledger();
-        let ids: Vec<_> =
-            ledger.live().filter(|lease| self.truths.contains_key(&lease.id)).map(|l| l.id.clone()).collect();
+        let ids: Vec<_> = ledger
+            .live()
+            .filter(|lease| self.truths.contains_key(&lease.id))
+            .map(|l| l.id.clone())
+            .collect();
         self.random.pick(&ids)
     }
 
@@ -321,50 +365,93 @@ impl Simulation {
         let Some(id) = self.live_lease() else { return };
         let lease = self.keeper.ledger().get(&id).unwrap().clone();
         let truth = &self.truths[&id];
-        // A holder that is only a name works through no process that could be seen; in the strict world it takes nothing.
-        if truth.by_name || !self.host.is_alive(&truth.holder) || self.host.now().boottime >= lease.expires_at {
+        // A holder that is only a name works through no process that could be seen; in the strict
+        // world it takes nothing.
+        if truth.by_name
+            || !self.host.is_alive(&truth.holder)
+            || self.host.now().boottime >= lease.expires_at
+        {
             return;
         }
         let holder = truth.holder;
         // A process that holds leases of its own takes memory for those.
-        let children = self
-            .parents
-            .iter()
-            .filter(|(child, parent)| **parent == holder && self.host.is_alive(child) && !self.holds_leases(child));
+        let children = self.parents.iter().filter(|(child, parent)| {
+            **parent == holder && self.host.is_alive(child) && !self.holds_leases(child)
+        });
         let children: Vec<_> = children.map(|(child, _)| *child).chain([holder]).collect();
         let process = self.random.pick(&children).unwrap();
         let uuids: Vec<_> = lease.devices.keys().cloned().collect();
         let uuid = self.random.pick(&uuids).unwrap();
-        let left = lease.devices[&uuid].granted_bytes.get().saturating_sub(self.taken(&id, &uuid));
-        let bytes = if self.random.one_in(3) { left } else { self.random.below(left + 1) };
+        let left = lease.devices[&uuid]
+            .granted_bytes
+            .get()
+            .saturating_sub(self.taken(&id, &uuid));
+        let bytes = if self.random.one_in(3) {
+            left
+        } else {
+            self.random.below(left + 1)
+        };
         if self.host.try_allocate(process, &uuid, Bytes::new(bytes)) {
-            *self.truths.get_mut(&id).unwrap().taken.entry((process, uuid)).or_default() += bytes;
+            *self
+                .truths
+                .get_mut(&id)
+                .unwrap()
+                .taken
+                .entry((process, uuid))
+                .or_default() += bytes;
             self.count("allocated");
         } else {
-            assert!(self.strangers, "out of memory within a promise, and nobody else is here");
+            assert!(
+                self.strangers,
+                "out of memory within a promise, and nobody else is here"
+            );
             self.count("out of memory by strangers");
         }
     }
 
     fn holds_leases(&self, process: &ProcessIdentity) -> bool {
-        self.keeper.ledger().live().any(|lease| lease.holder.process.as_ref() == Some(process))
+        self.keeper
+            .ledger()
+            .live()
+            .any(|lease| lease.holder.process.as_ref() == Some(process))
     }
 
     fn taken(&self, id: &str, uuid: &str) -> u64 {
-        let Some(truth) = self.truths.get(id) else { return 0 };
-        truth.taken.iter().filter(|((_, on), _)| on == uuid).map(|(_, bytes)| *bytes).sum()
+        let Some(truth) = self.truths.get(id) else {
+            return 0;
+        };
+        truth
+            .taken
+            .iter()
+            .filter(|((_, on), _)| on == uuid)
+            .map(|(_, bytes)| *bytes)
+            .sum()
     }
 
     /// Some memory of some lease, alive or not, is given back; a settled holder may take it again.
     fn free(&mut self) {
         let ids: Vec<_> = self.truths.keys().cloned().collect();
-        let Some(id) = self.random.pick(&ids) else { return };
+        let Some(id) = self.random.pick(&ids) else {
+            return;
+        };
         let places: Vec<_> = self.truths[&id].taken.keys().cloned().collect();
-        let Some((process, uuid)) = self.random.pick(&places) else { return };
+        let Some((process, uuid)) = self.random.pick(&places) else {
+            return;
+        };
         let held = self.truths[&id].taken[&(process, uuid.clone())];
-        let bytes = if self.random.one_in(3) { held } else { self.random.below(held + 1) };
+        let bytes = if self.random.one_in(3) {
+            held
+        } else {
+            self.random.below(held + 1)
+        };
         self.host.free(process, &uuid, Bytes::new(bytes));
-        *self.truths.get_mut(&id).unwrap().taken.get_mut(&(process, uuid)).unwrap() -= bytes;
+        *self
+            .truths
+            .get_mut(&id)
+            .unwrap()
+            .taken
+            .get_mut(&(process, uuid))
+            .unwrap() -= bytes;
         self.count("freed");
     }
 
@@ -382,7 +469,12 @@ impl Simulation {
         for truth in self.truths.values_mut() {
             truth.taken.retain(|(by, _), _| *by != process);
         }
-        let orphans: Vec<_> = self.parents.iter().filter(|(_, parent)| **parent == process).map(|(c, _)| *c).collect();
+        let orphans: Vec<_> = self
+            .parents
+            .iter()
+            .filter(|(_, parent)| **parent == process)
+            .map(|(c, _)| *c)
+            .collect();
         for orphan in orphans {
             self.parents.remove(&orphan);
             if self.host.is_alive(&orphan) {
@@ -393,7 +485,9 @@ impl Simulation {
     }
 
     fn crash(&mut self) {
-        let Some(process) = self.random.pick(&self.processes) else { return };
+        let Some(process) = self.random.pick(&self.processes) else {
+            return;
+        };
         self.exit(process);
         self.unnoticed_deaths.push(process);
         if self.random.one_in(3) {
@@ -420,8 +514,18 @@ impl Simulation {
             if may_be_released {
                 self.truths.get_mut(&id).unwrap().released = true;
             } else {
-                let ending = self.keeper.ledger().get(&id).unwrap().ending.map(|ending| ending.reason);
-                assert_ne!(ending, Some(EndReason::ByOwner), "a release that failed ended the lease");
+                let ending = self
+                    .keeper
+                    .ledger()
+                    .get(&id)
+                    .unwrap()
+                    .ending
+                    .map(|ending| ending.reason);
+                assert_ne!(
+                    ending,
+                    Some(EndReason::ByOwner),
+                    "a release that failed ended the lease"
+                );
             }
             self.count(if released { "released" } else { "not released" });
         }
@@ -429,10 +533,15 @@ impl Simulation {
 
     fn renew(&mut self) {
         let ids: Vec<_> = self.truths.keys().cloned().collect();
-        let Some(id) = self.random.pick(&ids) else { return };
+        let Some(id) = self.random.pick(&ids) else {
+            return;
+        };
         let now = self.host.now();
-        let was_live =
-            self.keeper.ledger().get(&id).is_some_and(|lease| lease.is_live() && now.boottime < lease.expires_at);
+        let was_live = self
+            .keeper
+            .ledger()
+            .get(&id)
+            .is_some_and(|lease| lease.is_live() && now.boottime < lease.expires_at);
         match self.keeper.renew(&id, 1000, None, now) {
             Ok(lease) => {
                 assert!(was_live, "an ended lease was renewed");
@@ -473,15 +582,20 @@ impl Simulation {
         }
     }
 
-    /// A holder takes more than it was promised. It asks for nothing else, before or after: of a holder with two leases
-    /// nobody could say for which of them it took what.
+    /// A holder takes more than it was promised. It asks for nothing else, before or after: of a
+    /// holder with two leases nobody could say for which of them it took what.
     fn overrun(&mut self) {
         let Some(id) = self.live_lease() else { return };
         let holder = self.truths[&id].holder;
-        let related = self.nested.contains(&holder) || self.parents.values().any(|parent| *parent == holder);
+        let related =
+            self.nested.contains(&holder) || self.parents.values().any(|parent| *parent == holder);
         // The ledger's own count: it may know of one that its asker was never told of.
         let ledger = self.keeper.ledger();
-        let leases = ledger.live().chain(ledger.ended()).filter(|lease| lease.holder.process == Some(holder)).count();
+        let leases = ledger
+            .live()
+            .chain(ledger.ended())
+            .filter(|lease| lease.holder.process == Some(holder))
+            .count();
         if self.truths[&id].by_name || related || leases > 1 || !self.host.is_alive(&holder) {
             return;
         }
@@ -492,11 +606,28 @@ impl Simulation {
                 ask.holder = Holder::named("gave up");
             }
         });
-        let uuid = self.keeper.ledger().get(&id).unwrap().devices.keys().next().unwrap().clone();
-        let granted = self.keeper.ledger().get(&id).unwrap().devices[&uuid].granted_bytes.get();
+        let uuid = self
+            .keeper
+            .ledger()
+            .get(&id)
+            .unwrap()
+            .devices
+            .keys()
+            .next()
+            .unwrap()
+            .clone();
+        let granted = self.keeper.ledger().get(&id).unwrap().devices[&uuid]
+            .granted_bytes
+            .get();
         let bytes = granted.saturating_sub(self.taken(&id, &uuid)) + self.random.below(granted);
         if self.host.try_allocate(holder, &uuid, Bytes::new(bytes)) {
-            *self.truths.get_mut(&id).unwrap().taken.entry((holder, uuid.clone())).or_default() += bytes;
+            *self
+                .truths
+                .get_mut(&id)
+                .unwrap()
+                .taken
+                .entry((holder, uuid.clone()))
+                .or_default() += bytes;
             *self.wild.entry(uuid).or_default() += i128::from(bytes);
             self.count("took more");
         }
@@ -508,14 +639,24 @@ impl Simulation {
         self.run += 1;
         let (boot, now) = (format!("boot-{}", self.boot), self.host.now());
         // Through the text that is really written.
-        let written = kept.map(|saved| serde_json::from_slice::<Saved>(&serde_json::to_vec(&saved).unwrap()).unwrap());
+        let written = kept.map(|saved| {
+            serde_json::from_slice::<Saved>(&serde_json::to_vec(&saved).unwrap()).unwrap()
+        });
         let ledger = match written.clone() {
-            Some(saved) => Ledger::restore(self.settings.clone(), boot, self.run, saved, now, |process| {
-                self.host.is_alive(process)
-            }),
+            Some(saved) => Ledger::restore(
+                self.settings.clone(),
+                boot,
+                self.run,
+                saved,
+                now,
+                |process| self.host.is_alive(process),
+            ),
             None => Ledger::new(self.settings.clone(), boot, self.run),
         };
-        self.disk = Disk(Rc::new(RefCell::new(Platter { kept: written, ..Platter::default() })));
+        self.disk = Disk(Rc::new(RefCell::new(Platter {
+            kept: written,
+            ..Platter::default()
+        })));
         self.keeper = Keeper::new(ledger, self.disk.clone());
         self.unnoticed_deaths.clear();
         self.queue = Queue::new(8, 8);
@@ -535,14 +676,18 @@ impl Simulation {
         let now = self.host.now();
         self.truths.retain(|_, truth| truth.by_name);
         for truth in self.truths.values_mut() {
-            // The clock of the wall may have been stepped: what is left of a name's time is at least this.
-            truth.until = now.boottime.after(until(truth, before.boottime).saturating_sub(down));
+            // The clock of the wall may have been stepped: what is left of a name's time is at
+            // least this.
+            truth.until = now
+                .boottime
+                .after(until(truth, before.boottime).saturating_sub(down));
         }
         self.boot += 1;
         self.outsiders.clear();
         self.parents.clear();
         self.wild.clear();
-        // Whatever the wall's clock showed when the file was written last, it was not stepped since.
+        // Whatever the wall's clock showed when the file was written last, it was not stepped
+        // since.
         self.kill("reboots");
         self.truths.retain(|_, truth| !truth.by_name);
     }
@@ -550,16 +695,29 @@ impl Simulation {
     /// What is promised and not taken yet, and what is in use, must go together on the device.
     fn owed(&self, uuid: &str) -> u64 {
         let ledger = self.keeper.ledger();
-        let on_device = ledger.live().filter_map(|lease| Some((lease, lease.devices.get(uuid)?)));
-        on_device.map(|(lease, share)| share.granted_bytes.get().saturating_sub(self.taken(&lease.id, uuid))).sum()
+        let on_device = ledger
+            .live()
+            .filter_map(|lease| Some((lease, lease.devices.get(uuid)?)));
+        on_device
+            .map(|(lease, share)| {
+                share
+                    .granted_bytes
+                    .get()
+                    .saturating_sub(self.taken(&lease.id, uuid))
+            })
+            .sum()
     }
 
-    /// A promise was given now: it must not be one too many, leaving aside what others took since the reading.
+    /// A promise was given now: it must not be one too many, leaving aside what others took since
+    /// the reading.
     fn check_grant<'a>(&self, uuids: impl Iterator<Item = &'a String>) {
         for uuid in uuids {
             let wild = self.wild.get(uuid).copied().unwrap_or_default().max(0);
             let needed = i128::from(self.owed(uuid)) + i128::from(self.host.used(uuid)) - wild;
-            assert!(needed <= i128::from(self.host.total(uuid)), "over-commit on {uuid}: {needed}");
+            assert!(
+                needed <= i128::from(self.host.total(uuid)),
+                "over-commit on {uuid}: {needed}"
+            );
         }
     }
 
@@ -571,7 +729,10 @@ impl Simulation {
         for (uuid, total) in DEVICES {
             if !self.strangers {
                 let needed = self.owed(uuid) + self.host.used(uuid);
-                assert!(needed <= Bytes::gib(total).get(), "over-commit on {uuid}: {needed}");
+                assert!(
+                    needed <= Bytes::gib(total).get(),
+                    "over-commit on {uuid}: {needed}"
+                );
             }
         }
         let ledger = self.keeper.ledger();
@@ -585,8 +746,14 @@ impl Simulation {
         for lease in ledger.live() {
             assert!(now < lease.extendable_until, "lease {} leaked", lease.id);
         }
-        let known: BTreeSet<_> = ledger.live().chain(ledger.ended()).map(|lease| lease.id.as_str()).collect();
-        self.truths.retain(|id, truth| known.contains(id.as_str()) || truth.taken.values().any(|bytes| *bytes > 0));
+        let known: BTreeSet<_> = ledger
+            .live()
+            .chain(ledger.ended())
+            .map(|lease| lease.id.as_str())
+            .collect();
+        self.truths.retain(|id, truth| {
+            known.contains(id.as_str()) || truth.taken.values().any(|bytes| *bytes > 0)
+        });
     }
 
     /// Everyone goes home: nothing may be left.
@@ -605,7 +772,9 @@ impl Simulation {
         let ledger = self.keeper.ledger();
         assert_eq!(ledger.live().count(), 0, "leaked leases");
         for (uuid, total) in DEVICES {
-            let available = ledger.availability(uuid, &self.host.reading()).available_bytes;
+            let available = ledger
+                .availability(uuid, &self.host.reading())
+                .available_bytes;
             assert_eq!(available, Some(Bytes::gib(total)), "leaked memory");
         }
     }
@@ -617,11 +786,22 @@ fn simulate(seed: u64, strangers: bool, events: u64) {
         simulation.event();
     }
     simulation.end();
-    println!("seed {seed}, strangers {strangers}, {events} events: {:?}", simulation.counts);
-    for what in
-        ["granted", "granted before", "refused by the disk", "served from the line", "kills in a write", "renewed"]
-    {
-        assert!(simulation.counts.get(what).is_some_and(|count| *count > 10), "the schedule never came to: {what}");
+    println!(
+        "seed {seed}, strangers {strangers}, {events} events: {:?}",
+        simulation.counts
+    );
+    for what in [
+        "granted",
+        "granted before",
+        "refused by the disk",
+        "served from the line",
+        "kills in a write",
+        "renewed",
+    ] {
+        assert!(
+            simulation.counts.get(what).is_some_and(|count| *count > 10),
+            "the schedule never came to: {what}"
+        );
     }
 }
 

@@ -1,5 +1,5 @@
-//! The real daemon and a ledger that cannot be read or written: it grants nothing that may be granted already, and
-//! answers no change that would not survive.
+//! The real daemon and a ledger that cannot be read or written: it grants nothing that may be
+//! granted already, and answers no change that would not survive.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -54,7 +54,11 @@ fn told<T>(outcome: Result<T, ClientError>) -> Result<T, Problem> {
 /// What the daemon says of its leases, where they are not well.
 fn trouble(client: &Client) -> Option<String> {
     let health = block_on(client.health()).unwrap().unwrap();
-    let part = health.parts.into_iter().find(|part| part.name == "leases").unwrap();
+    let part = health
+        .parts
+        .into_iter()
+        .find(|part| part.name == "leases")
+        .unwrap();
     assert_eq!(part.status == HealthStatus::Ok, part.reason.is_none());
     part.reason
 }
@@ -80,22 +84,53 @@ fn one_bit_of_the_ledger_makes_nobody_promise_the_same_memory_twice() {
     for start in ["first", "second"] {
         daemon.start_again();
         let reason = trouble(&client).unwrap();
-        assert!(reason.contains("no lease is granted") && reason.contains(aside_name), "{start}: {reason}");
+        assert!(
+            reason.contains("no lease is granted") && reason.contains(aside_name),
+            "{start}: {reason}"
+        );
         let mut refused = vec![lease(&client, &question).unwrap_err()];
         refused.push(told(block_on(client.fits(&question)).unwrap()).unwrap_err());
         refused.push(told(block_on(client.gpus()).unwrap()).unwrap_err());
         for problem in refused {
-            assert_eq!((problem.reason, problem.reason.exit_code()), (Reason::Busy, 75), "{start}: {problem}");
-            assert!(problem.hint.as_ref().is_some_and(|hint| hint.contains(aside_name)), "{start}: {problem:?}");
+            assert_eq!(
+                (problem.reason, problem.reason.exit_code()),
+                (Reason::Busy, 75),
+                "{start}: {problem}"
+            );
+            assert!(
+                problem
+                    .hint
+                    .as_ref()
+                    .is_some_and(|hint| hint.contains(aside_name)),
+                "{start}: {problem:?}"
+            );
         }
         let listed = told(block_on(client.leases()).unwrap()).unwrap();
-        assert!(listed.leases.is_empty() && listed.warnings[0].contains(aside_name), "{start}: {listed:?}");
+        assert!(
+            listed.leases.is_empty() && listed.warnings[0].contains(aside_name),
+            "{start}: {listed:?}"
+        );
         let metrics = block_on(client.metrics()).unwrap().unwrap();
-        let unknown = ["hf_mem_probe_device_available_bytes{", "hf_mem_probe_device_leased_bytes{"];
-        assert!(metrics.contains("hf_mem_probe_device_free_bytes{"), "{start}: {metrics}");
-        assert!(!unknown.iter().any(|name| metrics.contains(name)), "{start}: {metrics}");
-        let declared = Question { gpus: Some("24GiB".to_owned()), ..question.clone() };
-        assert!(told(block_on(client.fits(&declared)).unwrap()).is_ok(), "{start}: declared devices are nobody's");
+        let unknown = [
+            "hf_mem_probe_device_available_bytes{",
+            "hf_mem_probe_device_leased_bytes{",
+        ];
+        assert!(
+            metrics.contains("hf_mem_probe_device_free_bytes{"),
+            "{start}: {metrics}"
+        );
+        assert!(
+            !unknown.iter().any(|name| metrics.contains(name)),
+            "{start}: {metrics}"
+        );
+        let declared = Question {
+            gpus: Some("24GiB".to_owned()),
+            ..question.clone()
+        };
+        assert!(
+            told(block_on(client.fits(&declared)).unwrap()).is_ok(),
+            "{start}: declared devices are nobody's"
+        );
         daemon.kill();
     }
 
@@ -107,17 +142,28 @@ fn one_bit_of_the_ledger_makes_nobody_promise_the_same_memory_twice() {
 }
 
 fn lease_id(answer: &Answer) -> String {
-    answer.lease.as_ref().unwrap()["id"].as_str().unwrap().to_owned()
+    answer.lease.as_ref().unwrap()["id"]
+        .as_str()
+        .unwrap()
+        .to_owned()
 }
 
 fn listed(client: &Client) -> Vec<State> {
-    told(block_on(client.leases()).unwrap()).unwrap().leases.into_iter().map(|lease| lease.state).collect()
+    told(block_on(client.leases()).unwrap())
+        .unwrap()
+        .leases
+        .into_iter()
+        .map(|lease| lease.state)
+        .collect()
 }
 
 fn until(what: &str, reached: impl Fn() -> bool) {
     let began = Instant::now();
     while !reached() {
-        assert!(began.elapsed() < Duration::from_secs(60), "waited a minute for: {what}");
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "waited a minute for: {what}"
+        );
         std::thread::yield_now();
     }
 }
@@ -130,13 +176,21 @@ fn unwritable_release_fails_and_survives_kill() {
     let program = Path::new(env!("CARGO_BIN_EXE_hf-mem-probe"));
     let mut daemon = Daemon::start(program, directory.path(), &["--gpus", "24GiB"]);
     let client = Client::new(daemon.socket());
-    let (state, away) = (directory.path().join("state"), directory.path().join("away"));
+    let (state, away) = (
+        directory.path().join("state"),
+        directory.path().join("away"),
+    );
     let release = |id: &str| told(block_on(client.release_lease(id)).unwrap());
 
     let id = lease_id(&lease(&client, &question).unwrap());
     fs::rename(&state, &away).unwrap();
     let refused = release(&id).unwrap_err();
-    assert!(refused.detail.contains("no lease is granted, renewed or released"), "{refused}");
+    assert!(
+        refused
+            .detail
+            .contains("no lease is granted, renewed or released"),
+        "{refused}"
+    );
     assert_eq!(listed(&client), [State::Granted]);
     daemon.kill();
     fs::rename(&away, &state).unwrap();
@@ -153,9 +207,19 @@ fn unwritable_release_fails_and_survives_kill() {
     lease_for(&client, &question, 3).unwrap();
     fs::rename(&state, &away).unwrap();
     until("the lease's expiry", || listed(&client).is_empty());
-    until("the trouble", || trouble(&client).is_some_and(|why| why.contains("could not be written")));
+    until("the trouble", || {
+        trouble(&client).is_some_and(|why| why.contains("could not be written"))
+    });
     fs::rename(&away, &state).unwrap();
-    let live = || peek(&state).unwrap().unwrap().leases.iter().filter(|lease| lease.is_live()).count();
+    let live = || {
+        peek(&state)
+            .unwrap()
+            .unwrap()
+            .leases
+            .iter()
+            .filter(|lease| lease.is_live())
+            .count()
+    };
     until("the ledger's retry", || live() == 0);
     until("the end of the trouble", || trouble(&client).is_none());
 }
@@ -166,7 +230,8 @@ exec unshare --user --map-current-user --keep-caps --mount sh -c \
   'mount -t tmpfs -o size=64k tmpfs \"$0\" && cp \"$1\" \"$0/journal.jsonl\" && shift && exec \"$@\"' \
 ";
 
-/// A journal that ends so near the end of its page that only the beginning of the next line fits on a full disk.
+/// A journal that ends so near the end of its page that only the beginning of the next line fits on
+/// a full disk.
 fn nearly_full_page() -> String {
     let now = SystemTime::now();
     let line = |message: String| {
@@ -181,22 +246,49 @@ fn nearly_full_page() -> String {
 fn retried_grant_on_full_disk_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let question = question(directory.path());
-    let (state, journal) = (directory.path().join("state"), directory.path().join("journal"));
+    let (state, journal) = (
+        directory.path().join("state"),
+        directory.path().join("journal"),
+    );
     fs::write(&journal, nearly_full_page()).unwrap();
     let wrapper = directory.path().join("daemon.sh");
     let program = env!("CARGO_BIN_EXE_hf-mem-probe");
-    fs::write(&wrapper, format!("{SMALL_DISK}  '{}' '{}' '{program}' \"$@\"\n", state.display(), journal.display()))
-        .unwrap();
+    fs::write(
+        &wrapper,
+        format!(
+            "{SMALL_DISK}  '{}' '{}' '{program}' \"$@\"\n",
+            state.display(),
+            journal.display()
+        ),
+    )
+    .unwrap();
     fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
-    let probe = ["--user", "--map-current-user", "--keep-caps", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"];
-    if !Command::new("unshare").args(probe).status().is_ok_and(|status| status.success()) {
+    let probe = [
+        "--user",
+        "--map-current-user",
+        "--keep-caps",
+        "--mount",
+        "mount",
+        "-t",
+        "tmpfs",
+        "tmpfs",
+        "/mnt",
+    ];
+    if !Command::new("unshare")
+        .args(probe)
+        .status()
+        .is_ok_and(|status| status.success())
+    {
         eprintln!("skipped: no file system can be mounted here");
         return;
     }
 
     let daemon = Daemon::start(&wrapper, directory.path(), &["--gpus", "24GiB"]);
     let client = Client::new(daemon.socket());
-    let seen = Path::new("/proc").join(daemon.pid().to_string()).join("root").join(state.strip_prefix("/").unwrap());
+    let seen = Path::new("/proc")
+        .join(daemon.pid().to_string())
+        .join("root")
+        .join(state.strip_prefix("/").unwrap());
     let filler = seen.join("filler");
     let full = fs::write(&filler, vec![0; 1 << 20]).unwrap_err();
     assert_eq!(full.kind(), io::ErrorKind::StorageFull);
@@ -208,8 +300,7 @@ fn retried_grant_on_full_disk_is_told() {
     let told = || {
         // A line that is just being written cannot be read yet.
         let (entries, unreadable) = read(&seen).unwrap();
-        let granted =
-            |entry: &&Entry| matches!(&entry.event, Some(Event::Granted(subject)) if subject.lease == granted);
+        let granted = |entry: &&Entry| matches!(&entry.event, Some(Event::Granted(subject)) if subject.lease == granted);
         (entries.iter().filter(granted).count(), unreadable)
     };
     until("the journal's retry, and no torn line", || told() == (1, 0));

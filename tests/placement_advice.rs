@@ -12,11 +12,17 @@ use hf_mem_probe::api::answer::Verdict;
 use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::devices::{Device, DeviceKind, HostMemory, Process, ProcessKind, Snapshot};
 use hf_mem_probe::placement::{
-    Advice, Ask, Availability, Constraints, Holder, Together, availability, fit_together, plan, suggestions,
+    Advice, Ask, Availability, Constraints, Holder, Together, availability, fit_together, plan,
+    suggestions,
 };
 use serde_json::Value;
 
-fn advice(fake: &Fake, here: &Availability, change: impl FnOnce(&mut Ask<'_>), holders: &[Holder]) -> Vec<Advice> {
+fn advice(
+    fake: &Fake,
+    here: &Availability,
+    change: impl FnOnce(&mut Ask<'_>),
+    holders: &[Holder],
+) -> Vec<Advice> {
     let (model, parameters) = (fake.model(), BTreeMap::new());
     let mut ask = ask(fake, &model, &parameters, 40_960);
     change(&mut ask);
@@ -34,7 +40,10 @@ fn a_smaller_workload_is_suggested_to_the_token() {
     let fake = Fake::default();
     let found = advice(&fake, &host(&[18]), |_| {}, &[]);
     // What fits comes before what is tight, and each by its harm.
-    assert_eq!(changes(&found)[..3], ["context=19456", "devices=2", "kv_cache_dtype=fp8"]);
+    assert_eq!(
+        changes(&found)[..3],
+        ["context=19456", "devices=2", "kv_cache_dtype=fp8"]
+    );
     assert_eq!(
         found.iter().map(|it| it.verdict).collect::<Vec<_>>()[..3],
         [Verdict::Fits, Verdict::Fits, Verdict::Tight]
@@ -42,26 +51,51 @@ fn a_smaller_workload_is_suggested_to_the_token() {
     assert!(found[0].saves > Bytes::gib(2));
     // Put back as a question, it fits.
     let (model, parameters) = (fake.model(), BTreeMap::new());
-    assert_eq!(plan(&ask(&fake, &model, &parameters, 19_456), &host(&[18])).unwrap().verdict(), Verdict::Fits);
+    assert_eq!(
+        plan(&ask(&fake, &model, &parameters, 19_456), &host(&[18]))
+            .unwrap()
+            .verdict(),
+        Verdict::Fits
+    );
 }
 
 #[test]
 fn fewer_sequences_are_suggested_where_several_were_asked() {
-    let found = advice(&Fake::default(), &host(&[24]), |ask| ask.asked.sequences = Some(3), &[]);
-    assert!(changes(&found).contains(&"sequences=1"), "{:?}", changes(&found));
+    let found = advice(
+        &Fake::default(),
+        &host(&[24]),
+        |ask| ask.asked.sequences = Some(3),
+        &[],
+    );
+    assert!(
+        changes(&found).contains(&"sequences=1"),
+        "{:?}",
+        changes(&found)
+    );
 }
 
 #[test]
 fn a_smaller_step_is_suggested_where_it_is_enough() {
-    let fake = Fake { buffer: 3 << 30, doubt: (100, 100), ..Fake::default() };
+    let fake = Fake {
+        buffer: 3 << 30,
+        doubt: (100, 100),
+        ..Fake::default()
+    };
     let found = advice(&fake, &host(&[21]), |_| {}, &[]);
-    assert!(changes(&found).contains(&"max_num_batched_tokens=2048"), "{:?}", changes(&found));
+    assert!(
+        changes(&found).contains(&"max_num_batched_tokens=2048"),
+        "{:?}",
+        changes(&found)
+    );
 }
 
 #[test]
 fn lifted_constraints_are_suggested() {
     let only = |ask: &mut Ask<'_>| {
-        ask.constraints = Constraints { devices: Some(vec!["GPU-00".into()]), ..Constraints::default() };
+        ask.constraints = Constraints {
+            devices: Some(vec!["GPU-00".into()]),
+            ..Constraints::default()
+        };
     };
     let found = advice(&Fake::default(), &host(&[14, 14]), only, &[]);
     assert_eq!(changes(&found), ["devices=null"]);
@@ -70,16 +104,33 @@ fn lifted_constraints_are_suggested() {
 
 #[test]
 fn host_memory_is_suggested_where_it_was_denied() {
-    let fake = Fake { offload: true, uneven: true, heads: 1, ..Fake::default() };
+    let fake = Fake {
+        offload: true,
+        uneven: true,
+        heads: 1,
+        ..Fake::default()
+    };
     let found = advice(&fake, &with_host_memory(host(&[12]), 64), |_| {}, &[]);
     assert_eq!(changes(&found), ["devices=2", "offload=allow"]);
 }
 
 /// A question of 14.5 GiB and more on 13 GiB, and two other engines of which the second takes less.
 fn other_engines(change: impl FnOnce(&mut Ask<'_>)) -> Vec<Advice> {
-    let fake = Fake { longest: Some(40_960), ..Fake::default() };
-    let heavy = Fake { name: "heavy", ..Fake::default() };
-    let lean = Fake { name: "lean", layers: vec![100 << 20; 32], heads: 4, longest: Some(262_144), ..Fake::default() };
+    let fake = Fake {
+        longest: Some(40_960),
+        ..Fake::default()
+    };
+    let heavy = Fake {
+        name: "heavy",
+        ..Fake::default()
+    };
+    let lean = Fake {
+        name: "lean",
+        layers: vec![100 << 20; 32],
+        heads: 4,
+        longest: Some(262_144),
+        ..Fake::default()
+    };
     let (model, parameters) = (fake.model(), BTreeMap::<String, Value>::new());
     let mut question = ask(&fake, &model, &parameters, 40_960);
     change(&mut question);
@@ -91,7 +142,10 @@ fn other_engines(change: impl FnOnce(&mut Ask<'_>)) -> Vec<Advice> {
 #[test]
 fn other_engine_is_planned() {
     let only = |ask: &mut Ask<'_>| ask.constraints.devices = Some(vec!["GPU-00".into()]);
-    assert_eq!(changes(&other_engines(only)), ["devices=null", "engine=lean"]);
+    assert_eq!(
+        changes(&other_engines(only)),
+        ["devices=null", "engine=lean"]
+    );
 }
 
 #[test]
@@ -110,7 +164,10 @@ fn other_engine_is_given_same_workload() {
     };
     let found = other_engines(without_context);
     // By itself it would take a context of 262 144.
-    let engine = found.iter().find(|it| it.change.starts_with("engine=")).unwrap();
+    let engine = found
+        .iter()
+        .find(|it| it.change.starts_with("engine="))
+        .unwrap();
     assert_eq!(engine.change, "engine=lean context=40960");
 }
 
@@ -153,7 +210,12 @@ fn the_smallest_set_of_holders_makes_room() {
     let room = found.last().unwrap();
     assert_eq!(room.change, "stop pid 8");
     assert_eq!(room.saves, Bytes::gib(17));
-    assert!(room.message.contains("vllm (pid 8) of alice, unit chat.service"), "{}", room.message);
+    assert!(
+        room.message
+            .contains("vllm (pid 8) of alice, unit chat.service"),
+        "{}",
+        room.message
+    );
 }
 
 #[test]
@@ -172,7 +234,10 @@ fn memory_that_no_process_is_named_for_is_a_holder_too() {
     };
     let holders = Holder::processes(&snapshot);
     assert_eq!(
-        holders.iter().map(|it| it.change.as_str()).collect::<Vec<_>>(),
+        holders
+            .iter()
+            .map(|it| it.change.as_str())
+            .collect::<Vec<_>>(),
         ["stop pid 7", "free 18.00 GiB on GPU-00"]
     );
     let here = availability(&snapshot, &BTreeMap::new());
@@ -182,24 +247,49 @@ fn memory_that_no_process_is_named_for_is_a_holder_too() {
 
 #[test]
 fn more_devices_are_suggested_as_hosts_have_them() {
-    let found = advice(&Fake { heads: 8, ..Fake::default() }, &host(&[6, 6]), |_| {}, &[]);
+    let found = advice(
+        &Fake {
+            heads: 8,
+            ..Fake::default()
+        },
+        &host(&[6, 6]),
+        |_| {},
+        &[],
+    );
     assert_eq!(changes(&found), ["devices=4"]);
-    assert!(found[0].message.contains("with 2 more like card 6, 6.00 GiB available on each"), "{}", found[0].message);
+    assert!(
+        found[0]
+            .message
+            .contains("with 2 more like card 6, 6.00 GiB available on each"),
+        "{}",
+        found[0].message
+    );
 }
 
 #[test]
 fn host_memory_that_is_not_known_is_named() {
-    let fake = Fake { offload: true, uneven: true, heads: 1, ..Fake::default() };
+    let fake = Fake {
+        offload: true,
+        uneven: true,
+        heads: 1,
+        ..Fake::default()
+    };
     let here = host(&[12]);
     let found = advice(&fake, &here, |ask| ask.constraints.offload = true, &[]);
-    let named = found.iter().find(|it| it.change.starts_with("host_memory_bytes=")).unwrap();
+    let named = found
+        .iter()
+        .find(|it| it.change.starts_with("host_memory_bytes="))
+        .unwrap();
     let need: u64 = named.change.split_once('=').unwrap().1.parse().unwrap();
     let at = |bytes| {
         let (model, parameters) = (fake.model(), BTreeMap::new());
         let mut ask = ask(&fake, &model, &parameters, 40_960);
         ask.constraints.offload = true;
         let mut here = here.clone();
-        here.host = Some(HostMemory { total_bytes: Bytes::new(bytes), available_bytes: Bytes::new(bytes) });
+        here.host = Some(HostMemory {
+            total_bytes: Bytes::new(bytes),
+            available_bytes: Bytes::new(bytes),
+        });
         plan(&ask, &here).unwrap().verdict()
     };
     assert_eq!((at(need), named.verdict), (Verdict::Fits, Verdict::Fits));
@@ -209,7 +299,12 @@ fn host_memory_that_is_not_known_is_named() {
 fn leases_make_room_too() {
     let leased = BTreeMap::from([("GPU-00".to_owned(), Bytes::gib(10))]);
     let here = host(&[24]).after_leasing(&leased);
-    let found = advice(&Fake::default(), &here, |_| {}, &[Holder::lease("7f3a", "bob", leased)]);
+    let found = advice(
+        &Fake::default(),
+        &here,
+        |_| {},
+        &[Holder::lease("7f3a", "bob", leased)],
+    );
     assert_eq!(found.last().unwrap().change, "release lease 7f3a");
 }
 
@@ -248,13 +343,25 @@ fn at_once(gib: &[u64], here: &Availability) -> Together {
 }
 
 fn devices(together: &Together) -> Vec<&str> {
-    together.plans.iter().map(|plan| plan.recommended.as_ref().unwrap().ranks[0].device.uuid.as_str()).collect()
+    together
+        .plans
+        .iter()
+        .map(|plan| {
+            plan.recommended.as_ref().unwrap().ranks[0]
+                .device
+                .uuid
+                .as_str()
+        })
+        .collect()
 }
 
 #[test]
 fn several_models_are_packed_beside_each_other() {
     let together = at_once(&[3, 14, 6], &host(&[24, 12]));
-    assert_eq!((together.verdict, devices(&together)), (Verdict::Fits, vec!["GPU-01", "GPU-00", "GPU-00"]));
+    assert_eq!(
+        (together.verdict, devices(&together)),
+        (Verdict::Fits, vec!["GPU-01", "GPU-00", "GPU-00"])
+    );
     for plan in &together.plans {
         for rank in &plan.recommended.as_ref().unwrap().ranks {
             assert!(rank.required.high <= rank.available);
@@ -268,7 +375,10 @@ fn a_mig_instance_takes_one_model() {
     here.devices[0].facts.kind = DeviceKind::MigInstance;
     here.devices[1].facts.kind = DeviceKind::MigInstance;
     let together = at_once(&[8, 9], &here);
-    assert_eq!((together.verdict, devices(&together).len()), (Verdict::Fits, 2));
+    assert_eq!(
+        (together.verdict, devices(&together).len()),
+        (Verdict::Fits, 2)
+    );
     assert_ne!(devices(&together)[0], devices(&together)[1]);
 }
 
@@ -276,12 +386,25 @@ fn a_mig_instance_takes_one_model() {
 fn a_choice_is_taken_back_where_it_leaves_no_room() {
     // Packed one by one, 5 goes to the 7 GiB, 4 and 3 to the 10 GiB, and the second 3 nowhere.
     let together = at_once(&[5, 4, 3, 3], &host(&[10, 7]));
-    assert_eq!((together.verdict, devices(&together)), (Verdict::Fits, vec!["GPU-00", "GPU-00", "GPU-01", "GPU-01"]));
+    assert_eq!(
+        (together.verdict, devices(&together)),
+        (Verdict::Fits, vec!["GPU-00", "GPU-00", "GPU-01", "GPU-01"])
+    );
 }
 
 #[test]
 fn all_or_nothing() {
     let together = at_once(&[20, 20], &host(&[24]));
-    assert_eq!((together.verdict, together.gave_up), (Verdict::DoesNotFit, false));
-    assert_eq!(together.plans.iter().filter(|plan| plan.verdict() == Verdict::Fits).count(), 1);
+    assert_eq!(
+        (together.verdict, together.gave_up),
+        (Verdict::DoesNotFit, false)
+    );
+    assert_eq!(
+        together
+            .plans
+            .iter()
+            .filter(|plan| plan.verdict() == Verdict::Fits)
+            .count(),
+        1
+    );
 }

@@ -1,6 +1,11 @@
-//! Placement with the real engines on real models: legal, within its bytes, monotonic, and what it says of how far it goes
-//! holds when put back as a question. The models come from an optional folder of metadata.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a panic is a failed test; skips are told")]
+//! Placement with the real engines on real models: legal, within its bytes, monotonic, and what it
+//! says of how far it goes holds when put back as a question. The models come from an optional
+//! folder of metadata.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a panic is a failed test; skips are told"
+)]
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -12,10 +17,14 @@ use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::devices::declared;
 use hf_mem_probe::engines::component::device_sum;
 use hf_mem_probe::engines::{AskedContext, AskedWorkload, Case, Engines, Split};
-use hf_mem_probe::model::source::{Auth, HubSettings, ModelReference, SourceClient, SourceSettings};
+use hf_mem_probe::model::source::{
+    Auth, HubSettings, ModelReference, SourceClient, SourceSettings,
+};
 use hf_mem_probe::model::tensors::InventoryBuilder;
 use hf_mem_probe::model::{Dtype, Format, Model, Storage, config};
-use hf_mem_probe::placement::{Ask, Availability, Constraints, Plan, Policy, availability, frontier, plan};
+use hf_mem_probe::placement::{
+    Ask, Availability, Constraints, Plan, Policy, availability, frontier, plan,
+};
 use hf_mem_probe::probe::{self, Here, Rules};
 use serde_json::{Value, json};
 use support::gguf_corpus;
@@ -36,11 +45,18 @@ const HOSTS: [&str; 8] = [
     "5x16GiB,1x48GiB",
 ];
 const ENGINES: [&str; 4] = ["vllm", "sglang", "transformers", "reference"];
-const MODELS: [&str; 4] = ["Qwen/Qwen3-8B", "Qwen/Qwen3-30B-A3B", "google/gemma-3-27b-it", "openai/gpt-oss-120b"];
+const MODELS: [&str; 4] = [
+    "Qwen/Qwen3-8B",
+    "Qwen/Qwen3-30B-A3B",
+    "google/gemma-3-27b-it",
+    "openai/gpt-oss-120b",
+];
 
 /// A model of the metadata folder; `None`, with a word, where it is not there.
 fn hub(repo: &str) -> Option<Model> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/hub/models").join(repo);
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../shared/hub/models")
+        .join(repo);
     let Ok(settings) = std::fs::read(folder.join("config.json")) else {
         println!("skipped: no metadata of {repo}");
         return None;
@@ -48,15 +64,28 @@ fn hub(repo: &str) -> Option<Model> {
     let settings: Value = serde_json::from_slice(&settings).unwrap();
     let mut text = String::new();
     let file = std::fs::File::open(folder.join("tensors.json.gz")).unwrap();
-    flate2::read::GzDecoder::new(file).read_to_string(&mut text).unwrap();
+    flate2::read::GzDecoder::new(file)
+        .read_to_string(&mut text)
+        .unwrap();
     let rows: Vec<(String, String, String, Vec<u64>)> = serde_json::from_str(&text).unwrap();
     let mut builder = InventoryBuilder::default();
     for (_, name, dtype, shape) in &rows {
         let dtype = Dtype::from_safetensors(dtype).unwrap();
-        builder.add("", name, Storage::Known(dtype), shape, dtype.stored(shape.iter().product()).unwrap());
+        builder.add(
+            "",
+            name,
+            Storage::Known(dtype),
+            shape,
+            dtype.stored(shape.iter().product()).unwrap(),
+        );
     }
     let inventory = builder.finish();
-    Some(Model::bare(repo, Format::Safetensors, config::architecture(&settings, None, &inventory), inventory))
+    Some(Model::bare(
+        repo,
+        Format::Safetensors,
+        config::architecture(&settings, None, &inventory),
+        inventory,
+    ))
 }
 
 struct Questions<'q> {
@@ -65,7 +94,12 @@ struct Questions<'q> {
 }
 
 impl Questions<'_> {
-    fn ask<'a>(&'a self, engine: &str, model: &'a Model, (context, sequences): (u64, u64)) -> Ask<'a> {
+    fn ask<'a>(
+        &'a self,
+        engine: &str,
+        model: &'a Model,
+        (context, sequences): (u64, u64),
+    ) -> Ask<'a> {
         Ask {
             engine: self.engines.by_name(engine).unwrap(),
             model,
@@ -83,7 +117,10 @@ impl Questions<'_> {
 }
 
 fn here(host: &str) -> Availability {
-    availability(&declared::parse(host, SystemTime::UNIX_EPOCH).unwrap(), &BTreeMap::new())
+    availability(
+        &declared::parse(host, SystemTime::UNIX_EPOCH).unwrap(),
+        &BTreeMap::new(),
+    )
 }
 
 /// The same split and devices again with another workload, judged from the engine's own figures.
@@ -98,27 +135,57 @@ fn again(ask: &Ask<'_>, plan: &Plan) -> bool {
         devices: &devices,
     };
     let prepared = ask.engine.prepare(&case).unwrap();
-    assert_eq!(prepared.check(&placement.split), Ok(()), "{}", ask.engine.name());
+    assert_eq!(
+        prepared.check(&placement.split),
+        Ok(()),
+        "{}",
+        ask.engine.name()
+    );
     placement.ranks.iter().enumerate().all(|(number, rank)| {
-        let fixed = device_sum(&prepared.fixed(&placement.split, number, &rank.device).unwrap());
-        let variable =
-            device_sum(&prepared.variable(&placement.split, number, &rank.device, prepared.workload()).unwrap());
-        assert_eq!(prepared.fixed_sum(&placement.split, number, &rank.device), Ok(fixed));
-        assert_eq!(prepared.variable_sum(&placement.split, number, &rank.device, prepared.workload()), Ok(variable));
-        prepared.must_be_available(&placement.split, &rank.device, fixed.plus(variable)).high <= rank.available
+        let fixed = device_sum(
+            &prepared
+                .fixed(&placement.split, number, &rank.device)
+                .unwrap(),
+        );
+        let variable = device_sum(
+            &prepared
+                .variable(&placement.split, number, &rank.device, prepared.workload())
+                .unwrap(),
+        );
+        assert_eq!(
+            prepared.fixed_sum(&placement.split, number, &rank.device),
+            Ok(fixed)
+        );
+        assert_eq!(
+            prepared.variable_sum(&placement.split, number, &rank.device, prepared.workload()),
+            Ok(variable)
+        );
+        prepared
+            .must_be_available(&placement.split, &rank.device, fixed.plus(variable))
+            .high
+            <= rank.available
     })
 }
 
 /// Plans `model` on every host and holds the plan to what it says.
 fn on_every_host(engines: &[&str], name: &str, model: &Model) {
     let all = Engines::embedded().unwrap();
-    let questions = Questions { engines: &all, parameters: BTreeMap::new() };
+    let questions = Questions {
+        engines: &all,
+        parameters: BTreeMap::new(),
+    };
     for engine in engines {
         for host in HOSTS {
             let at = here(host);
             let ask = questions.ask(engine, model, (8192, 1));
             match plan(&ask, &at) {
-                Ok(planned) => holds(&questions, &ask, &at, &planned, &format!("{name} {engine} {host}")),
+                Ok(planned) => holds(
+                    &questions,
+                    &ask,
+                    &at,
+                    &planned,
+                    &format!("{name} {engine} {host}"),
+                ),
                 Err(error) => println!("{name} {engine} {host}: {error}"),
             }
         }
@@ -140,25 +207,55 @@ fn holds(questions: &Questions<'_>, ask: &Ask<'_>, at: &Availability, planned: &
         placement.max_sequences,
         planned.short_by,
     );
-    assert_eq!(again(ask, planned), placement.verdict == Verdict::Fits, "{what}");
-    let (engine, longest) = (ask.engine.name(), ask.model.architecture.as_ref().unwrap().max_context);
+    assert_eq!(
+        again(ask, planned),
+        placement.verdict == Verdict::Fits,
+        "{what}"
+    );
+    let (engine, longest) = (
+        ask.engine.name(),
+        ask.model.architecture.as_ref().unwrap().max_context,
+    );
     if let Some(reached) = placement.max_context.filter(|reached| *reached > 0) {
         let fits = |context| again(&questions.ask(engine, ask.model, (context, 1)), planned);
         assert!(fits(reached), "{what}: {reached} does not fit");
         let more = longest.map_or(reached + 1, |longest| longest.min(reached + 1));
-        assert!(more == reached || !fits(more), "{what}: more than {reached} fits");
+        assert!(
+            more == reached || !fits(more),
+            "{what}: more than {reached} fits"
+        );
     }
     if let Some(most) = placement.max_sequences.filter(|most| *most > 0) {
-        let fits = |sequences| again(&questions.ask(engine, ask.model, (8192, sequences)), planned);
+        let fits = |sequences| {
+            again(
+                &questions.ask(engine, ask.model, (8192, sequences)),
+                planned,
+            )
+        };
         assert!(fits(most) && !fits(most + 1), "{what}: {most} sequences");
     }
     let points = frontier(ask, placement, at.host).unwrap();
-    assert!(points.windows(2).all(|pair| pair[0].context >= pair[1].context));
-    for point in [points.first(), points.get(points.len() / 2), points.last()].into_iter().flatten() {
-        let fits = |context| again(&questions.ask(engine, ask.model, (context, point.sequences)), planned);
+    assert!(
+        points
+            .windows(2)
+            .all(|pair| pair[0].context >= pair[1].context)
+    );
+    for point in [points.first(), points.get(points.len() / 2), points.last()]
+        .into_iter()
+        .flatten()
+    {
+        let fits = |context| {
+            again(
+                &questions.ask(engine, ask.model, (context, point.sequences)),
+                planned,
+            )
+        };
         assert!(fits(point.context), "{what}: {point:?} does not fit");
         let more = longest.map_or(point.context + 1, |longest| longest.min(point.context + 1));
-        assert!(more == point.context || !fits(more), "{what}: more than {point:?} fits");
+        assert!(
+            more == point.context || !fits(more),
+            "{what}: more than {point:?} fits"
+        );
     }
     // More memory never turns a yes into a no.
     let mut roomier = at.clone();
@@ -167,33 +264,65 @@ fn holds(questions: &Questions<'_>, ask: &Ask<'_>, at: &Availability, planned: &
         device.available = device.available.map(|bytes| bytes + Bytes::gib(3));
     }
     let roomier = plan(ask, &roomier).unwrap().verdict();
-    assert!(placement.verdict != Verdict::Fits || roomier == Verdict::Fits, "{what}");
+    assert!(
+        placement.verdict != Verdict::Fits || roomier == Verdict::Fits,
+        "{what}"
+    );
 }
 
-/// A rank's bytes follow from its own stage, and are those of its whole tensor group: what the search remembers them by.
+/// A rank's bytes follow from its own stage, and are those of its whole tensor group: what the
+/// search remembers them by.
 fn follow_from_the_stage(engines: &[&str], model: &Model) {
     let all = Engines::embedded().unwrap();
     let at = here("8xH100-80GB");
     let devices = [at.devices[0].facts.clone()];
     let parameters = BTreeMap::new();
     for engine in engines {
-        let asked = AskedWorkload { context: Some(AskedContext::Tokens(8192)), ..AskedWorkload::default() };
-        let case = Case { model, version: None, parameters: &parameters, asked, devices: &devices };
-        let Ok(prepared) = all.by_name(engine).unwrap().prepare(&case) else { continue };
+        let asked = AskedWorkload {
+            context: Some(AskedContext::Tokens(8192)),
+            ..AskedWorkload::default()
+        };
+        let case = Case {
+            model,
+            version: None,
+            parameters: &parameters,
+            asked,
+            devices: &devices,
+        };
+        let Ok(prepared) = all.by_name(engine).unwrap().prepare(&case) else {
+            continue;
+        };
         let need = |split: &Split, rank| {
             let fixed = prepared.fixed_sum(split, rank, &devices[0]).unwrap();
-            (fixed, prepared.variable_sum(split, rank, &devices[0], prepared.workload()).unwrap())
+            (
+                fixed,
+                prepared
+                    .variable_sum(split, rank, &devices[0], prepared.workload())
+                    .unwrap(),
+            )
         };
         for tensor in [1, 2, 4, 8] {
-            for split in prepared.splits(tensor).unwrap_or_default().iter().filter(|it| !it.expert_parallel) {
+            for split in prepared
+                .splits(tensor)
+                .unwrap_or_default()
+                .iter()
+                .filter(|it| !it.expert_parallel)
+            {
                 for rank in 0..split.ranks() {
                     let first = rank - rank % split.tensor as usize;
-                    assert_eq!(need(split, rank), need(split, first), "{engine} {split:?} {rank}");
+                    assert_eq!(
+                        need(split, rank),
+                        need(split, first),
+                        "{engine} {split:?} {rank}"
+                    );
                 }
             }
         }
         let end = prepared.splits(1).unwrap()[0].stages[0].end;
-        let cut = |a, b| Split { stages: vec![0..a, a..b, b..end], ..Split::single(end) };
+        let cut = |a, b| Split {
+            stages: vec![0..a, a..b, b..end],
+            ..Split::single(end)
+        };
         if prepared.uneven() && end > 8 {
             assert_eq!(need(&cut(2, 7), 2), need(&cut(5, 7), 2), "{engine}");
             assert_eq!(need(&cut(2, 5), 0), need(&cut(2, 7), 0), "{engine}");
@@ -213,7 +342,9 @@ fn placements_of_real_models_hold_what_they_say() {
 
 #[test]
 fn placements_of_gguf_files_hold_what_they_say() {
-    let Some(folder) = gguf_corpus::corpus() else { return };
+    let Some(folder) = gguf_corpus::corpus() else {
+        return;
+    };
     for (name, description) in gguf_corpus::descriptions(&folder) {
         let model = gguf_corpus::model(gguf_corpus::parsed(&gguf_corpus::header(&description)));
         on_every_host(&["llama.cpp", "ollama"], &name, &model);
@@ -224,18 +355,35 @@ fn placements_of_gguf_files_hold_what_they_say() {
 /// The fixture model on a host, through the public path.
 fn answered(engine: &str, host: &str, context: Option<u64>, parameters: &Value) -> Answer {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/Qwen3-8B");
-    let client = SourceClient::new(SourceSettings::new(HubSettings::from_environment(|_| None).unwrap()));
+    let client = SourceClient::new(SourceSettings::new(
+        HubSettings::from_environment(|_| None).unwrap(),
+    ));
     let reference = ModelReference::parse(folder, None, std::path::Path::exists).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let model = runtime.block_on(client.describe(&reference, &Auth::Anonymous, SystemTime::UNIX_EPOCH)).unwrap().model;
-    let rules = Rules { engines: Engines::embedded().unwrap(), policy: Policy::default() };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let model = runtime
+        .block_on(client.describe(&reference, &Auth::Anonymous, SystemTime::UNIX_EPOCH))
+        .unwrap()
+        .model;
+    let rules = Rules {
+        engines: Engines::embedded().unwrap(),
+        policy: Policy::default(),
+    };
     let question = json!({
         "model": {"repo": "local"},
         "engine": {"name": engine, "parameters": parameters},
         "workload": {"context": context},
     });
     let question = serde_json::from_value(question).unwrap();
-    probe::answer(&question, &model, &Here::declared(host, SystemTime::UNIX_EPOCH).unwrap(), &rules).unwrap()
+    probe::answer(
+        &question,
+        &model,
+        &Here::declared(host, SystemTime::UNIX_EPOCH).unwrap(),
+        &rules,
+    )
+    .unwrap()
 }
 
 #[test]
@@ -245,52 +393,130 @@ fn required_bytes_match_total_in_share() {
         ("vllm", "RTX-4090", None, &share),
         ("vllm", "RTX-4090", Some(8192), &share),
         ("vllm", "RTX-4090@18GiB", Some(2048), &share),
-        ("vllm", "40GiB", None, &json!({"gpu_memory_utilization": 0.3})),
+        (
+            "vllm",
+            "40GiB",
+            None,
+            &json!({"gpu_memory_utilization": 0.3}),
+        ),
         ("vllm", "2xRTX-4090", None, &share),
-        ("sglang", "RTX-4090", Some(8192), &json!({"mem_fraction_static": 0.8})),
+        (
+            "sglang",
+            "RTX-4090",
+            Some(8192),
+            &json!({"mem_fraction_static": 0.8}),
+        ),
     ] {
         let answer = answered(engine, host, context, parameters);
         let placement = answer.placement.as_ref().unwrap();
         let total = answer.requirement.as_ref().unwrap().total.unwrap();
-        let required: u64 = placement.devices.iter().map(|share| share.required_bytes).sum();
+        let required: u64 = placement
+            .devices
+            .iter()
+            .map(|share| share.required_bytes)
+            .sum();
         assert_eq!(required, total.high_bytes, "{engine} {host} {context:?}");
-        assert!(answer.message.contains(&Bytes::new(required).to_string()), "{}", answer.message);
+        assert!(
+            answer.message.contains(&Bytes::new(required).to_string()),
+            "{}",
+            answer.message
+        );
         // The figures in the table's column add up.
-        let likely: u64 = answer.requirement.unwrap().components.iter().map(|part| part.likely_bytes).sum();
+        let likely: u64 = answer
+            .requirement
+            .unwrap()
+            .components
+            .iter()
+            .map(|part| part.likely_bytes)
+            .sum();
         assert_eq!(likely, total.likely_bytes, "{engine} {host} {context:?}");
     }
 }
 
 #[test]
 fn outgrown_share_is_named() {
-    let answer = answered("vllm", "RTX-4090", None, &json!({"gpu_memory_utilization": 0.9}));
+    let answer = answered(
+        "vllm",
+        "RTX-4090",
+        None,
+        &json!({"gpu_memory_utilization": 0.9}),
+    );
     assert_eq!(answer.verdict, Some(Verdict::DoesNotFit));
-    let (need, taken) = ("would take 24.38 GiB", "gpu_memory_utilization = 0.9 leaves it 22.25 GiB of 23.36 GiB");
-    assert!(answer.message.contains(need) && answer.message.contains(taken), "{}", answer.message);
-    assert!(answer.message.ends_with("2.13 GiB short"), "{}", answer.message);
+    let (need, taken) = (
+        "would take 24.38 GiB",
+        "gpu_memory_utilization = 0.9 leaves it 22.25 GiB of 23.36 GiB",
+    );
+    assert!(
+        answer.message.contains(need) && answer.message.contains(taken),
+        "{}",
+        answer.message
+    );
+    assert!(
+        answer.message.ends_with("2.13 GiB short"),
+        "{}",
+        answer.message
+    );
 
-    let answer = answered("vllm", "80GiB", None, &json!({"gpu_memory_utilization": 0.2}));
-    assert_eq!(answer.verdict, Some(Verdict::DoesNotFit), "free memory does not make a share larger");
+    let answer = answered(
+        "vllm",
+        "80GiB",
+        None,
+        &json!({"gpu_memory_utilization": 0.2}),
+    );
+    assert_eq!(
+        answer.verdict,
+        Some(Verdict::DoesNotFit),
+        "free memory does not make a share larger"
+    );
 }
 
 #[test]
 fn share_reports_cache_and_reach() {
-    let placement = answered("vllm", "40GiB", None, &json!({"gpu_memory_utilization": 0.9})).placement.unwrap();
-    assert_eq!((placement.max_context, placement.max_sequences), (Some(40_960), Some(3)));
+    let placement = answered(
+        "vllm",
+        "40GiB",
+        None,
+        &json!({"gpu_memory_utilization": 0.9}),
+    )
+    .placement
+    .unwrap();
+    assert_eq!(
+        (placement.max_context, placement.max_sequences),
+        (Some(40_960), Some(3))
+    );
     let (tokens, low, concurrency) = (
         placement.kv_cache_tokens.unwrap(),
         placement.kv_cache_low_tokens.unwrap(),
         placement.max_concurrency.unwrap(),
     );
     // 0.9 of 40 GiB, less weights of 15.27 GiB, a step, graphs and libraries, by 144 KiB a token.
-    assert!((130_000..140_000).contains(&tokens) && low < tokens, "{tokens} {low}");
+    assert!(
+        (130_000..140_000).contains(&tokens) && low < tokens,
+        "{tokens} {low}"
+    );
     let held = f64::from(u32::try_from(tokens).unwrap()) / 40_960.0;
     assert!((concurrency - held).abs() < 0.02, "{concurrency}");
     // What is sure to fit is what the cache holds at the least.
     assert!(low / 40_960 >= 3 && low / 40_960 < 4, "{low}");
 
-    let sized = answered("vllm", "40GiB", None, &json!({})).placement.unwrap();
-    assert_eq!((sized.kv_cache_tokens, sized.max_concurrency), (None, None), "the workload sizes the cache");
-    let pool = answered("sglang", "RTX-4090", Some(8192), &json!({"mem_fraction_static": 0.8})).placement.unwrap();
-    assert_eq!((pool.kv_cache_tokens, pool.max_concurrency), (Some(8192), Some(1.0)));
+    let sized = answered("vllm", "40GiB", None, &json!({}))
+        .placement
+        .unwrap();
+    assert_eq!(
+        (sized.kv_cache_tokens, sized.max_concurrency),
+        (None, None),
+        "the workload sizes the cache"
+    );
+    let pool = answered(
+        "sglang",
+        "RTX-4090",
+        Some(8192),
+        &json!({"mem_fraction_static": 0.8}),
+    )
+    .placement
+    .unwrap();
+    assert_eq!(
+        (pool.kv_cache_tokens, pool.max_concurrency),
+        (Some(8192), Some(1.0))
+    );
 }

@@ -1,5 +1,6 @@
-//! Random hosts and models: every placement is legal and within its bytes, the same question gives the same answer, with
-//! few devices nothing better exists, and more memory never turns a yes into a no.
+//! Random hosts and models: every placement is legal and within its bytes, the same question gives
+//! the same answer, with few devices nothing better exists, and more memory never turns a yes into
+//! a no.
 
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
@@ -31,42 +32,65 @@ fn models(layers: Range<usize>, uneven: bool) -> impl Strategy<Value = Fake> {
         (100..150_u64, 150..300_u64),
         (prop::bool::ANY, prop::bool::ANY),
     )
-        .prop_map(move |(layers, (embedding, head, buffer), heads, doubt, (experts, processes))| Fake {
-            experts: layers.iter().map(|(_, bytes)| if experts { bytes * MIB } else { 0 }).collect(),
-            layers: layers.iter().map(|(bytes, _)| bytes * MIB).collect(),
-            embedding: embedding * MIB,
-            head: head * MIB,
-            cache_per_token: 1000,
-            heads,
-            uneven,
-            processes,
-            buffer: buffer * MIB,
-            doubt,
-            longest: Some(100_000),
-            ..Fake::default()
-        })
+        .prop_map(
+            move |(layers, (embedding, head, buffer), heads, doubt, (experts, processes))| Fake {
+                experts: layers
+                    .iter()
+                    .map(|(_, bytes)| if experts { bytes * MIB } else { 0 })
+                    .collect(),
+                layers: layers.iter().map(|(bytes, _)| bytes * MIB).collect(),
+                embedding: embedding * MIB,
+                head: head * MIB,
+                cache_per_token: 1000,
+                heads,
+                uneven,
+                processes,
+                buffer: buffer * MIB,
+                doubt,
+                longest: Some(100_000),
+                ..Fake::default()
+            },
+        )
 }
 
 /// Devices of a few kinds, partly in use, wired at random.
 fn hosts(devices: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Availability> {
     let sizes = prop::sample::select(vec![1_u64, 2, 3, 4, 6, 8]);
-    let links = prop::sample::select(vec![LinkKind::Fabric, LinkKind::PcieSwitch, LinkKind::System]);
+    let links = prop::sample::select(vec![
+        LinkKind::Fabric,
+        LinkKind::PcieSwitch,
+        LinkKind::System,
+    ]);
     let used = prop_oneof![Just(0_u64), 0..2000_u64];
-    let links = prop_oneof![2 => prop::collection::vec(links, 120), 1 => Just(vec![LinkKind::Fabric; 120])];
+    let links =
+        prop_oneof![2 => prop::collection::vec(links, 120), 1 => Just(vec![LinkKind::Fabric; 120])];
     (prop::collection::vec((sizes, used), devices), links).prop_map(|(sizes, kinds)| {
         let device = |(at, (gib, used)): (usize, &(u64, u64))| {
             let free = Bytes::gib(*gib).less(Bytes::mib(*used)).unwrap();
-            gpu(&format!("GPU-{at:02}"), &format!("card {gib}"), Bytes::gib(*gib), free)
+            gpu(
+                &format!("GPU-{at:02}"),
+                &format!("card {gib}"),
+                Bytes::gib(*gib),
+                free,
+            )
         };
         let devices: Vec<_> = sizes.iter().enumerate().map(device).collect();
         let mut links = Vec::new();
         let mut kinds = kinds.into_iter();
         for a in 0..devices.len() {
             for b in a + 1..devices.len() {
-                links.extend(kinds.next().map(|kind| link(&format!("GPU-{a:02}"), &format!("GPU-{b:02}"), kind)));
+                links.extend(
+                    kinds
+                        .next()
+                        .map(|kind| link(&format!("GPU-{a:02}"), &format!("GPU-{b:02}"), kind)),
+                );
             }
         }
-        Availability { devices, links, host: None }
+        Availability {
+            devices,
+            links,
+            host: None,
+        }
     })
 }
 
@@ -81,15 +105,27 @@ fn with_prepared<T>(fake: &Fake, first: &DeviceFacts, then: impl FnOnce(&dyn Pre
     let (model, parameters) = (fake.model(), BTreeMap::new());
     let ask = ask(fake, &model, &parameters, 1000);
     let devices = [first.clone()];
-    let case =
-        Case { model: &model, version: None, parameters: &parameters, asked: ask.asked.clone(), devices: &devices };
+    let case = Case {
+        model: &model,
+        version: None,
+        parameters: &parameters,
+        asked: ask.asked.clone(),
+        devices: &devices,
+    };
     then(&*ask.engine.prepare(&case).unwrap())
 }
 
-/// The placement is legal, of distinct devices, within their bytes when it says so, and says what it says of itself.
+/// The placement is legal, of distinct devices, within their bytes when it says so, and says what
+/// it says of itself.
 fn check(fake: &Fake, here: &Availability, plan: &Plan) {
-    let Some(placement) = &plan.recommended else { return };
-    let uuids: Vec<&str> = placement.ranks.iter().map(|rank| rank.device.uuid.as_str()).collect();
+    let Some(placement) = &plan.recommended else {
+        return;
+    };
+    let uuids: Vec<&str> = placement
+        .ranks
+        .iter()
+        .map(|rank| rank.device.uuid.as_str())
+        .collect();
     let mut distinct = uuids.clone();
     distinct.sort_unstable();
     distinct.dedup();
@@ -98,11 +134,23 @@ fn check(fake: &Fake, here: &Availability, plan: &Plan) {
         assert_eq!(prepared.check(&placement.split), Ok(()));
         let mut worst = Verdict::Fits;
         for (number, rank) in placement.ranks.iter().enumerate() {
-            let available = here.devices.iter().find(|it| it.facts.uuid == rank.device.uuid).unwrap();
+            let available = here
+                .devices
+                .iter()
+                .find(|it| it.facts.uuid == rank.device.uuid)
+                .unwrap();
             assert_eq!(available.available, Some(rank.available));
-            let fixed = device_sum(&prepared.fixed(&placement.split, number, &rank.device).unwrap());
+            let fixed = device_sum(
+                &prepared
+                    .fixed(&placement.split, number, &rank.device)
+                    .unwrap(),
+            );
             let workload = prepared.workload();
-            let variable = device_sum(&prepared.variable(&placement.split, number, &rank.device, workload).unwrap());
+            let variable = device_sum(
+                &prepared
+                    .variable(&placement.split, number, &rank.device, workload)
+                    .unwrap(),
+            );
             let need = fixed.plus(variable);
             assert_eq!(need, rank.required);
             let verdict = if need.high <= rank.available {
@@ -122,14 +170,26 @@ fn check(fake: &Fake, here: &Availability, plan: &Plan) {
         if placement.host.is_none() {
             assert_eq!(worst, placement.verdict);
         }
-        assert_eq!(placement.verdict == Verdict::Fits, placement.short_by() == Bytes::ZERO);
+        assert_eq!(
+            placement.verdict == Verdict::Fits,
+            placement.short_by() == Bytes::ZERO
+        );
         // How far it goes fits, and one block more does not.
         if let Some(reached) = placement.max_context.filter(|_| placement.host.is_none()) {
             let fits = |context| {
-                let workload = hf_mem_probe::engines::Workload { context, sequences: 1 };
+                let workload = hf_mem_probe::engines::Workload {
+                    context,
+                    sequences: 1,
+                };
                 placement.ranks.iter().enumerate().all(|(number, rank)| {
-                    let fixed = device_sum(&prepared.fixed(&placement.split, number, &rank.device).unwrap());
-                    let variable = prepared.variable(&placement.split, number, &rank.device, workload).unwrap();
+                    let fixed = device_sum(
+                        &prepared
+                            .fixed(&placement.split, number, &rank.device)
+                            .unwrap(),
+                    );
+                    let variable = prepared
+                        .variable(&placement.split, number, &rank.device, workload)
+                        .unwrap();
                     fixed.plus(device_sum(&variable)).high <= rank.available
                 })
             };
@@ -140,9 +200,16 @@ fn check(fake: &Fake, here: &Availability, plan: &Plan) {
 }
 
 /// Lines 1, 3 to 5 and 7 to 10, then 12 to 14 of the stated order, for whoever fits or is tight.
-type Key = ((u8, (u8, u32), u8, usize), (usize, LinkKind, usize, LinkKind), i128, Reverse<i128>, Vec<String>);
+type Key = (
+    (u8, (u8, u32), u8, usize),
+    (usize, LinkKind, usize, LinkKind),
+    i128,
+    Reverse<i128>,
+    Vec<String>,
+);
 
-/// Line 4 of the order: 0 for a device or tensor group of a power of two in one NVLink island, 1 for one of another degree.
+/// Line 4 of the order: 0 for a device or tensor group of a power of two in one NVLink island, 1
+/// for one of another degree.
 fn form(fake: &Fake, split: &Split, in_island: bool) -> u8 {
     match (fake.processes, split.ranks(), split.stages.len()) {
         (false, ..) | (_, 1, _) => 0,
@@ -157,7 +224,9 @@ fn orders(count: usize, of: usize) -> Vec<Vec<usize>> {
         all = all
             .iter()
             .flat_map(|order: &Vec<usize>| {
-                (0..of).filter(|next| !order.contains(next)).map(|next| [&order[..], &[next]].concat())
+                (0..of)
+                    .filter(|next| !order.contains(next))
+                    .map(|next| [&order[..], &[next]].concat())
             })
             .collect();
     }
@@ -185,15 +254,23 @@ type Asked = ((u8, u32), u32, usize, Range<u32>, bool, u64);
 /// The best of everything that there is, by trying everything.
 fn brute_force(fake: &Fake, here: &Availability, packing: Packing, offload: bool) -> Option<Key> {
     let link_of = |a: usize, b: usize| {
-        let (a, b) = (&here.devices[a.min(b)].facts.uuid, &here.devices[a.max(b)].facts.uuid);
-        here.links.iter().find(|link| link.a == *a && link.b == *b).map_or(LinkKind::System, |link| link.kind)
+        let (a, b) = (
+            &here.devices[a.min(b)].facts.uuid,
+            &here.devices[a.max(b)].facts.uuid,
+        );
+        here.links
+            .iter()
+            .find(|link| link.a == *a && link.b == *b)
+            .map_or(LinkKind::System, |link| link.kind)
     };
     let facts: Vec<&DeviceFacts> = here.devices.iter().map(|it| &it.facts).collect();
     let mut best: Option<Key> = None;
     with_prepared(fake, facts[0], |prepared| {
         let mut known: HashMap<Asked, Interval> = HashMap::new();
         for count in 1..=facts.len() {
-            let Ok(splits) = prepared.splits(u32::try_from(count).unwrap()) else { continue };
+            let Ok(splits) = prepared.splits(u32::try_from(count).unwrap()) else {
+                continue;
+            };
             let layers = splits[0].stages.last().unwrap().end;
             let mut offloads = vec![Offload::None];
             if offload {
@@ -217,8 +294,13 @@ fn brute_force(fake: &Fake, here: &Availability, packing: Packing, offload: bool
                                 kinds.extend(group[at + 1..].iter().map(|b| link_of(*a, *b)));
                             }
                             tensor_link = kinds.iter().copied().fold(tensor_link, LinkKind::max);
-                            let fast = kinds.iter().filter(|kind| **kind == LinkKind::Fabric).count();
-                            let mixed = group.iter().any(|place| facts[*place].name != facts[group[0]].name);
+                            let fast = kinds
+                                .iter()
+                                .filter(|kind| **kind == LinkKind::Fabric)
+                                .count();
+                            let mixed = group
+                                .iter()
+                                .any(|place| facts[*place].name != facts[group[0]].name);
                             broken += usize::from(mixed || (fast > 0 && fast < kinds.len()));
                         }
                         let mut worst = tensor_link;
@@ -229,7 +311,11 @@ fn brute_force(fake: &Fake, here: &Availability, packing: Packing, offload: bool
                         }
                         let mut of_order: Option<(i128, Key)> = None;
                         for stages in &divisions {
-                            let split = Split { stages: stages.clone(), offload: *offload, ..split.clone() };
+                            let split = Split {
+                                stages: stages.clone(),
+                                offload: *offload,
+                                ..split.clone()
+                            };
                             if prepared.check(&split).is_err() {
                                 continue;
                             }
@@ -242,27 +328,57 @@ fn brute_force(fake: &Fake, here: &Availability, packing: Packing, offload: bool
                             for (rank, place) in places.iter().enumerate() {
                                 let (stage, range) = split.stage_of(rank);
                                 let last = split.is_last_stage(rank);
-                                let key = (harm, split.tensor, stage, range, last, facts[*place].total_bytes.get());
+                                let key = (
+                                    harm,
+                                    split.tensor,
+                                    stage,
+                                    range,
+                                    last,
+                                    facts[*place].total_bytes.get(),
+                                );
                                 let need = *known.entry(key).or_insert_with(|| {
-                                    let fixed = device_sum(&prepared.fixed(&split, rank, facts[*place]).unwrap());
+                                    let fixed = device_sum(
+                                        &prepared.fixed(&split, rank, facts[*place]).unwrap(),
+                                    );
                                     let workload = prepared.workload();
-                                    let variable = prepared.variable(&split, rank, facts[*place], workload).unwrap();
+                                    let variable = prepared
+                                        .variable(&split, rank, facts[*place], workload)
+                                        .unwrap();
                                     fixed.plus(device_sum(&variable))
                                 });
                                 let available = here.devices[*place].available.unwrap();
-                                grade = grade.max(u8::from(need.high > available) + u8::from(need.likely > available));
-                                let left = i128::from(available.get()) - i128::from(need.high.get());
+                                grade = grade.max(
+                                    u8::from(need.high > available)
+                                        + u8::from(need.likely > available),
+                                );
+                                let left =
+                                    i128::from(available.get()) - i128::from(need.high.get());
                                 leftover += left.max(0);
                                 headroom = headroom.min(left);
                             }
-                            let host: Interval =
-                                prepared.host(&split, prepared.workload()).unwrap().iter().map(|part| part.bytes).sum();
-                            if here.host.is_some_and(|host_memory| host.high > host_memory.available_bytes) {
+                            let host: Interval = prepared
+                                .host(&split, prepared.workload())
+                                .unwrap()
+                                .iter()
+                                .map(|part| part.bytes)
+                                .sum();
+                            if here
+                                .host
+                                .is_some_and(|host_memory| host.high > host_memory.available_bytes)
+                            {
                                 grade = 2;
                             }
-                            let leftover = if packing == Packing::Pack { leftover } else { -leftover };
-                            let uuids = places.iter().map(|place| facts[*place].uuid.clone()).collect();
-                            let form = form(fake, &split, broken == 0 && tensor_link == LinkKind::Fabric);
+                            let leftover = if packing == Packing::Pack {
+                                leftover
+                            } else {
+                                -leftover
+                            };
+                            let uuids = places
+                                .iter()
+                                .map(|place| facts[*place].uuid.clone())
+                                .collect();
+                            let form =
+                                form(fake, &split, broken == 0 && tensor_link == LinkKind::Fabric);
                             let key: Key = (
                                 (grade, harm, form, count),
                                 (broken, worst, order, tensor_link),
@@ -295,28 +411,49 @@ fn nothing_is_better(fake: &Fake, here: &Availability, packing: Packing, offload
     });
     check(fake, here, &plan);
     let best = brute_force(fake, here, packing, offload);
-    let grade = plan.recommended.as_ref().map(|placement| match placement.verdict {
-        Verdict::Fits => 0,
-        Verdict::Tight => 1,
-        _ => 2,
-    });
+    let grade = plan
+        .recommended
+        .as_ref()
+        .map(|placement| match placement.verdict {
+            Verdict::Fits => 0,
+            Verdict::Tight => 1,
+            _ => 2,
+        });
     assert_eq!(grade, best.as_ref().map(|key| key.0.0));
-    let (Some(placement), Some(best)) = (&plan.recommended, best) else { return };
+    let (Some(placement), Some(best)) = (&plan.recommended, best) else {
+        return;
+    };
     if best.0.0 == 0 {
-        let uuids: Vec<String> = placement.ranks.iter().map(|rank| rank.device.uuid.clone()).collect();
-        let headroom = placement.ranks.iter().map(|rank| rank.available.get() - rank.required.high.get()).min();
+        let uuids: Vec<String> = placement
+            .ranks
+            .iter()
+            .map(|rank| rank.device.uuid.clone())
+            .collect();
+        let headroom = placement
+            .ranks
+            .iter()
+            .map(|rank| rank.available.get() - rank.required.high.get())
+            .min();
         let harm = match placement.split.offload {
             Offload::Experts { layers } => (1, layers),
             Offload::Layers { layers } => (2, layers),
             _ => (0, 0),
         };
-        assert_eq!((harm, &uuids), (best.0.1, &best.4), "best {best:?}, recommended {placement:?}");
+        assert_eq!(
+            (harm, &uuids),
+            (best.0.1, &best.4),
+            "best {best:?}, recommended {placement:?}"
+        );
         assert_eq!(i128::from(headroom.unwrap()), best.3.0);
     }
 }
 
 fn cases(count: u32) -> ProptestConfig {
-    ProptestConfig { cases: count, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases: count,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
 }
 
 fn packings() -> impl Strategy<Value = Packing> {

@@ -8,22 +8,38 @@ use hf_mem_probe::api::answer::{Answer, Verdict};
 use hf_mem_probe::api::question::Question;
 use hf_mem_probe::engines::Engines;
 use hf_mem_probe::model::Model;
-use hf_mem_probe::model::source::{Auth, HubSettings, ModelReference, SourceClient, SourceSettings};
+use hf_mem_probe::model::source::{
+    Auth, HubSettings, ModelReference, SourceClient, SourceSettings,
+};
 use hf_mem_probe::placement::Policy;
 use hf_mem_probe::probe::{self, Here, Rules};
 use serde_json::{Value, json};
 
 fn model() -> std::sync::Arc<Model> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/Qwen3-8B");
-    let client = SourceClient::new(SourceSettings::new(HubSettings::from_environment(|_| None).unwrap()));
+    let client = SourceClient::new(SourceSettings::new(
+        HubSettings::from_environment(|_| None).unwrap(),
+    ));
     let reference = ModelReference::parse(folder, None, std::path::Path::exists).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(client.describe(&reference, &Auth::Anonymous, SystemTime::UNIX_EPOCH)).unwrap().model
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime
+        .block_on(client.describe(&reference, &Auth::Anonymous, SystemTime::UNIX_EPOCH))
+        .unwrap()
+        .model
 }
 
 fn answer(rules: &Rules, model: &Model, question: &Value, host: &str) -> Answer {
     let question: Question = serde_json::from_value(question.clone()).unwrap();
-    probe::answer(&question, model, &Here::declared(host, SystemTime::UNIX_EPOCH).unwrap(), rules).unwrap()
+    probe::answer(
+        &question,
+        model,
+        &Here::declared(host, SystemTime::UNIX_EPOCH).unwrap(),
+        rules,
+    )
+    .unwrap()
 }
 
 /// The question and the host with `change` made, as its words say and in nothing else.
@@ -37,17 +53,34 @@ fn changed(question: &Value, host: &str, change: &str) -> (Value, String) {
         let (name, value) = word.split_once('=').unwrap();
         let given: Value = value.parse().unwrap_or_else(|_| value.into());
         match name {
-            "context" | "sequences" | "kv_cache_dtype" | "dtype" => question["workload"][name] = given,
-            "offload" | "tensor_parallel" | "pipeline_parallel" => question["constraints"][name] = given,
+            "context" | "sequences" | "kv_cache_dtype" | "dtype" => {
+                question["workload"][name] = given
+            }
+            "offload" | "tensor_parallel" | "pipeline_parallel" => {
+                question["constraints"][name] = given
+            }
             "engine" => {
                 question["engine"]["name"] = value.into();
                 question["engine"]["version"] = Value::Null;
             }
             "devices" if given.is_null() => question["constraints"][name] = given,
-            "devices" => host = format!("{value}x{}", host.split_once('x').map_or(host.as_str(), |(_, card)| card)),
-            "host_memory_bytes" => host = format!("{host},host:{}GiB", given.as_u64().unwrap().div_ceil(1 << 30)),
+            "devices" => {
+                host = format!(
+                    "{value}x{}",
+                    host.split_once('x').map_or(host.as_str(), |(_, card)| card)
+                )
+            }
+            "host_memory_bytes" => {
+                host = format!(
+                    "{host},host:{}GiB",
+                    given.as_u64().unwrap().div_ceil(1 << 30)
+                )
+            }
             _ if given.is_null() => {
-                question["engine"]["parameters"].as_object_mut().unwrap().remove(name);
+                question["engine"]["parameters"]
+                    .as_object_mut()
+                    .unwrap()
+                    .remove(name);
             }
             _ => question["engine"]["parameters"][name] = given,
         }
@@ -56,26 +89,65 @@ fn changed(question: &Value, host: &str, change: &str) -> (Value, String) {
 }
 
 /// Follows every suggestion of `question`; the kinds of changes seen.
-fn follow(rules: &Rules, model: &Model, question: &Value, host: &str, kinds: &mut BTreeSet<String>) {
+fn follow(
+    rules: &Rules,
+    model: &Model,
+    question: &Value,
+    host: &str,
+    kinds: &mut BTreeSet<String>,
+) {
     let first = answer(rules, model, question, host);
     for suggestion in &first.suggestions {
         let (followed, there) = changed(question, host, &suggestion.change);
         let then = answer(rules, model, &followed, &there);
-        assert_eq!(then.verdict, Some(suggestion.verdict), "{question} on {host}: {}", suggestion.change);
-        let same =
-            suggestion.change.starts_with("engine=").then_some((first.workload.as_ref(), then.workload.as_ref()));
+        assert_eq!(
+            then.verdict,
+            Some(suggestion.verdict),
+            "{question} on {host}: {}",
+            suggestion.change
+        );
+        let same = suggestion
+            .change
+            .starts_with("engine=")
+            .then_some((first.workload.as_ref(), then.workload.as_ref()));
         if let Some((Some(before), Some(after))) = same {
-            assert_eq!((before.context, before.sequences), (after.context, after.sequences), "{}", suggestion.change);
+            assert_eq!(
+                (before.context, before.sequences),
+                (after.context, after.sequences),
+                "{}",
+                suggestion.change
+            );
         }
-        kinds.extend(suggestion.change.split(' ').filter_map(|word| Some(word.split_once('=')?.0.to_owned())));
-        kinds.insert(suggestion.change.split(['=', ' ']).next().unwrap().to_owned());
-        kinds.extend(suggestion.change.split(' ').filter(|word| word.ends_with("=null")).map(str::to_owned));
+        kinds.extend(
+            suggestion
+                .change
+                .split(' ')
+                .filter_map(|word| Some(word.split_once('=')?.0.to_owned())),
+        );
+        kinds.insert(
+            suggestion
+                .change
+                .split(['=', ' '])
+                .next()
+                .unwrap()
+                .to_owned(),
+        );
+        kinds.extend(
+            suggestion
+                .change
+                .split(' ')
+                .filter(|word| word.ends_with("=null"))
+                .map(str::to_owned),
+        );
     }
 }
 
 #[test]
 fn every_suggestion_keeps_its_promise() {
-    let rules = Rules { engines: Engines::embedded().unwrap(), policy: Policy::default() };
+    let rules = Rules {
+        engines: Engines::embedded().unwrap(),
+        policy: Policy::default(),
+    };
     let model = model();
     let mut kinds = BTreeSet::new();
     for (engine, host, context, sequences, offload) in [
@@ -97,31 +169,62 @@ fn every_suggestion_keeps_its_promise() {
             "constraints": {"offload": offload},
         });
         let first = answer(&rules, &model, &question, host);
-        assert_ne!(first.verdict, Some(Verdict::Fits), "{engine} {host}: nothing to suggest");
+        assert_ne!(
+            first.verdict,
+            Some(Verdict::Fits),
+            "{engine} {host}: nothing to suggest"
+        );
         follow(&rules, &model, &question, host, &mut kinds);
     }
     // The loop has seen what it is there for.
-    for kind in ["context", "sequences", "kv_cache_dtype", "max_num_seqs", "quantization", "devices", "engine", "free"]
-    {
+    for kind in [
+        "context",
+        "sequences",
+        "kv_cache_dtype",
+        "max_num_seqs",
+        "quantization",
+        "devices",
+        "engine",
+        "free",
+    ] {
         assert!(kinds.contains(kind), "no question led to {kind}: {kinds:?}");
     }
 }
 
 /// A repeatable choice of one of `of`.
 fn pick<'v>(state: &mut u64, of: &'v [Value]) -> &'v Value {
-    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state = state
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
     &of[(*state >> 33) as usize % of.len()]
 }
 
 #[test]
 fn suggestions_of_any_question_hold() {
-    let rules = Rules { engines: Engines::embedded().unwrap(), policy: Policy::default() };
+    let rules = Rules {
+        engines: Engines::embedded().unwrap(),
+        policy: Policy::default(),
+    };
     let model = model();
     let values = |list: Value| list.as_array().unwrap().clone();
-    let engines =
-        values(json!([["vllm", null], ["vllm", null], ["vllm", "0.19"], ["sglang", null], ["transformers", null]]));
-    let hosts =
-        values(json!(["T4", "2xT4", "3xT4", "RTX-4090", "2x12GiB", "24GiB", "4xT4", "L4,host:16GiB", "2xRTX-4090"]));
+    let engines = values(json!([
+        ["vllm", null],
+        ["vllm", null],
+        ["vllm", "0.19"],
+        ["sglang", null],
+        ["transformers", null]
+    ]));
+    let hosts = values(json!([
+        "T4",
+        "2xT4",
+        "3xT4",
+        "RTX-4090",
+        "2x12GiB",
+        "24GiB",
+        "4xT4",
+        "L4,host:16GiB",
+        "2xRTX-4090"
+    ]));
     let contexts = values(json!([null, null, 2048, 40_960, "max"]));
     let sequences = values(json!([null, null, 4, 40, 8_589_934_592_u64]));
     let dtypes = values(json!([null, null, null, "auto", "fp8"]));
@@ -136,7 +239,9 @@ fn suggestions_of_any_question_hold() {
         let share = pick(&mut state, &shares);
         let mut parameters = json!({});
         match engine[0].as_str() {
-            Some("vllm") if !share.is_null() => parameters["gpu_memory_utilization"] = share.clone(),
+            Some("vllm") if !share.is_null() => {
+                parameters["gpu_memory_utilization"] = share.clone()
+            }
             Some("sglang") if !share.is_null() => parameters["mem_fraction_static"] = share.clone(),
             _ => {}
         }
@@ -180,29 +285,57 @@ fn suggestions_of_any_question_hold() {
 
 #[test]
 fn split_is_kept_by_other_engines() {
-    let rules = Rules { engines: Engines::embedded().unwrap(), policy: Policy::default() };
+    let rules = Rules {
+        engines: Engines::embedded().unwrap(),
+        policy: Policy::default(),
+    };
     let question = json!({
         "model": {"repo": "local"},
         "engine": {"name": "vllm", "parameters": {}},
         "constraints": {"tensor_parallel": 3},
     });
     let answer = answer(&rules, &model(), &question, "2xH100-80GB");
-    let changes: Vec<&str> = answer.suggestions.iter().map(|it| it.change.as_str()).collect();
-    assert_eq!(changes, ["tensor_parallel=null"], "no engine splits over 3 of 2 devices");
+    let changes: Vec<&str> = answer
+        .suggestions
+        .iter()
+        .map(|it| it.change.as_str())
+        .collect();
+    assert_eq!(
+        changes,
+        ["tensor_parallel=null"],
+        "no engine splits over 3 of 2 devices"
+    );
 }
 
 #[test]
 fn context_suggestion_names_one_number() {
-    let rules = Rules { engines: Engines::embedded().unwrap(), policy: Policy::default() };
-    let question = json!({"model": {"repo": "local"}, "engine": {"name": "vllm", "parameters": {}}});
+    let rules = Rules {
+        engines: Engines::embedded().unwrap(),
+        policy: Policy::default(),
+    };
+    let question =
+        json!({"model": {"repo": "local"}, "engine": {"name": "vllm", "parameters": {}}});
     let answer = answer(&rules, &model(), &question, "RTX-4090");
-    let context = answer.suggestions.iter().find(|it| it.change.starts_with("context=")).unwrap();
-    assert!(!context.message.contains(|letter: char| letter.is_ascii_digit()), "{}", context.message);
+    let context = answer
+        .suggestions
+        .iter()
+        .find(|it| it.change.starts_with("context="))
+        .unwrap();
+    assert!(
+        !context
+            .message
+            .contains(|letter: char| letter.is_ascii_digit()),
+        "{}",
+        context.message
+    );
 }
 
 #[test]
 fn huge_figures_name_their_field() {
-    let rules = Rules { engines: Engines::embedded().unwrap(), policy: Policy::default() };
+    let rules = Rules {
+        engines: Engines::embedded().unwrap(),
+        policy: Policy::default(),
+    };
     let model = model();
     let here = Here::declared("2xH100-80GB", SystemTime::UNIX_EPOCH).unwrap();
     let asked = |engine: &str, workload: &Value, parameters: &Value, tensor: Option<u32>| {
@@ -212,18 +345,46 @@ fn huge_figures_name_their_field() {
             "workload": workload,
             "constraints": {"tensor_parallel": tensor},
         });
-        probe::answer(&serde_json::from_value(question).unwrap(), &model, &here, &rules)
+        probe::answer(
+            &serde_json::from_value(question).unwrap(),
+            &model,
+            &here,
+            &rules,
+        )
     };
 
     for (workload, parameters, fields) in [
-        (json!({"sequences": 1_u64 << 33}), json!({}), &["workload.sequences = 8589934592"][..]),
-        (json!({"sequences": u64::MAX, "context": 40_960}), json!({}), &["workload.sequences"]),
-        (json!({"sequences": 1_u64 << 33, "context": 20_000}), json!({}), &["workload.sequences", "workload.context"]),
-        (json!({"context": 8192}), json!({"max_num_seqs": i64::MAX}), &["engine.parameters.max_num_seqs"]),
+        (
+            json!({"sequences": 1_u64 << 33}),
+            json!({}),
+            &["workload.sequences = 8589934592"][..],
+        ),
+        (
+            json!({"sequences": u64::MAX, "context": 40_960}),
+            json!({}),
+            &["workload.sequences"],
+        ),
+        (
+            json!({"sequences": 1_u64 << 33, "context": 20_000}),
+            json!({}),
+            &["workload.sequences", "workload.context"],
+        ),
+        (
+            json!({"context": 8192}),
+            json!({"max_num_seqs": i64::MAX}),
+            &["engine.parameters.max_num_seqs"],
+        ),
     ] {
         let problem = asked("vllm", &workload, &parameters, None).unwrap_err();
-        assert_eq!((problem.status, problem.reason.word()), (422, "usage"), "{problem}");
-        assert!(fields.iter().all(|field| problem.detail.contains(field)), "{problem}");
+        assert_eq!(
+            (problem.status, problem.reason.word()),
+            (422, "usage"),
+            "{problem}"
+        );
+        assert!(
+            fields.iter().all(|field| problem.detail.contains(field)),
+            "{problem}"
+        );
         assert!(!problem.detail.contains("this model"), "{problem}");
     }
 
@@ -234,8 +395,15 @@ fn huge_figures_name_their_field() {
                 let workload = json!({"sequences": sequences, "context": context});
                 for tensor in [None, Some(2)] {
                     if let Err(problem) = asked(engine, &workload, &json!({}), tensor) {
-                        assert!((400..500).contains(&problem.status), "{engine} {workload}: {problem}");
-                        assert_eq!(problem.reason.word(), "usage", "{engine} {workload}: {problem}");
+                        assert!(
+                            (400..500).contains(&problem.status),
+                            "{engine} {workload}: {problem}"
+                        );
+                        assert_eq!(
+                            problem.reason.word(),
+                            "usage",
+                            "{engine} {workload}: {problem}"
+                        );
                     }
                 }
             }

@@ -13,10 +13,12 @@ use hf_mem_probe::api::problem::Reason;
 use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::devices::{DeviceKind, LinkKind};
 use hf_mem_probe::placement::{
-    Ask, Availability, Constraints, Packing, Placement, PlacementError, Plan, Policy, Strategy, frontier, plan,
+    Ask, Availability, Constraints, Packing, Placement, PlacementError, Plan, Policy, Strategy,
+    frontier, plan,
 };
 
-/// 32 layers of 400 MiB, 2 GiB beside, 0.6 GiB of buffers at the most: 15.1 GiB and the context on one device.
+/// 32 layers of 400 MiB, 2 GiB beside, 0.6 GiB of buffers at the most: 15.1 GiB and the context on
+/// one device.
 fn with(fake: &Fake, here: &Availability, context: u64, change: impl FnOnce(&mut Ask<'_>)) -> Plan {
     let (model, parameters) = (fake.model(), BTreeMap::new());
     let mut ask = ask(fake, &model, &parameters, context);
@@ -25,7 +27,10 @@ fn with(fake: &Fake, here: &Availability, context: u64, change: impl FnOnce(&mut
 }
 
 fn places(plan: &Plan) -> Vec<&str> {
-    let ranks = plan.recommended.iter().flat_map(|placement| &placement.ranks);
+    let ranks = plan
+        .recommended
+        .iter()
+        .flat_map(|placement| &placement.ranks);
     ranks.map(|rank| rank.device.uuid.as_str()).collect()
 }
 
@@ -36,17 +41,27 @@ fn placement(plan: &Plan) -> &Placement {
 #[test]
 fn packs_into_the_smallest_device_that_fits_or_spreads_into_the_largest() {
     let here = host(&[80, 12, 24, 48]);
-    assert_eq!(places(&with(&Fake::default(), &here, 1024, |_| {})), ["GPU-02"]);
-    let spread = with(&Fake::default(), &here, 1024, |ask| ask.policy.packing = Packing::Spread);
+    assert_eq!(
+        places(&with(&Fake::default(), &here, 1024, |_| {})),
+        ["GPU-02"]
+    );
+    let spread = with(&Fake::default(), &here, 1024, |ask| {
+        ask.policy.packing = Packing::Spread
+    });
     assert_eq!(places(&spread), ["GPU-00"]);
-    let preferred = with(&Fake::default(), &here, 1024, |ask| ask.policy.prefer = vec!["card 48".into()]);
+    let preferred = with(&Fake::default(), &here, 1024, |ask| {
+        ask.policy.prefer = vec!["card 48".into()]
+    });
     assert_eq!(places(&preferred), ["GPU-03"]);
 }
 
 #[test]
 fn tensor_groups_stay_inside_an_nvlink_island() {
     let mut here = host(&[12, 12, 12, 12]);
-    here.links = vec![link("GPU-00", "GPU-03", LinkKind::Fabric), link("GPU-01", "GPU-02", LinkKind::PcieSwitch)];
+    here.links = vec![
+        link("GPU-00", "GPU-03", LinkKind::Fabric),
+        link("GPU-01", "GPU-02", LinkKind::PcieSwitch),
+    ];
     let plan = with(&Fake::default(), &here, 1024, |_| {});
     assert_eq!(placement(&plan).strategy, Strategy::TensorParallel);
     assert_eq!(places(&plan), ["GPU-00", "GPU-03"]);
@@ -62,16 +77,30 @@ fn a_tensor_group_is_of_one_kind_where_it_can_be() {
 fn islands_make_the_groups_of_tensor_and_pipeline_parallel() {
     let mut here = host(&[12; 8]);
     for (a, b) in [(0, 4), (1, 5), (2, 6), (3, 7)] {
-        here.links.push(link(&format!("GPU-{a:02}"), &format!("GPU-{b:02}"), LinkKind::Fabric));
+        here.links.push(link(
+            &format!("GPU-{a:02}"),
+            &format!("GPU-{b:02}"),
+            LinkKind::Fabric,
+        ));
     }
     let plan = with(&Fake::default(), &here, 1024, |ask| {
-        ask.constraints = Constraints { tensor: Some(2), pipeline: Some(2), ..Constraints::default() };
+        ask.constraints = Constraints {
+            tensor: Some(2),
+            pipeline: Some(2),
+            ..Constraints::default()
+        };
     });
     assert_eq!(placement(&plan).strategy, Strategy::TensorPipelineParallel);
     let places = places(&plan);
     for group in places.chunks(2) {
         assert!(
-            matches!(group, ["GPU-00", "GPU-04"] | ["GPU-01", "GPU-05"] | ["GPU-02", "GPU-06"] | ["GPU-03", "GPU-07"]),
+            matches!(
+                group,
+                ["GPU-00", "GPU-04"]
+                    | ["GPU-01", "GPU-05"]
+                    | ["GPU-02", "GPU-06"]
+                    | ["GPU-03", "GPU-07"]
+            ),
             "{places:?}"
         );
     }
@@ -82,7 +111,11 @@ fn board(gib: u64) -> Availability {
     let mut here = host(&[gib; 8]);
     for a in 0..8 {
         for b in a + 1..8 {
-            here.links.push(link(&format!("GPU-{a:02}"), &format!("GPU-{b:02}"), LinkKind::Fabric));
+            here.links.push(link(
+                &format!("GPU-{a:02}"),
+                &format!("GPU-{b:02}"),
+                LinkKind::Fabric,
+            ));
         }
     }
     here
@@ -95,40 +128,89 @@ fn over_nvlink_a_tensor_group_comes_before_stages_on_fewer_cards() {
         let split = &placement(&plan).split;
         (split.tensor, split.stages.len())
     };
-    let vllm = Fake { processes: true, uneven: false, ..Fake::default() };
+    let vllm = Fake {
+        processes: true,
+        uneven: false,
+        ..Fake::default()
+    };
     // Three cards would do, in stages.
     assert_eq!(degrees(&vllm, &board(8)), (4, 1));
     // A power of two comes before a group of six; six before stages.
-    let heads = Fake { heads: 48, layers: vec![560 << 20; 32], ..vllm.clone() };
+    let heads = Fake {
+        heads: 48,
+        layers: vec![560 << 20; 32],
+        ..vllm.clone()
+    };
     assert_eq!(degrees(&heads, &board(5)), (8, 1));
-    let six = Availability { devices: board(5).devices.into_iter().take(6).collect(), ..board(5) };
+    let six = Availability {
+        devices: board(5).devices.into_iter().take(6).collect(),
+        ..board(5)
+    };
     assert_eq!(degrees(&heads, &six), (6, 1));
     // What fits one card stays on one.
     assert_eq!(degrees(&vllm, &board(24)), (1, 1));
-    // Where one process walks the devices, and where there is no NVLink, the fewest devices come first.
-    assert_eq!(degrees(&Fake { processes: false, ..vllm.clone() }, &board(8)), (1, 3));
+    // Where one process walks the devices, and where there is no NVLink, the fewest devices come
+    // first.
+    assert_eq!(
+        degrees(
+            &Fake {
+                processes: false,
+                ..vllm.clone()
+            },
+            &board(8)
+        ),
+        (1, 3)
+    );
     assert_eq!(degrees(&vllm, &host(&[8; 8])), (1, 3));
 }
 
 #[test]
 fn pairs_of_cards_are_not_torn_into_a_group_of_four() {
     let mut here = host(&[8, 8, 8, 8]);
-    here.links = vec![link("GPU-00", "GPU-02", LinkKind::Fabric), link("GPU-01", "GPU-03", LinkKind::Fabric)];
-    let fake = Fake { processes: true, layers: vec![560 << 20; 32], ..Fake::default() };
+    here.links = vec![
+        link("GPU-00", "GPU-02", LinkKind::Fabric),
+        link("GPU-01", "GPU-03", LinkKind::Fabric),
+    ];
+    let fake = Fake {
+        processes: true,
+        layers: vec![560 << 20; 32],
+        ..Fake::default()
+    };
     let plan = with(&fake, &here, 1024, |_| {});
-    assert_eq!((placement(&plan).split.tensor, placement(&plan).split.stages.len()), (2, 2));
+    assert_eq!(
+        (
+            placement(&plan).split.tensor,
+            placement(&plan).split.stages.len()
+        ),
+        (2, 2)
+    );
     assert_eq!(places(&plan), ["GPU-00", "GPU-02", "GPU-01", "GPU-03"]);
 }
 
 #[test]
 fn unequal_cards_are_filled_by_layers() {
-    let fake = Fake { uneven: true, ..Fake::default() };
+    let fake = Fake {
+        uneven: true,
+        ..Fake::default()
+    };
     let plan = with(&fake, &host(&[6, 13]), 1024, |_| {});
     let placement = placement(&plan);
-    assert_eq!((placement.strategy, placement.verdict), (Strategy::LayerSplit, Verdict::Fits));
-    let layers: Vec<u32> = placement.split.stages.iter().map(|stage| stage.end - stage.start).collect();
+    assert_eq!(
+        (placement.strategy, placement.verdict),
+        (Strategy::LayerSplit, Verdict::Fits)
+    );
+    let layers: Vec<u32> = placement
+        .split
+        .stages
+        .iter()
+        .map(|stage| stage.end - stage.start)
+        .collect();
     assert_eq!(layers.iter().sum::<u32>(), 33, "the output layer is one");
-    let slack: Vec<u64> = placement.ranks.iter().map(|rank| rank.available.get() - rank.required.high.get()).collect();
+    let slack: Vec<u64> = placement
+        .ranks
+        .iter()
+        .map(|rank| rank.available.get() - rank.required.high.get())
+        .collect();
     assert!(slack[0].abs_diff(slack[1]) < 800 << 20, "{slack:?}");
 }
 
@@ -136,13 +218,23 @@ fn unequal_cards_are_filled_by_layers() {
 fn says_how_far_it_goes_to_the_block() {
     let fake = Fake::default();
     let here = host(&[24]);
-    let reached = placement(&with(&fake, &here, 1024, |_| {})).max_context.unwrap();
+    let reached = placement(&with(&fake, &here, 1024, |_| {}))
+        .max_context
+        .unwrap();
     assert_eq!(reached % 16, 0);
     assert_eq!(with(&fake, &here, reached, |_| {}).verdict(), Verdict::Fits);
-    assert_ne!(with(&fake, &here, reached + 1, |_| {}).verdict(), Verdict::Fits);
-    let sequences = placement(&with(&fake, &here, 1024, |_| {})).max_sequences.unwrap();
+    assert_ne!(
+        with(&fake, &here, reached + 1, |_| {}).verdict(),
+        Verdict::Fits
+    );
+    let sequences = placement(&with(&fake, &here, 1024, |_| {}))
+        .max_sequences
+        .unwrap();
     let at = |count| with(&fake, &here, 1024, |ask| ask.asked.sequences = Some(count)).verdict();
-    assert_eq!((at(sequences), at(sequences + 1) == Verdict::Fits), (Verdict::Fits, false));
+    assert_eq!(
+        (at(sequences), at(sequences + 1) == Verdict::Fits),
+        (Verdict::Fits, false)
+    );
 }
 
 #[test]
@@ -150,42 +242,84 @@ fn the_frontier_falls_and_each_point_fits() {
     let (fake, here) = (Fake::default(), host(&[12, 12, 12, 12]));
     let (model, parameters) = (fake.model(), BTreeMap::new());
     let plan = with(&fake, &here, 1024, |_| {});
-    let points = frontier(&ask(&fake, &model, &parameters, 1024), placement(&plan), None).unwrap();
+    let points = frontier(
+        &ask(&fake, &model, &parameters, 1024),
+        placement(&plan),
+        None,
+    )
+    .unwrap();
     assert!(points.len() > 4);
-    assert!(points.windows(2).all(|pair| pair[0].context >= pair[1].context));
+    assert!(
+        points
+            .windows(2)
+            .all(|pair| pair[0].context >= pair[1].context)
+    );
     for point in points {
         let only = |ask: &mut Ask<'_>| {
             ask.asked.sequences = Some(point.sequences);
             (ask.constraints.tensor, ask.constraints.pipeline) = (Some(2), Some(1));
         };
-        assert_eq!(with(&fake, &here, point.context, only).verdict(), Verdict::Fits, "{point:?}");
-        assert_ne!(with(&fake, &here, point.context + 1, only).verdict(), Verdict::Fits, "{point:?}");
+        assert_eq!(
+            with(&fake, &here, point.context, only).verdict(),
+            Verdict::Fits,
+            "{point:?}"
+        );
+        assert_ne!(
+            with(&fake, &here, point.context + 1, only).verdict(),
+            Verdict::Fits,
+            "{point:?}"
+        );
     }
 }
 
 #[test]
 fn says_why_not() {
-    let fake = Fake { least_capability: 0, heads: 40, ..Fake::default() };
-    assert_eq!(with(&fake, &host(&[]), 1024, |_| {}).reason, Reason::NoDevices);
+    let fake = Fake {
+        least_capability: 0,
+        heads: 40,
+        ..Fake::default()
+    };
+    assert_eq!(
+        with(&fake, &host(&[]), 1024, |_| {}).reason,
+        Reason::NoDevices
+    );
     let short = with(&fake, &host(&[8]), 1024, |_| {});
     assert_eq!(short.reason, Reason::InsufficientMemory);
     assert!(short.short_by > Bytes::ZERO);
     assert_eq!(placement(&short).ranks[0].short_by, short.short_by);
-    let three = with(&fake, &host(&[12, 12, 12]), 1024, |ask| ask.constraints.tensor = Some(3));
+    let three = with(&fake, &host(&[12, 12, 12]), 1024, |ask| {
+        ask.constraints.tensor = Some(3)
+    });
     assert_eq!(three.reason, Reason::NoLegalSplit);
     assert_eq!(three.why, "40 heads do not divide by 3");
-    let four = with(&fake, &host(&[12, 12, 12]), 1024, |ask| ask.constraints.tensor = Some(4));
-    assert!(four.why.contains("takes 4 devices; 3 can be used together"), "{}", four.why);
-    let old = Fake { least_capability: 100, ..fake };
+    let four = with(&fake, &host(&[12, 12, 12]), 1024, |ask| {
+        ask.constraints.tensor = Some(4)
+    });
+    assert!(
+        four.why.contains("takes 4 devices; 3 can be used together"),
+        "{}",
+        four.why
+    );
+    let old = Fake {
+        least_capability: 100,
+        ..fake
+    };
     let vetoed = with(&old, &host(&[80, 80]), 1024, |_| {});
-    assert_eq!((vetoed.reason, vetoed.passed_over.len()), (Reason::ComputeCapability, 2));
+    assert_eq!(
+        (vetoed.reason, vetoed.passed_over.len()),
+        (Reason::ComputeCapability, 2)
+    );
     assert_eq!(vetoed.why, "card 80 is too old");
 }
 
 #[test]
 fn what_only_leases_hold_is_leased() {
-    let here = host(&[24, 12]).after_leasing(&BTreeMap::from([("GPU-00".to_owned(), Bytes::gib(10))]));
-    let fake = Fake { heads: 1, ..Fake::default() };
+    let here =
+        host(&[24, 12]).after_leasing(&BTreeMap::from([("GPU-00".to_owned(), Bytes::gib(10))]));
+    let fake = Fake {
+        heads: 1,
+        ..Fake::default()
+    };
     let plan = with(&fake, &here, 1024, |ask| ask.constraints.pipeline = Some(1));
     assert_eq!(plan.reason, Reason::Leased);
     assert_eq!(plan.recommended.unwrap().ranks[0].leased, Bytes::gib(10));
@@ -194,20 +328,39 @@ fn what_only_leases_hold_is_leased() {
 #[test]
 fn devices_are_named_by_unique_prefixes() {
     let mut here = host(&[24, 24]);
-    here.devices.push(gpu("MIG-7", "slice", Bytes::gib(40), Bytes::gib(40)));
+    here.devices
+        .push(gpu("MIG-7", "slice", Bytes::gib(40), Bytes::gib(40)));
     let (fake, parameters) = (Fake::default(), BTreeMap::new());
     let model = fake.model();
     let on = |devices: &[&str]| {
         let devices = devices.iter().map(|it| (*it).to_owned()).collect();
-        let constraints = Constraints { devices: Some(devices), ..Constraints::default() };
-        plan(&Ask { constraints, ..ask(&fake, &model, &parameters, 1024) }, &here)
+        let constraints = Constraints {
+            devices: Some(devices),
+            ..Constraints::default()
+        };
+        plan(
+            &Ask {
+                constraints,
+                ..ask(&fake, &model, &parameters, 1024)
+            },
+            &here,
+        )
     };
     assert_eq!(places(&on(&["M"]).unwrap()), ["MIG-7"]);
     assert_eq!(places(&on(&["GPU-01"]).unwrap()), ["GPU-01"]);
     let unknown = on(&["GPU-9"]).unwrap_err();
-    assert_eq!(unknown.to_string(), "no device 'GPU-9' here; there is GPU-00, GPU-01, MIG-7");
-    assert!(matches!(on(&["GPU-0"]), Err(PlacementError::AmbiguousDevice { .. })));
-    assert!(matches!(on(&[""]), Err(PlacementError::UnknownDevice { .. })));
+    assert_eq!(
+        unknown.to_string(),
+        "no device 'GPU-9' here; there is GPU-00, GPU-01, MIG-7"
+    );
+    assert!(matches!(
+        on(&["GPU-0"]),
+        Err(PlacementError::AmbiguousDevice { .. })
+    ));
+    assert!(matches!(
+        on(&[""]),
+        Err(PlacementError::UnknownDevice { .. })
+    ));
 }
 
 #[test]
@@ -217,7 +370,10 @@ fn a_model_never_spans_mig_instances() {
         device.facts.kind = DeviceKind::MigInstance;
     }
     let plan = with(&Fake::default(), &here, 1024, |_| {});
-    assert_eq!((plan.reason, places(&plan).len()), (Reason::InsufficientMemory, 1));
+    assert_eq!(
+        (plan.reason, places(&plan).len()),
+        (Reason::InsufficientMemory, 1)
+    );
 }
 
 #[test]
@@ -230,20 +386,39 @@ fn experts_go_to_the_host_before_layers_and_only_when_allowed() {
         ..Fake::default()
     };
     let here = with_host_memory(host(&[16]), 64);
-    assert_eq!(with(&fake, &here, 1024, |_| {}).reason, Reason::InsufficientMemory);
+    assert_eq!(
+        with(&fake, &here, 1024, |_| {}).reason,
+        Reason::InsufficientMemory
+    );
     let allowed = with(&fake, &here, 1024, |ask| ask.constraints.offload = true);
     let way = placement(&allowed);
-    assert_eq!((way.strategy, way.verdict), (Strategy::ExpertOffload, Verdict::Fits));
+    assert_eq!(
+        (way.strategy, way.verdict),
+        (Strategy::ExpertOffload, Verdict::Fits)
+    );
     assert_eq!(way.host.as_ref().unwrap().verdict, Verdict::Fits);
     let full = with_host_memory(host(&[16]), 4);
-    assert_eq!(with(&fake, &full, 1024, |ask| ask.constraints.offload = true).reason, Reason::InsufficientMemory);
-    let unread = with(&fake, &host(&[16]), 1024, |ask| ask.constraints.offload = true);
-    assert_eq!(unread.reason, Reason::InsufficientMemory, "host memory that was not read is not used");
+    assert_eq!(
+        with(&fake, &full, 1024, |ask| ask.constraints.offload = true).reason,
+        Reason::InsufficientMemory
+    );
+    let unread = with(&fake, &host(&[16]), 1024, |ask| {
+        ask.constraints.offload = true
+    });
+    assert_eq!(
+        unread.reason,
+        Reason::InsufficientMemory,
+        "host memory that was not read is not used"
+    );
 }
 
 #[test]
 fn one_pool_is_counted_once() {
-    let fake = Fake { offload: true, uneven: true, ..Fake::default() };
+    let fake = Fake {
+        offload: true,
+        uneven: true,
+        ..Fake::default()
+    };
     let mut here = with_host_memory(host(&[12]), 64);
     here.devices[0].facts.kind = DeviceKind::UnifiedMemory;
     let plan = with(&fake, &here, 1024, |ask| ask.constraints.offload = true);
@@ -252,9 +427,15 @@ fn one_pool_is_counted_once() {
 
 #[test]
 fn tight_is_between() {
-    let fake = Fake { doubt: (100, 400), ..Fake::default() };
+    let fake = Fake {
+        doubt: (100, 400),
+        ..Fake::default()
+    };
     let plan = with(&fake, &host(&[16]), 1024, |_| {});
-    assert_eq!((plan.verdict(), plan.reason), (Verdict::Tight, Reason::Fits));
+    assert_eq!(
+        (plan.verdict(), plan.reason),
+        (Verdict::Tight, Reason::Fits)
+    );
     assert_eq!(placement(&plan).ranks[0].verdict, Verdict::Tight);
 }
 
@@ -279,6 +460,13 @@ fn the_tightest_device_is_left_the_most_room() {
     let mut here = host(&[1, 2, 2]);
     here.devices[2] = gpu("GPU-02", "card 2", Bytes::gib(2), Bytes::new(1_622_147_072));
     let plan = with(&fake, &here, 1000, |_| {});
-    let left = placement(&plan).ranks.iter().map(|rank| rank.available.get() - rank.required.high.get()).min();
-    assert_eq!((places(&plan), left), (vec!["GPU-01", "GPU-00", "GPU-02"], Some(76_964_110)));
+    let left = placement(&plan)
+        .ranks
+        .iter()
+        .map(|rank| rank.available.get() - rank.required.high.get())
+        .min();
+    assert_eq!(
+        (places(&plan), left),
+        (vec!["GPU-01", "GPU-00", "GPU-02"], Some(76_964_110))
+    );
 }

@@ -1,4 +1,5 @@
-//! `run` as a process: the command's exit code, its signals, its environment, and no lease without a daemon.
+//! `run` as a process: the command's exit code, its signals, its environment, and no lease without
+//! a daemon.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -13,14 +14,18 @@ use tempfile::TempDir;
 fn run(home: &TempDir, more: &[&str], command: &[&str]) -> Command {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/Qwen3-8B");
     let mut run = Command::new(env!("CARGO_BIN_EXE_hf-mem-probe"));
-    run.arg("run").arg("--model").arg(model).args(["--engine", "vllm", "--context", "8192"]);
+    run.arg("run")
+        .arg("--model")
+        .arg(model)
+        .args(["--engine", "vllm", "--context", "8192"]);
     run.arg("--socket").arg(home.path().join("none.sock"));
     run.args(more).arg("--").args(command);
     bare(&mut run).env("HOME", home.path()).stdin(Stdio::null());
     run
 }
 
-/// `command` with nothing of the machine's environment that could change what a program does or says.
+/// `command` with nothing of the machine's environment that could change what a program does or
+/// says.
 fn bare(command: &mut Command) -> &mut Command {
     command.env_clear();
     for name in ["PATH", "TMPDIR"] {
@@ -34,7 +39,11 @@ fn bare(command: &mut Command) -> &mut Command {
 const CARD: [&str; 3] = ["--no-lease", "--gpus", "H100-80GB"];
 
 fn started(mut command: Command) -> (Child, BufReader<std::process::ChildStdout>) {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let out = BufReader::new(child.stdout.take().unwrap());
     (child, out)
 }
@@ -42,8 +51,19 @@ fn started(mut command: Command) -> (Child, BufReader<std::process::ChildStdout>
 #[test]
 fn without_a_daemon_there_is_no_lease_and_nothing_is_run() {
     let home = tempfile::tempdir().unwrap();
-    let output = run(&home, &["--json"], &["touch", home.path().join("ran").to_str().unwrap()]).output().unwrap();
-    assert_eq!(output.status.code(), Some(69), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = run(
+        &home,
+        &["--json"],
+        &["touch", home.path().join("ran").to_str().unwrap()],
+    )
+    .output()
+    .unwrap();
+    assert_eq!(
+        output.status.code(),
+        Some(69),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let problem: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(problem["reason"], "daemon_unreachable");
     assert!(problem["hint"].as_str().unwrap().contains("--no-lease"));
@@ -54,8 +74,19 @@ fn without_a_daemon_there_is_no_lease_and_nothing_is_run() {
 fn what_does_not_fit_is_not_run() {
     let home = tempfile::tempdir().unwrap();
     let ran = home.path().join("ran");
-    let output = run(&home, &["--no-lease", "--gpus", "1x8GiB"], &["touch", ran.to_str().unwrap()]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = run(
+        &home,
+        &["--no-lease", "--gpus", "1x8GiB"],
+        &["touch", ran.to_str().unwrap()],
+    )
+    .output()
+    .unwrap();
+    assert_eq!(
+        output.status.code(),
+        Some(1),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(!ran.exists());
 }
 
@@ -73,15 +104,28 @@ fn the_exit_code_is_the_commands() {
 fn the_command_gets_the_placement_and_its_arguments() {
     let home = tempfile::tempdir().unwrap();
     let print = "echo \"$CUDA_VISIBLE_DEVICES|$HF_MEM_PROBE_LEASE|$*\"";
-    let output = run(&home, &CARD, &["sh", "-c", print, "x", "before", "{args}", "after"]).output().unwrap();
+    let output = run(
+        &home,
+        &CARD,
+        &["sh", "-c", print, "x", "before", "{args}", "after"],
+    )
+    .output()
+    .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     let parts: Vec<&str> = said.trim_end().split('|').collect();
     assert_eq!(parts[1], "", "no lease: {said}");
-    assert!(parts[2].starts_with("before --") && parts[2].ends_with(" after"), "{said}");
+    assert!(
+        parts[2].starts_with("before --") && parts[2].ends_with(" after"),
+        "{said}"
+    );
     let mut flags = CARD.to_vec();
     flags.push("--flags");
     let appended = run(&home, &flags, &["echo", "first"]).output().unwrap();
-    assert!(String::from_utf8(appended.stdout).unwrap().starts_with("first --"));
+    assert!(
+        String::from_utf8(appended.stdout)
+            .unwrap()
+            .starts_with("first --")
+    );
 }
 
 #[test]
@@ -105,23 +149,40 @@ fn signals_reach_the_command() {
         kill_process(Pid::from_child(&child), signal).unwrap();
         let mut rest = String::new();
         out.read_to_string(&mut rest).unwrap();
-        assert_eq!((rest.trim(), child.wait().unwrap().code()), (format!("got {name}").as_str(), Some(5)));
+        assert_eq!(
+            (rest.trim(), child.wait().unwrap().code()),
+            (format!("got {name}").as_str(), Some(5))
+        );
     }
-    let (mut child, mut out) = started(run(&home, &CARD, &["sh", "-c", "echo ready; exec sleep 1000"]));
+    let (mut child, mut out) = started(run(
+        &home,
+        &CARD,
+        &["sh", "-c", "echo ready; exec sleep 1000"],
+    ));
     out.read_line(&mut String::new()).unwrap();
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(143), "by default a signal ends it");
+    assert_eq!(
+        child.wait().unwrap().code(),
+        Some(143),
+        "by default a signal ends it"
+    );
 }
 
 /// Something that can be waited on for ever.
 fn fifo(home: &TempDir, name: &str) -> String {
     let path = home.path().join(name);
-    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    assert!(
+        Command::new("mkfifo")
+            .arg(&path)
+            .status()
+            .unwrap()
+            .success()
+    );
     path.display().to_string()
 }
 
-/// A terminal sends its signals to all of its foreground: passed on as well they would be two, and a server takes the
-/// second for "at once".
+/// A terminal sends its signals to all of its foreground: passed on as well they would be two, and
+/// a server takes the second for "at once".
 #[test]
 fn a_key_of_the_terminal_reaches_the_command_once() {
     for needed in ["script", "perl"] {
@@ -131,17 +192,22 @@ fn a_key_of_the_terminal_reaches_the_command_once() {
         }
     }
     let home = tempfile::tempdir().unwrap();
-    // Counts in the handler itself: two that come together would be one to anybody who only looks afterwards.
+    // Counts in the handler itself: two that come together would be one to anybody who only looks
+    // afterwards.
     let counts = "$| = 1; $SIG{INT} = sub { $n++; $end = time + 2 }; print qq(up\\n); \
                   while (!$end || time < $end) { select undef, undef, undef, 0.1 } print qq(interrupts: $n\\n)";
     let run = run(&home, &CARD, &["perl", "-e", counts]);
     let words = std::iter::once(run.get_program()).chain(run.get_args());
-    let line: Vec<String> = words.map(|word| format!("'{}'", word.to_str().unwrap().replace('\'', r"'\''"))).collect();
+    let line: Vec<String> = words
+        .map(|word| format!("'{}'", word.to_str().unwrap().replace('\'', r"'\''")))
+        .collect();
     // A shell that stayed would be interrupted as well.
     let line = format!("exec {}", line.join(" "));
     let mut terminal = Command::new("script");
     terminal.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
-    bare(&mut terminal).env("HOME", home.path()).env("PERL_SIGNALS", "unsafe");
+    bare(&mut terminal)
+        .env("HOME", home.path())
+        .env("PERL_SIGNALS", "unsafe");
     let (mut child, mut out) = started({
         terminal.stdin(Stdio::piped());
         terminal

@@ -1,5 +1,5 @@
-//! An adapter on a gated base model: what a token was needed for is not shown to others, and no token goes where it does
-//! not belong.
+//! An adapter on a gated base model: what a token was needed for is not shown to others, and no
+//! token goes where it does not belong.
 
 #[path = "support/fake_hub/mod.rs"]
 mod fake_hub;
@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use fake_hub::{COMMIT, FakeHub, Reply, Request, ranged, weights};
 use hf_mem_probe::model::source::{
-    Auth, HubSettings, ModelReference, SourceClient, SourceError, SourceSettings, Token, settings::PrefixEndpoint,
+    Auth, HubSettings, ModelReference, SourceClient, SourceError, SourceSettings, Token,
+    settings::PrefixEndpoint,
 };
 
 /// One matrix of rank 8.
@@ -31,10 +32,14 @@ async fn hub_whose_base_is_open(open: Arc<AtomicBool>) -> FakeHub {
         let open = open.load(Ordering::Relaxed);
         let path = request.target.split('?').next()?;
         let listed = |repo: &str, gated: &str, files: &[(&str, usize)]| {
-            let files: Vec<String> =
-                files.iter().map(|(name, size)| format!(r#"{{"rfilename":"{name}","size":{size}}}"#)).collect();
+            let files: Vec<String> = files
+                .iter()
+                .map(|(name, size)| format!(r#"{{"rfilename":"{name}","size":{size}}}"#))
+                .collect();
             let files = files.join(",");
-            Reply::ok(format!(r#"{{"id":"{repo}","sha":"{COMMIT}","gated":{gated},"siblings":[{files}]}}"#))
+            Reply::ok(format!(
+                r#"{{"id":"{repo}","sha":"{COMMIT}","gated":{gated},"siblings":[{files}]}}"#
+            ))
         };
         let config = br#"{"base_model_name_or_path": "m/base", "peft_type": "LORA", "r": 8}"#;
         if path.contains("/m/base/") && !open && request.header("authorization").is_none() {
@@ -42,12 +47,19 @@ async fn hub_whose_base_is_open(open: Arc<AtomicBool>) -> FakeHub {
         }
         Some(match path.rsplit('/').next()? {
             _ if path.starts_with("/api/models/a/b/") => {
-                let files = [("adapter_config.json", config.len()), ("adapter_model.safetensors", adapter().len())];
+                let files = [
+                    ("adapter_config.json", config.len()),
+                    ("adapter_model.safetensors", adapter().len()),
+                ];
                 listed("a/b", "false", &files)
             }
             _ if path.starts_with("/api/models/m/base/") => {
                 let gated = if open { "false" } else { "\"manual\"" };
-                listed("m/base", gated, &[("config.json", 2), ("model.safetensors", weights().len())])
+                listed(
+                    "m/base",
+                    gated,
+                    &[("config.json", 2), ("model.safetensors", weights().len())],
+                )
             }
             "adapter_config.json" => Reply::ok(*config),
             "adapter_model.safetensors" => ranged(&adapter(), request),
@@ -64,23 +76,57 @@ async fn a_gated_base_is_kept_for_the_token_that_saw_it() {
     let hub = hub().await;
     let cache = tempfile::tempdir().expect("a folder");
     let variables = |name: &str| (name == "HF_ENDPOINT").then(|| hub.endpoint.clone());
-    let mut settings = SourceSettings::new(HubSettings::from_environment(variables).expect("settings"));
+    let mut settings =
+        SourceSettings::new(HubSettings::from_environment(variables).expect("settings"));
     settings.cache_folder = Some(cache.path().to_owned());
     let reference = ModelReference::parse("a/b", None, |_| false).expect("a reference");
     let token = |text: &str| Auth::from(Token::new(text));
-    let (now, later) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + Duration::from_secs(7200));
+    let (now, later) = (
+        SystemTime::UNIX_EPOCH,
+        SystemTime::UNIX_EPOCH + Duration::from_secs(7200),
+    );
     // The same client, and a new one that has only the disk.
-    for client in [SourceClient::new(settings.clone()), SourceClient::new(settings)] {
-        let found = client.describe(&reference, &token("hf_one"), now).await.expect("as the token may see it");
+    for client in [
+        SourceClient::new(settings.clone()),
+        SourceClient::new(settings),
+    ] {
+        let found = client
+            .describe(&reference, &token("hf_one"), now)
+            .await
+            .expect("as the token may see it");
         let adapter = found.model.adapter.as_ref().expect("an adapter");
-        assert_eq!((adapter.rank, adapter.inventory.bytes().get(), adapter.base_gated), (Some(8), 128, true));
-        assert_eq!((found.model.inventory.bytes().get(), found.model.identity.repo.as_str()), (1 << 20, "m/base"));
+        assert_eq!(
+            (
+                adapter.rank,
+                adapter.inventory.bytes().get(),
+                adapter.base_gated
+            ),
+            (Some(8), 128, true)
+        );
+        assert_eq!(
+            (
+                found.model.inventory.bytes().get(),
+                found.model.identity.repo.as_str()
+            ),
+            (1 << 20, "m/base")
+        );
         for when in [now, later] {
-            let refused = client.describe(&reference, &Auth::Anonymous, when).await.expect_err("nobody's token");
+            let refused = client
+                .describe(&reference, &Auth::Anonymous, when)
+                .await
+                .expect_err("nobody's token");
             assert!(matches!(refused, SourceError::Gated { .. }), "{refused}");
-            assert!(refused.to_string().contains("the base model of the adapter a/b"), "{refused}");
+            assert!(
+                refused
+                    .to_string()
+                    .contains("the base model of the adapter a/b"),
+                "{refused}"
+            );
         }
-        let again = client.describe(&reference, &token("hf_one"), later).await.expect("known");
+        let again = client
+            .describe(&reference, &token("hf_one"), later)
+            .await
+            .expect("known");
         assert_eq!(again.model.asked().repo, "a/b");
     }
 }
@@ -96,7 +142,9 @@ fn settings(endpoint: &str, token: &str) -> HubSettings {
 }
 
 fn saw(hub: &FakeHub, token: &str) -> bool {
-    hub.requests().iter().any(|request| request.head.contains(token))
+    hub.requests()
+        .iter()
+        .any(|request| request.head.contains(token))
 }
 
 #[tokio::test]
@@ -110,8 +158,17 @@ async fn an_adapter_on_this_disk_asks_for_its_base_with_this_programs_token() {
     let path = folder.path().to_str().expect("UTF-8");
     let reference = ModelReference::parse(path, None, Path::exists).expect("a reference");
     let auth = client.own_auth(&reference);
-    let found = client.describe(&reference, &auth, SystemTime::UNIX_EPOCH).await.expect("as the token may see it");
-    assert!(found.model.adapter.as_ref().is_some_and(|adapter| adapter.base_gated));
+    let found = client
+        .describe(&reference, &auth, SystemTime::UNIX_EPOCH)
+        .await
+        .expect("as the token may see it");
+    assert!(
+        found
+            .model
+            .adapter
+            .as_ref()
+            .is_some_and(|adapter| adapter.base_gated)
+    );
 }
 
 #[tokio::test]
@@ -120,14 +177,32 @@ async fn no_token_follows_an_adapter_to_another_hub() {
     for (asker, opens) in [("hf_public", true), ("hf_callers", false)] {
         let (public, other) = (hub().await, hub().await);
         let mut settings = settings(&public.endpoint, "hf_public");
-        let endpoint = hf_mem_probe::model::source::settings::parse_endpoint("x", &other.endpoint).expect("an address");
-        settings.endpoints.push(PrefixEndpoint { prefix: "m/".into(), endpoint, token: Token::new("hf_other") });
+        let endpoint = hf_mem_probe::model::source::settings::parse_endpoint("x", &other.endpoint)
+            .expect("an address");
+        settings.endpoints.push(PrefixEndpoint {
+            prefix: "m/".into(),
+            endpoint,
+            token: Token::new("hf_other"),
+        });
         let client = SourceClient::new(SourceSettings::new(settings));
-        let found = client.describe(&reference, &Token::new(asker).into(), SystemTime::UNIX_EPOCH).await;
+        let found = client
+            .describe(
+                &reference,
+                &Token::new(asker).into(),
+                SystemTime::UNIX_EPOCH,
+            )
+            .await;
         assert_eq!(found.is_ok(), opens, "{found:?}");
-        assert!(opens || matches!(found, Err(SourceError::Gated { .. })), "{found:?}");
+        assert!(
+            opens || matches!(found, Err(SourceError::Gated { .. })),
+            "{found:?}"
+        );
         assert!(saw(&public, asker) && !saw(&other, asker), "{asker}");
-        assert_eq!(saw(&other, "hf_other"), opens, "this program's own token is for its own questions");
+        assert_eq!(
+            saw(&other, "hf_other"),
+            opens,
+            "this program's own token is for its own questions"
+        );
     }
 }
 
@@ -137,14 +212,27 @@ async fn a_base_that_is_closed_later_is_closed_to_an_adapter_that_has_not_change
     let hub = hub_whose_base_is_open(Arc::clone(&open)).await;
     let cache = tempfile::tempdir().expect("a folder");
     let variables = |name: &str| (name == "HF_ENDPOINT").then(|| hub.endpoint.clone());
-    let mut settings = SourceSettings::new(HubSettings::from_environment(variables).expect("settings"));
+    let mut settings =
+        SourceSettings::new(HubSettings::from_environment(variables).expect("settings"));
     settings.cache_folder = Some(cache.path().to_owned());
     let reference = ModelReference::parse("a/b", None, |_| false).expect("a reference");
-    let (now, later) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + Duration::from_secs(7200));
+    let (now, later) = (
+        SystemTime::UNIX_EPOCH,
+        SystemTime::UNIX_EPOCH + Duration::from_secs(7200),
+    );
     let client = SourceClient::new(settings);
-    client.describe(&reference, &Auth::Anonymous, now).await.expect("open to all");
+    client
+        .describe(&reference, &Auth::Anonymous, now)
+        .await
+        .expect("open to all");
     open.store(false, Ordering::Relaxed);
-    client.describe(&reference, &Auth::Anonymous, now).await.expect("known as of late");
-    let refused = client.describe(&reference, &Auth::Anonymous, later).await.expect_err("closed");
+    client
+        .describe(&reference, &Auth::Anonymous, now)
+        .await
+        .expect("known as of late");
+    let refused = client
+        .describe(&reference, &Auth::Anonymous, later)
+        .await
+        .expect_err("closed");
     assert!(matches!(refused, SourceError::Gated { .. }), "{refused}");
 }

@@ -30,13 +30,20 @@ const KNOWN: &[(&str, u64, (u32, u32), u32)] = &[
 /// The device of a row's name, if it is an NVIDIA GPU that we know; the most specific name wins.
 pub(crate) fn named(name: &str) -> Option<DeviceFacts> {
     let lower = name.to_lowercase();
-    let found = KNOWN.iter().filter(|known| lower.contains(known.0)).max_by_key(|known| known.0.len())?;
+    let found = KNOWN
+        .iter()
+        .filter(|known| lower.contains(known.0))
+        .max_by_key(|known| known.0.len())?;
     let (_, mib, capability, multiprocessors) = *found;
     Some(DeviceFacts {
         uuid: "declared-0".to_owned(),
         index: 0,
         name: name.to_owned(),
-        kind: if lower.contains("gb10") { DeviceKind::UnifiedMemory } else { DeviceKind::Gpu },
+        kind: if lower.contains("gb10") {
+            DeviceKind::UnifiedMemory
+        } else {
+            DeviceKind::Gpu
+        },
         total_bytes: Bytes::mib(mib),
         reserved_bytes: Some(Bytes::ZERO),
         compute_capability: Some(capability),

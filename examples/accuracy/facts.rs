@@ -1,4 +1,5 @@
-//! Models of which the configuration's facts are known and no header is: their rows tell of everything but weights.
+//! Models of which the configuration's facts are known and no header is: their rows tell of
+//! everything but weights.
 
 use hf_mem_probe::model::{Inventory, Model};
 use serde_json::{Value, json};
@@ -7,7 +8,12 @@ use crate::hub::model;
 
 /// A model by its published configuration alone, if `repo` is one.
 pub(crate) fn known(repo: &str) -> Option<Model> {
-    Some(model(repo, &configuration(repo)?, None, Inventory::default()))
+    Some(model(
+        repo,
+        &configuration(repo)?,
+        None,
+        Inventory::default(),
+    ))
 }
 
 fn configuration(repo: &str) -> Option<Value> {

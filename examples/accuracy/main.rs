@@ -1,10 +1,17 @@
 //! Holds the engines' figures against what people measured, and prints how far they are off.
 //!
-//! `cargo run --release --example accuracy -- MEASURED HUB`: MEASURED holds `vllm.jsonl` and `llamacpp.jsonl` (start-up
-//! logs), HUB holds `models/OWNER/NAME/{config.json, tensors.json.gz}`.
+//! `cargo run --release --example accuracy -- MEASURED HUB`: MEASURED holds `vllm.jsonl` and
+//! `llamacpp.jsonl` (start-up logs), HUB holds `models/OWNER/NAME/{config.json, tensors.json.gz}`.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints a table")]
-#![allow(clippy::cast_precision_loss, reason = "figures are printed, not computed with")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program that prints a table"
+)]
+#![allow(
+    clippy::cast_precision_loss,
+    reason = "figures are printed, not computed with"
+)]
 
 mod devices;
 mod facts;
@@ -27,7 +34,9 @@ fn main() -> ExitCode {
     let logs = measured.join("vllm.jsonl");
     let result = vllm::run(&logs, &hub)
         .and_then(|()| sglang::run(&logs, &hub))
-        .and_then(|()| llama::run(&measured.join("llamacpp.jsonl"), &hub).map_err(|error| error.to_string()));
+        .and_then(|()| {
+            llama::run(&measured.join("llamacpp.jsonl"), &hub).map_err(|error| error.to_string())
+        });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -24,31 +24,62 @@ pub(crate) struct Scores {
 
 impl Scores {
     /// A figure in GiB against an interval; `rounding` is the log's own, in GiB.
-    pub(crate) fn gib(&mut self, component: &str, name: &str, measured: f64, ours: Interval, rounding: f64) {
-        let inside =
-            measured >= ours.low.get() as f64 / GIB - rounding && measured <= ours.high.get() as f64 / GIB + rounding;
-        self.row(component, name, measured, ours.likely.get() as f64 / GIB, inside);
+    pub(crate) fn gib(
+        &mut self,
+        component: &str,
+        name: &str,
+        measured: f64,
+        ours: Interval,
+        rounding: f64,
+    ) {
+        let inside = measured >= ours.low.get() as f64 / GIB - rounding
+            && measured <= ours.high.get() as f64 / GIB + rounding;
+        self.row(
+            component,
+            name,
+            measured,
+            ours.likely.get() as f64 / GIB,
+            inside,
+        );
     }
 
     /// A plain number against ours.
-    pub(crate) fn number(&mut self, component: &str, name: &str, measured: f64, ours: f64, inside: bool) {
+    pub(crate) fn number(
+        &mut self,
+        component: &str,
+        name: &str,
+        measured: f64,
+        ours: f64,
+        inside: bool,
+    ) {
         self.row(component, name, measured, ours, inside);
     }
 
     fn row(&mut self, component: &str, name: &str, measured: f64, likely: f64, inside: bool) {
-        let row = Row { name: name.to_owned(), measured, likely, inside };
+        let row = Row {
+            name: name.to_owned(),
+            measured,
+            likely,
+            inside,
+        };
         self.by.entry(component.to_owned()).or_default().push(row);
     }
 
     /// A row that could not be used, and why.
     pub(crate) fn skip(&mut self, why: &str, name: &str) {
-        self.skipped.entry(why.to_owned()).or_default().push(name.to_owned());
+        self.skipped
+            .entry(why.to_owned())
+            .or_default()
+            .push(name.to_owned());
     }
 
     /// Prints the table, then each row beyond 5 % or outside its interval, then what was skipped.
     pub(crate) fn print(&self, engine: &str) {
         println!("\n{engine}");
-        println!("{:<34} {:>5} {:>9} {:>9} {:>8}", "component", "rows", "median", "p95", "inside");
+        println!(
+            "{:<34} {:>5} {:>9} {:>9} {:>8}",
+            "component", "rows", "median", "p95", "inside"
+        );
         for (component, rows) in &self.by {
             let mut errors: Vec<f64> = rows.iter().map(Row::error).collect();
             errors.sort_by(f64::total_cmp);
@@ -101,7 +132,8 @@ impl Scores {
             };
             let mut errors: Vec<f64> = rows.iter().map(Row::error).collect();
             errors.sort_by(f64::total_cmp);
-            let inside = 100.0 * rows.iter().filter(|row| row.inside).count() as f64 / rows.len().max(1) as f64;
+            let inside = 100.0 * rows.iter().filter(|row| row.inside).count() as f64
+                / rows.len().max(1) as f64;
             let limits = [(bar.median, 50, "median"), (bar.p95, 95, "p95")];
             let mut met = inside >= bar.inside;
             let mut text = format!("inside {inside:.0} % of {:.0} %", bar.inside);
@@ -112,7 +144,11 @@ impl Scores {
                     text = format!("{name} {found:.2} % of {limit} %, {text}");
                 }
             }
-            println!("  {}   {}: {text}", if met { "reached" } else { "MISSED " }, bar.component);
+            println!(
+                "  {}   {}: {text}",
+                if met { "reached" } else { "MISSED " },
+                bar.component
+            );
         }
     }
 }

@@ -20,7 +20,8 @@ pub(crate) fn run(rows: &Path, hub: &Path) -> Result<(), String> {
     let mut scores = Scores::default();
     let engine = Sglang::with_profiles(Sglang::profiles().map_err(|error| error.to_string())?);
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        let row: Value = serde_json::from_str(line).map_err(|error| format!("{}: {error}", rows.display()))?;
+        let row: Value =
+            serde_json::from_str(line).map_err(|error| format!("{}: {error}", rows.display()))?;
         if row["engine"].as_str() != Some("sglang") {
             continue;
         }
@@ -41,23 +42,49 @@ pub(crate) fn run(rows: &Path, hub: &Path) -> Result<(), String> {
     }
     scores.print("SGLang");
     scores.bars(&[
-        Bar { component: "weights", median: None, p95: Some(2.0), inside: 90.0 },
-        Bar { component: "KV bytes per token, to rounding", median: None, p95: None, inside: 98.0 },
-        Bar { component: "pool tokens", median: None, p95: None, inside: 95.0 },
+        Bar {
+            component: "weights",
+            median: None,
+            p95: Some(2.0),
+            inside: 90.0,
+        },
+        Bar {
+            component: "KV bytes per token, to rounding",
+            median: None,
+            p95: None,
+            inside: 98.0,
+        },
+        Bar {
+            component: "pool tokens",
+            median: None,
+            p95: None,
+            inside: 95.0,
+        },
     ]);
     Ok(())
 }
 
-fn score(scores: &mut Scores, engine: &Sglang, model: &Model, row: &Value, label: &str) -> Result<(), String> {
-    if row["data_parallel"].as_u64().is_some_and(|degree| degree > 1) {
+fn score(
+    scores: &mut Scores,
+    engine: &Sglang,
+    model: &Model,
+    row: &Value,
+    label: &str,
+) -> Result<(), String> {
+    if row["data_parallel"]
+        .as_u64()
+        .is_some_and(|degree| degree > 1)
+    {
         return Err("attention by data parallelism, whose layout we do not offer".to_owned());
     }
-    let device = devices::named(row["gpu_name"].as_str().unwrap_or("H100")).or_else(|| devices::named("H100"));
+    let device = devices::named(row["gpu_name"].as_str().unwrap_or("H100"))
+        .or_else(|| devices::named("H100"));
     let device = [device.ok_or("no device")?];
     let mut parameters = BTreeMap::new();
-    for (key, name) in
-        [("gpu_memory_utilization", "mem_fraction_static"), ("max_num_batched_tokens", "chunked_prefill_size")]
-    {
+    for (key, name) in [
+        ("gpu_memory_utilization", "mem_fraction_static"),
+        ("max_num_batched_tokens", "chunked_prefill_size"),
+    ] {
         if let Some(value) = row.get(key).filter(|value| !value.is_null()) {
             parameters.insert(name.to_owned(), value.clone());
         }
@@ -67,40 +94,103 @@ fn score(scores: &mut Scores, engine: &Sglang, model: &Model, row: &Value, label
     }
     parameters.insert("page_size".to_owned(), json!(1));
     // RoBERTa's two positions for padding are in SGLang's figure and not in ours.
-    let longest = model.architecture.as_ref().ok().and_then(|read| read.max_context).unwrap_or(u64::MAX);
-    let context = row["max_model_len"].as_u64().map(|tokens| AskedContext::Tokens(tokens.min(longest)));
-    let asked = AskedWorkload { context, dtype: row["dtype"].as_str().map(str::to_owned), ..AskedWorkload::default() };
-    let version = row["engine_version"].as_str().and_then(|version| version.parse().ok());
-    let case = Case { model, version: version.as_ref(), parameters: &parameters, asked, devices: &device };
+    let longest = model
+        .architecture
+        .as_ref()
+        .ok()
+        .and_then(|read| read.max_context)
+        .unwrap_or(u64::MAX);
+    let context = row["max_model_len"]
+        .as_u64()
+        .map(|tokens| AskedContext::Tokens(tokens.min(longest)));
+    let asked = AskedWorkload {
+        context,
+        dtype: row["dtype"].as_str().map(str::to_owned),
+        ..AskedWorkload::default()
+    };
+    let version = row["engine_version"]
+        .as_str()
+        .and_then(|version| version.parse().ok());
+    let case = Case {
+        model,
+        version: version.as_ref(),
+        parameters: &parameters,
+        asked,
+        devices: &device,
+    };
     let prepared = engine.prepare(&case).map_err(|error| error.to_string())?;
     let tensor = u32::try_from(row["tensor_parallel"].as_u64().unwrap_or(1)).unwrap_or(1);
-    let layers = model.architecture.as_ref().map_err(ToString::to_string)?.layer_count();
-    let split = Split { tensor, stages: sglang_stages(layers, 1), expert_parallel: false, offload: Offload::None };
+    let layers = model
+        .architecture
+        .as_ref()
+        .map_err(ToString::to_string)?
+        .layer_count();
+    let split = Split {
+        tensor,
+        stages: sglang_stages(layers, 1),
+        expert_parallel: false,
+        offload: Offload::None,
+    };
     prepared.check(&split).map_err(|error| error.to_string())?;
     let headers = !model.inventory.classes.is_empty();
     if !headers {
-        scores.skip("weights only: the configuration's facts are at hand, the headers are not", label);
+        scores.skip(
+            "weights only: the configuration's facts are at hand, the headers are not",
+            label,
+        );
     }
     if let Some(measured) = row["weights_gib_per_gpu"].as_f64().filter(|_| headers) {
-        scores.gib("weights", label, measured, prepared.weights(&split, 0), 0.01);
+        scores.gib(
+            "weights",
+            label,
+            measured,
+            prepared.weights(&split, 0),
+            0.01,
+        );
     }
-    let Some(tokens) = row["kv_cache_tokens"].as_f64() else { return Ok(()) };
+    let Some(tokens) = row["kv_cache_tokens"].as_f64() else {
+        return Ok(());
+    };
     // The pool is what stays of the free memory after the load, less the fraction kept out of it.
     let notes = row["notes"].as_str().unwrap_or_default();
-    let after = |mark: &str| notes.split(mark).nth(1)?.split([' ', ';', '(']).next()?.parse::<f64>().ok();
-    let pool = match (row["kv_cache_gib_per_gpu"].as_f64(), after("before load "), after("after load ")) {
+    let after = |mark: &str| {
+        notes
+            .split(mark)
+            .nth(1)?
+            .split([' ', ';', '('])
+            .next()?
+            .parse::<f64>()
+            .ok()
+    };
+    let pool = match (
+        row["kv_cache_gib_per_gpu"].as_f64(),
+        after("before load "),
+        after("after load "),
+    ) {
         (Some(pool), _, _) => Some(pool),
-        (None, Some(before), Some(left)) => {
-            row["gpu_memory_utilization"].as_f64().map(|fraction| left - before * (1.0 - fraction))
-        }
+        (None, Some(before), Some(left)) => row["gpu_memory_utilization"]
+            .as_f64()
+            .map(|fraction| left - before * (1.0 - fraction)),
         _ => None,
     };
     if let Some(pool) = pool {
         let ours = prepared.pool_tokens(&split, 0, vllm::gib(pool)) as f64;
-        scores.number("pool tokens", label, tokens, ours, (ours - tokens).abs() <= 0.005 * tokens);
+        scores.number(
+            "pool tokens",
+            label,
+            tokens,
+            ours,
+            (ours - tokens).abs() <= 0.005 * tokens,
+        );
         let rounding = prepared.pool_tokens(&split, 0, Bytes::mib(12)) as f64;
         let exact = (ours - tokens).abs() <= rounding;
-        scores.number("KV bytes per token, to rounding", label, tokens, if exact { tokens } else { ours }, exact);
+        scores.number(
+            "KV bytes per token, to rounding",
+            label,
+            tokens,
+            if exact { tokens } else { ours },
+            exact,
+        );
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! A bundle, or an entry of the cache, of any bytes: metadata or an error; and whatever metadata it holds is a model or
-//! a refusal.
+//! A bundle, or an entry of the cache, of any bytes: metadata or an error; and whatever metadata it
+//! holds is a model or a refusal.
 #![no_main]
 
 use hf_mem_probe::model::source::{Metadata, bundle, metadata};

@@ -1,4 +1,5 @@
-//! The beginning of a GGUF file of any bytes: an error, a wish for more, or a header; never a panic.
+//! The beginning of a GGUF file of any bytes: an error, a wish for more, or a header; never a
+//! panic.
 #![no_main]
 
 use hf_mem_probe::model::gguf;

@@ -1,7 +1,9 @@
-//! Bytes from a caller, through the real server and the real program behind it: an answer, a problem or a closed
-//! connection; never a panic, which libFuzzer's hook turns into an abort before the server's own net catches it.
+//! Bytes from a caller, through the real server and the real program behind it: an answer, a
+//! problem or a closed connection; never a panic, which libFuzzer's hook turns into an abort before
+//! the server's own net catches it.
 //!
-//! The first byte says what the rest is: a body for one of the routes, or the whole of what goes over the wire.
+//! The first byte says what the rest is: a body for one of the routes, or the whole of what goes
+//! over the wire.
 #![no_main]
 
 use std::io::{Read, Write};

@@ -1,4 +1,5 @@
-//! The file of leases of any bytes: a ledger or a reason to set it aside; and whatever leases it holds can be lived with.
+//! The file of leases of any bytes: a ledger or a reason to set it aside; and whatever leases it
+//! holds can be lived with.
 #![no_main]
 
 use std::time::{Duration, SystemTime};

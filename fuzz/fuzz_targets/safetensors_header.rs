@@ -1,4 +1,5 @@
-//! A safetensors header of any bytes: an error or a sum, never a panic, never more memory than the bytes warrant.
+//! A safetensors header of any bytes: an error or a sum, never a panic, never more memory than the
+//! bytes warrant.
 #![no_main]
 
 use hf_mem_probe::model::safetensors;

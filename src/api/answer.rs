@@ -1,4 +1,5 @@
-//! What is answered. Bytes are integers in keys that end in `_bytes`; what could not be read is `null`, never 0.
+//! What is answered. Bytes are integers in keys that end in `_bytes`; what could not be read is
+//! `null`, never 0.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,9 @@ use super::problem::Reason;
 use crate::engines::{Basis, ComponentName};
 
 /// The verdict of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// The high end of the need is available.
@@ -31,8 +34,8 @@ pub struct Answer {
     pub schema_version: u32,
     /// Whether it fits; `null` for an estimate without devices.
     pub verdict: Option<Verdict>,
-    /// A stable word: `fits`, `insufficient_memory`, `no_legal_split`, `unsupported_architecture`, ...; `null` where there
-    /// is no verdict.
+    /// A stable word: `fits`, `insufficient_memory`, `no_legal_split`, `unsupported_architecture`,
+    /// ...; `null` where there is no verdict.
     pub reason: Option<String>,
     /// One sentence for a person.
     pub message: String,
@@ -50,8 +53,8 @@ pub struct Answer {
     pub alternatives: Vec<Alternative>,
     /// What to change, least harm first; each one computed.
     pub suggestions: Vec<Suggestion>,
-    /// Bytes that are short, summed over devices; 0 when it fits, `null` when it cannot be told, absent where there is no
-    /// verdict.
+    /// Bytes that are short, summed over devices; 0 when it fits, `null` when it cannot be told,
+    /// absent where there is no verdict.
     #[serde(default, skip_serializing_if = "Shortfall::is_not_judged")]
     #[schema(value_type = Option<u64>)]
     pub short_by_bytes: Shortfall,
@@ -66,7 +69,8 @@ pub struct Answer {
     pub assumptions: Vec<String>,
     /// Doubts and dangers.
     pub warnings: Vec<String>,
-    /// Every file of a repository of many GGUF models, each with its verdict, where none was asked for by name.
+    /// Every file of a repository of many GGUF models, each with its verdict, where none was asked
+    /// for by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<FilesAnswer>,
     /// Largest context for each number of sequences, when asked for.
@@ -77,7 +81,10 @@ pub struct Answer {
 impl Answer {
     /// The reason, where it is one of the words of this program.
     pub fn known_reason(&self) -> Option<Reason> {
-        Reason::ALL.iter().copied().find(|reason| self.reason.as_deref() == Some(reason.word()))
+        Reason::ALL
+            .iter()
+            .copied()
+            .find(|reason| self.reason.as_deref() == Some(reason.word()))
     }
 
     /// The answer as one of `reason`.
@@ -89,7 +96,11 @@ impl Answer {
     pub fn withdraw_verdict(&mut self) {
         (self.verdict, self.reason) = (None, None);
         self.short_by_bytes = Shortfall::NotJudged;
-        for share in self.placement.iter_mut().flat_map(|placement| &mut placement.devices) {
+        for share in self
+            .placement
+            .iter_mut()
+            .flat_map(|placement| &mut placement.devices)
+        {
             share.short_by_bytes = None;
         }
     }
@@ -258,8 +269,8 @@ pub struct KvCacheAnswer {
 /// Where a model goes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PlacementAnswer {
-    /// `single`, `tensor_parallel`, `pipeline_parallel`, `tensor_pipeline_parallel`, `layer_split`, `expert_offload`,
-    /// `layer_offload`, `component_offload`, `leaf_offload`.
+    /// `single`, `tensor_parallel`, `pipeline_parallel`, `tensor_pipeline_parallel`, `layer_split`,
+    /// `expert_offload`, `layer_offload`, `component_offload`, `leaf_offload`.
     pub strategy: String,
     /// Tensor-parallel degree.
     pub tensor_parallel: u32,
@@ -269,20 +280,21 @@ pub struct PlacementAnswer {
     pub devices: Vec<DeviceShare>,
     /// Host memory that it takes, where it takes any worth a line.
     pub host: Option<HostShare>,
-    /// Largest context at one sequence that fits this way; `null` where nothing grows with the context.
+    /// Largest context at one sequence that fits this way; `null` where nothing grows with the
+    /// context.
     pub max_context: Option<u64>,
     /// Sequences at the context in force that fit this way.
     pub max_sequences: Option<u64>,
-    /// Tokens that the cache is expected to hold once the engine is started by `launch` ("GPU KV cache size" in vLLM's
-    /// log); `null` unless a share of the device was asked for (`gpu_memory_utilization`, `mem_fraction_static`), and
-    /// where it does not fit.
+    /// Tokens that the cache is expected to hold once the engine is started by `launch` ("GPU KV
+    /// cache size" in vLLM's log); `null` unless a share of the device was asked for
+    /// (`gpu_memory_utilization`, `mem_fraction_static`), and where it does not fit.
     #[serde(default)]
     pub kv_cache_tokens: Option<u64>,
     /// Tokens that the cache holds at the least, likewise.
     #[serde(default)]
     pub kv_cache_low_tokens: Option<u64>,
-    /// Sequences of the context in force that the cache is expected to hold at once, to a hundredth ("Maximum
-    /// concurrency" in vLLM's log); `null` as `kv_cache_tokens`.
+    /// Sequences of the context in force that the cache is expected to hold at once, to a hundredth
+    /// ("Maximum concurrency" in vLLM's log); `null` as `kv_cache_tokens`.
     #[serde(default)]
     pub max_concurrency: Option<f64>,
     /// The launch line.
@@ -311,7 +323,8 @@ pub struct DeviceShare {
     /// Bytes missing here; 0 where it fits, absent where there is no verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub short_by_bytes: Option<u64>,
-    /// Bytes the engine will really take when started by the launch line, where that is more than it needs.
+    /// Bytes the engine will really take when started by the launch line, where that is more than
+    /// it needs.
     pub takes_bytes: Option<u64>,
     /// First layer and the one after the last.
     pub layers: (u32, u32),

@@ -1,6 +1,7 @@
 //! Lists and free JSON in a body, refused as soon as they are too long.
 //!
-//! `[{"":0}]` takes ninety times its length once it is built. So nothing is built that is only counted afterwards.
+//! `[{"":0}]` takes ninety times its length once it is built. So nothing is built that is only
+//! counted afterwards.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,27 +29,37 @@ impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for AtMost<T,
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
                 let mut items = Vec::new();
                 while items.len() < MOST {
-                    let Some(item) = list.next_element()? else { return Ok(items) };
+                    let Some(item) = list.next_element()? else {
+                        return Ok(items);
+                    };
                     items.push(item);
                 }
                 match list.next_element::<IgnoredAny>()? {
                     None => Ok(items),
-                    Some(_) => Err(Error::custom(format!("a list is too long; the most is {MOST}"))),
+                    Some(_) => Err(Error::custom(format!(
+                        "a list is too long; the most is {MOST}"
+                    ))),
                 }
             }
         }
-        deserializer.deserialize_seq(Items::<T, MOST>(PhantomData)).map(Self)
+        deserializer
+            .deserialize_seq(Items::<T, MOST>(PhantomData))
+            .map(Self)
     }
 }
 
 /// A list of up to [`PARTS`] devices, or none.
-pub(super) fn devices<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+pub(super) fn devices<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<String>>, D::Error> {
     let devices = Option::<AtMost<String, PARTS>>::deserialize(deserializer)?;
     Ok(devices.map(|AtMost(devices)| devices))
 }
 
 /// Parameters of up to [`PARTS`] values, counting all that are in them.
-pub(super) fn parameters<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Value>, D::Error> {
+pub(super) fn parameters<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, Value>, D::Error> {
     struct Parameters;
     impl<'de> Visitor<'de> for Parameters {
         type Value = BTreeMap<String, Value>;
@@ -77,10 +88,11 @@ impl<'de> DeserializeSeed<'de> for Counted<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        *self.left = self
-            .left
-            .checked_sub(1)
-            .ok_or_else(|| Error::custom(format!("`engine.parameters` holds too many values; the most is {PARTS}")))?;
+        *self.left = self.left.checked_sub(1).ok_or_else(|| {
+            Error::custom(format!(
+                "`engine.parameters` holds too many values; the most is {PARTS}"
+            ))
+        })?;
         deserializer.deserialize_any(self)
     }
 }
@@ -118,7 +130,9 @@ impl<'de> Visitor<'de> for Counted<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
         let mut values = Vec::new();
-        while let Some(value) = list.next_element_seed(Counted { left: &mut *self.left })? {
+        while let Some(value) = list.next_element_seed(Counted {
+            left: &mut *self.left,
+        })? {
             values.push(value);
         }
         Ok(Value::Array(values))
@@ -127,7 +141,12 @@ impl<'de> Visitor<'de> for Counted<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut values = Map::new();
         while let Some(key) = map.next_key()? {
-            values.insert(key, map.next_value_seed(Counted { left: &mut *self.left })?);
+            values.insert(
+                key,
+                map.next_value_seed(Counted {
+                    left: &mut *self.left,
+                })?,
+            );
         }
         Ok(Value::Object(values))
     }
@@ -141,40 +160,64 @@ mod tests {
     use crate::api::Question;
 
     fn read(parameters: &str) -> serde_json::Result<BTreeMap<String, Value>> {
-        let text = format!(r#"{{"model": {{"repo": "a/b"}}, "engine": {{"parameters": {parameters}}}}}"#);
+        let text =
+            format!(r#"{{"model": {{"repo": "a/b"}}, "engine": {{"parameters": {parameters}}}}}"#);
         serde_json::from_str::<Question>(&text).map(|question| question.engine.parameters)
     }
 
     #[test]
     fn parameters_are_read_as_any_json_is() {
-        let text =
-            r#"{"a": null, "b": [true, -1, 18446744073709551615, 0.9, 1e99], "c": {"d": "x\n", "": []}, "e": 1E400}"#;
+        let text = r#"{"a": null, "b": [true, -1, 18446744073709551615, 0.9, 1e99], "c": {"d": "x\n", "": []}, "e": 1E400}"#;
         let whole: Result<BTreeMap<String, Value>, _> = serde_json::from_str(text);
-        assert_eq!(read(text).map_err(|error| error.to_string()).is_err(), whole.is_err());
+        assert_eq!(
+            read(text).map_err(|error| error.to_string()).is_err(),
+            whole.is_err()
+        );
         let text = text.replace("1E400", "-0.0");
         assert_eq!(read(&text).unwrap(), serde_json::from_str(&text).unwrap());
     }
 
     #[test]
     fn what_is_too_much_is_refused_before_the_rest_of_it_is_looked_at() {
-        let list = |item: &str, count: usize, rest: &str| format!(r#"{{"x": [{}{rest}"#, vec![item; count].join(","));
-        assert_eq!(read(&list("0", PARTS - 1, "]}")).unwrap()["x"], json!(vec![0; PARTS - 1]));
-        for (item, count) in [("0", PARTS), ("[0]", PARTS / 2), (r#"{"":0}"#, PARTS / 2), ("{}", PARTS)] {
+        let list = |item: &str, count: usize, rest: &str| {
+            format!(r#"{{"x": [{}{rest}"#, vec![item; count].join(","))
+        };
+        assert_eq!(
+            read(&list("0", PARTS - 1, "]}")).unwrap()["x"],
+            json!(vec![0; PARTS - 1])
+        );
+        for (item, count) in [
+            ("0", PARTS),
+            ("[0]", PARTS / 2),
+            (r#"{"":0}"#, PARTS / 2),
+            ("{}", PARTS),
+        ] {
             // What comes after is no JSON, and is not reached.
             let why = read(&list(item, count, "?")).unwrap_err().to_string();
-            assert!(why.contains("`engine.parameters` holds too many values"), "{item}: {why}");
+            assert!(
+                why.contains("`engine.parameters` holds too many values"),
+                "{item}: {why}"
+            );
         }
         let names: Vec<String> = (0..=PARTS).map(|name| format!(r#""{name}":0"#)).collect();
-        let why = read(&format!("{{{}?", names.join(","))).unwrap_err().to_string();
+        let why = read(&format!("{{{}?", names.join(",")))
+            .unwrap_err()
+            .to_string();
         assert!(why.contains("the most is 4096"), "{why}");
         let devices = |count: usize, rest: &str| {
             let list = vec![r#""""#; count].join(",");
-            let text = format!(r#"{{"model": {{"repo": "a/b"}}, "constraints": {{"devices": [{list}{rest}"#);
-            serde_json::from_str::<Question>(&text).map(|question| question.constraints.devices.map(|list| list.len()))
+            let text = format!(
+                r#"{{"model": {{"repo": "a/b"}}, "constraints": {{"devices": [{list}{rest}"#
+            );
+            serde_json::from_str::<Question>(&text)
+                .map(|question| question.constraints.devices.map(|list| list.len()))
         };
         assert_eq!(devices(PARTS, "]}}").unwrap(), Some(PARTS));
         let why = devices(PARTS + 1, "?").unwrap_err().to_string();
-        assert!(why.contains("a list is too long; the most is 4096"), "{why}");
+        assert!(
+            why.contains("a list is too long; the most is 4096"),
+            "{why}"
+        );
     }
 
     #[test]
@@ -191,7 +234,10 @@ mod tests {
         }
         for bad in ["[0,0,?", "{\"\":?", "-1", "1.5", "\"least\"", "true"] {
             let why = context(bad).unwrap_err();
-            assert!(why.contains("expected a number of tokens or \"max\""), "{bad}: {why}");
+            assert!(
+                why.contains("expected a number of tokens or \"max\""),
+                "{bad}: {why}"
+            );
         }
     }
 }

@@ -9,7 +9,8 @@ use crate::engines::Basis;
 /// All of them, and which to take.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FilesAnswer {
-    /// The file to take, as `--file` takes it; `null` where none fits, or where there are no devices to judge by.
+    /// The file to take, as `--file` takes it; `null` where none fits, or where there are no
+    /// devices to judge by.
     pub recommended: Option<String>,
     /// The rule that chose it.
     pub rule: String,
@@ -32,11 +33,13 @@ pub struct FileAnswer {
     pub stored_bytes: Option<u64>,
     /// Bits of tensor data for each element, over the whole file.
     pub bits_per_weight: Option<f64>,
-    /// Bytes that must be available for it: the high end, summed over the devices of its own best placement.
+    /// Bytes that must be available for it: the high end, summed over the devices of its own best
+    /// placement.
     pub required_bytes: Option<u64>,
     /// The likely need, summed likewise.
     pub likely_bytes: Option<u64>,
-    /// What its weights rest on: `exact` where its tensor table was read, `assumed` where only its length is known.
+    /// What its weights rest on: `exact` where its tensor table was read, `assumed` where only its
+    /// length is known.
     pub basis: Option<Basis>,
     /// Whether it fits; `null` without devices and for what is no model.
     pub verdict: Option<Verdict>,

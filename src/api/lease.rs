@@ -12,8 +12,8 @@ use crate::leases::lease::{EndReason, State};
 pub struct LeaseRequest {
     /// The question.
     pub question: Question,
-    /// Seconds until the lease ends unless renewed; the daemon's default when absent. `leases.max_ttl` is the most (3600
-    /// unless configured).
+    /// Seconds until the lease ends unless renewed; the daemon's default when absent.
+    /// `leases.max_ttl` is the most (3600 unless configured).
     #[serde(default)]
     #[schema(minimum = 1)]
     pub ttl_seconds: Option<u64>,
@@ -47,7 +47,8 @@ pub enum Holder {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RenewRequest {
-    /// Seconds from now; the lease's own TTL when absent. `leases.max_ttl` is the most (3600 unless configured).
+    /// Seconds from now; the lease's own TTL when absent. `leases.max_ttl` is the most (3600 unless
+    /// configured).
     #[serde(default)]
     #[schema(minimum = 1)]
     pub ttl_seconds: Option<u64>,
@@ -133,10 +134,21 @@ mod tests {
 
     #[test]
     fn a_holder_is_a_name_or_a_process() {
-        assert_eq!(serde_json::from_str::<Holder>(r#"{"pid": 4121}"#).unwrap(), Holder::Pid(4121));
-        assert_eq!(serde_json::from_str::<Holder>(r#"{"name": "job 7"}"#).unwrap(), Holder::Name("job 7".into()));
-        let error = serde_json::from_str::<Holder>(r#"{"user": "x"}"#).unwrap_err().to_string();
-        assert!(error.starts_with("unknown variant `user`, expected `name` or `pid`"), "{error}");
+        assert_eq!(
+            serde_json::from_str::<Holder>(r#"{"pid": 4121}"#).unwrap(),
+            Holder::Pid(4121)
+        );
+        assert_eq!(
+            serde_json::from_str::<Holder>(r#"{"name": "job 7"}"#).unwrap(),
+            Holder::Name("job 7".into())
+        );
+        let error = serde_json::from_str::<Holder>(r#"{"user": "x"}"#)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("unknown variant `user`, expected `name` or `pid`"),
+            "{error}"
+        );
         serde_json::from_str::<Holder>(r#"{"name": "x", "pid": 1}"#).unwrap_err();
     }
 }

@@ -49,31 +49,36 @@ pub const HOLDER_BYTES: u64 = 128;
 /// Longest idempotency key.
 pub const KEY_BYTES: u64 = 512;
 
-/// For how many seconds the driver may be released: long enough for a reset or a change of MIG. An operator who needs longer
-/// stops the daemon.
+/// For how many seconds the driver may be released: long enough for a reset or a change of MIG. An
+/// operator who needs longer stops the daemon.
 pub const RELEASE_SECONDS: RangeInclusive<u64> = 1..=3600;
 
 /// Most questions that are answered together: each is planned against all devices.
 pub const QUESTIONS: usize = 64;
 
-/// Most parts of one question beside its metadata: devices, and parameters with all that is in them. Each costs many
-/// times its length in memory for as long as the question waits.
+/// Most parts of one question beside its metadata: devices, and parameters with all that is in
+/// them. Each costs many times its length in memory for as long as the question waits.
 pub const PARTS: usize = 4096;
 
 /// Most parts of all questions that are answered together.
 pub const ALL_PARTS: usize = 4 * PARTS;
 
-/// Longest answer, as JSON, that is kept to be given again; a longer one is worked out anew. Those on one model on eight
-/// devices have some ten kilobytes.
+/// Longest answer, as JSON, that is kept to be given again; a longer one is worked out anew. Those
+/// on one model on eight devices have some ten kilobytes.
 pub const KEPT_ANSWER_BYTES: usize = 64 << 10;
 
-/// Refuses a control character in `text`, the value of `field`: it goes on to the terminals, logs and files of others.
+/// Refuses a control character in `text`, the value of `field`: it goes on to the terminals, logs
+/// and files of others.
 pub fn without_controls(field: &str, text: &str) -> Result<(), Problem> {
     match text.chars().find(|letter| letter.is_control()) {
         None => Ok(()),
         Some(letter) => {
-            let detail = format!("`{field}` holds the control character {}", letter.escape_unicode());
-            Err(Problem::new(Reason::Usage, detail).hint("names and keys are letters, digits, spaces and marks"))
+            let detail = format!(
+                "`{field}` holds the control character {}",
+                letter.escape_unicode()
+            );
+            Err(Problem::new(Reason::Usage, detail)
+                .hint("names and keys are letters, digits, spaces and marks"))
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The words of a question and of its answer, as they stand on the socket and in `--json`.
 //!
-//! Plain serde types without logic. Strict in: an unknown field of a question is an error that names it. Open out:
-//! keys are only ever added within [`SCHEMA_VERSION`], and clients must ignore those that they do not know.
+//! Plain serde types without logic. Strict in: an unknown field of a question is an error that
+//! names it. Open out: keys are only ever added within [`SCHEMA_VERSION`], and clients must ignore
+//! those that they do not know.
 
 pub mod answer;
 mod bounded;

@@ -1,4 +1,5 @@
-//! The contract, generated from the wire types. A snapshot of it stands in the tests, so that a change shows in review.
+//! The contract, generated from the wire types. A snapshot of it stands in the tests, so that a
+//! change shows in review.
 
 use std::time::Duration;
 
@@ -8,19 +9,26 @@ use utoipa::{Modify, OpenApi};
 use super::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
 use super::limits::{HOLDER_BYTES, PARTS};
 use super::routes::{Together, Troubled};
-use super::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleaseRequest, TogetherAnswer, WatchLine};
+use super::status::{
+    GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleaseRequest, TogetherAnswer, WatchLine,
+};
 use super::{Answer, Problem, Question};
 
 /// The document as JSON text, for a daemon on which leases wait up to `max_wait`.
 pub fn json(max_wait: Duration) -> String {
     let mut document = Document::openapi();
-    bound(&mut document, "LeaseRequest", "wait_seconds", |wait| wait.maximum = Some(max_wait.as_secs().into()));
+    bound(&mut document, "LeaseRequest", "wait_seconds", |wait| {
+        wait.maximum = Some(max_wait.as_secs().into())
+    });
 
     // Plain structs with string keys: writing them cannot fail.
-    document.to_pretty_json().unwrap_or_else(|_| "{}".to_owned())
+    document
+        .to_pretty_json()
+        .unwrap_or_else(|_| "{}".to_owned())
 }
 
-/// The document. Handlers are generic over the program behind them, so the operations are described here.
+/// The document. Handlers are generic over the program behind them, so the operations are described
+/// here.
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -86,25 +94,36 @@ const OPTIONAL_BODIES: [&str; 2] = ["/v1/leases/{id}/renew", "/v1/nvml/release"]
 impl Modify for OptionalBodies {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         for path in OPTIONAL_BODIES {
-            let operation = document.paths.paths.get_mut(path).and_then(|item| item.post.as_mut());
-            if let Some(RefOr::T(body)) = operation.and_then(|operation| operation.request_body.as_mut()) {
+            let operation = document
+                .paths
+                .paths
+                .get_mut(path)
+                .and_then(|item| item.post.as_mut());
+            if let Some(RefOr::T(body)) =
+                operation.and_then(|operation| operation.request_body.as_mut())
+            {
                 body.required = Some(Required::False);
             }
         }
     }
 }
 
-/// Bounds of what no attribute reaches: values inside an enum's variants, and the number of an object's properties.
+/// Bounds of what no attribute reaches: values inside an enum's variants, and the number of an
+/// object's properties.
 struct InnerBounds;
 
 impl Modify for InnerBounds {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        bound(document, "EngineQuestion", "parameters", |parameters| parameters.max_properties = Some(PARTS));
+        bound(document, "EngineQuestion", "parameters", |parameters| {
+            parameters.max_properties = Some(PARTS)
+        });
         bound(document, "Holder", "name", |name| {
             name.min_length = Some(1);
             name.max_length = usize::try_from(HOLDER_BYTES).ok();
         });
-        bound(document, "Holder", "pid", |pid| pid.minimum = Some(1.into()));
+        bound(document, "Holder", "pid", |pid| {
+            pid.minimum = Some(1.into())
+        });
         if let Some(RefOr::T(Schema::OneOf(context))) = schema(document, "ContextQuestion") {
             for tokens in context.items.iter_mut().filter_map(object) {
                 tokens.minimum = Some(1.into());
@@ -115,16 +134,24 @@ impl Modify for InnerBounds {
 
 /// Bounds the property `name` of the schema `of`, or of each of its alternatives that has one.
 fn bound(document: &mut utoipa::openapi::OpenApi, of: &str, name: &str, set: impl Fn(&mut Object)) {
-    let Some(schema) = schema(document, of) else { return };
+    let Some(schema) = schema(document, of) else {
+        return;
+    };
     let alternatives = match schema {
         RefOr::T(Schema::OneOf(one_of)) => one_of.items.iter_mut().collect(),
         single => vec![single],
     };
-    let properties = alternatives.into_iter().filter_map(object).filter_map(|it| it.properties.get_mut(name));
+    let properties = alternatives
+        .into_iter()
+        .filter_map(object)
+        .filter_map(|it| it.properties.get_mut(name));
     properties.filter_map(object).for_each(set);
 }
 
-fn schema<'a>(document: &'a mut utoipa::openapi::OpenApi, name: &str) -> Option<&'a mut RefOr<Schema>> {
+fn schema<'a>(
+    document: &'a mut utoipa::openapi::OpenApi,
+    name: &str,
+) -> Option<&'a mut RefOr<Schema>> {
     document.components.as_mut()?.schemas.get_mut(name)
 }
 
@@ -135,11 +162,15 @@ fn object(schema: &mut RefOr<Schema>) -> Option<&mut Object> {
     }
 }
 
-#[expect(dead_code, reason = "each function only carries its operation's description")]
+#[expect(
+    dead_code,
+    reason = "each function only carries its operation's description"
+)]
 mod operations {
     use super::{
-        Answer, FitsAnswer, FitsBody, GpusAnswer, HealthAnswer, LeaseAnswer, LeaseRequest, LeasesAnswer,
-        NvmlReleaseAnswer, NvmlReleaseRequest, Problem, Question, RenewRequest, WatchedLine,
+        Answer, FitsAnswer, FitsBody, GpusAnswer, HealthAnswer, LeaseAnswer, LeaseRequest,
+        LeasesAnswer, NvmlReleaseAnswer, NvmlReleaseRequest, Problem, Question, RenewRequest,
+        WatchedLine,
     };
 
     /// Whether and how a model fits here, now. With `questions`: whether they all fit at once.
@@ -165,7 +196,8 @@ mod operations {
     ))]
     pub(super) fn gpus() {}
 
-    /// The same whenever it changes, one object a line, with what happened to leases since the line before, until the caller leaves or the daemon stops.
+    /// The same whenever it changes, one object a line, with what happened to leases since the line
+    /// before, until the caller leaves or the daemon stops.
     #[utoipa::path(get, path = "/v1/gpus/watch", tag = "hf-mem-probe", responses(
         (status = 200, description = "The answer", body = inline(WatchedLine), content_type = "application/x-ndjson"),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
@@ -179,7 +211,8 @@ mod operations {
     ))]
     pub(super) fn leases() {}
 
-    /// Answers like `/v1/fits` to one question and holds what was answered; `lease` is there when it was granted.
+    /// Answers like `/v1/fits` to one question and holds what was answered; `lease` is there when
+    /// it was granted.
     #[utoipa::path(post, path = "/v1/leases", tag = "hf-mem-probe", request_body = LeaseRequest, responses(
         (status = 200, description = "The answer", body = Answer),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
@@ -251,7 +284,8 @@ mod tests {
         insta::assert_snapshot!("openapi", json(USUAL_WAIT));
     }
 
-    /// What a route answers stands with the route: a schema that none refers to is one that no client finds.
+    /// What a route answers stands with the route: a schema that none refers to is one that no
+    /// client finds.
     #[test]
     fn every_schema_is_some_routes() {
         fn refer(value: &Value, to: &mut BTreeSet<String>) {
@@ -270,26 +304,44 @@ mod tests {
         loop {
             let mut more = reached.clone();
             for name in &reached {
-                refer(document.pointer(&name[1..]).unwrap_or_else(|| panic!("{name} is nowhere")), &mut more);
+                refer(
+                    document
+                        .pointer(&name[1..])
+                        .unwrap_or_else(|| panic!("{name} is nowhere")),
+                    &mut more,
+                );
             }
             if more == reached {
                 break;
             }
             reached = more;
         }
-        let all = document["components"]["schemas"].as_object().unwrap().keys();
-        let all: BTreeSet<_> = all.map(|name| format!("#/components/schemas/{name}")).collect();
+        let all = document["components"]["schemas"]
+            .as_object()
+            .unwrap()
+            .keys();
+        let all: BTreeSet<_> = all
+            .map(|name| format!("#/components/schemas/{name}"))
+            .collect();
         assert_eq!(reached, all);
     }
 
     #[test]
     fn only_a_body_that_may_be_left_out_is_said_to_be() {
         let document: Value = serde_json::from_str(&json(USUAL_WAIT)).unwrap();
-        let bodies = document["paths"].as_object().unwrap().iter().filter_map(|(path, operations)| {
-            let required = operations["post"]["requestBody"]["required"].as_bool()?;
-            Some((path.as_str(), required))
-        });
-        let left_out: Vec<_> = bodies.filter(|(_, required)| !required).map(|(path, _)| path).collect();
+        let bodies =
+            document["paths"]
+                .as_object()
+                .unwrap()
+                .iter()
+                .filter_map(|(path, operations)| {
+                    let required = operations["post"]["requestBody"]["required"].as_bool()?;
+                    Some((path.as_str(), required))
+                });
+        let left_out: Vec<_> = bodies
+            .filter(|(_, required)| !required)
+            .map(|(path, _)| path)
+            .collect();
         assert_eq!(left_out, OPTIONAL_BODIES);
     }
 

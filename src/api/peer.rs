@@ -7,22 +7,31 @@ use serde::Serialize;
 
 use crate::config::{AccessConfig, Accounts, UnknownAccount};
 
-/// The process at the other end of a connection, as the kernel knows it (`SO_PEERCRED`: at the time it connected).
+/// The process at the other end of a connection, as the kernel knows it (`SO_PEERCRED`: at the time
+/// it connected).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Peer {
     /// Its user.
     pub uid: u32,
     /// Its primary group.
     pub gid: u32,
-    /// Its process id, where the kernel tells (0 is what it says for a process outside our PID namespace).
+    /// Its process id, where the kernel tells (0 is what it says for a process outside our PID
+    /// namespace).
     pub pid: Option<u32>,
 }
 
 impl Peer {
     /// From tokio's credentials.
     pub fn new(credentials: &tokio::net::unix::UCred) -> Self {
-        let pid = credentials.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0);
-        Self { uid: credentials.uid(), gid: credentials.gid(), pid }
+        let pid = credentials
+            .pid()
+            .and_then(|pid| u32::try_from(pid).ok())
+            .filter(|pid| *pid != 0);
+        Self {
+            uid: credentials.uid(),
+            gid: credentials.gid(),
+            pid,
+        }
     }
 }
 
@@ -49,8 +58,9 @@ impl HubToken {
     pub fn from_authorization(value: &str) -> Option<Self> {
         let (scheme, token) = value.split_once(' ')?;
         let token = token.trim();
-        let sound =
-            !token.is_empty() && token.len() <= TOKEN_BYTES && token.bytes().all(|byte| byte.is_ascii_graphic());
+        let sound = !token.is_empty()
+            && token.len() <= TOKEN_BYTES
+            && token.bytes().all(|byte| byte.is_ascii_graphic());
         (scheme.eq_ignore_ascii_case("bearer") && sound).then(|| Self(token.to_owned()))
     }
 
@@ -77,8 +87,8 @@ impl fmt::Debug for HubToken {
     }
 }
 
-/// Root and the daemon's own user: whoever operates the daemon is let through when others hold all there is, and may do
-/// what concerns everybody.
+/// Root and the daemon's own user: whoever operates the daemon is let through when others hold all
+/// there is, and may do what concerns everybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operators {
     own_uid: u32,
@@ -87,7 +97,9 @@ pub struct Operators {
 impl Operators {
     /// Root and the user of this process.
     pub fn of_this_process() -> Self {
-        Self { own_uid: rustix::process::geteuid().as_raw() }
+        Self {
+            own_uid: rustix::process::geteuid().as_raw(),
+        }
     }
 
     /// Root and `own_uid`, which a test chooses.
@@ -113,19 +125,40 @@ pub struct TokenAccess {
 
 impl TokenAccess {
     /// What `config` says, with names looked up in `accounts`.
-    pub fn new(config: &AccessConfig, accounts: Accounts, operators: Operators) -> Result<Self, UnknownAccount> {
-        let users = config.token_users.iter().map(|name| accounts.uid(name)).collect::<Result<_, _>>()?;
-        let groups = config.token_groups.iter().map(|name| accounts.gid(name)).collect::<Result<_, _>>()?;
-        Ok(Self { operators, users, groups, accounts })
+    pub fn new(
+        config: &AccessConfig,
+        accounts: Accounts,
+        operators: Operators,
+    ) -> Result<Self, UnknownAccount> {
+        let users = config
+            .token_users
+            .iter()
+            .map(|name| accounts.uid(name))
+            .collect::<Result<_, _>>()?;
+        let groups = config
+            .token_groups
+            .iter()
+            .map(|name| accounts.gid(name))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            operators,
+            users,
+            groups,
+            accounts,
+        })
     }
 
-    /// Whether the daemon's token may be used for `peer`: root, the daemon's own user, the users named in the
-    /// configuration, and those who are in a named group, as primary group or by `/etc/group`.
+    /// Whether the daemon's token may be used for `peer`: root, the daemon's own user, the users
+    /// named in the configuration, and those who are in a named group, as primary group or by
+    /// `/etc/group`.
     pub fn may_use_daemon_token(&self, peer: Peer) -> bool {
         self.operators.include(peer.uid)
             || self.users.contains(&peer.uid)
             || self.groups.contains(&peer.gid)
-            || self.groups.iter().any(|gid| self.accounts.is_member(peer.uid, *gid))
+            || self
+                .groups
+                .iter()
+                .any(|gid| self.accounts.is_member(peer.uid, *gid))
     }
 
     /// The groups of `peer`: its primary one and those that `/etc/group` names it in.
@@ -151,13 +184,22 @@ mod tests {
             token_groups: vec!["ml".into(), "201".into()],
         };
         let access = TokenAccess::new(&config, accounts.clone(), Operators::with(990)).unwrap();
-        let may = |uid, gid| access.may_use_daemon_token(Peer { uid, gid, pid: None });
+        let may = |uid, gid| {
+            access.may_use_daemon_token(Peer {
+                uid,
+                gid,
+                pid: None,
+            })
+        };
         assert!(may(0, 0) && may(990, 990), "root and itself");
         assert!(may(1000, 1000) && may(4000, 4000), "named users");
         assert!(may(1001, 1001), "a member by /etc/group");
         assert!(may(1500, 201), "by primary group");
         assert!(!may(1500, 1500), "anyone else");
-        let nobody = AccessConfig { token_users: vec!["zoe".into()], ..AccessConfig::default() };
+        let nobody = AccessConfig {
+            token_users: vec!["zoe".into()],
+            ..AccessConfig::default()
+        };
         TokenAccess::new(&nobody, accounts, Operators::with(990)).unwrap_err();
     }
 
@@ -165,9 +207,23 @@ mod tests {
     fn a_token_is_read_but_never_shown() {
         let token = HubToken::from_authorization("Bearer hf_secret").unwrap();
         assert_eq!(token.reveal(), "hf_secret");
-        let caller = Caller { peer: Peer { uid: 0, gid: 0, pid: None }, token: Some(token), request_id: String::new() };
+        let caller = Caller {
+            peer: Peer {
+                uid: 0,
+                gid: 0,
+                pid: None,
+            },
+            token: Some(token),
+            request_id: String::new(),
+        };
         assert!(!format!("{caller:?}").contains("secret"));
-        for bad in ["hf_secret", "Basic abc", "Bearer ", "Bearer a b", "Bearer \u{e9}"] {
+        for bad in [
+            "hf_secret",
+            "Basic abc",
+            "Bearer ",
+            "Bearer a b",
+            "Bearer \u{e9}",
+        ] {
             assert_eq!(HubToken::from_authorization(bad), None, "{bad}");
         }
     }

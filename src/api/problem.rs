@@ -1,4 +1,5 @@
-//! What went wrong, once for all ways out: the reason's stable word, its HTTP status, its exit code.
+//! What went wrong, once for all ways out: the reason's stable word, its HTTP status, its exit
+//! code.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -109,9 +110,14 @@ reasons! {
 }
 
 impl Reason {
-    /// The reason that a device states as a word for not being usable; `NoDevices` for a word that is none of ours.
+    /// The reason that a device states as a word for not being usable; `NoDevices` for a word that
+    /// is none of ours.
     pub fn of_device(word: &str) -> Self {
-        Self::ALL.iter().copied().find(|reason| reason.word() == word).unwrap_or(Self::NoDevices)
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|reason| reason.word() == word)
+            .unwrap_or(Self::NoDevices)
     }
 }
 
@@ -160,10 +166,21 @@ mod tests {
     #[test]
     fn no_failure_looks_like_an_answer() {
         // Verdicts only: nothing fails with these.
-        let verdicts = ["fits", "insufficient_memory", "no_legal_split", "compute_capability", "leased", "wait_over"];
+        let verdicts = [
+            "fits",
+            "insufficient_memory",
+            "no_legal_split",
+            "compute_capability",
+            "leased",
+            "wait_over",
+        ];
         for reason in Reason::ALL {
             let verdict = verdicts.contains(&reason.word()) || *reason == Reason::MemoryDraining;
-            assert_eq!((400..600).contains(&reason.status()), !verdict, "{reason:?}");
+            assert_eq!(
+                (400..600).contains(&reason.status()),
+                !verdict,
+                "{reason:?}"
+            );
         }
     }
 

@@ -51,7 +51,8 @@ pub struct ModelQuestion {
     #[serde(default)]
     #[schema(min_length = 1, max_length = 1024)]
     pub file: Option<String>,
-    /// Metadata that the client read itself, for local models: the daemon opens no path on a client's behalf.
+    /// Metadata that the client read itself, for local models: the daemon opens no path on a
+    /// client's behalf.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Unread>,

@@ -29,7 +29,11 @@ impl Written {
         let reason = answer.known_reason();
         // Wire types have string keys and no fallible fields, so this cannot fail.
         let json = serde_json::to_vec(answer).unwrap_or_default();
-        Self { verdict: answer.verdict, reason, json: json.into() }
+        Self {
+            verdict: answer.verdict,
+            reason,
+            json: json.into(),
+        }
     }
 
     /// Its verdict.
@@ -50,15 +54,19 @@ impl Written {
 
 /// The program behind the socket.
 ///
-/// Every future may be dropped at any await: at the handler's deadline, or when its caller goes away. Work that others
-/// wait for too belongs into a task of its own.
+/// Every future may be dropped at any await: at the handler's deadline, or when its caller goes
+/// away. Work that others wait for too belongs into a task of its own.
 pub trait Service: Send + Sync + 'static {
-    /// The answer to a question that was asked in these very bytes before, where all that it follows from is the same
-    /// still and `caller` may see it. `None`: it must be planned.
-    fn again(&self, caller: &Caller, body: &[u8]) -> impl Future<Output = Result<Option<Written>, Problem>> + Send;
+    /// The answer to a question that was asked in these very bytes before, where all that it
+    /// follows from is the same still and `caller` may see it. `None`: it must be planned.
+    fn again(
+        &self,
+        caller: &Caller,
+        body: &[u8],
+    ) -> impl Future<Output = Result<Option<Written>, Problem>> + Send;
 
-    /// Whether and how one model fits. "No" is an answer, not a problem. `body` is the question as it was written, for
-    /// [`Service::again`]; `None` where it is too long to be kept.
+    /// Whether and how one model fits. "No" is an answer, not a problem. `body` is the question as
+    /// it was written, for [`Service::again`]; `None` where it is too long to be kept.
     fn fits(
         &self,
         caller: Caller,
@@ -74,10 +82,15 @@ pub trait Service: Send + Sync + 'static {
     ) -> impl Future<Output = Result<TogetherAnswer, Problem>> + Send;
 
     /// What a model needs, whatever is free.
-    fn estimate(&self, caller: Caller, question: Question) -> impl Future<Output = Result<Answer, Problem>> + Send;
+    fn estimate(
+        &self,
+        caller: Caller,
+        question: Question,
+    ) -> impl Future<Output = Result<Answer, Problem>> + Send;
 
-    /// The devices: by a reading that begins now where `fresh` is set, else by one as late as the configuration asks.
-    /// Called without it for each watcher at each change, when the reading that changed is at hand.
+    /// The devices: by a reading that begins now where `fresh` is set, else by one as late as the
+    /// configuration asks. Called without it for each watcher at each change, when the reading that
+    /// changed is at hand.
     fn gpus(&self, fresh: bool) -> impl Future<Output = Result<GpusAnswer, Problem>> + Send;
 
     /// Changes whenever [`Service::gpus`] would tell something new.
@@ -91,8 +104,8 @@ pub trait Service: Send + Sync + 'static {
     /// How the daemon is.
     fn health(&self) -> HealthAnswer;
 
-    /// Answers like [`Service::fits`] and holds what was answered, in one step. `room` is what the request takes, for as long
-    /// as anything of it is kept.
+    /// Answers like [`Service::fits`] and holds what was answered, in one step. `room` is what the
+    /// request takes, for as long as anything of it is kept.
     fn create_lease(
         &self,
         caller: Caller,
@@ -104,7 +117,11 @@ pub trait Service: Send + Sync + 'static {
     fn leases(&self, caller: Caller) -> impl Future<Output = Result<LeasesAnswer, Problem>> + Send;
 
     /// One lease.
-    fn lease(&self, caller: Caller, id: String) -> impl Future<Output = Result<LeaseAnswer, Problem>> + Send;
+    fn lease(
+        &self,
+        caller: Caller,
+        id: String,
+    ) -> impl Future<Output = Result<LeaseAnswer, Problem>> + Send;
 
     /// Makes a lease go on.
     fn renew_lease(
@@ -115,7 +132,11 @@ pub trait Service: Send + Sync + 'static {
     ) -> impl Future<Output = Result<LeaseAnswer, Problem>> + Send;
 
     /// Ends a lease; answers it as it was.
-    fn release_lease(&self, caller: Caller, id: String) -> impl Future<Output = Result<LeaseAnswer, Problem>> + Send;
+    fn release_lease(
+        &self,
+        caller: Caller,
+        id: String,
+    ) -> impl Future<Output = Result<LeaseAnswer, Problem>> + Send;
 
     /// Lets go of the driver for so many seconds. Whether the caller may is decided here.
     fn release_nvml(

@@ -1,4 +1,5 @@
-//! What is there once and wanted by many users: how much each holds, so that one cannot take all of it.
+//! What is there once and wanted by many users: how much each holds, so that one cannot take all of
+//! it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,8 +48,8 @@ pub(in crate::api) struct Share {
     amount: usize,
 }
 
-/// What a large request takes of the memory that is kept for such: whoever works on the request holds it, also when the
-/// asker is gone. Dropping it gives it back.
+/// What a large request takes of the memory that is kept for such: whoever works on the request
+/// holds it, also when the asker is gone. Dropping it gives it back.
 #[derive(Debug)]
 pub struct Room {
     _share: Share,
@@ -63,12 +64,20 @@ impl From<Share> for Room {
 impl Shares {
     /// Nothing is held yet.
     pub(in crate::api) fn new(bounds: Bounds, operators: Operators) -> Self {
-        Self { bounds, operators, held: Arc::default() }
+        Self {
+            bounds,
+            operators,
+            held: Arc::default(),
+        }
     }
 
     /// `amount` for `uid`, unless it would be too much.
     pub(in crate::api) fn take(&self, uid: u32, amount: usize) -> Result<Share, Full> {
-        let mut share = Share { of: self.clone(), uid, amount: 0 };
+        let mut share = Share {
+            of: self.clone(),
+            uid,
+            amount: 0,
+        };
         share.reach(amount)?;
         Ok(share)
     }
@@ -82,12 +91,23 @@ impl Shares {
         let Bounds { each, all, reserve } = self.bounds;
         let privileged = self.operators.include(uid);
         let mut held = self.held();
-        let mine = held.by_uid.get(&uid).copied().unwrap_or_default().saturating_add(amount);
+        let mine = held
+            .by_uid
+            .get(&uid)
+            .copied()
+            .unwrap_or_default()
+            .saturating_add(amount);
         let sum = held.sum.saturating_add(amount);
         if mine > each && !privileged {
             return Err(Full::Each);
         }
-        if sum > if privileged { all.saturating_add(reserve) } else { all } {
+        if sum
+            > if privileged {
+                all.saturating_add(reserve)
+            } else {
+                all
+            }
+        {
             return Err(Full::All);
         }
         held.by_uid.insert(uid, mine);
@@ -156,9 +176,16 @@ mod tests {
         assert_eq!(shares.take(0, 1).unwrap_err(), Full::All);
         drop(held);
         let all = shares.take(0, 6).unwrap();
-        assert_eq!(shares.take(990, 1).unwrap_err(), Full::All, "more than one may hold, but not more than there is");
+        assert_eq!(
+            shares.take(990, 1).unwrap_err(),
+            Full::All,
+            "more than one may hold, but not more than there is"
+        );
         drop(all);
-        assert!(shares.held().by_uid.is_empty() && shares.held().sum == 0, "nothing is kept of users who left");
+        assert!(
+            shares.held().by_uid.is_empty() && shares.held().sum == 0,
+            "nothing is kept of users who left"
+        );
     }
 
     #[test]

@@ -11,7 +11,8 @@ use crate::leases::event::{Dated, Event};
 use crate::leases::lease::State;
 use crate::strict_json;
 
-/// The devices as they were last read, and what leases still claim on them. As a file it can be given to `--gpus`.
+/// The devices as they were last read, and what leases still claim on them. As a file it can be
+/// given to `--gpus`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GpusAnswer {
     /// Version of these types.
@@ -23,7 +24,8 @@ pub struct GpusAnswer {
     pub leased_bytes: BTreeMap<String, u64>,
 }
 
-/// One line of the watch stream: the devices as they are now, and what happened to leases since the line before.
+/// One line of the watch stream: the devices as they are now, and what happened to leases since the
+/// line before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WatchLine {
     /// The devices.
@@ -56,7 +58,11 @@ impl From<Dated> for LeaseEvent {
             Event::Ended { reason, .. } => Some(reason.state()),
             _ => None,
         };
-        Self { at: humantime::format_rfc3339_millis(at).to_string(), state, event }
+        Self {
+            at: humantime::format_rfc3339_millis(at).to_string(),
+            state,
+            event,
+        }
     }
 }
 
@@ -71,7 +77,8 @@ pub struct TogetherAnswer {
     pub reason: String,
     /// One sentence for a person.
     pub message: String,
-    /// An answer for each question, in the order asked; each one sees what the ones before it were given.
+    /// An answer for each question, in the order asked; each one sees what the ones before it were
+    /// given.
     pub answers: Vec<Answer>,
 }
 
@@ -96,7 +103,11 @@ impl HealthAnswer {
         let ok = parts.iter().all(|part| part.status == HealthStatus::Ok);
         Self {
             schema_version: super::SCHEMA_VERSION,
-            status: if ok { HealthStatus::Ok } else { HealthStatus::Degraded },
+            status: if ok {
+                HealthStatus::Ok
+            } else {
+                HealthStatus::Degraded
+            },
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds,
             parts,

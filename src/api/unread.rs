@@ -1,7 +1,7 @@
 //! A JSON object that is checked to be one and not read yet.
 //!
-//! Read, it takes up to some thirty times its length in memory. Many callers may wait for their turn at once, so what they
-//! sent stays text until then.
+//! Read, it takes up to some thirty times its length in memory. Many callers may wait for their
+//! turn at once, so what they sent stays text until then.
 
 use std::sync::Arc;
 
@@ -46,7 +46,9 @@ impl<'de> Deserialize<'de> for Unread {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         if !raw.get().starts_with('{') {
-            return Err(Error::custom("invalid type: expected an object of metadata"));
+            return Err(Error::custom(
+                "invalid type: expected an object of metadata",
+            ));
         }
 
         Ok(Self(raw.into()))
@@ -60,14 +62,28 @@ mod tests {
 
     #[test]
     fn stays_the_text_that_was_sent_until_it_is_read() {
-        let text = r#"{"model":{"repo":"a/b","revision":null,"file":null,"metadata":{"x": [1, 2.50]}}}"#;
+        let text =
+            r#"{"model":{"repo":"a/b","revision":null,"file":null,"metadata":{"x": [1, 2.50]}}}"#;
         let question: Question = serde_json::from_str(text).unwrap();
         let metadata = question.model.metadata.clone().unwrap();
-        assert!(serde_json::to_string(&question).unwrap().contains(r#""metadata":{"x": [1, 2.50]}"#));
-        assert_eq!(metadata.read::<serde_json::Value>().unwrap(), serde_json::json!({"x": [1, 2.5]}));
+        assert!(
+            serde_json::to_string(&question)
+                .unwrap()
+                .contains(r#""metadata":{"x": [1, 2.50]}"#)
+        );
+        assert_eq!(
+            metadata.read::<serde_json::Value>().unwrap(),
+            serde_json::json!({"x": [1, 2.5]})
+        );
         // Through a tree too, as a test or a proxy may do.
         let tree = serde_json::to_value(&question).unwrap();
-        assert!(serde_json::from_value::<Question>(tree).unwrap().model.metadata.is_some());
+        assert!(
+            serde_json::from_value::<Question>(tree)
+                .unwrap()
+                .model
+                .metadata
+                .is_some()
+        );
     }
 
     #[test]

@@ -11,10 +11,15 @@ use crate::engines::EngineSpec;
 
 /// Does this Hugging Face model fit on this host's GPUs right now, and how?
 ///
-/// Reads headers only, never the weights; reads free memory through NVML; asks the daemon where one runs. Answers are
-/// advice: nothing here can stop another process from taking the memory.
+/// Reads headers only, never the weights; reads free memory through NVML; asks the daemon where one
+/// runs. Answers are advice: nothing here can stop another process from taking the memory.
 #[derive(Debug, Parser)]
-#[command(name = "hf-mem-probe", version, max_term_width = 100, propagate_version = true)]
+#[command(
+    name = "hf-mem-probe",
+    version,
+    max_term_width = 100,
+    propagate_version = true
+)]
 pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
@@ -34,28 +39,31 @@ pub enum Command {
     Free(FreeArguments),
     /// Waits for room, holds it by a lease, and runs a command there.
     ///
-    /// CMD gets the devices in its environment (CUDA_VISIBLE_DEVICES by UUID, CUDA_DEVICE_ORDER) and the lease's id in
-    /// HF_MEM_PROBE_LEASE. Its exit code is passed on (128 and the signal's number where a signal ended it), and so are
-    /// the signals that this program gets; where CMD cannot be started it is 127 (not found) or 126. 75: no memory came
-    /// free within --wait. A restart of the daemon is waited out, and never ends CMD.
+    /// CMD gets the devices in its environment (CUDA_VISIBLE_DEVICES by UUID, CUDA_DEVICE_ORDER)
+    /// and the lease's id in HF_MEM_PROBE_LEASE. Its exit code is passed on (128 and the signal's
+    /// number where a signal ended it), and so are the signals that this program gets; where CMD
+    /// cannot be started it is 127 (not found) or 126. 75: no memory came free within --wait. A
+    /// restart of the daemon is waited out, and never ends CMD.
     ///
-    /// A lease is advisory: it is honoured by everyone who asks here, and cannot stop a process that does not.
+    /// A lease is advisory: it is honoured by everyone who asks here, and cannot stop a process
+    /// that does not.
     Run(Box<RunArguments>),
     /// The leases that are held.
     ///
-    /// A lease is advisory: it is honoured by everyone who asks here, and cannot stop a process that does not.
+    /// A lease is advisory: it is honoured by everyone who asks here, and cannot stop a process
+    /// that does not.
     Lease(LeaseArguments),
     /// Who had been promised what, and who had taken what, at a time: for after an out-of-memory.
     ///
-    /// It reads the daemon's journal, which names everybody's jobs: as the packages install the daemon, only root and the
-    /// daemon's own user may read it (exit code 77 for others).
+    /// It reads the daemon's journal, which names everybody's jobs: as the packages install the
+    /// daemon, only root and the daemon's own user may read it (exit code 77 for others).
     Explain(ExplainArguments),
     /// Serves questions on a Unix socket.
     Daemon(DaemonArguments),
     /// Whether the daemon answers, and how each of its parts is.
     ///
-    /// The exit code is 0 when it answers, also where parts of it are degraded: a Hub that is down is no reason to restart
-    /// it. With --strict it is then 1. 69: the daemon does not answer.
+    /// The exit code is 0 when it answers, also where parts of it are degraded: a Hub that is down
+    /// is no reason to restart it. With --strict it is then 1. 69: the daemon does not answer.
     Health(HealthArguments),
     /// Reads a configuration file as the daemon would, and says what is wrong with it.
     CheckConfig {
@@ -64,8 +72,9 @@ pub enum Command {
     },
     /// Writes all that an answer needs of a model into one small file, for hosts without a network.
     ///
-    /// fits and estimate take the file in place of a model and answer as they would with the Hub at hand. Nothing but
-    /// metadata is in it: no weights, no token, no address that a token was needed for.
+    /// fits and estimate take the file in place of a model and answer as they would with the Hub at
+    /// hand. Nothing but metadata is in it: no weights, no token, no address that a token was
+    /// needed for.
     Pack(PackArguments),
     /// Writes shell completions to standard output.
     Completions {
@@ -83,7 +92,10 @@ pub enum Command {
 
 /// `fits`.
 #[derive(Args, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub struct FitsArguments {
     /// The question.
     #[command(flatten)]
@@ -91,15 +103,15 @@ pub struct FitsArguments {
     /// Exit with 1 when it fits only by its likely need, not by the high end ("tight").
     #[arg(long)]
     pub strict: bool,
-    /// For systemd's ExecCondition=: exit with 255 on everything but "fits" (0) and "does not fit" (1). A "fits" that does
-    /// not count the leases of a stopped daemon is no "fits" here.
+    /// For systemd's ExecCondition=: exit with 255 on everything but "fits" (0) and "does not fit"
+    /// (1). A "fits" that does not count the leases of a stopped daemon is no "fits" here.
     #[arg(long)]
     pub condition: bool,
     /// Also compute the largest context for each number of sequences.
     #[arg(long)]
     pub frontier: bool,
-    /// Hold what is answered by a lease (needs the daemon). A lease is advisory: it is honoured by everyone who asks
-    /// here, and cannot stop a process that does not.
+    /// Hold what is answered by a lease (needs the daemon). A lease is advisory: it is honoured by
+    /// everyone who asks here, and cannot stop a process that does not.
     #[arg(long, conflicts_with_all = ["local", "gpus"])]
     pub reserve: bool,
     /// How long the lease lives unless renewed [default: the daemon's own].
@@ -108,7 +120,8 @@ pub struct FitsArguments {
     /// How long to wait in line for memory.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "reserve")]
     pub wait: Option<Duration>,
-    /// Hold the lease by this name, until it is released or its time is up, instead of by the calling process.
+    /// Hold the lease by this name, until it is released or its time is up, instead of by the
+    /// calling process.
     #[arg(long, value_name = "NAME", value_parser = parse_holder, requires = "reserve")]
     pub holder: Option<String>,
     /// What is read here.
@@ -138,8 +151,8 @@ pub struct EstimateArguments {
 // Only the daemon gives leases.
 #[command(mut_arg("local", |local| local.requires("no_lease")))]
 pub struct RunArguments {
-    /// owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, a bundle, ollama:NAME or
-    /// lmstudio:PUBLISHER/NAME.
+    /// owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, a bundle,
+    /// ollama:NAME or lmstudio:PUBLISHER/NAME.
     #[arg(long = "model", value_name = "MODEL")]
     pub model: String,
     /// The rest of the question.
@@ -151,17 +164,21 @@ pub struct RunArguments {
     /// How long the lease outlives this program if it can no longer renew it.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "120s")]
     pub ttl: Duration,
-    /// Append the engine's arguments for this placement to CMD. An argument of CMD that is "{args}" is replaced by them.
+    /// Append the engine's arguments for this placement to CMD. An argument of CMD that is "{args}"
+    /// is replaced by them.
     #[arg(long)]
     pub flags: bool,
-    /// What to hold: what the model needs, or the whole share of the device that the engine takes by CMD's flags or by its
-    /// own default [default: share for a CMD that starts vLLM or SGLang without --flags, else need].
+    /// What to hold: what the model needs, or the whole share of the device that the engine takes
+    /// by CMD's flags or by its own default [default: share for a CMD that starts vLLM or SGLang
+    /// without --flags, else need].
     #[arg(long, value_enum, value_name = "need|share")]
     pub lease: Option<LeaseBasis>,
-    /// Run without a lease: another may be told that the same memory is free. Works without the daemon.
+    /// Run without a lease: another may be told that the same memory is free. Works without the
+    /// daemon.
     #[arg(long)]
     pub no_lease: bool,
-    /// Be the process that becomes CMD, started by the process of this pid: this program's own way to start itself.
+    /// Be the process that becomes CMD, started by the process of this pid: this program's own way
+    /// to start itself.
     #[arg(long = "become", hide = true, value_name = "PID")]
     pub becomes_command: Option<i32>,
     /// Say the lease's id to the socket of this name, with --become.
@@ -236,8 +253,8 @@ pub struct ExplainArguments {
 /// What is asked.
 #[derive(Args, Debug)]
 pub struct QuestionArguments {
-    /// owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, a bundle, ollama:NAME or
-    /// lmstudio:PUBLISHER/NAME.
+    /// owner/name, owner/name@revision, a local folder, a .gguf or .safetensors file, a bundle,
+    /// ollama:NAME or lmstudio:PUBLISHER/NAME.
     pub model: String,
     /// The rest of the question.
     #[command(flatten)]
@@ -266,7 +283,8 @@ pub struct QuestionOptions {
     /// One file of the repository, or the name of a quantisation (Q4_K_M).
     #[arg(long, value_name = "FILE|QUANT")]
     pub file: Option<String>,
-    /// vllm, sglang, llama.cpp, ollama, transformers, diffusers or reference, with an optional version.
+    /// vllm, sglang, llama.cpp, ollama, transformers, diffusers or reference, with an optional
+    /// version.
     #[arg(long, value_name = "NAME[@VERSION]")]
     pub engine: Option<EngineSpec>,
     /// Tokens of one sequence, or "max" [default: the engine's own].
@@ -293,15 +311,15 @@ pub struct QuestionOptions {
     /// Only these devices, by UUID.
     #[arg(long, value_name = "UUID", value_delimiter = ',')]
     pub on: Vec<String>,
-    /// Declared devices instead of this host's: 8xH100-80GB, 2x24GiB,1x12GiB,host:64GiB, or a file written by gpus
-    /// --json. docs/cards.md lists the names.
+    /// Declared devices instead of this host's: 8xH100-80GB, 2x24GiB,1x12GiB,host:64GiB, or a file
+    /// written by gpus --json. docs/cards.md lists the names.
     #[arg(long, value_name = "SPEC|FILE")]
     pub gpus: Option<String>,
     /// Whether layers, experts or components may stay in host memory.
     #[arg(long, value_enum, default_value_t = OffloadArgument::Deny)]
     pub offload: OffloadArgument,
-    /// With --local: the configuration whose engine profiles, default engine, margins and policy apply [default: the
-    /// daemon's, /etc/hf-mem-probe/config.toml, where it can be read].
+    /// With --local: the configuration whose engine profiles, default engine, margins and policy
+    /// apply [default: the daemon's, /etc/hf-mem-probe/config.toml, where it can be read].
     #[arg(long, value_name = "FILE", requires = "local")]
     pub config: Option<PathBuf>,
 }
@@ -323,8 +341,8 @@ pub struct ConnectionArguments {
     /// The daemon's socket.
     #[arg(long, value_name = "PATH", env = "HF_MEM_PROBE_SOCKET", default_value = crate::config::DEFAULT_PATH)]
     pub socket: PathBuf,
-    /// How long to wait for the daemon to answer, on top of --wait [default: 5s for health and gpus, 15s for free and
-    /// lease, 65s for the others].
+    /// How long to wait for the daemon to answer, on top of --wait [default: 5s for health and
+    /// gpus, 15s for free and lease, 65s for the others].
     #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
     pub timeout: Option<Duration>,
     /// Print one JSON object, on failure too.
@@ -464,7 +482,11 @@ fn parse_context(text: &str) -> Result<ContextArgument, String> {
         Some(digits) => (digits, 1024),
         None => (text, 1),
     };
-    let tokens = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit)).filter(|tokens| *tokens > 0);
+    let tokens = digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|count| count.checked_mul(unit))
+        .filter(|tokens| *tokens > 0);
     tokens
         .map(ContextArgument::Tokens)
         .ok_or_else(|| "not a number of tokens such as 32768 or 32k, nor \"max\"".to_owned())
@@ -495,10 +517,14 @@ const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
 
 /// A duration such as `120s` or `5min`; used by the commands that wait.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration =
-        humantime::parse_duration(text).map_err(|error| format!("not a duration such as 120s or 5min: {error}"))?;
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("not a duration such as 120s or 5min: {error}"))?;
     // No clock counts any number of seconds from now.
-    if duration > LONGEST { Err("longer than a hundred years".to_owned()) } else { Ok(duration) }
+    if duration > LONGEST {
+        Err("longer than a hundred years".to_owned())
+    } else {
+        Ok(duration)
+    }
 }
 
 /// A duration in which an answer can come.
@@ -519,10 +545,13 @@ fn parse_time(text: &str) -> Result<SystemTime, String> {
     if let Ok(time) = humantime::parse_rfc3339_weak(text) {
         return Ok(time);
     }
-    let ago = humantime::parse_duration(text)
-        .map_err(|_| "not a time such as 2026-11-23T15:04:05Z, \"now\", or 10min for ten minutes ago".to_owned())?;
+    let ago = humantime::parse_duration(text).map_err(|_| {
+        "not a time such as 2026-11-23T15:04:05Z, \"now\", or 10min for ten minutes ago".to_owned()
+    })?;
     // RFC 3339 in its usual form, as the journal has it, begins there.
-    let time = SystemTime::now().checked_sub(ago).filter(|time| *time >= SystemTime::UNIX_EPOCH);
+    let time = SystemTime::now()
+        .checked_sub(ago)
+        .filter(|time| *time >= SystemTime::UNIX_EPOCH);
     time.ok_or_else(|| "a time before 1970: no journal goes back that far".to_owned())
 }
 
@@ -543,9 +572,18 @@ mod tests {
         assert_eq!(parse_context("max"), Ok(ContextArgument::Max));
         assert!(parse_context("0").is_err());
         assert!(parse_context("18446744073709551615k").is_err());
-        assert_eq!(parse_setting("--max-num-seqs=256"), Ok(("max_num_seqs".to_owned(), 256.into())));
-        assert_eq!(parse_setting("dtype=bfloat16"), Ok(("dtype".to_owned(), "bfloat16".into())));
-        assert_eq!(parse_setting("enforce_eager=true"), Ok(("enforce_eager".to_owned(), true.into())));
+        assert_eq!(
+            parse_setting("--max-num-seqs=256"),
+            Ok(("max_num_seqs".to_owned(), 256.into()))
+        );
+        assert_eq!(
+            parse_setting("dtype=bfloat16"),
+            Ok(("dtype".to_owned(), "bfloat16".into()))
+        );
+        assert_eq!(
+            parse_setting("enforce_eager=true"),
+            Ok(("enforce_eager".to_owned(), true.into()))
+        );
         assert!(parse_setting("=3").is_err());
     }
 

@@ -10,13 +10,18 @@ use crate::daemon::program;
 
 /// Exit code 0 when the file can be used, with warnings on standard error; 78 when it cannot.
 pub(super) fn run(file: &Path) -> u8 {
-    let bad = |error: config::ConfigError| Problem::new(Reason::BadConfiguration, error.to_string());
-    let checked = config::load(file).map_err(bad).and_then(|(config, warnings)| {
-        let refused =
-            |problem: Problem| Problem { detail: format!("{}: {}", file.display(), problem.detail), ..problem };
-        program::check(&config).map_err(refused)?;
-        Ok(warnings)
-    });
+    let bad =
+        |error: config::ConfigError| Problem::new(Reason::BadConfiguration, error.to_string());
+    let checked = config::load(file)
+        .map_err(bad)
+        .and_then(|(config, warnings)| {
+            let refused = |problem: Problem| Problem {
+                detail: format!("{}: {}", file.display(), problem.detail),
+                ..problem
+            };
+            program::check(&config).map_err(refused)?;
+            Ok(warnings)
+        });
     match checked {
         Ok(warnings) => {
             for warning in &warnings {

@@ -1,7 +1,8 @@
 //! How long a command waits for the daemon: the one place that decides it.
 //!
-//! The time covers the whole exchange, from connecting to the last byte of the answer. A daemon that is stopped, or that
-//! hangs, still has a socket that takes connections, so no shorter sign tells it from one that is busy.
+//! The time covers the whole exchange, from connecting to the last byte of the answer. A daemon
+//! that is stopped, or that hangs, still has a socket that takes connections, so no shorter sign
+//! tells it from one that is busy.
 
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use crate::api::client::Client;
 pub(super) enum AnswerEffort {
     /// Tell what it has at hand.
     AtHand,
-    /// Wait for a new reading of the devices (`devices.read_deadline`, 10 s) or for the ledger's disk (10 s). The daemon
-    /// reports which one is late, so the command must outwait it.
+    /// Wait for a new reading of the devices (`devices.read_deadline`, 10 s) or for the ledger's
+    /// disk (10 s). The daemon reports which one is late, so the command must outwait it.
     ReadOrRecord,
     /// Read a model from the Hub and plan it (`socket.handler_deadline`, 60 s).
     Plan,
@@ -45,8 +46,16 @@ mod tests {
 
     #[test]
     fn defaults_outlast_the_daemons_own_deadlines() {
-        assert_eq!(AnswerEffort::AtHand.default_timeout(), Duration::from_secs(5));
-        assert!(AnswerEffort::ReadOrRecord.default_timeout() > DevicesConfig::default().read_deadline.get());
-        assert!(AnswerEffort::Plan.default_timeout() > SocketConfig::default().handler_deadline.get());
+        assert_eq!(
+            AnswerEffort::AtHand.default_timeout(),
+            Duration::from_secs(5)
+        );
+        assert!(
+            AnswerEffort::ReadOrRecord.default_timeout()
+                > DevicesConfig::default().read_deadline.get()
+        );
+        assert!(
+            AnswerEffort::Plan.default_timeout() > SocketConfig::default().handler_deadline.get()
+        );
     }
 }

@@ -9,11 +9,23 @@ use crate::devices::declared;
 
 /// Exit code 0 after an orderly end; else that of what went wrong.
 pub(super) fn run(arguments: DaemonArguments) -> u8 {
-    let DaemonArguments { config, socket, gpus, nvml } = arguments;
+    let DaemonArguments {
+        config,
+        socket,
+        gpus,
+        nvml,
+    } = arguments;
     // What is wrong with a flag is not the configuration's fault.
-    if let Some(Err(error)) = gpus.as_deref().map(|spec| declared::resolve(spec, SystemTime::now())) {
+    if let Some(Err(error)) = gpus
+        .as_deref()
+        .map(|spec| declared::resolve(spec, SystemTime::now()))
+    {
         return Output { json: false }.problem(&error.into());
     }
-    let options = Options { config_file: config, socket, gpus };
+    let options = Options {
+        config_file: config,
+        socket,
+        gpus,
+    };
     program::main(&options, nvml).unwrap_or_else(|problem| Output { json: false }.problem(&problem))
 }

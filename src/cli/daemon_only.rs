@@ -8,6 +8,7 @@ use crate::api::problem::Reason;
 
 /// Runs `call` to its end. No cure of a failure is to go without the daemon.
 pub(super) fn call<T>(call: impl Future<Output = Result<T, ClientError>>) -> Result<T, Problem> {
-    let done = block_on(call).map_err(|error| Problem::new(Reason::Internal, format!("no runtime: {error}")))?;
+    let done = block_on(call)
+        .map_err(|error| Problem::new(Reason::Internal, format!("no runtime: {error}")))?;
     done.map_err(ClientError::of_the_daemon_alone)
 }

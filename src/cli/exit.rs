@@ -12,14 +12,23 @@ pub(super) fn of_answer(answer: &Answer, strict: bool) -> u8 {
     match answer.verdict {
         Some(Verdict::Fits) | None => Reason::Fits.exit_code(),
         // A strict wait that timed out may be a yes another time, as any other.
-        Some(Verdict::Tight) if strict && answer.reason.as_deref() == Some(Reason::WaitOver.word()) => {
+        Some(Verdict::Tight)
+            if strict && answer.reason.as_deref() == Some(Reason::WaitOver.word()) =>
+        {
             Reason::WaitOver.exit_code()
         }
         Some(Verdict::Tight) if strict => Reason::InsufficientMemory.exit_code(),
         Some(Verdict::Tight) => Reason::Fits.exit_code(),
-        Some(Verdict::DoesNotFit | Verdict::Unknown) => answer
-            .known_reason()
-            .map_or_else(|| if answer.verdict == Some(Verdict::Unknown) { 3 } else { 1 }, Reason::exit_code),
+        Some(Verdict::DoesNotFit | Verdict::Unknown) => answer.known_reason().map_or_else(
+            || {
+                if answer.verdict == Some(Verdict::Unknown) {
+                    3
+                } else {
+                    1
+                }
+            },
+            Reason::exit_code,
+        ),
     }
 }
 
@@ -28,7 +37,11 @@ const DEGRADED: u8 = 1;
 
 /// The exit code of a daemon's health. `strict` counts a degraded part as a no.
 pub(super) fn of_health(health: &HealthAnswer, strict: bool) -> u8 {
-    if strict && health.status != HealthStatus::Ok { DEGRADED } else { Reason::Fits.exit_code() }
+    if strict && health.status != HealthStatus::Ok {
+        DEGRADED
+    } else {
+        Reason::Fits.exit_code()
+    }
 }
 
 /// The exit code of a failure.
@@ -47,19 +60,41 @@ mod tests {
 
     #[test]
     fn a_condition_skips_only_on_a_plain_no() {
-        assert_eq!([0, 1, 2, 3, 4, 5, 69, 75, 78].map(condition), [0, 1, 255, 255, 255, 255, 255, 255, 255]);
+        assert_eq!(
+            [0, 1, 2, 3, 4, 5, 69, 75, 78].map(condition),
+            [0, 1, 255, 255, 255, 255, 255, 255, 255]
+        );
     }
 
     #[test]
     fn every_verdict_has_its_code() {
-        let answer = |verdict, reason: &str| Answer { verdict, reason: Some(reason.to_owned()), ..Answer::default() };
+        let answer = |verdict, reason: &str| Answer {
+            verdict,
+            reason: Some(reason.to_owned()),
+            ..Answer::default()
+        };
         assert_eq!(of_answer(&answer(Some(Verdict::Fits), "fits"), true), 0);
         assert_eq!(of_answer(&answer(Some(Verdict::Tight), "fits"), false), 0);
         assert_eq!(of_answer(&answer(Some(Verdict::Tight), "fits"), true), 1);
-        assert_eq!(of_answer(&answer(Some(Verdict::Tight), "wait_over"), true), 75);
-        assert_eq!(of_answer(&answer(Some(Verdict::DoesNotFit), "no_legal_split"), false), 1);
-        assert_eq!(of_answer(&answer(Some(Verdict::DoesNotFit), "memory_draining"), false), 75);
-        assert_eq!(of_answer(&answer(Some(Verdict::Unknown), "unsupported_architecture"), false), 3);
+        assert_eq!(
+            of_answer(&answer(Some(Verdict::Tight), "wait_over"), true),
+            75
+        );
+        assert_eq!(
+            of_answer(&answer(Some(Verdict::DoesNotFit), "no_legal_split"), false),
+            1
+        );
+        assert_eq!(
+            of_answer(&answer(Some(Verdict::DoesNotFit), "memory_draining"), false),
+            75
+        );
+        assert_eq!(
+            of_answer(
+                &answer(Some(Verdict::Unknown), "unsupported_architecture"),
+                false
+            ),
+            3
+        );
         assert_eq!(of_answer(&Answer::default(), true), 0, "an estimate");
     }
 }

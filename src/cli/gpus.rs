@@ -24,12 +24,18 @@ const LAST_EVENTS: usize = 8;
 
 /// One table, or with `--watch` one after another for as long as somebody reads.
 pub(super) fn run(arguments: &GpusArguments) -> u8 {
-    let output = Output { json: arguments.connection.json };
+    let output = Output {
+        json: arguments.connection.json,
+    };
     let done = if arguments.watch {
         watch(arguments)
     } else {
-        once(&arguments.here, &arguments.connection, arguments.gpus.as_deref())
-            .map(|answer| output.data(&answer, |answer| table(answer, arguments)))
+        once(
+            &arguments.here,
+            &arguments.connection,
+            arguments.gpus.as_deref(),
+        )
+        .map(|answer| output.data(&answer, |answer| table(answer, arguments)))
     };
     match done {
         Ok(()) => Reason::Fits.exit_code(),
@@ -37,8 +43,13 @@ pub(super) fn run(arguments: &GpusArguments) -> u8 {
     }
 }
 
-/// The devices as the daemon last saw them, or this process where there is no daemon; or `declared` ones.
-fn once(own: &HereArguments, connection: &ConnectionArguments, declared: Option<&str>) -> Result<GpusAnswer, Problem> {
+/// The devices as the daemon last saw them, or this process where there is no daemon; or `declared`
+/// ones.
+fn once(
+    own: &HereArguments,
+    connection: &ConnectionArguments,
+    declared: Option<&str>,
+) -> Result<GpusAnswer, Problem> {
     if let Some(answer) = here(own, declared)? {
         return Ok(answer);
     }
@@ -51,8 +62,8 @@ fn once(own: &HereArguments, connection: &ConnectionArguments, declared: Option<
     }
 }
 
-/// The same as they are now: the daemon reads them anew. For figures that are relied on: a daemon that is there and may not
-/// be asked, whose leases would be missed, is a failure.
+/// The same as they are now: the daemon reads them anew. For figures that are relied on: a daemon
+/// that is there and may not be asked, whose leases would be missed, is a failure.
 pub(super) fn now(
     own: &HereArguments,
     connection: &ConnectionArguments,
@@ -70,21 +81,32 @@ pub(super) fn now(
     }
 }
 
-/// A daemon that is there and cannot be asked, or one that is stopped, may hold leases, of which nothing is known here.
+/// A daemon that is there and cannot be asked, or one that is stopped, may hold leases, of which
+/// nothing is known here.
 fn remark_on(socket: &Path, error: &ClientError) {
     if !error.daemon_is_absent() {
-        output::remark(&format!("{error}: what its leases promise to others is not counted"));
+        output::remark(&format!(
+            "{error}: what its leases promise to others is not counted"
+        ));
     } else if let Some(unseen) = unseen::leases(socket, error) {
         output::remark(&format!("warning: {unseen}"));
     }
 }
 
-/// What can be said without a daemon: declared devices, or this host's where the daemon is not to be asked.
+/// What can be said without a daemon: declared devices, or this host's where the daemon is not to
+/// be asked.
 fn here(own: &HereArguments, declared: Option<&str>) -> Result<Option<GpusAnswer>, Problem> {
     if let Some(spec) = declared {
         let declared = declared::resolve(spec, SystemTime::now())?;
-        let leased_bytes = declared.leased.into_iter().map(|(uuid, bytes)| (uuid, bytes.get())).collect();
-        return Ok(Some(GpusAnswer { leased_bytes, ..alone(declared.snapshot) }));
+        let leased_bytes = declared
+            .leased
+            .into_iter()
+            .map(|(uuid, bytes)| (uuid, bytes.get()))
+            .collect();
+        return Ok(Some(GpusAnswer {
+            leased_bytes,
+            ..alone(declared.snapshot)
+        }));
     }
     if own.local {
         return Ok(Some(alone(in_process::snapshot(own)?)));
@@ -93,11 +115,19 @@ fn here(own: &HereArguments, declared: Option<&str>) -> Result<Option<GpusAnswer
 }
 
 fn alone(snapshot: Snapshot) -> GpusAnswer {
-    GpusAnswer { schema_version: SCHEMA_VERSION, snapshot, leased_bytes: BTreeMap::new() }
+    GpusAnswer {
+        schema_version: SCHEMA_VERSION,
+        snapshot,
+        leased_bytes: BTreeMap::new(),
+    }
 }
 
 fn table(answer: &GpusAnswer, arguments: &GpusArguments) -> String {
-    let leased = answer.leased_bytes.iter().map(|(uuid, bytes)| (uuid.clone(), Bytes::new(*bytes))).collect();
+    let leased = answer
+        .leased_bytes
+        .iter()
+        .map(|(uuid, bytes)| (uuid.clone(), Bytes::new(*bytes)))
+        .collect();
     let mut table = text::gpus::gpus(&answer.snapshot, &leased);
     if arguments.topology {
         table.push('\n');
@@ -111,12 +141,21 @@ fn watch(arguments: &GpusArguments) -> Result<(), Problem> {
     let mut screen = Screen::new(arguments);
     if let Some(spec) = &arguments.gpus {
         // Declared devices do not change: they are shown once. Nobody reading is no failure.
-        let _read = screen.show(Ok(&line(once(&arguments.here, &arguments.connection, Some(spec))?)));
+        let _read = screen.show(Ok(&line(once(
+            &arguments.here,
+            &arguments.connection,
+            Some(spec),
+        )?)));
         return Ok(());
     }
     let follow = async {
         if !arguments.here.local {
-            match arguments.connection.client(AnswerEffort::AtHand).watch_gpus().await {
+            match arguments
+                .connection
+                .client(AnswerEffort::AtHand)
+                .watch_gpus()
+                .await
+            {
                 Ok(mut lines) => {
                     while let Some(line) = lines.next().await? {
                         if screen.show(line.as_ref()).is_err() {
@@ -125,12 +164,17 @@ fn watch(arguments: &GpusArguments) -> Result<(), Problem> {
                     }
                     return Ok(());
                 }
-                Err(error @ ClientError::Unreachable { .. }) => remark_on(&arguments.connection.socket, &error),
+                Err(error @ ClientError::Unreachable { .. }) => {
+                    remark_on(&arguments.connection.socket, &error)
+                }
                 Err(error) => return Err(error.into()),
             }
         }
         let mut readings = in_process::Readings::start(&arguments.here, INTERVAL)?;
-        while screen.show(readings.next().await.map(alone).map(line).as_ref()).is_ok() {}
+        while screen
+            .show(readings.next().await.map(alone).map(line).as_ref())
+            .is_ok()
+        {}
         Ok(())
     };
     runtime(follow)?
@@ -138,7 +182,11 @@ fn watch(arguments: &GpusArguments) -> Result<(), Problem> {
 
 /// A reading of this process's own, which hears of no leases.
 fn line(gpus: GpusAnswer) -> WatchLine {
-    WatchLine { gpus, lease_events: Vec::new(), missed_lease_events: 0 }
+    WatchLine {
+        gpus,
+        lease_events: Vec::new(),
+        missed_lease_events: 0,
+    }
 }
 
 /// What is shown, one reading after another.
@@ -152,10 +200,15 @@ struct Screen<'a> {
 impl<'a> Screen<'a> {
     fn new(arguments: &'a GpusArguments) -> Self {
         let terminal = std::io::stdout().is_terminal() && !arguments.connection.json;
-        Self { arguments, terminal, happened: Vec::new() }
+        Self {
+            arguments,
+            terminal,
+            happened: Vec::new(),
+        }
     }
 
-    /// A fresh screen each time in a terminal, one JSON object a line when piped. Fails when nobody reads any more.
+    /// A fresh screen each time in a terminal, one JSON object a line when piped. Fails when nobody
+    /// reads any more.
     fn show(&mut self, line: Result<&WatchLine, &Problem>) -> std::io::Result<()> {
         if !self.terminal {
             return match line {
@@ -167,8 +220,10 @@ impl<'a> Screen<'a> {
             Ok(line) => {
                 let shown = harmless::values(line);
                 let line = shown.as_ref().unwrap_or(line);
-                self.happened.extend(line.lease_events.iter().map(text::event::dated));
-                self.happened.drain(..self.happened.len().saturating_sub(LAST_EVENTS));
+                self.happened
+                    .extend(line.lease_events.iter().map(text::event::dated));
+                self.happened
+                    .drain(..self.happened.len().saturating_sub(LAST_EVENTS));
                 table(&line.gpus, self.arguments) + &self.happened.concat()
             }
             Err(problem) => text::problem::problem(problem),

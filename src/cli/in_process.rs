@@ -1,4 +1,5 @@
-//! The whole path in this process, for when no daemon answers; and what a client must read itself for one that does.
+//! The whole path in this process, for when no daemon answers; and what a client must read itself
+//! for one that does.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,9 @@ use crate::devices::nvml::{Margins, NvmlOptions};
 use crate::devices::sampler::{Reading, Sampler, SamplerOptions, read_once};
 use crate::devices::{Snapshot, declared};
 use crate::files;
-use crate::model::source::{HubSettings, LocalFolders, Metadata, ModelReference, Place, SourceClient, SourceSettings};
+use crate::model::source::{
+    HubSettings, LocalFolders, Metadata, ModelReference, Place, SourceClient, SourceSettings,
+};
 use crate::probe::{self, Here};
 
 /// Longest wait for the driver: without persistence it wakes GPUs one by one, some seconds each.
@@ -46,11 +49,14 @@ impl Source {
         let mut settings = SourceSettings::new(HubSettings::from_environment(variable)?);
         settings.cache_folder = cache_folder();
         settings.folders = folders();
-        Ok(Self { reference, client: SourceClient::new(settings) })
+        Ok(Self {
+            reference,
+            client: SourceClient::new(settings),
+        })
     }
 
-    /// Makes `question` one that the daemon can answer: a repository by name and revision, or for a model on this side
-    /// of the socket all that was read of it.
+    /// Makes `question` one that the daemon can answer: a repository by name and revision, or for a
+    /// model on this side of the socket all that was read of it.
     pub(super) async fn complete(&self, question: &mut Question) -> Result<(), Problem> {
         if let Place::Hub { repo, revision } = &self.reference.place {
             question.model.repo.clone_from(repo);
@@ -59,8 +65,12 @@ impl Source {
         }
         let metadata = self.metadata().await?;
         question.model.repo.clone_from(&metadata.identity.repo);
-        let metadata = Unread::of(&metadata)
-            .map_err(|error| Problem::new(Reason::Internal, format!("metadata cannot be sent: {error}")))?;
+        let metadata = Unread::of(&metadata).map_err(|error| {
+            Problem::new(
+                Reason::Internal,
+                format!("metadata cannot be sent: {error}"),
+            )
+        })?;
         question.model.metadata = Some(metadata);
         Ok(())
     }
@@ -68,16 +78,23 @@ impl Source {
     /// All that an answer needs of the model, as this user may see it.
     pub(super) async fn metadata(&self) -> Result<Metadata, Problem> {
         let auth = self.client.own_auth(&self.reference);
-        Ok(self.client.read(&self.reference, &auth, SystemTime::now()).await?)
+        Ok(self
+            .client
+            .read(&self.reference, &auth, SystemTime::now())
+            .await?)
     }
 
     /// This user's own token for the Hub in question, for the daemon to use in place of its own.
     pub(super) fn token(&self) -> Option<crate::api::peer::HubToken> {
-        self.client.own_auth(&self.reference).token().map(crate::api::peer::HubToken::from)
+        self.client
+            .own_auth(&self.reference)
+            .token()
+            .map(crate::api::peer::HubToken::from)
     }
 }
 
-/// Answers `question` without a daemon, by the settings of the site: those in the file `config`, else the daemon's usual.
+/// Answers `question` without a daemon, by the settings of the site: those in the file `config`,
+/// else the daemon's usual.
 pub(super) async fn answer(
     asking: Asking,
     question: &Question,
@@ -89,7 +106,10 @@ pub(super) async fn answer(
     let rules = &site.rules;
     if let Some(name) = &question.engine.name {
         // A wrong name is said before anything is read.
-        rules.engines.by_name(name).map_err(|error| Problem::new(Reason::Usage, error.to_string()))?;
+        rules
+            .engines
+            .by_name(name)
+            .map_err(|error| Problem::new(Reason::Usage, error.to_string()))?;
     }
     let here = match (&question.gpus, asking) {
         (Some(spec), _) => {
@@ -105,7 +125,10 @@ pub(super) async fn answer(
         (None, Asking::Estimate) => None,
     };
     let auth = source.client.own_auth(&source.reference);
-    let described = source.client.describe(&source.reference, &auth, SystemTime::now()).await?;
+    let described = source
+        .client
+        .describe(&source.reference, &auth, SystemTime::now())
+        .await?;
     let mut question = question.clone();
     site.complete(&mut question, &described.model);
 
@@ -127,7 +150,11 @@ pub(super) fn snapshot(own: &HereArguments) -> Result<Snapshot, Problem> {
 }
 
 fn nvml(own: &HereArguments, margins: Margins) -> NvmlOptions {
-    NvmlOptions { library: own.nvml.clone(), roots: HostRoots::from_environment(), margins }
+    NvmlOptions {
+        library: own.nvml.clone(),
+        roots: HostRoots::from_environment(),
+        margins,
+    }
 }
 
 /// Reading after reading of this host's devices.
@@ -144,15 +171,27 @@ impl Readings {
             interval: Some(interval),
             ..SamplerOptions::default()
         };
-        let sampler = Sampler::start(options)
-            .map_err(|error| Problem::new(Reason::Internal, format!("no thread to read the devices: {error}")))?;
+        let sampler = Sampler::start(options).map_err(|error| {
+            Problem::new(
+                Reason::Internal,
+                format!("no thread to read the devices: {error}"),
+            )
+        })?;
         let readings = sampler.subscribe();
-        Ok(Self { _sampler: sampler, readings })
+        Ok(Self {
+            _sampler: sampler,
+            readings,
+        })
     }
 
     /// The next one.
     pub(super) async fn next(&mut self) -> Result<Snapshot, Problem> {
-        let gone = || Problem::new(Reason::Internal, "the thread that reads the devices has ended");
+        let gone = || {
+            Problem::new(
+                Reason::Internal,
+                "the thread that reads the devices has ended",
+            )
+        };
         self.readings.changed().await.map_err(|_| gone())?;
         let reading = self.readings.borrow_and_update().clone().ok_or_else(gone)?;
         Ok(Snapshot::clone(&*reading.outcome.clone()?))
@@ -163,7 +202,8 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// The folders of Ollama and LM Studio. Where this user has none of Ollama's, that of its system service.
+/// The folders of Ollama and LM Studio. Where this user has none of Ollama's, that of its system
+/// service.
 fn folders() -> LocalFolders {
     let mut folders = LocalFolders::from_environment(variable);
     let service = Path::new(OLLAMA_SERVICE_FOLDER);
@@ -186,7 +226,12 @@ fn is_folder(path: &Path) -> bool {
 
 /// Where this user's known models are kept: the XDG cache folder.
 fn cache_folder() -> Option<PathBuf> {
-    let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+    let absolute = |name: &str| {
+        variable(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let base =
+        absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
     base.map(|base| base.join("hf-mem-probe"))
 }

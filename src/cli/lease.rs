@@ -15,21 +15,49 @@ use crate::api::problem::Reason;
 pub(super) fn run(arguments: &LeaseArguments) -> u8 {
     match &arguments.action {
         LeaseAction::List { connection } => {
-            let output = Output { json: connection.json };
-            finish(output, daemon_only::call(connection.client(AnswerEffort::ReadOrRecord).leases()), text::lease::list)
-        }
-        LeaseAction::Renew { id, ttl, connection } => {
-            let output = Output { json: connection.json };
-            let request = RenewRequest { ttl_seconds: ttl.map(|ttl| ttl.as_secs()) };
+            let output = Output {
+                json: connection.json,
+            };
             finish(
                 output,
-                daemon_only::call(connection.client(AnswerEffort::ReadOrRecord).renew_lease(id, request)),
+                daemon_only::call(connection.client(AnswerEffort::ReadOrRecord).leases()),
+                text::lease::list,
+            )
+        }
+        LeaseAction::Renew {
+            id,
+            ttl,
+            connection,
+        } => {
+            let output = Output {
+                json: connection.json,
+            };
+            let request = RenewRequest {
+                ttl_seconds: ttl.map(|ttl| ttl.as_secs()),
+            };
+            finish(
+                output,
+                daemon_only::call(
+                    connection
+                        .client(AnswerEffort::ReadOrRecord)
+                        .renew_lease(id, request),
+                ),
                 renewed,
             )
         }
         LeaseAction::Release { id, connection } => {
-            let output = Output { json: connection.json };
-            finish(output, daemon_only::call(connection.client(AnswerEffort::ReadOrRecord).release_lease(id)), released)
+            let output = Output {
+                json: connection.json,
+            };
+            finish(
+                output,
+                daemon_only::call(
+                    connection
+                        .client(AnswerEffort::ReadOrRecord)
+                        .release_lease(id),
+                ),
+                released,
+            )
         }
     }
 }
@@ -49,7 +77,10 @@ fn finish<T: Serialize + DeserializeOwned>(
 }
 
 fn renewed(lease: &LeaseAnswer) -> String {
-    format!("lease {} ends {} unless renewed again\n", lease.id, lease.expires_at)
+    format!(
+        "lease {} ends {} unless renewed again\n",
+        lease.id, lease.expires_at
+    )
 }
 
 fn released(lease: &LeaseAnswer) -> String {

@@ -22,7 +22,10 @@ mod run;
 mod shell;
 mod site;
 pub mod text;
-#[expect(clippy::disallowed_methods, reason = "whether the state folder of the daemon is there")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "whether the state folder of the daemon is there"
+)]
 mod unseen;
 
 use std::ffi::OsString;
@@ -57,19 +60,29 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> u8 {
     }
 }
 
-/// Help and version are data; anything else wrong with the command line is a failure with exit code 2, in JSON where
-/// JSON was asked for.
+/// Help and version are data; anything else wrong with the command line is a failure with exit code
+/// 2, in JSON where JSON was asked for.
 fn usage(error: &clap::Error, line: &[OsString]) -> u8 {
-    let output = Output { json: line.iter().any(|argument| argument == "--json") };
-    let sound = line.iter().all(|argument| harmless::is_sound(&argument.to_string_lossy()));
+    let output = Output {
+        json: line.iter().any(|argument| argument == "--json"),
+    };
+    let sound = line
+        .iter()
+        .all(|argument| harmless::is_sound(&argument.to_string_lossy()));
     if !error.use_stderr() {
         output::usage(error, sound);
         return Reason::Fits.exit_code();
     }
     if output.json {
         let rendered = error.render().to_string();
-        let said = rendered.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
-        let said = said.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+        let said = rendered
+            .lines()
+            .map(str::trim)
+            .take_while(|line| !line.starts_with("Usage:"));
+        let said = said
+            .filter(|line| !line.is_empty())
+            .collect::<Vec<_>>()
+            .join(" ");
         let detail = said.trim_start_matches("error: ").to_owned();
         output.problem(&Problem::new(Reason::Usage, detail).hint("see hf-mem-probe --help"));
     } else {

@@ -1,5 +1,5 @@
-//! The two ways out: data to standard output, everything else to standard error. Nothing leaves here that others wrote and
-//! that could steer a terminal.
+//! The two ways out: data to standard output, everything else to standard error. Nothing leaves
+//! here that others wrote and that could steer a terminal.
 
 use std::io::Write as _;
 
@@ -18,7 +18,11 @@ pub(super) struct Output {
 
 impl Output {
     /// Data: `value` as JSON or the text made of it.
-    pub(super) fn data<T: Serialize + DeserializeOwned>(self, value: &T, as_text: impl FnOnce(&T) -> String) {
+    pub(super) fn data<T: Serialize + DeserializeOwned>(
+        self,
+        value: &T,
+        as_text: impl FnOnce(&T) -> String,
+    ) {
         if self.json {
             text(&json(value));
         } else {
@@ -48,9 +52,13 @@ pub(super) fn line<T: Serialize>(value: &T) -> std::io::Result<()> {
     streamed(&(harmless::json(json) + "\n"))
 }
 
-/// A whole screen, line by line over the last one, so that nothing flickers; fails as [`line`] does.
+/// A whole screen, line by line over the last one, so that nothing flickers; fails as [`line`]
+/// does.
 pub(super) fn screen(text: &str) -> std::io::Result<()> {
-    streamed(&format!("\x1b[H{}\x1b[J", harmless::text(text).replace('\n', "\x1b[K\n")))
+    streamed(&format!(
+        "\x1b[H{}\x1b[J",
+        harmless::text(text).replace('\n', "\x1b[K\n")
+    ))
 }
 
 fn streamed(text: &str) -> std::io::Result<()> {
@@ -69,7 +77,8 @@ pub(super) fn remark(remark: &str) {
     let _ = writeln!(anstream::stderr(), "{}", harmless::value(remark));
 }
 
-/// What clap says of a command line, in its colours; without them where the line itself holds what could steer.
+/// What clap says of a command line, in its colours; without them where the line itself holds what
+/// could steer.
 pub(super) fn usage(error: &clap::Error, sound: bool) {
     let rendered = error.render();
     if error.use_stderr() && !sound {
@@ -82,7 +91,7 @@ pub(super) fn usage(error: &clap::Error, sound: bool) {
 }
 
 fn json<T: Serialize>(value: &T) -> String {
-    // Wire types have string keys and no fallible fields, so this cannot fail; were it ever to, an empty object is still
-    // one JSON object.
+    // Wire types have string keys and no fallible fields, so this cannot fail; were it ever to, an
+    // empty object is still one JSON object.
     harmless::json(serde_json::to_string_pretty(value).unwrap_or_else(|_| "{}".to_owned())) + "\n"
 }

@@ -1,4 +1,5 @@
-//! `pack`: all that an answer needs of one model, written into one file for hosts without a network.
+//! `pack`: all that an answer needs of one model, written into one file for hosts without a
+//! network.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,13 +26,16 @@ struct Packed {
     revision: Option<String>,
     commit: Option<String>,
     file: Option<String>,
-    /// Whether the Hub gives this metadata to accepted users only: the file should then stay among them.
+    /// Whether the Hub gives this metadata to accepted users only: the file should then stay among
+    /// them.
     gated: bool,
 }
 
 /// `pack`.
 pub(super) fn run(arguments: &PackArguments) -> u8 {
-    let output = Output { json: arguments.json };
+    let output = Output {
+        json: arguments.json,
+    };
     match block_on(pack(arguments)) {
         Ok(Ok(packed)) => {
             if packed.gated {
@@ -44,16 +48,22 @@ pub(super) fn run(arguments: &PackArguments) -> u8 {
             Reason::Fits.exit_code()
         }
         Ok(Err(problem)) => output.problem(&problem),
-        Err(error) => output.problem(&Problem::new(Reason::Internal, format!("no runtime: {error}"))),
+        Err(error) => output.problem(&Problem::new(
+            Reason::Internal,
+            format!("no runtime: {error}"),
+        )),
     }
 }
 
 async fn pack(arguments: &PackArguments) -> Result<Packed, Problem> {
-    let metadata = Source::of(&arguments.model, arguments.file.as_deref())?.metadata().await?;
+    let metadata = Source::of(&arguments.model, arguments.file.as_deref())?
+        .metadata()
+        .await?;
     let packed = bundle::pack(&metadata)?;
     let path = arguments.output.display().to_string();
-    bundle::write(&packed, &arguments.output)
-        .map_err(|error| Problem::new(Reason::Usage, format!("{path} cannot be written: {error}")))?;
+    bundle::write(&packed, &arguments.output).map_err(|error| {
+        Problem::new(Reason::Usage, format!("{path} cannot be written: {error}"))
+    })?;
     // An adapter's bundle holds its base model too.
     let gated = metadata.gated || metadata.base.as_ref().is_some_and(|base| base.gated);
     let identity = metadata.identity;
@@ -71,8 +81,20 @@ async fn pack(arguments: &PackArguments) -> Result<Packed, Problem> {
 }
 
 fn text(packed: &Packed) -> String {
-    let at = |commit: &Option<String>| commit.as_deref().map_or_else(String::new, |commit| format!(" at {commit}"));
-    let file = packed.file.as_deref().map_or_else(String::new, |file| format!(", {file}"));
+    let at = |commit: &Option<String>| {
+        commit
+            .as_deref()
+            .map_or_else(String::new, |commit| format!(" at {commit}"))
+    };
+    let file = packed
+        .file
+        .as_deref()
+        .map_or_else(String::new, |file| format!(", {file}"));
     let (bytes, hash) = (Bytes::new(packed.bundle_bytes), &packed.sha256);
-    format!("{}: {}{}{file}; {bytes}, sha256 {hash}\n", packed.bundle, packed.repo, at(&packed.commit))
+    format!(
+        "{}: {}{}{file}; {bytes}, sha256 {hash}\n",
+        packed.bundle,
+        packed.repo,
+        at(&packed.commit)
+    )
 }

@@ -1,19 +1,30 @@
 //! From the command line to a question.
 
 use crate::api::question::{
-    Constraints, ContextQuestion, EngineQuestion, MaxWord, ModelQuestion, OffloadRule, Question, WorkloadQuestion,
+    Constraints, ContextQuestion, EngineQuestion, MaxWord, ModelQuestion, OffloadRule, Question,
+    WorkloadQuestion,
 };
 use crate::cli::arguments::{ContextArgument, OffloadArgument, QuestionOptions};
 
-/// The question that `arguments` ask about `model`, as the socket takes it. The model's name is still as typed.
+/// The question that `arguments` ask about `model`, as the socket takes it. The model's name is
+/// still as typed.
 pub(super) fn question(model: &str, arguments: &QuestionOptions) -> Question {
     let (engine, version) = match arguments.engine.clone() {
         Some(spec) => (Some(spec.name), spec.version),
         None => (None, None),
     };
     Question {
-        model: ModelQuestion { repo: model.to_owned(), revision: None, file: arguments.file.clone(), metadata: None },
-        engine: EngineQuestion { name: engine, version, parameters: arguments.set.iter().cloned().collect() },
+        model: ModelQuestion {
+            repo: model.to_owned(),
+            revision: None,
+            file: arguments.file.clone(),
+            metadata: None,
+        },
+        engine: EngineQuestion {
+            name: engine,
+            version,
+            parameters: arguments.set.iter().cloned().collect(),
+        },
         workload: WorkloadQuestion {
             context: arguments.context.map(|context| match context {
                 ContextArgument::Tokens(tokens) => ContextQuestion::Tokens(tokens),

@@ -23,14 +23,16 @@ pub(super) struct Terms {
     pub(super) strict: bool,
 }
 
-/// `fits --reserve`. This process ends with its answer, so the one that called it holds the lease: what it starts next
-/// is of its tree.
+/// `fits --reserve`. This process ends with its answer, so the one that called it holds the lease:
+/// what it starts next is of its tree.
 pub(super) fn reserve(question: Question, arguments: &FitsArguments) -> Result<Answer, Problem> {
     let caller = || rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
     let holder = match &arguments.holder {
         Some(name) => Holder::Name(name.clone()),
         // Init adopts what its caller left behind, and never dies: such a lease would.
-        None => caller().filter(|pid| *pid > 1).map_or_else(|| Holder::Name("fits".to_owned()), Holder::Pid),
+        None => caller()
+            .filter(|pid| *pid > 1)
+            .map_or_else(|| Holder::Name("fits".to_owned()), Holder::Pid),
     };
     let terms = Terms {
         ttl: arguments.ttl,
@@ -41,8 +43,8 @@ pub(super) fn reserve(question: Question, arguments: &FitsArguments) -> Result<A
     lease(question, &arguments.question, terms, &arguments.connection)
 }
 
-/// Asks the daemon for an answer that is held. A daemon that goes away meanwhile is waited for, and asked again: with the
-/// same key, so that nothing is promised twice.
+/// Asks the daemon for an answer that is held. A daemon that goes away meanwhile is waited for, and
+/// asked again: with the same key, so that nothing is promised twice.
 pub(super) fn lease(
     mut question: Question,
     arguments: &QuestionArguments,
@@ -68,9 +70,12 @@ pub(super) fn lease(
             error => error.of_the_daemon_alone(),
         })
     };
-    let answer =
-        block_on(everything).map_err(|error| Problem::new(Reason::Internal, format!("no runtime: {error}")))??;
-    output::remark(&format!("answered by the daemon at {}", connection.socket.display()));
+    let answer = block_on(everything)
+        .map_err(|error| Problem::new(Reason::Internal, format!("no runtime: {error}")))??;
+    output::remark(&format!(
+        "answered by the daemon at {}",
+        connection.socket.display()
+    ));
     Ok(answer)
 }
 
@@ -80,7 +85,11 @@ const RESTART_PATIENCE: Duration = Duration::from_secs(30);
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Asks until there is an answer. Who never reached a daemon is told so at once.
-async fn persist(client: &Client, mut request: LeaseRequest, wait: Duration) -> Result<Answer, ClientError> {
+async fn persist(
+    client: &Client,
+    mut request: LeaseRequest,
+    wait: Duration,
+) -> Result<Answer, ClientError> {
     let until = Instant::now() + wait;
     let mut lost_at: Option<Instant> = None;
     loop {
@@ -96,7 +105,8 @@ async fn persist(client: &Client, mut request: LeaseRequest, wait: Duration) -> 
             // Each time anew: a daemon that came back and left again was there.
             lost_at = Some(now);
         }
-        let Some(lost) = lost_at.filter(|_| error.daemon_is_leaving() || error.daemon_is_absent()) else {
+        let Some(lost) = lost_at.filter(|_| error.daemon_is_leaving() || error.daemon_is_absent())
+        else {
             return Err(error);
         };
         if now >= until.max(lost + RESTART_PATIENCE) {
@@ -109,11 +119,15 @@ async fn persist(client: &Client, mut request: LeaseRequest, wait: Duration) -> 
 
 /// A key that no other asker uses: one process, one moment.
 fn key() -> String {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     format!("hf-mem-probe-{}-{}", std::process::id(), since.as_nanos())
 }
 
 /// Seconds, rounded up: a wait of half a second is not none.
 fn whole_seconds(duration: Duration) -> u64 {
-    duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0))
+    duration
+        .as_secs()
+        .saturating_add(u64::from(duration.subsec_nanos() > 0))
 }

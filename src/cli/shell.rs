@@ -18,21 +18,26 @@ pub(super) fn completions(shell: Shell) -> u8 {
     0
 }
 
-/// The manual page of the command that `path` names word by word; of the program where it names none.
+/// The manual page of the command that `path` names word by word; of the program where it names
+/// none.
 pub(super) fn manual(path: &[String]) -> u8 {
     // What `help COMMAND` prints stands on the command's own page.
     let mut command = Arguments::command().disable_help_subcommand(true);
     // Gives the commands below it their whole names.
     command.build();
     for word in path {
-        let Some(found) = command.find_subcommand(word).filter(|found| !found.is_hide_set()) else {
+        let Some(found) = command
+            .find_subcommand(word)
+            .filter(|found| !found.is_hide_set())
+        else {
             let detail = format!("there is no command `{NAME} {}`", path.join(" "));
             let problem = Problem::new(Reason::Usage, detail).hint("see hf-mem-probe --help");
             return Output { json: false }.problem(&problem);
         };
         command = found.clone();
     }
-    let manual = clap_mangen::Man::new(command).source(concat!("hf-mem-probe ", env!("CARGO_PKG_VERSION")));
+    let manual =
+        clap_mangen::Man::new(command).source(concat!("hf-mem-probe ", env!("CARGO_PKG_VERSION")));
     let mut page = Vec::new();
     // Writing to a vector cannot fail.
     let _ = manual.render(&mut page);

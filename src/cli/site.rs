@@ -21,14 +21,19 @@ pub(super) struct Site {
 }
 
 impl Site {
-    /// From the file that `--config` names, else from the daemon's usual one. Where there is none, the built-in settings.
+    /// From the file that `--config` names, else from the daemon's usual one. Where there is none,
+    /// the built-in settings.
     pub(super) fn read(named: Option<&Path>) -> Result<Self, Problem> {
         let (config, warning) = match named {
             Some(path) => (config::load(path)?.0, None),
             None => usual(config::load(Path::new(DEFAULT_CONFIG_FILE)))?,
         };
         let rules = program::site_rules(&config)?;
-        Ok(Self { config, rules, warning })
+        Ok(Self {
+            config,
+            rules,
+            warning,
+        })
     }
 
     /// Puts the site's default engine into `question`, as the daemon does.
@@ -43,20 +48,28 @@ impl Site {
 
     /// Bytes that are kept back on devices that others than compute processes use.
     pub(super) fn margins(&self) -> Margins {
-        Margins { display_bytes: self.config.devices.display_margin.get(), ..Margins::default() }
+        Margins {
+            display_bytes: self.config.devices.display_margin.get(),
+            ..Margins::default()
+        }
     }
 }
 
-/// What the usual file gives: it may be absent, and it may be closed to this user. One that is wrong is refused, as the
-/// daemon refuses it: the built-in figures in place of the site's could say that a model fits which does not.
-fn usual(loaded: Result<(Config, Vec<Warning>), ConfigError>) -> Result<(Config, Option<String>), Problem> {
+/// What the usual file gives: it may be absent, and it may be closed to this user. One that is
+/// wrong is refused, as the daemon refuses it: the built-in figures in place of the site's could
+/// say that a model fits which does not.
+fn usual(
+    loaded: Result<(Config, Vec<Warning>), ConfigError>,
+) -> Result<(Config, Option<String>), Problem> {
     match loaded {
         Ok((config, _)) => Ok((config, None)),
         Err(ConfigError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             Ok((Config::default(), None))
         }
         Err(error @ ConfigError::Unreadable { .. }) if is_closed(&error) => {
-            let warning = format!("{error}: the built-in engine constants and margins are used, not the site's");
+            let warning = format!(
+                "{error}: the built-in engine constants and margins are used, not the site's"
+            );
             Ok((Config::default(), Some(warning)))
         }
         Err(error) => Err(error.into()),
@@ -72,12 +85,18 @@ mod tests {
     use super::*;
 
     fn unreadable(kind: io::ErrorKind) -> Result<(Config, Vec<Warning>), ConfigError> {
-        Err(ConfigError::Unreadable { path: DEFAULT_CONFIG_FILE.into(), source: kind.into() })
+        Err(ConfigError::Unreadable {
+            path: DEFAULT_CONFIG_FILE.into(),
+            source: kind.into(),
+        })
     }
 
     #[test]
     fn no_file_means_built_in_settings() {
-        assert_eq!(usual(unreadable(io::ErrorKind::NotFound)).unwrap(), (Config::default(), None));
+        assert_eq!(
+            usual(unreadable(io::ErrorKind::NotFound)).unwrap(),
+            (Config::default(), None)
+        );
     }
 
     #[test]
@@ -90,6 +109,7 @@ mod tests {
     #[test]
     fn a_wrong_file_is_refused() {
         usual(unreadable(io::ErrorKind::TimedOut)).unwrap_err();
-        usual(Config::parse("[engine]", Path::new("x")).map(|config| (config, Vec::new()))).unwrap_err();
+        usual(Config::parse("[engine]", Path::new("x")).map(|config| (config, Vec::new())))
+            .unwrap_err();
     }
 }

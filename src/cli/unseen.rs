@@ -1,5 +1,5 @@
-//! Leases that may be held although no daemon answers: they outlive it, on disk. An answer without them may promise memory
-//! that is promised already.
+//! Leases that may be held although no daemon answers: they outlive it, on disk. An answer without
+//! them may promise memory that is promised already.
 
 use std::io;
 use std::path::Path;
@@ -12,14 +12,18 @@ use crate::leases::ledger::{Saved, Settings};
 use crate::leases::moment::Now;
 use crate::leases::store::{boot_id, peek};
 
-/// What speaks for such leases, now that asking at `socket` failed with `error`: a sentence for the answer's warnings.
+/// What speaks for such leases, now that asking at `socket` failed with `error`: a sentence for the
+/// answer's warnings.
 pub(super) fn leases(socket: &Path, error: &ClientError) -> Option<String> {
-    let ClientError::Unreachable { source, .. } = error else { return None };
+    let ClientError::Unreachable { source, .. } = error else {
+        return None;
+    };
     let state = LeasesConfig::default().state_directory;
     signs(socket, source.kind(), Path::new(DEFAULT_PATH), &state)
 }
 
-/// The state directory of a daemon elsewhere is not known from here: there only the socket itself speaks.
+/// The state directory of a daemon elsewhere is not known from here: there only the socket itself
+/// speaks.
 fn signs(socket: &Path, error: io::ErrorKind, usual_socket: &Path, state: &Path) -> Option<String> {
     // A socket is left behind by a daemon that was killed; an orderly end takes it away.
     let killed = error == io::ErrorKind::ConnectionRefused;
@@ -28,13 +32,16 @@ fn signs(socket: &Path, error: io::ErrorKind, usual_socket: &Path, state: &Path)
             Ok(Some(saved)) if held(&saved) > 0 => {
                 format!("{} are written down in {}", held(&saved), state.display())
             }
-            // The directory is there and can be looked into: no lease was ever given, or none is left.
+            // The directory is there and can be looked into: no lease was ever given, or none is
+            // left.
             Ok(_) if state.is_dir() => match set_aside(state) {
                 Ok(true) => format!("a ledger in {} could not be read", state.display()),
                 Ok(false) => return None,
                 Err(why) => format!("they cannot be seen from here: {}: {why}", state.display()),
             },
-            Ok(_) if killed || socket.parent().is_some_and(Path::is_dir) => "one has been there".to_owned(),
+            Ok(_) if killed || socket.parent().is_some_and(Path::is_dir) => {
+                "one has been there".to_owned()
+            }
             Ok(_) => return None,
             Err(why) => format!("they cannot be seen from here: {why}"),
         }
@@ -49,27 +56,37 @@ fn signs(socket: &Path, error: io::ErrorKind, usual_socket: &Path, state: &Path)
     ))
 }
 
-/// Whether leases may be alive in a ledger that was set aside, as far as the usual longest time to live tells.
+/// Whether leases may be alive in a ledger that was set aside, as far as the usual longest time to
+/// live tells.
 fn set_aside(state: &Path) -> io::Result<bool> {
     let files = Unreadable::in_directory(state)?;
     let boot = boot_id(Path::new("/proc")).unwrap_or_default();
-    let settings = Settings { longest_ttl: LeasesConfig::default().max_ttl.get(), ..Settings::default() };
+    let settings = Settings {
+        longest_ttl: LeasesConfig::default().max_ttl.get(),
+        ..Settings::default()
+    };
     Ok(Blindness::of(&files, &settings, &boot, Now::read()).is_some())
 }
 
-/// How many leases of `saved` would be there if the daemon came back, as far as their time tells: see
-/// [`crate::leases::ledger::Ledger::restore`].
+/// How many leases of `saved` would be there if the daemon came back, as far as their time tells:
+/// see [`crate::leases::ledger::Ledger::restore`].
 fn held(saved: &Saved) -> usize {
     let now = Now::read();
-    let same_boot =
-        saved.saved_at.boottime <= now.boottime && boot_id(Path::new("/proc")).is_ok_and(|boot| boot == saved.boot_id);
+    let same_boot = saved.saved_at.boottime <= now.boottime
+        && boot_id(Path::new("/proc")).is_ok_and(|boot| boot == saved.boot_id);
     // Only the wall's clock spans two boots.
-    let passed = now.wall.duration_since(saved.saved_at.wall).unwrap_or_default();
+    let passed = now
+        .wall
+        .duration_since(saved.saved_at.wall)
+        .unwrap_or_default();
     let goes_on = |lease: &&Lease| {
         let in_time = if same_boot {
             lease.expires_at > now.boottime
         } else {
-            let left = lease.expires_at.since(saved.saved_at.boottime).min(lease.ttl());
+            let left = lease
+                .expires_at
+                .since(saved.saved_at.boottime)
+                .min(lease.ttl());
             lease.holder.process.is_none() && left > passed
         };
         lease.is_live() && in_time
@@ -88,27 +105,50 @@ mod tests {
     #[test]
     fn a_stopped_daemon_is_told_from_none() {
         let directory = tempfile::tempdir().unwrap();
-        let (usual, state) = (directory.path().join("run/api.sock"), directory.path().join("state"));
+        let (usual, state) = (
+            directory.path().join("run/api.sock"),
+            directory.path().join("state"),
+        );
         let sign = |socket: &Path, error| signs(socket, error, &usual, &state);
         let (gone, refused) = (io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused);
         assert_eq!(sign(&usual, gone), None, "never installed");
         let elsewhere = directory.path().join("api.sock");
         assert_eq!(sign(&elsewhere, gone), None);
-        assert!(sign(&elsewhere, refused).unwrap().contains("its socket is still there"));
+        assert!(
+            sign(&elsewhere, refused)
+                .unwrap()
+                .contains("its socket is still there")
+        );
 
         fs::create_dir(directory.path().join("run")).unwrap();
-        assert!(sign(&usual, gone).unwrap().contains("one has been there"), "as in a container");
+        assert!(
+            sign(&usual, gone).unwrap().contains("one has been there"),
+            "as in a container"
+        );
         fs::create_dir(&state).unwrap();
         assert_eq!(sign(&usual, refused), None, "no lease was ever given");
         let saved_at = Now::read();
         let mut store = Store::open(&state).unwrap();
-        store.save(&Saved { boot_id: "b".to_owned(), saved_at, leases: Vec::new() }).unwrap();
+        store
+            .save(&Saved {
+                boot_id: "b".to_owned(),
+                saved_at,
+                leases: Vec::new(),
+            })
+            .unwrap();
         assert_eq!(sign(&usual, refused), None, "none is held");
         drop(store);
         fs::write(state.join("leases.json.set-aside-1"), "torn").unwrap();
-        assert!(sign(&usual, gone).unwrap().contains("could not be read"), "it may have promised something");
+        assert!(
+            sign(&usual, gone).unwrap().contains("could not be read"),
+            "it may have promised something"
+        );
         fs::write(state.join("leases.json"), "torn").unwrap();
-        assert!(sign(&usual, gone).unwrap().contains("first line is not ours"));
+        assert!(
+            sign(&usual, gone)
+                .unwrap()
+                .contains("first line is not ours")
+        );
     }
 
     #[test]
@@ -128,10 +168,21 @@ mod tests {
         };
         let of = |boot_id: &str, saved_at: Now| {
             let leases = vec![lease(true, 60_000), lease(false, 60_000), lease(false, -1)];
-            held(&Saved { boot_id: boot_id.to_owned(), saved_at, leases })
+            held(&Saved {
+                boot_id: boot_id.to_owned(),
+                saved_at,
+                leases,
+            })
         };
         assert_eq!((of(&boot, now), of("another", now)), (2, 1));
-        let long_ago = Now { wall: now.wall - Duration::from_secs(90 * 86_400), ..now };
-        assert_eq!(of("another", long_ago), 0, "its time ran on while the host was down");
+        let long_ago = Now {
+            wall: now.wall - Duration::from_secs(90 * 86_400),
+            ..now
+        };
+        assert_eq!(
+            of("another", long_ago),
+            0,
+            "its time ran on while the host was down"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Users and groups of this host, from the text of `/etc/passwd` and `/etc/group`.
 //!
-//! Only the local files: names that come from a directory service are not found here, and are given as numbers instead.
+//! Only the local files: names that come from a directory service are not found here, and are given
+//! as numbers instead.
 
 use std::path::Path;
 
@@ -41,21 +42,31 @@ impl Accounts {
     /// From the text of the two files.
     pub fn parse(passwd: impl Into<String>, group: impl Into<String>) -> Self {
         let listing = |text| Listing { text, unread: None };
-        Self { passwd: listing(passwd.into()), group: listing(group.into()) }
+        Self {
+            passwd: listing(passwd.into()),
+            group: listing(group.into()),
+        }
     }
 
-    /// From `etc/passwd` and `etc/group` under `root`; a file that cannot be read holds nobody, and a name that is
-    /// looked for in it is told so. It waits for the disk: never called on the runtime of a daemon that answers.
+    /// From `etc/passwd` and `etc/group` under `root`; a file that cannot be read holds nobody, and
+    /// a name that is looked for in it is told so. It waits for the disk: never called on the
+    /// runtime of a daemon that answers.
     pub fn read(root: &Path) -> Self {
         let listing = |name: &str| {
             let path = root.join("etc").join(name);
             let file = path.clone();
             match files::try_wait(&path, move |disk| disk.read_text(&file, MAX_FILE_BYTES)) {
                 Ok(text) => Listing { text, unread: None },
-                Err(error) => Listing { text: String::new(), unread: Some(error.to_string()) },
+                Err(error) => Listing {
+                    text: String::new(),
+                    unread: Some(error.to_string()),
+                },
             }
         };
-        Self { passwd: listing("passwd"), group: listing("group") }
+        Self {
+            passwd: listing("passwd"),
+            group: listing("group"),
+        }
     }
 
     /// The uid of a user given by name or number.
@@ -80,18 +91,28 @@ impl Accounts {
 
     /// Whether `uid` is a named member of the group `gid`.
     pub fn is_member(&self, uid: u32, gid: u32) -> bool {
-        let Some(user) = self.user(uid) else { return false };
+        let Some(user) = self.user(uid) else {
+            return false;
+        };
         lines(&self.group.text).any(|fields| {
             fields.get(2).is_some_and(|text| text.parse() == Ok(gid))
-                && fields.get(3).is_some_and(|members| members.split(',').any(|member| member == user))
+                && fields
+                    .get(3)
+                    .is_some_and(|members| members.split(',').any(|member| member == user))
         })
     }
 
     /// The groups that `uid` is a named member of.
     pub fn groups(&self, uid: u32) -> Vec<u32> {
-        let Some(user) = self.user(uid) else { return Vec::new() };
+        let Some(user) = self.user(uid) else {
+            return Vec::new();
+        };
         lines(&self.group.text)
-            .filter(|fields| fields.get(3).is_some_and(|members| members.split(',').any(|member| member == user)))
+            .filter(|fields| {
+                fields
+                    .get(3)
+                    .is_some_and(|members| members.split(',').any(|member| member == user))
+            })
             .filter_map(|fields| fields.get(2)?.parse().ok())
             .collect()
     }
@@ -132,10 +153,19 @@ mod tests {
         assert_eq!(accounts().uid("4242"), Ok(4242));
         assert_eq!(accounts().gid("hf-mem-probe"), Ok(300));
         let unknown = accounts().uid("zoe").unwrap_err().to_string();
-        assert!(unknown.starts_with("there is no user 'zoe' in /etc/passwd; a user of"), "{unknown}");
+        assert!(
+            unknown.starts_with("there is no user 'zoe' in /etc/passwd; a user of"),
+            "{unknown}"
+        );
         let empty = tempfile::tempdir().unwrap();
-        let unread = Accounts::read(empty.path()).gid("ml").unwrap_err().to_string();
-        assert!(unread.contains("/etc/group, which cannot be read (No such file"), "{unread}");
+        let unread = Accounts::read(empty.path())
+            .gid("ml")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            unread.contains("/etc/group, which cannot be read (No such file"),
+            "{unread}"
+        );
     }
 
     #[test]
@@ -144,9 +174,22 @@ mod tests {
 
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("etc")).unwrap();
-        mknodat(CWD, root.path().join("etc/passwd"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-        let unread = Accounts::read(root.path()).uid("ana").unwrap_err().to_string();
-        assert!(unread.contains("/etc/passwd, which cannot be read (it is a named pipe"), "{unread}");
+        mknodat(
+            CWD,
+            root.path().join("etc/passwd"),
+            FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        let unread = Accounts::read(root.path())
+            .uid("ana")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            unread.contains("/etc/passwd, which cannot be read (it is a named pipe"),
+            "{unread}"
+        );
     }
 
     #[test]

@@ -6,7 +6,8 @@ impl Config {
     /// The keys, with their sections, whose values differ in `new`; in alphabetical order.
     pub fn changed_keys(&self, new: &Self) -> Vec<String> {
         let (Ok(old), Ok(new)) = (toml::Table::try_from(self), toml::Table::try_from(new)) else {
-            // Values of these types can always be written; if one ever could not, everything counts as changed.
+            // Values of these types can always be written; if one ever could not, everything counts
+            // as changed.
             return vec!["everything".to_owned()];
         };
         let mut keys = Vec::new();
@@ -19,7 +20,11 @@ impl Config {
 fn compare(old: &toml::Table, new: &toml::Table, above: &str, keys: &mut Vec<String>) {
     let added = new.keys().filter(|key| !old.contains_key(*key));
     for key in old.keys().chain(added) {
-        let path = if above.is_empty() { key.clone() } else { format!("{above}.{key}") };
+        let path = if above.is_empty() {
+            key.clone()
+        } else {
+            format!("{above}.{key}")
+        };
         match (old.get(key), new.get(key)) {
             // Sections are compared key by key; a table below a section is one value.
             (Some(toml::Value::Table(old)), Some(toml::Value::Table(new))) if above.is_empty() => {
@@ -42,9 +47,16 @@ mod tests {
         let mut new = Config::default();
         new.socket.connections = 7;
         new.access.token_users.push("ana".to_owned());
-        new.hub.endpoints.insert("acme/".to_owned(), "https://a".to_owned());
+        new.hub
+            .endpoints
+            .insert("acme/".to_owned(), "https://a".to_owned());
         new.devices.declared = Some("1x24GiB".to_owned());
-        let keys = ["access.token_users", "devices.declared", "hub.endpoints", "socket.connections"];
+        let keys = [
+            "access.token_users",
+            "devices.declared",
+            "hub.endpoints",
+            "socket.connections",
+        ];
         assert_eq!(old.changed_keys(&new), keys);
         assert_eq!(new.changed_keys(&old), keys);
     }

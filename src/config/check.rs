@@ -33,13 +33,21 @@ const SOCKET_PATH_BYTES: usize = 107;
 impl Config {
     /// Refuses what cannot work.
     pub(super) fn refuse(&self) -> Result<(), Impossible> {
-        let refuse = |key, why: &str| Err(Impossible { key, why: why.to_owned() });
+        let refuse = |key, why: &str| {
+            Err(Impossible {
+                key,
+                why: why.to_owned(),
+            })
+        };
         let socket = &self.socket;
         if !socket.path.is_absolute() {
             return refuse("socket.path", "must be an absolute path");
         }
         if socket.path.as_os_str().len() > SOCKET_PATH_BYTES {
-            return refuse("socket.path", "is longer than 107 bytes, the most that a Unix socket's address holds");
+            return refuse(
+                "socket.path",
+                "is longer than 107 bytes, the most that a Unix socket's address holds",
+            );
         }
         for (key, count) in [
             ("socket.connections", socket.connections),
@@ -83,7 +91,10 @@ impl Config {
         }
         let history = &self.history;
         if !history.interval.get().is_zero() && history.interval.get() < Duration::from_secs(1) {
-            return refuse("history.interval", "must be at least 1s, or 0s for no readings of its own");
+            return refuse(
+                "history.interval",
+                "must be at least 1s, or 0s for no readings of its own",
+            );
         }
         if history.keep.get() < Duration::from_secs(60) {
             return refuse("history.keep", "must be at least 1m");
@@ -92,10 +103,16 @@ impl Config {
             return refuse("history.max_bytes", "must be 64KiB to 512MiB");
         }
         if socket.body_cap.get().get() < 1024 {
-            return refuse("socket.body_cap", "must be at least 1KiB: smaller than any question");
+            return refuse(
+                "socket.body_cap",
+                "must be at least 1KiB: smaller than any question",
+            );
         }
         if self.devices.max_age < self.devices.sample_interval {
-            return refuse("devices.max_age", "is shorter than devices.sample_interval: every reading would be stale");
+            return refuse(
+                "devices.max_age",
+                "is shorter than devices.sample_interval: every reading would be stale",
+            );
         }
         if self.leases.default_ttl > self.leases.max_ttl {
             return refuse("leases.default_ttl", "is longer than leases.max_ttl");
@@ -114,10 +131,14 @@ impl Config {
                 return refuse("hub.endpoints", &why);
             }
         }
-        if let Some(prefix) =
-            self.hub.endpoint_token_files.keys().find(|prefix| !self.hub.endpoints.contains_key(*prefix))
+        if let Some(prefix) = self
+            .hub
+            .endpoint_token_files
+            .keys()
+            .find(|prefix| !self.hub.endpoints.contains_key(*prefix))
         {
-            let why = format!("has a token for {prefix:?}, for which hub.endpoints has no endpoint");
+            let why =
+                format!("has a token for {prefix:?}, for which hub.endpoints has no endpoint");
             return refuse("hub.endpoint_token_files", &why);
         }
         for (key, path) in [
@@ -129,7 +150,10 @@ impl Config {
             }
         }
         if let Err(error) = self.log.filter.parse::<tracing_subscriber::EnvFilter>() {
-            return Err(Impossible { key: "log.filter", why: error.to_string() });
+            return Err(Impossible {
+                key: "log.filter",
+                why: error.to_string(),
+            });
         }
         Ok(())
     }
@@ -137,29 +161,55 @@ impl Config {
     /// Warns of what is legal but unwise.
     pub fn warnings(&self) -> Vec<Warning> {
         let mut warnings = Vec::new();
-        let mut warn = |what: &str, why: &str| warnings.push(Warning { what: what.to_owned(), why: why.to_owned() });
+        let mut warn = |what: &str, why: &str| {
+            warnings.push(Warning {
+                what: what.to_owned(),
+                why: why.to_owned(),
+            })
+        };
         if self.socket.mode.0 & 0o007 != 0 {
-            warn("socket.mode", "every user of this host may ask, and hold leases; use 0660 and a group");
+            warn(
+                "socket.mode",
+                "every user of this host may ask, and hold leases; use 0660 and a group",
+            );
         }
         if self.socket.mode.0 & 0o200 == 0 {
-            warn("socket.mode", "the daemon's own user may not connect, so `health` fails for it");
+            warn(
+                "socket.mode",
+                "the daemon's own user may not connect, so `health` fails for it",
+            );
         }
         if self.socket.connections_per_user > self.socket.connections {
-            warn("socket.connections_per_user", "is more than socket.connections, so one user can take them all");
+            warn(
+                "socket.connections_per_user",
+                "is more than socket.connections, so one user can take them all",
+            );
         }
         if self.socket.body_cap > super::Size::mib(64) {
-            warn("socket.body_cap", "each connection may make the daemon hold this much");
+            warn(
+                "socket.body_cap",
+                "each connection may make the daemon hold this much",
+            );
         }
         if self.devices.declared.is_some() {
-            warn("devices.declared", "this host's own GPUs are not read: answers are what-if");
+            warn(
+                "devices.declared",
+                "this host's own GPUs are not read: answers are what-if",
+            );
         }
         for url in std::iter::once(&self.hub.endpoint).chain(self.hub.endpoints.values()) {
             if url.starts_with("http://") && !is_loopback(url) {
-                warn("hub.endpoint", &format!("{url} is not encrypted: a token would be sent in the clear"));
+                warn(
+                    "hub.endpoint",
+                    &format!("{url} is not encrypted: a token would be sent in the clear"),
+                );
             }
         }
         if self.hub.retry_budget > self.socket.handler_deadline {
-            warn("hub.retry_budget", "is longer than socket.handler_deadline: callers are told of a timeout first");
+            warn(
+                "hub.retry_budget",
+                "is longer than socket.handler_deadline: callers are told of a timeout first",
+            );
         }
         if self.hub.offline && self.hub.token_file.is_some() {
             warn("hub.token_file", "is not used while hub.offline is true");
@@ -171,7 +221,14 @@ impl Config {
 /// Times are added to the clock: what would leave its range is refused here.
 fn bounded(key: &'static str, period: Period) -> Result<(), Impossible> {
     let year = Duration::from_secs(366 * 86_400);
-    if period.get() > year { Err(Impossible { key, why: "must be at most a year".to_owned() }) } else { Ok(()) }
+    if period.get() > year {
+        Err(Impossible {
+            key,
+            why: "must be at most a year".to_owned(),
+        })
+    } else {
+        Ok(())
+    }
 }
 
 fn endpoint(text: &str) -> Result<(), String> {
@@ -215,15 +272,42 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_named() {
-        assert_eq!(refused(|config| config.socket.connections = 0).key, "socket.connections");
-        assert_eq!(refused(|config| config.socket.path = "api.sock".into()).key, "socket.path");
-        assert_eq!(refused(|config| config.socket.path = format!("/{}", "x".repeat(107)).into()).key, "socket.path");
-        assert_eq!(refused(|config| config.hub.endpoint = "ftp://x".into()).key, "hub.endpoint");
-        assert_eq!(refused(|config| config.leases.max_wait = Period::seconds(u64::MAX)).key, "leases.max_wait");
-        assert_eq!(refused(|config| config.log.filter = "info,=".into()).key, "log.filter");
-        assert_eq!(refused(|config| config.history.interval = Period::millis(999)).key, "history.interval");
-        assert_eq!(refused(|config| config.history.keep = Period::seconds(1)).key, "history.keep");
-        assert_eq!(refused(|config| config.history.max_bytes = super::super::Size::kib(1)).key, "history.max_bytes");
+        assert_eq!(
+            refused(|config| config.socket.connections = 0).key,
+            "socket.connections"
+        );
+        assert_eq!(
+            refused(|config| config.socket.path = "api.sock".into()).key,
+            "socket.path"
+        );
+        assert_eq!(
+            refused(|config| config.socket.path = format!("/{}", "x".repeat(107)).into()).key,
+            "socket.path"
+        );
+        assert_eq!(
+            refused(|config| config.hub.endpoint = "ftp://x".into()).key,
+            "hub.endpoint"
+        );
+        assert_eq!(
+            refused(|config| config.leases.max_wait = Period::seconds(u64::MAX)).key,
+            "leases.max_wait"
+        );
+        assert_eq!(
+            refused(|config| config.log.filter = "info,=".into()).key,
+            "log.filter"
+        );
+        assert_eq!(
+            refused(|config| config.history.interval = Period::millis(999)).key,
+            "history.interval"
+        );
+        assert_eq!(
+            refused(|config| config.history.keep = Period::seconds(1)).key,
+            "history.keep"
+        );
+        assert_eq!(
+            refused(|config| config.history.max_bytes = super::super::Size::kib(1)).key,
+            "history.max_bytes"
+        );
         let secret = refused(|config| config.hub.endpoint = "https://me:hf_secret@hub".into());
         assert!(!secret.why.contains("hf_secret"), "{}", secret.why);
     }
@@ -233,7 +317,11 @@ mod tests {
         let mut config = Config::default();
         config.socket.mode.0 = 0o666;
         config.hub.endpoint = "http://hub.internal:8080".into();
-        let what: Vec<_> = config.warnings().into_iter().map(|warning| warning.what).collect();
+        let what: Vec<_> = config
+            .warnings()
+            .into_iter()
+            .map(|warning| warning.what)
+            .collect();
         assert_eq!(what, ["socket.mode", "hub.endpoint"]);
         config.hub.endpoint = "http://127.0.0.1:8080".into();
         assert_eq!(config.warnings().len(), 1);

@@ -10,7 +10,8 @@ use crate::engines::EngineSpec;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EnginesConfig {
-    /// Engine for language models in safetensors when a question names none; by the model's format without it.
+    /// Engine for language models in safetensors when a question names none; by the model's format
+    /// without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_engine: Option<EngineSpec>,
     /// File with profiles that stand before the built-in ones.

@@ -18,6 +18,10 @@ pub struct HistoryConfig {
 
 impl Default for HistoryConfig {
     fn default() -> Self {
-        Self { interval: Period::seconds(30), keep: Period::seconds(24 * 3600), max_bytes: Size::mib(8) }
+        Self {
+            interval: Period::seconds(30),
+            keep: Period::seconds(24 * 3600),
+            max_bytes: Size::mib(8),
+        }
     }
 }

@@ -16,7 +16,8 @@ pub struct HubConfig {
     pub endpoint: String,
     /// Other endpoints for repositories whose name starts with a prefix; the longest prefix wins.
     pub endpoints: BTreeMap<String, String>,
-    /// Files that hold the daemon's tokens for those endpoints, by the same prefixes. No other endpoint sees them.
+    /// Files that hold the daemon's tokens for those endpoints, by the same prefixes. No other
+    /// endpoint sees them.
     pub endpoint_token_files: BTreeMap<String, PathBuf>,
     /// File that holds the daemon's token.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,13 +63,16 @@ impl Default for HubConfig {
 const TOKEN_CREDENTIAL: &str = "hub-token";
 
 impl HubConfig {
-    /// The file that holds the daemon's token: the configured one, or else the one in `credentials_directory` (systemd's
-    /// `$CREDENTIALS_DIRECTORY`). An empty file holds no token: that is what the unit loads where none was installed.
+    /// The file that holds the daemon's token: the configured one, or else the one in
+    /// `credentials_directory` (systemd's `$CREDENTIALS_DIRECTORY`). An empty file holds no token:
+    /// that is what the unit loads where none was installed.
     pub fn token_path(&self, credentials_directory: Option<&Path>) -> Option<PathBuf> {
         self.token_file.clone().or_else(|| {
             let path = credentials_directory?.join(TOKEN_CREDENTIAL);
             let asked = path.clone();
-            files::wait(&path, move |disk| disk.exists(&asked)).unwrap_or(false).then_some(path)
+            files::wait(&path, move |disk| disk.exists(&asked))
+                .unwrap_or(false)
+                .then_some(path)
         })
     }
 
@@ -89,8 +93,12 @@ mod tests {
     #[test]
     fn the_longest_prefix_wins() {
         let mut config = HubConfig::default();
-        config.endpoints.insert("acme/".to_owned(), "https://one".to_owned());
-        config.endpoints.insert("acme/private-".to_owned(), "https://two".to_owned());
+        config
+            .endpoints
+            .insert("acme/".to_owned(), "https://one".to_owned());
+        config
+            .endpoints
+            .insert("acme/private-".to_owned(), "https://two".to_owned());
         assert_eq!(config.endpoint_for("acme/model"), "https://one");
         assert_eq!(config.endpoint_for("acme/private-model"), "https://two");
         assert_eq!(config.endpoint_for("other/model"), "https://huggingface.co");
@@ -103,8 +111,14 @@ mod tests {
         assert_eq!(config.token_path(None), None);
         assert_eq!(config.token_path(Some(folder.path())), None);
         std::fs::write(folder.path().join("hub-token"), "").unwrap();
-        assert_eq!(config.token_path(Some(folder.path())), Some(folder.path().join("hub-token")));
+        assert_eq!(
+            config.token_path(Some(folder.path())),
+            Some(folder.path().join("hub-token"))
+        );
         config.token_file = Some("/etc/token".into());
-        assert_eq!(config.token_path(Some(folder.path())), Some("/etc/token".into()));
+        assert_eq!(
+            config.token_path(Some(folder.path())),
+            Some("/etc/token".into())
+        );
     }
 }

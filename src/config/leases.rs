@@ -15,7 +15,8 @@ pub struct LeasesConfig {
     pub default_ttl: Period,
     /// Longest TTL that is granted.
     pub max_ttl: Period,
-    /// Most bytes that one user may hold at once, over all devices; without it there is no such bound.
+    /// Most bytes that one user may hold at once, over all devices; without it there is no such
+    /// bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_bytes: Option<Size>,
     /// Most leases that one user may hold at once.

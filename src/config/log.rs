@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
-    /// What is logged, in the words of `RUST_LOG`. A level alone is this program's; of the libraries in it only warnings
-    /// are logged, unless they are named.
+    /// What is logged, in the words of `RUST_LOG`. A level alone is this program's; of the
+    /// libraries in it only warnings are logged, unless they are named.
     pub filter: String,
     /// How a line looks.
     pub format: LogFormat,
@@ -15,7 +15,10 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { filter: "info".to_owned(), format: LogFormat::default() }
+        Self {
+            filter: "info".to_owned(),
+            format: LogFormat::default(),
+        }
     }
 }
 

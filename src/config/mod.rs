@@ -1,8 +1,9 @@
-//! The daemon's configuration: one TOML file, one struct for each section, each next to its defaults.
+//! The daemon's configuration: one TOML file, one struct for each section, each next to its
+//! defaults.
 //!
-//! Reading it goes in two steps, the same for `daemon` and `check-config`: [`Config::parse`] turns text into values and
-//! refuses what it does not know or what cannot work, [`Config::warnings`] says what is legal but unwise.
-//! `config.example.toml` holds every key with its default.
+//! Reading it goes in two steps, the same for `daemon` and `check-config`: [`Config::parse`] turns
+//! text into values and refuses what it does not know or what cannot work, [`Config::warnings`]
+//! says what is legal but unwise. `config.example.toml` holds every key with its default.
 
 mod access;
 mod accounts;

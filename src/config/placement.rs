@@ -18,7 +18,11 @@ pub struct PlacementConfig {
 
 impl Default for PlacementConfig {
     fn default() -> Self {
-        Self { policy: Policy::default(), prefer: Vec::new(), margin: Size::mib(0) }
+        Self {
+            policy: Policy::default(),
+            prefer: Vec::new(),
+            margin: Size::mib(0),
+        }
     }
 }
 

@@ -19,11 +19,12 @@ pub struct SocketConfig {
     pub group: String,
     /// Permission bits of the socket.
     pub mode: Mode,
-    /// Connections served at once. As many callers again are accepted and wait for their turn, up to `header_deadline`;
-    /// whoever comes beyond them, or waits longer, is answered 503 `busy`. Everybody's count, root's too.
+    /// Connections served at once. As many callers again are accepted and wait for their turn, up
+    /// to `header_deadline`; whoever comes beyond them, or waits longer, is answered 503 `busy`.
+    /// Everybody's count, root's too.
     pub connections: usize,
-    /// Connections of one user at once. Root and the daemon's own user are not held to this one, and a sixteenth of
-    /// `connections` on top is kept for them.
+    /// Connections of one user at once. Root and the daemon's own user are not held to this one,
+    /// and a sixteenth of `connections` on top is kept for them.
     pub connections_per_user: usize,
     /// Longest wait for a request's headers. Idle kept-alive connections are closed by it too.
     pub header_deadline: Period,

@@ -43,9 +43,11 @@ impl Serialize for Period {
 impl<'de> Deserialize<'de> for Period {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text)
-            .map(Self)
-            .map_err(|_| de::Error::custom(format!("'{text}' is not a length of time such as \"30s\" or \"5m\"")))
+        humantime::parse_duration(&text).map(Self).map_err(|_| {
+            de::Error::custom(format!(
+                "'{text}' is not a length of time such as \"30s\" or \"5m\""
+            ))
+        })
     }
 }
 
@@ -53,7 +55,12 @@ impl<'de> Deserialize<'de> for Period {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub Bytes);
 
-const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+const UNITS: [(&str, u64); 4] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+];
 
 impl Size {
     /// `count` KiB.
@@ -81,14 +88,22 @@ impl Size {
             .iter()
             .find_map(|(unit, unit_bytes)| Some((text.strip_suffix(unit)?, *unit_bytes)))
             .unwrap_or((text, 1));
-        digits.trim_end().parse::<u64>().ok()?.checked_mul(unit_bytes).map(|count| Self(Bytes::new(count)))
+        digits
+            .trim_end()
+            .parse::<u64>()
+            .ok()?
+            .checked_mul(unit_bytes)
+            .map(|count| Self(Bytes::new(count)))
     }
 }
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.0.get();
-        match UNITS.iter().find(|(_, unit_bytes)| count != 0 && count.is_multiple_of(*unit_bytes)) {
+        match UNITS
+            .iter()
+            .find(|(_, unit_bytes)| count != 0 && count.is_multiple_of(*unit_bytes))
+        {
             Some((unit, unit_bytes)) => write!(f, "{}{unit}", count / unit_bytes),
             None => write!(f, "{count}"),
         }
@@ -104,8 +119,11 @@ impl Serialize for Size {
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text)
-            .ok_or_else(|| de::Error::custom(format!("'{text}' is not a size such as \"512MiB\" or \"20GiB\"")))
+        Self::parse(&text).ok_or_else(|| {
+            de::Error::custom(format!(
+                "'{text}' is not a size such as \"512MiB\" or \"20GiB\""
+            ))
+        })
     }
 }
 
@@ -126,7 +144,9 @@ impl<'de> Deserialize<'de> for Mode {
             .ok()
             .filter(|bits| *bits <= 0o777)
             .map(Self)
-            .ok_or_else(|| de::Error::custom(format!("'{text}' is not a file mode such as \"0660\"")))
+            .ok_or_else(|| {
+                de::Error::custom(format!("'{text}' is not a file mode such as \"0660\""))
+            })
     }
 }
 
@@ -147,7 +167,10 @@ mod tests {
 
     #[test]
     fn modes_are_octal_and_bounded() {
-        assert_eq!(serde_json::from_str::<Mode>("\"0660\"").unwrap(), Mode(0o660));
+        assert_eq!(
+            serde_json::from_str::<Mode>("\"0660\"").unwrap(),
+            Mode(0o660)
+        );
         assert_eq!(serde_json::to_string(&Mode(0o60)).unwrap(), "\"0060\"");
         for text in ["\"0690\"", "\"7777\"", "\"rw\"", "660"] {
             serde_json::from_str::<Mode>(text).unwrap_err();
@@ -156,8 +179,13 @@ mod tests {
 
     #[test]
     fn periods_say_what_they_expect() {
-        assert_eq!(serde_json::from_str::<Period>("\"2m\"").unwrap(), Period::seconds(120));
-        let error = serde_json::from_str::<Period>("\"soon\"").unwrap_err().to_string();
+        assert_eq!(
+            serde_json::from_str::<Period>("\"2m\"").unwrap(),
+            Period::seconds(120)
+        );
+        let error = serde_json::from_str::<Period>("\"soon\"")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("'soon' is not a length of time"), "{error}");
     }
 }

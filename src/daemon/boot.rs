@@ -52,7 +52,8 @@ pub struct Parts {
     pub log: LogControl,
 }
 
-/// Boots the daemon on this thread, around the program that `build` makes of its parts, and runs it to its end.
+/// Boots the daemon on this thread, around the program that `build` makes of its parts, and runs it
+/// to its end.
 pub fn boot<P: Program>(
     options: &Options,
     build: impl AsyncFnOnce(Parts) -> Result<P, Problem>,
@@ -68,26 +69,47 @@ pub fn boot<P: Program>(
     let config = options.over(config);
     // Before there are threads: it clears variables of the environment.
     let handed = socket::from_systemd(listenfd::ListenFd::from_env())?;
-    let log = log::start(&config.log).map_err(|error| Problem::new(Reason::Internal, error.to_string()))?;
-    let config_file = options.config_file.as_ref().map(|path| path.display().to_string());
-    info!(config = config_file, handed_over = handed.is_some(), "starting");
+    let log = log::start(&config.log)
+        .map_err(|error| Problem::new(Reason::Internal, error.to_string()))?;
+    let config_file = options
+        .config_file
+        .as_ref()
+        .map(|path| path.display().to_string());
+    info!(
+        config = config_file,
+        handed_over = handed.is_some(),
+        "starting"
+    );
     for warning in warnings {
         warn!(%warning, "configuration");
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // Names that are looked up, long parsing, long questions: each of these is bounded by itself far below that. Threads
-        // without work end after ten seconds.
+        // Names that are looked up, long parsing, long questions: each of these is bounded by
+        // itself far below that. Threads without work end after ten seconds.
         .max_blocking_threads(64)
         .build()
-        .map_err(|error| Problem::new(Reason::Internal, format!("cannot start the runtime: {error}")))?;
+        .map_err(|error| {
+            Problem::new(
+                Reason::Internal,
+                format!("cannot start the runtime: {error}"),
+            )
+        })?;
     let ended = runtime.block_on(async {
         let metrics = Arc::new(Metrics::default());
-        let parts = Parts { config: config.clone(), metrics: Arc::clone(&metrics), log };
+        let parts = Parts {
+            config: config.clone(),
+            metrics: Arc::clone(&metrics),
+            log,
+        };
         let program = Arc::new(build(parts).await?);
         let listening = own_or(handed, &config)?;
-        let signals = signals::of_process()
-            .map_err(|error| Problem::new(Reason::Internal, format!("cannot listen for signals: {error}")))?;
+        let signals = signals::of_process().map_err(|error| {
+            Problem::new(
+                Reason::Internal,
+                format!("cannot listen for signals: {error}"),
+            )
+        })?;
         let daemon = super::Daemon {
             program,
             metrics,
@@ -110,7 +132,10 @@ fn is_there(path: &Path) -> bool {
 
 /// The socket that was handed over, or else one of our own.
 fn own_or(handed: Option<Listening>, config: &Config) -> Result<Listening, SocketError> {
-    handed.map_or_else(|| socket::bind(&config.socket, &Accounts::read(Path::new("/"))), Ok)
+    handed.map_or_else(
+        || socket::bind(&config.socket, &Accounts::read(Path::new("/"))),
+        Ok,
+    )
 }
 
 #[cfg(test)]
@@ -119,11 +144,17 @@ mod tests {
 
     #[test]
     fn the_command_line_stands_before_the_file() {
-        let options =
-            Options { socket: Some("/tmp/a.sock".into()), gpus: Some("2x24GiB".to_owned()), ..Options::default() };
+        let options = Options {
+            socket: Some("/tmp/a.sock".into()),
+            gpus: Some("2x24GiB".to_owned()),
+            ..Options::default()
+        };
         let config = options.over(Config::default());
         assert_eq!(config.socket.path, Path::new("/tmp/a.sock"));
         assert_eq!(config.devices.declared.as_deref(), Some("2x24GiB"));
-        assert_eq!(Options::default().over(Config::default()), Config::default());
+        assert_eq!(
+            Options::default().over(Config::default()),
+            Config::default()
+        );
     }
 }

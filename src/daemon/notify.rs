@@ -24,12 +24,18 @@ impl Notifier {
                 warn!(%error, "cannot tell the service manager");
             }
         };
-        Self { send: Arc::new(send), watchdog: sd_notify::watchdog_enabled() }
+        Self {
+            send: Arc::new(send),
+            watchdog: sd_notify::watchdog_enabled(),
+        }
     }
 
     /// To `send`, which gets whole messages of one or more `NAME=VALUE` lines.
     pub fn to(send: impl Fn(&str) + Send + Sync + 'static, watchdog: Option<Duration>) -> Self {
-        Self { send: Arc::new(send), watchdog }
+        Self {
+            send: Arc::new(send),
+            watchdog,
+        }
     }
 
     /// How long the service manager waits for a sign of life, where it does.
@@ -42,9 +48,12 @@ impl Notifier {
         (self.send)(&format!("READY=1\nSTATUS={}", one_line(status)));
     }
 
-    /// The configuration is being read again. `Type=notify-reload` needs the time in the same message.
+    /// The configuration is being read again. `Type=notify-reload` needs the time in the same
+    /// message.
     pub fn reloading(&self) {
-        let now = NotifyState::monotonic_usec_now().map(|now| format!("\n{now}")).unwrap_or_default();
+        let now = NotifyState::monotonic_usec_now()
+            .map(|now| format!("\n{now}"))
+            .unwrap_or_default();
         (self.send)(&format!("RELOADING=1{now}"));
     }
 
@@ -66,6 +75,8 @@ fn one_line(text: &str) -> String {
 
 impl fmt::Debug for Notifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Notifier").field("watchdog", &self.watchdog).finish_non_exhaustive()
+        f.debug_struct("Notifier")
+            .field("watchdog", &self.watchdog)
+            .finish_non_exhaustive()
     }
 }

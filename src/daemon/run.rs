@@ -31,7 +31,8 @@ pub struct Daemon<P> {
     pub limits: Limits,
     /// The line to the service manager.
     pub notifier: Notifier,
-    /// The command line: SIGHUP reads its configuration file again, if any, and lays the rest over it.
+    /// The command line: SIGHUP reads its configuration file again, if any, and lays the rest over
+    /// it.
     pub options: Options,
 }
 
@@ -70,7 +71,13 @@ pub async fn run<P: Program>(
     mut listening: Listening,
     mut signals: mpsc::Receiver<Signal>,
 ) -> Result<Ended, RunError> {
-    let Daemon { program, metrics, limits, notifier, options } = daemon;
+    let Daemon {
+        program,
+        metrics,
+        limits,
+        notifier,
+        options,
+    } = daemon;
     let listener = listening
         .take()
         .ok_or_else(|| io::Error::other("it was taken before"))
@@ -80,11 +87,18 @@ pub async fn run<P: Program>(
     let (stop, stopping) = watch::channel(false);
     let app = App::new(Arc::clone(&program), metrics, limits, stopping.clone());
     let mut server = tokio::spawn(serve(listener, app, server::until(stopping)));
-    let watchdog =
-        notifier.watchdog().map(|period| tokio::spawn(watchdog::watch(Arc::clone(&program), notifier.clone(), period)));
+    let watchdog = notifier.watchdog().map(|period| {
+        tokio::spawn(watchdog::watch(
+            Arc::clone(&program),
+            notifier.clone(),
+            period,
+        ))
+    });
 
-    let place =
-        listening.own_path().map_or_else(|| "the socket unit's socket".to_owned(), |path| path.display().to_string());
+    let place = listening.own_path().map_or_else(
+        || "the socket unit's socket".to_owned(),
+        |path| path.display().to_string(),
+    );
     notifier.ready(&format!("answering on {place}"));
     info!(socket = %place, version = env!("CARGO_PKG_VERSION"), "ready");
 
@@ -113,14 +127,21 @@ pub async fn run<P: Program>(
         }
     };
 
-    info!(by, deadline_seconds = limits.drain_deadline.as_secs(), "stopping: answering what is in flight");
+    info!(
+        by,
+        deadline_seconds = limits.drain_deadline.as_secs(),
+        "stopping: answering what is in flight"
+    );
     notifier.stopping();
     // Nobody holds a receiver only if the server is gone already, which the join below tells.
     let _server_gone = stop.send(true);
     let drained = drain(&mut server, &mut signals).await?;
     match drained {
         Drained::Clean => info!("stopped: all requests in flight were answered"),
-        Drained::Cut { connections } => warn!(connections, "stopped: the drain deadline passed, the rest was cut"),
+        Drained::Cut { connections } => warn!(
+            connections,
+            "stopped: the drain deadline passed, the rest was cut"
+        ),
         Drained::Abandoned => warn!("stopped: what was in flight was cut"),
     }
     program.stop().await;
@@ -151,8 +172,8 @@ async fn drain(
 /// Why the daemon ends when nothing can tell it to.
 const NO_SIGNALS: &str = "the end of its signals";
 
-/// Reloads, and once more where that is asked for meanwhile. Returns what asks the daemon to stop: a disk that hangs must
-/// not keep it from ending.
+/// Reloads, and once more where that is asked for meanwhile. Returns what asks the daemon to stop:
+/// a disk that hangs must not keep it from ending.
 async fn reload_or_stop<F: Future<Output = String>>(
     reload: impl Fn() -> F,
     notifier: &Notifier,
@@ -179,7 +200,8 @@ async fn reload_or_stop<F: Future<Output = String>>(
     }
 }
 
-/// How long the configuration may take to be read again: more than one file may, so that the message names it.
+/// How long the configuration may take to be read again: more than one file may, so that the
+/// message names it.
 const RELOAD_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Reads the configuration again; a bad one is refused and the old one stays in force.
@@ -222,13 +244,17 @@ async fn reload<P: Program>(program: &P, options: &Options, files: &FileThreads)
 /// Descriptors that are needed beside callers' connections: the Hub's, the driver's, files.
 const OTHER_DESCRIPTORS: u64 = 64;
 
-/// At the cap of connections there must be descriptors left; said at the start, since later it looks like a fault of
-/// whatever could not be opened.
+/// At the cap of connections there must be descriptors left; said at the start, since later it
+/// looks like a fault of whatever could not be opened.
 fn warn_of_few_descriptors(limits: &Limits) {
     let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let needed = (limits.connections as u64).saturating_add(OTHER_DESCRIPTORS);
     if let Some(allowed) = allowed.filter(|allowed| *allowed < needed) {
-        warn!(allowed, needed, "fewer descriptors than socket.connections needs: raise LimitNOFILE= or `ulimit -n`");
+        warn!(
+            allowed,
+            needed,
+            "fewer descriptors than socket.connections needs: raise LimitNOFILE= or `ulimit -n`"
+        );
     }
 }
 

@@ -1,4 +1,5 @@
-//! The socket: handed over by systemd, or bound by the daemon itself without ever taking what is not its own.
+//! The socket: handed over by systemd, or bound by the daemon itself without ever taking what is
+//! not its own.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,8 +16,8 @@ use crate::api::Problem;
 use crate::api::problem::Reason;
 use crate::config::{Accounts, SocketConfig};
 
-/// A socket that is listened on, in non-blocking mode. Dropping it removes the path, if the daemon made it and it is
-/// still the one that it made.
+/// A socket that is listened on, in non-blocking mode. Dropping it removes the path, if the daemon
+/// made it and it is still the one that it made.
 #[derive(Debug)]
 pub struct Listening {
     listener: Option<UnixListener>,
@@ -133,58 +134,83 @@ impl Listening {
     pub fn adopted(listener: UnixListener) -> io::Result<Self> {
         // It may have been made blocking; tokio would then stall without a word.
         listener.set_nonblocking(true)?;
-        Ok(Self { listener: Some(listener), own: None })
+        Ok(Self {
+            listener: Some(listener),
+            own: None,
+        })
     }
 }
 
 impl Drop for Listening {
     fn drop(&mut self) {
         let Some(own) = &self.own else { return };
-        let still_ours =
-            fs::symlink_metadata(&own.path).is_ok_and(|found| (found.dev(), found.ino()) == (own.device, own.inode));
+        let still_ours = fs::symlink_metadata(&own.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == (own.device, own.inode));
         if still_ours && let Err(error) = fs::remove_file(&own.path) {
             warn!(path = %own.path.display(), %error, "cannot remove the socket");
         }
     }
 }
 
-/// The socket that systemd handed over (`LISTEN_FDS`), if any. Must run before threads are started: it clears the
-/// variables, so that children do not take them for theirs.
+/// The socket that systemd handed over (`LISTEN_FDS`), if any. Must run before threads are started:
+/// it clears the variables, so that children do not take them for theirs.
 pub fn from_systemd(mut handed: ListenFd) -> Result<Option<Listening>, SocketError> {
     match handed.len() {
         0 => Ok(None),
         1 => {
-            let wrong = |error: io::Error| SocketError::Activation(format!("no Unix stream socket: {error}"));
+            let wrong = |error: io::Error| {
+                SocketError::Activation(format!("no Unix stream socket: {error}"))
+            };
             let listener = handed.take_unix_listener(0).map_err(wrong)?;
             listener.map(Listening::adopted).transpose().map_err(wrong)
         }
-        count => Err(SocketError::Activation(format!("{count} sockets, where one is served"))),
+        count => Err(SocketError::Activation(format!(
+            "{count} sockets, where one is served"
+        ))),
     }
 }
 
 /// Binds `config.path` with its group and mode.
 pub fn bind(config: &SocketConfig, accounts: &Accounts) -> Result<Listening, SocketError> {
     let path = config.path.as_path();
-    let system = |action, source| SocketError::System { action, path: path.to_owned(), source };
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let system = |action, source| SocketError::System {
+        action,
+        path: path.to_owned(),
+        source,
+    };
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let cannot_open = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => SocketError::NoFolder { path: path.to_owned(), parent: parent.to_owned() },
+        io::ErrorKind::NotFound => SocketError::NoFolder {
+            path: path.to_owned(),
+            parent: parent.to_owned(),
+        },
         _ => system("open the folder of", error),
     };
     socket_folder::check(parent, rustix::process::geteuid()).map_err(|error| match error {
-        FolderError::Risky { place, risk } => SocketError::UnsafeFolder { path: path.to_owned(), place, risk },
+        FolderError::Risky { place, risk } => SocketError::UnsafeFolder {
+            path: path.to_owned(),
+            place,
+            risk,
+        },
         FolderError::System(error) => cannot_open(error),
     })?;
     let folder = File::open(parent).map_err(cannot_open)?;
-    // Two daemons that start at the same moment must not both find nobody and unlink each other's socket. The lock is on
-    // the folder, so that no file is left behind, and lasts until the socket listens.
+    // Two daemons that start at the same moment must not both find nobody and unlink each other's
+    // socket. The lock is on the folder, so that no file is left behind, and lasts until the socket
+    // listens.
     flock(&folder, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
-        rustix::io::Errno::WOULDBLOCK => SocketError::InUse { path: path.to_owned() },
+        rustix::io::Errno::WOULDBLOCK => SocketError::InUse {
+            path: path.to_owned(),
+        },
         errno => system("lock the folder of", errno.into()),
     })?;
     clear_way(path)?;
-    // Nobody may connect before group and mode are right, and the process's umask is not ours to change under other
-    // threads: so the socket is made in a folder that only we can enter, and moved into place when it is ready.
+    // Nobody may connect before group and mode are right, and the process's umask is not ours to
+    // change under other threads: so the socket is made in a folder that only we can enter, and
+    // moved into place when it is ready.
     let nursery = tempfile::Builder::new()
         .prefix(".")
         .permissions(fs::Permissions::from_mode(0o700))
@@ -198,13 +224,21 @@ pub fn bind(config: &SocketConfig, accounts: &Accounts) -> Result<Listening, Soc
         .map_err(|error| system("set the mode of", error))?;
     let made = fs::symlink_metadata(&newborn).map_err(|error| system("look at", error))?;
     fs::rename(&newborn, path).map_err(|error| system("put in place", error))?;
-    listening.own = Some(OwnPath { path: path.to_owned(), device: made.dev(), inode: made.ino() });
+    listening.own = Some(OwnPath {
+        path: path.to_owned(),
+        device: made.dev(),
+        inode: made.ino(),
+    });
     Ok(listening)
 }
 
 /// Removes a socket that nobody listens on. Anything else is left alone, and an error.
 fn clear_way(path: &Path) -> Result<(), SocketError> {
-    let system = |action, source| SocketError::System { action, path: path.to_owned(), source };
+    let system = |action, source| SocketError::System {
+        action,
+        path: path.to_owned(),
+        source,
+    };
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found.file_type(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -217,7 +251,10 @@ fn clear_way(path: &Path) -> Result<(), SocketError> {
             kind if kind.is_file() => "a file",
             _ => "something else",
         };
-        return Err(SocketError::NotASocket { path: path.to_owned(), kind });
+        return Err(SocketError::NotASocket {
+            path: path.to_owned(),
+            kind,
+        });
     }
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -225,12 +262,14 @@ fn clear_way(path: &Path) -> Result<(), SocketError> {
             fs::remove_file(path).map_err(|error| system("remove the stale socket", error))
         }
         // An answer, but also a full backlog and a missing permission, mean that somebody is there.
-        Ok(_) | Err(_) => Err(SocketError::InUse { path: path.to_owned() }),
+        Ok(_) | Err(_) => Err(SocketError::InUse {
+            path: path.to_owned(),
+        }),
     }
 }
 
-/// Gives the socket to the group. Where that cannot be, it stays with the daemon's own group, which is stricter: the
-/// daemon goes on and says so.
+/// Gives the socket to the group. Where that cannot be, it stays with the daemon's own group, which
+/// is stricter: the daemon goes on and says so.
 fn give_to_group(path: &Path, group: &str, accounts: &Accounts) {
     let given = accounts
         .gid(group)
@@ -241,9 +280,14 @@ fn give_to_group(path: &Path, group: &str, accounts: &Accounts) {
     }
 }
 
-/// Changes the group, unless it is the right one already: a sandboxed service may not call chown at all.
+/// Changes the group, unless it is the right one already: a sandboxed service may not call chown at
+/// all.
 fn chgrp(path: &Path, gid: u32) -> io::Result<()> {
-    if fs::symlink_metadata(path)?.gid() == gid { Ok(()) } else { std::os::unix::fs::lchown(path, None, Some(gid)) }
+    if fs::symlink_metadata(path)?.gid() == gid {
+        Ok(())
+    } else {
+        std::os::unix::fs::lchown(path, None, Some(gid))
+    }
 }
 
 #[cfg(test)]
@@ -251,7 +295,11 @@ mod tests {
     use super::*;
 
     fn config(folder: &Path) -> SocketConfig {
-        SocketConfig { path: folder.join("api.sock"), group: "0".to_owned(), ..SocketConfig::default() }
+        SocketConfig {
+            path: folder.join("api.sock"),
+            group: "0".to_owned(),
+            ..SocketConfig::default()
+        }
     }
 
     fn reason(error: SocketError) -> (Reason, String) {
@@ -267,7 +315,11 @@ mod tests {
         assert_eq!(fs::metadata(&config.path).unwrap().mode() & 0o777, 0o660);
         drop(listening);
         assert!(!config.path.exists());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            0,
+            "nothing is left behind"
+        );
     }
 
     #[test]
@@ -277,7 +329,10 @@ mod tests {
         fs::write(&config.path, "precious").unwrap();
         let (reason, detail) = reason(bind(&config, &Accounts::default()).unwrap_err());
         assert_eq!((reason, reason.exit_code()), (Reason::BadConfiguration, 78));
-        assert!(detail.ends_with("api.sock is a file, not a socket: it is left alone"), "{detail}");
+        assert!(
+            detail.ends_with("api.sock is a file, not a socket: it is left alone"),
+            "{detail}"
+        );
         assert_eq!(fs::read_to_string(&config.path).unwrap(), "precious");
     }
 
@@ -288,7 +343,10 @@ mod tests {
         let victim = folder.path().join("other.sock");
         drop(UnixListener::bind(&victim).unwrap());
         std::os::unix::fs::symlink(&victim, &config.path).unwrap();
-        assert!(matches!(bind(&config, &Accounts::default()), Err(SocketError::NotASocket { .. })));
+        assert!(matches!(
+            bind(&config, &Accounts::default()),
+            Err(SocketError::NotASocket { .. })
+        ));
         assert!(victim.exists());
     }
 
@@ -324,9 +382,14 @@ mod tests {
         fs::write(&config.path, "someone else's").unwrap();
         drop(listening);
         assert!(config.path.exists());
-        let adopted = Listening::adopted(UnixListener::bind(folder.path().join("systemd.sock")).unwrap()).unwrap();
+        let adopted =
+            Listening::adopted(UnixListener::bind(folder.path().join("systemd.sock")).unwrap())
+                .unwrap();
         drop(adopted);
-        assert!(folder.path().join("systemd.sock").exists(), "an activated socket stays");
+        assert!(
+            folder.path().join("systemd.sock").exists(),
+            "an activated socket stays"
+        );
     }
 
     #[test]
@@ -337,19 +400,30 @@ mod tests {
         }
         let folder = tempfile::tempdir().unwrap();
         std::os::unix::fs::chown(folder.path(), Some(1000), None).unwrap();
-        let (reason, detail) = reason(bind(&config(folder.path()), &Accounts::default()).unwrap_err());
+        let (reason, detail) =
+            reason(bind(&config(folder.path()), &Accounts::default()).unwrap_err());
         assert_eq!((reason, reason.exit_code()), (Reason::Forbidden, 77));
         assert!(detail.contains("belongs to user 1000"), "{detail}");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is made there");
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            0,
+            "nothing is made there"
+        );
     }
 
     #[test]
     fn a_missing_folder_is_named_with_the_cure() {
         let folder = tempfile::tempdir().unwrap();
-        let config = SocketConfig { path: folder.path().join("run/api.sock"), ..SocketConfig::default() };
+        let config = SocketConfig {
+            path: folder.path().join("run/api.sock"),
+            ..SocketConfig::default()
+        };
         let problem = Problem::from(bind(&config, &Accounts::default()).unwrap_err());
         assert_eq!(problem.reason, Reason::BadConfiguration);
-        assert!(problem.detail.contains("the folder") && problem.detail.ends_with("run does not exist"), "{problem}");
+        assert!(
+            problem.detail.contains("the folder") && problem.detail.ends_with("run does not exist"),
+            "{problem}"
+        );
         assert!(problem.hint.unwrap().contains("install -d"));
     }
 }

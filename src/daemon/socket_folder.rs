@@ -1,9 +1,10 @@
 //! Whether a root daemon may put its socket into a folder.
 //!
-//! A user who can write to a folder on the way to the socket can replace the socket by another, or a folder by a symbolic
-//! link while root changes modes and groups below it. So root serves only where nobody but root can rename entries: every
-//! folder from `/` down, and every link that is followed, must be root's own. A daemon without root's rights can harm no
-//! one but its own user; there the kernel's permissions decide.
+//! A user who can write to a folder on the way to the socket can replace the socket by another, or
+//! a folder by a symbolic link while root changes modes and groups below it. So root serves only
+//! where nobody but root can rename entries: every folder from `/` down, and every link that is
+//! followed, must be root's own. A daemon without root's rights can harm no one but its own user;
+//! there the kernel's permissions decide.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -31,7 +32,9 @@ pub enum FolderRisk {
     #[error("is writable by group {0}, whose members could put another socket in its place")]
     Group(u32),
     /// Any user may write to it, and it is not sticky.
-    #[error("is writable by every user and not sticky, so that any of them could put another socket in its place")]
+    #[error(
+        "is writable by every user and not sticky, so that any of them could put another socket in its place"
+    )]
     Everyone,
 }
 
@@ -50,7 +53,8 @@ impl From<io::Error> for FolderError {
     }
 }
 
-/// Refuses `folder` for a daemon of the user `daemon`, where that is root, unless all of the way to it is root's own.
+/// Refuses `folder` for a daemon of the user `daemon`, where that is root, unless all of the way to
+/// it is root's own.
 pub(super) fn check(folder: &Path, daemon: Uid) -> Result<(), FolderError> {
     if !daemon.is_root() {
         return Ok(());
@@ -75,7 +79,9 @@ pub(super) fn check(folder: &Path, daemon: Uid) -> Result<(), FolderError> {
 
         links += 1;
         if links > MAX_LINKS {
-            return Err(io::Error::from_raw_os_error(rustix::io::Errno::LOOP.raw_os_error()).into());
+            return Err(
+                io::Error::from_raw_os_error(rustix::io::Errno::LOOP.raw_os_error()).into(),
+            );
         }
         let target = fs::read_link(&next)?;
         if target.is_absolute() {
@@ -104,11 +110,15 @@ fn check_one(place: &Path, found: &Metadata) -> Result<(), FolderError> {
 
     match risk(found.uid(), found.gid(), mode) {
         None => Ok(()),
-        Some(risk) => Err(FolderError::Risky { place: place.to_owned(), risk }),
+        Some(risk) => Err(FolderError::Risky {
+            place: place.to_owned(),
+            risk,
+        }),
     }
 }
 
-/// What is wrong with a folder of this owner, group and mode. A sticky one lets its users change their own entries only.
+/// What is wrong with a folder of this owner, group and mode. A sticky one lets its users change
+/// their own entries only.
 fn risk(uid: u32, gid: u32, mode: u32) -> Option<FolderRisk> {
     let sticky = mode & STICKY != 0;
     if uid != 0 {
@@ -175,26 +185,49 @@ mod tests {
             lchown(&place, Some(uid), None).unwrap();
             place
         };
-        let safe_link = link(directory.path().join("safe"), Path::new("own/../own/run"), 0);
+        let safe_link = link(
+            directory.path().join("safe"),
+            Path::new("own/../own/run"),
+            0,
+        );
         let link_to_alice = link(own.join("outside"), &alices, 0);
         let alices_link = link(sticky.join("alices"), &own, 1000);
         let loops = link(own.join("loop"), Path::new("loop"), 0);
 
-        for safe in [own.join("run"), sticky.join("run"), safe_link.clone(), own.join("run/../../own")] {
-            assert!(check(&safe, Uid::ROOT).is_ok(), "{}: {:?}", safe.display(), check(&safe, Uid::ROOT));
+        for safe in [
+            own.join("run"),
+            sticky.join("run"),
+            safe_link.clone(),
+            own.join("run/../../own"),
+        ] {
+            assert!(
+                check(&safe, Uid::ROOT).is_ok(),
+                "{}: {:?}",
+                safe.display(),
+                check(&safe, Uid::ROOT)
+            );
         }
         for (unsafe_folder, named, expected) in [
             (alices.clone(), &alices, FolderRisk::Owner(1000)),
             (alices.join("run"), &alices, FolderRisk::Owner(1000)),
             (open.join("run"), &open, FolderRisk::Everyone),
             (link_to_alice.join("run"), &alices, FolderRisk::Owner(1000)),
-            (alices_link.join("run"), &alices_link, FolderRisk::Owner(1000)),
+            (
+                alices_link.join("run"),
+                &alices_link,
+                FolderRisk::Owner(1000),
+            ),
         ] {
             match check(&unsafe_folder, Uid::ROOT) {
-                Err(FolderError::Risky { place, risk }) => assert_eq!((&place, risk), (named, expected)),
+                Err(FolderError::Risky { place, risk }) => {
+                    assert_eq!((&place, risk), (named, expected))
+                }
                 other => panic!("{}: {other:?}", unsafe_folder.display()),
             }
         }
-        assert!(matches!(check(&loops, Uid::ROOT), Err(FolderError::System(_))));
+        assert!(matches!(
+            check(&loops, Uid::ROOT),
+            Err(FolderError::System(_))
+        ));
     }
 }

@@ -8,8 +8,8 @@ use tracing::{error, info};
 
 use super::{Notifier, Program};
 
-/// Tells `notifier` every half `period` that the program lives, and nothing while it does not: the service manager
-/// then ends the process, and starts it anew.
+/// Tells `notifier` every half `period` that the program lives, and nothing while it does not: the
+/// service manager then ends the process, and starts it anew.
 pub(super) async fn watch<P: Program>(program: Arc<P>, notifier: Notifier, period: Duration) {
     let pause = (period / 2).max(Duration::from_millis(1));
     let mut ticks = interval(pause);
@@ -19,7 +19,9 @@ pub(super) async fn watch<P: Program>(program: Arc<P>, notifier: Notifier, perio
         ticks.tick().await;
         let alive = timeout(pause, program.liveness())
             .await
-            .unwrap_or_else(|_| Err("neither the sampler nor the ledger answered in time".to_owned()));
+            .unwrap_or_else(|_| {
+                Err("neither the sampler nor the ledger answered in time".to_owned())
+            });
         match alive {
             Ok(()) => {
                 notifier.alive();

@@ -9,13 +9,17 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum DevicesError {
     /// The driver's management library is not there.
-    #[error("no NVIDIA management library: tried {tried}; install the driver, or name the library with --nvml PATH")]
+    #[error(
+        "no NVIDIA management library: tried {tried}; install the driver, or name the library with --nvml PATH"
+    )]
     Library {
         /// What was tried, with what came of it.
         tried: String,
     },
     /// The library is there, the kernel module is not.
-    #[error("the NVIDIA kernel driver is not loaded; load the `nvidia` module, or check `dmesg` for why it is not")]
+    #[error(
+        "the NVIDIA kernel driver is not loaded; load the `nvidia` module, or check `dmesg` for why it is not"
+    )]
     DriverNotLoaded,
     /// Library and kernel module are of different versions.
     #[error(
@@ -24,7 +28,9 @@ pub enum DevicesError {
     )]
     VersionMismatch,
     /// The driver refuses this process.
-    #[error("the driver refuses access ({call}); check the device nodes' mode and the unit's DeviceAllow=")]
+    #[error(
+        "the driver refuses access ({call}); check the device nodes' mode and the unit's DeviceAllow="
+    )]
     NoPermission {
         /// The call that was refused.
         call: &'static str,
@@ -38,10 +44,14 @@ pub enum DevicesError {
         message: String,
     },
     /// The driver works and has no device.
-    #[error("the driver sees no GPU; check `nvidia-smi -L`, and in a container or unit that /dev/nvidia* is allowed")]
+    #[error(
+        "the driver sees no GPU; check `nvidia-smi -L`, and in a container or unit that /dev/nvidia* is allowed"
+    )]
     NoDevices,
     /// The driver works and has lost all devices that it had.
-    #[error("the driver sees no GPU any more; there were {before}; in a container the device nodes may be revoked")]
+    #[error(
+        "the driver sees no GPU any more; there were {before}; in a container the device nodes may be revoked"
+    )]
     DevicesVanished {
         /// How many there were.
         before: usize,
@@ -74,7 +84,9 @@ impl DevicesError {
     /// The stable word for machines.
     pub fn reason(&self) -> &str {
         match self {
-            Self::Library { .. } | Self::DriverNotLoaded | Self::Driver { .. } => "nvml_unavailable",
+            Self::Library { .. } | Self::DriverNotLoaded | Self::Driver { .. } => {
+                "nvml_unavailable"
+            }
             Self::VersionMismatch => "driver_version_mismatch",
             Self::NoPermission { .. } => "no_permission",
             Self::NoDevices => "no_devices",

@@ -6,19 +6,26 @@ use std::path::Path;
 use super::HostMemory;
 use crate::bytes::Bytes;
 
-/// Reads `meminfo` under `proc` (`/proc`, or a test's directory); `None` where it cannot be read or lacks a figure.
+/// Reads `meminfo` under `proc` (`/proc`, or a test's directory); `None` where it cannot be read or
+/// lacks a figure.
 pub fn read(proc: &Path) -> Option<HostMemory> {
     parse(&fs::read_to_string(proc.join("meminfo")).ok()?)
 }
 
-/// What can be allocated without swapping is `MemAvailable`; `MemFree` would leave out the page cache, which gives way.
+/// What can be allocated without swapping is `MemAvailable`; `MemFree` would leave out the page
+/// cache, which gives way.
 pub fn parse(meminfo: &str) -> Option<HostMemory> {
     let figure = |name: &str| {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        let line = meminfo
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
         let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
         kibibytes.checked_mul(1024).map(Bytes::new)
     };
-    Some(HostMemory { total_bytes: figure("MemTotal")?, available_bytes: figure("MemAvailable")? })
+    Some(HostMemory {
+        total_bytes: figure("MemTotal")?,
+        available_bytes: figure("MemAvailable")?,
+    })
 }
 
 #[cfg(test)]
@@ -35,7 +42,12 @@ mod tests {
 
     #[test]
     fn an_incomplete_file_is_no_reading() {
-        for text in ["", "MemTotal: 1 kB", "MemTotal: x kB\nMemAvailable: 1 kB", "MemTotal: 1\nMemAvailable: 1"] {
+        for text in [
+            "",
+            "MemTotal: 1 kB",
+            "MemTotal: x kB\nMemAvailable: 1 kB",
+            "MemTotal: 1\nMemAvailable: 1",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

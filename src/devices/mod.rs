@@ -1,7 +1,8 @@
 //! What is free now: the places on this host (or on a declared one) where a process can allocate.
 //!
-//! A [`Snapshot`] is one consistent reading of all devices. It is published by the sampler, written by `gpus --json`
-//! and read back by `--gpus FILE`. Nothing general in here is named after a vendor; what is NVIDIA's lives in `nvml`.
+//! A [`Snapshot`] is one consistent reading of all devices. It is published by the sampler, written
+//! by `gpus --json` and read back by `--gpus FILE`. Nothing general in here is named after a
+//! vendor; what is NVIDIA's lives in `nvml`.
 
 pub mod declared;
 mod draining;
@@ -34,12 +35,13 @@ pub struct DeviceFacts {
     pub name: String,
     /// What kind of place it is.
     pub kind: DeviceKind,
-    /// All memory, as the driver counts it. Zero stands only for "could not be read", only on a device that is
-    /// `unusable`, and is written as `null`.
+    /// All memory, as the driver counts it. Zero stands only for "could not be read", only on a
+    /// device that is `unusable`, and is written as `null`.
     #[serde(with = "null_for_none")]
     #[schema(value_type = Option<u64>)]
     pub total_bytes: Bytes,
-    /// The driver's own reserve, where it is known; a process can be given `total - reserved` at the most.
+    /// The driver's own reserve, where it is known; a process can be given `total - reserved` at
+    /// the most.
     #[schema(value_type = Option<u64>)]
     pub reserved_bytes: Option<Bytes>,
     /// Compute capability (major, minor), where it is known.
@@ -55,15 +57,17 @@ pub struct DeviceFacts {
 }
 
 impl DeviceFacts {
-    /// What CUDA shows a process as the device's total: all but the driver's reserve. Where the reserve is unknown,
-    /// `None`; callers that need a figure then assume the whole and say so.
+    /// What CUDA shows a process as the device's total: all but the driver's reserve. Where the
+    /// reserve is unknown, `None`; callers that need a figure then assume the whole and say so.
     pub fn cuda_total(&self) -> Option<Bytes> {
-        self.reserved_bytes.and_then(|reserved| self.total_bytes.checked_sub(reserved))
+        self.reserved_bytes
+            .and_then(|reserved| self.total_bytes.checked_sub(reserved))
     }
 
     /// Compute capability as one comparable number: 9.0 is 90, 12.1 is 121.
     pub fn capability(&self) -> Option<u32> {
-        self.compute_capability.map(|(major, minor)| major.saturating_mul(10).saturating_add(minor))
+        self.compute_capability
+            .map(|(major, minor)| major.saturating_mul(10).saturating_add(minor))
     }
 }
 
@@ -91,13 +95,14 @@ pub struct Device {
     /// Bytes in use, the driver's reserve left out where it is known.
     #[schema(value_type = Option<u64>)]
     pub used_bytes: Option<Bytes>,
-    /// Bytes kept back for the desktop or the host, by the reading's own rules (display attached, unified memory).
+    /// Bytes kept back for the desktop or the host, by the reading's own rules (display attached,
+    /// unified memory).
     #[schema(value_type = u64)]
     pub margin_bytes: Bytes,
     /// Why nothing may be placed here; `None` for a usable device.
     pub unusable: Option<Unusable>,
-    /// What forbids nothing and is still worth knowing: an XID, rows that wait to be remapped, a change of MIG that
-    /// waits for a reset, ...
+    /// What forbids nothing and is still worth knowing: an XID, rows that wait to be remapped, a
+    /// change of MIG that waits for a reset, ...
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Warning>,
     /// Who holds memory here, as far as the driver tells.
@@ -123,26 +128,35 @@ impl Device {
 /// Why nothing may be placed on a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Unusable {
-    /// A stable word: `prohibited`, `exclusive_process`, `mig_without_instances`, `mig_parent`, `fabric_not_ready`,
-    /// `drain`, `gpu_lost`, `reset_required`, `row_remap_failure`, `no_permission`, `not_ready`, `memory_unreadable`,
-    /// `asleep`, `duplicate_uuid`, ...
+    /// A stable word: `prohibited`, `exclusive_process`, `mig_without_instances`, `mig_parent`,
+    /// `fabric_not_ready`, `drain`, `gpu_lost`, `reset_required`, `row_remap_failure`,
+    /// `no_permission`, `not_ready`, `memory_unreadable`, `asleep`, `duplicate_uuid`, ...
     pub reason: String,
     /// A sentence for a person, with the cure where there is one.
     pub message: String,
 }
 
 impl Unusable {
-    /// Whether something is wrong, rather than chosen by an administrator or taken by another program.
+    /// Whether something is wrong, rather than chosen by an administrator or taken by another
+    /// program.
     pub fn is_fault(&self) -> bool {
-        !["prohibited", "exclusive_process", "mig_without_instances", "mig_parent", "drain", "asleep"]
-            .contains(&self.reason.as_str())
+        ![
+            "prohibited",
+            "exclusive_process",
+            "mig_without_instances",
+            "mig_parent",
+            "drain",
+            "asleep",
+        ]
+        .contains(&self.reason.as_str())
     }
 }
 
 /// Something about a device that forbids nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Warning {
-    /// A stable word: `xid`, `row_remap_pending`, `mig_pending`, `page_cache`, `name_unreadable`, `duplicate_uuid`, ...
+    /// A stable word: `xid`, `row_remap_pending`, `mig_pending`, `page_cache`, `name_unreadable`,
+    /// `duplicate_uuid`, ...
     pub reason: String,
     /// A sentence for a person.
     pub message: String,
@@ -187,7 +201,9 @@ pub enum ProcessKind {
 }
 
 /// How two devices are joined, from near to far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum LinkKind {
     /// NVLink or another direct fabric.
@@ -259,11 +275,18 @@ mod null_for_none {
     use crate::bytes::Bytes;
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-    pub(super) fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
-        Some(*bytes).filter(|bytes| *bytes > Bytes::ZERO).serialize(serializer)
+    pub(super) fn serialize<S: Serializer>(
+        bytes: &Bytes,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        Some(*bytes)
+            .filter(|bytes| *bytes > Bytes::ZERO)
+            .serialize(serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Bytes, D::Error> {
         Ok(Option::deserialize(deserializer)?.unwrap_or(Bytes::ZERO))
     }
 }
@@ -273,11 +296,16 @@ mod rfc3339 {
 
     use serde::{Deserialize, Deserializer, Serializer, de};
 
-    pub(super) fn serialize<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        at: &SystemTime,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&humantime::format_rfc3339_millis(*at))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<SystemTime, D::Error> {
         humantime::parse_rfc3339(&String::deserialize(deserializer)?).map_err(de::Error::custom)
     }
 }

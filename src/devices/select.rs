@@ -32,14 +32,24 @@ pub enum SelectError {
     },
 }
 
-/// The devices that a comma-separated list names: by UUID (`GPU-…`, `MIG-…`, `MIG-GPU-…/gi/ci`), by a unique beginning
-/// of one, as CUDA allows too, or by the driver's index (which is not CUDA's, and not stable over reboots).
+/// The devices that a comma-separated list names: by UUID (`GPU-…`, `MIG-…`, `MIG-GPU-…/gi/ci`), by
+/// a unique beginning of one, as CUDA allows too, or by the driver's index (which is not CUDA's,
+/// and not stable over reboots).
 pub fn select<'a>(list: &str, snapshot: &'a Snapshot) -> Result<Vec<&'a Device>, SelectError> {
     let mut chosen: Vec<&Device> = Vec::new();
-    for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+    for name in list
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+    {
         let device = one(name, snapshot)?;
-        if chosen.iter().any(|other| other.facts.uuid == device.facts.uuid) {
-            return Err(SelectError::Twice { name: name.to_owned() });
+        if chosen
+            .iter()
+            .any(|other| other.facts.uuid == device.facts.uuid)
+        {
+            return Err(SelectError::Twice {
+                name: name.to_owned(),
+            });
         }
         chosen.push(device);
     }
@@ -55,21 +65,37 @@ fn one<'a>(name: &str, snapshot: &'a Snapshot) -> Result<&'a Device, SelectError
         // MIG instances repeat their parent's index.
         Ok(index) => devices()
             .filter(|device| device.facts.index == index)
-            .filter(|device| device.facts.kind != DeviceKind::MigInstance || device.facts.parent_uuid.is_none())
+            .filter(|device| {
+                device.facts.kind != DeviceKind::MigInstance || device.facts.parent_uuid.is_none()
+            })
             .collect(),
-        Err(_) => devices().filter(|device| begins(&device.facts.uuid, name)).collect(),
+        Err(_) => devices()
+            .filter(|device| begins(&device.facts.uuid, name))
+            .collect(),
     };
-    let names =
-        |devices: &[&Device]| devices.iter().map(|device| device.facts.uuid.as_str()).collect::<Vec<_>>().join(", ");
+    let names = |devices: &[&Device]| {
+        devices
+            .iter()
+            .map(|device| device.facts.uuid.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     match found.as_slice() {
         [device] => Ok(device),
-        [] => Err(SelectError::Unknown { name: name.to_owned(), known: names(&devices().collect::<Vec<_>>()) }),
-        several => Err(SelectError::Ambiguous { name: name.to_owned(), candidates: names(several) }),
+        [] => Err(SelectError::Unknown {
+            name: name.to_owned(),
+            known: names(&devices().collect::<Vec<_>>()),
+        }),
+        several => Err(SelectError::Ambiguous {
+            name: name.to_owned(),
+            candidates: names(several),
+        }),
     }
 }
 
 fn begins(uuid: &str, name: &str) -> bool {
-    uuid.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+    uuid.get(..name.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]
@@ -91,7 +117,10 @@ mod tests {
     }
 
     fn chosen(list: &str) -> Result<Vec<String>, SelectError> {
-        Ok(select(list, &snapshot())?.iter().map(|device| device.facts.uuid.clone()).collect())
+        Ok(select(list, &snapshot())?
+            .iter()
+            .map(|device| device.facts.uuid.clone())
+            .collect())
     }
 
     #[test]
@@ -104,8 +133,14 @@ mod tests {
 
     #[test]
     fn doubt_is_an_error() {
-        assert!(matches!(chosen("GPU-aa"), Err(SelectError::Ambiguous { .. })));
+        assert!(matches!(
+            chosen("GPU-aa"),
+            Err(SelectError::Ambiguous { .. })
+        ));
         assert!(matches!(chosen("7"), Err(SelectError::Unknown { .. })));
-        assert!(matches!(chosen("0,GPU-aa11"), Err(SelectError::Twice { .. })));
+        assert!(matches!(
+            chosen("0,GPU-aa11"),
+            Err(SelectError::Twice { .. })
+        ));
     }
 }

@@ -1,32 +1,45 @@
 //! An engine with a LoRA adapter loaded beside its model.
 //!
-//! vLLM's memory does not follow the adapter but the slots that it allocates beforehand, which its own arithmetic counts
-//! once they are turned on. The engines that load the adapter's own tensors hold these in addition.
+//! vLLM's memory does not follow the adapter but the slots that it allocates beforehand, which its
+//! own arithmetic counts once they are turned on. The engines that load the adapter's own tensors
+//! hold these in addition.
 //!
-//! Sources: vLLM `lora/peft_helper.py` (`validate_legal`), `config/lora.py`; PEFT `tuners/tuners_utils.py`
-//! (`cast_adapter_dtype`).
+//! Sources: vLLM `lora/peft_helper.py` (`validate_legal`), `config/lora.py`; PEFT
+//! `tuners/tuners_utils.py` (`cast_adapter_dtype`).
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
 use super::{
-    Basis, CacheCapacity, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit, Interval, Launch,
-    LaunchPlan, Prepared, Share, Split, Workload,
+    Basis, CacheCapacity, Case, Component, ComponentName, Engine, EngineError, Fitness,
+    IllegalSplit, Interval, Launch, LaunchPlan, Prepared, Share, Split, Workload,
 };
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
 use crate::model::{Adapter, Dtype};
 
 /// Prepares `engine` for `case`, with its model's adapter where it has one.
-pub fn prepare<'a>(engine: &dyn Engine, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
+pub fn prepare<'a>(
+    engine: &dyn Engine,
+    case: &Case<'a>,
+) -> Result<Box<dyn Prepared + 'a>, EngineError> {
     // The one way to every engine, so that none answers for such a model.
     if let Some(why) = &case.model.contradiction {
         return Err(EngineError::Headers { why: why.clone() });
     }
-    let Some(adapter) = &case.model.adapter else { return engine.prepare(case) };
+    let Some(adapter) = &case.model.adapter else {
+        return engine.prepare(case);
+    };
     let base = case.model.identity.repo.as_str();
-    let with = |inner, counted| -> Box<dyn Prepared + 'a> { Box::new(Adapted { inner, base, adapter, counted }) };
+    let with = |inner, counted| -> Box<dyn Prepared + 'a> {
+        Box::new(Adapted {
+            inner,
+            base,
+            adapter,
+            counted,
+        })
+    };
     match engine.name() {
         "vllm" => {
             let prepared = engine.prepare(case)?;
@@ -36,11 +49,14 @@ pub fn prepare<'a>(engine: &dyn Engine, case: &Case<'a>) -> Result<Box<dyn Prepa
         "transformers" => Ok(with(engine.prepare(case)?, Counted::Cast)),
         "reference" => Ok(with(engine.prepare(case)?, Counted::AsStored)),
         name @ ("llama.cpp" | "ollama") => {
-            // Their own refusal of models that are no GGUF files is the better answer where it applies.
+            // Their own refusal of models that are no GGUF files is the better answer where it
+            // applies.
             engine.prepare(case)?;
             Err(unsupported(
                 engine,
-                format!("{name} loads adapters in GGUF only; convert it with convert_lora_to_gguf.py"),
+                format!(
+                    "{name} loads adapters in GGUF only; convert it with convert_lora_to_gguf.py"
+                ),
             ))
         }
         _ => Err(unsupported(
@@ -51,14 +67,28 @@ pub fn prepare<'a>(engine: &dyn Engine, case: &Case<'a>) -> Result<Box<dyn Prepa
 }
 
 fn unsupported(engine: &dyn Engine, why: String) -> EngineError {
-    EngineError::Unsupported { engine: engine.name(), why }
+    EngineError::Unsupported {
+        engine: engine.name(),
+        why,
+    }
 }
 
 /// Refuses what vLLM with these parameters refuses of an adapter.
-fn loads_in_vllm(adapter: &Adapter, parameters: &BTreeMap<String, Value>) -> Result<(), EngineError> {
-    let refused = |why: String| Err(EngineError::Unsupported { engine: "vllm", why });
+fn loads_in_vllm(
+    adapter: &Adapter,
+    parameters: &BTreeMap<String, Value>,
+) -> Result<(), EngineError> {
+    let refused = |why: String| {
+        Err(EngineError::Unsupported {
+            engine: "vllm",
+            why,
+        })
+    };
     if adapter.method != "LORA" {
-        return refused(format!("vLLM loads LoRA adapters; this one is {}", adapter.method));
+        return refused(format!(
+            "vLLM loads LoRA adapters; this one is {}",
+            adapter.method
+        ));
     }
     if adapter.dora {
         return refused(
@@ -77,16 +107,27 @@ fn loads_in_vllm(adapter: &Adapter, parameters: &BTreeMap<String, Value>) -> Res
         );
     };
     let bad = |name: &str, value: String, why: String| {
-        Err(EngineError::BadParameter { engine: "vllm", name: name.to_owned(), value, why })
+        Err(EngineError::BadParameter {
+            engine: "vllm",
+            name: name.to_owned(),
+            value,
+            why,
+        })
     };
     match parameters.get("max_lora_rank").and_then(Value::as_u64) {
         Some(most) if rank > most => {
             let enough = rank.next_power_of_two().max(8);
-            let why = format!("the adapter has rank {rank}; allocate larger slots with --set max_lora_rank={enough}");
+            let why = format!(
+                "the adapter has rank {rank}; allocate larger slots with --set max_lora_rank={enough}"
+            );
             bad("max_lora_rank", most.to_string(), why)
         }
         Some(_) => Ok(()),
-        None => bad("enable_lora", "false".to_owned(), "the adapter could not be loaded without it".to_owned()),
+        None => bad(
+            "enable_lora",
+            "false".to_owned(),
+            "the adapter could not be loaded without it".to_owned(),
+        ),
     }
 }
 
@@ -110,14 +151,24 @@ struct Adapted<'a> {
 }
 
 impl Adapted<'_> {
-    /// The adapter's tensors on the stage of `rank`; those without a layer on the last stage, where heads are.
+    /// The adapter's tensors on the stage of `rank`; those without a layer on the last stage, where
+    /// heads are.
     fn weights(&self, split: &Split, rank: usize) -> Option<Component> {
         let (_, layers) = split.stage_of(rank);
         let here = |class: &crate::model::TensorClass| {
-            if class.layers.is_empty() && !split.is_last_stage(rank) { 0 } else { class.count_in(&layers) }
+            if class.layers.is_empty() && !split.is_last_stage(rank) {
+                0
+            } else {
+                class.count_in(&layers)
+            }
         };
         let sum = |each: fn(&crate::model::TensorClass) -> Bytes| {
-            self.adapter.inventory.classes.iter().map(|class| each(class) * here(class)).sum::<Bytes>()
+            self.adapter
+                .inventory
+                .classes
+                .iter()
+                .map(|class| each(class) * here(class))
+                .sum::<Bytes>()
         };
         let stored = sum(|class| class.bytes_each);
         let bytes = match self.counted {
@@ -131,9 +182,22 @@ impl Adapted<'_> {
                 Interval::new(stored, cast, cast)
             }
         };
-        let basis = if bytes.low == bytes.high { Basis::Exact } else { Basis::Formula };
-        let detail = if self.counted == Counted::Cast { "the adapter, in F32 as PEFT casts it" } else { "the adapter" };
-        Some(Component { name: ComponentName::Weights, bytes, basis, detail: detail.into() })
+        let basis = if bytes.low == bytes.high {
+            Basis::Exact
+        } else {
+            Basis::Formula
+        };
+        let detail = if self.counted == Counted::Cast {
+            "the adapter, in F32 as PEFT casts it"
+        } else {
+            "the adapter"
+        };
+        Some(Component {
+            name: ComponentName::Weights,
+            bytes,
+            basis,
+            detail: detail.into(),
+        })
     }
 }
 
@@ -164,7 +228,9 @@ impl Prepared for Adapted<'_> {
 
     fn assumptions(&self) -> Vec<String> {
         let adapter = self.adapter;
-        let rank = adapter.rank.map_or_else(String::new, |rank| format!(" of rank {rank}"));
+        let rank = adapter
+            .rank
+            .map_or_else(String::new, |rank| format!(" of rank {rank}"));
         let mut all = self.inner.assumptions();
         all.push(format!(
             "the base model {} with the adapter{rank} ({}) beside it",
@@ -202,7 +268,12 @@ impl Prepared for Adapted<'_> {
         self.inner.device_fitness(device)
     }
 
-    fn fixed(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Vec<Component>, EngineError> {
+    fn fixed(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+    ) -> Result<Vec<Component>, EngineError> {
         let mut components = self.inner.fixed(split, rank, device)?;
         components.extend(self.weights(split, rank));
         Ok(components)
@@ -218,8 +289,15 @@ impl Prepared for Adapted<'_> {
         self.inner.variable(split, rank, device, workload)
     }
 
-    fn fixed_sum(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Interval, EngineError> {
-        let own = self.weights(split, rank).map_or_else(Interval::default, |part| part.bytes);
+    fn fixed_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+    ) -> Result<Interval, EngineError> {
+        let own = self
+            .weights(split, rank)
+            .map_or_else(Interval::default, |part| part.bytes);
         Ok(self.inner.fixed_sum(split, rank, device)?.plus(own))
     }
 
@@ -253,11 +331,20 @@ impl Prepared for Adapted<'_> {
         let mut launch = self.inner.launch(plan);
         if self.counted == Counted::InSlots {
             let repo = &self.adapter.identity.repo;
-            let name = repo.rsplit('/').find(|part| !part.is_empty()).unwrap_or("adapter");
-            if !launch.args.iter().any(|argument| argument == "--enable-lora") {
+            let name = repo
+                .rsplit('/')
+                .find(|part| !part.is_empty())
+                .unwrap_or("adapter");
+            if !launch
+                .args
+                .iter()
+                .any(|argument| argument == "--enable-lora")
+            {
                 launch.args.push("--enable-lora".to_owned());
             }
-            launch.args.extend(["--lora-modules".to_owned(), format!("{name}={repo}")]);
+            launch
+                .args
+                .extend(["--lora-modules".to_owned(), format!("{name}={repo}")]);
         } else {
             // A line that loads the base alone would be another model's.
             launch.args.clear();
@@ -277,9 +364,17 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     fn adapter() -> Adapter {
-        let tensor = ("", "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", Dtype::F16, &[8, 4096][..]);
+        let tensor = (
+            "",
+            "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
+            Dtype::F16,
+            &[8, 4096][..],
+        );
         Adapter {
-            identity: Identity { repo: "owner/lora".to_owned(), ..Default::default() },
+            identity: Identity {
+                repo: "owner/lora".to_owned(),
+                ..Default::default()
+            },
             base_gated: false,
             method: "LORA".to_owned(),
             rank: Some(8),
@@ -297,17 +392,38 @@ mod tests {
             "torch_dtype": "bfloat16"
         });
         let tensors = [
-            ("", "model.embed_tokens.weight", Dtype::BF16, &[128_256, 4096][..]),
-            ("", "model.layers.0.self_attn.q_proj.weight", Dtype::BF16, &[4096, 4096][..]),
-            ("", "model.layers.31.mlp.down_proj.weight", Dtype::BF16, &[4096, 14_336][..]),
+            (
+                "",
+                "model.embed_tokens.weight",
+                Dtype::BF16,
+                &[128_256, 4096][..],
+            ),
+            (
+                "",
+                "model.layers.0.self_attn.q_proj.weight",
+                Dtype::BF16,
+                &[4096, 4096][..],
+            ),
+            (
+                "",
+                "model.layers.31.mlp.down_proj.weight",
+                Dtype::BF16,
+                &[4096, 14_336][..],
+            ),
         ];
-        Model { adapter, ..sample::model(&config, sample::inventory(&tensors)) }
+        Model {
+            adapter,
+            ..sample::model(&config, sample::inventory(&tensors))
+        }
     }
 
     /// Everything that `prepared` answers, one line for each method, in the order of the trait.
     fn answers(prepared: &dyn Prepared) -> Vec<(&'static str, String)> {
         let device = sample::device();
-        let workload = Workload { context: 2048, sequences: 3 };
+        let workload = Workload {
+            context: 2048,
+            sequences: 3,
+        };
         let mut split = Split::tensor(2, 32);
         split.stages = vec![0..16, 16..32];
         let sum = Interval::exact(Bytes::new(20 * GIB));
@@ -318,29 +434,64 @@ mod tests {
             free: Some(device.total_bytes),
         };
         let devices = [facts; 4];
-        let plan = LaunchPlan { split: &split, workload, devices: &devices };
+        let plan = LaunchPlan {
+            split: &split,
+            workload,
+            devices: &devices,
+        };
 
         vec![
             ("profile", prepared.profile().to_owned()),
             ("parameters", format!("{:?}", prepared.parameters())),
             ("workload", format!("{:?}", prepared.workload())),
             ("kv_cache_dtype", prepared.kv_cache_dtype()),
-            ("kv_bytes_per_token", prepared.kv_bytes_per_token().to_string()),
-            ("state_bytes_per_sequence", prepared.state_bytes_per_sequence().to_string()),
+            (
+                "kv_bytes_per_token",
+                prepared.kv_bytes_per_token().to_string(),
+            ),
+            (
+                "state_bytes_per_sequence",
+                prepared.state_bytes_per_sequence().to_string(),
+            ),
             ("assumptions", format!("{:?}", prepared.assumptions())),
             ("warnings", format!("{:?}", prepared.warnings())),
             ("splits", format!("{:?}", prepared.splits(8))),
-            ("check", format!("{:?} {:?}", prepared.check(&split), prepared.check(&Split::tensor(3, 32)))),
+            (
+                "check",
+                format!(
+                    "{:?} {:?}",
+                    prepared.check(&split),
+                    prepared.check(&Split::tensor(3, 32))
+                ),
+            ),
             ("uneven", prepared.uneven().to_string()),
             ("moves_to_host", prepared.moves_to_host().to_string()),
-            ("ranks_are_processes", prepared.ranks_are_processes().to_string()),
-            ("device_fitness", format!("{:?}", prepared.device_fitness(&device))),
+            (
+                "ranks_are_processes",
+                prepared.ranks_are_processes().to_string(),
+            ),
+            (
+                "device_fitness",
+                format!("{:?}", prepared.device_fitness(&device)),
+            ),
             ("fixed", format!("{:?}", prepared.fixed(&split, 1, &device))),
-            ("variable", format!("{:?}", prepared.variable(&split, 1, &device, workload))),
-            ("fixed_sum", format!("{:?}", prepared.fixed_sum(&split, 1, &device))),
-            ("variable_sum", format!("{:?}", prepared.variable_sum(&split, 1, &device, workload))),
+            (
+                "variable",
+                format!("{:?}", prepared.variable(&split, 1, &device, workload)),
+            ),
+            (
+                "fixed_sum",
+                format!("{:?}", prepared.fixed_sum(&split, 1, &device)),
+            ),
+            (
+                "variable_sum",
+                format!("{:?}", prepared.variable_sum(&split, 1, &device, workload)),
+            ),
             ("host", format!("{:?}", prepared.host(&split, workload))),
-            ("must_be_available", format!("{:?}", prepared.must_be_available(&split, &device, sum))),
+            (
+                "must_be_available",
+                format!("{:?}", prepared.must_be_available(&split, &device, sum)),
+            ),
             ("launch", format!("{:?}", prepared.launch(&plan))),
         ]
     }
@@ -351,15 +502,28 @@ mod tests {
         let (base, with_adapter) = (llama(None), llama(Some(adapter())));
         let devices = [sample::device()];
         let asked = sample::tokens(2048);
-        let case = |model| Case { model, version: None, parameters, asked: asked.clone(), devices: &devices };
-        let (base, adapted) = (prepare(engine, &case(&base)).unwrap(), prepare(engine, &case(&with_adapter)).unwrap());
+        let case = |model| Case {
+            model,
+            version: None,
+            parameters,
+            asked: asked.clone(),
+            devices: &devices,
+        };
+        let (base, adapted) = (
+            prepare(engine, &case(&base)).unwrap(),
+            prepare(engine, &case(&with_adapter)).unwrap(),
+        );
         let pairs = answers(&*base).into_iter().zip(answers(&*adapted));
-        pairs.filter(|(base, adapted)| base != adapted).map(|((method, _), _)| method).collect()
+        pairs
+            .filter(|(base, adapted)| base != adapted)
+            .map(|((method, _), _)| method)
+            .collect()
     }
 
     #[test]
     fn adapter_answers_like_base() {
-        // Each of these makes a method answer what no default would: weights on the host, a share of the device.
+        // Each of these makes a method answer what no default would: weights on the host, a share
+        // of the device.
         let parameters = BTreeMap::from([
             ("enable_lora".to_owned(), json!(true)),
             ("cpu_offload_gb".to_owned(), json!(1)),
@@ -375,10 +539,22 @@ mod tests {
         let model = llama(Some(adapter()));
         let parameters = BTreeMap::from([("cpu_offload_gb".to_owned(), json!(1))]);
         let devices = [sample::device()];
-        let asked = super::super::AskedWorkload { context: Some(AskedContext::Tokens(2048)), ..Default::default() };
-        let case = Case { model: &model, version: None, parameters: &parameters, asked, devices: &devices };
+        let asked = super::super::AskedWorkload {
+            context: Some(AskedContext::Tokens(2048)),
+            ..Default::default()
+        };
+        let case = Case {
+            model: &model,
+            version: None,
+            parameters: &parameters,
+            asked,
+            devices: &devices,
+        };
         let adapted = prepare(by_name("vllm").unwrap(), &case).unwrap();
-        let split = Split { offload: Offload::None, ..Split::single(32) };
+        let split = Split {
+            offload: Offload::None,
+            ..Split::single(32)
+        };
         assert!(adapted.moves_to_host() && adapted.ranks_are_processes());
         assert!(!adapted.host(&split, adapted.workload()).unwrap().is_empty());
     }

@@ -6,7 +6,9 @@ use utoipa::ToSchema;
 use crate::bytes::Bytes;
 
 /// What bytes are for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum ComponentName {
     /// Weights as resident, engine-made copies and tables included.
@@ -30,7 +32,9 @@ pub enum ComponentName {
 }
 
 /// On what a figure rests; ordered from firm to soft.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Basis {
     /// Read from headers or the driver.
@@ -57,22 +61,38 @@ pub struct Interval {
 impl Interval {
     /// An exact figure.
     pub const fn exact(bytes: Bytes) -> Self {
-        Self { low: bytes, likely: bytes, high: bytes }
+        Self {
+            low: bytes,
+            likely: bytes,
+            high: bytes,
+        }
     }
 
     /// An interval; the ends are widened to hold the likely figure.
     pub fn new(low: Bytes, likely: Bytes, high: Bytes) -> Self {
-        Self { low: low.min(likely), likely, high: high.max(likely) }
+        Self {
+            low: low.min(likely),
+            likely,
+            high: high.max(likely),
+        }
     }
 
     /// The end-by-end sum.
     pub fn plus(self, other: Self) -> Self {
-        Self { low: self.low + other.low, likely: self.likely + other.likely, high: self.high + other.high }
+        Self {
+            low: self.low + other.low,
+            likely: self.likely + other.likely,
+            high: self.high + other.high,
+        }
     }
 
     /// The end-by-end larger.
     pub fn max(self, other: Self) -> Self {
-        Self { low: self.low.max(other.low), likely: self.likely.max(other.likely), high: self.high.max(other.high) }
+        Self {
+            low: self.low.max(other.low),
+            likely: self.likely.max(other.likely),
+            high: self.high.max(other.high),
+        }
     }
 }
 
@@ -97,17 +117,41 @@ pub struct Component {
 
 impl Component {
     /// A component of one figure.
-    pub fn exact(name: ComponentName, bytes: Bytes, basis: Basis, detail: impl Into<String>) -> Self {
-        Self { name, bytes: Interval::exact(bytes), basis, detail: detail.into() }
+    pub fn exact(
+        name: ComponentName,
+        bytes: Bytes,
+        basis: Basis,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self {
+            name,
+            bytes: Interval::exact(bytes),
+            basis,
+            detail: detail.into(),
+        }
     }
 
     /// A component of an interval.
-    pub fn between(name: ComponentName, bytes: Interval, basis: Basis, detail: impl Into<String>) -> Self {
-        Self { name, bytes, basis, detail: detail.into() }
+    pub fn between(
+        name: ComponentName,
+        bytes: Interval,
+        basis: Basis,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self {
+            name,
+            bytes,
+            basis,
+            detail: detail.into(),
+        }
     }
 }
 
 /// The sum of components that live on a device (host memory left out).
 pub fn device_sum(components: &[Component]) -> Interval {
-    components.iter().filter(|part| part.name != ComponentName::Host).map(|part| part.bytes).sum()
+    components
+        .iter()
+        .filter(|part| part.name != ComponentName::Host)
+        .map(|part| part.bytes)
+        .sum()
 }

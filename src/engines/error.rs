@@ -3,7 +3,8 @@
 /// Why an engine gives no figures.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
-    /// The model's cache semantics, or its class, are not understood, or this engine does not run it.
+    /// The model's cache semantics, or its class, are not understood, or this engine does not run
+    /// it.
     #[error("{engine} cannot be answered for: {why}")]
     Unsupported {
         /// The engine.
@@ -27,7 +28,8 @@ pub enum EngineError {
         /// The nearest name that exists.
         nearest: Option<String>,
     },
-    /// A parameter of this engine whose memory no figure follows, set to something that may take some.
+    /// A parameter of this engine whose memory no figure follows, set to something that may take
+    /// some.
     #[error("{engine} parameter {name} = {value}: {why}")]
     UnsupportedParameter {
         /// The engine.
@@ -64,7 +66,9 @@ pub enum EngineError {
         why: String,
     },
     /// A size left 64 bits on the way.
-    #[error("the {what} of this model is larger than 2^64 bytes: its configuration or headers cannot be right")]
+    #[error(
+        "the {what} of this model is larger than 2^64 bytes: its configuration or headers cannot be right"
+    )]
     Overflow {
         /// What was being summed.
         what: &'static str,

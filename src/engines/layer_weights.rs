@@ -7,7 +7,8 @@ use super::IllegalSplit;
 use crate::bytes::Bytes;
 use crate::model::{Inventory, TensorClass};
 
-/// The tensors of a model, told apart into decoder layers, what comes before them and what comes after.
+/// The tensors of a model, told apart into decoder layers, what comes before them and what comes
+/// after.
 #[derive(Clone, Debug)]
 pub struct LayerWeights<'a> {
     placed: Vec<(&'a TensorClass, Place)>,
@@ -29,15 +30,24 @@ impl<'a> LayerWeights<'a> {
     pub fn new(inventory: &'a Inventory, layers: u32) -> Self {
         let decoder = decoder_prefix(inventory, layers);
         let place = |class: &TensorClass| match (prefix(&class.pattern), decoder) {
-            (Some(own), Some(decoder)) if own == decoder && class.component.is_empty() => Place::Layer,
+            (Some(own), Some(decoder)) if own == decoder && class.component.is_empty() => {
+                Place::Layer
+            }
             (None, _) if is_output(&class.pattern) => Place::After,
             _ => Place::Before,
         };
-        Self { placed: inventory.classes.iter().map(|class| (class, place(class))).collect(), layers }
+        Self {
+            placed: inventory
+                .classes
+                .iter()
+                .map(|class| (class, place(class)))
+                .collect(),
+            layers,
+        }
     }
 
-    /// The bytes of every layer and of what stands around them, `bytes_each` telling what one tensor of a class takes:
-    /// for who asks for many stages.
+    /// The bytes of every layer and of what stands around them, `bytes_each` telling what one
+    /// tensor of a class takes: for who asks for many stages.
     pub fn table(&self, bytes_each: impl Fn(&TensorClass) -> Bytes) -> LayerBytes {
         let mut each = vec![Bytes::ZERO; self.layers as usize];
         let mut table = LayerBytes::default();
@@ -51,10 +61,16 @@ impl<'a> LayerWeights<'a> {
                     for run in &class.layers {
                         let end = run.last.saturating_add(1);
                         let known = run.first.min(self.layers)..end.min(self.layers);
-                        for slot in each.get_mut(known.start as usize..known.end as usize).into_iter().flatten() {
+                        for slot in each
+                            .get_mut(known.start as usize..known.end as usize)
+                            .into_iter()
+                            .flatten()
+                        {
                             *slot += bytes * run.each;
                         }
-                        table.behind += bytes * run.each * u64::from(end.saturating_sub(run.first.max(self.layers)));
+                        table.behind += bytes
+                            * run.each
+                            * u64::from(end.saturating_sub(run.first.max(self.layers)));
                     }
                 }
             }
@@ -88,7 +104,9 @@ pub struct LayerBytes {
 impl LayerBytes {
     /// The bytes of stage `stage` of `stages`.
     pub fn stage(&self, stages: &[Range<u32>], stage: usize) -> Bytes {
-        let Some(range) = stages.get(stage) else { return Bytes::ZERO };
+        let Some(range) = stages.get(stage) else {
+            return Bytes::ZERO;
+        };
         let mut sum = self.layers(range);
         if stage == 0 {
             sum += self.before;
@@ -105,8 +123,16 @@ impl LayerBytes {
     /// The bytes of some decoder layers alone.
     pub fn layers(&self, range: &Range<u32>) -> Bytes {
         let last = self.before_layer.len().saturating_sub(1);
-        let before = |layer: u32| self.before_layer.get((layer as usize).min(last)).copied().unwrap_or(Bytes::ZERO);
-        before(range.end.max(range.start)).less(before(range.start)).unwrap_or(Bytes::OVERFLOW) + self.everywhere
+        let before = |layer: u32| {
+            self.before_layer
+                .get((layer as usize).min(last))
+                .copied()
+                .unwrap_or(Bytes::ZERO)
+        };
+        before(range.end.max(range.start))
+            .less(before(range.start))
+            .unwrap_or(Bytes::OVERFLOW)
+            + self.everywhere
     }
 
     /// The largest layer.
@@ -120,11 +146,20 @@ pub fn covers(stages: &[Range<u32>], layers: u32) -> Result<(), IllegalSplit> {
     let mut next = 0;
     for stage in stages {
         if stage.start != next || (stage.end <= stage.start && layers > 0) {
-            return Err(IllegalSplit(format!("stage {}..{} does not follow layer {next}", stage.start, stage.end)));
+            return Err(IllegalSplit(format!(
+                "stage {}..{} does not follow layer {next}",
+                stage.start, stage.end
+            )));
         }
         next = stage.end;
     }
-    if next == layers { Ok(()) } else { Err(IllegalSplit(format!("{next} of {layers} layers are placed"))) }
+    if next == layers {
+        Ok(())
+    } else {
+        Err(IllegalSplit(format!(
+            "{next} of {layers} layers are placed"
+        )))
+    }
 }
 
 /// What stands before the first number of a name.
@@ -132,23 +167,52 @@ fn prefix(pattern: &str) -> Option<&str> {
     pattern.split_once('*').map(|(prefix, _)| prefix)
 }
 
-/// The prefix of the decoder's layers: of those that reach the last layer, the one that holds the most bytes.
+/// The prefix of the decoder's layers: of those that reach the last layer, the one that holds the
+/// most bytes.
 fn decoder_prefix(inventory: &Inventory, layers: u32) -> Option<&str> {
     let mut sizes: BTreeMap<&str, (Bytes, u32)> = BTreeMap::new();
-    for class in inventory.classes.iter().filter(|class| class.component.is_empty()) {
-        let Some(prefix) = prefix(&class.pattern) else { continue };
+    for class in inventory
+        .classes
+        .iter()
+        .filter(|class| class.component.is_empty())
+    {
+        let Some(prefix) = prefix(&class.pattern) else {
+            continue;
+        };
         let size = sizes.entry(prefix).or_default();
         size.0 += class.bytes();
-        size.1 = size.1.max(class.layers.iter().map(|run| run.last.saturating_add(1)).max().unwrap_or(0));
+        size.1 = size.1.max(
+            class
+                .layers
+                .iter()
+                .map(|run| run.last.saturating_add(1))
+                .max()
+                .unwrap_or(0),
+        );
     }
-    let reaching = sizes.into_iter().filter(|(_, (_, reach))| layers > 0 && *reach >= layers);
-    reaching.max_by_key(|(_, (bytes, _))| *bytes).map(|(prefix, _)| prefix)
+    let reaching = sizes
+        .into_iter()
+        .filter(|(_, (_, reach))| layers > 0 && *reach >= layers);
+    reaching
+        .max_by_key(|(_, (bytes, _))| *bytes)
+        .map(|(prefix, _)| prefix)
 }
 
 fn is_output(pattern: &str) -> bool {
-    const OUTPUT: &[&str] =
-        &["lm_head", "output", "embed_out", "final", "norm", "ln_f", "head.", "score", "classifier"];
-    !pattern.contains("embed_tokens") && !pattern.contains("vision") && OUTPUT.iter().any(|word| pattern.contains(word))
+    const OUTPUT: &[&str] = &[
+        "lm_head",
+        "output",
+        "embed_out",
+        "final",
+        "norm",
+        "ln_f",
+        "head.",
+        "score",
+        "classifier",
+    ];
+    !pattern.contains("embed_tokens")
+        && !pattern.contains("vision")
+        && OUTPUT.iter().any(|word| pattern.contains(word))
 }
 
 #[cfg(test)]
@@ -161,7 +225,13 @@ mod tests {
     fn stages_add_up_to_the_whole() {
         let mut builder = InventoryBuilder::default();
         let mut add = |name: &str, bytes| {
-            builder.add("", name, Storage::Known(Dtype::BF16), &[bytes / 2], Bytes::new(bytes));
+            builder.add(
+                "",
+                name,
+                Storage::Known(Dtype::BF16),
+                &[bytes / 2],
+                Bytes::new(bytes),
+            );
         };
         add("model.embed_tokens.weight", 1000);
         add("model.norm.weight", 10);

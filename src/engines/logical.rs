@@ -1,7 +1,8 @@
-//! What a model must remember, engine aside: cache bytes at N tokens, bytes of one more token, states of a sequence.
+//! What a model must remember, engine aside: cache bytes at N tokens, bytes of one more token,
+//! states of a sequence.
 //!
-//! No paging, no padding, no kernels: Σ over layers of min(N, window) x elements x bytes of an element, plus recurrent
-//! states. Engines that allocate otherwise have their own arithmetic.
+//! No paging, no padding, no kernels: Σ over layers of min(N, window) x elements x bytes of an
+//! element, plus recurrent states. Engines that allocate otherwise have their own arithmetic.
 
 use std::ops::Range;
 
@@ -27,8 +28,8 @@ impl CacheElement {
 
     /// The element that an engine's name for it stands for; `None` for an unknown name.
     ///
-    /// Sources: vLLM `utils/torch_utils.py` (`STR_DTYPE_TO_TORCH_DTYPE`), ggml's block types; NVFP4 is 4 bits and one
-    /// byte of scale for 16 elements.
+    /// Sources: vLLM `utils/torch_utils.py` (`STR_DTYPE_TO_TORCH_DTYPE`), ggml's block types; NVFP4
+    /// is 4 bits and one byte of scale for 16 elements.
     pub fn named(name: &str) -> Option<Self> {
         let (elements, bytes) = match name.to_ascii_lowercase().as_str() {
             "float32" | "fp32" | "f32" => (1, 4),
@@ -51,8 +52,16 @@ impl CacheElement {
 }
 
 /// Cache bytes of `layers` for one sequence of `tokens`.
-pub fn cache(architecture: &Architecture, layers: Range<u32>, tokens: u64, element: CacheElement) -> Bytes {
-    architecture.mixers(layers).map(|mixer| held(mixer, tokens, element)).sum()
+pub fn cache(
+    architecture: &Architecture,
+    layers: Range<u32>,
+    tokens: u64,
+    element: CacheElement,
+) -> Bytes {
+    architecture
+        .mixers(layers)
+        .map(|mixer| held(mixer, tokens, element))
+        .sum()
 }
 
 /// Cache bytes of one more token after `tokens`: 0 in layers whose window is full by then.
@@ -60,20 +69,36 @@ pub fn per_token(architecture: &Architecture, tokens: u64, element: CacheElement
     let one = |mixer: &Mixer| match mixer {
         Mixer::Attention(attention) if !attention.shares_cache => match attention.span {
             Span::Full => held(mixer, 1, element),
-            Span::Sliding { window } | Span::Chunked { chunk: window } if tokens < window => held(mixer, 1, element),
+            Span::Sliding { window } | Span::Chunked { chunk: window } if tokens < window => {
+                held(mixer, 1, element)
+            }
             _ => Bytes::ZERO,
         },
-        Mixer::Latent(LatentAttention { compress_ratio: Some(ratio), window, .. }) => {
-            let windowed =
-                if window.is_some_and(|window| tokens < window) { held(mixer, 1, element) } else { Bytes::ZERO };
+        Mixer::Latent(LatentAttention {
+            compress_ratio: Some(ratio),
+            window,
+            ..
+        }) => {
+            let windowed = if window.is_some_and(|window| tokens < window) {
+                held(mixer, 1, element)
+            } else {
+                Bytes::ZERO
+            };
             // A state for each `ratio` tokens: their mean, rounded up.
-            let share = if *ratio > 0 { compressed(mixer, *ratio, element).div_ceil(*ratio) } else { Bytes::ZERO };
+            let share = if *ratio > 0 {
+                compressed(mixer, *ratio, element).div_ceil(*ratio)
+            } else {
+                Bytes::ZERO
+            };
             windowed + share
         }
         Mixer::Latent(_) => held(mixer, 1, element),
         _ => Bytes::ZERO,
     };
-    architecture.mixers(0..architecture.layer_count()).map(one).sum()
+    architecture
+        .mixers(0..architecture.layer_count())
+        .map(one)
+        .sum()
 }
 
 /// What one mixer holds after `tokens`.
@@ -90,7 +115,10 @@ fn held(mixer: &Mixer, tokens: u64, element: CacheElement) -> Bytes {
             element.times(Bytes::product([seen, attention.kv_heads, width]))
         }
         Mixer::Latent(latent) => match latent.compress_ratio {
-            None => element.times(latent_elements(latent, tokens)) + indexed(latent.indexer.as_ref(), tokens),
+            None => {
+                element.times(latent_elements(latent, tokens))
+                    + indexed(latent.indexer.as_ref(), tokens)
+            }
             Some(ratio) => {
                 let window = tokens.min(latent.window.unwrap_or(tokens));
                 let states = tokens.checked_div(ratio).unwrap_or(0);
@@ -119,22 +147,31 @@ fn compressed(mixer: &Mixer, ratio: u64, element: CacheElement) -> Bytes {
 /// Indexer keys are FP8 with a 32-bit scale for each 128 elements, whatever the cache's dtype
 /// (vLLM `layers/sparse_attn_indexer.py`).
 fn indexed(indexer: Option<&Indexer>, tokens: u64) -> Bytes {
-    let Some(indexer) = indexer else { return Bytes::ZERO };
-    let width = indexer.head_dim.saturating_add(indexer.head_dim.div_ceil(128).saturating_mul(4));
+    let Some(indexer) = indexer else {
+        return Bytes::ZERO;
+    };
+    let width = indexer
+        .head_dim
+        .saturating_add(indexer.head_dim.div_ceil(128).saturating_mul(4));
     Bytes::product([tokens, width])
 }
 
 /// Bytes of the recurrent states of one sequence in `layers`.
 ///
-/// Convolutions are kept in `dtype`. States are kept in what the configuration demands; without a demand in `dtype` for
-/// Mamba and RWKV, in 32-bit floats for the delta rules and lightning attention: their kernels return them so
-/// (flash-linear-attention's `chunk_gated_delta_rule`, `chunk_kda`), and only vLLM rounds Qwen3-Next's.
+/// Convolutions are kept in `dtype`. States are kept in what the configuration demands; without a
+/// demand in `dtype` for Mamba and RWKV, in 32-bit floats for the delta rules and lightning
+/// attention: their kernels return them so (flash-linear-attention's `chunk_gated_delta_rule`,
+/// `chunk_kda`), and only vLLM rounds Qwen3-Next's.
 pub fn states(architecture: &Architecture, layers: Range<u32>, dtype: Dtype) -> Bytes {
     let one = |mixer: &Mixer| {
-        let Mixer::Recurrent(recurrent) = mixer else { return Bytes::ZERO };
+        let Mixer::Recurrent(recurrent) = mixer else {
+            return Bytes::ZERO;
+        };
         let (conv_elements, state_elements) = state_elements(recurrent);
         let usual = match recurrent {
-            Recurrent::GatedDelta { .. } | Recurrent::Kda { .. } | Recurrent::Lightning { .. } => Dtype::F32,
+            Recurrent::GatedDelta { .. } | Recurrent::Kda { .. } | Recurrent::Lightning { .. } => {
+                Dtype::F32
+            }
             _ => dtype,
         };
         let state = architecture.state_dtype.unwrap_or(usual);
@@ -148,24 +185,59 @@ pub fn states(architecture: &Architecture, layers: Range<u32>, dtype: Dtype) -> 
 pub fn state_elements(recurrent: &Recurrent) -> (Bytes, Bytes) {
     let before = |conv: u64| conv.saturating_sub(1);
     match *recurrent {
-        Recurrent::Mamba1 { inner, state, conv } => {
-            (Bytes::product([inner, before(conv)]), Bytes::product([inner, state]))
-        }
-        Recurrent::Mamba2 { inner, heads, head_dim, state, groups, conv } => {
+        Recurrent::Mamba1 { inner, state, conv } => (
+            Bytes::product([inner, before(conv)]),
+            Bytes::product([inner, state]),
+        ),
+        Recurrent::Mamba2 {
+            inner,
+            heads,
+            head_dim,
+            state,
+            groups,
+            conv,
+        } => {
             let channels = Bytes::new(inner) + Bytes::product([2, groups, state]);
-            (channels * before(conv), Bytes::product([heads, head_dim, state]))
+            (
+                channels * before(conv),
+                Bytes::product([heads, head_dim, state]),
+            )
         }
-        Recurrent::GatedDelta { key_heads, value_heads, key_dim, value_dim, conv } => {
-            let channels = Bytes::product([2, key_heads, key_dim]) + Bytes::product([value_heads, value_dim]);
-            (channels * before(conv), Bytes::product([value_heads, value_dim, key_dim]))
+        Recurrent::GatedDelta {
+            key_heads,
+            value_heads,
+            key_dim,
+            value_dim,
+            conv,
+        } => {
+            let channels =
+                Bytes::product([2, key_heads, key_dim]) + Bytes::product([value_heads, value_dim]);
+            (
+                channels * before(conv),
+                Bytes::product([value_heads, value_dim, key_dim]),
+            )
         }
-        Recurrent::Kda { heads, head_dim, conv } => {
-            (Bytes::product([3, heads, head_dim, before(conv)]), Bytes::product([heads, head_dim, head_dim]))
+        Recurrent::Kda {
+            heads,
+            head_dim,
+            conv,
+        } => (
+            Bytes::product([3, heads, head_dim, before(conv)]),
+            Bytes::product([heads, head_dim, head_dim]),
+        ),
+        Recurrent::Lightning { heads, head_dim } => {
+            (Bytes::ZERO, Bytes::product([heads, head_dim, head_dim]))
         }
-        Recurrent::Lightning { heads, head_dim } => (Bytes::ZERO, Bytes::product([heads, head_dim, head_dim])),
-        Recurrent::ShortConv { width, conv } => (Bytes::product([width, before(conv)]), Bytes::ZERO),
-        Recurrent::Rwkv { hidden, head_size, token_shift } => {
-            (Bytes::product([token_shift, hidden]), Bytes::product([hidden, head_size]))
+        Recurrent::ShortConv { width, conv } => {
+            (Bytes::product([width, before(conv)]), Bytes::ZERO)
         }
+        Recurrent::Rwkv {
+            hidden,
+            head_size,
+            token_shift,
+        } => (
+            Bytes::product([token_shift, hidden]),
+            Bytes::product([hidden, head_size]),
+        ),
     }
 }

@@ -1,12 +1,16 @@
-//! From a case to an engine that answers: the version checked, an adapter counted, doubt about a version applied.
+//! From a case to an engine that answers: the version checked, an adapter counted, doubt about a
+//! version applied.
 
 use super::releases::{Confidence, confidence};
 use super::unverified::Unverified;
 use super::{Case, Engine, EngineError, Prepared, adapted};
 
-/// Prepares `engine` for `case`. Placement calls this, never [`Engine::prepare`] itself: what holds for every engine is
-/// applied here.
-pub fn prepare<'a>(engine: &dyn Engine, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
+/// Prepares `engine` for `case`. Placement calls this, never [`Engine::prepare`] itself: what holds
+/// for every engine is applied here.
+pub fn prepare<'a>(
+    engine: &dyn Engine,
+    case: &Case<'a>,
+) -> Result<Box<dyn Prepared + 'a>, EngineError> {
     let confidence = confidence(engine.name(), case.version)?;
     let prepared = adapted::prepare(engine, case)?;
 

@@ -1,7 +1,7 @@
 //! Engine profiles: an engine's constants by version range, embedded as TOML, each with its source.
 //!
-//! Numbers are kept in millionths, so that no floating point enters a byte count. A user's table can override any
-//! constant; a name or a value that cannot be meant is refused by its path.
+//! Numbers are kept in millionths, so that no floating point enters a byte count. A user's table
+//! can override any constant; a name or a value that cannot be meant is refused by its path.
 
 use std::collections::BTreeMap;
 
@@ -45,7 +45,10 @@ pub enum ProfileError {
 }
 
 fn field(path: impl Into<String>, why: impl Into<String>) -> ProfileError {
-    ProfileError::Field { path: path.into(), why: why.into() }
+    ProfileError::Field {
+        path: path.into(),
+        why: why.into(),
+    }
 }
 
 const MILLION: u64 = 1_000_000;
@@ -53,15 +56,21 @@ const MILLION: u64 = 1_000_000;
 impl Profiles {
     /// Reads profiles from TOML text of the embedded files' form.
     pub fn parse(text: &str) -> Result<Self, ProfileError> {
-        let table: toml::Table =
-            text.parse().map_err(|error: toml::de::Error| ProfileError::Syntax(error.to_string()))?;
-        let engine = table.get("engine").and_then(toml::Value::as_str).ok_or_else(|| field("engine", "is missing"))?;
+        let table: toml::Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| ProfileError::Syntax(error.to_string()))?;
+        let engine = table
+            .get("engine")
+            .and_then(toml::Value::as_str)
+            .ok_or_else(|| field("engine", "is missing"))?;
         let common = match table.get("constants") {
             Some(value) => constants("constants", value)?,
             None => BTreeMap::new(),
         };
-        let entries =
-            table.get("profile").and_then(toml::Value::as_array).ok_or_else(|| field("profile", "is missing"))?;
+        let entries = table
+            .get("profile")
+            .and_then(toml::Value::as_array)
+            .ok_or_else(|| field("profile", "is missing"))?;
         let mut profiles = Vec::with_capacity(entries.len());
         for entry in entries {
             let text = |key: &str| entry.get(key).and_then(toml::Value::as_str);
@@ -70,19 +79,32 @@ impl Profiles {
                 text.parse::<EngineVersion>()
                     .map_err(|error| field(format!("profile.\"{name}\".{key}"), error.to_string()))
             };
-            let from = version("from", text("from").ok_or_else(|| field("profile.from", "is missing"))?)?;
-            let until = text("until").map(|text| version("until", text)).transpose()?;
+            let from = version(
+                "from",
+                text("from").ok_or_else(|| field("profile.from", "is missing"))?,
+            )?;
+            let until = text("until")
+                .map(|text| version("until", text))
+                .transpose()?;
             let mut all = common.clone();
             if let Some(own) = entry.get("constants") {
                 all.extend(constants(&format!("profile.\"{name}\".constants"), own)?);
             }
-            profiles.push(Profile { name: name.to_owned(), from, until, constants: all });
+            profiles.push(Profile {
+                name: name.to_owned(),
+                from,
+                until,
+                constants: all,
+            });
         }
         profiles.sort_by(|one, other| other.from.numbers().cmp(one.from.numbers()));
         if profiles.is_empty() {
             return Err(field("profile", "holds no profile"));
         }
-        Ok(Self { engine: engine.to_owned(), profiles })
+        Ok(Self {
+            engine: engine.to_owned(),
+            profiles,
+        })
     }
 
     /// The profile whose range holds `version`; the newest where none is asked for.
@@ -95,27 +117,46 @@ impl Profiles {
             })
         };
         let found = self.profiles.iter().find(holds);
-        found.ok_or_else(|| field("profile", version.map_or_else(String::new, |asked| format!("none covers {asked}"))))
+        found.ok_or_else(|| {
+            field(
+                "profile",
+                version.map_or_else(String::new, |asked| format!("none covers {asked}")),
+            )
+        })
     }
 
-    /// These profiles with a user's table merged in: `constants.NAME = number` for every version, and
-    /// `"0.33".NAME = number` for one profile, which stands before that.
+    /// These profiles with a user's table merged in: `constants.NAME = number` for every version,
+    /// and `"0.33".NAME = number` for one profile, which stands before that.
     pub fn overridden(mut self, table: &toml::Table) -> Result<Self, ProfileError> {
         let for_all = table.iter().filter(|(section, _)| *section == "constants");
         let for_one = table.iter().filter(|(section, _)| *section != "constants");
         for (section, values) in for_all.chain(for_one) {
             let path = format!("profiles.{}.{section}", self.engine);
-            let values = values.as_table().ok_or_else(|| field(&path, "must be a table"))?;
-            if section != "constants" && !self.profiles.iter().any(|profile| profile.name == *section) {
+            let values = values
+                .as_table()
+                .ok_or_else(|| field(&path, "must be a table"))?;
+            if section != "constants"
+                && !self.profiles.iter().any(|profile| profile.name == *section)
+            {
                 let known: Vec<&str> = self.profiles.iter().map(|profile| &*profile.name).collect();
-                return Err(field(path, format!("no such profile; known: constants, {}", known.join(", "))));
+                return Err(field(
+                    path,
+                    format!("no such profile; known: constants, {}", known.join(", ")),
+                ));
             }
-            for profile in self.profiles.iter_mut().filter(|profile| section == "constants" || profile.name == *section)
+            for profile in self
+                .profiles
+                .iter_mut()
+                .filter(|profile| section == "constants" || profile.name == *section)
             {
                 for (name, value) in values {
                     let path = format!("{path}.{name}");
-                    let slot = profile.constants.get_mut(name).ok_or_else(|| field(&path, "no such constant"))?;
-                    *slot = millionths(value).ok_or_else(|| field(&path, "must be a number, not negative"))?;
+                    let slot = profile
+                        .constants
+                        .get_mut(name)
+                        .ok_or_else(|| field(&path, "no such constant"))?;
+                    *slot = millionths(value)
+                        .ok_or_else(|| field(&path, "must be a number, not negative"))?;
                 }
             }
         }
@@ -126,7 +167,10 @@ impl Profiles {
 impl Profile {
     /// A constant in millionths.
     pub fn millionths(&self, name: &str) -> Result<u64, ProfileError> {
-        self.constants.get(name).copied().ok_or_else(|| field(format!("\"{}\".{name}", self.name), "is missing"))
+        self.constants
+            .get(name)
+            .copied()
+            .ok_or_else(|| field(format!("\"{}\".{name}", self.name), "is missing"))
     }
 
     /// A whole number; a fraction is cut.
@@ -162,13 +206,20 @@ impl Ratio {
 }
 
 fn constants(path: &str, value: &toml::Value) -> Result<BTreeMap<String, u64>, ProfileError> {
-    let table = value.as_table().ok_or_else(|| field(path, "must be a table"))?;
+    let table = value
+        .as_table()
+        .ok_or_else(|| field(path, "must be a table"))?;
     let mut all = BTreeMap::new();
     for (name, entry) in table {
         let path = format!("{path}.{name}");
         let number = entry.get("value").and_then(millionths);
-        let number = number.ok_or_else(|| field(&path, "needs a 'value': a number, not negative"))?;
-        if entry.get("source").and_then(toml::Value::as_str).is_none_or(str::is_empty) {
+        let number =
+            number.ok_or_else(|| field(&path, "needs a 'value': a number, not negative"))?;
+        if entry
+            .get("source")
+            .and_then(toml::Value::as_str)
+            .is_none_or(str::is_empty)
+        {
             return Err(field(path, "needs a 'source'"));
         }
         all.insert(name.clone(), number);
@@ -185,8 +236,13 @@ fn millionths(value: &toml::Value) -> Option<u64> {
     }
 }
 
-/// A fraction in millionths; `None` for what is negative, not a number or larger than any constant can be.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked before")]
+/// A fraction in millionths; `None` for what is negative, not a number or larger than any constant
+/// can be.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the range is checked before"
+)]
 pub fn millionths_of(number: f64) -> Option<u64> {
     (number.is_finite() && (0.0..=1e12).contains(&number)).then(|| (number * 1e6).round() as u64)
 }
@@ -232,33 +288,73 @@ mod tests {
         let profiles = Profiles::parse(TEXT).unwrap();
         let with = |text: &str| profiles.clone().overridden(&text.parse().unwrap());
         let changed = with("constants.block = 32\n\"0.19\".share = 0.5").unwrap();
-        assert_eq!(changed.for_version(None).unwrap().count("block").unwrap(), 32);
+        assert_eq!(
+            changed.for_version(None).unwrap().count("block").unwrap(),
+            32
+        );
         let old: EngineVersion = "0.19".parse().unwrap();
-        assert_eq!(changed.for_version(Some(&old)).unwrap().millionths("share").unwrap(), 500_000);
+        assert_eq!(
+            changed
+                .for_version(Some(&old))
+                .unwrap()
+                .millionths("share")
+                .unwrap(),
+            500_000
+        );
         let both = with("constants.share = 0.25\n\"0.19\".share = 0.5").unwrap();
-        assert_eq!(both.for_version(Some(&old)).unwrap().millionths("share").unwrap(), 500_000);
-        assert_eq!(both.for_version(None).unwrap().millionths("share").unwrap(), 250_000);
+        assert_eq!(
+            both.for_version(Some(&old))
+                .unwrap()
+                .millionths("share")
+                .unwrap(),
+            500_000
+        );
+        assert_eq!(
+            both.for_version(None).unwrap().millionths("share").unwrap(),
+            250_000
+        );
         let message = with("constants.blok = 1").unwrap_err().to_string();
-        assert_eq!(message, "profile field profiles.e.constants.blok: no such constant");
+        assert_eq!(
+            message,
+            "profile field profiles.e.constants.blok: no such constant"
+        );
         assert!(with("\"0.7\".share = 1").is_err());
-        assert!(with("constants.share = -1.0").unwrap_err().to_string().contains("not negative"));
+        assert!(
+            with("constants.share = -1.0")
+                .unwrap_err()
+                .to_string()
+                .contains("not negative")
+        );
     }
 
     #[test]
     fn a_constant_without_a_source_is_refused() {
         let text = TEXT.replace(r#"{ value = 16, source = "s" }"#, "{ value = 16 }");
-        assert!(Profiles::parse(&text).unwrap_err().to_string().contains("constants.block"));
+        assert!(
+            Profiles::parse(&text)
+                .unwrap_err()
+                .to_string()
+                .contains("constants.block")
+        );
     }
 
     #[test]
     fn embedded_profiles_begin_at_oldest_release() {
-        for (text, before, oldest) in
-            [(include_str!("profiles/vllm.toml"), "0.3", "0.4"), (include_str!("profiles/sglang.toml"), "0.1", "0.2")]
-        {
+        for (text, before, oldest) in [
+            (include_str!("profiles/vllm.toml"), "0.3", "0.4"),
+            (include_str!("profiles/sglang.toml"), "0.1", "0.2"),
+        ] {
             let profiles = Profiles::parse(text).unwrap();
-            profiles.for_version(Some(&oldest.parse().unwrap())).unwrap();
-            let error = profiles.for_version(Some(&before.parse().unwrap())).unwrap_err();
-            assert_eq!(error.to_string(), format!("profile field profile: none covers {before}"));
+            profiles
+                .for_version(Some(&oldest.parse().unwrap()))
+                .unwrap();
+            let error = profiles
+                .for_version(Some(&before.parse().unwrap()))
+                .unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("profile field profile: none covers {before}")
+            );
         }
     }
 }

@@ -1,6 +1,8 @@
-//! The logical minimum: weights as stored, the cache of N tokens, recurrent states; no engine's overheads.
+//! The logical minimum: weights as stored, the cache of N tokens, recurrent states; no engine's
+//! overheads.
 //!
-//! It answers "what would a perfect engine need", which is what estimators that know no engine print. Nothing runs it.
+//! It answers "what would a perfect engine need", which is what estimators that know no engine
+//! print. Nothing runs it.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +11,9 @@ use serde_json::Value;
 use super::layer_weights::{LayerBytes, LayerWeights};
 use super::logical::{self, CacheElement};
 use super::{
-    AskedContext, AskedWorkload, Basis, CacheCapacity, Case, Component, ComponentName, Engine, EngineError, Fitness,
-    IllegalSplit, Interval, Launch, LaunchPlan, Offload, Prepared, Share, Split, Workload, nearest_name,
+    AskedContext, AskedWorkload, Basis, CacheCapacity, Case, Component, ComponentName, Engine,
+    EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan, Offload, Prepared, Share,
+    Split, Workload, nearest_name,
 };
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
@@ -43,7 +46,11 @@ impl Engine for Reference {
     fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
         if let Some(name) = case.parameters.keys().next() {
             let nearest = nearest_name(name, []);
-            return Err(EngineError::UnknownParameter { engine: NAME, name: name.clone(), nearest });
+            return Err(EngineError::UnknownParameter {
+                engine: NAME,
+                name: name.clone(),
+                nearest,
+            });
         }
         Ok(Box::new(Prepare::new(case.model, &case.asked)?))
     }
@@ -66,19 +73,36 @@ impl<'a> Prepare<'a> {
         let architecture = match &model.architecture {
             Ok(architecture) => Some(architecture),
             Err(_) if model.format == Format::Diffusers => None,
-            Err(why) => return Err(EngineError::Unsupported { engine: NAME, why: why.to_string() }),
+            Err(why) => {
+                return Err(EngineError::Unsupported {
+                    engine: NAME,
+                    why: why.to_string(),
+                });
+            }
         };
         let mut assumptions = Vec::new();
         let dtype = match asked.dtype.as_deref().filter(|name| *name != "auto") {
             Some(name) => compute_dtype(name)?,
             None => model_dtype(model.format, &model.inventory, architecture),
         };
-        let (element_name, element) = match asked.kv_cache_dtype.as_deref().filter(|name| *name != "auto") {
-            Some(name) => (name.to_owned(), CacheElement::named(name).ok_or_else(|| bad_cache_dtype(name))?),
+        let (element_name, element) = match asked
+            .kv_cache_dtype
+            .as_deref()
+            .filter(|name| *name != "auto")
+        {
+            Some(name) => (
+                name.to_owned(),
+                CacheElement::named(name).ok_or_else(|| bad_cache_dtype(name))?,
+            ),
             None => (dtype_name(dtype).to_owned(), CacheElement::of(dtype)),
         };
-        let wanted =
-            architecture.and_then(|architecture| architecture.quantization.as_ref()?.kv_cache_dtype.as_deref());
+        let wanted = architecture.and_then(|architecture| {
+            architecture
+                .quantization
+                .as_ref()?
+                .kv_cache_dtype
+                .as_deref()
+        });
         if let (Some(wanted), None) = (wanted, &asked.kv_cache_dtype) {
             assumptions.push(format!(
                 "the cache is counted in {element_name}; the checkpoint itself asks for {wanted} (kv_cache_dtype={wanted})"
@@ -96,15 +120,25 @@ impl<'a> Prepare<'a> {
             }
         };
         if let Some(longest) = longest.filter(|longest| context > *longest) {
-            assumptions.push(format!("{context} tokens are more than the {longest} that the model is configured for"));
+            assumptions.push(format!(
+                "{context} tokens are more than the {longest} that the model is configured for"
+            ));
         }
-        assumptions.push("no engine: weights as stored and the logical cache, without any overhead".to_owned());
+        assumptions.push(
+            "no engine: weights as stored and the logical cache, without any overhead".to_owned(),
+        );
         Ok(Self {
             model,
             architecture,
-            weights: LayerWeights::new(&model.inventory, architecture.map_or(0, Architecture::layer_count))
-                .table(|class| class.bytes_each),
-            workload: Workload { context, sequences: asked.sequences.unwrap_or(1) },
+            weights: LayerWeights::new(
+                &model.inventory,
+                architecture.map_or(0, Architecture::layer_count),
+            )
+            .table(|class| class.bytes_each),
+            workload: Workload {
+                context,
+                sequences: asked.sequences.unwrap_or(1),
+            },
             element,
             element_name,
             dtype,
@@ -117,10 +151,18 @@ impl<'a> Prepare<'a> {
     }
 
     /// Cache and states of `rank`.
-    fn remembered(&self, split: &Split, rank: usize, workload: Workload) -> Result<(Bytes, Bytes), EngineError> {
-        let Some(architecture) = self.architecture else { return Ok((Bytes::ZERO, Bytes::ZERO)) };
+    fn remembered(
+        &self,
+        split: &Split,
+        rank: usize,
+        workload: Workload,
+    ) -> Result<(Bytes, Bytes), EngineError> {
+        let Some(architecture) = self.architecture else {
+            return Ok((Bytes::ZERO, Bytes::ZERO));
+        };
         let (_, layers) = split.stage_of(rank);
-        let cache = logical::cache(architecture, layers.clone(), workload.context, self.element) * workload.sequences;
+        let cache = logical::cache(architecture, layers.clone(), workload.context, self.element)
+            * workload.sequences;
         let states = logical::states(architecture, layers, self.dtype) * workload.sequences;
         if cache.overflowed() || states.overflowed() {
             return Err(EngineError::Overflow { what: "cache" });
@@ -147,8 +189,9 @@ impl Prepared for Prepare<'_> {
     }
 
     fn kv_bytes_per_token(&self) -> Bytes {
-        self.architecture
-            .map_or(Bytes::ZERO, |architecture| logical::per_token(architecture, self.workload.context, self.element))
+        self.architecture.map_or(Bytes::ZERO, |architecture| {
+            logical::per_token(architecture, self.workload.context, self.element)
+        })
     }
 
     fn state_bytes_per_sequence(&self) -> Bytes {
@@ -200,16 +243,38 @@ impl Prepared for Prepare<'_> {
         Fitness::Able
     }
 
-    fn fixed(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Vec<Component>, EngineError> {
+    fn fixed(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+    ) -> Result<Vec<Component>, EngineError> {
         let bytes = self.fixed_sum(split, rank, device)?;
-        let detail =
-            format!("{} tensors in {} files, as stored", self.model.inventory.tensors(), self.model.weight_files);
-        Ok(vec![Component::between(ComponentName::Weights, bytes, Basis::Exact, detail)])
+        let detail = format!(
+            "{} tensors in {} files, as stored",
+            self.model.inventory.tensors(),
+            self.model.weight_files
+        );
+        Ok(vec![Component::between(
+            ComponentName::Weights,
+            bytes,
+            Basis::Exact,
+            detail,
+        )])
     }
 
-    fn fixed_sum(&self, split: &Split, rank: usize, _device: &DeviceFacts) -> Result<Interval, EngineError> {
+    fn fixed_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        _device: &DeviceFacts,
+    ) -> Result<Interval, EngineError> {
         let bytes = self.weights.stage(&split.stages, split.stage_of(rank).0);
-        if bytes.overflowed() { Err(EngineError::Overflow { what: "weights" }) } else { Ok(Interval::exact(bytes)) }
+        if bytes.overflowed() {
+            Err(EngineError::Overflow { what: "weights" })
+        } else {
+            Ok(Interval::exact(bytes))
+        }
     }
 
     fn variable(
@@ -220,14 +285,27 @@ impl Prepared for Prepare<'_> {
         workload: Workload,
     ) -> Result<Vec<Component>, EngineError> {
         let (cache, states) = self.remembered(split, rank, workload)?;
-        let held = format!("{} x {} tokens in {}", workload.sequences, workload.context, self.element_name);
+        let held = format!(
+            "{} x {} tokens in {}",
+            workload.sequences, workload.context, self.element_name
+        );
         let mut components = Vec::new();
         if cache > Bytes::ZERO {
-            components.push(Component::exact(ComponentName::KvCache, cache, Basis::Formula, held));
+            components.push(Component::exact(
+                ComponentName::KvCache,
+                cache,
+                Basis::Formula,
+                held,
+            ));
         }
         if states > Bytes::ZERO {
             let detail = format!("{} sequences", workload.sequences);
-            components.push(Component::exact(ComponentName::State, states, Basis::Formula, detail));
+            components.push(Component::exact(
+                ComponentName::State,
+                states,
+                Basis::Formula,
+                detail,
+            ));
         }
         Ok(components)
     }
@@ -264,13 +342,21 @@ impl Prepared for Prepare<'_> {
     }
 }
 
-/// The dtype that the model computes in: the configuration's, else the widest-spread float among its tensors.
-pub(super) fn model_dtype(format: Format, inventory: &Inventory, architecture: Option<&Architecture>) -> Dtype {
+/// The dtype that the model computes in: the configuration's, else the widest-spread float among
+/// its tensors.
+pub(super) fn model_dtype(
+    format: Format,
+    inventory: &Inventory,
+    architecture: Option<&Architecture>,
+) -> Dtype {
     // GGUF files name no compute dtype; llama.cpp's cache is F16.
     if format == Format::Gguf {
         return Dtype::F16;
     }
-    if let Some(dtype) = architecture.and_then(|architecture| architecture.dtype).filter(|dtype| dtype.is_float()) {
+    if let Some(dtype) = architecture
+        .and_then(|architecture| architecture.dtype)
+        .filter(|dtype| dtype.is_float())
+    {
         return dtype;
     }
     let sum = |dtype: Dtype| -> Bytes {

@@ -40,20 +40,23 @@ impl Engines {
         })
     }
 
-    /// All engines, with a site's own constants: each table holds one table for each engine that it corrects, see
-    /// [`Profiles::overridden`](super::profile::Profiles::overridden). Of one constant a later table stands before an
-    /// earlier one.
+    /// All engines, with a site's own constants: each table holds one table for each engine that it
+    /// corrects, see [`Profiles::overridden`](super::profile::Profiles::overridden). Of one
+    /// constant a later table stands before an earlier one.
     pub fn with_constants(tables: &[toml::Table]) -> Result<Self, EngineError> {
         let mut all = Self::embedded().map_err(|error| super::vllm::profile_error(&error))?;
         let mut merged: BTreeMap<&str, toml::Table> = BTreeMap::new();
         for (name, constants) in tables.iter().flatten() {
             all.by_name(name)?;
-            let constants = constants.as_table().ok_or_else(|| not_correctable(&all, name, "is not a table"))?;
+            let constants = constants
+                .as_table()
+                .ok_or_else(|| not_correctable(&all, name, "is not a table"))?;
             merge(merged.entry(name).or_default(), constants);
         }
         for (name, constants) in merged {
-            let corrected = super::with_constants(name, &constants)?
-                .ok_or_else(|| not_correctable(&all, name, "has no constants that can be corrected here"))?;
+            let corrected = super::with_constants(name, &constants)?.ok_or_else(|| {
+                not_correctable(&all, name, "has no constants that can be corrected here")
+            })?;
             all.engines.retain(|engine| engine.name() != name);
             all.engines.push(corrected);
         }
@@ -63,11 +66,13 @@ impl Engines {
     /// The engine of this name.
     pub fn by_name(&self, name: &str) -> Result<&dyn Engine, EngineError> {
         let found = self.engines.iter().find(|engine| engine.name() == name);
-        found.map(AsRef::as_ref).ok_or_else(|| EngineError::UnknownEngine {
-            name: name.to_owned(),
-            known: self.names().collect::<Vec<_>>().join(", "),
-            nearest: nearest_name(name, self.names()),
-        })
+        found
+            .map(AsRef::as_ref)
+            .ok_or_else(|| EngineError::UnknownEngine {
+                name: name.to_owned(),
+                known: self.names().collect::<Vec<_>>().join(", "),
+                nearest: nearest_name(name, self.names()),
+            })
     }
 
     /// The names that `--engine` takes.
@@ -80,7 +85,9 @@ impl Engines {
 fn merge(table: &mut toml::Table, later: &toml::Table) {
     for (section, values) in later {
         match (table.get_mut(section), values) {
-            (Some(toml::Value::Table(known)), toml::Value::Table(values)) => known.extend(values.clone()),
+            (Some(toml::Value::Table(known)), toml::Value::Table(values)) => {
+                known.extend(values.clone())
+            }
             _ => drop(table.insert(section.clone(), values.clone())),
         }
     }
@@ -88,7 +95,12 @@ fn merge(table: &mut toml::Table, later: &toml::Table) {
 
 fn not_correctable(engines: &Engines, name: &str, why: &str) -> EngineError {
     let engine = engines.by_name(name).map_or("an engine", Engine::name);
-    EngineError::BadParameter { engine, name: "profiles".to_owned(), value: name.to_owned(), why: why.to_owned() }
+    EngineError::BadParameter {
+        engine,
+        name: "profiles".to_owned(),
+        value: name.to_owned(),
+        why: why.to_owned(),
+    }
 }
 
 /// The engine of this name, with the embedded profiles.
@@ -109,6 +121,9 @@ mod tests {
         let table = |text: &str| text.parse::<toml::Table>().unwrap();
         let mut merged = table("constants.a = 1\nconstants.b = 2");
         merge(&mut merged, &table("constants.b = 3\n\"0.33\".a = 4"));
-        assert_eq!(merged, table("constants.a = 1\nconstants.b = 3\n\"0.33\".a = 4"));
+        assert_eq!(
+            merged,
+            table("constants.a = 1\nconstants.b = 3\n\"0.33\".a = 4")
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Which releases of an engine the figures hold for, and what that means for a version that was asked for.
+//! Which releases of an engine the figures hold for, and what that means for a version that was
+//! asked for.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -12,7 +13,8 @@ use super::{EngineError, EngineVersion};
 pub enum Confidence {
     /// Logs or the engine's own code confirm the figures.
     Verified,
-    /// The figures are those of the nearest release that is verified; the text says how far away that is.
+    /// The figures are those of the nearest release that is verified; the text says how far away
+    /// that is.
     Unverified(String),
 }
 
@@ -23,7 +25,13 @@ struct Releases {
     numbered_by: Numbering,
     oldest: EngineVersion,
     verified: [EngineVersion; 2],
-    #[cfg_attr(not(test), expect(dead_code, reason = "the file states it for readers; a test requires it"))]
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "the file states it for readers; a test requires it"
+        )
+    )]
     source: String,
 }
 
@@ -37,8 +45,9 @@ enum Numbering {
     Builds,
 }
 
-static TABLE: LazyLock<Result<BTreeMap<String, Releases>, String>> =
-    LazyLock::new(|| toml::from_str(include_str!("profiles/releases.toml")).map_err(|error| error.to_string()));
+static TABLE: LazyLock<Result<BTreeMap<String, Releases>, String>> = LazyLock::new(|| {
+    toml::from_str(include_str!("profiles/releases.toml")).map_err(|error| error.to_string())
+});
 
 /// Checks that `version` is a version of `engine`, whatever is known of it.
 pub fn check_form(engine: &'static str, version: &EngineVersion) -> Result<(), EngineError> {
@@ -46,12 +55,18 @@ pub fn check_form(engine: &'static str, version: &EngineVersion) -> Result<(), E
 }
 
 /// How well `version` of `engine` is known; the newest release where none is asked for.
-pub fn confidence(engine: &'static str, version: Option<&EngineVersion>) -> Result<Confidence, EngineError> {
-    let Some(version) = version else { return Ok(Confidence::Verified) };
+pub fn confidence(
+    engine: &'static str,
+    version: Option<&EngineVersion>,
+) -> Result<Confidence, EngineError> {
+    let Some(version) = version else {
+        return Ok(Confidence::Verified);
+    };
     let releases = releases(engine, version)?;
     let [first, last] = &releases.verified;
 
-    let untagged = releases.numbered_by == Numbering::Builds && version.build().is_some_and(|build| build <= 1);
+    let untagged = releases.numbered_by == Numbering::Builds
+        && version.build().is_some_and(|build| build <= 1);
     if version.names_no_release() || untagged {
         return Ok(Confidence::Unverified(format!(
             "{engine} {version} names no release (a build from source without tags reports it): the figures are those of \
@@ -60,7 +75,11 @@ pub fn confidence(engine: &'static str, version: Option<&EngineVersion>) -> Resu
     }
     if version.order(releases.oldest.numbers()).is_lt() {
         let (engine, version, oldest) = (engine, version.to_string(), releases.oldest.to_string());
-        return Err(EngineError::UnsupportedVersion { engine, version, oldest });
+        return Err(EngineError::UnsupportedVersion {
+            engine,
+            version,
+            oldest,
+        });
     }
 
     let (nearest, relation, end) = if version.order(first.numbers()).is_lt() {
@@ -78,15 +97,26 @@ pub fn confidence(engine: &'static str, version: Option<&EngineVersion>) -> Resu
 }
 
 /// The releases of `engine`, if `version` has their form.
-fn releases(engine: &'static str, version: &EngineVersion) -> Result<&'static Releases, EngineError> {
-    let invalid = |why: &str| EngineError::InvalidVersion { engine, version: version.to_string(), why: why.to_owned() };
+fn releases(
+    engine: &'static str,
+    version: &EngineVersion,
+) -> Result<&'static Releases, EngineError> {
+    let invalid = |why: &str| EngineError::InvalidVersion {
+        engine,
+        version: version.to_string(),
+        why: why.to_owned(),
+    };
     let table = TABLE.as_ref().map_err(|error| invalid(error))?;
-    let releases = table.get(engine).ok_or_else(|| invalid("it has no versions; leave the version out"))?;
+    let releases = table
+        .get(engine)
+        .ok_or_else(|| invalid("it has no versions; leave the version out"))?;
     match releases.numbered_by {
-        Numbering::Versions if version.is_build() => Err(invalid("builds such as b12032 are llama.cpp's")),
-        Numbering::Builds if version.build().is_none() => {
-            Err(invalid("its versions are build numbers such as b12032 (llama-server --version)"))
+        Numbering::Versions if version.is_build() => {
+            Err(invalid("builds such as b12032 are llama.cpp's"))
         }
+        Numbering::Builds if version.build().is_none() => Err(invalid(
+            "its versions are build numbers such as b12032 (llama-server --version)",
+        )),
         _ => Ok(releases),
     }
 }
@@ -122,7 +152,11 @@ mod tests {
         for (name, releases) in table {
             engines.by_name(name).unwrap();
             let [first, last] = &releases.verified;
-            assert!(first.order(releases.oldest.numbers()).is_ge() && last.order(first.numbers()).is_ge(), "{name}");
+            assert!(
+                first.order(releases.oldest.numbers()).is_ge()
+                    && last.order(first.numbers()).is_ge(),
+                "{name}"
+            );
             assert!(!releases.source.is_empty(), "{name}");
         }
         assert_eq!(table.len(), 6);
@@ -142,7 +176,11 @@ mod tests {
             ("transformers", "5"),
             ("diffusers", "0.36.0"),
         ] {
-            assert_eq!(asked(engine, version), Ok(Confidence::Verified), "{engine}@{version}");
+            assert_eq!(
+                asked(engine, version),
+                Ok(Confidence::Verified),
+                "{engine}@{version}"
+            );
         }
         assert_eq!(confidence("reference", None), Ok(Confidence::Verified));
     }
@@ -173,20 +211,34 @@ mod tests {
 
     #[test]
     fn releases_before_evidence_are_unsupported() {
-        for (engine, version) in
-            [("vllm", "0.3.3"), ("sglang", "0.1"), ("llama.cpp", "b941"), ("ollama", "0.6.8"), ("transformers", "3.5")]
-        {
+        for (engine, version) in [
+            ("vllm", "0.3.3"),
+            ("sglang", "0.1"),
+            ("llama.cpp", "b941"),
+            ("ollama", "0.6.8"),
+            ("transformers", "3.5"),
+        ] {
             let error = asked(engine, version).unwrap_err();
-            assert!(matches!(error, EngineError::UnsupportedVersion { .. }), "{engine}@{version}: {error}");
+            assert!(
+                matches!(error, EngineError::UnsupportedVersion { .. }),
+                "{engine}@{version}: {error}"
+            );
         }
     }
 
     #[test]
     fn forms_of_other_engines_are_invalid() {
-        for (engine, version) in [("vllm", "b12032"), ("llama.cpp", "0.33"), ("ollama", "b3171"), ("reference", "1.0")]
-        {
+        for (engine, version) in [
+            ("vllm", "b12032"),
+            ("llama.cpp", "0.33"),
+            ("ollama", "b3171"),
+            ("reference", "1.0"),
+        ] {
             let error = asked(engine, version).unwrap_err();
-            assert!(matches!(error, EngineError::InvalidVersion { .. }), "{engine}@{version}: {error}");
+            assert!(
+                matches!(error, EngineError::InvalidVersion { .. }),
+                "{engine}@{version}: {error}"
+            );
         }
     }
 }

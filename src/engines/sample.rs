@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{
-    AskedContext, AskedWorkload, Case, Component, ComponentName, Engine, EngineError, EngineVersion, Interval,
-    Prepared, Split,
+    AskedContext, AskedWorkload, Case, Component, ComponentName, Engine, EngineError,
+    EngineVersion, Interval, Prepared, Split,
 };
 use crate::bytes::Bytes;
 use crate::devices::{DeviceFacts, DeviceKind};
@@ -44,7 +44,10 @@ pub(super) fn inventory(tensors: &[(&str, &str, Dtype, &[u64])]) -> Inventory {
 pub(super) fn model(config: &Value, inventory: Inventory) -> Model {
     let architecture = config::architecture(config, None, &Inventory::default());
     let model = Model::bare("owner/name", Format::Safetensors, architecture, inventory);
-    let identity = Identity { commit: Some("c0ffee".to_owned()), ..model.identity };
+    let identity = Identity {
+        commit: Some("c0ffee".to_owned()),
+        ..model.identity
+    };
     Model { identity, ..model }
 }
 
@@ -53,16 +56,27 @@ pub(super) fn pipeline(components: &[(&str, &str, Value)], inventory: Inventory)
     let component = |(name, class, config): &(&str, &str, Value)| PipelineComponent {
         name: (*name).to_owned(),
         class: (*class).to_owned(),
-        bytes: inventory.bytes_by_component().get(name).copied().unwrap_or(Bytes::ZERO),
+        bytes: inventory
+            .bytes_by_component()
+            .get(name)
+            .copied()
+            .unwrap_or(Bytes::ZERO),
         config: Some(config.clone()),
     };
     let components = components.iter().map(component).collect();
-    Model { format: Format::Diffusers, components, ..model(&Value::Null, inventory) }
+    Model {
+        format: Format::Diffusers,
+        components,
+        ..model(&Value::Null, inventory)
+    }
 }
 
 /// A question of so many tokens.
 pub(super) fn tokens(context: u64) -> AskedWorkload {
-    AskedWorkload { context: Some(AskedContext::Tokens(context)), ..AskedWorkload::default() }
+    AskedWorkload {
+        context: Some(AskedContext::Tokens(context)),
+        ..AskedWorkload::default()
+    }
 }
 
 /// An engine prepared on [`device`] for a version and parameters.
@@ -73,19 +87,34 @@ pub(super) fn prepare<'a>(
     (version, parameters): (Option<&str>, &'a BTreeMap<String, Value>),
 ) -> Result<Box<dyn Prepared + 'a>, EngineError> {
     // The case borrows device and version for as long as the model; tests leak one each.
-    let version: Option<&'a EngineVersion> = version.map(|text| &*Box::leak(Box::new(text.parse().unwrap())));
+    let version: Option<&'a EngineVersion> =
+        version.map(|text| &*Box::leak(Box::new(text.parse().unwrap())));
     let devices: &'a [DeviceFacts] = Box::leak(Box::new([device()]));
-    engine.prepare(&Case { model, version, parameters, asked, devices })
+    engine.prepare(&Case {
+        model,
+        version,
+        parameters,
+        asked,
+        devices,
+    })
 }
 
 /// All components of a rank.
 pub(super) fn components(prepared: &dyn Prepared, split: &Split, rank: usize) -> Vec<Component> {
     let mut parts = prepared.fixed(split, rank, &device()).unwrap();
-    parts.extend(prepared.variable(split, rank, &device(), prepared.workload()).unwrap());
+    parts.extend(
+        prepared
+            .variable(split, rank, &device(), prepared.workload())
+            .unwrap(),
+    );
     parts
 }
 
 /// The sum of the components of one name.
 pub(super) fn sum(parts: &[Component], name: ComponentName) -> Interval {
-    parts.iter().filter(|part| part.name == name).map(|part| part.bytes).sum()
+    parts
+        .iter()
+        .filter(|part| part.name == name)
+        .map(|part| part.bytes)
+        .sum()
 }

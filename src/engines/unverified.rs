@@ -1,8 +1,9 @@
-//! An engine at a version that nothing here confirms: the nearest profile's figures, as assumptions with wider intervals.
+//! An engine at a version that nothing here confirms: the nearest profile's figures, as assumptions
+//! with wider intervals.
 //!
-//! The figures of neighbouring profiles show how far releases differ. Weights and whatever is read from headers do not
-//! change with the release; neither does the cache of a model with full attention only: all 32 rates that vLLM logged follow
-//! one formula.
+//! The figures of neighbouring profiles show how far releases differ. Weights and whatever is read
+//! from headers do not change with the release; neither does the cache of a model with full
+//! attention only: all 32 rates that vLLM logged follow one formula.
 
 use std::collections::BTreeMap;
 
@@ -10,24 +11,26 @@ use serde_json::Value;
 
 use super::component::device_sum;
 use super::{
-    Basis, CacheCapacity, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan,
-    Prepared, Share, Split, Workload,
+    Basis, CacheCapacity, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval,
+    Launch, LaunchPlan, Prepared, Share, Split, Workload,
 };
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
 use crate::model::Model;
 use crate::model::architecture::{Mixer, Span};
 
-/// How much larger (and smaller) what is neither weights nor cache may be at another release, in percent.
+/// How much larger (and smaller) what is neither weights nor cache may be at another release, in
+/// percent.
 ///
-/// Of the vLLM profiles, neighbours differ most from 0.11 to 0.8 and from 0.14 to 0.19. Qwen3-8B on an H100: the likely sum
-/// of one is up to 1.73 times the high end of the other. Rounded up.
+/// Of the vLLM profiles, neighbours differ most from 0.11 to 0.8 and from 0.14 to 0.19. Qwen3-8B on
+/// an H100: the likely sum of one is up to 1.73 times the high end of the other. Rounded up.
 const OVERHEAD_PERCENT: u64 = 200;
 
-/// The same for caches with windows, latents or states, whose pages follow rules that releases change.
+/// The same for caches with windows, latents or states, whose pages follow rules that releases
+/// change.
 ///
-/// vLLM 0.33's own planner keeps up to 29 % more (Mamba-2 hybrids) than the rules here, which logs of earlier releases
-/// confirm. Rounded up.
+/// vLLM 0.33's own planner keeps up to 29 % more (Mamba-2 hybrids) than the rules here, which logs
+/// of earlier releases confirm. Rounded up.
 const CACHE_PERCENT: u64 = 130;
 
 /// An engine at a version outside of the verified range.
@@ -45,7 +48,11 @@ impl<'a> Unverified<'a> {
             .architecture
             .as_ref()
             .is_ok_and(|architecture| architecture.mixers(0..architecture.layer_count()).all(full));
-        Self { inner, plain_cache, warning }
+        Self {
+            inner,
+            plain_cache,
+            warning,
+        }
     }
 
     /// The component with the doubt about the version in it.
@@ -59,8 +66,16 @@ impl<'a> Unverified<'a> {
             _ => OVERHEAD_PERCENT,
         };
         let Interval { low, likely, high } = part.bytes;
-        let bytes = Interval { low: low.scale(100, percent), likely, high: high.scale(percent, 100) };
-        Component { bytes, basis: part.basis.max(Basis::Assumed), ..part }
+        let bytes = Interval {
+            low: low.scale(100, percent),
+            likely,
+            high: high.scale(percent, 100),
+        };
+        Component {
+            bytes,
+            basis: part.basis.max(Basis::Assumed),
+            ..part
+        }
     }
 }
 
@@ -123,7 +138,12 @@ impl Prepared for Unverified<'_> {
         self.inner.device_fitness(device)
     }
 
-    fn fixed(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Vec<Component>, EngineError> {
+    fn fixed(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+    ) -> Result<Vec<Component>, EngineError> {
         let parts = self.inner.fixed(split, rank, device)?;
         Ok(parts.into_iter().map(|part| self.doubt(part)).collect())
     }
@@ -139,7 +159,12 @@ impl Prepared for Unverified<'_> {
         Ok(parts.into_iter().map(|part| self.doubt(part)).collect())
     }
 
-    fn fixed_sum(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Interval, EngineError> {
+    fn fixed_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+    ) -> Result<Interval, EngineError> {
         Ok(device_sum(&self.fixed(split, rank, device)?))
     }
 
@@ -166,7 +191,8 @@ impl Prepared for Unverified<'_> {
     }
 
     fn capacity(&self, _plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError> {
-        // The engine's own count has no doubt about the version in it: no number is better than one that is too high.
+        // The engine's own count has no doubt about the version in it: no number is better than one
+        // that is too high.
         Ok(None)
     }
 
@@ -189,7 +215,12 @@ mod tests {
             "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
             "vocab_size": 32_000, "max_position_embeddings": 8192, "sliding_window": window, "torch_dtype": "bfloat16"
         });
-        let tensors = [("", "model.embed_tokens.weight", Dtype::BF16, &[32_000, 4096][..])];
+        let tensors = [(
+            "",
+            "model.embed_tokens.weight",
+            Dtype::BF16,
+            &[32_000, 4096][..],
+        )];
         sample::model(&config, sample::inventory(&tensors))
     }
 
@@ -198,12 +229,20 @@ mod tests {
         let version: EngineVersion = version.parse().unwrap();
         let (none, devices) = (BTreeMap::new(), [sample::device()]);
         let asked = sample::tokens(8192);
-        let case = crate::engines::Case { model, version: Some(&version), parameters: &none, asked, devices: &devices };
+        let case = crate::engines::Case {
+            model,
+            version: Some(&version),
+            parameters: &none,
+            asked,
+            devices: &devices,
+        };
         let prepared = prepare(by_name("vllm").unwrap(), &case).unwrap();
         let split = Split::single(32);
         let parts = sample::components(&*prepared, &split, 0);
         let fixed = prepared.fixed_sum(&split, 0, &devices[0]).unwrap();
-        let variable = prepared.variable_sum(&split, 0, &devices[0], prepared.workload()).unwrap();
+        let variable = prepared
+            .variable_sum(&split, 0, &devices[0], prepared.workload())
+            .unwrap();
         assert_eq!(device_sum(&parts), fixed.plus(variable));
         (prepared.warnings(), parts)
     }
@@ -222,9 +261,15 @@ mod tests {
             assert_eq!(after.bytes.likely, before.bytes.likely, "{:?}", after.name);
             match after.name {
                 ComponentName::Weights => assert_eq!(before, after),
-                ComponentName::KvCache => assert_eq!((after.bytes, after.basis), (before.bytes, Basis::Assumed)),
+                ComponentName::KvCache => {
+                    assert_eq!((after.bytes, after.basis), (before.bytes, Basis::Assumed))
+                }
                 _ => {
-                    assert_eq!((after.basis, after.bytes.high), (Basis::Assumed, before.bytes.high * 2), "{after:?}");
+                    assert_eq!(
+                        (after.basis, after.bytes.high),
+                        (Basis::Assumed, before.bytes.high * 2),
+                        "{after:?}"
+                    );
                     assert!(after.bytes.low <= before.bytes.low, "{after:?}");
                 }
             }

@@ -1,7 +1,8 @@
 //! Versions of engines, as users and engines write them.
 //!
-//! Python engines and Ollama follow PEP 440 (`0.33`, `v0.11.0rc1`, `0.8.5.post1+cu128`); Ollama's own builds add the
-//! suffix of `git describe` (`0.25.1-3-g1a2b3c4`). llama.cpp numbers its builds (`b12032`, `12032`).
+//! Python engines and Ollama follow PEP 440 (`0.33`, `v0.11.0rc1`, `0.8.5.post1+cu128`); Ollama's
+//! own builds add the suffix of `git describe` (`0.25.1-3-g1a2b3c4`). llama.cpp numbers its builds
+//! (`b12032`, `12032`).
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -57,23 +58,28 @@ impl EngineVersion {
         self.build
     }
 
-    /// Whether it names no release: a build from source without tags reports `0.1.dev17+g1a2b3c4`, `0.0.0`, or build 1.
+    /// Whether it names no release: a build from source without tags reports `0.1.dev17+g1a2b3c4`,
+    /// `0.0.0`, or build 1.
     pub fn names_no_release(&self) -> bool {
-        let first_two =
-            self.numbers.first().copied().unwrap_or(0) == 0 && self.numbers.get(1).is_none_or(|it| *it <= 1);
+        let first_two = self.numbers.first().copied().unwrap_or(0) == 0
+            && self.numbers.get(1).is_none_or(|it| *it <= 1);
         let untagged = self.development && first_two;
         let zero = self.numbers.len() > 1 && self.numbers.iter().all(|number| *number == 0);
         untagged || zero || (self.build && self.numbers.iter().all(|number| *number <= 1))
     }
 
-    /// Its place before, in, or after the release `numbers`, by as many numbers as both have: 0.33.1 is in 0.33, and 5 is
-    /// in 5.23. A version that names no release counts as newer than all.
+    /// Its place before, in, or after the release `numbers`, by as many numbers as both have:
+    /// 0.33.1 is in 0.33, and 5 is in 5.23. A version that names no release counts as newer than
+    /// all.
     pub fn order(&self, numbers: &[u32]) -> Ordering {
         if self.names_no_release() {
             return Ordering::Greater;
         }
         let pairs = self.numbers.iter().zip(numbers);
-        pairs.map(|(own, other)| own.cmp(other)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+        pairs
+            .map(|(own, other)| own.cmp(other))
+            .find(|order| order.is_ne())
+            .unwrap_or(Ordering::Equal)
     }
 
     /// Whether it is the release `numbers` or a later one.
@@ -92,7 +98,14 @@ impl FromStr for EngineVersion {
 
     fn from_str(text: &str) -> Result<Self, InvalidVersion> {
         let text = text.trim();
-        let invalid = || InvalidVersion(text.chars().filter(|letter| !letter.is_control()).take(40).collect());
+        let invalid = || {
+            InvalidVersion(
+                text.chars()
+                    .filter(|letter| !letter.is_control())
+                    .take(40)
+                    .collect(),
+            )
+        };
         if text.len() > MAX_LENGTH {
             return Err(invalid());
         }
@@ -100,10 +113,20 @@ impl FromStr for EngineVersion {
         let lower = text.to_ascii_lowercase();
         let text = text.to_owned();
         if let Some(number) = build_number(&lower) {
-            return Ok(Self { text, numbers: vec![number], build: true, development: false });
+            return Ok(Self {
+                text,
+                numbers: vec![number],
+                build: true,
+                development: false,
+            });
         }
         let (numbers, development) = release(&lower).ok_or_else(invalid)?;
-        Ok(Self { text, numbers, build: false, development })
+        Ok(Self {
+            text,
+            numbers,
+            build: false,
+            development,
+        })
     }
 }
 
@@ -135,7 +158,10 @@ impl FromStr for EngineSpec {
             Some((name, version)) => (name, Some(version.parse()?)),
             None => (text, None),
         };
-        Ok(Self { name: name.to_owned(), version })
+        Ok(Self {
+            name: name.to_owned(),
+            version,
+        })
     }
 }
 
@@ -168,7 +194,8 @@ fn build_number(text: &str) -> Option<u32> {
     let number = rest.number()?;
     if rest.skip("-") {
         let commit = rest.0.strip_prefix('g').unwrap_or(rest.0);
-        let is_commit = (7..=40).contains(&commit.len()) && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_commit =
+            (7..=40).contains(&commit.len()) && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
         return is_commit.then_some(number);
     }
     rest.0.is_empty().then_some(number)
@@ -191,7 +218,10 @@ fn release(text: &str) -> Option<(Vec<u32>, bool)> {
     }
 
     let separators = ["", ".", "-", "_"];
-    rest.numbered(&["alpha", "beta", "preview", "pre", "rc", "a", "b", "c"], &separators);
+    rest.numbered(
+        &["alpha", "beta", "preview", "pre", "rc", "a", "b", "c"],
+        &separators,
+    );
     if rest.numbered(&["post", "rev", "r"], &separators).is_none() {
         // A post-release without its word: `0.8.5-1`.
         rest.numbered(&[""], &["-"]);
@@ -214,20 +244,29 @@ impl Rest<'_> {
 
     /// Takes the digits that come next.
     fn number(&mut self) -> Option<u32> {
-        let end = self.0.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(self.0.len());
+        let end = self
+            .0
+            .bytes()
+            .position(|byte| !byte.is_ascii_digit())
+            .unwrap_or(self.0.len());
         let (digits, rest) = self.0.split_at(end);
         self.0 = rest;
         digits.parse().ok()
     }
 
-    /// Takes a separator, one of `words` and its number, which may be missing after a word. Takes nothing where they do not
-    /// follow.
+    /// Takes a separator, one of `words` and its number, which may be missing after a word. Takes
+    /// nothing where they do not follow.
     fn numbered(&mut self, words: &[&str], separators: &[&str]) -> Option<u32> {
         for separator in separators {
-            let Some(after) = self.0.strip_prefix(separator) else { continue };
-            let Some(word) = words.iter().find(|word| after.starts_with(**word)) else { continue };
+            let Some(after) = self.0.strip_prefix(separator) else {
+                continue;
+            };
+            let Some(word) = words.iter().find(|word| after.starts_with(**word)) else {
+                continue;
+            };
             let mut rest = Rest(after.get(word.len()..).unwrap_or_default());
-            let digit = |rest: &Rest<'_>| rest.0.starts_with(|letter: char| letter.is_ascii_digit());
+            let digit =
+                |rest: &Rest<'_>| rest.0.starts_with(|letter: char| letter.is_ascii_digit());
             if word.is_empty() && !digit(&rest) {
                 continue;
             }
@@ -245,7 +284,10 @@ impl Rest<'_> {
     /// Takes the end that `git describe` adds: `-g1a2b3c4`, `-dirty`.
     fn describe(&mut self) {
         if let Some(after) = self.0.strip_prefix("-g") {
-            let end = after.bytes().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(after.len());
+            let end = after
+                .bytes()
+                .position(|byte| !byte.is_ascii_hexdigit())
+                .unwrap_or(after.len());
             if end >= 4 {
                 self.0 = after.get(end..).unwrap_or_default();
             }
@@ -256,7 +298,9 @@ impl Rest<'_> {
     /// Whether what is left is a local label: `+cu128`, `+g1a2b3c4.d20260424`.
     fn is_local(&self) -> bool {
         self.0.strip_prefix('+').is_some_and(|label| {
-            let alphanumeric = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+            let alphanumeric = |part: &str| {
+                !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            };
             label.split(['.', '-', '_']).all(alphanumeric)
         })
     }
@@ -326,8 +370,14 @@ mod tests {
         ] {
             assert!(text.parse::<EngineVersion>().is_err(), "{text}");
         }
-        let message = "ban\u{1b}[31mana".parse::<EngineVersion>().unwrap_err().to_string();
-        assert!(message.starts_with("'ban[31mana' is no version"), "{message}");
+        let message = "ban\u{1b}[31mana"
+            .parse::<EngineVersion>()
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.starts_with("'ban[31mana' is no version"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -341,10 +391,23 @@ mod tests {
 
     #[test]
     fn untagged_builds_name_no_release() {
-        for text in ["0.1.dev17+g1a2b3c4", "0.0.0", "0.0.0.dev1+gabc", "0.1.0.dev5", "b1"] {
+        for text in [
+            "0.1.dev17+g1a2b3c4",
+            "0.0.0",
+            "0.0.0.dev1+gabc",
+            "0.1.0.dev5",
+            "b1",
+        ] {
             assert!(version(text).names_no_release(), "{text}");
         }
-        for text in ["0.1", "0.1.5", "0.33.0.dev5", "0.19.2rc1.dev134+gfe9c3d6c5", "b12032", "0"] {
+        for text in [
+            "0.1",
+            "0.1.5",
+            "0.33.0.dev5",
+            "0.19.2rc1.dev134+gfe9c3d6c5",
+            "b12032",
+            "0",
+        ] {
             assert!(!version(text).names_no_release(), "{text}");
         }
     }
@@ -352,7 +415,10 @@ mod tests {
     #[test]
     fn spec_keeps_name_and_version() {
         let spec: EngineSpec = "vllm@0.19".parse().unwrap();
-        assert_eq!((spec.name.as_str(), spec.version.clone()), ("vllm", Some(version("0.19"))));
+        assert_eq!(
+            (spec.name.as_str(), spec.version.clone()),
+            ("vllm", Some(version("0.19")))
+        );
         assert_eq!(spec.to_string(), "vllm@0.19");
         assert_eq!("vllm".parse::<EngineSpec>().unwrap().version, None);
         assert!("vllm@".parse::<EngineSpec>().is_err());

@@ -1,7 +1,13 @@
 //! Files and folders, touched only where that may take its time.
 
-#![expect(clippy::disallowed_methods, reason = "this is the place through which all others go")]
-#![expect(clippy::unused_self, reason = "a `Disk` is the right to call these, and holds nothing")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is the place through which all others go"
+)]
+#![expect(
+    clippy::unused_self,
+    reason = "a `Disk` is the right to call these, and holds nothing"
+)]
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, FileTimes, FileType, Metadata};
@@ -67,7 +73,8 @@ impl Disk {
         text.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "its text is not valid UTF-8"))
     }
 
-    /// Reads up to `length` bytes from `start` on. Memory grows with what is there, not with `length`.
+    /// Reads up to `length` bytes from `start` on. Memory grows with what is there, not with
+    /// `length`.
     pub(crate) fn read_range(&self, path: &Path, start: u64, length: u64) -> io::Result<Vec<u8>> {
         let mut file = self.open(path)?;
         file.seek(SeekFrom::Start(start))?;
@@ -102,9 +109,14 @@ impl Disk {
         fs::canonicalize(path)
     }
 
-    /// The entries of a folder whose name is `wanted`, at most `most` of them. No other is looked at: it may be a mount
-    /// that hangs.
-    pub(crate) fn list(&self, folder: &Path, most: usize, wanted: impl Fn(&OsStr) -> bool) -> io::Result<Vec<Entry>> {
+    /// The entries of a folder whose name is `wanted`, at most `most` of them. No other is looked
+    /// at: it may be a mount that hangs.
+    pub(crate) fn list(
+        &self,
+        folder: &Path,
+        most: usize,
+        wanted: impl Fn(&OsStr) -> bool,
+    ) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
@@ -115,13 +127,17 @@ impl Disk {
                 return Err(FileError::TooMany { most }.into());
             }
             let path = entry.path();
-            entries.push(Entry { name: entry.file_name(), metadata: fs::metadata(&path).ok(), path });
+            entries.push(Entry {
+                name: entry.file_name(),
+                metadata: fs::metadata(&path).ok(),
+                path,
+            });
         }
         Ok(entries)
     }
 
-    /// Whether `path` has a POSIX access list, so that its permission bits do not say everything. An error that leaves
-    /// this open counts as one.
+    /// Whether `path` has a POSIX access list, so that its permission bits do not say everything.
+    /// An error that leaves this open counts as one.
     pub(crate) fn has_access_list(&self, path: &Path) -> bool {
         use rustix::io::Errno;
 
@@ -132,7 +148,9 @@ impl Disk {
 
     /// Writes a file: whole or not at all. Makes the folder that it lies in.
     pub(crate) fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let folder = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let folder = path
+            .parent()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         fs::create_dir_all(folder)?;
 
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
@@ -149,7 +167,8 @@ impl Disk {
     /// Marks a regular file as changed now.
     pub(crate) fn touch(&self, path: &Path) -> io::Result<()> {
         regular(&fs::metadata(path)?)?;
-        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let flags =
+            OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
         file.set_times(FileTimes::new().set_modified(SystemTime::now()))
     }
@@ -157,7 +176,14 @@ impl Disk {
 
 /// Refuses everything that is no regular file.
 fn regular(found: &Metadata) -> io::Result<()> {
-    if found.is_file() { Ok(()) } else { Err(FileError::NotRegular { kind: kind(found.file_type()) }.into()) }
+    if found.is_file() {
+        Ok(())
+    } else {
+        Err(FileError::NotRegular {
+            kind: kind(found.file_type()),
+        }
+        .into())
+    }
 }
 
 fn kind(found: FileType) -> &'static str {
@@ -180,7 +206,14 @@ mod tests {
     fn special_files_are_refused_unread() {
         let (disk, folder) = (Disk::new(), tempfile::tempdir().unwrap());
         let pipe = folder.path().join("pipe");
-        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )
+        .unwrap();
         let socket = folder.path().join("socket");
         let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
 
@@ -204,9 +237,17 @@ mod tests {
         fs::write(&path, "0123456789").unwrap();
 
         assert_eq!(disk.read(&path, 10).unwrap(), b"0123456789");
-        assert_eq!(disk.read(&path, 9).unwrap_err().to_string(), "it has more than 9 bytes");
+        assert_eq!(
+            disk.read(&path, 9).unwrap_err().to_string(),
+            "it has more than 9 bytes"
+        );
         // A file that says it is empty.
-        assert!(!disk.read(Path::new("/proc/self/status"), 1 << 20).unwrap().is_empty());
+        assert!(
+            !disk
+                .read(Path::new("/proc/self/status"), 1 << 20)
+                .unwrap()
+                .is_empty()
+        );
         assert!(disk.read(Path::new("/proc/self/status"), 10).is_err());
         assert_eq!(disk.read_range(&path, 8, u64::MAX).unwrap(), b"89");
     }
@@ -218,7 +259,17 @@ mod tests {
             disk.write(&folder.path().join(name), b"").unwrap();
         }
         assert_eq!(disk.list(folder.path(), 3, |_| true).unwrap().len(), 3);
-        assert_eq!(disk.list(folder.path(), 1, |name| name == "b").unwrap().len(), 1);
-        assert_eq!(disk.list(folder.path(), 2, |_| true).unwrap_err().to_string(), "it holds more than 2 entries");
+        assert_eq!(
+            disk.list(folder.path(), 1, |name| name == "b")
+                .unwrap()
+                .len(),
+            1
+        );
+        assert_eq!(
+            disk.list(folder.path(), 2, |_| true)
+                .unwrap_err()
+                .to_string(),
+            "it holds more than 2 entries"
+        );
     }
 }

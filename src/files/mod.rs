@@ -1,14 +1,17 @@
 //! The one place through which this program opens files that somebody else may have put there.
 //!
-//! A file may be a named pipe that never gets a writer, a device without an end, or lie on a disk that does not answer.
-//! So every access follows three rules:
+//! A file may be a named pipe that never gets a writer, a device without an end, or lie on a disk
+//! that does not answer. So every access follows three rules:
 //!
-//! 1. Only regular files are opened, and read no further than a bound that the caller names ([`Disk`]).
+//! 1. Only regular files are opened, and read no further than a bound that the caller names
+//!    ([`Disk`]).
 //! 2. It happens on a thread of its own, never on the runtime's ([`FileThreads::run`], [`wait`]).
-//! 3. It has a deadline. A read that hangs in the kernel cannot be cancelled: its thread is left behind. [`FileThreads`]
-//!    counts these threads, skips the place that hangs until the read returns, and never waits for them at the end.
+//! 3. It has a deadline. A read that hangs in the kernel cannot be cancelled: its thread is left
+//!    behind. [`FileThreads`] counts these threads, skips the place that hangs until the read
+//!    returns, and never waits for them at the end.
 //!
-//! A [`Disk`] exists only inside such a thread, so the compiler holds rule 2. `clippy.toml` disallows `std::fs` elsewhere.
+//! A [`Disk`] exists only inside such a thread, so the compiler holds rule 2. `clippy.toml`
+//! disallows `std::fs` elsewhere.
 
 mod disk;
 mod threads;

@@ -1,6 +1,7 @@
 //! Threads that touch files, few of them, each with a deadline.
 //!
-//! They are threads of the standard library, not the runtime's: the end of the process does not wait for one that hangs.
+//! They are threads of the standard library, not the runtime's: the end of the process does not
+//! wait for one that hangs.
 
 use std::any::Any;
 use std::io;
@@ -61,7 +62,8 @@ impl FilePlace {
     }
 }
 
-/// One thread's entry in the list, and its permit: both end with the work, not with the wait for it.
+/// One thread's entry in the list, and its permit: both end with the work, not with the wait for
+/// it.
 struct Held {
     number: u64,
     running: Arc<Mutex<Running>>,
@@ -70,32 +72,44 @@ struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        lock(&self.running).work.retain(|work| work.number != self.number);
+        lock(&self.running)
+            .work
+            .retain(|work| work.number != self.number);
     }
 }
 
 impl FileThreads {
     /// At most `most` threads; each piece of work has `deadline`.
     pub(crate) fn new(most: usize, deadline: Duration) -> Self {
-        Self { deadline, most, permits: Arc::new(Semaphore::new(most)), running: Arc::default() }
+        Self {
+            deadline,
+            most,
+            permits: Arc::new(Semaphore::new(most)),
+            running: Arc::default(),
+        }
     }
 
     /// These threads, for files below `place`.
     pub(crate) fn at(&self, place: &Path) -> FilePlace {
-        FilePlace { threads: self.clone(), place: place.to_owned() }
+        FilePlace {
+            threads: self.clone(),
+            place: place.to_owned(),
+        }
     }
 
-    /// Does `work` on files below `place`, off the runtime. While an earlier work on the same place hangs, or all
-    /// threads do, it is refused at once.
+    /// Does `work` on files below `place`, off the runtime. While an earlier work on the same place
+    /// hangs, or all threads do, it is refused at once.
     ///
-    /// A panic in `work` goes on in the caller. Work that is late goes on by itself, and its result is dropped.
+    /// A panic in `work` goes on in the caller. Work that is late goes on by itself, and its result
+    /// is dropped.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         place: &Path,
         work: impl FnOnce(&Disk) -> T + Send + 'static,
     ) -> Result<T, FileError> {
         self.refuse_hung(place)?;
-        let Ok(permit) = timeout(self.deadline, Arc::clone(&self.permits).acquire_owned()).await else {
+        let Ok(permit) = timeout(self.deadline, Arc::clone(&self.permits).acquire_owned()).await
+        else {
             return Err(self.trouble().unwrap_or_else(|| self.hung(place)));
         };
         // The semaphore is never closed.
@@ -111,9 +125,12 @@ impl FileThreads {
         }
     }
 
-    /// Does `work` where a thread is free now, and waits for nothing: for what may as well not be done.
+    /// Does `work` where a thread is free now, and waits for nothing: for what may as well not be
+    /// done.
     pub(crate) fn try_detached(&self, place: &Path, work: impl FnOnce(&Disk) + Send + 'static) {
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else { return };
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            return;
+        };
         if self.refuse_hung(place).is_ok() {
             // Nobody waits for it, so there is nobody to tell.
             let _ = self.start(place, permit, work, drop);
@@ -123,8 +140,15 @@ impl FileThreads {
     /// The longest hanging work; `None` where none hangs.
     pub(crate) fn trouble(&self) -> Option<FileError> {
         let running = lock(&self.running);
-        let oldest = running.work.iter().filter(|work| self.is_late(work)).min_by_key(|work| work.began)?;
-        Some(FileError::Hung { place: oldest.place.clone(), since: oldest.began.elapsed() })
+        let oldest = running
+            .work
+            .iter()
+            .filter(|work| self.is_late(work))
+            .min_by_key(|work| work.began)?;
+        Some(FileError::Hung {
+            place: oldest.place.clone(),
+            since: oldest.began.elapsed(),
+        })
     }
 
     fn start<T: Send + 'static>(
@@ -148,8 +172,16 @@ impl FileThreads {
         let mut running = lock(&self.running);
         let number = running.next;
         running.next += 1;
-        running.work.push(Work { number, place: place.to_owned(), began: Instant::now() });
-        Held { number, running: Arc::clone(&self.running), _permit: permit }
+        running.work.push(Work {
+            number,
+            place: place.to_owned(),
+            began: Instant::now(),
+        });
+        Held {
+            number,
+            running: Arc::clone(&self.running),
+            _permit: permit,
+        }
     }
 
     fn refuse_hung(&self, place: &Path) -> Result<(), FileError> {
@@ -157,7 +189,10 @@ impl FileThreads {
         let late = || running.work.iter().filter(|work| self.is_late(work));
         let all = late().count() >= self.most;
         match late().find(|work| all || work.place == place) {
-            Some(work) => Err(FileError::Hung { place: work.place.clone(), since: work.began.elapsed() }),
+            Some(work) => Err(FileError::Hung {
+                place: work.place.clone(),
+                since: work.began.elapsed(),
+            }),
             None => Ok(()),
         }
     }
@@ -167,12 +202,16 @@ impl FileThreads {
     }
 
     fn hung(&self, place: &Path) -> FileError {
-        FileError::Hung { place: place.to_owned(), since: self.deadline }
+        FileError::Hung {
+            place: place.to_owned(),
+            since: self.deadline,
+        }
     }
 }
 
-/// Does `work` on files below `place`, on a thread of its own, and waits for it: before there is a runtime, or where the
-/// caller is a thread that may wait. Never on the runtime of a daemon that answers.
+/// Does `work` on files below `place`, on a thread of its own, and waits for it: before there is a
+/// runtime, or where the caller is a thread that may wait. Never on the runtime of a daemon that
+/// answers.
 pub(crate) fn wait<T: Send + 'static>(
     place: &Path,
     work: impl FnOnce(&Disk) -> T + Send + 'static,
@@ -187,7 +226,10 @@ pub(crate) fn wait<T: Send + 'static>(
     match result.recv_timeout(DEADLINE) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(panic)) => resume_unwind(panic),
-        Err(_) => Err(FileError::Hung { place: place.to_owned(), since: DEADLINE }),
+        Err(_) => Err(FileError::Hung {
+            place: place.to_owned(),
+            since: DEADLINE,
+        }),
     }
 }
 
@@ -205,7 +247,10 @@ fn spawn(place: &Path, body: impl FnOnce() + Send + 'static) -> Result<(), FileE
 }
 
 fn no_thread(place: &Path, why: &dyn std::error::Error) -> FileError {
-    FileError::NoThread { place: place.to_owned(), why: why.to_string() }
+    FileError::NoThread {
+        place: place.to_owned(),
+        why: why.to_string(),
+    }
 }
 
 fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
@@ -235,11 +280,24 @@ mod tests {
         let (place, other) = (Path::new("/cache"), Path::new("/other"));
         let (end, work) = hanging();
         let late = threads.run(place, work).await.unwrap_err();
-        assert!(matches!(&late, FileError::Hung { place: at, .. } if at == place), "{late}");
+        assert!(
+            matches!(&late, FileError::Hung { place: at, .. } if at == place),
+            "{late}"
+        );
 
-        let refused = threads.run(place, |_| unreachable!("not while it hangs")).await.unwrap_err();
-        assert_eq!(threads.trouble().map(|hung| hung.to_string()), Some(refused.to_string()));
-        assert_eq!(threads.run(other, |_| 7).await, Ok(7), "another place goes on");
+        let refused = threads
+            .run(place, |_| unreachable!("not while it hangs"))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            threads.trouble().map(|hung| hung.to_string()),
+            Some(refused.to_string())
+        );
+        assert_eq!(
+            threads.run(other, |_| 7).await,
+            Ok(7),
+            "another place goes on"
+        );
 
         drop(end);
         while threads.trouble().is_some() {
@@ -253,8 +311,16 @@ mod tests {
         let threads = FileThreads::new(2, SHORT);
         let (ends, works): (Vec<_>, Vec<_>) = (0..2).map(|_| hanging()).unzip();
         let places = ["/a", "/b"].map(Path::new);
-        let late = places.iter().zip(works).map(|(place, work)| threads.run(place, work));
-        assert!(futures_util::future::join_all(late).await.iter().all(Result::is_err));
+        let late = places
+            .iter()
+            .zip(works)
+            .map(|(place, work)| threads.run(place, work));
+        assert!(
+            futures_util::future::join_all(late)
+                .await
+                .iter()
+                .all(Result::is_err)
+        );
 
         threads.run(Path::new("/c"), |_| ()).await.unwrap_err();
         threads.try_detached(Path::new("/c"), |_| unreachable!("no thread is free"));
@@ -270,10 +336,18 @@ mod tests {
         let threads = FileThreads::new(1, Duration::from_secs(10));
         let broken = tokio::spawn({
             let threads = threads.clone();
-            async move { threads.run(Path::new("/a"), |_| -> () { panic!("on purpose") }).await }
+            async move {
+                threads
+                    .run(Path::new("/a"), |_| -> () { panic!("on purpose") })
+                    .await
+            }
         });
         assert!(broken.await.unwrap_err().is_panic());
-        assert_eq!(threads.run(Path::new("/a"), |_| 1).await, Ok(1), "its thread is free again");
+        assert_eq!(
+            threads.run(Path::new("/a"), |_| 1).await,
+            Ok(1),
+            "its thread is free again"
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! How things stood at one time, worked out from the lines of the journal: what `explain --at` prints.
+//! How things stood at one time, worked out from the lines of the journal: what `explain --at`
+//! prints.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -61,16 +62,23 @@ impl State {
         }
     }
 
-    /// A checkpoint is all that is known. How a holder came to its memory stays known where an earlier line says it.
+    /// A checkpoint is all that is known. How a holder came to its memory stays known where an
+    /// earlier line says it.
     fn replace(&mut self, checkpoint: &Checkpoint) {
-        self.leases = checkpoint.leases.iter().map(|lease| (lease.lease.clone(), lease.clone())).collect();
+        self.leases = checkpoint
+            .leases
+            .iter()
+            .map(|lease| (lease.lease.clone(), lease.clone()))
+            .collect();
         let mut before = std::mem::take(&mut self.memory);
         for found in &checkpoint.memory {
             let key = (found.device.clone(), found.pid);
             let known = before.remove(&key).filter(|known| {
-                (&known.name, known.uid, known.after_bytes) == (&found.name, found.uid, found.after_bytes)
+                (&known.name, known.uid, known.after_bytes)
+                    == (&found.name, found.uid, found.after_bytes)
             });
-            self.memory.insert(key, known.unwrap_or_else(|| found.clone()));
+            self.memory
+                .insert(key, known.unwrap_or_else(|| found.clone()));
         }
         // A device that could not be read then keeps what was last seen on it.
         before.retain(|(device, _), _| !checkpoint.devices.contains(device));
@@ -79,10 +87,14 @@ impl State {
 }
 
 impl Account {
-    /// Goes through the lines up to `at`, in the order in which they were written; `around` lines are given on each side.
+    /// Goes through the lines up to `at`, in the order in which they were written; `around` lines
+    /// are given on each side.
     pub fn at(entries: &[Entry], at: SystemTime, around: usize) -> Self {
         // The order of writing decides, not the dates: the clock may have been stepped.
-        let end = entries.iter().rposition(|entry| entry.at <= at).map_or(0, |last| last + 1);
+        let end = entries
+            .iter()
+            .rposition(|entry| entry.at <= at)
+            .map_or(0, |last| last + 1);
         let mut state = State::default();
         entries.iter().take(end).for_each(|entry| state.take(entry));
         let mut memory: Vec<_> = state.memory.into_values().collect();
@@ -97,7 +109,13 @@ impl Account {
 
         let happened = |entry: &&Entry| entry.event.is_some() || entry.memory.is_some();
         let (before, after) = entries.split_at(end);
-        let mut lines: Vec<Entry> = before.iter().rev().filter(happened).take(around).cloned().collect();
+        let mut lines: Vec<Entry> = before
+            .iter()
+            .rev()
+            .filter(happened)
+            .take(around)
+            .cloned()
+            .collect();
         lines.reverse();
         lines.extend(after.iter().filter(happened).take(around).cloned());
 
@@ -106,8 +124,14 @@ impl Account {
             leases: state.leases.into_values().collect(),
             memory,
             around: lines,
-            known_since: entries.first().map(|entry| humantime::format_rfc3339_seconds(entry.at).to_string()),
-            gaps: if coverage.is_known() { coverage.gaps_at(at) } else { Vec::new() },
+            known_since: entries
+                .first()
+                .map(|entry| humantime::format_rfc3339_seconds(entry.at).to_string()),
+            gaps: if coverage.is_known() {
+                coverage.gaps_at(at)
+            } else {
+                Vec::new()
+            },
         }
     }
 }
@@ -158,14 +182,35 @@ mod tests {
             Entry::memory(second(11), took(7, None, Some(8))),
             Entry::event(second(12), Event::Granted(subject("two"))),
             Entry::memory(second(13), took(9, None, Some(12))),
-            Entry::event(second(20), Event::Ended { lease: subject("one"), reason: EndReason::HolderDied }),
+            Entry::event(
+                second(20),
+                Event::Ended {
+                    lease: subject("one"),
+                    reason: EndReason::HolderDied,
+                },
+            ),
             Entry::memory(second(21), took(7, Some(8), None)),
         ];
         let then = Account::at(&entries, second(15), 1);
-        assert_eq!(then.leases.iter().map(|lease| lease.lease.as_str()).collect::<Vec<_>>(), ["one", "two"]);
-        assert_eq!(then.memory.iter().map(|change| change.pid).collect::<Vec<_>>(), [9, 7]);
+        assert_eq!(
+            then.leases
+                .iter()
+                .map(|lease| lease.lease.as_str())
+                .collect::<Vec<_>>(),
+            ["one", "two"]
+        );
+        assert_eq!(
+            then.memory
+                .iter()
+                .map(|change| change.pid)
+                .collect::<Vec<_>>(),
+            [9, 7]
+        );
         assert_eq!(then.around, entries[3..5]);
-        assert!(then.gaps.is_empty(), "a journal of an older daemon does not say when it read");
+        assert!(
+            then.gaps.is_empty(),
+            "a journal of an older daemon does not say when it read"
+        );
         let later = Account::at(&entries, second(30), 0);
         assert_eq!(later.leases.len(), 1);
         assert_eq!(later.memory.len(), 1);
@@ -176,13 +221,19 @@ mod tests {
 
     #[test]
     fn checkpoint_replaces_what_was_known() {
-        let found = |pid, after| MemoryChange { found: true, ..took(pid, None, Some(after)) };
+        let found = |pid, after| MemoryChange {
+            found: true,
+            ..took(pid, None, Some(after))
+        };
         let checkpoint = Checkpoint {
             leases: vec![subject("two")],
             memory: vec![found(7, 8), found(11, 30)],
             devices: BTreeSet::from(["GPU-a".to_owned()]),
         };
-        let elsewhere = MemoryChange { device: "GPU-b".to_owned(), ..took(5, None, Some(2)) };
+        let elsewhere = MemoryChange {
+            device: "GPU-b".to_owned(),
+            ..took(5, None, Some(2))
+        };
         let entries = [
             Entry::event(second(10), Event::Granted(subject("one"))),
             Entry::memory(second(11), took(7, None, Some(8))),
@@ -192,21 +243,35 @@ mod tests {
         ];
         let then = Account::at(&entries, second(901), 9);
         assert_eq!(then.leases, [subject("two")]);
-        assert_eq!(then.memory, [found(11, 30), took(7, None, Some(8)), elsewhere], "9 ended while nothing was read");
-        assert_eq!(then.around.len(), 4, "a checkpoint is nothing that happened");
+        assert_eq!(
+            then.memory,
+            [found(11, 30), took(7, None, Some(8)), elsewhere],
+            "9 ended while nothing was read"
+        );
+        assert_eq!(
+            then.around.len(),
+            4,
+            "a checkpoint is nothing that happened"
+        );
     }
 
     #[test]
     fn gap_at_the_time_is_said() {
-        let observed =
-            |since| Observed { since: second(since), gap_seconds: 60, devices: BTreeSet::from(["GPU-a".to_owned()]) };
+        let observed = |since| Observed {
+            since: second(since),
+            gap_seconds: 60,
+            devices: BTreeSet::from(["GPU-a".to_owned()]),
+        };
         let entries = [
             Entry::observed(second(100), observed(10)),
             Entry::memory(second(100), took(7, None, Some(8))),
             Entry::observed(second(700), observed(600)),
         ];
         let gap = &Account::at(&entries, second(300), 0).gaps[0];
-        assert_eq!((&gap.device, gap.from.as_deref()), (&None, Some("1970-01-01T00:01:40Z")));
+        assert_eq!(
+            (&gap.device, gap.from.as_deref()),
+            (&None, Some("1970-01-01T00:01:40Z"))
+        );
         assert_eq!(gap.until.as_deref(), Some("1970-01-01T00:10:00Z"));
         assert!(Account::at(&entries, second(650), 0).gaps.is_empty());
     }

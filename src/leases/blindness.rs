@@ -1,6 +1,8 @@
-//! Promises that are on disk and cannot be read: until the last of them must have ended, nothing else is promised.
+//! Promises that are on disk and cannot be read: until the last of them must have ended, nothing
+//! else is promised.
 //!
-//! The journal does not bring them back: it names no time to live and no holder's start, and its last lines are not synced.
+//! The journal does not bring them back: it names no time to live and no holder's start, and its
+//! last lines are not synced.
 
 use std::fmt;
 use std::fs::{self, DirEntry, File};
@@ -43,25 +45,41 @@ impl Unreadable {
     /// Renaming a file leaves the time of its last change as it is.
     fn of(entry: &DirEntry) -> Self {
         let (path, metadata) = (entry.path(), entry.metadata());
-        let written_at = metadata.as_ref().ok().and_then(|metadata| metadata.modified().ok());
+        let written_at = metadata
+            .as_ref()
+            .ok()
+            .and_then(|metadata| metadata.modified().ok());
         // Whatever else has the name may be a pipe, and is not opened.
         let plain = metadata.is_ok_and(|metadata| metadata.is_file());
-        let promised = plain.then(|| first_line(&path)).and_then(Result::ok).and_then(|content| {
-            let (header, _) = Header::read(&content).ok()?;
-            header.promised()
-        });
-        Self { path, written_at, promised }
+        let promised = plain
+            .then(|| first_line(&path))
+            .and_then(Result::ok)
+            .and_then(|content| {
+                let (header, _) = Header::read(&content).ok()?;
+                header.promised()
+            });
+        Self {
+            path,
+            written_at,
+            promised,
+        }
     }
 
-    /// How long after `now` its leases may live: as its first line says, or as long as any lease may live that was written
-    /// down when it was.
+    /// How long after `now` its leases may live: as its first line says, or as long as any lease
+    /// may live that was written down when it was.
     fn hides_for(&self, longest: Duration, boot_id: &str, now: Now) -> Duration {
         let Some(promised) = &self.promised else {
-            // A date that is not known, or in the future because the clock was set back, is taken for now.
-            let age = self.written_at.and_then(|written| now.wall.duration_since(written).ok()).unwrap_or_default();
+            // A date that is not known, or in the future because the clock was set back, is taken
+            // for now.
+            let age = self
+                .written_at
+                .and_then(|written| now.wall.duration_since(written).ok())
+                .unwrap_or_default();
             return longest.saturating_sub(age);
         };
-        let (saved_at, Some(last_end)) = (promised.saved_at, promised.last_end) else { return Duration::ZERO };
+        let (saved_at, Some(last_end)) = (promised.saved_at, promised.last_end) else {
+            return Duration::ZERO;
+        };
         if promised.boot_id == boot_id && saved_at.boottime <= now.boottime {
             return last_end.since(now.boottime);
         }
@@ -74,7 +92,9 @@ impl Unreadable {
 /// The beginning of a file, as much as a first line may have.
 fn first_line(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    File::open(path)?.take(header::LONGEST as u64).read_to_end(&mut content)?;
+    File::open(path)?
+        .take(header::LONGEST as u64)
+        .read_to_end(&mut content)?;
     Ok(content)
 }
 
@@ -90,9 +110,9 @@ pub struct Blindness {
 }
 
 impl Blindness {
-    /// What these files still hide at `now`, in the boot `boot_id`: until the last end that a file's first line names, and
-    /// where that is damaged too, for the longest time to live after it was last written, or for as long as growing memory
-    /// may push an end out.
+    /// What these files still hide at `now`, in the boot `boot_id`: until the last end that a
+    /// file's first line names, and where that is damaged too, for the longest time to live after
+    /// it was last written, or for as long as growing memory may push an end out.
     pub fn of(files: &[Unreadable], settings: &Settings, boot_id: &str, now: Now) -> Option<Self> {
         let longest = settings.longest_ttl.max(settings.growth_grace);
         let hidden = files.iter().filter_map(|file| {
@@ -102,7 +122,11 @@ impl Blindness {
         let hidden: Vec<_> = hidden.collect();
         let until = hidden.iter().map(|(until, _)| *until).max()?;
         let files = hidden.into_iter().map(|(_, path)| path).collect();
-        Some(Self { until, until_wall: now.wall_at(until), files })
+        Some(Self {
+            until,
+            until_wall: now.wall_at(until),
+            files,
+        })
     }
 
     /// Whether all of them have ended.
@@ -124,7 +148,11 @@ impl Blindness {
     }
 
     fn names(&self) -> String {
-        let names: Vec<String> = self.files.iter().map(|path| path.display().to_string()).collect();
+        let names: Vec<String> = self
+            .files
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
         names.join(" and ")
     }
 }
@@ -144,78 +172,159 @@ impl fmt::Display for Blindness {
 mod tests {
     use super::*;
 
-    const NOW: Now = Now { boottime: Boottime::from_millis(50_000), wall: SystemTime::UNIX_EPOCH };
+    const NOW: Now = Now {
+        boottime: Boottime::from_millis(50_000),
+        wall: SystemTime::UNIX_EPOCH,
+    };
 
     fn settings() -> Settings {
-        Settings { longest_ttl: Duration::from_secs(3600), ..Settings::default() }
+        Settings {
+            longest_ttl: Duration::from_secs(3600),
+            ..Settings::default()
+        }
     }
 
     fn until(written_at: Option<SystemTime>, now: Now) -> Option<Duration> {
-        let file = Unreadable { path: PathBuf::from("/s/leases.json.set-aside-1"), written_at, promised: None };
+        let file = Unreadable {
+            path: PathBuf::from("/s/leases.json.set-aside-1"),
+            written_at,
+            promised: None,
+        };
         let blind = Blindness::of(&[file], &settings(), "boot", now)?;
-        assert!(blind.to_string().contains("/s/leases.json.set-aside-1"), "{blind}");
+        assert!(
+            blind.to_string().contains("/s/leases.json.set-aside-1"),
+            "{blind}"
+        );
         assert!(!blind.is_over(now.boottime) && blind.is_over(blind.until()));
         Some(blind.until().since(now.boottime))
     }
 
     #[test]
     fn a_file_hides_leases_for_the_longest_time_to_live_after_it_was_written() {
-        let now = Now { wall: NOW.wall + Duration::from_secs(100_000), ..NOW };
+        let now = Now {
+            wall: NOW.wall + Duration::from_secs(100_000),
+            ..NOW
+        };
         let hour = Duration::from_secs(3600);
         assert_eq!(until(Some(now.wall), now), Some(hour));
-        assert_eq!(until(Some(now.wall - Duration::from_secs(600)), now), Some(Duration::from_secs(3000)));
+        assert_eq!(
+            until(Some(now.wall - Duration::from_secs(600)), now),
+            Some(Duration::from_secs(3000))
+        );
         assert_eq!(until(Some(now.wall - hour), now), None);
-        // The host is up for less than that: what was written in another boot may be older than this one.
-        assert_eq!(until(Some(now.wall - Duration::from_secs(99_000)), now), None);
+        // The host is up for less than that: what was written in another boot may be older than
+        // this one.
+        assert_eq!(
+            until(Some(now.wall - Duration::from_secs(99_000)), now),
+            None
+        );
     }
 
     #[test]
     fn a_date_that_cannot_be_is_no_reason_to_promise() {
         let hour = Some(Duration::from_secs(3600));
-        assert_eq!(until(Some(NOW.wall + Duration::from_secs(9_000)), NOW), hour, "the clock was set back");
+        assert_eq!(
+            until(Some(NOW.wall + Duration::from_secs(9_000)), NOW),
+            hour,
+            "the clock was set back"
+        );
         assert_eq!(until(None, NOW), hour);
     }
 
     #[test]
     fn growing_memory_outlives_a_short_time_to_live() {
-        let settings = Settings { longest_ttl: Duration::from_secs(5), ..Settings::default() };
-        let file = Unreadable { path: PathBuf::new(), written_at: Some(NOW.wall), promised: None };
+        let settings = Settings {
+            longest_ttl: Duration::from_secs(5),
+            ..Settings::default()
+        };
+        let file = Unreadable {
+            path: PathBuf::new(),
+            written_at: Some(NOW.wall),
+            promised: None,
+        };
         let blind = Blindness::of(&[file], &settings, "boot", NOW).unwrap();
         assert_eq!(blind.until(), NOW.boottime.after(settings.growth_grace));
     }
 
     #[test]
     fn the_last_of_several_files_decides() {
-        let now = Now { wall: NOW.wall + Duration::from_secs(100_000), ..NOW };
+        let now = Now {
+            wall: NOW.wall + Duration::from_secs(100_000),
+            ..NOW
+        };
         let file = |name: &str, age| Unreadable {
             path: PathBuf::from(name),
             written_at: Some(now.wall - Duration::from_secs(age)),
             promised: None,
         };
-        let blind = Blindness::of(&[file("a", 10), file("b", 9_000), file("c", 20)], &settings(), "boot", now).unwrap();
+        let blind = Blindness::of(
+            &[file("a", 10), file("b", 9_000), file("c", 20)],
+            &settings(),
+            "boot",
+            now,
+        )
+        .unwrap();
         assert_eq!(blind.until(), now.boottime.after(Duration::from_secs(3590)));
-        assert!(blind.cure().contains("remove a and c and restart"), "{}", blind.cure());
+        assert!(
+            blind.cure().contains("remove a and c and restart"),
+            "{}",
+            blind.cure()
+        );
         assert_eq!(Blindness::of(&[], &settings(), "boot", now), None);
     }
 
     #[test]
     fn a_first_line_that_is_whole_says_when_the_last_lease_ends() {
-        let now = Now { wall: NOW.wall + Duration::from_secs(100_000), ..NOW };
-        let saved_at = Now { boottime: Boottime::from_millis(20_000), wall: now.wall - Duration::from_secs(30) };
+        let now = Now {
+            wall: NOW.wall + Duration::from_secs(100_000),
+            ..NOW
+        };
+        let saved_at = Now {
+            boottime: Boottime::from_millis(20_000),
+            wall: now.wall - Duration::from_secs(30),
+        };
         let left = |boot_id: &str, last_end: Option<u64>, now: Now| {
-            let last_end = last_end.map(|seconds| saved_at.boottime.after(Duration::from_secs(seconds)));
-            let promised = Some(Promised { boot_id: boot_id.to_owned(), saved_at, last_end });
-            let file = Unreadable { path: PathBuf::new(), written_at: Some(now.wall), promised };
-            Blindness::of(&[file], &settings(), "boot", now).map(|blind| blind.until().since(now.boottime).as_secs())
+            let last_end =
+                last_end.map(|seconds| saved_at.boottime.after(Duration::from_secs(seconds)));
+            let promised = Some(Promised {
+                boot_id: boot_id.to_owned(),
+                saved_at,
+                last_end,
+            });
+            let file = Unreadable {
+                path: PathBuf::new(),
+                written_at: Some(now.wall),
+                promised,
+            };
+            Blindness::of(&[file], &settings(), "boot", now)
+                .map(|blind| blind.until().since(now.boottime).as_secs())
         };
         assert_eq!(left("boot", Some(120), now), Some(90));
-        let stepped = Now { wall: now.wall + Duration::from_secs(50_000), ..now };
-        assert_eq!(left("boot", Some(120), stepped), Some(90), "the wall's clock has no say in the same boot");
+        let stepped = Now {
+            wall: now.wall + Duration::from_secs(50_000),
+            ..now
+        };
+        assert_eq!(
+            left("boot", Some(120), stepped),
+            Some(90),
+            "the wall's clock has no say in the same boot"
+        );
         assert_eq!(left("boot", Some(20), now), None);
         assert_eq!(left("boot", None, now), None, "nothing was promised in it");
-        assert_eq!(left("another", Some(120), now), Some(90), "by the wall's clock: no other spans both");
+        assert_eq!(
+            left("another", Some(120), now),
+            Some(90),
+            "by the wall's clock: no other spans both"
+        );
         assert_eq!(left("another", Some(120), stepped), None);
-        let earlier = Now { boottime: Boottime::from_millis(10), ..now };
-        assert_eq!(left("boot", Some(120), earlier), Some(90), "a virtual machine set back has another clock");
+        let earlier = Now {
+            boottime: Boottime::from_millis(10),
+            ..now
+        };
+        assert_eq!(
+            left("boot", Some(120), earlier),
+            Some(90),
+            "a virtual machine set back has another clock"
+        );
     }
 }

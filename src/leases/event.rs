@@ -1,4 +1,5 @@
-//! What happened to leases: told on the watch stream, written to the journal, counted for the metrics.
+//! What happened to leases: told on the watch stream, written to the journal, counted for the
+//! metrics.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -37,7 +38,11 @@ impl Subject {
     /// What an event says of a lease.
     pub fn of(lease: &Lease) -> Self {
         let shares = |bytes: fn(&super::lease::Share) -> Bytes| {
-            lease.devices.iter().map(|(uuid, share)| (uuid.clone(), bytes(share))).collect()
+            lease
+                .devices
+                .iter()
+                .map(|(uuid, share)| (uuid.clone(), bytes(share)))
+                .collect()
         };
         Self {
             lease: lease.id.clone(),
@@ -56,7 +61,10 @@ fn short(name: &str) -> String {
     if name.len() <= LONGEST_NAME {
         return name.to_owned();
     }
-    let end = (0..=LONGEST_NAME).rev().find(|end| name.is_char_boundary(*end)).unwrap_or_default();
+    let end = (0..=LONGEST_NAME)
+        .rev()
+        .find(|end| name.is_char_boundary(*end))
+        .unwrap_or_default();
     format!("{}...", name.get(..end).unwrap_or_default())
 }
 
@@ -96,7 +104,8 @@ pub enum Event {
         /// Why.
         reason: EndReason,
     },
-    /// Memory that was promised has been taken by others: what is free no longer covers what is still owed.
+    /// Memory that was promised has been taken by others: what is free no longer covers what is
+    /// still owed.
     Overdrawn {
         /// The device.
         device: String,
@@ -130,7 +139,8 @@ pub enum Event {
         /// Whether its time ran out (otherwise it hung up).
         timed_out: bool,
     },
-    /// Something went wrong that a person should know, such as a file set aside or a disk that is full.
+    /// Something went wrong that a person should know, such as a file set aside or a disk that is
+    /// full.
     Warning {
         /// What.
         message: String,
@@ -228,7 +238,10 @@ impl Counters {
             },
             Event::Overdrawn { .. } => &mut self.overdrawn,
             Event::WaitEnded { .. } => &mut self.waits_ended,
-            Event::Settling(_) | Event::Recovered { .. } | Event::Waiting { .. } | Event::Warning { .. } => return,
+            Event::Settling(_)
+            | Event::Recovered { .. }
+            | Event::Waiting { .. }
+            | Event::Warning { .. } => return,
         };
         *counter = counter.saturating_add(1);
     }

@@ -1,5 +1,6 @@
-//! The first line of a file of leases: what it is, how long and with which checksum; and, with a checksum of its own, when
-//! the last of its promises ends, so that this is known where the rest cannot be read.
+//! The first line of a file of leases: what it is, how long and with which checksum; and, with a
+//! checksum of its own, when the last of its promises ends, so that this is known where the rest
+//! cannot be read.
 //!
 //! Every version writes it so: after a downgrade, too, one knows how long to wait.
 
@@ -28,7 +29,11 @@ impl Promised {
     fn of(saved: &Saved) -> Self {
         let alive = saved.leases.iter().filter(|lease| lease.is_live());
         let last_end = alive.map(|lease| lease.expires_at).max();
-        Self { boot_id: saved.boot_id.clone(), saved_at: saved.saved_at, last_end }
+        Self {
+            boot_id: saved.boot_id.clone(),
+            saved_at: saved.saved_at,
+            last_end,
+        }
     }
 }
 
@@ -56,7 +61,15 @@ impl Header {
         let promised = Some(Promised::of(saved));
         let length = body.len() as u64;
         let (format, sha256) = (FORMAT.to_owned(), digest(body));
-        let header = Self { format, version: VERSION, length, sha256, promised, check: None, damaged: false };
+        let header = Self {
+            format,
+            version: VERSION,
+            length,
+            sha256,
+            promised,
+            check: None,
+            damaged: false,
+        };
         let mut line = serde_json::to_vec(&header)?;
         let check = check(&line);
         line.pop();
@@ -71,13 +84,16 @@ impl Header {
         let Some((line, body)) = end.and_then(|end| content.split_at_checked(end)) else {
             return Err("its first line is not ours".to_owned());
         };
-        let mut header: Self =
-            crate::strict_json::from_slice(line).map_err(|_| "its first line is not ours".to_owned())?;
+        let mut header: Self = crate::strict_json::from_slice(line)
+            .map_err(|_| "its first line is not ours".to_owned())?;
         if header.format != FORMAT {
             return Err("it holds something else than leases".to_owned());
         }
         if header.check.is_some() || header.promised.is_some() {
-            let bare = line.len().checked_sub(check(b"").len()).and_then(|length| line.get(..length));
+            let bare = line
+                .len()
+                .checked_sub(check(b"").len())
+                .and_then(|length| line.get(..length));
             let whole = bare.map(|bare| [bare, &check(&[bare, b"}"].concat())].concat());
             header.damaged = whole.as_deref() != Some(line);
         }
@@ -87,13 +103,20 @@ impl Header {
     /// Whether the rest of the file is what was written.
     pub(super) fn matches(&self, body: &[u8]) -> Result<(), String> {
         if self.version != VERSION {
-            return Err(format!("it was written by another version (format {}, this one is {VERSION})", self.version));
+            return Err(format!(
+                "it was written by another version (format {}, this one is {VERSION})",
+                self.version
+            ));
         }
         if self.damaged {
             return Err("its first line is damaged".to_owned());
         }
         if self.length != body.len() as u64 {
-            return Err(format!("it is torn: {} bytes where {} were written", body.len(), self.length));
+            return Err(format!(
+                "it is torn: {} bytes where {} were written",
+                body.len(),
+                self.length
+            ));
         }
         if self.sha256 != digest(body) {
             return Err("its checksum is wrong".to_owned());

@@ -1,5 +1,6 @@
-//! What happened, kept to be read after an out-of-memory: who was promised what, and who took what, when. One JSON object a
-//! line, in two files of bounded size and age. A file begins with a [`Checkpoint`], so that nothing is lost with the one before.
+//! What happened, kept to be read after an out-of-memory: who was promised what, and who took what,
+//! when. One JSON object a line, in two files of bounded size and age. A file begins with a
+//! [`Checkpoint`], so that nothing is lost with the one before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -58,7 +59,8 @@ pub struct Checkpoint {
     pub devices: BTreeSet<String>,
 }
 
-/// One line: an event of a lease, a change of a process's memory, a span of readings, or a checkpoint.
+/// One line: an event of a lease, a change of a process's memory, a span of readings, or a
+/// checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Entry {
     /// When (by the wall's clock, which is what a person looks for).
@@ -66,7 +68,11 @@ pub struct Entry {
     #[schema(value_type = String)]
     pub at: SystemTime,
     /// What happened to a lease.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::strict_json::tagged")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::strict_json::tagged"
+    )]
     pub event: Option<Event>,
     /// Who took or gave back memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,26 +88,44 @@ pub struct Entry {
 impl Entry {
     /// A line for an event.
     pub fn event(at: SystemTime, event: Event) -> Self {
-        Self { event: Some(event), ..Self::empty(at) }
+        Self {
+            event: Some(event),
+            ..Self::empty(at)
+        }
     }
 
     /// A line for a change of memory.
     pub fn memory(at: SystemTime, memory: MemoryChange) -> Self {
-        Self { memory: Some(memory), ..Self::empty(at) }
+        Self {
+            memory: Some(memory),
+            ..Self::empty(at)
+        }
     }
 
     /// A line for a span of readings that ends at `at`.
     pub fn observed(at: SystemTime, observed: Observed) -> Self {
-        Self { observed: Some(observed), ..Self::empty(at) }
+        Self {
+            observed: Some(observed),
+            ..Self::empty(at)
+        }
     }
 
     /// A line for all that is known.
     pub fn checkpoint(at: SystemTime, checkpoint: Checkpoint) -> Self {
-        Self { checkpoint: Some(checkpoint), ..Self::empty(at) }
+        Self {
+            checkpoint: Some(checkpoint),
+            ..Self::empty(at)
+        }
     }
 
     fn empty(at: SystemTime) -> Self {
-        Self { at, event: None, memory: None, observed: None, checkpoint: None }
+        Self {
+            at,
+            event: None,
+            memory: None,
+            observed: None,
+            checkpoint: None,
+        }
     }
 }
 
@@ -115,7 +139,10 @@ pub struct MemoryWatch {
 impl MemoryWatch {
     /// Changes smaller than `step` are not worth a line; they add up until they are.
     pub fn new(step: Bytes) -> Self {
-        Self { step, known: BTreeMap::new() }
+        Self {
+            step,
+            known: BTreeMap::new(),
+        }
     }
 
     /// Who holds memory, as it was last told.
@@ -123,9 +150,9 @@ impl MemoryWatch {
         self.known.values()
     }
 
-    /// What moved since it was last told, as far as it `is_told` now; what is not is told later, with what moved since. A
-    /// device or a process that could not be read has not moved. On devices that are not `followed` this reading comes after
-    /// a gap.
+    /// What moved since it was last told, as far as it `is_told` now; what is not is told later,
+    /// with what moved since. A device or a process that could not be read has not moved. On
+    /// devices that are not `followed` this reading comes after a gap.
     pub fn changes(
         &mut self,
         snapshot: &Snapshot,
@@ -133,17 +160,34 @@ impl MemoryWatch {
         mut is_told: impl FnMut(&MemoryChange) -> bool,
     ) -> Vec<MemoryChange> {
         let mut changes = Vec::new();
-        let readable = || snapshot.devices.iter().filter(|device| device.free_bytes.is_some());
-        // What went first: else those that come would keep it from being told, and it would be kept for ever.
+        let readable = || {
+            snapshot
+                .devices
+                .iter()
+                .filter(|device| device.free_bytes.is_some())
+        };
+        // What went first: else those that come would keep it from being told, and it would be kept
+        // for ever.
         for device in readable() {
             let uuid = &device.facts.uuid;
             let found = !followed.contains(uuid);
             self.known.retain(|_, known| {
-                if known.device != *uuid || device.processes.iter().any(|process| process.pid == known.pid) {
+                if known.device != *uuid
+                    || device
+                        .processes
+                        .iter()
+                        .any(|process| process.pid == known.pid)
+                {
                     return true;
                 }
                 let (before_bytes, free_bytes) = (known.after_bytes, device.free_bytes);
-                let gone = MemoryChange { before_bytes, after_bytes: None, free_bytes, found, ..known.clone() };
+                let gone = MemoryChange {
+                    before_bytes,
+                    after_bytes: None,
+                    free_bytes,
+                    found,
+                    ..known.clone()
+                };
                 let told = is_told(&gone);
                 if told {
                     changes.push(gone);
@@ -155,11 +199,17 @@ impl MemoryWatch {
             let uuid = &device.facts.uuid;
             let found = !followed.contains(uuid);
             for process in &device.processes {
-                let Some(after) = process.used_bytes else { continue };
+                let Some(after) = process.used_bytes else {
+                    continue;
+                };
                 let key = (uuid.clone(), process.pid);
                 let before = self.known.get(&key).and_then(|known| known.after_bytes);
                 let known = before.unwrap_or(Bytes::ZERO);
-                if known.max(after).less(known.min(after)).is_some_and(|moved| moved < self.step) {
+                if known
+                    .max(after)
+                    .less(known.min(after))
+                    .is_some_and(|moved| moved < self.step)
+                {
                     continue;
                 }
                 let change = MemoryChange {
@@ -211,17 +261,38 @@ impl Journal {
     pub fn open(directory: &Path, bounds: Bounds) -> io::Result<Self> {
         let (file, length) = open_end(&directory.join(CURRENT))?;
         let begun = first_date(&directory.join(CURRENT))?;
-        let bounds = Bounds { most_bytes: bounds.most_bytes.min(LONGEST_FILE), ..bounds };
-        Ok(Self { directory: directory.to_owned(), file, length, bounds, begun, torn: false, lacks_checkpoint: false })
+        let bounds = Bounds {
+            most_bytes: bounds.most_bytes.min(LONGEST_FILE),
+            ..bounds
+        };
+        Ok(Self {
+            directory: directory.to_owned(),
+            file,
+            length,
+            bounds,
+            begun,
+            torn: false,
+            lacks_checkpoint: false,
+        })
     }
 
-    /// Writes lines at the end, all or none. They are not synced one by one: a crash of the host may cost the last seconds,
-    /// a crash of the daemon costs nothing.
+    /// Writes lines at the end, all or none. They are not synced one by one: a crash of the host
+    /// may cost the last seconds, a crash of the daemon costs nothing.
     ///
     /// A new file begins with `checkpoint`, which says what the lines before add up to.
-    pub fn append(&mut self, entries: &[Entry], checkpoint: impl FnOnce() -> Option<Entry>) -> io::Result<()> {
-        let Some(first) = entries.first() else { return Ok(()) };
-        let mut lines = if self.torn { b"\n".to_vec() } else { Vec::new() };
+    pub fn append(
+        &mut self,
+        entries: &[Entry],
+        checkpoint: impl FnOnce() -> Option<Entry>,
+    ) -> io::Result<()> {
+        let Some(first) = entries.first() else {
+            return Ok(());
+        };
+        let mut lines = if self.torn {
+            b"\n".to_vec()
+        } else {
+            Vec::new()
+        };
         for entry in entries {
             serde_json::to_writer(&mut lines, entry)?;
             lines.push(b'\n');
@@ -235,14 +306,16 @@ impl Journal {
         {
             let mut line = serde_json::to_vec(&checkpoint)?;
             line.push(b'\n');
-            // One that would fill the file is left out: what it says is lost with the previous file.
+            // One that would fill the file is left out: what it says is lost with the previous
+            // file.
             if u64::try_from(line.len()).is_ok_and(|length| length <= self.bounds.most_bytes / 2) {
                 lines.splice(0..0, line);
             }
         }
         let length = u64::try_from(lines.len()).unwrap_or(u64::MAX);
         if let Err(error) = self.file.write_all(&lines) {
-            // A full disk takes a part. The next line must not continue it: both would be unreadable.
+            // A full disk takes a part. The next line must not continue it: both would be
+            // unreadable.
             self.torn = self.file.set_len(self.length).is_err();
             return Err(error);
         }
@@ -278,17 +351,26 @@ impl Journal {
 fn first_date(path: &Path) -> io::Result<Option<SystemTime>> {
     let mut line = Vec::new();
     BufReader::new(File::open(path)?.take(LONGEST_FILE)).read_until(b'\n', &mut line)?;
-    Ok(serde_json::from_slice::<Entry>(&line).ok().map(|entry| entry.at))
+    Ok(serde_json::from_slice::<Entry>(&line)
+        .ok()
+        .map(|entry| entry.at))
 }
 
 /// Whether there is a journal in a directory, be it an empty one.
 pub fn exists(directory: &Path) -> bool {
-    [PREVIOUS, CURRENT].iter().any(|name| fs::symlink_metadata(directory.join(name)).is_ok())
+    [PREVIOUS, CURRENT]
+        .iter()
+        .any(|name| fs::symlink_metadata(directory.join(name)).is_ok())
 }
 
-/// Opens a file to append to. A line that a crash left half-written is ended first, so that it spoils no other.
+/// Opens a file to append to. A line that a crash left half-written is ended first, so that it
+/// spoils no other.
 fn open_end(path: &Path) -> io::Result<(File, u64)> {
-    let mut file = File::options().create(true).append(true).read(true).open(path)?;
+    let mut file = File::options()
+        .create(true)
+        .append(true)
+        .read(true)
+        .open(path)?;
     let mut length = file.metadata()?.len();
     if length > 0 {
         let mut last = [0];
@@ -331,10 +413,16 @@ pub fn scan(directory: &Path, mut each: impl FnMut(Entry)) -> io::Result<usize> 
     Ok(unreadable)
 }
 
-/// The leases of `leases` that no line of the journal names although it goes back to their grant: the daemon was killed
-/// between writing the lease and writing the line.
-pub fn unnamed<'l>(directory: &Path, leases: impl IntoIterator<Item = &'l Lease>) -> io::Result<Vec<&'l Lease>> {
-    let mut unnamed: BTreeMap<&str, &Lease> = leases.into_iter().map(|lease| (lease.id.as_str(), lease)).collect();
+/// The leases of `leases` that no line of the journal names although it goes back to their grant:
+/// the daemon was killed between writing the lease and writing the line.
+pub fn unnamed<'l>(
+    directory: &Path,
+    leases: impl IntoIterator<Item = &'l Lease>,
+) -> io::Result<Vec<&'l Lease>> {
+    let mut unnamed: BTreeMap<&str, &Lease> = leases
+        .into_iter()
+        .map(|lease| (lease.id.as_str(), lease))
+        .collect();
     if unnamed.is_empty() {
         return Ok(Vec::new());
     }
@@ -342,15 +430,25 @@ pub fn unnamed<'l>(directory: &Path, leases: impl IntoIterator<Item = &'l Lease>
     let mut begins = None;
     scan(directory, |entry| {
         begins.get_or_insert(entry.at);
-        let noted = entry.checkpoint.iter().flat_map(|checkpoint| &checkpoint.leases);
-        for subject in entry.event.as_ref().and_then(Event::subject).into_iter().chain(noted) {
+        let noted = entry
+            .checkpoint
+            .iter()
+            .flat_map(|checkpoint| &checkpoint.leases);
+        for subject in entry
+            .event
+            .as_ref()
+            .and_then(Event::subject)
+            .into_iter()
+            .chain(noted)
+        {
             unnamed.remove(subject.lease.as_str());
         }
     })?;
 
     // Lines of before may have been dropped only where there is a second file.
     let dropped = fs::symlink_metadata(directory.join(PREVIOUS)).is_ok();
-    let covered = |lease: &&Lease| !dropped || begins.is_some_and(|begins| lease.granted_wall >= begins);
+    let covered =
+        |lease: &&Lease| !dropped || begins.is_some_and(|begins| lease.granted_wall >= begins);
     let mut unnamed: Vec<&Lease> = unnamed.into_values().filter(covered).collect();
     unnamed.sort_by_key(|lease| lease.serial);
     Ok(unnamed)
@@ -380,7 +478,10 @@ mod tests {
     }
 
     fn bounds(most_bytes: u64) -> Bounds {
-        Bounds { most_bytes, longest: Duration::from_secs(3600) }
+        Bounds {
+            most_bytes,
+            longest: Duration::from_secs(3600),
+        }
     }
 
     #[test]
@@ -389,7 +490,9 @@ mod tests {
         let entry = Entry::event(second(1), Event::Granted(subject("one")));
         let mut journal = Journal::open(directory.path(), bounds(2_000)).unwrap();
         for _ in 0..100 {
-            journal.append(std::slice::from_ref(&entry), || None).unwrap();
+            journal
+                .append(std::slice::from_ref(&entry), || None)
+                .unwrap();
         }
         drop(journal);
         for name in [CURRENT, PREVIOUS] {
@@ -397,9 +500,16 @@ mod tests {
         }
         let whole = read(directory.path()).unwrap().0.len();
         let path = directory.path().join(CURRENT);
-        File::options().append(true).open(&path).unwrap().write_all(b"{\"at\":\"19").unwrap();
+        File::options()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(b"{\"at\":\"19")
+            .unwrap();
         let mut journal = Journal::open(directory.path(), bounds(2_000_000)).unwrap();
-        journal.append(std::slice::from_ref(&entry), || None).unwrap();
+        journal
+            .append(std::slice::from_ref(&entry), || None)
+            .unwrap();
         let (entries, unreadable) = read(directory.path()).unwrap();
         assert_eq!((entries.len(), unreadable), (whole + 1, 1));
         assert_eq!(entries.last(), Some(&entry));
@@ -413,13 +523,26 @@ mod tests {
         let mut told = Vec::new();
         for used in [100, 300, 400, 600] {
             snapshot.devices[0].processes = vec![process(7, used)];
-            told.extend(watch.changes(&snapshot, &followed, |_| true).into_iter().map(|change| change.after_bytes));
+            told.extend(
+                watch
+                    .changes(&snapshot, &followed, |_| true)
+                    .into_iter()
+                    .map(|change| change.after_bytes),
+            );
         }
         snapshot.devices[0].free_bytes = None;
         snapshot.devices[0].processes.clear();
-        assert!(watch.changes(&snapshot, &followed, |_| true).is_empty(), "a failed reading is no move");
+        assert!(
+            watch.changes(&snapshot, &followed, |_| true).is_empty(),
+            "a failed reading is no move"
+        );
         snapshot.devices[0].free_bytes = Some(Bytes::gib(80));
-        told.extend(watch.changes(&snapshot, &followed, |_| true).into_iter().map(|change| change.after_bytes));
+        told.extend(
+            watch
+                .changes(&snapshot, &followed, |_| true)
+                .into_iter()
+                .map(|change| change.after_bytes),
+        );
         assert_eq!(told, [Some(Bytes::mib(300)), Some(Bytes::mib(600)), None]);
         assert!(watch.changes(&snapshot, &followed, |_| true).is_empty());
     }
@@ -431,7 +554,10 @@ mod tests {
         let mut snapshot = crate::leases::testing::snapshot(&[("GPU-a", 80)]);
         for reading in 0..1_000 {
             // Two new processes at each reading, of which one line may be told.
-            snapshot.devices[0].processes = vec![process(1000 + 2 * reading, 600), process(1001 + 2 * reading, 600)];
+            snapshot.devices[0].processes = vec![
+                process(1000 + 2 * reading, 600),
+                process(1001 + 2 * reading, 600),
+            ];
             let mut may_be_told = true;
             watch.changes(&snapshot, &followed, |_| std::mem::take(&mut may_be_told));
         }
@@ -443,10 +569,18 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(directory.path(), bounds(20_000)).unwrap();
         let leases = vec![subject("long ago")];
-        let checkpoint = Checkpoint { leases, memory: Vec::new(), devices: BTreeSet::new() };
+        let checkpoint = Checkpoint {
+            leases,
+            memory: Vec::new(),
+            devices: BTreeSet::new(),
+        };
         let mut append = |at: u64| {
             let entry = Entry::event(second(at), Event::Granted(subject("new")));
-            journal.append(&[entry], || Some(Entry::checkpoint(second(at), checkpoint.clone()))).unwrap();
+            journal
+                .append(&[entry], || {
+                    Some(Entry::checkpoint(second(at), checkpoint.clone()))
+                })
+                .unwrap();
         };
         append(0);
         append(3_599);
@@ -456,13 +590,24 @@ mod tests {
             append(at);
         }
         let (entries, _) = read(directory.path()).unwrap();
-        let dates: Vec<u64> =
-            entries.iter().map(|entry| entry.at.duration_since(second(0)).unwrap().as_secs()).collect();
-        assert_eq!(dates, [3_600, 3_600, 3_700, 7_200, 7_200], "at most two files, each with its checkpoint");
+        let dates: Vec<u64> = entries
+            .iter()
+            .map(|entry| entry.at.duration_since(second(0)).unwrap().as_secs())
+            .collect();
+        assert_eq!(
+            dates,
+            [3_600, 3_600, 3_700, 7_200, 7_200],
+            "at most two files, each with its checkpoint"
+        );
         assert_eq!(entries[3].checkpoint, Some(checkpoint.clone()));
         // After a restart the age of the file is still known.
         let mut journal = Journal::open(directory.path(), bounds(20_000)).unwrap();
-        journal.append(&[Entry::event(second(10_800), Event::Granted(subject("new")))], || None).unwrap();
+        journal
+            .append(
+                &[Entry::event(second(10_800), Event::Granted(subject("new")))],
+                || None,
+            )
+            .unwrap();
         assert_eq!(read(directory.path()).unwrap().0.len(), 3);
     }
 }

@@ -44,7 +44,8 @@ pub struct Keeper<S> {
 }
 
 impl Keeper<Store> {
-    /// Opens a store and takes up what it holds. A file that could not be trusted is told as a warning.
+    /// Opens a store and takes up what it holds. A file that could not be trusted is told as a
+    /// warning.
     pub fn open(
         mut store: Store,
         settings: Settings,
@@ -55,7 +56,15 @@ impl Keeper<Store> {
     ) -> Result<Self, StoreError> {
         let loaded = store.load()?;
         let unreadable = store.unreadable()?;
-        Ok(Self::resume(store, (loaded, &unreadable), settings, boot_id, run, now, alive))
+        Ok(Self::resume(
+            store,
+            (loaded, &unreadable),
+            settings,
+            boot_id,
+            run,
+            now,
+            alive,
+        ))
     }
 }
 
@@ -75,8 +84,8 @@ impl<S: Storage> Keeper<S> {
         }
     }
 
-    /// Takes up what a storage was found to hold. Leases in files that cannot be read are not forgotten: nothing is granted
-    /// until they must have ended.
+    /// Takes up what a storage was found to hold. Leases in files that cannot be read are not
+    /// forgotten: nothing is granted until they must have ended.
     pub fn resume(
         storage: S,
         (loaded, unreadable): (Loaded, &[Unreadable]),
@@ -100,8 +109,15 @@ impl<S: Storage> Keeper<S> {
             }
         };
         let mut keeper = Self::new(ledger, storage);
-        let blinded = blind.as_ref().map(|blind| format!("{blind}; {}", blind.cure()));
-        keeper.events.extend(warning.into_iter().chain(blinded).map(|message| Event::Warning { message }));
+        let blinded = blind
+            .as_ref()
+            .map(|blind| format!("{blind}; {}", blind.cure()));
+        keeper.events.extend(
+            warning
+                .into_iter()
+                .chain(blinded)
+                .map(|message| Event::Warning { message }),
+        );
         keeper.blind = blind;
         keeper.tidy(now);
         keeper
@@ -114,7 +130,9 @@ impl<S: Storage> Keeper<S> {
 
     /// Whether there are promises that nobody can read, and that may not have ended.
     pub fn blind(&self, now: Now) -> Option<&Blindness> {
-        self.blind.as_ref().filter(|blind| !blind.is_over(now.boottime))
+        self.blind
+            .as_ref()
+            .filter(|blind| !blind.is_over(now.boottime))
     }
 
     /// New rules.
@@ -138,38 +156,73 @@ impl<S: Storage> Keeper<S> {
     }
 
     /// See [`Ledger::recall`].
-    pub fn recall(&mut self, uid: u32, key: &str, digest: &str, now: Now) -> Result<Option<Lease>, KeepError> {
+    pub fn recall(
+        &mut self,
+        uid: u32,
+        key: &str,
+        digest: &str,
+        now: Now,
+    ) -> Result<Option<Lease>, KeepError> {
         let recalled = self.ledger.recall(uid, key, digest, now);
         self.tidy(now);
         Ok(recalled?)
     }
 
-    /// Promises memory and keeps the promise; if it cannot be kept it was never given. See [`Ledger::grant`].
-    pub fn grant(&mut self, request: GrantRequest, reading: &Reading<'_>, now: Now) -> Result<Granted, KeepError> {
+    /// Promises memory and keeps the promise; if it cannot be kept it was never given. See
+    /// [`Ledger::grant`].
+    pub fn grant(
+        &mut self,
+        request: GrantRequest,
+        reading: &Reading<'_>,
+        now: Now,
+    ) -> Result<Granted, KeepError> {
         let granted = match self.blind(now) {
             Some(blind) => Err(KeepError::Blind(Box::new(blind.clone()))),
-            None => self.ledger.grant(request, reading, now).map_err(KeepError::from),
+            None => self
+                .ledger
+                .grant(request, reading, now)
+                .map_err(KeepError::from),
         };
         let serial = match &granted {
             Ok(Granted::Now(lease)) => Some(lease.serial),
             _ => None,
         };
-        self.keep(granted, |ledger| serial.into_iter().for_each(|serial| ledger.withdraw(serial)), now).inspect_err(
-            |_| {
-                self.counters.refused = self.counters.refused.saturating_add(1);
+        self.keep(
+            granted,
+            |ledger| {
+                serial
+                    .into_iter()
+                    .for_each(|serial| ledger.withdraw(serial))
             },
+            now,
         )
+        .inspect_err(|_| {
+            self.counters.refused = self.counters.refused.saturating_add(1);
+        })
     }
 
     /// See [`Ledger::renew`]. A renewal that would not survive is refused too.
-    pub fn renew(&mut self, id: &str, actor: u32, ttl: Option<Duration>, now: Now) -> Result<Lease, KeepError> {
+    pub fn renew(
+        &mut self,
+        id: &str,
+        actor: u32,
+        ttl: Option<Duration>,
+        now: Now,
+    ) -> Result<Lease, KeepError> {
         let before = self.ledger.get(id).cloned();
-        let renewed = self.ledger.renew(id, actor, ttl, now).map_err(KeepError::from);
-        self.keep(renewed, |ledger| before.into_iter().for_each(|lease| ledger.put_back(lease)), now)
+        let renewed = self
+            .ledger
+            .renew(id, actor, ttl, now)
+            .map_err(KeepError::from);
+        self.keep(
+            renewed,
+            |ledger| before.into_iter().for_each(|lease| ledger.put_back(lease)),
+            now,
+        )
     }
 
-    /// See [`Ledger::release`]. A release that would not survive fails, and the lease stays as it was: after a restart its
-    /// owner would hold it again without knowing.
+    /// See [`Ledger::release`]. A release that would not survive fails, and the lease stays as it
+    /// was: after a restart its owner would hold it again without knowing.
     pub fn release(&mut self, id: &str, actor: u32, now: Now) -> Result<Release, KeepError> {
         let before = self.ledger.get(id).cloned();
         let released = self.ledger.release(id, actor, now).map_err(KeepError::from);
@@ -178,11 +231,19 @@ impl<S: Storage> Keeper<S> {
             Ok(Release::Done(_)) => before,
             _ => None,
         };
-        self.keep(released, |ledger| undone.into_iter().for_each(|lease| ledger.take_up_again(lease)), now)
+        self.keep(
+            released,
+            |ledger| {
+                undone
+                    .into_iter()
+                    .for_each(|lease| ledger.take_up_again(lease))
+            },
+            now,
+        )
     }
 
-    /// See [`Ledger::undelivered`]. It takes effect at once: no client knows of the lease. What could not be written is
-    /// written when the disk is back.
+    /// See [`Ledger::undelivered`]. It takes effect at once: no client knows of the lease. What
+    /// could not be written is written when the disk is back.
     pub fn undelivered(&mut self, id: &str, now: Now) -> Result<Release, KeepError> {
         let released = self.ledger.undelivered(id, now);
         self.tidy(now);
@@ -261,7 +322,9 @@ impl<S: Storage> Keeper<S> {
     fn tell_failure(&mut self, error: &StoreError) {
         self.counters.store_failures = self.counters.store_failures.saturating_add(1);
         if !std::mem::replace(&mut self.failing, true) {
-            self.events.push(Event::Warning { message: error.to_string() });
+            self.events.push(Event::Warning {
+                message: error.to_string(),
+            });
         }
     }
 
@@ -291,20 +354,38 @@ mod tests {
 
     fn now(seconds: u64) -> Now {
         let wall = SystemTime::now() + Duration::from_secs(seconds);
-        Now { boottime: Boottime::from_millis(1_000_000 + seconds * 1000), wall }
+        Now {
+            boottime: Boottime::from_millis(1_000_000 + seconds * 1000),
+            wall,
+        }
     }
 
     fn settings() -> Settings {
-        Settings { longest_ttl: Duration::from_secs(600), ..Settings::default() }
+        Settings {
+            longest_ttl: Duration::from_secs(600),
+            ..Settings::default()
+        }
     }
 
     fn open(directory: &Path, now: Now) -> Keeper<Store> {
-        Keeper::open(Store::open(directory).unwrap(), settings(), "boot", 1, now, |_| true).unwrap()
+        Keeper::open(
+            Store::open(directory).unwrap(),
+            settings(),
+            "boot",
+            1,
+            now,
+            |_| true,
+        )
+        .unwrap()
     }
 
     fn grant(keeper: &mut Keeper<Store>, now: Now) -> Result<Granted, KeepError> {
         let (snapshot, ancestry) = (snapshot(&[("GPU-a", 80)]), Ancestry::default());
-        let reading = Reading { snapshot: &snapshot, taken_at: now.boottime, ancestry: &ancestry };
+        let reading = Reading {
+            snapshot: &snapshot,
+            taken_at: now.boottime,
+            ancestry: &ancestry,
+        };
         let request = GrantRequest {
             devices: [("GPU-a".to_owned(), Bytes::gib(GIB))].into(),
             ttl: Duration::from_secs(500),
@@ -320,7 +401,11 @@ mod tests {
     fn flip(path: &Path, first_line: bool) {
         let mut content = fs::read(path).unwrap();
         let end = content.iter().position(|byte| *byte == b'\n').unwrap();
-        let place = if first_line { end - 20 } else { content.len() - 20 };
+        let place = if first_line {
+            end - 20
+        } else {
+            content.len() - 20
+        };
         content[place] ^= 1;
         fs::write(path, content).unwrap();
     }
@@ -340,21 +425,30 @@ mod tests {
     fn damaged(first_line: bool, until: u64) {
         let directory = tempfile::tempdir().unwrap();
         let mut keeper = open(directory.path(), now(0));
-        assert!(grant(&mut keeper, now(0)).is_ok(), "a new host is not blind");
+        assert!(
+            grant(&mut keeper, now(0)).is_ok(),
+            "a new host is not blind"
+        );
         drop(keeper);
         flip(&directory.path().join("leases.json"), first_line);
         // As often as it is started: the file that was set aside is looked at again.
         for start in 1..=3 {
             let mut keeper = open(directory.path(), now(start));
             assert!(blind(&grant(&mut keeper, now(start))), "start {start}");
-            assert!(blind(&grant(&mut keeper, now(until - 10))), "nobody may have released it");
-            let told = keeper.drain_events();
             assert!(
-                told.iter().any(|event| matches!(event, Event::Warning { message } if message.contains("restart")))
+                blind(&grant(&mut keeper, now(until - 10))),
+                "nobody may have released it"
             );
+            let told = keeper.drain_events();
+            assert!(told.iter().any(
+                |event| matches!(event, Event::Warning { message } if message.contains("restart"))
+            ));
         }
         let mut keeper = open(directory.path(), now(4));
-        assert!(grant(&mut keeper, now(until + 10)).is_ok(), "its time is up");
+        assert!(
+            grant(&mut keeper, now(until + 10)).is_ok(),
+            "its time is up"
+        );
         drop(keeper);
         let mut keeper = open(directory.path(), now(until + 20));
         assert!(keeper.blind(now(until + 20)).is_none());
@@ -388,7 +482,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("leases.json");
         fs::write(&path, "torn").unwrap();
-        File::options().write(true).open(&path).unwrap().set_modified(now(0).wall - Duration::from_secs(601)).unwrap();
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(now(0).wall - Duration::from_secs(601))
+            .unwrap();
         assert!(grant(&mut open(directory.path(), now(0)), now(0)).is_ok());
     }
 }

@@ -1,4 +1,5 @@
-//! One promise and its life: granted → settling → settled → released, expired or orphaned, with the reason.
+//! One promise and its life: granted → settling → settled → released, expired or orphaned, with the
+//! reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -18,7 +19,8 @@ pub enum State {
     Granted,
     /// Part of it is seen.
     Settling,
-    /// All of it is seen, or the holder has taken what it wanted: something, and nothing more for a while.
+    /// All of it is seen, or the holder has taken what it wanted: something, and nothing more for a
+    /// while.
     Settled,
     /// Given back, by its owner or by its holder's death.
     Released,
@@ -82,20 +84,31 @@ pub struct Holder {
     pub name: Option<String>,
     /// A systemd unit whose memory counts as this lease's; only where the asker said so.
     pub unit: Option<String>,
-    /// A cgroup whose memory (and whose children's) counts as this lease's; only where the asker said so. It is never
-    /// guessed from the process: a login session's cgroup is shared by all that the user runs.
+    /// A cgroup whose memory (and whose children's) counts as this lease's; only where the asker
+    /// said so. It is never guessed from the process: a login session's cgroup is shared by all
+    /// that the user runs.
     pub cgroup: Option<String>,
 }
 
 impl Holder {
     /// Held by a process and what it starts.
     pub fn process(process: ProcessIdentity) -> Self {
-        Self { process: Some(process), name: None, unit: None, cgroup: None }
+        Self {
+            process: Some(process),
+            name: None,
+            unit: None,
+            cgroup: None,
+        }
     }
 
     /// Held by a name: nothing on a device can be seen to be its.
     pub fn named(name: impl Into<String>) -> Self {
-        Self { process: None, name: Some(name.into()), unit: None, cgroup: None }
+        Self {
+            process: None,
+            name: Some(name.into()),
+            unit: None,
+            cgroup: None,
+        }
     }
 }
 
@@ -117,7 +130,8 @@ pub struct Baseline {
     pub pid: u32,
     /// When it started, where known.
     pub start_ticks: Option<u64>,
-    /// What it held; `None` where the driver did not say: then its memory is never taken for the lease's.
+    /// What it held; `None` where the driver did not say: then its memory is never taken for the
+    /// lease's.
     pub used_bytes: Option<Bytes>,
 }
 
@@ -137,13 +151,14 @@ pub struct Share {
 pub struct Ending {
     /// Why.
     pub reason: EndReason,
-    /// When: readings taken until then do not yet show all that the holder took, and the lease still counts in them.
+    /// When: readings taken until then do not yet show all that the holder took, and the lease
+    /// still counts in them.
     pub at: Boottime,
     /// The same for people.
     #[serde(with = "super::moment::rfc3339")]
     pub wall: SystemTime,
-    /// The first reading after the end. From it on the memory that was seen as this lease's stays accounted to it, so
-    /// that it is not taken for that of another lease of the same holder.
+    /// The first reading after the end. From it on the memory that was seen as this lease's stays
+    /// accounted to it, so that it is not taken for that of another lease of the same holder.
     pub seen_at: Option<Boottime>,
 }
 
@@ -193,8 +208,8 @@ impl Lease {
         self.ending.is_none()
     }
 
-    /// Whether it must be counted against a reading taken at `taken_at`: as long as it lives, and after its end against
-    /// readings that are too old to show what its holder really took.
+    /// Whether it must be counted against a reading taken at `taken_at`: as long as it lives, and
+    /// after its end against readings that are too old to show what its holder really took.
     pub fn counts_in(&self, taken_at: Boottime) -> bool {
         self.ending.is_none_or(|ending| taken_at <= ending.at)
     }
@@ -216,6 +231,11 @@ impl Lease {
 
     pub(super) fn end(&mut self, reason: EndReason, now: Now) {
         self.state = reason.state();
-        self.ending = Some(Ending { reason, at: now.boottime, wall: now.wall, seen_at: None });
+        self.ending = Some(Ending {
+            reason,
+            at: now.boottime,
+            wall: now.wall,
+            seen_at: None,
+        });
     }
 }

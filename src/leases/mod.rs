@@ -1,16 +1,21 @@
-//! Who has been promised what: between "it fits" and the model being loaded the memory still looks free, so the answer
-//! itself can be held.
+//! Who has been promised what: between "it fits" and the model being loaded the memory still looks
+//! free, so the answer itself can be held.
 //!
-//! `available = free now − Σ max(0, granted − already visible) − margin`, for each device, decided and recorded in one
-//! step by one owner. The pieces, from the inside out:
+//! `available = free now − Σ max(0, granted − already visible) − margin`, for each device, decided
+//! and recorded in one step by one owner. The pieces, from the inside out:
 //!
 //! - [`moment`]: the clock that counts (since boot) and the one that is only printed;
-//! - [`lease`]: one promise and its life; [`holder`]: who holds it, so that a reused pid inherits nothing;
+//! - [`lease`]: one promise and its life; [`holder`]: who holds it, so that a reused pid inherits
+//!   nothing;
 //! - [`attribution`]: whose memory is whose on a device, no byte counted for two leases;
-//! - [`ledger`]: the decisions, a value without clock or disk; [`quota`]: how much one user may hold;
+//! - [`ledger`]: the decisions, a value without clock or disk; [`quota`]: how much one user may
+//!   hold;
 //! - [`queue`]: who waits, in which order; [`event`]: what happened, and how often;
-//! - [`store`]: the ledger on disk, [`header`]: its first line; [`blindness`]: what follows where it cannot be read; [`journal`]: what happened, to be read after an out-of-memory, and [`observed`]: when devices were read;
-//! - [`keeper`]: the ledger and its store as one, so that no promise is given that would not survive;
+//! - [`store`]: the ledger on disk, [`header`]: its first line; [`blindness`]: what follows where
+//!   it cannot be read; [`journal`]: what happened, to be read after an out-of-memory, and
+//!   [`observed`]: when devices were read;
+//! - [`keeper`]: the ledger and its store as one, so that no promise is given that would not
+//!   survive;
 //! - [`wire`]: a lease as it is printed.
 //!
 //! A lease is advisory: it binds those who ask, and nobody else.
@@ -36,5 +41,4 @@ pub mod wire;
 pub(crate) mod testing;
 
 /// The line that `--help`, the README and every answer with a lease print.
-pub const ADVISORY: &str =
-    "A lease is advisory: it is honoured by everyone who asks here, and cannot stop a process that does not.";
+pub const ADVISORY: &str = "A lease is advisory: it is honoured by everyone who asks here, and cannot stop a process that does not.";

@@ -1,10 +1,12 @@
-//! Two clocks: the one since boot, which no administrator and no NTP step moves, and the wall's, which is only printed.
+//! Two clocks: the one since boot, which no administrator and no NTP step moves, and the wall's,
+//! which is only printed.
 
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-/// Milliseconds since boot, suspended time included (`CLOCK_BOOTTIME`): what every deadline and every age is counted in.
+/// Milliseconds since boot, suspended time included (`CLOCK_BOOTTIME`): what every deadline and
+/// every age is counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Boottime(u64);
@@ -25,7 +27,10 @@ impl Boottime {
 
     /// This moment and a while; the far end of time where that leaves the range.
     pub fn after(self, while_: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(while_.as_millis()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(while_.as_millis()).unwrap_or(u64::MAX)),
+        )
     }
 
     /// How long after `earlier` this is; nothing when it is not after it.
@@ -50,7 +55,10 @@ impl Now {
         let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         let seconds = u64::try_from(since_boot.tv_sec).unwrap_or_default();
         let milliseconds = u64::try_from(since_boot.tv_nsec / 1_000_000).unwrap_or_default();
-        Self { boottime: Boottime(seconds.saturating_mul(1000).saturating_add(milliseconds)), wall: SystemTime::now() }
+        Self {
+            boottime: Boottime(seconds.saturating_mul(1000).saturating_add(milliseconds)),
+            wall: SystemTime::now(),
+        }
     }
 
     /// What the wall's clock will show (or has shown) at `moment`, if nobody steps it.
@@ -63,8 +71,9 @@ impl Now {
         at.unwrap_or(self.wall)
     }
 
-    /// The moment of something that only the wall's clock dated, such as a snapshot. Exact unless the clock was stepped
-    /// in between; a date in the future is taken for now. Prefer to read [`Boottime`] where the thing is made.
+    /// The moment of something that only the wall's clock dated, such as a snapshot. Exact unless
+    /// the clock was stepped in between; a date in the future is taken for now. Prefer to read
+    /// [`Boottime`] where the thing is made.
     pub fn moment_of(&self, wall: SystemTime) -> Boottime {
         let age = self.wall.duration_since(wall).unwrap_or_default();
         let age_millis = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
@@ -77,11 +86,16 @@ pub(crate) mod rfc3339 {
 
     use serde::{Deserialize, Deserializer, Serializer, de};
 
-    pub(crate) fn serialize<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(
+        at: &SystemTime,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&humantime::format_rfc3339_millis(*at))
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<SystemTime, D::Error> {
         humantime::parse_rfc3339(&String::deserialize(deserializer)?).map_err(de::Error::custom)
     }
 }
@@ -92,12 +106,28 @@ mod tests {
 
     #[test]
     fn a_stepped_wall_clock_moves_no_moment() {
-        let now = Now { boottime: Boottime::from_millis(10_000), wall: SystemTime::UNIX_EPOCH };
-        assert_eq!(now.boottime.after(Duration::from_secs(5)), Boottime::from_millis(15_000));
-        assert_eq!(now.boottime.since(Boottime::from_millis(99_000)), Duration::ZERO);
-        // A snapshot dated in the future (the clock was set back since) is not taken for a later reading than now.
-        assert_eq!(now.moment_of(SystemTime::UNIX_EPOCH + Duration::from_secs(60)), now.boottime);
-        assert_eq!(now.wall_at(Boottime::from_millis(12_000)), SystemTime::UNIX_EPOCH + Duration::from_secs(2));
+        let now = Now {
+            boottime: Boottime::from_millis(10_000),
+            wall: SystemTime::UNIX_EPOCH,
+        };
+        assert_eq!(
+            now.boottime.after(Duration::from_secs(5)),
+            Boottime::from_millis(15_000)
+        );
+        assert_eq!(
+            now.boottime.since(Boottime::from_millis(99_000)),
+            Duration::ZERO
+        );
+        // A snapshot dated in the future (the clock was set back since) is not taken for a later
+        // reading than now.
+        assert_eq!(
+            now.moment_of(SystemTime::UNIX_EPOCH + Duration::from_secs(60)),
+            now.boottime
+        );
+        assert_eq!(
+            now.wall_at(Boottime::from_millis(12_000)),
+            SystemTime::UNIX_EPOCH + Duration::from_secs(2)
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! When the devices were read: a journal says who held memory only for the times between readings that are near each other.
+//! When the devices were read: a journal says who held memory only for the times between readings
+//! that are near each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -68,14 +69,24 @@ impl Observation {
         let mut seen = Seen::default();
         if !goes_on {
             // A device that comes or goes ends a span too, and is no gap for the others.
-            let apart = self.span.as_ref().and_then(|span| at.duration_since(span.last).ok());
+            let apart = self
+                .span
+                .as_ref()
+                .and_then(|span| at.duration_since(span.last).ok());
             seen.after_gap = apart.is_none_or(|apart| apart > self.gap);
             seen.spans.extend(self.end());
-            self.span = Some(Span { since: at, last: at, devices, written: None });
+            self.span = Some(Span {
+                since: at,
+                last: at,
+                devices,
+                written: None,
+            });
         }
         if let Some(span) = &mut self.span {
             span.last = at;
-            let written = span.written.and_then(|written| at.duration_since(written).ok());
+            let written = span
+                .written
+                .and_then(|written| at.duration_since(written).ok());
             if written.is_none_or(|ago| ago >= WRITTEN_EVERY) {
                 span.written = Some(at);
                 seen.spans.push(line(span, self.gap));
@@ -93,14 +104,26 @@ impl Observation {
 
 fn line(span: &Span, gap: Duration) -> (SystemTime, Observed) {
     let gap_seconds = gap.as_secs();
-    (span.last, Observed { since: span.since, gap_seconds, devices: span.devices.clone() })
+    (
+        span.last,
+        Observed {
+            since: span.since,
+            gap_seconds,
+            devices: span.devices.clone(),
+        },
+    )
 }
 
-/// The devices whose processes are known: those that could be read, and those asleep, which nothing runs on.
+/// The devices whose processes are known: those that could be read, and those asleep, which nothing
+/// runs on.
 pub fn readable(snapshot: &Snapshot) -> BTreeSet<String> {
     let asleep = |reason: &str| reason == "asleep";
     let read = snapshot.devices.iter().filter(|device| {
-        device.free_bytes.is_some() || device.unusable.as_ref().is_some_and(|unusable| asleep(&unusable.reason))
+        device.free_bytes.is_some()
+            || device
+                .unusable
+                .as_ref()
+                .is_some_and(|unusable| asleep(&unusable.reason))
     });
     read.map(|device| device.facts.uuid.clone()).collect()
 }
@@ -133,12 +156,18 @@ struct Covered {
 impl Coverage {
     /// Takes a line in.
     pub fn add(&mut self, until: SystemTime, observed: &Observed) {
-        let covered = Covered { since: observed.since, until, gap: Duration::from_secs(observed.gap_seconds) };
+        let covered = Covered {
+            since: observed.since,
+            until,
+            gap: Duration::from_secs(observed.gap_seconds),
+        };
         for device in &observed.devices {
             let spans = self.devices.entry(device.clone()).or_default();
             match spans.last_mut() {
                 // The same span, further on; or one that goes on with other devices beside it.
-                Some(last) if covered.since <= last.until.checked_add(last.gap).unwrap_or(last.until) => {
+                Some(last)
+                    if covered.since <= last.until.checked_add(last.gap).unwrap_or(last.until) =>
+                {
                     last.until = last.until.max(until);
                 }
                 _ => spans.push(covered),
@@ -153,8 +182,11 @@ impl Coverage {
 
     /// The gaps at `at`: of all devices as one where they are the same.
     pub fn gaps_at(&self, at: SystemTime) -> Vec<Gap> {
-        let gaps: Vec<(String, Option<Around>)> =
-            self.devices.iter().map(|(device, spans)| (device.clone(), gap_at(spans, at))).collect();
+        let gaps: Vec<(String, Option<Around>)> = self
+            .devices
+            .iter()
+            .map(|(device, spans)| (device.clone(), gap_at(spans, at)))
+            .collect();
         let mut different: Vec<&Option<Around>> = Vec::new();
         for (_, gap) in &gaps {
             if !different.contains(&gap) {
@@ -164,7 +196,10 @@ impl Coverage {
 
         match different.as_slice() {
             [Some(gap)] => vec![gap.of(None)],
-            _ => gaps.into_iter().filter_map(|(device, gap)| Some(gap?.of(Some(device)))).collect(),
+            _ => gaps
+                .into_iter()
+                .filter_map(|(device, gap)| Some(gap?.of(Some(device))))
+                .collect(),
         }
     }
 }
@@ -179,7 +214,11 @@ struct Around {
 impl Around {
     fn of(self, device: Option<String>) -> Gap {
         let text = |time: SystemTime| humantime::format_rfc3339_seconds(time).to_string();
-        Gap { device, from: self.before.map(text), until: self.after.map(text) }
+        Gap {
+            device,
+            from: self.before.map(text),
+            until: self.after.map(text),
+        }
     }
 }
 
@@ -187,13 +226,26 @@ impl Around {
 fn gap_at(spans: &[Covered], at: SystemTime) -> Option<Around> {
     let last = spans.last().map(|span| (span.until, span.gap));
     // The next reading of the last span may be due only now.
-    let goes_on = last.is_some_and(|(until, gap)| until.checked_add(gap).is_some_and(|due| at <= due));
+    let goes_on =
+        last.is_some_and(|(until, gap)| until.checked_add(gap).is_some_and(|due| at <= due));
     let since = spans.last().is_some_and(|span| span.since <= at);
-    if spans.iter().any(|span| (span.since..=span.until).contains(&at)) || (goes_on && since) {
+    if spans
+        .iter()
+        .any(|span| (span.since..=span.until).contains(&at))
+        || (goes_on && since)
+    {
         return None;
     }
-    let before = spans.iter().filter(|span| span.until < at).map(|span| span.until).max();
-    let after = spans.iter().filter(|span| span.since > at).map(|span| span.since).min();
+    let before = spans
+        .iter()
+        .filter(|span| span.until < at)
+        .map(|span| span.until)
+        .max();
+    let after = spans
+        .iter()
+        .filter(|span| span.since > at)
+        .map(|span| span.since)
+        .min();
     Some(Around { before, after })
 }
 
@@ -216,7 +268,11 @@ mod tests {
 
     fn gaps(coverage: &Coverage, at: u64) -> Vec<(Option<String>, Option<String>, Option<String>)> {
         let short = |text: Option<String>| text.map(|text| text[14..19].to_owned());
-        coverage.gaps_at(second(at)).into_iter().map(|gap| (gap.device, short(gap.from), short(gap.until))).collect()
+        coverage
+            .gaps_at(second(at))
+            .into_iter()
+            .map(|gap| (gap.device, short(gap.from), short(gap.until)))
+            .collect()
     }
 
     #[test]
@@ -235,18 +291,24 @@ mod tests {
         }
         assert!(lines < 15, "{lines} lines of 64 readings");
 
-        let all =
-            |from: Option<&str>, until: Option<&str>| vec![(None, from.map(str::to_owned), until.map(str::to_owned))];
+        let all = |from: Option<&str>, until: Option<&str>| {
+            vec![(None, from.map(str::to_owned), until.map(str::to_owned))]
+        };
         assert_eq!(gaps(&coverage, 10), all(None, Some("10:00")));
         assert_eq!(gaps(&coverage, 650), []);
         assert_eq!(gaps(&coverage, 720), [], "readings 40 s apart leave no gap");
         assert_eq!(gaps(&coverage, 800), all(Some("12:20"), Some("15:00")));
         assert_eq!(gaps(&coverage, 950), [], "the next reading is not due yet");
         // GPU-b was not in the last reading, and each has its own last one.
-        let ended: Vec<_> =
-            gaps(&coverage, 1_000).into_iter().map(|(device, from, _)| (device.unwrap(), from)).collect();
+        let ended: Vec<_> = gaps(&coverage, 1_000)
+            .into_iter()
+            .map(|(device, from, _)| (device.unwrap(), from))
+            .collect();
         let wanted = [("GPU-a", "15:01"), ("GPU-b", "15:00")];
-        assert_eq!(ended, wanted.map(|(device, from)| (device.to_owned(), Some(from.to_owned()))));
+        assert_eq!(
+            ended,
+            wanted.map(|(device, from)| (device.to_owned(), Some(from.to_owned())))
+        );
     }
 
     #[test]

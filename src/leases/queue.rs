@@ -1,7 +1,8 @@
 //! The line of those who wait: first come, first served, and bounded.
 //!
-//! One who stands behind may pass only if that cannot delay anyone ahead: when it takes memory on no device that one ahead
-//! could use. Those who do not wait obey the same rule, or a stream of small askers would starve the big one at the head.
+//! One who stands behind may pass only if that cannot delay anyone ahead: when it takes memory on
+//! no device that one ahead could use. Those who do not wait obey the same rule, or a stream of
+//! small askers would starve the big one at the head.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -37,7 +38,9 @@ pub enum QueueError {
         waiting: usize,
     },
     /// This user has as many in line as one may.
-    #[error("this user has {waiting} in line already, which is the most that one may have; try again later")]
+    #[error(
+        "this user has {waiting} in line already, which is the most that one may have; try again later"
+    )]
     FullForUser {
         /// How many of this user wait.
         waiting: usize,
@@ -57,11 +60,17 @@ pub struct Queue {
 impl Queue {
     /// An empty line of at most `most` waiters, and `most_for_one_user` of one user.
     pub fn new(most: usize, most_for_one_user: usize) -> Self {
-        Self { waiters: VecDeque::new(), most, most_for_one_user, next: 1, events: Vec::new() }
+        Self {
+            waiters: VecDeque::new(),
+            most,
+            most_for_one_user,
+            next: 1,
+            events: Vec::new(),
+        }
     }
 
-    /// Joins behind all who have asked before: `since` is when this one did. `candidates` are the devices it could be placed on, whatever is free on them now; `None` if that
-    /// is not known.
+    /// Joins behind all who have asked before: `since` is when this one did. `candidates` are the
+    /// devices it could be placed on, whatever is free on them now; `None` if that is not known.
     pub fn join(
         &mut self,
         uid: u32,
@@ -73,15 +82,36 @@ impl Queue {
         if waiting >= self.most {
             return Err(QueueError::Full { waiting });
         }
-        let own = self.waiters.iter().filter(|waiter| waiter.uid == uid).count();
+        let own = self
+            .waiters
+            .iter()
+            .filter(|waiter| waiter.uid == uid)
+            .count();
         if own >= self.most_for_one_user {
             return Err(QueueError::FullForUser { waiting: own });
         }
         let ticket = Ticket(self.next);
         self.next = self.next.saturating_add(1);
-        let behind = self.waiters.iter().rposition(|waiter| waiter.since <= since).map_or(0, |last| last + 1);
-        self.waiters.insert(behind, Waiter { ticket, uid, candidates, deadline, since });
-        self.events.push(Event::Waiting { ticket: ticket.0, uid, position: behind + 1 });
+        let behind = self
+            .waiters
+            .iter()
+            .rposition(|waiter| waiter.since <= since)
+            .map_or(0, |last| last + 1);
+        self.waiters.insert(
+            behind,
+            Waiter {
+                ticket,
+                uid,
+                candidates,
+                deadline,
+                since,
+            },
+        );
+        self.events.push(Event::Waiting {
+            ticket: ticket.0,
+            uid,
+            position: behind + 1,
+        });
         Ok(ticket)
     }
 
@@ -107,10 +137,12 @@ impl Queue {
 
     /// Whether this waiter may take memory on these devices now.
     pub fn may_take<'a>(&self, ticket: Ticket, devices: impl IntoIterator<Item = &'a str>) -> bool {
-        self.place(ticket).is_some_and(|place| self.delays_nobody(place, devices))
+        self.place(ticket)
+            .is_some_and(|place| self.delays_nobody(place, devices))
     }
 
-    /// Whether one who does not wait may take memory on these devices now: as if it stood at the end.
+    /// Whether one who does not wait may take memory on these devices now: as if it stood at the
+    /// end.
     pub fn may_pass<'a>(&self, devices: impl IntoIterator<Item = &'a str>) -> bool {
         self.delays_nobody(self.waiters.len(), devices)
     }
@@ -124,17 +156,28 @@ impl Queue {
     pub fn cancel(&mut self, ticket: Ticket) -> bool {
         let left = self.take(ticket);
         if left {
-            self.events.push(Event::WaitEnded { ticket: ticket.0, timed_out: false });
+            self.events.push(Event::WaitEnded {
+                ticket: ticket.0,
+                timed_out: false,
+            });
         }
         left
     }
 
     /// Sends away those whose time is up, and says who they were.
     pub fn give_up(&mut self, now: Boottime) -> Vec<Ticket> {
-        let due: Vec<_> = self.waiters.iter().filter(|waiter| now >= waiter.deadline).map(|w| w.ticket).collect();
+        let due: Vec<_> = self
+            .waiters
+            .iter()
+            .filter(|waiter| now >= waiter.deadline)
+            .map(|w| w.ticket)
+            .collect();
         for ticket in &due {
             self.take(*ticket);
-            self.events.push(Event::WaitEnded { ticket: ticket.0, timed_out: true });
+            self.events.push(Event::WaitEnded {
+                ticket: ticket.0,
+                timed_out: true,
+            });
         }
         due
     }
@@ -150,19 +193,26 @@ impl Queue {
     }
 
     fn place(&self, ticket: Ticket) -> Option<usize> {
-        self.waiters.iter().position(|waiter| waiter.ticket == ticket)
+        self.waiters
+            .iter()
+            .position(|waiter| waiter.ticket == ticket)
     }
 
     fn take(&mut self, ticket: Ticket) -> bool {
-        self.place(ticket).and_then(|place| self.waiters.remove(place)).is_some()
+        self.place(ticket)
+            .and_then(|place| self.waiters.remove(place))
+            .is_some()
     }
 
     fn delays_nobody<'a>(&self, place: usize, devices: impl IntoIterator<Item = &'a str>) -> bool {
         let devices: Vec<&str> = devices.into_iter().collect();
-        self.waiters.iter().take(place).all(|ahead| match &ahead.candidates {
-            Some(candidates) => devices.iter().all(|device| !candidates.contains(*device)),
-            None => false,
-        })
+        self.waiters
+            .iter()
+            .take(place)
+            .all(|ahead| match &ahead.candidates {
+                Some(candidates) => devices.iter().all(|device| !candidates.contains(*device)),
+                None => false,
+            })
     }
 }
 
@@ -184,14 +234,24 @@ mod tests {
         let big = queue.join(1, on(&["a", "b"]), LATER, NOW).unwrap();
         let small = queue.join(1, on(&["a"]), LATER, NOW).unwrap();
         let other = queue.join(2, on(&["c"]), LATER, NOW).unwrap();
-        assert_eq!((queue.position(big), queue.position(small), queue.position(other)), (Some(1), Some(2), Some(3)));
+        assert_eq!(
+            (
+                queue.position(big),
+                queue.position(small),
+                queue.position(other)
+            ),
+            (Some(1), Some(2), Some(3))
+        );
         assert!(queue.may_take(big, ["a", "b"]));
         assert!(!queue.may_take(small, ["a"]), "it would delay the head");
         assert!(queue.may_take(other, ["c"]), "it cannot delay the head");
         assert!(queue.served(big));
         assert!(queue.may_take(small, ["a"]));
         assert_eq!(queue.position(big), None);
-        assert!(!queue.may_take(big, ["a"]), "who is not in line takes nothing");
+        assert!(
+            !queue.may_take(big, ["a"]),
+            "who is not in line takes nothing"
+        );
     }
 
     #[test]
@@ -202,8 +262,15 @@ mod tests {
         let third = queue.join(2, None, LATER, at(20)).unwrap();
         let first = queue.join(3, on(&["a"]), LATER, at(10)).unwrap();
         let last = queue.join(1, None, LATER, at(30)).unwrap();
-        assert_eq!([first, second, third, last].map(|ticket| queue.position(ticket).unwrap()), [1, 2, 3, 4]);
-        assert!(queue.may_take(first, ["a"]) && !queue.may_take(second, ["a"]) && queue.may_take(second, ["b"]));
+        assert_eq!(
+            [first, second, third, last].map(|ticket| queue.position(ticket).unwrap()),
+            [1, 2, 3, 4]
+        );
+        assert!(
+            queue.may_take(first, ["a"])
+                && !queue.may_take(second, ["a"])
+                && queue.may_take(second, ["b"])
+        );
     }
 
     #[test]
@@ -214,7 +281,10 @@ mod tests {
         assert!(!queue.may_pass(["a"]));
         assert!(queue.may_pass(["b"]));
         queue.join(1, None, LATER, NOW).unwrap();
-        assert!(!queue.may_pass(["b"]), "one whose devices are not known might use any");
+        assert!(
+            !queue.may_pass(["b"]),
+            "one whose devices are not known might use any"
+        );
     }
 
     #[test]
@@ -222,16 +292,24 @@ mod tests {
         let mut queue = Queue::new(3, 2);
         queue.join(1, None, LATER, NOW).unwrap();
         queue.join(1, None, LATER, NOW).unwrap();
-        assert_eq!(queue.join(1, None, LATER, NOW), Err(QueueError::FullForUser { waiting: 2 }));
+        assert_eq!(
+            queue.join(1, None, LATER, NOW),
+            Err(QueueError::FullForUser { waiting: 2 })
+        );
         queue.join(2, None, LATER, NOW).unwrap();
-        assert_eq!(queue.join(3, None, LATER, NOW), Err(QueueError::Full { waiting: 3 }));
+        assert_eq!(
+            queue.join(3, None, LATER, NOW),
+            Err(QueueError::Full { waiting: 3 })
+        );
     }
 
     #[test]
     fn who_hangs_up_or_waits_too_long_leaves() {
         let mut queue = Queue::new(3, 3);
         let patient = queue.join(1, None, LATER, NOW).unwrap();
-        let hasty = queue.join(2, None, Boottime::from_millis(2_000), NOW).unwrap();
+        let hasty = queue
+            .join(2, None, Boottime::from_millis(2_000), NOW)
+            .unwrap();
         let caller = queue.join(3, None, LATER, NOW).unwrap();
         assert_eq!(queue.next_deadline(), Some(Boottime::from_millis(2_000)));
         assert!(queue.cancel(caller));

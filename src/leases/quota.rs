@@ -33,7 +33,9 @@ impl Quotas {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuotaExceeded {
     /// Too many bytes.
-    #[error("{held} held and {asked} asked for are more than this user's quota of {quota}; release a lease first")]
+    #[error(
+        "{held} held and {asked} asked for are more than this user's quota of {quota}; release a lease first"
+    )]
     Bytes {
         /// Held already.
         held: Bytes,
@@ -54,11 +56,19 @@ pub enum QuotaExceeded {
 
 impl Quota {
     /// Whether one more lease of `asked` bytes is within the limits, given what is held.
-    pub fn check(&self, held_leases: usize, held: Bytes, asked: Bytes) -> Result<(), QuotaExceeded> {
+    pub fn check(
+        &self,
+        held_leases: usize,
+        held: Bytes,
+        asked: Bytes,
+    ) -> Result<(), QuotaExceeded> {
         if let Some(quota) = self.leases
             && held_leases >= quota
         {
-            return Err(QuotaExceeded::Leases { held: held_leases, quota });
+            return Err(QuotaExceeded::Leases {
+                held: held_leases,
+                quota,
+            });
         }
         match self.bytes {
             Some(quota) if held + asked > quota => Err(QuotaExceeded::Bytes { held, asked, quota }),
@@ -73,15 +83,34 @@ mod tests {
 
     #[test]
     fn both_limits_hold_and_a_named_user_has_its_own() {
-        let default = Quota { bytes: Some(Bytes::new(100)), leases: Some(2) };
-        let quotas = Quotas { default, by_uid: BTreeMap::from([(7, Quota::default())]) };
-        assert!(quotas.of(1).check(1, Bytes::new(60), Bytes::new(40)).is_ok());
+        let default = Quota {
+            bytes: Some(Bytes::new(100)),
+            leases: Some(2),
+        };
+        let quotas = Quotas {
+            default,
+            by_uid: BTreeMap::from([(7, Quota::default())]),
+        };
+        assert!(
+            quotas
+                .of(1)
+                .check(1, Bytes::new(60), Bytes::new(40))
+                .is_ok()
+        );
         assert!(matches!(
             quotas.of(1).check(1, Bytes::new(60), Bytes::new(41)),
             Err(QuotaExceeded::Bytes { held, .. }) if held == Bytes::new(60)
         ));
-        assert!(matches!(quotas.of(1).check(2, Bytes::ZERO, Bytes::ZERO), Err(QuotaExceeded::Leases { .. })));
-        assert!(quotas.of(7).check(999, Bytes::gib(999), Bytes::gib(999)).is_ok());
+        assert!(matches!(
+            quotas.of(1).check(2, Bytes::ZERO, Bytes::ZERO),
+            Err(QuotaExceeded::Leases { .. })
+        ));
+        assert!(
+            quotas
+                .of(7)
+                .check(999, Bytes::gib(999), Bytes::gib(999))
+                .is_ok()
+        );
         assert!(quotas.of(1).check(0, Bytes::ZERO, Bytes::OVERFLOW).is_err());
     }
 }

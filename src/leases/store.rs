@@ -1,5 +1,5 @@
-//! The ledger on disk: one file, written whole beside the old one and renamed over it, so that a kill at any instant
-//! leaves the one or the other; its first line is a [`super::header`].
+//! The ledger on disk: one file, written whole beside the old one and renamed over it, so that a
+//! kill at any instant leaves the one or the other; its first line is a [`super::header`].
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -52,7 +52,9 @@ pub enum StoreError {
         source: io::Error,
     },
     /// There are leases, and the disk does not give them.
-    #[error("{why}; what was promised before is not known until a restart of the daemon can read {path}")]
+    #[error(
+        "{why}; what was promised before is not known until a restart of the daemon can read {path}"
+    )]
     Unread {
         /// The file.
         path: String,
@@ -73,25 +75,41 @@ pub enum StoreError {
 impl StoreError {
     /// Whether leases may be kept there all the same, that cannot be seen.
     pub fn hides_leases(&self) -> bool {
-        matches!(self, Self::InUse { .. } | Self::Hangs { .. } | Self::Unread { .. })
+        matches!(
+            self,
+            Self::InUse { .. } | Self::Hangs { .. } | Self::Unread { .. }
+        )
     }
 
-    /// The same, said of a directory whose leases could not be taken up: unless it is known to hold none, they are hidden.
-    /// One that was set aside holds some for as long as the `settings` let a lease live.
+    /// The same, said of a directory whose leases could not be taken up: unless it is known to hold
+    /// none, they are hidden. One that was set aside holds some for as long as the `settings` let a
+    /// lease live.
     pub fn hiding(self, directory: &Path, settings: &Settings, boot_id: &str, now: Now) -> Self {
         let path = directory.join(FILE);
-        let absent = |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+        let absent = |error: &io::Error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            )
+        };
         let no_ledger = || fs::symlink_metadata(&path).as_ref().is_err_and(absent);
         let none_set_aside = || match Unreadable::in_directory(directory) {
             Ok(files) => Blindness::of(&files, settings, boot_id, now).is_none(),
             Err(error) => absent(&error),
         };
-        if self.hides_leases() || (no_ledger() && none_set_aside()) { self } else { self.unread(directory) }
+        if self.hides_leases() || (no_ledger() && none_set_aside()) {
+            self
+        } else {
+            self.unread(directory)
+        }
     }
 
     /// The same, where it is not known whether `directory` holds leases.
     pub fn unread(self, directory: &Path) -> Self {
-        Self::Unread { path: directory.join(FILE).display().to_string(), why: Box::new(self) }
+        Self::Unread {
+            path: directory.join(FILE).display().to_string(),
+            why: Box::new(self),
+        }
     }
 }
 
@@ -102,8 +120,8 @@ pub enum Loaded {
     Nothing,
     /// The ledger as it was last written.
     Found(Box<Saved>),
-    /// A file that cannot be trusted. It was set aside, to be looked at, and nothing of it was used; what it promised may
-    /// hold all the same: see [`Store::unreadable`].
+    /// A file that cannot be trusted. It was set aside, to be looked at, and nothing of it was
+    /// used; what it promised may hold all the same: see [`Store::unreadable`].
     SetAside {
         /// Where it is now.
         moved_to: PathBuf,
@@ -133,7 +151,9 @@ pub struct NoStore {
 
 impl Storage for NoStore {
     fn save(&mut self, _saved: &Saved) -> Result<(), StoreError> {
-        Err(StoreError::None { why: self.why.clone() })
+        Err(StoreError::None {
+            why: self.why.clone(),
+        })
     }
 }
 
@@ -151,35 +171,50 @@ impl Store {
         Self::open_within(directory, Duration::ZERO)
     }
 
-    /// As [`Store::open`], waiting up to `patience` for another to let go of it: a daemon that is just ending, or a process
-    /// that it has just started and that has not come to close what it inherited.
+    /// As [`Store::open`], waiting up to `patience` for another to let go of it: a daemon that is
+    /// just ending, or a process that it has just started and that has not come to close what it
+    /// inherited.
     pub fn open_within(directory: &Path, patience: Duration) -> Result<Self, StoreError> {
         let path = directory.join(LOCK);
-        let lock = File::options().create(true).truncate(false).write(true).open(&path);
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
         let lock = lock.map_err(|source| failed("open", &path, source))?;
         let began = Instant::now();
         loop {
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,
-                Err(rustix::io::Errno::WOULDBLOCK) if began.elapsed() < patience => std::thread::sleep(LOCK_LOOK),
+                Err(rustix::io::Errno::WOULDBLOCK) if began.elapsed() < patience => {
+                    std::thread::sleep(LOCK_LOOK)
+                }
                 Err(rustix::io::Errno::WOULDBLOCK) => {
-                    return Err(StoreError::InUse { directory: directory.display().to_string() });
+                    return Err(StoreError::InUse {
+                        directory: directory.display().to_string(),
+                    });
                 }
                 Err(errno) => return Err(failed("lock", &path, errno.into())),
             }
         }
-        let store = Self { directory: directory.to_owned(), _lock: lock };
+        let store = Self {
+            directory: directory.to_owned(),
+            _lock: lock,
+        };
         store.remove_unfinished();
         Ok(store)
     }
 
-    /// Reads the ledger back. What is torn, foreign or of a newer version is renamed, never used and never overwritten.
+    /// Reads the ledger back. What is torn, foreign or of a newer version is renamed, never used
+    /// and never overwritten.
     pub fn load(&mut self) -> Result<Loaded, StoreError> {
         let path = self.directory.join(FILE);
         let file = match fs::symlink_metadata(&path) {
             Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Nothing),
             Err(source) => return Err(failed("read", &path, source)),
-            Ok(found) if !found.is_file() => return self.set_aside(&path, "it is not a plain file"),
+            Ok(found) if !found.is_file() => {
+                return self.set_aside(&path, "it is not a plain file");
+            }
             Ok(_) => File::open(&path).map_err(|source| failed("open", &path, source))?,
         };
         let mut content = Vec::new();
@@ -191,16 +226,22 @@ impl Store {
         }
     }
 
-    /// The files in which leases may be that nobody can read: those set aside, at this start or an earlier one, as long as
-    /// they are there.
+    /// The files in which leases may be that nobody can read: those set aside, at this start or an
+    /// earlier one, as long as they are there.
     pub fn unreadable(&self) -> Result<Vec<Unreadable>, StoreError> {
-        Unreadable::in_directory(&self.directory).map_err(|source| failed("list", &self.directory, source))
+        Unreadable::in_directory(&self.directory)
+            .map_err(|source| failed("list", &self.directory, source))
     }
 
     /// Removes what writers that were killed left behind. That it cannot be removed harms nobody.
     fn remove_unfinished(&self) {
-        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
-        for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED)) {
+        let entries = fs::read_dir(&self.directory)
+            .into_iter()
+            .flatten()
+            .flatten();
+        for entry in
+            entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED))
+        {
             if let Err(error) = fs::remove_file(entry.path()) {
                 tracing::debug!(%error, path = %entry.path().display(), "an unfinished file stays");
             }
@@ -209,11 +250,21 @@ impl Store {
 
     fn set_aside(&self, path: &Path, why: &str) -> Result<Loaded, StoreError> {
         let names = (1..10_000).map(|number| self.directory.join(format!("{SET_ASIDE}{number}")));
-        let free = names.into_iter().find(|name| fs::symlink_metadata(name).is_err());
-        let moved_to =
-            free.ok_or_else(|| failed("find a name to set aside", path, io::ErrorKind::AlreadyExists.into()))?;
+        let free = names
+            .into_iter()
+            .find(|name| fs::symlink_metadata(name).is_err());
+        let moved_to = free.ok_or_else(|| {
+            failed(
+                "find a name to set aside",
+                path,
+                io::ErrorKind::AlreadyExists.into(),
+            )
+        })?;
         fs::rename(path, &moved_to).map_err(|source| failed("set aside", path, source))?;
-        Ok(Loaded::SetAside { moved_to, why: why.to_owned() })
+        Ok(Loaded::SetAside {
+            moved_to,
+            why: why.to_owned(),
+        })
     }
 }
 
@@ -225,25 +276,33 @@ impl Storage for Store {
             .prefix(UNFINISHED)
             .tempfile_in(&self.directory)
             .map_err(|source| failed("write beside", &path, source))?;
-        file.write_all(&content).map_err(|source| failed("write", &path, source))?;
-        file.as_file().sync_all().map_err(|source| failed("sync", &path, source))?;
-        file.persist(&path).map_err(|error| failed("replace", &path, error.error))?;
+        file.write_all(&content)
+            .map_err(|source| failed("write", &path, source))?;
+        file.as_file()
+            .sync_all()
+            .map_err(|source| failed("sync", &path, source))?;
+        file.persist(&path)
+            .map_err(|error| failed("replace", &path, error.error))?;
         // The rename is durable only once the directory is.
         let directory = File::open(&self.directory).and_then(|directory| directory.sync_all());
         directory.map_err(|source| failed("sync the directory of", &path, source))
     }
 }
 
-/// The ledger in `directory` as it lies there, whoever keeps it; `None` where there is none. For a look only: it is not
-/// taken, and what cannot be trusted stays where it is. In words why it cannot be read.
+/// The ledger in `directory` as it lies there, whoever keeps it; `None` where there is none. For a
+/// look only: it is not taken, and what cannot be trusted stays where it is. In words why it cannot
+/// be read.
 pub fn peek(directory: &Path) -> Result<Option<Saved>, String> {
     let path = directory.join(FILE);
     let mut content = Vec::new();
-    let read = File::open(&path).and_then(|file| file.take(LONGEST_FILE + 1).read_to_end(&mut content));
+    let read =
+        File::open(&path).and_then(|file| file.take(LONGEST_FILE + 1).read_to_end(&mut content));
     match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("{}: {error}", path.display())),
-        Ok(_) => decode(&content).map(Some).map_err(|why| format!("{}: {why}", path.display())),
+        Ok(_) => decode(&content)
+            .map(Some)
+            .map_err(|why| format!("{}: {why}", path.display())),
     }
 }
 
@@ -258,11 +317,16 @@ fn encode(saved: &Saved) -> Result<Vec<u8>, StoreError> {
 pub fn decode(content: &[u8]) -> Result<Saved, String> {
     let (header, body) = Header::read(content)?;
     header.matches(body)?;
-    crate::strict_json::from_slice(body).map_err(|error| format!("its leases cannot be read: {error}"))
+    crate::strict_json::from_slice(body)
+        .map_err(|error| format!("its leases cannot be read: {error}"))
 }
 
 fn failed(what: &'static str, path: &Path, source: io::Error) -> StoreError {
-    StoreError::Io { what, path: path.display().to_string(), source }
+    StoreError::Io {
+        what,
+        path: path.display().to_string(),
+        source,
+    }
 }
 
 /// The boot that this host is in: moments of two boots must not be compared.
@@ -280,8 +344,15 @@ mod tests {
     use super::*;
 
     fn saved() -> Saved {
-        let saved_at = Now { boottime: Boottime::from_millis(5), wall: SystemTime::UNIX_EPOCH };
-        Saved { boot_id: "b".to_owned(), saved_at, leases: Vec::new() }
+        let saved_at = Now {
+            boottime: Boottime::from_millis(5),
+            wall: SystemTime::UNIX_EPOCH,
+        };
+        Saved {
+            boot_id: "b".to_owned(),
+            saved_at,
+            leases: Vec::new(),
+        }
     }
 
     #[test]
@@ -291,7 +362,11 @@ mod tests {
         assert!(matches!(store.load().unwrap(), Loaded::Nothing));
         store.save(&saved()).unwrap();
         assert!(matches!(store.load().unwrap(), Loaded::Found(found) if *found == saved()));
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "the file, the lock and no leftovers");
+        assert_eq!(
+            fs::read_dir(directory.path()).unwrap().count(),
+            2,
+            "the file, the lock and no leftovers"
+        );
         // A writer that was killed in the middle leaves its file; the next one clears it away.
         drop(store);
         fs::write(directory.path().join(".leases-torn"), "half").unwrap();
@@ -314,7 +389,9 @@ mod tests {
         let mut store = Store::open(directory.path()).unwrap();
         for number in 1..=2 {
             fs::write(directory.path().join(FILE), &content[..content.len() - 10]).unwrap();
-            let Loaded::SetAside { moved_to, why } = store.load().unwrap() else { panic!("trusted a torn file") };
+            let Loaded::SetAside { moved_to, why } = store.load().unwrap() else {
+                panic!("trusted a torn file")
+            };
             assert!(why.contains("torn"), "{why}");
             assert!(moved_to.ends_with(format!("leases.json.set-aside-{number}")));
             assert!(moved_to.exists());
@@ -327,7 +404,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut store = Store::open(directory.path()).unwrap();
         let ours = String::from_utf8(encode(&saved()).unwrap()).unwrap();
-        for content in [ours.replace("\"version\":1", "\"version\":2"), "{}".to_owned(), String::new()] {
+        for content in [
+            ours.replace("\"version\":1", "\"version\":2"),
+            "{}".to_owned(),
+            String::new(),
+        ] {
             fs::write(directory.path().join(FILE), content).unwrap();
             assert!(matches!(store.load().unwrap(), Loaded::SetAside { .. }));
         }
@@ -339,7 +420,12 @@ mod tests {
         );
         fs::write(directory.path().join(FILE), &ours[..ours.len() - 3]).unwrap();
         assert!(matches!(store.load().unwrap(), Loaded::SetAside { .. }));
-        let promised = store.unreadable().unwrap().into_iter().find_map(|file| file.promised).unwrap();
+        let promised = store
+            .unreadable()
+            .unwrap()
+            .into_iter()
+            .find_map(|file| file.promised)
+            .unwrap();
         assert_eq!((promised.boot_id.as_str(), promised.last_end), ("b", None));
         fs::create_dir(directory.path().join(FILE)).unwrap();
         assert!(matches!(store.load().unwrap(), Loaded::SetAside { .. }));
@@ -349,10 +435,15 @@ mod tests {
     fn a_directory_has_one_daemon() {
         let directory = tempfile::tempdir().unwrap();
         let first = Store::open(directory.path()).unwrap();
-        assert!(matches!(Store::open(directory.path()), Err(StoreError::InUse { .. })));
+        assert!(matches!(
+            Store::open(directory.path()),
+            Err(StoreError::InUse { .. })
+        ));
         let waiting = {
             let directory = directory.path().to_owned();
-            std::thread::spawn(move || Store::open_within(&directory, Duration::from_secs(60)).is_ok())
+            std::thread::spawn(move || {
+                Store::open_within(&directory, Duration::from_secs(60)).is_ok()
+            })
         };
         drop(first);
         assert!(waiting.join().unwrap());
@@ -361,19 +452,42 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_read_hides_leases_and_one_that_is_not_there_does_not() {
-        let error = || StoreError::Io { what: "read", path: "p".to_owned(), source: io::Error::other("I/O error") };
+        let error = || StoreError::Io {
+            what: "read",
+            path: "p".to_owned(),
+            source: io::Error::other("I/O error"),
+        };
         let directory = tempfile::tempdir().unwrap();
-        let of = |error: StoreError, directory: &Path, now| error.hiding(directory, &Settings::default(), "b", now);
+        let of = |error: StoreError, directory: &Path, now| {
+            error.hiding(directory, &Settings::default(), "b", now)
+        };
         let hiding = || of(error(), directory.path(), Now::read());
         assert!(!hiding().hides_leases(), "a new host");
         assert!(!of(error(), &directory.path().join("absent"), Now::read()).hides_leases());
         fs::write(directory.path().join(FILE), "x").unwrap();
-        assert!(hiding().hides_leases() && hiding().to_string().contains("restart"), "{}", hiding());
-        assert!(matches!(of(hiding(), directory.path(), Now::read()), StoreError::Unread { .. }), "said once");
+        assert!(
+            hiding().hides_leases() && hiding().to_string().contains("restart"),
+            "{}",
+            hiding()
+        );
+        assert!(
+            matches!(
+                of(hiding(), directory.path(), Now::read()),
+                StoreError::Unread { .. }
+            ),
+            "said once"
+        );
         // Set aside, it holds them all the same, for a while.
-        fs::rename(directory.path().join(FILE), directory.path().join(format!("{SET_ASIDE}1"))).unwrap();
+        fs::rename(
+            directory.path().join(FILE),
+            directory.path().join(format!("{SET_ASIDE}1")),
+        )
+        .unwrap();
         assert!(hiding().hides_leases());
-        let tomorrow = Now { wall: SystemTime::now() + Duration::from_secs(86_400), ..Now::read() };
+        let tomorrow = Now {
+            wall: SystemTime::now() + Duration::from_secs(86_400),
+            ..Now::read()
+        };
         assert!(!of(error(), directory.path(), tomorrow).hides_leases());
     }
 
@@ -383,7 +497,12 @@ mod tests {
         let mut store = Store::open(directory.path()).unwrap();
         fs::remove_dir_all(directory.path()).unwrap();
         let error = store.save(&saved()).unwrap_err();
-        assert!(error.to_string().contains("no lease is granted, renewed or released"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("no lease is granted, renewed or released"),
+            "{error}"
+        );
         assert!(!boot_id(Path::new("/proc")).unwrap().is_empty());
     }
 }

@@ -15,7 +15,11 @@ pub fn lease(lease: &Lease, now: Now) -> LeaseAnswer {
     let ends_at = ended.map_or(lease.expires_at, |ending| ending.at);
     let ends_wall = ended.map_or_else(|| now.wall_at(ends_at), |ending| ending.wall);
     let share = |(uuid, share): (&String, &Share)| {
-        let owed = if ended.is_some() { Some(Bytes::ZERO) } else { share.granted_bytes.less(share.visible_bytes) };
+        let owed = if ended.is_some() {
+            Some(Bytes::ZERO)
+        } else {
+            share.granted_bytes.less(share.visible_bytes)
+        };
         LeasedDevice {
             uuid: uuid.clone(),
             granted_bytes: share.granted_bytes.get(),
@@ -47,7 +51,12 @@ fn holder(holder: &Holder) -> api::Holder {
 }
 
 /// All leases that are alive, and all who wait; `pid` knows which process waits with a ticket.
-pub fn leases(ledger: &Ledger, queue: &Queue, now: Now, pid: impl Fn(Ticket) -> Option<u32>) -> LeasesAnswer {
+pub fn leases(
+    ledger: &Ledger,
+    queue: &Queue,
+    now: Now,
+    pid: impl Fn(Ticket) -> Option<u32>,
+) -> LeasesAnswer {
     let waiting = queue.waiters().zip(1..).map(|(waiter, position)| Waiting {
         ticket: waiter.ticket.0,
         uid: waiter.uid,

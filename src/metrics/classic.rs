@@ -1,7 +1,7 @@
 //! The older text format of Prometheus (version 0.0.4), from OpenMetrics text.
 //!
-//! They differ in three places: a counter's family is named with `_total` there, units have no line of their own, and
-//! nothing marks the end.
+//! They differ in three places: a counter's family is named with `_total` there, units have no line
+//! of their own, and nothing marks the end.
 
 /// `open` in the older format.
 pub(super) fn from_open_metrics(open: &str) -> String {
@@ -13,10 +13,20 @@ pub(super) fn from_open_metrics(open: &str) -> String {
         }
         if let Some(rest) = line.strip_prefix("# HELP ")
             && let Some((name, help)) = rest.split_once(' ')
-            && lines.peek().is_some_and(|next| *next == format!("# TYPE {name} counter"))
+            && lines
+                .peek()
+                .is_some_and(|next| *next == format!("# TYPE {name} counter"))
         {
             lines.next();
-            text.extend(["# HELP ", name, "_total ", help, "\n# TYPE ", name, "_total counter\n"]);
+            text.extend([
+                "# HELP ",
+                name,
+                "_total ",
+                help,
+                "\n# TYPE ",
+                name,
+                "_total counter\n",
+            ]);
             continue;
         }
         text.push_str(line);

@@ -1,4 +1,5 @@
-//! What is shipped beside the metrics speaks of the metrics that there are: the page, the alerts, the dashboard.
+//! What is shipped beside the metrics speaks of the metrics that there are: the page, the alerts,
+//! the dashboard.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,13 +32,20 @@ fn text() -> String {
 
 /// The families with their types.
 fn families(text: &str) -> BTreeMap<&str, &str> {
-    text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).filter_map(|line| line.split_once(' ')).collect()
+    text.lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .filter_map(|line| line.split_once(' '))
+        .collect()
 }
 
 /// The labels of a family's samples, but for a histogram's bounds.
 fn labels<'a>(text: &'a str, family: &str) -> BTreeSet<&'a str> {
     let samples = text.lines().filter_map(|line| line.strip_prefix(family));
-    let samples = samples.filter_map(|rest| rest.strip_prefix("_bucket").unwrap_or(rest).strip_prefix('{'));
+    let samples = samples.filter_map(|rest| {
+        rest.strip_prefix("_bucket")
+            .unwrap_or(rest)
+            .strip_prefix('{')
+    });
     samples
         .filter_map(|rest| rest.split_once('}'))
         .flat_map(|(labels, _)| labels.split(','))
@@ -55,9 +63,13 @@ fn named(cell: &str) -> BTreeSet<&str> {
 #[test]
 fn the_page_has_each_metric_with_its_type_and_labels_and_no_other() {
     let text = text();
-    let there: BTreeMap<_, _> =
-        families(&text).into_iter().map(|(name, kind)| (name, (kind, labels(&text, name)))).collect();
-    let rows = PAGE.lines().filter(|line| line.starts_with("| `hf_mem_probe_"));
+    let there: BTreeMap<_, _> = families(&text)
+        .into_iter()
+        .map(|(name, kind)| (name, (kind, labels(&text, name))))
+        .collect();
+    let rows = PAGE
+        .lines()
+        .filter(|line| line.starts_with("| `hf_mem_probe_"));
     let told: BTreeMap<_, _> = rows
         .map(|row| {
             let cells: Vec<&str> = row.split('|').map(str::trim).collect();
@@ -72,12 +84,23 @@ fn the_page_has_each_metric_with_its_type_and_labels_and_no_other() {
 
 #[test]
 fn the_page_has_each_alert_and_no_other() {
-    let there: BTreeSet<&str> = ALERTS.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
-    let rows = PAGE.lines().filter_map(|line| line.strip_prefix("| `HfMemProbe"));
+    let there: BTreeSet<&str> = ALERTS
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "))
+        .collect();
+    let rows = PAGE
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `HfMemProbe"));
     let told: BTreeSet<String> = rows
         .map(|row| {
             let (name, rest) = row.split_once('`').unwrap();
-            assert_eq!(rest.split('|').filter(|cell| !cell.trim().is_empty()).count(), 2, "{row}");
+            assert_eq!(
+                rest.split('|')
+                    .filter(|cell| !cell.trim().is_empty())
+                    .count(),
+                2,
+                "{row}"
+            );
             format!("HfMemProbe{name}")
         })
         .collect();
@@ -90,16 +113,25 @@ fn dashboard_and_alerts_ask_for_nothing_that_is_not_there() {
     let text = text();
     let mut there = BTreeSet::new();
     for (name, kind) in families(&text) {
-        let suffixes: &[&str] = if kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+        let suffixes: &[&str] = if kind == "histogram" {
+            &["_bucket", "_sum", "_count"]
+        } else {
+            &[""]
+        };
         there.extend(suffixes.iter().map(|suffix| format!("{name}{suffix}")));
     }
     let part_of_a_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     for (file, content, fewest) in [("the dashboard", DASHBOARD, 15), ("the alerts", ALERTS, 8)] {
         let words = content.split(|letter| !part_of_a_name(letter));
-        let asked: BTreeSet<&str> = words.filter(|word| word.starts_with("hf_mem_probe_")).collect();
+        let asked: BTreeSet<&str> = words
+            .filter(|word| word.starts_with("hf_mem_probe_"))
+            .collect();
         assert!(asked.len() >= fewest, "{file}: {asked:?}");
         for name in asked {
-            assert!(there.contains(name), "{name} is in {file} and not among {there:?}");
+            assert!(
+                there.contains(name),
+                "{name} is in {file} and not among {there:?}"
+            );
         }
     }
 }
@@ -111,13 +143,29 @@ fn every_panel_says_what_it_shows() {
     let mut places = BTreeSet::new();
     for panel in panels {
         let description = panel["description"].as_str().unwrap_or_default();
-        assert!(description.len() > 20 && description.ends_with('.'), "{}: {description}", panel["title"]);
+        assert!(
+            description.len() > 20 && description.ends_with('.'),
+            "{}: {description}",
+            panel["title"]
+        );
         let place = &panel["gridPos"];
-        places.insert((place["x"].as_u64(), place["y"].as_u64(), panel["id"].as_u64()));
+        places.insert((
+            place["x"].as_u64(),
+            place["y"].as_u64(),
+            panel["id"].as_u64(),
+        ));
     }
     assert_eq!(places.len(), panels.len());
-    let shown = |name: &str| panels.iter().any(|panel| panel["targets"].to_string().contains(name));
-    for name in ["hf_mem_probe_degraded", "hf_mem_probe_devices_unusable", "hf_mem_probe_device_xids_total"] {
+    let shown = |name: &str| {
+        panels
+            .iter()
+            .any(|panel| panel["targets"].to_string().contains(name))
+    };
+    for name in [
+        "hf_mem_probe_degraded",
+        "hf_mem_probe_devices_unusable",
+        "hf_mem_probe_device_xids_total",
+    ] {
         assert!(shown(name), "{name}");
     }
 }

@@ -24,6 +24,8 @@ pub struct Adapter {
 impl Model {
     /// Where that was read which was asked for: the adapter, where it is one.
     pub fn asked(&self) -> &Identity {
-        self.adapter.as_ref().map_or(&self.identity, |adapter| &adapter.identity)
+        self.adapter
+            .as_ref()
+            .map_or(&self.identity, |adapter| &adapter.identity)
     }
 }

@@ -1,9 +1,9 @@
 //! What a configuration says of a language model, in the field's terms and free of any file format.
 //!
-//! `config.json` and GGUF metadata are both read into this one shape; engines know no other. A layer states what it must
-//! remember of the past (its [`Mixer`]) and how wide its feed-forward is. What a configuration does not say and its
-//! model class does not default is `None`; a mixer we do not understand makes the whole reading an
-//! [`Unsupported`], never a guess.
+//! `config.json` and GGUF metadata are both read into this one shape; engines know no other. A
+//! layer states what it must remember of the past (its [`Mixer`]) and how wide its feed-forward is.
+//! What a configuration does not say and its model class does not default is `None`; a mixer we do
+//! not understand makes the whole reading an [`Unsupported`], never a guess.
 
 use super::dtype::Dtype;
 use super::quantization::Quantization;
@@ -15,7 +15,8 @@ pub struct Architecture {
     pub class: String,
     /// `model_type` of the language model itself (the nested one of a multimodal configuration).
     pub model_type: String,
-    /// `model_type` at the root of the configuration; differs from the above for multimodal wrappers.
+    /// `model_type` at the root of the configuration; differs from the above for multimodal
+    /// wrappers.
     pub root_model_type: String,
     /// What the model is for; decides the default engine and whether there is a cache at all.
     pub task: Task,
@@ -52,7 +53,8 @@ pub struct Architecture {
     pub mtp_layers: u32,
     /// Weight (and KV) quantisation.
     pub quantization: Option<Quantization>,
-    /// Facts that one engine family needs and no other (`use_sliding_window`, `is_hybrid_swa`): key and value.
+    /// Facts that one engine family needs and no other (`use_sliding_window`, `is_hybrid_swa`): key
+    /// and value.
     pub notes: Vec<String>,
 }
 
@@ -63,7 +65,8 @@ pub enum Task {
     Generate,
     /// Encoder-only: embeddings, classification, reranking; no cache.
     Encode,
-    /// A causal decoder used for pooling (embedding or reward); engines hold a cache for it all the same.
+    /// A causal decoder used for pooling (embedding or reward); engines hold a cache for it all the
+    /// same.
     Pool,
     /// Encoder-decoder (T5, BART, Whisper).
     EncodeDecode,
@@ -74,8 +77,8 @@ pub enum Task {
 pub struct Layer {
     /// How it mixes tokens and what it must remember.
     pub mixer: Mixer,
-    /// A second mixer that runs beside or before the first in the same layer (Falcon-H1, Hymba: attention and Mamba;
-    /// cross-attention of decoder layers).
+    /// A second mixer that runs beside or before the first in the same layer (Falcon-H1, Hymba:
+    /// attention and Mamba; cross-attention of decoder layers).
     pub beside: Option<Mixer>,
     /// What follows the mixer.
     pub feed_forward: FeedForward,
@@ -135,7 +138,8 @@ pub enum Span {
     Bidirectional,
 }
 
-/// Multi-head latent attention (DeepSeek V2 and its kin): one latent vector per token serves all heads.
+/// Multi-head latent attention (DeepSeek V2 and its kin): one latent vector per token serves all
+/// heads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LatentAttention {
     /// Query heads.
@@ -152,7 +156,8 @@ pub struct LatentAttention {
     pub q_lora_rank: Option<u64>,
     /// Sparse-attention indexer (DeepSeek V3.2, GLM-5).
     pub indexer: Option<Indexer>,
-    /// DeepSeek V4: 0 window only, else tokens compressed into one state (4, 128). `None` elsewhere.
+    /// DeepSeek V4: 0 window only, else tokens compressed into one state (4, 128). `None`
+    /// elsewhere.
     pub compress_ratio: Option<u64>,
     /// DeepSeek V4's window, where there is one.
     pub window: Option<u64>,
@@ -171,22 +176,46 @@ pub struct Indexer {
 
 /// A recurrent state per sequence (vLLM `model_executor/layers/mamba/mamba_utils.py`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "fields are the papers' own symbols, given in each variant's text")]
+#[expect(
+    missing_docs,
+    reason = "fields are the papers' own symbols, given in each variant's text"
+)]
 pub enum Recurrent {
     /// Mamba-1: `inner` channels, `state` per channel, a convolution over `conv` tokens.
     Mamba1 { inner: u64, state: u64, conv: u64 },
     /// Mamba-2: `inner` = heads x head_dim, `groups` of B and C.
-    Mamba2 { inner: u64, heads: u64, head_dim: u64, state: u64, groups: u64, conv: u64 },
+    Mamba2 {
+        inner: u64,
+        heads: u64,
+        head_dim: u64,
+        state: u64,
+        groups: u64,
+        conv: u64,
+    },
     /// Gated delta net (Qwen3-Next, Qwen3.5).
-    GatedDelta { key_heads: u64, value_heads: u64, key_dim: u64, value_dim: u64, conv: u64 },
+    GatedDelta {
+        key_heads: u64,
+        value_heads: u64,
+        key_dim: u64,
+        value_dim: u64,
+        conv: u64,
+    },
     /// Kimi delta attention.
-    Kda { heads: u64, head_dim: u64, conv: u64 },
+    Kda {
+        heads: u64,
+        head_dim: u64,
+        conv: u64,
+    },
     /// Lightning attention (MiniMax-01).
     Lightning { heads: u64, head_dim: u64 },
     /// Short convolution (LFM2) over `conv` tokens of `width` channels.
     ShortConv { width: u64, conv: u64 },
     /// RWKV: `token_shift` rows of h and h x head_size.
-    Rwkv { hidden: u64, head_size: u64, token_shift: u64 },
+    Rwkv {
+        hidden: u64,
+        head_size: u64,
+        token_shift: u64,
+    },
 }
 
 /// What follows the mixer in a layer.
@@ -212,14 +241,16 @@ pub struct Experts {
     pub active: u64,
     /// Width of one expert (Im).
     pub width: u64,
-    /// Shared experts' total width beside the routed ones; 0 where the configuration says there are none.
+    /// Shared experts' total width beside the routed ones; 0 where the configuration says there are
+    /// none.
     pub shared_width: u64,
 }
 
 /// A cos/sin table that an engine computes once and keeps: `positions x rotary_dim` elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RopeTable {
-    /// Rows: the positions that the engine's table covers, which scaling may stretch beyond the context.
+    /// Rows: the positions that the engine's table covers, which scaling may stretch beyond the
+    /// context.
     pub positions: u64,
     /// Elements of a row.
     pub rotary_dim: u64,
@@ -305,9 +336,14 @@ impl Architecture {
         u32::try_from(self.layers.len()).unwrap_or(u32::MAX)
     }
 
-    /// The context before a longrope stretches it, which engines default to (vLLM `_get_and_verify_max_len`).
+    /// The context before a longrope stretches it, which engines default to (vLLM
+    /// `_get_and_verify_max_len`).
     pub fn original_context(&self) -> Option<u64> {
-        let note = |note: &String| note.strip_prefix("original_max_position_embeddings=")?.parse().ok();
+        let note = |note: &String| {
+            note.strip_prefix("original_max_position_embeddings=")?
+                .parse()
+                .ok()
+        };
         self.notes.iter().find_map(note)
     }
 
@@ -315,6 +351,8 @@ impl Architecture {
     pub fn mixers(&self, range: std::ops::Range<u32>) -> impl Iterator<Item = &Mixer> {
         let from = (range.start as usize).min(self.layers.len());
         let to = (range.end as usize).clamp(from, self.layers.len());
-        self.layers[from..to].iter().flat_map(|layer| std::iter::once(&layer.mixer).chain(layer.beside.as_ref()))
+        self.layers[from..to]
+            .iter()
+            .flat_map(|layer| std::iter::once(&layer.mixer).chain(layer.beside.as_ref()))
     }
 }

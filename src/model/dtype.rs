@@ -1,7 +1,8 @@
-//! How an element is stored: every safetensors dtype and every live ggml type, as (elements, bytes) of one block.
+//! How an element is stored: every safetensors dtype and every live ggml type, as (elements, bytes)
+//! of one block.
 //!
-//! Sources: safetensors `safetensors/src/tensor.rs` (`Dtype::bitsize`); llama.cpp `ggml/src/ggml.c` (`type_traits`) and
-//! `ggml/src/ggml-common.h`, ggml 0.25.
+//! Sources: safetensors `safetensors/src/tensor.rs` (`Dtype::bitsize`); llama.cpp `ggml/src/ggml.c`
+//! (`type_traits`) and `ggml/src/ggml-common.h`, ggml 0.25.
 
 use std::fmt;
 
@@ -60,21 +61,29 @@ dtypes! {
 impl Dtype {
     /// The type with this safetensors name; ggml's block types never stand in a safetensors header.
     pub fn from_safetensors(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|dtype| dtype.name() == name && dtype.block().0 <= 4)
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|dtype| dtype.name() == name && dtype.block().0 <= 4)
     }
 
     /// The type with this ggml id; retired and future ids are `None`.
     pub fn from_ggml(id: u32) -> Option<Self> {
-        Self::ALL.iter().copied().find(|dtype| dtype.ggml_id() == Some(id))
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|dtype| dtype.ggml_id() == Some(id))
     }
 
-    /// Stored bytes of `elements` contiguous elements; `None` when they do not fill whole bytes or blocks.
+    /// Stored bytes of `elements` contiguous elements; `None` when they do not fill whole bytes or
+    /// blocks.
     pub fn stored(self, elements: u64) -> Option<Bytes> {
         let (block, bytes) = self.block();
         (elements.is_multiple_of(block)).then(|| Bytes::new(elements / block) * bytes)
     }
 
-    /// Whether an engine that casts weights to its compute dtype would cast this one (F64, F32, F16, BF16).
+    /// Whether an engine that casts weights to its compute dtype would cast this one (F64, F32,
+    /// F16, BF16).
     pub const fn is_float(self) -> bool {
         matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::BF16)
     }

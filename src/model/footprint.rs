@@ -11,10 +11,13 @@ use super::{FileVariant, Inventory, Model, TensorClass};
 const PIECE_BYTES: usize = 16;
 
 impl Model {
-    /// Bytes that it takes in memory, by an estimate that is rather too much than too little: tensors are added up, what
-    /// is described otherwise counts by the length of its description.
+    /// Bytes that it takes in memory, by an estimate that is rather too much than too little:
+    /// tensors are added up, what is described otherwise counts by the length of its description.
     pub fn heap_bytes(&self) -> u64 {
-        let tensors = [Some(&self.inventory), self.adapter.as_ref().map(|adapter| &adapter.inventory)];
+        let tensors = [
+            Some(&self.inventory),
+            self.adapter.as_ref().map(|adapter| &adapter.inventory),
+        ];
         let tensors: usize = tensors.into_iter().flatten().map(inventory).sum();
         let variants: usize = self.variants.iter().map(variant).sum();
         let described = described(&(
@@ -32,7 +35,8 @@ impl Model {
 fn inventory(inventory: &Inventory) -> usize {
     let class = |class: &TensorClass| {
         let texts = class.component.len() + class.pattern.len();
-        let numbers = class.shape.len() * size_of::<u64>() + class.layers.len() * size_of::<LayerRun>();
+        let numbers =
+            class.shape.len() * size_of::<u64>() + class.layers.len() * size_of::<LayerRun>();
         size_of::<TensorClass>() + texts + numbers + 4 * PIECE_BYTES
     };
     inventory.classes.iter().map(class).sum()
@@ -41,14 +45,18 @@ fn inventory(inventory: &Inventory) -> usize {
 fn variant(variant: &FileVariant) -> usize {
     let known = match &variant.known {
         Known::Tensors(tensors) => inventory(tensors),
-        Known::Model { architecture, inventory: tensors } => described(architecture) + inventory(tensors),
+        Known::Model {
+            architecture,
+            inventory: tensors,
+        } => described(architecture) + inventory(tensors),
         Known::Itself | Known::Length | Known::NoModel(_) => 0,
         Known::Unreadable(why) => why.len(),
     };
     size_of::<FileVariant>() + variant.path.len() + known
 }
 
-/// The length of what `value` prints: field names weigh more than what numbers and allocations take beside them.
+/// The length of what `value` prints: field names weigh more than what numbers and allocations take
+/// beside them.
 fn described(value: &impl fmt::Debug) -> usize {
     struct Length(usize);
     impl fmt::Write for Length {
@@ -75,14 +83,24 @@ mod tests {
         let of = |tensors: u32, name: &dyn Fn(u32) -> String| {
             let mut builder = InventoryBuilder::default();
             for tensor in 0..tensors {
-                builder.add("", &name(tensor), Storage::Unknown("x".into()), &[1], Bytes::new(1));
+                builder.add(
+                    "",
+                    &name(tensor),
+                    Storage::Unknown("x".into()),
+                    &[1],
+                    Bytes::new(1),
+                );
             }
             inventory(&builder.finish())
         };
         let one = of(1000, &|tensor| format!("l.{tensor}.w"));
         let kinds = of(1000, &|tensor| format!("w{tensor}"));
         let runs = of(1000, &|tensor| format!("l.{}.w", tensor * 2));
-        assert!(one < 400 && kinds > 1000 * size_of::<TensorClass>() && runs > 1000 * size_of::<LayerRun>());
+        assert!(
+            one < 400
+                && kinds > 1000 * size_of::<TensorClass>()
+                && runs > 1000 * size_of::<LayerRun>()
+        );
         assert_eq!(described(&"abc"), 5);
     }
 }

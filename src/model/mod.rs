@@ -1,8 +1,9 @@
 //! What a repository holds, from headers alone.
 //!
-//! [`source`] finds the files (Hub, local folder, Hugging Face cache, single file, bundle) and says which of them are
-//! *the* weights; [`safetensors`] and [`gguf`] turn headers into an [`Inventory`]; [`config`] turns `config.json` into an
-//! [`Architecture`]. The result, a [`Model`], is immutable by commit and small: a known model costs some kilobytes.
+//! [`source`] finds the files (Hub, local folder, Hugging Face cache, single file, bundle) and says
+//! which of them are *the* weights; [`safetensors`] and [`gguf`] turn headers into an
+//! [`Inventory`]; [`config`] turns `config.json` into an [`Architecture`]. The result, a [`Model`],
+//! is immutable by commit and small: a known model costs some kilobytes.
 
 pub mod adapter;
 pub mod architecture;
@@ -38,15 +39,19 @@ pub struct Model {
     pub inventory: Inventory,
     /// Files that hold *the* weights.
     pub weight_files: u32,
-    /// The language or encoder model, or why it could not be understood. Diffusers pipelines have none.
+    /// The language or encoder model, or why it could not be understood. Diffusers pipelines have
+    /// none.
     pub architecture: Result<Architecture, Unsupported>,
-    /// Components of a diffusers pipeline, in `model_index.json`'s order; of a sentence-transformers model its modules.
+    /// Components of a diffusers pipeline, in `model_index.json`'s order; of a
+    /// sentence-transformers model its modules.
     pub components: Vec<PipelineComponent>,
     /// Logical parameters, packed weights unpacked, where they can be told.
     pub parameters: Option<u64>,
-    /// The adapter, where the repository that was asked for is one: all other fields are of its base model.
+    /// The adapter, where the repository that was asked for is one: all other fields are of its
+    /// base model.
     pub adapter: Option<Adapter>,
-    /// All GGUF models of the repository, this one among them, where there are several and none was asked for by name.
+    /// All GGUF models of the repository, this one among them, where there are several and none was
+    /// asked for by name.
     pub variants: Vec<FileVariant>,
     /// What was not read but is proved by the rest, for the answer's `assumptions`.
     pub proofs: Vec<String>,
@@ -65,7 +70,10 @@ impl Model {
         inventory: Inventory,
     ) -> Self {
         Self {
-            identity: Identity { repo: repo.to_owned(), ..Identity::default() },
+            identity: Identity {
+                repo: repo.to_owned(),
+                ..Identity::default()
+            },
             format,
             inventory,
             weight_files: 1,

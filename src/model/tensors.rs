@@ -1,7 +1,9 @@
-//! The tensors of a model, folded: one class for all tensors that differ only in the numbers inside their names.
+//! The tensors of a model, folded: one class for all tensors that differ only in the numbers inside
+//! their names.
 //!
-//! A mixture of experts has 90 000 tensors and some forty kinds of them. The fold keeps a known model in a few
-//! kilobytes and lets an engine walk forty rows instead of 90 000 for each split that it tries.
+//! A mixture of experts has 90 000 tensors and some forty kinds of them. The fold keeps a known
+//! model in a few kilobytes and lets an engine walk forty rows instead of 90 000 for each split
+//! that it tries.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -11,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::dtype::Dtype;
 use crate::bytes::Bytes;
 
-/// How the elements of a tensor are stored: a known type, or the name that a header gave for one unknown to us.
+/// How the elements of a tensor are stored: a known type, or the name that a header gave for one
+/// unknown to us.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Storage {
@@ -26,22 +29,25 @@ pub enum Storage {
 pub struct TensorClass {
     /// The folder of the component (`transformer`, `text_encoder`), empty for the root.
     pub component: Box<str>,
-    /// The name with every purely numeric segment replaced by `*`: `model.layers.*.mlp.experts.*.up_proj.weight`.
+    /// The name with every purely numeric segment replaced by `*`:
+    /// `model.layers.*.mlp.experts.*.up_proj.weight`.
     pub pattern: Box<str>,
     /// How the elements are stored.
     pub storage: Storage,
-    /// The shape as the header gives it (for packed weights that is not the logical shape). GGUF: ne0 first.
+    /// The shape as the header gives it (for packed weights that is not the logical shape). GGUF:
+    /// ne0 first.
     pub shape: Box<[u64]>,
     /// Stored bytes of one tensor.
     pub bytes_each: Bytes,
-    /// How many tensors there are for each value of the first number in the name, as (first, last, count for each):
-    /// runs of layers. Names without a number have none.
+    /// How many tensors there are for each value of the first number in the name, as (first, last,
+    /// count for each): runs of layers. Names without a number have none.
     pub layers: Vec<LayerRun>,
     /// Tensors in the class.
     pub count: u64,
 }
 
-/// Layers `first..=last`, each with `each` tensors of the class (experts, for a mixture of experts).
+/// Layers `first..=last`, each with `each` tensors of the class (experts, for a mixture of
+/// experts).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRun {
     /// The first layer of the run.
@@ -69,7 +75,10 @@ impl TensorClass {
             return self.count;
         }
         let in_run = |run: &LayerRun| {
-            let (from, to) = (run.first.max(layers.start), run.last.saturating_add(1).min(layers.end));
+            let (from, to) = (
+                run.first.max(layers.start),
+                run.last.saturating_add(1).min(layers.end),
+            );
             u64::from(to.saturating_sub(from)).saturating_mul(run.each)
         };
         self.layers.iter().map(in_run).fold(0, u64::saturating_add)
@@ -99,12 +108,19 @@ impl Inventory {
 
     /// Tensors in all classes.
     pub fn tensors(&self) -> u64 {
-        self.classes.iter().map(|class| class.count).fold(0, u64::saturating_add)
+        self.classes
+            .iter()
+            .map(|class| class.count)
+            .fold(0, u64::saturating_add)
     }
 
-    /// Elements in all tensors, as the headers count them (packed weights count their packing words).
+    /// Elements in all tensors, as the headers count them (packed weights count their packing
+    /// words).
     pub fn elements(&self) -> u64 {
-        self.classes.iter().map(|class| class.elements_each().saturating_mul(class.count)).fold(0, u64::saturating_add)
+        self.classes
+            .iter()
+            .map(|class| class.elements_each().saturating_mul(class.count))
+            .fold(0, u64::saturating_add)
     }
 
     /// Stored bytes by storage type, in the order of the types.
@@ -145,14 +161,29 @@ struct ClassCount {
 impl InventoryBuilder {
     /// Adds one tensor of `component`; `bytes` is what the header says is stored for it.
     ///
-    /// Tensors of one name pattern, storage and shape always store the same bytes, or the header contradicted itself
-    /// before it came here; the larger figure is kept, so that a contradiction can only raise the need.
-    pub fn add(&mut self, component: &str, name: &str, storage: Storage, shape: &[u64], bytes: Bytes) {
+    /// Tensors of one name pattern, storage and shape always store the same bytes, or the header
+    /// contradicted itself before it came here; the larger figure is kept, so that a contradiction
+    /// can only raise the need.
+    pub fn add(
+        &mut self,
+        component: &str,
+        name: &str,
+        storage: Storage,
+        shape: &[u64],
+        bytes: Bytes,
+    ) {
         let (pattern, layer) = fold_name(name);
-        match self.classes.entry((component.into(), pattern.into(), storage, shape.into())) {
+        match self
+            .classes
+            .entry((component.into(), pattern.into(), storage, shape.into()))
+        {
             Entry::Vacant(slot) => {
                 let layers = layer.map(|layer| (layer, 1)).into_iter().collect();
-                slot.insert(ClassCount { bytes_each: bytes, layers, count: 1 });
+                slot.insert(ClassCount {
+                    bytes_each: bytes,
+                    layers,
+                    count: 1,
+                });
             }
             Entry::Occupied(slot) => {
                 let class = slot.into_mut();
@@ -193,9 +224,16 @@ impl InventoryBuilder {
     /// One inventory of several that share no tensor, such as the parts of a split file.
     pub fn join(inventories: impl IntoIterator<Item = Inventory>) -> Inventory {
         let mut builder = Self::default();
-        for class in inventories.into_iter().flat_map(|inventory| inventory.classes) {
+        for class in inventories
+            .into_iter()
+            .flat_map(|inventory| inventory.classes)
+        {
             let key = (class.component, class.pattern, class.storage, class.shape);
-            let empty = || ClassCount { bytes_each: Bytes::ZERO, layers: BTreeMap::new(), count: 0 };
+            let empty = || ClassCount {
+                bytes_each: Bytes::ZERO,
+                layers: BTreeMap::new(),
+                count: 0,
+            };
             let joined = builder.classes.entry(key).or_insert_with(empty);
             joined.bytes_each = joined.bytes_each.max(class.bytes_each);
             joined.count = joined.count.saturating_add(class.count);
@@ -211,16 +249,19 @@ impl InventoryBuilder {
 
     /// The folded tensors.
     pub fn finish(self) -> Inventory {
-        let class = |((component, pattern, storage, shape), class): (ClassKey, ClassCount)| TensorClass {
-            component,
-            pattern,
-            storage,
-            shape,
-            bytes_each: class.bytes_each,
-            layers: runs(&class.layers),
-            count: class.count,
-        };
-        Inventory { classes: self.classes.into_iter().map(class).collect() }
+        let class =
+            |((component, pattern, storage, shape), class): (ClassKey, ClassCount)| TensorClass {
+                component,
+                pattern,
+                storage,
+                shape,
+                bytes_each: class.bytes_each,
+                layers: runs(&class.layers),
+                count: class.count,
+            };
+        Inventory {
+            classes: self.classes.into_iter().map(class).collect(),
+        }
     }
 }
 
@@ -248,8 +289,14 @@ fn runs(layers: &BTreeMap<u32, u64>) -> Vec<LayerRun> {
     let mut runs: Vec<LayerRun> = Vec::new();
     for (&layer, &each) in layers {
         match runs.last_mut() {
-            Some(run) if run.each == each && run.last.checked_add(1) == Some(layer) => run.last = layer,
-            _ => runs.push(LayerRun { first: layer, last: layer, each }),
+            Some(run) if run.each == each && run.last.checked_add(1) == Some(layer) => {
+                run.last = layer
+            }
+            _ => runs.push(LayerRun {
+                first: layer,
+                last: layer,
+                each,
+            }),
         }
     }
     runs
@@ -264,10 +311,22 @@ mod tests {
         for layer in 3..10 {
             for expert in 0..4 {
                 let name = format!("model.layers.{layer}.mlp.experts.{expert}.up_proj.weight");
-                builder.add("", &name, Storage::Known(Dtype::BF16), &[8, 2], Bytes::new(32));
+                builder.add(
+                    "",
+                    &name,
+                    Storage::Known(Dtype::BF16),
+                    &[8, 2],
+                    Bytes::new(32),
+                );
             }
         }
-        builder.add("", "lm_head.weight", Storage::Known(Dtype::F32), &[5], Bytes::new(20));
+        builder.add(
+            "",
+            "lm_head.weight",
+            Storage::Known(Dtype::F32),
+            &[5],
+            Bytes::new(20),
+        );
         builder.finish()
     }
 
@@ -276,8 +335,18 @@ mod tests {
         let inventory = experts();
         assert_eq!(inventory.classes.len(), 2);
         let class = &inventory.classes[1];
-        assert_eq!(&*class.pattern, "model.layers.*.mlp.experts.*.up_proj.weight");
-        assert_eq!(class.layers, [LayerRun { first: 3, last: 9, each: 4 }]);
+        assert_eq!(
+            &*class.pattern,
+            "model.layers.*.mlp.experts.*.up_proj.weight"
+        );
+        assert_eq!(
+            class.layers,
+            [LayerRun {
+                first: 3,
+                last: 9,
+                each: 4
+            }]
+        );
         assert_eq!(class.count_in(&(0..5)), 8);
         assert_eq!(inventory.bytes(), Bytes::new(7 * 4 * 32 + 20));
         assert_eq!(inventory.tensors(), 29);
@@ -286,8 +355,10 @@ mod tests {
 
     #[test]
     fn parts_that_are_absorbed_are_one_whole() {
-        let (mut whole, mut parts) =
-            (InventoryBuilder::default(), [InventoryBuilder::default(), InventoryBuilder::default()]);
+        let (mut whole, mut parts) = (
+            InventoryBuilder::default(),
+            [InventoryBuilder::default(), InventoryBuilder::default()],
+        );
         for tensor in 0..20_u32 {
             let name = format!("layers.{}.experts.{tensor}.w", tensor / 4);
             let (part, bytes) = (tensor as usize % 2, Bytes::new(8 + u64::from(tensor)));
@@ -306,7 +377,10 @@ mod tests {
 
     #[test]
     fn only_whole_numeric_segments_fold() {
-        assert_eq!(fold_name("text_encoder_2.layer.11.w"), ("text_encoder_2.layer.*.w".into(), Some(11)));
+        assert_eq!(
+            fold_name("text_encoder_2.layer.11.w"),
+            ("text_encoder_2.layer.*.w".into(), Some(11))
+        );
         assert_eq!(fold_name("block.+1.w"), ("block.+1.w".into(), None));
     }
 }

@@ -70,8 +70,14 @@ impl Model {
     pub fn variant(&self, variant: &FileVariant) -> Option<Self> {
         let (architecture, inventory) = match &variant.known {
             Known::Tensors(inventory) => (self.architecture.clone(), inventory.clone()),
-            Known::Model { architecture, inventory } => ((**architecture).clone(), inventory.clone()),
-            Known::Length => (self.architecture.clone(), self.inventory.stretched(variant.file_bytes?)?),
+            Known::Model {
+                architecture,
+                inventory,
+            } => ((**architecture).clone(), inventory.clone()),
+            Known::Length => (
+                self.architecture.clone(),
+                self.inventory.stretched(variant.file_bytes?)?,
+            ),
             Known::Itself => (self.architecture.clone(), self.inventory.clone()),
             Known::NoModel(_) | Known::Unreadable(_) => return None,
         };
@@ -80,7 +86,10 @@ impl Model {
             inventory,
             weight_files: variant.parts,
             variants: Vec::new(),
-            contradiction: self.contradiction.clone().filter(|_| variant.known == Known::Itself),
+            contradiction: self
+                .contradiction
+                .clone()
+                .filter(|_| variant.known == Known::Itself),
             ..self.clone_without_variants()
         };
         model.identity.file = Some(variant.path.clone());
@@ -106,8 +115,8 @@ impl Model {
 }
 
 impl Inventory {
-    /// The same tensors in `bytes` altogether, each by the same factor; never less than `bytes`. `None` for nothing to
-    /// stretch.
+    /// The same tensors in `bytes` altogether, each by the same factor; never less than `bytes`.
+    /// `None` for nothing to stretch.
     pub fn stretched(&self, bytes: Bytes) -> Option<Self> {
         let own = self.bytes();
         if own == Bytes::ZERO || own.overflowed() {
@@ -134,12 +143,26 @@ mod tests {
     #[test]
     fn what_is_known_by_its_length_alone_is_never_smaller_than_that() {
         let mut builder = InventoryBuilder::default();
-        for (name, bytes) in [("blk.0.a.weight", 14_400), ("blk.1.a.weight", 14_400), ("output.weight", 331)] {
-            builder.add("", name, Storage::Known(Dtype::Q4_K), &[256, bytes / 144], Bytes::new(bytes));
+        for (name, bytes) in [
+            ("blk.0.a.weight", 14_400),
+            ("blk.1.a.weight", 14_400),
+            ("output.weight", 331),
+        ] {
+            builder.add(
+                "",
+                name,
+                Storage::Known(Dtype::Q4_K),
+                &[256, bytes / 144],
+                Bytes::new(bytes),
+            );
         }
         let inventory = builder.finish();
         for wanted in [1, 10_000, 29_131, 1_000_003] {
-            let bytes = inventory.stretched(Bytes::new(wanted)).unwrap().bytes().get();
+            let bytes = inventory
+                .stretched(Bytes::new(wanted))
+                .unwrap()
+                .bytes()
+                .get();
             assert!((wanted..wanted + 4).contains(&bytes), "{wanted}: {bytes}");
         }
         assert_eq!(Inventory::default().stretched(Bytes::new(1)), None);
@@ -147,7 +170,10 @@ mod tests {
 
     #[test]
     fn labels_are_those_of_the_whole_not_of_a_part() {
-        assert_eq!(label("UD-Q2_K_XL/m-UD-Q2_K_XL-00001-of-00005.gguf").as_deref(), Some("UD-Q2_K_XL"));
+        assert_eq!(
+            label("UD-Q2_K_XL/m-UD-Q2_K_XL-00001-of-00005.gguf").as_deref(),
+            Some("UD-Q2_K_XL")
+        );
         assert_eq!(label("m.gguf"), None);
     }
 }

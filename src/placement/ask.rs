@@ -7,7 +7,9 @@ use serde_json::Value;
 
 use super::availability::Availability;
 use crate::devices::DeviceFacts;
-use crate::engines::{AskedContext, AskedWorkload, Case, Engine, EngineError, EngineVersion, Prepared, prepare};
+use crate::engines::{
+    AskedContext, AskedWorkload, Case, Engine, EngineError, EngineVersion, Prepared, prepare,
+};
 use crate::model::Model;
 
 /// One model to be placed.
@@ -30,26 +32,44 @@ pub struct Ask<'a> {
 }
 
 impl<'a> Ask<'a> {
-    /// The engine, ready to answer for a group whose first device is `first`: the one that an engine takes its defaults
-    /// from (vLLM `platforms/cuda.py` reads device 0).
-    pub(super) fn prepare<'b>(&'b self, first: &'b DeviceFacts) -> Result<Box<dyn Prepared + 'b>, EngineError>
+    /// The engine, ready to answer for a group whose first device is `first`: the one that an
+    /// engine takes its defaults from (vLLM `platforms/cuda.py` reads device 0).
+    pub(super) fn prepare<'b>(
+        &'b self,
+        first: &'b DeviceFacts,
+    ) -> Result<Box<dyn Prepared + 'b>, EngineError>
     where
         'a: 'b,
     {
         let devices = std::slice::from_ref(first);
         let (model, version, parameters) = (self.model, self.version, self.parameters);
-        prepare(self.engine, &Case { model, version, parameters, asked: self.asked.clone(), devices })
+        prepare(
+            self.engine,
+            &Case {
+                model,
+                version,
+                parameters,
+                asked: self.asked.clone(),
+                devices,
+            },
+        )
     }
 
-    /// The question with the context that the engine takes from all devices of the host, where the asker names none and the
-    /// engine takes it from there.
+    /// The question with the context that the engine takes from all devices of the host, where the
+    /// asker names none and the engine takes it from there.
     pub(super) fn settled<'s>(&'s self, here: &Availability) -> Cow<'s, Self> {
         if self.asked.context.is_some() {
             return Cow::Borrowed(self);
         }
-        let usable = here.devices.iter().filter(|device| device.unusable.is_none());
+        let usable = here
+            .devices
+            .iter()
+            .filter(|device| device.unusable.is_none());
         let devices: Vec<&DeviceFacts> = usable.map(|device| &device.facts).collect();
-        let Some(context) = self.engine.context_by_host(self.model, self.parameters, &devices) else {
+        let Some(context) = self
+            .engine
+            .context_by_host(self.model, self.parameters, &devices)
+        else {
             return Cow::Borrowed(self);
         };
         let mut settled = self.clone();
@@ -59,7 +79,11 @@ impl<'a> Ask<'a> {
 
     /// The longest sequence that the model is configured for, where it says.
     pub(super) fn longest(&self) -> Option<u64> {
-        self.model.architecture.as_ref().ok().and_then(|architecture| architecture.max_context)
+        self.model
+            .architecture
+            .as_ref()
+            .ok()
+            .and_then(|architecture| architecture.max_context)
     }
 }
 
@@ -81,7 +105,8 @@ pub struct Constraints {
 pub struct Policy {
     /// Whether devices are filled up or kept roomy.
     pub packing: Packing,
-    /// Devices that are preferred, first one first: a UUID, a prefix of one, or a part of a product name.
+    /// Devices that are preferred, first one first: a UUID, a prefix of one, or a part of a product
+    /// name.
     pub prefer: Vec<String>,
 }
 

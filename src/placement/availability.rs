@@ -1,4 +1,5 @@
-//! What can be given on each device now: free, less what leases still claim, less the reading's own margin.
+//! What can be given on each device now: free, less what leases still claim, less the reading's own
+//! margin.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,8 @@ pub struct Available {
     pub leased: Bytes,
     /// Bytes kept back by the reading's own rules.
     pub margin: Bytes,
-    /// `free - leased - margin`, at least zero; `None` where nothing may be placed because nothing is known.
+    /// `free - leased - margin`, at least zero; `None` where nothing may be placed because nothing
+    /// is known.
     pub available: Option<Bytes>,
     /// Why nothing may be placed here, whatever is free.
     pub unusable: Option<Unusable>,
@@ -38,7 +40,9 @@ impl Available {
 
     /// Works `available` out anew. A sum that left 64 bits gives `None`, which refuses.
     fn settle(&mut self) {
-        self.available = self.free.and_then(|free| free.less(self.leased + self.margin));
+        self.available = self
+            .free
+            .and_then(|free| free.less(self.leased + self.margin));
     }
 }
 
@@ -53,11 +57,21 @@ pub struct Availability {
     pub host: Option<HostMemory>,
 }
 
-/// What can be given on each device of `snapshot`, when `leased` bytes (by UUID) are promised to others and not yet seen.
+/// What can be given on each device of `snapshot`, when `leased` bytes (by UUID) are promised to
+/// others and not yet seen.
 pub fn availability(snapshot: &Snapshot, leased: &BTreeMap<String, Bytes>) -> Availability {
-    let claimed = |device: &Device| leased.get(&device.facts.uuid).copied().unwrap_or(Bytes::ZERO);
+    let claimed = |device: &Device| {
+        leased
+            .get(&device.facts.uuid)
+            .copied()
+            .unwrap_or(Bytes::ZERO)
+    };
     Availability {
-        devices: snapshot.devices.iter().map(|device| Available::new(device, claimed(device))).collect(),
+        devices: snapshot
+            .devices
+            .iter()
+            .map(|device| Available::new(device, claimed(device)))
+            .collect(),
         links: snapshot.links.clone(),
         host: snapshot.host,
     }
@@ -86,7 +100,9 @@ impl Availability {
 
     /// Whether any lease stands in the way.
     pub fn has_leases(&self) -> bool {
-        self.devices.iter().any(|device| device.leased > Bytes::ZERO)
+        self.devices
+            .iter()
+            .any(|device| device.leased > Bytes::ZERO)
     }
 
     /// The same after `taken` bytes (by UUID) have been promised to another.
@@ -101,12 +117,17 @@ impl Availability {
         self
     }
 
-    /// The same with `added` more devices like `like`, wired with each other and with its peers as it is with them.
+    /// The same with `added` more devices like `like`, wired with each other and with its peers as
+    /// it is with them.
     #[must_use]
     pub fn with_more(&self, like: &Available, added: usize) -> Self {
         let mut more = self.clone();
-        let peers: Vec<Link> =
-            self.links.iter().filter(|it| [&it.a, &it.b].contains(&&like.facts.uuid)).cloned().collect();
+        let peers: Vec<Link> = self
+            .links
+            .iter()
+            .filter(|it| [&it.a, &it.b].contains(&&like.facts.uuid))
+            .cloned()
+            .collect();
         let best = peers.iter().min_by_key(|it| it.kind).cloned();
         let named = |number: usize| format!("{} +{number}", like.facts.uuid);
         for number in 1..=added {
@@ -115,21 +136,37 @@ impl Availability {
             more.devices.push(device);
             let Some(best) = &best else { continue };
             let others = std::iter::once(like.facts.uuid.clone()).chain((1..number).map(named));
-            more.links.extend(others.map(|other| Link { a: other, b: named(number), ..best.clone() }));
+            more.links.extend(others.map(|other| Link {
+                a: other,
+                b: named(number),
+                ..best.clone()
+            }));
             more.links.extend(peers.iter().map(|link| {
-                let other = if link.a == like.facts.uuid { &link.b } else { &link.a };
-                Link { a: other.clone(), b: named(number), ..link.clone() }
+                let other = if link.a == like.facts.uuid {
+                    &link.b
+                } else {
+                    &link.a
+                };
+                Link {
+                    a: other.clone(),
+                    b: named(number),
+                    ..link.clone()
+                }
             }));
         }
         more
     }
 
-    /// The same after `freed` bytes (by UUID) have been given back by processes; never more than the device has.
+    /// The same after `freed` bytes (by UUID) have been given back by processes; never more than
+    /// the device has.
     #[must_use]
     pub fn after_freeing(mut self, freed: &BTreeMap<String, Bytes>) -> Self {
         for device in &mut self.devices {
             if let (Some(&bytes), Some(free)) = (freed.get(&device.facts.uuid), device.free) {
-                let most = device.facts.cuda_total().unwrap_or(device.facts.total_bytes);
+                let most = device
+                    .facts
+                    .cuda_total()
+                    .unwrap_or(device.facts.total_bytes);
                 device.free = Some((free + bytes).min(most.max(free)));
                 device.settle();
             }
@@ -169,7 +206,11 @@ mod tests {
             pci_bus_id: None,
             numa_node: None,
         };
-        Device { free_bytes: free, margin_bytes: margin, ..Device::idle(facts) }
+        Device {
+            free_bytes: free,
+            margin_bytes: margin,
+            ..Device::idle(facts)
+        }
     }
 
     #[test]
@@ -182,7 +223,13 @@ mod tests {
 
     #[test]
     fn what_could_not_be_read_is_not_available() {
-        assert_eq!(Available::new(&device(None, Bytes::ZERO), Bytes::ZERO).available, None);
-        assert_eq!(Available::new(&device(Some(Bytes::gib(2)), Bytes::ZERO), Bytes::OVERFLOW).available, None);
+        assert_eq!(
+            Available::new(&device(None, Bytes::ZERO), Bytes::ZERO).available,
+            None
+        );
+        assert_eq!(
+            Available::new(&device(Some(Bytes::gib(2)), Bytes::ZERO), Bytes::OVERFLOW).available,
+            None
+        );
     }
 }

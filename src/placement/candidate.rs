@@ -1,4 +1,5 @@
-//! One split on certain devices, judged: what each rank needs, how it goes in, and where that stands in the order.
+//! One split on certain devices, judged: what each rank needs, how it goes in, and where that
+//! stands in the order.
 
 use std::cmp::Reverse;
 
@@ -33,7 +34,8 @@ pub(super) struct Wires {
     pub(super) all: LinkKind,
     /// The worst inside a tensor group.
     pub(super) tensor: LinkKind,
-    /// Tensor groups that are not of a piece: of more than one kind of device, or partly inside an NVLink island.
+    /// Tensor groups that are not of a piece: of more than one kind of device, or partly inside an
+    /// NVLink island.
     pub(super) broken: usize,
 }
 
@@ -42,7 +44,11 @@ impl Wires {
     pub(super) fn of(pool: &Pool<'_>, split: &Split, places: &[usize]) -> Self {
         let groups: Vec<&[usize]> = places.chunks(split.tensor.max(1) as usize).collect();
         let kind = |place: &usize| pool.devices.get(*place).map(|it| it.kind);
-        let mut wires = Self { all: LinkKind::Fabric, tensor: LinkKind::Fabric, broken: 0 };
+        let mut wires = Self {
+            all: LinkKind::Fabric,
+            tensor: LinkKind::Fabric,
+            broken: 0,
+        };
         for group in &groups {
             let (mut best, mut worst) = (LinkKind::None, LinkKind::Fabric);
             for (at, &a) in group.iter().enumerate() {
@@ -67,8 +73,8 @@ impl Wires {
 }
 
 impl<'a> Needs<'a> {
-    /// Judges `split` on `places`. `named` is the split's number, if it has one; `engine_order` its place among the
-    /// engine's own.
+    /// Judges `split` on `places`. `named` is the split's number, if it has one; `engine_order` its
+    /// place among the engine's own.
     pub(super) fn judge(
         &mut self,
         pool: &Pool<'a>,
@@ -86,7 +92,9 @@ impl<'a> Needs<'a> {
         let (mut degraded, mut preference) = (0, 0);
         for (rank, &place) in places.iter().enumerate() {
             let mut claim = self.of(first, split, rank, pool, place)?;
-            let Some(device) = pool.devices.get(place) else { continue };
+            let Some(device) = pool.devices.get(place) else {
+                continue;
+            };
             if device.source.facts.kind == DeviceKind::UnifiedMemory {
                 // One pool: what stays on the host is taken from the same bytes.
                 claim = claim.plus(std::mem::take(&mut host));
@@ -108,7 +116,11 @@ impl<'a> Needs<'a> {
         let grade = on_devices.max(on_host);
         let standing = Standing {
             grade,
-            missing: if grade == Grade::No { missing } else { Bytes::ZERO },
+            missing: if grade == Grade::No {
+                missing
+            } else {
+                Bytes::ZERO
+            },
             offload: harm(split.offload),
             form: Form::of(split, wires, self.prepared(first)?.ranks_are_processes()),
             devices: places.len(),
@@ -122,11 +134,18 @@ impl<'a> Needs<'a> {
             headroom: Reverse(headroom),
             places: places.to_vec(),
         };
-        Ok(Candidate { first, split: split.clone(), places: places.to_vec(), on_devices, required, standing })
+        Ok(Candidate {
+            first,
+            split: split.clone(),
+            places: places.to_vec(),
+            on_devices,
+            required,
+            standing,
+        })
     }
 
-    /// How `need` goes into host memory. Where that is not known, nothing may be moved there; what the engine keeps
-    /// there anyway is not held against it.
+    /// How `need` goes into host memory. Where that is not known, nothing may be moved there; what
+    /// the engine keeps there anyway is not held against it.
     pub(super) fn host_grade(&self, need: Interval, moved: bool) -> Grade {
         match self.host {
             _ if need.high == Bytes::ZERO => Grade::Fits,
@@ -139,5 +158,9 @@ impl<'a> Needs<'a> {
 
 /// Bytes that the high end of `need` is short of `available`.
 pub(super) fn short_by(need: Interval, available: Bytes) -> Bytes {
-    if need.high.overflowed() { Bytes::OVERFLOW } else { need.high.less(available).unwrap_or(Bytes::OVERFLOW) }
+    if need.high.overflowed() {
+        Bytes::OVERFLOW
+    } else {
+        need.high.less(available).unwrap_or(Bytes::OVERFLOW)
+    }
 }

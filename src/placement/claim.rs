@@ -1,4 +1,5 @@
-//! What a rank claims of its device: what it needs there, and what a share that the asker gave the engine makes of it.
+//! What a rank claims of its device: what it needs there, and what a share that the asker gave the
+//! engine makes of it.
 
 use super::order::Grade;
 use crate::bytes::Bytes;
@@ -35,20 +36,30 @@ impl Claim {
             return Err(EngineError::Overflow { what: "need" });
         }
 
-        Ok(Self::in_share(need, prepared.share(split, rank, device).as_ref()))
+        Ok(Self::in_share(
+            need,
+            prepared.share(split, rank, device).as_ref(),
+        ))
     }
 
     /// `need` within `share`, where there is one.
     pub(super) fn in_share(need: Interval, share: Option<&Share>) -> Self {
-        Self { need, taken: share.map(|share| share.taken) }
+        Self {
+            need,
+            taken: share.map(|share| share.taken),
+        }
     }
 
     /// The claim with `more` needed, which lies outside of any share.
     pub(super) fn plus(self, more: Interval) -> Self {
-        Self { need: self.need.plus(more), taken: self.taken.map(|taken| taken.plus(more)) }
+        Self {
+            need: self.need.plus(more),
+            taken: self.taken.map(|taken| taken.plus(more)),
+        }
     }
 
-    /// Bytes that must be available: the share where there is one that holds the need, else the need.
+    /// Bytes that must be available: the share where there is one that holds the need, else the
+    /// need.
     pub(super) fn required(self) -> Interval {
         match self.taken {
             Some(taken) if !self.outgrows_share() => self.need.max(taken),
@@ -58,13 +69,16 @@ impl Claim {
 
     /// Whether the share is too small for the likely need: then no amount of free memory helps.
     pub(super) fn outgrows_share(self) -> bool {
-        self.taken.is_some_and(|taken| self.need.likely > taken.likely)
+        self.taken
+            .is_some_and(|taken| self.need.likely > taken.likely)
     }
 
     /// How the claim goes into `available`.
     pub(super) fn grade(self, available: Bytes) -> Grade {
         let goes_in = |need: Bytes, taken: Option<Bytes>| {
-            !need.overflowed() && need <= available && taken.is_none_or(|taken| need <= taken && taken <= available)
+            !need.overflowed()
+                && need <= available
+                && taken.is_none_or(|taken| need <= taken && taken <= available)
         };
         if goes_in(self.need.high, self.taken.map(|taken| taken.high)) {
             Grade::Fits
@@ -80,7 +94,9 @@ impl Claim {
         let less = |have: Bytes, need: Bytes| i128::from(have.get()) - i128::from(need.get());
         let of_device = less(available, self.need.high);
         match self.taken {
-            Some(taken) => of_device.min(less(taken.high, self.need.high)).min(less(available, taken.high)),
+            Some(taken) => of_device
+                .min(less(taken.high, self.need.high))
+                .min(less(available, taken.high)),
             None => of_device,
         }
     }
@@ -103,15 +119,24 @@ mod tests {
     }
 
     fn claim(need: Interval, share: u64) -> Claim {
-        Claim { need, taken: Some(Interval::exact(Bytes::new(share))) }
+        Claim {
+            need,
+            taken: Some(Interval::exact(Bytes::new(share))),
+        }
     }
 
     #[test]
     fn claim_without_share_is_its_need() {
         let claim = Claim::of_need(interval(8, 9, 10));
         assert_eq!(claim.required(), claim.need);
-        assert_eq!([10, 9, 8].map(|free| claim.grade(Bytes::new(free))), [Grade::Fits, Grade::Tight, Grade::No]);
-        assert_eq!([10, 7].map(|free| claim.short_by(Bytes::new(free)).get()), [0, 3]);
+        assert_eq!(
+            [10, 9, 8].map(|free| claim.grade(Bytes::new(free))),
+            [Grade::Fits, Grade::Tight, Grade::No]
+        );
+        assert_eq!(
+            [10, 7].map(|free| claim.short_by(Bytes::new(free)).get()),
+            [0, 3]
+        );
         assert_eq!(claim.left(Bytes::new(12)), 2);
     }
 
@@ -127,9 +152,17 @@ mod tests {
     #[test]
     fn small_share_never_fits() {
         let outgrown = claim(interval(8, 9, 10), 7);
-        assert_eq!(outgrown.required(), outgrown.need, "the need, not the share");
+        assert_eq!(
+            outgrown.required(),
+            outgrown.need,
+            "the need, not the share"
+        );
         assert_eq!(outgrown.grade(Bytes::new(1000)), Grade::No);
-        assert_eq!(outgrown.short_by(Bytes::new(1000)).get(), 3, "short of the share");
+        assert_eq!(
+            outgrown.short_by(Bytes::new(1000)).get(),
+            3,
+            "short of the share"
+        );
         let tight = claim(interval(8, 9, 10), 9);
         assert_eq!(tight.grade(Bytes::new(1000)), Grade::Tight);
         assert_eq!(tight.required(), interval(9, 9, 10));

@@ -1,8 +1,9 @@
 //! Which devices are tried together, and in which order as ranks.
 //!
-//! Up to [`ALL_ORDERS`] devices every ordered choice is tried, so that nothing better exists. Beyond that the choices are
-//! windows over devices sorted by the room they leave, inside every domain (all devices, one kind, one island of a link
-//! kind, one kind of one island): with equal shares the window of the roomiest fits if any choice does.
+//! Up to [`ALL_ORDERS`] devices every ordered choice is tried, so that nothing better exists.
+//! Beyond that the choices are windows over devices sorted by the room they leave, inside every
+//! domain (all devices, one kind, one island of a link kind, one kind of one island): with equal
+//! shares the window of the roomiest fits if any choice does.
 
 use std::collections::BTreeSet;
 
@@ -36,7 +37,9 @@ pub(super) fn orders(places: &[usize], count: usize) -> Vec<Vec<usize>> {
 
 /// The sets of devices that have something in common, the whole pool first.
 pub(super) fn domains(pool: &Pool<'_>) -> Vec<Vec<usize>> {
-    let all: Vec<usize> = (0..pool.devices.len()).filter(|place| pool.joins(*place)).collect();
+    let all: Vec<usize> = (0..pool.devices.len())
+        .filter(|place| pool.joins(*place))
+        .collect();
     let mut seen = BTreeSet::new();
     let mut domains = Vec::new();
     let mut add = |domain: Vec<usize>| {
@@ -44,11 +47,18 @@ pub(super) fn domains(pool: &Pool<'_>) -> Vec<Vec<usize>> {
             domains.push(domain);
         }
     };
-    let levels = [LinkKind::System, LinkKind::NumaNode, LinkKind::HostBridge, LinkKind::PcieSwitch, LinkKind::Fabric];
+    let levels = [
+        LinkKind::System,
+        LinkKind::NumaNode,
+        LinkKind::HostBridge,
+        LinkKind::PcieSwitch,
+        LinkKind::Fabric,
+    ];
     for level in levels {
         for island in islands(pool, &all, level) {
             for kind in 0..pool.kinds.len() {
-                let same = |place: &usize| pool.devices.get(*place).is_some_and(|it| it.kind == kind);
+                let same =
+                    |place: &usize| pool.devices.get(*place).is_some_and(|it| it.kind == kind);
                 add(island.iter().copied().filter(same).collect());
             }
             add(island);
@@ -66,7 +76,8 @@ pub(super) fn islands(pool: &Pool<'_>, places: &[usize], level: LinkKind) -> Vec
         left.remove(0);
         let mut at = 0;
         while let Some(&from) = island.get(at) {
-            let (near, far): (Vec<usize>, Vec<usize>) = left.iter().partition(|to| pool.link(from, **to) <= level);
+            let (near, far): (Vec<usize>, Vec<usize>) =
+                left.iter().partition(|to| pool.link(from, **to) <= level);
             island.extend(near);
             left = far;
             at += 1;
@@ -78,14 +89,22 @@ pub(super) fn islands(pool: &Pool<'_>, places: &[usize], level: LinkKind) -> Vec
 }
 
 /// The windows of `count` devices over `domain` sorted by `room`, the roomiest first.
-pub(super) fn windows(domain: &[usize], count: usize, room: impl Fn(usize) -> i128) -> Vec<Vec<usize>> {
-    let mut sorted: Vec<(i128, usize)> = domain.iter().map(|place| (-room(*place), *place)).collect();
+pub(super) fn windows(
+    domain: &[usize],
+    count: usize,
+    room: impl Fn(usize) -> i128,
+) -> Vec<Vec<usize>> {
+    let mut sorted: Vec<(i128, usize)> =
+        domain.iter().map(|place| (-room(*place), *place)).collect();
     sorted.sort_unstable();
-    sorted.windows(count).map(|window| window.iter().map(|(_, place)| *place).collect()).collect()
+    sorted
+        .windows(count)
+        .map(|window| window.iter().map(|(_, place)| *place).collect())
+        .collect()
 }
 
-/// The windows of `stages` tensor groups that each lie inside one island and are of one kind, the roomiest first; for each
-/// kind of link that makes islands of that size.
+/// The windows of `stages` tensor groups that each lie inside one island and are of one kind, the
+/// roomiest first; for each kind of link that makes islands of that size.
 pub(super) fn island_windows(
     pool: &Pool<'_>,
     domain: &[usize],
@@ -93,7 +112,12 @@ pub(super) fn island_windows(
     room: impl Fn(usize) -> i128,
 ) -> Vec<Vec<Vec<usize>>> {
     let mut found = Vec::new();
-    for level in [LinkKind::Fabric, LinkKind::PcieSwitch, LinkKind::HostBridge, LinkKind::NumaNode] {
+    for level in [
+        LinkKind::Fabric,
+        LinkKind::PcieSwitch,
+        LinkKind::HostBridge,
+        LinkKind::NumaNode,
+    ] {
         let mut groups: Vec<(i128, Vec<usize>)> = Vec::new();
         for island in islands(pool, domain, level) {
             for kind in 0..pool.kinds.len() {
@@ -107,8 +131,10 @@ pub(super) fn island_windows(
             }
         }
         groups.sort();
-        let windows: Vec<Vec<usize>> =
-            groups.windows(stages).map(|window| window.iter().flat_map(|(_, group)| group.clone()).collect()).collect();
+        let windows: Vec<Vec<usize>> = groups
+            .windows(stages)
+            .map(|window| window.iter().flat_map(|(_, group)| group.clone()).collect())
+            .collect();
         if !windows.is_empty() && !found.contains(&windows) {
             found.push(windows);
         }
@@ -118,19 +144,25 @@ pub(super) fn island_windows(
 
 /// `places` with those devices that nothing but their UUID tells apart in the order of their UUIDs.
 pub(super) fn alike_by_uuid(pool: &Pool<'_>, places: &[usize]) -> Vec<usize> {
-    let look = |place: usize| pool.devices.get(place).map(|it| (it.kind, it.available, it.preference));
+    let look = |place: usize| {
+        pool.devices
+            .get(place)
+            .map(|it| (it.kind, it.available, it.preference))
+    };
     let mut left: Vec<usize> = places.to_vec();
     left.sort_unstable();
     let mut sorted = Vec::with_capacity(places.len());
     for &place in places {
-        let Some(at) = left.iter().position(|other| look(*other) == look(place)) else { continue };
+        let Some(at) = left.iter().position(|other| look(*other) == look(place)) else {
+            continue;
+        };
         sorted.push(left.remove(at));
     }
     sorted
 }
 
-/// The orders as ranks in which `window` (roomiest first) is tried for `split`, whose stages want `wants`, the likeliest
-/// first; it alone unless `thorough`.
+/// The orders as ranks in which `window` (roomiest first) is tried for `split`, whose stages want
+/// `wants`, the likeliest first; it alone unless `thorough`.
 pub(super) fn arrangements(
     pool: &Pool<'_>,
     split: &Split,

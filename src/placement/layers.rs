@@ -1,10 +1,11 @@
-//! How many layers each stage gets where the engine takes any number: as many as leaves the tightest device the most room.
+//! How many layers each stage gets where the engine takes any number: as many as leaves the
+//! tightest device the most room.
 //!
-//! The engine is asked for the cost of each layer once and for what each kind of device costs besides. On those
-//! figures the best division is found exactly (the largest headroom for which taking as many layers as go, device by
-//! device, covers them all). The engine is then asked about that division itself; where it differs from the figures
-//! (a buffer that follows the largest layer, a rounded share) the difference is charged to the device and the search
-//! repeated.
+//! The engine is asked for the cost of each layer once and for what each kind of device costs
+//! besides. On those figures the best division is found exactly (the largest headroom for which
+//! taking as many layers as go, device by device, covers them all). The engine is then asked about
+//! that division itself; where it differs from the figures (a buffer that follows the largest
+//! layer, a rounded share) the difference is charged to the device and the search repeated.
 
 use std::collections::hash_map::Entry;
 
@@ -24,8 +25,8 @@ type Way = (u32, (u8, u32));
 #[derive(Default)]
 pub(super) struct LayerCosts {
     known: QuickMap<(usize, u32, (u8, u32)), Costs>,
-    /// What the engine said of the layers, by (tensor degree, what stays on the host): most often the same, whichever kind
-    /// of device is the first.
+    /// What the engine said of the layers, by (tensor degree, what stays on the host): most often
+    /// the same, whichever kind of device is the first.
     before: QuickMap<Way, Vec<Vec<i128>>>,
 }
 
@@ -37,7 +38,8 @@ struct Costs {
 }
 
 impl LayerCosts {
-    /// `template` with its stages divided anew for `places`; `None` where there are fewer layers than stages.
+    /// `template` with its stages divided anew for `places`; `None` where there are fewer layers
+    /// than stages.
     pub(super) fn divide(
         &mut self,
         needs: &Needs<'_>,
@@ -50,8 +52,14 @@ impl LayerCosts {
         if stages < 2 || (layers as usize) < stages {
             return Ok(None);
         }
-        let Some(first) = places.first().and_then(|place| pool.devices.get(*place)) else { return Ok(None) };
-        let key = (first.kind, template.tensor, super::order::harm(template.offload));
+        let Some(first) = places.first().and_then(|place| pool.devices.get(*place)) else {
+            return Ok(None);
+        };
+        let key = (
+            first.kind,
+            template.tensor,
+            super::order::harm(template.offload),
+        );
         let costs = match self.known.entry(key) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(slot) => {
@@ -76,7 +84,10 @@ impl LayerCosts {
             if ends == ends_before {
                 break;
             }
-            let split = Split { stages: ranges(&ends), ..template.clone() };
+            let split = Split {
+                stages: ranges(&ends),
+                ..template.clone()
+            };
             let mut start = 0;
             let mut headroom = i128::MAX;
             let mut corrected = false;
@@ -84,8 +95,12 @@ impl LayerCosts {
                 let figured = *room - (costs.at(end) - costs.at(start));
                 let mut really = i128::MAX;
                 for rank in stage * tensor..(stage + 1) * tensor {
-                    let Some(&place) = places.get(rank) else { continue };
-                    let Some(device) = pool.devices.get(place) else { continue };
+                    let Some(&place) = places.get(rank) else {
+                        continue;
+                    };
+                    let Some(device) = pool.devices.get(place) else {
+                        continue;
+                    };
                     let claim = needs.of(first.kind, &split, rank, pool, place)?;
                     really = really.min(claim.left(device.available));
                 }
@@ -107,8 +122,9 @@ impl LayerCosts {
 }
 
 impl Costs {
-    /// `alike`: figures of other kinds of first devices, from the same number of layers. Where one's differ from these by
-    /// the same at four places, they are taken to do so at all; the corrections catch what is not.
+    /// `alike`: figures of other kinds of first devices, from the same number of layers. Where
+    /// one's differ from these by the same at four places, they are taken to do so at all; the
+    /// corrections catch what is not.
     fn of(
         needs: &Needs<'_>,
         pool: &Pool<'_>,
@@ -118,7 +134,11 @@ impl Costs {
     ) -> Result<Self, EngineError> {
         let layers = template.stages.last().map_or(0, |last| last.end);
         let upto = |end: u32| {
-            let ends: &[u32] = if end == layers { &[end] } else { &[end, layers] };
+            let ends: &[u32] = if end == layers {
+                &[end]
+            } else {
+                &[end, layers]
+            };
             figure(needs, pool, (first, first), template, ends, 0)
         };
         let probes = [1, layers / 2, layers.saturating_sub(1), layers];
@@ -130,22 +150,37 @@ impl Costs {
             let [one, half, most, all] = probes.map(differs);
             let one = one?;
             if one == half? && one == most? && one == all? {
-                known = Some(other.iter().enumerate().map(|(at, cost)| if at == 0 { 0 } else { cost + one }).collect());
+                known = Some(
+                    other
+                        .iter()
+                        .enumerate()
+                        .map(|(at, cost)| if at == 0 { 0 } else { cost + one })
+                        .collect(),
+                );
                 break;
             }
         }
         let before: Vec<i128> = if let Some(known) = known {
             known
         } else {
-            let figures = std::iter::once(Ok(0)).chain((1..=layers).map(upto)).collect::<Result<Vec<_>, _>>()?;
+            let figures = std::iter::once(Ok(0))
+                .chain((1..=layers).map(upto))
+                .collect::<Result<Vec<_>, _>>()?;
             alike.push(figures.clone());
             figures
         };
-        let mut costs = Self { before, besides: QuickMap::default() };
+        let mut costs = Self {
+            before,
+            besides: QuickMap::default(),
+        };
         let besides = costs.besides(needs, pool, first, template, first)?;
         let mut most = 0;
         for (at, cost) in costs.before.iter_mut().enumerate() {
-            *cost = if at == 0 { 0 } else { (*cost - besides).max(most) };
+            *cost = if at == 0 {
+                0
+            } else {
+                (*cost - besides).max(most)
+            };
             most = *cost;
         }
         Ok(costs)
@@ -156,7 +191,8 @@ impl Costs {
         self.before.get(layer).copied().unwrap_or(i128::MAX / 4)
     }
 
-    /// What a device of `kind` costs besides its layers: a middle stage of one layer, less that layer.
+    /// What a device of `kind` costs besides its layers: a middle stage of one layer, less that
+    /// layer.
     fn besides(
         &mut self,
         needs: &Needs<'_>,
@@ -169,8 +205,19 @@ impl Costs {
             return Ok(*known);
         }
         let layers = template.stages.last().map_or(0, |last| last.end);
-        let ends: &[u32] = if layers > 2 { &[1, 2, layers] } else { &[1, layers] };
-        let stage = figure(needs, pool, (first, kind), template, ends, template.tensor.max(1) as usize)?;
+        let ends: &[u32] = if layers > 2 {
+            &[1, 2, layers]
+        } else {
+            &[1, layers]
+        };
+        let stage = figure(
+            needs,
+            pool,
+            (first, kind),
+            template,
+            ends,
+            template.tensor.max(1) as usize,
+        )?;
         let besides = stage - (self.at(2) - self.at(1));
         self.besides.insert(kind, besides);
         Ok(besides)
@@ -187,7 +234,10 @@ fn figure(
     rank: usize,
 ) -> Result<i128, EngineError> {
     let ends: Vec<usize> = ends.iter().map(|end| *end as usize).collect();
-    let split = Split { stages: ranges(&ends), ..template.clone() };
+    let split = Split {
+        stages: ranges(&ends),
+        ..template.clone()
+    };
     let need = match pool.kinds.get(kind) {
         Some(facts) => needs.of_kind((first, kind), &split, rank, facts)?.need.high,
         None => Bytes::OVERFLOW,
@@ -207,21 +257,31 @@ fn ranges(ends: &[usize]) -> Vec<std::ops::Range<u32>> {
     ranges
 }
 
-/// Where the stages end that leave the largest smallest headroom: stage `i` has `room[i]` bytes, and the layers before
-/// layer `l` cost `before[l]`.
+/// Where the stages end that leave the largest smallest headroom: stage `i` has `room[i]` bytes,
+/// and the layers before layer `l` cost `before[l]`.
 fn divide(before: &[i128], room: &[i128]) -> Vec<usize> {
     let all = before.last().copied().unwrap_or(0);
     let most = room.iter().copied().min().unwrap_or(0);
-    // With `all` more than the tightest has, each stage could take everything: feasible whatever the room.
+    // With `all` more than the tightest has, each stage could take everything: feasible whatever
+    // the room.
     let mut best = take(before, room, most - all).unwrap_or_default();
     // No more than the tightest has, and no more than the average leaves.
     let stages = i128::try_from(room.len()).unwrap_or(1).max(1);
-    let average =
-        room.iter().fold(0_i128, |sum, room| sum.saturating_add(*room)).saturating_sub(all).div_euclid(stages);
-    let (mut feasible, mut above) = (smallest(before, room, &best), most.min(average).saturating_add(1));
+    let average = room
+        .iter()
+        .fold(0_i128, |sum, room| sum.saturating_add(*room))
+        .saturating_sub(all)
+        .div_euclid(stages);
+    let (mut feasible, mut above) = (
+        smallest(before, room, &best),
+        most.min(average).saturating_add(1),
+    );
     while above - feasible > 1 {
-        // A division often leaves more than was asked for; where nothing leaves a byte more, it is the best.
-        let Some(better) = take(before, room, feasible + 1) else { break };
+        // A division often leaves more than was asked for; where nothing leaves a byte more, it is
+        // the best.
+        let Some(better) = take(before, room, feasible + 1) else {
+            break;
+        };
         feasible = smallest(before, room, &better);
         best = better;
         let middle = feasible + (above - feasible) / 2;
@@ -250,13 +310,18 @@ fn smallest(before: &[i128], room: &[i128], ends: &[usize]) -> i128 {
 
 /// Where the stages may end with `headroom` to spare on each, if they can.
 ///
-/// Taking as many layers as go is the answer most often; not where it leaves the next device a layer that is too large for it,
-/// for every stage must have a layer. Then all ends that can be reached are followed.
+/// Taking as many layers as go is the answer most often; not where it leaves the next device a
+/// layer that is too large for it, for every stage must have a layer. Then all ends that can be
+/// reached are followed.
 fn take(before: &[i128], room: &[i128], headroom: i128) -> Option<Vec<usize>> {
     let layers = before.len().checked_sub(1)?;
     let furthest = |stage: usize, start: usize| {
-        let spare = before.get(start)?.saturating_add(room.get(stage)?.saturating_sub(headroom));
-        let end = before.partition_point(|cost| *cost <= spare).checked_sub(1)?;
+        let spare = before
+            .get(start)?
+            .saturating_add(room.get(stage)?.saturating_sub(headroom));
+        let end = before
+            .partition_point(|cost| *cost <= spare)
+            .checked_sub(1)?;
         let end = end.min(layers.saturating_sub(room.len().saturating_sub(stage + 1)));
         (end > start).then_some(end)
     };
@@ -276,7 +341,9 @@ fn take(before: &[i128], room: &[i128], headroom: i128) -> Option<Vec<usize>> {
         let mut from = vec![None; layers + 1];
         let mut next = 0;
         for start in 0..=layers {
-            let can_start = reached.last().map_or(start == 0, |ends| ends.get(start).is_some_and(Option::is_some));
+            let can_start = reached.last().map_or(start == 0, |ends| {
+                ends.get(start).is_some_and(Option::is_some)
+            });
             if !can_start {
                 continue;
             }

@@ -1,9 +1,10 @@
 //! How a model fits: which devices, which split, how many bytes on each, and how far it goes.
 //!
-//! [`availability`] says what can be given on each device now; [`plan`] walks every legal way to place the model there
-//! and recommends one; [`frontier`] says how far that one goes; [`suggestions`] computes what to change when there is none;
-//! [`fit_together`] places several models at once. The order in which ways are preferred is written down in one place,
-//! `order.rs`. All of it is values in, values out: no clock, no driver, no file.
+//! [`availability`] says what can be given on each device now; [`plan`] walks every legal way to
+//! place the model there and recommends one; [`frontier`] says how far that one goes;
+//! [`suggestions`] computes what to change when there is none; [`fit_together`] places several
+//! models at once. The order in which ways are preferred is written down in one place, `order.rs`.
+//! All of it is values in, values out: no clock, no driver, no file.
 
 mod alternatives;
 mod ask;

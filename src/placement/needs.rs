@@ -33,8 +33,8 @@ pub(super) struct Needs<'a> {
 /// The splits over some number of devices, each with a number of its own, or why there are none.
 pub(super) type Legal = Result<Vec<(usize, Split)>, IllegalSplit>;
 
-/// What the need of a rank follows from (see [`Prepared::fixed`]): not how the other stages are cut, and of its tensor
-/// group the place only where experts are dealt to it.
+/// What the need of a rank follows from (see [`Prepared::fixed`]): not how the other stages are
+/// cut, and of its tensor group the place only where experts are dealt to it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct RankKey {
     first: usize,
@@ -56,7 +56,9 @@ impl RankKey {
             kind,
             tensor: split.tensor,
             stages: split.stages.len(),
-            place: split.expert_parallel.then(|| rank % split.tensor.max(1) as usize),
+            place: split
+                .expert_parallel
+                .then(|| rank % split.tensor.max(1) as usize),
             offload: harm(split.offload),
             layers,
             is_first: stage == 0,
@@ -66,7 +68,8 @@ impl RankKey {
 }
 
 impl<'a> Needs<'a> {
-    /// Prepares the engine for each kind of device; gives besides, by kind, why it can not run the model.
+    /// Prepares the engine for each kind of device; gives besides, by kind, why it can not run the
+    /// model.
     pub(super) fn new(
         ask: &'a Ask<'a>,
         kinds: &[&'a DeviceFacts],
@@ -101,12 +104,16 @@ impl<'a> Needs<'a> {
             });
             needs.prepared.push(prepared);
         }
-        // An engine that refuses every kind of device refuses the question: its own words are the best answer.
+        // An engine that refuses every kind of device refuses the question: its own words are the
+        // best answer.
         if !needs.prepared.is_empty() && needs.prepared.iter().all(Result::is_err) {
             if let Some(Err(error)) = needs.prepared.into_iter().next() {
                 return Err(error);
             }
-            return Err(EngineError::Unsupported { engine: ask.engine.name(), why: "it could not be prepared".into() });
+            return Err(EngineError::Unsupported {
+                engine: ask.engine.name(),
+                why: "it could not be prepared".into(),
+            });
         }
         Ok((needs, vetoed))
     }
@@ -116,7 +123,10 @@ impl<'a> Needs<'a> {
         match self.prepared.get(first) {
             Some(Ok(prepared)) => Ok(&**prepared),
             Some(Err(error)) => Err(error.clone()),
-            None => Err(EngineError::Unsupported { engine: self.ask.engine.name(), why: "no device".into() }),
+            None => Err(EngineError::Unsupported {
+                engine: self.ask.engine.name(),
+                why: "no device".into(),
+            }),
         }
     }
 
@@ -190,7 +200,11 @@ impl<'a> Needs<'a> {
             return Ok(*known);
         }
         let prepared = self.prepared(first)?;
-        let need = prepared.host(split, prepared.workload())?.iter().map(|part| part.bytes).sum();
+        let need = prepared
+            .host(split, prepared.workload())?
+            .iter()
+            .map(|part| part.bytes)
+            .sum();
         if let Some(named) = named {
             self.known_host.insert((first, named), need);
         }

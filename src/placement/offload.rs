@@ -1,4 +1,5 @@
-//! What may stay in host memory when it is allowed and nothing else fits: the least that lets the rest fit.
+//! What may stay in host memory when it is allowed and nothing else fits: the least that lets the
+//! rest fit.
 
 use super::groups::{ALL_ORDERS, orders};
 use super::order::Grade;
@@ -6,9 +7,12 @@ use super::search::{Search, splits};
 use crate::devices::DeviceKind;
 use crate::engines::{EngineError, Offload, Split};
 
-/// Tries every kind of offload, on every choice of devices (or, with many devices, on the roomiest of each number).
+/// Tries every kind of offload, on every choice of devices (or, with many devices, on the roomiest
+/// of each number).
 pub(super) fn search(search: &mut Search<'_, '_>, joined: &[usize]) -> Result<(), EngineError> {
-    let mut choices: Vec<Vec<usize>> = (0..search.pool.devices.len()).map(|place| vec![place]).collect();
+    let mut choices: Vec<Vec<usize>> = (0..search.pool.devices.len())
+        .map(|place| vec![place])
+        .collect();
     if joined.len() <= ALL_ORDERS {
         for count in 2..=joined.len() {
             choices.extend(orders(joined, count));
@@ -16,22 +20,34 @@ pub(super) fn search(search: &mut Search<'_, '_>, joined: &[usize]) -> Result<()
     } else {
         let mut roomiest = joined.to_vec();
         roomiest.sort_by_key(|place| (std::cmp::Reverse(search.available(*place)), *place));
-        choices.extend((2..=joined.len()).map(|count| roomiest.iter().take(count).copied().collect()));
+        choices
+            .extend((2..=joined.len()).map(|count| roomiest.iter().take(count).copied().collect()));
     }
     for places in choices {
         // Host and device are one pool there: what is moved is moved nowhere.
         let unified = |place: &usize| {
-            search.pool.devices.get(*place).is_some_and(|it| it.source.facts.kind == DeviceKind::UnifiedMemory)
+            search
+                .pool
+                .devices
+                .get(*place)
+                .is_some_and(|it| it.source.facts.kind == DeviceKind::UnifiedMemory)
         };
         if places.iter().any(unified) {
             continue;
         }
         let legal = search.legal(&places)?;
         for (engine_order, (_, split)) in splits(&legal).iter().enumerate() {
-            by_layers(search, engine_order, split, &places, |layers| Offload::Experts { layers })?;
-            by_layers(search, engine_order, split, &places, |layers| Offload::Layers { layers })?;
+            by_layers(search, engine_order, split, &places, |layers| {
+                Offload::Experts { layers }
+            })?;
+            by_layers(search, engine_order, split, &places, |layers| {
+                Offload::Layers { layers }
+            })?;
             for offload in [Offload::Components, Offload::Leaves] {
-                let split = Split { offload, ..split.clone() };
+                let split = Split {
+                    offload,
+                    ..split.clone()
+                };
                 if search.is_legal(&split, &places)? {
                     search.judge((None, engine_order), &split, &places)?;
                 }
@@ -49,7 +65,10 @@ fn by_layers(
     places: &[usize],
     offload: impl Fn(u32) -> Offload,
 ) -> Result<(), EngineError> {
-    let with = |layers: u32| Split { offload: offload(layers), ..split.clone() };
+    let with = |layers: u32| Split {
+        offload: offload(layers),
+        ..split.clone()
+    };
     let all = split.stages.last().map_or(0, |last| last.end);
     if all == 0 || !search.is_legal(&with(1), places)? {
         return Ok(());
@@ -82,12 +101,20 @@ fn by_layers(
 
 impl Search<'_, '_> {
     fn is_legal(&self, split: &Split, places: &[usize]) -> Result<bool, EngineError> {
-        let first = places.first().and_then(|place| self.pool.devices.get(*place)).map_or(usize::MAX, |it| it.kind);
+        let first = places
+            .first()
+            .and_then(|place| self.pool.devices.get(*place))
+            .map_or(usize::MAX, |it| it.kind);
         Ok(self.needs.prepared(first)?.check(split).is_ok())
     }
 
     /// How `split` goes into the devices alone.
-    fn on_devices(&mut self, engine_order: usize, split: &Split, places: &[usize]) -> Result<Grade, EngineError> {
+    fn on_devices(
+        &mut self,
+        engine_order: usize,
+        split: &Split,
+        places: &[usize],
+    ) -> Result<Grade, EngineError> {
         let candidate = self.weigh((None, engine_order), split, places)?;
         Ok(candidate.on_devices)
     }

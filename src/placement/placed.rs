@@ -14,8 +14,8 @@ use crate::bytes::Bytes;
 use crate::devices::{DeviceFacts, DeviceKind};
 use crate::engines::component::device_sum;
 use crate::engines::{
-    Basis, CacheCapacity, Component, ComponentName, EngineError, Interval, Launch, LaunchDevice, LaunchPlan, Prepared,
-    Share, Split, Workload,
+    Basis, CacheCapacity, Component, ComponentName, EngineError, Interval, Launch, LaunchDevice,
+    LaunchPlan, Prepared, Share, Split, Workload,
 };
 
 /// One way of placing the model, in full.
@@ -33,12 +33,14 @@ pub struct Placement {
     pub verdict: Verdict,
     /// The workload in force.
     pub workload: Workload,
-    /// Largest context at one sequence that fits this way; 0 where none does, `None` where nothing grows with it.
+    /// Largest context at one sequence that fits this way; 0 where none does, `None` where nothing
+    /// grows with it.
     pub max_context: Option<u64>,
-    /// Most sequences at the context in force; 0 where none fits, `None` where nothing grows with their number.
+    /// Most sequences at the context in force; 0 where none fits, `None` where nothing grows with
+    /// their number.
     pub max_sequences: Option<u64>,
-    /// The cache of the engine once it is started by `launch` in a share that the asker gave it; `None` without such a
-    /// share and where it does not fit.
+    /// The cache of the engine once it is started by `launch` in a share that the asker gave it;
+    /// `None` without such a share and where it does not fit.
     pub capacity: Option<CacheCapacity>,
     /// The launch line.
     pub launch: Launch,
@@ -102,22 +104,40 @@ impl Placement {
     }
 
     /// `best` in full.
-    pub(super) fn of(needs: &Needs<'_>, pool: &Pool<'_>, best: &Candidate) -> Result<Self, EngineError> {
+    pub(super) fn of(
+        needs: &Needs<'_>,
+        pool: &Pool<'_>,
+        best: &Candidate,
+    ) -> Result<Self, EngineError> {
         let prepared = needs.prepared(best.first)?;
         let (split, workload) = (&best.split, prepared.workload());
-        let unified = best.places.iter().filter_map(|place| pool.devices.get(*place));
-        let unified = unified.clone().any(|it| it.source.facts.kind == DeviceKind::UnifiedMemory);
+        let unified = best
+            .places
+            .iter()
+            .filter_map(|place| pool.devices.get(*place));
+        let unified = unified
+            .clone()
+            .any(|it| it.source.facts.kind == DeviceKind::UnifiedMemory);
         let host = HostShare::of(needs, prepared, split, unified)?;
         let mut ranks = Vec::with_capacity(best.places.len());
         for (number, place) in best.places.iter().enumerate() {
-            let Some(device) = pool.devices.get(*place) else { continue };
+            let Some(device) = pool.devices.get(*place) else {
+                continue;
+            };
             let facts = &device.source.facts;
             let fixed = prepared.fixed(split, number, facts)?;
             let mut variable = prepared.variable(split, number, facts, workload)?;
             let share = prepared.share(split, number, facts);
             let sum = device_sum(&fixed).plus(device_sum(&variable));
-            let mut claim = Claim::in_share(prepared.must_be_available(split, facts, sum), share.as_ref());
-            let held = if share.is_some() { claim.required() } else { sum };
+            let mut claim = Claim::in_share(
+                prepared.must_be_available(split, facts, sum),
+                share.as_ref(),
+            );
+            let held = if share.is_some() {
+                claim.required()
+            } else {
+                sum
+            };
             variable.extend(share.as_ref().and_then(|share| filling(sum, held, share)));
             if let (true, 0, Some(host)) = (unified, number, &host) {
                 claim = claim.plus(host.required);
@@ -142,7 +162,8 @@ impl Placement {
         }
         let devices = ranks.iter().map(|rank| (&rank.device, rank.available));
         let reach = Reach::new((needs.ask, prepared), split, devices, needs.host)?;
-        let (max_context, max_sequences) = (reach.max_context()?, reach.max_sequences(workload.context)?);
+        let (max_context, max_sequences) =
+            (reach.max_context()?, reach.max_sequences(workload.context)?);
         let devices: Vec<LaunchDevice<'_>> = ranks
             .iter()
             .map(|rank| LaunchDevice {
@@ -152,10 +173,18 @@ impl Placement {
                 free: rank.free,
             })
             .collect();
-        let plan = LaunchPlan { split, workload, devices: &devices };
+        let plan = LaunchPlan {
+            split,
+            workload,
+            devices: &devices,
+        };
         let launch = prepared.launch(&plan);
         let verdict = best.standing.grade.verdict();
-        let capacity = if verdict <= Verdict::Tight { prepared.capacity(&plan)? } else { None };
+        let capacity = if verdict <= Verdict::Tight {
+            prepared.capacity(&plan)?
+        } else {
+            None
+        };
         for (rank, takes) in ranks.iter_mut().zip(&launch.takes) {
             rank.takes = *takes;
         }
@@ -177,11 +206,13 @@ impl Placement {
 impl RankShare {
     /// The rank's share, where it is too small for the likely need.
     pub fn outgrown_share(&self) -> Option<Share> {
-        self.share.filter(|share| self.required.likely > share.taken.likely)
+        self.share
+            .filter(|share| self.required.likely > share.taken.likely)
     }
 }
 
-/// What an engine with a share of the device takes beyond the `sum` of its parts, to `held` in all: it makes cache of it.
+/// What an engine with a share of the device takes beyond the `sum` of its parts, to `held` in all:
+/// it makes cache of it.
 fn filling(sum: Interval, held: Interval, share: &Share) -> Option<Component> {
     let end = |sum: Bytes, held: Bytes| held.less(sum).unwrap_or(Bytes::ZERO);
     let likely = end(sum.likely, held.likely);
@@ -189,7 +220,8 @@ fn filling(sum: Interval, held: Interval, share: &Share) -> Option<Component> {
     let ends = [end(sum.low, held.low), end(sum.high, held.high)];
     let bytes = Interval::new(ends[0].min(ends[1]), likely, ends[0].max(ends[1]));
     let detail = format!("fills {share}");
-    (bytes.high > Bytes::ZERO).then(|| Component::between(ComponentName::KvCache, bytes, Basis::Formula, detail))
+    (bytes.high > Bytes::ZERO)
+        .then(|| Component::between(ComponentName::KvCache, bytes, Basis::Formula, detail))
 }
 
 impl HostShare {
@@ -214,6 +246,13 @@ impl HostShare {
             Some(available) if !unified => short_by(required, available),
             _ => Bytes::ZERO,
         };
-        Ok(Some(Self { available, required, components, verdict, short_by, unified }))
+        Ok(Some(Self {
+            available,
+            required,
+            components,
+            verdict,
+            short_by,
+            unified,
+        }))
     }
 }

@@ -22,8 +22,8 @@ use crate::engines::{EngineError, Prepared, Workload};
 /// Whether and how a model fits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// Why the answer is what it is: fits (tight included), insufficient memory, no legal split, compute capability,
-    /// leased, no devices.
+    /// Why the answer is what it is: fits (tight included), insufficient memory, no legal split,
+    /// compute capability, leased, no devices.
     pub reason: Reason,
     /// The reason in a sentence that names what was in the way; empty where it fits.
     pub why: String,
@@ -31,7 +31,8 @@ pub struct Plan {
     pub recommended: Option<Placement>,
     /// Other ways, next best first, then those that are not possible.
     pub alternatives: Vec<AlternativeWay>,
-    /// Bytes that the recommended way is short of, summed over devices and host; zero where it fits.
+    /// Bytes that the recommended way is short of, summed over devices and host; zero where it
+    /// fits.
     pub short_by: Bytes,
     /// What the engine settled; `None` where no device could be asked about.
     pub settled: Option<Settled>,
@@ -88,11 +89,17 @@ pub fn plan(ask: &Ask<'_>, here: &Availability) -> Result<Plan, PlacementError> 
     plan.warnings.clone_from(&needs.warnings);
     if pool.devices.is_empty() {
         plan.reason = Reason::ComputeCapability;
-        plan.why = usable.first().and_then(|kind| vetoed.get(*kind)?.clone()).unwrap_or_default();
+        plan.why = usable
+            .first()
+            .and_then(|kind| vetoed.get(*kind)?.clone())
+            .unwrap_or_default();
         return Ok(plan);
     }
     let found = Search::run(&pool, &mut needs)?;
-    let first_kind = found.first().map_or_else(|| pool.devices.first().map_or(0, |it| it.kind), |best| best.first);
+    let first_kind = found.first().map_or_else(
+        || pool.devices.first().map_or(0, |it| it.kind),
+        |best| best.first,
+    );
     let prepared = needs.prepared(first_kind)?;
     plan.settled = Some(Settled::of(prepared));
     plan.assumptions = prepared.assumptions();
@@ -104,18 +111,31 @@ pub fn plan(ask: &Ask<'_>, here: &Availability) -> Result<Plan, PlacementError> 
         return Ok(plan);
     };
     let placement = Placement::of(&needs, &pool, best)?;
-    if placement.ranks.iter().map(|rank| rank.required.likely).sum::<Bytes>().overflowed() {
+    if placement
+        .ranks
+        .iter()
+        .map(|rank| rank.required.likely)
+        .sum::<Bytes>()
+        .overflowed()
+    {
         return Err(EngineError::Overflow { what: "need" }.into());
     }
     plan.assume_totals(&placement);
     plan.short_by = placement.short_by();
     plan.alternatives = alternatives(&needs, &pool, &found, best)?;
     if best.standing.grade == Grade::No {
-        plan.why = format!("{} needs {} more than is available", placement.strategy, plan.short_by);
+        plan.why = format!(
+            "{} needs {} more than is available",
+            placement.strategy, plan.short_by
+        );
         plan.alternatives.extend(illegal(&found));
         let unleased = here.has_leases().then(|| here.clone().without_leases());
         plan.reason = match unleased {
-            Some(unleased) if grade(ask, &unleased)?.is_some_and(|(grade, ..)| grade < Grade::No) => Reason::Leased,
+            Some(unleased)
+                if grade(ask, &unleased)?.is_some_and(|(grade, ..)| grade < Grade::No) =>
+            {
+                Reason::Leased
+            }
             _ => Reason::InsufficientMemory,
         };
     } else {
@@ -142,7 +162,9 @@ impl Plan {
 
     /// The verdict: that of the recommended placement.
     pub fn verdict(&self) -> Verdict {
-        self.recommended.as_ref().map_or(Verdict::DoesNotFit, |placement| placement.verdict)
+        self.recommended
+            .as_ref()
+            .map_or(Verdict::DoesNotFit, |placement| placement.verdict)
     }
 
     /// Says of which devices the whole total was taken because the driver's reserve is not known.
@@ -150,12 +172,15 @@ impl Plan {
         let unknown: BTreeSet<&str> = placement
             .ranks
             .iter()
-            .filter(|rank| rank.device.reserved_bytes.is_none() && rank.device.kind == DeviceKind::Gpu)
+            .filter(|rank| {
+                rank.device.reserved_bytes.is_none() && rank.device.kind == DeviceKind::Gpu
+            })
             .map(|rank| rank.device.name.as_str())
             .collect();
         for name in unknown {
-            self.assumptions
-                .push(format!("the driver's own reserve on {name} is not known; its whole total is counted"));
+            self.assumptions.push(format!(
+                "the driver's own reserve on {name} is not known; its whole total is counted"
+            ));
         }
     }
 }

@@ -39,19 +39,38 @@ impl<'a> Pool<'a> {
         policy: &Policy,
     ) -> Result<Self, PlacementError> {
         let allowed = allowed(here, constraints)?;
-        let mut chosen: Vec<&Available> = here.devices.iter().filter(|it| allowed.contains(&*it.facts.uuid)).collect();
+        let mut chosen: Vec<&Available> = here
+            .devices
+            .iter()
+            .filter(|it| allowed.contains(&*it.facts.uuid))
+            .collect();
         chosen.sort_by(|a, b| a.facts.uuid.cmp(&b.facts.uuid));
-        let mut pool = Self { devices: Vec::new(), kinds: Vec::new(), links: Vec::new(), passed_over: Vec::new() };
+        let mut pool = Self {
+            devices: Vec::new(),
+            kinds: Vec::new(),
+            links: Vec::new(),
+            passed_over: Vec::new(),
+        };
         for source in chosen {
             if let Some(unusable) = &source.unusable {
-                pool.passed_over.push((&source.facts, unusable.message.clone()));
+                pool.passed_over
+                    .push((&source.facts, unusable.message.clone()));
             } else if let Some(available) = source.available {
                 let kind = pool.kind_of(&source.facts);
-                let preference = policy.prefer.iter().position(|wish| is_meant(wish, &source.facts));
+                let preference = policy
+                    .prefer
+                    .iter()
+                    .position(|wish| is_meant(wish, &source.facts));
                 let preference = preference.map_or(policy.prefer.len(), |place| place);
-                pool.devices.push(Pooled { source, available, kind, preference });
+                pool.devices.push(Pooled {
+                    source,
+                    available,
+                    kind,
+                    preference,
+                });
             } else {
-                pool.passed_over.push((&source.facts, "its free memory could not be read".into()));
+                pool.passed_over
+                    .push((&source.facts, "its free memory could not be read".into()));
             }
         }
         pool.wire(here);
@@ -60,13 +79,18 @@ impl<'a> Pool<'a> {
 
     /// How the devices at places `a` and `b` are joined.
     pub(super) fn link(&self, a: usize, b: usize) -> LinkKind {
-        self.links.get(a * self.devices.len() + b).copied().unwrap_or(LinkKind::None)
+        self.links
+            .get(a * self.devices.len() + b)
+            .copied()
+            .unwrap_or(LinkKind::None)
     }
 
-    /// Whether one process can use the device beside others: not a MIG instance, of which a process sees only one
-    /// (NVIDIA MIG user guide, "CUDA device enumeration").
+    /// Whether one process can use the device beside others: not a MIG instance, of which a process
+    /// sees only one (NVIDIA MIG user guide, "CUDA device enumeration").
     pub(super) fn joins(&self, place: usize) -> bool {
-        self.devices.get(place).is_some_and(|it| it.source.facts.kind == DeviceKind::Gpu)
+        self.devices
+            .get(place)
+            .is_some_and(|it| it.source.facts.kind == DeviceKind::Gpu)
     }
 
     /// Drops the devices whose kind is in `vetoed`, for the reason given there.
@@ -93,7 +117,11 @@ impl<'a> Pool<'a> {
     fn wire(&mut self, here: &Availability) {
         let count = self.devices.len();
         self.links = vec![LinkKind::System; count * count];
-        let place = |uuid: &str| self.devices.binary_search_by(|it| it.source.facts.uuid.as_str().cmp(uuid)).ok();
+        let place = |uuid: &str| {
+            self.devices
+                .binary_search_by(|it| it.source.facts.uuid.as_str().cmp(uuid))
+                .ok()
+        };
         for link in &here.links {
             if let (Some(a), Some(b)) = (place(&link.a), place(&link.b)) {
                 for at in [a * count + b, b * count + a] {
@@ -108,9 +136,19 @@ impl<'a> Pool<'a> {
 
 /// Whether an engine would see no difference between two devices.
 fn same_kind(a: &DeviceFacts, b: &DeviceFacts) -> bool {
-    (a.kind, a.total_bytes, a.reserved_bytes, a.compute_capability, a.multiprocessors)
-        == (b.kind, b.total_bytes, b.reserved_bytes, b.compute_capability, b.multiprocessors)
-        && a.name == b.name
+    (
+        a.kind,
+        a.total_bytes,
+        a.reserved_bytes,
+        a.compute_capability,
+        a.multiprocessors,
+    ) == (
+        b.kind,
+        b.total_bytes,
+        b.reserved_bytes,
+        b.compute_capability,
+        b.multiprocessors,
+    ) && a.name == b.name
 }
 
 fn is_meant(wish: &str, facts: &DeviceFacts) -> bool {
@@ -118,27 +156,44 @@ fn is_meant(wish: &str, facts: &DeviceFacts) -> bool {
 }
 
 /// The UUIDs that the constraints leave.
-fn allowed<'a>(here: &'a Availability, constraints: &Constraints) -> Result<BTreeSet<&'a str>, PlacementError> {
+fn allowed<'a>(
+    here: &'a Availability,
+    constraints: &Constraints,
+) -> Result<BTreeSet<&'a str>, PlacementError> {
     let known = || here.devices.iter().map(|it| it.facts.uuid.as_str());
-    let Some(asked) = &constraints.devices else { return Ok(known().collect()) };
+    let Some(asked) = &constraints.devices else {
+        return Ok(known().collect());
+    };
     let mut allowed = BTreeSet::new();
     for given in asked {
         if let Some(exact) = known().find(|uuid| uuid == given) {
             allowed.insert(exact);
             continue;
         }
-        let matches: Vec<&str> = known().filter(|uuid| !given.is_empty() && uuid.starts_with(given.as_str())).collect();
+        let matches: Vec<&str> = known()
+            .filter(|uuid| !given.is_empty() && uuid.starts_with(given.as_str()))
+            .collect();
         match *matches.as_slice() {
             [one] => {
                 allowed.insert(one);
             }
             [] => {
                 let known: Vec<&str> = known().collect();
-                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                return Err(PlacementError::UnknownDevice { given: given.clone(), known });
+                let known = if known.is_empty() {
+                    "none".to_owned()
+                } else {
+                    known.join(", ")
+                };
+                return Err(PlacementError::UnknownDevice {
+                    given: given.clone(),
+                    known,
+                });
             }
             _ => {
-                return Err(PlacementError::AmbiguousDevice { given: given.clone(), matches: matches.join(", ") });
+                return Err(PlacementError::AmbiguousDevice {
+                    given: given.clone(),
+                    matches: matches.join(", "),
+                });
             }
         }
     }

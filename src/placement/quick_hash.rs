@@ -1,5 +1,6 @@
-//! A hash for keys that are this program's own numbers: planning looks figures up thousands of times for one answer, and
-//! most of that time went into the standard library's hash, which is made to withstand hostile keys.
+//! A hash for keys that are this program's own numbers: planning looks figures up thousands of
+//! times for one answer, and most of that time went into the standard library's hash, which is made
+//! to withstand hostile keys.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -27,7 +28,10 @@ impl Hasher for QuickHasher {
     }
 
     fn write_u64(&mut self, value: u64) {
-        self.0 = self.0.wrapping_add(value).wrapping_mul(0xf135_7aea_2e62_a9c5);
+        self.0 = self
+            .0
+            .wrapping_add(value)
+            .wrapping_mul(0xf135_7aea_2e62_a9c5);
     }
 
     fn write_usize(&mut self, value: usize) {
@@ -50,7 +54,9 @@ mod tests {
     #[test]
     fn neighbouring_keys_fall_apart() {
         let build = BuildHasherDefault::<QuickHasher>::default();
-        let hashes = (0_u32..64).flat_map(|a| (0_usize..64).map(move |b| (a, b))).map(|key| build.hash_one(key));
+        let hashes = (0_u32..64)
+            .flat_map(|a| (0_usize..64).map(move |b| (a, b)))
+            .map(|key| build.hash_one(key));
         let places: BTreeSet<u64> = hashes.map(|hash| hash % (1 << 16)).collect();
         assert!(places.len() > 3900, "{} places for 4096 keys", places.len());
     }

@@ -1,8 +1,10 @@
-//! How far a placement goes: the largest context, the most sequences, and the frontier between them.
+//! How far a placement goes: the largest context, the most sequences, and the frontier between
+//! them.
 //!
-//! Needs never fall when the workload grows, so each figure is found by bisection: it fits, and one more does not. What
-//! an engine keeps whatever the workload may still follow the workload that it was asked about (vLLM sizes its step by
-//! `max_model_len`), so each figure is put back as a question, and the search repeated that way where the answer differs.
+//! Needs never fall when the workload grows, so each figure is found by bisection: it fits, and one
+//! more does not. What an engine keeps whatever the workload may still follow the workload that it
+//! was asked about (vLLM sizes its step by `max_model_len`), so each figure is put back as a
+//! question, and the search repeated that way where the answer differs.
 
 use super::ask::{Ask, PlacementError};
 use super::claim::Claim;
@@ -15,7 +17,8 @@ use crate::engines::{AskedContext, EngineError, Interval, Prepared, Split, Workl
 
 /// The longest context looked for where the model names no maximum: beyond any that is trained.
 const CONTEXT_CEILING: u64 = 1 << 27;
-/// The most sequences looked for: beyond any engine's own limit (vLLM's default is 1024 at the most).
+/// The most sequences looked for: beyond any engine's own limit (vLLM's default is 1024 at the
+/// most).
 const SEQUENCES_CEILING: u64 = 1 << 16;
 
 /// A split on devices whose needs that do not change with the workload are known.
@@ -46,20 +49,36 @@ impl<'p> Reach<'p> {
         let mut ranks = Vec::new();
         for (number, (facts, available)) in devices.into_iter().enumerate() {
             let fixed = prepared.fixed_sum(split, number, facts)?;
-            ranks.push(Rank { number, facts, available, fixed });
+            ranks.push(Rank {
+                number,
+                facts,
+                available,
+                fixed,
+            });
         }
         let context_ceiling = ask.longest().unwrap_or(CONTEXT_CEILING).max(1);
-        Ok(Self { ask, prepared, split, ranks, host, context_ceiling })
+        Ok(Self {
+            ask,
+            prepared,
+            split,
+            ranks,
+            host,
+            context_ceiling,
+        })
     }
 
-    /// The largest context of `sequences` sequences that fits, up to `ceiling`; 0 where not even one token does.
+    /// The largest context of `sequences` sequences that fits, up to `ceiling`; 0 where not even
+    /// one token does.
     fn context(&self, sequences: u64, ceiling: u64) -> Result<u64, EngineError> {
         self.largest(ceiling, |context| Workload { context, sequences })
     }
 
     /// The largest context at one sequence; `None` where nothing grows with it.
     pub(super) fn max_context(&self) -> Result<Option<u64>, EngineError> {
-        let at = |context| Workload { context, sequences: 1 };
+        let at = |context| Workload {
+            context,
+            sequences: 1,
+        };
         if self.grows(at(1), at(self.context_ceiling))? {
             return self.context(1, self.context_ceiling).map(Some);
         }
@@ -85,14 +104,17 @@ impl<'p> Reach<'p> {
             if ceiling == 0 {
                 break;
             }
-            points.push(FrontierPoint { sequences, context: ceiling });
+            points.push(FrontierPoint {
+                sequences,
+                context: ceiling,
+            });
             sequences *= 2;
         }
         Ok(points)
     }
 
-    /// The largest value up to `ceiling` whose workload fits on every rank: one rank after another lowers it. The value is
-    /// then put back as a question.
+    /// The largest value up to `ceiling` whose workload fits on every rank: one rank after another
+    /// lowers it. The value is then put back as a question.
     fn largest(&self, ceiling: u64, at: impl Fn(u64) -> Workload) -> Result<u64, EngineError> {
         let mut most = ceiling;
         for rank in &self.ranks {
@@ -109,20 +131,29 @@ impl<'p> Reach<'p> {
         }
     }
 
-    /// Whether the split fits where `workload` is what was asked. What the engine refuses does not fit.
+    /// Whether the split fits where `workload` is what was asked. What the engine refuses does not
+    /// fit.
     fn fits_anew(&self, workload: Workload) -> bool {
         let mut ask = self.ask.clone();
         ask.asked.context = Some(AskedContext::Tokens(workload.context));
         ask.asked.sequences = Some(workload.sequences);
-        let Some(first) = self.ranks.first() else { return false };
-        let Ok(prepared) = ask.prepare(first.facts) else { return false };
+        let Some(first) = self.ranks.first() else {
+            return false;
+        };
+        let Ok(prepared) = ask.prepare(first.facts) else {
+            return false;
+        };
         if prepared.check(self.split).is_err() {
             return false;
         }
         let devices = self.ranks.iter().map(|rank| (rank.facts, rank.available));
-        let Ok(anew) = Reach::new((&ask, &*prepared), self.split, devices, self.host) else { return false };
+        let Ok(anew) = Reach::new((&ask, &*prepared), self.split, devices, self.host) else {
+            return false;
+        };
         let workload = prepared.workload();
-        anew.ranks.iter().all(|rank| anew.goes_in(rank, workload) == Ok(true))
+        anew.ranks
+            .iter()
+            .all(|rank| anew.goes_in(rank, workload) == Ok(true))
             && anew.host_goes_in(workload) == Ok(true)
     }
 
@@ -131,22 +162,37 @@ impl<'p> Reach<'p> {
     }
 
     fn host_goes_in(&self, workload: Workload) -> Result<bool, EngineError> {
-        let Some(memory) = self.host else { return Ok(true) };
+        let Some(memory) = self.host else {
+            return Ok(true);
+        };
         Ok(self.unified() || self.host_need(workload)?.high <= memory.available_bytes)
     }
 
     fn claim(&self, rank: &Rank<'_>, workload: Workload) -> Result<Claim, EngineError> {
-        let variable = match self.prepared.variable_sum(self.split, rank.number, rank.facts, workload) {
-            // More than 64 bits can count is more than any device has. Where no figure of the asker's makes it so, the
-            // model's configuration cannot be right, and the error stands.
-            Err(EngineError::Overflow { .. }) if self.sized_by_asker() => Interval::exact(Bytes::OVERFLOW),
-            variable => variable?,
-        };
-        let need = self.prepared.must_be_available(self.split, rank.facts, rank.fixed.plus(variable));
+        let variable =
+            match self
+                .prepared
+                .variable_sum(self.split, rank.number, rank.facts, workload)
+            {
+                // More than 64 bits can count is more than any device has. Where no figure of the
+                // asker's makes it so, the model's configuration cannot be right, and the error
+                // stands.
+                Err(EngineError::Overflow { .. }) if self.sized_by_asker() => {
+                    Interval::exact(Bytes::OVERFLOW)
+                }
+                variable => variable?,
+            };
+        let need =
+            self.prepared
+                .must_be_available(self.split, rank.facts, rank.fixed.plus(variable));
         let share = self.prepared.share(self.split, rank.number, rank.facts);
         let claim = Claim::in_share(need, share.as_ref());
 
-        Ok(if rank.facts.kind == DeviceKind::UnifiedMemory { claim.plus(self.host_need(workload)?) } else { claim })
+        Ok(if rank.facts.kind == DeviceKind::UnifiedMemory {
+            claim.plus(self.host_need(workload)?)
+        } else {
+            claim
+        })
     }
 
     fn sized_by_asker(&self) -> bool {
@@ -155,11 +201,18 @@ impl<'p> Reach<'p> {
     }
 
     fn host_need(&self, workload: Workload) -> Result<Interval, EngineError> {
-        Ok(self.prepared.host(self.split, workload)?.iter().map(|part| part.bytes).sum())
+        Ok(self
+            .prepared
+            .host(self.split, workload)?
+            .iter()
+            .map(|part| part.bytes)
+            .sum())
     }
 
     fn unified(&self) -> bool {
-        self.ranks.iter().any(|rank| rank.facts.kind == DeviceKind::UnifiedMemory)
+        self.ranks
+            .iter()
+            .any(|rank| rank.facts.kind == DeviceKind::UnifiedMemory)
     }
 
     fn grows(&self, from: Workload, to: Workload) -> Result<bool, EngineError> {
@@ -172,8 +225,12 @@ impl<'p> Reach<'p> {
     }
 }
 
-/// The largest value from 0 to `ceiling` for which `fits`, which is true of 0 and once false stays false.
-fn below(ceiling: u64, mut fits: impl FnMut(u64) -> Result<bool, EngineError>) -> Result<u64, EngineError> {
+/// The largest value from 0 to `ceiling` for which `fits`, which is true of 0 and once false stays
+/// false.
+fn below(
+    ceiling: u64,
+    mut fits: impl FnMut(u64) -> Result<bool, EngineError>,
+) -> Result<u64, EngineError> {
     if ceiling == 0 || fits(ceiling)? {
         return Ok(ceiling);
     }
@@ -195,12 +252,17 @@ pub fn frontier(
     placement: &Placement,
     host: Option<HostMemory>,
 ) -> Result<Vec<FrontierPoint>, PlacementError> {
-    let Some(first) = placement.ranks.first() else { return Ok(Vec::new()) };
+    let Some(first) = placement.ranks.first() else {
+        return Ok(Vec::new());
+    };
     let mut ask = ask.clone();
     ask.asked.context = Some(AskedContext::Tokens(placement.workload.context));
     let ask = &ask;
     let prepared = ask.prepare(&first.device)?;
-    let devices = placement.ranks.iter().map(|rank| (&rank.device, rank.available));
+    let devices = placement
+        .ranks
+        .iter()
+        .map(|rank| (&rank.device, rank.available));
     Ok(Reach::new((ask, &*prepared), &placement.split, devices, host)?.frontier()?)
 }
 

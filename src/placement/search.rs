@@ -1,10 +1,13 @@
-//! The search through every legal way: which device counts, which splits, which devices, which order of them.
+//! The search through every legal way: which device counts, which splits, which devices, which
+//! order of them.
 
 use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 
 use super::candidate::{Candidate, Wires};
-use super::groups::{ALL_ORDERS, alike_by_uuid, arrangements, domains, island_windows, orders, windows};
+use super::groups::{
+    ALL_ORDERS, alike_by_uuid, arrangements, domains, island_windows, orders, windows,
+};
 use super::layers::LayerCosts;
 use super::needs::{Legal, Needs};
 use super::offload;
@@ -34,19 +37,27 @@ pub(super) struct Found {
 impl Found {
     /// The best of all.
     pub(super) fn first(&self) -> Option<&Candidate> {
-        self.best.values().min_by(|a, b| a.standing.cmp(&b.standing))
+        self.best
+            .values()
+            .min_by(|a, b| a.standing.cmp(&b.standing))
     }
 
     fn add(&mut self, candidate: Candidate, engine: &dyn Prepared) {
         if candidate.standing.grade < Grade::No {
-            let at = self.fitting.partition_point(|known| known.standing < candidate.standing);
+            let at = self
+                .fitting
+                .partition_point(|known| known.standing < candidate.standing);
             if at < KEPT {
                 self.fitting.insert(at, candidate.clone());
                 self.fitting.truncate(KEPT);
             }
         }
         let split = &candidate.split;
-        let way = (Strategy::of(split, engine), split.tensor, split.stages.len());
+        let way = (
+            Strategy::of(split, engine),
+            split.tensor,
+            split.stages.len(),
+        );
         match self.best.get(&way) {
             Some(known) if known.standing <= candidate.standing => {}
             _ => {
@@ -71,8 +82,15 @@ pub(super) struct Search<'s, 'a> {
 impl<'s, 'a> Search<'s, 'a> {
     /// Every way of placing what `needs` asks on `pool`.
     pub(super) fn run(pool: &'s Pool<'a>, needs: &'s mut Needs<'a>) -> Result<Found, EngineError> {
-        let mut search = Self { pool, needs, costs: LayerCosts::default(), found: Found::default() };
-        let joined: Vec<usize> = (0..pool.devices.len()).filter(|place| pool.joins(*place)).collect();
+        let mut search = Self {
+            pool,
+            needs,
+            costs: LayerCosts::default(),
+            found: Found::default(),
+        };
+        let joined: Vec<usize> = (0..pool.devices.len())
+            .filter(|place| pool.joins(*place))
+            .collect();
         search.alone()?;
         for count in 2..=joined.len() {
             search.together(&joined, count)?;
@@ -102,7 +120,8 @@ impl<'s, 'a> Search<'s, 'a> {
                 let legal = self.legal(&places)?;
                 for (engine_order, (named, split)) in splits(&legal).iter().enumerate() {
                     let wires = Wires::of(self.pool, split, &places);
-                    // Orders of devices that nothing tells apart: the first one has the lower UUIDs.
+                    // Orders of devices that nothing tells apart: the first one has the lower
+                    // UUIDs.
                     let looks: Vec<_> = places
                         .iter()
                         .filter_map(|place| self.pool.devices.get(*place))
@@ -118,21 +137,31 @@ impl<'s, 'a> Search<'s, 'a> {
         self.chosen(joined, count)
     }
 
-    /// The roomiest `count` of all first. Only where these fit, and nothing that fits on fewer devices comes before them
-    /// whatever their form, the other choices matter: whatever is less roomy fits no better.
+    /// The roomiest `count` of all first. Only where these fit, and nothing that fits on fewer
+    /// devices comes before them whatever their form, the other choices matter: whatever is less
+    /// roomy fits no better.
     fn chosen(&mut self, joined: &[usize], count: usize) -> Result<(), EngineError> {
-        let before = self.found.first().map(|best| (best.standing.grade, best.standing.form));
-        let processes = self.needs.prepared(self.kind_of(joined.first()))?.ranks_are_processes();
+        let before = self
+            .found
+            .first()
+            .map(|best| (best.standing.grade, best.standing.form));
+        let processes = self
+            .needs
+            .prepared(self.kind_of(joined.first()))?
+            .ranks_are_processes();
         let sample: Vec<usize> = joined.iter().copied().take(count).collect();
         let mut domains_known = None;
         let legal = self.legal(&sample)?;
         for (engine_order, (named, split)) in splits(&legal).iter().enumerate() {
             let numbered = (*named, engine_order);
-            let found_before =
-                before.is_some_and(|(grade, form)| grade == Grade::Fits && form <= Form::at_best(split, processes));
+            let found_before = before.is_some_and(|(grade, form)| {
+                grade == Grade::Fits && form <= Form::at_best(split, processes)
+            });
             let rooms = self.rooms(split, joined, found_before)?;
             let room = |place: usize| rooms.get(&place).copied().unwrap_or(i128::MIN + 1);
-            let Some(roomiest) = windows(joined, count, room).into_iter().next() else { continue };
+            let Some(roomiest) = windows(joined, count, room).into_iter().next() else {
+                continue;
+            };
             let grade = self.arranged(numbered, split, &roomiest, !found_before)?;
             if grade > Grade::Fits || found_before {
                 continue;
@@ -167,23 +196,34 @@ impl<'s, 'a> Search<'s, 'a> {
         Ok(())
     }
 
-    /// What each device of `domain` leaves after an average rank of `split`; or, `roughly`, what it has.
-    fn rooms(&self, split: &Split, domain: &[usize], roughly: bool) -> Result<BTreeMap<usize, i128>, EngineError> {
+    /// What each device of `domain` leaves after an average rank of `split`; or, `roughly`, what it
+    /// has.
+    fn rooms(
+        &self,
+        split: &Split,
+        domain: &[usize],
+        roughly: bool,
+    ) -> Result<BTreeMap<usize, i128>, EngineError> {
         let mut rooms = BTreeMap::new();
         let first = self.kind_of(domain.first());
         for &place in domain {
-            let Some(device) = self.pool.devices.get(place) else { continue };
+            let Some(device) = self.pool.devices.get(place) else {
+                continue;
+            };
             let room = if roughly {
                 i128::from(device.available.get())
             } else {
-                self.needs.of(first, split, 0, self.pool, place)?.left(device.available)
+                self.needs
+                    .of(first, split, 0, self.pool, place)?
+                    .left(device.available)
             };
             rooms.insert(place, room);
         }
         Ok(rooms)
     }
 
-    /// Tries `window` in the orders that are worth a look, or only the likeliest of them; the best grade.
+    /// Tries `window` in the orders that are worth a look, or only the likeliest of them; the best
+    /// grade.
     fn arranged(
         &mut self,
         (named, engine_order): (usize, usize),
@@ -192,11 +232,15 @@ impl<'s, 'a> Search<'s, 'a> {
         thorough: bool,
     ) -> Result<Grade, EngineError> {
         let wants = self.wants(split, window)?;
-        let layers = split.stages.last().map_or(1, |last| i128::from(last.end.max(1)));
+        let layers = split
+            .stages
+            .last()
+            .map_or(1, |last| i128::from(last.end.max(1)));
         let mut best = Grade::No;
         for places in arrangements(self.pool, split, window, &wants, thorough) {
             let plain = alike_by_uuid(self.pool, &places);
-            let same_wires = Wires::of(self.pool, split, &plain) == Wires::of(self.pool, split, &places);
+            let same_wires =
+                Wires::of(self.pool, split, &plain) == Wires::of(self.pool, split, &places);
             let places = if same_wires { plain } else { places };
             let candidate = self.weigh((Some(named), engine_order), split, &places)?;
             let standing = &candidate.standing;
@@ -213,7 +257,9 @@ impl<'s, 'a> Search<'s, 'a> {
 
     /// What each stage wants on the window's first device.
     pub(super) fn wants(&self, split: &Split, window: &[usize]) -> Result<Vec<i128>, EngineError> {
-        let Some(&place) = window.first() else { return Ok(Vec::new()) };
+        let Some(&place) = window.first() else {
+            return Ok(Vec::new());
+        };
         let first = self.kind_of(Some(&place));
         let mut wants = Vec::with_capacity(split.stages.len());
         if split.stages.len() > 1 {
@@ -228,20 +274,28 @@ impl<'s, 'a> Search<'s, 'a> {
 
     /// The legal splits over these devices, each with its number.
     pub(super) fn legal(&mut self, places: &[usize]) -> Result<Rc<Legal>, EngineError> {
-        let Some(first) = places.first().and_then(|place| self.pool.devices.get(*place)) else {
+        let Some(first) = places
+            .first()
+            .and_then(|place| self.pool.devices.get(*place))
+        else {
             return Ok(Rc::new(Ok(Vec::new())));
         };
         let devices = u32::try_from(places.len()).unwrap_or(u32::MAX);
         let legal = self.needs.splits(first.kind, devices)?;
         if let Err(why) = &*legal
-            && !self.found.illegal.iter().any(|(known, _)| *known == devices)
+            && !self
+                .found
+                .illegal
+                .iter()
+                .any(|(known, _)| *known == devices)
         {
             self.found.illegal.push((devices, why.clone()));
         }
         Ok(legal)
     }
 
-    /// Judges one split on certain devices, with its stages divided anew where the engine allows it.
+    /// Judges one split on certain devices, with its stages divided anew where the engine allows
+    /// it.
     pub(super) fn judge(
         &mut self,
         (named, engine_order): (Option<usize>, usize),
@@ -270,21 +324,35 @@ impl<'s, 'a> Search<'s, 'a> {
         let first = self.kind_of(places.first());
         let uneven = self.needs.prepared(first)?.uneven();
         let wires = Wires::of(self.pool, split, places);
-        let divided = if uneven { self.costs.divide(self.needs, self.pool, split, places)? } else { None };
+        let divided = if uneven {
+            self.costs.divide(self.needs, self.pool, split, places)?
+        } else {
+            None
+        };
         match divided {
-            Some(divided) => self.needs.judge(self.pool, (None, engine_order), &divided, places, wires),
-            None => self.needs.judge(self.pool, (named, engine_order), split, places, wires),
+            Some(divided) => {
+                self.needs
+                    .judge(self.pool, (None, engine_order), &divided, places, wires)
+            }
+            None => self
+                .needs
+                .judge(self.pool, (named, engine_order), split, places, wires),
         }
     }
 
     /// The kind of a place.
     fn kind_of(&self, place: Option<&usize>) -> usize {
-        place.and_then(|place| self.pool.devices.get(*place)).map_or(usize::MAX, |it| it.kind)
+        place
+            .and_then(|place| self.pool.devices.get(*place))
+            .map_or(usize::MAX, |it| it.kind)
     }
 
     /// Bytes available on a place.
     pub(super) fn available(&self, place: usize) -> Bytes {
-        self.pool.devices.get(place).map_or(Bytes::ZERO, |it| it.available)
+        self.pool
+            .devices
+            .get(place)
+            .map_or(Bytes::ZERO, |it| it.available)
     }
 }
 

@@ -28,8 +28,9 @@ pub enum Strategy {
 }
 
 impl Strategy {
-    /// The way that `split` is for this engine. Where its ranks are processes, stages are a pipeline, whether or not layers may
-    /// be divided unevenly; else one process walks the devices, layer by layer.
+    /// The way that `split` is for this engine. Where its ranks are processes, stages are a
+    /// pipeline, whether or not layers may be divided unevenly; else one process walks the devices,
+    /// layer by layer.
     pub fn of(split: &Split, engine: &dyn Prepared) -> Self {
         match (split.offload, split.tensor, split.stages.len()) {
             (Offload::Experts { .. }, ..) => Self::ExpertOffload,
@@ -38,7 +39,9 @@ impl Strategy {
             (Offload::Leaves, ..) => Self::LeafOffload,
             (Offload::None, 0 | 1, 0 | 1) => Self::Single,
             (Offload::None, _, 0 | 1) => Self::TensorParallel,
-            (Offload::None, 0 | 1, _) if engine.uneven() && !engine.ranks_are_processes() => Self::LayerSplit,
+            (Offload::None, 0 | 1, _) if engine.uneven() && !engine.ranks_are_processes() => {
+                Self::LayerSplit
+            }
             (Offload::None, 0 | 1, _) => Self::PipelineParallel,
             (Offload::None, ..) => Self::TensorPipelineParallel,
         }

@@ -1,7 +1,8 @@
 //! Several models at once: all of them, or none.
 //!
-//! The model that needs most is placed first, each next one on what the others leave, in the order of `order.rs`. Where one
-//! finds no room, the last choice before it is taken back and the next best tried, up to a fixed number of choices.
+//! The model that needs most is placed first, each next one on what the others leave, in the order
+//! of `order.rs`. Where one finds no room, the last choice before it is taken back and the next
+//! best tried, up to a fixed number of choices.
 
 use std::collections::BTreeMap;
 
@@ -21,8 +22,9 @@ const CHOICES: usize = 256;
 pub struct Together {
     /// Fits or tight if all of them do at once, and the worst of them.
     pub verdict: Verdict,
-    /// One plan for each question, in the order asked. Where they fit together, each stands beside the others. Where they
-    /// do not, each stands on what those before it left, in the order of their need: the first "no" says what is short.
+    /// One plan for each question, in the order asked. Where they fit together, each stands beside
+    /// the others. Where they do not, each stands on what those before it left, in the order of
+    /// their need: the first "no" says what is short.
     pub plans: Vec<Plan>,
     /// Whether there were more choices than were tried, so that a "no" is not proven.
     pub gave_up: bool,
@@ -31,11 +33,17 @@ pub struct Together {
 /// Whether and how all of `asks` fit on what is available here at once.
 pub fn fit_together(asks: &[Ask<'_>], here: &Availability) -> Result<Together, PlacementError> {
     // What one takes away must not change the default context of the next.
-    let settled: Vec<Ask<'_>> = asks.iter().map(|ask| ask.settled(here).into_owned()).collect();
+    let settled: Vec<Ask<'_>> = asks
+        .iter()
+        .map(|ask| ask.settled(here).into_owned())
+        .collect();
     let asks = &settled[..];
     let mut order = Vec::with_capacity(asks.len());
     for (number, ask) in asks.iter().enumerate() {
-        let need = ways(ask, here)?.fitting.first().map_or(Bytes::OVERFLOW, |way| way.required);
+        let need = ways(ask, here)?
+            .fitting
+            .first()
+            .map_or(Bytes::OVERFLOW, |way| way.required);
         order.push((std::cmp::Reverse(need), number));
     }
     order.sort_unstable();
@@ -56,10 +64,15 @@ pub fn fit_together(asks: &[Ask<'_>], here: &Availability) -> Result<Together, P
     let mut plans: Vec<(usize, Plan)> = order.into_iter().zip(made).collect();
     plans.sort_by_key(|(number, _)| *number);
     let plans = plans.into_iter().map(|(_, plan)| plan).collect();
-    Ok(Together { verdict, plans, gave_up: verdict == Verdict::DoesNotFit && choices == 0 })
+    Ok(Together {
+        verdict,
+        plans,
+        gave_up: verdict == Verdict::DoesNotFit && choices == 0,
+    })
 }
 
-/// Places the questions of `order` one after another, each beside those before it; whether all of them found room.
+/// Places the questions of `order` one after another, each beside those before it; whether all of
+/// them found room.
 fn place(
     asks: &[Ask<'_>],
     order: &[usize],
@@ -67,8 +80,12 @@ fn place(
     choices: &mut usize,
     made: &mut Vec<Plan>,
 ) -> Result<bool, PlacementError> {
-    let Some((&number, rest)) = order.split_first() else { return Ok(true) };
-    let Some(ask) = asks.get(number) else { return Ok(false) };
+    let Some((&number, rest)) = order.split_first() else {
+        return Ok(true);
+    };
+    let Some(ask) = asks.get(number) else {
+        return Ok(false);
+    };
     for way in ways(ask, here)?.fitting {
         if *choices == 0 {
             return Ok(false);
@@ -92,16 +109,30 @@ fn place(
 
 /// What is left once `plan` is carried out, if it can be. A MIG instance takes one model.
 fn after(here: Availability, plan: &Plan) -> Availability {
-    let Some(placement) = plan.recommended.as_ref().filter(|it| it.verdict != Verdict::DoesNotFit) else {
+    let Some(placement) = plan
+        .recommended
+        .as_ref()
+        .filter(|it| it.verdict != Verdict::DoesNotFit)
+    else {
         return here;
     };
     // What the engine really takes, where that is more than it needs.
     let taken: BTreeMap<String, Bytes> = placement
         .ranks
         .iter()
-        .map(|rank| (rank.device.uuid.clone(), rank.takes.map_or(rank.required.high, |it| it.max(rank.required.high))))
+        .map(|rank| {
+            (
+                rank.device.uuid.clone(),
+                rank.takes
+                    .map_or(rank.required.high, |it| it.max(rank.required.high)),
+            )
+        })
         .collect();
-    let host = placement.host.as_ref().filter(|host| !host.unified).map_or(Bytes::ZERO, |host| host.required.high);
+    let host = placement
+        .host
+        .as_ref()
+        .filter(|host| !host.unified)
+        .map_or(Bytes::ZERO, |host| host.required.high);
     let mut left = here.after_leasing(&taken);
     for device in &mut left.devices {
         if device.facts.kind == DeviceKind::MigInstance && taken.contains_key(&device.facts.uuid) {

@@ -26,7 +26,10 @@ pub(super) struct Ways {
 }
 
 /// Grade, need and number of devices of the best way; `None` where there is no way.
-pub(super) fn grade(ask: &Ask<'_>, here: &Availability) -> Result<Option<(Grade, Bytes, usize)>, PlacementError> {
+pub(super) fn grade(
+    ask: &Ask<'_>,
+    here: &Availability,
+) -> Result<Option<(Grade, Bytes, usize)>, PlacementError> {
     Ok(ways(ask, here)?.best)
 }
 
@@ -40,13 +43,19 @@ pub(super) fn ways(ask: &Ask<'_>, here: &Availability) -> Result<Ways, Placement
     let (mut needs, vetoed) = Needs::new(ask, &pool.kinds, here.host)?;
     pool.veto(&vetoed, here);
     let found = Search::run(&pool, &mut needs)?;
-    let uuid = |place: &usize| pool.devices.get(*place).map(|it| it.source.facts.uuid.clone());
-    let fitting = found
-        .fitting
-        .iter()
-        .map(|it| Way { devices: it.places.iter().filter_map(uuid).collect(), required: it.required });
+    let uuid = |place: &usize| {
+        pool.devices
+            .get(*place)
+            .map(|it| it.source.facts.uuid.clone())
+    };
+    let fitting = found.fitting.iter().map(|it| Way {
+        devices: it.places.iter().filter_map(uuid).collect(),
+        required: it.required,
+    });
     Ok(Ways {
-        best: found.first().map(|it| (it.standing.grade, it.required, it.places.len())),
+        best: found
+            .first()
+            .map(|it| (it.standing.grade, it.required, it.places.len())),
         fitting: fitting.collect(),
     })
 }

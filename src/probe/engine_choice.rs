@@ -1,4 +1,5 @@
-//! Which engine a question means when it names none: by format first, then by what the model is for.
+//! Which engine a question means when it names none: by format first, then by what the model is
+//! for.
 
 use crate::engines::vllm;
 use crate::model::architecture::Task;

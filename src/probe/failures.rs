@@ -15,11 +15,13 @@ impl From<SourceError> for Problem {
             SourceError::NotFound { .. } => Reason::NotFound,
             SourceError::Gated { .. } => Reason::Gated,
             SourceError::Unauthorized { .. } => Reason::Unauthorized,
-            SourceError::HubUnreachable { .. } | SourceError::Offline { .. } => Reason::HubUnreachable,
-            SourceError::RateLimited { .. } => Reason::RateLimited,
-            SourceError::MissingMetadata { .. } | SourceError::BadHeader { .. } | SourceError::Io { .. } => {
-                Reason::MissingMetadata
+            SourceError::HubUnreachable { .. } | SourceError::Offline { .. } => {
+                Reason::HubUnreachable
             }
+            SourceError::RateLimited { .. } => Reason::RateLimited,
+            SourceError::MissingMetadata { .. }
+            | SourceError::BadHeader { .. }
+            | SourceError::Io { .. } => Reason::MissingMetadata,
         };
         let mut problem = Self::new(reason, error.to_string());
         problem.retry_after_seconds = error.retry_after().map(|wait| wait.as_secs());
@@ -43,9 +45,9 @@ impl From<DevicesError> for Problem {
             DevicesError::NoPermission { .. } => Reason::NoPermission,
             DevicesError::Overdue { .. } => Reason::NvmlOverdue,
             DevicesError::Released { .. } => Reason::NvmlReleased,
-            DevicesError::Library { .. } | DevicesError::DriverNotLoaded | DevicesError::Driver { .. } => {
-                Reason::NvmlUnavailable
-            }
+            DevicesError::Library { .. }
+            | DevicesError::DriverNotLoaded
+            | DevicesError::Driver { .. } => Reason::NvmlUnavailable,
         };
         let mut problem = Self::new(reason, error.to_string());
         if let DevicesError::Released { remaining } = &error {

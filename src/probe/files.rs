@@ -1,7 +1,7 @@
 //! A verdict for every file of a repository that holds one model in many quantisations.
 //!
-//! The answer itself is about one of them, the one that the engine would load if nobody chose. Choosing is what the list
-//! is for.
+//! The answer itself is about one of them, the one that the engine would load if nobody chose.
+//! Choosing is what the list is for.
 
 use std::cmp::Reverse;
 
@@ -23,8 +23,9 @@ const FULL_PRECISION_BITS: f64 = 16.0;
 const RULE: &str = "the most bits a weight (16 at most) among the files that fit, all on devices before any that needs host memory; \
                     of equals the smaller";
 
-/// Adds to `answer`, which is about `model`, a line for every file of its repository. Does nothing where there is no
-/// choice. `judged` says whether `here` is what the asker has, so that there are verdicts.
+/// Adds to `answer`, which is about `model`, a line for every file of its repository. Does nothing
+/// where there is no choice. `judged` says whether `here` is what the asker has, so that there are
+/// verdicts.
 pub(super) fn list(
     answer: &mut Answer,
     question: &Question,
@@ -38,26 +39,49 @@ pub(super) fn list(
     }
     let mut list = Vec::new();
     for variant in &model.variants {
-        let basis = if matches!(variant.known, Known::Length) { Basis::Assumed } else { Basis::Exact };
+        let basis = if matches!(variant.known, Known::Length) {
+            Basis::Assumed
+        } else {
+            Basis::Exact
+        };
         let (path, parts, file_bytes) = (variant.path.clone(), variant.parts, variant.file_bytes);
         let answered = variant.known == Known::Itself;
-        let line = Line { path, parts, file_bytes, basis, answered };
+        let line = Line {
+            path,
+            parts,
+            file_bytes,
+            basis,
+            answered,
+        };
         list.push(match (model.variant(variant), &variant.known) {
             (Some(other), _) => line.judge(&other, question, here, rules)?,
             (None, Known::NoModel(content)) => line.without_figures(kind(*content), None),
-            (None, Known::Unreadable(why)) => line.without_figures(FileKind::Model, Some(why.clone())),
-            (None, _) => line.without_figures(FileKind::Model, Some("its length is not known".to_owned())),
+            (None, Known::Unreadable(why)) => {
+                line.without_figures(FileKind::Model, Some(why.clone()))
+            }
+            (None, _) => {
+                line.without_figures(FileKind::Model, Some("its length is not known".to_owned()))
+            }
         });
     }
     for projector in model.components.iter().filter(|part| part.name == "mmproj") {
         let file_bytes = Some(projector.bytes);
-        let line = Line { path: projector.class.clone(), parts: 1, file_bytes, basis: Basis::Exact, answered: false };
+        let line = Line {
+            path: projector.class.clone(),
+            parts: 1,
+            file_bytes,
+            basis: Basis::Exact,
+            answered: false,
+        };
         list.push(line.without_figures(FileKind::Projector, None));
     }
     list.sort_by(|left, right| {
         let bits = |file: &FileAnswer| file.bits_per_weight.unwrap_or_default();
         let rest = |file: &FileAnswer| (Reverse(file.stored_bytes), file.file.clone());
-        left.kind.cmp(&right.kind).then(bits(right).total_cmp(&bits(left))).then_with(|| rest(left).cmp(&rest(right)))
+        left.kind
+            .cmp(&right.kind)
+            .then(bits(right).total_cmp(&bits(left)))
+            .then_with(|| rest(left).cmp(&rest(right)))
     });
     if !judged {
         for file in &mut list {
@@ -66,7 +90,10 @@ pub(super) fn list(
     }
     if answer.verdict == Some(Verdict::Unknown) {
         // What is not understood of one is not understood of all, and the answer says it once.
-        for file in list.iter_mut().filter(|file| file.verdict == Some(Verdict::Unknown)) {
+        for file in list
+            .iter_mut()
+            .filter(|file| file.verdict == Some(Verdict::Unknown))
+        {
             file.why_not = None;
         }
     }
@@ -75,29 +102,55 @@ pub(super) fn list(
         answer.suggestions.extend(suggestion(best, &list));
     }
     let recommended = best.map(|file| file.file.clone());
-    answer.files = Some(FilesAnswer { recommended, rule: RULE.to_owned(), list });
+    answer.files = Some(FilesAnswer {
+        recommended,
+        rule: RULE.to_owned(),
+        list,
+    });
     Ok(())
 }
 
 /// The file to take by [`RULE`].
 fn recommended(list: &[FileAnswer]) -> Option<&FileAnswer> {
-    let fits = |file: &&FileAnswer| file.kind == FileKind::Model && file.verdict == Some(Verdict::Fits);
-    let on_host = |file: &FileAnswer| file.strategy.as_deref().is_some_and(|strategy| strategy.ends_with("offload"));
-    let bits = |file: &FileAnswer| file.bits_per_weight.unwrap_or_default().min(FULL_PRECISION_BITS);
+    let fits =
+        |file: &&FileAnswer| file.kind == FileKind::Model && file.verdict == Some(Verdict::Fits);
+    let on_host = |file: &FileAnswer| {
+        file.strategy
+            .as_deref()
+            .is_some_and(|strategy| strategy.ends_with("offload"))
+    };
+    let bits = |file: &FileAnswer| {
+        file.bits_per_weight
+            .unwrap_or_default()
+            .min(FULL_PRECISION_BITS)
+    };
     list.iter().filter(fits).min_by(|left, right| {
         let by_bits = || bits(right).total_cmp(&bits(left));
-        on_host(left).cmp(&on_host(right)).then_with(by_bits).then_with(|| left.stored_bytes.cmp(&right.stored_bytes))
+        on_host(left)
+            .cmp(&on_host(right))
+            .then_with(by_bits)
+            .then_with(|| left.stored_bytes.cmp(&right.stored_bytes))
     })
 }
 
 /// The recommended file as a way out, where the one that is answered for does not fit.
 fn suggestion(best: &FileAnswer, list: &[FileAnswer]) -> Option<Suggestion> {
-    let own = list.iter().find(|file| file.answered).and_then(|file| file.required_bytes)?;
+    let own = list
+        .iter()
+        .find(|file| file.answered)
+        .and_then(|file| file.required_bytes)?;
     let bits = best.bits_per_weight?;
-    let by_length = if best.basis == Some(Basis::Assumed) { " (judged by its length)" } else { "" };
+    let by_length = if best.basis == Some(Basis::Assumed) {
+        " (judged by its length)"
+    } else {
+        ""
+    };
     Some(Suggestion {
         change: format!("file={}", best.file),
-        message: format!("--file {} would fit, at {bits:.2} bits a weight{by_length}", best.file),
+        message: format!(
+            "--file {} would fit, at {bits:.2} bits a weight{by_length}",
+            best.file
+        ),
         verdict: Verdict::Fits,
         saves_bytes: own.saturating_sub(best.required_bytes?),
     })
@@ -143,11 +196,22 @@ impl Line {
     }
 
     /// The file on the devices, placed for itself.
-    fn judge(self, model: &Model, question: &Question, here: &Here, rules: &Rules) -> Result<FileAnswer, Problem> {
+    fn judge(
+        self,
+        model: &Model,
+        question: &Question,
+        here: &Here,
+        rules: &Rules,
+    ) -> Result<FileAnswer, Problem> {
         let (basis, bits) = (self.basis, bits_per_weight(model));
-        let mut file = FileAnswer { basis: Some(basis), ..self.without_figures(FileKind::Model, None) };
+        let mut file = FileAnswer {
+            basis: Some(basis),
+            ..self.without_figures(FileKind::Model, None)
+        };
         file.bits_per_weight = bits;
-        file.stored_bytes = file.stored_bytes.or_else(|| Some(model.inventory.bytes().get()));
+        file.stored_bytes = file
+            .stored_bytes
+            .or_else(|| Some(model.inventory.bytes().get()));
         let plan = match plan(&ask(question, model, rules)?, &here.availability) {
             Ok(plan) => plan,
             // What is wrong with one file is no reason to say nothing of the others.
@@ -171,21 +235,30 @@ impl Line {
 
 fn placed(file: &mut FileAnswer, placement: &Placement) {
     let sum = |end: fn(&crate::engines::Interval) -> Bytes| {
-        placement.ranks.iter().map(|rank| end(&rank.required)).sum::<Bytes>().get()
+        placement
+            .ranks
+            .iter()
+            .map(|rank| end(&rank.required))
+            .sum::<Bytes>()
+            .get()
     };
     file.required_bytes = Some(sum(|need| need.high));
     file.likely_bytes = Some(sum(|need| need.likely));
     file.strategy = Some(placement.strategy.word().to_owned());
     file.devices = u32::try_from(placement.ranks.len()).ok();
     file.max_context = placement.max_context;
-    debug_assert!(placement.split.offload == Offload::None || placement.strategy.word().ends_with("offload"));
+    debug_assert!(
+        placement.split.offload == Offload::None || placement.strategy.word().ends_with("offload")
+    );
 }
 
 /// Stored bits for each element, to a hundredth.
 fn bits_per_weight(model: &Model) -> Option<f64> {
     let elements = model.inventory.elements();
     let hundredths = u128::from(model.inventory.bytes().get()) * 800;
-    let rounded = hundredths.checked_add(u128::from(elements) / 2)?.checked_div(u128::from(elements))?;
+    let rounded = hundredths
+        .checked_add(u128::from(elements) / 2)?
+        .checked_div(u128::from(elements))?;
     Some(f64::from(u32::try_from(rounded).ok()?) / 100.0)
 }
 
@@ -194,7 +267,13 @@ mod tests {
     use super::*;
 
     fn file(name: &str, bits: f64, verdict: Verdict, strategy: &str) -> FileAnswer {
-        let line = Line { path: name.to_owned(), parts: 1, file_bytes: None, basis: Basis::Exact, answered: false };
+        let line = Line {
+            path: name.to_owned(),
+            parts: 1,
+            file_bytes: None,
+            basis: Basis::Exact,
+            answered: false,
+        };
         let bare = line.without_figures(FileKind::Model, None);
         FileAnswer {
             bits_per_weight: Some(bits),
@@ -222,7 +301,10 @@ mod tests {
         let f32 = file("f32-is-longer", 32.0, Verdict::Fits, "single");
         let f16 = file("f16", 16.0, Verdict::Fits, "single");
         assert_eq!(best(&[f32, f16]), Some("f16"));
-        let projector = FileAnswer { kind: FileKind::Projector, ..file("mmproj", 16.0, Verdict::Fits, "single") };
+        let projector = FileAnswer {
+            kind: FileKind::Projector,
+            ..file("mmproj", 16.0, Verdict::Fits, "single")
+        };
         assert_eq!(best(&[projector, q4]), Some("q4"));
     }
 }

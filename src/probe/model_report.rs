@@ -8,13 +8,17 @@ use crate::model::{Format, Model, Storage};
 pub fn report(model: &Model) -> ModelAnswer {
     let architecture = model.architecture.as_ref().ok();
     let asked = model.asked();
-    let by_dtype = model.inventory.bytes_by_storage().into_iter().map(|(storage, bytes)| {
-        let name = match storage {
-            Storage::Known(dtype) => dtype.name().to_owned(),
-            Storage::Unknown(name) => name.into(),
-        };
-        (name, bytes.get())
-    });
+    let by_dtype = model
+        .inventory
+        .bytes_by_storage()
+        .into_iter()
+        .map(|(storage, bytes)| {
+            let name = match storage {
+                Storage::Known(dtype) => dtype.name().to_owned(),
+                Storage::Unknown(name) => name.into(),
+            };
+            (name, bytes.get())
+        });
     let by_component = model.inventory.bytes_by_component();
     ModelAnswer {
         repo: asked.repo.clone(),
@@ -35,7 +39,10 @@ pub fn report(model: &Model) -> ModelAnswer {
         weights_bytes: Some(model.inventory.bytes().get()),
         weights_by_dtype_bytes: by_dtype.collect(),
         weights_by_component_bytes: if by_component.len() > 1 {
-            by_component.into_iter().map(|(name, bytes)| (name.to_owned(), bytes.get())).collect()
+            by_component
+                .into_iter()
+                .map(|(name, bytes)| (name.to_owned(), bytes.get()))
+                .collect()
         } else {
             std::collections::BTreeMap::new()
         },

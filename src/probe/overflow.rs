@@ -1,7 +1,7 @@
 //! Sizes that leave 64 bits: whose figure is to blame, the asker's or the model's.
 //!
-//! The question is planned again without one figure of the asker's after another. What then no longer overflows names the
-//! fields to blame. Where nothing helps, the model's own sizes overflow.
+//! The question is planned again without one figure of the asker's after another. What then no
+//! longer overflows names the fields to blame. Where nothing helps, the model's own sizes overflow.
 
 use serde_json::Value;
 
@@ -19,10 +19,13 @@ enum Figure {
     Parameter(String, Value),
 }
 
-/// The problem of a question whose `what` is larger than 64 bits count, where the asker's own figures make it so.
+/// The problem of a question whose `what` is larger than 64 bits count, where the asker's own
+/// figures make it so.
 pub(super) fn of_the_asker(what: &str, ask: &Ask<'_>, here: &Availability) -> Option<Problem> {
     let given = figures(ask);
-    let alone = given.iter().filter(|figure| !overflows(ask, here, std::slice::from_ref(*figure)));
+    let alone = given
+        .iter()
+        .filter(|figure| !overflows(ask, here, std::slice::from_ref(*figure)));
     let mut blamed: Vec<&Figure> = alone.collect();
     if blamed.is_empty() && !given.is_empty() && !overflows(ask, here, &given) {
         blamed = given.iter().collect();
@@ -32,7 +35,10 @@ pub(super) fn of_the_asker(what: &str, ask: &Ask<'_>, here: &Availability) -> Op
     }
 
     let fields: Vec<String> = blamed.iter().map(|figure| figure.words()).collect();
-    let detail = format!("{}: the {what} would be larger than 2^64 bytes", fields.join(" with "));
+    let detail = format!(
+        "{}: the {what} would be larger than 2^64 bytes",
+        fields.join(" with ")
+    );
     let mut problem = Problem::new(Reason::Usage, detail).hint("ask for less");
     problem.status = UNPROCESSABLE;
     Some(problem)
@@ -47,7 +53,11 @@ fn figures(ask: &Ask<'_>) -> Vec<Figure> {
     let sequences = ask.asked.sequences.map(Figure::Sequences);
     let numbers = ask.parameters.iter().filter(|(_, value)| value.is_number());
     let parameters = numbers.map(|(name, value)| Figure::Parameter(name.clone(), value.clone()));
-    sequences.into_iter().chain(context).chain(parameters).collect()
+    sequences
+        .into_iter()
+        .chain(context)
+        .chain(parameters)
+        .collect()
 }
 
 /// Whether the question overflows without the figures `left_out`.
@@ -63,8 +73,15 @@ fn overflows(ask: &Ask<'_>, here: &Availability, left_out: &[Figure]) -> bool {
             }
         }
     }
-    let smaller = Ask { asked, parameters: &parameters, ..ask.clone() };
-    matches!(plan(&smaller, here), Err(PlacementError::Engine(EngineError::Overflow { .. })))
+    let smaller = Ask {
+        asked,
+        parameters: &parameters,
+        ..ask.clone()
+    };
+    matches!(
+        plan(&smaller, here),
+        Err(PlacementError::Engine(EngineError::Overflow { .. }))
+    )
 }
 
 impl Figure {

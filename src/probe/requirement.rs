@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::api::answer::{
-    Alternative, ComponentAnswer, DeviceShare, HostShare, IntervalAnswer, KvCacheAnswer, LaunchAnswer, PlacementAnswer,
-    Requirement, Verdict,
+    Alternative, ComponentAnswer, DeviceShare, HostShare, IntervalAnswer, KvCacheAnswer,
+    LaunchAnswer, PlacementAnswer, Requirement, Verdict,
 };
 use crate::bytes::Bytes;
 use crate::engines::{Basis, Component, ComponentName, Interval};
@@ -13,10 +13,14 @@ use crate::placement::{AlternativeWay, Placement, RankShare, Settled};
 
 /// The need of the whole placement, summed over its devices and the host.
 pub(super) fn total(placement: &Placement, settled: &Settled) -> Requirement {
-    let parts = placement.ranks.iter().flat_map(|rank| rank.fixed.iter().chain(&rank.variable));
+    let parts = placement
+        .ranks
+        .iter()
+        .flat_map(|rank| rank.fixed.iter().chain(&rank.variable));
     let host = placement.host.iter().flat_map(|host| &host.components);
     let components = by_name(parts.chain(host));
-    // Not the sum of the components: in a share, a part that turns out larger makes another smaller.
+    // Not the sum of the components: in a share, a part that turns out larger makes another
+    // smaller.
     let held: Interval = placement.ranks.iter().map(|rank| rank.held).sum();
     Requirement {
         total: Some(IntervalAnswer {
@@ -36,9 +40,17 @@ pub(super) fn total(placement: &Placement, settled: &Settled) -> Requirement {
 /// What is known of a model whose cache is not: its stored weights.
 pub(super) fn weights_only(model: &Model) -> Requirement {
     let bytes = model.inventory.bytes();
-    let detail = format!("{} tensors in {} files", model.inventory.tensors(), model.weight_files);
+    let detail = format!(
+        "{} tensors in {} files",
+        model.inventory.tensors(),
+        model.weight_files
+    );
     let weights = Component::exact(ComponentName::Weights, bytes, Basis::Exact, detail);
-    Requirement { total: None, components: by_name(std::iter::once(&weights)), kv_cache: KvCacheAnswer::default() }
+    Requirement {
+        total: None,
+        components: by_name(std::iter::once(&weights)),
+        kv_cache: KvCacheAnswer::default(),
+    }
 }
 
 /// A placement.
@@ -58,15 +70,24 @@ pub(super) fn placement(placement: &Placement) -> PlacementAnswer {
         max_sequences: placement.max_sequences,
         kv_cache_tokens: placement.capacity.map(|capacity| capacity.tokens),
         kv_cache_low_tokens: placement.capacity.map(|capacity| capacity.low_tokens),
-        max_concurrency: placement.capacity.map(|capacity| hundredths(capacity.concurrency_hundredths)),
+        max_concurrency: placement
+            .capacity
+            .map(|capacity| hundredths(capacity.concurrency_hundredths)),
         // A line to paste is given only for what is expected to work.
-        launch: (placement.verdict <= Verdict::Tight && !launch.args.is_empty())
-            .then(|| LaunchAnswer { env: launch.env.clone(), args: launch.args.clone() }),
+        launch: (placement.verdict <= Verdict::Tight && !launch.args.is_empty()).then(|| {
+            LaunchAnswer {
+                env: launch.env.clone(),
+                args: launch.args.clone(),
+            }
+        }),
     }
 }
 
 /// Hundredths as a decimal.
-#[expect(clippy::cast_precision_loss, reason = "two digits of a count of sequences")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "two digits of a count of sequences"
+)]
 fn hundredths(count: u64) -> f64 {
     count as f64 / 100.0
 }
@@ -101,25 +122,31 @@ pub(super) fn alternative(way: &AlternativeWay) -> Alternative {
     }
 }
 
-/// One line for each name, so that a program can look one up: bytes summed, the softest basis, each detail once.
+/// One line for each name, so that a program can look one up: bytes summed, the softest basis, each
+/// detail once.
 fn by_name<'c>(components: impl Iterator<Item = &'c Component>) -> Vec<ComponentAnswer> {
     let mut lines: BTreeMap<ComponentName, (Interval, Basis, Vec<&str>)> = BTreeMap::new();
     for part in components {
-        let line = lines.entry(part.name).or_insert((Interval::default(), part.basis, Vec::new()));
+        let line = lines
+            .entry(part.name)
+            .or_insert((Interval::default(), part.basis, Vec::new()));
         line.0 = line.0.plus(part.bytes);
         line.1 = line.1.max(part.basis);
         if !part.detail.is_empty() && !line.2.contains(&part.detail.as_str()) {
             line.2.push(&part.detail);
         }
     }
-    let answer = |(name, (bytes, basis, details)): (ComponentName, (Interval, Basis, Vec<&str>))| ComponentAnswer {
-        name,
-        low_bytes: bytes.low.get(),
-        likely_bytes: bytes.likely.get(),
-        high_bytes: bytes.high.get(),
-        basis,
-        detail: details.join("; "),
-    };
+    let answer =
+        |(name, (bytes, basis, details)): (ComponentName, (Interval, Basis, Vec<&str>))| {
+            ComponentAnswer {
+                name,
+                low_bytes: bytes.low.get(),
+                likely_bytes: bytes.likely.get(),
+                high_bytes: bytes.high.get(),
+                basis,
+                detail: details.join("; "),
+            }
+        };
     lines.into_iter().map(answer).collect()
 }
 
@@ -130,13 +157,31 @@ mod tests {
     #[test]
     fn lines_of_one_name_are_summed_and_take_the_softest_basis() {
         let parts = [
-            Component::exact(ComponentName::Weights, Bytes::new(7), Basis::Exact, "as stored"),
-            Component::exact(ComponentName::Weights, Bytes::new(2), Basis::Formula, "a table"),
-            Component::exact(ComponentName::Weights, Bytes::new(7), Basis::Exact, "as stored"),
+            Component::exact(
+                ComponentName::Weights,
+                Bytes::new(7),
+                Basis::Exact,
+                "as stored",
+            ),
+            Component::exact(
+                ComponentName::Weights,
+                Bytes::new(2),
+                Basis::Formula,
+                "a table",
+            ),
+            Component::exact(
+                ComponentName::Weights,
+                Bytes::new(7),
+                Basis::Exact,
+                "as stored",
+            ),
         ];
         let lines = by_name(parts.iter());
         assert_eq!(lines.len(), 1);
-        assert_eq!((lines[0].likely_bytes, lines[0].basis), (16, Basis::Formula));
+        assert_eq!(
+            (lines[0].likely_bytes, lines[0].basis),
+            (16, Basis::Formula)
+        );
         assert_eq!(lines[0].detail, "as stored; a table");
     }
 }

@@ -41,41 +41,72 @@ fn adapter(folder: &Path, base: &str, rank: u64, more: &Value) -> PathBuf {
     }
     let header = format!("{{{}}}", entries.join(","));
     let path = folder.join("adapter_model.safetensors");
-    fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()).unwrap();
-    fs::File::options().append(true).open(&path).unwrap().set_len(8 + header.len() as u64 + end).unwrap();
+    fs::write(
+        &path,
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat(),
+    )
+    .unwrap();
+    fs::File::options()
+        .append(true)
+        .open(&path)
+        .unwrap()
+        .set_len(8 + header.len() as u64 + end)
+        .unwrap();
     folder.to_owned()
 }
 
 fn base() -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(MODEL).display().to_string()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(MODEL)
+        .display()
+        .to_string()
 }
 
 fn component(answer: &Value, name: &str, end: &str) -> u64 {
     let parts = answer["requirement"]["components"].as_array().unwrap();
-    parts.iter().find(|part| part["name"] == name).unwrap()[end].as_u64().unwrap()
+    parts.iter().find(|part| part["name"] == name).unwrap()[end]
+        .as_u64()
+        .unwrap()
 }
 
 fn asked(path: &Path, rest: &str) -> Outcome {
-    run(&format!("estimate {} --gpus 80GiB --local --json {rest}", path.display()))
+    run(&format!(
+        "estimate {} --gpus 80GiB --local --json {rest}",
+        path.display()
+    ))
 }
 
 #[test]
 fn an_adapter_is_its_base_model_and_itself() {
     let folder = tempfile::tempdir().unwrap();
     let lora = adapter(&folder.path().join("lora"), &base(), 8, &json!({}));
-    let plain = |rest: &str| run(&format!("estimate {MODEL} --gpus 80GiB --local --json {rest}")).json();
+    let plain = |rest: &str| {
+        run(&format!(
+            "estimate {MODEL} --gpus 80GiB --local --json {rest}"
+        ))
+        .json()
+    };
     // As stored.
-    let (with, without) = (asked(&lora, "--engine reference"), plain("--engine reference"));
+    let (with, without) = (
+        asked(&lora, "--engine reference"),
+        plain("--engine reference"),
+    );
     assert_eq!(with.code, 0, "{}", with.out);
     let weights = |answer: &Value| component(answer, "weights", "likely_bytes");
-    assert_eq!(weights(&with.json()) - weights(&without), 8 * BYTES_PER_RANK);
+    assert_eq!(
+        weights(&with.json()) - weights(&without),
+        8 * BYTES_PER_RANK
+    );
     let told = &with.json()["model"]["adapter"];
     assert_eq!(
         (&told["rank"], &told["base_repo"], &told["stored_bytes"]),
         (&8.into(), &base().into(), &(8 * BYTES_PER_RANK).into())
     );
     // PEFT casts 16-bit adapters to F32.
-    let (with, without) = (asked(&lora, "--engine transformers").json(), plain("--engine transformers"));
+    let (with, without) = (
+        asked(&lora, "--engine transformers").json(),
+        plain("--engine transformers"),
+    );
     assert_eq!(weights(&with) - weights(&without), 2 * 8 * BYTES_PER_RANK);
     // vLLM's slots follow its own parameters, not the adapter.
     let with = asked(&lora, "").json();
@@ -87,13 +118,17 @@ fn an_adapter_is_its_base_model_and_itself() {
             > plain("")["requirement"]["total"]["likely_bytes"].as_u64()
     );
     let line = with["placement"]["launch"]["args"].to_string();
-    assert!(line.contains(&base()) && line.contains("--enable-lora") && line.contains("lora="), "{line}");
+    assert!(
+        line.contains(&base()) && line.contains("--enable-lora") && line.contains("lora="),
+        "{line}"
+    );
 }
 
 #[test]
 fn what_an_engine_cannot_load_of_an_adapter_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
-    let make = |name: &str, rank, more: Value| adapter(&folder.path().join(name), &base(), rank, &more);
+    let make =
+        |name: &str, rank, more: Value| adapter(&folder.path().join(name), &base(), rank, &more);
     let large = make("large", 64, json!({}));
     let refused = asked(&large, "");
     assert_eq!(refused.code, 2, "{}", refused.out);
@@ -103,7 +138,11 @@ fn what_an_engine_cannot_load_of_an_adapter_is_refused_by_name() {
     assert_eq!(off.code, 2, "{}", off.out);
     for (name, more, says) in [
         ("dora", json!({"use_dora": true}), "use_dora"),
-        ("saved", json!({"modules_to_save": ["lm_head"]}), "modules_to_save"),
+        (
+            "saved",
+            json!({"modules_to_save": ["lm_head"]}),
+            "modules_to_save",
+        ),
         ("other", json!({"peft_type": "LOHA"}), "LOHA"),
     ] {
         let outcome = asked(&make(name, 8, more), "");
@@ -114,7 +153,10 @@ fn what_an_engine_cannot_load_of_an_adapter_is_refused_by_name() {
     let pattern = make("pattern", 8, json!({"rank_pattern": {"q_proj": 32}}));
     assert!(asked(&pattern, "").out.contains("max_lora_rank=32"));
     let saved = asked(&folder.path().join("saved"), "--engine reference").json();
-    assert_eq!(saved["model"]["adapter"]["stored_bytes"], 8 * BYTES_PER_RANK + 151_936 * 4096 * 2);
+    assert_eq!(
+        saved["model"]["adapter"]["stored_bytes"],
+        8 * BYTES_PER_RANK + 151_936 * 4096 * 2
+    );
     for (engine, says) in [("llama.cpp", "GGUF"), ("sglang", "merge")] {
         let outcome = asked(&folder.path().join("off"), &format!("--engine {engine}"));
         assert_eq!(outcome.code, 3, "{}", outcome.out);
@@ -136,11 +178,24 @@ fn a_base_that_is_not_there_is_named() {
     let unnamed = adapter(&folder.path().join("b"), "", 8, &json!({}));
     let outcome = asked(&unnamed, "");
     assert_eq!(outcome.code, 3, "{}", outcome.out);
-    assert!(outcome.out.contains("base_model_name_or_path"), "{}", outcome.out);
-    let chained = adapter(&folder.path().join("c"), folder.path().join("d").to_str().unwrap(), 8, &json!({}));
+    assert!(
+        outcome.out.contains("base_model_name_or_path"),
+        "{}",
+        outcome.out
+    );
+    let chained = adapter(
+        &folder.path().join("c"),
+        folder.path().join("d").to_str().unwrap(),
+        8,
+        &json!({}),
+    );
     adapter(&folder.path().join("d"), &base(), 8, &json!({}));
     let outcome = asked(&chained, "");
-    assert!(outcome.code == 3 && outcome.out.contains("is an adapter itself"), "{}", outcome.out);
+    assert!(
+        outcome.code == 3 && outcome.out.contains("is an adapter itself"),
+        "{}",
+        outcome.out
+    );
 }
 
 /// A Hub with the adapter `a/b` on `m/base`, which is as `base` says.
@@ -182,10 +237,20 @@ async fn a_gated_or_absent_base_on_the_hub_is_named() {
     ] {
         let hub = hub(folder.path(), reply).await;
         let mut command = program();
-        command.env("HF_ENDPOINT", &hub.endpoint).env_remove("HF_HUB_OFFLINE");
+        command
+            .env("HF_ENDPOINT", &hub.endpoint)
+            .env_remove("HF_HUB_OFFLINE");
         command.args("fits a/b --gpus 80GiB --local --json".split(' '));
-        let outcome: Outcome = tokio::task::spawn_blocking(move || command.output().unwrap().into()).await.unwrap();
-        assert_eq!((outcome.code, &outcome.json()["reason"]), (5, &reason.into()), "{}", outcome.out);
+        let outcome: Outcome =
+            tokio::task::spawn_blocking(move || command.output().unwrap().into())
+                .await
+                .unwrap();
+        assert_eq!(
+            (outcome.code, &outcome.json()["reason"]),
+            (5, &reason.into()),
+            "{}",
+            outcome.out
+        );
         assert!(outcome.out.contains(says), "{}", outcome.out);
     }
 }
@@ -194,8 +259,12 @@ async fn a_gated_or_absent_base_on_the_hub_is_named() {
 fn adapter_gets_verdict_of_base() {
     let folder = tempfile::tempdir().unwrap();
     let lora = adapter(&folder.path().join("lora"), &base(), 8, &json!({}));
-    let ask =
-        |model: &str, rest: &str| run(&format!("fits {model} --local --json --set enable_lora=true {rest}")).json();
+    let ask = |model: &str, rest: &str| {
+        run(&format!(
+            "fits {model} --local --json --set enable_lora=true {rest}"
+        ))
+        .json()
+    };
     let lora = lora.display().to_string();
 
     // Ten GiB move to a host of unknown size: that cannot be granted, with or without an adapter.

@@ -7,7 +7,10 @@ fn the_first_command_of_the_readme_answers_without_gpu_and_network() {
     let outcome = run(&format!("fits {MODEL} --gpus 2x24GiB"));
     assert_eq!(outcome.code, 0, "{}", outcome.err);
     insta::assert_snapshot!(outcome.out);
-    assert_eq!(outcome.err, "answered in process: no daemon answers at /nonexistent/api.sock\n");
+    assert_eq!(
+        outcome.err,
+        "answered in process: no daemon answers at /nonexistent/api.sock\n"
+    );
 }
 
 #[test]
@@ -22,15 +25,47 @@ fn a_no_says_what_is_short_and_what_would_help() {
 fn every_shape_of_an_answer_reads_well() {
     for (name, line, code) in [
         ("tight", "fits {MODEL} --gpus RTX-4090 --context 36000", 0),
-        ("over_nvlink", "fits {MODEL} --gpus 8xA100-40GB --sequences 20", 0),
-        ("in_stages", "fits {MODEL} --gpus RTX-4090,RTX-5070 --context 8192 --sequences 12", 0),
-        ("mig", "fits {MODEL} --gpus H100:3g.40gb,H100:2g.20gb,H100:2g.20gb", 0),
-        ("shared_card", "fits {MODEL} --gpus H100-80GB@30GiB --frontier", 0),
-        ("no_room_on_a_shared_card", "fits {MODEL} --gpus H100-80GB@62GiB --context 8192", 1),
-        ("offload", "fits {MODEL} --gpus T4,host:64GiB --engine transformers --context 4096 --offload allow", 0),
-        ("host_not_known", "fits {MODEL} --gpus T4 --engine transformers --context 4096 --offload allow", 1),
+        (
+            "over_nvlink",
+            "fits {MODEL} --gpus 8xA100-40GB --sequences 20",
+            0,
+        ),
+        (
+            "in_stages",
+            "fits {MODEL} --gpus RTX-4090,RTX-5070 --context 8192 --sequences 12",
+            0,
+        ),
+        (
+            "mig",
+            "fits {MODEL} --gpus H100:3g.40gb,H100:2g.20gb,H100:2g.20gb",
+            0,
+        ),
+        (
+            "shared_card",
+            "fits {MODEL} --gpus H100-80GB@30GiB --frontier",
+            0,
+        ),
+        (
+            "no_room_on_a_shared_card",
+            "fits {MODEL} --gpus H100-80GB@62GiB --context 8192",
+            1,
+        ),
+        (
+            "offload",
+            "fits {MODEL} --gpus T4,host:64GiB --engine transformers --context 4096 --offload allow",
+            0,
+        ),
+        (
+            "host_not_known",
+            "fits {MODEL} --gpus T4 --engine transformers --context 4096 --offload allow",
+            1,
+        ),
         ("estimate", "estimate {MODEL}", 0),
-        ("no_legal_split", "fits {MODEL} --gpus 3xH100 --tensor-parallel 3", 1),
+        (
+            "no_legal_split",
+            "fits {MODEL} --gpus 3xH100 --tensor-parallel 3",
+            1,
+        ),
     ] {
         let outcome = run(&format!("{} --local", line.replace("{MODEL}", MODEL)));
         assert_eq!(outcome.code, code, "{line}: {}{}", outcome.out, outcome.err);
@@ -46,11 +81,21 @@ fn an_unknown_architecture_reads_as_unknown() {
     let folder = parent.path().join("FOLDER");
     std::fs::create_dir(&folder).unwrap();
     let json = r#"{"x.weight":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}  "#;
-    let file = [&(json.len() as u64).to_le_bytes()[..], json.as_bytes(), &[0; 16]].concat();
+    let file = [
+        &(json.len() as u64).to_le_bytes()[..],
+        json.as_bytes(),
+        &[0; 16],
+    ]
+    .concat();
     std::fs::write(folder.join("model.safetensors"), file).unwrap();
     std::fs::write(folder.join("config.json"), r#"{"model_type": "brand_new"}"#).unwrap();
     let line = "fits ./FOLDER --gpus H100 --local";
-    let outcome: Outcome = program().current_dir(parent.path()).args(line.split_whitespace()).output().unwrap().into();
+    let outcome: Outcome = program()
+        .current_dir(parent.path())
+        .args(line.split_whitespace())
+        .output()
+        .unwrap()
+        .into();
     assert_eq!(outcome.code, 3, "{}{}", outcome.out, outcome.err);
     insta::assert_snapshot!("unknown", outcome.out);
 }
@@ -60,14 +105,17 @@ fn no_line_of_an_answer_is_wider_than_a_terminal() {
     for gpus in ["T4", "24GiB", "8xH100", "H100-80GB@30GiB", "4xL4"] {
         let outcome = run(&format!("fits {MODEL} --gpus {gpus} --local"));
         // What is pasted into a shell is not broken inside a word.
-        let wide = |line: &&str| line.chars().count() > 80 && !line.contains("CUDA_VISIBLE_DEVICES");
+        let wide =
+            |line: &&str| line.chars().count() > 80 && !line.contains("CUDA_VISIBLE_DEVICES");
         assert_eq!(outcome.out.lines().find(wide), None, "{gpus}");
     }
 }
 
 #[test]
 fn an_estimate_by_the_logical_minimum_is_exact() {
-    let outcome = run(&format!("estimate {MODEL} --engine reference --context 32768 --local --json"));
+    let outcome = run(&format!(
+        "estimate {MODEL} --engine reference --context 32768 --local --json"
+    ));
     let answer = outcome.json();
     assert_eq!(outcome.code, 0);
     assert_eq!(answer["model"]["weights_bytes"], 16_381_470_720_u64);
@@ -79,15 +127,25 @@ fn an_estimate_by_the_logical_minimum_is_exact() {
     assert_eq!(of("weights"), 16_381_470_720_u64);
     // 36 layers x 8 heads x (128 + 128) elements x 2 bytes x 32768 tokens.
     assert_eq!(of("kv_cache"), 147_456_u64 * 32_768);
-    assert_eq!(answer["requirement"]["kv_cache"]["bytes_per_token"], 147_456);
+    assert_eq!(
+        answer["requirement"]["kv_cache"]["bytes_per_token"],
+        147_456
+    );
 }
 
 #[test]
 fn what_a_placement_says_fits_when_it_is_asked_back() {
-    let first = run(&format!("fits {MODEL} --gpus 24GiB --context 4096 --local --json")).json();
+    let first = run(&format!(
+        "fits {MODEL} --gpus 24GiB --context 4096 --local --json"
+    ))
+    .json();
     let longest = first["placement"]["max_context"].as_u64().unwrap();
     let asked = |context: u64| {
-        run(&format!("fits {MODEL} --gpus 24GiB --context {context} --local --json")).json()["verdict"].clone()
+        run(&format!(
+            "fits {MODEL} --gpus 24GiB --context {context} --local --json"
+        ))
+        .json()["verdict"]
+            .clone()
     };
     assert_eq!(asked(longest), "fits");
     assert_ne!(asked(longest + 16), "fits");
@@ -95,7 +153,8 @@ fn what_a_placement_says_fits_when_it_is_asked_back() {
 
 #[test]
 fn tight_is_a_yes_unless_strict() {
-    // Between the likely and the high end of the need: found by asking, so that a better estimate moves it.
+    // Between the likely and the high end of the need: found by asking, so that a better estimate
+    // moves it.
     let total = |end: &str| {
         let answer = run(&format!("estimate {MODEL} --gpus 28GiB --local --json")).json();
         answer["requirement"]["total"][end].as_u64().unwrap()
@@ -103,15 +162,26 @@ fn tight_is_a_yes_unless_strict() {
     let mib = u64::midpoint(total("likely_bytes"), total("high_bytes")) / (1 << 20);
     let line = format!("fits {MODEL} --gpus {mib}MiB --context 40960 --local --json");
     let lax = run(&line);
-    assert_eq!((lax.code, &lax.json()["verdict"]), (0, &"tight".into()), "{}", lax.out);
+    assert_eq!(
+        (lax.code, &lax.json()["verdict"]),
+        (0, &"tight".into()),
+        "{}",
+        lax.out
+    );
     assert_eq!(run(&format!("{line} --strict")).code, 1);
 }
 
 #[test]
 fn completions_manual_and_help_are_data() {
-    for line in
-        ["completions bash", "completions zsh", "completions fish", "manual", "--help", "fits --help", "--version"]
-    {
+    for line in [
+        "completions bash",
+        "completions zsh",
+        "completions fish",
+        "manual",
+        "--help",
+        "fits --help",
+        "--version",
+    ] {
         let outcome = run(line);
         assert_eq!((outcome.code, outcome.err.as_str()), (0, ""), "{line}");
         assert!(outcome.out.contains("hf-mem-probe"), "{line}");
@@ -133,13 +203,19 @@ fn estimate_judges_nothing() {
     let outcome = run(&format!("estimate {MODEL} --json --local"));
     assert_eq!(outcome.code, 0, "{}", outcome.err);
     let answer = outcome.json();
-    assert_eq!((&answer["verdict"], &answer["reason"]), (&serde_json::Value::Null, &serde_json::Value::Null));
+    assert_eq!(
+        (&answer["verdict"], &answer["reason"]),
+        (&serde_json::Value::Null, &serde_json::Value::Null)
+    );
     assert!(answer["placement"]["devices"][0]["required_bytes"].is_u64());
     assert!(!outcome.out.contains("short_by_bytes"), "{}", outcome.out);
 
     // Declared devices are judged.
     let judged = run(&format!("estimate {MODEL} --gpus T4 --json --local"));
-    assert_eq!((judged.code, &judged.json()["reason"]), (0, &serde_json::json!("insufficient_memory")));
+    assert_eq!(
+        (judged.code, &judged.json()["reason"]),
+        (0, &serde_json::json!("insufficient_memory"))
+    );
     assert!(judged.json()["short_by_bytes"].as_u64().unwrap() > 0);
 }
 
@@ -156,11 +232,22 @@ fn hints_hold_as_typed() {
         let first = run(&format!("fits {MODEL} --local {line}"));
         let hints: Vec<String> = hints(&first.out);
         assert!(!hints.is_empty(), "{line}: {}", first.out);
-        for hint in hints.iter().filter(|hint| hint.starts_with("--") || hint.starts_with("without")) {
+        for hint in hints
+            .iter()
+            .filter(|hint| hint.starts_with("--") || hint.starts_with("without"))
+        {
             let (options, tight) = options(hint);
-            let then = run(&format!("fits {MODEL} --local {}", followed(&asked, &options).join(" ")));
+            let then = run(&format!(
+                "fits {MODEL} --local {}",
+                followed(&asked, &options).join(" ")
+            ));
             let verdict = if tight { "tight: " } else { "fits: " };
-            assert!(then.out.starts_with(verdict), "{line}: {hint}: {}{}", then.out, then.err);
+            assert!(
+                then.out.starts_with(verdict),
+                "{line}: {hint}: {}{}",
+                then.out,
+                then.err
+            );
         }
     }
 }
@@ -181,15 +268,24 @@ fn hints(out: &str) -> Vec<String> {
 /// The options of a hint, and whether it says "tight".
 fn options(hint: &str) -> (Vec<&str>, bool) {
     let (typed, _) = hint.split_once(": ").unwrap();
-    let (typed, tight) = typed.strip_suffix(" (tight)").map_or((typed, false), |typed| (typed, true));
+    let (typed, tight) = typed
+        .strip_suffix(" (tight)")
+        .map_or((typed, false), |typed| (typed, true));
     (typed.split(' ').collect(), tight)
 }
 
-/// `asked` with the options of a hint: what it names replaces what was asked, what is "without" is left out.
+/// `asked` with the options of a hint: what it names replaces what was asked, what is "without" is
+/// left out.
 fn followed(asked: &[&str], hint: &[&str]) -> Vec<String> {
-    let at = hint.iter().position(|word| *word == "without").unwrap_or(hint.len());
+    let at = hint
+        .iter()
+        .position(|word| *word == "without")
+        .unwrap_or(hint.len());
     let pairs = |words: &[&str]| -> Vec<(String, String)> {
-        words.chunks(2).map(|pair| (pair[0].to_owned(), pair[1].to_owned())).collect()
+        words
+            .chunks(2)
+            .map(|pair| (pair[0].to_owned(), pair[1].to_owned()))
+            .collect()
     };
     let key = |(flag, value): &(String, String)| match flag.as_str() {
         "--set" => format!("--set {}", value.split('=').next().unwrap()),
@@ -198,6 +294,11 @@ fn followed(asked: &[&str], hint: &[&str]) -> Vec<String> {
     let added = pairs(&hint[..at]);
     let left_out = hint.get(at + 1..).unwrap_or_default().join(" ");
     let mut kept = pairs(asked);
-    kept.retain(|pair| added.iter().all(|other| key(other) != key(pair)) && !left_out.contains(&key(pair)));
-    kept.into_iter().chain(added).flat_map(|(flag, value)| [flag, value]).collect()
+    kept.retain(|pair| {
+        added.iter().all(|other| key(other) != key(pair)) && !left_out.contains(&key(pair))
+    });
+    kept.into_iter()
+        .chain(added)
+        .flat_map(|(flag, value)| [flag, value])
+        .collect()
 }

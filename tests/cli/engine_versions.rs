@@ -1,4 +1,5 @@
-//! A version of an engine is checked before it is answered for, and the answer says how well it is known.
+//! A version of an engine is checked before it is answered for, and the answer says how well it is
+//! known.
 
 use std::fs;
 
@@ -7,7 +8,9 @@ use serde_json::Value;
 use super::run::{MODEL, Outcome, run};
 
 fn fits(engine: &str) -> Outcome {
-    run(&format!("fits {MODEL} --gpus 80GiB --local --json --context 4096 --engine {engine}"))
+    run(&format!(
+        "fits {MODEL} --gpus 80GiB --local --json --context 4096 --engine {engine}"
+    ))
 }
 
 fn warnings(answer: &Value) -> String {
@@ -16,11 +19,22 @@ fn warnings(answer: &Value) -> String {
 
 #[test]
 fn no_version_is_usage_error() {
-    for engine in
-        ["vllm@banana", "vllm@", "vllm@latest", "vllm@b12032", "sglang@1.x", "reference@1.0", "llama.cpp@0.33"]
-    {
+    for engine in [
+        "vllm@banana",
+        "vllm@",
+        "vllm@latest",
+        "vllm@b12032",
+        "sglang@1.x",
+        "reference@1.0",
+        "llama.cpp@0.33",
+    ] {
         let outcome = fits(engine);
-        assert_eq!((outcome.code, outcome.json()["reason"].as_str()), (2, Some("usage")), "{engine}: {}", outcome.out);
+        assert_eq!(
+            (outcome.code, outcome.json()["reason"].as_str()),
+            (2, Some("usage")),
+            "{engine}: {}",
+            outcome.out
+        );
     }
 }
 
@@ -29,9 +43,21 @@ fn old_version_is_unsupported() {
     for engine in ["vllm@0.3.3", "sglang@0.1", "transformers@3.5.1"] {
         let outcome = fits(engine);
         let answer = outcome.json();
-        let found = (outcome.code, answer["verdict"].as_str(), answer["reason"].as_str());
-        assert_eq!(found, (3, Some("unknown"), Some("unsupported_engine_version")), "{engine}: {}", outcome.out);
-        assert_eq!(answer["requirement"]["components"][0]["name"], "weights", "{engine}");
+        let found = (
+            outcome.code,
+            answer["verdict"].as_str(),
+            answer["reason"].as_str(),
+        );
+        assert_eq!(
+            found,
+            (3, Some("unknown"), Some("unsupported_engine_version")),
+            "{engine}: {}",
+            outcome.out
+        );
+        assert_eq!(
+            answer["requirement"]["components"][0]["name"], "weights",
+            "{engine}"
+        );
     }
 }
 
@@ -47,7 +73,11 @@ fn distant_version_is_warned_about() {
         let outcome = fits(engine);
         let answer = outcome.json();
         assert_eq!(outcome.code, 0, "{engine}: {}", outcome.out);
-        assert!(warnings(&answer).contains(says), "{engine}: {}", warnings(&answer));
+        assert!(
+            warnings(&answer).contains(says),
+            "{engine}: {}",
+            warnings(&answer)
+        );
         for part in answer["requirement"]["components"].as_array().unwrap() {
             let assumed = part["basis"] == "assumed" || part["name"] == "weights";
             assert!(assumed, "{engine}: {part}");
@@ -57,9 +87,19 @@ fn distant_version_is_warned_about() {
 
 #[test]
 fn verified_version_has_no_warning() {
-    for engine in ["vllm@0.33", "vllm@v0.19.1+cu128", "sglang@0.5.23", "transformers@5", "vllm"] {
+    for engine in [
+        "vllm@0.33",
+        "vllm@v0.19.1+cu128",
+        "sglang@0.5.23",
+        "transformers@5",
+        "vllm",
+    ] {
         let answer = fits(engine).json();
-        assert!(!warnings(&answer).contains("verified"), "{engine}: {}", warnings(&answer));
+        assert!(
+            !warnings(&answer).contains("verified"),
+            "{engine}: {}",
+            warnings(&answer)
+        );
     }
 }
 

@@ -1,4 +1,5 @@
-//! Bad input: the documented exit code, a message that names what was wrong, and one JSON object for programs.
+//! Bad input: the documented exit code, a message that names what was wrong, and one JSON object
+//! for programs.
 
 use std::fs;
 
@@ -15,34 +16,110 @@ fn each_failure_has_its_code_its_reason_and_names_its_cause() {
         ("fits a/b --set nonsense", 2, "usage", "KEY=VALUE"),
         (&format!("fits {MODEL} --gpus 0xFOO"), 2, "usage", "0xFOO"),
         (&format!("fits {MODEL} --gpus 8xH10"), 2, "usage", "H10"),
-        (&format!("fits {MODEL} --gpus 24GiB --engine vlm"), 2, "usage", "did you mean 'vllm'"),
-        (&format!("fits {MODEL} --gpus 24GiB --set max_num_seq=1"), 2, "usage", "max_num_seqs"),
-        (&format!("fits {MODEL} --gpus 24GiB --set max_num_seqs=-1"), 2, "usage", "max_num_seqs"),
-        (&format!("fits {MODEL} --gpus 24GiB --on GPU-7"), 2, "usage", "GPU-7"),
-        (&format!("fits {MODEL} --gpus 24GiB --engine llama.cpp"), 3, "unsupported_architecture", "GGUF"),
-        (&format!("fits {MODEL} --gpus 2x24GiB --tensor-parallel 3"), 1, "no_legal_split", "3"),
+        (
+            &format!("fits {MODEL} --gpus 24GiB --engine vlm"),
+            2,
+            "usage",
+            "did you mean 'vllm'",
+        ),
+        (
+            &format!("fits {MODEL} --gpus 24GiB --set max_num_seq=1"),
+            2,
+            "usage",
+            "max_num_seqs",
+        ),
+        (
+            &format!("fits {MODEL} --gpus 24GiB --set max_num_seqs=-1"),
+            2,
+            "usage",
+            "max_num_seqs",
+        ),
+        (
+            &format!("fits {MODEL} --gpus 24GiB --on GPU-7"),
+            2,
+            "usage",
+            "GPU-7",
+        ),
+        (
+            &format!("fits {MODEL} --gpus 24GiB --engine llama.cpp"),
+            3,
+            "unsupported_architecture",
+            "GGUF",
+        ),
+        (
+            &format!("fits {MODEL} --gpus 2x24GiB --tensor-parallel 3"),
+            1,
+            "no_legal_split",
+            "3",
+        ),
         ("fits ./nowhere --gpus 24GiB", 5, "not_found", "./nowhere"),
-        ("fits nobody/nothing --gpus 24GiB", 75, "hub_unreachable", "nobody/nothing"),
-        (&format!("fits {MODEL} --nvml /nonexistent/libnvidia-ml.so.1"), 4, "nvml_unavailable", "/nonexistent"),
-        ("gpus --nvml /nonexistent/libnvidia-ml.so.1", 4, "nvml_unavailable", "/nonexistent"),
-        ("explain --at now --journal /nonexistent", 5, "not_found", "/nonexistent"),
+        (
+            "fits nobody/nothing --gpus 24GiB",
+            75,
+            "hub_unreachable",
+            "nobody/nothing",
+        ),
+        (
+            &format!("fits {MODEL} --nvml /nonexistent/libnvidia-ml.so.1"),
+            4,
+            "nvml_unavailable",
+            "/nonexistent",
+        ),
+        (
+            "gpus --nvml /nonexistent/libnvidia-ml.so.1",
+            4,
+            "nvml_unavailable",
+            "/nonexistent",
+        ),
+        (
+            "explain --at now --journal /nonexistent",
+            5,
+            "not_found",
+            "/nonexistent",
+        ),
         ("explain --at 60y", 2, "usage", "1970"),
-        (&format!("fits {MODEL} --reserve --wait 500000000000y"), 2, "usage", "hundred years"),
+        (
+            &format!("fits {MODEL} --reserve --wait 500000000000y"),
+            2,
+            "usage",
+            "hundred years",
+        ),
         ("health", 69, "daemon_unreachable", "/nonexistent/api.sock"),
-        ("health --strict", 69, "daemon_unreachable", "/nonexistent/api.sock"),
-        // What only the daemon can say takes no flag for going without it; what opens no driver takes no driver.
+        (
+            "health --strict",
+            69,
+            "daemon_unreachable",
+            "/nonexistent/api.sock",
+        ),
+        // What only the daemon can say takes no flag for going without it; what opens no driver
+        // takes no driver.
         ("health --local", 2, "usage", "--local"),
         ("health --nvml /nonexistent", 2, "usage", "--nvml"),
         ("lease list --local", 2, "usage", "--local"),
         ("lease renew 1-2 --local", 2, "usage", "--local"),
-        ("lease release 1-2 --nvml /nonexistent", 2, "usage", "--nvml"),
+        (
+            "lease release 1-2 --nvml /nonexistent",
+            2,
+            "usage",
+            "--nvml",
+        ),
         ("run --model a/b --local -- true", 2, "usage", "--no-lease"),
-        (&format!("estimate {MODEL} --nvml /nonexistent"), 2, "usage", "--nvml"),
+        (
+            &format!("estimate {MODEL} --nvml /nonexistent"),
+            2,
+            "usage",
+            "--nvml",
+        ),
     ];
     for (line, code, reason, named) in cases {
         let outcome = run(&format!("{line} --json"));
         let said = outcome.json();
-        assert_eq!((outcome.code, said["reason"].as_str()), (code, Some(reason)), "{line}: {}", outcome.out);
+        assert_eq!(
+            (outcome.code, said["reason"].as_str()),
+            (code, Some(reason)),
+            "{line}: {}",
+            outcome.out
+        );
         let text = format!("{} {}", said["detail"], said["message"]);
         assert!(text.contains(named), "{line}: {text}");
         assert_eq!(said["schema_version"], 1, "{line}");
@@ -58,9 +135,20 @@ fn each_failure_has_its_code_its_reason_and_names_its_cause() {
 
 #[test]
 fn going_without_the_daemon_is_advised_only_where_it_can_be_done() {
-    for line in ["health", "lease list", "lease renew 1-2", "lease release 1-2", &format!("fits {MODEL} --reserve")] {
+    for line in [
+        "health",
+        "lease list",
+        "lease renew 1-2",
+        "lease release 1-2",
+        &format!("fits {MODEL} --reserve"),
+    ] {
         let outcome = run(line);
-        assert_eq!((outcome.code, outcome.err.contains("--local")), (69, false), "{line}: {}", outcome.err);
+        assert_eq!(
+            (outcome.code, outcome.err.contains("--local")),
+            (69, false),
+            "{line}: {}",
+            outcome.err
+        );
         assert!(outcome.err.contains("\nhint: "), "{line}: {}", outcome.err);
     }
 }
@@ -70,9 +158,18 @@ fn a_condition_fails_on_everything_but_yes_and_no() {
     for (line, code) in [
         (format!("fits {MODEL} --gpus 2x24GiB --condition"), 0),
         (format!("fits {MODEL} --gpus T4 --condition"), 1),
-        (format!("fits {MODEL} --gpus 24GiB --engine llama.cpp --condition"), 255),
-        (format!("fits {MODEL} --nvml /nonexistent/x --condition"), 255),
-        ("fits nobody/nothing --gpus 24GiB --condition".to_owned(), 255),
+        (
+            format!("fits {MODEL} --gpus 24GiB --engine llama.cpp --condition"),
+            255,
+        ),
+        (
+            format!("fits {MODEL} --nvml /nonexistent/x --condition"),
+            255,
+        ),
+        (
+            "fits nobody/nothing --gpus 24GiB --condition".to_owned(),
+            255,
+        ),
     ] {
         assert_eq!(run(&line).code, code, "{line}");
     }
@@ -87,7 +184,14 @@ fn damaged_files_are_refused_by_name() {
         ("truncated", header(1000, "{}"), "1000"),
         ("endless", header(1 << 63, "{}"), "9223372036854775808"),
         ("not_json", header(4, "{a:}"), "model.safetensors"),
-        ("past_end", header(62, r#"{"a":{"dtype":"F32","shape":[4096],"data_offsets":[0,16384]}}   "#), "a"),
+        (
+            "past_end",
+            header(
+                62,
+                r#"{"a":{"dtype":"F32","shape":[4096],"data_offsets":[0,16384]}}   "#,
+            ),
+            "a",
+        ),
         ("empty", Vec::new(), "model.safetensors"),
     ];
     for (name, bytes, named) in cases {
@@ -97,8 +201,17 @@ fn damaged_files_are_refused_by_name() {
         fs::write(folder.join("config.json"), "{}").unwrap();
         let outcome = run(&format!("fits {} --gpus 24GiB --json", folder.display()));
         let said = outcome.json();
-        assert_eq!((outcome.code, said["reason"].as_str()), (3, Some("missing_metadata")), "{name}: {}", outcome.out);
-        assert!(said["detail"].as_str().unwrap().contains(named), "{name}: {}", outcome.out);
+        assert_eq!(
+            (outcome.code, said["reason"].as_str()),
+            (3, Some("missing_metadata")),
+            "{name}: {}",
+            outcome.out
+        );
+        assert!(
+            said["detail"].as_str().unwrap().contains(named),
+            "{name}: {}",
+            outcome.out
+        );
     }
 }
 
@@ -106,10 +219,22 @@ fn damaged_files_are_refused_by_name() {
 fn an_unknown_architecture_gets_exact_weights_and_no_guess() {
     let directory = tempfile::tempdir().unwrap();
     let json = r#"{"x.weight":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}  "#;
-    let file = [&(json.len() as u64).to_le_bytes()[..], json.as_bytes(), &[0; 16]].concat();
+    let file = [
+        &(json.len() as u64).to_le_bytes()[..],
+        json.as_bytes(),
+        &[0; 16],
+    ]
+    .concat();
     fs::write(directory.path().join("model.safetensors"), file).unwrap();
-    fs::write(directory.path().join("config.json"), r#"{"model_type": "brand_new", "state_of_mind": 7}"#).unwrap();
-    let outcome = run(&format!("fits {} --gpus 24GiB --json", directory.path().display()));
+    fs::write(
+        directory.path().join("config.json"),
+        r#"{"model_type": "brand_new", "state_of_mind": 7}"#,
+    )
+    .unwrap();
+    let outcome = run(&format!(
+        "fits {} --gpus 24GiB --json",
+        directory.path().display()
+    ));
     let answer = outcome.json();
     assert_eq!(outcome.code, 3, "{}", outcome.out);
     assert_eq!(
@@ -129,15 +254,34 @@ fn the_example_configuration_is_sound_and_a_wrong_one_is_said() {
     fs::write(&file, "[socket]\nmode = \"0660\"\nfrobnicate = 1\n").unwrap();
     let outcome = run(&format!("check-config {}", file.display()));
     assert_eq!(outcome.code, 78);
-    assert!(outcome.err.contains("unknown field `frobnicate`") && outcome.err.contains('3'), "{}", outcome.err);
+    assert!(
+        outcome.err.contains("unknown field `frobnicate`") && outcome.err.contains('3'),
+        "{}",
+        outcome.err
+    );
     // What can be read, and the daemon would not start with.
     for (content, why) in [
-        ("[engines.profiles.vllm.constants]\nfrobnicate = 1\n", "frobnicate"),
-        ("[engines]\ndefault_engine = \"vlm\"\n", "did you mean 'vllm'"),
-        ("[access]\ntoken_users = [\"nobody-of-this-name\"]\n", "nobody-of-this-name"),
-        ("[leases.users.nobody-of-this-name]\nleases = 1\n", "nobody-of-this-name"),
+        (
+            "[engines.profiles.vllm.constants]\nfrobnicate = 1\n",
+            "frobnicate",
+        ),
+        (
+            "[engines]\ndefault_engine = \"vlm\"\n",
+            "did you mean 'vllm'",
+        ),
+        (
+            "[access]\ntoken_users = [\"nobody-of-this-name\"]\n",
+            "nobody-of-this-name",
+        ),
+        (
+            "[leases.users.nobody-of-this-name]\nleases = 1\n",
+            "nobody-of-this-name",
+        ),
         ("[devices]\ndeclared = \"3xBogus\"\n", "Bogus"),
-        ("[hub]\ntoken_file = \"/nonexistent/token\"\n", "hub.token_file"),
+        (
+            "[hub]\ntoken_file = \"/nonexistent/token\"\n",
+            "hub.token_file",
+        ),
         ("[hub]\nendpoint = \"ftp://hub\"\n", "hub.endpoint"),
     ] {
         fs::write(&file, content).unwrap();

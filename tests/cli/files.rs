@@ -1,4 +1,5 @@
-//! A repository of one model in many quantisations, served by the tests' own Hub to the real binary.
+//! A repository of one model in many quantisations, served by the tests' own Hub to the real
+//! binary.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,12 +14,19 @@ use super::run::{Outcome, program};
 
 const LAYERS: u32 = 32;
 
-/// The header and the length of a Llama of eight billion parameters with all matrices in `dtype`, embedding in `table`.
+/// The header and the length of a Llama of eight billion parameters with all matrices in `dtype`,
+/// embedding in `table`.
 fn llama(dtype: Dtype, table: Dtype, range: std::ops::Range<u32>) -> Header {
     // Parts behind the first have no metadata but their number.
-    let mut header = if range.start == 0 { metadata() } else { Header::default() };
+    let mut header = if range.start == 0 {
+        metadata()
+    } else {
+        Header::default()
+    };
     if range.end - range.start < LAYERS {
-        header = header.with("split.no", Kv::U16(u16::from(range.start > 0))).with("split.count", Kv::U16(2));
+        header = header
+            .with("split.no", Kv::U16(u16::from(range.start > 0)))
+            .with("split.count", Kv::U16(2));
     }
     let tensor = |header: Header, name: &str, shape: &[u64], dtype: Dtype| {
         let bytes = dtype.stored(shape.iter().product()).unwrap().get();
@@ -41,7 +49,12 @@ fn llama(dtype: Dtype, table: Dtype, range: std::ops::Range<u32>) -> Header {
         ] {
             header = tensor(header, &format!("blk.{layer}.{name}.weight"), &shape, dtype);
         }
-        header = tensor(header, &format!("blk.{layer}.attn_norm.weight"), &[4096], Dtype::F32);
+        header = tensor(
+            header,
+            &format!("blk.{layer}.attn_norm.weight"),
+            &[4096],
+            Dtype::F32,
+        );
     }
     header
 }
@@ -74,23 +87,32 @@ fn file(header: &Header) -> File {
 fn repository() -> BTreeMap<String, File> {
     let whole = |dtype, table| file(&llama(dtype, table, 0..LAYERS));
     let part = |range| file(&llama(Dtype::Q6_K, Dtype::Q6_K, range));
-    let adapter = metadata().with("general.type", Kv::Text("adapter".into())).tensor(
-        "blk.0.attn_q.weight.lora_a",
-        &[4096, 8],
-        0,
-        4096 * 8 * 4,
-    );
+    let adapter = metadata()
+        .with("general.type", Kv::Text("adapter".into()))
+        .tensor("blk.0.attn_q.weight.lora_a", &[4096, 8], 0, 4096 * 8 * 4);
     BTreeMap::from([
         ("m-BF16.gguf".to_owned(), whole(Dtype::BF16, Dtype::BF16)),
         ("m-Q8_0.gguf".to_owned(), whole(Dtype::Q8_0, Dtype::Q8_0)),
         ("Q6_K/m-Q6_K-00001-of-00002.gguf".to_owned(), part(0..20)),
-        ("Q6_K/m-Q6_K-00002-of-00002.gguf".to_owned(), part(20..LAYERS)),
+        (
+            "Q6_K/m-Q6_K-00002-of-00002.gguf".to_owned(),
+            part(20..LAYERS),
+        ),
         ("m-Q4_K_M.gguf".to_owned(), whole(Dtype::Q4_K, Dtype::Q6_K)),
-        ("m-UD-Q4_K_M.gguf".to_owned(), whole(Dtype::Q4_K, Dtype::Q8_0)),
+        (
+            "m-UD-Q4_K_M.gguf".to_owned(),
+            whole(Dtype::Q4_K, Dtype::Q8_0),
+        ),
         ("m-Q2_K.gguf".to_owned(), whole(Dtype::Q2_K, Dtype::Q4_K)),
         ("m-lora.gguf".to_owned(), file(&adapter)),
-        ("m-broken-Q3_K.gguf".to_owned(), (b"GGUF\x09\0\0\0".to_vec(), 4_000_000_000)),
-        ("mmproj-m-F16.gguf".to_owned(), (b"GGUF".to_vec(), 900_000_000)),
+        (
+            "m-broken-Q3_K.gguf".to_owned(),
+            (b"GGUF\x09\0\0\0".to_vec(), 4_000_000_000),
+        ),
+        (
+            "mmproj-m-F16.gguf".to_owned(),
+            (b"GGUF".to_vec(), 900_000_000),
+        ),
         ("README.md".to_owned(), (b"x".to_vec(), 1)),
     ])
 }
@@ -101,7 +123,12 @@ pub(crate) fn write_repository(folder: &Path) {
         let path = folder.join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, header).unwrap();
-        std::fs::File::options().write(true).open(&path).unwrap().set_len(length).unwrap();
+        std::fs::File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(length)
+            .unwrap();
     }
 }
 
@@ -118,18 +145,32 @@ async fn hub(files: BTreeMap<String, File>) -> (FakeHub, Ranges) {
                 .iter()
                 .map(|(name, (_, length))| serde_json::json!({"rfilename": name, "size": length}))
                 .collect();
-            let body = serde_json::json!({"id": "a/b", "sha": COMMIT, "gated": false, "siblings": listed});
+            let body =
+                serde_json::json!({"id": "a/b", "sha": COMMIT, "gated": false, "siblings": listed});
             return Some(Reply::ok(body.to_string()));
         }
         let name = path.strip_prefix(&format!("/a/b/resolve/{COMMIT}/"))?;
         let (header, length) = files.get(name)?;
-        let (first, last) = request.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
+        let (first, last) = request
+            .header("range")?
+            .strip_prefix("bytes=")?
+            .split_once('-')?;
         let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
         seen.lock().unwrap().push((name.to_owned(), first, last));
         let last = last.min(length - 1);
-        let byte = |at: u64| usize::try_from(at).ok().and_then(|at| header.get(at)).copied().unwrap_or(0);
+        let byte = |at: u64| {
+            usize::try_from(at)
+                .ok()
+                .and_then(|at| header.get(at))
+                .copied()
+                .unwrap_or(0)
+        };
         let body: Vec<u8> = (first..=last).map(byte).collect();
-        let reply = Reply { status: 206, body, ..Reply::default() };
+        let reply = Reply {
+            status: 206,
+            body,
+            ..Reply::default()
+        };
         Some(reply.with("content-range", format!("bytes {first}-{last}/{length}")))
     })
     .await;
@@ -138,8 +179,13 @@ async fn hub(files: BTreeMap<String, File>) -> (FakeHub, Ranges) {
 
 async fn ask(hub: &FakeHub, line: &str) -> Outcome {
     let mut command = program();
-    command.env("HF_ENDPOINT", &hub.endpoint).env_remove("HF_HUB_OFFLINE").args(line.split_whitespace());
-    tokio::task::spawn_blocking(move || command.output().unwrap().into()).await.unwrap()
+    command
+        .env("HF_ENDPOINT", &hub.endpoint)
+        .env_remove("HF_HUB_OFFLINE")
+        .args(line.split_whitespace());
+    tokio::task::spawn_blocking(move || command.output().unwrap().into())
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -151,8 +197,14 @@ async fn every_file_has_a_verdict_and_the_best_that_fits_is_named() {
     let told: Vec<(&str, &str, u64)> = files
         .iter()
         .map(|file| {
-            let verdict = file["verdict"].as_str().unwrap_or_else(|| file["kind"].as_str().unwrap());
-            (file["file"].as_str().unwrap(), verdict, file["parts"].as_u64().unwrap())
+            let verdict = file["verdict"]
+                .as_str()
+                .unwrap_or_else(|| file["kind"].as_str().unwrap());
+            (
+                file["file"].as_str().unwrap(),
+                verdict,
+                file["parts"].as_u64().unwrap(),
+            )
         })
         .collect();
     assert_eq!(
@@ -169,7 +221,10 @@ async fn every_file_has_a_verdict_and_the_best_that_fits_is_named() {
             ("m-lora.gguf", "adapter", 1),
         ]
     );
-    assert_eq!(answer["files"]["recommended"], "Q6_K/m-Q6_K-00001-of-00002.gguf");
+    assert_eq!(
+        answer["files"]["recommended"],
+        "Q6_K/m-Q6_K-00001-of-00002.gguf"
+    );
     // The answer itself stays about what llama.cpp would load of itself.
     assert_eq!(
         (&answer["model"]["file"], &answer["verdict"], outcome.code),
@@ -179,19 +234,37 @@ async fn every_file_has_a_verdict_and_the_best_that_fits_is_named() {
     for file in files.iter().filter(|file| file["verdict"].is_string()) {
         assert_eq!(file["basis"], "exact");
         let name = file["file"].as_str().unwrap();
-        let alone = ask(&hub, &format!("fits a/b --gpus 11GiB --local --json --file {name}")).await.json();
+        let alone = ask(
+            &hub,
+            &format!("fits a/b --gpus 11GiB --local --json --file {name}"),
+        )
+        .await
+        .json();
         assert_eq!(alone["files"], Value::Null);
-        assert_eq!((&alone["verdict"], &alone["model"]["file"]), (&file["verdict"], &file["file"]));
-        assert_eq!(alone["placement"]["devices"][0]["required_bytes"], file["required_bytes"], "{name}");
+        assert_eq!(
+            (&alone["verdict"], &alone["model"]["file"]),
+            (&file["verdict"], &file["file"])
+        );
+        assert_eq!(
+            alone["placement"]["devices"][0]["required_bytes"], file["required_bytes"],
+            "{name}"
+        );
     }
     // Beside the one header that was read whole, one small range for each part of each other model.
     let seen = ranges.lock().unwrap();
-    let first: Vec<_> = seen.iter().take_while(|(name, first, _)| name != "m-BF16.gguf" || *first > 0).collect();
-    let small =
-        first.iter().filter(|(name, ..)| ["m-BF16.gguf", "m-Q8_0.gguf", "m-Q2_K.gguf"].contains(&name.as_str()));
+    let first: Vec<_> = seen
+        .iter()
+        .take_while(|(name, first, _)| name != "m-BF16.gguf" || *first > 0)
+        .collect();
+    let small = first.iter().filter(|(name, ..)| {
+        ["m-BF16.gguf", "m-Q8_0.gguf", "m-Q2_K.gguf"].contains(&name.as_str())
+    });
     let lengths: Vec<u64> = small.map(|(_, first, last)| last - first + 1).collect();
     assert_eq!(lengths.len(), 3);
-    assert!(lengths.iter().all(|length| *length < 64 << 10), "{lengths:?}");
+    assert!(
+        lengths.iter().all(|length| *length < 64 << 10),
+        "{lengths:?}"
+    );
 }
 
 #[tokio::test]
@@ -200,11 +273,19 @@ async fn a_no_suggests_the_file_that_fits() {
     let answer = ask(&hub, "fits a/b --gpus 7GiB --local --json").await;
     assert_eq!(answer.code, 1, "{}", answer.out);
     let answer = answer.json();
-    let suggested = answer["suggestions"].as_array().unwrap().iter().find(|it| it["change"] == "file=m-Q2_K.gguf");
+    let suggested = answer["suggestions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|it| it["change"] == "file=m-Q2_K.gguf");
     let saved = suggested.unwrap()["saves_bytes"].as_u64().unwrap();
     let alone = ask(&hub, "fits a/b --gpus 7GiB --local --json --file Q2_K").await;
     assert_eq!(alone.code, 0, "{}", alone.out);
-    let required = |answer: &Value| answer["placement"]["devices"][0]["required_bytes"].as_u64().unwrap();
+    let required = |answer: &Value| {
+        answer["placement"]["devices"][0]["required_bytes"]
+            .as_u64()
+            .unwrap()
+    };
     assert_eq!(saved, required(&answer) - required(&alone.json()));
 }
 
@@ -226,18 +307,47 @@ async fn files_are_asked_for_by_path_or_quantisation() {
         ("ud-q4_k_m", "m-UD-Q4_K_M.gguf"),
         ("m-q8_0.GGUF", "m-Q8_0.gguf"),
         ("Q6_K", "Q6_K/m-Q6_K-00001-of-00002.gguf"),
-        ("Q6_K/m-Q6_K-00002-of-00002.gguf", "Q6_K/m-Q6_K-00001-of-00002.gguf"),
-        ("m-Q6_K-00002-of-00002.gguf", "Q6_K/m-Q6_K-00001-of-00002.gguf"),
+        (
+            "Q6_K/m-Q6_K-00002-of-00002.gguf",
+            "Q6_K/m-Q6_K-00001-of-00002.gguf",
+        ),
+        (
+            "m-Q6_K-00002-of-00002.gguf",
+            "Q6_K/m-Q6_K-00001-of-00002.gguf",
+        ),
     ] {
-        let answer = ask(&hub, &format!("fits a/b --gpus 11GiB --local --json --file {asked}")).await.json();
-        assert_eq!(answer["model"]["file"], found, "{asked}: {}", answer["message"]);
+        let answer = ask(
+            &hub,
+            &format!("fits a/b --gpus 11GiB --local --json --file {asked}"),
+        )
+        .await
+        .json();
+        assert_eq!(
+            answer["model"]["file"], found,
+            "{asked}: {}",
+            answer["message"]
+        );
     }
     let gone = ask(&hub, "fits a/b --gpus 11GiB --local --json --file Q4_K_S").await;
-    assert_eq!((gone.code, &gone.json()["reason"]), (5, &"not_found".into()));
-    let said = gone.json()["message"].as_str().unwrap_or_default().to_owned() + &gone.out;
+    assert_eq!(
+        (gone.code, &gone.json()["reason"]),
+        (5, &"not_found".into())
+    );
+    let said = gone.json()["message"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+        + &gone.out;
     assert!(said.contains("Q4_K_M"), "{said}");
-    for (file, says) in [("m-lora.gguf", "adapter"), ("m-broken-Q3_K.gguf", "m-broken-Q3_K.gguf")] {
-        let refused = ask(&hub, &format!("fits a/b --gpus 11GiB --local --json --file {file}")).await;
+    for (file, says) in [
+        ("m-lora.gguf", "adapter"),
+        ("m-broken-Q3_K.gguf", "m-broken-Q3_K.gguf"),
+    ] {
+        let refused = ask(
+            &hub,
+            &format!("fits a/b --gpus 11GiB --local --json --file {file}"),
+        )
+        .await;
         assert_eq!(refused.code, 3, "{}", refused.out);
         assert!(refused.out.contains(says), "{}", refused.out);
     }
@@ -248,11 +358,23 @@ async fn what_an_engine_does_not_run_is_said_once() {
     let (hub, _) = hub(repository()).await;
     let outcome = ask(&hub, "fits a/b --gpus 11GiB --local --json --engine vllm").await;
     let answer = outcome.json();
-    assert_eq!((outcome.code, &answer["verdict"]), (3, &"unknown".into()), "{}", outcome.out);
+    assert_eq!(
+        (outcome.code, &answer["verdict"]),
+        (3, &"unknown".into()),
+        "{}",
+        outcome.out
+    );
     let files = answer["files"]["list"].as_array().unwrap();
-    let unknown: Vec<&Value> = files.iter().filter(|file| file["verdict"] == "unknown").collect();
+    let unknown: Vec<&Value> = files
+        .iter()
+        .filter(|file| file["verdict"] == "unknown")
+        .collect();
     assert_eq!(unknown.len(), 6);
-    assert!(unknown.iter().all(|file| file["why_not"].is_null() && file["stored_bytes"].is_u64()));
+    assert!(
+        unknown
+            .iter()
+            .all(|file| file["why_not"].is_null() && file["stored_bytes"].is_u64())
+    );
     assert_eq!(answer["files"]["recommended"], Value::Null);
 }
 
@@ -261,10 +383,19 @@ async fn an_estimate_lists_needs_without_verdicts() {
     let (hub, _) = hub(repository()).await;
     let outcome = ask(&hub, "estimate a/b --local --json").await;
     let answer = outcome.json();
-    assert_eq!((outcome.code, &answer["files"]["recommended"]), (0, &Value::Null));
+    assert_eq!(
+        (outcome.code, &answer["files"]["recommended"]),
+        (0, &Value::Null)
+    );
     let files = answer["files"]["list"].as_array().unwrap();
-    let needed: Vec<u64> = files.iter().filter_map(|file| file["required_bytes"].as_u64()).collect();
+    let needed: Vec<u64> = files
+        .iter()
+        .filter_map(|file| file["required_bytes"].as_u64())
+        .collect();
     assert_eq!(needed.len(), 6);
-    assert!(needed.is_sorted_by(|left, right| left > right), "{needed:?}");
+    assert!(
+        needed.is_sorted_by(|left, right| left > right),
+        "{needed:?}"
+    );
     assert!(files.iter().all(|file| file["verdict"].is_null()));
 }

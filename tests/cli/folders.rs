@@ -1,4 +1,5 @@
-//! Models in the folders of Ollama and LM Studio, asked for by their names there; Ollama's own defaults.
+//! Models in the folders of Ollama and LM Studio, asked for by their names there; Ollama's own
+//! defaults.
 
 use std::fs;
 use std::path::Path;
@@ -44,24 +45,42 @@ fn write(path: &Path, header: &Header) {
     let (bytes, data) = header.bytes();
     let length = bytes.len() as u64 + data;
     fs::write(path, bytes).unwrap();
-    fs::File::options().write(true).open(path).unwrap().set_len(length).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .set_len(length)
+        .unwrap();
 }
 
-/// A home with `tiny` and `tuned` (an adapter, a projector and a context of its own) in Ollama's folder, and `some/tiny`
-/// in LM Studio's.
+/// A home with `tiny` and `tuned` (an adapter, a projector and a context of its own) in Ollama's
+/// folder, and `some/tiny` in LM Studio's.
 fn home() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     let models = home.path().join(".ollama/models");
     write(&models.join("blobs/sha256-aa"), &llama());
     write(&models.join("blobs/sha256-bb"), &adapter());
-    let projector =
-        Header::default().with("general.architecture", Kv::Text("clip".into())).tensor("v.w", &[1 << 20], 1, 2 << 20);
+    let projector = Header::default()
+        .with("general.architecture", Kv::Text("clip".into()))
+        .tensor("v.w", &[1 << 20], 1, 2 << 20);
     write(&models.join("blobs/sha256-cc"), &projector);
-    fs::write(models.join("blobs/sha256-dd"), r#"{"num_ctx": 8192, "stop": ["x"]}"#).unwrap();
+    fs::write(
+        models.join("blobs/sha256-dd"),
+        r#"{"num_ctx": 8192, "stop": ["x"]}"#,
+    )
+    .unwrap();
     let manifests = models.join("manifests/registry.ollama.ai/library");
     for (name, layers) in [
         ("tiny", vec![("model", "aa")]),
-        ("tuned", vec![("model", "aa"), ("adapter", "bb"), ("projector", "cc"), ("params", "dd")]),
+        (
+            "tuned",
+            vec![
+                ("model", "aa"),
+                ("adapter", "bb"),
+                ("projector", "cc"),
+                ("params", "dd"),
+            ],
+        ),
         ("gone", vec![("model", "ee")]),
     ] {
         let layers: Vec<String> = layers
@@ -71,57 +90,113 @@ fn home() -> tempfile::TempDir {
             })
             .collect();
         fs::create_dir_all(manifests.join(name)).unwrap();
-        fs::write(manifests.join(name).join("latest"), format!(r#"{{"layers": [{}]}}"#, layers.join(","))).unwrap();
+        fs::write(
+            manifests.join(name).join("latest"),
+            format!(r#"{{"layers": [{}]}}"#, layers.join(",")),
+        )
+        .unwrap();
     }
-    write(&home.path().join(".lmstudio/models/some/tiny/tiny-F16.gguf"), &llama());
+    write(
+        &home.path().join(".lmstudio/models/some/tiny/tiny-F16.gguf"),
+        &llama(),
+    );
     home
 }
 
 fn ask(home: &Path, line: &str) -> Outcome {
-    program().env("HOME", home).args(line.split_whitespace()).output().unwrap().into()
+    program()
+        .env("HOME", home)
+        .args(line.split_whitespace())
+        .output()
+        .unwrap()
+        .into()
 }
 
 fn component(answer: &Value, name: &str) -> u64 {
     let parts = answer["requirement"]["components"].as_array().unwrap();
-    parts.iter().find(|part| part["name"] == name).unwrap()["likely_bytes"].as_u64().unwrap()
+    parts.iter().find(|part| part["name"] == name).unwrap()["likely_bytes"]
+        .as_u64()
+        .unwrap()
 }
 
 #[test]
 fn models_are_found_by_the_names_of_the_programs_that_pulled_them() {
     let home = home();
-    for (name, engine) in [("ollama:tiny", "ollama"), ("ollama:tiny", "llama.cpp"), ("lmstudio:some/tiny", "llama.cpp")]
-    {
-        let outcome =
-            ask(home.path(), &format!("fits {name} --gpus 24GiB --local --json --engine {engine} --context 4096"));
+    for (name, engine) in [
+        ("ollama:tiny", "ollama"),
+        ("ollama:tiny", "llama.cpp"),
+        ("lmstudio:some/tiny", "llama.cpp"),
+    ] {
+        let outcome = ask(
+            home.path(),
+            &format!("fits {name} --gpus 24GiB --local --json --engine {engine} --context 4096"),
+        );
         let answer = outcome.json();
-        assert_eq!((outcome.code, &answer["model"]["repo"]), (0, &name.into()), "{}", outcome.out);
+        assert_eq!(
+            (outcome.code, &answer["model"]["repo"]),
+            (0, &name.into()),
+            "{}",
+            outcome.out
+        );
         // Layers and output; the embedding stays on the host.
-        assert_eq!(component(&answer, "weights"), 2_048_000 + (4 << 20), "{name}");
+        assert_eq!(
+            component(&answer, "weights"),
+            2_048_000 + (4 << 20),
+            "{name}"
+        );
         let args = answer["placement"]["launch"]["args"].clone();
-        let expected = if engine == "ollama" { serde_json::json!(["ollama", "run", "tiny"]) } else { Value::Null };
+        let expected = if engine == "ollama" {
+            serde_json::json!(["ollama", "run", "tiny"])
+        } else {
+            Value::Null
+        };
         assert_eq!(args, expected, "{name}");
     }
-    let outcome = ask(home.path(), "fits ollama:tiny:9b --gpus 24GiB --local --json");
-    assert_eq!((outcome.code, &outcome.json()["reason"]), (5, &"not_found".into()), "{}", outcome.out);
+    let outcome = ask(
+        home.path(),
+        "fits ollama:tiny:9b --gpus 24GiB --local --json",
+    );
+    assert_eq!(
+        (outcome.code, &outcome.json()["reason"]),
+        (5, &"not_found".into()),
+        "{}",
+        outcome.out
+    );
     let outcome = ask(home.path(), "fits ollama:gone --gpus 24GiB --local --json");
     assert_eq!(outcome.code, 5, "{}", outcome.out);
     assert!(outcome.out.contains("sha256-ee"), "{}", outcome.out);
-    let outcome = ask(home.path(), "fits lmstudio:some/other --gpus 24GiB --local --json");
+    let outcome = ask(
+        home.path(),
+        "fits lmstudio:some/other --gpus 24GiB --local --json",
+    );
     assert_eq!(outcome.code, 5, "{}", outcome.out);
 }
 
 #[test]
 fn adapters_projectors_and_parameters_of_a_modelfile_count() {
     let home = home();
-    let asked =
-        |name: &str| ask(home.path(), &format!("fits {name} --gpus 24GiB --local --json --engine ollama")).json();
+    let asked = |name: &str| {
+        ask(
+            home.path(),
+            &format!("fits {name} --gpus 24GiB --local --json --engine ollama"),
+        )
+        .json()
+    };
     let (plain, tuned) = (asked("ollama:tiny"), asked("ollama:tuned"));
     let more = component(&tuned, "weights") - component(&plain, "weights");
-    let projector = fs::metadata(home.path().join(".ollama/models/blobs/sha256-cc")).unwrap().len();
+    let projector = fs::metadata(home.path().join(".ollama/models/blobs/sha256-cc"))
+        .unwrap()
+        .len();
     assert_eq!(more, 2 * 1024 * 64 * 4 + projector);
-    assert_eq!((&plain["workload"]["context"], &tuned["workload"]["context"]), (&32_768.into(), &8192.into()));
-    let given =
-        ask(home.path(), "fits ollama:tuned --gpus 24GiB --local --json --engine ollama --set num_ctx=2048").json();
+    assert_eq!(
+        (&plain["workload"]["context"], &tuned["workload"]["context"]),
+        (&32_768.into(), &8192.into())
+    );
+    let given = ask(
+        home.path(),
+        "fits ollama:tuned --gpus 24GiB --local --json --engine ollama --set num_ctx=2048",
+    )
+    .json();
     assert_eq!(given["workload"]["context"], 2048);
 }
 
@@ -142,6 +217,11 @@ fn ollamas_context_follows_the_memory_of_all_devices() {
     ] {
         let line = format!("fits ollama:tiny --gpus {gpus} --local --json --engine ollama {rest}");
         let outcome = ask(home.path(), &line);
-        assert_eq!(outcome.json()["workload"]["context"], context, "{line}: {}", outcome.out);
+        assert_eq!(
+            outcome.json()["workload"]["context"],
+            context,
+            "{line}: {}",
+            outcome.out
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Every parameter of llama-server that is accepted moves a figure; every other one is refused by name.
+//! Every parameter of llama-server that is accepted moves a figure; every other one is refused by
+//! name.
 
 use std::fs;
 use std::path::Path;
@@ -33,15 +34,35 @@ fn mixture(folder: &Path) {
     }
     for layer in 0..4 {
         header = header
-            .tensor(&format!("blk.{layer}.attn_q.weight"), &[2048, 2048], 1, 2 << 22)
-            .tensor(&format!("blk.{layer}.ffn_gate_inp.weight"), &[2048, 32], 0, 4 * 2048 * 32)
-            .tensor(&format!("blk.{layer}.ffn_up_exps.weight"), &[2048, 2048, 32], 1, (2 << 22) * 32);
+            .tensor(
+                &format!("blk.{layer}.attn_q.weight"),
+                &[2048, 2048],
+                1,
+                2 << 22,
+            )
+            .tensor(
+                &format!("blk.{layer}.ffn_gate_inp.weight"),
+                &[2048, 32],
+                0,
+                4 * 2048 * 32,
+            )
+            .tensor(
+                &format!("blk.{layer}.ffn_up_exps.weight"),
+                &[2048, 2048, 32],
+                1,
+                (2 << 22) * 32,
+            );
     }
     let (bytes, data) = header.bytes();
     let path = folder.join("m-F16.gguf");
     let length = bytes.len() as u64 + data;
     fs::write(&path, bytes).unwrap();
-    fs::File::options().write(true).open(&path).unwrap().set_len(length).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(length)
+        .unwrap();
     fs::write(folder.join("mmproj-m.gguf"), vec![0; 1 << 20]).unwrap();
 }
 
@@ -50,13 +71,24 @@ fn accepted_parameters_move_figures_and_others_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     mixture(folder.path());
     let ask = |rest: &str| {
-        run(&format!("fits {} --gpus 2x24GiB --local --json --offload allow {rest}", folder.path().display()))
+        run(&format!(
+            "fits {} --gpus 2x24GiB --local --json --offload allow {rest}",
+            folder.path().display()
+        ))
     };
     let figures = |answer: &Value| {
         let placement = &answer["placement"];
-        let devices: Vec<Value> =
-            placement["devices"].as_array().unwrap().iter().map(|device| device["components"].clone()).collect();
-        (devices, placement["host"]["required_bytes"].clone(), placement["launch"]["args"].clone())
+        let devices: Vec<Value> = placement["devices"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|device| device["components"].clone())
+            .collect();
+        (
+            devices,
+            placement["host"]["required_bytes"].clone(),
+            placement["launch"]["args"].clone(),
+        )
     };
     let plain = ask("").json();
     for (name, value) in [
@@ -80,7 +112,11 @@ fn accepted_parameters_move_figures_and_others_are_refused() {
         let outcome = ask(&format!("--set {name}={value}"));
         let set = outcome.json();
         assert_eq!(outcome.code, 0, "{name}: {}", outcome.out);
-        assert_ne!(figures(&set), figures(&plain), "{name} = {value} changes nothing");
+        assert_ne!(
+            figures(&set),
+            figures(&plain),
+            "{name} = {value} changes nothing"
+        );
         let flag = set["placement"]["launch"]["args"].to_string();
         assert!(flag.contains("llama-server"), "{flag}");
     }
@@ -91,7 +127,11 @@ fn accepted_parameters_move_figures_and_others_are_refused() {
         "logits of every token are the largest part of a short context"
     );
     // These do not change what is allocated but what must be left free, or which ways there are.
-    let required = |answer: &Value| answer["placement"]["devices"][0]["required_bytes"].as_u64().unwrap();
+    let required = |answer: &Value| {
+        answer["placement"]["devices"][0]["required_bytes"]
+            .as_u64()
+            .unwrap()
+    };
     assert!(required(&ask("--set fit_target=4096").json()) > required(&plain));
     assert!(required(&ask("--set fit=off").json()) < required(&plain));
     let two = ask("--set tensor_split=1,1").json();

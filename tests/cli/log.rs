@@ -1,4 +1,5 @@
-//! What the daemon's log tells an operator: each turn once, each fact by its name, each request by its id.
+//! What the daemon's log tells an operator: each turn once, each fact by its name, each request by
+//! its id.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -40,12 +41,17 @@ fn ask_of(socket: &Path, method: &str, path: &str, id: &str, body: &str) -> (u16
 
 /// Each line by its fields.
 fn lines(log: &str) -> Vec<Value> {
-    log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    log.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect()
 }
 
 /// Those lines that say `message`.
 fn saying<'a>(lines: &'a [Value], message: &str) -> Vec<&'a Value> {
-    lines.iter().filter(|line| line["message"] == message).collect()
+    lines
+        .iter()
+        .filter(|line| line["message"] == message)
+        .collect()
 }
 
 #[test]
@@ -57,7 +63,12 @@ fn a_part_and_a_device_are_told_of_once_when_they_fall_ill_and_once_when_they_ar
     let socket = daemon.socket();
     let unusable = |status: u16, answer: &Value| {
         assert_eq!(status, 200);
-        answer["devices"].as_array().unwrap().iter().filter(|device| !device["unusable"].is_null()).count()
+        answer["devices"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|device| !device["unusable"].is_null())
+            .count()
     };
     let until = |count: usize| loop {
         let (status, answer) = ask_of(&socket, "GET", "/v1/gpus?fresh=true", "reading", "");
@@ -72,13 +83,24 @@ fn a_part_and_a_device_are_told_of_once_when_they_fall_ill_and_once_when_they_ar
         }
     };
     looked_at();
-    driver.set(&Scenario::of([profiles::h100_80(), profiles::h100_80().lost()])).unwrap();
+    driver
+        .set(&Scenario::of([
+            profiles::h100_80(),
+            profiles::h100_80().lost(),
+        ]))
+        .unwrap();
     until(1);
     looked_at();
     driver.set(&well).unwrap();
     until(0);
     looked_at();
-    driver.set(&well.clone().fault("nvmlDeviceGetCount_v2", simulated_nvml::Fault::code(9))).unwrap();
+    driver
+        .set(
+            &well
+                .clone()
+                .fault("nvmlDeviceGetCount_v2", simulated_nvml::Fault::code(9)),
+        )
+        .unwrap();
     while ask_of(&socket, "GET", "/v1/gpus?fresh=true", "reading", "").0 == 200 {}
     looked_at();
     let lines = lines(&daemon.log());
@@ -86,33 +108,70 @@ fn a_part_and_a_device_are_told_of_once_when_they_fall_ill_and_once_when_they_ar
     let ill = saying(&lines, "a device cannot be used");
     assert_eq!(ill.len(), 1, "{ill:?}");
     let index = ill[0]["index"].as_u64().unwrap();
-    assert_eq!((ill[0]["level"].as_str(), ill[0]["reason"].as_str(), index), (Some("WARN"), Some("gpu_lost"), 1));
-    assert!(ill[0]["uuid"].as_str().unwrap().starts_with("GPU-"), "{}", ill[0]);
+    assert_eq!(
+        (ill[0]["level"].as_str(), ill[0]["reason"].as_str(), index),
+        (Some("WARN"), Some("gpu_lost"), 1)
+    );
+    assert!(
+        ill[0]["uuid"].as_str().unwrap().starts_with("GPU-"),
+        "{}",
+        ill[0]
+    );
     let again = saying(&lines, "a device can be used again");
     assert_eq!((again.len(), &again[0]["uuid"]), (1, &ill[0]["uuid"]));
 
     let degraded = saying(&lines, "a part of the daemon is degraded");
-    let causes: Vec<_> = degraded.iter().map(|line| (line["part"].as_str(), line["cause"].as_str())).collect();
+    let causes: Vec<_> = degraded
+        .iter()
+        .map(|line| (line["part"].as_str(), line["cause"].as_str()))
+        .collect();
     let devices = Some("devices");
-    assert_eq!(causes, [(devices, Some("unusable_devices")), (devices, Some("nvml_unavailable"))]);
-    assert!(degraded[0]["why"].as_str().unwrap().contains("fallen off the bus"), "{}", degraded[0]);
+    assert_eq!(
+        causes,
+        [
+            (devices, Some("unusable_devices")),
+            (devices, Some("nvml_unavailable"))
+        ]
+    );
+    assert!(
+        degraded[0]["why"]
+            .as_str()
+            .unwrap()
+            .contains("fallen off the bus"),
+        "{}",
+        degraded[0]
+    );
     let well = saying(&lines, "a part of the daemon is well again");
-    assert_eq!((well.len(), well[0]["part"].as_str(), well[0]["level"].as_str()), (1, devices, Some("INFO")));
+    assert_eq!(
+        (
+            well.len(),
+            well[0]["part"].as_str(),
+            well[0]["level"].as_str()
+        ),
+        (1, devices, Some("INFO"))
+    );
 }
 
 #[test]
 fn a_hub_that_fails_is_told_of_once_however_many_ask() {
     let down = Arc::new(AtomicBool::new(true));
     let is_down = Arc::clone(&down);
-    let script =
-        move |_: &Request, _| is_down.load(Ordering::SeqCst).then(|| Reply::status(503).with("retry-after", "3600"));
+    let script = move |_: &Request, _| {
+        is_down
+            .load(Ordering::SeqCst)
+            .then(|| Reply::status(503).with("retry-after", "3600"))
+    };
     // On a thread of its own, to the end of the process: this one waits for answers.
     let (started, endpoint) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-            started.send(FakeHub::start(script).await.endpoint).unwrap();
-            std::future::pending::<()>().await;
-        });
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(async {
+                started.send(FakeHub::start(script).await.endpoint).unwrap();
+                std::future::pending::<()>().await;
+            });
     });
     let endpoint = endpoint.recv().unwrap();
     let directory = tempfile::tempdir().unwrap();
@@ -124,7 +183,11 @@ fn a_hub_that_fails_is_told_of_once_however_many_ask() {
     let ask = || ask_of(&socket, "POST", "/v1/fits", "model", question);
     for _ in 0..10 {
         let (status, answer) = ask();
-        assert_eq!((status, answer["reason"].as_str()), (502, Some("hub_unreachable")), "{answer}");
+        assert_eq!(
+            (status, answer["reason"].as_str()),
+            (502, Some("hub_unreachable")),
+            "{answer}"
+        );
     }
     down.store(false, Ordering::SeqCst);
     for _ in 0..10 {
@@ -133,9 +196,19 @@ fn a_hub_that_fails_is_told_of_once_however_many_ask() {
     }
     let lines = lines(&daemon.log());
     let degraded = saying(&lines, "a part of the daemon is degraded");
-    let told: Vec<_> = degraded.iter().map(|line| (line["part"].as_str(), line["cause"].as_str())).collect();
+    let told: Vec<_> = degraded
+        .iter()
+        .map(|line| (line["part"].as_str(), line["cause"].as_str()))
+        .collect();
     assert_eq!(told, [(Some("hub"), Some(endpoint.as_str()))], "{lines:?}");
-    assert!(degraded[0]["why"].as_str().unwrap().contains("known models are answered for"), "{}", degraded[0]);
+    assert!(
+        degraded[0]["why"]
+            .as_str()
+            .unwrap()
+            .contains("known models are answered for"),
+        "{}",
+        degraded[0]
+    );
     let well = saying(&lines, "a part of the daemon is well again");
     assert_eq!((well.len(), well[0]["part"].as_str()), (1, Some("hub")));
     assert!(lines.len() < 10, "nothing for each request: {lines:?}");
@@ -144,88 +217,188 @@ fn a_hub_that_fails_is_told_of_once_however_many_ask() {
 #[test]
 fn what_is_wrong_from_the_start_is_told_at_the_start() {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("more.toml"), "[log]\nformat = \"json\"\n").unwrap();
+    std::fs::write(
+        directory.path().join("more.toml"),
+        "[log]\nformat = \"json\"\n",
+    )
+    .unwrap();
     // In place of a file that the ledger needs.
     std::fs::create_dir_all(directory.path().join("state/leases.lock")).unwrap();
     let lines = lines(&Daemon::start_in(directory, &["--gpus", "24GiB"]).log());
     let degraded = saying(&lines, "a part of the daemon is degraded");
-    assert_eq!((degraded.len(), degraded[0]["part"].as_str()), (1, Some("leases")), "{lines:?}");
+    assert_eq!(
+        (degraded.len(), degraded[0]["part"].as_str()),
+        (1, Some("leases")),
+        "{lines:?}"
+    );
 }
 
 #[test]
 fn a_release_of_the_driver_is_told_with_who_asked_and_so_is_its_end() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let driver = SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();
+    let driver =
+        SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();
     let daemon = start("info", &["--nvml", driver.library().to_str().unwrap()]);
     let socket = daemon.socket();
-    assert_eq!(ask_of(&socket, "POST", "/v1/nvml/release", "reset-1", r#"{"seconds": 1}"#).0, 200);
+    assert_eq!(
+        ask_of(
+            &socket,
+            "POST",
+            "/v1/nvml/release",
+            "reset-1",
+            r#"{"seconds": 1}"#
+        )
+        .0,
+        200
+    );
     while ask_of(&socket, "GET", "/v1/gpus?fresh=true", "reading", "").0 != 200 {}
     let lines = lines(&daemon.log());
     let began = saying(&lines, "the driver is let go of, as this user asked");
     assert_eq!(began.len(), 1, "{lines:?}");
-    assert_eq!((began[0]["request_id"].as_str(), began[0]["seconds"].as_u64()), (Some("reset-1"), Some(1)));
-    assert_eq!(began[0]["uid"].as_u64(), Some(rustix::process::getuid().as_raw().into()));
+    assert_eq!(
+        (
+            began[0]["request_id"].as_str(),
+            began[0]["seconds"].as_u64()
+        ),
+        (Some("reset-1"), Some(1))
+    );
+    assert_eq!(
+        began[0]["uid"].as_u64(),
+        Some(rustix::process::getuid().as_raw().into())
+    );
     assert_eq!(began[0]["pid"].as_u64(), Some(std::process::id().into()));
-    let ended = saying(&lines, "the release of the driver is over: it is opened again when somebody asks");
-    assert_eq!((ended.len(), ended[0]["span"]["request_id"].as_str()), (1, Some("reset-1")), "{lines:?}");
+    let ended = saying(
+        &lines,
+        "the release of the driver is over: it is opened again when somebody asks",
+    );
+    assert_eq!(
+        (ended.len(), ended[0]["span"]["request_id"].as_str()),
+        (1, Some("reset-1")),
+        "{lines:?}"
+    );
 }
 
 #[test]
 fn events_of_leases_have_each_fact_by_its_name_and_the_request_that_caused_them() {
     let daemon = start("debug", &["--gpus", "80GiB"]);
     let socket = daemon.socket();
-    let reserved = run_beside(&socket, &format!("fits {MODEL} --reserve --holder job --json"));
+    let reserved = run_beside(
+        &socket,
+        &format!("fits {MODEL} --reserve --holder job --json"),
+    );
     let lease = reserved.json()["lease"]["id"].as_str().unwrap().to_owned();
     let path = format!("/v1/leases/{lease}");
-    assert_eq!(ask_of(&socket, "POST", &format!("{path}/renew"), "job-7", r#"{"ttl_seconds": 600}"#).0, 200);
+    assert_eq!(
+        ask_of(
+            &socket,
+            "POST",
+            &format!("{path}/renew"),
+            "job-7",
+            r#"{"ttl_seconds": 600}"#
+        )
+        .0,
+        200
+    );
     assert_eq!(ask_of(&socket, "DELETE", &path, "job-8", "").0, 200);
     let config = socket.with_file_name("config.toml");
     let log = daemon.log();
     let lines = lines(&log);
 
-    let events: Vec<&Value> = lines.iter().filter(|line| line["lease"] == lease.as_str()).collect();
-    let words: Vec<_> = events.iter().map(|line| line["event"].as_str().unwrap()).collect();
+    let events: Vec<&Value> = lines
+        .iter()
+        .filter(|line| line["lease"] == lease.as_str())
+        .collect();
+    let words: Vec<_> = events
+        .iter()
+        .map(|line| line["event"].as_str().unwrap())
+        .collect();
     assert_eq!(words, ["granted", "renewed", "ended"], "{lines:?}");
     for event in &events {
-        assert_eq!(event["uid"].as_u64(), Some(rustix::process::getuid().as_raw().into()), "{event}");
-        assert_eq!((event["name"].as_str(), event["level"].as_str()), (Some("job"), Some("INFO")), "{event}");
+        assert_eq!(
+            event["uid"].as_u64(),
+            Some(rustix::process::getuid().as_raw().into()),
+            "{event}"
+        );
+        assert_eq!(
+            (event["name"].as_str(), event["level"].as_str()),
+            (Some("job"), Some("INFO")),
+            "{event}"
+        );
         let granted = event["granted_bytes"].as_str().unwrap();
         let (uuid, bytes) = granted.split_once('=').unwrap();
-        assert!(uuid == "declared-0" && bytes.parse::<u64>().unwrap() > 1 << 30, "{granted}");
-        assert!(event["model"].as_str().unwrap().ends_with("Qwen3-8B"), "{event}");
+        assert!(
+            uuid == "declared-0" && bytes.parse::<u64>().unwrap() > 1 << 30,
+            "{granted}"
+        );
+        assert!(
+            event["model"].as_str().unwrap().ends_with("Qwen3-8B"),
+            "{event}"
+        );
     }
-    let ids: Vec<_> = events.iter().map(|line| line["request_id"].as_str().unwrap()).collect();
+    let ids: Vec<_> = events
+        .iter()
+        .map(|line| line["request_id"].as_str().unwrap())
+        .collect();
     assert_eq!(&ids[1..], ["job-7", "job-8"]);
     assert_eq!(events[2]["reason"], "by_owner");
 
     // One request can be followed: its stages, what came of it, and its end.
-    let of_grant: Vec<&Value> =
-        lines.iter().filter(|line| line["span"]["request_id"] == ids[0] || line["request_id"] == ids[0]).collect();
-    let stages: Vec<_> = of_grant.iter().filter_map(|line| line["stage"].as_str()).collect();
+    let of_grant: Vec<&Value> = lines
+        .iter()
+        .filter(|line| line["span"]["request_id"] == ids[0] || line["request_id"] == ids[0])
+        .collect();
+    let stages: Vec<_> = of_grant
+        .iter()
+        .filter_map(|line| line["stage"].as_str())
+        .collect();
     assert_eq!(stages, ["model", "plan", "lease"], "{of_grant:?}");
     for line in of_grant.iter().filter(|line| !line["stage"].is_null()) {
-        assert!(line["outcome"].is_string() && line["elapsed_us"].is_u64(), "{line}");
+        assert!(
+            line["outcome"].is_string() && line["elapsed_us"].is_u64(),
+            "{line}"
+        );
     }
-    assert_eq!(saying(&lines, "answered").iter().filter(|line| line["span"]["request_id"] == ids[0]).count(), 1);
+    assert_eq!(
+        saying(&lines, "answered")
+            .iter()
+            .filter(|line| line["span"]["request_id"] == ids[0])
+            .count(),
+        1
+    );
 
     let starting = saying(&lines, "starting");
     assert_eq!(starting[0]["config"].as_str(), config.to_str());
     assert!(!log.contains("Some("), "{log}");
     for line in &lines {
         let target = line["target"].as_str().unwrap();
-        assert!(target.starts_with("hf_mem_probe"), "`debug` is of this program alone: {line}");
+        assert!(
+            target.starts_with("hf_mem_probe"),
+            "`debug` is of this program alone: {line}"
+        );
     }
 }
 
 #[test]
 fn the_same_facts_stand_in_text() {
     let daemon = Daemon::start_in(tempfile::tempdir().unwrap(), &["--gpus", "80GiB"]);
-    let reserved = run_beside(&daemon.socket(), &format!("fits {MODEL} --reserve --holder job --json"));
+    let reserved = run_beside(
+        &daemon.socket(),
+        &format!("fits {MODEL} --reserve --holder job --json"),
+    );
     let lease = reserved.json()["lease"]["id"].as_str().unwrap().to_owned();
     let log = daemon.log();
-    let granted = log.lines().find(|line| line.contains(&format!("lease=\"{lease}\""))).unwrap();
-    for fact in [" INFO ", "event=\"granted\"", "uid=", "name=\"job\"", "granted_bytes=\"declared-0=", "request_id=\""]
-    {
+    let granted = log
+        .lines()
+        .find(|line| line.contains(&format!("lease=\"{lease}\"")))
+        .unwrap();
+    for fact in [
+        " INFO ",
+        "event=\"granted\"",
+        "uid=",
+        "name=\"job\"",
+        "granted_bytes=\"declared-0=",
+        "request_id=\"",
+    ] {
         assert!(granted.contains(fact), "{fact} in {granted}");
     }
 }

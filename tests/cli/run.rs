@@ -1,4 +1,5 @@
-//! Runs the binary with an environment of its own: no Hub, no home, no daemon but the one that is named.
+//! Runs the binary with an environment of its own: no Hub, no home, no daemon but the one that is
+//! named.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -8,12 +9,16 @@ use serde_json::Value;
 /// The model that the repository ships.
 pub(crate) const MODEL: &str = "tests/fixtures/Qwen3-8B";
 
-/// The binary in the repository's root, with nothing of the machine's environment that could change an answer.
+/// The binary in the repository's root, with nothing of the machine's environment that could change
+/// an answer.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hf-mem-probe"));
     command.current_dir(env!("CARGO_MANIFEST_DIR")).env_clear();
     // A Hub that nobody listens at: whoever asks it fails at once.
-    command.env("HF_ENDPOINT", "http://127.0.0.1:9").env("HF_HUB_OFFLINE", "1").env("NO_COLOR", "1");
+    command
+        .env("HF_ENDPOINT", "http://127.0.0.1:9")
+        .env("HF_HUB_OFFLINE", "1")
+        .env("NO_COLOR", "1");
     command.env("HF_MEM_PROBE_SOCKET", "/nonexistent/api.sock");
     command
 }
@@ -28,7 +33,8 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// Standard output as exactly one JSON object.
     pub(crate) fn json(&self) -> Value {
-        let value: Value = serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {:?}", self.out));
+        let value: Value = serde_json::from_str(&self.out)
+            .unwrap_or_else(|error| panic!("{error}: {:?}", self.out));
         assert!(value.is_object(), "{value}");
         value
     }
@@ -46,10 +52,19 @@ impl From<Output> for Outcome {
 
 /// Runs `line`, split at spaces.
 pub(crate) fn run(line: &str) -> Outcome {
-    program().args(line.split_whitespace()).output().unwrap().into()
+    program()
+        .args(line.split_whitespace())
+        .output()
+        .unwrap()
+        .into()
 }
 
 /// The same beside a daemon at `socket`.
 pub(crate) fn run_beside(socket: &Path, line: &str) -> Outcome {
-    program().env("HF_MEM_PROBE_SOCKET", socket).args(line.split_whitespace()).output().unwrap().into()
+    program()
+        .env("HF_MEM_PROBE_SOCKET", socket)
+        .args(line.split_whitespace())
+        .output()
+        .unwrap()
+        .into()
 }

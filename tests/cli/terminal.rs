@@ -1,4 +1,5 @@
-//! What others wrote, on a terminal: names and messages of other users, processes and hubs are shown, never obeyed.
+//! What others wrote, on a terminal: names and messages of other users, processes and hubs are
+//! shown, never obeyed.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixListener;
@@ -12,17 +13,25 @@ use super::run::{program, run, run_beside};
 /// Titles the window, clears the screen, begins a line, turns the direction, and steers by C1.
 const HOSTILE: &str = "job\x1b]0;owned\x07\x1b[2J\nFAKE  root  lease\u{202e}\u{9b}2J";
 
-/// Whether a terminal would act on something in `text`. Of sequences, colours and what draws a screen anew are ours.
+/// Whether a terminal would act on something in `text`. Of sequences, colours and what draws a
+/// screen anew are ours.
 fn steers(text: &str) -> bool {
     let mut rest = text.to_owned();
     for ours in ["\x1b[H", "\x1b[K", "\x1b[J"] {
         rest = rest.replace(ours, "");
     }
     let colours = rest.split("\x1b[").skip(1).all(|after| {
-        after.trim_start_matches(|letter: char| letter.is_ascii_digit() || letter == ';').starts_with('m')
+        after
+            .trim_start_matches(|letter: char| letter.is_ascii_digit() || letter == ';')
+            .starts_with('m')
     });
-    let controls = |letter: char| letter.is_control() && !matches!(letter, '\n' | '\r' | '\t' | '\x1b');
-    !colours || rest.contains("\x1b]") || rest.chars().any(|letter| controls(letter) || letter == '\u{202e}')
+    let controls =
+        |letter: char| letter.is_control() && !matches!(letter, '\n' | '\r' | '\t' | '\x1b');
+    !colours
+        || rest.contains("\x1b]")
+        || rest
+            .chars()
+            .any(|letter| controls(letter) || letter == '\u{202e}')
 }
 
 /// A daemon of a hostile tongue: the answer to each request.
@@ -43,7 +52,9 @@ impl Tongue {
                 let (mut head, mut length) = (String::new(), 0);
                 while reader.read_line(&mut head).unwrap() > 2 {
                     let line = head.lines().last().unwrap_or_default();
-                    length = line.strip_prefix("content-length: ").map_or(length, |bytes| bytes.parse().unwrap());
+                    length = line
+                        .strip_prefix("content-length: ")
+                        .map_or(length, |bytes| bytes.parse().unwrap());
                 }
                 // All of it: what is left unread would reset the connection.
                 reader.read_exact(&mut vec![0; length]).unwrap();
@@ -57,21 +68,40 @@ impl Tongue {
                 );
             }
         });
-        Self { _directory: directory, socket }
+        Self {
+            _directory: directory,
+            socket,
+        }
     }
 }
 
-/// What a command line shows on a terminal of its own, standard error in it too; `None` where there is none to be had.
+/// What a command line shows on a terminal of its own, standard error in it too; `None` where there
+/// is none to be had.
 #[expect(clippy::print_stderr, reason = "a test that did not run says so")]
 fn on_a_terminal(socket: &Path, words: &[&str]) -> Option<String> {
     let program = program();
     let quoted = |word: &str| format!("'{}'", word.replace('\'', r"'\''"));
-    let line: Vec<String> =
-        std::iter::once(program.get_program().to_str().unwrap()).chain(words.iter().copied()).map(quoted).collect();
+    let line: Vec<String> = std::iter::once(program.get_program().to_str().unwrap())
+        .chain(words.iter().copied())
+        .map(quoted)
+        .collect();
     let mut terminal = Command::new("/usr/bin/script");
-    terminal.args(["--quiet", "--return", "--command", &line.join(" "), "/dev/null"]);
-    terminal.env_clear().env("TERM", "xterm-256color").env("HF_MEM_PROBE_SOCKET", socket).env("HF_HUB_OFFLINE", "1");
-    let output = terminal.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null()).output();
+    terminal.args([
+        "--quiet",
+        "--return",
+        "--command",
+        &line.join(" "),
+        "/dev/null",
+    ]);
+    terminal
+        .env_clear()
+        .env("TERM", "xterm-256color")
+        .env("HF_MEM_PROBE_SOCKET", socket)
+        .env("HF_HUB_OFFLINE", "1");
+    let output = terminal
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::null())
+        .output();
     let Ok(output) = output else {
         eprintln!("skipped: `script` is not installed");
         return None;
@@ -112,9 +142,10 @@ fn devices() -> Value {
 fn says(devices: &Value) -> impl Fn(&str) -> (u16, Value) + Send + 'static {
     let devices = devices.clone();
     move |request| match request {
-        "GET /v1/leases" => {
-            (200, json!({ "schema_version": 1, "leases": [lease(), lease()], "waiting": [], "note": HOSTILE }))
-        }
+        "GET /v1/leases" => (
+            200,
+            json!({ "schema_version": 1, "leases": [lease(), lease()], "waiting": [], "note": HOSTILE }),
+        ),
         "GET /v1/gpus" => (200, devices.clone()),
         "GET /v1/health" => {
             let part = json!({ "name": "hub", "status": "degraded", "reason": HOSTILE });
@@ -147,17 +178,27 @@ fn what_others_wrote_does_not_steer_the_terminal() {
         &["lease", "release", "1-2"],
         &["health"],
         &["gpus"],
-        &["explain", "--at", "2026-11-25T00:00:02Z", "--journal", journal],
+        &[
+            "explain",
+            "--at",
+            "2026-11-25T00:00:02Z",
+            "--journal",
+            journal,
+        ],
         &["fits", "tests/fixtures/Qwen3-8B"],
         &["fits", HOSTILE, "--local"],
         &["lease", HOSTILE],
         &["run", "--model", "tests/fixtures/Qwen3-8B", "--", "true"],
     ];
     for words in lines {
-        let Some(shown) = on_a_terminal(&daemon.socket, words) else { return };
+        let Some(shown) = on_a_terminal(&daemon.socket, words) else {
+            return;
+        };
         assert!(shown.contains("job"), "{words:?} shows it: {shown:?}");
         assert!(!steers(&shown), "{words:?}: {shown:?}");
-        let forged = shown.lines().any(|line| line.starts_with("FAKE") && words != ["lease", HOSTILE]);
+        let forged = shown
+            .lines()
+            .any(|line| line.starts_with("FAKE") && words != ["lease", HOSTILE]);
         assert!(!forged, "{words:?}: {shown:?}");
         // Once more as JSON, which means the same to a program.
         let mut json = words.to_vec();
@@ -168,13 +209,31 @@ fn what_others_wrote_does_not_steer_the_terminal() {
     let list = run_beside(&daemon.socket, "lease list --json").json();
     assert_eq!(list["leases"][0]["holder"]["name"], HOSTILE);
     let shown = on_a_terminal(&daemon.socket, &["lease", "list"]).unwrap();
-    assert!(shown.contains(r#"for "job\u{1b}]0;owned\u{7}\u{1b}[2J\u{a}FAKE"#), "{shown}");
+    assert!(
+        shown.contains(r#"for "job\u{1b}]0;owned\u{7}\u{1b}[2J\u{a}FAKE"#),
+        "{shown}"
+    );
 }
 
 #[test]
 fn a_holder_that_steers_is_refused_before_anybody_is_asked() {
-    let refused: super::run::Outcome =
-        program().args(["fits", "tests/fixtures/Qwen3-8B", "--reserve", "--holder", "a\nb"]).output().unwrap().into();
+    let refused: super::run::Outcome = program()
+        .args([
+            "fits",
+            "tests/fixtures/Qwen3-8B",
+            "--reserve",
+            "--holder",
+            "a\nb",
+        ])
+        .output()
+        .unwrap()
+        .into();
     assert_eq!(refused.code, 2, "{}", refused.err);
-    assert!(refused.err.contains("`--holder` holds the control character \\u{a}"), "{}", refused.err);
+    assert!(
+        refused
+            .err
+            .contains("`--holder` holds the control character \\u{a}"),
+        "{}",
+        refused.err
+    );
 }

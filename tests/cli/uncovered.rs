@@ -1,4 +1,5 @@
-//! Headers that leave a large part of their file to no tensor: unknown, whatever the engine and whoever is asked.
+//! Headers that leave a large part of their file to no tensor: unknown, whatever the engine and
+//! whoever is asked.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +13,12 @@ use super::run::{run, run_beside};
 /// A file of `length` bytes that begins with `header`.
 fn write(path: &Path, header: &[u8], length: u64) {
     fs::write(path, header).unwrap();
-    fs::OpenOptions::new().write(true).open(path).unwrap().set_len(length).unwrap();
+    fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .set_len(length)
+        .unwrap();
 }
 
 /// A Llama model whose header names `tensors` and whose file has `length` bytes.
@@ -31,10 +37,29 @@ fn llama(folder: &Path, tensors: &Value, length: u64) -> String {
 #[track_caller]
 fn is_unknown(outcome: &super::run::Outcome) {
     let answer = outcome.json();
-    let said = (outcome.code, answer["verdict"].as_str(), answer["reason"].as_str());
-    assert_eq!(said, (3, Some("unknown"), Some("missing_metadata")), "{}", outcome.out);
-    assert!(answer["message"].as_str().unwrap().contains("belong to no tensor"), "{answer}");
-    assert_eq!((&answer["requirement"], &answer["lease"]), (&Value::Null, &Value::Null), "no figure could be right");
+    let said = (
+        outcome.code,
+        answer["verdict"].as_str(),
+        answer["reason"].as_str(),
+    );
+    assert_eq!(
+        said,
+        (3, Some("unknown"), Some("missing_metadata")),
+        "{}",
+        outcome.out
+    );
+    assert!(
+        answer["message"]
+            .as_str()
+            .unwrap()
+            .contains("belong to no tensor"),
+        "{answer}"
+    );
+    assert_eq!(
+        (&answer["requirement"], &answer["lease"]),
+        (&Value::Null, &Value::Null),
+        "no figure could be right"
+    );
 }
 
 #[test]
@@ -46,7 +71,9 @@ fn uncovered_weights_are_unknown() {
     for (name, tensors) in [("none", &json!({})), ("one", &one), ("apart", &apart)] {
         let folder = llama(&directory.path().join(name), tensors, 3_400_000);
         for engine in ["vllm", "sglang", "transformers", "reference"] {
-            is_unknown(&run(&format!("fits {folder} --gpus 24GiB --engine {engine} --json")));
+            is_unknown(&run(&format!(
+                "fits {folder} --gpus 24GiB --engine {engine} --json"
+            )));
         }
         is_unknown(&run(&format!("estimate {folder} --json")));
     }
@@ -55,14 +82,25 @@ fn uncovered_weights_are_unknown() {
 #[test]
 fn little_more_than_tensors_is_known() {
     let directory = tempfile::tempdir().unwrap();
-    let large = json!({"w": {"dtype": "U8", "shape": [400_000_000], "data_offsets": [0, 400_000_000]}});
+    let large =
+        json!({"w": {"dtype": "U8", "shape": [400_000_000], "data_offsets": [0, 400_000_000]}});
     let small = json!({"w": {"dtype": "U8", "shape": [1000], "data_offsets": [0, 1000]}});
     // Below one percent of the file, below 1 MiB, and a file that ends with its header.
-    let cases = [("percent", &large, 403_000_000), ("mebibyte", &small, 1 << 20)];
+    let cases = [
+        ("percent", &large, 403_000_000),
+        ("mebibyte", &small, 1 << 20),
+    ];
     for (name, tensors, length) in cases {
         let folder = llama(&directory.path().join(name), tensors, length);
-        let outcome = run(&format!("fits {folder} --gpus 24GiB --engine reference --json"));
-        assert_eq!((outcome.code, outcome.json()["verdict"].as_str()), (0, Some("fits")), "{}", outcome.out);
+        let outcome = run(&format!(
+            "fits {folder} --gpus 24GiB --engine reference --json"
+        ));
+        assert_eq!(
+            (outcome.code, outcome.json()["verdict"].as_str()),
+            (0, Some("fits")),
+            "{}",
+            outcome.out
+        );
     }
 }
 
@@ -71,8 +109,14 @@ fn daemon_answers_unknown_and_grants_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let folder = llama(&directory.path().join("model"), &json!({}), 3_400_000);
     let daemon = Daemon::start_in(tempfile::tempdir().unwrap(), &["--gpus", "2x24GiB"]);
-    is_unknown(&run_beside(&daemon.socket(), &format!("fits {folder} --json")));
-    is_unknown(&run_beside(&daemon.socket(), &format!("fits {folder} --reserve --json")));
+    is_unknown(&run_beside(
+        &daemon.socket(),
+        &format!("fits {folder} --json"),
+    ));
+    is_unknown(&run_beside(
+        &daemon.socket(),
+        &format!("fits {folder} --reserve --json"),
+    ));
     let leases = run_beside(&daemon.socket(), "lease list --json");
     assert!(leases.out.contains("\"leases\": []"), "{}", leases.out);
 }
@@ -93,9 +137,17 @@ fn gguf_padding_is_no_gap() {
     let path = directory.path().join("model.gguf");
     let ask = |length: u64| {
         write(&path, &bytes, length);
-        run(&format!("fits {} --gpus 24GiB --engine reference --json", path.display()))
+        run(&format!(
+            "fits {} --gpus 24GiB --engine reference --json",
+            path.display()
+        ))
     };
     let padded = ask(whole);
-    assert_eq!(padded.json()["reason"], "unsupported_architecture", "its header accounts for it: {}", padded.out);
+    assert_eq!(
+        padded.json()["reason"],
+        "unsupported_architecture",
+        "its header accounts for it: {}",
+        padded.out
+    );
     is_unknown(&ask(whole + (2 << 20)));
 }

@@ -1,7 +1,8 @@
-//! The daemon as a process of its own: started by the first caller, with its socket and its line to the service manager
-//! handed over as systemd does, and ended by a signal.
+//! The daemon as a process of its own: started by the first caller, with its socket and its line to
+//! the service manager handed over as systemd does, and ended by a signal.
 //!
-//! `systemd-socket-activate` stands in for systemd. What it starts is this very test program, running [`child`].
+//! `systemd-socket-activate` stands in for systemd. What it starts is this very test program,
+//! running [`child`].
 
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -23,7 +24,10 @@ fn child() {
     if std::env::var_os("LISTEN_FDS").is_none() {
         return;
     }
-    let options = Options { config_file: std::env::var_os(CONFIG).map(Into::into), ..Options::default() };
+    let options = Options {
+        config_file: std::env::var_os(CONFIG).map(Into::into),
+        ..Options::default()
+    };
     let ended = boot(&options, async |_parts| Ok(Double::default())).unwrap();
     assert_eq!(ended.by, "SIGTERM");
 }
@@ -66,22 +70,36 @@ fn activate(socket: &Path, notify: &Path) -> Option<Reaped> {
 #[test]
 fn the_first_caller_starts_it_and_sigterm_ends_it() {
     let folder = tempfile::tempdir().unwrap();
-    let (socket, notify) = (folder.path().join("api.sock"), folder.path().join("notify.sock"));
+    let (socket, notify) = (
+        folder.path().join("api.sock"),
+        folder.path().join("notify.sock"),
+    );
     let manager = UnixDatagram::bind(&notify).unwrap();
-    manager.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    let Some(mut process) = activate(&socket, &notify) else { return };
+    manager
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    let Some(mut process) = activate(&socket, &notify) else {
+        return;
+    };
     // The file is there before anybody listens at it.
     let health = loop {
         match block_on(Client::new(&socket).health()).unwrap() {
             Err(error) if error.daemon_is_absent() => {
-                assert_eq!(process.0.try_wait().unwrap(), None, "the tool ended: {error}");
+                assert_eq!(
+                    process.0.try_wait().unwrap(),
+                    None,
+                    "the tool ended: {error}"
+                );
             }
             health => break health.unwrap(),
         }
     };
     assert_eq!(health.uptime_seconds, 3);
     let ready = told(&manager, "READY=1");
-    assert_eq!(ready, "READY=1\nSTATUS=answering on the socket unit's socket");
+    assert_eq!(
+        ready,
+        "READY=1\nSTATUS=answering on the socket unit's socket"
+    );
     told(&manager, "WATCHDOG=1");
 
     // The tool has become the daemon by exec: one process, one id.
@@ -92,7 +110,10 @@ fn the_first_caller_starts_it_and_sigterm_ends_it() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     told(&manager, "STOPPING=1");
     assert!(process.0.wait().unwrap().success());
-    assert!(socket.exists(), "what was handed over is not ours to remove");
+    assert!(
+        socket.exists(),
+        "what was handed over is not ours to remove"
+    );
 }
 
 /// The next message that starts with `name`.
@@ -104,7 +125,9 @@ fn told(manager: &UnixDatagram, name: &str) -> String {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             length => length.unwrap(),
         };
-        let message = String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned();
+        let message = String::from_utf8_lossy(&buffer[..length])
+            .trim_end()
+            .to_owned();
         if message.starts_with(name) {
             return message;
         }

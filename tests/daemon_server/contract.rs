@@ -1,4 +1,5 @@
-//! The server holds to its own description: every request body of `GET /v1/openapi.json`, bent in one place at a time.
+//! The server holds to its own description: every request body of `GET /v1/openapi.json`, bent in
+//! one place at a time.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +23,10 @@ fn examples(document: &Value) -> Vec<Example> {
             continue;
         }
         let path = path.replace("{id}", "l-1");
-        examples.extend(values(document, schema).into_iter().map(|body| Example { path: path.clone(), body }));
+        examples.extend(values(document, schema).into_iter().map(|body| Example {
+            path: path.clone(),
+            body,
+        }));
     }
     examples
 }
@@ -33,7 +37,9 @@ fn values(document: &Value, schema: &Value) -> Vec<Value> {
         return values(document, document.pointer(&reference[1..]).unwrap());
     }
     if let Some(alternatives) = schema["oneOf"].as_array() {
-        let real = alternatives.iter().filter(|schema| schema["type"] != "null");
+        let real = alternatives
+            .iter()
+            .filter(|schema| schema["type"] != "null");
         return real.flat_map(|schema| values(document, schema)).collect();
     }
     if let Some(words) = schema["enum"].as_array() {
@@ -43,7 +49,9 @@ fn values(document: &Value, schema: &Value) -> Vec<Value> {
         return vec![schema["example"].clone()];
     }
 
-    let kind = schema["type"].as_str().or_else(|| schema["type"][0].as_str());
+    let kind = schema["type"]
+        .as_str()
+        .or_else(|| schema["type"][0].as_str());
     match kind.unwrap_or_else(|| panic!("no type: {schema}")) {
         "object" => objects(document, schema),
         "array" => vec![json!([values(document, &schema["items"])[0]])],
@@ -77,10 +85,14 @@ fn objects_in(value: &Value, place: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(map) => {
             found.push(place.to_owned());
-            map.iter().for_each(|(name, value)| objects_in(value, &format!("{place}/{name}"), found));
+            map.iter()
+                .for_each(|(name, value)| objects_in(value, &format!("{place}/{name}"), found));
         }
         Value::Array(items) => {
-            items.iter().enumerate().for_each(|(index, item)| objects_in(item, &format!("{place}/{index}"), found));
+            items
+                .iter()
+                .enumerate()
+                .for_each(|(index, item)| objects_in(item, &format!("{place}/{index}"), found));
         }
         _ => {}
     }
@@ -110,21 +122,47 @@ fn outside(document: &Value, schema: &Value, place: &str) -> Vec<Outside> {
     }
 
     let questions = place.ends_with("questions");
-    let item = if questions { json!({ "model": { "repo": "a/b" } }) } else { json!("x") };
+    let item = if questions {
+        json!({ "model": { "repo": "a/b" } })
+    } else {
+        json!("x")
+    };
     let mut add = |keyword: &'static str, wrong: &dyn Fn(usize) -> Option<Value>| {
         // Bounds are whole numbers, some of them written as 1.0.
-        let bound = schema[keyword].as_f64().map(|bound| format!("{bound:.0}").parse().unwrap());
+        let bound = schema[keyword]
+            .as_f64()
+            .map(|bound| format!("{bound:.0}").parse().unwrap());
         if let Some(value) = bound.and_then(wrong) {
-            found.push(Outside { place: place.to_owned(), keyword, value });
+            found.push(Outside {
+                place: place.to_owned(),
+                keyword,
+                value,
+            });
         }
     };
-    add("minimum", &|least| least.checked_sub(1).map(|value| json!(value)));
+    add("minimum", &|least| {
+        least.checked_sub(1).map(|value| json!(value))
+    });
     add("maximum", &|most| Some(json!(most + 1)));
-    add("minLength", &|least| least.checked_sub(1).map(|length| json!("x".repeat(length))));
+    add("minLength", &|least| {
+        least.checked_sub(1).map(|length| json!("x".repeat(length)))
+    });
     add("maxLength", &|most| Some(json!("x".repeat(most + 1))));
-    add("minItems", &|least| least.checked_sub(1).map(|length| json!(vec![item.clone(); length])));
-    add("maxItems", &|most| Some(json!(vec![item.clone(); most + 1])));
-    add("maxProperties", &|most| Some((0..=most).map(|name| (name.to_string(), json!(1))).collect()));
+    add("minItems", &|least| {
+        least
+            .checked_sub(1)
+            .map(|length| json!(vec![item.clone(); length]))
+    });
+    add("maxItems", &|most| {
+        Some(json!(vec![item.clone(); most + 1]))
+    });
+    add("maxProperties", &|most| {
+        Some(
+            (0..=most)
+                .map(|name| (name.to_string(), json!(1)))
+                .collect(),
+        )
+    });
 
     found
 }
@@ -133,20 +171,35 @@ fn outside(document: &Value, schema: &Value, place: &str) -> Vec<Outside> {
 async fn stated_bounds_are_enforced() {
     let daemon = start(roomy());
     let socket = daemon.socket();
-    let document = raw(&socket, &request("GET", "/v1/openapi.json", "", "")).await.body;
+    let document = raw(&socket, &request("GET", "/v1/openapi.json", "", ""))
+        .await
+        .body;
     let document: Value = serde_json::from_str(&document).unwrap();
     let examples = examples(&document);
     let mut stated = BTreeSet::new();
     for (path, operations) in document["paths"].as_object().unwrap() {
         let schema = &operations["post"]["requestBody"]["content"]["application/json"]["schema"];
         let path = path.replace("{id}", "l-1");
-        for Outside { place, keyword, value } in outside(&document, schema, "") {
+        for Outside {
+            place,
+            keyword,
+            value,
+        } in outside(&document, schema, "")
+        {
             let mut bodies = examples.iter().filter(|example| example.path == path);
-            let example = bodies.find(|example| example.body.pointer(&place).is_some()).unwrap();
+            let example = bodies
+                .find(|example| example.body.pointer(&place).is_some())
+                .unwrap();
             let mut body = example.body.clone();
             *body.pointer_mut(&place).unwrap() = value;
-            let problem = raw(&socket, &request("POST", &path, "", &body.to_string())).await.problem();
-            assert_eq!(problem.reason, Reason::Usage, "{path} {place} {keyword}: {problem:?}");
+            let problem = raw(&socket, &request("POST", &path, "", &body.to_string()))
+                .await
+                .problem();
+            assert_eq!(
+                problem.reason,
+                Reason::Usage,
+                "{path} {place} {keyword}: {problem:?}"
+            );
             stated.insert(format!("{path} {place} {keyword}"));
         }
     }
@@ -174,12 +227,18 @@ async fn stated_bounds_are_enforced() {
 async fn arrays_for_objects_are_refused() {
     let daemon = start(roomy());
     let socket = daemon.socket();
-    let document = raw(&socket, &request("GET", "/v1/openapi.json", "", "")).await.body;
+    let document = raw(&socket, &request("GET", "/v1/openapi.json", "", ""))
+        .await
+        .body;
     let document: Value = serde_json::from_str(&document).unwrap();
     let mut bent = 0;
     for Example { path, body } in examples(&document) {
         let allowed = raw(&socket, &request("POST", &path, "", &body.to_string())).await;
-        assert!(!allowed.body.contains("not a question"), "{path} {body}: {}", allowed.body);
+        assert!(
+            !allowed.body.contains("not a question"),
+            "{path} {body}: {}",
+            allowed.body
+        );
         let mut places = Vec::new();
         objects_in(&body, "", &mut places);
         for place in places {
@@ -187,10 +246,14 @@ async fn arrays_for_objects_are_refused() {
             let object = wrong.pointer_mut(&place).unwrap();
             let items = object.as_object().unwrap().values().cloned().collect();
             *object = Value::Array(items);
-            let problem = raw(&socket, &request("POST", &path, "", &wrong.to_string())).await.problem();
+            let problem = raw(&socket, &request("POST", &path, "", &wrong.to_string()))
+                .await
+                .problem();
             assert_eq!(problem.reason, Reason::Usage, "{path} {wrong}: {problem:?}");
             // serde_json takes an enum of objects for no JSON at all where it is an array.
-            let said = ["expected an object", "expected value"].iter().any(|words| problem.detail.contains(words));
+            let said = ["expected an object", "expected value"]
+                .iter()
+                .any(|words| problem.detail.contains(words));
             assert!(said, "{path}, {place:?} of {wrong}: {problem:?}");
             bent += 1;
         }
@@ -206,14 +269,28 @@ async fn arrays_for_objects_are_refused() {
         ("/v1/fits", r#"{"questions": [{"model": ["a/b"]}]}"#),
         ("/v1/fits", r#"[[{"model": {"repo": "a/b"}}]]"#),
         ("/v1/fits", r#"{"model": {"repo": "a/b", "metadata": []}}"#),
-        ("/v1/estimates", r#"{"model": {"repo": "a/b"}, "workload": [8192, 1]}"#),
-        ("/v1/estimates", r#"{"model": {"repo": "a/b"}, "constraints": []}"#),
+        (
+            "/v1/estimates",
+            r#"{"model": {"repo": "a/b"}, "workload": [8192, 1]}"#,
+        ),
+        (
+            "/v1/estimates",
+            r#"{"model": {"repo": "a/b"}, "constraints": []}"#,
+        ),
         ("/v1/leases", r#"[{"model": {"repo": "a/b"}}]"#),
-        ("/v1/leases", r#"{"question": {"model": {"repo": "a/b"}, "engine": ["vllm"]}}"#),
+        (
+            "/v1/leases",
+            r#"{"question": {"model": {"repo": "a/b"}, "engine": ["vllm"]}}"#,
+        ),
     ] {
-        let problem = raw(&socket, &request("POST", path, "", body)).await.problem();
+        let problem = raw(&socket, &request("POST", path, "", body))
+            .await
+            .problem();
         assert_eq!(problem.reason, Reason::Usage, "{path} {body}: {problem:?}");
-        assert!(problem.detail.contains("expected an object"), "{path} {body}: {problem:?}");
+        assert!(
+            problem.detail.contains("expected an object"),
+            "{path} {body}: {problem:?}"
+        );
     }
     daemon.stop().await;
 }

@@ -1,4 +1,5 @@
-//! A program whose answers depend on the model's name alone, the daemon around it, and a raw caller.
+//! A program whose answers depend on the model's name alone, the daemon around it, and a raw
+//! caller.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use hf_mem_probe::api::answer::{Answer, ModelAnswer, Shortfall, Verdict};
 use hf_mem_probe::api::client::Client;
-use hf_mem_probe::api::lease::{Holder, LeaseAnswer, LeaseRequest, LeasedDevice, LeasesAnswer, RenewRequest};
+use hf_mem_probe::api::lease::{
+    Holder, LeaseAnswer, LeaseRequest, LeasedDevice, LeasesAnswer, RenewRequest,
+};
 use hf_mem_probe::api::limits::Limits;
 use hf_mem_probe::api::peer::Caller;
 use hf_mem_probe::api::problem::Reason;
@@ -18,7 +21,9 @@ use hf_mem_probe::api::status::{
 };
 use hf_mem_probe::api::{Problem, Question, SCHEMA_VERSION};
 use hf_mem_probe::config::{Accounts, Config, SocketConfig};
-use hf_mem_probe::daemon::{Daemon, Ended, Notifier, Options, Program, RunError, Signal, run, socket};
+use hf_mem_probe::daemon::{
+    Daemon, Ended, Notifier, Options, Program, RunError, Signal, run, socket,
+};
 use hf_mem_probe::devices::Snapshot;
 use hf_mem_probe::leases::lease::State;
 use hf_mem_probe::metrics::{HubOutcome, Metrics};
@@ -28,8 +33,8 @@ use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
-/// The program. `known/x` was asked before, `slow/...` waits for [`Double::gate`], `panic/...` panics, `gone/...` is a problem, `wants/token` needs
-/// the caller's token.
+/// The program. `known/x` was asked before, `slow/...` waits for [`Double::gate`], `panic/...`
+/// panics, `gone/...` is a problem, `wants/token` needs the caller's token.
 pub(crate) struct Double {
     /// Permits let slow questions go on.
     pub(crate) gate: Semaphore,
@@ -59,8 +64,14 @@ impl Default for Double {
 }
 
 pub(crate) fn question(repo: &str) -> Question {
-    let model = ModelQuestion { repo: repo.to_owned(), ..ModelQuestion::default() };
-    Question { model, ..Question::default() }
+    let model = ModelQuestion {
+        repo: repo.to_owned(),
+        ..ModelQuestion::default()
+    };
+    Question {
+        model,
+        ..Question::default()
+    }
 }
 
 fn answer(repo: &str) -> Answer {
@@ -69,7 +80,10 @@ fn answer(repo: &str) -> Answer {
         verdict: Some(Verdict::Fits),
         reason: Some(Reason::Fits.word().to_owned()),
         message: "It fits.".to_owned(),
-        model: ModelAnswer { repo: repo.to_owned(), ..ModelAnswer::default() },
+        model: ModelAnswer {
+            repo: repo.to_owned(),
+            ..ModelAnswer::default()
+        },
         engine: None,
         workload: None,
         requirement: None,
@@ -96,7 +110,12 @@ fn lease(id: &str, uid: u32, ttl_seconds: u64) -> LeaseAnswer {
         granted_at: "2026-11-23T15:04:05Z".to_owned(),
         expires_at: "2026-11-23T15:06:05Z".to_owned(),
         ttl_seconds,
-        devices: vec![LeasedDevice { uuid: "GPU-1".to_owned(), granted_bytes: 7, visible_bytes: 0, claimed_bytes: 7 }],
+        devices: vec![LeasedDevice {
+            uuid: "GPU-1".to_owned(),
+            granted_bytes: 7,
+            visible_bytes: 0,
+            claimed_bytes: 7,
+        }],
         state: State::Granted,
         reason: None,
         expires_in_seconds: ttl_seconds,
@@ -113,7 +132,8 @@ impl Double {
         }
         assert!(!repo.starts_with("panic/"), "told to panic");
         if repo.starts_with("gone/") {
-            let mut problem = Problem::new(Reason::RateLimited, "the Hub asks to wait").hint("wait");
+            let mut problem =
+                Problem::new(Reason::RateLimited, "the Hub asks to wait").hint("wait");
             problem.retry_after_seconds = Some(7);
             return Err(problem);
         }
@@ -133,20 +153,37 @@ impl Service for Double {
     async fn again(&self, _caller: &Caller, body: &[u8]) -> Result<Option<Written>, Problem> {
         let body = std::str::from_utf8(body).unwrap_or_default();
         assert!(!body.contains("known/panic"), "told to panic");
-        Ok(body.contains("\"known/x\"").then(|| Written::new(&answer("known/x"))))
+        Ok(body
+            .contains("\"known/x\"")
+            .then(|| Written::new(&answer("known/x"))))
     }
 
-    async fn fits(&self, caller: Caller, question: Question, _body: Option<bytes::Bytes>) -> Result<Written, Problem> {
+    async fn fits(
+        &self,
+        caller: Caller,
+        question: Question,
+        _body: Option<bytes::Bytes>,
+    ) -> Result<Written, Problem> {
         Ok(Written::new(&self.answered(caller, question).await?))
     }
 
-    async fn fits_together(&self, caller: Caller, questions: Vec<Question>) -> Result<TogetherAnswer, Problem> {
+    async fn fits_together(
+        &self,
+        caller: Caller,
+        questions: Vec<Question>,
+    ) -> Result<TogetherAnswer, Problem> {
         let mut answers = Vec::new();
         for question in questions {
             answers.push(self.answered(caller.clone(), question).await?);
         }
         let (verdict, reason, message) = (Verdict::Fits, "fits".to_owned(), "They fit.".to_owned());
-        Ok(TogetherAnswer { schema_version: SCHEMA_VERSION, verdict, reason, message, answers })
+        Ok(TogetherAnswer {
+            schema_version: SCHEMA_VERSION,
+            verdict,
+            reason,
+            message,
+            answers,
+        })
     }
 
     async fn estimate(&self, caller: Caller, question: Question) -> Result<Answer, Problem> {
@@ -163,7 +200,11 @@ impl Service for Double {
             links: Vec::new(),
             host: None,
         };
-        Ok(GpusAnswer { schema_version: SCHEMA_VERSION, snapshot, leased_bytes: BTreeMap::new() })
+        Ok(GpusAnswer {
+            schema_version: SCHEMA_VERSION,
+            snapshot,
+            leased_bytes: BTreeMap::new(),
+        })
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -172,13 +213,26 @@ impl Service for Double {
 
     fn health(&self) -> HealthAnswer {
         let reason = Some("libnvidia-ml.so.1 is not there".to_owned());
-        HealthAnswer::of(vec![HealthPart { name: "devices".to_owned(), status: HealthStatus::Degraded, reason }], 3)
+        HealthAnswer::of(
+            vec![HealthPart {
+                name: "devices".to_owned(),
+                status: HealthStatus::Degraded,
+                reason,
+            }],
+            3,
+        )
     }
 
-    async fn create_lease(&self, caller: Caller, request: LeaseRequest, _room: Room) -> Result<Answer, Problem> {
+    async fn create_lease(
+        &self,
+        caller: Caller,
+        request: LeaseRequest,
+        _room: Room,
+    ) -> Result<Answer, Problem> {
         let uid = caller.peer.uid;
         let mut answer = self.answered(caller, request.question).await?;
-        answer.lease = serde_json::to_value(lease("new", uid, request.ttl_seconds.unwrap_or(120))).ok();
+        answer.lease =
+            serde_json::to_value(lease("new", uid, request.ttl_seconds.unwrap_or(120))).ok();
         Ok(answer)
     }
 
@@ -193,19 +247,39 @@ impl Service for Double {
     }
 
     async fn lease(&self, caller: Caller, id: String) -> Result<LeaseAnswer, Problem> {
-        if id == "l-1" { Ok(lease(&id, caller.peer.uid, 120)) } else { Err(Problem::new(Reason::NotFound, "no lease")) }
+        if id == "l-1" {
+            Ok(lease(&id, caller.peer.uid, 120))
+        } else {
+            Err(Problem::new(Reason::NotFound, "no lease"))
+        }
     }
 
-    async fn renew_lease(&self, caller: Caller, id: String, request: RenewRequest) -> Result<LeaseAnswer, Problem> {
-        Ok(lease(&id, caller.peer.uid, request.ttl_seconds.unwrap_or(120)))
+    async fn renew_lease(
+        &self,
+        caller: Caller,
+        id: String,
+        request: RenewRequest,
+    ) -> Result<LeaseAnswer, Problem> {
+        Ok(lease(
+            &id,
+            caller.peer.uid,
+            request.ttl_seconds.unwrap_or(120),
+        ))
     }
 
     async fn release_lease(&self, caller: Caller, id: String) -> Result<LeaseAnswer, Problem> {
         Ok(lease(&id, caller.peer.uid, 0))
     }
 
-    async fn release_nvml(&self, _caller: Caller, seconds: u64) -> Result<NvmlReleaseAnswer, Problem> {
-        Ok(NvmlReleaseAnswer { schema_version: SCHEMA_VERSION, released_until: format!("in {seconds}") })
+    async fn release_nvml(
+        &self,
+        _caller: Caller,
+        seconds: u64,
+    ) -> Result<NvmlReleaseAnswer, Problem> {
+        Ok(NvmlReleaseAnswer {
+            schema_version: SCHEMA_VERSION,
+            released_until: format!("in {seconds}"),
+        })
     }
 
     fn observe(&self, metrics: &Metrics) {
@@ -224,7 +298,11 @@ impl Program for Double {
         if config.hub.endpoint == "http://hangs" {
             std::future::pending::<()>().await;
         }
-        if config.hub.offline { Ok(vec!["socket.path".to_owned()]) } else { Ok(Vec::new()) }
+        if config.hub.offline {
+            Ok(vec!["socket.path".to_owned()])
+        } else {
+            Ok(Vec::new())
+        }
     }
 
     async fn stop(&self) {
@@ -253,23 +331,45 @@ pub(crate) fn start(limits: Limits) -> Running {
     start_with(limits, None, None)
 }
 
-pub(crate) fn start_with(limits: Limits, watchdog: Option<Duration>, config_text: Option<&str>) -> Running {
+pub(crate) fn start_with(
+    limits: Limits,
+    watchdog: Option<Duration>,
+    config_text: Option<&str>,
+) -> Running {
     let folder = tempfile::tempdir().unwrap();
-    let config = SocketConfig { path: folder.path().join("api.sock"), ..SocketConfig::default() };
+    let config = SocketConfig {
+        path: folder.path().join("api.sock"),
+        ..SocketConfig::default()
+    };
     let config_file = config_text.map(|text| {
         let path = folder.path().join("config.toml");
         std::fs::write(&path, text).unwrap();
         path
     });
     let listening = socket::bind(&config, &Accounts::default()).unwrap();
-    let options = Options { config_file, ..Options::default() };
+    let options = Options {
+        config_file,
+        ..Options::default()
+    };
     let (signals, wanted) = mpsc::channel(4);
     let (tell, told) = mpsc::unbounded_channel();
     let notifier = Notifier::to(move |state| drop(tell.send(state.to_owned())), watchdog);
     let program = Arc::new(Double::default());
-    let daemon = Daemon { program: Arc::clone(&program), metrics: Arc::default(), limits, notifier, options };
+    let daemon = Daemon {
+        program: Arc::clone(&program),
+        metrics: Arc::default(),
+        limits,
+        notifier,
+        options,
+    };
     let ended = tokio::spawn(run(daemon, listening, wanted));
-    Running { folder, program, signals, told, ended }
+    Running {
+        folder,
+        program,
+        signals,
+        told,
+        ended,
+    }
 }
 
 impl Running {
@@ -288,7 +388,12 @@ impl Running {
 
     /// Waits until `count` questions have begun.
     pub(crate) async fn begun(&self, count: u64) {
-        self.program.begun.subscribe().wait_for(|begun| *begun >= count).await.unwrap();
+        self.program
+            .begun
+            .subscribe()
+            .wait_for(|begun| *begun >= count)
+            .await
+            .unwrap();
     }
 
     /// The next thing that the service manager was told and that starts with `name`.
@@ -313,17 +418,32 @@ pub(crate) struct Raw {
 impl Raw {
     fn of(text: &str) -> Self {
         let (headers, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
-        let status = headers.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
-        Self { status, headers: headers.to_lowercase(), body: body.to_owned() }
+        let status = headers
+            .split(' ')
+            .nth(1)
+            .and_then(|word| word.parse().ok())
+            .unwrap_or(0);
+        Self {
+            status,
+            headers: headers.to_lowercase(),
+            body: body.to_owned(),
+        }
     }
 
     /// The body as a problem, with everything checked that holds for all of them.
     pub(crate) fn problem(&self) -> Problem {
-        assert!(self.headers.contains("content-type: application/problem+json"), "{self:?}");
+        assert!(
+            self.headers
+                .contains("content-type: application/problem+json"),
+            "{self:?}"
+        );
         assert!(self.headers.contains("x-request-id: "), "{self:?}");
         let problem: Problem = serde_json::from_str(&self.body).unwrap();
         assert_eq!(problem.status, self.status);
-        assert_eq!(problem.kind, format!("urn:hf-mem-probe:problem:{}", problem.reason.word()));
+        assert_eq!(
+            problem.kind,
+            format!("urn:hf-mem-probe:problem:{}", problem.reason.word())
+        );
         assert!(!problem.title.is_empty() && !problem.detail.is_empty());
         problem
     }
@@ -340,7 +460,9 @@ pub(crate) async fn raw(socket: &Path, bytes: &[u8]) -> Raw {
 /// Everything up to the end of the connection.
 pub(crate) async fn rest(stream: &mut UnixStream) -> String {
     let mut text = Vec::new();
-    let _reset = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut text)).await.unwrap();
+    let _reset = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut text))
+        .await
+        .unwrap();
     String::from_utf8(text).unwrap()
 }
 

@@ -16,9 +16,18 @@ async fn ready_comes_first_and_the_socket_leaves_with_the_daemon() {
     assert!(ready.contains("STATUS=answering on "), "{ready}");
     assert!(socket.exists());
     let program = std::sync::Arc::clone(&daemon.program);
-    assert_eq!(daemon.stop().await, Ended { by: "SIGTERM", drained: Drained::Clean });
+    assert_eq!(
+        daemon.stop().await,
+        Ended {
+            by: "SIGTERM",
+            drained: Drained::Clean
+        }
+    );
     assert!(!socket.exists());
-    assert!(*program.stopped.lock().unwrap(), "the program wrote down what must survive");
+    assert!(
+        *program.stopped.lock().unwrap(),
+        "the program wrote down what must survive"
+    );
 }
 
 #[tokio::test]
@@ -42,8 +51,14 @@ async fn nobody_new_is_taken_while_stopping() {
     daemon.begun(1).await;
     daemon.signals.send(Signal::Stop("SIGTERM")).await.unwrap();
     daemon.told("STOPPING=1").await;
-    // The listener closes as soon as the server has seen the signal; until then a caller may still get in.
-    while !daemon.client().health().await.is_err_and(|error| error.daemon_is_absent()) {
+    // The listener closes as soon as the server has seen the signal; until then a caller may still
+    // get in.
+    while !daemon
+        .client()
+        .health()
+        .await
+        .is_err_and(|error| error.daemon_is_absent())
+    {
         tokio::task::yield_now().await;
     }
     daemon.program.gate.add_permits(1);
@@ -53,7 +68,10 @@ async fn nobody_new_is_taken_while_stopping() {
 
 #[tokio::test]
 async fn the_drain_has_a_deadline() {
-    let daemon = start(Limits { drain_deadline: Duration::from_millis(100), ..roomy() });
+    let daemon = start(Limits {
+        drain_deadline: Duration::from_millis(100),
+        ..roomy()
+    });
     let client = daemon.client();
     let asked = tokio::spawn(async move { client.fits(&question("slow/x")).await });
     daemon.begun(1).await;
@@ -64,14 +82,20 @@ async fn the_drain_has_a_deadline() {
 
 #[tokio::test]
 async fn a_second_signal_does_not_wait() {
-    let mut daemon = start(Limits { drain_deadline: Duration::from_secs(600), ..roomy() });
+    let mut daemon = start(Limits {
+        drain_deadline: Duration::from_secs(600),
+        ..roomy()
+    });
     let client = daemon.client();
     let asked = tokio::spawn(async move { client.fits(&question("slow/x")).await });
     daemon.begun(1).await;
     daemon.signals.send(Signal::Stop("SIGTERM")).await.unwrap();
     daemon.told("STOPPING=1").await;
     daemon.signals.send(Signal::Stop("SIGINT")).await.unwrap();
-    assert_eq!(daemon.ended.await.unwrap().unwrap().drained, Drained::Abandoned);
+    assert_eq!(
+        daemon.ended.await.unwrap().unwrap().drained,
+        Drained::Abandoned
+    );
     asked.await.unwrap().unwrap_err();
 }
 
@@ -83,13 +107,23 @@ async fn a_reload_takes_the_file_anew_and_a_bad_one_changes_nothing() {
     let reloading = daemon.told("RELOADING=1").await;
     assert!(reloading.contains("\nMONOTONIC_USEC="), "{reloading}");
     let ready = daemon.told("READY=1").await;
-    assert!(ready.ends_with("a restart is needed for socket.path"), "{ready}");
+    assert!(
+        ready.ends_with("a restart is needed for socket.path"),
+        "{ready}"
+    );
     assert_eq!(*daemon.program.reloads.borrow(), 1);
 
-    std::fs::write(daemon.folder.path().join("config.toml"), "[hub]\nonline = true\n").unwrap();
+    std::fs::write(
+        daemon.folder.path().join("config.toml"),
+        "[hub]\nonline = true\n",
+    )
+    .unwrap();
     daemon.signals.send(Signal::Reload).await.unwrap();
     let ready = daemon.told("READY=1").await;
-    assert!(ready.contains("refused") && ready.contains(":2: unknown field `online`"), "{ready}");
+    assert!(
+        ready.contains("refused") && ready.contains(":2: unknown field `online`"),
+        "{ready}"
+    );
     assert_eq!(ready.lines().count(), 2, "{ready}");
     assert_eq!(*daemon.program.reloads.borrow(), 1);
     daemon.client().health().await.unwrap();
@@ -103,7 +137,13 @@ async fn a_hung_reload_does_not_hold_up_the_end() {
     daemon.signals.send(Signal::Reload).await.unwrap();
     daemon.told("RELOADING=1").await;
     daemon.client().health().await.unwrap();
-    assert_eq!(daemon.stop().await, Ended { by: "SIGTERM", drained: Drained::Clean });
+    assert_eq!(
+        daemon.stop().await,
+        Ended {
+            by: "SIGTERM",
+            drained: Drained::Clean
+        }
+    );
 }
 
 #[tokio::test]
@@ -117,7 +157,10 @@ async fn a_pipe_as_configuration_is_refused_at_reload() {
     mknodat(CWD, &config, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     daemon.signals.send(Signal::Reload).await.unwrap();
     let ready = daemon.told("READY=1").await;
-    assert!(ready.contains("refused") && ready.contains("a named pipe, not a regular file"), "{ready}");
+    assert!(
+        ready.contains("refused") && ready.contains("a named pipe, not a regular file"),
+        "{ready}"
+    );
     daemon.stop().await;
 }
 
@@ -128,7 +171,10 @@ async fn signs_of_life_stop_while_a_part_hangs() {
     daemon.told("WATCHDOG=1").await;
     *daemon.program.stuck.lock().unwrap() = Some("the sampler hangs in the driver".to_owned());
     // What was told before it hung may still be on its way; after that there is silence.
-    while tokio::time::timeout(Duration::from_millis(200), daemon.told.recv()).await.is_ok() {}
+    while tokio::time::timeout(Duration::from_millis(200), daemon.told.recv())
+        .await
+        .is_ok()
+    {}
     *daemon.program.stuck.lock().unwrap() = None;
     daemon.told("WATCHDOG=1").await;
     daemon.stop().await;

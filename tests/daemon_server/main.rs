@@ -1,6 +1,11 @@
-//! The server on a socket in a temporary folder, over a program of the tests' own: what each kind of caller gets.
+//! The server on a socket in a temporary folder, over a program of the tests' own: what each kind
+//! of caller gets.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "the helpers of tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "the helpers of tests"
+)]
 
 mod activation;
 mod bad_input;

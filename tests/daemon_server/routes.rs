@@ -12,16 +12,41 @@ use super::double::{question, raw, request, roomy, start};
 async fn every_route_answers() {
     let daemon = start(roomy());
     let client = daemon.client();
-    assert_eq!(client.fits(&question("a/b")).await.unwrap().model.repo, "a/b");
-    assert_eq!(client.estimate(&question("a/b")).await.unwrap().model.repo, "a/b");
-    let together = client.fits_together(&[question("a/b"), question("c/d")]).await.unwrap();
+    assert_eq!(
+        client.fits(&question("a/b")).await.unwrap().model.repo,
+        "a/b"
+    );
+    assert_eq!(
+        client.estimate(&question("a/b")).await.unwrap().model.repo,
+        "a/b"
+    );
+    let together = client
+        .fits_together(&[question("a/b"), question("c/d")])
+        .await
+        .unwrap();
     assert_eq!(together.answers.len(), 2);
     assert_eq!(client.gpus().await.unwrap().snapshot.source, "declared");
-    assert_eq!(client.fresh_gpus().await.unwrap().snapshot.source, "read now");
+    assert_eq!(
+        client.fresh_gpus().await.unwrap().snapshot.source,
+        "read now"
+    );
     let health = client.health().await.unwrap();
     assert_eq!(health.status, HealthStatus::Degraded);
-    assert!(health.parts[0].reason.as_ref().unwrap().contains("libnvidia-ml"));
-    assert!(client.release_nvml(Some(30)).await.unwrap().released_until.ends_with("30"));
+    assert!(
+        health.parts[0]
+            .reason
+            .as_ref()
+            .unwrap()
+            .contains("libnvidia-ml")
+    );
+    assert!(
+        client
+            .release_nvml(Some(30))
+            .await
+            .unwrap()
+            .released_until
+            .ends_with("30")
+    );
     daemon.stop().await;
 }
 
@@ -30,19 +55,49 @@ async fn leases_are_held_shown_renewed_and_released() {
     let daemon = start(roomy());
     let client = daemon.client();
     let holder = Some(Holder::Name("job 7".to_owned()));
-    let wanted = LeaseRequest { question: question("a/b"), ttl_seconds: Some(60), holder, ..LeaseRequest::default() };
+    let wanted = LeaseRequest {
+        question: question("a/b"),
+        ttl_seconds: Some(60),
+        holder,
+        ..LeaseRequest::default()
+    };
     let answer = client.create_lease(&wanted).await.unwrap();
     let lease = answer.lease.unwrap();
-    assert_eq!((lease["id"].as_str(), lease["ttl_seconds"].as_u64()), (Some("new"), Some(60)));
+    assert_eq!(
+        (lease["id"].as_str(), lease["ttl_seconds"].as_u64()),
+        (Some("new"), Some(60))
+    );
     let own_uid = u64::from(rustix::process::geteuid().as_raw());
-    assert_eq!(lease["uid"].as_u64(), Some(own_uid), "the kernel says who asks");
+    assert_eq!(
+        lease["uid"].as_u64(),
+        Some(own_uid),
+        "the kernel says who asks"
+    );
     assert_eq!(client.leases().await.unwrap().leases.len(), 1);
     assert_eq!(client.lease("l-1").await.unwrap().id, "l-1");
-    assert_eq!(client.renew_lease("l-1", RenewRequest { ttl_seconds: Some(9) }).await.unwrap().ttl_seconds, 9);
+    assert_eq!(
+        client
+            .renew_lease(
+                "l-1",
+                RenewRequest {
+                    ttl_seconds: Some(9)
+                }
+            )
+            .await
+            .unwrap()
+            .ttl_seconds,
+        9
+    );
     assert_eq!(client.release_lease("l-1").await.unwrap().id, "l-1");
-    let ClientError::Problem(problem) = client.lease("l-2").await.unwrap_err() else { panic!("no problem") };
+    let ClientError::Problem(problem) = client.lease("l-2").await.unwrap_err() else {
+        panic!("no problem")
+    };
     assert_eq!(problem.reason, Reason::NotFound);
-    let bare = raw(&daemon.socket(), &request("POST", "/v1/leases/l-1/renew", "", "")).await;
+    let bare = raw(
+        &daemon.socket(),
+        &request("POST", "/v1/leases/l-1/renew", "", ""),
+    )
+    .await;
     assert_eq!(bare.status, 200, "the body may be left out");
     daemon.stop().await;
 }
@@ -51,21 +106,43 @@ async fn leases_are_held_shown_renewed_and_released() {
 async fn the_callers_own_token_goes_along() {
     let daemon = start(roomy());
     let client = daemon.client();
-    let ClientError::Problem(problem) = client.fits(&question("wants/token")).await.unwrap_err() else {
+    let ClientError::Problem(problem) = client.fits(&question("wants/token")).await.unwrap_err()
+    else {
         panic!("no problem")
     };
     assert_eq!(problem.reason, Reason::Gated);
-    client.token(Some(HubToken::new("hf_mine"))).fits(&question("wants/token")).await.unwrap();
+    client
+        .token(Some(HubToken::new("hf_mine")))
+        .fits(&question("wants/token"))
+        .await
+        .unwrap();
     daemon.stop().await;
 }
 
 #[tokio::test]
 async fn ids_and_versions_stand_in_every_answer() {
     let daemon = start(roomy());
-    let answer = raw(&daemon.socket(), &request("GET", "/v1/health", "X-Request-Id: job-7\r\n", "")).await;
-    assert!(answer.headers.contains("x-request-id: job-7\r\n"), "{answer:?}");
-    assert!(answer.headers.contains(&format!("hf-mem-probe-version: {}", env!("CARGO_PKG_VERSION"))), "{answer:?}");
-    let answer = raw(&daemon.socket(), &request("GET", "/v1/health", "X-Request-Id: a b\r\n", "")).await;
+    let answer = raw(
+        &daemon.socket(),
+        &request("GET", "/v1/health", "X-Request-Id: job-7\r\n", ""),
+    )
+    .await;
+    assert!(
+        answer.headers.contains("x-request-id: job-7\r\n"),
+        "{answer:?}"
+    );
+    assert!(
+        answer.headers.contains(&format!(
+            "hf-mem-probe-version: {}",
+            env!("CARGO_PKG_VERSION")
+        )),
+        "{answer:?}"
+    );
+    let answer = raw(
+        &daemon.socket(),
+        &request("GET", "/v1/health", "X-Request-Id: a b\r\n", ""),
+    )
+    .await;
     assert!(!answer.headers.contains("a b"), "{answer:?}");
     daemon.stop().await;
 }
@@ -88,12 +165,25 @@ async fn the_contract_and_the_figures_are_served() {
     }
     let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
     let open = raw(&daemon.socket(), &request("GET", "/metrics", accept, "")).await;
-    assert!(open.headers.contains("content-type: application/openmetrics-text; version=1.0.0"), "{open:?}");
+    assert!(
+        open.headers
+            .contains("content-type: application/openmetrics-text; version=1.0.0"),
+        "{open:?}"
+    );
     assert!(open.body.ends_with("# EOF\n") && !metrics.contains("# EOF"));
-    let document = raw(&daemon.socket(), &request("GET", "/v1/openapi.json", "", "")).await;
+    let document = raw(
+        &daemon.socket(),
+        &request("GET", "/v1/openapi.json", "", ""),
+    )
+    .await;
     let document: serde_json::Value = serde_json::from_str(&document.body).unwrap();
     // The document names exactly the routes that answer.
-    let mut paths: Vec<_> = document["paths"].as_object().unwrap().keys().cloned().collect();
+    let mut paths: Vec<_> = document["paths"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .cloned()
+        .collect();
     paths.sort();
     let routes = [
         "/metrics",
@@ -121,7 +211,15 @@ async fn one_connection_carries_many_requests() {
     let daemon = start(roomy());
     let one = "GET /v1/health HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let last = "GET /v1/health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    let answers = raw(&daemon.socket(), format!("{}{last}", one.repeat(20)).as_bytes()).await;
-    assert_eq!(answers.body.matches("HTTP/1.1 200 OK").count(), 20, "pipelined, and the first one before them");
+    let answers = raw(
+        &daemon.socket(),
+        format!("{}{last}", one.repeat(20)).as_bytes(),
+    )
+    .await;
+    assert_eq!(
+        answers.body.matches("HTTP/1.1 200 OK").count(),
+        20,
+        "pipelined, and the first one before them"
+    );
     daemon.stop().await;
 }

@@ -1,7 +1,8 @@
-//! Other users: who may connect, whom the kernel says they are, and how many connections one of them gets.
+//! Other users: who may connect, whom the kernel says they are, and how many connections one of
+//! them gets.
 //!
-//! Only root can act as someone else; the test says that it skips for anyone else. The other user is this very test
-//! program, running [`child`].
+//! Only root can act as someone else; the test says that it skips for anyone else. The other user
+//! is this very test program, running [`child`].
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
@@ -24,13 +25,18 @@ const SOCKET: &str = "HF_MEM_PROBE_TEST_SOCKET";
 #[test]
 #[ignore = "started by the tests below"]
 fn child() {
-    let (Ok(role), Some(socket)) = (std::env::var(ROLE), std::env::var_os(SOCKET)) else { return };
+    let (Ok(role), Some(socket)) = (std::env::var(ROLE), std::env::var_os(SOCKET)) else {
+        return;
+    };
     let client = Client::new(PathBuf::from(socket));
     block_on(async {
         match role.as_str() {
             "allowed" => {
                 let leases = client.leases().await.unwrap();
-                assert_eq!((leases.schema_version, leases.leases[0].uid), (SCHEMA_VERSION, OTHER_UID));
+                assert_eq!(
+                    (leases.schema_version, leases.leases[0].uid),
+                    (SCHEMA_VERSION, OTHER_UID)
+                );
             }
             "forbidden" => {
                 let error = client.health().await.unwrap_err();
@@ -57,14 +63,16 @@ fn child() {
     .unwrap();
 }
 
-/// A daemon whose socket has `mode`, in a folder that all may enter; `None` where the test cannot act as another user.
+/// A daemon whose socket has `mode`, in a folder that all may enter; `None` where the test cannot
+/// act as another user.
 fn reachable(limits: Limits, mode: u32) -> Option<Running> {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: only root can act as another user");
         return None;
     }
     let daemon = start(limits);
-    let enterable = |folder: &Path| std::fs::metadata(folder).is_ok_and(|found| found.mode() & 0o001 != 0);
+    let enterable =
+        |folder: &Path| std::fs::metadata(folder).is_ok_and(|found| found.mode() & 0o001 != 0);
     if !daemon.folder.path().ancestors().skip(1).all(enterable) {
         println!("skipped: another user may not enter the folder of temporary files");
         return None;
@@ -74,7 +82,8 @@ fn reachable(limits: Limits, mode: u32) -> Option<Running> {
     Some(daemon)
 }
 
-/// Runs the other user in `role` to its end; `false` where that user cannot even start this program.
+/// Runs the other user in `role` to its end; `false` where that user cannot even start this
+/// program.
 async fn other_user(daemon: &Running, role: &'static str) -> bool {
     let socket = daemon.socket();
     let output = tokio::task::spawn_blocking(move || {
@@ -89,7 +98,11 @@ async fn other_user(daemon: &Running, role: &'static str) -> bool {
     });
     match output.await.unwrap() {
         Ok(output) => {
-            assert!(output.status.success(), "{role}: {}", String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success(),
+                "{role}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
             true
         }
@@ -102,24 +115,40 @@ async fn other_user(daemon: &Running, role: &'static str) -> bool {
 
 #[tokio::test]
 async fn the_kernel_says_who_asks() {
-    let Some(daemon) = reachable(roomy(), 0o666) else { return };
+    let Some(daemon) = reachable(roomy(), 0o666) else {
+        return;
+    };
     other_user(&daemon, "allowed").await;
     daemon.stop().await;
 }
 
 #[tokio::test]
 async fn who_is_not_in_the_group_may_not_connect_and_is_told_why() {
-    let Some(daemon) = reachable(roomy(), 0o660) else { return };
+    let Some(daemon) = reachable(roomy(), 0o660) else {
+        return;
+    };
     other_user(&daemon, "forbidden").await;
     daemon.stop().await;
 }
 
 #[tokio::test]
 async fn one_user_cannot_take_every_connection() {
-    let Some(daemon) = reachable(Limits { connections: 16, connections_per_user: 2, ..roomy() }, 0o666) else { return };
+    let Some(daemon) = reachable(
+        Limits {
+            connections: 16,
+            connections_per_user: 2,
+            ..roomy()
+        },
+        0o666,
+    ) else {
+        return;
+    };
     if other_user(&daemon, "greedy").await {
         let metrics = daemon.client().metrics().await.unwrap();
-        assert!(metrics.contains("connections_refused_total{why=\"user_connections\"}"), "{metrics}");
+        assert!(
+            metrics.contains("connections_refused_total{why=\"user_connections\"}"),
+            "{metrics}"
+        );
     }
     daemon.stop().await;
 }

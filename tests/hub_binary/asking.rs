@@ -39,7 +39,11 @@ impl Outcome {
 impl From<Output> for Outcome {
     fn from(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-        Self { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
     }
 }
 
@@ -54,8 +58,12 @@ impl User {
     /// A user whose Hub is at `endpoint`.
     pub(crate) fn of(endpoint: &str) -> Self {
         let home = tempfile::tempdir().expect("a home");
-        let user = Self { variables: Vec::new(), home };
-        user.with("HF_ENDPOINT", endpoint).with("HF_MEM_PROBE_HUB_BUDGET", "20s")
+        let user = Self {
+            variables: Vec::new(),
+            home,
+        };
+        user.with("HF_ENDPOINT", endpoint)
+            .with("HF_MEM_PROBE_HUB_BUDGET", "20s")
     }
 
     pub(crate) fn with(mut self, name: &str, value: impl AsRef<str>) -> Self {
@@ -71,7 +79,11 @@ impl User {
     /// The binary, with nothing of the machine's environment.
     pub(crate) fn program(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hf-mem-probe"));
-        command.current_dir(self.home.path()).env_clear().env("HOME", self.home.path()).env("NO_COLOR", "1");
+        command
+            .current_dir(self.home.path())
+            .env_clear()
+            .env("HOME", self.home.path())
+            .env("NO_COLOR", "1");
         command.env("HF_MEM_PROBE_SOCKET", "/nonexistent/api.sock");
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
@@ -87,7 +99,9 @@ impl User {
     /// The same, asking the daemon at `socket`, as another user where `uid` says so.
     pub(crate) async fn ask(&self, socket: &Path, uid: Option<u32>, line: &str) -> Outcome {
         let mut command = self.program();
-        command.env("HF_MEM_PROBE_SOCKET", socket).args(line.split_whitespace());
+        command
+            .env("HF_MEM_PROBE_SOCKET", socket)
+            .args(line.split_whitespace());
         if let Some(uid) = uid {
             command.uid(uid).gid(uid).current_dir("/");
         }
@@ -96,7 +110,9 @@ impl User {
 }
 
 async fn finish(mut command: Command) -> Outcome {
-    let output = tokio::task::spawn_blocking(move || command.output()).await.expect("joined");
+    let output = tokio::task::spawn_blocking(move || command.output())
+        .await
+        .expect("joined");
     output.expect("the binary runs").into()
 }
 
@@ -108,8 +124,14 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts one for `user` with `hub` in its `[hub]` table, `more` behind it, and variables of its own.
-    pub(crate) async fn start(user: &User, hub: &str, more: &str, variables: &[(&str, &str)]) -> Self {
+    /// Starts one for `user` with `hub` in its `[hub]` table, `more` behind it, and variables of
+    /// its own.
+    pub(crate) async fn start(
+        user: &User,
+        hub: &str,
+        more: &str,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
         for name in ["cache", "state"] {
@@ -123,12 +145,23 @@ impl Daemon {
         );
         fs::write(at("config.toml"), text).expect("written");
         let notices = UnixDatagram::bind(at("notify.sock")).expect("bound");
-        notices.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
+        notices
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .expect("set");
         let log = fs::File::create(at("log")).expect("a log");
         let mut command = user.program();
-        command.args(["daemon", "--gpus", "8xH100-80GB", "--config"]).arg(at("config.toml"));
-        command.env("NOTIFY_SOCKET", at("notify.sock")).env("RUST_LOG", "trace").envs(variables.iter().copied());
-        let child = command.stderr(log).stdout(Stdio::null()).spawn().expect("started");
+        command
+            .args(["daemon", "--gpus", "8xH100-80GB", "--config"])
+            .arg(at("config.toml"));
+        command
+            .env("NOTIFY_SOCKET", at("notify.sock"))
+            .env("RUST_LOG", "trace")
+            .envs(variables.iter().copied());
+        let child = command
+            .stderr(log)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("started");
         let daemon = Self { folder, child };
         let ready = tokio::task::spawn_blocking(move || {
             let mut notice = [0; 256];

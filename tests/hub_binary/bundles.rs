@@ -1,4 +1,5 @@
-//! `pack`, and answers from what it wrote: byte for byte those of the Hub, for each kind of repository, by every way.
+//! `pack`, and answers from what it wrote: byte for byte those of the Hub, for each kind of
+//! repository, by every way.
 
 use serde_json::json;
 
@@ -14,11 +15,20 @@ fn every_kind() -> (Shelf, Vec<(&'static str, &'static str)>) {
     let (first, second) = tensors.split_at(10);
     let file = |tensors: &[(String, Vec<u64>)]| {
         safetensors(
-            &tensors.iter().map(|(name, shape)| (name.as_str(), "BF16", 2, shape.as_slice())).collect::<Vec<_>>(),
+            &tensors
+                .iter()
+                .map(|(name, shape)| (name.as_str(), "BF16", 2, shape.as_slice()))
+                .collect::<Vec<_>>(),
         )
     };
-    let paths = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
-    let mapped = first.iter().map(|(name, _)| (name, paths[0])).chain(second.iter().map(|(name, _)| (name, paths[1])));
+    let paths = [
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ];
+    let mapped = first
+        .iter()
+        .map(|(name, _)| (name, paths[0]))
+        .chain(second.iter().map(|(name, _)| (name, paths[1])));
     let index = json!({"metadata": {}, "weight_map": mapped.map(|(name, path)| (name.clone(), json!(path))).collect::<serde_json::Map<_, _>>()});
     let sharded = Repository::default()
         .with("config.json", config.clone())
@@ -41,13 +51,18 @@ fn every_kind() -> (Shelf, Vec<(&'static str, &'static str)>) {
         file.resize(file.len() + usize::try_from(data).expect("small"), 0);
         file
     };
-    let quantised = Repository::default().with("tiny-Q4_K_M.gguf", gguf(256)).with("tiny-Q8_0.gguf", gguf(512));
+    let quantised = Repository::default()
+        .with("tiny-Q4_K_M.gguf", gguf(256))
+        .with("tiny-Q8_0.gguf", gguf(512));
     let part = || safetensors(&[("conv_in.weight", "F16", 2, &[32, 4, 3, 3])]);
     let model_index = json!({"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"]});
     let pipeline = Repository::default()
         .with("model_index.json", model_index.to_string())
-        .with("unet/config.json", r#"{"_class_name": "UNet2DConditionModel", "sample_size": 64}"#)
+        .with(
+            "unet/config.json",
+            r#"{"_class_name": "UNet2DConditionModel", "sample_size": 64}"#,
+        )
         .with("unet/diffusion_pytorch_model.safetensors", part())
         .with("vae/config.json", r#"{"_class_name": "AutoencoderKL"}"#)
         .with("vae/diffusion_pytorch_model.safetensors", part());
@@ -55,26 +70,63 @@ fn every_kind() -> (Shelf, Vec<(&'static str, &'static str)>) {
         {"idx": 1, "name": "1", "path": "1_Dense", "type": "sentence_transformers.models.Dense"}]);
     let embedder = dense()
         .with("modules.json", modules.to_string())
-        .with("1_Dense/config.json", r#"{"in_features": 64, "out_features": 8}"#)
-        .with("1_Dense/model.safetensors", safetensors(&[("linear.weight", "F32", 4, &[8, 64])]));
-    let pickled = Repository::default().with("config.json", config).with("pytorch_model.bin", vec![0; 4096]);
+        .with(
+            "1_Dense/config.json",
+            r#"{"in_features": 64, "out_features": 8}"#,
+        )
+        .with(
+            "1_Dense/model.safetensors",
+            safetensors(&[("linear.weight", "F32", 4, &[8, 64])]),
+        );
+    let pickled = Repository::default()
+        .with("config.json", config)
+        .with("pytorch_model.bin", vec![0; 4096]);
     let adapter = Repository::default()
-        .with("adapter_config.json", r#"{"peft_type": "LORA", "r": 8, "base_model_name_or_path": "kinds/dense"}"#)
+        .with(
+            "adapter_config.json",
+            r#"{"peft_type": "LORA", "r": 8, "base_model_name_or_path": "kinds/dense"}"#,
+        )
         .with(
             "adapter_model.safetensors",
-            safetensors(&[("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", "F32", 4, &[8, 64])]),
+            safetensors(&[(
+                "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
+                "F32",
+                4,
+                &[8, 64],
+            )]),
         );
     let shelf = Shelf::default()
         .with("kinds/dense", dense())
-        .with("kinds/gated", Repository { gated: true, ..dense() })
+        .with(
+            "kinds/gated",
+            Repository {
+                gated: true,
+                ..dense()
+            },
+        )
         .with("kinds/sharded", sharded)
         .with("kinds/gguf", quantised)
         .with("kinds/diffusers", pipeline)
         .with("kinds/embedder", embedder)
         .with("kinds/pickled", pickled)
         .with("kinds/adapter", adapter);
-    let names = ["dense", "gated", "sharded", "gguf", "diffusers", "embedder", "pickled", "adapter"];
-    (shelf, names.into_iter().map(|name| (name, if name == "gguf" { "--file Q8_0" } else { "" })).collect())
+    let names = [
+        "dense",
+        "gated",
+        "sharded",
+        "gguf",
+        "diffusers",
+        "embedder",
+        "pickled",
+        "adapter",
+    ];
+    (
+        shelf,
+        names
+            .into_iter()
+            .map(|name| (name, if name == "gguf" { "--file Q8_0" } else { "" }))
+            .collect(),
+    )
 }
 
 #[tokio::test]
@@ -87,7 +139,9 @@ async fn a_bundle_answers_as_the_hub_does_byte_for_byte() {
     let mut known = 0;
     for (name, file) in kinds {
         let bundle = user.path(&format!("{name}.hfmp")).display().to_string();
-        let packed = user.run(&format!("pack kinds/{name} {file} -o {bundle} --json")).await;
+        let packed = user
+            .run(&format!("pack kinds/{name} {file} -o {bundle} --json"))
+            .await;
         assert_eq!(packed.code, 0, "{name}: {packed:?}");
         let said = packed.json();
         assert_eq!(
@@ -98,14 +152,24 @@ async fn a_bundle_answers_as_the_hub_does_byte_for_byte() {
         let bytes = std::fs::read(&bundle).expect("a bundle");
         assert_eq!(said["bundle_bytes"], bytes.len());
         assert!(bytes.len() < 200 << 10, "{name}: {} bytes", bytes.len());
-        for (command, more) in
-            [("fits", "--gpus 24GiB"), ("estimate", ""), ("estimate", "--engine reference --context 64")]
-        {
-            let of_hub = user.run(&format!("{command} kinds/{name} {file} {more} --local --json")).await;
+        for (command, more) in [
+            ("fits", "--gpus 24GiB"),
+            ("estimate", ""),
+            ("estimate", "--engine reference --context 64"),
+        ] {
+            let of_hub = user
+                .run(&format!(
+                    "{command} kinds/{name} {file} {more} --local --json"
+                ))
+                .await;
             known += u32::from(of_hub.code == 0);
             let line = format!("{command} {bundle} {more} --json");
             let (of_bundle, requests) = requests_of(&hub, user.run(&line)).await;
-            assert_eq!((of_bundle.code, of_bundle.timeless()), (of_hub.code, of_hub.timeless()), "{name}: {line}");
+            assert_eq!(
+                (of_bundle.code, of_bundle.timeless()),
+                (of_hub.code, of_hub.timeless()),
+                "{name}: {line}"
+            );
             assert_eq!(requests, 0, "{name}");
             let of_offline = offline.run(&line).await;
             assert_eq!(
@@ -114,7 +178,10 @@ async fn a_bundle_answers_as_the_hub_does_byte_for_byte() {
                 "{name}: {line}, offline"
             );
             let of_daemon = offline.ask(&daemon.socket(), None, &line).await;
-            assert!(of_daemon.code == 0 || of_daemon.out.contains("schema_version"), "{of_daemon:?}");
+            assert!(
+                of_daemon.code == 0 || of_daemon.out.contains("schema_version"),
+                "{of_daemon:?}"
+            );
             assert_eq!(
                 (of_daemon.code, of_daemon.timeless()),
                 (of_hub.code, of_hub.timeless()),
@@ -126,7 +193,10 @@ async fn a_bundle_answers_as_the_hub_does_byte_for_byte() {
             );
         }
     }
-    assert!(known >= 12, "most of these are answers, not refusals: {known}");
+    assert!(
+        known >= 12,
+        "most of these are answers, not refusals: {known}"
+    );
 }
 
 #[tokio::test]
@@ -139,16 +209,28 @@ async fn a_bundle_is_the_same_for_the_same_repository_and_holds_no_secret() {
         let packed = user.run(&format!("pack kinds/gated -o {name}")).await;
         assert_eq!(packed.code, 0, "{packed:?}");
         assert!(packed.err.contains("kinds/gated is gated"), "{packed:?}");
-        assert!(packed.out.starts_with(&format!("{name}: kinds/gated at 0123456789abcdef")), "{packed:?}");
+        assert!(
+            packed
+                .out
+                .starts_with(&format!("{name}: kinds/gated at 0123456789abcdef")),
+            "{packed:?}"
+        );
         bundles.push(std::fs::read(user.path(name)).expect("a bundle"));
     }
     assert_eq!(bundles[0], bundles[1]);
     let mut text = String::new();
-    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(bundles[0].as_slice()), &mut text).expect("gzip");
+    std::io::Read::read_to_string(
+        &mut flate2::read::GzDecoder::new(bundles[0].as_slice()),
+        &mut text,
+    )
+    .expect("gzip");
     for secret in [OWNER, "canary", "Signature", &hub.endpoint] {
         assert!(!text.contains(secret), "{secret}");
     }
-    assert!(text.contains("model.layers.*.self_attn.q_proj.weight"), "and there is something in it");
+    assert!(
+        text.contains("model.layers.*.self_attn.q_proj.weight"),
+        "and there is something in it"
+    );
 }
 
 #[tokio::test]
@@ -157,17 +239,41 @@ async fn what_cannot_be_packed_or_written_is_said() {
     let hub = FakeHub::start(move |request, _| Some(shelf.reply(request))).await;
     let user = User::of(&hub.endpoint);
     for (line, code, reason, says) in [
-        ("pack kinds/dense -o /nonexistent/folder/x", 2, "usage", "/nonexistent/folder/x cannot be written"),
+        (
+            "pack kinds/dense -o /nonexistent/folder/x",
+            2,
+            "usage",
+            "/nonexistent/folder/x cannot be written",
+        ),
         ("pack kinds/dense -o .", 2, "usage", ". cannot be written"),
-        ("pack kinds/none -o x", 5, "not_found", "repository kinds/none"),
-        ("pack kinds/gated -o x", 5, "gated", "/kinds/gated, then set HF_TOKEN"),
+        (
+            "pack kinds/none -o x",
+            5,
+            "not_found",
+            "repository kinds/none",
+        ),
+        (
+            "pack kinds/gated -o x",
+            5,
+            "gated",
+            "/kinds/gated, then set HF_TOKEN",
+        ),
         ("pack kinds/gguf --file Q2_K -o x", 5, "not_found", "Q2_K"),
         ("pack kinds/dense", 2, "usage", "--output"),
     ] {
         let outcome = user.run(&format!("{line} --json")).await;
         let said = outcome.json();
-        assert_eq!((outcome.code, said["reason"].as_str()), (code, Some(reason)), "{line}: {outcome:?}");
-        assert!(said["detail"].as_str().is_some_and(|detail| detail.contains(says)), "{line}: {outcome:?}");
+        assert_eq!(
+            (outcome.code, said["reason"].as_str()),
+            (code, Some(reason)),
+            "{line}: {outcome:?}"
+        );
+        assert!(
+            said["detail"]
+                .as_str()
+                .is_some_and(|detail| detail.contains(says)),
+            "{line}: {outcome:?}"
+        );
     }
     assert!(!user.path("x").exists(), "nothing half written is left");
 }
@@ -175,14 +281,34 @@ async fn what_cannot_be_packed_or_written_is_said() {
 #[tokio::test]
 async fn an_adapters_bundle_is_for_those_who_may_see_its_base_model() {
     let config = r#"{"base_model_name_or_path": "a/gated", "peft_type": "LORA", "r": 8}"#;
-    let adapter = Repository::default().with("adapter_config.json", config).with(
-        "adapter_model.safetensors",
-        safetensors(&[("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", "F32", 4, &[8, 64])]),
+    let adapter = Repository::default()
+        .with("adapter_config.json", config)
+        .with(
+            "adapter_model.safetensors",
+            safetensors(&[(
+                "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
+                "F32",
+                4,
+                &[8, 64],
+            )]),
+        );
+    let shelf = Shelf::default().with("a/lora", adapter).with(
+        "a/gated",
+        Repository {
+            gated: true,
+            ..dense()
+        },
     );
-    let shelf = Shelf::default().with("a/lora", adapter).with("a/gated", Repository { gated: true, ..dense() });
     let hub = FakeHub::start(move |request, _| Some(shelf.reply(request))).await;
     let user = User::of(&hub.endpoint).with("HF_TOKEN", OWNER);
     let packed = user.run("pack a/lora -o lora --json").await;
-    assert_eq!((packed.code, packed.json()["gated"].as_bool()), (0, Some(true)), "{packed:?}");
-    assert!(packed.err.contains("is gated: keep lora among those"), "{packed:?}");
+    assert_eq!(
+        (packed.code, packed.json()["gated"].as_bool()),
+        (0, Some(true)),
+        "{packed:?}"
+    );
+    assert!(
+        packed.err.contains("is gated: keep lora among those"),
+        "{packed:?}"
+    );
 }

@@ -1,5 +1,5 @@
-//! The real binary before a Hub: bundles, failures, places, privacy, TLS and proxies. What is typed, what comes out, the
-//! exit code, and what the Hub saw of it.
+//! The real binary before a Hub: bundles, failures, places, privacy, TLS and proxies. What is
+//! typed, what comes out, the exit code, and what the Hub saw of it.
 
 #[path = "../support/fake_hub/mod.rs"]
 mod fake_hub;

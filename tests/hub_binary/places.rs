@@ -1,4 +1,5 @@
-//! Where things are looked for: endpoints, tokens, caches, each by the names that huggingface_hub and systemd use.
+//! Where things are looked for: endpoints, tokens, caches, each by the names that huggingface_hub
+//! and systemd use.
 
 use std::fs;
 use std::path::Path;
@@ -10,8 +11,20 @@ use super::fake_hub::shelf::{OWNER, Repository, STRANGER, Shelf, dense};
 async fn hub() -> FakeHub {
     let shelf = Shelf::default()
         .with("a/dense", dense())
-        .with("a/private", Repository { private: true, ..dense() })
-        .with("acme/own", Repository { private: true, ..dense() });
+        .with(
+            "a/private",
+            Repository {
+                private: true,
+                ..dense()
+            },
+        )
+        .with(
+            "acme/own",
+            Repository {
+                private: true,
+                ..dense()
+            },
+        );
     FakeHub::start(move |request, _| Some(shelf.reply(request))).await
 }
 
@@ -20,7 +33,11 @@ const ASK: &str = "estimate a/private --local --json";
 #[tokio::test]
 async fn a_token_is_found_in_each_of_its_places() {
     let hub = hub().await;
-    assert_eq!(User::of(&hub.endpoint).run(ASK).await.code, 5, "without one it is not there");
+    assert_eq!(
+        User::of(&hub.endpoint).run(ASK).await.code,
+        5,
+        "without one it is not there"
+    );
     let file = |user: &User, name: &str, token: &str| {
         let path = user.path(name);
         fs::create_dir_all(path.parent().expect("a folder")).expect("made");
@@ -42,10 +59,15 @@ async fn a_token_is_found_in_each_of_its_places() {
     assert!(sees(hf_home.with("HF_HOME", path.trim_end_matches("/token"))).await);
     let credential = user();
     let path = file(&credential, "credentials/hf_token", OWNER);
-    assert!(sees(credential.with("CREDENTIALS_DIRECTORY", path.trim_end_matches("/hf_token"))).await);
+    assert!(
+        sees(credential.with("CREDENTIALS_DIRECTORY", path.trim_end_matches("/hf_token"))).await
+    );
     let both = user();
     file(&both, ".cache/huggingface/token", OWNER);
-    assert!(!sees(both.with("HF_TOKEN", STRANGER)).await, "the variable stands before the file");
+    assert!(
+        !sees(both.with("HF_TOKEN", STRANGER)).await,
+        "the variable stands before the file"
+    );
     let without = user();
     file(&without, ".cache/huggingface/token", OWNER);
     assert!(!sees(without.with("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")).await);
@@ -60,12 +82,24 @@ async fn the_daemons_token_is_found_in_each_of_its_places() {
     fs::write(&path, OWNER).expect("written");
     let credentials = folder.path().display().to_string();
     let token_file = format!("token_file = \"{}\"", path.display());
-    for (table, folder, code) in [("", None, 5), ("", Some(credentials.as_str()), 0), (token_file.as_str(), None, 0)] {
-        let variables: Vec<_> = folder.map(|folder| ("CREDENTIALS_DIRECTORY", folder)).into_iter().collect();
+    for (table, folder, code) in [
+        ("", None, 5),
+        ("", Some(credentials.as_str()), 0),
+        (token_file.as_str(), None, 0),
+    ] {
+        let variables: Vec<_> = folder
+            .map(|folder| ("CREDENTIALS_DIRECTORY", folder))
+            .into_iter()
+            .collect();
         let daemon = Daemon::start(&asker, table, "", &variables).await;
-        let outcome = asker.ask(&daemon.socket(), None, "fits a/private --json").await;
+        let outcome = asker
+            .ask(&daemon.socket(), None, "fits a/private --json")
+            .await;
         assert_eq!(outcome.code, code, "{table} {variables:?}: {outcome:?}");
-        assert!(outcome.err.contains("answered by the daemon") || code == 5, "{outcome:?}");
+        assert!(
+            outcome.err.contains("answered by the daemon") || code == 5,
+            "{outcome:?}"
+        );
     }
 }
 
@@ -82,13 +116,41 @@ async fn several_hubs_by_prefix_each_with_its_own_token() {
         token.display()
     );
     let daemon = Daemon::start(&asker, "", &more, &[]).await;
-    let own = asker.ask(&daemon.socket(), None, "fits acme/own --json").await;
+    let own = asker
+        .ask(&daemon.socket(), None, "fits acme/own --json")
+        .await;
     assert_eq!(own.code, 0, "{own:?}");
-    assert_eq!(public.requests().len(), 0, "the public Hub learns nothing of it");
-    assert_eq!(asker.ask(&daemon.socket(), None, "fits a/dense --json").await.code, 0);
-    assert!(public.requests().iter().all(|request| !request.head.contains(OWNER)), "nor does it see its token");
-    let sent = private.requests().iter().filter(|request| request.head.contains(OWNER)).count();
-    assert!(sent > 0 && private.requests().iter().all(|request| !request.store || !request.head.contains(OWNER)));
+    assert_eq!(
+        public.requests().len(),
+        0,
+        "the public Hub learns nothing of it"
+    );
+    assert_eq!(
+        asker
+            .ask(&daemon.socket(), None, "fits a/dense --json")
+            .await
+            .code,
+        0
+    );
+    assert!(
+        public
+            .requests()
+            .iter()
+            .all(|request| !request.head.contains(OWNER)),
+        "nor does it see its token"
+    );
+    let sent = private
+        .requests()
+        .iter()
+        .filter(|request| request.head.contains(OWNER))
+        .count();
+    assert!(
+        sent > 0
+            && private
+                .requests()
+                .iter()
+                .all(|request| !request.store || !request.head.contains(OWNER))
+    );
 }
 
 #[tokio::test]
@@ -101,9 +163,17 @@ async fn offline_asks_nobody_and_answers_from_what_is_there() {
     assert_eq!((known.code, requests), (0, 0), "{known:?}");
     assert_eq!(known.json()["requirement"], online.json()["requirement"]);
     let (packed, requests) = requests_of(&hub, user.run("pack a/dense -o dense --json")).await;
-    assert_eq!((packed.code, requests), (0, 0), "what is known can be packed offline too: {packed:?}");
+    assert_eq!(
+        (packed.code, requests),
+        (0, 0),
+        "what is known can be packed offline too: {packed:?}"
+    );
     let unknown = user.run("estimate a/other --local --json").await;
-    assert_eq!((unknown.code, unknown.json()["reason"].as_str()), (75, Some("hub_unreachable")), "{unknown:?}");
+    assert_eq!(
+        (unknown.code, unknown.json()["reason"].as_str()),
+        (75, Some("hub_unreachable")),
+        "{unknown:?}"
+    );
     assert!(unknown.out.contains("HF_HUB_OFFLINE is set"), "{unknown:?}");
 
     // huggingface_hub's own cache, wherever its variables put it.
@@ -115,7 +185,11 @@ async fn offline_asks_nobody_and_answers_from_what_is_there() {
         fs::create_dir_all(folder.join("snapshots")).expect("made");
         fs::create_dir_all(folder.join("refs")).expect("made");
         fs::write(folder.join("refs/main"), super::fake_hub::COMMIT).expect("written");
-        std::os::unix::fs::symlink(&model, folder.join("snapshots").join(super::fake_hub::COMMIT)).expect("linked");
+        std::os::unix::fs::symlink(
+            &model,
+            folder.join("snapshots").join(super::fake_hub::COMMIT),
+        )
+        .expect("linked");
         let user = user.with(variable, cache.display().to_string());
         let (found, requests) = requests_of(&hub, user.run("estimate q/m --local --json")).await;
         assert_eq!((found.code, requests), (0, 0), "{variable}: {found:?}");
@@ -133,29 +207,53 @@ async fn the_cache_forgives_damage_and_a_full_disk() {
     assert_eq!(first.out, warm.out);
     assert!(cold >= 2);
     let entries = user.path(".cache/hf-mem-probe/v1/model");
-    let entry = fs::read_dir(&entries).expect("listed").flatten().next().expect("an entry").path();
+    let entry = fs::read_dir(&entries)
+        .expect("listed")
+        .flatten()
+        .next()
+        .expect("an entry")
+        .path();
     let length = fs::metadata(&entry).expect("there").len();
     assert!(length < 16 << 10, "{length} bytes");
-    for spoil in [&b""[..], b"nonsense", &fs::read(&entry).expect("read")[..200]] {
+    for spoil in [
+        &b""[..],
+        b"nonsense",
+        &fs::read(&entry).expect("read")[..200],
+    ] {
         fs::write(&entry, spoil).expect("spoiled");
         let (again, requests) = requests_of(&hub, user.run(line)).await;
         assert_eq!((again.code, requests > 0), (0, true), "{again:?}");
         assert_eq!(again.out, first.out);
     }
-    assert_eq!(requests_of(&hub, user.run(line)).await.1, 0, "and it is whole again");
+    assert_eq!(
+        requests_of(&hub, user.run(line)).await.1,
+        0,
+        "and it is whole again"
+    );
 
     // No byte can be written: the answer comes all the same.
     let full = User::of(&hub.endpoint);
     let mut command = std::process::Command::new("sh");
     let program = full.program();
-    command.arg("-c").arg("trap '' XFSZ; ulimit -f 0; exec \"$0\" estimate a/dense --local --json");
-    command.arg(program.get_program()).env_clear().env("HOME", full.home.path()).env("HF_ENDPOINT", &hub.endpoint);
+    command
+        .arg("-c")
+        .arg("trap '' XFSZ; ulimit -f 0; exec \"$0\" estimate a/dense --local --json");
+    command
+        .arg(program.get_program())
+        .env_clear()
+        .env("HOME", full.home.path())
+        .env("HF_ENDPOINT", &hub.endpoint);
     let output = tokio::task::spawn_blocking(move || {
         // A pipe is no file: standard output is not bounded by the limit.
         command.output()
     });
     let output = output.await.expect("joined").expect("runs");
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert_eq!(String::from_utf8_lossy(&output.stdout), first.out);
     // Nor does a home that cannot be written to keep it away.
     let nowhere = User::of(&hub.endpoint).with("XDG_CACHE_HOME", "/proc");
@@ -173,11 +271,19 @@ async fn a_local_model_goes_through_the_daemon_by_what_was_read_of_it() {
     for entry in fs::read_dir(model).expect("listed").flatten() {
         fs::copy(entry.path(), folder.join(entry.file_name())).expect("copied");
     }
-    // The daemon could not open it even if it tried: it is gone before it is asked again with the bundle.
-    let asked = user.ask(&daemon.socket(), None, &format!("fits {} --json", folder.display())).await;
+    // The daemon could not open it even if it tried: it is gone before it is asked again with the
+    // bundle.
+    let asked = user
+        .ask(
+            &daemon.socket(),
+            None,
+            &format!("fits {} --json", folder.display()),
+        )
+        .await;
     assert_eq!(asked.code, 0, "{asked:?}");
     assert!(asked.err.contains("answered by the daemon"), "{asked:?}");
-    user.run(&format!("pack {} -o packed", folder.display())).await;
+    user.run(&format!("pack {} -o packed", folder.display()))
+        .await;
     fs::remove_dir_all(&folder).expect("removed");
     let again = user.ask(&daemon.socket(), None, "fits packed --json").await;
     assert_eq!(again.timeless(), asked.timeless());

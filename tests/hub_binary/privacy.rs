@@ -1,8 +1,12 @@
-//! Who sees what through a shared daemon, and that tokens stand nowhere that anything is written to.
+//! Who sees what through a shared daemon, and that tokens stand nowhere that anything is written
+//! to.
 //!
 //! Only root can act as another user; for anyone else the tests of other users say that they skip.
 
-#![expect(clippy::print_stdout, reason = "what is skipped or searched is for a person")]
+#![expect(
+    clippy::print_stdout,
+    reason = "what is skipped or searched is for a person"
+)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -18,8 +22,20 @@ const NOBODY: u32 = 65_534;
 fn shelf() -> Shelf {
     Shelf::default()
         .with("a/dense", dense())
-        .with("a/gated", Repository { gated: true, ..dense() })
-        .with("a/private", Repository { private: true, ..dense() })
+        .with(
+            "a/gated",
+            Repository {
+                gated: true,
+                ..dense()
+            },
+        )
+        .with(
+            "a/private",
+            Repository {
+                private: true,
+                ..dense()
+            },
+        )
 }
 
 async fn start() -> FakeHub {
@@ -31,14 +47,22 @@ async fn start() -> FakeHub {
 async fn daemon(user: &User, more: &str) -> Daemon {
     let token = user.path("hub-token");
     fs::write(&token, OWNER).expect("written");
-    let daemon = Daemon::start(user, &format!("token_file = \"{}\"", token.display()), more, &[]).await;
+    let daemon = Daemon::start(
+        user,
+        &format!("token_file = \"{}\"", token.display()),
+        more,
+        &[],
+    )
+    .await;
     fs::set_permissions(daemon.folder.path(), fs::Permissions::from_mode(0o755)).expect("set");
     daemon
 }
 
 fn may_act_as_others(program: &Path) -> bool {
-    // Every folder above the binary, and above the folders of sockets and homes, must let others through.
-    let open = |path: &Path| fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o001 != 0);
+    // Every folder above the binary, and above the folders of sockets and homes, must let others
+    // through.
+    let open =
+        |path: &Path| fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o001 != 0);
     let may = rustix::process::geteuid().is_root()
         && program.ancestors().all(open)
         && std::env::temp_dir().ancestors().all(open);
@@ -80,26 +104,46 @@ async fn what_the_daemons_token_opened_is_as_absent_to_others_as_it_was_before()
     // Root may use the daemon's token: now both are known to the daemon, in memory and on disk.
     for repo in ["a/gated", "a/private"] {
         let seen = ask("root", repo).await;
-        assert_eq!((seen.code, seen.json()["verdict"].as_str()), (0, Some("fits")), "{seen:?}");
+        assert_eq!(
+            (seen.code, seen.json()["verdict"].as_str()),
+            (0, Some("fits")),
+            "{seen:?}"
+        );
     }
     for (who, repo, was) in &before {
         let is = ask(who, repo).await;
         assert_eq!((is.code, &is.out), (was.code, &was.out), "{who} on {repo}");
-        let reason = if *repo == "a/gated" { "gated" } else { "not_found" };
-        assert_eq!((is.code, is.json()["reason"].as_str()), (5, Some(reason)), "{who} on {repo}: {is:?}");
+        let reason = if *repo == "a/gated" {
+            "gated"
+        } else {
+            "not_found"
+        };
+        assert_eq!(
+            (is.code, is.json()["reason"].as_str()),
+            (5, Some(reason)),
+            "{who} on {repo}: {is:?}"
+        );
     }
     for who in ["nobody", "stranger"] {
         // A private repository reads as one that does not exist.
         let (private, absent) = (ask(who, "a/private").await, ask(who, "a/absent").await);
-        assert_eq!(private.out.replace("a/private", "X"), absent.out.replace("a/absent", "X"), "{who}");
+        assert_eq!(
+            private.out.replace("a/private", "X"),
+            absent.out.replace("a/absent", "X"),
+            "{who}"
+        );
     }
     // Other users who are named, and users with a token of their own.
     let owner = User::of(&hub.endpoint).with("HF_TOKEN", OWNER);
-    let own = owner.ask(&socket, Some(NOBODY), "fits a/private --json").await;
+    let own = owner
+        .ask(&socket, Some(NOBODY), "fits a/private --json")
+        .await;
     assert_eq!(own.code, 0, "{own:?}");
     drop(daemon);
     let trusting = self::daemon(&user, "[access]\ntoken_users = [\"65534\"]").await;
-    let named = user.ask(&trusting.socket(), Some(NOBODY), "fits a/private --json").await;
+    let named = user
+        .ask(&trusting.socket(), Some(NOBODY), "fits a/private --json")
+        .await;
     assert_eq!(named.code, 0, "{named:?}");
 }
 
@@ -107,27 +151,38 @@ async fn what_the_daemons_token_opened_is_as_absent_to_others_as_it_was_before()
 fn texts(folder: &Path, into: &mut Vec<(PathBuf, String)>) {
     for entry in fs::read_dir(folder).expect("listed").flatten() {
         let path = entry.path();
-        into.push((path.clone(), entry.file_name().to_string_lossy().into_owned()));
+        into.push((
+            path.clone(),
+            entry.file_name().to_string_lossy().into_owned(),
+        ));
         if path.is_dir() {
             texts(&path, into);
         } else if path.is_file() {
             let bytes = fs::read(&path).expect("read");
             let mut unpacked = String::new();
-            let _ = std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(bytes.as_slice()), &mut unpacked);
+            let _ = std::io::Read::read_to_string(
+                &mut flate2::read::GzDecoder::new(bytes.as_slice()),
+                &mut unpacked,
+            );
             into.push((path.clone(), unpacked));
             into.push((path, String::from_utf8_lossy(&bytes).into_owned()));
         }
     }
 }
 
-/// Two canaries, the daemon's token and a user's, and the store's signature: searched for in everything that is written.
+/// Two canaries, the daemon's token and a user's, and the store's signature: searched for in
+/// everything that is written.
 #[tokio::test]
 async fn tokens_stand_nowhere() {
     let faulty = shelf();
     let hub = FakeHub::start(move |request, before| {
         // Some failures on the way, for what is logged of them.
         let fails = before % 5 == 3;
-        Some(if fails { super::fake_hub::Reply::status(503) } else { faulty.reply(request) })
+        Some(if fails {
+            super::fake_hub::Reply::status(503)
+        } else {
+            faulty.reply(request)
+        })
     })
     .await;
     let user = User::of(&hub.endpoint);
@@ -136,7 +191,11 @@ async fn tokens_stand_nowhere() {
     let bad = User::of(&hub.endpoint).with("HF_TOKEN", "hf_bad_canary_11");
     let mut found: Vec<(PathBuf, String)> = Vec::new();
     let mut searched = vec!["daemon's log at trace"];
-    for (who, name) in [(&user, "root"), (&stranger, "stranger"), (&bad, "bad token")] {
+    for (who, name) in [
+        (&user, "root"),
+        (&stranger, "stranger"),
+        (&bad, "bad token"),
+    ] {
         for line in [
             "fits a/gated",
             "fits a/private",
@@ -149,7 +208,10 @@ async fn tokens_stand_nowhere() {
             "pack a/gated -o bundle --json",
         ] {
             let outcome = who.ask(&daemon.socket(), None, line).await;
-            found.push((format!("{name}: {line}").into(), format!("{}{}", outcome.out, outcome.err)));
+            found.push((
+                format!("{name}: {line}").into(),
+                format!("{}{}", outcome.out, outcome.err),
+            ));
         }
     }
     searched.push("stdout, stderr and errors of fits, estimate, reserve, lease, health and pack");
@@ -157,15 +219,26 @@ async fn tokens_stand_nowhere() {
         user.path("bundle").exists() || found.iter().any(|(_, text)| text.contains("gated")),
         "something was asked"
     );
-    let metrics = hf_mem_probe::api::client::Client::new(daemon.socket()).metrics().await.expect("metrics");
-    assert!(metrics.contains("hf_mem_probe_questions_total"), "{metrics}");
+    let metrics = hf_mem_probe::api::client::Client::new(daemon.socket())
+        .metrics()
+        .await
+        .expect("metrics");
+    assert!(
+        metrics.contains("hf_mem_probe_questions_total"),
+        "{metrics}"
+    );
     found.push(("metrics".into(), metrics));
     searched.push("/metrics");
     found.push(("log".into(), daemon.log()));
-    assert!(daemon.log().contains("a request to the Hub failed"), "the log has what it must not leak in");
-    for (folder, what) in
-        [("cache", "the daemon's cache"), ("state", "lease store and journal"), (".", "its whole folder")]
-    {
+    assert!(
+        daemon.log().contains("a request to the Hub failed"),
+        "the log has what it must not leak in"
+    );
+    for (folder, what) in [
+        ("cache", "the daemon's cache"),
+        ("state", "lease store and journal"),
+        (".", "its whole folder"),
+    ] {
         texts(&daemon.folder.path().join(folder), &mut found);
         searched.push(what);
     }
@@ -188,12 +261,15 @@ async fn tokens_stand_nowhere() {
     assert!(found.len() > 40, "{} places", found.len());
     println!("searched {} texts: {}", found.len(), searched.join("; "));
     // What a crash would leave: no core at all under the unit.
-    let unit =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/hf-mem-probe.service")).expect("a unit");
+    let unit = fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/hf-mem-probe.service"),
+    )
+    .expect("a unit");
     assert!(unit.contains("LimitCORE=0"));
 }
 
-/// A model of `q/m` in a Hugging Face cache that the daemon's user downloaded; everyone may enter its folders.
+/// A model of `q/m` in a Hugging Face cache that the daemon's user downloaded; everyone may enter
+/// its folders.
 fn downloaded(cache: &Path) -> PathBuf {
     let model = cache.join("models--q--m");
     let snapshot = model.join("snapshots").join(COMMIT);
@@ -232,22 +308,29 @@ async fn the_hugging_face_cache_is_shown_by_permission() {
     let daemon = Daemon::start(&user, "offline = true", "", &variables).await;
     fs::set_permissions(daemon.folder.path(), fs::Permissions::from_mode(0o755)).expect("set");
     let socket = daemon.socket();
-    let ask = async |uid: Option<u32>, repo: &str| user.ask(&socket, uid, &format!("fits {repo} --json")).await;
+    let ask = async |uid: Option<u32>, repo: &str| {
+        user.ask(&socket, uid, &format!("fits {repo} --json")).await
+    };
     let absent = ask(Some(NOBODY), "q/x").await;
     assert_eq!(absent.code, 75, "{absent:?}");
 
     let open = ask(Some(NOBODY), "q/m").await;
     assert_eq!(open.code, 0, "who can read the files is answered: {open:?}");
     let config = snapshot.join("config.json");
-    for (path, closed, opened) in [(config.as_path(), 0o640, 0o644), (&snapshot, 0o750, 0o755), (&cache, 0o700, 0o755)]
-    {
+    for (path, closed, opened) in [
+        (config.as_path(), 0o640, 0o644),
+        (&snapshot, 0o750, 0o755),
+        (&cache, 0o700, 0o755),
+    ] {
         fs::set_permissions(path, fs::Permissions::from_mode(closed)).expect("set");
-        // Root is answered before and after, so that nothing that it brought into memory is shown to another.
+        // Root is answered before and after, so that nothing that it brought into memory is shown
+        // to another.
         for _ in 0..2 {
             let own = ask(None, "q/m").await;
             assert_eq!(own.code, 0, "{own:?}");
             let refused = ask(Some(NOBODY), "q/m").await;
-            let [is, was] = [(&refused.out, "q/m"), (&absent.out, "q/x")].map(|(out, repo)| out.replace(repo, "X"));
+            let [is, was] = [(&refused.out, "q/m"), (&absent.out, "q/x")]
+                .map(|(out, repo)| out.replace(repo, "X"));
             assert_eq!((refused.code, is), (absent.code, was), "{}", path.display());
         }
         fs::set_permissions(path, fs::Permissions::from_mode(opened)).expect("set");
@@ -257,8 +340,16 @@ async fn the_hugging_face_cache_is_shown_by_permission() {
 
     // Users of the daemon's token are trusted with what was downloaded, too.
     fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).expect("set");
-    let trusting = Daemon::start(&user, "offline = true", "[access]\ntoken_users = [\"65534\"]", &variables).await;
+    let trusting = Daemon::start(
+        &user,
+        "offline = true",
+        "[access]\ntoken_users = [\"65534\"]",
+        &variables,
+    )
+    .await;
     fs::set_permissions(trusting.folder.path(), fs::Permissions::from_mode(0o755)).expect("set");
-    let trusted = user.ask(&trusting.socket(), Some(NOBODY), "fits q/m --json").await;
+    let trusted = user
+        .ask(&trusting.socket(), Some(NOBODY), "fits q/m --json")
+        .await;
     assert_eq!(trusted.code, 0, "{trusted:?}");
 }

@@ -1,4 +1,5 @@
-//! Pipes and devices where a file is expected: the daemon goes on, and the command line ends with an error.
+//! Pipes and devices where a file is expected: the daemon goes on, and the command line ends with
+//! an error.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,9 +36,16 @@ async fn goes_on(daemon: &mut Daemon, user: &User) {
     let socket = daemon.socket();
     let health = user.ask(&socket, None, "health --json").await;
     assert_eq!(health.code, 0, "{health:?}");
-    let line = format!("fits {} --reserve --holder job --ttl 60s --json", fixture().display());
+    let line = format!(
+        "fits {} --reserve --holder job --ttl 60s --json",
+        fixture().display()
+    );
     let leased = user.ask(&socket, None, &line).await;
-    assert_eq!((leased.code, leased.json()["lease"].is_object()), (0, true), "{leased:?}");
+    assert_eq!(
+        (leased.code, leased.json()["lease"].is_object()),
+        (0, true),
+        "{leased:?}"
+    );
     let (took, code) = daemon.stop().await;
     assert_eq!(code, Some(0), "{}", daemon.log());
     assert!(took < DRAIN_DEADLINE, "{took:?}");
@@ -53,9 +61,18 @@ async fn a_pipe_as_reference_holds_up_nothing() {
     let mut daemon = Daemon::start(&user, "offline = true", "", &variables).await;
 
     let absent = user.ask(&daemon.socket(), None, "fits q/m --json").await;
-    assert_eq!((absent.code, absent.json()["reason"].as_str()), (75, Some("hub_unreachable")), "{absent:?}");
-    let by_commit = user.ask(&daemon.socket(), None, &format!("fits q/m@{COMMIT} --json")).await;
-    assert_eq!(by_commit.code, 0, "the snapshot itself is fine: {by_commit:?}");
+    assert_eq!(
+        (absent.code, absent.json()["reason"].as_str()),
+        (75, Some("hub_unreachable")),
+        "{absent:?}"
+    );
+    let by_commit = user
+        .ask(&daemon.socket(), None, &format!("fits q/m@{COMMIT} --json"))
+        .await;
+    assert_eq!(
+        by_commit.code, 0,
+        "the snapshot itself is fine: {by_commit:?}"
+    );
     goes_on(&mut daemon, &user).await;
 }
 
@@ -94,7 +111,12 @@ async fn a_pipe_as_cache_entry_holds_up_nothing() {
 
     let kept = daemon.folder.path().join("cache/v1");
     for kind in ["revision", "model"] {
-        let entry = fs::read_dir(kept.join(kind)).expect("listed").flatten().next().expect("an entry").path();
+        let entry = fs::read_dir(kept.join(kind))
+            .expect("listed")
+            .flatten()
+            .next()
+            .expect("an entry")
+            .path();
         fs::remove_file(&entry).expect("removed");
         pipe(&entry);
         let again = ask("fits a/dense --json").await;
@@ -105,7 +127,9 @@ async fn a_pipe_as_cache_entry_holds_up_nothing() {
 
 /// Runs `line`, which must end by itself, and soon.
 async fn ends(user: &User, line: &str) -> Outcome {
-    tokio::time::timeout(Duration::from_secs(30), user.run(line)).await.unwrap_or_else(|_| panic!("{line} hangs"))
+    tokio::time::timeout(Duration::from_secs(30), user.run(line))
+        .await
+        .unwrap_or_else(|_| panic!("{line} hangs"))
 }
 
 #[tokio::test]
@@ -121,15 +145,25 @@ async fn the_command_line_refuses_special_files() {
 
     for name in ["./pipe", "./pipe.gguf", "./pipe.hfmp", "/dev/zero"] {
         let refused = ends(&user, &format!("estimate {name} --local --json")).await;
-        assert_eq!((refused.code, refused.json()["reason"].as_str()), (3, Some("missing_metadata")), "{refused:?}");
+        assert_eq!(
+            (refused.code, refused.json()["reason"].as_str()),
+            (3, Some("missing_metadata")),
+            "{refused:?}"
+        );
         assert!(refused.out.contains("not a regular file"), "{refused:?}");
     }
     let refused = ends(&user, "estimate ./folder --local --json").await;
     assert_eq!(refused.code, 3, "no weights: {refused:?}");
     let gpus = ends(&user, "fits a/b --gpus ./pipe --local --json").await;
-    assert!(gpus.code != 0 && gpus.out.contains("not a regular file"), "{gpus:?}");
+    assert!(
+        gpus.code != 0 && gpus.out.contains("not a regular file"),
+        "{gpus:?}"
+    );
     let config = ends(&user, "check-config ./pipe").await;
-    assert!(config.code == 78 && config.err.contains("not a regular file"), "{config:?}");
+    assert!(
+        config.code == 78 && config.err.contains("not a regular file"),
+        "{config:?}"
+    );
 }
 
 #[tokio::test]
@@ -141,13 +175,27 @@ async fn a_special_token_file_is_refused_unread() {
         let user = User::of("http://127.0.0.1:9").with("HF_TOKEN_PATH", path);
         // A bound on memory that reading a device to its end would break.
         let mut command = std::process::Command::new("sh");
-        command.arg("-c").arg("ulimit -v 2000000; exec \"$0\" estimate a/b --local --json");
-        command.arg(user.program().get_program()).env_clear().env("HOME", user.home.path());
-        command.env("HF_TOKEN_PATH", path).env("HF_ENDPOINT", "http://127.0.0.1:9");
+        command
+            .arg("-c")
+            .arg("ulimit -v 2000000; exec \"$0\" estimate a/b --local --json");
+        command
+            .arg(user.program().get_program())
+            .env_clear()
+            .env("HOME", user.home.path());
+        command
+            .env("HF_TOKEN_PATH", path)
+            .env("HF_ENDPOINT", "http://127.0.0.1:9");
         let run = tokio::task::spawn_blocking(move || command.output());
-        let output = tokio::time::timeout(Duration::from_secs(30), run).await.expect("it ends").expect("joined");
+        let output = tokio::time::timeout(Duration::from_secs(30), run)
+            .await
+            .expect("it ends")
+            .expect("joined");
         let refused: Outcome = output.expect("runs").into();
-        assert_eq!((refused.code, refused.json()["reason"].as_str()), (78, Some("bad_configuration")), "{refused:?}");
+        assert_eq!(
+            (refused.code, refused.json()["reason"].as_str()),
+            (78, Some("bad_configuration")),
+            "{refused:?}"
+        );
         assert!(refused.out.contains("HF_TOKEN_PATH"), "{refused:?}");
     }
 }

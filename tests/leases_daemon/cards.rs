@@ -16,7 +16,8 @@ struct Held {
     promised: BTreeMap<(u32, usize), u64>,
     /// By process and card: what was not.
     wild: BTreeMap<(u32, usize), u64>,
-    /// The last files that the driver read, kept open so that no new file can be taken for one of them.
+    /// The last files that the driver read, kept open so that no new file can be taken for one of
+    /// them.
     files: VecDeque<File>,
     written: u64,
 }
@@ -32,23 +33,38 @@ pub(crate) struct Cards {
 impl Cards {
     /// Four unequal cards, on each of which a stranger holds two GiB.
     pub(crate) fn install(directory: &Path) -> Self {
-        let gpus = [profiles::rtx_4090(), profiles::rtx_4090(), profiles::a100_80(), profiles::t4()];
+        let gpus = [
+            profiles::rtx_4090(),
+            profiles::rtx_4090(),
+            profiles::a100_80(),
+            profiles::t4(),
+        ];
         let bare = Scenario::of(gpus.map(|gpu| gpu.process(1, 2 * GIB, HolderKind::Compute)));
         let driver = SimulatedDriver::install(directory, &bare).unwrap();
         let library = driver.library().to_owned();
-        Self { directory: directory.to_owned(), library, bare, held: Mutex::default() }
+        Self {
+            directory: directory.to_owned(),
+            library,
+            bare,
+            held: Mutex::default(),
+        }
     }
 
     pub(crate) fn library(&self) -> &Path {
         &self.library
     }
 
-    /// Takes promised memory; whether the card had it. What others took without a promise counts as if it were not
-    /// there: the ledger answers for what it promised.
+    /// Takes promised memory; whether the card had it. What others took without a promise counts as
+    /// if it were not there: the ledger answers for what it promised.
     pub(crate) fn take(&self, pid: u32, uuid: &str, bytes: u64) -> bool {
         let card = self.card(uuid);
         let mut held = self.held.lock().unwrap();
-        let used: u64 = held.promised.iter().filter(|((_, on), _)| *on == card).map(|(_, bytes)| *bytes).sum();
+        let used: u64 = held
+            .promised
+            .iter()
+            .filter(|((_, on), _)| *on == card)
+            .map(|(_, bytes)| *bytes)
+            .sum();
         let memory = &self.bare.devices[card].memory;
         let had = used + bytes + memory.used_bytes + memory.reserved_bytes <= memory.total_bytes;
         if had && bytes > 0 {
@@ -77,7 +93,11 @@ impl Cards {
     }
 
     fn card(&self, uuid: &str) -> usize {
-        self.bare.devices.iter().position(|gpu| gpu.uuid == uuid).unwrap()
+        self.bare
+            .devices
+            .iter()
+            .position(|gpu| gpu.uuid == uuid)
+            .unwrap()
     }
 
     /// In one step, so that the driver sees all of it or nothing.
@@ -88,7 +108,9 @@ impl Cards {
             *sums.entry(*key).or_default() += bytes;
         }
         for ((pid, card), bytes) in sums {
-            let gpu = scenario.devices[card].clone().process(pid, bytes, HolderKind::Compute);
+            let gpu = scenario.devices[card]
+                .clone()
+                .process(pid, bytes, HolderKind::Compute);
             scenario.devices[card] = gpu;
         }
         for gpu in &mut scenario.devices {

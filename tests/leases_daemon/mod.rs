@@ -1,5 +1,5 @@
-//! The real daemon as a process, on a driver of the test's own: started, killed as by `kill -9`, started again on what it
-//! left behind.
+//! The real daemon as a process, on a driver of the test's own: started, killed as by `kill -9`,
+//! started again on what it left behind.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's own machinery")]
 #![allow(dead_code, reason = "each test file uses its own part")]
@@ -24,13 +24,19 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `program` in `directory` with `arguments` behind `daemon`, and waits until it may be asked.
+    /// Starts `program` in `directory` with `arguments` behind `daemon`, and waits until it may be
+    /// asked.
     pub(crate) fn start(program: &Path, directory: &Path, arguments: &[&str]) -> Self {
         Self::start_with(program, directory, arguments, "")
     }
 
     /// The same with lines of the configuration that stand behind those of `[devices]`.
-    pub(crate) fn start_with(program: &Path, directory: &Path, arguments: &[&str], more: &str) -> Self {
+    pub(crate) fn start_with(
+        program: &Path,
+        directory: &Path,
+        arguments: &[&str],
+        more: &str,
+    ) -> Self {
         for folder in ["cache", "state"] {
             fs::create_dir_all(directory.join(folder)).unwrap();
         }
@@ -42,9 +48,17 @@ impl Daemon {
             rustix::process::getgid().as_raw(),
         );
         fs::write(directory.join("config.toml"), text).unwrap();
-        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let arguments: Vec<String> = arguments
+            .iter()
+            .map(|&argument| argument.to_owned())
+            .collect();
         let child = spawn(program, directory, &arguments);
-        Self { program: program.to_owned(), directory: directory.to_owned(), arguments, child }
+        Self {
+            program: program.to_owned(),
+            directory: directory.to_owned(),
+            arguments,
+            child,
+        }
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -79,7 +93,8 @@ impl Daemon {
     }
 }
 
-/// `command` with nothing of the machine's environment that could change what a program does or says.
+/// `command` with nothing of the machine's environment that could change what a program does or
+/// says.
 pub(crate) fn bare(command: &mut Command) -> &mut Command {
     command.env_clear();
     for name in ["PATH", "TMPDIR"] {
@@ -98,18 +113,35 @@ impl Drop for Daemon {
     }
 }
 
-#[allow(clippy::zombie_processes, reason = "its owner waits for it, and here who panics")]
+#[allow(
+    clippy::zombie_processes,
+    reason = "its owner waits for it, and here who panics"
+)]
 fn spawn(program: &Path, directory: &Path, arguments: &[String]) -> Child {
     let notify = directory.join("notify.sock");
     if let Err(error) = fs::remove_file(&notify) {
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
     let notices = UnixDatagram::bind(&notify).unwrap();
-    notices.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    let log = File::options().create(true).append(true).open(directory.join("log")).unwrap();
+    notices
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(directory.join("log"))
+        .unwrap();
     let mut command = Command::new(program);
-    bare(&mut command).arg("daemon").arg("--config").arg(directory.join("config.toml")).args(arguments);
-    command.env("NOTIFY_SOCKET", &notify).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    bare(&mut command)
+        .arg("daemon")
+        .arg("--config")
+        .arg(directory.join("config.toml"))
+        .args(arguments);
+    command
+        .env("NOTIFY_SOCKET", &notify)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log);
     let mut child = command.spawn().unwrap();
     let mut notice = [0; 256];
     loop {

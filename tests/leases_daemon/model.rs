@@ -7,7 +7,9 @@ use std::time::SystemTime;
 use hf_mem_probe::api::Question;
 use hf_mem_probe::api::question::ModelQuestion;
 use hf_mem_probe::api::unread::Unread;
-use hf_mem_probe::model::source::{Auth, HubSettings, ModelReference, SourceClient, SourceSettings};
+use hf_mem_probe::model::source::{
+    Auth, HubSettings, ModelReference, SourceClient, SourceSettings,
+};
 use serde_json::{Map, Value, json};
 
 const LAYERS: u64 = 4;
@@ -24,11 +26,23 @@ pub(crate) async fn question(directory: &Path, now: SystemTime) -> Question {
     write(&folder);
     let path = folder.to_str().unwrap();
     let reference = ModelReference::parse(path, None, Path::exists).unwrap();
-    let client = SourceClient::new(SourceSettings::new(HubSettings::from_environment(|_| None).unwrap()));
-    let metadata = client.read(&reference, &Auth::Anonymous, now).await.unwrap();
+    let client = SourceClient::new(SourceSettings::new(
+        HubSettings::from_environment(|_| None).unwrap(),
+    ));
+    let metadata = client
+        .read(&reference, &Auth::Anonymous, now)
+        .await
+        .unwrap();
     let metadata = Some(Unread::of(&metadata).unwrap());
-    let model = ModelQuestion { repo: "a/model".to_owned(), metadata, ..ModelQuestion::default() };
-    let mut question = Question { model, ..Question::default() };
+    let model = ModelQuestion {
+        repo: "a/model".to_owned(),
+        metadata,
+        ..ModelQuestion::default()
+    };
+    let mut question = Question {
+        model,
+        ..Question::default()
+    };
     question.engine.name = Some("reference".to_owned());
     question
 }
@@ -49,7 +63,10 @@ pub(crate) fn write(folder: &Path) {
     let mut tensor = |name: &str, shape: &[u64]| {
         let begin = end;
         end += 2 * shape.iter().product::<u64>();
-        header.insert(name.to_owned(), json!({"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}));
+        header.insert(
+            name.to_owned(),
+            json!({"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}),
+        );
     };
     tensor("model.embed_tokens.weight", &[VOCABULARY, HIDDEN]);
     for layer in 0..LAYERS {

@@ -1,5 +1,6 @@
-//! Askers by the dozen against the real daemon on its socket: holders are real processes, their memory is taken late, in
-//! part, not at all or beyond what was promised, and goes when they crash; the daemon is killed and started again.
+//! Askers by the dozen against the real daemon on its socket: holders are real processes, their
+//! memory is taken late, in part, not at all or beyond what was promised, and goes when they crash;
+//! the daemon is killed and started again.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -21,8 +22,8 @@ use super::cards::Cards;
 use super::model;
 
 const MIB: u64 = 1 << 20;
-/// Time to live of leases whose holders let them run out. Long beside the time in which they take their memory, which a
-/// slow machine draws out.
+/// Time to live of leases whose holders let them run out. Long beside the time in which they take
+/// their memory, which a slow machine draws out.
 const RUNS_OUT_AFTER: Duration = Duration::from_secs(10);
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
@@ -95,10 +96,17 @@ impl Race {
     }
 
     /// Asks until a daemon answers; another may have taken its place.
-    async fn persist<T>(&self, call: impl AsyncFn() -> Result<T, ClientError>) -> Result<T, ClientError> {
+    async fn persist<T>(
+        &self,
+        call: impl AsyncFn() -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
         loop {
             let error = match call().await {
-                Err(error) if error.daemon_is_leaving() || error.daemon_is_absent() || is_late(&error) => error,
+                Err(error)
+                    if error.daemon_is_leaving() || error.daemon_is_absent() || is_late(&error) =>
+                {
+                    error
+                }
                 done => {
                     self.answers.send_modify(|answers| *answers += 1);
                     return done;
@@ -115,7 +123,15 @@ impl Race {
         let mut random = Random(self.terms.seed.wrapping_mul(1_000_003).wrapping_add(number));
         let mut child = HolderProcess::start();
         for round in 0..self.terms.rounds {
-            if self.round(&mut random, child.id(), &format!("{}-{number}-{round}", self.terms.seed)).await.is_err() {
+            if self
+                .round(
+                    &mut random,
+                    child.id(),
+                    &format!("{}-{number}-{round}", self.terms.seed),
+                )
+                .await
+                .is_err()
+            {
                 child.kill();
                 // The driver frees what a dead process held a moment later.
                 pause(&mut random).await;
@@ -133,7 +149,9 @@ impl Race {
         let (abandons, runs_out) = (random.one_in(200), random.one_in(400));
         let mut question = self.question.clone();
         let largest = largest(random);
-        question.workload.context = Some(ContextQuestion::Tokens(16_384 * (1 + random.below(largest))));
+        question.workload.context = Some(ContextQuestion::Tokens(
+            16_384 * (1 + random.below(largest)),
+        ));
         let request = LeaseRequest {
             question,
             ttl_seconds: Some(match (abandons, runs_out) {
@@ -148,12 +166,18 @@ impl Race {
         };
         // Before the lease was there: its time is not up before that much after this.
         let asked = tokio::time::Instant::now();
-        let answer = self.persist(async || self.client.create_lease(&request).await).await;
+        let answer = self
+            .persist(async || self.client.create_lease(&request).await)
+            .await;
         let lease = match answer {
-            Ok(answer) => answer.lease.map(|lease| serde_json::from_value::<LeaseAnswer>(lease).unwrap()),
+            Ok(answer) => answer
+                .lease
+                .map(|lease| serde_json::from_value::<LeaseAnswer>(lease).unwrap()),
             Err(ClientError::Problem(problem)) if problem.reason == Reason::Busy => None, // The line is full.
             // A short one ran out before its asker heard of it.
-            Err(ClientError::Problem(problem)) if problem.detail.contains("has ended") && (abandons || runs_out) => {
+            Err(ClientError::Problem(problem))
+                if problem.detail.contains("has ended") && (abandons || runs_out) =>
+            {
                 None
             }
             Err(error) => panic!("{error}"),
@@ -175,7 +199,11 @@ impl Race {
         self.count(|outcome| outcome.took_less += u64::from(takes_less));
         for device in &lease.devices {
             pause(random).await;
-            let wanted = if takes_less { device.granted_bytes / 3 } else { device.granted_bytes };
+            let wanted = if takes_less {
+                device.granted_bytes / 3
+            } else {
+                device.granted_bytes
+            };
             let first = random.below(wanted + 1);
             for bytes in [first, wanted - first] {
                 // One that ran out holds no promise any more.
@@ -188,7 +216,8 @@ impl Race {
         }
         if random.one_in(50) {
             self.count(|outcome| outcome.took_more += 1);
-            self.cards.take_more(pid, &lease.devices[0].uuid, (1 + random.below(128)) * MIB);
+            self.cards
+                .take_more(pid, &lease.devices[0].uuid, (1 + random.below(128)) * MIB);
             pause(random).await;
         }
         if random.one_in(16) {
@@ -201,7 +230,9 @@ impl Race {
             return Ok(());
         }
         self.cards.drop_all(pid);
-        let released = self.persist(async || self.client.release_lease(&lease.id).await).await;
+        let released = self
+            .persist(async || self.client.release_lease(&lease.id).await)
+            .await;
         if !released.is_ok_and(|lease| lease.reason == Some(EndReason::ByOwner)) {
             self.count(|outcome| outcome.lost += 1);
         }
@@ -214,7 +245,10 @@ fn is_late(error: &ClientError) -> bool {
     match error {
         ClientError::Late { .. } => true,
         ClientError::Problem(problem) => {
-            matches!(problem.reason, Reason::Timeout | Reason::NvmlUnavailable | Reason::NvmlOverdue)
+            matches!(
+                problem.reason,
+                Reason::Timeout | Reason::NvmlUnavailable | Reason::NvmlOverdue
+            )
         }
         _ => false,
     }
@@ -238,7 +272,13 @@ struct HolderProcess(Child);
 
 impl HolderProcess {
     fn start() -> Self {
-        Self(Command::new("sleep").arg("100000").stdin(Stdio::null()).spawn().unwrap())
+        Self(
+            Command::new("sleep")
+                .arg("100000")
+                .stdin(Stdio::null())
+                .spawn()
+                .unwrap(),
+        )
     }
 
     fn id(&self) -> u32 {
@@ -261,7 +301,10 @@ impl Drop for HolderProcess {
 
 /// Runs one to its end, everything in `directory` but the driver, which is put into `drivers`.
 pub(crate) fn race(program: &Path, directory: &Path, drivers: &Path, terms: Terms) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let tasks = tokio::task::LocalSet::new();
     tasks.block_on(&runtime, async {
         let cards = Cards::install(drivers);
@@ -302,7 +345,14 @@ pub(crate) fn race(program: &Path, directory: &Path, drivers: &Path, terms: Term
         let until = tokio::time::Instant::now() + Duration::from_secs(60);
         let left = loop {
             let left = race.client.leases().await.unwrap().leases.len();
-            let claimed = race.client.gpus().await.unwrap().leased_bytes.values().any(|bytes| *bytes > 0);
+            let claimed = race
+                .client
+                .gpus()
+                .await
+                .unwrap()
+                .leased_bytes
+                .values()
+                .any(|bytes| *bytes > 0);
             if (left == 0 && !claimed) || tokio::time::Instant::now() > until {
                 break left + usize::from(claimed);
             }

@@ -22,12 +22,19 @@ pub(crate) fn gib(count: u64) -> Bytes {
 /// Two minutes of memory for a process of uid 1000.
 pub(crate) fn request(holder: ProcessIdentity, devices: &[(&str, u64)]) -> GrantRequest {
     GrantRequest {
-        devices: devices.iter().map(|(uuid, count)| ((*uuid).to_owned(), gib(*count))).collect(),
+        devices: devices
+            .iter()
+            .map(|(uuid, count)| ((*uuid).to_owned(), gib(*count)))
+            .collect(),
         ttl: Duration::from_secs(120),
         holder: Holder::process(holder),
         uid: 1000,
         idempotency_key: None,
-        question: QuestionSummary { model: "owner/name".to_owned(), engine: None, digest: "digest".to_owned() },
+        question: QuestionSummary {
+            model: "owner/name".to_owned(),
+            engine: None,
+            digest: "digest".to_owned(),
+        },
     }
 }
 
@@ -68,12 +75,18 @@ impl Host {
             host: None,
         };
         let mut host = Self {
-            totals: devices.iter().map(|(uuid, count)| ((*uuid).to_owned(), gib(*count).get())).collect(),
+            totals: devices
+                .iter()
+                .map(|(uuid, count)| ((*uuid).to_owned(), gib(*count).get()))
+                .collect(),
             order: devices.iter().map(|(uuid, _)| (*uuid).to_owned()).collect(),
             processes: BTreeMap::new(),
             next_pid: 100,
             next_ticks: 1_000,
-            now: Now { boottime: Boottime::from_millis(1_000_000), wall },
+            now: Now {
+                boottime: Boottime::from_millis(1_000_000),
+                wall,
+            },
             snapshot,
             taken_at: Boottime::BOOT,
             ancestry: Ancestry::default(),
@@ -88,18 +101,28 @@ impl Host {
 
     /// Time goes by, on both clocks.
     pub(crate) fn pass(&mut self, time: Duration) {
-        self.now = Now { boottime: self.now.boottime.after(time), wall: self.now.wall + time };
+        self.now = Now {
+            boottime: self.now.boottime.after(time),
+            wall: self.now.wall + time,
+        };
     }
 
     /// Somebody sets the wall's clock.
     pub(crate) fn step_wall(&mut self, by: Duration, forward: bool) {
-        self.now.wall = if forward { self.now.wall + by } else { self.now.wall - by };
+        self.now.wall = if forward {
+            self.now.wall + by
+        } else {
+            self.now.wall - by
+        };
     }
 
     /// Everything dies, and the clock since boot starts anew; `down` by the wall's clock.
     pub(crate) fn reboot(&mut self, down: Duration) {
         self.processes.clear();
-        self.now = Now { boottime: Boottime::from_millis(20_000), wall: self.now.wall + down };
+        self.now = Now {
+            boottime: Boottime::from_millis(20_000),
+            wall: self.now.wall + down,
+        };
     }
 
     pub(crate) fn start(&mut self) -> ProcessIdentity {
@@ -119,9 +142,17 @@ impl Host {
     fn spawn(&mut self, parent: u32, pid: Option<u32>) -> ProcessIdentity {
         self.next_pid += u32::from(pid.is_none());
         self.next_ticks += 1;
-        let identity = ProcessIdentity { pid: pid.unwrap_or(self.next_pid), start_ticks: self.next_ticks };
-        let running =
-            Running { parent, start_ticks: self.next_ticks, unit: None, cgroup: None, holds: BTreeMap::new() };
+        let identity = ProcessIdentity {
+            pid: pid.unwrap_or(self.next_pid),
+            start_ticks: self.next_ticks,
+        };
+        let running = Running {
+            parent,
+            start_ticks: self.next_ticks,
+            unit: None,
+            cgroup: None,
+            holds: BTreeMap::new(),
+        };
         self.processes.insert(identity.pid, running);
         identity
     }
@@ -143,11 +174,18 @@ impl Host {
     }
 
     pub(crate) fn is_alive(&self, process: &ProcessIdentity) -> bool {
-        self.processes.get(&process.pid).is_some_and(|running| running.start_ticks == process.start_ticks)
+        self.processes
+            .get(&process.pid)
+            .is_some_and(|running| running.start_ticks == process.start_ticks)
     }
 
     /// Whether the device had the memory.
-    pub(crate) fn try_allocate(&mut self, process: ProcessIdentity, uuid: &str, bytes: Bytes) -> bool {
+    pub(crate) fn try_allocate(
+        &mut self,
+        process: ProcessIdentity,
+        uuid: &str,
+        bytes: Bytes,
+    ) -> bool {
         let fits = self.used(uuid) + bytes.get() <= self.totals[uuid];
         if fits {
             let running = self.processes.get_mut(&process.pid).unwrap();
@@ -161,15 +199,28 @@ impl Host {
     }
 
     pub(crate) fn free(&mut self, process: ProcessIdentity, uuid: &str, bytes: Bytes) {
-        *self.processes.get_mut(&process.pid).unwrap().holds.get_mut(uuid).unwrap() -= bytes.get();
+        *self
+            .processes
+            .get_mut(&process.pid)
+            .unwrap()
+            .holds
+            .get_mut(uuid)
+            .unwrap() -= bytes.get();
     }
 
     pub(crate) fn holds(&self, process: ProcessIdentity, uuid: &str) -> u64 {
-        self.processes.get(&process.pid).and_then(|running| running.holds.get(uuid)).copied().unwrap_or_default()
+        self.processes
+            .get(&process.pid)
+            .and_then(|running| running.holds.get(uuid))
+            .copied()
+            .unwrap_or_default()
     }
 
     pub(crate) fn used(&self, uuid: &str) -> u64 {
-        self.processes.values().filter_map(|running| running.holds.get(uuid)).sum()
+        self.processes
+            .values()
+            .filter_map(|running| running.holds.get(uuid))
+            .sum()
     }
 
     pub(crate) fn total(&self, uuid: &str) -> u64 {
@@ -183,9 +234,16 @@ impl Host {
         self.snapshot.sampled_at = self.now.wall;
         self.snapshot.stale = false;
         self.snapshot.devices = self.order.iter().map(|uuid| self.device(uuid)).collect();
-        let stat =
-            |running: &Running| Stat { parent_pid: running.parent, start_ticks: running.start_ticks, dead: false };
-        self.ancestry = Ancestry::new(self.processes.iter().map(|(pid, running)| (*pid, stat(running))));
+        let stat = |running: &Running| Stat {
+            parent_pid: running.parent,
+            start_ticks: running.start_ticks,
+            dead: false,
+        };
+        self.ancestry = Ancestry::new(
+            self.processes
+                .iter()
+                .map(|(pid, running)| (*pid, stat(running))),
+        );
         self.pass(Duration::from_millis(1));
     }
 
@@ -205,7 +263,10 @@ impl Host {
         });
         device.used_bytes = Some(Bytes::new(self.used(uuid)));
         device.free_bytes = Some(Bytes::new(self.totals[uuid] - self.used(uuid)));
-        let holders = self.processes.iter().filter(|(_, running)| running.holds.contains_key(uuid));
+        let holders = self
+            .processes
+            .iter()
+            .filter(|(_, running)| running.holds.contains_key(uuid));
         let process = |(pid, running): (&u32, &Running)| Process {
             pid: *pid,
             used_bytes: Some(Bytes::new(running.holds[uuid])),
@@ -224,7 +285,11 @@ impl Host {
 
     /// The last reading.
     pub(crate) fn reading(&self) -> Reading<'_> {
-        Reading { snapshot: &self.snapshot, taken_at: self.taken_at, ancestry: &self.ancestry }
+        Reading {
+            snapshot: &self.snapshot,
+            taken_at: self.taken_at,
+            ancestry: &self.ancestry,
+        }
     }
 
     pub(crate) fn settle(&self, ledger: &mut Ledger) {
@@ -235,7 +300,11 @@ impl Host {
         ledger.availability(uuid, &self.reading()).available_bytes
     }
 
-    pub(crate) fn grant(&self, ledger: &mut Ledger, request: GrantRequest) -> Result<Lease, GrantError> {
+    pub(crate) fn grant(
+        &self,
+        ledger: &mut Ledger,
+        request: GrantRequest,
+    ) -> Result<Lease, GrantError> {
         match ledger.grant(request, &self.reading(), self.now)? {
             Granted::Now(lease) | Granted::Before(lease) => Ok(lease),
         }

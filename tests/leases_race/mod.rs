@@ -1,5 +1,6 @@
-//! Askers by the dozen against the ledger's owner and its real store: holders are real processes, their memory is made up,
-//! is taken late, in part or not at all, and goes when they crash; the owner is stopped and started anew in between.
+//! Askers by the dozen against the ledger's owner and its real store: holders are real processes,
+//! their memory is made up, is taken late, in part or not at all, and goes when they crash; the
+//! owner is stopped and started anew in between.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a race's own machinery")]
 
@@ -15,7 +16,9 @@ use hf_mem_probe::api::answer::{Answer, DeviceShare, PlacementAnswer, Verdict};
 use hf_mem_probe::api::lease::{Holder, LeaseAnswer};
 use hf_mem_probe::api::peer::{Caller, Peer};
 use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::daemon::office::{Devices, GrantAsk, Office, OfficeHandle, OfficeSettings, Plan, Sampling, open};
+use hf_mem_probe::daemon::office::{
+    Devices, GrantAsk, Office, OfficeHandle, OfficeSettings, Plan, Sampling, open,
+};
 use hf_mem_probe::devices::sampler::Reading;
 use hf_mem_probe::devices::{Device, DeviceFacts, DeviceKind, Process, ProcessKind, Snapshot};
 use hf_mem_probe::leases::lease::EndReason;
@@ -44,9 +47,17 @@ pub(crate) struct Cards(Mutex<BTreeMap<(u32, &'static str), u64>>);
 impl Cards {
     /// Whether the card had it.
     fn take(&self, pid: u32, uuid: &str, bytes: u64) -> bool {
-        let (name, gib) = CARDS.iter().find(|(name, _)| *name == uuid).copied().unwrap();
+        let (name, gib) = CARDS
+            .iter()
+            .find(|(name, _)| *name == uuid)
+            .copied()
+            .unwrap();
         let mut held = self.0.lock().unwrap();
-        let used: u64 = held.iter().filter(|((_, on), _)| *on == name).map(|(_, bytes)| *bytes).sum();
+        let used: u64 = held
+            .iter()
+            .filter(|((_, on), _)| *on == name)
+            .map(|(_, bytes)| *bytes)
+            .sum();
         let had = used + bytes <= Bytes::gib(gib).get();
         if had {
             *held.entry((pid, name)).or_default() += bytes;
@@ -55,7 +66,10 @@ impl Cards {
     }
 
     fn drop_all(&self, pid: u32) {
-        self.0.lock().unwrap().retain(|(holder, _), _| *holder != pid);
+        self.0
+            .lock()
+            .unwrap()
+            .retain(|(holder, _), _| *holder != pid);
     }
 }
 
@@ -76,7 +90,10 @@ impl Devices for Cards {
                 pci_bus_id: None,
                 numa_node: None,
             });
-            let here = || held.iter().filter(|((_, on), bytes)| on == uuid && **bytes > 0);
+            let here = || {
+                held.iter()
+                    .filter(|((_, on), bytes)| on == uuid && **bytes > 0)
+            };
             let used: u64 = here().map(|(_, bytes)| *bytes).sum();
             device.used_bytes = Some(Bytes::new(used));
             device.free_bytes = Bytes::gib(*gib).less(Bytes::new(used));
@@ -121,10 +138,20 @@ impl Devices for Cards {
 fn plan(cards: usize, bytes: u64) -> Plan {
     Box::new(move |snapshot, claims| {
         let available = |device: &Device| {
-            let claimed = claims.get(&device.facts.uuid).copied().unwrap_or(Bytes::ZERO);
-            device.free_bytes.and_then(|free| free.less(claimed)).unwrap_or(Bytes::ZERO)
+            let claimed = claims
+                .get(&device.facts.uuid)
+                .copied()
+                .unwrap_or(Bytes::ZERO);
+            device
+                .free_bytes
+                .and_then(|free| free.less(claimed))
+                .unwrap_or(Bytes::ZERO)
         };
-        let fitting = snapshot.devices.iter().filter(|device| available(device) >= Bytes::new(bytes)).take(cards);
+        let fitting = snapshot
+            .devices
+            .iter()
+            .filter(|device| available(device) >= Bytes::new(bytes))
+            .take(cards);
         let share = |device: &Device| DeviceShare {
             uuid: device.facts.uuid.clone(),
             index: device.facts.index,
@@ -155,7 +182,11 @@ fn plan(cards: usize, bytes: u64) -> Plan {
             launch: None,
         };
         Ok(Answer {
-            verdict: Some(if fits { Verdict::Fits } else { Verdict::DoesNotFit }),
+            verdict: Some(if fits {
+                Verdict::Fits
+            } else {
+                Verdict::DoesNotFit
+            }),
             placement: fits.then_some(placement),
             ..Answer::default()
         })
@@ -213,8 +244,10 @@ impl Race {
         let mut random = Random(seed.wrapping_mul(1_000_003).wrapping_add(number));
         let mut child = HolderProcess::start();
         for round in 0..rounds {
-            let (cards, bytes) =
-                (1 + usize::try_from(random.below(2)).unwrap(), Bytes::mib(256 + random.below(12 * 1024)).get());
+            let (cards, bytes) = (
+                1 + usize::try_from(random.below(2)).unwrap(),
+                Bytes::mib(256 + random.below(12 * 1024)).get(),
+            );
             let pid = child.id();
             let key = format!("{seed}-{number}-{round}");
             let abandons = random.below(200) == 0;
@@ -231,7 +264,9 @@ impl Race {
                 Err(problem) if abandons && problem.detail.contains("has ended") => None,
                 Err(problem) => panic!("{problem}"),
             };
-            let Some(lease) = lease.map(|lease| serde_json::from_value::<LeaseAnswer>(lease).unwrap()) else {
+            let Some(lease) =
+                lease.map(|lease| serde_json::from_value::<LeaseAnswer>(lease).unwrap())
+            else {
                 self.count(|outcome| outcome.refused += 1);
                 tokio::task::yield_now().await;
                 continue;
@@ -244,7 +279,11 @@ impl Race {
             // The memory is taken late, in steps, sometimes not all of it.
             for device in &lease.devices {
                 pause(&mut random).await;
-                let wanted = if random.below(8) == 0 { device.granted_bytes / 3 } else { device.granted_bytes };
+                let wanted = if random.below(8) == 0 {
+                    device.granted_bytes / 3
+                } else {
+                    device.granted_bytes
+                };
                 let first = random.below(wanted + 1);
                 for bytes in [first, wanted - first] {
                     if !self.cards.take(pid, &device.uuid, bytes) {
@@ -264,10 +303,22 @@ impl Race {
             let id = lease.id.clone();
             let released = self.persist(|office| {
                 let id = id.clone();
-                let by = Caller { peer: peer(pid), token: None, request_id: String::new() };
-                async move { office.release(id, &by).await.map_or_else(forgotten, |lease| Ok(Some(lease))) }
+                let by = Caller {
+                    peer: peer(pid),
+                    token: None,
+                    request_id: String::new(),
+                };
+                async move {
+                    office
+                        .release(id, &by)
+                        .await
+                        .map_or_else(forgotten, |lease| Ok(Some(lease)))
+                }
             });
-            let counted_on = released.await.unwrap().is_some_and(|lease| lease.reason == Some(EndReason::ByOwner));
+            let counted_on = released
+                .await
+                .unwrap()
+                .is_some_and(|lease| lease.reason == Some(EndReason::ByOwner));
             if !counted_on {
                 self.count(|outcome| outcome.lost += 1);
             }
@@ -281,7 +332,11 @@ type Released = Result<Option<LeaseAnswer>, Problem>;
 
 /// A lease that the ledger does not know any more is lost; anything else is a restart.
 fn forgotten(problem: Problem) -> Released {
-    if problem.reason.word() == "not_found" { Ok(None) } else { Err(problem) }
+    if problem.reason.word() == "not_found" {
+        Ok(None)
+    } else {
+        Err(problem)
+    }
 }
 
 async fn pause(random: &mut Random) {
@@ -297,7 +352,11 @@ fn uid() -> u32 {
 }
 
 fn peer(pid: u32) -> Peer {
-    Peer { uid: uid(), gid: 0, pid: Some(pid) }
+    Peer {
+        uid: uid(),
+        gid: 0,
+        pid: Some(pid),
+    }
 }
 
 /// A process that holds memory. It ends with the test, however that ends.
@@ -305,7 +364,13 @@ struct HolderProcess(Child);
 
 impl HolderProcess {
     fn start() -> Self {
-        Self(Command::new("sleep").arg("100000").stdin(Stdio::null()).spawn().unwrap())
+        Self(
+            Command::new("sleep")
+                .arg("100000")
+                .stdin(Stdio::null())
+                .spawn()
+                .unwrap(),
+        )
     }
 
     fn id(&self) -> u32 {
@@ -345,8 +410,14 @@ fn ask(pid: u32, ttl: Duration, key: String, plan: Plan) -> GrantAsk {
 }
 
 fn start(directory: &Path, cards: &Arc<Cards>) -> (OfficeHandle, std::thread::JoinHandle<()>) {
-    let settings = OfficeSettings { read_every: Duration::from_millis(20), ..OfficeSettings::default() };
-    let rules = Settings { most_ended: 64, ..Settings::default() };
+    let settings = OfficeSettings {
+        read_every: Duration::from_millis(20),
+        ..OfficeSettings::default()
+    };
+    let rules = Settings {
+        most_ended: 64,
+        ..Settings::default()
+    };
     let (keeper, trouble) = open(directory, rules, Path::new("/proc"));
     assert!(trouble.is_none(), "{trouble:?}");
     let devices: Arc<dyn Devices> = Arc::clone(cards) as _;
@@ -354,8 +425,17 @@ fn start(directory: &Path, cards: &Arc<Cards>) -> (OfficeHandle, std::thread::Jo
 }
 
 /// Runs one to its end, the ledger in `directory`; an owner gives so many answers.
-pub(crate) fn race(directory: &Path, clients: u64, rounds: u64, seed: u64, restart_every: u64) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+pub(crate) fn race(
+    directory: &Path,
+    clients: u64,
+    rounds: u64,
+    seed: u64,
+    restart_every: u64,
+) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let tasks = tokio::task::LocalSet::new();
     tasks.block_on(&runtime, async {
         let cards = Arc::new(Cards::default());
@@ -395,7 +475,12 @@ pub(crate) fn race(directory: &Path, clients: u64, rounds: u64, seed: u64, resta
         let mut standing = office.standing();
         // Abandoned leases live for a second; deaths are told at once.
         // Not to be kept: a standing that is looked at holds its owner up.
-        let quiet = async { standing.wait_for(|standing| standing.leases == 0).await.is_ok() };
+        let quiet = async {
+            standing
+                .wait_for(|standing| standing.leases == 0)
+                .await
+                .is_ok()
+        };
         let left = tokio::time::timeout(Duration::from_secs(60), quiet).await;
         if left != Ok(true) {
             let leaked = office.list().await.unwrap().leases.len() as u64;

@@ -9,15 +9,16 @@ use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::devices::{DeviceFacts, DeviceKind, HostMemory, Link, LinkKind};
 use hf_mem_probe::engines::component::device_sum;
 use hf_mem_probe::engines::{
-    AskedContext, Basis, CacheCapacity, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit,
-    Interval, Launch, LaunchPlan, Offload, Prepared, Share, Split, Workload,
+    AskedContext, Basis, CacheCapacity, Case, Component, ComponentName, Engine, EngineError,
+    Fitness, IllegalSplit, Interval, Launch, LaunchPlan, Offload, Prepared, Share, Split, Workload,
 };
 use hf_mem_probe::model::architecture::{Architecture, FeedForward, Layer, Mixer, Task};
 use hf_mem_probe::model::{Format, Inventory, Model};
 use hf_mem_probe::placement::{Ask, Availability, Available, Constraints, Policy};
 
-/// What a model costs. Layers may differ; `uneven` is the llama.cpp way (layer split with the output layer as layer L),
-/// otherwise tensor degrees divide `heads` and stages follow an equal rule.
+/// What a model costs. Layers may differ; `uneven` is the llama.cpp way (layer split with the
+/// output layer as layer L), otherwise tensor degrees divide `heads` and stages follow an equal
+/// rule.
 #[derive(Clone, Debug)]
 pub(crate) struct Fake {
     pub(crate) name: &'static str,
@@ -67,7 +68,11 @@ impl Fake {
     }
 
     pub(crate) fn model(&self) -> Model {
-        let layer = Layer { mixer: Mixer::None, beside: None, feed_forward: FeedForward::None };
+        let layer = Layer {
+            mixer: Mixer::None,
+            beside: None,
+            feed_forward: FeedForward::None,
+        };
         let architecture = Architecture {
             class: "Fake".into(),
             model_type: "fake".into(),
@@ -91,11 +96,18 @@ impl Fake {
             quantization: None,
             notes: Vec::new(),
         };
-        Model::bare("", Format::Safetensors, Ok(architecture), Inventory::default())
+        Model::bare(
+            "",
+            Format::Safetensors,
+            Ok(architecture),
+            Inventory::default(),
+        )
     }
 
     fn even(units: u32, stages: u32) -> Vec<Range<u32>> {
-        (0..stages).map(|stage| units * stage / stages..units * (stage + 1) / stages).collect()
+        (0..stages)
+            .map(|stage| units * stage / stages..units * (stage + 1) / stages)
+            .collect()
     }
 }
 
@@ -139,12 +151,28 @@ impl Engine for Fake {
             }
         };
         let mut parameters = BTreeMap::from([("max_num_batched_tokens".to_owned(), 8192.into())]);
-        parameters.extend(case.parameters.iter().map(|(name, value)| (name.clone(), value.clone())));
+        parameters.extend(
+            case.parameters
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone())),
+        );
         let mut fake = self.clone();
-        let tokens = parameters.get("max_num_batched_tokens").and_then(serde_json::Value::as_u64).unwrap_or(8192);
+        let tokens = parameters
+            .get("max_num_batched_tokens")
+            .and_then(serde_json::Value::as_u64)
+            .unwrap_or(8192);
         fake.buffer = fake.buffer * tokens / 8192;
-        let workload = Workload { context, sequences: case.asked.sequences.unwrap_or(1) };
-        Ok(Box::new(Ready { fake, workload, dtype_bytes, parameters, _case: std::marker::PhantomData }))
+        let workload = Workload {
+            context,
+            sequences: case.asked.sequences.unwrap_or(1),
+        };
+        Ok(Box::new(Ready {
+            fake,
+            workload,
+            dtype_bytes,
+            parameters,
+            _case: std::marker::PhantomData,
+        }))
     }
 }
 
@@ -179,7 +207,11 @@ impl Prepared for Ready<'_> {
     }
 
     fn kv_cache_dtype(&self) -> String {
-        if self.dtype_bytes == 1 { "fp8".into() } else { "bfloat16".into() }
+        if self.dtype_bytes == 1 {
+            "fp8".into()
+        } else {
+            "bfloat16".into()
+        }
     }
 
     fn kv_bytes_per_token(&self) -> Bytes {
@@ -201,15 +233,26 @@ impl Prepared for Ready<'_> {
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
         let units = self.fake.units();
         let mut splits = Vec::new();
-        for tensor in (1..=devices).rev().filter(|tensor| devices.is_multiple_of(*tensor)) {
+        for tensor in (1..=devices)
+            .rev()
+            .filter(|tensor| devices.is_multiple_of(*tensor))
+        {
             let stages = devices / tensor;
-            let split =
-                Split { tensor, stages: Fake::even(units, stages), expert_parallel: false, offload: Offload::None };
+            let split = Split {
+                tensor,
+                stages: Fake::even(units, stages),
+                expert_parallel: false,
+                offload: Offload::None,
+            };
             if self.check(&split).is_ok() {
                 splits.push(split);
             }
         }
-        if splits.is_empty() { Err(IllegalSplit(format!("no split over {devices} devices"))) } else { Ok(splits) }
+        if splits.is_empty() {
+            Err(IllegalSplit(format!("no split over {devices} devices")))
+        } else {
+            Ok(splits)
+        }
     }
 
     fn check(&self, split: &Split) -> Result<(), IllegalSplit> {
@@ -219,14 +262,19 @@ impl Prepared for Ready<'_> {
         if matches!(split.offload, Offload::Components | Offload::Leaves) {
             return Err(IllegalSplit("there are no components".into()));
         }
-        if matches!(split.offload, Offload::Experts { .. }) && self.fake.experts.iter().all(|bytes| *bytes == 0) {
+        if matches!(split.offload, Offload::Experts { .. })
+            && self.fake.experts.iter().all(|bytes| *bytes == 0)
+        {
             return Err(IllegalSplit("there are no experts".into()));
         }
         if self.fake.uneven && split.tensor > 1 {
             return Err(IllegalSplit("layers are split whole".into()));
         }
         if !self.fake.heads.is_multiple_of(split.tensor) {
-            return Err(IllegalSplit(format!("{} heads do not divide by {}", self.fake.heads, split.tensor)));
+            return Err(IllegalSplit(format!(
+                "{} heads do not divide by {}",
+                self.fake.heads, split.tensor
+            )));
         }
         let mut next = 0;
         for stage in &split.stages {
@@ -235,7 +283,11 @@ impl Prepared for Ready<'_> {
             }
             next = stage.end;
         }
-        if next == self.fake.units() { Ok(()) } else { Err(IllegalSplit("layers are missing".into())) }
+        if next == self.fake.units() {
+            Ok(())
+        } else {
+            Err(IllegalSplit("layers are missing".into()))
+        }
     }
 
     fn uneven(&self) -> bool {
@@ -259,7 +311,12 @@ impl Prepared for Ready<'_> {
         }
     }
 
-    fn fixed(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Vec<Component>, EngineError> {
+    fn fixed(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+    ) -> Result<Vec<Component>, EngineError> {
         let mut weights = 0;
         for layer in Self::range(split, rank) {
             let (dense, experts) = Self::on_device(split, layer);
@@ -276,7 +333,11 @@ impl Prepared for Ready<'_> {
             weights += self.fake.head;
         }
         let buffer = Bytes::new(self.fake.buffer);
-        let doubt = Interval::new(buffer, buffer.scale(self.fake.doubt.0, 100), buffer.scale(self.fake.doubt.1, 100));
+        let doubt = Interval::new(
+            buffer,
+            buffer.scale(self.fake.doubt.0, 100),
+            buffer.scale(self.fake.doubt.1, 100),
+        );
         let context = Bytes::mib(300) + device.total_bytes.div_ceil(100);
         Ok(vec![
             Component::exact(
@@ -298,17 +359,32 @@ impl Prepared for Ready<'_> {
         workload: Workload,
     ) -> Result<Vec<Component>, EngineError> {
         let layers = Self::range(split, rank);
-        let layers = layers.filter(|layer| *layer < self.fake.layers.len() && Self::on_device(split, *layer).0).count();
-        let tokens = workload.context.div_ceil(self.fake.block).saturating_mul(self.fake.block);
+        let layers = layers
+            .filter(|layer| *layer < self.fake.layers.len() && Self::on_device(split, *layer).0)
+            .count();
+        let tokens = workload
+            .context
+            .div_ceil(self.fake.block)
+            .saturating_mul(self.fake.block);
         let cache = Bytes::new(self.fake.cache_per_token * self.dtype_bytes / 2)
             * tokens
             * workload.sequences
             * (layers as u64);
         let cache = cache.div_ceil(u64::from(split.tensor));
-        Ok(vec![Component::exact(ComponentName::KvCache, cache, Basis::Formula, "")])
+        Ok(vec![Component::exact(
+            ComponentName::KvCache,
+            cache,
+            Basis::Formula,
+            "",
+        )])
     }
 
-    fn fixed_sum(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Interval, EngineError> {
+    fn fixed_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+    ) -> Result<Interval, EngineError> {
         Ok(device_sum(&self.fixed(split, rank, device)?))
     }
 
@@ -332,7 +408,12 @@ impl Prepared for Ready<'_> {
         if bytes == 0 {
             return Ok(Vec::new());
         }
-        Ok(vec![Component::exact(ComponentName::Host, Bytes::new(bytes), Basis::Exact, "")])
+        Ok(vec![Component::exact(
+            ComponentName::Host,
+            Bytes::new(bytes),
+            Basis::Exact,
+            "",
+        )])
     }
 
     fn must_be_available(&self, _split: &Split, _device: &DeviceFacts, sum: Interval) -> Interval {
@@ -348,7 +429,11 @@ impl Prepared for Ready<'_> {
     }
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {
-        let devices: Vec<&str> = plan.devices.iter().map(|device| device.facts.uuid.as_str()).collect();
+        let devices: Vec<&str> = plan
+            .devices
+            .iter()
+            .map(|device| device.facts.uuid.as_str())
+            .collect();
         Launch {
             env: BTreeMap::from([("CUDA_VISIBLE_DEVICES".to_owned(), devices.join(","))]),
             args: vec!["fake".into()],
@@ -385,18 +470,36 @@ pub(crate) fn gpu(uuid: &str, name: &str, total: Bytes, free: Bytes) -> Availabl
 /// A host of whole free GPUs of these GiB.
 pub(crate) fn host(gib: &[u64]) -> Availability {
     let device = |(at, gib): (usize, &u64)| {
-        gpu(&format!("GPU-{at:02}"), &format!("card {gib}"), Bytes::gib(*gib), Bytes::gib(*gib))
+        gpu(
+            &format!("GPU-{at:02}"),
+            &format!("card {gib}"),
+            Bytes::gib(*gib),
+            Bytes::gib(*gib),
+        )
     };
-    Availability { devices: gib.iter().enumerate().map(device).collect(), links: Vec::new(), host: None }
+    Availability {
+        devices: gib.iter().enumerate().map(device).collect(),
+        links: Vec::new(),
+        host: None,
+    }
 }
 
 pub(crate) fn with_host_memory(mut here: Availability, gib: u64) -> Availability {
-    here.host = Some(HostMemory { total_bytes: Bytes::gib(gib), available_bytes: Bytes::gib(gib) });
+    here.host = Some(HostMemory {
+        total_bytes: Bytes::gib(gib),
+        available_bytes: Bytes::gib(gib),
+    });
     here
 }
 
 pub(crate) fn link(a: &str, b: &str, kind: LinkKind) -> Link {
-    Link { a: a.into(), b: b.into(), kind, lanes: None, peer_access: None }
+    Link {
+        a: a.into(),
+        b: b.into(),
+        kind,
+        lanes: None,
+        peer_access: None,
+    }
 }
 
 /// A question with engine defaults.

@@ -1,6 +1,16 @@
 //! Headers from the optional corpus of GGUF descriptions (`../shared/hub/gguf`).
-#![allow(unreachable_pub, dead_code, missing_docs, reason = "shared by test binaries, each using a part")]
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::missing_panics_doc, reason = "helpers of tests")]
+#![allow(
+    unreachable_pub,
+    dead_code,
+    missing_docs,
+    reason = "shared by test binaries, each using a part"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::missing_panics_doc,
+    reason = "helpers of tests"
+)]
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -24,17 +34,26 @@ pub fn corpus() -> Option<PathBuf> {
 
 fn unpacked(path: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
-    GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_end(&mut bytes).unwrap();
+    GzDecoder::new(std::fs::File::open(path).unwrap())
+        .read_to_end(&mut bytes)
+        .unwrap();
     bytes
 }
 
 /// All descriptions: file name and content.
 pub fn descriptions(corpus: &Path) -> Vec<(String, Value)> {
-    let mut paths: Vec<PathBuf> =
-        std::fs::read_dir(corpus.join("described")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(corpus.join("described"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     paths.sort();
     let read = |path: PathBuf| {
-        let name = path.file_name().unwrap().to_string_lossy().trim_end_matches(".json.gz").to_owned();
+        let name = path
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .trim_end_matches(".json.gz")
+            .to_owned();
         (name, serde_json::from_slice(&unpacked(&path)).unwrap())
     };
     paths.into_iter().map(read).collect()
@@ -42,13 +61,18 @@ pub fn descriptions(corpus: &Path) -> Vec<(String, Value)> {
 
 /// The real headers: file name, bytes, length of the whole file.
 pub fn real_headers(corpus: &Path) -> Vec<(String, Vec<u8>, u64)> {
-    let sources: Value = serde_json::from_slice(&std::fs::read(corpus.join("real/sources.json")).unwrap()).unwrap();
+    let sources: Value =
+        serde_json::from_slice(&std::fs::read(corpus.join("real/sources.json")).unwrap()).unwrap();
     let listed = sources.as_array().unwrap().iter();
     listed
         .filter_map(|source| {
             let name = source["file"].as_str()?;
             let length = source["full_file_bytes"].as_u64()?;
-            Some((name.to_owned(), unpacked(&corpus.join("real").join(name)), length))
+            Some((
+                name.to_owned(),
+                unpacked(&corpus.join("real").join(name)),
+                length,
+            ))
         })
         .collect()
 }
@@ -60,15 +84,25 @@ fn kv(value: &Value) -> Kv {
         "UINT32" => Kv::U32(u32::try_from(value.as_u64().unwrap()).unwrap()),
         "UINT64" => Kv::U64(value.as_u64().unwrap()),
         "INT32" => Kv::I32(i32::try_from(value.as_i64().unwrap()).unwrap()),
-        #[expect(clippy::cast_possible_truncation, reason = "the description holds 32-bit floats")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the description holds 32-bit floats"
+        )]
         "FLOAT32" => Kv::F32(value.as_f64().unwrap() as f32),
         "BOOL" => Kv::Bool(value.as_bool().unwrap()),
         "STRING" => Kv::Text(value.as_str().unwrap().to_owned()),
         "ARRAY" => {
             let items = value.as_array().unwrap();
             match items.first() {
-                Some(Value::Bool(_)) => Kv::Bools(items.iter().map(|item| item.as_bool().unwrap()).collect()),
-                _ => Kv::I32s(items.iter().map(|item| i32::try_from(item.as_i64().unwrap()).unwrap()).collect()),
+                Some(Value::Bool(_)) => {
+                    Kv::Bools(items.iter().map(|item| item.as_bool().unwrap()).collect())
+                }
+                _ => Kv::I32s(
+                    items
+                        .iter()
+                        .map(|item| i32::try_from(item.as_i64().unwrap()).unwrap())
+                        .collect(),
+                ),
             }
         }
         other => panic!("kind {other}"),
@@ -81,16 +115,29 @@ pub fn header(description: &Value) -> Header {
     for (key, value) in description["kv"].as_object().unwrap() {
         header = header.with(key, kv(value));
     }
-    header = header.with("tokenizer.ggml.tokens", Kv::Texts(description["tokenizer"]["n"].as_u64().unwrap()));
+    header = header.with(
+        "tokenizer.ggml.tokens",
+        Kv::Texts(description["tokenizer"]["n"].as_u64().unwrap()),
+    );
     for tensor in description["tensors"].as_array().unwrap() {
-        let dimensions: Vec<u64> = tensor[1].as_array().unwrap().iter().map(|side| side.as_u64().unwrap()).collect();
+        let dimensions: Vec<u64> = tensor[1]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|side| side.as_u64().unwrap())
+            .collect();
         let dtype = hf_mem_probe::model::Dtype::ALL
             .iter()
             .copied()
             .find(|dtype| dtype.name() == tensor[2].as_str().unwrap())
             .unwrap();
         let bytes = dtype.stored(dimensions.iter().product()).unwrap().get();
-        header = header.tensor(tensor[0].as_str().unwrap(), &dimensions, dtype.ggml_id().unwrap(), bytes);
+        header = header.tensor(
+            tensor[0].as_str().unwrap(),
+            &dimensions,
+            dtype.ggml_id().unwrap(),
+            bytes,
+        );
     }
     header
 }

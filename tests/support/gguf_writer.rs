@@ -1,5 +1,10 @@
 //! Writes GGUF headers for tests, valid ones and others.
-#![allow(unreachable_pub, dead_code, missing_docs, reason = "shared by test binaries, each using a part")]
+#![allow(
+    unreachable_pub,
+    dead_code,
+    missing_docs,
+    reason = "shared by test binaries, each using a part"
+)]
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 /// A metadata value.
@@ -47,7 +52,8 @@ impl Header {
 
     /// Adds a tensor of `bytes` bytes.
     pub fn tensor(mut self, name: &str, dimensions: &[u64], type_id: u32, bytes: u64) -> Self {
-        self.tensors.push((name.to_owned(), dimensions.to_vec(), type_id, bytes));
+        self.tensors
+            .push((name.to_owned(), dimensions.to_vec(), type_id, bytes));
         self
     }
 

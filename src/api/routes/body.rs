@@ -35,31 +35,39 @@ impl Deadline {
 
     /// For a request that `began` then, `length`.
     pub(super) fn since(began: std::time::Instant, length: Duration) -> Self {
-        Self { at: Instant::from_std(began) + length, length }
+        Self {
+            at: Instant::from_std(began) + length,
+            length,
+        }
     }
 
     /// So much later.
     pub(super) fn and(self, more: Duration) -> Self {
-        Self { at: self.at + more, length: self.length.saturating_add(more) }
+        Self {
+            at: self.at + more,
+            length: self.length.saturating_add(more),
+        }
     }
 }
 
-/// Bodies up to so many bytes are not counted: all connections together hold a few megabytes of them.
+/// Bodies up to so many bytes are not counted: all connections together hold a few megabytes of
+/// them.
 const SMALL_BYTES: usize = 64 << 10;
 
 /// A body, and the room that a large one takes up for as long as what came of it is worked on.
 pub(super) struct Sent {
     /// The body.
     pub(super) bytes: Bytes,
-    /// Held until the request is answered. What is parsed of a body are its texts, which take as much room as they do in
-    /// the body, and as many values as [`PARTS`](crate::api::limits::PARTS) allows, which take up to three megabytes;
-    /// [`ALL_PARTS`](crate::api::limits::ALL_PARTS) of several questions take up to eleven.
+    /// Held until the request is answered. What is parsed of a body are its texts, which take as
+    /// much room as they do in the body, and as many values as [`PARTS`](crate::api::limits::PARTS)
+    /// allows, which take up to three megabytes; [`ALL_PARTS`](crate::api::limits::ALL_PARTS) of
+    /// several questions take up to eleven.
     pub(super) room: Share,
 }
 
 impl Sent {
-    /// What `read` makes of the body, and the room, which is still held. A large body is read on a thread of its own: four
-    /// megabytes take milliseconds, and the server is one thread.
+    /// What `read` makes of the body, and the room, which is still held. A large body is read on a
+    /// thread of its own: four megabytes take milliseconds, and the server is one thread.
     pub(super) async fn read_as<T: Send + 'static>(
         self,
         read: impl FnOnce(&[u8]) -> Result<T, Problem> + Send + 'static,
@@ -75,23 +83,35 @@ impl Sent {
         if is_small {
             return work();
         }
-        tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(Problem::new(Reason::Busy, "the daemon is stopping").hint("ask again")),
-        })
+        tokio::task::spawn_blocking(work)
+            .await
+            .unwrap_or_else(|error| match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => {
+                    Err(Problem::new(Reason::Busy, "the daemon is stopping").hint("ask again"))
+                }
+            })
     }
 }
 
 /// The whole body, up to the cap; its room is counted as `caller`'s.
-pub(super) async fn read<S, B>(body: B, app: &App<S>, caller: &Caller, deadline: Deadline) -> Result<Sent, Problem>
+pub(super) async fn read<S, B>(
+    body: B,
+    app: &App<S>,
+    caller: &Caller,
+    deadline: Deadline,
+) -> Result<Sent, Problem>
 where
     B: hyper::body::Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
     let cap_bytes = app.limits.body_bytes;
     let too_large = move || {
-        Problem::new(Reason::TooLarge, format!("the request's body is larger than {cap_bytes} bytes"))
-            .hint("socket.body_cap in the daemon's configuration sets this limit")
+        Problem::new(
+            Reason::TooLarge,
+            format!("the request's body is larger than {cap_bytes} bytes"),
+        )
+        .hint("socket.body_cap in the daemon's configuration sets this limit")
     };
     // A length that is announced is refused before a byte of it is waited for.
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
@@ -115,9 +135,14 @@ where
                 if error.is::<LengthLimitError>() {
                     return too_large();
                 }
-                Problem::new(Reason::Usage, format!("the request's body could not be read: {error}"))
+                Problem::new(
+                    Reason::Usage,
+                    format!("the request's body could not be read: {error}"),
+                )
             })?;
-            let Ok(data) = frame.into_data() else { continue };
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
             let sum = first.len().max(all.len()).saturating_add(data.len());
             room.reach(counted(sum)).map_err(refused)?;
             if first.is_empty() {
@@ -125,8 +150,9 @@ where
                 continue;
             }
             if all.is_empty() {
-                // One block for all of it, which goes back to the system afterwards; many small ones would stay in the
-                // heap. Of what is announced and does not come, no page is touched.
+                // One block for all of it, which goes back to the system afterwards; many small
+                // ones would stay in the heap. Of what is announced and does not come, no page is
+                // touched.
                 all.reserve(announced.max(sum));
                 all.extend_from_slice(&first);
             }
@@ -154,15 +180,23 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
             .hint("send a JSON object; GET /v1/openapi.json describes it"));
     }
     strict_json::from_slice(body).map_err(|error| {
-        let what =
-            if error.is_data() { "the request's body is not a question" } else { "the request's body is not JSON" };
-        Problem::new(Reason::Usage, format!("{what}: {error}")).hint("GET /v1/openapi.json describes what is taken")
+        let what = if error.is_data() {
+            "the request's body is not a question"
+        } else {
+            "the request's body is not JSON"
+        };
+        Problem::new(Reason::Usage, format!("{what}: {error}"))
+            .hint("GET /v1/openapi.json describes what is taken")
     })
 }
 
 /// As [`parse`], where an empty body stands for the defaults.
 pub(super) fn parse_or_default<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Problem> {
-    if body.trim_ascii().is_empty() { Ok(T::default()) } else { parse(body) }
+    if body.trim_ascii().is_empty() {
+        Ok(T::default())
+    } else {
+        parse(body)
+    }
 }
 
 /// `work`, or a problem that says `what` when the deadline passes first.
@@ -198,14 +232,20 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         let unknown = refused(r#"{"model": {"repo": "a/b"}, "ttl": 5}"#);
-        assert!(unknown.contains("unknown field `ttl`, expected one of `model`"), "{unknown}");
+        assert!(
+            unknown.contains("unknown field `ttl`, expected one of `model`"),
+            "{unknown}"
+        );
         let nested = refused(r#"{"model": {"repo": "a/b", "path": "/etc"}}"#);
         assert!(nested.contains("unknown field `path`"), "{nested}");
         assert!(refused("{}").contains("missing field `model`"));
         assert!(refused("model=a/b").contains("not JSON"));
         assert!(refused(" \n").contains("no body"));
         assert!(refused(r#"{"model": {"repo": "a/b"}} {}"#).contains("trailing characters"));
-        assert!(refused(r#"{"model": {"repo": "a/b"}, "model": {"repo": "c/d"}}"#).contains("duplicate field `model`"));
+        assert!(
+            refused(r#"{"model": {"repo": "a/b"}, "model": {"repo": "c/d"}}"#)
+                .contains("duplicate field `model`")
+        );
     }
 
     #[test]

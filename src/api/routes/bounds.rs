@@ -1,4 +1,5 @@
-//! What a request must keep to besides its shape. The description (`GET /v1/openapi.json`) states the same bounds.
+//! What a request must keep to besides its shape. The description (`GET /v1/openapi.json`) states
+//! the same bounds.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -14,24 +15,48 @@ use crate::api::question::ContextQuestion;
 use crate::api::status::NvmlReleaseRequest;
 use crate::api::{Problem, Question};
 
-/// Refuses a question of more parts than anybody means, of figures that no model is run with, or of names that nobody
-/// gives.
+/// Refuses a question of more parts than anybody means, of figures that no model is run with, or of
+/// names that nobody gives.
 pub(super) fn question(question: Question) -> Result<Question, Problem> {
     let parts = parts(&question);
     if parts > PARTS {
-        let detail = format!("`constraints.devices` and `engine.parameters` hold {parts} values; the most is {PARTS}");
+        let detail = format!(
+            "`constraints.devices` and `engine.parameters` hold {parts} values; the most is {PARTS}"
+        );
         return Err(Problem::new(Reason::Usage, detail));
     }
 
-    let Question { model, workload, constraints, gpus, .. } = &question;
+    let Question {
+        model,
+        workload,
+        constraints,
+        gpus,
+        ..
+    } = &question;
     length("model.repo", Some(&model.repo), 1..=u64::MAX)?;
-    length("model.revision", model.revision.as_ref(), 1..=REVISION_BYTES)?;
+    length(
+        "model.revision",
+        model.revision.as_ref(),
+        1..=REVISION_BYTES,
+    )?;
     length("model.file", model.file.as_ref(), 1..=FILE_BYTES)?;
     length("gpus", gpus.as_ref(), 1..=u64::MAX)?;
-    number("workload.context", workload.context.as_ref().and_then(ContextQuestion::tokens), 1..=u64::MAX)?;
+    number(
+        "workload.context",
+        workload.context.as_ref().and_then(ContextQuestion::tokens),
+        1..=u64::MAX,
+    )?;
     number("workload.sequences", workload.sequences, 1..=u64::MAX)?;
-    number("constraints.tensor_parallel", constraints.tensor_parallel.map(u64::from), 1..=u64::MAX)?;
-    number("constraints.pipeline_parallel", constraints.pipeline_parallel.map(u64::from), 1..=u64::MAX)?;
+    number(
+        "constraints.tensor_parallel",
+        constraints.tensor_parallel.map(u64::from),
+        1..=u64::MAX,
+    )?;
+    number(
+        "constraints.pipeline_parallel",
+        constraints.pipeline_parallel.map(u64::from),
+        1..=u64::MAX,
+    )?;
     // Without metadata it names a repository, which is checked where it is read.
     if model.metadata.is_some() {
         without_controls("model.repo", &model.repo)?;
@@ -40,7 +65,8 @@ pub(super) fn question(question: Question) -> Result<Question, Problem> {
     Ok(question)
 }
 
-/// Devices and parameters of `question`, with all that is in them. Each alone is counted as it is read.
+/// Devices and parameters of `question`, with all that is in them. Each alone is counted as it is
+/// read.
 pub(super) fn parts(question: &Question) -> usize {
     fn within(value: &Value) -> usize {
         match value {
@@ -51,10 +77,17 @@ pub(super) fn parts(question: &Question) -> usize {
     }
     let devices = question.constraints.devices.as_ref().map_or(0, Vec::len);
 
-    devices + question.engine.parameters.values().map(within).sum::<usize>()
+    devices
+        + question
+            .engine
+            .parameters
+            .values()
+            .map(within)
+            .sum::<usize>()
 }
 
-/// Refuses a lease for a question that [`question`] refuses, or for a holder, a key or times that no lease can have.
+/// Refuses a lease for a question that [`question`] refuses, or for a holder, a key or times that
+/// no lease can have.
 pub(super) fn lease(request: LeaseRequest, max_wait: Duration) -> Result<LeaseRequest, Problem> {
     match &request.holder {
         Some(Holder::Name(name)) => {
@@ -69,10 +102,17 @@ pub(super) fn lease(request: LeaseRequest, max_wait: Duration) -> Result<LeaseRe
         without_controls("idempotency_key", key)?;
     }
     number("ttl_seconds", request.ttl_seconds, 1..=u64::MAX)?;
-    number("wait_seconds", Some(request.wait_seconds), 0..=max_wait.as_secs())
-        .map_err(|problem| problem.hint("leases.max_wait sets this limit"))?;
+    number(
+        "wait_seconds",
+        Some(request.wait_seconds),
+        0..=max_wait.as_secs(),
+    )
+    .map_err(|problem| problem.hint("leases.max_wait sets this limit"))?;
 
-    Ok(LeaseRequest { question: question(request.question)?, ..request })
+    Ok(LeaseRequest {
+        question: question(request.question)?,
+        ..request
+    })
 }
 
 /// Refuses a renewal for no time.
@@ -91,7 +131,9 @@ pub(super) fn release(request: NvmlReleaseRequest) -> Result<NvmlReleaseRequest,
 
 fn number(field: &str, value: Option<u64>, allowed: RangeInclusive<u64>) -> Result<(), Problem> {
     match value {
-        Some(value) if !allowed.contains(&value) => Err(outside(field, &format!("is {value}"), &allowed)),
+        Some(value) if !allowed.contains(&value) => {
+            Err(outside(field, &format!("is {value}"), &allowed))
+        }
         _ => Ok(()),
     }
 }

@@ -1,4 +1,5 @@
-//! What is put around every request: the guard, the caller, an id, a span, the figures, and a net under panics.
+//! What is put around every request: the guard, the caller, an id, a span, the figures, and a net
+//! under panics.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -40,12 +41,22 @@ pub(crate) async fn answer<S: Service>(
 ) -> Response {
     let began = Instant::now();
     let request_id = request_id(request.headers());
-    let tried = AssertUnwindSafe(shortcut::answer(app, peer, &request_id, request, began)).catch_unwind().await;
+    let tried = AssertUnwindSafe(shortcut::answer(app, peer, &request_id, request, began))
+        .catch_unwind()
+        .await;
     let mut response = match tried {
         Ok(Shortcut::Answered(response)) => response,
         Ok(Shortcut::Missed(request)) => {
             // Boxed: the long way is a large future, which the short one would carry along.
-            Box::pin(routed(router.clone(), &app.metrics, peer, &request_id, request, began)).await
+            Box::pin(routed(
+                router.clone(),
+                &app.metrics,
+                peer,
+                &request_id,
+                request,
+                began,
+            ))
+            .await
         }
         Err(panic) => Failure(broken(panic.as_ref())).into_response(),
     };
@@ -85,8 +96,10 @@ async fn routed(
         }
         request.extensions_mut().insert(caller);
         let answered = AssertUnwindSafe(router.call(request)).catch_unwind().await;
-        let response =
-            answered.map_or_else(|panic| Failure(broken(panic.as_ref())).into_response(), |Ok(response)| response);
+        let response = answered.map_or_else(
+            |panic| Failure(broken(panic.as_ref())).into_response(),
+            |Ok(response)| response,
+        );
         debug!(
             status = response.status().as_u16(),
             elapsed_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
@@ -98,7 +111,8 @@ async fn routed(
     .await
 }
 
-/// Who asks, with the token that came along. A header that is there but cannot be meant is an error, not "no token".
+/// Who asks, with the token that came along. A header that is there but cannot be meant is an
+/// error, not "no token".
 pub(super) fn caller(headers: &HeaderMap, peer: Peer, request_id: &str) -> Result<Caller, Problem> {
     let token = match headers.get(header::AUTHORIZATION) {
         None => None,
@@ -107,14 +121,20 @@ pub(super) fn caller(headers: &HeaderMap, peer: Peer, request_id: &str) -> Resul
                 .hint("send `Authorization: Bearer TOKEN` with a token of the Hub, or no such header")
         })?),
     };
-    Ok(Caller { peer, token, request_id: request_id.to_owned() })
+    Ok(Caller {
+        peer,
+        token,
+        request_id: request_id.to_owned(),
+    })
 }
 
 /// The caller's own id where it is harmless in a header and a log line, else a new one.
 fn request_id(headers: &HeaderMap) -> String {
     let harmless = |id: &&str| {
         (1..=ID_BYTES).contains(&id.len())
-            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+            && id
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
     };
     headers
         .get(REQUEST_ID)
@@ -138,8 +158,8 @@ fn new_request_id() -> String {
     id
 }
 
-/// Writes `number` in hexadecimal digits, `least` of them or more. The formatter's way takes several times as long, and
-/// this is written for every request.
+/// Writes `number` in hexadecimal digits, `least` of them or more. The formatter's way takes
+/// several times as long, and this is written for every request.
 fn push_hex(text: &mut String, number: u64, least: usize) {
     let needed = (u64::BITS - number.leading_zeros()).div_ceil(4) as usize;
     for place in (0..needed.max(least)).rev() {
@@ -149,8 +169,14 @@ fn push_hex(text: &mut String, number: u64, least: usize) {
 }
 
 fn broken(panic: &(dyn Any + Send)) -> Problem {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    error!(panic = text.unwrap_or("(no text)"), "a request broke the program; the daemon goes on");
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    error!(
+        panic = text.unwrap_or("(no text)"),
+        "a request broke the program; the daemon goes on"
+    );
     Problem::new(Reason::Internal, "this request broke the program")
         .hint("please report it with the log lines of this request's x-request-id")
 }

@@ -27,12 +27,15 @@ pub(super) struct FailedFor(pub(super) Reason);
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let Self(problem) = self;
-        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status =
+            StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         // Strings and integers only: writing them as JSON cannot fail.
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
         if let Some(seconds) = problem.retry_after_seconds {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response.extensions_mut().insert(FailedFor(problem.reason));
         response
@@ -51,7 +54,12 @@ pub(super) async fn no_such_route(request: Request) -> Failure {
 /// For a route that is asked with the wrong method. axum adds the `Allow` header.
 pub(super) async fn no_such_method(request: Request) -> Failure {
     let (method, path) = (request.method(), request.uri().path());
-    Problem::new(Reason::MethodNotAllowed, format!("{path} does not take {method}"))
-        .hint("the `Allow` header names the methods that it takes; GET /v1/openapi.json lists the routes")
-        .into()
+    Problem::new(
+        Reason::MethodNotAllowed,
+        format!("{path} does not take {method}"),
+    )
+    .hint(
+        "the `Allow` header names the methods that it takes; GET /v1/openapi.json lists the routes",
+    )
+    .into()
 }

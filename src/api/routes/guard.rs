@@ -1,4 +1,5 @@
-//! No browsers: a web page must not reach the socket through a proxy that someone put in front of it.
+//! No browsers: a web page must not reach the socket through a proxy that someone put in front of
+//! it.
 
 use axum::http::{HeaderMap, HeaderName, Uri, header};
 
@@ -6,21 +7,41 @@ use crate::api::Problem;
 use crate::api::problem::Reason;
 
 /// Headers that only browsers send.
-static BROWSER_HEADERS: [HeaderName; 3] = [header::ORIGIN, header::REFERER, HeaderName::from_static("sec-fetch-site")];
+static BROWSER_HEADERS: [HeaderName; 3] = [
+    header::ORIGIN,
+    header::REFERER,
+    HeaderName::from_static("sec-fetch-site"),
+];
 
-/// Names by which this socket may be addressed. Any other `Host` was meant for another server, or comes from a name
-/// that was rebound to this one.
-const OWN_NAMES: [&str; 6] = ["", "localhost", "127.0.0.1", "[::1]", "unix", "hf-mem-probe"];
+/// Names by which this socket may be addressed. Any other `Host` was meant for another server, or
+/// comes from a name that was rebound to this one.
+const OWN_NAMES: [&str; 6] = [
+    "",
+    "localhost",
+    "127.0.0.1",
+    "[::1]",
+    "unix",
+    "hf-mem-probe",
+];
 
 /// Refuses what a browser would send.
 pub(super) fn refuse_browsers(headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
     for name in &BROWSER_HEADERS {
         if headers.contains_key(name) {
-            return Err(Problem::new(Reason::Forbidden, format!("requests with the header `{name}` are refused"))
-                .hint("this socket is for programs of this host, not for web pages; send no such header"));
+            return Err(Problem::new(
+                Reason::Forbidden,
+                format!("requests with the header `{name}` are refused"),
+            )
+            .hint(
+                "this socket is for programs of this host, not for web pages; send no such header",
+            ));
         }
     }
-    let named = headers.get_all(header::HOST).iter().map(|value| value.to_str().ok()).chain(uri.host().map(Some));
+    let named = headers
+        .get_all(header::HOST)
+        .iter()
+        .map(|value| value.to_str().ok())
+        .chain(uri.host().map(Some));
     for host in named {
         if !host.is_some_and(is_own_name) {
             let shown: String = host.unwrap_or("(not text)").chars().take(80).collect();
@@ -55,16 +76,34 @@ mod tests {
         assert!(refused("origin", "null"));
         assert!(refused("referer", "http://localhost/"));
         assert!(refused("sec-fetch-site", "none"));
-        for host in ["evil.example", "localhost.evil.example", "10.0.0.1:80", "localhost:evil", "127.0.0.1.nip.io"] {
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "10.0.0.1:80",
+            "localhost:evil",
+            "127.0.0.1.nip.io",
+        ] {
             assert!(refused("host", host), "{host}");
         }
         let uri = Uri::from_static("http://evil.example/v1/health");
-        assert!(refuse_browsers(&HeaderMap::new(), &uri).is_err(), "absolute form");
+        assert!(
+            refuse_browsers(&HeaderMap::new(), &uri).is_err(),
+            "absolute form"
+        );
     }
 
     #[test]
     fn programs_of_this_host_are_not() {
-        for host in ["", "localhost", "LocalHost:8080", "127.0.0.1", "[::1]", "[::1]:80", "unix", "hf-mem-probe"] {
+        for host in [
+            "",
+            "localhost",
+            "LocalHost:8080",
+            "127.0.0.1",
+            "[::1]",
+            "[::1]:80",
+            "unix",
+            "hf-mem-probe",
+        ] {
             assert!(!refused("host", host), "{host}");
         }
     }

@@ -31,11 +31,16 @@ pub(super) async fn create<S: Service>(
     let deadline = Deadline::after(app.limits.handler_deadline);
     let sent = read(body, &app, &caller, deadline).await?;
     let max_wait = app.limits.max_wait;
-    let (request, room) =
-        sent.read_as(move |body| parse(body).and_then(|request| bounds::lease(request, max_wait))).await?;
+    let (request, room) = sent
+        .read_as(move |body| parse(body).and_then(|request| bounds::lease(request, max_wait)))
+        .await?;
     let wait = Duration::from_secs(request.wait_seconds);
     // The wait comes on top: the deadline is for the work.
-    let answer = within(deadline.and(wait), NO_ANSWER, app.service.create_lease(caller, request, room.into()));
+    let answer = within(
+        deadline.and(wait),
+        NO_ANSWER,
+        app.service.create_lease(caller, request, room.into()),
+    );
     let stopping = async {
         // One that only waits for memory would hold the daemon's end up.
         until(app.stopping.clone()).await;
@@ -56,7 +61,9 @@ pub(super) async fn list<S: Service>(
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<LeasesAnswer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
-    Ok(Json(within(deadline, NO_ANSWER, app.service.leases(caller)).await?))
+    Ok(Json(
+        within(deadline, NO_ANSWER, app.service.leases(caller)).await?,
+    ))
 }
 
 pub(super) async fn show<S: Service>(
@@ -66,7 +73,9 @@ pub(super) async fn show<S: Service>(
 ) -> Result<Json<LeaseAnswer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
     let id = sound(id)?;
-    Ok(Json(within(deadline, NO_ANSWER, app.service.lease(caller, id)).await?))
+    Ok(Json(
+        within(deadline, NO_ANSWER, app.service.lease(caller, id)).await?,
+    ))
 }
 
 pub(super) async fn renew<S: Service>(
@@ -79,7 +88,14 @@ pub(super) async fn renew<S: Service>(
     let id = sound(id)?;
     let body = read(body, &app, &caller, deadline).await?.bytes;
     let request = parse_or_default(&body).and_then(bounds::renewal)?;
-    Ok(Json(within(deadline, NO_ANSWER, app.service.renew_lease(caller, id, request)).await?))
+    Ok(Json(
+        within(
+            deadline,
+            NO_ANSWER,
+            app.service.renew_lease(caller, id, request),
+        )
+        .await?,
+    ))
 }
 
 pub(super) async fn release<S: Service>(
@@ -89,15 +105,24 @@ pub(super) async fn release<S: Service>(
 ) -> Result<Json<LeaseAnswer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
     let id = sound(id)?;
-    Ok(Json(within(deadline, NO_ANSWER, app.service.release_lease(caller, id)).await?))
+    Ok(Json(
+        within(deadline, NO_ANSWER, app.service.release_lease(caller, id)).await?,
+    ))
 }
 
 /// An id that could be one of ours; others are not looked up, printed or logged.
 fn sound(id: String) -> Result<String, Problem> {
-    if (1..=ID_BYTES).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+    if (1..=ID_BYTES).contains(&id.len())
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    {
         Ok(id)
     } else {
-        Err(Problem::new(Reason::NotFound, "there is no lease of this id: ids hold letters, digits and '-' only")
-            .hint("GET /v1/leases lists them"))
+        Err(Problem::new(
+            Reason::NotFound,
+            "there is no lease of this id: ids hold letters, digits and '-' only",
+        )
+        .hint("GET /v1/leases lists them"))
     }
 }

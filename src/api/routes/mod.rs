@@ -1,7 +1,8 @@
 //! The routes: from an HTTP request to a call of the [`Service`], and back.
 //!
-//! axum does the routing and nothing else. What is put around every request (guard, ids, deadline of the whole) is in
-//! `envelope`, reading a body strictly is in `body`, and each resource has its own file.
+//! axum does the routing and nothing else. What is put around every request (guard, ids, deadline
+//! of the whole) is in `envelope`, reading a body strictly is in `body`, and each resource has its
+//! own file.
 
 mod body;
 mod bounds;
@@ -55,13 +56,38 @@ pub struct App<S> {
 
 impl<S> App<S> {
     /// Everything that the routes need.
-    pub fn new(service: Arc<S>, metrics: Arc<Metrics>, limits: Limits, stopping: signal::Receiver<bool>) -> Self {
+    pub fn new(
+        service: Arc<S>,
+        metrics: Arc<Metrics>,
+        limits: Limits,
+        stopping: signal::Receiver<bool>,
+    ) -> Self {
         let (streams, bytes) = (limits.watchers(), limits.all_body_bytes());
-        let streams = Bounds { each: streams.div_ceil(4), all: streams, reserve: limits.kept_connections() };
-        let bytes = Bounds { each: bytes / 2, all: bytes, reserve: limits.body_bytes };
+        let streams = Bounds {
+            each: streams.div_ceil(4),
+            all: streams,
+            reserve: limits.kept_connections(),
+        };
+        let bytes = Bounds {
+            each: bytes / 2,
+            all: bytes,
+            reserve: limits.body_bytes,
+        };
         let operators = Operators::of_this_process();
-        let (watchers, bodies) = (Shares::new(streams, operators), Shares::new(bytes, operators));
-        Self { service, metrics, limits, stopping, operators, watchers, bodies, openapi: OnceLock::new() }
+        let (watchers, bodies) = (
+            Shares::new(streams, operators),
+            Shares::new(bytes, operators),
+        );
+        Self {
+            service,
+            metrics,
+            limits,
+            stopping,
+            operators,
+            watchers,
+            bodies,
+            openapi: OnceLock::new(),
+        }
     }
 }
 
@@ -72,8 +98,14 @@ pub(crate) fn router<S: Service>(app: Arc<App<S>>) -> Router {
         .route("/v1/estimates", post(questions::estimates::<S>))
         .route("/v1/gpus", get(status::gpus::<S>))
         .route("/v1/gpus/watch", get(watch::gpus::<S>))
-        .route("/v1/leases", get(leases::list::<S>).post(leases::create::<S>))
-        .route("/v1/leases/{id}", get(leases::show::<S>).delete(leases::release::<S>))
+        .route(
+            "/v1/leases",
+            get(leases::list::<S>).post(leases::create::<S>),
+        )
+        .route(
+            "/v1/leases/{id}",
+            get(leases::show::<S>).delete(leases::release::<S>),
+        )
         .route("/v1/leases/{id}/renew", post(leases::renew::<S>))
         .route("/v1/nvml/release", post(status::release_nvml::<S>))
         .route("/v1/health", get(status::health::<S>))

@@ -35,7 +35,8 @@ pub(in crate::api) struct Together {
     pub(in crate::api) questions: AtMost<Box<RawValue>, QUESTIONS>,
 }
 
-/// Tells the two forms of a body apart without parsing either loosely: an untagged enum would not name a wrong field.
+/// Tells the two forms of a body apart without parsing either loosely: an untagged enum would not
+/// name a wrong field.
 #[derive(Deserialize)]
 struct Form {
     questions: Option<IgnoredAny>,
@@ -66,13 +67,24 @@ pub(super) async fn fits<S: Service>(
     let (asked, _room) = sent.read_as(Asked::read).await?;
     let questions = match asked {
         Asked::One(question) => {
-            // Boxed: the way to a model that is not known is a large future, and would be copied with every small one.
-            let written = within(deadline, NO_ANSWER, Box::pin(app.service.fits(caller, *question, short))).await?;
+            // Boxed: the way to a model that is not known is a large future, and would be copied
+            // with every small one.
+            let written = within(
+                deadline,
+                NO_ANSWER,
+                Box::pin(app.service.fits(caller, *question, short)),
+            )
+            .await?;
             return Ok(given(&app.metrics, &written));
         }
         Asked::Several(questions) => questions,
     };
-    let answer = within(deadline, NO_ANSWER, Box::pin(app.service.fits_together(caller, questions))).await?;
+    let answer = within(
+        deadline,
+        NO_ANSWER,
+        Box::pin(app.service.fits_together(caller, questions)),
+    )
+    .await?;
     for answer in &answer.answers {
         count(&app.metrics, answer.verdict, answer.known_reason());
     }
@@ -86,7 +98,9 @@ pub(super) async fn estimates<S: Service>(
 ) -> Result<Json<Answer>, Failure> {
     let deadline = Deadline::after(app.limits.handler_deadline);
     let sent = read(body, &app, &caller, deadline).await?;
-    let (question, _room) = sent.read_as(|body| parse(body).and_then(bounds::question)).await?;
+    let (question, _room) = sent
+        .read_as(|body| parse(body).and_then(bounds::question))
+        .await?;
     let answer = within(deadline, NO_ANSWER, app.service.estimate(caller, question)).await?;
     Ok(counted(&app.metrics, answer))
 }
@@ -95,7 +109,10 @@ pub(super) async fn estimates<S: Service>(
 pub(super) fn given(metrics: &Metrics, written: &Written) -> Response {
     count(metrics, written.verdict(), written.reason());
     let mut response = Response::new(Body::from(written.json().clone()));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
 
     response
 }
@@ -109,10 +126,14 @@ enum Asked {
 impl Asked {
     fn read(body: &[u8]) -> Result<Self, Problem> {
         if strict_json::from_slice::<Form>(body).is_ok_and(|form| form.questions.is_some()) {
-            let Together { questions: AtMost(texts) } = parse(body)?;
+            let Together {
+                questions: AtMost(texts),
+            } = parse(body)?;
             return together(texts).map(Self::Several);
         }
-        parse(body).and_then(bounds::question).map(|question| Self::One(Box::new(question)))
+        parse(body)
+            .and_then(bounds::question)
+            .map(|question| Self::One(Box::new(question)))
     }
 }
 
@@ -126,11 +147,15 @@ fn together(texts: Vec<Box<RawValue>>) -> Result<Vec<Question>, Problem> {
     for (number, text) in texts.into_iter().enumerate() {
         let question = parse(text.get().as_bytes())
             .and_then(bounds::question)
-            .map_err(|problem| Problem { detail: format!("questions[{number}]: {}", problem.detail), ..problem })?;
+            .map_err(|problem| Problem {
+                detail: format!("questions[{number}]: {}", problem.detail),
+                ..problem
+            })?;
         all += bounds::parts(&question);
         if all > ALL_PARTS {
-            let detail =
-                format!("devices and parameters of all `questions` hold too many values; the most is {ALL_PARTS}");
+            let detail = format!(
+                "devices and parameters of all `questions` hold too many values; the most is {ALL_PARTS}"
+            );
             return Err(Problem::new(Reason::Usage, detail));
         }
         questions.push(question);

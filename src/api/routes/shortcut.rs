@@ -1,9 +1,10 @@
 //! The short way to an answer that is known: a question that was asked in the same bytes before.
 //!
-//! Schedulers ask one question many times a second. Routing, the request's span and its boxes then cost more than the
-//! answer, so such a request is answered before any of them. All that decides whether it may be answered is the same as on
-//! the long way: the guard, the caller, the deadline, and [`Service::again`]. A request that cannot be answered here goes
-//! the long way, with its body as it came.
+//! Schedulers ask one question many times a second. Routing, the request's span and its boxes then
+//! cost more than the answer, so such a request is answered before any of them. All that decides
+//! whether it may be answered is the same as on the long way: the guard, the caller, the deadline,
+//! and [`Service::again`]. A request that cannot be answered here goes the long way, with its body
+//! as it came.
 
 use std::time::Instant;
 
@@ -47,7 +48,10 @@ pub(super) async fn answer<S: Service>(
         && guard::refuse_browsers(request.headers(), request.uri()).is_ok()
         // The long way logs each request then.
         && !tracing::enabled!(tracing::Level::DEBUG);
-    let Some(caller) = asked.then(|| caller(request.headers(), peer, request_id).ok()).flatten() else {
+    let Some(caller) = asked
+        .then(|| caller(request.headers(), peer, request_id).ok())
+        .flatten()
+    else {
         return Shortcut::Missed(request.map(Body::new));
     };
 

@@ -35,11 +35,16 @@ pub(super) async fn gpus<S: Service>(
     query: Result<Query<GpusQuery>, QueryRejection>,
 ) -> Result<Json<GpusAnswer>, Failure> {
     let Query(GpusQuery { fresh }) = query.map_err(|rejection| {
-        let detail = format!("the query is not one of this route: {}", rejection.body_text());
+        let detail = format!(
+            "the query is not one of this route: {}",
+            rejection.body_text()
+        );
         Problem::new(Reason::Usage, detail).hint("`?fresh=true` asks for a reading that begins now")
     })?;
     let deadline = Deadline::after(app.limits.handler_deadline);
-    Ok(Json(within(deadline, NO_ANSWER, app.service.gpus(fresh)).await?))
+    Ok(Json(
+        within(deadline, NO_ANSWER, app.service.gpus(fresh)).await?,
+    ))
 }
 
 pub(super) async fn health<S: Service>(State(app): State<Arc<App<S>>>) -> Json<HealthAnswer> {
@@ -57,21 +62,38 @@ pub(super) async fn release_nvml<S: Service>(
     let body = read(body, &app, &caller, deadline).await?.bytes;
     let request = parse_or_default(&body).and_then(bounds::release)?;
     let seconds = request.seconds.unwrap_or(DEFAULT_RELEASE_SECONDS);
-    Ok(Json(within(deadline, NO_ANSWER, app.service.release_nvml(caller, seconds)).await?))
+    Ok(Json(
+        within(
+            deadline,
+            NO_ANSWER,
+            app.service.release_nvml(caller, seconds),
+        )
+        .await?,
+    ))
 }
 
 pub(super) async fn openapi<S: Service>(State(app): State<Arc<App<S>>>) -> impl IntoResponse {
-    let text = app.openapi.get_or_init(|| document::json(app.limits.max_wait).into()).clone();
+    let text = app
+        .openapi
+        .get_or_init(|| document::json(app.limits.max_wait).into())
+        .clone();
     ([(header::CONTENT_TYPE, "application/json")], text)
 }
 
-pub(super) async fn metrics<S: Service>(State(app): State<Arc<App<S>>>, headers: HeaderMap) -> impl IntoResponse {
+pub(super) async fn metrics<S: Service>(
+    State(app): State<Arc<App<S>>>,
+    headers: HeaderMap,
+) -> impl IntoResponse {
     app.service.observe(&app.metrics);
-    let open = headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .any(|value| value.to_str().is_ok_and(|text| text.contains("application/openmetrics-text")));
-    let (content_type, text) =
-        if open { (OPEN_METRICS, app.metrics.open_metrics()) } else { (CLASSIC_TEXT, app.metrics.classic_text()) };
+    let open = headers.get_all(header::ACCEPT).iter().any(|value| {
+        value
+            .to_str()
+            .is_ok_and(|text| text.contains("application/openmetrics-text"))
+    });
+    let (content_type, text) = if open {
+        (OPEN_METRICS, app.metrics.open_metrics())
+    } else {
+        (CLASSIC_TEXT, app.metrics.classic_text())
+    };
     ([(header::CONTENT_TYPE, content_type)], text)
 }

@@ -1,7 +1,9 @@
-//! `/v1/gpus/watch`: a `GET` that goes on, one JSON object a line, until its caller leaves or the daemon stops.
+//! `/v1/gpus/watch`: a `GET` that goes on, one JSON object a line, until its caller leaves or the
+//! daemon stops.
 //!
-//! A slow reader gets fewer lines, never older ones: each line is read from the service when there is room for it. What
-//! happened to leases in between is in the next line, all of it, or how much of it was lost.
+//! A slow reader gets fewer lines, never older ones: each line is read from the service when there
+//! is room for it. What happened to leases in between is in the next line, all of it, or how much
+//! of it was lost.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -64,7 +66,11 @@ pub(super) async fn gpus<S: Service>(
         let line = watch.next_line().await?;
         Some((Ok::<_, Infallible>(line), watch))
     });
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
+    Ok((
+        [(header::CONTENT_TYPE, "application/x-ndjson")],
+        Body::from_stream(lines),
+    )
+        .into_response())
 }
 
 impl<S: Service> Watch<S> {
@@ -88,10 +94,21 @@ impl<S: Service> Watch<S> {
         if let Some(events) = &mut self.events {
             news.drain(events);
         }
-        let News { events: lease_events, missed: missed_lease_events } = news;
+        let News {
+            events: lease_events,
+            missed: missed_lease_events,
+        } = news;
         let written = match answer {
-            Ok(gpus) => serde_json::to_vec(&WatchLine { gpus, lease_events, missed_lease_events }),
-            Err(problem) => serde_json::to_vec(&Troubled { problem, lease_events, missed_lease_events }),
+            Ok(gpus) => serde_json::to_vec(&WatchLine {
+                gpus,
+                lease_events,
+                missed_lease_events,
+            }),
+            Err(problem) => serde_json::to_vec(&Troubled {
+                problem,
+                lease_events,
+                missed_lease_events,
+            }),
         };
         let mut line = written.ok()?;
         line.push(b'\n');

@@ -32,7 +32,8 @@ mod tests {
 
     #[test]
     fn only_a_broken_listener_ends_the_loop() {
-        let of = |errno: rustix::io::Errno| fault(&io::Error::from_raw_os_error(errno.raw_os_error()));
+        let of =
+            |errno: rustix::io::Errno| fault(&io::Error::from_raw_os_error(errno.raw_os_error()));
         assert_eq!(of(rustix::io::Errno::CONNABORTED), AcceptFault::Passing);
         assert_eq!(of(rustix::io::Errno::MFILE), AcceptFault::Exhausted);
         assert_eq!(of(rustix::io::Errno::BADF), AcceptFault::Final);

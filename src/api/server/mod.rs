@@ -1,8 +1,9 @@
 //! The accept loop: HTTP/1.1 on a Unix socket, with a bound on everything that a caller can take.
 //!
-//! axum's own `serve` has no cap on connections, no deadline for headers and none for the drain, so the loop is ours and
-//! axum only routes. What is bounded here: connections, connections of one user, time for headers (and idle time),
-//! time that an answer stays unread, time for the drain. Bodies and handlers are bounded in [`super::routes`].
+//! axum's own `serve` has no cap on connections, no deadline for headers and none for the drain, so
+//! the loop is ours and axum only routes. What is bounded here: connections, connections of one
+//! user, time for headers (and idle time), time that an answer stays unread, time for the drain.
+//! Bodies and handlers are bounded in [`super::routes`].
 
 mod accept;
 mod seats;
@@ -160,19 +161,30 @@ fn connection<S: Service>(
         .header_read_timeout(limits.header_deadline)
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
-        .serve_connection(Stalled::new(TokioIo::new(stream), limits.write_deadline), service);
+        .serve_connection(
+            Stalled::new(TokioIo::new(stream), limits.write_deadline),
+            service,
+        );
     let watched = drain.watch(http);
     async move {
         if let Err(error) = watched.await {
-            // Callers that leave early, send nothing or send no HTTP: theirs to mend, not ours to warn of.
+            // Callers that leave early, send nothing or send no HTTP: theirs to mend, not ours to
+            // warn of.
             debug!(uid = peer.uid, %error, "a connection ended early");
         }
     }
 }
 
 /// Waits for what is in flight, up to the deadline, and cuts the rest.
-async fn drained(drain: GracefulShutdown, mut connections: JoinSet<()>, limits: &Limits) -> Drained {
-    if tokio::time::timeout(limits.drain_deadline, drain.shutdown()).await.is_ok() {
+async fn drained(
+    drain: GracefulShutdown,
+    mut connections: JoinSet<()>,
+    limits: &Limits,
+) -> Drained {
+    if tokio::time::timeout(limits.drain_deadline, drain.shutdown())
+        .await
+        .is_ok()
+    {
         return Drained::Clean;
     }
     while connections.try_join_next().is_some() {}

@@ -1,8 +1,8 @@
 //! Connections: how many there are, whose, and who waits for one to be served.
 //!
-//! Whoever is accepted sits in the hall; served at once are as many as [`Limits::connections`]. The others in the hall wait
-//! for their turn. A part of the hall and some turns are kept for operators (root and the daemon's own user), who
-//! get through when other users hold all there is.
+//! Whoever is accepted sits in the hall; served at once are as many as [`Limits::connections`]. The
+//! others in the hall wait for their turn. A part of the hall and some turns are kept for operators
+//! (root and the daemon's own user), who get through when other users hold all there is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +51,14 @@ impl Seats {
         let (served, kept) = (limits.connections, limits.kept_connections());
         let hall = served.saturating_mul(2);
         Self {
-            shares: Shares::new(Bounds { each: limits.connections_per_user, all: hall, reserve: kept }, operators),
+            shares: Shares::new(
+                Bounds {
+                    each: limits.connections_per_user,
+                    all: hall,
+                    reserve: kept,
+                },
+                operators,
+            ),
             hall: Arc::new(Semaphore::new(hall.saturating_add(kept))),
             turns: Arc::new(Semaphore::new(served)),
             kept_turns: Arc::new(Semaphore::new(kept)),
@@ -63,7 +70,11 @@ impl Seats {
     /// A place for the next connection; waits while the hall is full.
     pub(super) async fn place(&self) -> Option<Place> {
         // The semaphore is never closed.
-        Arc::clone(&self.hall).acquire_owned().await.ok().map(|permit| Place { _permit: permit })
+        Arc::clone(&self.hall)
+            .acquire_owned()
+            .await
+            .ok()
+            .map(|permit| Place { _permit: permit })
     }
 
     /// `place` for `uid`, unless it holds the most already, or what is left is kept for operators.
@@ -80,15 +91,18 @@ impl Seats {
             _share: share,
             uid,
             turns: Arc::clone(&self.turns),
-            kept_turns: self.operators.include(uid).then(|| Arc::clone(&self.kept_turns)),
+            kept_turns: self
+                .operators
+                .include(uid)
+                .then(|| Arc::clone(&self.kept_turns)),
             metrics: Arc::clone(&self.metrics),
         })
     }
 }
 
 impl Seat {
-    /// Waits for the turn in which `stream` is served, up to `deadline`; when that has passed, the caller is told so and
-    /// `None` comes back. The turn lasts until it is dropped.
+    /// Waits for the turn in which `stream` is served, up to `deadline`; when that has passed, the
+    /// caller is told so and `None` comes back. The turn lasts until it is dropped.
     pub(super) async fn turn(
         &self,
         stream: UnixStream,
@@ -97,7 +111,10 @@ impl Seat {
         if let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned() {
             return Some((stream, turn));
         }
-        let kept = self.kept_turns.as_ref().and_then(|kept| Arc::clone(kept).try_acquire_owned().ok());
+        let kept = self
+            .kept_turns
+            .as_ref()
+            .and_then(|kept| Arc::clone(kept).try_acquire_owned().ok());
         if let Some(kept) = kept {
             return Some((stream, kept));
         }
@@ -117,15 +134,23 @@ impl Drop for Seat {
     }
 }
 
-/// Tells a caller for whom there is no seat or no turn so, as far as that goes without waiting for it, and closes.
+/// Tells a caller for whom there is no seat or no turn so, as far as that goes without waiting for
+/// it, and closes.
 pub(super) fn turn_away(stream: &UnixStream, uid: u32, full: Full) {
-    // Whoever does this does it often: the figure is for the operator, the line for whoever looks closer.
+    // Whoever does this does it often: the figure is for the operator, the line for whoever looks
+    // closer.
     debug!(uid, ?full, "a connection was refused");
     let problem = match full {
-        Full::Each => Problem::new(Reason::Busy, "this user holds as many connections as one user may")
-            .hint("close some, or raise socket.connections_per_user in the daemon's configuration"),
-        Full::All => Problem::new(Reason::Busy, "all connections are held, and none came free for this caller")
-            .hint("try again, or raise socket.connections in the daemon's configuration"),
+        Full::Each => Problem::new(
+            Reason::Busy,
+            "this user holds as many connections as one user may",
+        )
+        .hint("close some, or raise socket.connections_per_user in the daemon's configuration"),
+        Full::All => Problem::new(
+            Reason::Busy,
+            "all connections are held, and none came free for this caller",
+        )
+        .hint("try again, or raise socket.connections in the daemon's configuration"),
     };
     let body = serde_json::to_string(&problem).unwrap_or_default();
     let text = format!(
@@ -133,10 +158,12 @@ pub(super) fn turn_away(stream: &UnixStream, uid: u32, full: Full) {
         crate::api::routes::PROBLEM_JSON,
         body.len(),
     );
-    // Closing a Unix socket over unread bytes resets it and would lose the answer, so what is there is read first; but
-    // whoever sends without end is not read without end.
+    // Closing a Unix socket over unread bytes resets it and would lose the answer, so what is there
+    // is read first; but whoever sends without end is not read without end.
     let mut sink = [0; 4096];
-    let _unread = (0..MOST_READS).take_while(|_| matches!(stream.try_read(&mut sink), Ok(count) if count > 0)).count();
+    let _unread = (0..MOST_READS)
+        .take_while(|_| matches!(stream.try_read(&mut sink), Ok(count) if count > 0))
+        .count();
     let _gone_already = stream.try_write(text.as_bytes());
 }
 
@@ -149,7 +176,15 @@ mod tests {
 
     fn seats(connections: usize, connections_per_user: usize) -> Seats {
         let limits = Limits::new(&SocketConfig::default(), Duration::ZERO);
-        Seats::new(&Limits { connections, connections_per_user, ..limits }, Operators::with(990), Arc::default())
+        Seats::new(
+            &Limits {
+                connections,
+                connections_per_user,
+                ..limits
+            },
+            Operators::with(990),
+            Arc::default(),
+        )
     }
 
     async fn seat(seats: &Seats, uid: u32) -> Result<Seat, Full> {
@@ -159,7 +194,9 @@ mod tests {
     /// Whether `seat` has its turn at once; the turn, and the caller's end.
     async fn turn(seat: &Seat) -> Option<(UnixStream, (UnixStream, OwnedSemaphorePermit))> {
         let (caller, stream) = UnixStream::pair().unwrap();
-        seat.turn(stream, Duration::ZERO).await.map(|turn| (caller, turn))
+        seat.turn(stream, Duration::ZERO)
+            .await
+            .map(|turn| (caller, turn))
     }
 
     #[tokio::test]
@@ -170,11 +207,19 @@ mod tests {
             for _ in 0..16 {
                 let seat = seat(&seats, uid).await.unwrap();
                 let turn = turn(&seat).await;
-                assert_eq!(turn.is_some(), uid == 1000, "the first are served, the others wait");
+                assert_eq!(
+                    turn.is_some(),
+                    uid == 1000,
+                    "the first are served, the others wait"
+                );
                 held.push((seat, turn));
             }
         }
-        assert_eq!(seat(&seats, 1002).await.err(), Some(Full::All), "what is left is kept");
+        assert_eq!(
+            seat(&seats, 1002).await.err(),
+            Some(Full::All),
+            "what is left is kept"
+        );
         assert_eq!(seat(&seats, 1000).await.err(), Some(Full::Each));
         let root = seat(&seats, 0).await.unwrap();
         assert!(turn(&root).await.is_some());
@@ -189,7 +234,11 @@ mod tests {
         drop(stream);
         let mut told = String::new();
         caller.read_to_string(&mut told).await.unwrap();
-        assert!(told.starts_with("HTTP/1.1 503") && told.contains("as many connections as one user may"), "{told}");
+        assert!(
+            told.starts_with("HTTP/1.1 503")
+                && told.contains("as many connections as one user may"),
+            "{told}"
+        );
     }
 
     #[tokio::test]
@@ -199,12 +248,21 @@ mod tests {
         let _held = turn(&first).await.unwrap();
         let late = seat(&seats, 1001).await.unwrap();
         let (mut caller, stream) = UnixStream::pair().unwrap();
-        caller.write_all(b"GET /v1/health HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        caller
+            .write_all(b"GET /v1/health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            .await
+            .unwrap();
         assert!(late.turn(stream, Duration::ZERO).await.is_none());
         let mut told = String::new();
         caller.read_to_string(&mut told).await.unwrap();
-        assert!(told.starts_with("HTTP/1.1 503") && told.contains("\"reason\":\"busy\""), "{told}");
+        assert!(
+            told.starts_with("HTTP/1.1 503") && told.contains("\"reason\":\"busy\""),
+            "{told}"
+        );
         let metrics = seats.metrics.classic_text();
-        assert!(metrics.contains("connections_refused_total{why=\"connections\"} 1"), "{metrics}");
+        assert!(
+            metrics.contains("connections_refused_total{why=\"connections\"} 1"),
+            "{metrics}"
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! A connection whose caller must read: writes that make no progress for too long end it.
 //!
-//! hyper bounds the time for reading a request's head but not the time that an answer stays unread; without this a
-//! caller that asks and never reads would hold its connection for ever.
+//! hyper bounds the time for reading a request's head but not the time that an answer stays unread;
+//! without this a caller that asks and never reads would hold its connection for ever.
 
 use std::io;
 use std::pin::Pin;
@@ -21,39 +21,65 @@ pub(super) struct Stalled<I> {
 
 impl<I> Stalled<I> {
     pub(super) fn new(inner: I, deadline: Duration) -> Self {
-        Self { inner, deadline, waiting: None }
+        Self {
+            inner,
+            deadline,
+            waiting: None,
+        }
     }
 
-    fn bound<T>(&mut self, cx: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn bound<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        progress: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if progress.is_ready() {
             self.waiting = None;
             return progress;
         }
         let deadline = self.deadline;
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + deadline)));
+        let waiting = self
+            .waiting
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + deadline)));
         if waiting.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the caller does not read its answer")));
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the caller does not read its answer",
+            )));
         }
         Poll::Pending
     }
 }
 
 impl<I: Read + Unpin> Read for Stalled<I> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_read(cx, buffer)
     }
 }
 
 impl<I: Write + Unpin> Write for Stalled<I> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let progress = Pin::new(&mut self.inner).poll_write(cx, bytes);
         self.bound(cx, progress)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let progress = Pin::new(&mut self.inner).poll_flush(cx);
-        // hyper flushes an idle connection again and again: that nothing is left to flush is no progress of a write.
-        if progress.is_ready() { progress } else { self.bound(cx, progress) }
+        // hyper flushes an idle connection again and again: that nothing is left to flush is no
+        // progress of a write.
+        if progress.is_ready() {
+            progress
+        } else {
+            self.bound(cx, progress)
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

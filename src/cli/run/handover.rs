@@ -1,7 +1,8 @@
 //! The lease's id, from the process that becomes the command to the one that renews the lease.
 //!
-//! The daemon's list of leases cannot tell it: there a holder's pid is as the daemon numbers processes, which in a container
-//! is another number than ours. A socket in the abstract namespace leaves no file, and the kernel says who connected.
+//! The daemon's list of leases cannot tell it: there a holder's pid is as the daemon numbers
+//! processes, which in a container is another number than ours. A socket in the abstract namespace
+//! leaves no file, and the kernel says who connected.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::linux::net::SocketAddrExt as _;
@@ -26,11 +27,20 @@ pub(super) struct Ear {
 impl Ear {
     /// Opens one. Needs a runtime.
     pub(super) fn open() -> io::Result<Self> {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let name = format!("hf-mem-probe-run-{}-{}", std::process::id(), since.as_nanos());
+        let since = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let name = format!(
+            "hf-mem-probe-run-{}-{}",
+            std::process::id(),
+            since.as_nanos()
+        );
         let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
         listener.set_nonblocking(true)?;
-        Ok(Self { name, listener: Listener::from_std(listener)? })
+        Ok(Self {
+            name,
+            listener: Listener::from_std(listener)?,
+        })
     }
 
     /// What [`tell`] needs to reach it.
@@ -43,7 +53,9 @@ impl Ear {
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(async move {
             while let Ok((stream, _)) = self.listener.accept().await {
-                let of_child = stream.peer_cred().is_ok_and(|peer| peer.pid() == i32::try_from(child).ok());
+                let of_child = stream
+                    .peer_cred()
+                    .is_ok_and(|peer| peer.pid() == i32::try_from(child).ok());
                 // Both ends of the reading are bounded, so that it may block.
                 if let (true, Ok(stream)) = (of_child, stream.into_std())
                     && let Ok(Ok(id)) = tokio::task::spawn_blocking(move || heard(&stream)).await
@@ -80,7 +92,8 @@ mod tests {
     /// Where the child finds the ear's name.
     const EAR: &str = "HF_MEM_PROBE_TEST_EAR";
 
-    /// The child's side: waits for its input to end, and tells. Does nothing unless it is told whom.
+    /// The child's side: waits for its input to end, and tells. Does nothing unless it is told
+    /// whom.
     #[test]
     #[ignore = "started by the test below"]
     fn child() {

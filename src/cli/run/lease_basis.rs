@@ -45,17 +45,29 @@ pub(super) fn settle(
     start: Start<'_>,
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<Basis, Problem> {
-    let Some(line) = server_line::read(start.command, environment)? else { return unrecognised(question, start) };
+    let Some(line) = server_line::read(start.command, environment)? else {
+        return unrecognised(question, start);
+    };
     let mut basis = Basis::default();
 
     let engine = line.server.engine();
-    if let Some(asked) = question.engine.name.as_ref().filter(|asked| asked.as_str() != engine) {
-        let note = format!("CMD starts {engine}, and --engine says {asked}: its own flags are not read");
+    if let Some(asked) = question
+        .engine
+        .name
+        .as_ref()
+        .filter(|asked| asked.as_str() != engine)
+    {
+        let note =
+            format!("CMD starts {engine}, and --engine says {asked}: its own flags are not read");
         basis.notes.push(note);
         return Ok(basis);
     }
     question.engine.name = Some(engine.to_owned());
-    basis.notes.extend(line.model.as_deref().and_then(|loaded| other_model(loaded, question)));
+    basis.notes.extend(
+        line.model
+            .as_deref()
+            .and_then(|loaded| other_model(loaded, question)),
+    );
     settle_split(question, &line, start, &mut basis);
 
     if start.asked == Some(LeaseBasis::Need) {
@@ -67,7 +79,10 @@ pub(super) fn settle(
     }
     basis.notes.extend(line.notes.iter().cloned());
     settle_parameters(question, &line, &mut basis);
-    let share = line.server.default_share().filter(|(name, _)| !line.parameters.contains_key(*name));
+    let share = line
+        .server
+        .default_share()
+        .filter(|(name, _)| !line.parameters.contains_key(*name));
     if let Some((name, value)) = share
         && (start.asked == Some(LeaseBasis::Share) || !start.gets_arguments())
     {
@@ -112,12 +127,22 @@ fn settle_split(question: &mut Question, line: &ServerLine, start: Start<'_>, ba
     let mut constrain = |asked: &mut Option<u32>, flag: Option<u32>, option: &str| {
         let Some(degree) = in_force(flag) else { return };
         if let Some(asked) = asked.filter(|asked| *asked != degree) {
-            basis.notes.push(format!("{option} is {asked}, and CMD runs with {degree}: the lease follows CMD"));
+            basis.notes.push(format!(
+                "{option} is {asked}, and CMD runs with {degree}: the lease follows CMD"
+            ));
         }
         *asked = Some(degree);
     };
-    constrain(&mut constraints.tensor_parallel, tensor, "--tensor-parallel");
-    constrain(&mut constraints.pipeline_parallel, pipeline, "--pipeline-parallel");
+    constrain(
+        &mut constraints.tensor_parallel,
+        tensor,
+        "--tensor-parallel",
+    );
+    constrain(
+        &mut constraints.pipeline_parallel,
+        pipeline,
+        "--pipeline-parallel",
+    );
     if by_default && tensor.is_none() && pipeline.is_none() {
         let hint = "CMD has no flag for more than one device, so it was placed on one; --flags adds what a split needs";
         basis.hint = Some(hint.to_owned());
@@ -129,10 +154,12 @@ fn settle_parameters(question: &mut Question, line: &ServerLine, basis: &mut Bas
     for (name, value) in &line.parameters {
         let workload = &mut question.workload;
         let asked = match name.as_str() {
-            "max_model_len" | "context_length" | "n_ctx" => workload.context.take().map(|context| match context {
-                ContextQuestion::Tokens(tokens) => Value::from(tokens),
-                ContextQuestion::Word(_) => Value::from("max"),
-            }),
+            "max_model_len" | "context_length" | "n_ctx" => {
+                workload.context.take().map(|context| match context {
+                    ContextQuestion::Tokens(tokens) => Value::from(tokens),
+                    ContextQuestion::Word(_) => Value::from("max"),
+                })
+            }
             "kv_cache_dtype" => workload.kv_cache_dtype.take().map(Value::from),
             "dtype" => workload.dtype.take().map(Value::from),
             _ => None,
@@ -146,7 +173,10 @@ fn settle_parameters(question: &mut Question, line: &ServerLine, basis: &mut Bas
 
 /// Sets a parameter; one of `--set` that the command does not have is not in force.
 fn set(question: &mut Question, name: &str, value: &Value, basis: &mut Basis) {
-    if let Some(asked) = question.engine.parameters.insert(name.to_owned(), value.clone())
+    if let Some(asked) = question
+        .engine
+        .parameters
+        .insert(name.to_owned(), value.clone())
         && asked != *value
     {
         basis.notes.push(differs(name, &asked, value));
@@ -163,13 +193,22 @@ fn other_model(loaded: &str, question: &Question) -> Option<String> {
     let bare = |name: &str| {
         let name = name.trim_end_matches('/');
         let name = name.strip_prefix("./").unwrap_or(name);
-        name.split_once('@').map_or(name, |(repo, _)| repo).to_owned()
+        name.split_once('@')
+            .map_or(name, |(repo, _)| repo)
+            .to_owned()
     };
     let (ours, theirs) = (bare(asked), bare(loaded));
     // llama-server takes `owner/name:Q4_K_M`.
-    let theirs_alone = theirs.split_once(':').map_or(theirs.as_str(), |(repo, _)| repo);
-    let file = question.model.file.as_deref().is_some_and(|file| theirs.ends_with(file));
-    let same_path = || Some(std::fs::canonicalize(asked).ok()? == std::fs::canonicalize(loaded).ok()?);
+    let theirs_alone = theirs
+        .split_once(':')
+        .map_or(theirs.as_str(), |(repo, _)| repo);
+    let file = question
+        .model
+        .file
+        .as_deref()
+        .is_some_and(|file| theirs.ends_with(file));
+    let same_path =
+        || Some(std::fs::canonicalize(asked).ok()? == std::fs::canonicalize(loaded).ok()?);
     if ours == theirs || ours == theirs_alone || file || same_path() == Some(true) {
         return None;
     }
@@ -183,11 +222,25 @@ mod tests {
     use super::*;
     use crate::api::question::ModelQuestion;
 
-    fn settled(command: &str, change: impl FnOnce(&mut Question, &mut Start<'_>)) -> (Question, Basis) {
+    fn settled(
+        command: &str,
+        change: impl FnOnce(&mut Question, &mut Start<'_>),
+    ) -> (Question, Basis) {
         let words: Vec<OsString> = command.split(' ').map(OsString::from).collect();
-        let model = ModelQuestion { repo: "a/b".to_owned(), ..ModelQuestion::default() };
-        let mut question = Question { model, ..Question::default() };
-        let mut start = Start { command: &words, flags: false, asked: None, leased: true };
+        let model = ModelQuestion {
+            repo: "a/b".to_owned(),
+            ..ModelQuestion::default()
+        };
+        let mut question = Question {
+            model,
+            ..Question::default()
+        };
+        let mut start = Start {
+            command: &words,
+            flags: false,
+            asked: None,
+            leased: true,
+        };
         change(&mut question, &mut start);
         let basis = settle(&mut question, start, |_| None).unwrap();
         (question, basis)
@@ -197,29 +250,59 @@ mod tests {
     fn default_share_is_leased_without_flag() {
         let (question, basis) = settled("vllm serve a/b", |_, _| {});
         assert_eq!(question.engine.name.as_deref(), Some("vllm"));
-        assert_eq!(json!(question.engine.parameters), json!({ "gpu_memory_utilization": "default" }));
-        assert_eq!((question.constraints.tensor_parallel, question.constraints.pipeline_parallel), (Some(1), Some(1)));
+        assert_eq!(
+            json!(question.engine.parameters),
+            json!({ "gpu_memory_utilization": "default" })
+        );
+        assert_eq!(
+            (
+                question.constraints.tensor_parallel,
+                question.constraints.pipeline_parallel
+            ),
+            (Some(1), Some(1))
+        );
         assert!(basis.notes.is_empty() && basis.hint.is_some(), "{basis:?}");
 
-        let (question, _) = settled("sglang serve --model a/b --tp 2 --mem-fraction-static 0.7", |_, _| {});
+        let (question, _) = settled(
+            "sglang serve --model a/b --tp 2 --mem-fraction-static 0.7",
+            |_, _| {},
+        );
         let wanted = json!({ "mem_fraction_static": 0.7, "max_total_tokens": "default" });
         assert_eq!(json!(question.engine.parameters), wanted);
         assert_eq!(question.constraints.tensor_parallel, Some(2));
 
         let (question, _) = settled("llama-server -m a/b -c 4096", |_, _| {});
         assert_eq!(json!(question.engine.parameters), json!({ "n_ctx": 4096 }));
-        assert_eq!(question.constraints.tensor_parallel, None, "it uses all devices that it sees");
+        assert_eq!(
+            question.constraints.tensor_parallel, None,
+            "it uses all devices that it sees"
+        );
     }
 
     #[test]
     fn command_wins_over_options() {
-        let (question, basis) = settled("vllm serve a/b -tp 2 --max-model-len 8192", |question, _| {
-            question.workload.context = Some(ContextQuestion::Tokens(4096));
-            question.constraints.tensor_parallel = Some(4);
-            question.engine.parameters.insert("gpu_memory_utilization".to_owned(), json!(0.5));
-        });
-        assert_eq!((question.constraints.tensor_parallel, question.workload.context), (Some(2), None));
-        assert_eq!(question.engine.parameters["gpu_memory_utilization"], "default");
+        let (question, basis) = settled(
+            "vllm serve a/b -tp 2 --max-model-len 8192",
+            |question, _| {
+                question.workload.context = Some(ContextQuestion::Tokens(4096));
+                question.constraints.tensor_parallel = Some(4);
+                question
+                    .engine
+                    .parameters
+                    .insert("gpu_memory_utilization".to_owned(), json!(0.5));
+            },
+        );
+        assert_eq!(
+            (
+                question.constraints.tensor_parallel,
+                question.workload.context
+            ),
+            (Some(2), None)
+        );
+        assert_eq!(
+            question.engine.parameters["gpu_memory_utilization"],
+            "default"
+        );
         assert_eq!(question.engine.parameters["max_model_len"], 8192);
         assert_eq!(basis.notes.len(), 3, "{basis:?}");
     }
@@ -227,12 +310,28 @@ mod tests {
     #[test]
     fn arguments_of_plan_limit_the_share() {
         for command in ["vllm serve a/b {args}", "vllm serve a/b --enforce-eager"] {
-            let (question, basis) = settled(command, |_, start| start.flags = !command.contains("args"));
-            assert!(!question.engine.parameters.contains_key("gpu_memory_utilization"), "{command}");
-            assert_eq!((question.constraints.tensor_parallel, basis), (None, Basis::default()), "{command}");
+            let (question, basis) =
+                settled(command, |_, start| start.flags = !command.contains("args"));
+            assert!(
+                !question
+                    .engine
+                    .parameters
+                    .contains_key("gpu_memory_utilization"),
+                "{command}"
+            );
+            assert_eq!(
+                (question.constraints.tensor_parallel, basis),
+                (None, Basis::default()),
+                "{command}"
+            );
         }
-        let (question, _) = settled("vllm serve a/b {args}", |_, start| start.asked = Some(LeaseBasis::Share));
-        assert_eq!(question.engine.parameters["gpu_memory_utilization"], "default");
+        let (question, _) = settled("vllm serve a/b {args}", |_, start| {
+            start.asked = Some(LeaseBasis::Share)
+        });
+        assert_eq!(
+            question.engine.parameters["gpu_memory_utilization"],
+            "default"
+        );
     }
 
     #[test]
@@ -240,23 +339,54 @@ mod tests {
         let command = "vllm serve a/b -tp 2 --gpu-memory-utilization 0.9";
         let (question, _) = settled(command, |_, start| start.asked = Some(LeaseBasis::Need));
         assert!(question.engine.parameters.is_empty());
-        assert_eq!(question.constraints.tensor_parallel, Some(2), "the split is the command's in any case");
+        assert_eq!(
+            question.constraints.tensor_parallel,
+            Some(2),
+            "the split is the command's in any case"
+        );
     }
 
     #[test]
     fn unknown_command_is_warned_of() {
         let (question, basis) = settled("sh -c ./serve", |_, _| {});
-        assert!(question.engine.parameters.is_empty() && basis.notes.len() == 1, "{basis:?}");
-        assert!(settled("sh -c ./serve", |_, start| start.flags = true).1.notes.is_empty());
-        assert!(settled("sh -c ./serve", |_, start| start.leased = false).1.notes.is_empty());
-        assert!(settled("sh -c ./serve", |_, start| start.asked = Some(LeaseBasis::Need)).1.notes.is_empty());
+        assert!(
+            question.engine.parameters.is_empty() && basis.notes.len() == 1,
+            "{basis:?}"
+        );
+        assert!(
+            settled("sh -c ./serve", |_, start| start.flags = true)
+                .1
+                .notes
+                .is_empty()
+        );
+        assert!(
+            settled("sh -c ./serve", |_, start| start.leased = false)
+                .1
+                .notes
+                .is_empty()
+        );
+        assert!(
+            settled("sh -c ./serve", |_, start| start.asked =
+                Some(LeaseBasis::Need))
+            .1
+            .notes
+            .is_empty()
+        );
         let (question, _) = settled("sh -c ./serve", |question, start| {
             question.engine.name = Some("vllm".to_owned());
             start.asked = Some(LeaseBasis::Share);
         });
-        assert_eq!(question.engine.parameters["gpu_memory_utilization"], "default");
+        assert_eq!(
+            question.engine.parameters["gpu_memory_utilization"],
+            "default"
+        );
         let words = [OsString::from("./serve")];
-        let start = Start { command: &words, flags: false, asked: Some(LeaseBasis::Share), leased: true };
+        let start = Start {
+            command: &words,
+            flags: false,
+            asked: Some(LeaseBasis::Share),
+            leased: true,
+        };
         let refused = settle(&mut Question::default(), start, |_| None).unwrap_err();
         assert_eq!(refused.reason, Reason::Usage);
     }
@@ -269,17 +399,31 @@ mod tests {
             ("llama-server -hf a/b:Q4_K_M", true),
             ("sglang serve --tp 1", true),
         ] {
-            assert_eq!(settled(command, |_, _| {}).1.notes.is_empty(), same, "{command}");
+            assert_eq!(
+                settled(command, |_, _| {}).1.notes.is_empty(),
+                same,
+                "{command}"
+            );
         }
     }
 
     #[test]
     fn refused_flag_needs_lease_need() {
-        let words: Vec<OsString> = ["vllm", "serve", "--kv-cache-memory-bytes", "1"].map(OsString::from).to_vec();
-        let start = Start { command: &words, flags: false, asked: None, leased: true };
+        let words: Vec<OsString> = ["vllm", "serve", "--kv-cache-memory-bytes", "1"]
+            .map(OsString::from)
+            .to_vec();
+        let start = Start {
+            command: &words,
+            flags: false,
+            asked: None,
+            leased: true,
+        };
         let refused = settle(&mut Question::default(), start, |_| None).unwrap_err();
         assert!(refused.hint.unwrap().contains("--lease need"));
-        let need = Start { asked: Some(LeaseBasis::Need), ..start };
+        let need = Start {
+            asked: Some(LeaseBasis::Need),
+            ..start
+        };
         assert!(settle(&mut Question::default(), need, |_| None).is_ok());
     }
 }

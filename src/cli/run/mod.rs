@@ -1,8 +1,9 @@
 //! `run`: waits for room, holds it, and runs a command there.
 //!
-//! Two processes of this program take part. The first stays: it passes signals on, renews the lease and ends as the command
-//! ended. The second asks for the lease, so that it holds it itself, and then *becomes* the command: whatever happens to
-//! the first, the lease ends with the command and never before. Should the first be killed, the command gets SIGTERM.
+//! Two processes of this program take part. The first stays: it passes signals on, renews the lease
+//! and ends as the command ended. The second asks for the lease, so that it holds it itself, and
+//! then *becomes* the command: whatever happens to the first, the lease ends with the command and
+//! never before. Should the first be killed, the command gets SIGTERM.
 
 mod command;
 mod handover;
@@ -31,12 +32,16 @@ use crate::leases::ADVISORY;
 /// The command was found and could not be run; and was not found: what shells exit with.
 const NOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
-/// The supervisor ended before it could be told of: nobody sees this code. As if by the signal that it then sends.
+/// The supervisor ended before it could be told of: nobody sees this code. As if by the signal that
+/// it then sends.
 const ORPHANED: u8 = 143;
 
-/// Runs the command to its end. What is printed on standard output is the command's own, unless it never started.
+/// Runs the command to its end. What is printed on standard output is the command's own, unless it
+/// never started.
 pub(super) fn run(arguments: RunArguments) -> u8 {
-    let output = Output { json: arguments.connection.json };
+    let output = Output {
+        json: arguments.connection.json,
+    };
     if let Some(supervisor) = arguments.becomes_command {
         return become_command(supervisor, arguments, output);
     }
@@ -45,9 +50,12 @@ pub(super) fn run(arguments: RunArguments) -> u8 {
 
 /// Comes back only where the command did not start.
 fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u8 {
-    // Who is killed can pass nothing on: then the kernel ends the command, so that nobody's server stays on the card.
+    // Who is killed can pass nothing on: then the kernel ends the command, so that nobody's server
+    // stays on the card.
     if let Err(error) = set_parent_process_death_signal(Some(Signal::TERM)) {
-        output::remark(&format!("the command would outlive its supervisor: {error}"));
+        output::remark(&format!(
+            "the command would outlive its supervisor: {error}"
+        ));
     }
     if getppid().is_none_or(|parent| parent.as_raw_nonzero().get() != supervisor) {
         return ORPHANED;
@@ -67,7 +75,12 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
         ..
     } = arguments;
     let mut asked = question::question(&model, &options);
-    let start = Start { command: &command, flags, asked: asked_basis, leased: !no_lease };
+    let start = Start {
+        command: &command,
+        flags,
+        asked: asked_basis,
+        leased: !no_lease,
+    };
     let basis = match lease_basis::settle(&mut asked, start, |name| std::env::var(name).ok()) {
         Ok(basis) => basis,
         Err(problem) => return output.problem(&problem),
@@ -79,7 +92,16 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
     let answered = if no_lease {
         ask(Asking::Fits, asked, &arguments, &here, &connection).map(|asked| asked.answer)
     } else {
-        lease(asked, &arguments, Terms { ttl: Some(ttl), wait, ..Terms::default() }, &connection)
+        lease(
+            asked,
+            &arguments,
+            Terms {
+                ttl: Some(ttl),
+                wait,
+                ..Terms::default()
+            },
+            &connection,
+        )
     };
     let answer = match answered {
         Ok(answer) => answer,
@@ -106,12 +128,23 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
     }
     // Only a failure comes back.
     let error = start.exec();
-    output::failure(&format!("error: {} cannot be run: {error}\n", start.get_program().display()));
-    if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN }
+    output::failure(&format!(
+        "error: {} cannot be run: {error}\n",
+        start.get_program().display()
+    ));
+    if error.kind() == std::io::ErrorKind::NotFound {
+        NOT_FOUND
+    } else {
+        NOT_RUN
+    }
 }
 
 fn lease_id(answer: &Answer) -> Option<String> {
-    Some(serde_json::from_value::<LeaseAnswer>(answer.lease.clone()?).ok()?.id)
+    Some(
+        serde_json::from_value::<LeaseAnswer>(answer.lease.clone()?)
+            .ok()?
+            .id,
+    )
 }
 
 fn prepared(
@@ -128,16 +161,30 @@ fn prepared(
     match &lease {
         Some(lease) => said(&answer.message, &format!("lease {lease}. {ADVISORY}")),
         None if no_lease => said(&answer.message, "no lease is held"),
-        None => return Err(Problem::new(Reason::Internal, "the daemon answered yes and gave no lease")),
+        None => {
+            return Err(Problem::new(
+                Reason::Internal,
+                "the daemon answered yes and gave no lease",
+            ));
+        }
     }
-    let launch = answer.placement.as_ref().and_then(|placement| placement.launch.as_ref());
+    let launch = answer
+        .placement
+        .as_ref()
+        .and_then(|placement| placement.launch.as_ref());
     let line = command::words(words, launch.map(|launch| launch.args.as_slice()), flags)?;
     let mut start = std::process::Command::new(&line.program);
     start.args(&line.arguments);
     if let Some(placement) = &answer.placement {
         // By UUID, whatever order the driver counts in; the engine's own environment may say more.
-        let devices: Vec<&str> = placement.devices.iter().map(|device| device.uuid.as_str()).collect();
-        start.env("CUDA_VISIBLE_DEVICES", devices.join(",")).env("CUDA_DEVICE_ORDER", "PCI_BUS_ID");
+        let devices: Vec<&str> = placement
+            .devices
+            .iter()
+            .map(|device| device.uuid.as_str())
+            .collect();
+        start
+            .env("CUDA_VISIBLE_DEVICES", devices.join(","))
+            .env("CUDA_DEVICE_ORDER", "PCI_BUS_ID");
     }
     start.envs(launch.map(|launch| &launch.env).into_iter().flatten());
     if let Some(lease) = lease {

@@ -47,7 +47,11 @@ enum Stage {
 
 impl Renewal {
     /// For the process `pid`, whose lease's id `told` will say.
-    pub(super) fn new(arguments: &RunArguments, pid: Option<u32>, told: mpsc::Receiver<String>) -> Self {
+    pub(super) fn new(
+        arguments: &RunArguments,
+        pid: Option<u32>,
+        told: mpsc::Receiver<String>,
+    ) -> Self {
         let every = (arguments.ttl / 2).max(Duration::from_millis(500));
         let client = Client::new(&arguments.connection.socket).deadline(DEADLINE);
         let stage = match (arguments.no_lease, arguments.wait.is_zero()) {
@@ -55,10 +59,20 @@ impl Renewal {
             (false, true) => Stage::Asked,
             (false, false) => Stage::InLine,
         };
-        Self { client, pid, every, next: Instant::now() + LOOK, told, stage, place: None, trouble: None }
+        Self {
+            client,
+            pid,
+            every,
+            next: Instant::now() + LOOK,
+            told,
+            stage,
+            place: None,
+            trouble: None,
+        }
     }
 
-    /// Goes on for as long as there is something to renew. May be dropped and begun again at any time.
+    /// Goes on for as long as there is something to renew. May be dropped and begun again at any
+    /// time.
     pub(super) async fn run(&mut self) {
         loop {
             tokio::select! {
@@ -88,7 +102,11 @@ impl Renewal {
     }
 
     async fn renew(&mut self, id: &str) {
-        let renewed = self.client.renew_lease(id, RenewRequest::default()).await.map_err(Problem::from);
+        let renewed = self
+            .client
+            .renew_lease(id, RenewRequest::default())
+            .await
+            .map_err(Problem::from);
         let Err(problem) = renewed else {
             self.trouble = None;
             self.next = Instant::now() + self.every;
@@ -113,21 +131,30 @@ impl Renewal {
     async fn is_lost(&self, id: &str, problem: &Problem) -> bool {
         match problem.reason {
             Reason::NotFound => true,
-            Reason::Usage => self.client.lease(id).await.is_ok_and(|lease| lease.reason.is_some()),
+            Reason::Usage => self
+                .client
+                .lease(id)
+                .await
+                .is_ok_and(|lease| lease.reason.is_some()),
             _ => false,
         }
     }
 
-    /// Tells the place in line. The line is by pid as the daemon numbers processes: in a container's own numbers nothing is
-    /// found, and nothing told.
+    /// Tells the place in line. The line is by pid as the daemon numbers processes: in a
+    /// container's own numbers nothing is found, and nothing told.
     async fn look(&mut self) -> Result<(), Problem> {
         let held = self.client.leases().await?;
-        let waits = held.waiting.iter().find(|waiting| waiting.pid.is_some() && waiting.pid == self.pid);
+        let waits = held
+            .waiting
+            .iter()
+            .find(|waiting| waiting.pid.is_some() && waiting.pid == self.pid);
         let place = waits.map(|waiting| (waiting.position, held.waiting.len()));
         if let Some((position, all)) = place
             && self.place != place
         {
-            output::remark(&format!("waiting for memory: place {position} of {all} in line"));
+            output::remark(&format!(
+                "waiting for memory: place {position} of {all} in line"
+            ));
         }
         self.place = place.or(self.place);
         Ok(())

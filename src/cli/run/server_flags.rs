@@ -17,7 +17,8 @@ pub(super) enum Meaning {
     Tensor,
     /// The number of pipeline stages.
     Pipeline,
-    /// How often the whole model is loaded, or over how many hosts: no lease of one placement covers more than 1.
+    /// How often the whole model is loaded, or over how many hosts: no lease of one placement
+    /// covers more than 1.
     Copies,
     /// It changes what is taken, and the lease does not follow it: said in a note.
     NotFollowed(&'static str),
@@ -36,7 +37,9 @@ const fn flag(names: &'static [&'static str], meaning: Meaning) -> Flag {
     Flag { names, meaning }
 }
 
-use Meaning::{Choice, Copies, Model, NotFollowed, Parameter, Pipeline, Refused, Switch, Tensor, Tokens};
+use Meaning::{
+    Choice, Copies, Model, NotFollowed, Parameter, Pipeline, Refused, Switch, Tensor, Tokens,
+};
 
 const IN_A_FILE: &str = "flags in a file are not read";
 
@@ -48,11 +51,20 @@ pub(super) const VLLM: &[Flag] = &[
     flag(&["data-parallel-size", "dp"], Copies),
     flag(&["prefill-context-parallel-size", "pcp"], Copies),
     flag(&["nnodes", "n"], Copies),
-    flag(&["decode-context-parallel-size", "dcp"], Parameter("decode_context_parallel_size")),
-    flag(&["gpu-memory-utilization"], Parameter("gpu_memory_utilization")),
+    flag(
+        &["decode-context-parallel-size", "dcp"],
+        Parameter("decode_context_parallel_size"),
+    ),
+    flag(
+        &["gpu-memory-utilization"],
+        Parameter("gpu_memory_utilization"),
+    ),
     flag(&["max-model-len"], Tokens("max_model_len")),
     flag(&["max-num-seqs"], Parameter("max_num_seqs")),
-    flag(&["max-num-batched-tokens"], Tokens("max_num_batched_tokens")),
+    flag(
+        &["max-num-batched-tokens"],
+        Tokens("max_num_batched_tokens"),
+    ),
     flag(&["block-size"], Parameter("block_size")),
     flag(&["kv-cache-dtype"], Parameter("kv_cache_dtype")),
     flag(&["dtype"], Parameter("dtype")),
@@ -62,15 +74,27 @@ pub(super) const VLLM: &[Flag] = &[
     flag(&["max-lora-rank"], Parameter("max_lora_rank")),
     flag(&["limit-mm-per-prompt"], Parameter("limit_mm_per_prompt")),
     flag(&["mamba-cache-mode"], Parameter("mamba_cache_mode")),
-    flag(&["mamba-ssm-cache-dtype"], Parameter("mamba_ssm_cache_dtype")),
+    flag(
+        &["mamba-ssm-cache-dtype"],
+        Parameter("mamba_ssm_cache_dtype"),
+    ),
     flag(&["enforce-eager"], Switch("enforce_eager")),
     flag(&["enable-lora"], Switch("enable_lora")),
-    flag(&["enable-expert-parallel", "ep"], Switch("enable_expert_parallel")),
+    flag(
+        &["enable-expert-parallel", "ep"],
+        Switch("enable_expert_parallel"),
+    ),
     flag(&["enable-prefix-caching"], Switch("enable_prefix_caching")),
     flag(&["async-scheduling"], Switch("async_scheduling")),
     flag(&["language-model-only"], Switch("language_model_only")),
-    flag(&["disable-hybrid-kv-cache-manager"], Switch("disable_hybrid_kv_cache_manager")),
-    flag(&["kv-cache-memory-bytes"], Refused("it sizes the cache beyond the share that the lease covers")),
+    flag(
+        &["disable-hybrid-kv-cache-manager"],
+        Switch("disable_hybrid_kv_cache_manager"),
+    ),
+    flag(
+        &["kv-cache-memory-bytes"],
+        Refused("it sizes the cache beyond the share that the lease covers"),
+    ),
     flag(&["config"], NotFollowed(IN_A_FILE)),
 ];
 
@@ -81,7 +105,10 @@ pub(super) const SGLANG: &[Flag] = &[
     flag(&["pp-size", "pipeline-parallel-size", "pp"], Pipeline),
     flag(&["dp-size", "data-parallel-size", "dp"], Copies),
     flag(&["nnodes"], Copies),
-    flag(&["ep-size", "expert-parallel-size", "ep"], Parameter("ep_size")),
+    flag(
+        &["ep-size", "expert-parallel-size", "ep"],
+        Parameter("ep_size"),
+    ),
     flag(&["mem-fraction-static"], Parameter("mem_fraction_static")),
     flag(&["context-length"], Tokens("context_length")),
     flag(&["max-running-requests"], Parameter("max_running_requests")),
@@ -89,15 +116,27 @@ pub(super) const SGLANG: &[Flag] = &[
     flag(&["kv-cache-dtype"], Parameter("kv_cache_dtype")),
     flag(&["dtype"], Parameter("dtype")),
     flag(&["page-size"], Parameter("page_size")),
-    flag(&["swa-full-tokens-ratio"], Parameter("swa_full_tokens_ratio")),
-    flag(&["mamba-full-memory-ratio"], Parameter("mamba_full_memory_ratio")),
+    flag(
+        &["swa-full-tokens-ratio"],
+        Parameter("swa_full_tokens_ratio"),
+    ),
+    flag(
+        &["mamba-full-memory-ratio"],
+        Parameter("mamba_full_memory_ratio"),
+    ),
     flag(&["mamba-ssm-dtype"], Parameter("mamba_ssm_dtype")),
     flag(&["quantization"], Parameter("quantization")),
     flag(&["cuda-graph-max-bs"], Parameter("cuda_graph_max_bs")),
     flag(&["disable-cuda-graph"], Switch("disable_cuda_graph")),
     flag(&["disable-radix-cache"], Switch("disable_radix_cache")),
-    flag(&["max-total-tokens"], NotFollowed("the lease holds the whole share, also where the pool stays below it")),
-    flag(&["enable-dp-attention"], Refused("data-parallel attention is not answered for")),
+    flag(
+        &["max-total-tokens"],
+        NotFollowed("the lease holds the whole share, also where the pool stays below it"),
+    ),
+    flag(
+        &["enable-dp-attention"],
+        Refused("data-parallel attention is not answered for"),
+    ),
     flag(&["config"], NotFollowed(IN_A_FILE)),
 ];
 
@@ -110,7 +149,10 @@ pub(super) const LLAMA_SERVER: &[Flag] = &[
     flag(&["np", "parallel"], Parameter("n_parallel")),
     flag(&["ctk", "cache-type-k"], Parameter("type_k")),
     flag(&["ctv", "cache-type-v"], Parameter("type_v")),
-    flag(&["ngl", "gpu-layers", "n-gpu-layers"], Parameter("n_gpu_layers")),
+    flag(
+        &["ngl", "gpu-layers", "n-gpu-layers"],
+        Parameter("n_gpu_layers"),
+    ),
     flag(&["ts", "tensor-split"], Parameter("tensor_split")),
     flag(&["sm", "split-mode"], Parameter("split_mode")),
     flag(&["ncmoe", "n-cpu-moe"], Parameter("n_cpu_moe")),
@@ -127,9 +169,18 @@ pub(super) const LLAMA_SERVER: &[Flag] = &[
     flag(&["no-mmap"], Switch("no_mmap")),
     flag(&["no-mmproj"], Switch("no_mmproj")),
     flag(&["no-mmproj-offload"], Switch("no_mmproj_offload")),
-    flag(&["md", "model-draft", "hfd", "hf-repo-draft"], Refused("a draft model's memory is not counted")),
-    flag(&["ot", "override-tensor"], NotFollowed("tensors moved by a pattern are not followed")),
-    flag(&["lora", "lora-scaled", "control-vector"], NotFollowed("an adapter's bytes are not counted")),
+    flag(
+        &["md", "model-draft", "hfd", "hf-repo-draft"],
+        Refused("a draft model's memory is not counted"),
+    ),
+    flag(
+        &["ot", "override-tensor"],
+        NotFollowed("tensors moved by a pattern are not followed"),
+    ),
+    flag(
+        &["lora", "lora-scaled", "control-vector"],
+        NotFollowed("an adapter's bytes are not counted"),
+    ),
     flag(&["mg", "main-gpu"], NotFollowed("choose devices with --on")),
     flag(&["dev", "device"], NotFollowed("choose devices with --on")),
     flag(&["rpc"], NotFollowed("devices of other hosts are not seen")),

@@ -1,4 +1,5 @@
-//! The command line of an engine's server: which engine it starts, on what model, and with which memory flags.
+//! The command line of an engine's server: which engine it starts, on what model, and with which
+//! memory flags.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -35,11 +36,13 @@ impl Server {
 
     /// The server of the engine with this name.
     pub(super) fn of_engine(name: &str) -> Option<Self> {
-        [Self::Vllm, Self::Sglang, Self::Llama, Self::Ollama].into_iter().find(|server| server.engine() == name)
+        [Self::Vllm, Self::Sglang, Self::Llama, Self::Ollama]
+            .into_iter()
+            .find(|server| server.engine() == name)
     }
 
-    /// The parameter and the value by which an engine is asked to be leased with all that it takes by default. `None` for
-    /// one that takes what it needs.
+    /// The parameter and the value by which an engine is asked to be leased with all that it takes
+    /// by default. `None` for one that takes what it needs.
     pub(super) fn default_share(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::Vllm => Some(("gpu_memory_utilization", "default")),
@@ -83,14 +86,19 @@ pub(super) struct ServerLine {
     pub(super) refused: Option<String>,
 }
 
-/// Reads `command`; `None` where it starts no server that is known here. `environment` gives the variables that the
-/// command will find.
+/// Reads `command`; `None` where it starts no server that is known here. `environment` gives the
+/// variables that the command will find.
 pub(super) fn read(
     command: &[OsString],
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<Option<ServerLine>, Problem> {
-    let words: Vec<String> = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let Some((server, rest)) = recognised(&words) else { return Ok(None) };
+    let words: Vec<String> = command
+        .iter()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let Some((server, rest)) = recognised(&words) else {
+        return Ok(None);
+    };
 
     let mut line = ServerLine {
         server,
@@ -102,20 +110,29 @@ pub(super) fn read(
         refused: None,
     };
     if server == Server::Ollama {
-        let set = OLLAMA_VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), value(&environment(name)?))));
+        let set = OLLAMA_VARIABLES
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), value(&environment(name)?))));
         line.parameters.extend(set);
         return Ok(Some(line));
     }
 
     // `vllm serve MODEL`: the flags come after.
-    line.model = rest.first().filter(|word| server == Server::Vllm && !is_flag(word) && *word != "{args}").cloned();
+    line.model = rest
+        .first()
+        .filter(|word| server == Server::Vllm && !is_flag(word) && *word != "{args}")
+        .cloned();
     let mut words = rest.iter().peekable();
     while let Some(word) = words.next() {
         if word == "--" {
             break;
         }
-        let Some((name, given)) = flag_of(word) else { continue };
-        let Some((meaning, on)) = meaning(server, &name) else { continue };
+        let Some((name, given)) = flag_of(word) else {
+            continue;
+        };
+        let Some((meaning, on)) = meaning(server, &name) else {
+            continue;
+        };
         let takes_word = match meaning {
             Meaning::Switch(_) => false,
             Meaning::Choice(_) => words.peek().is_some_and(|next| is_choice(next)),
@@ -128,10 +145,23 @@ pub(super) fn read(
 }
 
 impl ServerLine {
-    fn take(&mut self, word: &str, meaning: Meaning, on: bool, given: Option<String>) -> Result<(), Problem> {
+    fn take(
+        &mut self,
+        word: &str,
+        meaning: Meaning,
+        on: bool,
+        given: Option<String>,
+    ) -> Result<(), Problem> {
         let degree = |given: Option<&String>| {
-            let number = given.and_then(|text| text.parse::<u32>().ok()).filter(|number| *number > 0);
-            number.ok_or_else(|| Problem::new(Reason::Usage, format!("CMD's {word}: not a number of at least 1")))
+            let number = given
+                .and_then(|text| text.parse::<u32>().ok())
+                .filter(|number| *number > 0);
+            number.ok_or_else(|| {
+                Problem::new(
+                    Reason::Usage,
+                    format!("CMD's {word}: not a number of at least 1"),
+                )
+            })
         };
         match meaning {
             Meaning::Model => self.model = given.or_else(|| self.model.take()),
@@ -140,13 +170,17 @@ impl ServerLine {
             Meaning::Copies => {
                 let copies = degree(given.as_ref())?;
                 if copies > 1 {
-                    let why = format!("CMD's {word} {copies} takes more devices than one lease holds");
-                    return Err(Problem::new(Reason::Usage, why).hint("start one `run` for each copy"));
+                    let why =
+                        format!("CMD's {word} {copies} takes more devices than one lease holds");
+                    return Err(
+                        Problem::new(Reason::Usage, why).hint("start one `run` for each copy")
+                    );
                 }
             }
             Meaning::Parameter(name) => self.set(name, given.as_deref().map(value)),
             Meaning::Tokens(name) => match given.as_deref() {
-                // The engine takes as many as fit: the question leaves the length to the engine too.
+                // The engine takes as many as fit: the question leaves the length to the engine
+                // too.
                 Some("auto" | "-1") => {}
                 given => self.set(name, given.map(tokens)),
             },
@@ -155,9 +189,15 @@ impl ServerLine {
                 let off = given.is_some_and(|given| value(&given) == Value::Bool(false));
                 self.set(name, Some(Value::Bool(on && !off)));
             }
-            Meaning::Choice(name) => self.set(name, Some(given.as_deref().map_or(Value::Bool(on), value))),
-            Meaning::NotFollowed(why) => self.notes.push(format!("the lease does not follow CMD's {word}: {why}")),
-            Meaning::Refused(why) => self.refused = Some(format!("CMD's {word} cannot be leased for: {why}")),
+            Meaning::Choice(name) => {
+                self.set(name, Some(given.as_deref().map_or(Value::Bool(on), value)))
+            }
+            Meaning::NotFollowed(why) => self
+                .notes
+                .push(format!("the lease does not follow CMD's {word}: {why}")),
+            Meaning::Refused(why) => {
+                self.refused = Some(format!("CMD's {word} cannot be leased for: {why}"))
+            }
         }
         Ok(())
     }
@@ -206,9 +246,11 @@ fn started_by<'w>(program: &str, words: &'w [String]) -> Option<&'w [String]> {
 
 /// `python`, `python3`, `python3.12`.
 fn is_python(program: &str) -> bool {
-    program
-        .strip_prefix("python")
-        .is_some_and(|version| version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'))
+    program.strip_prefix("python").is_some_and(|version| {
+        version
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'.')
+    })
 }
 
 /// The server in a module that Python is to run: `-m vllm.entrypoints.openai.api_server`.
@@ -227,7 +269,9 @@ fn module(words: &[String]) -> Option<(Server, &[String])> {
     let (name, rest) = rest.get(1..)?.split_first()?;
     match name.as_str() {
         "sglang.launch_server" => Some((Server::Sglang, rest)),
-        name if name.starts_with("vllm.entrypoints.") && name.ends_with("api_server") => Some((Server::Vllm, rest)),
+        name if name.starts_with("vllm.entrypoints.") && name.ends_with("api_server") => {
+            Some((Server::Vllm, rest))
+        }
         "vllm.entrypoints.cli.main" | "vllm" => {
             let (word, rest) = rest.split_first()?;
             (word == "serve").then_some((Server::Vllm, rest))
@@ -255,13 +299,21 @@ fn is_flag(word: &str) -> bool {
 }
 
 fn is_choice(word: &str) -> bool {
-    matches!(word, "on" | "off" | "auto" | "true" | "false" | "enabled" | "disabled" | "1" | "0" | "-1")
+    matches!(
+        word,
+        "on" | "off" | "auto" | "true" | "false" | "enabled" | "disabled" | "1" | "0" | "-1"
+    )
 }
 
 /// What a flag of `server` means, and whether it is on: `no-` turns a switch off.
 fn meaning(server: Server, name: &str) -> Option<(Meaning, bool)> {
     let flags = server.flags();
-    let known = |name: &str| flags.iter().find(|flag| flag.names.contains(&name)).map(|flag| flag.meaning);
+    let known = |name: &str| {
+        flags
+            .iter()
+            .find(|flag| flag.names.contains(&name))
+            .map(|flag| flag.meaning)
+    };
     if let Some(meaning) = known(name) {
         return Some((meaning, true));
     }
@@ -273,7 +325,9 @@ fn meaning(server: Server, name: &str) -> Option<(Meaning, bool)> {
         return None;
     }
 
-    let mut begun = flags.iter().filter(|flag| flag.names.iter().any(|known| known.starts_with(name)));
+    let mut begun = flags
+        .iter()
+        .filter(|flag| flag.names.iter().any(|known| known.starts_with(name)));
     let first = begun.next()?;
     begun.next().is_none().then_some((first.meaning, true))
 }
@@ -292,13 +346,26 @@ fn value(text: &str) -> Value {
 
 /// A length as vLLM takes it: `32k` is 32000, `32K` is 32768 (`human_readable_int`).
 fn tokens(text: &str) -> Value {
-    let units = [('k', 1_000), ('m', 1_000_000), ('K', 1 << 10), ('M', 1 << 20)];
-    let with_unit = units.into_iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)));
-    let Some((number, factor)) = with_unit else { return value(text) };
+    let units = [
+        ('k', 1_000),
+        ('m', 1_000_000),
+        ('K', 1 << 10),
+        ('M', 1 << 20),
+    ];
+    let with_unit = units
+        .into_iter()
+        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)));
+    let Some((number, factor)) = with_unit else {
+        return value(text);
+    };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let scale = u32::try_from(fraction.len()).ok().and_then(|digits| 10_u64.checked_pow(digits));
+    let scale = u32::try_from(fraction.len())
+        .ok()
+        .and_then(|digits| 10_u64.checked_pow(digits));
     let parsed = format!("{whole}{fraction}").parse::<u64>().ok();
-    let tokens = scale.zip(parsed).and_then(|(scale, parsed)| Some(parsed.checked_mul(factor)? / scale));
+    let tokens = scale
+        .zip(parsed)
+        .and_then(|(scale, parsed)| Some(parsed.checked_mul(factor)? / scale));
     // What is no length is the engine's to refuse, with its words.
     tokens.map_or_else(|| Value::String(text.to_owned()), Value::from)
 }
@@ -311,7 +378,10 @@ mod tests {
 
     fn line(command: &str) -> Option<ServerLine> {
         let words: Vec<OsString> = command.split(' ').map(OsString::from).collect();
-        read(&words, |name| (name == "OLLAMA_NUM_PARALLEL").then(|| "4".to_owned())).unwrap()
+        read(&words, |name| {
+            (name == "OLLAMA_NUM_PARALLEL").then(|| "4".to_owned())
+        })
+        .unwrap()
     }
 
     fn parameters(command: &str) -> Value {
@@ -323,8 +393,14 @@ mod tests {
         for (command, server) in [
             ("vllm serve a/b", Some(Server::Vllm)),
             ("/opt/venv/bin/vllm serve a/b --port 1", Some(Server::Vllm)),
-            ("python3.12 -u -X dev -m vllm.entrypoints.openai.api_server --model a/b", Some(Server::Vllm)),
-            ("python -m sglang.launch_server --model-path a/b", Some(Server::Sglang)),
+            (
+                "python3.12 -u -X dev -m vllm.entrypoints.openai.api_server --model a/b",
+                Some(Server::Vllm),
+            ),
+            (
+                "python -m sglang.launch_server --model-path a/b",
+                Some(Server::Sglang),
+            ),
             ("sglang serve --model-path a/b", Some(Server::Sglang)),
             ("./llama-server -m x.gguf", Some(Server::Llama)),
             ("ollama serve", Some(Server::Ollama)),
@@ -344,39 +420,73 @@ mod tests {
 
     #[test]
     fn flags_are_read_in_every_spelling() {
-        let wanted = json!({ "gpu_memory_utilization": 0.5, "max_model_len": 8192, "enforce_eager": true });
+        let wanted =
+            json!({ "gpu_memory_utilization": 0.5, "max_model_len": 8192, "enforce_eager": true });
         for flags in [
             "--gpu-memory-utilization 0.5 --max-model-len 8192 --enforce-eager",
             "--gpu-memory-utilization=0.5 --max_model_len=8192 --enforce_eager",
             "--port 8000 --gpu_memory_utilization 0.5 --trust-remote-code --max-model-len 8K --enforce-eager --seed 1",
         ] {
-            assert_eq!(parameters(&format!("vllm serve a/b {flags}")), wanted, "{flags}");
+            assert_eq!(
+                parameters(&format!("vllm serve a/b {flags}")),
+                wanted,
+                "{flags}"
+            );
         }
-        assert_eq!(parameters("vllm serve a/b --max-model-len 25.6k --max-model-len auto")["max_model_len"], 25_600);
-        assert_eq!(parameters("vllm serve a/b --no-enable-prefix-caching"), json!({ "enable_prefix_caching": false }));
         assert_eq!(
-            parameters("llama-server -m x.gguf -c 8192 -ngl 99 -fa -ctk q8_0 -np 4 --no-kv-unified -fa on"),
+            parameters("vllm serve a/b --max-model-len 25.6k --max-model-len auto")["max_model_len"],
+            25_600
+        );
+        assert_eq!(
+            parameters("vllm serve a/b --no-enable-prefix-caching"),
+            json!({ "enable_prefix_caching": false })
+        );
+        assert_eq!(
+            parameters(
+                "llama-server -m x.gguf -c 8192 -ngl 99 -fa -ctk q8_0 -np 4 --no-kv-unified -fa on"
+            ),
             json!({ "n_ctx": 8192, "n_gpu_layers": 99, "flash_attn": "on", "type_k": "q8_0", "n_parallel": 4,
                     "kv_unified": false })
         );
-        assert_eq!(parameters("ollama serve"), json!({ "OLLAMA_NUM_PARALLEL": 4 }));
+        assert_eq!(
+            parameters("ollama serve"),
+            json!({ "OLLAMA_NUM_PARALLEL": 4 })
+        );
     }
 
     #[test]
     fn parallel_flags_are_read() {
         for (command, degrees) in [
             ("vllm serve a/b", (None, None)),
-            ("vllm serve a/b -tp 2 --pipeline-parallel-size=2", (Some(2), Some(2))),
+            (
+                "vllm serve a/b -tp 2 --pipeline-parallel-size=2",
+                (Some(2), Some(2)),
+            ),
             ("vllm serve a/b --tensor-parallel 4", (Some(4), None)),
-            ("sglang serve --model a/b --tp 8 --pp-size 2", (Some(8), Some(2))),
+            (
+                "sglang serve --model a/b --tp 8 --pp-size 2",
+                (Some(8), Some(2)),
+            ),
             ("vllm serve a/b -dp 1", (None, None)),
         ] {
             let line = line(command).unwrap();
-            assert_eq!((line.tensor_parallel, line.pipeline_parallel), degrees, "{command}");
+            assert_eq!(
+                (line.tensor_parallel, line.pipeline_parallel),
+                degrees,
+                "{command}"
+            );
         }
-        for command in ["vllm serve a/b --data-parallel-size 2", "sglang serve --dp=4", "vllm serve a/b -tp none"] {
+        for command in [
+            "vllm serve a/b --data-parallel-size 2",
+            "sglang serve --dp=4",
+            "vllm serve a/b -tp none",
+        ] {
             let words: Vec<OsString> = command.split(' ').map(OsString::from).collect();
-            assert_eq!(read(&words, |_| None).unwrap_err().reason, Reason::Usage, "{command}");
+            assert_eq!(
+                read(&words, |_| None).unwrap_err().reason,
+                Reason::Usage,
+                "{command}"
+            );
         }
     }
 
@@ -397,8 +507,17 @@ mod tests {
     #[test]
     fn unfollowed_flags_are_noted_or_refused() {
         let noted = line("llama-server -m x.gguf -mg 1 --unheard-of").unwrap();
-        assert!(noted.notes[0].contains("-mg") && noted.notes.len() == 1 && noted.refused.is_none(), "{noted:?}");
-        let refused = line("llama-server -m x.gguf -md draft.gguf").unwrap().refused.unwrap();
-        assert!(refused.contains("-md") && refused.contains("draft model"), "{refused}");
+        assert!(
+            noted.notes[0].contains("-mg") && noted.notes.len() == 1 && noted.refused.is_none(),
+            "{noted:?}"
+        );
+        let refused = line("llama-server -m x.gguf -md draft.gguf")
+            .unwrap()
+            .refused
+            .unwrap();
+        assert!(
+            refused.contains("-md") && refused.contains("draft model"),
+            "{refused}"
+        );
     }
 }

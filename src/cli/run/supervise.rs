@@ -30,12 +30,16 @@ const SIGNALS: usize = 64;
 
 /// Starts the process that becomes the command, and ends as it ends.
 pub(super) fn supervise(arguments: &RunArguments) -> Result<u8, Problem> {
-    let internal = |what: &str, error: std::io::Error| Problem::new(Reason::Internal, format!("{what}: {error}"));
+    let internal = |what: &str, error: std::io::Error| {
+        Problem::new(Reason::Internal, format!("{what}: {error}"))
+    };
     let supervised = async {
         // Before the start: a signal in between would end us, and not the command.
         let mut signals = signals().map_err(|error| internal("signals cannot be taken", error))?;
-        let ear = Ear::open().map_err(|error| internal("the lease's id cannot be taken over", error))?;
-        let mut child = start(ear.name()).map_err(|error| internal("this program cannot start itself", error))?;
+        let ear =
+            Ear::open().map_err(|error| internal("the lease's id cannot be taken over", error))?;
+        let mut child = start(ear.name())
+            .map_err(|error| internal("this program cannot start itself", error))?;
         let told = ear.listen(child.id().unwrap_or_default());
         let mut renewal = Renewal::new(arguments, child.id(), told);
         loop {
@@ -51,7 +55,8 @@ pub(super) fn supervise(arguments: &RunArguments) -> Result<u8, Problem> {
     block_on(supervised).map_err(|error| internal("no runtime", error))?
 }
 
-/// The same command line again, for the process that becomes the command and says its lease to `ear`.
+/// The same command line again, for the process that becomes the command and says its lease to
+/// `ear`.
 fn start(ear: &str) -> std::io::Result<Child> {
     let mut line = std::env::args_os().skip(1);
     let own = std::env::current_exe()?;
@@ -69,30 +74,43 @@ fn signals() -> std::io::Result<mpsc::Receiver<Signal>> {
     for (kind, meant) in FORWARDED {
         let mut taken = signal(kind)?;
         let sender = sender.clone();
-        tokio::spawn(async move { while taken.recv().await.is_some() && sender.send(meant).await.is_ok() {} });
+        tokio::spawn(async move {
+            while taken.recv().await.is_some() && sender.send(meant).await.is_ok() {}
+        });
     }
     Ok(receiver)
 }
 
 fn forward(child: &Child, signal: Signal) {
-    // The terminal's own signals reach all of the foreground, the command too: twice would mean something else.
+    // The terminal's own signals reach all of the foreground, the command too: twice would mean
+    // something else.
     if matches!(signal, Signal::INT | Signal::QUIT | Signal::WINCH) && in_foreground() {
         return;
     }
     // While it is not waited for, its pid is its own.
-    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+    let pid = child
+        .id()
+        .and_then(|pid| i32::try_from(pid).ok())
+        .and_then(Pid::from_raw);
     if let Some(pid) = pid
         && let Err(error) = kill_process(pid, signal)
     {
-        output::remark(&format!("signal {signal:?} could not be passed on: {error}"));
+        output::remark(&format!(
+            "signal {signal:?} could not be passed on: {error}"
+        ));
     }
 }
 
-/// Whether this process is in its terminal's foreground (proc(5) stat: field 5 is the process group, field 8 that of the
-/// terminal's foreground).
+/// Whether this process is in its terminal's foreground (proc(5) stat: field 5 is the process
+/// group, field 8 that of the terminal's foreground).
 fn in_foreground() -> bool {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let mut fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_ascii_whitespace()).into_iter().flatten().skip(2);
+    let mut fields = stat
+        .rsplit_once(')')
+        .map(|(_, rest)| rest.split_ascii_whitespace())
+        .into_iter()
+        .flatten()
+        .skip(2);
     let group = fields.next();
     group.is_some() && group == fields.nth(2)
 }
@@ -100,6 +118,9 @@ fn in_foreground() -> bool {
 fn code(status: ExitStatus) -> u8 {
     use std::os::unix::process::ExitStatusExt as _;
     // As shells do: 128 and the signal's number.
-    let code = status.code().or_else(|| status.signal().map(|signal| signal.saturating_add(128)));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| signal.saturating_add(128)));
+    code.and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(u8::MAX)
 }

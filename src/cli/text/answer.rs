@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use super::bar::{LEGEND, Parts, bar};
 use super::{WIDTH, grouped, size, wrapped};
 use crate::api::answer::{
-    Alternative, Answer, ComponentAnswer, DeviceShare, PlacementAnswer, Requirement, Suggestion, Verdict,
+    Alternative, Answer, ComponentAnswer, DeviceShare, PlacementAnswer, Requirement, Suggestion,
+    Verdict,
 };
 use crate::engines::ComponentName;
 
@@ -52,10 +53,17 @@ fn model(out: &mut String, answer: &Answer) {
     let model = &answer.model;
     let facts = [
         model.architecture.clone(),
-        model.parameters.map(|count| format!("{} parameters", grouped(count))),
-        model.weights_bytes.map(|bytes| format!("{} stored", size(bytes))),
+        model
+            .parameters
+            .map(|count| format!("{} parameters", grouped(count))),
+        model
+            .weights_bytes
+            .map(|bytes| format!("{} stored", size(bytes))),
         model.quantization.clone(),
-        model.commit.as_ref().map(|commit| format!("commit {}", commit.get(..10).unwrap_or(commit))),
+        model
+            .commit
+            .as_ref()
+            .map(|commit| format!("commit {}", commit.get(..10).unwrap_or(commit))),
     ];
     let line: Vec<String> = facts.into_iter().flatten().collect();
     if !line.is_empty() {
@@ -76,26 +84,45 @@ fn devices(out: &mut String, placement: &PlacementAnswer) {
     out.push('\n');
     for share in &placement.devices {
         let name = short_name(&share.name);
-        let left = share.available_bytes.map(|available| available.saturating_sub(share.required_bytes));
+        let left = share
+            .available_bytes
+            .map(|available| available.saturating_sub(share.required_bytes));
         let note = match share.short_by_bytes {
             Some(short @ 1..) => format!("short by {}", size(short)),
             _ => left.map_or_else(String::new, |left| format!("{} left", size(left))),
         };
-        let _ = writeln!(out, "  {:>3} {name:<22} {} {note}", share.index, bar(&parts(share), BAR));
+        let _ = writeln!(
+            out,
+            "  {:>3} {name:<22} {} {note}",
+            share.index,
+            bar(&parts(share), BAR)
+        );
     }
-    let legend: Vec<String> = LEGEND.iter().map(|(letter, words)| format!("{letter} {words}")).collect();
+    let legend: Vec<String> = LEGEND
+        .iter()
+        .map(|(letter, words)| format!("{letter} {words}"))
+        .collect();
     let _ = writeln!(out, "      {}", legend.join("  "));
     if let Some(host) = &placement.host {
-        let available = host.available_bytes.map_or_else(|| "unknown".to_owned(), size);
-        let _ = writeln!(out, "  host memory: {} needed, {available} available", size(host.required_bytes));
+        let available = host
+            .available_bytes
+            .map_or_else(|| "unknown".to_owned(), size);
+        let _ = writeln!(
+            out,
+            "  host memory: {} needed, {available} available",
+            size(host.required_bytes)
+        );
     }
 }
 
-/// A product name in 22 characters: without the maker's, and of a MIG instance the card's first word and the profile.
+/// A product name in 22 characters: without the maker's, and of a MIG instance the card's first
+/// word and the profile.
 fn short_name(name: &str) -> String {
     let name = name.strip_prefix("NVIDIA ").unwrap_or(name);
     let short = match name.split_once(" MIG ") {
-        Some((card, profile)) => format!("{} MIG {profile}", card.split(' ').next().unwrap_or(card)),
+        Some((card, profile)) => {
+            format!("{} MIG {profile}", card.split(' ').next().unwrap_or(card))
+        }
         None => name.to_owned(),
     };
     short.chars().take(22).collect()
@@ -103,17 +130,28 @@ fn short_name(name: &str) -> String {
 
 fn parts(share: &DeviceShare) -> Parts {
     let of = |wanted: &[ComponentName]| -> u64 {
-        share.components.iter().filter(|part| wanted.contains(&part.name)).map(|part| part.high_bytes).sum()
+        share
+            .components
+            .iter()
+            .filter(|part| wanted.contains(&part.name))
+            .map(|part| part.high_bytes)
+            .sum()
     };
     let weights = of(&[ComponentName::Weights]);
     // What a share adds to the cache is the less the larger the weights turn out.
-    let cache = of(&[ComponentName::KvCache, ComponentName::State]).min(share.required_bytes.saturating_sub(weights));
+    let cache = of(&[ComponentName::KvCache, ComponentName::State])
+        .min(share.required_bytes.saturating_sub(weights));
     Parts {
-        used: share.free_bytes.map_or(0, |free| share.total_bytes.saturating_sub(free)),
+        used: share
+            .free_bytes
+            .map_or(0, |free| share.total_bytes.saturating_sub(free)),
         leased: share.leased_bytes,
         weights,
         cache,
-        other: share.required_bytes.saturating_sub(weights).saturating_sub(cache),
+        other: share
+            .required_bytes
+            .saturating_sub(weights)
+            .saturating_sub(cache),
         total: share.total_bytes,
     }
 }
@@ -132,14 +170,22 @@ fn components(out: &mut String, requirement: &Requirement) {
     } else {
         format!("{} to {}", size(total.low_bytes), size(total.high_bytes))
     };
-    let _ = writeln!(out, "  {:<14} {:>11}  {range}", "total", size(total.likely_bytes));
+    let _ = writeln!(
+        out,
+        "  {:<14} {:>11}  {range}",
+        "total",
+        size(total.likely_bytes)
+    );
 }
 
 fn component(out: &mut String, part: &ComponentAnswer) {
     let name = word(&part.name);
     let basis = word(&part.basis);
     let detail = wrapped(&part.detail, 41, 41);
-    let line = format!("  {name:<14} {:>11}  {basis:<10} {detail}", size(part.likely_bytes));
+    let line = format!(
+        "  {name:<14} {:>11}  {basis:<10} {detail}",
+        size(part.likely_bytes)
+    );
     let _ = writeln!(out, "{}", line.trim_end());
 }
 
@@ -153,7 +199,11 @@ fn word(value: &impl serde::Serialize) -> String {
 
 fn reach(out: &mut String, answer: &Answer, placement: &PlacementAnswer) {
     let context = answer.workload.as_ref().map(|workload| workload.context);
-    let surely = if answer.verdict == Some(Verdict::Tight) { "sure to fit: " } else { "" };
+    let surely = if answer.verdict == Some(Verdict::Tight) {
+        "sure to fit: "
+    } else {
+        ""
+    };
     let line = match (placement.max_context, placement.max_sequences, context) {
         (Some(0), ..) if surely.is_empty() => Some("no context at all fits this way".to_owned()),
         (Some(0), ..) => Some("no context is sure to fit this way".to_owned()),
@@ -163,16 +213,27 @@ fn reach(out: &mut String, answer: &Answer, placement: &PlacementAnswer) {
             plural(sequences, "sequence"),
             grouped(context)
         )),
-        (Some(longest), _, _) => Some(format!("{surely}longest context {} at 1 sequence", grouped(longest))),
+        (Some(longest), _, _) => Some(format!(
+            "{surely}longest context {} at 1 sequence",
+            grouped(longest)
+        )),
         _ => None,
     };
-    let lines: Vec<String> = line.into_iter().chain(capacity(placement, context)).collect();
+    let lines: Vec<String> = line
+        .into_iter()
+        .chain(capacity(placement, context))
+        .collect();
     for (place, line) in lines.iter().enumerate() {
         let before = if place == 0 { "\n" } else { "" };
         let _ = writeln!(out, "{before}  {}", wrapped(line, 2, 4));
     }
     for point in answer.frontier.iter().flatten() {
-        let _ = writeln!(out, "    {:>6} x {:>10} tokens", point.sequences, grouped(point.context));
+        let _ = writeln!(
+            out,
+            "    {:>6} x {:>10} tokens",
+            point.sequences,
+            grouped(point.context)
+        );
     }
 }
 
@@ -180,7 +241,9 @@ fn reach(out: &mut String, answer: &Answer, placement: &PlacementAnswer) {
 fn capacity(placement: &PlacementAnswer, context: Option<u64>) -> Option<String> {
     let (tokens, concurrency) = (placement.kv_cache_tokens?, placement.max_concurrency?);
     let least = placement.kv_cache_low_tokens.filter(|low| *low < tokens);
-    let least = least.map_or_else(String::new, |low| format!(" ({} at the least)", grouped(low)));
+    let least = least.map_or_else(String::new, |low| {
+        format!(" ({} at the least)", grouped(low))
+    });
     let context = grouped(context?);
     Some(format!(
         "KV cache {} tokens{least}; maximum concurrency for {context} tokens per request {concurrency:.2}x",
@@ -190,11 +253,21 @@ fn capacity(placement: &PlacementAnswer, context: Option<u64>) -> Option<String>
 
 /// `1 sequence`, `3 sequences`.
 fn plural(count: u64, thing: &str) -> String {
-    format!("{} {thing}{}", grouped(count), if count == 1 { "" } else { "s" })
+    format!(
+        "{} {thing}{}",
+        grouped(count),
+        if count == 1 { "" } else { "s" }
+    )
 }
 
 fn launch(out: &mut String, placement: &PlacementAnswer) {
-    let Some(launch) = placement.launch.as_ref().filter(|launch| !launch.args.is_empty()) else { return };
+    let Some(launch) = placement
+        .launch
+        .as_ref()
+        .filter(|launch| !launch.args.is_empty())
+    else {
+        return;
+    };
     out.push('\n');
     for (name, value) in &launch.env {
         let _ = writeln!(out, "  {name}={} \\", quoted(value));
@@ -202,7 +275,11 @@ fn launch(out: &mut String, placement: &PlacementAnswer) {
     out.push_str("  ");
     let mut column = 2;
     for (place, argument) in launch.args.iter().enumerate() {
-        let value = launch.args.get(place + 1).filter(|next| !next.starts_with('-')).map_or(0, |next| next.len() + 1);
+        let value = launch
+            .args
+            .get(place + 1)
+            .filter(|next| !next.starts_with('-'))
+            .map_or(0, |next| next.len() + 1);
         let argument = quoted(argument);
         // A flag and its value stay on one line.
         if place > 0 && argument.starts_with('-') && column + argument.len() + value > WIDTH - 2 {
@@ -216,7 +293,11 @@ fn launch(out: &mut String, placement: &PlacementAnswer) {
     let length = out.trim_end().len();
     out.truncate(length);
     out.push('\n');
-    let takes: Vec<u64> = placement.devices.iter().filter_map(|share| share.takes_bytes).collect();
+    let takes: Vec<u64> = placement
+        .devices
+        .iter()
+        .filter_map(|share| share.takes_bytes)
+        .collect();
     if let Some(line) = takes_line(&takes) {
         let _ = writeln!(out, "\n  {}", wrapped(&line, 2, 2));
     }
@@ -226,7 +307,11 @@ fn launch(out: &mut String, placement: &PlacementAnswer) {
 fn takes_line(takes: &[u64]) -> Option<String> {
     let first = *takes.first()?;
     if takes.iter().all(|bytes| *bytes == first) {
-        let each = if takes.len() > 1 { " on each device" } else { "" };
+        let each = if takes.len() > 1 {
+            " on each device"
+        } else {
+            ""
+        };
         return Some(format!("started so it takes {}{each}", size(first)));
     }
     let each: Vec<String> = takes.iter().map(|bytes| size(*bytes)).collect();
@@ -255,7 +340,9 @@ fn tail(out: &mut String, answer: &Answer) {
     section("assumed", answer.assumptions.clone());
     let mut warnings = answer.warnings.clone();
     if let (true, Some(at)) = (answer.stale, &answer.sampled_at) {
-        warnings.push(format!("this rests on what was read at {at}, which is older than it should be"));
+        warnings.push(format!(
+            "this rests on what was read at {at}, which is older than it should be"
+        ));
     }
     section("warning", warnings);
     section("or", other_ways(&answer.alternatives));
@@ -287,14 +374,30 @@ fn other_way(way: &Alternative) -> Option<String> {
         (1, stages) => format!(" {stages}"),
         (tensor, stages) => format!(" {tensor} x {stages}"),
     };
-    let devices = if way.devices.len() == 1 { "1 device".to_owned() } else { format!("{} devices", way.devices.len()) };
-    Some(format!("{}{degrees} on {devices}: {}", way.strategy.replace('_', " "), way.reason))
+    let devices = if way.devices.len() == 1 {
+        "1 device".to_owned()
+    } else {
+        format!("{} devices", way.devices.len())
+    };
+    Some(format!(
+        "{}{degrees} on {devices}: {}",
+        way.strategy.replace('_', " "),
+        way.reason
+    ))
 }
 
 /// A suggestion as it is typed, with what it leads to.
 fn hint(suggestion: &Suggestion) -> String {
-    let tight = if suggestion.verdict == Verdict::Tight { " (tight)" } else { "" };
-    format!("{}{tight}: {}", typed(&suggestion.change), suggestion.message)
+    let tight = if suggestion.verdict == Verdict::Tight {
+        " (tight)"
+    } else {
+        ""
+    };
+    format!(
+        "{}{tight}: {}",
+        typed(&suggestion.change),
+        suggestion.message
+    )
 }
 
 /// The options that make a change: `--engine sglang without --set gpu_memory_utilization`.
@@ -304,7 +407,11 @@ fn typed(change: &str) -> String {
         return format!("--file {}", quoted(file));
     }
     // Only changes of the question are several words of `name=value`.
-    let Some(words) = change.split(' ').map(|word| word.split_once('=')).collect::<Option<Vec<_>>>() else {
+    let Some(words) = change
+        .split(' ')
+        .map(|word| word.split_once('='))
+        .collect::<Option<Vec<_>>>()
+    else {
         return change.to_owned();
     };
     let mut added: Vec<String> = Vec::new();
@@ -312,7 +419,10 @@ fn typed(change: &str) -> String {
     for (name, value) in words {
         let option = match name {
             "devices" if value != "null" => {
-                added.push(format!("{value} device{}", if value == "1" { "" } else { "s" }));
+                added.push(format!(
+                    "{value} device{}",
+                    if value == "1" { "" } else { "s" }
+                ));
                 continue;
             }
             "host_memory_bytes" => {
@@ -320,8 +430,8 @@ fn typed(change: &str) -> String {
                 continue;
             }
             "devices" => "--on".to_owned(),
-            "context" | "sequences" | "kv_cache_dtype" | "dtype" | "offload" | "engine" | "tensor_parallel"
-            | "pipeline_parallel" => format!("--{}", name.replace('_', "-")),
+            "context" | "sequences" | "kv_cache_dtype" | "dtype" | "offload" | "engine"
+            | "tensor_parallel" | "pipeline_parallel" => format!("--{}", name.replace('_', "-")),
             parameter if value == "null" => format!("--set {parameter}"),
             parameter => {
                 added.push(format!("--set {}", quoted(&format!("{parameter}={value}"))));
@@ -348,11 +458,23 @@ mod tests {
     fn change_reads_as_options() {
         let cases = [
             ("context=22528", "--context 22528"),
-            ("quantization=fp8 context=512", "--set quantization=fp8 --context 512"),
-            ("tensor_parallel=null devices=null", "without --tensor-parallel --on"),
-            ("engine=sglang max_num_seqs=null", "--engine sglang without --set max_num_seqs"),
+            (
+                "quantization=fp8 context=512",
+                "--set quantization=fp8 --context 512",
+            ),
+            (
+                "tensor_parallel=null devices=null",
+                "without --tensor-parallel --on",
+            ),
+            (
+                "engine=sglang max_num_seqs=null",
+                "--engine sglang without --set max_num_seqs",
+            ),
             ("devices=4", "4 devices"),
-            ("offload=allow host_memory_bytes=1", "--offload allow with host memory"),
+            (
+                "offload=allow host_memory_bytes=1",
+                "--offload allow with host memory",
+            ),
             ("file=my model.gguf", "--file 'my model.gguf'"),
             ("stop pid 7, stop pid 8", "stop pid 7, stop pid 8"),
         ];

@@ -19,11 +19,22 @@ pub fn subject(lease: &Subject) -> String {
         (None, None) => "nobody".to_owned(),
     };
     let devices = lease.granted_bytes.iter().map(|(uuid, granted)| {
-        let seen = lease.visible_bytes.get(uuid).copied().unwrap_or(Bytes::ZERO);
-        format!("{} on {uuid} ({} seen in use)", size(granted.get()), size(seen.get()))
+        let seen = lease
+            .visible_bytes
+            .get(uuid)
+            .copied()
+            .unwrap_or(Bytes::ZERO);
+        format!(
+            "{} on {uuid} ({} seen in use)",
+            size(granted.get()),
+            size(seen.get())
+        )
     });
     let devices = devices.collect::<Vec<_>>().join(", ");
-    format!("lease {} of uid {} for {whose}, {}: {devices}", lease.lease, lease.uid, lease.model)
+    format!(
+        "lease {} of uid {} for {whose}, {}: {devices}",
+        lease.lease, lease.uid, lease.model
+    )
 }
 
 /// An event in words.
@@ -44,10 +55,21 @@ pub fn happened(event: &Event) -> String {
             };
             format!("ended    ({why}) {}", subject(lease))
         }
-        Event::Overdrawn { device, short_by_bytes, leases, strangers } => {
+        Event::Overdrawn {
+            device,
+            short_by_bytes,
+            leases,
+            strangers,
+        } => {
             let strangers = strangers.iter().map(|stranger| {
-                let used = stranger.used_bytes.map_or_else(|| "?".to_owned(), |bytes| size(bytes.get()));
-                format!("pid {} ({}) holds {used}", stranger.pid, stranger.name.as_deref().unwrap_or("?"))
+                let used = stranger
+                    .used_bytes
+                    .map_or_else(|| "?".to_owned(), |bytes| size(bytes.get()));
+                format!(
+                    "pid {} ({}) holds {used}",
+                    stranger.pid,
+                    stranger.name.as_deref().unwrap_or("?")
+                )
             });
             let strangers = strangers.collect::<Vec<_>>().join(", ");
             format!(
@@ -57,9 +79,19 @@ pub fn happened(event: &Event) -> String {
             )
         }
         Event::Recovered { device } => format!("{device} covers what is promised again"),
-        Event::Waiting { ticket, uid, position } => format!("uid {uid} waits, ticket {ticket}, place {position}"),
-        Event::WaitEnded { ticket, timed_out: true } => format!("ticket {ticket} waited in vain"),
-        Event::WaitEnded { ticket, timed_out: false } => format!("ticket {ticket} hung up"),
+        Event::Waiting {
+            ticket,
+            uid,
+            position,
+        } => format!("uid {uid} waits, ticket {ticket}, place {position}"),
+        Event::WaitEnded {
+            ticket,
+            timed_out: true,
+        } => format!("ticket {ticket} waited in vain"),
+        Event::WaitEnded {
+            ticket,
+            timed_out: false,
+        } => format!("ticket {ticket} hung up"),
         Event::Warning { message } => message.clone(),
     }
 }

@@ -14,31 +14,62 @@ const NAME: usize = 26;
 
 /// The table, and which file to take.
 pub(super) fn files(out: &mut String, files: &FilesAnswer) {
-    let _ = writeln!(out, "\n  {:<NAME$} {:>5}  {:>10}  {:>10}  verdict", "files", "bits", "stored", "needed");
-    let labels: BTreeSet<_> = files.list.iter().filter_map(|file| file.quantization.as_ref()).collect();
-    let told_apart = labels.len() == files.list.iter().filter(|file| file.quantization.is_some()).count();
+    let _ = writeln!(
+        out,
+        "\n  {:<NAME$} {:>5}  {:>10}  {:>10}  verdict",
+        "files", "bits", "stored", "needed"
+    );
+    let labels: BTreeSet<_> = files
+        .list
+        .iter()
+        .filter_map(|file| file.quantization.as_ref())
+        .collect();
+    let told_apart = labels.len()
+        == files
+            .list
+            .iter()
+            .filter(|file| file.quantization.is_some())
+            .count();
     for file in &files.list {
         let mark = match &files.recommended {
             Some(recommended) if *recommended == file.file => '>',
             _ if file.answered => '*',
             _ => ' ',
         };
-        let bits = file.bits_per_weight.map_or_else(String::new, |bits| format!("{bits:.2}"));
+        let bits = file
+            .bits_per_weight
+            .map_or_else(String::new, |bits| format!("{bits:.2}"));
         let (stored, needed) = (figure(file.stored_bytes), figure(file.required_bytes));
-        let line = format!("{mark} {:<NAME$} {bits:>5}  {stored:>10}  {needed:>10}  ", name(file, told_apart));
+        let line = format!(
+            "{mark} {:<NAME$} {bits:>5}  {stored:>10}  {needed:>10}  ",
+            name(file, told_apart)
+        );
         let line = format!("{line}{}", wrapped(&verdict(file), line.len(), 6));
         let _ = writeln!(out, "{}", line.trim_end());
     }
-    let assumed = files.list.iter().any(|file| file.basis == Some(Basis::Assumed));
+    let assumed = files
+        .list
+        .iter()
+        .any(|file| file.basis == Some(Basis::Assumed));
     let rule = match &files.recommended {
         Some(name) => format!("> --file {name}: {}", files.rule),
-        None if files.list.iter().any(|file| file.short_by_bytes.is_some()) => "none of them fits".to_owned(),
+        None if files.list.iter().any(|file| file.short_by_bytes.is_some()) => {
+            "none of them fits".to_owned()
+        }
         None => String::new(),
     };
-    let answered = "* the file that this answer is about, which llama.cpp takes where none is named".to_owned();
-    let lengths =
-        if assumed { "~ sized by its length: its tensor table was not read".to_owned() } else { String::new() };
-    for note in [rule, answered, lengths].iter().filter(|note| !note.is_empty()) {
+    let answered =
+        "* the file that this answer is about, which llama.cpp takes where none is named"
+            .to_owned();
+    let lengths = if assumed {
+        "~ sized by its length: its tensor table was not read".to_owned()
+    } else {
+        String::new()
+    };
+    for note in [rule, answered, lengths]
+        .iter()
+        .filter(|note| !note.is_empty())
+    {
         let _ = writeln!(out, "  {}", wrapped(note, 2, 4));
     }
 }
@@ -53,11 +84,23 @@ fn name(file: &FileAnswer, told_apart: bool) -> String {
         (Some(label), FileKind::Model) if told_apart => label.clone(),
         _ => file.file.clone(),
     };
-    let tilde = if file.basis == Some(Basis::Assumed) { "~" } else { "" };
-    let parts = if file.parts > 1 { format!(" ({} parts)", file.parts) } else { String::new() };
+    let tilde = if file.basis == Some(Basis::Assumed) {
+        "~"
+    } else {
+        ""
+    };
+    let parts = if file.parts > 1 {
+        format!(" ({} parts)", file.parts)
+    } else {
+        String::new()
+    };
     let whole = format!("{tilde}{name}{parts}");
     let over = whole.chars().count().saturating_sub(NAME);
-    if over == 0 { whole } else { format!("..{}", whole.chars().skip(over + 2).collect::<String>()) }
+    if over == 0 {
+        whole
+    } else {
+        format!("..{}", whole.chars().skip(over + 2).collect::<String>())
+    }
 }
 
 fn verdict(file: &FileAnswer) -> String {
@@ -70,7 +113,10 @@ fn verdict(file: &FileAnswer) -> String {
         (None, FileKind::Adapter) => "adapter".to_owned(),
         (None, FileKind::Other) => "no model".to_owned(),
     };
-    let host = file.strategy.as_deref().is_some_and(|strategy| strategy.ends_with("offload"));
+    let host = file
+        .strategy
+        .as_deref()
+        .is_some_and(|strategy| strategy.ends_with("offload"));
     let how = match (file.devices, host) {
         (_, true) => ", part on the host".to_owned(),
         (Some(devices), _) if devices > 1 => format!(", {devices} devices"),

@@ -15,19 +15,34 @@ const NAME: usize = 26;
 const INDENT: usize = 6;
 /// Processes listed for one device; the rest are summed up.
 const LISTED: usize = 8;
-/// Less than this in use by nobody that is listed needs no explanation: contexts and the driver's own.
+/// Less than this in use by nobody that is listed needs no explanation: contexts and the driver's
+/// own.
 const UNEXPLAINED: Bytes = Bytes::mib(256);
 
 /// The table of devices, with a line for each process and each reason why a device is not used.
 pub fn gpus(snapshot: &Snapshot, leased: &BTreeMap<String, Bytes>) -> String {
     let mut out = heading(snapshot, leased.values().copied().sum());
     for device in &snapshot.devices {
-        one(&mut out, device, leased.get(&device.facts.uuid).copied().unwrap_or(Bytes::ZERO));
+        one(
+            &mut out,
+            device,
+            leased
+                .get(&device.facts.uuid)
+                .copied()
+                .unwrap_or(Bytes::ZERO),
+        );
     }
     if let Some(host) = snapshot.host {
-        let _ = writeln!(out, "host memory: {} available of {}", host.available_bytes, host.total_bytes);
+        let _ = writeln!(
+            out,
+            "host memory: {} available of {}",
+            host.available_bytes, host.total_bytes
+        );
     }
-    let bars = snapshot.devices.iter().any(|device| device.unusable.is_none());
+    let bars = snapshot
+        .devices
+        .iter()
+        .any(|device| device.unusable.is_none());
     if bars {
         let leases = if leased.is_empty() { "" } else { "   % leased" };
         let _ = writeln!(out, "# in use{leases}   . free");
@@ -36,19 +51,32 @@ pub fn gpus(snapshot: &Snapshot, leased: &BTreeMap<String, Bytes>) -> String {
 }
 
 fn heading(snapshot: &Snapshot, leased: Bytes) -> String {
-    let usable = snapshot.devices.iter().filter(|device| device.unusable.is_none());
+    let usable = snapshot
+        .devices
+        .iter()
+        .filter(|device| device.unusable.is_none());
     let (free, total) = usable.fold((Bytes::ZERO, Bytes::ZERO), |(free, total), device| {
-        (free + device.free_bytes.unwrap_or(Bytes::ZERO), total + device.facts.total_bytes)
+        (
+            free + device.free_bytes.unwrap_or(Bytes::ZERO),
+            total + device.facts.total_bytes,
+        )
     });
     let count = snapshot.devices.len();
-    let mut words = vec![format!("{count} device{}", if count == 1 { "" } else { "s" })];
+    let mut words = vec![format!(
+        "{count} device{}",
+        if count == 1 { "" } else { "s" }
+    )];
     words.extend((total > Bytes::ZERO).then(|| format!("{free} free of {total}")));
     words.extend((leased > Bytes::ZERO).then(|| format!("{leased} leased")));
     words.push(match &snapshot.driver_version {
         Some(version) => format!("{}, driver {version}", snapshot.source),
         None => snapshot.source.clone(),
     });
-    words.extend(snapshot.stale.then(|| "STALE: the driver does not answer".to_owned()));
+    words.extend(
+        snapshot
+            .stale
+            .then(|| "STALE: the driver does not answer".to_owned()),
+    );
     wrapped(&words.join(", "), 0, 2) + "\n"
 }
 
@@ -56,19 +84,33 @@ fn one(out: &mut String, device: &Device, leased: Bytes) {
     let facts = &device.facts;
     let instance = facts.kind == DeviceKind::MigInstance;
     // An instance repeats the index of its GPU, which stands above it.
-    let index = if instance && facts.parent_uuid.is_some() { "-".to_owned() } else { facts.index.to_string() };
+    let index = if instance && facts.parent_uuid.is_some() {
+        "-".to_owned()
+    } else {
+        facts.index.to_string()
+    };
     let (drawn, state) = match (&device.unusable, device.free_bytes) {
         (None, Some(free)) => (filled(device, free, leased), format!("{free} free")),
         (Some(_), Some(_)) => (format!("[{:-<BAR$}]", ""), "not usable".to_owned()),
         (_, None) => (format!("[{:?<BAR$}]", ""), "unknown".to_owned()),
     };
-    let _ = writeln!(out, "{index:>4}  {:<NAME$} {drawn} {state:>15}", short_name(&facts.name));
+    let _ = writeln!(
+        out,
+        "{index:>4}  {:<NAME$} {drawn} {state:>15}",
+        short_name(&facts.name)
+    );
     below(out, &about(device, leased));
     if let Some(unusable) = &device.unusable {
-        below(out, &format!("not usable ({}): {}", unusable.reason, unusable.message));
+        below(
+            out,
+            &format!("not usable ({}): {}", unusable.reason, unusable.message),
+        );
     }
     for warning in &device.warnings {
-        below(out, &format!("note ({}): {}", warning.reason, warning.message));
+        below(
+            out,
+            &format!("note ({}): {}", warning.reason, warning.message),
+        );
     }
     holders(out, device);
 }
@@ -87,7 +129,9 @@ fn filled(device: &Device, free: Bytes, leased: Bytes) -> String {
 /// A name without its maker, and of an instance only what tells it from its card.
 fn short_name(name: &str) -> String {
     let name = name.strip_prefix("NVIDIA ").unwrap_or(name);
-    let name = name.rsplit_once(" MIG ").map_or_else(|| name.to_owned(), |(_, profile)| format!("MIG {profile}"));
+    let name = name
+        .rsplit_once(" MIG ")
+        .map_or_else(|| name.to_owned(), |(_, profile)| format!("MIG {profile}"));
     if name.chars().count() <= NAME {
         return name;
     }
@@ -97,12 +141,21 @@ fn short_name(name: &str) -> String {
 fn about(device: &Device, leased: Bytes) -> String {
     let facts = &device.facts;
     let mut words = vec![facts.uuid.clone()];
-    words.extend((facts.total_bytes > Bytes::ZERO).then(|| format!("{} in all", facts.total_bytes)));
-    words.extend(facts.compute_capability.map(|(major, minor)| format!("compute {major}.{minor}")));
+    words
+        .extend((facts.total_bytes > Bytes::ZERO).then(|| format!("{} in all", facts.total_bytes)));
+    words.extend(
+        facts
+            .compute_capability
+            .map(|(major, minor)| format!("compute {major}.{minor}")),
+    );
     words.extend(facts.numa_node.map(|node| format!("NUMA node {node}")));
-    words.extend((facts.kind == DeviceKind::UnifiedMemory).then(|| "one pool with the host".to_owned()));
+    words.extend(
+        (facts.kind == DeviceKind::UnifiedMemory).then(|| "one pool with the host".to_owned()),
+    );
     words.extend((leased > Bytes::ZERO).then(|| format!("{leased} leased")));
-    words.extend((device.margin_bytes > Bytes::ZERO).then(|| format!("{} kept back", device.margin_bytes)));
+    words.extend(
+        (device.margin_bytes > Bytes::ZERO).then(|| format!("{} kept back", device.margin_bytes)),
+    );
     words.join(", ")
 }
 
@@ -111,18 +164,40 @@ fn holders(out: &mut String, device: &Device) {
     let mut processes: Vec<&Process> = device.processes.iter().collect();
     processes.sort_by_key(|process| (std::cmp::Reverse(process.used_bytes), process.pid));
     for process in processes.iter().take(LISTED) {
-        let _ = writeln!(out, "{:INDENT$}{:>10}  {}", "", bytes(process.used_bytes), continued(&holder(process)));
+        let _ = writeln!(
+            out,
+            "{:INDENT$}{:>10}  {}",
+            "",
+            bytes(process.used_bytes),
+            continued(&holder(process))
+        );
     }
     if let Some(rest) = processes.get(LISTED..).filter(|rest| !rest.is_empty()) {
         let sum = rest.iter().filter_map(|process| process.used_bytes).sum();
-        let _ = writeln!(out, "{:INDENT$}{:>10}  {} more processes", "", bytes(Some(sum)), rest.len());
+        let _ = writeln!(
+            out,
+            "{:INDENT$}{:>10}  {} more processes",
+            "",
+            bytes(Some(sum)),
+            rest.len()
+        );
     }
-    let listed: Bytes = processes.iter().filter_map(|process| process.used_bytes).sum();
+    let listed: Bytes = processes
+        .iter()
+        .filter_map(|process| process.used_bytes)
+        .sum();
     let all_say = processes.iter().all(|process| process.used_bytes.is_some());
     let unified = device.facts.kind == DeviceKind::UnifiedMemory;
-    let rest = device.used_bytes.and_then(|used| used.checked_sub(listed)).filter(|rest| *rest >= UNEXPLAINED);
+    let rest = device
+        .used_bytes
+        .and_then(|used| used.checked_sub(listed))
+        .filter(|rest| *rest >= UNEXPLAINED);
     if let (Some(rest), true) = (rest, all_say) {
-        let whose = if unified { "the rest of the host" } else { "nobody who is listed" };
+        let whose = if unified {
+            "the rest of the host"
+        } else {
+            "nobody who is listed"
+        };
         let _ = writeln!(out, "{:INDENT$}{:>10}  {whose}", "", bytes(Some(rest)));
     }
 }
@@ -136,10 +211,26 @@ fn holder(process: &Process) -> String {
     words.push(format!("pid {}", process.pid));
     words.extend(process.user.as_ref().map(|user| format!("user {user}")));
     // A container's scope is named after the container, which is said anyway.
-    let unit = process.unit.as_ref().filter(|unit| process.container.as_ref().is_none_or(|id| !unit.contains(&**id)));
+    let unit = process.unit.as_ref().filter(|unit| {
+        process
+            .container
+            .as_ref()
+            .is_none_or(|id| !unit.contains(&**id))
+    });
     words.extend(unit.cloned());
-    words.extend(process.container.as_ref().map(|container| format!("container {container}")));
-    words.extend(process.cgroup.as_deref().and_then(pod).map(|pod| format!("pod {pod}")));
+    words.extend(
+        process
+            .container
+            .as_ref()
+            .map(|container| format!("container {container}")),
+    );
+    words.extend(
+        process
+            .cgroup
+            .as_deref()
+            .and_then(pod)
+            .map(|pod| format!("pod {pod}")),
+    );
     words.extend(match process.kind {
         ProcessKind::Compute => None,
         ProcessKind::Graphics => Some("graphics".to_owned()),
@@ -163,7 +254,13 @@ mod tests {
 
     #[test]
     fn names_are_short() {
-        assert_eq!(short_name("NVIDIA H100 80GB HBM3 MIG 3g.40gb"), "MIG 3g.40gb");
-        assert_eq!(short_name("NVIDIA RTX PRO 6000 Blackwell Workstation Edition"), "RTX PRO 6000 Blackwell ...");
+        assert_eq!(
+            short_name("NVIDIA H100 80GB HBM3 MIG 3g.40gb"),
+            "MIG 3g.40gb"
+        );
+        assert_eq!(
+            short_name("NVIDIA RTX PRO 6000 Blackwell Workstation Edition"),
+            "RTX PRO 6000 Blackwell ..."
+        );
     }
 }

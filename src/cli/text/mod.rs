@@ -31,7 +31,8 @@ pub fn grouped(number: u64) -> String {
 /// Columns of a line.
 pub const WIDTH: usize = 80;
 
-/// Wraps `text`, which starts in column `start`, at [`WIDTH`]; further lines are indented by `indent` spaces.
+/// Wraps `text`, which starts in column `start`, at [`WIDTH`]; further lines are indented by
+/// `indent` spaces.
 pub fn wrapped(text: &str, start: usize, indent: usize) -> String {
     let mut out = String::new();
     let mut column = start;
@@ -66,7 +67,9 @@ mod tests {
     fn lines_keep_to_the_width() {
         let text = wrapped(&"word ".repeat(60), 30, 4);
         assert!(
-            text.lines().skip(1).all(|line| line.chars().count() <= WIDTH && line.starts_with("    word")),
+            text.lines()
+                .skip(1)
+                .all(|line| line.chars().count() <= WIDTH && line.starts_with("    word")),
             "{text}"
         );
         assert_eq!(text.lines().next().map(str::len), Some(49));

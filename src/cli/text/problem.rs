@@ -8,8 +8,8 @@ use crate::cli::harmless::value;
 
 /// `error: ...` and the cure on a line of its own.
 pub fn problem(problem: &Problem) -> String {
-    // What others wrote may stand in a problem, and must not look like a line of ours. A configuration is the reader's own,
-    // and is shown with the place of its error marked below it.
+    // What others wrote may stand in a problem, and must not look like a line of ours. A
+    // configuration is the reader's own, and is shown with the place of its error marked below it.
     let detail = match problem.reason {
         Reason::BadConfiguration => Cow::Borrowed(problem.detail.as_str()),
         _ => value(&problem.detail),

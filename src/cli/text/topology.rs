@@ -14,9 +14,17 @@ const LEGEND: &str = "NVn: n NVLinks, PIX: one PCIe switch, PXB: several, PHB: a
 /// Words for how each pair is joined: a matrix, or for many devices a line for each.
 pub fn topology(snapshot: &Snapshot) -> String {
     // Instances of MIG have no peers.
-    let devices: Vec<&Device> = snapshot.devices.iter().filter(|device| device.facts.parent_uuid.is_none()).collect();
+    let devices: Vec<&Device> = snapshot
+        .devices
+        .iter()
+        .filter(|device| device.facts.parent_uuid.is_none())
+        .collect();
     let links = Links::of(snapshot);
-    let mut out = if devices.len() <= MOST_COLUMNS { matrix(&devices, &links) } else { lines(&devices, &links) };
+    let mut out = if devices.len() <= MOST_COLUMNS {
+        matrix(&devices, &links)
+    } else {
+        lines(&devices, &links)
+    };
     out.push_str(&wrapped(LEGEND, 0, 0));
     out.push('\n');
     out
@@ -31,7 +39,9 @@ impl<'a> Links<'a> {
     }
 
     fn word(&self, a: &Device, b: &Device) -> String {
-        let Some(link) = self.0.get(&(a.facts.uuid.as_str(), b.facts.uuid.as_str())) else { return "?".to_owned() };
+        let Some(link) = self.0.get(&(a.facts.uuid.as_str(), b.facts.uuid.as_str())) else {
+            return "?".to_owned();
+        };
         let word = match (link.kind, link.lanes) {
             (LinkKind::Fabric, Some(lanes)) => format!("NV{lanes}"),
             (LinkKind::Fabric, None) => "NV".to_owned(),
@@ -42,7 +52,11 @@ impl<'a> Links<'a> {
             (LinkKind::System, _) => "SYS".to_owned(),
             (LinkKind::None, _) => "none".to_owned(),
         };
-        if link.peer_access == Some(false) { word + "*" } else { word }
+        if link.peer_access == Some(false) {
+            word + "*"
+        } else {
+            word
+        }
     }
 }
 
@@ -55,7 +69,15 @@ fn matrix(devices: &[&Device], links: &Links<'_>) -> String {
         let _ = write!(out, "\n{:>4}", a.facts.index);
         for b in devices {
             let same = a.facts.uuid == b.facts.uuid;
-            let _ = write!(out, "{:>6}", if same { "-".to_owned() } else { links.word(a, b) });
+            let _ = write!(
+                out,
+                "{:>6}",
+                if same {
+                    "-".to_owned()
+                } else {
+                    links.word(a, b)
+                }
+            );
         }
     }
     out.push('\n');
@@ -68,10 +90,21 @@ fn lines(devices: &[&Device], links: &Links<'_>) -> String {
     for a in devices {
         let mut by_word: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         for b in devices.iter().filter(|b| b.facts.uuid != a.facts.uuid) {
-            by_word.entry(links.word(a, b)).or_default().push(b.facts.index);
+            by_word
+                .entry(links.word(a, b))
+                .or_default()
+                .push(b.facts.index);
         }
-        let said: Vec<String> = by_word.iter().map(|(word, indices)| format!("{word} {}", ranges(indices))).collect();
-        let _ = writeln!(out, "{:>4}  {}", a.facts.index, wrapped(&said.join("; "), 6, 6));
+        let said: Vec<String> = by_word
+            .iter()
+            .map(|(word, indices)| format!("{word} {}", ranges(indices)))
+            .collect();
+        let _ = writeln!(
+            out,
+            "{:>4}  {}",
+            a.facts.index,
+            wrapped(&said.join("; "), 6, 6)
+        );
     }
     out
 }
@@ -85,7 +118,13 @@ fn ranges(numbers: &[u32]) -> String {
             _ => runs.push((number, number)),
         }
     }
-    let run = |(from, to): &(u32, u32)| if from == to { from.to_string() } else { format!("{from}-{to}") };
+    let run = |(from, to): &(u32, u32)| {
+        if from == to {
+            from.to_string()
+        } else {
+            format!("{from}-{to}")
+        }
+    };
     runs.iter().map(run).collect::<Vec<_>>().join(",")
 }
 

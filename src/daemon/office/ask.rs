@@ -12,8 +12,8 @@ use crate::api::{Answer, Problem};
 use crate::bytes::Bytes;
 use crate::devices::Snapshot;
 
-/// The way from a reading, and the bytes that leases claim in it by UUID, to an answer. It is run by the owner, more than
-/// once where the asker waits; it should compute and not wait.
+/// The way from a reading, and the bytes that leases claim in it by UUID, to an answer. It is run
+/// by the owner, more than once where the asker waits; it should compute and not wait.
 pub type Plan = Box<dyn Fn(&Snapshot, &BTreeMap<String, Bytes>) -> Result<Answer, Problem> + Send>;
 
 /// A question whose answer is to be held.
@@ -38,7 +38,8 @@ pub struct GrantAsk {
     pub engine: Option<String>,
     /// A digest of the whole question, by which a key used again is told from a key reused.
     pub digest: String,
-    /// The devices it could be placed on, whatever is free now, by UUID or its beginning; `None`: any.
+    /// The devices it could be placed on, whatever is free now, by UUID or its beginning; `None`:
+    /// any.
     pub candidates: Option<BTreeSet<String>>,
     /// The way to the answer.
     pub plan: Plan,
@@ -48,6 +49,9 @@ pub struct GrantAsk {
 
 impl fmt::Debug for GrantAsk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GrantAsk").field("peer", &self.peer).field("model", &self.model).finish_non_exhaustive()
+        f.debug_struct("GrantAsk")
+            .field("peer", &self.peer)
+            .field("model", &self.model)
+            .finish_non_exhaustive()
     }
 }

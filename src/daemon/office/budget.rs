@@ -1,10 +1,11 @@
-//! How much of one user's coming and going is written down: whoever takes and gives back leases in a loop must not wash out
-//! what others look for after an out-of-memory.
+//! How much of one user's coming and going is written down: whoever takes and gives back leases in
+//! a loop must not wash out what others look for after an out-of-memory.
 //!
-//! A lease that lives is written down in any case, if later, and sooner when its memory is seen. What is left out are leases
-//! that came and went unseen, waits, and memory that comes and goes under leases, each beyond the budget; how many is said. Renewals, which change nothing of what is
-//! known, are left out in silence and before the rest. Memory that moves is written down as often, and what moved meanwhile is
-//! in the next line.
+//! A lease that lives is written down in any case, if later, and sooner when its memory is seen.
+//! What is left out are leases that came and went unseen, waits, and memory that comes and goes
+//! under leases, each beyond the budget; how many is said. Renewals, which change nothing of what
+//! is known, are left out in silence and before the rest. Memory that moves is written down as
+//! often, and what moved meanwhile is in the next line.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -13,7 +14,8 @@ use super::happened::{Happened, RequestId};
 use crate::leases::event::{Event, Subject};
 use crate::leases::moment::Boottime;
 
-/// Events of one user that are written down at once. Twice as many as it may hold leases, as the built-in quota has it.
+/// Events of one user that are written down at once. Twice as many as it may hold leases, as the
+/// built-in quota has it.
 const AT_ONCE: u32 = 128;
 /// How often one more is.
 const ONE_EACH: Duration = Duration::from_secs(1);
@@ -27,7 +29,8 @@ const MOST_KEPT: usize = 1024;
 /// One user's.
 #[derive(Debug)]
 struct Account {
-    /// Until when the budget is spent, at [`ONE_EACH`]: never further ahead than [`AT_ONCE`] of them.
+    /// Until when the budget is spent, at [`ONE_EACH`]: never further ahead than [`AT_ONCE`] of
+    /// them.
     spent_until: Boottime,
     /// The same for lines about memory.
     memory_until: Boottime,
@@ -60,21 +63,35 @@ impl Budget {
         match &happened.event {
             Event::Granted(lease) => {
                 // One that lives and waits to be written down comes before.
-                let first = !self.put_off.iter().any(|other| other.lease.uid == lease.uid);
+                let first = !self
+                    .put_off
+                    .iter()
+                    .any(|other| other.lease.uid == lease.uid);
                 let admitted = first && self.spend(lease.uid, AT_ONCE, now);
                 if !admitted {
-                    self.put_off.push(PutOff { lease: lease.clone(), request_id: happened.request_id.clone() });
+                    self.put_off.push(PutOff {
+                        lease: lease.clone(),
+                        request_id: happened.request_id.clone(),
+                    });
                 }
                 admitted
             }
             Event::Renewed(lease) => {
-                let known = !self.put_off.iter().any(|other| other.lease.lease == lease.lease);
+                let known = !self
+                    .put_off
+                    .iter()
+                    .any(|other| other.lease.lease == lease.lease);
                 known && self.spend(lease.uid, AT_ONCE / 2, now)
             }
-            // Memory was seen: this line says all that the one before would have, and comes before other lines of its user.
+            // Memory was seen: this line says all that the one before would have, and comes before
+            // other lines of its user.
             Event::Settling(lease) | Event::Settled(lease) | Event::Extended(lease) => {
-                let waits = self.put_off.iter().any(|other| other.lease.lease == lease.lease);
-                let admitted = self.spend(lease.uid, if waits { 2 * AT_ONCE } else { AT_ONCE }, now);
+                let waits = self
+                    .put_off
+                    .iter()
+                    .any(|other| other.lease.lease == lease.lease);
+                let admitted =
+                    self.spend(lease.uid, if waits { 2 * AT_ONCE } else { AT_ONCE }, now);
                 if admitted {
                     self.is_put_off(&lease.lease);
                 } else if !waits {
@@ -109,31 +126,43 @@ impl Budget {
                 None => true,
             },
             // Of each device, whoever takes it and gives it back.
-            Event::Overdrawn { device, .. } | Event::Recovered { device } => {
-                spend(self.overdrawn.entry(device.clone()).or_insert(now), AT_ONCE, now)
-            }
+            Event::Overdrawn { device, .. } | Event::Recovered { device } => spend(
+                self.overdrawn.entry(device.clone()).or_insert(now),
+                AT_ONCE,
+                now,
+            ),
             Event::Warning { .. } => true,
         }
     }
 
     /// Whether a line about memory that this user holds is written down now.
     pub(super) fn admits_memory(&mut self, uid: Option<u32>, now: Boottime) -> bool {
-        spend(&mut self.account(uid.unwrap_or(UNKNOWN_UID), now).memory_until, AT_ONCE, now)
+        spend(
+            &mut self.account(uid.unwrap_or(UNKNOWN_UID), now).memory_until,
+            AT_ONCE,
+            now,
+        )
     }
 
-    /// What was put off and may be written down by now, and what is to be said of what was left out.
+    /// What was put off and may be written down by now, and what is to be said of what was left
+    /// out.
     pub(super) fn due(&mut self, now: Boottime) -> Vec<Happened> {
         let mut due = Vec::new();
         for put_off in std::mem::take(&mut self.put_off) {
             if self.spend(put_off.lease.uid, AT_ONCE, now) {
                 let PutOff { lease, request_id } = put_off;
-                due.push(Happened { event: Event::Granted(lease), request_id });
+                due.push(Happened {
+                    event: Event::Granted(lease),
+                    request_id,
+                });
             } else {
                 self.put_off.push(put_off);
             }
         }
         for (uid, account) in &mut self.users {
-            let told = account.told_at.is_some_and(|told| now.since(told) < TOLD_EACH);
+            let told = account
+                .told_at
+                .is_some_and(|told| now.since(told) < TOLD_EACH);
             if account.left_out > 0 && !told {
                 let message = format!(
                     "uid {uid} takes and gives back leases faster than is written down: {} events were left out",
@@ -148,7 +177,10 @@ impl Budget {
 
     /// Whether a lease was waiting to be written down; it is no more.
     fn is_put_off(&mut self, lease: &str) -> bool {
-        let place = self.put_off.iter().position(|other| other.lease.lease == lease);
+        let place = self
+            .put_off
+            .iter()
+            .position(|other| other.lease.lease == lease);
         place.map(|place| self.put_off.remove(place)).is_some()
     }
 
@@ -163,9 +195,16 @@ impl Budget {
 
     fn account(&mut self, uid: u32, now: Boottime) -> &mut Account {
         if self.users.len() >= MOST_KEPT && !self.users.contains_key(&uid) {
-            self.users.retain(|_, account| account.spent_until.max(account.memory_until) > now || account.left_out > 0);
+            self.users.retain(|_, account| {
+                account.spent_until.max(account.memory_until) > now || account.left_out > 0
+            });
         }
-        let fresh = Account { spent_until: now, memory_until: now, left_out: 0, told_at: None };
+        let fresh = Account {
+            spent_until: now,
+            memory_until: now,
+            left_out: 0,
+            told_at: None,
+        };
         self.users.entry(uid).or_insert(fresh)
     }
 }
@@ -206,7 +245,11 @@ mod tests {
     }
 
     fn ended(uid: u32, number: u64) -> Happened {
-        Event::Ended { lease: subject(uid, number), reason: EndReason::ByOwner }.into()
+        Event::Ended {
+            lease: subject(uid, number),
+            reason: EndReason::ByOwner,
+        }
+        .into()
     }
 
     /// So many leases of one user, each given back at once; how many lines that made.
@@ -216,9 +259,14 @@ mod tests {
     }
 
     #[test]
-    fn one_who_takes_and_gives_back_in_a_loop_is_written_down_to_a_bound_and_others_are_not_touched() {
+    fn one_who_takes_and_gives_back_in_a_loop_is_written_down_to_a_bound_and_others_are_not_touched()
+     {
         let mut budget = Budget::default();
-        assert_eq!(churn(&mut budget, 1, 0..1000, at(0)), 256, "each that is written is written to its end");
+        assert_eq!(
+            churn(&mut budget, 1, 0..1000, at(0)),
+            256,
+            "each that is written is written to its end"
+        );
         assert_eq!(churn(&mut budget, 2, 0..1, at(0)), 2);
         let told = budget.due(at(0));
         assert!(
@@ -230,7 +278,11 @@ mod tests {
         assert_eq!(churn(&mut budget, 1, 1000..2000, at(10)), 20);
         assert!(budget.due(at(10)).is_empty());
         assert_eq!(budget.due(at(61)).len(), 1);
-        assert_eq!(churn(&mut budget, 1, 2000..3000, at(10_000)), 256, "never more at once");
+        assert_eq!(
+            churn(&mut budget, 1, 2000..3000, at(10_000)),
+            256,
+            "never more at once"
+        );
     }
 
     #[test]
@@ -241,12 +293,18 @@ mod tests {
             assert!(!budget.admits(&granted(1, number), at(0)));
         }
         assert!(!budget.admits(&Event::Renewed(subject(1, 501)).into(), at(0)));
-        assert!(budget.admits(&Event::Settling(subject(1, 501)).into(), at(0)), "memory is seen");
+        assert!(
+            budget.admits(&Event::Settling(subject(1, 501)).into(), at(0)),
+            "memory is seen"
+        );
         assert!(!budget.due(at(0)).contains(&granted(1, 500)));
         assert_eq!(budget.due(at(2)), [granted(1, 500)]);
         assert_eq!(budget.due(at(5)), [granted(1, 502)]);
         for number in 500..503 {
-            assert!(budget.admits(&ended(1, number), at(5)), "what is known to begin is known to end");
+            assert!(
+                budget.admits(&ended(1, number), at(5)),
+                "what is known to begin is known to end"
+            );
         }
         assert!(budget.admits(&ended(1, 9_999), at(5)), "of an earlier run");
     }
@@ -267,7 +325,8 @@ mod tests {
     fn renewals_leave_room_for_what_matters_and_are_not_told_of() {
         let mut budget = Budget::default();
         assert!(budget.admits(&granted(1, 0), at(0)));
-        let renewals = (0..500).filter(|_| budget.admits(&Event::Renewed(subject(1, 0)).into(), at(0)));
+        let renewals =
+            (0..500).filter(|_| budget.admits(&Event::Renewed(subject(1, 0)).into(), at(0)));
         assert_eq!(renewals.count(), 63);
         assert!(budget.due(at(0)).is_empty());
         assert_eq!(churn(&mut budget, 1, 1..100, at(0)), 128);
@@ -276,9 +335,22 @@ mod tests {
     #[test]
     fn waits_are_bounded_too_and_nothing_is_kept_for_ever() {
         let mut budget = Budget::default();
-        let waiting = |ticket| Happened::from(Event::Waiting { ticket, uid: 1, position: 1 });
-        let left = |ticket| Happened::from(Event::WaitEnded { ticket, timed_out: false });
-        let written = (0..5_000).filter(|ticket| budget.admits(&waiting(*ticket), at(0))).count();
+        let waiting = |ticket| {
+            Happened::from(Event::Waiting {
+                ticket,
+                uid: 1,
+                position: 1,
+            })
+        };
+        let left = |ticket| {
+            Happened::from(Event::WaitEnded {
+                ticket,
+                timed_out: false,
+            })
+        };
+        let written = (0..5_000)
+            .filter(|ticket| budget.admits(&waiting(*ticket), at(0)))
+            .count();
         assert_eq!(written, 128);
         assert!(budget.admits(&left(0), at(0)) && !budget.admits(&left(4_999), at(0)));
         assert!(budget.waits.len() <= MOST_KEPT);

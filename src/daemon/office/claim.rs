@@ -15,12 +15,22 @@ pub(super) struct Delivery {
 impl Delivery {
     /// An answer without a new lease.
     pub(super) fn plain(answer: Result<Answer, Problem>) -> Self {
-        Self { answer: Some(answer), untaken: None }
+        Self {
+            answer: Some(answer),
+            untaken: None,
+        }
     }
 
     /// An answer with a lease.
-    pub(super) fn with_lease(answer: Answer, lease: String, notes: mpsc::UnboundedSender<Note>) -> Self {
-        Self { answer: Some(Ok(answer)), untaken: Some((lease, notes)) }
+    pub(super) fn with_lease(
+        answer: Answer,
+        lease: String,
+        notes: mpsc::UnboundedSender<Note>,
+    ) -> Self {
+        Self {
+            answer: Some(Ok(answer)),
+            untaken: Some((lease, notes)),
+        }
     }
 
     /// The answer: from here on the lease is the asker's.
@@ -35,7 +45,8 @@ impl Delivery {
 impl Drop for Delivery {
     fn drop(&mut self) {
         if let Some((lease, notes)) = self.untaken.take() {
-            // Where the owner is gone, so is the lease's life with it: it expires after the next start.
+            // Where the owner is gone, so is the lease's life with it: it expires after the next
+            // start.
             let _owner_is_gone = notes.send(Note::Undelivered(lease));
         }
     }

@@ -20,7 +20,11 @@ pub(super) struct Deaths {
 impl Deaths {
     pub(super) fn new() -> Self {
         let (died, told) = mpsc::unbounded_channel();
-        Self { watched: HashMap::new(), died, told }
+        Self {
+            watched: HashMap::new(),
+            died,
+            told,
+        }
     }
 
     /// Watches a process until it dies or nobody needs it.
@@ -36,7 +40,8 @@ impl Deaths {
         let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
         let died = self.died.clone();
         let task = tokio::spawn(async move {
-            // A pidfd that cannot be polled any more is as good as a death: who cannot be watched cannot hold.
+            // A pidfd that cannot be polled any more is as good as a death: who cannot be watched
+            // cannot hold.
             let _readable = pidfd.readable().await;
             let _owner_is_gone = died.send(identity);
         });

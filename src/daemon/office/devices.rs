@@ -12,14 +12,16 @@ use crate::devices::error::DevicesError;
 use crate::devices::sampler::{self, DeviceSource};
 
 /// A reading under way.
-pub type Sampling<'a> = Pin<Box<dyn Future<Output = Result<Arc<Snapshot>, DevicesError>> + Send + 'a>>;
+pub type Sampling<'a> =
+    Pin<Box<dyn Future<Output = Result<Arc<Snapshot>, DevicesError>> + Send + 'a>>;
 
 /// A source of readings that begin when they are asked for.
 pub trait Devices: Send + Sync + 'static {
     /// A reading that began no earlier than this call, within `deadline`.
     fn sample(&self, deadline: Duration) -> Sampling<'_>;
 
-    /// Every reading that is made, whoever asked for it; listening asks for none. `None` where nothing is ever read.
+    /// Every reading that is made, whoever asked for it; listening asks for none. `None` where
+    /// nothing is ever read.
     fn readings(&self) -> Option<watch::Receiver<Option<Arc<sampler::Reading>>>>;
 }
 

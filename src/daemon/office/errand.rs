@@ -24,7 +24,11 @@ pub(super) enum Errand {
     List(oneshot::Sender<LeasesAnswer>),
     Get(String, oneshot::Sender<Result<LeaseAnswer, Problem>>),
     Change(Change),
-    Claims(Arc<Snapshot>, Boottime, oneshot::Sender<BTreeMap<String, Bytes>>),
+    Claims(
+        Arc<Snapshot>,
+        Boottime,
+        oneshot::Sender<BTreeMap<String, Bytes>>,
+    ),
     Rules(Box<Settings>, Duration),
     Ping(oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
@@ -39,7 +43,10 @@ pub(super) struct By {
 
 impl From<&Caller> for By {
     fn from(caller: &Caller) -> Self {
-        Self { uid: caller.peer.uid, request_id: caller.request_id.as_str().into() }
+        Self {
+            uid: caller.peer.uid,
+            request_id: caller.request_id.as_str().into(),
+        }
     }
 }
 

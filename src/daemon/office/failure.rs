@@ -17,7 +17,9 @@ impl From<GrantError> for Problem {
             | GrantError::UnknownDevice { .. }
             | GrantError::KeyReused { .. }
             | GrantError::KeyEnded { .. } => Reason::Usage,
-            GrantError::Unreadable { .. } | GrantError::StaleReading { .. } => Reason::NvmlUnavailable,
+            GrantError::Unreadable { .. } | GrantError::StaleReading { .. } => {
+                Reason::NvmlUnavailable
+            }
             GrantError::Quota(_) => Reason::Forbidden,
             GrantError::Insufficient { .. } | GrantError::TooMany { .. } => Reason::Busy,
         };
@@ -44,7 +46,8 @@ impl From<&Blindness> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        let cure = "see leases.state_directory in the configuration, and StateDirectory= of the unit";
+        let cure =
+            "see leases.state_directory in the configuration, and StateDirectory= of the unit";
         Self::new(Reason::BadConfiguration, error.to_string()).hint(cure)
     }
 }

@@ -16,10 +16,14 @@ pub(super) struct Happened {
 }
 
 impl Happened {
-    /// `event`, found after the errand of `request_id` was done: what time or a death brought meanwhile is not its doing.
+    /// `event`, found after the errand of `request_id` was done: what time or a death brought
+    /// meanwhile is not its doing.
     pub(super) fn after(event: Event, request_id: Option<&RequestId>) -> Self {
         let by_request = match &event {
-            Event::Granted(_) | Event::Renewed(_) | Event::Waiting { .. } | Event::WaitEnded { .. } => true,
+            Event::Granted(_)
+            | Event::Renewed(_)
+            | Event::Waiting { .. }
+            | Event::WaitEnded { .. } => true,
             Event::Ended { reason, .. } => *reason == EndReason::ByOwner,
             Event::Settling(_)
             | Event::Settled(_)
@@ -28,13 +32,19 @@ impl Happened {
             | Event::Recovered { .. }
             | Event::Warning { .. } => false,
         };
-        Self { event, request_id: request_id.filter(|_| by_request).cloned() }
+        Self {
+            event,
+            request_id: request_id.filter(|_| by_request).cloned(),
+        }
     }
 }
 
 impl From<Event> for Happened {
     fn from(event: Event) -> Self {
-        Self { event, request_id: None }
+        Self {
+            event,
+            request_id: None,
+        }
     }
 }
 
@@ -56,13 +66,23 @@ mod tests {
         };
         let request = RequestId::from("r");
         let whose = |event| Happened::after(event, Some(&request)).request_id;
-        let ended = |reason| Event::Ended { lease: subject(), reason };
+        let ended = |reason| Event::Ended {
+            lease: subject(),
+            reason,
+        };
         for event in [
             Event::Granted(subject()),
             Event::Renewed(subject()),
             ended(EndReason::ByOwner),
-            Event::Waiting { ticket: 1, uid: 1, position: 1 },
-            Event::WaitEnded { ticket: 1, timed_out: true },
+            Event::Waiting {
+                ticket: 1,
+                uid: 1,
+                position: 1,
+            },
+            Event::WaitEnded {
+                ticket: 1,
+                timed_out: true,
+            },
         ] {
             assert_eq!(whose(event.clone()).as_deref(), Some("r"), "{event:?}");
         }
@@ -70,10 +90,15 @@ mod tests {
             Event::Settled(subject()),
             ended(EndReason::TtlPassed),
             ended(EndReason::HolderDied),
-            Event::Recovered { device: "GPU-a".to_owned() },
+            Event::Recovered {
+                device: "GPU-a".to_owned(),
+            },
         ] {
             assert_eq!(whose(event.clone()), None, "{event:?}");
         }
-        assert_eq!(Happened::after(Event::Granted(subject()), None).request_id, None);
+        assert_eq!(
+            Happened::after(Event::Granted(subject()), None).request_id,
+            None
+        );
     }
 }

@@ -23,8 +23,9 @@ pub(super) fn resolve(
         Some(Named::Pid(pid)) => {
             // A number of another namespace would be some other process here.
             if !counts_as_here(proc_root, visible(peer)?)? {
-                let detail =
-                    format!("process {pid} is as the asker's container numbers it, which says nothing of it out here");
+                let detail = format!(
+                    "process {pid} is as the asker's container numbers it, which says nothing of it out here"
+                );
                 return Err(Problem::new(Reason::Usage, detail).hint(
                     "name a holder ({\"name\": \"...\"}; `fits --reserve --holder NAME`), or leave it out: the asking \
                      process then holds the lease, as under `run`",
@@ -35,8 +36,8 @@ pub(super) fn resolve(
         None => visible(peer)?,
     };
     let watched = watch(proc_root, pid)?;
-    // After the pidfd, so that the owner is that of the process which is watched, or of none. The connecting process too:
-    // its pid may have been used anew since it connected.
+    // After the pidfd, so that the owner is that of the process which is watched, or of none. The
+    // connecting process too: its pid may have been used anew since it connected.
     check_owner(proc_root, pid, peer.uid)?;
     Ok((Holder::process(watched.identity), Some(watched)))
 }

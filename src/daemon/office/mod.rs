@@ -1,11 +1,14 @@
-//! The ledger's one owner: a thread that takes errands one by one, so that deciding and recording are one step.
+//! The ledger's one owner: a thread that takes errands one by one, so that deciding and recording
+//! are one step.
 //!
-//! [`Office::start`] gives a handle that may be cloned. A grant is decided on a reading that began after it was asked for;
-//! all that is asked while a reading is under way shares the next one. The plan itself is the asker's: a closure that the
-//! owner runs against that reading and the claims of that moment.
+//! [`Office::start`] gives a handle that may be cloned. A grant is decided on a reading that began
+//! after it was asked for; all that is asked while a reading is under way shares the next one. The
+//! plan itself is the asker's: a closure that the owner runs against that reading and the claims of
+//! that moment.
 //!
-//! The owner has a thread of its own, because writing the ledger down waits for the disk and a plan computes: neither may
-//! hold up the sockets. It waits for devices through [`Devices`] and never calls the driver itself.
+//! The owner has a thread of its own, because writing the ledger down waits for the disk and a plan
+//! computes: neither may hold up the sockets. It waits for devices through [`Devices`] and never
+//! calls the driver itself.
 
 mod ask;
 mod budget;
@@ -62,11 +65,14 @@ pub struct OfficeSettings {
     pub reading_deadline: Duration,
     /// How often devices are read while somebody waits or a lease has not settled.
     pub read_every: Duration,
-    /// How often they are read while all leases have settled. Without leases and waiters they are not read at all.
+    /// How often they are read while all leases have settled. Without leases and waiters they are
+    /// not read at all.
     pub read_settled_every: Duration,
-    /// How long the owner plans and promises on one reading before it hears others; one asker's plan is never cut.
+    /// How long the owner plans and promises on one reading before it hears others; one asker's
+    /// plan is never cut.
     pub longest_round: Duration,
-    /// How long one step of the owner may take before it counts as stuck: writing waits for the disk, and a disk may hang.
+    /// How long one step of the owner may take before it counts as stuck: writing waits for the
+    /// disk, and a disk may hang.
     pub stuck_after: Duration,
     /// Where processes are looked up.
     pub proc_root: PathBuf,
@@ -103,19 +109,29 @@ const EVENTS: usize = 1024;
 pub struct Office;
 
 impl Office {
-    /// Starts the owner's thread. It ends by [`OfficeHandle::stop`], or when the last handle is gone.
+    /// Starts the owner's thread. It ends by [`OfficeHandle::stop`], or when the last handle is
+    /// gone.
     pub fn start(
         settings: OfficeSettings,
         keeper: Keeper<AnyStorage>,
         devices: Arc<dyn Devices>,
     ) -> std::io::Result<(OfficeHandle, JoinHandle<()>)> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let (errands, errands_in) = mpsc::channel(ERRANDS);
         let (notes, notes_in) = mpsc::unbounded_channel();
         let (events, _) = broadcast::channel(EVENTS);
         // What was taken up counts before the owner's first step.
-        let (leases, blind) = (keeper.ledger().live().count(), keeper.blind(Now::read()).cloned());
-        let (standing, standing_out) = watch::channel(Standing { leases, blind, ..Standing::default() });
+        let (leases, blind) = (
+            keeper.ledger().live().count(),
+            keeper.blind(Now::read()).cloned(),
+        );
+        let (standing, standing_out) = watch::channel(Standing {
+            leases,
+            blind,
+            ..Standing::default()
+        });
         let step = step::Step::default();
         let handle = OfficeHandle::new(
             errands,
@@ -126,11 +142,14 @@ impl Office {
         );
         let owner = move || {
             runtime.block_on(async move {
-                let desk = desk::Desk::new(settings, keeper, devices, (notes, events, standing), step);
+                let desk =
+                    desk::Desk::new(settings, keeper, devices, (notes, events, standing), step);
                 desk.run(errands_in, notes_in).await;
             });
         };
-        let thread = std::thread::Builder::new().name("leases".to_owned()).spawn(owner)?;
+        let thread = std::thread::Builder::new()
+            .name("leases".to_owned())
+            .spawn(owner)?;
         Ok((handle, thread))
     }
 }

@@ -14,12 +14,17 @@ use crate::leases::ledger::{Ledger, Settings};
 use crate::leases::moment::Now;
 use crate::leases::store::{Loaded, NoStore, Store, StoreError, boot_id};
 
-/// How long the daemon before this one may take to let go of the ledger: without it no lease is granted at all.
+/// How long the daemon before this one may take to let go of the ledger: without it no lease is
+/// granted at all.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Takes up the leases kept in `directory`, or says why none can be kept there: then every grant is refused with that
-/// reason, and all else works.
-pub fn open(directory: &Path, settings: Settings, proc_root: &Path) -> (Keeper<AnyStorage>, Option<StoreError>) {
+/// Takes up the leases kept in `directory`, or says why none can be kept there: then every grant is
+/// refused with that reason, and all else works.
+pub fn open(
+    directory: &Path,
+    settings: Settings,
+    proc_root: &Path,
+) -> (Keeper<AnyStorage>, Option<StoreError>) {
     let now = Now::read();
     let taken = boot_id(proc_root).and_then(|boot_id| {
         let mut store = Store::open_within(directory, PATIENCE)?;
@@ -36,7 +41,15 @@ pub fn open(directory: &Path, settings: Settings, proc_root: &Path) -> (Keeper<A
             let boot_id = boot_id(proc_root).unwrap_or_default();
             let error = error.hiding(directory, &settings, &boot_id, now);
             let ledger = Ledger::new(settings, "", run());
-            (Keeper::new(ledger, Box::new(NoStore { why: error.to_string() })), Some(error))
+            (
+                Keeper::new(
+                    ledger,
+                    Box::new(NoStore {
+                        why: error.to_string(),
+                    }),
+                ),
+                Some(error),
+            )
         }
     }
 }
@@ -44,9 +57,10 @@ pub fn open(directory: &Path, settings: Settings, proc_root: &Path) -> (Keeper<A
 /// How often a ledger that another holds is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// As [`open`], but a disk that hangs holds the daemon up for `patience` only: it then starts without a ledger and says so.
-/// What comes last turns true once the ledger could be had after all, and a restart would find the leases: the disk has
-/// answered, or another daemon has let go of it (one that hung in the disk too cannot be killed, and holds it until then).
+/// As [`open`], but a disk that hangs holds the daemon up for `patience` only: it then starts
+/// without a ledger and says so. What comes last turns true once the ledger could be had after all,
+/// and a restart would find the leases: the disk has answered, or another daemon has let go of it
+/// (one that hung in the disk too cannot be killed, and holds it until then).
 pub fn open_in_time(
     directory: &Path,
     settings: Settings,
@@ -57,7 +71,8 @@ pub fn open_in_time(
     // Holds nothing: what is sent is either taken, or known not to have been.
     let (opened, taken) = sync_channel(0);
     let work = {
-        let (directory, settings, proc_root) = (directory.to_owned(), settings.clone(), proc_root.to_owned());
+        let (directory, settings, proc_root) =
+            (directory.to_owned(), settings.clone(), proc_root.to_owned());
         let late = Arc::clone(&late);
         move || {
             let found = open(&directory, settings, &proc_root);
@@ -73,10 +88,16 @@ pub fn open_in_time(
             late.store(true, Ordering::Relaxed);
         }
     };
-    let trouble = match std::thread::Builder::new().name("leases-open".to_owned()).spawn(work) {
+    let trouble = match std::thread::Builder::new()
+        .name("leases-open".to_owned())
+        .spawn(work)
+    {
         Ok(_thread) => match taken.recv_timeout(patience) {
             Ok((keeper, trouble)) => return (keeper, trouble, late),
-            Err(_) => StoreError::Hangs { directory: directory.display().to_string(), seconds: patience.as_secs() },
+            Err(_) => StoreError::Hangs {
+                directory: directory.display().to_string(),
+                seconds: patience.as_secs(),
+            },
         },
         Err(error) => {
             let why = format!("no thread to read {} with: {error}", directory.display());
@@ -84,7 +105,12 @@ pub fn open_in_time(
         }
     };
     let ledger = Ledger::new(settings, "", run());
-    let keeper = Keeper::new(ledger, Box::new(NoStore { why: trouble.to_string() }) as AnyStorage);
+    let keeper = Keeper::new(
+        ledger,
+        Box::new(NoStore {
+            why: trouble.to_string(),
+        }) as AnyStorage,
+    );
     (keeper, Some(trouble), late)
 }
 
@@ -98,15 +124,29 @@ fn resume(
 ) -> Keeper<AnyStorage> {
     let storage: AnyStorage = Box::new(store);
     let alive = |process: &ProcessIdentity| is_alive(proc_root, process);
-    Keeper::resume(storage, (loaded, &unreadable), settings, boot_id, run(), now, alive)
+    Keeper::resume(
+        storage,
+        (loaded, &unreadable),
+        settings,
+        boot_id,
+        run(),
+        now,
+        alive,
+    )
 }
 
 /// Differs from start to start, so that no old id means a new lease.
 fn run() -> u32 {
-    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let mixed = wall.as_nanos() ^ (u128::from(std::process::id()) << 64) ^ u128::from(Now::read().boottime.as_millis());
+    let wall = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let mixed = wall.as_nanos()
+        ^ (u128::from(std::process::id()) << 64)
+        ^ u128::from(Now::read().boottime.as_millis());
     // FNV-1a (Fowler, Noll, Vo) over the bytes: what differs anywhere differs everywhere.
-    mixed.to_le_bytes().iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+    mixed.to_le_bytes().iter().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 #[cfg(test)]
@@ -121,9 +161,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let lock = folder.path().join("leases.lock");
         // Who opens a pipe to write waits until somebody reads: as good as a disk that hangs.
-        rustix::fs::mknodat(rustix::fs::CWD, &lock, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &lock,
+            rustix::fs::FileType::Fifo,
+            0o600.into(),
+            0,
+        )
+        .unwrap();
         std::fs::set_permissions(&lock, Permissions::from_mode(0o600)).unwrap();
-        let open = |patience| open_in_time(folder.path(), Settings::default(), Path::new("/proc"), patience);
+        let open = |patience| {
+            open_in_time(
+                folder.path(),
+                Settings::default(),
+                Path::new("/proc"),
+                patience,
+            )
+        };
         let (_keeper, trouble, late) = open(Duration::from_millis(50));
         assert!(matches!(trouble, Some(StoreError::Hangs { .. })));
         assert!(!late.load(Ordering::Relaxed));

@@ -1,4 +1,5 @@
-//! How long the owner has been at one step. One that hangs in the disk answers nobody: others must be able to say so.
+//! How long the owner has been at one step. One that hangs in the disk answers nobody: others must
+//! be able to say so.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

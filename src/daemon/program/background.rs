@@ -1,17 +1,25 @@
-//! Readings for the record alone: who held memory is known also of times in which no request reads the devices.
+//! Readings for the record alone: who held memory is known also of times in which no request reads
+//! the devices.
 
 use std::sync::Weak;
 use std::time::Duration;
 
 use crate::devices::sampler::DeviceSource;
 
-/// Reads the devices whenever no reading was made for `interval`, for as long as the source is there.
+/// Reads the devices whenever no reading was made for `interval`, for as long as the source is
+/// there.
 pub(super) async fn read(source: Weak<DeviceSource>, interval: Duration) {
     loop {
         let due = {
-            let Some(source) = source.upgrade() else { return };
-            let DeviceSource::Live(sampler) = &*source else { return };
-            let due = sampler.last_attempt().map_or(interval, |ago| interval.saturating_sub(ago));
+            let Some(source) = source.upgrade() else {
+                return;
+            };
+            let DeviceSource::Live(sampler) = &*source else {
+                return;
+            };
+            let due = sampler
+                .last_attempt()
+                .map_or(interval, |ago| interval.saturating_sub(ago));
             if due.is_zero() {
                 sampler.look();
             }

@@ -16,7 +16,10 @@ pub(super) struct ByUser {
 impl ByUser {
     /// `each` for each user.
     pub(super) fn new(each: usize) -> Self {
-        Self { each, users: Mutex::default() }
+        Self {
+            each,
+            users: Mutex::default(),
+        }
     }
 
     /// Waits until `uid` may come in once more; given back where it is dropped.
@@ -34,7 +37,10 @@ impl ByUser {
     /// Users who are there or wait, or were when another came last.
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
-        self.users.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.users
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
     }
 
     fn of(&self, uid: u32) -> Arc<Semaphore> {
@@ -42,7 +48,11 @@ impl ByUser {
         let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
         // Whoever is there or waits holds a reference too.
         users.retain(|_, turns| Arc::strong_count(turns) > 1);
-        Arc::clone(users.entry(uid).or_insert_with(|| Arc::new(Semaphore::new(self.each))))
+        Arc::clone(
+            users
+                .entry(uid)
+                .or_insert_with(|| Arc::new(Semaphore::new(self.each))),
+        )
     }
 }
 

@@ -1,7 +1,8 @@
 //! The real program behind the socket: models, devices, leases and the path, put together.
 //!
-//! Everything that waits happens here and is bounded; the answer itself is [`probe::answer`](crate::probe::answer), the
-//! same that the command line runs when there is no daemon.
+//! Everything that waits happens here and is bounded; the answer itself is
+//! [`probe::answer`](crate::probe::answer), the same that the command line runs when there is no
+//! daemon.
 
 mod background;
 mod build;
@@ -42,7 +43,8 @@ pub use models::Models;
 pub use promises::Promises;
 pub use readings::Readings;
 
-/// How long all files that a new configuration names may take: each of them has its own, shorter deadline.
+/// How long all files that a new configuration names may take: each of them has its own, shorter
+/// deadline.
 const SITE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The program behind the socket.
@@ -73,17 +75,28 @@ struct Settled {
 }
 
 impl Probe {
-    /// Puts the program together, inside the runtime that will run it. Opens no driver and asks no Hub: READY waits for neither.
+    /// Puts the program together, inside the runtime that will run it. Opens no driver and asks no
+    /// Hub: READY waits for neither.
     pub fn new(parts: Parts, nvml: Option<PathBuf>) -> Result<Self, Problem> {
-        let Parts { config, metrics, log } = parts;
+        let Parts {
+            config,
+            metrics,
+            log,
+        } = parts;
         check(&config)?;
         let readings = Arc::new(Readings::new(&config.devices, nvml)?);
         let promises = Promises::new(&config, Arc::clone(readings.source()))?;
         let interval = config.history.interval.get();
         if !interval.is_zero() {
-            tokio::spawn(background::read(Arc::downgrade(readings.source()), interval));
+            tokio::spawn(background::read(
+                Arc::downgrade(readings.source()),
+                interval,
+            ));
         }
-        tokio::spawn(tell_of_leases(promises.office.standing(), Arc::downgrade(&readings)));
+        tokio::spawn(tell_of_leases(
+            promises.office.standing(),
+            Arc::downgrade(&readings),
+        ));
         let models = Models::new(&config)?;
         let rules = build::rules(&config)?;
         let probe = Self {
@@ -111,30 +124,38 @@ impl Probe {
     }
 }
 
-/// Refuses what [`Probe::new`] would refuse of a configuration although it can be read: engines and constants, users and
-/// groups that this host does not have, declared devices, the Hub's address. Opens nothing of the daemon's own.
+/// Refuses what [`Probe::new`] would refuse of a configuration although it can be read: engines and
+/// constants, users and groups that this host does not have, declared devices, the Hub's address.
+/// Opens nothing of the daemon's own.
 pub fn check(config: &Config) -> Result<(), Problem> {
     let checked = || {
         build::rules(config)?;
         promises::rules(config)?;
         models::check(config)?;
         if let Some(spec) = &config.devices.declared {
-            let of_key =
-                |problem: Problem| Problem { detail: format!("devices.declared: {}", problem.detail), ..problem };
+            let of_key = |problem: Problem| Problem {
+                detail: format!("devices.declared: {}", problem.detail),
+                ..problem
+            };
             declared::resolve(spec, SystemTime::now()).map_err(|error| of_key(error.into()))?;
         }
         Ok(())
     };
     checked().map_err(|problem: Problem| {
         let hint = problem.hint;
-        Problem { hint, ..Problem::new(Reason::BadConfiguration, problem.detail) }
+        Problem {
+            hint,
+            ..Problem::new(Reason::BadConfiguration, problem.detail)
+        }
     })
 }
 
 /// Whoever watches the devices hears of leases too.
 async fn tell_of_leases(mut standing: watch::Receiver<Standing>, readings: Weak<Readings>) {
     while standing.changed().await.is_ok() {
-        let Some(readings) = readings.upgrade() else { return };
+        let Some(readings) = readings.upgrade() else {
+            return;
+        };
         readings.changed();
     }
 }

@@ -20,15 +20,16 @@ use crate::model::Model;
 use crate::model::source::json::Weight;
 use crate::model::source::settings::{PrefixEndpoint, parse_endpoint};
 use crate::model::source::{
-    Auth, FileReader, HubSettings, Metadata, ModelReference, Origin, Place, SourceClient, SourceSettings, Token,
-    metadata,
+    Auth, FileReader, HubSettings, Metadata, ModelReference, Origin, Place, SourceClient,
+    SourceSettings, Token, metadata,
 };
 
-/// Readings of one user at once: half of what is read at once in all, so that nobody has all of it. Whoever asks for more
-/// waits for itself.
+/// Readings of one user at once: half of what is read at once in all, so that nobody has all of it.
+/// Whoever asks for more waits for itself.
 const READINGS_OF_ONE: usize = 8;
 
-/// How long one access to a file of a cache may take: less than a caller waits, and longer than a disk needs to wake.
+/// How long one access to a file of a cache may take: less than a caller waits, and longer than a
+/// disk needs to wake.
 const FILE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The longest file of a token.
@@ -61,38 +62,71 @@ impl Models {
         let operators = Operators::of_this_process();
         let mut settings = SourceSettings::new(hub(&config.hub)?);
         let no_cache = no_cache(&config.hub.cache_directory);
-        settings.cache_folder = Some(config.hub.cache_directory.clone()).filter(|_| no_cache.is_none());
+        settings.cache_folder =
+            Some(config.hub.cache_directory.clone()).filter(|_| no_cache.is_none());
         settings.file_deadline = FILE_DEADLINE;
         settings.cache_bytes = config.hub.cache_size.get().get();
         settings.revalidate_after = config.hub.branch_age.get();
         let readers = ByUser::new(READINGS_OF_ONE);
         let client = SourceClient::new(settings);
         client.measure_cache();
-        Ok(Self { client, readers, operators, access, no_cache })
+        Ok(Self {
+            client,
+            readers,
+            operators,
+            access,
+            no_cache,
+        })
     }
 
-    /// The model that `asked` names, as `caller` may see it. No path is ever opened on a caller's behalf.
-    pub(super) async fn find(&self, caller: &Caller, asked: &ModelQuestion) -> Result<Found, Problem> {
+    /// The model that `asked` names, as `caller` may see it. No path is ever opened on a caller's
+    /// behalf.
+    pub(super) async fn find(
+        &self,
+        caller: &Caller,
+        asked: &ModelQuestion,
+    ) -> Result<Found, Problem> {
         let reference = reference(asked)?;
-        let (auth, now, uid) = (self.auth(caller, &reference), SystemTime::now(), caller.peer.uid);
-        // Before anything is read and before its deadline runs. Who is here may wait for another asker's reading of the
-        // same model, never the other way round.
+        let (auth, now, uid) = (
+            self.auth(caller, &reference),
+            SystemTime::now(),
+            caller.peer.uid,
+        );
+        // Before anything is read and before its deadline runs. Who is here may wait for another
+        // asker's reading of the same model, never the other way round.
         let free = self.operators.include(uid) || self.client.is_known(&reference, &auth, now);
-        let _turn = if free { None } else { self.readers.take(uid).await };
+        let _turn = if free {
+            None
+        } else {
+            self.readers.take(uid).await
+        };
         let reader = self.reader(caller);
-        let described = self.client.describe_for(&reader, &reference, &auth, SystemTime::now()).await?;
+        let described = self
+            .client
+            .describe_for(&reader, &reference, &auth, SystemTime::now())
+            .await?;
         let cache = match described.origin {
             Origin::Memory => CacheResult::Memory,
             Origin::Disk => CacheResult::Disk,
             Origin::Hub => CacheResult::Miss,
         };
-        Ok(Found { model: described.model, stale: described.stale, cache })
+        Ok(Found {
+            model: described.model,
+            stale: described.stale,
+            cache,
+        })
     }
 
     /// As [`Models::find`], where the model is in memory and need not be checked.
     pub(super) fn at_hand(&self, caller: &Caller, reference: &ModelReference) -> Option<Found> {
-        let described = self.client.at_hand(reference, &self.auth(caller, reference), SystemTime::now())?;
-        Some(Found { model: described.model, stale: described.stale, cache: CacheResult::Memory })
+        let described =
+            self.client
+                .at_hand(reference, &self.auth(caller, reference), SystemTime::now())?;
+        Some(Found {
+            model: described.model,
+            stale: described.stale,
+            cache: CacheResult::Memory,
+        })
     }
 
     /// Hubs that do not answer: which, why, and how long ago.
@@ -106,27 +140,37 @@ impl Models {
             let why = format!("{hung}; it is skipped until it answers");
             return Some(Trouble::new("hung", why));
         }
-        let unwritable = || self.no_cache.clone().or_else(|| self.client.cache_standing()?.trouble);
+        let unwritable = || {
+            self.no_cache
+                .clone()
+                .or_else(|| self.client.cache_standing()?.trouble)
+        };
         unwritable().map(|why| Trouble::new("unwritable", why))
     }
 
     /// Brings the figures of models, cache and Hub up to date.
     pub(super) fn observe(&self, metrics: &Metrics) {
-        let on_disk = self.client.cache_standing().map_or(0, |standing| standing.bytes);
+        let on_disk = self
+            .client
+            .cache_standing()
+            .map_or(0, |standing| standing.bytes);
         metrics.set_models(self.client.known_models(), Bytes::new(on_disk));
         for outcome in HubOutcome::ALL {
             metrics.set_hub_requests(outcome, self.client.hub_tally().count(outcome));
         }
     }
 
-    /// As whom the caller sees files that the daemon can read. Who may use the daemon's token may see what was downloaded
-    /// with it; all others what their own permissions let them read.
+    /// As whom the caller sees files that the daemon can read. Who may use the daemon's token may
+    /// see what was downloaded with it; all others what their own permissions let them read.
     fn reader(&self, caller: &Caller) -> FileReader {
         let peer = caller.peer;
         if self.access.may_use_daemon_token(peer) {
             FileReader::Own
         } else {
-            FileReader::User { uid: peer.uid, groups: self.access.groups_of(peer) }
+            FileReader::User {
+                uid: peer.uid,
+                groups: self.access.groups_of(peer),
+            }
         }
     }
 
@@ -134,7 +178,9 @@ impl Models {
     fn auth(&self, caller: &Caller, reference: &ModelReference) -> Auth {
         match &caller.token {
             Some(token) => Token::new(token.reveal()).into(),
-            None if self.access.may_use_daemon_token(caller.peer) => self.client.own_auth(reference),
+            None if self.access.may_use_daemon_token(caller.peer) => {
+                self.client.own_auth(reference)
+            }
             None => Auth::Anonymous,
         }
     }
@@ -143,7 +189,11 @@ impl Models {
 /// The model that a client read itself and sent.
 pub(super) fn sent(metadata: &Unread) -> Result<Found, Problem> {
     let model = Arc::new(metadata::assemble(&received(metadata)?)?);
-    Ok(Found { model, stale: false, cache: CacheResult::Sent })
+    Ok(Found {
+        model,
+        stale: false,
+        cache: CacheResult::Sent,
+    })
 }
 
 /// What a client read itself; its records are checked again when a model is made of it.
@@ -185,15 +235,31 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     for endpoint in config.hub.endpoints.values() {
         parse_endpoint("hub.endpoints", endpoint)?;
     }
-    let of_prefixes = config.hub.endpoint_token_files.values().map(|path| ("hub.endpoint_token_files", path));
-    for (key, path) in config.hub.token_file.iter().map(|path| ("hub.token_file", path)).chain(of_prefixes) {
+    let of_prefixes = config
+        .hub
+        .endpoint_token_files
+        .values()
+        .map(|path| ("hub.endpoint_token_files", path));
+    for (key, path) in config
+        .hub
+        .token_file
+        .iter()
+        .map(|path| ("hub.token_file", path))
+        .chain(of_prefixes)
+    {
         // What is there is for the daemon alone to read.
         let file = path.clone();
         let found = files::try_wait(path, move |disk| disk.metadata(&file));
         if let Err(error) = found
-            && matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::TimedOut)
+            && matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::TimedOut
+            )
         {
-            return Err(Problem::new(Reason::BadConfiguration, format!("{key} {}: {error}", path.display())));
+            return Err(Problem::new(
+                Reason::BadConfiguration,
+                format!("{key} {}: {error}", path.display()),
+            ));
         }
     }
     Ok(())
@@ -201,8 +267,12 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
 
 /// Who may use the daemon's token.
 fn access(config: &Config) -> Result<TokenAccess, Problem> {
-    TokenAccess::new(&config.access, Accounts::read(Path::new("/")), Operators::of_this_process())
-        .map_err(|error| Problem::new(Reason::BadConfiguration, format!("[access] {error}")))
+    TokenAccess::new(
+        &config.access,
+        Accounts::read(Path::new("/")),
+        Operators::of_this_process(),
+    )
+    .map_err(|error| Problem::new(Reason::BadConfiguration, format!("[access] {error}")))
 }
 
 fn hub(config: &HubConfig) -> Result<HubSettings, Problem> {
@@ -236,8 +306,14 @@ fn hub(config: &HubConfig) -> Result<HubSettings, Problem> {
 /// The token in the file at `path`; an empty file holds none.
 fn token(key: &str, path: &Path) -> Result<Option<Token>, Problem> {
     let file = path.to_owned();
-    let text = files::try_wait(path, move |disk| disk.read_text(&file, MAX_TOKEN_BYTES))
-        .map_err(|error| Problem::new(Reason::BadConfiguration, format!("{key} {}: {error}", path.display())))?;
+    let text = files::try_wait(path, move |disk| disk.read_text(&file, MAX_TOKEN_BYTES)).map_err(
+        |error| {
+            Problem::new(
+                Reason::BadConfiguration,
+                format!("{key} {}: {error}", path.display()),
+            )
+        },
+    )?;
     Ok(Token::new(&text))
 }
 
@@ -247,8 +323,12 @@ fn no_cache(folder: &Path) -> Option<String> {
     let place = folder.display();
     match files::wait(folder, move |disk| disk.is_folder(&asked)) {
         Ok(true) => None,
-        Ok(false) => Some(format!("the folder {place} is not there: models are kept in memory only")),
-        Err(hung) => Some(format!("{hung}: models are kept in memory only until the next start")),
+        Ok(false) => Some(format!(
+            "the folder {place} is not there: models are kept in memory only"
+        )),
+        Err(hung) => Some(format!(
+            "{hung}: models are kept in memory only until the next start"
+        )),
     }
 }
 
@@ -270,21 +350,38 @@ mod tests {
         config.hub.endpoint = "http://127.0.0.1:9".to_owned();
         let models = Models::new(&config).unwrap();
         let ask = |uid: u32, number: usize| {
-            let peer = Peer { uid, gid: uid, pid: None };
-            let asked = ModelQuestion { repo: format!("a/{number}"), ..ModelQuestion::default() };
+            let peer = Peer {
+                uid,
+                gid: uid,
+                pid: None,
+            };
+            let asked = ModelQuestion {
+                repo: format!("a/{number}"),
+                ..ModelQuestion::default()
+            };
             let models = &models;
             Box::pin(async move {
-                let caller = Caller { peer, token: None, request_id: String::new() };
+                let caller = Caller {
+                    peer,
+                    token: None,
+                    request_id: String::new(),
+                };
                 models.find(&caller, &asked).await.map(drop)
             })
         };
-        let mut asked: Vec<_> = (0..20).flat_map(|number| [ask(OTHER, number), ask(0, number)]).collect();
+        let mut asked: Vec<_> = (0..20)
+            .flat_map(|number| [ask(OTHER, number), ask(0, number)])
+            .collect();
         asked.push(ask(OTHER + 1, 0));
         for asked in &mut asked {
             assert!(poll!(asked).is_pending());
         }
         let left = [0, OTHER, OTHER + 1].map(|uid| models.readers.left(uid));
-        assert_eq!(left, [READINGS_OF_ONE, 0, READINGS_OF_ONE - 1], "root is not held to it");
+        assert_eq!(
+            left,
+            [READINGS_OF_ONE, 0, READINGS_OF_ONE - 1],
+            "root is not held to it"
+        );
     }
 
     #[test]
@@ -298,7 +395,8 @@ mod tests {
             received(&Unread::of(&sent).unwrap()).map(drop)
         };
         received_with(json!({"config.json": {"a": 1}})).unwrap();
-        let refused = received_with(json!({"config.json": vec![json!({"": 0}); 80_000]})).unwrap_err();
+        let refused =
+            received_with(json!({"config.json": vec![json!({"": 0}); 80_000]})).unwrap_err();
         assert!(refused.to_string().contains("values take"), "{refused}");
     }
 }

@@ -34,9 +34,14 @@ impl Readings {
     pub(super) fn new(config: &DevicesConfig, nvml: Option<PathBuf>) -> Result<Self, Problem> {
         let source = match &config.declared {
             // Leases of a file's are not this daemon's.
-            Some(spec) => DeviceSource::Declared(Arc::new(declared::resolve(spec, SystemTime::now())?.snapshot)),
+            Some(spec) => DeviceSource::Declared(Arc::new(
+                declared::resolve(spec, SystemTime::now())?.snapshot,
+            )),
             None => DeviceSource::Live(Sampler::start(options(config, nvml)).map_err(|error| {
-                Problem::new(Reason::Internal, format!("the sampler's thread cannot be started: {error}"))
+                Problem::new(
+                    Reason::Internal,
+                    format!("the sampler's thread cannot be started: {error}"),
+                )
             })?),
         };
         Ok(Self {
@@ -59,7 +64,8 @@ impl Readings {
         self.deadline
     }
 
-    /// A reading that is at most one sampling interval old, or one marked stale while the driver hangs.
+    /// A reading that is at most one sampling interval old, or one marked stale while the driver
+    /// hangs.
     pub(super) async fn latest(&self) -> Result<Arc<Snapshot>, Problem> {
         self.at_most(self.max_age).await
     }
@@ -72,17 +78,26 @@ impl Readings {
     async fn at_most(&self, max_age: Duration) -> Result<Arc<Snapshot>, Problem> {
         let snapshot = self.source.sample(max_age, self.deadline).await?;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.as_ref().is_none_or(|known| known.sampled_at < snapshot.sampled_at)
+        if last
+            .as_ref()
+            .is_none_or(|known| known.sampled_at < snapshot.sampled_at)
             && let Some(earlier) = last.replace(Arc::clone(&snapshot))
         {
-            self.before.lock().unwrap_or_else(PoisonError::into_inner).push(earlier);
+            self.before
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(earlier);
         }
         Ok(snapshot)
     }
 
-    /// Bytes a second that were coming free, by UUID, between a reading shortly before `snapshot` and it.
+    /// Bytes a second that were coming free, by UUID, between a reading shortly before `snapshot`
+    /// and it.
     pub(super) fn draining(&self, snapshot: &Snapshot) -> BTreeMap<String, Bytes> {
-        self.before.lock().unwrap_or_else(PoisonError::into_inner).draining(snapshot)
+        self.before
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .draining(snapshot)
     }
 
     /// The last reading, however old, without waking the driver for another.
@@ -93,7 +108,8 @@ impl Readings {
         }
     }
 
-    /// Counts up at every reading and at every change of leases. While somebody listens, readings go on.
+    /// Counts up at every reading and at every change of leases. While somebody listens, readings
+    /// go on.
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         let receiver = self.changes.subscribe();
         if let (DeviceSource::Live(sampler), 1) = (&*self.source, self.changes.receiver_count()) {
@@ -117,7 +133,8 @@ impl Readings {
 
     /// Says that something beside the devices changed.
     pub(super) fn changed(&self) {
-        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+        self.changes
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// What the sampler is at; `None` for declared devices.
@@ -145,7 +162,10 @@ fn options(config: &DevicesConfig, nvml: Option<PathBuf>) -> SamplerOptions {
         nvml: NvmlOptions {
             library: nvml.or(configured),
             roots: HostRoots::from_environment(),
-            margins: Margins { display_bytes: config.display_margin.get(), ..Margins::default() },
+            margins: Margins {
+                display_bytes: config.display_margin.get(),
+                ..Margins::default()
+            },
         },
         interval: Some(config.sample_interval.get()),
         idle_after: (!idle.is_zero()).then_some(idle),

@@ -1,13 +1,14 @@
 //! Answers given again.
 //!
-//! An answer is a pure function of the question, the model, the reading with what is claimed on it, and the site's rules:
-//! [`probe::answer`](crate::probe::answer) reads no clock, no environment and no file. Where all of these are the very
-//! same, so is the answer, and what was written for the first asker is given to the next. Schedulers ask one question
-//! many times a second; readings change once a second, leases when they change.
+//! An answer is a pure function of the question, the model, the reading with what is claimed on it,
+//! and the site's rules: [`probe::answer`](crate::probe::answer) reads no clock, no environment and
+//! no file. Where all of these are the very same, so is the answer, and what was written for the
+//! first asker is given to the next. Schedulers ask one question many times a second; readings
+//! change once a second, leases when they change.
 //!
-//! A question is known again by its bytes, before it is parsed: equal bytes are an equal question. Nothing here decides
-//! what a caller may see: the model is looked up for every caller anew, and one that it may not see is not the one that
-//! is compared.
+//! A question is known again by its bytes, before it is parsed: equal bytes are an equal question.
+//! Nothing here decides what a caller may see: the model is looked up for every caller anew, and
+//! one that it may not see is not the one that is compared.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,11 +21,12 @@ use crate::devices::Snapshot;
 use crate::model::Model;
 use crate::model::source::ModelReference;
 
-/// Answers that are kept; each costs some ten kilobytes, and at most [`KEPT_ANSWER_BYTES`]. Beyond it all are forgotten: a
-/// site that asks more different questions within one reading gains nothing from keeping the wrong ones.
+/// Answers that are kept; each costs some ten kilobytes, and at most [`KEPT_ANSWER_BYTES`]. Beyond
+/// it all are forgotten: a site that asks more different questions within one reading gains nothing
+/// from keeping the wrong ones.
 const MOST: usize = 64;
-/// Bytes that all of them may take, with the models that they keep in memory: a model of usual size takes some 30 KiB, and
-/// one written to take memory takes several MiB.
+/// Bytes that all of them may take, with the models that they keep in memory: a model of usual size
+/// takes some 30 KiB, and one written to take memory takes several MiB.
 const MOST_BYTES: u64 = 8 << 20;
 
 /// What an answer follows from, beside the question.
@@ -39,7 +41,8 @@ pub(super) struct Grounds {
 }
 
 impl Grounds {
-    /// Whether both lead to the same answer. What is held cannot have been freed, so one address is one value.
+    /// Whether both lead to the same answer. What is held cannot have been freed, so one address is
+    /// one value.
     fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.snapshot, &other.snapshot)
             && Arc::ptr_eq(&self.model, &other.model)
@@ -61,8 +64,16 @@ pub(super) struct Kept {
 
 impl Kept {
     pub(super) fn new(reference: ModelReference, grounds: Grounds, written: Written) -> Self {
-        let bytes = grounds.model.heap_bytes().saturating_add(written.json().len() as u64);
-        Self { reference, grounds, written, bytes }
+        let bytes = grounds
+            .model
+            .heap_bytes()
+            .saturating_add(written.json().len() as u64);
+        Self {
+            reference,
+            grounds,
+            written,
+            bytes,
+        }
     }
 
     /// The model that was asked about.
@@ -86,8 +97,8 @@ impl Remembered {
         self.kept().get(body).cloned()
     }
 
-    /// Keeps an answer to `body`, unless it is a long one. An older one to it goes, and so do all that followed from
-    /// another reading.
+    /// Keeps an answer to `body`, unless it is a long one. An older one to it goes, and so do all
+    /// that followed from another reading.
     pub(super) fn keep(&self, body: &[u8], answer: Kept) {
         let mut kept = self.kept();
         kept.retain(|_, other| Arc::ptr_eq(&other.grounds.snapshot, &answer.grounds.snapshot));
@@ -97,7 +108,9 @@ impl Remembered {
             return;
         }
 
-        let others = kept.iter().map(|(body, other)| other.bytes.saturating_add(body.len() as u64));
+        let others = kept
+            .iter()
+            .map(|(body, other)| other.bytes.saturating_add(body.len() as u64));
         if kept.len() >= MOST || others.fold(taken, u64::saturating_add) > MOST_BYTES {
             kept.clear();
         }
@@ -112,7 +125,9 @@ impl Remembered {
 
 impl std::fmt::Debug for Remembered {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Remembered").field("answers", &self.kept().len()).finish_non_exhaustive()
+        f.debug_struct("Remembered")
+            .field("answers", &self.kept().len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -137,16 +152,26 @@ mod tests {
             "components": [], "base_model": null, "gguf": null, "hub_totals": null,
             "evidence": {"kind": "every_header"}, "doubts": []
         });
-        Arc::new(crate::model::source::metadata::assemble(&serde_json::from_value(metadata).unwrap()).unwrap())
+        Arc::new(
+            crate::model::source::metadata::assemble(&serde_json::from_value(metadata).unwrap())
+                .unwrap(),
+        )
     }
 
     fn snapshot() -> Arc<Snapshot> {
-        Arc::new(declared::resolve("2x24GiB", std::time::SystemTime::UNIX_EPOCH).unwrap().snapshot)
+        Arc::new(
+            declared::resolve("2x24GiB", std::time::SystemTime::UNIX_EPOCH)
+                .unwrap()
+                .snapshot,
+        )
     }
 
     fn answer(grounds: Grounds, message: &str) -> Kept {
         let reference = ModelReference::parse("a/b", None, |_| false).unwrap();
-        let written = Written::new(&Answer { message: message.to_owned(), ..Answer::default() });
+        let written = Written::new(&Answer {
+            message: message.to_owned(),
+            ..Answer::default()
+        });
         Kept::new(reference, grounds, written)
     }
 
@@ -163,18 +188,57 @@ mod tests {
         let remembered = Remembered::default();
         assert!(remembered.find(b"a question").is_none());
         remembered.keep(b"a question", answer(grounds(), "kept"));
-        assert!(remembered.find(b"a question ").is_none(), "another question");
+        assert!(
+            remembered.find(b"a question ").is_none(),
+            "another question"
+        );
 
         let kept = remembered.find(b"a question").unwrap();
         assert_eq!(kept.reference().name(), "a/b");
-        assert!(kept.written_on(&grounds()).unwrap().json().windows(4).any(|part| part == b"kept"));
+        assert!(
+            kept.written_on(&grounds())
+                .unwrap()
+                .json()
+                .windows(4)
+                .any(|part| part == b"kept")
+        );
         let claims = BTreeMap::from([("declared-0".to_owned(), Bytes::gib(1))]);
         for (what, other) in [
-            ("a later reading, equal or not", Grounds { snapshot: snapshot(), ..grounds() }),
-            ("a claim", Grounds { claims, ..grounds() }),
-            ("a model read again", Grounds { model: self::model(), ..grounds() }),
-            ("a model that may be old", Grounds { stale: true, ..grounds() }),
-            ("other rules", Grounds { settled: self::settled(), ..grounds() }),
+            (
+                "a later reading, equal or not",
+                Grounds {
+                    snapshot: snapshot(),
+                    ..grounds()
+                },
+            ),
+            (
+                "a claim",
+                Grounds {
+                    claims,
+                    ..grounds()
+                },
+            ),
+            (
+                "a model read again",
+                Grounds {
+                    model: self::model(),
+                    ..grounds()
+                },
+            ),
+            (
+                "a model that may be old",
+                Grounds {
+                    stale: true,
+                    ..grounds()
+                },
+            ),
+            (
+                "other rules",
+                Grounds {
+                    settled: self::settled(),
+                    ..grounds()
+                },
+            ),
         ] {
             assert!(kept.written_on(&other).is_none(), "{what}");
         }
@@ -198,10 +262,20 @@ mod tests {
         }
         assert!(remembered.kept().len() > 1);
         let last = (3 * MOST - 1).to_string();
-        remembered.keep(last.as_bytes(), answer(grounds(&here), &"x".repeat(KEPT_ANSWER_BYTES)));
-        assert!(remembered.find(last.as_bytes()).is_none(), "a long answer is not kept, nor the older one");
+        remembered.keep(
+            last.as_bytes(),
+            answer(grounds(&here), &"x".repeat(KEPT_ANSWER_BYTES)),
+        );
+        assert!(
+            remembered.find(last.as_bytes()).is_none(),
+            "a long answer is not kept, nor the older one"
+        );
         remembered.keep(b"later", answer(grounds(&snapshot()), "x"));
-        assert_eq!(remembered.kept().len(), 1, "those of the reading before are gone");
+        assert_eq!(
+            remembered.kept().len(),
+            1,
+            "those of the reading before are gone"
+        );
     }
 
     #[test]
@@ -217,14 +291,23 @@ mod tests {
                 claims: BTreeMap::new(),
                 settled: Arc::clone(&settled),
             };
-            Kept { bytes, ..answer(grounds, "x") }
+            Kept {
+                bytes,
+                ..answer(grounds, "x")
+            }
         };
         for number in 0..10_u8 {
             remembered.keep(&[number], large(MOST_BYTES / 3));
             let kept: u64 = remembered.kept().values().map(|kept| kept.bytes).sum();
-            assert!(remembered.find(&[number]).is_some() && kept <= MOST_BYTES, "{kept} bytes");
+            assert!(
+                remembered.find(&[number]).is_some() && kept <= MOST_BYTES,
+                "{kept} bytes"
+            );
         }
         remembered.keep(&[9], large(MOST_BYTES + 1));
-        assert!(remembered.find(&[9]).is_none(), "a model that takes all the room is not kept, nor the older answer");
+        assert!(
+            remembered.find(&[9]).is_none(),
+            "a model that takes all the room is not kept, nor the older answer"
+        );
     }
 }

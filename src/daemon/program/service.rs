@@ -39,7 +39,11 @@ impl Probe {
         let span = debug_span!("model", repo = question.model.repo);
         let find = async {
             match question.model.metadata.clone() {
-                Some(metadata) => self.workbench.run(caller.peer.uid, move || models::sent(&metadata)).await,
+                Some(metadata) => {
+                    self.workbench
+                        .run(caller.peer.uid, move || models::sent(&metadata))
+                        .await
+                }
                 None => self.models.find(caller, &question.model).await,
             }
         };
@@ -47,7 +51,9 @@ impl Probe {
         let took = started.elapsed();
         stages::tell("model", took, &found, |found| found.cache.word());
         // A Hub was asked, or could not be; what was read is kept on disk, or could not be.
-        if found.as_ref().map_or(true, |found| found.stale || found.cache == CacheResult::Miss) {
+        if found.as_ref().map_or(true, |found| {
+            found.stale || found.cache == CacheResult::Miss
+        }) {
             self.look();
         }
         let found = found?;
@@ -56,7 +62,8 @@ impl Probe {
         Ok(found)
     }
 
-    /// Devices as `question` declares them, or this host's, less what leases claim and what the site keeps back.
+    /// Devices as `question` declares them, or this host's, less what leases claim and what the
+    /// site keeps back.
     async fn here(&self, settled: &Settled, question: &Question) -> Result<Here, Problem> {
         if let Some(spec) = &question.gpus {
             return Here::declared(spec, SystemTime::now());
@@ -66,7 +73,12 @@ impl Probe {
     }
 
     /// A reading as the site wants it seen, with what was coming free when it was taken.
-    fn seen_here(&self, settled: &Settled, snapshot: &Snapshot, claims: &BTreeMap<String, Bytes>) -> Here {
+    fn seen_here(
+        &self,
+        settled: &Settled,
+        snapshot: &Snapshot,
+        claims: &BTreeMap<String, Bytes>,
+    ) -> Here {
         let mut here = seen(settled, snapshot, claims);
         here.draining = self.readings.draining(snapshot);
         here
@@ -76,12 +88,9 @@ impl Probe {
     async fn devices(&self) -> Result<(Arc<Snapshot>, BTreeMap<String, Bytes>), Problem> {
         let started = Instant::now();
         let read = self.reading().await;
-        stages::tell(
-            "devices",
-            started.elapsed(),
-            &read,
-            |(snapshot, _)| if snapshot.stale { "stale" } else { "read" },
-        );
+        stages::tell("devices", started.elapsed(), &read, |(snapshot, _)| {
+            if snapshot.stale { "stale" } else { "read" }
+        });
         if self.turns.any_wrong() {
             self.look();
         }
@@ -116,12 +125,19 @@ impl Probe {
         match &released {
             // Declared devices have no driver.
             Ok(()) if self.readings.status().is_none() => {}
-            Ok(()) => info!(uid, pid, seconds, request_id, "the driver is let go of, as this user asked"),
+            Ok(()) => info!(
+                uid,
+                pid, seconds, request_id, "the driver is let go of, as this user asked"
+            ),
             Err(problem) => {
                 let why = problem.detail.as_str();
                 warn!(
                     uid,
-                    pid, seconds, request_id, why, "the driver is to be let go of, as this user asked, and hangs"
+                    pid,
+                    seconds,
+                    request_id,
+                    why,
+                    "the driver is to be let go of, as this user asked, and hangs"
                 );
             }
         }
@@ -153,25 +169,43 @@ fn answer(
     here: &Here,
     settled: &Settled,
 ) -> Result<Written, Problem> {
-    let mut answer = plan(metrics, || probe::fits(question, &found.model, here, &settled.rules))?;
+    let mut answer = plan(metrics, || {
+        probe::fits(question, &found.model, here, &settled.rules)
+    })?;
     probe::note_staleness(&mut answer, found.stale);
     Ok(Written::new(&answer))
 }
 
 /// A reading as the site wants it seen: less what leases claim and what is kept back everywhere.
-pub(super) fn seen(settled: &Settled, snapshot: &Snapshot, leased: &BTreeMap<String, Bytes>) -> Here {
+pub(super) fn seen(
+    settled: &Settled,
+    snapshot: &Snapshot,
+    leased: &BTreeMap<String, Bytes>,
+) -> Here {
     let mut here = Here::of(snapshot, leased);
-    here.availability = here.availability.keeping(settled.config.placement.margin.get());
+    here.availability = here
+        .availability
+        .keeping(settled.config.placement.margin.get());
     here
 }
 
 impl Service for Probe {
     async fn again(&self, caller: &Caller, body: &[u8]) -> Result<Option<Written>, Problem> {
-        let Some(kept) = self.remembered.find(body) else { return Ok(None) };
-        let Some(found) = self.models.at_hand(caller, kept.reference()) else { return Ok(None) };
+        let Some(kept) = self.remembered.find(body) else {
+            return Ok(None);
+        };
+        let Some(found) = self.models.at_hand(caller, kept.reference()) else {
+            return Ok(None);
+        };
         let settled = self.settled();
         let (snapshot, claims) = self.reading().await?;
-        let grounds = Grounds { model: found.model, stale: found.stale, snapshot, claims, settled };
+        let grounds = Grounds {
+            model: found.model,
+            stale: found.stale,
+            snapshot,
+            claims,
+            settled,
+        };
         let written = kept.written_on(&grounds);
         if written.is_some() {
             self.metrics.model_lookup(found.cache);
@@ -179,7 +213,12 @@ impl Service for Probe {
         Ok(written)
     }
 
-    async fn fits(&self, caller: Caller, question: Question, body: Option<bytes::Bytes>) -> Result<Written, Problem> {
+    async fn fits(
+        &self,
+        caller: Caller,
+        question: Question,
+        body: Option<bytes::Bytes>,
+    ) -> Result<Written, Problem> {
         let settled = self.settled();
         probe::known_engine(&question, &settled.rules)?;
         let found = self.model(&caller, &question).await?;
@@ -188,7 +227,9 @@ impl Service for Probe {
             let seat = self.workbench.seat(caller.peer.uid).await?;
             let here = self.here(&settled, &question).await?;
             let metrics = Arc::clone(&self.metrics);
-            return seat.run(move || answer(&metrics, &question, &found, &here, &settled)).await;
+            return seat
+                .run(move || answer(&metrics, &question, &found, &here, &settled))
+                .await;
         }
         let (mut snapshot, mut claims) = self.devices().await?;
         let mut seat = None;
@@ -215,15 +256,25 @@ impl Service for Probe {
             None => work()?,
         };
         if let Some((body, reference)) = kept {
-            self.remembered.keep(&body, Kept::new(reference, grounds, written.clone()));
+            self.remembered
+                .keep(&body, Kept::new(reference, grounds, written.clone()));
         }
         Ok(written)
     }
 
-    async fn fits_together(&self, caller: Caller, questions: Vec<Question>) -> Result<TogetherAnswer, Problem> {
+    async fn fits_together(
+        &self,
+        caller: Caller,
+        questions: Vec<Question>,
+    ) -> Result<TogetherAnswer, Problem> {
         let settled = self.settled();
-        if let Some(other) = questions.iter().position(|question| question.gpus != questions[0].gpus) {
-            let detail = format!("questions[{other}].gpus: questions that must fit together name the same devices");
+        if let Some(other) = questions
+            .iter()
+            .position(|question| question.gpus != questions[0].gpus)
+        {
+            let detail = format!(
+                "questions[{other}].gpus: questions that must fit together name the same devices"
+            );
             return Err(Problem::new(Reason::Usage, detail));
         }
         let mut models = Vec::with_capacity(questions.len());
@@ -235,19 +286,33 @@ impl Service for Probe {
             models.push(found.model);
         }
         let Some(first) = completed.first() else {
-            return Err(Problem::new(Reason::Usage, "questions: at least one is needed"));
+            return Err(Problem::new(
+                Reason::Usage,
+                "questions: at least one is needed",
+            ));
         };
         let seat = self.workbench.seat(caller.peer.uid).await?;
         let here = self.here(&settled, first).await?;
-        let cells = completed.len().saturating_mul(here.availability.devices.len());
+        let cells = completed
+            .len()
+            .saturating_mul(here.availability.devices.len());
         if cells > MOST_TOGETHER {
-            let detail =
-                format!("{} questions on {} devices at once", completed.len(), here.availability.devices.len());
-            let hint = format!("questions times devices may come to {MOST_TOGETHER}: ask for fewer at once");
+            let detail = format!(
+                "{} questions on {} devices at once",
+                completed.len(),
+                here.availability.devices.len()
+            );
+            let hint = format!(
+                "questions times devices may come to {MOST_TOGETHER}: ask for fewer at once"
+            );
             return Err(Problem::new(Reason::Usage, detail).hint(hint));
         }
         let metrics = Arc::clone(&self.metrics);
-        let work = move || plan(&metrics, || probe::together(&completed, &models, &here, &settled.rules));
+        let work = move || {
+            plan(&metrics, || {
+                probe::together(&completed, &models, &here, &settled.rules)
+            })
+        };
         seat.run(work).await
     }
 
@@ -256,7 +321,11 @@ impl Service for Probe {
         probe::known_engine(&question, &settled.rules)?;
         let found = self.model(&caller, &question).await?;
         let question = Self::complete(&settled, question, &found);
-        let declared = question.gpus.as_deref().map(|spec| Here::declared(spec, SystemTime::now())).transpose()?;
+        let declared = question
+            .gpus
+            .as_deref()
+            .map(|spec| Here::declared(spec, SystemTime::now()))
+            .transpose()?;
         let metrics = Arc::clone(&self.metrics);
         let work = move || {
             let estimate = || probe::estimate(&question, &found.model, declared, &settled.rules);
@@ -275,10 +344,20 @@ impl Service for Probe {
             (snapshot, claims)
         } else {
             self.promises.known()?;
-            (self.noting(self.readings.latest().await)?, self.promises.office.leased())
+            (
+                self.noting(self.readings.latest().await)?,
+                self.promises.office.leased(),
+            )
         };
-        let leased_bytes = claims.into_iter().map(|(uuid, bytes)| (uuid, bytes.get())).collect();
-        Ok(GpusAnswer { schema_version: SCHEMA_VERSION, snapshot: Snapshot::clone(&snapshot), leased_bytes })
+        let leased_bytes = claims
+            .into_iter()
+            .map(|(uuid, bytes)| (uuid, bytes.get()))
+            .collect();
+        Ok(GpusAnswer {
+            schema_version: SCHEMA_VERSION,
+            snapshot: Snapshot::clone(&snapshot),
+            leased_bytes,
+        })
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -293,22 +372,46 @@ impl Service for Probe {
         self.health_now()
     }
 
-    async fn create_lease(&self, caller: Caller, request: LeaseRequest, room: Room) -> Result<Answer, Problem> {
+    async fn create_lease(
+        &self,
+        caller: Caller,
+        request: LeaseRequest,
+        room: Room,
+    ) -> Result<Answer, Problem> {
         let settled = self.settled();
         if request.question.gpus.is_some() {
-            let detail = "question.gpus: memory is promised on this host's devices, not on declared ones";
+            let detail =
+                "question.gpus: memory is promised on this host's devices, not on declared ones";
             return Err(Problem::new(Reason::Usage, detail));
         }
         probe::known_engine(&request.question, &settled.rules)?;
         let found = self.model(&caller, &request.question).await?;
         let question = Self::complete(&settled, request.question.clone(), &found);
         let started = Instant::now();
-        let ask = promises::grant_ask(&caller, request, &question, Arc::clone(&found.model), settled)?;
-        let ask = GrantAsk { room: Some(room), ..ask };
-        let answer = self.promises.office.grant(ask).instrument(debug_span!("lease")).await;
+        let ask = promises::grant_ask(
+            &caller,
+            request,
+            &question,
+            Arc::clone(&found.model),
+            settled,
+        )?;
+        let ask = GrantAsk {
+            room: Some(room),
+            ..ask
+        };
+        let answer = self
+            .promises
+            .office
+            .grant(ask)
+            .instrument(debug_span!("lease"))
+            .await;
         let took = started.elapsed();
         stages::tell("lease", took, &answer, |answer| {
-            if answer.lease.is_some() { "granted" } else { answer.reason.as_deref().unwrap_or_default() }
+            if answer.lease.is_some() {
+                "granted"
+            } else {
+                answer.reason.as_deref().unwrap_or_default()
+            }
         });
         let mut answer = self.noting(answer)?;
         if self.turns.any_wrong() {
@@ -321,7 +424,9 @@ impl Service for Probe {
 
     async fn leases(&self, _caller: Caller) -> Result<LeasesAnswer, Problem> {
         let mut answer = self.promises.office.list().await?;
-        answer.warnings.extend(self.promises.known().err().map(|unread| unread.detail));
+        answer
+            .warnings
+            .extend(self.promises.known().err().map(|unread| unread.detail));
         Ok(answer)
     }
 
@@ -329,7 +434,12 @@ impl Service for Probe {
         self.promises.office.get(id).await
     }
 
-    async fn renew_lease(&self, caller: Caller, id: String, request: RenewRequest) -> Result<LeaseAnswer, Problem> {
+    async fn renew_lease(
+        &self,
+        caller: Caller,
+        id: String,
+        request: RenewRequest,
+    ) -> Result<LeaseAnswer, Problem> {
         let ttl = request.ttl_seconds.map(Duration::from_secs);
         self.noting(self.promises.office.renew(id, &caller, ttl).await)
     }
@@ -338,9 +448,16 @@ impl Service for Probe {
         self.noting(self.promises.office.release(id, &caller).await)
     }
 
-    async fn release_nvml(&self, caller: Caller, seconds: u64) -> Result<NvmlReleaseAnswer, Problem> {
+    async fn release_nvml(
+        &self,
+        caller: Caller,
+        seconds: u64,
+    ) -> Result<NvmlReleaseAnswer, Problem> {
         if !Operators::of_this_process().include(caller.peer.uid) {
-            return Err(Problem::new(Reason::Forbidden, "only root and the daemon's own user may release the driver"));
+            return Err(Problem::new(
+                Reason::Forbidden,
+                "only root and the daemon's own user may release the driver",
+            ));
         }
         let length = Duration::from_secs(seconds);
         self.release_told(&caller, length).await?;
@@ -358,7 +475,9 @@ impl Service for Probe {
         self.models.observe(metrics);
         let status = self.readings.status();
         metrics.set_nvml_errors(status.as_ref().map_or(0, |status| status.errors));
-        let age = status.as_ref().and_then(|status| status.last.as_ref().map(|(age, _)| *age));
+        let age = status
+            .as_ref()
+            .and_then(|status| status.last.as_ref().map(|(age, _)| *age));
         if let Some(status) = &status {
             metrics.set_xids(&status.xids);
         }
@@ -385,7 +504,10 @@ impl Service for Probe {
                 leased: known.then_some(device.leased),
                 unusable: match &device.unusable {
                     Some(why) => Some(why.reason.clone()),
-                    None => device.free.is_none().then(|| "memory_unreadable".to_owned()),
+                    None => device
+                        .free
+                        .is_none()
+                        .then(|| "memory_unreadable".to_owned()),
                 },
                 part_of_gpu: device.facts.parent_uuid.is_some(),
             })
@@ -398,9 +520,10 @@ impl Program for Probe {
     async fn liveness(&self) -> Result<(), String> {
         self.look();
         match self.readings.status().and_then(|status| status.busy) {
-            Some((doing, since)) if since > HUNG_AFTER => {
-                Err(format!("the sampler has been stuck in {doing} for {} s", since.as_secs()))
-            }
+            Some((doing, since)) if since > HUNG_AFTER => Err(format!(
+                "the sampler has been stuck in {doing} for {} s",
+                since.as_secs()
+            )),
             _ => self.promises.liveness().await,
         }
     }
@@ -417,18 +540,33 @@ impl Program for Probe {
             .run(place, read)
             .await
             .unwrap_or_else(|hung| Err(Problem::new(Reason::BadConfiguration, hung.to_string())))?;
-        // Against what was built in at the start: a key that needs a restart needs it until there was one.
+        // Against what was built in at the start: a key that needs a restart needs it until there
+        // was one.
         let changed = self.built.changed_keys(&config);
         self.log
             .set_filter(&config.log.filter)
             .map_err(|why| Problem::new(Reason::BadConfiguration, format!("log.filter: {why}")))?;
-        self.promises.office.set_rules(ledger_rules, config.leases.default_ttl.get()).await?;
-        *self.settled.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(Settled { config, rules });
+        self.promises
+            .office
+            .set_rules(ledger_rules, config.leases.default_ttl.get())
+            .await?;
+        *self
+            .settled
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) =
+            Arc::new(Settled { config, rules });
         // These are read at each question; the rest is built in.
         let taken_over = |key: &String| {
-            ["placement", "engines.", "log.filter", "leases.default_ttl", "leases.max_ttl", "leases.user"]
-                .iter()
-                .any(|part| key.starts_with(part))
+            [
+                "placement",
+                "engines.",
+                "log.filter",
+                "leases.default_ttl",
+                "leases.max_ttl",
+                "leases.user",
+            ]
+            .iter()
+            .any(|part| key.starts_with(part))
         };
         Ok(changed.into_iter().filter(|key| !taken_over(key)).collect())
     }

@@ -7,7 +7,12 @@ use tracing::debug;
 use crate::api::Problem;
 
 /// Tells how a stage ended: with a word of its own, or the reason for which it failed.
-pub(super) fn tell<T>(stage: &'static str, took: Duration, ended: &Result<T, Problem>, well: impl FnOnce(&T) -> &str) {
+pub(super) fn tell<T>(
+    stage: &'static str,
+    took: Duration,
+    ended: &Result<T, Problem>,
+    well: impl FnOnce(&T) -> &str,
+) {
     debug!(
         stage,
         outcome = match ended {

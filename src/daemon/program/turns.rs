@@ -28,20 +28,34 @@ impl Turns {
         for (part, trouble) in parts {
             let cause = trouble.as_ref().map(|trouble| trouble.cause.as_str());
             let turn = {
-                // Each is valid by itself at every moment. Nothing is held while the log is written.
+                // Each is valid by itself at every moment. Nothing is held while the log is
+                // written.
                 let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
                 let told = &mut told[*part as usize];
                 let turn = told.note(cause, now);
                 any_wrong |= told.wrong().is_some();
                 turn
             };
-            let Some(Turn { after, left_out }) = turn else { continue };
+            let Some(Turn { after, left_out }) = turn else {
+                continue;
+            };
             let part = part.word();
             if let Some(Trouble { cause, why }) = trouble {
-                tracing::warn!(part, cause, why, left_out, "a part of the daemon is degraded");
+                tracing::warn!(
+                    part,
+                    cause,
+                    why,
+                    left_out,
+                    "a part of the daemon is degraded"
+                );
             } else {
                 let after_seconds = after.map(|after| after.as_secs());
-                tracing::info!(part, after_seconds, left_out, "a part of the daemon is well again");
+                tracing::info!(
+                    part,
+                    after_seconds,
+                    left_out,
+                    "a part of the daemon is well again"
+                );
             }
         }
         self.any_wrong.store(any_wrong, Ordering::Relaxed);

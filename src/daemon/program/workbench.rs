@@ -1,11 +1,13 @@
-//! Where work is done that a caller can make long: a model sent with its question, devices that are only declared,
-//! many questions at once.
+//! Where work is done that a caller can make long: a model sent with its question, devices that are
+//! only declared, many questions at once.
 //!
-//! The server is one thread; whoever could keep it busy for seconds would keep everybody waiting, and the watchdog too.
-//! Questions about known models on this host's own devices take microseconds to a few milliseconds and are answered where
-//! they arrive; all others come here. There are few seats, so that such questions cost at most so many processors, and
-//! those who wait for one are cut at the handler's deadline like anyone. One user stands in line no more often than there
-//! are seats: whoever asks many such questions at once waits for itself, and the others take turns with it.
+//! The server is one thread; whoever could keep it busy for seconds would keep everybody waiting,
+//! and the watchdog too. Questions about known models on this host's own devices take microseconds
+//! to a few milliseconds and are answered where they arrive; all others come here. There are few
+//! seats, so that such questions cost at most so many processors, and those who wait for one are
+//! cut at the handler's deadline like anyone. One user stands in line no more often than there are
+//! seats: whoever asks many such questions at once waits for itself, and the others take turns with
+//! it.
 
 use std::sync::Arc;
 
@@ -29,13 +31,17 @@ pub(super) struct Workbench {
 
 impl Default for Workbench {
     fn default() -> Self {
-        Self { seats: Arc::new(Semaphore::new(SEATS)), users: ByUser::new(SEATS) }
+        Self {
+            seats: Arc::new(Semaphore::new(SEATS)),
+            users: ByUser::new(SEATS),
+        }
     }
 }
 
 impl Workbench {
-    /// Does `work` of the user `uid` on a thread of its own once there is a seat. A caller that leaves takes its place in line along; work
-    /// that has begun is done to its end, and keeps its seat until then. A panic goes on to whoever waits.
+    /// Does `work` of the user `uid` on a thread of its own once there is a seat. A caller that
+    /// leaves takes its place in line along; work that has begun is done to its end, and keeps its
+    /// seat until then. A panic goes on to whoever waits.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         uid: u32,
@@ -44,11 +50,18 @@ impl Workbench {
         self.seat(uid).await?.run(work).await
     }
 
-    /// Waits for a seat of the user `uid`. What the work must not find old is read after that: the wait may be long.
+    /// Waits for a seat of the user `uid`. What the work must not find old is read after that: the
+    /// wait may be long.
     pub(super) async fn seat(&self, uid: u32) -> Result<Seat, Problem> {
         let turn = self.users.take(uid).await.ok_or_else(gone)?;
-        let seat = Arc::clone(&self.seats).acquire_owned().await.map_err(|_| gone())?;
-        Ok(Seat { _turn: turn, _seat: seat })
+        let seat = Arc::clone(&self.seats)
+            .acquire_owned()
+            .await
+            .map_err(|_| gone())?;
+        Ok(Seat {
+            _turn: turn,
+            _seat: seat,
+        })
     }
 }
 
@@ -169,7 +182,10 @@ mod tests {
         let bench = Arc::new(Workbench::default());
         for _ in 0..=SEATS {
             let own = Arc::clone(&bench);
-            let broken = tokio::spawn(async move { own.run(7, || -> Result<(), Problem> { panic!("told to") }).await });
+            let broken = tokio::spawn(async move {
+                own.run(7, || -> Result<(), Problem> { panic!("told to") })
+                    .await
+            });
             assert!(broken.await.unwrap_err().is_panic());
         }
         assert_eq!(bench.run(7, || Ok(7)).await.unwrap(), 7);

@@ -1,10 +1,13 @@
 //! Cards by name, with the total that NVML reports for them.
 //!
-//! Totals are MiB as seen in public `nvidia-smi` listings of current drivers, never computed from the name: a "24 GB" card has
-//! 22.5 to 24 GiB. Not looked up are some consumer cards of Turing and Ampere, the Quadro RTX 4000 and 5000, TITAN RTX, A5500,
-//! A2000, 4090 D, H800 and the 4g, 7g and A30 slices of MIG: theirs are those of the chip's sister cards. Where ECC changes the total and both were seen, the smaller stands. Where a reserve stands, it was seen in
-//! the v2 reading (or is NVML's total less CUDA's); one that was not seen is `None`. Of cards that are sold with several
-//! sizes under one name, the plain name means the smallest. Multiprocessors and compute capabilities are the data sheets'.
+//! Totals are MiB as seen in public `nvidia-smi` listings of current drivers, never computed from
+//! the name: a "24 GB" card has 22.5 to 24 GiB. Not looked up are some consumer cards of Turing and
+//! Ampere, the Quadro RTX 4000 and 5000, TITAN RTX, A5500, A2000, 4090 D, H800 and the 4g, 7g and
+//! A30 slices of MIG: theirs are those of the chip's sister cards. Where ECC changes the total and
+//! both were seen, the smaller stands. Where a reserve stands, it was seen in the v2 reading (or is
+//! NVML's total less CUDA's); one that was not seen is `None`. Of cards that are sold with several
+//! sizes under one name, the plain name means the smallest. Multiprocessors and compute
+//! capabilities are the data sheets'.
 
 use crate::bytes::Bytes;
 
@@ -53,8 +56,14 @@ pub struct MigProfile {
 
 /// A name without what people leave out or put in.
 pub fn plain(name: &str) -> String {
-    let kept: String = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-    ["nvidia", "geforce", "tesla", "quadro"].iter().fold(kept, |kept, brand| kept.replace(brand, ""))
+    let kept: String = name
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .collect::<String>()
+        .to_ascii_lowercase();
+    ["nvidia", "geforce", "tesla", "quadro"]
+        .iter()
+        .fold(kept, |kept, brand| kept.replace(brand, ""))
 }
 
 /// The card that goes by `name`; a size behind it (`RTX-3090-24GB`) must be the card's.
@@ -66,12 +75,22 @@ pub fn find(name: &str) -> Option<&'static Card> {
     })
 }
 
-/// Names of the cards whose names look most like `name`, one for each, the likest first; none where nothing looks like it.
+/// Names of the cards whose names look most like `name`, one for each, the likest first; none where
+/// nothing looks like it.
 pub fn nearest(name: &str) -> Vec<&'static str> {
     let wanted = plain(name);
     let likeness = |alias: &&'static str| (strsim::jaro_winkler(&wanted, &plain(alias)), *alias);
-    let best = |card: &Card| card.aliases.iter().map(likeness).max_by(|a, b| a.0.total_cmp(&b.0));
-    let mut scored: Vec<_> = CARDS.iter().filter_map(best).filter(|(score, _)| *score > LIKE).collect();
+    let best = |card: &Card| {
+        card.aliases
+            .iter()
+            .map(likeness)
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+    };
+    let mut scored: Vec<_> = CARDS
+        .iter()
+        .filter_map(best)
+        .filter(|(score, _)| *score > LIKE)
+        .collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0));
     scored.into_iter().take(3).map(|(_, alias)| alias).collect()
 }
@@ -81,10 +100,13 @@ const LIKE: f64 = 0.7;
 
 fn exactly(wanted: &str) -> Option<&'static Card> {
     let same = |known: &&str| plain(known) == wanted;
-    CARDS.iter().find(|card| card.aliases.iter().any(same) || same(&card.name))
+    CARDS
+        .iter()
+        .find(|card| card.aliases.iter().any(same) || same(&card.name))
 }
 
-/// Whether a card of `gigabytes` on its box may be `card`: what NVML counts is at most that and seldom a tenth less.
+/// Whether a card of `gigabytes` on its box may be `card`: what NVML counts is at most that and
+/// seldom a tenth less.
 fn sold_as(card: &Card, gigabytes: u64) -> bool {
     let total = u128::from(card.total.get());
     let sold = u128::from(gigabytes) * (1 << 30);
@@ -100,12 +122,27 @@ const fn card(
     multiprocessors: Option<u32>,
 ) -> Card {
     let total = Bytes::mib(total_mib);
-    Card { name, aliases, total, reserve_mib, compute_capability, multiprocessors, fabric: None, unified: false }
+    Card {
+        name,
+        aliases,
+        total,
+        reserve_mib,
+        compute_capability,
+        multiprocessors,
+        fabric: None,
+        unified: false,
+    }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "a constant function cannot drop what it borrows from")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a constant function cannot drop what it borrows from"
+)]
 const fn on_board(card: Card, board: usize, lanes: u32) -> Card {
-    Card { fabric: Some(Fabric { board, lanes }), ..card }
+    Card {
+        fabric: Some(Fabric { board, lanes }),
+        ..card
+    }
 }
 
 const H100: &str = "NVIDIA H100 80GB HBM3";
@@ -117,7 +154,8 @@ const H100_NVL: &str = "NVIDIA H100 NVL";
 /// All known cards.
 #[rustfmt::skip]
 pub const CARDS: &[Card] = &[
-    // Blackwell. B300, GB200, GB300: ai-dynamo/aiconfigurator systems/*.yaml; B200: CUDA sees 717 MiB less.
+    // Blackwell. B300, GB200, GB300: ai-dynamo/aiconfigurator systems/*.yaml; B200: CUDA sees 717
+    // MiB less.
     on_board(card("NVIDIA B200", &["B200", "B200-180GB", "B200-192GB"], 183_359, Some(717), (10, 0), Some(148)), 8, 18),
     on_board(card("NVIDIA GB200", &["GB200"], 189_471, None, (10, 0), None), 72, 18),
     on_board(card("NVIDIA B300", &["B300", "B300-288GB"], 275_040, None, (10, 3), None), 8, 18),
@@ -136,7 +174,8 @@ pub const CARDS: &[Card] = &[
     card("NVIDIA GeForce RTX 5060 Ti", &["RTX-5060-Ti", "5060-Ti"], 8_151, None, (12, 0), Some(36)),
     card("NVIDIA GeForce RTX 5060 Ti 16GB", &["RTX-5060-Ti-16GB", "5060-Ti-16GB"], 16_311, None, (12, 0), Some(36)),
     card("NVIDIA GeForce RTX 5060", &["RTX-5060", "5060"], 8_151, None, (12, 0), Some(30)),
-    // GB10 (DGX Spark): NVML gives no figure; MemTotal 127600748 kB on driver 580.173 (XuehaiPan/nvitop#208).
+    // GB10 (DGX Spark): NVML gives no figure; MemTotal 127600748 kB on driver 580.173
+    // (XuehaiPan/nvitop#208).
     Card { total: Bytes::new(127_600_748 * 1024), unified: true,
         ..card("NVIDIA GB10", &["GB10", "DGX-Spark", "Spark"], 0, Some(0), (12, 1), Some(48)) },
     // Hopper.
@@ -172,7 +211,8 @@ pub const CARDS: &[Card] = &[
     card("NVIDIA GeForce RTX 4060 Ti", &["RTX-4060-Ti", "4060-Ti"], 8_188, None, (8, 9), Some(34)),
     card("NVIDIA GeForce RTX 4060 Ti 16GB", &["RTX-4060-Ti-16GB", "4060-Ti-16GB"], 16_380, None, (8, 9), Some(34)),
     card("NVIDIA GeForce RTX 4060", &["RTX-4060", "4060"], 8_188, None, (8, 9), Some(24)),
-    // Ampere. A40, A6000 and A4000: ECC on. A100: rust-nvml/nvml-wrapper#57; A10G: reserve 513 (R535).
+    // Ampere. A40, A6000 and A4000: ECC on. A100: rust-nvml/nvml-wrapper#57; A10G: reserve 513
+    // (R535).
     on_board(card(A100_40, &["A100-40GB", "A100-40", "A100-SXM4-40GB", "A100-SXM-40GB"], 40_960, Some(862), (8, 0), Some(108)), 8, 12),
     on_board(card(A100_80, &["A100-80GB", "A100", "A100-80", "A100-SXM4-80GB", "A100-SXM-80GB"], 81_920, Some(862), (8, 0), Some(108)), 8, 12),
     card("NVIDIA A100 80GB PCIe", &["A100-PCIe", "A100-80GB-PCIe"], 81_920, Some(862), (8, 0), Some(108)),
@@ -225,12 +265,23 @@ pub const CARDS: &[Card] = &[
     card("NVIDIA GeForce GTX 1080 Ti", &["GTX-1080-Ti", "1080-Ti"], 11_264, None, (6, 1), Some(28)),
 ];
 
-const fn profile(card: &'static str, profile: &'static str, total_mib: u64, multiprocessors: u32) -> MigProfile {
-    MigProfile { card, profile, total_mib, multiprocessors }
+const fn profile(
+    card: &'static str,
+    profile: &'static str,
+    total_mib: u64,
+    multiprocessors: u32,
+) -> MigProfile {
+    MigProfile {
+        card,
+        profile,
+        total_mib,
+        multiprocessors,
+    }
 }
 
-/// MIG profiles whose memory was seen: captures of utkuozdemir/nvidia_gpu_exporter (H100, H200), NVIDIA/gpu-operator#900
-/// (H100 NVL), the MIG user guide's `nvidia-smi mig -lgip` listings (A100, A30, and four slices of an H100).
+/// MIG profiles whose memory was seen: captures of utkuozdemir/nvidia_gpu_exporter (H100, H200),
+/// NVIDIA/gpu-operator#900 (H100 NVL), the MIG user guide's `nvidia-smi mig -lgip` listings (A100,
+/// A30, and four slices of an H100).
 pub const MIG_PROFILES: &[MigProfile] = &[
     profile(H100, "1g.10gb", 9_984, 16),
     profile(H100, "2g.20gb", 20_096, 32),
@@ -263,7 +314,12 @@ mod tests {
     fn no_name_means_two_cards() {
         let mut names = Vec::new();
         for card in CARDS {
-            let mut own: Vec<_> = card.aliases.iter().map(|alias| plain(alias)).chain([plain(card.name)]).collect();
+            let mut own: Vec<_> = card
+                .aliases
+                .iter()
+                .map(|alias| plain(alias))
+                .chain([plain(card.name)])
+                .collect();
             own.sort();
             own.dedup();
             names.extend(own);
@@ -299,10 +355,16 @@ mod tests {
         for card in CARDS {
             let (name, others) = card.aliases.split_first().unwrap();
             let others: Vec<_> = others.iter().map(|name| format!("`{name}`")).collect();
-            let kept = card.reserve_mib.map_or_else(|| "not seen".to_owned(), |mib| mib.to_string());
+            let kept = card
+                .reserve_mib
+                .map_or_else(|| "not seen".to_owned(), |mib| mib.to_string());
             let (major, minor) = card.compute_capability;
-            let profiles = MIG_PROFILES.iter().filter(|profile| profile.card == card.name);
-            let profiles: Vec<_> = profiles.map(|profile| format!("`{}`", profile.profile)).collect();
+            let profiles = MIG_PROFILES
+                .iter()
+                .filter(|profile| profile.card == card.name);
+            let profiles: Vec<_> = profiles
+                .map(|profile| format!("`{}`", profile.profile))
+                .collect();
             table.push_str(&format!(
                 "| `{name}` | {} | {} | {} | {kept} | {major}.{minor} | {} |\n",
                 others.join(", "),
@@ -324,11 +386,18 @@ mod tests {
             std::fs::write(&path, introduction.to_owned() + &table()).unwrap();
             return;
         }
-        assert!(kept == table(), "docs/cards.md is not the table of today: run this test with UPDATE_CARDS=1");
+        assert!(
+            kept == table(),
+            "docs/cards.md is not the table of today: run this test with UPDATE_CARDS=1"
+        );
     }
 
     #[test]
     fn every_profile_belongs_to_a_card() {
-        assert!(MIG_PROFILES.iter().all(|profile| CARDS.iter().any(|card| card.name == profile.card)));
+        assert!(
+            MIG_PROFILES
+                .iter()
+                .all(|profile| CARDS.iter().any(|card| card.name == profile.card))
+        );
     }
 }

@@ -10,7 +10,9 @@ use crate::bytes::Bytes;
 #[non_exhaustive]
 pub enum DeclaredError {
     /// Nothing between two commas, or nothing at all.
-    #[error("`--gpus {0}` has an empty item; write for instance `8xH100-80GB` or `2x24GiB,1x12GiB`")]
+    #[error(
+        "`--gpus {0}` has an empty item; write for instance `8xH100-80GB` or `2x24GiB,1x12GiB`"
+    )]
     Empty(String),
     /// The number before the `x`.
     #[error("`{item}`: the count must be between 1 and {MAX_DEVICES}")]
@@ -44,7 +46,9 @@ pub enum DeclaredError {
         known: String,
     },
     /// Not a size.
-    #[error("`{item}`: `{size}` is not a size; write whole GiB or MiB, such as `24GiB` or `24564MiB`")]
+    #[error(
+        "`{item}`: `{size}` is not a size; write whole GiB or MiB, such as `24GiB` or `24564MiB`"
+    )]
     Size {
         /// The item.
         item: String,

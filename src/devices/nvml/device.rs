@@ -26,14 +26,27 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    pub(super) fn read(device: &Handle<'_>, index: u32, scene: &Scene<'_>) -> Result<Self, NvmlError> {
+    pub(super) fn read(
+        device: &Handle<'_>,
+        index: u32,
+        scene: &Scene<'_>,
+    ) -> Result<Self, NvmlError> {
         let capability = device.cuda_compute_capability().ok();
-        let compute_capability =
-            capability.and_then(|found| Some((u32::try_from(found.major).ok()?, u32::try_from(found.minor).ok()?)));
+        let compute_capability = capability.and_then(|found| {
+            Some((
+                u32::try_from(found.major).ok()?,
+                u32::try_from(found.minor).ok()?,
+            ))
+        });
         let pci_bus_id = device.pci_info().ok().map(|pci| short_bus_id(&pci.bus_id));
         let numa = pci_bus_id.as_ref().and_then(|bus_id| {
             // -1 stands for unknown, and fails to parse.
-            let path = scene.roots.sys.join("bus/pci/devices").join(bus_id).join("numa_node");
+            let path = scene
+                .roots
+                .sys
+                .join("bus/pci/devices")
+                .join(bus_id)
+                .join("numa_node");
             fs::read_to_string(path).ok()?.trim().parse().ok()
         });
         let (name, unread_name) = name(device, || identity::placeholder(index))?;
@@ -53,15 +66,17 @@ impl Standing {
 }
 
 impl Standing {
-    /// Whether the GPU can be one whose memory the host manages as a NUMA node: Grace carries Hopper and newer. Older
-    /// drivers answer for other cards, too, with a node of the host's own memory.
+    /// Whether the GPU can be one whose memory the host manages as a NUMA node: Grace carries
+    /// Hopper and newer. Older drivers answer for other cards, too, with a node of the host's own
+    /// memory.
     fn may_be_memory_of_the_host(&self) -> bool {
-        self.compute_capability.is_some_and(|capability| capability >= (9, 0))
+        self.compute_capability
+            .is_some_and(|capability| capability >= (9, 0))
     }
 }
 
-/// The product name. One that is too long or no text costs the name, not the device; what is wrong with the device itself
-/// is an error.
+/// The product name. One that is too long or no text costs the name, not the device; what is wrong
+/// with the device itself is an error.
 pub(super) fn name(
     device: &Handle<'_>,
     placeholder: impl FnOnce() -> String,
@@ -76,7 +91,10 @@ pub(super) fn name(
             | NvmlError::UnexpectedVariant(_)),
         ) => Err(error),
         Err(error) if super::library::concerns_all(&error) => Err(error),
-        Err(error) => Ok((placeholder(), Some(identity::unread_name(&format!("cannot be read ({error})"))))),
+        Err(error) => Ok((
+            placeholder(),
+            Some(identity::unread_name(&format!("cannot be read ({error})"))),
+        )),
     }
 }
 
@@ -91,7 +109,8 @@ pub(super) fn short_bus_id(bus_id: &str) -> String {
     }
 }
 
-/// CUDA cores of one multiprocessor (CUDA C++ Programming Guide, "Compute Capabilities"); `None` for what is newer.
+/// CUDA cores of one multiprocessor (CUDA C++ Programming Guide, "Compute Capabilities"); `None`
+/// for what is newer.
 fn cores_per_multiprocessor(compute_capability: (u32, u32)) -> Option<u32> {
     match compute_capability {
         (6 | 8, 0) | (7, _) => Some(64),
@@ -128,13 +147,28 @@ pub(super) fn read(
         Ok(seen) => seen,
         Err(error) if super::library::concerns_all(&error) => return Err(error),
         Err(error) => {
-            let why = health.forbids.clone().unwrap_or_else(|| health::from_error(&error, "reading its memory"));
-            let device = Device { warnings: health.warnings.clone(), ..unreadable(facts, why) };
-            return Ok(WholeGpu { device, health, mode });
+            let why = health
+                .forbids
+                .clone()
+                .unwrap_or_else(|| health::from_error(&error, "reading its memory"));
+            let device = Device {
+                warnings: health.warnings.clone(),
+                ..unreadable(facts, why)
+            };
+            return Ok(WholeGpu {
+                device,
+                health,
+                mode,
+            });
         }
     };
-    if let Some(node) = standing.memory_node.filter(|_| standing.may_be_memory_of_the_host()) {
-        health.warnings.extend(memory::page_cache(node, reading, scene.roots));
+    if let Some(node) = standing
+        .memory_node
+        .filter(|_| standing.may_be_memory_of_the_host())
+    {
+        health
+            .warnings
+            .extend(memory::page_cache(node, reading, scene.roots));
     }
     facts.total_bytes = reading.total;
     facts.reserved_bytes = reading.reserved;
@@ -147,18 +181,32 @@ pub(super) fn read(
         free_bytes: Some(reading.free),
         used_bytes: Some(reading.used),
         margin_bytes: margin(handle, reading.unified, scene.margins),
-        unusable: health.forbids.clone().or_else(|| mode.forbids(&holders, reading.used)),
+        unusable: health
+            .forbids
+            .clone()
+            .or_else(|| mode.forbids(&holders, reading.used)),
         warnings: health.warnings.clone(),
         processes: holders.processes,
     };
-    Ok(WholeGpu { device, health, mode })
+    Ok(WholeGpu {
+        device,
+        health,
+        mode,
+    })
 }
 
 /// What to keep back: for the host where memory is its own, for the desktop where one is driven.
 fn margin(device: &Handle<'_>, unified: bool, margins: &Margins) -> Bytes {
-    let host = if unified { margins.host_bytes } else { Bytes::ZERO };
-    let display =
-        if device.is_display_active().is_ok_and(|active| active) { margins.display_bytes } else { Bytes::ZERO };
+    let host = if unified {
+        margins.host_bytes
+    } else {
+        Bytes::ZERO
+    };
+    let display = if device.is_display_active().is_ok_and(|active| active) {
+        margins.display_bytes
+    } else {
+        Bytes::ZERO
+    };
     host + display
 }
 
@@ -192,7 +240,12 @@ pub(super) fn unreadable(facts: DeviceFacts, why: Unusable) -> Device {
 }
 
 /// A device of which not even the name can be asked.
-pub(super) fn nameless(uuid: String, index: u32, pci_bus_id: Option<String>, name: Option<String>) -> DeviceFacts {
+pub(super) fn nameless(
+    uuid: String,
+    index: u32,
+    pci_bus_id: Option<String>,
+    name: Option<String>,
+) -> DeviceFacts {
     DeviceFacts {
         uuid,
         index,

@@ -1,8 +1,8 @@
 //! Listening for XIDs on a thread of its own.
 //!
-//! The wait for events blocks its thread, so it is never done on the one that reads memory. The thread shares the open
-//! library; [`EventWatch`] must be dropped before the reader is, and its drop waits until the thread has let go, which
-//! takes no longer than one wait.
+//! The wait for events blocks its thread, so it is never done on the one that reads memory. The
+//! thread shares the open library; [`EventWatch`] must be dropped before the reader is, and its
+//! drop waits until the thread has let go, which takes no longer than one wait.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -20,7 +20,8 @@ use super::xid::XidEvent;
 
 /// How long one round over a few GPUs blocks. A request to end is heard between two of them.
 const ROUND_MS: u32 = 100;
-/// The least that one GPU is waited for: with many, a round takes longer rather than waking all the time.
+/// The least that one GPU is waited for: with many, a round takes longer rather than waking all the
+/// time.
 const LEAST_WAIT_MS: u32 = 25;
 /// Waits between attempts at registering a GPU that failed.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -53,12 +54,20 @@ impl Wishes {
 
 impl EventWatch {
     /// Starts a thread that hands `tell` every XID of the GPUs that [`Self::follow`] names.
-    pub fn start(reader: &NvmlReader, tell: impl FnMut(XidEvent) + Send + 'static) -> std::io::Result<Self> {
+    pub fn start(
+        reader: &NvmlReader,
+        tell: impl FnMut(XidEvent) + Send + 'static,
+    ) -> std::io::Result<Self> {
         let wishes = Arc::new(Wishes::default());
         let (own, nvml) = (Arc::clone(&wishes), reader.library());
         let run = move || listen(&nvml, &own, tell);
-        let thread = std::thread::Builder::new().name("device-events".to_owned()).spawn(run)?;
-        Ok(Self { wishes, thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name("device-events".to_owned())
+            .spawn(run)?;
+        Ok(Self {
+            wishes,
+            thread: Some(thread),
+        })
     }
 
     /// Listens on these whole GPUs from now on, and on no others. Waits for nothing.
@@ -82,8 +91,8 @@ impl Drop for EventWatch {
     }
 }
 
-/// One GPU's registration. A set per GPU, because the wrapper's registering consumes the set and frees it on any error,
-/// and with it all that was registered before.
+/// One GPU's registration. A set per GPU, because the wrapper's registering consumes the set and
+/// frees it on any error, and with it all that was registered before.
 struct Registration<'nvml> {
     set: Option<EventSet<'nvml>>,
     /// When to try again; `None`: never, the GPU has no events.
@@ -93,7 +102,11 @@ struct Registration<'nvml> {
 
 impl<'nvml> Registration<'nvml> {
     fn due() -> Self {
-        Self { set: None, again: Some(Instant::now()), delay: FIRST_RETRY }
+        Self {
+            set: None,
+            again: Some(Instant::now()),
+            delay: FIRST_RETRY,
+        }
     }
 
     fn try_again(&mut self, nvml: &'nvml Nvml, uuid: &str) {
@@ -102,7 +115,9 @@ impl<'nvml> Registration<'nvml> {
         }
         let registered = nvml.device_by_uuid(uuid).and_then(|device| {
             let set = nvml.create_event_set()?;
-            device.register_events(EventTypes::CRITICAL_XID_ERROR, set).map_err(|failed| failed.error)
+            device
+                .register_events(EventTypes::CRITICAL_XID_ERROR, set)
+                .map_err(|failed| failed.error)
         });
         match registered {
             Ok(set) => self.set = Some(set),
@@ -113,8 +128,12 @@ impl<'nvml> Registration<'nvml> {
     /// "Not supported" means no events, not an unhealthy GPU.
     fn failed(&mut self, error: &NvmlError) {
         self.set = None;
-        let never =
-            matches!(error, NvmlError::NotSupported | NvmlError::FunctionNotFound | NvmlError::FailedToLoadSymbol(_));
+        let never = matches!(
+            error,
+            NvmlError::NotSupported
+                | NvmlError::FunctionNotFound
+                | NvmlError::FailedToLoadSymbol(_)
+        );
         self.again = (!never).then(|| Instant::now() + self.delay);
         self.delay = self.delay.saturating_mul(2).min(LAST_RETRY);
     }
@@ -136,7 +155,9 @@ fn listen(nvml: &Nvml, wishes: &Wishes, mut tell: impl FnMut(XidEvent)) {
         };
         gpus.retain(|uuid, _| wanted.contains(uuid));
         for uuid in wanted {
-            gpus.entry(uuid.clone()).or_insert_with(Registration::due).try_again(nvml, &uuid);
+            gpus.entry(uuid.clone())
+                .or_insert_with(Registration::due)
+                .try_again(nvml, &uuid);
         }
         let open = gpus.values().filter(|gpu| gpu.set.is_some()).count();
         if open == 0 {
@@ -150,7 +171,11 @@ fn listen(nvml: &Nvml, wishes: &Wishes, mut tell: impl FnMut(XidEvent)) {
             match set.wait(each) {
                 Ok(event) => {
                     gpu.delay = FIRST_RETRY;
-                    tell(XidEvent { uuid: uuid.clone(), xid: number(&event), at: SystemTime::now() });
+                    tell(XidEvent {
+                        uuid: uuid.clone(),
+                        xid: number(&event),
+                        at: SystemTime::now(),
+                    });
                 }
                 Err(NvmlError::Timeout) => {}
                 Err(error) => gpu.failed(&error),
@@ -165,13 +190,26 @@ fn listen(nvml: &Nvml, wishes: &Wishes, mut tell: impl FnMut(XidEvent)) {
 /// Without any GPU to listen on: until there is one, it is time to try one again, or the end.
 fn rest(wishes: &Wishes, known: &BTreeMap<String, Registration<'_>>, next: Option<Instant>) {
     let wish = wishes.now();
-    if wish.stop || wish.gpus.len() != known.len() || !wish.gpus.iter().all(|uuid| known.contains_key(uuid)) {
+    if wish.stop
+        || wish.gpus.len() != known.len()
+        || !wish.gpus.iter().all(|uuid| known.contains_key(uuid))
+    {
         return;
     }
     // Waking early just goes round again.
     match next.map(|at| at.saturating_duration_since(Instant::now())) {
-        Some(left) => drop(wishes.changed.wait_timeout(wish, left).unwrap_or_else(PoisonError::into_inner)),
-        None => drop(wishes.changed.wait(wish).unwrap_or_else(PoisonError::into_inner)),
+        Some(left) => drop(
+            wishes
+                .changed
+                .wait_timeout(wish, left)
+                .unwrap_or_else(PoisonError::into_inner),
+        ),
+        None => drop(
+            wishes
+                .changed
+                .wait(wish)
+                .unwrap_or_else(PoisonError::into_inner),
+        ),
     }
 }
 

@@ -9,28 +9,38 @@ use super::raw;
 use crate::bytes::Bytes;
 use crate::devices::{Process, ProcessKind, Unusable, Warning};
 
-/// In an exclusive mode, more than this in use by nobody listed is taken for a holder in another PID namespace. Less
-/// is what an idle card shows.
+/// In an exclusive mode, more than this in use by nobody listed is taken for a holder in another
+/// PID namespace. Less is what an idle card shows.
 const UNEXPLAINED: Bytes = Bytes::mib(128);
 /// The one holder of an exclusive GPU that lets others in.
 const MPS_SERVER: &str = "nvidia-cuda-mps-server";
 
 pub(super) fn unusable(reason: &str, message: impl Into<String>) -> Unusable {
-    Unusable { reason: reason.to_owned(), message: message.into() }
+    Unusable {
+        reason: reason.to_owned(),
+        message: message.into(),
+    }
 }
 
 /// What an error on one device says about that device.
 pub(super) fn from_error(error: &NvmlError, call: &str) -> Unusable {
     match error {
-        NvmlError::GpuLost => {
-            unusable("gpu_lost", "the GPU has fallen off the bus; reset it or reboot (see XID 79 in dmesg)")
-        }
-        NvmlError::ResetRequired => unusable("reset_required", "the GPU must be reset: nvidia-smi --gpu-reset"),
+        NvmlError::GpuLost => unusable(
+            "gpu_lost",
+            "the GPU has fallen off the bus; reset it or reboot (see XID 79 in dmesg)",
+        ),
+        NvmlError::ResetRequired => unusable(
+            "reset_required",
+            "the GPU must be reset: nvidia-smi --gpu-reset",
+        ),
         NvmlError::NoPermission | NvmlError::OperatingSystem => unusable(
             "no_permission",
             format!("{call} was refused; check the device node's mode and the unit's DeviceAllow="),
         ),
-        NvmlError::UnexpectedVariant(27) => unusable("not_ready", "the driver is still starting this GPU; try again"),
+        NvmlError::UnexpectedVariant(27) => unusable(
+            "not_ready",
+            "the driver is still starting this GPU; try again",
+        ),
         other => unusable("memory_unreadable", format!("{call} failed: {other}")),
     }
 }
@@ -50,7 +60,9 @@ pub(super) struct Health {
 pub(super) fn check(device: &Device<'_>, name: &str) -> Health {
     let mut health = Health::default();
     // Absent before R560; a value newer than this program says nothing to it.
-    let action = raw::recovery_action(device).ok().filter(|action| *action <= 4);
+    let action = raw::recovery_action(device)
+        .ok()
+        .filter(|action| *action <= 4);
     health.self_diagnosing = action.is_some();
     health.forbids = action.and_then(recovery);
     let rows = rows(device, name);
@@ -59,40 +71,70 @@ pub(super) fn check(device: &Device<'_>, name: &str) -> Health {
         health.warnings.push(warning("row_remap_pending", message));
     }
     let failure = || {
-        rows.is_some_and(|(_, failed)| failed)
-            .then(|| unusable("row_remap_failure", "memory rows could not be remapped; replace the card"))
+        rows.is_some_and(|(_, failed)| failed).then(|| {
+            unusable(
+                "row_remap_failure",
+                "memory rows could not be remapped; replace the card",
+            )
+        })
     };
-    health.forbids = health.forbids.or_else(failure).or_else(|| draining(device)).or_else(|| fabric(device));
+    health.forbids = health
+        .forbids
+        .or_else(failure)
+        .or_else(|| draining(device))
+        .or_else(|| fabric(device));
     health
 }
 
 pub(super) fn warning(reason: &str, message: impl Into<String>) -> Warning {
-    Warning { reason: reason.to_owned(), message: message.into() }
+    Warning {
+        reason: reason.to_owned(),
+        message: message.into(),
+    }
 }
 
 fn recovery(action: u32) -> Option<Unusable> {
     match action {
-        1 | 4 => Some(unusable("reset_required", "the driver asks for a reset: nvidia-smi --gpu-reset")),
-        2 => Some(unusable("reset_required", "the driver asks for a reboot of the host")),
-        3 => Some(unusable("drain", "the driver asks that work with peers of this GPU end")),
+        1 | 4 => Some(unusable(
+            "reset_required",
+            "the driver asks for a reset: nvidia-smi --gpu-reset",
+        )),
+        2 => Some(unusable(
+            "reset_required",
+            "the driver asks for a reboot of the host",
+        )),
+        3 => Some(unusable(
+            "drain",
+            "the driver asks that work with peers of this GPU end",
+        )),
         _ => None,
     }
 }
 
 /// Row remapping: (pending, failed). A GeForce may answer and mean nothing by it.
 fn rows(device: &Device<'_>, name: &str) -> Option<(bool, bool)> {
-    if name.contains("GeForce") { None } else { raw::remapped_rows(device).ok() }
+    if name.contains("GeForce") {
+        None
+    } else {
+        raw::remapped_rows(device).ok()
+    }
 }
 
 fn draining(device: &Device<'_>) -> Option<Unusable> {
     device
         .is_drain_enabled(None)
         .is_ok_and(|draining| draining)
-        .then(|| unusable("drain", "the GPU is being drained; end it with nvidia-smi drain -m 0"))
+        .then(|| {
+            unusable(
+                "drain",
+                "the GPU is being drained; end it with nvidia-smi drain -m 0",
+            )
+        })
 }
 
-/// On NVSwitch machines CUDA fails (802, "system not yet initialized") until the fabric manager has done its work,
-/// while memory already looks free. Not supported is normal for cards without a switch.
+/// On NVSwitch machines CUDA fails (802, "system not yet initialized") until the fabric manager has
+/// done its work, while memory already looks free. Not supported is normal for cards without a
+/// switch.
 fn fabric(device: &Device<'_>) -> Option<Unusable> {
     match raw::fabric(device) {
         Ok((1 | 2, _)) => {
@@ -100,7 +142,9 @@ fn fabric(device: &Device<'_>) -> Option<Unusable> {
             Some(unusable("fabric_not_ready", cure))
         }
         Ok((3, status)) if status != 0 => {
-            let text = format!("the NVLink fabric refused this GPU (status {status}); see nvidia-fabricmanager's log");
+            let text = format!(
+                "the NVLink fabric refused this GPU (status {status}); see nvidia-fabricmanager's log"
+            );
             Some(unusable("fabric_not_ready", text))
         }
         Ok(_) | Err(_) => None,
@@ -119,12 +163,17 @@ pub(super) enum Mode {
 
 pub(super) fn mode(device: &Device<'_>) -> Mode {
     match device.compute_mode() {
-        Ok(ComputeMode::Prohibited) => {
-            Mode::Closed(unusable("prohibited", "compute mode is Prohibited; change it with nvidia-smi -c 0"))
-        }
+        Ok(ComputeMode::Prohibited) => Mode::Closed(unusable(
+            "prohibited",
+            "compute mode is Prohibited; change it with nvidia-smi -c 0",
+        )),
         Ok(ComputeMode::ExclusiveProcess | ComputeMode::ExclusiveThread) => Mode::Exclusive,
         Ok(ComputeMode::Default)
-        | Err(NvmlError::NotSupported | NvmlError::FunctionNotFound | NvmlError::FailedToLoadSymbol(_)) => Mode::Open,
+        | Err(
+            NvmlError::NotSupported
+            | NvmlError::FunctionNotFound
+            | NvmlError::FailedToLoadSymbol(_),
+        ) => Mode::Open,
         Err(error) => Mode::Closed(from_error(&error, "reading the compute mode")),
     }
 }
@@ -144,17 +193,38 @@ impl Mode {
 fn exclusive(holders: &Holders, used: Bytes) -> Option<Unusable> {
     let refused = |message: String| Some(unusable("exclusive_process", message));
     if !holders.compute_known {
-        return refused("compute mode is Exclusive and the process list is unreadable: it may be held".to_owned());
+        return refused(
+            "compute mode is Exclusive and the process list is unreadable: it may be held"
+                .to_owned(),
+        );
     }
-    if holders.processes.iter().any(|process| process.name.as_deref().is_some_and(is_mps_server)) {
+    if holders
+        .processes
+        .iter()
+        .any(|process| process.name.as_deref().is_some_and(is_mps_server))
+    {
         return None;
     }
-    if let Some(holder) = holders.processes.iter().find(|process| process.kind != ProcessKind::Graphics) {
-        return refused(format!("compute mode is Exclusive and {} holds it", who(holder)));
+    if let Some(holder) = holders
+        .processes
+        .iter()
+        .find(|process| process.kind != ProcessKind::Graphics)
+    {
+        return refused(format!(
+            "compute mode is Exclusive and {} holds it",
+            who(holder)
+        ));
     }
-    let explained: Bytes = holders.processes.iter().filter_map(|process| process.used_bytes).sum();
+    let explained: Bytes = holders
+        .processes
+        .iter()
+        .filter_map(|process| process.used_bytes)
+        .sum();
     if used.less(explained).is_none_or(|rest| rest > UNEXPLAINED) {
-        refused("compute mode is Exclusive and memory is held by a process that is not visible".to_owned())
+        refused(
+            "compute mode is Exclusive and memory is held by a process that is not visible"
+                .to_owned(),
+        )
     } else {
         None
     }

@@ -13,8 +13,9 @@ use super::reader::NvmlOptions;
 use crate::devices::error::DevicesError;
 use crate::devices::holders::HostRoots;
 
-/// Where the library is looked for when no path is given: the loader's own search, then where WSL, NixOS, Debian and
-/// Fedora put it. Never the plain `libnvidia-ml.so`: that name belongs to a stub that cannot work.
+/// Where the library is looked for when no path is given: the loader's own search, then where WSL,
+/// NixOS, Debian and Fedora put it. Never the plain `libnvidia-ml.so`: that name belongs to a stub
+/// that cannot work.
 const PLACES: [&str; 6] = [
     "libnvidia-ml.so.1",
     "/usr/lib/wsl/lib/libnvidia-ml.so.1",
@@ -24,7 +25,8 @@ const PLACES: [&str; 6] = [
     "/usr/lib64/libnvidia-ml.so.1",
 ];
 
-/// Loads and initialises the library. With `lazily`, no GPU is attached by that, so that sleeping ones stay asleep.
+/// Loads and initialises the library. With `lazily`, no GPU is attached by that, so that sleeping
+/// ones stay asleep.
 pub(super) fn open(explicit: Option<&Path>, lazily: bool) -> Result<Nvml, DevicesError> {
     let places: Vec<&OsStr> = match explicit {
         Some(path) => vec![path.as_os_str()],
@@ -32,10 +34,16 @@ pub(super) fn open(explicit: Option<&Path>, lazily: bool) -> Result<Nvml, Device
     };
     let mut tried = Vec::new();
     for place in places {
-        let flags = if lazily { InitFlags::NO_ATTACH } else { InitFlags::empty() };
+        let flags = if lazily {
+            InitFlags::NO_ATTACH
+        } else {
+            InitFlags::empty()
+        };
         let nvml = match Nvml::builder().lib_path(place).flags(flags).init() {
             // An older library without `nvmlInitWithFlags`.
-            Err(NvmlError::FailedToLoadSymbol(_)) if lazily => Nvml::builder().lib_path(place).init(),
+            Err(NvmlError::FailedToLoadSymbol(_)) if lazily => {
+                Nvml::builder().lib_path(place).init()
+            }
             other => other,
         };
         match nvml {
@@ -55,7 +63,9 @@ pub(super) fn open(explicit: Option<&Path>, lazily: bool) -> Result<Nvml, Device
             Err(error) => return Err(whole(&error, "nvmlInit")),
         }
     }
-    Err(DevicesError::Library { tried: tried.join(", ") })
+    Err(DevicesError::Library {
+        tried: tried.join(", "),
+    })
 }
 
 /// An error that concerns the driver as a whole.
@@ -66,37 +76,52 @@ pub(super) fn whole(error: &NvmlError, call: &'static str) -> DevicesError {
         NvmlError::NoPermission | NvmlError::OperatingSystem => DevicesError::NoPermission { call },
         // How a device node that may not be opened is often met.
         NvmlError::Unknown => {
-            let message = format!("{error}; check that /dev/nvidia* exist and may be opened here, and see dmesg");
+            let message = format!(
+                "{error}; check that /dev/nvidia* exist and may be opened here, and see dmesg"
+            );
             DevicesError::Driver { call, message }
         }
-        other => DevicesError::Driver { call, message: other.to_string() },
+        other => DevicesError::Driver {
+            call,
+            message: other.to_string(),
+        },
     }
 }
 
 /// Whether an error met on one device means that the whole library has to be opened anew.
 pub(super) fn concerns_all(error: &NvmlError) -> bool {
-    matches!(error, NvmlError::Uninitialized | NvmlError::DriverNotLoaded | NvmlError::LibRmVersionMismatch)
+    matches!(
+        error,
+        NvmlError::Uninitialized | NvmlError::DriverNotLoaded | NvmlError::LibRmVersionMismatch
+    )
 }
 
-/// The file that the library was loaded from: `explicit` where that is a path, else what the loader mapped.
+/// The file that the library was loaded from: `explicit` where that is a path, else what the loader
+/// mapped.
 pub(super) fn mapped(explicit: Option<&Path>) -> Option<PathBuf> {
     if let Some(path) = explicit.filter(|path| path.components().count() > 1) {
         return Some(path.to_owned());
     }
     let maps = fs::read_to_string("/proc/self/maps").ok()?;
-    let path =
-        maps.lines().find_map(|line| line.find('/').and_then(|at| line.get(at..)).filter(|it| is_library(it)))?;
+    let path = maps.lines().find_map(|line| {
+        line.find('/')
+            .and_then(|at| line.get(at..))
+            .filter(|it| is_library(it))
+    })?;
     Some(PathBuf::from(path))
 }
 
 fn is_library(path: &str) -> bool {
-    path.rsplit('/').next().is_some_and(|name| name.starts_with("libnvidia-ml.so"))
+    path.rsplit('/')
+        .next()
+        .is_some_and(|name| name.starts_with("libnvidia-ml.so"))
 }
 
 /// A file's device, inode and time of change.
 type FileIdentity = (u64, u64, i64);
 
-/// What tells that a driver was installed, loaded or exchanged: the kernel module's version, the library's files.
+/// What tells that a driver was installed, loaded or exchanged: the kernel module's version, the
+/// library's files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fingerprint {
     module: Option<String>,
@@ -106,18 +131,27 @@ pub struct Fingerprint {
 impl Fingerprint {
     /// Takes it now, of the module and these files.
     pub fn take(roots: &HostRoots, files: &[PathBuf]) -> Self {
-        let identity = |path: &PathBuf| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino(), meta.mtime()));
+        let identity = |path: &PathBuf| {
+            fs::metadata(path)
+                .ok()
+                .map(|meta| (meta.dev(), meta.ino(), meta.mtime()))
+        };
         Self {
             module: fs::read_to_string(roots.proc.join("driver/nvidia/version")).ok(),
             files: files.iter().map(identity).collect(),
         }
     }
 
-    /// Takes it where no library is open: of every place where one may appear, and of the loader's own list.
+    /// Takes it where no library is open: of every place where one may appear, and of the loader's
+    /// own list.
     pub fn of_places(options: &NvmlOptions) -> Self {
         let places = match &options.library {
             Some(path) => vec![path.clone()],
-            None => PLACES.iter().map(PathBuf::from).filter(|path| path.is_absolute()).collect(),
+            None => PLACES
+                .iter()
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+                .collect(),
         };
         let loaders = options.roots.etc.join("ld.so.cache");
         Self::take(&options.roots, &[places, vec![loaders]].concat())

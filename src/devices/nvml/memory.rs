@@ -25,15 +25,20 @@ pub(super) struct MemoryReading {
 impl MemoryReading {
     /// The one of two readings, made before and after the processes were listed, that leaves less.
     ///
-    /// A lease's claim shrinks by what its holder is seen to have. Were that seen and the memory read before it was taken,
-    /// the same bytes would count as free and as arrived, and be promised twice.
+    /// A lease's claim shrinks by what its holder is seen to have. Were that seen and the memory
+    /// read before it was taken, the same bytes would count as free and as arrived, and be promised
+    /// twice.
     pub(super) fn or_less_free(self, after: Self) -> Self {
         if after.free < self.free { after } else { self }
     }
 }
 
 /// Reads `device`, whose product name is `name`.
-pub(super) fn read(device: &Device<'_>, name: &str, roots: &HostRoots) -> Result<MemoryReading, NvmlError> {
+pub(super) fn read(
+    device: &Device<'_>,
+    name: &str,
+    roots: &HostRoots,
+) -> Result<MemoryReading, NvmlError> {
     match dedicated(device) {
         Err(NvmlError::NotSupported) if integrated(name, roots) => shared(roots),
         other => other,
@@ -58,12 +63,22 @@ pub(super) fn dedicated(device: &Device<'_>) -> Result<MemoryReading, NvmlError>
     }
 }
 
-/// A total of zero is how some stacks say "not supported"; a part larger than the whole is no reading at all.
-fn believable(total: u64, free: u64, used: u64, reserved: Option<u64>) -> Result<MemoryReading, NvmlError> {
+/// A total of zero is how some stacks say "not supported"; a part larger than the whole is no
+/// reading at all.
+fn believable(
+    total: u64,
+    free: u64,
+    used: u64,
+    reserved: Option<u64>,
+) -> Result<MemoryReading, NvmlError> {
     if total == 0 {
         return Err(NvmlError::NotSupported);
     }
-    if free.checked_add(reserved.unwrap_or(0)).is_none_or(|sum| sum > total) || used > total {
+    if free
+        .checked_add(reserved.unwrap_or(0))
+        .is_none_or(|sum| sum > total)
+        || used > total
+    {
         return Err(NvmlError::Unknown);
     }
     Ok(MemoryReading {
@@ -87,13 +102,17 @@ fn older_may_work(error: &NvmlError) -> bool {
     )
 }
 
-/// Evidence that the GPU has no memory of its own. Without it, "not supported" must not turn into the host's memory:
-/// nvtop once showed system RAM as that of discrete cards (Syllo/nvtop#424).
+/// Evidence that the GPU has no memory of its own. Without it, "not supported" must not turn into
+/// the host's memory: nvtop once showed system RAM as that of discrete cards (Syllo/nvtop#424).
 fn integrated(name: &str, roots: &HostRoots) -> bool {
     let upper = name.to_ascii_uppercase();
     ["GB10", "ORIN", "THOR", "XAVIER", "TEGRA"]
         .iter()
-        .any(|part| upper.split(|letter: char| !letter.is_ascii_alphanumeric()).any(|word| word == *part))
+        .any(|part| {
+            upper
+                .split(|letter: char| !letter.is_ascii_alphanumeric())
+                .any(|word| word == *part)
+        })
         || fs::read(roots.proc.join("device-tree/compatible"))
             .is_ok_and(|text| text.windows(12).any(|part| part == b"nvidia,tegra"))
 }
@@ -103,7 +122,10 @@ fn shared(roots: &HostRoots) -> Result<MemoryReading, NvmlError> {
     Ok(MemoryReading {
         total: host.total_bytes,
         free: host.available_bytes,
-        used: host.total_bytes.less(host.available_bytes).unwrap_or(host.total_bytes),
+        used: host
+            .total_bytes
+            .less(host.available_bytes)
+            .unwrap_or(host.total_bytes),
         reserved: Some(Bytes::ZERO),
         unified: true,
     })
@@ -112,21 +134,26 @@ fn shared(roots: &HostRoots) -> Result<MemoryReading, NvmlError> {
 /// Less page cache than this is not worth a word.
 const MENTIONED: Bytes = Bytes::mib(256);
 
-/// Where the host manages the GPU's memory as NUMA node `node`, how much of what is in use there is page cache.
+/// Where the host manages the GPU's memory as NUMA node `node`, how much of what is in use there is
+/// page cache.
 ///
-/// It stays counted as in use: the kernel could give it up, but whether an allocation of CUDA's makes it do so is not
-/// known, and a "fits" that relied on it might be wrong. Nothing is said of a node that is not this GPU's memory: one with
-/// processors, one that is larger than the GPU's memory, or one with more page cache than the GPU has in use.
+/// It stays counted as in use: the kernel could give it up, but whether an allocation of CUDA's
+/// makes it do so is not known, and a "fits" that relied on it might be wrong. Nothing is said of a
+/// node that is not this GPU's memory: one with processors, one that is larger than the GPU's
+/// memory, or one with more page cache than the GPU has in use.
 pub(super) fn page_cache(node: u32, reading: MemoryReading, roots: &HostRoots) -> Option<Warning> {
     let folder = roots.sys.join(format!("devices/system/node/node{node}"));
-    if fs::read_to_string(folder.join("cpulist")).is_ok_and(|processors| !processors.trim().is_empty()) {
+    if fs::read_to_string(folder.join("cpulist"))
+        .is_ok_and(|processors| !processors.trim().is_empty())
+    {
         return None;
     }
     let meminfo = fs::read_to_string(folder.join("meminfo")).ok()?;
     if figure(&meminfo, "MemTotal:").is_some_and(|total| total > reading.total) {
         return None;
     }
-    let cached = figure(&meminfo, "FilePages:").filter(|bytes| (MENTIONED..=reading.used).contains(bytes))?;
+    let cached = figure(&meminfo, "FilePages:")
+        .filter(|bytes| (MENTIONED..=reading.used).contains(bytes))?;
 
     let message = format!(
         "{cached} of what is in use is the host's page cache (NUMA node {node}); it is not counted as free; \
@@ -156,21 +183,45 @@ mod tests {
 
     #[test]
     fn parts_larger_than_the_whole_are_no_reading() {
-        assert_eq!(believable(100, 60, 30, Some(10)).unwrap().free, Bytes::new(60));
+        assert_eq!(
+            believable(100, 60, 30, Some(10)).unwrap().free,
+            Bytes::new(60)
+        );
         assert_eq!(believable(100, 60, 40, None).unwrap().reserved, None);
-        assert!(matches!(believable(0, 0, 0, None), Err(NvmlError::NotSupported)));
-        for (free, used, reserved) in [(101, 0, None), (0, 101, None), (95, 0, Some(10)), (u64::MAX, 0, Some(1))] {
-            assert!(matches!(believable(100, free, used, reserved), Err(NvmlError::Unknown)));
+        assert!(matches!(
+            believable(0, 0, 0, None),
+            Err(NvmlError::NotSupported)
+        ));
+        for (free, used, reserved) in [
+            (101, 0, None),
+            (0, 101, None),
+            (95, 0, Some(10)),
+            (u64::MAX, 0, Some(1)),
+        ] {
+            assert!(matches!(
+                believable(100, free, used, reserved),
+                Err(NvmlError::Unknown)
+            ));
         }
     }
 
     #[test]
     fn only_integrated_parts_are_taken_for_such() {
         let roots = HostRoots::under("/nonexistent".as_ref());
-        for name in ["NVIDIA GB10", "Orin (nvgpu)", "NVIDIA Thor", "NVIDIA Tegra X1"] {
+        for name in [
+            "NVIDIA GB10",
+            "Orin (nvgpu)",
+            "NVIDIA Thor",
+            "NVIDIA Tegra X1",
+        ] {
             assert!(integrated(name, &roots), "{name}");
         }
-        for name in ["NVIDIA GB100", "NVIDIA H100 80GB HBM3", "Tesla T4", "NVIDIA GeForce GTX 1080 Ti"] {
+        for name in [
+            "NVIDIA GB100",
+            "NVIDIA H100 80GB HBM3",
+            "Tesla T4",
+            "NVIDIA GeForce GTX 1080 Ti",
+        ] {
             assert!(!integrated(name, &roots), "{name}");
         }
     }

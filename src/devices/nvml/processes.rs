@@ -26,23 +26,34 @@ pub(super) fn read(device: &Device<'_>, total: Bytes) -> Holders {
     let graphics = list(ProcessList::Graphics);
     let clients = list(ProcessList::Mps);
     let possible = |info: &ProcessInfo| (1..=GREATEST_PID).contains(&info.pid);
-    let compute_known = compute.as_ref().is_some_and(|list| list.iter().all(possible));
-    let lists = [(ProcessKind::Mps, clients), (ProcessKind::Compute, compute), (ProcessKind::Graphics, graphics)];
+    let compute_known = compute
+        .as_ref()
+        .is_some_and(|list| list.iter().all(possible));
+    let lists = [
+        (ProcessKind::Mps, clients),
+        (ProcessKind::Compute, compute),
+        (ProcessKind::Graphics, graphics),
+    ];
     let mut found: BTreeMap<u32, Process> = BTreeMap::new();
     for (kind, list) in lists {
         for info in list.unwrap_or_default().into_iter().filter(possible) {
             let used = believable(&info, total);
-            let process = found.entry(info.pid).or_insert_with(|| blank(info.pid, kind));
+            let process = found
+                .entry(info.pid)
+                .or_insert_with(|| blank(info.pid, kind));
             // One process stands in several lists with the same figure.
             process.used_bytes = process.used_bytes.max(used);
         }
     }
-    Holders { processes: found.into_values().collect(), compute_known }
+    Holders {
+        processes: found.into_values().collect(),
+        compute_known,
+    }
 }
 
-/// The bytes of a process; `None` where the driver does not say, or says what cannot be: early R535 drivers gave
-/// arrays of another layout, with the fields shuffled (NVIDIA/go-nvml#75), for which entries without a possible PID are
-/// left out, too.
+/// The bytes of a process; `None` where the driver does not say, or says what cannot be: early R535
+/// drivers gave arrays of another layout, with the fields shuffled (NVIDIA/go-nvml#75), for which
+/// entries without a possible PID are left out, too.
 fn believable(info: &ProcessInfo, total: Bytes) -> Option<Bytes> {
     match info.used_gpu_memory {
         UsedGpuMemory::Used(bytes) if Bytes::new(bytes) <= total => Some(Bytes::new(bytes)),

@@ -7,7 +7,9 @@ use std::mem;
 use nvml_wrapper::Device;
 use nvml_wrapper::error::{NvmlError, nvml_try};
 use nvml_wrapper::struct_wrappers::device::ProcessInfo;
-use nvml_wrapper_sys::bindings::{nvmlFieldValue_t, nvmlGpuFabricInfo_t, nvmlMemory_t, nvmlProcessInfo_t};
+use nvml_wrapper_sys::bindings::{
+    nvmlFieldValue_t, nvmlGpuFabricInfo_t, nvmlMemory_t, nvmlProcessInfo_t,
+};
 
 /// The field that holds the recovery action (`NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`).
 const RECOVERY_ACTION_FIELD: u32 = 230;
@@ -17,8 +19,9 @@ macro_rules! call {
     ($device:expr, $symbol:ident $(, $argument:expr)*) => {{
         let library = $device.nvml().lib();
         match library.$symbol.as_ref() {
-            // SAFETY: the handle is live (the device borrows the initialised library), and every pointer passed is to
-            // a local of the type that the binding names, or to a buffer of as many of them as the call is told.
+            // SAFETY: the handle is live (the device borrows the initialised library), and every
+            // pointer passed is to a local of the type that the binding names, or to a buffer of as
+            // many of them as the call is told.
             Ok(function) => nvml_try(unsafe { function($device.handle() $(, $argument)*) }),
             Err(error) => Err(NvmlError::FailedToLoadSymbol(error.to_string())),
         }
@@ -27,7 +30,8 @@ macro_rules! call {
 
 /// Bytes of a product name with its end (`NVML_DEVICE_NAME_V2_BUFFER_SIZE`).
 const NAME_SIZE: c_uint = 96;
-/// Bytes of a UUID with its end; the longest, of a MIG device before R470, have 62 (`NVML_DEVICE_UUID_V2_BUFFER_SIZE`).
+/// Bytes of a UUID with its end; the longest, of a MIG device before R470, have 62
+/// (`NVML_DEVICE_UUID_V2_BUFFER_SIZE`).
 const UUID_SIZE: c_uint = 96;
 
 /// The product name. The wrapper's own call reads on where a driver leaves out the end.
@@ -42,8 +46,17 @@ pub(super) fn uuid(device: &Device<'_>) -> Result<String, NvmlError> {
     let mut buffer: [c_char; UUID_SIZE as usize] = [0; UUID_SIZE as usize];
     call!(device, nvmlDeviceGetUUID, buffer.as_mut_ptr(), UUID_SIZE)?;
     // It goes into lists and environment variables.
-    let plain = |uuid: &String| uuid.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',');
-    text(&buffer).and_then(|uuid| if plain(&uuid) { Ok(uuid) } else { Err(NvmlError::NotFound) })
+    let plain = |uuid: &String| {
+        uuid.bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b',')
+    };
+    text(&buffer).and_then(|uuid| {
+        if plain(&uuid) {
+            Ok(uuid)
+        } else {
+            Err(NvmlError::NotFound)
+        }
+    })
 }
 
 /// The text in `buffer` up to its end.
@@ -73,9 +86,12 @@ const ATTEMPTS: usize = 3;
 
 /// The processes of one list.
 ///
-/// The driver is given a buffer from the start. Some answer SUCCESS to the question for a count, which an empty buffer is
-/// meant to be, and their list would be taken for empty.
-pub(super) fn processes(device: &Device<'_>, list: ProcessList) -> Result<Vec<ProcessInfo>, NvmlError> {
+/// The driver is given a buffer from the start. Some answer SUCCESS to the question for a count,
+/// which an empty buffer is meant to be, and their list would be taken for empty.
+pub(super) fn processes(
+    device: &Device<'_>,
+    list: ProcessList,
+) -> Result<Vec<ProcessInfo>, NvmlError> {
     let mut room = FIRST_ROOM;
     for _ in 0..ATTEMPTS {
         // SAFETY: a structure of integers, for which zeroes are valid.
@@ -83,9 +99,24 @@ pub(super) fn processes(device: &Device<'_>, list: ProcessList) -> Result<Vec<Pr
         let mut count = c_uint::try_from(room).unwrap_or(c_uint::MAX);
         let (length, infos) = (&raw mut count, found.as_mut_ptr());
         let answered = match list {
-            ProcessList::Compute => call!(device, nvmlDeviceGetComputeRunningProcesses_v3, length, infos),
-            ProcessList::Graphics => call!(device, nvmlDeviceGetGraphicsRunningProcesses_v3, length, infos),
-            ProcessList::Mps => call!(device, nvmlDeviceGetMPSComputeRunningProcesses_v3, length, infos),
+            ProcessList::Compute => call!(
+                device,
+                nvmlDeviceGetComputeRunningProcesses_v3,
+                length,
+                infos
+            ),
+            ProcessList::Graphics => call!(
+                device,
+                nvmlDeviceGetGraphicsRunningProcesses_v3,
+                length,
+                infos
+            ),
+            ProcessList::Mps => call!(
+                device,
+                nvmlDeviceGetMPSComputeRunningProcesses_v3,
+                length,
+                infos
+            ),
         };
         let count = count as usize;
         match answered {
@@ -95,7 +126,10 @@ pub(super) fn processes(device: &Device<'_>, list: ProcessList) -> Result<Vec<Pr
                 return Ok(found.into_iter().map(ProcessInfo::from).collect());
             }
             Ok(()) | Err(NvmlError::InsufficientSize(_)) => {
-                room = count.saturating_add(count / 4).max(room.saturating_mul(2)).min(MOST_ROOM);
+                room = count
+                    .saturating_add(count / 4)
+                    .max(room.saturating_mul(2))
+                    .min(MOST_ROOM);
             }
             Err(error) => return Err(error),
         }
@@ -103,9 +137,14 @@ pub(super) fn processes(device: &Device<'_>, list: ProcessList) -> Result<Vec<Pr
     Err(NvmlError::InsufficientSize(None))
 }
 
-/// Memory as the first version of the call tells it: (total, free, used), the reserve within `used` since R510.
+/// Memory as the first version of the call tells it: (total, free, used), the reserve within `used`
+/// since R510.
 pub(super) fn memory_v1(device: &Device<'_>) -> Result<(u64, u64, u64), NvmlError> {
-    let mut memory = nvmlMemory_t { total: 0, free: 0, used: 0 };
+    let mut memory = nvmlMemory_t {
+        total: 0,
+        free: 0,
+        used: 0,
+    };
     call!(device, nvmlDeviceGetMemoryInfo, &raw mut memory)?;
     Ok((memory.total, memory.free, memory.used))
 }
@@ -120,9 +159,20 @@ pub(super) fn gpu_instance(device: &Device<'_>) -> Result<u32, NvmlError> {
 /// Row remapping: (pending, failed).
 pub(super) fn remapped_rows(device: &Device<'_>) -> Result<(bool, bool), NvmlError> {
     let (mut correctable, mut uncorrectable, mut pending, mut failed) = (0, 0, 0, 0);
-    let (first, second, third, fourth) =
-        (&raw mut correctable, &raw mut uncorrectable, &raw mut pending, &raw mut failed);
-    call!(device, nvmlDeviceGetRemappedRows, first, second, third, fourth)?;
+    let (first, second, third, fourth) = (
+        &raw mut correctable,
+        &raw mut uncorrectable,
+        &raw mut pending,
+        &raw mut failed,
+    );
+    call!(
+        device,
+        nvmlDeviceGetRemappedRows,
+        first,
+        second,
+        third,
+        fourth
+    )?;
     Ok((pending != 0, failed != 0))
 }
 
@@ -134,27 +184,35 @@ pub(super) fn fabric(device: &Device<'_>) -> Result<(u8, u32), NvmlError> {
     Ok((info.state, info.status))
 }
 
-/// What the driver wants done with the GPU: 0 nothing, 1 reset, 2 reboot, 3 drain peers, 4 drain and reset.
+/// What the driver wants done with the GPU: 0 nothing, 1 reset, 2 reboot, 3 drain peers, 4 drain
+/// and reset.
 pub(super) fn recovery_action(device: &Device<'_>) -> Result<u32, NvmlError> {
     // SAFETY: a structure of integers and a union of them, for which zeroes are valid.
     let mut field: nvmlFieldValue_t = unsafe { mem::zeroed() };
     field.fieldId = RECOVERY_ACTION_FIELD;
     call!(device, nvmlDeviceGetFieldValues, 1, &raw mut field)?;
     nvml_try(field.nvmlReturn)?;
-    // SAFETY: all members are plain integers over the same bytes, zeroed before; the small ones are little-endian
-    // within the large one on every architecture that NVIDIA's driver runs on.
+    // SAFETY: all members are plain integers over the same bytes, zeroed before; the small ones are
+    // little-endian within the large one on every architecture that NVIDIA's driver runs on.
     Ok(unsafe { field.value.uiVal })
 }
 
 /// What sits at the other end of an NVLink: 0 a GPU, 1 an NPU, 2 a switch, 255 unknown.
 pub(super) fn remote_type(device: &Device<'_>, link: u32) -> Result<u32, NvmlError> {
     let mut kind = 0;
-    call!(device, nvmlDeviceGetNvLinkRemoteDeviceType, link, &raw mut kind)?;
+    call!(
+        device,
+        nvmlDeviceGetNvLinkRemoteDeviceType,
+        link,
+        &raw mut kind
+    )?;
     Ok(kind)
 }
 
-/// A second value for the same handle, for the one call of the wrapper that takes a device by value.
+/// A second value for the same handle, for the one call of the wrapper that takes a device by
+/// value.
 pub(super) fn again<'nvml>(device: &Device<'nvml>) -> Device<'nvml> {
-    // SAFETY: the handle is the one of a live device of the same library, and handles need no release.
+    // SAFETY: the handle is the one of a live device of the same library, and handles need no
+    // release.
     unsafe { Device::new(device.handle(), device.nvml()) }
 }

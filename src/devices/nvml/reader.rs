@@ -18,7 +18,9 @@ use crate::bytes::Bytes;
 use crate::devices::error::DevicesError;
 use crate::devices::holders::{HostRoots, describe, namesakes};
 use crate::devices::power::{self, PowerState};
-use crate::devices::{Device, DeviceKind, Link, Process, Snapshot, declared, host_memory, identity};
+use crate::devices::{
+    Device, DeviceKind, Link, Process, Snapshot, declared, host_memory, identity,
+};
 use crate::files;
 
 /// More GPUs than a host has; a bound on what a driver's count may make us do.
@@ -42,7 +44,8 @@ pub struct NvmlOptions {
 /// Bytes kept back on devices that others than compute processes use.
 #[derive(Clone, Copy, Debug)]
 pub struct Margins {
-    /// On a GPU that drives a display: desktops were seen to hold 211 to 596 MiB idle and grow at any time.
+    /// On a GPU that drives a display: desktops were seen to hold 211 to 596 MiB idle and grow at
+    /// any time.
     pub display_bytes: Bytes,
     /// Of unified memory, for the host itself.
     pub host_bytes: Bytes,
@@ -51,7 +54,10 @@ pub struct Margins {
 impl Default for Margins {
     /// 512 MiB for a desktop, 2 GiB for a host: assumed.
     fn default() -> Self {
-        Self { display_bytes: Bytes::mib(512), host_bytes: Bytes::gib(2) }
+        Self {
+            display_bytes: Bytes::mib(512),
+            host_bytes: Bytes::gib(2),
+        }
     }
 }
 
@@ -65,13 +71,16 @@ pub(super) struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    /// Fills in who the processes are, unless their numbers may be those of another PID namespace than the files'.
+    /// Fills in who the processes are, unless their numbers may be those of another PID namespace
+    /// than the files'.
     pub(super) fn describe(&self, processes: &mut [Process]) {
         if !self.namesakes {
             return;
         }
         for process in processes {
-            let passwd = self.passwd.get_or_init(|| passwd(&self.roots.etc.join("passwd")));
+            let passwd = self
+                .passwd
+                .get_or_init(|| passwd(&self.roots.etc.join("passwd")));
             describe(process, &self.roots.proc, passwd);
         }
     }
@@ -85,8 +94,9 @@ fn passwd(path: &Path) -> String {
 
 /// The one open library of this process.
 ///
-/// Dropping it shuts NVML down. NVML counts its inits, so the old one must be dropped before the next is opened, or
-/// nothing is initialised anew; and an [`EventWatch`](super::EventWatch) on it before that.
+/// Dropping it shuts NVML down. NVML counts its inits, so the old one must be dropped before the
+/// next is opened, or nothing is initialised anew; and an [`EventWatch`](super::EventWatch) on it
+/// before that.
 pub struct NvmlReader {
     nvml: Arc<Nvml>,
     options: NvmlOptions,
@@ -113,7 +123,8 @@ struct Wiring {
 }
 
 impl NvmlReader {
-    /// Loads and initialises the library. Takes seconds where the driver first has to wake its GPUs.
+    /// Loads and initialises the library. Takes seconds where the driver first has to wake its
+    /// GPUs.
     pub fn open(options: &NvmlOptions) -> Result<Self, DevicesError> {
         let lazily = power::states(&options.roots).iter().any(PowerState::asleep);
         let nvml = open(options.library.as_deref(), lazily)?;
@@ -143,7 +154,8 @@ impl NvmlReader {
         &self.seen
     }
 
-    /// Takes over what a reader before this one saw last, so that a device that is missing now is known as missing.
+    /// Takes over what a reader before this one saw last, so that a device that is missing now is
+    /// known as missing.
     pub fn inherit(&mut self, last: Vec<Device>) {
         self.last = last;
     }
@@ -161,7 +173,11 @@ impl NvmlReader {
     /// Says on each device of a snapshot of this reader's what XIDs stand against it.
     pub fn mark(&self, snapshot: &mut Snapshot, xids: &XidLog) {
         for device in &mut snapshot.devices {
-            let gpu = device.facts.parent_uuid.as_ref().unwrap_or(&device.facts.uuid);
+            let gpu = device
+                .facts
+                .parent_uuid
+                .as_ref()
+                .unwrap_or(&device.facts.uuid);
             let self_diagnosing = self.self_diagnosing.contains(gpu);
             xids.mark(device, self_diagnosing);
         }
@@ -172,13 +188,14 @@ impl NvmlReader {
         Arc::clone(&self.nvml)
     }
 
-    /// One pass over all devices. An error means that nothing can be told of any; the library is then to be dropped
-    /// and opened anew.
+    /// One pass over all devices. An error means that nothing can be told of any; the library is
+    /// then to be dropped and opened anew.
     pub fn read(&mut self) -> Result<Snapshot, DevicesError> {
         let sampled_at = declared::whole_milliseconds(SystemTime::now());
         let states = power::states(&self.options.roots);
         let mut pass = Pass::default();
-        // The reader's own fields are needed beside the borrowed library, so they step aside for the pass.
+        // The reader's own fields are needed beside the borrowed library, so they step aside for
+        // the pass.
         let mut standing = mem::take(&mut self.standing);
         let done = self.visit(&states, &mut standing, &mut pass);
         self.standing = standing;
@@ -195,7 +212,10 @@ impl NvmlReader {
         }
         identity::settle(&mut pass.devices);
         one_pool(&mut pass.devices);
-        let whole_gpus = pass.devices.iter().filter(|device| device.facts.parent_uuid.is_none());
+        let whole_gpus = pass
+            .devices
+            .iter()
+            .filter(|device| device.facts.parent_uuid.is_none());
         self.last = whole_gpus.cloned().collect();
         let links = self.links(&pass.wired);
         Ok(Snapshot {
@@ -222,7 +242,8 @@ impl NvmlReader {
             passwd: OnceCell::new(),
         };
         if states.iter().any(PowerState::asleep) {
-            // Looking one up by index could wake another; by address, only the one meant is touched.
+            // Looking one up by index could wake another; by address, only the one meant is
+            // touched.
             for (index, state) in (0..).zip(states) {
                 if state.asleep() {
                     pass.devices.push(asleep(state, index, &self.last));
@@ -233,9 +254,19 @@ impl NvmlReader {
             }
             return Ok(());
         }
-        let count = self.nvml.device_count().map_err(|error| whole(&error, "nvmlDeviceGetCount"))?.min(MAX_GPUS);
+        let count = self
+            .nvml
+            .device_count()
+            .map_err(|error| whole(&error, "nvmlDeviceGetCount"))?
+            .min(MAX_GPUS);
         for index in 0..count {
-            self.one(index, self.nvml.device_by_index(index), &scene, standing, pass)?;
+            self.one(
+                index,
+                self.nvml.device_by_index(index),
+                &scene,
+                standing,
+                pass,
+            )?;
         }
         Ok(())
     }
@@ -261,12 +292,27 @@ impl NvmlReader {
             Ok((uuid, whole_gpu, instances))
         });
         match read {
-            Ok((uuid, WholeGpu { device: gpu, health, .. }, instances)) => {
-                pass.sick |=
-                    gpu.unusable.as_ref().is_some_and(|why| why.reason == "gpu_lost" || why.reason == "reset_required");
-                // A second device of one UUID is no other one to the driver, which looks it up by that.
+            Ok((
+                uuid,
+                WholeGpu {
+                    device: gpu,
+                    health,
+                    ..
+                },
+                instances,
+            )) => {
+                pass.sick |= gpu
+                    .unusable
+                    .as_ref()
+                    .is_some_and(|why| why.reason == "gpu_lost" || why.reason == "reset_required");
+                // A second device of one UUID is no other one to the driver, which looks it up by
+                // that.
                 if !pass.seen.contains(&uuid) {
-                    if gpu.unusable.as_ref().is_none_or(|why| why.reason != "mig_parent" && gpu.free_bytes.is_some()) {
+                    if gpu
+                        .unusable
+                        .as_ref()
+                        .is_none_or(|why| why.reason != "mig_parent" && gpu.free_bytes.is_some())
+                    {
                         pass.wired.push(uuid.clone());
                     }
                     if health.self_diagnosing {
@@ -288,28 +334,39 @@ impl NvmlReader {
         }
     }
 
-    /// A GPU that does not answer to its index: what was known of it, where the last pass makes that plain.
+    /// A GPU that does not answer to its index: what was known of it, where the last pass makes
+    /// that plain.
     fn missing(&self, index: u32, error: &NvmlError, pass: &Pass) -> Device {
         let why = match error {
             // "Unable to determine the device handle": how a lost GPU is often met.
             NvmlError::Unknown => health::from_error(&NvmlError::GpuLost, "finding it"),
             other => health::from_error(other, "finding it"),
         };
-        let known =
-            self.last.iter().find(|device| device.facts.index == index && !pass.seen.contains(&device.facts.uuid));
-        let facts =
-            known.map_or_else(|| nameless(format!("index-{index}"), index, None, None), |device| device.facts.clone());
+        let known = self
+            .last
+            .iter()
+            .find(|device| device.facts.index == index && !pass.seen.contains(&device.facts.uuid));
+        let facts = known.map_or_else(
+            || nameless(format!("index-{index}"), index, None, None),
+            |device| device.facts.clone(),
+        );
         unreadable(facts, why)
     }
 
-    /// The links among `uuids`. They are asked for once for each set of GPUs; see [`Self::refresh_wiring`].
+    /// The links among `uuids`. They are asked for once for each set of GPUs; see
+    /// [`Self::refresh_wiring`].
     fn links(&mut self, uuids: &[String]) -> Vec<Link> {
         let wiring = match self.wiring.take() {
             Some(known) if uuids.iter().all(|uuid| known.uuids.contains(uuid)) => known,
             _ => self.wire(uuids.to_vec()),
         };
         let among = |uuid: &String| uuids.len() == wiring.uuids.len() || uuids.contains(uuid);
-        let links = wiring.links.iter().filter(|link| among(&link.a) && among(&link.b)).cloned().collect();
+        let links = wiring
+            .links
+            .iter()
+            .filter(|link| among(&link.a) && among(&link.b))
+            .cloned()
+            .collect();
         self.wiring = Some(wiring);
         links
     }
@@ -317,7 +374,11 @@ impl NvmlReader {
     /// Asks for the wiring again where it was asked for long ago; for a moment when nobody waits.
     pub fn refresh_wiring(&mut self) {
         if let Some(old) = self.wiring.take() {
-            self.wiring = Some(if old.at.elapsed() < WIRING_LASTS { old } else { self.wire(old.uuids) });
+            self.wiring = Some(if old.at.elapsed() < WIRING_LASTS {
+                old
+            } else {
+                self.wire(old.uuids)
+            });
         }
     }
 
@@ -326,20 +387,42 @@ impl NvmlReader {
             .iter()
             .filter_map(|uuid| {
                 let device = self.nvml.device_by_uuid(uuid.as_str()).ok()?;
-                let pci_bus_id = self.standing.get(uuid).and_then(|standing| standing.pci_bus_id.clone());
-                Some(topology::End { uuid: uuid.clone(), pci_bus_id, device })
+                let pci_bus_id = self
+                    .standing
+                    .get(uuid)
+                    .and_then(|standing| standing.pci_bus_id.clone());
+                Some(topology::End {
+                    uuid: uuid.clone(),
+                    pci_bus_id,
+                    device,
+                })
             })
             .collect();
-        let links = if ends.len() > 1 { topology::read(&ends) } else { Vec::new() };
-        Wiring { uuids, at: Instant::now(), links }
+        let links = if ends.len() > 1 {
+            topology::read(&ends)
+        } else {
+            Vec::new()
+        };
+        Wiring {
+            uuids,
+            at: Instant::now(),
+            links,
+        }
     }
 }
 
-/// Of several GPUs that share the host's memory, only the first is placed on: the pool must not be counted twice.
+/// Of several GPUs that share the host's memory, only the first is placed on: the pool must not be
+/// counted twice.
 fn one_pool(devices: &mut [Device]) {
-    for device in devices.iter_mut().filter(|device| device.facts.kind == DeviceKind::UnifiedMemory).skip(1) {
+    for device in devices
+        .iter_mut()
+        .filter(|device| device.facts.kind == DeviceKind::UnifiedMemory)
+        .skip(1)
+    {
         let message = "it shares the host's memory with a device that is listed before it";
-        device.unusable.get_or_insert_with(|| health::unusable("shared_pool", message));
+        device
+            .unusable
+            .get_or_insert_with(|| health::unusable("shared_pool", message));
     }
 }
 
@@ -357,10 +440,15 @@ struct Pass {
 
 /// A device that sleeps, with what an earlier pass or the kernel module knows of it.
 pub(super) fn asleep(state: &PowerState, index: u32, last: &[Device]) -> Device {
-    let known = last.iter().find(|device| device.facts.pci_bus_id.as_deref() == Some(state.bus_id.as_str()));
+    let known = last
+        .iter()
+        .find(|device| device.facts.pci_bus_id.as_deref() == Some(state.bus_id.as_str()));
     let facts = known.map_or_else(
         || {
-            let uuid = state.uuid.clone().unwrap_or_else(|| format!("PCI-{}", state.bus_id));
+            let uuid = state
+                .uuid
+                .clone()
+                .unwrap_or_else(|| format!("PCI-{}", state.bus_id));
             nameless(uuid, index, Some(state.bus_id.clone()), state.name.clone())
         },
         |device| device.facts.clone(),
@@ -380,7 +468,10 @@ pub fn all_asleep(options: &NvmlOptions) -> Option<Snapshot> {
     if states.is_empty() || !states.iter().all(PowerState::asleep) {
         return None;
     }
-    let mut devices: Vec<Device> = (0..).zip(&states).map(|(index, state)| asleep(state, index, &[])).collect();
+    let mut devices: Vec<Device> = (0..)
+        .zip(&states)
+        .map(|(index, state)| asleep(state, index, &[]))
+        .collect();
     identity::settle(&mut devices);
     Some(Snapshot {
         source: "nvml".to_owned(),

@@ -40,25 +40,44 @@ pub(super) fn read(ends: &[End<'_>]) -> Vec<Link> {
 }
 
 fn join(a: &End<'_>, from: &Remotes, b: &End<'_>, to: &Remotes) -> Option<Link> {
-    let direct = b.pci_bus_id.as_ref().map_or(0, |bus_id| from.gpus.iter().filter(|remote| *remote == bus_id).count());
-    // GPUs whose links all end in switches reach one another through them, with as many links as the poorer one has.
+    let direct = b.pci_bus_id.as_ref().map_or(0, |bus_id| {
+        from.gpus.iter().filter(|remote| *remote == bus_id).count()
+    });
+    // GPUs whose links all end in switches reach one another through them, with as many links as
+    // the poorer one has.
     let lanes = match u32::try_from(direct) {
         Ok(direct) if direct > 0 => Some(direct),
         _ => Some(from.switches.min(to.switches)).filter(|lanes| *lanes > 0),
     };
     let peer_access = peers(a, b);
-    let kind = if lanes.is_some() { LinkKind::Fabric } else { ancestor(a, b)? };
-    Some(Link { a: a.uuid.clone(), b: b.uuid.clone(), kind, lanes, peer_access })
+    let kind = if lanes.is_some() {
+        LinkKind::Fabric
+    } else {
+        ancestor(a, b)?
+    };
+    Some(Link {
+        a: a.uuid.clone(),
+        b: b.uuid.clone(),
+        kind,
+        lanes,
+        peer_access,
+    })
 }
 
 fn ancestor(a: &End<'_>, b: &End<'_>) -> Option<LinkKind> {
-    Some(match a.device.topology_common_ancestor(raw::again(&b.device)).ok()? {
-        TopologyLevel::Internal | TopologyLevel::Single => LinkKind::PcieSwitch,
-        TopologyLevel::Multiple => LinkKind::PcieSwitches,
-        TopologyLevel::HostBridge => LinkKind::HostBridge,
-        TopologyLevel::Node => LinkKind::NumaNode,
-        TopologyLevel::System => LinkKind::System,
-    })
+    Some(
+        match a
+            .device
+            .topology_common_ancestor(raw::again(&b.device))
+            .ok()?
+        {
+            TopologyLevel::Internal | TopologyLevel::Single => LinkKind::PcieSwitch,
+            TopologyLevel::Multiple => LinkKind::PcieSwitches,
+            TopologyLevel::HostBridge => LinkKind::HostBridge,
+            TopologyLevel::Node => LinkKind::NumaNode,
+            TopologyLevel::System => LinkKind::System,
+        },
+    )
 }
 
 /// Reads and writes have to work both ways; an answer newer than the wrapper counts as "not said".
@@ -84,7 +103,11 @@ fn remotes(device: &Handle<'_>) -> Remotes {
         // The wrapper's own `remote_device_type` writes to a temporary and always says "unknown".
         match raw::remote_type(device, number) {
             Ok(REMOTE_SWITCH) => found.switches += 1,
-            Ok(REMOTE_GPU) => found.gpus.extend(link.remote_pci_info().ok().map(|pci| short_bus_id(&pci.bus_id))),
+            Ok(REMOTE_GPU) => found.gpus.extend(
+                link.remote_pci_info()
+                    .ok()
+                    .map(|pci| short_bus_id(&pci.bus_id)),
+            ),
             Ok(_) | Err(_) => {}
         }
     }

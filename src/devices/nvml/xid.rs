@@ -1,8 +1,9 @@
 //! What XIDs, the driver's own reports of trouble, mean for a GPU, and which of them stand.
 //!
-//! Meanings follow NVIDIA's "XID Errors" guide and the list that its Kubernetes device plugin ignores. Most XIDs only
-//! warn: whether a GPU may be used is for the driver's state to say, which every pass reads. The few after which nothing
-//! runs before a reset refuse the GPU where the driver gives no verdict of its own (the recovery action, since R560).
+//! Meanings follow NVIDIA's "XID Errors" guide and the list that its Kubernetes device plugin
+//! ignores. Most XIDs only warn: whether a GPU may be used is for the driver's state to say, which
+//! every pass reads. The few after which nothing runs before a reset refuse the GPU where the
+//! driver gives no verdict of its own (the recovery action, since R560).
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -49,7 +50,9 @@ fn meaning(xid: Option<u64>) -> Meaning {
 
 /// The number and, for those that people meet, its name.
 fn named(xid: Option<u64>) -> String {
-    let Some(number) = xid else { return "an XID without number".to_owned() };
+    let Some(number) = xid else {
+        return "an XID without number".to_owned();
+    };
     let name = match number {
         48 => "uncorrectable memory error",
         63 => "memory row to be remapped",
@@ -72,7 +75,8 @@ const MOST_GPUS: usize = 256;
 struct Seen {
     count: u64,
     last: SystemTime,
-    /// Whether it still says something of the GPU: not any more once that was let go of for a reset.
+    /// Whether it still says something of the GPU: not any more once that was let go of for a
+    /// reset.
     stands: bool,
 }
 
@@ -101,8 +105,14 @@ impl XidLog {
         }
         let numbers = self.by_gpu.entry(event.uuid.clone()).or_default();
         // Beyond the bound they are counted together, as unknown ones.
-        let number = event.xid.filter(|number| numbers.len() < MOST_NUMBERS || numbers.contains_key(&Some(*number)));
-        let seen = numbers.entry(number).or_insert(Seen { count: 0, last: event.at, stands: true });
+        let number = event
+            .xid
+            .filter(|number| numbers.len() < MOST_NUMBERS || numbers.contains_key(&Some(*number)));
+        let seen = numbers.entry(number).or_insert(Seen {
+            count: 0,
+            last: event.at,
+            stands: true,
+        });
         seen.count = seen.count.saturating_add(1);
         (seen.last, seen.stands) = (event.at, true);
         seen.count
@@ -112,14 +122,18 @@ impl XidLog {
     pub fn counts(&self) -> Vec<XidCount> {
         let of = |(uuid, numbers): (&String, &BTreeMap<Option<u64>, Seen>)| {
             let uuid = uuid.clone();
-            let one =
-                move |(xid, seen): (&Option<u64>, &Seen)| XidCount { uuid: uuid.clone(), xid: *xid, count: seen.count };
+            let one = move |(xid, seen): (&Option<u64>, &Seen)| XidCount {
+                uuid: uuid.clone(),
+                xid: *xid,
+                count: seen.count,
+            };
             numbers.iter().map(one).collect::<Vec<_>>()
         };
         self.by_gpu.iter().flat_map(of).collect()
     }
 
-    /// Nothing heard so far says anything any more: the driver was let go of for a reset, or exchanged.
+    /// Nothing heard so far says anything any more: the driver was let go of for a reset, or
+    /// exchanged.
     pub fn settle(&mut self) {
         self.settle_where(|_| true);
     }
@@ -137,30 +151,56 @@ impl XidLog {
         }
     }
 
-    /// Says on `device`, or on an instance of the GPU meant, what stands against it. With `self_diagnosing`, the driver
-    /// itself tells whether the GPU needs a reset, and is believed.
+    /// Says on `device`, or on an instance of the GPU meant, what stands against it. With
+    /// `self_diagnosing`, the driver itself tells whether the GPU needs a reset, and is believed.
     pub fn mark(&self, device: &mut Device, self_diagnosing: bool) {
-        let gpu = device.facts.parent_uuid.as_ref().unwrap_or(&device.facts.uuid);
-        let Some(numbers) = self.by_gpu.get(gpu) else { return };
-        let standing = numbers.iter().filter(|(xid, seen)| seen.stands && meaning(**xid) != Meaning::Application);
+        let gpu = device
+            .facts
+            .parent_uuid
+            .as_ref()
+            .unwrap_or(&device.facts.uuid);
+        let Some(numbers) = self.by_gpu.get(gpu) else {
+            return;
+        };
+        let standing = numbers
+            .iter()
+            .filter(|(xid, seen)| seen.stands && meaning(**xid) != Meaning::Application);
         for (xid, seen) in standing {
             let last = humantime::format_rfc3339_seconds(seen.last);
-            let times = if seen.count == 1 { String::new() } else { format!(", {} times, last", seen.count) };
+            let times = if seen.count == 1 {
+                String::new()
+            } else {
+                format!(", {} times, last", seen.count)
+            };
             let message = format!("the driver reported {}{times} at {last}", named(*xid));
             let resets = meaning(*xid) == Meaning::NeedsReset && !self_diagnosing;
-            if resets && device.unusable.as_ref().is_none_or(|why| why.reason == "mig_parent") {
+            if resets
+                && device
+                    .unusable
+                    .as_ref()
+                    .is_none_or(|why| why.reason == "mig_parent")
+            {
                 device.unusable = Some(refusal(*xid, &message));
             }
-            device.warnings.push(Warning { reason: "xid".to_owned(), message: format!("{message}; see dmesg") });
+            device.warnings.push(Warning {
+                reason: "xid".to_owned(),
+                message: format!("{message}; see dmesg"),
+            });
         }
     }
 }
 
 fn refusal(xid: Option<u64>, message: &str) -> Unusable {
-    let reason = if xid == Some(79) { "gpu_lost" } else { "reset_required" };
+    let reason = if xid == Some(79) {
+        "gpu_lost"
+    } else {
+        "reset_required"
+    };
     unusable(
         reason,
-        format!("{message}; reset the GPU while POST /v1/nvml/release lets go of it, which also ends this"),
+        format!(
+            "{message}; reset the GPU while POST /v1/nvml/release lets go of it, which also ends this"
+        ),
     )
 }
 
@@ -172,11 +212,18 @@ mod tests {
     use crate::devices::declared;
 
     fn event(xid: u64) -> XidEvent {
-        XidEvent { uuid: "declared-0".to_owned(), xid: Some(xid), at: UNIX_EPOCH + Duration::from_secs(1_700_000_000) }
+        XidEvent {
+            uuid: "declared-0".to_owned(),
+            xid: Some(xid),
+            at: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        }
     }
 
     fn marked(log: &XidLog, self_diagnosing: bool) -> Device {
-        let mut device = declared::parse("H100", UNIX_EPOCH).unwrap().devices.remove(0);
+        let mut device = declared::parse("H100", UNIX_EPOCH)
+            .unwrap()
+            .devices
+            .remove(0);
         log.mark(&mut device, self_diagnosing);
         device
     }
@@ -186,7 +233,14 @@ mod tests {
         let mut log = XidLog::default();
         assert_eq!((log.add(&event(31)), log.add(&event(31))), (1, 2));
         assert_eq!(marked(&log, false), marked(&XidLog::default(), false));
-        assert_eq!(log.counts(), [XidCount { uuid: "declared-0".to_owned(), xid: Some(31), count: 2 }]);
+        assert_eq!(
+            log.counts(),
+            [XidCount {
+                uuid: "declared-0".to_owned(),
+                xid: Some(31),
+                count: 2
+            }]
+        );
     }
 
     #[test]
@@ -196,8 +250,7 @@ mod tests {
         log.add(&event(48));
         let device = marked(&log, false);
         assert_eq!(device.unusable, None);
-        let said =
-            "the driver reported XID 48 (uncorrectable memory error), 2 times, last at 2023-11-14T22:13:20Z; see dmesg";
+        let said = "the driver reported XID 48 (uncorrectable memory error), 2 times, last at 2023-11-14T22:13:20Z; see dmesg";
         assert_eq!(device.warnings[0].message, said);
         log.settle_absent(&[device]);
         assert_eq!(marked(&log, false).warnings.len(), 1);
@@ -210,7 +263,10 @@ mod tests {
     fn what_needs_a_reset_refuses_unless_the_driver_says_otherwise() {
         let mut log = XidLog::default();
         log.add(&event(119));
-        assert_eq!(marked(&log, false).unusable.unwrap().reason, "reset_required");
+        assert_eq!(
+            marked(&log, false).unusable.unwrap().reason,
+            "reset_required"
+        );
         assert_eq!(marked(&log, true).unusable, None);
         assert_eq!(marked(&log, true).warnings.len(), 1);
         log.settle_absent(&[]);

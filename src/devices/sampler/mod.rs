@@ -1,8 +1,9 @@
 //! One owner of the driver: a thread that reads the devices when asked and publishes what it saw.
 //!
-//! Driver calls may block for ever in the kernel, and a thread that blocks there cannot be killed. So there is one
-//! thread and never a second; askers wait for its next reading with a deadline of their own, hold no lock meanwhile,
-//! and are told when the answer is late. The thread is never joined.
+//! Driver calls may block for ever in the kernel, and a thread that blocks there cannot be killed.
+//! So there is one thread and never a second; askers wait for its next reading with a deadline of
+//! their own, hold no lock meanwhile, and are told when the answer is late. The thread is never
+//! joined.
 
 mod once;
 mod source;
@@ -28,10 +29,11 @@ use super::{Device, Snapshot};
 pub struct SamplerOptions {
     /// What is read, and where.
     pub nvml: NvmlOptions,
-    /// How often to read without being asked, while anybody has asked lately; `None`: only when asked.
+    /// How often to read without being asked, while anybody has asked lately; `None`: only when
+    /// asked.
     pub interval: Option<Duration>,
-    /// After how long without a question the driver is let go, so that a GPU can sleep, be reset or be partitioned;
-    /// `None`: never.
+    /// After how long without a question the driver is let go, so that a GPU can sleep, be reset or
+    /// be partitioned; `None`: never.
     pub idle_after: Option<Duration>,
     /// For how long the last reading is given out, marked stale, while the driver does not answer.
     pub stale_for: Duration,
@@ -74,7 +76,8 @@ pub struct SamplerStatus {
     pub xids: Vec<XidCount>,
 }
 
-/// The handle to the sampling thread. Dropping it asks the thread to let go of the driver and end, and waits for nothing.
+/// The handle to the sampling thread. Dropping it asks the thread to let go of the driver and end,
+/// and waits for nothing.
 #[derive(Debug)]
 pub struct Sampler {
     shared: Arc<Shared>,
@@ -140,10 +143,17 @@ impl Shared {
 
     fn count_errors(&self, outcome: &Result<Arc<Snapshot>, DevicesError>) {
         let unread = |device: &&Device| {
-            device.free_bytes.is_none() && device.unusable.as_ref().is_none_or(|why| why.reason != "asleep")
+            device.free_bytes.is_none()
+                && device
+                    .unusable
+                    .as_ref()
+                    .is_none_or(|why| why.reason != "asleep")
         };
-        let count = outcome.as_ref().map_or(1, |snapshot| snapshot.devices.iter().filter(unread).count());
-        self.errors.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let count = outcome
+            .as_ref()
+            .map_or(1, |snapshot| snapshot.devices.iter().filter(unread).count());
+        self.errors
+            .fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
 
@@ -170,17 +180,25 @@ impl Sampler {
         });
         let (stale_for, roots) = (options.stale_for, options.nvml.roots.clone());
         let own = Arc::clone(&shared);
-        std::thread::Builder::new().name("devices".to_owned()).spawn(move || worker::run(&own, &options))?;
-        Ok(Self { shared, stale_for, roots })
+        std::thread::Builder::new()
+            .name("devices".to_owned())
+            .spawn(move || worker::run(&own, &options))?;
+        Ok(Self {
+            shared,
+            stale_for,
+            roots,
+        })
     }
 
-    /// The readings that others ask for. In contrast to [`Self::subscribe`] a receiver asks for none.
+    /// The readings that others ask for. In contrast to [`Self::subscribe`] a receiver asks for
+    /// none.
     pub fn listen(&self) -> watch::Receiver<Option<Arc<Reading>>> {
         self.shared.heard.subscribe()
     }
 
-    /// Asks for a reading that is no question: the driver is closed as if it had not been asked for. None is made while the
-    /// driver is released, or where opening it could wake a GPU that sleeps.
+    /// Asks for a reading that is no question: the driver is closed as if it had not been asked
+    /// for. None is made while the driver is released, or where opening it could wake a GPU that
+    /// sleeps.
     pub fn look(&self) {
         let closed = !self.shared.library.borrow().open;
         let states = power::states(&self.roots);
@@ -201,11 +219,15 @@ impl Sampler {
 
     /// How long ago the last attempt at a reading began; `None`: none was made yet.
     pub fn last_attempt(&self) -> Option<Duration> {
-        self.shared.readings.borrow().as_ref().map(|reading| reading.began.elapsed())
+        self.shared
+            .readings
+            .borrow()
+            .as_ref()
+            .map(|reading| reading.began.elapsed())
     }
 
-    /// The latest reading, and that it changed: whoever is slower than the readings misses some. While a receiver lives,
-    /// readings go on at the interval.
+    /// The latest reading, and that it changed: whoever is slower than the readings misses some.
+    /// While a receiver lives, readings go on at the interval.
     pub fn subscribe(&self) -> watch::Receiver<Option<Arc<Reading>>> {
         let receiver = self.shared.readings.subscribe();
         self.shared.orders().asked = Instant::now();
@@ -215,14 +237,21 @@ impl Sampler {
 
     /// A snapshot whose reading began at most `max_age` ago, within `deadline`.
     ///
-    /// When the driver does not answer in time: the last snapshot, marked stale, as long as it is not too old; then an
-    /// error. A driver that fails is never covered up by an older success.
-    pub async fn sample(&self, max_age: Duration, deadline: Duration) -> Result<Arc<Snapshot>, DevicesError> {
+    /// When the driver does not answer in time: the last snapshot, marked stale, as long as it is
+    /// not too old; then an error. A driver that fails is never covered up by an older success.
+    pub async fn sample(
+        &self,
+        max_age: Duration,
+        deadline: Duration,
+    ) -> Result<Arc<Snapshot>, DevicesError> {
         let asked = Instant::now();
         let recent = move |reading: &Option<Arc<Reading>>| {
-            reading
-                .as_ref()
-                .is_some_and(|reading| reading.began.checked_add(max_age).is_none_or(|until| until >= asked))
+            reading.as_ref().is_some_and(|reading| {
+                reading
+                    .began
+                    .checked_add(max_age)
+                    .is_none_or(|until| until >= asked)
+            })
         };
         let mut receiver = self.shared.readings.subscribe();
         {
@@ -241,12 +270,16 @@ impl Sampler {
         self.shared.changed.notify_one();
         // An error that is just recent does not do: the driver may have come back since.
         let good_enough = move |reading: &Option<Arc<Reading>>| {
-            recent(reading) && reading.as_ref().is_some_and(|reading| reading.outcome.is_ok() || reading.began >= asked)
+            recent(reading)
+                && reading
+                    .as_ref()
+                    .is_some_and(|reading| reading.outcome.is_ok() || reading.began >= asked)
         };
         match tokio::time::timeout(deadline, receiver.wait_for(good_enough)).await {
-            Ok(Ok(reading)) => {
-                reading.as_ref().map_or_else(|| Err(self.overdue(asked)), |reading| reading.outcome.clone())
-            }
+            Ok(Ok(reading)) => reading.as_ref().map_or_else(
+                || Err(self.overdue(asked)),
+                |reading| reading.outcome.clone(),
+            ),
             Ok(Err(_)) | Err(_) => self.late(asked),
         }
     }
@@ -255,7 +288,10 @@ impl Sampler {
         let last = self.shared.readings.borrow().clone();
         match last {
             Some(reading) if reading.began.elapsed() <= self.stale_for => match &reading.outcome {
-                Ok(snapshot) => Ok(Arc::new(Snapshot { stale: true, ..Snapshot::clone(snapshot) })),
+                Ok(snapshot) => Ok(Arc::new(Snapshot {
+                    stale: true,
+                    ..Snapshot::clone(snapshot)
+                })),
                 Err(_) => Err(self.overdue(asked)),
             },
             _ => Err(self.overdue(asked)),
@@ -263,17 +299,29 @@ impl Sampler {
     }
 
     fn overdue(&self, asked: Instant) -> DevicesError {
-        let (doing, since) = self.shared.orders().busy.unwrap_or(("waiting for its turn", asked));
-        DevicesError::Overdue { doing, waited: since.elapsed() }
+        let (doing, since) = self
+            .shared
+            .orders()
+            .busy
+            .unwrap_or(("waiting for its turn", asked));
+        DevicesError::Overdue {
+            doing,
+            waited: since.elapsed(),
+        }
     }
 
     /// The last snapshot, however old, without asking for another.
     pub fn last(&self) -> Option<Arc<Snapshot>> {
-        self.shared.readings.borrow().as_ref().and_then(|reading| reading.outcome.clone().ok())
+        self.shared
+            .readings
+            .borrow()
+            .as_ref()
+            .and_then(|reading| reading.outcome.clone().ok())
     }
 
-    /// Lets go of the driver for `length`, so that a GPU can be reset or partitioned; returns when the library is
-    /// closed. Until the window ends, or [`Self::resume`], every question is answered with `nvml_released`.
+    /// Lets go of the driver for `length`, so that a GPU can be reset or partitioned; returns when
+    /// the library is closed. Until the window ends, or [`Self::resume`], every question is
+    /// answered with `nvml_released`.
     pub async fn release(&self, length: Duration, deadline: Duration) -> Result<(), DevicesError> {
         let asked = Instant::now();
         let mut library = self.shared.library.subscribe();
@@ -289,7 +337,8 @@ impl Sampler {
         let closed = library.wait_for(|library| !library.open || library.closings > before);
         match tokio::time::timeout(deadline, closed).await {
             Ok(Ok(_)) => {
-                // What was heard until now may be cured by what the window is for; what stays wrong is heard again.
+                // What was heard until now may be cured by what the window is for; what stays wrong
+                // is heard again.
                 self.shared.xids().settle();
                 Ok(())
             }
@@ -332,5 +381,8 @@ impl Drop for Sampler {
 
 /// How long a release still lasts at `now`.
 fn released(orders: &Orders, now: Instant) -> Option<Duration> {
-    orders.released_until.and_then(|until| until.checked_duration_since(now)).filter(|left| !left.is_zero())
+    orders
+        .released_until
+        .and_then(|until| until.checked_duration_since(now))
+        .filter(|left| !left.is_zero())
 }

@@ -29,12 +29,21 @@ impl Telling {
     pub(super) fn reading(&mut self, snapshot: &Snapshot, now: Instant) {
         for device in &snapshot.devices {
             // One that sleeps is as it was; whether it can be used is seen when it is awake.
-            if device.unusable.as_ref().is_some_and(|why| why.reason == "asleep") {
+            if device
+                .unusable
+                .as_ref()
+                .is_some_and(|why| why.reason == "asleep")
+            {
                 continue;
             }
             self.device(device, now);
         }
-        let present = |uuid: &str| snapshot.devices.iter().any(|device| device.facts.uuid == uuid);
+        let present = |uuid: &str| {
+            snapshot
+                .devices
+                .iter()
+                .any(|device| device.facts.uuid == uuid)
+        };
         self.devices.retain(|uuid, known| {
             if present(uuid) {
                 return true;
@@ -47,7 +56,15 @@ impl Telling {
                 && let Some(turn) = known.told.note(Some(GONE), now)
             {
                 let message = "the driver does not name it any more; check its bus and `dmesg`";
-                wrong(uuid, known, &Unusable { reason: GONE.to_owned(), message: message.to_owned() }, turn);
+                wrong(
+                    uuid,
+                    known,
+                    &Unusable {
+                        reason: GONE.to_owned(),
+                        message: message.to_owned(),
+                    },
+                    turn,
+                );
             }
             true
         });
@@ -57,19 +74,37 @@ impl Telling {
     }
 
     fn device(&mut self, device: &Device, now: Instant) {
-        let DeviceFacts { uuid, index, name, .. } = &device.facts;
+        let DeviceFacts {
+            uuid, index, name, ..
+        } = &device.facts;
         if !self.devices.contains_key(uuid) {
-            let known = Known { index: *index, name: name.clone(), told: Told::default() };
+            let known = Known {
+                index: *index,
+                name: name.clone(),
+                told: Told::default(),
+            };
             self.devices.insert(uuid.clone(), known);
         }
-        let Some(known) = self.devices.get_mut(uuid) else { return };
+        let Some(known) = self.devices.get_mut(uuid) else {
+            return;
+        };
         known.index = *index;
-        let turn = known.told.note(device.unusable.as_ref().map(|why| why.reason.as_str()), now);
+        let turn = known
+            .told
+            .note(device.unusable.as_ref().map(|why| why.reason.as_str()), now);
         match (turn, &device.unusable) {
             (Some(turn), Some(why)) => wrong(uuid, known, why, turn),
             (Some(Turn { after, left_out }), None) => {
-                let (name, after_seconds) = (known.name.as_str(), after.map(|after| after.as_secs()));
-                tracing::info!(uuid, index, name, after_seconds, left_out, "a device can be used again");
+                let (name, after_seconds) =
+                    (known.name.as_str(), after.map(|after| after.as_secs()));
+                tracing::info!(
+                    uuid,
+                    index,
+                    name,
+                    after_seconds,
+                    left_out,
+                    "a device can be used again"
+                );
             }
             (None, _) => {}
         }
@@ -77,11 +112,32 @@ impl Telling {
 }
 
 fn wrong(uuid: &str, known: &Known, why: &Unusable, Turn { left_out, .. }: Turn) {
-    let (index, name, reason, message) = (known.index, known.name.as_str(), why.reason.as_str(), why.message.as_str());
+    let (index, name, reason, message) = (
+        known.index,
+        known.name.as_str(),
+        why.reason.as_str(),
+        why.message.as_str(),
+    );
     // What an administrator or another program has taken is no fault.
     if why.is_fault() {
-        tracing::warn!(uuid, index, name, reason, why = message, left_out, "a device cannot be used");
+        tracing::warn!(
+            uuid,
+            index,
+            name,
+            reason,
+            why = message,
+            left_out,
+            "a device cannot be used"
+        );
     } else {
-        tracing::info!(uuid, index, name, reason, why = message, left_out, "a device is taken out of use");
+        tracing::info!(
+            uuid,
+            index,
+            name,
+            reason,
+            why = message,
+            left_out,
+            "a device is taken out of use"
+        );
     }
 }

@@ -9,15 +9,18 @@ use crate::devices::error::DevicesError;
 use crate::devices::nvml::{EventWatch, Fingerprint, Meaning, NvmlReader, XidEvent, all_asleep};
 use crate::devices::{Device, Snapshot, power};
 
-/// Waits between attempts at a driver that fails as a whole. The longest is well below two seconds, so that the end of
-/// a fault is seen that soon; an attempt is one failing `nvmlInit`, and made only while somebody asks.
+/// Waits between attempts at a driver that fails as a whole. The longest is well below two seconds,
+/// so that the end of a fault is seen that soon; an attempt is one failing `nvmlInit`, and made
+/// only while somebody asks.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(1);
-/// What only an installation, a loaded module or a reboot cures is attempted that often for as long; then seldom, but at
-/// once when the module or a library's file has changed, for which it is looked at [`LAST_RETRY`] apart.
+/// What only an installation, a loaded module or a reboot cures is attempted that often for as
+/// long; then seldom, but at once when the module or a library's file has changed, for which it is
+/// looked at [`LAST_RETRY`] apart.
 const OFTEN_FOR: Duration = Duration::from_secs(60);
 const SELDOM: Duration = Duration::from_secs(60);
-/// On a host whose GPU can suspend, the driver is let go after so long without a question: it keeps the GPU awake.
+/// On a host whose GPU can suspend, the driver is let go after so long without a question: it keeps
+/// the GPU awake.
 const IDLE_WHERE_GPUS_SUSPEND: Duration = Duration::from_secs(10);
 /// Waits between fresh openings for the sake of a GPU that is lost: those disturb the healthy ones.
 const FIRST_REOPENING: Duration = Duration::from_secs(2);
@@ -31,7 +34,8 @@ enum Next {
 }
 
 impl Shared {
-    /// Says so while the orders are held: a release that is asked for from now on waits for what this may open.
+    /// Says so while the orders are held: a release that is asked for from now on waits for what
+    /// this may open.
     fn about_to_read(&self) -> Next {
         self.set_open(true);
         Next::Read
@@ -47,7 +51,10 @@ struct BackOff {
 impl BackOff {
     fn after(previous: Option<&Self>, first: Duration, last: Duration) -> Self {
         let delay = previous.map_or(first, |previous| previous.delay.saturating_mul(2).min(last));
-        Self { delay, until: Instant::now() + delay }
+        Self {
+            delay,
+            until: Instant::now() + delay,
+        }
     }
 }
 
@@ -66,10 +73,19 @@ struct Failure {
 impl Failure {
     fn after(previous: Option<&Self>, error: DevicesError, options: &SamplerOptions) -> Self {
         let attempted = Instant::now();
-        let delay = previous.map_or(FIRST_RETRY, |previous| previous.delay.saturating_mul(2).min(LAST_RETRY));
+        let delay = previous.map_or(FIRST_RETRY, |previous| {
+            previous.delay.saturating_mul(2).min(LAST_RETRY)
+        });
         let since = previous.map_or(attempted, |previous| previous.since);
         let fingerprint = Fingerprint::of_places(&options.nvml);
-        Self { error, since, attempted, delay, look: attempted + delay, fingerprint }
+        Self {
+            error,
+            since,
+            attempted,
+            delay,
+            look: attempted + delay,
+            fingerprint,
+        }
     }
 
     /// Whether to attempt it again at `now`.
@@ -79,7 +95,9 @@ impl Failure {
         }
         let cured_by_files = matches!(
             self.error,
-            DevicesError::Library { .. } | DevicesError::DriverNotLoaded | DevicesError::VersionMismatch
+            DevicesError::Library { .. }
+                | DevicesError::DriverNotLoaded
+                | DevicesError::VersionMismatch
         );
         if !cured_by_files
             || now.duration_since(self.since) < OFTEN_FOR
@@ -172,7 +190,9 @@ impl Worker {
                 }
                 Some(remaining)
             } else {
-                let unserved = orders.wanted.is_some_and(|wanted| self.began.is_none_or(|began| began < wanted));
+                let unserved = orders
+                    .wanted
+                    .is_some_and(|wanted| self.began.is_none_or(|began| began < wanted));
                 if unserved {
                     return shared.about_to_read();
                 }
@@ -183,7 +203,9 @@ impl Worker {
                 let idle_in = match idle_after {
                     // A watcher is a standing question.
                     _ if shared.readings.receiver_count() > 0 => None,
-                    Some(idle_after) => Some(idle_after.saturating_sub(now.duration_since(orders.asked))),
+                    Some(idle_after) => {
+                        Some(idle_after.saturating_sub(now.duration_since(orders.asked)))
+                    }
                     None => None,
                 };
                 if idle_in.is_some_and(|left| left.is_zero()) {
@@ -210,19 +232,29 @@ impl Worker {
                     Ok((orders, _)) => orders,
                     Err(poisoned) => poisoned.into_inner().0,
                 },
-                None => shared.changed.wait(orders).unwrap_or_else(std::sync::PoisonError::into_inner),
+                None => shared
+                    .changed
+                    .wait(orders)
+                    .unwrap_or_else(std::sync::PoisonError::into_inner),
             };
         }
     }
 
     /// One attempt, or the last one's error where it is too early for another.
-    fn read(&mut self, shared: &Arc<Shared>, options: &SamplerOptions) -> Result<Snapshot, DevicesError> {
+    fn read(
+        &mut self,
+        shared: &Arc<Shared>,
+        options: &SamplerOptions,
+    ) -> Result<Snapshot, DevicesError> {
         if let Some(failure) = &mut self.failed
             && !failure.due(options, Instant::now())
         {
             return Err(failure.error.clone());
         }
-        let sick_long = self.sick.as_ref().is_some_and(|back_off| back_off.until <= Instant::now());
+        let sick_long = self
+            .sick
+            .as_ref()
+            .is_some_and(|back_off| back_off.until <= Instant::now());
         let outdated = self.reader.as_ref().is_some_and(NvmlReader::outdated);
         if outdated {
             shared.xids().settle();
@@ -263,7 +295,11 @@ impl Worker {
         outcome
     }
 
-    fn attempt(&mut self, shared: &Arc<Shared>, options: &SamplerOptions) -> Result<Snapshot, DevicesError> {
+    fn attempt(
+        &mut self,
+        shared: &Arc<Shared>,
+        options: &SamplerOptions,
+    ) -> Result<Snapshot, DevicesError> {
         let busy = |doing| shared.orders().busy = Some((doing, Instant::now()));
         let reader = match &mut self.reader {
             Some(reader) => reader,
@@ -288,7 +324,9 @@ impl Worker {
 
     /// What nobody needs to wait for.
     fn after_reading(&mut self, shared: &Shared) {
-        let Some(reader) = &mut self.reader else { return };
+        let Some(reader) = &mut self.reader else {
+            return;
+        };
         if let Some(events) = &self.events {
             events.follow(reader.seen());
         }
@@ -298,7 +336,9 @@ impl Worker {
     }
 
     fn let_go(&mut self, shared: &Shared) {
-        let Some(reader) = self.reader.take() else { return };
+        let Some(reader) = self.reader.take() else {
+            return;
+        };
         self.last = reader.last().to_vec();
         let busy = |doing| shared.orders().busy = Some((doing, Instant::now()));
         busy("ending the wait for the driver's events");
@@ -310,10 +350,15 @@ impl Worker {
 }
 
 /// Says that a release is over, with nothing held that askers wait for.
-fn told_of_end<'a>(shared: &'a Shared, mut orders: MutexGuard<'a, Orders>) -> MutexGuard<'a, Orders> {
+fn told_of_end<'a>(
+    shared: &'a Shared,
+    mut orders: MutexGuard<'a, Orders>,
+) -> MutexGuard<'a, Orders> {
     let by = std::mem::replace(&mut orders.released_by, tracing::Span::none());
     drop(orders);
-    by.in_scope(|| tracing::info!("the release of the driver is over: it is opened again when somebody asks"));
+    by.in_scope(|| {
+        tracing::info!("the release of the driver is over: it is opened again when somebody asks")
+    });
     shared.orders()
 }
 
@@ -325,8 +370,12 @@ fn heard(shared: &Shared, event: &XidEvent) {
     if count.is_power_of_two() {
         let uuid = event.uuid.as_str();
         match meaning {
-            Meaning::Application => tracing::info!(uuid, xid = event.xid, count, "an application's XID"),
-            Meaning::Concern => tracing::warn!(uuid, xid = event.xid, count, "the driver reported an XID"),
+            Meaning::Application => {
+                tracing::info!(uuid, xid = event.xid, count, "an application's XID")
+            }
+            Meaning::Concern => {
+                tracing::warn!(uuid, xid = event.xid, count, "the driver reported an XID")
+            }
             Meaning::NeedsReset => {
                 tracing::error!(
                     uuid,
@@ -352,21 +401,43 @@ mod tests {
     #[test]
     fn what_files_would_cure_is_tried_seldom_until_they_change() {
         let folder = tempfile::tempdir().unwrap();
-        let nvml = NvmlOptions { roots: HostRoots::under(folder.path()), ..NvmlOptions::default() };
-        let options = SamplerOptions { nvml, ..SamplerOptions::default() };
+        let nvml = NvmlOptions {
+            roots: HostRoots::under(folder.path()),
+            ..NvmlOptions::default()
+        };
+        let options = SamplerOptions {
+            nvml,
+            ..SamplerOptions::default()
+        };
         let long_ago = |error: DevicesError| {
             let now = Instant::now();
             let since = now.checked_sub(Duration::from_secs(600)).unwrap();
             let attempted = now.checked_sub(Duration::from_secs(5)).unwrap();
-            Failure { since, attempted, look: now, ..Failure::after(None, error, &options) }
+            Failure {
+                since,
+                attempted,
+                look: now,
+                ..Failure::after(None, error, &options)
+            }
         };
         let mut failure = long_ago(DevicesError::VersionMismatch);
         let look = failure.look;
         assert!(!failure.due(&options, look));
-        assert_eq!(failure.look, look + LAST_RETRY, "looked at, and looked at again later");
+        assert_eq!(
+            failure.look,
+            look + LAST_RETRY,
+            "looked at, and looked at again later"
+        );
         std::fs::create_dir_all(folder.path().join("proc/driver/nvidia")).unwrap();
-        std::fs::write(folder.path().join("proc/driver/nvidia/version"), "NVRM version: 610.10").unwrap();
-        assert!(failure.due(&options, look + LAST_RETRY), "another module is loaded");
+        std::fs::write(
+            folder.path().join("proc/driver/nvidia/version"),
+            "NVRM version: 610.10",
+        )
+        .unwrap();
+        assert!(
+            failure.due(&options, look + LAST_RETRY),
+            "another module is loaded"
+        );
         let mut denied = long_ago(DevicesError::NoPermission { call: "nvmlInit" });
         assert!(denied.due(&options, denied.look), "shows in no file");
     }

@@ -10,12 +10,27 @@ use crate::engines::shared::python::literal;
 use crate::model::Model;
 
 /// `python -c` with the load, the offload that was counted on, and the call's sizes.
-pub(super) fn launch(model: &Model, pipeline: &Pipeline, settings: &Settings, plan: &LaunchPlan<'_>) -> Launch {
-    let uuids: Vec<&str> = plan.devices.iter().map(|device| device.facts.uuid.as_str()).collect();
+pub(super) fn launch(
+    model: &Model,
+    pipeline: &Pipeline,
+    settings: &Settings,
+    plan: &LaunchPlan<'_>,
+) -> Launch {
+    let uuids: Vec<&str> = plan
+        .devices
+        .iter()
+        .map(|device| device.facts.uuid.as_str())
+        .collect();
     let env = BTreeMap::from([("CUDA_VISIBLE_DEVICES".to_owned(), uuids.join(","))]);
     let repo = literal(&model.identity.repo);
-    let revision = model.identity.commit.as_deref().or(model.identity.revision.as_deref());
-    let revision = revision.map_or_else(String::new, |revision| format!(", revision={}", literal(revision)));
+    let revision = model
+        .identity
+        .commit
+        .as_deref()
+        .or(model.identity.revision.as_deref());
+    let revision = revision.map_or_else(String::new, |revision| {
+        format!(", revision={}", literal(revision))
+    });
     let mut lines = vec![
         "import torch".to_owned(),
         "from diffusers import DiffusionPipeline".to_owned(),
@@ -39,5 +54,9 @@ pub(super) fn launch(model: &Model, pipeline: &Pipeline, settings: &Settings, pl
         "image = pipe(\"a photograph\", width={}, height={}, num_images_per_prompt={}).images[0]",
         pipeline.width, pipeline.height, plan.workload.sequences
     ));
-    Launch { env, args: vec!["python".to_owned(), "-c".to_owned(), lines.join("\n")], takes: Vec::new() }
+    Launch {
+        env,
+        args: vec!["python".to_owned(), "-c".to_owned(), lines.join("\n")],
+        takes: Vec::new(),
+    }
 }

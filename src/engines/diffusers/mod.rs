@@ -1,7 +1,9 @@
-//! diffusers: all components resident, or one at a time, or one leaf at a time; plus the peak of the step that runs.
+//! diffusers: all components resident, or one at a time, or one leaf at a time; plus the peak of
+//! the step that runs.
 //!
-//! Sources: diffusers `pipelines/pipeline_utils.py` (`enable_model_cpu_offload`, `enable_sequential_cpu_offload`,
-//! `model_cpu_offload_seq`) and the pipelines named in `pipeline`. Activations are derived from shapes.
+//! Sources: diffusers `pipelines/pipeline_utils.py` (`enable_model_cpu_offload`,
+//! `enable_sequential_cpu_offload`, `model_cpu_offload_seq`) and the pipelines named in `pipeline`.
+//! Activations are derived from shapes.
 
 mod activations;
 mod launch;
@@ -18,8 +20,8 @@ use super::component::device_sum;
 use super::reference::dtype_name;
 use super::shared::torch::{cublas, cuda_context};
 use super::{
-    Basis, CacheCapacity, Case, Component, ComponentName, Engine, EngineError, Fitness, IllegalSplit, Interval, Launch,
-    LaunchPlan, Offload, Prepared, Share, Split, Workload,
+    Basis, CacheCapacity, Case, Component, ComponentName, Engine, EngineError, Fitness,
+    IllegalSplit, Interval, Launch, LaunchPlan, Offload, Prepared, Share, Split, Workload,
 };
 use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
@@ -52,7 +54,11 @@ impl Engine for Diffusers {
         }
         let settings = Settings::new(case)?;
         let pipeline = Pipeline::new(case.model, &settings)?;
-        Ok(Box::new(Prepare { model: case.model, pipeline, settings }))
+        Ok(Box::new(Prepare {
+            model: case.model,
+            pipeline,
+            settings,
+        }))
     }
 }
 
@@ -72,7 +78,10 @@ impl Prepare<'_> {
                 Offload::Leaves => part.largest_leaf,
                 _ => resident,
             };
-            (weights, activations::of(part, &self.pipeline, &self.settings, images))
+            (
+                weights,
+                activations::of(part, &self.pipeline, &self.settings, images),
+            )
         };
         self.pipeline
             .parts
@@ -86,7 +95,9 @@ impl Prepare<'_> {
 
     /// The phase that needs most.
     fn worst(&self, offload: Offload, images: u64) -> Option<(Bytes, Interval, &Part)> {
-        self.phases(offload, images).into_iter().max_by_key(|(weights, peak, _)| *weights + peak.high)
+        self.phases(offload, images)
+            .into_iter()
+            .max_by_key(|(weights, peak, _)| *weights + peak.high)
     }
 }
 
@@ -101,7 +112,10 @@ impl Prepared for Prepare<'_> {
 
     /// A pipeline has no context; its sequences are the images of one call.
     fn workload(&self) -> Workload {
-        Workload { context: 0, sequences: self.settings.images }
+        Workload {
+            context: 0,
+            sequences: self.settings.images,
+        }
     }
 
     fn kv_cache_dtype(&self) -> String {
@@ -143,7 +157,9 @@ impl Prepared for Prepare<'_> {
         }
         match split.offload {
             Offload::None | Offload::Components | Offload::Leaves => Ok(()),
-            _ => Err(IllegalSplit("diffusers offloads whole components or leaf modules".to_owned())),
+            _ => Err(IllegalSplit(
+                "diffusers offloads whole components or leaf modules".to_owned(),
+            )),
         }
     }
 
@@ -162,14 +178,24 @@ impl Prepared for Prepare<'_> {
     fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
         match device.capability() {
             Some(capability) if capability < 80 && self.settings.dtype == Dtype::BF16 => {
-                Fitness::Degraded("bfloat16 is emulated below compute capability 8.0; float16 is faster".to_owned())
+                Fitness::Degraded(
+                    "bfloat16 is emulated below compute capability 8.0; float16 is faster"
+                        .to_owned(),
+                )
             }
             _ => Fitness::Able,
         }
     }
 
-    fn fixed(&self, split: &Split, _rank: usize, device: &DeviceFacts) -> Result<Vec<Component>, EngineError> {
-        let Some((weights, _, part)) = self.worst(split.offload, self.settings.images) else { return Ok(Vec::new()) };
+    fn fixed(
+        &self,
+        split: &Split,
+        _rank: usize,
+        device: &DeviceFacts,
+    ) -> Result<Vec<Component>, EngineError> {
+        let Some((weights, _, part)) = self.worst(split.offload, self.settings.images) else {
+            return Ok(Vec::new());
+        };
         if weights.overflowed() {
             return Err(EngineError::Overflow { what: "weights" });
         }
@@ -183,7 +209,12 @@ impl Prepared for Prepare<'_> {
         let basis = if stored { Basis::Exact } else { Basis::Formula };
         Ok(vec![
             Component::exact(ComponentName::Weights, weights, basis, detail),
-            Component::between(ComponentName::Runtime, cublas(device), Basis::Formula, "cuBLAS workspaces"),
+            Component::between(
+                ComponentName::Runtime,
+                cublas(device),
+                Basis::Formula,
+                "cuBLAS workspaces",
+            ),
             cuda_context(device),
         ])
     }
@@ -196,30 +227,62 @@ impl Prepared for Prepare<'_> {
         workload: Workload,
     ) -> Result<Vec<Component>, EngineError> {
         let phases = self.phases(split.offload, workload.sequences);
-        let Some((base, _, _)) = self.worst(split.offload, self.settings.images) else { return Ok(Vec::new()) };
-        // The fixed part is the weights of the phase that is worst for one call; every phase must fit beside it.
+        let Some((base, _, _)) = self.worst(split.offload, self.settings.images) else {
+            return Ok(Vec::new());
+        };
+        // The fixed part is the weights of the phase that is worst for one call; every phase must
+        // fit beside it.
         let beside = |(weights, peak, _): &(Bytes, Interval, &Part)| {
             let end = |peak: Bytes| (*weights + peak).less(base).unwrap_or(Bytes::OVERFLOW);
-            Interval { low: end(peak.low), likely: end(peak.likely), high: end(peak.high) }
+            Interval {
+                low: end(peak.low),
+                likely: end(peak.likely),
+                high: end(peak.high),
+            }
         };
-        let peak = phases.iter().map(beside).fold(Interval::default(), Interval::max);
+        let peak = phases
+            .iter()
+            .map(beside)
+            .fold(Interval::default(), Interval::max);
         if peak.high.overflowed() {
-            return Err(EngineError::Overflow { what: "activations" });
+            return Err(EngineError::Overflow {
+                what: "activations",
+            });
         }
-        let worst = phases.iter().max_by_key(|phase| beside(phase).high).map_or("", |(_, _, part)| &*part.name);
-        let slack = Interval::new(Bytes::ZERO, peak.likely.scale(2, 100), peak.high.scale(10, 100));
+        let worst = phases
+            .iter()
+            .max_by_key(|phase| beside(phase).high)
+            .map_or("", |(_, _, part)| &*part.name);
+        let slack = Interval::new(
+            Bytes::ZERO,
+            peak.likely.scale(2, 100),
+            peak.high.scale(10, 100),
+        );
         Ok(vec![
             Component::between(
                 ComponentName::Activations,
                 peak,
                 Basis::Assumed,
-                format!("{} x {} pixels, peak in {worst}", self.pipeline.width, self.pipeline.height),
+                format!(
+                    "{} x {} pixels, peak in {worst}",
+                    self.pipeline.width, self.pipeline.height
+                ),
             ),
-            Component::between(ComponentName::Runtime, slack, Basis::Assumed, "the allocator's fragmentation"),
+            Component::between(
+                ComponentName::Runtime,
+                slack,
+                Basis::Assumed,
+                "the allocator's fragmentation",
+            ),
         ])
     }
 
-    fn fixed_sum(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Interval, EngineError> {
+    fn fixed_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+    ) -> Result<Interval, EngineError> {
         Ok(device_sum(&self.fixed(split, rank, device)?))
     }
 
@@ -237,7 +300,12 @@ impl Prepared for Prepare<'_> {
         let all: Bytes = self.pipeline.parts.iter().map(|part| part.bytes).sum();
         Ok(match split.offload {
             Offload::None => Vec::new(),
-            _ => vec![Component::exact(ComponentName::Host, all, Basis::Formula, "components wait in host memory")],
+            _ => vec![Component::exact(
+                ComponentName::Host,
+                all,
+                Basis::Formula,
+                "components wait in host memory",
+            )],
         })
     }
 

@@ -1,4 +1,5 @@
-//! A pipeline's parts: what each does, its weights as loaded, and the sizes that its step depends on.
+//! A pipeline's parts: what each does, its weights as loaded, and the sizes that its step depends
+//! on.
 
 use serde_json::Value;
 
@@ -37,19 +38,35 @@ pub(super) struct Part {
 impl Part {
     /// A number of the configuration, within what any model has.
     pub(super) fn number(&self, key: &str) -> Option<u64> {
-        self.config.as_ref()?.get(key)?.as_u64().filter(|number| (1..=1 << 24).contains(number))
+        self.config
+            .as_ref()?
+            .get(key)?
+            .as_u64()
+            .filter(|number| (1..=1 << 24).contains(number))
     }
 
     /// A list of numbers.
     pub(super) fn numbers(&self, key: &str) -> Vec<u64> {
-        let list = self.config.as_ref().and_then(|config| config.get(key)).and_then(Value::as_array);
-        let numbers = list.into_iter().flatten().take(64).filter_map(Value::as_u64);
+        let list = self
+            .config
+            .as_ref()
+            .and_then(|config| config.get(key))
+            .and_then(Value::as_array);
+        let numbers = list
+            .into_iter()
+            .flatten()
+            .take(64)
+            .filter_map(Value::as_u64);
         numbers.filter(|number| *number <= 1 << 24).collect()
     }
 
     /// Whether a switch is on.
     pub(super) fn flag(&self, key: &str) -> bool {
-        self.config.as_ref().and_then(|config| config.get(key)).and_then(Value::as_bool) == Some(true)
+        self.config
+            .as_ref()
+            .and_then(|config| config.get(key))
+            .and_then(Value::as_bool)
+            == Some(true)
     }
 }
 
@@ -73,8 +90,15 @@ pub(super) struct Pipeline {
 impl Pipeline {
     /// The parts of `model`, and the sizes that the settings leave to it.
     pub(super) fn new(model: &Model, settings: &Settings) -> Result<Self, EngineError> {
-        let parts: Vec<Part> = model.components.iter().map(|component| part(model, component, settings)).collect();
-        let parts: Vec<Part> = parts.into_iter().filter(|part| part.bytes > Bytes::ZERO).collect();
+        let parts: Vec<Part> = model
+            .components
+            .iter()
+            .map(|component| part(model, component, settings))
+            .collect();
+        let parts: Vec<Part> = parts
+            .into_iter()
+            .filter(|part| part.bytes > Bytes::ZERO)
+            .collect();
         if parts.is_empty() {
             let why = "no component of the pipeline has weights".to_owned();
             return Err(EngineError::Unsupported { engine: NAME, why });
@@ -82,15 +106,24 @@ impl Pipeline {
         let mut doubts = Vec::new();
         let denoiser = parts.iter().find(|part| super::denoises(part));
         let vae = parts.iter().find(|part| part.role == Role::Vae);
-        let levels = vae.map_or(4, |vae| vae.numbers("block_out_channels").len().max(vae.numbers("dim_mult").len()));
+        let levels = vae.map_or(4, |vae| {
+            vae.numbers("block_out_channels")
+                .len()
+                .max(vae.numbers("dim_mult").len())
+        });
         let latent_step = 1 << levels.clamp(1, 8).saturating_sub(1);
-        // `default_sample_size * vae_scale_factor`: of the U-Net, or the pipeline's own constant for transformers.
+        // `default_sample_size * vae_scale_factor`: of the U-Net, or the pipeline's own constant
+        // for transformers.
         let side = match denoiser {
-            Some(part) if part.role == Role::UNet => {
-                part.number("sample_size").unwrap_or(128).saturating_mul(latent_step)
-            }
+            Some(part) if part.role == Role::UNet => part
+                .number("sample_size")
+                .unwrap_or(128)
+                .saturating_mul(latent_step),
             // SD3 and PixArt state it; FLUX's pipeline has 128, Qwen-Image's is 128 too.
-            Some(part) => part.number("sample_size").unwrap_or(128).saturating_mul(latent_step),
+            Some(part) => part
+                .number("sample_size")
+                .unwrap_or(128)
+                .saturating_mul(latent_step),
             None => {
                 doubts.push(
                     "no denoiser was recognised among the components: only weights and decoding are counted".to_owned(),
@@ -98,12 +131,18 @@ impl Pipeline {
                 1024
             }
         };
-        let class = denoiser.map(|part| part.config.as_ref().and_then(|config| config.get("_class_name")?.as_str()));
+        let class = denoiser.map(|part| {
+            part.config
+                .as_ref()
+                .and_then(|config| config.get("_class_name")?.as_str())
+        });
         let class = class.flatten().unwrap_or_default();
-        let distilled = denoiser.is_some_and(|part| part.flag("guidance_embeds")) || class.starts_with("Flux");
+        let distilled =
+            denoiser.is_some_and(|part| part.flag("guidance_embeds")) || class.starts_with("Flux");
         let scale = settings.guidance;
         // FLUX takes its guidance as an input; Qwen-Image runs its two passes one after the other.
-        let guided = !distilled && !class.starts_with("QwenImage") && scale.is_none_or(|scale| scale > 1.0);
+        let guided =
+            !distilled && !class.starts_with("QwenImage") && scale.is_none_or(|scale| scale > 1.0);
         let text_tokens = settings.text_tokens.unwrap_or(match class {
             class if class.starts_with("QwenImage") => 1024,
             class if class.starts_with("SD3") => 333,
@@ -111,9 +150,14 @@ impl Pipeline {
             _ => 512,
         });
         let xl = denoiser.is_some_and(|part| {
-            part.config.as_ref().is_some_and(|config| config.get("addition_embed_type").is_some_and(Value::is_string))
+            part.config.as_ref().is_some_and(|config| {
+                config
+                    .get("addition_embed_type")
+                    .is_some_and(Value::is_string)
+            })
         });
-        let upcasts_vae = xl && vae.is_some_and(|vae| vae.flag("force_upcast")) && settings.dtype == Dtype::F16;
+        let upcasts_vae =
+            xl && vae.is_some_and(|vae| vae.flag("force_upcast")) && settings.dtype == Dtype::F16;
         Ok(Self {
             width: settings.width.unwrap_or(side),
             height: settings.height.unwrap_or(side),
@@ -128,13 +172,26 @@ impl Pipeline {
 }
 
 fn part(model: &Model, component: &PipelineComponent, settings: &Settings) -> Part {
-    let classes = || model.inventory.classes.iter().filter(|class| *class.component == *component.name);
+    let classes = || {
+        model
+            .inventory
+            .classes
+            .iter()
+            .filter(|class| *class.component == *component.name)
+    };
     let resident = |class: &TensorClass| match class.dtype() {
-        // T5 keeps its output projections in 32 bits when it is loaded in 16-bit floats (`_keep_in_fp32_modules`).
-        Some(dtype) if dtype.is_float() && settings.dtype == Dtype::F16 && class.pattern.ends_with(".wo.weight") => {
+        // T5 keeps its output projections in 32 bits when it is loaded in 16-bit floats
+        // (`_keep_in_fp32_modules`).
+        Some(dtype)
+            if dtype.is_float()
+                && settings.dtype == Dtype::F16
+                && class.pattern.ends_with(".wo.weight") =>
+        {
             Bytes::new(class.elements_each()) * 4
         }
-        Some(dtype) if dtype.is_float() => Bytes::new(class.elements_each()) * settings.element_bytes(),
+        Some(dtype) if dtype.is_float() => {
+            Bytes::new(class.elements_each()) * settings.element_bytes()
+        }
         _ => class.bytes_each,
     };
     let role = match component.name.as_str() {

@@ -13,7 +13,8 @@ use crate::engines::shared::parameters::Parameters;
 use crate::model::Dtype;
 
 /// diffusers' parameters by name.
-static PARAMETERS: ParameterList = ParameterList::new(NAME, include_str!("../profiles/parameters/diffusers.toml"));
+static PARAMETERS: ParameterList =
+    ParameterList::new(NAME, include_str!("../profiles/parameters/diffusers.toml"));
 
 /// Everything that was asked for.
 #[derive(Clone, Debug)]
@@ -40,7 +41,9 @@ impl Settings {
         let dtype = match case.asked.dtype.as_deref() {
             None | Some("auto") => {
                 let name = dtype_name(stored);
-                assumptions.push(format!("torch_dtype={name}, as stored; without it diffusers loads in float32"));
+                assumptions.push(format!(
+                    "torch_dtype={name}, as stored; without it diffusers loads in float32"
+                ));
                 stored
             }
             Some("bfloat16" | "bf16") => Dtype::BF16,
@@ -49,7 +52,12 @@ impl Settings {
             Some(other) => {
                 let why = "auto, bfloat16, float16 or float32 is expected".to_owned();
                 let (name, value) = ("torch_dtype".to_owned(), other.to_owned());
-                return Err(EngineError::BadParameter { engine: NAME, name, value, why });
+                return Err(EngineError::BadParameter {
+                    engine: NAME,
+                    name,
+                    value,
+                    why,
+                });
             }
         };
         let side = |name: &str| -> Result<Option<u64>, EngineError> {
@@ -60,7 +68,10 @@ impl Settings {
                 pixels => Ok(pixels),
             }
         };
-        let images = given.size("num_images_per_prompt")?.or(case.asked.sequences).unwrap_or(1);
+        let images = given
+            .size("num_images_per_prompt")?
+            .or(case.asked.sequences)
+            .unwrap_or(1);
         // Qwen-Image calls the scale of real guidance so; 1 or less means one pass.
         let guidance = match given.number("true_cfg_scale")? {
             Some(scale) => Some(scale),
@@ -91,7 +102,10 @@ impl Settings {
             ("height".to_owned(), json!(pipeline.height)),
             ("num_images_per_prompt".to_owned(), json!(self.images)),
             ("guidance_scale".to_owned(), json!(self.guidance)),
-            ("max_sequence_length".to_owned(), json!(pipeline.text_tokens)),
+            (
+                "max_sequence_length".to_owned(),
+                json!(pipeline.text_tokens),
+            ),
             ("num_frames".to_owned(), json!(self.frames)),
             ("enable_vae_slicing".to_owned(), json!(self.slicing)),
             ("enable_vae_tiling".to_owned(), json!(self.tiling)),

@@ -32,11 +32,23 @@ fn flux() -> Model {
 }
 
 fn need(model: &Model, offload: Offload, parameters: &BTreeMap<String, Value>) -> (u64, Interval) {
-    let prepared = prepare(&Diffusers, model, AskedWorkload::default(), (None, parameters)).unwrap();
-    let split = Split { offload, ..Split::single(0) };
+    let prepared = prepare(
+        &Diffusers,
+        model,
+        AskedWorkload::default(),
+        (None, parameters),
+    )
+    .unwrap();
+    let split = Split {
+        offload,
+        ..Split::single(0)
+    };
     prepared.check(&split).unwrap();
     let parts = components(prepared.as_ref(), &split, 0);
-    (sum(&parts, ComponentName::Weights).likely.get(), sum(&parts, ComponentName::Activations))
+    (
+        sum(&parts, ComponentName::Weights).likely.get(),
+        sum(&parts, ComponentName::Activations),
+    )
 }
 
 #[test]
@@ -51,49 +63,93 @@ fn flux_resident_offloaded_and_decoded() {
     // 4608 tokens of 3072 channels, 15 widths of 2 bytes: 0.40 GiB.
     assert_eq!(peak.likely, Bytes::new(4608 * 3072 * 2 * 15));
     let host = prepare(&Diffusers, &model, AskedWorkload::default(), (None, NONE)).unwrap();
-    let split = Split { offload: Offload::Components, ..Split::single(0) };
-    assert_eq!(sum(&host.host(&split, host.workload()).unwrap(), ComponentName::Host).likely.get(), 33_741_198_278);
+    let split = Split {
+        offload: Offload::Components,
+        ..Split::single(0)
+    };
+    assert_eq!(
+        sum(
+            &host.host(&split, host.workload()).unwrap(),
+            ComponentName::Host
+        )
+        .likely
+        .get(),
+        33_741_198_278
+    );
 }
 
 #[test]
 fn size_batch_and_dtype_are_followed() {
     let model = flux();
-    let with =
-        |name: &str, value: Value| need(&model, Offload::None, &BTreeMap::from([(name.to_owned(), value)])).1.likely;
+    let with = |name: &str, value: Value| {
+        need(
+            &model,
+            Offload::None,
+            &BTreeMap::from([(name.to_owned(), value)]),
+        )
+        .1
+        .likely
+    };
     let base = need(&model, Offload::None, NONE).1.likely;
     assert_eq!(with("num_images_per_prompt", json!(3)), base * 3);
     assert_eq!(with("width", json!(2048)), base * 2);
     assert!(with("enable_vae_tiling", json!(true)) < base);
-    let asked = AskedWorkload { dtype: Some("float32".to_owned()), ..AskedWorkload::default() };
+    let asked = AskedWorkload {
+        dtype: Some("float32".to_owned()),
+        ..AskedWorkload::default()
+    };
     let prepared = prepare(&Diffusers, &model, asked, (None, NONE)).unwrap();
     let parts = components(prepared.as_ref(), &Split::single(0), 0);
-    assert_eq!(sum(&parts, ComponentName::Weights).likely.get(), 2 * 33_741_198_278);
+    assert_eq!(
+        sum(&parts, ComponentName::Weights).likely.get(),
+        2 * 33_741_198_278
+    );
 }
 
 #[test]
 fn a_u_net_runs_twice_when_guided() {
-    let unet =
-        json!({"_class_name": "UNet2DConditionModel", "sample_size": 64, "block_out_channels": [320, 640, 1280, 1280]});
-    let model = pipeline(&[("unet", "UNet2DConditionModel", unet)], inventory(&[("unet", "w", Dtype::F16, &[100])]));
+    let unet = json!({"_class_name": "UNet2DConditionModel", "sample_size": 64, "block_out_channels": [320, 640, 1280, 1280]});
+    let model = pipeline(
+        &[("unet", "UNet2DConditionModel", unet)],
+        inventory(&[("unet", "w", Dtype::F16, &[100])]),
+    );
     let prepared = prepare(&Diffusers, &model, AskedWorkload::default(), (None, NONE)).unwrap();
     assert_eq!(
-        (prepared.parameters()["width"].clone(), prepared.parameters()["height"].clone()),
+        (
+            prepared.parameters()["width"].clone(),
+            prepared.parameters()["height"].clone()
+        ),
         (json!(512), json!(512))
     );
     let guided = need(&model, Offload::None, NONE).1.likely;
     assert_eq!(guided, Bytes::new(64 * 64 * 320 * 2 * 24 * 2));
-    let alone = need(&model, Offload::None, &BTreeMap::from([("guidance_scale".to_owned(), json!(1.0))])).1.likely;
+    let alone = need(
+        &model,
+        Offload::None,
+        &BTreeMap::from([("guidance_scale".to_owned(), json!(1.0))]),
+    )
+    .1
+    .likely;
     assert_eq!(guided, alone * 2);
 }
 
 #[test]
 fn what_is_no_pipeline_and_unknown_names_are_refused() {
-    let model = Model { format: Format::Safetensors, ..flux() };
+    let model = Model {
+        format: Format::Safetensors,
+        ..flux()
+    };
     assert!(prepare(&Diffusers, &model, AskedWorkload::default(), (None, NONE)).is_err());
     let given = BTreeMap::from([("widht".to_owned(), json!(512))]);
     let model = flux();
-    let error = prepare(&Diffusers, &model, AskedWorkload::default(), (None, &given)).err().unwrap().to_string();
-    assert_eq!(error, "diffusers has no parameter 'widht'; did you mean 'width'?");
+    let error = prepare(&Diffusers, &model, AskedWorkload::default(), (None, &given))
+        .err()
+        .unwrap()
+        .to_string();
+    assert_eq!(
+        error,
+        "diffusers has no parameter 'widht'; did you mean 'width'?"
+    );
     let given = BTreeMap::from([("height".to_owned(), json!(1001))]);
     assert!(prepare(&Diffusers, &model, AskedWorkload::default(), (None, &given)).is_err());
 }
@@ -103,12 +159,25 @@ fn the_launch_line_offloads_as_answered() {
     let model = flux();
     let prepared = prepare(&Diffusers, &model, AskedWorkload::default(), (None, NONE)).unwrap();
     let facts = device();
-    let one = super::super::LaunchDevice { facts: &facts, available: Bytes::ZERO, required: Bytes::ZERO, free: None };
-    let split = Split { offload: Offload::Components, ..Split::single(0) };
-    let launch = prepared.launch(&LaunchPlan { split: &split, workload: prepared.workload(), devices: &[one] });
+    let one = super::super::LaunchDevice {
+        facts: &facts,
+        available: Bytes::ZERO,
+        required: Bytes::ZERO,
+        free: None,
+    };
+    let split = Split {
+        offload: Offload::Components,
+        ..Split::single(0)
+    };
+    let launch = prepared.launch(&LaunchPlan {
+        split: &split,
+        workload: prepared.workload(),
+        devices: &[one],
+    });
     let script = &launch.args[2];
     assert!(
-        script.contains("torch_dtype=torch.bfloat16") && script.contains("pipe.enable_model_cpu_offload()"),
+        script.contains("torch_dtype=torch.bfloat16")
+            && script.contains("pipe.enable_model_cpu_offload()"),
         "{script}"
     );
     assert_eq!(launch.env["CUDA_VISIBLE_DEVICES"], "GPU-1");

@@ -1,7 +1,7 @@
 //! Keys, values and states.
 //!
-//! Source: llama.cpp `src/llama-kv-cache.cpp`, `src/llama-kv-cache-iswa.cpp`, `src/llama-memory-recurrent.cpp`,
-//! `src/llama-hparams.cpp`.
+//! Source: llama.cpp `src/llama-kv-cache.cpp`, `src/llama-kv-cache-iswa.cpp`,
+//! `src/llama-memory-recurrent.cpp`, `src/llama-hparams.cpp`.
 
 use crate::bytes::Bytes;
 use crate::model::Dtype;
@@ -39,7 +39,9 @@ impl Layout {
                 // One cache for all slots must hold the window of each.
                 let windows = window.saturating_mul(if self.streams == 1 { self.slots } else { 1 });
                 let wanted = windows.saturating_add(self.ubatch).min(self.context);
-                wanted.checked_next_multiple_of(CELL_PADDING).unwrap_or(u64::MAX)
+                wanted
+                    .checked_next_multiple_of(CELL_PADDING)
+                    .unwrap_or(u64::MAX)
             }
             Span::Full | Span::Sliding { .. } | Span::Chunked { .. } => self.context,
             // Encoder output is not cached; encoders have no cache.
@@ -47,15 +49,21 @@ impl Layout {
         }
     }
 
-    /// The cache of one layer. `widest_value` is the widest value row of the model: without flash attention all
-    /// transposed rows are that wide.
+    /// The cache of one layer. `widest_value` is the widest value row of the model: without flash
+    /// attention all transposed rows are that wide.
     pub(crate) fn layer(&self, mixer: &Mixer, widest_value: u64) -> Bytes {
         match mixer {
             Mixer::Attention(attention) if attention.shares_cache => Bytes::ZERO,
             Mixer::Attention(attention) => {
                 let cells = self.cells(attention.span);
-                let value_row = if self.flash_attention { value_row(attention) } else { widest_value };
-                (row(self.keys, key_row(attention)) + row(self.values, value_row)) * cells * self.streams
+                let value_row = if self.flash_attention {
+                    value_row(attention)
+                } else {
+                    widest_value
+                };
+                (row(self.keys, key_row(attention)) + row(self.values, value_row))
+                    * cells
+                    * self.streams
             }
             Mixer::Latent(latent) => self.latent(latent),
             Mixer::Recurrent(_) | Mixer::None => Bytes::ZERO,
@@ -64,8 +72,13 @@ impl Layout {
 
     /// One latent row serves as key and value.
     fn latent(&self, latent: &LatentAttention) -> Bytes {
-        let keys = row(self.keys, latent.kv_lora_rank.saturating_add(latent.rope_dim));
-        let index = latent.indexer.map_or(Bytes::ZERO, |indexer| row(self.keys, indexer.head_dim));
+        let keys = row(
+            self.keys,
+            latent.kv_lora_rank.saturating_add(latent.rope_dim),
+        );
+        let index = latent
+            .indexer
+            .map_or(Bytes::ZERO, |indexer| row(self.keys, indexer.head_dim));
         (keys + index) * self.context * self.streams
     }
 
@@ -101,23 +114,42 @@ pub(crate) fn state(recurrent: &Recurrent) -> Bytes {
         Recurrent::Mamba1 { inner, state, conv } => {
             product(&[conv.saturating_sub(1), inner]) + product(&[inner, state])
         }
-        Recurrent::Mamba2 { inner, state, groups, conv, .. } => {
+        Recurrent::Mamba2 {
+            inner,
+            state,
+            groups,
+            conv,
+            ..
+        } => {
             let channels = inner.saturating_add(product(&[2, groups, state]).get());
             product(&[conv.saturating_sub(1), channels]) + product(&[inner, state])
         }
-        Recurrent::GatedDelta { key_heads, value_heads, key_dim, value_dim, conv } => {
+        Recurrent::GatedDelta {
+            key_heads,
+            value_heads,
+            key_dim,
+            value_dim,
+            conv,
+        } => {
             let values = product(&[value_heads, value_dim]).get();
             let channels = values.saturating_add(product(&[2, key_heads, key_dim]).get());
             product(&[conv.saturating_sub(1), channels]) + product(&[values, key_dim])
         }
-        Recurrent::Kda { heads, head_dim, conv } => {
-            product(&[3, conv.saturating_sub(1), heads, head_dim]) + product(&[heads, head_dim, head_dim])
+        Recurrent::Kda {
+            heads,
+            head_dim,
+            conv,
+        } => {
+            product(&[3, conv.saturating_sub(1), heads, head_dim])
+                + product(&[heads, head_dim, head_dim])
         }
         Recurrent::Lightning { heads, head_dim } => product(&[heads, head_dim, head_dim]),
         Recurrent::ShortConv { width, conv } => product(&[conv.saturating_sub(1), width]),
-        Recurrent::Rwkv { hidden, head_size, token_shift } => {
-            product(&[token_shift, hidden]) + product(&[hidden, head_size])
-        }
+        Recurrent::Rwkv {
+            hidden,
+            head_size,
+            token_shift,
+        } => product(&[token_shift, hidden]) + product(&[hidden, head_size]),
     };
     elements * 4
 }

@@ -1,4 +1,5 @@
-//! A model's layers by kind: a hundred layers are two or three kinds, and planning asks for them thousands of times.
+//! A model's layers by kind: a hundred layers are two or three kinds, and planning asks for them
+//! thousands of times.
 
 use std::ops::Range;
 
@@ -38,7 +39,12 @@ impl<'a> Kinds<'a> {
                 *count += 1;
             }
         }
-        self.distinct.iter().copied().zip(counts).filter(|(_, count)| *count > 0).collect()
+        self.distinct
+            .iter()
+            .copied()
+            .zip(counts)
+            .filter(|(_, count)| *count > 0)
+            .collect()
     }
 
     /// All kinds.

@@ -1,7 +1,9 @@
-//! llama.cpp (`llama-server` with CUDA): GGUF files, layers split over unequal devices, experts or layers on the host.
+//! llama.cpp (`llama-server` with CUDA): GGUF files, layers split over unequal devices, experts or
+//! layers on the host.
 //!
-//! Nothing is cast: weights lie on the devices as the file stores them, the embedding stays on the host, each layer's
-//! cache sits on its layer's device. Buffers are exact sizes from the graph allocator, not from a caching allocator.
+//! Nothing is cast: weights lie on the devices as the file stores them, the embedding stays on the
+//! host, each layer's cache sits on its layer's device. Buffers are exact sizes from the graph
+//! allocator, not from a caching allocator.
 
 mod answers;
 mod cache;
@@ -44,6 +46,11 @@ impl Engine for LlamaCpp {
     }
 
     fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
-        Ok(Box::new(Ready::new(case.model, case.version, case.parameters, &case.asked)?))
+        Ok(Box::new(Ready::new(
+            case.model,
+            case.version,
+            case.parameters,
+            &case.asked,
+        )?))
     }
 }

@@ -12,11 +12,17 @@ use crate::model::Dtype;
 pub(crate) const ENGINE: &str = "llama.cpp";
 
 /// llama-server's parameters by name.
-static PARAMETERS: ParameterList = ParameterList::new(ENGINE, include_str!("../profiles/parameters/llama_cpp.toml"));
+static PARAMETERS: ParameterList = ParameterList::new(
+    ENGINE,
+    include_str!("../profiles/parameters/llama_cpp.toml"),
+);
 
 /// What was set, by canonical name.
 #[derive(Clone, Debug, Default, PartialEq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of llama-server's own")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of llama-server's own"
+)]
 pub(crate) struct Parameters {
     pub(crate) n_ctx: Option<u64>,
     pub(crate) n_batch: Option<u64>,
@@ -61,16 +67,28 @@ pub(crate) fn cache_type(name: &str) -> Option<Dtype> {
 }
 
 fn bad(name: &str, value: &Value, why: impl Into<String>) -> EngineError {
-    EngineError::BadParameter { engine: ENGINE, name: name.to_owned(), value: value.to_string(), why: why.into() }
+    EngineError::BadParameter {
+        engine: ENGINE,
+        name: name.to_owned(),
+        value: value.to_string(),
+        why: why.into(),
+    }
 }
 
 fn not_counted(name: &str, value: &Value, why: &str) -> EngineError {
     let (name, value, why) = (name.to_owned(), value.to_string(), why.to_owned());
-    EngineError::UnsupportedParameter { engine: ENGINE, name, value, why }
+    EngineError::UnsupportedParameter {
+        engine: ENGINE,
+        name,
+        value,
+        why,
+    }
 }
 
 fn whole(name: &str, value: &Value) -> Result<u64, EngineError> {
-    let number = value.as_u64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
+    let number = value
+        .as_u64()
+        .or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
     match number {
         Some(number) if number <= 1 << 40 => Ok(number),
         Some(_) => Err(bad(name, value, "too large to be meant")),
@@ -105,13 +123,19 @@ fn truth(name: &str, value: &Value) -> Result<bool, EngineError> {
 
 fn dtype(name: &str, value: &Value) -> Result<Dtype, EngineError> {
     let known = "f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl";
-    value.as_str().and_then(cache_type).ok_or_else(|| bad(name, value, format!("known cache types: {known}")))
+    value
+        .as_str()
+        .and_then(cache_type)
+        .ok_or_else(|| bad(name, value, format!("known cache types: {known}")))
 }
 
 /// Shares as `3,1` or `[3, 1]`, in thousandths.
 fn shares(name: &str, value: &Value) -> Result<Vec<u64>, EngineError> {
     let texts: Vec<String> = match value {
-        Value::String(text) => text.split([',', '/', ';']).map(|part| part.trim().to_owned()).collect(),
+        Value::String(text) => text
+            .split([',', '/', ';'])
+            .map(|part| part.trim().to_owned())
+            .collect(),
         Value::Array(items) => items.iter().map(Value::to_string).collect(),
         Value::Number(number) => vec![number.to_string()],
         _ => return Err(bad(name, value, "not a list of shares such as 3,1")),
@@ -119,15 +143,24 @@ fn shares(name: &str, value: &Value) -> Result<Vec<u64>, EngineError> {
     let thousandths = |text: &String| {
         let (units, fraction) = text.split_once('.').unwrap_or((text, ""));
         let digits = format!("{fraction:0<3}");
-        let fraction = digits.get(..3).and_then(|digits| digits.parse::<u64>().ok());
+        let fraction = digits
+            .get(..3)
+            .and_then(|digits| digits.parse::<u64>().ok());
         let units = units.parse::<u64>().ok().filter(|units| *units <= 1 << 30);
         match (units, fraction) {
             (Some(units), Some(fraction)) => Ok(units * 1000 + fraction),
             _ => Err(bad(name, value, "not a list of shares such as 3,1")),
         }
     };
-    let shares = texts.iter().map(thousandths).collect::<Result<Vec<_>, _>>()?;
-    if shares.iter().all(|share| *share == 0) { Err(bad(name, value, "all shares are 0")) } else { Ok(shares) }
+    let shares = texts
+        .iter()
+        .map(thousandths)
+        .collect::<Result<Vec<_>, _>>()?;
+    if shares.iter().all(|share| *share == 0) {
+        Err(bad(name, value, "all shares are 0"))
+    } else {
+        Ok(shares)
+    }
 }
 
 /// Reads what was given under any of a parameter's names.
@@ -165,7 +198,9 @@ fn set(all: &mut Parameters, name: &str, value: &Value) -> Result<(), EngineErro
         "split_mode" => match value.as_str() {
             Some("layer") => {}
             Some("none") => all.single = true,
-            Some("row" | "tensor") => return Err(not_counted(name, value, "only the layer split is counted")),
+            Some("row" | "tensor") => {
+                return Err(not_counted(name, value, "only the layer split is counted"));
+            }
             _ => return Err(bad(name, value, "known: none, layer")),
         },
         "n_cpu_moe" => all.n_cpu_moe = Some(small(name, value)?),
@@ -184,8 +219,15 @@ fn set(all: &mut Parameters, name: &str, value: &Value) -> Result<(), EngineErro
         },
         "fit" => all.no_fit = !truth(name, value)?,
         "fit_target" => all.fit_target = Some(whole(name, value)?),
-        // Every counted name has its arm above, as a test checks; one without an arm is no parameter.
-        _ => return Err(EngineError::UnknownParameter { engine: ENGINE, name: name.to_owned(), nearest: None }),
+        // Every counted name has its arm above, as a test checks; one without an arm is no
+        // parameter.
+        _ => {
+            return Err(EngineError::UnknownParameter {
+                engine: ENGINE,
+                name: name.to_owned(),
+                nearest: None,
+            });
+        }
     }
     Ok(())
 }
@@ -196,7 +238,10 @@ mod tests {
     use serde_json::json;
 
     fn given(pairs: &[(&str, Value)]) -> BTreeMap<String, Value> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()))
+            .collect()
     }
 
     fn ask(pairs: &[(&str, Value)]) -> Result<Parameters, EngineError> {
@@ -205,8 +250,17 @@ mod tests {
 
     #[test]
     fn flags_and_structure_names_mean_the_same() {
-        let short = ask(&[("ub", json!(256)), ("fa", json!("on")), ("ctk", json!("q8_0")), ("ts", json!("3,1.5"))]);
-        let long = [("n_ubatch", json!("256")), ("flash_attn", json!(true)), ("type_k", json!("Q8_0"))];
+        let short = ask(&[
+            ("ub", json!(256)),
+            ("fa", json!("on")),
+            ("ctk", json!("q8_0")),
+            ("ts", json!("3,1.5")),
+        ]);
+        let long = [
+            ("n_ubatch", json!("256")),
+            ("flash_attn", json!(true)),
+            ("type_k", json!("Q8_0")),
+        ];
         let mut long = given(&long);
         long.insert("tensor-split".into(), json!([3, 1.5]));
         assert_eq!(short.unwrap(), read(None, &long).unwrap());
@@ -215,8 +269,19 @@ mod tests {
     #[test]
     fn every_counted_name_is_understood() {
         for name in PARAMETERS.counted_names().unwrap() {
-            let values = [json!(1), json!("f16"), json!("layer"), json!("on"), json!("x.gguf")];
-            assert!(values.iter().any(|value| ask(&[(name, value.clone())]).is_ok()), "{name}");
+            let values = [
+                json!(1),
+                json!("f16"),
+                json!("layer"),
+                json!("on"),
+                json!("x.gguf"),
+            ];
+            assert!(
+                values
+                    .iter()
+                    .any(|value| ask(&[(name, value.clone())]).is_ok()),
+                "{name}"
+            );
         }
     }
 
@@ -230,26 +295,45 @@ mod tests {
             ("cache-ram", json!(4096), "host"),
         ] {
             let error = ask(&[(name, value)]).unwrap_err();
-            assert!(matches!(error, EngineError::UnsupportedParameter { .. }), "{error}");
+            assert!(
+                matches!(error, EngineError::UnsupportedParameter { .. }),
+                "{error}"
+            );
             assert!(error.to_string().contains(says), "{error}");
         }
-        assert!(ask(&[("mg", json!(1))]).unwrap_err().to_string().contains("--on"));
+        assert!(
+            ask(&[("mg", json!(1))])
+                .unwrap_err()
+                .to_string()
+                .contains("--on")
+        );
     }
 
     #[test]
     fn server_settings_are_accepted() {
-        let all = ask(&[("threads", json!(8)), ("jinja", json!("")), ("alias", json!("x")), ("no-webui", json!(true))]);
+        let all = ask(&[
+            ("threads", json!(8)),
+            ("jinja", json!("")),
+            ("alias", json!("x")),
+            ("no-webui", json!(true)),
+        ]);
         assert_eq!(all.unwrap(), Parameters::default());
     }
 
     #[test]
     fn strangers_are_refused_with_the_nearest_name() {
         let error = ask(&[("n_ubatches", json!(1))]).unwrap_err();
-        assert_eq!(error.to_string(), "llama.cpp has no parameter 'n_ubatches'; did you mean 'n_ubatch'?");
+        assert_eq!(
+            error.to_string(),
+            "llama.cpp has no parameter 'n_ubatches'; did you mean 'n_ubatch'?"
+        );
         assert!(ask(&[("n_batch", json!(0))]).is_err());
         assert!(ask(&[("type_v", json!("fp8"))]).is_err());
         let rows = ask(&[("split_mode", json!("row"))]);
-        assert!(matches!(rows, Err(EngineError::UnsupportedParameter { .. })), "{rows:?}");
+        assert!(
+            matches!(rows, Err(EngineError::UnsupportedParameter { .. })),
+            "{rows:?}"
+        );
         assert!(ask(&[("c", json!(1)), ("n_ctx", json!(1))]).is_err());
     }
 }

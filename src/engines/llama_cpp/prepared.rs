@@ -35,7 +35,10 @@ pub(crate) struct Ready<'a> {
 }
 
 fn unsupported(why: impl Into<String>) -> EngineError {
-    EngineError::Unsupported { engine: ENGINE, why: why.into() }
+    EngineError::Unsupported {
+        engine: ENGINE,
+        why: why.into(),
+    }
 }
 
 impl<'a> Ready<'a> {
@@ -51,28 +54,51 @@ impl<'a> Ready<'a> {
                 "llama.cpp runs GGUF files; look for a GGUF repository of this model or convert it with convert_hf_to_gguf.py",
             ));
         }
-        let architecture = model.architecture.as_ref().map_err(|why| unsupported(why.to_string()))?;
+        let architecture = model
+            .architecture
+            .as_ref()
+            .map_err(|why| unsupported(why.to_string()))?;
         let profile = profile::profile(version).map_err(|why| unsupported(why.to_string()))?;
         let parameters = parameters::read(version, given)?;
         if let Some(dtype) = &asked.dtype {
             let (name, value) = ("dtype".to_owned(), dtype.clone());
-            let why = "llama.cpp keeps weights as the file stores them; choose another file".to_owned();
-            return Err(EngineError::BadParameter { engine: ENGINE, name, value, why });
+            let why =
+                "llama.cpp keeps weights as the file stores them; choose another file".to_owned();
+            return Err(EngineError::BadParameter {
+                engine: ENGINE,
+                name,
+                value,
+                why,
+            });
         }
         let settled = Settled::new(&parameters, asked, &profile, architecture.max_context)?;
         let layers = architecture.layer_count();
         let weights = Weights::new(model, &architecture.class, layers);
         if let Some(class) = weights.unknown_type() {
-            let why = format!("cannot size tensor type {:?} of {}", class.storage, class.pattern);
+            let why = format!(
+                "cannot size tensor type {:?} of {}",
+                class.storage, class.pattern
+            );
             return Err(unsupported(why));
         }
         if model.inventory.bytes().overflowed() {
-            return Err(EngineError::Overflow { what: "tensor sizes" });
+            return Err(EngineError::Overflow {
+                what: "tensor sizes",
+            });
         }
         check_rows(architecture, &settled)?;
         check_projector(model, &parameters)?;
         let kinds = Kinds::new(&architecture.layers);
-        Ok(Self { model, architecture, profile, parameters, settled, weights, kinds, layers })
+        Ok(Self {
+            model,
+            architecture,
+            profile,
+            parameters,
+            settled,
+            weights,
+            kinds,
+            layers,
+        })
     }
 
     pub(crate) fn identity(&self) -> &Identity {
@@ -100,20 +126,37 @@ impl<'a> Ready<'a> {
         if self.parameters.no_mmproj {
             return None;
         }
-        let beside = || self.model.components.iter().find(|part| part.name == PROJECTOR).map(|part| part.class.clone());
+        let beside = || {
+            self.model
+                .components
+                .iter()
+                .find(|part| part.name == PROJECTOR)
+                .map(|part| part.class.clone())
+        };
         self.parameters.mmproj.clone().or_else(beside)
     }
 
     pub(super) fn projector_bytes(&self) -> Option<Bytes> {
-        let part = self.model.components.iter().find(|part| part.name == PROJECTOR);
-        part.filter(|_| !self.parameters.no_mmproj).map(|part| part.bytes)
+        let part = self
+            .model
+            .components
+            .iter()
+            .find(|part| part.name == PROJECTOR);
+        part.filter(|_| !self.parameters.no_mmproj)
+            .map(|part| part.bytes)
     }
 
     /// What `n_gpu_layers` and `n_cpu_moe` leave on the host whatever the split.
     pub(crate) fn always_on_host(&self) -> OnHost {
-        let all = self.layers.saturating_add(self.next_token_layers()).saturating_add(1);
+        let all = self
+            .layers
+            .saturating_add(self.next_token_layers())
+            .saturating_add(1);
         OnHost {
-            layers: self.parameters.n_gpu_layers.map_or(0, |on_gpu| all.saturating_sub(on_gpu)),
+            layers: self
+                .parameters
+                .n_gpu_layers
+                .map_or(0, |on_gpu| all.saturating_sub(on_gpu)),
             experts: self.parameters.n_cpu_moe.unwrap_or(0),
         }
     }
@@ -153,7 +196,11 @@ impl<'a> Ready<'a> {
         if !self.has_cache() {
             return (Bytes::ZERO, Bytes::ZERO);
         }
-        let widest = if layout.flash_attention { 0 } else { self.widest_value() };
+        let widest = if layout.flash_attention {
+            0
+        } else {
+            self.widest_value()
+        };
         let mut sum = (Bytes::ZERO, Bytes::ZERO);
         for (layer, count) in layers {
             for mixer in std::iter::once(&layer.mixer).chain(layer.beside.as_ref()) {
@@ -172,24 +219,39 @@ impl<'a> Ready<'a> {
         host: OnHost,
         on_host: &'g [Counted<'g>],
     ) -> Graph<'g> {
-        let rows = if self.profile.outputs_for_slots_only { layout.slots } else { layout.ubatch };
+        let rows = if self.profile.outputs_for_slots_only {
+            layout.slots
+        } else {
+            layout.ubatch
+        };
         let everything = host == OnHost::default() && self.cache_on_device();
         Graph {
             architecture: self.architecture,
             layout,
-            outputs: self.parameters.n_outputs_max.unwrap_or(rows).min(layout.ubatch),
-            // An output layer on the host is multiplied on a device all the same, with a copy of its weights.
+            outputs: self
+                .parameters
+                .n_outputs_max
+                .unwrap_or(rows)
+                .min(layout.ubatch),
+            // An output layer on the host is multiplied on a device all the same, with a copy of
+            // its weights.
             output: output || !self.output_on_device(host),
             cache_on_device: self.cache_on_device(),
             gate_apart: self.profile.gate_apart,
             mask_bytes: self.profile.mask_bytes,
             low_percent: {
                 let [dense, mixture] = self.profile.low_percent;
-                if self.architecture.experts.is_some() { mixture } else { dense }
+                if self.architecture.experts.is_some() {
+                    mixture
+                } else {
+                    dense
+                }
             },
             half_copies: self.profile.half_copies_in_buffer,
             pipeline: split.stages.len() > 1 && everything,
-            copied: self.weights.largest_on_host(host, self.output_on_device(host)),
+            copied: self
+                .weights
+                .largest_on_host(host, self.output_on_device(host)),
             on_host,
         }
     }
@@ -200,12 +262,23 @@ fn check_projector(model: &Model, parameters: &Parameters) -> Result<(), EngineE
     let beside = model.components.iter().find(|part| part.name == PROJECTOR);
     match (&parameters.mmproj, beside) {
         (None, _) => Ok(()),
-        (Some(named), Some(part)) if *named == part.class || part.class.ends_with(&format!("/{named}")) => Ok(()),
+        (Some(named), Some(part))
+            if *named == part.class || part.class.ends_with(&format!("/{named}")) =>
+        {
+            Ok(())
+        }
         (Some(named), beside) => {
             let known = beside.map_or_else(|| "none".to_owned(), |part| part.class.clone());
-            let why = format!("its length is not known, so it cannot be counted; beside the model there is {known}");
+            let why = format!(
+                "its length is not known, so it cannot be counted; beside the model there is {known}"
+            );
             let (name, value) = ("mmproj".to_owned(), named.clone());
-            Err(EngineError::BadParameter { engine: ENGINE, name, value, why })
+            Err(EngineError::BadParameter {
+                engine: ENGINE,
+                name,
+                value,
+                why,
+            })
         }
     }
 }
@@ -219,7 +292,12 @@ fn check_rows(architecture: &Architecture, settled: &Settled) -> Result<(), Engi
         }
         let (name, value) = (name.to_owned(), dtype.to_string());
         let why = format!("heads of {dim} elements do not fill its blocks of {block}");
-        Err(EngineError::BadParameter { engine: ENGINE, name, value, why })
+        Err(EngineError::BadParameter {
+            engine: ENGINE,
+            name,
+            value,
+            why,
+        })
     };
     for mixer in architecture.mixers(0..u32::MAX) {
         match mixer {
@@ -228,7 +306,11 @@ fn check_rows(architecture: &Architecture, settled: &Settled) -> Result<(), Engi
                 check("type_v", settled.values, attention.value_dim)?;
             }
             Mixer::Latent(latent) => {
-                check("type_k", settled.keys, latent.kv_lora_rank.saturating_add(latent.rope_dim))?;
+                check(
+                    "type_k",
+                    settled.keys,
+                    latent.kv_lora_rank.saturating_add(latent.rope_dim),
+                )?;
             }
             Mixer::Recurrent(_) | Mixer::None => {}
         }

@@ -48,13 +48,22 @@ pub(crate) enum ProfileError {
     Table(String),
 }
 
-/// The constants for a build (`b8179`, `8179`). A build that names no release (0 and 1, which builds without tags report)
-/// gets those of the newest one.
+/// The constants for a build (`b8179`, `8179`). A build that names no release (0 and 1, which
+/// builds without tags report) gets those of the newest one.
 pub(crate) fn profile(version: Option<&EngineVersion>) -> Result<Profile, ProfileError> {
-    let table: Table = toml::from_str(TABLE).map_err(|error| ProfileError::Table(error.to_string()))?;
-    let build = version.and_then(EngineVersion::build).filter(|build| *build > 1).unwrap_or(u32::MAX);
-    let mut profiles = table.profile.into_iter().filter(|profile| profile.from_build <= build);
-    profiles.next().ok_or_else(|| ProfileError::Table("no profile covers every build".to_owned()))
+    let table: Table =
+        toml::from_str(TABLE).map_err(|error| ProfileError::Table(error.to_string()))?;
+    let build = version
+        .and_then(EngineVersion::build)
+        .filter(|build| *build > 1)
+        .unwrap_or(u32::MAX);
+    let mut profiles = table
+        .profile
+        .into_iter()
+        .filter(|profile| profile.from_build <= build);
+    profiles
+        .next()
+        .ok_or_else(|| ProfileError::Table("no profile covers every build".to_owned()))
 }
 
 fn mib([low, likely, high]: [u64; 3]) -> Interval {

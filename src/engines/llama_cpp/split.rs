@@ -8,9 +8,10 @@ use crate::engines::{IllegalSplit, Offload, Split};
 
 use super::weights::OnHost;
 
-/// Divides layers `host..=layers` (the last is the output layer) by `shares`, as `--tensor-split` does: layer `i` goes
-/// to the first device whose cumulative share exceeds `(i - host) / (layers + 1 - host)`. The first stage begins at 0:
-/// the layers on the host are its own, but not on its device.
+/// Divides layers `host..=layers` (the last is the output layer) by `shares`, as `--tensor-split`
+/// does: layer `i` goes to the first device whose cumulative share exceeds
+/// `(i - host) / (layers + 1 - host)`. The first stage begins at 0: the layers on the host are its
+/// own, but not on its device.
 pub(crate) fn by_shares(layers: u32, host: u32, shares: &[u64]) -> Vec<Range<u32>> {
     let total: u128 = shares.iter().map(|share| u128::from(*share)).sum();
     let count = u128::from(layers.saturating_add(1).saturating_sub(host));
@@ -28,16 +29,26 @@ pub(crate) fn by_shares(layers: u32, host: u32, shares: &[u64]) -> Vec<Range<u32
 }
 
 /// Every split over `devices` devices.
-pub(crate) fn splits(layers: u32, host: u32, devices: u32, shares: Option<&[u64]>) -> Result<Vec<Split>, IllegalSplit> {
+pub(crate) fn splits(
+    layers: u32,
+    host: u32,
+    devices: u32,
+    shares: Option<&[u64]>,
+) -> Result<Vec<Split>, IllegalSplit> {
     let equal;
     let shares = match shares {
         _ if devices == 0 => return Err(IllegalSplit("no device to split over".to_owned())),
         Some(shares) if shares.len() == devices as usize => shares,
         Some(shares) => {
-            return Err(IllegalSplit(format!("tensor_split has {} shares for {devices} devices", shares.len())));
+            return Err(IllegalSplit(format!(
+                "tensor_split has {} shares for {devices} devices",
+                shares.len()
+            )));
         }
         None if devices > layers.saturating_add(1) => {
-            return Err(IllegalSplit(format!("{layers} layers and the output layer do not fill {devices} devices")));
+            return Err(IllegalSplit(format!(
+                "{layers} layers and the output layer do not fill {devices} devices"
+            )));
         }
         None => {
             equal = vec![1; devices as usize];
@@ -45,7 +56,12 @@ pub(crate) fn splits(layers: u32, host: u32, devices: u32, shares: Option<&[u64]
         }
     };
     let stages = by_shares(layers, host.min(layers.saturating_add(1)), shares);
-    Ok(vec![Split { tensor: 1, stages, expert_parallel: false, offload: Offload::None }])
+    Ok(vec![Split {
+        tensor: 1,
+        stages,
+        expert_parallel: false,
+        offload: Offload::None,
+    }])
 }
 
 /// Whether `split` is one that llama.cpp can make of `layers` layers.
@@ -59,30 +75,44 @@ pub(crate) fn check(split: &Split, layers: u32, has_experts: bool) -> Result<(),
     }
     let first = match split.offload {
         Offload::Layers { layers: host } if host > layers.saturating_add(1) => {
-            return illegal(format!("{host} layers on the host, of {layers} and the output layer"));
+            return illegal(format!(
+                "{host} layers on the host, of {layers} and the output layer"
+            ));
         }
         Offload::Layers { layers: host } => host,
         Offload::Experts { .. } if !has_experts => {
             return illegal("there are no experts to keep on the host".to_owned());
         }
         Offload::None | Offload::Experts { .. } => 0,
-        Offload::Components | Offload::Leaves => return illegal("llama.cpp offloads layers and experts".to_owned()),
+        Offload::Components | Offload::Leaves => {
+            return illegal("llama.cpp offloads layers and experts".to_owned());
+        }
     };
     let mut expected = None;
     for stage in &split.stages {
         match expected {
             None if stage.start == 0 || stage.start == first => {}
             Some(end) if stage.start == end => {}
-            _ => return illegal(format!("stage {}..{} leaves a gap or an overlap", stage.start, stage.end)),
+            _ => {
+                return illegal(format!(
+                    "stage {}..{} leaves a gap or an overlap",
+                    stage.start, stage.end
+                ));
+            }
         }
         if stage.end < stage.start {
-            return illegal(format!("stage {}..{} runs backwards", stage.start, stage.end));
+            return illegal(format!(
+                "stage {}..{} runs backwards",
+                stage.start, stage.end
+            ));
         }
         expected = Some(stage.end);
     }
     match expected {
         Some(end) if end == layers || end == layers.saturating_add(1) => Ok(()),
-        Some(end) => illegal(format!("the stages end at {end}, not behind the output layer {layers}")),
+        Some(end) => illegal(format!(
+            "the stages end at {end}, not behind the output layer {layers}"
+        )),
         None => illegal("no stage at all".to_owned()),
     }
 }
@@ -90,8 +120,14 @@ pub(crate) fn check(split: &Split, layers: u32, has_experts: bool) -> Result<(),
 /// What `split` leaves on the host, with what the parameters leave there in any case.
 pub(crate) fn on_host(split: &Split, always: OnHost) -> OnHost {
     match split.offload {
-        Offload::Layers { layers } => OnHost { layers: layers.max(always.layers), ..always },
-        Offload::Experts { layers } => OnHost { experts: layers.max(always.experts), ..always },
+        Offload::Layers { layers } => OnHost {
+            layers: layers.max(always.layers),
+            ..always
+        },
+        Offload::Experts { layers } => OnHost {
+            experts: layers.max(always.experts),
+            ..always
+        },
         Offload::None | Offload::Components | Offload::Leaves => always,
     }
 }
@@ -124,9 +160,30 @@ mod tests {
         assert!(check(&split(&[0..3, 3..5], Offload::None), 4, false).is_ok());
         assert!(check(&split(&[0..3, 4..5], Offload::None), 4, false).is_err());
         assert!(check(&split(&[0..3, 3..6], Offload::None), 4, false).is_err());
-        assert!(check(&split(&whole(2..5), Offload::Layers { layers: 2 }), 4, false).is_ok());
-        assert!(check(&split(&whole(1..5), Offload::Layers { layers: 2 }), 4, false).is_err());
-        assert!(check(&split(&whole(0..5), Offload::Experts { layers: 2 }), 4, false).is_err());
+        assert!(
+            check(
+                &split(&whole(2..5), Offload::Layers { layers: 2 }),
+                4,
+                false
+            )
+            .is_ok()
+        );
+        assert!(
+            check(
+                &split(&whole(1..5), Offload::Layers { layers: 2 }),
+                4,
+                false
+            )
+            .is_err()
+        );
+        assert!(
+            check(
+                &split(&whole(0..5), Offload::Experts { layers: 2 }),
+                4,
+                false
+            )
+            .is_err()
+        );
         assert!(check(&Split::tensor(2, 4), 4, false).is_err());
         assert!(splits(4, 0, 6, None).is_err());
         assert!(splits(4, 0, 2, Some(&[1, 2, 3])).is_err());

@@ -10,11 +10,19 @@ use crate::model::{Dtype, Model, TensorClass};
 
 /// Tensors start at multiples of this in a CUDA buffer.
 const CUDA_ALIGNMENT: u64 = 128;
-/// Rows of quantised tensors are padded to this many elements once, behind the last row (`MATRIX_ROW_PADDING`).
+/// Rows of quantised tensors are padded to this many elements once, behind the last row
+/// (`MATRIX_ROW_PADDING`).
 const ROW_PADDING: u64 = 512;
 
-/// Families whose loader skips the tensors of the next-token layers (`TENSOR_SKIP`); others load them.
-const SKIPS_NEXT_TOKEN: [&str; 5] = ["glm4moe", "bailingmoe2", "glm-dsa", "deepseek32", "exaone-moe"];
+/// Families whose loader skips the tensors of the next-token layers (`TENSOR_SKIP`); others load
+/// them.
+const SKIPS_NEXT_TOKEN: [&str; 5] = [
+    "glm4moe",
+    "bailingmoe2",
+    "glm-dsa",
+    "deepseek32",
+    "exaone-moe",
+];
 
 /// Where a class of tensors belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,17 +83,38 @@ impl Weights {
                     count.saturating_add(length.saturating_mul(run.each))
                 });
             }
-            classes.push(Class { home, on_device: on_device(&tensors), tensors });
+            classes.push(Class {
+                home,
+                on_device: on_device(&tensors),
+                tensors,
+            });
         }
-        let named = |name: &str| classes.iter().find(|class| &*class.tensors.pattern == name).cloned();
-        let tied = if named("output.weight").is_none() { named("token_embd.weight") } else { None };
-        Self { classes, layers, tied }
+        let named = |name: &str| {
+            classes
+                .iter()
+                .find(|class| &*class.tensors.pattern == name)
+                .cloned()
+        };
+        let tied = if named("output.weight").is_none() {
+            named("token_embd.weight")
+        } else {
+            None
+        };
+        Self {
+            classes,
+            layers,
+            tied,
+        }
     }
 
-    /// Bytes that the device of the stage `layers` allocates for weights; with `output` it has the output layer and
-    /// what follows the last decoder layer.
+    /// Bytes that the device of the stage `layers` allocates for weights; with `output` it has the
+    /// output layer and what follows the last decoder layer.
     pub(crate) fn on_stage(&self, layers: &Range<u32>, output: bool, host: OnHost) -> Bytes {
-        let end = if output { u32::MAX } else { layers.end.min(self.layers) };
+        let end = if output {
+            u32::MAX
+        } else {
+            layers.end.min(self.layers)
+        };
         let whole = layers.start.max(host.layers)..end;
         let experts = whole.start.max(host.experts)..end;
         let of = |class: &Class| {
@@ -98,7 +127,11 @@ impl Weights {
             };
             class.on_device * count
         };
-        let tied = self.tied.as_ref().filter(|_| output).map_or(Bytes::ZERO, |class| class.on_device);
+        let tied = self
+            .tied
+            .as_ref()
+            .filter(|_| output)
+            .map_or(Bytes::ZERO, |class| class.on_device);
         self.classes.iter().map(of).sum::<Bytes>() + tied
     }
 
@@ -117,7 +150,8 @@ impl Weights {
         self.classes.iter().map(of).sum()
     }
 
-    /// The largest tensor on the host that a device would be given a copy of to multiply large batches with.
+    /// The largest tensor on the host that a device would be given a copy of to multiply large
+    /// batches with.
     pub(crate) fn largest_on_host(&self, host: OnHost, output: bool) -> Bytes {
         let of = |class: &Class| {
             let here = match class.home {
@@ -126,10 +160,23 @@ impl Weights {
                 Home::Output if !output => 1,
                 _ => 0,
             };
-            if here > 0 { class.on_device } else { Bytes::ZERO }
+            if here > 0 {
+                class.on_device
+            } else {
+                Bytes::ZERO
+            }
         };
-        let tied = self.tied.as_ref().filter(|_| !output).map_or(Bytes::ZERO, |class| class.on_device);
-        self.classes.iter().map(of).max().unwrap_or(Bytes::ZERO).max(tied)
+        let tied = self
+            .tied
+            .as_ref()
+            .filter(|_| !output)
+            .map_or(Bytes::ZERO, |class| class.on_device);
+        self.classes
+            .iter()
+            .map(of)
+            .max()
+            .unwrap_or(Bytes::ZERO)
+            .max(tied)
     }
 
     /// Whether the file has expert tensors.
@@ -139,12 +186,17 @@ impl Weights {
 
     /// Storage types that ggml does not know, for the answer's refusal.
     pub(crate) fn unknown_type(&self) -> Option<&TensorClass> {
-        self.classes.iter().map(|class| &class.tensors).find(|tensors| tensors.dtype().is_none())
+        self.classes
+            .iter()
+            .map(|class| &class.tensors)
+            .find(|tensors| tensors.dtype().is_none())
     }
 
     /// Types that the weights have.
     pub(crate) fn has(&self, dtype: Dtype) -> bool {
-        self.classes.iter().any(|class| class.tensors.dtype() == Some(dtype))
+        self.classes
+            .iter()
+            .any(|class| class.tensors.dtype() == Some(dtype))
     }
 }
 
@@ -152,7 +204,11 @@ impl Weights {
 fn home(pattern: &str) -> Home {
     let stem = pattern.rsplit_once('.').map_or(pattern, |(stem, _)| stem);
     match stem {
-        "token_embd" | "token_embd_norm" | "token_types" | "position_embd" | "per_layer_token_embd" => Home::Input,
+        "token_embd"
+        | "token_embd_norm"
+        | "token_types"
+        | "position_embd"
+        | "per_layer_token_embd" => Home::Input,
         "rope_freqs" | "rope_factors_long" | "rope_factors_short" => Home::Everywhere,
         _ if is_expert(stem) => Home::Expert,
         _ if pattern.contains(".*.") => Home::Layer,
@@ -164,7 +220,9 @@ fn home(pattern: &str) -> Home {
 fn is_expert(stem: &str) -> bool {
     let last = stem.rsplit('.').next().unwrap_or(stem);
     last.strip_prefix("ffn_").is_some_and(|rest| {
-        let part = rest.strip_suffix("exps").map(|part| part.strip_suffix("ch").unwrap_or(part));
+        let part = rest
+            .strip_suffix("exps")
+            .map(|part| part.strip_suffix("ch").unwrap_or(part));
         matches!(part, Some("up_" | "down_" | "gate_" | "gate_up_"))
     })
 }

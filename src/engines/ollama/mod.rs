@@ -1,7 +1,9 @@
-//! Ollama since 0.25: a llama.cpp server for each model, with Ollama's own context, slots and batch.
+//! Ollama since 0.25: a llama.cpp server for each model, with Ollama's own context, slots and
+//! batch.
 //!
-//! Source: Ollama `llm/server.go`, `llm/llama_server.go`, `server/sched.go`, `discover/*`. What its scheduler predicts
-//! (file bytes and a naive cache) only decides about evictions and is not what the process takes.
+//! Source: Ollama `llm/server.go`, `llm/llama_server.go`, `server/sched.go`, `discover/*`. What its
+//! scheduler predicts (file bytes and a naive cache) only decides about evictions and is not what
+//! the process takes.
 
 mod parameters;
 mod profile;

@@ -11,7 +11,8 @@ use crate::engines::{EngineError, EngineVersion};
 pub(crate) const ENGINE: &str = "ollama";
 
 /// Ollama's parameters by name.
-static PARAMETERS: ParameterList = ParameterList::new(ENGINE, include_str!("../profiles/parameters/ollama.toml"));
+static PARAMETERS: ParameterList =
+    ParameterList::new(ENGINE, include_str!("../profiles/parameters/ollama.toml"));
 
 /// What was set, by canonical name.
 pub(crate) fn read(
@@ -23,21 +24,35 @@ pub(crate) fn read(
 
 /// A parameter's refusal.
 pub(crate) fn bad(name: &str, value: &Value, why: impl Into<String>) -> EngineError {
-    EngineError::BadParameter { engine: ENGINE, name: name.to_owned(), value: value.to_string(), why: why.into() }
+    EngineError::BadParameter {
+        engine: ENGINE,
+        name: name.to_owned(),
+        value: value.to_string(),
+        why: why.into(),
+    }
 }
 
 /// A whole number, where it was given.
 pub(crate) fn whole(all: &BTreeMap<String, Value>, name: &str) -> Result<Option<u64>, EngineError> {
-    let Some(value) = all.get(name) else { return Ok(None) };
-    let number = value.as_u64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
+    let Some(value) = all.get(name) else {
+        return Ok(None);
+    };
+    let number = value
+        .as_u64()
+        .or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
     match number {
         Some(number) if number <= 1 << 50 => Ok(Some(number)),
         _ => Err(bad(name, value, "not a whole number")),
     }
 }
 
-/// llama-server's parameters for what Ollama was given: `-c num_ctx x parallel -np parallel`, the rest as they are.
-pub(crate) fn for_llama(all: &BTreeMap<String, Value>, batch: u64, slots: u64) -> BTreeMap<String, Value> {
+/// llama-server's parameters for what Ollama was given: `-c num_ctx x parallel -np parallel`, the
+/// rest as they are.
+pub(crate) fn for_llama(
+    all: &BTreeMap<String, Value>,
+    batch: u64,
+    slots: u64,
+) -> BTreeMap<String, Value> {
     let mut given = BTreeMap::from([
         ("n_parallel".to_owned(), json!(slots)),
         ("n_batch".to_owned(), json!(batch)),

@@ -22,13 +22,17 @@ pub(crate) struct Profile {
 
 /// The table, or why it cannot be read.
 pub(crate) fn profile() -> Result<Profile, String> {
-    toml::from_str(TABLE).map_err(|error| format!("the embedded table of Ollama constants cannot be read: {error}"))
+    toml::from_str(TABLE)
+        .map_err(|error| format!("the embedded table of Ollama constants cannot be read: {error}"))
 }
 
 impl Profile {
     /// The default context for devices of `total` bytes together.
     pub(crate) fn default_context(&self, total: Bytes) -> u64 {
-        let reached = self.num_ctx.iter().find(|(gib, _)| total >= Bytes::gib(*gib));
+        let reached = self
+            .num_ctx
+            .iter()
+            .find(|(gib, _)| total >= Bytes::gib(*gib));
         reached.map_or(self.num_ctx_small, |(_, tokens)| *tokens)
     }
 }

@@ -9,11 +9,17 @@ const NONE: &BTreeMap<String, Value> = &BTreeMap::new();
 /// (cache of one sequence of `context` tokens, states) in `kv` for a configuration.
 fn held(config: &Value, context: u64, kv: &str) -> (u64, u64) {
     let model = model(config, Inventory::default());
-    let asked = AskedWorkload { kv_cache_dtype: Some(kv.to_owned()), ..tokens(context) };
+    let asked = AskedWorkload {
+        kv_cache_dtype: Some(kv.to_owned()),
+        ..tokens(context)
+    };
     let prepared = prepare(&Reference, &model, asked, (None, NONE)).unwrap();
     let split = &prepared.splits(1).unwrap()[0];
     let parts = components(prepared.as_ref(), split, 0);
-    (sum(&parts, ComponentName::KvCache).likely.get(), sum(&parts, ComponentName::State).likely.get())
+    (
+        sum(&parts, ComponentName::KvCache).likely.get(),
+        sum(&parts, ComponentName::State).likely.get(),
+    )
 }
 
 fn llama() -> Value {
@@ -41,7 +47,10 @@ fn published_caches_are_met_to_the_byte() {
         "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 131_072,
         "mamba_num_heads": 256, "ssm_state_size": 256, "torch_dtype": "bfloat16",
         "hybrid_override_pattern": format!("{}{}", "M-".repeat(54), "*".repeat(10))});
-    assert_eq!(held(&nemotron, 8192, "auto"), (335_544_320, 54 * 16_900_096));
+    assert_eq!(
+        held(&nemotron, 8192, "auto"),
+        (335_544_320, 54 * 16_900_096)
+    );
     // Whisper-large-v3: 448 tokens and 1500 frames of 32 layers of 5120 bytes.
     let whisper = json!({"model_type": "whisper", "d_model": 1280, "encoder_layers": 32, "decoder_layers": 32,
         "encoder_attention_heads": 20, "decoder_attention_heads": 20, "vocab_size": 51866, "torch_dtype": "float16"});
@@ -55,10 +64,19 @@ fn five_hard_families_at_32_768_tokens() {
         Bytes::new(cache + states).to_string()
     };
     // Published comparisons of estimators take these as right: 2.145, 1.129, 0.822, 2.906 GiB.
-    assert_eq!(gib(&json!({"model_type": "deepseek_v3", "torch_dtype": "bfloat16"})), "2.14 GiB");
-    assert_eq!(gib(&json!({"model_type": "gpt_oss", "torch_dtype": "bfloat16"})), "1.13 GiB");
+    assert_eq!(
+        gib(&json!({"model_type": "deepseek_v3", "torch_dtype": "bfloat16"})),
+        "2.14 GiB"
+    );
+    assert_eq!(
+        gib(&json!({"model_type": "gpt_oss", "torch_dtype": "bfloat16"})),
+        "1.13 GiB"
+    );
     let next = json!({"model_type": "qwen3_next", "torch_dtype": "bfloat16"});
-    assert_eq!(held(&next, 32_768, "auto"), (12 * 2048 * 32_768, 36 * 2_146_304));
+    assert_eq!(
+        held(&next, 32_768, "auto"),
+        (12 * 2048 * 32_768, 36 * 2_146_304)
+    );
     assert_eq!(gib(&llama()), "4.00 GiB");
 }
 
@@ -74,7 +92,10 @@ fn windows_stop_growing() {
     // 62 layers of 8,192 bytes below the window, 10 above.
     assert_eq!(per_token(1000), 507_904);
     assert_eq!(per_token(1024), 81_920);
-    assert_eq!(held(&gemma, 131_072, "auto").0, 10 * 8192 * 131_072 + 52 * 8192 * 1024);
+    assert_eq!(
+        held(&gemma, 131_072, "auto").0,
+        10 * 8192 * 131_072 + 52 * 8192 * 1024
+    );
 }
 
 #[test]
@@ -82,12 +103,18 @@ fn layers_are_shared_without_a_byte_lost() {
     let config = json!({"model_type": "qwen3", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 5,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 100, "torch_dtype": "bfloat16",
         "max_position_embeddings": 1000});
-    let names: Vec<String> = (0..5).map(|layer| format!("model.layers.{layer}.w")).collect();
+    let names: Vec<String> = (0..5)
+        .map(|layer| format!("model.layers.{layer}.w"))
+        .collect();
     let mut tensors: Vec<(&str, &str, Dtype, &[u64])> = vec![
         ("", "model.embed_tokens.weight", Dtype::BF16, &[100, 64]),
         ("", "lm_head.weight", Dtype::BF16, &[100, 64]),
     ];
-    tensors.extend(names.iter().map(|name| ("", name.as_str(), Dtype::F32, &[64_u64, 3][..])));
+    tensors.extend(
+        names
+            .iter()
+            .map(|name| ("", name.as_str(), Dtype::F32, &[64_u64, 3][..])),
+    );
     let mut model = model(&config, inventory(&tensors));
     model.weight_files = 2;
     let prepared = prepare(&Reference, &model, AskedWorkload::default(), (None, NONE)).unwrap();
@@ -97,7 +124,10 @@ fn layers_are_shared_without_a_byte_lost() {
         ranks.map(|part| part.bytes.high).sum()
     };
     let single = &prepared.splits(1).unwrap()[0];
-    assert_eq!(total(single), model.inventory.bytes() + Bytes::new(1000 * 5 * 2 * 32 * 2));
+    assert_eq!(
+        total(single),
+        model.inventory.bytes() + Bytes::new(1000 * 5 * 2 * 32 * 2)
+    );
     for devices in 2..=5 {
         let split = &prepared.splits(devices).unwrap()[0];
         prepared.check(split).unwrap();
@@ -105,8 +135,14 @@ fn layers_are_shared_without_a_byte_lost() {
     }
     prepared.splits(6).unwrap_err();
     prepared.check(&Split::tensor(2, 5)).unwrap_err();
-    let gap = Split { stages: vec![0..2, 3..5], ..Split::single(5) };
-    assert_eq!(prepared.check(&gap).unwrap_err().to_string(), "stage 3..5 does not follow layer 2");
+    let gap = Split {
+        stages: vec![0..2, 3..5],
+        ..Split::single(5)
+    };
+    assert_eq!(
+        prepared.check(&gap).unwrap_err().to_string(),
+        "stage 3..5 does not follow layer 2"
+    );
 }
 
 #[test]
@@ -114,9 +150,17 @@ fn pipelines_have_weights_only_and_unknown_families_no_answer() {
     let flux = pipeline(&[], inventory(&[("vae", "w", Dtype::BF16, &[10])]));
     let prepared = prepare(&Reference, &flux, AskedWorkload::default(), (None, NONE)).unwrap();
     let parts = components(prepared.as_ref(), &prepared.splits(1).unwrap()[0], 0);
-    assert_eq!((parts.len(), sum(&parts, ComponentName::Weights)), (1, Interval::exact(Bytes::new(20))));
-    let unknown = model(&json!({"model_type": "brandnew", "hidden_size": 8}), Inventory::default());
-    let error = prepare(&Reference, &unknown, AskedWorkload::default(), (None, NONE)).err().unwrap();
+    assert_eq!(
+        (parts.len(), sum(&parts, ComponentName::Weights)),
+        (1, Interval::exact(Bytes::new(20)))
+    );
+    let unknown = model(
+        &json!({"model_type": "brandnew", "hidden_size": 8}),
+        Inventory::default(),
+    );
+    let error = prepare(&Reference, &unknown, AskedWorkload::default(), (None, NONE))
+        .err()
+        .unwrap();
     assert!(error.to_string().contains("brandnew"), "{error}");
 }
 
@@ -127,7 +171,14 @@ fn sizes_beyond_64_bits_refuse() {
     let model = model(&config, Inventory::default());
     let prepared = prepare(&Reference, &model, tokens(u64::MAX / 2), (None, NONE)).unwrap();
     let split = &prepared.splits(1).unwrap()[0];
-    let error = prepared.variable(split, 0, &super::super::sample::device(), prepared.workload()).unwrap_err();
+    let error = prepared
+        .variable(
+            split,
+            0,
+            &super::super::sample::device(),
+            prepared.workload(),
+        )
+        .unwrap_err();
     assert!(matches!(error, EngineError::Overflow { .. }), "{error}");
 }
 
@@ -136,6 +187,9 @@ fn parameters_and_dtypes_that_do_not_exist_are_refused() {
     let model = model(&llama(), Inventory::default());
     let given = BTreeMap::from([("max_num_seqs".to_owned(), json!(4))]);
     assert!(prepare(&Reference, &model, tokens(1), (None, &given)).is_err());
-    let asked = AskedWorkload { kv_cache_dtype: Some("fp7".to_owned()), ..tokens(1) };
+    let asked = AskedWorkload {
+        kv_cache_dtype: Some("fp7".to_owned()),
+        ..tokens(1)
+    };
     assert!(prepare(&Reference, &model, asked, (None, NONE)).is_err());
 }

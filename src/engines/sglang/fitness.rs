@@ -1,14 +1,16 @@
 //! Whether a device can run a model's quantisation in SGLang, natively or at a cost.
 //!
-//! Source: SGLang 0.5.23 `layers/quantization/**` (`get_min_capability`) and `compressed_tensors.py` (`get_scheme`).
+//! Source: SGLang 0.5.23 `layers/quantization/**` (`get_min_capability`) and
+//! `compressed_tensors.py` (`get_scheme`).
 
 use crate::devices::DeviceFacts;
 use crate::engines::Fitness;
 use crate::model::Architecture;
 use crate::model::quantization::Quantization;
 
-/// Whether SGLang reads checkpoints of this `quant_method` on CUDA (`layers/quantization/__init__.py`,
-/// `BASE_QUANTIZATION_METHODS`; GPTQ by its Marlin kernels, ModelOpt by its algorithm).
+/// Whether SGLang reads checkpoints of this `quant_method` on CUDA
+/// (`layers/quantization/__init__.py`, `BASE_QUANTIZATION_METHODS`; GPTQ by its Marlin kernels,
+/// ModelOpt by its algorithm).
 pub(super) fn known_method(method: &str) -> bool {
     const KNOWN: &[&str] = &[
         "fp8",
@@ -39,15 +41,28 @@ pub(super) fn known_method(method: &str) -> bool {
 }
 
 /// The verdict on one device; `online` quantises a full-precision checkpoint at load.
-pub(super) fn fitness(architecture: &Architecture, online: Option<&str>, device: &DeviceFacts) -> Fitness {
+pub(super) fn fitness(
+    architecture: &Architecture,
+    online: Option<&str>,
+    device: &DeviceFacts,
+) -> Fitness {
     let Some(capability) = device.capability() else {
-        return Fitness::Degraded("its compute capability is unknown, so nothing was checked".to_owned());
+        return Fitness::Degraded(
+            "its compute capability is unknown, so nothing was checked".to_owned(),
+        );
     };
     let quantization = architecture.quantization.as_ref();
     let online = online.filter(|_| quantization.is_none());
-    let least = quantization.map(minimum).or(online.map(online_minimum)).unwrap_or(70).max(70);
+    let least = quantization
+        .map(minimum)
+        .or(online.map(online_minimum))
+        .unwrap_or(70)
+        .max(70);
     if capability < least {
-        let method = quantization.map(|quantization| &*quantization.method).or(online).unwrap_or("SGLang");
+        let method = quantization
+            .map(|quantization| &*quantization.method)
+            .or(online)
+            .unwrap_or("SGLang");
         return Fitness::Unable(format!(
             "{method} needs compute capability {}.{}; this is {}.{}",
             least / 10,
@@ -78,7 +93,8 @@ fn minimum(quantization: &Quantization) -> u32 {
         "compressed-tensors" if four_by_eight => 90,
         // FP4 activations are refused where they cannot run, FP8 ones are left out (`get_scheme`).
         "compressed-tensors" if is_fp4(quantization) && quantization.activations => 100,
-        "compressed-tensors" | "gptq" | "gptq_marlin" | "awq" | "awq_marlin" | "mxfp4" | "fp8" | "blockwise_int8" => 80,
+        "compressed-tensors" | "gptq" | "gptq_marlin" | "awq" | "awq_marlin" | "mxfp4" | "fp8"
+        | "blockwise_int8" => 80,
         "w4afp8" | "petit_nvfp4" => 90,
         "mxfp8" | "nvfp4_online" => 100,
         "w8a8_int8" => 75,
@@ -119,7 +135,10 @@ mod tests {
     fn verdict(quantization: &Value, capability: (u32, u32)) -> char {
         let config = json!({"model_type": "llama", "torch_dtype": "float16", "quantization_config": quantization});
         let architecture = config::architecture(&config, None, &Inventory::default()).unwrap();
-        let device = DeviceFacts { compute_capability: Some(capability), ..sample::device() };
+        let device = DeviceFacts {
+            compute_capability: Some(capability),
+            ..sample::device()
+        };
         match fitness(&architecture, None, &device) {
             Fitness::Able => '+',
             Fitness::Degraded(_) => '~',
@@ -130,12 +149,22 @@ mod tests {
     #[test]
     fn methods_of_other_engines_are_not_its_own() {
         assert!(
-            ["gptq", "awq", "bitsandbytes", "compressed-tensors", "quark"].iter().all(|method| known_method(method))
+            ["gptq", "awq", "bitsandbytes", "compressed-tensors", "quark"]
+                .iter()
+                .all(|method| known_method(method))
         );
         assert!(
-            !["hqq", "aqlm", "eetq", "torchao", "experts_int8", "exl3", "mlx"]
-                .iter()
-                .any(|method| known_method(method))
+            ![
+                "hqq",
+                "aqlm",
+                "eetq",
+                "torchao",
+                "experts_int8",
+                "exl3",
+                "mlx"
+            ]
+            .iter()
+            .any(|method| known_method(method))
         );
     }
 
@@ -144,8 +173,14 @@ mod tests {
         let config = json!({"model_type": "llama", "torch_dtype": "bfloat16"});
         let architecture = config::architecture(&config, None, &Inventory::default()).unwrap();
         let able = |method: &str, capability| {
-            let device = DeviceFacts { compute_capability: Some(capability), ..sample::device() };
-            !matches!(fitness(&architecture, Some(method), &device), Fitness::Unable(_))
+            let device = DeviceFacts {
+                compute_capability: Some(capability),
+                ..sample::device()
+            };
+            !matches!(
+                fitness(&architecture, Some(method), &device),
+                Fitness::Unable(_)
+            )
         };
         assert!(able("nvfp4_online", (10, 0)) && !able("nvfp4_online", (9, 0)));
         assert!(able("w8a8_fp8", (8, 9)) && !able("w8a8_fp8", (8, 6)));
@@ -162,32 +197,92 @@ mod tests {
         let eight = json!({"num_bits": 8, "type": "float", "strategy": "channel"});
         let four = json!({"num_bits": 4, "type": "int", "group_size": 128});
         let cases = [
-            (json!({"quant_method": "gptq", "bits": 4, "group_size": 128}), "---+++++"),
-            (json!({"quant_method": "awq", "bits": 4, "group_size": 128}), "---+++++"),
+            (
+                json!({"quant_method": "gptq", "bits": 4, "group_size": 128}),
+                "---+++++",
+            ),
+            (
+                json!({"quant_method": "awq", "bits": 4, "group_size": 128}),
+                "---+++++",
+            ),
             (json!({"quant_method": "fp8"}), "---~++++"),
-            (json!({"quant_method": "bitsandbytes", "load_in_4bit": true}), "-+++++++"),
+            (
+                json!({"quant_method": "bitsandbytes", "load_in_4bit": true}),
+                "-+++++++",
+            ),
             (json!({"quant_method": "mxfp4"}), "---~~~++"),
             (json!({"quant_method": "auto-round", "bits": 4}), "-+++++++"),
-            (json!({"quant_method": "modelopt", "quant_algo": "FP8"}), "----++++"),
-            (json!({"quant_method": "modelopt", "quant_algo": "NVFP4"}), "---~~~++"),
-            (tensors("float-quantized", eight.clone(), eight.clone()), "---~++++"),
-            (tensors("pack-quantized", four.clone(), Value::Null), "---+++++"),
-            (tensors("int-quantized", json!({"num_bits": 8, "type": "int"}), json!({"num_bits": 8})), "---+++++"),
+            (
+                json!({"quant_method": "modelopt", "quant_algo": "FP8"}),
+                "----++++",
+            ),
+            (
+                json!({"quant_method": "modelopt", "quant_algo": "NVFP4"}),
+                "---~~~++",
+            ),
+            (
+                tensors("float-quantized", eight.clone(), eight.clone()),
+                "---~++++",
+            ),
+            (
+                tensors("pack-quantized", four.clone(), Value::Null),
+                "---+++++",
+            ),
+            (
+                tensors(
+                    "int-quantized",
+                    json!({"num_bits": 8, "type": "int"}),
+                    json!({"num_bits": 8}),
+                ),
+                "---+++++",
+            ),
             (tensors("pack-quantized", four, eight), "-----+++"),
             (
-                tensors("nvfp4-pack-quantized", json!({"num_bits": 4, "type": "float"}), json!({"num_bits": 4})),
+                tensors(
+                    "nvfp4-pack-quantized",
+                    json!({"num_bits": 4, "type": "float"}),
+                    json!({"num_bits": 4}),
+                ),
                 "------++",
             ),
-            (tensors("nvfp4-pack-quantized", json!({"num_bits": 4, "type": "float"}), Value::Null), "---~~~++"),
-            (json!({"quant_method": "gptq_marlin", "bits": 4, "group_size": 128}), "---+++++"),
-            (json!({"quant_method": "awq_marlin", "bits": 4, "group_size": 128}), "---+++++"),
-            (json!({"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp8_e4m3"}}}), "----++++"),
+            (
+                tensors(
+                    "nvfp4-pack-quantized",
+                    json!({"num_bits": 4, "type": "float"}),
+                    Value::Null,
+                ),
+                "---~~~++",
+            ),
+            (
+                json!({"quant_method": "gptq_marlin", "bits": 4, "group_size": 128}),
+                "---+++++",
+            ),
+            (
+                json!({"quant_method": "awq_marlin", "bits": 4, "group_size": 128}),
+                "---+++++",
+            ),
+            (
+                json!({"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp8_e4m3"}}}),
+                "----++++",
+            ),
             (json!({"quant_method": "w8a8_int8"}), "--++++++"),
             (json!({"quant_method": "mxfp8"}), "------++"),
         ];
-        let cards = [(6, 1), (7, 0), (7, 5), (8, 0), (8, 9), (9, 0), (10, 0), (12, 0)];
+        let cards = [
+            (6, 1),
+            (7, 0),
+            (7, 5),
+            (8, 0),
+            (8, 9),
+            (9, 0),
+            (10, 0),
+            (12, 0),
+        ];
         for (quantization, expected) in cases {
-            let found: String = cards.iter().map(|card| verdict(&quantization, *card)).collect();
+            let found: String = cards
+                .iter()
+                .map(|card| verdict(&quantization, *card))
+                .collect();
             assert_eq!(found, expected, "{quantization}");
         }
     }

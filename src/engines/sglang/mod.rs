@@ -1,7 +1,9 @@
-//! SGLang: a token pool of what a fraction of the free memory leaves, everything transient in the remainder.
+//! SGLang: a token pool of what a fraction of the free memory leaves, everything transient in the
+//! remainder.
 //!
-//! Read from SGLang 0.5.23. [`pool`] sizes what is remembered, [`reserve`] the fraction, [`settings`] the parameters;
-//! weights and legality are shared with vLLM, whose layers these once were.
+//! Read from SGLang 0.5.23. [`pool`] sizes what is remembered, [`reserve`] the fraction,
+//! [`settings`] the parameters; weights and legality are shared with vLLM, whose layers these once
+//! were.
 
 mod fitness;
 mod pool;
@@ -51,7 +53,10 @@ impl Sglang {
 
     /// Prepares for one case; the same as [`Engine::prepare`], with SGLang's own type.
     pub fn prepare<'a>(&self, case: &Case<'a>) -> Result<SglangPrepared<'a>, EngineError> {
-        let profile = self.profiles.for_version(case.version).map_err(|error| profile_error(&error))?;
+        let profile = self
+            .profiles
+            .for_version(case.version)
+            .map_err(|error| profile_error(&error))?;
         SglangPrepared::new(case, profile)
     }
 }
@@ -86,7 +91,10 @@ pub(super) fn profile_error(error: &ProfileError) -> EngineError {
 }
 
 fn unsupported(why: impl Into<String>) -> EngineError {
-    EngineError::Unsupported { engine: ENGINE, why: why.into() }
+    EngineError::Unsupported {
+        engine: ENGINE,
+        why: why.into(),
+    }
 }
 
 /// Constants of one version range.
@@ -142,12 +150,22 @@ impl<'a> SglangPrepared<'a> {
     fn new(case: &Case<'a>, profile: &Profile) -> Result<Self, EngineError> {
         let model = case.model;
         if matches!(model.format, Format::Gguf | Format::Diffusers) {
-            return Err(unsupported("only safetensors and .bin repositories are answered for"));
+            return Err(unsupported(
+                "only safetensors and .bin repositories are answered for",
+            ));
         }
-        if model.inventory.classes.iter().any(|class| class.pattern.ends_with(".biases")) {
+        if model
+            .inventory
+            .classes
+            .iter()
+            .any(|class| class.pattern.ends_with(".biases"))
+        {
             return Err(unsupported("the weights are packed for MLX"));
         }
-        let architecture = model.architecture.as_ref().map_err(|why| unsupported(why.to_string()))?;
+        let architecture = model
+            .architecture
+            .as_ref()
+            .map_err(|why| unsupported(why.to_string()))?;
         if architecture
             .layers
             .iter()
@@ -162,24 +180,40 @@ impl<'a> SglangPrepared<'a> {
             && !fitness::known_method(&quantization.method)
         {
             let shown: String = quantization.method.chars().take(40).collect();
-            return Err(unsupported(format!("quant_method {shown} is not one that SGLang is known to load")));
+            return Err(unsupported(format!(
+                "quant_method {shown} is not one that SGLang is known to load"
+            )));
         }
         let kind = &*architecture.root_model_type;
-        if architecture.task == Task::EncodeDecode || ["hubert", "wav2vec2", "wavlm", "unispeech"].contains(&kind) {
-            return Err(unsupported(format!("{} ({kind}) is not answered for", architecture.class)));
+        if architecture.task == Task::EncodeDecode
+            || ["hubert", "wav2vec2", "wavlm", "unispeech"].contains(&kind)
+        {
+            return Err(unsupported(format!(
+                "{} ({kind}) is not answered for",
+                architecture.class
+            )));
         }
         let settings = Settings::settle(case, architecture, profile)?;
-        let online_name = settings.online_name.clone().filter(|_| architecture.quantization.is_none());
+        let online_name = settings
+            .online_name
+            .clone()
+            .filter(|_| architecture.quantization.is_none());
         let online = match online_name.as_deref() {
-            Some(name) => Some(Online::parse(name).ok_or_else(|| EngineError::BadParameter {
-                engine: ENGINE,
-                name: "quantization".to_owned(),
-                value: name.to_owned(),
-                why: "is not one that quantises a full-precision checkpoint at load".to_owned(),
-            })?),
+            Some(name) => Some(
+                Online::parse(name).ok_or_else(|| EngineError::BadParameter {
+                    engine: ENGINE,
+                    name: "quantization".to_owned(),
+                    value: name.to_owned(),
+                    why: "is not one that quantises a full-precision checkpoint at load".to_owned(),
+                })?,
+            ),
             None => None,
         };
-        let device = case.devices.first().cloned().ok_or_else(|| unsupported("there is no device to run on"))?;
+        let device = case
+            .devices
+            .first()
+            .cloned()
+            .ok_or_else(|| unsupported("there is no device to run on"))?;
         Ok(Self {
             model,
             architecture,
@@ -187,8 +221,15 @@ impl<'a> SglangPrepared<'a> {
             constants: Constants::read(profile).map_err(|error| profile_error(&error))?,
             settings,
             layers: CacheLayers::new(architecture, 0),
-            latent: architecture.layers.iter().any(|layer| matches!(layer.mixer, Mixer::Latent(_))),
-            classes: Classes::new(&model.inventory, architecture.tied_embeddings, architecture.task),
+            latent: architecture
+                .layers
+                .iter()
+                .any(|layer| matches!(layer.mixer, Mixer::Latent(_))),
+            classes: Classes::new(
+                &model.inventory,
+                architecture.tied_embeddings,
+                architecture.task,
+            ),
             online,
             online_name,
             device,
@@ -209,10 +250,19 @@ impl<'a> SglangPrepared<'a> {
                 tensor: u64::from(split.tensor.max(1)),
                 expert_parallel: split.expert_parallel,
             };
-            let step = vocabulary_step(self.architecture.vocab_size, u64::from(split.tensor.max(1)));
+            let step =
+                vocabulary_step(self.architecture.vocab_size, u64::from(split.tensor.max(1)));
             Arc::new(match self.model.format {
                 Format::PytorchBin => WeightTable::flat(self.unnamed_bytes(), &residence),
-                _ => WeightTable::new(&self.classes, &residence, step, Omitted { towers: false, drafts: true }),
+                _ => WeightTable::new(
+                    &self.classes,
+                    &residence,
+                    step,
+                    Omitted {
+                        towers: false,
+                        drafts: true,
+                    },
+                ),
             })
         });
         Arc::clone(table)
@@ -223,14 +273,19 @@ impl SglangPrepared<'_> {
     /// Pickles tell no types: as stored, and twice that where they are widened to 32 bits.
     fn unnamed_bytes(&self) -> Bytes {
         let stored = self.model.inventory.bytes();
-        let widened = self.settings.compute == ComputeDtype::Float32 && self.architecture.dtype != Some(Dtype::F32);
+        let widened = self.settings.compute == ComputeDtype::Float32
+            && self.architecture.dtype != Some(Dtype::F32);
         if widened { stored * 2 } else { stored }
     }
 }
 
 /// The vocabulary is padded to 64, and to 64 x TP where that does not divide.
 fn vocabulary_step(rows: u64, tensor: u64) -> u64 {
-    if rows.next_multiple_of(64).is_multiple_of(tensor) { 64 } else { 64_u64.saturating_mul(tensor) }
+    if rows.next_multiple_of(64).is_multiple_of(tensor) {
+        64
+    } else {
+        64_u64.saturating_mul(tensor)
+    }
 }
 
 #[cfg(test)]

@@ -47,7 +47,11 @@ impl SglangPrepared<'_> {
     /// Whether windows get their own pool.
     pub(super) fn hybrid_windows(&self) -> bool {
         HYBRID_WINDOWS.contains(&&*self.architecture.class)
-            || self.architecture.notes.iter().any(|note| note.contains("is_hybrid_swa"))
+            || self
+                .architecture
+                .notes
+                .iter()
+                .any(|note| note.contains("is_hybrid_swa"))
     }
 
     /// (bytes of a token in full layers, bytes of a token in window layers) on `rank`.
@@ -59,7 +63,8 @@ impl SglangPrepared<'_> {
             let layers = self.layers.layers(index, &range);
             match kind {
                 CacheKind::Heads(attention) => {
-                    let each = token_bytes(attention, self.settings.kv, u64::from(split.tensor)) * layers;
+                    let each =
+                        token_bytes(attention, self.settings.kv, u64::from(split.tensor)) * layers;
                     match attention.span {
                         Span::Sliding { .. } | Span::Chunked { .. } if hybrid => window += each,
                         _ => full += each,
@@ -71,8 +76,8 @@ impl SglangPrepared<'_> {
                 CacheKind::State(_) => {}
             }
         }
-        // An encoder remembers nothing, but its layers are given a pool like any other's: 23.48 GiB for 256,568 tokens of
-        // BGE-M3 (sgl-project/sglang issue 7590).
+        // An encoder remembers nothing, but its layers are given a pool like any other's: 23.48 GiB
+        // for 256,568 tokens of BGE-M3 (sgl-project/sglang issue 7590).
         for mixer in self.architecture.mixers(range) {
             if let Mixer::Attention(attention) = mixer
                 && attention.span == Span::Bidirectional
@@ -109,21 +114,36 @@ impl SglangPrepared<'_> {
         if self.slot(split, rank) == Bytes::ZERO && slot == Bytes::ZERO {
             return Pools::default();
         }
-        let tokens = self.token_slots(workload).saturating_add(self.settings.page_tokens);
+        let tokens = self
+            .token_slots(workload)
+            .saturating_add(self.settings.page_tokens);
         // Three slots a request with the radix cache, one without, and one to pad with.
-        let slots = workload.sequences.saturating_mul(if self.settings.radix { 3 } else { 1 }).saturating_add(1);
-        let states = if slot == Bytes::ZERO { slot } else { slot * slots };
+        let slots = workload
+            .sequences
+            .saturating_mul(if self.settings.radix { 3 } else { 1 })
+            .saturating_add(1);
+        let states = if slot == Bytes::ZERO {
+            slot
+        } else {
+            slot * slots
+        };
         let (tokens, states) = self.shared_out(self.slot(split, rank) * tokens, states);
-        Pools { tokens, states, table: self.request_table(workload) }
+        Pools {
+            tokens,
+            states,
+            table: self.request_table(workload),
+        }
     }
 
     /// Slots of the token pool that hold `workload`.
     ///
-    /// The window pool is a share of it (`swa_full_tokens_ratio`) and must hold every window and the step on its way:
-    /// where contexts are no longer than that, the whole pool must be larger for its share to be large enough.
+    /// The window pool is a share of it (`swa_full_tokens_ratio`) and must hold every window and
+    /// the step on its way: where contexts are no longer than that, the whole pool must be larger
+    /// for its share to be large enough.
     pub(super) fn token_slots(&self, workload: Workload) -> u64 {
         let page = self.settings.page_tokens;
-        // An image's encoder tokens take ordinary slots, over all layers (`managers/schedule_batch.py`).
+        // An image's encoder tokens take ordinary slots, over all layers
+        // (`managers/schedule_batch.py`).
         let cross = self.layers.kinds().iter().filter_map(|kind| match kind {
             CacheKind::Heads(attention) => match attention.span {
                 Span::Cross { tokens } => Some(tokens),
@@ -132,7 +152,10 @@ impl SglangPrepared<'_> {
             _ => None,
         });
         let held = workload.context.saturating_add(cross.max().unwrap_or(0));
-        let tokens = held.div_ceil(page).saturating_mul(page).saturating_mul(workload.sequences);
+        let tokens = held
+            .div_ceil(page)
+            .saturating_mul(page)
+            .saturating_mul(workload.sequences);
         let windows = self.layers.kinds().iter().filter_map(|kind| match kind {
             CacheKind::Heads(attention) => match attention.span {
                 Span::Sliding { window } | Span::Chunked { chunk: window } => Some(window),
@@ -140,31 +163,48 @@ impl SglangPrepared<'_> {
             },
             _ => None,
         });
-        let Some(window) = windows.max().filter(|_| self.hybrid_windows()) else { return tokens };
-        let on_their_way = window.saturating_mul(workload.sequences).saturating_add(self.settings.chunk);
-        tokens.max(Bytes::new(tokens.min(on_their_way)).scale(1_000_000, self.settings.swa_ratio.max(1)).get())
+        let Some(window) = windows.max().filter(|_| self.hybrid_windows()) else {
+            return tokens;
+        };
+        let on_their_way = window
+            .saturating_mul(workload.sequences)
+            .saturating_add(self.settings.chunk);
+        tokens.max(
+            Bytes::new(tokens.min(on_their_way))
+                .scale(1_000_000, self.settings.swa_ratio.max(1))
+                .get(),
+        )
     }
 
-    /// What the two pools of a hybrid must be for both to be as large as asked: the budget is cut by
-    /// `mamba_full_memory_ratio` whatever each needs, unless a number of requests sizes the states
-    /// (`mem_cache/kv_cache_configurator.py`).
+    /// What the two pools of a hybrid must be for both to be as large as asked: the budget is cut
+    /// by `mamba_full_memory_ratio` whatever each needs, unless a number of requests sizes the
+    /// states (`mem_cache/kv_cache_configurator.py`).
     fn shared_out(&self, tokens: Bytes, states: Bytes) -> (Bytes, Bytes) {
         let by_requests = !self.settings.radix && self.settings.max_running.is_some();
         let ratio = self.settings.state_ratio;
         if states == Bytes::ZERO || by_requests || ratio == 0 {
             return (tokens, states);
         }
-        (tokens.max(states.scale(1_000_000, ratio)), states.max(tokens.scale(ratio, 1_000_000)))
+        (
+            tokens.max(states.scale(1_000_000, ratio)),
+            states.max(tokens.scale(ratio, 1_000_000)),
+        )
     }
 
-    /// `(max_running + 1) x context x 4`: 2048 to 4096 requests, however small the pool, unless set.
+    /// `(max_running + 1) x context x 4`: 2048 to 4096 requests, however small the pool, unless
+    /// set.
     pub(super) fn request_table(&self, workload: Workload) -> Bytes {
         let requests = self.settings.max_running.unwrap_or_else(|| {
-            // 512 for each whole context that the pool holds, within these bounds and half the pool's tokens.
+            // 512 for each whole context that the pool holds, within these bounds and half the
+            // pool's tokens.
             let pool = workload.context.saturating_mul(workload.sequences);
             let default = workload.sequences.saturating_mul(512).clamp(2048, 4096);
             default.min((pool / 2).max(1)).max(workload.sequences)
         });
-        Bytes::product([requests.saturating_add(1), workload.context.saturating_add(4), 4])
+        Bytes::product([
+            requests.saturating_add(1),
+            workload.context.saturating_add(4),
+            4,
+        ])
     }
 }

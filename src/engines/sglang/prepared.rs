@@ -13,12 +13,17 @@ use crate::engines::shared::resident::ExpertPadding;
 use crate::engines::shared::topology::{degrees, sglang_stages};
 use crate::engines::vllm::legal::{stages, tensor_parallel};
 use crate::engines::{
-    Basis, CacheCapacity, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchDevice,
-    LaunchPlan, Offload, Prepared, Share, Split, Workload,
+    Basis, CacheCapacity, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval,
+    Launch, LaunchDevice, LaunchPlan, Offload, Prepared, Share, Split, Workload,
 };
 
-/// The most that a kernel of SGLang's pads MXFP4 experts to (`layers/quantization/mxfp4.py`, FlashInfer's on SM10x).
-const WIDEST_PADDING: ExpertPadding = ExpertPadding { width: 256, hidden: 256, scales: true };
+/// The most that a kernel of SGLang's pads MXFP4 experts to (`layers/quantization/mxfp4.py`,
+/// FlashInfer's on SM10x).
+const WIDEST_PADDING: ExpertPadding = ExpertPadding {
+    width: 256,
+    hidden: 256,
+    scales: true,
+};
 
 impl SglangPrepared<'_> {
     /// Tokens that `bytes` of pool give on `rank`.
@@ -29,18 +34,29 @@ impl SglangPrepared<'_> {
     /// Weights of one rank, for holding against logs.
     pub fn weights(&self, split: &Split, rank: usize) -> Interval {
         let likely = self.table(split, None).bytes(split, rank);
-        // Kernels for MXFP4 experts pad them: by a tenth on one rank, by more than a third where ranks cut them small.
-        let mxfp4 = self.architecture.quantization.as_ref().is_some_and(|quantization| quantization.method == "mxfp4");
+        // Kernels for MXFP4 experts pad them: by a tenth on one rank, by more than a third where
+        // ranks cut them small.
+        let mxfp4 = self
+            .architecture
+            .quantization
+            .as_ref()
+            .is_some_and(|quantization| quantization.method == "mxfp4");
         let high = if mxfp4 {
-            self.table(split, Some(WIDEST_PADDING)).bytes(split, rank).max(likely.scale(1085, 1000))
+            self.table(split, Some(WIDEST_PADDING))
+                .bytes(split, rank)
+                .max(likely.scale(1085, 1000))
         } else {
             likely
         };
-        Interval::new(likely.scale(985, 1000), likely, high.scale(1015, 1000) + Bytes::mib(128))
+        Interval::new(
+            likely.scale(985, 1000),
+            likely,
+            high.scale(1015, 1000) + Bytes::mib(128),
+        )
     }
 
-    /// What a server takes that sizes its pool itself: weights and pool fill its fraction of what it finds free once its
-    /// context is there, and the steps take of the rest.
+    /// What a server takes that sizes its pool itself: weights and pool fill its fraction of what
+    /// it finds free once its context is there, and the steps take of the rest.
     fn own_pool_takes(&self, plan: &LaunchPlan<'_>, device: &LaunchDevice<'_>) -> Bytes {
         let free = device.free.unwrap_or(device.available);
         let context = self.context(device.facts).high;
@@ -52,7 +68,13 @@ impl SglangPrepared<'_> {
     fn context(&self, device: &DeviceFacts) -> Interval {
         let constants = &self.constants;
         device.multiprocessors.map_or_else(
-            || Interval::new(Bytes::mib(110), Bytes::mib(500), Bytes::mib(constants.context_unknown_mib)),
+            || {
+                Interval::new(
+                    Bytes::mib(110),
+                    Bytes::mib(500),
+                    Bytes::mib(constants.context_unknown_mib),
+                )
+            },
             |count| {
                 let bare = Bytes::mib(constants.context_by_multiprocessor_mib) * u64::from(count);
                 let libraries = Bytes::mib(constants.context_libraries_mib);
@@ -68,7 +90,10 @@ impl Prepared for SglangPrepared<'_> {
     }
 
     fn parameters(&self) -> BTreeMap<String, Value> {
-        self.settings.report(self.fraction(&Split::single(self.architecture.layer_count()), &self.device))
+        self.settings.report(self.fraction(
+            &Split::single(self.architecture.layer_count()),
+            &self.device,
+        ))
     }
 
     fn workload(&self) -> Workload {
@@ -104,7 +129,9 @@ impl Prepared for SglangPrepared<'_> {
             let split = Split {
                 tensor,
                 stages: sglang_stages(layers, count),
-                expert_parallel: self.settings.expert_parallel && tensor > 1 && self.architecture.experts.is_some(),
+                expert_parallel: self.settings.expert_parallel
+                    && tensor > 1
+                    && self.architecture.experts.is_some(),
                 offload: Offload::None,
             };
             match self.check(&split) {
@@ -113,16 +140,20 @@ impl Prepared for SglangPrepared<'_> {
             }
         }
         if found.is_empty() {
-            return Err(
-                why.unwrap_or_else(|| IllegalSplit(format!("{layers} layers cannot be cut into {devices} stages")))
-            );
+            return Err(why.unwrap_or_else(|| {
+                IllegalSplit(format!(
+                    "{layers} layers cannot be cut into {devices} stages"
+                ))
+            }));
         }
         Ok(found)
     }
 
     fn check(&self, split: &Split) -> Result<(), IllegalSplit> {
         if split.offload != Offload::None {
-            return Err(IllegalSplit("SGLang keeps no layers or experts on the host by number".to_owned()));
+            return Err(IllegalSplit(
+                "SGLang keeps no layers or experts on the host by number".to_owned(),
+            ));
         }
         stages(self.architecture, split)?;
         let count = u32::try_from(split.stages.len()).unwrap_or(u32::MAX);
@@ -156,9 +187,16 @@ impl Prepared for SglangPrepared<'_> {
         super::fitness::fitness(self.architecture, self.online_name.as_deref(), device)
     }
 
-    fn fixed(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Vec<Component>, EngineError> {
+    fn fixed(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+    ) -> Result<Vec<Component>, EngineError> {
         if self.model.inventory.classes.is_empty() {
-            return Err(unsupported("no tensor of the weights is known, so their size is not"));
+            return Err(unsupported(
+                "no tensor of the weights is known, so their size is not",
+            ));
         }
         let weights = self.weights(split, rank);
         if weights.likely.overflowed() {
@@ -167,19 +205,29 @@ impl Prepared for SglangPrepared<'_> {
         let reserve = self.reserve(split, device);
         let mut parts = vec![
             Component::between(ComponentName::Weights, weights, Basis::Formula, ""),
-            // All that is transient must live in the remainder, which is therefore part of the need: as much as
-            // mem_fraction_static leaves, or more where that is too little.
+            // All that is transient must live in the remainder, which is therefore part of the
+            // need: as much as mem_fraction_static leaves, or more where that is too little.
             Component::between(
                 ComponentName::Activations,
                 Interval::new(reserve, reserve, reserve.max(self.transient(split, device))),
                 Basis::Formula,
                 "left by mem_fraction_static",
             ),
-            Component::between(ComponentName::Context, self.context(device), Basis::Calibrated, ""),
+            Component::between(
+                ComponentName::Context,
+                self.context(device),
+                Basis::Calibrated,
+                "",
+            ),
         ];
         if self.architecture.vision.is_some() {
             let reserve = Bytes::mib(self.constants.multimodal_mib);
-            parts.push(Component::exact(ComponentName::Runtime, reserve, Basis::Formula, "multimodal embedding cache"));
+            parts.push(Component::exact(
+                ComponentName::Runtime,
+                reserve,
+                Basis::Formula,
+                "multimodal embedding cache",
+            ));
         }
         Ok(parts)
     }
@@ -196,14 +244,21 @@ impl Prepared for SglangPrepared<'_> {
             return Err(EngineError::Overflow { what: "cache" });
         }
         let mut parts = Vec::new();
-        for (name, bytes) in [(ComponentName::KvCache, pools.tokens), (ComponentName::State, pools.states)] {
+        for (name, bytes) in [
+            (ComponentName::KvCache, pools.tokens),
+            (ComponentName::State, pools.states),
+        ] {
             if bytes > Bytes::ZERO {
                 parts.push(Component::exact(name, bytes, Basis::Formula, ""));
             }
         }
         // The request table lies in the remainder; only what outgrows half of it adds to the need.
         let room = self.reserve(split, device).div_ceil(2);
-        if let Some(beyond) = pools.table.less(room).filter(|beyond| *beyond > Bytes::ZERO) {
+        if let Some(beyond) = pools
+            .table
+            .less(room)
+            .filter(|beyond| *beyond > Bytes::ZERO)
+        {
             parts.push(Component::exact(
                 ComponentName::Runtime,
                 beyond,
@@ -214,7 +269,12 @@ impl Prepared for SglangPrepared<'_> {
         Ok(parts)
     }
 
-    fn fixed_sum(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Interval, EngineError> {
+    fn fixed_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+    ) -> Result<Interval, EngineError> {
         Ok(device_sum(&self.fixed(split, rank, device)?))
     }
 
@@ -237,7 +297,8 @@ impl Prepared for SglangPrepared<'_> {
     }
 
     fn share(&self, _split: &Split, _rank: usize, _device: &DeviceFacts) -> Option<Share> {
-        // `mem_fraction_static` says what is left for activations, and the launch line sizes the pool by the workload.
+        // `mem_fraction_static` says what is left for activations, and the launch line sizes the
+        // pool by the workload.
         None
     }
 
@@ -248,18 +309,27 @@ impl Prepared for SglangPrepared<'_> {
         let tokens = self.token_slots(plan.workload);
         let hundredths = u128::from(tokens) * 100 / u128::from(plan.workload.context.max(1));
         let concurrency_hundredths = u64::try_from(hundredths).unwrap_or(u64::MAX);
-        Ok(Some(CacheCapacity { tokens, low_tokens: tokens, concurrency_hundredths }))
+        Ok(Some(CacheCapacity {
+            tokens,
+            low_tokens: tokens,
+            concurrency_hundredths,
+        }))
     }
 
     fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {
         let settings = &self.settings;
-        let uuids: Vec<&str> = plan.devices.iter().map(|device| &*device.facts.uuid).collect();
+        let uuids: Vec<&str> = plan
+            .devices
+            .iter()
+            .map(|device| &*device.facts.uuid)
+            .collect();
         let env = BTreeMap::from([
             ("CUDA_DEVICE_ORDER".to_owned(), "PCI_BUS_ID".to_owned()),
             ("CUDA_VISIBLE_DEVICES".to_owned(), uuids.join(",")),
         ]);
-        let mut args: Vec<String> =
-            ["python3", "-m", "sglang.launch_server", "--model-path"].map(str::to_owned).to_vec();
+        let mut args: Vec<String> = ["python3", "-m", "sglang.launch_server", "--model-path"]
+            .map(str::to_owned)
+            .to_vec();
         args.push(self.model.identity.repo.clone());
         let mut flag = |name: &str, value: String| args.extend([format!("--{name}"), value]);
         if let Some(revision) = &self.model.identity.revision {
@@ -277,12 +347,16 @@ impl Prepared for SglangPrepared<'_> {
         flag("context-length", plan.workload.context.to_string());
         flag("chunked-prefill-size", settings.chunk.to_string());
         if !settings.own_pool {
-            flag("max-total-tokens", self.token_slots(plan.workload).to_string());
+            flag(
+                "max-total-tokens",
+                self.token_slots(plan.workload).to_string(),
+            );
         }
         if let Some(most) = settings.max_running {
             flag("max-running-requests", most.to_string());
         }
-        // The fraction is of the memory free at start: what the pools and weights take of it, at least the default's share.
+        // The fraction is of the memory free at start: what the pools and weights take of it, at
+        // least the default's share.
         let fractions = plan.devices.iter().map(|device| {
             let free = device.free.unwrap_or(device.available).get().max(1);
             let reserve = self.reserve(plan.split, device.facts).get();
@@ -318,7 +392,14 @@ impl Prepared for SglangPrepared<'_> {
             args.push("--disable-radix-cache".to_owned());
         }
         args.extend(settings.flags.iter().cloned());
-        let takes = plan.devices.iter().map(|device| settings.own_pool.then(|| self.own_pool_takes(plan, device)));
-        Launch { env, takes: takes.collect(), args }
+        let takes = plan
+            .devices
+            .iter()
+            .map(|device| settings.own_pool.then(|| self.own_pool_takes(plan, device)));
+        Launch {
+            env,
+            takes: takes.collect(),
+            args,
+        }
     }
 }

@@ -14,15 +14,24 @@ use crate::model::architecture::Mixer;
 use crate::model::{Architecture, Dtype};
 
 /// SGLang's parameters by name.
-static PARAMETERS: ParameterList = ParameterList::new(ENGINE, include_str!("../profiles/parameters/sglang.toml"));
+static PARAMETERS: ParameterList =
+    ParameterList::new(ENGINE, include_str!("../profiles/parameters/sglang.toml"));
 
 /// The figures hold only for a server that is told of these too.
 fn flags(given: &Parameters, version: Option<&EngineVersion>) -> Result<Vec<String>, EngineError> {
     let mut flags = Vec::new();
-    // Since 0.5.14 prefill has captures of its own, and the flag of decoding another name; the old one is ambiguous.
+    // Since 0.5.14 prefill has captures of its own, and the flag of decoding another name; the old
+    // one is ambiguous.
     let renamed = version.is_none_or(|version| version.is_at_least(&[0, 5, 14]));
-    let captures = if renamed { "--cuda-graph-max-bs-decode" } else { "--cuda-graph-max-bs" };
-    for (name, flag) in [("page_size", "--page-size"), ("cuda_graph_max_bs", captures)] {
+    let captures = if renamed {
+        "--cuda-graph-max-bs-decode"
+    } else {
+        "--cuda-graph-max-bs"
+    };
+    for (name, flag) in [
+        ("page_size", "--page-size"),
+        ("cuda_graph_max_bs", captures),
+    ] {
         if let Some(number) = given.positive(name)? {
             flags.extend([flag.to_owned(), number.to_string()]);
         }
@@ -52,19 +61,29 @@ fn own_pool(given: &Parameters) -> Result<bool, EngineError> {
 }
 
 /// Cache dtypes that only vLLM has.
-const KV_OF_OTHERS: &[&str] =
-    &["int8_per_token_head", "fp8_per_token_head", "int4_per_token_head", "fp8_ds_mla", "nvfp4_ds_mla", "fp8_inc"];
+const KV_OF_OTHERS: &[&str] = &[
+    "int8_per_token_head",
+    "fp8_per_token_head",
+    "int4_per_token_head",
+    "fp8_ds_mla",
+    "nvfp4_ds_mla",
+    "fp8_inc",
+];
 
 /// The parameters in force.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "these are SGLang's own switches")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "these are SGLang's own switches"
+)]
 pub(super) struct Settings {
     pub(super) workload: Workload,
     /// Tokens of one prefill step.
     pub(super) chunk: u64,
     /// `mem_fraction_static` as asked, in millionths.
     pub(super) asked_fraction: Option<u64>,
-    /// Whether the server sizes its pool itself, from its fraction of what is free, whatever the workload needs.
+    /// Whether the server sizes its pool itself, from its fraction of what is free, whatever the
+    /// workload needs.
     pub(super) own_pool: bool,
     pub(super) max_running: Option<u64>,
     pub(super) compute: ComputeDtype,
@@ -82,36 +101,71 @@ pub(super) struct Settings {
     /// `quantization`, as given.
     pub(super) online_name: Option<String>,
     pub(super) given: BTreeSet<String>,
-    /// Flags for what was asked and changes the figures, and that no other field carries to the command line.
+    /// Flags for what was asked and changes the figures, and that no other field carries to the
+    /// command line.
     pub(super) flags: Vec<String>,
     pub(super) assumptions: Vec<String>,
 }
 
 impl Settings {
-    pub(super) fn settle(case: &Case<'_>, architecture: &Architecture, profile: &Profile) -> Result<Self, EngineError> {
+    pub(super) fn settle(
+        case: &Case<'_>,
+        architecture: &Architecture,
+        profile: &Profile,
+    ) -> Result<Self, EngineError> {
         let given = Parameters::new(&PARAMETERS, case.version, case.parameters)?;
         let own_pool = own_pool(&given)?;
-        let device = case.devices.first().ok_or_else(|| unsupported("there is no device to run on"))?;
+        let device = case
+            .devices
+            .first()
+            .ok_or_else(|| unsupported("there is no device to run on"))?;
         let mut assumptions = Vec::new();
         let compute = compute_dtype(case, architecture, &given, &mut assumptions)?;
-        let asked_kv = case.asked.kv_cache_dtype.as_deref().or(given.word("kv_cache_dtype")?).unwrap_or("auto");
-        // `auto` follows ModelOpt's FP8 and no other scheme of a checkpoint (`configure_kv_cache_dtype`).
-        let scheme = architecture.quantization.as_ref().filter(|quantization| quantization.method == "modelopt");
-        let scheme =
-            scheme.and_then(|quantization| quantization.kv_cache_dtype.as_deref().filter(|name| *name == "fp8"));
-        let kv_name = if asked_kv == "auto" { scheme.unwrap_or("auto") } else { asked_kv };
-        let kv = KvDtype::parse(kv_name, compute).filter(|_| !KV_OF_OTHERS.contains(&kv_name)).ok_or_else(|| {
-            EngineError::BadParameter {
+        let asked_kv = case
+            .asked
+            .kv_cache_dtype
+            .as_deref()
+            .or(given.word("kv_cache_dtype")?)
+            .unwrap_or("auto");
+        // `auto` follows ModelOpt's FP8 and no other scheme of a checkpoint
+        // (`configure_kv_cache_dtype`).
+        let scheme = architecture
+            .quantization
+            .as_ref()
+            .filter(|quantization| quantization.method == "modelopt");
+        let scheme = scheme.and_then(|quantization| {
+            quantization
+                .kv_cache_dtype
+                .as_deref()
+                .filter(|name| *name == "fp8")
+        });
+        let kv_name = if asked_kv == "auto" {
+            scheme.unwrap_or("auto")
+        } else {
+            asked_kv
+        };
+        let kv = KvDtype::parse(kv_name, compute)
+            .filter(|_| !KV_OF_OTHERS.contains(&kv_name))
+            .ok_or_else(|| EngineError::BadParameter {
                 engine: ENGINE,
                 name: "kv_cache_dtype".to_owned(),
                 value: kv_name.to_owned(),
                 why: "known: auto, bfloat16, fp8_e4m3, fp8_e5m2, fp4_e2m1, mxfp8".to_owned(),
-            }
-        })?;
+            })?;
         let override_ratio = given.share("swa_full_tokens_ratio")?;
-        let constant = |name: &str| profile.millionths(name).map_err(|error| super::profile_error(&error));
-        let latent = architecture.layers.iter().any(|layer| matches!(layer.mixer, Mixer::Latent(_)));
-        let sparse = latent && device.capability().is_some_and(|capability| (90..100).contains(&capability));
+        let constant = |name: &str| {
+            profile
+                .millionths(name)
+                .map_err(|error| super::profile_error(&error))
+        };
+        let latent = architecture
+            .layers
+            .iter()
+            .any(|layer| matches!(layer.mixer, Mixer::Latent(_)));
+        let sparse = latent
+            && device
+                .capability()
+                .is_some_and(|capability| (90..100).contains(&capability));
         Ok(Self {
             workload: workload(case, architecture, &given)?,
             chunk: given
@@ -122,9 +176,15 @@ impl Settings {
             max_running: given.positive("max_running_requests")?,
             compute,
             kv,
-            kv_name: if kv_name == "auto" { compute.name().to_owned() } else { kv_name.to_owned() },
+            kv_name: if kv_name == "auto" {
+                compute.name().to_owned()
+            } else {
+                kv_name.to_owned()
+            },
             // FlashMLA pages hold 64 tokens; elsewhere a page is one token.
-            page_tokens: given.positive("page_size")?.unwrap_or(if sparse { 64 } else { 1 }),
+            page_tokens: given
+                .positive("page_size")?
+                .unwrap_or(if sparse { 64 } else { 1 }),
             swa_ratio: override_ratio.map_or_else(|| constant("swa_full_tokens_ratio"), Ok)?,
             state_ratio: given
                 .millionths("mamba_full_memory_ratio")?
@@ -152,7 +212,10 @@ impl Settings {
         BTreeMap::from([
             ("context_length".to_owned(), json!(self.workload.context)),
             ("chunked_prefill_size".to_owned(), json!(self.chunk)),
-            ("mem_fraction_static".to_owned(), json!(fraction_text(fraction).parse::<f64>().ok())),
+            (
+                "mem_fraction_static".to_owned(),
+                json!(fraction_text(fraction).parse::<f64>().ok()),
+            ),
             ("kv_cache_dtype".to_owned(), json!(self.kv_name)),
             ("dtype".to_owned(), json!(self.compute.name())),
             ("page_size".to_owned(), json!(self.page_tokens)),
@@ -164,7 +227,11 @@ impl Settings {
 
 /// Millionths as SGLang rounds its fraction: three decimals.
 pub(super) fn fraction_text(millionths: u64) -> String {
-    format!("{}.{:03}", millionths / 1_000_000, millionths % 1_000_000 / 1000)
+    format!(
+        "{}.{:03}",
+        millionths / 1_000_000,
+        millionths % 1_000_000 / 1000
+    )
 }
 
 /// Prefill tokens by device memory in MiB (`arg_groups/memory_hook.py`).
@@ -189,7 +256,11 @@ pub(super) fn default_decode(mib: u64, tensor: u32) -> u64 {
     }
 }
 
-fn workload(case: &Case<'_>, architecture: &Architecture, given: &Parameters) -> Result<Workload, EngineError> {
+fn workload(
+    case: &Case<'_>,
+    architecture: &Architecture,
+    given: &Parameters,
+) -> Result<Workload, EngineError> {
     let asked = match case.asked.context {
         Some(AskedContext::Tokens(tokens)) => Some(tokens),
         Some(AskedContext::Max) => None,
@@ -207,7 +278,10 @@ fn workload(case: &Case<'_>, architecture: &Architecture, given: &Parameters) ->
         (Some(tokens), _) => tokens.max(1),
         (None, most) => most.unwrap_or(2048),
     };
-    Ok(Workload { context, sequences: case.asked.sequences.unwrap_or(1).max(1) })
+    Ok(Workload {
+        context,
+        sequences: case.asked.sequences.unwrap_or(1).max(1),
+    })
 }
 
 /// `configs/model_config.py`, `_get_and_verify_dtype`: 32 bits become float16, Gemma's bfloat16.
@@ -217,17 +291,30 @@ fn compute_dtype(
     given: &Parameters,
     assumptions: &mut Vec<String>,
 ) -> Result<ComputeDtype, EngineError> {
-    let wanted = case.asked.dtype.as_deref().or(given.word("dtype")?).filter(|name| *name != "auto");
+    let wanted = case
+        .asked
+        .dtype
+        .as_deref()
+        .or(given.word("dtype")?)
+        .filter(|name| *name != "auto");
     if let Some(name) = wanted {
-        return ComputeDtype::parse(name)
-            .ok_or_else(|| given.bad("dtype", "known: auto, bfloat16, float16, half, float32, float"));
+        return ComputeDtype::parse(name).ok_or_else(|| {
+            given.bad(
+                "dtype",
+                "known: auto, bfloat16, float16, half, float32, float",
+            )
+        });
     }
     Ok(match architecture.dtype {
         Some(Dtype::BF16) => ComputeDtype::Bfloat16,
         Some(Dtype::F16) => ComputeDtype::Float16,
         other => {
             let gemma = architecture.model_type.starts_with("gemma");
-            let target = if gemma || other.is_none() { ComputeDtype::Bfloat16 } else { ComputeDtype::Float16 };
+            let target = if gemma || other.is_none() {
+                ComputeDtype::Bfloat16
+            } else {
+                ComputeDtype::Float16
+            };
             assumptions.push(format!("dtype auto: {} in 16 bits", target.name()));
             target
         }

@@ -1,4 +1,5 @@
-//! What each layer must remember, unsharded and free of any engine's paging: kinds of cache and how many layers of each.
+//! What each layer must remember, unsharded and free of any engine's paging: kinds of cache and how
+//! many layers of each.
 
 use std::ops::Range;
 
@@ -28,12 +29,19 @@ pub struct CacheLayers {
 }
 
 impl CacheLayers {
-    /// Counts the kinds of `architecture`; `drafts` layers of its next-token predictor, which are like its last one,
-    /// follow behind. Layers that keep nothing (encoders, shared caches) are left out.
+    /// Counts the kinds of `architecture`; `drafts` layers of its next-token predictor, which are
+    /// like its last one, follow behind. Layers that keep nothing (encoders, shared caches) are
+    /// left out.
     pub fn new(architecture: &Architecture, drafts: u32) -> Self {
-        let mut layers = Self { kinds: Vec::new(), before: Vec::new() };
-        let predictor =
-            architecture.layers.last().into_iter().flat_map(|last| std::iter::repeat_n(last, drafts as usize));
+        let mut layers = Self {
+            kinds: Vec::new(),
+            before: Vec::new(),
+        };
+        let predictor = architecture
+            .layers
+            .last()
+            .into_iter()
+            .flat_map(|last| std::iter::repeat_n(last, drafts as usize));
         for (index, layer) in architecture.layers.iter().chain(predictor).enumerate() {
             for before in &mut layers.before {
                 before.push(before.last().copied().unwrap_or(0));
@@ -66,14 +74,23 @@ impl CacheLayers {
 
     /// Layers of kind number `kind` in `range`.
     pub fn layers(&self, kind: usize, range: &Range<u32>) -> u64 {
-        let Some(before) = self.before.get(kind) else { return 0 };
-        let at = |layer: u32| before.get((layer as usize).min(before.len() - 1)).copied().unwrap_or(0);
+        let Some(before) = self.before.get(kind) else {
+            return 0;
+        };
+        let at = |layer: u32| {
+            before
+                .get((layer as usize).min(before.len() - 1))
+                .copied()
+                .unwrap_or(0)
+        };
         u64::from(at(range.end).saturating_sub(at(range.start)))
     }
 
     /// Whether some layer's latent attention is sparse: it has an indexer.
     pub fn sparse(&self) -> bool {
-        self.kinds.iter().any(|kind| matches!(kind, CacheKind::Latent(latent) if latent.indexer.is_some()))
+        self.kinds
+            .iter()
+            .any(|kind| matches!(kind, CacheKind::Latent(latent) if latent.indexer.is_some()))
     }
 
     /// Whether there is nothing to remember.
@@ -84,55 +101,103 @@ impl CacheLayers {
 
 fn kind_of(mixer: &Mixer) -> Option<CacheKind> {
     match mixer {
-        Mixer::Attention(attention) if attention.shares_cache || attention.span == Span::Bidirectional => None,
+        Mixer::Attention(attention)
+            if attention.shares_cache || attention.span == Span::Bidirectional =>
+        {
+            None
+        }
         // Query heads do not matter to a cache: layers that differ in them alone are one kind.
-        Mixer::Attention(attention) => Some(CacheKind::Heads(Attention { heads: 0, ..attention.clone() })),
+        Mixer::Attention(attention) => Some(CacheKind::Heads(Attention {
+            heads: 0,
+            ..attention.clone()
+        })),
         Mixer::Latent(latent) => Some(CacheKind::Latent(latent.clone())),
         Mixer::Recurrent(state) => Some(CacheKind::State(state.clone())),
         Mixer::None => None,
     }
 }
 
-/// Bytes that one token takes in one layer on one tensor rank: heads are divided down to one and then copied.
+/// Bytes that one token takes in one layer on one tensor rank: heads are divided down to one and
+/// then copied.
 pub fn token_bytes(attention: &Attention, kv: KvDtype, tensor: u64) -> Bytes {
     let heads = (attention.kv_heads / tensor.max(1)).max(1);
-    Bytes::new(kv.head_bytes(attention.key_dim).saturating_add(kv.head_bytes(attention.value_dim))) * heads
+    Bytes::new(
+        kv.head_bytes(attention.key_dim)
+            .saturating_add(kv.head_bytes(attention.value_dim)),
+    ) * heads
 }
 
 /// Elements of one sequence's state in one layer on one tensor rank: (convolution, recurrent).
 ///
-/// vLLM `model_executor/layers/mamba/mamba_utils.py`; `speculative` tokens lengthen the convolution.
+/// vLLM `model_executor/layers/mamba/mamba_utils.py`; `speculative` tokens lengthen the
+/// convolution.
 pub fn state_elements(state: &Recurrent, tensor: u64, speculative: u64) -> (Bytes, Bytes) {
     let tensor = tensor.max(1);
     let product = |factors: &[u64]| Bytes::product(factors.iter().copied());
     match *state {
         Recurrent::Mamba1 { inner, state, conv } => {
             let channels = inner.div_ceil(tensor);
-            (product(&[channels, conv.saturating_sub(1)]), product(&[channels, state]))
+            (
+                product(&[channels, conv.saturating_sub(1)]),
+                product(&[channels, state]),
+            )
         }
-        Recurrent::Mamba2 { inner, heads, head_dim, state, groups, conv } => {
+        Recurrent::Mamba2 {
+            inner,
+            heads,
+            head_dim,
+            state,
+            groups,
+            conv,
+        } => {
             let mixed = Bytes::new(inner) + product(&[2, padded_groups(groups, tensor), state]);
             let rows = conv.saturating_sub(1).saturating_add(speculative);
-            (mixed.div_ceil(tensor) * rows, product(&[heads.div_ceil(tensor), head_dim, state]))
+            (
+                mixed.div_ceil(tensor) * rows,
+                product(&[heads.div_ceil(tensor), head_dim, state]),
+            )
         }
-        Recurrent::GatedDelta { key_heads, value_heads, key_dim, value_dim, conv } => {
+        Recurrent::GatedDelta {
+            key_heads,
+            value_heads,
+            key_dim,
+            value_dim,
+            conv,
+        } => {
             let mixed = product(&[2, key_heads, key_dim]) + product(&[value_heads, value_dim]);
             let rows = conv.saturating_sub(1).saturating_add(speculative);
-            (mixed.div_ceil(tensor) * rows, product(&[value_heads.div_ceil(tensor), value_dim, key_dim]))
+            (
+                mixed.div_ceil(tensor) * rows,
+                product(&[value_heads.div_ceil(tensor), value_dim, key_dim]),
+            )
         }
-        Recurrent::Kda { heads, head_dim, conv } => {
+        Recurrent::Kda {
+            heads,
+            head_dim,
+            conv,
+        } => {
             let heads = heads.div_ceil(tensor);
-            (product(&[3, heads, head_dim, conv.saturating_sub(1)]), product(&[heads, head_dim, head_dim]))
+            (
+                product(&[3, heads, head_dim, conv.saturating_sub(1)]),
+                product(&[heads, head_dim, head_dim]),
+            )
         }
-        Recurrent::Lightning { heads, head_dim } => {
-            (Bytes::ZERO, product(&[heads.div_ceil(tensor), head_dim, head_dim]))
-        }
-        Recurrent::ShortConv { width, conv } => {
-            (product(&[width.div_ceil(tensor), conv.saturating_sub(1)]), Bytes::ZERO)
-        }
-        Recurrent::Rwkv { hidden, head_size, token_shift } => {
-            (product(&[token_shift, hidden]), product(&[hidden.div_ceil(tensor), head_size]))
-        }
+        Recurrent::Lightning { heads, head_dim } => (
+            Bytes::ZERO,
+            product(&[heads.div_ceil(tensor), head_dim, head_dim]),
+        ),
+        Recurrent::ShortConv { width, conv } => (
+            product(&[width.div_ceil(tensor), conv.saturating_sub(1)]),
+            Bytes::ZERO,
+        ),
+        Recurrent::Rwkv {
+            hidden,
+            head_size,
+            token_shift,
+        } => (
+            product(&[token_shift, hidden]),
+            product(&[hidden.div_ceil(tensor), head_size]),
+        ),
     }
 }
 
@@ -145,8 +210,14 @@ mod tests {
 
     #[test]
     fn heads_are_divided_down_to_one() {
-        let attention =
-            Attention { heads: 32, kv_heads: 4, key_dim: 128, value_dim: 128, span: Span::Full, shares_cache: false };
+        let attention = Attention {
+            heads: 32,
+            kv_heads: 4,
+            key_dim: 128,
+            value_dim: 128,
+            span: Span::Full,
+            shares_cache: false,
+        };
         assert_eq!(token_bytes(&attention, BF16, 1), Bytes::new(2048));
         assert_eq!(token_bytes(&attention, BF16, 4), Bytes::new(512));
         assert_eq!(token_bytes(&attention, BF16, 8), Bytes::new(512));
@@ -159,13 +230,29 @@ mod tests {
             let (conv, recurrent) = state_elements(&state, tensor, 0);
             (conv.get(), recurrent.get())
         };
-        let qwen3_next =
-            Recurrent::GatedDelta { key_heads: 16, value_heads: 32, key_dim: 128, value_dim: 128, conv: 4 };
+        let qwen3_next = Recurrent::GatedDelta {
+            key_heads: 16,
+            value_heads: 32,
+            key_dim: 128,
+            value_dim: 128,
+            conv: 4,
+        };
         assert_eq!(elements(qwen3_next.clone(), 1), (49_152 / 2, 1_048_576 / 2));
         assert_eq!(elements(qwen3_next, 4), (49_152 / 8, 1_048_576 / 8));
-        let nemotron_h = Recurrent::Mamba2 { inner: 16_384, heads: 256, head_dim: 64, state: 256, groups: 8, conv: 4 };
+        let nemotron_h = Recurrent::Mamba2 {
+            inner: 16_384,
+            heads: 256,
+            head_dim: 64,
+            state: 256,
+            groups: 8,
+            conv: 4,
+        };
         assert_eq!(elements(nemotron_h, 1), (122_880 / 2, 16_777_216 / 4));
-        let mamba = Recurrent::Mamba1 { inner: 5120, state: 16, conv: 4 };
+        let mamba = Recurrent::Mamba1 {
+            inner: 5120,
+            state: 16,
+            conv: 4,
+        };
         assert_eq!(elements(mamba, 1), (30_720 / 2, 163_840 / 2));
     }
 }

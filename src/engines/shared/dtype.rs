@@ -115,7 +115,8 @@ mod tests {
 
     #[test]
     fn bytes_of_a_head_by_dtype() {
-        let bytes = |name| KvDtype::parse(name, ComputeDtype::Bfloat16).map(|kv| kv.head_bytes(128));
+        let bytes =
+            |name| KvDtype::parse(name, ComputeDtype::Bfloat16).map(|kv| kv.head_bytes(128));
         assert_eq!(bytes("auto"), Some(256));
         assert_eq!(bytes("fp8"), Some(128));
         assert_eq!(bytes("nvfp4"), Some(72));

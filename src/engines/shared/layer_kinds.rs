@@ -1,4 +1,5 @@
-//! The different layers of a model: a range of sixty layers is most often one, two or three kinds of them.
+//! The different layers of a model: a range of sixty layers is most often one, two or three kinds
+//! of them.
 
 use std::ops::Range;
 
@@ -14,7 +15,8 @@ pub struct LayerKinds<'a> {
 #[derive(Clone, Debug)]
 struct Kind<'a> {
     layer: &'a Layer,
-    /// For every layer n the first layer of this kind that is not before n; up to the last there is.
+    /// For every layer n the first layer of this kind that is not before n; up to the last there
+    /// is.
     next: Vec<u32>,
     /// Layers of this kind before layer n.
     before: Vec<u32>,
@@ -29,9 +31,19 @@ impl<'a> LayerKinds<'a> {
         for (at, layer) in (0..count).zip(layers) {
             // The kind of the layer before is the likeliest.
             let is = |kind: usize| kinds.get(kind).is_some_and(|known| known.layer == layer);
-            last = if is(last) { last } else { (0..kinds.len()).find(|kind| is(*kind)).unwrap_or(kinds.len()) };
+            last = if is(last) {
+                last
+            } else {
+                (0..kinds.len())
+                    .find(|kind| is(*kind))
+                    .unwrap_or(kinds.len())
+            };
             if last == kinds.len() {
-                kinds.push(Kind { layer, next: Vec::with_capacity(layers.len()), before: vec![0; at as usize + 1] });
+                kinds.push(Kind {
+                    layer,
+                    next: Vec::with_capacity(layers.len()),
+                    before: vec![0; at as usize + 1],
+                });
             }
             for (number, kind) in kinds.iter_mut().enumerate() {
                 let so_far = kind.before.last().copied().unwrap_or(0);
@@ -47,7 +59,10 @@ impl<'a> LayerKinds<'a> {
     /// The layers of `range`, cut to those that there are.
     pub fn held(&self, range: &Range<u32>) -> Held<'_> {
         let end = range.end.min(self.count);
-        Held { kinds: &self.kinds, range: range.start.min(end)..end }
+        Held {
+            kinds: &self.kinds,
+            range: range.start.min(end)..end,
+        }
     }
 }
 
@@ -82,12 +97,15 @@ impl<'k> Held<'k> {
     /// The mixers, with how many there are of each.
     pub fn mixers(&self) -> impl Iterator<Item = (&'k Mixer, u64)> {
         let both = |layer: &'k Layer| std::iter::once(&layer.mixer).chain(layer.beside.as_ref());
-        self.counted().flat_map(move |(layer, count)| both(layer).map(move |mixer| (mixer, count)))
+        self.counted()
+            .flat_map(move |(layer, count)| both(layer).map(move |mixer| (mixer, count)))
     }
 
     /// What `find` says of the first layer that it says anything of.
     pub fn find_map<T>(&self, find: impl Fn(&'k Layer) -> Option<T>) -> Option<T> {
-        let found = self.placed().filter_map(|(at, layer)| Some((at, find(layer)?)));
+        let found = self
+            .placed()
+            .filter_map(|(at, layer)| Some((at, find(layer)?)));
         found.min_by_key(|(at, _)| *at).map(|(_, found)| found)
     }
 
@@ -108,7 +126,11 @@ mod tests {
 
     #[test]
     fn every_range_holds_the_kinds_that_lie_in_it() {
-        let layer = |width| Layer { mixer: Mixer::None, beside: None, feed_forward: FeedForward::Dense { width } };
+        let layer = |width| Layer {
+            mixer: Mixer::None,
+            beside: None,
+            feed_forward: FeedForward::Dense { width },
+        };
         let layers: Vec<Layer> = [1, 1, 2, 1, 3, 3, 2].map(layer).to_vec();
         let kinds = LayerKinds::new(&layers);
         for start in 0..9 {
@@ -117,15 +139,32 @@ mod tests {
                 let (from, to) = ((start as usize).min(7), (end as usize).min(7));
                 let plain = layers.get(from.min(to)..to).unwrap_or_default();
                 assert_eq!(held.count(), plain.len() as u64);
-                assert!(plain.iter().all(|layer| held.iter().any(|kind| kind == layer)), "{start}..{end}");
-                assert!(held.iter().all(|kind| plain.contains(kind)), "{start}..{end}");
+                assert!(
+                    plain
+                        .iter()
+                        .all(|layer| held.iter().any(|kind| kind == layer)),
+                    "{start}..{end}"
+                );
+                assert!(
+                    held.iter().all(|kind| plain.contains(kind)),
+                    "{start}..{end}"
+                );
                 assert_eq!(held.find_map(Some), plain.first());
                 for (kind, count) in held.counted() {
-                    assert_eq!(count, plain.iter().filter(|layer| *layer == kind).count() as u64);
+                    assert_eq!(
+                        count,
+                        plain.iter().filter(|layer| *layer == kind).count() as u64
+                    );
                 }
-                assert_eq!(held.counted().map(|(_, count)| count).sum::<u64>(), held.count());
+                assert_eq!(
+                    held.counted().map(|(_, count)| count).sum::<u64>(),
+                    held.count()
+                );
                 let odd = |layer: &Layer| matches!(layer.feed_forward, FeedForward::Dense { width } if width > 1);
-                assert_eq!(held.find_map(|layer| odd(layer).then_some(layer)), plain.iter().find(|layer| odd(layer)));
+                assert_eq!(
+                    held.find_map(|layer| odd(layer).then_some(layer)),
+                    plain.iter().find(|layer| odd(layer))
+                );
             }
         }
     }

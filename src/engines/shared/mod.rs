@@ -1,8 +1,8 @@
-//! What engines compute alike: weights by tensor-parallel rule and cache payload by attention family (vLLM, SGLang),
-//! parameters, and what a torch process holds.
+//! What engines compute alike: weights by tensor-parallel rule and cache payload by attention
+//! family (vLLM, SGLang), parameters, and what a torch process holds.
 //!
-//! SGLang's model code began as vLLM's; both divide the same layers in the same way. What differs (page arithmetic,
-//! pools, workspaces, legality) stands in each engine's own folder.
+//! SGLang's model code began as vLLM's; both divide the same layers in the same way. What differs
+//! (page arithmetic, pools, workspaces, legality) stands in each engine's own folder.
 
 pub mod cache;
 pub mod dtype;

@@ -1,8 +1,10 @@
-//! The names of an engine's parameters, and whether what they set is counted: data, from the engine's own argument lists.
+//! The names of an engine's parameters, and whether what they set is counted: data, from the
+//! engine's own argument lists.
 //!
-//! Each engine has a file in `profiles/parameters`. A name is *counted* (it enters the figures), has *no effect* on memory
-//! (it is accepted and forgotten), is *not counted* yet (unless its value is as good as none, nothing can be said), or is
-//! asked for *elsewhere*. Every other name is unknown.
+//! Each engine has a file in `profiles/parameters`. A name is *counted* (it enters the figures),
+//! has *no effect* on memory (it is accepted and forgotten), is *not counted* yet (unless its value
+//! is as good as none, nothing can be said), or is asked for *elsewhere*. Every other name is
+//! unknown.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -63,7 +65,11 @@ struct Setting<'n> {
 impl ParameterList {
     /// The list of `engine`, as TOML.
     pub const fn new(engine: &'static str, text: &'static str) -> Self {
-        Self { engine, text, names: OnceLock::new() }
+        Self {
+            engine,
+            text,
+            names: OnceLock::new(),
+        }
     }
 
     /// The engine's name.
@@ -71,9 +77,11 @@ impl ParameterList {
         self.engine
     }
 
-    /// The counted parameters among `given`, by their canonical names; what was given as null is left out.
+    /// The counted parameters among `given`, by their canonical names; what was given as null is
+    /// left out.
     ///
-    /// Fails on the first parameter that `version` of the engine does not have, or that no figure follows.
+    /// Fails on the first parameter that `version` of the engine does not have, or that no figure
+    /// follows.
     pub fn counted(
         &self,
         version: Option<&EngineVersion>,
@@ -101,7 +109,12 @@ impl ParameterList {
                 Kind::NoEffect => {}
                 Kind::NotCounted(off) if off.iter().any(|off| means(off, &setting.value)) => {}
                 Kind::NotCounted(off) => {
-                    return Err(self.not_counted(names.why.get(setting.name), given_name, value, off));
+                    return Err(self.not_counted(
+                        names.why.get(setting.name),
+                        given_name,
+                        value,
+                        off,
+                    ));
                 }
                 Kind::Elsewhere(cure) => return Err(self.bad(given_name, value, cure.to_owned())),
             }
@@ -120,50 +133,98 @@ impl ParameterList {
             names.validate(self.engine)?;
             Ok(names)
         };
-        self.names.get_or_init(read).as_ref().map_err(|why| EngineError::BadParameter {
-            engine: self.engine,
-            name: "parameters".to_owned(),
-            value: String::new(),
-            why: format!("the embedded list cannot be read: {why}"),
-        })
+        self.names
+            .get_or_init(read)
+            .as_ref()
+            .map_err(|why| EngineError::BadParameter {
+                engine: self.engine,
+                name: "parameters".to_owned(),
+                value: String::new(),
+                why: format!("the embedded list cannot be read: {why}"),
+            })
     }
 
-    /// What `given_name` stands for, however the command line writes it: `--max-num-seqs` is `max_num_seqs`.
-    fn setting<'n>(&self, names: &'n Names, given_name: &str, value: &Value) -> Result<Setting<'n>, EngineError> {
+    /// What `given_name` stands for, however the command line writes it: `--max-num-seqs` is
+    /// `max_num_seqs`.
+    fn setting<'n>(
+        &self,
+        names: &'n Names,
+        given_name: &str,
+        value: &Value,
+    ) -> Result<Setting<'n>, EngineError> {
         let plain = given_name.trim_start_matches('-').replace('-', "_");
         if let Some((name, kind)) = names.find(&plain) {
-            return Ok(Setting { name, kind, value: value.clone() });
+            return Ok(Setting {
+                name,
+                kind,
+                value: value.clone(),
+            });
         }
 
-        let switched_off = names.negated_by.as_deref().and_then(|prefix| names.find(plain.strip_prefix(prefix)?));
+        let switched_off = names
+            .negated_by
+            .as_deref()
+            .and_then(|prefix| names.find(plain.strip_prefix(prefix)?));
         if let Some((name, kind)) = switched_off {
-            let on = switch(value).ok_or_else(|| self.bad(given_name, value, "must be true or false".to_owned()))?;
-            return Ok(Setting { name, kind, value: Value::Bool(!on) });
+            let on = switch(value)
+                .ok_or_else(|| self.bad(given_name, value, "must be true or false".to_owned()))?;
+            return Ok(Setting {
+                name,
+                kind,
+                value: Value::Bool(!on),
+            });
         }
 
         let long = names.all().filter(|name| name.len() > 3);
         let nearest = nearest_name(&plain, long);
-        Err(EngineError::UnknownParameter { engine: self.engine, name: given_name.to_owned(), nearest })
+        Err(EngineError::UnknownParameter {
+            engine: self.engine,
+            name: given_name.to_owned(),
+            nearest,
+        })
     }
 
     /// Refuses a name that `version` does not have.
-    fn check_release(&self, names: &Names, name: &str, version: Option<&EngineVersion>) -> Result<(), EngineError> {
-        let since =
-            names.since.get(name).filter(|since| version.is_some_and(|asked| !asked.is_at_least(since.numbers())));
-        let until =
-            names.until.get(name).filter(|until| version.is_none_or(|asked| asked.is_at_least(until.numbers())));
+    fn check_release(
+        &self,
+        names: &Names,
+        name: &str,
+        version: Option<&EngineVersion>,
+    ) -> Result<(), EngineError> {
+        let since = names
+            .since
+            .get(name)
+            .filter(|since| version.is_some_and(|asked| !asked.is_at_least(since.numbers())));
+        let until = names
+            .until
+            .get(name)
+            .filter(|until| version.is_none_or(|asked| asked.is_at_least(until.numbers())));
         let releases = match (since, until) {
             (Some(since), _) => format!("releases from {since} on have it"),
             (None, Some(until)) => format!("only releases before {until} have it"),
             (None, None) => return Ok(()),
         };
         let version = version.map_or_else(String::new, |version| format!(" {version}"));
-        Err(EngineError::ParameterOfOtherRelease { engine: self.engine, version, name: name.to_owned(), releases })
+        Err(EngineError::ParameterOfOtherRelease {
+            engine: self.engine,
+            version,
+            name: name.to_owned(),
+            releases,
+        })
     }
 
-    fn not_counted(&self, why: Option<&String>, given_name: &str, value: &Value, off: &[Value]) -> EngineError {
+    fn not_counted(
+        &self,
+        why: Option<&String>,
+        given_name: &str,
+        value: &Value,
+        off: &[Value],
+    ) -> EngineError {
         let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
-        let cure = off.first().map(|off| format!(", or set it to {off}")).unwrap_or_default();
+        let cure = off
+            .first()
+            .map(|off| format!(", or set it to {off}"))
+            .unwrap_or_default();
         EngineError::UnsupportedParameter {
             engine: self.engine,
             name: given_name.to_owned(),
@@ -173,26 +234,41 @@ impl ParameterList {
     }
 
     fn bad(&self, name: &str, value: &Value, why: String) -> EngineError {
-        EngineError::BadParameter { engine: self.engine, name: name.to_owned(), value: value.to_string(), why }
+        EngineError::BadParameter {
+            engine: self.engine,
+            name: name.to_owned(),
+            value: value.to_string(),
+            why,
+        }
     }
 }
 
 impl Names {
-    /// Refuses a file in which a name is listed twice, or an alias, a reason or a release is of no name.
+    /// Refuses a file in which a name is listed twice, or an alias, a reason or a release is of no
+    /// name.
     fn validate(&self, engine: &str) -> Result<(), String> {
         if self.engine != engine || self.source.is_empty() {
             return Err(format!("it is not of {engine}, or has no source"));
         }
 
         let mut seen = std::collections::BTreeSet::new();
-        let listed =
-            self.counted.iter().chain(&self.no_effect).chain(self.not_counted.keys()).chain(self.elsewhere.keys());
+        let listed = self
+            .counted
+            .iter()
+            .chain(&self.no_effect)
+            .chain(self.not_counted.keys())
+            .chain(self.elsewhere.keys());
         for name in listed.chain(self.aliases.keys()) {
             if !seen.insert(name) {
                 return Err(format!("{name} is listed twice"));
             }
         }
-        let referred = self.aliases.values().chain(self.why.keys()).chain(self.since.keys()).chain(self.until.keys());
+        let referred = self
+            .aliases
+            .values()
+            .chain(self.why.keys())
+            .chain(self.since.keys())
+            .chain(self.until.keys());
         match referred.into_iter().find(|name| self.kind(name).is_none()) {
             Some(name) => Err(format!("{name} is not listed")),
             None => Ok(()),
@@ -216,12 +292,21 @@ impl Names {
         if let Some((name, off)) = self.not_counted.get_key_value(name) {
             return Some((name, Kind::NotCounted(off)));
         }
-        self.elsewhere.get_key_value(name).map(|(name, cure)| (name.as_str(), Kind::Elsewhere(cure)))
+        self.elsewhere
+            .get_key_value(name)
+            .map(|(name, cure)| (name.as_str(), Kind::Elsewhere(cure)))
     }
 
     fn all(&self) -> impl Iterator<Item = &str> {
-        let listed = self.counted.iter().chain(&self.no_effect).chain(self.not_counted.keys());
-        listed.chain(self.elsewhere.keys()).chain(self.aliases.keys()).map(String::as_str)
+        let listed = self
+            .counted
+            .iter()
+            .chain(&self.no_effect)
+            .chain(self.not_counted.keys());
+        listed
+            .chain(self.elsewhere.keys())
+            .chain(self.aliases.keys())
+            .map(String::as_str)
     }
 }
 
@@ -245,12 +330,19 @@ pub fn switch(value: &Value) -> Option<bool> {
 
 /// Whether `value` is `off` in another notation: `1` and `"1"`, `false` and `"off"`.
 fn means(off: &Value, value: &Value) -> bool {
-    let text =
-        |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned).trim().to_ascii_lowercase();
+    let text = |value: &Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+            .trim()
+            .to_ascii_lowercase()
+    };
     match off {
         Value::Bool(off) => switch(value) == Some(*off),
         Value::Number(off) => {
-            let number = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
+            let number = value
+                .as_f64()
+                .or_else(|| value.as_str()?.trim().parse().ok());
             number.is_some() && number == off.as_f64()
         }
         _ => matches!(text(value).as_str(), "null" | "none") || text(off) == text(value),
@@ -289,9 +381,16 @@ mod tests {
         "#,
     );
 
-    fn ask(name: &str, value: Value, version: Option<&str>) -> Result<BTreeMap<String, Value>, EngineError> {
+    fn ask(
+        name: &str,
+        value: Value,
+        version: Option<&str>,
+    ) -> Result<BTreeMap<String, Value>, EngineError> {
         let version = version.map(|version| version.parse().unwrap());
-        LIST.counted(version.as_ref(), &BTreeMap::from([(name.to_owned(), value)]))
+        LIST.counted(
+            version.as_ref(),
+            &BTreeMap::from([(name.to_owned(), value)]),
+        )
     }
 
     fn message(name: &str, value: Value, version: Option<&str>) -> String {
@@ -303,13 +402,22 @@ mod tests {
         let expected = BTreeMap::from([("max_num_seqs".to_owned(), json!(4))]);
         assert_eq!(ask("--max-num-seqs", json!(4), None).unwrap(), expected);
         let off = BTreeMap::from([("enable_chunked_prefill".to_owned(), json!(false))]);
-        assert_eq!(ask("--no-enable-chunked-prefill", json!(""), None).unwrap(), off);
-        assert_eq!(ask("max_num_seqs", Value::Null, None).unwrap(), BTreeMap::new());
+        assert_eq!(
+            ask("--no-enable-chunked-prefill", json!(""), None).unwrap(),
+            off
+        );
+        assert_eq!(
+            ask("max_num_seqs", Value::Null, None).unwrap(),
+            BTreeMap::new()
+        );
     }
 
     #[test]
     fn names_without_effect_are_accepted() {
-        assert_eq!(ask("served-model-name", json!("x"), None).unwrap(), BTreeMap::new());
+        assert_eq!(
+            ask("served-model-name", json!("x"), None).unwrap(),
+            BTreeMap::new()
+        );
     }
 
     #[test]
@@ -323,33 +431,60 @@ mod tests {
             ("speculative_config", json!("none")),
             ("kv_offloading_size", Value::Null),
         ] {
-            assert_eq!(ask(name, value.clone(), None).ok(), Some(BTreeMap::new()), "{name}={value}");
+            assert_eq!(
+                ask(name, value.clone(), None).ok(),
+                Some(BTreeMap::new()),
+                "{name}={value}"
+            );
         }
     }
 
     #[test]
     fn uncounted_names_are_unsupported() {
-        for (name, value) in [("enable_sleep_mode", json!(true)), ("data_parallel_size", json!(2))] {
+        for (name, value) in [
+            ("enable_sleep_mode", json!(true)),
+            ("data_parallel_size", json!(2)),
+        ] {
             let error = ask(name, value, None).unwrap_err();
-            assert!(matches!(error, EngineError::UnsupportedParameter { .. }), "{error}");
+            assert!(
+                matches!(error, EngineError::UnsupportedParameter { .. }),
+                "{error}"
+            );
         }
         let said = message("data_parallel_size", json!(2), None);
-        assert!(said.contains("not counted yet (ask for one replica); leave it out, or set it to 1"), "{said}");
+        assert!(
+            said.contains("not counted yet (ask for one replica); leave it out, or set it to 1"),
+            "{said}"
+        );
     }
 
     #[test]
     fn other_names_are_refused() {
         assert!(message("tp", json!(2), None).contains("ask with --tensor-parallel"));
         let unknown = message("max_seqs", json!(2), None);
-        assert_eq!(unknown, "vllm has no parameter 'max_seqs'; did you mean 'max_num_seqs'?");
-        let twice = BTreeMap::from([("max_num_seqs".to_owned(), json!(1)), ("max-num-seqs".to_owned(), json!(2))]);
-        assert!(LIST.counted(None, &twice).unwrap_err().to_string().contains("given as"));
+        assert_eq!(
+            unknown,
+            "vllm has no parameter 'max_seqs'; did you mean 'max_num_seqs'?"
+        );
+        let twice = BTreeMap::from([
+            ("max_num_seqs".to_owned(), json!(1)),
+            ("max-num-seqs".to_owned(), json!(2)),
+        ]);
+        assert!(
+            LIST.counted(None, &twice)
+                .unwrap_err()
+                .to_string()
+                .contains("given as")
+        );
     }
 
     #[test]
     fn names_belong_to_releases() {
         let early = message("kv_offloading_size", json!(1), Some("0.11"));
-        assert_eq!(early, "vllm 0.11 has no parameter 'kv_offloading_size'; releases from 0.14 on have it");
+        assert_eq!(
+            early,
+            "vllm 0.11 has no parameter 'kv_offloading_size'; releases from 0.14 on have it"
+        );
         assert!(message("swap", json!(1), None).ends_with("only releases before 0.21 have it"));
         assert!(ask("swap", json!(1), Some("0.20.2")).is_ok());
     }

@@ -1,4 +1,5 @@
-//! Bytes of one tensor on one rank: cast to the dtype it is computed in, divided by its rule, padded by its kernel.
+//! Bytes of one tensor on one rank: cast to the dtype it is computed in, divided by its rule,
+//! padded by its kernel.
 
 use super::dtype::ComputeDtype;
 use super::rule::{Classified, Part, Place, Rule};
@@ -19,7 +20,8 @@ pub struct Online {
 }
 
 impl Online {
-    /// Methods that quantise at load (vLLM `--quantization`), with the bytes that they make of a weight.
+    /// Methods that quantise at load (vLLM `--quantization`), with the bytes that they make of a
+    /// weight.
     pub fn parse(method: &str) -> Option<Self> {
         let (milli_bytes, bytes_per_row) = match method {
             // NF4 in blocks of 64, their scales quantised again to 8 bits (`compress_statistics`).
@@ -27,12 +29,20 @@ impl Online {
             "experts_int8" => (1000, 4),
             "fp8" | "fp8_per_tensor" => (1000, 0),
             "fp8_per_block" => (1001, 0),
-            "fp8_per_channel" | "ptpc_fp8" | "int8_per_channel_weight_only" | "w8a8_int8" | "w8a8_fp8" => (1000, 4),
+            "fp8_per_channel"
+            | "ptpc_fp8"
+            | "int8_per_channel_weight_only"
+            | "w8a8_int8"
+            | "w8a8_fp8" => (1000, 4),
             "mxfp8" => (1032, 0),
             "nvfp4_per_token" | "nvfp4_online" => (563, 0),
             _ => return None,
         };
-        Some(Self { milli_bytes, bytes_per_row, experts_only: method == "experts_int8" })
+        Some(Self {
+            milli_bytes,
+            bytes_per_row,
+            experts_only: method == "experts_int8",
+        })
     }
 }
 
@@ -65,9 +75,14 @@ pub struct Residence<'a> {
 }
 
 impl Residence<'_> {
-    /// Bytes of one tensor of `class` on one rank. Of a routed expert under expert parallelism: of the whole tensor.
+    /// Bytes of one tensor of `class` on one rank. Of a routed expert under expert parallelism: of
+    /// the whole tensor.
     pub fn bytes(&self, class: &TensorClass, classified: Classified) -> Bytes {
-        let tensor = if classified.expert && self.expert_parallel { 1 } else { self.tensor.max(1) };
+        let tensor = if classified.expert && self.expert_parallel {
+            1
+        } else {
+            self.tensor.max(1)
+        };
         if classified.part == Part::GroupIndex && !self.acts_in_order() {
             return Bytes::ZERO;
         }
@@ -86,7 +101,11 @@ impl Residence<'_> {
         }
         match classified.rule {
             Rule::Replicated if self.norm_by_head(class) => {
-                let ranks = if class.pattern.contains(".k_norm") { tensor.min(self.kv_heads(class)) } else { tensor };
+                let ranks = if class.pattern.contains(".k_norm") {
+                    tensor.min(self.kv_heads(class))
+                } else {
+                    tensor
+                };
                 whole.div_ceil(ranks)
             }
             Rule::Replicated => whole,
@@ -97,7 +116,10 @@ impl Residence<'_> {
             Rule::KeyValue => whole.div_ceil(tensor.min(self.kv_heads(class))),
             Rule::FusedQkv => {
                 let (heads, kv_heads) = (self.heads(class), self.kv_heads(class));
-                let share = (kv_heads / tensor).max(1).saturating_mul(2).saturating_add(heads.div_ceil(tensor));
+                let share = (kv_heads / tensor)
+                    .max(1)
+                    .saturating_mul(2)
+                    .saturating_add(heads.div_ceil(tensor));
                 whole.scale(share, kv_heads.saturating_mul(2).saturating_add(heads))
             }
             Rule::MambaMixed => self.mamba_mixed(class, whole, tensor),
@@ -112,14 +134,20 @@ impl Residence<'_> {
 
     fn cast(&self, class: &TensorClass, classified: Classified) -> Bytes {
         let elements = class.elements_each();
-        let Some(dtype) = class.dtype() else { return class.bytes_each };
+        let Some(dtype) = class.dtype() else {
+            return class.bytes_each;
+        };
         if classified.part == Part::Scale {
             return match dtype {
-                // vLLM widens the exponent-only scales of block FP8 to 32 bits; those of MXFP4 experts stay.
+                // vLLM widens the exponent-only scales of block FP8 to 32 bits; those of MXFP4
+                // experts stay.
                 Dtype::F8E8M0 if !classified.expert => Bytes::new(elements) * 4,
-                // NVFP4 block scales are swizzled: rows to 128, columns to 4 (`utils/nvfp4_utils.py`).
+                // NVFP4 block scales are swizzled: rows to 128, columns to 4
+                // (`utils/nvfp4_utils.py`).
                 Dtype::F8E4M3 if class.shape.len() == 2 => {
-                    let side = |at: usize, step: u64| padded(class.shape.get(at).copied().unwrap_or(1), step);
+                    let side = |at: usize, step: u64| {
+                        padded(class.shape.get(at).copied().unwrap_or(1), step)
+                    };
                     Bytes::new(side(0, 128)) * side(1, 4)
                 }
                 _ => class.bytes_each,
@@ -138,33 +166,43 @@ impl Residence<'_> {
             && !matches!(classified.rule, Rule::Replicated | Rule::Vocabulary)
         {
             let rows = class.shape.first().copied().unwrap_or(1);
-            return Bytes::new(elements).scale(online.milli_bytes, 1000) + Bytes::new(rows) * online.bytes_per_row;
+            return Bytes::new(elements).scale(online.milli_bytes, 1000)
+                + Bytes::new(rows) * online.bytes_per_row;
         }
         Bytes::new(elements) * self.compute.bytes()
     }
 
-    /// Routers in 32 bits (MiniMax M2's `gate` has `params_dtype` float32) and DeepSeek-V4's hyper-connections.
+    /// Routers in 32 bits (MiniMax M2's `gate` has `params_dtype` float32) and DeepSeek-V4's
+    /// hyper-connections.
     fn keeps_float32(&self, class: &TensorClass, dtype: Dtype) -> bool {
         let router = class.pattern.ends_with("block_sparse_moe.gate.weight");
         (router && self.architecture.model_type.starts_with("minimax"))
             || (dtype == Dtype::F32 && class.pattern.contains("hc_"))
     }
 
-    /// MiniMax norms queries and keys over all heads at once, each rank its own heads (`MiniMaxText01RMSNormTP`).
+    /// MiniMax norms queries and keys over all heads at once, each rank its own heads
+    /// (`MiniMaxText01RMSNormTP`).
     fn norm_by_head(&self, class: &TensorClass) -> bool {
         self.architecture.model_type.starts_with("minimax")
-            && (class.pattern.ends_with(".q_norm.weight") || class.pattern.ends_with(".k_norm.weight"))
+            && (class.pattern.ends_with(".q_norm.weight")
+                || class.pattern.ends_with(".k_norm.weight"))
     }
 
     fn acts_in_order(&self) -> bool {
-        self.architecture.quantization.as_ref().is_some_and(|quantization| quantization.desc_act)
+        self.architecture
+            .quantization
+            .as_ref()
+            .is_some_and(|quantization| quantization.desc_act)
     }
 
-    /// Whether a row layer's tensor belongs to its output side: biases and scales of one column or dimension.
+    /// Whether a row layer's tensor belongs to its output side: biases and scales of one column or
+    /// dimension.
     fn belongs_to_output(class: &TensorClass, classified: Classified) -> bool {
         match classified.part {
             Part::Bias => true,
-            Part::Scale => class.shape.len() == 1 || (class.shape.len() == 2 && class.shape.last() == Some(&1)),
+            Part::Scale => {
+                class.shape.len() == 1 || (class.shape.len() == 2 && class.shape.last() == Some(&1))
+            }
             _ => false,
         }
     }
@@ -193,46 +231,91 @@ impl Residence<'_> {
         }
     }
 
-    /// Mamba-2 (`mamba_mixer2.py`): heads and channels divided, groups rounded up to a multiple of the ranks.
+    /// Mamba-2 (`mamba_mixer2.py`): heads and channels divided, groups rounded up to a multiple of
+    /// the ranks.
     fn mamba_mixed(&self, class: &TensorClass, whole: Bytes, tensor: u64) -> Bytes {
-        let layer = class.layers.first().and_then(|run| self.architecture.layers.get(usize::try_from(run.first).ok()?));
-        let state = layer.into_iter().flat_map(|layer| [Some(&layer.mixer), layer.beside.as_ref()]).flatten();
+        let layer = class.layers.first().and_then(|run| {
+            self.architecture
+                .layers
+                .get(usize::try_from(run.first).ok()?)
+        });
+        let state = layer
+            .into_iter()
+            .flat_map(|layer| [Some(&layer.mixer), layer.beside.as_ref()])
+            .flatten();
         let mut mamba = state.filter_map(|mixer| match mixer {
-            Mixer::Recurrent(Recurrent::Mamba2 { inner, heads, state, groups, .. }) => {
-                Some((*inner, *heads, *state, *groups))
-            }
+            Mixer::Recurrent(Recurrent::Mamba2 {
+                inner,
+                heads,
+                state,
+                groups,
+                ..
+            }) => Some((*inner, *heads, *state, *groups)),
             _ => None,
         });
-        let Some((inner, heads, state, groups)) = mamba.next() else { return whole.div_ceil(tensor) };
+        let Some((inner, heads, state, groups)) = mamba.next() else {
+            return whole.div_ceil(tensor);
+        };
         let projection = class.pattern.contains("in_proj");
         let rows = |groups: u64| {
-            let mixed = groups.saturating_mul(state).saturating_mul(2).saturating_add(inner);
-            if projection { mixed.saturating_add(inner).saturating_add(heads) } else { mixed }
+            let mixed = groups
+                .saturating_mul(state)
+                .saturating_mul(2)
+                .saturating_add(inner);
+            if projection {
+                mixed.saturating_add(inner).saturating_add(heads)
+            } else {
+                mixed
+            }
         };
-        whole.scale(rows(padded_groups(groups, tensor)), rows(groups).max(1)).div_ceil(tensor)
+        whole
+            .scale(rows(padded_groups(groups, tensor)), rows(groups).max(1))
+            .div_ceil(tensor)
     }
 
     /// Experts of MXFP4 in the layout of the kernel that runs them (`fused_moe/oracle/mxfp4.py`).
-    fn padded_mxfp4(&self, class: &TensorClass, classified: Classified, tensor: u64) -> Option<Bytes> {
+    fn padded_mxfp4(
+        &self,
+        class: &TensorClass,
+        classified: Classified,
+        tensor: u64,
+    ) -> Option<Bytes> {
         let padding = self.mxfp4.filter(|_| classified.expert)?;
         let experts = self.architecture.experts?;
-        let (hidden, width) = (self.architecture.hidden_size, experts.width.div_ceil(tensor));
+        let (hidden, width) = (
+            self.architecture.hidden_size,
+            experts.width.div_ceil(tensor),
+        );
         let (wide, narrow) = (padded(width, padding.width), padded(hidden, padding.hidden));
         let gate_up = classified.rule == Rule::Column;
         // Whether gate and up are one tensor (gpt-oss) or two (DeepSeek-V4).
-        let halves = if class.pattern.contains("gate_up") { 2 } else { 1 };
-        let count = if class.shape.len() >= 3 || class.pattern.ends_with("_bias") { experts.count } else { 1 };
+        let halves = if class.pattern.contains("gate_up") {
+            2
+        } else {
+            1
+        };
+        let count = if class.shape.len() >= 3 || class.pattern.ends_with("_bias") {
+            experts.count
+        } else {
+            1
+        };
         let elements = Bytes::product([count, halves, wide, narrow]);
         let plain = Bytes::product([count, halves, width, hidden]);
         match classified.part {
-            Part::Weight if class.dtype() == Some(Dtype::U8) || class.dtype() == Some(Dtype::I8) => {
+            Part::Weight
+                if class.dtype() == Some(Dtype::U8) || class.dtype() == Some(Dtype::I8) =>
+            {
                 Some(elements.div_ceil(2))
             }
             Part::Scale if class.elements_each() > 2 => {
                 Some(if padding.scales { elements } else { plain }.div_ceil(32))
             }
             Part::Bias => {
-                let side = if gate_up { wide.saturating_mul(halves) } else { narrow };
+                let side = if gate_up {
+                    wide.saturating_mul(halves)
+                } else {
+                    narrow
+                };
                 Some(Bytes::product([count, side, self.compute.bytes()]))
             }
             _ => None,
@@ -245,9 +328,14 @@ fn padded(size: u64, step: u64) -> u64 {
     size.checked_next_multiple_of(step).unwrap_or(u64::MAX)
 }
 
-/// Groups of B and C rounded up to a multiple of the ranks (`mamba_utils.py`, `extra_groups_for_head_shards`).
+/// Groups of B and C rounded up to a multiple of the ranks (`mamba_utils.py`,
+/// `extra_groups_for_head_shards`).
 pub const fn padded_groups(groups: u64, tensor: u64) -> u64 {
-    if tensor == 0 || groups.is_multiple_of(tensor) { groups } else { groups.saturating_add(tensor - groups % tensor) }
+    if tensor == 0 || groups.is_multiple_of(tensor) {
+        groups
+    } else {
+        groups.saturating_add(tensor - groups % tensor)
+    }
 }
 
 #[cfg(test)]
@@ -272,8 +360,14 @@ mod tests {
         let architecture = config::architecture(config, None, &Inventory::default()).unwrap();
         let inventory = sample::inventory(&[("", name, dtype, shape)]);
         let (compute, class) = (ComputeDtype::Bfloat16, &inventory.classes[0]);
-        let residence =
-            Residence { architecture: &architecture, compute, online, mxfp4: None, tensor, expert_parallel: false };
+        let residence = Residence {
+            architecture: &architecture,
+            compute,
+            online,
+            mxfp4: None,
+            tensor,
+            expert_parallel: false,
+        };
         residence.bytes(class, classify(class)).get()
     }
 
@@ -286,7 +380,12 @@ mod tests {
             "mamba_n_groups": 1, "mamba_d_state": 128, "mamba_d_conv": 4, "mamba_expand": 2, "vocab_size": 1024,
             "num_local_experts": 0, "shared_intermediate_size": 4096, "max_position_embeddings": 4096});
         let rows = 2 * 3072 + 2 * 128 + 48;
-        let bytes = share(&config, "model.layers.0.mamba.in_proj.weight", &[rows, 1536], 8);
+        let bytes = share(
+            &config,
+            "model.layers.0.mamba.in_proj.weight",
+            &[rows, 1536],
+            8,
+        );
         assert_eq!(bytes, (2 * 3072 + 48 + 8 * 2 * 128) / 8 * 1536 * 2);
     }
 
@@ -299,12 +398,19 @@ mod tests {
                 "intermediate_size": 12800, "image_size": 448, "patch_size": 14}})
         };
         let name = "vision_tower.encoder.layers.0.mlp.fc1.weight";
-        assert_eq!(share(&config(25), name, &[12800, 3200], 8), 12800 * 3200 * 2);
-        assert_eq!(share(&config(16), name, &[12800, 3200], 8), 12800 * 3200 * 2 / 8);
+        assert_eq!(
+            share(&config(25), name, &[12800, 3200], 8),
+            12800 * 3200 * 2
+        );
+        assert_eq!(
+            share(&config(16), name, &[12800, 3200], 8),
+            12800 * 3200 * 2 / 8
+        );
     }
 
-    /// Bytes of one weight of a square linear layer of 4096, in hundred-thousandths, its scales and tables included: of
-    /// checkpoints by what their headers hold, of what is quantised at load by the method.
+    /// Bytes of one weight of a square linear layer of 4096, in hundred-thousandths, its scales and
+    /// tables included: of checkpoints by what their headers hold, of what is quantised at load by
+    /// the method.
     #[test]
     fn bytes_of_one_weight_by_method() {
         const SIDE: u64 = 4096;
@@ -332,7 +438,10 @@ mod tests {
             (
                 "bitsandbytes",
                 56_250,
-                &[("weight", Dtype::U8, &[SIDE * SIDE / 2, 1]), ("weight.absmax", Dtype::F32, &[SIDE * SIDE / 64])],
+                &[
+                    ("weight", Dtype::U8, &[SIDE * SIDE / 2, 1]),
+                    ("weight.absmax", Dtype::F32, &[SIDE * SIDE / 64]),
+                ],
             ),
             (
                 "fp8",
@@ -345,12 +454,18 @@ mod tests {
             (
                 "fbgemm_fp8",
                 100_097,
-                &[("weight", Dtype::F8E4M3, &[SIDE, SIDE]), ("weight_scale", Dtype::F32, &[SIDE, 1])],
+                &[
+                    ("weight", Dtype::F8E4M3, &[SIDE, SIDE]),
+                    ("weight_scale", Dtype::F32, &[SIDE, 1]),
+                ],
             ),
             (
                 "compressed-tensors",
                 51_562,
-                &[("weight_packed", Dtype::I32, &[SIDE, SIDE / 8]), ("weight_scale", Dtype::BF16, &[SIDE, SIDE / 128])],
+                &[
+                    ("weight_packed", Dtype::I32, &[SIDE, SIDE / 8]),
+                    ("weight_scale", Dtype::BF16, &[SIDE, SIDE / 128]),
+                ],
             ),
             (
                 "modelopt",
@@ -364,7 +479,10 @@ mod tests {
             (
                 "mxfp8",
                 103_125,
-                &[("weight", Dtype::F8E4M3, &[SIDE, SIDE]), ("weight_scale", Dtype::U8, &[SIDE, SIDE / 32])],
+                &[
+                    ("weight", Dtype::F8E4M3, &[SIDE, SIDE]),
+                    ("weight_scale", Dtype::U8, &[SIDE, SIDE / 32]),
+                ],
             ),
         ];
         for (method, expected, tensors) in stored {
@@ -389,10 +507,18 @@ mod tests {
             ("nvfp4_per_token", 56_250),
             ("bitsandbytes", 51_587),
         ] {
-            let tensor = ("model.layers.0.mlp.up_proj.weight", Dtype::BF16, &[SIDE, SIDE][..]);
-            let bytes = share_of(&plain, tensor, 1, Online::parse(method)) * 100_000 / (SIDE * SIDE);
+            let tensor = (
+                "model.layers.0.mlp.up_proj.weight",
+                Dtype::BF16,
+                &[SIDE, SIDE][..],
+            );
+            let bytes =
+                share_of(&plain, tensor, 1, Online::parse(method)) * 100_000 / (SIDE * SIDE);
             // Never below, and above by a thousandth at the most.
-            assert!((expected..=expected + 100).contains(&bytes), "{method}: {bytes}");
+            assert!(
+                (expected..=expected + 100).contains(&bytes),
+                "{method}: {bytes}"
+            );
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What tensor parallelism does to a tensor, told from its name as each model family writes it.
 //!
-//! Sources: vLLM `model_executor/layers/linear.py` (column, row, QKV), `vocab_parallel_embedding.py`,
-//! `layers/fused_moe/layer.py`, and the model files' use of them. A tensor whose name is not known is taken as
-//! replicated: that can only raise the need.
+//! Sources: vLLM `model_executor/layers/linear.py` (column, row, QKV),
+//! `vocab_parallel_embedding.py`, `layers/fused_moe/layer.py`, and the model files' use of them. A
+//! tensor whose name is not known is taken as replicated: that can only raise the need.
 
 use crate::model::tensors::TensorClass;
 
@@ -97,8 +97,16 @@ const TOWERS: &[&str] = &[
     "img_processor",
     "img_projection",
 ];
-const EMBEDDINGS: &[&str] =
-    &["embed_tokens", "wte", "word_embeddings", "tok_embeddings", "embed_in", "embeddings", "embed", "embedding"];
+const EMBEDDINGS: &[&str] = &[
+    "embed_tokens",
+    "wte",
+    "word_embeddings",
+    "tok_embeddings",
+    "embed_in",
+    "embeddings",
+    "embed",
+    "embedding",
+];
 const HEADS: &[&str] = &["lm_head", "embed_out", "output", "output_layer", "head"];
 const COLUMN: &[&str] = &[
     "q_proj",
@@ -165,9 +173,24 @@ const ROW: &[&str] = &[
     "proj",
 ];
 const KEY_VALUE: &[&str] = &["k_proj", "v_proj", "key", "value", "wk", "wv"];
-const FUSED_QKV: &[&str] = &["qkv_proj", "query_key_value", "c_attn", "wqkv", "W_pack", "qkv", "Wqkv"];
+const FUSED_QKV: &[&str] = &[
+    "qkv_proj",
+    "query_key_value",
+    "c_attn",
+    "wqkv",
+    "W_pack",
+    "qkv",
+    "Wqkv",
+];
 /// Modules that hold one of the above names but are on every rank whole.
-const REPLICATED_PARENTS: &[&str] = &["indexer", "compressor", "router", "patch_embed", "patch_embedding", "pooler"];
+const REPLICATED_PARENTS: &[&str] = &[
+    "indexer",
+    "compressor",
+    "router",
+    "patch_embed",
+    "patch_embedding",
+    "pooler",
+];
 
 /// The last segments that are parameters of the module before them.
 const PARAMETERS: &[&str] = &[
@@ -200,14 +223,27 @@ const PARAMETERS: &[&str] = &[
 pub fn classify(class: &TensorClass) -> Classified {
     let segments: Vec<&str> = class.pattern.split('.').collect();
     let (module, parents, part) = split_name(&segments);
-    let with = |place, rule| Classified { place, rule, expert: false, part };
+    let with = |place, rule| Classified {
+        place,
+        rule,
+        expert: false,
+        part,
+    };
     if skipped(&segments, class) {
         return with(Place::Skipped, Rule::Replicated);
     }
-    let draft = segments.iter().any(|segment| *segment == "mtp" || segment.starts_with("mtp_"));
-    let replicated = parents.iter().any(|parent| REPLICATED_PARENTS.contains(parent));
+    let draft = segments
+        .iter()
+        .any(|segment| *segment == "mtp" || segment.starts_with("mtp_"));
+    let replicated = parents
+        .iter()
+        .any(|parent| REPLICATED_PARENTS.contains(parent));
     if segments.iter().any(|segment| TOWERS.contains(segment)) {
-        let rule = if replicated { Rule::Replicated } else { tower_rule(module) };
+        let rule = if replicated {
+            Rule::Replicated
+        } else {
+            tower_rule(module)
+        };
         return with(Place::Tower, rule);
     }
     if class.layers.is_empty() && draft {
@@ -218,22 +254,37 @@ pub fn classify(class: &TensorClass) -> Classified {
             name if HEADS.contains(&name) => with(Place::Head, Rule::Vocabulary),
             name if EMBEDDINGS.contains(&name) => with(Place::Embedding, Rule::Vocabulary),
             name if name.contains("embed") || name == "wpe" => with(Place::First, Rule::Replicated),
-            name if name.contains("norm") || name.starts_with("ln_f") => with(Place::Last, Rule::Replicated),
+            name if name.contains("norm") || name.starts_with("ln_f") => {
+                with(Place::Last, Rule::Replicated)
+            }
             _ => with(Place::Everywhere, Rule::Replicated),
         };
     }
-    let expert = segments.contains(&"experts") || matches!(module, "input_linear" | "output_linear");
-    let rule = if replicated { Rule::Replicated } else { layer_rule(module, parents, expert) };
-    Classified { place: if draft { Place::Draft } else { Place::Layers }, rule, expert, part }
+    let expert =
+        segments.contains(&"experts") || matches!(module, "input_linear" | "output_linear");
+    let rule = if replicated {
+        Rule::Replicated
+    } else {
+        layer_rule(module, parents, expert)
+    };
+    Classified {
+        place: if draft { Place::Draft } else { Place::Layers },
+        rule,
+        expert,
+        part,
+    }
 }
 
 fn layer_rule(module: &str, parents: &[&str], expert: bool) -> Rule {
-    // A router is a linear layer called `gate` beside the experts; inside them `gate` is a projection.
+    // A router is a linear layer called `gate` beside the experts; inside them `gate` is a
+    // projection.
     if module == "gate" && !expert {
         return Rule::Replicated;
     }
-    // Mamba-2 is `mixer` in its own family and Nemotron-H, `mamba` in Bamba, Falcon-H1, Granite 4 and Zamba2.
-    if matches!(module, "in_proj" | "conv1d") && matches!(parents.last(), Some(&"mixer" | &"mamba")) {
+    // Mamba-2 is `mixer` in its own family and Nemotron-H, `mamba` in Bamba, Falcon-H1, Granite 4
+    // and Zamba2.
+    if matches!(module, "in_proj" | "conv1d") && matches!(parents.last(), Some(&"mixer" | &"mamba"))
+    {
         return Rule::MambaMixed;
     }
     // Qwen-1 calls gate and up `w1` and `w2`; either way it is divided, and it has no bias.
@@ -267,20 +318,33 @@ fn split_name<'s>(segments: &'s [&'s str]) -> (&'s str, &'s [&'s str], Part) {
     let part = segments.last().copied().map_or(Part::Weight, part_of);
     let mut parts = segments;
     // bitsandbytes hangs its tables below the weight: `q_proj.weight.absmax`.
-    if let Some(at) = parts.iter().position(|segment| *segment == "weight" || *segment == "qweight") {
+    if let Some(at) = parts
+        .iter()
+        .position(|segment| *segment == "weight" || *segment == "qweight")
+    {
         parts = &parts[..=at];
     }
     match parts {
         [before @ .., last] if PARAMETERS.contains(last) => {
             let before = match before {
                 // Gemma 4's towers wrap each projection: `q_proj.linear.weight`.
-                [inner @ .., "linear" | "layer" | "conv"] if inner.last().is_some_and(|name| *name != "*") => inner,
+                [inner @ .., "linear" | "layer" | "conv"]
+                    if inner.last().is_some_and(|name| *name != "*") =>
+                {
+                    inner
+                }
                 other => numeric_free(other),
             };
-            before.split_last().map_or(("", before, part), |(module, parents)| (*module, parents, part))
+            before
+                .split_last()
+                .map_or(("", before, part), |(module, parents)| {
+                    (*module, parents, part)
+                })
         }
         [parents @ .., last] => {
-            let module = ["_blocks", "_scales", "_bias", "_weight"].iter().find_map(|end| last.strip_suffix(end));
+            let module = ["_blocks", "_scales", "_bias", "_weight"]
+                .iter()
+                .find_map(|end| last.strip_suffix(end));
             // `dt_bias` is a parameter of its own, not a bias of `dt`.
             let module = module.filter(|_| !last.starts_with("dt_")).unwrap_or(last);
             (module, parents, part)
@@ -315,7 +379,11 @@ fn skipped(segments: &[&str], class: &TensorClass) -> bool {
     let mask = last == "bias"
         && class.shape.len() > 2
         && class.shape.iter().filter(|side| **side > 1).count() == 2
-        && segments.iter().rev().nth(1).is_some_and(|module| matches!(*module, "attn" | "attention"));
+        && segments
+            .iter()
+            .rev()
+            .nth(1)
+            .is_some_and(|module| matches!(*module, "attn" | "attention"));
     mask || last == "masked_bias" || last == "inv_freq"
 }
 
@@ -330,49 +398,147 @@ mod tests {
         let mut builder = InventoryBuilder::default();
         builder.add("", name, Storage::Known(Dtype::BF16), shape, Bytes::new(2));
         let classified = classify(&builder.finish().classes[0]);
-        (classified.place, classified.rule, classified.expert, classified.part)
+        (
+            classified.place,
+            classified.rule,
+            classified.expert,
+            classified.part,
+        )
     }
 
     #[test]
     fn families_names_find_their_rules() {
         use {Part::*, Place::*, Rule::*};
         for (name, expected) in [
-            ("model.layers.0.self_attn.q_proj.weight", (Layers, Column, false, Weight)),
-            ("model.layers.0.self_attn.k_proj.bias", (Layers, KeyValue, false, Bias)),
-            ("model.layers.0.self_attn.kv_a_proj_with_mqa.weight", (Layers, Replicated, false, Weight)),
-            ("model.layers.0.self_attn.indexer.wq_b.weight_scale_inv", (Layers, Replicated, false, Scale)),
-            ("model.layers.3.mlp.experts.7.down_proj.weight_scale_inv", (Layers, Row, true, Scale)),
-            ("model.layers.3.mlp.experts.gate_up_proj_blocks", (Layers, Column, true, Weight)),
-            ("model.layers.3.mlp.experts.down_proj_bias", (Layers, Row, true, Bias)),
-            ("model.layers.3.mlp.shared_experts.up_proj.weight", (Layers, Column, false, Weight)),
-            ("model.layers.3.mlp.gate.weight", (Layers, Replicated, false, Weight)),
-            ("model.layers.3.mlp.gate.e_score_correction_bias", (Layers, Replicated, false, Float32)),
-            ("layers.3.ffn.experts.7.w2.scale", (Layers, Row, true, Scale)),
-            ("model.layers.0.linear_attn.in_proj_qkvz.weight", (Layers, Column, false, Weight)),
-            ("model.layers.0.linear_attn.A_log", (Layers, Column, false, Float32)),
-            ("model.layers.0.linear_attn.dt_bias", (Layers, Column, false, Float32)),
-            ("backbone.layers.0.mixer.in_proj.weight", (Layers, MambaMixed, false, Weight)),
-            ("model.layers.0.mamba.in_proj.weight", (Layers, MambaMixed, false, Weight)),
-            ("model.layers.0.mamba.conv1d.bias", (Layers, MambaMixed, false, Bias)),
-            ("model.layers.0.conv.conv.weight", (Layers, Column, false, Weight)),
-            ("transformer.h.0.attn.c_attn.weight", (Layers, FusedQkv, false, Weight)),
-            ("encoder.layer.0.intermediate.dense.weight", (Layers, Column, false, Weight)),
-            ("encoder.layer.0.output.dense.bias", (Layers, Row, false, Bias)),
-            ("model.layers.0.block_sparse_moe.router.layer.weight", (Layers, Replicated, false, Weight)),
-            ("model.layers.0.block_sparse_moe.input_linear.weight", (Layers, Column, true, Weight)),
-            ("model.layers.0.self_attn.q_proj.weight.absmax", (Layers, Column, false, Scale)),
-            ("model.embed_tokens.weight", (Embedding, Vocabulary, false, Weight)),
-            ("transformer.word_embeddings.weight", (Embedding, Vocabulary, false, Weight)),
+            (
+                "model.layers.0.self_attn.q_proj.weight",
+                (Layers, Column, false, Weight),
+            ),
+            (
+                "model.layers.0.self_attn.k_proj.bias",
+                (Layers, KeyValue, false, Bias),
+            ),
+            (
+                "model.layers.0.self_attn.kv_a_proj_with_mqa.weight",
+                (Layers, Replicated, false, Weight),
+            ),
+            (
+                "model.layers.0.self_attn.indexer.wq_b.weight_scale_inv",
+                (Layers, Replicated, false, Scale),
+            ),
+            (
+                "model.layers.3.mlp.experts.7.down_proj.weight_scale_inv",
+                (Layers, Row, true, Scale),
+            ),
+            (
+                "model.layers.3.mlp.experts.gate_up_proj_blocks",
+                (Layers, Column, true, Weight),
+            ),
+            (
+                "model.layers.3.mlp.experts.down_proj_bias",
+                (Layers, Row, true, Bias),
+            ),
+            (
+                "model.layers.3.mlp.shared_experts.up_proj.weight",
+                (Layers, Column, false, Weight),
+            ),
+            (
+                "model.layers.3.mlp.gate.weight",
+                (Layers, Replicated, false, Weight),
+            ),
+            (
+                "model.layers.3.mlp.gate.e_score_correction_bias",
+                (Layers, Replicated, false, Float32),
+            ),
+            (
+                "layers.3.ffn.experts.7.w2.scale",
+                (Layers, Row, true, Scale),
+            ),
+            (
+                "model.layers.0.linear_attn.in_proj_qkvz.weight",
+                (Layers, Column, false, Weight),
+            ),
+            (
+                "model.layers.0.linear_attn.A_log",
+                (Layers, Column, false, Float32),
+            ),
+            (
+                "model.layers.0.linear_attn.dt_bias",
+                (Layers, Column, false, Float32),
+            ),
+            (
+                "backbone.layers.0.mixer.in_proj.weight",
+                (Layers, MambaMixed, false, Weight),
+            ),
+            (
+                "model.layers.0.mamba.in_proj.weight",
+                (Layers, MambaMixed, false, Weight),
+            ),
+            (
+                "model.layers.0.mamba.conv1d.bias",
+                (Layers, MambaMixed, false, Bias),
+            ),
+            (
+                "model.layers.0.conv.conv.weight",
+                (Layers, Column, false, Weight),
+            ),
+            (
+                "transformer.h.0.attn.c_attn.weight",
+                (Layers, FusedQkv, false, Weight),
+            ),
+            (
+                "encoder.layer.0.intermediate.dense.weight",
+                (Layers, Column, false, Weight),
+            ),
+            (
+                "encoder.layer.0.output.dense.bias",
+                (Layers, Row, false, Bias),
+            ),
+            (
+                "model.layers.0.block_sparse_moe.router.layer.weight",
+                (Layers, Replicated, false, Weight),
+            ),
+            (
+                "model.layers.0.block_sparse_moe.input_linear.weight",
+                (Layers, Column, true, Weight),
+            ),
+            (
+                "model.layers.0.self_attn.q_proj.weight.absmax",
+                (Layers, Column, false, Scale),
+            ),
+            (
+                "model.embed_tokens.weight",
+                (Embedding, Vocabulary, false, Weight),
+            ),
+            (
+                "transformer.word_embeddings.weight",
+                (Embedding, Vocabulary, false, Weight),
+            ),
             ("output.weight", (Head, Vocabulary, false, Weight)),
             ("model.norm.weight", (Last, Replicated, false, Weight)),
             ("wpe.weight", (First, Replicated, false, Weight)),
             ("score.weight", (Everywhere, Replicated, false, Weight)),
-            ("model.visual.blocks.3.attn.qkv.weight", (Tower, Column, false, Weight)),
-            ("model.visual.patch_embed.proj.weight", (Tower, Replicated, false, Weight)),
-            ("model.vision_tower.encoder.layers.0.self_attn.o_proj.linear.weight", (Tower, Row, false, Weight)),
-            ("mtp.layers.0.self_attn.q_proj.weight", (Draft, Column, false, Weight)),
+            (
+                "model.visual.blocks.3.attn.qkv.weight",
+                (Tower, Column, false, Weight),
+            ),
+            (
+                "model.visual.patch_embed.proj.weight",
+                (Tower, Replicated, false, Weight),
+            ),
+            (
+                "model.vision_tower.encoder.layers.0.self_attn.o_proj.linear.weight",
+                (Tower, Row, false, Weight),
+            ),
+            (
+                "mtp.layers.0.self_attn.q_proj.weight",
+                (Draft, Column, false, Weight),
+            ),
             ("mtp.norm.weight", (Draft, Replicated, false, Weight)),
-            ("transformer.rotary_pos_emb.inv_freq", (Skipped, Replicated, false, Weight)),
+            (
+                "transformer.rotary_pos_emb.inv_freq",
+                (Skipped, Replicated, false, Weight),
+            ),
         ] {
             assert_eq!(rule_of(name, &[4, 4]), expected, "{name}");
         }

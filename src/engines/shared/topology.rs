@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
-/// vLLM's rule (`distributed/utils.py`, `get_pp_indices`): the remainder goes, one layer each, to the stages before the
-/// last, backwards; the first gets one only when nothing else is left.
+/// vLLM's rule (`distributed/utils.py`, `get_pp_indices`): the remainder goes, one layer each, to
+/// the stages before the last, backwards; the first gets one only when nothing else is left.
 pub fn vllm_stages(layers: u32, stages: u32) -> Vec<Range<u32>> {
-    deal(layers, stages, |index, stages, rest| index + 1 + rest >= stages && index + 1 < stages)
+    deal(layers, stages, |index, stages, rest| {
+        index + 1 + rest >= stages && index + 1 < stages
+    })
 }
 
 /// SGLang's rule (`distributed/utils.py`, `get_pp_indices`): the remainder goes to the last stages.
@@ -13,7 +15,11 @@ pub fn sglang_stages(layers: u32, stages: u32) -> Vec<Range<u32>> {
     deal(layers, stages, |index, stages, rest| index + rest >= stages)
 }
 
-fn deal(layers: u32, stages: u32, gets_one_more: impl Fn(u32, u32, u32) -> bool) -> Vec<Range<u32>> {
+fn deal(
+    layers: u32,
+    stages: u32,
+    gets_one_more: impl Fn(u32, u32, u32) -> bool,
+) -> Vec<Range<u32>> {
     let stages = stages.max(1);
     let (base, rest) = (layers / stages, layers % stages);
     let mut from = 0;
@@ -60,6 +66,9 @@ mod tests {
 
     #[test]
     fn degrees_of_a_device_count() {
-        assert_eq!(degrees(6).collect::<Vec<_>>(), [(6, 1), (3, 2), (2, 3), (1, 6)]);
+        assert_eq!(
+            degrees(6).collect::<Vec<_>>(),
+            [(6, 1), (3, 2), (2, 3), (1, 6)]
+        );
     }
 }

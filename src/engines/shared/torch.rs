@@ -4,16 +4,23 @@ use crate::bytes::Bytes;
 use crate::devices::DeviceFacts;
 use crate::engines::{Basis, Component, ComponentName, Interval};
 
-/// The CUDA context of one torch process: 3.0 MiB for each multiprocessor and 150 to 250 MiB of kernels as they load.
+/// The CUDA context of one torch process: 3.0 MiB for each multiprocessor and 150 to 250 MiB of
+/// kernels as they load.
 ///
-/// Fitted to published start-up readings: 107 MiB bare on 34 multiprocessors (ggml-org/llama.cpp PR 23604), 256 MiB
-/// with torch on 82 (invoke-ai/InvokeAI 9413), 510 to 530 MiB on an H100 in vLLM's start-up lines.
+/// Fitted to published start-up readings: 107 MiB bare on 34 multiprocessors (ggml-org/llama.cpp PR
+/// 23604), 256 MiB with torch on 82 (invoke-ai/InvokeAI 9413), 510 to 530 MiB on an H100 in vLLM's
+/// start-up lines.
 pub(crate) fn cuda_context(device: &DeviceFacts) -> Component {
     let detail = match device.multiprocessors {
         Some(count) => format!("3 MiB x {count} multiprocessors and the libraries' kernels"),
         None => "multiprocessors not known".to_owned(),
     };
-    Component::between(ComponentName::Context, cuda_context_bytes(device), Basis::Calibrated, detail)
+    Component::between(
+        ComponentName::Context,
+        cuda_context_bytes(device),
+        Basis::Calibrated,
+        detail,
+    )
 }
 
 /// The bytes of [`cuda_context`].
@@ -27,11 +34,13 @@ pub(crate) fn cuda_context_bytes(device: &DeviceFacts) -> Interval {
     }
 }
 
-/// cuBLAS's workspace in torch: 32 MiB from compute capability 9.0 on, 8,519,680 bytes below, and cuBLASLt's
-/// (PyTorch `aten/src/ATen/cuda/CUDABlas.cpp`, `parseChosenWorkspaceSize`).
+/// cuBLAS's workspace in torch: 32 MiB from compute capability 9.0 on, 8,519,680 bytes below, and
+/// cuBLASLt's (PyTorch `aten/src/ATen/cuda/CUDABlas.cpp`, `parseChosenWorkspaceSize`).
 pub(crate) fn cublas(device: &DeviceFacts) -> Interval {
     match device.capability() {
-        Some(capability) if capability < 90 => Interval::new(Bytes::new(8_519_680), Bytes::mib(12), Bytes::mib(16)),
+        Some(capability) if capability < 90 => {
+            Interval::new(Bytes::new(8_519_680), Bytes::mib(12), Bytes::mib(16))
+        }
         _ => Interval::new(Bytes::mib(8), Bytes::mib(64), Bytes::mib(64)),
     }
 }

@@ -27,9 +27,14 @@ pub struct Classes<'a> {
 }
 
 impl<'a> Classes<'a> {
-    /// Classifies `inventory` for a model whose embeddings are tied if `tied` says so or no head is stored.
+    /// Classifies `inventory` for a model whose embeddings are tied if `tied` says so or no head is
+    /// stored.
     pub fn new(inventory: &'a Inventory, tied: Option<bool>, task: Task) -> Self {
-        let rows: Vec<_> = inventory.classes.iter().map(|class| (class, classify(class))).collect();
+        let rows: Vec<_> = inventory
+            .classes
+            .iter()
+            .map(|class| (class, classify(class)))
+            .collect();
         let head = rows.iter().any(|(_, row)| row.place == Place::Head);
         let tied = tied == Some(true) || !head || matches!(task, Task::Encode | Task::Pool);
         Self { rows, tied }
@@ -50,7 +55,8 @@ pub struct WeightTable {
     /// `expert[n]`: bytes of one expert in each layer before n, under expert parallelism.
     expert: Vec<u64>,
     experts: u64,
-    /// What the engine computes once and keeps beside, by layer before n (MLA's absorbed projections).
+    /// What the engine computes once and keeps beside, by layer before n (MLA's absorbed
+    /// projections).
     absorbed: Vec<u64>,
     tables: Bytes,
     tied: bool,
@@ -58,23 +64,39 @@ pub struct WeightTable {
 }
 
 impl WeightTable {
-    /// The table for one degree. `vocabulary_step`: rows are padded to a multiple of it before they are divided.
-    pub fn new(classes: &Classes<'_>, residence: &Residence<'_>, vocabulary_step: u64, omitted: Omitted) -> Self {
+    /// The table for one degree. `vocabulary_step`: rows are padded to a multiple of it before they
+    /// are divided.
+    pub fn new(
+        classes: &Classes<'_>,
+        residence: &Residence<'_>,
+        vocabulary_step: u64,
+        omitted: Omitted,
+    ) -> Self {
         let architecture = residence.architecture;
         let layer_count = architecture.layer_count();
         let size = architecture.layers.len();
         let mut table = Self {
             tied: classes.tied,
             needs_head: !matches!(architecture.task, Task::Encode | Task::Pool),
-            experts: architecture.experts.map_or(1, |experts| experts.count.max(1)),
+            experts: architecture
+                .experts
+                .map_or(1, |experts| experts.count.max(1)),
             ..Self::default()
         };
         let (mut layers, mut expert) = (vec![Bytes::ZERO; size], vec![Bytes::ZERO; size]);
         let whole_layers = architecture.task == Task::EncodeDecode;
         for (class, row) in &classes.rows {
             let each = if row.rule == Rule::Vocabulary && row.part == Part::Weight {
-                let rows = class.shape.first().copied().unwrap_or(1).max(architecture.vocab_size);
-                let padded = Bytes::new(rows).round_up(vocabulary_step).div_ceil(residence.tensor.max(1)).get();
+                let rows = class
+                    .shape
+                    .first()
+                    .copied()
+                    .unwrap_or(1)
+                    .max(architecture.vocab_size);
+                let padded = Bytes::new(rows)
+                    .round_up(vocabulary_step)
+                    .div_ceil(residence.tensor.max(1))
+                    .get();
                 residence.row_bytes(class, *row) * padded
             } else {
                 residence.bytes(class, *row)
@@ -94,11 +116,15 @@ impl WeightTable {
                 Place::Everywhere => table.everywhere += all,
                 Place::Layers if whole_layers => table.everywhere += all,
                 Place::Layers => {
-                    let each = each * doubled_values(class, classes, architecture.model_type.as_str());
+                    let each =
+                        each * doubled_values(class, classes, architecture.model_type.as_str());
                     let split = row.expert && residence.expert_parallel;
                     for run in &class.layers {
                         for layer in run.first..=run.last.min(layer_count.saturating_sub(1)) {
-                            let Some(slot) = usize::try_from(layer).ok().filter(|at| *at < size) else { break };
+                            let Some(slot) = usize::try_from(layer).ok().filter(|at| *at < size)
+                            else {
+                                break;
+                            };
                             if split {
                                 // One expert: a slice of a fused tensor, or one of the tensors.
                                 expert[slot] += (each * run.each).div_ceil(table.experts);
@@ -106,8 +132,13 @@ impl WeightTable {
                                 layers[slot] += each * run.each;
                             }
                         }
-                        let beyond = u64::from(run.last.saturating_add(1).saturating_sub(run.first.max(layer_count)));
-                        // Layers behind the last are next-token predictors where the configuration has them; else kept.
+                        let beyond = u64::from(
+                            run.last
+                                .saturating_add(1)
+                                .saturating_sub(run.first.max(layer_count)),
+                        );
+                        // Layers behind the last are next-token predictors where the configuration
+                        // has them; else kept.
                         if beyond > 0 && !(architecture.mtp_layers > 0 && omitted.drafts) {
                             table.last += each * run.each * beyond;
                         }
@@ -117,13 +148,19 @@ impl WeightTable {
         }
         table.layers = prefix(layers);
         table.expert = prefix(expert);
-        table.absorbed = prefix(architecture.layers.iter().map(|layer| absorbed(&layer.mixer, residence)).collect());
+        table.absorbed = prefix(
+            architecture
+                .layers
+                .iter()
+                .map(|layer| absorbed(&layer.mixer, residence))
+                .collect(),
+        );
         table.tables = tables(residence);
         table
     }
 
-    /// The table of a model whose tensors have no names (pickles): `total` bytes, embeddings as configured, the rest
-    /// by layer in equal shares.
+    /// The table of a model whose tensors have no names (pickles): `total` bytes, embeddings as
+    /// configured, the rest by layer in equal shares.
     pub fn flat(total: Bytes, residence: &Residence<'_>) -> Self {
         let architecture = residence.architecture;
         let (tensor, es) = (residence.tensor.max(1), residence.compute.bytes());
@@ -133,13 +170,25 @@ impl WeightTable {
         let ends = if tied { rows } else { rows * 2 };
         let body = total.less(ends).unwrap_or(Bytes::OVERFLOW);
         let size = architecture.layers.len();
-        let each = body.div_ceil(tensor).div_ceil(u64::from(architecture.layer_count().max(1)));
+        let each = body
+            .div_ceil(tensor)
+            .div_ceil(u64::from(architecture.layer_count().max(1)));
         Self {
             embedding: rows.div_ceil(tensor),
-            head: if tied { Bytes::ZERO } else { rows.div_ceil(tensor) },
+            head: if tied {
+                Bytes::ZERO
+            } else {
+                rows.div_ceil(tensor)
+            },
             layers: prefix(vec![each; size]),
             expert: vec![0; size + 1],
-            absorbed: prefix(architecture.layers.iter().map(|layer| absorbed(&layer.mixer, residence)).collect()),
+            absorbed: prefix(
+                architecture
+                    .layers
+                    .iter()
+                    .map(|layer| absorbed(&layer.mixer, residence))
+                    .collect(),
+            ),
             tables: tables(residence),
             experts: 1,
             tied,
@@ -168,7 +217,10 @@ impl WeightTable {
             sum += self.head;
         }
         if split.expert_parallel {
-            let (ranks, rank) = (u64::from(split.tensor.max(1)), rank as u64 % u64::from(split.tensor.max(1)));
+            let (ranks, rank) = (
+                u64::from(split.tensor.max(1)),
+                rank as u64 % u64::from(split.tensor.max(1)),
+            );
             let local = self.experts / ranks + u64::from(rank < self.experts % ranks);
             sum += between(&self.expert, &range) * local;
         }
@@ -189,7 +241,13 @@ impl WeightTable {
 /// RoPE tables: one for each distinct configuration, on every rank.
 fn tables(residence: &Residence<'_>) -> Bytes {
     let es = residence.compute.bytes();
-    let bytes = |rope: &RopeTable| Bytes::product([rope.positions, rope.rotary_dim, if rope.float32 { 4 } else { es }]);
+    let bytes = |rope: &RopeTable| {
+        Bytes::product([
+            rope.positions,
+            rope.rotary_dim,
+            if rope.float32 { 4 } else { es },
+        ])
+    };
     residence.architecture.rope.iter().map(bytes).sum()
 }
 
@@ -204,13 +262,23 @@ fn prefix(each: Vec<Bytes>) -> Vec<u64> {
 }
 
 fn between(prefix: &[u64], range: &Range<u32>) -> Bytes {
-    let at = |layer: u32| prefix.get((layer as usize).min(prefix.len().saturating_sub(1))).copied().unwrap_or(0);
+    let at = |layer: u32| {
+        prefix
+            .get((layer as usize).min(prefix.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or(0)
+    };
     let (from, to) = (at(range.start), at(range.end.max(range.start)));
-    if to == u64::MAX { Bytes::OVERFLOW } else { Bytes::new(to - from) }
+    if to == u64::MAX {
+        Bytes::OVERFLOW
+    } else {
+        Bytes::new(to - from)
+    }
 }
 
-/// MLA keeps W_UK^T and W_UV beside `kv_b_proj`, always in the activation dtype
-/// (vLLM `layers/attention/mla_attention.py`, `process_weights_after_loading`). DeepSeek V4 has no `kv_b_proj`.
+/// MLA keeps W_UK^T and W_UV beside `kv_b_proj`, always in the activation dtype (vLLM
+/// `layers/attention/mla_attention.py`, `process_weights_after_loading`). DeepSeek V4 has no
+/// `kv_b_proj`.
 fn absorbed(mixer: &Mixer, residence: &Residence<'_>) -> Bytes {
     match mixer {
         Mixer::Latent(latent) if latent.compress_ratio.is_none() => Bytes::product([
@@ -232,7 +300,10 @@ fn doubled_values(class: &TensorClass, classes: &Classes<'_>, model_type: &str) 
     let has_values = classes.rows.iter().any(|(other, row)| {
         row.place == Place::Layers
             && other.pattern.contains(".v_proj.")
-            && other.layers.iter().any(|run| (run.first..=run.last).contains(&first))
+            && other
+                .layers
+                .iter()
+                .any(|run| (run.first..=run.last).contains(&first))
     });
     if has_values { 1 } else { 2 }
 }
@@ -259,7 +330,9 @@ mod tests {
             add("lm_head.weight", &[128, 64]);
         }
         for layer in 0..4 {
-            let mut at = |name: &str, shape: &[u64]| add(&format!("model.layers.{layer}.{name}.weight"), shape);
+            let mut at = |name: &str, shape: &[u64]| {
+                add(&format!("model.layers.{layer}.{name}.weight"), shape)
+            };
             at("input_layernorm", &[64]);
             at("self_attn.q_proj", &[64, 64]);
             at("self_attn.k_proj", &[32, 64]);
@@ -279,14 +352,37 @@ mod tests {
             "num_local_experts": 6, "num_experts_per_tok": 2, "max_position_embeddings": 16, "torch_dtype": "bfloat16",
             "tie_word_embeddings": tied
         });
-        (config::architecture(&config, None, &inventory).unwrap(), inventory)
+        (
+            config::architecture(&config, None, &inventory).unwrap(),
+            inventory,
+        )
     }
 
-    fn table(architecture: &Architecture, inventory: &Inventory, tensor: u64, expert_parallel: bool) -> WeightTable {
+    fn table(
+        architecture: &Architecture,
+        inventory: &Inventory,
+        tensor: u64,
+        expert_parallel: bool,
+    ) -> WeightTable {
         let compute = ComputeDtype::Bfloat16;
-        let residence = Residence { architecture, compute, online: None, mxfp4: None, tensor, expert_parallel };
+        let residence = Residence {
+            architecture,
+            compute,
+            online: None,
+            mxfp4: None,
+            tensor,
+            expert_parallel,
+        };
         let classes = Classes::new(inventory, architecture.tied_embeddings, architecture.task);
-        WeightTable::new(&classes, &residence, 64, Omitted { towers: false, drafts: true })
+        WeightTable::new(
+            &classes,
+            &residence,
+            64,
+            Omitted {
+                towers: false,
+                drafts: true,
+            },
+        )
     }
 
     const ROPE: u64 = 16 * 8 * 2;
@@ -300,31 +396,50 @@ mod tests {
     fn one_rank_holds_everything_and_eight_copy_the_kv_heads() {
         let (architecture, inventory) = mixtral(false);
         let bytes = |tensor: u32| {
-            table(&architecture, &inventory, u64::from(tensor), false).bytes(&Split::tensor(tensor, 4), 0).get()
+            table(&architecture, &inventory, u64::from(tensor), false)
+                .bytes(&Split::tensor(tensor, 4), 0)
+                .get()
         };
         let whole = ROPE + 2 * EMBEDDING + NORMS + 4 * (NORMS + GATE + ATTENTION + 6 * EXPERT);
         assert_eq!(bytes(1), whole);
         // Four KV heads on eight ranks: a quarter of keys and values each.
         let attention = 64 * 64 * 2 * 2 / 8 + 32 * 64 * 2 * 2 / 4;
-        assert_eq!(bytes(8), ROPE + 2 * EMBEDDING / 8 + NORMS + 4 * (NORMS + GATE + attention + 6 * EXPERT / 8));
+        assert_eq!(
+            bytes(8),
+            ROPE + 2 * EMBEDDING / 8 + NORMS + 4 * (NORMS + GATE + attention + 6 * EXPERT / 8)
+        );
     }
 
     #[test]
     fn tied_embeddings_are_on_both_ends_of_a_pipeline() {
         let (architecture, inventory) = mixtral(true);
         let table = table(&architecture, &inventory, 1, false);
-        let split = Split { tensor: 1, stages: vec![0..1, 1..4], expert_parallel: false, offload: Offload::None };
+        let split = Split {
+            tensor: 1,
+            stages: vec![0..1, 1..4],
+            expert_parallel: false,
+            offload: Offload::None,
+        };
         let layer = NORMS + GATE + ATTENTION + 6 * EXPERT;
         assert_eq!(table.bytes(&split, 0).get(), ROPE + EMBEDDING + layer);
-        assert_eq!(table.bytes(&split, 1).get(), ROPE + EMBEDDING + NORMS + 3 * layer);
-        assert_eq!(table.bytes(&Split::single(4), 0).get(), ROPE + EMBEDDING + NORMS + 4 * layer);
+        assert_eq!(
+            table.bytes(&split, 1).get(),
+            ROPE + EMBEDDING + NORMS + 3 * layer
+        );
+        assert_eq!(
+            table.bytes(&Split::single(4), 0).get(),
+            ROPE + EMBEDDING + NORMS + 4 * layer
+        );
     }
 
     #[test]
     fn whole_experts_go_to_the_first_ranks_first() {
         let (architecture, inventory) = mixtral(false);
         let table = table(&architecture, &inventory, 4, true);
-        let split = Split { expert_parallel: true, ..Split::tensor(4, 4) };
+        let split = Split {
+            expert_parallel: true,
+            ..Split::tensor(4, 4)
+        };
         // Six experts on four ranks: 2, 2, 1, 1.
         let of = |rank| table.bytes(&split, rank).get();
         assert_eq!(of(0), of(1));
@@ -346,12 +461,23 @@ mod tests {
                 tensor: 1,
                 expert_parallel: false,
             };
-            let table = WeightTable::new(&classes, &residence, 64, Omitted { towers: false, drafts: true });
+            let table = WeightTable::new(
+                &classes,
+                &residence,
+                64,
+                Omitted {
+                    towers: false,
+                    drafts: true,
+                },
+            );
             table.bytes(&Split::single(4), 0).get()
         };
         // Four bytes of scale for each output row: 32 + 32 + 64 rows an expert.
         let saved = 4 * 6 * (EXPERT / 2 - 4 * (32 + 32 + 64));
-        assert_eq!(at(None) - at(super::super::resident::Online::parse("experts_int8")), saved);
+        assert_eq!(
+            at(None) - at(super::super::resident::Online::parse("experts_int8")),
+            saved
+        );
     }
 
     #[test]
@@ -366,6 +492,9 @@ mod tests {
             expert_parallel: false,
         };
         let table = WeightTable::flat(Bytes::new(2 * EMBEDDING + 8000), &residence);
-        assert_eq!(table.bytes(&Split::tensor(2, 4), 0).get(), ROPE + EMBEDDING + 4000);
+        assert_eq!(
+            table.bytes(&Split::tensor(2, 4), 0).get(),
+            ROPE + EMBEDDING + 4000
+        );
     }
 }

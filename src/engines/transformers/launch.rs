@@ -25,8 +25,14 @@ pub(super) fn launch(
     let env = BTreeMap::from([("CUDA_VISIBLE_DEVICES".to_owned(), visible(plan))]);
     let mut script = String::new();
     let repo = literal(&model.identity.repo);
-    let revision = model.identity.commit.as_deref().or(model.identity.revision.as_deref());
-    let revision = revision.map_or_else(String::new, |revision| format!(", revision={}", literal(revision)));
+    let revision = model
+        .identity
+        .commit
+        .as_deref()
+        .or(model.identity.revision.as_deref());
+    let revision = revision.map_or_else(String::new, |revision| {
+        format!(", revision={}", literal(revision))
+    });
     let dtype = dtype_name(settings.dtype);
     if !model.components.is_empty() {
         // Writing to a String cannot fail.
@@ -35,21 +41,36 @@ pub(super) fn launch(
             "from sentence_transformers import SentenceTransformer\n\
              model = SentenceTransformer({repo}{revision}, device=\"cuda\", model_kwargs={{\"dtype\": \"{dtype}\"}})"
         );
-        return Launch { env, args: vec!["python".to_owned(), "-c".to_owned(), script], takes: Vec::new() };
+        return Launch {
+            env,
+            args: vec!["python".to_owned(), "-c".to_owned(), script],
+            takes: Vec::new(),
+        };
     }
     let class = class(architecture);
     let placed = if plan.devices.len() <= 1 && plan.split.offload == Offload::None {
         "device_map={\"\": 0}".to_owned()
     } else {
         let share = |rank: usize| {
-            let reserve = if rank == 0 { largest_layer } else { Bytes::ZERO };
-            format!("{rank}: \"{}MiB\"", (weights(rank) + reserve).div_ceil(1 << 20).get())
+            let reserve = if rank == 0 {
+                largest_layer
+            } else {
+                Bytes::ZERO
+            };
+            format!(
+                "{rank}: \"{}MiB\"",
+                (weights(rank) + reserve).div_ceil(1 << 20).get()
+            )
         };
         let mut shares: Vec<String> = (0..plan.devices.len()).map(share).collect();
         if plan.split.offload != Offload::None {
             shares.push("\"cpu\": \"1000GiB\"".to_owned());
         }
-        format!("device_map=\"{}\", max_memory={{{}}}", settings.device_map, shares.join(", "))
+        format!(
+            "device_map=\"{}\", max_memory={{{}}}",
+            settings.device_map,
+            shares.join(", ")
+        )
     };
     let _ = write!(
         script,
@@ -58,11 +79,19 @@ pub(super) fn launch(
          attn_implementation=\"{}\")",
         settings.attention
     );
-    Launch { env, args: vec!["python".to_owned(), "-c".to_owned(), script], takes: Vec::new() }
+    Launch {
+        env,
+        args: vec!["python".to_owned(), "-c".to_owned(), script],
+        takes: Vec::new(),
+    }
 }
 
 fn visible(plan: &LaunchPlan<'_>) -> String {
-    plan.devices.iter().map(|device| device.facts.uuid.as_str()).collect::<Vec<_>>().join(",")
+    plan.devices
+        .iter()
+        .map(|device| device.facts.uuid.as_str())
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// The automatic class for the task.

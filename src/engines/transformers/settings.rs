@@ -14,11 +14,17 @@ use crate::model::Dtype;
 use crate::model::architecture::{Architecture, Task};
 
 /// transformers' parameters by name.
-static PARAMETERS: ParameterList = ParameterList::new(NAME, include_str!("../profiles/parameters/transformers.toml"));
+static PARAMETERS: ParameterList = ParameterList::new(
+    NAME,
+    include_str!("../profiles/parameters/transformers.toml"),
+);
 
 /// Everything that enters the figures.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a parameter of the library, by itself")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a parameter of the library, by itself"
+)]
 pub(super) struct Settings {
     /// `5.23` or `4`.
     pub(super) profile: &'static str,
@@ -42,59 +48,101 @@ pub(super) struct Settings {
 impl Settings {
     pub(super) fn new(case: &Case<'_>, architecture: &Architecture) -> Result<Self, EngineError> {
         let given = Parameters::new(&PARAMETERS, case.version, case.parameters)?;
-        let before = |release: &[u32]| case.version.is_some_and(|version| !version.is_at_least(release));
+        let before = |release: &[u32]| {
+            case.version
+                .is_some_and(|version| !version.is_at_least(release))
+        };
         let old = before(&[5]);
         let mut assumptions = Vec::new();
         let stored = model_dtype(case.model.format, &case.model.inventory, Some(architecture));
         let dtype = match case.asked.dtype.as_deref() {
             // Before version 5 a model is loaded in 32-bit floats unless told otherwise.
             None if old && architecture.quantization.is_none() => {
-                assumptions.push("transformers 4 loads in float32 unless torch_dtype is passed".to_owned());
+                assumptions.push(
+                    "transformers 4 loads in float32 unless torch_dtype is passed".to_owned(),
+                );
                 Dtype::F32
             }
             None | Some("auto") => stored,
             Some(name) => named(name)?,
         };
         let attention = given
-            .choice("attn_implementation", &["sdpa", "eager", "flash_attention_2", "flash_attention_3"])?
+            .choice(
+                "attn_implementation",
+                &["sdpa", "eager", "flash_attention_2", "flash_attention_3"],
+            )?
             .unwrap_or("sdpa");
-        let static_cache =
-            given.choice("cache_implementation", &["dynamic", "static"])?.is_some_and(|cache| cache == "static");
-        if let Some(name) = case.asked.kv_cache_dtype.as_deref().filter(|name| *name != "auto")
-            && COMPUTE.iter().find(|(known, _)| *known == name).map(|(_, dtype)| *dtype) != Some(dtype)
+        let static_cache = given
+            .choice("cache_implementation", &["dynamic", "static"])?
+            .is_some_and(|cache| cache == "static");
+        if let Some(name) = case
+            .asked
+            .kv_cache_dtype
+            .as_deref()
+            .filter(|name| *name != "auto")
+            && COMPUTE
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, dtype)| *dtype)
+                != Some(dtype)
         {
             let why = "the cache is kept in the model's dtype; quantised caches are not covered";
             let (name, value) = ("kv_cache_dtype".to_owned(), name.to_owned());
-            return Err(EngineError::BadParameter { engine: NAME, name, value, why: why.to_owned() });
+            return Err(EngineError::BadParameter {
+                engine: NAME,
+                name,
+                value,
+                why: why.to_owned(),
+            });
         }
         let context = match (case.asked.context, architecture.max_context) {
             (Some(AskedContext::Tokens(tokens)), _) => tokens,
             (_, Some(longest)) => longest,
             (_, None) => {
-                assumptions.push("the configuration gives no length: a context of 2048 is assumed".to_owned());
+                assumptions.push(
+                    "the configuration gives no length: a context of 2048 is assumed".to_owned(),
+                );
                 2048
             }
         };
-        if let Some(longest) = architecture.max_context.filter(|longest| context > *longest) {
-            assumptions.push(format!("{context} tokens are more than the {longest} that the model is configured for"));
+        if let Some(longest) = architecture
+            .max_context
+            .filter(|longest| context > *longest)
+        {
+            assumptions.push(format!(
+                "{context} tokens are more than the {longest} that the model is configured for"
+            ));
         }
-        match architecture.quantization.as_ref().map(|quantization| quantization.method.as_str()) {
+        match architecture
+            .quantization
+            .as_ref()
+            .map(|quantization| quantization.method.as_str())
+        {
             Some("mxfp4") => {
-                assumptions.push("without the kernels package MXFP4 weights are unpacked to the dtype".to_owned());
+                assumptions.push(
+                    "without the kernels package MXFP4 weights are unpacked to the dtype"
+                        .to_owned(),
+                );
             }
             Some("compressed-tensors") => {
-                assumptions.push("compressed weights may be unpacked to the dtype at the first pass".to_owned());
+                assumptions.push(
+                    "compressed weights may be unpacked to the dtype at the first pass".to_owned(),
+                );
             }
             _ => {}
         }
         let encodes = architecture.task == Task::Encode;
         if !encodes {
-            assumptions.push("the whole context is taken to be prompt, prefilled in one step".to_owned());
+            assumptions
+                .push("the whole context is taken to be prompt, prefilled in one step".to_owned());
         }
         Ok(Self {
             profile: if old { "4" } else { "5.23" },
             dtype,
-            workload: Workload { context, sequences: case.asked.sequences.unwrap_or(1) },
+            workload: Workload {
+                context,
+                sequences: case.asked.sequences.unwrap_or(1),
+            },
             eager: attention == "eager",
             attention,
             static_cache,
@@ -102,7 +150,10 @@ impl Settings {
             prefill_chunk: given.size("prefill_chunk_size")?,
             expands_latent: before(&[5, 23]),
             device_map: given
-                .choice("device_map", &["auto", "balanced", "balanced_low_0", "sequential"])?
+                .choice(
+                    "device_map",
+                    &["auto", "balanced", "balanced_low_0", "sequential"],
+                )?
                 .unwrap_or("sequential"),
             assumptions,
         })
@@ -113,7 +164,11 @@ impl Settings {
     }
 
     pub(super) fn parameters(&self) -> BTreeMap<String, Value> {
-        let cache = if self.static_cache { "static" } else { "dynamic" };
+        let cache = if self.static_cache {
+            "static"
+        } else {
+            "dynamic"
+        };
         BTreeMap::from([
             ("dtype".to_owned(), json!(dtype_name(self.dtype))),
             ("attn_implementation".to_owned(), json!(self.attention)),
@@ -126,18 +181,25 @@ impl Settings {
 }
 
 fn named(name: &str) -> Result<Dtype, EngineError> {
-    COMPUTE.iter().find(|(known, _)| *known == name).map(|(_, dtype)| *dtype).ok_or_else(|| EngineError::BadParameter {
-        engine: NAME,
-        name: "dtype".to_owned(),
-        value: name.to_owned(),
-        why: "auto, bfloat16, float16 or float32 is expected".to_owned(),
-    })
+    COMPUTE
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, dtype)| *dtype)
+        .ok_or_else(|| EngineError::BadParameter {
+            engine: NAME,
+            name: "dtype".to_owned(),
+            value: name.to_owned(),
+            why: "auto, bfloat16, float16 or float32 is expected".to_owned(),
+        })
 }
 
-/// transformers `quantizers/quantizer_finegrained_fp8.py` and `quantizer_mxfp4.py`: below these, checkpoints are
-/// dequantised to bfloat16 while they load; `quantizer_fbgemm_fp8.py` refuses.
+/// transformers `quantizers/quantizer_finegrained_fp8.py` and `quantizer_mxfp4.py`: below these,
+/// checkpoints are dequantised to bfloat16 while they load; `quantizer_fbgemm_fp8.py` refuses.
 pub(super) fn fitness(architecture: &Architecture, dtype: Dtype, device: &DeviceFacts) -> Fitness {
-    let method = architecture.quantization.as_ref().map(|quantization| quantization.method.as_str());
+    let method = architecture
+        .quantization
+        .as_ref()
+        .map(|quantization| quantization.method.as_str());
     let least = match method {
         Some("fp8") => 89,
         Some("fbgemm_fp8") => 90,
@@ -151,10 +213,12 @@ pub(super) fn fitness(architecture: &Architecture, dtype: Dtype, device: &Device
             least / 10,
             least % 10
         )),
-        None if least > 0 => Fitness::Degraded("its compute capability is unknown, so nothing was checked".to_owned()),
-        Some(capability) if capability < 80 && dtype == Dtype::BF16 => {
-            Fitness::Degraded("bfloat16 is emulated below compute capability 8.0; float16 is faster".to_owned())
-        }
+        None if least > 0 => Fitness::Degraded(
+            "its compute capability is unknown, so nothing was checked".to_owned(),
+        ),
+        Some(capability) if capability < 80 && dtype == Dtype::BF16 => Fitness::Degraded(
+            "bfloat16 is emulated below compute capability 8.0; float16 is faster".to_owned(),
+        ),
         _ => Fitness::Able,
     }
 }

@@ -27,7 +27,10 @@ const LAYER: u64 = 64 * 64 * 2;
 const EMBEDDING: u64 = 100 * 64 * 2;
 
 fn asked_dtype(dtype: &str) -> AskedWorkload {
-    AskedWorkload { dtype: Some(dtype.to_owned()), ..tokens(100) }
+    AskedWorkload {
+        dtype: Some(dtype.to_owned()),
+        ..tokens(100)
+    }
 }
 
 #[test]
@@ -35,12 +38,26 @@ fn floats_are_cast_and_version_4_loads_in_32_bits() {
     let model = model(&qwen3(), weights());
     let bytes = |asked: AskedWorkload, version| {
         let prepared = prepare(&Transformers, &model, asked, (version, NONE)).unwrap();
-        sum(&components(prepared.as_ref(), &Split::single(4), 0), ComponentName::Weights).likely.get()
+        sum(
+            &components(prepared.as_ref(), &Split::single(4), 0),
+            ComponentName::Weights,
+        )
+        .likely
+        .get()
     };
     assert_eq!(bytes(tokens(100), None), EMBEDDING + 4 * LAYER);
-    assert_eq!(bytes(asked_dtype("float32"), None), 2 * (EMBEDDING + 4 * LAYER));
-    assert_eq!(bytes(tokens(100), Some("4.57")), 2 * (EMBEDDING + 4 * LAYER));
-    assert_eq!(bytes(asked_dtype("auto"), Some("4.57")), EMBEDDING + 4 * LAYER);
+    assert_eq!(
+        bytes(asked_dtype("float32"), None),
+        2 * (EMBEDDING + 4 * LAYER)
+    );
+    assert_eq!(
+        bytes(tokens(100), Some("4.57")),
+        2 * (EMBEDDING + 4 * LAYER)
+    );
+    assert_eq!(
+        bytes(asked_dtype("auto"), Some("4.57")),
+        EMBEDDING + 4 * LAYER
+    );
 }
 
 #[test]
@@ -48,7 +65,10 @@ fn a_growing_cache_holds_one_layer_twice() {
     let model = model(&qwen3(), weights());
     let cache = |parameters: &BTreeMap<String, Value>| {
         let prepared = prepare(&Transformers, &model, tokens(100), (None, parameters)).unwrap();
-        sum(&components(prepared.as_ref(), &Split::single(4), 0), ComponentName::KvCache)
+        sum(
+            &components(prepared.as_ref(), &Split::single(4), 0),
+            ComponentName::KvCache,
+        )
     };
     let layer = 100 * 2 * 32 * 2;
     assert_eq!(cache(NONE).low, Bytes::new(4 * layer));
@@ -64,17 +84,29 @@ fn sliding_layers_drop_what_falls_out_of_the_window() {
     let mistral = json!({"model_type": "mistral", "torch_dtype": "bfloat16"});
     let model = model(&mistral, Inventory::default());
     let prepared = prepare(&Transformers, &model, tokens(8192), (None, NONE)).unwrap();
-    let cache = sum(&components(prepared.as_ref(), &Split::single(32), 0), ComponentName::KvCache);
+    let cache = sum(
+        &components(prepared.as_ref(), &Split::single(32), 0),
+        ComponentName::KvCache,
+    );
     assert_eq!(cache.low, Bytes::new(32 * 4095 * 8 * 256 * 2));
     assert_eq!(prepared.kv_bytes_per_token(), Bytes::ZERO);
 }
 
 #[test]
 fn version_4_expands_latents_71_times() {
-    let model = model(&json!({"model_type": "deepseek_v3", "torch_dtype": "bfloat16"}), Inventory::default());
+    let model = model(
+        &json!({"model_type": "deepseek_v3", "torch_dtype": "bfloat16"}),
+        Inventory::default(),
+    );
     let per_token = |version| {
-        let asked = AskedWorkload { dtype: Some("auto".to_owned()), ..tokens(100) };
-        prepare(&Transformers, &model, asked, (version, NONE)).unwrap().kv_bytes_per_token().get()
+        let asked = AskedWorkload {
+            dtype: Some("auto".to_owned()),
+            ..tokens(100)
+        };
+        prepare(&Transformers, &model, asked, (version, NONE))
+            .unwrap()
+            .kv_bytes_per_token()
+            .get()
     };
     assert_eq!(per_token(None), 61 * 576 * 2);
     assert_eq!(per_token(Some("4.57")), 61 * 128 * (192 + 128) * 2);
@@ -86,7 +118,12 @@ fn eager_attention_pays_for_every_pair_of_tokens() {
     let step = |attention: &str| {
         let parameters = BTreeMap::from([("attn_implementation".to_owned(), json!(attention))]);
         let prepared = prepare(&Transformers, &model, tokens(1000), (None, &parameters)).unwrap();
-        sum(&components(prepared.as_ref(), &Split::single(4), 0), ComponentName::Activations).likely.get()
+        sum(
+            &components(prepared.as_ref(), &Split::single(4), 0),
+            ComponentName::Activations,
+        )
+        .likely
+        .get()
     };
     assert_eq!(step("eager") - step("sdpa"), 4 * 1000 * 1000 * (2 + 4));
 }
@@ -96,7 +133,10 @@ fn encoders_keep_nothing_and_pay_by_token() {
     let bert = json!({"model_type": "bert", "torch_dtype": "float32"});
     let model = model(&bert, Inventory::default());
     let step = |sequences| {
-        let asked = AskedWorkload { sequences: Some(sequences), ..AskedWorkload::default() };
+        let asked = AskedWorkload {
+            sequences: Some(sequences),
+            ..AskedWorkload::default()
+        };
         let prepared = prepare(&Transformers, &model, asked, (None, NONE)).unwrap();
         assert_eq!(prepared.kv_bytes_per_token(), Bytes::ZERO);
         let parts = components(prepared.as_ref(), &Split::single(12), 0);
@@ -111,13 +151,26 @@ fn encoders_keep_nothing_and_pay_by_token() {
 fn offloaded_layers_leave_the_device_and_pass_through_it() {
     let model = model(&qwen3(), weights());
     let prepared = prepare(&Transformers, &model, tokens(100), (None, NONE)).unwrap();
-    let split = Split { offload: Offload::Layers { layers: 3 }, ..Split::single(4) };
+    let split = Split {
+        offload: Offload::Layers { layers: 3 },
+        ..Split::single(4)
+    };
     prepared.check(&split).unwrap();
-    let on_device = sum(&components(prepared.as_ref(), &split, 0), ComponentName::Weights).likely.get();
+    let on_device = sum(
+        &components(prepared.as_ref(), &split, 0),
+        ComponentName::Weights,
+    )
+    .likely
+    .get();
     assert_eq!(on_device, EMBEDDING + LAYER + LAYER);
     let host = prepared.host(&split, prepared.workload()).unwrap();
     assert_eq!(sum(&host, ComponentName::Host).likely.get(), 3 * LAYER);
-    prepared.check(&Split { offload: Offload::Components, ..Split::single(4) }).unwrap_err();
+    prepared
+        .check(&Split {
+            offload: Offload::Components,
+            ..Split::single(4)
+        })
+        .unwrap_err();
 }
 
 #[test]
@@ -125,16 +178,32 @@ fn the_launch_line_gives_each_device_its_share() {
     let model = model(&qwen3(), weights());
     let prepared = prepare(&Transformers, &model, tokens(100), (None, NONE)).unwrap();
     let facts = device();
-    let one = LaunchDevice { facts: &facts, available: Bytes::gib(1), required: Bytes::gib(1), free: None };
+    let one = LaunchDevice {
+        facts: &facts,
+        available: Bytes::gib(1),
+        required: Bytes::gib(1),
+        free: None,
+    };
     let workload = prepared.workload();
-    let single = prepared.launch(&LaunchPlan { split: &Split::single(4), workload, devices: &[one] });
+    let single = prepared.launch(&LaunchPlan {
+        split: &Split::single(4),
+        workload,
+        devices: &[one],
+    });
     assert_eq!(
         single.args[2],
         "from transformers import AutoModelForCausalLM\nmodel = AutoModelForCausalLM.from_pretrained(\"owner/name\", \
          revision=\"c0ffee\", dtype=\"bfloat16\", device_map={\"\": 0}, attn_implementation=\"sdpa\")"
     );
-    let split = Split { stages: vec![0..1, 1..4], ..Split::single(4) };
-    let both = prepared.launch(&LaunchPlan { split: &split, workload, devices: &[one, one] });
+    let split = Split {
+        stages: vec![0..1, 1..4],
+        ..Split::single(4)
+    };
+    let both = prepared.launch(&LaunchPlan {
+        split: &split,
+        workload,
+        devices: &[one, one],
+    });
     assert!(
         both.args[2].contains("device_map=\"sequential\", max_memory={0: \"1MiB\", 1: \"1MiB\"}"),
         "{}",
@@ -146,19 +215,37 @@ fn the_launch_line_gives_each_device_its_share() {
 fn packed_weights_may_end_unpacked() {
     let mut config = qwen3();
     config["quantization_config"] = json!({"quant_method": "mxfp4"});
-    let packed = inventory(&[("", "model.layers.0.mlp.experts.w_blocks", Dtype::U8, &[4, 8, 2, 16])]);
+    let packed = inventory(&[(
+        "",
+        "model.layers.0.mlp.experts.w_blocks",
+        Dtype::U8,
+        &[4, 8, 2, 16],
+    )]);
     let model = model(&config, packed);
     let prepared = prepare(&Transformers, &model, tokens(1), (None, NONE)).unwrap();
-    let weights = sum(&components(prepared.as_ref(), &Split::single(4), 0), ComponentName::Weights);
-    assert_eq!((weights.likely, weights.high), (Bytes::new(1024), Bytes::new(4096)));
-    assert!(prepared.assumptions().iter().any(|line| line.contains("kernels package")));
+    let weights = sum(
+        &components(prepared.as_ref(), &Split::single(4), 0),
+        ComponentName::Weights,
+    );
+    assert_eq!(
+        (weights.likely, weights.high),
+        (Bytes::new(1024), Bytes::new(4096))
+    );
+    assert!(
+        prepared
+            .assumptions()
+            .iter()
+            .any(|line| line.contains("kernels package"))
+    );
 }
 
 #[test]
 fn what_transformers_cannot_load_is_refused() {
     let refused = |config: &Value| {
         let model = model(config, Inventory::default());
-        prepare(&Transformers, &model, tokens(1), (None, NONE)).err().map(|error| error.to_string())
+        prepare(&Transformers, &model, tokens(1), (None, NONE))
+            .err()
+            .map(|error| error.to_string())
     };
     let mut config = qwen3();
     config["quantization"] = json!({"bits": 4, "group_size": 64});
@@ -168,23 +255,42 @@ fn what_transformers_cannot_load_is_refused() {
 
 #[test]
 fn pickles_are_widened_to_the_dtype_asked_for() {
-    let model = Model { format: Format::PytorchBin, ..model(&qwen3(), weights()) };
+    let model = Model {
+        format: Format::PytorchBin,
+        ..model(&qwen3(), weights())
+    };
     let stored = sum_of_weights(&model, tokens(100), None);
-    assert_eq!(sum_of_weights(&model, tokens(100), Some("4.57")), stored * 2 * 2);
+    assert_eq!(
+        sum_of_weights(&model, tokens(100), Some("4.57")),
+        stored * 2 * 2
+    );
 }
 
 /// Pickled tensors have no dtype of their own.
 fn sum_of_weights(model: &Model, asked: AskedWorkload, version: Option<&str>) -> Bytes {
     let prepared = prepare(&Transformers, model, asked, (version, NONE)).unwrap();
-    sum(&components(prepared.as_ref(), &Split::single(4), 0), ComponentName::Weights).likely
+    sum(
+        &components(prepared.as_ref(), &Split::single(4), 0),
+        ComponentName::Weights,
+    )
+    .likely
 }
 
 #[test]
 fn an_unknown_device_is_not_called_able_of_a_quantisation_that_asks_for_one() {
     let of = |method: &str, capability| {
-        let config = json!({"model_type": "llama", "quantization_config": {"quant_method": method}});
-        let architecture = crate::model::config::architecture(&config, None, &Inventory::default()).unwrap();
-        settings::fitness(&architecture, Dtype::F16, &DeviceFacts { compute_capability: capability, ..device() })
+        let config =
+            json!({"model_type": "llama", "quantization_config": {"quant_method": method}});
+        let architecture =
+            crate::model::config::architecture(&config, None, &Inventory::default()).unwrap();
+        settings::fitness(
+            &architecture,
+            Dtype::F16,
+            &DeviceFacts {
+                compute_capability: capability,
+                ..device()
+            },
+        )
     };
     assert!(matches!(of("fp8", None), Fitness::Degraded(_)));
     assert!(matches!(of("gptq", None), Fitness::Able));
@@ -194,11 +300,32 @@ fn an_unknown_device_is_not_called_able_of_a_quantisation_that_asks_for_one() {
 
 #[test]
 fn raw_audio_has_no_longest_length_and_its_convolutions_count() {
-    let hubert =
-        model(&json!({"architectures": ["HubertModel"], "model_type": "hubert", "torch_dtype": "float32"}), weights());
+    let hubert = model(
+        &json!({"architectures": ["HubertModel"], "model_type": "hubert", "torch_dtype": "float32"}),
+        weights(),
+    );
     assert_eq!(hubert.architecture.as_ref().unwrap().max_context, None);
-    let prepared = prepare(&Transformers, &hubert, AskedWorkload::default(), (None, NONE)).unwrap();
-    assert!(prepared.assumptions().iter().any(|said| said.contains("2048")), "{:?}", prepared.assumptions());
-    let step = sum(&components(prepared.as_ref(), &Split::single(12), 0), ComponentName::Activations);
-    assert!(step.likely >= Bytes::new(2048 * 64 * 512 * 3 * 4), "{step:?}");
+    let prepared = prepare(
+        &Transformers,
+        &hubert,
+        AskedWorkload::default(),
+        (None, NONE),
+    )
+    .unwrap();
+    assert!(
+        prepared
+            .assumptions()
+            .iter()
+            .any(|said| said.contains("2048")),
+        "{:?}",
+        prepared.assumptions()
+    );
+    let step = sum(
+        &components(prepared.as_ref(), &Split::single(12), 0),
+        ComponentName::Activations,
+    );
+    assert!(
+        step.likely >= Bytes::new(2048 * 64 * 512 * 3 * 4),
+        "{step:?}"
+    );
 }

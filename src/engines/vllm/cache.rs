@@ -1,8 +1,8 @@
 //! vLLM's KV cache: pages, groups and blocks.
 //!
-//! Sources: vLLM 0.33 `v1/kv_cache_interface.py`, `v1/core/kv_cache_planning.py` (`get_kv_cache_groups`,
-//! `_get_kv_cache_groups_uniform_page_size`), `platforms/interface.py` (`_align_hybrid_block_size`), `config/vllm.py`
-//! (`max_in_flight_tokens`).
+//! Sources: vLLM 0.33 `v1/kv_cache_interface.py`, `v1/core/kv_cache_planning.py`
+//! (`get_kv_cache_groups`, `_get_kv_cache_groups_uniform_page_size`), `platforms/interface.py`
+//! (`_align_hybrid_block_size`), `config/vllm.py` (`max_in_flight_tokens`).
 
 use std::ops::Range;
 
@@ -99,20 +99,51 @@ impl CachePages {
                         Span::Cross { tokens } => Keeps::Encoder(tokens),
                         _ => Keeps::All,
                     };
-                    (keeps, token_bytes(attention, rules.kv, rules.tensor), Bytes::ZERO)
+                    (
+                        keeps,
+                        token_bytes(attention, rules.kv, rules.tensor),
+                        Bytes::ZERO,
+                    )
                 }
-                CacheKind::Latent(latent) => (Keeps::All, latent_bytes(latent, rules.kv, layers.sparse()), Bytes::ZERO),
+                CacheKind::Latent(latent) => (
+                    Keeps::All,
+                    latent_bytes(latent, rules.kv, layers.sparse()),
+                    Bytes::ZERO,
+                ),
                 CacheKind::State(state) => {
                     let (conv, recurrent) = state_elements(state, rules.tensor, rules.speculative);
-                    let bytes = if float32_state(state) { 4 } else { rules.state_bytes };
+                    let bytes = if float32_state(state) {
+                        4
+                    } else {
+                        rules.state_bytes
+                    };
                     let extra = u64::from(rules.checkpoint && exports_checkpoints(state));
-                    (Keeps::State { extra }, Bytes::ZERO, conv * rules.conv_bytes + recurrent * bytes)
+                    (
+                        Keeps::State { extra },
+                        Bytes::ZERO,
+                        conv * rules.conv_bytes + recurrent * bytes,
+                    )
                 }
             };
-            let page = if page == Bytes::ZERO { per_token * rules.block_tokens } else { page };
-            kinds.push(Kind { index, keeps, page, block: rules.block_tokens, groups: 1 });
+            let page = if page == Bytes::ZERO {
+                per_token * rules.block_tokens
+            } else {
+                page
+            };
+            kinds.push(Kind {
+                index,
+                keeps,
+                page,
+                block: rules.block_tokens,
+                groups: 1,
+            });
         }
-        let mut pages = Self { kinds, summed: false, compressed, rules };
+        let mut pages = Self {
+            kinds,
+            summed: false,
+            compressed,
+            rules,
+        };
         pages.align(layers);
         pages.group(layers, all);
         pages
@@ -121,14 +152,39 @@ impl CachePages {
     /// `_align_hybrid_block_size`: attention blocks grow until a page holds a state.
     fn align(&mut self, layers: &CacheLayers) {
         let state = |kind: &Kind| matches!(kind.keeps, Keeps::State { .. });
-        let Some(state_page) = self.kinds.iter().filter(|kind| state(kind)).map(|kind| kind.page).max() else { return };
+        let Some(state_page) = self
+            .kinds
+            .iter()
+            .filter(|kind| state(kind))
+            .map(|kind| kind.page)
+            .max()
+        else {
+            return;
+        };
         let base = self.rules.block_tokens.max(1);
-        let attention: Vec<Bytes> =
-            self.kinds.iter().filter(|kind| !state(kind)).map(|kind| kind.page.div_ceil(base)).collect();
-        let Some(per_token) = attention.iter().copied().max().filter(|bytes| *bytes > Bytes::ZERO) else { return };
-        let latent = layers.kinds().iter().any(|kind| matches!(kind, CacheKind::Latent(_)));
+        let attention: Vec<Bytes> = self
+            .kinds
+            .iter()
+            .filter(|kind| !state(kind))
+            .map(|kind| kind.page.div_ceil(base))
+            .collect();
+        let Some(per_token) = attention
+            .iter()
+            .copied()
+            .max()
+            .filter(|bytes| *bytes > Bytes::ZERO)
+        else {
+            return;
+        };
+        let latent = layers
+            .kinds()
+            .iter()
+            .any(|kind| matches!(kind, CacheKind::Latent(_)));
         let step = if latent { base.max(128) } else { base };
-        let blocks = state_page.div_ceil((per_token * step).get().max(1)).get().max(1);
+        let blocks = state_page
+            .div_ceil((per_token * step).get().max(1))
+            .get()
+            .max(1);
         let (block, page) = (step.saturating_mul(blocks), per_token * step * blocks);
         for kind in &mut self.kinds {
             if matches!(kind.keeps, Keeps::State { .. }) {
@@ -140,15 +196,23 @@ impl CachePages {
         }
     }
 
-    /// Equal kinds share a group; different ones are given equal pages and dealt to groups of equal size.
+    /// Equal kinds share a group; different ones are given equal pages and dealt to groups of equal
+    /// size.
     fn group(&mut self, layers: &CacheLayers, all: &Range<u32>) {
-        let uniform =
-            self.kinds.windows(2).all(|pair| pair[0].keeps == pair[1].keeps && pair[0].block == pair[1].block);
+        let uniform = self
+            .kinds
+            .windows(2)
+            .all(|pair| pair[0].keeps == pair[1].keeps && pair[0].block == pair[1].block);
         if uniform {
             self.summed = true;
             return;
         }
-        let widest = self.kinds.iter().map(|kind| kind.page).max().unwrap_or_default();
+        let widest = self
+            .kinds
+            .iter()
+            .map(|kind| kind.page)
+            .max()
+            .unwrap_or_default();
         for kind in &mut self.kinds {
             let page = kind.page.get().max(1);
             if !matches!(kind.keeps, Keeps::State { .. }) && widest.get().is_multiple_of(page) {
@@ -157,8 +221,15 @@ impl CachePages {
             kind.page = widest;
         }
         let counts = || self.kinds.iter().map(|kind| layers.layers(kind.index, all));
-        let (least, most) = (counts().min().unwrap_or(1).max(1), counts().max().unwrap_or(1).max(1));
-        let size = if most.saturating_mul(2) < least.saturating_mul(3) { most } else { least };
+        let (least, most) = (
+            counts().min().unwrap_or(1).max(1),
+            counts().max().unwrap_or(1).max(1),
+        );
+        let size = if most.saturating_mul(2) < least.saturating_mul(3) {
+            most
+        } else {
+            least
+        };
         for kind in &mut self.kinds {
             kind.groups = layers.layers(kind.index, all).div_ceil(size).max(1);
         }
@@ -169,34 +240,68 @@ impl CachePages {
         if let Some(compressed) = &self.compressed {
             return compressed.bytes_per_block(layers, range);
         }
-        let of = |kind: &Kind| kind.page * layers.layers(kind.index, range).div_ceil(kind.groups.max(1));
-        if self.summed { self.kinds.iter().map(of).sum() } else { self.kinds.iter().map(of).max().unwrap_or_default() }
+        let of = |kind: &Kind| {
+            kind.page
+                * layers
+                    .layers(kind.index, range)
+                    .div_ceil(kind.groups.max(1))
+        };
+        if self.summed {
+            self.kinds.iter().map(of).sum()
+        } else {
+            self.kinds.iter().map(of).max().unwrap_or_default()
+        }
     }
 
     /// Blocks of one sequence of `context` tokens.
     pub fn blocks(&self, layers: &CacheLayers, context: u64) -> Blocks {
         if let Some(compressed) = &self.compressed {
             let tokens = compressed.blocks(layers, context, self.rules.in_flight);
-            return Blocks { tokens, states: 0, states_high: 0 };
+            return Blocks {
+                tokens,
+                states: 0,
+                states_high: 0,
+            };
         }
-        let mut blocks = Blocks { tokens: 0, states: 0, states_high: 0 };
-        let kinds = if self.summed { self.kinds.get(..1).unwrap_or_default() } else { &self.kinds };
+        let mut blocks = Blocks {
+            tokens: 0,
+            states: 0,
+            states_high: 0,
+        };
+        let kinds = if self.summed {
+            self.kinds.get(..1).unwrap_or_default()
+        } else {
+            &self.kinds
+        };
         for kind in kinds {
-            let held = |tokens: u64| tokens.div_ceil(kind.block.max(1)).saturating_mul(kind.groups);
+            let held = |tokens: u64| {
+                tokens
+                    .div_ceil(kind.block.max(1))
+                    .saturating_mul(kind.groups)
+            };
             let mut tokens = 0;
             match kind.keeps {
                 Keeps::All => tokens = held(context.div_ceil(self.rules.context_parallel.max(1))),
                 Keeps::Window(window) => {
-                    let held_tokens = window.saturating_sub(1).saturating_add(self.rules.in_flight).min(context);
+                    let held_tokens = window
+                        .saturating_sub(1)
+                        .saturating_add(self.rules.in_flight)
+                        .min(context);
                     tokens = held(held_tokens).saturating_add(kind.groups);
                 }
-                Keeps::Chunk(chunk) => tokens = held(chunk.saturating_add(self.rules.in_flight).min(context)),
+                Keeps::Chunk(chunk) => {
+                    tokens = held(chunk.saturating_add(self.rules.in_flight).min(context))
+                }
                 Keeps::Encoder(encoder) => tokens = held(encoder),
                 Keeps::State { extra } => {
                     let mode = u64::from(self.rules.state_mode == StateMode::Align);
                     let each = self.rules.speculative.saturating_add(1 + mode);
-                    blocks.states = blocks.states.saturating_add(kind.groups.saturating_mul(each));
-                    let high = kind.groups.saturating_mul(each.saturating_add(extra * mode));
+                    blocks.states = blocks
+                        .states
+                        .saturating_add(kind.groups.saturating_mul(each));
+                    let high = kind
+                        .groups
+                        .saturating_mul(each.saturating_add(extra * mode));
                     blocks.states_high = blocks.states_high.saturating_add(high);
                 }
             }
@@ -205,32 +310,51 @@ impl CachePages {
         blocks
     }
 
-    /// The most that `bytes` of cache may turn out: one log of DeepSeek V4 is 5.4 % above the formula, another on it.
+    /// The most that `bytes` of cache may turn out: one log of DeepSeek V4 is 5.4 % above the
+    /// formula, another on it.
     pub fn doubt(&self, bytes: Bytes) -> Bytes {
-        if self.compressed.is_some() { bytes.scale(1055, 1000) } else { bytes }
+        if self.compressed.is_some() {
+            bytes.scale(1055, 1000)
+        } else {
+            bytes
+        }
     }
 
     /// Groups of all kinds.
     pub fn groups(&self) -> u64 {
-        if self.summed { 1 } else { self.kinds.iter().map(|kind| kind.groups).sum() }
+        if self.summed {
+            1
+        } else {
+            self.kinds.iter().map(|kind| kind.groups).sum()
+        }
     }
 
     /// Tokens of one block of the narrowest attention group.
     pub fn block_tokens(&self) -> u64 {
-        let attention = self.kinds.iter().filter(|kind| !matches!(kind.keeps, Keeps::State { .. }));
-        attention.map(|kind| kind.block).min().unwrap_or(self.rules.block_tokens)
+        let attention = self
+            .kinds
+            .iter()
+            .filter(|kind| !matches!(kind.keeps, Keeps::State { .. }));
+        attention
+            .map(|kind| kind.block)
+            .min()
+            .unwrap_or(self.rules.block_tokens)
     }
 
-    /// What releases before 0.21 log as "GPU KV cache size" for `blocks` blocks: whole groups of blocks.
+    /// What releases before 0.21 log as "GPU KV cache size" for `blocks` blocks: whole groups of
+    /// blocks.
     pub fn logged_tokens(&self, blocks: u64) -> u64 {
-        (blocks / self.groups().max(1)).saturating_mul(self.block_tokens()).saturating_mul(self.rules.context_parallel)
+        (blocks / self.groups().max(1))
+            .saturating_mul(self.block_tokens())
+            .saturating_mul(self.rules.context_parallel)
     }
 }
 
-/// Bytes of a latent and its indexer key for one token (`MLAAttentionSpec`, `layers/sparse_attn_indexer.py`).
+/// Bytes of a latent and its indexer key for one token (`MLAAttentionSpec`,
+/// `layers/sparse_attn_indexer.py`).
 ///
-/// A `sparse` model has indexers in some layers, whose choice the others share (GLM-5.2): all its latents are in the
-/// sparse backend's layout, and only the layers with an indexer keep its keys.
+/// A `sparse` model has indexers in some layers, whose choice the others share (GLM-5.2): all its
+/// latents are in the sparse backend's layout, and only the layers with an indexer keep its keys.
 pub fn latent_bytes(latent: &LatentAttention, kv: KvDtype, sparse: bool) -> Bytes {
     let (rank, rope) = (latent.kv_lora_rank, latent.rope_dim);
     if !sparse {
@@ -243,7 +367,9 @@ pub fn latent_bytes(latent: &LatentAttention, kv: KvDtype, sparse: bool) -> Byte
         KvDtype::Nvfp4 => rank / 2 + rank / 16 + rope,
         other => other.head_bytes(rank.saturating_add(rope)),
     };
-    let key = |indexer: Indexer| Bytes::new(indexer.head_dim) + Bytes::new(indexer.head_dim.div_ceil(128)) * 4;
+    let key = |indexer: Indexer| {
+        Bytes::new(indexer.head_dim) + Bytes::new(indexer.head_dim.div_ceil(128)) * 4
+    };
     Bytes::new(state) + latent.indexer.map_or(Bytes::ZERO, key)
 }
 
@@ -256,5 +382,8 @@ fn float32_state(state: &crate::model::architecture::Recurrent) -> bool {
 /// Kernels that export a checkpoint of the state during prefill.
 fn exports_checkpoints(state: &crate::model::architecture::Recurrent) -> bool {
     use crate::model::architecture::Recurrent;
-    matches!(state, Recurrent::Mamba2 { .. } | Recurrent::GatedDelta { .. } | Recurrent::Kda { .. })
+    matches!(
+        state,
+        Recurrent::Mamba2 { .. } | Recurrent::GatedDelta { .. } | Recurrent::Kda { .. }
+    )
 }

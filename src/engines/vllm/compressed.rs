@@ -1,7 +1,8 @@
-//! DeepSeek V4's caches: compressed latents, windows, compressor states and indexer keys in packed groups.
+//! DeepSeek V4's caches: compressed latents, windows, compressor states and indexer keys in packed
+//! groups.
 //!
-//! Source: vLLM 0.33 `models/deepseek_v4/*`; checked on a log that serves 1.19 sequences of 1,048,576 tokens in
-//! 8.28 GiB at 4096 tokens a step.
+//! Source: vLLM 0.33 `models/deepseek_v4/*`; checked on a log that serves 1.19 sequences of
+//! 1,048,576 tokens in 8.28 GiB at 4096 tokens a step.
 
 use std::ops::Range;
 
@@ -33,9 +34,15 @@ pub(super) struct CompressedCache {
 impl CompressedCache {
     /// The caches, if `layers` are of this family.
     pub(super) fn new(layers: &CacheLayers) -> Option<Self> {
-        let mut found = Self { ratios: Vec::new(), window: 128, indexer_bytes: 132 };
+        let mut found = Self {
+            ratios: Vec::new(),
+            window: 128,
+            indexer_bytes: 132,
+        };
         for (index, kind) in layers.kinds().iter().enumerate() {
-            let CacheKind::Latent(latent) = kind else { return None };
+            let CacheKind::Latent(latent) = kind else {
+                return None;
+            };
             found.ratios.push((index, latent.compress_ratio?));
             found.window = latent.window.unwrap_or(found.window);
             if let Some(indexer) = latent.indexer {
@@ -53,10 +60,18 @@ impl CompressedCache {
                 let states = Bytes::new((BLOCK_TOKENS / ratio.min(BLOCK_TOKENS)).max(1));
                 let main = (states * STATE_BYTES).round_up(PAGE_STEP);
                 // Only the finely compressed layers are searched by an indexer.
-                if indexed(ratio) { main + states * self.indexer_bytes } else { main }
+                if indexed(ratio) {
+                    main + states * self.indexer_bytes
+                } else {
+                    main
+                }
             }
         };
-        let sum: Bytes = self.ratios.iter().map(|(kind, ratio)| page(*ratio) * layers.layers(*kind, range)).sum();
+        let sum: Bytes = self
+            .ratios
+            .iter()
+            .map(|(kind, ratio)| page(*ratio) * layers.layers(*kind, range))
+            .sum();
         // A stage of window layers only still needs a block to hold their pages.
         sum.max(Bytes::new((BLOCK_TOKENS / 4) * STATE_BYTES).round_up(PAGE_STEP))
     }
@@ -65,18 +80,31 @@ impl CompressedCache {
     pub(super) fn blocks(&self, layers: &CacheLayers, context: u64, in_flight: u64) -> u64 {
         let all = 0..u32::MAX;
         let block = self.bytes_per_block(layers, &all).get().max(1);
-        let window_page = Bytes::new(WINDOW_BLOCK_TOKENS * STATE_BYTES).round_up(PAGE_STEP).get();
-        let kinds = || self.ratios.iter().map(|(kind, ratio)| (layers.layers(*kind, &all), *ratio));
+        let window_page = Bytes::new(WINDOW_BLOCK_TOKENS * STATE_BYTES)
+            .round_up(PAGE_STEP)
+            .get();
+        let kinds = || {
+            self.ratios
+                .iter()
+                .map(|(kind, ratio)| (layers.layers(*kind, &all), *ratio))
+        };
         let groups = |layers: u64, page: u64| match layers {
             0 => 0,
             layers => layers.div_ceil((block / page).max(1)),
         };
         let windowed = |window: u64, tokens: u64| {
-            window.saturating_sub(1).saturating_add(in_flight).min(context).div_ceil(tokens) + 1
+            window
+                .saturating_sub(1)
+                .saturating_add(in_flight)
+                .min(context)
+                .div_ceil(tokens)
+                + 1
         };
         let mut sum = context.div_ceil(BLOCK_TOKENS);
         let total: u64 = kinds().map(|(layers, _)| layers).sum();
-        sum = sum.saturating_add(groups(total, window_page).saturating_mul(windowed(self.window, WINDOW_BLOCK_TOKENS)));
+        sum = sum.saturating_add(
+            groups(total, window_page).saturating_mul(windowed(self.window, WINDOW_BLOCK_TOKENS)),
+        );
         for (layers, ratio) in kinds().filter(|(_, ratio)| *ratio > 0) {
             // A compressor sees two of its own strides when it is fine, one when it is coarse.
             let (page, window, tokens) = if indexed(ratio) {
@@ -101,7 +129,11 @@ mod tests {
     use crate::model::architecture::{FeedForward, Indexer, LatentAttention, Layer, Mixer, Task};
 
     fn layer(ratio: u64) -> Layer {
-        let indexer = (ratio == 4).then_some(Indexer { head_dim: 128, heads: 64, top_k: 512 });
+        let indexer = (ratio == 4).then_some(Indexer {
+            head_dim: 128,
+            heads: 64,
+            top_k: 512,
+        });
         let mixer = Mixer::Latent(LatentAttention {
             heads: 64,
             kv_lora_rank: 448,
@@ -113,15 +145,27 @@ mod tests {
             compress_ratio: Some(ratio),
             window: Some(128),
         });
-        Layer { mixer, beside: None, feed_forward: FeedForward::Experts }
+        Layer {
+            mixer,
+            beside: None,
+            feed_forward: FeedForward::Experts,
+        }
     }
 
     /// DeepSeek-V4-Flash: 2 window layers, 21 finely and 20 coarsely compressed ones.
     fn flash() -> CacheLayers {
-        let ratios = std::iter::repeat_n(0, 2).chain(std::iter::repeat_n(4, 21)).chain(std::iter::repeat_n(128, 20));
+        let ratios = std::iter::repeat_n(0, 2)
+            .chain(std::iter::repeat_n(4, 21))
+            .chain(std::iter::repeat_n(128, 20));
         let config = serde_json::json!({ "model_type": "llama", "num_hidden_layers": 1 });
-        let any = crate::model::config::architecture(&config, None, &crate::model::Inventory::default()).unwrap();
-        let architecture = Architecture { layers: ratios.map(layer).collect(), task: Task::Generate, ..any };
+        let any =
+            crate::model::config::architecture(&config, None, &crate::model::Inventory::default())
+                .unwrap();
+        let architecture = Architecture {
+            layers: ratios.map(layer).collect(),
+            task: Task::Generate,
+            ..any
+        };
         CacheLayers::new(&architecture, 0)
     }
 
@@ -129,7 +173,10 @@ mod tests {
     fn a_block_of_v4_flash() {
         let layers = flash();
         let cache = CompressedCache::new(&layers).unwrap();
-        assert_eq!(cache.bytes_per_block(&layers, &(0..43)), Bytes::new(998_208));
+        assert_eq!(
+            cache.bytes_per_block(&layers, &(0..43)),
+            Bytes::new(998_208)
+        );
         // A stage of window layers alone still holds their pages.
         assert_eq!(cache.bytes_per_block(&layers, &(0..2)), Bytes::new(37_440));
     }
@@ -139,7 +186,10 @@ mod tests {
         let layers = flash();
         let cache = CompressedCache::new(&layers).unwrap();
         let flight = 2 * 4096;
-        let expected = 4096 + 2 * (8319_u64.div_ceil(64) + 1) + (8199_u64.div_ceil(4) + 1) + (8319_u64.div_ceil(8) + 1);
+        let expected = 4096
+            + 2 * (8319_u64.div_ceil(64) + 1)
+            + (8199_u64.div_ceil(4) + 1)
+            + (8319_u64.div_ceil(8) + 1);
         assert_eq!(cache.blocks(&layers, 1_048_576, flight), expected);
     }
 }

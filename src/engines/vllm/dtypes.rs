@@ -18,7 +18,12 @@ pub(super) fn compute_dtype(
     assumptions: &mut Vec<String>,
 ) -> Result<ComputeDtype, EngineError> {
     let half_refused = refuses_half && unstable_in_half(architecture);
-    let wanted = case.asked.dtype.as_deref().or(given.word("dtype")?).filter(|name| *name != "auto");
+    let wanted = case
+        .asked
+        .dtype
+        .as_deref()
+        .or(given.word("dtype")?)
+        .filter(|name| *name != "auto");
     if let Some(name) = wanted {
         let dtype = ComputeDtype::parse(name).ok_or_else(|| EngineError::BadParameter {
             engine: ENGINE,
@@ -37,20 +42,30 @@ pub(super) fn compute_dtype(
     let sixteen = || {
         let old = capability.is_some_and(|capability| capability < 80);
         let pooling = matches!(architecture.task, Task::Encode | Task::Pool) && !half_refused;
-        if old || pooling { ComputeDtype::Float16 } else { ComputeDtype::Bfloat16 }
+        if old || pooling {
+            ComputeDtype::Float16
+        } else {
+            ComputeDtype::Bfloat16
+        }
     };
-    let stored = architecture.dtype.or_else(|| dominant(&case.model.inventory));
+    let stored = architecture
+        .dtype
+        .or_else(|| dominant(&case.model.inventory));
     let dtype = stored.and_then(ComputeDtype::from_config);
     Ok(match dtype {
         Some(ComputeDtype::Float32) | None => {
             let target = sixteen();
-            assumptions
-                .push(format!("dtype auto: weights stored or configured as float32 are cast to {}", target.name()));
+            assumptions.push(format!(
+                "dtype auto: weights stored or configured as float32 are cast to {}",
+                target.name()
+            ));
             target
         }
         Some(ComputeDtype::Bfloat16) if capability.is_some_and(|capability| capability < 80) => {
-            assumptions
-                .push("dtype auto: bfloat16 needs compute capability 8.0; vLLM falls back to float16".to_owned());
+            assumptions.push(
+                "dtype auto: bfloat16 needs compute capability 8.0; vLLM falls back to float16"
+                    .to_owned(),
+            );
             ComputeDtype::Float16
         }
         Some(dtype) => dtype,
@@ -66,7 +81,9 @@ fn dominant(inventory: &Inventory) -> Option<Dtype> {
             *sum = sum.saturating_add(class.bytes().get());
         }
     }
-    by.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(dtype, _)| dtype)
+    by.into_iter()
+        .max_by_key(|(_, bytes)| *bytes)
+        .map(|(dtype, _)| dtype)
 }
 
 pub(super) fn kv_dtype(
@@ -76,13 +93,22 @@ pub(super) fn kv_dtype(
     compute: ComputeDtype,
     capability: Option<u32>,
 ) -> Result<(KvDtype, String), EngineError> {
-    let asked = case.asked.kv_cache_dtype.as_deref().or(given.word("kv_cache_dtype")?).unwrap_or("auto");
-    let sparse =
-        architecture.layers.iter().any(|layer| matches!(&layer.mixer, Mixer::Latent(l) if l.indexer.is_some()));
+    let asked = case
+        .asked
+        .kv_cache_dtype
+        .as_deref()
+        .or(given.word("kv_cache_dtype")?)
+        .unwrap_or("auto");
+    let sparse = architecture
+        .layers
+        .iter()
+        .any(|layer| matches!(&layer.mixer, Mixer::Latent(l) if l.indexer.is_some()));
     let settled = match asked {
         "auto" => {
-            let scheme =
-                architecture.quantization.as_ref().and_then(|quantization| quantization.kv_cache_dtype.as_deref());
+            let scheme = architecture
+                .quantization
+                .as_ref()
+                .and_then(|quantization| quantization.kv_cache_dtype.as_deref());
             // GLM's sparse models take fp8 on SM10x by default.
             let glm = sparse
                 && architecture.model_type.starts_with("glm")
@@ -108,5 +134,7 @@ pub(super) fn kv_dtype(
 
 /// Families that vLLM does not run in float16.
 pub(super) fn unstable_in_half(architecture: &Architecture) -> bool {
-    ["gemma2", "gemma3", "glm4"].iter().any(|family| architecture.model_type.starts_with(family))
+    ["gemma2", "gemma3", "glm4"]
+        .iter()
+        .any(|family| architecture.model_type.starts_with(family))
 }

@@ -1,7 +1,9 @@
-//! vLLM: pages of KV cache, a share of the device taken at start, and a profile run whose peak bounds the rest.
+//! vLLM: pages of KV cache, a share of the device taken at start, and a profile run whose peak
+//! bounds the rest.
 //!
-//! [`settings`] settles parameters, [`cache`] pages the caches, [`activations`] holds the law of the profile's peak,
-//! [`overhead`] what logs calibrate, [`legal`] the splits, [`launch`] the command line.
+//! [`settings`] settles parameters, [`cache`] pages the caches, [`activations`] holds the law of
+//! the profile's peak, [`overhead`] what logs calibrate, [`legal`] the splits, [`launch`] the
+//! command line.
 
 mod activations;
 pub mod cache;
@@ -59,13 +61,19 @@ impl Vllm {
 
     /// vLLM with `profiles` in place of the embedded ones.
     pub fn with_profiles(profiles: Profiles) -> Self {
-        let newest = profiles.for_version(None).ok().and_then(|profile| Constants::read(profile).ok());
+        let newest = profiles
+            .for_version(None)
+            .ok()
+            .and_then(|profile| Constants::read(profile).ok());
         Self { profiles, newest }
     }
 
     /// Prepares for one case; the same as [`Engine::prepare`], with vLLM's own type.
     pub fn prepare<'a>(&self, case: &Case<'a>) -> Result<VllmPrepared<'a>, EngineError> {
-        let profile = self.profiles.for_version(case.version).map_err(|error| profile_error(&error))?;
+        let profile = self
+            .profiles
+            .for_version(case.version)
+            .map_err(|error| profile_error(&error))?;
         let constants = match self.newest.filter(|_| case.version.is_none()) {
             Some(constants) => constants,
             None => Constants::read(profile).map_err(|error| profile_error(&error))?,
@@ -114,14 +122,25 @@ struct Details {
 impl Details {
     fn new(model: &Model, settings: &Settings) -> Self {
         let compute = settings.compute.name();
-        let stored = model.architecture.as_ref().ok().and_then(|known| known.quantization.as_ref());
-        let online = settings.online_name.as_deref().filter(|_| settings.online.is_some());
+        let stored = model
+            .architecture
+            .as_ref()
+            .ok()
+            .and_then(|known| known.quantization.as_ref());
+        let online = settings
+            .online_name
+            .as_deref()
+            .filter(|_| settings.online.is_some());
         let how = match online.or(stored.map(|quantization| &*quantization.method)) {
             Some(method) => format!("{method}, the rest as {compute}"),
             None => compute.to_owned(),
         };
         Self {
-            weights: format!("{} tensors in {} files, as {how}", model.inventory.tensors(), model.weight_files),
+            weights: format!(
+                "{} tensors in {} files, as {how}",
+                model.inventory.tensors(),
+                model.weight_files
+            ),
             activations: format!(
                 "a step of {} tokens, {} sequences sampled",
                 settings.batched_tokens, settings.max_sequences
@@ -148,14 +167,24 @@ pub struct VllmPrepared<'a> {
 }
 
 impl<'a> VllmPrepared<'a> {
-    #[expect(clippy::large_types_passed_by_value, reason = "it is kept, not only read")]
+    #[expect(
+        clippy::large_types_passed_by_value,
+        reason = "it is kept, not only read"
+    )]
     fn new(case: &Case<'a>, profile: &Profile, constants: Constants) -> Result<Self, EngineError> {
         let model = case.model;
         loadable(model, case.version)?;
         quantises_at_load(case)?;
-        let architecture = model.architecture.as_ref().map_err(|why| unsupported(why.to_string()))?;
+        let architecture = model
+            .architecture
+            .as_ref()
+            .map_err(|why| unsupported(why.to_string()))?;
         let settings = Settings::settle(case, architecture, &constants)?;
-        let drafts = if settings.speculative_tokens > 0 { architecture.mtp_layers } else { 0 };
+        let drafts = if settings.speculative_tokens > 0 {
+            architecture.mtp_layers
+        } else {
+            0
+        };
         let details = Details::new(model, &settings);
         Ok(Self {
             details,
@@ -166,7 +195,11 @@ impl<'a> VllmPrepared<'a> {
             settings,
             layers: CacheLayers::new(architecture, drafts),
             kinds: LayerKinds::new(&architecture.layers),
-            classes: Classes::new(&model.inventory, architecture.tied_embeddings, architecture.task),
+            classes: Classes::new(
+                &model.inventory,
+                architecture.tied_embeddings,
+                architecture.task,
+            ),
             weights: Mutex::default(),
             pages: Mutex::default(),
         })
@@ -185,7 +218,10 @@ impl<'a> VllmPrepared<'a> {
                 tensor: u64::from(split.tensor.max(1)),
                 expert_parallel: split.expert_parallel,
             };
-            let omitted = Omitted { towers: !self.settings.towers, drafts: self.drafts() == 0 };
+            let omitted = Omitted {
+                towers: !self.settings.towers,
+                drafts: self.drafts() == 0,
+            };
             Arc::new(match self.model.format {
                 Format::PytorchBin => WeightTable::flat(self.unnamed_bytes(), &residence),
                 _ => WeightTable::new(&self.classes, &residence, 64, omitted),
@@ -206,9 +242,13 @@ impl<'a> VllmPrepared<'a> {
     pub fn pages(&self, split: &Split) -> Arc<CachePages> {
         let key = (split.tensor, split.stages.len());
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = pages
-            .entry(key)
-            .or_insert_with(|| Arc::new(CachePages::new(&self.layers, &(0..u32::MAX), self.page_rules(split))));
+        let entry = pages.entry(key).or_insert_with(|| {
+            Arc::new(CachePages::new(
+                &self.layers,
+                &(0..u32::MAX),
+                self.page_rules(split),
+            ))
+        });
         Arc::clone(entry)
     }
 
@@ -220,7 +260,11 @@ impl<'a> VllmPrepared<'a> {
     pub(super) fn page_rules(&self, split: &Split) -> PageRules {
         let settings = &self.settings;
         let stages = split.stages.len() as u64;
-        let batches = if settings.async_scheduling { stages + self.constants.in_flight_batches_async } else { stages };
+        let batches = if settings.async_scheduling {
+            stages + self.constants.in_flight_batches_async
+        } else {
+            stages
+        };
         PageRules {
             kv: settings.kv,
             conv_bytes: settings.compute.bytes(),
@@ -239,10 +283,14 @@ impl<'a> VllmPrepared<'a> {
     /// Tokens of a block, before any alignment: the attention backend's own number.
     fn block_tokens(&self) -> u64 {
         let constants = &self.constants;
-        let latent = self.architecture.layers.iter().find_map(|layer| match &layer.mixer {
-            Mixer::Latent(latent) => Some(latent),
-            _ => None,
-        });
+        let latent = self
+            .architecture
+            .layers
+            .iter()
+            .find_map(|layer| match &layer.mixer {
+                Mixer::Latent(latent) => Some(latent),
+                _ => None,
+            });
         let capability = self.settings.capability.unwrap_or(0);
         let default = match latent {
             Some(_) if self.layers.sparse() => constants.sparse_block_tokens,
@@ -253,7 +301,8 @@ impl<'a> VllmPrepared<'a> {
         self.settings.block_tokens.unwrap_or(default)
     }
 
-    /// Padding of MXFP4 experts by the kernel that the device gets (`layers/fused_moe/oracle/mxfp4.py`).
+    /// Padding of MXFP4 experts by the kernel that the device gets
+    /// (`layers/fused_moe/oracle/mxfp4.py`).
     fn expert_padding(&self) -> Option<ExpertPadding> {
         let quantization = self.architecture.quantization.as_ref()?;
         let own = quantization.method == "mxfp4" || self.architecture.model_type == "deepseek_v4";
@@ -261,19 +310,33 @@ impl<'a> VllmPrepared<'a> {
         let capability = self.settings.capability.unwrap_or(0);
         let gpt_oss = self.architecture.model_type == "gpt_oss";
         own.then_some(match capability {
-            90..=99 if gpt_oss && !self.constants.mxfp4_marlin_sm90 => {
-                ExpertPadding { width: 64, hidden: 256, scales: false }
-            }
-            _ => ExpertPadding { width: 128, hidden: 256, scales: true },
+            90..=99 if gpt_oss && !self.constants.mxfp4_marlin_sm90 => ExpertPadding {
+                width: 64,
+                hidden: 256,
+                scales: false,
+            },
+            _ => ExpertPadding {
+                width: 128,
+                hidden: 256,
+                scales: true,
+            },
         })
     }
 }
 
-/// Classes that vLLM no longer has, with the last release that had them, as far as transformers' own class cannot stand
-/// in (vLLM 0.33 `model_executor/models/registry.py`, `_PREVIOUSLY_SUPPORTED_MODELS`).
+/// Classes that vLLM no longer has, with the last release that had them, as far as transformers'
+/// own class cannot stand in (vLLM 0.33 `model_executor/models/registry.py`,
+/// `_PREVIOUSLY_SUPPORTED_MODELS`).
 const DROPPED: &[(&[&str], [u32; 2])] = &[
     (&["Phi3SmallForCausalLM"], [0, 9]),
-    (&["MotifForCausalLM", "Phi4FlashForCausalLM", "MllamaForConditionalGeneration"], [0, 10]),
+    (
+        &[
+            "MotifForCausalLM",
+            "Phi4FlashForCausalLM",
+            "MllamaForConditionalGeneration",
+        ],
+        [0, 10],
+    ),
     (&["JAISLMHeadModel"], [0, 22]),
     (
         &[
@@ -292,10 +355,26 @@ const DROPPED: &[(&[&str], [u32; 2])] = &[
         ],
         [0, 23],
     ),
-    (&["AquilaModel", "AquilaForCausalLM", "Grok1ModelForCausalLM", "Grok1ForCausalLM"], [0, 24]),
+    (
+        &[
+            "AquilaModel",
+            "AquilaForCausalLM",
+            "Grok1ModelForCausalLM",
+            "Grok1ForCausalLM",
+        ],
+        [0, 24],
+    ),
     (&["TeleChatForCausalLM"], [0, 25]),
     (&["Plamo2ForCausalLM", "OuroForCausalLM"], [0, 26]),
-    (&["ArcticForCausalLM", "RWForCausalLM", "StableLMEpochForCausalLM", "HCXVisionForCausalLM"], [0, 28]),
+    (
+        &[
+            "ArcticForCausalLM",
+            "RWForCausalLM",
+            "StableLMEpochForCausalLM",
+            "HCXVisionForCausalLM",
+        ],
+        [0, 28],
+    ),
 ];
 
 /// Whether `version`, or the newest, is one without what [`GONE`] lists.
@@ -322,33 +401,61 @@ fn loadable(model: &Model, version: Option<&EngineVersion>) -> Result<(), Engine
     let current = current(version);
     match model.format {
         Format::Gguf => return Err(unsupported("GGUF is not in vLLM itself; llama.cpp runs it")),
-        Format::Diffusers => return Err(unsupported("a diffusers pipeline is not a language model")),
+        Format::Diffusers => {
+            return Err(unsupported("a diffusers pipeline is not a language model"));
+        }
         Format::Safetensors | Format::PytorchBin => {}
     }
-    if model.inventory.classes.iter().any(|class| class.pattern.ends_with(".biases")) {
-        return Err(unsupported("the weights are packed for MLX, which vLLM does not read"));
+    if model
+        .inventory
+        .classes
+        .iter()
+        .any(|class| class.pattern.ends_with(".biases"))
+    {
+        return Err(unsupported(
+            "the weights are packed for MLX, which vLLM does not read",
+        ));
     }
     if let Ok(architecture) = &model.architecture {
         served(architecture, version)?;
     }
-    let method = model.architecture.as_ref().ok().and_then(|architecture| architecture.quantization.as_ref());
+    let method = model
+        .architecture
+        .as_ref()
+        .ok()
+        .and_then(|architecture| architecture.quantization.as_ref());
     let method = method.map_or("", |quantization| &*quantization.method);
     let gone = GONE.contains(&method) || matches!(method, "exl2" | "exl3" | "vptq" | "higgs");
     if current && gone {
-        return Err(unsupported(format!("quantization method {method} is not in vLLM 0.33 itself")));
+        return Err(unsupported(format!(
+            "quantization method {method} is not in vLLM 0.33 itself"
+        )));
     }
     if !method.is_empty() && !known_method(method) {
         let shown: String = method.chars().take(40).collect();
-        return Err(unsupported(format!("quant_method {shown} is not one that vLLM is known to load")));
+        return Err(unsupported(format!(
+            "quant_method {shown} is not one that vLLM is known to load"
+        )));
     }
     Ok(())
 }
 
 /// Methods of earlier releases that 0.33 does not have itself; the first three have plugins.
-const GONE: &[&str] =
-    &["gguf", "bitsandbytes", "hqq", "aqlm", "bitblas", "deepspeedfp", "ptpc_fp8", "tpu_int8", "marlin", "qqq"];
+const GONE: &[&str] = &[
+    "gguf",
+    "bitsandbytes",
+    "hqq",
+    "aqlm",
+    "bitblas",
+    "deepspeedfp",
+    "ptpc_fp8",
+    "tpu_int8",
+    "marlin",
+    "qqq",
+];
 
-/// Whether some release reads checkpoints of this `quant_method` (vLLM `layers/quantization/__init__.py`).
+/// Whether some release reads checkpoints of this `quant_method` (vLLM
+/// `layers/quantization/__init__.py`).
 fn known_method(method: &str) -> bool {
     const KNOWN: &[&str] = &[
         "awq",
@@ -386,20 +493,32 @@ pub fn serves(architecture: &Architecture) -> bool {
 /// Families that vLLM has dropped (its registry names the last release) or never ran.
 fn served(architecture: &Architecture, version: Option<&EngineVersion>) -> Result<(), EngineError> {
     let kind = &*architecture.root_model_type;
-    if let Some((_, last)) = DROPPED.iter().find(|(classes, _)| classes.contains(&&*architecture.class))
+    if let Some((_, last)) = DROPPED
+        .iter()
+        .find(|(classes, _)| classes.contains(&&*architecture.class))
         && version.is_none_or(|asked| asked.order(last).is_gt())
     {
         let [major, minor] = last;
-        return Err(unsupported(format!("{} was dropped after vLLM {major}.{minor}", architecture.class)));
+        return Err(unsupported(format!(
+            "{} was dropped after vLLM {major}.{minor}",
+            architecture.class
+        )));
     }
-    // Its latent attention is in no list of vLLM's; whether the latents or whole heads would be kept is not known.
+    // Its latent attention is in no list of vLLM's; whether the latents or whole heads would be
+    // kept is not known.
     if architecture.model_type == "youtu" {
-        return Err(unsupported(format!("{} ({kind}) is not in vLLM itself", architecture.class)));
+        return Err(unsupported(format!(
+            "{} ({kind}) is not in vLLM itself",
+            architecture.class
+        )));
     }
     let speech = ["hubert", "wav2vec2", "wavlm", "unispeech"].contains(&kind);
     let encoder_decoder = architecture.task == Task::EncodeDecode && !kind.contains("whisper");
     if speech || encoder_decoder {
-        return Err(unsupported(format!("{} ({kind}) is not in vLLM itself", architecture.class)));
+        return Err(unsupported(format!(
+            "{} ({kind}) is not in vLLM itself",
+            architecture.class
+        )));
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! What vLLM takes beside weights, cache and activations: CUDA graphs, context, communication, libraries.
+//! What vLLM takes beside weights, cache and activations: CUDA graphs, context, communication,
+//! libraries.
 //!
 //! All calibrated on start-up logs; the profile names them.
 
@@ -19,21 +20,31 @@ impl VllmPrepared<'_> {
         let (_, range) = split.stage_of(rank);
         let layers = self.kinds.held(&range);
         let mut likely = constants.graph_base_mib + constants.graph_per_layer_mib * layers.count();
-        if layers.iter().any(|layer| layer.feed_forward == FeedForward::Experts) {
+        if layers
+            .iter()
+            .any(|layer| layer.feed_forward == FeedForward::Experts)
+        {
             likely += constants.graph_experts_mib;
         }
         if split.tensor >= 4 {
             likely = constants.graph_tensor4_ratio.of(likely);
         }
         // A part of the pools grows with the sizes captured, a part is there for the first of them.
-        let wide = device.capability().is_some_and(|capability| (100..120).contains(&capability))
+        let wide = device
+            .capability()
+            .is_some_and(|capability| (100..120).contains(&capability))
             || self.architecture.model_type == "gpt_oss";
-        let most = if wide { constants.graph_most_tokens_wide } else { constants.graph_most_tokens };
+        let most = if wide {
+            constants.graph_most_tokens_wide
+        } else {
+            constants.graph_most_tokens
+        };
         let sizes = capture_sizes(self.settings.max_sequences.saturating_mul(2).min(most));
         let all = capture_sizes(constants.graph_most_tokens);
         likely = likely.scale(all + sizes, 2 * all);
         if self.drafts() > 0 {
-            // The draft's graphs are as large again: GLM-5.1 1.2 GiB without, 2.2-2.4 GiB with its predictor.
+            // The draft's graphs are as large again: GLM-5.1 1.2 GiB without, 2.2-2.4 GiB with its
+            // predictor.
             likely = likely * 2;
         }
         let high = constants.graph_high_ratio.of(likely);
@@ -51,9 +62,17 @@ impl VllmPrepared<'_> {
         match device.multiprocessors {
             Some(count) => {
                 let bare = constants.context_mib_per_multiprocessor * u64::from(count);
-                Interval::new(bare, bare + constants.context_libraries_mib, bare + constants.context_libraries_high_mib)
+                Interval::new(
+                    bare,
+                    bare + constants.context_libraries_mib,
+                    bare + constants.context_libraries_high_mib,
+                )
             }
-            None => Interval::new(Bytes::mib(110), Bytes::mib(500), constants.context_unknown_mib),
+            None => Interval::new(
+                Bytes::mib(110),
+                Bytes::mib(500),
+                constants.context_unknown_mib,
+            ),
         }
     }
 
@@ -68,7 +87,10 @@ impl VllmPrepared<'_> {
             let likely = constants.communication_before_consumer_mib;
             return Interval::new(low, likely, constants.communication_before_sm100_high_mib);
         }
-        if device.capability().is_some_and(|capability| (100..120).contains(&capability)) {
+        if device
+            .capability()
+            .is_some_and(|capability| (100..120).contains(&capability))
+        {
             return Interval::new(
                 low,
                 constants.communication_before_fabric_high_mib,
@@ -111,28 +133,40 @@ impl VllmPrepared<'_> {
         )
     }
 
-    /// Memory beside torch that grows during load and profile on one rank (cuBLAS, kernels). With tensor parallelism
-    /// the logs give it together with [`VllmPrepared::communication_growth`].
+    /// Memory beside torch that grows during load and profile on one rank (cuBLAS, kernels). With
+    /// tensor parallelism the logs give it together with [`VllmPrepared::communication_growth`].
     pub(super) fn library_growth(&self, split: &Split) -> Interval {
         let constants = &self.constants;
         if split.tensor > 1 {
             return Interval::default();
         }
-        let likely = if split.stages.len() > 1 { constants.runtime_stage_mib } else { constants.runtime_growth_mib };
-        Interval::new(constants.runtime_growth_low_mib, likely, constants.runtime_growth_high_mib)
+        let likely = if split.stages.len() > 1 {
+            constants.runtime_stage_mib
+        } else {
+            constants.runtime_growth_mib
+        };
+        Interval::new(
+            constants.runtime_growth_low_mib,
+            likely,
+            constants.runtime_growth_high_mib,
+        )
     }
 }
 
 /// Data-centre GPUs of SM90 and SM10x: fabric, symmetric memory, full-size graphs.
 fn fabric_class(device: &DeviceFacts) -> bool {
     device.kind != DeviceKind::UnifiedMemory
-        && device.capability().is_some_and(|capability| (90..120).contains(&capability))
+        && device
+            .capability()
+            .is_some_and(|capability| (90..120).contains(&capability))
 }
 
-/// A device that tells no capability and may be one of those: the smallest of them has 80 GB, and a slice of one is never
-/// part of a group.
+/// A device that tells no capability and may be one of those: the smallest of them has 80 GB, and a
+/// slice of one is never part of a group.
 fn perhaps_fabric(device: &DeviceFacts) -> bool {
-    device.kind != DeviceKind::UnifiedMemory && device.capability().is_none() && device.total_bytes >= Bytes::gib(64)
+    device.kind != DeviceKind::UnifiedMemory
+        && device.capability().is_none()
+        && device.total_bytes >= Bytes::gib(64)
 }
 
 /// Consumer cards and unified memory, whose graphs are smaller. The smallest A100 has 39.6 GiB.
@@ -143,7 +177,13 @@ fn small(device: &DeviceFacts) -> bool {
 /// Number of capture sizes up to `most`: 1, 2, 4, 8 to 248 by 8, from 256 by 16 (`config/vllm.py`).
 fn capture_sizes(most: u64) -> u64 {
     let small = [1, 2, 4].iter().filter(|size| **size <= most).count() as u64;
-    small + most.min(248) / 8 + if most >= 256 { (most - 256) / 16 + 1 } else { 0 }
+    small
+        + most.min(248) / 8
+        + if most >= 256 {
+            (most - 256) / 16 + 1
+        } else {
+            0
+        }
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use crate::devices::DeviceFacts;
 use crate::engines::shared::cache::{CacheKind, state_elements, token_bytes};
 use crate::engines::shared::topology::{degrees, vllm_stages};
 use crate::engines::{
-    Basis, CacheCapacity, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan,
-    Offload, Prepared, Share, Split, Workload,
+    Basis, CacheCapacity, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval,
+    Launch, LaunchPlan, Offload, Prepared, Share, Split, Workload,
 };
 use crate::model::architecture::Span;
 use crate::model::{Dtype, Format};
@@ -23,8 +23,10 @@ impl VllmPrepared<'_> {
     /// Weights on `rank`, after what `cpu_offload_gb` keeps on the host.
     fn weights(&self, split: &Split, rank: usize) -> Interval {
         let whole = self.weights_interval(self.table(split).bytes(split, rank));
-        // Only what decoder layers hold can stay behind: embeddings and the head do not (`maybe_offload_to_cpu`).
-        let off = Bytes::new(self.settings.cpu_offload_bytes).min(self.table(split).of_layers(split, rank));
+        // Only what decoder layers hold can stay behind: embeddings and the head do not
+        // (`maybe_offload_to_cpu`).
+        let off = Bytes::new(self.settings.cpu_offload_bytes)
+            .min(self.table(split).of_layers(split, rank));
         if off == Bytes::ZERO {
             return whole;
         }
@@ -32,41 +34,72 @@ impl VllmPrepared<'_> {
         Interval::new(less(whole.low), less(whole.likely), less(whole.high))
     }
 
-    /// Tensors and tables are exact; FP4 layouts and towers depend on the kernels that are installed.
+    /// Tensors and tables are exact; FP4 layouts and towers depend on the kernels that are
+    /// installed.
     fn weights_interval(&self, likely: Bytes) -> Interval {
         let constants = &self.constants;
         if self.model.format == Format::PytorchBin {
             // A pickle that was stored in 16 bits after all is not halved.
-            let stored = if self.architecture.dtype == Some(Dtype::F32) { likely * 2 } else { likely };
+            let stored = if self.architecture.dtype == Some(Dtype::F32) {
+                likely * 2
+            } else {
+                likely
+            };
             return Interval::new(likely.scale(95, 100), likely, stored.scale(106, 100));
         }
         let method = self.architecture.quantization.as_ref();
         let fp4 = method.is_some_and(|method| {
             method.method.contains("fp4")
-                || method.format.as_deref().is_some_and(|format| format.to_ascii_lowercase().contains("fp4"))
+                || method
+                    .format
+                    .as_deref()
+                    .is_some_and(|format| format.to_ascii_lowercase().contains("fp4"))
         });
-        let soft = fp4 || (self.settings.towers && (self.architecture.vision.is_some() || self.architecture.audio));
+        let soft = fp4
+            || (self.settings.towers
+                && (self.architecture.vision.is_some() || self.architecture.audio));
         let (low, high) = if soft {
-            (constants.weights_soft_low_ratio, constants.weights_soft_high_ratio)
+            (
+                constants.weights_soft_low_ratio,
+                constants.weights_soft_high_ratio,
+            )
         } else {
             (constants.weights_low_ratio, constants.weights_high_ratio)
         };
-        Interval::new(low.of(likely), likely, high.of(likely) + constants.weights_high_mib)
+        Interval::new(
+            low.of(likely),
+            likely,
+            high.of(likely) + constants.weights_high_mib,
+        )
     }
 
     /// Layers whose caches `rank` holds: its stage's, and on the last one the draft's.
     pub(super) fn cached(&self, split: &Split, rank: usize) -> Range<u32> {
         let (_, range) = split.stage_of(rank);
-        if split.is_last_stage(rank) { range.start..range.end.saturating_add(self.drafts()) } else { range }
+        if split.is_last_stage(rank) {
+            range.start..range.end.saturating_add(self.drafts())
+        } else {
+            range
+        }
     }
 
-    /// Layers of the model's own next-token predictor that are loaded: with speculative decoding only.
+    /// Layers of the model's own next-token predictor that are loaded: with speculative decoding
+    /// only.
     pub(super) fn drafts(&self) -> u32 {
-        if self.settings.speculative_tokens > 0 { self.architecture.mtp_layers } else { 0 }
+        if self.settings.speculative_tokens > 0 {
+            self.architecture.mtp_layers
+        } else {
+            0
+        }
     }
 
     /// (tokens, states) in bytes that `rank` holds for `workload`.
-    pub(super) fn cache(&self, split: &Split, rank: usize, workload: Workload) -> (Interval, Interval) {
+    pub(super) fn cache(
+        &self,
+        split: &Split,
+        rank: usize,
+        workload: Workload,
+    ) -> (Interval, Interval) {
         let range = self.cached(split, rank);
         let pages = self.pages(split);
         let block = pages.bytes_per_block(&self.layers, &range);
@@ -76,7 +109,10 @@ impl VllmPrepared<'_> {
         let tokens = block * blocks.tokens.saturating_mul(sequences).saturating_add(1);
         let states = |count: u64| block * count.saturating_mul(sequences);
         let likely = states(blocks.states);
-        (Interval::new(tokens, tokens, pages.doubt(tokens)), Interval::new(likely, likely, states(blocks.states_high)))
+        (
+            Interval::new(tokens, tokens, pages.doubt(tokens)),
+            Interval::new(likely, likely, states(blocks.states_high)),
+        )
     }
 }
 
@@ -89,14 +125,20 @@ impl VllmPrepared<'_> {
         device: &DeviceFacts,
     ) -> Result<[(ComponentName, Interval); 6], EngineError> {
         if self.model.inventory.classes.is_empty() {
-            return Err(unsupported("no tensor of the weights is known, so their size is not"));
+            return Err(unsupported(
+                "no tensor of the weights is known, so their size is not",
+            ));
         }
         let weights = self.weights(split, rank);
         if weights.likely.overflowed() {
             return Err(EngineError::Overflow { what: "weights" });
         }
-        let communication = self.communication_before(split, device).plus(self.communication_growth(split, device));
-        let runtime = self.library_growth(split).plus(self.persistent(split, rank));
+        let communication = self
+            .communication_before(split, device)
+            .plus(self.communication_growth(split, device));
+        let runtime = self
+            .library_growth(split)
+            .plus(self.persistent(split, rank));
         Ok([
             (ComponentName::Weights, weights),
             (ComponentName::Activations, self.activations(split, rank)),
@@ -107,7 +149,8 @@ impl VllmPrepared<'_> {
         ])
     }
 
-    /// Tokens, states and what grows beside them with the context; `None` for a model that remembers nothing.
+    /// Tokens, states and what grows beside them with the context; `None` for a model that
+    /// remembers nothing.
     pub(super) fn variable_parts(
         &self,
         split: &Split,
@@ -121,7 +164,11 @@ impl VllmPrepared<'_> {
         if tokens.high.overflowed() || states.high.overflowed() {
             return Err(EngineError::Overflow { what: "cache" });
         }
-        Ok(Some([tokens, states, self.persistent_by_context(split, rank, workload.context)]))
+        Ok(Some([
+            tokens,
+            states,
+            self.persistent_by_context(split, rank, workload.context),
+        ]))
     }
 }
 
@@ -132,7 +179,8 @@ impl Prepared for VllmPrepared<'_> {
 
     fn parameters(&self) -> BTreeMap<String, Value> {
         let mut all = self.settings.report();
-        all.entry("block_size".to_owned()).or_insert_with(|| self.block_tokens().into());
+        all.entry("block_size".to_owned())
+            .or_insert_with(|| self.block_tokens().into());
         all
     }
 
@@ -153,7 +201,8 @@ impl Prepared for VllmPrepared<'_> {
             let each = match kind {
                 CacheKind::Heads(attention) => match attention.span {
                     Span::Sliding { window }
-                        if self.settings.hybrid_manager && context >= window.saturating_add(in_flight) =>
+                        if self.settings.hybrid_manager
+                            && context >= window.saturating_add(in_flight) =>
                     {
                         Bytes::ZERO
                     }
@@ -161,7 +210,9 @@ impl Prepared for VllmPrepared<'_> {
                     _ => token_bytes(attention, self.settings.kv, 1),
                 },
                 CacheKind::Latent(latent) => match latent.compress_ratio {
-                    None => super::cache::latent_bytes(latent, self.settings.kv, self.layers.sparse()),
+                    None => {
+                        super::cache::latent_bytes(latent, self.settings.kv, self.layers.sparse())
+                    }
                     Some(_) => Bytes::ZERO,
                 },
                 CacheKind::State(_) => Bytes::ZERO,
@@ -169,10 +220,15 @@ impl Prepared for VllmPrepared<'_> {
             each * self.layers.layers(index, &all)
         };
         let sum: Bytes = self.layers.kinds().iter().enumerate().map(of).sum();
-        let compressed =
-            self.layers.kinds().iter().any(|kind| matches!(kind, CacheKind::Latent(l) if l.compress_ratio.is_some()));
+        let compressed = self
+            .layers
+            .kinds()
+            .iter()
+            .any(|kind| matches!(kind, CacheKind::Latent(l) if l.compress_ratio.is_some()));
         if compressed {
-            self.pages(&Split::single(all.end)).bytes_per_block(&self.layers, &all).div_ceil(256)
+            self.pages(&Split::single(all.end))
+                .bytes_per_block(&self.layers, &all)
+                .div_ceil(256)
         } else {
             sum
         }
@@ -183,7 +239,8 @@ impl Prepared for VllmPrepared<'_> {
         let of = |(index, kind): (usize, &CacheKind)| match kind {
             CacheKind::State(state) => {
                 let (conv, recurrent) = state_elements(state, 1, self.settings.speculative_tokens);
-                let each = conv * self.settings.compute.bytes() + recurrent * self.settings.state_bytes;
+                let each =
+                    conv * self.settings.compute.bytes() + recurrent * self.settings.state_bytes;
                 each * self.layers.layers(index, &all)
             }
             _ => Bytes::ZERO,
@@ -194,7 +251,9 @@ impl Prepared for VllmPrepared<'_> {
     fn assumptions(&self) -> Vec<String> {
         let mut all = self.settings.assumptions.clone();
         let settings = &self.settings;
-        if !settings.given.contains("max_num_seqs") || !settings.given.contains("max_num_batched_tokens") {
+        if !settings.given.contains("max_num_seqs")
+            || !settings.given.contains("max_num_batched_tokens")
+        {
             all.push(format!(
                 "API server defaults for this GPU: max_num_batched_tokens {}, max_num_seqs {}",
                 settings.batched_tokens, settings.max_sequences
@@ -221,20 +280,27 @@ impl Prepared for VllmPrepared<'_> {
                 expert_parallel,
                 offload: Offload::None,
             };
-            let asked = self.settings.expert_parallel && self.architecture.experts.is_some() && tensor > 1;
+            let asked =
+                self.settings.expert_parallel && self.architecture.experts.is_some() && tensor > 1;
             match self.legal(&split(asked)) {
                 Ok(()) => found.push(split(asked)),
                 // Expert parallelism keeps an expert's width whole where it does not divide.
-                Err(_) if tensor > 1 && self.architecture.experts.is_some() && self.legal(&split(true)).is_ok() => {
+                Err(_)
+                    if tensor > 1
+                        && self.architecture.experts.is_some()
+                        && self.legal(&split(true)).is_ok() =>
+                {
                     found.push(split(true));
                 }
                 Err(reason) => why = why.or(Some(reason)),
             }
         }
         if found.is_empty() {
-            return Err(
-                why.unwrap_or_else(|| IllegalSplit(format!("{layers} layers cannot be cut into {devices} stages")))
-            );
+            return Err(why.unwrap_or_else(|| {
+                IllegalSplit(format!(
+                    "{layers} layers cannot be cut into {devices} stages"
+                ))
+            }));
         }
         Ok(found)
     }
@@ -268,23 +334,45 @@ impl Prepared for VllmPrepared<'_> {
         fitness(&demands, device)
     }
 
-    fn fixed(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Vec<Component>, EngineError> {
+    fn fixed(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+    ) -> Result<Vec<Component>, EngineError> {
         let details = &self.details;
         let told: [(Basis, &str); 6] = [
             (Basis::Formula, &details.weights),
             (Basis::Calibrated, &details.activations),
             (Basis::Calibrated, "piecewise and full capture sizes"),
-            (Basis::Calibrated, "NCCL, custom all-reduce, symmetric memory"),
+            (
+                Basis::Calibrated,
+                "NCCL, custom all-reduce, symmetric memory",
+            ),
             (Basis::Calibrated, "libraries, sampler state, workspaces"),
             (Basis::Calibrated, "CUDA context and kernels"),
         ];
         let parts = self.fixed_parts(split, rank, device)?;
-        let parts = parts.into_iter().zip(told).filter(|((_, bytes), _)| bytes.high > Bytes::ZERO);
-        Ok(parts.map(|((name, bytes), (basis, detail))| Component::between(name, bytes, basis, detail)).collect())
+        let parts = parts
+            .into_iter()
+            .zip(told)
+            .filter(|((_, bytes), _)| bytes.high > Bytes::ZERO);
+        Ok(parts
+            .map(|((name, bytes), (basis, detail))| Component::between(name, bytes, basis, detail))
+            .collect())
     }
 
-    fn fixed_sum(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Result<Interval, EngineError> {
-        Ok(self.fixed_parts(split, rank, device)?.into_iter().map(|(_, bytes)| bytes).sum())
+    fn fixed_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+    ) -> Result<Interval, EngineError> {
+        Ok(self
+            .fixed_parts(split, rank, device)?
+            .into_iter()
+            .map(|(_, bytes)| bytes)
+            .sum())
     }
 
     fn variable(
@@ -294,13 +382,24 @@ impl Prepared for VllmPrepared<'_> {
         _device: &DeviceFacts,
         workload: Workload,
     ) -> Result<Vec<Component>, EngineError> {
-        let Some([tokens, states, tables]) = self.variable_parts(split, rank, workload)? else { return Ok(Vec::new()) };
-        let part = |name, bytes, detail: &str| Component::between(name, bytes, Basis::Formula, detail);
+        let Some([tokens, states, tables]) = self.variable_parts(split, rank, workload)? else {
+            return Ok(Vec::new());
+        };
+        let part =
+            |name, bytes, detail: &str| Component::between(name, bytes, Basis::Formula, detail);
         let mut parts = vec![part(ComponentName::KvCache, tokens, &self.details.cache)];
         if states.high > Bytes::ZERO {
-            parts.push(part(ComponentName::State, states, "recurrent states, in pages of the cache"));
+            parts.push(part(
+                ComponentName::State,
+                states,
+                "recurrent states, in pages of the cache",
+            ));
         }
-        parts.push(part(ComponentName::Runtime, tables, "block tables and gather buffers"));
+        parts.push(part(
+            ComponentName::Runtime,
+            tables,
+            "block tables and gather buffers",
+        ));
         Ok(parts)
     }
 
@@ -311,7 +410,11 @@ impl Prepared for VllmPrepared<'_> {
         _device: &DeviceFacts,
         workload: Workload,
     ) -> Result<Interval, EngineError> {
-        Ok(self.variable_parts(split, rank, workload)?.into_iter().flatten().sum())
+        Ok(self
+            .variable_parts(split, rank, workload)?
+            .into_iter()
+            .flatten()
+            .sum())
     }
 
     fn host(&self, split: &Split, _workload: Workload) -> Result<Vec<Component>, EngineError> {
@@ -319,20 +422,34 @@ impl Prepared for VllmPrepared<'_> {
         if off == Bytes::ZERO {
             return Ok(Vec::new());
         }
-        Ok(vec![Component::exact(ComponentName::Host, off, Basis::Formula, "pinned by cpu_offload_gb on every rank")])
+        Ok(vec![Component::exact(
+            ComponentName::Host,
+            off,
+            Basis::Formula,
+            "pinned by cpu_offload_gb on every rank",
+        )])
     }
 
     fn must_be_available(&self, _split: &Split, _device: &DeviceFacts, sum: Interval) -> Interval {
-        // Without a share of the asker's own, the launch line takes what the figures say and no more.
+        // Without a share of the asker's own, the launch line takes what the figures say and no
+        // more.
         sum
     }
 
     fn share(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Option<Share> {
         let millionths = self.settings.asked_share?;
-        let inside = device.cuda_total().unwrap_or(device.total_bytes).scale(millionths, 1_000_000);
+        let inside = device
+            .cuda_total()
+            .unwrap_or(device.total_bytes)
+            .scale(millionths, 1_000_000);
         let outside = self.outside(split, rank, device);
         let taken = Interval::exact(inside).plus(outside);
-        Some(Share { name: "gpu_memory_utilization", millionths, taken, outside })
+        Some(Share {
+            name: "gpu_memory_utilization",
+            millionths,
+            taken,
+            outside,
+        })
     }
 
     fn capacity(&self, plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError> {
@@ -363,7 +480,9 @@ impl VllmPrepared<'_> {
         StartUpLog {
             weights: self.weights(split, rank),
             activations: self.activations(split, rank),
-            non_torch: self.library_growth(split).plus(self.communication_growth(split, device)),
+            non_torch: self
+                .library_growth(split)
+                .plus(self.communication_growth(split, device)),
             graphs: self.graphs(split, rank, device),
         }
     }
@@ -371,7 +490,13 @@ impl VllmPrepared<'_> {
     /// Blocks that `bytes` of cache on every rank give: the least over all stages.
     pub fn blocks_in(&self, split: &Split, bytes: Bytes) -> u64 {
         let pages = self.pages(split);
-        let of = |rank| bytes.get() / pages.bytes_per_block(&self.layers, &self.cached(split, rank)).get().max(1);
+        let of = |rank| {
+            bytes.get()
+                / pages
+                    .bytes_per_block(&self.layers, &self.cached(split, rank))
+                    .get()
+                    .max(1)
+        };
         (0..split.ranks()).map(of).min().unwrap_or(0)
     }
 
@@ -384,7 +509,8 @@ impl VllmPrepared<'_> {
         let context = self.settings.workload.context;
         let each = pages.blocks(&self.layers, context);
         let each = each.tokens.saturating_add(each.states).max(1);
-        u64::try_from(u128::from(blocks) * u128::from(context) / u128::from(each)).unwrap_or(u64::MAX)
+        u64::try_from(u128::from(blocks) * u128::from(context) / u128::from(each))
+            .unwrap_or(u64::MAX)
     }
 
     /// Bytes of cache on one rank for one sequence of the settled context: "KV cache is needed".
@@ -392,7 +518,8 @@ impl VllmPrepared<'_> {
         let range = self.cached(split, rank);
         let pages = self.pages(split);
         let blocks = pages.blocks(&self.layers, self.settings.workload.context);
-        let bytes = pages.bytes_per_block(&self.layers, &range) * blocks.tokens.saturating_add(blocks.states);
+        let bytes = pages.bytes_per_block(&self.layers, &range)
+            * blocks.tokens.saturating_add(blocks.states);
         Interval::new(bytes, bytes, pages.doubt(bytes))
     }
 }

@@ -14,15 +14,29 @@ fn qwen(changes: &Value) -> Model {
     let weights = sample::inventory(&[
         ("", "model.embed_tokens.weight", Dtype::BF16, &[1024, 512]),
         ("", "lm_head.weight", Dtype::BF16, &[1024, 512]),
-        ("", "model.layers.0.mlp.up_proj.weight", Dtype::BF16, &[1024, 512]),
+        (
+            "",
+            "model.layers.0.mlp.up_proj.weight",
+            Dtype::BF16,
+            &[1024, 512],
+        ),
     ]);
     sample::model(&config, weights)
 }
 
-fn ready<'a>(model: &'a Model, parameters: &'a BTreeMap<String, Value>) -> Result<VllmPrepared<'a>, EngineError> {
+fn ready<'a>(
+    model: &'a Model,
+    parameters: &'a BTreeMap<String, Value>,
+) -> Result<VllmPrepared<'a>, EngineError> {
     let devices: &'a [DeviceFacts] = Box::leak(Box::new([sample::device()]));
     let engine = Vllm::with_profiles(Vllm::profiles().unwrap());
-    engine.prepare(&Case { model, version: None, parameters, asked: sample::tokens(1024), devices })
+    engine.prepare(&Case {
+        model,
+        version: None,
+        parameters,
+        asked: sample::tokens(1024),
+        devices,
+    })
 }
 
 fn given(name: &str, value: Value) -> BTreeMap<String, Value> {
@@ -31,7 +45,10 @@ fn given(name: &str, value: Value) -> BTreeMap<String, Value> {
 
 #[test]
 fn ranks_share_a_sequence_only_where_they_would_copy_its_heads() {
-    let (model, two) = (qwen(&json!({})), given("decode_context_parallel_size", json!(2)));
+    let (model, two) = (
+        qwen(&json!({})),
+        given("decode_context_parallel_size", json!(2)),
+    );
     let prepared = ready(&model, &two).unwrap();
     let legal = |tensor| prepared.legal(&Split::tensor(tensor, 4)).is_ok();
     // Two KV heads: on two ranks each has its own, on four each is there twice.
@@ -41,16 +58,25 @@ fn ranks_share_a_sequence_only_where_they_would_copy_its_heads() {
 #[test]
 fn what_stays_behind_is_of_layers_only() {
     let (model, most) = (qwen(&json!({})), given("cpu_offload_gb", json!(1000)));
-    let parts = ready(&model, &most).unwrap().fixed(&Split::single(4), 0, &sample::device()).unwrap();
+    let parts = ready(&model, &most)
+        .unwrap()
+        .fixed(&Split::single(4), 0, &sample::device())
+        .unwrap();
     let weights = sample::sum(&parts, crate::engines::ComponentName::Weights);
-    assert!(weights.likely >= Bytes::new(2 * 1024 * 512 * 2), "{weights:?}");
+    assert!(
+        weights.likely >= Bytes::new(2 * 1024 * 512 * 2),
+        "{weights:?}"
+    );
 }
 
 #[test]
 fn draft_tokens_without_prediction_layers_need_a_model_that_is_not_counted() {
     let two = given("num_speculative_tokens", json!(2));
     let refused = ready(&qwen(&json!({})), &two).err();
-    assert!(matches!(refused, Some(EngineError::BadParameter { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Some(EngineError::BadParameter { .. })),
+        "{refused:?}"
+    );
 }
 
 #[test]
@@ -65,7 +91,9 @@ fn shared_experts_are_not_cut_inside_an_fp8_block() {
     let none = BTreeMap::new();
     let legal = |skipped: Value, tensor| {
         let model = sample::model(&config(skipped), qwen(&json!({})).inventory);
-        ready(&model, &none).unwrap().legal(&Split::tensor(tensor, 4))
+        ready(&model, &none)
+            .unwrap()
+            .legal(&Split::tensor(tensor, 4))
     };
     assert!(legal(json!([]), 4).is_ok(), "{:?}", legal(json!([]), 4));
     assert!(legal(json!([]), 8).is_err());
@@ -75,12 +103,21 @@ fn shared_experts_are_not_cut_inside_an_fp8_block() {
 /// What NCCL took before vLLM looks is not free any more, and lies outside of the share.
 #[test]
 fn share_excludes_communicator() {
-    let (model, share) = (qwen(&json!({})), given("gpu_memory_utilization", json!(0.9)));
+    let (model, share) = (
+        qwen(&json!({})),
+        given("gpu_memory_utilization", json!(0.9)),
+    );
     let prepared = ready(&model, &share).unwrap();
     let device = sample::device();
 
-    let share = |tensor| prepared.share(&Split::tensor(tensor, 4), 0, &device).unwrap();
-    let communicator = prepared.communication_before(&Split::tensor(2, 4), &device).high;
+    let share = |tensor| {
+        prepared
+            .share(&Split::tensor(tensor, 4), 0, &device)
+            .unwrap()
+    };
+    let communicator = prepared
+        .communication_before(&Split::tensor(2, 4), &device)
+        .high;
     assert_eq!(share(2).taken.high, share(1).taken.high + communicator);
     assert!(communicator > Bytes::gib(1));
 }
@@ -90,10 +127,23 @@ fn a_device_that_tells_no_capability_may_need_what_the_largest_do() {
     let (model, none) = (qwen(&json!({})), BTreeMap::new());
     let prepared = ready(&model, &none).unwrap();
     let of = |compute_capability| {
-        let (split, device) = (Split::tensor(2, 4), DeviceFacts { compute_capability, ..sample::device() });
-        prepared.communication_before(&split, &device).plus(prepared.communication_growth(&split, &device)).high
+        let (split, device) = (
+            Split::tensor(2, 4),
+            DeviceFacts {
+                compute_capability,
+                ..sample::device()
+            },
+        );
+        prepared
+            .communication_before(&split, &device)
+            .plus(prepared.communication_growth(&split, &device))
+            .high
     };
-    assert!(of(None) >= of(Some((9, 0))) && of(None) >= of(Some((10, 0))) && of(None) > of(Some((8, 6))));
+    assert!(
+        of(None) >= of(Some((9, 0)))
+            && of(None) >= of(Some((10, 0)))
+            && of(None) > of(Some((8, 6)))
+    );
 }
 
 #[test]
@@ -107,7 +157,14 @@ fn the_launch_line_says_all_that_the_figures_were_asked_for() {
     ]);
     let prepared = ready(&model, &asked).unwrap();
     let workload = prepared.workload();
-    let line = prepared.launch(&crate::engines::LaunchPlan { split: &split, workload, devices: &[] }).args.join(" ");
+    let line = prepared
+        .launch(&crate::engines::LaunchPlan {
+            split: &split,
+            workload,
+            devices: &[],
+        })
+        .args
+        .join(" ");
     for said in [
         "--no-async-scheduling",
         "--no-enable-prefix-caching",
@@ -118,6 +175,13 @@ fn the_launch_line_says_all_that_the_figures_were_asked_for() {
     }
     let none = BTreeMap::new();
     let plain = ready(&model, &none).unwrap();
-    let plain = plain.launch(&crate::engines::LaunchPlan { split: &split, workload, devices: &[] }).args.join(" ");
+    let plain = plain
+        .launch(&crate::engines::LaunchPlan {
+            split: &split,
+            workload,
+            devices: &[],
+        })
+        .args
+        .join(" ");
     assert!(!plain.contains("--no-"), "{plain}");
 }

@@ -40,7 +40,9 @@ pub enum GrantError {
         why: String,
     },
     /// The reading is too old to promise anything on.
-    #[error("the last reading of the devices is {age:?} old, and older than {oldest:?} nothing is promised on it")]
+    #[error(
+        "the last reading of the devices is {age:?} old, and older than {oldest:?} nothing is promised on it"
+    )]
     StaleReading {
         /// How old.
         age: Duration,
@@ -75,7 +77,9 @@ pub enum GrantError {
         id: String,
     },
     /// The key's lease has ended: it is no promise any more.
-    #[error("the lease {id} of this idempotency key has ended ({state:?}); ask again with a new key")]
+    #[error(
+        "the lease {id} of this idempotency key has ended ({state:?}); ask again with a new key"
+    )]
     KeyEnded {
         /// Its lease.
         id: String,

@@ -1,4 +1,5 @@
-//! The ledger: decides and records in one step. A value without clock, disk or lock; its one owner drives it.
+//! The ledger: decides and records in one step. A value without clock, disk or lock; its one owner
+//! drives it.
 
 mod claims;
 mod error;
@@ -39,8 +40,8 @@ pub struct Settings {
     pub growth_grace: Duration,
     /// By how much growing memory may push the end out, all in all, beyond the time to live.
     pub longest_extension: Duration,
-    /// A holder whose memory has not grown for this long has settled, even if it took less than it was promised. The
-    /// rest stays promised until the lease ends.
+    /// A holder whose memory has not grown for this long has settled, even if it took less than it
+    /// was promised. The rest stays promised until the lease ends.
     pub still_after: Duration,
     /// The most leases alive at once.
     pub most_leases: usize,
@@ -86,7 +87,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// An empty ledger. `boot_id` names the boot that moments are counted from; `run` should differ from start to start.
+    /// An empty ledger. `boot_id` names the boot that moments are counted from; `run` should differ
+    /// from start to start.
     pub fn new(settings: Settings, boot_id: impl Into<String>, run: u32) -> Self {
         Self {
             settings,
@@ -129,7 +131,10 @@ impl Ledger {
 
     /// A lease by its id, alive or ended.
     pub fn get(&self, id: &str) -> Option<&Lease> {
-        self.live.values().chain(&self.ended).find(|lease| lease.id == id)
+        self.live
+            .values()
+            .chain(&self.ended)
+            .find(|lease| lease.id == id)
     }
 
     /// What happened since this was last called.
@@ -153,10 +158,15 @@ impl Ledger {
 
     /// Moves a lease that has ended to those that are remembered.
     fn retire(&mut self, serial: u64) {
-        let Some(lease) = self.live.remove(&serial) else { return };
+        let Some(lease) = self.live.remove(&serial) else {
+            return;
+        };
         self.changed();
         if let Some(ending) = lease.ending {
-            self.tell(Event::Ended { lease: Subject::of(&lease), reason: ending.reason });
+            self.tell(Event::Ended {
+                lease: Subject::of(&lease),
+                reason: ending.reason,
+            });
         }
         self.ended.push_back(lease);
     }
@@ -164,15 +174,19 @@ impl Ledger {
     /// Forgets the oldest that have ended, beyond those that are to be remembered.
     fn forget(&mut self) {
         while self.ended.len() > self.settings.most_ended {
-            // One that must still be counted is not forgotten before its time; a later reading frees it.
+            // One that must still be counted is not forgotten before its time; a later reading
+            // frees it.
             let since = self.needed_since();
-            let Some(place) = self.ended.iter().position(|lease| !is_needed(lease, since)) else { break };
+            let Some(place) = self.ended.iter().position(|lease| !is_needed(lease, since)) else {
+                break;
+            };
             self.ended.remove(place);
         }
     }
 
-    /// Which ended leases still matter: those whose end was seen later than this. It is when the oldest of those was
-    /// granted that they could be taken for, the living ones and, in turn, the ended ones that still matter themselves.
+    /// Which ended leases still matter: those whose end was seen later than this. It is when the
+    /// oldest of those was granted that they could be taken for, the living ones and, in turn, the
+    /// ended ones that still matter themselves.
     fn needed_since(&self) -> Option<Boottime> {
         let mut since = self.live.values().map(|lease| lease.baseline_at).min()?;
         loop {
@@ -186,12 +200,15 @@ impl Ledger {
     }
 }
 
-/// Whether an ended lease still matters: until a reading shows what its holder left, and as long as that is there and could
-/// be taken for another's, of those that matter since then.
+/// Whether an ended lease still matters: until a reading shows what its holder left, and as long as
+/// that is there and could be taken for another's, of those that matter since then.
 fn is_needed(lease: &Lease, since: Option<Boottime>) -> bool {
     match lease.ending.map(|ending| ending.seen_at) {
         Some(Some(seen_at)) => {
-            let left = lease.devices.values().any(|share| share.visible_bytes > Bytes::ZERO);
+            let left = lease
+                .devices
+                .values()
+                .any(|share| share.visible_bytes > Bytes::ZERO);
             left && since.is_some_and(|since| since <= seen_at)
         }
         _ => true,

@@ -21,13 +21,22 @@ pub struct Saved {
 impl Ledger {
     /// What must survive a restart.
     pub fn saved(&self, now: Now) -> Saved {
-        let leases = self.ended.iter().chain(self.live.values()).cloned().collect();
-        Saved { boot_id: self.boot_id.clone(), saved_at: now, leases }
+        let leases = self
+            .ended
+            .iter()
+            .chain(self.live.values())
+            .cloned()
+            .collect();
+        Saved {
+            boot_id: self.boot_id.clone(),
+            saved_at: now,
+            leases,
+        }
     }
 
-    /// The ledger as it was, less what is no longer true: leases of processes that are gone (or were of another boot) are
-    /// orphaned, those whose time has passed expire, those held by a name go on for the rest of it. `alive` says whether
-    /// exactly this process still runs.
+    /// The ledger as it was, less what is no longer true: leases of processes that are gone (or
+    /// were of another boot) are orphaned, those whose time has passed expire, those held by a name
+    /// go on for the rest of it. `alive` says whether exactly this process still runs.
     pub fn restore(
         settings: Settings,
         boot_id: impl Into<String>,
@@ -37,7 +46,8 @@ impl Ledger {
         alive: impl Fn(&ProcessIdentity) -> bool,
     ) -> Self {
         let mut ledger = Self::new(settings, boot_id, run);
-        // A clock since boot that went backwards is another boot's, whatever its id says (a restored virtual machine).
+        // A clock since boot that went backwards is another boot's, whatever its id says (a
+        // restored virtual machine).
         let same_boot = saved.boot_id == ledger.boot_id && saved.saved_at.boottime <= now.boottime;
         for mut lease in saved.leases {
             ledger.next_serial = ledger.next_serial.max(lease.serial.saturating_add(1));
@@ -53,10 +63,16 @@ impl Ledger {
         }
         if same_boot {
             ledger.end_where(EndReason::HolderGoneAtRestart, now, |lease| {
-                lease.holder.process.as_ref().is_some_and(|process| !alive(process))
+                lease
+                    .holder
+                    .process
+                    .as_ref()
+                    .is_some_and(|process| !alive(process))
             });
         } else {
-            ledger.end_where(EndReason::Rebooted, now, |lease| lease.holder.process.is_some());
+            ledger.end_where(EndReason::Rebooted, now, |lease| {
+                lease.holder.process.is_some()
+            });
         }
         ledger.expire(now);
         ledger.changed();
@@ -64,18 +80,27 @@ impl Ledger {
     }
 }
 
-/// Moves a lease from another boot's clock to this one's. Only the wall's clock spans both: the rest of its time is what
-/// was left when it was written, less what passed since by the wall's clock; never more than its time to live.
+/// Moves a lease from another boot's clock to this one's. Only the wall's clock spans both: the
+/// rest of its time is what was left when it was written, less what passed since by the wall's
+/// clock; never more than its time to live.
 fn rebase(lease: &mut Lease, saved_at: Now, now: Now) {
     let passed = now.wall.duration_since(saved_at.wall).unwrap_or_default();
-    let left = lease.expires_at.since(saved_at.boottime).min(lease.ttl()).saturating_sub(passed);
+    let left = lease
+        .expires_at
+        .since(saved_at.boottime)
+        .min(lease.ttl())
+        .saturating_sub(passed);
     lease.expires_at = now.boottime.after(left);
     lease.extendable_until = lease.expires_at;
     lease.granted_at = now.boottime;
     lease.baseline_at = now.boottime;
     lease.grown_at = None;
     lease.members.clear();
-    lease.state = if lease.is_live() { State::Granted } else { lease.state };
+    lease.state = if lease.is_live() {
+        State::Granted
+    } else {
+        lease.state
+    };
     for share in lease.devices.values_mut() {
         share.visible_bytes = crate::bytes::Bytes::ZERO;
         share.baselines.clear(); // Other processes now; none of the old ones holds anything.

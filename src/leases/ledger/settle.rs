@@ -1,5 +1,5 @@
-//! What a new reading shows: leases shrink by the memory that their holders have taken, live on while it grows, and are
-//! told when others have taken what was promised to them.
+//! What a new reading shows: leases shrink by the memory that their holders have taken, live on
+//! while it grows, and are told when others have taken what was promised to them.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,10 @@ const MOST_MEMBERS: usize = 1024;
 impl Ledger {
     /// Takes a reading in. One that is not newer than the last says nothing new.
     pub fn settle(&mut self, reading: &Reading<'_>, now: Now) {
-        if self.last_reading.is_some_and(|last| reading.taken_at <= last) {
+        if self
+            .last_reading
+            .is_some_and(|last| reading.taken_at <= last)
+        {
             self.expire(now);
             return;
         }
@@ -30,7 +33,8 @@ impl Ledger {
         self.see_endings(reading.taken_at);
         self.forget();
         self.update_states(reading.taken_at);
-        // After the growth was seen: a lease whose memory still grows does not end for a reading that came late.
+        // After the growth was seen: a lease whose memory still grows does not end for a reading
+        // that came late.
         self.expire(now);
         for device in &reading.snapshot.devices {
             self.check_overdrawn(&device.facts.uuid, reading);
@@ -51,18 +55,27 @@ impl Ledger {
             found.insert(lease.serial, (bytes, descendants(lease, &occupied)));
         }
         let readable = device.free_bytes.is_some();
-        let all_known = device.processes.iter().all(|process| process.used_bytes.is_some());
+        let all_known = device
+            .processes
+            .iter()
+            .all(|process| process.used_bytes.is_some());
         let mut grown = false;
         for lease in self.live.values_mut().chain(&mut self.ended) {
-            let Some((bytes, members)) = found.remove(&lease.serial) else { continue };
+            let Some((bytes, members)) = found.remove(&lease.serial) else {
+                continue;
+            };
             let alive = lease.is_live();
-            let first_since_end = lease.ending.is_some_and(|end| end.seen_at.is_none() && reading.taken_at > end.at);
+            let first_since_end = lease
+                .ending
+                .is_some_and(|end| end.seen_at.is_none() && reading.taken_at > end.at);
             for member in members {
                 if lease.members.len() < MOST_MEMBERS {
                     lease.members.insert(member);
                 }
             }
-            let Some(share) = lease.devices.get_mut(uuid) else { continue };
+            let Some(share) = lease.devices.get_mut(uuid) else {
+                continue;
+            };
             if alive && readable {
                 if bytes > share.visible_bytes {
                     lease.grown_at = Some(reading.taken_at);
@@ -73,7 +86,8 @@ impl Ledger {
                 // Where nothing can be read, all of it may be there still.
                 share.visible_bytes = if readable { bytes } else { share.granted_bytes };
             } else if !alive && readable && all_known {
-                // What is left of it only ever shrinks. After a restart more of it is assumed, until the next reading.
+                // What is left of it only ever shrinks. After a restart more of it is assumed,
+                // until the next reading.
                 share.visible_bytes = share.visible_bytes.min(bytes);
             }
         }
@@ -82,9 +96,14 @@ impl Ledger {
         }
     }
 
-    /// A reading from after a lease's end was taken: it counts no more, beyond what is seen to be left of it.
+    /// A reading from after a lease's end was taken: it counts no more, beyond what is seen to be
+    /// left of it.
     fn see_endings(&mut self, taken_at: Boottime) {
-        let unseen = |lease: &Lease| lease.ending.is_some_and(|end| end.seen_at.is_none() && taken_at > end.at);
+        let unseen = |lease: &Lease| {
+            lease
+                .ending
+                .is_some_and(|end| end.seen_at.is_none() && taken_at > end.at)
+        };
         if !self.ended.iter().any(unseen) {
             return;
         }
@@ -108,9 +127,14 @@ impl Ledger {
                     _ => {}
                 }
             }
-            let owed = lease.devices.values().any(|share| share.visible_bytes < share.granted_bytes);
+            let owed = lease
+                .devices
+                .values()
+                .any(|share| share.visible_bytes < share.granted_bytes);
             if owed && lease.grown_at == Some(taken_at) {
-                let until = taken_at.after(self.settings.growth_grace).min(lease.extendable_until);
+                let until = taken_at
+                    .after(self.settings.growth_grace)
+                    .min(lease.extendable_until);
                 if until > lease.expires_at {
                     lease.expires_at = until;
                     events.push(Event::Extended(Subject::of(lease)));
@@ -127,15 +151,24 @@ impl Ledger {
         }
         if account.leased_bytes == Bytes::ZERO || account.short_by_bytes == Bytes::ZERO {
             if self.overdrawn.remove(uuid).is_some() {
-                self.tell(Event::Recovered { device: uuid.to_owned() });
+                self.tell(Event::Recovered {
+                    device: uuid.to_owned(),
+                });
             }
             return;
         }
-        if self.overdrawn.insert(uuid.to_owned(), account.short_by_bytes).is_none() {
+        if self
+            .overdrawn
+            .insert(uuid.to_owned(), account.short_by_bytes)
+            .is_none()
+        {
             let here = self.on_device(uuid);
             let live = || here.iter().filter(|lease| lease.is_live());
             let owed = |lease: &&&Lease| {
-                lease.devices.get(uuid).is_some_and(|share| share.visible_bytes < share.granted_bytes)
+                lease
+                    .devices
+                    .get(uuid)
+                    .is_some_and(|share| share.visible_bytes < share.granted_bytes)
             };
             let leases = live().filter(owed).map(|lease| lease.id.clone()).collect();
             let lessees: Vec<&Lease> = live().copied().collect();
@@ -156,16 +189,32 @@ fn state_of(lease: &Lease, taken_at: Boottime, settings: &Settings) -> State {
     if shares.all(|share| share.visible_bytes >= share.granted_bytes) {
         return State::Settled;
     }
-    if lease.devices.values().all(|share| share.visible_bytes == Bytes::ZERO) {
+    if lease
+        .devices
+        .values()
+        .all(|share| share.visible_bytes == Bytes::ZERO)
+    {
         return State::Granted;
     }
-    let still = lease.grown_at.is_some_and(|grown_at| taken_at.since(grown_at) >= settings.still_after);
-    let everywhere = lease.devices.values().all(|share| share.visible_bytes > Bytes::ZERO);
-    if still && everywhere { State::Settled } else { State::Settling }
+    let still = lease
+        .grown_at
+        .is_some_and(|grown_at| taken_at.since(grown_at) >= settings.still_after);
+    let everywhere = lease
+        .devices
+        .values()
+        .all(|share| share.visible_bytes > Bytes::ZERO);
+    if still && everywhere {
+        State::Settled
+    } else {
+        State::Settling
+    }
 }
 
 fn strangers(leases: &[&Lease], uuid: &str, reading: &Reading<'_>) -> Vec<Stranger> {
-    let processes = reading.device(uuid).map(|device| device.processes.as_slice()).unwrap_or_default();
+    let processes = reading
+        .device(uuid)
+        .map(|device| device.processes.as_slice())
+        .unwrap_or_default();
     let mut strangers: Vec<Stranger> = processes
         .iter()
         .filter(|process| !is_lessee(leases, process, reading))

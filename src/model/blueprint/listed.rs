@@ -1,7 +1,8 @@
 //! Models of one file whose tensors are listed one by one: encoders of BERT's make, and GPT-2.
 //!
-//! Such a file may or may not hold a pooler, an output head and buffers, and its names may or may not begin with the
-//! model's own. So there are several lists, and the totals and the file's length tell which is meant.
+//! Such a file may or may not hold a pooler, an output head and buffers, and its names may or may
+//! not begin with the model's own. So there are several lists, and the totals and the file's length
+//! tell which is meant.
 
 use serde_json::Value;
 
@@ -11,7 +12,8 @@ use super::{Promised, Role};
 /// The tensors of one file.
 pub type Listed = Vec<(String, Promised)>;
 
-/// Every list of tensors that the file of a model with this configuration may hold; none for other architectures.
+/// Every list of tensors that the file of a model with this configuration may hold; none for other
+/// architectures.
 pub fn whole_files(config: &Value) -> Vec<Listed> {
     let lists = match config.get("model_type").and_then(Value::as_str) {
         Some("bert") => encoders(config, "bert."),
@@ -28,7 +30,13 @@ struct Tensors(Listed);
 
 impl Tensors {
     fn add(&mut self, name: String, shape: &[u64]) {
-        self.0.push((name, Promised { shape: shape.to_vec(), role: Role::Plain }));
+        self.0.push((
+            name,
+            Promised {
+                shape: shape.to_vec(),
+                role: Role::Plain,
+            },
+        ));
     }
 
     /// A weight of `shape` and a bias of `bias` elements.
@@ -49,16 +57,29 @@ impl Tensors {
 
 /// transformers `models/bert/modeling_bert.py` and `models/roberta/modeling_roberta.py`.
 fn encoders(config: &Value, own_name: &str) -> Option<Vec<Listed>> {
-    let (hidden, width) = (size(config, "hidden_size")?, size(config, "intermediate_size")?);
-    let (vocabulary, positions) = (size(config, "vocab_size")?, size(config, "max_position_embeddings")?);
+    let (hidden, width) = (
+        size(config, "hidden_size")?,
+        size(config, "intermediate_size")?,
+    );
+    let (vocabulary, positions) = (
+        size(config, "vocab_size")?,
+        size(config, "max_position_embeddings")?,
+    );
     let types = size(config, "type_vocab_size")?;
     let layers = layers(config, "num_hidden_layers")?;
     let is_bert = own_name == "bert.";
 
     let body = |prefix: &str| {
         let mut tensors = Tensors::default();
-        for (table, rows) in [("word", vocabulary), ("position", positions), ("token_type", types)] {
-            tensors.add(format!("{prefix}embeddings.{table}_embeddings.weight"), &[rows, hidden]);
+        for (table, rows) in [
+            ("word", vocabulary),
+            ("position", positions),
+            ("token_type", types),
+        ] {
+            tensors.add(
+                format!("{prefix}embeddings.{table}_embeddings.weight"),
+                &[rows, hidden],
+            );
         }
         tensors.norm(&format!("{prefix}embeddings.LayerNorm"), hidden);
         for layer in 0..layers {
@@ -97,8 +118,17 @@ fn encoders(config: &Value, own_name: &str) -> Option<Vec<Listed>> {
                 head(&mut tensors);
             }
             if has_positions {
-                let (name, shape) = (format!("{prefix}embeddings.position_ids"), vec![1, positions]);
-                tensors.0.push((name, Promised { shape, role: Role::Numbers }));
+                let (name, shape) = (
+                    format!("{prefix}embeddings.position_ids"),
+                    vec![1, positions],
+                );
+                tensors.0.push((
+                    name,
+                    Promised {
+                        shape,
+                        role: Role::Numbers,
+                    },
+                ));
             }
             lists.push(tensors.0);
         }
@@ -132,7 +162,11 @@ fn gpt2(config: &Value) -> Option<Vec<Listed>> {
                 ("mlp.c_fc", hidden, width),
                 ("mlp.c_proj", width, hidden),
             ] {
-                tensors.pair(&format!("{layer}.{projection}"), &[inputs, outputs], outputs);
+                tensors.pair(
+                    &format!("{layer}.{projection}"),
+                    &[inputs, outputs],
+                    outputs,
+                );
             }
             if has_masks {
                 tensors.add(format!("{layer}.attn.bias"), &[1, 1, positions, positions]);
@@ -166,23 +200,30 @@ mod tests {
     use super::*;
 
     fn elements(list: &Listed) -> u64 {
-        list.iter().map(|(_, tensor)| tensor.shape.iter().product::<u64>()).sum()
+        list.iter()
+            .map(|(_, tensor)| tensor.shape.iter().product::<u64>())
+            .sum()
     }
 
     #[test]
     fn published_models_are_among_the_lists() {
-        // BAAI/bge-large-en with pooler and positions, FacebookAI/roberta-base with head and positions, gpt2 with masks.
+        // BAAI/bge-large-en with pooler and positions, FacebookAI/roberta-base with head and
+        // positions, gpt2 with masks.
         let bert = json!({"model_type": "bert", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
             "vocab_size": 30522, "max_position_embeddings": 512, "type_vocab_size": 2});
         let roberta = json!({"model_type": "roberta", "hidden_size": 768, "intermediate_size": 3072,
             "num_hidden_layers": 12, "vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1});
-        let gpt2 =
-            json!({"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_positions": 1024, "vocab_size": 50257});
-        for (config, tensors, wanted) in
-            [(bert, 392, 335_142_400), (roberta, 203, 124_697_947), (gpt2, 160, 137_022_720)]
-        {
+        let gpt2 = json!({"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_positions": 1024, "vocab_size": 50257});
+        for (config, tensors, wanted) in [
+            (bert, 392, 335_142_400),
+            (roberta, 203, 124_697_947),
+            (gpt2, 160, 137_022_720),
+        ] {
             let lists = whole_files(&config);
-            let found = lists.iter().filter(|list| (list.len(), elements(list)) == (tensors, wanted)).count();
+            let found = lists
+                .iter()
+                .filter(|list| (list.len(), elements(list)) == (tensors, wanted))
+                .count();
             assert!(found > 0, "{config}");
         }
     }

@@ -1,8 +1,10 @@
-//! What a configuration alone says of the tensors: the shape that each name must have, and which names there are.
+//! What a configuration alone says of the tensors: the shape that each name must have, and which
+//! names there are.
 //!
-//! A blueprint is a prediction and nothing more. It is believed only where the file's own lengths and the Hub's totals by
-//! type agree with it to the byte (`source::read`); a wrong one costs the reading of the headers and nothing else. So
-//! unknown architectures have none, and a default that is not stated is only guessed where a wrong guess must show.
+//! A blueprint is a prediction and nothing more. It is believed only where the file's own lengths
+//! and the Hub's totals by type agree with it to the byte (`source::read`); a wrong one costs the
+//! reading of the headers and nothing else. So unknown architectures have none, and a default that
+//! is not stated is only guessed where a wrong guess must show.
 //!
 //! Names and shapes are those of transformers' `modeling_*.py` and of the repositories' own files.
 
@@ -15,8 +17,8 @@ use serde_json::Value;
 pub use listed::{Listed, whole_files};
 use sizes::Sizes;
 
-/// Architectures whose tensors are named by the rules below. Others of the same make may follow once a repository of
-/// theirs was compared with its headers.
+/// Architectures whose tensors are named by the rules below. Others of the same make may follow
+/// once a repository of theirs was compared with its headers.
 const TYPES: &[&str] = &[
     "cohere",
     "cohere2",
@@ -86,11 +88,15 @@ pub struct Promised {
 }
 
 impl Blueprint {
-    /// The blueprint of a `config.json`; `None` where its architecture, its quantisation or a size is not known.
+    /// The blueprint of a `config.json`; `None` where its architecture, its quantisation or a size
+    /// is not known.
     pub fn of(config: &Value) -> Option<Self> {
         let named = config.get("model_type")?.as_str()?;
         let model_type = TYPES.iter().copied().find(|known| *known == named)?;
-        let block = match config.get("quantization_config").filter(|value| !value.is_null()) {
+        let block = match config
+            .get("quantization_config")
+            .filter(|value| !value.is_null())
+        {
             None => None,
             Some(method) => match method.get("quant_method")?.as_str()? {
                 "fp8" => Some(sizes::block(method)?),
@@ -98,22 +104,36 @@ impl Blueprint {
                 _ => return None,
             },
         };
-        Some(Self { model_type, sizes: Sizes::of(model_type, config)?, block })
+        Some(Self {
+            model_type,
+            sizes: Sizes::of(model_type, config)?,
+            block,
+        })
     }
 
-    /// The names of all tensors, for one file that no index describes: `prefix` stands before each, `head` says whether
-    /// the output head is stored. `None` where an architecture is only ever published with an index.
+    /// The names of all tensors, for one file that no index describes: `prefix` stands before each,
+    /// `head` says whether the output head is stored. `None` where an architecture is only ever
+    /// published with an index.
     pub fn names(&self, prefix: &str, head: bool) -> Option<Vec<String>> {
-        if self.block.is_some() { None } else { names::all(self.model_type, &self.sizes, prefix, head) }
+        if self.block.is_some() {
+            None
+        } else {
+            names::all(self.model_type, &self.sizes, prefix, head)
+        }
     }
 
     /// What the tensor `name` must be. `is_there` says which other names there are.
     pub fn tensor(&self, name: &str, is_there: impl Fn(&str) -> bool) -> Option<Promised> {
         if let Some(weight) = name.strip_suffix("_scale_inv") {
             let (rows, columns) = self.block?;
-            let [weight_rows, weight_columns] = *self.shape(weight)?.as_slice() else { return None };
+            let [weight_rows, weight_columns] = *self.shape(weight)?.as_slice() else {
+                return None;
+            };
             let shape = vec![weight_rows.div_ceil(rows), weight_columns.div_ceil(columns)];
-            return Some(Promised { shape, role: Role::Scale });
+            return Some(Promised {
+                shape,
+                role: Role::Scale,
+            });
         }
         let shape = self.shape(name)?;
         let role = if self.block.is_some() && is_there(&format!("{name}_scale_inv")) {
@@ -139,8 +159,10 @@ impl Blueprint {
             "norm.weight" | "norm.bias" => return Some(vec![hidden]),
             _ => {}
         }
-        let (number, module) =
-            inner.strip_prefix("layers.").or_else(|| inner.strip_prefix("mtp_layers."))?.split_once('.')?;
+        let (number, module) = inner
+            .strip_prefix("layers.")
+            .or_else(|| inner.strip_prefix("mtp_layers."))?
+            .split_once('.')?;
         // Prediction layers stand behind the others.
         (number.parse::<u64>().ok()? < sizes.layers + MOST_LAYERS).then_some(())?;
         let (module, is_bias) = match module.rsplit_once('.') {
@@ -150,7 +172,11 @@ impl Blueprint {
         };
         let shape = self.module(module)?;
         // A bias has the rows of its weight; a norm's bias has the norm's own shape.
-        if is_bias { Some(vec![*shape.first()?]) } else { Some(shape) }
+        if is_bias {
+            Some(vec![*shape.first()?])
+        } else {
+            Some(shape)
+        }
     }
 
     /// The shape of a module's weight in a layer.
@@ -163,7 +189,8 @@ impl Blueprint {
         let expert = |rest: &str| -> Option<Vec<u64>> {
             let (number, projection) = rest.split_once('.')?;
             let experts = sizes.experts?;
-            (number.parse::<u64>().ok()? < experts.count).then(|| feed_forward(projection, hidden, experts.width))?
+            (number.parse::<u64>().ok()? < experts.count)
+                .then(|| feed_forward(projection, hidden, experts.width))?
         };
         Some(match module {
             "input_layernorm"
@@ -180,7 +207,9 @@ impl Blueprint {
             | "token_layernorm" => vec![hidden],
             "embed_tokens" | "shared_head.head" => vec![sizes.vocabulary, hidden],
             "eh_proj" | "input_proj" => vec![hidden, hidden * 2],
-            "mlp.gate" | "mlp.router" | "block_sparse_moe.gate" => vec![sizes.experts?.count, hidden],
+            "mlp.gate" | "mlp.router" | "block_sparse_moe.gate" => {
+                vec![sizes.experts?.count, hidden]
+            }
             "mlp.gate.e_score_correction_bias" | "block_sparse_moe.e_score_correction_bias" => {
                 vec![sizes.experts?.count]
             }
@@ -189,7 +218,11 @@ impl Blueprint {
                     return feed_forward(rest, hidden, sizes.experts?.shared_width);
                 }
                 if let Some(rest) = module.strip_prefix("mlp.experts.") {
-                    return if self.model_type == "gpt_oss" { self.packed_experts(rest) } else { expert(rest) };
+                    return if self.model_type == "gpt_oss" {
+                        self.packed_experts(rest)
+                    } else {
+                        expert(rest)
+                    };
                 }
                 if let Some(rest) = module.strip_prefix("block_sparse_moe.experts.") {
                     return expert(rest);
@@ -203,7 +236,10 @@ impl Blueprint {
         let sizes = &self.sizes;
         let (hidden, heads) = (sizes.hidden, sizes.heads);
         if let Some(latent) = &sizes.latent {
-            let (keys, values) = (heads * (latent.nope + latent.rope), heads * (latent.nope + latent.value));
+            let (keys, values) = (
+                heads * (latent.nope + latent.rope),
+                heads * (latent.nope + latent.value),
+            );
             return Some(match module {
                 "q_proj" => vec![keys, hidden],
                 "q_a_proj" => vec![latent.query_rank?, hidden],
@@ -235,9 +271,14 @@ impl Blueprint {
         })
     }
 
-    /// gpt-oss keeps all experts of a layer in one tensor: blocks of 32 values in 16 bytes, and a scale for each.
+    /// gpt-oss keeps all experts of a layer in one tensor: blocks of 32 values in 16 bytes, and a
+    /// scale for each.
     fn packed_experts(&self, name: &str) -> Option<Vec<u64>> {
-        let (count, hidden, width) = (self.sizes.experts?.count, self.sizes.hidden, self.sizes.experts?.width);
+        let (count, hidden, width) = (
+            self.sizes.experts?.count,
+            self.sizes.hidden,
+            self.sizes.experts?.width,
+        );
         let blocks = |size: u64| size.div_ceil(32);
         Some(match name {
             "down_proj_bias" => vec![count, hidden],
@@ -278,11 +319,24 @@ mod tests {
         let names = blueprint.names("model.", true).expect("its names");
         assert_eq!(names.len(), 3 + 2 * 9);
         let shape = |name: &str| blueprint.tensor(name, |_| false).map(|tensor| tensor.shape);
-        assert_eq!(shape("model.layers.1.self_attn.k_proj.weight"), Some(vec![32, 64]));
-        assert_eq!(shape("model.layers.1.mlp.down_proj.weight"), Some(vec![64, 128]));
-        assert_eq!(shape("model.layers.1.self_attn.k_proj.bias"), Some(vec![32]));
+        assert_eq!(
+            shape("model.layers.1.self_attn.k_proj.weight"),
+            Some(vec![32, 64])
+        );
+        assert_eq!(
+            shape("model.layers.1.mlp.down_proj.weight"),
+            Some(vec![64, 128])
+        );
+        assert_eq!(
+            shape("model.layers.1.self_attn.k_proj.bias"),
+            Some(vec![32])
+        );
         assert_eq!(shape("lm_head.weight"), Some(vec![100, 64]));
-        assert_eq!(shape("model.layers.1.mlp.experts.0.up_proj.weight"), None, "it has no experts");
+        assert_eq!(
+            shape("model.layers.1.mlp.experts.0.up_proj.weight"),
+            None,
+            "it has no experts"
+        );
         assert!(names.iter().all(|name| shape(name).is_some()));
     }
 
@@ -305,13 +359,34 @@ mod tests {
     #[test]
     fn blocks_of_eight_bits_have_a_scale_each() {
         let mut config = llama();
-        config["quantization_config"] = json!({"quant_method": "fp8", "weight_block_size": [16, 128]});
+        config["quantization_config"] =
+            json!({"quant_method": "fp8", "weight_block_size": [16, 128]});
         let blueprint = Blueprint::of(&config).expect("a known quantisation");
         let name = "model.layers.0.mlp.up_proj.weight";
-        let tensor = blueprint.tensor(name, |other| other.ends_with("_scale_inv")).expect("known");
-        assert_eq!(tensor, Promised { shape: vec![128, 64], role: Role::Quantised });
-        let scale = blueprint.tensor(&format!("{name}_scale_inv"), |_| true).expect("known");
-        assert_eq!(scale, Promised { shape: vec![8, 1], role: Role::Scale });
-        assert_eq!(blueprint.names("model.", true), None, "which modules are quantised is only known by an index");
+        let tensor = blueprint
+            .tensor(name, |other| other.ends_with("_scale_inv"))
+            .expect("known");
+        assert_eq!(
+            tensor,
+            Promised {
+                shape: vec![128, 64],
+                role: Role::Quantised
+            }
+        );
+        let scale = blueprint
+            .tensor(&format!("{name}_scale_inv"), |_| true)
+            .expect("known");
+        assert_eq!(
+            scale,
+            Promised {
+                shape: vec![8, 1],
+                role: Role::Scale
+            }
+        );
+        assert_eq!(
+            blueprint.names("model.", true),
+            None,
+            "which modules are quantised is only known by an index"
+        );
     }
 }

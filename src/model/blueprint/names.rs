@@ -16,32 +16,81 @@ struct Layer {
 }
 
 const TWO: &[&str] = &["input_layernorm", "post_attention_layernorm"];
-const FOUR: &[&str] =
-    &["input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"];
+const FOUR: &[&str] = &[
+    "input_layernorm",
+    "post_attention_layernorm",
+    "pre_feedforward_layernorm",
+    "post_feedforward_layernorm",
+];
 const BEHIND: &[&str] = &["post_attention_layernorm", "post_feedforward_layernorm"];
 const HEADS: &[&str] = &["q_norm", "k_norm"];
 const GATED: &[&str] = &["gate_proj", "up_proj", "down_proj"];
 
 fn layer(model_type: &str) -> Option<Layer> {
-    let plain = Layer { norms: TWO, head_norms: &[], feed_forward: GATED, fused: false, norm_bias: false };
+    let plain = Layer {
+        norms: TWO,
+        head_norms: &[],
+        feed_forward: GATED,
+        fused: false,
+        norm_bias: false,
+    };
     Some(match model_type {
         "llama" | "mistral" | "qwen2" | "gemma" | "granite" => plain,
-        "qwen3" => Layer { head_norms: HEADS, ..plain },
-        "gemma2" => Layer { norms: FOUR, ..plain },
-        "gemma3_text" => Layer { norms: FOUR, head_norms: HEADS, ..plain },
-        "olmo2" => Layer { norms: BEHIND, head_norms: HEADS, ..plain },
-        "hunyuan_v1_dense" => Layer { head_norms: &["query_layernorm", "key_layernorm"], ..plain },
-        "phi3" => Layer { feed_forward: &["gate_up_proj", "down_proj"], fused: true, ..plain },
-        "stablelm" => Layer { norm_bias: true, ..plain },
-        "starcoder2" => Layer { feed_forward: &["c_fc", "c_proj"], norm_bias: true, ..plain },
-        "cohere" | "cohere2" => Layer { norms: &["input_layernorm"], ..plain },
+        "qwen3" => Layer {
+            head_norms: HEADS,
+            ..plain
+        },
+        "gemma2" => Layer {
+            norms: FOUR,
+            ..plain
+        },
+        "gemma3_text" => Layer {
+            norms: FOUR,
+            head_norms: HEADS,
+            ..plain
+        },
+        "olmo2" => Layer {
+            norms: BEHIND,
+            head_norms: HEADS,
+            ..plain
+        },
+        "hunyuan_v1_dense" => Layer {
+            head_norms: &["query_layernorm", "key_layernorm"],
+            ..plain
+        },
+        "phi3" => Layer {
+            feed_forward: &["gate_up_proj", "down_proj"],
+            fused: true,
+            ..plain
+        },
+        "stablelm" => Layer {
+            norm_bias: true,
+            ..plain
+        },
+        "starcoder2" => Layer {
+            feed_forward: &["c_fc", "c_proj"],
+            norm_bias: true,
+            ..plain
+        },
+        "cohere" | "cohere2" => Layer {
+            norms: &["input_layernorm"],
+            ..plain
+        },
         _ => return None,
     })
 }
 
-pub(super) fn all(model_type: &str, sizes: &Sizes, prefix: &str, head: bool) -> Option<Vec<String>> {
+pub(super) fn all(
+    model_type: &str,
+    sizes: &Sizes,
+    prefix: &str,
+    head: bool,
+) -> Option<Vec<String>> {
     let layer = layer(model_type)?;
-    let mut names = vec![format!("{prefix}embed_tokens.weight"), format!("{prefix}norm.weight")];
+    let mut names = vec![
+        format!("{prefix}embed_tokens.weight"),
+        format!("{prefix}norm.weight"),
+    ];
     if layer.norm_bias {
         names.push(format!("{prefix}norm.bias"));
     }
@@ -54,7 +103,11 @@ pub(super) fn all(model_type: &str, sizes: &Sizes, prefix: &str, head: bool) -> 
             names.push(format!("{prefix}layers.{number}.{module}.bias"));
         }
     };
-    let projections: &[&str] = if layer.fused { &["qkv_proj"] } else { &["q_proj", "k_proj", "v_proj"] };
+    let projections: &[&str] = if layer.fused {
+        &["qkv_proj"]
+    } else {
+        &["q_proj", "k_proj", "v_proj"]
+    };
     for number in 0..sizes.layers {
         for norm in layer.norms {
             module(number, norm, layer.norm_bias);

@@ -1,10 +1,12 @@
-//! The sizes in a configuration that shapes are made of, each bounded so that no product of them can leave 64 bits.
+//! The sizes in a configuration that shapes are made of, each bounded so that no product of them
+//! can leave 64 bits.
 
 use serde_json::Value;
 
 use super::MOST_LAYERS;
 
-/// Beyond this no size of a model can be meant: four of them multiplied still have room in 64 bits by far.
+/// Beyond this no size of a model can be meant: four of them multiplied still have room in 64 bits
+/// by far.
 const LARGEST: u64 = 1 << 24;
 
 /// Sizes of a decoder.
@@ -56,7 +58,10 @@ impl Sizes {
         let bias = match model_type {
             "qwen2" => (true, false),
             "stablelm" => (flag("use_qkv_bias").unwrap_or(false), false),
-            "starcoder2" => (flag("use_bias").unwrap_or(true), flag("use_bias").unwrap_or(true)),
+            "starcoder2" => (
+                flag("use_bias").unwrap_or(true),
+                flag("use_bias").unwrap_or(true),
+            ),
             "glm4" | "glm4_moe" | "mimo" => (attention_bias, false),
             _ => (attention_bias, attention_bias),
         };
@@ -72,7 +77,9 @@ impl Sizes {
             None => None,
         };
         let intermediate = size("intermediate_size")?;
-        let count = ["num_experts", "n_routed_experts", "num_local_experts"].iter().find_map(|key| size(key));
+        let count = ["num_experts", "n_routed_experts", "num_local_experts"]
+            .iter()
+            .find_map(|key| size(key));
         let width = size("moe_intermediate_size").unwrap_or(intermediate);
         let shared_width = width * size("n_shared_experts").unwrap_or(1);
         Some(Self {
@@ -82,9 +89,14 @@ impl Sizes {
             intermediate,
             heads,
             kv_heads: size("num_key_value_heads").unwrap_or(heads),
-            // Where it is not stated it is nearly always this; where it is not, the lengths will tell.
+            // Where it is not stated it is nearly always this; where it is not, the lengths will
+            // tell.
             head_dim: size("head_dim").or_else(|| hidden.checked_div(heads))?,
-            experts: count.map(|count| Experts { count, width, shared_width }),
+            experts: count.map(|count| Experts {
+                count,
+                width,
+                shared_width,
+            }),
             latent,
             bias,
             mlp_bias: flag("mlp_bias").unwrap_or(model_type == "starcoder2" && bias.0),
@@ -94,7 +106,9 @@ impl Sizes {
 
 /// Rows and columns of one block of an FP8 quantisation.
 pub(super) fn block(method: &Value) -> Option<(u64, u64)> {
-    let [rows, columns] = method.get("weight_block_size")?.as_array()?.as_slice() else { return None };
+    let [rows, columns] = method.get("weight_block_size")?.as_array()?.as_slice() else {
+        return None;
+    };
     let bounded = |value: &Value| value.as_u64().filter(|size| (1..=LARGEST).contains(size));
     Some((bounded(rows)?, bounded(columns)?))
 }
@@ -106,5 +120,8 @@ pub(super) fn layers(config: &Value, key: &str) -> Option<u64> {
 
 /// A size within what any model has.
 pub(super) fn size(config: &Value, key: &str) -> Option<u64> {
-    config.get(key).and_then(Value::as_u64).filter(|size| (1..=LARGEST).contains(size))
+    config
+        .get(key)
+        .and_then(Value::as_u64)
+        .filter(|size| (1..=LARGEST).contains(size))
 }

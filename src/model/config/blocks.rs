@@ -1,4 +1,5 @@
-//! Decoders whose attention layers differ in shape or kind: block lists, two sizes of heads, cross-attention.
+//! Decoders whose attention layers differ in shape or kind: block lists, two sizes of heads,
+//! cross-attention.
 
 use serde_json::Value;
 
@@ -13,7 +14,9 @@ use super::spans;
 /// (vLLM `models/nemotron_nas.py`; width rule `_ffn_mult_to_intermediate_size`).
 pub(super) fn listed(fields: &Fields<'_>) -> Result<Vec<Mixed>, Unsupported> {
     let layers = count(fields)?;
-    let blocks = fields.list("block_configs")?.ok_or_else(|| fields.missing("block_configs"))?;
+    let blocks = fields
+        .list("block_configs")?
+        .ok_or_else(|| fields.missing("block_configs"))?;
     if blocks.len() != layers {
         return Err(fields.length("block_configs", blocks.len(), layers));
     }
@@ -21,24 +24,47 @@ pub(super) fn listed(fields: &Fields<'_>) -> Result<Vec<Mixed>, Unsupported> {
     let dim = heads::head_dim(fields, heads)?;
     let hidden = fields.need(HIDDEN)?;
     let one = |(layer, block): (usize, &Value)| {
-        let block = block.as_object().ok_or_else(|| contradiction("block_configs", block, "objects are expected"))?;
+        let block = block
+            .as_object()
+            .ok_or_else(|| contradiction("block_configs", block, "objects are expected"))?;
         let block = fields.inside(block);
-        let attention = block.object("attention")?.ok_or_else(|| block.missing("block_configs.attention"))?;
+        let attention = block
+            .object("attention")?
+            .ok_or_else(|| block.missing("block_configs.attention"))?;
         let attention = block.inside(attention);
         let mixer = if is_off(&attention)? {
             Mixer::None
         } else {
-            if attention.count(&["window_length"])?.is_some_and(|window| window > 0) {
-                return Err(fields.family(format!("block_configs[{layer}].attention.window_length")));
+            if attention
+                .count(&["window_length"])?
+                .is_some_and(|window| window > 0)
+            {
+                return Err(
+                    fields.family(format!("block_configs[{layer}].attention.window_length"))
+                );
             }
             let group = attention.need(&["n_heads_in_group"])?;
             if !heads.is_multiple_of(group) {
                 let why = format!("{heads} query heads do not divide by it");
-                return Err(contradiction("block_configs.attention.n_heads_in_group", &group.into(), why));
+                return Err(contradiction(
+                    "block_configs.attention.n_heads_in_group",
+                    &group.into(),
+                    why,
+                ));
             }
-            Heads { query: heads, kv: heads / group, key_dim: dim, value_dim: dim }.mixer(Span::Full)
+            Heads {
+                query: heads,
+                kv: heads / group,
+                key_dim: dim,
+                value_dim: dim,
+            }
+            .mixer(Span::Full)
         };
-        let ffn = block.inside(block.object("ffn")?.ok_or_else(|| block.missing("block_configs.ffn"))?);
+        let ffn = block.inside(
+            block
+                .object("ffn")?
+                .ok_or_else(|| block.missing("block_configs.ffn"))?,
+        );
         let feed_forward = if ffn.flag("no_op")? == Some(true) {
             FeedForward::None
         } else if ffn.flag("replace_with_linear")? == Some(true) {
@@ -46,16 +72,25 @@ pub(super) fn listed(fields: &Fields<'_>) -> Result<Vec<Mixed>, Unsupported> {
         } else if let Some(width) = ffn.size(&["intermediate_size"])? {
             FeedForward::Dense { width }
         } else {
-            let factor = ffn.factor("ffn_mult")?.ok_or_else(|| block.missing("block_configs.ffn.ffn_mult"))?;
-            FeedForward::Dense { width: super::floor_of(hidden, 2.0 * factor / 3.0).next_multiple_of(256) }
+            let factor = ffn
+                .factor("ffn_mult")?
+                .ok_or_else(|| block.missing("block_configs.ffn.ffn_mult"))?;
+            FeedForward::Dense {
+                width: super::floor_of(hidden, 2.0 * factor / 3.0).next_multiple_of(256),
+            }
         };
-        Ok(Mixed { mixer, beside: None, feed_forward: Some(feed_forward) })
+        Ok(Mixed {
+            mixer,
+            beside: None,
+            feed_forward: Some(feed_forward),
+        })
     };
     blocks.iter().enumerate().map(one).collect()
 }
 
 fn is_off(attention: &Fields<'_>) -> Result<bool, Unsupported> {
-    Ok(attention.flag("no_op")? == Some(true) || attention.flag("replace_with_linear")? == Some(true))
+    Ok(attention.flag("no_op")? == Some(true)
+        || attention.flag("replace_with_linear")? == Some(true))
 }
 
 /// MiMo-V2: sliding layers (1 in `hybrid_layer_pattern`) have heads of their own under `swa_*` keys
@@ -65,17 +100,31 @@ pub(super) fn mimo_v2(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     let full = heads::heads(fields)?;
     let overrides = Overrides::read(fields, layers)?;
     let pattern = mimo_v2_pattern(fields, layers)?;
-    let heads = fields.size(&["swa_num_attention_heads"])?.unwrap_or(full.query);
-    let kv_heads = fields.size(&["swa_num_key_value_heads"])?.unwrap_or(full.kv);
+    let heads = fields
+        .size(&["swa_num_attention_heads"])?
+        .unwrap_or(full.query);
+    let kv_heads = fields
+        .size(&["swa_num_key_value_heads"])?
+        .unwrap_or(full.kv);
     heads::divides(fields, heads, kv_heads)?;
     let key_dim = fields.size(&["swa_head_dim"])?.unwrap_or(full.key_dim);
     let value_dim = fields.size(&["swa_v_head_dim"])?.unwrap_or(full.value_dim);
-    let sliding = Heads { query: heads, kv: kv_heads, key_dim, value_dim };
+    let sliding = Heads {
+        query: heads,
+        kv: kv_heads,
+        key_dim,
+        value_dim,
+    };
     let window = fields.size(&["sliding_window_size", "sliding_window"])?;
     let one = |(layer, slides): (usize, &u64)| {
         let (heads, span) = match slides {
             0 => (full, Span::Full),
-            1 => (sliding, Span::Sliding { window: window.ok_or_else(|| fields.missing("sliding_window_size"))? }),
+            1 => (
+                sliding,
+                Span::Sliding {
+                    window: window.ok_or_else(|| fields.missing("sliding_window_size"))?,
+                },
+            ),
             other => return Err(fields.family(format!("hybrid_layer_pattern[{layer}] = {other}"))),
         };
         Ok(overrides.heads(fields, layer, heads)?.mixer(span))
@@ -83,7 +132,8 @@ pub(super) fn mimo_v2(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     pattern.iter().enumerate().map(one).collect()
 }
 
-/// 1 where a layer slides: `hybrid_layer_pattern`, in transformers' own configurations `layer_types`.
+/// 1 where a layer slides: `hybrid_layer_pattern`, in transformers' own configurations
+/// `layer_types`.
 fn mimo_v2_pattern(fields: &Fields<'_>, layers: usize) -> Result<Vec<u64>, Unsupported> {
     if let Some(pattern) = fields.numbers("hybrid_layer_pattern")? {
         return if pattern.len() == layers {
@@ -92,14 +142,19 @@ fn mimo_v2_pattern(fields: &Fields<'_>, layers: usize) -> Result<Vec<u64>, Unsup
             Err(fields.length("hybrid_layer_pattern", pattern.len(), layers))
         };
     }
-    let words = fields.words("layer_types")?.ok_or_else(|| fields.missing("hybrid_layer_pattern"))?;
+    let words = fields
+        .words("layer_types")?
+        .ok_or_else(|| fields.missing("hybrid_layer_pattern"))?;
     if words.len() != layers {
         return Err(fields.length("layer_types", words.len(), layers));
     }
     let one = |(layer, word): (usize, &&str)| match *word {
         "full_attention" => Ok(0),
         "sliding_attention" => Ok(1),
-        other => Err(fields.family(format!("layer_types[{layer}] = {}", other.chars().take(40).collect::<String>()))),
+        other => Err(fields.family(format!(
+            "layer_types[{layer}] = {}",
+            other.chars().take(40).collect::<String>()
+        ))),
     };
     words.iter().enumerate().map(one).collect()
 }
@@ -108,8 +163,11 @@ fn mimo_v2_pattern(fields: &Fields<'_>, layers: usize) -> Result<Vec<u64>, Unsup
 pub(super) fn step(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     let layers = count(fields)?;
     let full = heads::heads(fields)?;
-    let mut words = fields.words("layer_types")?.ok_or_else(|| fields.missing("layer_types"))?;
-    let behind = usize::try_from(fields.count(&["num_nextn_predict_layers"])?.unwrap_or(0)).unwrap_or(usize::MAX);
+    let mut words = fields
+        .words("layer_types")?
+        .ok_or_else(|| fields.missing("layer_types"))?;
+    let behind = usize::try_from(fields.count(&["num_nextn_predict_layers"])?.unwrap_or(0))
+        .unwrap_or(usize::MAX);
     if words.len() != layers && words.len() != layers.saturating_add(behind) {
         return Err(fields.length("layer_types", words.len(), layers));
     }
@@ -124,31 +182,56 @@ pub(super) fn step(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
             let kv_heads = other.size(heads::KV_HEADS)?.unwrap_or(full.kv);
             heads::divides(&other, heads, kv_heads)?;
             let dim = other.size(heads::HEAD_DIM)?.unwrap_or(full.key_dim);
-            Heads { query: heads, kv: kv_heads, key_dim: dim, value_dim: dim }
+            Heads {
+                query: heads,
+                kv: kv_heads,
+                key_dim: dim,
+                value_dim: dim,
+            }
         }
     };
     let one = |(layer, word): (usize, &&str)| {
-        let span = spans::named(fields, layer, word, overrides.window(fields, layer, window)?)?;
-        let heads = if *word == "full_attention" { full } else { sliding };
+        let span = spans::named(
+            fields,
+            layer,
+            word,
+            overrides.window(fields, layer, window)?,
+        )?;
+        let heads = if *word == "full_attention" {
+            full
+        } else {
+            sliding
+        };
         Ok(overrides.heads(fields, layer, heads)?.mixer(span))
     };
     words.iter().enumerate().map(one).collect()
 }
 
-/// Llama-3.2-Vision: the listed layers attend to the image instead of the text (transformers `modeling_mllama.py`).
+/// Llama-3.2-Vision: the listed layers attend to the image instead of the text (transformers
+/// `modeling_mllama.py`).
 pub(super) fn mllama(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     /// transformers `MllamaTextConfig`.
     const DEFAULT: [u64; 8] = [3, 8, 13, 18, 23, 28, 33, 38];
     let layers = count(fields)?;
     let heads = heads::heads(fields)?;
-    let cross = fields.numbers("cross_attention_layers")?.unwrap_or_else(|| DEFAULT.to_vec());
+    let cross = fields
+        .numbers("cross_attention_layers")?
+        .unwrap_or_else(|| DEFAULT.to_vec());
     if let Some(beyond) = cross.iter().find(|layer| **layer >= layers as u64) {
         let why = format!("the model has {layers} layers");
-        return Err(contradiction("cross_attention_layers", &Value::from(*beyond), why));
+        return Err(contradiction(
+            "cross_attention_layers",
+            &Value::from(*beyond),
+            why,
+        ));
     }
     let tokens = image_tokens(fields)?;
     let one = |layer: u64| {
-        let span = if cross.contains(&layer) { Span::Cross { tokens } } else { Span::Full };
+        let span = if cross.contains(&layer) {
+            Span::Cross { tokens }
+        } else {
+            Span::Full
+        };
         heads.mixer(span)
     };
     Ok((0..layers as u64).map(one).collect())
@@ -157,9 +240,17 @@ pub(super) fn mllama(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
 /// Patches and the class token of each tile of one image: 4 x 1601 for 560 pixels.
 fn image_tokens(fields: &Fields<'_>) -> Result<u64, Unsupported> {
     let empty = super::fields::Object::new();
-    let root = Fields { own: fields.root, defaults: &[], ..*fields };
+    let root = Fields {
+        own: fields.root,
+        defaults: &[],
+        ..*fields
+    };
     let vision = root.inside(root.object("vision_config")?.unwrap_or(&empty));
-    let side = vision.size(&["image_size"])?.unwrap_or(560) / vision.size(&["patch_size"])?.unwrap_or(14);
+    let side =
+        vision.size(&["image_size"])?.unwrap_or(560) / vision.size(&["patch_size"])?.unwrap_or(14);
     let tiles = vision.size(&["max_num_tiles"])?.unwrap_or(4);
-    Ok(side.saturating_mul(side).saturating_add(1).saturating_mul(tiles))
+    Ok(side
+        .saturating_mul(side)
+        .saturating_add(1)
+        .saturating_mul(tiles))
 }

@@ -1,4 +1,5 @@
-//! One model in the dialects it is published in: the authors' own keys, and what transformers 5 writes of the same class.
+//! One model in the dialects it is published in: the authors' own keys, and what transformers 5
+//! writes of the same class.
 
 use serde_json::json;
 
@@ -40,16 +41,36 @@ fn overrides_of_single_layers_are_followed_or_refused_by_name() {
         json!({"model_type": "llama", "num_hidden_layers": 3, "layer_types": ["full_attention", "sliding_attention",
             "sliding_attention"], "sliding_window": 512, "per_layer_config": map})
     };
-    let found =
-        heads(&with(json!({"1": {"sliding_window": 64, "num_key_value_heads": 8}, "2": {"sliding_window": null}})));
-    assert_eq!(found, [(Span::Full, 32, 128), (Span::Sliding { window: 64 }, 8, 128), (Span::Full, 32, 128)]);
+    let found = heads(&with(
+        json!({"1": {"sliding_window": 64, "num_key_value_heads": 8}, "2": {"sliding_window": null}}),
+    ));
+    assert_eq!(
+        found,
+        [
+            (Span::Full, 32, 128),
+            (Span::Sliding { window: 64 }, 8, 128),
+            (Span::Full, 32, 128)
+        ]
+    );
     for (map, named) in [
-        (json!({"1": {"kv_lora_rank": 512}}), "per_layer_config[1].kv_lora_rank"),
-        (json!({"1": {"skip": ["attention"]}}), "per_layer_config[1].skip"),
-        (json!({"1": {"intermediate_size": 22016}}), "per_layer_config[1].intermediate_size"),
+        (
+            json!({"1": {"kv_lora_rank": 512}}),
+            "per_layer_config[1].kv_lora_rank",
+        ),
+        (
+            json!({"1": {"skip": ["attention"]}}),
+            "per_layer_config[1].skip",
+        ),
+        (
+            json!({"1": {"intermediate_size": 22016}}),
+            "per_layer_config[1].intermediate_size",
+        ),
         (json!({"7": {"head_dim": 64}}), "the model has 3 layers"),
         (json!({"one": {"head_dim": 64}}), "the index of a layer"),
-        (json!({"1": {"num_key_value_heads": 5}}), "32 query heads do not divide"),
+        (
+            json!({"1": {"num_key_value_heads": 5}}),
+            "32 query heads do not divide",
+        ),
         (json!({"1": 5}), "an object for each layer"),
         (json!(5), "the model has 3 layers"),
     ] {
@@ -58,7 +79,12 @@ fn overrides_of_single_layers_are_followed_or_refused_by_name() {
     }
     // A family whose layers are not read one by one.
     let mamba = json!({"model_type": "mamba2", "per_layer_config": {"1": {"head_dim": 64}}});
-    assert!(read(&mamba).unwrap_err().to_string().contains("per_layer_config"));
+    assert!(
+        read(&mamba)
+            .unwrap_err()
+            .to_string()
+            .contains("per_layer_config")
+    );
 }
 
 #[test]
@@ -68,17 +94,32 @@ fn compression_rates_by_word_are_ratios_by_layer() {
     listed["compress_ratios"] = json!([0, 4, 128, 0]);
     listed["num_nextn_predict_layers"] = json!(1);
     let mut worded = sizes;
-    worded["compress_rates"] = json!({"compressed_sparse_attention": 4, "heavily_compressed_attention": 128});
-    worded["layer_types"] = json!(["sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention"]);
+    worded["compress_rates"] =
+        json!({"compressed_sparse_attention": 4, "heavily_compressed_attention": 128});
+    worded["layer_types"] = json!([
+        "sliding_attention",
+        "compressed_sparse_attention",
+        "heavily_compressed_attention"
+    ]);
     let (listed, own) = (read(&listed).unwrap(), read(&worded).unwrap());
     assert_eq!((&listed.layers, &listed.rope), (&own.layers, &own.rope));
     worded["layer_types"] = json!(["sliding_attention", "full_attention", "sliding_attention"]);
-    assert!(read(&worded).unwrap_err().to_string().contains("layer_types[1] = full_attention"));
+    assert!(
+        read(&worded)
+            .unwrap_err()
+            .to_string()
+            .contains("layer_types[1] = full_attention")
+    );
 }
 
 #[test]
 fn kimi_linear_reads_the_same_from_both_dialects() {
-    let words = json!(["linear_attention", "linear_attention", "linear_attention", "full_attention"]);
+    let words = json!([
+        "linear_attention",
+        "linear_attention",
+        "linear_attention",
+        "full_attention"
+    ]);
     let worded = json!({"model_type": "kimi_linear", "num_hidden_layers": 4, "layer_types": words,
         "linear_num_heads": 32, "linear_head_dim": 128, "linear_conv_kernel_dim": 4, "num_experts_per_token": 8});
     let listed = json!({"model_type": "kimi_linear", "num_hidden_layers": 4, "num_experts_per_token": 8,
@@ -93,12 +134,20 @@ fn every_recurrent_layer_may_be_called_linear() {
         json!({"model_type": "granitemoehybrid", "hidden_size": 1536, "num_attention_heads": 12, "vocab_size": 100_352,
                 "num_hidden_layers": 2, "layer_types": words, "mamba_n_heads": 48, "mamba_d_head": 64})
     };
-    let (ours, theirs) = (with(["mamba", "attention"]), with(["linear_attention", "full_attention"]));
+    let (ours, theirs) = (
+        with(["mamba", "attention"]),
+        with(["linear_attention", "full_attention"]),
+    );
     assert_eq!(read(&ours).unwrap().layers, read(&theirs).unwrap().layers);
     let zamba = json!({"model_type": "zamba2", "num_hidden_layers": 2, "layer_types": ["linear_attention", "hybrid"],
         "n_mamba_heads": 8});
     let zamba = read(&zamba).unwrap();
-    assert!(zamba.layers.iter().all(|layer| matches!(layer.mixer, Mixer::Recurrent(Recurrent::Mamba2 { .. }))));
+    assert!(
+        zamba
+            .layers
+            .iter()
+            .all(|layer| matches!(layer.mixer, Mixer::Recurrent(Recurrent::Mamba2 { .. })))
+    );
     assert!(zamba.layers[0].beside.is_none() && zamba.layers[1].beside.is_some());
 }
 
@@ -116,7 +165,12 @@ fn who_sees_both_ways_keeps_nothing_and_a_prefix_is_not_that() {
 #[test]
 fn windows_of_unlisted_layers_are_not_guessed() {
     let mellum = json!({"model_type": "mellum", "sliding_window": 1024});
-    assert!(read(&mellum).unwrap_err().to_string().contains("layer_types is missing"));
+    assert!(
+        read(&mellum)
+            .unwrap_err()
+            .to_string()
+            .contains("layer_types is missing")
+    );
 }
 
 #[test]
@@ -124,10 +178,21 @@ fn an_absent_count_of_active_experts_is_the_classs_or_is_named() {
     let mixtral = json!({"model_type": "mixtral"});
     assert_eq!(read(&mixtral).unwrap().experts.unwrap().active, 2);
     let unsaid = json!({"model_type": "deepseek_v2"});
-    assert!(read(&unsaid).unwrap_err().to_string().contains("num_experts_per_tok is missing"));
+    assert!(
+        read(&unsaid)
+            .unwrap_err()
+            .to_string()
+            .contains("num_experts_per_tok is missing")
+    );
     for active in [0, 9] {
-        let error = read(&json!({"model_type": "mixtral", "num_experts_per_tok": active})).unwrap_err();
-        assert!(error.to_string().starts_with(&format!("num_experts_per_tok = {active}")), "{error}");
+        let error =
+            read(&json!({"model_type": "mixtral", "num_experts_per_tok": active})).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("num_experts_per_tok = {active}")),
+            "{error}"
+        );
     }
 }
 
@@ -145,8 +210,11 @@ fn nested_configurations_drop_what_equals_their_classs_default() {
         ("gemma3", 4 * 256),
         ("gemma4_unified", 4 * 256),
     ] {
-        let read = read(&json!({"model_type": root, "text_config": {"vocab_size": 32000}})).unwrap();
-        let Mixer::Attention(attention) = &read.layers[0].mixer else { panic!("{root}") };
+        let read =
+            read(&json!({"model_type": root, "text_config": {"vocab_size": 32000}})).unwrap();
+        let Mixer::Attention(attention) = &read.layers[0].mixer else {
+            panic!("{root}")
+        };
         assert_eq!(attention.kv_heads * attention.key_dim, kv, "{root}");
     }
 }

@@ -1,4 +1,5 @@
-//! Encoders (no cache) and encoder-decoders (self-attention and cross-attention in each decoder layer).
+//! Encoders (no cache) and encoder-decoders (self-attention and cross-attention in each decoder
+//! layer).
 
 use super::super::architecture::{Encoder, Mixer, Span, Unsupported};
 use super::fields::Fields;
@@ -8,23 +9,57 @@ use super::layers::{Mixed, bounded, count};
 /// An encoder's layers: attention both ways, nothing kept.
 pub(super) fn encoder(fields: &Fields<'_>) -> Result<Vec<Mixed>, Unsupported> {
     let heads = heads::heads(fields)?;
-    Ok(vec![Mixed::from(heads.mixer(Span::Bidirectional)); count(fields)?])
+    Ok(vec![
+        Mixed::from(heads.mixer(Span::Bidirectional));
+        count(fields)?
+    ])
 }
 
 /// The decoder's layers and the facts of the encoder.
 pub(super) fn encoder_decoder(fields: &Fields<'_>) -> Result<(Vec<Mixed>, Encoder), Unsupported> {
-    let encoder_layers = bounded(fields, &["encoder_layers", "num_layers", "num_hidden_layers"])?;
+    let encoder_layers = bounded(
+        fields,
+        &["encoder_layers", "num_layers", "num_hidden_layers"],
+    )?;
     let layers = match fields.size(&["decoder_layers", "num_decoder_layers"])? {
         Some(_) => bounded(fields, &["decoder_layers", "num_decoder_layers"])?,
         None => encoder_layers,
     };
-    let heads = fields.need(&["decoder_attention_heads", "num_heads", "num_attention_heads"])?;
+    let heads = fields.need(&[
+        "decoder_attention_heads",
+        "num_heads",
+        "num_attention_heads",
+    ])?;
     let dim = heads::head_dim(fields, heads)?;
-    let heads = Heads { query: heads, kv: heads, key_dim: dim, value_dim: dim };
+    let heads = Heads {
+        query: heads,
+        kv: heads,
+        key_dim: dim,
+        value_dim: dim,
+    };
     // Whisper states its frames; the others encode as many tokens as they have positions.
-    let max_tokens = fields.size(&["max_source_positions", "max_position_embeddings", "n_positions"])?.unwrap_or(512);
+    let max_tokens = fields
+        .size(&[
+            "max_source_positions",
+            "max_position_embeddings",
+            "n_positions",
+        ])?
+        .unwrap_or(512);
     let mixer: Mixer = heads.mixer(Span::Full);
     let beside = Some(heads.mixer(Span::Cross { tokens: max_tokens }));
-    let encoder = Encoder { layers: u32::try_from(encoder_layers).unwrap_or(u32::MAX), max_tokens };
-    Ok((vec![Mixed { mixer, beside, feed_forward: None }; layers], encoder))
+    let encoder = Encoder {
+        layers: u32::try_from(encoder_layers).unwrap_or(u32::MAX),
+        max_tokens,
+    };
+    Ok((
+        vec![
+            Mixed {
+                mixer,
+                beside,
+                feed_forward: None
+            };
+            layers
+        ],
+        encoder,
+    ))
 }

@@ -1,13 +1,19 @@
 //! Mixture-of-experts facts, and which layers have experts.
 //!
-//! Alias order of E and k: vLLM `transformers_utils/model_arch_config_convertor.py`; layer rules: the models' own
-//! `modeling_*.py` (`first_k_dense_replace`, `moe_layer_freq`, `decoder_sparse_step`, `mlp_only_layers`, ...).
+//! Alias order of E and k: vLLM `transformers_utils/model_arch_config_convertor.py`; layer rules:
+//! the models' own `modeling_*.py` (`first_k_dense_replace`, `moe_layer_freq`,
+//! `decoder_sparse_step`, `mlp_only_layers`, ...).
 
 use super::super::architecture::{Experts, FeedForward, Unsupported};
 use super::fields::{Fields, contradiction};
 use super::heads::{HIDDEN, INTERMEDIATE};
 
-const COUNT: &[&str] = &["num_experts", "moe_num_experts", "n_routed_experts", "num_local_experts"];
+const COUNT: &[&str] = &[
+    "num_experts",
+    "moe_num_experts",
+    "n_routed_experts",
+    "num_local_experts",
+];
 const ACTIVE: &[&str] = &[
     "num_experts_per_tok",
     "num_experts_per_token",
@@ -21,7 +27,11 @@ const ACTIVE: &[&str] = &[
     // Last: old configurations carry a sampling parameter of this name.
     "top_k",
 ];
-const WIDTH: &[&str] = &["moe_intermediate_size", "expert_ffn_hidden_size", "expert_intermediate_size"];
+const WIDTH: &[&str] = &[
+    "moe_intermediate_size",
+    "expert_ffn_hidden_size",
+    "expert_intermediate_size",
+];
 
 /// The experts, where the model has any.
 pub(super) fn experts(fields: &Fields<'_>) -> Result<Option<Experts>, Unsupported> {
@@ -31,23 +41,36 @@ pub(super) fn experts(fields: &Fields<'_>) -> Result<Option<Experts>, Unsupporte
         if let Some(count) = inner.size(&["moe_num_experts"])? {
             // transformers `DbrxFFNConfig`: an absent `moe_top_k` is 1.
             let active = inner.size(&["moe_top_k"])?.unwrap_or(1);
-            return Ok(Some(Experts { count, active, width: inner.need(&["ffn_hidden_size"])?, shared_width: 0 }));
+            return Ok(Some(Experts {
+                count,
+                active,
+                width: inner.need(&["ffn_hidden_size"])?,
+                shared_width: 0,
+            }));
         }
     }
     if fields.flag("enable_moe_block")? == Some(false) {
         return Ok(None);
     }
-    let Some(count) = first_number(fields, COUNT)?.filter(|count| *count > 1) else { return Ok(None) };
+    let Some(count) = first_number(fields, COUNT)?.filter(|count| *count > 1) else {
+        return Ok(None);
+    };
     let active = active(fields, count)?;
     let width = match first_number(fields, WIDTH)? {
         Some(width) => width,
-        // Llama 4: `intermediate_size` is the experts' and `intermediate_size_mlp` the dense layers'.
+        // Llama 4: `intermediate_size` is the experts' and `intermediate_size_mlp` the dense
+        // layers'.
         None if fields.model_type == "llama4_text" => fields.need(&["intermediate_size"])?,
         None => intermediate(fields)?,
     };
     let shared = first_number(
         fields,
-        &["n_shared_experts", "num_shared_experts", "num_shared_expert", "moe_num_shared_experts"],
+        &[
+            "n_shared_experts",
+            "num_shared_experts",
+            "num_shared_expert",
+            "moe_num_shared_experts",
+        ],
     )?;
     let stated = fields.count(&[
         "shared_expert_intermediate_size",
@@ -58,17 +81,25 @@ pub(super) fn experts(fields: &Fields<'_>) -> Result<Option<Experts>, Unsupporte
     let shared_width = match (stated, shared) {
         // Llama 4 has one shared expert of the routed width in each layer of experts.
         _ if fields.model_type == "llama4_text" => width,
-        (Some(width), Some(count)) if fields.model_type == "nemotron_h" => width.saturating_mul(count),
+        (Some(width), Some(count)) if fields.model_type == "nemotron_h" => {
+            width.saturating_mul(count)
+        }
         (Some(width), _) => width,
         (None, Some(count)) => count.saturating_mul(width),
         (None, None) => 0,
     };
-    Ok(Some(Experts { count, active, width, shared_width }))
+    Ok(Some(Experts {
+        count,
+        active,
+        width,
+        shared_width,
+    }))
 }
 
 /// k: what the file or its class says; a guess would size every workspace of the experts.
 fn active(fields: &Fields<'_>, count: u64) -> Result<u64, Unsupported> {
-    let active = first_number(fields, ACTIVE)?.ok_or_else(|| fields.missing("num_experts_per_tok"))?;
+    let active =
+        first_number(fields, ACTIVE)?.ok_or_else(|| fields.missing("num_experts_per_tok"))?;
     if active == 0 || active > count {
         let why = format!("between 1 and the {count} experts is expected");
         return Err(contradiction("num_experts_per_tok", &active.into(), why));
@@ -115,12 +146,17 @@ pub(super) fn feed_forwards(
     experts: Option<&Experts>,
     layers: usize,
 ) -> Result<Vec<FeedForward>, Unsupported> {
-    let dense = FeedForward::Dense { width: intermediate(fields)? };
+    let dense = FeedForward::Dense {
+        width: intermediate(fields)?,
+    };
     if experts.is_none() {
         return Ok(vec![dense; layers]);
     }
     let sparse = sparse(fields, layers)?;
-    Ok(sparse.into_iter().map(|sparse| if sparse { FeedForward::Experts } else { dense }).collect())
+    Ok(sparse
+        .into_iter()
+        .map(|sparse| if sparse { FeedForward::Experts } else { dense })
+        .collect())
 }
 
 /// Whether each layer has experts.
@@ -133,7 +169,10 @@ fn sparse(fields: &Fields<'_>, layers: usize) -> Result<Vec<bool>, Unsupported> 
         return Ok(words.iter().map(|word| *word != "dense").collect());
     }
     // Llama 4 and Step list the layers themselves.
-    if let Some(listed) = fields.numbers("moe_layers")?.filter(|listed| !listed.is_empty()) {
+    if let Some(listed) = fields
+        .numbers("moe_layers")?
+        .filter(|listed| !listed.is_empty())
+    {
         let listed = fields.layers_of("moe_layers", listed, layers);
         return Ok(all.map(|layer| listed.contains(&layer)).collect());
     }
@@ -142,7 +181,11 @@ fn sparse(fields: &Fields<'_>, layers: usize) -> Result<Vec<bool>, Unsupported> 
         for entry in text.split(',').map(str::trim).take(layers) {
             match entry.parse() {
                 Ok(layer) => listed.push(layer),
-                Err(_) => fields.ignore("moe_layers_enum", &entry.into(), "the number of a layer is expected"),
+                Err(_) => fields.ignore(
+                    "moe_layers_enum",
+                    &entry.into(),
+                    "the number of a layer is expected",
+                ),
             }
         }
         if text.split(',').nth(layers).is_some() {
@@ -171,7 +214,11 @@ fn sparse(fields: &Fields<'_>, layers: usize) -> Result<Vec<bool>, Unsupported> 
     let bound = |key: &str, last: bool| -> Result<Option<u64>, Unsupported> {
         if is_list(fields, key) {
             let bounds = fields.numbers(key)?.unwrap_or_default();
-            return Ok(if last { bounds.into_iter().max() } else { bounds.into_iter().min() });
+            return Ok(if last {
+                bounds.into_iter().max()
+            } else {
+                bounds.into_iter().min()
+            });
         }
         // The last layer may be given as -1.
         if fields.value(key).and_then(serde_json::Value::as_i64) == Some(-1) {
@@ -182,13 +229,23 @@ fn sparse(fields: &Fields<'_>, layers: usize) -> Result<Vec<bool>, Unsupported> 
     if let Some(start) = bound("moe_layer_start_index", false)? {
         let end = bound("moe_layer_end_index", true)?.unwrap_or(u64::MAX);
         let interval = fields.size(&["moe_layer_interval"])?.unwrap_or(1);
-        return Ok(all.map(|layer| layer >= start && layer <= end && (layer + 1).is_multiple_of(interval)).collect());
+        return Ok(all
+            .map(|layer| layer >= start && layer <= end && (layer + 1).is_multiple_of(interval))
+            .collect());
     }
-    let first = fields.count(&["first_k_dense_replace", "num_dense_layers"])?.unwrap_or(0);
-    let every = fields.size(&["moe_layer_freq", "decoder_sparse_step"])?.unwrap_or(1);
+    let first = fields
+        .count(&["first_k_dense_replace", "num_dense_layers"])?
+        .unwrap_or(0);
+    let every = fields
+        .size(&["moe_layer_freq", "decoder_sparse_step"])?
+        .unwrap_or(1);
     let dense = fields.numbers("mlp_only_layers")?.unwrap_or_default();
     let dense = fields.layers_of("mlp_only_layers", dense, layers);
     // `decoder_sparse_step` counts layers from 1, `moe_layer_freq` from 0.
     let shift = u64::from(fields.value("decoder_sparse_step").is_some());
-    Ok(all.map(|layer| layer >= first && (layer + shift).is_multiple_of(every) && !dense.contains(&layer)).collect())
+    Ok(all
+        .map(|layer| {
+            layer >= first && (layer + shift).is_multiple_of(every) && !dense.contains(&layer)
+        })
+        .collect())
 }

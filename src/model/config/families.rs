@@ -1,7 +1,8 @@
 //! Which model types are understood, and by which rules.
 //!
 //! Sources: transformers `models/<type>/{configuration,modeling}_<type>.py` and vLLM
-//! `model_executor/models/<type>.py`. What is not here must be proved by its tensors (`proof`) or is refused.
+//! `model_executor/models/<type>.py`. What is not here must be proved by its tensors (`proof`) or
+//! is refused.
 
 use super::families::Kind::{Attention, Encoder, EncoderDecoder, Latent};
 use super::families::Rope::{Multimodal, Nowhere, Standard};
@@ -74,7 +75,8 @@ pub(super) enum Spans {
     AllBut(u64),
     /// As above, and the last layer is always full.
     AllButAndLast(u64),
-    /// Chunks where the layer has rope (`no_rope_layers`), n being the default interval of layers without.
+    /// Chunks where the layer has rope (`no_rope_layers`), n being the default interval of layers
+    /// without.
     Chunked(u64),
 }
 
@@ -112,12 +114,19 @@ const TIED: bool = true;
 const APART: bool = false;
 
 const fn family(types: &'static [&'static str], kind: Kind, rope: Rope, tied: bool) -> Family {
-    Family { types, kind, rope, tied }
+    Family {
+        types,
+        kind,
+        rope,
+        tied,
+    }
 }
 
 /// The family of `model_type`.
 pub(super) fn find(model_type: &str) -> Option<&'static Family> {
-    FAMILIES.iter().find(|family| family.types.contains(&model_type))
+    FAMILIES
+        .iter()
+        .find(|family| family.types.contains(&model_type))
 }
 
 /// The language model inside a wrapper whose nested object names no `model_type` of its own.
@@ -130,10 +139,11 @@ pub(super) fn inside_wrapper(root_type: &str) -> Option<&'static str> {
         "shieldgemma2" => "gemma3_text",
         "llama4" => "llama4_text",
         "mllama" => "mllama_text_model",
-        "llava" | "llava_next" | "llava_next_video" | "video_llava" | "vipllava" | "idefics3" | "smolvlm"
-        | "deepseek_vl" | "deepseek_vl_hybrid" | "glmasr" | "janus" | "perception_lm" | "voxtral" => "llama",
-        "llava_onevision" | "audioflamingo3" | "fast_vlm" | "got_ocr2" | "internvl" | "musicflamingo" | "ovis2"
-        | "qwen2_audio" | "video_llama_3" | "vibevoice" => "qwen2",
+        "llava" | "llava_next" | "llava_next_video" | "video_llava" | "vipllava" | "idefics3"
+        | "smolvlm" | "deepseek_vl" | "deepseek_vl_hybrid" | "glmasr" | "janus"
+        | "perception_lm" | "voxtral" => "llama",
+        "llava_onevision" | "audioflamingo3" | "fast_vlm" | "got_ocr2" | "internvl"
+        | "musicflamingo" | "ovis2" | "qwen2_audio" | "video_llama_3" | "vibevoice" => "qwen2",
         "fun_asr_nano" | "lighton_ocr" | "qianfan_ocr" | "qwen3_asr" => "qwen3",
         "idefics2" | "mistral3" | "pixtral" => "mistral",
         "aria" => "aria_text",
@@ -262,29 +272,78 @@ const FAMILIES: &[Family] = &[
         APART,
     ),
     family(
-        &["falcon", "RefinedWeb", "RefinedWebModel", "minicpm", "cohere", "dbrx", "openelm", "gemma", "gemma_text"],
+        &[
+            "falcon",
+            "RefinedWeb",
+            "RefinedWebModel",
+            "minicpm",
+            "cohere",
+            "dbrx",
+            "openelm",
+            "gemma",
+            "gemma_text",
+        ],
         Attention(Spans::Full),
         Standard,
         TIED,
     ),
     family(
-        &["gpt2", "gpt_bigcode", "gpt_neo", "bloom", "opt", "mpt", "xglm", "biogpt", "jais", "openai-gpt"],
+        &[
+            "gpt2",
+            "gpt_bigcode",
+            "gpt_neo",
+            "bloom",
+            "opt",
+            "mpt",
+            "xglm",
+            "biogpt",
+            "jais",
+            "openai-gpt",
+        ],
         Attention(Spans::Full),
         Nowhere,
         TIED,
     ),
     family(&["jetmoe"], Attention(Spans::Full), Standard, TIED),
-    family(&["glm4v_text", "glm4v_moe_text", "glm_ocr_text"], Attention(Spans::Full), Multimodal, APART),
-    family(&["paddleocr_vl_text"], Attention(Spans::Full), Multimodal, TIED),
     family(
-        &["mistral", "mixtral", "phi3", "phi3_v", "phimoe", "phi4mm", "phi4_multimodal", "solar", "ministral"],
+        &["glm4v_text", "glm4v_moe_text", "glm_ocr_text"],
+        Attention(Spans::Full),
+        Multimodal,
+        APART,
+    ),
+    family(
+        &["paddleocr_vl_text"],
+        Attention(Spans::Full),
+        Multimodal,
+        TIED,
+    ),
+    family(
+        &[
+            "mistral",
+            "mixtral",
+            "phi3",
+            "phi3_v",
+            "phimoe",
+            "phi4mm",
+            "phi4_multimodal",
+            "solar",
+            "ministral",
+        ],
         Attention(Spans::All),
         Standard,
         APART,
     ),
     family(&["starcoder2"], Attention(Spans::All), Standard, TIED),
     family(
-        &["qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "smollm3", "minicpmv", "minicpmo"],
+        &[
+            "qwen2",
+            "qwen3",
+            "qwen2_moe",
+            "qwen3_moe",
+            "smollm3",
+            "minicpmv",
+            "minicpmo",
+        ],
         Attention(Spans::Upper),
         Standard,
         APART,
@@ -305,13 +364,38 @@ const FAMILIES: &[Family] = &[
         APART,
     ),
     // Windows in some layers.
-    family(&["gemma2", "vaultgemma"], Attention(Spans::AllBut(2)), Standard, TIED),
-    family(&["gemma3_text"], Attention(Spans::AllBut(6)), Rope::GlobalAndLocal, TIED),
-    family(&["gemma3n_text"], Attention(Spans::AllBut(5)), Rope::GlobalAndLocal, TIED),
-    family(&["gemma4_text", "gemma4_unified_text"], Attention(Spans::AllButAndLast(6)), Rope::Proportional, TIED),
+    family(
+        &["gemma2", "vaultgemma"],
+        Attention(Spans::AllBut(2)),
+        Standard,
+        TIED,
+    ),
+    family(
+        &["gemma3_text"],
+        Attention(Spans::AllBut(6)),
+        Rope::GlobalAndLocal,
+        TIED,
+    ),
+    family(
+        &["gemma3n_text"],
+        Attention(Spans::AllBut(5)),
+        Rope::GlobalAndLocal,
+        TIED,
+    ),
+    family(
+        &["gemma4_text", "gemma4_unified_text"],
+        Attention(Spans::AllButAndLast(6)),
+        Rope::Proportional,
+        TIED,
+    ),
     family(&["gpt_oss"], Attention(Spans::AllBut(2)), Standard, APART),
     family(&["cohere2"], Attention(Spans::AllBut(4)), Standard, TIED),
-    family(&["olmo3", "exaone4", "exaone_moe", "afmoe"], Attention(Spans::AllBut(4)), Standard, APART),
+    family(
+        &["olmo3", "exaone4", "exaone_moe", "afmoe"],
+        Attention(Spans::AllBut(4)),
+        Standard,
+        APART,
+    ),
     family(
         &[
             "granite_swa",
@@ -328,8 +412,18 @@ const FAMILIES: &[Family] = &[
         Standard,
         APART,
     ),
-    family(&["cohere2_moe", "cohere_compass_text"], Attention(Spans::Listed), Standard, TIED),
-    family(&["llama4_text"], Attention(Spans::Chunked(4)), Standard, APART),
+    family(
+        &["cohere2_moe", "cohere_compass_text"],
+        Attention(Spans::Listed),
+        Standard,
+        TIED,
+    ),
+    family(
+        &["llama4_text"],
+        Attention(Spans::Chunked(4)),
+        Standard,
+        APART,
+    ),
     family(&["mimo_v2_flash", "mimo_v2"], Kind::MimoV2, Standard, APART),
     family(&["step3p5"], Kind::Step, Standard, APART),
     family(&["nemotron-nas", "deci"], Kind::BlockList, Standard, APART),
@@ -356,7 +450,12 @@ const FAMILIES: &[Family] = &[
     family(&["longcat_flash"], Kind::DoubleLatent, Standard, APART),
     family(&["deepseek_v4"], Kind::DeepseekV4, Rope::Compressed, APART),
     // States.
-    family(&["mamba", "falcon_mamba", "mamba_ssm"], Kind::Mamba1, Nowhere, TIED),
+    family(
+        &["mamba", "falcon_mamba", "mamba_ssm"],
+        Kind::Mamba1,
+        Nowhere,
+        TIED,
+    ),
     family(&["mamba2"], Kind::Mamba2, Nowhere, TIED),
     family(&["jamba"], Kind::Jamba, Nowhere, APART),
     family(&["bamba"], Kind::Bamba, Standard, APART),
@@ -368,10 +467,25 @@ const FAMILIES: &[Family] = &[
     family(&["plamo2"], Kind::Plamo2, Standard, APART),
     family(&["qwen3_next"], Kind::GatedDelta, Standard, APART),
     family(&["olmo_hybrid"], Kind::GatedDelta, Standard, APART),
-    family(&["qwen3_5_text", "qwen3_5_moe_text"], Kind::GatedDelta, Multimodal, APART),
+    family(
+        &["qwen3_5_text", "qwen3_5_moe_text"],
+        Kind::GatedDelta,
+        Multimodal,
+        APART,
+    ),
     family(&["kimi_linear"], Kind::KimiLinear, Nowhere, APART),
-    family(&["minimax", "minimax_text_01", "minimax_m1"], Kind::MiniMax01, Standard, APART),
-    family(&["bailing_moe_linear", "bailing_hybrid"], Kind::BailingLinear, Standard, APART),
+    family(
+        &["minimax", "minimax_text_01", "minimax_m1"],
+        Kind::MiniMax01,
+        Standard,
+        APART,
+    ),
+    family(
+        &["bailing_moe_linear", "bailing_hybrid"],
+        Kind::BailingLinear,
+        Standard,
+        APART,
+    ),
     family(&["lfm2", "lfm2_moe"], Kind::Lfm2, Standard, TIED),
     family(&["rwkv"], Kind::Rwkv(4), Nowhere, APART),
     family(&["rwkv6", "rwkv6qwen2"], Kind::Rwkv(6), Nowhere, APART),
@@ -403,9 +517,33 @@ const FAMILIES: &[Family] = &[
         Nowhere,
         TIED,
     ),
-    family(&["modernbert", "new", "eurobert", "gte", "neobert", "jina_bert", "NewModel"], Encoder, Standard, TIED),
     family(
-        &["t5", "mt5", "umt5", "bart", "mbart", "whisper", "m2m_100", "marian", "pegasus", "blenderbot"],
+        &[
+            "modernbert",
+            "new",
+            "eurobert",
+            "gte",
+            "neobert",
+            "jina_bert",
+            "NewModel",
+        ],
+        Encoder,
+        Standard,
+        TIED,
+    ),
+    family(
+        &[
+            "t5",
+            "mt5",
+            "umt5",
+            "bart",
+            "mbart",
+            "whisper",
+            "m2m_100",
+            "marian",
+            "pegasus",
+            "blenderbot",
+        ],
         EncoderDecoder,
         Nowhere,
         TIED,

@@ -1,7 +1,7 @@
 //! Typed, bounded access to the keys of one configuration object, with aliases and class defaults.
 //!
-//! Every accessor names the key in its error. An absent key takes the default of its model class; a key that is there
-//! and `null` takes none, as in transformers' configuration classes.
+//! Every accessor names the key in its error. An absent key takes the default of its model class; a
+//! key that is there and `null` takes none, as in transformers' configuration classes.
 
 use serde_json::{Map, Value};
 
@@ -36,7 +36,11 @@ pub(super) struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// The same model's keys in another object, without defaults.
     pub(super) fn inside(&self, own: &'a Object) -> Self {
-        Self { own, defaults: &[], ..*self }
+        Self {
+            own,
+            defaults: &[],
+            ..*self
+        }
     }
 
     /// The value of `key`, where it is there and not `null`.
@@ -62,8 +66,12 @@ impl<'a> Fields<'a> {
     pub(super) fn size(&self, keys: &[&str]) -> Result<Option<u64>, Unsupported> {
         match self.count(keys)? {
             Some(0) => {
-                let key =
-                    keys.iter().find(|key| self.value(key).is_some()).or(keys.first()).copied().unwrap_or_default();
+                let key = keys
+                    .iter()
+                    .find(|key| self.value(key).is_some())
+                    .or(keys.first())
+                    .copied()
+                    .unwrap_or_default();
                 Err(contradiction(key, &Value::from(0), "must be at least 1"))
             }
             other => Ok(other),
@@ -85,12 +93,16 @@ impl<'a> Fields<'a> {
 
     /// As [`Fields::size`], and an error where nothing says.
     pub(super) fn need(&self, keys: &[&str]) -> Result<u64, Unsupported> {
-        self.size(keys)?.ok_or_else(|| self.missing(keys.first().copied().unwrap_or_default()))
+        self.size(keys)?
+            .ok_or_else(|| self.missing(keys.first().copied().unwrap_or_default()))
     }
 
     /// The class's default for `key`.
     pub(super) fn default(&self, key: &str) -> Option<u64> {
-        self.defaults.iter().find(|(name, _)| *name == key).map(|(_, value)| *value)
+        self.defaults
+            .iter()
+            .find(|(name, _)| *name == key)
+            .map(|(_, value)| *value)
     }
 
     /// A truth value.
@@ -113,7 +125,11 @@ impl<'a> Fields<'a> {
         match self.value(key) {
             None => Ok(None),
             Some(value) => match value.as_f64() {
-                Some(factor) if factor.is_finite() && factor > 0.0 && factor <= f64::from(1 << 20) => Ok(Some(factor)),
+                Some(factor)
+                    if factor.is_finite() && factor > 0.0 && factor <= f64::from(1 << 20) =>
+                {
+                    Ok(Some(factor))
+                }
                 _ => Err(contradiction(key, value, "a positive number is expected")),
             },
         }
@@ -121,14 +137,26 @@ impl<'a> Fields<'a> {
 
     /// A list of numbers, one for each layer.
     pub(super) fn numbers(&self, key: &str) -> Result<Option<Vec<u64>>, Unsupported> {
-        let Some(values) = self.list(key)? else { return Ok(None) };
-        values.iter().map(|value| whole(key, value)).collect::<Result<_, _>>().map(Some)
+        let Some(values) = self.list(key)? else {
+            return Ok(None);
+        };
+        values
+            .iter()
+            .map(|value| whole(key, value))
+            .collect::<Result<_, _>>()
+            .map(Some)
     }
 
     /// A list of words, one for each layer.
     pub(super) fn words(&self, key: &str) -> Result<Option<Vec<&'a str>>, Unsupported> {
-        let Some(values) = self.list(key)? else { return Ok(None) };
-        let word = |value: &'a Value| value.as_str().ok_or_else(|| contradiction(key, value, "a word is expected"));
+        let Some(values) = self.list(key)? else {
+            return Ok(None);
+        };
+        let word = |value: &'a Value| {
+            value
+                .as_str()
+                .ok_or_else(|| contradiction(key, value, "a word is expected"))
+        };
         values.iter().map(word).collect::<Result<_, _>>().map(Some)
     }
 
@@ -137,25 +165,40 @@ impl<'a> Fields<'a> {
         match self.value(key) {
             None => Ok(None),
             Some(Value::Array(values)) if values.len() <= LONGEST_LIST => Ok(Some(values)),
-            Some(other) => Err(contradiction(key, other, "a list of at most 4096 entries is expected")),
+            Some(other) => Err(contradiction(
+                key,
+                other,
+                "a list of at most 4096 entries is expected",
+            )),
         }
     }
 
     /// "Nobody knows what this key does to the cache."
     pub(super) fn family(&self, key: impl Into<String>) -> Unsupported {
-        Unsupported::Family { class: self.class.to_owned(), model_type: self.model_type.to_owned(), key: key.into() }
+        Unsupported::Family {
+            class: self.class.to_owned(),
+            model_type: self.model_type.to_owned(),
+            key: key.into(),
+        }
     }
 
     /// "Nothing shows that its cache is the usual one."
     pub(super) fn unproved(&self, why: &str) -> Unsupported {
         let (class, model_type) = (self.class.to_owned(), self.model_type.to_owned());
 
-        Unsupported::Unproved { class, model_type, why: why.to_owned() }
+        Unsupported::Unproved {
+            class,
+            model_type,
+            why: why.to_owned(),
+        }
     }
 
     /// "This key is needed."
     pub(super) fn missing(&self, key: &str) -> Unsupported {
-        Unsupported::Missing { class: self.class.to_owned(), key: key.to_owned() }
+        Unsupported::Missing {
+            class: self.class.to_owned(),
+            key: key.to_owned(),
+        }
     }
 
     /// "This list does not have an entry for each layer."
@@ -174,7 +217,11 @@ pub(super) fn whole(key: &str, value: &Value) -> Result<u64, Unsupported> {
         (Some(number), _) if number <= LARGEST_SIZE => Ok(number),
         (Some(_), _) => Err(contradiction(key, value, "larger than any model's")),
         (None, Value::Bool(flag)) => Ok(u64::from(*flag)),
-        (None, _) => Err(contradiction(key, value, "a whole number of at least 0 is expected")),
+        (None, _) => Err(contradiction(
+            key,
+            value,
+            "a whole number of at least 0 is expected",
+        )),
     }
 }
 
@@ -187,5 +234,9 @@ pub(super) fn contradiction(key: &str, value: &Value, why: impl Into<String>) ->
         Value::String(text) => format!("'{}'", text.chars().take(60).collect::<String>()),
         other => other.to_string().chars().take(60).collect(),
     };
-    Unsupported::Contradiction { key: key.to_owned(), value, why: why.into() }
+    Unsupported::Contradiction {
+        key: key.to_owned(),
+        value,
+        why: why.into(),
+    }
 }

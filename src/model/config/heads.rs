@@ -1,7 +1,8 @@
 //! Heads of attention and their sizes, from every name that configurations use for them.
 //!
-//! Alias order: vLLM `transformers_utils/model_arch_config_convertor.py` (`ModelArchConfigConvertorBase`) and the
-//! `attribute_map`s of transformers' configuration classes.
+//! Alias order: vLLM `transformers_utils/model_arch_config_convertor.py`
+//! (`ModelArchConfigConvertorBase`) and the `attribute_map`s of transformers' configuration
+//! classes.
 
 use serde_json::Value;
 
@@ -9,17 +10,40 @@ use super::super::architecture::Unsupported;
 use super::fields::{Fields, contradiction};
 
 /// Names of L.
-pub(super) const LAYERS: &[&str] =
-    &["num_hidden_layers", "n_layer", "num_layers", "n_layers", "num_transformer_layers"];
+pub(super) const LAYERS: &[&str] = &[
+    "num_hidden_layers",
+    "n_layer",
+    "num_layers",
+    "n_layers",
+    "num_transformer_layers",
+];
 /// Names of h.
-pub(super) const HIDDEN: &[&str] = &["hidden_size", "n_embd", "n_embed", "d_model", "dim", "model_dim"];
+pub(super) const HIDDEN: &[&str] = &[
+    "hidden_size",
+    "n_embd",
+    "n_embed",
+    "d_model",
+    "dim",
+    "model_dim",
+];
 /// Names of I.
-pub(super) const INTERMEDIATE: &[&str] = &["intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "d_ff"];
+pub(super) const INTERMEDIATE: &[&str] = &[
+    "intermediate_size",
+    "ffn_dim",
+    "n_inner",
+    "ffn_hidden_size",
+    "d_ff",
+];
 /// Names of H.
 pub(super) const HEADS: &[&str] = &["num_attention_heads", "n_head", "n_heads", "num_heads"];
 /// Names of Hk.
-pub(super) const KV_HEADS: &[&str] =
-    &["n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num", "num_attention_groups"];
+pub(super) const KV_HEADS: &[&str] = &[
+    "n_head_kv",
+    "num_kv_heads",
+    "num_key_value_heads",
+    "multi_query_group_num",
+    "num_attention_groups",
+];
 /// Names of d.
 pub(super) const HEAD_DIM: &[&str] = &["head_dim", "hidden_size_per_head", "kv_channels", "d_kv"];
 /// Names of V.
@@ -42,8 +66,16 @@ pub(super) fn heads(fields: &Fields<'_>) -> Result<Heads, Unsupported> {
     let key_dim = head_dim(fields, heads)?;
     // `v_head_dim` without a latent cache: MiMo-V2 and its kin.
     // DeepSeek-VL2 writes 0 for "not latent".
-    let value_dim = fields.count(&["v_head_dim"])?.filter(|dim| *dim > 0).unwrap_or(key_dim);
-    Ok(Heads { query: heads, kv: kv_heads, key_dim, value_dim })
+    let value_dim = fields
+        .count(&["v_head_dim"])?
+        .filter(|dim| *dim > 0)
+        .unwrap_or(key_dim);
+    Ok(Heads {
+        query: heads,
+        kv: kv_heads,
+        key_dim,
+        value_dim,
+    })
 }
 
 /// d: never h / H where a key says otherwise.
@@ -54,7 +86,11 @@ pub(super) fn head_dim(fields: &Fields<'_>, heads: u64) -> Result<u64, Unsupport
     let hidden = fields.need(HIDDEN)?;
     if !hidden.is_multiple_of(heads) {
         let why = format!("hidden size {hidden} does not divide by it, and no head_dim is given");
-        return Err(contradiction("num_attention_heads", &Value::from(heads), why));
+        return Err(contradiction(
+            "num_attention_heads",
+            &Value::from(heads),
+            why,
+        ));
     }
     Ok(hidden / heads)
 }
@@ -67,13 +103,19 @@ fn kv_heads(fields: &Fields<'_>, heads: u64) -> Result<u64, Unsupported> {
         return Ok(kv_heads);
     }
     match fields.model_type {
-        // transformers `FalconConfig`, `FalconAttention`: the key counts only in the new decoder architecture, which the
-        // first release of the 40B model called RefinedWeb.
+        // transformers `FalconConfig`, `FalconAttention`: the key counts only in the new decoder
+        // architecture, which the first release of the 40B model called RefinedWeb.
         "falcon" | "RefinedWeb" | "RefinedWebModel" => {
-            if fields.model_type == "RefinedWeb" || fields.flag("new_decoder_architecture")? == Some(true) {
+            if fields.model_type == "RefinedWeb"
+                || fields.flag("new_decoder_architecture")? == Some(true)
+            {
                 return Ok(fields.size(KV_HEADS)?.unwrap_or(heads));
             }
-            return Ok(if fields.flag("multi_query")? == Some(false) { heads } else { 1 });
+            return Ok(if fields.flag("multi_query")? == Some(false) {
+                heads
+            } else {
+                1
+            });
         }
         "gpt_bigcode" if fields.flag("multi_query")? != Some(false) => return Ok(1),
         "chatglm" if fields.flag("multi_query_attention")? != Some(true) => return Ok(heads),
@@ -90,6 +132,14 @@ pub(super) fn divides(fields: &Fields<'_>, heads: u64, kv_heads: u64) -> Result<
     if kv_heads > 0 && heads.is_multiple_of(kv_heads) {
         return Ok(());
     }
-    let key = KV_HEADS.iter().find(|key| fields.value(key).is_some()).copied().unwrap_or("num_key_value_heads");
-    Err(contradiction(key, &Value::from(kv_heads), format!("{heads} query heads do not divide by it")))
+    let key = KV_HEADS
+        .iter()
+        .find(|key| fields.value(key).is_some())
+        .copied()
+        .unwrap_or("num_key_value_heads");
+    Err(contradiction(
+        key,
+        &Value::from(kv_heads),
+        format!("{heads} query heads do not divide by it"),
+    ))
 }

@@ -9,13 +9,22 @@ use super::{defaults, families, heads};
 
 /// The language model's keys, and the root's `model_type`.
 ///
-/// Multimodal configurations nest it; the nested object counts when it states its heads, or when its type is one whose
-/// absent keys have known defaults.
-pub(super) fn locate<'a>(root: &'a Object, ignored: &'a Ignored) -> Result<(Fields<'a>, &'a str), Unsupported> {
+/// Multimodal configurations nest it; the nested object counts when it states its heads, or when
+/// its type is one whose absent keys have known defaults.
+pub(super) fn locate<'a>(
+    root: &'a Object,
+    ignored: &'a Ignored,
+) -> Result<(Fields<'a>, &'a str), Unsupported> {
     let class = match root.get("architectures") {
         None | Some(Value::Null) => "",
         Some(Value::Array(classes)) => classes.first().and_then(Value::as_str).unwrap_or_default(),
-        Some(other) => return Err(contradiction("architectures", other, "a list of classes is expected")),
+        Some(other) => {
+            return Err(contradiction(
+                "architectures",
+                other,
+                "a list of classes is expected",
+            ));
+        }
     };
     let stated = match root.get("model_type") {
         None | Some(Value::Null) => None,
@@ -23,15 +32,36 @@ pub(super) fn locate<'a>(root: &'a Object, ignored: &'a Ignored) -> Result<(Fiel
         Some(other) => return Err(contradiction("model_type", other, "a word is expected")),
     };
     // The original Mamba checkpoints have no type but a key of their own.
-    let root_type = stated.unwrap_or(if root.contains_key("ssm_cfg") { mamba_generation(root) } else { "" });
+    let root_type = stated.unwrap_or(if root.contains_key("ssm_cfg") {
+        mamba_generation(root)
+    } else {
+        ""
+    });
     let named = if class.is_empty() { root_type } else { class };
-    let class = if named.is_empty() { "configuration without architectures" } else { named };
-    let mut fields = Fields { class, model_type: root_type, own: root, root, defaults: &[], ignored };
+    let class = if named.is_empty() {
+        "configuration without architectures"
+    } else {
+        named
+    };
+    let mut fields = Fields {
+        class,
+        model_type: root_type,
+        own: root,
+        root,
+        defaults: &[],
+        ignored,
+    };
     if let Some(nested) = nested(root)? {
         let own_type = nested.get("model_type").and_then(Value::as_str);
-        let inner = own_type.or_else(|| families::inside_wrapper(root_type)).unwrap_or(root_type);
-        let has_heads = heads::HEADS.iter().any(|key| nested.get(*key).is_some_and(|value| !value.is_null()));
-        let at_root = heads::HEADS.iter().any(|key| root.get(*key).is_some_and(|value| !value.is_null()));
+        let inner = own_type
+            .or_else(|| families::inside_wrapper(root_type))
+            .unwrap_or(root_type);
+        let has_heads = heads::HEADS
+            .iter()
+            .any(|key| nested.get(*key).is_some_and(|value| !value.is_null()));
+        let at_root = heads::HEADS
+            .iter()
+            .any(|key| root.get(*key).is_some_and(|value| !value.is_null()));
         if has_heads || (!at_root && families::find(inner).is_some()) {
             fields.own = nested;
             fields.model_type = inner;
@@ -48,15 +78,28 @@ fn nested(root: &Object) -> Result<Option<&Object>, Unsupported> {
     for key in ["text_config", "llm_config", "language_config"] {
         match root.get(key) {
             None | Some(Value::Null) => {}
-            Some(Value::Object(nested)) => return Ok(Some(nested).filter(|nested| !nested.is_empty())),
+            Some(Value::Object(nested)) => {
+                return Ok(Some(nested).filter(|nested| !nested.is_empty()));
+            }
             Some(other) => return Err(contradiction(key, other, "an object is expected")),
         }
     }
-    let thinker = root.get("thinker_config").and_then(|thinker| thinker.get("text_config"));
-    Ok(thinker.and_then(Value::as_object).filter(|nested| !nested.is_empty()))
+    let thinker = root
+        .get("thinker_config")
+        .and_then(|thinker| thinker.get("text_config"));
+    Ok(thinker
+        .and_then(Value::as_object)
+        .filter(|nested| !nested.is_empty()))
 }
 
 fn mamba_generation(root: &Object) -> &'static str {
-    let layer = root.get("ssm_cfg").and_then(|ssm| ssm.get("layer")).and_then(Value::as_str);
-    if layer == Some("Mamba2") { "mamba2_ssm" } else { "mamba_ssm" }
+    let layer = root
+        .get("ssm_cfg")
+        .and_then(|ssm| ssm.get("layer"))
+        .and_then(Value::as_str);
+    if layer == Some("Mamba2") {
+        "mamba2_ssm"
+    } else {
+        "mamba_ssm"
+    }
 }

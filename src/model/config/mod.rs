@@ -1,9 +1,10 @@
-//! `config.json` turned into an [`Architecture`]: what each layer must remember, from keys whose meaning is known.
+//! `config.json` turned into an [`Architecture`]: what each layer must remember, from keys whose
+//! meaning is known.
 //!
-//! The path: `language` finds the language model's object, `families` its rules, `layers` (with `heads`, `spans`,
-//! `latent`, `recurrent`, `hybrids`, `blocks`) what each layer keeps, `experts` what follows, and `proof` holds all of
-//! it against the tensors. A key whose value cannot be meant, or a family that is not
-//! understood, is an [`Unsupported`] that names it.
+//! The path: `language` finds the language model's object, `families` its rules, `layers` (with
+//! `heads`, `spans`, `latent`, `recurrent`, `hybrids`, `blocks`) what each layer keeps, `experts`
+//! what follows, and `proof` holds all of it against the tensors. A key whose value cannot be
+//! meant, or a family that is not understood, is an [`Unsupported`] that names it.
 
 mod blocks;
 mod defaults;
@@ -36,8 +37,8 @@ use super::architecture::{Architecture, FeedForward, Layer, Mixer, Span, Task, U
 use super::dtype::Dtype;
 use super::tensors::Inventory;
 
-/// Reads a configuration; `quantization` is the content of `hf_quant_config.json`, where the repository has one, and
-/// `tensors` may be empty where no names are known.
+/// Reads a configuration; `quantization` is the content of `hf_quant_config.json`, where the
+/// repository has one, and `tensors` may be empty where no names are known.
 pub fn architecture(
     config: &Value,
     quantization: Option<&Value>,
@@ -46,7 +47,8 @@ pub fn architecture(
     architecture_and_warnings(config, quantization, tensors).0
 }
 
-/// As [`architecture`], and a sentence for each figure that is there and not used because it cannot be meant.
+/// As [`architecture`], and a sentence for each figure that is there and not used because it cannot
+/// be meant.
 pub fn architecture_and_warnings(
     config: &Value,
     quantization: Option<&Value>,
@@ -66,8 +68,9 @@ fn read(
     if config.is_null() {
         return Err(Unsupported::NoConfiguration);
     }
-    let root =
-        config.as_object().ok_or_else(|| fields::contradiction("config.json", config, "an object is expected"))?;
+    let root = config
+        .as_object()
+        .ok_or_else(|| fields::contradiction("config.json", config, "an object is expected"))?;
     let (fields, root_model_type) = language::locate(root, ignored)?;
     let proven;
     let family = if let Some(family) = families::find(fields.model_type) {
@@ -79,7 +82,9 @@ fn read(
     let (mixed, encoder) = match family.kind {
         Kind::Encoder => (encoders::encoder(&fields)?, None),
         // T5's encoder alone, as pipelines and embedding models use it.
-        Kind::EncoderDecoder if fields.class.ends_with("EncoderModel") => (encoders::encoder(&fields)?, None),
+        Kind::EncoderDecoder if fields.class.ends_with("EncoderModel") => {
+            (encoders::encoder(&fields)?, None)
+        }
         Kind::EncoderDecoder => {
             let (layers, encoder) = encoders::encoder_decoder(&fields)?;
             (layers, Some(encoder))
@@ -91,8 +96,11 @@ fn read(
     let feed_forwards = experts::feed_forwards(&fields, experts.as_ref(), mixed.len())?;
     let rope = rope::tables(&fields, family.rope, &mixed)?;
     let task = task(&fields, family.kind, &mixed);
-    let layers: Vec<Layer> =
-        mixed.into_iter().zip(feed_forwards).map(|(layer, after)| assemble(layer, after)).collect();
+    let layers: Vec<Layer> = mixed
+        .into_iter()
+        .zip(feed_forwards)
+        .map(|(layer, after)| assemble(layer, after))
+        .collect();
     let mut architecture = Architecture {
         class: fields.class.to_owned(),
         model_type: fields.model_type.to_owned(),
@@ -116,14 +124,19 @@ fn read(
         quantization: quantization::quantization(&fields, quantization)?,
         notes: notes(&fields)?,
     };
-    let stored = proof::mtp_layers(tensors).max(proof::stored_behind(tensors, architecture.layer_count()));
+    let stored =
+        proof::mtp_layers(tensors).max(proof::stored_behind(tensors, architecture.layer_count()));
     architecture.mtp_layers = architecture.mtp_layers.max(stored);
     proof::check(&architecture, tensors)?;
     Ok(architecture)
 }
 
 fn assemble(layer: Mixed, after: FeedForward) -> Layer {
-    Layer { mixer: layer.mixer, beside: layer.beside, feed_forward: layer.feed_forward.unwrap_or(after) }
+    Layer {
+        mixer: layer.mixer,
+        beside: layer.beside,
+        feed_forward: layer.feed_forward.unwrap_or(after),
+    }
 }
 
 /// `size * factor`, rounded down; what leaves 64 bits becomes the largest number.
@@ -150,7 +163,9 @@ fn vocabulary(fields: &Fields<'_>) -> Result<u64, Unsupported> {
 }
 
 fn heads_of(layers: &[Layer]) -> Option<u64> {
-    let mixers = layers.iter().flat_map(|layer| std::iter::once(&layer.mixer).chain(layer.beside.as_ref()));
+    let mixers = layers
+        .iter()
+        .flat_map(|layer| std::iter::once(&layer.mixer).chain(layer.beside.as_ref()));
     mixers
         .filter_map(|mixer| match mixer {
             Mixer::Attention(attention) => Some(attention.heads),
@@ -162,8 +177,13 @@ fn heads_of(layers: &[Layer]) -> Option<u64> {
 
 fn max_context(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
     let longest = rope::max_context(fields)?;
-    // RoBERTa's first position is behind the padding index (transformers `create_position_ids_from_input_ids`).
-    let offset = if ["roberta", "xlm-roberta", "camembert"].contains(&fields.model_type) { 2 } else { 0 };
+    // RoBERTa's first position is behind the padding index (transformers
+    // `create_position_ids_from_input_ids`).
+    let offset = if ["roberta", "xlm-roberta", "camembert"].contains(&fields.model_type) {
+        2
+    } else {
+        0
+    };
     Ok(longest.map(|longest| longest.saturating_sub(offset)))
 }
 
@@ -177,7 +197,8 @@ fn tied(fields: &Fields<'_>, family: &Family, tensors: &Inventory) -> Result<boo
     Ok(proof::tied(tensors).unwrap_or(family.tied))
 }
 
-/// `dtype` or `torch_dtype`, of the root first. A name that no dtype has is refused: it decides the size of the cache.
+/// `dtype` or `torch_dtype`, of the root first. A name that no dtype has is refused: it decides the
+/// size of the cache.
 fn dtype(fields: &Fields<'_>) -> Result<Option<Dtype>, Unsupported> {
     for object in [fields.root, fields.own] {
         let fields = fields.inside(object);
@@ -187,7 +208,8 @@ fn dtype(fields: &Fields<'_>) -> Result<Option<Dtype>, Unsupported> {
                 Some(Value::String(name)) if name == "auto" => {}
                 Some(value) => {
                     let known = value.as_str().and_then(dtype_named);
-                    let refusal = || fields::contradiction(key, value, "the name of a dtype is expected");
+                    let refusal =
+                        || fields::contradiction(key, value, "the name of a dtype is expected");
                     return known.map(Some).ok_or_else(refusal);
                 }
             }
@@ -207,14 +229,22 @@ fn dtype_named(name: &str) -> Option<Dtype> {
     }
 }
 
-/// vLLM `model_executor/models/config.py`: Nemotron-H and Qwen3.5 keep recurrent states in 32 bits by their own key.
+/// vLLM `model_executor/models/config.py`: Nemotron-H and Qwen3.5 keep recurrent states in 32 bits
+/// by their own key.
 fn state_dtype(fields: &Fields<'_>) -> Option<Dtype> {
-    let named = fields.text("mamba_ssm_cache_dtype").or_else(|| fields.text("mamba_ssm_dtype")).and_then(dtype_named);
+    let named = fields
+        .text("mamba_ssm_cache_dtype")
+        .or_else(|| fields.text("mamba_ssm_dtype"))
+        .and_then(dtype_named);
     named.or((fields.model_type == "nemotron_h").then_some(Dtype::F32))
 }
 
 fn mtp_layers(fields: &Fields<'_>) -> Result<u32, Unsupported> {
-    let stated = match fields.count(&["num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers"])? {
+    let stated = match fields.count(&[
+        "num_nextn_predict_layers",
+        "mtp_num_hidden_layers",
+        "num_mtp_layers",
+    ])? {
         Some(layers) => layers,
         None if fields.flag("use_mtp")? == Some(false) => 0,
         None => {
@@ -225,17 +255,35 @@ fn mtp_layers(fields: &Fields<'_>) -> Result<u32, Unsupported> {
     u32::try_from(stated)
         .ok()
         .filter(|layers| *layers <= 256)
-        .ok_or_else(|| fields::contradiction("num_nextn_predict_layers", &stated.into(), "no model has more than 256"))
+        .ok_or_else(|| {
+            fields::contradiction(
+                "num_nextn_predict_layers",
+                &stated.into(),
+                "no model has more than 256",
+            )
+        })
 }
 
 fn task(fields: &Fields<'_>, kind: Kind, layers: &[Mixed]) -> Task {
-    /// Decoders that are published without their head for embedding; others' `Model` classes generate.
-    const POOLED: &[&str] =
-        &["LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model", "Gemma2Model", "Gemma3TextModel"];
-    let pools =
-        ["Reward", "Classification", "ForEmbedding", "ForTextEncoding"].iter().any(|word| fields.class.contains(word));
-    let keeps =
-        |layer: &Mixed| !matches!(&layer.mixer, Mixer::Attention(attention) if attention.span == Span::Bidirectional);
+    /// Decoders that are published without their head for embedding; others' `Model` classes
+    /// generate.
+    const POOLED: &[&str] = &[
+        "LlamaModel",
+        "MistralModel",
+        "Qwen2Model",
+        "Qwen3Model",
+        "Gemma2Model",
+        "Gemma3TextModel",
+    ];
+    let pools = [
+        "Reward",
+        "Classification",
+        "ForEmbedding",
+        "ForTextEncoding",
+    ]
+    .iter()
+    .any(|word| fields.class.contains(word));
+    let keeps = |layer: &Mixed| !matches!(&layer.mixer, Mixer::Attention(attention) if attention.span == Span::Bidirectional);
     match kind {
         Kind::Encoder => Task::Encode,
         _ if !layers.iter().any(keeps) => Task::Encode,
@@ -251,7 +299,12 @@ fn notes(fields: &Fields<'_>) -> Result<Vec<String>, Unsupported> {
     if let Some(original) = rope::original_context(fields)? {
         notes.push(format!("original_max_position_embeddings={original}"));
     }
-    for key in ["use_sliding_window", "is_hybrid_swa", "attention_k_eq_v", "use_double_wide_mlp"] {
+    for key in [
+        "use_sliding_window",
+        "is_hybrid_swa",
+        "attention_k_eq_v",
+        "use_double_wide_mlp",
+    ] {
         // Only what is on: an engine that looks for the word need not parse it.
         if fields.value(key).and_then(Value::as_bool) == Some(true) {
             notes.push(format!("{key}=true"));

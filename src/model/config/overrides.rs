@@ -1,7 +1,8 @@
 //! `per_layer_config`: what single layers have other than the rest.
 //!
-//! Source: transformers 5.23 `integrations/heterogeneity/configuration_utils.py` (a sparse map from layer indices to the
-//! attributes that differ) and `models/gemma4/configuration_gemma4.py`, which writes its global heads that way.
+//! Source: transformers 5.23 `integrations/heterogeneity/configuration_utils.py` (a sparse map from
+//! layer indices to the attributes that differ) and `models/gemma4/configuration_gemma4.py`, which
+//! writes its global heads that way.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +14,15 @@ use super::heads::{self, Heads};
 
 const KEY: &str = "per_layer_config";
 /// Attributes that are followed.
-const FOLLOWED: &[&str] = &["num_attention_heads", "num_key_value_heads", "head_dim", "v_head_dim", "sliding_window"];
-/// Attributes of what follows the mixer: the widest layer speaks for all, so only smaller ones are harmless.
+const FOLLOWED: &[&str] = &[
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "v_head_dim",
+    "sliding_window",
+];
+/// Attributes of what follows the mixer: the widest layer speaks for all, so only smaller ones are
+/// harmless.
 const WIDTHS: &[&str] = &["intermediate_size", "moe_intermediate_size"];
 
 /// The layers that differ, and how.
@@ -29,19 +37,31 @@ impl<'a> Overrides<'a> {
         let mut read = Self::default();
         for (index, value) in entries(fields, layers)? {
             let place = || Value::from(index.chars().take(20).collect::<String>());
-            let layer: usize =
-                index.parse().map_err(|_| contradiction(KEY, &place(), "the index of a layer is expected"))?;
+            let layer: usize = index
+                .parse()
+                .map_err(|_| contradiction(KEY, &place(), "the index of a layer is expected"))?;
             let Some(object) = value.as_object() else {
-                return Err(contradiction(KEY, value, "an object for each layer is expected"));
+                return Err(contradiction(
+                    KEY,
+                    value,
+                    "an object for each layer is expected",
+                ));
             };
             if layer >= layers {
-                return Err(contradiction(KEY, &place(), format!("the model has {layers} layers")));
+                return Err(contradiction(
+                    KEY,
+                    &place(),
+                    format!("the model has {layers} layers"),
+                ));
             }
             for (key, value) in object {
                 let narrower = WIDTHS.contains(&key.as_str())
                     && matches!((value.as_u64(), fields.count(&[key])?), (Some(own), Some(all)) if own <= all);
                 if !FOLLOWED.contains(&key.as_str()) && !narrower {
-                    return Err(fields.family(format!("{KEY}[{layer}].{}", key.chars().take(60).collect::<String>())));
+                    return Err(fields.family(format!(
+                        "{KEY}[{layer}].{}",
+                        key.chars().take(60).collect::<String>()
+                    )));
                 }
             }
             read.layers.insert(layer, object);
@@ -53,19 +73,33 @@ impl<'a> Overrides<'a> {
     pub(super) fn none(fields: &Fields<'a>, layers: usize) -> Result<(), Unsupported> {
         let read = Self::read(fields, layers)?;
         let followed = |object: &&Object| object.keys().any(|key| FOLLOWED.contains(&key.as_str()));
-        if read.layers.values().any(followed) { Err(fields.family(KEY)) } else { Ok(()) }
+        if read.layers.values().any(followed) {
+            Err(fields.family(KEY))
+        } else {
+            Ok(())
+        }
     }
 
     /// The heads of `layer`, from those that all layers share.
-    pub(super) fn heads(&self, fields: &Fields<'a>, layer: usize, all: Heads) -> Result<Heads, Unsupported> {
-        let Some(object) = self.layers.get(&layer) else { return Ok(all) };
+    pub(super) fn heads(
+        &self,
+        fields: &Fields<'a>,
+        layer: usize,
+        all: Heads,
+    ) -> Result<Heads, Unsupported> {
+        let Some(object) = self.layers.get(&layer) else {
+            return Ok(all);
+        };
         let own = fields.inside(object);
         let key_dim = own.size(&["head_dim"])?;
         let heads = Heads {
             query: own.size(&["num_attention_heads"])?.unwrap_or(all.query),
             kv: own.size(&["num_key_value_heads"])?.unwrap_or(all.kv),
             key_dim: key_dim.unwrap_or(all.key_dim),
-            value_dim: own.size(&["v_head_dim"])?.or(key_dim).unwrap_or(all.value_dim),
+            value_dim: own
+                .size(&["v_head_dim"])?
+                .or(key_dim)
+                .unwrap_or(all.value_dim),
         };
         heads::divides(&own, heads.query, heads.kv)?;
         Ok(heads)
@@ -79,35 +113,56 @@ impl<'a> Overrides<'a> {
         all: Option<u64>,
     ) -> Result<Option<u64>, Unsupported> {
         match self.layers.get(&layer) {
-            Some(object) if object.contains_key("sliding_window") => {
-                Ok(fields.inside(object).count(&["sliding_window"])?.filter(|window| *window > 0))
-            }
+            Some(object) if object.contains_key("sliding_window") => Ok(fields
+                .inside(object)
+                .count(&["sliding_window"])?
+                .filter(|window| *window > 0)),
             _ => Ok(all),
         }
     }
 
     /// What `layer` sees, from what its family's rule says.
-    pub(super) fn span(&self, fields: &Fields<'a>, layer: usize, rule: Span) -> Result<Span, Unsupported> {
+    pub(super) fn span(
+        &self,
+        fields: &Fields<'a>,
+        layer: usize,
+        rule: Span,
+    ) -> Result<Span, Unsupported> {
         let all = match rule {
             Span::Full => None,
             Span::Sliding { window } => Some(window),
             other => return Ok(other),
         };
-        Ok(self.window(fields, layer, all)?.map_or(Span::Full, |window| Span::Sliding { window }))
+        Ok(self
+            .window(fields, layer, all)?
+            .map_or(Span::Full, |window| Span::Sliding { window }))
     }
 }
 
 /// Index and attributes of each entry, from a map or a list of one entry a layer.
-fn entries<'a>(fields: &Fields<'a>, layers: usize) -> Result<Vec<(String, &'a Value)>, Unsupported> {
+fn entries<'a>(
+    fields: &Fields<'a>,
+    layers: usize,
+) -> Result<Vec<(String, &'a Value)>, Unsupported> {
     match fields.value(KEY) {
         None => Ok(Vec::new()),
-        Some(Value::Object(map)) if map.len() <= layers => {
-            Ok(map.iter().map(|(index, value)| (index.clone(), value)).collect())
-        }
+        Some(Value::Object(map)) if map.len() <= layers => Ok(map
+            .iter()
+            .map(|(index, value)| (index.clone(), value))
+            .collect()),
         Some(Value::Array(list)) if list.len() == layers => {
-            let filled = list.iter().enumerate().filter(|(_, value)| !value.is_null());
-            Ok(filled.map(|(index, value)| (index.to_string(), value)).collect())
+            let filled = list
+                .iter()
+                .enumerate()
+                .filter(|(_, value)| !value.is_null());
+            Ok(filled
+                .map(|(index, value)| (index.to_string(), value))
+                .collect())
         }
-        Some(other) => Err(contradiction(KEY, other, format!("the model has {layers} layers"))),
+        Some(other) => Err(contradiction(
+            KEY,
+            other,
+            format!("the model has {layers} layers"),
+        )),
     }
 }

@@ -1,16 +1,20 @@
-//! Logical parameters of a checkpoint: packed weights unpacked, quantisation metadata left out; and experts told apart.
+//! Logical parameters of a checkpoint: packed weights unpacked, quantisation metadata left out; and
+//! experts told apart.
 
 use super::super::dtype::Dtype;
 use super::super::quantization::Quantization;
 use super::super::tensors::{Inventory, TensorClass};
 use crate::bytes::Bytes;
 
-/// The number of weights, as the Hub counts them: the sum of elements, without the scales, zero points and indices of a
-/// quantised checkpoint.
+/// The number of weights, as the Hub counts them: the sum of elements, without the scales, zero
+/// points and indices of a quantised checkpoint.
 ///
-/// Packed weights (GPTQ, AWQ and MLX in 32-bit words; bitsandbytes, MXFP4 and NVFP4 in bytes) are unpacked. `None` where
-/// a packing is not understood, or nothing is stored.
-pub fn logical_parameters(inventory: &Inventory, quantization: Option<&Quantization>) -> Option<u64> {
+/// Packed weights (GPTQ, AWQ and MLX in 32-bit words; bitsandbytes, MXFP4 and NVFP4 in bytes) are
+/// unpacked. `None` where a packing is not understood, or nothing is stored.
+pub fn logical_parameters(
+    inventory: &Inventory,
+    quantization: Option<&Quantization>,
+) -> Option<u64> {
     if inventory.classes.is_empty() {
         return None;
     }
@@ -41,28 +45,42 @@ enum Packing {
     Halves,
 }
 
-fn packing(class: &TensorClass, inventory: &Inventory, quantization: Option<&Quantization>) -> Packing {
+fn packing(
+    class: &TensorClass,
+    inventory: &Inventory,
+    quantization: Option<&Quantization>,
+) -> Packing {
     let name = &*class.pattern;
-    let weight = name.ends_with(".weight") || name.ends_with(".weight_packed") || name.ends_with(".qweight");
+    let weight =
+        name.ends_with(".weight") || name.ends_with(".weight_packed") || name.ends_with(".qweight");
     let bits = quantization.and_then(|quantization| quantization.bits);
     match class.dtype() {
         Some(Dtype::I32 | Dtype::U32) if weight => Packing::Words(bits.unwrap_or(0)),
         // MXFP4 experts of gpt-oss: `..._blocks`.
         Some(Dtype::U8) if name.ends_with("_blocks") => Packing::Halves,
-        Some(Dtype::U8) if weight && !is_metadata(name, quantization) && bits == Some(4) => Packing::Halves,
+        Some(Dtype::U8) if weight && !is_metadata(name, quantization) && bits == Some(4) => {
+            Packing::Halves
+        }
         // Mixed checkpoints do not state 4 bits, but a scale for each 32 or 16 elements shows it.
-        Some(Dtype::U8 | Dtype::I8) if weight && scaled_in_groups(class, inventory) => Packing::Halves,
+        Some(Dtype::U8 | Dtype::I8) if weight && scaled_in_groups(class, inventory) => {
+            Packing::Halves
+        }
         _ => Packing::None,
     }
 }
 
 /// Whether the scale beside a byte tensor serves groups of 32 or 16 weights at two weights a byte.
 fn scaled_in_groups(class: &TensorClass, inventory: &Inventory) -> bool {
-    let Some(stem) = class.pattern.strip_suffix(".weight").or_else(|| class.pattern.strip_suffix(".weight_packed"))
+    let Some(stem) = class
+        .pattern
+        .strip_suffix(".weight")
+        .or_else(|| class.pattern.strip_suffix(".weight_packed"))
     else {
         return false;
     };
-    let Some(&columns) = class.shape.last() else { return false };
+    let Some(&columns) = class.shape.last() else {
+        return false;
+    };
     let names = [format!("{stem}.scale"), format!("{stem}.weight_scale")];
     inventory.classes.iter().any(|scale| {
         names.iter().any(|name| **name == *scale.pattern)
@@ -127,18 +145,25 @@ pub struct ExpertShare {
 
 /// Splits stored weights into shared and routed; `None` for a model without experts.
 pub fn expert_share(inventory: &Inventory) -> Option<ExpertShare> {
-    let experts: Bytes =
-        inventory.classes.iter().filter(|class| is_expert(&class.pattern)).map(TensorClass::bytes).sum();
+    let experts: Bytes = inventory
+        .classes
+        .iter()
+        .filter(|class| is_expert(&class.pattern))
+        .map(TensorClass::bytes)
+        .sum();
     let shared = inventory.bytes().less(experts)?;
     (experts > Bytes::ZERO).then_some(ExpertShare { shared, experts })
 }
 
-/// Whether a name is a routed expert's: `experts.*.up_proj`, stacked `experts.gate_up_proj`, GGUF's `ffn_up_exps`, and
-/// the stacked linears of Granite.
+/// Whether a name is a routed expert's: `experts.*.up_proj`, stacked `experts.gate_up_proj`, GGUF's
+/// `ffn_up_exps`, and the stacked linears of Granite.
 fn is_expert(pattern: &str) -> bool {
-    let granite =
-        pattern.contains("block_sparse_moe.input_linear") || pattern.contains("block_sparse_moe.output_linear");
-    pattern.contains(".experts.") || pattern.contains("_exps.") || pattern.ends_with("_exps") || granite
+    let granite = pattern.contains("block_sparse_moe.input_linear")
+        || pattern.contains("block_sparse_moe.output_linear");
+    pattern.contains(".experts.")
+        || pattern.contains("_exps.")
+        || pattern.ends_with("_exps")
+        || granite
 }
 
 #[cfg(test)]
@@ -156,7 +181,11 @@ mod tests {
     }
 
     fn quantized(method: &str, bits: u32) -> Quantization {
-        Quantization { method: method.to_owned(), bits: Some(bits), ..Quantization::default() }
+        Quantization {
+            method: method.to_owned(),
+            bits: Some(bits),
+            ..Quantization::default()
+        }
     }
 
     #[test]
@@ -167,12 +196,27 @@ mod tests {
             ("l.0.scales", Dtype::F16, &[1, 128]),
             ("norm.weight", Dtype::F16, &[64]),
         ]);
-        assert_eq!(logical_parameters(&awq, Some(&quantized("awq", 4))), Some(64 * 128 + 64));
+        assert_eq!(
+            logical_parameters(&awq, Some(&quantized("awq", 4))),
+            Some(64 * 128 + 64)
+        );
         assert_eq!(logical_parameters(&awq, None), None);
-        let mxfp4 = inventory(&[("e.w_blocks", Dtype::U8, &[2, 8, 3, 16]), ("e.w_scales", Dtype::U8, &[2, 8, 3])]);
-        assert_eq!(logical_parameters(&mxfp4, Some(&quantized("mxfp4", 4))), Some(2 * 8 * 96));
-        let fp8 = inventory(&[("a.weight", Dtype::F8E4M3, &[8, 8]), ("a.weight_scale_inv", Dtype::F32, &[1, 1])]);
-        assert_eq!(logical_parameters(&fp8, Some(&quantized("fp8", 8))), Some(64));
+        let mxfp4 = inventory(&[
+            ("e.w_blocks", Dtype::U8, &[2, 8, 3, 16]),
+            ("e.w_scales", Dtype::U8, &[2, 8, 3]),
+        ]);
+        assert_eq!(
+            logical_parameters(&mxfp4, Some(&quantized("mxfp4", 4))),
+            Some(2 * 8 * 96)
+        );
+        let fp8 = inventory(&[
+            ("a.weight", Dtype::F8E4M3, &[8, 8]),
+            ("a.weight_scale_inv", Dtype::F32, &[1, 1]),
+        ]);
+        assert_eq!(
+            logical_parameters(&fp8, Some(&quantized("fp8", 8))),
+            Some(64)
+        );
     }
 
     #[test]
@@ -182,17 +226,30 @@ mod tests {
             ("l.0.ffn.experts.0.w1.scale", Dtype::F8E8M0, &[8, 4]),
             ("l.0.attn.wkv.weight", Dtype::F8E4M3, &[8, 8]),
         ]);
-        assert_eq!(logical_parameters(&v4, Some(&quantized("fp8", 8))), Some(8 * 128 + 64));
+        assert_eq!(
+            logical_parameters(&v4, Some(&quantized("fp8", 8))),
+            Some(8 * 128 + 64)
+        );
     }
 
     #[test]
     fn tells_routed_experts_from_the_rest() {
         let mixture = inventory(&[
             ("l.0.mlp.experts.0.up_proj.weight", Dtype::BF16, &[4, 4]),
-            ("l.0.mlp.shared_experts.up_proj.weight", Dtype::BF16, &[4, 2]),
+            (
+                "l.0.mlp.shared_experts.up_proj.weight",
+                Dtype::BF16,
+                &[4, 2],
+            ),
         ]);
         let share = expert_share(&mixture).unwrap();
-        assert_eq!((share.shared, share.experts), (Bytes::new(16), Bytes::new(32)));
-        assert_eq!(expert_share(&inventory(&[("a.weight", Dtype::BF16, &[4])])), None);
+        assert_eq!(
+            (share.shared, share.experts),
+            (Bytes::new(16), Bytes::new(32))
+        );
+        assert_eq!(
+            expert_share(&inventory(&[("a.weight", Dtype::BF16, &[4])])),
+            None
+        );
     }
 }

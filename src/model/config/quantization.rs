@@ -1,7 +1,8 @@
 //! `quantization_config`, `compression_config` or `hf_quant_config.json`, made one.
 //!
-//! Sources: each method's configuration class in vLLM `model_executor/layers/quantization/` and compressed-tensors'
-//! `QuantizationConfig`; normalisation as in vLLM `config/model.py` (`_parse_quant_hf_config`).
+//! Sources: each method's configuration class in vLLM `model_executor/layers/quantization/` and
+//! compressed-tensors' `QuantizationConfig`; normalisation as in vLLM `config/model.py`
+//! (`_parse_quant_hf_config`).
 
 use serde_json::Value;
 
@@ -15,40 +16,64 @@ const MOST_GROUPS: usize = 256;
 const MOST_SKIPPED: usize = 16384;
 
 /// The checkpoint's quantisation, where it has any.
-pub(super) fn quantization(fields: &Fields<'_>, file: Option<&Value>) -> Result<Option<Quantization>, Unsupported> {
+pub(super) fn quantization(
+    fields: &Fields<'_>,
+    file: Option<&Value>,
+) -> Result<Option<Quantization>, Unsupported> {
     let root = fields.inside(fields.root);
     let mut config = None;
     for key in ["quantization_config", "compression_config"] {
-        config = config.or(root.object(key)?).or(fields.inside(fields.own).object(key)?);
+        config = config
+            .or(root.object(key)?)
+            .or(fields.inside(fields.own).object(key)?);
     }
-    // MLX writes {"group_size", "bits"} under `quantization`, and since 2024 under `quantization_config` too.
-    let mlx = root.object("quantization")?.filter(|object| object.contains_key("bits"));
-    let file = file.and_then(|file| file.get("quantization")).and_then(Value::as_object);
-    let Some(config) = config.or(mlx).or(file).filter(|object| !object.is_empty()) else { return Ok(None) };
+    // MLX writes {"group_size", "bits"} under `quantization`, and since 2024 under
+    // `quantization_config` too.
+    let mlx = root
+        .object("quantization")?
+        .filter(|object| object.contains_key("bits"));
+    let file = file
+        .and_then(|file| file.get("quantization"))
+        .and_then(Value::as_object);
+    let Some(config) = config.or(mlx).or(file).filter(|object| !object.is_empty()) else {
+        return Ok(None);
+    };
     // ModelOpt's older exports put the content of their own file there.
-    let exported =
-        config.get("quantization").and_then(Value::as_object).filter(|inner| inner.contains_key("quant_algo"));
+    let exported = config
+        .get("quantization")
+        .and_then(Value::as_object)
+        .filter(|inner| inner.contains_key("quant_algo"));
     let fields = root.inside(exported.unwrap_or(config));
     let mut quantization = read(&fields)?;
     // ModelOpt keeps the cache's part in its own file in some exports.
     if let Some(file) = file {
-        quantization.kv_cache_dtype = quantization.kv_cache_dtype.or(kv_cache(&root.inside(file))?);
+        quantization.kv_cache_dtype = quantization
+            .kv_cache_dtype
+            .or(kv_cache(&root.inside(file))?);
     }
     Ok(Some(quantization))
 }
 
 fn read(fields: &Fields<'_>) -> Result<Quantization, Unsupported> {
     let algorithm = fields.text("quant_algo");
-    if let Some(other) = fields.value("quant_method").filter(|value| !value.is_string()) {
+    if let Some(other) = fields
+        .value("quant_method")
+        .filter(|value| !value.is_string())
+    {
         return Err(contradiction("quant_method", other, "a word is expected"));
     }
     // Some exports write it with an underscore (vLLM `_normalize_quantization_config`).
-    let method =
-        fields.text("quant_method").map(|method| method.to_ascii_lowercase().replace("compressed_t", "compressed-t"));
+    let method = fields.text("quant_method").map(|method| {
+        method
+            .to_ascii_lowercase()
+            .replace("compressed_t", "compressed-t")
+    });
     let method = match method {
         Some(method) => method,
         None if algorithm.is_some() => "modelopt".to_owned(),
-        None if fields.flag("load_in_4bit")? == Some(true) || fields.flag("load_in_8bit")? == Some(true) => {
+        None if fields.flag("load_in_4bit")? == Some(true)
+            || fields.flag("load_in_8bit")? == Some(true) =>
+        {
             "bitsandbytes".to_owned()
         }
         None if fields.value("bits").is_some() => "mlx".to_owned(),
@@ -72,7 +97,8 @@ fn read(fields: &Fields<'_>) -> Result<Quantization, Unsupported> {
         "fp8" | "fbgemm_fp8" | "modelopt_fp8" => {
             quantization.bits = Some(8);
             quantization.float = true;
-            // Per-tensor, per-token and block FP8 quantise activations; `activation_scheme` is null only for W8A16.
+            // Per-tensor, per-token and block FP8 quantise activations; `activation_scheme` is null
+            // only for W8A16.
             quantization.activations = true;
             quantization.activation_bits = Some(8);
             quantization.block = block(fields)?;
@@ -87,7 +113,11 @@ fn read(fields: &Fields<'_>) -> Result<Quantization, Unsupported> {
             quantization.bits = Some(if four { 4 } else { 8 });
             quantization.group_size = four.then_some(64);
             quantization.float = four;
-            quantization.format = if four { fields.text("bnb_4bit_quant_type").map(str::to_owned) } else { None };
+            quantization.format = if four {
+                fields.text("bnb_4bit_quant_type").map(str::to_owned)
+            } else {
+                None
+            };
         }
         "compressed-tensors" => compressed_tensors(fields, &mut quantization)?,
         "quark" => quark(fields, &mut quantization),
@@ -97,7 +127,8 @@ fn read(fields: &Fields<'_>) -> Result<Quantization, Unsupported> {
         }
         _ => {}
     }
-    // Under any other method the engines look for no such field, and the cache keeps the model's dtype.
+    // Under any other method the engines look for no such field, and the cache keeps the model's
+    // dtype.
     if !matches!(&*quantization.method, "modelopt" | "compressed-tensors") {
         quantization.kv_cache_dtype = None;
     }
@@ -106,20 +137,35 @@ fn read(fields: &Fields<'_>) -> Result<Quantization, Unsupported> {
 
 fn small(fields: &Fields<'_>, keys: &[&str]) -> Result<Option<u32>, Unsupported> {
     // ExLlama writes an average such as 4.65: no number of bits that a weight could have.
-    if keys.iter().any(|key| fields.value(key).is_some_and(Value::is_f64)) {
+    if keys
+        .iter()
+        .any(|key| fields.value(key).is_some_and(Value::is_f64))
+    {
         return Ok(None);
     }
     let bits = fields.count(keys)?;
     if let Some(bits) = bits.filter(|bits| *bits == 0 || *bits > 64) {
-        return Err(contradiction("bits", &bits.into(), "between 1 and 64 is expected"));
+        return Err(contradiction(
+            "bits",
+            &bits.into(),
+            "between 1 and 64 is expected",
+        ));
     }
     Ok(bits.and_then(|bits| u32::try_from(bits).ok()))
 }
 
 /// -1 means one scale for a whole row.
 fn group_size(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
-    let key = if fields.value("q_group_size").is_some() { "q_group_size" } else { "group_size" };
-    if fields.value(key).and_then(Value::as_i64).is_some_and(|size| size < 0) {
+    let key = if fields.value("q_group_size").is_some() {
+        "q_group_size"
+    } else {
+        "group_size"
+    };
+    if fields
+        .value(key)
+        .and_then(Value::as_i64)
+        .is_some_and(|size| size < 0)
+    {
         return Ok(None);
     }
     Ok(fields.count(&[key])?.filter(|size| *size > 0))
@@ -134,24 +180,41 @@ fn block(fields: &Fields<'_>) -> Result<Option<(u64, u64)>, Unsupported> {
 }
 
 /// compressed-tensors: the widest of its groups speaks for the checkpoint.
-fn compressed_tensors(fields: &Fields<'_>, quantization: &mut Quantization) -> Result<(), Unsupported> {
-    let Some(groups) = fields.object("config_groups")? else { return Ok(()) };
+fn compressed_tensors(
+    fields: &Fields<'_>,
+    quantization: &mut Quantization,
+) -> Result<(), Unsupported> {
+    let Some(groups) = fields.object("config_groups")? else {
+        return Ok(());
+    };
     if groups.len() > MOST_GROUPS {
-        fields.ignore("config_groups", &groups.len().into(), "only the first 256 groups are read");
+        fields.ignore(
+            "config_groups",
+            &groups.len().into(),
+            "only the first 256 groups are read",
+        );
     }
-    for group in groups.values().take(MOST_GROUPS).filter_map(Value::as_object) {
+    for group in groups
+        .values()
+        .take(MOST_GROUPS)
+        .filter_map(Value::as_object)
+    {
         let group = fields.inside(group);
         if let Some(weights) = group.object("weights")? {
             let weights = fields.inside(weights);
             quantization.bits = quantization.bits.max(small(&weights, &["num_bits"])?);
             quantization.float |= weights.text("type") == Some("float");
             quantization.group_size = quantization.group_size.or(group_size(&weights)?);
-            if weights.value("block_structure").is_some_and(Value::is_array)
+            if weights
+                .value("block_structure")
+                .is_some_and(Value::is_array)
                 && let Some(&[rows, columns]) = weights.numbers("block_structure")?.as_deref()
             {
                 quantization.block = Some((rows, columns));
             }
-            quantization.desc_act |= weights.text("actorder").is_some_and(|order| order == "group");
+            quantization.desc_act |= weights
+                .text("actorder")
+                .is_some_and(|order| order == "group");
         }
         if let Some(inputs) = group.object("input_activations")? {
             quantization.activations = true;
@@ -161,21 +224,36 @@ fn compressed_tensors(fields: &Fields<'_>, quantization: &mut Quantization) -> R
     Ok(())
 }
 
-/// AMD Quark: the dtype of all weights, such as `fp8_e4m3`, `int8`, `uint4` (the first where several are nested).
+/// AMD Quark: the dtype of all weights, such as `fp8_e4m3`, `int8`, `uint4` (the first where
+/// several are nested).
 fn quark(fields: &Fields<'_>, quantization: &mut Quantization) {
-    let Some(global) = fields.value("global_quant_config") else { return };
+    let Some(global) = fields.value("global_quant_config") else {
+        return;
+    };
     let of = |key: &str| match global.get(key) {
         Some(Value::Array(all)) => all.first().and_then(Value::as_object),
         other => other.and_then(Value::as_object),
     };
-    let Some(dtype) = of("weight").and_then(|weight| weight.get("dtype")).and_then(Value::as_str) else { return };
+    let Some(dtype) = of("weight")
+        .and_then(|weight| weight.get("dtype"))
+        .and_then(Value::as_str)
+    else {
+        return;
+    };
     let bits = dtype.trim_start_matches(|letter: char| !letter.is_ascii_digit());
-    let bits = bits.get(..1).and_then(|digit| digit.parse().ok()).filter(|bits| (1..=8).contains(bits));
+    let bits = bits
+        .get(..1)
+        .and_then(|digit| digit.parse().ok())
+        .filter(|bits| (1..=8).contains(bits));
     if dtype.starts_with("float16") || dtype.starts_with("bfloat16") {
         return;
     }
     if bits.is_none() {
-        fields.ignore("global_quant_config.weight.dtype", &dtype.into(), "1 to 8 bits are expected");
+        fields.ignore(
+            "global_quant_config.weight.dtype",
+            &dtype.into(),
+            "1 to 8 bits are expected",
+        );
         return;
     }
     quantization.bits = bits;
@@ -204,7 +282,8 @@ fn model_optimizer(name: &str, quantization: &mut Quantization) {
     }
 }
 
-/// What the checkpoint asks of its cache (vLLM `utils/torch_utils.py`, `get_kv_cache_quant_algo_string`).
+/// What the checkpoint asks of its cache (vLLM `utils/torch_utils.py`,
+/// `get_kv_cache_quant_algo_string`).
 fn kv_cache(fields: &Fields<'_>) -> Result<Option<String>, Unsupported> {
     if let Some(algorithm) = fields.text("kv_cache_quant_algo") {
         return Ok(match algorithm.to_ascii_uppercase().as_str() {
@@ -213,7 +292,9 @@ fn kv_cache(fields: &Fields<'_>) -> Result<Option<String>, Unsupported> {
             _ => None,
         });
     }
-    let Some(scheme) = fields.value("kv_cache_scheme").and_then(Value::as_object) else { return Ok(None) };
+    let Some(scheme) = fields.value("kv_cache_scheme").and_then(Value::as_object) else {
+        return Ok(None);
+    };
     let scheme = fields.inside(scheme);
     let float = scheme.text("type") == Some("float");
     Ok(match (small(&scheme, &["num_bits"])?, float) {
@@ -225,11 +306,25 @@ fn kv_cache(fields: &Fields<'_>) -> Result<Option<String>, Unsupported> {
 
 /// Every method names its skip list differently.
 fn skipped(fields: &Fields<'_>) -> Vec<String> {
-    const KEYS: &[&str] =
-        &["modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules", "exclude", "llm_int8_skip_modules"];
+    const KEYS: &[&str] = &[
+        "modules_to_not_convert",
+        "ignored_layers",
+        "ignore",
+        "exclude_modules",
+        "exclude",
+        "llm_int8_skip_modules",
+    ];
     let names = |object: &Object| -> Vec<String> {
-        let lists = KEYS.iter().filter_map(|key| object.get(*key)).filter_map(Value::as_array);
-        lists.flatten().filter_map(Value::as_str).take(MOST_SKIPPED).map(str::to_owned).collect()
+        let lists = KEYS
+            .iter()
+            .filter_map(|key| object.get(*key))
+            .filter_map(Value::as_array);
+        lists
+            .flatten()
+            .filter_map(Value::as_str)
+            .take(MOST_SKIPPED)
+            .map(str::to_owned)
+            .collect()
     };
     names(fields.own)
 }

@@ -1,7 +1,7 @@
 //! States of fixed size: the keys of each kind of recurrent layer.
 //!
-//! Sources: vLLM `model_executor/layers/mamba/mamba_utils.py` (`MambaStateShapeCalculator`) and the models' own
-//! configuration classes.
+//! Sources: vLLM `model_executor/layers/mamba/mamba_utils.py` (`MambaStateShapeCalculator`) and the
+//! models' own configuration classes.
 
 use super::super::architecture::{Recurrent, Unsupported};
 use super::fields::{Fields, contradiction};
@@ -10,11 +10,12 @@ use super::heads::{self, HIDDEN};
 /// Mamba-1: `intermediate_size` or expand x h channels.
 pub(super) fn mamba1(fields: &Fields<'_>) -> Result<Recurrent, Unsupported> {
     // In Jamba and Zamba `intermediate_size` is the feed-forward's.
-    let own_width = if fields.value("mamba_expand").is_none() && fields.default("mamba_expand").is_none() {
-        fields.size(&["intermediate_size"])?
-    } else {
-        None
-    };
+    let own_width =
+        if fields.value("mamba_expand").is_none() && fields.default("mamba_expand").is_none() {
+            fields.size(&["intermediate_size"])?
+        } else {
+            None
+        };
     let inner = match own_width {
         Some(width) => width,
         None => expanded(fields)?,
@@ -28,15 +29,31 @@ pub(super) fn mamba1(fields: &Fields<'_>) -> Result<Recurrent, Unsupported> {
 
 /// Mamba-2 under any of its names.
 pub(super) fn mamba2(fields: &Fields<'_>) -> Result<Recurrent, Unsupported> {
-    let plain: &[&str] = if fields.model_type == "mamba2" { &["num_heads"] } else { &[] };
-    let heads = fields.need(&[plain, &["mamba_num_heads", "mamba_n_heads", "n_mamba_heads"]].concat())?;
+    let plain: &[&str] = if fields.model_type == "mamba2" {
+        &["num_heads"]
+    } else {
+        &[]
+    };
+    let heads = fields.need(
+        &[
+            plain,
+            &["mamba_num_heads", "mamba_n_heads", "n_mamba_heads"],
+        ]
+        .concat(),
+    )?;
     let named = fields.size(&["mamba_d_ssm"])?;
-    let dims: &[&str] = if fields.model_type == "mamba2" { &["head_dim"] } else { &["mamba_head_dim"] };
+    let dims: &[&str] = if fields.model_type == "mamba2" {
+        &["head_dim"]
+    } else {
+        &["mamba_head_dim"]
+    };
     // Bamba and Granite write "auto" for expand x h / heads.
     let automatic = fields.text("mamba_d_head") == Some("auto");
     let head_dim = match fields.size(dims)? {
         Some(dim) => dim,
-        None if !automatic && fields.value("mamba_d_head").is_some() => fields.need(&["mamba_d_head"])?,
+        None if !automatic && fields.value("mamba_d_head").is_some() => {
+            fields.need(&["mamba_d_head"])?
+        }
         None if fields.value("mamba_headdim").is_some() => fields.need(&["mamba_headdim"])?,
         None => {
             let inner = match named {
@@ -55,7 +72,11 @@ pub(super) fn mamba2(fields: &Fields<'_>) -> Result<Recurrent, Unsupported> {
     };
     let inner = heads.saturating_mul(head_dim);
     if let Some(named) = named.filter(|named| *named != inner) {
-        return Err(contradiction("mamba_d_ssm", &named.into(), format!("{heads} heads of {head_dim} are {inner}")));
+        return Err(contradiction(
+            "mamba_d_ssm",
+            &named.into(),
+            format!("{heads} heads of {head_dim} are {inner}"),
+        ));
     }
     Ok(Recurrent::Mamba2 {
         inner,
@@ -69,7 +90,9 @@ pub(super) fn mamba2(fields: &Fields<'_>) -> Result<Recurrent, Unsupported> {
 
 fn expanded(fields: &Fields<'_>) -> Result<u64, Unsupported> {
     let hidden = fields.need(HIDDEN)?;
-    Ok(fields.need(&["expand", "mamba_expand"])?.saturating_mul(hidden))
+    Ok(fields
+        .need(&["expand", "mamba_expand"])?
+        .saturating_mul(hidden))
 }
 
 /// Gated delta net.
@@ -91,11 +114,18 @@ pub(super) fn rwkv(fields: &Fields<'_>, generation: u8) -> Result<Recurrent, Uns
         4 => 3,
         _ => fields.need(&["head_size", "head_dim"])?,
     };
-    Ok(Recurrent::Rwkv { hidden, head_size, token_shift: 2 })
+    Ok(Recurrent::Rwkv {
+        hidden,
+        head_size,
+        token_shift: 2,
+    })
 }
 
 /// Lightning attention over the model's own heads.
 pub(super) fn lightning(fields: &Fields<'_>) -> Result<Recurrent, Unsupported> {
     let heads = fields.need(heads::HEADS)?;
-    Ok(Recurrent::Lightning { heads, head_dim: heads::head_dim(fields, heads)? })
+    Ok(Recurrent::Lightning {
+        heads,
+        head_dim: heads::head_dim(fields, heads)?,
+    })
 }

@@ -1,13 +1,15 @@
 //! The rotary tables that an engine keeps, and how rotary scaling stretches the context.
 //!
-//! Source: vLLM `model_executor/layers/rotary_embedding/*` (`_compute_cos_sin_cache` of each class).
+//! Source: vLLM `model_executor/layers/rotary_embedding/*` (`_compute_cos_sin_cache` of each
+//! class).
 
 use super::super::architecture::{Mixer, RopeTable, Unsupported};
 use super::families::Rope;
 use super::fields::{Fields, Object, contradiction};
 use super::layers::Mixed;
 
-/// Keys of the longest configured sequence, as vLLM reads them (`config/model.py`, `_get_and_verify_max_len`).
+/// Keys of the longest configured sequence, as vLLM reads them (`config/model.py`,
+/// `_get_and_verify_max_len`).
 const POSITIONS: &[&str] = &[
     "max_position_embeddings",
     "n_positions",
@@ -34,11 +36,19 @@ pub(super) struct Scaling<'a> {
     partial: Option<f64>,
 }
 
-fn scaling<'a>(fields: &Fields<'a>, object: Option<&'a Object>) -> Result<Scaling<'a>, Unsupported> {
-    let Some(object) = object else { return Ok(Scaling::default()) };
+fn scaling<'a>(
+    fields: &Fields<'a>,
+    object: Option<&'a Object>,
+) -> Result<Scaling<'a>, Unsupported> {
+    let Some(object) = object else {
+        return Ok(Scaling::default());
+    };
     let inside = fields.inside(object);
     Ok(Scaling {
-        kind: inside.text("rope_type").or_else(|| inside.text("type")).unwrap_or_default(),
+        kind: inside
+            .text("rope_type")
+            .or_else(|| inside.text("type"))
+            .unwrap_or_default(),
         factor: inside.factor("factor")?,
         original: inside.size(&["original_max_position_embeddings"])?,
         multimodal: inside.has("mrope_section"),
@@ -46,11 +56,14 @@ fn scaling<'a>(fields: &Fields<'a>, object: Option<&'a Object>) -> Result<Scalin
     })
 }
 
-/// `rope_scaling`, or `rope_parameters` (transformers 5), where the latter is not nested by layer type.
+/// `rope_scaling`, or `rope_parameters` (transformers 5), where the latter is not nested by layer
+/// type.
 fn main_scaling<'a>(fields: &Fields<'a>) -> Result<Scaling<'a>, Unsupported> {
     let object = match fields.object("rope_scaling")? {
         Some(object) => Some(object),
-        None => fields.object("rope_parameters")?.map(|object| nested(object, "full_attention").unwrap_or(object)),
+        None => fields
+            .object("rope_parameters")?
+            .map(|object| nested(object, "full_attention").unwrap_or(object)),
     };
     scaling(fields, object)
 }
@@ -68,7 +81,10 @@ fn positions(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
     }
     for key in POSITIONS.iter().filter(|key| fields.value(key).is_some()) {
         // Some files carry the tokenizer's 1e30 for "no limit".
-        if let Some(value) = fields.value(key).filter(|value| value.as_f64().is_some_and(|value| value > 1e9)) {
+        if let Some(value) = fields
+            .value(key)
+            .filter(|value| value.as_f64().is_some_and(|value| value > 1e9))
+        {
             fields.ignore(key, value, "larger than any model's context");
             continue;
         }
@@ -81,16 +97,31 @@ fn positions(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
 
 /// The longest sequence the model is configured for.
 ///
-/// Scaling multiplies it unless `max_position_embeddings` is already the scaled figure: llama3, longrope, yarn, mrope,
-/// and Gemma-3 (vLLM `config/model.py`, `_get_and_verify_max_len`).
+/// Scaling multiplies it unless `max_position_embeddings` is already the scaled figure: llama3,
+/// longrope, yarn, mrope, and Gemma-3 (vLLM `config/model.py`, `_get_and_verify_max_len`).
 pub(super) fn max_context(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
-    let Some(positions) = positions(fields)? else { return Ok(None) };
+    let Some(positions) = positions(fields)? else {
+        return Ok(None);
+    };
     let scaling = main_scaling(fields)?;
-    let scaled = ["", "default", "llama3", "longrope", "su", "yarn", "deepseek_yarn", "mrope", "proportional"];
+    let scaled = [
+        "",
+        "default",
+        "llama3",
+        "longrope",
+        "su",
+        "yarn",
+        "deepseek_yarn",
+        "mrope",
+        "proportional",
+    ];
     if scaled.contains(&scaling.kind) || fields.model_type.starts_with("gemma3") {
         return Ok(Some(positions));
     }
-    Ok(Some(super::floor_of(positions, scaling.factor.unwrap_or(1.0))))
+    Ok(Some(super::floor_of(
+        positions,
+        scaling.factor.unwrap_or(1.0),
+    )))
 }
 
 /// The context for which longrope models are run unless a longer one is asked for
@@ -100,13 +131,23 @@ pub(super) fn original_context(fields: &Fields<'_>) -> Result<Option<u64>, Unsup
     if !["longrope", "su"].contains(&scaling.kind) {
         return Ok(None);
     }
-    Ok(scaling.original.or(fields.size(&["original_max_position_embeddings"])?))
+    Ok(scaling
+        .original
+        .or(fields.size(&["original_max_position_embeddings"])?))
 }
 
 /// The distinct tables of the model.
-pub(super) fn tables(fields: &Fields<'_>, rope: Rope, layers: &[Mixed]) -> Result<Vec<RopeTable>, Unsupported> {
-    let Some(dim) = head_dim(layers) else { return Ok(Vec::new()) };
-    let Some(positions) = positions(fields)? else { return Ok(Vec::new()) };
+pub(super) fn tables(
+    fields: &Fields<'_>,
+    rope: Rope,
+    layers: &[Mixed],
+) -> Result<Vec<RopeTable>, Unsupported> {
+    let Some(dim) = head_dim(layers) else {
+        return Ok(Vec::new());
+    };
+    let Some(positions) = positions(fields)? else {
+        return Ok(Vec::new());
+    };
     let off = fields.flag("alibi")? == Some(true)
         || matches!(fields.text("position_embedding_type"), Some("nope" | "alibi" | "absolute"))
         || fields.flag("use_mem_rope")? == Some(false)
@@ -117,7 +158,11 @@ pub(super) fn tables(fields: &Fields<'_>, rope: Rope, layers: &[Mixed]) -> Resul
     }
     let scaling = main_scaling(fields)?;
     let rotary_dim = rotary_dim(fields, &scaling, dim)?;
-    let table = |positions, rotary_dim| RopeTable { positions, rotary_dim, float32: false };
+    let table = |positions, rotary_dim| RopeTable {
+        positions,
+        rotary_dim,
+        float32: false,
+    };
     let length = length(fields, &scaling, positions)?;
     let mut tables = match rope {
         Rope::Nowhere => Vec::new(),
@@ -130,10 +175,19 @@ pub(super) fn tables(fields: &Fields<'_>, rope: Rope, layers: &[Mixed]) -> Resul
             let local = fields.size(&["head_dim"])?.unwrap_or(dim);
             vec![table(positions, global), table(positions, local)]
         }
-        // One table for window-only layers and one, of another base and scaled, for compressed layers.
+        // One table for window-only layers and one, of another base and scaled, for compressed
+        // layers.
         Rope::Compressed => vec![
-            RopeTable { positions: length, rotary_dim, float32: true },
-            RopeTable { positions, rotary_dim, float32: true },
+            RopeTable {
+                positions: length,
+                rotary_dim,
+                float32: true,
+            },
+            RopeTable {
+                positions,
+                rotary_dim,
+                float32: true,
+            },
         ],
     };
     if rope == Rope::Proportional {
@@ -145,39 +199,51 @@ pub(super) fn tables(fields: &Fields<'_>, rope: Rope, layers: &[Mixed]) -> Resul
     Ok(tables)
 }
 
-/// Whether windowed layers rotate by another base, or unscaled, and so have a table of their own: MiMo-V2's
-/// `swa_rope_theta`, ModernBERT's `local_rope_theta`, Step-3.5's list of bases, OLMo-3's unscaled sliding layers.
+/// Whether windowed layers rotate by another base, or unscaled, and so have a table of their own:
+/// MiMo-V2's `swa_rope_theta`, ModernBERT's `local_rope_theta`, Step-3.5's list of bases, OLMo-3's
+/// unscaled sliding layers.
 fn has_second_base(fields: &Fields<'_>, scaling: &Scaling<'_>) -> Result<bool, Unsupported> {
     let listed = match fields.value("rope_theta") {
-        Some(serde_json::Value::Array(_)) => {
-            fields.list("rope_theta")?.is_some_and(|bases| bases.iter().any(|base| Some(base) != bases.first()))
-        }
+        Some(serde_json::Value::Array(_)) => fields
+            .list("rope_theta")?
+            .is_some_and(|bases| bases.iter().any(|base| Some(base) != bases.first())),
         _ => false,
     };
-    let named =
-        ["swa_rope_theta", "local_rope_theta", "rope_local_base_freq"].iter().any(|key| fields.value(key).is_some());
+    let named = ["swa_rope_theta", "local_rope_theta", "rope_local_base_freq"]
+        .iter()
+        .any(|key| fields.value(key).is_some());
     Ok(listed || named || (fields.model_type == "olmo3" && !scaling.kind.is_empty()))
 }
 
 /// Rows of the main table.
 fn length(fields: &Fields<'_>, scaling: &Scaling<'_>, positions: u64) -> Result<u64, Unsupported> {
-    let original = scaling.original.or(fields.size(&["original_max_position_embeddings"])?);
+    let original = scaling
+        .original
+        .or(fields.size(&["original_max_position_embeddings"])?);
     let length = match scaling.kind {
         "linear" => super::floor_of(positions, scaling.factor.unwrap_or(1.0)),
-        "yarn" | "deepseek_yarn" => super::floor_of(original.unwrap_or(positions), scaling.factor.unwrap_or(1.0)),
+        "yarn" | "deepseek_yarn" => {
+            super::floor_of(original.unwrap_or(positions), scaling.factor.unwrap_or(1.0))
+        }
         // Short and long factors have a table each.
         "longrope" | "su" => positions.saturating_add(original.unwrap_or(positions)),
         _ => positions,
     };
     if length > 1 << 32 {
-        return Err(contradiction("rope_scaling", &length.into(), "more positions than any model has"));
+        return Err(contradiction(
+            "rope_scaling",
+            &length.into(),
+            "more positions than any model has",
+        ));
     }
     Ok(length)
 }
 
 /// The largest head that is rotated: the rotary part of latent attention, the key head elsewhere.
 fn head_dim(layers: &[Mixed]) -> Option<u64> {
-    let mixers = layers.iter().flat_map(|layer| std::iter::once(&layer.mixer).chain(layer.beside.as_ref()));
+    let mixers = layers
+        .iter()
+        .flat_map(|layer| std::iter::once(&layer.mixer).chain(layer.beside.as_ref()));
     mixers
         .filter_map(|mixer| match mixer {
             Mixer::Attention(attention) => Some(attention.key_dim),
@@ -189,7 +255,9 @@ fn head_dim(layers: &[Mixed]) -> Option<u64> {
 
 fn rotary_dim(fields: &Fields<'_>, scaling: &Scaling<'_>, dim: u64) -> Result<u64, Unsupported> {
     if fields.value("kv_lora_rank").is_some()
-        || ["compress_ratios", "compress_rates"].iter().any(|key| fields.value(key).is_some())
+        || ["compress_ratios", "compress_rates"]
+            .iter()
+            .any(|key| fields.value(key).is_some())
     {
         return Ok(dim);
     }
@@ -207,11 +275,12 @@ fn rotary_dim(fields: &Fields<'_>, scaling: &Scaling<'_>, dim: u64) -> Result<u6
     Ok(partial.map_or(dim, |partial| super::floor_of(dim, partial.min(1.0))))
 }
 
-/// The part of the head that a class rotates where no key says it (transformers `configuration_*.py`; ChatGLM: vLLM
-/// `models/chatglm.py`).
+/// The part of the head that a class rotates where no key says it (transformers
+/// `configuration_*.py`; ChatGLM: vLLM `models/chatglm.py`).
 fn rotated_part(model_type: &str) -> Option<f64> {
     match model_type {
-        "chatglm" | "glm" | "glm4" | "glm4_moe" | "glm4v_moe_text" | "phi" | "nemotron" | "persimmon" => Some(0.5),
+        "chatglm" | "glm" | "glm4" | "glm4_moe" | "glm4v_moe_text" | "phi" | "nemotron"
+        | "persimmon" => Some(0.5),
         "qwen3_next" | "qwen3_5_text" | "qwen3_5_moe_text" | "gpt_neox" | "stablelm" => Some(0.25),
         "mimo_v2_flash" => Some(0.334),
         _ => None,

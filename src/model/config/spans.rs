@@ -1,4 +1,5 @@
-//! Which tokens each attention layer can see: `layer_types` where it is given, else the family's rule.
+//! Which tokens each attention layer can see: `layer_types` where it is given, else the family's
+//! rule.
 
 use serde_json::Value;
 
@@ -7,7 +8,11 @@ use super::families::Spans;
 use super::fields::{Fields, contradiction};
 
 /// The span of each of `layers` attention layers.
-pub(super) fn spans(fields: &Fields<'_>, rule: Spans, layers: usize) -> Result<Vec<Span>, Unsupported> {
+pub(super) fn spans(
+    fields: &Fields<'_>,
+    rule: Spans,
+    layers: usize,
+) -> Result<Vec<Span>, Unsupported> {
     // Qwen's classes drop the window unless the switch is on.
     let off = rule == Spans::Upper && fields.flag("use_sliding_window")? != Some(true);
     let window = if off { None } else { window(fields)? };
@@ -15,7 +20,11 @@ pub(super) fn spans(fields: &Fields<'_>, rule: Spans, layers: usize) -> Result<V
         if words.len() != layers {
             return Err(fields.length("layer_types", words.len(), layers));
         }
-        return words.iter().enumerate().map(|(layer, word)| named(fields, layer, word, window)).collect();
+        return words
+            .iter()
+            .enumerate()
+            .map(|(layer, word)| named(fields, layer, word, window))
+            .collect();
     }
     if rule == Spans::Listed && window.is_some() {
         return Err(fields.missing("layer_types"));
@@ -43,7 +52,16 @@ pub(super) fn spans(fields: &Fields<'_>, rule: Spans, layers: usize) -> Result<V
         }
         Spans::Chunked(every) => return chunked(fields, every, layers),
     };
-    Ok(slides.into_iter().map(|slides| if slides { Span::Sliding { window } } else { Span::Full }).collect())
+    Ok(slides
+        .into_iter()
+        .map(|slides| {
+            if slides {
+                Span::Sliding { window }
+            } else {
+                Span::Full
+            }
+        })
+        .collect())
 }
 
 /// W, unless it is null or switched off.
@@ -52,51 +70,105 @@ pub(super) fn window(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
         return Ok(None);
     }
     // 0 means "none" in a few published configurations.
-    Ok(fields.count(&["sliding_window", "sliding_window_size"])?.filter(|window| *window > 0))
+    Ok(fields
+        .count(&["sliding_window", "sliding_window_size"])?
+        .filter(|window| *window > 0))
 }
 
 /// One word of `layer_types` for an attention layer.
-pub(super) fn named(fields: &Fields<'_>, layer: usize, word: &str, window: Option<u64>) -> Result<Span, Unsupported> {
+pub(super) fn named(
+    fields: &Fields<'_>,
+    layer: usize,
+    word: &str,
+    window: Option<u64>,
+) -> Result<Span, Unsupported> {
     match word {
         "full_attention" | "attention" | "global" => Ok(Span::Full),
         "sliding_attention" | "local" => match window {
             Some(window) => Ok(Span::Sliding { window }),
             // Switched off or null: such layers see everything.
-            None if fields.has("sliding_window") || fields.has("use_sliding_window") => Ok(Span::Full),
+            None if fields.has("sliding_window") || fields.has("use_sliding_window") => {
+                Ok(Span::Full)
+            }
             None => Err(fields.missing("sliding_window")),
         },
-        "chunked_attention" => Ok(Span::Chunked { chunk: fields.need(&["attention_chunk_size"])? }),
-        other => Err(fields.family(format!("layer_types[{layer}] = {}", other.chars().take(40).collect::<String>()))),
+        "chunked_attention" => Ok(Span::Chunked {
+            chunk: fields.need(&["attention_chunk_size"])?,
+        }),
+        other => Err(fields.family(format!(
+            "layer_types[{layer}] = {}",
+            other.chars().take(40).collect::<String>()
+        ))),
     }
 }
 
 /// Every n-th layer is full; n from the configuration's own pattern key, else the family's.
 fn all_but(fields: &Fields<'_>, every: u64, layers: usize) -> Result<Vec<bool>, Unsupported> {
-    const PATTERN: &[&str] = &["sliding_window_pattern", "_sliding_window_pattern", "global_attn_every_n_layers"];
-    if let Some((key, text)) = PATTERN.iter().find_map(|key| fields.text(key).map(|text| (*key, text))) {
+    const PATTERN: &[&str] = &[
+        "sliding_window_pattern",
+        "_sliding_window_pattern",
+        "global_attn_every_n_layers",
+    ];
+    if let Some((key, text)) = PATTERN
+        .iter()
+        .find_map(|key| fields.text(key).map(|text| (*key, text)))
+    {
         // EXAONE-4 writes it out: L slides, G is full, repeated; its last layer is full.
-        if text.is_empty() || text.len() > 64 || !text.bytes().all(|byte| matches!(byte, b'L' | b'G')) {
-            return Err(contradiction(key, &Value::from(text), "letters L and G are expected"));
+        if text.is_empty()
+            || text.len() > 64
+            || !text.bytes().all(|byte| matches!(byte, b'L' | b'G'))
+        {
+            return Err(contradiction(
+                key,
+                &Value::from(text),
+                "letters L and G are expected",
+            ));
         }
-        let letters = text.bytes().cycle().take(layers).map(|letter| letter == b'L');
-        return Ok(letters.enumerate().map(|(layer, slides)| slides && layer + 1 != layers).collect());
+        let letters = text
+            .bytes()
+            .cycle()
+            .take(layers)
+            .map(|letter| letter == b'L');
+        return Ok(letters
+            .enumerate()
+            .map(|(layer, slides)| slides && layer + 1 != layers)
+            .collect());
     }
     let every = fields.size(PATTERN)?.unwrap_or(every);
-    Ok((1..=layers as u64).map(|layer| !layer.is_multiple_of(every)).collect())
+    Ok((1..=layers as u64)
+        .map(|layer| !layer.is_multiple_of(every))
+        .collect())
 }
 
 /// Llama 4: layers with rope see their chunk, layers without see everything
 /// (transformers `configuration_llama4.py`, `no_rope_layers`: 1 has rope).
 fn chunked(fields: &Fields<'_>, every: u64, layers: usize) -> Result<Vec<Span>, Unsupported> {
-    let Some(chunk) = fields.size(&["attention_chunk_size"])? else { return Ok(vec![Span::Full; layers]) };
-    let listed = fields.numbers("no_rope_layers")?.filter(|list| !list.is_empty());
+    let Some(chunk) = fields.size(&["attention_chunk_size"])? else {
+        return Ok(vec![Span::Full; layers]);
+    };
+    let listed = fields
+        .numbers("no_rope_layers")?
+        .filter(|list| !list.is_empty());
     let roped: Vec<bool> = match listed {
         Some(list) if list.len() == layers => list.iter().map(|rope| *rope != 0).collect(),
         Some(list) => return Err(fields.length("no_rope_layers", list.len(), layers)),
         None => {
-            let every = fields.size(&["no_rope_layer_interval", "nope_layer_interval"])?.unwrap_or(every);
-            (1..=layers as u64).map(|layer| !layer.is_multiple_of(every)).collect()
+            let every = fields
+                .size(&["no_rope_layer_interval", "nope_layer_interval"])?
+                .unwrap_or(every);
+            (1..=layers as u64)
+                .map(|layer| !layer.is_multiple_of(every))
+                .collect()
         }
     };
-    Ok(roped.into_iter().map(|rope| if rope { Span::Chunked { chunk } } else { Span::Full }).collect())
+    Ok(roped
+        .into_iter()
+        .map(|rope| {
+            if rope {
+                Span::Chunked { chunk }
+            } else {
+                Span::Full
+            }
+        })
+        .collect())
 }

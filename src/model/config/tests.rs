@@ -36,7 +36,10 @@ fn attention(mixer: &Mixer) -> &Attention {
 fn head_dim_is_read_and_not_divided_out() {
     let qwen = read(&qwen3()).unwrap();
     assert_eq!(attention(&qwen.layers[0].mixer).key_dim, 128);
-    assert_eq!((qwen.layers.len(), qwen.max_context, qwen.dtype), (4, Some(40960), Some(Dtype::BF16)));
+    assert_eq!(
+        (qwen.layers.len(), qwen.max_context, qwen.dtype),
+        (4, Some(40960), Some(Dtype::BF16))
+    );
     assert_eq!(
         (qwen.class.as_str(), qwen.task, qwen.tied_embeddings),
         ("Qwen3ForCausalLM", Task::Generate, Some(true))
@@ -71,10 +74,15 @@ fn values_that_cannot_be_meant_are_refused_by_name() {
     for (key, value) in cases {
         let error = read(&with(key, value.clone())).unwrap_err();
         let named = match &error {
-            Unsupported::Contradiction { key, .. } | Unsupported::Missing { key, .. } => key.clone(),
+            Unsupported::Contradiction { key, .. } | Unsupported::Missing { key, .. } => {
+                key.clone()
+            }
             other => panic!("{key} = {value}: {other}"),
         };
-        assert!(key == named || ["factor"].contains(&&*named), "{key} = {value}: {error}");
+        assert!(
+            key == named || ["factor"].contains(&&*named),
+            "{key} = {value}: {error}"
+        );
     }
 }
 
@@ -85,34 +93,62 @@ fn heads_that_do_not_divide_are_named() {
     config.as_object_mut().unwrap().remove("head_dim");
     config["hidden_size"] = json!(1000);
     let error = read(&config).unwrap_err().to_string();
-    assert_eq!(error, "num_attention_heads = 16: hidden size 1000 does not divide by it, and no head_dim is given");
+    assert_eq!(
+        error,
+        "num_attention_heads = 16: hidden size 1000 does not divide by it, and no head_dim is given"
+    );
 }
 
 #[test]
 fn what_is_not_an_object_or_has_no_type_is_refused() {
     assert_eq!(read(&Value::Null), Err(Unsupported::NoConfiguration));
-    for config in [json!([]), json!("config"), json!(3), json!({}), json!({"model_type": null})] {
+    for config in [
+        json!([]),
+        json!("config"),
+        json!(3),
+        json!({}),
+        json!({"model_type": null}),
+    ] {
         read(&config).unwrap_err();
     }
 }
 
 #[test]
 fn unknown_words_in_layer_lists_are_named() {
-    let words = json!(["full_attention", "holographic_attention", "full_attention", "full_attention"]);
+    let words = json!([
+        "full_attention",
+        "holographic_attention",
+        "full_attention",
+        "full_attention"
+    ]);
     let error = read(&with("layer_types", words)).unwrap_err().to_string();
-    assert!(error.contains("layer_types[1] = holographic_attention"), "{error}");
+    assert!(
+        error.contains("layer_types[1] = holographic_attention"),
+        "{error}"
+    );
     let pattern = json!({"model_type": "nemotron_h", "hidden_size": 64, "num_attention_heads": 8, "vocab_size": 9,
         "hybrid_override_pattern": "M*X", "intermediate_size": 64});
-    assert!(read(&pattern).unwrap_err().to_string().contains("hybrid_override_pattern[2] = X"));
+    assert!(
+        read(&pattern)
+            .unwrap_err()
+            .to_string()
+            .contains("hybrid_override_pattern[2] = X")
+    );
 }
 
 #[test]
 fn an_absent_window_takes_the_default_and_a_null_one_does_not() {
     let mistral = json!({"model_type": "mistral", "torch_dtype": "bfloat16"});
     let read_default = read(&mistral).unwrap();
-    assert_eq!(attention(&read_default.layers[31].mixer).span, Span::Sliding { window: 4096 });
+    assert_eq!(
+        attention(&read_default.layers[31].mixer).span,
+        Span::Sliding { window: 4096 }
+    );
     let null = json!({"model_type": "mistral", "sliding_window": null});
-    assert_eq!(attention(&read(&null).unwrap().layers[31].mixer).span, Span::Full);
+    assert_eq!(
+        attention(&read(&null).unwrap().layers[31].mixer).span,
+        Span::Full
+    );
 }
 
 #[test]
@@ -122,17 +158,33 @@ fn gemma_4_has_two_sizes_of_heads() {
         "use_bidirectional_attention": "vision", "sliding_window": 1024, "num_hidden_layers": 12,
         "max_position_embeddings": 262_144}});
     let gemma = read(&config).unwrap();
-    let (sliding, full) = (attention(&gemma.layers[0].mixer), attention(&gemma.layers[5].mixer));
-    assert_eq!((sliding.kv_heads, sliding.key_dim, sliding.span), (8, 256, Span::Sliding { window: 1024 }));
-    assert_eq!((full.kv_heads, full.key_dim, full.span), (2, 512, Span::Full));
-    assert_eq!((gemma.root_model_type.as_str(), gemma.model_type.as_str()), ("gemma4", "gemma4_text"));
+    let (sliding, full) = (
+        attention(&gemma.layers[0].mixer),
+        attention(&gemma.layers[5].mixer),
+    );
+    assert_eq!(
+        (sliding.kv_heads, sliding.key_dim, sliding.span),
+        (8, 256, Span::Sliding { window: 1024 })
+    );
+    assert_eq!(
+        (full.kv_heads, full.key_dim, full.span),
+        (2, 512, Span::Full)
+    );
+    assert_eq!(
+        (gemma.root_model_type.as_str(), gemma.model_type.as_str()),
+        ("gemma4", "gemma4_text")
+    );
 }
 
 #[test]
 fn shared_layers_own_no_cache() {
     let config = json!({"model_type": "gemma3n", "text_config": {"model_type": "gemma3n_text"}});
     let gemma = read(&config).unwrap();
-    let shared = gemma.layers.iter().filter(|layer| attention(&layer.mixer).shares_cache).count();
+    let shared = gemma
+        .layers
+        .iter()
+        .filter(|layer| attention(&layer.mixer).shares_cache)
+        .count();
     assert_eq!((gemma.layers.len(), shared), (35, 15));
 }
 
@@ -144,23 +196,43 @@ fn deepseek_v4_reads_a_ratio_for_each_layer() {
         "moe_intermediate_size": 2048, "n_routed_experts": 256, "num_experts_per_tok": 6, "compress_ratios": [0, 4, 128, 4]});
     let v4 = read(&config).unwrap();
     let ratios = v4.layers.iter().map(|layer| match &layer.mixer {
-        Mixer::Latent(latent) => (latent.compress_ratio, latent.indexer.is_some(), latent.kv_lora_rank),
+        Mixer::Latent(latent) => (
+            latent.compress_ratio,
+            latent.indexer.is_some(),
+            latent.kv_lora_rank,
+        ),
         other => panic!("{other:?}"),
     });
     let ratios: Vec<_> = ratios.collect();
-    assert_eq!(ratios, [(Some(0), false, 448), (Some(4), true, 448), (Some(128), false, 448)]);
+    assert_eq!(
+        ratios,
+        [
+            (Some(0), false, 448),
+            (Some(4), true, 448),
+            (Some(128), false, 448)
+        ]
+    );
     let mut other = config;
     other["compress_ratios"] = json!([0, 4, 64, 4]);
-    assert!(read(&other).unwrap_err().to_string().contains("compress_ratios[2] = 64"));
+    assert!(
+        read(&other)
+            .unwrap_err()
+            .to_string()
+            .contains("compress_ratios[2] = 64")
+    );
 }
 
 #[test]
 fn an_unknown_switch_of_the_indexer_is_named() {
-    let mut config =
-        json!({"model_type": "deepseek_v3", "index_head_dim": 128, "index_n_heads": 64, "index_topk": 2048});
+    let mut config = json!({"model_type": "deepseek_v3", "index_head_dim": 128, "index_n_heads": 64, "index_topk": 2048});
     read(&config).unwrap();
     config["index_kpool_size"] = json!(4);
-    assert!(read(&config).unwrap_err().to_string().contains("index_kpool_size = 4"));
+    assert!(
+        read(&config)
+            .unwrap_err()
+            .to_string()
+            .contains("index_kpool_size = 4")
+    );
 }
 
 #[test]
@@ -169,18 +241,30 @@ fn rope_tables_have_the_lengths_that_engines_compute() {
     // vLLM: 131072 x 128 x 2 B = 33,554,432 B for Llama-3.1-8B whatever max_model_len is.
     let llama = json!({"model_type": "llama", "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128_256,
         "max_position_embeddings": 131_072, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}});
-    let plain = |positions, rotary_dim| super::super::architecture::RopeTable { positions, rotary_dim, float32: false };
+    let plain = |positions, rotary_dim| super::super::architecture::RopeTable {
+        positions,
+        rotary_dim,
+        float32: false,
+    };
     assert_eq!(table(&llama), [plain(131_072, 128)]);
     let gemma = json!({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", "num_hidden_layers": 34,
         "rope_scaling": {"rope_type": "linear", "factor": 8.0}}});
     assert_eq!(table(&gemma), [plain(1_048_576, 256), plain(131_072, 256)]);
     assert_eq!(read(&gemma).unwrap().max_context, Some(131_072));
-    let yarn = with("rope_scaling", json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}));
+    let yarn = with(
+        "rope_scaling",
+        json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}),
+    );
     assert_eq!(table(&yarn), [plain(131_072, 128)]);
     let long = json!({"model_type": "phi3", "max_position_embeddings": 131_072, "original_max_position_embeddings": 4096,
         "rope_scaling": {"type": "longrope"}});
     assert_eq!(table(&long), [plain(135_168, 96)]);
-    assert!(read(&long).unwrap().notes.contains(&"original_max_position_embeddings=4096".to_owned()));
+    assert!(
+        read(&long)
+            .unwrap()
+            .notes
+            .contains(&"original_max_position_embeddings=4096".to_owned())
+    );
     let dynamic = with("rope_scaling", json!({"type": "dynamic", "factor": 2.0}));
     assert_eq!(read(&dynamic).unwrap().max_context, Some(81_920));
 }
@@ -193,17 +277,34 @@ fn experts_and_the_layers_that_have_them() {
         "num_nextn_predict_layers": 1});
     let glm = read(&config).unwrap();
     let experts = glm.experts.unwrap();
-    assert_eq!((experts.count, experts.active, experts.width, experts.shared_width), (128, 8, 1408, 1408));
-    assert_eq!(glm.layers[0].feed_forward, FeedForward::Dense { width: 10944 });
+    assert_eq!(
+        (
+            experts.count,
+            experts.active,
+            experts.width,
+            experts.shared_width
+        ),
+        (128, 8, 1408, 1408)
+    );
+    assert_eq!(
+        glm.layers[0].feed_forward,
+        FeedForward::Dense { width: 10944 }
+    );
     assert_eq!(glm.layers[1].feed_forward, FeedForward::Experts);
     assert_eq!(glm.mtp_layers, 1);
     let llama = json!({"model_type": "llama4", "text_config": {"model_type": "llama4_text", "interleave_moe_layer_step": 2,
         "num_local_experts": 128}});
     let llama = read(&llama).unwrap();
-    assert_eq!(llama.layers[0].feed_forward, FeedForward::Dense { width: 16384 });
+    assert_eq!(
+        llama.layers[0].feed_forward,
+        FeedForward::Dense { width: 16384 }
+    );
     assert_eq!(llama.layers[1].feed_forward, FeedForward::Experts);
     assert_eq!(llama.experts.unwrap().width, 8192);
-    assert_eq!(attention(&llama.layers[2].mixer).span, Span::Chunked { chunk: 8192 });
+    assert_eq!(
+        attention(&llama.layers[2].mixer).span,
+        Span::Chunked { chunk: 8192 }
+    );
     assert_eq!(attention(&llama.layers[3].mixer).span, Span::Full);
 }
 
@@ -216,48 +317,94 @@ fn states_demand_their_own_dtype() {
     assert_eq!(nemotron.state_dtype, Some(Dtype::F32));
     assert!(matches!(
         nemotron.layers[0].mixer,
-        Mixer::Recurrent(Recurrent::Mamba2 { inner: 4096, heads: 64, head_dim: 64, state: 128, groups: 8, conv: 4 })
+        Mixer::Recurrent(Recurrent::Mamba2 {
+            inner: 4096,
+            heads: 64,
+            head_dim: 64,
+            state: 128,
+            groups: 8,
+            conv: 4
+        })
     ));
     assert_eq!(nemotron.layers[1].feed_forward, FeedForward::Experts);
-    assert_eq!((&nemotron.layers[3].mixer, nemotron.layers[2].feed_forward), (&Mixer::None, FeedForward::None));
+    assert_eq!(
+        (&nemotron.layers[3].mixer, nemotron.layers[2].feed_forward),
+        (&Mixer::None, FeedForward::None)
+    );
 }
 
 #[test]
 fn quantisation_is_normalised() {
     let read_with = |quantization: Value| {
-        let quantization = read(&with("quantization_config", quantization)).unwrap().quantization.unwrap();
-        (quantization.method.clone(), quantization.bits, quantization.group_size, quantization)
+        let quantization = read(&with("quantization_config", quantization))
+            .unwrap()
+            .quantization
+            .unwrap();
+        (
+            quantization.method.clone(),
+            quantization.bits,
+            quantization.group_size,
+            quantization,
+        )
     };
     let (method, bits, group, gptq) =
         read_with(json!({"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": true}));
-    assert_eq!((method.as_str(), bits, group, gptq.desc_act), ("gptq", Some(4), Some(128), true));
+    assert_eq!(
+        (method.as_str(), bits, group, gptq.desc_act),
+        ("gptq", Some(4), Some(128), true)
+    );
     let (method, bits, _, fp8) =
         read_with(json!({"quant_method": "fp8", "weight_block_size": [128, 128], "fmt": "e4m3"}));
-    assert_eq!((method.as_str(), bits, fp8.block, fp8.float), ("fp8", Some(8), Some((128, 128)), true));
-    let (_, bits, _, tensors) = read_with(json!({"quant_method": "compressed-tensors", "format": "float-quantized",
+    assert_eq!(
+        (method.as_str(), bits, fp8.block, fp8.float),
+        ("fp8", Some(8), Some((128, 128)), true)
+    );
+    let (_, bits, _, tensors) = read_with(
+        json!({"quant_method": "compressed-tensors", "format": "float-quantized",
         "config_groups": {"group_0": {"weights": {"num_bits": 8, "type": "float", "strategy": "channel"},
         "input_activations": {"num_bits": 8}}}, "ignore": ["lm_head"],
-        "kv_cache_scheme": {"num_bits": 8, "type": "float", "strategy": "tensor"}}));
-    assert_eq!((bits, tensors.activations, tensors.activation_bits), (Some(8), true, Some(8)));
+        "kv_cache_scheme": {"num_bits": 8, "type": "float", "strategy": "tensor"}}),
+    );
     assert_eq!(
-        (tensors.kv_cache_dtype.as_deref(), tensors.skipped.as_slice()),
+        (bits, tensors.activations, tensors.activation_bits),
+        (Some(8), true, Some(8))
+    );
+    assert_eq!(
+        (
+            tensors.kv_cache_dtype.as_deref(),
+            tensors.skipped.as_slice()
+        ),
         (Some("fp8"), &["lm_head".to_owned()][..])
     );
     // vLLM and SGLang look for the field under compressed-tensors and ModelOpt alone.
-    let (.., plain) = read_with(json!({"quant_method": "fp8", "kv_cache_scheme": {"num_bits": 8, "type": "float"}}));
+    let (.., plain) = read_with(
+        json!({"quant_method": "fp8", "kv_cache_scheme": {"num_bits": 8, "type": "float"}}),
+    );
     assert_eq!(plain.kv_cache_dtype, None);
     let (_, bits, _, quark) = read_with(json!({"quant_method": "quark", "global_quant_config":
         {"weight": {"dtype": "fp8_e4m3"}, "input_tensors": {"dtype": "fp8_e4m3"}}}));
-    assert_eq!((bits, quark.float, quark.activations), (Some(8), true, true));
+    assert_eq!(
+        (bits, quark.float, quark.activations),
+        (Some(8), true, true)
+    );
     let (_, bits, group, _) = read_with(json!({"quant_method": "mxfp4"}));
     assert_eq!((bits, group), (Some(4), Some(32)));
     let (method, bits, ..) = read_with(json!({"load_in_4bit": true, "bnb_4bit_quant_type": "nf4"}));
     assert_eq!((method.as_str(), bits), ("bitsandbytes", Some(4)));
     let file = json!({"quantization": {"quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8", "group_size": 16,
         "exclude_modules": ["lm_head"]}});
-    let nvfp4 = architecture(&qwen3(), Some(&file), &Inventory::default()).unwrap().quantization.unwrap();
-    assert_eq!((nvfp4.method.as_str(), nvfp4.bits, nvfp4.group_size), ("modelopt", Some(4), Some(16)));
-    assert_eq!((nvfp4.kv_cache_dtype.as_deref(), nvfp4.skipped.len()), (Some("fp8"), 1));
+    let nvfp4 = architecture(&qwen3(), Some(&file), &Inventory::default())
+        .unwrap()
+        .quantization
+        .unwrap();
+    assert_eq!(
+        (nvfp4.method.as_str(), nvfp4.bits, nvfp4.group_size),
+        ("modelopt", Some(4), Some(16))
+    );
+    assert_eq!(
+        (nvfp4.kv_cache_dtype.as_deref(), nvfp4.skipped.len()),
+        (Some("fp8"), 1)
+    );
 }
 
 /// An inventory of plain layers with KV projections of `rows` rows.
@@ -266,7 +413,13 @@ fn plain_layers(layers: u32, rows: u64, extra: &[&str]) -> Inventory {
     for layer in 0..layers {
         let mut add = |name: &str, rows: u64| {
             let name = format!("model.layers.{layer}.{name}.weight");
-            builder.add("", &name, Storage::Known(Dtype::BF16), &[rows, 1024], Bytes::new(rows * 2048));
+            builder.add(
+                "",
+                &name,
+                Storage::Known(Dtype::BF16),
+                &[rows, 1024],
+                Bytes::new(rows * 2048),
+            );
         };
         add("self_attn.q_proj", 2048);
         add("self_attn.k_proj", rows);
@@ -283,10 +436,17 @@ fn plain_layers(layers: u32, rows: u64, extra: &[&str]) -> Inventory {
 #[test]
 fn stored_projections_contradict_a_wrong_configuration() {
     architecture(&qwen3(), None, &plain_layers(4, 1024, &[])).unwrap();
-    let error = architecture(&qwen3(), None, &plain_layers(4, 512, &[])).unwrap_err().to_string();
-    assert_eq!(error, "num_key_value_heads x head_dim = 1024: layer 0 stores a k_proj of 512 rows");
+    let error = architecture(&qwen3(), None, &plain_layers(4, 512, &[]))
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        error,
+        "num_key_value_heads x head_dim = 1024: layer 0 stores a k_proj of 512 rows"
+    );
     architecture(&qwen3(), None, &plain_layers(4, 2048, &[])).unwrap_err();
-    let error = architecture(&qwen3(), None, &plain_layers(6, 1024, &[])).unwrap_err().to_string();
+    let error = architecture(&qwen3(), None, &plain_layers(6, 1024, &[]))
+        .unwrap_err()
+        .to_string();
     assert_eq!(error, "num_hidden_layers = 4: the files hold 6 layers");
     architecture(&qwen3(), None, &plain_layers(3, 1024, &[])).unwrap_err();
 }
@@ -294,13 +454,26 @@ fn stored_projections_contradict_a_wrong_configuration() {
 #[test]
 fn weights_that_lack_whole_layers_are_refused() {
     architecture(&qwen3(), None, &plain_layers(4, 1024, &[])).unwrap();
-    let error = architecture(&qwen3(), None, &plain_layers(3, 1024, &[])).unwrap_err().to_string();
-    assert_eq!(error, "num_hidden_layers = 4: the weights hold no tensor of layer 3; the download may be incomplete");
+    let error = architecture(&qwen3(), None, &plain_layers(3, 1024, &[]))
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        error,
+        "num_hidden_layers = 4: the weights hold no tensor of layer 3; the download may be incomplete"
+    );
     // Nothing but the embedding: a first shard alone.
     let mut bare = InventoryBuilder::default();
     let rows = 151_936;
-    bare.add("", "model.embed_tokens.weight", Storage::Known(Dtype::BF16), &[rows, 1024], Bytes::new(rows * 2048));
-    let error = architecture(&qwen3(), None, &bare.finish()).unwrap_err().to_string();
+    bare.add(
+        "",
+        "model.embed_tokens.weight",
+        Storage::Known(Dtype::BF16),
+        &[rows, 1024],
+        Bytes::new(rows * 2048),
+    );
+    let error = architecture(&qwen3(), None, &bare.finish())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("no tensor of layer 0"), "{error}");
 }
 
@@ -313,9 +486,13 @@ fn an_unknown_type_must_be_proved_by_its_tensors() {
     // Nothing proves it.
     read(&unknown, &Inventory::default()).unwrap_err();
     // Something else is in its layers.
-    let error = read(&unknown, &plain_layers(4, 1024, &["mixer.in_proj"])).unwrap_err().to_string();
+    let error = read(&unknown, &plain_layers(4, 1024, &["mixer.in_proj"]))
+        .unwrap_err()
+        .to_string();
     assert!(
-        error.ends_with("(brandnew): module mixer is not understood, so the size of its cache is unknown"),
+        error.ends_with(
+            "(brandnew): module mixer is not understood, so the size of its cache is unknown"
+        ),
         "{error}"
     );
     // A key that may concern the cache.
@@ -330,7 +507,10 @@ fn an_unknown_type_must_be_proved_by_its_tensors() {
         let mut config = unknown.clone();
         config[key] = value;
         let error = read(&config, &plain_layers(4, 1024, &[])).unwrap_err();
-        assert!(matches!(&error, Unsupported::Family { key: named, .. } if named.contains(key)), "{key}: {error}");
+        assert!(
+            matches!(&error, Unsupported::Family { key: named, .. } if named.contains(key)),
+            "{key}: {error}"
+        );
     }
     // Switched off, or harmless.
     let mut config = unknown;
@@ -350,10 +530,16 @@ fn an_encoder_taken_alone_keeps_nothing() {
     let mut config = json!({"architectures": ["T5EncoderModel"], "model_type": "t5", "d_model": 4096, "d_kv": 64,
         "num_heads": 64, "num_layers": 24, "d_ff": 10240, "vocab_size": 32128});
     let encoder = read(&config).unwrap();
-    assert_eq!((encoder.task, encoder.layers.len(), encoder.encoder), (Task::Encode, 24, None));
+    assert_eq!(
+        (encoder.task, encoder.layers.len(), encoder.encoder),
+        (Task::Encode, 24, None)
+    );
     config["architectures"] = json!(["T5ForConditionalGeneration"]);
     let both = read(&config).unwrap();
-    assert_eq!((both.task, both.encoder.unwrap().layers), (Task::EncodeDecode, 24));
+    assert_eq!(
+        (both.task, both.encoder.unwrap().layers),
+        (Task::EncodeDecode, 24)
+    );
     assert!(both.layers[0].beside.is_some());
 }
 
@@ -467,21 +653,34 @@ proptest! {
 #[test]
 fn out_of_range_figures_are_warned() {
     let warnings = |changes: Value| {
-        let mut config = serde_json::json!({"architectures": ["LlamaForCausalLM"], "model_type": "llama"});
-        config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let mut config =
+            serde_json::json!({"architectures": ["LlamaForCausalLM"], "model_type": "llama"});
+        config
+            .as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
         architecture_and_warnings(&config, None, &Inventory::default())
     };
     let (read, warned) = warnings(serde_json::json!({"max_position_embeddings": i64::MAX}));
     assert_eq!(read.unwrap().max_context, None);
     assert_eq!(warned.len(), 1, "{warned:?}");
-    assert!(warned[0].contains("max_position_embeddings = 9223372036854775807"), "{warned:?}");
+    assert!(
+        warned[0].contains("max_position_embeddings = 9223372036854775807"),
+        "{warned:?}"
+    );
 
     let (_, warned) = warnings(serde_json::json!({"max_position_embeddings": 4096}));
     assert_eq!(warned, Vec::<String>::new());
 
     for (changes, named) in [
-        (serde_json::json!({"vision_config": {"depth": 1_u64 << 40, "hidden_size": 1280}}), "depth"),
-        (serde_json::json!({"num_experts": 8, "num_experts_per_tok": 2, "moe_layers": [1, 99]}), "moe_layers = 99"),
+        (
+            serde_json::json!({"vision_config": {"depth": 1_u64 << 40, "hidden_size": 1280}}),
+            "depth",
+        ),
+        (
+            serde_json::json!({"num_experts": 8, "num_experts_per_tok": 2, "moe_layers": [1, 99]}),
+            "moe_layers = 99",
+        ),
         (
             serde_json::json!({"num_experts": 8, "num_experts_per_tok": 2, "moe_layers_enum": "1,99"}),
             "moe_layers_enum = 99",
@@ -496,6 +695,9 @@ fn out_of_range_figures_are_warned() {
         ),
     ] {
         let (_, warned) = warnings(changes.clone());
-        assert!(warned.iter().any(|warning| warning.contains(named)), "{changes}: {warned:?}");
+        assert!(
+            warned.iter().any(|warning| warning.contains(named)),
+            "{changes}: {warned:?}"
+        );
     }
 }

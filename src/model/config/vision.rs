@@ -5,21 +5,30 @@ use super::fields::{Fields, Object};
 
 /// The tower of a multimodal configuration; `None` where there is none or its sizes are not stated.
 ///
-/// A tower's oddities must not make the language model unreadable: what cannot be read of it is left out.
+/// A tower's oddities must not make the language model unreadable: what cannot be read of it is
+/// left out.
 pub(super) fn tower(fields: &Fields<'_>) -> Option<VisionTower> {
-    let vision = ["vision_config", "vision_encoder", "vit_config"].iter().find_map(|key| nested(fields.root, key));
-    let vision = vision.or_else(|| nested(nested(fields.root, "thinker_config")?, "vision_config"))?;
+    let vision = ["vision_config", "vision_encoder", "vit_config"]
+        .iter()
+        .find_map(|key| nested(fields.root, key));
+    let vision =
+        vision.or_else(|| nested(nested(fields.root, "thinker_config")?, "vision_config"))?;
     let tower = read(&fields.inside(vision), &fields.inside(fields.root));
     tower.unwrap_or_else(|why| {
-        fields.ignore_part(&format!("{why}; the vision tower's activations are not counted"));
+        fields.ignore_part(&format!(
+            "{why}; the vision tower's activations are not counted"
+        ));
         None
     })
 }
 
 /// Whether there is an audio tower.
 pub(super) fn audio(fields: &Fields<'_>) -> bool {
-    ["audio_config", "audio_encoder_config", "speech_config"].iter().any(|key| nested(fields.root, key).is_some())
-        || nested(fields.root, "thinker_config").is_some_and(|thinker| nested(thinker, "audio_config").is_some())
+    ["audio_config", "audio_encoder_config", "speech_config"]
+        .iter()
+        .any(|key| nested(fields.root, key).is_some())
+        || nested(fields.root, "thinker_config")
+            .is_some_and(|thinker| nested(thinker, "audio_config").is_some())
 }
 
 fn nested<'a>(object: &'a Object, key: &str) -> Option<&'a Object> {
@@ -30,17 +39,28 @@ fn read(vision: &Fields<'_>, root: &Fields<'_>) -> Result<Option<VisionTower>, U
     let layers = vision.size(&["depth", "num_hidden_layers", "layers", "num_layers"])?;
     // Qwen2-VL: `hidden_size` is what the merger emits, `embed_dim` the tower's width.
     let hidden_size = vision.size(&["embed_dim", "hidden_size", "width"])?;
-    let (Some(layers), Some(hidden_size)) = (layers, hidden_size) else { return Ok(None) };
+    let (Some(layers), Some(hidden_size)) = (layers, hidden_size) else {
+        return Ok(None);
+    };
     let intermediate_size = match vision.size(&["intermediate_size"])? {
         Some(width) => width,
         None => super::floor_of(hidden_size, vision.factor("mlp_ratio")?.unwrap_or(4.0)),
     };
-    let heads = vision.size(&["num_heads", "num_attention_heads", "attention_heads"])?.unwrap_or(16);
+    let heads = vision
+        .size(&["num_heads", "num_attention_heads", "attention_heads"])?
+        .unwrap_or(16);
     let side = match (vision.size(&["image_size"])?, vision.size(&["patch_size"])?) {
         (Some(image), Some(patch)) => Some(image / patch),
         _ => None,
     };
     let patches_per_item = side.map(|side| side.saturating_mul(side));
     let tokens_per_item = root.size(&["mm_tokens_per_image", "vision_soft_tokens_per_image"])?;
-    Ok(Some(VisionTower { layers, hidden_size, intermediate_size, heads, tokens_per_item, patches_per_item }))
+    Ok(Some(VisionTower {
+        layers,
+        hidden_size,
+        intermediate_size,
+        heads,
+        tokens_per_item,
+        patches_per_item,
+    }))
 }

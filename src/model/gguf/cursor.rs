@@ -29,7 +29,10 @@ pub(super) struct Cursor<'p> {
 
 impl<'p> Cursor<'p> {
     pub(super) fn new(prefix: &'p [u8]) -> Self {
-        Self { prefix, position: 0 }
+        Self {
+            prefix,
+            position: 0,
+        }
     }
 
     /// Bytes read so far.
@@ -40,7 +43,9 @@ impl<'p> Cursor<'p> {
     /// The next `count` bytes.
     pub(super) fn take(&mut self, count: u64) -> Result<&'p [u8], Stop> {
         let end = self.position().saturating_add(count);
-        let slice = usize::try_from(end).ok().and_then(|end| self.prefix.get(self.position..end));
+        let slice = usize::try_from(end)
+            .ok()
+            .and_then(|end| self.prefix.get(self.position..end));
         match slice {
             Some(slice) => {
                 self.position += slice.len();
@@ -70,24 +75,51 @@ impl<'p> Cursor<'p> {
     /// A string of at most `limit` bytes, as bytes.
     pub(super) fn string(&mut self, limit: u64, what: &'static str) -> Result<&'p [u8], Stop> {
         let length = self.u64()?;
-        if length > limit { Err(absurd(what, "", length)) } else { self.take(length) }
+        if length > limit {
+            Err(absurd(what, "", length))
+        } else {
+            self.take(length)
+        }
     }
 
     /// Refuses `count` items of at least `each` bytes that no header could hold from here on.
-    pub(super) fn expect(&self, count: u64, each: u64, what: &'static str, name: &str) -> Result<(), Stop> {
+    pub(super) fn expect(
+        &self,
+        count: u64,
+        each: u64,
+        what: &'static str,
+        name: &str,
+    ) -> Result<(), Stop> {
         let end = count.saturating_mul(each).saturating_add(self.position());
-        if end > MAX_HEADER_BYTES { Err(absurd(what, name, count)) } else { Ok(()) }
+        if end > MAX_HEADER_BYTES {
+            Err(absurd(what, name, count))
+        } else {
+            Ok(())
+        }
     }
 }
 
 fn absurd(what: &'static str, name: &str, claimed: u64) -> Stop {
-    let name = if name.is_empty() { String::new() } else { format!("'{name}' ") };
-    Stop::Bad(GgufError::Absurd { what, name, claimed, limit: "a header" })
+    let name = if name.is_empty() {
+        String::new()
+    } else {
+        format!("'{name}' ")
+    };
+    Stop::Bad(GgufError::Absurd {
+        what,
+        name,
+        claimed,
+        limit: "a header",
+    })
 }
 
 /// What came from a file, made fit for a message: escaped and at most 80 bytes of it.
 pub(super) fn shown(bytes: &[u8]) -> String {
     let head = bytes.get(..80).unwrap_or(bytes);
     let text = String::from_utf8_lossy(head).escape_debug().to_string();
-    if head.len() < bytes.len() { format!("{text}...") } else { text }
+    if head.len() < bytes.len() {
+        format!("{text}...")
+    } else {
+        text
+    }
 }

@@ -1,7 +1,9 @@
-//! The quantisation that a file's name claims. It is a label to choose by; what a file holds is said by its table.
+//! The quantisation that a file's name claims. It is a label to choose by; what a file holds is
+//! said by its table.
 
-/// The label at the end of a name (without `.gguf`), or of its folder's: `Q4_K_M` of `Qwen3-8B-Q4_K_M` and of
-/// `Q4_K_M/model`, `UD-Q4_K_XL`, `IQ2_XXS`, `BF16`; `None` where neither ends in such a word.
+/// The label at the end of a name (without `.gguf`), or of its folder's: `Q4_K_M` of
+/// `Qwen3-8B-Q4_K_M` and of `Q4_K_M/model`, `UD-Q4_K_XL`, `IQ2_XXS`, `BF16`; `None` where neither
+/// ends in such a word.
 pub fn quantisation(stem: &str) -> Option<String> {
     stem.rsplit('/').take(2).find_map(of_name)
 }
@@ -12,20 +14,41 @@ fn of_name(name: &str) -> Option<String> {
         return None;
     }
     // Unsloth's dynamic quantisations are other files than the plain ones of the same name.
-    let dynamic = before.rsplit(['-', '.']).next().is_some_and(|word| word.eq_ignore_ascii_case("UD"));
+    let dynamic = before
+        .rsplit(['-', '.'])
+        .next()
+        .is_some_and(|word| word.eq_ignore_ascii_case("UD"));
     let label = last.to_ascii_uppercase();
-    Some(if dynamic { format!("UD-{label}") } else { label })
+    Some(if dynamic {
+        format!("UD-{label}")
+    } else {
+        label
+    })
 }
 
 /// `Q4_K_M`, `q8_0`, `IQ3_XXS`, `TQ1_0`, `F16`, `BF16`, `FP16`, `MXFP4`, `MXFP4_MOE`, `NVFP4`.
 fn is_label(word: &str) -> bool {
     let word = word.to_ascii_uppercase();
-    let whole = ["F16", "F32", "F64", "BF16", "FP16", "FP32", "MXFP4", "MXFP4_MOE", "NVFP4"];
-    let digits = ["IQ", "TQ", "Q"].iter().find_map(|kind| word.strip_prefix(kind));
+    let whole = [
+        "F16",
+        "F32",
+        "F64",
+        "BF16",
+        "FP16",
+        "FP32",
+        "MXFP4",
+        "MXFP4_MOE",
+        "NVFP4",
+    ];
+    let digits = ["IQ", "TQ", "Q"]
+        .iter()
+        .find_map(|kind| word.strip_prefix(kind));
     let numbered = |rest: &str| {
         let mut parts = rest.split('_');
         let bits = parts.next().unwrap_or_default();
-        let part = |part: &str| (1..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let part = |part: &str| {
+            (1..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        };
         bits.len() == 1 && bits.bytes().all(|byte| byte.is_ascii_digit()) && parts.all(part)
     };
     whole.contains(&word.as_str()) || digits.is_some_and(numbered)

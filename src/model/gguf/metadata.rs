@@ -1,4 +1,5 @@
-//! Key/value pairs: scalars and short strings as they are, short numeric arrays, and of all else only the length.
+//! Key/value pairs: scalars and short strings as they are, short numeric arrays, and of all else
+//! only the length.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,8 @@ const MAX_KEY_BYTES: u64 = 65_535;
 const KEPT_TEXT_BYTES: u64 = 256;
 /// Longer numeric arrays are vocabularies; no model has as many layers.
 const KEPT_ARRAY_ITEMS: u64 = 4096;
-/// llama.cpp refuses arrays of arrays; a little depth is walked so that a good file with an odd key can be read.
+/// llama.cpp refuses arrays of arrays; a little depth is walked so that a good file with an odd key
+/// can be read.
 const MAX_ARRAY_DEPTH: u32 = 4;
 /// All kept values together: beyond that further ones are kept by their lengths.
 const KEPT_BYTES: usize = 1 << 20;
@@ -123,7 +125,12 @@ impl Kind {
             10 => Self::U64,
             11 => Self::I64,
             12 => Self::F64,
-            id => return Err(bad(key, format!("value type {id} does not exist (0 to 12 do)"))),
+            id => {
+                return Err(bad(
+                    key,
+                    format!("value type {id} does not exist (0 to 12 do)"),
+                ));
+            }
         })
     }
 
@@ -140,7 +147,11 @@ impl Kind {
 }
 
 fn bad(key: &str, why: impl Into<String>) -> Stop {
-    GgufError::Metadata { key: shown(key.as_bytes()), why: why.into() }.into()
+    GgufError::Metadata {
+        key: shown(key.as_bytes()),
+        why: why.into(),
+    }
+    .into()
 }
 
 /// Reads `count` pairs.
@@ -213,7 +224,9 @@ fn integers(cursor: &mut Cursor<'_>, key: &str, item: Kind, count: u64) -> Resul
         items.push(match value(cursor, key, item, false)? {
             Value::Signed(value) => value,
             Value::Bool(value) => i64::from(value),
-            Value::Unsigned(value) => i64::try_from(value).map_err(|_| bad(key, format!("an item of {value}")))?,
+            Value::Unsigned(value) => {
+                i64::try_from(value).map_err(|_| bad(key, format!("an item of {value}")))?
+            }
             _ => return Err(bad(key, "an array of mixed types")),
         });
     }
@@ -221,7 +234,13 @@ fn integers(cursor: &mut Cursor<'_>, key: &str, item: Kind, count: u64) -> Resul
 }
 
 /// Walks over an array without keeping anything.
-fn skip_array(cursor: &mut Cursor<'_>, key: &str, item: Kind, count: u64, depth: u32) -> Result<(), Stop> {
+fn skip_array(
+    cursor: &mut Cursor<'_>,
+    key: &str,
+    item: Kind,
+    count: u64,
+    depth: u32,
+) -> Result<(), Stop> {
     if let Some(width) = item.width() {
         cursor.expect(count, width, "array", key)?;
         return cursor.take(count.saturating_mul(width)).map(|_| ());
@@ -234,7 +253,10 @@ fn skip_array(cursor: &mut Cursor<'_>, key: &str, item: Kind, count: u64, depth:
             let length = cursor.u64()?;
             cursor.take(length)?;
         } else if depth >= MAX_ARRAY_DEPTH {
-            return Err(bad(key, format!("arrays nested more than {MAX_ARRAY_DEPTH} deep")));
+            return Err(bad(
+                key,
+                format!("arrays nested more than {MAX_ARRAY_DEPTH} deep"),
+            ));
         } else {
             let inner = Kind::read(cursor, key)?;
             let inner_count = cursor.u64()?;

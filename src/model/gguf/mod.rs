@@ -1,10 +1,11 @@
 //! GGUF, read from a growing prefix: metadata and tensor table, never the tensor data.
 //!
-//! A header is some megabytes, nearly all of it vocabulary, in a file of many gigabytes. [`parse`] is given the bytes
-//! read so far and says either what the file holds or how many bytes are needed at least to get further; it keeps
-//! nothing between calls, so any transport (local file, ranges over HTTP) can feed it. Arrays are walked, not kept,
-//! except for the short numeric ones that describe layers. What a header declares is never believed before it has been
-//! compared with the bytes that could hold it.
+//! A header is some megabytes, nearly all of it vocabulary, in a file of many gigabytes. [`parse`]
+//! is given the bytes read so far and says either what the file holds or how many bytes are needed
+//! at least to get further; it keeps nothing between calls, so any transport (local file, ranges
+//! over HTTP) can feed it. Arrays are walked, not kept, except for the short numeric ones that
+//! describe layers. What a header declares is never believed before it has been compared with the
+//! bytes that could hold it.
 //!
 //! Layout and types: ggml `docs/gguf.md`, `ggml/src/gguf.cpp`.
 
@@ -31,11 +32,12 @@ use cursor::{Cursor, Stop};
 #[cfg(test)]
 mod tests;
 
-/// No header may be longer: the largest published ones (a quarter of a million tokens with merges, a thousand tensors)
-/// stay below a fifth of it.
+/// No header may be longer: the largest published ones (a quarter of a million tokens with merges,
+/// a thousand tensors) stay below a fifth of it.
 pub const MAX_HEADER_BYTES: u64 = 128 << 20;
 
-/// What a GGUF file (or all parts of a split one) holds. Some kilobytes, whatever the size of the file.
+/// What a GGUF file (or all parts of a split one) holds. Some kilobytes, whatever the size of the
+/// file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gguf {
     /// Format version: 2 or 3.
@@ -44,23 +46,28 @@ pub struct Gguf {
     pub metadata: Metadata,
     /// The tensors, folded; names carry no component.
     pub inventory: Inventory,
-    /// Tensors of ggml types that this program does not know, whose bytes follow from the offsets alone.
+    /// Tensors of ggml types that this program does not know, whose bytes follow from the offsets
+    /// alone.
     pub unknown_types: Vec<UnknownType>,
     /// Bytes from the start of the file to the tensor data, padding included; summed over parts.
     pub header_bytes: u64,
-    /// Bytes of tensor data with the padding between tensors, as the table lays them out; summed over parts.
+    /// Bytes of tensor data with the padding between tensors, as the table lays them out; summed
+    /// over parts.
     pub data_bytes: Bytes,
     /// Which part of a split file this is; `None` for a whole file and for combined parts.
     pub part: Option<Part>,
-    /// Where the tensor table lies; known only while the header is read, to find the tables of files like it.
+    /// Where the tensor table lies; known only while the header is read, to find the tables of
+    /// files like it.
     #[serde(skip)]
     pub table: TablePlace,
-    /// Bytes behind the header that no tensor covers, padding left out; known only while the header is read.
+    /// Bytes behind the header that no tensor covers, padding left out; known only while the header
+    /// is read.
     #[serde(skip)]
     pub uncovered_bytes: u64,
 }
 
-/// Where the tensor table of a file lies; of a split one, where it lies in the first part, with the bytes of all.
+/// Where the tensor table of a file lies; of a split one, where it lies in the first part, with the
+/// bytes of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TablePlace {
     /// Bytes before it.
@@ -133,7 +140,9 @@ pub enum GgufError {
         hint: &'static str,
     },
     /// A count or length that no file of this size could hold.
-    #[error("{what} {name}claims {claimed}, more than {limit} can hold: the header is damaged or hostile")]
+    #[error(
+        "{what} {name}claims {claimed}, more than {limit} can hold: the header is damaged or hostile"
+    )]
     Absurd {
         /// What claims it.
         what: &'static str,
@@ -196,18 +205,25 @@ impl Gguf {
     pub fn vocabulary(&self) -> Option<u64> {
         let family = self.family()?;
         let tokens = || self.metadata.length("tokenizer.ggml.tokens");
-        self.metadata.unsigned(&format!("{family}.vocab_size")).or_else(tokens)
+        self.metadata
+            .unsigned(&format!("{family}.vocab_size"))
+            .or_else(tokens)
     }
 }
 
 /// Reads a GGUF header from the first bytes of a file.
 ///
-/// `file_bytes` is the length of the whole file, where it is known: the header's claims are then held against it.
+/// `file_bytes` is the length of the whole file, where it is known: the header's claims are then
+/// held against it.
 pub fn parse(prefix: &[u8], file_bytes: Option<u64>) -> Result<Progress, GgufError> {
     match read(prefix, file_bytes) {
         Ok(gguf) => Ok(Progress::Complete(Box::new(gguf))),
         Err(Stop::Short { at_least }) => match file_bytes {
-            Some(has) if at_least > has => Err(GgufError::Truncated { what: "header", has, needs: at_least }),
+            Some(has) if at_least > has => Err(GgufError::Truncated {
+                what: "header",
+                has,
+                needs: at_least,
+            }),
             _ => Ok(Progress::NeedMore { at_least }),
         },
         Err(Stop::Bad(error)) => Err(error),
@@ -223,12 +239,28 @@ fn read(prefix: &[u8], file_bytes: Option<u64>) -> Result<Gguf, Stop> {
     let version = cursor.u32()?;
     match version {
         2 | 3 => {}
-        0 | 1 => return Err(GgufError::Version { version, hint: " (32-bit lengths, in use for days in 2023)" }.into()),
+        0 | 1 => {
+            return Err(GgufError::Version {
+                version,
+                hint: " (32-bit lengths, in use for days in 2023)",
+            }
+            .into());
+        }
         // A version below 65536 read in the wrong byte order has only zeros in its low half.
         _ if version.trailing_zeros() >= 16 => {
-            return Err(GgufError::Version { version: version.swap_bytes(), hint: " (big-endian file)" }.into());
+            return Err(GgufError::Version {
+                version: version.swap_bytes(),
+                hint: " (big-endian file)",
+            }
+            .into());
         }
-        _ => return Err(GgufError::Version { version, hint: " (newer than this program)" }.into()),
+        _ => {
+            return Err(GgufError::Version {
+                version,
+                hint: " (newer than this program)",
+            }
+            .into());
+        }
     }
     let (tensors, pairs) = (cursor.u64()?, cursor.u64()?);
     cursor.expect(pairs, metadata::LEAST_PAIR_BYTES, "metadata count", "")?;
@@ -246,6 +278,9 @@ fn read(prefix: &[u8], file_bytes: Option<u64>) -> Result<Gguf, Stop> {
         data_bytes: table.data_bytes,
         part,
         uncovered_bytes: table.uncovered_bytes,
-        table: TablePlace { start: table_start, bytes: table.header_bytes.saturating_sub(table_start) },
+        table: TablePlace {
+            start: table_start,
+            bytes: table.header_bytes.saturating_sub(table_start),
+        },
     })
 }

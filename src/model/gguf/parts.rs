@@ -20,13 +20,18 @@ pub struct PartName<'n> {
 }
 
 impl<'n> PartName<'n> {
-    /// Reads `stem-NNNNN-of-MMMMM.gguf` (with or without folders before it); `None` for other names.
+    /// Reads `stem-NNNNN-of-MMMMM.gguf` (with or without folders before it); `None` for other
+    /// names.
     pub fn read(name: &'n str) -> Option<Self> {
         let rest = name.strip_suffix(".gguf")?;
         let (rest, count) = rest.rsplit_once("-of-")?;
         let (stem, number) = rest.rsplit_once('-')?;
         let (number, count) = (five_digits(number)?, five_digits(count)?);
-        (1..=count).contains(&number).then(|| Self { stem, index: number - 1, count })
+        (1..=count).contains(&number).then(|| Self {
+            stem,
+            index: number - 1,
+            count,
+        })
     }
 
     /// The names of all parts, in order.
@@ -37,7 +42,9 @@ impl<'n> PartName<'n> {
 }
 
 fn five_digits(text: &str) -> Option<u32> {
-    (text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok()).flatten()
+    (text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit()))
+        .then(|| text.parse().ok())
+        .flatten()
 }
 
 /// What `split.*` says; `None` for a file that is not split.
@@ -46,7 +53,10 @@ pub(super) fn part(metadata: &Metadata) -> Result<Option<Part>, Stop> {
         None => Ok(None),
         Some(Value::Unsigned(value)) => Ok(Some(*value)),
         Some(Value::Signed(value)) if *value >= 0 => Ok(Some(value.unsigned_abs())),
-        Some(other) => Err(GgufError::Metadata { key: key.to_owned(), why: format!("{other:?} is no count") }),
+        Some(other) => Err(GgufError::Metadata {
+            key: key.to_owned(),
+            why: format!("{other:?} is no count"),
+        }),
     };
     let (count, index) = (number("split.count")?, number("split.no")?);
     let tensors = number("split.tensors.count")?;
@@ -56,11 +66,19 @@ pub(super) fn part(metadata: &Metadata) -> Result<Option<Part>, Stop> {
             let index = index.unwrap_or(0);
             if count > MAX_PARTS || index >= count {
                 let why = format!("part {index} (counted from 0) of {count}");
-                return Err(GgufError::Metadata { key: "split.no".to_owned(), why }.into());
+                return Err(GgufError::Metadata {
+                    key: "split.no".to_owned(),
+                    why,
+                }
+                .into());
             }
             // Both fit: count is at most 65,535.
             let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-            Ok(Some(Part { index: small(index), count: small(count), tensors }))
+            Ok(Some(Part {
+                index: small(index),
+                count: small(count),
+                tensors,
+            }))
         }
     }
 }
@@ -72,7 +90,11 @@ pub fn combine(mut parts: Vec<Gguf>) -> Result<Gguf, GgufError> {
     let given = parts.len();
     let (count, tensors) = match parts.first().map(|gguf| gguf.part) {
         None => return wrong("there are none".to_owned()),
-        Some(None) if given == 1 => return parts.pop().ok_or_else(|| GgufError::Parts("there are none".to_owned())),
+        Some(None) if given == 1 => {
+            return parts
+                .pop()
+                .ok_or_else(|| GgufError::Parts("there are none".to_owned()));
+        }
         Some(None) => return wrong(format!("{given} files, of which one is whole by itself")),
         Some(Some(part)) => (part.count, part.tensors),
     };
@@ -81,7 +103,10 @@ pub fn combine(mut parts: Vec<Gguf>) -> Result<Gguf, GgufError> {
             Some(part) if part.count == count && part.index as usize == index => {}
             Some(part) => {
                 let (number, of) = (part.index + 1, part.count);
-                return wrong(format!("part {} of {count} is missing; found {number} of {of} instead", index + 1));
+                return wrong(format!(
+                    "part {} of {count} is missing; found {number} of {of} instead",
+                    index + 1
+                ));
             }
             None => return wrong("one of them is whole by itself".to_owned()),
         }
@@ -90,14 +115,20 @@ pub fn combine(mut parts: Vec<Gguf>) -> Result<Gguf, GgufError> {
         return wrong(format!("{given} of {count} parts were given"));
     }
     let mut rest = parts.into_iter();
-    let Some(mut whole) = rest.next() else { return wrong("there are none".to_owned()) };
+    let Some(mut whole) = rest.next() else {
+        return wrong("there are none".to_owned());
+    };
     let mut inventories = vec![std::mem::take(&mut whole.inventory)];
     for gguf in rest {
         whole.header_bytes = whole.header_bytes.saturating_add(gguf.header_bytes);
         whole.data_bytes += gguf.data_bytes;
         whole.table.bytes = whole.table.bytes.saturating_add(gguf.table.bytes);
         for unknown in gguf.unknown_types {
-            match whole.unknown_types.iter_mut().find(|known| known.id == unknown.id) {
+            match whole
+                .unknown_types
+                .iter_mut()
+                .find(|known| known.id == unknown.id)
+            {
                 Some(known) => known.tensors = known.tensors.saturating_add(unknown.tensors),
                 None => whole.unknown_types.push(unknown),
             }
@@ -114,7 +145,9 @@ fn check_count(inventory: &Inventory, declared: Option<u64>) -> Result<(), GgufE
     match declared {
         Some(declared) if declared != inventory.tensors() => {
             let found = inventory.tensors();
-            Err(GgufError::Parts(format!("split.tensors.count is {declared}, their tables list {found}")))
+            Err(GgufError::Parts(format!(
+                "split.tensors.count is {declared}, their tables list {found}"
+            )))
         }
         _ => Ok(()),
     }

@@ -40,7 +40,11 @@ pub(super) struct Info<'p> {
 }
 
 fn bad(name: &[u8], why: impl Into<String>) -> Stop {
-    GgufError::Tensor { name: shown(name), why: why.into() }.into()
+    GgufError::Tensor {
+        name: shown(name),
+        why: why.into(),
+    }
+    .into()
 }
 
 /// Reads `count` tensor infos and the padding behind them.
@@ -59,7 +63,10 @@ pub(super) fn read(
             return Err(bad(info.name.as_bytes(), "stands in the table twice"));
         }
         if info.offset % alignment != 0 {
-            return Err(bad(info.name.as_bytes(), format!("offset {} is not a multiple of {alignment}", info.offset)));
+            return Err(bad(
+                info.name.as_bytes(),
+                format!("offset {} is not a multiple of {alignment}", info.offset),
+            ));
         }
         infos.push(info);
         cursor.expect(left, LEAST_INFO_BYTES, "tensor count", "")?;
@@ -76,35 +83,58 @@ pub(super) fn read(
             (Some(bytes), _) => bytes,
             (None, Some(room_end)) => room_end.saturating_sub(info.offset),
             (None, None) => {
-                let why = format!("cannot size tensor type {} without the length of the file", info.type_id);
+                let why = format!(
+                    "cannot size tensor type {} without the length of the file",
+                    info.type_id
+                );
                 return Err(bad(info.name.as_bytes(), why));
             }
         };
         if info.offset < end {
-            return Err(bad(info.name.as_bytes(), format!("offset {} lies inside the tensor before it", info.offset)));
+            return Err(bad(
+                info.name.as_bytes(),
+                format!("offset {} lies inside the tensor before it", info.offset),
+            ));
         }
         // Padding up to the next multiple of the alignment is no gap.
         let padded = end.checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
         uncovered_bytes = uncovered_bytes.saturating_add(info.offset.saturating_sub(padded));
         end = info.offset.saturating_add(bytes);
-        let storage = Dtype::from_ggml(info.type_id)
-            .map_or_else(|| Storage::Unknown(format!("ggml type {}", info.type_id).into()), Storage::Known);
+        let storage = Dtype::from_ggml(info.type_id).map_or_else(
+            || Storage::Unknown(format!("ggml type {}", info.type_id).into()),
+            Storage::Known,
+        );
         if info.bytes.is_none() {
-            let first = || UnknownType { id: info.type_id, tensors: 0, first: info.name.to_owned() };
+            let first = || UnknownType {
+                id: info.type_id,
+                tensors: 0,
+                first: info.name.to_owned(),
+            };
             unknown.entry(info.type_id).or_insert_with(first).tensors += 1;
         }
         builder.add("", info.name, storage, &info.shape, Bytes::new(bytes));
     }
-    let data_bytes = if end == 0 { 0 } else { end.checked_next_multiple_of(alignment).unwrap_or(u64::MAX) };
-    // The last tensor's own padding may be missing in the file, its data may not; a file without data needs none.
+    let data_bytes = if end == 0 {
+        0
+    } else {
+        end.checked_next_multiple_of(alignment).unwrap_or(u64::MAX)
+    };
+    // The last tensor's own padding may be missing in the file, its data may not; a file without
+    // data needs none.
     if let Some(has) = file_bytes.filter(|_| end > 0)
         && let needs = header_bytes.saturating_add(end)
         && needs > has
     {
-        return Err(GgufError::Truncated { what: "tensor data", has, needs }.into());
+        return Err(GgufError::Truncated {
+            what: "tensor data",
+            has,
+            needs,
+        }
+        .into());
     }
     let padded = end.checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
-    uncovered_bytes = uncovered_bytes.saturating_add(file_data.map_or(0, |data| data.saturating_sub(padded)));
+    uncovered_bytes =
+        uncovered_bytes.saturating_add(file_data.map_or(0, |data| data.saturating_sub(padded)));
     Ok(Table {
         inventory: builder.finish(),
         unknown_types: unknown.into_values().collect(),
@@ -121,14 +151,22 @@ pub(super) fn alignment(metadata: &Metadata) -> Result<u64, Stop> {
         Some(Value::Unsigned(value)) => *value,
         Some(other) => {
             let why = format!("{other:?} is not an unsigned integer");
-            return Err(GgufError::Metadata { key: KEY.to_owned(), why }.into());
+            return Err(GgufError::Metadata {
+                key: KEY.to_owned(),
+                why,
+            }
+            .into());
         }
     };
     if value.is_power_of_two() && value <= 1 << 20 {
         Ok(value)
     } else {
         let why = format!("{value} is not a power of two up to 1 MiB");
-        Err(GgufError::Metadata { key: KEY.to_owned(), why }.into())
+        Err(GgufError::Metadata {
+            key: KEY.to_owned(),
+            why,
+        }
+        .into())
     }
 }
 
@@ -137,31 +175,54 @@ pub(super) fn info<'p>(cursor: &mut Cursor<'p>) -> Result<Info<'p>, Stop> {
     let text = std::str::from_utf8(name).map_err(|_| bad(name, "the name is not UTF-8"))?;
     let dimensions = cursor.u32()?;
     if dimensions > MAX_DIMENSIONS {
-        return Err(bad(name, format!("{dimensions} dimensions, where ggml has at most {MAX_DIMENSIONS}")));
+        return Err(bad(
+            name,
+            format!("{dimensions} dimensions, where ggml has at most {MAX_DIMENSIONS}"),
+        ));
     }
     let mut shape = Vec::new();
     for _ in 0..dimensions {
         shape.push(cursor.u64()?);
     }
     let (type_id, offset) = (cursor.u32()?, cursor.u64()?);
-    let elements = shape.iter().try_fold(1_u64, |product, &side| product.checked_mul(side));
+    let elements = shape
+        .iter()
+        .try_fold(1_u64, |product, &side| product.checked_mul(side));
     let Some(elements) = elements.filter(|&elements| i64::try_from(elements).is_ok()) else {
-        return Err(bad(name, format!("the shape {shape:?} has more than 2^63 elements")));
+        return Err(bad(
+            name,
+            format!("the shape {shape:?} has more than 2^63 elements"),
+        ));
     };
     let bytes = match Dtype::from_ggml(type_id) {
         None => None,
         Some(dtype) => Some(sized(dtype, &shape, elements).ok_or_else(|| {
             let (block, _) = dtype.block();
-            bad(name, format!("rows of {:?} elements do not fill {dtype} blocks of {block}", shape.first()))
+            bad(
+                name,
+                format!(
+                    "rows of {:?} elements do not fill {dtype} blocks of {block}",
+                    shape.first()
+                ),
+            )
         })?),
     };
-    Ok(Info { name: text, shape, type_id, bytes, offset })
+    Ok(Info {
+        name: text,
+        shape,
+        type_id,
+        bytes,
+        offset,
+    })
 }
 
 /// Bytes of a tensor: whole blocks along the first dimension.
 fn sized(dtype: Dtype, shape: &[u64], elements: u64) -> Option<u64> {
     let (block, _) = dtype.block();
     let row = shape.first().copied().unwrap_or(1);
-    let bytes = row.is_multiple_of(block).then(|| dtype.stored(elements)).flatten()?;
+    let bytes = row
+        .is_multiple_of(block)
+        .then(|| dtype.stored(elements))
+        .flatten()?;
     (!bytes.overflowed()).then(|| bytes.get())
 }

@@ -1,8 +1,10 @@
-//! The header of a safetensors file: eight bytes of length, then JSON with a type, a shape and two offsets for each tensor.
+//! The header of a safetensors file: eight bytes of length, then JSON with a type, a shape and two
+//! offsets for each tensor.
 //!
-//! Both what the safetensors crate accepts and what it refuses for one unknown type or one gap between tensors is read in
-//! one pass ([`walk()`]), which holds as little of each tensor as it can: headers are written by anyone. Nothing here reads
-//! a file; lengths and counts are bounded before anything is allocated for them.
+//! Both what the safetensors crate accepts and what it refuses for one unknown type or one gap
+//! between tensors is read in one pass ([`walk()`]), which holds as little of each tensor as it
+//! can: headers are written by anyone. Nothing here reads a file; lengths and counts are bounded
+//! before anything is allocated for them.
 
 mod walk;
 
@@ -31,8 +33,8 @@ pub struct Outline {
     pub tensors: usize,
     /// Length of the data behind the header.
     pub data_bytes: Bytes,
-    /// Bytes of the file behind the header that no tensor covers, between tensors and behind the last. None where the file
-    /// ends with its header.
+    /// Bytes of the file behind the header that no tensor covers, between tensors and behind the
+    /// last. None where the file ends with its header.
     pub uncovered_bytes: u64,
     /// What was odd about it, for a person.
     pub doubts: Vec<String>,
@@ -68,7 +70,13 @@ impl Header {
     /// Adds its tensors to `component` of an inventory.
     pub fn add_to(&self, component: &str, inventory: &mut InventoryBuilder) {
         for tensor in &self.tensors {
-            inventory.add(component, &tensor.name, tensor.storage.clone(), &tensor.shape, tensor.bytes);
+            inventory.add(
+                component,
+                &tensor.name,
+                tensor.storage.clone(),
+                &tensor.shape,
+                tensor.bytes,
+            );
         }
     }
 }
@@ -85,7 +93,9 @@ pub enum HeaderError {
     )]
     TooLong(u64),
     /// The length field points past the end of the file.
-    #[error("the header claims {header} bytes but the file has {file}; it is truncated or not a safetensors file")]
+    #[error(
+        "the header claims {header} bytes but the file has {file}; it is truncated or not a safetensors file"
+    )]
     PastEnd {
         /// The header's length by its length field.
         header: u64,
@@ -111,73 +121,114 @@ pub enum HeaderError {
     },
 }
 
-/// The header's length from the file's first eight bytes, checked against the file's own length where that is known.
+/// The header's length from the file's first eight bytes, checked against the file's own length
+/// where that is known.
 pub fn header_length(first: &[u8], file_bytes: Option<u64>) -> Result<u64, HeaderError> {
     let Some(field) = first.first_chunk::<8>() else {
-        return Err(HeaderError::TooShort(file_bytes.unwrap_or(first.len() as u64)));
+        return Err(HeaderError::TooShort(
+            file_bytes.unwrap_or(first.len() as u64),
+        ));
     };
     let header = u64::from_le_bytes(*field);
     if header > MAX_HEADER_BYTES {
         return Err(HeaderError::TooLong(header));
     }
     match file_bytes {
-        Some(file) if header.saturating_add(LENGTH_BYTES) > file => Err(HeaderError::PastEnd { header, file }),
+        Some(file) if header.saturating_add(LENGTH_BYTES) > file => {
+            Err(HeaderError::PastEnd { header, file })
+        }
         _ => Ok(header),
     }
 }
 
-/// Reads the JSON of a header and keeps every tensor. `data_bytes` is what the file holds behind it, where the file's
-/// length is known.
+/// Reads the JSON of a header and keeps every tensor. `data_bytes` is what the file holds behind
+/// it, where the file's length is known.
 pub fn parse(json: &[u8], data_bytes: Option<u64>) -> Result<Header, HeaderError> {
     let mut tensors = Vec::new();
     let outline = walk(json, data_bytes, &mut |passing| {
-        let Passing { name, storage, shape, bytes, begin } = passing;
-        tensors.push((begin, Tensor { name: name.to_owned(), storage, shape: shape.to_vec(), bytes }));
+        let Passing {
+            name,
+            storage,
+            shape,
+            bytes,
+            begin,
+        } = passing;
+        tensors.push((
+            begin,
+            Tensor {
+                name: name.to_owned(),
+                storage,
+                shape: shape.to_vec(),
+                bytes,
+            },
+        ));
         Ok(())
     })?;
-    tensors.sort_by(|(left, a), (right, b)| (left, a.bytes, &a.name).cmp(&(right, b.bytes, &b.name)));
+    tensors
+        .sort_by(|(left, a), (right, b)| (left, a.bytes, &a.name).cmp(&(right, b.bytes, &b.name)));
     let tensors = tensors.into_iter().map(|(_, tensor)| tensor).collect();
-    Ok(Header { tensors, data_bytes: outline.data_bytes, doubts: outline.doubts })
+    Ok(Header {
+        tensors,
+        data_bytes: outline.data_bytes,
+        doubts: outline.doubts,
+    })
 }
 
-/// Reads the JSON of a header and gives each tensor to `each`, in the header's order, before the whole is judged: what
-/// was given counts only where an outline comes back.
+/// Reads the JSON of a header and gives each tensor to `each`, in the header's order, before the
+/// whole is judged: what was given counts only where an outline comes back.
 pub fn walk(json: &[u8], data_bytes: Option<u64>, each: Each<'_>) -> Result<Outline, HeaderError> {
     against_file(walk::walk(json, each)?, data_bytes)
 }
 
-/// A file that is shorter than its tensors cannot be loaded; one that is longer can, by some. One that ends with its
-/// header was cut off there on purpose, to be asked about and not to be loaded: that is said.
+/// A file that is shorter than its tensors cannot be loaded; one that is longer can, by some. One
+/// that ends with its header was cut off there on purpose, to be asked about and not to be loaded:
+/// that is said.
 fn against_file(mut header: Outline, data_bytes: Option<u64>) -> Result<Outline, HeaderError> {
-    let Some(data_bytes) = data_bytes else { return Ok(header) };
+    let Some(data_bytes) = data_bytes else {
+        return Ok(header);
+    };
     if data_bytes == 0 && header.data_bytes > Bytes::ZERO {
         header.uncovered_bytes = 0;
-        header.doubts.push("the file holds a header and no weights".to_owned());
+        header
+            .doubts
+            .push("the file holds a header and no weights".to_owned());
         return Ok(header);
     }
     if header.data_bytes > Bytes::new(data_bytes) {
-        let why = format!("its data ends at byte {} but the file has only {data_bytes}", header.data_bytes.get());
+        let why = format!(
+            "its data ends at byte {} but the file has only {data_bytes}",
+            header.data_bytes.get()
+        );
         return Err(bad(&header.last, why));
     }
     if header.data_bytes < Bytes::new(data_bytes) {
         let extra = data_bytes - header.data_bytes.get();
         header.uncovered_bytes = header.uncovered_bytes.saturating_add(extra);
-        header.doubts.push(format!("the file has {extra} bytes that belong to no tensor"));
+        header.doubts.push(format!(
+            "the file has {extra} bytes that belong to no tensor"
+        ));
     }
     Ok(header)
 }
 
 fn storage(name: &str) -> Storage {
-    Dtype::from_safetensors(name).map_or_else(|| Storage::Unknown(shortened(name).into()), Storage::Known)
+    Dtype::from_safetensors(name)
+        .map_or_else(|| Storage::Unknown(shortened(name).into()), Storage::Known)
 }
 
 fn bad(name: &str, why: String) -> HeaderError {
-    HeaderError::BadTensor { name: shortened(name), why }
+    HeaderError::BadTensor {
+        name: shortened(name),
+        why,
+    }
 }
 
 /// At most 120 characters of a text that anyone may have written, without control characters.
 fn shortened(text: &str) -> String {
-    text.chars().take(120).map(|c| if c.is_control() { '?' } else { c }).collect()
+    text.chars()
+        .take(120)
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
 }
 
 #[cfg(test)]
@@ -206,7 +257,10 @@ mod tests {
     #[test]
     fn a_file_cut_off_after_its_header_is_read_and_said_but_one_cut_off_elsewhere_is_refused() {
         let json = br#"{"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}"#;
-        assert_eq!(parse(json, Some(0)).expect("header only").doubts, ["the file holds a header and no weights"]);
+        assert_eq!(
+            parse(json, Some(0)).expect("header only").doubts,
+            ["the file holds a header and no weights"]
+        );
         parse(json, Some(3)).expect_err("truncated");
     }
 
@@ -236,22 +290,40 @@ mod tests {
             "F64",
             "C64",
         ] {
-            let bytes = Dtype::from_safetensors(name).and_then(|dtype| dtype.stored(8)).expect(name).get();
-            let json = format!(r#"{{"t":{{"dtype":"{name}","shape":[8],"data_offsets":[0,{bytes}]}}}}"#);
+            let bytes = Dtype::from_safetensors(name)
+                .and_then(|dtype| dtype.stored(8))
+                .expect(name)
+                .get();
+            let json =
+                format!(r#"{{"t":{{"dtype":"{name}","shape":[8],"data_offsets":[0,{bytes}]}}}}"#);
             let header = parse(json.as_bytes(), Some(bytes)).expect(name);
             assert!(header.doubts.is_empty(), "{name}: {:?}", header.doubts);
-            assert!(matches!(header.tensors[0].storage, Storage::Known(dtype) if dtype.name() == name));
+            assert!(
+                matches!(header.tensors[0].storage, Storage::Known(dtype) if dtype.name() == name)
+            );
         }
     }
 
     #[test]
     fn hostile_lengths_are_refused_before_anything_is_read() {
-        assert_eq!(header_length(&[1, 2], Some(2)), Err(HeaderError::TooShort(2)));
-        assert_eq!(header_length(&(1_u64 << 63).to_le_bytes(), None), Err(HeaderError::TooLong(1 << 63)));
-        assert_eq!(header_length(&u64::MAX.to_le_bytes(), Some(100)), Err(HeaderError::TooLong(u64::MAX)));
+        assert_eq!(
+            header_length(&[1, 2], Some(2)),
+            Err(HeaderError::TooShort(2))
+        );
+        assert_eq!(
+            header_length(&(1_u64 << 63).to_le_bytes(), None),
+            Err(HeaderError::TooLong(1 << 63))
+        );
+        assert_eq!(
+            header_length(&u64::MAX.to_le_bytes(), Some(100)),
+            Err(HeaderError::TooLong(u64::MAX))
+        );
         assert_eq!(
             header_length(&93_u64.to_le_bytes(), Some(100)),
-            Err(HeaderError::PastEnd { header: 93, file: 100 })
+            Err(HeaderError::PastEnd {
+                header: 93,
+                file: 100
+            })
         );
         assert_eq!(header_length(&92_u64.to_le_bytes(), Some(100)), Ok(92));
     }
@@ -259,16 +331,29 @@ mod tests {
     #[test]
     fn a_file_shorter_than_its_tensors_is_refused_and_a_longer_one_doubted() {
         let json = br#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}"#;
-        assert!(matches!(parse(json, Some(15)), Err(HeaderError::BadTensor { .. })));
-        assert_eq!(parse(json, Some(20)).expect("longer").doubts, ["the file has 4 bytes that belong to no tensor"]);
+        assert!(matches!(
+            parse(json, Some(15)),
+            Err(HeaderError::BadTensor { .. })
+        ));
+        assert_eq!(
+            parse(json, Some(20)).expect("longer").doubts,
+            ["the file has 4 bytes that belong to no tensor"]
+        );
     }
 
     #[test]
     fn uncovered_bytes_count_gaps_and_tail() {
         let json = br#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[2,6]},"b":{"dtype":"U8","shape":[4],"data_offsets":[9,13]},
             "c":{"dtype":"U8","shape":[3],"data_offsets":[4,7]}}"#;
-        let uncovered = |data_bytes| walk(json, data_bytes, &mut |_| Ok(())).expect("sized").uncovered_bytes;
-        assert_eq!((uncovered(None), uncovered(Some(13)), uncovered(Some(20))), (4, 4, 11));
+        let uncovered = |data_bytes| {
+            walk(json, data_bytes, &mut |_| Ok(()))
+                .expect("sized")
+                .uncovered_bytes
+        };
+        assert_eq!(
+            (uncovered(None), uncovered(Some(13)), uncovered(Some(20))),
+            (4, 4, 11)
+        );
         assert_eq!(uncovered(Some(0)), 0, "the file ends with its header");
     }
 
@@ -276,7 +361,10 @@ mod tests {
     fn endless_ranks_are_refused() {
         let shape = vec!["1"; MAX_RANK + 1].join(",");
         let json = format!(r#"{{"a":{{"dtype":"U8","shape":[{shape}],"data_offsets":[0,1]}}}}"#);
-        assert!(matches!(parse(json.as_bytes(), None), Err(HeaderError::BadTensor { .. })));
+        assert!(matches!(
+            parse(json.as_bytes(), None),
+            Err(HeaderError::BadTensor { .. })
+        ));
     }
 
     proptest! {

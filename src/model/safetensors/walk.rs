@@ -1,9 +1,11 @@
-//! One pass over the JSON of a header: each tensor is handed on as it comes, and of it are kept its two offsets and,
-//! where the header is not at hand for it, its name. A header of a million tensors takes 40 MiB beside its own text.
+//! One pass over the JSON of a header: each tensor is handed on as it comes, and of it are kept its
+//! two offsets and, where the header is not at hand for it, its name. A header of a million tensors
+//! takes 40 MiB beside its own text.
 //!
-//! What the safetensors crate accepts every loader accepts. What it refuses (a type newer than it, gaps, overlaps, wrong
-//! sizes) is read all the same: each tensor is sized by its offsets or by its shape, whichever is more, so that a
-//! contradiction can only raise the need; each oddity becomes a doubt. What cannot be sized at all is an error.
+//! What the safetensors crate accepts every loader accepts. What it refuses (a type newer than it,
+//! gaps, overlaps, wrong sizes) is read all the same: each tensor is sized by its offsets or by its
+//! shape, whichever is more, so that a contradiction can only raise the need; each oddity becomes a
+//! doubt. What cannot be sized at all is an error.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,7 +20,8 @@ use crate::model::tensors::Storage;
 
 /// Doubts that one header may list; the rest is counted.
 const MAX_DOUBTS: usize = 8;
-/// The longest header of which the crate itself is asked why it refuses it: it takes twenty times the length for that.
+/// The longest header of which the crate itself is asked why it refuses it: it takes twenty times
+/// the length for that.
 const ASKED_BYTES: usize = 1 << 20;
 
 /// One tensor as it passes by.
@@ -41,14 +44,27 @@ pub type Each<'e> = &'e mut dyn FnMut(Passing<'_>) -> Result<(), HeaderError>;
 
 /// Walks over `json`.
 pub(super) fn walk(json: &[u8], each: Each<'_>) -> Result<Outline, HeaderError> {
-    let mut walk = Walk { spans: Vec::new(), doubts: Doubts::default(), refused: false, stopped: None, each };
+    let mut walk = Walk {
+        spans: Vec::new(),
+        doubts: Doubts::default(),
+        refused: false,
+        stopped: None,
+        each,
+    };
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let walked = walk.deserialize_from(&mut deserializer).and_then(|()| deserializer.end());
+    let walked = walk
+        .deserialize_from(&mut deserializer)
+        .and_then(|()| deserializer.end());
     if let Some(error) = walk.stopped {
         return Err(error);
     }
     walked.map_err(|error| HeaderError::NotJson(shortened(&error.to_string())))?;
-    let Walk { mut spans, mut doubts, mut refused, .. } = walk;
+    let Walk {
+        mut spans,
+        mut doubts,
+        mut refused,
+        ..
+    } = walk;
 
     spans.sort_unstable_by(|left, right| left.name.cmp(&right.name));
     for (left, right) in spans.iter().zip(spans.iter().skip(1)) {
@@ -57,14 +73,19 @@ pub(super) fn walk(json: &[u8], each: Each<'_>) -> Result<Outline, HeaderError> 
             doubts.add(|| format!("tensor {} stands twice", shortened(&left.name)));
         }
     }
-    spans
-        .sort_unstable_by(|left, right| (left.begin, left.end, &left.name).cmp(&(right.begin, right.end, &right.name)));
+    spans.sort_unstable_by(|left, right| {
+        (left.begin, left.end, &left.name).cmp(&(right.begin, right.end, &right.name))
+    });
     let (mut end_so_far, mut uncovered) = (0_u64, 0_u64);
     for span in &spans {
         uncovered = uncovered.saturating_add(span.begin.saturating_sub(end_so_far));
         if span.begin != end_so_far {
             refused = true;
-            let what = if span.begin > end_so_far { "a gap before" } else { "an overlap with" };
+            let what = if span.begin > end_so_far {
+                "a gap before"
+            } else {
+                "an overlap with"
+            };
             doubts.add(|| format!("{what} tensor {}", shortened(&span.name)));
         }
         end_so_far = end_so_far.max(span.end);
@@ -73,18 +94,26 @@ pub(super) fn walk(json: &[u8], each: Each<'_>) -> Result<Outline, HeaderError> 
         tensors: spans.len(),
         data_bytes: Bytes::new(end_so_far),
         uncovered_bytes: uncovered,
-        last: spans.last().map_or_else(String::new, |span| shortened(&span.name)),
+        last: spans
+            .last()
+            .map_or_else(String::new, |span| shortened(&span.name)),
         doubts: doubts.finish(refused.then(|| refusal(json)).flatten()),
     })
 }
 
-/// What to say of a header that is not as loaders want it; `None` where the crate takes it all the same.
+/// What to say of a header that is not as loaders want it; `None` where the crate takes it all the
+/// same.
 fn refusal(json: &[u8]) -> Option<String> {
     if json.len() > ASKED_BYTES {
-        return Some("the safetensors crate refuses such a header; sized by its offsets".to_owned());
+        return Some(
+            "the safetensors crate refuses such a header; sized by its offsets".to_owned(),
+        );
     }
     let why = serde_json::from_slice::<Metadata>(json).err()?.to_string();
-    Some(format!("the safetensors crate refuses the header ({}); sized by its offsets", shortened(&why)))
+    Some(format!(
+        "the safetensors crate refuses the header ({}); sized by its offsets",
+        shortened(&why)
+    ))
 }
 
 /// Where a tensor's data lies.
@@ -115,47 +144,84 @@ impl<'de> Walk<'de, '_> {
             return Err(HeaderError::TooManyTensors);
         }
         if name.len() > MAX_NAME_BYTES {
-            return Err(bad(&name, format!("its name has {} bytes, more than {MAX_NAME_BYTES}", name.len())));
+            return Err(bad(
+                &name,
+                format!(
+                    "its name has {} bytes, more than {MAX_NAME_BYTES}",
+                    name.len()
+                ),
+            ));
         }
         let (begin, end) = entry.data_offsets;
         let Some(by_offsets) = end.checked_sub(begin) else {
-            return Err(bad(&name, format!("its data ends at {end}, before it begins at {begin}")));
+            return Err(bad(
+                &name,
+                format!("its data ends at {end}, before it begins at {begin}"),
+            ));
         };
-        let shape = entry.shape.sizes().ok_or_else(|| bad(&name, format!("{} dimensions", entry.shape.rank)))?;
+        let shape = entry
+            .shape
+            .sizes()
+            .ok_or_else(|| bad(&name, format!("{} dimensions", entry.shape.rank)))?;
         let storage = storage(&entry.dtype);
         let bytes = self
             .by_shape(&storage, shape, &name)?
             .filter(|&by_shape| by_shape != Bytes::new(by_offsets))
             .map_or(Bytes::new(by_offsets), |by_shape| {
                 self.refused = true;
-                self.doubts.add(|| format!("tensor {}: shape and offsets disagree on its size", shortened(&name)));
+                self.doubts.add(|| {
+                    format!(
+                        "tensor {}: shape and offsets disagree on its size",
+                        shortened(&name)
+                    )
+                });
                 by_shape.max(Bytes::new(by_offsets))
             });
-        (self.each)(Passing { name: &name, storage, shape, bytes, begin })?;
+        (self.each)(Passing {
+            name: &name,
+            storage,
+            shape,
+            bytes,
+            begin,
+        })?;
         self.spans.push(Span { begin, end, name });
         Ok(())
     }
 
     /// The size that type and shape give; `None` where the type is not known.
-    fn by_shape(&mut self, storage: &Storage, shape: &[u64], name: &str) -> Result<Option<Bytes>, HeaderError> {
+    fn by_shape(
+        &mut self,
+        storage: &Storage,
+        shape: &[u64],
+        name: &str,
+    ) -> Result<Option<Bytes>, HeaderError> {
         let dtype = match storage {
             Storage::Known(dtype) => *dtype,
             Storage::Unknown(dtype) => {
                 self.refused = true;
-                self.doubts.add(|| format!("tensor {}: type {dtype} is not known", shortened(name)));
+                self.doubts
+                    .add(|| format!("tensor {}: type {dtype} is not known", shortened(name)));
                 return Ok(None);
             }
         };
         let elements = Bytes::product(shape.iter().copied());
         if elements.overflowed() {
-            return Err(bad(name, "its shape has more elements than 64 bits count".into()));
+            return Err(bad(
+                name,
+                "its shape has more elements than 64 bits count".into(),
+            ));
         }
         let (block, bytes) = dtype.block();
         let stored = dtype.stored(elements.get());
         // The crate counts in bits, and elements must fill whole bytes.
-        self.refused |= elements.get().checked_mul(bytes * 8 / block).is_none_or(|bits| !bits.is_multiple_of(8));
+        self.refused |= elements
+            .get()
+            .checked_mul(bytes * 8 / block)
+            .is_none_or(|bits| !bits.is_multiple_of(8));
         // Elements that do not fill whole bytes: round up, the offsets decide unless they say less.
-        Ok(Some(stored.unwrap_or_else(|| elements.div_ceil(block) * bytes)))
+        Ok(Some(
+            stored.unwrap_or_else(|| elements.div_ceil(block) * bytes),
+        ))
     }
 }
 
@@ -241,7 +307,10 @@ impl<'de> Deserialize<'de> for Shape {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Shape, A::Error> {
-                let mut shape = Shape { first: [0; MAX_RANK], rank: 0 };
+                let mut shape = Shape {
+                    first: [0; MAX_RANK],
+                    rank: 0,
+                };
                 while let Some(size) = list.next_element()? {
                     if let Some(place) = shape.first.get_mut(shape.rank) {
                         *place = size;
@@ -261,7 +330,9 @@ struct Texts(bool);
 impl<'de> Deserialize<'de> for Texts {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <&serde_json::value::RawValue>::deserialize(deserializer)?.get();
-        Ok(Self(serde_json::from_str::<Option<ObjectOfTexts>>(text).is_ok()))
+        Ok(Self(
+            serde_json::from_str::<Option<ObjectOfTexts>>(text).is_ok(),
+        ))
     }
 }
 
@@ -311,7 +382,8 @@ impl Doubts {
             }
         }
         if self.more > 0 {
-            self.said.push(format!("and {} more doubts of this header", self.more));
+            self.said
+                .push(format!("and {} more doubts of this header", self.more));
         }
         self.said
     }
@@ -329,7 +401,14 @@ mod tests {
         let header = parse(json, Some(3)).expect("sized by offsets");
         assert_eq!(header.tensors[0].storage, Storage::Unknown("F3".into()));
         assert_eq!(header.tensors[0].bytes, Bytes::new(3));
-        assert!(header.doubts.iter().any(|doubt| doubt.contains("type F3 is not known")), "{:?}", header.doubts);
+        assert!(
+            header
+                .doubts
+                .iter()
+                .any(|doubt| doubt.contains("type F3 is not known")),
+            "{:?}",
+            header.doubts
+        );
     }
 
     #[test]
@@ -347,14 +426,20 @@ mod tests {
     #[test]
     fn of_two_sizes_the_larger_counts() {
         let json = br#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,4]}}"#;
-        assert_eq!(parse(json, None).expect("sized").tensors[0].bytes, Bytes::new(16));
+        assert_eq!(
+            parse(json, None).expect("sized").tensors[0].bytes,
+            Bytes::new(16)
+        );
     }
 
     #[test]
     fn what_cannot_be_sized_is_an_error() {
         let refused = |json: &str| parse(json.as_bytes(), None).expect_err(json);
         assert!(matches!(refused("[1,2]"), HeaderError::NotJson(_)));
-        assert!(matches!(refused(r#"{"a":{"dtype":"F32"}}"#), HeaderError::NotJson(_)));
+        assert!(matches!(
+            refused(r#"{"a":{"dtype":"F32"}}"#),
+            HeaderError::NotJson(_)
+        ));
         assert!(matches!(
             refused(r#"{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}"#),
             HeaderError::NotJson(_)
@@ -363,7 +448,10 @@ mod tests {
         assert!(matches!(refused(backwards), HeaderError::BadTensor { .. }));
         let vast = r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}}"#;
         assert!(matches!(refused(vast), HeaderError::BadTensor { .. }));
-        assert!(matches!(refused(&"[".repeat(100_000)), HeaderError::NotJson(_)));
+        assert!(matches!(
+            refused(&"[".repeat(100_000)),
+            HeaderError::NotJson(_)
+        ));
     }
 
     /// What passes without a word is what the crate takes, and the crate refuses what is doubted.
@@ -385,37 +473,65 @@ mod tests {
             r#"{"a":{"dtype":"Q4_0","shape":[32],"data_offsets":[0,18]}}"#,
             r#"{"a":{"dtype":"U8","shape":[4611686018427387904],"data_offsets":[0,4611686018427387904]}}"#,
         ];
-        let accepts = |json: &str| serde_json::from_str::<safetensors::tensor::Metadata>(json).is_ok();
+        let accepts =
+            |json: &str| serde_json::from_str::<safetensors::tensor::Metadata>(json).is_ok();
         for json in good {
-            assert!(accepts(json) && parse(json.as_bytes(), None).expect(json).doubts.is_empty(), "{json}");
+            assert!(
+                accepts(json) && parse(json.as_bytes(), None).expect(json).doubts.is_empty(),
+                "{json}"
+            );
         }
         for json in odd {
             let doubts = parse(json.as_bytes(), None).expect(json).doubts;
-            assert!(!accepts(json) && doubts[0].contains("crate refuses the header ("), "{json}: {doubts:?}");
+            assert!(
+                !accepts(json) && doubts[0].contains("crate refuses the header ("),
+                "{json}: {doubts:?}"
+            );
         }
     }
 
     #[test]
     fn names_and_ranks_have_bounds() {
-        let refused = |json: String| parse(json.as_bytes(), None).expect_err("refused").to_string();
-        let entry = |shape: &str| format!(r#"{{"a":{{"dtype":"U8","shape":[{shape}],"data_offsets":[0,1]}}}}"#);
+        let refused = |json: String| {
+            parse(json.as_bytes(), None)
+                .expect_err("refused")
+                .to_string()
+        };
+        let entry = |shape: &str| {
+            format!(r#"{{"a":{{"dtype":"U8","shape":[{shape}],"data_offsets":[0,1]}}}}"#)
+        };
         assert!(refused(entry(&vec!["1"; 33].join(","))).contains("33 dimensions"));
-        assert!(refused(entry("1").replace("\"a\"", &format!("{:?}", "n".repeat(1025)))).contains("1025 bytes"));
+        assert!(
+            refused(entry("1").replace("\"a\"", &format!("{:?}", "n".repeat(1025))))
+                .contains("1025 bytes")
+        );
         let ends = |most: u64| {
             let json = br#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#;
             let mut passed = 0;
             let mut each = |_: crate::model::safetensors::Passing<'_>| {
                 passed += 1;
-                if passed > most { Err(HeaderError::TooManyKinds(7)) } else { Ok(()) }
+                if passed > most {
+                    Err(HeaderError::TooManyKinds(7))
+                } else {
+                    Ok(())
+                }
             };
             crate::model::safetensors::walk(json, Some(2), &mut each).map(|outline| outline.tensors)
         };
-        assert_eq!((ends(2), ends(1)), (Ok(2), Err(HeaderError::TooManyKinds(7))));
+        assert_eq!(
+            (ends(2), ends(1)),
+            (Ok(2), Err(HeaderError::TooManyKinds(7)))
+        );
     }
 
     #[test]
     fn at_most_eight_doubts_are_listed() {
-        let entry = |n: u64| format!(r#""t{n}":{{"dtype":"X","shape":[1],"data_offsets":[{n},{}]}}"#, n + 1);
+        let entry = |n: u64| {
+            format!(
+                r#""t{n}":{{"dtype":"X","shape":[1],"data_offsets":[{n},{}]}}"#,
+                n + 1
+            )
+        };
         let json = format!("{{{}}}", (0..100).map(entry).collect::<Vec<_>>().join(","));
         let doubts = parse(json.as_bytes(), None).expect("sized").doubts;
         assert_eq!(doubts.len(), 9);

@@ -1,8 +1,9 @@
 //! The base model of an adapter, read beside it.
 //!
-//! An adapter is some megabytes that change a model of many gigabytes: alone it answers nothing. What it names as its base
-//! is a repository of the same Hub, or for an adapter on this host's disk a folder here. A path that an adapter from a Hub
-//! names is one of its author's machine and is never opened.
+//! An adapter is some megabytes that change a model of many gigabytes: alone it answers nothing.
+//! What it names as its base is a repository of the same Hub, or for an adapter on this host's disk
+//! a folder here. A path that an adapter from a Hub names is one of its author's machine and is
+//! never opened.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -24,7 +25,8 @@ pub(super) enum AdapterAt<'a> {
 }
 
 impl SourceClient {
-    /// `metadata` with its base model where it is an adapter that names one; whatever else as it is.
+    /// `metadata` with its base model where it is an adapter that names one; whatever else as it
+    /// is.
     pub(super) async fn with_base(
         &self,
         mut metadata: Metadata,
@@ -33,25 +35,37 @@ impl SourceClient {
         auth: &Auth,
         now: SystemTime,
     ) -> Result<Metadata, SourceError> {
-        let Some(named) = metadata.base_model.clone() else { return Ok(metadata) };
+        let Some(named) = metadata.base_model.clone() else {
+            return Ok(metadata);
+        };
         // A bundle brings its base model along.
         if metadata.base.is_some() {
             return Ok(metadata);
         }
         let adapter = metadata.identity.repo.clone();
         let config = metadata.documents.get("adapter_config.json");
-        let revision = config.and_then(|config| config.get("revision")?.as_str()).map(ToOwned::to_owned);
+        let revision = config
+            .and_then(|config| config.get("revision")?.as_str())
+            .map(ToOwned::to_owned);
         let is_here = at == AdapterAt::Disk && self.is_here(&named).await;
         let reference = Self::base_reference(&adapter, &named, revision, at, is_here)?;
         let mut base = match &reference.place {
             Place::Hub { .. } => {
-                self.read_from_hub(reader, &reference, &self.base_auth(&reference, at, auth), now).await
+                self.read_from_hub(
+                    reader,
+                    &reference,
+                    &self.base_auth(&reference, at, auth),
+                    now,
+                )
+                .await
             }
             _ => self.read_path(Path::new(&named), None).await,
         }
         .map_err(|error| of_base(error, &adapter))?;
         if base.base_model.is_some() || base.base.is_some() {
-            let why = format!("its base model {named} is an adapter itself; ask for a model that was merged");
+            let why = format!(
+                "its base model {named} is an adapter itself; ask for a model that was merged"
+            );
             return Err(SourceError::MissingMetadata { what: adapter, why });
         }
         // Only one quantisation of it is loaded.
@@ -61,12 +75,16 @@ impl SourceClient {
         Ok(metadata)
     }
 
-    /// As whom the Hub of the base model is asked. A token goes to the Hub that it is for and to no other, whatever an
-    /// adapter names.
+    /// As whom the Hub of the base model is asked. A token goes to the Hub that it is for and to no
+    /// other, whatever an adapter names.
     fn base_auth(&self, base: &ModelReference, at: AdapterAt<'_>, auth: &Auth) -> Auth {
         // What is on this disk was opened for this program's own user.
-        let AdapterAt::Hub(adapter) = at else { return self.own_auth(base) };
-        let Place::Hub { repo, .. } = &base.place else { return Auth::Anonymous };
+        let AdapterAt::Hub(adapter) = at else {
+            return self.own_auth(base);
+        };
+        let Place::Hub { repo, .. } = &base.place else {
+            return Auth::Anonymous;
+        };
         let (endpoint, own) = self.hub_settings().endpoint_for(adapter);
         match auth.token() {
             Some(token) if Some(token) == own => self.own_auth(base),
@@ -79,10 +97,14 @@ impl SourceClient {
     async fn is_here(&self, named: &str) -> bool {
         let path = PathBuf::from(named);
         let asked = path.clone();
-        self.files.run(&path, move |disk| disk.exists(&asked)).await.unwrap_or(false)
+        self.files
+            .run(&path, move |disk| disk.exists(&asked))
+            .await
+            .unwrap_or(false)
     }
 
-    /// Where the model `named` as the base is; `is_here` says that the name is a path that exists on this disk.
+    /// Where the model `named` as the base is; `is_here` says that the name is a path that exists
+    /// on this disk.
     fn base_reference(
         adapter: &str,
         named: &str,
@@ -105,9 +127,16 @@ impl SourceClient {
             _ => {
                 let why = format!(
                     "its base model is named as {named:?} (base_model_name_or_path in adapter_config.json), which is no repository{}",
-                    if at == AdapterAt::Disk { " and no folder here" } else { ": a path of another machine" }
+                    if at == AdapterAt::Disk {
+                        " and no folder here"
+                    } else {
+                        ": a path of another machine"
+                    }
                 );
-                Err(SourceError::MissingMetadata { what: adapter.to_owned(), why })
+                Err(SourceError::MissingMetadata {
+                    what: adapter.to_owned(),
+                    why,
+                })
             }
         }
     }
@@ -119,15 +148,29 @@ fn of_base(error: SourceError, adapter: &str) -> SourceError {
     match error {
         SourceError::NotFound { what, place, hint } => {
             let hint = hint.map_or_else(String::new, |hint| format!("; {hint}"));
-            SourceError::NotFound { what, place, hint: Some(format!("it is {role}{hint}")) }
+            SourceError::NotFound {
+                what,
+                place,
+                hint: Some(format!("it is {role}{hint}")),
+            }
         }
-        SourceError::Gated { repo, access_url, token_given } => {
-            SourceError::Gated { repo: format!("{repo}, {role},"), access_url, token_given }
-        }
-        SourceError::Offline { what, folder } => SourceError::Offline { what: format!("{what}, {role},"), folder },
-        SourceError::MissingMetadata { what, why } => {
-            SourceError::MissingMetadata { what: format!("{what}, {role}"), why }
-        }
+        SourceError::Gated {
+            repo,
+            access_url,
+            token_given,
+        } => SourceError::Gated {
+            repo: format!("{repo}, {role},"),
+            access_url,
+            token_given,
+        },
+        SourceError::Offline { what, folder } => SourceError::Offline {
+            what: format!("{what}, {role},"),
+            folder,
+        },
+        SourceError::MissingMetadata { what, why } => SourceError::MissingMetadata {
+            what: format!("{what}, {role}"),
+            why,
+        },
         other => other,
     }
 }
@@ -140,18 +183,32 @@ mod tests {
     fn a_path_of_another_machine_is_never_opened() {
         let place = |named: &str, at| {
             let is_here = at == AdapterAt::Disk;
-            SourceClient::base_reference("a/lora", named, None, at, is_here).map(|reference| reference.place)
+            SourceClient::base_reference("a/lora", named, None, at, is_here)
+                .map(|reference| reference.place)
         };
-        let hub = Place::Hub { repo: "meta/base".into(), revision: None };
+        let hub = Place::Hub {
+            repo: "meta/base".into(),
+            revision: None,
+        };
         assert_eq!(place("meta/base", AdapterAt::Hub("a/lora")), Ok(hub));
-        assert_eq!(place("/tmp", AdapterAt::Disk), Ok(Place::Path("/tmp".into())));
+        assert_eq!(
+            place("/tmp", AdapterAt::Disk),
+            Ok(Place::Path("/tmp".into()))
+        );
         for named in ["/tmp", "./base", "../x/y", "C:\\models\\base", ""] {
-            let error = place(named, AdapterAt::Hub("a/lora")).expect_err(named).to_string();
+            let error = place(named, AdapterAt::Hub("a/lora"))
+                .expect_err(named)
+                .to_string();
             assert!(error.contains("base_model_name_or_path"), "{error}");
         }
-        let pinned =
-            SourceClient::base_reference("a/lora", "meta/base", Some("v2".into()), AdapterAt::Hub("a/lora"), false)
-                .expect("a reference");
+        let pinned = SourceClient::base_reference(
+            "a/lora",
+            "meta/base",
+            Some("v2".into()),
+            AdapterAt::Hub("a/lora"),
+            false,
+        )
+        .expect("a reference");
         assert_eq!(pinned.name(), "meta/base@v2");
     }
 }

@@ -1,8 +1,8 @@
 //! Bytes as they come in, in memory that returns to the system when it is freed.
 //!
-//! The allocator keeps what a long text took: after the first one of some MiB, glibc takes all others up to 32 MiB from its
-//! heap, and the heap shrinks only where nothing that lives on lies behind the gap. So a long text lies in pages of its
-//! own.
+//! The allocator keeps what a long text took: after the first one of some MiB, glibc takes all
+//! others up to 32 MiB from its heap, and the heap shrinks only where nothing that lives on lies
+//! behind the gap. So a long text lies in pages of its own.
 
 use std::ops::Deref;
 
@@ -27,8 +27,8 @@ impl Buffer {
         Self(Store::Heap(Vec::new()))
     }
 
-    /// An empty buffer with room for `bytes`. Pages take memory once they are written to, so a length from a hostile
-    /// answer takes none by itself; the caller bounds it all the same.
+    /// An empty buffer with room for `bytes`. Pages take memory once they are written to, so a
+    /// length from a hostile answer takes none by itself; the caller bounds it all the same.
     pub(super) fn with_room(bytes: u64) -> Self {
         let mut buffer = Self::new();
         buffer.reserve(usize::try_from(bytes).unwrap_or(0));
@@ -115,6 +115,9 @@ mod tests {
         assert!(matches!(buffer.0, Store::Heap(_)));
         buffer.extend(&[2]);
         assert!(matches!(buffer.0, Store::Pages(..)));
-        assert_eq!((buffer.len(), buffer[MAX_HEAP_BYTES]), (MAX_HEAP_BYTES + 1, 2));
+        assert_eq!(
+            (buffer.len(), buffer[MAX_HEAP_BYTES]),
+            (MAX_HEAP_BYTES + 1, 2)
+        );
     }
 }

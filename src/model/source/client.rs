@@ -110,8 +110,8 @@ pub(super) struct Asked<'a> {
     pub(super) now: SystemTime,
 }
 
-/// What one reading comes to for all who ask with the same token. The Hugging Face cache has no part in it: what that
-/// shows depends on the user.
+/// What one reading comes to for all who ask with the same token. The Hugging Face cache has no
+/// part in it: what that shows depends on the user.
 #[derive(Clone, Debug)]
 pub(super) enum Shared {
     /// The model.
@@ -127,7 +127,9 @@ pub(super) enum Shared {
 impl SourceClient {
     /// A client with nothing known. Opens no connection.
     pub fn new(settings: SourceSettings) -> Self {
-        let disk = settings.cache_folder.map(|folder| Arc::new(DiskCache::new(&folder, settings.cache_bytes)));
+        let disk = settings
+            .cache_folder
+            .map(|folder| Arc::new(DiskCache::new(&folder, settings.cache_bytes)));
         let files = FileThreads::new(FILE_THREADS, settings.file_deadline);
         Self {
             hub: HubClient::new(settings.hub, files.clone()),
@@ -158,7 +160,8 @@ impl SourceClient {
     pub fn measure_cache(&self) {
         if let Some(disk) = self.disk.clone() {
             let place = disk.folder().to_owned();
-            self.files.try_detached(&place, move |access| disk.measure(access));
+            self.files
+                .try_detached(&place, move |access| disk.measure(access));
         }
     }
 
@@ -171,7 +174,8 @@ impl SourceClient {
         self.hub.settings()
     }
 
-    /// This program's own token for the Hub that has `reference`; whether a caller may use it is the caller's to decide.
+    /// This program's own token for the Hub that has `reference`; whether a caller may use it is
+    /// the caller's to decide.
     pub fn own_auth(&self, reference: &ModelReference) -> Auth {
         match &reference.place {
             Place::Hub { repo, .. } => self.hub.settings().endpoint_for(repo).1.cloned().into(),
@@ -181,14 +185,16 @@ impl SourceClient {
 
     /// The model that `reference` names, as `auth` may see it. `now` decides what is fresh.
     ///
-    /// Local places are opened as this process; a daemon must not pass on a path that a client names.
+    /// Local places are opened as this process; a daemon must not pass on a path that a client
+    /// names.
     pub async fn describe(
         &self,
         reference: &ModelReference,
         auth: &Auth,
         now: SystemTime,
     ) -> Result<Described, SourceError> {
-        self.describe_for(&self.own_reader(reference, auth), reference, auth, now).await
+        self.describe_for(&self.own_reader(reference, auth), reference, auth, now)
+            .await
     }
 
     /// As [`SourceClient::describe`], with what the Hugging Face cache has for `reader`.
@@ -201,15 +207,29 @@ impl SourceClient {
     ) -> Result<Described, SourceError> {
         let Place::Hub { repo, revision } = &reference.place else {
             let metadata = self.read(reference, auth, now).await?;
-            return Ok(Described { model: model(&metadata)?, stale: false, requests: 0, origin: Origin::Disk });
+            return Ok(Described {
+                model: model(&metadata)?,
+                stale: false,
+                requests: 0,
+                origin: Origin::Disk,
+            });
         };
         let revision = revision.as_deref().unwrap_or("main");
-        let asked = Asked { repo, revision, file: reference.file.as_deref(), auth, now };
+        let asked = Asked {
+            repo,
+            revision,
+            file: reference.file.as_deref(),
+            auth,
+            now,
+        };
         if let Some(fresh) = self.fresh_in_memory(&asked) {
             return Ok(fresh);
         }
         let reading = Box::pin(self.describe_from_hub(&asked));
-        let shared = self.known.once(&key(&asked, &auth.identity()), reading).await?;
+        let shared = self
+            .known
+            .once(&key(&asked, &auth.identity()), reading)
+            .await?;
         match shared {
             Shared::Described(described) => Ok(described),
             Shared::Unreached { why, requests } => {
@@ -218,40 +238,85 @@ impl SourceClient {
         }
     }
 
-    /// The reader of files for who asks as this program itself does. Of another token it says nothing.
+    /// The reader of files for who asks as this program itself does. Of another token it says
+    /// nothing.
     pub(super) fn own_reader(&self, reference: &ModelReference, auth: &Auth) -> FileReader {
-        if self.own_auth(reference) == *auth { FileReader::Own } else { FileReader::Unknown }
+        if self.own_auth(reference) == *auth {
+            FileReader::Own
+        } else {
+            FileReader::Unknown
+        }
     }
 
-    /// As [`SourceClient::describe`], of what is in memory and fresh; `None` where that is nothing, or the place is local.
-    pub fn at_hand(&self, reference: &ModelReference, auth: &Auth, now: SystemTime) -> Option<Described> {
-        let Place::Hub { repo, revision } = &reference.place else { return None };
+    /// As [`SourceClient::describe`], of what is in memory and fresh; `None` where that is nothing,
+    /// or the place is local.
+    pub fn at_hand(
+        &self,
+        reference: &ModelReference,
+        auth: &Auth,
+        now: SystemTime,
+    ) -> Option<Described> {
+        let Place::Hub { repo, revision } = &reference.place else {
+            return None;
+        };
         let revision = revision.as_deref().unwrap_or("main");
-        self.fresh_in_memory(&Asked { repo, revision, file: reference.file.as_deref(), auth, now })
+        self.fresh_in_memory(&Asked {
+            repo,
+            revision,
+            file: reference.file.as_deref(),
+            auth,
+            now,
+        })
     }
 
-    /// Whether the model is in memory, however old: then the Hub is asked for its revision, and seldom for more.
+    /// Whether the model is in memory, however old: then the Hub is asked for its revision, and
+    /// seldom for more.
     pub fn is_known(&self, reference: &ModelReference, auth: &Auth, now: SystemTime) -> bool {
-        let Place::Hub { repo, revision } = &reference.place else { return false };
+        let Place::Hub { repo, revision } = &reference.place else {
+            return false;
+        };
         let revision = revision.as_deref().unwrap_or("main");
-        self.in_memory(&Asked { repo, revision, file: reference.file.as_deref(), auth, now }).is_some()
+        self.in_memory(&Asked {
+            repo,
+            revision,
+            file: reference.file.as_deref(),
+            auth,
+            now,
+        })
+        .is_some()
     }
 
     /// A known model whose revision was checked lately, or cannot change.
     fn fresh_in_memory(&self, asked: &Asked<'_>) -> Option<Described> {
-        let fresh = |kept: &Kept| cannot_change(asked.revision) || kept.is_fresh(asked.now, self.revalidate_after);
-        let kept = Self::scopes(asked).iter().filter_map(|scope| self.known.get(&key(asked, scope))).find(fresh)?;
-        Some(Described { model: kept.model, stale: kept.stale, requests: 0, origin: Origin::Memory })
+        let fresh = |kept: &Kept| {
+            cannot_change(asked.revision) || kept.is_fresh(asked.now, self.revalidate_after)
+        };
+        let kept = Self::scopes(asked)
+            .iter()
+            .filter_map(|scope| self.known.get(&key(asked, scope)))
+            .find(fresh)?;
+        Some(Described {
+            model: kept.model,
+            stale: kept.stale,
+            requests: 0,
+            origin: Origin::Memory,
+        })
     }
 
     pub(super) fn in_memory(&self, asked: &Asked<'_>) -> Option<Kept> {
-        Self::scopes(asked).iter().find_map(|scope| self.known.get(&key(asked, scope)))
+        Self::scopes(asked)
+            .iter()
+            .find_map(|scope| self.known.get(&key(asked, scope)))
     }
 
     /// Where `asked` may look: what is everyone's, then what is its token's.
     pub(super) fn scopes(asked: &Asked<'_>) -> Vec<String> {
         let identity = asked.auth.identity();
-        if identity == PUBLIC { vec![PUBLIC.into()] } else { vec![PUBLIC.into(), identity] }
+        if identity == PUBLIC {
+            vec![PUBLIC.into()]
+        } else {
+            vec![PUBLIC.into(), identity]
+        }
     }
 
     async fn describe_from_hub(&self, asked: &Asked<'_>) -> Result<Shared, SourceError> {
@@ -260,36 +325,70 @@ impl SourceClient {
             return Ok(Shared::Described(fresh));
         }
         let on_disk = self.on_disk(asked).await;
-        if let Some(kept) = on_disk
-            .as_ref()
-            .filter(|kept| cannot_change(asked.revision) || kept.is_fresh(asked.now, self.revalidate_after))
-        {
+        if let Some(kept) = on_disk.as_ref().filter(|kept| {
+            cannot_change(asked.revision) || kept.is_fresh(asked.now, self.revalidate_after)
+        }) {
             let model = Arc::clone(&kept.model);
-            return Ok(Shared::Described(Described { model, stale: false, requests: 0, origin: Origin::Disk }));
+            return Ok(Shared::Described(Described {
+                model,
+                stale: false,
+                requests: 0,
+                origin: Origin::Disk,
+            }));
         }
 
         let in_memory = self.in_memory(asked);
-        let origin = if in_memory.is_some() { Origin::Memory } else { Origin::Disk };
+        let origin = if in_memory.is_some() {
+            Origin::Memory
+        } else {
+            Origin::Disk
+        };
         let old = in_memory.or(on_disk);
         if self.hub.settings().offline {
             return Ok(match old {
-                Some(old) => Shared::Described(Described { model: old.model, stale: true, requests: 0, origin }),
-                None => Shared::Unreached { why: self.offline(asked), requests: 0 },
+                Some(old) => Shared::Described(Described {
+                    model: old.model,
+                    stale: true,
+                    requests: 0,
+                    origin,
+                }),
+                None => Shared::Unreached {
+                    why: self.offline(asked),
+                    requests: 0,
+                },
             });
         }
 
-        let (outcome, requests) = match self.hub.begin(asked.repo, asked.revision, asked.auth).await {
-            Ok(reading) => (self.ask_hub(asked, &reading, old.as_ref()).await, reading.requests()),
+        let (outcome, requests) = match self.hub.begin(asked.repo, asked.revision, asked.auth).await
+        {
+            Ok(reading) => (
+                self.ask_hub(asked, &reading, old.as_ref()).await,
+                reading.requests(),
+            ),
             Err(error) => (Err(error), 0),
         };
         match (outcome, old) {
-            (Ok(model), _) => Ok(Shared::Described(Described { model, stale: false, requests, origin: Origin::Hub })),
+            (Ok(model), _) => Ok(Shared::Described(Described {
+                model,
+                stale: false,
+                requests,
+                origin: Origin::Hub,
+            })),
             (Err(error), Some(old)) if error.is_transient() => {
                 // One for each question: the warning comes with the daemon's health.
                 tracing::debug!(repo = asked.repo, %error, "a model known from before is given, for the Hub cannot be asked");
-                let kept = Kept { model: Arc::clone(&old.model), checked: asked.now, stale: true };
+                let kept = Kept {
+                    model: Arc::clone(&old.model),
+                    checked: asked.now,
+                    stale: true,
+                };
                 self.known.keep(key(asked, &asked.auth.identity()), kept);
-                Ok(Shared::Described(Described { model: old.model, stale: true, requests, origin }))
+                Ok(Shared::Described(Described {
+                    model: old.model,
+                    stale: true,
+                    requests,
+                    origin,
+                }))
             }
             (Err(why), None) if why.is_transient() => Ok(Shared::Unreached { why, requests }),
             (Err(error), old) => {
@@ -314,20 +413,27 @@ impl SourceClient {
         let found = match old {
             None => reading.revision().await?,
             // There is an answer already: a Hub that is slow is not worth a long wait.
-            Some(_) => timeout(REVALIDATE_WITHIN, reading.revision()).await.unwrap_or_else(|_| {
-                Err(SourceError::HubUnreachable {
-                    url: self.hub.settings().endpoint_for(asked.repo).0.to_string(),
-                    why: "no answer in time".into(),
-                    attempts: reading.requests(),
-                    elapsed: REVALIDATE_WITHIN,
-                })
-            })?,
+            Some(_) => timeout(REVALIDATE_WITHIN, reading.revision())
+                .await
+                .unwrap_or_else(|_| {
+                    Err(SourceError::HubUnreachable {
+                        url: self.hub.settings().endpoint_for(asked.repo).0.to_string(),
+                        why: "no answer in time".into(),
+                        attempts: reading.requests(),
+                        elapsed: REVALIDATE_WITHIN,
+                    })
+                })?,
         };
         let identity = asked.auth.identity();
         // What needed a token is kept for that token alone.
-        let scope = if found.gated || found.private { identity.as_str() } else { PUBLIC };
+        let scope = if found.gated || found.private {
+            identity.as_str()
+        } else {
+            PUBLIC
+        };
         let note = RevisionNote::new(&found.repo, &found.commit, asked.now);
-        // An adapter's commit says nothing of its base model, which may have changed, or been closed, meanwhile.
+        // An adapter's commit says nothing of its base model, which may have changed, or been
+        // closed, meanwhile.
         let same = old
             .filter(|old| old.model.adapter.is_none())
             .filter(|old| old.model.asked().commit.as_deref() == Some(found.commit.as_str()));
@@ -336,19 +442,39 @@ impl SourceClient {
             None => self.read_commit(asked, reading, found, scope).await?,
         };
         // An adapter on a gated model is kept as that one is.
-        let scope = if model.adapter.as_ref().is_some_and(|it| it.base_gated) { identity.as_str() } else { scope };
+        let scope = if model.adapter.as_ref().is_some_and(|it| it.base_gated) {
+            identity.as_str()
+        } else {
+            scope
+        };
         self.keep_note(asked, scope, note).await;
-        self.known.keep(key(asked, scope), Kept { model: Arc::clone(&model), checked: asked.now, stale: false });
+        self.known.keep(
+            key(asked, scope),
+            Kept {
+                model: Arc::clone(&model),
+                checked: asked.now,
+                stale: false,
+            },
+        );
         Ok(model)
     }
 
     pub(super) fn offline(&self, asked: &Asked<'_>) -> SourceError {
-        let folder = self.hub.settings().cache_folder.as_ref().map(|folder| folder.display().to_string());
-        SourceError::Offline { what: format!("{}@{}", asked.repo, asked.revision), folder }
+        let folder = self
+            .hub
+            .settings()
+            .cache_folder
+            .as_ref()
+            .map(|folder| folder.display().to_string());
+        SourceError::Offline {
+            what: format!("{}@{}", asked.repo, asked.revision),
+            folder,
+        }
     }
 }
 
-/// Whether a revision is a whole commit. A shorter run of hex digits may be a branch that looks like one.
+/// Whether a revision is a whole commit. A shorter run of hex digits may be a branch that looks
+/// like one.
 pub(super) fn cannot_change(revision: &str) -> bool {
     revision.len() == 40 && is_commit(revision)
 }

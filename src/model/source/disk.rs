@@ -1,10 +1,12 @@
 //! Metadata on disk, by repository and commit: what was read once is never read again.
 //!
-//! An entry is a bundle, so that it carries its version and its hash; one that is damaged or of another version is
-//! removed and read again from its source. Files appear by renaming, names are hashes, and the longest unused go first
-//! when the folder grows beyond its bound. Entries that a token was needed for are kept under that token's identity.
+//! An entry is a bundle, so that it carries its version and its hash; one that is damaged or of
+//! another version is removed and read again from its source. Files appear by renaming, names are
+//! hashes, and the longest unused go first when the folder grows beyond its bound. Entries that a
+//! token was needed for are kept under that token's identity.
 //!
-//! Everything that takes a [`Disk`] runs on a file thread; unpacking, which takes the processor, does not.
+//! Everything that takes a [`Disk`] runs on a file thread; unpacking, which takes the processor,
+//! does not.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -57,8 +59,15 @@ pub(super) struct RevisionNote {
 
 impl RevisionNote {
     pub(super) fn new(repo: &str, commit: &str, checked: SystemTime) -> Self {
-        let seconds = checked.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        Self { repo: repo.into(), commit: commit.into(), checked_unix_seconds: seconds }
+        let seconds = checked
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        Self {
+            repo: repo.into(),
+            commit: commit.into(),
+            checked_unix_seconds: seconds,
+        }
     }
 
     /// When the Hub last said so.
@@ -69,7 +78,11 @@ impl RevisionNote {
 
 impl DiskCache {
     pub(super) fn new(folder: &Path, max_bytes: u64) -> Self {
-        Self { folder: folder.join(LAYOUT), max_bytes, standing: Mutex::default() }
+        Self {
+            folder: folder.join(LAYOUT),
+            max_bytes,
+            standing: Mutex::default(),
+        }
     }
 
     /// The folder of the entries.
@@ -78,11 +91,19 @@ impl DiskCache {
     }
 
     /// Whether there is an entry of `repo` at `commit`.
-    pub(super) fn has(&self, disk: &Disk, scope: Scope<'_>, repo: &str, commit: &str, file: Option<&str>) -> bool {
+    pub(super) fn has(
+        &self,
+        disk: &Disk,
+        scope: Scope<'_>,
+        repo: &str,
+        commit: &str,
+        file: Option<&str>,
+    ) -> bool {
         disk.exists(&self.path("model", &[scope.0, repo, commit, file.unwrap_or_default()]))
     }
 
-    /// The packed entry of `repo` at `commit`, for [`DiskCache::unpack`]. One that is no plain file is removed.
+    /// The packed entry of `repo` at `commit`, for [`DiskCache::unpack`]. One that is no plain file
+    /// is removed.
     pub(super) fn entry(
         &self,
         disk: &Disk,
@@ -104,7 +125,8 @@ impl DiskCache {
         }
     }
 
-    /// The metadata in an entry, or why it is of no use: [`DiskCache::discard`] removes such an entry.
+    /// The metadata in an entry, or why it is of no use: [`DiskCache::discard`] removes such an
+    /// entry.
     pub(super) fn unpack(packed: &[u8], commit: &str) -> Result<Metadata, String> {
         let metadata = bundle::unpack(packed)?;
         if metadata.identity.commit.as_deref() == Some(commit) {
@@ -115,7 +137,14 @@ impl DiskCache {
     }
 
     /// Marks an entry as used now.
-    pub(super) fn touch(&self, disk: &Disk, scope: Scope<'_>, repo: &str, commit: &str, file: Option<&str>) {
+    pub(super) fn touch(
+        &self,
+        disk: &Disk,
+        scope: Scope<'_>,
+        repo: &str,
+        commit: &str,
+        file: Option<&str>,
+    ) {
         let path = self.path("model", &[scope.0, repo, commit, file.unwrap_or_default()]);
         // A read-only cache is still a cache.
         let _ = disk.touch(&path);
@@ -131,11 +160,15 @@ impl DiskCache {
         file: Option<&str>,
         why: &str,
     ) {
-        drop_damaged(disk, &self.path("model", &[scope.0, repo, commit, file.unwrap_or_default()]), why);
+        drop_damaged(
+            disk,
+            &self.path("model", &[scope.0, repo, commit, file.unwrap_or_default()]),
+            why,
+        );
     }
 
-    /// Keeps `packed`, the metadata of `repo` at `commit` asked for with `file`. A full disk is no reason to fail: the
-    /// cache's health says so.
+    /// Keeps `packed`, the metadata of `repo` at `commit` asked for with `file`. A full disk is no
+    /// reason to fail: the cache's health says so.
     pub(super) fn keep(
         &self,
         disk: &Disk,
@@ -151,13 +184,23 @@ impl DiskCache {
     }
 
     /// What `revision` of `repo` stood for when it was last asked.
-    pub(super) fn note(&self, disk: &Disk, scope: Scope<'_>, repo: &str, revision: &str) -> Option<RevisionNote> {
+    pub(super) fn note(
+        &self,
+        disk: &Disk,
+        scope: Scope<'_>,
+        repo: &str,
+        revision: &str,
+    ) -> Option<RevisionNote> {
         let path = self.path("revision", &[scope.0, repo, revision]);
         if !disk.exists(&path) {
             return None;
         }
-        let read = disk.read(&path, MAX_NOTE_BYTES).map_err(|error| error.to_string());
-        match read.and_then(|bytes| crate::strict_json::from_slice(&bytes).map_err(|error| error.to_string())) {
+        let read = disk
+            .read(&path, MAX_NOTE_BYTES)
+            .map_err(|error| error.to_string());
+        match read.and_then(|bytes| {
+            crate::strict_json::from_slice(&bytes).map_err(|error| error.to_string())
+        }) {
             Ok(note) => Some(note),
             Err(why) => {
                 drop_damaged(disk, &path, &why);
@@ -167,7 +210,14 @@ impl DiskCache {
     }
 
     /// Remembers what `revision` of `repo` (as it was asked for) stands for.
-    pub(super) fn keep_note(&self, disk: &Disk, scope: Scope<'_>, repo: &str, revision: &str, note: &RevisionNote) {
+    pub(super) fn keep_note(
+        &self,
+        disk: &Disk,
+        scope: Scope<'_>,
+        repo: &str,
+        revision: &str,
+        note: &RevisionNote,
+    ) {
         let path = self.path("revision", &[scope.0, repo, revision]);
         if let Ok(bytes) = serde_json::to_vec(note) {
             self.write(disk, &path, &bytes);
@@ -201,7 +251,8 @@ impl DiskCache {
 
     fn write(&self, disk: &Disk, path: &Path, bytes: &[u8]) {
         let trouble = disk.write(path, bytes).err().map(|error| {
-            // Whoever asks for models makes this happen as often as they like: a warning comes with the daemon's health.
+            // Whoever asks for models makes this happen as often as they like: a warning comes with
+            // the daemon's health.
             tracing::debug!(path = %path.display(), %error, "metadata cannot be kept on disk");
             format!("{} cannot be written: {error}", self.folder.display())
         });
@@ -226,7 +277,9 @@ impl DiskCache {
 
     /// When each entry was last used, its length and its path.
     fn entries(&self, disk: &Disk) -> Vec<(SystemTime, u64, PathBuf)> {
-        let entries = disk.list(&self.folder.join("model"), MAX_ENTRIES, |_| true).unwrap_or_default();
+        let entries = disk
+            .list(&self.folder.join("model"), MAX_ENTRIES, |_| true)
+            .unwrap_or_default();
         entries
             .into_iter()
             .filter_map(|entry| {
@@ -280,7 +333,11 @@ mod tests {
             assert_eq!(found(&cache, disk, "public", None), Some(metadata));
             assert_eq!(found(&cache, disk, "other", None), None);
             assert_eq!(found(&cache, disk, "public", Some("x")), None);
-            let note = RevisionNote::new("a/b", COMMIT, SystemTime::UNIX_EPOCH + Duration::from_secs(5));
+            let note = RevisionNote::new(
+                "a/b",
+                COMMIT,
+                SystemTime::UNIX_EPOCH + Duration::from_secs(5),
+            );
             cache.keep_note(disk, PUBLIC, "a/b", "main", &note);
             assert_eq!(cache.note(disk, PUBLIC, "a/b", "main"), Some(note));
             assert_eq!(cache.note(disk, PUBLIC, "a/b", "dev"), None);
@@ -293,7 +350,9 @@ mod tests {
         let (_folder, cache) = cache(1 << 20);
         let work = move |disk: &Disk| {
             keep(&cache, disk, &small("a/b", COMMIT));
-            let mut packed = cache.entry(disk, PUBLIC, "a/b", COMMIT, None).expect("an entry");
+            let mut packed = cache
+                .entry(disk, PUBLIC, "a/b", COMMIT, None)
+                .expect("an entry");
             let middle = packed.len() / 2;
             packed[middle] ^= 0xff;
             let why = DiskCache::unpack(&packed, COMMIT).expect_err("damaged");
@@ -309,8 +368,10 @@ mod tests {
 
         let (_folder, cache) = cache(1 << 20);
         let work = move |disk: &Disk| {
-            let parts: [(&str, &[&str]); 2] =
-                [("model", &["public", "a/b", COMMIT, ""]), ("revision", &["public", "a/b", "main"])];
+            let parts: [(&str, &[&str]); 2] = [
+                ("model", &["public", "a/b", COMMIT, ""]),
+                ("revision", &["public", "a/b", "main"]),
+            ];
             for (kind, parts) in parts {
                 let path = cache.path(kind, parts);
                 fs::create_dir_all(path.parent().expect("a folder")).expect("made");
@@ -329,21 +390,37 @@ mod tests {
         let work = move |disk: &Disk| {
             keep(&cache, disk, &small("a/b", COMMIT));
             assert_eq!(found(&cache, disk, "public", None), None);
-            let size = bundle::pack(&small("a/b", COMMIT)).expect("packed").bytes.len() as u64;
-            let cache = DiskCache { max_bytes: size * 5 / 2, ..cache };
-            assert_eq!(cache.standing(), CacheStanding { bytes: 0, trouble: None });
+            let size = bundle::pack(&small("a/b", COMMIT))
+                .expect("packed")
+                .bytes
+                .len() as u64;
+            let cache = DiskCache {
+                max_bytes: size * 5 / 2,
+                ..cache
+            };
+            assert_eq!(
+                cache.standing(),
+                CacheStanding {
+                    bytes: 0,
+                    trouble: None
+                }
+            );
             for (age, repo) in [(30, "a/1"), (20, "a/2"), (10, "a/3")] {
                 let commit = COMMIT.replace('0', &age.to_string()[..1]);
                 keep(&cache, disk, &small(repo, &commit));
                 let path = cache.path("model", &["public", repo, &commit, ""]);
                 if let Ok(file) = fs::File::options().append(true).open(path) {
                     let modified = SystemTime::now() - Duration::from_secs(age);
-                    file.set_times(fs::FileTimes::new().set_modified(modified)).expect("set");
+                    file.set_times(fs::FileTimes::new().set_modified(modified))
+                        .expect("set");
                 }
             }
             cache.evict(disk);
-            let there =
-                |repo: &str, digit: &str| cache.entry(disk, PUBLIC, repo, &COMMIT.replace('0', digit), None).is_some();
+            let there = |repo: &str, digit: &str| {
+                cache
+                    .entry(disk, PUBLIC, repo, &COMMIT.replace('0', digit), None)
+                    .is_some()
+            };
             assert!(!there("a/1", "3") && there("a/2", "2") && there("a/3", "1"));
             let sizes: u64 = cache.entries(disk).iter().map(|(_, bytes, _)| bytes).sum();
             assert!(cache.standing().bytes == sizes && sizes > 0);

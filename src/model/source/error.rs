@@ -1,7 +1,8 @@
-//! What can go wrong between a reference and its metadata, said with what was tried, on what, and the cure.
+//! What can go wrong between a reference and its metadata, said with what was tried, on what, and
+//! the cure.
 //!
-//! Errors are cloned to everyone who waits for the same answer, so they hold texts and no sources. No token and no signed
-//! URL ever stands in one: addresses are printed without their query.
+//! Errors are cloned to everyone who waits for the same answer, so they hold texts and no sources.
+//! No token and no signed URL ever stands in one: addresses are printed without their query.
 
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
     /// The text is no reference to a model.
-    #[error("{reference:?} is not a model: {why}; write owner/name, owner/name@revision, or a path that exists")]
+    #[error(
+        "{reference:?} is not a model: {why}; write owner/name, owner/name@revision, or a path that exists"
+    )]
     BadReference {
         /// What was asked for.
         reference: String,
@@ -127,9 +130,13 @@ impl SourceError {
         }
     }
 
-    /// Whether the same question may be answered later with nothing changed here; a stale answer is better than this.
+    /// Whether the same question may be answered later with nothing changed here; a stale answer is
+    /// better than this.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::HubUnreachable { .. } | Self::RateLimited { .. } | Self::Offline { .. })
+        matches!(
+            self,
+            Self::HubUnreachable { .. } | Self::RateLimited { .. } | Self::Offline { .. }
+        )
     }
 
     /// How long the Hub asked to wait.
@@ -156,15 +163,24 @@ mod tests {
             gated.to_string(),
             "a/b is gated: no token was given; ask for access at https://huggingface.co/a/b, then set HF_TOKEN"
         );
-        let limited =
-            SourceError::RateLimited { endpoint: "https://hf.co".into(), retry_after: Some(Duration::from_secs(120)) };
-        assert!(limited.to_string().contains("asks to wait 120 s"), "{limited}");
+        let limited = SourceError::RateLimited {
+            endpoint: "https://hf.co".into(),
+            retry_after: Some(Duration::from_secs(120)),
+        };
+        assert!(
+            limited.to_string().contains("asks to wait 120 s"),
+            "{limited}"
+        );
         let down = SourceError::HubUnreachable {
             url: "https://hf.co/api".into(),
             why: "HTTP 503".into(),
             attempts: 3,
             elapsed: Duration::from_millis(2500),
         };
-        assert!(down.to_string().contains("HTTP 503 (tried 3 times in 2s 500ms)"), "{down}");
+        assert!(
+            down.to_string()
+                .contains("HTTP 503 (tried 3 times in 2s 500ms)"),
+            "{down}"
+        );
     }
 }

@@ -1,7 +1,8 @@
-//! The cache that huggingface_hub keeps: `models--owner--name/refs/main` names a commit, `snapshots/<commit>` holds it.
+//! The cache that huggingface_hub keeps: `models--owner--name/refs/main` names a commit,
+//! `snapshots/<commit>` holds it.
 //!
-//! Nothing in it says whether a token was needed for a model. So it is read for those who could read the files themselves,
-//! and to all others it is as if it were not there.
+//! Nothing in it says whether a token was needed for a model. So it is read for those who could
+//! read the files themselves, and to all others it is as if it were not there.
 
 use std::path::{Path, PathBuf};
 
@@ -20,13 +21,21 @@ pub(super) struct Snapshot {
 }
 
 /// Finds `revision` of `repo` below `cache`, for `reader`.
-pub(super) fn find(disk: &Disk, cache: &Path, repo: &str, revision: &str, reader: &FileReader) -> Option<Snapshot> {
+pub(super) fn find(
+    disk: &Disk,
+    cache: &Path,
+    repo: &str,
+    revision: &str,
+    reader: &FileReader,
+) -> Option<Snapshot> {
     let model = cache.join(format!("models--{}", repo.replace('/', "--")));
     let commit = if is_commit(revision) && disk.is_folder(&model.join("snapshots").join(revision)) {
         revision.to_owned()
     } else {
         // Revisions hold no `..` (checked when the reference is read), so the path stays inside.
-        let named = disk.read_text(&model.join("refs").join(revision), MAX_REF_BYTES).ok()?;
+        let named = disk
+            .read_text(&model.join("refs").join(revision), MAX_REF_BYTES)
+            .ok()?;
         named.trim().to_owned()
     };
 
@@ -42,9 +51,17 @@ mod tests {
     use super::*;
     use crate::files;
 
-    fn find(cache: &Path, repo: &'static str, revision: &'static str, reader: &FileReader) -> Option<Snapshot> {
+    fn find(
+        cache: &Path,
+        repo: &'static str,
+        revision: &'static str,
+        reader: &FileReader,
+    ) -> Option<Snapshot> {
         let (root, reader) = (cache.to_owned(), reader.clone());
-        files::wait(cache, move |disk| super::find(disk, &root, repo, revision, &reader)).expect("in time")
+        files::wait(cache, move |disk| {
+            super::find(disk, &root, repo, revision, &reader)
+        })
+        .expect("in time")
     }
 
     #[test]
@@ -59,12 +76,20 @@ mod tests {
         fs::write(model.join("refs/evil"), "../../..").expect("written");
         let own = FileReader::Own;
         for revision in ["main", "pr/1", commit] {
-            assert_eq!(find(cache.path(), "a/b", revision, &own).expect(revision).commit, commit);
+            assert_eq!(
+                find(cache.path(), "a/b", revision, &own)
+                    .expect(revision)
+                    .commit,
+                commit
+            );
         }
         for (repo, revision) in [("a/b", "evil"), ("a/b", "gone"), ("a/c", "main")] {
             assert_eq!(find(cache.path(), repo, revision, &own), None);
         }
-        assert_eq!(find(cache.path(), "a/b", "main", &FileReader::Unknown), None);
+        assert_eq!(
+            find(cache.path(), "a/b", "main", &FileReader::Unknown),
+            None
+        );
     }
 
     #[test]
@@ -74,7 +99,14 @@ mod tests {
         let cache = tempfile::tempdir().expect("a folder");
         let refs = cache.path().join("models--a--b/refs");
         fs::create_dir_all(&refs).expect("made");
-        mknodat(CWD, refs.join("main"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
+        mknodat(
+            CWD,
+            refs.join("main"),
+            FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )
+        .expect("a pipe");
         assert_eq!(find(cache.path(), "a/b", "main", &FileReader::Own), None);
     }
 }

@@ -1,10 +1,12 @@
-//! JSON as model repositories hold it: bounded, and with the `NaN` and `Infinity` that Python's `json` writes.
+//! JSON as model repositories hold it: bounded, and with the `NaN` and `Infinity` that Python's
+//! `json` writes.
 //!
-//! Mamba configurations really say `"time_step_limit": [0.0, Infinity]`. Such words become `null`, for no size depends
-//! on them.
+//! Mamba configurations really say `"time_step_limit": [0.0, Infinity]`. Such words become `null`,
+//! for no size depends on them.
 //!
-//! `[0,0,0]` takes sixteen times its length once it is parsed, `[{"":0}]` ninety times. So the values of a document are
-//! counted before any is built, and the documents of one model have room for so much together and no more.
+//! `[0,0,0]` takes sixteen times its length once it is parsed, `[{"":0}]` ninety times. So the
+//! values of a document are counted before any is built, and the documents of one model have room
+//! for so much together and no more.
 
 use std::fmt;
 
@@ -20,12 +22,13 @@ pub const MAX_DOCUMENT_BYTES: u64 = 8 << 20;
 /// The largest index that is read; that of 100 000 tensors has some 12 MiB.
 pub const MAX_INDEX_BYTES: u64 = 64 << 20;
 
-/// Memory that the documents of one model may take together once they are parsed; real ones take some 100 KiB, and
-/// lists of what each of 40 000 modules is quantised to some 30 MiB.
+/// Memory that the documents of one model may take together once they are parsed; real ones take
+/// some 100 KiB, and lists of what each of 40 000 modules is quantised to some 30 MiB.
 const MAX_PARSED_BYTES: u64 = 48 << 20;
 /// The same of a reading that is nothing to wait for.
 const MAX_SMALL_BYTES: u64 = 4 << 20;
-/// What a name of an index takes at most in addition to its own text, where no other name has its pattern.
+/// What a name of an index takes at most in addition to its own text, where no other name has its
+/// pattern.
 const PAIR_BYTES: u64 = 192;
 /// Tensors that the indices of one model may name together; the largest known names some 280 000.
 const MAX_INDEX_TENSORS: usize = 1 << 19;
@@ -39,7 +42,8 @@ pub enum Refused {
     /// It would take more memory than there is for a model's documents.
     #[error("{0}")]
     TooMuch(String),
-    /// It takes more than what is small, and the reading has not waited for its turn as a large one.
+    /// It takes more than what is small, and the reading has not waited for its turn as a large
+    /// one.
     #[error("it is large")]
     Large,
 }
@@ -55,14 +59,21 @@ pub struct Room {
 
 impl Default for Room {
     fn default() -> Self {
-        Self { parsed_bytes: MAX_PARSED_BYTES, tensors: MAX_INDEX_TENSORS, small_bytes: None }
+        Self {
+            parsed_bytes: MAX_PARSED_BYTES,
+            tensors: MAX_INDEX_TENSORS,
+            small_bytes: None,
+        }
     }
 }
 
 impl Room {
     /// Room for a reading that is small so far.
     pub fn small() -> Self {
-        Self { small_bytes: Some(MAX_SMALL_BYTES), ..Self::default() }
+        Self {
+            small_bytes: Some(MAX_SMALL_BYTES),
+            ..Self::default()
+        }
     }
 
     /// The reading is a large one from now on.
@@ -77,7 +88,9 @@ impl Room {
 
     /// Takes `bytes` off what a small reading may take.
     fn take_small(&mut self, bytes: u64) -> Result<(), Refused> {
-        let Some(left) = self.small_bytes else { return Ok(()) };
+        let Some(left) = self.small_bytes else {
+            return Ok(());
+        };
         self.small_bytes = Some(left.checked_sub(bytes).ok_or(Refused::Large)?);
         Ok(())
     }
@@ -85,16 +98,20 @@ impl Room {
     /// Parses a document, once it is counted that its values have room.
     pub fn document(&mut self, text: &[u8]) -> Result<Value, Refused> {
         match self.parse(text) {
-            Err(Refused::NotJson(why)) => self.parse(&without_python_words(text)).map_err(|second| match second {
-                Refused::NotJson(_) => Refused::NotJson(why),
-                other => other,
-            }),
+            Err(Refused::NotJson(why)) => {
+                self.parse(&without_python_words(text))
+                    .map_err(|second| match second {
+                        Refused::NotJson(_) => Refused::NotJson(why),
+                        other => other,
+                    })
+            }
             taken => taken,
         }
     }
 
     fn parse(&mut self, text: &[u8]) -> Result<Value, Refused> {
-        let not_json = |error: serde_json::Error| Refused::NotJson(format!("it is not JSON: {error}"));
+        let not_json =
+            |error: serde_json::Error| Refused::NotJson(format!("it is not JSON: {error}"));
         let weight: Weight = serde_json::from_slice(text).map_err(not_json)?;
         let Some(left) = self.parsed_bytes.checked_sub(weight.bytes) else {
             return Err(Refused::TooMuch(format!(
@@ -108,15 +125,23 @@ impl Room {
         Ok(value)
     }
 
-    /// Parses an index of shards. A `total_size` that is a whole float counts; any other is left out.
+    /// Parses an index of shards. A `total_size` that is a whole float counts; any other is left
+    /// out.
     pub fn index(&mut self, text: &[u8]) -> Result<Index, Refused> {
         let pairs = text.split(|byte| *byte == b':').count() as u64;
-        self.take_small(pairs.saturating_mul(PAIR_BYTES).saturating_add(text.len() as u64))?;
+        self.take_small(
+            pairs
+                .saturating_mul(PAIR_BYTES)
+                .saturating_add(text.len() as u64),
+        )?;
         let mut deserializer = serde_json::Deserializer::from_slice(text);
         let raw = crate::strict_json::nested::<RawIndex, _>(&mut deserializer)
             .and_then(|raw| deserializer.end().map(|()| raw));
-        let RawIndex { metadata, weight_map } =
-            raw.map_err(|error| Refused::NotJson(format!("it is not an index of weights: {error}")))?;
+        let RawIndex {
+            metadata,
+            weight_map,
+        } = raw
+            .map_err(|error| Refused::NotJson(format!("it is not an index of weights: {error}")))?;
         let Some(left) = self.tensors.checked_sub(weight_map.named) else {
             return Err(Refused::TooMuch(format!(
                 "it names {} tensors; all indices of one model may name {MAX_INDEX_TENSORS}",
@@ -125,12 +150,16 @@ impl Room {
         };
         self.tensors = left;
         let total = metadata.and_then(|metadata| metadata.total_size);
-        Ok(Index { total_bytes: total.and_then(|Total(total)| total), weight_map: weight_map.names })
+        Ok(Index {
+            total_bytes: total.and_then(|Total(total)| total),
+            weight_map: weight_map.names,
+        })
     }
 }
 
-/// How many values a document has, and what they take as [`Value`]s: a vector has room for four values at least, and a
-/// map is a tree whose nodes have room for eleven keys and are half full at worst.
+/// How many values a document has, and what they take as [`Value`]s: a vector has room for four
+/// values at least, and a map is a tree whose nodes have room for eleven keys and are half full at
+/// worst.
 ///
 /// It is read as any value is, and keeps nothing of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -146,13 +175,16 @@ impl Weight {
     /// What an allocator adds to a text.
     const TEXT_BYTES: u64 = 16;
 
-    /// Whether it is no more than what the documents of one model may take; what it is where it is more.
+    /// Whether it is no more than what the documents of one model may take; what it is where it is
+    /// more.
     pub fn within_bounds(self) -> Result<(), String> {
         let (values, bytes) = (self.values, self.bytes);
         if bytes <= MAX_PARSED_BYTES {
             return Ok(());
         }
-        Err(format!("its {values} values take {bytes} bytes of memory; a model may take {MAX_PARSED_BYTES}"))
+        Err(format!(
+            "its {values} values take {bytes} bytes of memory; a model may take {MAX_PARSED_BYTES}"
+        ))
     }
 
     fn of(bytes: u64) -> Self {
@@ -165,7 +197,10 @@ impl Weight {
 
     /// The same with `other` inside.
     fn with(self, other: Self) -> Self {
-        Self { values: self.values + other.values, bytes: self.bytes + other.bytes }
+        Self {
+            values: self.values + other.values,
+            bytes: self.bytes + other.bytes,
+        }
     }
 }
 
@@ -209,7 +244,11 @@ impl<'de> Deserialize<'de> for Weight {
                     all = all.with(item);
                     length += 1;
                 }
-                let room = if length == 0 { 0 } else { length.next_power_of_two().max(4) };
+                let room = if length == 0 {
+                    0
+                } else {
+                    length.next_power_of_two().max(4)
+                };
                 all.bytes += room * Weight::VALUE_BYTES;
                 Ok(all)
             }
@@ -287,7 +326,10 @@ impl<'de> Deserialize<'de> for CountedNames {
                         named += 1;
                     }
                 }
-                Ok(CountedNames { names: names.finish(), named })
+                Ok(CountedNames {
+                    names: names.finish(),
+                    named,
+                })
             }
         }
         deserializer.deserialize_map(Names)
@@ -295,10 +337,17 @@ impl<'de> Deserialize<'de> for CountedNames {
 }
 
 /// An integer, or a float below 2^53 that is one.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked just before")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the range is checked just before"
+)]
 fn whole_number(value: &Value) -> Option<u64> {
-    let float =
-        || value.as_f64().filter(|float| float.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(float));
+    let float = || {
+        value
+            .as_f64()
+            .filter(|float| float.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(float))
+    };
     value.as_u64().or_else(|| float().map(|float| float as u64))
 }
 
@@ -307,8 +356,9 @@ fn without_python_words(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let (mut rest, mut in_string) = (text, false);
     while let Some((&byte, tail)) = rest.split_first() {
-        let word =
-            [&b"-Infinity"[..], b"Infinity", b"NaN"].into_iter().find(|word| !in_string && rest.starts_with(word));
+        let word = [&b"-Infinity"[..], b"Infinity", b"NaN"]
+            .into_iter()
+            .find(|word| !in_string && rest.starts_with(word));
         if let Some(word) = word {
             out.extend_from_slice(b"null");
             rest = &rest[word.len()..];
@@ -347,12 +397,34 @@ mod tests {
     #[test]
     fn values_are_counted_before_they_are_built() {
         let weight = |text: &str| serde_json::from_str::<Weight>(text).expect("JSON");
-        assert_eq!(weight("[0,[],null]"), Weight { values: 4, bytes: 4 * 32 });
-        assert_eq!(weight(r#"{"ab": "cde"}"#), Weight { values: 2, bytes: 640 + 18 + 19 });
+        assert_eq!(
+            weight("[0,[],null]"),
+            Weight {
+                values: 4,
+                bytes: 4 * 32
+            }
+        );
+        assert_eq!(
+            weight(r#"{"ab": "cde"}"#),
+            Weight {
+                values: 2,
+                bytes: 640 + 18 + 19
+            }
+        );
         let hostile = |item: &str, count: usize| format!("[{}]", vec![item; count].join(","));
-        for (item, count) in [("0", 1 << 21), (r#"{"":0}"#, 1 << 17), ("[0]", 1 << 19), (r#""""#, 1 << 21)] {
-            let Err(Refused::TooMuch(why)) = document(hostile(item, count).as_bytes()) else { panic!("{item} taken") };
-            assert!(why.contains(" values take ") && why.contains(&MAX_PARSED_BYTES.to_string()), "{why}");
+        for (item, count) in [
+            ("0", 1 << 21),
+            (r#"{"":0}"#, 1 << 17),
+            ("[0]", 1 << 19),
+            (r#""""#, 1 << 21),
+        ] {
+            let Err(Refused::TooMuch(why)) = document(hostile(item, count).as_bytes()) else {
+                panic!("{item} taken")
+            };
+            assert!(
+                why.contains(" values take ") && why.contains(&MAX_PARSED_BYTES.to_string()),
+                "{why}"
+            );
         }
         document(hostile("0", 1 << 19).as_bytes()).expect("room for a large one");
     }
@@ -362,13 +434,19 @@ mod tests {
         let mut room = Room::default();
         let half = format!("[{}]", vec!["0"; 1 << 20].join(","));
         room.document(half.as_bytes()).expect("the first");
-        assert!(matches!(room.document(half.as_bytes()), Err(Refused::TooMuch(_))));
+        assert!(matches!(
+            room.document(half.as_bytes()),
+            Err(Refused::TooMuch(_))
+        ));
         room.document(b"{}").expect("what was refused took nothing");
     }
 
     #[test]
     fn what_is_not_small_is_taken_by_a_large_reading_alone() {
-        let (document, names) = (format!("[{}]", vec!["0"; 200_000].join(",")), "\"a\":\"f\",".repeat(40_000));
+        let (document, names) = (
+            format!("[{}]", vec!["0"; 200_000].join(",")),
+            "\"a\":\"f\",".repeat(40_000),
+        );
         let index = format!("{{\"weight_map\":{{{names}\"b\":\"f\"}}}}");
         let mut room = Room::small();
         assert_eq!(room.document(document.as_bytes()), Err(Refused::Large));
@@ -384,20 +462,36 @@ mod tests {
     #[test]
     fn indices_name_no_more_tensors_than_any_model_has() {
         let of = |tensors: usize| {
-            let names: Vec<String> = (0..tensors).map(|name| format!(r#""{name:x}":"f""#)).collect();
+            let names: Vec<String> = (0..tensors)
+                .map(|name| format!(r#""{name:x}":"f""#))
+                .collect();
             format!(r#"{{"weight_map":{{{}}}}}"#, names.join(","))
         };
-        let mut room = Room { tensors: 7, ..Room::default() };
-        assert_eq!(room.index(of(5).as_bytes()).expect("room").weight_map.len(), 5);
-        let Err(Refused::TooMuch(why)) = room.index(of(3).as_bytes()) else { panic!("eight of seven") };
+        let mut room = Room {
+            tensors: 7,
+            ..Room::default()
+        };
+        assert_eq!(
+            room.index(of(5).as_bytes()).expect("room").weight_map.len(),
+            5
+        );
+        let Err(Refused::TooMuch(why)) = room.index(of(3).as_bytes()) else {
+            panic!("eight of seven")
+        };
         assert!(why.contains("it names 3 tensors"), "{why}");
-        assert!(matches!(index(of(MAX_INDEX_TENSORS + 1).as_bytes()), Err(Refused::TooMuch(_))));
+        assert!(matches!(
+            index(of(MAX_INDEX_TENSORS + 1).as_bytes()),
+            Err(Refused::TooMuch(_))
+        ));
     }
 
     #[test]
     fn python_words_outside_strings_become_null() {
         let text = br#"{"a": [0.0, Infinity, -Infinity], "b": NaN, "c": "NaN \" Infinity"}"#;
-        assert_eq!(document(text), Ok(json!({"a": [0.0, null, null], "b": null, "c": "NaN \" Infinity"})));
+        assert_eq!(
+            document(text),
+            Ok(json!({"a": [0.0, null, null], "b": null, "c": "NaN \" Infinity"}))
+        );
         assert!(document(b"<html>").is_err());
         assert!(document("[".repeat(10_000).as_bytes()).is_err());
     }
@@ -405,9 +499,12 @@ mod tests {
     #[test]
     fn totals_of_indices() {
         let total = |total: &str| {
-            index(format!(r#"{{"metadata":{{"total_size":{total}}},"weight_map":{{"a":"f"}}}}"#).as_bytes())
-                .expect("an index")
-                .total_bytes
+            index(
+                format!(r#"{{"metadata":{{"total_size":{total}}},"weight_map":{{"a":"f"}}}}"#)
+                    .as_bytes(),
+            )
+            .expect("an index")
+            .total_bytes
         };
         assert_eq!(total("12"), Some(12));
         assert_eq!(total("12.0"), Some(12));
@@ -416,6 +513,11 @@ mod tests {
         assert_eq!(total("1e300"), None);
         assert_eq!(total(r#"[1, {"a": 2}]"#), None);
         assert!(index(br#"{"weight_map":{"a":1}}"#).is_err());
-        assert_eq!(index(br#"{"weight_map":{}}"#).expect("an index").total_bytes, None);
+        assert_eq!(
+            index(br#"{"weight_map":{}}"#)
+                .expect("an index")
+                .total_bytes,
+            None
+        );
     }
 }

@@ -32,16 +32,23 @@ pub(super) struct Kept {
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
 
 impl Kept {
-    /// Whether it may be given without asking the Hub. A clock that went backwards counts as long ago.
+    /// Whether it may be given without asking the Hub. A clock that went backwards counts as long
+    /// ago.
     pub(super) fn is_fresh(&self, now: SystemTime, for_at_most: Duration) -> bool {
-        let for_at_most = if self.stale { for_at_most.min(AFTER_FAILURE) } else { for_at_most };
-        now.duration_since(self.checked).is_ok_and(|age| age < for_at_most)
+        let for_at_most = if self.stale {
+            for_at_most.min(AFTER_FAILURE)
+        } else {
+            for_at_most
+        };
+        now.duration_since(self.checked)
+            .is_ok_and(|age| age < for_at_most)
     }
 }
 
 type Flight<T> = Arc<OnceCell<Result<T, SourceError>>>;
 
-/// Models by key, the longest unused of them forgotten beyond `capacity` or `max_bytes`; and readings under way.
+/// Models by key, the longest unused of them forgotten beyond `capacity` or `max_bytes`; and
+/// readings under way.
 #[derive(Debug)]
 pub(super) struct KnownModels<T> {
     capacity: usize,
@@ -74,7 +81,12 @@ impl Used {
 
 impl<T: Clone> KnownModels<T> {
     pub(super) fn new(capacity: usize, max_bytes: u64) -> Self {
-        Self { capacity: capacity.max(1), max_bytes, kept: Mutex::default(), flights: Mutex::default() }
+        Self {
+            capacity: capacity.max(1),
+            max_bytes,
+            kept: Mutex::default(),
+            flights: Mutex::default(),
+        }
     }
 
     /// The model of `key`, however old.
@@ -95,10 +107,20 @@ impl<T: Clone> KnownModels<T> {
         kept.remove(&key);
         kept.uses += 1;
         kept.bytes = kept.bytes.saturating_add(bytes);
-        let entry = Entry { kept: model, used: kept.uses, bytes };
+        let entry = Entry {
+            kept: model,
+            used: kept.uses,
+            bytes,
+        };
         kept.models.insert(key, entry);
-        while kept.models.len() > 1 && (kept.models.len() > self.capacity || kept.bytes > self.max_bytes) {
-            let Some(oldest) = kept.models.iter().min_by_key(|(_, entry)| entry.used).map(|(key, _)| key.clone())
+        while kept.models.len() > 1
+            && (kept.models.len() > self.capacity || kept.bytes > self.max_bytes)
+        {
+            let Some(oldest) = kept
+                .models
+                .iter()
+                .min_by_key(|(_, entry)| entry.used)
+                .map(|(key, _)| key.clone())
             else {
                 return;
             };
@@ -116,7 +138,8 @@ impl<T: Clone> KnownModels<T> {
         lock(&self.kept).remove(key);
     }
 
-    /// Runs `read` once for all who ask with the same key while it runs; its error is everyone's too.
+    /// Runs `read` once for all who ask with the same key while it runs; its error is everyone's
+    /// too.
     ///
     /// Should the asker who runs it go away, the next one begins again.
     pub(super) async fn once<F>(&self, key: &Key, read: F) -> Result<T, SourceError>
@@ -124,7 +147,11 @@ impl<T: Clone> KnownModels<T> {
         F: Future<Output = Result<T, SourceError>>,
     {
         let flight = Arc::clone(lock(&self.flights).entry(key.clone()).or_default());
-        let landing = Landing { known: self, key, flight: &flight };
+        let landing = Landing {
+            known: self,
+            key,
+            flight: &flight,
+        };
         let result = flight.get_or_init(|| read).await.clone();
         drop(landing);
         result
@@ -141,8 +168,11 @@ struct Landing<'a, T> {
 impl<T> Drop for Landing<'_, T> {
     fn drop(&mut self) {
         let mut flights = lock(&self.known.flights);
-        let same = flights.get(self.key).is_some_and(|flight| Arc::ptr_eq(flight, self.flight));
-        // Two: the list's own and this asker's. More: others still wait, and one of them will begin again.
+        let same = flights
+            .get(self.key)
+            .is_some_and(|flight| Arc::ptr_eq(flight, self.flight));
+        // Two: the list's own and this asker's. More: others still wait, and one of them will begin
+        // again.
         if same && (self.flight.initialized() || Arc::strong_count(self.flight) <= 2) {
             flights.remove(self.key);
         }
@@ -163,11 +193,20 @@ mod tests {
     use crate::model::source::metadata::tests::small;
 
     fn key(repo: &str) -> Key {
-        Key { scope: "public".into(), repo: repo.into(), revision: "main".into(), file: None }
+        Key {
+            scope: "public".into(),
+            repo: repo.into(),
+            revision: "main".into(),
+            file: None,
+        }
     }
 
     fn kept(checked: SystemTime) -> Kept {
-        Kept { model: Arc::new(assemble(&small("a/b", "0123456")).expect("a model")), checked, stale: false }
+        Kept {
+            model: Arc::new(assemble(&small("a/b", "0123456")).expect("a model")),
+            checked,
+            stale: false,
+        }
     }
 
     #[tokio::test]
@@ -222,7 +261,10 @@ mod tests {
         ["a/1", "a/2", "a/2"].into_iter().for_each(keep);
         assert!(there("a/2") && there("a/1"), "the same again takes no more");
         keep("a/3");
-        assert_eq!([there("a/1"), there("a/2"), there("a/3")], [true, false, true]);
+        assert_eq!(
+            [there("a/1"), there("a/2"), there("a/3")],
+            [true, false, true]
+        );
         known.forget(&key("a/1"));
         keep("a/4");
         assert!(there("a/3") && there("a/4"));
@@ -239,9 +281,13 @@ mod tests {
         assert!(kept(then).is_fresh(then + Duration::from_secs(9), limit));
         assert!(!kept(then).is_fresh(then + limit, limit));
         assert!(!kept(then).is_fresh(then - limit, limit));
-        let stale = Kept { stale: true, ..kept(then) };
+        let stale = Kept {
+            stale: true,
+            ..kept(then)
+        };
         assert!(
-            !stale.is_fresh(then + AFTER_FAILURE, AFTER_FAILURE * 9) && stale.is_fresh(then + limit, AFTER_FAILURE)
+            !stale.is_fresh(then + AFTER_FAILURE, AFTER_FAILURE * 9)
+                && stale.is_fresh(then + limit, AFTER_FAILURE)
         );
     }
 }

@@ -1,8 +1,9 @@
 //! Where a model's metadata comes from, and which of its files are *the* weights.
 //!
-//! A [`ModelReference`] names a repository of a Hub or something on this host's disk. Both are read through one narrow
-//! seam (`read::Files`: whole small files, ranges of large ones) into one [`Metadata`], which is what the cache keeps,
-//! a bundle holds and a client sends; [`metadata::assemble()`] makes the [`Model`](super::Model) of it.
+//! A [`ModelReference`] names a repository of a Hub or something on this host's disk. Both are read
+//! through one narrow seam (`read::Files`: whole small files, ranges of large ones) into one
+//! [`Metadata`], which is what the cache keeps, a bundle holds and a client sends;
+//! [`metadata::assemble()`] makes the [`Model`](super::Model) of it.
 
 mod base;
 mod buffer;

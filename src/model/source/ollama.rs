@@ -56,18 +56,31 @@ pub(super) fn find(disk: &Disk, models: &Path, name: &str) -> Result<Pulled, Sou
         why: "Ollama's names are model, model:tag or owner/model:tag".into(),
     })?;
     let path = models.join("manifests").join(manifest);
-    let text = disk.read(&path, MAX_MANIFEST_BYTES).map_err(|error| match error.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => absent("`ollama list` shows what there is"),
-        _ => io(&path, &error),
-    })?;
-    let manifest: Manifest = crate::strict_json::from_slice(&text).map_err(|_| SourceError::MissingMetadata {
-        what: path.display().to_string(),
-        why: "it is not a manifest of Ollama; pull the model again".into(),
-    })?;
-    let mut pulled = Pulled { digest: String::new(), files: Vec::new(), adapters: Vec::new(), parameters: None };
+    let text = disk
+        .read(&path, MAX_MANIFEST_BYTES)
+        .map_err(|error| match error.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory => {
+                absent("`ollama list` shows what there is")
+            }
+            _ => io(&path, &error),
+        })?;
+    let manifest: Manifest =
+        crate::strict_json::from_slice(&text).map_err(|_| SourceError::MissingMetadata {
+            what: path.display().to_string(),
+            why: "it is not a manifest of Ollama; pull the model again".into(),
+        })?;
+    let mut pulled = Pulled {
+        digest: String::new(),
+        files: Vec::new(),
+        adapters: Vec::new(),
+        parameters: None,
+    };
     for layer in manifest.layers {
         // A digest is hex, so it stays inside the folder.
-        let hex = layer.digest.strip_prefix("sha256:").filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let hex = layer
+            .digest
+            .strip_prefix("sha256:")
+            .filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let Some(hex) = hex else { continue };
         let blob = models.join("blobs").join(format!("sha256-{hex}"));
         match layer.media_type.as_str() {
@@ -81,13 +94,20 @@ pub(super) fn find(disk: &Disk, models: &Path, name: &str) -> Result<Pulled, Sou
             _ => {}
         }
     }
-    if pulled.digest.is_empty() { Err(absent("its manifest names no model file")) } else { Ok(pulled) }
+    if pulled.digest.is_empty() {
+        Err(absent("its manifest names no model file"))
+    } else {
+        Ok(pulled)
+    }
 }
 
 /// The Modelfile's parameters as JSON; `None` where they are not there or are none.
 fn parameters(disk: &Disk, blob: &Path) -> Option<Value> {
     let text = disk.read(blob, MAX_MANIFEST_BYTES).ok()?;
-    super::json::Room::default().document(&text).ok().filter(Value::is_object)
+    super::json::Room::default()
+        .document(&text)
+        .ok()
+        .filter(Value::is_object)
 }
 
 /// `registry.ollama.ai/library/llama3.2/3b` of `llama3.2:3b`.
@@ -100,7 +120,9 @@ fn manifest_path(name: &str) -> Option<PathBuf> {
     let legal = |part: &&str| {
         !part.is_empty()
             && !part.starts_with('.')
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+            && part
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
     };
     if !parts.iter().chain([&tag]).all(legal) {
         return None;
@@ -124,9 +146,18 @@ mod tests {
     #[test]
     fn names_become_paths_inside_the_folder() {
         let path = |name| manifest_path(name).map(|path| path.to_string_lossy().into_owned());
-        assert_eq!(path("llama3.2:3b").as_deref(), Some("registry.ollama.ai/library/llama3.2/3b"));
-        assert_eq!(path("me/mine").as_deref(), Some("registry.ollama.ai/me/mine/latest"));
-        assert_eq!(path("hf.co/o/n:Q4_K_M").as_deref(), Some("hf.co/o/n/Q4_K_M"));
+        assert_eq!(
+            path("llama3.2:3b").as_deref(),
+            Some("registry.ollama.ai/library/llama3.2/3b")
+        );
+        assert_eq!(
+            path("me/mine").as_deref(),
+            Some("registry.ollama.ai/me/mine/latest")
+        );
+        assert_eq!(
+            path("hf.co/o/n:Q4_K_M").as_deref(),
+            Some("hf.co/o/n/Q4_K_M")
+        );
         for wrong in ["", "..", "../x", "a/b/c/d", "a:", "a/../b", "x:../../y"] {
             assert_eq!(path(wrong), None, "{wrong}");
         }
@@ -135,7 +166,9 @@ mod tests {
     #[test]
     fn the_manifest_names_the_blobs() {
         let folder = tempfile::tempdir().expect("a folder");
-        let manifests = folder.path().join("manifests/registry.ollama.ai/library/tiny");
+        let manifests = folder
+            .path()
+            .join("manifests/registry.ollama.ai/library/tiny");
         fs::create_dir_all(&manifests).expect("made");
         let layers = r#"{"layers": [{"mediaType": "application/vnd.ollama.image.license", "digest": "sha256:00"},
             {"mediaType": "application/vnd.ollama.image.model", "digest": "sha256:ab12"},
@@ -152,10 +185,19 @@ mod tests {
         assert_eq!(pulled.digest, "ab12");
         assert_eq!(
             pulled.files,
-            [("model.gguf".into(), blobs.join("sha256-ab12")), ("mmproj.gguf".into(), blobs.join("sha256-cd"))]
+            [
+                ("model.gguf".into(), blobs.join("sha256-ab12")),
+                ("mmproj.gguf".into(), blobs.join("sha256-cd"))
+            ]
         );
-        assert_eq!(pulled_as("other").expect_err("absent").reason(), "not_found");
+        assert_eq!(
+            pulled_as("other").expect_err("absent").reason(),
+            "not_found"
+        );
         fs::write(manifests.join("bad"), "{").expect("written");
-        assert_eq!(pulled_as("tiny:bad").expect_err("damaged").reason(), "missing_metadata");
+        assert_eq!(
+            pulled_as("tiny:bad").expect_err("damaged").reason(),
+            "missing_metadata"
+        );
     }
 }

@@ -34,7 +34,13 @@ impl FileReader {
             Self::Own => true,
             Self::Unknown => false,
             Self::User { uid, groups } => {
-                let mut look = Look { disk, uid: *uid, groups, passable: HashMap::new(), seen: 0 };
+                let mut look = Look {
+                    disk,
+                    uid: *uid,
+                    groups,
+                    passable: HashMap::new(),
+                    seen: 0,
+                };
                 look.tree(folder, 0)
             }
         }
@@ -59,7 +65,9 @@ impl Look<'_> {
         if depth > MAX_DEPTH || !self.reaches(folder, READ | ENTER) {
             return false;
         }
-        let Ok(entries) = self.disk.list(folder, MAX_ENTRIES, |_| true) else { return false };
+        let Ok(entries) = self.disk.list(folder, MAX_ENTRIES, |_| true) else {
+            return false;
+        };
         self.seen += entries.len();
         if self.seen > MAX_ENTRIES {
             return false;
@@ -72,10 +80,17 @@ impl Look<'_> {
         })
     }
 
-    /// Whether the user has `wanted` of what `path` leads to, and can enter every folder on the way there.
+    /// Whether the user has `wanted` of what `path` leads to, and can enter every folder on the way
+    /// there.
     fn reaches(&mut self, path: &Path, wanted: u32) -> bool {
-        let Ok(path) = self.disk.canonical(path) else { return false };
-        self.has(&path, wanted) && path.ancestors().skip(1).all(|folder| self.can_enter(folder))
+        let Ok(path) = self.disk.canonical(path) else {
+            return false;
+        };
+        self.has(&path, wanted)
+            && path
+                .ancestors()
+                .skip(1)
+                .all(|folder| self.can_enter(folder))
     }
 
     fn can_enter(&mut self, folder: &Path) -> bool {
@@ -88,7 +103,9 @@ impl Look<'_> {
     }
 
     fn has(&self, path: &Path, wanted: u32) -> bool {
-        let Ok(found) = self.disk.metadata(path) else { return false };
+        let Ok(found) = self.disk.metadata(path) else {
+            return false;
+        };
         if found.uid() != self.uid && self.disk.has_access_list(path) {
             // The bits of the group are the list's mask then, and the list may shut out one user.
             return false;
@@ -96,7 +113,8 @@ impl Look<'_> {
         self.bits(&found) & wanted == wanted
     }
 
-    /// The bits of the one class that the user is of: an owner without a right does not get it as one of the others.
+    /// The bits of the one class that the user is of: an owner without a right does not get it as
+    /// one of the others.
     fn bits(&self, found: &Metadata) -> u32 {
         let class = if found.uid() == self.uid {
             6
@@ -122,7 +140,10 @@ mod tests {
 
     fn may(reader: &FileReader, folder: &Path) -> bool {
         let (reader, folder) = (reader.clone(), folder.to_owned());
-        files::wait(&folder.clone(), move |disk| reader.may_read_all(disk, &folder)).unwrap()
+        files::wait(&folder.clone(), move |disk| {
+            reader.may_read_all(disk, &folder)
+        })
+        .unwrap()
     }
 
     fn set(path: &Path, mode: u32) {
@@ -140,9 +161,18 @@ mod tests {
         fs::write(&blob, "{}").unwrap();
         symlink("../blobs/b", snapshot.join("config.json")).unwrap();
         let found = fs::metadata(&blob).unwrap();
-        let other = FileReader::User { uid: OTHER, groups: vec![OTHER] };
-        let member = FileReader::User { uid: OTHER, groups: vec![OTHER, found.gid()] };
-        let owner = FileReader::User { uid: found.uid(), groups: vec![OTHER] };
+        let other = FileReader::User {
+            uid: OTHER,
+            groups: vec![OTHER],
+        };
+        let member = FileReader::User {
+            uid: OTHER,
+            groups: vec![OTHER, found.gid()],
+        };
+        let owner = FileReader::User {
+            uid: found.uid(),
+            groups: vec![OTHER],
+        };
 
         for (root_mode, blobs_mode, blob_mode, [others, members, owners]) in [
             (0o755, 0o755, 0o644, [true, true, true]),
@@ -159,7 +189,11 @@ mod tests {
             set(&blobs, blobs_mode);
             set(root.path(), root_mode);
             let found = [&other, &member, &owner].map(|reader| may(reader, &snapshot));
-            assert_eq!(found, [others, members, owners], "{root_mode:o} {blobs_mode:o} {blob_mode:o}");
+            assert_eq!(
+                found,
+                [others, members, owners],
+                "{root_mode:o} {blobs_mode:o} {blob_mode:o}"
+            );
             assert!(may(&FileReader::Own, &snapshot) && !may(&FileReader::Unknown, &snapshot));
         }
     }
@@ -173,14 +207,21 @@ mod tests {
         let path = folder.path().join("config.json");
         fs::write(&path, "{}").unwrap();
         set(&path, 0o644);
-        let other = FileReader::User { uid: OTHER, groups: vec![OTHER] };
+        let other = FileReader::User {
+            uid: OTHER,
+            groups: vec![OTHER],
+        };
         assert!(may(&other, folder.path()));
 
         // acl(5): the owner, this one user with no right at all, the group, the mask, all others.
         let mut list = 2_u32.to_le_bytes().to_vec();
-        for (tag, rights, id) in
-            [(1, 6, u32::MAX), (2, 0, OTHER), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 4, u32::MAX)]
-        {
+        for (tag, rights, id) in [
+            (1, 6, u32::MAX),
+            (2, 0, OTHER),
+            (4, 4, u32::MAX),
+            (16, 4, u32::MAX),
+            (32, 4, u32::MAX),
+        ] {
             list.extend([u16::to_le_bytes(tag), u16::to_le_bytes(rights)].concat());
             list.extend(u32::to_le_bytes(id));
         }

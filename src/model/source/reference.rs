@@ -1,4 +1,5 @@
-//! What a person or a client writes for a model: a repository, a revision of it, or something on this host's disk.
+//! What a person or a client writes for a model: a repository, a revision of it, or something on
+//! this host's disk.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,8 @@ const MAX_NAME: usize = 96;
 pub struct ModelReference {
     /// Where it is.
     pub place: Place,
-    /// The one file asked for (`--file`): a path inside the repository or a quantisation's name such as `Q4_K_M`.
+    /// The one file asked for (`--file`): a path inside the repository or a quantisation's name
+    /// such as `Q4_K_M`.
     pub file: Option<String>,
 }
 
@@ -37,14 +39,24 @@ pub enum Place {
 }
 
 impl ModelReference {
-    /// Reads `text` and `--file`. A local path wins if it exists or begins with `.` or `/`; `exists` says what does.
-    pub fn parse(text: &str, file: Option<&str>, exists: impl Fn(&Path) -> bool) -> Result<Self, SourceError> {
+    /// Reads `text` and `--file`. A local path wins if it exists or begins with `.` or `/`;
+    /// `exists` says what does.
+    pub fn parse(
+        text: &str,
+        file: Option<&str>,
+        exists: impl Fn(&Path) -> bool,
+    ) -> Result<Self, SourceError> {
         let refuse = |why: &str| Err(bad(text, why));
         if text.is_empty() || text.len() > MAX_LENGTH || text.chars().any(char::is_control) {
             return refuse("it is empty, too long or holds control characters");
         }
         let file = file.map(|file| checked_file(text, file)).transpose()?;
-        let at = |place| Ok(Self { place, file: file.clone() });
+        let at = |place| {
+            Ok(Self {
+                place,
+                file: file.clone(),
+            })
+        };
         if text.starts_with(['.', '/']) || exists(Path::new(text)) {
             return at(Place::Path(text.into()));
         }
@@ -67,14 +79,23 @@ impl ModelReference {
         if !is_repository(repo) {
             return refuse("neither a repository's name nor a path that exists");
         }
-        at(Place::Hub { repo: repo.into(), revision })
+        at(Place::Hub {
+            repo: repo.into(),
+            revision,
+        })
     }
 
     /// The reference as it would be written again.
     pub fn name(&self) -> String {
         match &self.place {
-            Place::Hub { repo, revision: Some(revision) } => format!("{repo}@{revision}"),
-            Place::Hub { repo, revision: None } => repo.clone(),
+            Place::Hub {
+                repo,
+                revision: Some(revision),
+            } => format!("{repo}@{revision}"),
+            Place::Hub {
+                repo,
+                revision: None,
+            } => repo.clone(),
             Place::Path(path) => path.display().to_string(),
             Place::Ollama(name) => format!("ollama:{name}"),
             Place::LmStudio(name) => format!("lmstudio:{name}"),
@@ -83,21 +104,30 @@ impl ModelReference {
 }
 
 fn bad(reference: &str, why: &str) -> SourceError {
-    SourceError::BadReference { reference: reference.chars().take(200).collect(), why: why.into() }
+    SourceError::BadReference {
+        reference: reference.chars().take(200).collect(),
+        why: why.into(),
+    }
 }
 
 /// A text with a weights file's ending is meant as a path even if there is none.
 fn looks_like_a_file(text: &str) -> bool {
-    let ending = Path::new(text).extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    let ending = Path::new(text)
+        .extension()
+        .and_then(|ending| ending.to_str())
+        .unwrap_or_default();
     ["safetensors", "gguf", "hfmp", "bin", "json"].contains(&ending)
 }
 
-/// The Hub's own rule for names: letters, digits, `-`, `_`, `.`; no `--` or `..`; no `-` or `.` at either end.
+/// The Hub's own rule for names: letters, digits, `-`, `_`, `.`; no `--` or `..`; no `-` or `.` at
+/// either end.
 pub(super) fn is_repository(text: &str) -> bool {
     let part = |part: &str| {
         !part.is_empty()
             && part.len() <= MAX_NAME
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+            && part
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
             && !part.starts_with(['-', '.'])
             && !part.ends_with(['-', '.'])
             && !part.contains("--")
@@ -111,8 +141,18 @@ pub(super) fn is_repository(text: &str) -> bool {
 
 fn checked_revision(text: &str, revision: &str) -> Result<String, SourceError> {
     let legal = |c: char| !c.is_whitespace() && !"?#\\:~^*[".contains(c);
-    let ok = !revision.is_empty() && revision.len() <= 255 && revision.chars().all(legal) && !revision.contains("..");
-    if ok { Ok(revision.into()) } else { Err(bad(text, "what stands behind @ is not a branch, tag or commit")) }
+    let ok = !revision.is_empty()
+        && revision.len() <= 255
+        && revision.chars().all(legal)
+        && !revision.contains("..");
+    if ok {
+        Ok(revision.into())
+    } else {
+        Err(bad(
+            text,
+            "what stands behind @ is not a branch, tag or commit",
+        ))
+    }
 }
 
 /// A file's path may not leave its repository.
@@ -122,11 +162,16 @@ fn checked_file(text: &str, file: &str) -> Result<String, SourceError> {
         && !file.starts_with('/')
         && !file.contains('\\')
         && !file.chars().any(char::is_control)
-        && !file.split('/').any(|part| part.is_empty() || part == "." || part == "..");
+        && !file
+            .split('/')
+            .any(|part| part.is_empty() || part == "." || part == "..");
     if ok {
         Ok(file.into())
     } else {
-        Err(bad(text, "--file wants a path inside the repository, such as model-Q4_K_M.gguf"))
+        Err(bad(
+            text,
+            "--file wants a path inside the repository, such as model-Q4_K_M.gguf",
+        ))
     }
 }
 
@@ -135,28 +180,53 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Place, SourceError> {
-        ModelReference::parse(text, None, |path| path == Path::new("models/here")).map(|reference| reference.place)
+        ModelReference::parse(text, None, |path| path == Path::new("models/here"))
+            .map(|reference| reference.place)
     }
 
     fn hub(repo: &str, revision: Option<&str>) -> Place {
-        Place::Hub { repo: repo.into(), revision: revision.map(Into::into) }
+        Place::Hub {
+            repo: repo.into(),
+            revision: revision.map(Into::into),
+        }
     }
 
     #[test]
     fn repositories_and_revisions() {
         assert_eq!(parse("Qwen/Qwen3-8B"), Ok(hub("Qwen/Qwen3-8B", None)));
-        assert_eq!(parse("a/b.c_d@refs/pr/1"), Ok(hub("a/b.c_d", Some("refs/pr/1"))));
+        assert_eq!(
+            parse("a/b.c_d@refs/pr/1"),
+            Ok(hub("a/b.c_d", Some("refs/pr/1")))
+        );
         assert_eq!(parse("gpt2"), Ok(hub("gpt2", None)));
-        for wrong in ["", "a/b/c", "a//b", "../../etc", "-a/b", "a/b--c", "a b", "a/b@", "a/b@x y", "a/b@../x", "x\n"] {
+        for wrong in [
+            "",
+            "a/b/c",
+            "a//b",
+            "../../etc",
+            "-a/b",
+            "a/b--c",
+            "a b",
+            "a/b@",
+            "a/b@x y",
+            "a/b@../x",
+            "x\n",
+        ] {
             let place = parse(wrong);
-            assert!(!matches!(place, Ok(Place::Hub { .. })), "{wrong}: {place:?}");
+            assert!(
+                !matches!(place, Ok(Place::Hub { .. })),
+                "{wrong}: {place:?}"
+            );
         }
     }
 
     #[test]
     fn a_path_wins_if_it_exists_or_is_written_as_one() {
         assert_eq!(parse("models/here"), Ok(Place::Path("models/here".into())));
-        assert_eq!(parse("./models/there"), Ok(Place::Path("./models/there".into())));
+        assert_eq!(
+            parse("./models/there"),
+            Ok(Place::Path("./models/there".into()))
+        );
         assert_eq!(parse("/m"), Ok(Place::Path("/m".into())));
         assert_eq!(parse("models/there"), Ok(hub("models/there", None)));
         assert!(parse("models/there.gguf").is_err());
@@ -165,8 +235,19 @@ mod tests {
     #[test]
     fn files_stay_inside_their_repository() {
         let file = |file| ModelReference::parse("a/b", Some(file), |_| false);
-        assert_eq!(file("sub/x.gguf").expect("inside").file.as_deref(), Some("sub/x.gguf"));
-        for wrong in ["", "/etc/passwd", "../x", "a/../../x", "a//b", "a\\b", "a\0"] {
+        assert_eq!(
+            file("sub/x.gguf").expect("inside").file.as_deref(),
+            Some("sub/x.gguf")
+        );
+        for wrong in [
+            "",
+            "/etc/passwd",
+            "../x",
+            "a/../../x",
+            "a//b",
+            "a\\b",
+            "a\0",
+        ] {
             assert!(file(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,8 +1,10 @@
-//! What the environment and the configuration say about Hubs, read in one place and passed on as values.
+//! What the environment and the configuration say about Hubs, read in one place and passed on as
+//! values.
 //!
-//! The names are huggingface_hub's own (`constants.py`): `HF_ENDPOINT`, `HF_HUB_OFFLINE`, `HF_TOKEN`, `HF_TOKEN_PATH`,
-//! `HF_HOME`, `HF_HUB_CACHE`; the proxy names are curl's. `SSL_CERT_FILE` and `SSL_CERT_DIR` are read by the TLS library
-//! itself when it loads the system's certificates.
+//! The names are huggingface_hub's own (`constants.py`): `HF_ENDPOINT`, `HF_HUB_OFFLINE`,
+//! `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HOME`, `HF_HUB_CACHE`; the proxy names are curl's.
+//! `SSL_CERT_FILE` and `SSL_CERT_DIR` are read by the TLS library itself when it loads the system's
+//! certificates.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -19,7 +21,8 @@ use crate::files;
 pub struct HubSettings {
     /// The Hub that is asked for all repositories no other is named for.
     pub endpoint: Url,
-    /// Other Hubs by the beginning of the repository's name, the longest match first: `acme/` at a private Hub.
+    /// Other Hubs by the beginning of the repository's name, the longest match first: `acme/` at a
+    /// private Hub.
     pub endpoints: Vec<PrefixEndpoint>,
     /// Whether no network may be used.
     pub offline: bool,
@@ -45,7 +48,11 @@ pub struct LocalFolders {
 impl LocalFolders {
     /// Reads the environment through `variable`.
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
-        let get = |name: &str| variable(name).filter(|value| !value.trim().is_empty()).map(PathBuf::from);
+        let get = |name: &str| {
+            variable(name)
+                .filter(|value| !value.trim().is_empty())
+                .map(PathBuf::from)
+        };
         let in_home = |path: &str| get("HOME").map(|home| home.join(path));
         Self {
             ollama: get("OLLAMA_MODELS").or_else(|| in_home(".ollama/models")),
@@ -109,8 +116,11 @@ impl Default for HubLimits {
 }
 
 impl HubSettings {
-    /// Reads the environment through `variable`, which gives a variable's value; an empty value counts as none.
-    pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Self, SourceError> {
+    /// Reads the environment through `variable`, which gives a variable's value; an empty value
+    /// counts as none.
+    pub fn from_environment(
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, SourceError> {
         let get = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
         let first = |names: &[&str]| names.iter().find_map(|name| get(name));
         let endpoint = get("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
@@ -119,13 +129,16 @@ impl HubSettings {
         Ok(Self {
             endpoint,
             endpoints: Vec::new(),
-            offline: get("HF_HUB_OFFLINE").or_else(|| get("TRANSFORMERS_OFFLINE")).is_some_and(|value| is_true(&value)),
+            offline: get("HF_HUB_OFFLINE")
+                .or_else(|| get("TRANSFORMERS_OFFLINE"))
+                .is_some_and(|value| is_true(&value)),
             token: token(&get, home.as_deref())?,
             cache_folder: first(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"])
                 .map(PathBuf::from)
                 .or_else(|| home.map(|home| home.join("hub"))),
             proxies: Proxies {
-                // Upper-case HTTP_PROXY is left out, as curl does: a CGI server sets it from a request's header.
+                // Upper-case HTTP_PROXY is left out, as curl does: a CGI server sets it from a
+                // request's header.
                 http: get("http_proxy"),
                 https: first(&["https_proxy", "HTTPS_PROXY"]),
                 all: first(&["all_proxy", "ALL_PROXY"]),
@@ -137,7 +150,10 @@ impl HubSettings {
 
     /// The Hub that has `repo`, and the token of this program's own for it.
     pub fn endpoint_for(&self, repo: &str) -> (&Url, Option<&Token>) {
-        let matching = self.endpoints.iter().filter(|other| repo.starts_with(&other.prefix));
+        let matching = self
+            .endpoints
+            .iter()
+            .filter(|other| repo.starts_with(&other.prefix));
         match matching.max_by_key(|other| other.prefix.len()) {
             Some(other) => (&other.endpoint, other.token.as_ref()),
             None => (&self.endpoint, self.token.as_ref()),
@@ -147,31 +163,52 @@ impl HubSettings {
 
 /// An address of a Hub: http or https, no user and no query. `setting` is what the message names.
 pub fn parse_endpoint(setting: &str, text: &str) -> Result<Url, SourceError> {
-    let bad = |why: String| SourceError::BadSetting { name: setting.into(), why };
+    let bad = |why: String| SourceError::BadSetting {
+        name: setting.into(),
+        why,
+    };
     let with_slash = format!("{}/", text.trim().trim_end_matches('/'));
-    let url =
-        Url::parse(&with_slash).map_err(|error| bad(format!("it is not an address ({error}); write https://host")))?;
+    let url = Url::parse(&with_slash).map_err(|error| {
+        bad(format!(
+            "it is not an address ({error}); write https://host"
+        ))
+    })?;
     if !["http", "https"].contains(&url.scheme()) || url.host().is_none() {
-        return Err(bad("it must begin with https:// or http:// and name a host".into()));
+        return Err(bad(
+            "it must begin with https:// or http:// and name a host".into(),
+        ));
     }
     if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
-        return Err(bad("it holds a user, a password or a query; put the token in HF_TOKEN".into()));
+        return Err(bad(
+            "it holds a user, a password or a query; put the token in HF_TOKEN".into(),
+        ));
     }
     Ok(url)
 }
 
-/// The defaults, but for what the user has set: `HF_MEM_PROBE_HUB_BUDGET` for a whole model (`60s`), and huggingface_hub's
-/// own `HF_HUB_DOWNLOAD_TIMEOUT` (seconds) for one answer.
+/// The defaults, but for what the user has set: `HF_MEM_PROBE_HUB_BUDGET` for a whole model
+/// (`60s`), and huggingface_hub's own `HF_HUB_DOWNLOAD_TIMEOUT` (seconds) for one answer.
 fn limits(get: &impl Fn(&str) -> Option<String>) -> Result<HubLimits, SourceError> {
     let mut limits = HubLimits::default();
-    let bad = |name: &str, why: &str| SourceError::BadSetting { name: name.into(), why: why.into() };
+    let bad = |name: &str, why: &str| SourceError::BadSetting {
+        name: name.into(),
+        why: why.into(),
+    };
     if let Some(text) = get("HF_MEM_PROBE_HUB_BUDGET") {
-        let total = humantime::parse_duration(text.trim()).ok().filter(|total| !total.is_zero());
-        limits.total = total.ok_or_else(|| bad("HF_MEM_PROBE_HUB_BUDGET", "not a duration such as 60s"))?;
+        let total = humantime::parse_duration(text.trim())
+            .ok()
+            .filter(|total| !total.is_zero());
+        limits.total =
+            total.ok_or_else(|| bad("HF_MEM_PROBE_HUB_BUDGET", "not a duration such as 60s"))?;
     }
     if let Some(text) = get("HF_HUB_DOWNLOAD_TIMEOUT") {
-        let seconds = text.trim().parse().ok().filter(|seconds| (1..=86_400).contains(seconds));
-        let seconds = seconds.ok_or_else(|| bad("HF_HUB_DOWNLOAD_TIMEOUT", "not a number of seconds"))?;
+        let seconds = text
+            .trim()
+            .parse()
+            .ok()
+            .filter(|seconds| (1..=86_400).contains(seconds));
+        let seconds =
+            seconds.ok_or_else(|| bad("HF_HUB_DOWNLOAD_TIMEOUT", "not a number of seconds"))?;
         limits.attempt = Duration::from_secs(seconds);
     }
     Ok(limits)
@@ -184,8 +221,12 @@ fn home(get: &impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
         .or_else(|| get("HOME").map(|home| Path::new(&home).join(".cache/huggingface")))
 }
 
-/// `HF_TOKEN`, else the file that `HF_TOKEN_PATH` names, else systemd's credential `hf_token`, else the home's `token`.
-fn token(get: &impl Fn(&str) -> Option<String>, home: Option<&Path>) -> Result<Option<Token>, SourceError> {
+/// `HF_TOKEN`, else the file that `HF_TOKEN_PATH` names, else systemd's credential `hf_token`, else
+/// the home's `token`.
+fn token(
+    get: &impl Fn(&str) -> Option<String>,
+    home: Option<&Path>,
+) -> Result<Option<Token>, SourceError> {
     if let Some(token) = get("HF_TOKEN").or_else(|| get("HUGGING_FACE_HUB_TOKEN")) {
         return Ok(Token::new(&token));
     }
@@ -195,7 +236,9 @@ fn token(get: &impl Fn(&str) -> Option<String>, home: Option<&Path>) -> Result<O
     let credential = get("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join("hf_token"));
     let places = [
         get("HF_TOKEN_PATH").map(|path| ("HF_TOKEN_PATH", PathBuf::from(path))),
-        credential.filter(|path| is_there(path)).map(|path| ("CREDENTIALS_DIRECTORY", path)),
+        credential
+            .filter(|path| is_there(path))
+            .map(|path| ("CREDENTIALS_DIRECTORY", path)),
         home.map(|home| ("HF_HOME", home.join("token"))),
     ];
     match places.into_iter().flatten().next() {
@@ -211,13 +254,25 @@ fn token_in(name: &str, path: &Path) -> Result<Option<Token>, SourceError> {
         return Ok(None);
     }
     let file = path.to_owned();
-    match files::try_wait(path, move |disk| disk.read_text(&file, token::MAX_FILE_BYTES)) {
+    match files::try_wait(path, move |disk| {
+        disk.read_text(&file, token::MAX_FILE_BYTES)
+    }) {
         Ok(text) => Ok(Token::new(&text)),
         // No file is no token; nothing is said of a file that is not the asker's to read.
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => Ok(None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::PermissionDenied
+            ) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(SourceError::BadSetting {
             name: name.into(),
-            why: format!("{}: {error}; name a file that holds a token", path.display()),
+            why: format!(
+                "{}: {error}; name a file that holds a token",
+                path.display()
+            ),
         }),
     }
 }
@@ -237,7 +292,10 @@ mod tests {
 
     fn settings(variables: &[(&str, &str)]) -> Result<HubSettings, SourceError> {
         HubSettings::from_environment(|name| {
-            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+            variables
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| (*value).to_owned())
         })
     }
 
@@ -263,17 +321,33 @@ mod tests {
         assert_eq!(settings.cache_folder, Some("/x/hub".into()));
         assert_eq!(settings.proxies.https.as_deref(), Some("http://p:3128"));
         assert_eq!(settings.proxies.http, None);
-        let cache = self::settings(&[("HOME", "/h"), ("HF_HUB_CACHE", "/c")]).expect("settings").cache_folder;
+        let cache = self::settings(&[("HOME", "/h"), ("HF_HUB_CACHE", "/c")])
+            .expect("settings")
+            .cache_folder;
         assert_eq!(cache, Some("/c".into()));
     }
 
     #[test]
     fn limits_are_the_users_own_where_set() {
-        let limits = |variables: &[(&str, &str)]| settings(variables).map(|settings| settings.limits);
-        let set = limits(&[("HF_MEM_PROBE_HUB_BUDGET", "90s"), ("HF_HUB_DOWNLOAD_TIMEOUT", "7")]).expect("limits");
-        assert_eq!((set.total, set.attempt), (Duration::from_secs(90), Duration::from_secs(7)));
-        for wrong in [("HF_MEM_PROBE_HUB_BUDGET", "soon"), ("HF_HUB_DOWNLOAD_TIMEOUT", "0")] {
-            assert_eq!(limits(&[wrong]).expect_err(wrong.0).reason(), "bad_configuration");
+        let limits =
+            |variables: &[(&str, &str)]| settings(variables).map(|settings| settings.limits);
+        let set = limits(&[
+            ("HF_MEM_PROBE_HUB_BUDGET", "90s"),
+            ("HF_HUB_DOWNLOAD_TIMEOUT", "7"),
+        ])
+        .expect("limits");
+        assert_eq!(
+            (set.total, set.attempt),
+            (Duration::from_secs(90), Duration::from_secs(7))
+        );
+        for wrong in [
+            ("HF_MEM_PROBE_HUB_BUDGET", "soon"),
+            ("HF_HUB_DOWNLOAD_TIMEOUT", "0"),
+        ] {
+            assert_eq!(
+                limits(&[wrong]).expect_err(wrong.0).reason(),
+                "bad_configuration"
+            );
         }
     }
 
@@ -286,10 +360,19 @@ mod tests {
         let other = folder.path().join("other");
         let token = |variables: &[(&str, &str)]| settings(variables).expect("settings").token;
         assert_eq!(token(&[("HF_HOME", home)]), Token::new("hf_home"));
-        let named = [("HF_HOME", home), ("HF_TOKEN_PATH", other.to_str().expect("UTF-8"))];
+        let named = [
+            ("HF_HOME", home),
+            ("HF_TOKEN_PATH", other.to_str().expect("UTF-8")),
+        ];
         assert_eq!(token(&named), Token::new("hf_other"));
-        assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN", "hf_env")]), Token::new("hf_env"));
-        assert_eq!(token(&[("HF_HOME", home), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]), None);
+        assert_eq!(
+            token(&[("HF_HOME", home), ("HF_TOKEN", "hf_env")]),
+            Token::new("hf_env")
+        );
+        assert_eq!(
+            token(&[("HF_HOME", home), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]),
+            None
+        );
     }
 
     #[test]
@@ -297,21 +380,32 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let long = folder.path().join("long");
         std::fs::write(&long, "x".repeat(10_000)).expect("written");
-        for (path, why) in
-            [("/dev/zero", "it is a device"), ("/", "it is a folder"), (long.to_str().expect("UTF-8"), "8192")]
-        {
+        for (path, why) in [
+            ("/dev/zero", "it is a device"),
+            ("/", "it is a folder"),
+            (long.to_str().expect("UTF-8"), "8192"),
+        ] {
             let error = settings(&[("HF_TOKEN_PATH", path)]).expect_err(path);
             assert_eq!(error.reason(), "bad_configuration");
             assert!(error.to_string().contains(why), "{error}");
         }
         for path in ["/dev/null", "/nonexistent/token"] {
-            assert_eq!(settings(&[("HF_TOKEN_PATH", path)]).expect(path).token, None);
+            assert_eq!(
+                settings(&[("HF_TOKEN_PATH", path)]).expect(path).token,
+                None
+            );
         }
     }
 
     #[test]
     fn addresses_that_cannot_be_a_hub_are_refused() {
-        for wrong in ["huggingface.co", "ftp://x", "https://user:secret@x", "https://x?y=1", "http://"] {
+        for wrong in [
+            "huggingface.co",
+            "ftp://x",
+            "https://user:secret@x",
+            "https://x?y=1",
+            "http://",
+        ] {
             let error = settings(&[("HF_ENDPOINT", wrong)]).expect_err(wrong);
             assert!(!error.to_string().contains("secret"), "{error}");
         }
@@ -325,9 +419,15 @@ mod tests {
             endpoint: Url::parse(host).expect("an address"),
             token: None,
         };
-        settings.endpoints = vec![endpoint("acme/", "https://one/"), endpoint("acme/x", "https://two/")];
+        settings.endpoints = vec![
+            endpoint("acme/", "https://one/"),
+            endpoint("acme/x", "https://two/"),
+        ];
         assert_eq!(settings.endpoint_for("acme/y").0.as_str(), "https://one/");
-        assert_eq!(settings.endpoint_for("acme/xy"), (&settings.endpoints[1].endpoint, None));
+        assert_eq!(
+            settings.endpoint_for("acme/xy"),
+            (&settings.endpoints[1].endpoint, None)
+        );
         assert_eq!(settings.endpoint_for("a/b").1, settings.token.as_ref());
     }
 }

@@ -1,6 +1,7 @@
 //! What this host's disk holds of a Hub's models: this program's own cache, and huggingface_hub's.
 //!
-//! Every access goes through the file threads. A disk that does not answer is skipped as if nothing were kept there.
+//! Every access goes through the file threads. A disk that does not answer is skipped as if nothing
+//! were kept there.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -31,7 +32,12 @@ struct EntryKey {
 impl EntryKey {
     fn new(scope: &str, repo: &str, commit: &str, file: Option<&str>) -> Self {
         let file = file.map(ToOwned::to_owned);
-        Self { scope: scope.to_owned(), repo: repo.to_owned(), commit: commit.to_owned(), file }
+        Self {
+            scope: scope.to_owned(),
+            repo: repo.to_owned(),
+            commit: commit.to_owned(),
+            file,
+        }
     }
 }
 
@@ -45,7 +51,8 @@ impl SourceClient {
         let place = cache.folder().to_owned();
         let done = self.files.run(&place, move |disk| work(&cache, disk)).await;
         // One for each question: the warning comes with the daemon's health.
-        done.inspect_err(|error| tracing::debug!(%error, "the cache is skipped")).ok()
+        done.inspect_err(|error| tracing::debug!(%error, "the cache is skipped"))
+            .ok()
     }
 
     /// The model of `found`, from the cache or else from the Hub; what the Hub says is kept.
@@ -57,7 +64,9 @@ impl SourceClient {
         scope: &str,
     ) -> Result<Arc<Model>, SourceError> {
         let entry = EntryKey::new(scope, &found.repo, &found.commit, asked.file);
-        let kept = self.kept_on_disk(entry, |metadata| model(&metadata).ok()).await;
+        let kept = self
+            .kept_on_disk(entry, |metadata| model(&metadata).ok())
+            .await;
         if let Some(model) = kept.filter(|model| model.adapter.is_none()) {
             return Ok(model);
         }
@@ -66,15 +75,29 @@ impl SourceClient {
         // An adapter is small, and its base model is a reading of its own.
         let seat = Some(seat).filter(|_| metadata.base_model.is_none());
         let at = AdapterAt::Hub(asked.repo);
-        // Many users may share this reading: nothing that only one of them could read is looked for.
+        // Many users may share this reading: nothing that only one of them could read is looked
+        // for.
         let with_base = self.with_base(metadata, at, &FileReader::Unknown, asked.auth, asked.now);
         let metadata = Box::pin(with_base).await?;
 
         let own = asked.auth.identity();
-        let scope = if metadata.base.as_ref().is_some_and(|base| base.gated) { own.as_str() } else { scope };
-        let commit = metadata.identity.commit.clone().filter(|_| self.disk.is_some() && !metadata.partial);
-        let entry = commit.map(|commit| EntryKey::new(scope, &metadata.identity.repo, &commit, asked.file));
-        let bytes = if seat.as_ref().is_some_and(Seat::is_large) { u64::MAX } else { metadata.work_bytes() };
+        let scope = if metadata.base.as_ref().is_some_and(|base| base.gated) {
+            own.as_str()
+        } else {
+            scope
+        };
+        let commit = metadata
+            .identity
+            .commit
+            .clone()
+            .filter(|_| self.disk.is_some() && !metadata.partial);
+        let entry =
+            commit.map(|commit| EntryKey::new(scope, &metadata.identity.repo, &commit, asked.file));
+        let bytes = if seat.as_ref().is_some_and(Seat::is_large) {
+            u64::MAX
+        } else {
+            metadata.work_bytes()
+        };
         let is_kept = entry.is_some();
         let work = move || (is_kept.then(|| bundle::pack(&metadata)), model(&metadata));
         let (packed, model) = turns::work(bytes, seat, work).await;
@@ -90,7 +113,12 @@ impl SourceClient {
             Err(error) => return tracing::warn!(%error, "metadata cannot be kept"),
         };
         let keep = move |cache: &DiskCache, disk: &Disk| {
-            let EntryKey { scope, repo, commit, file } = &entry;
+            let EntryKey {
+                scope,
+                repo,
+                commit,
+                file,
+            } = &entry;
             cache.keep(disk, Scope(scope), repo, commit, file.as_deref(), &packed);
         };
         // The cache's health says when it could not be kept.
@@ -100,7 +128,9 @@ impl SourceClient {
     /// Remembers on disk which commit a revision stands for.
     pub(super) async fn keep_note(&self, asked: &Asked<'_>, scope: &str, note: RevisionNote) {
         let [scope, repo, revision] = [scope, asked.repo, asked.revision].map(ToOwned::to_owned);
-        let keep = move |cache: &DiskCache, disk: &Disk| cache.keep_note(disk, Scope(&scope), &repo, &revision, &note);
+        let keep = move |cache: &DiskCache, disk: &Disk| {
+            cache.keep_note(disk, Scope(&scope), &repo, &revision, &note)
+        };
         self.on_cache(keep).await;
     }
 
@@ -112,7 +142,12 @@ impl SourceClient {
     ) -> Option<T> {
         let [wanted, read] = [entry.clone(), entry.clone()];
         let is_there = self.on_cache(move |cache, disk| {
-            let EntryKey { scope, repo, commit, file } = &wanted;
+            let EntryKey {
+                scope,
+                repo,
+                commit,
+                file,
+            } = &wanted;
             cache.has(disk, Scope(scope), repo, commit, file.as_deref())
         });
         if !is_there.await? {
@@ -122,7 +157,12 @@ impl SourceClient {
         // It is not known from its length how much it is: few are unpacked at once.
         let turn = turns::loading().await;
         let packed = self.on_cache(move |cache, disk| {
-            let EntryKey { scope, repo, commit, file } = &read;
+            let EntryKey {
+                scope,
+                repo,
+                commit,
+                file,
+            } = &read;
             cache.entry(disk, Scope(scope), repo, commit, file.as_deref())
         });
         let packed = packed.await??;
@@ -134,13 +174,20 @@ impl SourceClient {
         taken.ok().flatten()
     }
 
-    /// Marks an entry as used, or removes it because of `damage`. Waits for neither: a disk that only takes no writes
-    /// must not hold up what was read.
+    /// Marks an entry as used, or removes it because of `damage`. Waits for neither: a disk that
+    /// only takes no writes must not hold up what was read.
     fn note_use(&self, entry: EntryKey, damage: Option<String>) {
-        let Some(cache) = self.disk.clone() else { return };
+        let Some(cache) = self.disk.clone() else {
+            return;
+        };
         let place = cache.folder().to_owned();
         let act = move |disk: &Disk| {
-            let EntryKey { scope, repo, commit, file } = &entry;
+            let EntryKey {
+                scope,
+                repo,
+                commit,
+                file,
+            } = &entry;
             match damage {
                 Some(why) => cache.discard(disk, Scope(scope), repo, commit, file.as_deref(), &why),
                 None => cache.touch(disk, Scope(scope), repo, commit, file.as_deref()),
@@ -149,10 +196,17 @@ impl SourceClient {
         self.files.try_detached(&place, act);
     }
 
-    /// What the disk holds of the revision, with when it was last checked; it is known in memory from then on.
+    /// What the disk holds of the revision, with when it was last checked; it is known in memory
+    /// from then on.
     pub(super) async fn on_disk(&self, asked: &Asked<'_>) -> Option<Kept> {
-        let (scope, model, checked) = self.metadata_on_disk(asked, |metadata| model(&metadata).ok()).await?;
-        let kept = Kept { model, checked, stale: false };
+        let (scope, model, checked) = self
+            .metadata_on_disk(asked, |metadata| model(&metadata).ok())
+            .await?;
+        let kept = Kept {
+            model,
+            checked,
+            stale: false,
+        };
         self.known.keep(key(asked, &scope), kept.clone());
         Some(kept)
     }
@@ -164,7 +218,9 @@ impl SourceClient {
         take: impl Fn(Metadata) -> Option<T> + Clone + Send + 'static,
     ) -> Option<(String, T, SystemTime)> {
         for scope in Self::scopes(asked) {
-            let Some(note) = self.note(asked, &scope).await else { continue };
+            let Some(note) = self.note(asked, &scope).await else {
+                continue;
+            };
             let entry = EntryKey::new(&scope, &note.repo, &note.commit, asked.file);
             if let Some(taken) = self.kept_on_disk(entry, take.clone()).await {
                 return Some((scope, taken, note.checked()));
@@ -179,7 +235,8 @@ impl SourceClient {
             return Some(RevisionNote::new(asked.repo, asked.revision, asked.now));
         }
         let [scope, repo, revision] = [scope, asked.repo, asked.revision].map(ToOwned::to_owned);
-        self.on_cache(move |cache, disk| cache.note(disk, Scope(&scope), &repo, &revision)).await?
+        self.on_cache(move |cache, disk| cache.note(disk, Scope(&scope), &repo, &revision))
+            .await?
     }
 
     /// The model as huggingface_hub's cache has it for `reader`; else `why` the Hub did not answer.
@@ -199,13 +256,25 @@ impl SourceClient {
             Some(Err(error)) => Err(error),
         };
         let described = found.and_then(|metadata| {
-            Ok(Described { model: model(&metadata)?, stale: true, requests, origin: Origin::Disk })
+            Ok(Described {
+                model: model(&metadata)?,
+                stale: true,
+                requests,
+                origin: Origin::Disk,
+            })
         });
         // Without a network the cache is all there is, and what is wrong with it matters.
-        described.map_err(|error| if matches!(why, SourceError::Offline { .. }) { error } else { why })
+        described.map_err(|error| {
+            if matches!(why, SourceError::Offline { .. }) {
+                error
+            } else {
+                why
+            }
+        })
     }
 
-    /// The snapshot that huggingface_hub has downloaded, if it has, and if `reader` could read it too.
+    /// The snapshot that huggingface_hub has downloaded, if it has, and if `reader` could read it
+    /// too.
     pub(super) async fn in_hf_cache(
         &self,
         asked: &Asked<'_>,
@@ -230,6 +299,14 @@ impl SourceClient {
             commit: Some(snapshot.commit),
             file: None,
         };
-        Some(Box::pin(local::metadata(&place, &snapshot.folder, identity, asked.file)).await)
+        Some(
+            Box::pin(local::metadata(
+                &place,
+                &snapshot.folder,
+                identity,
+                asked.file,
+            ))
+            .await,
+        )
     }
 }

@@ -12,7 +12,8 @@ pub(crate) const MAX_FILE_BYTES: u64 = 8192;
 pub struct Token(String);
 
 impl Token {
-    /// The token in `text` without surrounding white space; `None` where nothing remains or a header could not carry it.
+    /// The token in `text` without surrounding white space; `None` where nothing remains or a
+    /// header could not carry it.
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim();
         (!text.is_empty() && text.len() <= 4096 && text.bytes().all(|byte| byte.is_ascii_graphic()))
@@ -26,7 +27,8 @@ impl Token {
 
     /// The value of an `Authorization` header, marked as sensitive so that no library logs it.
     pub(super) fn header(&self) -> Option<reqwest::header::HeaderValue> {
-        let mut value = reqwest::header::HeaderValue::from_str(&format!("Bearer {}", self.0)).ok()?;
+        let mut value =
+            reqwest::header::HeaderValue::from_str(&format!("Bearer {}", self.0)).ok()?;
         value.set_sensitive(true);
         Some(value)
     }
@@ -57,7 +59,8 @@ impl Auth {
         }
     }
 
-    /// What may be written down for it: the first 16 hex digits of the token's SHA-256, or `public`.
+    /// What may be written down for it: the first 16 hex digits of the token's SHA-256, or
+    /// `public`.
     pub fn identity(&self) -> String {
         match self {
             Self::Anonymous => "public".into(),
@@ -75,10 +78,12 @@ impl From<Option<Token>> for Auth {
 /// Bytes as lower-case hex digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 #[cfg(test)]

@@ -1,16 +1,19 @@
-//! What all readings of this process may hold in memory together, and where what is long is worked on.
+//! What all readings of this process may hold in memory together, and where what is long is worked
+//! on.
 //!
-//! Repositories are written by anyone, and questions come at once. So few are read at the same time; what is long and not
-//! yet parsed counts against one bound for all of them; and of readings whose documents or headers are large, one goes on
-//! at a time, beside the others. One that turns out to be large lets go of all that it has, its seat too, and begins again
-//! when its turn comes: who waits for that turn keeps nobody from a seat. Parsing that takes longer than a moment is done on
-//! a thread of its own: the server is one thread.
+//! Repositories are written by anyone, and questions come at once. So few are read at the same
+//! time; what is long and not yet parsed counts against one bound for all of them; and of readings
+//! whose documents or headers are large, one goes on at a time, beside the others. One that turns
+//! out to be large lets go of all that it has, its seat too, and begins again when its turn comes:
+//! who waits for that turn keeps nobody from a seat. Parsing that takes longer than a moment is
+//! done on a thread of its own: the server is one thread.
 
 use std::sync::Arc;
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-/// What is small enough to be no matter, even many times over. Documents of nearly all models are, all together.
+/// What is small enough to be no matter, even many times over. Documents of nearly all models are,
+/// all together.
 pub(super) const SMALL_BYTES: u64 = 1 << 20;
 /// Long texts that are not parsed yet, of all readings together; a longer one takes all of it.
 const UNPARSED_KIB: u32 = 64 << 10;
@@ -27,12 +30,13 @@ static LISTING: Semaphore = Semaphore::const_new(1);
 static READING: Semaphore = Semaphore::const_new(READINGS);
 static LOADING: Semaphore = Semaphore::const_new(LOADS);
 
-/// The right to hold memory; given back where it is dropped. The semaphores are never closed, so `None` is a right that
-/// needs none.
+/// The right to hold memory; given back where it is dropped. The semaphores are never closed, so
+/// `None` is a right that needs none.
 pub(super) type Turn = Option<SemaphorePermit<'static>>;
 
-/// One reading's seat among all others, or the one of the large reading. Whoever works for it on another thread takes a
-/// copy along, so that the seat is kept until that work has ended, even where the asker has left.
+/// One reading's seat among all others, or the one of the large reading. Whoever works for it on
+/// another thread takes a copy along, so that the seat is kept until that work has ended, even
+/// where the asker has left.
 #[derive(Clone, Debug)]
 pub(super) struct Seat(Arc<Held>);
 
@@ -50,17 +54,22 @@ impl Seat {
         Self::new(READING.acquire().await.ok(), false)
     }
 
-    /// Waits for the seat of the large reading. Must not be waited for by who has a seat or [`unparsed`] bytes.
+    /// Waits for the seat of the large reading. Must not be waited for by who has a seat or
+    /// [`unparsed`] bytes.
     pub(super) async fn take_large() -> Self {
         Self::new(LARGE.acquire().await.ok(), true)
     }
 
     fn new(turn: Turn, is_large: bool) -> Self {
-        Self(Arc::new(Held { _turn: turn, is_large, outgrown: Notify::new() }))
+        Self(Arc::new(Held {
+            _turn: turn,
+            is_large,
+            outgrown: Notify::new(),
+        }))
     }
 
-    /// Before `bytes` are held: goes on at once where they are small or this is the large reading. Else it never does,
-    /// and [`Seat::outgrown`] comes back: whoever runs the reading drops it.
+    /// Before `bytes` are held: goes on at once where they are small or this is the large reading.
+    /// Else it never does, and [`Seat::outgrown`] comes back: whoever runs the reading drops it.
     pub(super) async fn hold(&self, bytes: u64) {
         if bytes > SMALL_BYTES && !self.is_large() {
             self.0.outgrown.notify_one();
@@ -79,8 +88,8 @@ impl Seat {
     }
 }
 
-/// Waits for the turn of a long list of files, to be kept for as long as the list is. Must not be waited for by who has a
-/// seat.
+/// Waits for the turn of a long list of files, to be kept for as long as the list is. Must not be
+/// waited for by who has a seat.
 pub(super) async fn long_list() -> Turn {
     LISTING.acquire().await.ok()
 }
@@ -90,11 +99,14 @@ pub(super) async fn unparsed(bytes: u64) -> Turn {
     if bytes <= SMALL_BYTES {
         return None;
     }
-    let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(UNPARSED_KIB);
+    let kib = u32::try_from(bytes.div_ceil(1024))
+        .unwrap_or(u32::MAX)
+        .min(UNPARSED_KIB);
     UNPARSED.acquire_many(kib).await.ok()
 }
 
-/// Does `work` on `bytes`: here where that is brief, else on a thread of its own, which keeps `held` until it is done.
+/// Does `work` on `bytes`: here where that is brief, else on a thread of its own, which keeps
+/// `held` until it is done.
 pub(super) async fn work<T: Send + 'static>(
     bytes: u64,
     held: impl Send + 'static,

@@ -1,9 +1,9 @@
-//! What to change when it does not fit. Every suggestion is a question that differs from the asker's in named changes,
-//! and is planned on what is available: computed, never guessed.
+//! What to change when it does not fit. Every suggestion is a question that differs from the
+//! asker's in named changes, and is planned on what is available: computed, never guessed.
 //!
-//! The order is by harm, least first: a smaller workload than asked, a coarser cache, a slower engine, more devices, another
-//! engine or file, coarser weights, host memory, and at last what others would have to give up. Within that, what fits
-//! comes before what is tight.
+//! The order is by harm, least first: a smaller workload than asked, a coarser cache, a slower
+//! engine, more devices, another engine or file, coarser weights, host memory, and at last what
+//! others would have to give up. Within that, what fits comes before what is tight.
 
 mod constraints;
 mod devices;
@@ -34,13 +34,13 @@ pub struct Advice {
     pub message: String,
     /// What it leads to.
     pub verdict: Verdict,
-    /// Bytes that the model needs less on its devices than the recommended way, or that others give back; zero where the
-    /// change only finds other room.
+    /// Bytes that the model needs less on its devices than the recommended way, or that others give
+    /// back; zero where the change only finds other room.
     pub saves: Bytes,
 }
 
-/// What would make `ask` fit, least harm first; nothing where `plan` says that it fits. `engines` are asked in the order
-/// given; `holders` are processes and leases that could make room.
+/// What would make `ask` fit, least harm first; nothing where `plan` says that it fits. `engines`
+/// are asked in the order given; `holders` are processes and leases that could make room.
 pub fn suggestions<'a>(
     ask: &Ask<'a>,
     here: &'a Availability,
@@ -87,10 +87,19 @@ struct Tried<'t> {
 
 impl<'t> Tried<'t> {
     fn new(ask: &Ask<'t>, here: &'t Availability, plan: &Plan) -> Self {
-        let ranks = plan.recommended.iter().flat_map(|placement| &placement.ranks);
+        let ranks = plan
+            .recommended
+            .iter()
+            .flat_map(|placement| &placement.ranks);
         let required = ranks.map(|rank| rank.required.high).sum();
         let tight_already = plan.verdict() == Verdict::Tight;
-        Self { ask: ask.clone(), here, tight_already, required, advice: Vec::new() }
+        Self {
+            ask: ask.clone(),
+            here,
+            tight_already,
+            required,
+            advice: Vec::new(),
+        }
     }
 
     /// Whether `grade` is better than what there is.
@@ -98,32 +107,43 @@ impl<'t> Tried<'t> {
         grade == Grade::Fits || (grade == Grade::Tight && !self.tight_already)
     }
 
-    /// Grade and need of `proposal` on what is `here`. `None` for a question that the engine refuses, or whose figures leave
-    /// 64 bits: it is no way out.
+    /// Grade and need of `proposal` on what is `here`. `None` for a question that the engine
+    /// refuses, or whose figures leave 64 bits: it is no way out.
     fn grade(&self, proposal: &Proposal<'t>) -> Option<(Grade, Bytes)> {
         let revised = proposal.revise(&self.ask);
         let found = grade(&revised.ask(&self.ask), self.here);
-        found.ok().flatten().map(|(grade, required, _)| (grade, required))
+        found
+            .ok()
+            .flatten()
+            .map(|(grade, required, _)| (grade, required))
     }
 
     /// Whether `proposal` surely fits.
     fn fits(&self, proposal: &Proposal<'t>) -> bool {
-        self.grade(proposal).is_some_and(|(grade, _)| grade == Grade::Fits)
+        self.grade(proposal)
+            .is_some_and(|(grade, _)| grade == Grade::Fits)
     }
 
-    /// The context that the engine would settle for `proposal`; `None` where it refuses the question.
+    /// The context that the engine would settle for `proposal`; `None` where it refuses the
+    /// question.
     fn context_of(&self, proposal: &Proposal<'t>) -> Option<u64> {
         let revised = proposal.revise(&self.ask);
         let ask = revised.ask(&self.ask);
         let ask = ask.settled(self.here);
-        let usable = self.here.devices.iter().find(|device| device.unusable.is_none())?;
+        let usable = self
+            .here
+            .devices
+            .iter()
+            .find(|device| device.unusable.is_none())?;
         let prepared = ask.prepare(&usable.facts).ok()?;
         Some(prepared.workload().context)
     }
 
     /// Plans `proposal` and keeps it if it helps.
     fn propose(&mut self, proposal: &Proposal<'t>) -> bool {
-        let Some((grade, required)) = self.grade(proposal) else { return false };
+        let Some((grade, required)) = self.grade(proposal) else {
+            return false;
+        };
         let saves = self.required.less(required).unwrap_or(Bytes::ZERO);
         self.keep(&proposal.words(), &proposal.message, grade, saves)
     }

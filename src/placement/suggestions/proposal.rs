@@ -1,5 +1,5 @@
-//! A suggested question as data: its words and its plan are both derived from the same changes, so that they cannot
-//! differ.
+//! A suggested question as data: its words and its plan are both derived from the same changes, so
+//! that they cannot differ.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -58,8 +58,14 @@ pub(super) struct Revised<'a> {
 }
 
 impl<'e> Proposal<'e> {
-    pub(super) fn new(changes: impl IntoIterator<Item = Change<'e>>, message: impl Into<String>) -> Self {
-        Self { changes: changes.into_iter().collect(), message: message.into() }
+    pub(super) fn new(
+        changes: impl IntoIterator<Item = Change<'e>>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            changes: changes.into_iter().collect(),
+            message: message.into(),
+        }
     }
 
     /// The proposal with one more change.
@@ -70,7 +76,11 @@ impl<'e> Proposal<'e> {
 
     /// The changes as words: `quantization=fp8 context=8192`.
     pub(super) fn words(&self) -> String {
-        self.changes.iter().map(Change::word).collect::<Vec<_>>().join(" ")
+        self.changes
+            .iter()
+            .map(Change::word)
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     /// `ask` with the changes made.

@@ -11,7 +11,8 @@ use crate::placement::ways::grade;
 
 /// Holders looked at, the largest first: more make for too many sets.
 const HOLDERS: usize = 12;
-/// Memory in use that no process is named for is a holder of its own from here on; below, it is the driver's rounding.
+/// Memory in use that no process is named for is a holder of its own from here on; below, it is the
+/// driver's rounding.
 const UNNAMED: Bytes = Bytes::mib(512);
 /// The largest set that is looked for.
 const SET: usize = 3;
@@ -30,8 +31,8 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// The processes that hold memory by the driver's account, not the desktop; and, device by device, what is in use
-    /// without a process that the driver names for it.
+    /// The processes that hold memory by the driver's account, not the desktop; and, device by
+    /// device, what is in use without a process that the driver names for it.
     pub fn processes(snapshot: &Snapshot) -> Vec<Self> {
         let mut by_pid: BTreeMap<u32, Self> = BTreeMap::new();
         let mut unnamed = Vec::new();
@@ -39,7 +40,9 @@ impl Holder {
             let mut seen = Vec::new();
             let mut rest = device.used_bytes.unwrap_or(Bytes::ZERO);
             for process in &device.processes {
-                let Some(used) = process.used_bytes else { continue };
+                let Some(used) = process.used_bytes else {
+                    continue;
+                };
                 // A process may be listed twice, for compute and for graphics.
                 if seen.contains(&process.pid) {
                     continue;
@@ -55,7 +58,10 @@ impl Holder {
                     frees: BTreeMap::new(),
                     releases: BTreeMap::new(),
                 });
-                *holder.frees.entry(device.facts.uuid.clone()).or_insert(Bytes::ZERO) += used;
+                *holder
+                    .frees
+                    .entry(device.facts.uuid.clone())
+                    .or_insert(Bytes::ZERO) += used;
             }
             if rest >= UNNAMED {
                 unnamed.push(Self {
@@ -80,7 +86,11 @@ impl Holder {
     }
 
     fn bytes(&self) -> Bytes {
-        self.frees.values().chain(self.releases.values()).copied().sum()
+        self.frees
+            .values()
+            .chain(self.releases.values())
+            .copied()
+            .sum()
     }
 }
 
@@ -101,10 +111,18 @@ fn who(process: &Process) -> String {
     who
 }
 
-/// Suggests the smallest set of `holders` that would let it fit; of equally small ones that which gives up least.
+/// Suggests the smallest set of `holders` that would let it fit; of equally small ones that which
+/// gives up least.
 pub(super) fn make(tried: &mut Tried<'_>, holders: &[Holder]) {
-    let mut holders: Vec<&Holder> = holders.iter().filter(|holder| holder.bytes() > Bytes::ZERO).collect();
-    holders.sort_by(|a, b| b.bytes().cmp(&a.bytes()).then_with(|| a.change.cmp(&b.change)));
+    let mut holders: Vec<&Holder> = holders
+        .iter()
+        .filter(|holder| holder.bytes() > Bytes::ZERO)
+        .collect();
+    holders.sort_by(|a, b| {
+        b.bytes()
+            .cmp(&a.bytes())
+            .then_with(|| a.change.cmp(&b.change))
+    });
     holders.truncate(HOLDERS);
     if holders.is_empty() || helpful(tried, &holders).is_none() {
         return;
@@ -113,11 +131,16 @@ pub(super) fn make(tried: &mut Tried<'_>, holders: &[Holder]) {
         let mut sets = sets(&holders, size);
         sets.sort_by_key(|set| set.iter().map(|holder| holder.bytes()).sum::<Bytes>());
         for set in sets {
-            let Some(grade) = helpful(tried, &set) else { continue };
+            let Some(grade) = helpful(tried, &set) else {
+                continue;
+            };
             let change: Vec<&str> = set.iter().map(|holder| holder.change.as_str()).collect();
             let who: Vec<&str> = set.iter().map(|holder| holder.who.as_str()).collect();
             let frees: Bytes = set.iter().map(|holder| holder.bytes()).sum();
-            let message = format!("without {} there is room: {frees} come free", who.join(" and "));
+            let message = format!(
+                "without {} there is room: {frees} come free",
+                who.join(" and ")
+            );
             tried.keep(&change.join(", "), &message, grade, frees);
             return;
         }
@@ -126,13 +149,18 @@ pub(super) fn make(tried: &mut Tried<'_>, holders: &[Holder]) {
 
 /// The grade of the question without `gone`, where that helps.
 fn helpful(tried: &Tried<'_>, gone: &[&Holder]) -> Option<Grade> {
-    let (grade, ..) = grade(&tried.ask, &without(tried.here, gone)).ok().flatten()?;
+    let (grade, ..) = grade(&tried.ask, &without(tried.here, gone))
+        .ok()
+        .flatten()?;
     tried.helps(grade).then_some(grade)
 }
 
 /// `here` if `gone` gave back what they hold.
 fn without(here: &Availability, gone: &[&Holder]) -> Availability {
-    gone.iter().fold(here.clone(), |here, holder| here.after_freeing(&holder.frees).after_releasing(&holder.releases))
+    gone.iter().fold(here.clone(), |here, holder| {
+        here.after_freeing(&holder.frees)
+            .after_releasing(&holder.releases)
+    })
 }
 
 /// Every set of `size` of `holders`.
@@ -142,11 +170,15 @@ fn sets<'h>(holders: &[&'h Holder], size: usize) -> Vec<Vec<&'h Holder>> {
         found = found
             .into_iter()
             .flat_map(|(from, set)| {
-                holders.iter().enumerate().skip(from).map(move |(at, holder)| {
-                    let mut larger = set.clone();
-                    larger.push(*holder);
-                    (at + 1, larger)
-                })
+                holders
+                    .iter()
+                    .enumerate()
+                    .skip(from)
+                    .map(move |(at, holder)| {
+                        let mut larger = set.clone();
+                        larger.push(*holder);
+                        (at + 1, larger)
+                    })
             })
             .collect();
     }

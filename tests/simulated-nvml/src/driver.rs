@@ -14,7 +14,10 @@ pub fn library_path() -> io::Result<PathBuf> {
     let folders = executable.ancestors().skip(1).take(3);
     let mut places = folders.flat_map(|folder| [folder.join(name), folder.join("deps").join(name)]);
     places.find(|path| path.is_file()).ok_or_else(|| {
-        let message = format!("{name} is neither beside {} nor in deps/ there", executable.display());
+        let message = format!(
+            "{name} is neither beside {} nor in deps/ there",
+            executable.display()
+        );
         io::Error::new(io::ErrorKind::NotFound, message)
     })
 }
@@ -32,13 +35,21 @@ impl SimulatedDriver {
         Self::install_without(directory, scenario, &[])
     }
 
-    /// As [`Self::install`], with `symbols` truly missing from the copy, as in the library of an old driver.
-    pub fn install_without(directory: &Path, scenario: &Scenario, symbols: &[&str]) -> io::Result<Self> {
+    /// As [`Self::install`], with `symbols` truly missing from the copy, as in the library of an
+    /// old driver.
+    pub fn install_without(
+        directory: &Path,
+        scenario: &Scenario,
+        symbols: &[&str],
+    ) -> io::Result<Self> {
         let mut image = fs::read(library_path()?)?;
         for symbol in symbols {
             hide(&mut image, symbol)?;
         }
-        let driver = Self { directory: directory.to_owned(), library: directory.join("libnvidia-ml.so.1") };
+        let driver = Self {
+            directory: directory.to_owned(),
+            library: directory.join("libnvidia-ml.so.1"),
+        };
         driver.set(scenario)?;
         fs::write(&driver.library, image)?;
         Ok(driver)
@@ -65,7 +76,8 @@ impl SimulatedDriver {
         }
     }
 
-    /// Waits until a call of `symbol` hangs, or has hung, by a [`crate::Fault::hang`] of this driver's scenarios.
+    /// Waits until a call of `symbol` hangs, or has hung, by a [`crate::Fault::hang`] of this
+    /// driver's scenarios.
     ///
     /// # Errors
     /// None did within `limit`.
@@ -73,7 +85,8 @@ impl SimulatedDriver {
         self.until("hung", symbol, limit)
     }
 
-    /// Waits until a call of `symbol` has failed by a [`crate::Fault::code`] of this driver's scenarios.
+    /// Waits until a call of `symbol` has failed by a [`crate::Fault::code`] of this driver's
+    /// scenarios.
     ///
     /// # Errors
     /// None did within `limit`.
@@ -82,10 +95,16 @@ impl SimulatedDriver {
     }
 
     fn until(&self, what: &str, symbol: &str, limit: Duration) -> io::Result<()> {
-        let (sign, begun) = (self.directory.join(format!("{what}-{symbol}")), Instant::now());
+        let (sign, begun) = (
+            self.directory.join(format!("{what}-{symbol}")),
+            Instant::now(),
+        );
         while !sign.exists() {
             if begun.elapsed() > limit {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, format!("no call of {symbol} has {what}")));
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("no call of {symbol} has {what}"),
+                ));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -93,7 +112,8 @@ impl SimulatedDriver {
     }
 }
 
-/// Renames a symbol in the image's string table, so that a look-up by its name and hash finds nothing.
+/// Renames a symbol in the image's string table, so that a look-up by its name and hash finds
+/// nothing.
 fn hide(image: &mut [u8], symbol: &str) -> io::Result<()> {
     let wanted: Vec<u8> = [b"\0", symbol.as_bytes(), b"\0"].concat();
     let mut hidden = false;
@@ -103,6 +123,11 @@ fn hide(image: &mut [u8], symbol: &str) -> io::Result<()> {
             hidden = true;
         }
     }
-    let missing = || io::Error::new(io::ErrorKind::NotFound, format!("the library has no symbol {symbol}"));
+    let missing = || {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("the library has no symbol {symbol}"),
+        )
+    };
     hidden.then_some(()).ok_or_else(missing)
 }

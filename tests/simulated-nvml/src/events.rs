@@ -1,6 +1,8 @@
-//! The exported event calls: XIDs that a scenario appends are delivered to the sets that registered their GPU.
+//! The exported event calls: XIDs that a scenario appends are delivered to the sets that registered
+//! their GPU.
 //!
-//! Safety of every function here: as in NVML, pointers must be valid for the writes that `nvml.h` names.
+//! Safety of every function here: as in NVML, pointers must be valid for the writes that `nvml.h`
+//! names.
 #![allow(non_snake_case, clippy::missing_safety_doc, missing_docs)]
 
 use std::collections::BTreeMap;
@@ -22,7 +24,9 @@ pub unsafe extern "C" fn nvmlEventSetCreate(set: *mut EventSet) -> Return {
         let number = machine(|machine| {
             machine.next_event_set += 1;
             machine.statistics.open_event_sets += 1;
-            machine.event_sets.insert(machine.next_event_set, BTreeMap::new());
+            machine
+                .event_sets
+                .insert(machine.next_event_set, BTreeMap::new());
             machine.next_event_set
         });
         put(set, std::ptr::without_provenance_mut(number))
@@ -41,14 +45,21 @@ pub unsafe extern "C" fn nvmlEventSetFree(set: EventSet) -> Return {
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceRegisterEvents(device: Handle, types: c_ulonglong, set: EventSet) -> Return {
+pub unsafe extern "C" fn nvmlDeviceRegisterEvents(
+    device: Handle,
+    types: c_ulonglong,
+    set: EventSet,
+) -> Return {
     device_call("nvmlDeviceRegisterEvents", device, |scenario, target| {
         if types & !XID != 0 {
             return Err(codes::NOT_SUPPORTED);
         }
         let gpu = target.gpu(scenario)?;
         machine(|machine| {
-            let set = machine.event_sets.get_mut(&set.addr()).ok_or(codes::INVALID_ARGUMENT)?;
+            let set = machine
+                .event_sets
+                .get_mut(&set.addr())
+                .ok_or(codes::INVALID_ARGUMENT)?;
             set.insert(gpu.uuid.clone(), gpu.events.len());
             Ok(())
         })
@@ -56,13 +67,21 @@ pub unsafe extern "C" fn nvmlDeviceRegisterEvents(device: Handle, types: c_ulong
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetSupportedEventTypes(device: Handle, types: *mut c_ulonglong) -> Return {
-    device_call("nvmlDeviceGetSupportedEventTypes", device, |_, _| put(types, XID))
+pub unsafe extern "C" fn nvmlDeviceGetSupportedEventTypes(
+    device: Handle,
+    types: *mut c_ulonglong,
+) -> Return {
+    device_call("nvmlDeviceGetSupportedEventTypes", device, |_, _| {
+        put(types, XID)
+    })
 }
 
 fn next_event(scenario: &Scenario, set: EventSet) -> Result<Option<EventData>, Return> {
     machine(|machine| {
-        let cursors = machine.event_sets.get_mut(&set.addr()).ok_or(codes::INVALID_ARGUMENT)?;
+        let cursors = machine
+            .event_sets
+            .get_mut(&set.addr())
+            .ok_or(codes::INVALID_ARGUMENT)?;
         let found = scenario.devices.iter().find_map(|gpu| {
             let delivered = cursors.get_mut(&gpu.uuid)?;
             let event = gpu.events.get(*delivered)?;
@@ -80,7 +99,11 @@ fn next_event(scenario: &Scenario, set: EventSet) -> Result<Option<EventData>, R
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlEventSetWait_v2(set: EventSet, data: *mut EventData, timeout_ms: c_uint) -> Return {
+pub unsafe extern "C" fn nvmlEventSetWait_v2(
+    set: EventSet,
+    data: *mut EventData,
+    timeout_ms: c_uint,
+) -> Return {
     let until = Instant::now() + Duration::from_millis(u64::from(timeout_ms));
     loop {
         let mut event = None;

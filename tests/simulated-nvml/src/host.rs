@@ -1,4 +1,5 @@
-//! A host's `/proc`, `/sys` and `/etc` in a directory of the test's, as far as reading devices looks at them.
+//! A host's `/proc`, `/sys` and `/etc` in a directory of the test's, as far as reading devices
+//! looks at them.
 
 use std::fs;
 use std::io::Result;
@@ -13,10 +14,18 @@ pub struct FakeHost {
 impl FakeHost {
     /// A host with 128 GiB of memory, most of it available, and two users, `root` and `ann` (1000).
     pub fn new(root: &Path) -> Result<Self> {
-        let host = Self { root: root.to_owned() };
+        let host = Self {
+            root: root.to_owned(),
+        };
         host.memory(134_217_728, 125_829_120)?;
-        host.write("etc/passwd", "root:x:0:0:root:/root:/bin/bash\nann:x:1000:1000::/home/ann:/bin/bash\n")?;
-        host.write("proc/driver/nvidia/version", "NVRM version: NVIDIA UNIX x86_64 Kernel Module  590.44.01\n")?;
+        host.write(
+            "etc/passwd",
+            "root:x:0:0:root:/root:/bin/bash\nann:x:1000:1000::/home/ann:/bin/bash\n",
+        )?;
+        host.write(
+            "proc/driver/nvidia/version",
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  590.44.01\n",
+        )?;
         Ok(host)
     }
 
@@ -34,26 +43,43 @@ impl FakeHost {
         fs::write(path, text)
     }
 
-    /// Sets `MemTotal` and `MemAvailable`; `MemFree` is small, as on a host that has run for a while.
+    /// Sets `MemTotal` and `MemAvailable`; `MemFree` is small, as on a host that has run for a
+    /// while.
     pub fn memory(&self, total_kib: u64, available_kib: u64) -> Result<()> {
-        let text = format!("MemTotal: {total_kib} kB\nMemFree: 3040870 kB\nMemAvailable: {available_kib} kB\n");
+        let text = format!(
+            "MemTotal: {total_kib} kB\nMemFree: 3040870 kB\nMemAvailable: {available_kib} kB\n"
+        );
         self.write("proc/meminfo", &text)
     }
 
     /// Adds a process.
     pub fn process(&self, pid: u32, name: &str, uid: u32, cgroup: &str) -> Result<()> {
         self.write(&format!("proc/{pid}/comm"), &format!("{name}\n"))?;
-        self.write(&format!("proc/{pid}/status"), &format!("Name:\t{name}\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n"))?;
+        self.write(
+            &format!("proc/{pid}/status"),
+            &format!("Name:\t{name}\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n"),
+        )?;
         self.write(&format!("proc/{pid}/cgroup"), &format!("0::{cgroup}\n"))?;
-        let stat = format!("{pid} ({name}) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {} 0 0", u64::from(pid) * 10);
+        let stat = format!(
+            "{pid} ({name}) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {} 0 0",
+            u64::from(pid) * 10
+        );
         self.write(&format!("proc/{pid}/stat"), &stat)
     }
 
     /// Adds a GPU of the kernel module, awake or suspended.
     pub fn gpu(&self, bus_id: &str, model: &str, uuid: &str, runtime_status: &str) -> Result<()> {
-        let text = format!("Model: \t\t {model}\nIRQ:   \t\t 16\nGPU UUID: \t {uuid}\nBus Type: \t PCIe\n");
-        self.write(&format!("proc/driver/nvidia/gpus/{bus_id}/information"), &text)?;
-        self.write(&format!("sys/bus/pci/devices/{bus_id}/power/runtime_status"), &format!("{runtime_status}\n"))?;
+        let text = format!(
+            "Model: \t\t {model}\nIRQ:   \t\t 16\nGPU UUID: \t {uuid}\nBus Type: \t PCIe\n"
+        );
+        self.write(
+            &format!("proc/driver/nvidia/gpus/{bus_id}/information"),
+            &text,
+        )?;
+        self.write(
+            &format!("sys/bus/pci/devices/{bus_id}/power/runtime_status"),
+            &format!("{runtime_status}\n"),
+        )?;
         self.write(&format!("sys/bus/pci/devices/{bus_id}/numa_node"), "1\n")
     }
 }

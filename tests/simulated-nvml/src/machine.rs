@@ -1,4 +1,5 @@
-//! The state inside the loaded library: the scenario in force, handles, the init count, and the gates that every call passes.
+//! The state inside the loaded library: the scenario in force, handles, the init count, and the
+//! gates that every call passes.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_void};
@@ -14,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::abi::{Handle, Return, SymbolInfo, dladdr};
 use crate::scenario::{Fault, Gpu, MigInstance, Scenario, codes};
 
-/// What the library counted; written beside the scenario as `statistics.json` on each init and shutdown.
+/// What the library counted; written beside the scenario as `statistics.json` on each init and
+/// shutdown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statistics {
     /// Successful inits.
@@ -69,30 +71,48 @@ fn scenario_path() -> &'static PathBuf {
 
 /// The machine, for a short look.
 pub fn machine<T>(look: impl FnOnce(&mut Machine) -> T) -> T {
-    let mut guard: MutexGuard<'_, Option<Machine>> = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut guard: MutexGuard<'_, Option<Machine>> =
+        MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     look(guard.get_or_insert_with(Machine::loaded))
 }
 
-/// Gives back all that the library holds: after the last shutdown it may be unloaded, and its statics with it.
+/// Gives back all that the library holds: after the last shutdown it may be unloaded, and its
+/// statics with it.
 pub fn forget() {
-    MACHINE.lock().unwrap_or_else(PoisonError::into_inner).take();
+    MACHINE
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
 }
 
 impl Machine {
-    /// The state of a library just loaded. An earlier load may have been unloaded by the last shutdown, and its counts
-    /// with it; they go on from where it wrote them.
+    /// The state of a library just loaded. An earlier load may have been unloaded by the last
+    /// shutdown, and its counts with it; they go on from where it wrote them.
     fn loaded() -> Self {
         let written = fs::read(scenario_path().with_file_name("statistics.json")).ok();
-        let statistics = written.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-        Self { statistics, ..Self::default() }
+        let statistics = written
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or_default();
+        Self {
+            statistics,
+            ..Self::default()
+        }
     }
 
     fn scenario(&mut self) -> Arc<Scenario> {
         let path = scenario_path();
         if let Ok(meta) = fs::metadata(path) {
-            let identity = (meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec());
+            let identity = (
+                meta.dev(),
+                meta.ino(),
+                meta.size(),
+                meta.mtime(),
+                meta.mtime_nsec(),
+            );
             if self.identity != Some(identity)
-                && let Some(scenario) = fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok())
+                && let Some(scenario) = fs::read(path)
+                    .ok()
+                    .and_then(|text| serde_json::from_slice(&text).ok())
             {
                 self.identity = Some(identity);
                 self.scenario = Arc::new(scenario);
@@ -103,15 +123,22 @@ impl Machine {
 
     /// The handle of a UUID.
     pub fn handle(&mut self, uuid: &str) -> Handle {
-        let place = self.handles.iter().position(|known| known == uuid).unwrap_or_else(|| {
-            self.handles.push(uuid.to_owned());
-            self.handles.len() - 1
-        });
+        let place = self
+            .handles
+            .iter()
+            .position(|known| known == uuid)
+            .unwrap_or_else(|| {
+                self.handles.push(uuid.to_owned());
+                self.handles.len() - 1
+            });
         std::ptr::without_provenance_mut(place + 1)
     }
 
     fn uuid(&self, handle: Handle) -> Option<String> {
-        handle.addr().checked_sub(1).and_then(|place| self.handles.get(place).cloned())
+        handle
+            .addr()
+            .checked_sub(1)
+            .and_then(|place| self.handles.get(place).cloned())
     }
 
     /// Writes the counters where a test can read them.
@@ -141,31 +168,45 @@ impl Target {
     }
 
     pub fn instance<'a>(&self, scenario: &'a Scenario) -> Result<Option<&'a MigInstance>, Return> {
-        let Self::Mig(_, slot) = self else { return Ok(None) };
+        let Self::Mig(_, slot) = self else {
+            return Ok(None);
+        };
         let mig = self.gpu(scenario)?.mig.as_ref().ok_or(codes::NOT_FOUND)?;
-        mig.slots.get(*slot).and_then(Option::as_ref).map(Some).ok_or(codes::NOT_FOUND)
+        mig.slots
+            .get(*slot)
+            .and_then(Option::as_ref)
+            .map(Some)
+            .ok_or(codes::NOT_FOUND)
     }
 }
 
 fn find(scenario: &Scenario, uuid: &str) -> Option<Target> {
-    scenario.devices.iter().enumerate().find_map(|(place, gpu)| {
-        if gpu.uuid == uuid {
-            return Some(Target::Gpu(place));
-        }
-        let mig = gpu.mig.as_ref().filter(|mig| mig.enabled)?;
-        let slot = mig.slots.iter().position(|slot| slot.as_ref().is_some_and(|instance| instance.uuid == uuid))?;
-        Some(Target::Mig(place, slot))
-    })
+    scenario
+        .devices
+        .iter()
+        .enumerate()
+        .find_map(|(place, gpu)| {
+            if gpu.uuid == uuid {
+                return Some(Target::Gpu(place));
+            }
+            let mig = gpu.mig.as_ref().filter(|mig| mig.enabled)?;
+            let slot = mig
+                .slots
+                .iter()
+                .position(|slot| slot.as_ref().is_some_and(|instance| instance.uuid == uuid))?;
+            Some(Target::Mig(place, slot))
+        })
 }
 
-/// Says beside the scenario that a call of `symbol` hangs now, or has failed: a test that broke the call may have to wait
-/// for one.
+/// Says beside the scenario that a call of `symbol` hangs now, or has failed: a test that broke the
+/// call may have to wait for one.
 fn write_sign(what: &str, symbol: &str) {
     let path = scenario_path().with_file_name(format!("{what}-{symbol}"));
     let _ = fs::File::create(path);
 }
 
-/// Passes the faults that a scenario sets for a call; returns the scenario that the call is to answer from.
+/// Passes the faults that a scenario sets for a call; returns the scenario that the call is to
+/// answer from.
 fn gate(symbol: &str, faults: impl Fn(&Scenario) -> Vec<Fault>) -> Result<Arc<Scenario>, Return> {
     let (mut slept, mut hung) = (false, false);
     loop {
@@ -185,7 +226,13 @@ fn gate(symbol: &str, faults: impl Fn(&Scenario) -> Vec<Fault>) -> Result<Arc<Sc
             slept = true;
             continue;
         }
-        machine(|machine| *machine.statistics.calls.entry(symbol.to_owned()).or_default() += 1);
+        machine(|machine| {
+            *machine
+                .statistics
+                .calls
+                .entry(symbol.to_owned())
+                .or_default() += 1
+        });
         let code = faults.iter().find_map(|fault| fault.code);
         if code.is_some() {
             write_sign("failed", symbol);
@@ -195,16 +242,24 @@ fn gate(symbol: &str, faults: impl Fn(&Scenario) -> Vec<Fault>) -> Result<Arc<Sc
 }
 
 fn named(faults: &BTreeMap<String, Fault>, symbol: &str) -> Vec<Fault> {
-    faults.get(symbol).into_iter().chain(faults.get("*")).cloned().collect()
+    faults
+        .get(symbol)
+        .into_iter()
+        .chain(faults.get("*"))
+        .cloned()
+        .collect()
 }
 
 fn answer(body: impl FnOnce() -> Result<(), Return>) -> Return {
     // A panic must not cross into C.
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).map_or(codes::UNKNOWN, |done| done.err().unwrap_or(0))
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(body))
+        .map_or(codes::UNKNOWN, |done| done.err().unwrap_or(0))
 }
 
 fn initialised() -> Result<(), Return> {
-    machine(|machine| machine.statistics.inits > machine.statistics.shutdowns).then_some(()).ok_or(codes::UNINITIALIZED)
+    machine(|machine| machine.statistics.inits > machine.statistics.shutdowns)
+        .then_some(())
+        .ok_or(codes::UNINITIALIZED)
 }
 
 /// A call that needs no init.
@@ -214,14 +269,19 @@ pub fn bare_call(symbol: &str, body: impl FnOnce(&Scenario) -> Result<(), Return
 
 /// A call without a device.
 pub fn call(symbol: &str, body: impl FnOnce(&Scenario) -> Result<(), Return>) -> Return {
-    bare_call(symbol, |scenario| initialised().and_then(|()| body(scenario)))
+    bare_call(symbol, |scenario| {
+        initialised().and_then(|()| body(scenario))
+    })
 }
 
 /// A call that turns `uuid` into something, and passes that device's faults.
 pub fn lookup(scenario: &Scenario, symbol: &str, gpu: &Gpu) -> Result<(), Return> {
     let _ = scenario;
     gate(symbol, |now| {
-        now.devices.iter().find(|other| other.uuid == gpu.uuid).map_or_else(Vec::new, |gpu| named(&gpu.faults, symbol))
+        now.devices
+            .iter()
+            .find(|other| other.uuid == gpu.uuid)
+            .map_or_else(Vec::new, |gpu| named(&gpu.faults, symbol))
     })
     .map(|_| ())
 }
@@ -237,11 +297,16 @@ pub fn device_call(
         let uuid = machine(|machine| machine.uuid(handle)).ok_or(codes::INVALID_ARGUMENT)?;
         let scenario = gate(symbol, |scenario| {
             let mut faults = named(&scenario.faults, symbol);
-            let gpu = find(scenario, &uuid).and_then(|target| target.gpu(scenario).ok().map(|gpu| &gpu.faults));
+            let gpu = find(scenario, &uuid)
+                .and_then(|target| target.gpu(scenario).ok().map(|gpu| &gpu.faults));
             faults.extend(gpu.into_iter().flat_map(|own| named(own, symbol)));
             faults
         })?;
-        let gone = if uuid.starts_with("MIG-") { codes::NOT_FOUND } else { codes::GPU_IS_LOST };
+        let gone = if uuid.starts_with("MIG-") {
+            codes::NOT_FOUND
+        } else {
+            codes::GPU_IS_LOST
+        };
         body(&scenario, &find(&scenario, &uuid).ok_or(gone)?)
     })
 }

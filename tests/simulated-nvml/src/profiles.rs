@@ -4,28 +4,43 @@ use crate::scenario::{Fabric, Fault, Gpu, Memory, Mig, MigInstance, RemappedRows
 
 const MIB: u64 = 1 << 20;
 
-fn card(name: &str, total_mib: u64, reserved_mib: u64, compute_capability: (i32, i32), cores: u32) -> Gpu {
+fn card(
+    name: &str,
+    total_mib: u64,
+    reserved_mib: u64,
+    compute_capability: (i32, i32),
+    cores: u32,
+) -> Gpu {
     Gpu {
         name: name.to_owned(),
-        memory: Memory { total_bytes: total_mib * MIB, reserved_bytes: reserved_mib * MIB, ..Memory::default() },
+        memory: Memory {
+            total_bytes: total_mib * MIB,
+            reserved_bytes: reserved_mib * MIB,
+            ..Memory::default()
+        },
         compute_capability,
         cores: Some(cores),
         ..Gpu::default()
     }
 }
 
-/// H100 80GB SXM: total 85520809984 B, reserved 479 MiB, used 0 (R590; utkuozdemir/nvidia_gpu_exporter captures).
+/// H100 80GB SXM: total 85520809984 B, reserved 479 MiB, used 0 (R590;
+/// utkuozdemir/nvidia_gpu_exporter captures).
 pub fn h100_80() -> Gpu {
     Gpu {
         mig: Some(Mig::default()),
-        fabric: Some(Fabric { state: 3, status: 0 }),
+        fabric: Some(Fabric {
+            state: 3,
+            status: 0,
+        }),
         remapped_rows: Some(RemappedRows::default()),
         recovery_action: Some(0),
         ..card("NVIDIA H100 80GB HBM3", 81_559, 479, (9, 0), 16_896)
     }
 }
 
-/// A MIG device of an H100 80GB: `3g.40gb` 40448, `2g.20gb` 20096, `1g.10gb` 9984 MiB, reserve 0 (same captures).
+/// A MIG device of an H100 80GB: `3g.40gb` 40448, `2g.20gb` 20096, `1g.10gb` 9984 MiB, reserve 0
+/// (same captures).
 pub fn h100_mig(profile: &str, gpu_instance: u32, compute_instance: u32) -> MigInstance {
     let (total_mib, multiprocessors) = match profile {
         "3g.40gb" => (40_448, 60),
@@ -37,20 +52,30 @@ pub fn h100_mig(profile: &str, gpu_instance: u32, compute_instance: u32) -> MigI
         name: format!("NVIDIA H100 80GB HBM3 MIG {profile}"),
         gpu_instance,
         compute_instance,
-        memory: Memory { total_bytes: total_mib * MIB, ..Memory::default() },
+        memory: Memory {
+            total_bytes: total_mib * MIB,
+            ..Memory::default()
+        },
         multiprocessors,
         processes: Vec::new(),
     }
 }
 
-/// A100 80GB: 81920 MiB, reserve about 900 MB: v1 used 912 MB, v2 used 7.8 MB (rust-nvml/nvml-wrapper#57).
+/// A100 80GB: 81920 MiB, reserve about 900 MB: v1 used 912 MB, v2 used 7.8 MB
+/// (rust-nvml/nvml-wrapper#57).
 pub fn a100_80() -> Gpu {
-    Gpu { mig: Some(Mig::default()), ..card("NVIDIA A100-SXM4-80GB", 81_920, 862, (8, 0), 6_912) }
+    Gpu {
+        mig: Some(Mig::default()),
+        ..card("NVIDIA A100-SXM4-80GB", 81_920, 862, (8, 0), 6_912)
+    }
 }
 
 /// H200: 143771 MiB, reserved 614 (R590).
 pub fn h200() -> Gpu {
-    Gpu { mig: Some(Mig::default()), ..card("NVIDIA H200", 143_771, 614, (9, 0), 16_896) }
+    Gpu {
+        mig: Some(Mig::default()),
+        ..card("NVIDIA H200", 143_771, 614, (9, 0), 16_896)
+    }
 }
 
 /// L40S: 46068 MiB, reserved 609 (R595).
@@ -83,12 +108,21 @@ pub fn gb10() -> Gpu {
 
 /// B200: 183359 MiB; CUDA sees 717 MiB less (modal.com/gpu-glossary).
 pub fn b200() -> Gpu {
-    Gpu { mig: Some(Mig::default()), ..card("NVIDIA B200", 183_359, 717, (10, 0), 18_944) }
+    Gpu {
+        mig: Some(Mig::default()),
+        ..card("NVIDIA B200", 183_359, 717, (10, 0), 18_944)
+    }
 }
 
 /// RTX PRO 6000 Blackwell: 97887 MiB, of which CUDA sees 97247 (ggml-org/llama.cpp#23604).
 pub fn rtx_pro_6000() -> Gpu {
-    card("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", 97_887, 640, (12, 0), 24_064)
+    card(
+        "NVIDIA RTX PRO 6000 Blackwell Workstation Edition",
+        97_887,
+        640,
+        (12, 0),
+        24_064,
+    )
 }
 
 /// L4: 23034 MiB; its reserve was not seen, the one here is an A10G's.
@@ -98,14 +132,21 @@ pub fn l4() -> Gpu {
 
 /// GH200 in NUMA mode: 97871 MiB, its memory a NUMA node of the host's.
 pub fn gh200() -> Gpu {
-    Gpu { numa_node: Some(4), ..card("NVIDIA GH200 480GB", 97_871, 600, (9, 0), 16_896) }
+    Gpu {
+        numa_node: Some(4),
+        ..card("NVIDIA GH200 480GB", 97_871, 600, (9, 0), 16_896)
+    }
 }
 
 /// A vGPU guest's view: the profile's frame buffer, and most calls NOT_SUPPORTED.
 pub fn vgpu_8() -> Gpu {
     let mut gpu = card("GRID V100D-8C", 8_192, 560, (7, 0), 5_120);
     gpu.cores = None;
-    for symbol in ["nvmlDeviceGetComputeMode", "nvmlDeviceGetDisplayActive", "nvmlDeviceQueryDrainState"] {
+    for symbol in [
+        "nvmlDeviceGetComputeMode",
+        "nvmlDeviceGetDisplayActive",
+        "nvmlDeviceQueryDrainState",
+    ] {
         gpu = gpu.fault(symbol, Fault::code(codes::NOT_SUPPORTED));
     }
     gpu

@@ -1,4 +1,5 @@
-//! The scenario: the machine that the simulated library pretends to sit on, and what is wrong with it.
+//! The scenario: the machine that the simulated library pretends to sit on, and what is wrong with
+//! it.
 
 use std::collections::BTreeMap;
 
@@ -53,17 +54,26 @@ pub struct Fault {
 impl Fault {
     /// Returns `code`.
     pub fn code(code: u32) -> Self {
-        Self { code: Some(code), ..Self::default() }
+        Self {
+            code: Some(code),
+            ..Self::default()
+        }
     }
 
     /// Blocks until the scenario changes.
     pub fn hang() -> Self {
-        Self { hang: true, ..Self::default() }
+        Self {
+            hang: true,
+            ..Self::default()
+        }
     }
 
     /// Takes `milliseconds`, then answers as usual.
     pub fn slow(milliseconds: u64) -> Self {
-        Self { slow_ms: milliseconds, ..Self::default() }
+        Self {
+            slow_ms: milliseconds,
+            ..Self::default()
+        }
     }
 }
 
@@ -75,9 +85,11 @@ pub struct Scenario {
     pub driver_version: String,
     /// The GPUs in the driver's order.
     pub devices: Vec<Gpu>,
-    /// Faults of calls on every device and of calls without one, by C symbol; `*` is every call but `nvmlShutdown`.
+    /// Faults of calls on every device and of calls without one, by C symbol; `*` is every call but
+    /// `nvmlShutdown`.
     pub faults: BTreeMap<String, Fault>,
-    /// PCIe common ancestor (10 one switch … 50 system) of pairs by their place in `devices`; 50 where missing.
+    /// PCIe common ancestor (10 one switch … 50 system) of pairs by their place in `devices`; 50
+    /// where missing.
     pub ancestors: Vec<(usize, usize, u32)>,
     /// Whether GPUs can read one another's memory.
     pub peer_access: bool,
@@ -96,9 +108,13 @@ impl Default for Scenario {
 }
 
 impl Scenario {
-    /// A healthy machine with these GPUs; those left without UUID or PCI address get one by their place.
+    /// A healthy machine with these GPUs; those left without UUID or PCI address get one by their
+    /// place.
     pub fn of(devices: impl IntoIterator<Item = Gpu>) -> Self {
-        let mut scenario = Self { devices: devices.into_iter().collect(), ..Self::default() };
+        let mut scenario = Self {
+            devices: devices.into_iter().collect(),
+            ..Self::default()
+        };
         for (place, gpu) in scenario.devices.iter_mut().enumerate() {
             if gpu.uuid.is_empty() {
                 gpu.uuid = format!("GPU-00000000-0000-4000-8000-{place:012x}");
@@ -127,7 +143,13 @@ impl Scenario {
     pub fn nvswitch(mut self, links: usize) -> Self {
         self.peer_access = true;
         for gpu in &mut self.devices {
-            gpu.links = vec![NvLink { remote_type: 2, remote_pci_bus_id: "00000000:00:00.0".to_owned() }; links];
+            gpu.links = vec![
+                NvLink {
+                    remote_type: 2,
+                    remote_pci_bus_id: "00000000:00:00.0".to_owned()
+                };
+                links
+            ];
         }
         self
     }
@@ -155,7 +177,8 @@ pub struct Gpu {
     pub mig: Option<Mig>,
     /// Who holds it.
     pub processes: Vec<Process>,
-    /// Whether processes start so fast that no buffer is large enough for the list (INSUFFICIENT_SIZE).
+    /// Whether processes start so fast that no buffer is large enough for the list
+    /// (INSUFFICIENT_SIZE).
     pub process_burst: bool,
     /// Whether an empty buffer for the list is answered with SUCCESS, as some drivers do.
     pub empty_buffer_succeeds: bool,
@@ -184,7 +207,11 @@ impl Gpu {
     #[must_use]
     pub fn process(mut self, pid: u32, used_bytes: u64, kind: HolderKind) -> Self {
         self.memory.used_bytes += used_bytes;
-        self.processes.push(Process { pid, used_bytes: Some(used_bytes), kinds: vec![kind] });
+        self.processes.push(Process {
+            pid,
+            used_bytes: Some(used_bytes),
+            kinds: vec![kind],
+        });
         self
     }
 
@@ -218,7 +245,11 @@ impl Gpu {
     /// MIG enabled with these slots.
     #[must_use]
     pub fn mig(mut self, slots: impl IntoIterator<Item = Option<MigInstance>>) -> Self {
-        self.mig = Some(Mig { enabled: true, pending: true, slots: slots.into_iter().collect() });
+        self.mig = Some(Mig {
+            enabled: true,
+            pending: true,
+            slots: slots.into_iter().collect(),
+        });
         self
     }
 }
@@ -233,8 +264,8 @@ pub struct Memory {
     pub reserved_bytes: u64,
     /// Allocated, without the reserve.
     pub used_bytes: u64,
-    /// Allocated besides from the moment at which compute processes are first listed: what a process takes between two
-    /// calls of one pass.
+    /// Allocated besides from the moment at which compute processes are first listed: what a
+    /// process takes between two calls of one pass.
     pub taken_at_listing_bytes: u64,
     /// What v2 answers instead of a reading (13 on old kernels, 3 on integrated parts).
     pub v2_code: Option<u32>,

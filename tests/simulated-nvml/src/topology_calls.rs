@@ -1,6 +1,7 @@
 //! The exported calls on how GPUs are wired.
 //!
-//! Safety of every function here: as in NVML, pointers must be valid for the writes that `nvml.h` names.
+//! Safety of every function here: as in NVML, pointers must be valid for the writes that `nvml.h`
+//! names.
 #![allow(non_snake_case, clippy::missing_safety_doc, missing_docs)]
 
 use std::ffi::c_uint;
@@ -37,36 +38,74 @@ fn pair(
         Ok(())
     });
     match other {
-        Some(other) => device_call(symbol, first, |scenario, target| answer(scenario, place(target)?, other)),
+        Some(other) => device_call(symbol, first, |scenario, target| {
+            answer(scenario, place(target)?, other)
+        }),
         None => failed,
     }
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetTopologyCommonAncestor(a: Handle, b: Handle, level: *mut c_uint) -> Return {
-    pair("nvmlDeviceGetTopologyCommonAncestor", a, b, |scenario, a, b| {
-        let known = scenario.ancestors.iter().find(|(x, y, _)| (*x, *y) == (a, b) || (*x, *y) == (b, a));
-        put(level, known.map_or(SYSTEM, |(.., level)| *level))
-    })
+pub unsafe extern "C" fn nvmlDeviceGetTopologyCommonAncestor(
+    a: Handle,
+    b: Handle,
+    level: *mut c_uint,
+) -> Return {
+    pair(
+        "nvmlDeviceGetTopologyCommonAncestor",
+        a,
+        b,
+        |scenario, a, b| {
+            let known = scenario
+                .ancestors
+                .iter()
+                .find(|(x, y, _)| (*x, *y) == (a, b) || (*x, *y) == (b, a));
+            put(level, known.map_or(SYSTEM, |(.., level)| *level))
+        },
+    )
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetP2PStatus(a: Handle, b: Handle, _caps: c_uint, status: *mut c_uint) -> Return {
+pub unsafe extern "C" fn nvmlDeviceGetP2PStatus(
+    a: Handle,
+    b: Handle,
+    _caps: c_uint,
+    status: *mut c_uint,
+) -> Return {
     pair("nvmlDeviceGetP2PStatus", a, b, |scenario, _, _| {
-        put(status, if scenario.peer_access { 0 } else { PEERS_NOT_SUPPORTED })
+        put(
+            status,
+            if scenario.peer_access {
+                0
+            } else {
+                PEERS_NOT_SUPPORTED
+            },
+        )
     })
 }
 
-fn link<'a>(scenario: &'a Scenario, target: &Target, number: u32) -> Result<Option<&'a NvLink>, Return> {
+fn link<'a>(
+    scenario: &'a Scenario,
+    target: &Target,
+    number: u32,
+) -> Result<Option<&'a NvLink>, Return> {
     let gpu = target.gpu(scenario)?;
     if number >= MAX_LINKS {
         return Err(codes::INVALID_ARGUMENT);
     }
-    if gpu.links.is_empty() { Err(codes::NOT_SUPPORTED) } else { Ok(gpu.links.get(number as usize)) }
+    if gpu.links.is_empty() {
+        Err(codes::NOT_SUPPORTED)
+    } else {
+        Ok(gpu.links.get(number as usize))
+    }
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetNvLinkState(device: Handle, number: c_uint, active: *mut c_uint) -> Return {
+pub unsafe extern "C" fn nvmlDeviceGetNvLinkState(
+    device: Handle,
+    number: c_uint,
+    active: *mut c_uint,
+) -> Return {
     device_call("nvmlDeviceGetNvLinkState", device, |scenario, target| {
         put(active, u32::from(link(scenario, target, number)?.is_some()))
     })
@@ -78,10 +117,14 @@ pub unsafe extern "C" fn nvmlDeviceGetNvLinkRemotePciInfo_v2(
     number: c_uint,
     pci: *mut PciInfo,
 ) -> Return {
-    device_call("nvmlDeviceGetNvLinkRemotePciInfo_v2", device, |scenario, target| {
-        let link = link(scenario, target, number)?.ok_or(codes::NOT_SUPPORTED)?;
-        put(pci, pci_info(&link.remote_pci_bus_id))
-    })
+    device_call(
+        "nvmlDeviceGetNvLinkRemotePciInfo_v2",
+        device,
+        |scenario, target| {
+            let link = link(scenario, target, number)?.ok_or(codes::NOT_SUPPORTED)?;
+            put(pci, pci_info(&link.remote_pci_bus_id))
+        },
+    )
 }
 
 #[unsafe(no_mangle)]
@@ -90,7 +133,16 @@ pub unsafe extern "C" fn nvmlDeviceGetNvLinkRemoteDeviceType(
     number: c_uint,
     kind: *mut c_uint,
 ) -> Return {
-    device_call("nvmlDeviceGetNvLinkRemoteDeviceType", device, |scenario, target| {
-        put(kind, link(scenario, target, number)?.ok_or(codes::NOT_SUPPORTED)?.remote_type)
-    })
+    device_call(
+        "nvmlDeviceGetNvLinkRemoteDeviceType",
+        device,
+        |scenario, target| {
+            put(
+                kind,
+                link(scenario, target, number)?
+                    .ok_or(codes::NOT_SUPPORTED)?
+                    .remote_type,
+            )
+        },
+    )
 }

@@ -1,4 +1,5 @@
-//! A small Hub of the tests' own that can fail in every way a real one does, down to the bytes on the wire.
+//! A small Hub of the tests' own that can fail in every way a real one does, down to the bytes on
+//! the wire.
 #![allow(dead_code, reason = "shared by test binaries, each using a part")]
 
 pub(crate) mod secure;
@@ -37,7 +38,10 @@ impl Request {
     }
 
     fn range(&self) -> Option<(usize, usize)> {
-        let (first, last) = self.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
+        let (first, last) = self
+            .header("range")?
+            .strip_prefix("bytes=")?
+            .split_once('-')?;
         Some((first.parse().ok()?, last.parse().ok()?))
     }
 }
@@ -60,11 +64,18 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(crate) fn status(status: u16) -> Self {
-        Self { status, ..Self::default() }
+        Self {
+            status,
+            ..Self::default()
+        }
     }
 
     pub(crate) fn ok(body: impl Into<Vec<u8>>) -> Self {
-        Self { status: 200, body: body.into(), ..Self::default() }
+        Self {
+            status: 200,
+            body: body.into(),
+            ..Self::default()
+        }
     }
 
     pub(crate) fn with(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -90,14 +101,28 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(store: String, script: impl Fn(&Request, usize) -> Option<Reply> + Send + Sync + 'static) -> Arc<Self> {
+    fn new(
+        store: String,
+        script: impl Fn(&Request, usize) -> Option<Reply> + Send + Sync + 'static,
+    ) -> Arc<Self> {
         let (seen, connections) = (Mutex::default(), AtomicUsize::new(0));
-        Arc::new(Self { store, script: Box::new(script), seen, connections })
+        Arc::new(Self {
+            store,
+            script: Box::new(script),
+            seen,
+            connections,
+        })
     }
 
     /// Writes a request down and decides on it.
     fn decide(&self, store: bool, target: String, head: String, multiplexed: bool) -> Reply {
-        let request = Request { store, target, head, store_endpoint: self.store.clone(), multiplexed };
+        let request = Request {
+            store,
+            target,
+            head,
+            store_endpoint: self.store.clone(),
+            multiplexed,
+        };
         let before = {
             let mut seen = self.seen.lock().expect("locked");
             seen.push(request.clone());
@@ -108,11 +133,16 @@ impl Shared {
 }
 
 impl FakeHub {
-    /// Starts a Hub with the repository `a/b`; `script` sees each request and how many came before it.
-    pub(crate) async fn start(script: impl Fn(&Request, usize) -> Option<Reply> + Send + Sync + 'static) -> Self {
+    /// Starts a Hub with the repository `a/b`; `script` sees each request and how many came before
+    /// it.
+    pub(crate) async fn start(
+        script: impl Fn(&Request, usize) -> Option<Reply> + Send + Sync + 'static,
+    ) -> Self {
         let hub = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let store = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-        let address = |listener: &TcpListener| format!("http://{}", listener.local_addr().expect("an address"));
+        let address = |listener: &TcpListener| {
+            format!("http://{}", listener.local_addr().expect("an address"))
+        };
         let endpoint = address(&hub);
         let shared = Shared::new(address(&store), script);
         for (listener, is_store) in [(hub, false), (store, true)] {
@@ -161,13 +191,30 @@ async fn send(stream: &mut (impl AsyncWrite + Unpin), reply: Reply) -> std::io::
     if reply.silent {
         std::future::pending::<()>().await;
     }
-    let mut lines = vec![format!("HTTP/1.1 {} x", reply.status), "connection: close".into()];
-    if !reply.headers.iter().any(|(name, _)| name == "content-length") {
+    let mut lines = vec![
+        format!("HTTP/1.1 {} x", reply.status),
+        "connection: close".into(),
+    ];
+    if !reply
+        .headers
+        .iter()
+        .any(|(name, _)| name == "content-length")
+    {
         lines.push(format!("content-length: {}", reply.body.len()));
     }
-    lines.extend(reply.headers.iter().map(|(name, value)| format!("{name}: {value}")));
-    stream.write_all(format!("{}\r\n\r\n", lines.join("\r\n")).as_bytes()).await?;
-    let until = reply.cut_after.or(reply.stall_after).unwrap_or(reply.body.len());
+    lines.extend(
+        reply
+            .headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}")),
+    );
+    stream
+        .write_all(format!("{}\r\n\r\n", lines.join("\r\n")).as_bytes())
+        .await?;
+    let until = reply
+        .cut_after
+        .or(reply.stall_after)
+        .unwrap_or(reply.body.len());
     stream.write_all(&reply.body[..until]).await?;
     stream.flush().await?;
     if reply.stall_after.is_some() {
@@ -194,7 +241,10 @@ pub(crate) fn well_behaved(request: &Request, store: &str) -> Reply {
     }
     if path.ends_with("/model.safetensors") {
         if !request.store {
-            return Reply::status(302).with("location", format!("{store}{path}?Signature=secret-signature"));
+            return Reply::status(302).with(
+                "location",
+                format!("{store}{path}?Signature=secret-signature"),
+            );
         }
         return ranged(&weights(), request);
     }
@@ -203,11 +253,20 @@ pub(crate) fn well_behaved(request: &Request, store: &str) -> Reply {
 
 /// A range of `bytes`, as asked.
 pub(crate) fn ranged(bytes: &[u8], request: &Request) -> Reply {
-    let Some((first, last)) = request.range() else { return Reply::ok(bytes) };
+    let Some((first, last)) = request.range() else {
+        return Reply::ok(bytes);
+    };
     let last = last.min(bytes.len() - 1);
     let part = bytes[first..=last].to_vec();
-    Reply { status: 206, body: part, ..Reply::default() }
-        .with("content-range", format!("bytes {first}-{last}/{}", bytes.len()))
+    Reply {
+        status: 206,
+        body: part,
+        ..Reply::default()
+    }
+    .with(
+        "content-range",
+        format!("bytes {first}-{last}/{}", bytes.len()),
+    )
 }
 
 /// The weights: one tensor of 1 MiB behind a header.

@@ -1,7 +1,7 @@
 //! The Hub over TLS, with HTTP/2 where the client can, and a proxy in front of it.
 //!
-//! Its certificate is signed by a CA that nobody else knows (`tls/ca.pem`), for `localhost`, `hub.test`, `store.test` and
-//! 127.0.0.1.
+//! Its certificate is signed by a CA that nobody else knows (`tls/ca.pem`), for `localhost`,
+//! `hub.test`, `store.test` and 127.0.0.1.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -22,7 +22,9 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::*;
 
 fn file(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/support/fake_hub/tls").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/support/fake_hub/tls")
+        .join(name)
 }
 
 /// The CA that signed the Hub's certificate.
@@ -33,16 +35,20 @@ pub(crate) fn ca() -> PathBuf {
 fn acceptor() -> TlsAcceptor {
     let chain = vec![CertificateDer::from_pem_file(file("hub.pem")).expect("a certificate")];
     let key = PrivateKeyDer::from_pem_file(file("hub.key")).expect("a key");
-    let config =
-        ServerConfig::builder_with_provider(Arc::new(default_provider())).with_safe_default_protocol_versions();
-    let config = config.expect("versions").with_no_client_auth().with_single_cert(chain, key);
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions();
+    let config = config
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(chain, key);
     let mut config = config.expect("a configuration");
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     TlsAcceptor::from(Arc::new(config))
 }
 
 impl FakeHub {
-    /// Starts the Hub as `https://HUB:port` and its store as `https://STORE:port`, both on loopback.
+    /// Starts the Hub as `https://HUB:port` and its store as `https://STORE:port`, both on
+    /// loopback.
     pub(crate) async fn start_secure(
         [hub_name, store_name]: [&str; 2],
         script: impl Fn(&Request, usize) -> Option<Reply> + Send + Sync + 'static,
@@ -50,7 +56,10 @@ impl FakeHub {
         let hub = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let store = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = |name: &str, listener: &TcpListener| {
-            format!("https://{name}:{}", listener.local_addr().expect("bound").port())
+            format!(
+                "https://{name}:{}",
+                listener.local_addr().expect("bound").port()
+            )
         };
         let endpoint = address(hub_name, &hub);
         let shared = Shared::new(address(store_name, &store), script);
@@ -62,14 +71,18 @@ impl FakeHub {
                     let (shared, acceptor) = (Arc::clone(&shared), acceptor.clone());
                     tokio::spawn(async move {
                         // A client that does not know the CA leaves here.
-                        let Ok(stream) = acceptor.accept(stream).await else { return };
+                        let Ok(stream) = acceptor.accept(stream).await else {
+                            return;
+                        };
                         shared.connections.fetch_add(1, Ordering::Relaxed);
                         if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
                             return serve(stream, is_store, shared).await;
                         }
                         let answer = |request| multiplexed(request, is_store, Arc::clone(&shared));
                         let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                        let _ = http.serve_connection(TokioIo::new(stream), service_fn(answer)).await;
+                        let _ = http
+                            .serve_connection(TokioIo::new(stream), service_fn(answer))
+                            .await;
                     });
                 }
             });
@@ -83,12 +96,18 @@ async fn multiplexed(
     store: bool,
     shared: Arc<Shared>,
 ) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
-    let target = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or_else(String::new, ToString::to_string);
     let header = |(name, value): (&hyper::header::HeaderName, &hyper::header::HeaderValue)| {
         format!("{name}: {}\r\n", value.to_str().unwrap_or_default())
     };
-    let head =
-        format!("{} {target} HTTP/2\r\n{}", request.method(), request.headers().iter().map(header).collect::<String>());
+    let head = format!(
+        "{} {target} HTTP/2\r\n{}",
+        request.method(),
+        request.headers().iter().map(header).collect::<String>()
+    );
     let _ = request.into_body().collect().await;
     let reply = shared.decide(store, target, head, true);
     let mut response = hyper::Response::builder().status(reply.status);
@@ -137,7 +156,10 @@ async fn connect(mut stream: TcpStream, password: Option<&str>, heads: Arc<Mutex
     let head = String::from_utf8(head).expect("UTF-8");
     heads.lock().expect("locked").push(head.clone());
     let knows = password.is_none_or(|password| head.contains(&format!("Basic {password}\r\n")));
-    let port = head.split([' ', ':']).nth(2).and_then(|port| port.parse().ok());
+    let port = head
+        .split([' ', ':'])
+        .nth(2)
+        .and_then(|port| port.parse().ok());
     let (true, Some(port)) = (knows, port) else {
         let refusal =
             b"HTTP/1.1 407 Proxy Authentication Required\r\nproxy-authenticate: Basic\r\ncontent-length: 0\r\n\r\n";
@@ -145,8 +167,14 @@ async fn connect(mut stream: TcpStream, password: Option<&str>, heads: Arc<Mutex
         return;
     };
     let port: u16 = port;
-    let Ok(mut target) = TcpStream::connect(("127.0.0.1", port)).await else { return };
-    if stream.write_all(b"HTTP/1.1 200 Connected\r\n\r\n").await.is_ok() {
+    let Ok(mut target) = TcpStream::connect(("127.0.0.1", port)).await else {
+        return;
+    };
+    if stream
+        .write_all(b"HTTP/1.1 200 Connected\r\n\r\n")
+        .await
+        .is_ok()
+    {
         let _ = copy_bidirectional(&mut stream, &mut target).await;
     }
 }

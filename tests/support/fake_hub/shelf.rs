@@ -32,13 +32,17 @@ impl Repository {
 #[derive(Clone, Debug)]
 pub(crate) struct Shelf {
     repositories: BTreeMap<String, Repository>,
-    /// Whether `resolve` redirects small files to the resolve cache, as the Hub does; a mirror may answer with them.
+    /// Whether `resolve` redirects small files to the resolve cache, as the Hub does; a mirror may
+    /// answer with them.
     redirects: bool,
 }
 
 impl Default for Shelf {
     fn default() -> Self {
-        Self { repositories: BTreeMap::new(), redirects: true }
+        Self {
+            repositories: BTreeMap::new(),
+            redirects: true,
+        }
     }
 }
 
@@ -51,13 +55,21 @@ impl Shelf {
     /// The same without a resolve cache.
     #[allow(dead_code, reason = "one of the tests that share this asks for it")]
     pub(crate) fn without_resolve_cache(self) -> Self {
-        Self { redirects: false, ..self }
+        Self {
+            redirects: false,
+            ..self
+        }
     }
 
     /// The answer of a Hub in order; the tests' script for [`super::FakeHub::start`].
     pub(crate) fn reply(&self, request: &Request) -> Reply {
-        let token = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
-        let (path, _) = request.target.split_once('?').unwrap_or((&request.target, ""));
+        let token = request
+            .header("authorization")
+            .and_then(|value| value.strip_prefix("Bearer "));
+        let (path, _) = request
+            .target
+            .split_once('?')
+            .unwrap_or((&request.target, ""));
         let absent = || match token {
             Some(_) => Reply::status(404).with("x-error-code", "RepoNotFound"),
             None => Reply::status(401),
@@ -65,32 +77,56 @@ impl Shelf {
         if !request.store && token.is_some_and(|token| ![OWNER, STRANGER].contains(&token)) {
             return Reply::status(401);
         }
-        let public = |(name, repository): (&String, &Repository)| (!repository.private).then(|| json!({"id": name}));
+        let public = |(name, repository): (&String, &Repository)| {
+            (!repository.private).then(|| json!({"id": name}))
+        };
         if path == "/api/models" {
-            return Reply::ok(json!(self.repositories.iter().filter_map(public).collect::<Vec<_>>()).to_string());
+            return Reply::ok(
+                json!(
+                    self.repositories
+                        .iter()
+                        .filter_map(public)
+                        .collect::<Vec<_>>()
+                )
+                .to_string(),
+            );
         }
-        // What the Hub redirects small files to: /api/resolve-cache/models/{owner}/{name}/{commit}/{path}.
+        // What the Hub redirects small files to:
+        // /api/resolve-cache/models/{owner}/{name}/{commit}/{path}.
         let cached = path.strip_prefix("/api/resolve-cache/models/").map(|rest| {
             let mut parts: Vec<&str> = rest.split('/').collect();
             parts.insert(parts.len().min(2), "resolve-cache");
             parts
         });
-        let parts = cached
-            .unwrap_or_else(|| path.trim_start_matches("/api/models").trim_start_matches('/').split('/').collect());
-        let [owner, name, kind, revision, rest @ ..] = parts.as_slice() else { return absent() };
+        let parts = cached.unwrap_or_else(|| {
+            path.trim_start_matches("/api/models")
+                .trim_start_matches('/')
+                .split('/')
+                .collect()
+        });
+        let [owner, name, kind, revision, rest @ ..] = parts.as_slice() else {
+            return absent();
+        };
         let name = format!("{owner}/{name}");
-        let Some(repository) = self.repositories.get(&name) else { return absent() };
+        let Some(repository) = self.repositories.get(&name) else {
+            return absent();
+        };
         if repository.private && token != Some(OWNER) && !request.store {
             return absent();
         }
         if !["main", COMMIT].contains(revision) {
             return Reply::status(404).with("x-error-code", "RevisionNotFound");
         }
-        let length = |(path, bytes): (&String, &Vec<u8>)| json!({"rfilename": path, "size": bytes.len()});
+        let length =
+            |(path, bytes): (&String, &Vec<u8>)| json!({"rfilename": path, "size": bytes.len()});
         match *kind {
             "revision" => {
                 let siblings: Vec<Value> = repository.files.iter().map(length).collect();
-                let gated = if repository.gated { json!("manual") } else { json!(false) };
+                let gated = if repository.gated {
+                    json!("manual")
+                } else {
+                    json!(false)
+                };
                 let mut info = json!({"id": name, "sha": COMMIT, "gated": gated, "private": repository.private,
                     "siblings": siblings});
                 if let Some(totals) = &repository.totals {
@@ -102,15 +138,26 @@ impl Shelf {
                 let path = rest.join("/");
                 match (token, repository.gated && !request.store) {
                     (None, true) => return Reply::status(401).with("x-error-code", "GatedRepo"),
-                    (Some(STRANGER), true) => return Reply::status(403).with("x-error-code", "GatedRepo"),
+                    (Some(STRANGER), true) => {
+                        return Reply::status(403).with("x-error-code", "GatedRepo");
+                    }
                     _ => {}
                 }
                 match repository.files.get(&path) {
                     None => Reply::status(404).with("x-error-code", "EntryNotFound"),
                     Some(bytes) if request.store => ranged(bytes, request),
-                    Some(_) if [".safetensors", ".gguf", ".bin"].iter().any(|ending| path.ends_with(ending)) => {
-                        let to = format!("{}{}?Signature=secret-signature", request.store_endpoint, request.target);
-                        Reply::status(302).with("location", to).with("x-xet-hash", "0123")
+                    Some(_)
+                        if [".safetensors", ".gguf", ".bin"]
+                            .iter()
+                            .any(|ending| path.ends_with(ending)) =>
+                    {
+                        let to = format!(
+                            "{}{}?Signature=secret-signature",
+                            request.store_endpoint, request.target
+                        );
+                        Reply::status(302)
+                            .with("location", to)
+                            .with("x-xet-hash", "0123")
                     }
                     Some(_) if *kind == "resolve" && self.redirects => {
                         let to = format!("/api/resolve-cache/models/{name}/{revision}/{path}");
@@ -130,7 +177,10 @@ pub(crate) fn safetensors(tensors: &[(&str, &str, u64, &[u64])]) -> Vec<u8> {
     let (mut header, mut at) = (serde_json::Map::new(), 0);
     for (name, dtype, size, shape) in tensors {
         let end = at + shape.iter().product::<u64>() * size;
-        header.insert((*name).into(), json!({"dtype": dtype, "shape": shape, "data_offsets": [at, end]}));
+        header.insert(
+            (*name).into(),
+            json!({"dtype": dtype, "shape": shape, "data_offsets": [at, end]}),
+        );
         at = end;
     }
     let mut header = Value::Object(header).to_string();
@@ -172,8 +222,19 @@ pub(crate) fn decoder() -> (Value, Vec<(String, Vec<u64>)>) {
 /// The decoder in one file, with the Hub's count of it.
 pub(crate) fn dense() -> Repository {
     let (config, tensors) = decoder();
-    let all: Vec<_> = tensors.iter().map(|(name, shape)| (name.as_str(), "BF16", 2, shape.as_slice())).collect();
-    let elements: u64 = tensors.iter().map(|(_, shape)| shape.iter().product::<u64>()).sum();
-    let repository = Repository { totals: Some(json!({"BF16": elements})), ..Repository::default() };
-    repository.with("config.json", config.to_string()).with("model.safetensors", safetensors(&all))
+    let all: Vec<_> = tensors
+        .iter()
+        .map(|(name, shape)| (name.as_str(), "BF16", 2, shape.as_slice()))
+        .collect();
+    let elements: u64 = tensors
+        .iter()
+        .map(|(_, shape)| shape.iter().product::<u64>())
+        .sum();
+    let repository = Repository {
+        totals: Some(json!({"BF16": elements})),
+        ..Repository::default()
+    };
+    repository
+        .with("config.json", config.to_string())
+        .with("model.safetensors", safetensors(&all))
 }

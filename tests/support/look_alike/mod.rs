@@ -1,4 +1,5 @@
-//! Starts the optional look-alike Hub that serves the corpus of real model metadata, if both are there.
+//! Starts the optional look-alike Hub that serves the corpus of real model metadata, if both are
+//! there.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -33,14 +34,27 @@ impl LookAlike {
             println!("skipped: python3 cannot be started");
             return None;
         };
-        let mut look_alike = Self { child, endpoint: String::new(), corpus };
+        let mut look_alike = Self {
+            child,
+            endpoint: String::new(),
+            corpus,
+        };
         let begun = Instant::now();
         let port = loop {
-            if let Some(port) = std::fs::read_to_string(&ready).ok().filter(|port| !port.is_empty()) {
+            if let Some(port) = std::fs::read_to_string(&ready)
+                .ok()
+                .filter(|port| !port.is_empty())
+            {
                 break port;
             }
-            assert!(begun.elapsed() < Duration::from_secs(60), "the look-alike does not start");
-            assert!(look_alike.child.try_wait().expect("a child").is_none(), "the look-alike ended at once");
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "the look-alike does not start"
+            );
+            assert!(
+                look_alike.child.try_wait().expect("a child").is_none(),
+                "the look-alike ended at once"
+            );
             std::thread::yield_now();
         };
         look_alike.endpoint = format!("http://127.0.0.1:{port}");

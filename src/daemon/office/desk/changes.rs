@@ -1,5 +1,6 @@
-//! Leases renewed and given back. Each is written to the disk before it is answered, so they are made one after another,
-//! users by turns, and readings, deaths and other errands have their turn in between.
+//! Leases renewed and given back. Each is written to the disk before it is answered, so they are
+//! made one after another, users by turns, and readings, deaths and other errands have their turn
+//! in between.
 
 use tokio::time::Instant;
 
@@ -30,12 +31,20 @@ impl Desk {
     }
 
     fn make(&mut self, change: Change) {
-        let Change { id, by, whereto, reply } = change;
+        let Change {
+            id,
+            by,
+            whereto,
+            reply,
+        } = change;
         let now = Now::read();
         let made = match whereto {
             // Who hung up goes on asking, or lets it run out.
             Whereto::Longer(_) if reply.is_closed() => return,
-            Whereto::Longer(ttl) => self.keeper.renew(&id, by.uid, ttl, now).map_err(Problem::from),
+            Whereto::Longer(ttl) => self
+                .keeper
+                .renew(&id, by.uid, ttl, now)
+                .map_err(Problem::from),
             Whereto::End => match self.keeper.release(&id, by.uid, now).map_err(Problem::from) {
                 Ok(Release::Done(lease)) => {
                     self.freed(now);

@@ -1,5 +1,5 @@
-//! Answers on their way to their askers. A lease is given back once every answer that carried it was lost: one that asks
-//! again with its key while the first answer is lost keeps it.
+//! Answers on their way to their askers. A lease is given back once every answer that carried it
+//! was lost: one that asks again with its key while the first answer is lost keeps it.
 
 use std::collections::HashMap;
 
@@ -34,7 +34,11 @@ pub(super) struct Deliveries {
 
 impl Deliveries {
     pub(super) fn new(notes: mpsc::UnboundedSender<Note>) -> Self {
-        Self { notes, outbox: Vec::new(), leases: HashMap::new() }
+        Self {
+            notes,
+            outbox: Vec::new(),
+            leases: HashMap::new(),
+        }
     }
 
     /// An answer that promises nothing.
@@ -43,15 +47,29 @@ impl Deliveries {
     }
 
     /// An answer that carries a lease; `new` where nobody was ever told of it.
-    pub(super) fn lease(&mut self, (asker, request): (Asker, RequestId), answer: Answer, lease: String, new: bool) {
+    pub(super) fn lease(
+        &mut self,
+        (asker, request): (Asker, RequestId),
+        answer: Answer,
+        lease: String,
+        new: bool,
+    ) {
         let last_request = RequestId::clone(&request);
-        let of_lease = self.leases.entry(lease.clone()).or_insert(OfLease { under_way: 0, taken: !new, last_request });
+        let of_lease = self.leases.entry(lease.clone()).or_insert(OfLease {
+            under_way: 0,
+            taken: !new,
+            last_request,
+        });
         of_lease.last_request = request;
         of_lease.under_way = of_lease.under_way.saturating_add(1);
-        self.outbox.push((asker, Delivery::with_lease(answer, lease, self.notes.clone())));
+        self.outbox.push((
+            asker,
+            Delivery::with_lease(answer, lease, self.notes.clone()),
+        ));
     }
 
-    /// Sends what is in the outbox. To one that hung up nothing is sent: the delivery's own end tells.
+    /// Sends what is in the outbox. To one that hung up nothing is sent: the delivery's own end
+    /// tells.
     pub(super) fn send(&mut self) {
         for (asker, delivery) in self.outbox.drain(..) {
             let _hung_up = asker.send(delivery);
@@ -60,12 +78,16 @@ impl Deliveries {
 
     /// The request whose answer carried `lease` last, while one is on its way.
     pub(super) fn last_request(&self, lease: &str) -> Option<RequestId> {
-        self.leases.get(lease).map(|of_lease| RequestId::clone(&of_lease.last_request))
+        self.leases
+            .get(lease)
+            .map(|of_lease| RequestId::clone(&of_lease.last_request))
     }
 
     /// An answer was taken or lost; whether its lease is now nobody's.
     pub(super) fn ended(&mut self, lease: &str, taken: bool) -> bool {
-        let Some(of_lease) = self.leases.get_mut(lease) else { return false };
+        let Some(of_lease) = self.leases.get_mut(lease) else {
+            return false;
+        };
         of_lease.taken |= taken;
         of_lease.under_way = of_lease.under_way.saturating_sub(1);
         if of_lease.under_way > 0 {
@@ -88,7 +110,10 @@ mod tests {
         let asker = || (oneshot::channel().0, RequestId::from("r"));
         deliveries.lease(asker(), Answer::default(), "a".to_owned(), true);
         deliveries.lease(asker(), Answer::default(), "a".to_owned(), false);
-        assert!(!deliveries.ended("a", false), "another answer is on its way");
+        assert!(
+            !deliveries.ended("a", false),
+            "another answer is on its way"
+        );
         assert!(!deliveries.ended("a", true));
         assert!(!deliveries.ended("a", false), "not known any more");
         deliveries.lease(asker(), Answer::default(), "a".to_owned(), false);

@@ -19,8 +19,8 @@ use crate::leases::moment::Now;
 use crate::leases::queue::Ticket;
 use crate::leases::wire;
 
-/// Renewals and releases of one user that wait for their turn: more than any who waits for answers has. Those that hung up
-/// count, because what is to be given back is given back all the same.
+/// Renewals and releases of one user that wait for their turn: more than any who waits for answers
+/// has. Those that hung up count, because what is to be given back is given back all the same.
 const MOST_CHANGES: usize = 1024;
 
 impl Desk {
@@ -30,23 +30,42 @@ impl Desk {
             Errand::Grant(ask, reply) => self.take_ask(*ask, reply),
             Errand::List(reply) => {
                 self.keeper.expire(now);
-                let pid = |ticket: Ticket| self.in_line.get(&ticket)?.holder.process.map(|process| process.pid);
-                let _hung_up = reply.send(wire::leases(self.keeper.ledger(), &self.queue, now, pid));
+                let pid = |ticket: Ticket| {
+                    self.in_line
+                        .get(&ticket)?
+                        .holder
+                        .process
+                        .map(|process| process.pid)
+                };
+                let _hung_up =
+                    reply.send(wire::leases(self.keeper.ledger(), &self.queue, now, pid));
             }
             Errand::Get(id, reply) => {
                 self.keeper.expire(now);
-                let found = self.keeper.ledger().get(&id).map(|lease| wire::lease(lease, now));
+                let found = self
+                    .keeper
+                    .ledger()
+                    .get(&id)
+                    .map(|lease| wire::lease(lease, now));
                 let _hung_up = reply.send(found.ok_or_else(|| ChangeError::NotFound { id }.into()));
             }
             Errand::Change(change) if self.changes.of(change.by.uid) >= MOST_CHANGES => {
-                let busy = Problem::new(Reason::Busy, "too many renewals and releases of this user wait for the disk");
-                let _hung_up = change.reply.send(Err(busy.hint("ask again when some of them are answered")));
+                let busy = Problem::new(
+                    Reason::Busy,
+                    "too many renewals and releases of this user wait for the disk",
+                );
+                let _hung_up = change
+                    .reply
+                    .send(Err(busy.hint("ask again when some of them are answered")));
             }
             Errand::Change(change) => self.changes.push(change.by.uid, change),
             Errand::Claims(snapshot, taken_at, reply) => {
                 let ancestry = self.ancestry(&snapshot, std::iter::empty());
-                let reading =
-                    Reading { snapshot: &snapshot, taken_at: taken_at.min(now.boottime), ancestry: &ancestry };
+                let reading = Reading {
+                    snapshot: &snapshot,
+                    taken_at: taken_at.min(now.boottime),
+                    ancestry: &ancestry,
+                };
                 let _hung_up = reply.send(decide::claims(self.keeper.ledger(), &reading));
             }
             Errand::Rules(settings, default_ttl) => {
@@ -70,7 +89,10 @@ impl Desk {
             if let Some(process) = process {
                 let pid = process.identity.pid;
                 let unwatchable = |error: std::io::Error| {
-                    Problem::new(Reason::Internal, format!("process {pid} cannot be watched: {error}"))
+                    Problem::new(
+                        Reason::Internal,
+                        format!("process {pid} cannot be watched: {error}"),
+                    )
                 };
                 self.deaths.watch(process).map_err(unwatchable)?;
             }
@@ -79,7 +101,13 @@ impl Desk {
         match resolved {
             Ok(holder) => {
                 let came = Now::read().boottime;
-                self.new.push(Case { ask, came, holder, reply, answer: None });
+                self.new.push(Case {
+                    ask,
+                    came,
+                    holder,
+                    reply,
+                    answer: None,
+                });
             }
             Err(problem) => {
                 let _hung_up = reply.send(Delivery::plain(Err(problem)));
@@ -108,7 +136,11 @@ impl Desk {
                 // What it asked may take much memory, and its turn may be far.
                 self.new.retain(|case| !case.reply.is_closed());
                 self.at_reading.retain(|case| !case.reply.is_closed());
-                let gone = self.in_line.iter().filter(|(_, case)| case.reply.is_closed()).map(|(ticket, _)| *ticket);
+                let gone = self
+                    .in_line
+                    .iter()
+                    .filter(|(_, case)| case.reply.is_closed())
+                    .map(|(ticket, _)| *ticket);
                 for ticket in gone.collect::<Vec<_>>() {
                     self.queue.cancel(ticket);
                     let case = self.in_line.remove(&ticket);
@@ -138,18 +170,30 @@ impl Desk {
         if self.keeper.ledger().live().count() < alive {
             self.freed(now);
         }
-        if self.write_at.is_some_and(|write_at| write_at <= Instant::now()) {
+        if self
+            .write_at
+            .is_some_and(|write_at| write_at <= Instant::now())
+        {
             self.log.write_again(now);
         }
-        let line: HashMap<Ticket, _> =
-            self.queue.waiters().zip(1..).map(|(waiter, place)| (waiter.ticket, (place, waiter.since))).collect();
+        let line: HashMap<Ticket, _> = self
+            .queue
+            .waiters()
+            .zip(1..)
+            .map(|(waiter, place)| (waiter.ticket, (place, waiter.since)))
+            .collect();
         let gave_up = self.queue.give_up(now.boottime);
         // While it is known whose waits those were.
         self.gather(None);
         for ticket in gave_up {
             if let Some(mut case) = self.in_line.remove(&ticket) {
                 let (place, since) = line.get(&ticket).copied().unwrap_or((0, now.boottime));
-                let unknown = || Problem::new(Reason::Timeout, "the wait is over, and no reading was had in it");
+                let unknown = || {
+                    Problem::new(
+                        Reason::Timeout,
+                        "the wait is over, and no reading was had in it",
+                    )
+                };
                 let answer = case.answer.take().ok_or_else(unknown);
                 let waited = now.boottime.since(since);
                 case.tell(answer.map(|answer| decide::waited(answer, waited, place, line.len())));

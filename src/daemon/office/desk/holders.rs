@@ -8,11 +8,18 @@ use crate::leases::moment::Now;
 use crate::leases::queue::Ticket;
 
 impl Desk {
-    /// Watches the holders that are not watched yet, as after a restart; those who died in between hold nothing. One that
-    /// cannot be watched for now (for want of descriptors, say) keeps what it was promised, and is tried again.
+    /// Watches the holders that are not watched yet, as after a restart; those who died in between
+    /// hold nothing. One that cannot be watched for now (for want of descriptors, say) keeps what
+    /// it was promised, and is tried again.
     pub(super) fn watch_holders(&mut self) {
-        let holders = self.keeper.ledger().live().filter_map(|lease| lease.holder.process);
-        let unwatched: BTreeSet<_> = holders.filter(|process| !self.deaths.watches(process)).collect();
+        let holders = self
+            .keeper
+            .ledger()
+            .live()
+            .filter_map(|lease| lease.holder.process);
+        let unwatched: BTreeSet<_> = holders
+            .filter(|process| !self.deaths.watches(process))
+            .collect();
         for process in unwatched {
             match watch_again(&self.settings.proc_root, process) {
                 Err(HolderError::Gone { .. }) => self.keeper.holder_died(&process, Now::read()),
@@ -30,8 +37,14 @@ impl Desk {
     pub(super) fn died(&mut self, process: ProcessIdentity) {
         let now = Now::read();
         self.keeper.holder_died(&process, now);
-        let of_process = self.in_line.iter().filter(|(_, case)| case.holder.process == Some(process));
-        for ticket in of_process.map(|(ticket, _)| *ticket).collect::<Vec<Ticket>>() {
+        let of_process = self
+            .in_line
+            .iter()
+            .filter(|(_, case)| case.holder.process == Some(process));
+        for ticket in of_process
+            .map(|(ticket, _)| *ticket)
+            .collect::<Vec<Ticket>>()
+        {
             self.queue.cancel(ticket);
             self.gather(None);
             if let Some(case) = self.in_line.remove(&ticket) {

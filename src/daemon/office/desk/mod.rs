@@ -59,7 +59,8 @@ pub(super) struct Desk {
     step: Step,
     /// Askers that no reading has been begun for yet, in order.
     new: Vec<Case>,
-    /// Askers for whom the reading under way was begun, or one before on which they were not come to.
+    /// Askers for whom the reading under way was begun, or one before on which they were not come
+    /// to.
     at_reading: Turns<Case>,
     /// Leases to be renewed or given back.
     changes: Turns<Change>,
@@ -82,7 +83,11 @@ impl Desk {
         settings: OfficeSettings,
         keeper: Keeper<AnyStorage>,
         devices: Arc<dyn Devices>,
-        (notes, events, standing): (mpsc::UnboundedSender<Note>, broadcast::Sender<Dated>, watch::Sender<Standing>),
+        (notes, events, standing): (
+            mpsc::UnboundedSender<Note>,
+            broadcast::Sender<Dated>,
+            watch::Sender<Standing>,
+        ),
         step: Step,
     ) -> Self {
         let queue = Queue::new(settings.most_waiting, settings.most_waiting_for_one_user);
@@ -112,7 +117,11 @@ impl Desk {
     }
 
     /// Works until told to stop, or until nobody can ask any more.
-    pub(super) async fn run(mut self, mut errands: mpsc::Receiver<Errand>, mut notes: mpsc::UnboundedReceiver<Note>) {
+    pub(super) async fn run(
+        mut self,
+        mut errands: mpsc::Receiver<Errand>,
+        mut notes: mpsc::UnboundedReceiver<Note>,
+    ) {
         self.step.begin();
         self.tell_of_restored();
         self.watch_holders();
@@ -186,8 +195,8 @@ impl Desk {
         }
     }
 
-    /// All errands that have arrived by now; whether to stop is among them. What arrives meanwhile is not waited for: it
-    /// might be without end.
+    /// All errands that have arrived by now; whether to stop is among them. What arrives meanwhile
+    /// is not waited for: it might be without end.
     fn take_all(&mut self, errands: &mut mpsc::Receiver<Errand>) -> Option<oneshot::Sender<()>> {
         for _ in 0..errands.len() {
             match errands.try_recv() {
@@ -200,11 +209,17 @@ impl Desk {
     }
 
     fn stop(&mut self) {
-        let cases = self.new.drain(..).chain(self.at_reading.drain()).chain(self.in_line.drain().map(|(_, case)| case));
+        let cases = self
+            .new
+            .drain(..)
+            .chain(self.at_reading.drain())
+            .chain(self.in_line.drain().map(|(_, case)| case));
         for case in cases {
-            case.tell(Err(
-                Problem::new(Reason::DaemonStopping, "the daemon is stopping").hint("ask again after its restart")
-            ));
+            case.tell(Err(Problem::new(
+                Reason::DaemonStopping,
+                "the daemon is stopping",
+            )
+            .hint("ask again after its restart")));
         }
         self.make_all_changes();
         self.keeper.flush(Now::read());
@@ -218,7 +233,12 @@ impl Desk {
         let (now, instant) = (Now::read().boottime, Instant::now());
         let ledger = self.keeper.ledger();
         let sees = self.keeper.blind(Now::read()).map(Blindness::until);
-        let due = ledger.next_expiry().into_iter().chain(self.queue.next_deadline()).chain(sees).min();
+        let due = ledger
+            .next_expiry()
+            .into_iter()
+            .chain(self.queue.next_deadline())
+            .chain(sees)
+            .min();
         let mut wake = instant + due.map_or(LONGEST_SLEEP, |due| due.since(now).min(LONGEST_SLEEP));
         if !reading && self.watches() {
             wake = wake.min(self.read_at);
@@ -226,8 +246,8 @@ impl Desk {
         self.write_at.map_or(wake, |write_at| wake.min(write_at))
     }
 
-    /// Sets the time of the next try while something could not be written. A time that is set stays, so that other events
-    /// cannot put it off.
+    /// Sets the time of the next try while something could not be written. A time that is set
+    /// stays, so that other events cannot put it off.
     fn plan_write(&mut self) {
         self.write_at = match self.write_at {
             _ if !self.keeper.is_behind() && !self.log.is_behind() => None,
@@ -238,7 +258,9 @@ impl Desk {
 }
 
 /// The next reading of anybody's that succeeded; never, where there is none.
-async fn next_seen(seen: &mut Option<watch::Receiver<Option<Arc<sampler::Reading>>>>) -> Arc<Snapshot> {
+async fn next_seen(
+    seen: &mut Option<watch::Receiver<Option<Arc<sampler::Reading>>>>,
+) -> Arc<Snapshot> {
     while let Some(readings) = seen {
         if readings.changed().await.is_err() {
             *seen = None;
@@ -253,7 +275,9 @@ async fn next_seen(seen: &mut Option<watch::Receiver<Option<Arc<sampler::Reading
 }
 
 /// The end of the reading under way; never, where there is none.
-async fn under_way(reading: &mut Option<UnderWay>) -> (Boottime, Result<Arc<Snapshot>, DevicesError>) {
+async fn under_way(
+    reading: &mut Option<UnderWay>,
+) -> (Boottime, Result<Arc<Snapshot>, DevicesError>) {
     match reading {
         Some(reading) => reading.await,
         None => std::future::pending().await,

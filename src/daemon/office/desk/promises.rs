@@ -21,15 +21,17 @@ use crate::leases::queue::Ticket;
 use crate::leases::wire;
 
 impl Desk {
-    /// Those in line, in their order. Where every device belongs to one ahead, nothing is planned: its answer stays as it
-    /// was, and so a long line costs as many plans as it has heads.
+    /// Those in line, in their order. Where every device belongs to one ahead, nothing is planned:
+    /// its answer stays as it was, and so a long line costs as many plans as it has heads.
     pub(super) fn serve_line(&mut self, reading: &Reading<'_>) {
         let tickets: Vec<Ticket> = self.queue.waiters().map(|waiter| waiter.ticket).collect();
         for (served, ticket) in tickets.into_iter().enumerate() {
             if served > 0 && self.is_old(reading.taken_at) {
                 break; // The next reading is not far.
             }
-            let Some(mut case) = self.in_line.remove(&ticket) else { continue };
+            let Some(mut case) = self.in_line.remove(&ticket) else {
+                continue;
+            };
             let request_id = RequestId::clone(&case.ask.request_id);
             if case.reply.is_closed() {
                 self.queue.cancel(ticket);
@@ -61,7 +63,9 @@ impl Desk {
         let request_id = RequestId::clone(&case.ask.request_id);
         let decision = self.decide(&case, None, reading);
         self.gather(Some(&request_id));
-        let Decision::NotNow(answer) = decision else { return self.reply(case, decision) };
+        let Decision::NotNow(answer) = decision else {
+            return self.reply(case, decision);
+        };
         let waits = case.ask.wait > Duration::ZERO
             && decide::may_turn(&answer, case.ask.strict)
             && decide::could_ever(&case.ask.plan, reading.snapshot, case.ask.strict);
@@ -73,7 +77,10 @@ impl Desk {
         // In the order in which they came, whoever was planned for first.
         let since = case.came;
         let candidates = decide::candidates(case.ask.candidates.as_ref(), reading.snapshot);
-        match self.queue.join(case.ask.peer.uid, candidates, deadline, since) {
+        match self
+            .queue
+            .join(case.ask.peer.uid, candidates, deadline, since)
+        {
             Ok(ticket) => {
                 case.answer = Some(*answer);
                 self.in_line.insert(ticket, case);
@@ -86,7 +93,9 @@ impl Desk {
     fn reply(&mut self, case: Case, decision: Decision) {
         match decision {
             Decision::Answer(answer) => self.deliveries.plain(case.reply, Delivery::plain(*answer)),
-            Decision::NotNow(answer) => self.deliveries.plain(case.reply, Delivery::plain(Ok(*answer))),
+            Decision::NotNow(answer) => self
+                .deliveries
+                .plain(case.reply, Delivery::plain(Ok(*answer))),
             Decision::Lease(answer, lease, new) => {
                 if lease.idempotency_key.is_some()
                     && !self.given.contains_key(&lease.id)
@@ -94,7 +103,8 @@ impl Desk {
                 {
                     self.given.insert(lease.id.clone(), text);
                 }
-                self.deliveries.lease((case.reply, case.ask.request_id), *answer, lease.id, new);
+                self.deliveries
+                    .lease((case.reply, case.ask.request_id), *answer, lease.id, new);
             }
         }
     }
@@ -117,8 +127,15 @@ impl Desk {
             return Decision::Answer(Box::new(Err(blind.into())));
         }
         let claims = decide::claims(self.keeper.ledger(), reading);
-        let uuids = reading.snapshot.devices.iter().map(|device| &device.facts.uuid);
-        let closed: BTreeSet<String> = uuids.filter(|uuid| !self.may_take(ticket, uuid)).cloned().collect();
+        let uuids = reading
+            .snapshot
+            .devices
+            .iter()
+            .map(|device| &device.facts.uuid);
+        let closed: BTreeSet<String> = uuids
+            .filter(|uuid| !self.may_take(ticket, uuid))
+            .cloned()
+            .collect();
         let open_claims = decide::with_closed(&claims, &closed, reading.snapshot);
         let answer = match decide::run(&ask.plan, reading.snapshot, &open_claims) {
             Ok(answer) => answer,
@@ -130,8 +147,11 @@ impl Desk {
         if closed.is_empty() {
             return Decision::NotNow(Box::new(decide::not_held(answer, ask.strict)));
         }
-        // The answer for the asker is that on all devices: nothing there is closed to the model, only to its turn.
-        let ahead = ticket.map_or(self.queue.len(), |ticket| self.queue.position(ticket).map_or(0, |place| place - 1));
+        // The answer for the asker is that on all devices: nothing there is closed to the model,
+        // only to its turn.
+        let ahead = ticket.map_or(self.queue.len(), |ticket| {
+            self.queue.position(ticket).map_or(0, |place| place - 1)
+        });
         match decide::run(&ask.plan, reading.snapshot, &claims) {
             Ok(answer) if decide::is_yes(&answer, ask.strict) => {
                 Decision::NotNow(Box::new(decide::in_line(answer, ahead)))
@@ -142,7 +162,11 @@ impl Desk {
     }
 
     fn is_behind_others(&self, ticket: Ticket, reading: &Reading<'_>) -> bool {
-        reading.snapshot.devices.iter().all(|device| !self.queue.may_take(ticket, [device.facts.uuid.as_str()]))
+        reading
+            .snapshot
+            .devices
+            .iter()
+            .all(|device| !self.queue.may_take(ticket, [device.facts.uuid.as_str()]))
     }
 
     fn may_take(&self, ticket: Option<Ticket>, uuid: &str) -> bool {
@@ -152,7 +176,13 @@ impl Desk {
         }
     }
 
-    fn hold(&mut self, case: &Case, mut answer: Answer, reading: &Reading<'_>, now: Now) -> Decision {
+    fn hold(
+        &mut self,
+        case: &Case,
+        mut answer: Answer,
+        reading: &Reading<'_>,
+        now: Now,
+    ) -> Decision {
         let Some(devices) = decide::promise(&answer, self.keeper.ledger(), reading) else {
             return Decision::NotNow(Box::new(decide::in_line(answer, 0)));
         };
@@ -183,19 +213,25 @@ impl Desk {
         }
     }
 
-    /// The answer that a key was given before. After a restart, and where it was a long one, it is worked out anew, as if
-    /// nothing else were on the lease's devices.
+    /// The answer that a key was given before. After a restart, and where it was a long one, it is
+    /// worked out anew, as if nothing else were on the lease's devices.
     fn again(&self, ask: &GrantAsk, lease: Lease, reading: &Reading<'_>) -> Decision {
-        let given = self.given.get(&lease.id).and_then(|text| serde_json::from_slice(text).ok());
+        let given = self
+            .given
+            .get(&lease.id)
+            .and_then(|text| serde_json::from_slice(text).ok());
         let mut answer: Answer = if let Some(answer) = given {
             answer
         } else {
             let mut snapshot = reading.snapshot.clone();
-            snapshot.devices.retain(|device| lease.devices.contains_key(&device.facts.uuid));
+            snapshot
+                .devices
+                .retain(|device| lease.devices.contains_key(&device.facts.uuid));
             let margin = self.keeper.ledger().settings().margin;
             for device in &mut snapshot.devices {
                 let share = lease.devices.get(&device.facts.uuid);
-                device.free_bytes = share.map(|share| share.granted_bytes + device.margin_bytes + margin);
+                device.free_bytes =
+                    share.map(|share| share.granted_bytes + device.margin_bytes + margin);
             }
             match decide::run(&ask.plan, &snapshot, &BTreeMap::new()) {
                 Ok(answer) => answer,

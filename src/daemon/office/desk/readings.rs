@@ -21,13 +21,16 @@ use crate::leases::lease::State;
 use crate::leases::moment::{Boottime, Now};
 
 /// A reading under way: when it began, and what came of it.
-pub(super) type UnderWay = Pin<Box<dyn Future<Output = (Boottime, Result<Arc<Snapshot>, DevicesError>)>>>;
+pub(super) type UnderWay =
+    Pin<Box<dyn Future<Output = (Boottime, Result<Arc<Snapshot>, DevicesError>)>>>;
 
 impl Desk {
     pub(super) fn wants_reading(&self) -> bool {
         // What the last lease claimed is shown until a reading shows that it is gone.
         let somebody = self.watches();
-        !self.new.is_empty() || !self.at_reading.is_empty() || (somebody && Instant::now() >= self.read_at)
+        !self.new.is_empty()
+            || !self.at_reading.is_empty()
+            || (somebody && Instant::now() >= self.read_at)
     }
 
     /// Whether anything hangs on what devices hold.
@@ -53,11 +56,19 @@ impl Desk {
         })
     }
 
-    pub(super) fn end_reading(&mut self, taken_at: Boottime, outcome: Result<Arc<Snapshot>, DevicesError>) {
+    pub(super) fn end_reading(
+        &mut self,
+        taken_at: Boottime,
+        outcome: Result<Arc<Snapshot>, DevicesError>,
+    ) {
         let outcome = outcome.map_err(Problem::from).and_then(|snapshot| {
             // A stale one is an older reading, whatever time it is now.
             let late = || Problem::new(Reason::NvmlOverdue, "the driver does not answer in time");
-            if snapshot.stale { Err(late().hint("see hf-mem-probe health")) } else { Ok(snapshot) }
+            if snapshot.stale {
+                Err(late().hint("see hf-mem-probe health"))
+            } else {
+                Ok(snapshot)
+            }
         });
         match outcome {
             Ok(snapshot) => self.on_reading(&snapshot, taken_at),
@@ -67,7 +78,11 @@ impl Desk {
                 }
             }
         }
-        let all_settled = self.keeper.ledger().live().all(|lease| lease.state == State::Settled);
+        let all_settled = self
+            .keeper
+            .ledger()
+            .live()
+            .all(|lease| lease.state == State::Settled);
         let every = if all_settled && self.in_line.is_empty() {
             self.settings.read_settled_every
         } else {
@@ -79,15 +94,24 @@ impl Desk {
     fn on_reading(&mut self, snapshot: &Arc<Snapshot>, taken_at: Boottime) {
         self.watch_holders();
         let now = Now::read();
-        let asking = self.at_reading.iter().chain(self.in_line.values()).filter_map(|case| case.holder.process);
+        let asking = self
+            .at_reading
+            .iter()
+            .chain(self.in_line.values())
+            .filter_map(|case| case.holder.process);
         let ancestry = self.ancestry(snapshot, asking);
-        let reading = Reading { snapshot, taken_at, ancestry: &ancestry };
+        let reading = Reading {
+            snapshot,
+            taken_at,
+            ancestry: &ancestry,
+        };
         self.take_in(&reading, now);
         self.log.observe(snapshot, now);
         let began = Instant::now();
         self.serve_line(&reading);
-        // Each plan computes and each promise waits for the disk: after a while others are heard, and those who came with
-        // them have their turn too. The rest is decided on the next reading, not refused for the age of this one.
+        // Each plan computes and each promise waits for the disk: after a while others are heard,
+        // and those who came with them have their turn too. The rest is decided on the next
+        // reading, not refused for the age of this one.
         while let Some(case) = self.at_reading.pop() {
             self.serve_new(case, &reading);
             if began.elapsed() >= self.settings.longest_round || self.is_old(taken_at) {
@@ -107,10 +131,24 @@ impl Desk {
         self.before_next = self.before_next.max(reading.taken_at);
     }
 
-    pub(super) fn ancestry(&self, snapshot: &Snapshot, asking: impl Iterator<Item = ProcessIdentity>) -> Ancestry {
-        let seen = snapshot.devices.iter().flat_map(|device| &device.processes).map(|process| process.pid);
-        let holders = self.keeper.ledger().live().filter_map(|lease| lease.holder.process);
-        let pids: BTreeSet<u32> = seen.chain(holders.chain(asking).map(|process| process.pid)).collect();
+    pub(super) fn ancestry(
+        &self,
+        snapshot: &Snapshot,
+        asking: impl Iterator<Item = ProcessIdentity>,
+    ) -> Ancestry {
+        let seen = snapshot
+            .devices
+            .iter()
+            .flat_map(|device| &device.processes)
+            .map(|process| process.pid);
+        let holders = self
+            .keeper
+            .ledger()
+            .live()
+            .filter_map(|lease| lease.holder.process);
+        let pids: BTreeSet<u32> = seen
+            .chain(holders.chain(asking).map(|process| process.pid))
+            .collect();
         Ancestry::read(&self.settings.proc_root, pids)
     }
 }

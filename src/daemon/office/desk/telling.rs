@@ -12,14 +12,22 @@ use crate::leases::moment::Now;
 use crate::leases::queue::Ticket;
 
 impl Desk {
-    /// Takes up what has happened since this was last called: by the errand of `request_id`, or of itself. A wait that ended
-    /// is its own request's matter whatever ended it.
+    /// Takes up what has happened since this was last called: by the errand of `request_id`, or of
+    /// itself. A wait that ended is its own request's matter whatever ended it.
     pub(super) fn gather(&mut self, request_id: Option<&RequestId>) {
-        for event in self.keeper.drain_events().into_iter().chain(self.queue.drain_events()) {
+        for event in self
+            .keeper
+            .drain_events()
+            .into_iter()
+            .chain(self.queue.drain_events())
+        {
             let whose = match &event {
                 Event::WaitEnded { ticket, .. } => {
                     self.waits_ended = self.waits_ended.saturating_add(1);
-                    let waiting = self.in_line.get(&Ticket(*ticket)).map(|case| &case.ask.request_id);
+                    let waiting = self
+                        .in_line
+                        .get(&Ticket(*ticket))
+                        .map(|case| &case.ask.request_id);
                     waiting.or(request_id)
                 }
                 _ => request_id,
@@ -28,8 +36,9 @@ impl Desk {
         }
     }
 
-    /// Adds the grants of the last run that it did not come to tell of: it was killed after the lease was on disk. A client
-    /// that asks again with its key gets that lease, and there would be no event of it.
+    /// Adds the grants of the last run that it did not come to tell of: it was killed after the
+    /// lease was on disk. A client that asks again with its key gets that lease, and there would be
+    /// no event of it.
     pub(super) fn tell_of_restored(&mut self) {
         self.gather(None);
         let ended: HashSet<&str> = self
@@ -40,7 +49,9 @@ impl Desk {
             .map(|subject| subject.lease.as_str())
             .collect();
         let ledger = self.keeper.ledger();
-        let ended_now = ledger.ended().filter(|lease| ended.contains(lease.id.as_str()));
+        let ended_now = ledger
+            .ended()
+            .filter(|lease| ended.contains(lease.id.as_str()));
 
         self.log.restore(ledger.live());
         let untold = self.log.untold(ledger.live().chain(ended_now));
@@ -55,9 +66,14 @@ impl Desk {
         self.log.tell(all, Now::read());
         let ledger = self.keeper.ledger();
         if happened {
-            self.given.retain(|id, _| ledger.get(id).is_some_and(Lease::is_live));
+            self.given
+                .retain(|id, _| ledger.get(id).is_some_and(Lease::is_live));
         }
-        let cases = self.new.iter().chain(self.at_reading.iter()).chain(self.in_line.values());
+        let cases = self
+            .new
+            .iter()
+            .chain(self.at_reading.iter())
+            .chain(self.in_line.values());
         let needed: HashSet<ProcessIdentity> = ledger
             .live()
             .filter_map(|lease| lease.holder.process)

@@ -1,11 +1,13 @@
-//! Whose question is planned next: each user's in the order in which they came, and the users by turns. Whoever asks much, or
-//! asks what takes long, waits for itself.
+//! Whose question is planned next: each user's in the order in which they came, and the users by
+//! turns. Whoever asks much, or asks what takes long, waits for itself.
 //!
-//! This is about the owner's time only. Memory is given in the order of the line: see [`crate::leases::queue`].
+//! This is about the owner's time only. Memory is given in the order of the line: see
+//! [`crate::leases::queue`].
 
 use std::collections::{HashMap, VecDeque};
 
-/// Users whose last turn is remembered. One that is forgotten counts as never served: it comes first once more.
+/// Users whose last turn is remembered. One that is forgotten counts as never served: it comes
+/// first once more.
 const MOST_REMEMBERED: usize = 1024;
 
 /// Askers whose turn is to come.
@@ -20,7 +22,11 @@ pub(super) struct Turns<T> {
 
 impl<T> Turns<T> {
     pub(super) fn new() -> Self {
-        Self { waiting: Vec::new(), served: HashMap::new(), turn: 0 }
+        Self {
+            waiting: Vec::new(),
+            served: HashMap::new(),
+            turn: 0,
+        }
     }
 
     /// Comes after all that this user asked before.
@@ -54,7 +60,10 @@ impl<T> Turns<T> {
 
     /// How many of this user's wait.
     pub(super) fn of(&self, uid: u32) -> usize {
-        self.waiting.iter().find(|(user, _)| *user == uid).map_or(0, |(_, askers)| askers.len())
+        self.waiting
+            .iter()
+            .find(|(user, _)| *user == uid)
+            .map_or(0, |(_, askers)| askers.len())
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -91,7 +100,14 @@ mod tests {
     #[test]
     fn users_take_turns_and_each_ones_questions_stay_in_order() {
         let mut turns = Turns::new();
-        for (uid, asker) in [(1, "a1"), (1, "a2"), (1, "a3"), (2, "b1"), (3, "c1"), (2, "b2")] {
+        for (uid, asker) in [
+            (1, "a1"),
+            (1, "a2"),
+            (1, "a3"),
+            (2, "b1"),
+            (3, "c1"),
+            (2, "b2"),
+        ] {
             turns.push(uid, asker);
         }
         assert_eq!((turns.iter().count(), turns.of(1), turns.of(9)), (6, 3, 0));

@@ -6,14 +6,20 @@ use super::*;
 fn without_a_store_grants_are_refused_and_the_rest_works() {
     run(async {
         let bench = Bench::new(24);
-        let storage = Box::new(NoStore { why: "no such directory".to_owned() });
+        let storage = Box::new(NoStore {
+            why: "no such directory".to_owned(),
+        });
         let office = Office::start(settings(), keeper(storage), bench).unwrap().0;
         let refused = office.grant(ask(16)).await.unwrap_err();
         assert_eq!(refused.reason, Reason::BadConfiguration);
         assert!(refused.detail.contains("no such directory"), "{refused}");
         assert!(office.list().await.unwrap().leases.is_empty());
         let answer = office.grant(ask(30)).await.unwrap();
-        assert_eq!(answer.verdict, Some(Verdict::DoesNotFit), "what does not fit is answered all the same");
+        assert_eq!(
+            answer.verdict,
+            Some(Verdict::DoesNotFit),
+            "what does not fit is answered all the same"
+        );
     });
 }
 
@@ -22,7 +28,9 @@ struct Hanging(std::sync::mpsc::Receiver<()>);
 
 impl Storage for Hanging {
     fn save(&mut self, _saved: &crate::leases::ledger::Saved) -> Result<(), StoreError> {
-        self.0.recv().map_err(|_| StoreError::None { why: "the test is over".to_owned() })
+        self.0.recv().map_err(|_| StoreError::None {
+            why: "the test is over".to_owned(),
+        })
     }
 }
 
@@ -31,15 +39,22 @@ fn a_disk_that_hangs_is_told_to_those_who_ask_and_forgotten_when_it_is_back() {
     run(async {
         let bench = Bench::new(24);
         let (let_go, hangs) = std::sync::mpsc::channel();
-        let settings = OfficeSettings { stuck_after: Duration::from_millis(500), ..settings() };
-        let office = Office::start(settings, keeper(Box::new(Hanging(hangs))), bench).unwrap().0;
+        let settings = OfficeSettings {
+            stuck_after: Duration::from_millis(500),
+            ..settings()
+        };
+        let office = Office::start(settings, keeper(Box::new(Hanging(hangs))), bench)
+            .unwrap()
+            .0;
         // An owner that comes to it late counts as stuck until it is there.
         while office.ping().await.is_err() {}
         let asker = office.clone();
         let first = tokio::spawn(async move {
             loop {
                 match asker.grant(ask(16)).await {
-                    Err(problem) if problem.reason == Reason::Busy => tokio::task::yield_now().await,
+                    Err(problem) if problem.reason == Reason::Busy => {
+                        tokio::task::yield_now().await
+                    }
                     done => return done,
                 }
             }
@@ -48,8 +63,19 @@ fn a_disk_that_hangs_is_told_to_those_who_ask_and_forgotten_when_it_is_back() {
             tokio::task::yield_now().await;
         }
         assert_eq!(office.ping().await.unwrap_err().reason, Reason::Busy);
-        assert!(office.list().await.unwrap_err().detail.contains("has not answered"));
-        assert_eq!(office.grant(ask(1)).await.unwrap_err().reason, Reason::Busy, "nobody waits behind it");
+        assert!(
+            office
+                .list()
+                .await
+                .unwrap_err()
+                .detail
+                .contains("has not answered")
+        );
+        assert_eq!(
+            office.grant(ask(1)).await.unwrap_err().reason,
+            Reason::Busy,
+            "nobody waits behind it"
+        );
         office.stop().await; // comes back, though the owner does not
 
         let_go.send(()).unwrap();
@@ -71,10 +97,22 @@ fn a_plan_that_breaks_costs_nobody_the_ledger() {
     run(async {
         let bench = Bench::new(24);
         let office = office(&bench);
-        let broken = GrantAsk { plan: Box::new(|_, _| panic!("a plan's own fault")), ..ask(1) };
-        assert_eq!(office.grant(broken).await.unwrap_err().reason, Reason::Internal);
-        let refused = GrantAsk { plan: Box::new(|_, _| Err(Problem::new(Reason::NotFound, "no"))), ..ask(1) };
-        assert_eq!(office.grant(refused).await.unwrap_err().reason, Reason::NotFound);
+        let broken = GrantAsk {
+            plan: Box::new(|_, _| panic!("a plan's own fault")),
+            ..ask(1)
+        };
+        assert_eq!(
+            office.grant(broken).await.unwrap_err().reason,
+            Reason::Internal
+        );
+        let refused = GrantAsk {
+            plan: Box::new(|_, _| Err(Problem::new(Reason::NotFound, "no"))),
+            ..ask(1)
+        };
+        assert_eq!(
+            office.grant(refused).await.unwrap_err().reason,
+            Reason::NotFound
+        );
         lease_id(&office.grant(ask(24)).await.unwrap());
     });
 }
@@ -87,8 +125,12 @@ struct Slow {
 
 impl Storage for Slow {
     fn save(&mut self, _saved: &crate::leases::ledger::Saved) -> Result<(), StoreError> {
-        let over = |_| StoreError::None { why: "the test is over".to_owned() };
-        self.begins.send(()).map_err(|_| over(std::sync::mpsc::RecvError))?;
+        let over = |_| StoreError::None {
+            why: "the test is over".to_owned(),
+        };
+        self.begins
+            .send(())
+            .map_err(|_| over(std::sync::mpsc::RecvError))?;
         self.goes.recv().map_err(over)
     }
 }
@@ -98,10 +140,15 @@ fn renewals_without_end_keep_nobody_from_a_lease() {
     run(async {
         let (begins, begun) = std::sync::mpsc::channel();
         let (go, goes) = std::sync::mpsc::channel();
-        let settings =
-            OfficeSettings { longest_round: Duration::ZERO, stuck_after: Duration::from_secs(600), ..settings() };
+        let settings = OfficeSettings {
+            longest_round: Duration::ZERO,
+            stuck_after: Duration::from_secs(600),
+            ..settings()
+        };
         let devices: Arc<dyn Devices> = Bench::new(24);
-        let office = Office::start(settings, keeper(Box::new(Slow { begins, goes })), devices).unwrap().0;
+        let office = Office::start(settings, keeper(Box::new(Slow { begins, goes })), devices)
+            .unwrap()
+            .0;
         let first = tokio::spawn({
             let office = office.clone();
             async move { office.grant(ask(1)).await }
@@ -112,7 +159,11 @@ fn renewals_without_end_keep_nobody_from_a_lease() {
 
         let renew = || {
             let (office, id) = (office.clone(), id.clone());
-            tokio::spawn(async move { office.renew(id, &caller(), Some(Duration::from_secs(900))).await })
+            tokio::spawn(async move {
+                office
+                    .renew(id, &caller(), Some(Duration::from_secs(900)))
+                    .await
+            })
         };
         let _first = renew();
         while begun.try_recv().is_err() {

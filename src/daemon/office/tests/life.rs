@@ -9,22 +9,47 @@ fn a_lease_is_given_listed_renewed_and_given_back() {
         let office = office(&bench);
         let answer = office.grant(ask(16)).await.unwrap();
         let id = lease_id(&answer);
-        assert_eq!(office.leased(), BTreeMap::from([(A.to_owned(), Bytes::gib(16))]));
+        assert_eq!(
+            office.leased(),
+            BTreeMap::from([(A.to_owned(), Bytes::gib(16))])
+        );
         let listed = office.list().await.unwrap();
         assert_eq!(listed.leases.len(), 1);
-        assert_eq!((listed.leases[0].id.as_str(), listed.leases[0].state), (id.as_str(), State::Granted));
+        assert_eq!(
+            (listed.leases[0].id.as_str(), listed.leases[0].state),
+            (id.as_str(), State::Granted)
+        );
         let second = office.grant(ask(16)).await.unwrap();
-        assert_eq!((second.verdict, second.lease), (Some(Verdict::DoesNotFit), None));
-        let renewed = office.renew(id.clone(), &caller(), Some(Duration::from_secs(900))).await.unwrap();
+        assert_eq!(
+            (second.verdict, second.lease),
+            (Some(Verdict::DoesNotFit), None)
+        );
+        let renewed = office
+            .renew(id.clone(), &caller(), Some(Duration::from_secs(900)))
+            .await
+            .unwrap();
         assert_eq!(renewed.ttl_seconds, 900);
         let stranger = office.release(id.clone(), &stranger()).await;
         assert_eq!(stranger.unwrap_err().reason, Reason::Forbidden);
         let released = office.release(id.clone(), &caller()).await.unwrap();
-        assert_eq!((released.state, released.reason), (State::Released, Some(EndReason::ByOwner)));
-        assert_eq!(office.release(id.clone(), &caller()).await.unwrap().state, State::Released, "twice is harmless");
-        assert_eq!(office.renew(id, &caller(), None).await.unwrap_err().reason, Reason::Usage);
+        assert_eq!(
+            (released.state, released.reason),
+            (State::Released, Some(EndReason::ByOwner))
+        );
+        assert_eq!(
+            office.release(id.clone(), &caller()).await.unwrap().state,
+            State::Released,
+            "twice is harmless"
+        );
+        assert_eq!(
+            office.renew(id, &caller(), None).await.unwrap_err().reason,
+            Reason::Usage
+        );
         lease_id(&office.grant(ask(24)).await.unwrap());
-        assert_eq!(office.get("x".to_owned()).await.unwrap_err().reason, Reason::NotFound);
+        assert_eq!(
+            office.get("x".to_owned()).await.unwrap_err().reason,
+            Reason::NotFound
+        );
         office.ping().await.unwrap();
         office.stop().await;
         assert_eq!(office.ping().await.unwrap_err().reason, Reason::Busy);
@@ -39,7 +64,10 @@ fn what_is_claimed_ends_with_the_last_lease() {
         let id = lease_id(&office.grant(ask(16)).await.unwrap());
         office.release(id, &caller()).await.unwrap();
         let mut standing = office.standing();
-        standing.wait_for(|standing| standing.leased.values().all(|bytes| *bytes == Bytes::ZERO)).await.unwrap();
+        standing
+            .wait_for(|standing| standing.leased.values().all(|bytes| *bytes == Bytes::ZERO))
+            .await
+            .unwrap();
     });
 }
 
@@ -48,18 +76,32 @@ fn a_dead_holder_gives_back_at_once() {
     run(async {
         let bench = Bench::new(24);
         let office = office(&bench);
-        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-        let held = GrantAsk { holder: Some(Holder::Pid(child.id())), ..ask(16) };
+        let mut child = std::process::Command::new("sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
+        let held = GrantAsk {
+            holder: Some(Holder::Pid(child.id())),
+            ..ask(16)
+        };
         let id = lease_id(&office.grant(held).await.unwrap());
         let mut waits = std::pin::pin!(office.grant(waiting(20)));
         assert!(
-            std::future::poll_fn(|context| std::task::Poll::Ready(waits.as_mut().poll(context))).await.is_pending()
+            std::future::poll_fn(|context| std::task::Poll::Ready(waits.as_mut().poll(context)))
+                .await
+                .is_pending()
         );
         child.kill().unwrap();
         child.wait().unwrap();
         lease_id(&waits.await.unwrap());
-        assert_eq!(office.get(id).await.unwrap().reason, Some(EndReason::HolderDied));
-        let dead = GrantAsk { holder: Some(Holder::Pid(child.id())), ..ask(1) };
+        assert_eq!(
+            office.get(id).await.unwrap().reason,
+            Some(EndReason::HolderDied)
+        );
+        let dead = GrantAsk {
+            holder: Some(Holder::Pid(child.id())),
+            ..ask(1)
+        };
         assert_eq!(office.grant(dead).await.unwrap_err().reason, Reason::Usage);
     });
 }

@@ -8,16 +8,30 @@ fn one_that_waits_for_one_card_does_not_close_the_others() {
         let bench = Bench::new(24);
         let office = office(&bench);
         let id = lease_id(&office.grant(ask(16)).await.unwrap());
-        let elsewhere = GrantAsk { candidates: Some(["GPU-other".to_owned()].into()), ..waiting(20) };
-        let named = GrantAsk { candidates: Some(["GPU-".to_owned()].into()), ..waiting(20) };
-        assert_eq!(decide::candidates(elsewhere.candidates.as_ref(), &bench.0.lock().unwrap()), None, "not known here");
+        let elsewhere = GrantAsk {
+            candidates: Some(["GPU-other".to_owned()].into()),
+            ..waiting(20)
+        };
+        let named = GrantAsk {
+            candidates: Some(["GPU-".to_owned()].into()),
+            ..waiting(20)
+        };
+        assert_eq!(
+            decide::candidates(elsewhere.candidates.as_ref(), &bench.0.lock().unwrap()),
+            None,
+            "not known here"
+        );
         let known = decide::candidates(named.candidates.as_ref(), &bench.0.lock().unwrap());
         assert_eq!(known, Some([A.to_owned()].into()));
         let waits = tokio::spawn({
             let office = office.clone();
             async move { office.grant(named).await }
         });
-        office.standing().wait_for(|standing| standing.waiting == 1).await.unwrap();
+        office
+            .standing()
+            .wait_for(|standing| standing.waiting == 1)
+            .await
+            .unwrap();
         let line = office.list().await.unwrap().waiting;
         assert_eq!((line[0].position, line[0].pid), (1, None), "held by a name");
         office.release(id, &caller()).await.unwrap();
@@ -35,7 +49,11 @@ fn one_in_line_is_served_when_memory_is_given_back_and_before_those_behind() {
             let office = office.clone();
             async move { office.grant(waiting(20)).await }
         });
-        office.standing().wait_for(|standing| standing.waiting == 1).await.unwrap();
+        office
+            .standing()
+            .wait_for(|standing| standing.waiting == 1)
+            .await
+            .unwrap();
         let small = office.grant(ask(2)).await.unwrap();
         assert_eq!(
             (small.verdict, small.reason.as_deref()),
@@ -61,15 +79,26 @@ fn one_that_hangs_up_leaves_the_line_and_leaks_nothing() {
             let office = office.clone();
             async move { office.grant(waiting(20)).await }
         });
-        office.standing().wait_for(|standing| standing.waiting == 1).await.unwrap();
+        office
+            .standing()
+            .wait_for(|standing| standing.waiting == 1)
+            .await
+            .unwrap();
         gone.abort();
-        office.standing().wait_for(|standing| standing.waiting == 0).await.unwrap();
+        office
+            .standing()
+            .wait_for(|standing| standing.waiting == 0)
+            .await
+            .unwrap();
         office.release(id, &caller()).await.unwrap();
         // Askers that hang up at any stage of their grant.
         for polls in 0..200_u32 {
             let mut grant = Box::pin(office.grant(ask(20)));
             for _ in 0..polls {
-                let polled = std::future::poll_fn(|context| std::task::Poll::Ready(grant.as_mut().poll(context))).await;
+                let polled = std::future::poll_fn(|context| {
+                    std::task::Poll::Ready(grant.as_mut().poll(context))
+                })
+                .await;
                 if let std::task::Poll::Ready(answer) = polled {
                     if let Some(lease) = answer.unwrap().lease {
                         let id = lease["id"].as_str().unwrap().to_owned();
@@ -80,7 +109,11 @@ fn one_that_hangs_up_leaves_the_line_and_leaks_nothing() {
                 tokio::task::yield_now().await;
             }
         }
-        office.standing().wait_for(|standing| standing.leases == 0).await.unwrap();
+        office
+            .standing()
+            .wait_for(|standing| standing.leases == 0)
+            .await
+            .unwrap();
         lease_id(&office.grant(ask(24)).await.unwrap());
     });
 }
@@ -93,13 +126,30 @@ fn what_can_never_fit_does_not_wait_and_a_wait_that_ends_is_a_no() {
         let never = office.grant(waiting(30)).await.unwrap();
         assert_eq!(never.verdict, Some(Verdict::DoesNotFit));
         bench.set_free(4);
-        let late = office.grant(GrantAsk { wait: Duration::from_millis(20), ..ask(20) }).await.unwrap();
-        assert_eq!((late.verdict, late.lease), (Some(Verdict::DoesNotFit), None));
-        assert_eq!(late.reason.as_deref(), Some("wait_over"), "it may be a yes another time");
+        let late = office
+            .grant(GrantAsk {
+                wait: Duration::from_millis(20),
+                ..ask(20)
+            })
+            .await
+            .unwrap();
+        assert_eq!(
+            (late.verdict, late.lease),
+            (Some(Verdict::DoesNotFit), None)
+        );
+        assert_eq!(
+            late.reason.as_deref(),
+            Some("wait_over"),
+            "it may be a yes another time"
+        );
         assert!(late.message.contains("place 1 of 1"), "{}", late.message);
         let patient = office.grant(waiting(20));
         let freed = async {
-            office.standing().wait_for(|standing| standing.waiting == 1).await.unwrap();
+            office
+                .standing()
+                .wait_for(|standing| standing.waiting == 1)
+                .await
+                .unwrap();
             bench.set_free(24);
         };
         let (answer, ()) = tokio::join!(patient, freed);
@@ -108,7 +158,11 @@ fn what_can_never_fit_does_not_wait_and_a_wait_that_ends_is_a_no() {
 }
 
 /// A plan that is heard of, and that goes on once the test lets it.
-fn gated(gib: u64, begun: std::sync::mpsc::Sender<()>, go: Arc<Mutex<std::sync::mpsc::Receiver<()>>>) -> Plan {
+fn gated(
+    gib: u64,
+    begun: std::sync::mpsc::Sender<()>,
+    go: Arc<Mutex<std::sync::mpsc::Receiver<()>>>,
+) -> Plan {
     let plan = plan(gib);
     Box::new(move |snapshot, claims| {
         begun.send(()).unwrap();
@@ -121,9 +175,14 @@ fn gated(gib: u64, begun: std::sync::mpsc::Sender<()>, go: Arc<Mutex<std::sync::
 fn one_who_asks_much_that_takes_long_holds_up_nobody_else_for_more_than_one_plan() {
     run(async {
         let bench = Bench::new(24);
-        let settings = OfficeSettings { longest_round: Duration::ZERO, ..settings() };
+        let settings = OfficeSettings {
+            longest_round: Duration::ZERO,
+            ..settings()
+        };
         let devices: Arc<dyn Devices> = Arc::clone(&bench) as _;
-        let office = Office::start(settings, keeper(Box::new(Memory)), devices).unwrap().0;
+        let office = Office::start(settings, keeper(Box::new(Memory)), devices)
+            .unwrap()
+            .0;
         let (begun, begins) = std::sync::mpsc::channel();
         let (let_go, go) = std::sync::mpsc::channel();
         let go = Arc::new(Mutex::new(go));
@@ -137,9 +196,17 @@ fn one_who_asks_much_that_takes_long_holds_up_nobody_else_for_more_than_one_plan
             tokio::task::yield_now().await;
         }
         // The first of the six is being planned. Another user comes, and is served next.
-        let other = Peer { uid: peer().uid + 1, ..peer() };
-        let mut victim = Box::pin(office.grant(GrantAsk { peer: other, ..ask(2) }));
-        let polled = std::future::poll_fn(|context| std::task::Poll::Ready(victim.as_mut().poll(context))).await;
+        let other = Peer {
+            uid: peer().uid + 1,
+            ..peer()
+        };
+        let mut victim = Box::pin(office.grant(GrantAsk {
+            peer: other,
+            ..ask(2)
+        }));
+        let polled =
+            std::future::poll_fn(|context| std::task::Poll::Ready(victim.as_mut().poll(context)))
+                .await;
         assert!(polled.is_pending());
         let_go.send(()).unwrap();
         // Whatever else were planned before would wait for the test for ever.
@@ -167,16 +234,27 @@ fn those_behind_in_line_cost_no_plans() {
                 begun.send(who).unwrap();
                 plan(snapshot, claims)
             });
-            GrantAsk { plan, ..waiting(gib) }
+            GrantAsk {
+                plan,
+                ..waiting(gib)
+            }
         };
         let join = |who| {
             let (asker, ask) = (office.clone(), counted(who, 20));
             tokio::spawn(async move { asker.grant(ask).await })
         };
         let head = join("head");
-        office.standing().wait_for(|standing| standing.waiting == 1).await.unwrap();
+        office
+            .standing()
+            .wait_for(|standing| standing.waiting == 1)
+            .await
+            .unwrap();
         let behind = join("behind");
-        office.standing().wait_for(|standing| standing.waiting == 2).await.unwrap();
+        office
+            .standing()
+            .wait_for(|standing| standing.waiting == 2)
+            .await
+            .unwrap();
         let planned = begins.try_iter().filter(|who| *who == "behind").count();
         // Readings go on, and the head is planned on each.
         let mut seen = 0;
@@ -210,17 +288,25 @@ impl Devices for Hung {
 #[test]
 fn what_an_asker_brought_goes_with_it_also_before_a_reading_comes() {
     run(async {
-        let office = Office::start(settings(), keeper(Box::new(Memory)), Arc::new(Hung)).unwrap().0;
+        let office = Office::start(settings(), keeper(Box::new(Memory)), Arc::new(Hung))
+            .unwrap()
+            .0;
         let brought = Arc::new(());
         // The first begins a reading; the second waits for the next one.
         for _ in 0..2 {
             let held = Arc::clone(&brought);
             let plan: Plan = Box::new(move |_, _| {
-                let why = format!("there is no reading, and {} hold it", Arc::strong_count(&held));
+                let why = format!(
+                    "there is no reading, and {} hold it",
+                    Arc::strong_count(&held)
+                );
                 Err(Problem::new(Reason::Internal, why))
             });
             let mut asker = Box::pin(office.grant(GrantAsk { plan, ..ask(1) }));
-            let polled = std::future::poll_fn(|context| std::task::Poll::Ready(asker.as_mut().poll(context))).await;
+            let polled = std::future::poll_fn(|context| {
+                std::task::Poll::Ready(asker.as_mut().poll(context))
+            })
+            .await;
             assert!(polled.is_pending());
             office.ping().await.unwrap(); // behind it: the owner has it now
             drop(asker);
@@ -229,7 +315,9 @@ fn what_an_asker_brought_goes_with_it_also_before_a_reading_comes() {
                     tokio::task::yield_now().await;
                 }
             };
-            tokio::time::timeout(Duration::from_secs(20), gone).await.expect("it is kept for nobody");
+            tokio::time::timeout(Duration::from_secs(20), gone)
+                .await
+                .expect("it is kept for nobody");
         }
     });
 }
@@ -244,7 +332,10 @@ fn tight_plan(gib: u64) -> Plan {
         }
         let answer = likely(snapshot, claims)?;
         let tight = (answer.verdict == Some(Verdict::Fits)).then_some(Verdict::Tight);
-        Ok(Answer { verdict: tight.or(answer.verdict), ..answer })
+        Ok(Answer {
+            verdict: tight.or(answer.verdict),
+            ..answer
+        })
     })
 }
 
@@ -253,14 +344,32 @@ fn strict_request_holds_no_tight_plan() {
     run(async {
         let bench = Bench::new(24);
         let office = office(&bench);
-        let asking = |strict| GrantAsk { plan: tight_plan(22), strict, ..ask(22) };
+        let asking = |strict| GrantAsk {
+            plan: tight_plan(22),
+            strict,
+            ..ask(22)
+        };
         let answer = office.grant(asking(true)).await.unwrap();
-        assert_eq!((answer.verdict, answer.lease.is_none()), (Some(Verdict::Tight), true), "{}", answer.message);
+        assert_eq!(
+            (answer.verdict, answer.lease.is_none()),
+            (Some(Verdict::Tight), true),
+            "{}",
+            answer.message
+        );
         assert!(office.list().await.unwrap().leases.is_empty());
 
         // No device is ever large enough: the wait is over before it begins.
-        let answer = office.grant(GrantAsk { wait: Duration::from_secs(600), ..asking(true) }).await.unwrap();
-        assert_eq!((answer.verdict, answer.lease.is_none()), (Some(Verdict::Tight), true));
+        let answer = office
+            .grant(GrantAsk {
+                wait: Duration::from_secs(600),
+                ..asking(true)
+            })
+            .await
+            .unwrap();
+        assert_eq!(
+            (answer.verdict, answer.lease.is_none()),
+            (Some(Verdict::Tight), true)
+        );
         lease_id(&office.grant(asking(false)).await.unwrap());
     });
 }
@@ -271,8 +380,16 @@ fn strict_wait_outlasts_tight_plan() {
         let bench = Bench::new(24);
         bench.set_free(18);
         let office = office(&bench);
-        let asking = |wait| GrantAsk { plan: tight_plan(16), strict: true, wait, ..ask(16) };
-        let over = office.grant(asking(Duration::from_millis(20))).await.unwrap();
+        let asking = |wait| GrantAsk {
+            plan: tight_plan(16),
+            strict: true,
+            wait,
+            ..ask(16)
+        };
+        let over = office
+            .grant(asking(Duration::from_millis(20)))
+            .await
+            .unwrap();
         assert_eq!(
             (over.verdict, over.reason.as_deref(), over.lease.is_none()),
             (Some(Verdict::Tight), Some("wait_over"), true)

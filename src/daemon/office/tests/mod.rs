@@ -29,7 +29,9 @@ struct Bench(Mutex<Snapshot>);
 
 impl Bench {
     fn new(gib: u64) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(crate::leases::testing::snapshot(&[(A, gib)]))))
+        Arc::new(Self(Mutex::new(crate::leases::testing::snapshot(&[(
+            A, gib,
+        )]))))
     }
 
     fn set_free(&self, gib: u64) {
@@ -61,25 +63,45 @@ fn keeper(storage: AnyStorage) -> Keeper<AnyStorage> {
 }
 
 fn settings() -> OfficeSettings {
-    OfficeSettings { read_every: Duration::from_millis(5), most_waiting: 4, ..OfficeSettings::default() }
+    OfficeSettings {
+        read_every: Duration::from_millis(5),
+        most_waiting: 4,
+        ..OfficeSettings::default()
+    }
 }
 
 fn office(bench: &Arc<Bench>) -> OfficeHandle {
     let devices: Arc<dyn Devices> = Arc::clone(bench) as _;
-    Office::start(settings(), keeper(Box::new(Memory)), devices).unwrap().0
+    Office::start(settings(), keeper(Box::new(Memory)), devices)
+        .unwrap()
+        .0
 }
 
 fn peer() -> Peer {
-    Peer { uid: rustix::process::getuid().as_raw(), gid: 0, pid: Some(std::process::id()) }
+    Peer {
+        uid: rustix::process::getuid().as_raw(),
+        gid: 0,
+        pid: Some(std::process::id()),
+    }
 }
 
 fn caller() -> Caller {
-    Caller { peer: peer(), token: None, request_id: "another-request".to_owned() }
+    Caller {
+        peer: peer(),
+        token: None,
+        request_id: "another-request".to_owned(),
+    }
 }
 
 fn stranger() -> Caller {
     let peer = peer();
-    Caller { peer: Peer { uid: peer.uid.wrapping_add(4321), ..peer }, ..caller() }
+    Caller {
+        peer: Peer {
+            uid: peer.uid.wrapping_add(4321),
+            ..peer
+        },
+        ..caller()
+    }
 }
 
 /// So many GiB on the one device.
@@ -105,7 +127,11 @@ fn plan(gib: u64) -> Plan {
             components: Vec::new(),
         };
         Ok(Answer {
-            verdict: Some(if fits { Verdict::Fits } else { Verdict::DoesNotFit }),
+            verdict: Some(if fits {
+                Verdict::Fits
+            } else {
+                Verdict::DoesNotFit
+            }),
             reason: Some(if fits { "fits" } else { "insufficient_memory" }.to_owned()),
             placement: Some(PlacementAnswer {
                 strategy: "single".to_owned(),
@@ -144,13 +170,23 @@ fn ask(gib: u64) -> GrantAsk {
 }
 
 fn waiting(gib: u64) -> GrantAsk {
-    GrantAsk { wait: Duration::from_secs(600), ..ask(gib) }
+    GrantAsk {
+        wait: Duration::from_secs(600),
+        ..ask(gib)
+    }
 }
 
 fn lease_id(answer: &Answer) -> String {
-    answer.lease.as_ref().unwrap()["id"].as_str().unwrap().to_owned()
+    answer.lease.as_ref().unwrap()["id"]
+        .as_str()
+        .unwrap()
+        .to_owned()
 }
 
 fn run<T>(test: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(test)
 }

@@ -103,7 +103,10 @@ pub(super) const ROWS: &[(&[&str], Defaults)] = &[
         &["granitemoeshared"],
         sizes!(4096 11008 32 32 32000 "max_position_embeddings" 2048 "num_local_experts" 8 "num_experts_per_tok" 2 "shared_intermediate_size" 0),
     ),
-    (&["hunyuan_v1_moe"], sizes!(4096 11008 32 32 290_943 "max_position_embeddings" 2048 "num_experts" 1 "moe_topk" 1)),
+    (
+        &["hunyuan_v1_moe"],
+        sizes!(4096 11008 32 32 290_943 "max_position_embeddings" 2048 "num_experts" 1 "moe_topk" 1),
+    ),
     (
         &["hy_v3"],
         sizes!(4096 13312 80 64 120_832 "num_key_value_heads" 8 "head_dim" 128 "max_position_embeddings" 131_072 "num_experts" 192 "num_experts_per_tok" 8 "moe_intermediate_size" 1536 "num_shared_experts" 1),
@@ -161,7 +164,10 @@ pub(super) const ROWS: &[(&[&str], Defaults)] = &[
         &["muse_spark_text"],
         sizes!(8192 16384 62 128 202_048 "num_key_value_heads" 16 "max_position_embeddings" 1_048_576 "sliding_window" 2048 "num_local_experts" 256 "num_experts_per_tok" 8 "moe_intermediate_size" 4096),
     ),
-    (&["olmoe"], sizes!(2048 2048 16 16 50304 "max_position_embeddings" 4096 "num_experts" 64 "num_experts_per_tok" 8)),
+    (
+        &["olmoe"],
+        sizes!(2048 2048 16 16 50304 "max_position_embeddings" 4096 "num_experts" 64 "num_experts_per_tok" 8),
+    ),
     (
         &["phimoe"],
         sizes!(4096 6400 32 32 32064 "num_key_value_heads" 8 "max_position_embeddings" 131_072 "num_local_experts" 16 "num_experts_per_tok" 2),

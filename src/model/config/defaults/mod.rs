@@ -1,15 +1,17 @@
-//! What absent keys mean, by model type: published configurations drop values that equal the class's default.
+//! What absent keys mean, by model type: published configurations drop values that equal the
+//! class's default.
 //!
-//! Source: transformers `models/<type>/configuration_<type>.py`. Nested configurations drop what equals the default, so any
-//! class that a wrapper nests needs its row; a key without a default that no file gives is reported as missing. Flags are
-//! 0 and 1.
+//! Source: transformers `models/<type>/configuration_<type>.py`. Nested configurations drop what
+//! equals the default, so any class that a wrapper nests needs its row; a key without a default
+//! that no file gives is reported as missing. Flags are 0 and 1.
 
 type Defaults = &'static [(&'static str, u64)];
 
 /// The defaults of `model_type`; empty where the class has none that matter.
 pub(super) fn of(model_type: &str) -> Defaults {
     let mut rows = ROWS.iter().chain(dense::ROWS).chain(mixtures::ROWS);
-    rows.find(|(types, _)| types.contains(&model_type)).map_or(&[], |(_, defaults)| defaults)
+    rows.find(|(types, _)| types.contains(&model_type))
+        .map_or(&[], |(_, defaults)| defaults)
 }
 
 /// The five sizes that every class has, then what else it sets.
@@ -26,7 +28,10 @@ mod dense;
 mod mixtures;
 
 const ROWS: &[(&[&str], Defaults)] = &[
-    (&["llama"], sizes!(4096 11008 32 32 32000 "max_position_embeddings" 2048)),
+    (
+        &["llama"],
+        sizes!(4096 11008 32 32 32000 "max_position_embeddings" 2048),
+    ),
     (
         &["mistral"],
         sizes!(4096 14336 32 32 32000 "num_key_value_heads" 8 "sliding_window" 4096 "max_position_embeddings" 131_072),
@@ -132,9 +137,18 @@ const ROWS: &[(&[&str], Defaults)] = &[
         sizes!(2880 2880 36 64 201_088 "num_key_value_heads" 8 "head_dim" 64 "sliding_window" 128
             "max_position_embeddings" 131_072 "num_local_experts" 128 "num_experts_per_tok" 4),
     ),
-    (&["phi3", "phi3_v"], sizes!(3072 8192 32 32 32064 "max_position_embeddings" 4096)),
-    (&["cohere"], sizes!(8192 22528 40 64 256_000 "max_position_embeddings" 8192)),
-    (&["cohere2"], sizes!(8192 22528 40 64 256_000 "sliding_window" 4096 "max_position_embeddings" 8192)),
+    (
+        &["phi3", "phi3_v"],
+        sizes!(3072 8192 32 32 32064 "max_position_embeddings" 4096),
+    ),
+    (
+        &["cohere"],
+        sizes!(8192 22528 40 64 256_000 "max_position_embeddings" 8192),
+    ),
+    (
+        &["cohere2"],
+        sizes!(8192 22528 40 64 256_000 "sliding_window" 4096 "max_position_embeddings" 8192),
+    ),
     (
         &["deepseek_v2"],
         sizes!(4096 11008 32 32 102_400 "num_key_value_heads" 32 "n_routed_experts" 64 "n_shared_experts" 2
@@ -158,9 +172,24 @@ const ROWS: &[(&[&str], Defaults)] = &[
         &["mllama_text_model"],
         sizes!(4096 14336 40 32 128_256 "num_key_value_heads" 8 "max_position_embeddings" 131_072),
     ),
-    (&["olmo3"], sizes!(4096 11008 32 32 50304 "sliding_window" 4096 "max_position_embeddings" 2048)),
-    (&["starcoder2"], sizes!(3072 12288 30 24 49152 "num_key_value_heads" 2 "max_position_embeddings" 4096)),
-    (&["gpt2"], &[("n_embd", 768), ("n_layer", 12), ("n_head", 12), ("vocab_size", 50257), ("n_positions", 1024)]),
+    (
+        &["olmo3"],
+        sizes!(4096 11008 32 32 50304 "sliding_window" 4096 "max_position_embeddings" 2048),
+    ),
+    (
+        &["starcoder2"],
+        sizes!(3072 12288 30 24 49152 "num_key_value_heads" 2 "max_position_embeddings" 4096),
+    ),
+    (
+        &["gpt2"],
+        &[
+            ("n_embd", 768),
+            ("n_layer", 12),
+            ("n_head", 12),
+            ("vocab_size", 50257),
+            ("n_positions", 1024),
+        ],
+    ),
     (
         &["gpt_bigcode"],
         &[
@@ -193,7 +222,10 @@ const ROWS: &[(&[&str], Defaults)] = &[
             ("rotary_dim", 64),
         ],
     ),
-    (&["gpt_neox"], sizes!(6144 24576 44 64 50432 "max_position_embeddings" 2048)),
+    (
+        &["gpt_neox"],
+        sizes!(6144 24576 44 64 50432 "max_position_embeddings" 2048),
+    ),
     (
         &["falcon"],
         &[
@@ -216,7 +248,10 @@ const ROWS: &[(&[&str], Defaults)] = &[
             ("max_position_embeddings", 2048),
         ],
     ),
-    (&["helium"], sizes!(2560 7040 24 20 48000 "num_key_value_heads" 20 "head_dim" 128 "max_position_embeddings" 4096)),
+    (
+        &["helium"],
+        sizes!(2560 7040 24 20 48000 "num_key_value_heads" 20 "head_dim" 128 "max_position_embeddings" 4096),
+    ),
     (
         &["mamba"],
         &[
@@ -239,7 +274,10 @@ const ROWS: &[(&[&str], Defaults)] = &[
             ("conv_kernel", 4),
         ],
     ),
-    (&["mamba_ssm"], &[("state_size", 16), ("expand", 2), ("conv_kernel", 4)]),
+    (
+        &["mamba_ssm"],
+        &[("state_size", 16), ("expand", 2), ("conv_kernel", 4)],
+    ),
     (
         &["mamba2"],
         &[
@@ -291,7 +329,14 @@ const ROWS: &[(&[&str], Defaults)] = &[
             ("max_position_embeddings", 4096),
         ],
     ),
-    (&["zamba"], &[("mamba_d_state", 16), ("mamba_d_conv", 4), ("mamba_expand", 2)]),
+    (
+        &["zamba"],
+        &[
+            ("mamba_d_state", 16),
+            ("mamba_d_conv", 4),
+            ("mamba_expand", 2),
+        ],
+    ),
     (
         &["nemotron_h"],
         &[
@@ -312,14 +357,32 @@ const ROWS: &[(&[&str], Defaults)] = &[
         sizes!(2048 7168 32 32 65536 "num_key_value_heads" 8 "conv_L_cache" 3 "max_position_embeddings" 128_000
         "moe_intermediate_size" 1792 "num_dense_layers" 2 "num_experts_per_tok" 4 "num_experts" 32),
     ),
-    (&["rwkv"], &[("hidden_size", 4096), ("num_hidden_layers", 32), ("vocab_size", 50277), ("context_length", 1024)]),
     (
-        &["bert", "xlm-roberta", "camembert", "electra", "esm", "mpnet"],
+        &["rwkv"],
+        &[
+            ("hidden_size", 4096),
+            ("num_hidden_layers", 32),
+            ("vocab_size", 50277),
+            ("context_length", 1024),
+        ],
+    ),
+    (
+        &[
+            "bert",
+            "xlm-roberta",
+            "camembert",
+            "electra",
+            "esm",
+            "mpnet",
+        ],
         sizes!(768 3072 12 12 30522 "max_position_embeddings" 512),
     ),
     // Positions are convolved: raw audio has no length that these could not take.
     (&["hubert", "wav2vec2", "wavlm"], sizes!(768 3072 12 12 32)),
-    (&["roberta"], sizes!(768 3072 12 12 50265 "max_position_embeddings" 512)),
+    (
+        &["roberta"],
+        sizes!(768 3072 12 12 50265 "max_position_embeddings" 512),
+    ),
     (
         &["distilbert"],
         &[
@@ -331,8 +394,14 @@ const ROWS: &[(&[&str], Defaults)] = &[
             ("max_position_embeddings", 512),
         ],
     ),
-    (&["deberta", "deberta-v2"], sizes!(1536 6144 24 24 128_100 "max_position_embeddings" 512)),
-    (&["modernbert"], sizes!(768 1152 22 12 50368 "max_position_embeddings" 8192)),
+    (
+        &["deberta", "deberta-v2"],
+        sizes!(1536 6144 24 24 128_100 "max_position_embeddings" 512),
+    ),
+    (
+        &["modernbert"],
+        sizes!(768 1152 22 12 50368 "max_position_embeddings" 8192),
+    ),
     (
         &["whisper"],
         &[
@@ -350,7 +419,14 @@ const ROWS: &[(&[&str], Defaults)] = &[
     ),
     (
         &["t5", "mt5", "umt5"],
-        &[("d_model", 512), ("d_kv", 64), ("d_ff", 2048), ("num_layers", 6), ("num_heads", 8), ("vocab_size", 32128)],
+        &[
+            ("d_model", 512),
+            ("d_kv", 64),
+            ("d_ff", 2048),
+            ("num_layers", 6),
+            ("num_heads", 8),
+            ("vocab_size", 32128),
+        ],
     ),
     (
         &["bart", "mbart"],

@@ -1,7 +1,8 @@
 //! The families that llama.cpp runs, and how each of them remembers.
 //!
-//! Source: llama.cpp `src/llama-arch.cpp` (`LLM_ARCH_NAMES`) and each model's `load_arch_hparams`. A family that is not
-//! listed here gets no figures: llama.cpp gains some every month, and their caches differ.
+//! Source: llama.cpp `src/llama-arch.cpp` (`LLM_ARCH_NAMES`) and each model's `load_arch_hparams`.
+//! A family that is not listed here gets no figures: llama.cpp gains some every month, and their
+//! caches differ.
 
 use super::windows::Windows;
 
@@ -70,16 +71,30 @@ const fn with(memory: Memory) -> Family {
 }
 
 const fn period(period: u64, default: Option<u64>) -> Family {
-    Family { windows: Windows::Period { period, full_first: false, default }, ..PLAIN }
+    Family {
+        windows: Windows::Period {
+            period,
+            full_first: false,
+            default,
+        },
+        ..PLAIN
+    }
 }
 
 const fn full_first(period: u64) -> Family {
-    Family { windows: Windows::Period { period, full_first: true, default: None }, ..PLAIN }
+    Family {
+        windows: Windows::Period {
+            period,
+            full_first: true,
+            default: None,
+        },
+        ..PLAIN
+    }
 }
 
 impl Memory {
-    /// Beginnings of keys (after the family's name) that say of a file that it remembers otherwise than its family's rule
-    /// has it: a newer llama.cpp may have taught an old family a new memory.
+    /// Beginnings of keys (after the family's name) that say of a file that it remembers otherwise
+    /// than its family's rule has it: a newer llama.cpp may have taught an old family a new memory.
     pub(super) fn foreign_keys(self) -> &'static [&'static str] {
         const STATES: [&str; 7] = [
             "ssm.",
@@ -104,46 +119,94 @@ impl Memory {
 pub(super) fn family(name: &str) -> Option<Family> {
     Some(match name {
         // Keys and values of every token in every layer.
-        "llama" | "deci" | "falcon" | "grok" | "gpt2" | "gptj" | "gptneox" | "mpt" | "baichuan" | "starcoder"
-        | "refact" | "bloom" | "stablelm" | "qwen" | "qwen2" | "qwen2moe" | "qwen2vl" | "qwen3" | "qwen3moe"
-        | "qwen3vl" | "qwen3vlmoe" | "phi2" | "phimoe" | "plamo" | "codeshell" | "orion" | "internlm2" | "minicpm"
-        | "gemma" | "starcoder2" | "xverse" | "command-r" | "dbrx" | "olmo" | "olmoe" | "openelm" | "arctic"
-        | "deepseek" | "chatglm" | "glm4" | "bitnet" | "jais" | "jais2" | "nemotron" | "exaone" | "granite"
-        | "granitemoe" | "chameleon" | "bailingmoe" | "dots1" | "arcee" | "ernie4_5" | "ernie4_5-moe"
-        | "hunyuan-moe" | "hunyuan-dense" | "hunyuan_vl" | "smollm3" | "seed_oss" | "grovemoe" | "apertus"
-        | "minimax-m2" | "cogvlm" | "talkie" | "pangu-embedded" | "mistral3" | "paddleocr" | "maincoder" | "phi3"
-        | "minicpm3" | "plm" => PLAIN,
-        "glm4moe" | "bailingmoe2" | "hy_v3" => Family { next_token_layers: true, ..PLAIN },
+        "llama" | "deci" | "falcon" | "grok" | "gpt2" | "gptj" | "gptneox" | "mpt" | "baichuan"
+        | "starcoder" | "refact" | "bloom" | "stablelm" | "qwen" | "qwen2" | "qwen2moe"
+        | "qwen2vl" | "qwen3" | "qwen3moe" | "qwen3vl" | "qwen3vlmoe" | "phi2" | "phimoe"
+        | "plamo" | "codeshell" | "orion" | "internlm2" | "minicpm" | "gemma" | "starcoder2"
+        | "xverse" | "command-r" | "dbrx" | "olmo" | "olmoe" | "openelm" | "arctic"
+        | "deepseek" | "chatglm" | "glm4" | "bitnet" | "jais" | "jais2" | "nemotron" | "exaone"
+        | "granite" | "granitemoe" | "chameleon" | "bailingmoe" | "dots1" | "arcee"
+        | "ernie4_5" | "ernie4_5-moe" | "hunyuan-moe" | "hunyuan-dense" | "hunyuan_vl"
+        | "smollm3" | "seed_oss" | "grovemoe" | "apertus" | "minimax-m2" | "cogvlm" | "talkie"
+        | "pangu-embedded" | "mistral3" | "paddleocr" | "maincoder" | "phi3" | "minicpm3"
+        | "plm" => PLAIN,
+        "glm4moe" | "bailingmoe2" | "hy_v3" => Family {
+            next_token_layers: true,
+            ..PLAIN
+        },
         // Masked diffusion: llama.cpp builds no cache for them (`llama_model::create_memory`).
-        "bert" | "nomic-bert" | "nomic-bert-moe" | "neo-bert" | "jina-bert-v2" | "jina-bert-v3" | "modern-bert"
-        | "gemma-embedding" | "dream" | "llada" | "llada-moe" | "rnd1" => Family { purpose: Purpose::Encode, ..PLAIN },
-        "t5encoder" | "eurobert" | "llama-embed" => Family { purpose: Purpose::Pool, ..PLAIN },
-        "t5" => Family { purpose: Purpose::EncodeDecode, ..PLAIN },
+        "bert" | "nomic-bert" | "nomic-bert-moe" | "neo-bert" | "jina-bert-v2" | "jina-bert-v3"
+        | "modern-bert" | "gemma-embedding" | "dream" | "llada" | "llada-moe" | "rnd1" => Family {
+            purpose: Purpose::Encode,
+            ..PLAIN
+        },
+        "t5encoder" | "eurobert" | "llama-embed" => Family {
+            purpose: Purpose::Pool,
+            ..PLAIN
+        },
+        "t5" => Family {
+            purpose: Purpose::EncodeDecode,
+            ..PLAIN
+        },
         // Windows.
         "gemma2" => period(2, Some(4096)),
         "gemma3" => period(6, None),
-        "gemma3n" => Family { own_caches: Some(20), ..period(5, None) },
-        "gemma4" => Family { windows: Windows::Listed, ..PLAIN },
-        "step35" | "mimo2" => Family { windows: Windows::Listed, next_token_layers: true, ..PLAIN },
+        "gemma3n" => Family {
+            own_caches: Some(20),
+            ..period(5, None)
+        },
+        "gemma4" => Family {
+            windows: Windows::Listed,
+            ..PLAIN
+        },
+        "step35" | "mimo2" => Family {
+            windows: Windows::Listed,
+            next_token_layers: true,
+            ..PLAIN
+        },
         "plamo3" => period(8, None),
-        "exaone-moe" => Family { next_token_layers: true, ..period(4, None) },
-        "cohere2moe" => Family { next_token_layers: true, ..full_first(4) },
+        "exaone-moe" => Family {
+            next_token_layers: true,
+            ..period(4, None)
+        },
+        "cohere2moe" => Family {
+            next_token_layers: true,
+            ..full_first(4)
+        },
         "gpt-oss" => period(2, None),
         "cohere2" | "olmo2" | "afmoe" | "mellum" => period(4, None),
         "smallthinker" | "laguna" => full_first(4),
-        "llama4" => Family { windows: Windows::Chunks, ..PLAIN },
-        "exaone4" => Family { windows: Windows::LargeOnly, ..PLAIN },
+        "llama4" => Family {
+            windows: Windows::Chunks,
+            ..PLAIN
+        },
+        "exaone4" => Family {
+            windows: Windows::LargeOnly,
+            ..PLAIN
+        },
         // Latents.
-        "deepseek2" | "mistral4" => Family { next_token_layers: true, ..with(Memory::Latent) },
+        "deepseek2" | "mistral4" => Family {
+            next_token_layers: true,
+            ..with(Memory::Latent)
+        },
         "deepseek2-ocr" => with(Memory::KeysAndValues),
-        "deepseek32" | "glm-dsa" => Family { next_token_layers: true, ..with(Memory::LatentIndexed) },
+        "deepseek32" | "glm-dsa" => Family {
+            next_token_layers: true,
+            ..with(Memory::LatentIndexed)
+        },
         // States.
         "mamba" => with(Memory::Mamba1),
         "mamba2" => with(Memory::Mamba2),
         "jamba" | "plamo2" | "granitehybrid" => with(Memory::MambaHybrid),
-        "nemotron_h" | "nemotron_h_moe" => Family { next_token_layers: true, ..with(Memory::MambaOrFeedForward) },
+        "nemotron_h" | "nemotron_h_moe" => Family {
+            next_token_layers: true,
+            ..with(Memory::MambaOrFeedForward)
+        },
         "falcon-h1" => with(Memory::MambaBeside),
-        "qwen3next" | "qwen35" | "qwen35moe" => Family { next_token_layers: true, ..with(Memory::DeltaNet) },
+        "qwen3next" | "qwen35" | "qwen35moe" => Family {
+            next_token_layers: true,
+            ..with(Memory::DeltaNet)
+        },
         "kimi-linear" => with(Memory::Kimi),
         "lfm2" | "lfm2moe" => with(Memory::ShortConvolution),
         "rwkv6" | "rwkv6qwen2" | "rwkv7" | "arwkv7" => with(Memory::Rwkv),

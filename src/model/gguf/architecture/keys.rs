@@ -29,12 +29,14 @@ impl<'g> Keys<'g> {
         self.value(key).is_some()
     }
 
-    /// The first key of the family that begins with `start` and does not say 0, which is as good as no key.
+    /// The first key of the family that begins with `start` and does not say 0, which is as good as
+    /// no key.
     pub(super) fn first_that_begins(&self, start: &str) -> Option<String> {
         let whole = self.name(start);
         let from_there = self.gguf.metadata.0.range(whole.clone()..);
         let mut ours = from_there.take_while(|(key, _)| key.starts_with(&whole));
-        ours.find(|(_, value)| **value != Value::Unsigned(0)).map(|(key, _)| key.clone())
+        ours.find(|(_, value)| **value != Value::Unsigned(0))
+            .map(|(key, _)| key.clone())
     }
 
     /// One value for the whole model; `None` where the key is absent.
@@ -46,7 +48,9 @@ impl<'g> Keys<'g> {
                 Ok(value) => self.bounded(key, value).map(Some),
                 Err(_) => Err(self.contradiction(key, value.to_string(), "negative")),
             },
-            Some(other) => Err(self.contradiction(key, format!("{other:?}"), "not one whole number")),
+            Some(other) => {
+                Err(self.contradiction(key, format!("{other:?}"), "not one whole number"))
+            }
         }
     }
 
@@ -73,8 +77,13 @@ impl<'g> Keys<'g> {
         }
     }
 
-    /// A value for each of `layers` layers: the scalar repeated, or the array, which must be as long.
-    pub(super) fn per_layer(&self, key: &str, layers: u64) -> Result<Option<Vec<u64>>, Unsupported> {
+    /// A value for each of `layers` layers: the scalar repeated, or the array, which must be as
+    /// long.
+    pub(super) fn per_layer(
+        &self,
+        key: &str,
+        layers: u64,
+    ) -> Result<Option<Vec<u64>>, Unsupported> {
         let length = usize::try_from(layers.min(MAX_LAYERS)).unwrap_or(0);
         let items = match self.value(key) {
             Some(Value::Integers(items)) => items,
@@ -89,7 +98,11 @@ impl<'g> Keys<'g> {
             Ok(value) => self.bounded(key, value),
             Err(_) => Err(self.contradiction(key, item.to_string(), "negative")),
         };
-        items.iter().map(item).collect::<Result<Vec<_>, _>>().map(Some)
+        items
+            .iter()
+            .map(item)
+            .collect::<Result<Vec<_>, _>>()
+            .map(Some)
     }
 
     fn bounded(&self, key: &str, value: u64) -> Result<u64, Unsupported> {
@@ -101,11 +114,22 @@ impl<'g> Keys<'g> {
     }
 
     pub(super) fn missing(&self, key: &str) -> Unsupported {
-        Unsupported::Missing { class: self.family.to_owned(), key: self.name(key) }
+        Unsupported::Missing {
+            class: self.family.to_owned(),
+            key: self.name(key),
+        }
     }
 
     pub(super) fn contradiction(&self, key: &str, value: String, why: &str) -> Unsupported {
-        let value = if value.len() > 80 { "a long value".to_owned() } else { value };
-        Unsupported::Contradiction { key: self.name(key), value, why: why.to_owned() }
+        let value = if value.len() > 80 {
+            "a long value".to_owned()
+        } else {
+            value
+        };
+        Unsupported::Contradiction {
+            key: self.name(key),
+            value,
+            why: why.to_owned(),
+        }
     }
 }

@@ -40,22 +40,34 @@ pub(super) enum Bad {
     Final(String),
 }
 
-/// Reads the body of a successful answer. A server that ignores `Range` and sends everything is read up to what is
-/// wanted and then left.
-pub(super) async fn read(mut response: reqwest::Response, wanted: Wanted, budget: &Budget) -> Result<Buffer, Bad> {
+/// Reads the body of a successful answer. A server that ignores `Range` and sends everything is
+/// read up to what is wanted and then left.
+pub(super) async fn read(
+    mut response: reqwest::Response,
+    wanted: Wanted,
+    budget: &Budget,
+) -> Result<Buffer, Bad> {
     let (skip, most) = match (wanted, response.status()) {
-        (Wanted::Whole { limit: most } | Wanted::Beginning { length: most }, StatusCode::OK) => (0, most),
+        (Wanted::Whole { limit: most } | Wanted::Beginning { length: most }, StatusCode::OK) => {
+            (0, most)
+        }
         (Wanted::Range { start, length }, StatusCode::PARTIAL_CONTENT) => {
             check_range(header(&response, &CONTENT_RANGE), start, length)?;
             (0, length)
         }
         (Wanted::Range { start, length }, StatusCode::OK) => (start, length),
-        (_, status) => return Err(Bad::Final(format!("it answers {status} to a request for a file"))),
+        (_, status) => {
+            return Err(Bad::Final(format!(
+                "it answers {status} to a request for a file"
+            )));
+        }
     };
     if let (Wanted::Whole { limit }, Some(length)) = (wanted, content_length(&response))
         && length > limit
     {
-        return Err(Bad::Final(format!("it has {length} bytes, more than the {limit} that are read of such a file")));
+        return Err(Bad::Final(format!(
+            "it has {length} bytes, more than the {limit} that are read of such a file"
+        )));
     }
     let declared = content_length(&response);
     let mut body = Buffer::with_room(declared.unwrap_or(0).min(most));
@@ -63,14 +75,23 @@ pub(super) async fn read(mut response: reqwest::Response, wanted: Wanted, budget
     loop {
         let chunk = match timeout(budget.attempt.min(budget.left()), response.chunk()).await {
             Err(_) => return Err(Bad::Transient(slow(budget))),
-            Ok(Err(error)) => return Err(Bad::Transient(format!("the answer broke off ({})", cause(&error)))),
+            Ok(Err(error)) => {
+                return Err(Bad::Transient(format!(
+                    "the answer broke off ({})",
+                    cause(&error)
+                )));
+            }
             Ok(Ok(None)) => break,
             Ok(Ok(Some(chunk))) => chunk,
         };
         if !budget.spend(chunk.len() as u64) {
-            return Err(Bad::Final("its answers are longer than a model's metadata may be".into()));
+            return Err(Bad::Final(
+                "its answers are longer than a model's metadata may be".into(),
+            ));
         }
-        let before = usize::try_from(skip.saturating_sub(passed)).unwrap_or(usize::MAX).min(chunk.len());
+        let before = usize::try_from(skip.saturating_sub(passed))
+            .unwrap_or(usize::MAX)
+            .min(chunk.len());
         passed += chunk.len() as u64;
         let have = body.len() as u64;
         let room = usize::try_from(most.saturating_sub(have)).unwrap_or(usize::MAX);
@@ -78,7 +99,9 @@ pub(super) async fn read(mut response: reqwest::Response, wanted: Wanted, budget
         body.extend(useful.get(..room.min(useful.len())).unwrap_or_default());
         match wanted {
             Wanted::Whole { limit } if passed > limit => {
-                return Err(Bad::Final(format!("it has more than the {limit} bytes that are read of such a file")));
+                return Err(Bad::Final(format!(
+                    "it has more than the {limit} bytes that are read of such a file"
+                )));
             }
             // All that is wanted: the connection is dropped with the response.
             Wanted::Range { .. } | Wanted::Beginning { .. } if body.len() as u64 == most => break,
@@ -86,7 +109,9 @@ pub(super) async fn read(mut response: reqwest::Response, wanted: Wanted, budget
         }
     }
     match wanted {
-        Wanted::Range { .. } if declared.is_some_and(|declared| passed < declared) && (body.len() as u64) < most => {
+        Wanted::Range { .. }
+            if declared.is_some_and(|declared| passed < declared) && (body.len() as u64) < most =>
+        {
             Err(Bad::Transient("the answer is shorter than it says".into()))
         }
         _ => Ok(body),
@@ -97,18 +122,39 @@ pub(super) async fn read(mut response: reqwest::Response, wanted: Wanted, budget
 fn check_range(value: Option<&str>, start: u64, length: u64) -> Result<(), Bad> {
     let wrong = || {
         Bad::Transient(match value {
-            Some(value) => format!("it was asked for another range than its Content-Range says, {value:?}"),
-            None => "it answers with a part of the file and does not say which (no Content-Range)".into(),
+            Some(value) => {
+                format!("it was asked for another range than its Content-Range says, {value:?}")
+            }
+            None => "it answers with a part of the file and does not say which (no Content-Range)"
+                .into(),
         })
     };
-    let range = value.and_then(|value| value.strip_prefix("bytes ")).and_then(|range| range.split('/').next());
-    let (first, last) = range.and_then(|range| range.split_once('-')).ok_or_else(wrong)?;
-    let (first, last): (u64, u64) = first.parse().ok().zip(last.parse().ok()).ok_or_else(wrong)?;
-    if first == start && last >= first && last - first < length { Ok(()) } else { Err(wrong()) }
+    let range = value
+        .and_then(|value| value.strip_prefix("bytes "))
+        .and_then(|range| range.split('/').next());
+    let (first, last) = range
+        .and_then(|range| range.split_once('-'))
+        .ok_or_else(wrong)?;
+    let (first, last): (u64, u64) = first
+        .parse()
+        .ok()
+        .zip(last.parse().ok())
+        .ok_or_else(wrong)?;
+    if first == start && last >= first && last - first < length {
+        Ok(())
+    } else {
+        Err(wrong())
+    }
 }
 
-fn header<'r>(response: &'r reqwest::Response, name: &reqwest::header::HeaderName) -> Option<&'r str> {
-    response.headers().get(name).and_then(|value| value.to_str().ok())
+fn header<'r>(
+    response: &'r reqwest::Response,
+    name: &reqwest::header::HeaderName,
+) -> Option<&'r str> {
+    response
+        .headers()
+        .get(name)
+        .and_then(|value| value.to_str().ok())
 }
 
 fn content_length(response: &reqwest::Response) -> Option<u64> {

@@ -1,4 +1,5 @@
-//! One file or API answer: redirects by hand, refusals understood, everything else tried again within the budget.
+//! One file or API answer: redirects by hand, refusals understood, everything else tried again
+//! within the budget.
 
 use std::time::SystemTime;
 
@@ -21,8 +22,8 @@ use crate::model::source::token::Token;
 const MAX_REDIRECTS: u32 = 8;
 /// Attempts at one request, whatever time is left.
 const MAX_ATTEMPTS: u32 = 8;
-/// Attempts where no connection comes about: a name that is not known or a port that nobody listens at seldom changes
-/// within seconds, and whoever waits would rather know.
+/// Attempts where no connection comes about: a name that is not known or a port that nobody listens
+/// at seldom changes within seconds, and whoever waits would rather know.
 const MAX_CONNECT_ATTEMPTS: u32 = 3;
 
 /// The client, and whom it may speak to.
@@ -45,13 +46,23 @@ pub(super) struct Answer {
 /// What happened to one attempt.
 enum Failure {
     Final(SourceError),
-    Again { why: String, wait: Option<std::time::Duration>, limited: bool, attempts: u32 },
+    Again {
+        why: String,
+        wait: Option<std::time::Duration>,
+        limited: bool,
+        attempts: u32,
+    },
 }
 
 impl Failure {
     /// A failure that another attempt may not meet.
     fn again(why: impl Into<String>) -> Self {
-        Self::Again { why: why.into(), wait: None, limited: false, attempts: MAX_ATTEMPTS }
+        Self::Again {
+            why: why.into(),
+            wait: None,
+            limited: false,
+            attempts: MAX_ATTEMPTS,
+        }
     }
 }
 
@@ -81,7 +92,12 @@ pub(super) async fn get(
                 budget.tally.answered(&asked.hub());
                 return Err(error);
             }
-            Err(Failure::Again { why, wait, limited, attempts }) => (why, wait, limited, attempts),
+            Err(Failure::Again {
+                why,
+                wait,
+                limited,
+                attempts,
+            }) => (why, wait, limited, attempts),
         };
         // What the budget cut short says nothing of the Hub; what it said before does.
         let cut_short = budget.left().is_zero();
@@ -91,10 +107,18 @@ pub(super) async fn get(
         if pause >= budget.left() || attempt >= attempts {
             budget.tally.gave_up(&asked.hub(), &why);
             return Err(if limited {
-                SourceError::RateLimited { endpoint: asked.hub(), retry_after: asked_wait }
+                SourceError::RateLimited {
+                    endpoint: asked.hub(),
+                    retry_after: asked_wait,
+                }
             } else {
                 let elapsed = budget.elapsed();
-                SourceError::HubUnreachable { url: printable(url), why, attempts: attempt, elapsed }
+                SourceError::HubUnreachable {
+                    url: printable(url),
+                    why,
+                    attempts: attempt,
+                    elapsed,
+                }
             });
         }
         if limited {
@@ -137,28 +161,47 @@ async fn once(
             continue;
         }
         if status.is_success() {
-            let next = response.headers().get(LINK).and_then(|link| next_page(link.to_str().ok()?));
+            let next = response
+                .headers()
+                .get(LINK)
+                .and_then(|link| next_page(link.to_str().ok()?));
             return match answer::read(response, wanted, budget).await {
                 Ok(body) => Ok(Answer { body, url, next }),
                 Err(Bad::Transient(why)) => Err(Failure::again(why)),
                 Err(Bad::Final(why)) => {
-                    let what =
-                        asked.file.map_or_else(|| asked.repo.to_owned(), |file| format!("{file} of {}", asked.repo));
+                    let what = asked.file.map_or_else(
+                        || asked.repo.to_owned(),
+                        |file| format!("{file} of {}", asked.repo),
+                    );
                     Err(Failure::Final(SourceError::MissingMetadata { what, why }))
                 }
             };
         }
         let wait = wait::asked(response.headers(), SystemTime::now());
-        let code = response.headers().get("x-error-code").and_then(|code| code.to_str().ok());
+        let code = response
+            .headers()
+            .get("x-error-code")
+            .and_then(|code| code.to_str().ok());
         let limited = status == StatusCode::TOO_MANY_REQUESTS;
-        // A store behind the Hub knows nothing of repositories: its refusals are a signature run out, say, and may pass.
+        // A store behind the Hub knows nothing of repositories: its refusals are a signature run
+        // out, say, and may pass.
         let elsewhere = url.origin() != asked.endpoint.origin();
         return Err(match refusal::meaning(status, code, asked) {
-            Some(error) if !elsewhere || status == StatusCode::RANGE_NOT_SATISFIABLE => Failure::Final(error),
-            _ => Failure::Again { why: format!("HTTP {status}"), wait, limited, attempts: MAX_ATTEMPTS },
+            Some(error) if !elsewhere || status == StatusCode::RANGE_NOT_SATISFIABLE => {
+                Failure::Final(error)
+            }
+            _ => Failure::Again {
+                why: format!("HTTP {status}"),
+                wait,
+                limited,
+                attempts: MAX_ATTEMPTS,
+            },
         });
     }
-    Err(Failure::Final(unusable(asked, format!("it redirects more than {MAX_REDIRECTS} times; is HF_ENDPOINT a Hub?"))))
+    Err(Failure::Final(unusable(
+        asked,
+        format!("it redirects more than {MAX_REDIRECTS} times; is HF_ENDPOINT a Hub?"),
+    )))
 }
 
 /// Sends one request. The token goes to the Hub's own origin and nowhere else.
@@ -171,13 +214,18 @@ async fn send(
     budget: &Budget,
 ) -> Result<reqwest::Response, Failure> {
     // An address that is kept from an earlier redirect is looked at again.
-    http.peers.check(url).map_err(|refused| Failure::Final(unusable(asked, refused.to_string())))?;
+    http.peers
+        .check(url)
+        .map_err(|refused| Failure::Final(unusable(asked, refused.to_string())))?;
     let mut request = http.client.get(url.clone());
     if let Wanted::Range { start, length } = wanted {
         let last = start.saturating_add(length.max(1)) - 1;
         request = request.header(RANGE, format!("bytes={start}-{last}"));
     }
-    if let Some(value) = token.filter(|_| url.origin() == asked.endpoint.origin()).and_then(Token::header) {
+    if let Some(value) = token
+        .filter(|_| url.origin() == asked.endpoint.origin())
+        .and_then(Token::header)
+    {
         request = request.header(AUTHORIZATION, value);
     }
     let _first = budget.manners.go(url, budget.attempt_deadline()).await;
@@ -211,24 +259,45 @@ fn refused(error: &reqwest::Error, url: &Url, asked: &Asked<'_>) -> Failure {
     let host = url.host_str().unwrap_or_default();
     let (why, attempts) = if cause.contains("certificate") {
         let cure = "set SSL_CERT_FILE to a file with the CA that your network uses";
-        (format!("the certificate of {host} is not trusted ({cause}); {cure}"), 1)
+        (
+            format!("the certificate of {host} is not trusted ({cause}); {cure}"),
+            1,
+        )
     } else if cause.contains("proxy auth") {
-        (format!("the proxy wants a user and a password ({cause}); write http://user:password@host:port"), 1)
+        (
+            format!(
+                "the proxy wants a user and a password ({cause}); write http://user:password@host:port"
+            ),
+            1,
+        )
     } else {
         (format!("no connection ({cause})"), MAX_CONNECT_ATTEMPTS)
     };
-    Failure::Again { why, wait: None, limited: false, attempts }
+    Failure::Again {
+        why,
+        wait: None,
+        limited: false,
+        attempts,
+    }
 }
 
-/// Where a redirect leads: http or https, never from https back to http, and without a user or password, which would be
-/// sent there as if they were this program's.
+/// Where a redirect leads: http or https, never from https back to http, and without a user or
+/// password, which would be sent there as if they were this program's.
 fn redirect(from: &Url, headers: &HeaderMap, asked: &Asked<'_>) -> Result<Url, Failure> {
-    let to = headers.get(LOCATION).and_then(|location| location.to_str().ok()).and_then(|to| from.join(to).ok());
+    let to = headers
+        .get(LOCATION)
+        .and_then(|location| location.to_str().ok())
+        .and_then(|to| from.join(to).ok());
     match to {
-        Some(to) if to.scheme() == "https" || (to.scheme() == "http" && from.scheme() == "http") => {
+        Some(to)
+            if to.scheme() == "https" || (to.scheme() == "http" && from.scheme() == "http") =>
+        {
             Ok(without_user(to))
         }
-        _ => Err(Failure::Final(unusable(asked, "it redirects to nowhere, or from https to something else".into()))),
+        _ => Err(Failure::Final(unusable(
+            asked,
+            "it redirects to nowhere, or from https to something else".into(),
+        ))),
     }
 }
 
@@ -240,7 +309,10 @@ fn without_user(mut url: Url) -> Url {
 }
 
 fn unusable(asked: &Asked<'_>, why: String) -> SourceError {
-    SourceError::MissingMetadata { what: asked.hub(), why }
+    SourceError::MissingMetadata {
+        what: asked.hub(),
+        why,
+    }
 }
 
 /// An address that may be printed: without query, user and fragment.
@@ -263,16 +335,26 @@ mod tests {
 
     #[test]
     fn printed_addresses_hold_no_secret() {
-        let url = Url::parse("https://user:secret@cdn/x/y?Signature=secret#secret").expect("an address");
+        let url =
+            Url::parse("https://user:secret@cdn/x/y?Signature=secret#secret").expect("an address");
         assert_eq!(printable(&url), "https://cdn/x/y");
     }
 
     #[test]
     fn a_redirect_loses_user_and_password() {
         let hub = Url::parse("https://hub/").expect("an address");
-        let asked = Asked { endpoint: &hub, repo: "a/b", revision: "main", file: None, token_given: false };
+        let asked = Asked {
+            endpoint: &hub,
+            repo: "a/b",
+            revision: "main",
+            file: None,
+            token_given: false,
+        };
         let mut headers = HeaderMap::new();
-        headers.insert(LOCATION, "https://user:secret@store/x?y=1".parse().expect("a header"));
+        headers.insert(
+            LOCATION,
+            "https://user:secret@store/x?y=1".parse().expect("a header"),
+        );
         let to = redirect(&hub, &headers, &asked).ok().expect("a target");
         assert_eq!(to.as_str(), "https://store/x?y=1");
     }

@@ -49,7 +49,8 @@ impl Budget {
         self.started.elapsed().saturating_sub(self.waited())
     }
 
-    /// Does not count `time`, which went by in waiting for other readings while no request was under way.
+    /// Does not count `time`, which went by in waiting for other readings while no request was
+    /// under way.
     pub(super) fn extend(&self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.waited_nanos.fetch_add(nanos, Ordering::Relaxed);
@@ -71,7 +72,11 @@ impl Budget {
 
     /// Takes `bytes` off; false when there are not so many left.
     pub(super) fn spend(&self, bytes: u64) -> bool {
-        self.bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
+        self.bytes_left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(bytes)
+            })
+            .is_ok()
     }
 
     /// When everything must be there.
@@ -112,7 +117,10 @@ mod tests {
 
     #[test]
     fn what_was_waited_for_other_readings_is_not_taken_off() {
-        let limits = HubLimits { total: Duration::ZERO, ..HubLimits::default() };
+        let limits = HubLimits {
+            total: Duration::ZERO,
+            ..HubLimits::default()
+        };
         let budget = Budget::new(&limits, Arc::new(Manners::new(1)), Arc::default());
         assert_eq!(budget.left(), Duration::ZERO);
         let day = Duration::from_secs(86_400);

@@ -50,7 +50,14 @@ impl HubClient {
     /// `files` read the certificates.
     pub(in crate::model::source) fn new(settings: HubSettings, files: FileThreads) -> Self {
         let manners = Arc::new(Manners::new(settings.limits.concurrency));
-        Self { settings, manners, files, http: OnceCell::new(), tally: Arc::default(), shortcuts: Shortcuts::default() }
+        Self {
+            settings,
+            manners,
+            files,
+            http: OnceCell::new(),
+            tally: Arc::default(),
+            shortcuts: Shortcuts::default(),
+        }
     }
 
     /// How requests have ended so far.
@@ -71,17 +78,34 @@ impl HubClient {
     ) -> Result<Reading<'a>, SourceError> {
         let http = self.http.get_or_try_init(|| self.build()).await?;
         let (endpoint, _) = self.settings.endpoint_for(repo);
-        let budget = Budget::new(&self.settings.limits, Arc::clone(&self.manners), Arc::clone(&self.tally));
+        let budget = Budget::new(
+            &self.settings.limits,
+            Arc::clone(&self.manners),
+            Arc::clone(&self.tally),
+        );
         let concurrency = self.settings.limits.concurrency.max(1);
         let (shortcuts, long_list) = (&self.shortcuts, Mutex::default());
-        Ok(Reading { http, endpoint, shortcuts, repo, revision, auth, budget, concurrency, long_list })
+        Ok(Reading {
+            http,
+            endpoint,
+            shortcuts,
+            repo,
+            revision,
+            auth,
+            budget,
+            concurrency,
+            long_list,
+        })
     }
 
     /// The client, made where the certificates may be read from the disk.
     async fn build(&self) -> Result<Http, SourceError> {
         let settings = self.settings.clone();
         let files = std::env::var_os("SSL_CERT_FILE");
-        let certificates = files.as_deref().map_or_else(|| Path::new(CERTIFICATES), Path::new).to_owned();
+        let certificates = files
+            .as_deref()
+            .map_or_else(|| Path::new(CERTIFICATES), Path::new)
+            .to_owned();
         let is_named = files.is_some();
         let started = Instant::now();
 
@@ -89,21 +113,29 @@ impl HubClient {
         let build = move |disk: &Disk| {
             if is_named {
                 // The TLS library reads this file to its end, whatever it is.
-                disk.read(&named, MAX_CERTIFICATE_BYTES).map_err(|error| SourceError::BadSetting {
-                    name: "SSL_CERT_FILE".into(),
-                    why: format!("{}: {error}; name a file with certificates, or unset it", named.display()),
+                disk.read(&named, MAX_CERTIFICATE_BYTES).map_err(|error| {
+                    SourceError::BadSetting {
+                        name: "SSL_CERT_FILE".into(),
+                        why: format!(
+                            "{}: {error}; name a file with certificates, or unset it",
+                            named.display()
+                        ),
+                    }
                 })?;
             }
             build(&settings)
         };
-        self.files.run(&certificates, build).await.unwrap_or_else(|hung| {
-            Err(SourceError::HubUnreachable {
-                url: self.settings.endpoint.to_string(),
-                why: format!("its certificates cannot be checked: {hung}"),
-                attempts: 0,
-                elapsed: started.elapsed(),
+        self.files
+            .run(&certificates, build)
+            .await
+            .unwrap_or_else(|hung| {
+                Err(SourceError::HubUnreachable {
+                    url: self.settings.endpoint.to_string(),
+                    why: format!("its certificates cannot be checked: {hung}"),
+                    attempts: 0,
+                    elapsed: started.elapsed(),
+                })
             })
-        })
     }
 }
 
@@ -134,7 +166,11 @@ impl Reading<'_> {
         url.set_query(Some("blobs=true"));
         let answer = match self.listing(&url).await {
             Err(SourceError::NotFound { what, place, hint }) if what.starts_with("repository") => {
-                let hint = self.did_you_mean().await.map(|near| format!("did you mean {near}?")).or(hint);
+                let hint = self
+                    .did_you_mean()
+                    .await
+                    .map(|near| format!("did you mean {near}?"))
+                    .or(hint);
                 return Err(SourceError::NotFound { what, place, hint });
             }
             other => other?,
@@ -144,9 +180,18 @@ impl Reading<'_> {
         read.await.map_err(|why| self.nonsense(&why))
     }
 
-    /// What the model API says. A list of some thousand files is long, and waits for its turn before it is held.
+    /// What the model API says. A list of some thousand files is long, and waits for its turn
+    /// before it is held.
     async fn listing(&self, url: &Url) -> Result<Answer, SourceError> {
-        let answer = self.get(url, Wanted::Beginning { length: SMALL_BYTES + 1 }, None).await?;
+        let answer = self
+            .get(
+                url,
+                Wanted::Beginning {
+                    length: SMALL_BYTES + 1,
+                },
+                None,
+            )
+            .await?;
         if answer.body.len() as u64 <= SMALL_BYTES {
             return Ok(answer);
         }
@@ -154,11 +199,22 @@ impl Reading<'_> {
         let since = Instant::now();
         let turn = turns::long_list().await;
         self.budget.extend(since.elapsed());
-        *self.long_list.lock().unwrap_or_else(PoisonError::into_inner) = turn;
-        self.get(url, Wanted::Whole { limit: info::MAX_INFO_BYTES }, None).await
+        *self
+            .long_list
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = turn;
+        self.get(
+            url,
+            Wanted::Whole {
+                limit: info::MAX_INFO_BYTES,
+            },
+            None,
+        )
+        .await
     }
 
-    /// Reads what an answer needs of `revision`. `file` is `--file`. The seat is to be kept as long as that is worked on.
+    /// Reads what an answer needs of `revision`. `file` is `--file`. The seat is to be kept as long
+    /// as that is worked on.
     pub(in crate::model::source) async fn metadata(
         &self,
         revision: Revision,
@@ -168,8 +224,12 @@ impl Reading<'_> {
             Some(listing) => listing,
             None => self.tree(&revision.repo, &revision.commit).await?,
         };
-        let documents = listing.iter().filter(|(path, _)| path.rsplit('.').next() == Some("json"));
-        let lengths = documents.filter_map(|(path, bytes)| Some((path.clone(), (*bytes)?))).collect();
+        let documents = listing
+            .iter()
+            .filter(|(path, _)| path.rsplit('.').next() == Some("json"));
+        let lengths = documents
+            .filter_map(|(path, bytes)| Some((path.clone(), (*bytes)?)))
+            .collect();
         let files = HubFiles {
             reading: self,
             repo: &revision.repo,
@@ -183,21 +243,39 @@ impl Reading<'_> {
             commit: Some(revision.commit.clone()),
             file: None,
         };
-        let found = Found { identity, listing, gated: revision.gated, hub_totals: revision.totals };
+        let found = Found {
+            identity,
+            listing,
+            gated: revision.gated,
+            hub_totals: revision.totals,
+        };
         let read = read::metadata(&files, found, file).await;
         // The list is gone with what was found.
-        drop(self.long_list.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(
+            self.long_list
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
         read
     }
 
-    /// The file tree, page by page. Pages are asked of the same Hub whatever host their link names: a mirror passes on
-    /// the links of the Hub that it mirrors.
+    /// The file tree, page by page. Pages are asked of the same Hub whatever host their link names:
+    /// a mirror passes on the links of the Hub that it mirrors.
     async fn tree(&self, repo: &str, commit: &str) -> Result<Listing, SourceError> {
         let mut url = self.address(&["api", "models"], repo, &["tree", commit]);
         url.set_query(Some("recursive=true"));
         let mut listing = Listing::new();
         for _ in 0..info::MAX_TREE_PAGES {
-            let answer = self.get(&url, Wanted::Whole { limit: info::MAX_INFO_BYTES }, None).await?;
+            let answer = self
+                .get(
+                    &url,
+                    Wanted::Whole {
+                        limit: info::MAX_INFO_BYTES,
+                    },
+                    None,
+                )
+                .await?;
             info::add_tree_page(&answer.body, &mut listing).map_err(|why| self.nonsense(&why))?;
             let next = answer.next.and_then(|next| url.join(&next).ok());
             match next.as_ref().and_then(Url::query) {
@@ -205,23 +283,44 @@ impl Reading<'_> {
                 None => return Ok(listing),
             }
         }
-        Err(self.nonsense(&format!("it lists more than {} pages of files", info::MAX_TREE_PAGES)))
+        Err(self.nonsense(&format!(
+            "it lists more than {} pages of files",
+            info::MAX_TREE_PAGES
+        )))
     }
 
-    /// The repository of the same owner whose name is nearest: one request, and nothing is said if it fails.
+    /// The repository of the same owner whose name is nearest: one request, and nothing is said if
+    /// it fails.
     async fn did_you_mean(&self) -> Option<String> {
         let (owner, _) = self.repo.split_once('/')?;
         let mut url = self.endpoint.join("api/models").ok()?;
-        url.query_pairs_mut().append_pair("author", owner).append_pair("limit", "200").append_pair("sort", "downloads");
+        url.query_pairs_mut()
+            .append_pair("author", owner)
+            .append_pair("limit", "200")
+            .append_pair("sort", "downloads");
         let asking = self.get(&url, Wanted::Whole { limit: SMALL_BYTES }, None);
-        let answer = tokio::time::timeout(Duration::from_secs(3), asking).await.ok()?.ok()?;
+        let answer = tokio::time::timeout(Duration::from_secs(3), asking)
+            .await
+            .ok()?
+            .ok()?;
         info::nearest(&answer.body, self.repo)
     }
 
-    async fn get(&self, url: &Url, wanted: Wanted, file: Option<&str>) -> Result<Answer, SourceError> {
+    async fn get(
+        &self,
+        url: &Url,
+        wanted: Wanted,
+        file: Option<&str>,
+    ) -> Result<Answer, SourceError> {
         let token = self.auth.token();
         let (repo, revision, token_given) = (self.repo, self.revision, token.is_some());
-        let asked = Asked { endpoint: self.endpoint, repo, revision, file, token_given };
+        let asked = Asked {
+            endpoint: self.endpoint,
+            repo,
+            revision,
+            file,
+            token_given,
+        };
         attempt::get(self.http, url, token, wanted, &asked, &self.budget).await
     }
 
@@ -229,7 +328,13 @@ impl Reading<'_> {
     async fn get_once(&self, url: &Url, wanted: Wanted, file: &str) -> Option<Answer> {
         let token = self.auth.token();
         let (repo, revision, token_given) = (self.repo, self.revision, token.is_some());
-        let asked = Asked { endpoint: self.endpoint, repo, revision, file: Some(file), token_given };
+        let asked = Asked {
+            endpoint: self.endpoint,
+            repo,
+            revision,
+            file: Some(file),
+            token_given,
+        };
         attempt::get_once(self.http, url, token, wanted, &asked, &self.budget).await
     }
 
@@ -238,7 +343,10 @@ impl Reading<'_> {
         let mut url = self.endpoint.clone();
         // Only an address that cannot have a path fails, and endpoints are checked to have one.
         if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(before).extend(repo.split('/')).extend(after);
+            path.pop_if_empty()
+                .extend(before)
+                .extend(repo.split('/'))
+                .extend(after);
         }
         url
     }
@@ -265,9 +373,16 @@ struct HubFiles<'a> {
 
 impl HubFiles<'_> {
     async fn get(&self, path: &str, wanted: Wanted) -> Result<Buffer, SourceError> {
-        let known = self.final_urls.lock().ok().and_then(|urls| urls.get(path).cloned());
+        let known = self
+            .final_urls
+            .lock()
+            .ok()
+            .and_then(|urls| urls.get(path).cloned());
         let url = known.unwrap_or_else(|| {
-            let segments: Vec<&str> = ["resolve", self.commit].into_iter().chain(path.split('/')).collect();
+            let segments: Vec<&str> = ["resolve", self.commit]
+                .into_iter()
+                .chain(path.split('/'))
+                .collect();
             self.reading.address(&[], self.repo, &segments)
         });
         let answer = self.reading.get(&url, wanted, Some(path)).await?;
@@ -277,8 +392,8 @@ impl HubFiles<'_> {
         Ok(answer.body)
     }
 
-    /// A document from the address that its redirect leads to. `None` where that is no use, which says nothing of the
-    /// document.
+    /// A document from the address that its redirect leads to. `None` where that is no use, which
+    /// says nothing of the document.
     async fn shortcut(&self, path: &str, limit: u64) -> Option<Buffer> {
         let length = *self.lengths.get(path)?;
         let endpoint = self.reading.endpoint.as_str();
@@ -287,10 +402,15 @@ impl HubFiles<'_> {
         }
         let after: Vec<&str> = [self.commit].into_iter().chain(path.split('/')).collect();
         let url = self.reading.address(&shortcut::BEFORE, self.repo, &after);
-        let answer = self.reading.get_once(&url, Wanted::Whole { limit }, path).await;
+        let answer = self
+            .reading
+            .get_once(&url, Wanted::Whole { limit }, path)
+            .await;
 
         // A file in LFS may be answered with its pointer: that is shorter than the file.
-        let text = answer.map(|answer| answer.body).filter(|text| text.len() as u64 == length);
+        let text = answer
+            .map(|answer| answer.body)
+            .filter(|text| text.len() as u64 == length);
         self.reading.shortcuts.answered(endpoint, text.is_some());
         text
     }
@@ -325,8 +445,8 @@ impl Files for HubFiles<'_> {
     }
 }
 
-/// One connection pool for all Hubs: TLS by rustls and ring with the system's certificates, proxies as the settings say,
-/// no redirect followed by itself, and no address that is closed to Hubs.
+/// One connection pool for all Hubs: TLS by rustls and ring with the system's certificates, proxies
+/// as the settings say, no redirect followed by itself, and no address that is closed to Hubs.
 fn build(settings: &HubSettings) -> Result<Http, SourceError> {
     // An error means that the program has chosen one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -338,20 +458,29 @@ fn build(settings: &HubSettings) -> Result<Http, SourceError> {
             .redirect(redirect::Policy::none())
             .connect_timeout(settings.limits.connect)
             .no_proxy();
-        proxies(&settings.proxies)?.into_iter().try_fold(plain, |builder, proxy| Ok(builder.proxy(proxy)))
+        proxies(&settings.proxies)?
+            .into_iter()
+            .try_fold(plain, |builder, proxy| Ok(builder.proxy(proxy)))
     };
     let refuse = |error: reqwest::Error| SourceError::BadSetting {
         name: "TLS".into(),
-        why: format!("no client can be made ({}); install CA certificates or set SSL_CERT_FILE", cause(&error)),
+        why: format!(
+            "no client can be made ({}); install CA certificates or set SSL_CERT_FILE",
+            cause(&error)
+        ),
     };
     let client = match builder()?.build() {
         Ok(client) => Ok(client),
-        // A host without any certificate can still ask a Hub over plain HTTP; every https address will be refused.
+        // A host without any certificate can still ask a Hub over plain HTTP; every https address
+        // will be refused.
         Err(_) if settings.endpoint.scheme() == "http" => {
             let tls = rustls::ClientConfig::builder()
                 .with_root_certificates(rustls::RootCertStore::empty())
                 .with_no_client_auth();
-            builder()?.tls_backend_preconfigured(tls).build().map_err(refuse)
+            builder()?
+                .tls_backend_preconfigured(tls)
+                .build()
+                .map_err(refuse)
         }
         Err(error) => Err(refuse(error)),
     }?;
@@ -371,10 +500,17 @@ fn proxies(settings: &Proxies) -> Result<Vec<Proxy>, SourceError> {
     ];
     for (name, address, make) in kinds {
         let Some(address) = address else { continue };
-        let address = if address.contains("://") { address.clone() } else { format!("http://{address}") };
+        let address = if address.contains("://") {
+            address.clone()
+        } else {
+            format!("http://{address}")
+        };
         let proxy = make(address).map_err(|error| SourceError::BadSetting {
             name: name.into(),
-            why: format!("it is not a proxy's address ({}); write http://host:port", cause(&error)),
+            why: format!(
+                "it is not a proxy's address ({}); write http://host:port",
+                cause(&error)
+            ),
         })?;
         proxies.push(proxy.no_proxy(none_for.clone()));
     }

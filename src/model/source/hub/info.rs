@@ -1,4 +1,5 @@
-//! What the model API says of a repository at a revision: the commit, its files with their lengths, totals by type.
+//! What the model API says of a repository at a revision: the commit, its files with their lengths,
+//! totals by type.
 
 use std::collections::BTreeMap;
 
@@ -70,48 +71,73 @@ struct TreeEntry {
 
 /// Reads the API's answer about `asked`.
 pub(super) fn revision(body: &[u8], asked: &str) -> Result<Revision, String> {
-    let info: Info =
-        crate::strict_json::from_slice(body).map_err(|error| format!("it is no description of a model: {error}"))?;
+    let info: Info = crate::strict_json::from_slice(body)
+        .map_err(|error| format!("it is no description of a model: {error}"))?;
     if !is_commit(&info.sha) {
         return Err("it names no commit".into());
     }
     let siblings = info.siblings.unwrap_or_default();
     // An older Hub or a mirror may list names only; the tree has the lengths.
     let complete = !siblings.is_empty() && siblings.iter().all(|file| file.size.is_some());
-    let listing = complete.then(|| siblings.into_iter().map(|file| (file.rfilename, file.size)).collect());
+    let listing = complete.then(|| {
+        siblings
+            .into_iter()
+            .map(|file| (file.rfilename, file.size))
+            .collect()
+    });
     Ok(Revision {
-        repo: if is_repository(&info.id) { info.id } else { asked.to_owned() },
+        repo: if is_repository(&info.id) {
+            info.id
+        } else {
+            asked.to_owned()
+        },
         commit: info.sha,
         listing,
         gated: matches!(&info.gated, Value::String(_) | Value::Bool(true)),
         private: info.private == Value::Bool(true),
-        totals: info.safetensors.map(|totals| totals.parameters).filter(|totals| !totals.is_empty()),
+        totals: info
+            .safetensors
+            .map(|totals| totals.parameters)
+            .filter(|totals| !totals.is_empty()),
     })
 }
 
 /// Adds one page of the tree to a listing.
 pub(super) fn add_tree_page(body: &[u8], listing: &mut Listing) -> Result<(), String> {
-    let entries: Vec<TreeEntry> =
-        crate::strict_json::from_slice(body).map_err(|error| format!("it is no list of files: {error}"))?;
-    listing.extend(entries.into_iter().filter(|entry| entry.kind == "file").map(|entry| (entry.path, entry.size)));
+    let entries: Vec<TreeEntry> = crate::strict_json::from_slice(body)
+        .map_err(|error| format!("it is no list of files: {error}"))?;
+    listing.extend(
+        entries
+            .into_iter()
+            .filter(|entry| entry.kind == "file")
+            .map(|entry| (entry.path, entry.size)),
+    );
     Ok(())
 }
 
-/// The name among `candidates` (an answer of the search API) that is nearest to `repo`, if any is near.
+/// The name among `candidates` (an answer of the search API) that is nearest to `repo`, if any is
+/// near.
 pub(super) fn nearest(body: &[u8], repo: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Hit {
         id: String,
     }
     let hits: Vec<Hit> = crate::strict_json::from_slice(body).ok()?;
-    let likeness = |id: &str| strsim::normalized_damerau_levenshtein(&id.to_lowercase(), &repo.to_lowercase());
-    let near = hits.into_iter().filter(|hit| is_repository(&hit.id) && likeness(&hit.id) > 0.7);
-    near.max_by(|a, b| likeness(&a.id).total_cmp(&likeness(&b.id))).map(|hit| hit.id)
+    let likeness =
+        |id: &str| strsim::normalized_damerau_levenshtein(&id.to_lowercase(), &repo.to_lowercase());
+    let near = hits
+        .into_iter()
+        .filter(|hit| is_repository(&hit.id) && likeness(&hit.id) > 0.7);
+    near.max_by(|a, b| likeness(&a.id).total_cmp(&likeness(&b.id)))
+        .map(|hit| hit.id)
 }
 
 /// Commits stand in the names of cache entries, so they are hex digits and nothing else.
 pub(in crate::model::source) fn is_commit(text: &str) -> bool {
-    (7..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    (7..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 #[cfg(test)]
@@ -125,15 +151,22 @@ mod tests {
         let revision = revision(body, "old/name").expect("understood");
         assert_eq!(revision.repo, "new/name");
         assert!(revision.gated && !revision.private);
-        assert_eq!(revision.listing, Some(Listing::from([("a".into(), Some(3))])));
+        assert_eq!(
+            revision.listing,
+            Some(Listing::from([("a".into(), Some(3))]))
+        );
         assert_eq!(revision.totals, Some(BTreeMap::from([("BF16".into(), 7)])));
     }
 
     #[test]
     fn names_without_lengths_are_no_listing() {
-        let body = br#"{"sha": "0123456789abcdef", "siblings": [{"rfilename": "a"}], "gated": false}"#;
+        let body =
+            br#"{"sha": "0123456789abcdef", "siblings": [{"rfilename": "a"}], "gated": false}"#;
         let revision = revision(body, "a/b").expect("understood");
-        assert_eq!((revision.listing, revision.repo.as_str(), revision.gated), (None, "a/b", false));
+        assert_eq!(
+            (revision.listing, revision.repo.as_str(), revision.gated),
+            (None, "a/b", false)
+        );
     }
 
     #[test]
@@ -146,8 +179,12 @@ mod tests {
 
     #[test]
     fn did_you_mean() {
-        let hits = br#"[{"id": "Qwen/Qwen3-8B"}, {"id": "Qwen/Qwen3-8B-FP8"}, {"id": "Qwen/Other"}]"#;
-        assert_eq!(nearest(hits, "Qwen/Qwen3-8b-").as_deref(), Some("Qwen/Qwen3-8B"));
+        let hits =
+            br#"[{"id": "Qwen/Qwen3-8B"}, {"id": "Qwen/Qwen3-8B-FP8"}, {"id": "Qwen/Other"}]"#;
+        assert_eq!(
+            nearest(hits, "Qwen/Qwen3-8b-").as_deref(),
+            Some("Qwen/Qwen3-8B")
+        );
         assert_eq!(nearest(hits, "x/y"), None);
     }
 }

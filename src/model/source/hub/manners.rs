@@ -1,10 +1,13 @@
-//! What all models share towards a Hub: how many requests are under way, and that the first one to a host goes alone.
+//! What all models share towards a Hub: how many requests are under way, and that the first one to
+//! a host goes alone.
 //!
-//! Each Hub has seats of its own: one that hangs keeps its own busy, and nobody waits for it who asks another.
+//! Each Hub has seats of its own: one that hangs keeps its own busy, and nobody waits for it who
+//! asks another.
 //!
-//! Over HTTP/2 one connection carries everything, but only once it stands: two dozen requests to a host that nobody has
-//! spoken to yet would each make a connection of their own, with a handshake each. So the first goes ahead and the others
-//! follow over its connection. Plain HTTP cannot share one, and has nothing to wait for.
+//! Over HTTP/2 one connection carries everything, but only once it stands: two dozen requests to a
+//! host that nobody has spoken to yet would each make a connection of their own, with a handshake
+//! each. So the first goes ahead and the others follow over its connection. Plain HTTP cannot share
+//! one, and has nothing to wait for.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +17,8 @@ use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
-/// How long a host counts as spoken to: less than the 90 s after which an idle connection is closed.
+/// How long a host counts as spoken to: less than the 90 s after which an idle connection is
+/// closed.
 const ACQUAINTED: Duration = Duration::from_secs(60);
 /// Hosts that are remembered; beyond it all are forgotten.
 const MAX_HOSTS: usize = 256;
@@ -37,21 +41,33 @@ struct Host {
 impl Manners {
     pub(super) fn new(concurrency: usize) -> Self {
         let concurrency = concurrency.clamp(1, Semaphore::MAX_PERMITS);
-        Self { concurrency, seats: Mutex::default(), hosts: Mutex::default() }
+        Self {
+            concurrency,
+            seats: Mutex::default(),
+            hosts: Mutex::default(),
+        }
     }
 
     /// Waits for a seat at the Hub at `endpoint`; `None` when it is too late by then.
-    pub(super) async fn seat(&self, endpoint: &Url, deadline: Instant) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn seat(
+        &self,
+        endpoint: &Url,
+        deadline: Instant,
+    ) -> Option<OwnedSemaphorePermit> {
         let seats = {
             let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
             let new = || Arc::new(Semaphore::new(self.concurrency));
-            Arc::clone(seats.entry(endpoint.as_str().to_owned()).or_insert_with(new))
+            Arc::clone(
+                seats
+                    .entry(endpoint.as_str().to_owned())
+                    .or_insert_with(new),
+            )
         };
         timeout_at(deadline, seats.acquire_owned()).await.ok()?.ok()
     }
 
-    /// Waits until a request to `url` may go: at once where its host was spoken to lately. Who gets a guard goes first,
-    /// and holds it until there is an answer.
+    /// Waits until a request to `url` may go: at once where its host was spoken to lately. Who gets
+    /// a guard goes first, and holds it until there is an answer.
     pub(super) async fn go(&self, url: &Url, deadline: Instant) -> Option<OwnedMutexGuard<()>> {
         if url.scheme() != "https" {
             return None;
@@ -67,7 +83,10 @@ impl Manners {
     pub(super) fn answered(&self, url: &Url) {
         if url.scheme() == "https" {
             let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-            hosts.entry(url.origin().ascii_serialization()).or_default().answered = Some(Instant::now());
+            hosts
+                .entry(url.origin().ascii_serialization())
+                .or_default()
+                .answered = Some(Instant::now());
         }
     }
 
@@ -78,7 +97,9 @@ impl Manners {
             hosts.clear();
         }
         let host = hosts.entry(origin.to_owned()).or_default();
-        let known = host.answered.is_some_and(|answered| answered.elapsed() < ACQUAINTED);
+        let known = host
+            .answered
+            .is_some_and(|answered| answered.elapsed() < ACQUAINTED);
         (!known).then(|| Arc::clone(&host.first))
     }
 }
@@ -97,7 +118,10 @@ mod tests {
         assert!(futures_util::poll!(&mut second).is_pending());
         manners.answered(&url);
         drop(first);
-        assert!(second.await.is_none(), "it goes at once, and holds nobody up");
+        assert!(
+            second.await.is_none(),
+            "it goes at once, and holds nobody up"
+        );
         assert!(manners.go(&url, later).await.is_none());
         let plain = Url::parse("http://hub/x").expect("an address");
         assert!(manners.go(&plain, later).await.is_none());
@@ -106,7 +130,8 @@ mod tests {
     #[tokio::test]
     async fn a_hub_that_hangs_keeps_no_seat_of_another_and_who_leaves_gives_back_what_was_held() {
         let manners = Manners::new(1);
-        let [hangs, other] = ["https://hangs/", "https://other/"].map(|url| Url::parse(url).expect("an address"));
+        let [hangs, other] =
+            ["https://hangs/", "https://other/"].map(|url| Url::parse(url).expect("an address"));
         let later = Instant::now() + Duration::from_secs(10);
         let held = manners.seat(&hangs, later).await.expect("the only one");
         let mut waits = Box::pin(manners.seat(&hangs, later));
@@ -120,7 +145,10 @@ mod tests {
     async fn a_first_one_that_hangs_does_not_hold_up_the_others_beyond_their_time() {
         let manners = Manners::new(4);
         let url = Url::parse("https://hub/x").expect("an address");
-        let _first = manners.go(&url, Instant::now() + Duration::from_secs(1)).await.expect("the first");
+        let _first = manners
+            .go(&url, Instant::now() + Duration::from_secs(1))
+            .await
+            .expect("the first");
         assert!(manners.go(&url, Instant::now()).await.is_none());
     }
 }

@@ -1,9 +1,10 @@
 //! Which addresses a Hub may send this program to.
 //!
-//! A Hub answers with redirects, and names in them resolve to what its author likes. So a Hub elsewhere could have this
-//! program fetch what only this host can reach: services on its loopback interface, and the metadata services of clouds,
-//! which hand out credentials. Such addresses are refused, as literals when a request is about to be sent and as what a
-//! name resolves to when a connection is made, unless the configured endpoint is there itself.
+//! A Hub answers with redirects, and names in them resolve to what its author likes. So a Hub
+//! elsewhere could have this program fetch what only this host can reach: services on its loopback
+//! interface, and the metadata services of clouds, which hand out credentials. Such addresses are
+//! refused, as literals when a request is about to be sent and as what a name resolves to when a
+//! connection is made, unless the configured endpoint is there itself.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,7 +15,8 @@ use url::{Host, Url};
 
 use crate::model::source::settings::{HubSettings, Proxies};
 
-/// Addresses at which clouds hand out credentials and configuration, beyond those in 169.254.0.0/16.
+/// Addresses at which clouds hand out credentials and configuration, beyond those in
+/// 169.254.0.0/16.
 const METADATA_V4: [Ipv4Addr; 3] = [
     Ipv4Addr::new(100, 100, 100, 200), // Alibaba Cloud
     Ipv4Addr::new(168, 63, 129, 16),   // Azure's host agent; its resolver too
@@ -80,7 +82,8 @@ impl Restricted {
     }
 }
 
-/// The IPv4 address that packets to `address` end up at: mapped, compatible, translated (NAT64), or 6to4.
+/// The IPv4 address that packets to `address` end up at: mapped, compatible, translated (NAT64), or
+/// 6to4.
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let segments = address.segments();
     let at = |first: usize| {
@@ -89,7 +92,9 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
         Ipv4Addr::new(a, b, c, d)
     };
     match segments {
-        [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x64, 0xff9b, 0 | 1, ..] => Some(at(6)),
+        [0, 0, 0, 0, 0, 0 | 0xffff, ..]
+        | [0, 0, 0, 0, 0xffff, 0, ..]
+        | [0x64, 0xff9b, 0 | 1, ..] => Some(at(6)),
         [0x2002, ..] => Some(at(1)),
         _ => None,
     }
@@ -97,7 +102,9 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
 
 /// A target that is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it sends this program to {host}, {what}; if your Hub is there, set HF_ENDPOINT or hub.endpoint to it")]
+#[error(
+    "it sends this program to {host}, {what}; if your Hub is there, set HF_ENDPOINT or hub.endpoint to it"
+)]
 pub(super) struct RefusedPeer {
     host: String,
     what: &'static str,
@@ -134,8 +141,11 @@ struct Known {
 impl Peers {
     pub(super) fn new(settings: &HubSettings) -> Self {
         let configured = settings.endpoints.iter().map(|other| &other.endpoint);
-        let mut known =
-            Known { endpoints: HashSet::new(), proxies: proxies(&settings.proxies), open: Mutex::default() };
+        let mut known = Known {
+            endpoints: HashSet::new(),
+            proxies: proxies(&settings.proxies),
+            open: Mutex::default(),
+        };
         for endpoint in configured.chain([&settings.endpoint]) {
             known.endpoints.extend(endpoint.host_str().map(plain));
             if let Some(restricted) = literal(endpoint) {
@@ -145,7 +155,8 @@ impl Peers {
         Self(Arc::new(known))
     }
 
-    /// Refuses an address that is restricted by what it says. What its name resolves to is looked at later.
+    /// Refuses an address that is restricted by what it says. What its name resolves to is looked
+    /// at later.
     pub(super) fn check(&self, url: &Url) -> Result<(), RefusedPeer> {
         let host = url.host_str().unwrap_or_default();
         match literal(url) {
@@ -157,27 +168,41 @@ impl Peers {
 
 impl Known {
     fn open(&self, restricted: Restricted) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(restricted);
+        self.open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(restricted);
     }
 
     fn is_open(&self, restricted: Restricted) -> bool {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).contains(&restricted)
+        self.open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&restricted)
     }
 
     /// The addresses of `name` that may be connected to.
     fn admit(&self, name: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, RefusedPeer> {
         let host = plain(name);
         if self.endpoints.contains(&host) {
-            found.iter().filter_map(|at| Restricted::of_address(at.ip())).for_each(|at| self.open(at));
+            found
+                .iter()
+                .filter_map(|at| Restricted::of_address(at.ip()))
+                .for_each(|at| self.open(at));
             return Ok(found);
         }
         if self.proxies.contains(&host) {
             return Ok(found);
         }
 
-        let refused = |at: &SocketAddr| Restricted::of_address(at.ip()).filter(|restricted| !self.is_open(*restricted));
+        let refused = |at: &SocketAddr| {
+            Restricted::of_address(at.ip()).filter(|restricted| !self.is_open(*restricted))
+        };
         let why = found.iter().find_map(refused);
-        let admitted: Vec<SocketAddr> = found.into_iter().filter(|at| refused(at).is_none()).collect();
+        let admitted: Vec<SocketAddr> = found
+            .into_iter()
+            .filter(|at| refused(at).is_none())
+            .collect();
         match why {
             Some(restricted) if admitted.is_empty() => Err(refuse(name, restricted)),
             _ => Ok(admitted),
@@ -198,7 +223,10 @@ impl Resolve for Peers {
 }
 
 fn refuse(host: &str, restricted: Restricted) -> RefusedPeer {
-    RefusedPeer { host: host.to_owned(), what: restricted.name() }
+    RefusedPeer {
+        host: host.to_owned(),
+        what: restricted.name(),
+    }
 }
 
 /// What an address that needs no looking up is restricted as.
@@ -216,7 +244,11 @@ fn literal(url: &Url) -> Option<Restricted> {
 fn proxies(settings: &Proxies) -> HashSet<String> {
     let addresses = [&settings.http, &settings.https, &settings.all];
     let host = |address: &String| {
-        let address = if address.contains("://") { address.clone() } else { format!("http://{address}") };
+        let address = if address.contains("://") {
+            address.clone()
+        } else {
+            format!("http://{address}")
+        };
         Url::parse(&address).ok()?.host_str().map(plain)
     };
     addresses.into_iter().flatten().filter_map(host).collect()
@@ -232,8 +264,12 @@ mod tests {
     use super::*;
 
     fn peers(variables: &[(&str, &str)]) -> Peers {
-        let variable =
-            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let variable = |name: &str| {
+            variables
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| (*value).to_owned())
+        };
         Peers::new(&HubSettings::from_environment(variable).unwrap())
     }
 
@@ -242,7 +278,10 @@ mod tests {
     }
 
     fn resolved(peers: &Peers, name: &str, to: &[&str]) -> Result<Vec<String>, RefusedPeer> {
-        let found = to.iter().map(|address| SocketAddr::new(address.parse().unwrap(), 0)).collect();
+        let found = to
+            .iter()
+            .map(|address| SocketAddr::new(address.parse().unwrap(), 0))
+            .collect();
         let admitted = peers.0.admit(name, found)?;
         Ok(admitted.iter().map(|at| at.ip().to_string()).collect())
     }
@@ -279,21 +318,41 @@ mod tests {
             let refused = checked(&public, &format!("http://{host}/x")).expect_err(host);
             assert!(refused.to_string().contains("HF_ENDPOINT"), "{refused}");
         }
-        for host in
-            ["huggingface.co", "10.0.0.1", "192.168.1.1", "100.100.100.201", "[2606:4700::1]", "[fd00:ec2::253]"]
-        {
-            assert_eq!(checked(&public, &format!("https://{host}/x")), Ok(()), "{host}");
+        for host in [
+            "huggingface.co",
+            "10.0.0.1",
+            "192.168.1.1",
+            "100.100.100.201",
+            "[2606:4700::1]",
+            "[fd00:ec2::253]",
+        ] {
+            assert_eq!(
+                checked(&public, &format!("https://{host}/x")),
+                Ok(()),
+                "{host}"
+            );
         }
     }
 
     #[test]
     fn names_are_judged_by_their_addresses() {
         let public = peers(&[]);
-        assert_eq!(resolved(&public, "cdn.example", &["1.2.3.4"]), Ok(vec!["1.2.3.4".into()]));
-        assert_eq!(resolved(&public, "both.example", &["127.0.0.1", "1.2.3.4"]), Ok(vec!["1.2.3.4".into()]));
-        for address in
-            ["127.0.0.1", "::1", "169.254.169.254", "fd00:ec2::254", "64:ff9b::a9fe:a9fe", "::ffff:127.0.0.1"]
-        {
+        assert_eq!(
+            resolved(&public, "cdn.example", &["1.2.3.4"]),
+            Ok(vec!["1.2.3.4".into()])
+        );
+        assert_eq!(
+            resolved(&public, "both.example", &["127.0.0.1", "1.2.3.4"]),
+            Ok(vec!["1.2.3.4".into()])
+        );
+        for address in [
+            "127.0.0.1",
+            "::1",
+            "169.254.169.254",
+            "fd00:ec2::254",
+            "64:ff9b::a9fe:a9fe",
+            "::ffff:127.0.0.1",
+        ] {
             let refused = resolved(&public, "evil.example", &[address]).expect_err(address);
             assert!(refused.to_string().contains("evil.example"), "{refused}");
         }
@@ -305,17 +364,33 @@ mod tests {
         let tls = rustls::ClientConfig::builder()
             .with_root_certificates(rustls::RootCertStore::empty())
             .with_no_client_auth();
-        let client = reqwest::Client::builder().no_proxy().dns_resolver(peers(&[])).tls_backend_preconfigured(tls);
-        let error = client.build().unwrap().get("http://localhost:9/").send().await.unwrap_err();
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .dns_resolver(peers(&[]))
+            .tls_backend_preconfigured(tls);
+        let error = client
+            .build()
+            .unwrap()
+            .get("http://localhost:9/")
+            .send()
+            .await
+            .unwrap_err();
         assert!(RefusedPeer::behind(&error).is_some(), "{error:?}");
     }
 
     #[test]
     fn an_endpoint_opens_its_own_place_only() {
-        for endpoint in ["http://127.0.0.1:80", "http://localhost:80", "http://[::1]:80"] {
+        for endpoint in [
+            "http://127.0.0.1:80",
+            "http://localhost:80",
+            "http://[::1]:80",
+        ] {
             let local = peers(&[("HF_ENDPOINT", endpoint)]);
             assert_eq!(checked(&local, "http://127.0.0.2/x"), Ok(()), "{endpoint}");
-            assert_eq!(resolved(&local, "store.example", &["127.0.0.1"]), Ok(vec!["127.0.0.1".into()]));
+            assert_eq!(
+                resolved(&local, "store.example", &["127.0.0.1"]),
+                Ok(vec!["127.0.0.1".into()])
+            );
             checked(&local, "http://169.254.169.254/x").expect_err("another place");
         }
         let named = peers(&[("HF_ENDPOINT", "http://hub.example:80")]);
@@ -330,7 +405,10 @@ mod tests {
 
     #[test]
     fn a_proxy_is_reached_and_opens_nothing() {
-        let proxied = peers(&[("HTTPS_PROXY", "http://user:pw@proxy.example:3128"), ("http_proxy", "127.0.0.1:3128")]);
+        let proxied = peers(&[
+            ("HTTPS_PROXY", "http://user:pw@proxy.example:3128"),
+            ("http_proxy", "127.0.0.1:3128"),
+        ]);
         assert!(resolved(&proxied, "proxy.example", &["127.0.0.1"]).is_ok());
         checked(&proxied, "http://127.0.0.1/x").expect_err("not through the proxy's place");
         resolved(&proxied, "evil.example", &["127.0.0.1"]).expect_err("nor by name");

@@ -1,9 +1,10 @@
-//! Small files at the address that `resolve` redirects to, so that each costs one request and not two.
+//! Small files at the address that `resolve` redirects to, so that each costs one request and not
+//! two.
 //!
 //! The Hub redirects a file that is not in LFS from `/{repo}/resolve/{commit}/{path}` to
-//! `/api/resolve-cache/models/{repo}/{commit}/{path}`. A mirror may know nothing of the second address, and the Hub may
-//! change it: an answer from there counts only where it has the length that the file is listed with, and everything else is
-//! asked for by `resolve`.
+//! `/api/resolve-cache/models/{repo}/{commit}/{path}`. A mirror may know nothing of the second
+//! address, and the Hub may change it: an answer from there counts only where it has the length
+//! that the file is listed with, and everything else is asked for by `resolve`.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -22,14 +23,20 @@ impl Shortcuts {
     /// Whether `endpoint` is worth asking there.
     pub(super) fn is_open(&self, endpoint: &str) -> bool {
         let misses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        misses.get(endpoint).is_none_or(|misses| *misses < MAX_MISSES)
+        misses
+            .get(endpoint)
+            .is_none_or(|misses| *misses < MAX_MISSES)
     }
 
     /// Records whether an answer of `endpoint` could be used.
     pub(super) fn answered(&self, endpoint: &str, is_useful: bool) {
         let mut misses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = misses.entry(endpoint.to_owned()).or_default();
-        *count = if is_useful { 0 } else { count.saturating_add(1) };
+        *count = if is_useful {
+            0
+        } else {
+            count.saturating_add(1)
+        };
     }
 }
 

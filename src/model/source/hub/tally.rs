@@ -1,4 +1,5 @@
-//! How requests to Hubs have ended since the start, and which Hub does not answer: for figures and for health.
+//! How requests to Hubs have ended since the start, and which Hub does not answer: for figures and
+//! for health.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -71,10 +72,16 @@ impl HubTally {
         self.counts[outcome as usize].load(Ordering::Relaxed)
     }
 
-    /// The endpoints that were given up on and have not answered since: which, why, and how long ago.
+    /// The endpoints that were given up on and have not answered since: which, why, and how long
+    /// ago.
     pub fn troubles(&self) -> Vec<(String, String, Duration)> {
-        let told =
-            |(endpoint, trouble): (&String, &Trouble)| (endpoint.clone(), trouble.why.clone(), trouble.last.elapsed());
+        let told = |(endpoint, trouble): (&String, &Trouble)| {
+            (
+                endpoint.clone(),
+                trouble.why.clone(),
+                trouble.last.elapsed(),
+            )
+        };
         self.held().iter().map(told).collect()
     }
 
@@ -84,7 +91,13 @@ impl HubTally {
 
     /// `endpoint` was asked again and again, and is given up on.
     pub(super) fn gave_up(&self, endpoint: &str, why: &str) {
-        self.held().insert(endpoint.to_owned(), Trouble { why: why.to_owned(), last: Instant::now() });
+        self.held().insert(
+            endpoint.to_owned(),
+            Trouble {
+                why: why.to_owned(),
+                last: Instant::now(),
+            },
+        );
     }
 
     /// `endpoint` answered, be it with a refusal.
@@ -109,7 +122,10 @@ mod tests {
         assert_eq!([401, 403, 418, 451].map(of), [HubOutcome::Refused; 4]);
         assert_eq!([404, 410].map(of), [HubOutcome::NotFound; 2]);
         assert_eq!([500, 503, 599].map(of), [HubOutcome::ServerError; 3]);
-        assert_eq!((of(304), of(429)), (HubOutcome::NotModified, HubOutcome::RateLimited));
+        assert_eq!(
+            (of(304), of(429)),
+            (HubOutcome::NotModified, HubOutcome::RateLimited)
+        );
     }
 
     #[test]
@@ -118,12 +134,18 @@ mod tests {
         for (times, outcome) in HubOutcome::ALL.into_iter().enumerate() {
             (0..times).for_each(|_| tally.ended(outcome));
         }
-        assert_eq!(HubOutcome::ALL.map(|outcome| tally.count(outcome)), [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(
+            HubOutcome::ALL.map(|outcome| tally.count(outcome)),
+            [0, 1, 2, 3, 4, 5, 6]
+        );
         tally.gave_up("https://hub", "HTTP 503");
         tally.gave_up("https://mirror", "no connection");
         tally.answered("https://hub");
         let left = tally.troubles();
         assert_eq!(left.len(), 1);
-        assert_eq!((left[0].0.as_str(), left[0].1.as_str()), ("https://mirror", "no connection"));
+        assert_eq!(
+            (left[0].0.as_str(), left[0].1.as_str()),
+            ("https://mirror", "no connection")
+        );
     }
 }

@@ -1,8 +1,9 @@
 //! Everything that was read of a model, in one serialisable value.
 //!
-//! It is what the cache keeps by commit, what a bundle holds, and what a client sends to the daemon for a model on its own
-//! disk. [`assemble()`] makes a [`Model`](crate::model::Model) of it without touching anything else, so that all of these
-//! ways end in the same answer. Tensors are folded: a mixture of 90 000 tensors takes some ten kilobytes.
+//! It is what the cache keeps by commit, what a bundle holds, and what a client sends to the daemon
+//! for a model on its own disk. [`assemble()`] makes a [`Model`](crate::model::Model) of it without
+//! touching anything else, so that all of these ways end in the same answer. Tensors are folded: a
+//! mixture of 90 000 tensors takes some ten kilobytes.
 
 pub mod assemble;
 mod doubts;
@@ -32,8 +33,8 @@ pub const MAX_VARIANTS: usize = 128;
 pub const ADAPTER: &str = "adapter";
 /// The document with the parameters that Ollama has for a model.
 pub const PARAMETERS: &str = "ollama/params.json";
-/// Kinds of tensors that one model may have. Real ones have at most some hundred, and some thousand where the numbers of
-/// layers stand inside words.
+/// Kinds of tensors that one model may have. Real ones have at most some hundred, and some thousand
+/// where the numbers of layers stand inside words.
 pub const MAX_CLASSES: usize = 20_000;
 
 /// What was read of a model.
@@ -48,13 +49,15 @@ pub struct Metadata {
     pub format: Format,
     /// The files that hold the weights.
     pub files: Vec<WeightFile>,
-    /// GGUF models of the same repository that were not chosen, with their lengths: other quantisations to suggest.
+    /// GGUF models of the same repository that were not chosen, with their lengths: other
+    /// quantisations to suggest.
     pub siblings: Vec<(String, Option<u64>)>,
     /// Multimodal projectors beside a GGUF model.
     pub projectors: Vec<String>,
     /// The tensors, folded.
     pub tensors: Vec<TensorRecord>,
-    /// `config.json`, `hf_quant_config.json`, `model_index.json`, components' configurations, by path.
+    /// `config.json`, `hf_quant_config.json`, `model_index.json`, components' configurations, by
+    /// path.
     pub documents: BTreeMap<String, Value>,
     /// Documents that are there and could not be understood, and why.
     pub unreadable: BTreeMap<String, String>,
@@ -80,7 +83,8 @@ pub struct Metadata {
     /// How the tensors became known.
     #[serde(deserialize_with = "crate::strict_json::tagged")]
     pub evidence: Evidence,
-    /// Why the headers cannot describe their files, for a person: then nothing is known of the weights.
+    /// Why the headers cannot describe their files, for a person: then nothing is known of the
+    /// weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contradiction: Option<String>,
     /// What was odd, for a person.
@@ -110,11 +114,16 @@ impl Metadata {
         record::inventory(&self.tensors)
     }
 
-    /// About as many bytes as its tensors take when they are written down; documents and all else are as small as ever
-    /// where no reading was large.
+    /// About as many bytes as its tensors take when they are written down; documents and all else
+    /// are as small as ever where no reading was large.
     pub(super) fn work_bytes(&self) -> u64 {
         const RECORD_BYTES: u64 = 128;
-        let tensors = self.tensors.len() + self.variants.iter().map(|variant| variant.tensors.len()).sum::<usize>();
+        let tensors = self.tensors.len()
+            + self
+                .variants
+                .iter()
+                .map(|variant| variant.tensors.len())
+                .sum::<usize>();
         (tensors as u64).saturating_mul(RECORD_BYTES)
     }
 
@@ -128,7 +137,9 @@ impl Metadata {
         let keys = ["quantization_config", "quantization", "compression_config"];
         let says = |config: &Value| keys.iter().any(|key| config.get(key).is_some());
         self.documents.contains_key("hf_quant_config.json")
-            || self.config().is_some_and(|config| says(config) || config.get("text_config").is_some_and(says))
+            || self
+                .config()
+                .is_some_and(|config| says(config) || config.get("text_config").is_some_and(says))
     }
 }
 
@@ -150,7 +161,12 @@ pub(in crate::model::source) mod tests {
         };
         Metadata {
             version: VERSION,
-            identity: Identity { repo: repo.into(), revision: None, commit: Some(commit.into()), file: None },
+            identity: Identity {
+                repo: repo.into(),
+                revision: None,
+                commit: Some(commit.into()),
+                file: None,
+            },
             format: Format::Safetensors,
             files: Vec::new(),
             siblings: Vec::new(),
@@ -177,16 +193,25 @@ pub(in crate::model::source) mod tests {
         let model = assemble(&small("a/b", "0123456")).expect("a model");
         assert_eq!(model.inventory.bytes().get(), 16);
         assert_eq!(model.parameters, Some(4));
-        assert_eq!(model.architecture, Err(crate::model::Unsupported::NoConfiguration));
+        assert_eq!(
+            model.architecture,
+            Err(crate::model::Unsupported::NoConfiguration)
+        );
     }
 
     #[test]
     fn a_broken_configuration_is_named() {
         let mut metadata = small("a/b", "0123456");
-        metadata.unreadable.insert("config.json".into(), "it is not JSON: expected value".into());
+        metadata.unreadable.insert(
+            "config.json".into(),
+            "it is not JSON: expected value".into(),
+        );
         let model = assemble(&metadata).expect("a model");
         let error = model.architecture.expect_err("no architecture").to_string();
-        assert!(error.contains("config.json") && error.contains("not JSON"), "{error}");
+        assert!(
+            error.contains("config.json") && error.contains("not JSON"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -199,14 +224,21 @@ pub(in crate::model::source) mod tests {
             ("mmproj-F32.gguf".into(), Some(40)),
         ];
         let model = assemble(&metadata).expect("a model");
-        let found: Vec<_> = model.components.iter().map(|it| (&*it.name, &*it.class, it.bytes.get())).collect();
+        let found: Vec<_> = model
+            .components
+            .iter()
+            .map(|it| (&*it.name, &*it.class, it.bytes.get()))
+            .collect();
         assert_eq!(found, [("mmproj", "mmproj-F32.gguf", 40)]);
     }
 
     #[test]
     fn of_a_components_configuration_what_is_long_or_nested_is_left_out() {
         let mut metadata = small("a/b", "0123456");
-        metadata.components = vec![Component { name: "vae".into(), class: "diffusers.AutoencoderKL".into() }];
+        metadata.components = vec![Component {
+            name: "vae".into(),
+            class: "diffusers.AutoencoderKL".into(),
+        }];
         let config = serde_json::json!({"_class_name": "AutoencoderKL", "force_upcast": true, "latents_mean": null,
             "block_out_channels": [128, 256], "zeros": vec![0; 65], "nested": {"a": 1}, "lists": [[1]],
             "long": "x".repeat(129)});
@@ -215,10 +247,21 @@ pub(in crate::model::source) mod tests {
         let left = serde_json::json!({"_class_name": "AutoencoderKL", "force_upcast": true, "latents_mean": null,
             "block_out_channels": [128, 256]});
         assert_eq!(model.components[0].config, Some(left));
-        let many: serde_json::Map<_, _> = (0..1000).map(|key| (key.to_string(), Value::from(key))).collect();
-        metadata.documents.insert("vae/config.json".into(), Value::Object(many));
+        let many: serde_json::Map<_, _> = (0..1000)
+            .map(|key| (key.to_string(), Value::from(key)))
+            .collect();
+        metadata
+            .documents
+            .insert("vae/config.json".into(), Value::Object(many));
         let model = assemble(&metadata).expect("a model");
-        assert_eq!(model.components[0].config.as_ref().and_then(Value::as_object).map(serde_json::Map::len), Some(256));
+        assert_eq!(
+            model.components[0]
+                .config
+                .as_ref()
+                .and_then(Value::as_object)
+                .map(serde_json::Map::len),
+            Some(256)
+        );
     }
 
     #[test]
@@ -243,11 +286,19 @@ pub(in crate::model::source) mod tests {
     fn of_endless_doubts_a_model_keeps_the_first() {
         let mut metadata = small("a/b", "0123456");
         // As many as the headers of a repository can raise.
-        metadata.doubts = (0..4096 * 9).map(|doubt| format!("model-{doubt}.safetensors: a doubt")).collect();
-        metadata.unreadable.insert("config.json".into(), "x".repeat(4 << 20));
+        metadata.doubts = (0..4096 * 9)
+            .map(|doubt| format!("model-{doubt}.safetensors: a doubt"))
+            .collect();
+        metadata
+            .unreadable
+            .insert("config.json".into(), "x".repeat(4 << 20));
         let model = assemble(&metadata).expect("a model");
         let bytes: usize = model.doubts.iter().map(String::len).sum();
-        assert!(model.doubts.len() <= 65 && bytes <= 20 << 10, "{} of {bytes} bytes", model.doubts.len());
+        assert!(
+            model.doubts.len() <= 65 && bytes <= 20 << 10,
+            "{} of {bytes} bytes",
+            model.doubts.len()
+        );
         let why = model.architecture.expect_err("no architecture").to_string();
         assert!(why.len() < 2 << 10, "{}", why.len());
     }
@@ -257,6 +308,8 @@ pub(in crate::model::source) mod tests {
         let mut metadata = small("a/b", "0123456");
         metadata.evidence = Evidence::Proved { read: 2, of: 5 };
         let model = assemble(&metadata).expect("a model");
-        assert!(model.doubts.is_empty() && model.proofs.iter().any(|proof| proof.starts_with("2 of 5")));
+        assert!(
+            model.doubts.is_empty() && model.proofs.iter().any(|proof| proof.starts_with("2 of 5"))
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! A [`TensorClass`] as it is written down, and the checks when it is read back from where anyone may have written.
+//! A [`TensorClass`] as it is written down, and the checks when it is read back from where anyone
+//! may have written.
 
 use serde::{Deserialize, Serialize};
 
@@ -61,9 +62,17 @@ pub(super) fn inventory(records: &[TensorRecord]) -> Result<Inventory, RecordErr
     if records.len() > MAX_CLASSES {
         return Err(RecordError::TooManyClasses);
     }
-    let mut classes = records.iter().map(TensorRecord::class).collect::<Result<Vec<_>, _>>()?;
+    let mut classes = records
+        .iter()
+        .map(TensorRecord::class)
+        .collect::<Result<Vec<_>, _>>()?;
     classes.sort_by(|a, b| {
-        (&a.component, &a.pattern, &a.storage, &a.shape).cmp(&(&b.component, &b.pattern, &b.storage, &b.shape))
+        (&a.component, &a.pattern, &a.storage, &a.shape).cmp(&(
+            &b.component,
+            &b.pattern,
+            &b.storage,
+            &b.shape,
+        ))
     });
     Ok(Inventory { classes })
 }
@@ -81,7 +90,11 @@ impl From<&TensorClass> for TensorRecord {
             unknown_dtype,
             shape: class.shape.to_vec(),
             bytes_each: class.bytes_each.get(),
-            layers: class.layers.iter().map(|run| (run.first, run.last, run.each)).collect(),
+            layers: class
+                .layers
+                .iter()
+                .map(|run| (run.first, run.last, run.each))
+                .collect(),
             count: class.count,
         }
     }
@@ -94,12 +107,22 @@ impl TensorRecord {
             let pattern = self.pattern.chars().take(120).collect();
             Err(RecordError::Contradiction { pattern, why })
         };
-        let longest = [&self.pattern, &self.component, &self.dtype].into_iter().map(String::len).max();
-        if longest > Some(MAX_PATTERN) || self.shape.len() > safetensors::MAX_RANK || self.layers.len() > MAX_RUNS {
+        let longest = [&self.pattern, &self.component, &self.dtype]
+            .into_iter()
+            .map(String::len)
+            .max();
+        if longest > Some(MAX_PATTERN)
+            || self.shape.len() > safetensors::MAX_RANK
+            || self.layers.len() > MAX_RUNS
+        {
             return refuse("it is longer than any real one");
         }
-        // A type that was unknown when this was written may be known by now; its bytes come from the offsets either way.
-        let known = Dtype::ALL.iter().copied().find(|dtype| dtype.name() == self.dtype && !self.unknown_dtype);
+        // A type that was unknown when this was written may be known by now; its bytes come from
+        // the offsets either way.
+        let known = Dtype::ALL
+            .iter()
+            .copied()
+            .find(|dtype| dtype.name() == self.dtype && !self.unknown_dtype);
         let bytes_each = Bytes::new(self.bytes_each);
         let elements = Bytes::product(self.shape.iter().copied());
         let least = match known.and_then(|dtype| dtype.stored(elements.get())) {
@@ -126,7 +149,10 @@ impl TensorRecord {
         Ok(TensorClass {
             component: self.component.as_str().into(),
             pattern: self.pattern.as_str().into(),
-            storage: known.map_or_else(|| Storage::Unknown(self.dtype.as_str().into()), Storage::Known),
+            storage: known.map_or_else(
+                || Storage::Unknown(self.dtype.as_str().into()),
+                Storage::Known,
+            ),
             shape: self.shape.clone().into(),
             bytes_each,
             layers,
@@ -145,9 +171,21 @@ mod tests {
         let mut builder = InventoryBuilder::default();
         for layer in [0, 1, 2, 5] {
             let name = format!("model.layers.{layer}.w");
-            builder.add("", &name, Storage::Known(Dtype::BF16), &[3, 5], Bytes::new(30));
+            builder.add(
+                "",
+                &name,
+                Storage::Known(Dtype::BF16),
+                &[3, 5],
+                Bytes::new(30),
+            );
         }
-        builder.add("vae", "x", Storage::Unknown("F3".into()), &[8], Bytes::new(3));
+        builder.add(
+            "vae",
+            "x",
+            Storage::Unknown("F3".into()),
+            &[8],
+            Bytes::new(3),
+        );
         let inventory = builder.finish();
         for class in &inventory.classes {
             let text = serde_json::to_string(&TensorRecord::from(class)).expect("serialises");
@@ -169,15 +207,78 @@ mod tests {
             count: 8,
         };
         assert!(good.class().is_ok());
-        assert!(TensorRecord { bytes_each: 15, ..good.clone() }.class().is_err());
-        assert!(TensorRecord { count: 9, ..good.clone() }.class().is_err());
-        assert!(TensorRecord { layers: vec![(3, 0, 2)], ..good.clone() }.class().is_err());
-        assert!(TensorRecord { layers: vec![(0, 3, 1), (3, 6, 1)], ..good.clone() }.class().is_err());
-        assert!(TensorRecord { layers: vec![(0, u32::MAX, u64::MAX)], ..good.clone() }.class().is_err());
-        assert!(TensorRecord { shape: vec![u64::MAX, 4], ..good.clone() }.class().is_err());
-        assert!(TensorRecord { shape: vec![1; 100], ..good.clone() }.class().is_err());
+        assert!(
+            TensorRecord {
+                bytes_each: 15,
+                ..good.clone()
+            }
+            .class()
+            .is_err()
+        );
+        assert!(
+            TensorRecord {
+                count: 9,
+                ..good.clone()
+            }
+            .class()
+            .is_err()
+        );
+        assert!(
+            TensorRecord {
+                layers: vec![(3, 0, 2)],
+                ..good.clone()
+            }
+            .class()
+            .is_err()
+        );
+        assert!(
+            TensorRecord {
+                layers: vec![(0, 3, 1), (3, 6, 1)],
+                ..good.clone()
+            }
+            .class()
+            .is_err()
+        );
+        assert!(
+            TensorRecord {
+                layers: vec![(0, u32::MAX, u64::MAX)],
+                ..good.clone()
+            }
+            .class()
+            .is_err()
+        );
+        assert!(
+            TensorRecord {
+                shape: vec![u64::MAX, 4],
+                ..good.clone()
+            }
+            .class()
+            .is_err()
+        );
+        assert!(
+            TensorRecord {
+                shape: vec![1; 100],
+                ..good.clone()
+            }
+            .class()
+            .is_err()
+        );
         // An answer repeats them.
-        assert!(TensorRecord { dtype: "F".repeat(2000), ..good.clone() }.class().is_err());
-        assert!(TensorRecord { component: "vae".repeat(1000), ..good }.class().is_err());
+        assert!(
+            TensorRecord {
+                dtype: "F".repeat(2000),
+                ..good.clone()
+            }
+            .class()
+            .is_err()
+        );
+        assert!(
+            TensorRecord {
+                component: "vae".repeat(1000),
+                ..good
+            }
+            .class()
+            .is_err()
+        );
     }
 }

@@ -48,7 +48,9 @@ impl Variant {
     pub(super) fn assembled(&self) -> Result<FileVariant, RecordError> {
         let inventory = record::inventory(&self.tensors)?;
         let known = match (&self.gguf, self.evidence) {
-            _ if self.why_not.is_some() => Known::Unreadable(self.why_not.clone().unwrap_or_default()),
+            _ if self.why_not.is_some() => {
+                Known::Unreadable(self.why_not.clone().unwrap_or_default())
+            }
             (Some(header), _) => whole(header, inventory),
             (None, VariantEvidence::Table) => Known::Tensors(inventory),
             (None, VariantEvidence::Length) => Known::Length,
@@ -61,9 +63,14 @@ impl FileVariant {
     /// A variant that lies in `files`.
     pub(super) fn new(files: &[WeightFile], known: Known) -> Self {
         Self {
-            path: files.first().map_or_else(String::new, |file| file.path.clone()),
+            path: files
+                .first()
+                .map_or_else(String::new, |file| file.path.clone()),
             parts: u32::try_from(files.len()).unwrap_or(u32::MAX),
-            file_bytes: files.iter().map(|file| file.bytes.map(Bytes::new)).sum::<Option<Bytes>>(),
+            file_bytes: files
+                .iter()
+                .map(|file| file.bytes.map(Bytes::new))
+                .sum::<Option<Bytes>>(),
             known,
         }
     }
@@ -71,11 +78,15 @@ impl FileVariant {
 
 /// A file whose own header was read.
 fn whole(header: &Gguf, inventory: Inventory) -> Known {
-    let header = Gguf { inventory, ..header.clone() };
+    let header = Gguf {
+        inventory,
+        ..header.clone()
+    };
     match header.content() {
-        gguf::Content::Model => {
-            Known::Model { architecture: Box::new(gguf::architecture(&header)), inventory: header.inventory }
-        }
+        gguf::Content::Model => Known::Model {
+            architecture: Box::new(gguf::architecture(&header)),
+            inventory: header.inventory,
+        },
         gguf::Content::Projector => Known::NoModel(Content::Projector),
         gguf::Content::Adapter => Known::NoModel(Content::Adapter),
         gguf::Content::Vocabulary | gguf::Content::Other => Known::NoModel(Content::Other),

@@ -1,7 +1,8 @@
 //! Weight files that hold bytes which no tensor of their header covers.
 //!
-//! Some bytes may be left over: padding, or what a writer appended. A large part of a file is no padding: the header
-//! describes another file than the one that it is in, and its tensors are not the model's weights.
+//! Some bytes may be left over: padding, or what a writer appended. A large part of a file is no
+//! padding: the header describes another file than the one that it is in, and its tensors are not
+//! the model's weights.
 
 use crate::model::source::weights::WeightFile;
 
@@ -21,7 +22,8 @@ impl Coverage {
     /// Records that no tensor covers `uncovered` bytes of `file`.
     pub(super) fn add(&mut self, file: &WeightFile, uncovered: u64) {
         let length = file.bytes.unwrap_or(uncovered);
-        let is_large = u128::from(uncovered) * 100 > u128::from(length) * u128::from(MAX_UNCOVERED_PERCENT);
+        let is_large =
+            u128::from(uncovered) * 100 > u128::from(length) * u128::from(MAX_UNCOVERED_PERCENT);
         if uncovered > MAX_UNCOVERED_BYTES && is_large {
             self.gaps.push((file.path.clone(), uncovered, length));
         }
@@ -54,7 +56,14 @@ mod tests {
         let mut coverage = Coverage::default();
         for (number, (uncovered, length)) in files.iter().enumerate() {
             let path = format!("model-{number}.safetensors");
-            coverage.add(&WeightFile { path, component: String::new(), bytes: Some(*length) }, *uncovered);
+            coverage.add(
+                &WeightFile {
+                    path,
+                    component: String::new(),
+                    bytes: Some(*length),
+                },
+                *uncovered,
+            );
         }
         coverage.contradiction()
     }
@@ -62,10 +71,20 @@ mod tests {
     #[test]
     fn large_part_without_tensor_is_contradiction() {
         const MIB: u64 = 1 << 20;
-        assert_eq!(contradiction(&[(MIB, MIB), (MIB + 1, 101 * MIB), (0, 0)]), None);
+        assert_eq!(
+            contradiction(&[(MIB, MIB), (MIB + 1, 101 * MIB), (0, 0)]),
+            None
+        );
         let one = contradiction(&[(0, 9), (2 * MIB, 3 * MIB)]).expect("a contradiction");
-        assert!(one.contains("model-1.safetensors contradicts its file: 2097152 of its 3145728 bytes"), "{one}");
-        let two = contradiction(&[(2 * MIB, 3 * MIB), (u64::MAX, u64::MAX)]).expect("a contradiction");
-        assert!(two.contains("model-0.safetensors") && two.contains("as in 2 files"), "{two}");
+        assert!(
+            one.contains("model-1.safetensors contradicts its file: 2097152 of its 3145728 bytes"),
+            "{one}"
+        );
+        let two =
+            contradiction(&[(2 * MIB, 3 * MIB), (u64::MAX, u64::MAX)]).expect("a contradiction");
+        assert!(
+            two.contains("model-0.safetensors") && two.contains("as in 2 files"),
+            "{two}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Headers of weight files, many at once: a first read sized by what is known, an exact second one only where it was short.
+//! Headers of weight files, many at once: a first read sized by what is known, an exact second one
+//! only where it was short.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,23 +17,26 @@ use crate::model::source::turns::{self, SMALL_BYTES, Seat};
 use crate::model::source::weights::{Documents, Index, WeightFile};
 use crate::model::tensors::InventoryBuilder;
 
-/// The first read of a file that nothing is known of: holds the header of nearly all single-file models, and costs less than
-/// the second request that a shorter one would.
+/// The first read of a file that nothing is known of: holds the header of nearly all single-file
+/// models, and costs less than the second request that a shorter one would.
 const FIRST_GUESS_BYTES: u64 = 128 << 10;
 /// The first prefix of a GGUF file: holds the whole header of a model with a small vocabulary.
 const FIRST_PREFIX_BYTES: u64 = 1 << 20;
-/// The second: holds that of nearly all with a large one (150 000 tokens and their merges take some 6 MB).
+/// The second: holds that of nearly all with a large one (150 000 tokens and their merges take some
+/// 6 MB).
 const SECOND_PREFIX_BYTES: u64 = 8 << 20;
 /// Parts of a split GGUF model that are read at once; all but the first have short headers.
 const MAX_PARTS_AT_ONCE: usize = 4;
 /// JSON around one tensor's name: type, shape, two offsets of eleven digits, punctuation.
 const BYTES_A_TENSOR: u64 = 112;
-/// Tensors of all files together; bounds memory while they are folded. The largest known model has some 280 000.
+/// Tensors of all files together; bounds memory while they are folded. The largest known model has
+/// some 280 000.
 const MAX_TENSORS: usize = 1 << 20;
 
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Reads what `files` hold. Where reads are dear and the index allows it, some headers are proved instead of read.
+/// Reads what `files` hold. Where reads are dear and the index allows it, some headers are proved
+/// instead of read.
 pub(super) async fn all(
     source: &impl Files,
     files: &[WeightFile],
@@ -40,17 +44,36 @@ pub(super) async fn all(
     hub_totals: Option<&BTreeMap<String, u64>>,
     seat: &Seat,
 ) -> Result<Weights, SourceError> {
-    let hints = Hints { guesses: Guesses::new(files, &documents.indices), seat };
-    if files.iter().any(|file| !file.path.ends_with(".safetensors")) {
+    let hints = Hints {
+        guesses: Guesses::new(files, &documents.indices),
+        seat,
+    };
+    if files
+        .iter()
+        .any(|file| !file.path.ends_with(".safetensors"))
+    {
         return every(source, files, &hints).await;
     }
-    let names = documents.indices.get(INDEX).map_or(0, |index| index.weight_map.len()) as u64;
+    let names = documents
+        .indices
+        .get(INDEX)
+        .map_or(0, |index| index.weight_map.len()) as u64;
     let work = names.saturating_mul(BYTES_A_TENSOR);
-    if let (true, Some(totals)) = (source.reads_are_dear() && documents.json.contains_key("config.json"), hub_totals)
-        && let (root, others) = files.iter().cloned().partition::<Vec<_>, _>(|file| file.component.is_empty())
+    if let (true, Some(totals)) = (
+        source.reads_are_dear() && documents.json.contains_key("config.json"),
+        hub_totals,
+    ) && let (root, others) = files
+        .iter()
+        .cloned()
+        .partition::<Vec<_>, _>(|file| file.component.is_empty())
         && let (documents, totals) = (Arc::clone(documents), totals.clone())
         && let Some(mut weights) = turns::work(work, seat.clone(), move || {
-            promise::keep(&root, documents.indices.get(INDEX), documents.json.get("config.json")?, &totals)
+            promise::keep(
+                &root,
+                documents.indices.get(INDEX),
+                documents.json.get("config.json")?,
+                &totals,
+            )
         })
         .await
     {
@@ -59,22 +82,34 @@ pub(super) async fn all(
         weights.inventory.classes.extend(read.inventory.classes);
         weights.doubts.extend(read.doubts);
         weights.coverage.absorb(read.coverage);
-        weights.evidence = Evidence::Proved { read: count(&others), of: count(files) };
+        weights.evidence = Evidence::Proved {
+            read: count(&others),
+            of: count(files),
+        };
         return Ok(weights);
     }
     let (own, theirs) = (files.to_vec(), Arc::clone(documents));
     if source.reads_are_dear()
-        && let Some((kinds, chosen)) = turns::work(work, seat.clone(), move || sampled(&own, theirs)).await
+        && let Some((kinds, chosen)) =
+            turns::work(work, seat.clone(), move || sampled(&own, theirs)).await
     {
-        let mut all = Folded { examples: Some(Examples::default()), ..Folded::default() };
+        let mut all = Folded {
+            examples: Some(Examples::default()),
+            ..Folded::default()
+        };
         all.read(source, &chosen, &hints, Some(&kinds)).await?;
         let (own, totals, sample) = (files.to_vec(), hub_totals.cloned(), all.sample(&chosen));
-        let prove = move || proof::prove(&own, kinds.index()?, &kinds.kinds, totals.as_ref(), sample);
+        let prove =
+            move || proof::prove(&own, kinds.index()?, &kinds.kinds, totals.as_ref(), sample);
         if let Some(weights) = turns::work(work, seat.clone(), prove).await {
             return Ok(weights);
         }
         // Not proved: read the others as well.
-        let others: Vec<WeightFile> = files.iter().filter(|file| !chosen.contains(file)).cloned().collect();
+        let others: Vec<WeightFile> = files
+            .iter()
+            .filter(|file| !chosen.contains(file))
+            .cloned()
+            .collect();
         all.read(source, &others, &hints, None).await?;
         return Ok(all.weights());
     }
@@ -94,31 +129,53 @@ impl Indexed {
 }
 
 /// The files to read first, by which the others may be proved.
-fn sampled(files: &[WeightFile], documents: Arc<Documents>) -> Option<(Arc<Indexed>, Vec<WeightFile>)> {
+fn sampled(
+    files: &[WeightFile],
+    documents: Arc<Documents>,
+) -> Option<(Arc<Indexed>, Vec<WeightFile>)> {
     let kinds = Kinds::new(documents.indices.get(INDEX)?);
     let indexed = Indexed { documents, kinds };
     let positions = proof::sample(files, indexed.index()?, &indexed.kinds)?;
-    let chosen = positions.into_iter().filter_map(|position| files.get(position).cloned()).collect();
+    let chosen = positions
+        .into_iter()
+        .filter_map(|position| files.get(position).cloned())
+        .collect();
     Some((Arc::new(indexed), chosen))
 }
 
 /// safetensors and pickled files mixed, as a diffusers pipeline may have them.
-async fn every(source: &impl Files, files: &[WeightFile], hints: &Hints<'_>) -> Result<Weights, SourceError> {
-    let (headed, pickled): (Vec<_>, Vec<_>) =
-        files.iter().cloned().partition(|file| file.path.ends_with(".safetensors"));
+async fn every(
+    source: &impl Files,
+    files: &[WeightFile],
+    hints: &Hints<'_>,
+) -> Result<Weights, SourceError> {
+    let (headed, pickled): (Vec<_>, Vec<_>) = files
+        .iter()
+        .cloned()
+        .partition(|file| file.path.ends_with(".safetensors"));
     let mut weights = folded(source, &headed, hints).await?.weights();
     let mut builder = InventoryBuilder::default();
     let read = |file: WeightFile| async move {
         Ok::<_, SourceError>((pickle::storages(source, &file, hints.seat).await?, file))
     };
-    let mut reads = stream::iter(pickled.into_iter().map(read)).buffer_unordered(source.concurrency());
+    let mut reads =
+        stream::iter(pickled.into_iter().map(read)).buffer_unordered(source.concurrency());
     while let Some((storages, file)) = reads.try_next().await? {
         storages.add_to(&file.component, &mut builder);
         weights.coverage.add(&file, storages.uncovered_bytes);
         if builder.classes() > MAX_CLASSES {
-            return Err(bad(source, &file, HeaderError::TooManyKinds(MAX_CLASSES).to_string()));
+            return Err(bad(
+                source,
+                &file,
+                HeaderError::TooManyKinds(MAX_CLASSES).to_string(),
+            ));
         }
-        weights.doubts.extend(storages.doubts.into_iter().map(|doubt| format!("{}: {doubt}", file.path)));
+        weights.doubts.extend(
+            storages
+                .doubts
+                .into_iter()
+                .map(|doubt| format!("{}: {doubt}", file.path)),
+        );
     }
     weights.inventory.classes.extend(builder.finish().classes);
     weights.evidence = Evidence::Lengths;
@@ -139,7 +196,8 @@ struct One {
     examples: Option<Examples>,
 }
 
-/// The headers of several files, folded as they come: what is kept grows with the kinds of tensors, not with tensors.
+/// The headers of several files, folded as they come: what is kept grows with the kinds of tensors,
+/// not with tensors.
 #[derive(Default)]
 struct Folded {
     builder: InventoryBuilder,
@@ -151,7 +209,11 @@ struct Folded {
     examples: Option<Examples>,
 }
 
-async fn folded(source: &impl Files, files: &[WeightFile], hints: &Hints<'_>) -> Result<Folded, SourceError> {
+async fn folded(
+    source: &impl Files,
+    files: &[WeightFile],
+    hints: &Hints<'_>,
+) -> Result<Folded, SourceError> {
     let mut all = Folded::default();
     all.read(source, files, hints, None).await?;
     Ok(all)
@@ -169,20 +231,37 @@ impl Folded {
             let one = header(source, &file, hints, indexed.cloned()).await?;
             Ok::<_, SourceError>((file, one))
         };
-        let mut headers = stream::iter(files.iter().cloned().map(read)).buffer_unordered(source.concurrency());
+        let mut headers =
+            stream::iter(files.iter().cloned().map(read)).buffer_unordered(source.concurrency());
         while let Some((file, one)) = headers.try_next().await? {
             self.tensors += one.outline.tensors;
             if self.tensors > MAX_TENSORS {
-                return Err(bad(source, &file, format!("the files together name more than {MAX_TENSORS} tensors")));
+                return Err(bad(
+                    source,
+                    &file,
+                    format!("the files together name more than {MAX_TENSORS} tensors"),
+                ));
             }
             self.builder.absorb(one.builder);
             if self.builder.classes() > MAX_CLASSES {
-                return Err(bad(source, &file, HeaderError::TooManyKinds(MAX_CLASSES).to_string()));
+                return Err(bad(
+                    source,
+                    &file,
+                    HeaderError::TooManyKinds(MAX_CLASSES).to_string(),
+                ));
             }
             self.coverage.add(&file, one.outline.uncovered_bytes);
-            self.doubts.extend(one.outline.doubts.into_iter().map(|doubt| (file.path.clone(), doubt)));
-            self.examples =
-                self.examples.take().zip(one.examples).and_then(|(mut all, more)| all.absorb(more).map(|()| all));
+            self.doubts.extend(
+                one.outline
+                    .doubts
+                    .into_iter()
+                    .map(|doubt| (file.path.clone(), doubt)),
+            );
+            self.examples = self
+                .examples
+                .take()
+                .zip(one.examples)
+                .and_then(|(mut all, more)| all.absorb(more).map(|()| all));
         }
         Ok(())
     }
@@ -250,18 +329,40 @@ async fn header(
     } else if have < end {
         bytes.extend(&source.range(&file.path, have, end - have).await?);
     }
-    let inside = usize::try_from(start).ok().zip(usize::try_from(start + length).ok()).map(|(start, end)| start..end);
+    let inside = usize::try_from(start)
+        .ok()
+        .zip(usize::try_from(start + length).ok())
+        .map(|(start, end)| start..end);
     let Some(inside) = inside.filter(|inside| inside.end <= bytes.len()) else {
-        let why = format!("the header has {length} bytes and the file ends before them; it is truncated");
+        let why =
+            format!("the header has {length} bytes and the file ends before them; it is truncated");
         return Err(bad(source, file, why));
     };
-    let (component, data_bytes) = (file.component.clone(), file.bytes.map(|file| file.saturating_sub(end)));
-    let fold = move || one(bytes.get(inside).unwrap_or_default(), data_bytes, &component, indexed.as_deref());
-    turns::work(length, (turn, hints.seat.clone()), fold).await.map_err(refuse)
+    let (component, data_bytes) = (
+        file.component.clone(),
+        file.bytes.map(|file| file.saturating_sub(end)),
+    );
+    let fold = move || {
+        one(
+            bytes.get(inside).unwrap_or_default(),
+            data_bytes,
+            &component,
+            indexed.as_deref(),
+        )
+    };
+    turns::work(length, (turn, hints.seat.clone()), fold)
+        .await
+        .map_err(refuse)
 }
 
-/// Folds the header `json` into kinds of `component`. With `indexed`, a tensor of each kind of the index is kept.
-fn one(json: &[u8], data_bytes: Option<u64>, component: &str, indexed: Option<&Indexed>) -> Result<One, HeaderError> {
+/// Folds the header `json` into kinds of `component`. With `indexed`, a tensor of each kind of the
+/// index is kept.
+fn one(
+    json: &[u8],
+    data_bytes: Option<u64>,
+    component: &str,
+    indexed: Option<&Indexed>,
+) -> Result<One, HeaderError> {
     let mut builder = InventoryBuilder::default();
     let indexed = indexed.and_then(|indexed| Some((indexed.index()?, &indexed.kinds)));
     let mut examples = indexed.map(|_| Examples::default());
@@ -269,17 +370,40 @@ fn one(json: &[u8], data_bytes: Option<u64>, component: &str, indexed: Option<&I
         examples = examples
             .take()
             .zip(indexed)
-            .and_then(|(mut examples, (index, kinds))| examples.add(&passing, index, kinds).map(|()| examples));
-        let Passing { name, storage, shape, bytes, .. } = passing;
+            .and_then(|(mut examples, (index, kinds))| {
+                examples.add(&passing, index, kinds).map(|()| examples)
+            });
+        let Passing {
+            name,
+            storage,
+            shape,
+            bytes,
+            ..
+        } = passing;
         builder.add(component, name, storage, shape, bytes);
-        if builder.classes() > MAX_CLASSES { Err(HeaderError::TooManyKinds(MAX_CLASSES)) } else { Ok(()) }
+        if builder.classes() > MAX_CLASSES {
+            Err(HeaderError::TooManyKinds(MAX_CLASSES))
+        } else {
+            Ok(())
+        }
     })?;
-    Ok(One { builder, outline, examples })
+    Ok(One {
+        builder,
+        outline,
+        examples,
+    })
 }
 
-/// The header of a GGUF model; the parts of a split one many at once, each through a growing prefix.
-pub(super) async fn gguf(source: &impl Files, files: &[WeightFile], seat: &Seat) -> Result<Weights, SourceError> {
-    let read = |file: WeightFile| async move { Ok::<_, SourceError>((gguf_header(source, &file, seat).await?, file)) };
+/// The header of a GGUF model; the parts of a split one many at once, each through a growing
+/// prefix.
+pub(super) async fn gguf(
+    source: &impl Files,
+    files: &[WeightFile],
+    seat: &Seat,
+) -> Result<Weights, SourceError> {
+    let read = |file: WeightFile| async move {
+        Ok::<_, SourceError>((gguf_header(source, &file, seat).await?, file))
+    };
     let at_once = source.concurrency().min(MAX_PARTS_AT_ONCE);
     let mut reads = stream::iter(files.iter().cloned().map(read)).buffer_unordered(at_once);
     let (mut parts, mut coverage) = (Vec::new(), Coverage::default());
@@ -289,15 +413,25 @@ pub(super) async fn gguf(source: &impl Files, files: &[WeightFile], seat: &Seat)
     }
     let refuse = |error: gguf::GgufError| SourceError::BadHeader {
         what: source.name().into(),
-        file: files.first().map_or_else(String::new, |file| file.path.clone()),
+        file: files
+            .first()
+            .map_or_else(String::new, |file| file.path.clone()),
         why: error.to_string(),
     };
-    gguf::combine(parts).map(|header| from_gguf(header, coverage)).map_err(refuse)
+    gguf::combine(parts)
+        .map(|header| from_gguf(header, coverage))
+        .map_err(refuse)
 }
 
 /// The header of one file.
-async fn gguf_header(source: &impl Files, file: &WeightFile, seat: &Seat) -> Result<Gguf, SourceError> {
-    let mut wanted = file.bytes.map_or(FIRST_PREFIX_BYTES, |length| FIRST_PREFIX_BYTES.min(length));
+async fn gguf_header(
+    source: &impl Files,
+    file: &WeightFile,
+    seat: &Seat,
+) -> Result<Gguf, SourceError> {
+    let mut wanted = file
+        .bytes
+        .map_or(FIRST_PREFIX_BYTES, |length| FIRST_PREFIX_BYTES.min(length));
     let mut prefix = source.range(&file.path, 0, wanted).await?;
     let mut turn = None;
     loop {
@@ -312,13 +446,18 @@ async fn gguf_header(source: &impl Files, file: &WeightFile, seat: &Seat) -> Res
                 // A read that came back short was the end of the file.
                 let next = next_prefix(wanted, at_least, file.bytes).filter(|_| have == wanted);
                 let Some(next) = next else {
-                    return Err(bad(source, file, format!("the header is not complete within {have} bytes")));
+                    return Err(bad(
+                        source,
+                        file,
+                        format!("the header is not complete within {have} bytes"),
+                    ));
                 };
                 if next <= SECOND_PREFIX_BYTES {
                     turn = turns::unparsed(next).await;
                     prefix.extend(&source.range(&file.path, have, next - have).await?);
                 } else {
-                    // Hardly any model has so long a header: it is large, and nothing is held while it waits.
+                    // Hardly any model has so long a header: it is large, and nothing is held while
+                    // it waits.
                     drop((prefix, turn));
                     seat.hold(next).await;
                     turn = turns::unparsed(next).await;
@@ -330,10 +469,13 @@ async fn gguf_header(source: &impl Files, file: &WeightFile, seat: &Seat) -> Res
     }
 }
 
-/// The next prefix to try: what the parser asked for, the second that is worth a try or four times the last, within the
-/// file and the parser's bound.
+/// The next prefix to try: what the parser asked for, the second that is worth a try or four times
+/// the last, within the file and the parser's bound.
 fn next_prefix(last: u64, at_least: u64, file_bytes: Option<u64>) -> Option<u64> {
-    let wanted = at_least.max(SECOND_PREFIX_BYTES).max(last.saturating_mul(4)).min(gguf::MAX_HEADER_BYTES);
+    let wanted = at_least
+        .max(SECOND_PREFIX_BYTES)
+        .max(last.saturating_mul(4))
+        .min(gguf::MAX_HEADER_BYTES);
     let wanted = file_bytes.map_or(wanted, |file| wanted.min(file));
     (wanted > last).then_some(wanted)
 }
@@ -341,12 +483,21 @@ fn next_prefix(last: u64, at_least: u64, file_bytes: Option<u64>) -> Option<u64>
 fn from_gguf(mut header: Gguf, coverage: Coverage) -> Weights {
     let doubt = |unknown: &gguf::UnknownType| {
         let (id, tensors, first) = (unknown.id, unknown.tensors, &unknown.first);
-        format!("{tensors} tensors have ggml type {id}, which is not known ({first} first); sized by their offsets")
+        format!(
+            "{tensors} tensors have ggml type {id}, which is not known ({first} first); sized by their offsets"
+        )
     };
     let doubts = header.unknown_types.iter().map(doubt).collect();
     let inventory = std::mem::take(&mut header.inventory);
     let table = std::mem::take(&mut header.table);
-    Weights { inventory, gguf: Some(header), table, evidence: Evidence::EveryHeader, coverage, doubts }
+    Weights {
+        inventory,
+        gguf: Some(header),
+        table,
+        evidence: Evidence::EveryHeader,
+        coverage,
+        doubts,
+    }
 }
 
 /// What a header is read by: how long it may be, and for which reading.
@@ -362,7 +513,9 @@ impl Guesses {
     fn new(files: &[WeightFile], indices: &BTreeMap<String, Index>) -> Self {
         let mut guesses: BTreeMap<String, u64> = BTreeMap::new();
         for (path, index) in indices {
-            let folder = path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+            let folder = path
+                .rsplit_once('/')
+                .map_or(String::new(), |(folder, _)| format!("{folder}/"));
             let mut of: HashMap<&str, u64> = HashMap::new();
             for (name, file) in index.weight_map.iter() {
                 *of.entry(file).or_insert(512) += name.len() as u64 + BYTES_A_TENSOR;
@@ -377,12 +530,18 @@ impl Guesses {
     }
 
     fn of(&self, file: &WeightFile) -> u64 {
-        self.0.get(&file.path).map_or(FIRST_GUESS_BYTES, |guess| guess.next_multiple_of(1024).min(8 << 20))
+        self.0.get(&file.path).map_or(FIRST_GUESS_BYTES, |guess| {
+            guess.next_multiple_of(1024).min(8 << 20)
+        })
     }
 }
 
 pub(super) fn bad(source: &impl Files, file: &WeightFile, why: String) -> SourceError {
-    SourceError::BadHeader { what: source.name().into(), file: file.path.clone(), why }
+    SourceError::BadHeader {
+        what: source.name().into(),
+        file: file.path.clone(),
+        why,
+    }
 }
 
 #[cfg(test)]
@@ -390,8 +549,17 @@ mod tests {
     use super::*;
 
     fn header_of(tensors: u32, name: impl Fn(u32) -> String) -> String {
-        let tensor = |at| format!(r#""{}":{{"dtype":"U8","shape":[1],"data_offsets":[{at},{}]}}"#, name(at), at + 1);
-        format!("{{{}}}", (0..tensors).map(tensor).collect::<Vec<_>>().join(","))
+        let tensor = |at| {
+            format!(
+                r#""{}":{{"dtype":"U8","shape":[1],"data_offsets":[{at},{}]}}"#,
+                name(at),
+                at + 1
+            )
+        };
+        format!(
+            "{{{}}}",
+            (0..tensors).map(tensor).collect::<Vec<_>>().join(",")
+        )
     }
 
     #[test]
@@ -408,7 +576,10 @@ mod tests {
         assert_eq!(next_prefix(1 << 20, 0, None), Some(8 << 20));
         assert_eq!(next_prefix(1 << 20, 9 << 20, None), Some(9 << 20));
         assert_eq!(next_prefix(8 << 20, 0, None), Some(32 << 20));
-        assert_eq!(next_prefix(1 << 20, u64::MAX, None), Some(gguf::MAX_HEADER_BYTES));
+        assert_eq!(
+            next_prefix(1 << 20, u64::MAX, None),
+            Some(gguf::MAX_HEADER_BYTES)
+        );
         assert_eq!(next_prefix(gguf::MAX_HEADER_BYTES, 0, None), None);
         assert_eq!(next_prefix(1 << 20, 0, Some(2 << 20)), Some(2 << 20));
         assert_eq!(next_prefix(2 << 20, 0, Some(2 << 20)), None);

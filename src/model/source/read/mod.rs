@@ -1,4 +1,5 @@
-//! Reads a repository's metadata through [`Files`], wherever they are: a few documents, then headers, many at once.
+//! Reads a repository's metadata through [`Files`], wherever they are: a few documents, then
+//! headers, many at once.
 
 mod coverage;
 mod headers;
@@ -37,10 +38,19 @@ pub(super) trait Files: Sync {
     fn name(&self) -> &str;
 
     /// A whole file of at most `limit` bytes.
-    fn whole(&self, path: &str, limit: u64) -> impl Future<Output = Result<Buffer, SourceError>> + Send;
+    fn whole(
+        &self,
+        path: &str,
+        limit: u64,
+    ) -> impl Future<Output = Result<Buffer, SourceError>> + Send;
 
     /// Bytes `start..start + length`, fewer only at the end of the file.
-    fn range(&self, path: &str, start: u64, length: u64) -> impl Future<Output = Result<Buffer, SourceError>> + Send;
+    fn range(
+        &self,
+        path: &str,
+        start: u64,
+        length: u64,
+    ) -> impl Future<Output = Result<Buffer, SourceError>> + Send;
 
     /// Requests that may be under way at once.
     fn concurrency(&self) -> usize;
@@ -61,13 +71,15 @@ pub(super) struct Found {
     pub(super) hub_totals: Option<BTreeMap<String, u64>>,
 }
 
-/// Reads everything that an answer needs of `found`. `file` is `--file`. The seat is that of this reading: to be kept
-/// for as long as the metadata is worked on, and to be given up before anything else is read.
+/// Reads everything that an answer needs of `found`. `file` is `--file`. The seat is that of this
+/// reading: to be kept for as long as the metadata is worked on, and to be given up before anything
+/// else is read.
 ///
-/// It is tried as a small reading first. Where it turns out to be large, all that was read is dropped, and it is read again
-/// as the large one. So no two readings can wait for each other: who waits for a seat of the small or of the large has
-/// neither and no unparsed text, but at most the turn of a long list, which nobody with a seat waits for; and who has a
-/// seat waits only for unparsed texts of others who have seats, and no such text is held by one that waits for a seat.
+/// It is tried as a small reading first. Where it turns out to be large, all that was read is
+/// dropped, and it is read again as the large one. So no two readings can wait for each other: who
+/// waits for a seat of the small or of the large has neither and no unparsed text, but at most the
+/// turn of a long list, which nobody with a seat waits for; and who has a seat waits only for
+/// unparsed texts of others who have seats, and no such text is held by one that waits for a seat.
 pub(super) async fn metadata(
     files: &impl Files,
     found: Found,
@@ -98,32 +110,68 @@ async fn in_turn(files: &impl Files, seat: impl Future<Output = Seat>) -> Seat {
 }
 
 /// Reads everything, in the seat that there is.
-async fn read(files: &impl Files, found: &Found, file: Option<&str>, seat: &Seat) -> Result<Metadata, SourceError> {
+async fn read(
+    files: &impl Files,
+    found: &Found,
+    file: Option<&str>,
+    seat: &Seat,
+) -> Result<Metadata, SourceError> {
     let listing = &found.listing;
     let mut reading = DocumentsRead::new();
-    reading.read(files, (listing, seat), weights::documents_needed(listing)).await?;
-    reading.read(files, (listing, seat), weights::more_documents(listing, &reading.documents)).await?;
+    reading
+        .read(files, (listing, seat), weights::documents_needed(listing))
+        .await?;
+    reading
+        .read(
+            files,
+            (listing, seat),
+            weights::more_documents(listing, &reading.documents),
+        )
+        .await?;
     let documents = Arc::new(std::mem::take(&mut reading.documents));
-    let mut choice = weights::choose(listing, &documents, file).map_err(|error| choice_error(files.name(), error))?;
+    let mut choice = weights::choose(listing, &documents, file)
+        .map_err(|error| choice_error(files.name(), error))?;
     if choice.files.len() > MAX_FILES {
-        let why = format!("its weights lie in {} files, more than {MAX_FILES}", choice.files.len());
-        return Err(SourceError::MissingMetadata { what: files.name().into(), why });
+        let why = format!(
+            "its weights lie in {} files, more than {MAX_FILES}",
+            choice.files.len()
+        );
+        return Err(SourceError::MissingMetadata {
+            what: files.name().into(),
+            why,
+        });
     }
     if choice.base_model.is_some() && !reading.room.is_small() {
         // Its base model is read next, by a reading of its own.
         let why = "its adapter_config.json is larger than that of any adapter".to_owned();
-        return Err(SourceError::MissingMetadata { what: files.name().into(), why });
+        return Err(SourceError::MissingMetadata {
+            what: files.name().into(),
+            why,
+        });
     }
     let weights = match choice.format {
         Format::Gguf => headers::gguf(files, &choice.files, seat).await?,
-        _ => headers::all(files, &choice.files, &documents, found.hub_totals.as_ref(), seat).await?,
+        _ => {
+            headers::all(
+                files,
+                &choice.files,
+                &documents,
+                found.hub_totals.as_ref(),
+                seat,
+            )
+            .await?
+        }
     };
     if weights.inventory.classes.len() > MAX_CLASSES {
         let why = format!("its headers describe more than {MAX_CLASSES} kinds of tensors");
-        return Err(SourceError::MissingMetadata { what: files.name().into(), why });
+        return Err(SourceError::MissingMetadata {
+            what: files.name().into(),
+            why,
+        });
     }
     let others = std::mem::take(&mut choice.others);
-    // Boxed: for nearly all models there is nothing to do in it, and everyone who waits would carry its size.
+    // Boxed: for nearly all models there is nothing to do in it, and everyone who waits would carry
+    // its size.
     let variants = Box::pin(variants::read(files, others, &weights, seat)).await;
     reading.documents = Arc::unwrap_or_clone(documents);
     Ok(finish(found, choice, reading, (weights, variants), file))
@@ -156,15 +204,26 @@ fn finish(
         (_, first) => file.and(first).map(|first| first.path.clone()),
     };
     let chosen = |path: &String| choice.files.iter().any(|file| file.path == *path);
-    let siblings = found.listing.iter().filter(|(path, _)| weights::is_gguf(path) && !chosen(path));
+    let siblings = found
+        .listing
+        .iter()
+        .filter(|(path, _)| weights::is_gguf(path) && !chosen(path));
     Metadata {
         version: VERSION,
         identity,
         format: choice.format,
-        siblings: siblings.take(MAX_SIBLINGS).map(|(path, bytes)| (path.clone(), *bytes)).collect(),
+        siblings: siblings
+            .take(MAX_SIBLINGS)
+            .map(|(path, bytes)| (path.clone(), *bytes))
+            .collect(),
         files: choice.files,
         projectors: choice.projectors,
-        tensors: weights.inventory.classes.iter().map(TensorRecord::from).collect(),
+        tensors: weights
+            .inventory
+            .classes
+            .iter()
+            .map(TensorRecord::from)
+            .collect(),
         documents: reading.documents.json,
         unreadable: reading.unreadable,
         components: choice.components,
@@ -191,11 +250,15 @@ struct DocumentsRead {
 
 impl DocumentsRead {
     fn new() -> Self {
-        Self { documents: Documents::default(), unreadable: BTreeMap::new(), room: Room::small() }
+        Self {
+            documents: Documents::default(),
+            unreadable: BTreeMap::new(),
+            room: Room::small(),
+        }
     }
 
-    /// Reads `paths` at once. A document that is no JSON is remembered as unreadable; an index that is none is an error,
-    /// for without it copies of the weights could be taken for the weights.
+    /// Reads `paths` at once. A document that is no JSON is remembered as unreadable; an index that
+    /// is none is an error, for without it copies of the weights could be taken for the weights.
     async fn read(
         &mut self,
         files: &impl Files,
@@ -203,29 +266,45 @@ impl DocumentsRead {
         paths: Vec<String>,
     ) -> Result<(), SourceError> {
         let bytes_of = |path: &String| {
-            let limit = if is_index(path) { json::MAX_INDEX_BYTES } else { json::MAX_DOCUMENT_BYTES };
+            let limit = if is_index(path) {
+                json::MAX_INDEX_BYTES
+            } else {
+                json::MAX_DOCUMENT_BYTES
+            };
             let listed = listing.get(path).copied().flatten();
             (
                 listed.map_or(limit, |listed| listed.min(limit)),
                 listed.map_or(limit, |it| it.max(SMALL_BYTES).min(limit)),
             )
         };
-        seat.hold(paths.iter().map(|path| bytes_of(path).0).fold(0, u64::saturating_add)).await;
+        seat.hold(
+            paths
+                .iter()
+                .map(|path| bytes_of(path).0)
+                .fold(0, u64::saturating_add),
+        )
+        .await;
         let fetch = |path: String| async move {
             let (bytes, limit) = bytes_of(&path);
             let turn = turns::unparsed(bytes).await;
             let text = files.whole(&path, limit).await?;
             Ok::<_, SourceError>((path, text, turn))
         };
-        let mut texts = stream::iter(paths.into_iter().map(fetch)).buffer_unordered(files.concurrency());
+        let mut texts =
+            stream::iter(paths.into_iter().map(fetch)).buffer_unordered(files.concurrency());
         while let Some((path, text, turn)) = texts.try_next().await? {
             match self.parse(is_index(&path), text, (turn, seat)).await {
                 Ok(Parsed::Index(index)) => drop(self.documents.indices.insert(path, index)),
                 Ok(Parsed::Document(document)) => drop(self.documents.json.insert(path, document)),
-                Err(Refused::NotJson(why)) if !is_index(&path) => drop(self.unreadable.insert(path, why)),
+                Err(Refused::NotJson(why)) if !is_index(&path) => {
+                    drop(self.unreadable.insert(path, why))
+                }
                 Err(refused) => {
                     let why = format!("{path}: {refused}");
-                    return Err(SourceError::MissingMetadata { what: files.name().into(), why });
+                    return Err(SourceError::MissingMetadata {
+                        what: files.name().into(),
+                        why,
+                    });
                 }
             }
         }
@@ -233,15 +312,23 @@ impl DocumentsRead {
     }
 
     /// Parses one text, unless it turns out to be large in a small reading.
-    async fn parse(&mut self, index: bool, text: Buffer, (turn, seat): (Turn, &Seat)) -> Result<Parsed, Refused> {
+    async fn parse(
+        &mut self,
+        index: bool,
+        text: Buffer,
+        (turn, seat): (Turn, &Seat),
+    ) -> Result<Parsed, Refused> {
         let bytes = text.len() as u64;
         if seat.is_large() {
             self.room.become_large();
         }
         let mut room = std::mem::take(&mut self.room);
         let parse = move || {
-            let parsed =
-                if index { room.index(&text).map(Parsed::Index) } else { room.document(&text).map(Parsed::Document) };
+            let parsed = if index {
+                room.index(&text).map(Parsed::Index)
+            } else {
+                room.document(&text).map(Parsed::Document)
+            };
             (room, parsed)
         };
         let parsed;
@@ -265,12 +352,18 @@ fn is_index(path: &str) -> bool {
 
 fn choice_error(name: &str, error: ChoiceError) -> SourceError {
     match error {
-        ChoiceError::NoSuchFile { ref file, ref candidates } => SourceError::NotFound {
+        ChoiceError::NoSuchFile {
+            ref file,
+            ref candidates,
+        } => SourceError::NotFound {
             what: format!("file {file}"),
             place: format!("in {name}"),
             hint: (!candidates.is_empty()).then(|| format!("there is {}", candidates.join(", "))),
         },
-        error => SourceError::MissingMetadata { what: name.into(), why: error.to_string() },
+        error => SourceError::MissingMetadata {
+            what: name.into(),
+            why: error.to_string(),
+        },
     }
 }
 
@@ -295,13 +388,32 @@ mod tests {
             let mut weights = (header.len() as u64).to_le_bytes().to_vec();
             weights.extend(header.as_bytes());
             weights.extend([0; 4]);
-            Self { weights, waited: Mutex::default() }
+            Self {
+                weights,
+                waited: Mutex::default(),
+            }
         }
 
         async fn read(&self) -> Result<(Metadata, Seat), SourceError> {
-            let lengths = [("config.json", 2), ("model.safetensors", self.weights.len() as u64)];
-            let listing = lengths.into_iter().map(|(path, bytes)| (path.to_owned(), Some(bytes))).collect();
-            metadata(self, Found { identity: Identity::default(), listing, gated: false, hub_totals: None }, None).await
+            let lengths = [
+                ("config.json", 2),
+                ("model.safetensors", self.weights.len() as u64),
+            ];
+            let listing = lengths
+                .into_iter()
+                .map(|(path, bytes)| (path.to_owned(), Some(bytes)))
+                .collect();
+            metadata(
+                self,
+                Found {
+                    identity: Identity::default(),
+                    listing,
+                    gated: false,
+                    hub_totals: None,
+                },
+                None,
+            )
+            .await
         }
     }
 
@@ -315,8 +427,18 @@ mod tests {
         }
 
         async fn range(&self, _path: &str, start: u64, length: u64) -> Result<Buffer, SourceError> {
-            let (start, length) = (usize::try_from(start).unwrap(), usize::try_from(length).unwrap());
-            Ok(self.weights.iter().skip(start).take(length).copied().collect::<Vec<_>>().into())
+            let (start, length) = (
+                usize::try_from(start).unwrap(),
+                usize::try_from(length).unwrap(),
+            );
+            Ok(self
+                .weights
+                .iter()
+                .skip(start)
+                .take(length)
+                .copied()
+                .collect::<Vec<_>>()
+                .into())
         }
 
         fn concurrency(&self) -> usize {
@@ -333,7 +455,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_for_the_turn_of_a_large_reading_keeps_nobody_from_a_seat_and_its_wait_does_not_count() {
+    async fn who_waits_for_the_turn_of_a_large_reading_keeps_nobody_from_a_seat_and_its_wait_does_not_count()
+     {
         let other = Seat::take_large().await;
         let (large, small) = (Repo::new(2 << 20), Repo::new(0));
         // More than there are seats.
@@ -341,7 +464,9 @@ mod tests {
         for reading in &mut waiting {
             assert!(poll!(reading).is_pending());
         }
-        let read = tokio::time::timeout(Duration::from_secs(60), small.read()).await.expect("a seat");
+        let read = tokio::time::timeout(Duration::from_secs(60), small.read())
+            .await
+            .expect("a seat");
         let (read, seat) = read.unwrap();
         assert!(read.tensors.len() == 1 && !seat.is_large());
         drop(seat);

@@ -1,7 +1,9 @@
-//! Sizes of a pickled PyTorch file without unpickling: it is a ZIP whose members `*/data/N` are the raw storages.
+//! Sizes of a pickled PyTorch file without unpickling: it is a ZIP whose members `*/data/N` are the
+//! raw storages.
 //!
-//! Two reads from the end of the file give the central directory. Types and shapes stand in the pickle itself and are not
-//! read. Files older than PyTorch 1.6 are no ZIP; their length is taken, which is some kilobytes too much.
+//! Two reads from the end of the file give the central directory. Types and shapes stand in the
+//! pickle itself and are not read. Files older than PyTorch 1.6 are no ZIP; their length is taken,
+//! which is some kilobytes too much.
 
 use super::Files;
 use super::headers::bad;
@@ -12,7 +14,8 @@ use crate::model::source::turns::{self, Seat};
 use crate::model::source::weights::WeightFile;
 use crate::model::tensors::{InventoryBuilder, Storage};
 
-/// The end record (22 bytes), its ZIP64 companions (20 + 56) and the longest comment would be 65 KiB; PyTorch writes none.
+/// The end record (22 bytes), its ZIP64 companions (20 + 56) and the longest comment would be 65
+/// KiB; PyTorch writes none.
 const TAIL_BYTES: u64 = 64 << 10;
 /// A storage's own header with its name and padding, and its share of the pickle that describes it.
 const AROUND_STORAGE_BYTES: u64 = 1 << 10;
@@ -32,24 +35,48 @@ impl Storages {
     /// Adds each storage as a tensor of bytes whose type is not known.
     pub(super) fn add_to(&self, component: &str, inventory: &mut InventoryBuilder) {
         for &bytes in &self.bytes {
-            inventory.add(component, "data", Storage::Unknown("pickled".into()), &[bytes], Bytes::new(bytes));
+            inventory.add(
+                component,
+                "data",
+                Storage::Unknown("pickled".into()),
+                &[bytes],
+                Bytes::new(bytes),
+            );
         }
     }
 }
 
 /// Reads the ZIP directory of `file`.
-pub(super) async fn storages(source: &impl Files, file: &WeightFile, seat: &Seat) -> Result<Storages, SourceError> {
+pub(super) async fn storages(
+    source: &impl Files,
+    file: &WeightFile,
+    seat: &Seat,
+) -> Result<Storages, SourceError> {
     let Some(length) = file.bytes else {
-        return Err(bad(source, file, "its length is not known, and a pickled file cannot be sized without it".into()));
+        return Err(bad(
+            source,
+            file,
+            "its length is not known, and a pickled file cannot be sized without it".into(),
+        ));
     };
     let tail_start = length.saturating_sub(TAIL_BYTES);
-    let tail = source.range(&file.path, tail_start, length - tail_start).await?;
+    let tail = source
+        .range(&file.path, tail_start, length - tail_start)
+        .await?;
     let Some((start, size)) = directory_place(&tail) else {
         let doubts = vec!["it is not a ZIP, so its length is taken for its weights".into()];
-        return Ok(Storages { bytes: vec![length], uncovered_bytes: 0, doubts });
+        return Ok(Storages {
+            bytes: vec![length],
+            uncovered_bytes: 0,
+            doubts,
+        });
     };
     if size > MAX_DIRECTORY_BYTES || start.checked_add(size).is_none_or(|end| end > length) {
-        return Err(bad(source, file, format!("its ZIP directory claims {size} bytes at {start}")));
+        return Err(bad(
+            source,
+            file,
+            format!("its ZIP directory claims {size} bytes at {start}"),
+        ));
     }
     seat.hold(size).await;
     let turn = turns::unparsed(size).await;
@@ -64,18 +91,28 @@ pub(super) async fn storages(source: &impl Files, file: &WeightFile, seat: &Seat
     let storages = bytes.iter().copied().fold(0, u64::saturating_add);
     let around = size.saturating_add(AROUND_STORAGE_BYTES.saturating_mul(bytes.len() as u64));
     let uncovered_bytes = length.saturating_sub(storages).saturating_sub(around);
-    Ok(Storages { bytes, uncovered_bytes, doubts })
+    Ok(Storages {
+        bytes,
+        uncovered_bytes,
+        doubts,
+    })
 }
 
-/// (start, size) of the central directory, from the end of the file; ZIP64 fields win where they stand.
+/// (start, size) of the central directory, from the end of the file; ZIP64 fields win where they
+/// stand.
 fn directory_place(tail: &[u8]) -> Option<(u64, u64)> {
-    let end = tail.windows(4).rposition(|window| window == b"PK\x05\x06")?;
+    let end = tail
+        .windows(4)
+        .rposition(|window| window == b"PK\x05\x06")?;
     let record = tail.get(end..)?;
     let (size, start) = (u32_at(record, 12)?, u32_at(record, 16)?);
     if size != u32::MAX && start != u32::MAX {
         return Some((u64::from(start), u64::from(size)));
     }
-    let wide = tail.get(..end)?.windows(4).rposition(|window| window == b"PK\x06\x06")?;
+    let wide = tail
+        .get(..end)?
+        .windows(4)
+        .rposition(|window| window == b"PK\x06\x06")?;
     let record = tail.get(wide..)?;
     Some((u64_at(record, 48)?, u64_at(record, 40)?))
 }
@@ -126,15 +163,24 @@ fn slice(bytes: &[u8], start: u64, length: u64) -> Option<&[u8]> {
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..)?.first_chunk().map(|chunk| u16::from_le_bytes(*chunk))
+    bytes
+        .get(at..)?
+        .first_chunk()
+        .map(|chunk| u16::from_le_bytes(*chunk))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().map(|chunk| u32::from_le_bytes(*chunk))
+    bytes
+        .get(at..)?
+        .first_chunk()
+        .map(|chunk| u32::from_le_bytes(*chunk))
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..)?.first_chunk().map(|chunk| u64::from_le_bytes(*chunk))
+    bytes
+        .get(at..)?
+        .first_chunk()
+        .map(|chunk| u64::from_le_bytes(*chunk))
 }
 
 #[cfg(test)]
@@ -179,7 +225,12 @@ mod tests {
         }
 
         /// Its last bytes, however long it claims to be.
-        async fn range(&self, _path: &str, _start: u64, _length: u64) -> Result<Buffer, SourceError> {
+        async fn range(
+            &self,
+            _path: &str,
+            _start: u64,
+            _length: u64,
+        ) -> Result<Buffer, SourceError> {
             Ok(self.0.clone().into())
         }
 
@@ -208,9 +259,18 @@ mod tests {
         let mut tail = vec![0; usize::try_from(TAIL_BYTES).expect("small") - zip.len()];
         tail.extend(zip);
 
-        let file = WeightFile { path: "model.bin".into(), component: String::new(), bytes: Some(length.into()) };
-        let read = storages(&Zip(tail), &file, &Seat::take().await).await.expect("read");
-        assert_eq!((read.bytes, read.uncovered_bytes), (vec![4096], 100_000 - 4096 - u64::from(size) - 1024));
+        let file = WeightFile {
+            path: "model.bin".into(),
+            component: String::new(),
+            bytes: Some(length.into()),
+        };
+        let read = storages(&Zip(tail), &file, &Seat::take().await)
+            .await
+            .expect("read");
+        assert_eq!(
+            (read.bytes, read.uncovered_bytes),
+            (vec![4096], 100_000 - 4096 - u64::from(size) - 1024)
+        );
     }
 
     #[test]

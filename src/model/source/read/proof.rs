@@ -1,11 +1,12 @@
 //! Fewer requests: some headers are read, the others are proved.
 //!
-//! An index names every tensor and its file. Tensors that differ only in the numbers inside their names, in layers that
-//! hold the same names, nearly always have one type and shape. So a few files are read in which every such [`Kind`]
-//! occurs, the tensors of the others are predicted by kind, and the prediction is believed only when everything known of
-//! the repository agrees with it:
+//! An index names every tensor and its file. Tensors that differ only in the numbers inside their
+//! names, in layers that hold the same names, nearly always have one type and shape. So a few files
+//! are read in which every such [`Kind`] occurs, the tensors of the others are predicted by kind,
+//! and the prediction is believed only when everything known of the repository agrees with it:
 //!
-//! 1. each unread file's length, less its predicted data, leaves a header of exactly the length such tensors need;
+//! 1. each unread file's length, less its predicted data, leaves a header of exactly the length
+//!    such tensors need;
 //! 2. the data of all files adds up to the index's `total_size`;
 //! 3. elements by type add up to the Hub's own totals.
 //!
@@ -26,16 +27,21 @@ use crate::model::tensors::{InventoryBuilder, Storage};
 
 /// With fewer files there is nothing to save.
 const FEWEST_FILES: usize = 4;
-/// Kinds that are kept an example of. Real models have some hundred; where there are more, every header is read.
+/// Kinds that are kept an example of. Real models have some hundred; where there are more, every
+/// header is read.
 const MAX_KINDS: usize = 1 << 16;
-/// JSON around one tensor besides name, type, shape and offsets: `"":{"dtype":"","shape":[],"data_offsets":[,]},`.
+/// JSON around one tensor besides name, type, shape and offsets:
+/// `"":{"dtype":"","shape":[],"data_offsets":[,]},`.
 const PUNCTUATION_BYTES: u64 = 46;
 /// `{}`, and at most this much of `__metadata__`, whose text varies by writer.
 const METADATA_BYTES: u64 = 512;
 
 /// Positions of files in which every kind of tensor occurs; `None` where reading all is as good.
 pub(super) fn sample(files: &[WeightFile], index: &Index, kinds: &Kinds) -> Option<Vec<usize>> {
-    if files.len() < FEWEST_FILES || index.total_bytes.is_none() || files.iter().any(|file| file.bytes.is_none()) {
+    if files.len() < FEWEST_FILES
+        || index.total_bytes.is_none()
+        || files.iter().any(|file| file.bytes.is_none())
+    {
         return None;
     }
     let mut kinds_of: BTreeMap<&str, BTreeSet<Kind>> = BTreeMap::new();
@@ -47,9 +53,16 @@ pub(super) fn sample(files: &[WeightFile], index: &Index, kinds: &Kinds) -> Opti
     let mut chosen = Vec::new();
     // Greedy cover: the file with most kinds not yet seen, the first of equals.
     while !wanted.is_empty() {
-        let gain =
-            |file: &WeightFile| kinds_of.get(file.path.as_str()).map_or(0, |of| of.intersection(&wanted).count());
-        let (position, file) = files.iter().enumerate().rev().max_by_key(|(_, file)| gain(file))?;
+        let gain = |file: &WeightFile| {
+            kinds_of
+                .get(file.path.as_str())
+                .map_or(0, |of| of.intersection(&wanted).count())
+        };
+        let (position, file) = files
+            .iter()
+            .enumerate()
+            .rev()
+            .max_by_key(|(_, file)| gain(file))?;
         for kind in kinds_of.get(file.path.as_str())? {
             wanted.remove(kind);
         }
@@ -87,13 +100,20 @@ pub(super) fn prove(
     }
     let (known, mut builder) = (read.examples?, read.builder);
     let mut predicted: HashMap<&str, Predicted> = HashMap::new();
-    for (name, path) in index.weight_map.iter().filter(|(_, path)| !read.files.contains(*path)) {
+    for (name, path) in index
+        .weight_map
+        .iter()
+        .filter(|(_, path)| !read.files.contains(*path))
+    {
         let like = known.0.get(&kinds.of(&name))?;
         let dtype = match &like.storage {
             Storage::Known(dtype) => dtype.name(),
             Storage::Unknown(name) => name,
         };
-        predicted.entry(path).or_default().add(&name, dtype, &like.shape, like.bytes);
+        predicted
+            .entry(path)
+            .or_default()
+            .add(&name, dtype, &like.shape, like.bytes);
         builder.add("", &name, like.storage.clone(), &like.shape, like.bytes);
     }
     for file in files.iter().filter(|file| !read.files.contains(&file.path)) {
@@ -102,7 +122,9 @@ pub(super) fn prove(
 
     let inventory = builder.finish();
     // Every tensor of the index, no more and no less.
-    if inventory.tensors() != index.weight_map.len() as u64 || inventory.bytes() != Bytes::new(index.total_bytes?) {
+    if inventory.tensors() != index.weight_map.len() as u64
+        || inventory.bytes() != Bytes::new(index.total_bytes?)
+    {
         return None;
     }
     let mut elements: BTreeMap<&str, u64> = BTreeMap::new();
@@ -111,13 +133,26 @@ pub(super) fn prove(
         *count = count.saturating_add(class.elements_each().saturating_mul(class.count));
     }
     let totals = hub_totals?;
-    let agrees =
-        totals.len() == elements.len() && elements.iter().all(|(name, count)| totals.get(*name) == Some(count));
-    let (read, of) = (u32::try_from(read.files.len()).ok()?, u32::try_from(files.len()).ok()?);
+    let agrees = totals.len() == elements.len()
+        && elements
+            .iter()
+            .all(|(name, count)| totals.get(*name) == Some(count));
+    let (read, of) = (
+        u32::try_from(read.files.len()).ok()?,
+        u32::try_from(files.len()).ok()?,
+    );
     let (table, evidence) = (TablePlace::default(), Evidence::Proved { read, of });
-    // No file that was read is doubtful, and the length of every other leaves room for nothing but its header.
+    // No file that was read is doubtful, and the length of every other leaves room for nothing but
+    // its header.
     let (coverage, doubts) = (Coverage::default(), Vec::new());
-    agrees.then_some(Weights { inventory, gguf: None, table, evidence, coverage, doubts })
+    agrees.then_some(Weights {
+        inventory,
+        gguf: None,
+        table,
+        evidence,
+        coverage,
+        doubts,
+    })
 }
 
 /// One tensor of each kind.
@@ -133,14 +168,18 @@ struct Example {
 }
 
 impl Examples {
-    /// Adds a tensor of a header. `None` where the index does not name it, another of its kind differs from it, or there are
-    /// too many kinds.
+    /// Adds a tensor of a header. `None` where the index does not name it, another of its kind
+    /// differs from it, or there are too many kinds.
     pub(super) fn add(&mut self, tensor: &Passing<'_>, index: &Index, kinds: &Kinds) -> Option<()> {
         if !index.weight_map.contains(tensor.name) {
             return None;
         }
         let kind = kinds.of(tensor.name);
-        let example = || Example { storage: tensor.storage.clone(), shape: tensor.shape.into(), bytes: tensor.bytes };
+        let example = || Example {
+            storage: tensor.storage.clone(),
+            shape: tensor.shape.into(),
+            bytes: tensor.bytes,
+        };
         let first = self.0.entry(kind).or_insert_with(example);
         let agrees = *first.shape == *tensor.shape && first.storage == tensor.storage;
         (agrees && self.0.len() <= MAX_KINDS).then_some(())
@@ -153,7 +192,8 @@ impl Examples {
                 Entry::Vacant(free) => drop(free.insert(example)),
                 Entry::Occupied(first) => {
                     let first = first.get();
-                    (first.shape == example.shape && first.storage == example.storage).then_some(())?;
+                    (first.shape == example.shape && first.storage == example.storage)
+                        .then_some(())?;
                 }
             }
         }
@@ -174,21 +214,30 @@ pub(super) struct Predicted {
 impl Predicted {
     pub(super) fn add(&mut self, name: &str, dtype: &str, shape: &[u64], bytes: Bytes) {
         self.data += bytes;
-        let shape = shape.iter().map(|size| digits(*size) + 1).sum::<u64>().saturating_sub(1);
+        let shape = shape
+            .iter()
+            .map(|size| digits(*size) + 1)
+            .sum::<u64>()
+            .saturating_sub(1);
         self.header += PUNCTUATION_BYTES + name.len() as u64 + dtype.len() as u64 + shape;
         self.sizes.push(bytes.get());
     }
 
-    /// Whether a file of `length` bytes can hold this data and nothing else. The order of the tensors is not known:
-    /// their offsets have the fewest digits smallest first and the most largest first. Headers are padded with up to
-    /// seven spaces, and `__metadata__` is short.
+    /// Whether a file of `length` bytes can hold this data and nothing else. The order of the
+    /// tensors is not known: their offsets have the fewest digits smallest first and the most
+    /// largest first. Headers are padded with up to seven spaces, and `__metadata__` is short.
     pub(super) fn fits(&mut self, length: u64) -> Option<()> {
-        let header = length.checked_sub(self.data.get())?.checked_sub(LENGTH_BYTES)?;
+        let header = length
+            .checked_sub(self.data.get())?
+            .checked_sub(LENGTH_BYTES)?;
         self.sizes.sort_unstable();
         let fewest = offset_digits(self.sizes.iter());
         let most = offset_digits(self.sizes.iter().rev());
         let least = self.header.checked_add(fewest)?;
-        let most = self.header.checked_add(most)?.checked_add(METADATA_BYTES + 8)?;
+        let most = self
+            .header
+            .checked_add(most)?
+            .checked_add(METADATA_BYTES + 8)?;
         (least..=most).contains(&header).then_some(())
     }
 }
@@ -208,10 +257,11 @@ fn digits(number: u64) -> u64 {
     u64::from(number.checked_ilog10().unwrap_or(0)) + 1
 }
 
-/// What tensors of one type and shape have in common: the name without its numbers, and the names in their layer.
+/// What tensors of one type and shape have in common: the name without its numbers, and the names
+/// in their layer.
 ///
-/// The second tells layers of different make apart: those that a quantisation leaves out have no scales, those of a
-/// hybrid's other mixer have other projections.
+/// The second tells layers of different make apart: those that a quantisation leaves out have no
+/// scales, those of a hybrid's other mixer have other projections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Kind {
     pattern: u64,
@@ -235,15 +285,24 @@ impl Kinds {
                 None => drop(layers.insert(layer.to_owned(), BTreeSet::from([pattern]))),
             }
         }
-        Self { layers: layers.into_iter().map(|(layer, names)| (layer, hash(names))).collect() }
+        Self {
+            layers: layers
+                .into_iter()
+                .map(|(layer, names)| (layer, hash(names)))
+                .collect(),
+        }
     }
 
     fn of(&self, name: &str) -> Kind {
-        Kind { pattern: pattern(name), layer: self.layers.get(layer(name)).copied().unwrap_or(0) }
+        Kind {
+            pattern: pattern(name),
+            layer: self.layers.get(layer(name)).copied().unwrap_or(0),
+        }
     }
 }
 
-/// The name up to its first number: `model.layers.17` of `model.layers.17.mlp.up_proj.weight`; empty without a number.
+/// The name up to its first number: `model.layers.17` of `model.layers.17.mlp.up_proj.weight`;
+/// empty without a number.
 fn layer(name: &str) -> &str {
     let mut end = 0;
     for segment in name.split('.') {
@@ -256,7 +315,8 @@ fn layer(name: &str) -> &str {
     ""
 }
 
-/// A hash of the name with every number left out. Should two names ever share one, the proof fails or holds all the same.
+/// A hash of the name with every number left out. Should two names ever share one, the proof fails
+/// or holds all the same.
 fn pattern(name: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     for segment in name.split('.') {
@@ -305,16 +365,34 @@ mod tests {
                 r#"{{"__metadata__":{{"format":"pt"}},"{name}":{{"dtype":"BF16","shape":[100,{}],"data_offsets":[0,{bytes}]}}}}"#,
                 width(layer)
             );
-            headers.push(crate::model::safetensors::parse(json.as_bytes(), Some(bytes)).expect("a header"));
+            headers.push(
+                crate::model::safetensors::parse(json.as_bytes(), Some(bytes)).expect("a header"),
+            );
             let length = 8 + (json.len() as u64).next_multiple_of(8) + bytes;
-            files.push(WeightFile { path: path.clone(), component: String::new(), bytes: Some(length) });
+            files.push(WeightFile {
+                path: path.clone(),
+                component: String::new(),
+                bytes: Some(length),
+            });
             names.push((name, path));
             total += bytes;
             elements += width(layer) * 100;
         }
-        let weight_map = weight_map(names.iter().map(|(name, path)| (name.as_str(), path.as_str())));
-        let index = Index { total_bytes: Some(total), weight_map };
-        Repository { files, index, headers, totals: BTreeMap::from([("BF16".into(), elements)]) }
+        let weight_map = weight_map(
+            names
+                .iter()
+                .map(|(name, path)| (name.as_str(), path.as_str())),
+        );
+        let index = Index {
+            total_bytes: Some(total),
+            weight_map,
+        };
+        Repository {
+            files,
+            index,
+            headers,
+            totals: BTreeMap::from([("BF16".into(), elements)]),
+        }
     }
 
     impl Repository {
@@ -325,12 +403,28 @@ mod tests {
             let (mut builder, mut examples) = (InventoryBuilder::default(), Examples::default());
             header.add_to(&file.component, &mut builder);
             for tensor in &header.tensors {
-                let Tensor { name, storage, shape, bytes } = tensor;
-                let passing = Passing { name, storage: storage.clone(), shape, bytes: *bytes, begin: 0 };
+                let Tensor {
+                    name,
+                    storage,
+                    shape,
+                    bytes,
+                } = tensor;
+                let passing = Passing {
+                    name,
+                    storage: storage.clone(),
+                    shape,
+                    bytes: *bytes,
+                    begin: 0,
+                };
                 examples.add(&passing, &self.index, &kinds)?;
             }
             let files = BTreeSet::from([file.path.clone()]);
-            let read = Sample { files, builder, examples: Some(examples), is_doubtful: !header.doubts.is_empty() };
+            let read = Sample {
+                files,
+                builder,
+                examples: Some(examples),
+                is_doubtful: !header.doubts.is_empty(),
+            };
             prove(&self.files, &self.index, &kinds, Some(&self.totals), read)
         }
     }
@@ -346,7 +440,11 @@ mod tests {
 
     #[test]
     fn any_contradiction_and_nothing_is_proved() {
-        assert!(repository(|layer| if layer == 3 { 49 } else { 50 }).proved().is_none());
+        assert!(
+            repository(|layer| if layer == 3 { 49 } else { 50 })
+                .proved()
+                .is_none()
+        );
         let mut other = repository(|_| 50);
         other.index.total_bytes = Some(60_001);
         assert!(other.proved().is_none());
@@ -366,22 +464,39 @@ mod tests {
         let tensor = r#""a":{"dtype":"F32","shape":[3,40],"data_offsets":[0,480]},"#;
         let mut predicted = Predicted::default();
         predicted.add("a", "F32", &[3, 40], Bytes::new(480));
-        assert_eq!(predicted.header + offset_digits(predicted.sizes.iter()), tensor.len() as u64);
+        assert_eq!(
+            predicted.header + offset_digits(predicted.sizes.iter()),
+            tensor.len() as u64
+        );
         assert!(predicted.fits(8 + 480 + tensor.len() as u64).is_some());
         assert!(predicted.fits(8 + 480 + tensor.len() as u64 - 1).is_none());
     }
 
     #[test]
     fn layers_that_hold_other_names_are_of_another_kind() {
-        let names = ["l.0.w", "l.1.w", "l.1.w_scale", "l.2.w", "l.2.w_scale", "head"];
-        let index = Index { total_bytes: None, weight_map: weight_map(names.map(|name| (name, "f"))) };
+        let names = [
+            "l.0.w",
+            "l.1.w",
+            "l.1.w_scale",
+            "l.2.w",
+            "l.2.w_scale",
+            "head",
+        ];
+        let index = Index {
+            total_bytes: None,
+            weight_map: weight_map(names.map(|name| (name, "f"))),
+        };
         let kinds = Kinds::new(&index);
         assert_eq!(kinds.of("l.1.w"), kinds.of("l.2.w"));
         assert_ne!(kinds.of("l.0.w"), kinds.of("l.1.w"));
-        assert_eq!((layer("model.layers.17.mlp.3.w"), layer("head")), ("model.layers.17", ""));
+        assert_eq!(
+            (layer("model.layers.17.mlp.3.w"), layer("head")),
+            ("model.layers.17", "")
+        );
     }
 
-    /// Two layers that differ by as much in opposite ways keep every total; their files' lengths tell.
+    /// Two layers that differ by as much in opposite ways keep every total; their files' lengths
+    /// tell.
     #[test]
     fn compensating_differences_are_seen_in_the_files() {
         let odd = repository(|layer| match layer {

@@ -1,8 +1,9 @@
 //! The other GGUF models of a repository: what each holds, in a bounded number of small reads.
 //!
-//! Beside the one model that was read whole, the others differ in the types of their tensors only. A few kilobytes around
-//! the place of the table say these to the byte (see [`gguf::find_table`]). A file that is laid out otherwise is read
-//! whole, as long as there are few of those; what is left is sized by its length.
+//! Beside the one model that was read whole, the others differ in the types of their tensors only.
+//! A few kilobytes around the place of the table say these to the byte (see [`gguf::find_table`]).
+//! A file that is laid out otherwise is read whole, as long as there are few of those; what is left
+//! is sized by its length.
 
 use futures_util::{StreamExt, stream};
 
@@ -20,7 +21,8 @@ const MAX_READS: usize = 96;
 const MAX_WHOLE_HEADERS: usize = 4;
 /// No table is longer: the largest have some two thousand tensors of eighty bytes.
 const MAX_TABLE_BYTES: u64 = 2 << 20;
-/// How far the metadata before a table may be longer or shorter: names, file type, importance matrix.
+/// How far the metadata before a table may be longer or shorter: names, file type, importance
+/// matrix.
 const SLACK_BYTES: u64 = 16 << 10;
 
 /// What the other models hold, and whether any of it could not be read for a reason that will pass.
@@ -37,7 +39,9 @@ pub(super) async fn read(
     chosen: &Weights,
     seat: &Seat,
 ) -> Variants {
-    let Some(like) = &chosen.gguf else { return Variants::default() };
+    let Some(like) = &chosen.gguf else {
+        return Variants::default();
+    };
     others.truncate(MAX_VARIANTS);
     // The fewer parts a model has, the more models can be told for the same number of reads.
     others.sort_by_key(Vec::len);
@@ -48,8 +52,13 @@ pub(super) async fn read(
         some
     };
     let (asked, by_length): (Vec<_>, Vec<_>) = others.into_iter().partition(affordable);
-    let like = Like { gguf: like, tensors: &chosen.inventory, table: chosen.table };
-    let tell = |files: Vec<WeightFile>| async move { (by_tables(source, &files, like).await, files) };
+    let like = Like {
+        gguf: like,
+        tensors: &chosen.inventory,
+        table: chosen.table,
+    };
+    let tell =
+        |files: Vec<WeightFile>| async move { (by_tables(source, &files, like).await, files) };
     let mut told = stream::iter(asked.into_iter().map(tell)).buffer_unordered(source.concurrency());
     let (mut variants, mut unlike) = (Variants::default(), Vec::new());
     while let Some((found, files)) = told.next().await {
@@ -63,24 +72,45 @@ pub(super) async fn read(
         }
     }
     drop(told);
-    unlike.sort_by(|left, right| left.first().map(|file| &file.path).cmp(&right.first().map(|file| &file.path)));
+    unlike.sort_by(|left, right| {
+        left.first()
+            .map(|file| &file.path)
+            .cmp(&right.first().map(|file| &file.path))
+    });
     for (place, files) in unlike.into_iter().enumerate() {
         let known = files.len() == 1 && place < MAX_WHOLE_HEADERS;
-        let read = if known { headers::gguf(source, &files, seat).await.map(Some) } else { Ok(None) };
+        let read = if known {
+            headers::gguf(source, &files, seat).await.map(Some)
+        } else {
+            Ok(None)
+        };
         variants.all.push(match read {
-            Ok(Some(Weights { inventory, gguf, coverage, .. })) => match coverage.contradiction() {
+            Ok(Some(Weights {
+                inventory,
+                gguf,
+                coverage,
+                ..
+            })) => match coverage.contradiction() {
                 None => exact(files, &inventory, gguf),
-                why_not => Variant { why_not, ..lengths(files) },
+                why_not => Variant {
+                    why_not,
+                    ..lengths(files)
+                },
             },
             Ok(None) => lengths(files),
             Err(error) => {
                 variants.partial |= error.is_transient();
-                Variant { why_not: Some(error.to_string()), ..lengths(files) }
+                Variant {
+                    why_not: Some(error.to_string()),
+                    ..lengths(files)
+                }
             }
         });
     }
     variants.all.extend(by_length.into_iter().map(lengths));
-    variants.all.sort_by(|left, right| left.path().cmp(right.path()));
+    variants
+        .all
+        .sort_by(|left, right| left.path().cmp(right.path()));
     variants
 }
 
@@ -94,14 +124,27 @@ struct Like<'a> {
 
 fn exact(files: Vec<WeightFile>, inventory: &Inventory, gguf: Option<Gguf>) -> Variant {
     let tensors = inventory.classes.iter().map(TensorRecord::from).collect();
-    Variant { files, evidence: VariantEvidence::Table, tensors, gguf: gguf.map(Box::new), why_not: None }
+    Variant {
+        files,
+        evidence: VariantEvidence::Table,
+        tensors,
+        gguf: gguf.map(Box::new),
+        why_not: None,
+    }
 }
 
 fn lengths(files: Vec<WeightFile>) -> Variant {
-    Variant { files, evidence: VariantEvidence::Length, tensors: Vec::new(), gguf: None, why_not: None }
+    Variant {
+        files,
+        evidence: VariantEvidence::Length,
+        tensors: Vec::new(),
+        gguf: None,
+        why_not: None,
+    }
 }
 
-/// The tensors of one model by its tables alone; `None` where they are not where they should be or are others.
+/// The tensors of one model by its tables alone; `None` where they are not where they should be or
+/// are others.
 async fn by_tables(
     source: &impl Files,
     files: &[WeightFile],
@@ -109,12 +152,23 @@ async fn by_tables(
 ) -> Result<Option<Inventory>, SourceError> {
     let mut inventories = Vec::new();
     for (part, file) in files.iter().enumerate() {
-        let Some(length) = file.bytes.filter(|_| like.table.bytes <= MAX_TABLE_BYTES) else { return Ok(None) };
+        let Some(length) = file.bytes.filter(|_| like.table.bytes <= MAX_TABLE_BYTES) else {
+            return Ok(None);
+        };
         // Parts behind the first have little metadata before their tables.
-        let start = if part == 0 { like.table.start.saturating_sub(SLACK_BYTES) } else { 0 };
+        let start = if part == 0 {
+            like.table.start.saturating_sub(SLACK_BYTES)
+        } else {
+            0
+        };
         let end = if part == 0 { like.table.start } else { 0 };
-        let end = end.saturating_add(like.table.bytes).saturating_add(SLACK_BYTES).min(length);
-        let window = source.range(&file.path, start, end.saturating_sub(start)).await?;
+        let end = end
+            .saturating_add(like.table.bytes)
+            .saturating_add(SLACK_BYTES)
+            .min(length);
+        let window = source
+            .range(&file.path, start, end.saturating_sub(start))
+            .await?;
         match gguf::find_table(&window, start, length, &like.gguf.metadata) {
             Some(LoneTable { inventory, .. }) => inventories.push(inventory),
             // The first part of a split may hold metadata and nothing else.

@@ -1,4 +1,5 @@
-//! LoRA and other PEFT adapters: a few tensors that change a base model named in `adapter_config.json`.
+//! LoRA and other PEFT adapters: a few tensors that change a base model named in
+//! `adapter_config.json`.
 
 use serde_json::Value;
 
@@ -8,14 +9,33 @@ use crate::model::Format;
 /// The adapter's own file where the repository is an adapter and holds no full model.
 pub(super) fn choose(listing: &Listing, documents: &Documents) -> Option<Choice> {
     let config = documents.json.get("adapter_config.json")?;
-    let full_model =
-        ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+    let full_model = [
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+    ];
     if full_model.iter().any(|path| listing.contains_key(*path)) {
         return None;
     }
-    let files = [("adapter_model.safetensors", Format::Safetensors), ("adapter_model.bin", Format::PytorchBin)];
-    let (path, format) = files.into_iter().find(|(path, _)| listing.contains_key(*path))?;
-    let base = config.get("base_model_name_or_path").and_then(Value::as_str).filter(|base| !base.is_empty());
-    let file = WeightFile { path: path.into(), component: String::new(), bytes: listing.get(path).copied().flatten() };
-    Some(Choice { base_model: base.map(Into::into), ..Choice::of(format, vec![file], Vec::new()) })
+    let files = [
+        ("adapter_model.safetensors", Format::Safetensors),
+        ("adapter_model.bin", Format::PytorchBin),
+    ];
+    let (path, format) = files
+        .into_iter()
+        .find(|(path, _)| listing.contains_key(*path))?;
+    let base = config
+        .get("base_model_name_or_path")
+        .and_then(Value::as_str)
+        .filter(|base| !base.is_empty());
+    let file = WeightFile {
+        path: path.into(),
+        component: String::new(),
+        bytes: listing.get(path).copied().flatten(),
+    };
+    Some(Choice {
+        base_model: base.map(Into::into),
+        ..Choice::of(format, vec![file], Vec::new())
+    })
 }

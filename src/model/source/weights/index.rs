@@ -1,12 +1,15 @@
-//! An index of sharded weights, folded: tensors whose names differ in their numbers alone share one text.
+//! An index of sharded weights, folded: tensors whose names differ in their numbers alone share one
+//! text.
 //!
-//! The index of a large mixture of experts names some 100 000 tensors by some forty patterns. A map from name to file takes
-//! 20 MiB for them; the patterns, with four bytes for each number and each file, take one.
+//! The index of a large mixture of experts names some 100 000 tensors by some forty patterns. A map
+//! from name to file takes 20 MiB for them; the patterns, with four bytes for each number and each
+//! file, take one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Marks the place of a number in a pattern. No tensor's name holds it: [`WeightMapBuilder::add`] rejects such a name.
+/// Marks the place of a number in a pattern. No tensor's name holds it: [`WeightMapBuilder::add`]
+/// rejects such a name.
 const NUMBER: char = '\0';
 
 /// An index of sharded weights: which file holds which tensor.
@@ -31,7 +34,8 @@ pub struct WeightMap {
 struct Family {
     /// Numbers in each name.
     numbers: usize,
-    /// Rows one behind the other, in ascending order: the numbers of a name, then its file's position.
+    /// Rows one behind the other, in ascending order: the numbers of a name, then its file's
+    /// position.
     rows: Vec<u32>,
 }
 
@@ -55,13 +59,20 @@ impl WeightMap {
     pub fn files(&self) -> BTreeSet<&str> {
         let rows = self.families.values().flat_map(Family::rows);
         let positions: BTreeSet<u32> = rows.filter_map(|row| row.last().copied()).collect();
-        positions.into_iter().filter_map(|position| self.file(position)).collect()
+        positions
+            .into_iter()
+            .filter_map(|position| self.file(position))
+            .collect()
     }
 
     /// Whether it names `name`.
     pub fn contains(&self, name: &str) -> bool {
-        let Ok((pattern, numbers)) = fold(name) else { return false };
-        self.families.get(pattern.as_str()).is_some_and(|family| family.find(&numbers))
+        let Ok((pattern, numbers)) = fold(name) else {
+            return false;
+        };
+        self.families
+            .get(pattern.as_str())
+            .is_some_and(|family| family.find(&numbers))
     }
 
     /// Every name with its file. Names are built one by one, and are not sorted.
@@ -75,11 +86,15 @@ impl WeightMap {
     }
 
     fn file(&self, position: u32) -> Option<&str> {
-        self.files.get(usize::try_from(position).ok()?).map(|file| &**file)
+        self.files
+            .get(usize::try_from(position).ok()?)
+            .map(|file| &**file)
     }
 
     /// The map of `pairs` of a name and a file.
-    pub fn collect<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, InvalidName> {
+    pub fn collect<'a>(
+        pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, InvalidName> {
         let mut builder = WeightMapBuilder::default();
         for (name, file) in pairs {
             builder.add(name, file)?;
@@ -99,7 +114,9 @@ impl Family {
 
     fn row(&self, position: usize) -> &[u32] {
         let start = position * self.width();
-        self.rows.get(start..start + self.width()).unwrap_or_default()
+        self.rows
+            .get(start..start + self.width())
+            .unwrap_or_default()
     }
 
     fn numbers_of(&self, position: usize) -> &[u32] {
@@ -132,7 +149,9 @@ impl Family {
 
         let mut sorted = Vec::with_capacity(self.rows.len());
         for (place, &row) in order.iter().enumerate() {
-            let is_replaced = order.get(place + 1).is_some_and(|&next| self.numbers_of(next) == self.numbers_of(row));
+            let is_replaced = order
+                .get(place + 1)
+                .is_some_and(|&next| self.numbers_of(next) == self.numbers_of(row));
             if !is_replaced {
                 sorted.extend_from_slice(self.row(row));
             }
@@ -166,10 +185,21 @@ impl WeightMapBuilder {
 
     /// The map of all that was added.
     pub fn finish(self) -> WeightMap {
-        let Self { order: files, mut families, .. } = self;
+        let Self {
+            order: files,
+            mut families,
+            ..
+        } = self;
         families.values_mut().for_each(Family::sort);
-        let tensors = families.values().map(|family| family.rows.len() / family.width()).sum();
-        WeightMap { files, families, tensors }
+        let tensors = families
+            .values()
+            .map(|family| family.rows.len() / family.width())
+            .sum();
+        WeightMap {
+            files,
+            families,
+            tensors,
+        }
     }
 
     fn position(&mut self, file: &str) -> u32 {
@@ -177,7 +207,8 @@ impl WeightMapBuilder {
             return position;
         }
         let file: Arc<str> = file.into();
-        // An index names far fewer files than 32 bits count: each takes more than a byte of its text.
+        // An index names far fewer files than 32 bits count: each takes more than a byte of its
+        // text.
         let position = u32::try_from(self.order.len()).unwrap_or(u32::MAX);
         self.order.push(Arc::clone(&file));
         self.files.insert(file, position);
@@ -224,7 +255,8 @@ fn unfold(pattern: &str, numbers: &[u32]) -> String {
 
 /// A segment that is a number and is written as one: without a sign and without leading zeros.
 fn number(segment: &str) -> Option<u32> {
-    let is_plain = segment == "0" || (!segment.starts_with('0') && segment.bytes().all(|byte| byte.is_ascii_digit()));
+    let is_plain = segment == "0"
+        || (!segment.starts_with('0') && segment.bytes().all(|byte| byte.is_ascii_digit()));
     is_plain.then(|| segment.parse().ok()).flatten()
 }
 
@@ -240,8 +272,16 @@ mod tests {
 
     #[test]
     fn folded_names_unfold_unchanged() {
-        let names =
-            ["layers.10.experts.3.w", "layers.2.experts.30.w", "a.007.b", "4294967296.x", "0", "", ".1.", "+1.w"];
+        let names = [
+            "layers.10.experts.3.w",
+            "layers.2.experts.30.w",
+            "a.007.b",
+            "4294967296.x",
+            "0",
+            "",
+            ".1.",
+            "+1.w",
+        ];
         let pairs: Vec<(&str, &str)> = names.iter().map(|name| (*name, "f")).collect();
         let map = map(&pairs);
         let mut found: Vec<String> = map.iter().map(|(name, _)| name).collect();
@@ -250,7 +290,11 @@ mod tests {
         wanted.sort();
         assert_eq!((found, map.len()), (wanted, names.len()));
         assert!(names.iter().all(|name| map.contains(name)));
-        assert!(["layers.2.experts.3.w", "a.7.b", "1", "layers"].iter().all(|name| !map.contains(name)));
+        assert!(
+            ["layers.2.experts.3.w", "a.7.b", "1", "layers"]
+                .iter()
+                .all(|name| !map.contains(name))
+        );
     }
 
     #[test]
@@ -258,7 +302,10 @@ mod tests {
         let map = map(&[("l.3.w", "a"), ("l.1.w", "b"), ("l.3.w", "c")]);
         let mut found: Vec<(String, &str)> = map.iter().collect();
         found.sort();
-        assert_eq!(found, [("l.1.w".to_owned(), "b"), ("l.3.w".to_owned(), "c")]);
+        assert_eq!(
+            found,
+            [("l.1.w".to_owned(), "b"), ("l.3.w".to_owned(), "c")]
+        );
         assert_eq!((map.len(), map.files()), (2, BTreeSet::from(["b", "c"])));
     }
 
@@ -272,12 +319,25 @@ mod tests {
     fn large_mixture_takes_few_patterns() {
         let mut builder = WeightMapBuilder::default();
         for tensor in 0..100_000_u32 {
-            let name = format!("model.layers.{}.mlp.experts.{}.up_proj.weight", tensor / 256, tensor % 256);
-            builder.add(&name, "model-00001-of-00163.safetensors").expect("a name");
+            let name = format!(
+                "model.layers.{}.mlp.experts.{}.up_proj.weight",
+                tensor / 256,
+                tensor % 256
+            );
+            builder
+                .add(&name, "model-00001-of-00163.safetensors")
+                .expect("a name");
         }
         let map = builder.finish();
-        let kept: usize = map.families.values().map(|family| family.rows.capacity() * 4).sum();
-        assert_eq!((map.families.len(), map.files.len(), map.len()), (1, 1, 100_000));
+        let kept: usize = map
+            .families
+            .values()
+            .map(|family| family.rows.capacity() * 4)
+            .sum();
+        assert_eq!(
+            (map.families.len(), map.files.len(), map.len()),
+            (1, 1, 100_000)
+        );
         assert!(kept <= 100_000 * 4 * 4, "{kept} bytes");
     }
 

@@ -1,9 +1,11 @@
-//! Which files of a repository are *the* weights: a pure question about names, indices and a few small documents.
+//! Which files of a repository are *the* weights: a pure question about names, indices and a few
+//! small documents.
 //!
-//! The commonest error of all is to add copies: `original/`, `consolidated*`, `onnx/`, `.fp16.` variants, a diffusers
-//! pipeline's single-file duplicate at the root. So files are chosen by what a loader opens (vLLM
-//! `model_executor/model_loader/weight_utils.py`, `filter_duplicate_safetensors_files`; diffusers
-//! `pipelines/pipeline_loading_utils.py`; sentence-transformers `modules.json`), never by "every file with that ending".
+//! The commonest error of all is to add copies: `original/`, `consolidated*`, `onnx/`, `.fp16.`
+//! variants, a diffusers pipeline's single-file duplicate at the root. So files are chosen by what
+//! a loader opens (vLLM `model_executor/model_loader/weight_utils.py`,
+//! `filter_duplicate_safetensors_files`; diffusers `pipelines/pipeline_loading_utils.py`;
+//! sentence-transformers `modules.json`), never by "every file with that ending".
 
 mod adapter;
 mod folder;
@@ -27,7 +29,8 @@ pub type Listing = BTreeMap<String, Option<u64>>;
 /// The small documents that decide, by path.
 #[derive(Clone, Debug, Default)]
 pub struct Documents {
-    /// `config.json`, `model_index.json`, `modules.json`, `adapter_config.json`, components' configurations.
+    /// `config.json`, `model_index.json`, `modules.json`, `adapter_config.json`, components'
+    /// configurations.
     pub json: BTreeMap<String, Value>,
     /// `*.safetensors.index.json` and `pytorch_model.bin.index.json`.
     pub indices: BTreeMap<String, Index>,
@@ -66,7 +69,8 @@ pub struct Choice {
     pub base_model: Option<String>,
     /// Multimodal projectors beside a GGUF model, which are models of their own.
     pub projectors: Vec<String>,
-    /// The other GGUF models of the repository, each by its parts, where none was asked for by name.
+    /// The other GGUF models of the repository, each by its parts, where none was asked for by
+    /// name.
     pub others: Vec<Vec<WeightFile>>,
     /// What a person should know of the choice.
     pub notes: Vec<String>,
@@ -122,22 +126,32 @@ pub fn documents_needed(listing: &Listing) -> Vec<String> {
         "adapter_config.json",
         "model.safetensors.index.json",
     ];
-    let mut needed: Vec<String> =
-        always.iter().filter(|&&path| listing.contains_key(path)).map(|&path| path.to_owned()).collect();
-    if !listing.keys().any(|path| path.ends_with(".safetensors")) && listing.contains_key(folder::BIN_INDEX) {
+    let mut needed: Vec<String> = always
+        .iter()
+        .filter(|&&path| listing.contains_key(path))
+        .map(|&path| path.to_owned())
+        .collect();
+    if !listing.keys().any(|path| path.ends_with(".safetensors"))
+        && listing.contains_key(folder::BIN_INDEX)
+    {
         needed.push(folder::BIN_INDEX.into());
     }
     needed
 }
 
-/// The documents to read once the first are there: configurations and indices of components, as far as nothing else
-/// says the same.
+/// The documents to read once the first are there: configurations and indices of components, as far
+/// as nothing else says the same.
 pub fn more_documents(listing: &Listing, documents: &Documents) -> Vec<String> {
     let mut needed = Vec::new();
-    let named = documents.json.get("model_index.json").and_then(|index| index.get("_class_name"));
+    let named = documents
+        .json
+        .get("model_index.json")
+        .and_then(|index| index.get("_class_name"));
     let pipeline = named.and_then(Value::as_str).unwrap_or_default();
     for component in pipeline::components(documents) {
-        let inside = listing.keys().filter(|path| folder::is_directly_in(path, &component.name));
+        let inside = listing
+            .keys()
+            .filter(|path| folder::is_directly_in(path, &component.name));
         let (needs_config, needs_index) = (
             !known_sizes::is_known_by_shape(&component.class, pipeline),
             !folder::is_whole_split(listing, &component.name),
@@ -151,12 +165,17 @@ pub fn more_documents(listing: &Listing, documents: &Documents) -> Vec<String> {
                 .cloned(),
         );
     }
-    needed.retain(|path| !documents.json.contains_key(path) && !documents.indices.contains_key(path));
+    needed
+        .retain(|path| !documents.json.contains_key(path) && !documents.indices.contains_key(path));
     needed
 }
 
 /// Chooses the weights. `file` is `--file`.
-pub fn choose(listing: &Listing, documents: &Documents, file: Option<&str>) -> Result<Choice, ChoiceError> {
+pub fn choose(
+    listing: &Listing,
+    documents: &Documents,
+    file: Option<&str>,
+) -> Result<Choice, ChoiceError> {
     if let Some(file) = file {
         return one_file(listing, file);
     }
@@ -202,11 +221,24 @@ fn one_file(listing: &Listing, file: &str) -> Result<Choice, ChoiceError> {
         "gguf" => return gguf::choose(listing, Some(&path)),
         "safetensors" => Format::Safetensors,
         "bin" | "pt" | "pth" => Format::PytorchBin,
-        _ => return Err(ChoiceError::NoSuchFile { file: file.into(), candidates: weights_like(listing) }),
+        _ => {
+            return Err(ChoiceError::NoSuchFile {
+                file: file.into(),
+                candidates: weights_like(listing),
+            });
+        }
     };
     let bytes = listing.get(&path).copied().flatten();
     let notes = vec![format!("only {path} is counted, as asked")];
-    Ok(Choice::of(format, vec![WeightFile { path, component: String::new(), bytes }], notes))
+    Ok(Choice::of(
+        format,
+        vec![WeightFile {
+            path,
+            component: String::new(),
+            bytes,
+        }],
+        notes,
+    ))
 }
 
 /// The one path that ends in `/file`.
@@ -224,7 +256,11 @@ pub fn is_gguf(path: &str) -> bool {
 
 /// Some files that `--file` could have meant.
 fn weights_like(listing: &Listing) -> Vec<String> {
-    let is = |path: &&String| [".safetensors", ".gguf", ".bin"].iter().any(|ending| path.ends_with(ending));
+    let is = |path: &&String| {
+        [".safetensors", ".gguf", ".bin"]
+            .iter()
+            .any(|ending| path.ends_with(ending))
+    };
     listing.keys().filter(is).take(8).cloned().collect()
 }
 

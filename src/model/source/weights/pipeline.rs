@@ -1,4 +1,5 @@
-//! Models of several named parts: diffusers pipelines (`model_index.json`) and sentence-transformers (`modules.json`).
+//! Models of several named parts: diffusers pipelines (`model_index.json`) and
+//! sentence-transformers (`modules.json`).
 
 use serde_json::Value;
 
@@ -11,45 +12,71 @@ const MAX_COMPONENTS: usize = 64;
 /// The parts that either document names, in its order, without those at the root.
 pub(super) fn components(documents: &Documents) -> Vec<Component> {
     let mut parts = pipeline_components(documents).unwrap_or_default();
-    parts.extend(modules(documents).into_iter().filter(|module| !module.name.is_empty()));
+    parts.extend(
+        modules(documents)
+            .into_iter()
+            .filter(|module| !module.name.is_empty()),
+    );
     parts
 }
 
-/// A diffusers pipeline: the weights of every component that `model_index.json` names, and nothing at the root.
+/// A diffusers pipeline: the weights of every component that `model_index.json` names, and nothing
+/// at the root.
 pub(super) fn diffusers(listing: &Listing, documents: &Documents) -> Result<Choice, ChoiceError> {
     let components = pipeline_components(documents)?;
     let mut choice = Choice::of(Format::Diffusers, Vec::new(), Vec::new());
     for component in components {
         match folder::choose(listing, documents, &component.name)? {
             Some(found) => {
-                choice.notes.extend(found.notes.into_iter().map(|note| format!("{}: {note}", component.name)));
+                choice.notes.extend(
+                    found
+                        .notes
+                        .into_iter()
+                        .map(|note| format!("{}: {note}", component.name)),
+                );
                 choice.files.extend(found.files);
             }
             None if has_no_weights(&component.class) => {}
             None => {
-                choice
-                    .notes
-                    .push(format!("{} ({}) has no weights in this repository", component.name, component.class));
+                choice.notes.push(format!(
+                    "{} ({}) has no weights in this repository",
+                    component.name, component.class
+                ));
             }
         }
         choice.components.push(component);
     }
     if choice.files.is_empty() {
-        return Err(ChoiceError::NoWeights(" in the folders that model_index.json names".into()));
+        return Err(ChoiceError::NoWeights(
+            " in the folders that model_index.json names".into(),
+        ));
     }
     Ok(choice)
 }
 
-/// A sentence-transformers model: its transformer and the modules that have weights (Dense); `None` where it has none.
-pub(super) fn sentence_transformers(listing: &Listing, documents: &Documents) -> Result<Option<Choice>, ChoiceError> {
+/// A sentence-transformers model: its transformer and the modules that have weights (Dense); `None`
+/// where it has none.
+pub(super) fn sentence_transformers(
+    listing: &Listing,
+    documents: &Documents,
+) -> Result<Option<Choice>, ChoiceError> {
     let mut choice = Choice::of(Format::Safetensors, Vec::new(), Vec::new());
     let mut modules = modules(documents);
-    // The transformer stands at the root even where modules.json gives it a path that holds nothing.
+    // The transformer stands at the root even where modules.json gives it a path that holds
+    // nothing.
     if !modules.iter().any(|module| module.name.is_empty()) {
-        modules.insert(0, Component { name: String::new(), class: "transformers".into() });
+        modules.insert(
+            0,
+            Component {
+                name: String::new(),
+                class: "transformers".into(),
+            },
+        );
     }
     for module in modules {
-        let Some(found) = folder::choose(listing, documents, &module.name)? else { continue };
+        let Some(found) = folder::choose(listing, documents, &module.name)? else {
+            continue;
+        };
         if module.name.is_empty() {
             choice.format = found.format;
         } else {
@@ -64,33 +91,67 @@ pub(super) fn sentence_transformers(listing: &Listing, documents: &Documents) ->
 /// `"transformer": ["diffusers", "FluxTransformer2DModel"]`; `[null, null]` is a part left out.
 fn pipeline_components(documents: &Documents) -> Result<Vec<Component>, ChoiceError> {
     let path = "model_index.json";
-    let Some(index) = documents.json.get(path) else { return Ok(Vec::new()) };
-    let bad = |why: &str| ChoiceError::BadDocument { path: path.into(), why: why.into() };
-    let object = index.as_object().ok_or_else(|| bad("it is not a JSON object"))?;
+    let Some(index) = documents.json.get(path) else {
+        return Ok(Vec::new());
+    };
+    let bad = |why: &str| ChoiceError::BadDocument {
+        path: path.into(),
+        why: why.into(),
+    };
+    let object = index
+        .as_object()
+        .ok_or_else(|| bad("it is not a JSON object"))?;
     if object.len() > MAX_COMPONENTS {
         return Err(bad("it names more components than any pipeline has"));
     }
     let component = |(name, value): (&String, &Value)| {
-        let [library, class] = value.as_array()?.as_slice() else { return None };
+        let [library, class] = value.as_array()?.as_slice() else {
+            return None;
+        };
         let class = format!("{}.{}", library.as_str()?, class.as_str()?);
         (!name.is_empty() && !name.starts_with('_') && !name.contains(['/', '\\']) && name != "..")
-            .then(|| Component { name: name.clone(), class })
+            .then(|| Component {
+                name: name.clone(),
+                class,
+            })
     };
     Ok(object.iter().filter_map(component).collect())
 }
 
 /// `{"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}`.
 fn modules(documents: &Documents) -> Vec<Component> {
-    let Some(modules) = documents.json.get("modules.json").and_then(Value::as_array) else { return Vec::new() };
+    let Some(modules) = documents.json.get("modules.json").and_then(Value::as_array) else {
+        return Vec::new();
+    };
     let module = |module: &Value| {
-        let name = module.get("path")?.as_str()?.trim_end_matches('/').to_owned();
-        let class = module.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let name = module
+            .get("path")?
+            .as_str()?
+            .trim_end_matches('/')
+            .to_owned();
+        let class = module
+            .get("type")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
         (!name.split('/').any(|part| part == "..")).then_some(Component { name, class })
     };
-    modules.iter().take(MAX_COMPONENTS).filter_map(module).collect()
+    modules
+        .iter()
+        .take(MAX_COMPONENTS)
+        .filter_map(module)
+        .collect()
 }
 
 /// Components that never have weights: schedulers, tokenizers, processors.
 fn has_no_weights(class: &str) -> bool {
-    ["Scheduler", "Tokenizer", "TokenizerFast", "Processor", "Extractor"].iter().any(|kind| class.ends_with(kind))
+    [
+        "Scheduler",
+        "Tokenizer",
+        "TokenizerFast",
+        "Processor",
+        "Extractor",
+    ]
+    .iter()
+    .any(|kind| class.ends_with(kind))
 }

@@ -3,15 +3,26 @@ use serde_json::json;
 use super::*;
 
 fn listing(paths: &[&str]) -> Listing {
-    paths.iter().map(|path| ((*path).to_owned(), Some(1))).collect()
+    paths
+        .iter()
+        .map(|path| ((*path).to_owned(), Some(1)))
+        .collect()
 }
 
 fn index(files: &[(&str, &str)]) -> Index {
-    Index { total_bytes: None, weight_map: WeightMap::collect(files.iter().copied()).expect("names") }
+    Index {
+        total_bytes: None,
+        weight_map: WeightMap::collect(files.iter().copied()).expect("names"),
+    }
 }
 
 fn chosen(listing: &Listing, documents: &Documents) -> Vec<String> {
-    choose(listing, documents, None).expect("a choice").files.into_iter().map(|file| file.path).collect()
+    choose(listing, documents, None)
+        .expect("a choice")
+        .files
+        .into_iter()
+        .map(|file| file.path)
+        .collect()
 }
 
 #[test]
@@ -26,17 +37,32 @@ fn an_index_wins_over_everything_beside_it() {
         "onnx/model.safetensors",
     ]);
     let mut documents = Documents::default();
-    let map = index(&[("a", "model-1.safetensors"), ("b", "model-2.safetensors"), ("c", "model-1.safetensors")]);
-    documents.indices.insert("model.safetensors.index.json".into(), map);
-    assert_eq!(chosen(&files, &documents), ["model-1.safetensors", "model-2.safetensors"]);
+    let map = index(&[
+        ("a", "model-1.safetensors"),
+        ("b", "model-2.safetensors"),
+        ("c", "model-1.safetensors"),
+    ]);
+    documents
+        .indices
+        .insert("model.safetensors.index.json".into(), map);
+    assert_eq!(
+        chosen(&files, &documents),
+        ["model-1.safetensors", "model-2.safetensors"]
+    );
 }
 
 #[test]
 fn an_index_that_names_an_absent_file_is_an_error() {
     let mut documents = Documents::default();
-    documents.indices.insert("model.safetensors.index.json".into(), index(&[("a", "gone.safetensors")]));
+    documents.indices.insert(
+        "model.safetensors.index.json".into(),
+        index(&[("a", "gone.safetensors")]),
+    );
     let error = choose(&listing(&["model.safetensors"]), &documents, None).expect_err("incomplete");
-    assert!(matches!(error, ChoiceError::Incomplete { ref file, .. } if file == "gone.safetensors"), "{error}");
+    assert!(
+        matches!(error, ChoiceError::Incomplete { ref file, .. } if file == "gone.safetensors"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -51,18 +77,32 @@ fn without_an_index_copies_variants_and_adapters_stay_out() {
         "model.onnx",
     ]);
     assert_eq!(chosen(&files, &Documents::default()), ["model.safetensors"]);
-    let shards = listing(&["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]);
+    let shards = listing(&[
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ]);
     assert_eq!(chosen(&shards, &Documents::default()).len(), 2);
     let mistral = listing(&["consolidated.safetensors", "params.json"]);
-    assert_eq!(chosen(&mistral, &Documents::default()), ["consolidated.safetensors"]);
+    assert_eq!(
+        chosen(&mistral, &Documents::default()),
+        ["consolidated.safetensors"]
+    );
 }
 
 #[test]
 fn pickles_are_the_last_resort() {
-    let files = listing(&["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin", "training_args.bin"]);
+    let files = listing(&[
+        "pytorch_model-00001-of-00002.bin",
+        "pytorch_model-00002-of-00002.bin",
+        "training_args.bin",
+    ]);
     let choice = choose(&files, &Documents::default(), None).expect("bins");
     assert_eq!((choice.format, choice.files.len()), (Format::PytorchBin, 2));
-    let none = choose(&listing(&["README.md", "original/x.safetensors"]), &Documents::default(), None);
+    let none = choose(
+        &listing(&["README.md", "original/x.safetensors"]),
+        &Documents::default(),
+        None,
+    );
     assert!(matches!(none, Err(ChoiceError::NoWeights(_))), "{none:?}");
 }
 
@@ -88,47 +128,84 @@ fn a_pipeline_is_its_named_components() {
             "safety_checker": ["stable_diffusion", "SafetyChecker"]}),
     );
     let choice = choose(&files, &documents, None).expect("a pipeline");
-    let components: std::collections::BTreeSet<_> = choice.files.iter().map(|file| file.component.as_str()).collect();
-    assert_eq!(components.into_iter().collect::<Vec<_>>(), ["text_encoder", "transformer", "vae"]);
+    let components: std::collections::BTreeSet<_> = choice
+        .files
+        .iter()
+        .map(|file| file.component.as_str())
+        .collect();
+    assert_eq!(
+        components.into_iter().collect::<Vec<_>>(),
+        ["text_encoder", "transformer", "vae"]
+    );
     assert_eq!(choice.files.len(), 4);
     assert_eq!(choice.components.len(), 5);
-    assert_eq!(choice.notes, ["safety_checker (stable_diffusion.SafetyChecker) has no weights in this repository"]);
+    assert_eq!(
+        choice.notes,
+        ["safety_checker (stable_diffusion.SafetyChecker) has no weights in this repository"]
+    );
 }
 
 #[test]
 fn whole_split_needs_no_index() {
     let index = "t/diffusion_pytorch_model.safetensors.index.json";
     let split = |numbers: &[u32], more: &[&str]| {
-        let part = |number: &u32| format!("t/diffusion_pytorch_model-{number:05}-of-00003.safetensors");
-        let mut files: Listing = numbers.iter().map(|number| (part(number), Some(1))).collect();
+        let part =
+            |number: &u32| format!("t/diffusion_pytorch_model-{number:05}-of-00003.safetensors");
+        let mut files: Listing = numbers
+            .iter()
+            .map(|number| (part(number), Some(1)))
+            .collect();
         files.extend(listing(more));
         files.extend(listing(&[index, "t/config.json", "model_index.json"]));
         let mut documents = Documents::default();
-        documents.json.insert("model_index.json".into(), json!({"t": ["diffusers", "FluxTransformer2DModel"]}));
-        (more_documents(&files, &documents), chosen(&files, &documents).len())
+        documents.json.insert(
+            "model_index.json".into(),
+            json!({"t": ["diffusers", "FluxTransformer2DModel"]}),
+        );
+        (
+            more_documents(&files, &documents),
+            chosen(&files, &documents).len(),
+        )
     };
-    assert_eq!(split(&[1, 2, 3], &[]), (vec!["t/config.json".to_owned()], 3));
-    assert_eq!(split(&[1, 2, 3], &["t/diffusion_pytorch_model.fp16.safetensors"]).0, ["t/config.json"]);
+    assert_eq!(
+        split(&[1, 2, 3], &[]),
+        (vec!["t/config.json".to_owned()], 3)
+    );
+    assert_eq!(
+        split(&[1, 2, 3], &["t/diffusion_pytorch_model.fp16.safetensors"]).0,
+        ["t/config.json"]
+    );
     for (numbers, more) in [
         (&[1, 3][..], &[][..]),
         (&[1, 2, 3], &["t/diffusion_pytorch_model.safetensors"]),
         (&[1, 2, 3], &["t/other-00001-of-00002.safetensors"]),
         (&[], &["t/a.safetensors", "t/b.safetensors"]),
     ] {
-        assert_eq!(split(numbers, more).0, ["t/config.json", index], "{numbers:?} {more:?}");
+        assert_eq!(
+            split(numbers, more).0,
+            ["t/config.json", index],
+            "{numbers:?} {more:?}"
+        );
     }
 }
 
 #[test]
 fn known_encoders_need_no_configuration() {
-    let files = listing(&["text_encoder/config.json", "text_encoder_2/config.json", "vae/config.json"]);
+    let files = listing(&[
+        "text_encoder/config.json",
+        "text_encoder_2/config.json",
+        "vae/config.json",
+    ]);
     let mut documents = Documents::default();
     documents.json.insert(
         "model_index.json".into(),
         json!({"text_encoder": ["transformers", "CLIPTextModel"], "text_encoder_2": ["transformers", "LlamaModel"],
             "vae": ["diffusers", "AutoencoderKL"]}),
     );
-    assert_eq!(more_documents(&files, &documents), ["text_encoder_2/config.json", "vae/config.json"]);
+    assert_eq!(
+        more_documents(&files, &documents),
+        ["text_encoder_2/config.json", "vae/config.json"]
+    );
 }
 
 #[test]
@@ -146,14 +223,29 @@ fn sentence_transformers_have_their_dense_modules() {
             {"path": "2_Dense", "type": "Dense"}, {"path": "3_Dense", "type": "Dense"}, {"path": "4_Normalize", "type": "N"}]),
     );
     let paths = chosen(&files, &documents);
-    assert_eq!(paths, ["model.safetensors", "2_Dense/model.safetensors", "3_Dense/pytorch_model.bin"]);
+    assert_eq!(
+        paths,
+        [
+            "model.safetensors",
+            "2_Dense/model.safetensors",
+            "3_Dense/pytorch_model.bin"
+        ]
+    );
 }
 
 #[test]
 fn an_adapter_names_its_base_model() {
     let mut documents = Documents::default();
-    documents.json.insert("adapter_config.json".into(), json!({"base_model_name_or_path": "a/base", "r": 8}));
-    let choice = choose(&listing(&["adapter_model.safetensors", "README.md"]), &documents, None).expect("an adapter");
+    documents.json.insert(
+        "adapter_config.json".into(),
+        json!({"base_model_name_or_path": "a/base", "r": 8}),
+    );
+    let choice = choose(
+        &listing(&["adapter_model.safetensors", "README.md"]),
+        &documents,
+        None,
+    )
+    .expect("an adapter");
     assert_eq!(choice.base_model.as_deref(), Some("a/base"));
     let merged = listing(&["adapter_model.safetensors", "model.safetensors"]);
     assert_eq!(chosen(&merged, &documents), ["model.safetensors"]);
@@ -170,15 +262,28 @@ fn gguf_models_are_picked_by_name_or_quantisation() {
         "BF16/m-BF16-00002-of-00002.gguf",
     ]);
     let pick = |file| choose(&files, &Documents::default(), file);
-    let paths = |file| pick(file).expect("a model").files.into_iter().map(|file| file.path).collect::<Vec<_>>();
+    let paths = |file| {
+        pick(file)
+            .expect("a model")
+            .files
+            .into_iter()
+            .map(|file| file.path)
+            .collect::<Vec<_>>()
+    };
     assert_eq!(paths(None), ["m-Q4_K_M.gguf"]);
     assert_eq!(paths(Some("q8_0")), ["m-Q8_0.gguf"]);
     assert_eq!(paths(Some("m-Q8_0.gguf")), ["m-Q8_0.gguf"]);
     assert_eq!(paths(Some("bf16")).len(), 2);
     assert_eq!(paths(Some("BF16/m-BF16-00002-of-00002.gguf")).len(), 2);
     assert_eq!(paths(Some("mmproj-m-f16.gguf")), ["mmproj-m-f16.gguf"]);
-    assert_eq!(pick(None).expect("a model").projectors, ["mmproj-m-f16.gguf"]);
-    assert!(matches!(pick(Some("Q2_K")), Err(ChoiceError::NoSuchFile { .. })));
+    assert_eq!(
+        pick(None).expect("a model").projectors,
+        ["mmproj-m-f16.gguf"]
+    );
+    assert!(matches!(
+        pick(Some("Q2_K")),
+        Err(ChoiceError::NoSuchFile { .. })
+    ));
     let others = pick(None).expect("a model").others;
     assert_eq!(others.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
     assert!(pick(Some("q8_0")).expect("a model").others.is_empty());
@@ -190,26 +295,53 @@ fn without_a_name_the_model_is_chosen_as_llama_cpp_does() {
         choose(&listing(paths), &Documents::default(), None)
             .map(|choice| (choice.files[0].path.clone(), choice.others.len()))
     };
-    assert_eq!(pick(&["m-BF16.gguf", "m-Q8_0.gguf", "m-Q4_0.gguf"]), Ok(("m-Q8_0.gguf".into(), 2)));
-    assert_eq!(pick(&["m-Q4_0.gguf", "m-Q5_0.gguf"]), Ok(("m-Q4_0.gguf".into(), 1)));
+    assert_eq!(
+        pick(&["m-BF16.gguf", "m-Q8_0.gguf", "m-Q4_0.gguf"]),
+        Ok(("m-Q8_0.gguf".into(), 2))
+    );
+    assert_eq!(
+        pick(&["m-Q4_0.gguf", "m-Q5_0.gguf"]),
+        Ok(("m-Q4_0.gguf".into(), 1))
+    );
     // A draft model is none that would be loaded, nor one to choose instead.
-    assert_eq!(pick(&["eagle3-m-Q4_K_M.gguf", "m-Q8_0.gguf"]), Ok(("m-Q8_0.gguf".into(), 0)));
+    assert_eq!(
+        pick(&["eagle3-m-Q4_K_M.gguf", "m-Q8_0.gguf"]),
+        Ok(("m-Q8_0.gguf".into(), 0))
+    );
     assert_eq!(pick(&["mtp-m.gguf"]), Ok(("mtp-m.gguf".into(), 0)));
-    let named = choose(&listing(&["mtp-m.gguf", "m.gguf"]), &Documents::default(), Some("mtp-m.gguf"));
-    assert_eq!(named.map(|choice| choice.files[0].path.clone()).as_deref(), Ok("mtp-m.gguf"));
+    let named = choose(
+        &listing(&["mtp-m.gguf", "m.gguf"]),
+        &Documents::default(),
+        Some("mtp-m.gguf"),
+    );
+    assert_eq!(
+        named.map(|choice| choice.files[0].path.clone()).as_deref(),
+        Ok("mtp-m.gguf")
+    );
 }
 
 #[test]
 fn a_dynamic_quantisation_is_another_one_and_unknown_names_have_near_ones() {
-    let files = listing(&["m-Q4_K_M.gguf", "m-UD-Q4_K_M.gguf", "Q2_K/model.gguf", "m-Q8_0.gguf"]);
-    let pick = |file| choose(&files, &Documents::default(), Some(file)).map(|choice| choice.files[0].path.clone());
+    let files = listing(&[
+        "m-Q4_K_M.gguf",
+        "m-UD-Q4_K_M.gguf",
+        "Q2_K/model.gguf",
+        "m-Q8_0.gguf",
+    ]);
+    let pick = |file| {
+        choose(&files, &Documents::default(), Some(file)).map(|choice| choice.files[0].path.clone())
+    };
     assert_eq!(pick("Q4_K_M").as_deref(), Ok("m-Q4_K_M.gguf"));
     assert_eq!(pick("ud-q4_k_m").as_deref(), Ok("m-UD-Q4_K_M.gguf"));
     assert_eq!(pick("Q2_K").as_deref(), Ok("Q2_K/model.gguf"));
-    let Err(ChoiceError::NoSuchFile { candidates, .. }) = pick("Q4_K_S") else { panic!("there is none") };
+    let Err(ChoiceError::NoSuchFile { candidates, .. }) = pick("Q4_K_S") else {
+        panic!("there is none")
+    };
     assert_eq!(candidates[0], "Q4_K_M");
     let twice = listing(&["a-Q8_0.gguf", "b-Q8_0.gguf"]);
-    let error = choose(&twice, &Documents::default(), Some("Q8_0")).expect_err("two of them").to_string();
+    let error = choose(&twice, &Documents::default(), Some("Q8_0"))
+        .expect_err("two of them")
+        .to_string();
     assert!(error.contains("a-Q8_0.gguf, b-Q8_0.gguf"), "{error}");
 }
 
@@ -217,7 +349,10 @@ fn a_dynamic_quantisation_is_another_one_and_unknown_names_have_near_ones() {
 fn a_split_that_lacks_a_part_is_an_error() {
     let files = listing(&["m-00001-of-00003.gguf", "m-00003-of-00003.gguf"]);
     let error = choose(&files, &Documents::default(), None).expect_err("incomplete");
-    assert!(error.to_string().contains("m-00002-of-00003.gguf"), "{error}");
+    assert!(
+        error.to_string().contains("m-00002-of-00003.gguf"),
+        "{error}"
+    );
 }
 
 #[test]
