@@ -13,13 +13,11 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use fake::{Fake, ask, gpu, host, link};
-use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::devices::LinkKind;
-use hf_mem_probe::engines::Engines;
-use hf_mem_probe::model::source::{
-    Auth, HubSettings, ModelReference, SourceClient, SourceSettings,
-};
-use hf_mem_probe::placement::{Availability, frontier, plan};
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::LinkKind;
+use hf_mem_core::engines::Engines;
+use hf_mem_core::placement::{Availability, frontier, plan};
+use hf_mem_probe::repository::{Auth, HubSettings, ModelReference, SourceClient, SourceSettings};
 
 /// 16 devices of 16 kinds, none as roomy as another, two NUMA nodes.
 fn unequal() -> Availability {

@@ -15,7 +15,6 @@
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod api;
-pub mod bytes;
 pub mod cli;
 pub mod config;
 pub mod daemon;
@@ -24,7 +23,6 @@ pub mod daemon;
     reason = "files of /proc, /sys and the driver, on the sampler's own thread"
 )]
 pub mod devices;
-pub mod engines;
 mod files;
 #[expect(
     clippy::disallowed_methods,
@@ -32,8 +30,5 @@ mod files;
 )]
 pub mod leases;
 pub mod metrics;
-pub mod model;
-pub mod placement;
-pub mod probe;
-mod strict_json;
+pub mod repository;
 mod told;

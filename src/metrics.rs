@@ -12,6 +12,7 @@ mod pages;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use hf_mem_core::bytes::Bytes;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -22,10 +23,9 @@ use prometheus_client::registry::{Registry, Unit};
 
 use self::label::LabelText;
 use crate::api::status::Part;
-use crate::bytes::Bytes;
 use crate::devices::nvml::XidCount;
 use crate::leases::event::Counters;
-pub use crate::model::source::HubOutcome;
+pub use crate::repository::HubOutcome;
 
 /// The content type of [`Metrics::open_metrics`].
 pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

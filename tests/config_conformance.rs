@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
-use hf_mem_probe::engines::reference::Reference;
-use hf_mem_probe::engines::{AskedContext, AskedWorkload, Case, ComponentName, Engine, Split};
-use hf_mem_probe::model::config::architecture;
-use hf_mem_probe::model::{Format, Inventory, Model};
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{DeviceFacts, DeviceKind};
+use hf_mem_core::engines::reference::Reference;
+use hf_mem_core::engines::{AskedContext, AskedWorkload, Case, ComponentName, Engine, Split};
+use hf_mem_core::model::config::architecture;
+use hf_mem_core::model::{Format, Inventory, Model};
 use serde::Deserialize;
 use serde_json::Value;
 

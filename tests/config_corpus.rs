@@ -11,13 +11,14 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
-use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::engines::logical::{self, CacheElement};
-use hf_mem_probe::model::architecture::{Architecture, Unsupported};
-use hf_mem_probe::model::config::architecture;
-use hf_mem_probe::model::config::parameters::{expert_share, logical_parameters};
-use hf_mem_probe::model::tensors::InventoryBuilder;
-use hf_mem_probe::model::{Dtype, Inventory, Storage};
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::engines::logical;
+use hf_mem_core::engines::logical::CacheElement;
+use hf_mem_core::model::architecture::{Architecture, Unsupported};
+use hf_mem_core::model::config::architecture;
+use hf_mem_core::model::config::parameters::{expert_share, logical_parameters};
+use hf_mem_core::model::tensors::InventoryBuilder;
+use hf_mem_core::model::{Dtype, Inventory, Storage};
 use serde_json::Value;
 
 struct Entry {

@@ -11,13 +11,13 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use flate2::read::GzDecoder;
-use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
-use hf_mem_probe::engines::diffusers::Diffusers;
-use hf_mem_probe::engines::{AskedWorkload, Case, ComponentName, Engine, Offload, Split};
-use hf_mem_probe::model::architecture::Unsupported;
-use hf_mem_probe::model::tensors::InventoryBuilder;
-use hf_mem_probe::model::{Dtype, Format, Identity, Model, PipelineComponent, Storage};
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{DeviceFacts, DeviceKind};
+use hf_mem_core::engines::diffusers::Diffusers;
+use hf_mem_core::engines::{AskedWorkload, Case, ComponentName, Engine, Offload, Split};
+use hf_mem_core::model::architecture::Unsupported;
+use hf_mem_core::model::tensors::InventoryBuilder;
+use hf_mem_core::model::{Dtype, Format, Identity, Model, PipelineComponent, Storage};
 use serde_json::Value;
 
 fn json(path: &Path) -> Option<Value> {

@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use hf_mem_core::device::{Device, Snapshot};
 use hf_mem_probe::devices::holders::HostRoots;
 use hf_mem_probe::devices::nvml::NvmlOptions;
 use hf_mem_probe::devices::sampler::{Sampler, SamplerOptions};
-use hf_mem_probe::devices::{Device, Snapshot};
 use simulated_nvml::{Event, FakeHost, Fault, Gpu, Scenario, SimulatedDriver, codes, profiles};
 use tempfile::TempDir;
 

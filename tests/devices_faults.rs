@@ -46,8 +46,7 @@ fn machine(scenario: &Scenario) -> Machine {
 /// What an asker is told now: `fits` would print this word.
 async fn told(sampler: &Sampler) -> String {
     match sampler.sample(Duration::ZERO, DEADLINE).await {
-        Ok(snapshot) => snapshot
-            .usable()
+        Ok(snapshot) => hf_mem_probe::devices::sampler::usable(&snapshot)
             .map_or_else(|error| error.reason().to_owned(), |()| "usable".to_owned()),
         Err(error) => error.reason().to_owned(),
     }
@@ -64,7 +63,7 @@ async fn recovery(sampler: &Sampler) -> Duration {
             reading
                 .outcome
                 .as_ref()
-                .is_ok_and(|snapshot| snapshot.usable().is_ok())
+                .is_ok_and(|snapshot| hf_mem_probe::devices::sampler::usable(&snapshot).is_ok())
         })
     });
     drop(

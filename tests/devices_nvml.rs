@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use hf_mem_probe::bytes::Bytes;
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{Device, DeviceKind, LinkKind, ProcessKind, Snapshot, declared};
 use hf_mem_probe::devices::holders::HostRoots;
 use hf_mem_probe::devices::nvml::NvmlOptions;
 use hf_mem_probe::devices::sampler::read_once;
-use hf_mem_probe::devices::{Device, DeviceKind, LinkKind, ProcessKind, Snapshot, declared};
 use simulated_nvml::{
     Fabric, FakeHost, Fault, Gpu, HolderKind, NvLink, Process, RemappedRows, Scenario,
     SimulatedDriver, codes, profiles,

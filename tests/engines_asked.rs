@@ -5,14 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use hf_mem_probe::api::question::Question;
-use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
-use hf_mem_probe::engines::{
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{DeviceFacts, DeviceKind};
+use hf_mem_core::engines::{
     AskedContext, AskedWorkload, Case, ComponentName, EngineError, Fitness, Launch, LaunchDevice,
     LaunchPlan, Prepared, Split, by_name,
 };
-use hf_mem_probe::model::{Format, Inventory, Model, config};
+use hf_mem_core::model::{Format, Inventory, Model, config};
+use hf_mem_core::report::question::Question;
 use serde_json::{Value, json};
 
 fn device(name: &str, mib: u64, capability: (u32, u32)) -> DeviceFacts {

@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
-use hf_mem_probe::engines::vllm::Vllm;
-use hf_mem_probe::engines::{
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{DeviceFacts, DeviceKind};
+use hf_mem_core::engines::vllm::Vllm;
+use hf_mem_core::engines::{
     AskedContext, AskedWorkload, Case, ComponentName, Prepared, Split, by_name,
 };
-use hf_mem_probe::model::{Format, Inventory, Model, config};
+use hf_mem_core::model::{Format, Inventory, Model, config};
 use serde_json::{Value, json};
 
 /// The card that the vLLM column is for.

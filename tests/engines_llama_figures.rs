@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
-use hf_mem_probe::engines::llama_cpp::LlamaCpp;
-use hf_mem_probe::engines::{
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{DeviceFacts, DeviceKind};
+use hf_mem_core::engines::llama_cpp::LlamaCpp;
+use hf_mem_core::engines::{
     AskedContext, AskedWorkload, Case, ComponentName, Engine, EngineError, Fitness, Interval,
     LaunchDevice, LaunchPlan, Offload, Prepared, Split, Workload,
 };
-use hf_mem_probe::model::{Model, PipelineComponent};
+use hf_mem_core::model::{Model, PipelineComponent};
 use serde_json::{Value, json};
 use support::gguf_corpus::{corpus, descriptions, header, model, parsed};
 use support::gguf_writer::{Header, Kv};
@@ -493,7 +493,7 @@ fn offload_moves_weights_to_the_host() {
             ..ready.splits(1).unwrap().remove(0)
         };
         ready.check(&split).unwrap();
-        let sum = |parts: Vec<hf_mem_probe::engines::Component>, name| {
+        let sum = |parts: Vec<hf_mem_core::engines::Component>, name| {
             parts
                 .iter()
                 .filter(|part| part.name == name)
@@ -646,7 +646,7 @@ fn what_cannot_be_answered_is_refused_with_its_reason() {
         &[("n_ctx", json!(100))],
         "less than 1 x 4096 tokens",
     );
-    other.format = hf_mem_probe::model::Format::Safetensors;
+    other.format = hf_mem_core::model::Format::Safetensors;
     refused(&other, &[], "llama.cpp runs GGUF files");
     refused(
         &model(parsed(&metadata("brand-new", &[]))),

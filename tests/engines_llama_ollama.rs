@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
-use hf_mem_probe::engines::ollama::Ollama;
-use hf_mem_probe::engines::{
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{DeviceFacts, DeviceKind};
+use hf_mem_core::engines::ollama::Ollama;
+use hf_mem_core::engines::{
     AskedContext, AskedWorkload, Case, ComponentName, Engine, EngineError, Fitness, LaunchDevice,
     LaunchPlan, Offload, Split, Workload,
 };
-use hf_mem_probe::model::Model;
+use hf_mem_core::model::Model;
 use serde_json::{Value, json};
 use support::gguf_corpus::{model, parsed};
 use support::gguf_writer::{Header, Kv};

@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
-use hf_mem_probe::engines::{AskedWorkload, Case, ComponentName, EngineError, Split, by_name};
-use hf_mem_probe::model::architecture::Task;
-use hf_mem_probe::model::tensors::InventoryBuilder;
-use hf_mem_probe::model::{Dtype, Format, Model, Storage, config};
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{DeviceFacts, DeviceKind};
+use hf_mem_core::engines::{AskedWorkload, Case, ComponentName, EngineError, Split, by_name};
+use hf_mem_core::model::architecture::Task;
+use hf_mem_core::model::tensors::InventoryBuilder;
+use hf_mem_core::model::{Dtype, Format, Model, Storage, config};
 use serde_json::Value;
 
 fn h200() -> DeviceFacts {

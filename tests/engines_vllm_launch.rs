@@ -5,14 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
-use hf_mem_probe::engines::{
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{DeviceFacts, DeviceKind};
+use hf_mem_core::engines::component::device_sum;
+use hf_mem_core::engines::{
     AskedContext, AskedWorkload, Case, ComponentName, EngineError, Engines, Fitness, Launch,
-    LaunchDevice, LaunchPlan, Offload, Prepared, Split, by_name, component::device_sum,
+    LaunchDevice, LaunchPlan, Offload, Prepared, Split, by_name,
 };
-use hf_mem_probe::model::tensors::InventoryBuilder;
-use hf_mem_probe::model::{Dtype, Format, Model, Storage, config};
+use hf_mem_core::model::tensors::InventoryBuilder;
+use hf_mem_core::model::{Dtype, Format, Model, Storage, config};
 use serde_json::{Value, json};
 
 fn device(name: &str, mib: u64, capability: (u32, u32), multiprocessors: u32) -> DeviceFacts {
@@ -355,7 +356,7 @@ fn a_users_constants_reach_the_figures() {
         devices: &devices,
     };
     let table = "constants.block_tokens = 64".parse().unwrap();
-    let engine = hf_mem_probe::engines::with_constants("vllm", &table)
+    let engine = hf_mem_core::engines::with_constants("vllm", &table)
         .unwrap()
         .unwrap();
     assert_eq!(
@@ -363,7 +364,7 @@ fn a_users_constants_reach_the_figures() {
         json!(64)
     );
     let wrong = "constants.block_token = 64".parse().unwrap();
-    let message = hf_mem_probe::engines::with_constants("vllm", &wrong)
+    let message = hf_mem_core::engines::with_constants("vllm", &wrong)
         .map(|_| ())
         .unwrap_err()
         .to_string();
@@ -527,7 +528,7 @@ fn huge_values_refuse_or_overflow_and_never_panic() {
                     continue;
                 };
                 for split in prepared.splits(8).unwrap_or_default() {
-                    let workload = hf_mem_probe::engines::Workload {
+                    let workload = hf_mem_core::engines::Workload {
                         context: huge,
                         sequences: huge,
                     };

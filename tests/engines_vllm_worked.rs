@@ -10,16 +10,16 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::PathBuf;
 
-use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
-use hf_mem_probe::engines::sglang::Sglang;
-use hf_mem_probe::engines::shared::topology::vllm_stages;
-use hf_mem_probe::engines::vllm::{Vllm, VllmPrepared};
-use hf_mem_probe::engines::{
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{DeviceFacts, DeviceKind};
+use hf_mem_core::engines::sglang::Sglang;
+use hf_mem_core::engines::shared::topology::vllm_stages;
+use hf_mem_core::engines::vllm::{Vllm, VllmPrepared};
+use hf_mem_core::engines::{
     AskedContext, AskedWorkload, Case, ComponentName, Offload, Prepared as _, Split,
 };
-use hf_mem_probe::model::tensors::InventoryBuilder;
-use hf_mem_probe::model::{Dtype, Format, Inventory, Model, Storage, config};
+use hf_mem_core::model::tensors::InventoryBuilder;
+use hf_mem_core::model::{Dtype, Format, Inventory, Model, Storage, config};
 use serde_json::{Value, json};
 
 fn h100() -> DeviceFacts {
@@ -548,7 +548,7 @@ fn sglang_gives_encoders_a_pool() {
         asked,
         devices,
     };
-    let sglang = hf_mem_probe::engines::by_name("sglang").unwrap();
+    let sglang = hf_mem_core::engines::by_name("sglang").unwrap();
     let per_token = sglang.prepare(&case).unwrap().kv_bytes_per_token().get();
     assert_eq!(per_token, 24 * 2 * 1024 * 2);
     let hundredths = per_token * 256_568 * 100 / (1 << 30);

@@ -1,8 +1,8 @@
 //! Real GGUF headers and vocabularies, where the optional corpus is there.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use hf_mem_probe::model::architecture::{Attention, Mixer, Recurrent, Span};
-use hf_mem_probe::model::gguf::{Content, Progress, architecture, parse};
+use hf_mem_core::model::architecture::{Attention, Mixer, Recurrent, Span};
+use hf_mem_core::model::gguf::{Content, Progress, architecture, parse};
 use support::gguf_corpus::{corpus, descriptions, header, parsed, real_headers, whole};
 
 mod support {

@@ -1,11 +1,11 @@
 //! What each family's metadata makes of its layers.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use hf_mem_probe::model::Unsupported;
-use hf_mem_probe::model::architecture::{
+use hf_mem_core::model::Unsupported;
+use hf_mem_core::model::architecture::{
     Architecture, Attention, FeedForward, Mixer, Recurrent, Span, Task,
 };
-use hf_mem_probe::model::gguf::{Progress, architecture, parse};
+use hf_mem_core::model::gguf::{Progress, architecture, parse};
 use support::gguf_writer::{Header, Kv};
 
 mod support {

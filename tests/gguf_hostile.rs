@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
-use hf_mem_probe::engines::llama_cpp::LlamaCpp;
-use hf_mem_probe::engines::{AskedWorkload, Case, Engine};
-use hf_mem_probe::model::gguf::{MAX_HEADER_BYTES, Progress, architecture, parse};
-use hf_mem_probe::model::{Format, Model};
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{DeviceFacts, DeviceKind};
+use hf_mem_core::engines::llama_cpp::LlamaCpp;
+use hf_mem_core::engines::{AskedWorkload, Case, Engine};
+use hf_mem_core::model::gguf::{MAX_HEADER_BYTES, Progress, architecture, parse};
+use hf_mem_core::model::{Format, Model};
 use proptest::prelude::*;
 use support::gguf_writer::{Header, Kv};
 

@@ -12,11 +12,11 @@ mod look_alike;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use hf_mem_probe::model::source::{
+use hf_mem_core::model::tensors::InventoryBuilder;
+use hf_mem_core::model::{Dtype, Format, Inventory, Model, Storage};
+use hf_mem_probe::repository::{
     Auth, HubSettings, ModelReference, SourceClient, SourceError, SourceSettings, Token,
 };
-use hf_mem_probe::model::tensors::InventoryBuilder;
-use hf_mem_probe::model::{Dtype, Format, Inventory, Model, Storage};
 use look_alike::LookAlike;
 use serde_json::Value;
 
@@ -123,7 +123,7 @@ async fn weights_of_every_model_are_exact() {
         };
         checked += 1;
         requests += made;
-        if let Err(problem) = hf_mem_probe::probe::leasable(&model) {
+        if let Err(problem) = hf_mem_core::evaluate::leasable(&model) {
             wrong.push(problem.to_string());
         }
         println!(

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use fake_hub::{COMMIT, FakeHub, Reply, Request, ranged, weights};
-use hf_mem_probe::model::source::{
+use hf_mem_probe::repository::{
     Auth, Described, HubSettings, ModelReference, SourceClient, SourceError, SourceSettings, Token,
 };
 

@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hf_mem_probe::bytes::Bytes;
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::report::lease::{EndReason, State};
 use hf_mem_probe::leases::event::Event;
 use hf_mem_probe::leases::keeper::{KeepError, Keeper};
-use hf_mem_probe::leases::lease::{EndReason, Holder, Lease, State};
+use hf_mem_probe::leases::lease::{Holder, Lease};
 use hf_mem_probe::leases::ledger::{
     ChangeError, GrantError, Granted, Ledger, Release, Saved, Settings,
 };
@@ -19,7 +20,6 @@ use hf_mem_probe::leases::queue::Queue;
 use hf_mem_probe::leases::quota::{Quota, Quotas};
 use hf_mem_probe::leases::store::{Storage, Store, StoreError};
 use hf_mem_probe::leases::wire;
-
 use leases_host::{Host, gib, request};
 
 const A: &str = "GPU-a";

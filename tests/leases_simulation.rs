@@ -16,15 +16,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use hf_mem_probe::bytes::Bytes;
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::report::lease::EndReason;
 use hf_mem_probe::leases::holder::ProcessIdentity;
 use hf_mem_probe::leases::keeper::{KeepError, Keeper};
-use hf_mem_probe::leases::lease::{EndReason, Holder};
+use hf_mem_probe::leases::lease::Holder;
 use hf_mem_probe::leases::ledger::{GrantRequest, Ledger, Saved, Settings};
 use hf_mem_probe::leases::moment::Boottime;
 use hf_mem_probe::leases::queue::{Queue, Ticket};
 use hf_mem_probe::leases::store::{Storage, StoreError};
-
 use leases_host::{Host, request};
 
 const DEVICES: [(&str, u64); 4] = [("GPU-a", 24), ("GPU-b", 24), ("GPU-c", 80), ("GPU-d", 16)];

@@ -11,15 +11,16 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 use std::{fs, io};
 
+use hf_mem_core::report::lease::Holder;
+use hf_mem_core::report::lease::State;
+use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::question::ContextQuestion;
+use hf_mem_core::report::{Answer, Problem, Question};
 use hf_mem_probe::api::client::{Client, ClientError, block_on};
-use hf_mem_probe::api::lease::{Holder, LeaseRequest};
-use hf_mem_probe::api::problem::Reason;
-use hf_mem_probe::api::question::ContextQuestion;
+use hf_mem_probe::api::lease::LeaseRequest;
 use hf_mem_probe::api::status::HealthStatus;
-use hf_mem_probe::api::{Answer, Problem, Question};
 use hf_mem_probe::leases::event::Event;
 use hf_mem_probe::leases::journal::{Entry, read};
-use hf_mem_probe::leases::lease::State;
 use hf_mem_probe::leases::store::peek;
 use leases_daemon::{Daemon, model};
 

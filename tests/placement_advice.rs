@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use fake::{Fake, ask, gpu, host, with_host_memory};
-use hf_mem_probe::api::answer::Verdict;
-use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::devices::{Device, DeviceKind, HostMemory, Process, ProcessKind, Snapshot};
-use hf_mem_probe::placement::{
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{Device, DeviceKind, HostMemory, Process, ProcessKind, Snapshot};
+use hf_mem_core::placement::{
     Advice, Ask, Availability, Constraints, Holder, Together, availability, fit_together, plan,
     suggestions,
 };
+use hf_mem_core::report::answer::Verdict;
 use serde_json::Value;
 
 fn advice(

@@ -12,20 +12,19 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use hf_mem_probe::api::answer::{Answer, Verdict};
-use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::devices::declared;
-use hf_mem_probe::engines::component::device_sum;
-use hf_mem_probe::engines::{AskedContext, AskedWorkload, Case, Engines, Split};
-use hf_mem_probe::model::source::{
-    Auth, HubSettings, ModelReference, SourceClient, SourceSettings,
-};
-use hf_mem_probe::model::tensors::InventoryBuilder;
-use hf_mem_probe::model::{Dtype, Format, Model, Storage, config};
-use hf_mem_probe::placement::{
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::declared;
+use hf_mem_core::engines::component::device_sum;
+use hf_mem_core::engines::{AskedContext, AskedWorkload, Case, Engines, Split};
+use hf_mem_core::evaluate;
+use hf_mem_core::evaluate::{Here, Rules};
+use hf_mem_core::model::tensors::InventoryBuilder;
+use hf_mem_core::model::{Dtype, Format, Model, Storage, config};
+use hf_mem_core::placement::{
     Ask, Availability, Constraints, Plan, Policy, availability, frontier, plan,
 };
-use hf_mem_probe::probe::{self, Here, Rules};
+use hf_mem_core::report::answer::{Answer, Verdict};
+use hf_mem_probe::repository::{Auth, HubSettings, ModelReference, SourceClient, SourceSettings};
 use serde_json::{Value, json};
 use support::gguf_corpus;
 
@@ -377,7 +376,7 @@ fn answered(engine: &str, host: &str, context: Option<u64>, parameters: &Value) 
         "workload": {"context": context},
     });
     let question = serde_json::from_value(question).unwrap();
-    probe::answer(
+    evaluate::answer(
         &question,
         &model,
         &Here::declared(host, SystemTime::UNIX_EPOCH).unwrap(),

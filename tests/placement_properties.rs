@@ -12,12 +12,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use fake::{Fake, ask, gpu, link, with_host_memory};
-use hf_mem_probe::api::answer::Verdict;
-use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::devices::{DeviceFacts, LinkKind};
-use hf_mem_probe::engines::component::device_sum;
-use hf_mem_probe::engines::{Case, Interval, Offload, Prepared, Split};
-use hf_mem_probe::placement::{Ask, Availability, Packing, Plan, plan};
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{DeviceFacts, LinkKind};
+use hf_mem_core::engines::component::device_sum;
+use hf_mem_core::engines::{Case, Interval, Offload, Prepared, Split};
+use hf_mem_core::placement::{Ask, Availability, Packing, Plan, plan};
+use hf_mem_core::report::answer::Verdict;
 use proptest::prelude::*;
 
 const MIB: u64 = 1 << 20;
@@ -177,7 +177,7 @@ fn check(fake: &Fake, here: &Availability, plan: &Plan) {
         // How far it goes fits, and one block more does not.
         if let Some(reached) = placement.max_context.filter(|_| placement.host.is_none()) {
             let fits = |context| {
-                let workload = hf_mem_probe::engines::Workload {
+                let workload = hf_mem_core::engines::Workload {
                     context,
                     sequences: 1,
                 };

@@ -4,15 +4,14 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use hf_mem_probe::api::answer::{Answer, Verdict};
-use hf_mem_probe::api::question::Question;
-use hf_mem_probe::engines::Engines;
-use hf_mem_probe::model::Model;
-use hf_mem_probe::model::source::{
-    Auth, HubSettings, ModelReference, SourceClient, SourceSettings,
-};
-use hf_mem_probe::placement::Policy;
-use hf_mem_probe::probe::{self, Here, Rules};
+use hf_mem_core::engines::Engines;
+use hf_mem_core::evaluate;
+use hf_mem_core::evaluate::{Here, Rules};
+use hf_mem_core::model::Model;
+use hf_mem_core::placement::Policy;
+use hf_mem_core::report::answer::{Answer, Verdict};
+use hf_mem_core::report::question::Question;
+use hf_mem_probe::repository::{Auth, HubSettings, ModelReference, SourceClient, SourceSettings};
 use serde_json::{Value, json};
 
 fn model() -> std::sync::Arc<Model> {
@@ -33,7 +32,7 @@ fn model() -> std::sync::Arc<Model> {
 
 fn answer(rules: &Rules, model: &Model, question: &Value, host: &str) -> Answer {
     let question: Question = serde_json::from_value(question.clone()).unwrap();
-    probe::answer(
+    evaluate::answer(
         &question,
         model,
         &Here::declared(host, SystemTime::UNIX_EPOCH).unwrap(),
@@ -263,7 +262,7 @@ fn suggestions_of_any_question_hold() {
         let parsed: Question = serde_json::from_value(question.clone()).unwrap();
         let here = Here::declared(&host, SystemTime::UNIX_EPOCH).unwrap();
         // A question that the engine refuses has no suggestions.
-        if probe::answer(&parsed, &model, &here, &rules).is_ok() {
+        if evaluate::answer(&parsed, &model, &here, &rules).is_ok() {
             follow(&rules, &model, &question, &host, &mut kinds);
         }
     }
@@ -345,7 +344,7 @@ fn huge_figures_name_their_field() {
             "workload": workload,
             "constraints": {"tensor_parallel": tensor},
         });
-        probe::answer(
+        evaluate::answer(
             &serde_json::from_value(question).unwrap(),
             &model,
             &here,

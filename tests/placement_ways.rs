@@ -8,14 +8,14 @@ mod fake;
 use std::collections::BTreeMap;
 
 use fake::{Fake, ask, gpu, host, link, with_host_memory};
-use hf_mem_probe::api::answer::Verdict;
-use hf_mem_probe::api::problem::Reason;
-use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::devices::{DeviceKind, LinkKind};
-use hf_mem_probe::placement::{
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{DeviceKind, LinkKind};
+use hf_mem_core::placement::{
     Ask, Availability, Constraints, Packing, Placement, PlacementError, Plan, Policy, Strategy,
     frontier, plan,
 };
+use hf_mem_core::report::answer::Verdict;
+use hf_mem_core::report::problem::Reason;
 
 /// 32 layers of 400 MiB, 2 GiB beside, 0.6 GiB of buffers at the most: 15.1 GiB and the context on
 /// one device.

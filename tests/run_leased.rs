@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use hf_mem_core::report::lease::State;
 use hf_mem_probe::api::client::{Client, block_on};
 use hf_mem_probe::api::lease::LeasesAnswer;
 use hf_mem_probe::leases::event::Event;
-use hf_mem_probe::leases::lease::State;
 use leases_daemon::{Daemon, bare, model};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;

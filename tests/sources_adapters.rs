@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fake_hub::{COMMIT, FakeHub, Reply, Request, ranged, weights};
-use hf_mem_probe::model::source::{
+use hf_mem_probe::repository::settings::PrefixEndpoint;
+use hf_mem_probe::repository::{
     Auth, HubSettings, ModelReference, SourceClient, SourceError, SourceSettings, Token,
-    settings::PrefixEndpoint,
 };
 
 /// One matrix of rank 8.
@@ -177,7 +177,7 @@ async fn no_token_follows_an_adapter_to_another_hub() {
     for (asker, opens) in [("hf_public", true), ("hf_callers", false)] {
         let (public, other) = (hub().await, hub().await);
         let mut settings = settings(&public.endpoint, "hf_public");
-        let endpoint = hf_mem_probe::model::source::settings::parse_endpoint("x", &other.endpoint)
+        let endpoint = hf_mem_probe::repository::settings::parse_endpoint("x", &other.endpoint)
             .expect("an address");
         settings.endpoints.push(PrefixEndpoint {
             prefix: "m/".into(),

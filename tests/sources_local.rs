@@ -11,11 +11,12 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use gguf_writer::{Header, Kv};
-use hf_mem_probe::model::source::{
+use hf_mem_core::model::metadata;
+use hf_mem_core::model::{Format, Model};
+use hf_mem_probe::repository::{
     Auth, FileReader, HubSettings, LocalFolders, ModelReference, SourceClient, SourceError,
-    SourceSettings, Token, bundle, metadata,
+    SourceSettings, Token, bundle,
 };
-use hf_mem_probe::model::{Format, Model};
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";

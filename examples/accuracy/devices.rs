@@ -1,7 +1,7 @@
 //! The GPUs that measured rows name.
 
-use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{DeviceFacts, DeviceKind};
 
 /// (part of the name, CUDA's total in MiB, capability, multiprocessors).
 const KNOWN: &[(&str, u64, (u32, u32), u32)] = &[

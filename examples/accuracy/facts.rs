@@ -1,7 +1,7 @@
 //! Models of which the configuration's facts are known and no header is: their rows tell of
 //! everything but weights.
 
-use hf_mem_probe::model::{Inventory, Model};
+use hf_mem_core::model::{Inventory, Model};
 use serde_json::{Value, json};
 
 use crate::hub::model;

@@ -6,8 +6,8 @@ use std::io::Read as _;
 use std::path::Path;
 
 use flate2::read::GzDecoder;
-use hf_mem_probe::model::tensors::InventoryBuilder;
-use hf_mem_probe::model::{Dtype, Format, Inventory, Model, Storage, config};
+use hf_mem_core::model::tensors::InventoryBuilder;
+use hf_mem_core::model::{Dtype, Format, Inventory, Model, Storage, config};
 use serde_json::Value;
 
 /// Largest unpacked tensor list that is read.

@@ -6,15 +6,15 @@ use std::io::Read;
 use std::path::Path;
 
 use flate2::read::GzDecoder;
-use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::devices::{DeviceFacts, DeviceKind};
-use hf_mem_probe::engines::llama_cpp::LlamaCpp;
-use hf_mem_probe::engines::{
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{DeviceFacts, DeviceKind};
+use hf_mem_core::engines::llama_cpp::LlamaCpp;
+use hf_mem_core::engines::{
     AskedWorkload, Case, Component, ComponentName, Engine, Interval, Offload, Prepared, Split,
 };
-use hf_mem_probe::model::gguf::{Gguf, Metadata, Value as Held, architecture};
-use hf_mem_probe::model::tensors::{Inventory, InventoryBuilder, Storage};
-use hf_mem_probe::model::{Dtype, Format, Model};
+use hf_mem_core::model::gguf::{Gguf, Metadata, Value as Held, architecture};
+use hf_mem_core::model::tensors::{Inventory, InventoryBuilder, Storage};
+use hf_mem_core::model::{Dtype, Format, Model};
 use serde_json::{Value, json};
 
 use super::score::Scores;
@@ -307,7 +307,7 @@ fn model(row: &Row, corpus: &BTreeMap<String, Inventory>) -> Result<(Model, bool
         data_bytes: Bytes::ZERO,
         part: None,
         uncovered_bytes: 0,
-        table: hf_mem_probe::model::gguf::TablePlace::default(),
+        table: hf_mem_core::model::gguf::TablePlace::default(),
     };
     let architecture = architecture(&gguf);
     if let Err(why) = &architecture {
@@ -765,7 +765,7 @@ fn compute(
             let layers = model
                 .architecture
                 .as_ref()
-                .map_or(0, hf_mem_probe::model::Architecture::layer_count);
+                .map_or(0, hf_mem_core::model::Architecture::layer_count);
             let on_device = row
                 .number("layers_offloaded")
                 .and_then(|count| u32::try_from(count).ok())

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hf_mem_probe::engines::Interval;
+use hf_mem_core::engines::Interval;
 
 const GIB: f64 = 1_073_741_824.0;
 

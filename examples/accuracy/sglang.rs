@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::engines::sglang::Sglang;
-use hf_mem_probe::engines::shared::topology::sglang_stages;
-use hf_mem_probe::engines::{AskedContext, AskedWorkload, Case, Offload, Prepared as _, Split};
-use hf_mem_probe::model::Model;
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::engines::sglang::Sglang;
+use hf_mem_core::engines::shared::topology::sglang_stages;
+use hf_mem_core::engines::{AskedContext, AskedWorkload, Case, Offload, Prepared as _, Split};
+use hf_mem_core::model::Model;
 use serde_json::{Value, json};
 
 use crate::score::{Bar, Scores};

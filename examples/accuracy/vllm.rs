@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::engines::shared::topology::vllm_stages;
-use hf_mem_probe::engines::vllm::{Vllm, VllmPrepared};
-use hf_mem_probe::engines::{
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::engines::shared::topology::vllm_stages;
+use hf_mem_core::engines::vllm::{Vllm, VllmPrepared};
+use hf_mem_core::engines::{
     AskedContext, AskedWorkload, Case, EngineVersion, Offload, Prepared as _, Split,
 };
-use hf_mem_probe::model::Model;
+use hf_mem_core::model::Model;
 use serde_json::{Value, json};
 
 use crate::score::{Bar, Scores};

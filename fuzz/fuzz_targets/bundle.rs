@@ -2,7 +2,8 @@
 //! holds is a model or a refusal.
 #![no_main]
 
-use hf_mem_probe::model::source::{Metadata, bundle, metadata};
+use hf_mem_probe::repository::{Metadata, bundle};
+use hf_mem_core::model::metadata;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -1,7 +1,7 @@
 //! A config.json of any JSON: an architecture or a reasoned refusal; never a panic.
 #![no_main]
 
-use hf_mem_probe::model::{Inventory, config};
+use hf_mem_core::model::{Inventory, config};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

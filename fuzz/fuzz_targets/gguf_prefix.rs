@@ -2,7 +2,7 @@
 //! panic.
 #![no_main]
 
-use hf_mem_probe::model::gguf;
+use hf_mem_core::model::gguf;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

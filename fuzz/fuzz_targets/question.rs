@@ -1,7 +1,7 @@
 //! A request body of any bytes: a question or an error.
 #![no_main]
 
-use hf_mem_probe::api::Question;
+use hf_mem_core::report::Question;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

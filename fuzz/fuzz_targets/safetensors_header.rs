@@ -2,8 +2,8 @@
 //! bytes warrant.
 #![no_main]
 
-use hf_mem_probe::model::safetensors;
-use hf_mem_probe::model::tensors::InventoryBuilder;
+use hf_mem_core::model::safetensors;
+use hf_mem_core::model::tensors::InventoryBuilder;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -10,6 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::body::Bytes;
+use hf_mem_core::report::TogetherAnswer;
+use hf_mem_core::report::lease::LeaseAnswer;
+use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::{Answer, Problem, Question};
+use hf_mem_core::strict_json;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -20,14 +25,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
+use super::lease::{LeaseRequest, LeasesAnswer, RenewRequest};
 use super::peer::HubToken;
-use super::problem::Reason;
-use super::status::{
-    GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleaseRequest, TogetherAnswer, WatchLine,
-};
-use super::{Answer, Problem, Question};
-use crate::strict_json;
+use super::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleaseRequest, WatchLine};
 
 /// Longest wait for the daemon to take a connection. Connecting to a Unix socket takes microseconds
 /// unless the daemon is at its cap.

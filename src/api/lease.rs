@@ -1,10 +1,9 @@
 //! Leases on the wire: what is asked for, and what is told of one that is held.
 
+use hf_mem_core::report::Question;
+use hf_mem_core::report::lease::{Holder, LeaseAnswer};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-
-use super::Question;
-use crate::leases::lease::{EndReason, State};
 
 /// A question whose answer is to be held.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -33,16 +32,6 @@ pub struct LeaseRequest {
     pub strict: bool,
 }
 
-/// Who holds a lease: `{"name": "..."}` or `{"pid": 4121}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Holder {
-    /// A name; the lease ends by release or by its TTL.
-    Name(String),
-    /// A process; the lease also ends when the process does.
-    Pid(u32),
-}
-
 /// How long a lease shall go on from now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -52,48 +41,6 @@ pub struct RenewRequest {
     #[serde(default)]
     #[schema(minimum = 1)]
     pub ttl_seconds: Option<u64>,
-}
-
-/// A lease as it stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct LeaseAnswer {
-    /// Its id.
-    pub id: String,
-    /// Where in its life it is.
-    pub state: State,
-    /// Why it ended; `null` while it lives.
-    pub reason: Option<EndReason>,
-    /// The model that it was granted for.
-    pub model: String,
-    /// Who holds it.
-    pub holder: Holder,
-    /// uid of the user who asked for it.
-    pub uid: u32,
-    /// When it was granted, RFC 3339.
-    pub granted_at: String,
-    /// When it ends unless renewed, or when it ended, RFC 3339.
-    pub expires_at: String,
-    /// Seconds until then, by the clock that nobody steps; 0 once it has ended.
-    pub expires_in_seconds: u64,
-    /// Seconds that a renewal without a TTL adds.
-    pub ttl_seconds: u64,
-    /// What it holds on each device.
-    pub devices: Vec<LeasedDevice>,
-    /// What a lease is not.
-    pub note: String,
-}
-
-/// One device of a lease.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct LeasedDevice {
-    /// The device's UUID.
-    pub uuid: String,
-    /// Bytes that were promised here.
-    pub granted_bytes: u64,
-    /// Bytes of them that its holder is seen to use.
-    pub visible_bytes: u64,
-    /// Bytes of them still claimed, because they are not seen in use yet.
-    pub claimed_bytes: u64,
 }
 
 /// Every lease that the asker may see.

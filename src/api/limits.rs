@@ -3,8 +3,10 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::Problem;
-use super::problem::Reason;
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::bounded::PARTS;
+use hf_mem_core::report::problem::Reason;
+
 use crate::config::SocketConfig;
 
 /// Limits of the server; each is a key of `[socket]` except where said.
@@ -55,10 +57,6 @@ pub const RELEASE_SECONDS: RangeInclusive<u64> = 1..=3600;
 
 /// Most questions that are answered together: each is planned against all devices.
 pub const QUESTIONS: usize = 64;
-
-/// Most parts of one question beside its metadata: devices, and parameters with all that is in
-/// them. Each costs many times its length in memory for as long as the question waits.
-pub const PARTS: usize = 4096;
 
 /// Most parts of all questions that are answered together.
 pub const ALL_PARTS: usize = 4 * PARTS;

@@ -3,16 +3,17 @@
 
 use std::time::Duration;
 
+use hf_mem_core::report::TogetherAnswer;
+use hf_mem_core::report::bounded::PARTS;
+use hf_mem_core::report::lease::LeaseAnswer;
+use hf_mem_core::report::{Answer, Problem, Question};
 use utoipa::openapi::{Object, RefOr, Required, Schema};
 use utoipa::{Modify, OpenApi};
 
-use super::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
-use super::limits::{HOLDER_BYTES, PARTS};
+use super::lease::{LeaseRequest, LeasesAnswer, RenewRequest};
+use super::limits::HOLDER_BYTES;
 use super::routes::{Together, Troubled};
-use super::status::{
-    GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleaseRequest, TogetherAnswer, WatchLine,
-};
-use super::{Answer, Problem, Question};
+use super::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleaseRequest, WatchLine};
 
 /// The document as JSON text, for a daemon on which leases wait up to `max_wait`.
 pub fn json(max_wait: Duration) -> String {

@@ -75,8 +75,8 @@ impl HubToken {
     }
 }
 
-impl From<&crate::model::source::Token> for HubToken {
-    fn from(token: &crate::model::source::Token) -> Self {
+impl From<&crate::repository::Token> for HubToken {
+    fn from(token: &crate::repository::Token) -> Self {
         Self(token.reveal().to_owned())
     }
 }

@@ -3,15 +3,18 @@
 use std::future::Future;
 
 use bytes::Bytes;
+use hf_mem_core::report::answer::Verdict;
+use hf_mem_core::report::lease::LeaseAnswer;
+use hf_mem_core::report::problem::Reason;
 use tokio::sync::{broadcast, watch};
 
-use super::answer::Verdict;
-use super::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
+use super::lease::{LeaseRequest, LeasesAnswer, RenewRequest};
 use super::peer::Caller;
-use super::problem::Reason;
 pub use super::shares::Room;
-use super::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, TogetherAnswer};
-use super::{Answer, Problem, Question};
+use hf_mem_core::report::TogetherAnswer;
+use hf_mem_core::report::{Answer, Problem, Question};
+
+use super::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer};
 use crate::leases::event::Dated;
 use crate::metrics::Metrics;
 

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use hf_mem_core::device::Snapshot;
+use hf_mem_core::report::lease::State;
+use hf_mem_core::strict_json;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::api::Answer;
-use crate::devices::Snapshot;
 use crate::leases::event::{Dated, Event};
-use crate::leases::lease::State;
-use crate::strict_json;
 
 /// The devices as they were last read, and what leases still claim on them. As a file it can be
 /// given to `--gpus`.
@@ -66,22 +65,6 @@ impl From<Dated> for LeaseEvent {
     }
 }
 
-/// The answers to several questions that must fit together.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct TogetherAnswer {
-    /// Version of these types.
-    pub schema_version: u32,
-    /// The worst of the answers' verdicts.
-    pub verdict: super::answer::Verdict,
-    /// The reason of the answer with that verdict.
-    pub reason: String,
-    /// One sentence for a person.
-    pub message: String,
-    /// An answer for each question, in the order asked; each one sees what the ones before it were
-    /// given.
-    pub answers: Vec<Answer>,
-}
-
 /// How the daemon is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HealthAnswer {
@@ -102,7 +85,7 @@ impl HealthAnswer {
     pub fn of(parts: Vec<HealthPart>, uptime_seconds: u64) -> Self {
         let ok = parts.iter().all(|part| part.status == HealthStatus::Ok);
         Self {
-            schema_version: super::SCHEMA_VERSION,
+            schema_version: hf_mem_core::report::SCHEMA_VERSION,
             status: if ok {
                 HealthStatus::Ok
             } else {

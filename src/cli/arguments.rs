@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use hf_mem_core::engines::EngineSpec;
 
 use crate::api::limits::without_controls;
-use crate::engines::EngineSpec;
 
 /// Does this Hugging Face model fit on this host's GPUs right now, and how?
 ///

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
+
 use super::output::{self, Output};
-use crate::api::Problem;
-use crate::api::problem::Reason;
 use crate::config;
 use crate::daemon::program;
 

@@ -5,7 +5,6 @@ use std::time::SystemTime;
 use super::arguments::DaemonArguments;
 use super::output::Output;
 use crate::daemon::{Options, program};
-use crate::devices::declared;
 
 /// Exit code 0 after an orderly end; else that of what went wrong.
 pub(super) fn run(arguments: DaemonArguments) -> u8 {
@@ -18,7 +17,7 @@ pub(super) fn run(arguments: DaemonArguments) -> u8 {
     // What is wrong with a flag is not the configuration's fault.
     if let Some(Err(error)) = gpus
         .as_deref()
-        .map(|spec| declared::resolve(spec, SystemTime::now()))
+        .map(|spec| crate::devices::snapshot_file::resolve(spec, SystemTime::now()))
     {
         return Output { json: false }.problem(&error.into());
     }

@@ -2,9 +2,10 @@
 
 use std::future::Future;
 
-use crate::api::Problem;
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
+
 use crate::api::client::{ClientError, block_on};
-use crate::api::problem::Reason;
 
 /// Runs `call` to its end. No cure of a failure is to go without the daemon.
 pub(super) fn call<T>(call: impl Future<Output = Result<T, ClientError>>) -> Result<T, Problem> {

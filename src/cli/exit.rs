@@ -1,7 +1,8 @@
 //! From an answer or a failure to the process's exit code: the one place where that is decided.
 
-use crate::api::answer::{Answer, Verdict};
-use crate::api::problem::{Problem, Reason};
+use hf_mem_core::report::answer::{Answer, Verdict};
+use hf_mem_core::report::problem::{Problem, Reason};
+
 use crate::api::status::{HealthAnswer, HealthStatus};
 
 /// What systemd's `ExecCondition=` takes as a failure rather than "skip": see systemd.service(5).

@@ -3,12 +3,13 @@
 use std::io;
 use std::path::Path;
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
+
 use super::arguments::ExplainArguments;
 use super::output::Output;
 use super::text::{event, size};
-use crate::api::Problem;
-use crate::api::problem::Reason;
-use crate::bytes::Bytes;
 use crate::files::{self, Disk};
 use crate::leases::account::Account;
 use crate::leases::journal::{Entry, MemoryChange, exists, read};

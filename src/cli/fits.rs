@@ -1,6 +1,9 @@
 //! `fits` and `estimate`: ask the daemon where one answers, else walk the same path in this
 //! process.
 
+use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::{Answer, Problem, Question};
+
 use super::arguments::{
     ConnectionArguments, EstimateArguments, FitsArguments, HereArguments, QuestionArguments,
 };
@@ -8,9 +11,6 @@ use super::connection::AnswerEffort;
 use super::output::{self, Output};
 use super::{exit, in_process, question, reserve, text, unseen};
 use crate::api::client::{ClientError, block_on};
-use crate::api::problem::Reason;
-use crate::api::{Answer, Problem, Question};
-use crate::devices::declared;
 
 /// Which of the two is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +133,7 @@ pub(super) fn ask(
                 .options
                 .gpus
                 .as_deref()
-                .is_some_and(declared::names_a_file);
+                .is_some_and(crate::devices::snapshot_file::names_a_file);
         if !here_only {
             source.complete(&mut question).await?;
             match asked_daemon(asking, &question, &source, connection).await {

@@ -1,15 +1,15 @@
 //! `free`: one whole number for programs that compare numbers.
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::placement::{Available, availability};
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
 use serde::{Deserialize, Serialize};
 
 use super::arguments::{FreeArguments, Unit};
 use super::gpus;
 use super::output::Output;
-use crate::api::Problem;
-use crate::api::problem::Reason;
 use crate::api::status::GpusAnswer;
-use crate::bytes::Bytes;
-use crate::placement::{Available, availability};
 
 /// What `--json` prints.
 #[derive(Serialize, Deserialize)]
@@ -124,13 +124,13 @@ fn whole(bytes: Bytes, unit: Unit) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::devices::declared;
 
     #[test]
     fn a_device_is_named_without_doubt_or_not_at_all() {
-        let snapshot = declared::resolve("2x24GiB", std::time::SystemTime::UNIX_EPOCH)
-            .unwrap()
-            .snapshot;
+        let snapshot =
+            crate::devices::snapshot_file::resolve("2x24GiB", std::time::SystemTime::UNIX_EPOCH)
+                .unwrap()
+                .snapshot;
         let devices = availability(&snapshot, &std::collections::BTreeMap::new()).devices;
         let uuid =
             |wanted: Option<&str>| pick(&devices, wanted).map(|device| device.facts.uuid.clone());
@@ -150,9 +150,10 @@ mod tests {
 
     #[test]
     fn a_reading_that_may_no_longer_hold_is_no_figure() {
-        let snapshot = declared::resolve("24GiB", std::time::SystemTime::UNIX_EPOCH)
-            .unwrap()
-            .snapshot;
+        let snapshot =
+            crate::devices::snapshot_file::resolve("24GiB", std::time::SystemTime::UNIX_EPOCH)
+                .unwrap()
+                .snapshot;
         let leased_bytes = std::collections::BTreeMap::new();
         let mut answer = GpusAnswer {
             schema_version: 1,

@@ -5,16 +5,17 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::Snapshot;
+use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::{Problem, SCHEMA_VERSION};
+
 use super::arguments::{ConnectionArguments, GpusArguments, HereArguments};
 use super::connection::AnswerEffort;
 use super::output::{self, Output};
 use super::{harmless, in_process, text, unseen};
 use crate::api::client::{ClientError, block_on};
-use crate::api::problem::Reason;
 use crate::api::status::{GpusAnswer, WatchLine};
-use crate::api::{Problem, SCHEMA_VERSION};
-use crate::bytes::Bytes;
-use crate::devices::{Snapshot, declared};
 
 /// Time between two readings of this process's own.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -97,7 +98,7 @@ fn remark_on(socket: &Path, error: &ClientError) {
 /// be asked.
 fn here(own: &HereArguments, declared: Option<&str>) -> Result<Option<GpusAnswer>, Problem> {
     if let Some(spec) = declared {
-        let declared = declared::resolve(spec, SystemTime::now())?;
+        let declared = crate::devices::snapshot_file::resolve(spec, SystemTime::now())?;
         let leased_bytes = declared
             .leased
             .into_iter()

@@ -6,24 +6,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use hf_mem_core::device::Snapshot;
+use hf_mem_core::evaluate;
+use hf_mem_core::evaluate::Here;
+use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::unread::Unread;
+use hf_mem_core::report::{Answer, Problem, Question};
 use tokio::sync::watch;
 
 use super::arguments::{HereArguments, QuestionArguments};
 use super::fits::Asking;
 use super::output;
 use super::site::Site;
-use crate::api::problem::Reason;
-use crate::api::unread::Unread;
-use crate::api::{Answer, Problem, Question};
 use crate::devices::holders::HostRoots;
 use crate::devices::nvml::{Margins, NvmlOptions};
 use crate::devices::sampler::{Reading, Sampler, SamplerOptions, read_once};
-use crate::devices::{Snapshot, declared};
 use crate::files;
-use crate::model::source::{
+use crate::repository::{
     HubSettings, LocalFolders, Metadata, ModelReference, Place, SourceClient, SourceSettings,
 };
-use crate::probe::{self, Here};
 
 /// Longest wait for the driver: without persistence it wakes GPUs one by one, some seconds each.
 const DRIVER_DEADLINE: Duration = Duration::from_secs(30);
@@ -113,7 +114,7 @@ pub(super) async fn answer(
     }
     let here = match (&question.gpus, asking) {
         (Some(spec), _) => {
-            let declared = declared::resolve(spec, SystemTime::now())?;
+            let declared = crate::devices::snapshot_file::resolve(spec, SystemTime::now())?;
             Some(Here::of(&declared.snapshot, &declared.leased))
         }
         (None, Asking::Fits) => {
@@ -133,10 +134,10 @@ pub(super) async fn answer(
     site.complete(&mut question, &described.model);
 
     let mut answer = match (asking, here) {
-        (Asking::Fits, Some(here)) => probe::fits(&question, &described.model, &here, rules),
-        (_, here) => probe::estimate(&question, &described.model, here, rules),
+        (Asking::Fits, Some(here)) => evaluate::fits(&question, &described.model, &here, rules),
+        (_, here) => evaluate::estimate(&question, &described.model, here, rules),
     }?;
-    probe::note_staleness(&mut answer, described.stale);
+    evaluate::note_staleness(&mut answer, described.stale);
     if let Some(warning) = site.warning {
         output::remark(&format!("warning: {warning}"));
         answer.warnings.push(warning);

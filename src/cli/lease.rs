@@ -1,5 +1,8 @@
 //! `lease`: the leases that are held.
 
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::lease::LeaseAnswer;
+use hf_mem_core::report::problem::Reason;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -7,9 +10,7 @@ use super::arguments::{LeaseAction, LeaseArguments};
 use super::connection::AnswerEffort;
 use super::output::Output;
 use super::{daemon_only, text};
-use crate::api::Problem;
-use crate::api::lease::{LeaseAnswer, RenewRequest};
-use crate::api::problem::Reason;
+use crate::api::lease::RenewRequest;
 
 /// Lists, renews or releases.
 pub(super) fn run(arguments: &LeaseArguments) -> u8 {

@@ -31,10 +31,10 @@ mod unseen;
 use std::ffi::OsString;
 
 use clap::Parser as _;
+use hf_mem_core::report::problem::{Problem, Reason};
 
 use self::arguments::{Arguments, Command};
 use self::output::Output;
-use crate::api::problem::{Problem, Reason};
 
 /// Runs one command line to its end; the result is the process's exit code.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> u8 {

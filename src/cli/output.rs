@@ -3,10 +3,10 @@
 
 use std::io::Write as _;
 
+use hf_mem_core::report::Problem;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::api::Problem;
 use crate::cli::{harmless, text};
 
 /// In which form a command's output goes out.

@@ -1,16 +1,16 @@
 //! `pack`: all that an answer needs of one model, written into one file for hosts without a
 //! network.
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::{Problem, SCHEMA_VERSION};
 use serde::{Deserialize, Serialize};
 
 use super::arguments::PackArguments;
 use super::in_process::Source;
 use super::output::{self, Output};
 use crate::api::client::block_on;
-use crate::api::problem::Reason;
-use crate::api::{Problem, SCHEMA_VERSION};
-use crate::bytes::Bytes;
-use crate::model::source::bundle;
+use crate::repository::bundle;
 
 /// What was packed, and where it is now.
 #[derive(Debug, Serialize, Deserialize)]

@@ -1,9 +1,10 @@
 //! From the command line to a question.
 
-use crate::api::question::{
+use hf_mem_core::report::question::{
     Constraints, ContextQuestion, EngineQuestion, MaxWord, ModelQuestion, OffloadRule, Question,
     WorkloadQuestion,
 };
+
 use crate::cli::arguments::{ContextArgument, OffloadArgument, QuestionOptions};
 
 /// The question that `arguments` ask about `model`, as the socket takes it. The model's name is

@@ -2,15 +2,16 @@
 
 use std::time::{Duration, SystemTime};
 
+use hf_mem_core::report::lease::Holder;
+use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::{Answer, Problem, Question};
 use tokio::time::Instant;
 
 use super::arguments::{ConnectionArguments, FitsArguments, QuestionArguments};
 use super::connection::AnswerEffort;
 use super::{in_process, output};
 use crate::api::client::{Client, ClientError, block_on};
-use crate::api::lease::{Holder, LeaseRequest};
-use crate::api::problem::Reason;
-use crate::api::{Answer, Problem, Question};
+use crate::api::lease::LeaseRequest;
 
 /// How a lease is asked for.
 #[derive(Debug, Default)]

@@ -2,11 +2,11 @@
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
 
 use super::arguments::Arguments;
 use super::output::{self, Output};
-use crate::api::Problem;
-use crate::api::problem::Reason;
 
 const NAME: &str = "hf-mem-probe";
 

@@ -3,13 +3,14 @@
 use std::io;
 use std::path::Path;
 
-use crate::api::{Problem, Question};
-use crate::bytes::Bytes;
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::evaluate::Rules;
+use hf_mem_core::model::Model;
+use hf_mem_core::report::{Problem, Question};
+
 use crate::config::{self, Config, ConfigError, Warning};
 use crate::daemon::{DEFAULT_CONFIG_FILE, program};
 use crate::devices::nvml::Margins;
-use crate::model::Model;
-use crate::probe::Rules;
 
 /// What the site says of engines and placement.
 pub(super) struct Site {

@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
+use hf_mem_core::engines::EngineSpec;
 use serde::{Deserialize, Serialize};
-
-use crate::engines::EngineSpec;
 
 /// The default engine and profile overrides.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::api::problem::{Problem, Reason};
+use hf_mem_core::report::problem::{Problem, Reason};
 
 /// Why a configuration is refused. All of them end the process with 78.
 #[derive(Debug, thiserror::Error)]

@@ -3,9 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use hf_mem_core::bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-
-use crate::bytes::Bytes;
 
 /// A length of time: `"250ms"`, `"30s"`, `"2h"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

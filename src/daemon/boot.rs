@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
 use tracing::{info, warn};
 
 use super::log::{self, LogControl};
 use super::{Ended, Listening, Notifier, Program, SocketError, run, signals, socket};
-use crate::api::Problem;
 use crate::api::limits::Limits;
-use crate::api::problem::Reason;
 use crate::config::{self, Accounts, Config};
 use crate::files;
 use crate::metrics::Metrics;

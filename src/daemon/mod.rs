@@ -21,7 +21,8 @@ mod watchdog;
 
 use std::future::Future;
 
-use crate::api::Problem;
+use hf_mem_core::report::Problem;
+
 use crate::api::service::Service;
 use crate::config::Config;
 

@@ -5,6 +5,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -12,10 +14,9 @@ use tracing::{error, info, warn};
 
 use super::{Listening, Notifier, Options, Program, Signal, watchdog};
 use crate::api::limits::Limits;
-use crate::api::problem::Reason;
 use crate::api::routes::App;
+use crate::api::server;
 use crate::api::server::{Drained, serve};
-use crate::api::{Problem, server};
 use crate::config;
 use crate::files::FileThreads;
 use crate::metrics::Metrics;

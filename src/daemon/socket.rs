@@ -7,13 +7,13 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
 use listenfd::ListenFd;
 use rustix::fs::{FlockOperation, flock};
 use tracing::warn;
 
 use super::socket_folder::{self, FolderError, FolderRisk};
-use crate::api::Problem;
-use crate::api::problem::Reason;
 use crate::config::{Accounts, SocketConfig};
 
 /// A socket that is listened on, in non-blocking mode. Dropping it removes the path, if the daemon

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Snapshot;
-use crate::bytes::Bytes;
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::Snapshot;
 
 /// A smaller rise between two readings is noise: an engine's own pool breathes by as much.
 const LEAST_RISE: Bytes = Bytes::mib(256);
@@ -80,7 +80,7 @@ fn draining(before: &Snapshot, now: &Snapshot) -> BTreeMap<String, Bytes> {
     if before.stale || now.stale {
         return BTreeMap::new();
     }
-    let rate = |device: &super::Device| {
+    let rate = |device: &hf_mem_core::device::Device| {
         let earlier = before
             .devices
             .iter()
@@ -100,7 +100,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::devices::declared;
+    use hf_mem_core::device::declared;
 
     fn reading(spec: &str, milliseconds: u64) -> Snapshot {
         declared::parse(

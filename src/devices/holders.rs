@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Process;
+use hf_mem_core::device::Process;
 
 /// The parts of the file system that facts about the host are read from; tests set their own.
 #[derive(Clone, Debug)]

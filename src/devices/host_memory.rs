@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::HostMemory;
-use crate::bytes::Bytes;
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::HostMemory;
 
 /// Reads `meminfo` under `proc` (`/proc`, or a test's directory); `None` where it cannot be read or
 /// lacks a figure.

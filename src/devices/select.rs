@@ -1,8 +1,7 @@
 //! Picking devices out of a snapshot, as `--on` and `CUDA_VISIBLE_DEVICES` name them.
 
+use hf_mem_core::device::{Device, DeviceKind, Snapshot};
 use thiserror::Error;
-
-use super::{Device, DeviceKind, Snapshot};
 
 /// What can be wrong with a list of devices.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -103,7 +102,7 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
-    use crate::devices::declared;
+    use hf_mem_core::device::declared;
 
     fn snapshot() -> Snapshot {
         let mut snapshot = declared::parse("3xT4,H100:3g.40gb", UNIX_EPOCH).unwrap();

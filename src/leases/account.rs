@@ -141,10 +141,10 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::Duration;
 
-    use super::super::lease::EndReason;
     use super::super::observed::Observed;
     use super::*;
-    use crate::bytes::Bytes;
+    use hf_mem_core::bytes::Bytes;
+    use hf_mem_core::report::lease::EndReason;
 
     fn second(second: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(second)

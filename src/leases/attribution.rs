@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{Device, Process, Snapshot};
+
 use super::holder::{Ancestry, ProcessIdentity};
 use super::lease::{Baseline, Holder, Lease};
 use super::moment::Boottime;
-use crate::bytes::Bytes;
-use crate::devices::{Device, Process, Snapshot};
 
 /// One reading of the devices, and what is needed to judge it.
 #[derive(Clone, Copy, Debug)]

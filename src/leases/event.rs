@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::report::lease::EndReason;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::lease::{EndReason, Lease};
-use crate::bytes::Bytes;
+use super::lease::Lease;
 
 /// More than any repository's name has.
 const LONGEST_NAME: usize = 200;
@@ -99,7 +100,7 @@ pub enum Event {
     /// It ended.
     Ended {
         /// Which.
-        #[serde(flatten, deserialize_with = "crate::strict_json::nested")]
+        #[serde(flatten, deserialize_with = "hf_mem_core::strict_json::nested")]
         lease: Subject,
         /// Why.
         reason: EndReason,
@@ -115,7 +116,7 @@ pub enum Event {
         /// The leases that are owed memory there.
         leases: Vec<String>,
         /// Who holds memory there without a lease, the largest first.
-        #[serde(deserialize_with = "crate::strict_json::nested")]
+        #[serde(deserialize_with = "hf_mem_core::strict_json::nested")]
         strangers: Vec<Stranger>,
     },
     /// What is free covers what is owed again.

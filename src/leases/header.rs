@@ -84,7 +84,7 @@ impl Header {
         let Some((line, body)) = end.and_then(|end| content.split_at_checked(end)) else {
             return Err("its first line is not ours".to_owned());
         };
-        let mut header: Self = crate::strict_json::from_slice(line)
+        let mut header: Self = hf_mem_core::strict_json::from_slice(line)
             .map_err(|_| "its first line is not ours".to_owned())?;
         if header.format != FORMAT {
             return Err("it holds something else than leases".to_owned());

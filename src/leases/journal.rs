@@ -8,6 +8,8 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::Snapshot;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -15,8 +17,6 @@ use super::event::{Event, Subject};
 use super::lease::Lease;
 use super::moment::rfc3339;
 use super::observed::Observed;
-use crate::bytes::Bytes;
-use crate::devices::Snapshot;
 
 const CURRENT: &str = "journal.jsonl";
 const PREVIOUS: &str = "journal.1.jsonl";
@@ -71,7 +71,7 @@ pub struct Entry {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "crate::strict_json::tagged"
+        deserialize_with = "hf_mem_core::strict_json::tagged"
     )]
     pub event: Option<Event>,
     /// Who took or gave back memory.
@@ -404,7 +404,7 @@ pub fn scan(directory: &Path, mut each: impl FnMut(Entry)) -> io::Result<usize> 
             if line.is_empty() {
                 continue;
             }
-            match crate::strict_json::from_slice(&line) {
+            match hf_mem_core::strict_json::from_slice(&line) {
                 Ok(entry) => each(entry),
                 Err(_) => unreadable += 1,
             }

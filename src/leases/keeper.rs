@@ -348,7 +348,7 @@ mod tests {
     use super::super::moment::Boottime;
     use super::super::testing::snapshot;
     use super::*;
-    use crate::bytes::Bytes;
+    use hf_mem_core::bytes::Bytes;
 
     const GIB: u64 = 72;
 

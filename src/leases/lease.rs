@@ -4,76 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::report::lease::{EndReason, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::holder::ProcessIdentity;
 use super::moment::{Boottime, Now};
-use crate::bytes::Bytes;
-
-/// Where a lease is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// Promised; nothing of it is seen on a device yet.
-    Granted,
-    /// Part of it is seen.
-    Settling,
-    /// All of it is seen, or the holder has taken what it wanted: something, and nothing more for a
-    /// while.
-    Settled,
-    /// Given back, by its owner or by its holder's death.
-    Released,
-    /// Its time ran out.
-    Expired,
-    /// Its holder was gone when the daemon came back.
-    Orphaned,
-}
-
-impl State {
-    /// Whether the promise still holds.
-    pub fn is_live(self) -> bool {
-        matches!(self, Self::Granted | Self::Settling | Self::Settled)
-    }
-}
-
-/// Why a lease ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum EndReason {
-    /// The owner or root gave it back.
-    ByOwner,
-    /// The holding process died.
-    HolderDied,
-    /// The time to live passed without a renewal.
-    TtlPassed,
-    /// The holding process had died, or its pid was another's, when the daemon came back.
-    HolderGoneAtRestart,
-    /// The host was restarted, and with it the holding process.
-    Rebooted,
-}
-
-impl EndReason {
-    /// The word as it stands in JSON.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::ByOwner => "by_owner",
-            Self::HolderDied => "holder_died",
-            Self::TtlPassed => "ttl_passed",
-            Self::HolderGoneAtRestart => "holder_gone_at_restart",
-            Self::Rebooted => "rebooted",
-        }
-    }
-
-    /// The state that a lease which ended so is in.
-    pub fn state(self) -> State {
-        match self {
-            Self::ByOwner | Self::HolderDied => State::Released,
-            Self::TtlPassed => State::Expired,
-            Self::HolderGoneAtRestart | Self::Rebooted => State::Orphaned,
-        }
-    }
-}
 
 /// Who holds a lease: a process, whose death ends it, or only a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

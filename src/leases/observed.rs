@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
+use hf_mem_core::device::Snapshot;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::moment::rfc3339;
-use crate::devices::Snapshot;
 
 /// A span is written again when its end has moved by this much.
 const WRITTEN_EVERY: Duration = Duration::from_secs(10);
@@ -252,8 +252,8 @@ fn gap_at(spans: &[Covered], at: SystemTime) -> Option<Around> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bytes::Bytes;
     use crate::leases::testing::snapshot;
+    use hf_mem_core::bytes::Bytes;
 
     fn second(second: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(second)

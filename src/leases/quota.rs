@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::bytes::Bytes;
+use hf_mem_core::bytes::Bytes;
 
 /// Limits of one user; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

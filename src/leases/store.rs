@@ -317,7 +317,7 @@ fn encode(saved: &Saved) -> Result<Vec<u8>, StoreError> {
 pub fn decode(content: &[u8]) -> Result<Saved, String> {
     let (header, body) = Header::read(content)?;
     header.matches(body)?;
-    crate::strict_json::from_slice(body)
+    hf_mem_core::strict_json::from_slice(body)
         .map_err(|error| format!("its leases cannot be read: {error}"))
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
-use crate::bytes::Bytes;
-use crate::devices::{Device, DeviceFacts, DeviceKind, Process, ProcessKind, Snapshot};
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{Device, DeviceFacts, DeviceKind, Process, ProcessKind, Snapshot};
 
 /// Idle devices of so many GiB.
 pub(crate) fn snapshot(devices: &[(&str, u64)]) -> Snapshot {

@@ -1,13 +1,16 @@
 //! A lease in the words of the socket.
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::report::SCHEMA_VERSION;
+use hf_mem_core::report::lease as api;
+use hf_mem_core::report::lease::{LeaseAnswer, LeasedDevice};
+
 use super::ADVISORY;
 use super::lease::{Holder, Lease, Share};
 use super::ledger::Ledger;
 use super::moment::Now;
 use super::queue::{Queue, Ticket};
-use crate::api::SCHEMA_VERSION;
-use crate::api::lease::{self as api, LeaseAnswer, LeasedDevice, LeasesAnswer, Waiting};
-use crate::bytes::Bytes;
+use crate::api::lease::{LeasesAnswer, Waiting};
 
 /// A lease as it stands now.
 pub fn lease(lease: &Lease, now: Now) -> LeaseAnswer {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use hf_mem_probe::model::Dtype;
+use hf_mem_core::model::Dtype;
 use serde_json::Value;
 
 use super::fake_hub::{COMMIT, FakeHub, Reply, Request};

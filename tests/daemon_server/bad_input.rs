@@ -1,6 +1,6 @@
 //! What is refused, and in which words.
 
-use hf_mem_probe::api::problem::Reason;
+use hf_mem_core::report::problem::Reason;
 
 use super::double::{raw, request, roomy, start};
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use hf_mem_probe::api::problem::Reason;
+use hf_mem_core::report::problem::Reason;
 use serde_json::{Value, json};
 
 use super::double::{raw, request, roomy, start};

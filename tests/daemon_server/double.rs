@@ -6,26 +6,26 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use hf_mem_probe::api::answer::{Answer, ModelAnswer, Shortfall, Verdict};
+use hf_mem_core::device::Snapshot;
+use hf_mem_core::report::TogetherAnswer;
+use hf_mem_core::report::answer::{Answer, ModelAnswer, Shortfall, Verdict};
+use hf_mem_core::report::lease::State;
+use hf_mem_core::report::lease::{Holder, LeaseAnswer, LeasedDevice};
+use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::question::ModelQuestion;
+use hf_mem_core::report::{Problem, Question, SCHEMA_VERSION};
 use hf_mem_probe::api::client::Client;
-use hf_mem_probe::api::lease::{
-    Holder, LeaseAnswer, LeaseRequest, LeasedDevice, LeasesAnswer, RenewRequest,
-};
+use hf_mem_probe::api::lease::{LeaseRequest, LeasesAnswer, RenewRequest};
 use hf_mem_probe::api::limits::Limits;
 use hf_mem_probe::api::peer::Caller;
-use hf_mem_probe::api::problem::Reason;
-use hf_mem_probe::api::question::ModelQuestion;
 use hf_mem_probe::api::service::{Room, Service, Written};
 use hf_mem_probe::api::status::{
-    GpusAnswer, HealthAnswer, HealthPart, HealthStatus, NvmlReleaseAnswer, TogetherAnswer,
+    GpusAnswer, HealthAnswer, HealthPart, HealthStatus, NvmlReleaseAnswer,
 };
-use hf_mem_probe::api::{Problem, Question, SCHEMA_VERSION};
 use hf_mem_probe::config::{Accounts, Config, SocketConfig};
 use hf_mem_probe::daemon::{
     Daemon, Ended, Notifier, Options, Program, RunError, Signal, run, socket,
 };
-use hf_mem_probe::devices::Snapshot;
-use hf_mem_probe::leases::lease::State;
 use hf_mem_probe::metrics::{HubOutcome, Metrics};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

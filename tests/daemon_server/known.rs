@@ -1,7 +1,7 @@
 //! Questions whose answer is known take a short way: it must not be one around the guards.
 
-use hf_mem_probe::api::Answer;
-use hf_mem_probe::api::problem::Reason;
+use hf_mem_core::report::Answer;
+use hf_mem_core::report::problem::Reason;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use hf_mem_core::report::problem::Reason;
 use hf_mem_probe::api::client::Client;
 use hf_mem_probe::api::limits::{HEAD_BYTES, Limits};
-use hf_mem_probe::api::problem::Reason;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -240,7 +240,7 @@ async fn watchers_leave_room_for_questions() {
         lines.next().await.unwrap().unwrap().unwrap();
         streams.push(lines);
     }
-    let problem: hf_mem_probe::api::Problem = client.watch_gpus().await.unwrap_err().into();
+    let problem: hf_mem_core::report::Problem = client.watch_gpus().await.unwrap_err().into();
     assert_eq!(problem.reason, Reason::Busy);
     client.health().await.unwrap();
     drop(streams);

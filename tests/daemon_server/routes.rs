@@ -1,9 +1,10 @@
 //! Each route, through the typed client.
 
+use hf_mem_core::report::lease::Holder;
+use hf_mem_core::report::problem::Reason;
 use hf_mem_probe::api::client::ClientError;
-use hf_mem_probe::api::lease::{Holder, LeaseRequest, RenewRequest};
+use hf_mem_probe::api::lease::{LeaseRequest, RenewRequest};
 use hf_mem_probe::api::peer::HubToken;
-use hf_mem_probe::api::problem::Reason;
 use hf_mem_probe::api::status::HealthStatus;
 
 use super::double::{question, raw, request, roomy, start};

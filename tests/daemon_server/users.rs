@@ -9,10 +9,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::{Problem, SCHEMA_VERSION};
 use hf_mem_probe::api::client::{Client, block_on};
 use hf_mem_probe::api::limits::Limits;
-use hf_mem_probe::api::problem::Reason;
-use hf_mem_probe::api::{Problem, SCHEMA_VERSION};
 
 use super::double::{Running, roomy, start};
 

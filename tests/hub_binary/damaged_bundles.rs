@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use hf_mem_probe::model::source::metadata::VERSION;
+use hf_mem_core::model::metadata::VERSION;
 use sha2::{Digest as _, Sha256};
 
 use super::asking::User;

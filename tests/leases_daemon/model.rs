@@ -4,12 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
-use hf_mem_probe::api::Question;
-use hf_mem_probe::api::question::ModelQuestion;
-use hf_mem_probe::api::unread::Unread;
-use hf_mem_probe::model::source::{
-    Auth, HubSettings, ModelReference, SourceClient, SourceSettings,
-};
+use hf_mem_core::report::Question;
+use hf_mem_core::report::question::ModelQuestion;
+use hf_mem_core::report::unread::Unread;
+use hf_mem_probe::repository::{Auth, HubSettings, ModelReference, SourceClient, SourceSettings};
 use serde_json::{Map, Value, json};
 
 const LAYERS: u64 = 4;

@@ -8,13 +8,13 @@ use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use hf_mem_probe::api::Question;
+use hf_mem_core::report::Question;
+use hf_mem_core::report::lease::EndReason;
+use hf_mem_core::report::lease::{Holder, LeaseAnswer};
+use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::question::ContextQuestion;
 use hf_mem_probe::api::client::{Client, ClientError};
-use hf_mem_probe::api::lease::{Holder, LeaseAnswer, LeaseRequest};
-use hf_mem_probe::api::problem::Reason;
-use hf_mem_probe::api::question::ContextQuestion;
-use hf_mem_probe::leases::lease::EndReason;
-
+use hf_mem_probe::api::lease::LeaseRequest;
 use tokio::sync::watch;
 
 use super::Daemon;

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::devices::{Device, DeviceFacts, DeviceKind, Process, ProcessKind, Snapshot};
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{Device, DeviceFacts, DeviceKind, Process, ProcessKind, Snapshot};
 use hf_mem_probe::leases::attribution::Reading;
 use hf_mem_probe::leases::holder::{Ancestry, ProcessIdentity, Stat};
 use hf_mem_probe::leases::lease::{Holder, Lease, QuestionSummary};

@@ -11,17 +11,17 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use hf_mem_probe::api::Problem;
-use hf_mem_probe::api::answer::{Answer, DeviceShare, PlacementAnswer, Verdict};
-use hf_mem_probe::api::lease::{Holder, LeaseAnswer};
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{Device, DeviceFacts, DeviceKind, Process, ProcessKind, Snapshot};
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::answer::{Answer, DeviceShare, PlacementAnswer, Verdict};
+use hf_mem_core::report::lease::EndReason;
+use hf_mem_core::report::lease::{Holder, LeaseAnswer};
 use hf_mem_probe::api::peer::{Caller, Peer};
-use hf_mem_probe::bytes::Bytes;
 use hf_mem_probe::daemon::office::{
     Devices, GrantAsk, Office, OfficeHandle, OfficeSettings, Plan, Sampling, open,
 };
 use hf_mem_probe::devices::sampler::Reading;
-use hf_mem_probe::devices::{Device, DeviceFacts, DeviceKind, Process, ProcessKind, Snapshot};
-use hf_mem_probe::leases::lease::EndReason;
 use hf_mem_probe::leases::ledger::Settings;
 use tokio::sync::watch;
 

@@ -5,16 +5,16 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use hf_mem_probe::bytes::Bytes;
-use hf_mem_probe::devices::{DeviceFacts, DeviceKind, HostMemory, Link, LinkKind};
-use hf_mem_probe::engines::component::device_sum;
-use hf_mem_probe::engines::{
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{DeviceFacts, DeviceKind, HostMemory, Link, LinkKind};
+use hf_mem_core::engines::component::device_sum;
+use hf_mem_core::engines::{
     AskedContext, Basis, CacheCapacity, Case, Component, ComponentName, Engine, EngineError,
     Fitness, IllegalSplit, Interval, Launch, LaunchPlan, Offload, Prepared, Share, Split, Workload,
 };
-use hf_mem_probe::model::architecture::{Architecture, FeedForward, Layer, Mixer, Task};
-use hf_mem_probe::model::{Format, Inventory, Model};
-use hf_mem_probe::placement::{Ask, Availability, Available, Constraints, Policy};
+use hf_mem_core::model::architecture::{Architecture, FeedForward, Layer, Mixer, Task};
+use hf_mem_core::model::{Format, Inventory, Model};
+use hf_mem_core::placement::{Ask, Availability, Available, Constraints, Policy};
 
 /// What a model costs. Layers may differ; `uneven` is the llama.cpp way (layer split with the
 /// output layer as layer L), otherwise tensor degrees divide `heads` and stages follow an equal
@@ -514,7 +514,7 @@ pub(crate) fn ask<'a>(
         model,
         version: None,
         parameters,
-        asked: hf_mem_probe::engines::AskedWorkload {
+        asked: hf_mem_core::engines::AskedWorkload {
             context: Some(AskedContext::Tokens(context)),
             ..Default::default()
         },

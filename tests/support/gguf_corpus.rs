@@ -16,8 +16,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
-use hf_mem_probe::model::gguf::{Gguf, Progress, parse};
-use hf_mem_probe::model::{Format, Identity, Model};
+use hf_mem_core::model::gguf::{Gguf, Progress, parse};
+use hf_mem_core::model::{Format, Identity, Model};
 use serde_json::Value;
 
 use super::gguf_writer::{Header, Kv};
@@ -126,7 +126,7 @@ pub fn header(description: &Value) -> Header {
             .iter()
             .map(|side| side.as_u64().unwrap())
             .collect();
-        let dtype = hf_mem_probe::model::Dtype::ALL
+        let dtype = hf_mem_core::model::Dtype::ALL
             .iter()
             .copied()
             .find(|dtype| dtype.name() == tensor[2].as_str().unwrap())
@@ -165,7 +165,7 @@ pub fn model(gguf: Gguf) -> Model {
             ..Identity::default()
         },
         format: Format::Gguf,
-        architecture: hf_mem_probe::model::gguf::architecture(&gguf),
+        architecture: hf_mem_core::model::gguf::architecture(&gguf),
         parameters: Some(gguf.inventory.elements()),
         inventory: gguf.inventory,
         weight_files: 1,

@@ -8,17 +8,17 @@ use std::time::Duration;
 use axum::BoxError;
 use axum::body::Bytes;
 use futures_util::poll;
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
+use hf_mem_core::strict_json;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::App;
-use crate::api::Problem;
 use crate::api::peer::Caller;
-use crate::api::problem::Reason;
 use crate::api::shares::{Full, Share};
 use crate::metrics::Refusal;
-use crate::strict_json;
 
 /// Until when one request must be answered.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +59,7 @@ pub(super) struct Sent {
     /// The body.
     pub(super) bytes: Bytes,
     /// Held until the request is answered. What is parsed of a body are its texts, which take as
-    /// much room as they do in the body, and as many values as [`PARTS`](crate::api::limits::PARTS)
+    /// much room as they do in the body, and as many values as [`PARTS`](hf_mem_core::report::bounded::PARTS)
     /// allows, which take up to three megabytes; [`ALL_PARTS`](crate::api::limits::ALL_PARTS) of
     /// several questions take up to eleven.
     pub(super) room: Share,
@@ -221,7 +221,7 @@ pub(super) async fn within<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Question;
+    use hf_mem_core::report::Question;
 
     fn refused(body: &str) -> String {
         let problem = parse::<Question>(body.as_bytes()).unwrap_err();

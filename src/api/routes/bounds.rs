@@ -4,16 +4,18 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use hf_mem_core::report::bounded::PARTS;
+use hf_mem_core::report::lease::Holder;
+use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::question::ContextQuestion;
+use hf_mem_core::report::{Problem, Question};
 use serde_json::Value;
 
-use crate::api::lease::{Holder, LeaseRequest, RenewRequest};
+use crate::api::lease::{LeaseRequest, RenewRequest};
 use crate::api::limits::{
-    FILE_BYTES, HOLDER_BYTES, KEY_BYTES, PARTS, RELEASE_SECONDS, REVISION_BYTES, without_controls,
+    FILE_BYTES, HOLDER_BYTES, KEY_BYTES, RELEASE_SECONDS, REVISION_BYTES, without_controls,
 };
-use crate::api::problem::Reason;
-use crate::api::question::ContextQuestion;
 use crate::api::status::NvmlReleaseRequest;
-use crate::api::{Problem, Question};
 
 /// Refuses a question of more parts than anybody means, of figures that no model is run with, or of
 /// names that nobody gives.

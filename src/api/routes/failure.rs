@@ -3,9 +3,8 @@
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-
-use crate::api::Problem;
-use crate::api::problem::Reason;
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
 
 /// The content type of a problem document.
 pub const PROBLEM_JSON: &str = "application/problem+json";

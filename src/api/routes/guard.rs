@@ -2,9 +2,8 @@
 //! it.
 
 use axum::http::{HeaderMap, HeaderName, Uri, header};
-
-use crate::api::Problem;
-use crate::api::problem::Reason;
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
 
 /// Headers that only browsers send.
 static BROWSER_HEADERS: [HeaderName; 3] = [

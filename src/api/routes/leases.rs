@@ -6,19 +6,20 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
+use hf_mem_core::report::lease::LeaseAnswer;
+use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::{Answer, Problem};
 
 use super::App;
 use super::body::{Deadline, parse, parse_or_default, read, within};
 use super::bounds;
 use super::failure::Failure;
 use super::questions::{NO_ANSWER, counted};
-use crate::api::lease::{LeaseAnswer, LeasesAnswer};
+use crate::api::lease::LeasesAnswer;
 use crate::api::limits::ID_BYTES;
 use crate::api::peer::Caller;
-use crate::api::problem::Reason;
 use crate::api::server::until;
 use crate::api::service::Service;
-use crate::api::{Answer, Problem};
 
 /// How long an answer that is already on its way may take when the daemon stops.
 const LAST_MOMENT: Duration = Duration::from_millis(100);

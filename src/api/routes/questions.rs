@@ -7,6 +7,11 @@ use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use hf_mem_core::report::answer::{Answer, Verdict};
+use hf_mem_core::report::bounded::AtMost;
+use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::{Problem, Question};
+use hf_mem_core::strict_json;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -16,15 +21,10 @@ use super::body::{Deadline, parse, read, within};
 use super::bounds;
 use super::failure::Failure;
 use super::shortcut::Missed;
-use crate::api::answer::{Answer, Verdict};
-use crate::api::bounded::AtMost;
 use crate::api::limits::{ALL_PARTS, QUESTIONS};
 use crate::api::peer::Caller;
-use crate::api::problem::Reason;
 use crate::api::service::{Service, Written};
-use crate::api::{Problem, Question};
 use crate::metrics::Metrics;
-use crate::strict_json;
 
 /// Several questions that must fit together.
 #[derive(Deserialize, utoipa::ToSchema)]

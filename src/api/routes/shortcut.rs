@@ -11,6 +11,7 @@ use std::time::Instant;
 use axum::body::{Body, Bytes};
 use axum::http::{Method, Request};
 use axum::response::{IntoResponse as _, Response};
+use hf_mem_core::report::Problem;
 use hyper::body::{Body as _, Incoming};
 
 use super::body::{self, Deadline, within};
@@ -18,7 +19,6 @@ use super::envelope::caller;
 use super::failure::Failure;
 use super::questions::{self, NO_ANSWER, SHORT_BODY_BYTES};
 use super::{App, guard};
-use crate::api::Problem;
 use crate::api::peer::{Caller, Peer};
 use crate::api::service::Service;
 

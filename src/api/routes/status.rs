@@ -8,6 +8,8 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
 use serde::Deserialize;
 
 use super::App;
@@ -15,11 +17,10 @@ use super::body::{Deadline, parse_or_default, read, within};
 use super::bounds;
 use super::failure::Failure;
 use super::questions::NO_ANSWER;
+use crate::api::openapi as document;
 use crate::api::peer::Caller;
-use crate::api::problem::Reason;
 use crate::api::service::Service;
 use crate::api::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer};
-use crate::api::{Problem, openapi as document};
 use crate::metrics::{CLASSIC_TEXT, OPEN_METRICS};
 
 /// What may stand behind `/v1/gpus?`.

@@ -14,15 +14,15 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
 use serde::Serialize;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, watch as signal};
 
 use super::App;
 use super::failure::Failure;
-use crate::api::Problem;
 use crate::api::peer::Caller;
-use crate::api::problem::Reason;
 use crate::api::service::Service;
 use crate::api::shares::{Full, Share};
 use crate::api::status::{LeaseEvent, WatchLine};

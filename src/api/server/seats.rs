@@ -7,14 +7,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 
-use crate::api::Problem;
 use crate::api::limits::Limits;
 use crate::api::peer::Operators;
-use crate::api::problem::Reason;
 use crate::api::shares::{Bounds, Full, Share, Shares};
 use crate::metrics::{Metrics, Refusal};
 

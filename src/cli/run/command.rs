@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 
-use crate::api::Problem;
-use crate::api::problem::Reason;
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
 
 /// What stands for the engine's arguments in a command.
 pub(super) const PLACE: &str = "{args}";

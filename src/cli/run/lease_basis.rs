@@ -2,13 +2,13 @@
 
 use std::ffi::OsString;
 
+use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::question::ContextQuestion;
+use hf_mem_core::report::{Problem, Question};
 use serde_json::Value;
 
 use super::command::PLACE;
 use super::server_line::{self, Server, ServerLine};
-use crate::api::problem::Reason;
-use crate::api::question::ContextQuestion;
-use crate::api::{Problem, Question};
 use crate::cli::arguments::LeaseBasis;
 
 /// What was found out about the command.
@@ -220,7 +220,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::question::ModelQuestion;
+    use hf_mem_core::report::question::ModelQuestion;
 
     fn settled(
         command: &str,

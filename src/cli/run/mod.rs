@@ -16,6 +16,9 @@ mod supervise;
 
 use std::os::unix::process::CommandExt as _;
 
+use hf_mem_core::report::lease::LeaseAnswer;
+use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::{Answer, Problem};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use self::lease_basis::Start;
@@ -24,9 +27,6 @@ use super::fits::{Asking, ask};
 use super::output::{self, Output};
 use super::reserve::{Terms, lease};
 use super::{exit, question, text};
-use crate::api::lease::LeaseAnswer;
-use crate::api::problem::Reason;
-use crate::api::{Answer, Problem};
 use crate::leases::ADVISORY;
 
 /// The command was found and could not be run; and was not found: what shells exit with.

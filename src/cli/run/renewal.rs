@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::api::Problem;
 use crate::api::client::Client;
 use crate::api::lease::RenewRequest;
-use crate::api::problem::Reason;
 use crate::cli::arguments::RunArguments;
 use crate::cli::output;
 

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
 use serde_json::Value;
 
 use super::server_flags::{Flag, LLAMA_SERVER, Meaning, OLLAMA_VARIABLES, SGLANG, VLLM};
-use crate::api::Problem;
-use crate::api::problem::Reason;
 
 /// The shortest beginning of a flag that argparse is taken to complete.
 const SHORTEST_ABBREVIATION: usize = 6;

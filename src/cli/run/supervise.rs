@@ -2,6 +2,8 @@
 
 use std::process::ExitStatus;
 
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
@@ -9,9 +11,7 @@ use tokio::sync::mpsc;
 
 use super::handover::Ear;
 use super::renewal::Renewal;
-use crate::api::Problem;
 use crate::api::client::block_on;
-use crate::api::problem::Reason;
 use crate::cli::arguments::RunArguments;
 use crate::cli::output;
 

@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 
-use super::bar::{LEGEND, Parts, bar};
-use super::{WIDTH, grouped, size, wrapped};
-use crate::api::answer::{
+use hf_mem_core::engines::ComponentName;
+use hf_mem_core::report::answer::{
     Alternative, Answer, ComponentAnswer, DeviceShare, PlacementAnswer, Requirement, Suggestion,
     Verdict,
 };
-use crate::engines::ComponentName;
+
+use super::bar::{LEGEND, Parts, bar};
+use super::{WIDTH, grouped, size, wrapped};
 
 /// With this many, the longest note ("short by 100.04 GiB") still ends within 80 columns.
 const BAR: usize = 28;

@@ -1,10 +1,11 @@
 //! What happened to leases, as a person reads it.
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::report::lease::EndReason;
+
 use super::size;
 use crate::api::status::LeaseEvent;
-use crate::bytes::Bytes;
 use crate::leases::event::{Event, Subject};
-use crate::leases::lease::EndReason;
 
 /// One line, with its time.
 pub fn dated(event: &LeaseEvent) -> String {

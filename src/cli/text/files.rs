@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use hf_mem_core::engines::Basis;
+use hf_mem_core::report::answer::Verdict;
+use hf_mem_core::report::file::{FileAnswer, FileKind, FilesAnswer};
+
 use super::answer::verdict_words;
 use super::{WIDTH, size, wrapped};
-use crate::api::answer::Verdict;
-use crate::api::file::{FileAnswer, FileKind, FilesAnswer};
-use crate::engines::Basis;
 
 /// Columns of a name.
 const NAME: usize = 26;

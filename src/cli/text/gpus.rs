@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{Device, DeviceKind, Process, ProcessKind, Snapshot};
+
 use super::bar::{Parts, bar};
 use super::wrapped;
-use crate::bytes::Bytes;
 use crate::devices::holders::pod;
-use crate::devices::{Device, DeviceKind, Process, ProcessKind, Snapshot};
 
 /// Columns of a bar, of a device's name, and before what is said below a device.
 const BAR: usize = 26;

@@ -1,8 +1,10 @@
 //! Leases as a person reads them.
 
+use hf_mem_core::report::Answer;
+use hf_mem_core::report::lease::{Holder, LeaseAnswer};
+
 use super::{size, wrapped};
-use crate::api::Answer;
-use crate::api::lease::{Holder, LeaseAnswer, LeasesAnswer};
+use crate::api::lease::LeasesAnswer;
 use crate::leases::ADVISORY;
 
 /// All leases, who waits, and what a lease is not.

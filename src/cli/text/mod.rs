@@ -9,7 +9,7 @@ pub mod lease;
 pub mod problem;
 pub mod topology;
 
-use crate::bytes::Bytes;
+use hf_mem_core::bytes::Bytes;
 
 /// Bytes as a short figure that lines up in a column: `12.34 GiB`.
 pub fn size(bytes: u64) -> String {

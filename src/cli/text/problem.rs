@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::api::Problem;
-use crate::api::problem::Reason;
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
+
 use crate::cli::harmless::value;
 
 /// `error: ...` and the cure on a line of its own.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use hf_mem_core::device::{Device, Link, LinkKind, Snapshot};
+
 use super::wrapped;
-use crate::devices::{Device, Link, LinkKind, Snapshot};
 
 /// Devices whose matrix fits into a line.
 const MOST_COLUMNS: usize = 12;

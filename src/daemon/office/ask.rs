@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::Snapshot;
+use hf_mem_core::report::lease::Holder;
+use hf_mem_core::report::{Answer, Problem};
+
 use super::happened::RequestId;
-use crate::api::lease::Holder;
 use crate::api::peer::Peer;
 use crate::api::service::Room;
-use crate::api::{Answer, Problem};
-use crate::bytes::Bytes;
-use crate::devices::Snapshot;
 
 /// The way from a reading, and the bytes that leases claim in it by UUID, to an answer. It is run
 /// by the owner, more than once where the asker waits; it should compute and not wait.

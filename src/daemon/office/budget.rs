@@ -222,7 +222,7 @@ fn spend(spent_until: &mut Boottime, most: u32, now: Boottime) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::leases::lease::EndReason;
+    use hf_mem_core::report::lease::EndReason;
 
     fn at(seconds: u64) -> Boottime {
         Boottime::from_millis(1_000_000 + seconds * 1000)

@@ -1,9 +1,9 @@
 //! An answer on its way to the asker: a lease that nobody takes delivery of is given back.
 
+use hf_mem_core::report::{Answer, Problem};
 use tokio::sync::mpsc;
 
 use super::errand::Note;
-use crate::api::{Answer, Problem};
 
 /// An answer, and the lease in it until it is taken.
 #[derive(Debug)]

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use crate::api::answer::{Answer, DeviceShare, Verdict};
-use crate::api::problem::{Problem, Reason};
-use crate::bytes::Bytes;
-use crate::devices::Snapshot;
-use crate::leases::attribution::Reading;
-use crate::leases::ledger::Ledger;
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::Snapshot;
+use hf_mem_core::report::answer::{Answer, DeviceShare, Verdict};
+use hf_mem_core::report::problem::{Problem, Reason};
 
 use super::ask::Plan;
+use crate::leases::attribution::Reading;
+use crate::leases::ledger::Ledger;
 
 /// Bytes that leases claim in a reading, by device.
 pub(super) fn claims(ledger: &Ledger, reading: &Reading<'_>) -> BTreeMap<String, Bytes> {

@@ -5,9 +5,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hf_mem_core::device::Snapshot;
 use tokio::sync::watch;
 
-use crate::devices::Snapshot;
 use crate::devices::error::DevicesError;
 use crate::devices::sampler::{self, DeviceSource};
 

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::Snapshot;
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::lease::LeaseAnswer;
 use tokio::sync::oneshot;
 
 use super::ask::GrantAsk;
 use super::claim::Delivery;
 use super::happened::RequestId;
-use crate::api::Problem;
-use crate::api::lease::{LeaseAnswer, LeasesAnswer};
+use crate::api::lease::LeasesAnswer;
 use crate::api::peer::Caller;
-use crate::bytes::Bytes;
-use crate::devices::Snapshot;
 use crate::leases::ledger::Settings;
 use crate::leases::moment::Boottime;
 

@@ -1,7 +1,8 @@
 //! The ledger's refusals as problems.
 
-use crate::api::Problem;
-use crate::api::problem::Reason;
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
+
 use crate::leases::blindness::Blindness;
 use crate::leases::holder::HolderError;
 use crate::leases::keeper::KeepError;

@@ -4,6 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::Snapshot;
+use hf_mem_core::report::lease::LeaseAnswer;
+use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::{Answer, Problem};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -11,12 +16,8 @@ use super::ask::GrantAsk;
 use super::claim::Delivery;
 use super::errand::{Change, Errand, Note, Whereto};
 use super::step::Step;
-use crate::api::lease::{LeaseAnswer, LeasesAnswer};
+use crate::api::lease::LeasesAnswer;
 use crate::api::peer::Caller;
-use crate::api::problem::Reason;
-use crate::api::{Answer, Problem};
-use crate::bytes::Bytes;
-use crate::devices::Snapshot;
 use crate::leases::blindness::Blindness;
 use crate::leases::event::{Counters, Dated};
 use crate::leases::ledger::Settings;

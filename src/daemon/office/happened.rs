@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use hf_mem_core::report::lease::EndReason;
+
 use crate::leases::event::Event;
-use crate::leases::lease::EndReason;
 
 /// The id of a request, as its answer's `x-request-id` has it.
 pub type RequestId = Arc<str>;

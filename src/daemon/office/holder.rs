@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use crate::api::Problem;
-use crate::api::lease::Holder as Named;
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::lease::Holder as Named;
+use hf_mem_core::report::problem::Reason;
+
 use crate::api::peer::Peer;
-use crate::api::problem::Reason;
 use crate::leases::holder::{WatchedProcess, check_owner, counts_as_here, watch};
 use crate::leases::lease::Holder;
 

@@ -5,14 +5,14 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::Snapshot;
 use tokio::sync::broadcast;
 use tracing::warn;
 
 use super::budget::Budget;
 use super::happened::Happened;
 use super::say::say;
-use crate::bytes::Bytes;
-use crate::devices::Snapshot;
 use crate::leases::event::{Dated, Event, Subject};
 use crate::leases::journal::{
     Bounds, Checkpoint, Entry, Journal, MemoryChange, MemoryWatch, unnamed,
@@ -278,17 +278,18 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::devices::Process;
     use crate::leases::account::Account;
     use crate::leases::attribution::Reading;
     use crate::leases::holder::Ancestry;
     use crate::leases::journal::read;
     use crate::leases::keeper::Keeper;
-    use crate::leases::lease::{EndReason, Holder, QuestionSummary};
+    use crate::leases::lease::{Holder, QuestionSummary};
     use crate::leases::ledger::{GrantRequest, Ledger, Saved, Settings};
     use crate::leases::moment::Boottime;
     use crate::leases::store::{Storage, StoreError};
     use crate::leases::testing::process;
+    use hf_mem_core::device::Process;
+    use hf_mem_core::report::lease::EndReason;
 
     fn settings(directory: &tempfile::TempDir, most_bytes: u64) -> JournalSettings {
         let bounds = Bounds {

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use hf_mem_core::bytes::Bytes;
 use tracing::{debug, info, warn};
 
 use super::happened::Happened;
-use crate::bytes::Bytes;
 use crate::leases::event::{Event, Stranger, Subject};
 
 const OVERDRAWN: &str = "memory that was promised has been taken by others";

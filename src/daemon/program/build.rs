@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
-use crate::api::problem::Reason;
-use crate::api::{Problem, Question};
+use hf_mem_core::engines::{Engines, releases};
+use hf_mem_core::evaluate;
+use hf_mem_core::evaluate::Rules;
+use hf_mem_core::model::Model;
+use hf_mem_core::placement::{Packing, Policy};
+use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::{Problem, Question};
+
 use crate::config::{self, Config};
-use crate::engines::{Engines, releases};
 use crate::files;
-use crate::model::Model;
-use crate::placement::{Packing, Policy};
-use crate::probe::{self, Rules};
 
 /// The longest file of profiles; all embedded ones together have some 50 KB.
 const MAX_PROFILES_BYTES: u64 = 4 << 20;
@@ -17,7 +19,7 @@ const MAX_PROFILES_BYTES: u64 = 4 << 20;
 /// Puts the site's default engine into `question`, where that is one for such models and none is
 /// named.
 pub fn complete(config: &Config, question: &mut Question, model: &Model) {
-    if question.engine.name.is_some() || probe::default_engine(model) != "vllm" {
+    if question.engine.name.is_some() || evaluate::default_engine(model) != "vllm" {
         return;
     }
     if let Some(spec) = &config.engines.default_engine {

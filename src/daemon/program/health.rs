@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
+use hf_mem_core::device::Unusable;
+
 use super::{Probe, promises};
 use crate::api::status::{HealthAnswer, HealthPart, HealthStatus, Part};
-use crate::devices::Unusable;
 
 /// Devices that are named one by one; of more only the number is told.
 const NAMED: usize = 4;

@@ -1,7 +1,7 @@
 //! The real program behind the socket: models, devices, leases and the path, put together.
 //!
 //! Everything that waits happens here and is bounded; the answer itself is
-//! [`probe::answer`](crate::probe::answer), the same that the command line runs when there is no
+//! [`probe::answer`](hf_mem_core::evaluate::answer), the same that the command line runs when there is no
 //! daemon.
 
 mod background;
@@ -21,22 +21,20 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
+use hf_mem_core::evaluate::Rules;
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
+use remembered::Remembered;
 use tokio::sync::watch;
+use turns::Turns;
+use workbench::Workbench;
 
-use crate::api::Problem;
-use crate::api::problem::Reason;
 use crate::config::Config;
 use crate::daemon::log::LogControl;
 use crate::daemon::office::Standing;
 use crate::daemon::{Options, Parts, boot};
-use crate::devices::declared;
 use crate::files::FileThreads;
 use crate::metrics::Metrics;
-use crate::probe::Rules;
-
-use remembered::Remembered;
-use turns::Turns;
-use workbench::Workbench;
 
 pub use build::{complete, rules as site_rules};
 pub use models::Models;
@@ -137,7 +135,8 @@ pub fn check(config: &Config) -> Result<(), Problem> {
                 detail: format!("devices.declared: {}", problem.detail),
                 ..problem
             };
-            declared::resolve(spec, SystemTime::now()).map_err(|error| of_key(error.into()))?;
+            crate::devices::snapshot_file::resolve(spec, SystemTime::now())
+                .map_err(|error| of_key(error.into()))?;
         }
         Ok(())
     };

@@ -5,23 +5,25 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::model::Model;
+use hf_mem_core::model::bounded_json::Weight;
+use hf_mem_core::model::metadata;
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::question::ModelQuestion;
+use hf_mem_core::report::unread::Unread;
+
 use super::by_user::ByUser;
 use super::health::Trouble;
-use crate::api::Problem;
 use crate::api::peer::{Caller, Operators, TokenAccess};
-use crate::api::problem::Reason;
-use crate::api::question::ModelQuestion;
-use crate::api::unread::Unread;
-use crate::bytes::Bytes;
 use crate::config::{Accounts, Config, HubConfig};
 use crate::files;
 use crate::metrics::{CacheResult, HubOutcome, Metrics};
-use crate::model::Model;
-use crate::model::source::json::Weight;
-use crate::model::source::settings::{PrefixEndpoint, parse_endpoint};
-use crate::model::source::{
+use crate::repository::settings::{PrefixEndpoint, parse_endpoint};
+use crate::repository::{
     Auth, FileReader, HubSettings, Metadata, ModelReference, Origin, Place, SourceClient,
-    SourceSettings, Token, metadata,
+    SourceSettings, Token,
 };
 
 /// Readings of one user at once: half of what is read at once in all, so that nobody has all of it.

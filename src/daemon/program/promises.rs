@@ -6,22 +6,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::Snapshot;
+use hf_mem_core::evaluate;
+use hf_mem_core::model::Model;
+use hf_mem_core::report::answer::Answer;
+use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::{Problem, Question};
 use sha2::{Digest as _, Sha256};
 use tracing::Span;
 
 use super::service::seen;
 use super::{Settled, stages};
-use crate::api::answer::Answer;
 use crate::api::lease::LeaseRequest;
 use crate::api::peer::Caller;
-use crate::api::problem::Reason;
-use crate::api::{Problem, Question};
-use crate::bytes::Bytes;
 use crate::config::{Accounts, Config, HistoryConfig, LeasesConfig, Size, UserQuota};
 use crate::daemon::office::{
     self, GrantAsk, JournalSettings, Office, OfficeHandle, OfficeSettings, Standing,
 };
-use crate::devices::Snapshot;
 use crate::devices::sampler::DeviceSource;
 use crate::leases::blindness::Blindness;
 use crate::leases::journal::Bounds;
@@ -29,8 +31,6 @@ use crate::leases::ledger::Settings;
 use crate::leases::moment::Now;
 use crate::leases::quota::{Quota, Quotas};
 use crate::leases::store::StoreError;
-use crate::model::Model;
-use crate::probe;
 
 /// The shortest time between two readings that leaves a gap in the record: leases that have settled
 /// are read every 5 s.
@@ -211,14 +211,14 @@ pub(super) fn grant_ask(
     // The ledger's owner plans on its own thread: what is logged there belongs to this request all
     // the same.
     let span = Span::current();
-    let leasable = probe::leasable(&model);
+    let leasable = evaluate::leasable(&model);
     let plan =
         move |snapshot: &Snapshot, claims: &BTreeMap<String, Bytes>| -> Result<Answer, Problem> {
             leasable.clone()?;
             let here = seen(&settled, snapshot, claims);
             span.in_scope(|| {
                 let started = Instant::now();
-                let answer = probe::answer(&plan_question, &model, &here, &settled.rules);
+                let answer = evaluate::answer(&plan_question, &model, &here, &settled.rules);
                 stages::tell("plan", started.elapsed(), &answer, |_| "planned");
                 answer
             })
@@ -269,20 +269,18 @@ fn digest(question: &Question, strict: bool) -> Result<String, Problem> {
 mod tests {
     use super::*;
     use crate::api::peer::Peer;
-    use crate::devices::declared;
-    use crate::model::tensors::InventoryBuilder;
-    use crate::model::{Dtype, Storage};
+    use hf_mem_core::model::tensors::InventoryBuilder;
+    use hf_mem_core::model::{Dtype, Storage};
 
     fn bare_model() -> Model {
         let metadata = serde_json::json!({
-            "version": crate::model::source::metadata::VERSION, "format": "safetensors", "gated": false,
+            "version": hf_mem_core::model::metadata::VERSION, "format": "safetensors", "gated": false,
             "identity": {"repo": "a/b", "revision": null, "commit": null, "file": null},
             "files": [], "siblings": [], "projectors": [], "tensors": [], "documents": {}, "unreadable": {},
             "components": [], "base_model": null, "gguf": null, "hub_totals": null,
             "evidence": {"kind": "every_header"}, "doubts": []
         });
-        crate::model::source::metadata::assemble(&serde_json::from_value(metadata).unwrap())
-            .unwrap()
+        hf_mem_core::model::metadata::assemble(&serde_json::from_value(metadata).unwrap()).unwrap()
     }
 
     #[test]
@@ -300,9 +298,10 @@ mod tests {
         let config = Config::default();
         let rules = super::super::build::rules(&config).unwrap();
         let settled = Arc::new(Settled { config, rules });
-        let here = declared::resolve("2x24GiB", std::time::SystemTime::UNIX_EPOCH)
-            .unwrap()
-            .snapshot;
+        let here =
+            crate::devices::snapshot_file::resolve("2x24GiB", std::time::SystemTime::UNIX_EPOCH)
+                .unwrap()
+                .snapshot;
         let planned = |names: usize| {
             let mut builder = InventoryBuilder::default();
             for name in 0..names {

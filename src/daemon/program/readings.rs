@@ -5,16 +5,17 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::Snapshot;
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
 use tokio::sync::watch;
 
-use crate::api::Problem;
-use crate::api::problem::Reason;
-use crate::bytes::Bytes;
 use crate::config::DevicesConfig;
+use crate::devices::Earlier;
 use crate::devices::holders::HostRoots;
 use crate::devices::nvml::{Margins, NvmlOptions};
 use crate::devices::sampler::{DeviceSource, Sampler, SamplerOptions, SamplerStatus};
-use crate::devices::{Earlier, Snapshot, declared};
 
 /// The devices, and how fresh a reading must be.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ impl Readings {
         let source = match &config.declared {
             // Leases of a file's are not this daemon's.
             Some(spec) => DeviceSource::Declared(Arc::new(
-                declared::resolve(spec, SystemTime::now())?.snapshot,
+                crate::devices::snapshot_file::resolve(spec, SystemTime::now())?.snapshot,
             )),
             None => DeviceSource::Live(Sampler::start(options(config, nvml)).map_err(|error| {
                 Problem::new(

@@ -1,7 +1,7 @@
 //! Answers given again.
 //!
 //! An answer is a pure function of the question, the model, the reading with what is claimed on it,
-//! and the site's rules: [`probe::answer`](crate::probe::answer) reads no clock, no environment and
+//! and the site's rules: [`probe::answer`](hf_mem_core::evaluate::answer) reads no clock, no environment and
 //! no file. Where all of these are the very same, so is the answer, and what was written for the
 //! first asker is given to the next. Schedulers ask one question many times a second; readings
 //! change once a second, leases when they change.
@@ -13,13 +13,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::Snapshot;
+use hf_mem_core::model::Model;
+
 use super::Settled;
 use crate::api::limits::KEPT_ANSWER_BYTES;
 use crate::api::service::Written;
-use crate::bytes::Bytes;
-use crate::devices::Snapshot;
-use crate::model::Model;
-use crate::model::source::ModelReference;
+use crate::repository::ModelReference;
 
 /// Answers that are kept; each costs some ten kilobytes, and at most [`KEPT_ANSWER_BYTES`]. Beyond
 /// it all are forgotten: a site that asks more different questions within one reading gains nothing
@@ -134,9 +135,8 @@ impl std::fmt::Debug for Remembered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Answer;
     use crate::config::Config;
-    use crate::devices::declared;
+    use hf_mem_core::report::Answer;
 
     fn settled() -> Arc<Settled> {
         let config = Config::default();
@@ -146,21 +146,21 @@ mod tests {
 
     fn model() -> Arc<Model> {
         let metadata = serde_json::json!({
-            "version": crate::model::source::metadata::VERSION, "format": "safetensors", "gated": false,
+            "version": hf_mem_core::model::metadata::VERSION, "format": "safetensors", "gated": false,
             "identity": {"repo": "a/b", "revision": null, "commit": null, "file": null},
             "files": [], "siblings": [], "projectors": [], "tensors": [], "documents": {}, "unreadable": {},
             "components": [], "base_model": null, "gguf": null, "hub_totals": null,
             "evidence": {"kind": "every_header"}, "doubts": []
         });
         Arc::new(
-            crate::model::source::metadata::assemble(&serde_json::from_value(metadata).unwrap())
+            hf_mem_core::model::metadata::assemble(&serde_json::from_value(metadata).unwrap())
                 .unwrap(),
         )
     }
 
     fn snapshot() -> Arc<Snapshot> {
         Arc::new(
-            declared::resolve("2x24GiB", std::time::SystemTime::UNIX_EPOCH)
+            crate::devices::snapshot_file::resolve("2x24GiB", std::time::SystemTime::UNIX_EPOCH)
                 .unwrap()
                 .snapshot,
         )

@@ -5,27 +5,30 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::Snapshot;
+use hf_mem_core::evaluate;
+use hf_mem_core::evaluate::Here;
+use hf_mem_core::report::TogetherAnswer;
+use hf_mem_core::report::lease::LeaseAnswer;
+use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::{Answer, Problem, Question, SCHEMA_VERSION};
 use tokio::sync::{broadcast, watch};
 use tracing::{Instrument as _, debug_span, info, warn};
 
 use super::models::Found;
 use super::remembered::{Grounds, Kept};
 use super::{Probe, Settled, build, models, promises, stages};
-use crate::api::lease::{LeaseAnswer, LeaseRequest, LeasesAnswer, RenewRequest};
+use crate::api::lease::{LeaseRequest, LeasesAnswer, RenewRequest};
 use crate::api::peer::{Caller, Operators};
-use crate::api::problem::Reason;
 use crate::api::service::{Room, Service, Written};
-use crate::api::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, TogetherAnswer};
-use crate::api::{Answer, Problem, Question, SCHEMA_VERSION};
-use crate::bytes::Bytes;
+use crate::api::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer};
 use crate::config::Config;
 use crate::daemon::Program;
 use crate::daemon::office::GrantAsk;
-use crate::devices::Snapshot;
 use crate::files::Disk;
 use crate::leases::event::Dated;
 use crate::metrics::{CacheResult, DeviceFigures, Metrics, Stage};
-use crate::probe::{self, Here};
 
 /// A driver call that takes this long hangs, and only a restart may help.
 const HUNG_AFTER: Duration = Duration::from_secs(120);
@@ -170,9 +173,9 @@ fn answer(
     settled: &Settled,
 ) -> Result<Written, Problem> {
     let mut answer = plan(metrics, || {
-        probe::fits(question, &found.model, here, &settled.rules)
+        evaluate::fits(question, &found.model, here, &settled.rules)
     })?;
-    probe::note_staleness(&mut answer, found.stale);
+    evaluate::note_staleness(&mut answer, found.stale);
     Ok(Written::new(&answer))
 }
 
@@ -220,7 +223,7 @@ impl Service for Probe {
         body: Option<bytes::Bytes>,
     ) -> Result<Written, Problem> {
         let settled = self.settled();
-        probe::known_engine(&question, &settled.rules)?;
+        evaluate::known_engine(&question, &settled.rules)?;
         let found = self.model(&caller, &question).await?;
         let question = Self::complete(&settled, question, &found);
         if question.gpus.is_some() || question.model.metadata.is_some() {
@@ -233,7 +236,7 @@ impl Service for Probe {
         }
         let (mut snapshot, mut claims) = self.devices().await?;
         let mut seat = None;
-        if probe::takes_long(&question, &found.model, snapshot.devices.len()) {
+        if evaluate::takes_long(&question, &found.model, snapshot.devices.len()) {
             seat = Some(self.workbench.seat(caller.peer.uid).await?);
             (snapshot, claims) = self.devices().await?;
         }
@@ -280,7 +283,7 @@ impl Service for Probe {
         let mut models = Vec::with_capacity(questions.len());
         let mut completed = Vec::with_capacity(questions.len());
         for question in questions {
-            probe::known_engine(&question, &settled.rules)?;
+            evaluate::known_engine(&question, &settled.rules)?;
             let found = self.model(&caller, &question).await?;
             completed.push(Self::complete(&settled, question, &found));
             models.push(found.model);
@@ -310,7 +313,7 @@ impl Service for Probe {
         let metrics = Arc::clone(&self.metrics);
         let work = move || {
             plan(&metrics, || {
-                probe::together(&completed, &models, &here, &settled.rules)
+                evaluate::together(&completed, &models, &here, &settled.rules)
             })
         };
         seat.run(work).await
@@ -318,7 +321,7 @@ impl Service for Probe {
 
     async fn estimate(&self, caller: Caller, question: Question) -> Result<Answer, Problem> {
         let settled = self.settled();
-        probe::known_engine(&question, &settled.rules)?;
+        evaluate::known_engine(&question, &settled.rules)?;
         let found = self.model(&caller, &question).await?;
         let question = Self::complete(&settled, question, &found);
         let declared = question
@@ -328,9 +331,9 @@ impl Service for Probe {
             .transpose()?;
         let metrics = Arc::clone(&self.metrics);
         let work = move || {
-            let estimate = || probe::estimate(&question, &found.model, declared, &settled.rules);
+            let estimate = || evaluate::estimate(&question, &found.model, declared, &settled.rules);
             let mut answer = plan(&metrics, estimate)?;
-            probe::note_staleness(&mut answer, found.stale);
+            evaluate::note_staleness(&mut answer, found.stale);
             Ok(answer)
         };
         self.workbench.run(caller.peer.uid, work).await
@@ -384,7 +387,7 @@ impl Service for Probe {
                 "question.gpus: memory is promised on this host's devices, not on declared ones";
             return Err(Problem::new(Reason::Usage, detail));
         }
-        probe::known_engine(&request.question, &settled.rules)?;
+        evaluate::known_engine(&request.question, &settled.rules)?;
         let found = self.model(&caller, &request.question).await?;
         let question = Self::complete(&settled, request.question.clone(), &found);
         let started = Instant::now();
@@ -418,7 +421,7 @@ impl Service for Probe {
             self.look();
         }
         self.metrics.took(Stage::Lease, took);
-        probe::note_staleness(&mut answer, found.stale);
+        evaluate::note_staleness(&mut answer, found.stale);
         Ok(answer)
     }
 

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
+use hf_mem_core::report::Problem;
 use tracing::debug;
-
-use crate::api::Problem;
 
 /// Tells how a stage ended: with a word of its own, or the reason for which it failed.
 pub(super) fn tell<T>(

@@ -11,12 +11,12 @@
 
 use std::sync::Arc;
 
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Span;
 
 use super::by_user::ByUser;
-use crate::api::Problem;
-use crate::api::problem::Reason;
 
 /// Long pieces of work at once.
 const SEATS: usize = 2;

@@ -2,14 +2,14 @@
 
 use std::fs;
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{Device, DeviceFacts, DeviceKind, Unusable, Warning, identity};
 use nvml_wrapper::Device as Handle;
 use nvml_wrapper::error::NvmlError;
 
 use super::health::{Health, Mode};
 use super::reader::{Margins, Scene};
 use super::{health, memory, processes, raw};
-use crate::bytes::Bytes;
-use crate::devices::{Device, DeviceFacts, DeviceKind, Unusable, Warning, identity};
 
 /// What does not change while the library is open, so that a pass need not ask again.
 #[derive(Clone, Debug)]

@@ -1,13 +1,13 @@
 //! Whether a device may be used: what memory figures do not say.
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{Process, ProcessKind, Unusable, Warning};
 use nvml_wrapper::Device;
 use nvml_wrapper::enum_wrappers::device::ComputeMode;
 use nvml_wrapper::error::NvmlError;
 
 use super::processes::Holders;
 use super::raw;
-use crate::bytes::Bytes;
-use crate::devices::{Process, ProcessKind, Unusable, Warning};
 
 /// In an exclusive mode, more than this in use by nobody listed is taken for a holder in another
 /// PID namespace. Less is what an idle card shows.

@@ -2,13 +2,14 @@
 
 use std::fs;
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::Warning;
 use nvml_wrapper::Device;
 use nvml_wrapper::error::NvmlError;
 
 use super::raw;
-use crate::bytes::Bytes;
 use crate::devices::holders::HostRoots;
-use crate::devices::{Warning, host_memory};
+use crate::devices::host_memory;
 
 /// What a device's memory is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

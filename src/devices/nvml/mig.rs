@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{Device, DeviceFacts, DeviceKind, Process};
 use nvml_wrapper::Device as Handle;
 use nvml_wrapper::error::NvmlError;
 
 use super::device::{Standing, WholeGpu, unreadable};
 use super::reader::Scene;
 use super::{health, memory, processes, raw};
-use crate::bytes::Bytes;
-use crate::devices::{Device, DeviceFacts, DeviceKind, Process};
 
 /// No card has more instances (seven since Ampere); a bound on what a driver's number may make us
 /// do.

@@ -1,7 +1,7 @@
 //! NVIDIA's devices through NVML.
 //!
 //! [`NvmlReader`] holds the one `Nvml` of a process and turns it into a
-//! [`Snapshot`](super::Snapshot), again and again. Its rules: everything is keyed by UUID and
+//! [`Snapshot`](hf_mem_core::device::Snapshot), again and again. Its rules: everything is keyed by UUID and
 //! looked up anew on each pass; one bad GPU never voids the others; an error is never read as zero;
 //! what cannot be told stays `None`.
 //!

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{Process, ProcessKind};
 use nvml_wrapper::Device;
 use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::struct_wrappers::device::ProcessInfo;
 
 use super::raw::{self, ProcessList};
-use crate::bytes::Bytes;
-use crate::devices::{Process, ProcessKind};
 
 /// No Linux gives out a greater number (`PID_MAX_LIMIT`).
 const GREATEST_PID: u32 = 1 << 22;

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::{Device, DeviceKind, Link, Process, Snapshot, declared, identity};
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device as Handle, Nvml};
 
@@ -14,13 +16,10 @@ use super::device::{Standing, WholeGpu, nameless, unreadable};
 use super::library::{Fingerprint, concerns_all, open, whole};
 use super::xid::XidLog;
 use super::{health, mig, raw, topology};
-use crate::bytes::Bytes;
 use crate::devices::error::DevicesError;
 use crate::devices::holders::{HostRoots, describe, namesakes};
+use crate::devices::host_memory;
 use crate::devices::power::{self, PowerState};
-use crate::devices::{
-    Device, DeviceKind, Link, Process, Snapshot, declared, host_memory, identity,
-};
 use crate::files;
 
 /// More GPUs than a host has; a bound on what a driver's count may make us do.

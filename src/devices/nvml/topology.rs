@@ -1,12 +1,12 @@
 //! How GPUs are wired: NVLink, else the nearest common ancestor on PCIe.
 
+use hf_mem_core::device::{Link, LinkKind};
 use nvml_wrapper::Device as Handle;
 use nvml_wrapper::enum_wrappers::device::{P2pCapabilitiesIndex, P2pStatus, TopologyLevel};
 use nvml_wrapper::error::NvmlError;
 
 use super::device::short_bus_id;
 use super::raw;
-use crate::devices::{Link, LinkKind};
 
 /// `NVML_NVLINK_MAX_LINKS`.
 const MAX_LINKS: u32 = 18;

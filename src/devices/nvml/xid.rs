@@ -8,8 +8,9 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use hf_mem_core::device::{Device, Unusable, Warning};
+
 use super::health::unusable;
-use crate::devices::{Device, Unusable, Warning};
 
 /// An XID on a GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,7 +210,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::devices::declared;
+    use hf_mem_core::device::declared;
 
     fn event(xid: u64) -> XidEvent {
         XidEvent {

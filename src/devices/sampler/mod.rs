@@ -17,12 +17,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 pub use self::once::read_once;
-pub use self::source::DeviceSource;
+pub use self::source::{DeviceSource, usable};
+use hf_mem_core::device::{Device, Snapshot};
+
 use super::error::DevicesError;
 use super::holders::HostRoots;
 use super::nvml::{NvmlOptions, XidCount, XidLog};
 use super::power;
-use super::{Device, Snapshot};
 
 /// How the sampler behaves.
 #[derive(Clone, Debug)]

@@ -3,7 +3,8 @@
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-use crate::devices::Snapshot;
+use hf_mem_core::device::Snapshot;
+
 use crate::devices::error::DevicesError;
 use crate::devices::nvml::{NvmlOptions, NvmlReader, all_asleep};
 

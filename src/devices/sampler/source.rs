@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hf_mem_core::device::Snapshot;
+
 use super::Sampler;
-use crate::devices::Snapshot;
 use crate::devices::error::DevicesError;
 
 /// A source of snapshots.
@@ -30,30 +31,28 @@ impl DeviceSource {
     }
 }
 
-impl Snapshot {
-    /// Whether anything can be placed at all; the reason of the first device where nothing can.
-    pub fn usable(&self) -> Result<(), DevicesError> {
-        if self
-            .devices
-            .iter()
-            .any(|device| device.unusable.is_none() && device.free_bytes.is_some())
-        {
-            return Ok(());
-        }
-        // A MIG parent only says that its instances are what counts.
-        let reasons = self
-            .devices
-            .iter()
-            .filter_map(|device| device.unusable.as_ref());
-        let telling = reasons
-            .clone()
-            .find(|why| why.reason != "mig_parent")
-            .or_else(|| reasons.clone().next());
-        Err(
-            telling.map_or(DevicesError::NoDevices, |why| DevicesError::NoneUsable {
-                reason: why.reason.clone(),
-                message: why.message.clone(),
-            }),
-        )
+/// Returns an error with the reason of the first device if no device of `snapshot` can be used.
+pub fn usable(snapshot: &Snapshot) -> Result<(), DevicesError> {
+    if snapshot
+        .devices
+        .iter()
+        .any(|device| device.unusable.is_none() && device.free_bytes.is_some())
+    {
+        return Ok(());
     }
+    // A MIG parent only says that its instances are what counts.
+    let reasons = snapshot
+        .devices
+        .iter()
+        .filter_map(|device| device.unusable.as_ref());
+    let telling = reasons
+        .clone()
+        .find(|why| why.reason != "mig_parent")
+        .or_else(|| reasons.clone().next());
+    Err(
+        telling.map_or(DevicesError::NoDevices, |why| DevicesError::NoneUsable {
+            reason: why.reason.clone(),
+            message: why.message.clone(),
+        }),
+    )
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::devices::{Device, DeviceFacts, Snapshot, Unusable};
+use hf_mem_core::device::{Device, DeviceFacts, Snapshot, Unusable};
+
 use crate::told::{Told, Turn};
 
 /// The most devices that are kept in mind; far more than a host has at one time.

@@ -3,11 +3,13 @@
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
+use hf_mem_core::device::{Device, Snapshot};
+
 use super::telling::Telling;
 use super::{Orders, Reading, SamplerOptions, Shared, released};
 use crate::devices::error::DevicesError;
 use crate::devices::nvml::{EventWatch, Fingerprint, Meaning, NvmlReader, XidEvent, all_asleep};
-use crate::devices::{Device, Snapshot, power};
+use crate::devices::power;
 
 /// Waits between attempts at a driver that fails as a whole. The longest is well below two seconds,
 /// so that the end of a fault is seen that soon; an attempt is one failing `nvmlInit`, and made

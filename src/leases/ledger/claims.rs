@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use hf_mem_core::bytes::Bytes;
+
 use super::super::attribution::{Reading, visible};
 use super::super::lease::Lease;
 use super::{Ledger, is_needed};
-use crate::bytes::Bytes;
 
 /// One device's account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::lease::State;
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::report::lease::State;
+
 use super::super::quota::QuotaExceeded;
-use crate::bytes::Bytes;
 
 /// Why nothing was promised. Whatever it is, nothing was recorded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

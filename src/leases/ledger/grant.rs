@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::report::lease::State;
+
 use super::super::attribution::{Reading, baselines, holder_below};
 use super::super::event::{Event, Subject};
-use super::super::lease::{Holder, Lease, QuestionSummary, Share, State};
+use super::super::lease::{Holder, Lease, QuestionSummary, Share};
 use super::super::moment::Now;
 use super::{GrantError, Ledger};
-use crate::bytes::Bytes;
 
 /// The most devices of one lease.
 const MOST_DEVICES: usize = 256;

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use hf_mem_core::report::lease::EndReason;
+
 use super::super::event::{Event, Subject};
 use super::super::holder::ProcessIdentity;
-use super::super::lease::{EndReason, Lease};
+use super::super::lease::Lease;
 use super::super::moment::Now;
 use super::{ChangeError, Ledger};
 

@@ -17,11 +17,12 @@ pub use grant::{GrantRequest, Granted};
 pub use life::Release;
 pub use restore::Saved;
 
+use hf_mem_core::bytes::Bytes;
+
 use super::event::{Event, Subject};
 use super::lease::Lease;
 use super::moment::Boottime;
 use super::quota::Quotas;
-use crate::bytes::Bytes;
 
 /// The rules that the ledger keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,9 +1,10 @@
 //! The ledger across a restart: what is kept, and what is still true of it.
 
+use hf_mem_core::report::lease::{EndReason, State};
 use serde::{Deserialize, Serialize};
 
 use super::super::holder::ProcessIdentity;
-use super::super::lease::{EndReason, Lease, State};
+use super::super::lease::Lease;
 use super::super::moment::{Boottime, Now};
 use super::{Ledger, Settings};
 
@@ -102,7 +103,7 @@ fn rebase(lease: &mut Lease, saved_at: Now, now: Now) {
         lease.state
     };
     for share in lease.devices.values_mut() {
-        share.visible_bytes = crate::bytes::Bytes::ZERO;
+        share.visible_bytes = hf_mem_core::bytes::Bytes::ZERO;
         share.baselines.clear(); // Other processes now; none of the old ones holds anything.
     }
     if let Some(ending) = &mut lease.ending {

@@ -3,13 +3,15 @@
 
 use std::collections::BTreeMap;
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::Device;
+use hf_mem_core::report::lease::State;
+
 use super::super::attribution::{Occupied, Reading, descendants, is_lessee, visible_in};
 use super::super::event::{Event, Stranger, Subject};
-use super::super::lease::{Lease, State};
+use super::super::lease::Lease;
 use super::super::moment::{Boottime, Now};
 use super::{Ledger, Settings};
-use crate::bytes::Bytes;
-use crate::devices::Device;
 
 /// How many processes without a lease an event names.
 const MOST_STRANGERS: usize = 8;

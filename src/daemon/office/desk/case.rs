@@ -1,10 +1,10 @@
 //! One asker at the desk, and what can be decided for it.
 
+use hf_mem_core::report::{Answer, Problem};
 use tokio::sync::oneshot;
 
 use super::super::ask::GrantAsk;
 use super::super::claim::Delivery;
-use crate::api::{Answer, Problem};
 use crate::leases::lease::{Holder, Lease};
 use crate::leases::moment::Boottime;
 

@@ -2,11 +2,11 @@
 //! made one after another, users by turns, and readings, deaths and other errands have their turn
 //! in between.
 
+use hf_mem_core::report::Problem;
 use tokio::time::Instant;
 
 use super::super::errand::{Change, Whereto};
 use super::Desk;
-use crate::api::Problem;
 use crate::leases::ledger::Release;
 use crate::leases::moment::Now;
 use crate::leases::wire;

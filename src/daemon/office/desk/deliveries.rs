@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 
+use hf_mem_core::report::Answer;
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::claim::Delivery;
 use super::super::errand::Note;
 use super::super::happened::RequestId;
-use crate::api::Answer;
 
 /// Where answers go.
 type Asker = oneshot::Sender<Delivery>;

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -11,8 +13,6 @@ use super::super::errand::{Errand, Note};
 use super::super::{decide, holder};
 use super::Desk;
 use super::case::Case;
-use crate::api::Problem;
-use crate::api::problem::Reason;
 use crate::leases::attribution::Reading;
 use crate::leases::ledger::ChangeError;
 use crate::leases::moment::Now;

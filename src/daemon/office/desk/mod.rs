@@ -4,6 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::Snapshot;
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -18,10 +22,6 @@ use super::happened::Happened;
 use super::log::Log;
 use super::step::Step;
 use super::{AnyStorage, Devices, OfficeSettings};
-use crate::api::Problem;
-use crate::api::problem::Reason;
-use crate::bytes::Bytes;
-use crate::devices::Snapshot;
 use crate::devices::error::DevicesError;
 use crate::devices::sampler;
 use crate::leases::blindness::Blindness;

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use hf_mem_core::report::answer::Answer;
+
 use super::super::ask::GrantAsk;
 use super::super::claim::Delivery;
 use super::super::decide;
 use super::super::happened::RequestId;
 use super::Desk;
 use super::case::{Case, Decision};
-use crate::api::answer::Answer;
 use crate::api::limits::KEPT_ANSWER_BYTES;
 use crate::leases::attribution::Reading;
 use crate::leases::holder::{HolderError, is_alive};

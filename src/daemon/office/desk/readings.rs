@@ -6,18 +6,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::Snapshot;
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::lease::State;
+use hf_mem_core::report::problem::Reason;
 use tokio::time::Instant;
 
 use super::super::decide;
 use super::Desk;
-use crate::api::Problem;
-use crate::api::problem::Reason;
-use crate::bytes::Bytes;
-use crate::devices::Snapshot;
 use crate::devices::error::DevicesError;
 use crate::leases::attribution::Reading;
 use crate::leases::holder::{Ancestry, ProcessIdentity};
-use crate::leases::lease::State;
 use crate::leases::moment::{Boottime, Now};
 
 /// A reading under way: when it began, and what came of it.

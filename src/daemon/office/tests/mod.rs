@@ -9,16 +9,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hf_mem_core::bytes::Bytes;
+use hf_mem_core::device::Snapshot;
+use hf_mem_core::report::answer::{DeviceShare, PlacementAnswer, Verdict};
+use hf_mem_core::report::lease::Holder;
+use hf_mem_core::report::lease::{EndReason, State};
+use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::{Answer, Problem};
+
 use super::*;
-use crate::api::answer::{DeviceShare, PlacementAnswer, Verdict};
-use crate::api::lease::Holder;
 use crate::api::peer::{Caller, Peer};
-use crate::api::problem::Reason;
-use crate::api::{Answer, Problem};
-use crate::bytes::Bytes;
-use crate::devices::Snapshot;
 use crate::leases::event::Event;
-use crate::leases::lease::{EndReason, State};
 use crate::leases::ledger::{Ledger, Settings};
 use crate::leases::store::{NoStore, StoreError};
 

@@ -1,0 +1,499 @@
+//! Devices that are only said to be there: `--gpus SPEC` and `--gpus FILE`.
+//!
+//! A specification is a list of items: `[COUNT x] CARD [@ USED]`, without spaces, joined by commas.
+//!
+//! | item | means |
+//! | --- | --- |
+//! | `H100-80GB`, `8xH100-80GB` | one or eight cards of the [table](cards), with the total that NVML reports for them |
+//! | `24GiB`, `2x24576MiB` | a card of exactly that total, of which nothing else is known: no name, no compute capability, no reserve |
+//! | `3g.40gb`, `2xH200:1g.18gb` | MIG instances (of an H100 80GB where no card is named) |
+//! | `H100-80GB@30GiB` | a card of which 30 GiB are in use by others |
+//! | `host:64GiB` | host memory that is available for what stays there |
+//!
+//! Names are taken without regard to case, spaces, `-` and `_`, with or without `NVIDIA`,
+//! `GeForce`, `Tesla`. Cards of a kind that is sold on NVSwitch boards are declared to be joined by
+//! it, eight at a time (NVL72 kinds: 72).
+
+pub mod cards;
+mod error;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use self::cards::{Card, MIG_PROFILES, MigProfile};
+pub use self::error::DeclaredError;
+use serde::Deserialize;
+
+use super::{Device, DeviceFacts, DeviceKind, HostMemory, Link, LinkKind, Snapshot};
+use crate::bytes::Bytes;
+
+/// More devices than any host has; a bound on what a specification may make us build.
+pub const MAX_DEVICES: usize = 128;
+
+/// What a card of the table whose reserve was never seen is assumed to keep for its driver, so that
+/// a declared card never promises more than a real one: above the largest reserves that were seen,
+/// 609 MiB on cards of up to 48 GiB and 862 MiB on larger ones.
+fn assumed_reserve(total: Bytes) -> Bytes {
+    if total <= Bytes::gib(48) {
+        Bytes::mib(640)
+    } else {
+        Bytes::gib(1)
+    }
+}
+
+/// Devices that were declared or written down, with what leases claimed on them then.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Declared {
+    /// The devices.
+    #[serde(flatten, deserialize_with = "crate::strict_json::nested")]
+    pub snapshot: Snapshot,
+    /// Bytes that leases claimed, by UUID.
+    #[serde(default, rename = "leased_bytes")]
+    pub leased: BTreeMap<String, Bytes>,
+}
+
+/// A snapshot as `gpus --json` wrote it. What it says stands as it is, the time and the source
+/// included, so that answers can be compared.
+pub fn from_json(text: &str) -> Result<Declared, DeclaredError> {
+    let mut declared: Declared = crate::strict_json::from_str(text)
+        .map_err(|error| DeclaredError::Snapshot(error.to_string()))?;
+    if declared.snapshot.devices.len() > MAX_DEVICES {
+        return Err(DeclaredError::TooMany);
+    }
+    super::identity::settle(&mut declared.snapshot.devices);
+    Ok(declared)
+}
+
+/// The devices that a specification declares, as a snapshot taken at `now`.
+pub fn parse(spec: &str, now: SystemTime) -> Result<Snapshot, DeclaredError> {
+    let mut devices = Vec::new();
+    let mut links = Vec::new();
+    let mut host = None;
+    for item in spec.split(',') {
+        let item = item.trim();
+        if item.is_empty() {
+            return Err(DeclaredError::Empty(spec.to_owned()));
+        }
+        if let Some((_, memory)) = item
+            .split_once(':')
+            .filter(|(name, _)| name.eq_ignore_ascii_case("host"))
+        {
+            let bytes = size(item, memory)?;
+            host = Some(HostMemory {
+                total_bytes: bytes,
+                available_bytes: bytes,
+            });
+            continue;
+        }
+        let (count, rest) = count(item)?;
+        let (what, used) = match rest.split_once('@') {
+            Some((what, used)) => (what, size(item, used)?),
+            None => (rest, Bytes::ZERO),
+        };
+        if devices.len().saturating_add(count) > MAX_DEVICES {
+            return Err(DeclaredError::TooMany);
+        }
+        let declared = declaration(item, what)?;
+        let first = devices.len();
+        for _ in 0..count {
+            devices.push(declared.device(item, devices.len(), used)?);
+        }
+        if let Declaration::Card(card) = &declared {
+            join(&mut links, devices.get(first..).unwrap_or_default(), card);
+        }
+    }
+    Ok(Snapshot {
+        source: "declared".to_owned(),
+        sampled_at: whole_milliseconds(now),
+        stale: false,
+        driver_version: None,
+        devices,
+        links,
+        host,
+    })
+}
+
+/// `at` without what RFC 3339 with milliseconds would lose, so that a snapshot survives being
+/// written.
+pub fn whole_milliseconds(at: SystemTime) -> SystemTime {
+    let Ok(since) = at.duration_since(UNIX_EPOCH) else {
+        return UNIX_EPOCH;
+    };
+    UNIX_EPOCH + Duration::new(since.as_secs(), since.subsec_millis() * 1_000_000)
+}
+
+/// Splits `8xH100` into its count and the rest. An `x` inside a name has no digits alone before it.
+fn count(item: &str) -> Result<(usize, &str), DeclaredError> {
+    let Some((digits, rest)) = item.split_once(['x', 'X']) else {
+        return Ok((1, item));
+    };
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok((1, item));
+    }
+    let count = digits
+        .parse()
+        .ok()
+        .filter(|count| (1..=MAX_DEVICES).contains(count));
+    count
+        .map(|count| (count, rest))
+        .ok_or_else(|| DeclaredError::Count {
+            item: item.to_owned(),
+        })
+}
+
+/// A whole number of GiB or MiB, or a decimal one of GiB that is whole in MiB's 1024ths.
+fn size(item: &str, text: &str) -> Result<Bytes, DeclaredError> {
+    read_size(text.trim()).ok_or_else(|| DeclaredError::Size {
+        item: item.to_owned(),
+        size: text.to_owned(),
+    })
+}
+
+fn read_size(text: &str) -> Option<Bytes> {
+    let lower = text.to_ascii_lowercase();
+    let (digits, unit) = match (lower.strip_suffix("gib"), lower.strip_suffix("mib")) {
+        (Some(digits), _) => (digits, 1 << 30),
+        (_, Some(digits)) => (digits, 1 << 20),
+        _ => return None,
+    };
+    let digits = digits.trim_end();
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    if fraction.len() > 6 || whole.is_empty() {
+        return None;
+    }
+    let scale = 10_u64.pow(u32::try_from(fraction.len()).ok()?);
+    let number: u64 = format!("{whole}{fraction}").parse().ok()?;
+    // Sixteen TiB on one device is beyond any device to come, and keeps all sums far from 2^64.
+    Some(Bytes::new(number.checked_mul(unit)? / scale))
+        .filter(|bytes| *bytes <= Bytes::gib(16 << 10))
+}
+
+/// What one item declares.
+enum Declaration {
+    Card(&'static Card),
+    Instance(&'static Card, &'static MigProfile),
+    Plain(Bytes),
+}
+
+fn declaration(item: &str, what: &str) -> Result<Declaration, DeclaredError> {
+    if let Some((name, profile)) = what.split_once(':') {
+        let card = named(item, name)?;
+        return instance(item, card, profile);
+    }
+    if let Some(bytes) = read_size(what) {
+        return Ok(Declaration::Plain(bytes));
+    }
+    if what.starts_with(|first: char| first.is_ascii_digit())
+        && what.to_ascii_lowercase().contains("g.")
+    {
+        return instance(item, named(item, "H100")?, what);
+    }
+    if like_a_size(what) {
+        return Err(DeclaredError::Size {
+            item: item.to_owned(),
+            size: what.to_owned(),
+        });
+    }
+    named(item, what).map(Declaration::Card)
+}
+
+/// A number with a unit that is not taken (`24GB`, `24g`, `0.5TB`): nearly a size, and certainly no
+/// card.
+fn like_a_size(text: &str) -> bool {
+    let unit = text.trim_start_matches(|letter: char| {
+        letter.is_ascii_digit() || letter == '.' || letter == ' '
+    });
+    let units = [
+        "b", "k", "kb", "kib", "m", "mb", "mi", "g", "gb", "gi", "t", "tb", "tib",
+    ];
+    text.starts_with(|first: char| first.is_ascii_digit())
+        && units.iter().any(|known| unit.eq_ignore_ascii_case(known))
+}
+
+fn instance(item: &str, card: &'static Card, profile: &str) -> Result<Declaration, DeclaredError> {
+    let of_card = || MIG_PROFILES.iter().filter(|known| known.card == card.name);
+    of_card()
+        .find(|known| known.profile.eq_ignore_ascii_case(profile))
+        .map_or_else(
+            || {
+                let known: Vec<_> = of_card().map(|known| known.profile).collect();
+                Err(DeclaredError::UnknownProfile {
+                    item: item.to_owned(),
+                    card: card.name.to_owned(),
+                    profile: profile.to_owned(),
+                    known: if known.is_empty() {
+                        "none".to_owned()
+                    } else {
+                        known.join(", ")
+                    },
+                })
+            },
+            |found| Ok(Declaration::Instance(card, found)),
+        )
+}
+
+fn named(item: &str, name: &str) -> Result<&'static Card, DeclaredError> {
+    cards::find(name).ok_or_else(|| DeclaredError::UnknownCard {
+        item: item.to_owned(),
+        card: name.to_owned(),
+        nearest: cards::nearest(name)
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
+    })
+}
+
+impl Declaration {
+    fn device(&self, item: &str, index: usize, used: Bytes) -> Result<Device, DeclaredError> {
+        let (name, kind, total_bytes, reserved_bytes) = match self {
+            Self::Card(card) if card.unified => (
+                card.name.to_owned(),
+                DeviceKind::UnifiedMemory,
+                card.total,
+                Some(Bytes::ZERO),
+            ),
+            Self::Card(card) => (
+                card.name.to_owned(),
+                DeviceKind::Gpu,
+                card.total,
+                card.reserve_mib.map(Bytes::mib),
+            ),
+            Self::Instance(card, of) => (
+                format!("{} MIG {}", card.name, of.profile),
+                DeviceKind::MigInstance,
+                Bytes::mib(of.total_mib),
+                Some(Bytes::ZERO),
+            ),
+            Self::Plain(total) => (format!("{total} device"), DeviceKind::Gpu, *total, None),
+        };
+        let facts = DeviceFacts {
+            uuid: format!("declared-{index}"),
+            index: u32::try_from(index).map_err(|_| DeclaredError::TooMany)?,
+            name,
+            kind,
+            total_bytes,
+            reserved_bytes,
+            compute_capability: match self {
+                Self::Card(card) | Self::Instance(card, _) => Some(card.compute_capability),
+                Self::Plain(_) => None,
+            },
+            multiprocessors: match self {
+                Self::Card(card) => card.multiprocessors,
+                Self::Instance(_, of) => Some(of.multiprocessors),
+                Self::Plain(_) => None,
+            },
+            parent_uuid: None,
+            pci_bus_id: None,
+            numa_node: None,
+        };
+        let kept = match self {
+            Self::Card(_) => reserved_bytes.unwrap_or_else(|| assumed_reserve(total_bytes)),
+            Self::Instance(..) | Self::Plain(_) => Bytes::ZERO,
+        };
+        let most = total_bytes
+            .checked_sub(kept)
+            .filter(|most| *most > Bytes::ZERO);
+        let free = most.and_then(|most| most.checked_sub(used));
+        let full = || DeclaredError::Full {
+            item: item.to_owned(),
+            total: total_bytes,
+            used,
+        };
+        Ok(Device {
+            free_bytes: Some(free.ok_or_else(full)?),
+            used_bytes: Some(used),
+            ..Device::idle(facts)
+        })
+    }
+}
+
+/// Joins cards of one item as their boards are: all to all within each board.
+fn join(links: &mut Vec<Link>, devices: &[Device], card: &Card) {
+    let Some(fabric) = &card.fabric else { return };
+    for board in devices.chunks(fabric.board) {
+        for (place, a) in board.iter().enumerate() {
+            links.extend(board.iter().skip(place + 1).map(|b| Link {
+                a: a.facts.uuid.clone(),
+                b: b.facts.uuid.clone(),
+                kind: LinkKind::Fabric,
+                lanes: Some(fabric.lanes),
+                peer_access: Some(true),
+            }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshot_file_has_each_uuid_once() {
+        let mut snapshot = parse("2x24GiB", UNIX_EPOCH).unwrap();
+        for device in &mut snapshot.devices {
+            device.facts.uuid = "GPU-same".to_owned();
+        }
+        let read = from_json(&serde_json::to_string(&snapshot).unwrap())
+            .unwrap()
+            .snapshot;
+        let usable: Vec<bool> = read
+            .devices
+            .iter()
+            .map(|device| device.unusable.is_none())
+            .collect();
+        assert_eq!(
+            usable,
+            [true, false],
+            "the same bytes are not placed on twice"
+        );
+    }
+
+    fn declared(spec: &str) -> Snapshot {
+        parse(spec, UNIX_EPOCH).unwrap()
+    }
+
+    #[test]
+    fn a_board_of_h100s_is_joined_all_to_all() {
+        let snapshot = declared("8xH100-80GB");
+        assert_eq!(snapshot.devices.len(), 8);
+        assert_eq!(snapshot.links.len(), 28);
+        let first = &snapshot.devices[0];
+        assert_eq!(first.facts.total_bytes, Bytes::mib(81_559));
+        assert_eq!(first.free_bytes, Some(Bytes::mib(81_080)));
+        assert_eq!(first.facts.capability(), Some(90));
+    }
+
+    #[test]
+    fn sizes_are_exact_and_nothing_more_is_claimed() {
+        let snapshot = declared("2x24GiB,1x12GiB");
+        let totals: Vec<_> = snapshot
+            .devices
+            .iter()
+            .map(|device| device.facts.total_bytes)
+            .collect();
+        assert_eq!(totals, [Bytes::gib(24), Bytes::gib(24), Bytes::gib(12)]);
+        assert_eq!(snapshot.devices[0].free_bytes, Some(Bytes::gib(24)));
+        assert_eq!(snapshot.devices[2].facts.compute_capability, None);
+        assert!(snapshot.links.is_empty());
+        assert_eq!(
+            declared("22.5GiB").devices[0].facts.total_bytes,
+            Bytes::mib(23_040)
+        );
+    }
+
+    #[test]
+    fn shared_cards_and_slices() {
+        assert_eq!(
+            declared("H100@30GiB").devices[0].free_bytes,
+            Bytes::mib(81_080).checked_sub(Bytes::gib(30))
+        );
+        let slice = &declared("2x3g.40gb").devices[1];
+        assert_eq!(slice.facts.total_bytes, Bytes::mib(40_448));
+        assert_eq!(slice.facts.kind, DeviceKind::MigInstance);
+        assert_eq!(
+            declared("H200:1g.18gb").devices[0].facts.total_bytes,
+            Bytes::mib(16_384)
+        );
+        assert_eq!(
+            declared("GB10").devices[0].facts.kind,
+            DeviceKind::UnifiedMemory
+        );
+    }
+
+    #[test]
+    fn names_are_forgiving() {
+        for name in [
+            "rtx4090",
+            "RTX 4090",
+            "GeForce RTX 4090",
+            "4090",
+            "NVIDIA-GeForce-RTX-4090",
+            "RTX_4090",
+        ] {
+            assert_eq!(
+                declared(name).devices[0].facts.total_bytes,
+                Bytes::mib(24_564),
+                "{name}"
+            );
+        }
+        for spec in [
+            "RTX PRO 6000",
+            "RTX6000-Ada",
+            "A6000",
+            "A10G",
+            "GB200",
+            "B300",
+            "V100",
+            "T4",
+            "L4",
+            "5090",
+        ] {
+            assert_eq!(declared(spec).devices.len(), 1, "{spec}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_cure() {
+        let message = |spec: &str| parse(spec, UNIX_EPOCH).unwrap_err().to_string();
+        assert!(
+            message("8xH10").contains("did you mean `H100"),
+            "{}",
+            message("8xH10")
+        );
+        assert!(
+            message("RTX-409").contains("did you mean `RTX-4090`, `RTX-4090-D` or `"),
+            "{}",
+            message("RTX-409")
+        );
+        assert!(
+            message("bogus").starts_with("`bogus`: no card is called `bogus`. A size"),
+            "{}",
+            message("bogus")
+        );
+        assert!(message("0xFOO").contains("between 1 and 128"));
+        for size in ["24GB", "24g", "24 GB", "0.5TB", "24gi"] {
+            assert!(
+                message(&format!("T4,2x{size}"))
+                    .starts_with(&format!("`2x{size}`: `{size}` is not a size")),
+                "{size}"
+            );
+        }
+        assert_eq!(
+            declared("24 GiB").devices[0].facts.total_bytes,
+            Bytes::gib(24)
+        );
+        assert!(message("H100:9g.1gb").contains("3g.40gb"));
+        assert!(message("A10,,A10").contains("empty"));
+        assert!(message("24GiB@25GiB").contains("in use"));
+        assert!(message("0GiB").contains("0 B"));
+        assert!(message("99999999999999999999GiB").contains("no card"));
+        assert_eq!(
+            parse("100xT4,100xT4", UNIX_EPOCH).unwrap_err(),
+            DeclaredError::TooMany
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_does_harm(spec in ".{0,60}", parts in "([0-9]{1,5}x)?(H100|24GiB|3g[.]40gb|0[.]1MiB)(@[0-9.]{1,8}GiB)?(,.{0,9})?") {
+            for text in [spec, parts] {
+                if let Ok(snapshot) = parse(&text, UNIX_EPOCH) {
+                    proptest::prop_assert!(!snapshot.devices.is_empty() && snapshot.devices.len() <= MAX_DEVICES);
+                    for device in &snapshot.devices {
+                        let taken = device.free_bytes.unwrap() + device.used_bytes.unwrap();
+                        proptest::prop_assert!(taken <= device.facts.total_bytes);
+                    }
+                }
+                let _ = from_json(&text);
+            }
+        }
+    }
+
+    #[test]
+    fn a_snapshot_survives_being_written() {
+        let at = UNIX_EPOCH + Duration::from_nanos(1_790_000_000_123_456_789);
+        let text = serde_json::to_string_pretty(&parse("2xH100@1GiB,GB10", at).unwrap()).unwrap();
+        let again = serde_json::to_string_pretty(&from_json(&text).unwrap().snapshot).unwrap();
+        assert_eq!(text, again);
+    }
+}

@@ -1,0 +1,127 @@
+//! What tells devices apart, put right in one place for every source: each UUID once, and names of
+//! a sensible length.
+//!
+//! Everything is keyed by UUID: leases, links, metrics, the launch line. Were two devices of one
+//! UUID both placed on, the same bytes would be granted twice.
+
+use std::collections::BTreeMap;
+
+use super::{Device, Unusable, Warning};
+
+/// Bytes of the longest name that is kept: far above any product's, and above the buffer that
+/// NVML's own takes.
+const MAX_NAME: usize = 256;
+
+/// Makes every UUID of `devices` the key of one usable device, and every name one of a sensible
+/// length.
+///
+/// Of several devices of one UUID, the first keeps it. The others get a number behind it, and are
+/// unusable.
+pub fn settle(devices: &mut [Device]) {
+    // How many devices of each UUID there are so far.
+    let mut known: BTreeMap<String, u32> = BTreeMap::new();
+    for device in devices.iter_mut() {
+        if device.facts.name.len() > MAX_NAME {
+            device.facts.name = placeholder(device.facts.index);
+            device
+                .warnings
+                .push(unread_name(&format!("is longer than {MAX_NAME} bytes")));
+        }
+
+        let uuid = device.facts.uuid.clone();
+        let Some(mut number) = known.get(&uuid).copied() else {
+            known.insert(uuid, 1);
+            continue;
+        };
+        while known.contains_key(&device.facts.uuid) {
+            number += 1;
+            device.facts.uuid = format!("{uuid}#{number}");
+        }
+        known.insert(device.facts.uuid.clone(), 1);
+        known.insert(uuid.clone(), number);
+
+        let message = format!(
+            "it reports the UUID {uuid}, which a device listed before it has; nothing is placed on it"
+        );
+        device.warnings.push(Warning {
+            reason: DUPLICATE.to_owned(),
+            message: message.clone(),
+        });
+        device.unusable = Some(Unusable {
+            reason: DUPLICATE.to_owned(),
+            message,
+        });
+    }
+}
+
+const DUPLICATE: &str = "duplicate_uuid";
+
+/// The name of a device whose own cannot be read.
+pub fn placeholder(index: u32) -> String {
+    format!("GPU {index} (unreadable)")
+}
+
+/// The warning that goes with [`placeholder`].
+pub fn unread_name(why: &str) -> Warning {
+    Warning {
+        reason: "name_unreadable".to_owned(),
+        message: format!("its product name {why}; a placeholder is shown"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bytes::Bytes;
+    use crate::device::{DeviceFacts, DeviceKind};
+
+    fn device(uuid: &str, index: u32, name: &str) -> Device {
+        Device::idle(DeviceFacts {
+            uuid: uuid.into(),
+            index,
+            name: name.into(),
+            kind: DeviceKind::Gpu,
+            total_bytes: Bytes::gib(24),
+            reserved_bytes: None,
+            compute_capability: None,
+            multiprocessors: None,
+            parent_uuid: None,
+            pci_bus_id: None,
+            numa_node: None,
+        })
+    }
+
+    #[test]
+    fn second_device_of_uuid_is_unusable() {
+        let mut devices =
+            ["GPU-a", "GPU-b", "GPU-a", "GPU-a#2", "GPU-a"].map(|uuid| device(uuid, 0, "card"));
+        settle(&mut devices);
+        let uuids: Vec<&str> = devices.iter().map(|device| &*device.facts.uuid).collect();
+        assert_eq!(
+            uuids,
+            ["GPU-a", "GPU-b", "GPU-a#2", "GPU-a#2#2", "GPU-a#3"],
+            "each is the key of one device"
+        );
+        let usable: Vec<bool> = devices
+            .iter()
+            .map(|device| device.unusable.is_none())
+            .collect();
+        assert_eq!(usable, [true, true, false, false, false]);
+        assert_eq!(devices[2].warnings[0].reason, "duplicate_uuid");
+    }
+
+    #[test]
+    fn long_name_costs_only_name() {
+        let mut devices = [
+            device("GPU-a", 3, &"x".repeat(5000)),
+            device("GPU-b", 4, &"x".repeat(MAX_NAME)),
+        ];
+        settle(&mut devices);
+        assert_eq!(
+            (devices[0].facts.name.as_str(), &devices[0].unusable),
+            ("GPU 3 (unreadable)", &None)
+        );
+        assert_eq!(devices[0].warnings[0].reason, "name_unreadable");
+        assert!(devices[1].warnings.is_empty());
+    }
+}

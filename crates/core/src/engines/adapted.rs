@@ -1,0 +1,561 @@
+//! An engine with a LoRA adapter loaded beside its model.
+//!
+//! vLLM's memory does not follow the adapter but the slots that it allocates beforehand, which its
+//! own arithmetic counts once they are turned on. The engines that load the adapter's own tensors
+//! hold these in addition.
+//!
+//! Sources: vLLM `lora/peft_helper.py` (`validate_legal`), `config/lora.py`; PEFT
+//! `tuners/tuners_utils.py` (`cast_adapter_dtype`).
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{
+    Basis, CacheCapacity, Case, Component, ComponentName, Engine, EngineError, Fitness,
+    IllegalSplit, Interval, Launch, LaunchPlan, Prepared, Share, Split, Workload,
+};
+use crate::bytes::Bytes;
+use crate::device::DeviceFacts;
+use crate::model::{Adapter, Dtype};
+
+/// Prepares `engine` for `case`, with its model's adapter where it has one.
+pub fn prepare<'a>(
+    engine: &dyn Engine,
+    case: &Case<'a>,
+) -> Result<Box<dyn Prepared + 'a>, EngineError> {
+    // The one way to every engine, so that none answers for such a model.
+    if let Some(why) = &case.model.contradiction {
+        return Err(EngineError::Headers { why: why.clone() });
+    }
+    let Some(adapter) = &case.model.adapter else {
+        return engine.prepare(case);
+    };
+    let base = case.model.identity.repo.as_str();
+    let with = |inner, counted| -> Box<dyn Prepared + 'a> {
+        Box::new(Adapted {
+            inner,
+            base,
+            adapter,
+            counted,
+        })
+    };
+    match engine.name() {
+        "vllm" => {
+            let prepared = engine.prepare(case)?;
+            loads_in_vllm(adapter, &prepared.parameters())?;
+            Ok(with(prepared, Counted::InSlots))
+        }
+        "transformers" => Ok(with(engine.prepare(case)?, Counted::Cast)),
+        "reference" => Ok(with(engine.prepare(case)?, Counted::AsStored)),
+        name @ ("llama.cpp" | "ollama") => {
+            // Their own refusal of models that are no GGUF files is the better answer where it
+            // applies.
+            engine.prepare(case)?;
+            Err(unsupported(
+                engine,
+                format!(
+                    "{name} loads adapters in GGUF only; convert it with convert_lora_to_gguf.py"
+                ),
+            ))
+        }
+        _ => Err(unsupported(
+            engine,
+            "adapters are not counted for this engine; merge it into its base model".to_owned(),
+        )),
+    }
+}
+
+fn unsupported(engine: &dyn Engine, why: String) -> EngineError {
+    EngineError::Unsupported {
+        engine: engine.name(),
+        why,
+    }
+}
+
+/// Refuses what vLLM with these parameters refuses of an adapter.
+fn loads_in_vllm(
+    adapter: &Adapter,
+    parameters: &BTreeMap<String, Value>,
+) -> Result<(), EngineError> {
+    let refused = |why: String| {
+        Err(EngineError::Unsupported {
+            engine: "vllm",
+            why,
+        })
+    };
+    if adapter.method != "LORA" {
+        return refused(format!(
+            "vLLM loads LoRA adapters; this one is {}",
+            adapter.method
+        ));
+    }
+    if adapter.dora {
+        return refused(
+            "vLLM does not run DoRA (use_dora in adapter_config.json); merge it into its base model".to_owned(),
+        );
+    }
+    if !adapter.saves.is_empty() {
+        return refused(format!(
+            "vLLM runs no adapter that holds whole modules (modules_to_save: {}); merge it into its base model",
+            adapter.saves.join(", ")
+        ));
+    }
+    let Some(rank) = adapter.rank else {
+        return refused(
+            "adapter_config.json: r is missing, so it is not known whether a slot holds the adapter".to_owned(),
+        );
+    };
+    let bad = |name: &str, value: String, why: String| {
+        Err(EngineError::BadParameter {
+            engine: "vllm",
+            name: name.to_owned(),
+            value,
+            why,
+        })
+    };
+    match parameters.get("max_lora_rank").and_then(Value::as_u64) {
+        Some(most) if rank > most => {
+            let enough = rank.next_power_of_two().max(8);
+            let why = format!(
+                "the adapter has rank {rank}; allocate larger slots with --set max_lora_rank={enough}"
+            );
+            bad("max_lora_rank", most.to_string(), why)
+        }
+        Some(_) => Ok(()),
+        None => bad(
+            "enable_lora",
+            "false".to_owned(),
+            "the adapter could not be loaded without it".to_owned(),
+        ),
+    }
+}
+
+/// How the adapter's tensors are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counted {
+    /// By the engine, in slots of its own.
+    InSlots,
+    /// As stored, or cast to F32 as PEFT does by default with what it trains in 16 bits.
+    Cast,
+    /// As stored.
+    AsStored,
+}
+
+struct Adapted<'a> {
+    inner: Box<dyn Prepared + 'a>,
+    /// The base model's repository.
+    base: &'a str,
+    adapter: &'a Adapter,
+    counted: Counted,
+}
+
+impl Adapted<'_> {
+    /// The adapter's tensors on the stage of `rank`; those without a layer on the last stage, where
+    /// heads are.
+    fn weights(&self, split: &Split, rank: usize) -> Option<Component> {
+        let (_, layers) = split.stage_of(rank);
+        let here = |class: &crate::model::TensorClass| {
+            if class.layers.is_empty() && !split.is_last_stage(rank) {
+                0
+            } else {
+                class.count_in(&layers)
+            }
+        };
+        let sum = |each: fn(&crate::model::TensorClass) -> Bytes| {
+            self.adapter
+                .inventory
+                .classes
+                .iter()
+                .map(|class| each(class) * here(class))
+                .sum::<Bytes>()
+        };
+        let stored = sum(|class| class.bytes_each);
+        let bytes = match self.counted {
+            Counted::InSlots => return None,
+            Counted::AsStored => Interval::exact(stored),
+            Counted::Cast => {
+                let cast = sum(|class| match class.dtype() {
+                    Some(Dtype::F16 | Dtype::BF16) => Bytes::product([4, class.elements_each()]),
+                    _ => class.bytes_each,
+                });
+                Interval::new(stored, cast, cast)
+            }
+        };
+        let basis = if bytes.low == bytes.high {
+            Basis::Exact
+        } else {
+            Basis::Formula
+        };
+        let detail = if self.counted == Counted::Cast {
+            "the adapter, in F32 as PEFT casts it"
+        } else {
+            "the adapter"
+        };
+        Some(Component {
+            name: ComponentName::Weights,
+            bytes,
+            basis,
+            detail: detail.into(),
+        })
+    }
+}
+
+impl Prepared for Adapted<'_> {
+    fn profile(&self) -> &str {
+        self.inner.profile()
+    }
+
+    fn parameters(&self) -> BTreeMap<String, Value> {
+        self.inner.parameters()
+    }
+
+    fn workload(&self) -> Workload {
+        self.inner.workload()
+    }
+
+    fn kv_cache_dtype(&self) -> String {
+        self.inner.kv_cache_dtype()
+    }
+
+    fn kv_bytes_per_token(&self) -> Bytes {
+        self.inner.kv_bytes_per_token()
+    }
+
+    fn state_bytes_per_sequence(&self) -> Bytes {
+        self.inner.state_bytes_per_sequence()
+    }
+
+    fn assumptions(&self) -> Vec<String> {
+        let adapter = self.adapter;
+        let rank = adapter
+            .rank
+            .map_or_else(String::new, |rank| format!(" of rank {rank}"));
+        let mut all = self.inner.assumptions();
+        all.push(format!(
+            "the base model {} with the adapter{rank} ({}) beside it",
+            self.base,
+            adapter.inventory.bytes()
+        ));
+        all
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.inner.warnings()
+    }
+
+    fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
+        self.inner.splits(devices)
+    }
+
+    fn check(&self, split: &Split) -> Result<(), IllegalSplit> {
+        self.inner.check(split)
+    }
+
+    fn uneven(&self) -> bool {
+        self.inner.uneven()
+    }
+
+    fn moves_to_host(&self) -> bool {
+        self.inner.moves_to_host()
+    }
+
+    fn ranks_are_processes(&self) -> bool {
+        self.inner.ranks_are_processes()
+    }
+
+    fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
+        self.inner.device_fitness(device)
+    }
+
+    fn fixed(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+    ) -> Result<Vec<Component>, EngineError> {
+        let mut components = self.inner.fixed(split, rank, device)?;
+        components.extend(self.weights(split, rank));
+        Ok(components)
+    }
+
+    fn variable(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+        workload: Workload,
+    ) -> Result<Vec<Component>, EngineError> {
+        self.inner.variable(split, rank, device, workload)
+    }
+
+    fn fixed_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+    ) -> Result<Interval, EngineError> {
+        let own = self
+            .weights(split, rank)
+            .map_or_else(Interval::default, |part| part.bytes);
+        Ok(self.inner.fixed_sum(split, rank, device)?.plus(own))
+    }
+
+    fn variable_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+        workload: Workload,
+    ) -> Result<Interval, EngineError> {
+        self.inner.variable_sum(split, rank, device, workload)
+    }
+
+    fn host(&self, split: &Split, workload: Workload) -> Result<Vec<Component>, EngineError> {
+        self.inner.host(split, workload)
+    }
+
+    fn must_be_available(&self, split: &Split, device: &DeviceFacts, sum: Interval) -> Interval {
+        self.inner.must_be_available(split, device, sum)
+    }
+
+    fn share(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Option<Share> {
+        self.inner.share(split, rank, device)
+    }
+
+    fn capacity(&self, plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError> {
+        self.inner.capacity(plan)
+    }
+
+    fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {
+        let mut launch = self.inner.launch(plan);
+        if self.counted == Counted::InSlots {
+            let repo = &self.adapter.identity.repo;
+            let name = repo
+                .rsplit('/')
+                .find(|part| !part.is_empty())
+                .unwrap_or("adapter");
+            if !launch
+                .args
+                .iter()
+                .any(|argument| argument == "--enable-lora")
+            {
+                launch.args.push("--enable-lora".to_owned());
+            }
+            launch
+                .args
+                .extend(["--lora-modules".to_owned(), format!("{name}={repo}")]);
+        } else {
+            // A line that loads the base alone would be another model's.
+            launch.args.clear();
+        }
+        launch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::{AskedContext, LaunchDevice, Offload, Split, by_name, sample};
+    use super::*;
+    use crate::model::{Identity, Model};
+
+    const GIB: u64 = 1 << 30;
+
+    fn adapter() -> Adapter {
+        let tensor = (
+            "",
+            "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
+            Dtype::F16,
+            &[8, 4096][..],
+        );
+        Adapter {
+            identity: Identity {
+                repo: "owner/lora".to_owned(),
+                ..Default::default()
+            },
+            base_gated: false,
+            method: "LORA".to_owned(),
+            rank: Some(8),
+            dora: false,
+            inventory: sample::inventory(&[tensor]),
+            saves: Vec::new(),
+        }
+    }
+
+    fn llama(adapter: Option<Adapter>) -> Model {
+        let config = json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096,
+            "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+            "num_key_value_heads": 8, "vocab_size": 128_256, "max_position_embeddings": 8192,
+            "torch_dtype": "bfloat16"
+        });
+        let tensors = [
+            (
+                "",
+                "model.embed_tokens.weight",
+                Dtype::BF16,
+                &[128_256, 4096][..],
+            ),
+            (
+                "",
+                "model.layers.0.self_attn.q_proj.weight",
+                Dtype::BF16,
+                &[4096, 4096][..],
+            ),
+            (
+                "",
+                "model.layers.31.mlp.down_proj.weight",
+                Dtype::BF16,
+                &[4096, 14_336][..],
+            ),
+        ];
+        Model {
+            adapter,
+            ..sample::model(&config, sample::inventory(&tensors))
+        }
+    }
+
+    /// Everything that `prepared` answers, one line for each method, in the order of the trait.
+    fn answers(prepared: &dyn Prepared) -> Vec<(&'static str, String)> {
+        let device = sample::device();
+        let workload = Workload {
+            context: 2048,
+            sequences: 3,
+        };
+        let mut split = Split::tensor(2, 32);
+        split.stages = vec![0..16, 16..32];
+        let sum = Interval::exact(Bytes::new(20 * GIB));
+        let facts = LaunchDevice {
+            facts: &device,
+            available: device.total_bytes,
+            required: Bytes::new(30 * GIB),
+            free: Some(device.total_bytes),
+        };
+        let devices = [facts; 4];
+        let plan = LaunchPlan {
+            split: &split,
+            workload,
+            devices: &devices,
+        };
+
+        vec![
+            ("profile", prepared.profile().to_owned()),
+            ("parameters", format!("{:?}", prepared.parameters())),
+            ("workload", format!("{:?}", prepared.workload())),
+            ("kv_cache_dtype", prepared.kv_cache_dtype()),
+            (
+                "kv_bytes_per_token",
+                prepared.kv_bytes_per_token().to_string(),
+            ),
+            (
+                "state_bytes_per_sequence",
+                prepared.state_bytes_per_sequence().to_string(),
+            ),
+            ("assumptions", format!("{:?}", prepared.assumptions())),
+            ("warnings", format!("{:?}", prepared.warnings())),
+            ("splits", format!("{:?}", prepared.splits(8))),
+            (
+                "check",
+                format!(
+                    "{:?} {:?}",
+                    prepared.check(&split),
+                    prepared.check(&Split::tensor(3, 32))
+                ),
+            ),
+            ("uneven", prepared.uneven().to_string()),
+            ("moves_to_host", prepared.moves_to_host().to_string()),
+            (
+                "ranks_are_processes",
+                prepared.ranks_are_processes().to_string(),
+            ),
+            (
+                "device_fitness",
+                format!("{:?}", prepared.device_fitness(&device)),
+            ),
+            ("fixed", format!("{:?}", prepared.fixed(&split, 1, &device))),
+            (
+                "variable",
+                format!("{:?}", prepared.variable(&split, 1, &device, workload)),
+            ),
+            (
+                "fixed_sum",
+                format!("{:?}", prepared.fixed_sum(&split, 1, &device)),
+            ),
+            (
+                "variable_sum",
+                format!("{:?}", prepared.variable_sum(&split, 1, &device, workload)),
+            ),
+            ("host", format!("{:?}", prepared.host(&split, workload))),
+            (
+                "must_be_available",
+                format!("{:?}", prepared.must_be_available(&split, &device, sum)),
+            ),
+            ("launch", format!("{:?}", prepared.launch(&plan))),
+        ]
+    }
+
+    /// The methods that an adapter on `engine` answers otherwise than its base model.
+    fn differences(engine: &str, parameters: &BTreeMap<String, Value>) -> Vec<&'static str> {
+        let engine = by_name(engine).unwrap();
+        let (base, with_adapter) = (llama(None), llama(Some(adapter())));
+        let devices = [sample::device()];
+        let asked = sample::tokens(2048);
+        let case = |model| Case {
+            model,
+            version: None,
+            parameters,
+            asked: asked.clone(),
+            devices: &devices,
+        };
+        let (base, adapted) = (
+            prepare(engine, &case(&base)).unwrap(),
+            prepare(engine, &case(&with_adapter)).unwrap(),
+        );
+        let pairs = answers(&*base).into_iter().zip(answers(&*adapted));
+        pairs
+            .filter(|(base, adapted)| base != adapted)
+            .map(|((method, _), _)| method)
+            .collect()
+    }
+
+    #[test]
+    fn adapter_answers_like_base() {
+        // Each of these makes a method answer what no default would: weights on the host, a share
+        // of the device.
+        let parameters = BTreeMap::from([
+            ("enable_lora".to_owned(), json!(true)),
+            ("cpu_offload_gb".to_owned(), json!(1)),
+            ("gpu_memory_utilization".to_owned(), json!(0.5)),
+        ]);
+        assert_eq!(differences("vllm", &parameters), ["assumptions", "launch"]);
+        let own_tensors = ["assumptions", "fixed", "fixed_sum", "launch"];
+        assert_eq!(differences("transformers", &BTreeMap::new()), own_tensors);
+    }
+
+    #[test]
+    fn adapter_keeps_offload_and_processes() {
+        let model = llama(Some(adapter()));
+        let parameters = BTreeMap::from([("cpu_offload_gb".to_owned(), json!(1))]);
+        let devices = [sample::device()];
+        let asked = super::super::AskedWorkload {
+            context: Some(AskedContext::Tokens(2048)),
+            ..Default::default()
+        };
+        let case = Case {
+            model: &model,
+            version: None,
+            parameters: &parameters,
+            asked,
+            devices: &devices,
+        };
+        let adapted = prepare(by_name("vllm").unwrap(), &case).unwrap();
+        let split = Split {
+            offload: Offload::None,
+            ..Split::single(32)
+        };
+        assert!(adapted.moves_to_host() && adapted.ranks_are_processes());
+        assert!(!adapted.host(&split, adapted.workload()).unwrap().is_empty());
+    }
+}

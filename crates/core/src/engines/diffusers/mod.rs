@@ -1,0 +1,335 @@
+//! diffusers: all components resident, or one at a time, or one leaf at a time; plus the peak of
+//! the step that runs.
+//!
+//! Sources: diffusers `pipelines/pipeline_utils.py` (`enable_model_cpu_offload`,
+//! `enable_sequential_cpu_offload`, `model_cpu_offload_seq`) and the pipelines named in `pipeline`.
+//! Activations are derived from shapes.
+
+mod activations;
+mod launch;
+mod pipeline;
+mod settings;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use self::pipeline::{Part, Pipeline, Role};
+use self::settings::Settings;
+use super::component::device_sum;
+use super::reference::dtype_name;
+use super::shared::torch::{cublas, cuda_context};
+use super::{
+    Basis, CacheCapacity, Case, Component, ComponentName, Engine, EngineError, Fitness,
+    IllegalSplit, Interval, Launch, LaunchPlan, Offload, Prepared, Share, Split, Workload,
+};
+use crate::bytes::Bytes;
+use crate::device::DeviceFacts;
+use crate::model::{Dtype, Format, Model};
+
+const NAME: &str = "diffusers";
+
+/// diffusers' pipelines.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Diffusers;
+
+impl Engine for Diffusers {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn context_by_host(
+        &self,
+        _model: &Model,
+        _parameters: &BTreeMap<String, Value>,
+        _devices: &[&DeviceFacts],
+    ) -> Option<u64> {
+        None
+    }
+
+    fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
+        if case.model.format != Format::Diffusers {
+            let why = "the repository has no model_index.json: it is no pipeline".to_owned();
+            return Err(EngineError::Unsupported { engine: NAME, why });
+        }
+        let settings = Settings::new(case)?;
+        let pipeline = Pipeline::new(case.model, &settings)?;
+        Ok(Box::new(Prepare {
+            model: case.model,
+            pipeline,
+            settings,
+        }))
+    }
+}
+
+struct Prepare<'a> {
+    model: &'a Model,
+    pipeline: Pipeline,
+    settings: Settings,
+}
+
+impl Prepare<'_> {
+    /// What is on the device while each part runs: its weights as resident then, and its peak.
+    fn phases(&self, offload: Offload, images: u64) -> Vec<(Bytes, Interval, &Part)> {
+        let resident: Bytes = self.pipeline.parts.iter().map(|part| part.bytes).sum();
+        let one = |part: &'_ Part| {
+            let weights = match offload {
+                Offload::Components => part.bytes,
+                Offload::Leaves => part.largest_leaf,
+                _ => resident,
+            };
+            (
+                weights,
+                activations::of(part, &self.pipeline, &self.settings, images),
+            )
+        };
+        self.pipeline
+            .parts
+            .iter()
+            .map(|part| {
+                let (weights, peak) = one(part);
+                (weights, peak, part)
+            })
+            .collect()
+    }
+
+    /// The phase that needs most.
+    fn worst(&self, offload: Offload, images: u64) -> Option<(Bytes, Interval, &Part)> {
+        self.phases(offload, images)
+            .into_iter()
+            .max_by_key(|(weights, peak, _)| *weights + peak.high)
+    }
+}
+
+impl Prepared for Prepare<'_> {
+    fn profile(&self) -> &'static str {
+        "0.36"
+    }
+
+    fn parameters(&self) -> BTreeMap<String, Value> {
+        self.settings.parameters(&self.pipeline)
+    }
+
+    /// A pipeline has no context; its sequences are the images of one call.
+    fn workload(&self) -> Workload {
+        Workload {
+            context: 0,
+            sequences: self.settings.images,
+        }
+    }
+
+    fn kv_cache_dtype(&self) -> String {
+        dtype_name(self.settings.dtype).to_owned()
+    }
+
+    fn kv_bytes_per_token(&self) -> Bytes {
+        Bytes::ZERO
+    }
+
+    fn state_bytes_per_sequence(&self) -> Bytes {
+        Bytes::ZERO
+    }
+
+    fn assumptions(&self) -> Vec<String> {
+        let mut assumptions = self.settings.assumptions.clone();
+        assumptions.push(format!(
+            "{} x {} pixels, {} image(s) a call",
+            self.pipeline.width, self.pipeline.height, self.settings.images
+        ));
+        assumptions.extend(self.pipeline.doubts.iter().cloned());
+        assumptions
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
+        if devices == 1 {
+            return Ok(vec![Split::single(0)]);
+        }
+        Err(IllegalSplit("a pipeline runs on one device".to_owned()))
+    }
+
+    fn check(&self, split: &Split) -> Result<(), IllegalSplit> {
+        if split.ranks() != 1 || split.expert_parallel {
+            return Err(IllegalSplit("a pipeline runs on one device".to_owned()));
+        }
+        match split.offload {
+            Offload::None | Offload::Components | Offload::Leaves => Ok(()),
+            _ => Err(IllegalSplit(
+                "diffusers offloads whole components or leaf modules".to_owned(),
+            )),
+        }
+    }
+
+    fn uneven(&self) -> bool {
+        false
+    }
+
+    fn moves_to_host(&self) -> bool {
+        false
+    }
+
+    fn ranks_are_processes(&self) -> bool {
+        false
+    }
+
+    fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
+        match device.capability() {
+            Some(capability) if capability < 80 && self.settings.dtype == Dtype::BF16 => {
+                Fitness::Degraded(
+                    "bfloat16 is emulated below compute capability 8.0; float16 is faster"
+                        .to_owned(),
+                )
+            }
+            _ => Fitness::Able,
+        }
+    }
+
+    fn fixed(
+        &self,
+        split: &Split,
+        _rank: usize,
+        device: &DeviceFacts,
+    ) -> Result<Vec<Component>, EngineError> {
+        let Some((weights, _, part)) = self.worst(split.offload, self.settings.images) else {
+            return Ok(Vec::new());
+        };
+        if weights.overflowed() {
+            return Err(EngineError::Overflow { what: "weights" });
+        }
+        let dtype = dtype_name(self.settings.dtype);
+        let detail = match split.offload {
+            Offload::Components => format!("{} alone, as {dtype}", part.name),
+            Offload::Leaves => format!("the largest leaf of {}, as {dtype}", part.name),
+            _ => format!("{} components as {dtype}", self.pipeline.parts.len()),
+        };
+        let stored = split.offload == Offload::None && weights == self.model.inventory.bytes();
+        let basis = if stored { Basis::Exact } else { Basis::Formula };
+        Ok(vec![
+            Component::exact(ComponentName::Weights, weights, basis, detail),
+            Component::between(
+                ComponentName::Runtime,
+                cublas(device),
+                Basis::Formula,
+                "cuBLAS workspaces",
+            ),
+            cuda_context(device),
+        ])
+    }
+
+    fn variable(
+        &self,
+        split: &Split,
+        _rank: usize,
+        _device: &DeviceFacts,
+        workload: Workload,
+    ) -> Result<Vec<Component>, EngineError> {
+        let phases = self.phases(split.offload, workload.sequences);
+        let Some((base, _, _)) = self.worst(split.offload, self.settings.images) else {
+            return Ok(Vec::new());
+        };
+        // The fixed part is the weights of the phase that is worst for one call; every phase must
+        // fit beside it.
+        let beside = |(weights, peak, _): &(Bytes, Interval, &Part)| {
+            let end = |peak: Bytes| (*weights + peak).less(base).unwrap_or(Bytes::OVERFLOW);
+            Interval {
+                low: end(peak.low),
+                likely: end(peak.likely),
+                high: end(peak.high),
+            }
+        };
+        let peak = phases
+            .iter()
+            .map(beside)
+            .fold(Interval::default(), Interval::max);
+        if peak.high.overflowed() {
+            return Err(EngineError::Overflow {
+                what: "activations",
+            });
+        }
+        let worst = phases
+            .iter()
+            .max_by_key(|phase| beside(phase).high)
+            .map_or("", |(_, _, part)| &*part.name);
+        let slack = Interval::new(
+            Bytes::ZERO,
+            peak.likely.scale(2, 100),
+            peak.high.scale(10, 100),
+        );
+        Ok(vec![
+            Component::between(
+                ComponentName::Activations,
+                peak,
+                Basis::Assumed,
+                format!(
+                    "{} x {} pixels, peak in {worst}",
+                    self.pipeline.width, self.pipeline.height
+                ),
+            ),
+            Component::between(
+                ComponentName::Runtime,
+                slack,
+                Basis::Assumed,
+                "the allocator's fragmentation",
+            ),
+        ])
+    }
+
+    fn fixed_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+    ) -> Result<Interval, EngineError> {
+        Ok(device_sum(&self.fixed(split, rank, device)?))
+    }
+
+    fn variable_sum(
+        &self,
+        split: &Split,
+        rank: usize,
+        device: &DeviceFacts,
+        workload: Workload,
+    ) -> Result<Interval, EngineError> {
+        Ok(device_sum(&self.variable(split, rank, device, workload)?))
+    }
+
+    fn host(&self, split: &Split, _workload: Workload) -> Result<Vec<Component>, EngineError> {
+        let all: Bytes = self.pipeline.parts.iter().map(|part| part.bytes).sum();
+        Ok(match split.offload {
+            Offload::None => Vec::new(),
+            _ => vec![Component::exact(
+                ComponentName::Host,
+                all,
+                Basis::Formula,
+                "components wait in host memory",
+            )],
+        })
+    }
+
+    fn must_be_available(&self, _split: &Split, _device: &DeviceFacts, sum: Interval) -> Interval {
+        sum
+    }
+
+    fn share(&self, _split: &Split, _rank: usize, _device: &DeviceFacts) -> Option<Share> {
+        None
+    }
+
+    fn capacity(&self, _plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError> {
+        Ok(None)
+    }
+
+    fn launch(&self, plan: &LaunchPlan<'_>) -> Launch {
+        launch::launch(self.model, &self.pipeline, &self.settings, plan)
+    }
+}
+
+/// Whether a part denoises.
+fn denoises(part: &Part) -> bool {
+    matches!(part.role, Role::Transformer | Role::UNet)
+}
+
+#[cfg(test)]
+mod tests;

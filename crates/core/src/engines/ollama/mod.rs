@@ -1,0 +1,41 @@
+//! Ollama since 0.25: a llama.cpp server for each model, with Ollama's own context, slots and
+//! batch.
+//!
+//! Source: Ollama `llm/server.go`, `llm/llama_server.go`, `server/sched.go`, `discover/*`. What its
+//! scheduler predicts (file bytes and a naive cache) only decides about evictions and is not what
+//! the process takes.
+
+mod parameters;
+mod profile;
+mod ready;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{Case, Engine, EngineError, Prepared};
+use crate::device::DeviceFacts;
+use crate::model::Model;
+
+/// Ollama.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ollama;
+
+impl Engine for Ollama {
+    fn name(&self) -> &'static str {
+        parameters::ENGINE
+    }
+
+    fn context_by_host(
+        &self,
+        model: &Model,
+        parameters: &BTreeMap<String, Value>,
+        devices: &[&DeviceFacts],
+    ) -> Option<u64> {
+        ready::context_by_host(model, parameters, devices)
+    }
+
+    fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
+        Ok(Box::new(ready::Ready::new(case)?))
+    }
+}

@@ -1,0 +1,292 @@
+//! SGLang: a token pool of what a fraction of the free memory leaves, everything transient in the
+//! remainder.
+//!
+//! Read from SGLang 0.5.23. [`pool`] sizes what is remembered, [`reserve`] the fraction,
+//! [`settings`] the parameters; weights and legality are shared with vLLM, whose layers these once
+//! were.
+
+mod fitness;
+mod pool;
+mod prepared;
+mod reserve;
+mod settings;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use serde_json::Value;
+use settings::Settings;
+
+use super::profile::{Profile, ProfileError, Profiles};
+use super::shared::cache::CacheLayers;
+use super::shared::dtype::ComputeDtype;
+use super::shared::resident::{ExpertPadding, Online, Residence};
+use super::shared::weights::{Classes, Omitted, WeightTable};
+use super::{Case, Engine, EngineError, Prepared, Split};
+use crate::bytes::Bytes;
+use crate::device::DeviceFacts;
+use crate::model::architecture::{Architecture, Mixer, Task};
+use crate::model::{Dtype, Format, Model};
+
+/// The engine's name in errors.
+const ENGINE: &str = "sglang";
+
+/// SGLang with its profiles.
+#[derive(Clone, Debug)]
+pub struct Sglang {
+    profiles: Profiles,
+}
+
+static PROFILES: LazyLock<Result<Profiles, ProfileError>> =
+    LazyLock::new(|| Profiles::parse(include_str!("../profiles/sglang.toml")));
+
+impl Sglang {
+    /// The embedded profiles.
+    pub fn profiles() -> Result<Profiles, ProfileError> {
+        PROFILES.clone()
+    }
+
+    /// SGLang with `profiles` in place of the embedded ones.
+    pub const fn with_profiles(profiles: Profiles) -> Self {
+        Self { profiles }
+    }
+
+    /// Prepares for one case; the same as [`Engine::prepare`], with SGLang's own type.
+    pub fn prepare<'a>(&self, case: &Case<'a>) -> Result<SglangPrepared<'a>, EngineError> {
+        let profile = self
+            .profiles
+            .for_version(case.version)
+            .map_err(|error| profile_error(&error))?;
+        SglangPrepared::new(case, profile)
+    }
+}
+
+impl Engine for Sglang {
+    fn name(&self) -> &'static str {
+        ENGINE
+    }
+
+    fn context_by_host(
+        &self,
+        _model: &Model,
+        _parameters: &BTreeMap<String, Value>,
+        _devices: &[&DeviceFacts],
+    ) -> Option<u64> {
+        None
+    }
+
+    fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
+        Ok(Box::new(Self::prepare(self, case)?))
+    }
+}
+
+/// A profile that cannot be used, as an engine's error.
+pub(super) fn profile_error(error: &ProfileError) -> EngineError {
+    EngineError::BadParameter {
+        engine: ENGINE,
+        name: "profile".to_owned(),
+        value: String::new(),
+        why: error.to_string(),
+    }
+}
+
+fn unsupported(why: impl Into<String>) -> EngineError {
+    EngineError::Unsupported {
+        engine: ENGINE,
+        why: why.into(),
+    }
+}
+
+/// Constants of one version range.
+#[derive(Clone, Copy, Debug)]
+struct Constants {
+    base_mib: u64,
+    chunk_token_millionths: u64,
+    minimum_large_mib: u64,
+    decode_mib: u64,
+    prefill_graphs_latent_mib: u64,
+    multimodal_mib: u64,
+    context_by_multiprocessor_mib: u64,
+    context_libraries_mib: u64,
+    context_unknown_mib: u64,
+}
+
+impl Constants {
+    fn read(profile: &Profile) -> Result<Self, ProfileError> {
+        Ok(Self {
+            base_mib: profile.count("reserve_base_mib")?,
+            chunk_token_millionths: profile.millionths("reserve_per_chunk_token_mib")?,
+            minimum_large_mib: profile.count("reserve_minimum_large_mib")?,
+            decode_mib: profile.count("reserve_per_decode_sequence_mib")?,
+            prefill_graphs_latent_mib: profile.count("reserve_prefill_graphs_latent_mib")?,
+            multimodal_mib: profile.count("multimodal_reserve_mib")?,
+            context_by_multiprocessor_mib: profile.count("context_mib_per_multiprocessor")?,
+            context_libraries_mib: profile.count("context_libraries_mib")?,
+            context_unknown_mib: profile.count("context_unknown_mib")?,
+        })
+    }
+}
+
+/// SGLang ready to answer for one model.
+#[derive(Debug)]
+pub struct SglangPrepared<'a> {
+    model: &'a Model,
+    architecture: &'a Architecture,
+    profile: String,
+    constants: Constants,
+    settings: Settings,
+    layers: CacheLayers,
+    /// Whether any layer caches latents.
+    latent: bool,
+    classes: Classes<'a>,
+    online: Option<Online>,
+    /// Its name as given.
+    online_name: Option<String>,
+    device: DeviceFacts,
+    weights: Mutex<BTreeMap<(u32, bool, bool), Arc<WeightTable>>>,
+}
+
+impl<'a> SglangPrepared<'a> {
+    fn new(case: &Case<'a>, profile: &Profile) -> Result<Self, EngineError> {
+        let model = case.model;
+        if matches!(model.format, Format::Gguf | Format::Diffusers) {
+            return Err(unsupported(
+                "only safetensors and .bin repositories are answered for",
+            ));
+        }
+        if model
+            .inventory
+            .classes
+            .iter()
+            .any(|class| class.pattern.ends_with(".biases"))
+        {
+            return Err(unsupported("the weights are packed for MLX"));
+        }
+        let architecture = model
+            .architecture
+            .as_ref()
+            .map_err(|why| unsupported(why.to_string()))?;
+        if architecture
+            .layers
+            .iter()
+            .any(|layer| matches!(&layer.mixer, Mixer::Latent(l) if l.compress_ratio.is_some()))
+        {
+            return Err(unsupported(format!(
+                "the pools of {} (compress_ratios) are not understood",
+                architecture.class
+            )));
+        }
+        if let Some(quantization) = &architecture.quantization
+            && !fitness::known_method(&quantization.method)
+        {
+            let shown: String = quantization.method.chars().take(40).collect();
+            return Err(unsupported(format!(
+                "quant_method {shown} is not one that SGLang is known to load"
+            )));
+        }
+        let kind = &*architecture.root_model_type;
+        if architecture.task == Task::EncodeDecode
+            || ["hubert", "wav2vec2", "wavlm", "unispeech"].contains(&kind)
+        {
+            return Err(unsupported(format!(
+                "{} ({kind}) is not answered for",
+                architecture.class
+            )));
+        }
+        let settings = Settings::settle(case, architecture, profile)?;
+        let online_name = settings
+            .online_name
+            .clone()
+            .filter(|_| architecture.quantization.is_none());
+        let online = match online_name.as_deref() {
+            Some(name) => Some(
+                Online::parse(name).ok_or_else(|| EngineError::BadParameter {
+                    engine: ENGINE,
+                    name: "quantization".to_owned(),
+                    value: name.to_owned(),
+                    why: "is not one that quantises a full-precision checkpoint at load".to_owned(),
+                })?,
+            ),
+            None => None,
+        };
+        let device = case
+            .devices
+            .first()
+            .cloned()
+            .ok_or_else(|| unsupported("there is no device to run on"))?;
+        Ok(Self {
+            model,
+            architecture,
+            profile: profile.name.clone(),
+            constants: Constants::read(profile).map_err(|error| profile_error(&error))?,
+            settings,
+            layers: CacheLayers::new(architecture, 0),
+            latent: architecture
+                .layers
+                .iter()
+                .any(|layer| matches!(layer.mixer, Mixer::Latent(_))),
+            classes: Classes::new(
+                &model.inventory,
+                architecture.tied_embeddings,
+                architecture.task,
+            ),
+            online,
+            online_name,
+            device,
+            weights: Mutex::default(),
+        })
+    }
+
+    /// Weights by layer for the degrees of `split`, MXFP4 experts with `padding`.
+    fn table(&self, split: &Split, padding: Option<ExpertPadding>) -> Arc<WeightTable> {
+        let mut tables = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (split.tensor, split.expert_parallel, padding.is_some());
+        let table = tables.entry(key).or_insert_with(|| {
+            let residence = Residence {
+                architecture: self.architecture,
+                compute: self.settings.compute,
+                online: self.online,
+                mxfp4: padding,
+                tensor: u64::from(split.tensor.max(1)),
+                expert_parallel: split.expert_parallel,
+            };
+            let step =
+                vocabulary_step(self.architecture.vocab_size, u64::from(split.tensor.max(1)));
+            Arc::new(match self.model.format {
+                Format::PytorchBin => WeightTable::flat(self.unnamed_bytes(), &residence),
+                _ => WeightTable::new(
+                    &self.classes,
+                    &residence,
+                    step,
+                    Omitted {
+                        towers: false,
+                        drafts: true,
+                    },
+                ),
+            })
+        });
+        Arc::clone(table)
+    }
+}
+
+impl SglangPrepared<'_> {
+    /// Pickles tell no types: as stored, and twice that where they are widened to 32 bits.
+    fn unnamed_bytes(&self) -> Bytes {
+        let stored = self.model.inventory.bytes();
+        let widened = self.settings.compute == ComputeDtype::Float32
+            && self.architecture.dtype != Some(Dtype::F32);
+        if widened { stored * 2 } else { stored }
+    }
+}
+
+/// The vocabulary is padded to 64, and to 64 x TP where that does not divide.
+fn vocabulary_step(rows: u64, tensor: u64) -> u64 {
+    if rows.next_multiple_of(64).is_multiple_of(tensor) {
+        64
+    } else {
+        64_u64.saturating_mul(tensor)
+    }
+}
+
+#[cfg(test)]
+mod tests;

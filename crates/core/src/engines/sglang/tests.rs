@@ -1,0 +1,226 @@
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::device::DeviceFacts;
+use crate::engines::{AskedWorkload, Workload, sample};
+use crate::model::Inventory;
+
+fn llama(changes: &Value) -> Model {
+    let mut config = json!({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 512,
+        "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 8,
+        "vocab_size": 1024, "max_position_embeddings": 131_072, "torch_dtype": "bfloat16"});
+    let all = config.as_object_mut().unwrap();
+    all.extend(changes.as_object().unwrap().clone());
+    let weights = sample::inventory(&[
+        ("", "model.embed_tokens.weight", Dtype::BF16, &[1024, 512]),
+        (
+            "",
+            "model.layers.0.mlp.up_proj.weight",
+            Dtype::BF16,
+            &[16_384, 512],
+        ),
+    ]);
+    sample::model(&config, weights)
+}
+
+fn ready<'a>(
+    model: &'a Model,
+    asked: AskedWorkload,
+    parameters: &'a BTreeMap<String, Value>,
+) -> Result<SglangPrepared<'a>, EngineError> {
+    let devices: &'a [DeviceFacts] = Box::leak(Box::new([sample::device()]));
+    let engine = Sglang::with_profiles(Sglang::profiles().unwrap());
+    engine.prepare(&Case {
+        model,
+        version: None,
+        parameters,
+        asked,
+        devices,
+    })
+}
+
+#[test]
+fn only_model_optimizer_settles_the_dtype_of_the_cache() {
+    let none = BTreeMap::new();
+    let scheme = json!({"num_bits": 8, "type": "float", "strategy": "tensor"});
+    let dtype = |quantization: Value| {
+        let model = llama(&json!({"quantization_config": quantization}));
+        ready(&model, sample::tokens(1024), &none)
+            .unwrap()
+            .kv_cache_dtype()
+    };
+    let compressed = json!({"quant_method": "compressed-tensors", "format": "float-quantized", "kv_cache_scheme": scheme});
+    assert_eq!(dtype(compressed), "bfloat16");
+    assert_eq!(
+        dtype(
+            json!({"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": "FP8"})
+        ),
+        "fp8"
+    );
+    assert_eq!(
+        dtype(
+            json!({"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": "NVFP4"})
+        ),
+        "bfloat16"
+    );
+    let asked = AskedWorkload {
+        kv_cache_dtype: Some("int4_per_token_head".to_owned()),
+        ..sample::tokens(1024)
+    };
+    let refused = ready(&llama(&json!({})), asked, &none).err();
+    assert!(
+        matches!(refused, Some(EngineError::BadParameter { .. })),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn the_request_table_grows_with_the_sequences() {
+    let (model, none) = (llama(&json!({})), BTreeMap::new());
+    let prepared = ready(&model, sample::tokens(131_072), &none).unwrap();
+    let table = |sequences| {
+        prepared
+            .request_table(Workload {
+                context: 131_072,
+                sequences,
+            })
+            .get()
+    };
+    assert_eq!(table(1), 2049 * 131_076 * 4);
+    assert_eq!(table(4), table(1));
+    assert_eq!(table(6), 3073 * 131_076 * 4);
+    assert_eq!(table(64), 4097 * 131_076 * 4);
+}
+
+/// 2880 wide experts on eight ranks are 360, which kernels pad to 384 or 512 of 3072.
+#[test]
+fn small_shards_of_fp4_experts_are_padded_by_more_than_a_tenth() {
+    let config = json!({"architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss", "hidden_size": 2880,
+        "intermediate_size": 2880, "num_hidden_layers": 1, "num_attention_heads": 64, "num_key_value_heads": 8,
+        "head_dim": 64, "vocab_size": 1024, "num_local_experts": 1024, "num_experts_per_tok": 4, "sliding_window": 128,
+        "max_position_embeddings": 131_072, "torch_dtype": "bfloat16", "quantization_config": {"quant_method": "mxfp4"}});
+    let weights = sample::inventory(&[
+        (
+            "",
+            "model.layers.0.mlp.experts.gate_up_proj_blocks",
+            Dtype::U8,
+            &[1024, 5760, 90, 16],
+        ),
+        (
+            "",
+            "model.layers.0.mlp.experts.down_proj_blocks",
+            Dtype::U8,
+            &[1024, 2880, 90, 16],
+        ),
+    ]);
+    let (model, none) = (sample::model(&config, weights), BTreeMap::new());
+    let prepared = ready(&model, sample::tokens(1024), &none).unwrap();
+    let weights = prepared.weights(&Split::tensor(8, 1), 0);
+    assert!(
+        weights.high > Bytes::new(1024 * 3 * 512 * 3072 / 2),
+        "{weights:?}"
+    );
+    assert!(weights.likely < weights.high.scale(8, 10));
+}
+
+/// The window pool of gpt-oss is 0.8 of the full one, and a prompt of one step lies in both.
+#[test]
+fn a_window_pool_holds_the_step_on_its_way() {
+    let config = json!({"architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss",
+        "max_position_embeddings": 131_072, "torch_dtype": "bfloat16"});
+    let (model, none) = (
+        sample::model(&config, Inventory::default()),
+        BTreeMap::new(),
+    );
+    let prepared = ready(&model, sample::tokens(4096), &none).unwrap();
+    let slots = |context, sequences| prepared.token_slots(Workload { context, sequences });
+    assert_eq!(slots(4096, 1), 5120);
+    // 128 + 8192 tokens at the most.
+    assert_eq!(slots(131_072, 1), 131_072);
+    assert_eq!(slots(9000, 1), 10_400);
+    let (plain, none) = (llama(&json!({"sliding_window": 128})), BTreeMap::new());
+    let prepared = ready(&plain, sample::tokens(4096), &none).unwrap();
+    assert_eq!(
+        prepared.token_slots(Workload {
+            context: 4096,
+            sequences: 2
+        }),
+        8192
+    );
+}
+
+#[test]
+fn pickles_are_widened_where_the_dtype_asked_for_is() {
+    let model = Model {
+        format: Format::PytorchBin,
+        ..llama(&json!({}))
+    };
+    let none = BTreeMap::new();
+    let of = |asked: AskedWorkload| {
+        ready(&model, asked, &none)
+            .unwrap()
+            .weights(&Split::single(4), 0)
+            .likely
+    };
+    let wide = of(AskedWorkload {
+        dtype: Some("float32".to_owned()),
+        ..sample::tokens(1024)
+    });
+    assert!(wide >= of(sample::tokens(1024)) + model.inventory.bytes());
+}
+
+#[test]
+fn the_launch_line_says_all_that_the_figures_were_asked_for() {
+    let (model, split) = (llama(&json!({})), Split::single(4));
+    let asked = BTreeMap::from([
+        ("quantization".to_owned(), json!("fp8")),
+        ("page_size".to_owned(), json!(64)),
+        ("cuda_graph_max_bs".to_owned(), json!(8)),
+    ]);
+    let asked_cache = AskedWorkload {
+        kv_cache_dtype: Some("nvfp4".to_owned()),
+        ..sample::tokens(1024)
+    };
+    let prepared = ready(&model, asked_cache, &asked).unwrap();
+    let workload = prepared.workload();
+    let line = prepared
+        .launch(&crate::engines::LaunchPlan {
+            split: &split,
+            workload,
+            devices: &[],
+        })
+        .args
+        .join(" ");
+    for said in [
+        "--quantization fp8",
+        "--page-size 64",
+        "--cuda-graph-max-bs-decode 8",
+        "--kv-cache-dtype fp4_e2m1",
+    ] {
+        assert!(line.contains(said), "{said}: {line}");
+    }
+}
+
+/// A share of 0.999 leaves 80 MiB, in which no step of 8192 tokens runs.
+#[test]
+fn a_fraction_that_leaves_too_little_is_not_taken_at_its_word() {
+    let model = llama(&json!({}));
+    let most = BTreeMap::from([("mem_fraction_static".to_owned(), json!(0.999))]);
+    let of = |parameters: &BTreeMap<String, Value>| {
+        let prepared = ready(&model, sample::tokens(1024), parameters).unwrap();
+        let parts = prepared
+            .fixed(&Split::single(4), 0, &sample::device())
+            .unwrap();
+        sample::sum(&parts, crate::engines::ComponentName::Activations)
+    };
+    let asked = of(&most);
+    assert!(
+        asked.likely < Bytes::mib(100) && asked.high > Bytes::gib(1),
+        "{asked:?}"
+    );
+    // The default leaves enough of itself.
+    let default = of(&BTreeMap::new());
+    assert_eq!(default.likely, default.high);
+}

@@ -1,0 +1,19 @@
+//! The pure path of hf-mem-probe: values in, values out.
+//!
+//! 1. [`report`] defines the question and the answer;
+//! 2. [`model`] describes what a repository holds, from headers alone;
+//! 3. [`engines`] compute what an inference engine makes of it: bytes by component for any split;
+//! 4. [`device`] describes devices, read or declared;
+//! 5. [`placement`] finds how the one fits on the other;
+//! 6. [`evaluate`] is that path in one function.
+//!
+//! The crate does no I/O, reads no clock and no environment, and has no runtime.
+
+pub mod bytes;
+pub mod device;
+pub mod engines;
+pub mod evaluate;
+pub mod model;
+pub mod placement;
+pub mod report;
+pub mod strict_json;

@@ -1,0 +1,99 @@
+//! A JSON object that is checked to be one and not read yet.
+//!
+//! Read, it takes up to some thirty times its length in memory. Many callers may wait for their
+//! turn at once, so what they sent stays text until then.
+
+use std::sync::Arc;
+
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::strict_json;
+
+/// One JSON object as text; clones share it.
+#[derive(Clone, Debug)]
+pub struct Unread(Arc<RawValue>);
+
+impl Unread {
+    /// `value` as JSON.
+    pub fn of<T: Serialize>(value: &T) -> serde_json::Result<Self> {
+        Ok(Self(to_raw_value(value)?.into()))
+    }
+
+    /// What it says; nesting is bounded as everywhere.
+    pub fn read<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+        strict_json::from_str(self.0.get())
+    }
+}
+
+impl PartialEq for Unread {
+    /// The same text.
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
+}
+
+impl Eq for Unread {}
+
+impl Serialize for Unread {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Unread {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        if !raw.get().starts_with('{') {
+            return Err(Error::custom(
+                "invalid type: expected an object of metadata",
+            ));
+        }
+
+        Ok(Self(raw.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Question;
+
+    #[test]
+    fn stays_the_text_that_was_sent_until_it_is_read() {
+        let text =
+            r#"{"model":{"repo":"a/b","revision":null,"file":null,"metadata":{"x": [1, 2.50]}}}"#;
+        let question: Question = serde_json::from_str(text).unwrap();
+        let metadata = question.model.metadata.clone().unwrap();
+        assert!(
+            serde_json::to_string(&question)
+                .unwrap()
+                .contains(r#""metadata":{"x": [1, 2.50]}"#)
+        );
+        assert_eq!(
+            metadata.read::<serde_json::Value>().unwrap(),
+            serde_json::json!({"x": [1, 2.5]})
+        );
+        // Through a tree too, as a test or a proxy may do.
+        let tree = serde_json::to_value(&question).unwrap();
+        assert!(
+            serde_json::from_value::<Question>(tree)
+                .unwrap()
+                .model
+                .metadata
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn is_json_and_no_deeper_than_any_other_when_read() {
+        for wrong in ["{1}", "[]", "1", "null"] {
+            assert!(serde_json::from_str::<Unread>(wrong).is_err(), "{wrong}");
+        }
+        let nested = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+        let deep: Unread = serde_json::from_str(&format!("{{\"x\": {nested}}}")).unwrap();
+        let error = deep.read::<serde_json::Value>().unwrap_err().to_string();
+        assert!(error.contains("recursion limit exceeded"), "{error}");
+    }
+}

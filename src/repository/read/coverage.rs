@@ -1,0 +1,90 @@
+//! Weight files that hold bytes which no tensor of their header covers.
+//!
+//! Some bytes may be left over: padding, or what a writer appended. A large part of a file is no
+//! padding: the header describes another file than the one that it is in, and its tensors are not
+//! the model's weights.
+
+use hf_mem_core::model::weight_files::WeightFile;
+
+/// Bytes of a file that may belong to no tensor, whatever its length.
+const MAX_UNCOVERED_BYTES: u64 = 1 << 20;
+/// The part of a longer file that may belong to no tensor.
+const MAX_UNCOVERED_PERCENT: u64 = 1;
+
+/// The files whose headers contradict them.
+#[derive(Debug, Default)]
+pub(super) struct Coverage {
+    /// By path: the bytes that no tensor covers, and all bytes.
+    gaps: Vec<(String, u64, u64)>,
+}
+
+impl Coverage {
+    /// Records that no tensor covers `uncovered` bytes of `file`.
+    pub(super) fn add(&mut self, file: &WeightFile, uncovered: u64) {
+        let length = file.bytes.unwrap_or(uncovered);
+        let is_large =
+            u128::from(uncovered) * 100 > u128::from(length) * u128::from(MAX_UNCOVERED_PERCENT);
+        if uncovered > MAX_UNCOVERED_BYTES && is_large {
+            self.gaps.push((file.path.clone(), uncovered, length));
+        }
+    }
+
+    /// Adds what `other` recorded.
+    pub(super) fn absorb(&mut self, other: Self) {
+        self.gaps.extend(other.gaps);
+    }
+
+    /// What is wrong, for a person; `None` where every header accounts for its file.
+    pub(super) fn contradiction(&self) -> Option<String> {
+        let (path, uncovered, length) = self.gaps.iter().min()?;
+        let others = match self.gaps.len() {
+            1 => String::new(),
+            count => format!(" (as in {count} files)"),
+        };
+        Some(format!(
+            "the header of {path} contradicts its file: {uncovered} of its {length} bytes belong to no tensor{others}; \
+             download the file again, or ask its publisher"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contradiction(files: &[(u64, u64)]) -> Option<String> {
+        let mut coverage = Coverage::default();
+        for (number, (uncovered, length)) in files.iter().enumerate() {
+            let path = format!("model-{number}.safetensors");
+            coverage.add(
+                &WeightFile {
+                    path,
+                    component: String::new(),
+                    bytes: Some(*length),
+                },
+                *uncovered,
+            );
+        }
+        coverage.contradiction()
+    }
+
+    #[test]
+    fn large_part_without_tensor_is_contradiction() {
+        const MIB: u64 = 1 << 20;
+        assert_eq!(
+            contradiction(&[(MIB, MIB), (MIB + 1, 101 * MIB), (0, 0)]),
+            None
+        );
+        let one = contradiction(&[(0, 9), (2 * MIB, 3 * MIB)]).expect("a contradiction");
+        assert!(
+            one.contains("model-1.safetensors contradicts its file: 2097152 of its 3145728 bytes"),
+            "{one}"
+        );
+        let two =
+            contradiction(&[(2 * MIB, 3 * MIB), (u64::MAX, u64::MAX)]).expect("a contradiction");
+        assert!(
+            two.contains("model-0.safetensors") && two.contains("as in 2 files"),
+            "{two}"
+        );
+    }
+}
