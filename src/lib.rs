@@ -14,6 +14,7 @@
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+pub mod admission;
 pub mod api;
 pub mod cli;
 pub mod config;
@@ -31,4 +32,6 @@ mod files;
 pub mod leases;
 pub mod metrics;
 pub mod repository;
-mod told;
+pub mod server;
+pub mod service;
+mod transition_log;

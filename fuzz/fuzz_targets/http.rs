@@ -12,11 +12,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use hf_mem_probe::api::limits::Limits;
-use hf_mem_probe::api::routes::App;
-use hf_mem_probe::api::server::serve;
+use hf_mem_probe::server::limits::Limits;
+use hf_mem_probe::server::routes::App;
+use hf_mem_probe::server::serve;
 use hf_mem_probe::config::{Config, LogConfig};
-use hf_mem_probe::daemon::program::Probe;
+use hf_mem_probe::service::Probe;
 use hf_mem_probe::daemon::{Parts, log};
 use hf_mem_probe::metrics::Metrics;
 use libfuzzer_sys::fuzz_target;

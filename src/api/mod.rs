@@ -6,13 +6,8 @@
 
 pub mod client;
 pub mod lease;
-pub mod limits;
 pub mod openapi;
 pub mod peer;
-pub mod routes;
-pub mod server;
-pub mod service;
-mod shares;
 pub mod status;
 
 pub use hf_mem_core::report::answer::Answer;

@@ -11,9 +11,9 @@ use utoipa::openapi::{Object, RefOr, Required, Schema};
 use utoipa::{Modify, OpenApi};
 
 use super::lease::{LeaseRequest, LeasesAnswer, RenewRequest};
-use super::limits::HOLDER_BYTES;
-use super::routes::{Together, Troubled};
 use super::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleaseRequest, WatchLine};
+use crate::server::limits::HOLDER_BYTES;
+use crate::server::routes::{Together, Troubled};
 
 /// The document as JSON text, for a daemon on which leases wait up to `max_wait`.
 pub fn json(max_wait: Duration) -> String {

@@ -104,7 +104,7 @@ impl Operators {
 
     /// Root and `own_uid`, which a test chooses.
     #[cfg(test)]
-    pub(in crate::api) fn with(own_uid: u32) -> Self {
+    pub(crate) fn with(own_uid: u32) -> Self {
         Self { own_uid }
     }
 

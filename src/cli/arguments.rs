@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hf_mem_core::engines::EngineSpec;
 
-use crate::api::limits::without_controls;
+use crate::server::limits::without_controls;
 
 /// Does this Hugging Face model fit on this host's GPUs right now, and how?
 ///

@@ -7,7 +7,7 @@ use hf_mem_core::report::problem::Reason;
 
 use super::output::{self, Output};
 use crate::config;
-use crate::daemon::program;
+use crate::service;
 
 /// Exit code 0 when the file can be used, with warnings on standard error; 78 when it cannot.
 pub(super) fn run(file: &Path) -> u8 {
@@ -20,7 +20,7 @@ pub(super) fn run(file: &Path) -> u8 {
                 detail: format!("{}: {}", file.display(), problem.detail),
                 ..problem
             };
-            program::check(&config).map_err(refused)?;
+            service::check(&config).map_err(refused)?;
             Ok(warnings)
         });
     match checked {

@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use super::arguments::DaemonArguments;
 use super::output::Output;
-use crate::daemon::{Options, program};
+use crate::daemon::Options;
+use crate::service;
 
 /// Exit code 0 after an orderly end; else that of what went wrong.
 pub(super) fn run(arguments: DaemonArguments) -> u8 {
@@ -26,5 +27,5 @@ pub(super) fn run(arguments: DaemonArguments) -> u8 {
         socket,
         gpus,
     };
-    program::main(&options, nvml).unwrap_or_else(|problem| Output { json: false }.problem(&problem))
+    service::main(&options, nvml).unwrap_or_else(|problem| Output { json: false }.problem(&problem))
 }

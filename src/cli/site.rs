@@ -9,8 +9,9 @@ use hf_mem_core::model::Model;
 use hf_mem_core::report::{Problem, Question};
 
 use crate::config::{self, Config, ConfigError, Warning};
-use crate::daemon::{DEFAULT_CONFIG_FILE, program};
+use crate::daemon::DEFAULT_CONFIG_FILE;
 use crate::devices::nvml::Margins;
+use crate::service;
 
 /// What the site says of engines and placement.
 pub(super) struct Site {
@@ -29,7 +30,7 @@ impl Site {
             Some(path) => (config::load(path)?.0, None),
             None => usual(config::load(Path::new(DEFAULT_CONFIG_FILE)))?,
         };
-        let rules = program::site_rules(&config)?;
+        let rules = service::site_rules(&config)?;
         Ok(Self {
             config,
             rules,
@@ -39,7 +40,7 @@ impl Site {
 
     /// Puts the site's default engine into `question`, as the daemon does.
     pub(super) fn complete(&self, question: &mut Question, model: &Model) {
-        program::complete(&self.config, question, model);
+        service::complete(&self.config, question, model);
     }
 
     /// Bytes that the site keeps free on each device of this host.

@@ -9,10 +9,10 @@ use tracing::{info, warn};
 
 use super::log::{self, LogControl};
 use super::{Ended, Listening, Notifier, Program, SocketError, run, signals, socket};
-use crate::api::limits::Limits;
 use crate::config::{self, Accounts, Config};
 use crate::files;
 use crate::metrics::Metrics;
+use crate::server::limits::Limits;
 
 /// The configuration that is read when none is named; without it the defaults are in force.
 pub const DEFAULT_CONFIG_FILE: &str = "/etc/hf-mem-probe/config.toml";

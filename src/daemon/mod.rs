@@ -7,8 +7,6 @@
 mod boot;
 pub mod log;
 pub mod notify;
-pub mod office;
-pub mod program;
 mod run;
 pub mod signals;
 #[expect(
@@ -23,8 +21,8 @@ use std::future::Future;
 
 use hf_mem_core::report::Problem;
 
-use crate::api::service::Service;
 use crate::config::Config;
+use crate::server::service::Service;
 
 pub use boot::{DEFAULT_CONFIG_FILE, Options, Parts, boot};
 pub use notify::Notifier;

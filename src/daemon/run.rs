@@ -13,13 +13,13 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use super::{Listening, Notifier, Options, Program, Signal, watchdog};
-use crate::api::limits::Limits;
-use crate::api::routes::App;
-use crate::api::server;
-use crate::api::server::{Drained, serve};
 use crate::config;
 use crate::files::FileThreads;
 use crate::metrics::Metrics;
+use crate::server;
+use crate::server::limits::Limits;
+use crate::server::routes::App;
+use crate::server::{Drained, serve};
 
 /// What a running daemon is made of.
 #[derive(Debug)]

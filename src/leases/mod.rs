@@ -23,6 +23,7 @@
 pub mod account;
 pub mod attribution;
 pub mod blindness;
+pub mod broker;
 pub mod event;
 pub mod header;
 pub mod holder;

@@ -24,7 +24,6 @@ pub mod reference;
 pub mod settings;
 mod stored;
 pub mod token;
-mod turns;
 
 pub use client::{Described, Origin, SourceClient, SourceSettings};
 pub use disk::CacheStanding;

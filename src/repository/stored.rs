@@ -17,8 +17,9 @@ use super::error::SourceError;
 use super::hub::{Reading, Revision};
 use super::known::Kept;
 use super::permissions::FileReader;
-use super::turns::{self, Seat};
 use super::{hf_cache, local};
+use crate::admission::read_limits;
+use crate::admission::read_limits::Seat;
 use crate::files::Disk;
 
 /// An entry of the cache, by all that it is found by.
@@ -101,7 +102,7 @@ impl SourceClient {
         };
         let is_kept = entry.is_some();
         let work = move || (is_kept.then(|| bundle::pack(&metadata)), model(&metadata));
-        let (packed, model) = turns::work(bytes, seat, work).await;
+        let (packed, model) = read_limits::work(bytes, seat, work).await;
         if let (Some(entry), Some(packed)) = (entry, packed) {
             self.keep_entry(entry, packed).await;
         }
@@ -156,7 +157,7 @@ impl SourceClient {
         }
 
         // It is not known from its length how much it is: few are unpacked at once.
-        let turn = turns::loading().await;
+        let turn = read_limits::loading().await;
         let packed = self.on_cache(move |cache, disk| {
             let EntryKey {
                 scope,
@@ -170,7 +171,7 @@ impl SourceClient {
 
         let commit = entry.commit.clone();
         let unpack = move || DiskCache::unpack(&packed, &commit).map(take);
-        let taken = turns::work(u64::MAX, turn, unpack).await;
+        let taken = read_limits::work(u64::MAX, turn, unpack).await;
         self.note_use(entry, taken.as_ref().err().cloned());
         taken.ok().flatten()
     }

@@ -16,9 +16,7 @@ use hf_mem_core::report::question::ModelQuestion;
 use hf_mem_core::report::{Problem, Question, SCHEMA_VERSION};
 use hf_mem_probe::api::client::Client;
 use hf_mem_probe::api::lease::{LeaseRequest, LeasesAnswer, RenewRequest};
-use hf_mem_probe::api::limits::Limits;
 use hf_mem_probe::api::peer::Caller;
-use hf_mem_probe::api::service::{Room, Service, Written};
 use hf_mem_probe::api::status::{
     GpusAnswer, HealthAnswer, HealthPart, HealthStatus, NvmlReleaseAnswer,
 };
@@ -27,6 +25,8 @@ use hf_mem_probe::daemon::{
     Daemon, Ended, Notifier, Options, Program, RunError, Signal, run, socket,
 };
 use hf_mem_probe::metrics::{HubOutcome, Metrics};
+use hf_mem_probe::server::limits::Limits;
+use hf_mem_probe::server::service::{Room, Service, Written};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;

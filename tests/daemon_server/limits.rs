@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hf_mem_core::report::problem::Reason;
 use hf_mem_probe::api::client::Client;
-use hf_mem_probe::api::limits::{HEAD_BYTES, Limits};
+use hf_mem_probe::server::limits::{HEAD_BYTES, Limits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 

@@ -12,7 +12,7 @@ use std::process::Command;
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::{Problem, SCHEMA_VERSION};
 use hf_mem_probe::api::client::{Client, block_on};
-use hf_mem_probe::api::limits::Limits;
+use hf_mem_probe::server::limits::Limits;
 
 use super::double::{Running, roomy, start};
 

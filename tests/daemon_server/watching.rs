@@ -32,7 +32,7 @@ async fn it_ends_when_the_daemon_stops_and_does_not_hold_the_drain_up() {
     let ended = tokio::time::timeout(Duration::from_secs(60), daemon.stop())
         .await
         .unwrap();
-    assert_eq!(ended.drained, hf_mem_probe::api::server::Drained::Clean);
+    assert_eq!(ended.drained, hf_mem_probe::server::Drained::Clean);
     assert!(
         lines.next().await.unwrap().is_none(),
         "a proper end, not a cut"

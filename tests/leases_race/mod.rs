@@ -18,10 +18,10 @@ use hf_mem_core::report::answer::{Answer, DeviceShare, PlacementAnswer, Verdict}
 use hf_mem_core::report::lease::EndReason;
 use hf_mem_core::report::lease::{Holder, LeaseAnswer};
 use hf_mem_probe::api::peer::{Caller, Peer};
-use hf_mem_probe::daemon::office::{
+use hf_mem_probe::devices::sampler::Reading;
+use hf_mem_probe::leases::broker::{
     Devices, GrantAsk, Office, OfficeHandle, OfficeSettings, Plan, Sampling, open,
 };
-use hf_mem_probe::devices::sampler::Reading;
 use hf_mem_probe::leases::ledger::Settings;
 use tokio::sync::watch;
 

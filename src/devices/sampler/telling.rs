@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use hf_mem_core::device::{Device, DeviceFacts, Snapshot, Unusable};
 
-use crate::told::{Told, Turn};
+use crate::transition_log::{Told, Turn};
 
 /// The most devices that are kept in mind; far more than a host has at one time.
 const MOST_KEPT: usize = 1024;

@@ -22,6 +22,8 @@ use super::peers::Peers;
 use super::refusal::Asked;
 use super::shortcut::{self, Shortcuts};
 use super::tally::HubTally;
+use crate::admission::read_limits;
+use crate::admission::read_limits::{SMALL_BYTES, Seat, Turn};
 use crate::files::{Disk, FileThreads};
 use crate::repository::buffer::Buffer;
 use crate::repository::error::SourceError;
@@ -29,8 +31,6 @@ use crate::repository::read;
 use crate::repository::read::{Files, Found};
 use crate::repository::settings::{HubSettings, Proxies};
 use crate::repository::token::Auth;
-use crate::repository::turns;
-use crate::repository::turns::{SMALL_BYTES, Seat, Turn};
 
 /// Where most systems keep certificates: what a message names when reading them hangs.
 const CERTIFICATES: &str = "/etc/ssl/certs";
@@ -178,7 +178,7 @@ impl Reading<'_> {
             other => other?,
         };
         let (repo, bytes) = (self.repo.to_owned(), answer.body.len() as u64);
-        let read = turns::work(bytes, (), move || info::revision(&answer.body, &repo));
+        let read = read_limits::work(bytes, (), move || info::revision(&answer.body, &repo));
         read.await.map_err(|why| self.nonsense(&why))
     }
 
@@ -199,7 +199,7 @@ impl Reading<'_> {
         }
         drop(answer);
         let since = Instant::now();
-        let turn = turns::long_list().await;
+        let turn = read_limits::long_list().await;
         self.budget.extend(since.elapsed());
         *self
             .long_list

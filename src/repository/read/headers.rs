@@ -16,9 +16,9 @@ use hf_mem_core::model::weight_files::{Documents, Index, WeightFile};
 use super::coverage::Coverage;
 use super::proof::{Examples, Kinds, Sample};
 use super::{Files, Weights, pickle, promise, proof};
+use crate::admission::read_limits;
+use crate::admission::read_limits::{SMALL_BYTES, Seat};
 use crate::repository::error::SourceError;
-use crate::repository::turns;
-use crate::repository::turns::{SMALL_BYTES, Seat};
 
 /// The first read of a file that nothing is known of: holds the header of nearly all single-file
 /// models, and costs less than the second request that a shorter one would.
@@ -70,7 +70,7 @@ pub(super) async fn all(
         .cloned()
         .partition::<Vec<_>, _>(|file| file.component.is_empty())
         && let (documents, totals) = (Arc::clone(documents), totals.clone())
-        && let Some(mut weights) = turns::work(work, seat.clone(), move || {
+        && let Some(mut weights) = read_limits::work(work, seat.clone(), move || {
             promise::keep(
                 &root,
                 documents.indices.get(INDEX),
@@ -94,7 +94,7 @@ pub(super) async fn all(
     let (own, theirs) = (files.to_vec(), Arc::clone(documents));
     if source.reads_are_dear()
         && let Some((kinds, chosen)) =
-            turns::work(work, seat.clone(), move || sampled(&own, theirs)).await
+            read_limits::work(work, seat.clone(), move || sampled(&own, theirs)).await
     {
         let mut all = Folded {
             examples: Some(Examples::default()),
@@ -104,7 +104,7 @@ pub(super) async fn all(
         let (own, totals, sample) = (files.to_vec(), hub_totals.cloned(), all.sample(&chosen));
         let prove =
             move || proof::prove(&own, kinds.index()?, &kinds.kinds, totals.as_ref(), sample);
-        if let Some(weights) = turns::work(work, seat.clone(), prove).await {
+        if let Some(weights) = read_limits::work(work, seat.clone(), prove).await {
             return Ok(weights);
         }
         // Not proved: read the others as well.
@@ -316,7 +316,7 @@ async fn header(
     let guess = hints.guesses.of(file);
     let first = file.bytes.map_or(guess, |length| guess.min(length));
     hints.seat.hold(first).await;
-    let mut turn = turns::unparsed(first).await;
+    let mut turn = read_limits::unparsed(first).await;
     let mut bytes = source.range(&file.path, 0, first).await?;
     let length = safetensors::header_length(&bytes, file.bytes).map_err(refuse)?;
     let end = LENGTH_BYTES + length;
@@ -326,7 +326,7 @@ async fn header(
         // A long one is read again as one piece, so that it is never held twice.
         drop((bytes, turn));
         hints.seat.hold(length).await;
-        turn = turns::unparsed(length).await;
+        turn = read_limits::unparsed(length).await;
         bytes = source.range(&file.path, LENGTH_BYTES, length).await?;
         start = 0;
     } else if have < end {
@@ -353,7 +353,7 @@ async fn header(
             indexed.as_deref(),
         )
     };
-    turns::work(length, (turn, hints.seat.clone()), fold)
+    read_limits::work(length, (turn, hints.seat.clone()), fold)
         .await
         .map_err(refuse)
 }
@@ -441,7 +441,7 @@ async fn gguf_header(
         let (bytes, length) = (prefix.len() as u64, file.bytes);
         let parse = move || (gguf::parse(&prefix, length), prefix, turn);
         let parsed;
-        (parsed, prefix, turn) = turns::work(bytes, (), parse).await;
+        (parsed, prefix, turn) = read_limits::work(bytes, (), parse).await;
         match parsed.map_err(|error| bad(source, file, error.to_string()))? {
             Progress::Complete(header) => return Ok(*header),
             Progress::NeedMore { at_least } => {
@@ -456,14 +456,14 @@ async fn gguf_header(
                     ));
                 };
                 if next <= SECOND_PREFIX_BYTES {
-                    turn = turns::unparsed(next).await;
+                    turn = read_limits::unparsed(next).await;
                     prefix.extend(&source.range(&file.path, have, next - have).await?);
                 } else {
                     // Hardly any model has so long a header: it is large, and nothing is held while
                     // it waits.
                     drop((prefix, turn));
                     seat.hold(next).await;
-                    turn = turns::unparsed(next).await;
+                    turn = read_limits::unparsed(next).await;
                     prefix = source.range(&file.path, 0, next).await?;
                 }
                 wanted = next;

@@ -27,7 +27,8 @@ use variants::Variants;
 
 use super::buffer::Buffer;
 use super::error::SourceError;
-use super::turns::{self, SMALL_BYTES, Seat, Turn};
+use crate::admission::read_limits;
+use crate::admission::read_limits::{SMALL_BYTES, Seat, Turn};
 
 /// Weight files of one model; the largest known have some 300.
 const MAX_FILES: usize = 4096;
@@ -292,7 +293,7 @@ impl DocumentsRead {
         .await;
         let fetch = |path: String| async move {
             let (bytes, limit) = bytes_of(&path);
-            let turn = turns::unparsed(bytes).await;
+            let turn = read_limits::unparsed(bytes).await;
             let text = files.whole(&path, limit).await?;
             Ok::<_, SourceError>((path, text, turn))
         };
@@ -338,7 +339,7 @@ impl DocumentsRead {
             (room, parsed)
         };
         let parsed;
-        (self.room, parsed) = turns::work(bytes, (turn, seat.clone()), parse).await;
+        (self.room, parsed) = read_limits::work(bytes, (turn, seat.clone()), parse).await;
         if matches!(parsed, Err(Refused::Large)) {
             seat.hold(u64::MAX).await;
         }

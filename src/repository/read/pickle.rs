@@ -11,10 +11,10 @@ use hf_mem_core::model::weight_files::WeightFile;
 
 use super::Files;
 use super::headers::bad;
+use crate::admission::read_limits;
+use crate::admission::read_limits::Seat;
 use crate::repository::buffer::Buffer;
 use crate::repository::error::SourceError;
-use crate::repository::turns;
-use crate::repository::turns::Seat;
 
 /// The end record (22 bytes), its ZIP64 companions (20 + 56) and the longest comment would be 65
 /// KiB; PyTorch writes none.
@@ -81,13 +81,13 @@ pub(super) async fn storages(
         ));
     }
     seat.hold(size).await;
-    let turn = turns::unparsed(size).await;
+    let turn = read_limits::unparsed(size).await;
     let directory = match start.checked_sub(tail_start) {
         Some(offset) => slice(&tail, offset, size).map(|inside| Buffer::from(inside.to_vec())),
         None => Some(source.range(&file.path, start, size).await?),
     };
     let members = move || directory.as_deref().and_then(members);
-    let bytes = turns::work(size, (turn, seat.clone()), members).await;
+    let bytes = read_limits::work(size, (turn, seat.clone()), members).await;
     let bytes = bytes.ok_or_else(|| bad(source, file, "its ZIP directory is damaged".into()))?;
     let doubts = vec!["types and shapes of pickled weights are not read, only their sizes".into()];
     let storages = bytes.iter().copied().fold(0, u64::saturating_add);

@@ -13,8 +13,8 @@ use hf_mem_core::model::tensors::{Inventory, InventoryBuilder};
 use hf_mem_core::model::weight_files::WeightFile;
 
 use super::{Files, Weights, headers};
+use crate::admission::read_limits::Seat;
 use crate::repository::error::SourceError;
-use crate::repository::turns::Seat;
 
 /// Reads for all of them together, parts of split files each counted.
 const MAX_READS: usize = 96;

@@ -1,0 +1,165 @@
+//! What a request must keep to besides its shape. The description (`GET /v1/openapi.json`) states
+//! the same bounds.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use hf_mem_core::report::bounded::PARTS;
+use hf_mem_core::report::lease::Holder;
+use hf_mem_core::report::problem::Reason;
+use hf_mem_core::report::question::ContextQuestion;
+use hf_mem_core::report::{Problem, Question};
+use serde_json::Value;
+
+use crate::api::lease::{LeaseRequest, RenewRequest};
+use crate::api::status::NvmlReleaseRequest;
+use crate::server::limits::{
+    FILE_BYTES, HOLDER_BYTES, KEY_BYTES, RELEASE_SECONDS, REVISION_BYTES, without_controls,
+};
+
+/// Refuses a question of more parts than anybody means, of figures that no model is run with, or of
+/// names that nobody gives.
+pub(super) fn question(question: Question) -> Result<Question, Problem> {
+    let parts = parts(&question);
+    if parts > PARTS {
+        let detail = format!(
+            "`constraints.devices` and `engine.parameters` hold {parts} values; the most is {PARTS}"
+        );
+        return Err(Problem::new(Reason::Usage, detail));
+    }
+
+    let Question {
+        model,
+        workload,
+        constraints,
+        gpus,
+        ..
+    } = &question;
+    length("model.repo", Some(&model.repo), 1..=u64::MAX)?;
+    length(
+        "model.revision",
+        model.revision.as_ref(),
+        1..=REVISION_BYTES,
+    )?;
+    length("model.file", model.file.as_ref(), 1..=FILE_BYTES)?;
+    length("gpus", gpus.as_ref(), 1..=u64::MAX)?;
+    number(
+        "workload.context",
+        workload.context.as_ref().and_then(ContextQuestion::tokens),
+        1..=u64::MAX,
+    )?;
+    number("workload.sequences", workload.sequences, 1..=u64::MAX)?;
+    number(
+        "constraints.tensor_parallel",
+        constraints.tensor_parallel.map(u64::from),
+        1..=u64::MAX,
+    )?;
+    number(
+        "constraints.pipeline_parallel",
+        constraints.pipeline_parallel.map(u64::from),
+        1..=u64::MAX,
+    )?;
+    // Without metadata it names a repository, which is checked where it is read.
+    if model.metadata.is_some() {
+        without_controls("model.repo", &model.repo)?;
+    }
+
+    Ok(question)
+}
+
+/// Devices and parameters of `question`, with all that is in them. Each alone is counted as it is
+/// read.
+pub(super) fn parts(question: &Question) -> usize {
+    fn within(value: &Value) -> usize {
+        match value {
+            Value::Array(values) => values.iter().map(within).sum::<usize>() + 1,
+            Value::Object(values) => values.values().map(within).sum::<usize>() + 1,
+            _ => 1,
+        }
+    }
+    let devices = question.constraints.devices.as_ref().map_or(0, Vec::len);
+
+    devices
+        + question
+            .engine
+            .parameters
+            .values()
+            .map(within)
+            .sum::<usize>()
+}
+
+/// Refuses a lease for a question that [`question`] refuses, or for a holder, a key or times that
+/// no lease can have.
+pub(super) fn lease(request: LeaseRequest, max_wait: Duration) -> Result<LeaseRequest, Problem> {
+    match &request.holder {
+        Some(Holder::Name(name)) => {
+            length("holder.name", Some(name), 1..=HOLDER_BYTES)?;
+            without_controls("holder.name", name)?;
+        }
+        Some(Holder::Pid(pid)) => number("holder.pid", Some(u64::from(*pid)), 1..=u64::MAX)?,
+        None => {}
+    }
+    if let Some(key) = &request.idempotency_key {
+        length("idempotency_key", Some(key), 0..=KEY_BYTES)?;
+        without_controls("idempotency_key", key)?;
+    }
+    number("ttl_seconds", request.ttl_seconds, 1..=u64::MAX)?;
+    number(
+        "wait_seconds",
+        Some(request.wait_seconds),
+        0..=max_wait.as_secs(),
+    )
+    .map_err(|problem| problem.hint("leases.max_wait sets this limit"))?;
+
+    Ok(LeaseRequest {
+        question: question(request.question)?,
+        ..request
+    })
+}
+
+/// Refuses a renewal for no time.
+pub(super) fn renewal(request: RenewRequest) -> Result<RenewRequest, Problem> {
+    number("ttl_seconds", request.ttl_seconds, 1..=u64::MAX)?;
+
+    Ok(request)
+}
+
+/// Refuses to release the driver for no time, or for longer than any reset takes.
+pub(super) fn release(request: NvmlReleaseRequest) -> Result<NvmlReleaseRequest, Problem> {
+    number("seconds", request.seconds, RELEASE_SECONDS)?;
+
+    Ok(request)
+}
+
+fn number(field: &str, value: Option<u64>, allowed: RangeInclusive<u64>) -> Result<(), Problem> {
+    match value {
+        Some(value) if !allowed.contains(&value) => {
+            Err(outside(field, &format!("is {value}"), &allowed))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn length(field: &str, text: Option<&String>, allowed: RangeInclusive<u64>) -> Result<(), Problem> {
+    let Some(text) = text else { return Ok(()) };
+    let bytes = text.len() as u64;
+    if allowed.contains(&bytes) {
+        return Ok(());
+    }
+
+    Err(if bytes == 0 {
+        Problem::new(Reason::Usage, format!("`{field}` is empty"))
+    } else {
+        outside(field, &format!("has {bytes} bytes"), &allowed)
+    })
+}
+
+fn outside(field: &str, value: &str, allowed: &RangeInclusive<u64>) -> Problem {
+    let bounds = match (*allowed.start(), *allowed.end()) {
+        (least, u64::MAX) => format!("it must be at least {least}"),
+        (0, most) => format!("the most is {most}"),
+        (least, most) => format!("it must be from {least} to {most}"),
+    };
+
+    Problem::new(Reason::Usage, format!("`{field}` {value}; {bounds}"))
+}

@@ -1,0 +1,117 @@
+//! The routes: from an HTTP request to a call of the [`Service`], and back.
+//!
+//! axum does the routing and nothing else. What is put around every request (guard, ids, deadline
+//! of the whole) is in `envelope`, reading a body strictly is in `body`, and each resource has its
+//! own file.
+
+mod body;
+mod bounds;
+mod envelope;
+mod failure;
+mod guard;
+mod leases;
+mod questions;
+mod shortcut;
+mod status;
+mod watch;
+
+use std::sync::{Arc, OnceLock};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::routing::{get, post};
+use tokio::sync::watch as signal;
+
+use super::limits::Limits;
+use super::service::Service;
+use crate::admission::user_limits::{Bounds, Shares};
+use crate::api::peer::Operators;
+use crate::metrics::Metrics;
+
+pub(crate) use envelope::answer;
+pub use envelope::{REQUEST_ID, VERSION};
+pub use failure::PROBLEM_JSON;
+pub(crate) use questions::Together;
+pub(crate) use watch::Troubled;
+
+/// What every route shares.
+pub struct App<S> {
+    /// The program.
+    pub service: Arc<S>,
+    /// Its figures.
+    pub metrics: Arc<Metrics>,
+    /// What a caller may cost.
+    pub limits: Limits,
+    /// Turns true when the daemon stops; watch streams end then.
+    pub stopping: signal::Receiver<bool>,
+    /// For whom a part of what can be held is kept.
+    pub operators: Operators,
+    /// Watch streams.
+    watchers: Shares,
+    /// Bytes of large bodies.
+    bodies: Shares,
+    /// The contract under these limits, once it was asked for.
+    openapi: OnceLock<Bytes>,
+}
+
+impl<S> App<S> {
+    /// Everything that the routes need.
+    pub fn new(
+        service: Arc<S>,
+        metrics: Arc<Metrics>,
+        limits: Limits,
+        stopping: signal::Receiver<bool>,
+    ) -> Self {
+        let (streams, bytes) = (limits.watchers(), limits.all_body_bytes());
+        let streams = Bounds {
+            each: streams.div_ceil(4),
+            all: streams,
+            reserve: limits.kept_connections(),
+        };
+        let bytes = Bounds {
+            each: bytes / 2,
+            all: bytes,
+            reserve: limits.body_bytes,
+        };
+        let operators = Operators::of_this_process();
+        let (watchers, bodies) = (
+            Shares::new(streams, operators),
+            Shares::new(bytes, operators),
+        );
+        Self {
+            service,
+            metrics,
+            limits,
+            stopping,
+            operators,
+            watchers,
+            bodies,
+            openapi: OnceLock::new(),
+        }
+    }
+}
+
+/// All routes over `app`.
+pub(crate) fn router<S: Service>(app: Arc<App<S>>) -> Router {
+    Router::new()
+        .route("/v1/fits", post(questions::fits::<S>))
+        .route("/v1/estimates", post(questions::estimates::<S>))
+        .route("/v1/gpus", get(status::gpus::<S>))
+        .route("/v1/gpus/watch", get(watch::gpus::<S>))
+        .route(
+            "/v1/leases",
+            get(leases::list::<S>).post(leases::create::<S>),
+        )
+        .route(
+            "/v1/leases/{id}",
+            get(leases::show::<S>).delete(leases::release::<S>),
+        )
+        .route("/v1/leases/{id}/renew", post(leases::renew::<S>))
+        .route("/v1/nvml/release", post(status::release_nvml::<S>))
+        .route("/v1/health", get(status::health::<S>))
+        .route("/v1/openapi.json", get(status::openapi::<S>))
+        .route("/metrics", get(status::metrics::<S>))
+        .fallback(failure::no_such_route)
+        .method_not_allowed_fallback(failure::no_such_method)
+        .with_state(app)
+}

@@ -1,0 +1,167 @@
+//! `/v1/gpus/watch`: a `GET` that goes on, one JSON object a line, until its caller leaves or the
+//! daemon stops.
+//!
+//! A slow reader gets fewer lines, never older ones: each line is read from the service when there
+//! is room for it. What happened to leases in between is in the next line, all of it, or how much
+//! of it was lost.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use hf_mem_core::report::Problem;
+use hf_mem_core::report::problem::Reason;
+use serde::Serialize;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::{broadcast, watch as signal};
+
+use super::App;
+use super::failure::Failure;
+use crate::admission::user_limits::{Full, Share};
+use crate::api::peer::Caller;
+use crate::api::status::{LeaseEvent, WatchLine};
+use crate::leases::event::Dated;
+use crate::metrics::Refusal;
+use crate::server::service::Service;
+
+/// One caller's stream. Dropping it gives the seat back.
+struct Watch<S> {
+    service: Arc<S>,
+    changes: signal::Receiver<u64>,
+    events: Option<broadcast::Receiver<Dated>>,
+    stopping: signal::Receiver<bool>,
+    first: bool,
+    _seat: Share,
+}
+
+pub(super) async fn gpus<S: Service>(
+    State(app): State<Arc<App<S>>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Response, Failure> {
+    let seat = app.watchers.take(caller.peer.uid, 1).map_err(|full| {
+        app.metrics.refused(Refusal::Watchers);
+        let detail = match full {
+            Full::Each => "this user watches as often as one user may".to_owned(),
+            Full::All => format!("{} callers watch already, which is the most", app.limits.watchers()),
+        };
+        Problem::new(Reason::Busy, detail).hint(
+            "half of socket.connections may be watch streams, a quarter of these one user's; ask /v1/gpus instead, or \
+             raise it",
+        )
+    })?;
+    let watch = Watch {
+        changes: app.service.changes(),
+        events: app.service.lease_events(),
+        service: Arc::clone(&app.service),
+        stopping: app.stopping.clone(),
+        first: true,
+        _seat: seat,
+    };
+    let lines = stream::unfold(watch, |mut watch| async move {
+        let line = watch.next_line().await?;
+        Some((Ok::<_, Infallible>(line), watch))
+    });
+    Ok((
+        [(header::CONTENT_TYPE, "application/x-ndjson")],
+        Body::from_stream(lines),
+    )
+        .into_response())
+}
+
+impl<S: Service> Watch<S> {
+    /// The next line once there is news; `None` when the daemon stops.
+    async fn next_line(&mut self) -> Option<Bytes> {
+        if *self.stopping.borrow() {
+            return None;
+        }
+        let mut news = News::default();
+        if !std::mem::take(&mut self.first) {
+            tokio::select! {
+                changed = self.changes.changed() => changed.ok()?,
+                event = next_event(&mut self.events) => news.add(event),
+                // An error means that whoever would stop us is gone: the same as being stopped.
+                _ = self.stopping.wait_for(|stopping| *stopping) => return None,
+            }
+        }
+        self.changes.mark_unchanged();
+        let answer = self.service.gpus(false).await;
+        // After the reading, so that the line shows what its events brought about.
+        if let Some(events) = &mut self.events {
+            news.drain(events);
+        }
+        let News {
+            events: lease_events,
+            missed: missed_lease_events,
+        } = news;
+        let written = match answer {
+            Ok(gpus) => serde_json::to_vec(&WatchLine {
+                gpus,
+                lease_events,
+                missed_lease_events,
+            }),
+            Err(problem) => serde_json::to_vec(&Troubled {
+                problem,
+                lease_events,
+                missed_lease_events,
+            }),
+        };
+        let mut line = written.ok()?;
+        line.push(b'\n');
+        Some(line.into())
+    }
+}
+
+/// A line while the devices cannot be read.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct Troubled {
+    /// Why not.
+    #[serde(flatten)]
+    problem: Problem,
+    /// What happened to leases and to those who wait for one, in order.
+    lease_events: Vec<LeaseEvent>,
+    /// Events that this listener was too slow for.
+    missed_lease_events: u64,
+}
+
+/// What happened since the last line.
+#[derive(Default)]
+struct News {
+    events: Vec<LeaseEvent>,
+    missed: u64,
+}
+
+impl News {
+    fn add(&mut self, event: Result<Dated, u64>) {
+        match event {
+            Ok(event) => self.events.push(event.into()),
+            Err(missed) => self.missed = self.missed.saturating_add(missed),
+        }
+    }
+
+    fn drain(&mut self, events: &mut broadcast::Receiver<Dated>) {
+        loop {
+            match events.try_recv() {
+                Ok(event) => self.add(Ok(event)),
+                Err(TryRecvError::Lagged(missed)) => self.add(Err(missed)),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+            }
+        }
+    }
+}
+
+/// The next event, or how many were lost; never, where nothing is told any more.
+async fn next_event(events: &mut Option<broadcast::Receiver<Dated>>) -> Result<Dated, u64> {
+    if let Some(receiver) = events {
+        match receiver.recv().await {
+            Ok(event) => return Ok(event),
+            Err(RecvError::Lagged(missed)) => return Err(missed),
+            Err(RecvError::Closed) => *events = None,
+        }
+    }
+    std::future::pending().await
+}
