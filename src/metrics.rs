@@ -22,7 +22,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use self::label::LabelText;
-use crate::api::status::Part;
+use crate::api::status::DaemonPart;
 use crate::devices::nvml::XidCount;
 use crate::leases::event::Counters;
 pub use crate::repository::HubOutcome;
@@ -274,7 +274,7 @@ pub struct Metrics {
     xids: Family<XidLabels, Counter>,
     connections: Gauge,
     refused: [Counter; Refusal::ALL.len()],
-    degraded: [Gauge; Part::ALL.len()],
+    degraded: [Gauge; DaemonPart::ALL.len()],
     device_usable: Family<DeviceLabels, Gauge>,
     unusable: Family<ReasonLabels, Gauge>,
     lease_events: Family<EventLabels, Counter>,
@@ -313,7 +313,7 @@ impl Default for Metrics {
                 .clone()
         };
         let degraded: Family<PartLabels, Gauge> = Family::default();
-        let by_part = |part: Part| {
+        let by_part = |part: DaemonPart| {
             degraded
                 .get_or_create(&PartLabels { part: part.word() })
                 .clone()
@@ -337,7 +337,7 @@ impl Default for Metrics {
             xids: Family::default(),
             connections: Gauge::default(),
             refused: Refusal::ALL.map(by_refusal),
-            degraded: Part::ALL.map(by_part),
+            degraded: DaemonPart::ALL.map(by_part),
             device_usable: Family::default(),
             unusable: Family::default(),
             lease_events: Family::default(),
@@ -580,7 +580,7 @@ impl Metrics {
     }
 
     /// Sets how a part is.
-    pub fn set_degraded(&self, part: Part, degraded: bool) {
+    pub fn set_degraded(&self, part: DaemonPart, degraded: bool) {
         self.degraded[part as usize].set(i64::from(degraded));
     }
 
@@ -762,7 +762,7 @@ mod tests {
         ] {
             assert!(before.contains(line), "{line} in\n{before}");
         }
-        metrics.set_degraded(Part::Hub, true);
+        metrics.set_degraded(DaemonPart::Hub, true);
         metrics.refused(Refusal::Bodies);
         let unusable = |uuid: &str, why: &str| DeviceFigures {
             unusable: Some(why.to_owned()),

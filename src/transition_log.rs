@@ -11,7 +11,7 @@ const ONE_EACH: Duration = Duration::from_secs(300);
 /// What was told last of one thing, as the word for what is wrong with it. `None`: all is well, as
 /// it is taken to be at the start.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct TransitionLog {
     last: Option<Turned>,
     seen: Option<String>,
     /// Until when the budget is spent, at [`ONE_EACH`]: never further ahead than [`AT_ONCE`] of
@@ -28,16 +28,16 @@ struct Turned {
 
 /// A turn that is to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Turn {
+pub(crate) struct Transition {
     /// For how long it was as it was told before; `None` where nothing was.
     pub(crate) after: Option<Duration>,
     /// Turns since then that were not told, because there were too many; `None`: all were.
     pub(crate) left_out: Option<u64>,
 }
 
-impl Told {
+impl TransitionLog {
     /// Takes note of what is wrong at `now`. What comes back is to be told.
-    pub(crate) fn note(&mut self, wrong: Option<&str>, now: Instant) -> Option<Turn> {
+    pub(crate) fn note(&mut self, wrong: Option<&str>, now: Instant) -> Option<Transition> {
         let turned = self.seen.as_deref() != wrong;
         if turned {
             self.seen = wrong.map(str::to_owned);
@@ -58,7 +58,7 @@ impl Told {
         });
         let after = before.map(|before| now.duration_since(before.at));
         let left_out = Some(std::mem::take(&mut self.left_out)).filter(|count| *count > 0);
-        Some(Turn { after, left_out })
+        Some(Transition { after, left_out })
     }
 
     /// What was told last to be wrong.
@@ -73,10 +73,10 @@ mod tests {
 
     #[test]
     fn each_turn_is_told_once_and_another_wrong_is_a_turn_too() {
-        let (start, mut told) = (Instant::now(), Told::default());
+        let (start, mut told) = (Instant::now(), TransitionLog::default());
         let at = |seconds| start + Duration::from_secs(seconds);
         let turn = |after: Option<u64>| {
-            Some(Turn {
+            Some(Transition {
                 after: after.map(Duration::from_secs),
                 left_out: None,
             })
@@ -91,8 +91,8 @@ mod tests {
 
     #[test]
     fn one_that_flaps_is_told_to_a_bound_and_in_the_end_as_it_is() {
-        let (start, mut told) = (Instant::now(), Told::default());
-        let turns = |told: &mut Told, from: u64, count: u64| {
+        let (start, mut told) = (Instant::now(), TransitionLog::default());
+        let turns = |told: &mut TransitionLog, from: u64, count: u64| {
             let flap = |second: u64| {
                 told.note(
                     second.is_multiple_of(2).then_some("lost"),

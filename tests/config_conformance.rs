@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{DeviceFacts, DeviceKind};
 use hf_mem_core::engines::reference::Reference;
-use hf_mem_core::engines::{AskedContext, AskedWorkload, Case, ComponentName, Engine, Split};
+use hf_mem_core::engines::{
+    AskedContext, AskedWorkload, ComponentName, Engine, EngineRequest, Split,
+};
 use hf_mem_core::model::config::architecture;
 use hf_mem_core::model::{Format, Inventory, Model};
 use serde::Deserialize;
@@ -62,7 +64,7 @@ fn answer(config: &Value, context: u64) -> Result<(String, Expected), String> {
         Inventory::default(),
     );
     let devices = [device()];
-    let case = Case {
+    let case = EngineRequest {
         model: &model,
         version: None,
         parameters: &BTreeMap::new(),

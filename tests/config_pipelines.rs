@@ -14,7 +14,7 @@ use flate2::read::GzDecoder;
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{DeviceFacts, DeviceKind};
 use hf_mem_core::engines::diffusers::Diffusers;
-use hf_mem_core::engines::{AskedWorkload, Case, ComponentName, Engine, Offload, Split};
+use hf_mem_core::engines::{AskedWorkload, ComponentName, Engine, EngineRequest, Offload, Split};
 use hf_mem_core::model::architecture::Unsupported;
 use hf_mem_core::model::tensors::InventoryBuilder;
 use hf_mem_core::model::{Dtype, Format, Identity, Model, PipelineComponent, Storage};
@@ -103,7 +103,7 @@ fn device() -> DeviceFacts {
 fn need(model: &Model, offload: Offload) -> (Bytes, Bytes) {
     let (devices, none) = ([device()], BTreeMap::new());
     let asked = AskedWorkload::default();
-    let case = Case {
+    let case = EngineRequest {
         model,
         version: None,
         parameters: &none,

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{DeviceFacts, DeviceKind};
 use hf_mem_core::engines::{
-    AskedContext, AskedWorkload, Case, ComponentName, EngineError, Fitness, Launch, LaunchDevice,
-    LaunchPlan, Prepared, Split, by_name,
+    AskedContext, AskedWorkload, ComponentName, DeviceSupport, EngineError, EngineRequest, Launch,
+    LaunchDevice, LaunchPlan, PreparedEngine, Split, by_name,
 };
 use hf_mem_core::model::{Format, Inventory, Model, config};
 use hf_mem_core::report::question::Question;
@@ -57,7 +57,7 @@ fn ask<T>(
     (engine, config, device): (&str, &Value, &DeviceFacts),
     asked: AskedWorkload,
     parameters: &[(&str, Value)],
-    then: impl FnOnce(&dyn Prepared) -> T,
+    then: impl FnOnce(&dyn PreparedEngine) -> T,
 ) -> Result<T, EngineError> {
     let model = model(config);
     let parameters: BTreeMap<String, Value> = parameters
@@ -66,7 +66,7 @@ fn ask<T>(
         .collect();
     let devices = [device.clone()];
     let engine = by_name(engine).unwrap();
-    let prepared = engine.prepare(&Case {
+    let prepared = engine.prepare(&EngineRequest {
         model: &model,
         version: None,
         parameters: &parameters,
@@ -216,7 +216,7 @@ fn every_engine_reads_its_list() {
         let parameters = BTreeMap::from([(name.to_owned(), json!(1))]);
         let devices = [h100()];
         let asked = AskedWorkload::default();
-        let case = Case {
+        let case = EngineRequest {
             model: &model,
             version: None,
             parameters: &parameters,
@@ -238,7 +238,7 @@ fn vllm_parameters_belong_to_releases() {
         let parameters = BTreeMap::from([(name.to_owned(), json!(1))]);
         let version = version.map(|version| version.parse().unwrap());
         let (version, asked) = (version.as_ref(), AskedWorkload::default());
-        let case = Case {
+        let case = EngineRequest {
             model: &model,
             version,
             parameters: &parameters,
@@ -312,14 +312,14 @@ fn bfloat16_asked_for_by_the_workload_is_refused_below_8_0() {
         |prepared| prepared.device_fitness(&t4),
     );
     assert!(
-        matches!(fitness, Ok(Fitness::Unable(_))),
+        matches!(fitness, Ok(DeviceSupport::Unable(_))),
         "{engine}: {fitness:?}"
     );
     let fitness = ask((engine, &llama(), &t4), dtype("auto"), &[], |prepared| {
         prepared.device_fitness(&t4)
     });
     assert!(
-        matches!(fitness, Ok(Fitness::Degraded(_))),
+        matches!(fitness, Ok(DeviceSupport::Degraded(_))),
         "{engine}: {fitness:?}"
     );
 }

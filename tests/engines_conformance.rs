@@ -9,7 +9,7 @@ use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{DeviceFacts, DeviceKind};
 use hf_mem_core::engines::vllm::Vllm;
 use hf_mem_core::engines::{
-    AskedContext, AskedWorkload, Case, ComponentName, Prepared, Split, by_name,
+    AskedContext, AskedWorkload, ComponentName, EngineRequest, PreparedEngine, Split, by_name,
 };
 use hf_mem_core::model::{Format, Inventory, Model, config};
 use serde_json::{Value, json};
@@ -44,7 +44,7 @@ fn model(config: &Value, format: Format) -> Model {
 
 /// Cache and states of one sequence.
 fn variable(
-    prepared: &dyn Prepared,
+    prepared: &dyn PreparedEngine,
     layers: u32,
     device: &DeviceFacts,
 ) -> Result<(u64, u64), String> {
@@ -76,7 +76,7 @@ fn column(engine: &str, vector: &Value, expected: &Value) -> Result<Value, Strin
     let slots = BTreeMap::from([("parallel".to_owned(), json!(1))]);
     let none = BTreeMap::new();
     let context = vector["context"].as_u64();
-    let case = Case {
+    let case = EngineRequest {
         model: &model,
         version: None,
         parameters: if engine == "llama_cpp" { &slots } else { &none },

@@ -7,8 +7,8 @@ use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{DeviceFacts, DeviceKind};
 use hf_mem_core::engines::llama_cpp::LlamaCpp;
 use hf_mem_core::engines::{
-    AskedContext, AskedWorkload, Case, ComponentName, Engine, EngineError, Fitness, Interval,
-    LaunchDevice, LaunchPlan, Offload, Prepared, Split, Workload,
+    AskedContext, AskedWorkload, ComponentName, DeviceSupport, Engine, EngineError, EngineRequest,
+    Interval, LaunchDevice, LaunchPlan, Offload, PreparedEngine, Split, Workload,
 };
 use hf_mem_core::model::{Model, PipelineComponent};
 use serde_json::{Value, json};
@@ -161,8 +161,8 @@ fn prepared<'a>(
     devices: &'a [DeviceFacts],
     asked: AskedWorkload,
     parameters: &'a BTreeMap<String, Value>,
-) -> Result<Box<dyn Prepared + 'a>, EngineError> {
-    LlamaCpp.prepare(&Case {
+) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
+    LlamaCpp.prepare(&EngineRequest {
         model,
         version: None,
         parameters,
@@ -185,7 +185,7 @@ fn tokens(context: u64) -> AskedWorkload {
     }
 }
 
-fn part(ready: &dyn Prepared, name: ComponentName) -> Interval {
+fn part(ready: &dyn PreparedEngine, name: ComponentName) -> Interval {
     let split = ready.splits(1).unwrap().remove(0);
     let (facts, workload) = (card(132), ready.workload());
     let mut all = ready.fixed(&split, 0, &facts).unwrap();
@@ -667,7 +667,7 @@ fn the_margin_of_fit_is_asked_for() {
         ready.must_be_available(&Split::single(32), &devices[0], sum),
         sum
     );
-    assert_eq!(ready.device_fitness(&devices[0]), Fitness::Able);
+    assert_eq!(ready.device_fitness(&devices[0]), DeviceSupport::Able);
     let parameters = BTreeMap::new();
     let ready = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
     // 1024 MiB, of which the libraries' own 32 and up to 300 MiB are counted already.
@@ -744,7 +744,7 @@ fn a_mask_that_is_cast_is_alive_twice_for_a_moment() {
     let buffer = |version: Option<&str>| {
         let asked = tokens(131_072);
         let version = version.map(|version| version.parse().unwrap());
-        let case = Case {
+        let case = EngineRequest {
             model: &model,
             version: version.as_ref(),
             parameters: &parameters,

@@ -7,8 +7,8 @@ use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{DeviceFacts, DeviceKind};
 use hf_mem_core::engines::ollama::Ollama;
 use hf_mem_core::engines::{
-    AskedContext, AskedWorkload, Case, ComponentName, Engine, EngineError, Fitness, LaunchDevice,
-    LaunchPlan, Offload, Split, Workload,
+    AskedContext, AskedWorkload, ComponentName, DeviceSupport, Engine, EngineError, EngineRequest,
+    LaunchDevice, LaunchPlan, Offload, Split, Workload,
 };
 use hf_mem_core::model::Model;
 use serde_json::{Value, json};
@@ -65,7 +65,7 @@ fn workload(
         .iter()
         .map(|(name, value)| ((*name).to_owned(), value.clone()))
         .collect();
-    let case = Case {
+    let case = EngineRequest {
         model,
         version: None,
         parameters: &parameters,
@@ -112,7 +112,7 @@ fn one_slot_takes_one_cache_and_more_take_more() {
     let (model, devices) = (llama_8b(), [card(24)]);
     let cache = |slots: u64| {
         let parameters = BTreeMap::from([("num_parallel".to_owned(), json!(slots))]);
-        let case = Case {
+        let case = EngineRequest {
             model: &model,
             version: None,
             parameters: &parameters,
@@ -141,7 +141,7 @@ fn options_and_refusals_carry_ollamas_names() {
     let (model, devices) = (llama_8b(), [card(24)]);
     let refused = |name: &str, value: Value| {
         let parameters = BTreeMap::from([(name.to_owned(), value)]);
-        let case = Case {
+        let case = EngineRequest {
             model: &model,
             version: None,
             parameters: &parameters,
@@ -167,7 +167,7 @@ fn options_and_refusals_carry_ollamas_names() {
 #[test]
 fn small_devices_are_left_alone_and_experts_stay() {
     let (model, devices, parameters) = (llama_8b(), [card(24)], BTreeMap::new());
-    let case = Case {
+    let case = EngineRequest {
         model: &model,
         version: None,
         parameters: &parameters,
@@ -179,8 +179,11 @@ fn small_devices_are_left_alone_and_experts_stay() {
         total_bytes: Bytes::mib(400),
         ..card(1)
     };
-    assert!(matches!(ready.device_fitness(&tiny), Fitness::Unable(_)));
-    assert_eq!(ready.device_fitness(&devices[0]), Fitness::Able);
+    assert!(matches!(
+        ready.device_fitness(&tiny),
+        DeviceSupport::Unable(_)
+    ));
+    assert_eq!(ready.device_fitness(&devices[0]), DeviceSupport::Able);
     let split = Split {
         offload: Offload::Experts { layers: 1 },
         ..ready.splits(1).unwrap().remove(0)
@@ -195,7 +198,7 @@ fn the_launch_line_names_the_file_on_the_hub() {
         kv_cache_dtype: Some("q8_0".into()),
         ..AskedWorkload::default()
     };
-    let case = Case {
+    let case = EngineRequest {
         model: &model,
         version: None,
         parameters: &parameters,

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{DeviceFacts, DeviceKind};
-use hf_mem_core::engines::{AskedWorkload, Case, ComponentName, EngineError, Split, by_name};
+use hf_mem_core::engines::{
+    AskedWorkload, ComponentName, EngineError, EngineRequest, Split, by_name,
+};
 use hf_mem_core::model::architecture::Task;
 use hf_mem_core::model::tensors::InventoryBuilder;
 use hf_mem_core::model::{Dtype, Format, Model, Storage, config};
@@ -110,7 +112,7 @@ fn expected(engine: &str, repo: &str, why: &str) -> bool {
 fn hold(engine: &str, model: &Model, device: &DeviceFacts) -> Result<(), String> {
     let parameters = BTreeMap::new();
     let devices = std::slice::from_ref(device);
-    let case = Case {
+    let case = EngineRequest {
         model,
         version: None,
         parameters: &parameters,

@@ -9,8 +9,8 @@ use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{DeviceFacts, DeviceKind};
 use hf_mem_core::engines::component::device_sum;
 use hf_mem_core::engines::{
-    AskedContext, AskedWorkload, Case, ComponentName, EngineError, Engines, Fitness, Launch,
-    LaunchDevice, LaunchPlan, Offload, Prepared, Split, by_name,
+    AskedContext, AskedWorkload, ComponentName, DeviceSupport, EngineError, EngineRequest, Engines,
+    Launch, LaunchDevice, LaunchPlan, Offload, PreparedEngine, Split, by_name,
 };
 use hf_mem_core::model::tensors::InventoryBuilder;
 use hf_mem_core::model::{Dtype, Format, Model, Storage, config};
@@ -82,7 +82,7 @@ fn llama(changes: &Value) -> Model {
     }
 }
 
-fn prepare<'a>(case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
+fn prepare<'a>(case: &EngineRequest<'a>) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
     static ENGINES: std::sync::LazyLock<Engines> =
         std::sync::LazyLock::new(|| Engines::embedded().unwrap());
     ENGINES.by_name("vllm").unwrap().prepare(case)
@@ -105,7 +105,7 @@ fn launch(
     available: Bytes,
 ) -> (Launch, Vec<Bytes>) {
     let model = llama(&json!({}));
-    let case = Case {
+    let case = EngineRequest {
         model: &model,
         version: None,
         parameters,
@@ -241,7 +241,7 @@ fn asked_share_is_taken_as_whole() {
     let devices = [h100()];
     let share = |version, share: f64| {
         let parameters = BTreeMap::from([("gpu_memory_utilization".to_owned(), json!(share))]);
-        let case = Case {
+        let case = EngineRequest {
             model: &model,
             version,
             parameters: &parameters,
@@ -270,7 +270,7 @@ fn splits_that_do_not_divide_are_refused_with_the_numbers() {
         llama(&json!({"num_attention_heads": 24, "head_dim": 128, "num_key_value_heads": 8}));
     let parameters = BTreeMap::new();
     let devices = [h100()];
-    let case = Case {
+    let case = EngineRequest {
         model: &model,
         version: None,
         parameters: &parameters,
@@ -323,7 +323,7 @@ fn blocks_of_fp8_experts_are_refined_or_left_whole() {
     }));
     let parameters = BTreeMap::new();
     let devices = [h100()];
-    let case = Case {
+    let case = EngineRequest {
         model: &model,
         version: None,
         parameters: &parameters,
@@ -348,7 +348,7 @@ fn a_users_constants_reach_the_figures() {
     let model = llama(&json!({}));
     let parameters = BTreeMap::new();
     let devices = [h100()];
-    let case = Case {
+    let case = EngineRequest {
         model: &model,
         version: None,
         parameters: &parameters,
@@ -380,7 +380,7 @@ fn old_devices_fall_back_or_are_vetoed() {
     let devices = [t4()];
     let fitness = |changes: Value| {
         let model = llama(&changes);
-        let case = Case {
+        let case = EngineRequest {
             model: &model,
             version: None,
             parameters: &parameters,
@@ -389,21 +389,21 @@ fn old_devices_fall_back_or_are_vetoed() {
         };
         prepare(&case).unwrap().device_fitness(&devices[0])
     };
-    assert!(matches!(fitness(json!({})), Fitness::Degraded(why) if why.contains("float16")));
+    assert!(matches!(fitness(json!({})), DeviceSupport::Degraded(why) if why.contains("float16")));
     let w8a8 = json!({"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {"group_0": {
         "targets": ["Linear"], "weights": {"num_bits": 8, "type": "float", "strategy": "channel"},
         "input_activations": {"num_bits": 8, "type": "float", "dynamic": true}}}});
     // `compressed_tensors.py` takes W8A16 below 8.9, and Marlin for experts.
     assert!(
-        matches!(fitness(json!({"quantization_config": w8a8})), Fitness::Degraded(why) if why.contains("weight-only"))
+        matches!(fitness(json!({"quantization_config": w8a8})), DeviceSupport::Degraded(why) if why.contains("weight-only"))
     );
     let fp8 = json!({"quant_method": "fp8", "activation_scheme": "dynamic"});
     assert!(
-        matches!(fitness(json!({"quantization_config": fp8})), Fitness::Degraded(why) if why.contains("weight-only"))
+        matches!(fitness(json!({"quantization_config": fp8})), DeviceSupport::Degraded(why) if why.contains("weight-only"))
     );
     let old = device("Tesla P100", 16_384, (6, 0), 56);
     let model = llama(&json!({}));
-    let case = Case {
+    let case = EngineRequest {
         model: &model,
         version: None,
         parameters: &parameters,
@@ -412,7 +412,7 @@ fn old_devices_fall_back_or_are_vetoed() {
     };
     assert!(matches!(
         prepare(&case).unwrap().device_fitness(&old),
-        Fitness::Unable(_)
+        DeviceSupport::Unable(_)
     ));
 }
 
@@ -423,7 +423,7 @@ fn defaults_follow_the_gpu() {
     let of = |device: DeviceFacts, version: Option<&str>| {
         let devices = [device];
         let version = version.map(|version| version.parse().unwrap());
-        let case = Case {
+        let case = EngineRequest {
             model: &model,
             version: version.as_ref(),
             parameters: &parameters,
@@ -455,7 +455,7 @@ fn what_cannot_be_meant_is_refused_by_name() {
     let devices = [h100()];
     let refuse = |name: &str, value: Value| {
         let parameters = BTreeMap::from([(name.to_owned(), value)]);
-        let case = Case {
+        let case = EngineRequest {
             model: &model,
             version: None,
             parameters: &parameters,
@@ -517,7 +517,7 @@ fn huge_values_refuse_or_overflow_and_never_panic() {
                     sequences: Some(1),
                     ..AskedWorkload::default()
                 };
-                let case = Case {
+                let case = EngineRequest {
                     model: &model,
                     version: None,
                     parameters: &parameters,
@@ -556,7 +556,7 @@ fn parameters_move_the_figures_the_right_way() {
             .collect();
         let version = version.map(|version| version.parse().unwrap());
         let version = version.as_ref();
-        let case = Case {
+        let case = EngineRequest {
             model: &model,
             version,
             parameters: &parameters,
@@ -605,7 +605,7 @@ fn sixteen_devices_are_planned_on_every_rank() {
     let model = llama(&json!({}));
     let parameters = BTreeMap::new();
     let devices: Vec<DeviceFacts> = (0..16).map(|_| h100()).collect();
-    let case = Case {
+    let case = EngineRequest {
         model: &model,
         version: None,
         parameters: &parameters,

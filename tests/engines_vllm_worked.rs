@@ -16,7 +16,7 @@ use hf_mem_core::engines::sglang::Sglang;
 use hf_mem_core::engines::shared::topology::vllm_stages;
 use hf_mem_core::engines::vllm::{Vllm, VllmPrepared};
 use hf_mem_core::engines::{
-    AskedContext, AskedWorkload, Case, ComponentName, Offload, Prepared as _, Split,
+    AskedContext, AskedWorkload, ComponentName, EngineRequest, Offload, PreparedEngine as _, Split,
 };
 use hf_mem_core::model::tensors::InventoryBuilder;
 use hf_mem_core::model::{Dtype, Format, Inventory, Model, Storage, config};
@@ -89,7 +89,7 @@ fn with<T>(
         context: Some(AskedContext::Tokens(context)),
         ..AskedWorkload::default()
     };
-    let case = Case {
+    let case = EngineRequest {
         model,
         version: None,
         parameters: &parameters,
@@ -509,7 +509,7 @@ fn sglang_keeps_the_full_context_in_gemmas_windows() {
         context: Some(AskedContext::Tokens(131_072)),
         ..AskedWorkload::default()
     };
-    let case = Case {
+    let case = EngineRequest {
         model: &gemma,
         version: None,
         parameters: &parameters,
@@ -541,7 +541,7 @@ fn sglang_gives_encoders_a_pool() {
         ..AskedWorkload::default()
     };
     let devices = std::slice::from_ref(&device);
-    let case = Case {
+    let case = EngineRequest {
         model: &model,
         version: None,
         parameters: &none,

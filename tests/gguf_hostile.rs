@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{DeviceFacts, DeviceKind};
 use hf_mem_core::engines::llama_cpp::LlamaCpp;
-use hf_mem_core::engines::{AskedWorkload, Case, Engine};
+use hf_mem_core::engines::{AskedWorkload, Engine, EngineRequest};
 use hf_mem_core::model::gguf::{MAX_HEADER_BYTES, Progress, architecture, parse};
 use hf_mem_core::model::{Format, Model};
 use proptest::prelude::*;
@@ -106,7 +106,7 @@ fn all_the_way(bytes: &[u8], file_bytes: Option<u64>) {
     }
     let model = Model::bare("", Format::Gguf, architecture, gguf.inventory);
     let (devices, parameters) = ([device()], BTreeMap::new());
-    let case = Case {
+    let case = EngineRequest {
         model: &model,
         version: None,
         parameters: &parameters,

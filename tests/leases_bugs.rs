@@ -10,23 +10,23 @@ use std::time::Duration;
 
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::report::lease::{EndReason, State};
+use hf_mem_probe::leases::durable_ledger::{CommitError, DurableLedger};
 use hf_mem_probe::leases::event::Event;
-use hf_mem_probe::leases::keeper::{KeepError, Keeper};
 use hf_mem_probe::leases::lease::{Holder, Lease};
 use hf_mem_probe::leases::ledger::{
-    ChangeError, GrantError, Granted, Ledger, Release, Saved, Settings,
+    ChangeError, GrantError, Granted, Ledger, LedgerConfig, Release, Saved,
 };
 use hf_mem_probe::leases::queue::Queue;
 use hf_mem_probe::leases::quota::{Quota, Quotas};
-use hf_mem_probe::leases::store::{Storage, Store, StoreError};
-use hf_mem_probe::leases::wire;
+use hf_mem_probe::leases::store::{LedgerStorage, Store, StoreError};
+use hf_mem_probe::leases::view;
 use leases_host::{Host, gib, request};
 
 const A: &str = "GPU-a";
 const B: &str = "GPU-b";
 
 fn ledger() -> Ledger {
-    Ledger::new(Settings::default(), "boot-1", 1)
+    Ledger::new(LedgerConfig::default(), "boot-1", 1)
 }
 
 fn insufficient<T>(outcome: &Result<T, GrantError>) -> bool {
@@ -267,10 +267,10 @@ fn bug_02_an_orphan_stays_with_its_nearest_holder() {
 
 #[test]
 fn a_lease_that_lives_long_does_not_stop_others_from_being_granted() {
-    let settings = Settings {
+    let settings = LedgerConfig {
         most_ended: 4,
         most_leases: 4,
-        ..Settings::default()
+        ..LedgerConfig::default()
     };
     let (mut ledger, mut host) = (Ledger::new(settings, "boot-1", 1), Host::new(&[(A, 80)]));
     let server = host.start();
@@ -398,9 +398,14 @@ fn bug_05_the_same_key_twice_is_one_lease() {
     (stranger.uid, stranger.devices) = (1001, [(A.to_owned(), gib(1))].into());
     assert_ne!(host.grant(&mut ledger, stranger).unwrap().id, first.id);
     let saved = ledger.saved(host.now());
-    let mut ledger = Ledger::restore(Settings::default(), "boot-1", 2, saved, host.now(), |p| {
-        host.is_alive(p)
-    });
+    let mut ledger = Ledger::restore(
+        LedgerConfig::default(),
+        "boot-1",
+        2,
+        saved,
+        host.now(),
+        |p| host.is_alive(p),
+    );
     assert_eq!(host.grant(&mut ledger, ask.clone()).unwrap().id, first.id);
     // Its end is no promise to anyone who asks again.
     ledger.release(&first.id, 1000, host.now()).unwrap();
@@ -489,7 +494,7 @@ fn bug_08_leases_survive_a_restart_and_their_holders_are_looked_at_again() {
     let (stays, dies, reused) = (host.start(), host.start(), host.start());
     let open = |host: &Host, boot: &str| {
         let store = Store::open(directory.path()).unwrap();
-        Keeper::open(store, Settings::default(), boot, 1, host.now(), |p| {
+        DurableLedger::open(store, LedgerConfig::default(), boot, 1, host.now(), |p| {
             host.is_alive(p)
         })
         .unwrap()
@@ -520,7 +525,7 @@ fn bug_08_leases_survive_a_restart_and_their_holders_are_looked_at_again() {
 
     let keeper = open(&host, "boot-1");
     host.sample();
-    let state = |keeper: &Keeper<Store>, place: usize| {
+    let state = |keeper: &DurableLedger<Store>, place: usize| {
         let lease = keeper.ledger().get(&ids[place]).unwrap();
         (lease.state, lease.ending.map(|ending| ending.reason))
     };
@@ -571,7 +576,7 @@ fn bug_08_leases_survive_a_restart_and_their_holders_are_looked_at_again() {
 /// A disk that takes a number of writes, and then none.
 struct FullDisk(usize);
 
-impl Storage for FullDisk {
+impl LedgerStorage for FullDisk {
     fn save(&mut self, _: &Saved) -> Result<(), StoreError> {
         let full = StoreError::Io {
             what: "write",
@@ -587,12 +592,12 @@ impl Storage for FullDisk {
 fn bug_08_a_promise_that_would_not_survive_is_not_given() {
     let mut host = Host::new(&[(A, 24)]);
     let holder = host.start();
-    let mut keeper = Keeper::new(ledger(), FullDisk(1));
+    let mut keeper = DurableLedger::new(ledger(), FullDisk(1));
     let first = keeper
         .grant(request(holder, &[(A, 8)]), &host.reading(), host.now())
         .unwrap();
     let refused = keeper.grant(request(holder, &[(A, 8)]), &host.reading(), host.now());
-    assert!(matches!(refused, Err(KeepError::Store(_))));
+    assert!(matches!(refused, Err(CommitError::Store(_))));
     assert_eq!(keeper.ledger().live().count(), 1);
     assert_eq!(host.available(keeper.ledger(), A), Some(gib(16)));
     let expires_at = first.lease().expires_at;
@@ -608,7 +613,7 @@ fn bug_08_a_promise_that_would_not_survive_is_not_given() {
     );
     assert!(matches!(
         keeper.release(&first.lease().id, 1000, host.now()),
-        Err(KeepError::Store(_))
+        Err(CommitError::Store(_))
     ));
     assert!(keeper.is_behind());
     let warnings = keeper
@@ -638,7 +643,7 @@ impl FillingDisk {
     }
 }
 
-impl Storage for FillingDisk {
+impl LedgerStorage for FillingDisk {
     fn save(&mut self, saved: &Saved) -> Result<(), StoreError> {
         let mut disk = self.0.borrow_mut();
         if disk.0 {
@@ -658,7 +663,7 @@ impl Storage for FillingDisk {
 fn release_on_full_disk_keeps_lease() {
     let (mut host, disk) = (Host::new(&[(A, 24)]), FillingDisk::default());
     let holder = host.start();
-    let mut keeper = Keeper::new(ledger(), disk.clone());
+    let mut keeper = DurableLedger::new(ledger(), disk.clone());
     let granted = keeper
         .grant(request(holder, &[(A, 8)]), &host.reading(), host.now())
         .unwrap();
@@ -669,7 +674,7 @@ fn release_on_full_disk_keeps_lease() {
     for _ in 0..2 {
         assert!(matches!(
             keeper.release(&lease.id, 1000, host.now()),
-            Err(KeepError::Store(_))
+            Err(CommitError::Store(_))
         ));
         assert_eq!(
             keeper.ledger().get(&lease.id),
@@ -717,7 +722,7 @@ fn release_on_full_disk_keeps_lease() {
 fn endings_on_full_disk_take_effect() {
     let (mut host, disk) = (Host::new(&[(A, 24)]), FillingDisk::default());
     let (dies, expires) = (host.start(), host.start());
-    let mut keeper = Keeper::new(ledger(), disk.clone());
+    let mut keeper = DurableLedger::new(ledger(), disk.clone());
     for holder in [dies, expires] {
         keeper
             .grant(request(holder, &[(A, 8)]), &host.reading(), host.now())
@@ -782,7 +787,7 @@ fn bug_10_a_stepped_clock_ends_and_prolongs_nothing() {
     host.step_wall(Duration::from_secs(86_400), true);
     ledger.expire(host.now());
     assert!(ledger.get(&lease.id).unwrap().is_live(), "a day forward");
-    assert_eq!(wire::lease(&lease, host.now()).expires_in_seconds, 120);
+    assert_eq!(view::lease(&lease, host.now()).expires_in_seconds, 120);
     host.step_wall(Duration::from_secs(3 * 86_400), false);
     host.pass(Duration::from_secs(119));
     ledger.expire(host.now());
@@ -791,9 +796,14 @@ fn bug_10_a_stepped_clock_ends_and_prolongs_nothing() {
     let saved = ledger.saved(host.now());
     host.step_wall(Duration::from_secs(86_400), false);
     host.pass(Duration::from_secs(1));
-    let ledger = Ledger::restore(Settings::default(), "boot-1", 2, saved, host.now(), |p| {
-        host.is_alive(p)
-    });
+    let ledger = Ledger::restore(
+        LedgerConfig::default(),
+        "boot-1",
+        2,
+        saved,
+        host.now(),
+        |p| host.is_alive(p),
+    );
     assert_eq!(
         ledger.get(&lease.id).unwrap().state,
         State::Expired,
@@ -867,9 +877,9 @@ fn bug_12_a_settled_holder_that_frees_may_allocate_again() {
 
 #[test]
 fn a_lease_lives_on_while_its_memory_grows_but_not_for_ever() {
-    let settings = Settings {
+    let settings = LedgerConfig {
         longest_extension: Duration::from_secs(100),
-        ..Settings::default()
+        ..LedgerConfig::default()
     };
     let (mut ledger, mut host) = (Ledger::new(settings, "boot-1", 1), Host::new(&[(A, 80)]));
     let holder = host.start();
@@ -952,7 +962,7 @@ fn a_holder_that_took_less_settles_when_it_is_still_and_keeps_the_rest() {
     host.settle(&mut ledger);
     assert_eq!(ledger.get(&lease.id).unwrap().state, State::Settled);
     assert_eq!(host.available(&ledger, A), Some(gib(8)));
-    let printed = wire::lease(ledger.get(&lease.id).unwrap(), host.now());
+    let printed = view::lease(ledger.get(&lease.id).unwrap(), host.now());
     assert_eq!(
         (
             printed.devices[0].visible_bytes,
@@ -1001,12 +1011,12 @@ fn quotas_and_bounds_refuse() {
         bytes: Some(gib(10)),
         leases: Some(2),
     };
-    let settings = Settings {
+    let settings = LedgerConfig {
         quotas: Quotas {
             default,
             ..Quotas::default()
         },
-        ..Settings::default()
+        ..LedgerConfig::default()
     };
     let (mut ledger, mut host) = (
         Ledger::new(settings, "boot-1", 1),

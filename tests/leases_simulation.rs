@@ -18,13 +18,13 @@ use std::time::Duration;
 
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::report::lease::EndReason;
+use hf_mem_probe::leases::clock::Boottime;
+use hf_mem_probe::leases::durable_ledger::{CommitError, DurableLedger};
 use hf_mem_probe::leases::holder::ProcessIdentity;
-use hf_mem_probe::leases::keeper::{KeepError, Keeper};
 use hf_mem_probe::leases::lease::Holder;
-use hf_mem_probe::leases::ledger::{GrantRequest, Ledger, Saved, Settings};
-use hf_mem_probe::leases::moment::Boottime;
+use hf_mem_probe::leases::ledger::{GrantRequest, Ledger, LedgerConfig, Saved};
 use hf_mem_probe::leases::queue::{Queue, Ticket};
-use hf_mem_probe::leases::store::{Storage, StoreError};
+use hf_mem_probe::leases::store::{LedgerStorage, StoreError};
 use leases_host::{Host, request};
 
 const DEVICES: [(&str, u64); 4] = [("GPU-a", 24), ("GPU-b", 24), ("GPU-c", 80), ("GPU-d", 16)];
@@ -79,7 +79,7 @@ struct Platter {
 #[derive(Clone, Default)]
 struct Disk(Rc<RefCell<Platter>>);
 
-impl Storage for Disk {
+impl LedgerStorage for Disk {
     fn save(&mut self, saved: &Saved) -> Result<(), StoreError> {
         let mut platter = self.0.borrow_mut();
         let fate = std::mem::take(&mut platter.fate);
@@ -114,8 +114,8 @@ struct Simulation {
     random: Random,
     host: Host,
     disk: Disk,
-    keeper: Keeper<Disk>,
-    settings: Settings,
+    keeper: DurableLedger<Disk>,
+    settings: LedgerConfig,
     boot: u32,
     run: u32,
     /// Whether others take memory, and holders take more than promised.
@@ -141,17 +141,17 @@ struct Simulation {
 
 impl Simulation {
     fn new(seed: u64, strangers: bool) -> Self {
-        let settings = Settings {
+        let settings = LedgerConfig {
             most_ended: 8,
             most_leases: 16,
-            ..Settings::default()
+            ..LedgerConfig::default()
         };
         let ledger = Ledger::new(settings.clone(), "boot-0", 0);
         let disk = Disk::default();
         Self {
             random: Random(seed),
             host: Host::new(&DEVICES),
-            keeper: Keeper::new(ledger, disk.clone()),
+            keeper: DurableLedger::new(ledger, disk.clone()),
             disk,
             settings,
             boot: 0,
@@ -318,7 +318,7 @@ impl Simulation {
                 }
                 true
             }
-            Err(KeepError::Store(_)) => {
+            Err(CommitError::Store(_)) => {
                 self.count("refused by the disk");
                 false
             }
@@ -657,7 +657,7 @@ impl Simulation {
             kept: written,
             ..Platter::default()
         })));
-        self.keeper = Keeper::new(ledger, self.disk.clone());
+        self.keeper = DurableLedger::new(ledger, self.disk.clone());
         self.unnoticed_deaths.clear();
         self.queue = Queue::new(8, 8);
         self.waiting.clear();

@@ -11,8 +11,8 @@ use fake::{Fake, ask, gpu, host, with_host_memory};
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{Device, DeviceKind, HostMemory, Process, ProcessKind, Snapshot};
 use hf_mem_core::placement::{
-    Advice, Ask, Availability, Constraints, Holder, Together, availability, fit_together, plan,
-    suggestions,
+    Advice, Ask, Availability, BatchFit, Constraints, MemoryHolder, availability, fit_together,
+    plan, suggestions,
 };
 use hf_mem_core::report::answer::Verdict;
 use serde_json::Value;
@@ -21,7 +21,7 @@ fn advice(
     fake: &Fake,
     here: &Availability,
     change: impl FnOnce(&mut Ask<'_>),
-    holders: &[Holder],
+    holders: &[MemoryHolder],
 ) -> Vec<Advice> {
     let (model, parameters) = (fake.model(), BTreeMap::new());
     let mut ask = ask(fake, &model, &parameters, 40_960);
@@ -204,7 +204,7 @@ fn the_smallest_set_of_holders_makes_room() {
         host: None,
     };
     let here = availability(&snapshot, &BTreeMap::new());
-    let holders = Holder::processes(&snapshot);
+    let holders = MemoryHolder::processes(&snapshot);
     assert_eq!(holders.len(), 3);
     let found = advice(&Fake::default(), &here, |_| {}, &holders);
     let room = found.last().unwrap();
@@ -232,7 +232,7 @@ fn memory_that_no_process_is_named_for_is_a_holder_too() {
         links: Vec::new(),
         host: None,
     };
-    let holders = Holder::processes(&snapshot);
+    let holders = MemoryHolder::processes(&snapshot);
     assert_eq!(
         holders
             .iter()
@@ -303,7 +303,7 @@ fn leases_make_room_too() {
         &Fake::default(),
         &here,
         |_| {},
-        &[Holder::lease("7f3a", "bob", leased)],
+        &[MemoryHolder::lease("7f3a", "bob", leased)],
     );
     assert_eq!(found.last().unwrap().change, "release lease 7f3a");
 }
@@ -314,7 +314,7 @@ fn nothing_is_suggested_where_it_fits() {
 }
 
 /// Models of these GiB (a third of a GiB and the context beside), at once.
-fn at_once(gib: &[u64], here: &Availability) -> Together {
+fn at_once(gib: &[u64], here: &Availability) -> BatchFit {
     let fakes: Vec<Fake> = gib
         .iter()
         .map(|gib| Fake {
@@ -342,7 +342,7 @@ fn at_once(gib: &[u64], here: &Availability) -> Together {
     fit_together(&asks, here).unwrap()
 }
 
-fn devices(together: &Together) -> Vec<&str> {
+fn devices(together: &BatchFit) -> Vec<&str> {
     together
         .plans
         .iter()

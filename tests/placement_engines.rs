@@ -15,9 +15,9 @@ use std::time::SystemTime;
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::declared;
 use hf_mem_core::engines::component::device_sum;
-use hf_mem_core::engines::{AskedContext, AskedWorkload, Case, Engines, Split};
+use hf_mem_core::engines::{AskedContext, AskedWorkload, EngineRequest, Engines, Split};
 use hf_mem_core::evaluate;
-use hf_mem_core::evaluate::{Here, Rules};
+use hf_mem_core::evaluate::{HostView, Rules};
 use hf_mem_core::model::tensors::InventoryBuilder;
 use hf_mem_core::model::{Dtype, Format, Model, Storage, config};
 use hf_mem_core::placement::{
@@ -126,7 +126,7 @@ fn here(host: &str) -> Availability {
 fn again(ask: &Ask<'_>, plan: &Plan) -> bool {
     let placement = plan.recommended.as_ref().unwrap();
     let devices = [placement.ranks[0].device.clone()];
-    let case = Case {
+    let case = EngineRequest {
         model: ask.model,
         version: None,
         parameters: ask.parameters,
@@ -281,7 +281,7 @@ fn follow_from_the_stage(engines: &[&str], model: &Model) {
             context: Some(AskedContext::Tokens(8192)),
             ..AskedWorkload::default()
         };
-        let case = Case {
+        let case = EngineRequest {
             model,
             version: None,
             parameters: &parameters,
@@ -379,7 +379,7 @@ fn answered(engine: &str, host: &str, context: Option<u64>, parameters: &Value) 
     evaluate::answer(
         &question,
         &model,
-        &Here::declared(host, SystemTime::UNIX_EPOCH).unwrap(),
+        &HostView::declared(host, SystemTime::UNIX_EPOCH).unwrap(),
         &rules,
     )
     .unwrap()

@@ -15,7 +15,7 @@ use fake::{Fake, ask, gpu, link, with_host_memory};
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{DeviceFacts, LinkKind};
 use hf_mem_core::engines::component::device_sum;
-use hf_mem_core::engines::{Case, Interval, Offload, Prepared, Split};
+use hf_mem_core::engines::{EngineRequest, Interval, Offload, PreparedEngine, Split};
 use hf_mem_core::placement::{Ask, Availability, Packing, Plan, plan};
 use hf_mem_core::report::answer::Verdict;
 use proptest::prelude::*;
@@ -101,11 +101,15 @@ fn planned(fake: &Fake, here: &Availability, change: impl Fn(&mut Ask<'_>)) -> P
     plan(&ask, here).unwrap()
 }
 
-fn with_prepared<T>(fake: &Fake, first: &DeviceFacts, then: impl FnOnce(&dyn Prepared) -> T) -> T {
+fn with_prepared<T>(
+    fake: &Fake,
+    first: &DeviceFacts,
+    then: impl FnOnce(&dyn PreparedEngine) -> T,
+) -> T {
     let (model, parameters) = (fake.model(), BTreeMap::new());
     let ask = ask(fake, &model, &parameters, 1000);
     let devices = [first.clone()];
-    let case = Case {
+    let case = EngineRequest {
         model: &model,
         version: None,
         parameters: &parameters,

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use hf_mem_core::engines::Engines;
 use hf_mem_core::evaluate;
-use hf_mem_core::evaluate::{Here, Rules};
+use hf_mem_core::evaluate::{HostView, Rules};
 use hf_mem_core::model::Model;
 use hf_mem_core::placement::Policy;
 use hf_mem_core::report::answer::{Answer, Verdict};
@@ -35,7 +35,7 @@ fn answer(rules: &Rules, model: &Model, question: &Value, host: &str) -> Answer 
     evaluate::answer(
         &question,
         model,
-        &Here::declared(host, SystemTime::UNIX_EPOCH).unwrap(),
+        &HostView::declared(host, SystemTime::UNIX_EPOCH).unwrap(),
         rules,
     )
     .unwrap()
@@ -260,7 +260,7 @@ fn suggestions_of_any_question_hold() {
         });
         let host = pick(&mut state, &hosts).as_str().unwrap().to_owned();
         let parsed: Question = serde_json::from_value(question.clone()).unwrap();
-        let here = Here::declared(&host, SystemTime::UNIX_EPOCH).unwrap();
+        let here = HostView::declared(&host, SystemTime::UNIX_EPOCH).unwrap();
         // A question that the engine refuses has no suggestions.
         if evaluate::answer(&parsed, &model, &here, &rules).is_ok() {
             follow(&rules, &model, &question, &host, &mut kinds);
@@ -336,7 +336,7 @@ fn huge_figures_name_their_field() {
         policy: Policy::default(),
     };
     let model = model();
-    let here = Here::declared("2xH100-80GB", SystemTime::UNIX_EPOCH).unwrap();
+    let here = HostView::declared("2xH100-80GB", SystemTime::UNIX_EPOCH).unwrap();
     let asked = |engine: &str, workload: &Value, parameters: &Value, tensor: Option<u32>| {
         let question = json!({
             "model": {"repo": "local"},

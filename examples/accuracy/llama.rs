@@ -10,7 +10,8 @@ use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{DeviceFacts, DeviceKind};
 use hf_mem_core::engines::llama_cpp::LlamaCpp;
 use hf_mem_core::engines::{
-    AskedWorkload, Case, Component, ComponentName, Engine, Interval, Offload, Prepared, Split,
+    AskedWorkload, Component, ComponentName, Engine, EngineRequest, Interval, Offload,
+    PreparedEngine, Split,
 };
 use hf_mem_core::model::gguf::{Gguf, Metadata, Value as Held, architecture};
 use hf_mem_core::model::tensors::{Inventory, InventoryBuilder, Storage};
@@ -148,7 +149,7 @@ fn growth(rows: &[Row], corpus: &BTreeMap<String, Inventory>, scores: &mut Score
                 let (model, _) = model(row, corpus).ok()?;
                 let (devices, given) = ([device()], parameters(row));
                 let asked = AskedWorkload::default();
-                let case = Case {
+                let case = EngineRequest {
                     model: &model,
                     version: None,
                     parameters: &given,
@@ -533,7 +534,7 @@ fn score(row: &Row, corpus: &BTreeMap<String, Inventory>, scores: &mut Scores) {
     let Ok(version) = (if recent { "b10450" } else { "b4000" }).parse() else {
         return;
     };
-    let case = Case {
+    let case = EngineRequest {
         model: &model,
         version: Some(&version),
         parameters: &given,
@@ -654,7 +655,7 @@ fn states(row: &Row, label: &str, parts: &[Component], scores: &mut Scores) {
     scores.number("states, MiB (exact to 0.1 %)", label, measured, mib, exact);
 }
 
-fn weights(row: &Row, label: &str, ready: &dyn Prepared, split: &Split, scores: &mut Scores) {
+fn weights(row: &Row, label: &str, ready: &dyn PreparedEngine, split: &Split, scores: &mut Scores) {
     let buffers = row.buffers("model_buffer_mib");
     let on_gpus: f64 = buffers
         .iter()
@@ -684,7 +685,7 @@ fn compute(
     row: &Row,
     label: &str,
     model: &Model,
-    ready: &dyn Prepared,
+    ready: &dyn PreparedEngine,
     split: &Split,
     scores: &mut Scores,
 ) {
@@ -802,7 +803,7 @@ fn compute(
 fn several_devices(
     label: &str,
     buffers: &[&(&str, f64)],
-    ready: &dyn Prepared,
+    ready: &dyn PreparedEngine,
     scores: &mut Scores,
 ) {
     let count = u32::try_from(buffers.len()).unwrap_or(u32::MAX);

@@ -7,7 +7,9 @@ use std::path::Path;
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::engines::sglang::Sglang;
 use hf_mem_core::engines::shared::topology::sglang_stages;
-use hf_mem_core::engines::{AskedContext, AskedWorkload, Case, Offload, Prepared as _, Split};
+use hf_mem_core::engines::{
+    AskedContext, AskedWorkload, EngineRequest, Offload, PreparedEngine as _, Split,
+};
 use hf_mem_core::model::Model;
 use serde_json::{Value, json};
 
@@ -111,7 +113,7 @@ fn score(
     let version = row["engine_version"]
         .as_str()
         .and_then(|version| version.parse().ok());
-    let case = Case {
+    let case = EngineRequest {
         model,
         version: version.as_ref(),
         parameters: &parameters,

@@ -8,7 +8,7 @@ use hf_mem_core::bytes::Bytes;
 use hf_mem_core::engines::shared::topology::vllm_stages;
 use hf_mem_core::engines::vllm::{Vllm, VllmPrepared};
 use hf_mem_core::engines::{
-    AskedContext, AskedWorkload, Case, EngineVersion, Offload, Prepared as _, Split,
+    AskedContext, AskedWorkload, EngineRequest, EngineVersion, Offload, PreparedEngine as _, Split,
 };
 use hf_mem_core::model::Model;
 use serde_json::{Value, json};
@@ -312,7 +312,7 @@ fn score(
         ..AskedWorkload::default()
     };
     let version = version(row);
-    let case = Case {
+    let case = EngineRequest {
         model,
         version: version.as_ref(),
         parameters: &parameters,

@@ -16,7 +16,7 @@ use hf_mem_probe::server::limits::Limits;
 use hf_mem_probe::server::routes::App;
 use hf_mem_probe::server::serve;
 use hf_mem_probe::config::{Config, LogConfig};
-use hf_mem_probe::service::Probe;
+use hf_mem_probe::service::HostService;
 use hf_mem_probe::daemon::{Parts, log};
 use hf_mem_probe::metrics::Metrics;
 use libfuzzer_sys::fuzz_target;
@@ -41,7 +41,7 @@ static SOCKET: LazyLock<PathBuf> = LazyLock::new(|| {
             let metrics = Arc::new(Metrics::default());
             let log = log::start(&LogConfig { filter: "off".to_owned(), ..LogConfig::default() }).expect("a log");
             let limits = Limits::new(&config.socket, Duration::from_secs(1));
-            let program = Probe::new(Parts { config, metrics: Arc::clone(&metrics), log }, None).expect("a program");
+            let program = HostService::new(Parts { config, metrics: Arc::clone(&metrics), log }, None).expect("a program");
             let (_stop, stopping) = tokio::sync::watch::channel(false);
             let listener = tokio::net::UnixListener::bind(own).expect("a socket");
             ready.send(()).expect("somebody waits");

@@ -5,8 +5,8 @@
 use std::time::{Duration, SystemTime};
 
 use hf_mem_probe::leases::ledger::{Ledger, Saved, Settings};
-use hf_mem_probe::leases::moment::{Boottime, Now};
-use hf_mem_probe::leases::{store, wire};
+use hf_mem_probe::leases::clock::{Boottime, Now};
+use hf_mem_probe::leases::{store, view};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -26,7 +26,7 @@ fn live_with(saved: Saved) {
         let mut ledger = Ledger::restore(Settings::default(), boot, 1, saved.clone(), now, |_| alive);
         let lived: Vec<String> = ledger.live().map(|lease| lease.id.clone()).collect();
         for id in lived {
-            let _ = ledger.get(&id).map(|lease| wire::lease(lease, now));
+            let _ = ledger.get(&id).map(|lease| view::lease(lease, now));
             let _ = ledger.renew(&id, 0, Some(hour), now);
         }
         now.boottime = now.boottime.after(hour * 24);

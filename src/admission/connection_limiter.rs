@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 
-use crate::admission::user_limits::{Bounds, Full, Share, Shares};
+use crate::admission::user_limits::{LimitBounds, LimitExceeded, Reservation, UserLimits};
 use crate::api::peer::Operators;
 use crate::metrics::{Metrics, Refusal};
 use crate::server::limits::Limits;
@@ -22,8 +22,8 @@ use crate::server::limits::Limits;
 const MOST_READS: usize = 128;
 
 /// The hall and the turns.
-pub(crate) struct Seats {
-    shares: Shares,
+pub(crate) struct ConnectionLimiter {
+    shares: UserLimits,
     hall: Arc<Semaphore>,
     turns: Arc<Semaphore>,
     kept_turns: Arc<Semaphore>,
@@ -32,27 +32,27 @@ pub(crate) struct Seats {
 }
 
 /// A place in the hall, before it is known who takes it.
-pub(crate) struct Place {
+pub(crate) struct AcceptPermit {
     _permit: OwnedSemaphorePermit,
 }
 
 /// One connection's place; dropping it gives it back.
-pub(crate) struct Seat {
-    _place: Place,
-    _share: Share,
+pub(crate) struct ConnectionSlot {
+    _place: AcceptPermit,
+    _share: Reservation,
     uid: u32,
     turns: Arc<Semaphore>,
     kept_turns: Option<Arc<Semaphore>>,
     metrics: Arc<Metrics>,
 }
 
-impl Seats {
+impl ConnectionLimiter {
     pub(crate) fn new(limits: &Limits, operators: Operators, metrics: Arc<Metrics>) -> Self {
         let (served, kept) = (limits.connections, limits.kept_connections());
         let hall = served.saturating_mul(2);
         Self {
-            shares: Shares::new(
-                Bounds {
+            shares: UserLimits::new(
+                LimitBounds {
                     each: limits.connections_per_user,
                     all: hall,
                     reserve: kept,
@@ -68,25 +68,29 @@ impl Seats {
     }
 
     /// A place for the next connection; waits while the hall is full.
-    pub(crate) async fn place(&self) -> Option<Place> {
+    pub(crate) async fn place(&self) -> Option<AcceptPermit> {
         // The semaphore is never closed.
         Arc::clone(&self.hall)
             .acquire_owned()
             .await
             .ok()
-            .map(|permit| Place { _permit: permit })
+            .map(|permit| AcceptPermit { _permit: permit })
     }
 
     /// `place` for `uid`, unless it holds the most already, or what is left is kept for operators.
-    pub(crate) fn take(&self, place: Place, uid: u32) -> Result<Seat, Full> {
+    pub(crate) fn take(
+        &self,
+        place: AcceptPermit,
+        uid: u32,
+    ) -> Result<ConnectionSlot, LimitExceeded> {
         let share = self.shares.take(uid, 1).inspect_err(|full| {
             self.metrics.refused(match full {
-                Full::Each => Refusal::UserConnections,
-                Full::All => Refusal::Connections,
+                LimitExceeded::Each => Refusal::UserConnections,
+                LimitExceeded::All => Refusal::Connections,
             });
         })?;
         self.metrics.connection_opened();
-        Ok(Seat {
+        Ok(ConnectionSlot {
             _place: place,
             _share: share,
             uid,
@@ -100,7 +104,7 @@ impl Seats {
     }
 }
 
-impl Seat {
+impl ConnectionSlot {
     /// Waits for the turn in which `stream` is served, up to `deadline`; when that has passed, the
     /// caller is told so and `None` comes back. The turn lasts until it is dropped.
     pub(crate) async fn turn(
@@ -123,12 +127,12 @@ impl Seat {
             return Some((stream, turn));
         }
         self.metrics.refused(Refusal::Connections);
-        turn_away(&stream, self.uid, Full::All);
+        turn_away(&stream, self.uid, LimitExceeded::All);
         None
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.metrics.connection_closed();
     }
@@ -136,17 +140,17 @@ impl Drop for Seat {
 
 /// Tells a caller for whom there is no seat or no turn so, as far as that goes without waiting for
 /// it, and closes.
-pub(crate) fn turn_away(stream: &UnixStream, uid: u32, full: Full) {
+pub(crate) fn turn_away(stream: &UnixStream, uid: u32, full: LimitExceeded) {
     // Whoever does this does it often: the figure is for the operator, the line for whoever looks
     // closer.
     debug!(uid, ?full, "a connection was refused");
     let problem = match full {
-        Full::Each => Problem::new(
+        LimitExceeded::Each => Problem::new(
             Reason::Busy,
             "this user holds as many connections as one user may",
         )
         .hint("close some, or raise socket.connections_per_user in the daemon's configuration"),
-        Full::All => Problem::new(
+        LimitExceeded::All => Problem::new(
             Reason::Busy,
             "all connections are held, and none came free for this caller",
         )
@@ -174,9 +178,9 @@ mod tests {
     use super::*;
     use crate::config::SocketConfig;
 
-    fn seats(connections: usize, connections_per_user: usize) -> Seats {
+    fn seats(connections: usize, connections_per_user: usize) -> ConnectionLimiter {
         let limits = Limits::new(&SocketConfig::default(), Duration::ZERO);
-        Seats::new(
+        ConnectionLimiter::new(
             &Limits {
                 connections,
                 connections_per_user,
@@ -187,12 +191,14 @@ mod tests {
         )
     }
 
-    async fn seat(seats: &Seats, uid: u32) -> Result<Seat, Full> {
+    async fn seat(seats: &ConnectionLimiter, uid: u32) -> Result<ConnectionSlot, LimitExceeded> {
         seats.take(seats.place().await.unwrap(), uid)
     }
 
     /// Whether `seat` has its turn at once; the turn, and the caller's end.
-    async fn turn(seat: &Seat) -> Option<(UnixStream, (UnixStream, OwnedSemaphorePermit))> {
+    async fn turn(
+        seat: &ConnectionSlot,
+    ) -> Option<(UnixStream, (UnixStream, OwnedSemaphorePermit))> {
         let (caller, stream) = UnixStream::pair().unwrap();
         seat.turn(stream, Duration::ZERO)
             .await
@@ -217,10 +223,10 @@ mod tests {
         }
         assert_eq!(
             seat(&seats, 1002).await.err(),
-            Some(Full::All),
+            Some(LimitExceeded::All),
             "what is left is kept"
         );
-        assert_eq!(seat(&seats, 1000).await.err(), Some(Full::Each));
+        assert_eq!(seat(&seats, 1000).await.err(), Some(LimitExceeded::Each));
         let root = seat(&seats, 0).await.unwrap();
         assert!(turn(&root).await.is_some());
         held.drain(..2);
@@ -230,7 +236,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_has_no_seat_is_told_at_once() {
         let (mut caller, stream) = UnixStream::pair().unwrap();
-        turn_away(&stream, 1000, Full::Each);
+        turn_away(&stream, 1000, LimitExceeded::Each);
         drop(stream);
         let mut told = String::new();
         caller.read_to_string(&mut told).await.unwrap();

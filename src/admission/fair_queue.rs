@@ -12,7 +12,7 @@ const MOST_REMEMBERED: usize = 1024;
 
 /// Askers whose turn is to come.
 #[derive(Debug)]
-pub(crate) struct Turns<T> {
+pub(crate) struct FairQueue<T> {
     /// By user, the users in the order in which they came.
     waiting: Vec<(u32, VecDeque<T>)>,
     /// When a user was served last, counted in turns.
@@ -20,7 +20,7 @@ pub(crate) struct Turns<T> {
     turn: u64,
 }
 
-impl<T> Turns<T> {
+impl<T> FairQueue<T> {
     pub(crate) fn new() -> Self {
         Self {
             waiting: Vec::new(),
@@ -93,13 +93,13 @@ impl<T> Turns<T> {
 mod tests {
     use super::*;
 
-    fn all(turns: &mut Turns<&'static str>) -> Vec<&'static str> {
+    fn all(turns: &mut FairQueue<&'static str>) -> Vec<&'static str> {
         std::iter::from_fn(|| turns.pop()).collect()
     }
 
     #[test]
     fn users_take_turns_and_each_ones_questions_stay_in_order() {
-        let mut turns = Turns::new();
+        let mut turns = FairQueue::new();
         for (uid, asker) in [
             (1, "a1"),
             (1, "a2"),
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn one_that_comes_anew_is_before_one_that_was_just_served() {
-        let mut turns = Turns::new();
+        let mut turns = FairQueue::new();
         for asker in ["a1", "a2", "a3"] {
             turns.push(1, asker);
         }
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn those_who_left_have_no_turn() {
-        let mut turns = Turns::new();
+        let mut turns = FairQueue::new();
         for (uid, asker) in [(1, "a1"), (1, "gone"), (2, "gone"), (3, "c1"), (1, "a2")] {
             turns.push(uid, asker);
         }
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn users_are_forgotten_before_they_are_too_many() {
-        let mut turns = Turns::new();
+        let mut turns = FairQueue::new();
         for uid in 0..5_000 {
             turns.push(uid, "x");
             assert_eq!(turns.pop(), Some("x"));

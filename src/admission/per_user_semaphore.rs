@@ -7,13 +7,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How often each user may be somewhere at once.
 #[derive(Debug)]
-pub(crate) struct ByUser {
+pub(crate) struct PerUserSemaphore {
     each: usize,
     /// By user, while it is there or waits.
     users: Mutex<HashMap<u32, Arc<Semaphore>>>,
 }
 
-impl ByUser {
+impl PerUserSemaphore {
     /// `each` for each user.
     pub(crate) fn new(each: usize) -> Self {
         Self {
@@ -64,7 +64,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_wants_more_waits_for_itself_alone() {
-        let by_user = ByUser::new(2);
+        let by_user = PerUserSemaphore::new(2);
         let held = [by_user.take(1000).await, by_user.take(1000).await];
         let mut third = Box::pin(by_user.take(1000));
         assert!(poll!(&mut third).is_pending());

@@ -16,29 +16,29 @@ use hf_mem_core::report::problem::Reason;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Span;
 
-use super::per_user_semaphore::ByUser;
+use super::per_user_semaphore::PerUserSemaphore;
 
 /// Long pieces of work at once.
 const SEATS: usize = 2;
 
 /// The seats, and who stands in line for them.
 #[derive(Debug)]
-pub(crate) struct Workbench {
+pub(crate) struct PlanPool {
     seats: Arc<Semaphore>,
     /// How often each user may work or stand in line.
-    users: ByUser,
+    users: PerUserSemaphore,
 }
 
-impl Default for Workbench {
+impl Default for PlanPool {
     fn default() -> Self {
         Self {
             seats: Arc::new(Semaphore::new(SEATS)),
-            users: ByUser::new(SEATS),
+            users: PerUserSemaphore::new(SEATS),
         }
     }
 }
 
-impl Workbench {
+impl PlanPool {
     /// Does `work` of the user `uid` on a thread of its own once there is a seat. A caller that
     /// leaves takes its place in line along; work that has begun is done to its end, and keeps its
     /// seat until then. A panic goes on to whoever waits.
@@ -52,13 +52,13 @@ impl Workbench {
 
     /// Waits for a seat of the user `uid`. What the work must not find old is read after that: the
     /// wait may be long.
-    pub(crate) async fn seat(&self, uid: u32) -> Result<Seat, Problem> {
+    pub(crate) async fn seat(&self, uid: u32) -> Result<PlanSlot, Problem> {
         let turn = self.users.take(uid).await.ok_or_else(gone)?;
         let seat = Arc::clone(&self.seats)
             .acquire_owned()
             .await
             .map_err(|_| gone())?;
-        Ok(Seat {
+        Ok(PlanSlot {
             _turn: turn,
             _seat: seat,
         })
@@ -66,12 +66,12 @@ impl Workbench {
 }
 
 /// One seat, with its user's turn.
-pub(crate) struct Seat {
+pub(crate) struct PlanSlot {
     _turn: OwnedSemaphorePermit,
     _seat: OwnedSemaphorePermit,
 }
 
-impl Seat {
+impl PlanSlot {
     /// Does `work` on a thread of its own, which keeps the seat to its end.
     pub(crate) async fn run<T: Send + 'static>(
         self,
@@ -104,7 +104,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_server_goes_on_while_work_is_done_and_no_more_than_the_seats_are_taken() {
-        let bench = Arc::new(Workbench::default());
+        let bench = Arc::new(PlanPool::default());
         let (began, begun) = mpsc::channel();
         let mut ends = Vec::new();
         let mut working = Vec::new();
@@ -137,7 +137,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_asks_much_waits_for_itself_and_others_come_between() {
-        let bench = Arc::new(Workbench::default());
+        let bench = Arc::new(PlanPool::default());
         let (began, begun) = mpsc::channel();
         let (mut ends, mut asked) = (Vec::new(), Vec::new());
         for uid in std::iter::repeat_n(1000, 10).chain([1001]) {
@@ -179,7 +179,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_reaches_the_one_who_asked_and_frees_the_seat() {
-        let bench = Arc::new(Workbench::default());
+        let bench = Arc::new(PlanPool::default());
         for _ in 0..=SEATS {
             let own = Arc::clone(&bench);
             let broken = tokio::spawn(async move {

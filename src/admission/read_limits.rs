@@ -32,23 +32,23 @@ static LOADING: Semaphore = Semaphore::const_new(LOADS);
 
 /// The right to hold memory; given back where it is dropped. The semaphores are never closed, so
 /// `None` is a right that needs none.
-pub(crate) type Turn = Option<SemaphorePermit<'static>>;
+pub(crate) type ReadTurn = Option<SemaphorePermit<'static>>;
 
 /// One reading's seat among all others, or the one of the large reading. Whoever works for it on
 /// another thread takes a copy along, so that the seat is kept until that work has ended, even
 /// where the asker has left.
 #[derive(Clone, Debug)]
-pub(crate) struct Seat(Arc<Held>);
+pub(crate) struct ReadSlot(Arc<HeldReads>);
 
 #[derive(Debug)]
-struct Held {
-    _turn: Turn,
+struct HeldReads {
+    _turn: ReadTurn,
     is_large: bool,
     /// The reading turned out to be large and cannot go on here.
     outgrown: Notify,
 }
 
-impl Seat {
+impl ReadSlot {
     /// Waits for a seat of a reading that is small so far. Must not be waited for by who has one.
     pub(crate) async fn take() -> Self {
         Self::new(READING.acquire().await.ok(), false)
@@ -60,8 +60,8 @@ impl Seat {
         Self::new(LARGE.acquire().await.ok(), true)
     }
 
-    fn new(turn: Turn, is_large: bool) -> Self {
-        Self(Arc::new(Held {
+    fn new(turn: ReadTurn, is_large: bool) -> Self {
+        Self(Arc::new(HeldReads {
             _turn: turn,
             is_large,
             outgrown: Notify::new(),
@@ -69,7 +69,7 @@ impl Seat {
     }
 
     /// Before `bytes` are held: goes on at once where they are small or this is the large reading.
-    /// Else it never does, and [`Seat::outgrown`] comes back: whoever runs the reading drops it.
+    /// Else it never does, and [`ReadSlot::outgrown`] comes back: whoever runs the reading drops it.
     pub(crate) async fn hold(&self, bytes: u64) {
         if bytes > SMALL_BYTES && !self.is_large() {
             self.0.outgrown.notify_one();
@@ -90,12 +90,12 @@ impl Seat {
 
 /// Waits for the turn of a long list of files, to be kept for as long as the list is. Must not be
 /// waited for by who has a seat.
-pub(crate) async fn long_list() -> Turn {
+pub(crate) async fn long_list() -> ReadTurn {
     LISTING.acquire().await.ok()
 }
 
 /// Waits for room for a text of `bytes`.
-pub(crate) async fn unparsed(bytes: u64) -> Turn {
+pub(crate) async fn unparsed(bytes: u64) -> ReadTurn {
     if bytes <= SMALL_BYTES {
         return None;
     }
@@ -129,7 +129,7 @@ pub(crate) async fn work<T: Send + 'static>(
 }
 
 /// Waits for the turn of a model from the disk, whose length does not say how much it is in memory.
-pub(crate) async fn loading() -> Turn {
+pub(crate) async fn loading() -> ReadTurn {
     LOADING.acquire().await.ok()
 }
 
@@ -143,9 +143,9 @@ mod tests {
 
     #[tokio::test]
     async fn one_large_reading_at_a_time_and_it_keeps_its_turn_while_its_work_goes_on() {
-        let first = Seat::take_large().await;
+        let first = ReadSlot::take_large().await;
         first.hold(u64::MAX).await;
-        let mut waiting = Box::pin(Seat::take_large());
+        let mut waiting = Box::pin(ReadSlot::take_large());
         assert!(poll!(&mut waiting).is_pending());
         let (end, until) = mpsc::channel::<()>();
         let mut long = Box::pin(work(u64::MAX, first.clone(), move || until.recv().is_ok()));
@@ -159,7 +159,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_large_does_not_go_on_in_a_seat_of_the_small() {
-        let seat = Seat::take().await;
+        let seat = ReadSlot::take().await;
         seat.hold(SMALL_BYTES).await;
         let mut outgrown = Box::pin(seat.outgrown());
         assert!(poll!(&mut outgrown).is_pending());

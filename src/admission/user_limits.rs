@@ -8,7 +8,7 @@ use crate::api::peer::Operators;
 
 /// How much may be held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bounds {
+pub(crate) struct LimitBounds {
     /// By one user; operators are not held to it.
     pub(crate) each: usize,
     /// By all together.
@@ -19,21 +19,21 @@ pub(crate) struct Bounds {
 
 /// What is held, by user.
 #[derive(Clone, Debug)]
-pub(crate) struct Shares {
-    bounds: Bounds,
+pub(crate) struct UserLimits {
+    bounds: LimitBounds,
     operators: Operators,
-    held: Arc<Mutex<Held>>,
+    held: Arc<Mutex<HeldByUser>>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct HeldByUser {
     by_uid: HashMap<u32, usize>,
     sum: usize,
 }
 
 /// Which bound stands in the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Full {
+pub(crate) enum LimitExceeded {
     /// The user's own.
     Each,
     /// Everybody's.
@@ -42,8 +42,8 @@ pub(crate) enum Full {
 
 /// What one caller holds; dropping it gives it back.
 #[derive(Debug)]
-pub(crate) struct Share {
-    of: Shares,
+pub(crate) struct Reservation {
+    of: UserLimits,
     uid: u32,
     amount: usize,
 }
@@ -51,19 +51,19 @@ pub(crate) struct Share {
 /// What a large request takes of the memory that is kept for such: whoever works on the request
 /// holds it, also when the asker is gone. Dropping it gives it back.
 #[derive(Debug)]
-pub struct Room {
-    _share: Share,
+pub struct BodyReservation {
+    _share: Reservation,
 }
 
-impl From<Share> for Room {
-    fn from(share: Share) -> Self {
+impl From<Reservation> for BodyReservation {
+    fn from(share: Reservation) -> Self {
         Self { _share: share }
     }
 }
 
-impl Shares {
+impl UserLimits {
     /// Nothing is held yet.
-    pub(crate) fn new(bounds: Bounds, operators: Operators) -> Self {
+    pub(crate) fn new(bounds: LimitBounds, operators: Operators) -> Self {
         Self {
             bounds,
             operators,
@@ -72,8 +72,8 @@ impl Shares {
     }
 
     /// `amount` for `uid`, unless it would be too much.
-    pub(crate) fn take(&self, uid: u32, amount: usize) -> Result<Share, Full> {
-        let mut share = Share {
+    pub(crate) fn take(&self, uid: u32, amount: usize) -> Result<Reservation, LimitExceeded> {
+        let mut share = Reservation {
             of: self.clone(),
             uid,
             amount: 0,
@@ -82,13 +82,13 @@ impl Shares {
         Ok(share)
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, HeldByUser> {
         // Held for a few instructions that cannot panic.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn more(&self, uid: u32, amount: usize) -> Result<(), Full> {
-        let Bounds { each, all, reserve } = self.bounds;
+    fn more(&self, uid: u32, amount: usize) -> Result<(), LimitExceeded> {
+        let LimitBounds { each, all, reserve } = self.bounds;
         let privileged = self.operators.include(uid);
         let mut held = self.held();
         let mine = held
@@ -99,7 +99,7 @@ impl Shares {
             .saturating_add(amount);
         let sum = held.sum.saturating_add(amount);
         if mine > each && !privileged {
-            return Err(Full::Each);
+            return Err(LimitExceeded::Each);
         }
         if sum
             > if privileged {
@@ -108,7 +108,7 @@ impl Shares {
                 all
             }
         {
-            return Err(Full::All);
+            return Err(LimitExceeded::All);
         }
         held.by_uid.insert(uid, mine);
         held.sum = sum;
@@ -127,9 +127,9 @@ impl Shares {
     }
 }
 
-impl Share {
+impl Reservation {
     /// Holds `amount` in all, or as much as before where that would be too much.
-    pub(crate) fn reach(&mut self, amount: usize) -> Result<(), Full> {
+    pub(crate) fn reach(&mut self, amount: usize) -> Result<(), LimitExceeded> {
         let more = amount.saturating_sub(self.amount);
         if more > 0 {
             self.of.more(self.uid, more)?;
@@ -139,7 +139,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for Reservation {
     fn drop(&mut self) {
         if self.amount > 0 {
             self.of.less(self.uid, self.amount);
@@ -151,8 +151,8 @@ impl Drop for Share {
 mod tests {
     use super::*;
 
-    fn shares(each: usize, all: usize, reserve: usize) -> Shares {
-        Shares::new(Bounds { each, all, reserve }, Operators::with(990))
+    fn shares(each: usize, all: usize, reserve: usize) -> UserLimits {
+        UserLimits::new(LimitBounds { each, all, reserve }, Operators::with(990))
     }
 
     #[test]
@@ -160,7 +160,7 @@ mod tests {
         let shares = shares(2, 9, 0);
         let first = shares.take(1000, 1).unwrap();
         let _second = shares.take(1000, 1).unwrap();
-        assert_eq!(shares.take(1000, 1).unwrap_err(), Full::Each);
+        assert_eq!(shares.take(1000, 1).unwrap_err(), LimitExceeded::Each);
         assert!(shares.take(1001, 2).is_ok(), "another user is not held up");
         drop(first);
         assert!(shares.take(1000, 1).is_ok());
@@ -170,15 +170,15 @@ mod tests {
     fn what_is_left_for_root_is_left_for_nobody_else() {
         let shares = shares(2, 4, 2);
         let mut held = vec![shares.take(1000, 2).unwrap(), shares.take(1001, 2).unwrap()];
-        assert_eq!(shares.take(1002, 1).unwrap_err(), Full::All);
+        assert_eq!(shares.take(1002, 1).unwrap_err(), LimitExceeded::All);
         held.push(shares.take(0, 1).unwrap());
         held.push(shares.take(990, 1).unwrap());
-        assert_eq!(shares.take(0, 1).unwrap_err(), Full::All);
+        assert_eq!(shares.take(0, 1).unwrap_err(), LimitExceeded::All);
         drop(held);
         let all = shares.take(0, 6).unwrap();
         assert_eq!(
             shares.take(990, 1).unwrap_err(),
-            Full::All,
+            LimitExceeded::All,
             "more than one may hold, but not more than there is"
         );
         drop(all);
@@ -193,8 +193,8 @@ mod tests {
         let shares = shares(10, 12, 0);
         let mut share = shares.take(1000, 4).unwrap();
         share.reach(10).unwrap();
-        assert_eq!(share.reach(11).unwrap_err(), Full::Each);
-        assert_eq!(shares.take(1001, 3).unwrap_err(), Full::All);
+        assert_eq!(share.reach(11).unwrap_err(), LimitExceeded::Each);
+        assert_eq!(shares.take(1001, 3).unwrap_err(), LimitExceeded::All);
         share.reach(2).unwrap();
         assert_eq!(shares.held().sum, 10, "it never shrinks");
         drop(share);

@@ -13,7 +13,7 @@ use utoipa::{Modify, OpenApi};
 use super::lease::{LeaseRequest, LeasesAnswer, RenewRequest};
 use super::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer, NvmlReleaseRequest, WatchLine};
 use crate::server::limits::HOLDER_BYTES;
-use crate::server::routes::{Together, Troubled};
+use crate::server::routes::{BatchQuestion, Troubled};
 
 /// The document as JSON text, for a daemon on which leases wait up to `max_wait`.
 pub fn json(max_wait: Duration) -> String {
@@ -54,7 +54,7 @@ pub fn json(max_wait: Duration) -> String {
         operations::openapi,
         operations::metrics
     ),
-    components(schemas(Question, Together, Answer, TogetherAnswer, WatchLine, Troubled)),
+    components(schemas(Question, BatchQuestion, Answer, TogetherAnswer, WatchLine, Troubled)),
     modifiers(&OptionalBodies, &InnerBounds)
 )]
 struct Document;
@@ -65,7 +65,7 @@ struct Document;
 #[expect(dead_code, reason = "only its schema is used")]
 enum FitsBody {
     One(Box<Question>),
-    Several(Together),
+    Several(BatchQuestion),
 }
 
 /// The answer to a question, or to several that must fit together.

@@ -100,7 +100,7 @@ impl HealthAnswer {
 
 /// The parts of the daemon, as their names stand in [`HealthPart`], in the log and in the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Part {
+pub enum DaemonPart {
     /// The driver and its devices.
     Devices,
     /// The Hubs.
@@ -111,7 +111,7 @@ pub enum Part {
     Leases,
 }
 
-impl Part {
+impl DaemonPart {
     /// All of them, in the order in which they are told.
     pub const ALL: [Self; 4] = [Self::Devices, Self::Hub, Self::Cache, Self::Leases];
 

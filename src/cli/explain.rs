@@ -11,7 +11,7 @@ use super::arguments::ExplainArguments;
 use super::output::Output;
 use super::text::{event, size};
 use crate::files::{self, Disk};
-use crate::leases::account::Account;
+use crate::leases::account::JournalAccount;
 use crate::leases::journal::{Entry, MemoryChange, exists, read};
 use crate::leases::observed::Gap;
 
@@ -29,7 +29,7 @@ pub(super) fn run(arguments: &ExplainArguments) -> u8 {
     }
 }
 
-fn account(arguments: &ExplainArguments) -> Result<Account, Problem> {
+fn account(arguments: &ExplainArguments) -> Result<JournalAccount, Problem> {
     let failed = |error| unreadable(&arguments.journal, &error);
     let journal = arguments.journal.clone();
     let whole = move |disk: &Disk| {
@@ -50,7 +50,7 @@ fn account(arguments: &ExplainArguments) -> Result<Account, Problem> {
             "{unreadable} lines of the journal could not be read"
         ));
     }
-    Ok(Account::at(&entries, arguments.at, arguments.around))
+    Ok(JournalAccount::at(&entries, arguments.at, arguments.around))
 }
 
 /// A journal that is there and may not be read is told from one that is elsewhere.
@@ -67,7 +67,7 @@ fn unreadable(journal: &Path, error: &io::Error) -> Problem {
     }
 }
 
-fn words(account: &Account) -> String {
+fn words(account: &JournalAccount) -> String {
     let mut out = format!("at {}\n", account.at);
     let Some(since) = &account.known_since else {
         out.push_str("  nothing was recorded yet\n");
@@ -92,7 +92,7 @@ fn words(account: &Account) -> String {
 }
 
 /// How things stood then.
-fn then(account: &Account) -> String {
+fn then(account: &JournalAccount) -> String {
     let mut out = String::new();
     for gap in &account.gaps {
         out.push_str(&format!("  {}\n", unobserved(gap)));
@@ -189,8 +189,8 @@ mod tests {
         assert_eq!(problem(io::ErrorKind::NotFound).reason, Reason::NotFound);
     }
 
-    fn account(change: impl FnOnce(&mut Account)) -> String {
-        let mut account = Account {
+    fn account(change: impl FnOnce(&mut JournalAccount)) -> String {
+        let mut account = JournalAccount {
             at: "2026-11-23T15:00:00Z".to_owned(),
             leases: Vec::new(),
             memory: Vec::new(),

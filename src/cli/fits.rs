@@ -9,7 +9,7 @@ use super::arguments::{
 };
 use super::connection::AnswerEffort;
 use super::output::{self, Output};
-use super::{exit, in_process, question, reserve, text, unseen};
+use super::{exit, in_process, offline_leases, question, reserve, text};
 use crate::api::client::{ClientError, block_on};
 
 /// Which of the two is asked.
@@ -29,7 +29,7 @@ pub(super) fn fits(arguments: &FitsArguments) -> u8 {
         json: arguments.connection.json,
     };
     let answered = if arguments.reserve {
-        reserve::reserve(question, arguments).map(Asked::whole)
+        reserve::reserve(question, arguments).map(FitsRequest::whole)
     } else {
         ask(
             Asking::Fits,
@@ -40,7 +40,7 @@ pub(super) fn fits(arguments: &FitsArguments) -> u8 {
         )
     };
     let code = match answered {
-        Ok(Asked {
+        Ok(FitsRequest {
             answer,
             unseen_leases,
         }) => {
@@ -79,7 +79,7 @@ pub(super) fn estimate(arguments: &EstimateArguments) -> u8 {
         &here,
         &arguments.connection,
     ) {
-        Ok(Asked { answer, .. }) => {
+        Ok(FitsRequest { answer, .. }) => {
             output.data(&answer, text::answer::answer);
             // An estimate asks for figures: a "no" on declared devices is one too.
             if answer
@@ -97,13 +97,13 @@ pub(super) fn estimate(arguments: &EstimateArguments) -> u8 {
 }
 
 /// An answer, and what is known of the leases that it rests on.
-pub(super) struct Asked {
+pub(super) struct FitsRequest {
     pub(super) answer: Answer,
     /// Whether leases may be held that it does not count.
     pub(super) unseen_leases: bool,
 }
 
-impl Asked {
+impl FitsRequest {
     /// An answer that counts all leases there are, or that none concern.
     fn whole(answer: Answer) -> Self {
         Self {
@@ -121,7 +121,7 @@ pub(super) fn ask(
     arguments: &QuestionArguments,
     own: &HereArguments,
     connection: &ConnectionArguments,
-) -> Result<Asked, Problem> {
+) -> Result<FitsRequest, Problem> {
     // Declared devices have no leases, and an estimate counts none.
     let leases_matter = asking == Asking::Fits && question.gpus.is_none();
     let everything = async {
@@ -142,11 +142,11 @@ pub(super) fn ask(
                         "answered by the daemon at {}",
                         connection.socket.display()
                     ));
-                    return Ok(Asked::whole(answer));
+                    return Ok(FitsRequest::whole(answer));
                 }
                 Err(ClientError::Unreachable { .. }) if !leases_matter => {}
                 Err(error) if error.daemon_is_absent() => {
-                    unseen = unseen::leases(&connection.socket, &error)
+                    unseen = offline_leases::leases(&connection.socket, &error)
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -170,7 +170,7 @@ pub(super) fn ask(
             output::remark(&format!("warning: {unseen}"));
             answer.warnings.push(unseen);
         }
-        Ok(Asked {
+        Ok(FitsRequest {
             answer,
             unseen_leases,
         })

@@ -13,7 +13,7 @@ use hf_mem_core::report::{Problem, SCHEMA_VERSION};
 use super::arguments::{ConnectionArguments, GpusArguments, HereArguments};
 use super::connection::AnswerEffort;
 use super::output::{self, Output};
-use super::{harmless, in_process, text, unseen};
+use super::{in_process, offline_leases, terminal, text};
 use crate::api::client::{ClientError, block_on};
 use crate::api::status::{GpusAnswer, WatchLine};
 
@@ -89,7 +89,7 @@ fn remark_on(socket: &Path, error: &ClientError) {
         output::remark(&format!(
             "{error}: what its leases promise to others is not counted"
         ));
-    } else if let Some(unseen) = unseen::leases(socket, error) {
+    } else if let Some(unseen) = offline_leases::leases(socket, error) {
         output::remark(&format!("warning: {unseen}"));
     }
 }
@@ -219,7 +219,7 @@ impl<'a> Screen<'a> {
         }
         let text = match line {
             Ok(line) => {
-                let shown = harmless::values(line);
+                let shown = terminal::values(line);
                 let line = shown.as_ref().unwrap_or(line);
                 self.happened
                     .extend(line.lease_events.iter().map(text::event::dated));

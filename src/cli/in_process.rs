@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use hf_mem_core::device::Snapshot;
 use hf_mem_core::evaluate;
-use hf_mem_core::evaluate::Here;
+use hf_mem_core::evaluate::HostView;
 use hf_mem_core::report::problem::Reason;
-use hf_mem_core::report::unread::Unread;
+use hf_mem_core::report::raw_json::RawJson;
 use hf_mem_core::report::{Answer, Problem, Question};
 use tokio::sync::watch;
 
@@ -66,7 +66,7 @@ impl Source {
         }
         let metadata = self.metadata().await?;
         question.model.repo.clone_from(&metadata.identity.repo);
-        let metadata = Unread::of(&metadata).map_err(|error| {
+        let metadata = RawJson::of(&metadata).map_err(|error| {
             Problem::new(
                 Reason::Internal,
                 format!("metadata cannot be sent: {error}"),
@@ -115,11 +115,11 @@ pub(super) async fn answer(
     let here = match (&question.gpus, asking) {
         (Some(spec), _) => {
             let declared = crate::devices::snapshot_file::resolve(spec, SystemTime::now())?;
-            Some(Here::of(&declared.snapshot, &declared.leased))
+            Some(HostView::of(&declared.snapshot, &declared.leased))
         }
         (None, Asking::Fits) => {
             let snapshot = read_once(&nvml(own, site.margins()), DRIVER_DEADLINE)?;
-            let mut here = Here::of(&snapshot, &BTreeMap::new());
+            let mut here = HostView::of(&snapshot, &BTreeMap::new());
             here.availability = here.availability.keeping(site.margin());
             Some(here)
         }

@@ -10,10 +10,10 @@ mod explain;
 mod fits;
 mod free;
 mod gpus;
-mod harmless;
 mod health;
 mod in_process;
 mod lease;
+mod offline_leases;
 mod output;
 mod pack;
 mod question;
@@ -21,13 +21,12 @@ mod reserve;
 mod run;
 mod shell;
 mod site;
+mod terminal;
 pub mod text;
 #[expect(
     clippy::disallowed_methods,
     reason = "whether the state folder of the daemon is there"
 )]
-mod unseen;
-
 use std::ffi::OsString;
 
 use clap::Parser as _;
@@ -68,7 +67,7 @@ fn usage(error: &clap::Error, line: &[OsString]) -> u8 {
     };
     let sound = line
         .iter()
-        .all(|argument| harmless::is_sound(&argument.to_string_lossy()));
+        .all(|argument| terminal::is_sound(&argument.to_string_lossy()));
     if !error.use_stderr() {
         output::usage(error, sound);
         return Reason::Fits.exit_code();

@@ -7,7 +7,7 @@ use hf_mem_core::report::Problem;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::cli::{harmless, text};
+use crate::cli::{terminal, text};
 
 /// In which form a command's output goes out.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +26,7 @@ impl Output {
         if self.json {
             text(&json(value));
         } else {
-            text(&as_text(harmless::values(value).as_ref().unwrap_or(value)));
+            text(&as_text(terminal::values(value).as_ref().unwrap_or(value)));
         }
     }
 
@@ -43,13 +43,13 @@ impl Output {
 
 /// Data. A closed pipe is the reader's choice, not a failure of ours.
 pub(super) fn text(text: &str) {
-    let _ = anstream::stdout().write_all(harmless::text(text).as_bytes());
+    let _ = anstream::stdout().write_all(terminal::text(text).as_bytes());
 }
 
 /// One of a stream's objects, on a line; fails when nobody reads any more, which ends a stream.
 pub(super) fn line<T: Serialize>(value: &T) -> std::io::Result<()> {
     let json = serde_json::to_string(value).unwrap_or_else(|_| "{}".to_owned());
-    streamed(&(harmless::json(json) + "\n"))
+    streamed(&(terminal::json(json) + "\n"))
 }
 
 /// A whole screen, line by line over the last one, so that nothing flickers; fails as [`line`]
@@ -57,7 +57,7 @@ pub(super) fn line<T: Serialize>(value: &T) -> std::io::Result<()> {
 pub(super) fn screen(text: &str) -> std::io::Result<()> {
     streamed(&format!(
         "\x1b[H{}\x1b[J",
-        harmless::text(text).replace('\n', "\x1b[K\n")
+        terminal::text(text).replace('\n', "\x1b[K\n")
     ))
 }
 
@@ -69,12 +69,12 @@ fn streamed(text: &str) -> std::io::Result<()> {
 
 /// Words about a failure.
 pub(super) fn failure(text: &str) {
-    let _ = anstream::stderr().write_all(harmless::text(text).as_bytes());
+    let _ = anstream::stderr().write_all(terminal::text(text).as_bytes());
 }
 
 /// A remark for a person, such as where the answer comes from: one line.
 pub(super) fn remark(remark: &str) {
-    let _ = writeln!(anstream::stderr(), "{}", harmless::value(remark));
+    let _ = writeln!(anstream::stderr(), "{}", terminal::value(remark));
 }
 
 /// What clap says of a command line, in its colours; without them where the line itself holds what
@@ -93,5 +93,5 @@ pub(super) fn usage(error: &clap::Error, sound: bool) {
 fn json<T: Serialize>(value: &T) -> String {
     // Wire types have string keys and no fallible fields, so this cannot fail; were it ever to, an
     // empty object is still one JSON object.
-    harmless::json(serde_json::to_string_pretty(value).unwrap_or_else(|_| "{}".to_owned())) + "\n"
+    terminal::json(serde_json::to_string_pretty(value).unwrap_or_else(|_| "{}".to_owned())) + "\n"
 }

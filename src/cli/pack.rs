@@ -14,7 +14,7 @@ use crate::repository::bundle;
 
 /// What was packed, and where it is now.
 #[derive(Debug, Serialize, Deserialize)]
-struct Packed {
+struct PackReport {
     schema_version: u32,
     /// The bundle.
     bundle: String,
@@ -55,7 +55,7 @@ pub(super) fn run(arguments: &PackArguments) -> u8 {
     }
 }
 
-async fn pack(arguments: &PackArguments) -> Result<Packed, Problem> {
+async fn pack(arguments: &PackArguments) -> Result<PackReport, Problem> {
     let metadata = Source::of(&arguments.model, arguments.file.as_deref())?
         .metadata()
         .await?;
@@ -67,7 +67,7 @@ async fn pack(arguments: &PackArguments) -> Result<Packed, Problem> {
     // An adapter's bundle holds its base model too.
     let gated = metadata.gated || metadata.base.as_ref().is_some_and(|base| base.gated);
     let identity = metadata.identity;
-    Ok(Packed {
+    Ok(PackReport {
         schema_version: SCHEMA_VERSION,
         bundle: path,
         bundle_bytes: packed.bytes.len() as u64,
@@ -80,7 +80,7 @@ async fn pack(arguments: &PackArguments) -> Result<Packed, Problem> {
     })
 }
 
-fn text(packed: &Packed) -> String {
+fn text(packed: &PackReport) -> String {
     let at = |commit: &Option<String>| {
         commit
             .as_deref()

@@ -36,7 +36,7 @@ pub use load::load;
 pub use log::{LogConfig, LogFormat};
 pub use placement::{PlacementConfig, Policy};
 pub use socket::{DEFAULT_PATH, SocketConfig};
-pub use units::{Mode, Period, Size};
+pub use units::{Period, Size, SocketMode};
 
 /// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::units::{Mode, Period, Size};
+use super::units::{Period, Size, SocketMode};
 
 /// Where the daemon listens when nothing else is said.
 pub const DEFAULT_PATH: &str = "/run/hf-mem-probe/api.sock";
@@ -18,7 +18,7 @@ pub struct SocketConfig {
     /// Group that may connect, by name or number.
     pub group: String,
     /// Permission bits of the socket.
-    pub mode: Mode,
+    pub mode: SocketMode,
     /// Connections served at once. As many callers again are accepted and wait for their turn, up
     /// to `header_deadline`; whoever comes beyond them, or waits longer, is answered 503 `busy`.
     /// Everybody's count, root's too.
@@ -43,7 +43,7 @@ impl Default for SocketConfig {
         Self {
             path: DEFAULT_PATH.into(),
             group: "hf-mem-probe".to_owned(),
-            mode: Mode(0o660),
+            mode: SocketMode(0o660),
             connections: 128,
             connections_per_user: 64,
             header_deadline: Period::seconds(30),

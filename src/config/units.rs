@@ -128,15 +128,15 @@ impl<'de> Deserialize<'de> for Size {
 
 /// Permission bits, as `chmod` takes them: `"0660"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mode(pub u32);
+pub struct SocketMode(pub u32);
 
-impl Serialize for Mode {
+impl Serialize for SocketMode {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{:04o}", self.0))
     }
 }
 
-impl<'de> Deserialize<'de> for Mode {
+impl<'de> Deserialize<'de> for SocketMode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         u32::from_str_radix(&text, 8)
@@ -167,12 +167,15 @@ mod tests {
     #[test]
     fn modes_are_octal_and_bounded() {
         assert_eq!(
-            serde_json::from_str::<Mode>("\"0660\"").unwrap(),
-            Mode(0o660)
+            serde_json::from_str::<SocketMode>("\"0660\"").unwrap(),
+            SocketMode(0o660)
         );
-        assert_eq!(serde_json::to_string(&Mode(0o60)).unwrap(), "\"0060\"");
+        assert_eq!(
+            serde_json::to_string(&SocketMode(0o60)).unwrap(),
+            "\"0060\""
+        );
         for text in ["\"0690\"", "\"7777\"", "\"rw\"", "660"] {
-            serde_json::from_str::<Mode>(text).unwrap_err();
+            serde_json::from_str::<SocketMode>(text).unwrap_err();
         }
     }
 

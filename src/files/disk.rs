@@ -26,7 +26,7 @@ pub(crate) struct Disk(());
 
 /// An entry of a folder.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct FolderEntry {
     pub(crate) name: OsString,
     pub(crate) path: PathBuf,
     /// What its name leads to, links followed; `None` for a link that leads nowhere.
@@ -116,7 +116,7 @@ impl Disk {
         folder: &Path,
         most: usize,
         wanted: impl Fn(&OsStr) -> bool,
-    ) -> io::Result<Vec<Entry>> {
+    ) -> io::Result<Vec<FolderEntry>> {
         let mut entries = Vec::new();
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
@@ -127,7 +127,7 @@ impl Disk {
                 return Err(FileError::TooMany { most }.into());
             }
             let path = entry.path();
-            entries.push(Entry {
+            entries.push(FolderEntry {
                 name: entry.file_name(),
                 metadata: fs::metadata(&path).ok(),
                 path,

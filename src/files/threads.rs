@@ -64,13 +64,13 @@ impl FilePlace {
 
 /// One thread's entry in the list, and its permit: both end with the work, not with the wait for
 /// it.
-struct Held {
+struct HeldThread {
     number: u64,
     running: Arc<Mutex<Running>>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Drop for Held {
+impl Drop for HeldThread {
     fn drop(&mut self) {
         lock(&self.running)
             .work
@@ -168,7 +168,7 @@ impl FileThreads {
         spawn(place, body)
     }
 
-    fn hold(&self, place: &Path, permit: OwnedSemaphorePermit) -> Held {
+    fn hold(&self, place: &Path, permit: OwnedSemaphorePermit) -> HeldThread {
         let mut running = lock(&self.running);
         let number = running.next;
         running.next += 1;
@@ -177,7 +177,7 @@ impl FileThreads {
             place: place.to_owned(),
             began: Instant::now(),
         });
-        Held {
+        HeldThread {
             number,
             running: Arc::clone(&self.running),
             _permit: permit,

@@ -9,11 +9,11 @@ use utoipa::ToSchema;
 
 use super::event::{Event, Subject};
 use super::journal::{Checkpoint, Entry, MemoryChange};
-use super::observed::{Coverage, Gap};
+use super::observed::{Gap, ObservedCoverage};
 
 /// How things stood at one time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Account {
+pub struct JournalAccount {
     /// The time asked for (RFC 3339).
     pub at: String,
     /// The leases that were alive then, as last written down.
@@ -31,12 +31,12 @@ pub struct Account {
 
 /// What the lines add up to.
 #[derive(Debug, Default)]
-struct State {
+struct HolderState {
     leases: BTreeMap<String, Subject>,
     memory: BTreeMap<(String, u32), MemoryChange>,
 }
 
-impl State {
+impl HolderState {
     fn take(&mut self, entry: &Entry) {
         match &entry.event {
             Some(Event::Ended { lease, .. }) => {
@@ -86,7 +86,7 @@ impl State {
     }
 }
 
-impl Account {
+impl JournalAccount {
     /// Goes through the lines up to `at`, in the order in which they were written; `around` lines
     /// are given on each side.
     pub fn at(entries: &[Entry], at: SystemTime, around: usize) -> Self {
@@ -95,12 +95,12 @@ impl Account {
             .iter()
             .rposition(|entry| entry.at <= at)
             .map_or(0, |last| last + 1);
-        let mut state = State::default();
+        let mut state = HolderState::default();
         entries.iter().take(end).for_each(|entry| state.take(entry));
         let mut memory: Vec<_> = state.memory.into_values().collect();
         memory.sort_by_key(|change| std::cmp::Reverse(change.after_bytes));
 
-        let mut coverage = Coverage::default();
+        let mut coverage = ObservedCoverage::default();
         for entry in entries {
             if let Some(observed) = &entry.observed {
                 coverage.add(entry.at, observed);
@@ -191,7 +191,7 @@ mod tests {
             ),
             Entry::memory(second(21), took(7, Some(8), None)),
         ];
-        let then = Account::at(&entries, second(15), 1);
+        let then = JournalAccount::at(&entries, second(15), 1);
         assert_eq!(
             then.leases
                 .iter()
@@ -211,10 +211,10 @@ mod tests {
             then.gaps.is_empty(),
             "a journal of an older daemon does not say when it read"
         );
-        let later = Account::at(&entries, second(30), 0);
+        let later = JournalAccount::at(&entries, second(30), 0);
         assert_eq!(later.leases.len(), 1);
         assert_eq!(later.memory.len(), 1);
-        let before = Account::at(&entries, second(1), 5);
+        let before = JournalAccount::at(&entries, second(1), 5);
         assert!(before.leases.is_empty() && before.memory.is_empty());
         assert_eq!(before.known_since.as_deref(), Some("1970-01-01T00:00:10Z"));
     }
@@ -241,7 +241,7 @@ mod tests {
             Entry::memory(second(13), elsewhere.clone()),
             Entry::checkpoint(second(900), checkpoint),
         ];
-        let then = Account::at(&entries, second(901), 9);
+        let then = JournalAccount::at(&entries, second(901), 9);
         assert_eq!(then.leases, [subject("two")]);
         assert_eq!(
             then.memory,
@@ -267,12 +267,12 @@ mod tests {
             Entry::memory(second(100), took(7, None, Some(8))),
             Entry::observed(second(700), observed(600)),
         ];
-        let gap = &Account::at(&entries, second(300), 0).gaps[0];
+        let gap = &JournalAccount::at(&entries, second(300), 0).gaps[0];
         assert_eq!(
             (&gap.device, gap.from.as_deref()),
             (&None, Some("1970-01-01T00:01:40Z"))
         );
         assert_eq!(gap.until.as_deref(), Some("1970-01-01T00:10:00Z"));
-        assert!(Account::at(&entries, second(650), 0).gaps.is_empty());
+        assert!(JournalAccount::at(&entries, second(650), 0).gaps.is_empty());
     }
 }

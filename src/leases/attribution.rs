@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, HashMap};
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{Device, Process, Snapshot};
 
+use super::clock::Boottime;
 use super::holder::{Ancestry, ProcessIdentity};
 use super::lease::{Baseline, Holder, Lease};
-use super::moment::Boottime;
 
 /// One reading of the devices, and what is needed to judge it.
 #[derive(Clone, Copy, Debug)]
-pub struct Reading<'a> {
+pub struct HolderReading<'a> {
     /// What was read.
     pub snapshot: &'a Snapshot,
     /// When the reading *began*: memory taken after that may be missing from it.
@@ -22,7 +22,7 @@ pub struct Reading<'a> {
     pub ancestry: &'a Ancestry,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> HolderReading<'a> {
     /// A device by its UUID.
     pub fn device(&self, uuid: &str) -> Option<&'a Device> {
         self.snapshot
@@ -36,12 +36,12 @@ impl<'a> Reading<'a> {
 #[derive(Debug)]
 pub(super) struct Occupied<'a> {
     device: &'a Device,
-    reading: &'a Reading<'a>,
+    reading: &'a HolderReading<'a>,
     lines: Vec<Vec<ProcessIdentity>>,
 }
 
 impl<'a> Occupied<'a> {
-    pub(super) fn new(device: &'a Device, reading: &'a Reading<'a>) -> Self {
+    pub(super) fn new(device: &'a Device, reading: &'a HolderReading<'a>) -> Self {
         let lines = device
             .processes
             .iter()
@@ -108,7 +108,11 @@ const GROUP: usize = 2_000;
 /// What processes on a device hold now that may be the holder's: what a lease granted on this
 /// reading does not count as its own. One that is known to be of another tree never comes into the
 /// holder's.
-pub(super) fn baselines(holder: &Holder, device: &Device, reading: &Reading<'_>) -> Vec<Baseline> {
+pub(super) fn baselines(
+    holder: &Holder,
+    device: &Device,
+    reading: &HolderReading<'_>,
+) -> Vec<Baseline> {
     let by_group = holder.unit.is_some() || holder.cgroup.is_some();
     let may_be = |process: &&Process| match &holder.process {
         _ if by_group => true,
@@ -157,11 +161,11 @@ fn listed_again(device: &Device, place: usize, process: &Process) -> bool {
 
 /// What is taken of one process.
 #[derive(Default)]
-struct Taken(Vec<Part>);
+struct Taken(Vec<LeasePart>);
 
 /// What one lease takes of one process.
 #[derive(Clone, Copy)]
-struct Part {
+struct LeasePart {
     /// Of the lease.
     baseline: Bytes,
     bytes: Bytes,
@@ -170,7 +174,7 @@ struct Part {
     ended: Boottime,
 }
 
-impl Part {
+impl LeasePart {
     /// Whether it may have been taken after the baselines of a lease that was granted on a reading
     /// of `baseline_at`.
     fn overlaps(&self, baseline_at: Boottime) -> bool {
@@ -246,7 +250,7 @@ impl Turn<'_> {
 /// the same byte for two leases: the nearest holder first, then the older lease. A lease that has
 /// ended still takes its part when others go on, because its memory may well be there still: before
 /// those of the same holder, and of a nearer one before all that it was not seen to hold already.
-pub fn visible(leases: &[&Lease], uuid: &str, reading: &Reading<'_>) -> BTreeMap<u64, Bytes> {
+pub fn visible(leases: &[&Lease], uuid: &str, reading: &HolderReading<'_>) -> BTreeMap<u64, Bytes> {
     match reading.device(uuid) {
         Some(device) if !leases.is_empty() => visible_in(leases, &Occupied::new(device, reading)),
         _ => BTreeMap::new(),
@@ -277,7 +281,7 @@ pub(super) fn visible_in(leases: &[&Lease], occupied: &Occupied<'_>) -> BTreeMap
             .lease
             .ending
             .map_or(Boottime::BOOT, |ending| ending.seen_at.unwrap_or(far));
-        of_process.0.push(Part {
+        of_process.0.push(LeasePart {
             baseline: turn.baseline,
             bytes: given,
             ended,
@@ -404,7 +408,7 @@ pub(super) fn holder_below(
 }
 
 /// Whether a process is of any of these leases.
-pub(super) fn is_lessee(leases: &[&Lease], process: &Process, reading: &Reading<'_>) -> bool {
+pub(super) fn is_lessee(leases: &[&Lease], process: &Process, reading: &HolderReading<'_>) -> bool {
     let line = reading.ancestry.line_of(process.pid);
     leases
         .iter()
@@ -418,7 +422,7 @@ mod tests {
     #[test]
     fn memory_above_a_baseline_is_given_once() {
         let at = Boottime::from_millis(7);
-        let part = |baseline, bytes| Part {
+        let part = |baseline, bytes| LeasePart {
             baseline: Bytes::new(baseline),
             bytes: Bytes::new(bytes),
             ended: Boottime::BOOT,
@@ -440,7 +444,7 @@ mod tests {
         // One that ended before B's reading is in B's baseline; one that ended later may have grown
         // since.
         let ended = |moment| {
-            Taken(vec![Part {
+            Taken(vec![LeasePart {
                 ended: Boottime::from_millis(moment),
                 ..part(0, 4)
             }])

@@ -71,7 +71,7 @@ fn short(name: &str) -> String {
 
 /// A process without a lease that holds memory on a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Stranger {
+pub struct UnleasedProcess {
     /// Its pid.
     pub pid: u32,
     /// Its command, where known.
@@ -117,7 +117,7 @@ pub enum Event {
         leases: Vec<String>,
         /// Who holds memory there without a lease, the largest first.
         #[serde(deserialize_with = "hf_mem_core::strict_json::nested")]
-        strangers: Vec<Stranger>,
+        strangers: Vec<UnleasedProcess>,
     },
     /// What is free covers what is owed again.
     Recovered {

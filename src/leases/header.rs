@@ -7,8 +7,8 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::clock::{Boottime, Now};
 use super::ledger::Saved;
-use super::moment::{Boottime, Now};
 
 const FORMAT: &str = "hf-mem-probe leases";
 const VERSION: u32 = 1;
@@ -16,7 +16,7 @@ pub(super) const LONGEST: usize = 4096;
 
 /// When the promises in a file end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Promised {
+pub struct HeaderGrant {
     /// The boot that its moments are counted from.
     pub boot_id: String,
     /// When the file was written.
@@ -25,7 +25,7 @@ pub struct Promised {
     pub last_end: Option<Boottime>,
 }
 
-impl Promised {
+impl HeaderGrant {
     fn of(saved: &Saved) -> Self {
         let alive = saved.leases.iter().filter(|lease| lease.is_live());
         let last_end = alive.map(|lease| lease.expires_at).max();
@@ -39,14 +39,14 @@ impl Promised {
 
 /// The first line.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Header {
+pub(super) struct LedgerHeader {
     format: String,
     version: u32,
     length: u64,
     sha256: String,
     /// Not in files of old.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    promised: Option<Promised>,
+    promised: Option<HeaderGrant>,
     /// Of this line without it; it comes last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     check: Option<String>,
@@ -55,10 +55,10 @@ pub(super) struct Header {
     damaged: bool,
 }
 
-impl Header {
+impl LedgerHeader {
     /// The line, its end included.
     pub(super) fn line(saved: &Saved, body: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
-        let promised = Some(Promised::of(saved));
+        let promised = Some(HeaderGrant::of(saved));
         let length = body.len() as u64;
         let (format, sha256) = (FORMAT.to_owned(), digest(body));
         let header = Self {
@@ -125,7 +125,7 @@ impl Header {
     }
 
     /// When its promises end, where it says so.
-    pub(super) fn promised(self) -> Option<Promised> {
+    pub(super) fn promised(self) -> Option<HeaderGrant> {
         self.promised.filter(|_| !self.damaged)
     }
 }

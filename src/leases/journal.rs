@@ -13,9 +13,9 @@ use hf_mem_core::device::Snapshot;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::clock::rfc3339;
 use super::event::{Event, Subject};
 use super::lease::Lease;
-use super::moment::rfc3339;
 use super::observed::Observed;
 
 const CURRENT: &str = "journal.jsonl";

@@ -9,8 +9,8 @@ use hf_mem_core::report::lease::{EndReason, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::clock::{Boottime, Now};
 use super::holder::ProcessIdentity;
-use super::moment::{Boottime, Now};
 
 /// Who holds a lease: a process, whose death ends it, or only a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,7 +92,7 @@ pub struct Ending {
     /// still counts in them.
     pub at: Boottime,
     /// The same for people.
-    #[serde(with = "super::moment::rfc3339")]
+    #[serde(with = "super::clock::rfc3339")]
     pub wall: SystemTime,
     /// The first reading after the end. From it on the memory that was seen as this lease's stays
     /// accounted to it, so that it is not taken for that of another lease of the same holder.
@@ -123,7 +123,7 @@ pub struct Lease {
     /// When it was granted: a reading from before says nothing of it.
     pub granted_at: Boottime,
     /// The same for people.
-    #[serde(with = "super::moment::rfc3339")]
+    #[serde(with = "super::clock::rfc3339")]
     pub granted_wall: SystemTime,
     /// When the reading was taken that it was granted on.
     pub baseline_at: Boottime,

@@ -22,21 +22,21 @@
 
 pub mod account;
 pub mod attribution;
-pub mod blindness;
 pub mod broker;
+pub mod clock;
+pub mod durable_ledger;
 pub mod event;
 pub mod header;
 pub mod holder;
 pub mod journal;
-pub mod keeper;
 pub mod lease;
 pub mod ledger;
-pub mod moment;
 pub mod observed;
 pub mod queue;
 pub mod quota;
 pub mod store;
-pub mod wire;
+pub mod unreadable_ledger;
+pub mod view;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -8,7 +8,7 @@ use hf_mem_core::device::Snapshot;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::moment::rfc3339;
+use super::clock::rfc3339;
 
 /// A span is written again when its end has moved by this much.
 const WRITTEN_EVERY: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ pub struct Observed {
 
 /// A span of readings that goes on.
 #[derive(Clone, Debug)]
-struct Span {
+struct ObservedSpan {
     since: SystemTime,
     last: SystemTime,
     devices: BTreeSet<String>,
@@ -40,7 +40,7 @@ struct Span {
 #[derive(Clone, Debug)]
 pub struct Observation {
     gap: Duration,
-    span: Option<Span>,
+    span: Option<ObservedSpan>,
 }
 
 /// What a reading means for the record.
@@ -75,7 +75,7 @@ impl Observation {
                 .and_then(|span| at.duration_since(span.last).ok());
             seen.after_gap = apart.is_none_or(|apart| apart > self.gap);
             seen.spans.extend(self.end());
-            self.span = Some(Span {
+            self.span = Some(ObservedSpan {
                 since: at,
                 last: at,
                 devices,
@@ -102,7 +102,7 @@ impl Observation {
     }
 }
 
-fn line(span: &Span, gap: Duration) -> (SystemTime, Observed) {
+fn line(span: &ObservedSpan, gap: Duration) -> (SystemTime, Observed) {
     let gap_seconds = gap.as_secs();
     (
         span.last,
@@ -141,7 +141,7 @@ pub struct Gap {
 
 /// The spans of each device, as the journal has them.
 #[derive(Clone, Debug, Default)]
-pub struct Coverage {
+pub struct ObservedCoverage {
     devices: BTreeMap<String, Vec<Covered>>,
 }
 
@@ -153,7 +153,7 @@ struct Covered {
     gap: Duration,
 }
 
-impl Coverage {
+impl ObservedCoverage {
     /// Takes a line in.
     pub fn add(&mut self, until: SystemTime, observed: &Observed) {
         let covered = Covered {
@@ -266,7 +266,10 @@ mod tests {
         observation.reading(&snapshot)
     }
 
-    fn gaps(coverage: &Coverage, at: u64) -> Vec<(Option<String>, Option<String>, Option<String>)> {
+    fn gaps(
+        coverage: &ObservedCoverage,
+        at: u64,
+    ) -> Vec<(Option<String>, Option<String>, Option<String>)> {
         let short = |text: Option<String>| text.map(|text| text[14..19].to_owned());
         coverage
             .gaps_at(second(at))
@@ -278,7 +281,7 @@ mod tests {
     #[test]
     fn gaps_are_found_between_spans() {
         let mut observation = Observation::new(Duration::from_secs(60));
-        let mut coverage = Coverage::default();
+        let mut coverage = ObservedCoverage::default();
         let mut lines = 0;
         let times = (600..660).chain([700, 740, 900, 901]);
         for at in times {

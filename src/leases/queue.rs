@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use super::clock::Boottime;
 use super::event::Event;
-use super::moment::Boottime;
 
 /// A place in line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

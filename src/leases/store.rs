@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::blindness::{Blindness, SET_ASIDE, Unreadable};
-use super::header::Header;
-use super::ledger::{Saved, Settings};
-use super::moment::Now;
+use super::clock::Now;
+use super::header::LedgerHeader;
+use super::ledger::{LedgerConfig, Saved};
+use super::unreadable_ledger::{SET_ASIDE, Unreadable, UnreadableLedger};
 
 const FILE: &str = "leases.json";
 const LOCK: &str = "leases.lock";
@@ -84,7 +84,13 @@ impl StoreError {
     /// The same, said of a directory whose leases could not be taken up: unless it is known to hold
     /// none, they are hidden. One that was set aside holds some for as long as the `settings` let a
     /// lease live.
-    pub fn hiding(self, directory: &Path, settings: &Settings, boot_id: &str, now: Now) -> Self {
+    pub fn hiding(
+        self,
+        directory: &Path,
+        settings: &LedgerConfig,
+        boot_id: &str,
+        now: Now,
+    ) -> Self {
         let path = directory.join(FILE);
         let absent = |error: &io::Error| {
             matches!(
@@ -94,7 +100,7 @@ impl StoreError {
         };
         let no_ledger = || fs::symlink_metadata(&path).as_ref().is_err_and(absent);
         let none_set_aside = || match Unreadable::in_directory(directory) {
-            Ok(files) => Blindness::of(&files, settings, boot_id, now).is_none(),
+            Ok(files) => UnreadableLedger::of(&files, settings, boot_id, now).is_none(),
             Err(error) => absent(&error),
         };
         if self.hides_leases() || (no_ledger() && none_set_aside()) {
@@ -131,12 +137,12 @@ pub enum Loaded {
 }
 
 /// Where a ledger is kept, whatever it is: a directory, or a test's memory.
-pub trait Storage {
+pub trait LedgerStorage {
     /// Keeps it so that it survives a kill at any instant after this returns.
     fn save(&mut self, saved: &Saved) -> Result<(), StoreError>;
 }
 
-impl<S: Storage + ?Sized> Storage for Box<S> {
+impl<S: LedgerStorage + ?Sized> LedgerStorage for Box<S> {
     fn save(&mut self, saved: &Saved) -> Result<(), StoreError> {
         (**self).save(saved)
     }
@@ -149,7 +155,7 @@ pub struct NoStore {
     pub why: String,
 }
 
-impl Storage for NoStore {
+impl LedgerStorage for NoStore {
     fn save(&mut self, _saved: &Saved) -> Result<(), StoreError> {
         Err(StoreError::None {
             why: self.why.clone(),
@@ -268,7 +274,7 @@ impl Store {
     }
 }
 
-impl Storage for Store {
+impl LedgerStorage for Store {
     fn save(&mut self, saved: &Saved) -> Result<(), StoreError> {
         let content = encode(saved)?;
         let path = self.directory.join(FILE);
@@ -308,14 +314,14 @@ pub fn peek(directory: &Path) -> Result<Option<Saved>, String> {
 
 fn encode(saved: &Saved) -> Result<Vec<u8>, StoreError> {
     let body = serde_json::to_vec(saved)?;
-    let mut content = Header::line(saved, &body)?;
+    let mut content = LedgerHeader::line(saved, &body)?;
     content.extend(body);
     Ok(content)
 }
 
 /// The ledger in a file's content, or what is wrong with it.
 pub fn decode(content: &[u8]) -> Result<Saved, String> {
-    let (header, body) = Header::read(content)?;
+    let (header, body) = LedgerHeader::read(content)?;
     header.matches(body)?;
     hf_mem_core::strict_json::from_slice(body)
         .map_err(|error| format!("its leases cannot be read: {error}"))
@@ -340,8 +346,8 @@ pub fn boot_id(proc_root: &Path) -> Result<String, StoreError> {
 mod tests {
     use std::time::SystemTime;
 
-    use super::super::moment::Boottime;
     use super::*;
+    use crate::leases::clock::Boottime;
 
     fn saved() -> Saved {
         let saved_at = Now {
@@ -459,7 +465,7 @@ mod tests {
         };
         let directory = tempfile::tempdir().unwrap();
         let of = |error: StoreError, directory: &Path, now| {
-            error.hiding(directory, &Settings::default(), "b", now)
+            error.hiding(directory, &LedgerConfig::default(), "b", now)
         };
         let hiding = || of(error(), directory.path(), Now::read());
         assert!(!hiding().hides_leases(), "a new host");

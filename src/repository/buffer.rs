@@ -13,10 +13,10 @@ const MAX_HEAP_BYTES: usize = 64 << 10;
 
 /// Bytes that grow at their end.
 #[derive(Debug)]
-pub(super) struct Buffer(Store);
+pub(super) struct Buffer(BufferPages);
 
 #[derive(Debug)]
-enum Store {
+enum BufferPages {
     Heap(Vec<u8>),
     /// Pages of their own, and how many of their bytes are in use.
     Pages(MmapMut, usize),
@@ -24,7 +24,7 @@ enum Store {
 
 impl Buffer {
     pub(super) fn new() -> Self {
-        Self(Store::Heap(Vec::new()))
+        Self(BufferPages::Heap(Vec::new()))
     }
 
     /// An empty buffer with room for `bytes`. Pages take memory once they are written to, so a
@@ -39,8 +39,8 @@ impl Buffer {
     pub(super) fn extend(&mut self, bytes: &[u8]) {
         self.reserve(bytes.len());
         match &mut self.0 {
-            Store::Heap(all) => all.extend_from_slice(bytes),
-            Store::Pages(pages, length) => {
+            BufferPages::Heap(all) => all.extend_from_slice(bytes),
+            BufferPages::Pages(pages, length) => {
                 let end = length.saturating_add(bytes.len());
                 if let Some(free) = pages.get_mut(*length..end) {
                     free.copy_from_slice(bytes);
@@ -54,8 +54,8 @@ impl Buffer {
     fn reserve(&mut self, more: usize) {
         let needed = self.len().saturating_add(more);
         let room = match &self.0 {
-            Store::Heap(_) => MAX_HEAP_BYTES,
-            Store::Pages(pages, _) => pages.len(),
+            BufferPages::Heap(_) => MAX_HEAP_BYTES,
+            BufferPages::Pages(pages, _) => pages.len(),
         };
         if needed <= room {
             return;
@@ -68,9 +68,11 @@ impl Buffer {
                 if let Some(start) = pages.get_mut(..length) {
                     start.copy_from_slice(self);
                 }
-                self.0 = Store::Pages(pages, length);
+                self.0 = BufferPages::Pages(pages, length);
             }
-            Err(_) if matches!(self.0, Store::Pages(..)) => self.0 = Store::Heap(self.to_vec()),
+            Err(_) if matches!(self.0, BufferPages::Pages(..)) => {
+                self.0 = BufferPages::Heap(self.to_vec())
+            }
             Err(_) => {}
         }
     }
@@ -81,15 +83,15 @@ impl Deref for Buffer {
 
     fn deref(&self) -> &[u8] {
         match &self.0 {
-            Store::Heap(bytes) => bytes,
-            Store::Pages(pages, length) => pages.get(..*length).unwrap_or_default(),
+            BufferPages::Heap(bytes) => bytes,
+            BufferPages::Pages(pages, length) => pages.get(..*length).unwrap_or_default(),
         }
     }
 }
 
 impl From<Vec<u8>> for Buffer {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(Store::Heap(bytes))
+        Self(BufferPages::Heap(bytes))
     }
 }
 
@@ -112,9 +114,9 @@ mod tests {
     #[test]
     fn long_text_lies_in_pages_of_its_own() {
         let mut buffer = Buffer::from(vec![1; MAX_HEAP_BYTES]);
-        assert!(matches!(buffer.0, Store::Heap(_)));
+        assert!(matches!(buffer.0, BufferPages::Heap(_)));
         buffer.extend(&[2]);
-        assert!(matches!(buffer.0, Store::Pages(..)));
+        assert!(matches!(buffer.0, BufferPages::Pages(..)));
         assert_eq!(
             (buffer.len(), buffer[MAX_HEAP_BYTES]),
             (MAX_HEAP_BYTES + 1, 2)

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::disk::{CacheStanding, DiskCache, RevisionNote};
 use super::error::SourceError;
-use super::hub::{HubClient, HubTally, Reading, is_commit};
+use super::hub::{HubClient, HubReading, HubStats, is_commit};
 use super::known::{Kept, Key, KnownModels};
 use super::permissions::FileReader;
 use super::reference::{ModelReference, Place};
@@ -102,7 +102,7 @@ pub struct SourceClient {
 
 /// What is asked of a Hub.
 #[derive(Clone, Copy)]
-pub(super) struct Asked<'a> {
+pub(super) struct ModelRequest<'a> {
     pub(super) repo: &'a str,
     pub(super) revision: &'a str,
     pub(super) file: Option<&'a str>,
@@ -142,7 +142,7 @@ impl SourceClient {
     }
 
     /// How requests to Hubs have ended so far.
-    pub fn hub_tally(&self) -> &HubTally {
+    pub fn hub_tally(&self) -> &HubStats {
         self.hub.tally()
     }
 
@@ -215,7 +215,7 @@ impl SourceClient {
             });
         };
         let revision = revision.as_deref().unwrap_or("main");
-        let asked = Asked {
+        let asked = ModelRequest {
             repo,
             revision,
             file: reference.file.as_deref(),
@@ -260,7 +260,7 @@ impl SourceClient {
             return None;
         };
         let revision = revision.as_deref().unwrap_or("main");
-        self.fresh_in_memory(&Asked {
+        self.fresh_in_memory(&ModelRequest {
             repo,
             revision,
             file: reference.file.as_deref(),
@@ -276,7 +276,7 @@ impl SourceClient {
             return false;
         };
         let revision = revision.as_deref().unwrap_or("main");
-        self.in_memory(&Asked {
+        self.in_memory(&ModelRequest {
             repo,
             revision,
             file: reference.file.as_deref(),
@@ -287,7 +287,7 @@ impl SourceClient {
     }
 
     /// A known model whose revision was checked lately, or cannot change.
-    fn fresh_in_memory(&self, asked: &Asked<'_>) -> Option<Described> {
+    fn fresh_in_memory(&self, asked: &ModelRequest<'_>) -> Option<Described> {
         let fresh = |kept: &Kept| {
             cannot_change(asked.revision) || kept.is_fresh(asked.now, self.revalidate_after)
         };
@@ -303,14 +303,14 @@ impl SourceClient {
         })
     }
 
-    pub(super) fn in_memory(&self, asked: &Asked<'_>) -> Option<Kept> {
+    pub(super) fn in_memory(&self, asked: &ModelRequest<'_>) -> Option<Kept> {
         Self::scopes(asked)
             .iter()
             .find_map(|scope| self.known.get(&key(asked, scope)))
     }
 
     /// Where `asked` may look: what is everyone's, then what is its token's.
-    pub(super) fn scopes(asked: &Asked<'_>) -> Vec<String> {
+    pub(super) fn scopes(asked: &ModelRequest<'_>) -> Vec<String> {
         let identity = asked.auth.identity();
         if identity == PUBLIC {
             vec![PUBLIC.into()]
@@ -319,7 +319,7 @@ impl SourceClient {
         }
     }
 
-    async fn describe_from_hub(&self, asked: &Asked<'_>) -> Result<Shared, SourceError> {
+    async fn describe_from_hub(&self, asked: &ModelRequest<'_>) -> Result<Shared, SourceError> {
         // The wait for another asker's reading may have answered the question.
         if let Some(fresh) = self.fresh_in_memory(asked) {
             return Ok(Shared::Described(fresh));
@@ -406,8 +406,8 @@ impl SourceClient {
     /// Asks for the commit, and reads it unless it is known.
     async fn ask_hub(
         &self,
-        asked: &Asked<'_>,
-        reading: &Reading<'_>,
+        asked: &ModelRequest<'_>,
+        reading: &HubReading<'_>,
         old: Option<&Kept>,
     ) -> Result<Arc<Model>, SourceError> {
         let found = match old {
@@ -459,7 +459,7 @@ impl SourceClient {
         Ok(model)
     }
 
-    pub(super) fn offline(&self, asked: &Asked<'_>) -> SourceError {
+    pub(super) fn offline(&self, asked: &ModelRequest<'_>) -> SourceError {
         let folder = self
             .hub
             .settings()
@@ -479,7 +479,7 @@ pub(super) fn cannot_change(revision: &str) -> bool {
     revision.len() == 40 && is_commit(revision)
 }
 
-pub(super) fn key(asked: &Asked<'_>, scope: &str) -> Key {
+pub(super) fn key(asked: &ModelRequest<'_>, scope: &str) -> Key {
     Key {
         scope: scope.into(),
         repo: asked.repo.into(),

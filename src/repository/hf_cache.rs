@@ -15,7 +15,7 @@ const MAX_REF_BYTES: u64 = 256;
 
 /// A model found in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Snapshot {
+pub(super) struct CachedSnapshot {
     pub(super) folder: PathBuf,
     pub(super) commit: String,
 }
@@ -27,7 +27,7 @@ pub(super) fn find(
     repo: &str,
     revision: &str,
     reader: &FileReader,
-) -> Option<Snapshot> {
+) -> Option<CachedSnapshot> {
     let model = cache.join(format!("models--{}", repo.replace('/', "--")));
     let commit = if is_commit(revision) && disk.is_folder(&model.join("snapshots").join(revision)) {
         revision.to_owned()
@@ -41,7 +41,7 @@ pub(super) fn find(
 
     let folder = model.join("snapshots").join(&commit);
     let found = is_commit(&commit) && disk.is_folder(&folder) && reader.may_read_all(disk, &folder);
-    found.then_some(Snapshot { folder, commit })
+    found.then_some(CachedSnapshot { folder, commit })
 }
 
 #[cfg(test)]
@@ -56,7 +56,7 @@ mod tests {
         repo: &'static str,
         revision: &'static str,
         reader: &FileReader,
-    ) -> Option<Snapshot> {
+    ) -> Option<CachedSnapshot> {
         let (root, reader) = (cache.to_owned(), reader.clone());
         files::wait(cache, move |disk| {
             super::find(disk, &root, repo, revision, &reader)

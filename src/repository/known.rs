@@ -59,13 +59,13 @@ pub(super) struct KnownModels<T> {
 
 #[derive(Debug, Default)]
 struct Used {
-    models: HashMap<Key, Entry>,
+    models: HashMap<Key, KnownEntry>,
     uses: u64,
     bytes: u64,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct KnownEntry {
     kept: Kept,
     used: u64,
     bytes: u64,
@@ -107,7 +107,7 @@ impl<T: Clone> KnownModels<T> {
         kept.remove(&key);
         kept.uses += 1;
         kept.bytes = kept.bytes.saturating_add(bytes);
-        let entry = Entry {
+        let entry = KnownEntry {
             kept: model,
             used: kept.uses,
             bytes,

@@ -16,7 +16,7 @@ use super::buffer::Buffer;
 use super::bundle;
 use super::error::SourceError;
 use super::ollama::Pulled;
-use super::read::{self, Files, Found};
+use super::read::{self, Files, FoundFiles};
 use crate::files::{Disk, FilePlace};
 
 /// Files of one folder that are looked at.
@@ -67,7 +67,7 @@ pub(super) async fn metadata(
         root,
         elsewhere: BTreeMap::new(),
     };
-    let found = Found {
+    let found = FoundFiles {
         identity,
         listing,
         gated: false,
@@ -151,7 +151,7 @@ pub(super) async fn named_files(
         root: PathBuf::new(),
         elsewhere,
     };
-    let found = Found {
+    let found = FoundFiles {
         identity,
         listing,
         gated: false,

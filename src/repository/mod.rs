@@ -29,7 +29,7 @@ pub use client::{Described, Origin, SourceClient, SourceSettings};
 pub use disk::CacheStanding;
 pub use error::SourceError;
 pub use hf_mem_core::model::metadata::Metadata;
-pub use hub::{HubOutcome, HubTally};
+pub use hub::{HubOutcome, HubStats};
 pub use permissions::FileReader;
 pub use reference::{ModelReference, Place};
 pub use settings::{HubSettings, LocalFolders};

@@ -33,11 +33,11 @@ pub(super) struct Pulled {
 
 #[derive(Deserialize)]
 struct Manifest {
-    layers: Vec<Layer>,
+    layers: Vec<OllamaLayer>,
 }
 
 #[derive(Deserialize)]
-struct Layer {
+struct OllamaLayer {
     #[serde(rename = "mediaType")]
     media_type: String,
     digest: String,

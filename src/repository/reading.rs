@@ -7,7 +7,7 @@ use hf_mem_core::model::Identity;
 use hf_mem_core::model::metadata::Metadata;
 
 use super::base::AdapterAt;
-use super::client::{Asked, SourceClient};
+use super::client::{ModelRequest, SourceClient};
 use super::error::SourceError;
 use super::permissions::FileReader;
 use super::reference::{ModelReference, Place};
@@ -86,7 +86,7 @@ impl SourceClient {
         };
         let revision = revision.as_deref().unwrap_or("main");
         let file = reference.file.as_deref();
-        let asked = Asked {
+        let asked = ModelRequest {
             repo,
             revision,
             file,

@@ -11,15 +11,15 @@ use hf_mem_core::model::{Identity, Model};
 
 use super::base::AdapterAt;
 use super::bundle;
-use super::client::{Asked, Described, Origin, SourceClient, cannot_change, key, model};
+use super::client::{Described, ModelRequest, Origin, SourceClient, cannot_change, key, model};
 use super::disk::{DiskCache, RevisionNote, Scope};
 use super::error::SourceError;
-use super::hub::{Reading, Revision};
+use super::hub::{HubReading, Revision};
 use super::known::Kept;
 use super::permissions::FileReader;
 use super::{hf_cache, local};
 use crate::admission::read_limits;
-use crate::admission::read_limits::Seat;
+use crate::admission::read_limits::ReadSlot;
 use crate::files::Disk;
 
 /// An entry of the cache, by all that it is found by.
@@ -60,8 +60,8 @@ impl SourceClient {
     /// The model of `found`, from the cache or else from the Hub; what the Hub says is kept.
     pub(super) async fn read_commit(
         &self,
-        asked: &Asked<'_>,
-        reading: &Reading<'_>,
+        asked: &ModelRequest<'_>,
+        reading: &HubReading<'_>,
         found: Revision,
         scope: &str,
     ) -> Result<Arc<Model>, SourceError> {
@@ -95,7 +95,7 @@ impl SourceClient {
             .filter(|_| self.disk.is_some() && !metadata.partial);
         let entry =
             commit.map(|commit| EntryKey::new(scope, &metadata.identity.repo, &commit, asked.file));
-        let bytes = if seat.as_ref().is_some_and(Seat::is_large) {
+        let bytes = if seat.as_ref().is_some_and(ReadSlot::is_large) {
             u64::MAX
         } else {
             metadata.work_bytes()
@@ -128,7 +128,12 @@ impl SourceClient {
     }
 
     /// Remembers on disk which commit a revision stands for.
-    pub(super) async fn keep_note(&self, asked: &Asked<'_>, scope: &str, note: RevisionNote) {
+    pub(super) async fn keep_note(
+        &self,
+        asked: &ModelRequest<'_>,
+        scope: &str,
+        note: RevisionNote,
+    ) {
         let [scope, repo, revision] = [scope, asked.repo, asked.revision].map(ToOwned::to_owned);
         let keep = move |cache: &DiskCache, disk: &Disk| {
             cache.keep_note(disk, Scope(&scope), &repo, &revision, &note)
@@ -200,7 +205,7 @@ impl SourceClient {
 
     /// What the disk holds of the revision, with when it was last checked; it is known in memory
     /// from then on.
-    pub(super) async fn on_disk(&self, asked: &Asked<'_>) -> Option<Kept> {
+    pub(super) async fn on_disk(&self, asked: &ModelRequest<'_>) -> Option<Kept> {
         let (scope, model, checked) = self
             .metadata_on_disk(asked, |metadata| model(&metadata).ok())
             .await?;
@@ -216,7 +221,7 @@ impl SourceClient {
     /// What `take` makes of the same, with the scope that it is kept under.
     pub(super) async fn metadata_on_disk<T: Send + 'static>(
         &self,
-        asked: &Asked<'_>,
+        asked: &ModelRequest<'_>,
         take: impl Fn(Metadata) -> Option<T> + Clone + Send + 'static,
     ) -> Option<(String, T, SystemTime)> {
         for scope in Self::scopes(asked) {
@@ -232,7 +237,7 @@ impl SourceClient {
     }
 
     /// Which commit the revision stands for.
-    async fn note(&self, asked: &Asked<'_>, scope: &str) -> Option<RevisionNote> {
+    async fn note(&self, asked: &ModelRequest<'_>, scope: &str) -> Option<RevisionNote> {
         if cannot_change(asked.revision) {
             return Some(RevisionNote::new(asked.repo, asked.revision, asked.now));
         }
@@ -244,7 +249,7 @@ impl SourceClient {
     /// The model as huggingface_hub's cache has it for `reader`; else `why` the Hub did not answer.
     pub(super) async fn stale_in_hf_cache(
         &self,
-        asked: &Asked<'_>,
+        asked: &ModelRequest<'_>,
         reader: &FileReader,
         why: SourceError,
         requests: u32,
@@ -279,7 +284,7 @@ impl SourceClient {
     /// too.
     pub(super) async fn in_hf_cache(
         &self,
-        asked: &Asked<'_>,
+        asked: &ModelRequest<'_>,
         reader: &FileReader,
     ) -> Option<Result<Metadata, SourceError>> {
         if *reader == FileReader::Unknown {

@@ -32,10 +32,10 @@ use self::limits::{HEAD_BYTES, HEADERS, Limits};
 use self::routes::App;
 use self::service::Service;
 use self::stalled::Stalled;
-use crate::admission::connection_limiter::{Place, Seat, Seats};
+use crate::admission::connection_limiter::{AcceptPermit, ConnectionLimiter, ConnectionSlot};
 use crate::api::peer::Peer;
 use crate::metrics::Refusal;
-use crate::transition_log::Told;
+use crate::transition_log::TransitionLog;
 
 /// How the server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,13 +63,13 @@ pub async fn serve<S: Service>(
     let metrics = Arc::clone(&app.metrics);
     let app = Arc::new(app);
     let router = routes::router(Arc::clone(&app));
-    let seats = Seats::new(&limits, operators, Arc::clone(&metrics));
+    let seats = ConnectionLimiter::new(&limits, operators, Arc::clone(&metrics));
     let drain = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     let mut outcome = Ok(());
     // Callers can bring this about again and again; the figure counts each.
-    let mut accepting = Told::default();
+    let mut accepting = TransitionLog::default();
     loop {
         let next = async {
             let place = seats.place().await;
@@ -122,7 +122,11 @@ pub async fn serve<S: Service>(
 }
 
 /// Who connected, and a seat for it; `None` where it was turned away.
-fn admit(stream: UnixStream, place: Place, seats: &Seats) -> Option<(UnixStream, Peer, Seat)> {
+fn admit(
+    stream: UnixStream,
+    place: AcceptPermit,
+    seats: &ConnectionLimiter,
+) -> Option<(UnixStream, Peer, ConnectionSlot)> {
     match stream.peer_cred() {
         Ok(credentials) => {
             let peer = Peer::new(&credentials);

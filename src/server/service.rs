@@ -8,12 +8,12 @@ use hf_mem_core::report::lease::LeaseAnswer;
 use hf_mem_core::report::problem::Reason;
 use tokio::sync::{broadcast, watch};
 
-pub use crate::admission::user_limits::Room;
-use crate::api::lease::{LeaseRequest, LeasesAnswer, RenewRequest};
-use crate::api::peer::Caller;
+pub use crate::admission::user_limits::BodyReservation;
 use hf_mem_core::report::TogetherAnswer;
 use hf_mem_core::report::{Answer, Problem, Question};
 
+use crate::api::lease::{LeaseRequest, LeasesAnswer, RenewRequest};
+use crate::api::peer::Caller;
 use crate::api::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer};
 use crate::leases::event::Dated;
 use crate::metrics::Metrics;
@@ -113,7 +113,7 @@ pub trait Service: Send + Sync + 'static {
         &self,
         caller: Caller,
         request: LeaseRequest,
-        room: Room,
+        room: BodyReservation,
     ) -> impl Future<Output = Result<Answer, Problem>> + Send;
 
     /// Every lease.

@@ -17,7 +17,7 @@ use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::Snapshot;
 use hf_mem_core::model::Model;
 
-use super::Settled;
+use super::ActiveConfig;
 use crate::repository::ModelReference;
 use crate::server::limits::KEPT_ANSWER_BYTES;
 use crate::server::service::Written;
@@ -32,16 +32,16 @@ const MOST_BYTES: u64 = 8 << 20;
 
 /// What an answer follows from, beside the question.
 #[derive(Debug)]
-pub(super) struct Grounds {
+pub(super) struct CacheInputs {
     pub(super) model: Arc<Model>,
     /// Whether the model may have changed since it was read.
     pub(super) stale: bool,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) claims: BTreeMap<String, Bytes>,
-    pub(super) settled: Arc<Settled>,
+    pub(super) settled: Arc<ActiveConfig>,
 }
 
-impl Grounds {
+impl CacheInputs {
     /// Whether both lead to the same answer. What is held cannot have been freed, so one address is
     /// one value.
     fn same(&self, other: &Self) -> bool {
@@ -55,16 +55,16 @@ impl Grounds {
 
 /// An answer, and what it followed from.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct CachedAnswer {
     reference: ModelReference,
-    grounds: Grounds,
+    grounds: CacheInputs,
     written: Written,
     /// What the answer and its model take.
     bytes: u64,
 }
 
-impl Kept {
-    pub(super) fn new(reference: ModelReference, grounds: Grounds, written: Written) -> Self {
+impl CachedAnswer {
+    pub(super) fn new(reference: ModelReference, grounds: CacheInputs, written: Written) -> Self {
         let bytes = grounds
             .model
             .heap_bytes()
@@ -83,24 +83,24 @@ impl Kept {
     }
 
     /// The answer, where it follows from `grounds` too.
-    pub(super) fn written_on(&self, grounds: &Grounds) -> Option<Written> {
+    pub(super) fn written_on(&self, grounds: &CacheInputs) -> Option<Written> {
         self.grounds.same(grounds).then(|| self.written.clone())
     }
 }
 
 /// The answers of late, by their questions as they were written.
 #[derive(Default)]
-pub(super) struct Remembered(Mutex<HashMap<Box<[u8]>, Arc<Kept>>>);
+pub(super) struct AnswerCache(Mutex<HashMap<Box<[u8]>, Arc<CachedAnswer>>>);
 
-impl Remembered {
+impl AnswerCache {
     /// What was answered to `body`, on whatever grounds.
-    pub(super) fn find(&self, body: &[u8]) -> Option<Arc<Kept>> {
+    pub(super) fn find(&self, body: &[u8]) -> Option<Arc<CachedAnswer>> {
         self.kept().get(body).cloned()
     }
 
     /// Keeps an answer to `body`, unless it is a long one. An older one to it goes, and so do all
     /// that followed from another reading.
-    pub(super) fn keep(&self, body: &[u8], answer: Kept) {
+    pub(super) fn keep(&self, body: &[u8], answer: CachedAnswer) {
         let mut kept = self.kept();
         kept.retain(|_, other| Arc::ptr_eq(&other.grounds.snapshot, &answer.grounds.snapshot));
         kept.remove(body);
@@ -118,13 +118,13 @@ impl Remembered {
         kept.insert(body.into(), Arc::new(answer));
     }
 
-    fn kept(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, Arc<Kept>>> {
+    fn kept(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, Arc<CachedAnswer>>> {
         // Whole entries go in and out: a panic elsewhere leaves none half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl std::fmt::Debug for Remembered {
+impl std::fmt::Debug for AnswerCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Remembered")
             .field("answers", &self.kept().len())
@@ -138,10 +138,10 @@ mod tests {
     use crate::config::Config;
     use hf_mem_core::report::Answer;
 
-    fn settled() -> Arc<Settled> {
+    fn settled() -> Arc<ActiveConfig> {
         let config = Config::default();
         let rules = super::super::build::rules(&config).unwrap();
-        Arc::new(Settled { config, rules })
+        Arc::new(ActiveConfig { config, rules })
     }
 
     fn model() -> Arc<Model> {
@@ -166,26 +166,26 @@ mod tests {
         )
     }
 
-    fn answer(grounds: Grounds, message: &str) -> Kept {
+    fn answer(grounds: CacheInputs, message: &str) -> CachedAnswer {
         let reference = ModelReference::parse("a/b", None, |_| false).unwrap();
         let written = Written::new(&Answer {
             message: message.to_owned(),
             ..Answer::default()
         });
-        Kept::new(reference, grounds, written)
+        CachedAnswer::new(reference, grounds, written)
     }
 
     #[test]
     fn only_the_very_same_grounds_give_an_answer_again() {
         let (here, model, settled) = (snapshot(), model(), settled());
-        let grounds = || Grounds {
+        let grounds = || CacheInputs {
             model: Arc::clone(&model),
             stale: false,
             snapshot: Arc::clone(&here),
             claims: BTreeMap::new(),
             settled: Arc::clone(&settled),
         };
-        let remembered = Remembered::default();
+        let remembered = AnswerCache::default();
         assert!(remembered.find(b"a question").is_none());
         remembered.keep(b"a question", answer(grounds(), "kept"));
         assert!(
@@ -206,35 +206,35 @@ mod tests {
         for (what, other) in [
             (
                 "a later reading, equal or not",
-                Grounds {
+                CacheInputs {
                     snapshot: snapshot(),
                     ..grounds()
                 },
             ),
             (
                 "a claim",
-                Grounds {
+                CacheInputs {
                     claims,
                     ..grounds()
                 },
             ),
             (
                 "a model read again",
-                Grounds {
+                CacheInputs {
                     model: self::model(),
                     ..grounds()
                 },
             ),
             (
                 "a model that may be old",
-                Grounds {
+                CacheInputs {
                     stale: true,
                     ..grounds()
                 },
             ),
             (
                 "other rules",
-                Grounds {
+                CacheInputs {
                     settled: self::settled(),
                     ..grounds()
                 },
@@ -246,9 +246,9 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_bounded_and_of_one_reading() {
-        let remembered = Remembered::default();
+        let remembered = AnswerCache::default();
         let (here, model, settled) = (snapshot(), model(), settled());
-        let grounds = |snapshot: &Arc<Snapshot>| Grounds {
+        let grounds = |snapshot: &Arc<Snapshot>| CacheInputs {
             model: Arc::clone(&model),
             stale: false,
             snapshot: Arc::clone(snapshot),
@@ -280,18 +280,18 @@ mod tests {
 
     #[test]
     fn kept_answers_are_bounded_by_bytes() {
-        let remembered = Remembered::default();
+        let remembered = AnswerCache::default();
         let (here, model, settled) = (snapshot(), model(), settled());
         let large = |bytes: u64| {
             let model = Arc::clone(&model);
-            let grounds = Grounds {
+            let grounds = CacheInputs {
                 model,
                 stale: false,
                 snapshot: Arc::clone(&here),
                 claims: BTreeMap::new(),
                 settled: Arc::clone(&settled),
             };
-            Kept {
+            CachedAnswer {
                 bytes,
                 ..answer(grounds, "x")
             }

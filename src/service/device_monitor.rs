@@ -19,7 +19,7 @@ use crate::devices::sampler::{DeviceSource, Sampler, SamplerOptions, SamplerStat
 
 /// The devices, and how fresh a reading must be.
 #[derive(Debug)]
-pub struct Readings {
+pub struct DeviceMonitor {
     source: Arc<DeviceSource>,
     max_age: Duration,
     deadline: Duration,
@@ -30,7 +30,7 @@ pub struct Readings {
     before: Mutex<Earlier>,
 }
 
-impl Readings {
+impl DeviceMonitor {
     /// As the configuration says; `nvml` stands before its library.
     pub(super) fn new(config: &DevicesConfig, nvml: Option<PathBuf>) -> Result<Self, Problem> {
         let source = match &config.declared {

@@ -4,22 +4,22 @@ use std::time::Instant;
 
 use hf_mem_core::device::Unusable;
 
-use super::{Probe, leases};
-use crate::api::status::{HealthAnswer, HealthPart, HealthStatus, Part};
+use super::{HostService, leases};
+use crate::api::status::{DaemonPart, HealthAnswer, HealthPart, HealthStatus};
 
 /// Devices that are named one by one; of more only the number is told.
 const NAMED: usize = 4;
 
 /// What is wrong with a part.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Trouble {
+pub(super) struct PartTrouble {
     /// A word that stays the same as long as this is what is wrong; the sentence counts seconds.
     pub(super) cause: String,
     /// A sentence for a person, with the cure where there is one.
     pub(super) why: String,
 }
 
-impl Trouble {
+impl PartTrouble {
     pub(super) fn new(cause: impl Into<String>, why: impl Into<String>) -> Self {
         Self {
             cause: cause.into(),
@@ -28,7 +28,7 @@ impl Trouble {
     }
 }
 
-impl Probe {
+impl HostService {
     /// Reads what is known already: asks neither the driver, nor a Hub, nor the disk.
     pub(super) fn health_now(&self) -> HealthAnswer {
         let parts = self.look().into_iter().map(|(part, trouble)| HealthPart {
@@ -45,13 +45,13 @@ impl Probe {
 
     /// How each part is. What has turned since the last look is told to the log. Called where
     /// something happens anyway: a failure, a sign of life, a question about health.
-    pub(super) fn look(&self) -> [(Part, Option<Trouble>); Part::ALL.len()] {
-        let parts = Part::ALL.map(|part| {
+    pub(super) fn look(&self) -> [(DaemonPart, Option<PartTrouble>); DaemonPart::ALL.len()] {
+        let parts = DaemonPart::ALL.map(|part| {
             let trouble = match part {
-                Part::Devices => self.devices_trouble(),
-                Part::Hub => self.hub_trouble(),
-                Part::Cache => self.models.cache_trouble(),
-                Part::Leases => self.leases_trouble(),
+                DaemonPart::Devices => self.devices_trouble(),
+                DaemonPart::Hub => self.hub_trouble(),
+                DaemonPart::Cache => self.models.cache_trouble(),
+                DaemonPart::Leases => self.leases_trouble(),
             };
             (part, trouble)
         });
@@ -59,14 +59,14 @@ impl Probe {
         parts
     }
 
-    fn devices_trouble(&self) -> Option<Trouble> {
+    fn devices_trouble(&self) -> Option<PartTrouble> {
         let status = self.readings.status()?;
         if let Some(left) = status.released {
             let why = format!(
                 "the driver is let go of for {} s more, as somebody asked",
                 left.as_secs()
             );
-            return Some(Trouble::new("nvml_released", why));
+            return Some(PartTrouble::new("nvml_released", why));
         }
         if let Some((doing, since)) = status
             .busy
@@ -76,10 +76,10 @@ impl Probe {
                 "the driver has not answered for {} s ({doing})",
                 since.as_secs()
             );
-            return Some(Trouble::new("nvml_overdue", why));
+            return Some(PartTrouble::new("nvml_overdue", why));
         }
         if let Some((_, Some(error))) = status.last {
-            return Some(Trouble::new(error.reason(), error.to_string()));
+            return Some(PartTrouble::new(error.reason(), error.to_string()));
         }
         let snapshot = self.readings.at_hand()?;
         let faults = snapshot.devices.iter().filter_map(|device| {
@@ -97,10 +97,10 @@ impl Probe {
             snapshot.devices.len(),
             "devices cannot be used",
         )?;
-        Some(Trouble::new("unusable_devices", why))
+        Some(PartTrouble::new("unusable_devices", why))
     }
 
-    fn hub_trouble(&self) -> Option<Trouble> {
+    fn hub_trouble(&self) -> Option<PartTrouble> {
         let troubles = self.models.troubles();
         let endpoints: Vec<&str> = troubles
             .iter()
@@ -113,10 +113,10 @@ impl Probe {
             )
         });
         let told: Vec<String> = told.collect();
-        (!told.is_empty()).then(|| Trouble::new(endpoints.join(" "), told.join("; ")))
+        (!told.is_empty()).then(|| PartTrouble::new(endpoints.join(" "), told.join("; ")))
     }
 
-    fn leases_trouble(&self) -> Option<Trouble> {
+    fn leases_trouble(&self) -> Option<PartTrouble> {
         let folder = || {
             self.settled()
                 .config
@@ -131,15 +131,15 @@ impl Probe {
                 lasts.as_secs(),
                 folder()
             );
-            return Some(Trouble::new("stuck", why));
+            return Some(PartTrouble::new("stuck", why));
         }
         if let Some(why) = &self.promises.trouble {
-            return Some(Trouble::new("no_ledger", why.as_str()));
+            return Some(PartTrouble::new("no_ledger", why.as_str()));
         }
         let standing = self.promises.office.standing();
         let standing = standing.borrow();
         if let Some(blind) = leases::unread(&standing) {
-            return Some(Trouble::new(
+            return Some(PartTrouble::new(
                 "unread_leases",
                 format!("{blind}; {}", blind.cure()),
             ));
@@ -149,7 +149,7 @@ impl Probe {
             let why = format!(
                 "changes could not be written to {folder}; no lease is granted, renewed or released until they are"
             );
-            Trouble::new("unwritable", why)
+            PartTrouble::new("unwritable", why)
         })
     }
 }

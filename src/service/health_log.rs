@@ -4,26 +4,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use super::health::Trouble;
-use crate::api::status::Part;
-use crate::transition_log::{Told, Turn};
+use super::health::PartTrouble;
+use crate::api::status::DaemonPart;
+use crate::transition_log::{Transition, TransitionLog};
 
 /// What was told of each part.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub(super) struct HealthLog {
     /// Whether anything was told to be wrong that has not turned since.
     any_wrong: AtomicBool,
-    told: Mutex<[Told; Part::ALL.len()]>,
+    told: Mutex<[TransitionLog; DaemonPart::ALL.len()]>,
 }
 
-impl Turns {
+impl HealthLog {
     /// Whether there is a turn for the better to be looked for.
     pub(super) fn any_wrong(&self) -> bool {
         self.any_wrong.load(Ordering::Relaxed)
     }
 
     /// Tells what has turned by `now`.
-    pub(super) fn tell(&self, parts: &[(Part, Option<Trouble>)], now: Instant) {
+    pub(super) fn tell(&self, parts: &[(DaemonPart, Option<PartTrouble>)], now: Instant) {
         let mut any_wrong = false;
         for (part, trouble) in parts {
             let cause = trouble.as_ref().map(|trouble| trouble.cause.as_str());
@@ -36,11 +36,11 @@ impl Turns {
                 any_wrong |= told.wrong().is_some();
                 turn
             };
-            let Some(Turn { after, left_out }) = turn else {
+            let Some(Transition { after, left_out }) = turn else {
                 continue;
             };
             let part = part.word();
-            if let Some(Trouble { cause, why }) = trouble {
+            if let Some(PartTrouble { cause, why }) = trouble {
                 tracing::warn!(
                     part,
                     cause,

@@ -17,21 +17,21 @@ use sha2::{Digest as _, Sha256};
 use tracing::Span;
 
 use super::service::seen;
-use super::{Settled, stages};
+use super::{ActiveConfig, stages};
 use crate::api::lease::LeaseRequest;
 use crate::api::peer::Caller;
 use crate::config::{Accounts, Config, HistoryConfig, LeasesConfig, Size, UserQuota};
 use crate::devices::sampler::DeviceSource;
-use crate::leases::blindness::Blindness;
 use crate::leases::broker;
 use crate::leases::broker::{
-    GrantAsk, JournalSettings, Office, OfficeHandle, OfficeSettings, Standing,
+    BrokerConfig, BrokerHandle, BrokerStatus, GrantCommand, JournalSettings, LeaseBroker,
 };
+use crate::leases::clock::Now;
 use crate::leases::journal::Bounds;
-use crate::leases::ledger::Settings;
-use crate::leases::moment::Now;
+use crate::leases::ledger::LedgerConfig;
 use crate::leases::quota::{Quota, Quotas};
 use crate::leases::store::StoreError;
+use crate::leases::unreadable_ledger::UnreadableLedger;
 
 /// The shortest time between two readings that leaves a gap in the record: leases that have settled
 /// are read every 5 s.
@@ -42,8 +42,8 @@ const OPENING: Duration = Duration::from_secs(10);
 
 /// The ledger's owner, and why it cannot promise anything where it cannot.
 #[derive(Debug)]
-pub struct Promises {
-    pub(super) office: OfficeHandle,
+pub struct LeaseService {
+    pub(super) office: BrokerHandle,
     pub(super) trouble: Option<String>,
     /// Whether there may be leases that this daemon does not know of.
     blind: bool,
@@ -51,14 +51,14 @@ pub struct Promises {
     late: Arc<AtomicBool>,
 }
 
-impl Promises {
+impl LeaseService {
     /// Takes up the leases that survived, and starts their owner.
     pub(super) fn new(config: &Config, devices: Arc<DeviceSource>) -> Result<Self, Problem> {
         let proc_root = Path::new("/proc");
         let folder = &config.leases.state_directory;
         let (keeper, trouble, late) =
             broker::open_in_time(folder, rules(config)?, proc_root, OPENING);
-        let settings = OfficeSettings {
+        let settings = BrokerConfig {
             default_ttl: config.leases.default_ttl.get(),
             most_waiting: config.leases.queue,
             most_waiting_for_one_user: config.leases.queue.div_ceil(2),
@@ -66,10 +66,10 @@ impl Promises {
             reading_deadline: config.devices.read_deadline.get(),
             read_every: config.devices.sample_interval.get(),
             journal: trouble.is_none().then(|| journal(config)),
-            ..OfficeSettings::default()
+            ..BrokerConfig::default()
         };
         // The thread ends with the office; nobody waits for it.
-        let (office, _thread) = Office::start(settings, keeper, devices).map_err(|error| {
+        let (office, _thread) = LeaseBroker::start(settings, keeper, devices).map_err(|error| {
             Problem::new(
                 Reason::Internal,
                 format!("the ledger's thread cannot be started: {error}"),
@@ -151,7 +151,7 @@ fn journal(config: &Config) -> JournalSettings {
 }
 
 /// Promises that nobody can read now.
-pub(super) fn unread(standing: &Standing) -> Option<&Blindness> {
+pub(super) fn unread(standing: &BrokerStatus) -> Option<&UnreadableLedger> {
     standing
         .blind
         .as_ref()
@@ -159,13 +159,13 @@ pub(super) fn unread(standing: &Standing) -> Option<&Blindness> {
 }
 
 /// The ledger's rules, as the configuration has them.
-pub(super) fn rules(config: &Config) -> Result<Settings, Problem> {
-    Ok(Settings {
+pub(super) fn rules(config: &Config) -> Result<LedgerConfig, Problem> {
+    Ok(LedgerConfig {
         quotas: quotas(&config.leases, &Accounts::read(Path::new("/")))?,
         margin: config.placement.margin.get(),
         longest_ttl: config.leases.max_ttl.get(),
         oldest_reading: config.devices.max_age.get(),
-        ..Settings::default()
+        ..LedgerConfig::default()
     })
 }
 
@@ -206,8 +206,8 @@ pub(super) fn grant_ask(
     request: LeaseRequest,
     question: &Question,
     model: Arc<Model>,
-    settled: Arc<Settled>,
-) -> Result<GrantAsk, Problem> {
+    settled: Arc<ActiveConfig>,
+) -> Result<GrantCommand, Problem> {
     let plan_question = question.clone();
     // The ledger's owner plans on its own thread: what is logged there belongs to this request all
     // the same.
@@ -224,7 +224,7 @@ pub(super) fn grant_ask(
                 answer
             })
         };
-    Ok(GrantAsk {
+    Ok(GrantCommand {
         peer: caller.peer,
         request_id: caller.request_id.as_str().into(),
         ttl: request.ttl_seconds.map(Duration::from_secs),
@@ -298,7 +298,7 @@ mod tests {
         };
         let config = Config::default();
         let rules = super::super::build::rules(&config).unwrap();
-        let settled = Arc::new(Settled { config, rules });
+        let settled = Arc::new(ActiveConfig { config, rules });
         let here =
             crate::devices::snapshot_file::resolve("2x24GiB", std::time::SystemTime::UNIX_EPOCH)
                 .unwrap()

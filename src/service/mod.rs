@@ -19,24 +19,24 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use answer_cache::Remembered;
-use health_log::Turns;
+use answer_cache::AnswerCache;
+use health_log::HealthLog;
 use hf_mem_core::evaluate::Rules;
 use hf_mem_core::report::Problem;
 use hf_mem_core::report::problem::Reason;
 use tokio::sync::watch;
 
-use crate::admission::plan_pool::Workbench;
+use crate::admission::plan_pool::PlanPool;
 use crate::config::Config;
 use crate::daemon::log::LogControl;
 use crate::daemon::{Options, Parts, boot};
 use crate::files::FileThreads;
-use crate::leases::broker::Standing;
+use crate::leases::broker::BrokerStatus;
 use crate::metrics::Metrics;
 
 pub use build::{complete, rules as site_rules};
-pub use device_monitor::Readings;
-pub use leases::Promises;
+pub use device_monitor::DeviceMonitor;
+pub use leases::LeaseService;
 pub use models::Models;
 
 /// How long all files that a new configuration names may take: each of them has its own, shorter
@@ -45,32 +45,32 @@ const SITE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The program behind the socket.
 #[derive(Debug)]
-pub struct Probe {
+pub struct HostService {
     models: Models,
-    readings: Arc<Readings>,
-    promises: Promises,
+    readings: Arc<DeviceMonitor>,
+    promises: LeaseService,
     metrics: Arc<Metrics>,
     log: LogControl,
     started: Instant,
-    turns: Turns,
-    remembered: Remembered,
-    workbench: Workbench,
+    turns: HealthLog,
+    remembered: AnswerCache,
+    workbench: PlanPool,
     /// Reads what a new configuration names.
     site_files: FileThreads,
     /// The configuration at the start.
     built: Config,
     /// What a reload replaces as one.
-    settled: Mutex<Arc<Settled>>,
+    settled: Mutex<Arc<ActiveConfig>>,
 }
 
 /// What follows from the configuration and may change with it.
 #[derive(Debug)]
-struct Settled {
+struct ActiveConfig {
     config: Config,
     rules: Rules,
 }
 
-impl Probe {
+impl HostService {
     /// Puts the program together, inside the runtime that will run it. Opens no driver and asks no
     /// Hub: READY waits for neither.
     pub fn new(parts: Parts, nvml: Option<PathBuf>) -> Result<Self, Problem> {
@@ -80,8 +80,8 @@ impl Probe {
             log,
         } = parts;
         check(&config)?;
-        let readings = Arc::new(Readings::new(&config.devices, nvml)?);
-        let promises = Promises::new(&config, Arc::clone(readings.source()))?;
+        let readings = Arc::new(DeviceMonitor::new(&config.devices, nvml)?);
+        let promises = LeaseService::new(&config, Arc::clone(readings.source()))?;
         let interval = config.history.interval.get();
         if !interval.is_zero() {
             tokio::spawn(background::read(
@@ -102,25 +102,25 @@ impl Probe {
             metrics,
             log,
             started: Instant::now(),
-            turns: Turns::default(),
-            remembered: Remembered::default(),
-            workbench: Workbench::default(),
+            turns: HealthLog::default(),
+            remembered: AnswerCache::default(),
+            workbench: PlanPool::default(),
             site_files: FileThreads::new(1, SITE_DEADLINE),
             built: config.clone(),
-            settled: Mutex::new(Arc::new(Settled { config, rules })),
+            settled: Mutex::new(Arc::new(ActiveConfig { config, rules })),
         };
         // What is wrong from the start, such as a folder that is not there.
         probe.look();
         Ok(probe)
     }
 
-    fn settled(&self) -> Arc<Settled> {
+    fn settled(&self) -> Arc<ActiveConfig> {
         // Replaced as a whole, so a panic elsewhere cannot have left it half changed.
         Arc::clone(&self.settled.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Refuses what [`Probe::new`] would refuse of a configuration although it can be read: engines and
+/// Refuses what [`HostService::new`] would refuse of a configuration although it can be read: engines and
 /// constants, users and groups that this host does not have, declared devices, the Hub's address.
 /// Opens nothing of the daemon's own.
 pub fn check(config: &Config) -> Result<(), Problem> {
@@ -148,7 +148,10 @@ pub fn check(config: &Config) -> Result<(), Problem> {
 }
 
 /// Whoever watches the devices hears of leases too.
-async fn tell_of_leases(mut standing: watch::Receiver<Standing>, readings: Weak<Readings>) {
+async fn tell_of_leases(
+    mut standing: watch::Receiver<BrokerStatus>,
+    readings: Weak<DeviceMonitor>,
+) {
     while standing.changed().await.is_ok() {
         let Some(readings) = readings.upgrade() else {
             return;
@@ -159,6 +162,6 @@ async fn tell_of_leases(mut standing: watch::Receiver<Standing>, readings: Weak<
 
 /// `hf-mem-probe daemon`: serves until told to stop. The result is the process's exit code.
 pub fn main(options: &Options, nvml: Option<PathBuf>) -> Result<u8, Problem> {
-    boot(options, async |parts| Probe::new(parts, nvml))?;
+    boot(options, async |parts| HostService::new(parts, nvml))?;
     Ok(Reason::Fits.exit_code())
 }

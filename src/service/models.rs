@@ -12,10 +12,10 @@ use hf_mem_core::model::metadata;
 use hf_mem_core::report::Problem;
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::question::ModelQuestion;
-use hf_mem_core::report::unread::Unread;
+use hf_mem_core::report::raw_json::RawJson;
 
-use super::health::Trouble;
-use crate::admission::per_user_semaphore::ByUser;
+use super::health::PartTrouble;
+use crate::admission::per_user_semaphore::PerUserSemaphore;
 use crate::api::peer::{Caller, Operators, TokenAccess};
 use crate::config::{Accounts, Config, HubConfig};
 use crate::files;
@@ -42,7 +42,7 @@ const MAX_TOKEN_BYTES: u64 = 8192;
 pub struct Models {
     client: SourceClient,
     /// Users who read; operators are not held to their share.
-    readers: ByUser,
+    readers: PerUserSemaphore,
     operators: Operators,
     access: TokenAccess,
     /// Why nothing is kept on disk, where nothing is.
@@ -50,7 +50,7 @@ pub struct Models {
 }
 
 /// A model as it was found for one asker.
-pub(super) struct Found {
+pub(super) struct FoundModel {
     pub(super) model: Arc<Model>,
     pub(super) stale: bool,
     /// Where it was found.
@@ -69,7 +69,7 @@ impl Models {
         settings.file_deadline = FILE_DEADLINE;
         settings.cache_bytes = config.hub.cache_size.get().get();
         settings.revalidate_after = config.hub.branch_age.get();
-        let readers = ByUser::new(READINGS_OF_ONE);
+        let readers = PerUserSemaphore::new(READINGS_OF_ONE);
         let client = SourceClient::new(settings);
         client.measure_cache();
         Ok(Self {
@@ -87,7 +87,7 @@ impl Models {
         &self,
         caller: &Caller,
         asked: &ModelQuestion,
-    ) -> Result<Found, Problem> {
+    ) -> Result<FoundModel, Problem> {
         let reference = reference(asked)?;
         let (auth, now, uid) = (
             self.auth(caller, &reference),
@@ -112,7 +112,7 @@ impl Models {
             Origin::Disk => CacheResult::Disk,
             Origin::Hub => CacheResult::Miss,
         };
-        Ok(Found {
+        Ok(FoundModel {
             model: described.model,
             stale: described.stale,
             cache,
@@ -120,11 +120,15 @@ impl Models {
     }
 
     /// As [`Models::find`], where the model is in memory and need not be checked.
-    pub(super) fn at_hand(&self, caller: &Caller, reference: &ModelReference) -> Option<Found> {
+    pub(super) fn at_hand(
+        &self,
+        caller: &Caller,
+        reference: &ModelReference,
+    ) -> Option<FoundModel> {
         let described =
             self.client
                 .at_hand(reference, &self.auth(caller, reference), SystemTime::now())?;
-        Some(Found {
+        Some(FoundModel {
             model: described.model,
             stale: described.stale,
             cache: CacheResult::Memory,
@@ -137,17 +141,17 @@ impl Models {
     }
 
     /// What is wrong with the caches on disk.
-    pub(super) fn cache_trouble(&self) -> Option<Trouble> {
+    pub(super) fn cache_trouble(&self) -> Option<PartTrouble> {
         if let Some(hung) = self.client.hung_files() {
             let why = format!("{hung}; it is skipped until it answers");
-            return Some(Trouble::new("hung", why));
+            return Some(PartTrouble::new("hung", why));
         }
         let unwritable = || {
             self.no_cache
                 .clone()
                 .or_else(|| self.client.cache_standing()?.trouble)
         };
-        unwritable().map(|why| Trouble::new("unwritable", why))
+        unwritable().map(|why| PartTrouble::new("unwritable", why))
     }
 
     /// Brings the figures of models, cache and Hub up to date.
@@ -189,9 +193,9 @@ impl Models {
 }
 
 /// The model that a client read itself and sent.
-pub(super) fn sent(metadata: &Unread) -> Result<Found, Problem> {
+pub(super) fn sent(metadata: &RawJson) -> Result<FoundModel, Problem> {
     let model = Arc::new(metadata::assemble(&received(metadata)?)?);
-    Ok(Found {
+    Ok(FoundModel {
         model,
         stale: false,
         cache: CacheResult::Sent,
@@ -199,7 +203,7 @@ pub(super) fn sent(metadata: &Unread) -> Result<Found, Problem> {
 }
 
 /// What a client read itself; its records are checked again when a model is made of it.
-fn received(sent: &Unread) -> Result<Metadata, Problem> {
+fn received(sent: &RawJson) -> Result<Metadata, Problem> {
     let bad = |why: String| Problem::new(Reason::Usage, format!("model.metadata: {why}"));
     // Counted before it is built: what is short as text may be long in memory.
     let weight: Weight = sent.read().map_err(|error| bad(error.to_string()))?;
@@ -394,7 +398,7 @@ mod tests {
                 "siblings": [], "projectors": [], "tensors": [], "documents": documents, "unreadable": {},
                 "components": [], "base_model": null, "gguf": null, "hub_totals": null, "gated": false,
                 "evidence": {"kind": "every_header"}, "doubts": []});
-            received(&Unread::of(&sent).unwrap()).map(drop)
+            received(&RawJson::of(&sent).unwrap()).map(drop)
         };
         received_with(json!({"config.json": {"a": 1}})).unwrap();
         let refused =

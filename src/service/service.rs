@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::Snapshot;
 use hf_mem_core::evaluate;
-use hf_mem_core::evaluate::Here;
+use hf_mem_core::evaluate::HostView;
 use hf_mem_core::report::TogetherAnswer;
 use hf_mem_core::report::lease::LeaseAnswer;
 use hf_mem_core::report::problem::Reason;
@@ -16,19 +16,19 @@ use hf_mem_core::report::{Answer, Problem, Question, SCHEMA_VERSION};
 use tokio::sync::{broadcast, watch};
 use tracing::{Instrument as _, debug_span, info, warn};
 
-use super::answer_cache::{Grounds, Kept};
-use super::models::Found;
-use super::{Probe, Settled, build, leases, models, stages};
+use super::answer_cache::{CacheInputs, CachedAnswer};
+use super::models::FoundModel;
+use super::{ActiveConfig, HostService, build, leases, models, stages};
 use crate::api::lease::{LeaseRequest, LeasesAnswer, RenewRequest};
 use crate::api::peer::{Caller, Operators};
 use crate::api::status::{GpusAnswer, HealthAnswer, NvmlReleaseAnswer};
 use crate::config::Config;
 use crate::daemon::Program;
 use crate::files::Disk;
-use crate::leases::broker::GrantAsk;
+use crate::leases::broker::GrantCommand;
 use crate::leases::event::Dated;
 use crate::metrics::{CacheResult, DeviceFigures, Metrics, Stage};
-use crate::server::service::{Room, Service, Written};
+use crate::server::service::{BodyReservation, Service, Written};
 
 /// A driver call that takes this long hangs, and only a restart may help.
 const HUNG_AFTER: Duration = Duration::from_secs(120);
@@ -36,8 +36,8 @@ const HUNG_AFTER: Duration = Duration::from_secs(120);
 /// Questions times devices that are planned together: some seconds of work.
 const MOST_TOGETHER: usize = 4096;
 
-impl Probe {
-    async fn model(&self, caller: &Caller, question: &Question) -> Result<Found, Problem> {
+impl HostService {
+    async fn model(&self, caller: &Caller, question: &Question) -> Result<FoundModel, Problem> {
         let started = Instant::now();
         let span = debug_span!("model", repo = question.model.repo);
         let find = async {
@@ -67,9 +67,9 @@ impl Probe {
 
     /// Devices as `question` declares them, or this host's, less what leases claim and what the
     /// site keeps back.
-    async fn here(&self, settled: &Settled, question: &Question) -> Result<Here, Problem> {
+    async fn here(&self, settled: &ActiveConfig, question: &Question) -> Result<HostView, Problem> {
         if let Some(spec) = &question.gpus {
-            return Here::declared(spec, SystemTime::now());
+            return HostView::declared(spec, SystemTime::now());
         }
         let (snapshot, claims) = self.devices().await?;
         Ok(self.seen_here(settled, &snapshot, &claims))
@@ -78,10 +78,10 @@ impl Probe {
     /// A reading as the site wants it seen, with what was coming free when it was taken.
     fn seen_here(
         &self,
-        settled: &Settled,
+        settled: &ActiveConfig,
         snapshot: &Snapshot,
         claims: &BTreeMap<String, Bytes>,
-    ) -> Here {
+    ) -> HostView {
         let mut here = seen(settled, snapshot, claims);
         here.draining = self.readings.draining(snapshot);
         here
@@ -148,7 +148,7 @@ impl Probe {
     }
 
     /// The question with the site's default engine in it, where that is one for such models.
-    fn complete(settled: &Settled, mut question: Question, found: &Found) -> Question {
+    fn complete(settled: &ActiveConfig, mut question: Question, found: &FoundModel) -> Question {
         build::complete(&settled.config, &mut question, &found.model);
         question
     }
@@ -168,9 +168,9 @@ fn plan<T>(metrics: &Metrics, work: impl FnOnce() -> Result<T, Problem>) -> Resu
 fn answer(
     metrics: &Metrics,
     question: &Question,
-    found: &Found,
-    here: &Here,
-    settled: &Settled,
+    found: &FoundModel,
+    here: &HostView,
+    settled: &ActiveConfig,
 ) -> Result<Written, Problem> {
     let mut answer = plan(metrics, || {
         evaluate::fits(question, &found.model, here, &settled.rules)
@@ -181,18 +181,18 @@ fn answer(
 
 /// A reading as the site wants it seen: less what leases claim and what is kept back everywhere.
 pub(super) fn seen(
-    settled: &Settled,
+    settled: &ActiveConfig,
     snapshot: &Snapshot,
     leased: &BTreeMap<String, Bytes>,
-) -> Here {
-    let mut here = Here::of(snapshot, leased);
+) -> HostView {
+    let mut here = HostView::of(snapshot, leased);
     here.availability = here
         .availability
         .keeping(settled.config.placement.margin.get());
     here
 }
 
-impl Service for Probe {
+impl Service for HostService {
     async fn again(&self, caller: &Caller, body: &[u8]) -> Result<Option<Written>, Problem> {
         let Some(kept) = self.remembered.find(body) else {
             return Ok(None);
@@ -202,7 +202,7 @@ impl Service for Probe {
         };
         let settled = self.settled();
         let (snapshot, claims) = self.reading().await?;
-        let grounds = Grounds {
+        let grounds = CacheInputs {
             model: found.model,
             stale: found.stale,
             snapshot,
@@ -246,7 +246,7 @@ impl Service for Probe {
         };
         let here = self.seen_here(&settled, &snapshot, &claims);
         let metrics = Arc::clone(&self.metrics);
-        let grounds = Grounds {
+        let grounds = CacheInputs {
             model: Arc::clone(&found.model),
             stale: found.stale,
             snapshot,
@@ -259,8 +259,10 @@ impl Service for Probe {
             None => work()?,
         };
         if let Some((body, reference)) = kept {
-            self.remembered
-                .keep(&body, Kept::new(reference, grounds, written.clone()));
+            self.remembered.keep(
+                &body,
+                CachedAnswer::new(reference, grounds, written.clone()),
+            );
         }
         Ok(written)
     }
@@ -327,7 +329,7 @@ impl Service for Probe {
         let declared = question
             .gpus
             .as_deref()
-            .map(|spec| Here::declared(spec, SystemTime::now()))
+            .map(|spec| HostView::declared(spec, SystemTime::now()))
             .transpose()?;
         let metrics = Arc::clone(&self.metrics);
         let work = move || {
@@ -379,7 +381,7 @@ impl Service for Probe {
         &self,
         caller: Caller,
         request: LeaseRequest,
-        room: Room,
+        room: BodyReservation,
     ) -> Result<Answer, Problem> {
         let settled = self.settled();
         if request.question.gpus.is_some() {
@@ -398,7 +400,7 @@ impl Service for Probe {
             Arc::clone(&found.model),
             settled,
         )?;
-        let ask = GrantAsk {
+        let ask = GrantCommand {
             room: Some(room),
             ..ask
         };
@@ -519,7 +521,7 @@ impl Service for Probe {
     }
 }
 
-impl Program for Probe {
+impl Program for HostService {
     async fn liveness(&self) -> Result<(), String> {
         self.look();
         match self.readings.status().and_then(|status| status.busy) {
@@ -557,7 +559,7 @@ impl Program for Probe {
             .settled
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner) =
-            Arc::new(Settled { config, rules });
+            Arc::new(ActiveConfig { config, rules });
         // These are read at each question; the rest is built in.
         let taken_over = |key: &String| {
             [

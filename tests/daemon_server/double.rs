@@ -26,7 +26,7 @@ use hf_mem_probe::daemon::{
 };
 use hf_mem_probe::metrics::{HubOutcome, Metrics};
 use hf_mem_probe::server::limits::Limits;
-use hf_mem_probe::server::service::{Room, Service, Written};
+use hf_mem_probe::server::service::{BodyReservation, Service, Written};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -227,7 +227,7 @@ impl Service for Double {
         &self,
         caller: Caller,
         request: LeaseRequest,
-        _room: Room,
+        _room: BodyReservation,
     ) -> Result<Answer, Problem> {
         let uid = caller.peer.uid;
         let mut answer = self.answered(caller, request.question).await?;

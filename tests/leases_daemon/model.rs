@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use hf_mem_core::report::Question;
 use hf_mem_core::report::question::ModelQuestion;
-use hf_mem_core::report::unread::Unread;
+use hf_mem_core::report::raw_json::RawJson;
 use hf_mem_probe::repository::{Auth, HubSettings, ModelReference, SourceClient, SourceSettings};
 use serde_json::{Map, Value, json};
 
@@ -31,7 +31,7 @@ pub(crate) async fn question(directory: &Path, now: SystemTime) -> Question {
         .read(&reference, &Auth::Anonymous, now)
         .await
         .unwrap();
-    let metadata = Some(Unread::of(&metadata).unwrap());
+    let metadata = Some(RawJson::of(&metadata).unwrap());
     let model = ModelQuestion {
         repo: "a/model".to_owned(),
         metadata,

@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime};
 
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{Device, DeviceFacts, DeviceKind, Process, ProcessKind, Snapshot};
-use hf_mem_probe::leases::attribution::Reading;
+use hf_mem_probe::leases::attribution::HolderReading;
+use hf_mem_probe::leases::clock::{Boottime, Now};
 use hf_mem_probe::leases::holder::{Ancestry, ProcessIdentity, Stat};
 use hf_mem_probe::leases::lease::{Holder, Lease, QuestionSummary};
 use hf_mem_probe::leases::ledger::{GrantError, GrantRequest, Granted, Ledger};
-use hf_mem_probe::leases::moment::{Boottime, Now};
 
 /// So many GiB.
 pub(crate) fn gib(count: u64) -> Bytes {
@@ -284,8 +284,8 @@ impl Host {
     }
 
     /// The last reading.
-    pub(crate) fn reading(&self) -> Reading<'_> {
-        Reading {
+    pub(crate) fn reading(&self) -> HolderReading<'_> {
+        HolderReading {
             snapshot: &self.snapshot,
             taken_at: self.taken_at,
             ancestry: &self.ancestry,

@@ -20,9 +20,9 @@ use hf_mem_core::report::lease::{Holder, LeaseAnswer};
 use hf_mem_probe::api::peer::{Caller, Peer};
 use hf_mem_probe::devices::sampler::Reading;
 use hf_mem_probe::leases::broker::{
-    Devices, GrantAsk, Office, OfficeHandle, OfficeSettings, Plan, Sampling, open,
+    BrokerConfig, BrokerHandle, Devices, GrantCommand, LeaseBroker, Plan, Sampling, open,
 };
-use hf_mem_probe::leases::ledger::Settings;
+use hf_mem_probe::leases::ledger::LedgerConfig;
 use tokio::sync::watch;
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
@@ -129,7 +129,7 @@ impl Devices for Cards {
         })
     }
 
-    fn readings(&self) -> Option<watch::Receiver<Option<Arc<Reading>>>> {
+    fn readings(&self) -> Option<watch::Receiver<Option<Arc<HolderReading>>>> {
         None
     }
 }
@@ -211,7 +211,7 @@ pub(crate) struct Outcome {
 
 struct Race {
     cards: Arc<Cards>,
-    office: watch::Receiver<OfficeHandle>,
+    office: watch::Receiver<BrokerHandle>,
     outcome: Mutex<Outcome>,
     /// Counts answers.
     answers: watch::Sender<u64>,
@@ -223,7 +223,7 @@ impl Race {
     }
 
     /// Asks again wherever the owner is being restarted.
-    async fn persist<T, F>(&self, mut call: impl FnMut(OfficeHandle) -> F) -> Result<T, Problem>
+    async fn persist<T, F>(&self, mut call: impl FnMut(BrokerHandle) -> F) -> Result<T, Problem>
     where
         F: Future<Output = Result<T, Problem>>,
     {
@@ -391,8 +391,8 @@ impl Drop for HolderProcess {
     }
 }
 
-fn ask(pid: u32, ttl: Duration, key: String, plan: Plan) -> GrantAsk {
-    GrantAsk {
+fn ask(pid: u32, ttl: Duration, key: String, plan: Plan) -> GrantCommand {
+    GrantCommand {
         peer: peer(pid),
         request_id: "".into(),
         ttl: Some(ttl),
@@ -409,19 +409,19 @@ fn ask(pid: u32, ttl: Duration, key: String, plan: Plan) -> GrantAsk {
     }
 }
 
-fn start(directory: &Path, cards: &Arc<Cards>) -> (OfficeHandle, std::thread::JoinHandle<()>) {
-    let settings = OfficeSettings {
+fn start(directory: &Path, cards: &Arc<Cards>) -> (BrokerHandle, std::thread::JoinHandle<()>) {
+    let settings = BrokerConfig {
         read_every: Duration::from_millis(20),
-        ..OfficeSettings::default()
+        ..BrokerConfig::default()
     };
-    let rules = Settings {
+    let rules = LedgerConfig {
         most_ended: 64,
-        ..Settings::default()
+        ..LedgerConfig::default()
     };
     let (keeper, trouble) = open(directory, rules, Path::new("/proc"));
     assert!(trouble.is_none(), "{trouble:?}");
     let devices: Arc<dyn Devices> = Arc::clone(cards) as _;
-    Office::start(settings, keeper, devices).unwrap()
+    LeaseBroker::start(settings, keeper, devices).unwrap()
 }
 
 /// Runs one to its end, the ledger in `directory`; an owner gives so many answers.

@@ -9,8 +9,9 @@ use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{DeviceFacts, DeviceKind, HostMemory, Link, LinkKind};
 use hf_mem_core::engines::component::device_sum;
 use hf_mem_core::engines::{
-    AskedContext, Basis, CacheCapacity, Case, Component, ComponentName, Engine, EngineError,
-    Fitness, IllegalSplit, Interval, Launch, LaunchPlan, Offload, Prepared, Share, Split, Workload,
+    AskedContext, Basis, CacheCapacity, Component, ComponentName, DeviceSupport, Engine,
+    EngineError, EngineRequest, IllegalSplit, Interval, Launch, LaunchPlan, Offload,
+    PreparedEngine, Share, Split, Workload,
 };
 use hf_mem_core::model::architecture::{Architecture, FeedForward, Layer, Mixer, Task};
 use hf_mem_core::model::{Format, Inventory, Model};
@@ -133,7 +134,10 @@ impl Engine for Fake {
         None
     }
 
-    fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
+    fn prepare<'a>(
+        &self,
+        case: &EngineRequest<'a>,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
         let context = match case.asked.context {
             Some(AskedContext::Tokens(tokens)) => tokens,
             Some(AskedContext::Max) | None => self.longest.unwrap_or(4096),
@@ -193,7 +197,7 @@ impl Ready<'_> {
     }
 }
 
-impl Prepared for Ready<'_> {
+impl PreparedEngine for Ready<'_> {
     fn profile(&self) -> &'static str {
         "1"
     }
@@ -302,12 +306,12 @@ impl Prepared for Ready<'_> {
         self.fake.processes
     }
 
-    fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
+    fn device_fitness(&self, device: &DeviceFacts) -> DeviceSupport {
         match device.capability() {
             Some(capability) if capability < self.fake.least_capability => {
-                Fitness::Unable(format!("{} is too old", device.name))
+                DeviceSupport::Unable(format!("{} is too old", device.name))
             }
-            _ => Fitness::Able,
+            _ => DeviceSupport::Able,
         }
     }
 

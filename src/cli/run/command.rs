@@ -10,7 +10,7 @@ pub(super) const PLACE: &str = "{args}";
 
 /// What to start.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Line {
+pub(super) struct CommandLine {
     pub(super) program: OsString,
     pub(super) arguments: Vec<OsString>,
 }
@@ -22,7 +22,7 @@ pub(super) fn words(
     words: &[OsString],
     launch: Option<&[String]>,
     append: bool,
-) -> Result<Line, Problem> {
+) -> Result<CommandLine, Problem> {
     let wanted = append || words.iter().any(|word| word == PLACE);
     let options = match launch {
         Some(args) => args
@@ -52,7 +52,7 @@ pub(super) fn words(
     let program = line
         .next()
         .ok_or_else(|| Problem::new(Reason::Usage, "the command is empty"))?;
-    Ok(Line {
+    Ok(CommandLine {
         program,
         arguments: line.collect(),
     })

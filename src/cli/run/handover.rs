@@ -19,12 +19,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where the id is waited for.
 #[derive(Debug)]
-pub(super) struct Ear {
+pub(super) struct LeaseIdListener {
     name: String,
     listener: Listener,
 }
 
-impl Ear {
+impl LeaseIdListener {
     /// Opens one. Needs a runtime.
     pub(super) fn open() -> io::Result<Self> {
         let since = SystemTime::now()
@@ -104,7 +104,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_child_is_heard() {
-        let ear = Ear::open().unwrap();
+        let ear = LeaseIdListener::open().unwrap();
         let name = ear.name().to_owned();
         let (_, module) = module_path!().split_once("::").unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap())

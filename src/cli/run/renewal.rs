@@ -25,7 +25,7 @@ pub(super) struct Renewal {
     next: Instant,
     /// Says the lease's id, once it is held.
     told: mpsc::Receiver<String>,
-    stage: Stage,
+    stage: RenewalStage,
     /// The place in line that was last told.
     place: Option<(u64, usize)>,
     /// The trouble that was last told.
@@ -34,7 +34,7 @@ pub(super) struct Renewal {
 
 /// What there is to do.
 #[derive(Debug, PartialEq, Eq)]
-enum Stage {
+enum RenewalStage {
     /// Nothing, until the id comes.
     Asked,
     /// The place in line is looked up meanwhile.
@@ -55,9 +55,9 @@ impl Renewal {
         let every = (arguments.ttl / 2).max(Duration::from_millis(500));
         let client = Client::new(&arguments.connection.socket).deadline(DEADLINE);
         let stage = match (arguments.no_lease, arguments.wait.is_zero()) {
-            (true, _) => Stage::Over,
-            (false, true) => Stage::Asked,
-            (false, false) => Stage::InLine,
+            (true, _) => RenewalStage::Over,
+            (false, true) => RenewalStage::Asked,
+            (false, false) => RenewalStage::InLine,
         };
         Self {
             client,
@@ -77,7 +77,7 @@ impl Renewal {
         loop {
             tokio::select! {
                 Some(id) = self.told.recv() => {
-                    self.stage = Stage::Held(id);
+                    self.stage = RenewalStage::Held(id);
                     self.next = Instant::now() + self.every;
                 }
                 () = due(&self.stage, self.next) => {
@@ -92,12 +92,12 @@ impl Renewal {
     async fn step(&mut self) {
         match &self.stage {
             // No more than a service: who cannot be told of the line now is told later.
-            Stage::InLine => drop(self.look().await),
-            Stage::Held(id) => {
+            RenewalStage::InLine => drop(self.look().await),
+            RenewalStage::Held(id) => {
                 let id = id.clone();
                 self.renew(&id).await;
             }
-            Stage::Asked | Stage::Over => {}
+            RenewalStage::Asked | RenewalStage::Over => {}
         }
     }
 
@@ -115,7 +115,7 @@ impl Renewal {
         // After a failure sooner: the daemon may be restarting.
         self.next = Instant::now() + self.every / 4;
         if self.is_lost(id, &problem).await {
-            self.stage = Stage::Over;
+            self.stage = RenewalStage::Over;
             output::remark(&format!(
                 "the lease is lost: {problem}; the command goes on without one, and others may be promised its memory"
             ));
@@ -162,9 +162,9 @@ impl Renewal {
 }
 
 /// When the next step is due: never where there is none.
-async fn due(stage: &Stage, next: Instant) {
+async fn due(stage: &RenewalStage, next: Instant) {
     match stage {
-        Stage::InLine | Stage::Held(_) => tokio::time::sleep_until(next).await,
-        Stage::Asked | Stage::Over => std::future::pending().await,
+        RenewalStage::InLine | RenewalStage::Held(_) => tokio::time::sleep_until(next).await,
+        RenewalStage::Asked | RenewalStage::Over => std::future::pending().await,
     }
 }

@@ -2,7 +2,7 @@
 
 /// What a flag means for the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub(super) enum FlagMeaning {
     /// The model.
     Model,
     /// A parameter of the engine with a value.
@@ -30,14 +30,14 @@ pub(super) enum Meaning {
 #[derive(Debug)]
 pub(super) struct Flag {
     pub(super) names: &'static [&'static str],
-    pub(super) meaning: Meaning,
+    pub(super) meaning: FlagMeaning,
 }
 
-const fn flag(names: &'static [&'static str], meaning: Meaning) -> Flag {
+const fn flag(names: &'static [&'static str], meaning: FlagMeaning) -> Flag {
     Flag { names, meaning }
 }
 
-use Meaning::{
+use FlagMeaning::{
     Choice, Copies, Model, NotFollowed, Parameter, Pipeline, Refused, Switch, Tensor, Tokens,
 };
 

@@ -9,7 +9,7 @@ use hf_mem_core::report::Problem;
 use hf_mem_core::report::problem::Reason;
 use serde_json::Value;
 
-use super::server_flags::{Flag, LLAMA_SERVER, Meaning, OLLAMA_VARIABLES, SGLANG, VLLM};
+use super::server_flags::{Flag, FlagMeaning, LLAMA_SERVER, OLLAMA_VARIABLES, SGLANG, VLLM};
 
 /// The shortest beginning of a flag that argparse is taken to complete.
 const SHORTEST_ABBREVIATION: usize = 6;
@@ -134,8 +134,8 @@ pub(super) fn read(
             continue;
         };
         let takes_word = match meaning {
-            Meaning::Switch(_) => false,
-            Meaning::Choice(_) => words.peek().is_some_and(|next| is_choice(next)),
+            FlagMeaning::Switch(_) => false,
+            FlagMeaning::Choice(_) => words.peek().is_some_and(|next| is_choice(next)),
             _ => words.peek().is_some_and(|next| !is_flag(next)),
         };
         let given = given.or_else(|| words.next_if(|_| takes_word).cloned());
@@ -148,7 +148,7 @@ impl ServerLine {
     fn take(
         &mut self,
         word: &str,
-        meaning: Meaning,
+        meaning: FlagMeaning,
         on: bool,
         given: Option<String>,
     ) -> Result<(), Problem> {
@@ -164,10 +164,10 @@ impl ServerLine {
             })
         };
         match meaning {
-            Meaning::Model => self.model = given.or_else(|| self.model.take()),
-            Meaning::Tensor => self.tensor_parallel = Some(degree(given.as_ref())?),
-            Meaning::Pipeline => self.pipeline_parallel = Some(degree(given.as_ref())?),
-            Meaning::Copies => {
+            FlagMeaning::Model => self.model = given.or_else(|| self.model.take()),
+            FlagMeaning::Tensor => self.tensor_parallel = Some(degree(given.as_ref())?),
+            FlagMeaning::Pipeline => self.pipeline_parallel = Some(degree(given.as_ref())?),
+            FlagMeaning::Copies => {
                 let copies = degree(given.as_ref())?;
                 if copies > 1 {
                     let why =
@@ -177,25 +177,25 @@ impl ServerLine {
                     );
                 }
             }
-            Meaning::Parameter(name) => self.set(name, given.as_deref().map(value)),
-            Meaning::Tokens(name) => match given.as_deref() {
+            FlagMeaning::Parameter(name) => self.set(name, given.as_deref().map(value)),
+            FlagMeaning::Tokens(name) => match given.as_deref() {
                 // The engine takes as many as fit: the question leaves the length to the engine
                 // too.
                 Some("auto" | "-1") => {}
                 given => self.set(name, given.map(tokens)),
             },
-            Meaning::Switch(name) => {
+            FlagMeaning::Switch(name) => {
                 // `--flag=false`, as some parsers take it.
                 let off = given.is_some_and(|given| value(&given) == Value::Bool(false));
                 self.set(name, Some(Value::Bool(on && !off)));
             }
-            Meaning::Choice(name) => {
+            FlagMeaning::Choice(name) => {
                 self.set(name, Some(given.as_deref().map_or(Value::Bool(on), value)))
             }
-            Meaning::NotFollowed(why) => self
+            FlagMeaning::NotFollowed(why) => self
                 .notes
                 .push(format!("the lease does not follow CMD's {word}: {why}")),
-            Meaning::Refused(why) => {
+            FlagMeaning::Refused(why) => {
                 self.refused = Some(format!("CMD's {word} cannot be leased for: {why}"))
             }
         }
@@ -306,7 +306,7 @@ fn is_choice(word: &str) -> bool {
 }
 
 /// What a flag of `server` means, and whether it is on: `no-` turns a switch off.
-fn meaning(server: Server, name: &str) -> Option<(Meaning, bool)> {
+fn meaning(server: Server, name: &str) -> Option<(FlagMeaning, bool)> {
     let flags = server.flags();
     let known = |name: &str| {
         flags
@@ -317,7 +317,8 @@ fn meaning(server: Server, name: &str) -> Option<(Meaning, bool)> {
     if let Some(meaning) = known(name) {
         return Some((meaning, true));
     }
-    let is_switch = |meaning: &Meaning| matches!(meaning, Meaning::Switch(_) | Meaning::Choice(_));
+    let is_switch =
+        |meaning: &FlagMeaning| matches!(meaning, FlagMeaning::Switch(_) | FlagMeaning::Choice(_));
     if let Some(meaning) = name.strip_prefix("no-").and_then(known).filter(is_switch) {
         return Some((meaning, false));
     }

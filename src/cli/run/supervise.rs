@@ -9,7 +9,7 @@ use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::handover::Ear;
+use super::handover::LeaseIdListener;
 use super::renewal::Renewal;
 use crate::api::client::block_on;
 use crate::cli::arguments::RunArguments;
@@ -36,8 +36,8 @@ pub(super) fn supervise(arguments: &RunArguments) -> Result<u8, Problem> {
     let supervised = async {
         // Before the start: a signal in between would end us, and not the command.
         let mut signals = signals().map_err(|error| internal("signals cannot be taken", error))?;
-        let ear =
-            Ear::open().map_err(|error| internal("the lease's id cannot be taken over", error))?;
+        let ear = LeaseIdListener::open()
+            .map_err(|error| internal("the lease's id cannot be taken over", error))?;
         let mut child = start(ear.name())
             .map_err(|error| internal("this program cannot start itself", error))?;
         let told = ear.listen(child.id().unwrap_or_default());

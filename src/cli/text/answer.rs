@@ -8,7 +8,7 @@ use hf_mem_core::report::answer::{
     Verdict,
 };
 
-use super::bar::{LEGEND, Parts, bar};
+use super::bar::{BarParts, LEGEND, bar};
 use super::{WIDTH, grouped, size, wrapped};
 
 /// With this many, the longest note ("short by 100.04 GiB") still ends within 80 columns.
@@ -129,7 +129,7 @@ fn short_name(name: &str) -> String {
     short.chars().take(22).collect()
 }
 
-fn parts(share: &DeviceShare) -> Parts {
+fn parts(share: &DeviceShare) -> BarParts {
     let of = |wanted: &[ComponentName]| -> u64 {
         share
             .components
@@ -142,7 +142,7 @@ fn parts(share: &DeviceShare) -> Parts {
     // What a share adds to the cache is the less the larger the weights turn out.
     let cache = of(&[ComponentName::KvCache, ComponentName::State])
         .min(share.required_bytes.saturating_sub(weights));
-    Parts {
+    BarParts {
         used: share
             .free_bytes
             .map_or(0, |free| share.total_bytes.saturating_sub(free)),

@@ -12,7 +12,7 @@ pub const LEGEND: [(char, &str); 6] = [
 
 /// Bytes of a device by part, in the order of [`LEGEND`]; what is left is the rest of `total`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Parts {
+pub struct BarParts {
     /// Bytes in use by anyone.
     pub used: u64,
     /// Bytes promised to leases and not yet in use.
@@ -29,7 +29,7 @@ pub struct Parts {
 
 /// The bar, `width` characters between its brackets. A part that is there at all gets at least one
 /// character; parts that pass the total are cut, with a `>` in place of the closing bracket.
-pub fn bar(parts: &Parts, width: usize) -> String {
+pub fn bar(parts: &BarParts, width: usize) -> String {
     let mut out = String::with_capacity(width + 2);
     out.push('[');
     let amounts = [
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn parts_fill_in_proportion() {
-        let parts = Parts {
+        let parts = BarParts {
             used: 10,
             leased: 0,
             weights: 20,
@@ -87,10 +87,10 @@ mod tests {
     fn a_small_part_is_still_seen_and_an_overflow_is_marked() {
         assert_eq!(
             bar(
-                &Parts {
+                &BarParts {
                     used: 1,
                     total: 1000,
-                    ..Parts::default()
+                    ..BarParts::default()
                 },
                 8
             ),
@@ -98,11 +98,11 @@ mod tests {
         );
         assert_eq!(
             bar(
-                &Parts {
+                &BarParts {
                     weights: 90,
                     cache: 30,
                     total: 100,
-                    ..Parts::default()
+                    ..BarParts::default()
                 },
                 10
             ),
@@ -110,10 +110,10 @@ mod tests {
         );
         assert_eq!(
             bar(
-                &Parts {
+                &BarParts {
                     used: 5,
                     total: 0,
-                    ..Parts::default()
+                    ..BarParts::default()
                 },
                 4
             ),

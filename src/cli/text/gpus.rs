@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::{Device, DeviceKind, Process, ProcessKind, Snapshot};
 
-use super::bar::{Parts, bar};
+use super::bar::{BarParts, bar};
 use super::wrapped;
 use crate::devices::holders::pod;
 
@@ -118,11 +118,11 @@ fn one(out: &mut String, device: &Device, leased: Bytes) {
 
 fn filled(device: &Device, free: Bytes, leased: Bytes) -> String {
     let total = device.facts.total_bytes.get();
-    let parts = Parts {
+    let parts = BarParts {
         used: total.saturating_sub(free.get()),
         leased: leased.get().min(free.get()),
         total,
-        ..Parts::default()
+        ..BarParts::default()
     };
     bar(&parts, BAR)
 }

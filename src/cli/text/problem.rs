@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use hf_mem_core::report::Problem;
 use hf_mem_core::report::problem::Reason;
 
-use crate::cli::harmless::value;
+use crate::cli::terminal::value;
 
 /// `error: ...` and the cure on a line of its own.
 pub fn problem(problem: &Problem) -> String {

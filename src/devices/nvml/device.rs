@@ -8,12 +8,12 @@ use nvml_wrapper::Device as Handle;
 use nvml_wrapper::error::NvmlError;
 
 use super::health::{Health, Mode};
-use super::reader::{Margins, Scene};
+use super::reader::{HostReading, Margins};
 use super::{health, memory, processes, raw};
 
 /// What does not change while the library is open, so that a pass need not ask again.
 #[derive(Clone, Debug)]
-pub(super) struct Standing {
+pub(super) struct DeviceState {
     pub(super) name: String,
     /// Why `name` is not the product's.
     pub(super) unread_name: Option<Warning>,
@@ -25,11 +25,11 @@ pub(super) struct Standing {
     pub(super) memory_node: Option<u32>,
 }
 
-impl Standing {
+impl DeviceState {
     pub(super) fn read(
         device: &Handle<'_>,
         index: u32,
-        scene: &Scene<'_>,
+        scene: &HostReading<'_>,
     ) -> Result<Self, NvmlError> {
         let capability = device.cuda_compute_capability().ok();
         let compute_capability = capability.and_then(|found| {
@@ -65,7 +65,7 @@ impl Standing {
     }
 }
 
-impl Standing {
+impl DeviceState {
     /// Whether the GPU can be one whose memory the host manages as a NUMA node: Grace carries
     /// Hopper and newer. Older drivers answer for other cards, too, with a node of the host's own
     /// memory.
@@ -131,8 +131,8 @@ pub(super) fn read(
     handle: &Handle<'_>,
     uuid: &str,
     index: u32,
-    standing: &Standing,
-    scene: &Scene<'_>,
+    standing: &DeviceState,
+    scene: &HostReading<'_>,
 ) -> Result<WholeGpu, NvmlError> {
     let mut facts = facts(uuid, index, standing);
     let mut health = health::check(handle, &standing.name);
@@ -210,7 +210,7 @@ fn margin(device: &Handle<'_>, unified: bool, margins: &Margins) -> Bytes {
     host + display
 }
 
-fn facts(uuid: &str, index: u32, standing: &Standing) -> DeviceFacts {
+fn facts(uuid: &str, index: u32, standing: &DeviceState) -> DeviceFacts {
     DeviceFacts {
         uuid: uuid.to_owned(),
         index,

@@ -36,18 +36,18 @@ pub struct EventWatch {
 
 #[derive(Debug, Default)]
 struct Wishes {
-    now: Mutex<Wish>,
+    now: Mutex<EventRequest>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Wish {
+struct EventRequest {
     gpus: Vec<String>,
     stop: bool,
 }
 
 impl Wishes {
-    fn now(&self) -> MutexGuard<'_, Wish> {
+    fn now(&self) -> MutexGuard<'_, EventRequest> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

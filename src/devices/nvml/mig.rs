@@ -7,8 +7,8 @@ use hf_mem_core::device::{Device, DeviceFacts, DeviceKind, Process};
 use nvml_wrapper::Device as Handle;
 use nvml_wrapper::error::NvmlError;
 
-use super::device::{Standing, WholeGpu, unreadable};
-use super::reader::Scene;
+use super::device::{DeviceState, WholeGpu, unreadable};
+use super::reader::HostReading;
 use super::{health, memory, processes, raw};
 
 /// No card has more instances (seven since Ampere); a bound on what a driver's number may make us
@@ -19,8 +19,8 @@ const MAX_SLOTS: u32 = 64;
 pub(super) fn instances(
     whole: &mut WholeGpu,
     handle: &Handle<'_>,
-    standing: &Standing,
-    scene: &Scene<'_>,
+    standing: &DeviceState,
+    scene: &HostReading<'_>,
 ) -> Vec<Device> {
     // What the card or driver does not know, it does not do.
     let Ok(mode) = handle.mig_mode() else {
@@ -48,8 +48,8 @@ pub(super) fn instances(
 fn split(
     whole: &mut WholeGpu,
     handle: &Handle<'_>,
-    standing: &Standing,
-    scene: &Scene<'_>,
+    standing: &DeviceState,
+    scene: &HostReading<'_>,
 ) -> Vec<Device> {
     let mut instances: BTreeMap<u32, Device> = BTreeMap::new();
     let slots = handle
@@ -118,8 +118,8 @@ fn merge(mut one: Device, mut other: Device) -> Device {
 fn read(
     instance: &Handle<'_>,
     whole: &WholeGpu,
-    standing: &Standing,
-    scene: &Scene<'_>,
+    standing: &DeviceState,
+    scene: &HostReading<'_>,
 ) -> Result<Device, NvmlError> {
     let (name, unread_name) = super::device::name(instance, || format!("{} MIG", standing.name))?;
     let mut facts = DeviceFacts {

@@ -12,7 +12,7 @@ use hf_mem_core::device::{Device, DeviceKind, Link, Process, Snapshot, declared,
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device as Handle, Nvml};
 
-use super::device::{Standing, WholeGpu, nameless, unreadable};
+use super::device::{DeviceState, WholeGpu, nameless, unreadable};
 use super::library::{Fingerprint, concerns_all, open, whole};
 use super::xid::XidLog;
 use super::{health, mig, raw, topology};
@@ -61,7 +61,7 @@ impl Default for Margins {
 }
 
 /// What one pass sees of the host.
-pub(super) struct Scene<'a> {
+pub(super) struct HostReading<'a> {
     pub(super) roots: &'a HostRoots,
     pub(super) margins: &'a Margins,
     /// Whether a number that the driver gives means the process of that number in `/proc`.
@@ -69,7 +69,7 @@ pub(super) struct Scene<'a> {
     passwd: OnceCell<String>,
 }
 
-impl Scene<'_> {
+impl HostReading<'_> {
     /// Fills in who the processes are, unless their numbers may be those of another PID namespace
     /// than the files'.
     pub(super) fn describe(&self, processes: &mut [Process]) {
@@ -103,7 +103,7 @@ pub struct NvmlReader {
     fingerprint: Fingerprint,
     driver_version: Option<String>,
     /// By UUID.
-    standing: HashMap<String, Standing>,
+    standing: HashMap<String, DeviceState>,
     /// The last pass's whole GPUs in their order, to tell which one no longer answers.
     last: Vec<Device>,
     /// The UUIDs of those that answered.
@@ -231,10 +231,10 @@ impl NvmlReader {
     fn visit(
         &self,
         states: &[PowerState],
-        standing: &mut HashMap<String, Standing>,
+        standing: &mut HashMap<String, DeviceState>,
         pass: &mut Pass,
     ) -> Result<(), DevicesError> {
-        let scene = Scene {
+        let scene = HostReading {
             roots: &self.options.roots,
             margins: &self.options.margins,
             namesakes: namesakes(&self.options.roots),
@@ -274,8 +274,8 @@ impl NvmlReader {
         &self,
         index: u32,
         found: Result<Handle<'_>, NvmlError>,
-        scene: &Scene<'_>,
-        standing: &mut HashMap<String, Standing>,
+        scene: &HostReading<'_>,
+        standing: &mut HashMap<String, DeviceState>,
         pass: &mut Pass,
     ) -> Result<(), DevicesError> {
         let read = found.and_then(|device| {
@@ -283,7 +283,7 @@ impl NvmlReader {
             let own = match standing.get(&uuid) {
                 // A name that could not be read may be read another time.
                 Some(known) if known.unread_name.is_none() => known.clone(),
-                _ => Standing::read(&device, index, scene)?,
+                _ => DeviceState::read(&device, index, scene)?,
             };
             standing.insert(uuid.clone(), own.clone());
             let mut whole_gpu = super::device::read(&device, &uuid, index, &own, scene)?;

@@ -73,7 +73,7 @@ const MOST_NUMBERS: usize = 64;
 const MOST_GPUS: usize = 256;
 
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct SeenXid {
     count: u64,
     last: SystemTime,
     /// Whether it still says something of the GPU: not any more once that was let go of for a
@@ -84,7 +84,7 @@ struct Seen {
 /// The XIDs heard since the program started.
 #[derive(Debug, Default)]
 pub struct XidLog {
-    by_gpu: BTreeMap<String, BTreeMap<Option<u64>, Seen>>,
+    by_gpu: BTreeMap<String, BTreeMap<Option<u64>, SeenXid>>,
 }
 
 /// How often one XID was heard on one GPU.
@@ -109,7 +109,7 @@ impl XidLog {
         let number = event
             .xid
             .filter(|number| numbers.len() < MOST_NUMBERS || numbers.contains_key(&Some(*number)));
-        let seen = numbers.entry(number).or_insert(Seen {
+        let seen = numbers.entry(number).or_insert(SeenXid {
             count: 0,
             last: event.at,
             stands: true,
@@ -121,9 +121,9 @@ impl XidLog {
 
     /// All counts.
     pub fn counts(&self) -> Vec<XidCount> {
-        let of = |(uuid, numbers): (&String, &BTreeMap<Option<u64>, Seen>)| {
+        let of = |(uuid, numbers): (&String, &BTreeMap<Option<u64>, SeenXid>)| {
             let uuid = uuid.clone();
-            let one = move |(xid, seen): (&Option<u64>, &Seen)| XidCount {
+            let one = move |(xid, seen): (&Option<u64>, &SeenXid)| XidCount {
                 uuid: uuid.clone(),
                 xid: *xid,
                 count: seen.count,

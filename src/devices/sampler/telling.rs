@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use hf_mem_core::device::{Device, DeviceFacts, Snapshot, Unusable};
 
-use crate::transition_log::{Told, Turn};
+use crate::transition_log::{Transition, TransitionLog};
 
 /// The most devices that are kept in mind; far more than a host has at one time.
 const MOST_KEPT: usize = 1024;
@@ -14,18 +14,18 @@ const GONE: &str = "gone";
 
 /// What was told of each device.
 #[derive(Debug, Default)]
-pub(super) struct Telling {
-    devices: BTreeMap<String, Known>,
+pub(super) struct DeviceStatusLog {
+    devices: BTreeMap<String, KnownDevice>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct KnownDevice {
     index: u32,
     name: String,
-    told: Told,
+    told: TransitionLog,
 }
 
-impl Telling {
+impl DeviceStatusLog {
     /// Tells what has turned with this reading.
     pub(super) fn reading(&mut self, snapshot: &Snapshot, now: Instant) {
         for device in &snapshot.devices {
@@ -79,10 +79,10 @@ impl Telling {
             uuid, index, name, ..
         } = &device.facts;
         if !self.devices.contains_key(uuid) {
-            let known = Known {
+            let known = KnownDevice {
                 index: *index,
                 name: name.clone(),
-                told: Told::default(),
+                told: TransitionLog::default(),
             };
             self.devices.insert(uuid.clone(), known);
         }
@@ -95,7 +95,7 @@ impl Telling {
             .note(device.unusable.as_ref().map(|why| why.reason.as_str()), now);
         match (turn, &device.unusable) {
             (Some(turn), Some(why)) => wrong(uuid, known, why, turn),
-            (Some(Turn { after, left_out }), None) => {
+            (Some(Transition { after, left_out }), None) => {
                 let (name, after_seconds) =
                     (known.name.as_str(), after.map(|after| after.as_secs()));
                 tracing::info!(
@@ -112,7 +112,7 @@ impl Telling {
     }
 }
 
-fn wrong(uuid: &str, known: &Known, why: &Unusable, Turn { left_out, .. }: Turn) {
+fn wrong(uuid: &str, known: &KnownDevice, why: &Unusable, Transition { left_out, .. }: Transition) {
     let (index, name, reason, message) = (
         known.index,
         known.name.as_str(),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hf_mem_core::device::{Device, Snapshot};
 
-use super::telling::Telling;
+use super::telling::DeviceStatusLog;
 use super::{Orders, Reading, SamplerOptions, Shared, released};
 use crate::devices::error::DevicesError;
 use crate::devices::nvml::{EventWatch, Fingerprint, Meaning, NvmlReader, XidEvent, all_asleep};
@@ -61,7 +61,7 @@ impl BackOff {
 }
 
 /// A driver that fails as a whole.
-struct Failure {
+struct WorkerFailure {
     error: DevicesError,
     since: Instant,
     attempted: Instant,
@@ -72,7 +72,7 @@ struct Failure {
     fingerprint: Fingerprint,
 }
 
-impl Failure {
+impl WorkerFailure {
     fn after(previous: Option<&Self>, error: DevicesError, options: &SamplerOptions) -> Self {
         let attempted = Instant::now();
         let delay = previous.map_or(FIRST_RETRY, |previous| {
@@ -122,13 +122,13 @@ struct Worker {
     /// Whether a GPU of this host can suspend.
     suspends: bool,
     began: Option<Instant>,
-    failed: Option<Failure>,
+    failed: Option<WorkerFailure>,
     sick: Option<BackOff>,
     /// What the reader before the next one saw last.
     last: Vec<Device>,
     /// Whether somebody had the driver let go of, and has not been told to be over with it.
     released: bool,
-    telling: Telling,
+    telling: DeviceStatusLog,
 }
 
 /// Serves orders until told to end.
@@ -284,7 +284,11 @@ impl Worker {
             }
             Err(error) => {
                 self.let_go(shared);
-                self.failed = Some(Failure::after(self.failed.as_ref(), error.clone(), options));
+                self.failed = Some(WorkerFailure::after(
+                    self.failed.as_ref(),
+                    error.clone(),
+                    options,
+                ));
             }
         }
         self.sick = match &self.reader {
@@ -415,11 +419,11 @@ mod tests {
             let now = Instant::now();
             let since = now.checked_sub(Duration::from_secs(600)).unwrap();
             let attempted = now.checked_sub(Duration::from_secs(5)).unwrap();
-            Failure {
+            WorkerFailure {
                 since,
                 attempted,
                 look: now,
-                ..Failure::after(None, error, &options)
+                ..WorkerFailure::after(None, error, &options)
             }
         };
         let mut failure = long_ago(DevicesError::VersionMismatch);
@@ -447,11 +451,11 @@ mod tests {
     #[test]
     fn the_first_attempts_follow_soon_and_within_a_second() {
         let options = SamplerOptions::default();
-        let mut failure = Failure::after(None, DevicesError::VersionMismatch, &options);
+        let mut failure = WorkerFailure::after(None, DevicesError::VersionMismatch, &options);
         let since = failure.since;
         assert!(!failure.due(&options, failure.attempted));
         for _ in 0..8 {
-            failure = Failure::after(Some(&failure), DevicesError::VersionMismatch, &options);
+            failure = WorkerFailure::after(Some(&failure), DevicesError::VersionMismatch, &options);
         }
         assert_eq!((failure.delay, failure.since), (LAST_RETRY, since));
         assert_eq!(failure.look, failure.attempted + LAST_RETRY);

@@ -11,12 +11,12 @@ pub type RequestId = Arc<str>;
 
 /// An event, and the request that caused it, where one did.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Happened {
+pub(super) struct AttributedEvent {
     pub(super) event: Event,
     pub(super) request_id: Option<RequestId>,
 }
 
-impl Happened {
+impl AttributedEvent {
     /// `event`, found after the errand of `request_id` was done: what time or a death brought
     /// meanwhile is not its doing.
     pub(super) fn after(event: Event, request_id: Option<&RequestId>) -> Self {
@@ -40,7 +40,7 @@ impl Happened {
     }
 }
 
-impl From<Event> for Happened {
+impl From<Event> for AttributedEvent {
     fn from(event: Event) -> Self {
         Self {
             event,
@@ -66,7 +66,7 @@ mod tests {
             visible_bytes: std::collections::BTreeMap::new(),
         };
         let request = RequestId::from("r");
-        let whose = |event| Happened::after(event, Some(&request)).request_id;
+        let whose = |event| AttributedEvent::after(event, Some(&request)).request_id;
         let ended = |reason| Event::Ended {
             lease: subject(),
             reason,
@@ -98,7 +98,7 @@ mod tests {
             assert_eq!(whose(event.clone()), None, "{event:?}");
         }
         assert_eq!(
-            Happened::after(Event::Granted(subject()), None).request_id,
+            AttributedEvent::after(Event::Granted(subject()), None).request_id,
             None
         );
     }

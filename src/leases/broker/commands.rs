@@ -11,17 +11,17 @@ use hf_mem_core::report::lease::LeaseAnswer;
 use tokio::sync::oneshot;
 
 use super::attributed_event::RequestId;
-use super::grant_command::GrantAsk;
-use super::pending_reply::Delivery;
+use super::grant_command::GrantCommand;
+use super::pending_reply::PendingReply;
 use crate::api::lease::LeasesAnswer;
 use crate::api::peer::Caller;
-use crate::leases::ledger::Settings;
-use crate::leases::moment::Boottime;
+use crate::leases::clock::Boottime;
+use crate::leases::ledger::LedgerConfig;
 
 /// Something to do, and where the answer goes.
 #[derive(Debug)]
-pub(super) enum Errand {
-    Grant(Box<GrantAsk>, oneshot::Sender<Delivery>),
+pub(super) enum BrokerCommand {
+    Grant(Box<GrantCommand>, oneshot::Sender<PendingReply>),
     List(oneshot::Sender<LeasesAnswer>),
     Get(String, oneshot::Sender<Result<LeaseAnswer, Problem>>),
     Change(Change),
@@ -30,7 +30,7 @@ pub(super) enum Errand {
         Boottime,
         oneshot::Sender<BTreeMap<String, Bytes>>,
     ),
-    Rules(Box<Settings>, Duration),
+    Rules(Box<LedgerConfig>, Duration),
     Ping(oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
 }
@@ -56,13 +56,13 @@ impl From<&Caller> for By {
 pub(super) struct Change {
     pub(super) id: String,
     pub(super) by: By,
-    pub(super) whereto: Whereto,
+    pub(super) whereto: LeaseChange,
     pub(super) reply: oneshot::Sender<Result<LeaseAnswer, Problem>>,
 }
 
 /// Which way it is changed.
 #[derive(Debug)]
-pub(super) enum Whereto {
+pub(super) enum LeaseChange {
     /// Renewed, for so long.
     Longer(Option<Duration>),
     /// Given back.
@@ -71,7 +71,7 @@ pub(super) enum Whereto {
 
 /// Something to know; never refused and never waited for.
 #[derive(Debug)]
-pub(super) enum Note {
+pub(super) enum BrokerNotice {
     /// A lease reached an asker.
     Taken(String),
     /// An asker hung up before a lease reached it.

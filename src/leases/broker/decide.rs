@@ -10,11 +10,11 @@ use hf_mem_core::report::answer::{Answer, DeviceShare, Verdict};
 use hf_mem_core::report::problem::{Problem, Reason};
 
 use super::grant_command::Plan;
-use crate::leases::attribution::Reading;
+use crate::leases::attribution::HolderReading;
 use crate::leases::ledger::Ledger;
 
 /// Bytes that leases claim in a reading, by device.
-pub(super) fn claims(ledger: &Ledger, reading: &Reading<'_>) -> BTreeMap<String, Bytes> {
+pub(super) fn claims(ledger: &Ledger, reading: &HolderReading<'_>) -> BTreeMap<String, Bytes> {
     let accounts = ledger.available(reading).into_iter();
     accounts
         .map(|(uuid, account)| (uuid, account.leased_bytes))
@@ -138,7 +138,7 @@ pub(super) fn with_closed(
 pub(super) fn promise(
     answer: &Answer,
     ledger: &Ledger,
-    reading: &Reading<'_>,
+    reading: &HolderReading<'_>,
 ) -> Option<BTreeMap<String, Bytes>> {
     let placement = answer.placement.as_ref()?;
     let mut wanted: BTreeMap<String, (Bytes, Bytes)> = BTreeMap::new();

@@ -10,15 +10,15 @@ use hf_mem_core::device::Snapshot;
 use tokio::sync::broadcast;
 use tracing::warn;
 
-use super::attributed_event::Happened;
-use super::event_rate_limiter::Budget;
+use super::attributed_event::AttributedEvent;
+use super::event_rate_limiter::EventRateLimiter;
 use super::log_line::say;
+use crate::leases::clock::Now;
 use crate::leases::event::{Dated, Event, Subject};
 use crate::leases::journal::{
     Bounds, Checkpoint, Entry, Journal, MemoryChange, MemoryWatch, unnamed,
 };
 use crate::leases::lease::Lease;
-use crate::leases::moment::Now;
 use crate::leases::observed::{Observation, readable};
 
 /// Lines that are kept while the journal cannot be written.
@@ -43,7 +43,7 @@ pub struct JournalSettings {
 
 /// What a checkpoint says, beside who holds memory.
 #[derive(Debug, Default)]
-struct Known {
+struct KnownGrant {
     /// The leases that are alive, by id.
     leases: BTreeMap<String, Subject>,
     /// The devices that the last reading could read.
@@ -52,7 +52,7 @@ struct Known {
     read_at: Option<SystemTime>,
 }
 
-impl Known {
+impl KnownGrant {
     fn take(&mut self, event: &Event) {
         if let Event::Ended { lease, .. } = event {
             self.leases.remove(&lease.lease);
@@ -80,8 +80,8 @@ pub(super) struct Log {
     journal: Option<Journal>,
     memory: MemoryWatch,
     observation: Observation,
-    known: Known,
-    budget: Budget,
+    known: KnownGrant,
+    budget: EventRateLimiter,
     listeners: broadcast::Sender<Dated>,
     /// Lines that could not be written yet, the oldest first.
     unwritten: Vec<Entry>,
@@ -99,8 +99,8 @@ impl Log {
             journal: None,
             memory: MemoryWatch::new(MEMORY_STEP),
             observation: Observation::new(settings.map_or(Duration::ZERO, |settings| settings.gap)),
-            known: Known::default(),
-            budget: Budget::default(),
+            known: KnownGrant::default(),
+            budget: EventRateLimiter::default(),
             listeners,
             unwritten: Vec::new(),
             dropped: 0,
@@ -116,7 +116,7 @@ impl Log {
     pub(super) fn untold<'l>(
         &self,
         restored: impl IntoIterator<Item = &'l Lease>,
-    ) -> Vec<Happened> {
+    ) -> Vec<AttributedEvent> {
         let Some(settings) = &self.settings else {
             return Vec::new();
         };
@@ -131,7 +131,7 @@ impl Log {
     }
 
     /// Events of leases and of the line.
-    pub(super) fn tell(&mut self, all: Vec<Happened>, now: Now) {
+    pub(super) fn tell(&mut self, all: Vec<AttributedEvent>, now: Now) {
         let at = now.wall;
         let mut entries = Vec::with_capacity(all.len());
         for happened in all {
@@ -278,15 +278,15 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::leases::account::Account;
-    use crate::leases::attribution::Reading;
+    use crate::leases::account::JournalAccount;
+    use crate::leases::attribution::HolderReading;
+    use crate::leases::clock::Boottime;
+    use crate::leases::durable_ledger::DurableLedger;
     use crate::leases::holder::Ancestry;
     use crate::leases::journal::read;
-    use crate::leases::keeper::Keeper;
     use crate::leases::lease::{Holder, QuestionSummary};
-    use crate::leases::ledger::{GrantRequest, Ledger, Saved, Settings};
-    use crate::leases::moment::Boottime;
-    use crate::leases::store::{Storage, StoreError};
+    use crate::leases::ledger::{GrantRequest, Ledger, LedgerConfig, Saved};
+    use crate::leases::store::{LedgerStorage, StoreError};
     use crate::leases::testing::process;
     use hf_mem_core::device::Process;
     use hf_mem_core::report::lease::EndReason;
@@ -343,7 +343,7 @@ mod tests {
                         reason: EndReason::ByOwner,
                     },
                 ]
-                .map(Happened::from)
+                .map(AttributedEvent::from)
             });
             log.tell(churn.collect(), now(second));
         }
@@ -354,7 +354,7 @@ mod tests {
             "{} lines of 6001 events",
             entries.len()
         );
-        let then = Account::at(&entries, now(41).wall, 0);
+        let then = JournalAccount::at(&entries, now(41).wall, 0);
         assert_eq!(
             then.leases
                 .iter()
@@ -409,7 +409,7 @@ mod tests {
     /// Keeps nothing.
     struct Nowhere;
 
-    impl Storage for Nowhere {
+    impl LedgerStorage for Nowhere {
         fn save(&mut self, _: &Saved) -> Result<(), StoreError> {
             Ok(())
         }
@@ -426,13 +426,14 @@ mod tests {
             boottime: Boottime::from_millis(seconds * 1000),
             wall: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
         };
-        let mut keeper = Keeper::new(Ledger::new(Settings::default(), "boot", 7), Nowhere);
+        let mut keeper =
+            DurableLedger::new(Ledger::new(LedgerConfig::default(), "boot", 7), Nowhere);
         let mut snapshot = crate::leases::testing::snapshot(&[("GPU-a", 80)]);
         let ancestry = Ancestry::default();
         let unit = Some("u.service".to_owned());
         for _ in 0..64 {
             let now = at(1);
-            let reading = Reading {
+            let reading = HolderReading {
                 snapshot: &snapshot,
                 taken_at: now.boottime,
                 ancestry: &ancestry,
@@ -452,12 +453,12 @@ mod tests {
             };
             keeper.grant(request, &reading, now).unwrap();
         }
-        let mut tell = |keeper: &mut Keeper<Nowhere>, now| {
+        let mut tell = |keeper: &mut DurableLedger<Nowhere>, now| {
             log.tell(
                 keeper
                     .drain_events()
                     .into_iter()
-                    .map(Happened::from)
+                    .map(AttributedEvent::from)
                     .collect(),
                 now,
             );
@@ -476,7 +477,7 @@ mod tests {
             } else {
                 vec![process]
             };
-            let reading = Reading {
+            let reading = HolderReading {
                 snapshot: &snapshot,
                 taken_at: at(second).boottime,
                 ancestry: &ancestry,
@@ -514,7 +515,7 @@ mod tests {
         };
         let account = |second: u64| {
             let at = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
-            Account::at(&read(directory.path()).unwrap().0, at, 0)
+            JournalAccount::at(&read(directory.path()).unwrap().0, at, 0)
         };
         // No lease and nobody in line: the readings alone are recorded.
         observe(&mut log, &mut snapshot, 100, &[7]);

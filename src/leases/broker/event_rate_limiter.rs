@@ -10,9 +10,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use super::attributed_event::{Happened, RequestId};
+use super::attributed_event::{AttributedEvent, RequestId};
+use crate::leases::clock::Boottime;
 use crate::leases::event::{Event, Subject};
-use crate::leases::moment::Boottime;
 
 /// Events of one user that are written down at once. Twice as many as it may hold leases, as the
 /// built-in quota has it.
@@ -40,26 +40,26 @@ struct Account {
 
 /// A lease that is alive and not yet written down.
 #[derive(Debug)]
-struct PutOff {
+struct PendingEntry {
     lease: Subject,
     request_id: Option<RequestId>,
 }
 
 /// Everybody's.
 #[derive(Debug, Default)]
-pub(super) struct Budget {
+pub(super) struct EventRateLimiter {
     users: HashMap<u32, Account>,
     /// Leases that are alive and not yet written down, in order.
-    put_off: Vec<PutOff>,
+    put_off: Vec<PendingEntry>,
     /// Who waits without that being written down, by ticket.
     waits: BTreeMap<u64, u32>,
     /// Until when the budget of a device is spent for lines on promises that others took.
     overdrawn: BTreeMap<String, Boottime>,
 }
 
-impl Budget {
+impl EventRateLimiter {
     /// Whether an event is written down now.
-    pub(super) fn admits(&mut self, happened: &Happened, now: Boottime) -> bool {
+    pub(super) fn admits(&mut self, happened: &AttributedEvent, now: Boottime) -> bool {
         match &happened.event {
             Event::Granted(lease) => {
                 // One that lives and waits to be written down comes before.
@@ -69,7 +69,7 @@ impl Budget {
                     .any(|other| other.lease.uid == lease.uid);
                 let admitted = first && self.spend(lease.uid, AT_ONCE, now);
                 if !admitted {
-                    self.put_off.push(PutOff {
+                    self.put_off.push(PendingEntry {
                         lease: lease.clone(),
                         request_id: happened.request_id.clone(),
                     });
@@ -146,12 +146,12 @@ impl Budget {
 
     /// What was put off and may be written down by now, and what is to be said of what was left
     /// out.
-    pub(super) fn due(&mut self, now: Boottime) -> Vec<Happened> {
+    pub(super) fn due(&mut self, now: Boottime) -> Vec<AttributedEvent> {
         let mut due = Vec::new();
         for put_off in std::mem::take(&mut self.put_off) {
             if self.spend(put_off.lease.uid, AT_ONCE, now) {
-                let PutOff { lease, request_id } = put_off;
-                due.push(Happened {
+                let PendingEntry { lease, request_id } = put_off;
+                due.push(AttributedEvent {
                     event: Event::Granted(lease),
                     request_id,
                 });
@@ -240,11 +240,11 @@ mod tests {
         }
     }
 
-    fn granted(uid: u32, number: u64) -> Happened {
+    fn granted(uid: u32, number: u64) -> AttributedEvent {
         Event::Granted(subject(uid, number)).into()
     }
 
-    fn ended(uid: u32, number: u64) -> Happened {
+    fn ended(uid: u32, number: u64) -> AttributedEvent {
         Event::Ended {
             lease: subject(uid, number),
             reason: EndReason::ByOwner,
@@ -253,7 +253,12 @@ mod tests {
     }
 
     /// So many leases of one user, each given back at once; how many lines that made.
-    fn churn(budget: &mut Budget, uid: u32, leases: std::ops::Range<u64>, now: Boottime) -> usize {
+    fn churn(
+        budget: &mut EventRateLimiter,
+        uid: u32,
+        leases: std::ops::Range<u64>,
+        now: Boottime,
+    ) -> usize {
         let events = leases.flat_map(|number| [granted(uid, number), ended(uid, number)]);
         events.filter(|event| budget.admits(event, now)).count()
     }
@@ -261,7 +266,7 @@ mod tests {
     #[test]
     fn one_who_takes_and_gives_back_in_a_loop_is_written_down_to_a_bound_and_others_are_not_touched()
      {
-        let mut budget = Budget::default();
+        let mut budget = EventRateLimiter::default();
         assert_eq!(
             churn(&mut budget, 1, 0..1000, at(0)),
             256,
@@ -270,7 +275,7 @@ mod tests {
         assert_eq!(churn(&mut budget, 2, 0..1, at(0)), 2);
         let told = budget.due(at(0));
         assert!(
-            matches!(told.as_slice(), [Happened { event: Event::Warning { message }, .. }]
+            matches!(told.as_slice(), [AttributedEvent { event: Event::Warning { message }, .. }]
             if message.contains("uid 1 ") && message.contains("1744 events")),
             "{told:?}"
         );
@@ -287,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_lease_that_lives_is_written_down_later_or_when_its_memory_is_seen() {
-        let mut budget = Budget::default();
+        let mut budget = EventRateLimiter::default();
         churn(&mut budget, 1, 0..500, at(0));
         for number in 500..503 {
             assert!(!budget.admits(&granted(1, number), at(0)));
@@ -311,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_lease_that_lives_is_written_down_before_those_that_come_and_go_after_it() {
-        let mut budget = Budget::default();
+        let mut budget = EventRateLimiter::default();
         churn(&mut budget, 1, 0..500, at(0));
         assert!(!budget.admits(&granted(1, 500), at(0)));
         let written = (1..10).any(|second| {
@@ -323,7 +328,7 @@ mod tests {
 
     #[test]
     fn renewals_leave_room_for_what_matters_and_are_not_told_of() {
-        let mut budget = Budget::default();
+        let mut budget = EventRateLimiter::default();
         assert!(budget.admits(&granted(1, 0), at(0)));
         let renewals =
             (0..500).filter(|_| budget.admits(&Event::Renewed(subject(1, 0)).into(), at(0)));
@@ -334,16 +339,16 @@ mod tests {
 
     #[test]
     fn waits_are_bounded_too_and_nothing_is_kept_for_ever() {
-        let mut budget = Budget::default();
+        let mut budget = EventRateLimiter::default();
         let waiting = |ticket| {
-            Happened::from(Event::Waiting {
+            AttributedEvent::from(Event::Waiting {
                 ticket,
                 uid: 1,
                 position: 1,
             })
         };
         let left = |ticket| {
-            Happened::from(Event::WaitEnded {
+            AttributedEvent::from(Event::WaitEnded {
                 ticket,
                 timed_out: false,
             })

@@ -11,14 +11,14 @@ use hf_mem_core::report::{Answer, Problem};
 
 use super::attributed_event::RequestId;
 use crate::api::peer::Peer;
-use crate::server::service::Room;
+use crate::server::service::BodyReservation;
 
 /// The way from a reading, and the bytes that leases claim in it by UUID, to an answer. It is run
 /// by the owner, more than once where the asker waits; it should compute and not wait.
 pub type Plan = Box<dyn Fn(&Snapshot, &BTreeMap<String, Bytes>) -> Result<Answer, Problem> + Send>;
 
 /// A question whose answer is to be held.
-pub struct GrantAsk {
+pub struct GrantCommand {
     /// Who asks.
     pub peer: Peer,
     /// With which request, for the log.
@@ -45,10 +45,10 @@ pub struct GrantAsk {
     /// The way to the answer.
     pub plan: Plan,
     /// What it takes up, where that is counted; given back with it.
-    pub room: Option<Room>,
+    pub room: Option<BodyReservation>,
 }
 
-impl fmt::Debug for GrantAsk {
+impl fmt::Debug for GrantCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GrantAsk")
             .field("peer", &self.peer)

@@ -12,20 +12,20 @@ use hf_mem_core::report::{Answer, Problem};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::commands::{Change, Errand, Note, Whereto};
-use super::grant_command::GrantAsk;
-use super::pending_reply::Delivery;
-use super::stuck_detector::Step;
+use super::commands::{BrokerCommand, BrokerNotice, Change, LeaseChange};
+use super::grant_command::GrantCommand;
+use super::pending_reply::PendingReply;
+use super::stuck_detector::StuckDetector;
 use crate::api::lease::LeasesAnswer;
 use crate::api::peer::Caller;
-use crate::leases::blindness::Blindness;
+use crate::leases::clock::Boottime;
 use crate::leases::event::{Counters, Dated};
-use crate::leases::ledger::Settings;
-use crate::leases::moment::Boottime;
+use crate::leases::ledger::LedgerConfig;
+use crate::leases::unreadable_ledger::UnreadableLedger;
 
 /// How the ledger stands, as of its owner's last step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct BrokerStatus {
     /// Bytes that leases claim beyond what was seen in use at the last reading, by device UUID.
     pub leased: BTreeMap<String, Bytes>,
     /// Leases that are alive.
@@ -37,40 +37,40 @@ pub struct Standing {
     /// Whether something could not be written down.
     pub behind: bool,
     /// Promises that nobody can read, as long as they may not have ended.
-    pub blind: Option<Blindness>,
+    pub blind: Option<UnreadableLedger>,
 }
 
 /// The owner's address.
 #[derive(Clone, Debug)]
-pub struct OfficeHandle {
-    errands: mpsc::Sender<Errand>,
-    notes: mpsc::WeakUnboundedSender<Note>,
+pub struct BrokerHandle {
+    errands: mpsc::Sender<BrokerCommand>,
+    notes: mpsc::WeakUnboundedSender<BrokerNotice>,
     events: broadcast::WeakSender<Dated>,
-    standing: watch::Receiver<Standing>,
-    step: Step,
+    standing: watch::Receiver<BrokerStatus>,
+    step: StuckDetector,
     /// How long a step may last, and with it how long an answer is waited for.
     stuck_after: Duration,
 }
 
 /// Tells the owner when an asker hangs up, so that those behind it need not wait for the next
 /// reading.
-struct HangUp(Option<mpsc::WeakUnboundedSender<Note>>);
+struct HangUp(Option<mpsc::WeakUnboundedSender<BrokerNotice>>);
 
 impl Drop for HangUp {
     fn drop(&mut self) {
         if let Some(notes) = self.0.take().and_then(|notes| notes.upgrade()) {
-            let _owner_is_gone = notes.send(Note::HungUp);
+            let _owner_is_gone = notes.send(BrokerNotice::HungUp);
         }
     }
 }
 
-impl OfficeHandle {
+impl BrokerHandle {
     pub(super) fn new(
-        errands: mpsc::Sender<Errand>,
-        notes: mpsc::WeakUnboundedSender<Note>,
+        errands: mpsc::Sender<BrokerCommand>,
+        notes: mpsc::WeakUnboundedSender<BrokerNotice>,
         events: broadcast::WeakSender<Dated>,
-        standing: watch::Receiver<Standing>,
-        (step, stuck_after): (Step, Duration),
+        standing: watch::Receiver<BrokerStatus>,
+        (step, stuck_after): (StuckDetector, Duration),
     ) -> Self {
         Self {
             errands,
@@ -90,13 +90,13 @@ impl OfficeHandle {
 
     /// How the ledger stands; changes whenever it does. What is borrowed from it must be let go at
     /// once: as long as it is looked at, the owner cannot go on.
-    pub fn standing(&self) -> watch::Receiver<Standing> {
+    pub fn standing(&self) -> watch::Receiver<BrokerStatus> {
         self.standing.clone()
     }
 
     /// How the ledger stands, for one look. Drop it before anything is awaited: the owner waits for
     /// that.
-    pub fn standing_now(&self) -> watch::Ref<'_, Standing> {
+    pub fn standing_now(&self) -> watch::Ref<'_, BrokerStatus> {
         self.standing.borrow()
     }
 
@@ -107,7 +107,7 @@ impl OfficeHandle {
         snapshot: Arc<Snapshot>,
         taken_at: Boottime,
     ) -> Result<BTreeMap<String, Bytes>, Problem> {
-        self.ask(|reply| Errand::Claims(snapshot, taken_at, reply))
+        self.ask(|reply| BrokerCommand::Claims(snapshot, taken_at, reply))
             .await
     }
 
@@ -115,11 +115,11 @@ impl OfficeHandle {
     ///
     /// May be dropped at any time: the asker then leaves the line, and a lease that did not reach
     /// it is given back.
-    pub async fn grant(&self, ask: GrantAsk) -> Result<Answer, Problem> {
+    pub async fn grant(&self, ask: GrantCommand) -> Result<Answer, Problem> {
         self.not_stuck()?;
-        let (reply, answer) = oneshot::channel::<Delivery>();
+        let (reply, answer) = oneshot::channel::<PendingReply>();
         self.errands
-            .send(Errand::Grant(Box::new(ask), reply))
+            .send(BrokerCommand::Grant(Box::new(ask), reply))
             .await
             .map_err(|_| gone())?;
         let mut hang_up = HangUp(Some(self.notes.clone()));
@@ -130,18 +130,18 @@ impl OfficeHandle {
         hang_up.0 = None;
         delivery
             .ok()
-            .and_then(Delivery::take)
+            .and_then(PendingReply::take)
             .unwrap_or_else(|| Err(gone()))
     }
 
     /// All leases that are alive, and all who wait.
     pub async fn list(&self) -> Result<LeasesAnswer, Problem> {
-        self.ask(Errand::List).await
+        self.ask(BrokerCommand::List).await
     }
 
     /// One lease, alive or lately ended.
     pub async fn get(&self, id: String) -> Result<LeaseAnswer, Problem> {
-        self.ask(|reply| Errand::Get(id, reply)).await?
+        self.ask(|reply| BrokerCommand::Get(id, reply)).await?
     }
 
     /// Makes a lease go on.
@@ -152,10 +152,10 @@ impl OfficeHandle {
         ttl: Option<Duration>,
     ) -> Result<LeaseAnswer, Problem> {
         self.ask(|reply| {
-            Errand::Change(Change {
+            BrokerCommand::Change(Change {
                 id,
                 by: by.into(),
-                whereto: Whereto::Longer(ttl),
+                whereto: LeaseChange::Longer(ttl),
                 reply,
             })
         })
@@ -165,10 +165,10 @@ impl OfficeHandle {
     /// Gives a lease back. Doing it twice does no harm.
     pub async fn release(&self, id: String, by: &Caller) -> Result<LeaseAnswer, Problem> {
         self.ask(|reply| {
-            Errand::Change(Change {
+            BrokerCommand::Change(Change {
                 id,
                 by: by.into(),
-                whereto: Whereto::End,
+                whereto: LeaseChange::End,
                 reply,
             })
         })
@@ -184,11 +184,11 @@ impl OfficeHandle {
     /// New rules, as on a reload.
     pub async fn set_rules(
         &self,
-        settings: Settings,
+        settings: LedgerConfig,
         default_ttl: Duration,
     ) -> Result<(), Problem> {
         self.errands
-            .send(Errand::Rules(Box::new(settings), default_ttl))
+            .send(BrokerCommand::Rules(Box::new(settings), default_ttl))
             .await
             .map_err(|_| gone())
     }
@@ -200,13 +200,13 @@ impl OfficeHandle {
 
     /// Comes back once the owner has come to it.
     pub async fn ping(&self) -> Result<(), Problem> {
-        self.ask(Errand::Ping).await
+        self.ask(BrokerCommand::Ping).await
     }
 
     /// Writes down what is not yet, sends the waiters away and ends the owner's thread. One that is
     /// stuck is left behind.
     pub async fn stop(&self) {
-        let _stopped_before = self.ask(Errand::Stop).await;
+        let _stopped_before = self.ask(BrokerCommand::Stop).await;
     }
 
     /// Nobody waits behind a step that does not end.
@@ -218,7 +218,7 @@ impl OfficeHandle {
     /// came in time.
     async fn ask<T>(
         &self,
-        errand: impl FnOnce(oneshot::Sender<T>) -> Errand,
+        errand: impl FnOnce(oneshot::Sender<T>) -> BrokerCommand,
     ) -> Result<T, Problem> {
         self.not_stuck()?;
         let (reply, answer) = oneshot::channel();

@@ -7,13 +7,13 @@ use std::fmt::Write as _;
 use hf_mem_core::bytes::Bytes;
 use tracing::{debug, info, warn};
 
-use super::attributed_event::Happened;
-use crate::leases::event::{Event, Stranger, Subject};
+use super::attributed_event::AttributedEvent;
+use crate::leases::event::{Event, Subject, UnleasedProcess};
 
 const OVERDRAWN: &str = "memory that was promised has been taken by others";
 
 /// Writes the line; one that is beyond its user's budget is for whoever looks closer.
-pub(super) fn say(happened: &Happened, within_budget: bool) {
+pub(super) fn say(happened: &AttributedEvent, within_budget: bool) {
     let request_id = happened.request_id.as_deref();
     macro_rules! line {
         ($($fields:tt)*) => {
@@ -142,9 +142,9 @@ fn by_device(bytes: &BTreeMap<String, Bytes>) -> String {
 }
 
 /// `PID=BYTES,PID`, the largest first; without bytes where the driver does not say.
-fn by_process(strangers: &[Stranger]) -> String {
+fn by_process(strangers: &[UnleasedProcess]) -> String {
     let mut text = String::new();
-    for Stranger {
+    for UnleasedProcess {
         pid, used_bytes, ..
     } in strangers
     {

@@ -1,7 +1,7 @@
 //! The ledger's one owner: a thread that takes errands one by one, so that deciding and recording
 //! are one step.
 //!
-//! [`Office::start`] gives a handle that may be cloned. A grant is decided on a reading that began
+//! [`LeaseBroker::start`] gives a handle that may be cloned. A grant is decided on a reading that began
 //! after it was asked for; all that is asked while a reading is under way shares the next one. The
 //! plan itself is the asker's: a closure that the owner runs against that reading and the claims of
 //! that moment.
@@ -39,20 +39,20 @@ use tokio::sync::{broadcast, mpsc, watch};
 pub use self::attributed_event::RequestId;
 pub use self::devices::{Devices, Sampling};
 pub use self::event_log::JournalSettings;
-pub use self::grant_command::{GrantAsk, Plan};
-pub use self::handle::{OfficeHandle, Standing};
+pub use self::grant_command::{GrantCommand, Plan};
+pub use self::handle::{BrokerHandle, BrokerStatus};
 pub use self::open::{open, open_in_time};
 
-use crate::leases::keeper::Keeper;
-use crate::leases::moment::Now;
-use crate::leases::store::Storage;
+use crate::leases::clock::Now;
+use crate::leases::durable_ledger::DurableLedger;
+use crate::leases::store::LedgerStorage;
 
 /// Where a ledger is kept, whatever it is.
-pub type AnyStorage = Box<dyn Storage + Send>;
+pub type AnyStorage = Box<dyn LedgerStorage + Send>;
 
-/// The office's own rules; those of the ledger are in [`crate::leases::ledger::Settings`].
+/// The office's own rules; those of the ledger are in [`crate::leases::ledger::LedgerConfig`].
 #[derive(Clone, Debug)]
-pub struct OfficeSettings {
+pub struct BrokerConfig {
     /// Time to live of a lease that names none.
     pub default_ttl: Duration,
     /// The most that may wait at once.
@@ -80,7 +80,7 @@ pub struct OfficeSettings {
     pub journal: Option<JournalSettings>,
 }
 
-impl Default for OfficeSettings {
+impl Default for BrokerConfig {
     fn default() -> Self {
         Self {
             default_ttl: Duration::from_secs(120),
@@ -106,16 +106,16 @@ const EVENTS: usize = 1024;
 
 /// The owner of the ledger, to be started.
 #[derive(Debug)]
-pub struct Office;
+pub struct LeaseBroker;
 
-impl Office {
-    /// Starts the owner's thread. It ends by [`OfficeHandle::stop`], or when the last handle is
+impl LeaseBroker {
+    /// Starts the owner's thread. It ends by [`BrokerHandle::stop`], or when the last handle is
     /// gone.
     pub fn start(
-        settings: OfficeSettings,
-        keeper: Keeper<AnyStorage>,
+        settings: BrokerConfig,
+        keeper: DurableLedger<AnyStorage>,
         devices: Arc<dyn Devices>,
-    ) -> std::io::Result<(OfficeHandle, JoinHandle<()>)> {
+    ) -> std::io::Result<(BrokerHandle, JoinHandle<()>)> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -127,13 +127,13 @@ impl Office {
             keeper.ledger().live().count(),
             keeper.blind(Now::read()).cloned(),
         );
-        let (standing, standing_out) = watch::channel(Standing {
+        let (standing, standing_out) = watch::channel(BrokerStatus {
             leases,
             blind,
-            ..Standing::default()
+            ..BrokerStatus::default()
         });
-        let step = stuck_detector::Step::default();
-        let handle = OfficeHandle::new(
+        let step = stuck_detector::StuckDetector::default();
+        let handle = BrokerHandle::new(
             errands,
             notes.downgrade(),
             events.downgrade(),
@@ -142,8 +142,13 @@ impl Office {
         );
         let owner = move || {
             runtime.block_on(async move {
-                let desk =
-                    actor::Desk::new(settings, keeper, devices, (notes, events, standing), step);
+                let desk = actor::BrokerActor::new(
+                    settings,
+                    keeper,
+                    devices,
+                    (notes, events, standing),
+                    step,
+                );
                 desk.run(errands_in, notes_in).await;
             });
         };

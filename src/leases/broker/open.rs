@@ -7,12 +7,12 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, SystemTime};
 
 use super::AnyStorage;
-use crate::leases::blindness::Unreadable;
+use crate::leases::clock::Now;
+use crate::leases::durable_ledger::DurableLedger;
 use crate::leases::holder::{ProcessIdentity, is_alive};
-use crate::leases::keeper::Keeper;
-use crate::leases::ledger::{Ledger, Settings};
-use crate::leases::moment::Now;
+use crate::leases::ledger::{Ledger, LedgerConfig};
 use crate::leases::store::{Loaded, NoStore, Store, StoreError, boot_id};
+use crate::leases::unreadable_ledger::Unreadable;
 
 /// How long the daemon before this one may take to let go of the ledger: without it no lease is
 /// granted at all.
@@ -22,9 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// refused with that reason, and all else works.
 pub fn open(
     directory: &Path,
-    settings: Settings,
+    settings: LedgerConfig,
     proc_root: &Path,
-) -> (Keeper<AnyStorage>, Option<StoreError>) {
+) -> (DurableLedger<AnyStorage>, Option<StoreError>) {
     let now = Now::read();
     let taken = boot_id(proc_root).and_then(|boot_id| {
         let mut store = Store::open_within(directory, PATIENCE)?;
@@ -42,7 +42,7 @@ pub fn open(
             let error = error.hiding(directory, &settings, &boot_id, now);
             let ledger = Ledger::new(settings, "", run());
             (
-                Keeper::new(
+                DurableLedger::new(
                     ledger,
                     Box::new(NoStore {
                         why: error.to_string(),
@@ -63,10 +63,14 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// (one that hung in the disk too cannot be killed, and holds it until then).
 pub fn open_in_time(
     directory: &Path,
-    settings: Settings,
+    settings: LedgerConfig,
     proc_root: &Path,
     patience: Duration,
-) -> (Keeper<AnyStorage>, Option<StoreError>, Arc<AtomicBool>) {
+) -> (
+    DurableLedger<AnyStorage>,
+    Option<StoreError>,
+    Arc<AtomicBool>,
+) {
     let late = Arc::new(AtomicBool::new(false));
     // Holds nothing: what is sent is either taken, or known not to have been.
     let (opened, taken) = sync_channel(0);
@@ -105,7 +109,7 @@ pub fn open_in_time(
         }
     };
     let ledger = Ledger::new(settings, "", run());
-    let keeper = Keeper::new(
+    let keeper = DurableLedger::new(
         ledger,
         Box::new(NoStore {
             why: trouble.to_string(),
@@ -115,16 +119,16 @@ pub fn open_in_time(
 }
 
 fn resume(
-    settings: Settings,
+    settings: LedgerConfig,
     boot_id: &str,
     store: Store,
     (loaded, unreadable): (Loaded, Vec<Unreadable>),
     now: Now,
     proc_root: &Path,
-) -> Keeper<AnyStorage> {
+) -> DurableLedger<AnyStorage> {
     let storage: AnyStorage = Box::new(store);
     let alive = |process: &ProcessIdentity| is_alive(proc_root, process);
-    Keeper::resume(
+    DurableLedger::resume(
         storage,
         (loaded, &unreadable),
         settings,
@@ -173,7 +177,7 @@ mod tests {
         let open = |patience| {
             open_in_time(
                 folder.path(),
-                Settings::default(),
+                LedgerConfig::default(),
                 Path::new("/proc"),
                 patience,
             )

@@ -3,16 +3,16 @@
 use hf_mem_core::report::{Answer, Problem};
 use tokio::sync::mpsc;
 
-use super::commands::Note;
+use super::commands::BrokerNotice;
 
 /// An answer, and the lease in it until it is taken.
 #[derive(Debug)]
-pub(super) struct Delivery {
+pub(super) struct PendingReply {
     answer: Option<Result<Answer, Problem>>,
-    untaken: Option<(String, mpsc::UnboundedSender<Note>)>,
+    untaken: Option<(String, mpsc::UnboundedSender<BrokerNotice>)>,
 }
 
-impl Delivery {
+impl PendingReply {
     /// An answer without a new lease.
     pub(super) fn plain(answer: Result<Answer, Problem>) -> Self {
         Self {
@@ -25,7 +25,7 @@ impl Delivery {
     pub(super) fn with_lease(
         answer: Answer,
         lease: String,
-        notes: mpsc::UnboundedSender<Note>,
+        notes: mpsc::UnboundedSender<BrokerNotice>,
     ) -> Self {
         Self {
             answer: Some(Ok(answer)),
@@ -36,18 +36,18 @@ impl Delivery {
     /// The answer: from here on the lease is the asker's.
     pub(super) fn take(mut self) -> Option<Result<Answer, Problem>> {
         if let Some((lease, notes)) = self.untaken.take() {
-            let _owner_is_gone = notes.send(Note::Taken(lease));
+            let _owner_is_gone = notes.send(BrokerNotice::Taken(lease));
         }
         self.answer.take()
     }
 }
 
-impl Drop for Delivery {
+impl Drop for PendingReply {
     fn drop(&mut self) {
         if let Some((lease, notes)) = self.untaken.take() {
             // Where the owner is gone, so is the lease's life with it: it expires after the next
             // start.
-            let _owner_is_gone = notes.send(Note::Undelivered(lease));
+            let _owner_is_gone = notes.send(BrokerNotice::Undelivered(lease));
         }
     }
 }

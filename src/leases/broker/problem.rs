@@ -3,12 +3,12 @@
 use hf_mem_core::report::Problem;
 use hf_mem_core::report::problem::Reason;
 
-use crate::leases::blindness::Blindness;
+use crate::leases::durable_ledger::CommitError;
 use crate::leases::holder::HolderError;
-use crate::leases::keeper::KeepError;
 use crate::leases::ledger::{ChangeError, GrantError};
 use crate::leases::queue::QueueError;
 use crate::leases::store::StoreError;
+use crate::leases::unreadable_ledger::UnreadableLedger;
 
 impl From<GrantError> for Problem {
     fn from(error: GrantError) -> Self {
@@ -39,8 +39,8 @@ impl From<ChangeError> for Problem {
     }
 }
 
-impl From<&Blindness> for Problem {
-    fn from(blind: &Blindness) -> Self {
+impl From<&UnreadableLedger> for Problem {
+    fn from(blind: &UnreadableLedger) -> Self {
         Self::new(Reason::Busy, blind.to_string()).hint(blind.cure())
     }
 }
@@ -53,13 +53,13 @@ impl From<StoreError> for Problem {
     }
 }
 
-impl From<KeepError> for Problem {
-    fn from(error: KeepError) -> Self {
+impl From<CommitError> for Problem {
+    fn from(error: CommitError) -> Self {
         match error {
-            KeepError::Grant(error) => error.into(),
-            KeepError::Change(error) => error.into(),
-            KeepError::Blind(blind) => Self::from(&*blind),
-            KeepError::Store(error) => error.into(),
+            CommitError::Grant(error) => error.into(),
+            CommitError::Change(error) => error.into(),
+            CommitError::Blind(blind) => Self::from(&*blind),
+            CommitError::Store(error) => error.into(),
         }
     }
 }

@@ -11,13 +11,13 @@ use crate::leases::holder::{ProcessIdentity, WatchedProcess};
 
 /// The holders that are watched.
 #[derive(Debug)]
-pub(super) struct Deaths {
+pub(super) struct ProcessWatcher {
     watched: HashMap<ProcessIdentity, AbortHandle>,
     died: mpsc::UnboundedSender<ProcessIdentity>,
     told: mpsc::UnboundedReceiver<ProcessIdentity>,
 }
 
-impl Deaths {
+impl ProcessWatcher {
     pub(super) fn new() -> Self {
         let (died, told) = mpsc::unbounded_channel();
         Self {

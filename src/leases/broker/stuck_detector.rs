@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 /// When the owner's step began; nothing while it waits for something to do.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Step(Arc<Mutex<Option<Instant>>>);
+pub(super) struct StuckDetector(Arc<Mutex<Option<Instant>>>);
 
-impl Step {
+impl StuckDetector {
     /// The owner has something to do.
     pub(super) fn begin(&self) {
         self.set(Some(Instant::now()));

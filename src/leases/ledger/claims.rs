@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hf_mem_core::bytes::Bytes;
 
-use super::super::attribution::{Reading, visible};
+use super::super::attribution::{HolderReading, visible};
 use super::super::lease::Lease;
 use super::{Ledger, is_needed};
 
@@ -24,7 +24,7 @@ pub struct Availability {
 
 impl Ledger {
     /// Every device's account in this reading, by UUID.
-    pub fn available(&self, reading: &Reading<'_>) -> BTreeMap<String, Availability> {
+    pub fn available(&self, reading: &HolderReading<'_>) -> BTreeMap<String, Availability> {
         let devices = reading.snapshot.devices.iter();
         devices
             .map(|device| {
@@ -37,7 +37,7 @@ impl Ledger {
     }
 
     /// One device's account; all unknown for a device that is not in the reading.
-    pub fn availability(&self, uuid: &str, reading: &Reading<'_>) -> Availability {
+    pub fn availability(&self, uuid: &str, reading: &HolderReading<'_>) -> Availability {
         let leased_bytes = self.claimed(uuid, reading);
         let Some(device) = reading.device(uuid) else {
             return Availability {
@@ -63,7 +63,7 @@ impl Ledger {
     }
 
     /// Bytes promised on a device and not yet seen in use.
-    fn claimed(&self, uuid: &str, reading: &Reading<'_>) -> Bytes {
+    fn claimed(&self, uuid: &str, reading: &HolderReading<'_>) -> Bytes {
         let here = self.on_device(uuid);
         let counted = || {
             here.iter()

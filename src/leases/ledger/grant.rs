@@ -6,11 +6,11 @@ use std::time::Duration;
 use hf_mem_core::bytes::Bytes;
 use hf_mem_core::report::lease::State;
 
-use super::super::attribution::{Reading, baselines, holder_below};
+use super::super::attribution::{HolderReading, baselines, holder_below};
 use super::super::event::{Event, Subject};
 use super::super::lease::{Holder, Lease, QuestionSummary, Share};
-use super::super::moment::Now;
 use super::{GrantError, Ledger};
+use crate::leases::clock::Now;
 
 /// The most devices of one lease.
 const MOST_DEVICES: usize = 256;
@@ -96,7 +96,7 @@ impl Ledger {
     pub fn grant(
         &mut self,
         request: GrantRequest,
-        reading: &Reading<'_>,
+        reading: &HolderReading<'_>,
         now: Now,
     ) -> Result<Granted, GrantError> {
         self.expire(now);
@@ -232,7 +232,7 @@ impl Ledger {
         Ok(())
     }
 
-    fn check_reading(&self, reading: &Reading<'_>, now: Now) -> Result<(), GrantError> {
+    fn check_reading(&self, reading: &HolderReading<'_>, now: Now) -> Result<(), GrantError> {
         let (age, oldest) = (
             now.boottime.since(reading.taken_at),
             self.settings.oldest_reading,
@@ -247,7 +247,7 @@ impl Ledger {
         &self,
         uuid: &str,
         asked: Bytes,
-        reading: &Reading<'_>,
+        reading: &HolderReading<'_>,
     ) -> Result<(), GrantError> {
         let device = reading
             .device(uuid)
@@ -278,10 +278,10 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::super::super::holder::Ancestry;
-    use super::super::super::moment::Boottime;
     use super::super::super::testing::snapshot;
-    use super::super::Settings;
+    use super::super::LedgerConfig;
     use super::*;
+    use crate::leases::clock::Boottime;
 
     #[test]
     fn names_are_short_enough_to_be_written_down_with_every_event() {
@@ -290,7 +290,7 @@ mod tests {
             boottime: Boottime::from_millis(10),
             wall: std::time::SystemTime::UNIX_EPOCH,
         };
-        let reading = Reading {
+        let reading = HolderReading {
             snapshot: &snapshot,
             taken_at: now.boottime,
             ancestry: &ancestry,
@@ -307,7 +307,7 @@ mod tests {
                     ..QuestionSummary::default()
                 },
             };
-            Ledger::new(Settings::default(), "boot", 1).grant(request, &reading, now)
+            Ledger::new(LedgerConfig::default(), "boot", 1).grant(request, &reading, now)
         };
         let granted = grant(128, 500).unwrap();
         assert!(Subject::of(granted.lease()).model.len() <= 203);

@@ -7,8 +7,8 @@ use hf_mem_core::report::lease::EndReason;
 use super::super::event::{Event, Subject};
 use super::super::holder::ProcessIdentity;
 use super::super::lease::Lease;
-use super::super::moment::Now;
 use super::{ChangeError, Ledger};
+use crate::leases::clock::Now;
 
 /// What releasing a lease came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +92,7 @@ impl Ledger {
     }
 
     /// When the next lease expires, for the owner's timer.
-    pub fn next_expiry(&self) -> Option<super::super::moment::Boottime> {
+    pub fn next_expiry(&self) -> Option<crate::leases::clock::Boottime> {
         self.live.values().map(|lease| lease.expires_at).min()
     }
 

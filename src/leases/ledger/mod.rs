@@ -19,14 +19,14 @@ pub use restore::Saved;
 
 use hf_mem_core::bytes::Bytes;
 
+use super::clock::Boottime;
 use super::event::{Event, Subject};
 use super::lease::Lease;
-use super::moment::Boottime;
 use super::quota::Quotas;
 
 /// The rules that the ledger keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct LedgerConfig {
     /// How much one user may hold.
     pub quotas: Quotas,
     /// Kept back on every device, beyond what the reading itself keeps back.
@@ -50,7 +50,7 @@ pub struct Settings {
     pub most_ended: usize,
 }
 
-impl Default for Settings {
+impl Default for LedgerConfig {
     fn default() -> Self {
         Self {
             quotas: Quotas::default(),
@@ -70,7 +70,7 @@ impl Default for Settings {
 /// Who has been promised what.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    settings: Settings,
+    settings: LedgerConfig,
     boot_id: String,
     /// Part of every id of this run: after a lost file no old id means a new lease.
     run: u32,
@@ -90,7 +90,7 @@ pub struct Ledger {
 impl Ledger {
     /// An empty ledger. `boot_id` names the boot that moments are counted from; `run` should differ
     /// from start to start.
-    pub fn new(settings: Settings, boot_id: impl Into<String>, run: u32) -> Self {
+    pub fn new(settings: LedgerConfig, boot_id: impl Into<String>, run: u32) -> Self {
         Self {
             settings,
             boot_id: boot_id.into(),
@@ -111,12 +111,12 @@ impl Ledger {
     }
 
     /// The rules in force.
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &LedgerConfig {
         &self.settings
     }
 
     /// New rules, as on a reload: they hold for what is asked from now on.
-    pub fn set_settings(&mut self, settings: Settings) {
+    pub fn set_settings(&mut self, settings: LedgerConfig) {
         self.settings = settings;
     }
 

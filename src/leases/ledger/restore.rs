@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::super::holder::ProcessIdentity;
 use super::super::lease::Lease;
-use super::super::moment::{Boottime, Now};
-use super::{Ledger, Settings};
+use super::{Ledger, LedgerConfig};
+use crate::leases::clock::{Boottime, Now};
 
 /// What is kept on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ impl Ledger {
     /// were of another boot) are orphaned, those whose time has passed expire, those held by a name
     /// go on for the rest of it. `alive` says whether exactly this process still runs.
     pub fn restore(
-        settings: Settings,
+        settings: LedgerConfig,
         boot_id: impl Into<String>,
         run: u32,
         saved: Saved,

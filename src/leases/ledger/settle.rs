@@ -7,11 +7,11 @@ use hf_mem_core::bytes::Bytes;
 use hf_mem_core::device::Device;
 use hf_mem_core::report::lease::State;
 
-use super::super::attribution::{Occupied, Reading, descendants, is_lessee, visible_in};
-use super::super::event::{Event, Stranger, Subject};
+use super::super::attribution::{HolderReading, Occupied, descendants, is_lessee, visible_in};
+use super::super::event::{Event, Subject, UnleasedProcess};
 use super::super::lease::Lease;
-use super::super::moment::{Boottime, Now};
-use super::{Ledger, Settings};
+use super::{Ledger, LedgerConfig};
+use crate::leases::clock::{Boottime, Now};
 
 /// How many processes without a lease an event names.
 const MOST_STRANGERS: usize = 8;
@@ -20,7 +20,7 @@ const MOST_MEMBERS: usize = 1024;
 
 impl Ledger {
     /// Takes a reading in. One that is not newer than the last says nothing new.
-    pub fn settle(&mut self, reading: &Reading<'_>, now: Now) {
+    pub fn settle(&mut self, reading: &HolderReading<'_>, now: Now) {
         if self
             .last_reading
             .is_some_and(|last| reading.taken_at <= last)
@@ -43,7 +43,7 @@ impl Ledger {
         }
     }
 
-    fn settle_device(&mut self, device: &Device, reading: &Reading<'_>) {
+    fn settle_device(&mut self, device: &Device, reading: &HolderReading<'_>) {
         let uuid = &device.facts.uuid;
         let here = self.on_device(uuid);
         if here.is_empty() {
@@ -146,7 +146,7 @@ impl Ledger {
         self.events.extend(events);
     }
 
-    fn check_overdrawn(&mut self, uuid: &str, reading: &Reading<'_>) {
+    fn check_overdrawn(&mut self, uuid: &str, reading: &HolderReading<'_>) {
         let account = self.availability(uuid, reading);
         if account.free_bytes.is_none() {
             return; // Nothing is known, so nothing is told.
@@ -186,7 +186,7 @@ impl Ledger {
 }
 
 /// Where in its life a lease is, by what is seen of it.
-fn state_of(lease: &Lease, taken_at: Boottime, settings: &Settings) -> State {
+fn state_of(lease: &Lease, taken_at: Boottime, settings: &LedgerConfig) -> State {
     let mut shares = lease.devices.values();
     if shares.all(|share| share.visible_bytes >= share.granted_bytes) {
         return State::Settled;
@@ -212,15 +212,15 @@ fn state_of(lease: &Lease, taken_at: Boottime, settings: &Settings) -> State {
     }
 }
 
-fn strangers(leases: &[&Lease], uuid: &str, reading: &Reading<'_>) -> Vec<Stranger> {
+fn strangers(leases: &[&Lease], uuid: &str, reading: &HolderReading<'_>) -> Vec<UnleasedProcess> {
     let processes = reading
         .device(uuid)
         .map(|device| device.processes.as_slice())
         .unwrap_or_default();
-    let mut strangers: Vec<Stranger> = processes
+    let mut strangers: Vec<UnleasedProcess> = processes
         .iter()
         .filter(|process| !is_lessee(leases, process, reading))
-        .map(|process| Stranger {
+        .map(|process| UnleasedProcess {
             pid: process.pid,
             name: process.name.clone(),
             uid: process.uid,

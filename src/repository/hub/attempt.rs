@@ -9,11 +9,11 @@ use tokio::time::timeout_at;
 use url::Url;
 
 use super::answer::{self, Bad, Wanted};
+use super::backoff;
 use super::budget::Budget;
 use super::peers::{Peers, RefusedPeer};
-use super::refusal::{self, Asked};
-use super::tally::HubOutcome;
-use super::wait;
+use super::refusal::{self, RefusedRequest};
+use super::stats::HubOutcome;
 use crate::repository::buffer::Buffer;
 use crate::repository::error::SourceError;
 use crate::repository::token::Token;
@@ -35,7 +35,7 @@ pub(super) struct Http {
 
 /// An answer that can be used.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct HubResponse {
     pub(super) body: Buffer,
     /// Where it came from in the end; may be signed, never to be printed with its query.
     pub(super) url: Url,
@@ -44,7 +44,7 @@ pub(super) struct Answer {
 }
 
 /// What happened to one attempt.
-enum Failure {
+enum AttemptFailure {
     Final(SourceError),
     Again {
         why: String,
@@ -54,7 +54,7 @@ enum Failure {
     },
 }
 
-impl Failure {
+impl AttemptFailure {
     /// A failure that another attempt may not meet.
     fn again(why: impl Into<String>) -> Self {
         Self::Again {
@@ -72,9 +72,9 @@ pub(super) async fn get(
     url: &Url,
     token: Option<&Token>,
     wanted: Wanted,
-    asked: &Asked<'_>,
+    asked: &RefusedRequest<'_>,
     budget: &Budget,
-) -> Result<Answer, SourceError> {
+) -> Result<HubResponse, SourceError> {
     let (mut attempt, mut last) = (0, None);
     loop {
         budget.pass().await;
@@ -88,11 +88,11 @@ pub(super) async fn get(
                 budget.tally.answered(&asked.hub());
                 return Ok(answer);
             }
-            Err(Failure::Final(error)) => {
+            Err(AttemptFailure::Final(error)) => {
                 budget.tally.answered(&asked.hub());
                 return Err(error);
             }
-            Err(Failure::Again {
+            Err(AttemptFailure::Again {
                 why,
                 wait,
                 limited,
@@ -102,7 +102,7 @@ pub(super) async fn get(
         // What the budget cut short says nothing of the Hub; what it said before does.
         let cut_short = budget.left().is_zero();
         let (why, asked_wait, limited, attempts) = last.filter(|_| cut_short).unwrap_or(failed);
-        let pause = wait::pause(asked_wait, attempt, wait::chance());
+        let pause = backoff::pause(asked_wait, attempt, backoff::chance());
         tracing::debug!(url = %printable(url), attempt, %why, ?pause, "a request to the Hub failed");
         if pause >= budget.left() || attempt >= attempts {
             budget.tally.gave_up(&asked.hub(), &why);
@@ -136,9 +136,9 @@ pub(super) async fn get_once(
     url: &Url,
     token: Option<&Token>,
     wanted: Wanted,
-    asked: &Asked<'_>,
+    asked: &RefusedRequest<'_>,
     budget: &Budget,
-) -> Option<Answer> {
+) -> Option<HubResponse> {
     budget.pass().await;
     let _seat = budget.manners.seat(asked.endpoint, budget.deadline()).await;
     once(http, url, token, wanted, asked, budget).await.ok()
@@ -149,9 +149,9 @@ async fn once(
     url: &Url,
     token: Option<&Token>,
     wanted: Wanted,
-    asked: &Asked<'_>,
+    asked: &RefusedRequest<'_>,
     budget: &Budget,
-) -> Result<Answer, Failure> {
+) -> Result<HubResponse, AttemptFailure> {
     let mut url = url.clone();
     for _ in 0..=MAX_REDIRECTS {
         let response = send(http, &url, token, wanted, asked, budget).await?;
@@ -166,18 +166,21 @@ async fn once(
                 .get(LINK)
                 .and_then(|link| next_page(link.to_str().ok()?));
             return match answer::read(response, wanted, budget).await {
-                Ok(body) => Ok(Answer { body, url, next }),
-                Err(Bad::Transient(why)) => Err(Failure::again(why)),
+                Ok(body) => Ok(HubResponse { body, url, next }),
+                Err(Bad::Transient(why)) => Err(AttemptFailure::again(why)),
                 Err(Bad::Final(why)) => {
                     let what = asked.file.map_or_else(
                         || asked.repo.to_owned(),
                         |file| format!("{file} of {}", asked.repo),
                     );
-                    Err(Failure::Final(SourceError::MissingMetadata { what, why }))
+                    Err(AttemptFailure::Final(SourceError::MissingMetadata {
+                        what,
+                        why,
+                    }))
                 }
             };
         }
-        let wait = wait::asked(response.headers(), SystemTime::now());
+        let wait = backoff::asked(response.headers(), SystemTime::now());
         let code = response
             .headers()
             .get("x-error-code")
@@ -188,9 +191,9 @@ async fn once(
         let elsewhere = url.origin() != asked.endpoint.origin();
         return Err(match refusal::meaning(status, code, asked) {
             Some(error) if !elsewhere || status == StatusCode::RANGE_NOT_SATISFIABLE => {
-                Failure::Final(error)
+                AttemptFailure::Final(error)
             }
-            _ => Failure::Again {
+            _ => AttemptFailure::Again {
                 why: format!("HTTP {status}"),
                 wait,
                 limited,
@@ -198,7 +201,7 @@ async fn once(
             },
         });
     }
-    Err(Failure::Final(unusable(
+    Err(AttemptFailure::Final(unusable(
         asked,
         format!("it redirects more than {MAX_REDIRECTS} times; is HF_ENDPOINT a Hub?"),
     )))
@@ -210,13 +213,13 @@ async fn send(
     url: &Url,
     token: Option<&Token>,
     wanted: Wanted,
-    asked: &Asked<'_>,
+    asked: &RefusedRequest<'_>,
     budget: &Budget,
-) -> Result<reqwest::Response, Failure> {
+) -> Result<reqwest::Response, AttemptFailure> {
     // An address that is kept from an earlier redirect is looked at again.
     http.peers
         .check(url)
-        .map_err(|refused| Failure::Final(unusable(asked, refused.to_string())))?;
+        .map_err(|refused| AttemptFailure::Final(unusable(asked, refused.to_string())))?;
     let mut request = http.client.get(url.clone());
     if let Wanted::Range { start, length } = wanted {
         let last = start.saturating_add(length.max(1)) - 1;
@@ -242,19 +245,19 @@ async fn send(
         }
         Err(_) => {
             budget.tally.ended(HubOutcome::Unreachable);
-            Err(Failure::again("no answer in time"))
+            Err(AttemptFailure::again("no answer in time"))
         }
     }
 }
 
 /// What a request that got no answer ran into, and how often it is worth another try.
-fn refused(error: &reqwest::Error, url: &Url, asked: &Asked<'_>) -> Failure {
+fn refused(error: &reqwest::Error, url: &Url, asked: &RefusedRequest<'_>) -> AttemptFailure {
     if let Some(peer) = RefusedPeer::behind(error) {
-        return Failure::Final(unusable(asked, peer.to_string()));
+        return AttemptFailure::Final(unusable(asked, peer.to_string()));
     }
     let cause = answer::cause(error);
     if !error.is_connect() {
-        return Failure::again(format!("the request failed ({cause})"));
+        return AttemptFailure::again(format!("the request failed ({cause})"));
     }
     let host = url.host_str().unwrap_or_default();
     let (why, attempts) = if cause.contains("certificate") {
@@ -273,7 +276,7 @@ fn refused(error: &reqwest::Error, url: &Url, asked: &Asked<'_>) -> Failure {
     } else {
         (format!("no connection ({cause})"), MAX_CONNECT_ATTEMPTS)
     };
-    Failure::Again {
+    AttemptFailure::Again {
         why,
         wait: None,
         limited: false,
@@ -283,7 +286,11 @@ fn refused(error: &reqwest::Error, url: &Url, asked: &Asked<'_>) -> Failure {
 
 /// Where a redirect leads: http or https, never from https back to http, and without a user or
 /// password, which would be sent there as if they were this program's.
-fn redirect(from: &Url, headers: &HeaderMap, asked: &Asked<'_>) -> Result<Url, Failure> {
+fn redirect(
+    from: &Url,
+    headers: &HeaderMap,
+    asked: &RefusedRequest<'_>,
+) -> Result<Url, AttemptFailure> {
     let to = headers
         .get(LOCATION)
         .and_then(|location| location.to_str().ok())
@@ -294,7 +301,7 @@ fn redirect(from: &Url, headers: &HeaderMap, asked: &Asked<'_>) -> Result<Url, F
         {
             Ok(without_user(to))
         }
-        _ => Err(Failure::Final(unusable(
+        _ => Err(AttemptFailure::Final(unusable(
             asked,
             "it redirects to nowhere, or from https to something else".into(),
         ))),
@@ -308,7 +315,7 @@ fn without_user(mut url: Url) -> Url {
     url
 }
 
-fn unusable(asked: &Asked<'_>, why: String) -> SourceError {
+fn unusable(asked: &RefusedRequest<'_>, why: String) -> SourceError {
     SourceError::MissingMetadata {
         what: asked.hub(),
         why,
@@ -343,7 +350,7 @@ mod tests {
     #[test]
     fn a_redirect_loses_user_and_password() {
         let hub = Url::parse("https://hub/").expect("an address");
-        let asked = Asked {
+        let asked = RefusedRequest {
             endpoint: &hub,
             repo: "a/b",
             revision: "main",

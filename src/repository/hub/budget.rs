@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::manners::Manners;
-use super::tally::HubTally;
+use super::stats::HubStats;
+use super::throttle::HubThrottle;
 use crate::repository::settings::HubLimits;
 
 /// The budget of one model.
@@ -21,15 +21,15 @@ pub(super) struct Budget {
     bytes_left: AtomicU64,
     requests: AtomicU32,
     /// What it shares with other models.
-    pub(super) manners: Arc<Manners>,
+    pub(super) manners: Arc<HubThrottle>,
     /// Until when the Hub asked everyone to wait: when one request is told so, all hold back.
     pause: Mutex<Option<Instant>>,
     /// Where every request's end is counted, of this model and of all others.
-    pub(super) tally: Arc<HubTally>,
+    pub(super) tally: Arc<HubStats>,
 }
 
 impl Budget {
-    pub(super) fn new(limits: &HubLimits, manners: Arc<Manners>, tally: Arc<HubTally>) -> Self {
+    pub(super) fn new(limits: &HubLimits, manners: Arc<HubThrottle>, tally: Arc<HubStats>) -> Self {
         let started = Instant::now();
         Self {
             started,
@@ -121,7 +121,7 @@ mod tests {
             total: Duration::ZERO,
             ..HubLimits::default()
         };
-        let budget = Budget::new(&limits, Arc::new(Manners::new(1)), Arc::default());
+        let budget = Budget::new(&limits, Arc::new(HubThrottle::new(1)), Arc::default());
         assert_eq!(budget.left(), Duration::ZERO);
         let day = Duration::from_secs(86_400);
         budget.extend(day);

@@ -14,21 +14,21 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::answer::{Wanted, cause};
-use super::attempt::{self, Answer, Http};
+use super::attempt::{self, Http, HubResponse};
 use super::budget::Budget;
 use super::info::{self, Revision};
-use super::manners::Manners;
 use super::peers::Peers;
-use super::refusal::Asked;
+use super::refusal::RefusedRequest;
 use super::shortcut::{self, Shortcuts};
-use super::tally::HubTally;
+use super::stats::HubStats;
+use super::throttle::HubThrottle;
 use crate::admission::read_limits;
-use crate::admission::read_limits::{SMALL_BYTES, Seat, Turn};
+use crate::admission::read_limits::{ReadSlot, ReadTurn, SMALL_BYTES};
 use crate::files::{Disk, FileThreads};
 use crate::repository::buffer::Buffer;
 use crate::repository::error::SourceError;
 use crate::repository::read;
-use crate::repository::read::{Files, Found};
+use crate::repository::read::{Files, FoundFiles};
 use crate::repository::settings::{HubSettings, Proxies};
 use crate::repository::token::Auth;
 
@@ -41,17 +41,17 @@ const MAX_CERTIFICATE_BYTES: u64 = 16 << 20;
 #[derive(Debug)]
 pub(in crate::repository) struct HubClient {
     settings: HubSettings,
-    manners: Arc<Manners>,
+    manners: Arc<HubThrottle>,
     files: FileThreads,
     http: OnceCell<Http>,
-    tally: Arc<HubTally>,
+    tally: Arc<HubStats>,
     shortcuts: Shortcuts,
 }
 
 impl HubClient {
     /// `files` read the certificates.
     pub(in crate::repository) fn new(settings: HubSettings, files: FileThreads) -> Self {
-        let manners = Arc::new(Manners::new(settings.limits.concurrency));
+        let manners = Arc::new(HubThrottle::new(settings.limits.concurrency));
         Self {
             settings,
             manners,
@@ -63,7 +63,7 @@ impl HubClient {
     }
 
     /// How requests have ended so far.
-    pub(in crate::repository) fn tally(&self) -> &HubTally {
+    pub(in crate::repository) fn tally(&self) -> &HubStats {
         &self.tally
     }
 
@@ -77,7 +77,7 @@ impl HubClient {
         repo: &'a str,
         revision: &'a str,
         auth: &'a Auth,
-    ) -> Result<Reading<'a>, SourceError> {
+    ) -> Result<HubReading<'a>, SourceError> {
         let http = self.http.get_or_try_init(|| self.build()).await?;
         let (endpoint, _) = self.settings.endpoint_for(repo);
         let budget = Budget::new(
@@ -87,7 +87,7 @@ impl HubClient {
         );
         let concurrency = self.settings.limits.concurrency.max(1);
         let (shortcuts, long_list) = (&self.shortcuts, Mutex::default());
-        Ok(Reading {
+        Ok(HubReading {
             http,
             endpoint,
             shortcuts,
@@ -143,7 +143,7 @@ impl HubClient {
 
 /// One repository being read.
 #[derive(Debug)]
-pub(in crate::repository) struct Reading<'a> {
+pub(in crate::repository) struct HubReading<'a> {
     http: &'a Http,
     endpoint: &'a Url,
     shortcuts: &'a Shortcuts,
@@ -153,10 +153,10 @@ pub(in crate::repository) struct Reading<'a> {
     budget: Budget,
     concurrency: usize,
     /// The turn of a long list of files, while there is one.
-    long_list: Mutex<Turn>,
+    long_list: Mutex<ReadTurn>,
 }
 
-impl Reading<'_> {
+impl HubReading<'_> {
     /// Requests made so far.
     pub(in crate::repository) fn requests(&self) -> u32 {
         self.budget.requests()
@@ -184,7 +184,7 @@ impl Reading<'_> {
 
     /// What the model API says. A list of some thousand files is long, and waits for its turn
     /// before it is held.
-    async fn listing(&self, url: &Url) -> Result<Answer, SourceError> {
+    async fn listing(&self, url: &Url) -> Result<HubResponse, SourceError> {
         let answer = self
             .get(
                 url,
@@ -221,7 +221,7 @@ impl Reading<'_> {
         &self,
         revision: Revision,
         file: Option<&str>,
-    ) -> Result<(Metadata, Seat), SourceError> {
+    ) -> Result<(Metadata, ReadSlot), SourceError> {
         let listing = match revision.listing {
             Some(listing) => listing,
             None => self.tree(&revision.repo, &revision.commit).await?,
@@ -245,7 +245,7 @@ impl Reading<'_> {
             commit: Some(revision.commit.clone()),
             file: None,
         };
-        let found = Found {
+        let found = FoundFiles {
             identity,
             listing,
             gated: revision.gated,
@@ -313,10 +313,10 @@ impl Reading<'_> {
         url: &Url,
         wanted: Wanted,
         file: Option<&str>,
-    ) -> Result<Answer, SourceError> {
+    ) -> Result<HubResponse, SourceError> {
         let token = self.auth.token();
         let (repo, revision, token_given) = (self.repo, self.revision, token.is_some());
-        let asked = Asked {
+        let asked = RefusedRequest {
             endpoint: self.endpoint,
             repo,
             revision,
@@ -326,11 +326,11 @@ impl Reading<'_> {
         attempt::get(self.http, url, token, wanted, &asked, &self.budget).await
     }
 
-    /// As [`Reading::get`], in one attempt; `None` where that fails.
-    async fn get_once(&self, url: &Url, wanted: Wanted, file: &str) -> Option<Answer> {
+    /// As [`HubReading::get`], in one attempt; `None` where that fails.
+    async fn get_once(&self, url: &Url, wanted: Wanted, file: &str) -> Option<HubResponse> {
         let token = self.auth.token();
         let (repo, revision, token_given) = (self.repo, self.revision, token.is_some());
-        let asked = Asked {
+        let asked = RefusedRequest {
             endpoint: self.endpoint,
             repo,
             revision,
@@ -364,7 +364,7 @@ impl Reading<'_> {
 
 /// The files of one commit.
 struct HubFiles<'a> {
-    reading: &'a Reading<'a>,
+    reading: &'a HubReading<'a>,
     repo: &'a str,
     commit: &'a str,
     /// Lengths of documents, as they are listed.

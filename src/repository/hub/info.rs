@@ -32,7 +32,7 @@ pub(in crate::repository) struct Revision {
 }
 
 #[derive(Deserialize)]
-struct Info {
+struct RepositoryInfo {
     #[serde(default)]
     id: String,
     #[serde(default)]
@@ -71,7 +71,7 @@ struct TreeEntry {
 
 /// Reads the API's answer about `asked`.
 pub(super) fn revision(body: &[u8], asked: &str) -> Result<Revision, String> {
-    let info: Info = hf_mem_core::strict_json::from_slice(body)
+    let info: RepositoryInfo = hf_mem_core::strict_json::from_slice(body)
         .map_err(|error| format!("it is no description of a model: {error}"))?;
     if !is_commit(&info.sha) {
         return Err("it names no commit".into());

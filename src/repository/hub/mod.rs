@@ -7,16 +7,16 @@
 
 mod answer;
 mod attempt;
+mod backoff;
 mod budget;
 mod client;
 mod info;
-mod manners;
 mod peers;
 mod refusal;
 mod shortcut;
-mod tally;
-mod wait;
+mod stats;
+mod throttle;
 
-pub(super) use client::{HubClient, Reading};
+pub(super) use client::{HubClient, HubReading};
 pub(super) use info::{Revision, is_commit};
-pub use tally::{HubOutcome, HubTally};
+pub use stats::{HubOutcome, HubStats};

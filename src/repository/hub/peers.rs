@@ -126,10 +126,10 @@ impl RefusedPeer {
 
 /// The peers of one client: what its settings open, everything else as it is restricted.
 #[derive(Clone, Debug)]
-pub(super) struct Peers(Arc<Known>);
+pub(super) struct Peers(Arc<KnownPlace>);
 
 #[derive(Debug)]
-struct Known {
+struct KnownPlace {
     /// Hosts of the configured endpoints.
     endpoints: HashSet<String>,
     /// Hosts of the configured proxies. What a proxy resolves is its own affair.
@@ -141,7 +141,7 @@ struct Known {
 impl Peers {
     pub(super) fn new(settings: &HubSettings) -> Self {
         let configured = settings.endpoints.iter().map(|other| &other.endpoint);
-        let mut known = Known {
+        let mut known = KnownPlace {
             endpoints: HashSet::new(),
             proxies: proxies(&settings.proxies),
             open: Mutex::default(),
@@ -166,7 +166,7 @@ impl Peers {
     }
 }
 
-impl Known {
+impl KnownPlace {
     fn open(&self, restricted: Restricted) {
         self.open
             .lock()

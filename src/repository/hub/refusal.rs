@@ -8,7 +8,7 @@ use crate::repository::error::SourceError;
 
 /// Who asked for what, for the messages.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked<'a> {
+pub(super) struct RefusedRequest<'a> {
     pub(super) endpoint: &'a Url,
     pub(super) repo: &'a str,
     pub(super) revision: &'a str,
@@ -17,7 +17,7 @@ pub(super) struct Asked<'a> {
     pub(super) token_given: bool,
 }
 
-impl Asked<'_> {
+impl RefusedRequest<'_> {
     /// The Hub as a person writes it.
     pub(super) fn hub(&self) -> String {
         self.endpoint.as_str().trim_end_matches('/').to_owned()
@@ -46,7 +46,7 @@ impl Asked<'_> {
 pub(super) fn meaning(
     status: StatusCode,
     code: Option<&str>,
-    asked: &Asked<'_>,
+    asked: &RefusedRequest<'_>,
 ) -> Option<SourceError> {
     let gated = || SourceError::Gated {
         repo: asked.repo.into(),
@@ -112,7 +112,7 @@ mod tests {
     fn the_table_of_refusals() {
         let endpoint = Url::parse("https://hub/").expect("an address");
         let reason = |status, code, token_given, file| {
-            let asked = Asked {
+            let asked = RefusedRequest {
                 endpoint: &endpoint,
                 repo: "a/b",
                 revision: "main",

@@ -14,10 +14,10 @@ use hf_mem_core::model::tensors::InventoryBuilder;
 use hf_mem_core::model::weight_files::{Documents, Index, WeightFile};
 
 use super::coverage::Coverage;
-use super::proof::{Examples, Kinds, Sample};
-use super::{Files, Weights, pickle, promise, proof};
+use super::infer_headers::{Examples, HeaderKinds, Sample};
+use super::{Files, WeightsToRead, infer_headers, pickle, predict_from_config};
 use crate::admission::read_limits;
-use crate::admission::read_limits::{SMALL_BYTES, Seat};
+use crate::admission::read_limits::{ReadSlot, SMALL_BYTES};
 use crate::repository::error::SourceError;
 
 /// The first read of a file that nothing is known of: holds the header of nearly all single-file
@@ -45,8 +45,8 @@ pub(super) async fn all(
     files: &[WeightFile],
     documents: &Arc<Documents>,
     hub_totals: Option<&BTreeMap<String, u64>>,
-    seat: &Seat,
-) -> Result<Weights, SourceError> {
+    seat: &ReadSlot,
+) -> Result<WeightsToRead, SourceError> {
     let hints = Hints {
         guesses: Guesses::new(files, &documents.indices),
         seat,
@@ -71,7 +71,7 @@ pub(super) async fn all(
         .partition::<Vec<_>, _>(|file| file.component.is_empty())
         && let (documents, totals) = (Arc::clone(documents), totals.clone())
         && let Some(mut weights) = read_limits::work(work, seat.clone(), move || {
-            promise::keep(
+            predict_from_config::keep(
                 &root,
                 documents.indices.get(INDEX),
                 documents.json.get("config.json")?,
@@ -102,8 +102,9 @@ pub(super) async fn all(
         };
         all.read(source, &chosen, &hints, Some(&kinds)).await?;
         let (own, totals, sample) = (files.to_vec(), hub_totals.cloned(), all.sample(&chosen));
-        let prove =
-            move || proof::prove(&own, kinds.index()?, &kinds.kinds, totals.as_ref(), sample);
+        let prove = move || {
+            infer_headers::prove(&own, kinds.index()?, &kinds.kinds, totals.as_ref(), sample)
+        };
         if let Some(weights) = read_limits::work(work, seat.clone(), prove).await {
             return Ok(weights);
         }
@@ -122,7 +123,7 @@ pub(super) async fn all(
 /// An index and the kinds of its tensors.
 struct Indexed {
     documents: Arc<Documents>,
-    kinds: Kinds,
+    kinds: HeaderKinds,
 }
 
 impl Indexed {
@@ -136,9 +137,9 @@ fn sampled(
     files: &[WeightFile],
     documents: Arc<Documents>,
 ) -> Option<(Arc<Indexed>, Vec<WeightFile>)> {
-    let kinds = Kinds::new(documents.indices.get(INDEX)?);
+    let kinds = HeaderKinds::new(documents.indices.get(INDEX)?);
     let indexed = Indexed { documents, kinds };
-    let positions = proof::sample(files, indexed.index()?, &indexed.kinds)?;
+    let positions = infer_headers::sample(files, indexed.index()?, &indexed.kinds)?;
     let chosen = positions
         .into_iter()
         .filter_map(|position| files.get(position).cloned())
@@ -151,7 +152,7 @@ async fn every(
     source: &impl Files,
     files: &[WeightFile],
     hints: &Hints<'_>,
-) -> Result<Weights, SourceError> {
+) -> Result<WeightsToRead, SourceError> {
     let (headed, pickled): (Vec<_>, Vec<_>) = files
         .iter()
         .cloned()
@@ -279,9 +280,9 @@ impl Folded {
         }
     }
 
-    fn weights(mut self) -> Weights {
+    fn weights(mut self) -> WeightsToRead {
         self.doubts.sort_by(|(left, _), (right, _)| left.cmp(right));
-        Weights {
+        WeightsToRead {
             inventory: self.builder.finish(),
             gguf: None,
             table: TablePlace::default(),
@@ -402,8 +403,8 @@ fn one(
 pub(super) async fn gguf(
     source: &impl Files,
     files: &[WeightFile],
-    seat: &Seat,
-) -> Result<Weights, SourceError> {
+    seat: &ReadSlot,
+) -> Result<WeightsToRead, SourceError> {
     let read = |file: WeightFile| async move {
         Ok::<_, SourceError>((gguf_header(source, &file, seat).await?, file))
     };
@@ -430,7 +431,7 @@ pub(super) async fn gguf(
 async fn gguf_header(
     source: &impl Files,
     file: &WeightFile,
-    seat: &Seat,
+    seat: &ReadSlot,
 ) -> Result<Gguf, SourceError> {
     let mut wanted = file
         .bytes
@@ -483,7 +484,7 @@ fn next_prefix(last: u64, at_least: u64, file_bytes: Option<u64>) -> Option<u64>
     (wanted > last).then_some(wanted)
 }
 
-fn from_gguf(mut header: Gguf, coverage: Coverage) -> Weights {
+fn from_gguf(mut header: Gguf, coverage: Coverage) -> WeightsToRead {
     let doubt = |unknown: &gguf::UnknownType| {
         let (id, tensors, first) = (unknown.id, unknown.tensors, &unknown.first);
         format!(
@@ -493,7 +494,7 @@ fn from_gguf(mut header: Gguf, coverage: Coverage) -> Weights {
     let doubts = header.unknown_types.iter().map(doubt).collect();
     let inventory = std::mem::take(&mut header.inventory);
     let table = std::mem::take(&mut header.table);
-    Weights {
+    WeightsToRead {
         inventory,
         gguf: Some(header),
         table,
@@ -506,7 +507,7 @@ fn from_gguf(mut header: Gguf, coverage: Coverage) -> Weights {
 /// What a header is read by: how long it may be, and for which reading.
 struct Hints<'a> {
     guesses: Guesses,
-    seat: &'a Seat,
+    seat: &'a ReadSlot,
 }
 
 /// How long each header will be, from the names that an index gives.

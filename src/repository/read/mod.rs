@@ -3,9 +3,9 @@
 
 mod coverage;
 mod headers;
+mod infer_headers;
 mod pickle;
-mod promise;
-mod proof;
+mod predict_from_config;
 mod variants;
 
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ use variants::Variants;
 use super::buffer::Buffer;
 use super::error::SourceError;
 use crate::admission::read_limits;
-use crate::admission::read_limits::{SMALL_BYTES, Seat, Turn};
+use crate::admission::read_limits::{ReadSlot, ReadTurn, SMALL_BYTES};
 
 /// Weight files of one model; the largest known have some 300.
 const MAX_FILES: usize = 4096;
@@ -67,7 +67,7 @@ pub(super) trait Files: Sync {
 
 /// A model's files, listed.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct FoundFiles {
     pub(super) identity: Identity,
     pub(super) listing: Listing,
     pub(super) gated: bool,
@@ -85,10 +85,10 @@ pub(super) struct Found {
 /// unparsed texts of others who have seats, and no such text is held by one that waits for a seat.
 pub(super) async fn metadata(
     files: &impl Files,
-    found: Found,
+    found: FoundFiles,
     file: Option<&str>,
-) -> Result<(Metadata, Seat), SourceError> {
-    let seat = in_turn(files, Seat::take()).await;
+) -> Result<(Metadata, ReadSlot), SourceError> {
+    let seat = in_turn(files, ReadSlot::take()).await;
     {
         // Boxed: it goes before its seat does.
         let small = Box::pin(read(files, &found, file, &seat));
@@ -99,13 +99,13 @@ pub(super) async fn metadata(
         }
     }
     drop(seat);
-    let seat = in_turn(files, Seat::take_large()).await;
+    let seat = in_turn(files, ReadSlot::take_large()).await;
     let metadata = Box::pin(read(files, &found, file, &seat)).await?;
     Ok((metadata, seat))
 }
 
 /// A seat, once it is free; the wait for it is told to `files`.
-async fn in_turn(files: &impl Files, seat: impl Future<Output = Seat>) -> Seat {
+async fn in_turn(files: &impl Files, seat: impl Future<Output = ReadSlot>) -> ReadSlot {
     let since = Instant::now();
     let seat = seat.await;
     files.waited(since.elapsed());
@@ -115,9 +115,9 @@ async fn in_turn(files: &impl Files, seat: impl Future<Output = Seat>) -> Seat {
 /// Reads everything, in the seat that there is.
 async fn read(
     files: &impl Files,
-    found: &Found,
+    found: &FoundFiles,
     file: Option<&str>,
-    seat: &Seat,
+    seat: &ReadSlot,
 ) -> Result<Metadata, SourceError> {
     let listing = &found.listing;
     let mut reading = DocumentsRead::new();
@@ -186,7 +186,7 @@ async fn read(
 
 /// The weights as they were read.
 #[derive(Debug)]
-struct Weights {
+struct WeightsToRead {
     inventory: hf_mem_core::model::Inventory,
     gguf: Option<Gguf>,
     /// Where a GGUF file has its tensor table.
@@ -198,10 +198,10 @@ struct Weights {
 }
 
 fn finish(
-    found: &Found,
+    found: &FoundFiles,
     choice: Choice,
     reading: DocumentsRead,
-    (weights, variants): (Weights, Variants),
+    (weights, variants): (WeightsToRead, Variants),
     file: Option<&str>,
 ) -> Metadata {
     let mut identity = found.identity.clone();
@@ -269,7 +269,7 @@ impl DocumentsRead {
     async fn read(
         &mut self,
         files: &impl Files,
-        (listing, seat): (&Listing, &Seat),
+        (listing, seat): (&Listing, &ReadSlot),
         paths: Vec<String>,
     ) -> Result<(), SourceError> {
         let bytes_of = |path: &String| {
@@ -323,7 +323,7 @@ impl DocumentsRead {
         &mut self,
         index: bool,
         text: Buffer,
-        (turn, seat): (Turn, &Seat),
+        (turn, seat): (ReadTurn, &ReadSlot),
     ) -> Result<Parsed, Refused> {
         let bytes = text.len() as u64;
         if seat.is_large() {
@@ -401,7 +401,7 @@ mod tests {
             }
         }
 
-        async fn read(&self) -> Result<(Metadata, Seat), SourceError> {
+        async fn read(&self) -> Result<(Metadata, ReadSlot), SourceError> {
             let lengths = [
                 ("config.json", 2),
                 ("model.safetensors", self.weights.len() as u64),
@@ -412,7 +412,7 @@ mod tests {
                 .collect();
             metadata(
                 self,
-                Found {
+                FoundFiles {
                     identity: Identity::default(),
                     listing,
                     gated: false,
@@ -464,7 +464,7 @@ mod tests {
     #[tokio::test]
     async fn who_waits_for_the_turn_of_a_large_reading_keeps_nobody_from_a_seat_and_its_wait_does_not_count()
      {
-        let other = Seat::take_large().await;
+        let other = ReadSlot::take_large().await;
         let (large, small) = (Repo::new(2 << 20), Repo::new(0));
         // More than there are seats.
         let mut waiting: Vec<_> = (0..40).map(|_| Box::pin(large.read())).collect();

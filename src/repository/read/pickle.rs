@@ -12,7 +12,7 @@ use hf_mem_core::model::weight_files::WeightFile;
 use super::Files;
 use super::headers::bad;
 use crate::admission::read_limits;
-use crate::admission::read_limits::Seat;
+use crate::admission::read_limits::ReadSlot;
 use crate::repository::buffer::Buffer;
 use crate::repository::error::SourceError;
 
@@ -52,7 +52,7 @@ impl Storages {
 pub(super) async fn storages(
     source: &impl Files,
     file: &WeightFile,
-    seat: &Seat,
+    seat: &ReadSlot,
 ) -> Result<Storages, SourceError> {
     let Some(length) = file.bytes else {
         return Err(bad(
@@ -266,7 +266,7 @@ mod tests {
             component: String::new(),
             bytes: Some(length.into()),
         };
-        let read = storages(&Zip(tail), &file, &Seat::take().await)
+        let read = storages(&Zip(tail), &file, &ReadSlot::take().await)
             .await
             .expect("read");
         assert_eq!(

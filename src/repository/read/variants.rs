@@ -12,8 +12,8 @@ use hf_mem_core::model::metadata::{MAX_VARIANTS, TensorRecord, Variant, VariantE
 use hf_mem_core::model::tensors::{Inventory, InventoryBuilder};
 use hf_mem_core::model::weight_files::WeightFile;
 
-use super::{Files, Weights, headers};
-use crate::admission::read_limits::Seat;
+use super::{Files, WeightsToRead, headers};
+use crate::admission::read_limits::ReadSlot;
 use crate::repository::error::SourceError;
 
 /// Reads for all of them together, parts of split files each counted.
@@ -37,8 +37,8 @@ pub(super) struct Variants {
 pub(super) async fn read(
     source: &impl Files,
     mut others: Vec<Vec<WeightFile>>,
-    chosen: &Weights,
-    seat: &Seat,
+    chosen: &WeightsToRead,
+    seat: &ReadSlot,
 ) -> Variants {
     let Some(like) = &chosen.gguf else {
         return Variants::default();
@@ -86,7 +86,7 @@ pub(super) async fn read(
             Ok(None)
         };
         variants.all.push(match read {
-            Ok(Some(Weights {
+            Ok(Some(WeightsToRead {
                 inventory,
                 gguf,
                 coverage,

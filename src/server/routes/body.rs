@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::App;
-use crate::admission::user_limits::{Full, Share};
+use crate::admission::user_limits::{LimitExceeded, Reservation};
 use crate::api::peer::Caller;
 use crate::metrics::Refusal;
 
@@ -62,7 +62,7 @@ pub(super) struct Sent {
     /// much room as they do in the body, and as many values as [`PARTS`](hf_mem_core::report::bounded::PARTS)
     /// allows, which take up to three megabytes; [`ALL_PARTS`](crate::server::limits::ALL_PARTS) of
     /// several questions take up to eleven.
-    pub(super) room: Share,
+    pub(super) room: Reservation,
 }
 
 impl Sent {
@@ -71,7 +71,7 @@ impl Sent {
     pub(super) async fn read_as<T: Send + 'static>(
         self,
         read: impl FnOnce(&[u8]) -> Result<T, Problem> + Send + 'static,
-    ) -> Result<(T, Share), Problem> {
+    ) -> Result<(T, Reservation), Problem> {
         let Self { bytes, room } = self;
         let is_small = bytes.len() <= SMALL_BYTES;
         // Whoever waits for its turn afterwards holds what it sent once.
@@ -164,10 +164,10 @@ where
     Ok(Sent { bytes, room })
 }
 
-fn no_room(full: Full) -> Problem {
+fn no_room(full: LimitExceeded) -> Problem {
     let whose = match full {
-        Full::Each => "this user's large requests",
-        Full::All => "large requests",
+        LimitExceeded::Each => "this user's large requests",
+        LimitExceeded::All => "large requests",
     };
     Problem::new(Reason::Busy, format!("{whose} take up all the memory that is kept for them"))
         .hint("ask again when some of them are answered; socket.body_cap sets the size of one, and 32 of it are kept")

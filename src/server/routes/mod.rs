@@ -24,14 +24,14 @@ use tokio::sync::watch as signal;
 
 use super::limits::Limits;
 use super::service::Service;
-use crate::admission::user_limits::{Bounds, Shares};
+use crate::admission::user_limits::{LimitBounds, UserLimits};
 use crate::api::peer::Operators;
 use crate::metrics::Metrics;
 
 pub(crate) use envelope::answer;
 pub use envelope::{REQUEST_ID, VERSION};
 pub use failure::PROBLEM_JSON;
-pub(crate) use questions::Together;
+pub(crate) use questions::BatchQuestion;
 pub(crate) use watch::Troubled;
 
 /// What every route shares.
@@ -47,9 +47,9 @@ pub struct App<S> {
     /// For whom a part of what can be held is kept.
     pub operators: Operators,
     /// Watch streams.
-    watchers: Shares,
+    watchers: UserLimits,
     /// Bytes of large bodies.
-    bodies: Shares,
+    bodies: UserLimits,
     /// The contract under these limits, once it was asked for.
     openapi: OnceLock<Bytes>,
 }
@@ -63,20 +63,20 @@ impl<S> App<S> {
         stopping: signal::Receiver<bool>,
     ) -> Self {
         let (streams, bytes) = (limits.watchers(), limits.all_body_bytes());
-        let streams = Bounds {
+        let streams = LimitBounds {
             each: streams.div_ceil(4),
             all: streams,
             reserve: limits.kept_connections(),
         };
-        let bytes = Bounds {
+        let bytes = LimitBounds {
             each: bytes / 2,
             all: bytes,
             reserve: limits.body_bytes,
         };
         let operators = Operators::of_this_process();
         let (watchers, bodies) = (
-            Shares::new(streams, operators),
-            Shares::new(bytes, operators),
+            UserLimits::new(streams, operators),
+            UserLimits::new(bytes, operators),
         );
         Self {
             service,

@@ -29,7 +29,7 @@ use crate::server::service::{Service, Written};
 /// Several questions that must fit together.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Together {
+pub(crate) struct BatchQuestion {
     /// The questions; each sees what the ones before it were given.
     #[schema(value_type = Vec<Question>, min_items = 1, max_items = 64)]
     pub(crate) questions: AtMost<Box<RawValue>, QUESTIONS>,
@@ -38,7 +38,7 @@ pub(crate) struct Together {
 /// Tells the two forms of a body apart without parsing either loosely: an untagged enum would not
 /// name a wrong field.
 #[derive(Deserialize)]
-struct Form {
+struct BodyForm {
     questions: Option<IgnoredAny>,
 }
 
@@ -125,8 +125,8 @@ enum Asked {
 
 impl Asked {
     fn read(body: &[u8]) -> Result<Self, Problem> {
-        if strict_json::from_slice::<Form>(body).is_ok_and(|form| form.questions.is_some()) {
-            let Together {
+        if strict_json::from_slice::<BodyForm>(body).is_ok_and(|form| form.questions.is_some()) {
+            let BatchQuestion {
                 questions: AtMost(texts),
             } = parse(body)?;
             return together(texts).map(Self::Several);

@@ -58,8 +58,8 @@ pub(super) async fn answer<S: Service>(
     let deadline = Deadline::since(began, app.limits.handler_deadline);
     let (head, incoming) = request.into_parts();
     match known(app, &caller, incoming, deadline).await {
-        Ok(Known::Answer(response)) => Shortcut::Answered(response),
-        Ok(Known::Nothing(body)) => {
+        Ok(KnownQuestion::Answer(response)) => Shortcut::Answered(response),
+        Ok(KnownQuestion::Nothing(body)) => {
             let mut request = Request::from_parts(head, Body::from(body));
             request.extensions_mut().insert(Missed { deadline });
             Shortcut::Missed(request)
@@ -76,7 +76,7 @@ fn is_short_question(request: &Request<Incoming>) -> bool {
         && length.is_some_and(|length| (1..=SHORT_BODY_BYTES as u64).contains(&length))
 }
 
-enum Known {
+enum KnownQuestion {
     Answer(Response),
     /// There is no answer to this body.
     Nothing(Bytes),
@@ -87,12 +87,12 @@ async fn known<S: Service>(
     caller: &Caller,
     incoming: Incoming,
     deadline: Deadline,
-) -> Result<Known, Problem> {
+) -> Result<KnownQuestion, Problem> {
     let body = body::read(incoming, app, caller, deadline).await?.bytes;
     let written = within(deadline, NO_ANSWER, app.service.again(caller, &body)).await?;
 
     Ok(match written {
-        Some(written) => Known::Answer(questions::given(&app.metrics, &written)),
-        None => Known::Nothing(body),
+        Some(written) => KnownQuestion::Answer(questions::given(&app.metrics, &written)),
+        None => KnownQuestion::Nothing(body),
     })
 }

@@ -22,7 +22,7 @@ use tokio::sync::{broadcast, watch as signal};
 
 use super::App;
 use super::failure::Failure;
-use crate::admission::user_limits::{Full, Share};
+use crate::admission::user_limits::{LimitExceeded, Reservation};
 use crate::api::peer::Caller;
 use crate::api::status::{LeaseEvent, WatchLine};
 use crate::leases::event::Dated;
@@ -36,7 +36,7 @@ struct Watch<S> {
     events: Option<broadcast::Receiver<Dated>>,
     stopping: signal::Receiver<bool>,
     first: bool,
-    _seat: Share,
+    _seat: Reservation,
 }
 
 pub(super) async fn gpus<S: Service>(
@@ -46,8 +46,8 @@ pub(super) async fn gpus<S: Service>(
     let seat = app.watchers.take(caller.peer.uid, 1).map_err(|full| {
         app.metrics.refused(Refusal::Watchers);
         let detail = match full {
-            Full::Each => "this user watches as often as one user may".to_owned(),
-            Full::All => format!("{} callers watch already, which is the most", app.limits.watchers()),
+            LimitExceeded::Each => "this user watches as often as one user may".to_owned(),
+            LimitExceeded::All => format!("{} callers watch already, which is the most", app.limits.watchers()),
         };
         Problem::new(Reason::Busy, detail).hint(
             "half of socket.connections may be watch streams, a quarter of these one user's; ask /v1/gpus instead, or \

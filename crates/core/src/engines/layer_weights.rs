@@ -11,12 +11,12 @@ use crate::model::{Inventory, TensorClass};
 /// after.
 #[derive(Clone, Debug)]
 pub struct LayerWeights<'a> {
-    placed: Vec<(&'a TensorClass, Place)>,
+    placed: Vec<(&'a TensorClass, LayerPlace)>,
     layers: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum LayerPlace {
     /// Embeddings, towers: with the first layers.
     Before,
     /// By its layer.
@@ -31,10 +31,10 @@ impl<'a> LayerWeights<'a> {
         let decoder = decoder_prefix(inventory, layers);
         let place = |class: &TensorClass| match (prefix(&class.pattern), decoder) {
             (Some(own), Some(decoder)) if own == decoder && class.component.is_empty() => {
-                Place::Layer
+                LayerPlace::Layer
             }
-            (None, _) if is_output(&class.pattern) => Place::After,
-            _ => Place::Before,
+            (None, _) if is_output(&class.pattern) => LayerPlace::After,
+            _ => LayerPlace::Before,
         };
         Self {
             placed: inventory
@@ -54,10 +54,12 @@ impl<'a> LayerWeights<'a> {
         for (class, place) in &self.placed {
             let bytes = bytes_each(class);
             match place {
-                Place::Before => table.before += bytes * class.count,
-                Place::After => table.after += bytes * class.count,
-                Place::Layer if class.layers.is_empty() => table.everywhere += bytes * class.count,
-                Place::Layer => {
+                LayerPlace::Before => table.before += bytes * class.count,
+                LayerPlace::After => table.after += bytes * class.count,
+                LayerPlace::Layer if class.layers.is_empty() => {
+                    table.everywhere += bytes * class.count
+                }
+                LayerPlace::Layer => {
                     for run in &class.layers {
                         let end = run.last.saturating_add(1);
                         let known = run.first.min(self.layers)..end.min(self.layers);

@@ -6,13 +6,13 @@
 //! of times for one answer, so an engine is first [prepared](Engine::prepare) for one model on one
 //! kind of device, and answers from that.
 
-pub mod adapted;
 pub mod component;
 pub mod diffusers;
 mod error;
 pub mod layer_weights;
 pub mod llama_cpp;
 pub mod logical;
+pub mod lora;
 pub mod ollama;
 mod prepare;
 pub mod profile;
@@ -46,7 +46,7 @@ use crate::device::DeviceFacts;
 use crate::model::Model;
 
 /// One inference engine at a version range. No method has a default, for the same reason as in
-/// [`Prepared`].
+/// [`PreparedEngine`].
 pub trait Engine: Send + Sync {
     /// The engine's name as `--engine` takes it: `vllm`, `sglang`, `llama.cpp`, `ollama`,
     /// `transformers`, `diffusers`, `reference`.
@@ -64,12 +64,15 @@ pub trait Engine: Send + Sync {
 
     /// Settles parameters and workload for `case` and precomputes what does not depend on the
     /// split.
-    fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError>;
+    fn prepare<'a>(
+        &self,
+        case: &EngineRequest<'a>,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError>;
 }
 
 /// What an engine is prepared for.
 #[derive(Clone, Debug)]
-pub struct Case<'a> {
+pub struct EngineRequest<'a> {
     /// The model.
     pub model: &'a Model,
     /// The version, if one was asked for: engines take the profile whose range holds it, or else
@@ -211,7 +214,7 @@ impl Split {
 ///
 /// Wrappers ([`adapted`], Ollama's) implement this trait, so no method has a default: the compiler
 /// then finds every method that a wrapper does not forward.
-pub trait Prepared {
+pub trait PreparedEngine {
     /// The profile in force, such as `0.33`.
     fn profile(&self) -> &str;
 
@@ -239,7 +242,7 @@ pub trait Prepared {
     fn warnings(&self) -> Vec<String>;
 
     /// The splits that this engine can make of this model over `devices` devices (all of them
-    /// used), cheapest first; equal shares unless [`Prepared::uneven`] says otherwise. Or why there
+    /// used), cheapest first; equal shares unless [`PreparedEngine::uneven`] says otherwise. Or why there
     /// is none.
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit>;
 
@@ -261,12 +264,12 @@ pub trait Prepared {
 
     /// Whether this device can run the model's dtype and quantisation: a veto, or a warning of what
     /// it costs.
-    fn device_fitness(&self, device: &DeviceFacts) -> Fitness;
+    fn device_fitness(&self, device: &DeviceFacts) -> DeviceSupport;
 
     /// What `rank` of `split` holds on `device` whatever the workload: weights, workspaces, graphs,
     /// context.
     ///
-    /// Here and in [`Prepared::variable`] the bytes follow from the degrees of `split`, what it
+    /// Here and in [`PreparedEngine::variable`] the bytes follow from the degrees of `split`, what it
     /// keeps on the host and the rank's own stage, not from how the other stages are cut; of its
     /// tensor group the rank's place counts only under expert parallelism. A search remembers what
     /// it was told by these.
@@ -286,7 +289,7 @@ pub trait Prepared {
         workload: Workload,
     ) -> Result<Vec<Component>, EngineError>;
 
-    /// The sum of [`Prepared::fixed`] on the device. A search asks for it thousands of times: an
+    /// The sum of [`PreparedEngine::fixed`] on the device. A search asks for it thousands of times: an
     /// engine whose components carry text that must be written anew answers here without it.
     fn fixed_sum(
         &self,
@@ -295,7 +298,7 @@ pub trait Prepared {
         device: &DeviceFacts,
     ) -> Result<Interval, EngineError>;
 
-    /// The sum of [`Prepared::variable`] on the device, likewise.
+    /// The sum of [`PreparedEngine::variable`] on the device, likewise.
     fn variable_sum(
         &self,
         split: &Split,
@@ -310,7 +313,7 @@ pub trait Prepared {
 
     /// Bytes the engine must find available on `device` for components that sum to `sum`: the sum
     /// itself, unless the engine keeps a margin (llama.cpp). A share that the asker gave it is not
-    /// counted here: see [`Prepared::share`]. `split` tells how many processes have been joined
+    /// counted here: see [`PreparedEngine::share`]. `split` tells how many processes have been joined
     /// before the engine looks.
     fn must_be_available(&self, split: &Split, device: &DeviceFacts, sum: Interval) -> Interval;
 
@@ -318,7 +321,7 @@ pub trait Prepared {
     /// takes all of it, whatever it needs, and no more.
     fn share(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Option<Share>;
 
-    /// The cache that the engine has when it is started by [`Prepared::launch`] for `plan` in a
+    /// The cache that the engine has when it is started by [`PreparedEngine::launch`] for `plan` in a
     /// share that the asker gave it; `None` without such a share, and for a model without a cache.
     fn capacity(&self, plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError>;
 
@@ -364,7 +367,7 @@ pub struct Launch {
 
 /// Whether a device can run a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fitness {
+pub enum DeviceSupport {
     /// It can.
     Able,
     /// It can, at a cost that is said.

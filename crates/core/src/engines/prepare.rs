@@ -3,16 +3,16 @@
 
 use super::releases::{Confidence, confidence};
 use super::unverified::Unverified;
-use super::{Case, Engine, EngineError, Prepared, adapted};
+use super::{Engine, EngineError, EngineRequest, PreparedEngine, lora};
 
 /// Prepares `engine` for `case`. Placement calls this, never [`Engine::prepare`] itself: what holds
 /// for every engine is applied here.
 pub fn prepare<'a>(
     engine: &dyn Engine,
-    case: &Case<'a>,
-) -> Result<Box<dyn Prepared + 'a>, EngineError> {
+    case: &EngineRequest<'a>,
+) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
     let confidence = confidence(engine.name(), case.version)?;
-    let prepared = adapted::prepare(engine, case)?;
+    let prepared = lora::prepare(engine, case)?;
 
     Ok(match confidence {
         Confidence::Verified => prepared,

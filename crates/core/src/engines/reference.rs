@@ -11,9 +11,9 @@ use serde_json::Value;
 use super::layer_weights::{LayerBytes, LayerWeights};
 use super::logical::{self, CacheElement};
 use super::{
-    AskedContext, AskedWorkload, Basis, CacheCapacity, Case, Component, ComponentName, Engine,
-    EngineError, Fitness, IllegalSplit, Interval, Launch, LaunchPlan, Offload, Prepared, Share,
-    Split, Workload, nearest_name,
+    AskedContext, AskedWorkload, Basis, CacheCapacity, Component, ComponentName, DeviceSupport,
+    Engine, EngineError, EngineRequest, IllegalSplit, Interval, Launch, LaunchPlan, Offload,
+    PreparedEngine, Share, Split, Workload, nearest_name,
 };
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
@@ -43,7 +43,10 @@ impl Engine for Reference {
         None
     }
 
-    fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
+    fn prepare<'a>(
+        &self,
+        case: &EngineRequest<'a>,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
         if let Some(name) = case.parameters.keys().next() {
             let nearest = nearest_name(name, []);
             return Err(EngineError::UnknownParameter {
@@ -52,11 +55,11 @@ impl Engine for Reference {
                 nearest,
             });
         }
-        Ok(Box::new(Prepare::new(case.model, &case.asked)?))
+        Ok(Box::new(PrepareReference::new(case.model, &case.asked)?))
     }
 }
 
-struct Prepare<'a> {
+struct PrepareReference<'a> {
     model: &'a Model,
     /// `None` for a diffusers pipeline: weights only.
     architecture: Option<&'a Architecture>,
@@ -68,7 +71,7 @@ struct Prepare<'a> {
     assumptions: Vec<String>,
 }
 
-impl<'a> Prepare<'a> {
+impl<'a> PrepareReference<'a> {
     fn new(model: &'a Model, asked: &AskedWorkload) -> Result<Self, EngineError> {
         let architecture = match &model.architecture {
             Ok(architecture) => Some(architecture),
@@ -171,7 +174,7 @@ impl<'a> Prepare<'a> {
     }
 }
 
-impl Prepared for Prepare<'_> {
+impl PreparedEngine for PrepareReference<'_> {
     fn profile(&self) -> &'static str {
         "logical"
     }
@@ -239,8 +242,8 @@ impl Prepared for Prepare<'_> {
         false
     }
 
-    fn device_fitness(&self, _device: &DeviceFacts) -> Fitness {
-        Fitness::Able
+    fn device_fitness(&self, _device: &DeviceFacts) -> DeviceSupport {
+        DeviceSupport::Able
     }
 
     fn fixed(

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{
-    AskedContext, AskedWorkload, Case, Component, ComponentName, Engine, EngineError,
-    EngineVersion, Interval, Prepared, Split,
+    AskedContext, AskedWorkload, Component, ComponentName, Engine, EngineError, EngineRequest,
+    EngineVersion, Interval, PreparedEngine, Split,
 };
 use crate::bytes::Bytes;
 use crate::device::{DeviceFacts, DeviceKind};
@@ -85,12 +85,12 @@ pub(super) fn prepare<'a>(
     model: &'a Model,
     asked: AskedWorkload,
     (version, parameters): (Option<&str>, &'a BTreeMap<String, Value>),
-) -> Result<Box<dyn Prepared + 'a>, EngineError> {
+) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
     // The case borrows device and version for as long as the model; tests leak one each.
     let version: Option<&'a EngineVersion> =
         version.map(|text| &*Box::leak(Box::new(text.parse().unwrap())));
     let devices: &'a [DeviceFacts] = Box::leak(Box::new([device()]));
-    engine.prepare(&Case {
+    engine.prepare(&EngineRequest {
         model,
         version,
         parameters,
@@ -100,7 +100,11 @@ pub(super) fn prepare<'a>(
 }
 
 /// All components of a rank.
-pub(super) fn components(prepared: &dyn Prepared, split: &Split, rank: usize) -> Vec<Component> {
+pub(super) fn components(
+    prepared: &dyn PreparedEngine,
+    split: &Split,
+    rank: usize,
+) -> Vec<Component> {
     let mut parts = prepared.fixed(split, rank, &device()).unwrap();
     parts.extend(
         prepared

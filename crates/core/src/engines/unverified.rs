@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use super::component::device_sum;
 use super::{
-    Basis, CacheCapacity, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval,
-    Launch, LaunchPlan, Prepared, Share, Split, Workload,
+    Basis, CacheCapacity, Component, ComponentName, DeviceSupport, EngineError, IllegalSplit,
+    Interval, Launch, LaunchPlan, PreparedEngine, Share, Split, Workload,
 };
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
@@ -35,14 +35,14 @@ const CACHE_PERCENT: u64 = 130;
 
 /// An engine at a version outside of the verified range.
 pub(super) struct Unverified<'a> {
-    inner: Box<dyn Prepared + 'a>,
+    inner: Box<dyn PreparedEngine + 'a>,
     /// Whether every layer has full attention, so that no release caches anything else.
     plain_cache: bool,
     warning: String,
 }
 
 impl<'a> Unverified<'a> {
-    pub(super) fn new(inner: Box<dyn Prepared + 'a>, model: &Model, warning: String) -> Self {
+    pub(super) fn new(inner: Box<dyn PreparedEngine + 'a>, model: &Model, warning: String) -> Self {
         let full = |mixer: &Mixer| matches!(mixer, Mixer::Attention(attention) if attention.span == Span::Full);
         let plain_cache = model
             .architecture
@@ -79,7 +79,7 @@ impl<'a> Unverified<'a> {
     }
 }
 
-impl Prepared for Unverified<'_> {
+impl PreparedEngine for Unverified<'_> {
     fn profile(&self) -> &str {
         self.inner.profile()
     }
@@ -134,7 +134,7 @@ impl Prepared for Unverified<'_> {
         self.inner.ranks_are_processes()
     }
 
-    fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
+    fn device_fitness(&self, device: &DeviceFacts) -> DeviceSupport {
         self.inner.device_fitness(device)
     }
 
@@ -229,7 +229,7 @@ mod tests {
         let version: EngineVersion = version.parse().unwrap();
         let (none, devices) = (BTreeMap::new(), [sample::device()]);
         let asked = sample::tokens(8192);
-        let case = crate::engines::Case {
+        let case = crate::engines::EngineRequest {
             model,
             version: Some(&version),
             parameters: &none,

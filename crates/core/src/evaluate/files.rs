@@ -5,7 +5,7 @@
 
 use std::cmp::Reverse;
 
-use super::{Here, Rules, ask};
+use super::{HostView, Rules, ask};
 use crate::bytes::Bytes;
 use crate::engines::{Basis, Offload};
 use crate::model::variant::{Content, Known, label};
@@ -30,7 +30,7 @@ pub(super) fn list(
     answer: &mut Answer,
     question: &Question,
     model: &Model,
-    here: &Here,
+    here: &HostView,
     rules: &Rules,
     judged: bool,
 ) -> Result<(), Problem> {
@@ -200,7 +200,7 @@ impl Line {
         self,
         model: &Model,
         question: &Question,
-        here: &Here,
+        here: &HostView,
         rules: &Rules,
     ) -> Result<FileAnswer, Problem> {
         let (basis, bits) = (self.basis, bits_per_weight(model));

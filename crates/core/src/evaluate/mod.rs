@@ -3,14 +3,14 @@
 //! Everything that waits (the Hub, the driver, the ledger) has happened before: [`answer`] takes
 //! values and returns one.
 
-mod conclusion;
-mod effort;
+pub mod complexity;
 mod engine_choice;
 mod files;
 mod model_report;
 mod overflow;
 mod requirement;
 mod suggest;
+pub mod summary;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,21 +21,21 @@ use crate::device::{Device, Snapshot, declared};
 use crate::engines::{AskedContext, AskedWorkload, EngineError, Engines, releases};
 use crate::model::Model;
 use crate::placement::{
-    Ask, Availability, Available, Constraints, Holder, PlacementError, Plan, Policy, fit_together,
-    plan,
+    Ask, Availability, Available, Constraints, MemoryHolder, PlacementError, Plan, Policy,
+    fit_together, plan,
 };
 use crate::report::TogetherAnswer;
 use crate::report::answer::{Answer, EngineAnswer, Shortfall, Verdict, WorkloadAnswer};
 use crate::report::problem::{Problem, Reason};
 use crate::report::question::{ContextQuestion, OffloadRule, Question};
 
-pub use effort::{leasable, takes_long};
+pub use complexity::{leasable, takes_long};
 pub use engine_choice::default_engine;
 pub use model_report::report as model_answer;
 
 /// Devices as a question meets them.
 #[derive(Clone, Debug)]
-pub struct Here {
+pub struct HostView {
     /// What can be given on each device.
     pub availability: Availability,
     /// When the devices were read.
@@ -43,7 +43,7 @@ pub struct Here {
     /// Whether that reading is older than it should be.
     pub stale: bool,
     /// Processes and leases that could make room.
-    pub holders: Vec<Holder>,
+    pub holders: Vec<MemoryHolder>,
     /// Bytes a second that are coming free by themselves, by UUID.
     pub draining: BTreeMap<String, Bytes>,
     /// What is worth knowing of a device, by its UUID, and forbids nothing.
@@ -55,7 +55,7 @@ pub struct Here {
 pub fn fits(
     question: &Question,
     model: &Model,
-    here: &Here,
+    here: &HostView,
     rules: &Rules,
 ) -> Result<Answer, Problem> {
     let mut answer = answer(question, model, here, rules)?;
@@ -79,7 +79,7 @@ pub struct Rules {
 pub fn answer(
     question: &Question,
     model: &Model,
-    here: &Here,
+    here: &HostView,
     rules: &Rules,
 ) -> Result<Answer, Problem> {
     let ask = ask(question, model, rules)?;
@@ -160,7 +160,7 @@ pub fn known_engine(question: &Question, rules: &Rules) -> Result<(), Problem> {
 pub fn together(
     questions: &[Question],
     models: &[Arc<Model>],
-    here: &Here,
+    here: &HostView,
     rules: &Rules,
 ) -> Result<TogetherAnswer, Problem> {
     let asks: Vec<Ask<'_>> = questions
@@ -222,7 +222,7 @@ pub fn together(
 pub fn estimate(
     question: &Question,
     model: &Model,
-    declared: Option<Here>,
+    declared: Option<HostView>,
     rules: &Rules,
 ) -> Result<Answer, Problem> {
     if let Some(here) = declared {
@@ -235,7 +235,8 @@ pub fn estimate(
     let counts: &[u64] = if fixed { &[asked] } else { &ASSUMED_COUNTS };
     let mut last = None;
     for count in counts {
-        let here = Here::declared(&format!("{count}x{ASSUMED_DEVICE}"), SystemTime::UNIX_EPOCH)?;
+        let here =
+            HostView::declared(&format!("{count}x{ASSUMED_DEVICE}"), SystemTime::UNIX_EPOCH)?;
         let mut found = answer(question, model, &here, rules)?;
         // Nothing short on the devices: only how much host memory there is cannot be told, and more
         // devices tell it neither.
@@ -248,7 +249,7 @@ pub fn estimate(
                 0,
                 format!("figured for {count} x {ASSUMED_DEVICE}, all of it free; name your own devices with --gpus"),
             );
-            found.message = conclusion::estimate(&found);
+            found.message = summary::estimate(&found);
             found.withdraw_verdict();
             found.suggestions.clear();
             found.alternatives.clear();
@@ -278,7 +279,7 @@ pub fn note_staleness(answer: &mut Answer, stale: bool) {
 const ASSUMED_DEVICE: &str = "H100-80GB";
 const ASSUMED_COUNTS: [u64; 6] = [1, 2, 4, 8, 16, 32];
 
-impl Here {
+impl HostView {
     /// The devices that `spec` declares, all of them as free as it says.
     pub fn declared(spec: &str, at: SystemTime) -> Result<Self, Problem> {
         let snapshot = declared::parse(spec, at)?;
@@ -291,7 +292,7 @@ impl Here {
             availability: crate::placement::availability(snapshot, leased),
             sampled_at: snapshot.sampled_at,
             stale: snapshot.stale,
-            holders: Holder::processes(snapshot),
+            holders: MemoryHolder::processes(snapshot),
             draining: BTreeMap::new(),
             notes: notes(snapshot),
         }
@@ -331,7 +332,13 @@ fn asked(question: &Question) -> AskedWorkload {
     }
 }
 
-fn conclude(question: &Question, model: &Model, engine: &str, plan: &Plan, here: &Here) -> Answer {
+fn conclude(
+    question: &Question,
+    model: &Model,
+    engine: &str,
+    plan: &Plan,
+    here: &HostView,
+) -> Answer {
     let mut answer = blank(model, here);
     answer.verdict = Some(plan.verdict());
     answer.set_reason(plan.reason);
@@ -384,7 +391,7 @@ fn conclude(question: &Question, model: &Model, engine: &str, plan: &Plan, here:
             .warnings
             .extend(notes.map(|note| format!("{} ({}): {note}", device.name, device.uuid)));
     }
-    answer.message = conclusion::message(&answer, plan);
+    answer.message = summary::message(&answer, plan);
     answer
 }
 
@@ -407,7 +414,7 @@ fn untold(error: &EngineError) -> Option<(Reason, String)> {
 
 /// The answer for a model whose need is not understood: exact weights, and nothing that would be a
 /// guess.
-fn unknown(model: &Model, engine: &str, (reason, why): (Reason, &str), here: &Here) -> Answer {
+fn unknown(model: &Model, engine: &str, (reason, why): (Reason, &str), here: &HostView) -> Answer {
     let mut answer = blank(model, here);
     answer.verdict = Some(Verdict::Unknown);
     answer.set_reason(reason);
@@ -418,7 +425,7 @@ fn unknown(model: &Model, engine: &str, (reason, why): (Reason, &str), here: &He
 }
 
 /// The answer for a model whose headers cannot describe its files: no figure of it would be right.
-fn contradictory(model: &Model, why: &str, here: &Here) -> Answer {
+fn contradictory(model: &Model, why: &str, here: &HostView) -> Answer {
     let mut answer = blank(model, here);
     answer.verdict = Some(Verdict::Unknown);
     answer.set_reason(Reason::MissingMetadata);
@@ -428,7 +435,7 @@ fn contradictory(model: &Model, why: &str, here: &Here) -> Answer {
 }
 
 /// An answer that says of the model and the reading what is known whatever the verdict.
-fn blank(model: &Model, here: &Here) -> Answer {
+fn blank(model: &Model, here: &HostView) -> Answer {
     Answer {
         schema_version: crate::report::SCHEMA_VERSION,
         model: model_report::report(model),
@@ -441,7 +448,7 @@ fn blank(model: &Model, here: &Here) -> Answer {
 }
 
 /// Why there is no plan at all, as a failure.
-fn no_plan(error: &PlacementError, ask: &Ask<'_>, here: &Here) -> Problem {
+fn no_plan(error: &PlacementError, ask: &Ask<'_>, here: &HostView) -> Problem {
     match error {
         PlacementError::Engine(EngineError::Overflow { what }) => {
             let by_asker = overflow::of_the_asker(what, ask, &here.availability);
@@ -453,7 +460,7 @@ fn no_plan(error: &PlacementError, ask: &Ask<'_>, here: &Here) -> Problem {
 }
 
 /// Why there is no plan for several questions, as a failure that names the question.
-fn none_together(error: &PlacementError, asks: &[Ask<'_>], here: &Here) -> Problem {
+fn none_together(error: &PlacementError, asks: &[Ask<'_>], here: &HostView) -> Problem {
     let failing = asks.iter().enumerate().find_map(|(place, ask)| {
         let error = plan(ask, &here.availability).err()?;
         let mut problem = no_plan(&error, ask, here);
@@ -483,7 +490,7 @@ fn engine_problem(error: &EngineError) -> Problem {
 }
 
 /// No usable device: because one is lost, or because there is none.
-fn no_devices(plan: &Plan, here: &Here) -> Problem {
+fn no_devices(plan: &Plan, here: &HostView) -> Problem {
     // A MIG parent only says that its instances are what counts; and a lost GPU is what an operator
     // must hear of first.
     let asked = |device: &&Available| {

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use crate::bytes::Bytes;
 use crate::engines::{Basis, Component, ComponentName, Interval};
 use crate::model::Model;
-use crate::placement::{AlternativeWay, Placement, RankShare, Settled};
+use crate::placement::{AlternativeWay, Placement, RankShare, ResolvedWorkload};
 use crate::report::answer::{
     Alternative, ComponentAnswer, DeviceShare, HostShare, IntervalAnswer, KvCacheAnswer,
     LaunchAnswer, PlacementAnswer, Requirement, Verdict,
 };
 
 /// The need of the whole placement, summed over its devices and the host.
-pub(super) fn total(placement: &Placement, settled: &Settled) -> Requirement {
+pub(super) fn total(placement: &Placement, settled: &ResolvedWorkload) -> Requirement {
     let parts = placement
         .ranks
         .iter()

@@ -1,6 +1,6 @@
 //! What to change, in the words of the answer.
 
-use super::{Here, Rules};
+use super::{HostView, Rules};
 use crate::engines::Engine;
 use crate::model::Format;
 use crate::model::architecture::Task;
@@ -11,7 +11,7 @@ use crate::report::problem::Reason;
 /// Changes that would help, least harm first; each was planned.
 pub(super) fn suggestions(
     ask: &Ask<'_>,
-    here: &Here,
+    here: &HostView,
     plan: &Plan,
     rules: &Rules,
 ) -> Vec<Suggestion> {
@@ -29,7 +29,7 @@ pub(super) fn suggestions(
 }
 
 /// Turns a "no" into a "not yet" where what is short is coming free by itself.
-pub(super) fn waiting(answer: &mut Answer, ask: &Ask<'_>, here: &Here, plan: &Plan) {
+pub(super) fn waiting(answer: &mut Answer, ask: &Ask<'_>, here: &HostView, plan: &Plan) {
     if plan.reason != Reason::InsufficientMemory {
         return;
     }

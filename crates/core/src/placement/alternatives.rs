@@ -10,7 +10,7 @@ use super::pool::Pool;
 use super::search::Found;
 use super::strategy::Strategy;
 use crate::bytes::Bytes;
-use crate::engines::{EngineError, Fitness, Offload, Split};
+use crate::engines::{DeviceSupport, EngineError, Offload, Split};
 use crate::report::answer::Verdict;
 
 /// Another way, in short.
@@ -53,7 +53,7 @@ pub(super) fn alternatives(
             .filter_map(|place| pool.devices.get(*place));
         let mut reason = other.standing.why_after(&best.standing);
         for device in devices.clone() {
-            if let Fitness::Degraded(cost) = needs
+            if let DeviceSupport::Degraded(cost) = needs
                 .prepared(other.first)?
                 .device_fitness(&device.source.facts)
             {

@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::availability::Availability;
 use crate::device::DeviceFacts;
 use crate::engines::{
-    AskedContext, AskedWorkload, Case, Engine, EngineError, EngineVersion, Prepared, prepare,
+    AskedContext, AskedWorkload, Engine, EngineError, EngineRequest, EngineVersion, PreparedEngine,
+    prepare,
 };
 use crate::model::Model;
 
@@ -37,7 +38,7 @@ impl<'a> Ask<'a> {
     pub(super) fn prepare<'b>(
         &'b self,
         first: &'b DeviceFacts,
-    ) -> Result<Box<dyn Prepared + 'b>, EngineError>
+    ) -> Result<Box<dyn PreparedEngine + 'b>, EngineError>
     where
         'a: 'b,
     {
@@ -45,7 +46,7 @@ impl<'a> Ask<'a> {
         let (model, version, parameters) = (self.model, self.version, self.parameters);
         prepare(
             self.engine,
-            &Case {
+            &EngineRequest {
                 model,
                 version,
                 parameters,

@@ -4,7 +4,7 @@
 use super::order::Grade;
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
-use crate::engines::{EngineError, Interval, Prepared, Share, Split, Workload};
+use crate::engines::{EngineError, Interval, PreparedEngine, Share, Split, Workload};
 
 /// The claim of one rank on one device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl Claim {
 
     /// What `rank` of `split` claims on `device` for `workload`.
     pub(super) fn new(
-        prepared: &dyn Prepared,
+        prepared: &dyn PreparedEngine,
         split: &Split,
         rank: usize,
         device: &DeviceFacts,

@@ -11,7 +11,9 @@ use super::pool::Pool;
 use super::quick_hash::QuickMap;
 use crate::bytes::Bytes;
 use crate::device::{DeviceFacts, HostMemory};
-use crate::engines::{EngineError, Fitness, IllegalSplit, Interval, Offload, Prepared, Split};
+use crate::engines::{
+    DeviceSupport, EngineError, IllegalSplit, Interval, Offload, PreparedEngine, Split,
+};
 
 /// An engine prepared for each kind of device in the pool, and what it has said so far.
 pub(super) struct Needs<'a> {
@@ -23,7 +25,7 @@ pub(super) struct Needs<'a> {
     pub(super) degraded: Vec<bool>,
     /// What each kind's cost is, for the plan's warnings.
     pub(super) warnings: Vec<String>,
-    prepared: Vec<Result<Box<dyn Prepared + 'a>, EngineError>>,
+    prepared: Vec<Result<Box<dyn PreparedEngine + 'a>, EngineError>>,
     splits: QuickMap<(usize, u32), Rc<Legal>>,
     known: RefCell<QuickMap<RankKey, Claim>>,
     known_host: QuickMap<(usize, usize), Interval>,
@@ -33,7 +35,7 @@ pub(super) struct Needs<'a> {
 /// The splits over some number of devices, each with a number of its own, or why there are none.
 pub(super) type Legal = Result<Vec<(usize, Split)>, IllegalSplit>;
 
-/// What the need of a rank follows from (see [`Prepared::fixed`]): not how the other stages are
+/// What the need of a rank follows from (see [`PreparedEngine::fixed`]): not how the other stages are
 /// cut, and of its tensor group the place only where experts are dealt to it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct RankKey {
@@ -91,16 +93,18 @@ impl<'a> Needs<'a> {
             let prepared = ask.prepare(facts);
             let fitness = match &prepared {
                 Ok(prepared) => prepared.device_fitness(facts),
-                Err(error) => Fitness::Unable(error.to_string()),
+                Err(error) => DeviceSupport::Unable(error.to_string()),
             };
-            needs.degraded.push(matches!(fitness, Fitness::Degraded(_)));
+            needs
+                .degraded
+                .push(matches!(fitness, DeviceSupport::Degraded(_)));
             vetoed.push(match fitness {
-                Fitness::Able => None,
-                Fitness::Degraded(cost) => {
+                DeviceSupport::Able => None,
+                DeviceSupport::Degraded(cost) => {
                     needs.warnings.push(format!("{}: {cost}", facts.name));
                     None
                 }
-                Fitness::Unable(why) => Some(why),
+                DeviceSupport::Unable(why) => Some(why),
             });
             needs.prepared.push(prepared);
         }
@@ -119,7 +123,7 @@ impl<'a> Needs<'a> {
     }
 
     /// The engine as prepared for a group whose first device is of kind `first`.
-    pub(super) fn prepared(&self, first: usize) -> Result<&(dyn Prepared + 'a), EngineError> {
+    pub(super) fn prepared(&self, first: usize) -> Result<&(dyn PreparedEngine + 'a), EngineError> {
         match self.prepared.get(first) {
             Some(Ok(prepared)) => Ok(&**prepared),
             Some(Err(error)) => Err(error.clone()),

@@ -14,7 +14,7 @@ use crate::device::{DeviceFacts, DeviceKind};
 use crate::engines::component::device_sum;
 use crate::engines::{
     Basis, CacheCapacity, Component, ComponentName, EngineError, Interval, Launch, LaunchDevice,
-    LaunchPlan, Prepared, Share, Split, Workload,
+    LaunchPlan, PreparedEngine, Share, Split, Workload,
 };
 use crate::report::answer::Verdict;
 
@@ -227,7 +227,7 @@ fn filling(sum: Interval, held: Interval, share: &Share) -> Option<Component> {
 impl HostShare {
     fn of(
         needs: &Needs<'_>,
-        prepared: &dyn Prepared,
+        prepared: &dyn PreparedEngine,
         split: &Split,
         unified: bool,
     ) -> Result<Option<Self>, EngineError> {

@@ -15,7 +15,7 @@ use super::search::Search;
 use super::ways::grade;
 use crate::bytes::Bytes;
 use crate::device::{DeviceFacts, DeviceKind};
-use crate::engines::{EngineError, Prepared, Workload};
+use crate::engines::{EngineError, PreparedEngine, Workload};
 use crate::report::answer::Verdict;
 use crate::report::problem::Reason;
 
@@ -35,7 +35,7 @@ pub struct Plan {
     /// fits.
     pub short_by: Bytes,
     /// What the engine settled; `None` where no device could be asked about.
-    pub settled: Option<Settled>,
+    pub settled: Option<ResolvedWorkload>,
     /// Devices that may not be used, and why.
     pub passed_over: Vec<PassedOver>,
     /// What the figures rest on that was not asked for.
@@ -46,7 +46,7 @@ pub struct Plan {
 
 /// What the engine settled for the recommended way.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settled {
+pub struct ResolvedWorkload {
     /// The profile in force.
     pub profile: String,
     /// Every parameter that entered the figures.
@@ -101,7 +101,7 @@ pub fn plan(ask: &Ask<'_>, here: &Availability) -> Result<Plan, PlacementError> 
         |best| best.first,
     );
     let prepared = needs.prepared(first_kind)?;
-    plan.settled = Some(Settled::of(prepared));
+    plan.settled = Some(ResolvedWorkload::of(prepared));
     plan.assumptions = prepared.assumptions();
     plan.warnings.extend(prepared.warnings());
     let Some(best) = found.first() else {
@@ -185,8 +185,8 @@ impl Plan {
     }
 }
 
-impl Settled {
-    fn of(prepared: &dyn Prepared) -> Self {
+impl ResolvedWorkload {
+    fn of(prepared: &dyn PreparedEngine) -> Self {
         Self {
             profile: prepared.profile().to_owned(),
             parameters: prepared.parameters(),

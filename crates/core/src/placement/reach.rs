@@ -12,7 +12,7 @@ use super::order::Grade;
 use super::placed::Placement;
 use crate::bytes::Bytes;
 use crate::device::{DeviceFacts, DeviceKind, HostMemory};
-use crate::engines::{AskedContext, EngineError, Interval, Prepared, Split, Workload};
+use crate::engines::{AskedContext, EngineError, Interval, PreparedEngine, Split, Workload};
 use crate::report::answer::FrontierPoint;
 
 /// The longest context looked for where the model names no maximum: beyond any that is trained.
@@ -24,7 +24,7 @@ const SEQUENCES_CEILING: u64 = 1 << 16;
 /// A split on devices whose needs that do not change with the workload are known.
 pub(super) struct Reach<'p> {
     ask: &'p Ask<'p>,
-    prepared: &'p dyn Prepared,
+    prepared: &'p dyn PreparedEngine,
     split: &'p Split,
     ranks: Vec<Rank<'p>>,
     host: Option<HostMemory>,
@@ -41,7 +41,7 @@ struct Rank<'p> {
 impl<'p> Reach<'p> {
     /// `split` on `devices`, one for each rank, with what is available on each.
     pub(super) fn new(
-        (ask, prepared): (&'p Ask<'p>, &'p dyn Prepared),
+        (ask, prepared): (&'p Ask<'p>, &'p dyn PreparedEngine),
         split: &'p Split,
         devices: impl IntoIterator<Item = (&'p DeviceFacts, Bytes)>,
         host: Option<HostMemory>,

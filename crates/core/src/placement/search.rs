@@ -15,7 +15,7 @@ use super::order::{Form, Grade};
 use super::pool::Pool;
 use super::strategy::Strategy;
 use crate::bytes::Bytes;
-use crate::engines::{EngineError, IllegalSplit, Prepared, Split};
+use crate::engines::{EngineError, IllegalSplit, PreparedEngine, Split};
 
 /// Ways that fit and are kept, best first, for callers that place several models at once.
 const KEPT: usize = 8;
@@ -42,7 +42,7 @@ impl Found {
             .min_by(|a, b| a.standing.cmp(&b.standing))
     }
 
-    fn add(&mut self, candidate: Candidate, engine: &dyn Prepared) {
+    fn add(&mut self, candidate: Candidate, engine: &dyn PreparedEngine) {
         if candidate.standing.grade < Grade::No {
             let at = self
                 .fitting

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::engines::{Offload, Prepared, Split};
+use crate::engines::{Offload, PreparedEngine, Split};
 
 /// A way of placing a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,7 +31,7 @@ impl Strategy {
     /// The way that `split` is for this engine. Where its ranks are processes, stages are a
     /// pipeline, whether or not layers may be divided unevenly; else one process walks the devices,
     /// layer by layer.
-    pub fn of(split: &Split, engine: &dyn Prepared) -> Self {
+    pub fn of(split: &Split, engine: &dyn PreparedEngine) -> Self {
         match (split.offload, split.tensor, split.stages.len()) {
             (Offload::Experts { .. }, ..) => Self::ExpertOffload,
             (Offload::Layers { .. }, ..) => Self::LayerOffload,

@@ -19,7 +19,7 @@ const CHOICES: usize = 256;
 
 /// Whether and how several models fit at once.
 #[derive(Clone, Debug)]
-pub struct Together {
+pub struct BatchFit {
     /// Fits or tight if all of them do at once, and the worst of them.
     pub verdict: Verdict,
     /// One plan for each question, in the order asked. Where they fit together, each stands beside
@@ -31,7 +31,7 @@ pub struct Together {
 }
 
 /// Whether and how all of `asks` fit on what is available here at once.
-pub fn fit_together(asks: &[Ask<'_>], here: &Availability) -> Result<Together, PlacementError> {
+pub fn fit_together(asks: &[Ask<'_>], here: &Availability) -> Result<BatchFit, PlacementError> {
     // What one takes away must not change the default context of the next.
     let settled: Vec<Ask<'_>> = asks
         .iter()
@@ -64,7 +64,7 @@ pub fn fit_together(asks: &[Ask<'_>], here: &Availability) -> Result<Together, P
     let mut plans: Vec<(usize, Plan)> = order.into_iter().zip(made).collect();
     plans.sort_by_key(|(number, _)| *number);
     let plans = plans.into_iter().map(|(_, plan)| plan).collect();
-    Ok(Together {
+    Ok(BatchFit {
         verdict,
         plans,
         gave_up: verdict == Verdict::DoesNotFit && choices == 0,

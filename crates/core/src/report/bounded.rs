@@ -62,8 +62,8 @@ pub fn devices<'de, D: Deserializer<'de>>(
 pub fn parameters<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<String, Value>, D::Error> {
-    struct Parameters;
-    impl<'de> Visitor<'de> for Parameters {
+    struct BoundedParameters;
+    impl<'de> Visitor<'de> for BoundedParameters {
         type Value = BTreeMap<String, Value>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -73,20 +73,20 @@ pub fn parameters<'de, D: Deserializer<'de>>(
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let (mut parameters, mut left) = (BTreeMap::new(), PARTS);
             while let Some(name) = map.next_key()? {
-                parameters.insert(name, map.next_value_seed(Counted { left: &mut left })?);
+                parameters.insert(name, map.next_value_seed(CountedItems { left: &mut left })?);
             }
             Ok(parameters)
         }
     }
-    deserializer.deserialize_map(Parameters)
+    deserializer.deserialize_map(BoundedParameters)
 }
 
 /// Any JSON value of which no more is built than may be `left`.
-struct Counted<'a> {
+struct CountedItems<'a> {
     left: &'a mut usize,
 }
 
-impl<'de> DeserializeSeed<'de> for Counted<'_> {
+impl<'de> DeserializeSeed<'de> for CountedItems<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -99,7 +99,7 @@ impl<'de> DeserializeSeed<'de> for Counted<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Counted<'_> {
+impl<'de> Visitor<'de> for CountedItems<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,7 +132,7 @@ impl<'de> Visitor<'de> for Counted<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
         let mut values = Vec::new();
-        while let Some(value) = list.next_element_seed(Counted {
+        while let Some(value) = list.next_element_seed(CountedItems {
             left: &mut *self.left,
         })? {
             values.push(value);
@@ -145,7 +145,7 @@ impl<'de> Visitor<'de> for Counted<'_> {
         while let Some(key) = map.next_key()? {
             values.insert(
                 key,
-                map.next_value_seed(Counted {
+                map.next_value_seed(CountedItems {
                     left: &mut *self.left,
                 })?,
             );

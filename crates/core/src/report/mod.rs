@@ -10,8 +10,8 @@ pub mod file;
 pub mod lease;
 pub mod problem;
 pub mod question;
+pub mod raw_json;
 pub mod together;
-pub mod unread;
 
 pub use answer::Answer;
 pub use problem::Problem;

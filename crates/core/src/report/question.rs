@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::bounded;
-use super::unread::Unread;
+use super::raw_json::RawJson;
 use crate::engines::EngineVersion;
 
 /// A question: a model, an engine, a workload, constraints.
@@ -56,7 +56,7 @@ pub struct ModelQuestion {
     /// client's behalf.
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
-    pub metadata: Option<Unread>,
+    pub metadata: Option<RawJson>,
 }
 
 /// The engine that is asked about.

@@ -5,13 +5,13 @@
 use hf_mem_core::report::Problem;
 use tokio::time::Instant;
 
-use super::Desk;
-use crate::leases::broker::commands::{Change, Whereto};
+use super::BrokerActor;
+use crate::leases::broker::commands::{Change, LeaseChange};
+use crate::leases::clock::Now;
 use crate::leases::ledger::Release;
-use crate::leases::moment::Now;
-use crate::leases::wire;
+use crate::leases::view;
 
-impl Desk {
+impl BrokerActor {
     /// Makes one change, and more as long as a round may last.
     pub(super) fn make_changes(&mut self) {
         let began = Instant::now();
@@ -40,21 +40,23 @@ impl Desk {
         let now = Now::read();
         let made = match whereto {
             // Who hung up goes on asking, or lets it run out.
-            Whereto::Longer(_) if reply.is_closed() => return,
-            Whereto::Longer(ttl) => self
+            LeaseChange::Longer(_) if reply.is_closed() => return,
+            LeaseChange::Longer(ttl) => self
                 .keeper
                 .renew(&id, by.uid, ttl, now)
                 .map_err(Problem::from),
-            Whereto::End => match self.keeper.release(&id, by.uid, now).map_err(Problem::from) {
-                Ok(Release::Done(lease)) => {
-                    self.freed(now);
-                    Ok(lease)
+            LeaseChange::End => {
+                match self.keeper.release(&id, by.uid, now).map_err(Problem::from) {
+                    Ok(Release::Done(lease)) => {
+                        self.freed(now);
+                        Ok(lease)
+                    }
+                    Ok(Release::Already(lease)) => Ok(lease),
+                    Err(problem) => Err(problem),
                 }
-                Ok(Release::Already(lease)) => Ok(lease),
-                Err(problem) => Err(problem),
-            },
+            }
         };
         self.gather(Some(&by.request_id));
-        let _hung_up = reply.send(made.map(|lease| wire::lease(&lease, now)));
+        let _hung_up = reply.send(made.map(|lease| view::lease(&lease, now)));
     }
 }

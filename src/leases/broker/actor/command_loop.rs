@@ -8,28 +8,28 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::super::decide;
-use super::Desk;
-use super::pending_grant::Case;
-use crate::leases::attribution::Reading;
-use crate::leases::broker::commands::{Errand, Note};
-use crate::leases::broker::grant_command::GrantAsk;
-use crate::leases::broker::pending_reply::Delivery;
+use super::BrokerActor;
+use super::pending_grant::PendingGrant;
+use crate::leases::attribution::HolderReading;
+use crate::leases::broker::commands::{BrokerCommand, BrokerNotice};
+use crate::leases::broker::grant_command::GrantCommand;
+use crate::leases::broker::pending_reply::PendingReply;
 use crate::leases::broker::resolve_holder;
+use crate::leases::clock::Now;
 use crate::leases::ledger::ChangeError;
-use crate::leases::moment::Now;
 use crate::leases::queue::Ticket;
-use crate::leases::wire;
+use crate::leases::view;
 
 /// Renewals and releases of one user that wait for their turn: more than any who waits for answers
 /// has. Those that hung up count, because what is to be given back is given back all the same.
 const MOST_CHANGES: usize = 1024;
 
-impl Desk {
-    pub(super) fn errand(&mut self, errand: Errand) {
+impl BrokerActor {
+    pub(super) fn errand(&mut self, errand: BrokerCommand) {
         let now = Now::read();
         match errand {
-            Errand::Grant(ask, reply) => self.take_ask(*ask, reply),
-            Errand::List(reply) => {
+            BrokerCommand::Grant(ask, reply) => self.take_ask(*ask, reply),
+            BrokerCommand::List(reply) => {
                 self.keeper.expire(now);
                 let pid = |ticket: Ticket| {
                     self.in_line
@@ -39,18 +39,18 @@ impl Desk {
                         .map(|process| process.pid)
                 };
                 let _hung_up =
-                    reply.send(wire::leases(self.keeper.ledger(), &self.queue, now, pid));
+                    reply.send(view::leases(self.keeper.ledger(), &self.queue, now, pid));
             }
-            Errand::Get(id, reply) => {
+            BrokerCommand::Get(id, reply) => {
                 self.keeper.expire(now);
                 let found = self
                     .keeper
                     .ledger()
                     .get(&id)
-                    .map(|lease| wire::lease(lease, now));
+                    .map(|lease| view::lease(lease, now));
                 let _hung_up = reply.send(found.ok_or_else(|| ChangeError::NotFound { id }.into()));
             }
-            Errand::Change(change) if self.changes.of(change.by.uid) >= MOST_CHANGES => {
+            BrokerCommand::Change(change) if self.changes.of(change.by.uid) >= MOST_CHANGES => {
                 let busy = Problem::new(
                     Reason::Busy,
                     "too many renewals and releases of this user wait for the disk",
@@ -59,29 +59,29 @@ impl Desk {
                     .reply
                     .send(Err(busy.hint("ask again when some of them are answered")));
             }
-            Errand::Change(change) => self.changes.push(change.by.uid, change),
-            Errand::Claims(snapshot, taken_at, reply) => {
+            BrokerCommand::Change(change) => self.changes.push(change.by.uid, change),
+            BrokerCommand::Claims(snapshot, taken_at, reply) => {
                 let ancestry = self.ancestry(&snapshot, std::iter::empty());
-                let reading = Reading {
+                let reading = HolderReading {
                     snapshot: &snapshot,
                     taken_at: taken_at.min(now.boottime),
                     ancestry: &ancestry,
                 };
                 let _hung_up = reply.send(decide::claims(self.keeper.ledger(), &reading));
             }
-            Errand::Rules(settings, default_ttl) => {
+            BrokerCommand::Rules(settings, default_ttl) => {
                 self.settings.default_ttl = default_ttl;
                 self.keeper.set_settings(*settings);
             }
-            Errand::Ping(reply) => {
+            BrokerCommand::Ping(reply) => {
                 let _hung_up = reply.send(());
             }
             // Taken by the loop itself.
-            Errand::Stop(_) => {}
+            BrokerCommand::Stop(_) => {}
         }
     }
 
-    pub(super) fn take_ask(&mut self, ask: GrantAsk, reply: oneshot::Sender<Delivery>) {
+    pub(super) fn take_ask(&mut self, ask: GrantCommand, reply: oneshot::Sender<PendingReply>) {
         if reply.is_closed() {
             return;
         }
@@ -103,7 +103,7 @@ impl Desk {
         match resolved {
             Ok(holder) => {
                 let came = Now::read().boottime;
-                self.new.push(Case {
+                self.new.push(PendingGrant {
                     ask,
                     came,
                     holder,
@@ -112,18 +112,18 @@ impl Desk {
                 });
             }
             Err(problem) => {
-                let _hung_up = reply.send(Delivery::plain(Err(problem)));
+                let _hung_up = reply.send(PendingReply::plain(Err(problem)));
             }
         }
     }
 
-    pub(super) fn note(&mut self, note: Note) {
+    pub(super) fn note(&mut self, note: BrokerNotice) {
         let now = Now::read();
         match note {
-            Note::Taken(id) => {
+            BrokerNotice::Taken(id) => {
                 self.deliveries.ended(&id, true);
             }
-            Note::Undelivered(id) => {
+            BrokerNotice::Undelivered(id) => {
                 let request_id = self.deliveries.last_request(&id);
                 if !self.deliveries.ended(&id, false) {
                     return;
@@ -134,7 +134,7 @@ impl Desk {
                 self.gather(request_id.as_ref());
                 self.freed(now);
             }
-            Note::HungUp => {
+            BrokerNotice::HungUp => {
                 // What it asked may take much memory, and its turn may be far.
                 self.new.retain(|case| !case.reply.is_closed());
                 self.at_reading.retain(|case| !case.reply.is_closed());

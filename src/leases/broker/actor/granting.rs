@@ -6,25 +6,25 @@ use std::time::Duration;
 use hf_mem_core::report::answer::Answer;
 
 use super::super::decide;
-use super::Desk;
-use super::pending_grant::{Case, Decision};
-use crate::leases::attribution::Reading;
+use super::BrokerActor;
+use super::pending_grant::{Decision, PendingGrant};
+use crate::leases::attribution::HolderReading;
 use crate::leases::broker::attributed_event::RequestId;
-use crate::leases::broker::grant_command::GrantAsk;
-use crate::leases::broker::pending_reply::Delivery;
+use crate::leases::broker::grant_command::GrantCommand;
+use crate::leases::broker::pending_reply::PendingReply;
+use crate::leases::clock::Now;
+use crate::leases::durable_ledger::CommitError;
 use crate::leases::holder::{HolderError, is_alive};
-use crate::leases::keeper::KeepError;
 use crate::leases::lease::{Lease, QuestionSummary};
 use crate::leases::ledger::{GrantError, GrantRequest, Granted};
-use crate::leases::moment::Now;
 use crate::leases::queue::Ticket;
-use crate::leases::wire;
+use crate::leases::view;
 use crate::server::limits::KEPT_ANSWER_BYTES;
 
-impl Desk {
+impl BrokerActor {
     /// Those in line, in their order. Where every device belongs to one ahead, nothing is planned:
     /// its answer stays as it was, and so a long line costs as many plans as it has heads.
-    pub(super) fn serve_line(&mut self, reading: &Reading<'_>) {
+    pub(super) fn serve_line(&mut self, reading: &HolderReading<'_>) {
         let tickets: Vec<Ticket> = self.queue.waiters().map(|waiter| waiter.ticket).collect();
         for (served, ticket) in tickets.into_iter().enumerate() {
             if served > 0 && self.is_old(reading.taken_at) {
@@ -57,7 +57,7 @@ impl Desk {
         }
     }
 
-    pub(super) fn serve_new(&mut self, mut case: Case, reading: &Reading<'_>) {
+    pub(super) fn serve_new(&mut self, mut case: PendingGrant, reading: &HolderReading<'_>) {
         if case.reply.is_closed() {
             return;
         }
@@ -91,12 +91,14 @@ impl Desk {
         }
     }
 
-    fn reply(&mut self, case: Case, decision: Decision) {
+    fn reply(&mut self, case: PendingGrant, decision: Decision) {
         match decision {
-            Decision::Answer(answer) => self.deliveries.plain(case.reply, Delivery::plain(*answer)),
+            Decision::Answer(answer) => self
+                .deliveries
+                .plain(case.reply, PendingReply::plain(*answer)),
             Decision::NotNow(answer) => self
                 .deliveries
-                .plain(case.reply, Delivery::plain(Ok(*answer))),
+                .plain(case.reply, PendingReply::plain(Ok(*answer))),
             Decision::Lease(answer, lease, new) => {
                 if lease.idempotency_key.is_some()
                     && !self.given.contains_key(&lease.id)
@@ -110,7 +112,12 @@ impl Desk {
         }
     }
 
-    fn decide(&mut self, case: &Case, ticket: Option<Ticket>, reading: &Reading<'_>) -> Decision {
+    fn decide(
+        &mut self,
+        case: &PendingGrant,
+        ticket: Option<Ticket>,
+        reading: &HolderReading<'_>,
+    ) -> Decision {
         let (ask, now) = (&case.ask, Now::read());
         if let Some(key) = &ask.idempotency_key {
             match self.keeper.recall(ask.peer.uid, key, &ask.digest, now) {
@@ -162,7 +169,7 @@ impl Desk {
         }
     }
 
-    fn is_behind_others(&self, ticket: Ticket, reading: &Reading<'_>) -> bool {
+    fn is_behind_others(&self, ticket: Ticket, reading: &HolderReading<'_>) -> bool {
         reading
             .snapshot
             .devices
@@ -179,9 +186,9 @@ impl Desk {
 
     fn hold(
         &mut self,
-        case: &Case,
+        case: &PendingGrant,
         mut answer: Answer,
-        reading: &Reading<'_>,
+        reading: &HolderReading<'_>,
         now: Now,
     ) -> Decision {
         let Some(devices) = decide::promise(&answer, self.keeper.ledger(), reading) else {
@@ -207,7 +214,7 @@ impl Desk {
                 Decision::Lease(Box::new(answer), Box::new(lease), true)
             }
             Ok(Granted::Before(lease)) => self.again(ask, lease, reading),
-            Err(KeepError::Grant(GrantError::Insufficient { .. })) => {
+            Err(CommitError::Grant(GrantError::Insufficient { .. })) => {
                 Decision::NotNow(Box::new(decide::in_line(answer, 0)))
             }
             Err(error) => Decision::Answer(Box::new(Err(error.into()))),
@@ -216,7 +223,7 @@ impl Desk {
 
     /// The answer that a key was given before. After a restart, and where it was a long one, it is
     /// worked out anew, as if nothing else were on the lease's devices.
-    fn again(&self, ask: &GrantAsk, lease: Lease, reading: &Reading<'_>) -> Decision {
+    fn again(&self, ask: &GrantCommand, lease: Lease, reading: &HolderReading<'_>) -> Decision {
         let given = self
             .given
             .get(&lease.id)
@@ -252,5 +259,5 @@ fn short(answer: &Answer) -> Option<Box<[u8]>> {
 
 fn printed(lease: &Lease, now: Now) -> Option<serde_json::Value> {
     // A struct of plain fields: this cannot fail.
-    serde_json::to_value(wire::lease(lease, now)).ok()
+    serde_json::to_value(view::lease(lease, now)).ok()
 }

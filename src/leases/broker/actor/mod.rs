@@ -11,24 +11,24 @@ use hf_mem_core::report::problem::Reason;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use self::pending_grant::Case;
-use self::pending_replies::Deliveries;
+use self::pending_grant::PendingGrant;
+use self::pending_replies::PendingReplies;
 use self::readings::UnderWay;
-use super::attributed_event::Happened;
-use super::commands::{Change, Errand, Note};
+use super::attributed_event::AttributedEvent;
+use super::commands::{BrokerCommand, BrokerNotice, Change};
 use super::event_log::Log;
-use super::handle::Standing;
-use super::process_watcher::Deaths;
-use super::stuck_detector::Step;
-use super::{AnyStorage, Devices, OfficeSettings};
-use crate::admission::fair_queue::Turns;
+use super::handle::BrokerStatus;
+use super::process_watcher::ProcessWatcher;
+use super::stuck_detector::StuckDetector;
+use super::{AnyStorage, BrokerConfig, Devices};
+use crate::admission::fair_queue::FairQueue;
 use crate::devices::error::DevicesError;
 use crate::devices::sampler;
-use crate::leases::blindness::Blindness;
+use crate::leases::clock::{Boottime, Now};
+use crate::leases::durable_ledger::DurableLedger;
 use crate::leases::event::Dated;
-use crate::leases::keeper::Keeper;
-use crate::leases::moment::{Boottime, Now};
 use crate::leases::queue::{Queue, Ticket};
+use crate::leases::unreadable_ledger::UnreadableLedger;
 
 mod changes;
 mod command_loop;
@@ -45,27 +45,27 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
 
 /// The owner.
-pub(super) struct Desk {
-    settings: OfficeSettings,
-    keeper: Keeper<AnyStorage>,
+pub(super) struct BrokerActor {
+    settings: BrokerConfig,
+    keeper: DurableLedger<AnyStorage>,
     devices: Arc<dyn Devices>,
     queue: Queue,
-    deaths: Deaths,
+    deaths: ProcessWatcher,
     log: Log,
     /// What is to be told next.
-    happened: Vec<Happened>,
-    standing: watch::Sender<Standing>,
-    step: Step,
+    happened: Vec<AttributedEvent>,
+    standing: watch::Sender<BrokerStatus>,
+    step: StuckDetector,
     /// Askers that no reading has been begun for yet, in order.
-    new: Vec<Case>,
+    new: Vec<PendingGrant>,
     /// Askers for whom the reading under way was begun, or one before on which they were not come
     /// to.
-    at_reading: Turns<Case>,
+    at_reading: FairQueue<PendingGrant>,
     /// Leases to be renewed or given back.
-    changes: Turns<Change>,
+    changes: FairQueue<Change>,
     /// Askers in line.
-    in_line: HashMap<Ticket, Case>,
-    deliveries: Deliveries,
+    in_line: HashMap<Ticket, PendingGrant>,
+    deliveries: PendingReplies,
     /// Answers of leases with a key, as JSON, to be given again.
     given: HashMap<String, Box<[u8]>>,
     leased: BTreeMap<String, Bytes>,
@@ -77,17 +77,17 @@ pub(super) struct Desk {
     write_at: Option<Instant>,
 }
 
-impl Desk {
+impl BrokerActor {
     pub(super) fn new(
-        settings: OfficeSettings,
-        keeper: Keeper<AnyStorage>,
+        settings: BrokerConfig,
+        keeper: DurableLedger<AnyStorage>,
         devices: Arc<dyn Devices>,
         (notes, events, standing): (
-            mpsc::UnboundedSender<Note>,
+            mpsc::UnboundedSender<BrokerNotice>,
             broadcast::Sender<Dated>,
-            watch::Sender<Standing>,
+            watch::Sender<BrokerStatus>,
         ),
-        step: Step,
+        step: StuckDetector,
     ) -> Self {
         let queue = Queue::new(settings.most_waiting, settings.most_waiting_for_one_user);
         let log = Log::new(settings.journal.as_ref(), events);
@@ -96,16 +96,16 @@ impl Desk {
             keeper,
             devices,
             queue,
-            deaths: Deaths::new(),
+            deaths: ProcessWatcher::new(),
             log,
             happened: Vec::new(),
             standing,
             step,
             new: Vec::new(),
-            at_reading: Turns::new(),
-            changes: Turns::new(),
+            at_reading: FairQueue::new(),
+            changes: FairQueue::new(),
             in_line: HashMap::new(),
-            deliveries: Deliveries::new(notes),
+            deliveries: PendingReplies::new(notes),
             given: HashMap::new(),
             leased: BTreeMap::new(),
             waits_ended: 0,
@@ -118,8 +118,8 @@ impl Desk {
     /// Works until told to stop, or until nobody can ask any more.
     pub(super) async fn run(
         mut self,
-        mut errands: mpsc::Receiver<Errand>,
-        mut notes: mpsc::UnboundedReceiver<Note>,
+        mut errands: mpsc::Receiver<BrokerCommand>,
+        mut notes: mpsc::UnboundedReceiver<BrokerNotice>,
     ) {
         self.step.begin();
         self.tell_of_restored();
@@ -168,7 +168,7 @@ impl Desk {
                 }
                 errand = errands.recv() => match errand {
                     None => break None,
-                    Some(Errand::Stop(reply)) => break Some(reply),
+                    Some(BrokerCommand::Stop(reply)) => break Some(reply),
                     Some(errand) => {
                         self.step.begin();
                         self.errand(errand);
@@ -196,10 +196,13 @@ impl Desk {
 
     /// All errands that have arrived by now; whether to stop is among them. What arrives meanwhile
     /// is not waited for: it might be without end.
-    fn take_all(&mut self, errands: &mut mpsc::Receiver<Errand>) -> Option<oneshot::Sender<()>> {
+    fn take_all(
+        &mut self,
+        errands: &mut mpsc::Receiver<BrokerCommand>,
+    ) -> Option<oneshot::Sender<()>> {
         for _ in 0..errands.len() {
             match errands.try_recv() {
-                Ok(Errand::Stop(reply)) => return Some(reply),
+                Ok(BrokerCommand::Stop(reply)) => return Some(reply),
                 Ok(next) => self.errand(next),
                 Err(_) => break,
             }
@@ -231,7 +234,7 @@ impl Desk {
     fn wake(&self, reading: bool) -> Instant {
         let (now, instant) = (Now::read().boottime, Instant::now());
         let ledger = self.keeper.ledger();
-        let sees = self.keeper.blind(Now::read()).map(Blindness::until);
+        let sees = self.keeper.blind(Now::read()).map(UnreadableLedger::until);
         let due = ledger
             .next_expiry()
             .into_iter()

@@ -3,26 +3,26 @@
 use hf_mem_core::report::{Answer, Problem};
 use tokio::sync::oneshot;
 
-use crate::leases::broker::grant_command::GrantAsk;
-use crate::leases::broker::pending_reply::Delivery;
+use crate::leases::broker::grant_command::GrantCommand;
+use crate::leases::broker::pending_reply::PendingReply;
+use crate::leases::clock::Boottime;
 use crate::leases::lease::{Holder, Lease};
-use crate::leases::moment::Boottime;
 
 /// One asker.
-pub(super) struct Case {
-    pub(super) ask: GrantAsk,
+pub(super) struct PendingGrant {
+    pub(super) ask: GrantCommand,
     /// When it came: its place among those who have to stand in line.
     pub(super) came: Boottime,
     pub(super) holder: Holder,
-    pub(super) reply: oneshot::Sender<Delivery>,
+    pub(super) reply: oneshot::Sender<PendingReply>,
     /// What it would be told if its wait ended now.
     pub(super) answer: Option<Answer>,
 }
 
-impl Case {
+impl PendingGrant {
     pub(super) fn tell(self, answer: Result<Answer, Problem>) {
         // One that hung up needs no answer.
-        let _hung_up = self.reply.send(Delivery::plain(answer));
+        let _hung_up = self.reply.send(PendingReply::plain(answer));
     }
 }
 

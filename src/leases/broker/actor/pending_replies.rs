@@ -7,11 +7,11 @@ use hf_mem_core::report::Answer;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::leases::broker::attributed_event::RequestId;
-use crate::leases::broker::commands::Note;
-use crate::leases::broker::pending_reply::Delivery;
+use crate::leases::broker::commands::BrokerNotice;
+use crate::leases::broker::pending_reply::PendingReply;
 
 /// Where answers go.
-type Asker = oneshot::Sender<Delivery>;
+type Asker = oneshot::Sender<PendingReply>;
 
 /// The answers that carry one lease.
 #[derive(Debug)]
@@ -25,15 +25,15 @@ struct OfLease {
 
 /// Answers on their way.
 #[derive(Debug)]
-pub(super) struct Deliveries {
-    notes: mpsc::UnboundedSender<Note>,
+pub(super) struct PendingReplies {
+    notes: mpsc::UnboundedSender<BrokerNotice>,
     /// Sent once the standing shows what they say.
-    outbox: Vec<(Asker, Delivery)>,
+    outbox: Vec<(Asker, PendingReply)>,
     leases: HashMap<String, OfLease>,
 }
 
-impl Deliveries {
-    pub(super) fn new(notes: mpsc::UnboundedSender<Note>) -> Self {
+impl PendingReplies {
+    pub(super) fn new(notes: mpsc::UnboundedSender<BrokerNotice>) -> Self {
         Self {
             notes,
             outbox: Vec::new(),
@@ -42,7 +42,7 @@ impl Deliveries {
     }
 
     /// An answer that promises nothing.
-    pub(super) fn plain(&mut self, asker: Asker, delivery: Delivery) {
+    pub(super) fn plain(&mut self, asker: Asker, delivery: PendingReply) {
         self.outbox.push((asker, delivery));
     }
 
@@ -64,7 +64,7 @@ impl Deliveries {
         of_lease.under_way = of_lease.under_way.saturating_add(1);
         self.outbox.push((
             asker,
-            Delivery::with_lease(answer, lease, self.notes.clone()),
+            PendingReply::with_lease(answer, lease, self.notes.clone()),
         ));
     }
 
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn a_lease_is_nobodys_only_when_all_its_answers_were_lost() {
         let (notes, _kept) = mpsc::unbounded_channel();
-        let mut deliveries = Deliveries::new(notes);
+        let mut deliveries = PendingReplies::new(notes);
         let asker = || (oneshot::channel().0, RequestId::from("r"));
         deliveries.lease(asker(), Answer::default(), "a".to_owned(), true);
         deliveries.lease(asker(), Answer::default(), "a".to_owned(), false);

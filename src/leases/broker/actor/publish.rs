@@ -2,16 +2,16 @@
 
 use std::collections::HashSet;
 
-use super::super::handle::Standing;
-use super::Desk;
-use crate::leases::broker::attributed_event::{Happened, RequestId};
+use super::super::handle::BrokerStatus;
+use super::BrokerActor;
+use crate::leases::broker::attributed_event::{AttributedEvent, RequestId};
+use crate::leases::clock::Now;
 use crate::leases::event::Event;
 use crate::leases::holder::ProcessIdentity;
 use crate::leases::lease::Lease;
-use crate::leases::moment::Now;
 use crate::leases::queue::Ticket;
 
-impl Desk {
+impl BrokerActor {
     /// Takes up what has happened since this was last called: by the errand of `request_id`, or of
     /// itself. A wait that ended is its own request's matter whatever ended it.
     pub(super) fn gather(&mut self, request_id: Option<&RequestId>) {
@@ -32,7 +32,7 @@ impl Desk {
                 }
                 _ => request_id,
             };
-            self.happened.push(Happened::after(event, whose));
+            self.happened.push(AttributedEvent::after(event, whose));
         }
     }
 
@@ -82,7 +82,7 @@ impl Desk {
         self.deaths.keep_only(&needed);
         let mut counters = self.keeper.counters();
         counters.waits_ended = self.waits_ended;
-        let standing = Standing {
+        let standing = BrokerStatus {
             leased: self.leased.clone(),
             leases: ledger.live().count(),
             waiting: self.queue.len(),

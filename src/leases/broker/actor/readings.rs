@@ -14,17 +14,17 @@ use hf_mem_core::report::problem::Reason;
 use tokio::time::Instant;
 
 use super::super::decide;
-use super::Desk;
+use super::BrokerActor;
 use crate::devices::error::DevicesError;
-use crate::leases::attribution::Reading;
+use crate::leases::attribution::HolderReading;
+use crate::leases::clock::{Boottime, Now};
 use crate::leases::holder::{Ancestry, ProcessIdentity};
-use crate::leases::moment::{Boottime, Now};
 
 /// A reading under way: when it began, and what came of it.
 pub(super) type UnderWay =
     Pin<Box<dyn Future<Output = (Boottime, Result<Arc<Snapshot>, DevicesError>)>>>;
 
-impl Desk {
+impl BrokerActor {
     pub(super) fn wants_reading(&self) -> bool {
         // What the last lease claimed is shown until a reading shows that it is gone.
         let somebody = self.watches();
@@ -100,7 +100,7 @@ impl Desk {
             .chain(self.in_line.values())
             .filter_map(|case| case.holder.process);
         let ancestry = self.ancestry(snapshot, asking);
-        let reading = Reading {
+        let reading = HolderReading {
             snapshot,
             taken_at,
             ancestry: &ancestry,
@@ -126,7 +126,7 @@ impl Desk {
         Now::read().boottime.since(taken_at) > self.keeper.ledger().settings().oldest_reading / 2
     }
 
-    fn take_in(&mut self, reading: &Reading<'_>, now: Now) {
+    fn take_in(&mut self, reading: &HolderReading<'_>, now: Now) {
         self.keeper.settle(reading, now);
         self.before_next = self.before_next.max(reading.taken_at);
     }

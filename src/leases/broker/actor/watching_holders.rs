@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::Desk;
+use super::BrokerActor;
+use crate::leases::clock::Now;
 use crate::leases::holder::{HolderError, ProcessIdentity, watch_again};
-use crate::leases::moment::Now;
 use crate::leases::queue::Ticket;
 
-impl Desk {
+impl BrokerActor {
     /// Watches the holders that are not watched yet, as after a restart; those who died in between
     /// hold nothing. One that cannot be watched for now (for want of descriptors, say) keeps what
     /// it was promised, and is tried again.

@@ -9,7 +9,9 @@ fn without_a_store_grants_are_refused_and_the_rest_works() {
         let storage = Box::new(NoStore {
             why: "no such directory".to_owned(),
         });
-        let office = Office::start(settings(), keeper(storage), bench).unwrap().0;
+        let office = LeaseBroker::start(settings(), keeper(storage), bench)
+            .unwrap()
+            .0;
         let refused = office.grant(ask(16)).await.unwrap_err();
         assert_eq!(refused.reason, Reason::BadConfiguration);
         assert!(refused.detail.contains("no such directory"), "{refused}");
@@ -26,7 +28,7 @@ fn without_a_store_grants_are_refused_and_the_rest_works() {
 /// A disk that hangs until the test lets go.
 struct Hanging(std::sync::mpsc::Receiver<()>);
 
-impl Storage for Hanging {
+impl LedgerStorage for Hanging {
     fn save(&mut self, _saved: &crate::leases::ledger::Saved) -> Result<(), StoreError> {
         self.0.recv().map_err(|_| StoreError::None {
             why: "the test is over".to_owned(),
@@ -39,11 +41,11 @@ fn a_disk_that_hangs_is_told_to_those_who_ask_and_forgotten_when_it_is_back() {
     run(async {
         let bench = Bench::new(24);
         let (let_go, hangs) = std::sync::mpsc::channel();
-        let settings = OfficeSettings {
+        let settings = BrokerConfig {
             stuck_after: Duration::from_millis(500),
             ..settings()
         };
-        let office = Office::start(settings, keeper(Box::new(Hanging(hangs))), bench)
+        let office = LeaseBroker::start(settings, keeper(Box::new(Hanging(hangs))), bench)
             .unwrap()
             .0;
         // An owner that comes to it late counts as stuck until it is there.
@@ -97,7 +99,7 @@ fn a_plan_that_breaks_costs_nobody_the_ledger() {
     run(async {
         let bench = Bench::new(24);
         let office = office(&bench);
-        let broken = GrantAsk {
+        let broken = GrantCommand {
             plan: Box::new(|_, _| panic!("a plan's own fault")),
             ..ask(1)
         };
@@ -105,7 +107,7 @@ fn a_plan_that_breaks_costs_nobody_the_ledger() {
             office.grant(broken).await.unwrap_err().reason,
             Reason::Internal
         );
-        let refused = GrantAsk {
+        let refused = GrantCommand {
             plan: Box::new(|_, _| Err(Problem::new(Reason::NotFound, "no"))),
             ..ask(1)
         };
@@ -123,7 +125,7 @@ struct Slow {
     goes: std::sync::mpsc::Receiver<()>,
 }
 
-impl Storage for Slow {
+impl LedgerStorage for Slow {
     fn save(&mut self, _saved: &crate::leases::ledger::Saved) -> Result<(), StoreError> {
         let over = |_| StoreError::None {
             why: "the test is over".to_owned(),
@@ -140,13 +142,13 @@ fn renewals_without_end_keep_nobody_from_a_lease() {
     run(async {
         let (begins, begun) = std::sync::mpsc::channel();
         let (go, goes) = std::sync::mpsc::channel();
-        let settings = OfficeSettings {
+        let settings = BrokerConfig {
             longest_round: Duration::ZERO,
             stuck_after: Duration::from_secs(600),
             ..settings()
         };
         let devices: Arc<dyn Devices> = Bench::new(24);
-        let office = Office::start(settings, keeper(Box::new(Slow { begins, goes })), devices)
+        let office = LeaseBroker::start(settings, keeper(Box::new(Slow { begins, goes })), devices)
             .unwrap()
             .0;
         let first = tokio::spawn({

@@ -8,7 +8,7 @@ fn the_same_key_gives_the_same_lease() {
     run(async {
         let bench = Bench::new(24);
         let office = office(&bench);
-        let keyed = |gib| GrantAsk {
+        let keyed = |gib| GrantCommand {
             idempotency_key: Some("k".to_owned()),
             ..ask(gib)
         };
@@ -26,7 +26,7 @@ fn the_same_key_gives_the_same_lease() {
 fn a_lease_whose_first_answer_was_lost_is_kept_by_one_that_asked_again() {
     run(async {
         let bench = Bench::new(24);
-        let keyed = || GrantAsk {
+        let keyed = || GrantCommand {
             idempotency_key: Some("k".to_owned()),
             ..ask(16)
         };
@@ -73,7 +73,7 @@ fn a_lease_whose_first_answer_was_lost_is_kept_by_one_that_asked_again() {
 #[test]
 fn a_key_whose_answer_reached_nobody_may_be_asked_again() {
     run(async {
-        let (bench, keyed) = (Bench::new(24), || GrantAsk {
+        let (bench, keyed) = (Bench::new(24), || GrantCommand {
             idempotency_key: Some("k".to_owned()),
             ..ask(16)
         });
@@ -108,9 +108,9 @@ fn after_a_restart_a_key_is_answered_as_before_whatever_else_is_there_now() {
     run(async {
         let directory = tempfile::tempdir().unwrap();
         let margin = Bytes::gib(1);
-        let rules = Settings {
+        let rules = LedgerConfig {
             margin,
-            ..Settings::default()
+            ..LedgerConfig::default()
         };
         let bench = Bench::new(24);
         let keyed = || {
@@ -123,7 +123,7 @@ fn after_a_restart_a_key_is_answered_as_before_whatever_else_is_there_now() {
                     .and_then(|free| free.less(margin));
                 placed(&snapshot, claims)
             });
-            GrantAsk {
+            GrantCommand {
                 idempotency_key: Some("k".to_owned()),
                 plan: kept_back,
                 ..ask(16)
@@ -137,7 +137,7 @@ fn after_a_restart_a_key_is_answered_as_before_whatever_else_is_there_now() {
             );
             assert!(trouble.is_none(), "{trouble:?}");
             let devices: Arc<dyn Devices> = Arc::clone(&bench) as _;
-            Office::start(settings(), keeper, devices).unwrap()
+            LeaseBroker::start(settings(), keeper, devices).unwrap()
         };
         let (office, thread) = start();
         let first = lease_id(&office.grant(keyed()).await.unwrap());
@@ -172,7 +172,7 @@ fn a_short_answer_is_kept_for_its_key_and_a_long_one_worked_out_anew_for_the_sam
                         ..placed(snapshot, claims)?
                     })
                 });
-                GrantAsk {
+                GrantCommand {
                     idempotency_key: Some(key.to_owned()),
                     plan: told,
                     ..ask(8)
@@ -204,14 +204,14 @@ fn a_short_answer_is_kept_for_its_key_and_a_long_one_worked_out_anew_for_the_sam
 fn grant_untold_before_kill_is_told() {
     run(async {
         let (directory, bench) = (tempfile::tempdir().unwrap(), Bench::new(24));
-        let keyed = || GrantAsk {
+        let keyed = || GrantCommand {
             idempotency_key: Some("k".to_owned()),
             ..ask(16)
         };
         let start = |journal: bool| {
             let (keeper, trouble) = open(
                 directory.path(),
-                Settings::default(),
+                LedgerConfig::default(),
                 std::path::Path::new("/proc"),
             );
             assert!(trouble.is_none(), "{trouble:?}");
@@ -226,8 +226,8 @@ fn grant_untold_before_kill_is_told() {
             };
             let journal = journal.then_some(settings_of_journal);
             let devices: Arc<dyn Devices> = Arc::clone(&bench) as _;
-            Office::start(
-                OfficeSettings {
+            LeaseBroker::start(
+                BrokerConfig {
                     journal,
                     ..settings()
                 },

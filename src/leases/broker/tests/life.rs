@@ -80,7 +80,7 @@ fn a_dead_holder_gives_back_at_once() {
             .arg("1000")
             .spawn()
             .unwrap();
-        let held = GrantAsk {
+        let held = GrantCommand {
             holder: Some(Holder::Pid(child.id())),
             ..ask(16)
         };
@@ -98,7 +98,7 @@ fn a_dead_holder_gives_back_at_once() {
             office.get(id).await.unwrap().reason,
             Some(EndReason::HolderDied)
         );
-        let dead = GrantAsk {
+        let dead = GrantCommand {
             holder: Some(Holder::Pid(child.id())),
             ..ask(1)
         };

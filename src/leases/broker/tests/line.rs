@@ -8,11 +8,11 @@ fn one_that_waits_for_one_card_does_not_close_the_others() {
         let bench = Bench::new(24);
         let office = office(&bench);
         let id = lease_id(&office.grant(ask(16)).await.unwrap());
-        let elsewhere = GrantAsk {
+        let elsewhere = GrantCommand {
             candidates: Some(["GPU-other".to_owned()].into()),
             ..waiting(20)
         };
-        let named = GrantAsk {
+        let named = GrantCommand {
             candidates: Some(["GPU-".to_owned()].into()),
             ..waiting(20)
         };
@@ -127,7 +127,7 @@ fn what_can_never_fit_does_not_wait_and_a_wait_that_ends_is_a_no() {
         assert_eq!(never.verdict, Some(Verdict::DoesNotFit));
         bench.set_free(4);
         let late = office
-            .grant(GrantAsk {
+            .grant(GrantCommand {
                 wait: Duration::from_millis(20),
                 ..ask(20)
             })
@@ -175,12 +175,12 @@ fn gated(
 fn one_who_asks_much_that_takes_long_holds_up_nobody_else_for_more_than_one_plan() {
     run(async {
         let bench = Bench::new(24);
-        let settings = OfficeSettings {
+        let settings = BrokerConfig {
             longest_round: Duration::ZERO,
             ..settings()
         };
         let devices: Arc<dyn Devices> = Arc::clone(&bench) as _;
-        let office = Office::start(settings, keeper(Box::new(Memory)), devices)
+        let office = LeaseBroker::start(settings, keeper(Box::new(Memory)), devices)
             .unwrap()
             .0;
         let (begun, begins) = std::sync::mpsc::channel();
@@ -189,7 +189,7 @@ fn one_who_asks_much_that_takes_long_holds_up_nobody_else_for_more_than_one_plan
         let many: Vec<_> = (0..6)
             .map(|_| {
                 let (office, plan) = (office.clone(), gated(1, begun.clone(), Arc::clone(&go)));
-                tokio::spawn(async move { office.grant(GrantAsk { plan, ..ask(1) }).await })
+                tokio::spawn(async move { office.grant(GrantCommand { plan, ..ask(1) }).await })
             })
             .collect();
         while begins.try_recv().is_err() {
@@ -200,7 +200,7 @@ fn one_who_asks_much_that_takes_long_holds_up_nobody_else_for_more_than_one_plan
             uid: peer().uid + 1,
             ..peer()
         };
-        let mut victim = Box::pin(office.grant(GrantAsk {
+        let mut victim = Box::pin(office.grant(GrantCommand {
             peer: other,
             ..ask(2)
         }));
@@ -234,7 +234,7 @@ fn those_behind_in_line_cost_no_plans() {
                 begun.send(who).unwrap();
                 plan(snapshot, claims)
             });
-            GrantAsk {
+            GrantCommand {
                 plan,
                 ..waiting(gib)
             }
@@ -288,7 +288,7 @@ impl Devices for Hung {
 #[test]
 fn what_an_asker_brought_goes_with_it_also_before_a_reading_comes() {
     run(async {
-        let office = Office::start(settings(), keeper(Box::new(Memory)), Arc::new(Hung))
+        let office = LeaseBroker::start(settings(), keeper(Box::new(Memory)), Arc::new(Hung))
             .unwrap()
             .0;
         let brought = Arc::new(());
@@ -302,7 +302,7 @@ fn what_an_asker_brought_goes_with_it_also_before_a_reading_comes() {
                 );
                 Err(Problem::new(Reason::Internal, why))
             });
-            let mut asker = Box::pin(office.grant(GrantAsk { plan, ..ask(1) }));
+            let mut asker = Box::pin(office.grant(GrantCommand { plan, ..ask(1) }));
             let polled = std::future::poll_fn(|context| {
                 std::task::Poll::Ready(asker.as_mut().poll(context))
             })
@@ -344,7 +344,7 @@ fn strict_request_holds_no_tight_plan() {
     run(async {
         let bench = Bench::new(24);
         let office = office(&bench);
-        let asking = |strict| GrantAsk {
+        let asking = |strict| GrantCommand {
             plan: tight_plan(22),
             strict,
             ..ask(22)
@@ -360,7 +360,7 @@ fn strict_request_holds_no_tight_plan() {
 
         // No device is ever large enough: the wait is over before it begins.
         let answer = office
-            .grant(GrantAsk {
+            .grant(GrantCommand {
                 wait: Duration::from_secs(600),
                 ..asking(true)
             })
@@ -380,7 +380,7 @@ fn strict_wait_outlasts_tight_plan() {
         let bench = Bench::new(24);
         bench.set_free(18);
         let office = office(&bench);
-        let asking = |wait| GrantAsk {
+        let asking = |wait| GrantCommand {
             plan: tight_plan(16),
             strict: true,
             wait,

@@ -20,7 +20,7 @@ use hf_mem_core::report::{Answer, Problem};
 use super::*;
 use crate::api::peer::{Caller, Peer};
 use crate::leases::event::Event;
-use crate::leases::ledger::{Ledger, Settings};
+use crate::leases::ledger::{Ledger, LedgerConfig};
 use crate::leases::store::{NoStore, StoreError};
 
 const A: &str = "GPU-a";
@@ -53,27 +53,27 @@ impl Devices for Bench {
 /// Keeps everything, nowhere.
 struct Memory;
 
-impl Storage for Memory {
+impl LedgerStorage for Memory {
     fn save(&mut self, _saved: &crate::leases::ledger::Saved) -> Result<(), StoreError> {
         Ok(())
     }
 }
 
-fn keeper(storage: AnyStorage) -> Keeper<AnyStorage> {
-    Keeper::new(Ledger::new(Settings::default(), "boot", 7), storage)
+fn keeper(storage: AnyStorage) -> DurableLedger<AnyStorage> {
+    DurableLedger::new(Ledger::new(LedgerConfig::default(), "boot", 7), storage)
 }
 
-fn settings() -> OfficeSettings {
-    OfficeSettings {
+fn settings() -> BrokerConfig {
+    BrokerConfig {
         read_every: Duration::from_millis(5),
         most_waiting: 4,
-        ..OfficeSettings::default()
+        ..BrokerConfig::default()
     }
 }
 
-fn office(bench: &Arc<Bench>) -> OfficeHandle {
+fn office(bench: &Arc<Bench>) -> BrokerHandle {
     let devices: Arc<dyn Devices> = Arc::clone(bench) as _;
-    Office::start(settings(), keeper(Box::new(Memory)), devices)
+    LeaseBroker::start(settings(), keeper(Box::new(Memory)), devices)
         .unwrap()
         .0
 }
@@ -152,8 +152,8 @@ fn plan(gib: u64) -> Plan {
     })
 }
 
-fn ask(gib: u64) -> GrantAsk {
-    GrantAsk {
+fn ask(gib: u64) -> GrantCommand {
+    GrantCommand {
         peer: peer(),
         request_id: "request".into(),
         ttl: None,
@@ -170,8 +170,8 @@ fn ask(gib: u64) -> GrantAsk {
     }
 }
 
-fn waiting(gib: u64) -> GrantAsk {
-    GrantAsk {
+fn waiting(gib: u64) -> GrantCommand {
+    GrantCommand {
         wait: Duration::from_secs(600),
         ..ask(gib)
     }

@@ -2,23 +2,33 @@
 //! convolutions.
 
 use super::super::Interval;
-use super::pipeline::{Part, Pipeline, Role};
-use super::settings::Settings;
+use super::pipeline::{ComponentRole, Pipeline, PipelinePart};
+use super::settings::DiffusersSettings;
 use crate::bytes::Bytes;
 
 /// The peak while `part` runs for `images` images.
-pub(super) fn of(part: &Part, pipeline: &Pipeline, settings: &Settings, images: u64) -> Interval {
+pub(super) fn of(
+    part: &PipelinePart,
+    pipeline: &Pipeline,
+    settings: &DiffusersSettings,
+    images: u64,
+) -> Interval {
     match part.role {
-        Role::Vae => vae(part, pipeline, settings, images),
-        Role::Transformer => transformer(part, pipeline, settings, images),
-        Role::UNet => unet(part, pipeline, settings, images),
-        Role::Other => encoder(part, pipeline, settings, images),
+        ComponentRole::Vae => vae(part, pipeline, settings, images),
+        ComponentRole::Transformer => transformer(part, pipeline, settings, images),
+        ComponentRole::UNet => unet(part, pipeline, settings, images),
+        ComponentRole::Other => encoder(part, pipeline, settings, images),
     }
 }
 
 /// AutoencoderKL's last up-block at full resolution: input, activation and output of its second
 /// width (diffusers `models/autoencoders/vae.py`, `Decoder`), and cuDNN's workspace.
-fn vae(part: &Part, pipeline: &Pipeline, settings: &Settings, images: u64) -> Interval {
+fn vae(
+    part: &PipelinePart,
+    pipeline: &Pipeline,
+    settings: &DiffusersSettings,
+    images: u64,
+) -> Interval {
     let channels = part
         .numbers("block_out_channels")
         .get(1)
@@ -68,7 +78,12 @@ fn vae(part: &Part, pipeline: &Pipeline, settings: &Settings, images: u64) -> In
 /// A diffusion transformer: every token's query, key, value, feed-forward, their concatenation and
 /// residuals come to about 15 widths in FLUX's single blocks (diffusers
 /// `models/transformers/transformer_flux.py`).
-fn transformer(part: &Part, pipeline: &Pipeline, settings: &Settings, images: u64) -> Interval {
+fn transformer(
+    part: &PipelinePart,
+    pipeline: &Pipeline,
+    settings: &DiffusersSettings,
+    images: u64,
+) -> Interval {
     let heads = part.number("num_attention_heads");
     let width = heads
         .zip(part.number("attention_head_dim"))
@@ -96,7 +111,12 @@ fn transformer(part: &Part, pipeline: &Pipeline, settings: &Settings, images: u6
 
 /// A U-Net: at the finest level a block holds its input, the skip that is joined to it, 32-bit
 /// copies for normalisation and cuDNN's workspace, about 24 widths of the first channel count.
-fn unet(part: &Part, pipeline: &Pipeline, settings: &Settings, images: u64) -> Interval {
+fn unet(
+    part: &PipelinePart,
+    pipeline: &Pipeline,
+    settings: &DiffusersSettings,
+    images: u64,
+) -> Interval {
     let channels = part
         .numbers("block_out_channels")
         .first()
@@ -115,7 +135,12 @@ fn unet(part: &Part, pipeline: &Pipeline, settings: &Settings, images: u64) -> I
 
 /// A text encoder: two residuals and three feed-forward widths of each token, and the scores of
 /// eager attention in T5.
-fn encoder(part: &Part, pipeline: &Pipeline, settings: &Settings, images: u64) -> Interval {
+fn encoder(
+    part: &PipelinePart,
+    pipeline: &Pipeline,
+    settings: &DiffusersSettings,
+    images: u64,
+) -> Interval {
     let hidden = part
         .number("hidden_size")
         .or(part.number("d_model"))

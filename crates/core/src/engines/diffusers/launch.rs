@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::super::reference::dtype_name;
 use super::super::{Launch, LaunchPlan, Offload};
 use super::pipeline::Pipeline;
-use super::settings::Settings;
+use super::settings::DiffusersSettings;
 use crate::engines::shared::python::literal;
 use crate::model::Model;
 
@@ -13,7 +13,7 @@ use crate::model::Model;
 pub(super) fn launch(
     model: &Model,
     pipeline: &Pipeline,
-    settings: &Settings,
+    settings: &DiffusersSettings,
     plan: &LaunchPlan<'_>,
 ) -> Launch {
     let uuids: Vec<&str> = plan

@@ -14,14 +14,15 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use self::pipeline::{Part, Pipeline, Role};
-use self::settings::Settings;
+use self::pipeline::{ComponentRole, Pipeline, PipelinePart};
+use self::settings::DiffusersSettings;
 use super::component::device_sum;
 use super::reference::dtype_name;
 use super::shared::torch::{cublas, cuda_context};
 use super::{
-    Basis, CacheCapacity, Case, Component, ComponentName, Engine, EngineError, Fitness,
-    IllegalSplit, Interval, Launch, LaunchPlan, Offload, Prepared, Share, Split, Workload,
+    Basis, CacheCapacity, Component, ComponentName, DeviceSupport, Engine, EngineError,
+    EngineRequest, IllegalSplit, Interval, Launch, LaunchPlan, Offload, PreparedEngine, Share,
+    Split, Workload,
 };
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
@@ -47,14 +48,17 @@ impl Engine for Diffusers {
         None
     }
 
-    fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
+    fn prepare<'a>(
+        &self,
+        case: &EngineRequest<'a>,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
         if case.model.format != Format::Diffusers {
             let why = "the repository has no model_index.json: it is no pipeline".to_owned();
             return Err(EngineError::Unsupported { engine: NAME, why });
         }
-        let settings = Settings::new(case)?;
+        let settings = DiffusersSettings::new(case)?;
         let pipeline = Pipeline::new(case.model, &settings)?;
-        Ok(Box::new(Prepare {
+        Ok(Box::new(PrepareDiffusers {
             model: case.model,
             pipeline,
             settings,
@@ -62,17 +66,17 @@ impl Engine for Diffusers {
     }
 }
 
-struct Prepare<'a> {
+struct PrepareDiffusers<'a> {
     model: &'a Model,
     pipeline: Pipeline,
-    settings: Settings,
+    settings: DiffusersSettings,
 }
 
-impl Prepare<'_> {
+impl PrepareDiffusers<'_> {
     /// What is on the device while each part runs: its weights as resident then, and its peak.
-    fn phases(&self, offload: Offload, images: u64) -> Vec<(Bytes, Interval, &Part)> {
+    fn phases(&self, offload: Offload, images: u64) -> Vec<(Bytes, Interval, &PipelinePart)> {
         let resident: Bytes = self.pipeline.parts.iter().map(|part| part.bytes).sum();
-        let one = |part: &'_ Part| {
+        let one = |part: &'_ PipelinePart| {
             let weights = match offload {
                 Offload::Components => part.bytes,
                 Offload::Leaves => part.largest_leaf,
@@ -94,14 +98,14 @@ impl Prepare<'_> {
     }
 
     /// The phase that needs most.
-    fn worst(&self, offload: Offload, images: u64) -> Option<(Bytes, Interval, &Part)> {
+    fn worst(&self, offload: Offload, images: u64) -> Option<(Bytes, Interval, &PipelinePart)> {
         self.phases(offload, images)
             .into_iter()
             .max_by_key(|(weights, peak, _)| *weights + peak.high)
     }
 }
 
-impl Prepared for Prepare<'_> {
+impl PreparedEngine for PrepareDiffusers<'_> {
     fn profile(&self) -> &'static str {
         "0.36"
     }
@@ -175,15 +179,15 @@ impl Prepared for Prepare<'_> {
         false
     }
 
-    fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
+    fn device_fitness(&self, device: &DeviceFacts) -> DeviceSupport {
         match device.capability() {
             Some(capability) if capability < 80 && self.settings.dtype == Dtype::BF16 => {
-                Fitness::Degraded(
+                DeviceSupport::Degraded(
                     "bfloat16 is emulated below compute capability 8.0; float16 is faster"
                         .to_owned(),
                 )
             }
-            _ => Fitness::Able,
+            _ => DeviceSupport::Able,
         }
     }
 
@@ -232,7 +236,7 @@ impl Prepared for Prepare<'_> {
         };
         // The fixed part is the weights of the phase that is worst for one call; every phase must
         // fit beside it.
-        let beside = |(weights, peak, _): &(Bytes, Interval, &Part)| {
+        let beside = |(weights, peak, _): &(Bytes, Interval, &PipelinePart)| {
             let end = |peak: Bytes| (*weights + peak).less(base).unwrap_or(Bytes::OVERFLOW);
             Interval {
                 low: end(peak.low),
@@ -327,8 +331,8 @@ impl Prepared for Prepare<'_> {
 }
 
 /// Whether a part denoises.
-fn denoises(part: &Part) -> bool {
-    matches!(part.role, Role::Transformer | Role::UNet)
+fn denoises(part: &PipelinePart) -> bool {
+    matches!(part.role, ComponentRole::Transformer | ComponentRole::UNet)
 }
 
 #[cfg(test)]

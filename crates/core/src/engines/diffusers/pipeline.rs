@@ -5,13 +5,13 @@ use serde_json::Value;
 
 use super::super::EngineError;
 use super::NAME;
-use super::settings::Settings;
+use super::settings::DiffusersSettings;
 use crate::bytes::Bytes;
 use crate::model::{Dtype, Model, PipelineComponent, TensorClass};
 
 /// What a part does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum ComponentRole {
     /// Denoises latents by a transformer over patches.
     Transformer,
     /// Denoises latents by a convolutional U-Net.
@@ -24,9 +24,9 @@ pub(super) enum Role {
 
 /// One component.
 #[derive(Clone, Debug)]
-pub(super) struct Part {
+pub(super) struct PipelinePart {
     pub(super) name: String,
-    pub(super) role: Role,
+    pub(super) role: ComponentRole,
     /// Weights in the dtype they are loaded in.
     pub(super) bytes: Bytes,
     /// The largest single tensor, which sequential offload moves at once.
@@ -35,7 +35,7 @@ pub(super) struct Part {
     config: Option<Value>,
 }
 
-impl Part {
+impl PipelinePart {
     /// A number of the configuration, within what any model has.
     pub(super) fn number(&self, key: &str) -> Option<u64> {
         self.config
@@ -73,7 +73,7 @@ impl Part {
 /// A pipeline as it will run.
 #[derive(Clone, Debug)]
 pub(super) struct Pipeline {
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Vec<PipelinePart>,
     pub(super) width: u64,
     pub(super) height: u64,
     /// Tokens of the prompt that the denoiser sees.
@@ -89,13 +89,13 @@ pub(super) struct Pipeline {
 
 impl Pipeline {
     /// The parts of `model`, and the sizes that the settings leave to it.
-    pub(super) fn new(model: &Model, settings: &Settings) -> Result<Self, EngineError> {
-        let parts: Vec<Part> = model
+    pub(super) fn new(model: &Model, settings: &DiffusersSettings) -> Result<Self, EngineError> {
+        let parts: Vec<PipelinePart> = model
             .components
             .iter()
             .map(|component| part(model, component, settings))
             .collect();
-        let parts: Vec<Part> = parts
+        let parts: Vec<PipelinePart> = parts
             .into_iter()
             .filter(|part| part.bytes > Bytes::ZERO)
             .collect();
@@ -105,7 +105,7 @@ impl Pipeline {
         }
         let mut doubts = Vec::new();
         let denoiser = parts.iter().find(|part| super::denoises(part));
-        let vae = parts.iter().find(|part| part.role == Role::Vae);
+        let vae = parts.iter().find(|part| part.role == ComponentRole::Vae);
         let levels = vae.map_or(4, |vae| {
             vae.numbers("block_out_channels")
                 .len()
@@ -115,7 +115,7 @@ impl Pipeline {
         // `default_sample_size * vae_scale_factor`: of the U-Net, or the pipeline's own constant
         // for transformers.
         let side = match denoiser {
-            Some(part) if part.role == Role::UNet => part
+            Some(part) if part.role == ComponentRole::UNet => part
                 .number("sample_size")
                 .unwrap_or(128)
                 .saturating_mul(latent_step),
@@ -171,7 +171,11 @@ impl Pipeline {
     }
 }
 
-fn part(model: &Model, component: &PipelineComponent, settings: &Settings) -> Part {
+fn part(
+    model: &Model,
+    component: &PipelineComponent,
+    settings: &DiffusersSettings,
+) -> PipelinePart {
     let classes = || {
         model
             .inventory
@@ -195,12 +199,14 @@ fn part(model: &Model, component: &PipelineComponent, settings: &Settings) -> Pa
         _ => class.bytes_each,
     };
     let role = match component.name.as_str() {
-        name if name.starts_with("transformer") || name == "dit" => Role::Transformer,
-        name if name.starts_with("unet") || name == "prior" || name == "decoder" => Role::UNet,
-        name if name.starts_with("vae") || name == "vqgan" || name == "movq" => Role::Vae,
-        _ => Role::Other,
+        name if name.starts_with("transformer") || name == "dit" => ComponentRole::Transformer,
+        name if name.starts_with("unet") || name == "prior" || name == "decoder" => {
+            ComponentRole::UNet
+        }
+        name if name.starts_with("vae") || name == "vqgan" || name == "movq" => ComponentRole::Vae,
+        _ => ComponentRole::Other,
     };
-    Part {
+    PipelinePart {
         name: component.name.clone(),
         role,
         bytes: classes().map(|class| resident(class) * class.count).sum(),

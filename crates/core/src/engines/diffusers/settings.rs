@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::super::reference::{dtype_name, model_dtype};
-use super::super::{Case, EngineError};
+use super::super::{EngineError, EngineRequest};
 use super::NAME;
 use super::pipeline::Pipeline;
 use crate::engines::shared::parameter_names::ParameterList;
@@ -18,7 +18,7 @@ static PARAMETERS: ParameterList =
 
 /// Everything that was asked for.
 #[derive(Clone, Debug)]
-pub(super) struct Settings {
+pub(super) struct DiffusersSettings {
     pub(super) dtype: Dtype,
     pub(super) width: Option<u64>,
     pub(super) height: Option<u64>,
@@ -33,8 +33,8 @@ pub(super) struct Settings {
     pub(super) assumptions: Vec<String>,
 }
 
-impl Settings {
-    pub(super) fn new(case: &Case<'_>) -> Result<Self, EngineError> {
+impl DiffusersSettings {
+    pub(super) fn new(case: &EngineRequest<'_>) -> Result<Self, EngineError> {
         let given = Parameters::new(&PARAMETERS, case.version, case.parameters)?;
         let stored = model_dtype(case.model.format, &case.model.inventory, None);
         let mut assumptions = Vec::new();

@@ -13,8 +13,8 @@ use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::engines::component::device_sum;
 use crate::engines::{
-    Basis, CacheCapacity, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval,
-    Launch, LaunchPlan, Prepared, Share, Split, Workload,
+    Basis, CacheCapacity, Component, ComponentName, DeviceSupport, EngineError, IllegalSplit,
+    Interval, Launch, LaunchPlan, PreparedEngine, Share, Split, Workload,
 };
 use crate::model::Dtype;
 
@@ -25,7 +25,7 @@ fn finite(components: Vec<Component>, what: &'static str) -> Result<Vec<Componen
     Ok(components)
 }
 
-impl Prepared for Ready<'_> {
+impl PreparedEngine for Ready<'_> {
     fn profile(&self) -> &str {
         &self.profile.name
     }
@@ -170,20 +170,20 @@ impl Prepared for Ready<'_> {
         false
     }
 
-    fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
+    fn device_fitness(&self, device: &DeviceFacts) -> DeviceSupport {
         // CUDA 12, which the released binaries are built with, knows devices from 5.0 on.
         match device.capability() {
-            Some(capability) if capability < 50 => Fitness::Unable(format!(
+            Some(capability) if capability < 50 => DeviceSupport::Unable(format!(
                 "compute capability {}.{} is below 5.0",
                 capability / 10,
                 capability % 10
             )),
             Some(capability) if capability < 80 && self.weights.has(Dtype::BF16) => {
-                Fitness::Degraded(
+                DeviceSupport::Degraded(
                     "BF16 weights are multiplied in F32 below compute capability 8.0".to_owned(),
                 )
             }
-            _ => Fitness::Able,
+            _ => DeviceSupport::Able,
         }
     }
 

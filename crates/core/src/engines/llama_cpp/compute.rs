@@ -9,7 +9,7 @@
 use crate::bytes::Bytes;
 use crate::engines::Interval;
 use crate::engines::llama_cpp::cache::{Layout, key_row, value_row};
-use crate::engines::llama_cpp::kinds::Counted;
+use crate::engines::llama_cpp::kinds::CountedTensors;
 use crate::model::Dtype;
 use crate::model::architecture::{
     Architecture, Attention, FeedForward, LatentAttention, Layer, Mixer, Recurrent, Span,
@@ -40,7 +40,7 @@ pub(crate) struct Graph<'a> {
     /// The largest tensor that is copied from the host to be multiplied here.
     pub(crate) copied: Bytes,
     /// Layers on the host, whose large multiplications are done here.
-    pub(crate) on_host: &'a [Counted<'a>],
+    pub(crate) on_host: &'a [CountedTensors<'a>],
 }
 
 /// Token numbers and positions (I32), places in the cache for keys and values (I64), and one row of
@@ -78,7 +78,7 @@ impl Graph<'_> {
     }
 
     /// The masks of `layers`: one for full and one for windowed layers.
-    pub(crate) fn masks(&self, layers: &[Counted<'_>]) -> Bytes {
+    pub(crate) fn masks(&self, layers: &[CountedTensors<'_>]) -> Bytes {
         let mut full = 0;
         let mut windowed = 0;
         for mixer in layers
@@ -104,7 +104,7 @@ impl Graph<'_> {
     }
 
     /// The buffer of a device that holds `layers`.
-    pub(crate) fn buffer(&self, layers: &[Counted<'_>]) -> Interval {
+    pub(crate) fn buffer(&self, layers: &[CountedTensors<'_>]) -> Interval {
         let hidden = self.architecture.hidden_size;
         let masks = self.masks(layers);
         let lasting = self.lasting(masks);
@@ -185,7 +185,7 @@ impl Graph<'_> {
         }
         // Work for the host's layers brings its operands along: a layer's cache and its
         // feed-forward.
-        let brought = |(layer, _): &Counted<'_>| {
+        let brought = |(layer, _): &CountedTensors<'_>| {
             self.layout.layer(&layer.mixer, 0)
                 + self.rows(sum([wide(layer), hidden.saturating_mul(3)]))
         };
@@ -345,7 +345,7 @@ impl Graph<'_> {
 
     /// What the host's own buffer takes beside the devices': input embedding, second masks, and the
     /// rows of logits that are copied out.
-    pub(crate) fn host(&self, layers: &[Counted<'_>]) -> Bytes {
+    pub(crate) fn host(&self, layers: &[CountedTensors<'_>]) -> Bytes {
         let logits = Bytes::product([4, self.layout.slots, self.architecture.vocab_size]);
         self.rows(self.architecture.hidden_size) + self.masks(layers) + logits
     }

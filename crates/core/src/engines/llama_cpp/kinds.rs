@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::model::architecture::Layer;
 
 /// So many layers of one kind.
-pub(crate) type Counted<'a> = (&'a Layer, u64);
+pub(crate) type CountedTensors<'a> = (&'a Layer, u64);
 
 /// The distinct layers of a model and which layer is which.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ impl<'a> Kinds<'a> {
     }
 
     /// The kinds in `range` and how many layers are of each; layers that do not exist are left out.
-    pub(crate) fn within(&self, range: &Range<u32>) -> Vec<Counted<'a>> {
+    pub(crate) fn within(&self, range: &Range<u32>) -> Vec<CountedTensors<'a>> {
         let end = (range.end as usize).min(self.of_layer.len());
         let mut counts = vec![0; self.distinct.len()];
         for kind in self.of_layer.get(range.start as usize..end).unwrap_or(&[]) {
@@ -48,7 +48,7 @@ impl<'a> Kinds<'a> {
     }
 
     /// All kinds.
-    pub(crate) fn all(&self) -> Vec<Counted<'a>> {
+    pub(crate) fn all(&self) -> Vec<CountedTensors<'a>> {
         self.within(&(0..u32::MAX))
     }
 }

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Case, Engine, EngineError, Prepared};
+use super::{Engine, EngineError, EngineRequest, PreparedEngine};
 use crate::device::DeviceFacts;
 use crate::model::Model;
 
@@ -45,7 +45,10 @@ impl Engine for LlamaCpp {
         None
     }
 
-    fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
+    fn prepare<'a>(
+        &self,
+        case: &EngineRequest<'a>,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
         Ok(Box::new(Ready::new(
             case.model,
             case.version,

@@ -23,7 +23,7 @@ static PARAMETERS: ParameterList = ParameterList::new(
     clippy::struct_excessive_bools,
     reason = "each is a switch of llama-server's own"
 )]
-pub(crate) struct Parameters {
+pub(crate) struct LlamaParameters {
     pub(crate) n_ctx: Option<u64>,
     pub(crate) n_batch: Option<u64>,
     pub(crate) n_ubatch: Option<u64>,
@@ -167,15 +167,15 @@ fn shares(name: &str, value: &Value) -> Result<Vec<u64>, EngineError> {
 pub(crate) fn read(
     version: Option<&EngineVersion>,
     given: &BTreeMap<String, Value>,
-) -> Result<Parameters, EngineError> {
-    let mut all = Parameters::default();
+) -> Result<LlamaParameters, EngineError> {
+    let mut all = LlamaParameters::default();
     for (name, value) in PARAMETERS.counted(version, given)? {
         set(&mut all, &name, &value)?;
     }
     Ok(all)
 }
 
-fn set(all: &mut Parameters, name: &str, value: &Value) -> Result<(), EngineError> {
+fn set(all: &mut LlamaParameters, name: &str, value: &Value) -> Result<(), EngineError> {
     match name {
         "n_ctx" => all.n_ctx = Some(whole(name, value)?).filter(|tokens| *tokens > 0),
         "n_batch" => all.n_batch = Some(positive(name, value)?),
@@ -244,7 +244,7 @@ mod tests {
             .collect()
     }
 
-    fn ask(pairs: &[(&str, Value)]) -> Result<Parameters, EngineError> {
+    fn ask(pairs: &[(&str, Value)]) -> Result<LlamaParameters, EngineError> {
         read(None, &given(pairs))
     }
 
@@ -317,7 +317,7 @@ mod tests {
             ("alias", json!("x")),
             ("no-webui", json!(true)),
         ]);
-        assert_eq!(all.unwrap(), Parameters::default());
+        assert_eq!(all.unwrap(), LlamaParameters::default());
     }
 
     #[test]

@@ -7,12 +7,12 @@ use serde_json::Value;
 
 use super::cache::{self, Layout};
 use super::compute::Graph;
-use super::kinds::{Counted, Kinds};
-use super::parameters::{self, ENGINE, Parameters};
-use super::profile::{self, Profile};
+use super::kinds::{CountedTensors, Kinds};
+use super::parameters::{self, ENGINE, LlamaParameters};
+use super::profile::{self, LlamaProfile};
 use super::split;
 use super::weights::{OnHost, Weights};
-use super::workload::Settled;
+use super::workload::EffectiveParams;
 use crate::bytes::Bytes;
 use crate::engines::{AskedWorkload, EngineError, EngineVersion, Split};
 use crate::model::architecture::{Architecture, Mixer, Task};
@@ -26,9 +26,9 @@ const PROJECTOR: &str = "mmproj";
 pub(crate) struct Ready<'a> {
     pub(super) model: &'a Model,
     pub(super) architecture: &'a Architecture,
-    pub(super) profile: Profile,
-    pub(super) parameters: Parameters,
-    pub(super) settled: Settled,
+    pub(super) profile: LlamaProfile,
+    pub(super) parameters: LlamaParameters,
+    pub(super) settled: EffectiveParams,
     pub(super) weights: Weights,
     pub(super) kinds: Kinds<'a>,
     pub(super) layers: u32,
@@ -71,7 +71,7 @@ impl<'a> Ready<'a> {
                 why,
             });
         }
-        let settled = Settled::new(&parameters, asked, &profile, architecture.max_context)?;
+        let settled = EffectiveParams::new(&parameters, asked, &profile, architecture.max_context)?;
         let layers = architecture.layer_count();
         let weights = Weights::new(model, &architecture.class, layers);
         if let Some(class) = weights.unknown_type() {
@@ -105,7 +105,7 @@ impl<'a> Ready<'a> {
         &self.model.identity
     }
 
-    pub(crate) fn settled(&self) -> &Settled {
+    pub(crate) fn settled(&self) -> &EffectiveParams {
         &self.settled
     }
 
@@ -184,7 +184,7 @@ impl<'a> Ready<'a> {
     }
 
     fn widest_value(&self) -> u64 {
-        let width = |(layer, _): &Counted<'_>| match &layer.mixer {
+        let width = |(layer, _): &CountedTensors<'_>| match &layer.mixer {
             Mixer::Attention(attention) => cache::value_row(attention),
             _ => 0,
         };
@@ -192,7 +192,11 @@ impl<'a> Ready<'a> {
     }
 
     /// Cache and states of `layers`.
-    pub(super) fn remembered(&self, layers: &[Counted<'_>], layout: Layout) -> (Bytes, Bytes) {
+    pub(super) fn remembered(
+        &self,
+        layers: &[CountedTensors<'_>],
+        layout: Layout,
+    ) -> (Bytes, Bytes) {
         if !self.has_cache() {
             return (Bytes::ZERO, Bytes::ZERO);
         }
@@ -217,7 +221,7 @@ impl<'a> Ready<'a> {
         split: &Split,
         output: bool,
         host: OnHost,
-        on_host: &'g [Counted<'g>],
+        on_host: &'g [CountedTensors<'g>],
     ) -> Graph<'g> {
         let rows = if self.profile.outputs_for_slots_only {
             layout.slots
@@ -258,7 +262,7 @@ impl<'a> Ready<'a> {
 }
 
 /// A projector that is named must be one whose length is known.
-fn check_projector(model: &Model, parameters: &Parameters) -> Result<(), EngineError> {
+fn check_projector(model: &Model, parameters: &LlamaParameters) -> Result<(), EngineError> {
     let beside = model.components.iter().find(|part| part.name == PROJECTOR);
     match (&parameters.mmproj, beside) {
         (None, _) => Ok(()),
@@ -284,7 +288,7 @@ fn check_projector(model: &Model, parameters: &Parameters) -> Result<(), EngineE
 }
 
 /// Quantised cache rows must fill whole blocks, head by head.
-fn check_rows(architecture: &Architecture, settled: &Settled) -> Result<(), EngineError> {
+fn check_rows(architecture: &Architecture, settled: &EffectiveParams) -> Result<(), EngineError> {
     let check = |name: &'static str, dtype: Dtype, dim: u64| {
         let (block, _) = dtype.block();
         if dim.is_multiple_of(block) {

@@ -10,7 +10,7 @@ const TABLE: &str = include_str!("../profiles/llama_cpp.toml");
 /// Constants of the builds from one number on.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Profile {
+pub(crate) struct LlamaProfile {
     /// The first build measured with these constants.
     pub(crate) name: String,
     from_build: u32,
@@ -37,12 +37,12 @@ pub(crate) struct Profile {
 
 #[derive(Deserialize)]
 struct Table {
-    profile: Vec<Profile>,
+    profile: Vec<LlamaProfile>,
 }
 
 /// Why there is no profile.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ProfileError {
+pub(crate) enum LlamaProfileError {
     /// The embedded table is damaged.
     #[error("the embedded table of llama.cpp constants cannot be read: {0}")]
     Table(String),
@@ -50,9 +50,9 @@ pub(crate) enum ProfileError {
 
 /// The constants for a build (`b8179`, `8179`). A build that names no release (0 and 1, which
 /// builds without tags report) gets those of the newest one.
-pub(crate) fn profile(version: Option<&EngineVersion>) -> Result<Profile, ProfileError> {
+pub(crate) fn profile(version: Option<&EngineVersion>) -> Result<LlamaProfile, LlamaProfileError> {
     let table: Table =
-        toml::from_str(TABLE).map_err(|error| ProfileError::Table(error.to_string()))?;
+        toml::from_str(TABLE).map_err(|error| LlamaProfileError::Table(error.to_string()))?;
     let build = version
         .and_then(EngineVersion::build)
         .filter(|build| *build > 1)
@@ -63,14 +63,14 @@ pub(crate) fn profile(version: Option<&EngineVersion>) -> Result<Profile, Profil
         .filter(|profile| profile.from_build <= build);
     profiles
         .next()
-        .ok_or_else(|| ProfileError::Table("no profile covers every build".to_owned()))
+        .ok_or_else(|| LlamaProfileError::Table("no profile covers every build".to_owned()))
 }
 
 fn mib([low, likely, high]: [u64; 3]) -> Interval {
     Interval::new(Bytes::mib(low), Bytes::mib(likely), Bytes::mib(high))
 }
 
-impl Profile {
+impl LlamaProfile {
     /// The CUDA context of a device with so many multiprocessors.
     pub(crate) fn context(&self, multiprocessors: Option<u32>) -> Interval {
         match multiprocessors {

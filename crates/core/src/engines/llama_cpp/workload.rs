@@ -4,14 +4,14 @@
 //! `tools/server/server.cpp` (four slots over one cache where no number was given).
 
 use super::cache::{CELL_PADDING, Layout};
-use super::parameters::{ENGINE, Parameters, cache_type};
-use super::profile::Profile;
+use super::parameters::{ENGINE, LlamaParameters, cache_type};
+use super::profile::LlamaProfile;
 use crate::engines::{AskedContext, AskedWorkload, EngineError, Workload};
 use crate::model::Dtype;
 
 /// What was settled before any split: everything but the context of the moment.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Settled {
+pub(crate) struct EffectiveParams {
     pub(crate) workload: Workload,
     /// Slots, at least.
     pub(crate) slots: u64,
@@ -25,12 +25,12 @@ pub(crate) struct Settled {
     pub(crate) swa_full: bool,
 }
 
-impl Settled {
+impl EffectiveParams {
     /// Settles parameters and what was asked. `longest` is the model's own context.
     pub(crate) fn new(
-        parameters: &Parameters,
+        parameters: &LlamaParameters,
         asked: &AskedWorkload,
-        profile: &Profile,
+        profile: &LlamaProfile,
         longest: Option<u64>,
     ) -> Result<Self, EngineError> {
         let conflict = |name: &str, value: u64, why: String| {

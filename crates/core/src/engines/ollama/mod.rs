@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Case, Engine, EngineError, Prepared};
+use super::{Engine, EngineError, EngineRequest, PreparedEngine};
 use crate::device::DeviceFacts;
 use crate::model::Model;
 
@@ -35,7 +35,10 @@ impl Engine for Ollama {
         ready::context_by_host(model, parameters, devices)
     }
 
-    fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
+    fn prepare<'a>(
+        &self,
+        case: &EngineRequest<'a>,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
         Ok(Box::new(ready::Ready::new(case)?))
     }
 }

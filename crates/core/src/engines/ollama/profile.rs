@@ -9,7 +9,7 @@ const TABLE: &str = include_str!("../profiles/ollama.toml");
 /// Constants of Ollama since 0.25.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Profile {
+pub(crate) struct OllamaProfile {
     pub(crate) num_parallel: u64,
     pub(crate) num_batch: u64,
     pub(crate) num_batch_embedding: u64,
@@ -21,12 +21,12 @@ pub(crate) struct Profile {
 }
 
 /// The table, or why it cannot be read.
-pub(crate) fn profile() -> Result<Profile, String> {
+pub(crate) fn profile() -> Result<OllamaProfile, String> {
     toml::from_str(TABLE)
         .map_err(|error| format!("the embedded table of Ollama constants cannot be read: {error}"))
 }
 
-impl Profile {
+impl OllamaProfile {
     /// The default context for devices of `total` bytes together.
     pub(crate) fn default_context(&self, total: Bytes) -> u64 {
         let reached = self

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::parameters::{self, ENGINE};
-use super::profile::{self, Profile};
+use super::profile::{self, OllamaProfile};
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::engines::llama_cpp;
 use crate::engines::{
-    AskedContext, AskedWorkload, CacheCapacity, Case, Component, EngineError, EngineVersion,
-    Fitness, IllegalSplit, Interval, Launch, LaunchPlan, Offload, Prepared, Share, Split, Workload,
+    AskedContext, AskedWorkload, CacheCapacity, Component, DeviceSupport, EngineError,
+    EngineRequest, EngineVersion, IllegalSplit, Interval, Launch, LaunchPlan, Offload,
+    PreparedEngine, Share, Split, Workload,
 };
 use crate::model::architecture::{Architecture, Task};
 use crate::model::{Format, Identity, Model};
@@ -19,7 +20,7 @@ use crate::model::{Format, Identity, Model};
 /// One model under Ollama's settings.
 pub(crate) struct Ready<'a> {
     model: &'a Model,
-    profile: Profile,
+    profile: OllamaProfile,
     /// Options that a Modelfile or request would carry.
     options: BTreeMap<String, Value>,
     batch: u64,
@@ -55,7 +56,7 @@ fn renamed(error: EngineError) -> EngineError {
 
 impl<'a> Ready<'a> {
     /// Settles `case`.
-    pub(crate) fn new(case: &Case<'a>) -> Result<Self, EngineError> {
+    pub(crate) fn new(case: &EngineRequest<'a>) -> Result<Self, EngineError> {
         let unsupported = |why: String| EngineError::Unsupported {
             engine: ENGINE,
             why,
@@ -147,7 +148,7 @@ fn options(
 /// `num_ctx` where nobody gives one: by the memory of all devices together (`server/routes.go`),
 /// within the model's own.
 fn context_by_memory<'d>(
-    profile: &Profile,
+    profile: &OllamaProfile,
     options: &BTreeMap<String, Value>,
     architecture: &Architecture,
     devices: impl Iterator<Item = &'d DeviceFacts>,
@@ -206,7 +207,7 @@ fn source(identity: &Identity) -> String {
     }
 }
 
-impl Prepared for Ready<'_> {
+impl PreparedEngine for Ready<'_> {
     fn profile(&self) -> &'static str {
         "0.25"
     }
@@ -285,10 +286,10 @@ impl Prepared for Ready<'_> {
         self.llama.ranks_are_processes()
     }
 
-    fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
+    fn device_fitness(&self, device: &DeviceFacts) -> DeviceSupport {
         let minimum = Bytes::mib(self.profile.minimum_mib);
         if device.total_bytes < minimum {
-            return Fitness::Unable(format!(
+            return DeviceSupport::Unable(format!(
                 "Ollama leaves devices of less than {minimum} alone"
             ));
         }

@@ -5,7 +5,7 @@
 //! [`settings`] the parameters; weights and legality are shared with vLLM, whose layers these once
 //! were.
 
-mod fitness;
+pub mod device_support;
 mod pool;
 mod prepared;
 mod reserve;
@@ -15,14 +15,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use serde_json::Value;
-use settings::Settings;
+use settings::SglangSettings;
 
 use super::profile::{Profile, ProfileError, Profiles};
 use super::shared::cache::CacheLayers;
 use super::shared::dtype::ComputeDtype;
-use super::shared::resident::{ExpertPadding, Online, Residence};
+use super::shared::shard_size::{ExpertPadding, Online, ShardContext};
 use super::shared::weights::{Classes, Omitted, WeightTable};
-use super::{Case, Engine, EngineError, Prepared, Split};
+use super::{Engine, EngineError, EngineRequest, PreparedEngine, Split};
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::model::architecture::{Architecture, Mixer, Task};
@@ -52,7 +52,7 @@ impl Sglang {
     }
 
     /// Prepares for one case; the same as [`Engine::prepare`], with SGLang's own type.
-    pub fn prepare<'a>(&self, case: &Case<'a>) -> Result<SglangPrepared<'a>, EngineError> {
+    pub fn prepare<'a>(&self, case: &EngineRequest<'a>) -> Result<SglangPrepared<'a>, EngineError> {
         let profile = self
             .profiles
             .for_version(case.version)
@@ -75,7 +75,10 @@ impl Engine for Sglang {
         None
     }
 
-    fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
+    fn prepare<'a>(
+        &self,
+        case: &EngineRequest<'a>,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
         Ok(Box::new(Self::prepare(self, case)?))
     }
 }
@@ -99,7 +102,7 @@ fn unsupported(why: impl Into<String>) -> EngineError {
 
 /// Constants of one version range.
 #[derive(Clone, Copy, Debug)]
-struct Constants {
+struct SglangConstants {
     base_mib: u64,
     chunk_token_millionths: u64,
     minimum_large_mib: u64,
@@ -111,7 +114,7 @@ struct Constants {
     context_unknown_mib: u64,
 }
 
-impl Constants {
+impl SglangConstants {
     fn read(profile: &Profile) -> Result<Self, ProfileError> {
         Ok(Self {
             base_mib: profile.count("reserve_base_mib")?,
@@ -133,8 +136,8 @@ pub struct SglangPrepared<'a> {
     model: &'a Model,
     architecture: &'a Architecture,
     profile: String,
-    constants: Constants,
-    settings: Settings,
+    constants: SglangConstants,
+    settings: SglangSettings,
     layers: CacheLayers,
     /// Whether any layer caches latents.
     latent: bool,
@@ -147,7 +150,7 @@ pub struct SglangPrepared<'a> {
 }
 
 impl<'a> SglangPrepared<'a> {
-    fn new(case: &Case<'a>, profile: &Profile) -> Result<Self, EngineError> {
+    fn new(case: &EngineRequest<'a>, profile: &Profile) -> Result<Self, EngineError> {
         let model = case.model;
         if matches!(model.format, Format::Gguf | Format::Diffusers) {
             return Err(unsupported(
@@ -177,7 +180,7 @@ impl<'a> SglangPrepared<'a> {
             )));
         }
         if let Some(quantization) = &architecture.quantization
-            && !fitness::known_method(&quantization.method)
+            && !device_support::known_method(&quantization.method)
         {
             let shown: String = quantization.method.chars().take(40).collect();
             return Err(unsupported(format!(
@@ -193,7 +196,7 @@ impl<'a> SglangPrepared<'a> {
                 architecture.class
             )));
         }
-        let settings = Settings::settle(case, architecture, profile)?;
+        let settings = SglangSettings::settle(case, architecture, profile)?;
         let online_name = settings
             .online_name
             .clone()
@@ -218,7 +221,7 @@ impl<'a> SglangPrepared<'a> {
             model,
             architecture,
             profile: profile.name.clone(),
-            constants: Constants::read(profile).map_err(|error| profile_error(&error))?,
+            constants: SglangConstants::read(profile).map_err(|error| profile_error(&error))?,
             settings,
             layers: CacheLayers::new(architecture, 0),
             latent: architecture
@@ -242,7 +245,7 @@ impl<'a> SglangPrepared<'a> {
         let mut tables = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (split.tensor, split.expert_parallel, padding.is_some());
         let table = tables.entry(key).or_insert_with(|| {
-            let residence = Residence {
+            let residence = ShardContext {
                 architecture: self.architecture,
                 compute: self.settings.compute,
                 online: self.online,

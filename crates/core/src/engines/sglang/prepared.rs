@@ -9,12 +9,12 @@ use super::{SglangPrepared, unsupported, vocabulary_step};
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::engines::component::device_sum;
-use crate::engines::shared::resident::ExpertPadding;
+use crate::engines::shared::shard_size::ExpertPadding;
 use crate::engines::shared::topology::{degrees, sglang_stages};
 use crate::engines::vllm::legal::{stages, tensor_parallel};
 use crate::engines::{
-    Basis, CacheCapacity, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval,
-    Launch, LaunchDevice, LaunchPlan, Offload, Prepared, Share, Split, Workload,
+    Basis, CacheCapacity, Component, ComponentName, DeviceSupport, EngineError, IllegalSplit,
+    Interval, Launch, LaunchDevice, LaunchPlan, Offload, PreparedEngine, Share, Split, Workload,
 };
 
 /// The most that a kernel of SGLang's pads MXFP4 experts to (`layers/quantization/mxfp4.py`,
@@ -84,7 +84,7 @@ impl SglangPrepared<'_> {
     }
 }
 
-impl Prepared for SglangPrepared<'_> {
+impl PreparedEngine for SglangPrepared<'_> {
     fn profile(&self) -> &str {
         &self.profile
     }
@@ -183,8 +183,8 @@ impl Prepared for SglangPrepared<'_> {
         true
     }
 
-    fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
-        super::fitness::fitness(self.architecture, self.online_name.as_deref(), device)
+    fn device_fitness(&self, device: &DeviceFacts) -> DeviceSupport {
+        super::device_support::fitness(self.architecture, self.online_name.as_deref(), device)
     }
 
     fn fixed(

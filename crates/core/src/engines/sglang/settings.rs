@@ -9,7 +9,7 @@ use crate::engines::profile::Profile;
 use crate::engines::shared::dtype::{ComputeDtype, KvDtype};
 use crate::engines::shared::parameter_names::ParameterList;
 use crate::engines::shared::parameters::Parameters;
-use crate::engines::{AskedContext, Case, EngineError, EngineVersion, Workload};
+use crate::engines::{AskedContext, EngineError, EngineRequest, EngineVersion, Workload};
 use crate::model::architecture::Mixer;
 use crate::model::{Architecture, Dtype};
 
@@ -76,7 +76,7 @@ const KV_OF_OTHERS: &[&str] = &[
     clippy::struct_excessive_bools,
     reason = "these are SGLang's own switches"
 )]
-pub(super) struct Settings {
+pub(super) struct SglangSettings {
     pub(super) workload: Workload,
     /// Tokens of one prefill step.
     pub(super) chunk: u64,
@@ -107,9 +107,9 @@ pub(super) struct Settings {
     pub(super) assumptions: Vec<String>,
 }
 
-impl Settings {
+impl SglangSettings {
     pub(super) fn settle(
-        case: &Case<'_>,
+        case: &EngineRequest<'_>,
         architecture: &Architecture,
         profile: &Profile,
     ) -> Result<Self, EngineError> {
@@ -257,7 +257,7 @@ pub(super) fn default_decode(mib: u64, tensor: u32) -> u64 {
 }
 
 fn workload(
-    case: &Case<'_>,
+    case: &EngineRequest<'_>,
     architecture: &Architecture,
     given: &Parameters,
 ) -> Result<Workload, EngineError> {
@@ -286,7 +286,7 @@ fn workload(
 
 /// `configs/model_config.py`, `_get_and_verify_dtype`: 32 bits become float16, Gemma's bfloat16.
 fn compute_dtype(
-    case: &Case<'_>,
+    case: &EngineRequest<'_>,
     architecture: &Architecture,
     given: &Parameters,
     assumptions: &mut Vec<String>,

@@ -32,7 +32,7 @@ fn ready<'a>(
 ) -> Result<SglangPrepared<'a>, EngineError> {
     let devices: &'a [DeviceFacts] = Box::leak(Box::new([sample::device()]));
     let engine = Sglang::with_profiles(Sglang::profiles().unwrap());
-    engine.prepare(&Case {
+    engine.prepare(&EngineRequest {
         model,
         version: None,
         parameters,

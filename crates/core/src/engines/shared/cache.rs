@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::dtype::KvDtype;
-use super::resident::padded_groups;
+use super::shard_size::padded_groups;
 use crate::bytes::Bytes;
 use crate::model::Architecture;
 use crate::model::architecture::{Attention, LatentAttention, Mixer, Recurrent, Span};

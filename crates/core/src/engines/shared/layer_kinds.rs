@@ -8,12 +8,12 @@ use crate::model::architecture::{Layer, Mixer};
 /// The layers of a model, equal ones told once.
 #[derive(Clone, Debug)]
 pub struct LayerKinds<'a> {
-    kinds: Vec<Kind<'a>>,
+    kinds: Vec<LayerKind<'a>>,
     count: u32,
 }
 
 #[derive(Clone, Debug)]
-struct Kind<'a> {
+struct LayerKind<'a> {
     layer: &'a Layer,
     /// For every layer n the first layer of this kind that is not before n; up to the last there
     /// is.
@@ -26,7 +26,7 @@ impl<'a> LayerKinds<'a> {
     /// Tells `layers` apart.
     pub fn new(layers: &'a [Layer]) -> Self {
         let count = u32::try_from(layers.len()).unwrap_or(u32::MAX);
-        let mut kinds: Vec<Kind<'_>> = Vec::new();
+        let mut kinds: Vec<LayerKind<'_>> = Vec::new();
         let mut last = 0;
         for (at, layer) in (0..count).zip(layers) {
             // The kind of the layer before is the likeliest.
@@ -39,7 +39,7 @@ impl<'a> LayerKinds<'a> {
                     .unwrap_or(kinds.len())
             };
             if last == kinds.len() {
-                kinds.push(Kind {
+                kinds.push(LayerKind {
                     layer,
                     next: Vec::with_capacity(layers.len()),
                     before: vec![0; at as usize + 1],
@@ -57,9 +57,9 @@ impl<'a> LayerKinds<'a> {
     }
 
     /// The layers of `range`, cut to those that there are.
-    pub fn held(&self, range: &Range<u32>) -> Held<'_> {
+    pub fn held(&self, range: &Range<u32>) -> RankLayers<'_> {
         let end = range.end.min(self.count);
-        Held {
+        RankLayers {
             kinds: &self.kinds,
             range: range.start.min(end)..end,
         }
@@ -68,12 +68,12 @@ impl<'a> LayerKinds<'a> {
 
 /// The layers of one rank.
 #[derive(Clone, Debug)]
-pub struct Held<'k> {
-    kinds: &'k [Kind<'k>],
+pub struct RankLayers<'k> {
+    kinds: &'k [LayerKind<'k>],
     range: Range<u32>,
 }
 
-impl<'k> Held<'k> {
+impl<'k> RankLayers<'k> {
     /// How many there are.
     pub fn count(&self) -> u64 {
         u64::from(self.range.end - self.range.start)

@@ -19,13 +19,13 @@ use crate::engines::{EngineError, EngineVersion, nearest_name};
 pub struct ParameterList {
     engine: &'static str,
     text: &'static str,
-    names: OnceLock<Result<Names, String>>,
+    names: OnceLock<Result<ParameterNames, String>>,
 }
 
 /// What a file of names holds.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Names {
+struct ParameterNames {
     engine: String,
     source: String,
     /// What an engine writes before the name of a switch to turn it off.
@@ -48,7 +48,7 @@ struct Names {
 
 /// What is known of a name.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind<'n> {
+enum ParameterKind<'n> {
     Counted,
     NoEffect,
     NotCounted(&'n [Value]),
@@ -56,9 +56,9 @@ enum Kind<'n> {
 }
 
 /// A name that an engine has, with the value that it was given.
-struct Setting<'n> {
+struct NamedSetting<'n> {
     name: &'n str,
-    kind: Kind<'n>,
+    kind: ParameterKind<'n>,
     value: Value,
 }
 
@@ -105,10 +105,13 @@ impl ParameterList {
             }
 
             match setting.kind {
-                Kind::Counted => drop(counted.insert(setting.name.to_owned(), setting.value)),
-                Kind::NoEffect => {}
-                Kind::NotCounted(off) if off.iter().any(|off| means(off, &setting.value)) => {}
-                Kind::NotCounted(off) => {
+                ParameterKind::Counted => {
+                    drop(counted.insert(setting.name.to_owned(), setting.value))
+                }
+                ParameterKind::NoEffect => {}
+                ParameterKind::NotCounted(off)
+                    if off.iter().any(|off| means(off, &setting.value)) => {}
+                ParameterKind::NotCounted(off) => {
                     return Err(self.not_counted(
                         names.why.get(setting.name),
                         given_name,
@@ -116,7 +119,9 @@ impl ParameterList {
                         off,
                     ));
                 }
-                Kind::Elsewhere(cure) => return Err(self.bad(given_name, value, cure.to_owned())),
+                ParameterKind::Elsewhere(cure) => {
+                    return Err(self.bad(given_name, value, cure.to_owned()));
+                }
             }
         }
         Ok(counted)
@@ -127,9 +132,10 @@ impl ParameterList {
         Ok(&self.names()?.counted)
     }
 
-    fn names(&self) -> Result<&Names, EngineError> {
+    fn names(&self) -> Result<&ParameterNames, EngineError> {
         let read = || {
-            let names: Names = toml::from_str(self.text).map_err(|error| error.to_string())?;
+            let names: ParameterNames =
+                toml::from_str(self.text).map_err(|error| error.to_string())?;
             names.validate(self.engine)?;
             Ok(names)
         };
@@ -148,13 +154,13 @@ impl ParameterList {
     /// `max_num_seqs`.
     fn setting<'n>(
         &self,
-        names: &'n Names,
+        names: &'n ParameterNames,
         given_name: &str,
         value: &Value,
-    ) -> Result<Setting<'n>, EngineError> {
+    ) -> Result<NamedSetting<'n>, EngineError> {
         let plain = given_name.trim_start_matches('-').replace('-', "_");
         if let Some((name, kind)) = names.find(&plain) {
-            return Ok(Setting {
+            return Ok(NamedSetting {
                 name,
                 kind,
                 value: value.clone(),
@@ -168,7 +174,7 @@ impl ParameterList {
         if let Some((name, kind)) = switched_off {
             let on = switch(value)
                 .ok_or_else(|| self.bad(given_name, value, "must be true or false".to_owned()))?;
-            return Ok(Setting {
+            return Ok(NamedSetting {
                 name,
                 kind,
                 value: Value::Bool(!on),
@@ -187,7 +193,7 @@ impl ParameterList {
     /// Refuses a name that `version` does not have.
     fn check_release(
         &self,
-        names: &Names,
+        names: &ParameterNames,
         name: &str,
         version: Option<&EngineVersion>,
     ) -> Result<(), EngineError> {
@@ -243,7 +249,7 @@ impl ParameterList {
     }
 }
 
-impl Names {
+impl ParameterNames {
     /// Refuses a file in which a name is listed twice, or an alias, a reason or a release is of no
     /// name.
     fn validate(&self, engine: &str) -> Result<(), String> {
@@ -276,25 +282,25 @@ impl Names {
     }
 
     /// The canonical name that `plain` stands for.
-    fn find(&self, plain: &str) -> Option<(&str, Kind<'_>)> {
+    fn find(&self, plain: &str) -> Option<(&str, ParameterKind<'_>)> {
         let name = self.aliases.get(plain).map_or(plain, |name| name);
         self.kind(name)
     }
 
-    fn kind(&self, name: &str) -> Option<(&str, Kind<'_>)> {
+    fn kind(&self, name: &str) -> Option<(&str, ParameterKind<'_>)> {
         let same = |known: &&String| *known == name;
         if let Some(name) = self.counted.iter().find(same) {
-            return Some((name, Kind::Counted));
+            return Some((name, ParameterKind::Counted));
         }
         if let Some(name) = self.no_effect.iter().find(same) {
-            return Some((name, Kind::NoEffect));
+            return Some((name, ParameterKind::NoEffect));
         }
         if let Some((name, off)) = self.not_counted.get_key_value(name) {
-            return Some((name, Kind::NotCounted(off)));
+            return Some((name, ParameterKind::NotCounted(off)));
         }
         self.elsewhere
             .get_key_value(name)
-            .map(|(name, cure)| (name.as_str(), Kind::Elsewhere(cure)))
+            .map(|(name, cure)| (name.as_str(), ParameterKind::Elsewhere(cure)))
     }
 
     fn all(&self) -> impl Iterator<Item = &str> {

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::resident::Residence;
-use super::rule::{Classified, Part, Place, Rule, classify};
+use super::shard_size::ShardContext;
+use super::tensor_parallel::{Classified, Rule, ShardPart, ShardPlace, classify};
 use crate::bytes::Bytes;
 use crate::engines::Split;
 use crate::model::architecture::{Mixer, RopeTable, Task};
@@ -35,7 +35,7 @@ impl<'a> Classes<'a> {
             .iter()
             .map(|class| (class, classify(class)))
             .collect();
-        let head = rows.iter().any(|(_, row)| row.place == Place::Head);
+        let head = rows.iter().any(|(_, row)| row.place == ShardPlace::Head);
         let tied = tied == Some(true) || !head || matches!(task, Task::Encode | Task::Pool);
         Self { rows, tied }
     }
@@ -68,7 +68,7 @@ impl WeightTable {
     /// are divided.
     pub fn new(
         classes: &Classes<'_>,
-        residence: &Residence<'_>,
+        residence: &ShardContext<'_>,
         vocabulary_step: u64,
         omitted: Omitted,
     ) -> Self {
@@ -86,7 +86,7 @@ impl WeightTable {
         let (mut layers, mut expert) = (vec![Bytes::ZERO; size], vec![Bytes::ZERO; size]);
         let whole_layers = architecture.task == Task::EncodeDecode;
         for (class, row) in &classes.rows {
-            let each = if row.rule == Rule::Vocabulary && row.part == Part::Weight {
+            let each = if row.rule == Rule::Vocabulary && row.part == ShardPart::Weight {
                 let rows = class
                     .shape
                     .first()
@@ -103,19 +103,19 @@ impl WeightTable {
             };
             let all = each * class.count;
             match row.place {
-                Place::Skipped => {}
-                Place::Draft if omitted.drafts => {}
-                Place::Embedding => table.embedding += all,
-                Place::Head if classes.tied => {}
-                Place::Head => table.head += all,
-                Place::First => table.first += all,
+                ShardPlace::Skipped => {}
+                ShardPlace::Draft if omitted.drafts => {}
+                ShardPlace::Embedding => table.embedding += all,
+                ShardPlace::Head if classes.tied => {}
+                ShardPlace::Head => table.head += all,
+                ShardPlace::First => table.first += all,
                 // A predictor stored apart runs on the last stage.
-                Place::Last | Place::Draft => table.last += all,
-                Place::Tower if omitted.towers => {}
-                Place::Tower => table.towers += all,
-                Place::Everywhere => table.everywhere += all,
-                Place::Layers if whole_layers => table.everywhere += all,
-                Place::Layers => {
+                ShardPlace::Last | ShardPlace::Draft => table.last += all,
+                ShardPlace::Tower if omitted.towers => {}
+                ShardPlace::Tower => table.towers += all,
+                ShardPlace::Everywhere => table.everywhere += all,
+                ShardPlace::Layers if whole_layers => table.everywhere += all,
+                ShardPlace::Layers => {
                     let each =
                         each * doubled_values(class, classes, architecture.model_type.as_str());
                     let split = row.expert && residence.expert_parallel;
@@ -161,7 +161,7 @@ impl WeightTable {
 
     /// The table of a model whose tensors have no names (pickles): `total` bytes, embeddings as
     /// configured, the rest by layer in equal shares.
-    pub fn flat(total: Bytes, residence: &Residence<'_>) -> Self {
+    pub fn flat(total: Bytes, residence: &ShardContext<'_>) -> Self {
         let architecture = residence.architecture;
         let (tensor, es) = (residence.tensor.max(1), residence.compute.bytes());
         let rows = Bytes::product([architecture.vocab_size, architecture.hidden_size, es]);
@@ -239,7 +239,7 @@ impl WeightTable {
 }
 
 /// RoPE tables: one for each distinct configuration, on every rank.
-fn tables(residence: &Residence<'_>) -> Bytes {
+fn tables(residence: &ShardContext<'_>) -> Bytes {
     let es = residence.compute.bytes();
     let bytes = |rope: &RopeTable| {
         Bytes::product([
@@ -279,7 +279,7 @@ fn between(prefix: &[u64], range: &Range<u32>) -> Bytes {
 /// MLA keeps W_UK^T and W_UV beside `kv_b_proj`, always in the activation dtype (vLLM
 /// `layers/attention/mla_attention.py`, `process_weights_after_loading`). DeepSeek V4 has no
 /// `kv_b_proj`.
-fn absorbed(mixer: &Mixer, residence: &Residence<'_>) -> Bytes {
+fn absorbed(mixer: &Mixer, residence: &ShardContext<'_>) -> Bytes {
     match mixer {
         Mixer::Latent(latent) if latent.compress_ratio.is_none() => Bytes::product([
             latent.kv_lora_rank,
@@ -298,7 +298,7 @@ fn doubled_values(class: &TensorClass, classes: &Classes<'_>, model_type: &str) 
     }
     let first = class.layers.first().map_or(0, |run| run.first);
     let has_values = classes.rows.iter().any(|(other, row)| {
-        row.place == Place::Layers
+        row.place == ShardPlace::Layers
             && other.pattern.contains(".v_proj.")
             && other
                 .layers
@@ -365,7 +365,7 @@ mod tests {
         expert_parallel: bool,
     ) -> WeightTable {
         let compute = ComputeDtype::Bfloat16;
-        let residence = Residence {
+        let residence = ShardContext {
             architecture,
             compute,
             online: None,
@@ -453,7 +453,7 @@ mod tests {
         let classes = Classes::new(&inventory, architecture.tied_embeddings, architecture.task);
         let at = |online| {
             let compute = ComputeDtype::Bfloat16;
-            let residence = Residence {
+            let residence = ShardContext {
                 architecture: &architecture,
                 compute,
                 online,
@@ -475,7 +475,10 @@ mod tests {
         // Four bytes of scale for each output row: 32 + 32 + 64 rows an expert.
         let saved = 4 * 6 * (EXPERT / 2 - 4 * (32 + 32 + 64));
         assert_eq!(
-            at(None) - at(super::super::resident::Online::parse("experts_int8")),
+            at(None)
+                - at(crate::engines::shared::shard_size::Online::parse(
+                    "experts_int8"
+                )),
             saved
         );
     }
@@ -483,7 +486,7 @@ mod tests {
     #[test]
     fn pickles_are_shared_out_by_layer() {
         let (architecture, _) = mixtral(false);
-        let residence = Residence {
+        let residence = ShardContext {
             architecture: &architecture,
             compute: ComputeDtype::Bfloat16,
             online: None,

@@ -5,18 +5,18 @@
 //! for the last position only and copies them to 32-bit floats (transformers `generation/utils.py`,
 //! `logits_to_keep`).
 
-use super::super::shared::layer_kinds::Held;
+use super::super::shared::layer_kinds::RankLayers;
 use super::super::{Interval, Workload};
-use super::settings::Settings;
+use super::settings::TransformersSettings;
 use crate::bytes::Bytes;
 use crate::model::architecture::{Architecture, Attention, FeedForward, Mixer, Span, Task};
 
 /// The peak on a device that holds `layers`; `first` and `last` if it has the first and last stage.
 pub(super) fn step(
     architecture: &Architecture,
-    settings: &Settings,
+    settings: &TransformersSettings,
     workload: Workload,
-    layers: &Held<'_>,
+    layers: &RankLayers<'_>,
     (first, last): (bool, bool),
 ) -> Interval {
     let element = settings.element_bytes();
@@ -55,7 +55,7 @@ pub(super) fn step(
 }
 
 /// What the peak consists of.
-pub(super) fn told(settings: &Settings, workload: Workload) -> String {
+pub(super) fn told(settings: &TransformersSettings, workload: Workload) -> String {
     let chunk = settings.prefill_chunk.unwrap_or(workload.context);
     format!(
         "{} of the prompt's tokens at once, {} attention",
@@ -66,7 +66,12 @@ pub(super) fn told(settings: &Settings, workload: Workload) -> String {
 
 /// The widest intermediate of a layer: gate, up and their product; or queries, keys and values for
 /// every query head.
-fn widest(architecture: &Architecture, layers: &Held<'_>, tokens: u64, element: u64) -> Bytes {
+fn widest(
+    architecture: &Architecture,
+    layers: &RankLayers<'_>,
+    tokens: u64,
+    element: u64,
+) -> Bytes {
     let feed_forward = |after: FeedForward| match after {
         FeedForward::Dense { width } => width.saturating_mul(3),
         FeedForward::Experts => architecture.experts.map_or(0, |experts| {
@@ -113,7 +118,11 @@ fn widest(architecture: &Architecture, layers: &Held<'_>, tokens: u64, element: 
 ///
 /// SDPA takes no mask for plain causal attention; a window shorter than the prompt, or padded
 /// sequences, need one, which PyTorch turns into the compute dtype (`convert_boolean_attn_mask`).
-fn attention(settings: &Settings, layers: &Held<'_>, workload: Workload) -> (Bytes, Bytes) {
+fn attention(
+    settings: &TransformersSettings,
+    layers: &RankLayers<'_>,
+    workload: Workload,
+) -> (Bytes, Bytes) {
     let element = settings.element_bytes();
     let tokens = workload
         .context

@@ -5,14 +5,14 @@
 //! heads.
 
 use super::super::logical::state_elements;
-use super::super::shared::layer_kinds::Held;
+use super::super::shared::layer_kinds::RankLayers;
 use super::super::{Interval, Workload};
-use super::settings::Settings;
+use super::settings::TransformersSettings;
 use crate::bytes::Bytes;
 use crate::model::architecture::{Architecture, Mixer, Span};
 
 /// Elements that one mixer keeps of a sequence of `tokens`.
-fn elements(mixer: &Mixer, settings: &Settings, tokens: u64) -> Bytes {
+fn elements(mixer: &Mixer, settings: &TransformersSettings, tokens: u64) -> Bytes {
     match mixer {
         Mixer::Attention(attention) if !attention.shares_cache => {
             let seen = match attention.span {
@@ -59,7 +59,11 @@ fn elements(mixer: &Mixer, settings: &Settings, tokens: u64) -> Bytes {
 
 /// The caches of `layers`: low without, high with the copy that concatenation makes of the largest
 /// layer.
-pub(super) fn held(layers: &Held<'_>, settings: &Settings, workload: Workload) -> Interval {
+pub(super) fn held(
+    layers: &RankLayers<'_>,
+    settings: &TransformersSettings,
+    workload: Workload,
+) -> Interval {
     if !settings.use_cache {
         return Interval::default();
     }
@@ -82,7 +86,7 @@ pub(super) fn held(layers: &Held<'_>, settings: &Settings, workload: Workload) -
 }
 
 /// Cache bytes of one more token: layers whose window is not yet full.
-pub(super) fn per_token(architecture: &Architecture, settings: &Settings) -> Bytes {
+pub(super) fn per_token(architecture: &Architecture, settings: &TransformersSettings) -> Bytes {
     if !settings.use_cache {
         return Bytes::ZERO;
     }
@@ -104,8 +108,8 @@ pub(super) fn per_token(architecture: &Architecture, settings: &Settings) -> Byt
 /// floats, by model.
 pub(super) fn states(
     architecture: &Architecture,
-    settings: &Settings,
-    layers: &Held<'_>,
+    settings: &TransformersSettings,
+    layers: &RankLayers<'_>,
 ) -> Interval {
     let sum = |bytes: u64| -> Bytes {
         let recurrent = layers.mixers().filter_map(|(mixer, count)| match mixer {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::super::reference::dtype_name;
 use super::super::{Launch, LaunchPlan, Offload};
-use super::settings::Settings;
+use super::settings::TransformersSettings;
 use crate::bytes::Bytes;
 use crate::engines::shared::python::literal;
 use crate::model::Model;
@@ -17,7 +17,7 @@ use crate::model::architecture::{Architecture, Task};
 pub(super) fn launch(
     model: &Model,
     architecture: &Architecture,
-    settings: &Settings,
+    settings: &TransformersSettings,
     plan: &LaunchPlan<'_>,
     weights: impl Fn(usize) -> Bytes,
     largest_layer: Bytes,

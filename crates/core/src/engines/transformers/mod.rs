@@ -15,14 +15,15 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use self::settings::Settings;
+use self::settings::TransformersSettings;
 use super::layer_weights::{self, LayerBytes, LayerWeights};
 use super::reference::dtype_name;
 use super::shared::layer_kinds::LayerKinds;
 use super::shared::torch::{cublas, cuda_context, cuda_context_bytes};
 use super::{
-    Basis, CacheCapacity, Case, Component, ComponentName, Engine, EngineError, Fitness,
-    IllegalSplit, Interval, Launch, LaunchPlan, Offload, Prepared, Share, Split, Workload,
+    Basis, CacheCapacity, Component, ComponentName, DeviceSupport, Engine, EngineError,
+    EngineRequest, IllegalSplit, Interval, Launch, LaunchPlan, Offload, PreparedEngine, Share,
+    Split, Workload,
 };
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
@@ -49,7 +50,10 @@ impl Engine for Transformers {
         None
     }
 
-    fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
+    fn prepare<'a>(
+        &self,
+        case: &EngineRequest<'a>,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
         let model = case.model;
         let unsupported = |why: String| EngineError::Unsupported { engine: NAME, why };
         let architecture = model
@@ -59,7 +63,7 @@ impl Engine for Transformers {
         if let Some(why) = refusal(model, architecture) {
             return Err(unsupported(why));
         }
-        let settings = Settings::new(case, architecture)?;
+        let settings = TransformersSettings::new(case, architecture)?;
         let weights = LayerWeights::new(&model.inventory, architecture.layer_count());
         // Pickles tell no types: as stored, and twice that where they are widened to 32 bits.
         let pickled = model.format == Format::PytorchBin;
@@ -69,7 +73,7 @@ impl Engine for Transformers {
         let resident = weights.table(|class| resident(class, &settings) * times);
         let unpacked = weights.table(|class| unpacked(class, architecture, &settings) * times);
         let kinds = LayerKinds::new(&architecture.layers);
-        Ok(Box::new(Prepare {
+        Ok(Box::new(PrepareTransformers {
             model,
             architecture,
             kinds,
@@ -140,18 +144,18 @@ fn refusal(model: &Model, architecture: &Architecture) -> Option<String> {
     }
 }
 
-struct Prepare<'a> {
+struct PrepareTransformers<'a> {
     model: &'a Model,
     architecture: &'a Architecture,
     kinds: LayerKinds<'a>,
     resident: LayerBytes,
     unpacked: LayerBytes,
-    settings: Settings,
+    settings: TransformersSettings,
 }
 
 /// One tensor as resident: floats cast to the compute dtype, quantised payloads and their scales as
 /// stored.
-fn resident(class: &TensorClass, settings: &Settings) -> Bytes {
+fn resident(class: &TensorClass, settings: &TransformersSettings) -> Bytes {
     // Prediction layers are unexpected keys and are not loaded
     // (`_keys_to_ignore_on_load_unexpected`).
     if class.pattern.starts_with("mtp.") {
@@ -168,7 +172,11 @@ fn resident(class: &TensorClass, settings: &Settings) -> Bytes {
 /// One tensor as it may end: two methods keep their weights packed only while the right kernels are
 /// installed (`Mxfp4HfQuantizer`), or unpack them at the first pass (compressed-tensors'
 /// `CompressedLinear`).
-fn unpacked(class: &TensorClass, architecture: &Architecture, settings: &Settings) -> Bytes {
+fn unpacked(
+    class: &TensorClass,
+    architecture: &Architecture,
+    settings: &TransformersSettings,
+) -> Bytes {
     let quantization = architecture.quantization.as_ref();
     let bits = quantization
         .and_then(|quantization| quantization.bits)
@@ -205,7 +213,7 @@ struct Moving {
     slack: Interval,
 }
 
-impl Prepare<'_> {
+impl PrepareTransformers<'_> {
     /// Weights of a stage on its device and on the host.
     fn weights_of(&self, split: &Split, stage: usize) -> (Bytes, Bytes) {
         let all = self.resident.stage(&split.stages, stage);
@@ -290,7 +298,7 @@ fn is_scale(pattern: &str) -> bool {
     .any(|word| pattern.ends_with(word))
 }
 
-impl Prepared for Prepare<'_> {
+impl PreparedEngine for PrepareTransformers<'_> {
     fn profile(&self) -> &str {
         self.settings.profile
     }
@@ -368,7 +376,7 @@ impl Prepared for Prepare<'_> {
         false
     }
 
-    fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
+    fn device_fitness(&self, device: &DeviceFacts) -> DeviceSupport {
         settings::fitness(self.architecture, self.settings.dtype, device)
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::super::reference::{dtype_name, model_dtype};
-use super::super::{AskedContext, Case, EngineError, Fitness, Workload};
+use super::super::{AskedContext, DeviceSupport, EngineError, EngineRequest, Workload};
 use super::{COMPUTE, NAME};
 use crate::device::DeviceFacts;
 use crate::engines::shared::parameter_names::ParameterList;
@@ -25,7 +25,7 @@ static PARAMETERS: ParameterList = ParameterList::new(
     clippy::struct_excessive_bools,
     reason = "each is a parameter of the library, by itself"
 )]
-pub(super) struct Settings {
+pub(super) struct TransformersSettings {
     /// `5.23` or `4`.
     pub(super) profile: &'static str,
     /// What weights are cast to and the cache is kept in.
@@ -45,8 +45,11 @@ pub(super) struct Settings {
     pub(super) assumptions: Vec<String>,
 }
 
-impl Settings {
-    pub(super) fn new(case: &Case<'_>, architecture: &Architecture) -> Result<Self, EngineError> {
+impl TransformersSettings {
+    pub(super) fn new(
+        case: &EngineRequest<'_>,
+        architecture: &Architecture,
+    ) -> Result<Self, EngineError> {
         let given = Parameters::new(&PARAMETERS, case.version, case.parameters)?;
         let before = |release: &[u32]| {
             case.version
@@ -195,7 +198,11 @@ fn named(name: &str) -> Result<Dtype, EngineError> {
 
 /// transformers `quantizers/quantizer_finegrained_fp8.py` and `quantizer_mxfp4.py`: below these,
 /// checkpoints are dequantised to bfloat16 while they load; `quantizer_fbgemm_fp8.py` refuses.
-pub(super) fn fitness(architecture: &Architecture, dtype: Dtype, device: &DeviceFacts) -> Fitness {
+pub(super) fn fitness(
+    architecture: &Architecture,
+    dtype: Dtype,
+    device: &DeviceFacts,
+) -> DeviceSupport {
     let method = architecture
         .quantization
         .as_ref()
@@ -207,18 +214,18 @@ pub(super) fn fitness(architecture: &Architecture, dtype: Dtype, device: &Device
         _ => 0,
     };
     match device.capability() {
-        Some(capability) if capability < least => Fitness::Unable(format!(
+        Some(capability) if capability < least => DeviceSupport::Unable(format!(
             "{} checkpoints need compute capability {}.{}; below, transformers dequantises or refuses them",
             method.unwrap_or_default(),
             least / 10,
             least % 10
         )),
-        None if least > 0 => Fitness::Degraded(
+        None if least > 0 => DeviceSupport::Degraded(
             "its compute capability is unknown, so nothing was checked".to_owned(),
         ),
-        Some(capability) if capability < 80 && dtype == Dtype::BF16 => Fitness::Degraded(
+        Some(capability) if capability < 80 && dtype == Dtype::BF16 => DeviceSupport::Degraded(
             "bfloat16 is emulated below compute capability 8.0; float16 is faster".to_owned(),
         ),
-        _ => Fitness::Able,
+        _ => DeviceSupport::Able,
     }
 }

@@ -292,10 +292,16 @@ fn an_unknown_device_is_not_called_able_of_a_quantisation_that_asks_for_one() {
             },
         )
     };
-    assert!(matches!(of("fp8", None), Fitness::Degraded(_)));
-    assert!(matches!(of("gptq", None), Fitness::Able));
-    assert!(matches!(of("fbgemm_fp8", Some((8, 9))), Fitness::Unable(_)));
-    assert!(matches!(of("fbgemm_fp8", Some((9, 0))), Fitness::Able));
+    assert!(matches!(of("fp8", None), DeviceSupport::Degraded(_)));
+    assert!(matches!(of("gptq", None), DeviceSupport::Able));
+    assert!(matches!(
+        of("fbgemm_fp8", Some((8, 9))),
+        DeviceSupport::Unable(_)
+    ));
+    assert!(matches!(
+        of("fbgemm_fp8", Some((9, 0))),
+        DeviceSupport::Able
+    ));
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use super::VllmPrepared;
 use crate::bytes::Bytes;
-use crate::engines::shared::layer_kinds::Held;
+use crate::engines::shared::layer_kinds::RankLayers;
 use crate::engines::{Interval, Split};
 use crate::model::architecture::{FeedForward, LatentAttention, Mixer, Recurrent, Task};
 
@@ -66,7 +66,7 @@ impl VllmPrepared<'_> {
     }
 
     /// Expanded keys and values of the chunked prefill, alive during the profile's forward.
-    fn latent_expansion(&self, layers: &Held<'_>, tensor: u64) -> Bytes {
+    fn latent_expansion(&self, layers: &RankLayers<'_>, tensor: u64) -> Bytes {
         let latent_layers = layers
             .iter()
             .filter_map(|layer| dense_latent(&layer.mixer))
@@ -102,7 +102,7 @@ impl VllmPrepared<'_> {
     }
 
     /// Chunk states of a gated delta net's scan: one of 64 tokens each.
-    fn scan(&self, layers: &Held<'_>, tensor: u64) -> Bytes {
+    fn scan(&self, layers: &RankLayers<'_>, tensor: u64) -> Bytes {
         let chunks = self.settings.batched_tokens.div_ceil(64);
         let each = layers.iter().filter_map(|layer| match layer.mixer {
             Mixer::Recurrent(Recurrent::GatedDelta {
@@ -124,7 +124,12 @@ impl VllmPrepared<'_> {
 
     /// Buffers between the two products of a mixture of experts; one shared by all layers, it
     /// persists.
-    fn expert_workspace(&self, layers: &Held<'_>, tensor: u64, expert_parallel: bool) -> Interval {
+    fn expert_workspace(
+        &self,
+        layers: &RankLayers<'_>,
+        tensor: u64,
+        expert_parallel: bool,
+    ) -> Interval {
         let routed = layers
             .iter()
             .any(|layer| layer.feed_forward == FeedForward::Experts);
@@ -280,7 +285,7 @@ impl VllmPrepared<'_> {
     }
 }
 
-fn latent_width(layers: &Held<'_>) -> u64 {
+fn latent_width(layers: &RankLayers<'_>) -> u64 {
     let widths = layers.iter().filter_map(|layer| match &layer.mixer {
         Mixer::Latent(latent) => Some(latent.kv_lora_rank.saturating_add(latent.rope_dim)),
         _ => None,

@@ -52,7 +52,7 @@ enum Keeps {
 
 /// Layers of one kind, paged.
 #[derive(Clone, Copy, Debug)]
-struct Kind {
+struct VllmCacheKind {
     /// Position among the model's cache kinds.
     index: usize,
     keeps: Keeps,
@@ -67,7 +67,7 @@ struct Kind {
 /// The paging of a model at one tensor-parallel degree.
 #[derive(Clone, Debug)]
 pub struct CachePages {
-    kinds: Vec<Kind>,
+    kinds: Vec<VllmCacheKind>,
     /// One group holds layers of several page sizes: a block is as wide as their sum.
     summed: bool,
     compressed: Option<CompressedCache>,
@@ -89,7 +89,7 @@ impl CachePages {
     /// Pages of `layers` under `rules`.
     pub fn new(layers: &CacheLayers, all: &Range<u32>, rules: PageRules) -> Self {
         let compressed = CompressedCache::new(layers);
-        let mut kinds: Vec<Kind> = Vec::new();
+        let mut kinds: Vec<VllmCacheKind> = Vec::new();
         for (index, kind) in layers.kinds().iter().enumerate() {
             let (keeps, per_token, page) = match kind {
                 CacheKind::Heads(attention) => {
@@ -130,7 +130,7 @@ impl CachePages {
             } else {
                 page
             };
-            kinds.push(Kind {
+            kinds.push(VllmCacheKind {
                 index,
                 keeps,
                 page,
@@ -151,7 +151,7 @@ impl CachePages {
 
     /// `_align_hybrid_block_size`: attention blocks grow until a page holds a state.
     fn align(&mut self, layers: &CacheLayers) {
-        let state = |kind: &Kind| matches!(kind.keeps, Keeps::State { .. });
+        let state = |kind: &VllmCacheKind| matches!(kind.keeps, Keeps::State { .. });
         let Some(state_page) = self
             .kinds
             .iter()
@@ -240,7 +240,7 @@ impl CachePages {
         if let Some(compressed) = &self.compressed {
             return compressed.bytes_per_block(layers, range);
         }
-        let of = |kind: &Kind| {
+        let of = |kind: &VllmCacheKind| {
             kind.page
                 * layers
                     .layers(kind.index, range)

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use super::settings::{ENGINE, unsupported};
 use crate::engines::shared::dtype::{ComputeDtype, KvDtype};
 use crate::engines::shared::parameters::Parameters;
-use crate::engines::{Case, EngineError};
+use crate::engines::{EngineError, EngineRequest};
 use crate::model::architecture::{Mixer, Task};
 use crate::model::{Architecture, Dtype, Inventory};
 
 /// `config/model.py`, `_resolve_auto_dtype`.
 pub(super) fn compute_dtype(
-    case: &Case<'_>,
+    case: &EngineRequest<'_>,
     architecture: &Architecture,
     given: &Parameters,
     (capability, refuses_half): (Option<u32>, bool),
@@ -87,7 +87,7 @@ fn dominant(inventory: &Inventory) -> Option<Dtype> {
 }
 
 pub(super) fn kv_dtype(
-    case: &Case<'_>,
+    case: &EngineRequest<'_>,
     architecture: &Architecture,
     given: &Parameters,
     compute: ComputeDtype,

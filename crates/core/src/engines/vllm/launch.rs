@@ -8,7 +8,8 @@ use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::engines::shared::topology::vllm_stages;
 use crate::engines::{
-    CacheCapacity, EngineError, Interval, Launch, LaunchDevice, LaunchPlan, Prepared as _, Split,
+    CacheCapacity, EngineError, Interval, Launch, LaunchDevice, LaunchPlan, PreparedEngine as _,
+    Split,
 };
 
 /// Shares are given in steps of a ten-thousandth.

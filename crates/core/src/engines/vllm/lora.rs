@@ -5,7 +5,7 @@
 use super::VllmPrepared;
 use crate::bytes::Bytes;
 use crate::engines::Split;
-use crate::engines::shared::rule::{Place, Rule, classify};
+use crate::engines::shared::tensor_parallel::{Rule, ShardPlace, classify};
 
 impl VllmPrepared<'_> {
     /// Bytes of the slots of `rank` for one adapter of rank 1.
@@ -29,7 +29,7 @@ impl VllmPrepared<'_> {
                 "down_proj",
             ];
             let named = weight.iter().any(|end| class.pattern.ends_with(end));
-            if row.place != Place::Layers || !named || class.shape.len() < 2 {
+            if row.place != ShardPlace::Layers || !named || class.shape.len() < 2 {
                 return Bytes::ZERO;
             }
             let [.., out, input] = *class.shape else {

@@ -9,8 +9,8 @@ mod activations;
 pub mod cache;
 mod compressed;
 mod constants;
+pub mod device_support;
 mod dtypes;
-mod fitness;
 mod launch;
 pub(super) mod legal;
 mod lora;
@@ -27,15 +27,15 @@ use cache::{CachePages, PageRules};
 use constants::Constants;
 pub use prepared::StartUpLog;
 pub use settings::StateMode;
-use settings::{ENGINE, Settings, unsupported};
+use settings::{ENGINE, VllmSettings, unsupported};
 
 use super::profile::{Profile, ProfileError, Profiles};
 use super::shared::cache::CacheLayers;
 use super::shared::dtype::ComputeDtype;
 use super::shared::layer_kinds::LayerKinds;
-use super::shared::resident::{ExpertPadding, Residence};
+use super::shared::shard_size::{ExpertPadding, ShardContext};
 use super::shared::weights::{Classes, Omitted, WeightTable};
-use super::{Case, Engine, EngineError, EngineVersion, Prepared, Split};
+use super::{Engine, EngineError, EngineRequest, EngineVersion, PreparedEngine, Split};
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::model::architecture::{Architecture, Mixer, Task};
@@ -69,7 +69,7 @@ impl Vllm {
     }
 
     /// Prepares for one case; the same as [`Engine::prepare`], with vLLM's own type.
-    pub fn prepare<'a>(&self, case: &Case<'a>) -> Result<VllmPrepared<'a>, EngineError> {
+    pub fn prepare<'a>(&self, case: &EngineRequest<'a>) -> Result<VllmPrepared<'a>, EngineError> {
         let profile = self
             .profiles
             .for_version(case.version)
@@ -96,7 +96,10 @@ impl Engine for Vllm {
         None
     }
 
-    fn prepare<'a>(&self, case: &Case<'a>) -> Result<Box<dyn Prepared + 'a>, EngineError> {
+    fn prepare<'a>(
+        &self,
+        case: &EngineRequest<'a>,
+    ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
         Ok(Box::new(Self::prepare(self, case)?))
     }
 }
@@ -120,7 +123,7 @@ struct Details {
 }
 
 impl Details {
-    fn new(model: &Model, settings: &Settings) -> Self {
+    fn new(model: &Model, settings: &VllmSettings) -> Self {
         let compute = settings.compute.name();
         let stored = model
             .architecture
@@ -157,7 +160,7 @@ pub struct VllmPrepared<'a> {
     architecture: &'a Architecture,
     profile: String,
     constants: Constants,
-    settings: Settings,
+    settings: VllmSettings,
     layers: CacheLayers,
     kinds: LayerKinds<'a>,
     classes: Classes<'a>,
@@ -171,7 +174,11 @@ impl<'a> VllmPrepared<'a> {
         clippy::large_types_passed_by_value,
         reason = "it is kept, not only read"
     )]
-    fn new(case: &Case<'a>, profile: &Profile, constants: Constants) -> Result<Self, EngineError> {
+    fn new(
+        case: &EngineRequest<'a>,
+        profile: &Profile,
+        constants: Constants,
+    ) -> Result<Self, EngineError> {
         let model = case.model;
         loadable(model, case.version)?;
         quantises_at_load(case)?;
@@ -179,7 +186,7 @@ impl<'a> VllmPrepared<'a> {
             .architecture
             .as_ref()
             .map_err(|why| unsupported(why.to_string()))?;
-        let settings = Settings::settle(case, architecture, &constants)?;
+        let settings = VllmSettings::settle(case, architecture, &constants)?;
         let drafts = if settings.speculative_tokens > 0 {
             architecture.mtp_layers
         } else {
@@ -210,7 +217,7 @@ impl<'a> VllmPrepared<'a> {
         let key = (split.tensor, split.expert_parallel);
         let mut tables = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
         let table = tables.entry(key).or_insert_with(|| {
-            let residence = Residence {
+            let residence = ShardContext {
                 architecture: self.architecture,
                 compute: self.settings.compute,
                 online: self.settings.online,
@@ -383,7 +390,7 @@ fn current(version: Option<&EngineVersion>) -> bool {
 }
 
 /// Refuses to quantise at load by a method that the release does not have itself.
-fn quantises_at_load(case: &Case<'_>) -> Result<(), EngineError> {
+fn quantises_at_load(case: &EngineRequest<'_>) -> Result<(), EngineError> {
     let asked = case.parameters.get("quantization").and_then(Value::as_str);
     match asked.filter(|method| current(case.version) && GONE.contains(method)) {
         None => Ok(()),

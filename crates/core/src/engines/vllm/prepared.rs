@@ -6,15 +6,15 @@ use std::ops::Range;
 use serde_json::Value;
 
 use super::VllmPrepared;
-use super::fitness::{Demands, fitness};
+use super::device_support::{Demands, fitness};
 use super::settings::unsupported;
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
 use crate::engines::shared::cache::{CacheKind, state_elements, token_bytes};
 use crate::engines::shared::topology::{degrees, vllm_stages};
 use crate::engines::{
-    Basis, CacheCapacity, Component, ComponentName, EngineError, Fitness, IllegalSplit, Interval,
-    Launch, LaunchPlan, Offload, Prepared, Share, Split, Workload,
+    Basis, CacheCapacity, Component, ComponentName, DeviceSupport, EngineError, IllegalSplit,
+    Interval, Launch, LaunchPlan, Offload, PreparedEngine, Share, Split, Workload,
 };
 use crate::model::architecture::Span;
 use crate::model::{Dtype, Format};
@@ -172,7 +172,7 @@ impl VllmPrepared<'_> {
     }
 }
 
-impl Prepared for VllmPrepared<'_> {
+impl PreparedEngine for VllmPrepared<'_> {
     fn profile(&self) -> &str {
         &self.profile
     }
@@ -322,7 +322,7 @@ impl Prepared for VllmPrepared<'_> {
         true
     }
 
-    fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
+    fn device_fitness(&self, device: &DeviceFacts) -> DeviceSupport {
         let demands = Demands {
             architecture: self.architecture,
             compute: self.settings.compute,

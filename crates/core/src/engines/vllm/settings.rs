@@ -9,8 +9,8 @@ use super::dtypes::{compute_dtype, kv_dtype};
 use crate::engines::shared::dtype::{ComputeDtype, KvDtype};
 use crate::engines::shared::parameter_names::ParameterList;
 use crate::engines::shared::parameters::Parameters;
-use crate::engines::shared::resident::Online;
-use crate::engines::{AskedContext, Case, EngineError, Workload};
+use crate::engines::shared::shard_size::Online;
+use crate::engines::{AskedContext, EngineError, EngineRequest, Workload};
 use crate::model::architecture::{Mixer, Span, Task};
 use crate::model::{Architecture, Dtype};
 
@@ -39,7 +39,7 @@ pub enum StateMode {
     clippy::struct_excessive_bools,
     reason = "these are vLLM's own switches"
 )]
-pub(super) struct Settings {
+pub(super) struct VllmSettings {
     pub(super) workload: Workload,
     pub(super) batched_tokens: u64,
     pub(super) max_sequences: u64,
@@ -78,10 +78,10 @@ pub(super) struct Settings {
     pub(super) flags: Vec<String>,
 }
 
-impl Settings {
+impl VllmSettings {
     /// Settles everything for `case`.
     pub(super) fn settle(
-        case: &Case<'_>,
+        case: &EngineRequest<'_>,
         architecture: &Architecture,
         constants: &Constants,
     ) -> Result<Self, EngineError> {
@@ -314,7 +314,7 @@ impl Settings {
 }
 
 /// Names of the parameters that were given; a dtype can be asked for in the workload too.
-fn given_names(given: &Parameters, case: &Case<'_>) -> BTreeSet<String> {
+fn given_names(given: &Parameters, case: &EngineRequest<'_>) -> BTreeSet<String> {
     let dtype = case.asked.dtype.as_ref().map(|_| "dtype".to_owned());
     given.names().into_iter().chain(dtype).collect()
 }
@@ -426,7 +426,7 @@ fn no_media(given: &Parameters) -> bool {
 }
 
 fn workload(
-    case: &Case<'_>,
+    case: &EngineRequest<'_>,
     architecture: &Architecture,
     given: &Parameters,
 ) -> Result<Workload, EngineError> {

@@ -30,7 +30,7 @@ fn ready<'a>(
 ) -> Result<VllmPrepared<'a>, EngineError> {
     let devices: &'a [DeviceFacts] = Box::leak(Box::new([sample::device()]));
     let engine = Vllm::with_profiles(Vllm::profiles().unwrap());
-    engine.prepare(&Case {
+    engine.prepare(&EngineRequest {
         model,
         version: None,
         parameters,

@@ -3,7 +3,7 @@
 use super::sizes::Sizes;
 
 /// Norms of a layer, and what else sets an architecture apart from the plain decoder.
-struct Layer {
+struct LayerName {
     norms: &'static [&'static str],
     /// Names of the norms of queries and keys.
     head_norms: &'static [&'static str],
@@ -26,8 +26,8 @@ const BEHIND: &[&str] = &["post_attention_layernorm", "post_feedforward_layernor
 const HEADS: &[&str] = &["q_norm", "k_norm"];
 const GATED: &[&str] = &["gate_proj", "up_proj", "down_proj"];
 
-fn layer(model_type: &str) -> Option<Layer> {
-    let plain = Layer {
+fn layer(model_type: &str) -> Option<LayerName> {
+    let plain = LayerName {
         norms: TWO,
         head_norms: &[],
         feed_forward: GATED,
@@ -36,43 +36,43 @@ fn layer(model_type: &str) -> Option<Layer> {
     };
     Some(match model_type {
         "llama" | "mistral" | "qwen2" | "gemma" | "granite" => plain,
-        "qwen3" => Layer {
+        "qwen3" => LayerName {
             head_norms: HEADS,
             ..plain
         },
-        "gemma2" => Layer {
+        "gemma2" => LayerName {
             norms: FOUR,
             ..plain
         },
-        "gemma3_text" => Layer {
+        "gemma3_text" => LayerName {
             norms: FOUR,
             head_norms: HEADS,
             ..plain
         },
-        "olmo2" => Layer {
+        "olmo2" => LayerName {
             norms: BEHIND,
             head_norms: HEADS,
             ..plain
         },
-        "hunyuan_v1_dense" => Layer {
+        "hunyuan_v1_dense" => LayerName {
             head_norms: &["query_layernorm", "key_layernorm"],
             ..plain
         },
-        "phi3" => Layer {
+        "phi3" => LayerName {
             feed_forward: &["gate_up_proj", "down_proj"],
             fused: true,
             ..plain
         },
-        "stablelm" => Layer {
+        "stablelm" => LayerName {
             norm_bias: true,
             ..plain
         },
-        "starcoder2" => Layer {
+        "starcoder2" => LayerName {
             feed_forward: &["c_fc", "c_proj"],
             norm_bias: true,
             ..plain
         },
-        "cohere" | "cohere2" => Layer {
+        "cohere" | "cohere2" => LayerName {
             norms: &["input_layernorm"],
             ..plain
         },

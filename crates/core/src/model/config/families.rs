@@ -4,12 +4,12 @@
 //! `model_executor/models/<type>.py`. What is not here must be proved by its tensors (`proof`) or
 //! is refused.
 
-use super::families::Kind::{Attention, Encoder, EncoderDecoder, Latent};
+use super::families::FamilyKind::{Attention, Encoder, EncoderDecoder, Latent};
 use super::families::Rope::{Multimodal, Nowhere, Standard};
 
 /// How a family's layers remember.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FamilyKind {
     /// Every layer has attention; the rule says which of them see a window only.
     Attention(Spans),
     /// Multi-head latent attention; plain attention where `kv_lora_rank` is null.
@@ -103,7 +103,7 @@ pub(super) struct Family {
     /// Its model types.
     pub(super) types: &'static [&'static str],
     /// How its layers remember.
-    pub(super) kind: Kind,
+    pub(super) kind: FamilyKind,
     /// Its rotary tables.
     pub(super) rope: Rope,
     /// Whether an absent `tie_word_embeddings` means tied.
@@ -113,7 +113,12 @@ pub(super) struct Family {
 const TIED: bool = true;
 const APART: bool = false;
 
-const fn family(types: &'static [&'static str], kind: Kind, rope: Rope, tied: bool) -> Family {
+const fn family(
+    types: &'static [&'static str],
+    kind: FamilyKind,
+    rope: Rope,
+    tied: bool,
+) -> Family {
     Family {
         types,
         kind,
@@ -424,10 +429,20 @@ const FAMILIES: &[Family] = &[
         Standard,
         APART,
     ),
-    family(&["mimo_v2_flash", "mimo_v2"], Kind::MimoV2, Standard, APART),
-    family(&["step3p5"], Kind::Step, Standard, APART),
-    family(&["nemotron-nas", "deci"], Kind::BlockList, Standard, APART),
-    family(&["mllama_text_model"], Kind::Mllama, Standard, APART),
+    family(
+        &["mimo_v2_flash", "mimo_v2"],
+        FamilyKind::MimoV2,
+        Standard,
+        APART,
+    ),
+    family(&["step3p5"], FamilyKind::Step, Standard, APART),
+    family(
+        &["nemotron-nas", "deci"],
+        FamilyKind::BlockList,
+        Standard,
+        APART,
+    ),
+    family(&["mllama_text_model"], FamilyKind::Mllama, Standard, APART),
     // One latent vector for all heads.
     family(
         &[
@@ -447,49 +462,64 @@ const FAMILIES: &[Family] = &[
         Standard,
         APART,
     ),
-    family(&["longcat_flash"], Kind::DoubleLatent, Standard, APART),
-    family(&["deepseek_v4"], Kind::DeepseekV4, Rope::Compressed, APART),
+    family(
+        &["longcat_flash"],
+        FamilyKind::DoubleLatent,
+        Standard,
+        APART,
+    ),
+    family(
+        &["deepseek_v4"],
+        FamilyKind::DeepseekV4,
+        Rope::Compressed,
+        APART,
+    ),
     // States.
     family(
         &["mamba", "falcon_mamba", "mamba_ssm"],
-        Kind::Mamba1,
+        FamilyKind::Mamba1,
         Nowhere,
         TIED,
     ),
-    family(&["mamba2"], Kind::Mamba2, Nowhere, TIED),
-    family(&["jamba"], Kind::Jamba, Nowhere, APART),
-    family(&["bamba"], Kind::Bamba, Standard, APART),
-    family(&["granitemoehybrid"], Kind::Bamba, Standard, APART),
-    family(&["falcon_h1"], Kind::FalconH1, Standard, APART),
-    family(&["zamba"], Kind::Zamba(1), Nowhere, TIED),
-    family(&["zamba2"], Kind::Zamba(2), Standard, TIED),
-    family(&["nemotron_h"], Kind::NemotronH, Nowhere, APART),
-    family(&["plamo2"], Kind::Plamo2, Standard, APART),
-    family(&["qwen3_next"], Kind::GatedDelta, Standard, APART),
-    family(&["olmo_hybrid"], Kind::GatedDelta, Standard, APART),
+    family(&["mamba2"], FamilyKind::Mamba2, Nowhere, TIED),
+    family(&["jamba"], FamilyKind::Jamba, Nowhere, APART),
+    family(&["bamba"], FamilyKind::Bamba, Standard, APART),
+    family(&["granitemoehybrid"], FamilyKind::Bamba, Standard, APART),
+    family(&["falcon_h1"], FamilyKind::FalconH1, Standard, APART),
+    family(&["zamba"], FamilyKind::Zamba(1), Nowhere, TIED),
+    family(&["zamba2"], FamilyKind::Zamba(2), Standard, TIED),
+    family(&["nemotron_h"], FamilyKind::NemotronH, Nowhere, APART),
+    family(&["plamo2"], FamilyKind::Plamo2, Standard, APART),
+    family(&["qwen3_next"], FamilyKind::GatedDelta, Standard, APART),
+    family(&["olmo_hybrid"], FamilyKind::GatedDelta, Standard, APART),
     family(
         &["qwen3_5_text", "qwen3_5_moe_text"],
-        Kind::GatedDelta,
+        FamilyKind::GatedDelta,
         Multimodal,
         APART,
     ),
-    family(&["kimi_linear"], Kind::KimiLinear, Nowhere, APART),
+    family(&["kimi_linear"], FamilyKind::KimiLinear, Nowhere, APART),
     family(
         &["minimax", "minimax_text_01", "minimax_m1"],
-        Kind::MiniMax01,
+        FamilyKind::MiniMax01,
         Standard,
         APART,
     ),
     family(
         &["bailing_moe_linear", "bailing_hybrid"],
-        Kind::BailingLinear,
+        FamilyKind::BailingLinear,
         Standard,
         APART,
     ),
-    family(&["lfm2", "lfm2_moe"], Kind::Lfm2, Standard, TIED),
-    family(&["rwkv"], Kind::Rwkv(4), Nowhere, APART),
-    family(&["rwkv6", "rwkv6qwen2"], Kind::Rwkv(6), Nowhere, APART),
-    family(&["rwkv7"], Kind::Rwkv(7), Nowhere, APART),
+    family(&["lfm2", "lfm2_moe"], FamilyKind::Lfm2, Standard, TIED),
+    family(&["rwkv"], FamilyKind::Rwkv(4), Nowhere, APART),
+    family(
+        &["rwkv6", "rwkv6qwen2"],
+        FamilyKind::Rwkv(6),
+        Nowhere,
+        APART,
+    ),
+    family(&["rwkv7"], FamilyKind::Rwkv(7), Nowhere, APART),
     // Encoders.
     family(
         &[

@@ -1,7 +1,7 @@
 //! The layers of a decoder, family by family: what each of them must remember.
 
 use super::super::architecture::{Attention, FeedForward, Mixer, Span, Unsupported};
-use super::families::{Kind, Spans};
+use super::families::{FamilyKind, Spans};
 use super::fields::Fields;
 use super::heads::{self, Heads};
 use super::overrides::Overrides;
@@ -47,9 +47,11 @@ impl Heads {
 }
 
 /// All decoder layers.
-pub(super) fn layers(fields: &Fields<'_>, kind: Kind) -> Result<Vec<Mixed>, Unsupported> {
-    if !matches!(kind, Kind::Attention(_) | Kind::MimoV2 | Kind::Step)
-        && fields.value("per_layer_config").is_some()
+pub(super) fn layers(fields: &Fields<'_>, kind: FamilyKind) -> Result<Vec<Mixed>, Unsupported> {
+    if !matches!(
+        kind,
+        FamilyKind::Attention(_) | FamilyKind::MimoV2 | FamilyKind::Step
+    ) && fields.value("per_layer_config").is_some()
     {
         Overrides::none(
             fields,
@@ -59,33 +61,33 @@ pub(super) fn layers(fields: &Fields<'_>, kind: Kind) -> Result<Vec<Mixed>, Unsu
         )?;
     }
     let mixers = match kind {
-        Kind::Attention(rule) => return attention(fields, rule),
-        Kind::NemotronH => return hybrids::nemotron_h(fields),
+        FamilyKind::Attention(rule) => return attention(fields, rule),
+        FamilyKind::NemotronH => return hybrids::nemotron_h(fields),
         // DeciLM-7B lists the KV heads of its layers only.
-        Kind::BlockList if fields.value("block_configs").is_none() => {
+        FamilyKind::BlockList if fields.value("block_configs").is_none() => {
             return attention(fields, Spans::Full);
         }
-        Kind::BlockList => return blocks::listed(fields),
-        Kind::FalconH1 => return hybrids::falcon_h1(fields),
-        Kind::Zamba(generation) => return hybrids::zamba(fields, generation),
-        Kind::DoubleLatent => return latent::double(fields),
-        Kind::Latent => latent::latent(fields),
-        Kind::DeepseekV4 => latent::deepseek_v4(fields),
-        Kind::MimoV2 => blocks::mimo_v2(fields),
-        Kind::Step => blocks::step(fields),
-        Kind::Mamba1 => every(fields, recurrent::mamba1),
-        Kind::Mamba2 => every(fields, recurrent::mamba2),
-        Kind::Rwkv(generation) => every(fields, |fields| recurrent::rwkv(fields, generation)),
-        Kind::Jamba => hybrids::jamba(fields),
-        Kind::Bamba => hybrids::bamba(fields),
-        Kind::Plamo2 => hybrids::plamo2(fields),
-        Kind::GatedDelta => hybrids::gated_delta(fields),
-        Kind::KimiLinear => hybrids::kimi_linear(fields),
-        Kind::MiniMax01 => hybrids::minimax_01(fields),
-        Kind::BailingLinear => hybrids::bailing_linear(fields),
-        Kind::Lfm2 => hybrids::lfm2(fields),
-        Kind::Mllama => blocks::mllama(fields),
-        Kind::Encoder | Kind::EncoderDecoder => {
+        FamilyKind::BlockList => return blocks::listed(fields),
+        FamilyKind::FalconH1 => return hybrids::falcon_h1(fields),
+        FamilyKind::Zamba(generation) => return hybrids::zamba(fields, generation),
+        FamilyKind::DoubleLatent => return latent::double(fields),
+        FamilyKind::Latent => latent::latent(fields),
+        FamilyKind::DeepseekV4 => latent::deepseek_v4(fields),
+        FamilyKind::MimoV2 => blocks::mimo_v2(fields),
+        FamilyKind::Step => blocks::step(fields),
+        FamilyKind::Mamba1 => every(fields, recurrent::mamba1),
+        FamilyKind::Mamba2 => every(fields, recurrent::mamba2),
+        FamilyKind::Rwkv(generation) => every(fields, |fields| recurrent::rwkv(fields, generation)),
+        FamilyKind::Jamba => hybrids::jamba(fields),
+        FamilyKind::Bamba => hybrids::bamba(fields),
+        FamilyKind::Plamo2 => hybrids::plamo2(fields),
+        FamilyKind::GatedDelta => hybrids::gated_delta(fields),
+        FamilyKind::KimiLinear => hybrids::kimi_linear(fields),
+        FamilyKind::MiniMax01 => hybrids::minimax_01(fields),
+        FamilyKind::BailingLinear => hybrids::bailing_linear(fields),
+        FamilyKind::Lfm2 => hybrids::lfm2(fields),
+        FamilyKind::Mllama => blocks::mllama(fields),
+        FamilyKind::Encoder | FamilyKind::EncoderDecoder => {
             Err(fields.family("an encoder has no decoder layers"))
         }
     }?;

@@ -29,7 +29,7 @@ mod vision;
 
 use serde_json::Value;
 
-use self::families::{Family, Kind};
+use self::families::{Family, FamilyKind};
 use self::fields::Fields;
 use self::ignored::Ignored;
 use self::layers::Mixed;
@@ -80,12 +80,12 @@ fn read(
         &proven
     };
     let (mixed, encoder) = match family.kind {
-        Kind::Encoder => (encoders::encoder(&fields)?, None),
+        FamilyKind::Encoder => (encoders::encoder(&fields)?, None),
         // T5's encoder alone, as pipelines and embedding models use it.
-        Kind::EncoderDecoder if fields.class.ends_with("EncoderModel") => {
+        FamilyKind::EncoderDecoder if fields.class.ends_with("EncoderModel") => {
             (encoders::encoder(&fields)?, None)
         }
-        Kind::EncoderDecoder => {
+        FamilyKind::EncoderDecoder => {
             let (layers, encoder) = encoders::encoder_decoder(&fields)?;
             (layers, Some(encoder))
         }
@@ -264,7 +264,7 @@ fn mtp_layers(fields: &Fields<'_>) -> Result<u32, Unsupported> {
         })
 }
 
-fn task(fields: &Fields<'_>, kind: Kind, layers: &[Mixed]) -> Task {
+fn task(fields: &Fields<'_>, kind: FamilyKind, layers: &[Mixed]) -> Task {
     /// Decoders that are published without their head for embedding; others' `Model` classes
     /// generate.
     const POOLED: &[&str] = &[
@@ -285,9 +285,9 @@ fn task(fields: &Fields<'_>, kind: Kind, layers: &[Mixed]) -> Task {
     .any(|word| fields.class.contains(word));
     let keeps = |layer: &Mixed| !matches!(&layer.mixer, Mixer::Attention(attention) if attention.span == Span::Bidirectional);
     match kind {
-        Kind::Encoder => Task::Encode,
+        FamilyKind::Encoder => Task::Encode,
         _ if !layers.iter().any(keeps) => Task::Encode,
-        Kind::EncoderDecoder => Task::EncodeDecode,
+        FamilyKind::EncoderDecoder => Task::EncodeDecode,
         _ if pools || POOLED.contains(&fields.class) => Task::Pool,
         _ => Task::Generate,
     }

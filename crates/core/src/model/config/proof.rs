@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::super::architecture::{Architecture, Mixer, Unsupported};
 use super::super::dtype::Dtype;
 use super::super::tensors::{Inventory, TensorClass};
-use super::families::{Family, Kind, Rope, Spans};
+use super::families::{Family, FamilyKind, Rope, Spans};
 use super::fields::Fields;
 use super::heads;
 
@@ -308,7 +308,7 @@ pub(super) fn unknown(fields: &Fields<'_>, tensors: &Inventory) -> Result<Family
     }
     Ok(Family {
         types: &[],
-        kind: Kind::Attention(Spans::Full),
+        kind: FamilyKind::Attention(Spans::Full),
         rope: Rope::Standard,
         tied: false,
     })

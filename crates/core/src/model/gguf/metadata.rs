@@ -93,7 +93,7 @@ impl Metadata {
 
 /// The wire types, by id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum ValueKind {
     U8,
     I8,
     U16,
@@ -109,7 +109,7 @@ enum Kind {
     F64,
 }
 
-impl Kind {
+impl ValueKind {
     fn read(cursor: &mut Cursor<'_>, key: &str) -> Result<Self, Stop> {
         Ok(match cursor.u32()? {
             0 => Self::U8,
@@ -163,7 +163,7 @@ pub(super) fn read(cursor: &mut Cursor<'_>, count: u64) -> Result<Metadata, Stop
         let Ok(key) = std::str::from_utf8(key) else {
             return Err(bad(&shown(key), "the key is not UTF-8"));
         };
-        let kind = Kind::read(cursor, key)?;
+        let kind = ValueKind::read(cursor, key)?;
         let value = value(cursor, key, kind, kept < KEPT_BYTES)?;
         kept = kept.saturating_add(key.len()).saturating_add(match &value {
             Value::Text(text) => text.len(),
@@ -179,24 +179,24 @@ pub(super) fn read(cursor: &mut Cursor<'_>, count: u64) -> Result<Metadata, Stop
     Ok(Metadata(pairs))
 }
 
-fn value(cursor: &mut Cursor<'_>, key: &str, kind: Kind, keep: bool) -> Result<Value, Stop> {
+fn value(cursor: &mut Cursor<'_>, key: &str, kind: ValueKind, keep: bool) -> Result<Value, Stop> {
     Ok(match kind {
-        Kind::U8 => Value::Unsigned(u64::from(u8::from_le_bytes(cursor.array()?))),
-        Kind::U16 => Value::Unsigned(u64::from(u16::from_le_bytes(cursor.array()?))),
-        Kind::U32 => Value::Unsigned(u64::from(cursor.u32()?)),
-        Kind::U64 => Value::Unsigned(cursor.u64()?),
-        Kind::I8 => Value::Signed(i64::from(i8::from_le_bytes(cursor.array()?))),
-        Kind::I16 => Value::Signed(i64::from(i16::from_le_bytes(cursor.array()?))),
-        Kind::I32 => Value::Signed(i64::from(i32::from_le_bytes(cursor.array()?))),
-        Kind::I64 => Value::Signed(i64::from_le_bytes(cursor.array()?)),
-        Kind::F32 => Value::Float(f64::from(f32::from_le_bytes(cursor.array()?))),
-        Kind::F64 => Value::Float(f64::from_le_bytes(cursor.array()?)),
-        Kind::Bool => match cursor.array::<1>()? {
+        ValueKind::U8 => Value::Unsigned(u64::from(u8::from_le_bytes(cursor.array()?))),
+        ValueKind::U16 => Value::Unsigned(u64::from(u16::from_le_bytes(cursor.array()?))),
+        ValueKind::U32 => Value::Unsigned(u64::from(cursor.u32()?)),
+        ValueKind::U64 => Value::Unsigned(cursor.u64()?),
+        ValueKind::I8 => Value::Signed(i64::from(i8::from_le_bytes(cursor.array()?))),
+        ValueKind::I16 => Value::Signed(i64::from(i16::from_le_bytes(cursor.array()?))),
+        ValueKind::I32 => Value::Signed(i64::from(i32::from_le_bytes(cursor.array()?))),
+        ValueKind::I64 => Value::Signed(i64::from_le_bytes(cursor.array()?)),
+        ValueKind::F32 => Value::Float(f64::from(f32::from_le_bytes(cursor.array()?))),
+        ValueKind::F64 => Value::Float(f64::from_le_bytes(cursor.array()?)),
+        ValueKind::Bool => match cursor.array::<1>()? {
             [0] => Value::Bool(false),
             [1] => Value::Bool(true),
             [other] => return Err(bad(key, format!("a truth value of {other}"))),
         },
-        Kind::Text => {
+        ValueKind::Text => {
             let length = cursor.u64()?;
             let bytes = cursor.take(length)?;
             match std::str::from_utf8(bytes) {
@@ -204,10 +204,13 @@ fn value(cursor: &mut Cursor<'_>, key: &str, kind: Kind, keep: bool) -> Result<V
                 _ => Value::Long { length },
             }
         }
-        Kind::Array => {
-            let item = Kind::read(cursor, key)?;
+        ValueKind::Array => {
+            let item = ValueKind::read(cursor, key)?;
             let count = cursor.u64()?;
-            let numeric = !matches!(item, Kind::Text | Kind::Array | Kind::F32 | Kind::F64);
+            let numeric = !matches!(
+                item,
+                ValueKind::Text | ValueKind::Array | ValueKind::F32 | ValueKind::F64
+            );
             if keep && numeric && count <= KEPT_ARRAY_ITEMS {
                 integers(cursor, key, item, count)?
             } else {
@@ -218,7 +221,12 @@ fn value(cursor: &mut Cursor<'_>, key: &str, kind: Kind, keep: bool) -> Result<V
     })
 }
 
-fn integers(cursor: &mut Cursor<'_>, key: &str, item: Kind, count: u64) -> Result<Value, Stop> {
+fn integers(
+    cursor: &mut Cursor<'_>,
+    key: &str,
+    item: ValueKind,
+    count: u64,
+) -> Result<Value, Stop> {
     let mut items = Vec::new();
     for _ in 0..count {
         items.push(match value(cursor, key, item, false)? {
@@ -237,7 +245,7 @@ fn integers(cursor: &mut Cursor<'_>, key: &str, item: Kind, count: u64) -> Resul
 fn skip_array(
     cursor: &mut Cursor<'_>,
     key: &str,
-    item: Kind,
+    item: ValueKind,
     count: u64,
     depth: u32,
 ) -> Result<(), Stop> {
@@ -246,10 +254,10 @@ fn skip_array(
         return cursor.take(count.saturating_mul(width)).map(|_| ());
     }
     // A string has at least its length, an array its item type and count.
-    let least = if item == Kind::Text { 8 } else { 12 };
+    let least = if item == ValueKind::Text { 8 } else { 12 };
     cursor.expect(count, least, "array", key)?;
     for _ in 0..count {
-        if item == Kind::Text {
+        if item == ValueKind::Text {
             let length = cursor.u64()?;
             cursor.take(length)?;
         } else if depth >= MAX_ARRAY_DEPTH {
@@ -258,7 +266,7 @@ fn skip_array(
                 format!("arrays nested more than {MAX_ARRAY_DEPTH} deep"),
             ));
         } else {
-            let inner = Kind::read(cursor, key)?;
+            let inner = ValueKind::read(cursor, key)?;
             let inner_count = cursor.u64()?;
             skip_array(cursor, key, inner, inner_count, depth + 1)?;
         }

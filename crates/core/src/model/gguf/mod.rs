@@ -55,7 +55,7 @@ pub struct Gguf {
     /// over parts.
     pub data_bytes: Bytes,
     /// Which part of a split file this is; `None` for a whole file and for combined parts.
-    pub part: Option<Part>,
+    pub part: Option<FilePart>,
     /// Where the tensor table lies; known only while the header is read, to find the tables of
     /// files like it.
     #[serde(skip)]
@@ -89,7 +89,7 @@ pub struct UnknownType {
 
 /// A part of a split file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Part {
+pub struct FilePart {
     /// Counted from 0 (`split.no`).
     pub index: u32,
     /// All parts (`split.count`).

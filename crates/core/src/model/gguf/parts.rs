@@ -2,7 +2,7 @@
 
 use super::cursor::Stop;
 use super::metadata::{Metadata, Value};
-use super::{Gguf, GgufError, Part};
+use super::{FilePart, Gguf, GgufError};
 use crate::model::tensors::{Inventory, InventoryBuilder};
 
 /// Nobody splits into more; the largest published split has about 1,800 parts.
@@ -48,7 +48,7 @@ fn five_digits(text: &str) -> Option<u32> {
 }
 
 /// What `split.*` says; `None` for a file that is not split.
-pub(super) fn part(metadata: &Metadata) -> Result<Option<Part>, Stop> {
+pub(super) fn part(metadata: &Metadata) -> Result<Option<FilePart>, Stop> {
     let number = |key: &str| match metadata.get(key) {
         None => Ok(None),
         Some(Value::Unsigned(value)) => Ok(Some(*value)),
@@ -74,7 +74,7 @@ pub(super) fn part(metadata: &Metadata) -> Result<Option<Part>, Stop> {
             }
             // Both fit: count is at most 65,535.
             let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-            Ok(Some(Part {
+            Ok(Some(FilePart {
                 index: small(index),
                 count: small(count),
                 tensors,

@@ -21,7 +21,7 @@ const DEFAULT_ALIGNMENT: u64 = 32;
 
 /// What the table says.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct TensorTable {
     pub(super) inventory: Inventory,
     pub(super) unknown_types: Vec<UnknownType>,
     pub(super) header_bytes: u64,
@@ -53,7 +53,7 @@ pub(super) fn read(
     count: u64,
     metadata: &Metadata,
     file_bytes: Option<u64>,
-) -> Result<Table, Stop> {
+) -> Result<TensorTable, Stop> {
     let alignment = alignment(metadata)?;
     let mut infos = Vec::new();
     let mut names = HashSet::new();
@@ -135,7 +135,7 @@ pub(super) fn read(
     let padded = end.checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
     uncovered_bytes =
         uncovered_bytes.saturating_add(file_data.map_or(0, |data| data.saturating_sub(padded)));
-    Ok(Table {
+    Ok(TensorTable {
         inventory: builder.finish(),
         unknown_types: unknown.into_values().collect(),
         header_bytes,

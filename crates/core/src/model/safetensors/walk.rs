@@ -117,14 +117,14 @@ fn refusal(json: &[u8]) -> Option<String> {
 }
 
 /// Where a tensor's data lies.
-struct Span<'de> {
+struct ByteSpan<'de> {
     begin: u64,
     end: u64,
     name: Cow<'de, str>,
 }
 
 struct Walk<'de, 'e> {
-    spans: Vec<Span<'de>>,
+    spans: Vec<ByteSpan<'de>>,
     doubts: Doubts,
     /// Whether the crate would refuse what was seen so far.
     refused: bool,
@@ -138,7 +138,7 @@ impl<'de> Walk<'de, '_> {
         deserializer.deserialize_map(self)
     }
 
-    fn pass(&mut self, name: Name<'de>, entry: &Entry<'de>) -> Result<(), HeaderError> {
+    fn pass(&mut self, name: Name<'de>, entry: &HeaderEntry<'de>) -> Result<(), HeaderError> {
         let Name(name) = name;
         if self.spans.len() == MAX_TENSORS {
             return Err(HeaderError::TooManyTensors);
@@ -184,7 +184,7 @@ impl<'de> Walk<'de, '_> {
             bytes,
             begin,
         })?;
-        self.spans.push(Span { begin, end, name });
+        self.spans.push(ByteSpan { begin, end, name });
         Ok(())
     }
 
@@ -241,7 +241,7 @@ impl<'de> Visitor<'de> for &mut Walk<'de, '_> {
                 described = true;
                 continue;
             }
-            let entry = map.next_value::<Entry<'de>>()?;
+            let entry = map.next_value::<HeaderEntry<'de>>()?;
             if let Err(error) = self.pass(name, &entry) {
                 self.stopped = Some(error);
                 return Err(A::Error::custom("stopped"));
@@ -277,7 +277,7 @@ impl<'de> Deserialize<'de> for Name<'de> {
 }
 
 #[derive(Deserialize)]
-struct Entry<'t> {
+struct HeaderEntry<'t> {
     #[serde(borrow)]
     dtype: Cow<'t, str>,
     shape: Shape,
@@ -298,8 +298,8 @@ impl Shape {
 
 impl<'de> Deserialize<'de> for Shape {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Sizes;
-        impl<'de> Visitor<'de> for Sizes {
+        struct ElementSizes;
+        impl<'de> Visitor<'de> for ElementSizes {
             type Value = Shape;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -320,7 +320,7 @@ impl<'de> Deserialize<'de> for Shape {
                 Ok(shape)
             }
         }
-        deserializer.deserialize_seq(Sizes)
+        deserializer.deserialize_seq(ElementSizes)
     }
 }
 

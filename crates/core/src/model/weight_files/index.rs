@@ -25,13 +25,13 @@ pub struct Index {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WeightMap {
     files: Vec<Arc<str>>,
-    families: BTreeMap<Box<str>, Family>,
+    families: BTreeMap<Box<str>, NameFamily>,
     tensors: usize,
 }
 
 /// The tensors of one pattern.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Family {
+struct NameFamily {
     /// Numbers in each name.
     numbers: usize,
     /// Rows one behind the other, in ascending order: the numbers of a name, then its file's
@@ -57,7 +57,7 @@ impl WeightMap {
 
     /// The files that it names, each once.
     pub fn files(&self) -> BTreeSet<&str> {
-        let rows = self.families.values().flat_map(Family::rows);
+        let rows = self.families.values().flat_map(NameFamily::rows);
         let positions: BTreeSet<u32> = rows.filter_map(|row| row.last().copied()).collect();
         positions
             .into_iter()
@@ -103,7 +103,7 @@ impl WeightMap {
     }
 }
 
-impl Family {
+impl NameFamily {
     fn width(&self) -> usize {
         self.numbers + 1
     }
@@ -165,7 +165,7 @@ impl Family {
 pub struct WeightMapBuilder {
     files: BTreeMap<Arc<str>, u32>,
     order: Vec<Arc<str>>,
-    families: BTreeMap<Box<str>, Family>,
+    families: BTreeMap<Box<str>, NameFamily>,
 }
 
 impl WeightMapBuilder {
@@ -190,7 +190,7 @@ impl WeightMapBuilder {
             mut families,
             ..
         } = self;
-        families.values_mut().for_each(Family::sort);
+        families.values_mut().for_each(NameFamily::sort);
         let tensors = families
             .values()
             .map(|family| family.rows.len() / family.width())

@@ -3,7 +3,7 @@
 use super::Tried;
 use super::proposal::{Change, Proposal, Setting};
 use crate::engines::Engine;
-use crate::placement::plan::Settled;
+use crate::placement::plan::ResolvedWorkload;
 
 /// Leaves the split or the devices open where they were fixed; both where neither alone helps.
 pub(super) fn open(tried: &mut Tried<'_>) {
@@ -41,7 +41,7 @@ pub(super) fn open(tried: &mut Tried<'_>) {
 pub(super) fn engines<'e>(
     tried: &mut Tried<'e>,
     engines: &[&'e dyn Engine],
-    settled: Option<&Settled>,
+    settled: Option<&ResolvedWorkload>,
 ) {
     for &engine in engines {
         let message = format!("the same workload on {}", engine.name());

@@ -12,7 +12,7 @@ mod room;
 mod wait;
 mod workload;
 
-pub use room::Holder;
+pub use room::MemoryHolder;
 pub use wait::wait;
 
 use self::proposal::Proposal;
@@ -46,7 +46,7 @@ pub fn suggestions<'a>(
     here: &'a Availability,
     plan: &Plan,
     engines: &[&'a dyn Engine],
-    holders: &[Holder],
+    holders: &[MemoryHolder],
 ) -> Vec<Advice> {
     if plan.verdict() == Verdict::Fits {
         return Vec::new();

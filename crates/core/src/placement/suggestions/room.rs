@@ -19,7 +19,7 @@ const SET: usize = 3;
 
 /// Whoever holds memory and could give it back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
+pub struct MemoryHolder {
     /// `stop pid 4121`, `release lease 7f3a`.
     pub change: String,
     /// Who that is, for a person: `vllm (pid 4121) of alice, unit vllm.service`.
@@ -30,7 +30,7 @@ pub struct Holder {
     pub releases: BTreeMap<String, Bytes>,
 }
 
-impl Holder {
+impl MemoryHolder {
     /// The processes that hold memory by the driver's account, not the desktop; and, device by
     /// device, what is in use without a process that the driver names for it.
     pub fn processes(snapshot: &Snapshot) -> Vec<Self> {
@@ -113,8 +113,8 @@ fn who(process: &Process) -> String {
 
 /// Suggests the smallest set of `holders` that would let it fit; of equally small ones that which
 /// gives up least.
-pub(super) fn make(tried: &mut Tried<'_>, holders: &[Holder]) {
-    let mut holders: Vec<&Holder> = holders
+pub(super) fn make(tried: &mut Tried<'_>, holders: &[MemoryHolder]) {
+    let mut holders: Vec<&MemoryHolder> = holders
         .iter()
         .filter(|holder| holder.bytes() > Bytes::ZERO)
         .collect();
@@ -148,7 +148,7 @@ pub(super) fn make(tried: &mut Tried<'_>, holders: &[Holder]) {
 }
 
 /// The grade of the question without `gone`, where that helps.
-fn helpful(tried: &Tried<'_>, gone: &[&Holder]) -> Option<Grade> {
+fn helpful(tried: &Tried<'_>, gone: &[&MemoryHolder]) -> Option<Grade> {
     let (grade, ..) = grade(&tried.ask, &without(tried.here, gone))
         .ok()
         .flatten()?;
@@ -156,7 +156,7 @@ fn helpful(tried: &Tried<'_>, gone: &[&Holder]) -> Option<Grade> {
 }
 
 /// `here` if `gone` gave back what they hold.
-fn without(here: &Availability, gone: &[&Holder]) -> Availability {
+fn without(here: &Availability, gone: &[&MemoryHolder]) -> Availability {
     gone.iter().fold(here.clone(), |here, holder| {
         here.after_freeing(&holder.frees)
             .after_releasing(&holder.releases)
@@ -164,8 +164,8 @@ fn without(here: &Availability, gone: &[&Holder]) -> Availability {
 }
 
 /// Every set of `size` of `holders`.
-fn sets<'h>(holders: &[&'h Holder], size: usize) -> Vec<Vec<&'h Holder>> {
-    let mut found: Vec<(usize, Vec<&'h Holder>)> = vec![(0, Vec::new())];
+fn sets<'h>(holders: &[&'h MemoryHolder], size: usize) -> Vec<Vec<&'h MemoryHolder>> {
+    let mut found: Vec<(usize, Vec<&'h MemoryHolder>)> = vec![(0, Vec::new())];
     for _ in 0..size {
         found = found
             .into_iter()

@@ -6,7 +6,7 @@ use super::Tried;
 use super::proposal::{Change, Proposal};
 use crate::engines::share::decimal;
 use crate::placement::placed::RankShare;
-use crate::placement::plan::{Plan, Settled};
+use crate::placement::plan::{Plan, ResolvedWorkload};
 
 /// A context below this many tokens is of no use to anyone; it is not suggested.
 const LEAST_CONTEXT: u64 = 512;
@@ -26,7 +26,7 @@ const LEAST_SEQUENCES: u64 = 16;
 
 /// A step of fewer tokens than this makes prompts crawl. It must not be smaller than the sequences
 /// of a step either: vLLM (`config/scheduler.py`) and SGLang refuse that.
-fn least_tokens(name: &str, settled: &Settled) -> u64 {
+fn least_tokens(name: &str, settled: &ResolvedWorkload) -> u64 {
     let sequences = STEP_SEQUENCES
         .iter()
         .filter_map(|name| settled.parameters.get(*name).and_then(Value::as_u64))
@@ -37,7 +37,7 @@ fn least_tokens(name: &str, settled: &Settled) -> u64 {
 }
 
 /// The largest context that fits with the sequences asked for.
-pub(super) fn context(tried: &mut Tried<'_>, settled: &Settled) {
+pub(super) fn context(tried: &mut Tried<'_>, settled: &ResolvedWorkload) {
     let fits = |context: u64| tried.fits(&Proposal::new([Change::Context(context)], ""));
     let Some(most) = largest(LEAST_CONTEXT, settled.workload.context, fits) else {
         return;
@@ -53,7 +53,7 @@ pub(super) fn context(tried: &mut Tried<'_>, settled: &Settled) {
 }
 
 /// The most sequences that fit with the context asked for.
-pub(super) fn sequences(tried: &mut Tried<'_>, settled: &Settled) {
+pub(super) fn sequences(tried: &mut Tried<'_>, settled: &ResolvedWorkload) {
     let fits = |sequences: u64| tried.fits(&Proposal::new([Change::Sequences(sequences)], ""));
     if let Some(most) = largest(1, settled.workload.sequences, fits) {
         tried.propose(&Proposal::new(
@@ -64,7 +64,7 @@ pub(super) fn sequences(tried: &mut Tried<'_>, settled: &Settled) {
 }
 
 /// A cache of fewer bits, by whichever of its names the engine takes.
-pub(super) fn cache_dtype(tried: &mut Tried<'_>, settled: &Settled) {
+pub(super) fn cache_dtype(tried: &mut Tried<'_>, settled: &ResolvedWorkload) {
     let mut suggested = "";
     for (kind, dtype) in CACHE_DTYPES {
         if kind == suggested || settled.kv_cache_dtype.starts_with(dtype) {
@@ -112,7 +112,7 @@ fn needed_share(rank: &RankShare) -> Option<(&'static str, u64)> {
 
 /// Fewer tokens and sequences a step, no CUDA graphs: whichever of these the engine counts among
 /// its parameters.
-pub(super) fn engine(tried: &mut Tried<'_>, settled: &Settled) {
+pub(super) fn engine(tried: &mut Tried<'_>, settled: &ResolvedWorkload) {
     let before = tried.advice.len();
     let mut both = Vec::new();
     for (names, are_tokens) in [(&STEP_TOKENS[..], true), (&STEP_SEQUENCES[..], false)] {
@@ -185,7 +185,7 @@ pub(super) fn dtype(tried: &mut Tried<'_>) {
 }
 
 /// Weights of 8 bits, made at load; with a smaller context where they alone are not enough.
-pub(super) fn quantization(tried: &mut Tried<'_>, settled: &Settled) {
+pub(super) fn quantization(tried: &mut Tried<'_>, settled: &ResolvedWorkload) {
     let quantised = tried
         .ask
         .model

@@ -8,7 +8,7 @@ use super::windows::Windows;
 
 /// How a family remembers the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Family {
+pub(super) struct GgufFamily {
     pub(super) memory: Memory,
     pub(super) windows: Windows,
     /// What it is for.
@@ -58,7 +58,7 @@ pub(super) enum Memory {
     Rwkv,
 }
 
-const PLAIN: Family = Family {
+const PLAIN: GgufFamily = GgufFamily {
     memory: Memory::KeysAndValues,
     windows: Windows::Never,
     purpose: Purpose::Generate,
@@ -66,12 +66,12 @@ const PLAIN: Family = Family {
     next_token_layers: false,
 };
 
-const fn with(memory: Memory) -> Family {
-    Family { memory, ..PLAIN }
+const fn with(memory: Memory) -> GgufFamily {
+    GgufFamily { memory, ..PLAIN }
 }
 
-const fn period(period: u64, default: Option<u64>) -> Family {
-    Family {
+const fn period(period: u64, default: Option<u64>) -> GgufFamily {
+    GgufFamily {
         windows: Windows::Period {
             period,
             full_first: false,
@@ -81,8 +81,8 @@ const fn period(period: u64, default: Option<u64>) -> Family {
     }
 }
 
-const fn full_first(period: u64) -> Family {
-    Family {
+const fn full_first(period: u64) -> GgufFamily {
+    GgufFamily {
         windows: Windows::Period {
             period,
             full_first: true,
@@ -116,7 +116,7 @@ impl Memory {
 }
 
 /// The rule of `family`; `None` where we have none.
-pub(super) fn family(name: &str) -> Option<Family> {
+pub(super) fn family(name: &str) -> Option<GgufFamily> {
     Some(match name {
         // Keys and values of every token in every layer.
         "llama" | "deci" | "falcon" | "grok" | "gpt2" | "gptj" | "gptneox" | "mpt" | "baichuan"
@@ -130,67 +130,69 @@ pub(super) fn family(name: &str) -> Option<Family> {
         | "smollm3" | "seed_oss" | "grovemoe" | "apertus" | "minimax-m2" | "cogvlm" | "talkie"
         | "pangu-embedded" | "mistral3" | "paddleocr" | "maincoder" | "phi3" | "minicpm3"
         | "plm" => PLAIN,
-        "glm4moe" | "bailingmoe2" | "hy_v3" => Family {
+        "glm4moe" | "bailingmoe2" | "hy_v3" => GgufFamily {
             next_token_layers: true,
             ..PLAIN
         },
         // Masked diffusion: llama.cpp builds no cache for them (`llama_model::create_memory`).
         "bert" | "nomic-bert" | "nomic-bert-moe" | "neo-bert" | "jina-bert-v2" | "jina-bert-v3"
-        | "modern-bert" | "gemma-embedding" | "dream" | "llada" | "llada-moe" | "rnd1" => Family {
-            purpose: Purpose::Encode,
-            ..PLAIN
-        },
-        "t5encoder" | "eurobert" | "llama-embed" => Family {
+        | "modern-bert" | "gemma-embedding" | "dream" | "llada" | "llada-moe" | "rnd1" => {
+            GgufFamily {
+                purpose: Purpose::Encode,
+                ..PLAIN
+            }
+        }
+        "t5encoder" | "eurobert" | "llama-embed" => GgufFamily {
             purpose: Purpose::Pool,
             ..PLAIN
         },
-        "t5" => Family {
+        "t5" => GgufFamily {
             purpose: Purpose::EncodeDecode,
             ..PLAIN
         },
         // Windows.
         "gemma2" => period(2, Some(4096)),
         "gemma3" => period(6, None),
-        "gemma3n" => Family {
+        "gemma3n" => GgufFamily {
             own_caches: Some(20),
             ..period(5, None)
         },
-        "gemma4" => Family {
+        "gemma4" => GgufFamily {
             windows: Windows::Listed,
             ..PLAIN
         },
-        "step35" | "mimo2" => Family {
+        "step35" | "mimo2" => GgufFamily {
             windows: Windows::Listed,
             next_token_layers: true,
             ..PLAIN
         },
         "plamo3" => period(8, None),
-        "exaone-moe" => Family {
+        "exaone-moe" => GgufFamily {
             next_token_layers: true,
             ..period(4, None)
         },
-        "cohere2moe" => Family {
+        "cohere2moe" => GgufFamily {
             next_token_layers: true,
             ..full_first(4)
         },
         "gpt-oss" => period(2, None),
         "cohere2" | "olmo2" | "afmoe" | "mellum" => period(4, None),
         "smallthinker" | "laguna" => full_first(4),
-        "llama4" => Family {
+        "llama4" => GgufFamily {
             windows: Windows::Chunks,
             ..PLAIN
         },
-        "exaone4" => Family {
+        "exaone4" => GgufFamily {
             windows: Windows::LargeOnly,
             ..PLAIN
         },
         // Latents.
-        "deepseek2" | "mistral4" => Family {
+        "deepseek2" | "mistral4" => GgufFamily {
             next_token_layers: true,
             ..with(Memory::Latent)
         },
         "deepseek2-ocr" => with(Memory::KeysAndValues),
-        "deepseek32" | "glm-dsa" => Family {
+        "deepseek32" | "glm-dsa" => GgufFamily {
             next_token_layers: true,
             ..with(Memory::LatentIndexed)
         },
@@ -198,12 +200,12 @@ pub(super) fn family(name: &str) -> Option<Family> {
         "mamba" => with(Memory::Mamba1),
         "mamba2" => with(Memory::Mamba2),
         "jamba" | "plamo2" | "granitehybrid" => with(Memory::MambaHybrid),
-        "nemotron_h" | "nemotron_h_moe" => Family {
+        "nemotron_h" | "nemotron_h_moe" => GgufFamily {
             next_token_layers: true,
             ..with(Memory::MambaOrFeedForward)
         },
         "falcon-h1" => with(Memory::MambaBeside),
-        "qwen3next" | "qwen35" | "qwen35moe" => Family {
+        "qwen3next" | "qwen35" | "qwen35moe" => GgufFamily {
             next_token_layers: true,
             ..with(Memory::DeltaNet)
         },

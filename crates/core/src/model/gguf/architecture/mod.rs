@@ -12,7 +12,7 @@ use super::Gguf;
 use crate::model::architecture::{
     Architecture, Encoder, Experts, FeedForward, Layer, Mixer, Span, Task, Unsupported,
 };
-use families::{Family, Purpose};
+use families::{GgufFamily, Purpose};
 use keys::Keys;
 use mixers::{Facts, Heads};
 
@@ -115,7 +115,7 @@ fn has_tensor(gguf: &Gguf, pattern: &str) -> bool {
         .any(|class| &*class.pattern == pattern)
 }
 
-fn task(keys: &Keys<'_>, family: &Family) -> Result<Task, Unsupported> {
+fn task(keys: &Keys<'_>, family: &GgufFamily) -> Result<Task, Unsupported> {
     Ok(match family.purpose {
         Purpose::Encode => Task::Encode,
         Purpose::Pool => Task::Pool,
@@ -129,7 +129,11 @@ fn task(keys: &Keys<'_>, family: &Family) -> Result<Task, Unsupported> {
     })
 }
 
-fn encoder(keys: &Keys<'_>, family: &Family, layers: u64) -> Result<Option<Encoder>, Unsupported> {
+fn encoder(
+    keys: &Keys<'_>,
+    family: &GgufFamily,
+    layers: u64,
+) -> Result<Option<Encoder>, Unsupported> {
     if family.purpose != Purpose::EncodeDecode {
         return Ok(None);
     }
@@ -141,7 +145,7 @@ fn encoder(keys: &Keys<'_>, family: &Family, layers: u64) -> Result<Option<Encod
 }
 
 /// Layers that own a cache: `attention.shared_kv_layers` of the last ones do not.
-fn own_caches(keys: &Keys<'_>, family: &Family, layers: u64) -> Result<u64, Unsupported> {
+fn own_caches(keys: &Keys<'_>, family: &GgufFamily, layers: u64) -> Result<u64, Unsupported> {
     match keys.optional("attention.shared_kv_layers")? {
         Some(shared) => layers.checked_sub(shared).ok_or_else(|| {
             keys.contradiction(
@@ -203,7 +207,7 @@ fn experts(keys: &Keys<'_>, layers: u64) -> Result<Option<Experts>, Unsupported>
 
 fn layer(
     keys: &Keys<'_>,
-    family: &Family,
+    family: &GgufFamily,
     facts: &Facts<'_, '_>,
     has_experts: bool,
     index: usize,

@@ -54,19 +54,19 @@ impl HubOutcome {
 
 /// Requests by outcome, and the Hubs that do not answer.
 #[derive(Debug, Default)]
-pub struct HubTally {
+pub struct HubStats {
     counts: [AtomicU64; HubOutcome::ALL.len()],
     /// By endpoint, of which there are as many as the settings name.
-    troubles: Mutex<BTreeMap<String, Trouble>>,
+    troubles: Mutex<BTreeMap<String, HubTrouble>>,
 }
 
 #[derive(Debug)]
-struct Trouble {
+struct HubTrouble {
     why: String,
     last: Instant,
 }
 
-impl HubTally {
+impl HubStats {
     /// Requests that ended so.
     pub fn count(&self, outcome: HubOutcome) -> u64 {
         self.counts[outcome as usize].load(Ordering::Relaxed)
@@ -75,7 +75,7 @@ impl HubTally {
     /// The endpoints that were given up on and have not answered since: which, why, and how long
     /// ago.
     pub fn troubles(&self) -> Vec<(String, String, Duration)> {
-        let told = |(endpoint, trouble): (&String, &Trouble)| {
+        let told = |(endpoint, trouble): (&String, &HubTrouble)| {
             (
                 endpoint.clone(),
                 trouble.why.clone(),
@@ -93,7 +93,7 @@ impl HubTally {
     pub(super) fn gave_up(&self, endpoint: &str, why: &str) {
         self.held().insert(
             endpoint.to_owned(),
-            Trouble {
+            HubTrouble {
                 why: why.to_owned(),
                 last: Instant::now(),
             },
@@ -105,7 +105,7 @@ impl HubTally {
         self.held().remove(endpoint);
     }
 
-    fn held(&self) -> MutexGuard<'_, BTreeMap<String, Trouble>> {
+    fn held(&self) -> MutexGuard<'_, BTreeMap<String, HubTrouble>> {
         // Single insertions and removals: a panic elsewhere leaves nothing half done.
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn counts_go_to_their_own_outcome_and_trouble_ends_with_an_answer() {
-        let tally = HubTally::default();
+        let tally = HubStats::default();
         for (times, outcome) in HubOutcome::ALL.into_iter().enumerate() {
             (0..times).for_each(|_| tally.ended(outcome));
         }

@@ -27,7 +27,7 @@ pub enum Rule {
 
 /// On which ranks a tensor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ShardPlace {
     /// In its decoder layers.
     Layers,
     /// Embedding side: the first stage.
@@ -52,18 +52,18 @@ pub enum Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Classified {
     /// On which ranks.
-    pub place: Place,
+    pub place: ShardPlace,
     /// How divided there.
     pub rule: Rule,
     /// Belongs to a routed expert.
     pub expert: bool,
     /// What kind of parameter of its module it is.
-    pub part: Part,
+    pub part: ShardPart,
 }
 
 /// What a tensor is within its module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum ShardPart {
     /// The weight, packed or not.
     Weight,
     /// A bias of the output.
@@ -230,7 +230,7 @@ pub fn classify(class: &TensorClass) -> Classified {
         part,
     };
     if skipped(&segments, class) {
-        return with(Place::Skipped, Rule::Replicated);
+        return with(ShardPlace::Skipped, Rule::Replicated);
     }
     let draft = segments
         .iter()
@@ -244,20 +244,22 @@ pub fn classify(class: &TensorClass) -> Classified {
         } else {
             tower_rule(module)
         };
-        return with(Place::Tower, rule);
+        return with(ShardPlace::Tower, rule);
     }
     if class.layers.is_empty() && draft {
-        return with(Place::Draft, Rule::Replicated);
+        return with(ShardPlace::Draft, Rule::Replicated);
     }
     if class.layers.is_empty() {
         return match module {
-            name if HEADS.contains(&name) => with(Place::Head, Rule::Vocabulary),
-            name if EMBEDDINGS.contains(&name) => with(Place::Embedding, Rule::Vocabulary),
-            name if name.contains("embed") || name == "wpe" => with(Place::First, Rule::Replicated),
-            name if name.contains("norm") || name.starts_with("ln_f") => {
-                with(Place::Last, Rule::Replicated)
+            name if HEADS.contains(&name) => with(ShardPlace::Head, Rule::Vocabulary),
+            name if EMBEDDINGS.contains(&name) => with(ShardPlace::Embedding, Rule::Vocabulary),
+            name if name.contains("embed") || name == "wpe" => {
+                with(ShardPlace::First, Rule::Replicated)
             }
-            _ => with(Place::Everywhere, Rule::Replicated),
+            name if name.contains("norm") || name.starts_with("ln_f") => {
+                with(ShardPlace::Last, Rule::Replicated)
+            }
+            _ => with(ShardPlace::Everywhere, Rule::Replicated),
         };
     }
     let expert =
@@ -268,7 +270,11 @@ pub fn classify(class: &TensorClass) -> Classified {
         layer_rule(module, parents, expert)
     };
     Classified {
-        place: if draft { Place::Draft } else { Place::Layers },
+        place: if draft {
+            ShardPlace::Draft
+        } else {
+            ShardPlace::Layers
+        },
         rule,
         expert,
         part,
@@ -310,12 +316,12 @@ fn tower_rule(module: &str) -> Rule {
 }
 
 /// (module, what stands before it, which parameter of it).
-fn split_name<'s>(segments: &'s [&'s str]) -> (&'s str, &'s [&'s str], Part) {
+fn split_name<'s>(segments: &'s [&'s str]) -> (&'s str, &'s [&'s str], ShardPart) {
     let numeric_free = |parts: &'s [&'s str]| match parts {
         [before @ .., "*"] => before,
         other => other,
     };
-    let part = segments.last().copied().map_or(Part::Weight, part_of);
+    let part = segments.last().copied().map_or(ShardPart::Weight, part_of);
     let mut parts = segments;
     // bitsandbytes hangs its tables below the weight: `q_proj.weight.absmax`.
     if let Some(at) = parts
@@ -353,23 +359,23 @@ fn split_name<'s>(segments: &'s [&'s str]) -> (&'s str, &'s [&'s str], Part) {
     }
 }
 
-fn part_of(last: &str) -> Part {
+fn part_of(last: &str) -> ShardPart {
     match last {
-        "A_log" | "D" | "dt_bias" | "e_score_correction_bias" => Part::Float32,
-        "g_idx" | "weight_g_idx" => Part::GroupIndex,
-        "bias" => Part::Bias,
-        "layer_scalar" | "per_expert_scale" | "router_scale" => Part::Weight,
-        name if name.ends_with("_bias") => Part::Bias,
+        "A_log" | "D" | "dt_bias" | "e_score_correction_bias" => ShardPart::Float32,
+        "g_idx" | "weight_g_idx" => ShardPart::GroupIndex,
+        "bias" => ShardPart::Bias,
+        "layer_scalar" | "per_expert_scale" | "router_scale" => ShardPart::Weight,
+        name if name.ends_with("_bias") => ShardPart::Bias,
         name if name.contains("scale")
             || name.contains("zero")
             || name.contains("absmax")
             || name.contains("quant_") =>
         {
-            Part::Scale
+            ShardPart::Scale
         }
-        "biases" | "weight_shape" => Part::Scale,
-        name if name.starts_with("bitsandbytes") => Part::Scale,
-        _ => Part::Weight,
+        "biases" | "weight_shape" => ShardPart::Scale,
+        name if name.starts_with("bitsandbytes") => ShardPart::Scale,
+        _ => ShardPart::Weight,
     }
 }
 
@@ -394,7 +400,7 @@ mod tests {
     use crate::model::tensors::InventoryBuilder;
     use crate::model::{Dtype, Storage};
 
-    fn rule_of(name: &str, shape: &[u64]) -> (Place, Rule, bool, Part) {
+    fn rule_of(name: &str, shape: &[u64]) -> (ShardPlace, Rule, bool, ShardPart) {
         let mut builder = InventoryBuilder::default();
         builder.add("", name, Storage::Known(Dtype::BF16), shape, Bytes::new(2));
         let classified = classify(&builder.finish().classes[0]);
@@ -408,7 +414,7 @@ mod tests {
 
     #[test]
     fn families_names_find_their_rules() {
-        use {Part::*, Place::*, Rule::*};
+        use {Rule::*, ShardPart::*, ShardPlace::*};
         for (name, expected) in [
             (
                 "model.layers.0.self_attn.q_proj.weight",

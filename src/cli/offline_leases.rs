@@ -6,11 +6,11 @@ use std::path::Path;
 
 use crate::api::client::ClientError;
 use crate::config::{DEFAULT_PATH, LeasesConfig};
-use crate::leases::blindness::{Blindness, Unreadable};
+use crate::leases::clock::Now;
 use crate::leases::lease::Lease;
-use crate::leases::ledger::{Saved, Settings};
-use crate::leases::moment::Now;
+use crate::leases::ledger::{LedgerConfig, Saved};
 use crate::leases::store::{boot_id, peek};
+use crate::leases::unreadable_ledger::{Unreadable, UnreadableLedger};
 
 /// What speaks for such leases, now that asking at `socket` failed with `error`: a sentence for the
 /// answer's warnings.
@@ -61,11 +61,11 @@ fn signs(socket: &Path, error: io::ErrorKind, usual_socket: &Path, state: &Path)
 fn set_aside(state: &Path) -> io::Result<bool> {
     let files = Unreadable::in_directory(state)?;
     let boot = boot_id(Path::new("/proc")).unwrap_or_default();
-    let settings = Settings {
+    let settings = LedgerConfig {
         longest_ttl: LeasesConfig::default().max_ttl.get(),
-        ..Settings::default()
+        ..LedgerConfig::default()
     };
-    Ok(Blindness::of(&files, &settings, &boot, Now::read()).is_some())
+    Ok(UnreadableLedger::of(&files, &settings, &boot, Now::read()).is_some())
 }
 
 /// How many leases of `saved` would be there if the daemon came back, as far as their time tells:
@@ -100,7 +100,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::leases::store::{Storage as _, Store};
+    use crate::leases::store::{LedgerStorage as _, Store};
 
     #[test]
     fn a_stopped_daemon_is_told_from_none() {

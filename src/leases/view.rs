@@ -6,9 +6,9 @@ use hf_mem_core::report::lease as api;
 use hf_mem_core::report::lease::{LeaseAnswer, LeasedDevice};
 
 use super::ADVISORY;
+use super::clock::Now;
 use super::lease::{Holder, Lease, Share};
 use super::ledger::Ledger;
-use super::moment::Now;
 use super::queue::{Queue, Ticket};
 use crate::api::lease::{LeasesAnswer, Waiting};
 

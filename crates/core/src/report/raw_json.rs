@@ -13,9 +13,9 @@ use crate::strict_json;
 
 /// One JSON object as text; clones share it.
 #[derive(Clone, Debug)]
-pub struct Unread(Arc<RawValue>);
+pub struct RawJson(Arc<RawValue>);
 
-impl Unread {
+impl RawJson {
     /// `value` as JSON.
     pub fn of<T: Serialize>(value: &T) -> serde_json::Result<Self> {
         Ok(Self(to_raw_value(value)?.into()))
@@ -27,22 +27,22 @@ impl Unread {
     }
 }
 
-impl PartialEq for Unread {
+impl PartialEq for RawJson {
     /// The same text.
     fn eq(&self, other: &Self) -> bool {
         self.0.get() == other.0.get()
     }
 }
 
-impl Eq for Unread {}
+impl Eq for RawJson {}
 
-impl Serialize for Unread {
+impl Serialize for RawJson {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)
     }
 }
 
-impl<'de> Deserialize<'de> for Unread {
+impl<'de> Deserialize<'de> for RawJson {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         if !raw.get().starts_with('{') {
@@ -89,10 +89,10 @@ mod tests {
     #[test]
     fn is_json_and_no_deeper_than_any_other_when_read() {
         for wrong in ["{1}", "[]", "1", "null"] {
-            assert!(serde_json::from_str::<Unread>(wrong).is_err(), "{wrong}");
+            assert!(serde_json::from_str::<RawJson>(wrong).is_err(), "{wrong}");
         }
         let nested = format!("{}1{}", "[".repeat(200), "]".repeat(200));
-        let deep: Unread = serde_json::from_str(&format!("{{\"x\": {nested}}}")).unwrap();
+        let deep: RawJson = serde_json::from_str(&format!("{{\"x\": {nested}}}")).unwrap();
         let error = deep.read::<serde_json::Value>().unwrap_err().to_string();
         assert!(error.contains("recursion limit exceeded"), "{error}");
     }

@@ -5,7 +5,7 @@
 
 use super::dtypes::unstable_in_half;
 use crate::device::DeviceFacts;
-use crate::engines::Fitness;
+use crate::engines::DeviceSupport;
 use crate::engines::shared::dtype::{ComputeDtype, KvDtype};
 use crate::model::Architecture;
 use crate::model::architecture::Mixer;
@@ -24,15 +24,15 @@ pub(super) struct Demands<'a> {
 }
 
 /// The verdict on one device.
-pub(super) fn fitness(demands: &Demands<'_>, device: &DeviceFacts) -> Fitness {
+pub(super) fn fitness(demands: &Demands<'_>, device: &DeviceFacts) -> DeviceSupport {
     let Some(capability) = device.capability() else {
-        return Fitness::Degraded(
+        return DeviceSupport::Degraded(
             "its compute capability is unknown, so nothing was checked".to_owned(),
         );
     };
     let name = || format!("compute capability {}.{}", capability / 10, capability % 10);
     if capability < 70 {
-        return Fitness::Unable(format!(
+        return DeviceSupport::Unable(format!(
             "vLLM needs compute capability 7.0; this is {}",
             name()
         ));
@@ -42,13 +42,13 @@ pub(super) fn fitness(demands: &Demands<'_>, device: &DeviceFacts) -> Fitness {
     let bfloat16 = architecture.dtype == Some(crate::model::Dtype::BF16);
     if capability < 80 {
         if demands.compute == ComputeDtype::Bfloat16 && demands.asked_dtype {
-            return Fitness::Unable(format!(
+            return DeviceSupport::Unable(format!(
                 "bfloat16 needs compute capability 8.0; this is {}",
                 name()
             ));
         }
         if half_refused && demands.compute != ComputeDtype::Float32 {
-            return Fitness::Unable(format!(
+            return DeviceSupport::Unable(format!(
                 "{} needs bfloat16 (compute capability 8.0) and refuses float16",
                 architecture.model_type
             ));
@@ -56,7 +56,7 @@ pub(super) fn fitness(demands: &Demands<'_>, device: &DeviceFacts) -> Fitness {
     }
     let (least, method) = minimum(architecture, demands.online);
     if capability < least {
-        return Fitness::Unable(format!(
+        return DeviceSupport::Unable(format!(
             "{method} needs compute capability {}.{}; this is {}",
             least / 10,
             least % 10,
@@ -65,33 +65,33 @@ pub(super) fn fitness(demands: &Demands<'_>, device: &DeviceFacts) -> Fitness {
     }
     let sparse = architecture.layers.iter().any(|layer| matches!(&layer.mixer, Mixer::Latent(latent) if latent.indexer.is_some() || latent.compress_ratio.is_some()));
     if sparse && capability < 90 {
-        return Fitness::Unable(format!(
+        return DeviceSupport::Unable(format!(
             "sparse latent attention needs compute capability 9.0; this is {}",
             name()
         ));
     }
     if demands.kv == KvDtype::Nvfp4 && capability < 80 {
-        return Fitness::Unable(format!(
+        return DeviceSupport::Unable(format!(
             "an nvfp4 cache needs compute capability 8.0; this is {}",
             name()
         ));
     }
     // FlashInfer, which reads it where FlashAttention does not, begins there.
     if demands.kv == KvDtype::Fp8 && capability < 75 {
-        return Fitness::Unable(format!(
+        return DeviceSupport::Unable(format!(
             "an fp8 cache needs compute capability 7.5; this is {}",
             name()
         ));
     }
     if let Some(cost) = fallback(architecture, demands.online, capability) {
-        return Fitness::Degraded(cost.to_owned());
+        return DeviceSupport::Degraded(cost.to_owned());
     }
     if capability < 80 && bfloat16 {
-        return Fitness::Degraded(
+        return DeviceSupport::Degraded(
             "bfloat16 weights run as float16 below compute capability 8.0".to_owned(),
         );
     }
-    Fitness::Able
+    DeviceSupport::Able
 }
 
 /// (minimum capability, what asks for it).
@@ -196,9 +196,9 @@ mod tests {
             ..sample::device()
         };
         match fitness(&demands, &device) {
-            Fitness::Able => '+',
-            Fitness::Degraded(_) => '~',
-            Fitness::Unable(_) => '-',
+            DeviceSupport::Able => '+',
+            DeviceSupport::Degraded(_) => '~',
+            DeviceSupport::Unable(_) => '-',
         }
     }
 
@@ -223,11 +223,11 @@ mod tests {
         };
         assert!(matches!(
             fitness(&demands(KvDtype::Nvfp4), &turing),
-            Fitness::Unable(_)
+            DeviceSupport::Unable(_)
         ));
         assert!(matches!(
             fitness(&demands(KvDtype::Fp8), &turing),
-            Fitness::Degraded(_)
+            DeviceSupport::Degraded(_)
         ));
     }
 

@@ -29,9 +29,9 @@ use hf_mem_core::model::tensors::{InventoryBuilder, Storage};
 use hf_mem_core::model::weight_files::{Index, WeightFile, WeightMap};
 use serde_json::Value;
 
-use super::Weights;
+use super::WeightsToRead;
 use super::coverage::Coverage;
-use super::proof::Predicted;
+use super::infer_headers::Predicted;
 
 /// The weights in `files`, which are all that the totals count, if `config` promises them and
 /// everything else known proves it.
@@ -40,7 +40,7 @@ pub(super) fn keep(
     index: Option<&Index>,
     config: &Value,
     hub_totals: &BTreeMap<String, u64>,
-) -> Option<Weights> {
+) -> Option<WeightsToRead> {
     let known = Blueprint::of(config)
         .and_then(|blueprint| by_blueprint(&blueprint, files, index, hub_totals));
     match (known, index, files) {
@@ -59,7 +59,7 @@ fn by_list(
     list: blueprint::Listed,
     file: &WeightFile,
     hub_totals: &BTreeMap<String, u64>,
-) -> Option<Weights> {
+) -> Option<WeightsToRead> {
     let tensors: BTreeMap<String, Promised> = list.into_iter().collect();
     let named = WeightMap::collect(
         tensors
@@ -82,7 +82,7 @@ fn by_blueprint(
     files: &[WeightFile],
     index: Option<&Index>,
     hub_totals: &BTreeMap<String, u64>,
-) -> Option<Weights> {
+) -> Option<WeightsToRead> {
     let proved = |named: &WeightMap, total_bytes: Option<u64>| {
         let promised = |name: &str| blueprint.tensor(name, |other| named.contains(other));
         proved(&promised, files, named, hub_totals, total_bytes)
@@ -111,7 +111,7 @@ fn proved(
     named: &WeightMap,
     hub_totals: &BTreeMap<String, u64>,
     total_bytes: Option<u64>,
-) -> Option<Weights> {
+) -> Option<WeightsToRead> {
     // The names are gone through twice, so that nothing is kept of each: there may be some 100 000.
     let mut elements: BTreeMap<Role, u64> = BTreeMap::new();
     for (name, _) in named.iter() {
@@ -147,7 +147,7 @@ fn proved(
         return None;
     }
     let of = u32::try_from(files.len()).ok()?;
-    Some(Weights {
+    Some(WeightsToRead {
         inventory,
         gguf: None,
         table: TablePlace::default(),
@@ -239,7 +239,7 @@ mod tests {
     }
 
     impl Repository {
-        fn kept(&self) -> Option<Weights> {
+        fn kept(&self) -> Option<WeightsToRead> {
             keep(&self.files, self.index.as_ref(), &self.config, &self.totals)
         }
 

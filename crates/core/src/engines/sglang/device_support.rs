@@ -4,7 +4,7 @@
 //! `compressed_tensors.py` (`get_scheme`).
 
 use crate::device::DeviceFacts;
-use crate::engines::Fitness;
+use crate::engines::DeviceSupport;
 use crate::model::Architecture;
 use crate::model::quantization::Quantization;
 
@@ -45,9 +45,9 @@ pub(super) fn fitness(
     architecture: &Architecture,
     online: Option<&str>,
     device: &DeviceFacts,
-) -> Fitness {
+) -> DeviceSupport {
     let Some(capability) = device.capability() else {
-        return Fitness::Degraded(
+        return DeviceSupport::Degraded(
             "its compute capability is unknown, so nothing was checked".to_owned(),
         );
     };
@@ -63,7 +63,7 @@ pub(super) fn fitness(
             .map(|quantization| &*quantization.method)
             .or(online)
             .unwrap_or("SGLang");
-        return Fitness::Unable(format!(
+        return DeviceSupport::Unable(format!(
             "{method} needs compute capability {}.{}; this is {}.{}",
             least / 10,
             least % 10,
@@ -72,8 +72,8 @@ pub(super) fn fitness(
         ));
     }
     match quantization.and_then(|quantization| fallback(quantization, capability)) {
-        Some(cost) => Fitness::Degraded(cost.to_owned()),
-        None => Fitness::Able,
+        Some(cost) => DeviceSupport::Degraded(cost.to_owned()),
+        None => DeviceSupport::Able,
     }
 }
 
@@ -140,9 +140,9 @@ mod tests {
             ..sample::device()
         };
         match fitness(&architecture, None, &device) {
-            Fitness::Able => '+',
-            Fitness::Degraded(_) => '~',
-            Fitness::Unable(_) => '-',
+            DeviceSupport::Able => '+',
+            DeviceSupport::Degraded(_) => '~',
+            DeviceSupport::Unable(_) => '-',
         }
     }
 
@@ -179,7 +179,7 @@ mod tests {
             };
             !matches!(
                 fitness(&architecture, Some(method), &device),
-                Fitness::Unable(_)
+                DeviceSupport::Unable(_)
             )
         };
         assert!(able("nvfp4_online", (10, 0)) && !able("nvfp4_online", (9, 0)));

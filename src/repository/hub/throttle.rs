@@ -25,7 +25,7 @@ const MAX_HOSTS: usize = 256;
 
 /// Seats for requests, and the hosts that were spoken to.
 #[derive(Debug)]
-pub(super) struct Manners {
+pub(super) struct HubThrottle {
     concurrency: usize,
     /// By endpoint, of which there are as many as the settings name.
     seats: Mutex<HashMap<String, Arc<Semaphore>>>,
@@ -38,7 +38,7 @@ struct Host {
     answered: Option<Instant>,
 }
 
-impl Manners {
+impl HubThrottle {
     pub(super) fn new(concurrency: usize) -> Self {
         let concurrency = concurrency.clamp(1, Semaphore::MAX_PERMITS);
         Self {
@@ -110,7 +110,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_goes_alone_and_the_others_follow() {
-        let manners = Manners::new(4);
+        let manners = HubThrottle::new(4);
         let url = Url::parse("https://hub/x").expect("an address");
         let later = Instant::now() + Duration::from_secs(10);
         let first = manners.go(&url, later).await.expect("the first");
@@ -129,7 +129,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hub_that_hangs_keeps_no_seat_of_another_and_who_leaves_gives_back_what_was_held() {
-        let manners = Manners::new(1);
+        let manners = HubThrottle::new(1);
         let [hangs, other] =
             ["https://hangs/", "https://other/"].map(|url| Url::parse(url).expect("an address"));
         let later = Instant::now() + Duration::from_secs(10);
@@ -143,7 +143,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_first_one_that_hangs_does_not_hold_up_the_others_beyond_their_time() {
-        let manners = Manners::new(4);
+        let manners = HubThrottle::new(4);
         let url = Url::parse("https://hub/x").expect("an address");
         let _first = manners
             .go(&url, Instant::now() + Duration::from_secs(1))

@@ -10,9 +10,9 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::header::{self, Header, Promised};
-use super::ledger::Settings;
-use super::moment::{Boottime, Now};
+use super::clock::{Boottime, Now};
+use super::header::{self, HeaderGrant, LedgerHeader};
+use super::ledger::LedgerConfig;
 
 /// How files begin that held leases and could not be read.
 pub(super) const SET_ASIDE: &str = "leases.json.set-aside-";
@@ -25,7 +25,7 @@ pub struct Unreadable {
     /// When it was last written; `None` where that is not known either.
     pub written_at: Option<SystemTime>,
     /// What its first line says, where that much of it is whole.
-    pub promised: Option<Promised>,
+    pub promised: Option<HeaderGrant>,
 }
 
 impl Unreadable {
@@ -55,7 +55,7 @@ impl Unreadable {
             .then(|| first_line(&path))
             .and_then(Result::ok)
             .and_then(|content| {
-                let (header, _) = Header::read(&content).ok()?;
+                let (header, _) = LedgerHeader::read(&content).ok()?;
                 header.promised()
             });
         Self {
@@ -100,7 +100,7 @@ fn first_line(path: &Path) -> io::Result<Vec<u8>> {
 
 /// That leases may be alive which nobody can read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blindness {
+pub struct UnreadableLedger {
     /// When the last of them must have ended, by the clock that nobody moves.
     until: Boottime,
     /// The same for people.
@@ -109,11 +109,16 @@ pub struct Blindness {
     files: Vec<PathBuf>,
 }
 
-impl Blindness {
+impl UnreadableLedger {
     /// What these files still hide at `now`, in the boot `boot_id`: until the last end that a
     /// file's first line names, and where that is damaged too, for the longest time to live after
     /// it was last written, or for as long as growing memory may push an end out.
-    pub fn of(files: &[Unreadable], settings: &Settings, boot_id: &str, now: Now) -> Option<Self> {
+    pub fn of(
+        files: &[Unreadable],
+        settings: &LedgerConfig,
+        boot_id: &str,
+        now: Now,
+    ) -> Option<Self> {
         let longest = settings.longest_ttl.max(settings.growth_grace);
         let hidden = files.iter().filter_map(|file| {
             let left = file.hides_for(longest, boot_id, now);
@@ -157,7 +162,7 @@ impl Blindness {
     }
 }
 
-impl fmt::Display for Blindness {
+impl fmt::Display for UnreadableLedger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -177,10 +182,10 @@ mod tests {
         wall: SystemTime::UNIX_EPOCH,
     };
 
-    fn settings() -> Settings {
-        Settings {
+    fn settings() -> LedgerConfig {
+        LedgerConfig {
             longest_ttl: Duration::from_secs(3600),
-            ..Settings::default()
+            ..LedgerConfig::default()
         }
     }
 
@@ -190,7 +195,7 @@ mod tests {
             written_at,
             promised: None,
         };
-        let blind = Blindness::of(&[file], &settings(), "boot", now)?;
+        let blind = UnreadableLedger::of(&[file], &settings(), "boot", now)?;
         assert!(
             blind.to_string().contains("/s/leases.json.set-aside-1"),
             "{blind}"
@@ -233,16 +238,16 @@ mod tests {
 
     #[test]
     fn growing_memory_outlives_a_short_time_to_live() {
-        let settings = Settings {
+        let settings = LedgerConfig {
             longest_ttl: Duration::from_secs(5),
-            ..Settings::default()
+            ..LedgerConfig::default()
         };
         let file = Unreadable {
             path: PathBuf::new(),
             written_at: Some(NOW.wall),
             promised: None,
         };
-        let blind = Blindness::of(&[file], &settings, "boot", NOW).unwrap();
+        let blind = UnreadableLedger::of(&[file], &settings, "boot", NOW).unwrap();
         assert_eq!(blind.until(), NOW.boottime.after(settings.growth_grace));
     }
 
@@ -257,7 +262,7 @@ mod tests {
             written_at: Some(now.wall - Duration::from_secs(age)),
             promised: None,
         };
-        let blind = Blindness::of(
+        let blind = UnreadableLedger::of(
             &[file("a", 10), file("b", 9_000), file("c", 20)],
             &settings(),
             "boot",
@@ -270,7 +275,7 @@ mod tests {
             "{}",
             blind.cure()
         );
-        assert_eq!(Blindness::of(&[], &settings(), "boot", now), None);
+        assert_eq!(UnreadableLedger::of(&[], &settings(), "boot", now), None);
     }
 
     #[test]
@@ -286,7 +291,7 @@ mod tests {
         let left = |boot_id: &str, last_end: Option<u64>, now: Now| {
             let last_end =
                 last_end.map(|seconds| saved_at.boottime.after(Duration::from_secs(seconds)));
-            let promised = Some(Promised {
+            let promised = Some(HeaderGrant {
                 boot_id: boot_id.to_owned(),
                 saved_at,
                 last_end,
@@ -296,7 +301,7 @@ mod tests {
                 written_at: Some(now.wall),
                 promised,
             };
-            Blindness::of(&[file], &settings(), "boot", now)
+            UnreadableLedger::of(&[file], &settings(), "boot", now)
                 .map(|blind| blind.until().since(now.boottime).as_secs())
         };
         assert_eq!(left("boot", Some(120), now), Some(90));

@@ -12,8 +12,9 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{
-    Basis, CacheCapacity, Case, Component, ComponentName, Engine, EngineError, Fitness,
-    IllegalSplit, Interval, Launch, LaunchPlan, Prepared, Share, Split, Workload,
+    Basis, CacheCapacity, Component, ComponentName, DeviceSupport, Engine, EngineError,
+    EngineRequest, IllegalSplit, Interval, Launch, LaunchPlan, PreparedEngine, Share, Split,
+    Workload,
 };
 use crate::bytes::Bytes;
 use crate::device::DeviceFacts;
@@ -22,8 +23,8 @@ use crate::model::{Adapter, Dtype};
 /// Prepares `engine` for `case`, with its model's adapter where it has one.
 pub fn prepare<'a>(
     engine: &dyn Engine,
-    case: &Case<'a>,
-) -> Result<Box<dyn Prepared + 'a>, EngineError> {
+    case: &EngineRequest<'a>,
+) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
     // The one way to every engine, so that none answers for such a model.
     if let Some(why) = &case.model.contradiction {
         return Err(EngineError::Headers { why: why.clone() });
@@ -32,8 +33,8 @@ pub fn prepare<'a>(
         return engine.prepare(case);
     };
     let base = case.model.identity.repo.as_str();
-    let with = |inner, counted| -> Box<dyn Prepared + 'a> {
-        Box::new(Adapted {
+    let with = |inner, counted| -> Box<dyn PreparedEngine + 'a> {
+        Box::new(WithAdapter {
             inner,
             base,
             adapter,
@@ -142,15 +143,15 @@ enum Counted {
     AsStored,
 }
 
-struct Adapted<'a> {
-    inner: Box<dyn Prepared + 'a>,
+struct WithAdapter<'a> {
+    inner: Box<dyn PreparedEngine + 'a>,
     /// The base model's repository.
     base: &'a str,
     adapter: &'a Adapter,
     counted: Counted,
 }
 
-impl Adapted<'_> {
+impl WithAdapter<'_> {
     /// The adapter's tensors on the stage of `rank`; those without a layer on the last stage, where
     /// heads are.
     fn weights(&self, split: &Split, rank: usize) -> Option<Component> {
@@ -201,7 +202,7 @@ impl Adapted<'_> {
     }
 }
 
-impl Prepared for Adapted<'_> {
+impl PreparedEngine for WithAdapter<'_> {
     fn profile(&self) -> &str {
         self.inner.profile()
     }
@@ -264,7 +265,7 @@ impl Prepared for Adapted<'_> {
         self.inner.ranks_are_processes()
     }
 
-    fn device_fitness(&self, device: &DeviceFacts) -> Fitness {
+    fn device_fitness(&self, device: &DeviceFacts) -> DeviceSupport {
         self.inner.device_fitness(device)
     }
 
@@ -418,7 +419,7 @@ mod tests {
     }
 
     /// Everything that `prepared` answers, one line for each method, in the order of the trait.
-    fn answers(prepared: &dyn Prepared) -> Vec<(&'static str, String)> {
+    fn answers(prepared: &dyn PreparedEngine) -> Vec<(&'static str, String)> {
         let device = sample::device();
         let workload = Workload {
             context: 2048,
@@ -502,7 +503,7 @@ mod tests {
         let (base, with_adapter) = (llama(None), llama(Some(adapter())));
         let devices = [sample::device()];
         let asked = sample::tokens(2048);
-        let case = |model| Case {
+        let case = |model| EngineRequest {
             model,
             version: None,
             parameters,
@@ -543,7 +544,7 @@ mod tests {
             context: Some(AskedContext::Tokens(2048)),
             ..Default::default()
         };
-        let case = Case {
+        let case = EngineRequest {
             model: &model,
             version: None,
             parameters: &parameters,

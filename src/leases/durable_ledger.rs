@@ -2,18 +2,20 @@
 
 use std::time::Duration;
 
-use super::attribution::Reading;
-use super::blindness::{Blindness, Unreadable};
+use super::attribution::HolderReading;
+use super::clock::Now;
 use super::event::{Counters, Event};
 use super::holder::ProcessIdentity;
 use super::lease::Lease;
-use super::ledger::{ChangeError, GrantError, GrantRequest, Granted, Ledger, Release, Settings};
-use super::moment::Now;
-use super::store::{Loaded, Storage, Store, StoreError};
+use super::ledger::{
+    ChangeError, GrantError, GrantRequest, Granted, Ledger, LedgerConfig, Release,
+};
+use super::store::{LedgerStorage, Loaded, Store, StoreError};
+use super::unreadable_ledger::{Unreadable, UnreadableLedger};
 
 /// Why a promise was not given or not prolonged.
 #[derive(Debug, thiserror::Error)]
-pub enum KeepError {
+pub enum CommitError {
     /// The ledger refuses it.
     #[error(transparent)]
     Grant(#[from] GrantError),
@@ -22,7 +24,7 @@ pub enum KeepError {
     Change(#[from] ChangeError),
     /// What is promised already is not known.
     #[error("{0}")]
-    Blind(Box<Blindness>),
+    Blind(Box<UnreadableLedger>),
     /// It could not be kept, so it was not given.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -30,11 +32,11 @@ pub enum KeepError {
 
 /// The one owner of the ledger.
 #[derive(Debug)]
-pub struct Keeper<S> {
+pub struct DurableLedger<S> {
     ledger: Ledger,
     storage: S,
     /// Promises that nobody can read.
-    blind: Option<Blindness>,
+    blind: Option<UnreadableLedger>,
     /// The revision on disk; `None` where that is not known.
     written: Option<u64>,
     /// The last write failed: said once, not with every reading.
@@ -43,12 +45,12 @@ pub struct Keeper<S> {
     events: Vec<Event>,
 }
 
-impl Keeper<Store> {
+impl DurableLedger<Store> {
     /// Opens a store and takes up what it holds. A file that could not be trusted is told as a
     /// warning.
     pub fn open(
         mut store: Store,
-        settings: Settings,
+        settings: LedgerConfig,
         boot_id: &str,
         run: u32,
         now: Now,
@@ -68,7 +70,7 @@ impl Keeper<Store> {
     }
 }
 
-impl<S: Storage> Keeper<S> {
+impl<S: LedgerStorage> DurableLedger<S> {
     /// Keeps this ledger there. Nothing is written until something changes.
     pub fn new(ledger: Ledger, storage: S) -> Self {
         // A ledger fresh from nowhere is as good as written; a restored one has just changed.
@@ -89,13 +91,13 @@ impl<S: Storage> Keeper<S> {
     pub fn resume(
         storage: S,
         (loaded, unreadable): (Loaded, &[Unreadable]),
-        settings: Settings,
+        settings: LedgerConfig,
         boot_id: &str,
         run: u32,
         now: Now,
         alive: impl Fn(&ProcessIdentity) -> bool,
     ) -> Self {
-        let blind = Blindness::of(unreadable, &settings, boot_id, now);
+        let blind = UnreadableLedger::of(unreadable, &settings, boot_id, now);
         let mut warning = None;
         let ledger = match loaded {
             Loaded::Nothing => Ledger::new(settings, boot_id, run),
@@ -129,14 +131,14 @@ impl<S: Storage> Keeper<S> {
     }
 
     /// Whether there are promises that nobody can read, and that may not have ended.
-    pub fn blind(&self, now: Now) -> Option<&Blindness> {
+    pub fn blind(&self, now: Now) -> Option<&UnreadableLedger> {
         self.blind
             .as_ref()
             .filter(|blind| !blind.is_over(now.boottime))
     }
 
     /// New rules.
-    pub fn set_settings(&mut self, settings: Settings) {
+    pub fn set_settings(&mut self, settings: LedgerConfig) {
         self.ledger.set_settings(settings);
     }
 
@@ -162,7 +164,7 @@ impl<S: Storage> Keeper<S> {
         key: &str,
         digest: &str,
         now: Now,
-    ) -> Result<Option<Lease>, KeepError> {
+    ) -> Result<Option<Lease>, CommitError> {
         let recalled = self.ledger.recall(uid, key, digest, now);
         self.tidy(now);
         Ok(recalled?)
@@ -173,15 +175,15 @@ impl<S: Storage> Keeper<S> {
     pub fn grant(
         &mut self,
         request: GrantRequest,
-        reading: &Reading<'_>,
+        reading: &HolderReading<'_>,
         now: Now,
-    ) -> Result<Granted, KeepError> {
+    ) -> Result<Granted, CommitError> {
         let granted = match self.blind(now) {
-            Some(blind) => Err(KeepError::Blind(Box::new(blind.clone()))),
+            Some(blind) => Err(CommitError::Blind(Box::new(blind.clone()))),
             None => self
                 .ledger
                 .grant(request, reading, now)
-                .map_err(KeepError::from),
+                .map_err(CommitError::from),
         };
         let serial = match &granted {
             Ok(Granted::Now(lease)) => Some(lease.serial),
@@ -208,12 +210,12 @@ impl<S: Storage> Keeper<S> {
         actor: u32,
         ttl: Option<Duration>,
         now: Now,
-    ) -> Result<Lease, KeepError> {
+    ) -> Result<Lease, CommitError> {
         let before = self.ledger.get(id).cloned();
         let renewed = self
             .ledger
             .renew(id, actor, ttl, now)
-            .map_err(KeepError::from);
+            .map_err(CommitError::from);
         self.keep(
             renewed,
             |ledger| before.into_iter().for_each(|lease| ledger.put_back(lease)),
@@ -223,9 +225,12 @@ impl<S: Storage> Keeper<S> {
 
     /// See [`Ledger::release`]. A release that would not survive fails, and the lease stays as it
     /// was: after a restart its owner would hold it again without knowing.
-    pub fn release(&mut self, id: &str, actor: u32, now: Now) -> Result<Release, KeepError> {
+    pub fn release(&mut self, id: &str, actor: u32, now: Now) -> Result<Release, CommitError> {
         let before = self.ledger.get(id).cloned();
-        let released = self.ledger.release(id, actor, now).map_err(KeepError::from);
+        let released = self
+            .ledger
+            .release(id, actor, now)
+            .map_err(CommitError::from);
 
         let undone = match &released {
             Ok(Release::Done(_)) => before,
@@ -244,14 +249,14 @@ impl<S: Storage> Keeper<S> {
 
     /// See [`Ledger::undelivered`]. It takes effect at once: no client knows of the lease. What
     /// could not be written is written when the disk is back.
-    pub fn undelivered(&mut self, id: &str, now: Now) -> Result<Release, KeepError> {
+    pub fn undelivered(&mut self, id: &str, now: Now) -> Result<Release, CommitError> {
         let released = self.ledger.undelivered(id, now);
         self.tidy(now);
         Ok(released?)
     }
 
     /// See [`Ledger::settle`].
-    pub fn settle(&mut self, reading: &Reading<'_>, now: Now) {
+    pub fn settle(&mut self, reading: &HolderReading<'_>, now: Now) {
         self.ledger.settle(reading, now);
         self.tidy(now);
     }
@@ -280,10 +285,10 @@ impl<S: Storage> Keeper<S> {
 
     fn keep<T>(
         &mut self,
-        outcome: Result<T, KeepError>,
+        outcome: Result<T, CommitError>,
         undo: impl FnOnce(&mut Ledger),
         now: Now,
-    ) -> Result<T, KeepError> {
+    ) -> Result<T, CommitError> {
         if outcome.is_err() {
             self.tidy(now);
             return outcome;
@@ -345,9 +350,9 @@ mod tests {
 
     use super::super::holder::Ancestry;
     use super::super::lease::{Holder, QuestionSummary};
-    use super::super::moment::Boottime;
     use super::super::testing::snapshot;
     use super::*;
+    use crate::leases::clock::Boottime;
     use hf_mem_core::bytes::Bytes;
 
     const GIB: u64 = 72;
@@ -360,15 +365,15 @@ mod tests {
         }
     }
 
-    fn settings() -> Settings {
-        Settings {
+    fn settings() -> LedgerConfig {
+        LedgerConfig {
             longest_ttl: Duration::from_secs(600),
-            ..Settings::default()
+            ..LedgerConfig::default()
         }
     }
 
-    fn open(directory: &Path, now: Now) -> Keeper<Store> {
-        Keeper::open(
+    fn open(directory: &Path, now: Now) -> DurableLedger<Store> {
+        DurableLedger::open(
             Store::open(directory).unwrap(),
             settings(),
             "boot",
@@ -379,9 +384,9 @@ mod tests {
         .unwrap()
     }
 
-    fn grant(keeper: &mut Keeper<Store>, now: Now) -> Result<Granted, KeepError> {
+    fn grant(keeper: &mut DurableLedger<Store>, now: Now) -> Result<Granted, CommitError> {
         let (snapshot, ancestry) = (snapshot(&[("GPU-a", 80)]), Ancestry::default());
-        let reading = Reading {
+        let reading = HolderReading {
             snapshot: &snapshot,
             taken_at: now.boottime,
             ancestry: &ancestry,
@@ -410,8 +415,8 @@ mod tests {
         fs::write(path, content).unwrap();
     }
 
-    fn blind(granted: &Result<Granted, KeepError>) -> bool {
-        matches!(granted, Err(KeepError::Blind(_)))
+    fn blind(granted: &Result<Granted, CommitError>) -> bool {
+        matches!(granted, Err(CommitError::Blind(_)))
     }
 
     #[test]

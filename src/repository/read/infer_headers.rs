@@ -2,7 +2,7 @@
 //!
 //! An index names every tensor and its file. Tensors that differ only in the numbers inside their
 //! names, in layers that hold the same names, nearly always have one type and shape. So a few files
-//! are read in which every such [`Kind`] occurs, the tensors of the others are predicted by kind,
+//! are read in which every such [`TensorKind`] occurs, the tensors of the others are predicted by kind,
 //! and the prediction is believed only when everything known of the repository agrees with it:
 //!
 //! 1. each unread file's length, less its predicted data, leaves a header of exactly the length
@@ -23,7 +23,7 @@ use hf_mem_core::model::safetensors::{LENGTH_BYTES, Passing};
 use hf_mem_core::model::tensors::{InventoryBuilder, Storage};
 use hf_mem_core::model::weight_files::{Index, WeightFile};
 
-use super::Weights;
+use super::WeightsToRead;
 use super::coverage::Coverage;
 
 /// With fewer files there is nothing to save.
@@ -38,19 +38,23 @@ const PUNCTUATION_BYTES: u64 = 46;
 const METADATA_BYTES: u64 = 512;
 
 /// Positions of files in which every kind of tensor occurs; `None` where reading all is as good.
-pub(super) fn sample(files: &[WeightFile], index: &Index, kinds: &Kinds) -> Option<Vec<usize>> {
+pub(super) fn sample(
+    files: &[WeightFile],
+    index: &Index,
+    kinds: &HeaderKinds,
+) -> Option<Vec<usize>> {
     if files.len() < FEWEST_FILES
         || index.total_bytes.is_none()
         || files.iter().any(|file| file.bytes.is_none())
     {
         return None;
     }
-    let mut kinds_of: BTreeMap<&str, BTreeSet<Kind>> = BTreeMap::new();
+    let mut kinds_of: BTreeMap<&str, BTreeSet<TensorKind>> = BTreeMap::new();
     for (name, file) in index.weight_map.iter() {
         kinds_of.entry(file).or_default().insert(kinds.of(&name));
     }
 
-    let mut wanted: BTreeSet<Kind> = kinds_of.values().flatten().copied().collect();
+    let mut wanted: BTreeSet<TensorKind> = kinds_of.values().flatten().copied().collect();
     let mut chosen = Vec::new();
     // Greedy cover: the file with most kinds not yet seen, the first of equals.
     while !wanted.is_empty() {
@@ -92,10 +96,10 @@ pub(super) struct Sample {
 pub(super) fn prove(
     files: &[WeightFile],
     index: &Index,
-    kinds: &Kinds,
+    kinds: &HeaderKinds,
     hub_totals: Option<&BTreeMap<String, u64>>,
     read: Sample,
-) -> Option<Weights> {
+) -> Option<WeightsToRead> {
     if read.is_doubtful {
         return None;
     }
@@ -146,7 +150,7 @@ pub(super) fn prove(
     // No file that was read is doubtful, and the length of every other leaves room for nothing but
     // its header.
     let (coverage, doubts) = (Coverage::default(), Vec::new());
-    agrees.then_some(Weights {
+    agrees.then_some(WeightsToRead {
         inventory,
         gguf: None,
         table,
@@ -158,7 +162,7 @@ pub(super) fn prove(
 
 /// One tensor of each kind.
 #[derive(Debug, Default)]
-pub(super) struct Examples(HashMap<Kind, Example>);
+pub(super) struct Examples(HashMap<TensorKind, Example>);
 
 /// A tensor of a kind.
 #[derive(Debug, PartialEq, Eq)]
@@ -171,7 +175,12 @@ struct Example {
 impl Examples {
     /// Adds a tensor of a header. `None` where the index does not name it, another of its kind
     /// differs from it, or there are too many kinds.
-    pub(super) fn add(&mut self, tensor: &Passing<'_>, index: &Index, kinds: &Kinds) -> Option<()> {
+    pub(super) fn add(
+        &mut self,
+        tensor: &Passing<'_>,
+        index: &Index,
+        kinds: &HeaderKinds,
+    ) -> Option<()> {
         if !index.weight_map.contains(tensor.name) {
             return None;
         }
@@ -264,19 +273,19 @@ fn digits(number: u64) -> u64 {
 /// The second tells layers of different make apart: those that a quantisation leaves out have no
 /// scales, those of a hybrid's other mixer have other projections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Kind {
+struct TensorKind {
     pattern: u64,
     layer: u64,
 }
 
 /// Tells the kind of every tensor of an index.
 #[derive(Debug)]
-pub(super) struct Kinds {
+pub(super) struct HeaderKinds {
     /// A hash of the names in each layer.
     layers: HashMap<String, u64>,
 }
 
-impl Kinds {
+impl HeaderKinds {
     pub(super) fn new(index: &Index) -> Self {
         let mut layers: HashMap<String, BTreeSet<u64>> = HashMap::new();
         for (name, _) in index.weight_map.iter() {
@@ -294,8 +303,8 @@ impl Kinds {
         }
     }
 
-    fn of(&self, name: &str) -> Kind {
-        Kind {
+    fn of(&self, name: &str) -> TensorKind {
+        TensorKind {
             pattern: pattern(name),
             layer: self.layers.get(layer(name)).copied().unwrap_or(0),
         }
@@ -398,8 +407,8 @@ mod tests {
     }
 
     impl Repository {
-        fn proved(&self) -> Option<Weights> {
-            let kinds = Kinds::new(&self.index);
+        fn proved(&self) -> Option<WeightsToRead> {
+            let kinds = HeaderKinds::new(&self.index);
             assert_eq!(sample(&self.files, &self.index, &kinds)?, [0]);
             let (file, header) = (&self.files[0], &self.headers[0]);
             let (mut builder, mut examples) = (InventoryBuilder::default(), Examples::default());
@@ -458,7 +467,7 @@ mod tests {
         assert!(other.proved().is_none());
         let mut other = repository(|_| 50);
         other.index.total_bytes = None;
-        assert!(sample(&other.files, &other.index, &Kinds::new(&other.index)).is_none());
+        assert!(sample(&other.files, &other.index, &HeaderKinds::new(&other.index)).is_none());
     }
 
     #[test]
@@ -488,7 +497,7 @@ mod tests {
             total_bytes: None,
             weight_map: weight_map(names.map(|name| (name, "f"))),
         };
-        let kinds = Kinds::new(&index);
+        let kinds = HeaderKinds::new(&index);
         assert_eq!(kinds.of("l.1.w"), kinds.of("l.2.w"));
         assert_ne!(kinds.of("l.0.w"), kinds.of("l.1.w"));
         assert_eq!(

@@ -2,7 +2,7 @@
 //! padded by its kernel.
 
 use super::dtype::ComputeDtype;
-use super::rule::{Classified, Part, Place, Rule};
+use super::tensor_parallel::{Classified, Rule, ShardPart, ShardPlace};
 use crate::bytes::Bytes;
 use crate::model::architecture::{Mixer, Recurrent, VisionTower};
 use crate::model::tensors::TensorClass;
@@ -59,7 +59,7 @@ pub struct ExpertPadding {
 
 /// What one tensor's bytes depend on beside the tensor.
 #[derive(Clone, Copy, Debug)]
-pub struct Residence<'a> {
+pub struct ShardContext<'a> {
     /// The model.
     pub architecture: &'a Architecture,
     /// Weights that are not quantised are cast to it.
@@ -74,7 +74,7 @@ pub struct Residence<'a> {
     pub expert_parallel: bool,
 }
 
-impl Residence<'_> {
+impl ShardContext<'_> {
     /// Bytes of one tensor of `class` on one rank. Of a routed expert under expert parallelism: of
     /// the whole tensor.
     pub fn bytes(&self, class: &TensorClass, classified: Classified) -> Bytes {
@@ -83,7 +83,7 @@ impl Residence<'_> {
         } else {
             self.tensor.max(1)
         };
-        if classified.part == Part::GroupIndex && !self.acts_in_order() {
+        if classified.part == ShardPart::GroupIndex && !self.acts_in_order() {
             return Bytes::ZERO;
         }
         if let Some(bytes) = self.padded_mxfp4(class, classified, tensor) {
@@ -96,7 +96,7 @@ impl Residence<'_> {
         }
         // A tower whose heads do not divide is on every rank whole.
         let uneven = |tower: VisionTower| !tower.heads.is_multiple_of(tensor);
-        if classified.place == Place::Tower && self.architecture.vision.is_some_and(uneven) {
+        if classified.place == ShardPlace::Tower && self.architecture.vision.is_some_and(uneven) {
             return whole;
         }
         match classified.rule {
@@ -109,7 +109,7 @@ impl Residence<'_> {
                 whole.div_ceil(ranks)
             }
             Rule::Replicated => whole,
-            Rule::Column if classified.part == Part::GroupIndex => whole,
+            Rule::Column if classified.part == ShardPart::GroupIndex => whole,
             Rule::Row if Self::belongs_to_output(class, classified) => whole,
             // A vocabulary is padded and divided by the caller, who knows its rows.
             Rule::Column | Rule::Row | Rule::Vocabulary => whole.div_ceil(tensor),
@@ -137,7 +137,7 @@ impl Residence<'_> {
         let Some(dtype) = class.dtype() else {
             return class.bytes_each;
         };
-        if classified.part == Part::Scale {
+        if classified.part == ShardPart::Scale {
             return match dtype {
                 // vLLM widens the exponent-only scales of block FP8 to 32 bits; those of MXFP4
                 // experts stay.
@@ -156,13 +156,13 @@ impl Residence<'_> {
         if !dtype.is_float() {
             return class.bytes_each;
         }
-        if classified.part == Part::Float32 || self.keeps_float32(class, dtype) {
+        if classified.part == ShardPart::Float32 || self.keeps_float32(class, dtype) {
             return Bytes::new(elements) * 4;
         }
         if let Some(online) = self.online
             && class.shape.len() >= 2
             && (classified.expert || !online.experts_only)
-            && classified.place == Place::Layers
+            && classified.place == ShardPlace::Layers
             && !matches!(classified.rule, Rule::Replicated | Rule::Vocabulary)
         {
             let rows = class.shape.first().copied().unwrap_or(1);
@@ -199,8 +199,8 @@ impl Residence<'_> {
     /// dimension.
     fn belongs_to_output(class: &TensorClass, classified: Classified) -> bool {
         match classified.part {
-            Part::Bias => true,
-            Part::Scale => {
+            ShardPart::Bias => true,
+            ShardPart::Scale => {
                 class.shape.len() == 1 || (class.shape.len() == 2 && class.shape.last() == Some(&1))
             }
             _ => false,
@@ -302,15 +302,15 @@ impl Residence<'_> {
         let elements = Bytes::product([count, halves, wide, narrow]);
         let plain = Bytes::product([count, halves, width, hidden]);
         match classified.part {
-            Part::Weight
+            ShardPart::Weight
                 if class.dtype() == Some(Dtype::U8) || class.dtype() == Some(Dtype::I8) =>
             {
                 Some(elements.div_ceil(2))
             }
-            Part::Scale if class.elements_each() > 2 => {
+            ShardPart::Scale if class.elements_each() > 2 => {
                 Some(if padding.scales { elements } else { plain }.div_ceil(32))
             }
-            Part::Bias => {
+            ShardPart::Bias => {
                 let side = if gate_up {
                     wide.saturating_mul(halves)
                 } else {
@@ -342,9 +342,9 @@ pub const fn padded_groups(groups: u64, tensor: u64) -> u64 {
 mod tests {
     use serde_json::json;
 
-    use super::super::rule::classify;
     use super::*;
     use crate::engines::sample;
+    use crate::engines::shared::tensor_parallel::classify;
     use crate::model::{Inventory, config};
 
     fn share(config: &serde_json::Value, name: &str, shape: &[u64], tensor: u64) -> u64 {
@@ -360,7 +360,7 @@ mod tests {
         let architecture = config::architecture(config, None, &Inventory::default()).unwrap();
         let inventory = sample::inventory(&[("", name, dtype, shape)]);
         let (compute, class) = (ComputeDtype::Bfloat16, &inventory.classes[0]);
-        let residence = Residence {
+        let residence = ShardContext {
             architecture: &architecture,
             compute,
             online,
