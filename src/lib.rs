@@ -1,16 +1,17 @@
 //! Does this Hugging Face model fit on this host's GPUs right now, and how?
 //!
-//! The folders are the path that a question takes:
+//! The pure path (model, engine, devices, placement, answer) is the crate [`hf_mem_core`]. This
+//! crate is the program around it: it reads repositories and devices, holds leases, and answers on
+//! the command line and on a Unix socket.
 //!
-//! 1. [`api`] holds the words of a question and of its answer, as they stand on the socket and in
-//!    `--json`;
-//! 2. [`model`] reads what a repository holds, from headers alone;
-//! 3. [`engines`] say what an inference engine makes of it: bytes by component for any split;
-//! 4. [`devices`] says what is free now;
-//! 5. [`placement`] finds how the one fits on the other;
-//! 6. [`leases`] remembers who has been promised what.
+//! 1. [`repository`] reads a model's metadata, from headers alone;
+//! 2. [`devices`] reads what is free now;
+//! 3. [`leases`] records what has been granted; its broker is the one owner of the ledger;
+//! 4. [`service`] answers a route's question, [`server`] carries it over HTTP, [`admission`] limits
+//!    how much a caller may ask;
+//! 5. [`daemon`] is the process, [`cli`] the command line.
 //!
-//! `probe` is that path in one function. [`cli`] and the daemon are two ways to walk it.
+//! `ARCHITECTURE.md` has the map and the walk of a question and of a lease.
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 

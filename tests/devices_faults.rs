@@ -63,7 +63,7 @@ async fn recovery(sampler: &Sampler) -> Duration {
             reading
                 .outcome
                 .as_ref()
-                .is_ok_and(|snapshot| hf_mem_probe::devices::sampler::usable(&snapshot).is_ok())
+                .is_ok_and(|snapshot| hf_mem_probe::devices::sampler::usable(snapshot).is_ok())
         })
     });
     drop(

@@ -527,7 +527,7 @@ fn offload_moves_weights_to_the_host() {
     assert_eq!(half.2 - none.2, half_bytes);
     // The rows of 768 are padded once in each tensor on the device.
     let padding = |layers: u64, moved: u64, bytes: u64| {
-        assert!(moved >= bytes && moved <= bytes + layers * 3 * 512)
+        assert!(moved >= bytes && moved <= bytes + layers * 3 * 512);
     };
     padding(24, none.0 - half.0, half_bytes);
     padding(48, none.0 - experts.0, 2 * half_bytes);

@@ -180,7 +180,7 @@ async fn look_leaves_driver_closed_and_gpus_asleep() {
 
     let asleep = |status| {
         host.gpu("0000:01:00.0", "NVIDIA H100", "GPU-x", status)
-            .unwrap()
+            .unwrap();
     };
     host.gpu("0000:02:00.0", "NVIDIA L40S", "GPU-y", "active")
         .unwrap();

@@ -53,10 +53,10 @@ fn changed(question: &Value, host: &str, change: &str) -> (Value, String) {
         let given: Value = value.parse().unwrap_or_else(|_| value.into());
         match name {
             "context" | "sequences" | "kv_cache_dtype" | "dtype" => {
-                question["workload"][name] = given
+                question["workload"][name] = given;
             }
             "offload" | "tensor_parallel" | "pipeline_parallel" => {
-                question["constraints"][name] = given
+                question["constraints"][name] = given;
             }
             "engine" => {
                 question["engine"]["name"] = value.into();
@@ -67,13 +67,13 @@ fn changed(question: &Value, host: &str, change: &str) -> (Value, String) {
                 host = format!(
                     "{value}x{}",
                     host.split_once('x').map_or(host.as_str(), |(_, card)| card)
-                )
+                );
             }
             "host_memory_bytes" => {
                 host = format!(
                     "{host},host:{}GiB",
                     given.as_u64().unwrap().div_ceil(1 << 30)
-                )
+                );
             }
             _ if given.is_null() => {
                 question["engine"]["parameters"]
@@ -239,7 +239,7 @@ fn suggestions_of_any_question_hold() {
         let mut parameters = json!({});
         match engine[0].as_str() {
             Some("vllm") if !share.is_null() => {
-                parameters["gpu_memory_utilization"] = share.clone()
+                parameters["gpu_memory_utilization"] = share.clone();
             }
             Some("sglang") if !share.is_null() => parameters["mem_fraction_static"] = share.clone(),
             _ => {}

@@ -46,11 +46,11 @@ fn packs_into_the_smallest_device_that_fits_or_spreads_into_the_largest() {
         ["GPU-02"]
     );
     let spread = with(&Fake::default(), &here, 1024, |ask| {
-        ask.policy.packing = Packing::Spread
+        ask.policy.packing = Packing::Spread;
     });
     assert_eq!(places(&spread), ["GPU-00"]);
     let preferred = with(&Fake::default(), &here, 1024, |ask| {
-        ask.policy.prefer = vec!["card 48".into()]
+        ask.policy.prefer = vec!["card 48".into()];
     });
     assert_eq!(places(&preferred), ["GPU-03"]);
 }
@@ -288,12 +288,12 @@ fn says_why_not() {
     assert!(short.short_by > Bytes::ZERO);
     assert_eq!(placement(&short).ranks[0].short_by, short.short_by);
     let three = with(&fake, &host(&[12, 12, 12]), 1024, |ask| {
-        ask.constraints.tensor = Some(3)
+        ask.constraints.tensor = Some(3);
     });
     assert_eq!(three.reason, Reason::NoLegalSplit);
     assert_eq!(three.why, "40 heads do not divide by 3");
     let four = with(&fake, &host(&[12, 12, 12]), 1024, |ask| {
-        ask.constraints.tensor = Some(4)
+        ask.constraints.tensor = Some(4);
     });
     assert!(
         four.why.contains("takes 4 devices; 3 can be used together"),
@@ -403,7 +403,7 @@ fn experts_go_to_the_host_before_layers_and_only_when_allowed() {
         Reason::InsufficientMemory
     );
     let unread = with(&fake, &host(&[16]), 1024, |ask| {
-        ask.constraints.offload = true
+        ask.constraints.offload = true;
     });
     assert_eq!(
         unread.reason,

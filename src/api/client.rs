@@ -543,7 +543,7 @@ async fn connect(socket: &Path) -> io::Result<UnixStream> {
     loop {
         match UnixStream::connect(socket).await {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                tokio::time::sleep(QUEUE_LOOK).await
+                tokio::time::sleep(QUEUE_LOOK).await;
             }
             connected => return connected,
         }

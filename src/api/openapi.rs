@@ -19,7 +19,7 @@ use crate::server::routes::{BatchQuestion, Troubled};
 pub fn json(max_wait: Duration) -> String {
     let mut document = Document::openapi();
     bound(&mut document, "LeaseRequest", "wait_seconds", |wait| {
-        wait.maximum = Some(max_wait.as_secs().into())
+        wait.maximum = Some(max_wait.as_secs().into());
     });
 
     // Plain structs with string keys: writing them cannot fail.
@@ -116,14 +116,14 @@ struct InnerBounds;
 impl Modify for InnerBounds {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         bound(document, "EngineQuestion", "parameters", |parameters| {
-            parameters.max_properties = Some(PARTS)
+            parameters.max_properties = Some(PARTS);
         });
         bound(document, "Holder", "name", |name| {
             name.min_length = Some(1);
             name.max_length = usize::try_from(HOLDER_BYTES).ok();
         });
         bound(document, "Holder", "pid", |pid| {
-            pid.minimum = Some(1.into())
+            pid.minimum = Some(1.into());
         });
         if let Some(RefOr::T(Schema::OneOf(context))) = schema(document, "ContextQuestion") {
             for tokens in context.items.iter_mut().filter_map(object) {

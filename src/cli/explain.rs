@@ -119,7 +119,7 @@ fn then(account: &JournalAccount) -> String {
         account.gaps.is_empty(),
     ) {
         (true, true, true) => {
-            out.push_str("  no lease was held, and no process was seen to hold memory\n")
+            out.push_str("  no lease was held, and no process was seen to hold memory\n");
         }
         (true, _, false) => out.push_str("  no lease was held\n"),
         _ => {}

@@ -146,7 +146,7 @@ pub(super) fn ask(
                 }
                 Err(ClientError::Unreachable { .. }) if !leases_matter => {}
                 Err(error) if error.daemon_is_absent() => {
-                    unseen = offline_leases::leases(&connection.socket, &error)
+                    unseen = offline_leases::leases(&connection.socket, &error);
                 }
                 Err(error) => return Err(error.into()),
             }

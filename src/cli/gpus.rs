@@ -166,7 +166,7 @@ fn watch(arguments: &GpusArguments) -> Result<(), Problem> {
                     return Ok(());
                 }
                 Err(error @ ClientError::Unreachable { .. }) => {
-                    remark_on(&arguments.connection.socket, &error)
+                    remark_on(&arguments.connection.socket, &error);
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -13,6 +13,10 @@ mod gpus;
 mod health;
 mod in_process;
 mod lease;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "whether the state folder of the daemon is there"
+)]
 mod offline_leases;
 mod output;
 mod pack;
@@ -23,10 +27,7 @@ mod shell;
 mod site;
 mod terminal;
 pub mod text;
-#[expect(
-    clippy::disallowed_methods,
-    reason = "whether the state folder of the daemon is there"
-)]
+
 use std::ffi::OsString;
 
 use clap::Parser as _;

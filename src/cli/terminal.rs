@@ -29,9 +29,9 @@ fn escaped(text: &str, steers: impl Fn(char) -> bool) -> Cow<'_, str> {
     let mut out = String::with_capacity(text.len() + 16);
     for letter in text.chars() {
         if steers(letter) {
-            out.extend(letter.escape_unicode())
+            out.extend(letter.escape_unicode());
         } else {
-            out.push(letter)
+            out.push(letter);
         }
     }
     Cow::Owned(out)

@@ -165,7 +165,7 @@ impl Config {
             warnings.push(Warning {
                 what: what.to_owned(),
                 why: why.to_owned(),
-            })
+            });
         };
         if self.socket.mode.0 & 0o007 != 0 {
             warn(

@@ -14,6 +14,10 @@ pub mod signals;
     reason = "its own socket, before READY and after the last answer"
 )]
 pub mod socket;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the folders of its own socket, before READY"
+)]
 mod socket_folder;
 mod watchdog;
 

@@ -220,7 +220,7 @@ mod tests {
         ] {
             match check(&unsafe_folder, Uid::ROOT) {
                 Err(FolderError::Risky { place, risk }) => {
-                    assert_eq!((&place, risk), (named, expected))
+                    assert_eq!((&place, risk), (named, expected));
                 }
                 other => panic!("{}: {other:?}", unsafe_folder.display()),
             }

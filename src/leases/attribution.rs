@@ -355,7 +355,7 @@ fn turns_at<'a>(
         match lease.ending {
             // After the first reading past its end a lease takes no more than was seen then.
             Some(ending) if ending.seen_at.is_some() => {
-                turns.push(turn(false, lowest, share.visible_bytes))
+                turns.push(turn(false, lowest, share.visible_bytes));
             }
             Some(_) => turns.push(turn(false, lowest, share.granted_bytes)),
             None => {

@@ -192,9 +192,9 @@ impl<S: LedgerStorage> DurableLedger<S> {
         self.keep(
             granted,
             |ledger| {
-                serial
-                    .into_iter()
-                    .for_each(|serial| ledger.withdraw(serial))
+                if let Some(serial) = serial {
+                    ledger.withdraw(serial);
+                }
             },
             now,
         )
@@ -239,9 +239,9 @@ impl<S: LedgerStorage> DurableLedger<S> {
         self.keep(
             released,
             |ledger| {
-                undone
-                    .into_iter()
-                    .for_each(|lease| ledger.take_up_again(lease))
+                if let Some(lease) = undone {
+                    ledger.take_up_again(lease);
+                }
             },
             now,
         )

@@ -193,7 +193,7 @@ impl Store {
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,
                 Err(rustix::io::Errno::WOULDBLOCK) if began.elapsed() < patience => {
-                    std::thread::sleep(LOCK_LOOK)
+                    std::thread::sleep(LOCK_LOOK);
                 }
                 Err(rustix::io::Errno::WOULDBLOCK) => {
                     return Err(StoreError::InUse {

@@ -71,7 +71,7 @@ impl Buffer {
                 self.0 = BufferPages::Pages(pages, length);
             }
             Err(_) if matches!(self.0, BufferPages::Pages(..)) => {
-                self.0 = BufferPages::Heap(self.to_vec())
+                self.0 = BufferPages::Heap(self.to_vec());
             }
             Err(_) => {}
         }

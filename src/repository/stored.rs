@@ -136,7 +136,7 @@ impl SourceClient {
     ) {
         let [scope, repo, revision] = [scope, asked.repo, asked.revision].map(ToOwned::to_owned);
         let keep = move |cache: &DiskCache, disk: &Disk| {
-            cache.keep_note(disk, Scope(&scope), &repo, &revision, &note)
+            cache.keep_note(disk, Scope(&scope), &repo, &revision, &note);
         };
         self.on_cache(keep).await;
     }

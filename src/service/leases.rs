@@ -16,7 +16,7 @@ use hf_mem_core::report::{Problem, Question};
 use sha2::{Digest as _, Sha256};
 use tracing::Span;
 
-use super::service::seen;
+use super::answers::seen;
 use super::{ActiveConfig, stages};
 use crate::api::lease::LeaseRequest;
 use crate::api::peer::Caller;

@@ -5,6 +5,7 @@
 //! daemon.
 
 mod answer_cache;
+mod answers;
 mod background;
 mod build;
 mod device_monitor;
@@ -12,7 +13,6 @@ mod health;
 mod health_log;
 mod leases;
 mod models;
-mod service;
 mod stages;
 
 use std::path::PathBuf;

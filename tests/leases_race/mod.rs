@@ -129,7 +129,7 @@ impl Devices for Cards {
         })
     }
 
-    fn readings(&self) -> Option<watch::Receiver<Option<Arc<HolderReading>>>> {
+    fn readings(&self) -> Option<watch::Receiver<Option<Arc<Reading>>>> {
         None
     }
 }

@@ -9,6 +9,8 @@
 //!
 //! The crate does no I/O, reads no clock and no environment, and has no runtime.
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 pub mod bytes;
 pub mod device;
 pub mod engines;
@@ -17,3 +19,8 @@ pub mod model;
 pub mod placement;
 pub mod report;
 pub mod strict_json;
+
+/// The example of the README, compiled and run with the documentation's tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

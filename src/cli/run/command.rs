@@ -40,9 +40,9 @@ pub(super) fn words(
     let mut line = Vec::with_capacity(words.len().saturating_add(options.len()));
     for word in words {
         if word == PLACE {
-            line.extend(options.iter().cloned())
+            line.extend(options.iter().cloned());
         } else {
-            line.push(word.clone())
+            line.push(word.clone());
         }
     }
     if append && !placed {

@@ -1,6 +1,7 @@
 //! What the lease of a `run` is for: the model's need, or all that the command will take.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::question::ContextQuestion;
@@ -10,6 +11,7 @@ use serde_json::Value;
 use super::command::PLACE;
 use super::server_line::{self, Server, ServerLine};
 use crate::cli::arguments::LeaseBasis;
+use crate::files::{self, Disk};
 
 /// What was found out about the command.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -207,12 +209,19 @@ fn other_model(loaded: &str, question: &Question) -> Option<String> {
         .file
         .as_deref()
         .is_some_and(|file| theirs.ends_with(file));
-    let same_path =
-        || Some(std::fs::canonicalize(asked).ok()? == std::fs::canonicalize(loaded).ok()?);
-    if ours == theirs || ours == theirs_alone || file || same_path() == Some(true) {
+    if ours == theirs || ours == theirs_alone || file || is_same_path(asked, loaded) {
         return None;
     }
     Some(format!("CMD loads {loaded}, and the lease is for {asked}"))
+}
+
+/// Whether both name one file or folder; `false` where that cannot be told.
+fn is_same_path(one: &str, other: &str) -> bool {
+    let (one, other) = (PathBuf::from(one), PathBuf::from(other));
+    let place = one.clone();
+
+    let canonical = move |disk: &Disk| Ok(disk.canonical(&one)? == disk.canonical(&other)?);
+    files::try_wait(&place, canonical).unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -326,7 +335,7 @@ mod tests {
             );
         }
         let (question, _) = settled("vllm serve a/b {args}", |_, start| {
-            start.asked = Some(LeaseBasis::Share)
+            start.asked = Some(LeaseBasis::Share);
         });
         assert_eq!(
             question.engine.parameters["gpu_memory_utilization"],

@@ -190,13 +190,13 @@ impl ServerLine {
                 self.set(name, Some(Value::Bool(on && !off)));
             }
             FlagMeaning::Choice(name) => {
-                self.set(name, Some(given.as_deref().map_or(Value::Bool(on), value)))
+                self.set(name, Some(given.as_deref().map_or(Value::Bool(on), value)));
             }
             FlagMeaning::NotFollowed(why) => self
                 .notes
                 .push(format!("the lease does not follow CMD's {word}: {why}")),
             FlagMeaning::Refused(why) => {
-                self.refused = Some(format!("CMD's {word} cannot be leased for: {why}"))
+                self.refused = Some(format!("CMD's {word} cannot be leased for: {why}"));
             }
         }
         Ok(())

@@ -363,7 +363,7 @@ fn told_of_end<'a>(
     let by = std::mem::replace(&mut orders.released_by, tracing::Span::none());
     drop(orders);
     by.in_scope(|| {
-        tracing::info!("the release of the driver is over: it is opened again when somebody asks")
+        tracing::info!("the release of the driver is over: it is opened again when somebody asks");
     });
     shared.orders()
 }
@@ -377,10 +377,10 @@ fn heard(shared: &Shared, event: &XidEvent) {
         let uuid = event.uuid.as_str();
         match meaning {
             Meaning::Application => {
-                tracing::info!(uuid, xid = event.xid, count, "an application's XID")
+                tracing::info!(uuid, xid = event.xid, count, "an application's XID");
             }
             Meaning::Concern => {
-                tracing::warn!(uuid, xid = event.xid, count, "the driver reported an XID")
+                tracing::warn!(uuid, xid = event.xid, count, "the driver reported an XID");
             }
             Meaning::NeedsReset => {
                 tracing::error!(

@@ -54,7 +54,7 @@ pub(super) fn say(happened: &AttributedEvent, within_budget: bool) {
     match &happened.event {
         Event::Granted(lease) => lease!("granted", lease, None, "a lease is granted"),
         Event::Settling(lease) => {
-            lease!("settling", lease, None, "part of a lease's memory is seen")
+            lease!("settling", lease, None, "part of a lease's memory is seen");
         }
         Event::Settled(lease) => lease!(
             "settled",
@@ -70,7 +70,7 @@ pub(super) fn say(happened: &AttributedEvent, within_budget: bool) {
         ),
         Event::Renewed(lease) => lease!("renewed", lease, None, "a lease is renewed"),
         Event::Ended { lease, reason } => {
-            lease!("ended", lease, Some(reason.word()), "a lease has ended")
+            lease!("ended", lease, Some(reason.word()), "a lease has ended");
         }
         Event::Overdrawn {
             device,

@@ -304,7 +304,7 @@ impl DocumentsRead {
                 Ok(Parsed::Index(index)) => drop(self.documents.indices.insert(path, index)),
                 Ok(Parsed::Document(document)) => drop(self.documents.json.insert(path, document)),
                 Err(Refused::NotJson(why)) if !is_index(&path) => {
-                    drop(self.unreadable.insert(path, why))
+                    drop(self.unreadable.insert(path, why));
                 }
                 Err(refused) => {
                     let why = format!("{path}: {refused}");

@@ -292,21 +292,21 @@ mod tests {
         type Spoil = fn(&mut Repository);
         let spoils: &[(&str, Spoil)] = &[
             ("a total", |it| {
-                *it.totals.get_mut("BF16").expect("there") += 1
+                *it.totals.get_mut("BF16").expect("there") += 1;
             }),
             ("another type", |it| {
                 it.totals.insert("F32".into(), 1);
             }),
             ("no totals", |it| it.totals.clear()),
             ("a longer file", |it| {
-                it.files[0].bytes = it.files[0].bytes.map(|bytes| bytes + 1024)
+                it.files[0].bytes = it.files[0].bytes.map(|bytes| bytes + 1024);
             }),
             ("a shorter file", |it| {
-                it.files[0].bytes = it.files[0].bytes.map(|bytes| bytes - 256)
+                it.files[0].bytes = it.files[0].bytes.map(|bytes| bytes - 256);
             }),
             ("a length that is not known", |it| it.files[0].bytes = None),
             ("a wider layer", |it| {
-                it.config["intermediate_size"] = json!(129)
+                it.config["intermediate_size"] = json!(129);
             }),
             ("a second file", |it| it.files.push(it.files[0].clone())),
         ];
@@ -334,10 +334,10 @@ mod tests {
                 it.rename(|name| name != "model.norm.weight", &[]);
             }),
             ("another sum", |it| {
-                it.index.as_mut().expect("an index").total_bytes = Some(2)
+                it.index.as_mut().expect("an index").total_bytes = Some(2);
             }),
             ("no sum", |it| {
-                it.index.as_mut().expect("an index").total_bytes = None
+                it.index.as_mut().expect("an index").total_bytes = None;
             }),
         ];
         for (what, spoil) in index_spoils {

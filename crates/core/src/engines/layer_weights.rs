@@ -57,7 +57,7 @@ impl<'a> LayerWeights<'a> {
                 LayerPlace::Before => table.before += bytes * class.count,
                 LayerPlace::After => table.after += bytes * class.count,
                 LayerPlace::Layer if class.layers.is_empty() => {
-                    table.everywhere += bytes * class.count
+                    table.everywhere += bytes * class.count;
                 }
                 LayerPlace::Layer => {
                     for run in &class.layers {

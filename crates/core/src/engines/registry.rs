@@ -86,7 +86,7 @@ fn merge(table: &mut toml::Table, later: &toml::Table) {
     for (section, values) in later {
         match (table.get_mut(section), values) {
             (Some(toml::Value::Table(known)), toml::Value::Table(values)) => {
-                known.extend(values.clone())
+                known.extend(values.clone());
             }
             _ => drop(table.insert(section.clone(), values.clone())),
         }

@@ -262,7 +262,7 @@ mod tests {
             match after.name {
                 ComponentName::Weights => assert_eq!(before, after),
                 ComponentName::KvCache => {
-                    assert_eq!((after.bytes, after.basis), (before.bytes, Basis::Assumed))
+                    assert_eq!((after.bytes, after.basis), (before.bytes, Basis::Assumed));
                 }
                 _ => {
                     assert_eq!(

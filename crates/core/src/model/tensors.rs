@@ -290,7 +290,7 @@ fn runs(layers: &BTreeMap<u32, u64>) -> Vec<LayerRun> {
     for (&layer, &each) in layers {
         match runs.last_mut() {
             Some(run) if run.each == each && run.last.checked_add(1) == Some(layer) => {
-                run.last = layer
+                run.last = layer;
             }
             _ => runs.push(LayerRun {
                 first: layer,

@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 
 use super::needs::Needs;
-use super::order::{Form, Grade, Preference, by_packing, harm};
+use super::order::{DeviceRank, Form, Grade, by_packing, harm};
 use super::pool::Pool;
 use crate::bytes::Bytes;
 use crate::device::{DeviceKind, LinkKind};
@@ -24,7 +24,7 @@ pub(super) struct Candidate {
     /// The high ends of what its ranks need, summed.
     pub(super) required: Bytes,
     /// Where it stands.
-    pub(super) standing: Preference,
+    pub(super) standing: DeviceRank,
 }
 
 /// The links that a split on certain devices talks over.
@@ -114,7 +114,7 @@ impl<'a> Needs<'a> {
             missing += short_by(host, memory.available_bytes);
         }
         let grade = on_devices.max(on_host);
-        let standing = Preference {
+        let standing = DeviceRank {
             grade,
             missing: if grade == Grade::No {
                 missing

@@ -43,7 +43,7 @@ use crate::report::answer::Verdict;
 /// A way's place in the order: the lesser, the better. The fields are the lines of the module's
 /// text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Preference {
+pub(super) struct DeviceRank {
     pub(super) grade: Grade,
     pub(super) missing: Bytes,
     pub(super) offload: (u8, u32),
@@ -148,7 +148,7 @@ pub(super) fn by_packing(packing: Packing, left: i128) -> i128 {
     }
 }
 
-impl Preference {
+impl DeviceRank {
     /// Why this way comes after `better`, in a few words.
     pub(super) fn why_after(&self, better: &Self) -> String {
         if self.grade != better.grade || self.grade == Grade::No {

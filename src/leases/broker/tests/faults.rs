@@ -55,7 +55,7 @@ fn a_disk_that_hangs_is_told_to_those_who_ask_and_forgotten_when_it_is_back() {
             loop {
                 match asker.grant(ask(16)).await {
                     Err(problem) if problem.reason == Reason::Busy => {
-                        tokio::task::yield_now().await
+                        tokio::task::yield_now().await;
                     }
                     done => return done,
                 }

@@ -95,7 +95,7 @@ impl Graph<'_> {
                 })
                 | Mixer::Latent(_) => full = self.layout.context,
                 Mixer::Attention(attention) => {
-                    windowed = windowed.max(self.layout.cells(attention.span))
+                    windowed = windowed.max(self.layout.cells(attention.span));
                 }
                 Mixer::Recurrent(_) | Mixer::None => {}
             }

@@ -106,7 +106,7 @@ impl ParameterList {
 
             match setting.kind {
                 ParameterKind::Counted => {
-                    drop(counted.insert(setting.name.to_owned(), setting.value))
+                    drop(counted.insert(setting.name.to_owned(), setting.value));
                 }
                 ParameterKind::NoEffect => {}
                 ParameterKind::NotCounted(off)

@@ -331,7 +331,7 @@ mod tests {
         }
         for layer in 0..4 {
             let mut at = |name: &str, shape: &[u64]| {
-                add(&format!("model.layers.{layer}.{name}.weight"), shape)
+                add(&format!("model.layers.{layer}.{name}.weight"), shape);
             };
             at("input_layernorm", &[64]);
             at("self_attn.q_proj", &[64, 64]);

@@ -290,7 +290,7 @@ impl CachePages {
                     tokens = held(held_tokens).saturating_add(kind.groups);
                 }
                 Keeps::Chunk(chunk) => {
-                    tokens = held(chunk.saturating_add(self.rules.in_flight).min(context))
+                    tokens = held(chunk.saturating_add(self.rules.in_flight).min(context));
                 }
                 Keeps::Encoder(encoder) => tokens = held(encoder),
                 Keeps::State { extra } => {
