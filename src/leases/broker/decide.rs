@@ -129,12 +129,14 @@ pub(super) fn with_closed(
     claims
 }
 
-/// What to promise for a yes: on each device what the model needs at the high end, or what the
-/// engine will take where that is more, but no more than can be promised. `None`: less than that
-/// can be promised here.
+/// Returns what to grant for a yes: on each device what the model needs at the high end, or what
+/// the engine will take where that is more. `None` where less than that is available here.
 ///
-/// "Tight" means that the high end is not there: then all that is there is promised, so that nobody
-/// else is told it is free.
+/// An engine that sizes its cache by what the driver calls free takes of leases that are not in use
+/// yet: where that is more than is available, the answer is a no.
+///
+/// "Tight" means that the high end is not available: then all that is available is granted, so that
+/// no other client is told it is free.
 pub(super) fn promise(
     answer: &Answer,
     ledger: &Ledger,
@@ -155,13 +157,18 @@ pub(super) fn promise(
         }
         let available = ledger.availability(&uuid, reading).available_bytes?;
         let enough = answer.verdict == Some(Verdict::Tight) || available >= least;
-        if !enough || available == Bytes::ZERO || most.overflowed() {
+        let taken_from_others = most.scale(100, TAKES_PERCENT) > available.max(least);
+        if !enough || taken_from_others || available == Bytes::ZERO || most.overflowed() {
             return None;
         }
         promised.insert(uuid, most.min(available));
     }
     Some(promised)
 }
+
+/// What an engine takes may be above what is available by rounding alone: by this many percent of
+/// it, less 100.
+const TAKES_PERCENT: u64 = 101;
 
 fn takes(share: &DeviceShare) -> Bytes {
     Bytes::new(share.takes_bytes.map_or(share.required_bytes, |takes| {

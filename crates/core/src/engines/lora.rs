@@ -493,6 +493,8 @@ mod tests {
                 "must_be_available",
                 format!("{:?}", prepared.must_be_available(&split, &device, sum)),
             ),
+            ("share", format!("{:?}", prepared.share(&split, 1, &device))),
+            ("capacity", format!("{:?}", prepared.capacity(&plan))),
             ("launch", format!("{:?}", prepared.launch(&plan))),
         ]
     }
@@ -533,6 +535,25 @@ mod tests {
         assert_eq!(differences("vllm", &parameters), ["assumptions", "launch"]);
         let own_tensors = ["assumptions", "fixed", "fixed_sum", "launch"];
         assert_eq!(differences("transformers", &BTreeMap::new()), own_tensors);
+    }
+
+    #[test]
+    fn adapter_keeps_share() {
+        let model = llama(Some(adapter()));
+        let parameters = BTreeMap::from([("gpu_memory_utilization".to_owned(), json!(0.5))]);
+        let older = "9.9".parse().unwrap();
+        for version in [None, Some(&older)] {
+            let case = EngineRequest {
+                model: &model,
+                version,
+                parameters: &parameters,
+                asked: sample::tokens(2048),
+                devices: &[sample::device()],
+            };
+            let prepared = super::super::prepare(by_name("vllm").unwrap(), &case).unwrap();
+            let share = prepared.share(&Split::single(32), 0, &sample::device());
+            assert!(share.is_some(), "{version:?}");
+        }
     }
 
     #[test]

@@ -205,7 +205,10 @@ fn build_number(text: &str) -> Option<u32> {
 fn release(text: &str) -> Option<(Vec<u32>, bool)> {
     let mut rest = Rest(text.strip_prefix('v').unwrap_or(text));
     if let Some((epoch, version)) = rest.0.split_once('!') {
-        epoch.parse::<u32>().ok()?;
+        // No engine has a release of a later epoch, and its numbers would mean another release.
+        if epoch.parse::<u32>().ok()? != 0 {
+            return None;
+        }
         rest = Rest(version);
     }
 
@@ -323,7 +326,7 @@ mod tests {
             ("0.8.5.post1", &[0, 8, 5]),
             ("0.8.5-1", &[0, 8, 5]),
             ("0.10.1.1+cu128", &[0, 10, 1, 1]),
-            ("1!0.4", &[0, 4]),
+            ("0!0.4", &[0, 4]),
             ("0.20.1.dev0+g101584af0.d20260424", &[0, 20, 1]),
             ("0.20.2rc1.dev249+glmkimirebase20260514", &[0, 20, 2]),
             ("0.15.2rc1.dev93+g11a4c9d30.cu128", &[0, 15, 2]),
@@ -346,6 +349,7 @@ mod tests {
             "",
             " ",
             "banana",
+            "1!0.33",
             "latest",
             "0.",
             ".5",

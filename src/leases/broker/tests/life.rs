@@ -57,6 +57,33 @@ fn a_lease_is_given_listed_renewed_and_given_back() {
 }
 
 #[test]
+fn engine_takes_nothing_of_others() {
+    run(async {
+        let bench = Bench::new(24);
+        let office = office(&bench);
+        let taking = || GrantCommand {
+            plan: plan_taking(8, Some(2)),
+            ..ask(8)
+        };
+
+        let other = lease_id(&office.grant(ask(12)).await.unwrap());
+        let refused = office.grant(taking()).await.unwrap();
+        assert_eq!(
+            (refused.reason.as_deref(), refused.lease),
+            (Some("leased"), None),
+            "it needs 8 of 12 GiB and would take 22"
+        );
+
+        office.release(other, &caller()).await.unwrap();
+        lease_id(&office.grant(taking()).await.unwrap());
+        assert_eq!(
+            office.leased(),
+            BTreeMap::from([(A.to_owned(), Bytes::gib(22))])
+        );
+    });
+}
+
+#[test]
 fn what_is_claimed_ends_with_the_last_lease() {
     run(async {
         let bench = Bench::new(24);

@@ -107,6 +107,12 @@ fn stranger() -> Caller {
 
 /// So many GiB on the one device.
 fn plan(gib: u64) -> Plan {
+    plan_taking(gib, None)
+}
+
+/// So many GiB on the one device, of an engine that takes all of what the driver calls free but for
+/// `left` GiB.
+fn plan_taking(gib: u64, left: Option<u64>) -> Plan {
     Box::new(move |snapshot, claims| {
         let device = &snapshot.devices[0];
         let claimed = claims.get(A).copied().unwrap_or(Bytes::ZERO);
@@ -123,7 +129,8 @@ fn plan(gib: u64) -> Plan {
             available_bytes: available.map(Bytes::get),
             required_bytes: asked.get(),
             short_by_bytes: Some(0),
-            takes_bytes: None,
+            takes_bytes: left
+                .and_then(|left| Some(device.free_bytes?.less(Bytes::gib(left))?.get())),
             layers: (0, 1),
             components: Vec::new(),
         };
