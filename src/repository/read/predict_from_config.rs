@@ -15,18 +15,18 @@
 //! What could still differ is a file whose tensors have other shapes than its configuration says
 //! while every type's elements, the file's length and the digits in its header come out the same.
 //! No engine could load such a file by its configuration, and the bytes of each type would be right
-//! all the same.
+//! all the same. In an encoder of few layers, the names may also begin with the model's own or not:
+//! the shapes are the same.
 
 use std::collections::BTreeMap;
 
 use hf_mem_core::bytes::Bytes;
-use hf_mem_core::model::Dtype;
-use hf_mem_core::model::blueprint;
-use hf_mem_core::model::blueprint::{Blueprint, Promised, Role};
+use hf_mem_core::model::blueprint::{self, Blueprint, Listed, Promised, Role};
 use hf_mem_core::model::gguf::TablePlace;
 use hf_mem_core::model::metadata::Evidence;
 use hf_mem_core::model::tensors::{InventoryBuilder, Storage};
 use hf_mem_core::model::weight_files::{Index, WeightFile, WeightMap};
+use hf_mem_core::model::{Dtype, Inventory};
 use serde_json::Value;
 
 use super::WeightsToRead;
@@ -43,38 +43,71 @@ pub(super) fn keep(
 ) -> Option<WeightsToRead> {
     let known = Blueprint::of(config)
         .and_then(|blueprint| by_blueprint(&blueprint, files, index, hub_totals));
-    match (known, index, files) {
-        (None, None, [file]) => {
-            let lists = blueprint::whole_files(config).into_iter();
-            lists
-                .map(|list| by_list(list, file, hub_totals))
-                .find_map(|proved| proved)
-        }
-        (known, ..) => known,
-    }
+    known.or_else(|| by_lists(blueprint::whole_models(config), files, index, hub_totals))
 }
 
-/// The weights in `file` if it holds the tensors of `list`.
+/// The weights in `files` if they hold the tensors of one of `lists`. Lists that the totals and
+/// lengths cannot tell apart may differ in names only; where they differ in shapes or types as
+/// well, nothing is proved.
+fn by_lists(
+    lists: Vec<Listed>,
+    files: &[WeightFile],
+    index: Option<&Index>,
+    hub_totals: &BTreeMap<String, u64>,
+) -> Option<WeightsToRead> {
+    let mut right = lists
+        .into_iter()
+        .filter_map(|list| by_list(list, files, index, hub_totals));
+    let first = right.next()?;
+    let shapes = shapes(&first.inventory);
+    right
+        .all(|other| self::shapes(&other.inventory) == shapes)
+        .then_some(first)
+}
+
+/// How many tensors there are of each type and shape.
+fn shapes(inventory: &Inventory) -> BTreeMap<(&Storage, &[u64]), u64> {
+    let mut counts = BTreeMap::new();
+    for class in &inventory.classes {
+        *counts.entry((&class.storage, &*class.shape)).or_default() += class.count;
+    }
+    counts
+}
+
+/// The weights in `files` if they hold the tensors of `list`, which are all that an index names.
 fn by_list(
-    list: blueprint::Listed,
-    file: &WeightFile,
+    list: Listed,
+    files: &[WeightFile],
+    index: Option<&Index>,
     hub_totals: &BTreeMap<String, u64>,
 ) -> Option<WeightsToRead> {
     let tensors: BTreeMap<String, Promised> = list.into_iter().collect();
-    let named = WeightMap::collect(
-        tensors
-            .keys()
-            .map(|name| (name.as_str(), file.path.as_str())),
-    )
-    .ok()?;
     let promised = |name: &str| tensors.get(name).cloned();
-    proved(
-        &promised,
-        std::slice::from_ref(file),
-        &named,
-        hub_totals,
-        None,
-    )
+
+    match (index, files) {
+        (Some(index), _) => {
+            let all_named = index.weight_map.len() == tensors.len();
+            all_named.then(|| {
+                proved(
+                    &promised,
+                    files,
+                    &index.weight_map,
+                    hub_totals,
+                    Some(index.total_bytes?),
+                )
+            })?
+        }
+        (None, [file]) => {
+            let named = WeightMap::collect(
+                tensors
+                    .keys()
+                    .map(|name| (name.as_str(), file.path.as_str())),
+            )
+            .ok()?;
+            proved(&promised, files, &named, hub_totals, None)
+        }
+        (None, _) => None,
+    }
 }
 
 fn by_blueprint(
@@ -168,6 +201,7 @@ fn types(
             Role::Packed => &[Dtype::U8],
             Role::Quantised => &[Dtype::F8E4M3],
             Role::Numbers => &[Dtype::I64],
+            Role::Words => &[Dtype::U32],
             Role::Scale | Role::Router => &[Dtype::F32, Dtype::BF16, Dtype::F16],
         }
     };
@@ -351,7 +385,7 @@ mod tests {
     #[test]
     fn listed_model_is_proved_unless_a_sum_differs() {
         let config = json!({"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_positions": 32, "vocab_size": 100});
-        let list = blueprint::whole_files(&config).remove(0);
+        let list = blueprint::whole_models(&config).remove(0);
         let (mut header, mut at) = (json!({"__metadata__": {"format": "pt"}}), 0_u64);
         for (name, tensor) in list {
             let end = at + tensor.shape.iter().product::<u64>() * 4;
@@ -385,6 +419,152 @@ mod tests {
         ] {
             assert!(kept(length, elements).is_none(), "{length} {elements}");
         }
+    }
+
+    /// The files of a model with the tensors of `list` in `dtype`, and packed words in U32. `split`
+    /// is the number of files.
+    fn stored(list: &Listed, config: &Value, dtype: Dtype, split: usize) -> Repository {
+        let mut totals: BTreeMap<String, u64> = BTreeMap::new();
+        let (mut files, mut names, mut total_bytes) = (Vec::new(), Vec::new(), 0);
+        for (number, part) in list.chunks(list.len().div_ceil(split)).enumerate() {
+            let path = format!("model-{number}.safetensors");
+            let (mut header, mut at) = (json!({"__metadata__": {"format": "pt"}}), 0_u64);
+            for (name, tensor) in part {
+                let dtype = if tensor.role == Role::Words {
+                    Dtype::U32
+                } else {
+                    dtype
+                };
+                let count = tensor.shape.iter().product();
+                let end = at + dtype.stored(count).expect("whole bytes").get();
+                header[name] = json!({"dtype": dtype.name(), "shape": tensor.shape, "data_offsets": [at, end]});
+                *totals.entry(dtype.name().to_owned()).or_default() += count;
+                names.push((name.as_str(), path.clone()));
+                at = end;
+            }
+            let length = 8 + (header.to_string().len() as u64).next_multiple_of(8) + at;
+            files.push(WeightFile {
+                path,
+                component: String::new(),
+                bytes: Some(length),
+            });
+            total_bytes += at;
+        }
+        let weight_map =
+            WeightMap::collect(names.iter().map(|(name, path)| (*name, path.as_str())))
+                .expect("names");
+        let index = (split > 1).then_some(Index {
+            total_bytes: Some(total_bytes),
+            weight_map,
+        });
+        Repository {
+            files,
+            index,
+            config: config.clone(),
+            totals,
+        }
+    }
+
+    fn qwen3_vl() -> Value {
+        json!({"model_type": "qwen3_vl", "text_config": {"hidden_size": 64, "intermediate_size": 128,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2, "vocab_size": 100},
+            "vision_config": {"deepstack_visual_indexes": [0], "depth": 2, "hidden_size": 32, "in_channels": 3,
+            "intermediate_size": 48, "num_position_embeddings": 16, "out_hidden_size": 64, "patch_size": 4,
+            "spatial_merge_size": 2, "temporal_patch_size": 2}})
+    }
+
+    fn mlx() -> Value {
+        json!({"model_type": "qwen3", "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4,
+            "head_dim": 16, "num_key_value_heads": 2, "num_hidden_layers": 2, "vocab_size": 100,
+            "quantization": {"bits": 4, "group_size": 32}})
+    }
+
+    #[test]
+    fn listed_models_are_proved_with_indices() {
+        for config in [qwen3_vl(), mlx()] {
+            for (list, split) in blueprint::whole_models(&config).iter().zip([1, 3]) {
+                let repository = stored(list, &config, Dtype::BF16, split);
+                let weights = repository.kept().expect("proved");
+                let of = u32::try_from(split).expect("small");
+                assert_eq!(weights.evidence, Evidence::Proved { read: 0, of });
+                assert_eq!(weights.inventory.tensors(), list.len() as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn index_that_differs_from_list_refuses() {
+        let config = qwen3_vl();
+        let lists = blueprint::whole_models(&config);
+        let file = "model-0.safetensors";
+        for (what, keep, more) in [
+            ("a missing name", "model.visual.merger.norm.bias", None),
+            (
+                "another name",
+                "model.visual.merger.norm.bias",
+                Some("model.visual.merger.norm.offset"),
+            ),
+        ] {
+            let mut repository = stored(&lists[0], &config, Dtype::BF16, 2);
+            let index = repository.index.as_mut().expect("an index");
+            let pairs: Vec<_> = index
+                .weight_map
+                .iter()
+                .map(|(name, file)| (name, file.to_owned()))
+                .collect();
+            let kept = pairs
+                .iter()
+                .filter(|(name, _)| name != keep)
+                .map(|(name, file)| (name.as_str(), file.as_str()));
+            index.weight_map =
+                WeightMap::collect(kept.chain(more.map(|name| (name, file)))).expect("names");
+            assert!(repository.kept().is_none(), "{what}");
+        }
+    }
+
+    #[test]
+    fn packed_words_in_another_type_refuse() {
+        let config = mlx();
+        let mut repository = stored(
+            &blueprint::whole_models(&config)[0],
+            &config,
+            Dtype::BF16,
+            1,
+        );
+        assert!(repository.kept().is_some());
+
+        let words = repository.totals.remove("U32").expect("packed words");
+        repository.totals.insert("I32".to_owned(), words);
+        assert!(repository.kept().is_none());
+    }
+
+    #[test]
+    fn lists_of_equal_sums_prove_nothing() {
+        let tensor = |shape: &[u64]| Promised {
+            shape: shape.to_vec(),
+            role: Role::Plain,
+        };
+        let list = |name: &str, shape: &[u64]| vec![(name.to_owned(), tensor(shape))];
+        let one = list("a.weight", &[20, 30]);
+        let repository = stored(&one, &json!({}), Dtype::BF16, 1);
+        let proved = |other: Listed| {
+            by_lists(
+                vec![one.clone(), other],
+                &repository.files,
+                None,
+                &repository.totals,
+            )
+        };
+
+        assert!(
+            proved(list("b.weight", &[20, 30])).is_some(),
+            "another name"
+        );
+        assert!(proved(list("a.weight", &[20, 31])).is_some(), "another sum");
+        assert!(
+            proved(list("a.weight", &[30, 20])).is_none(),
+            "another shape"
+        );
     }
 
     /// The most that a hostile file can do: shapes that its configuration does not have, every sum

@@ -265,7 +265,15 @@ impl InventoryBuilder {
     }
 }
 
-/// Replaces each purely numeric dot segment by `*` and gives the first of the numbers.
+/// The two parts of a weight under `torch.nn.utils.weight_norm`: their names since torch 2.0, and
+/// before.
+const WEIGHT_NORM: [(&str, &str); 2] = [
+    (".parametrizations.weight.original0", ".weight_g"),
+    (".parametrizations.weight.original1", ".weight_v"),
+];
+
+/// Replaces each purely numeric dot segment by `*` and gives the first of the numbers. A parameter
+/// that torch knows by two names has one pattern.
 fn fold_name(name: &str) -> (String, Option<u32>) {
     let mut layer = None;
     let mut pattern = String::with_capacity(name.len());
@@ -279,6 +287,14 @@ fn fold_name(name: &str) -> (String, Option<u32>) {
                 pattern.push('*');
             }
             _ => pattern.push_str(segment),
+        }
+    }
+
+    for (newer, older) in WEIGHT_NORM {
+        if let Some(module) = pattern.strip_suffix(newer) {
+            pattern.truncate(module.len());
+            pattern.push_str(older);
+            break;
         }
     }
     (pattern, layer)
@@ -373,6 +389,21 @@ mod tests {
     #[test]
     fn a_name_without_a_layer_counts_for_every_range() {
         assert_eq!(experts().classes[0].count_in(&(100..101)), 1);
+    }
+
+    #[test]
+    fn weight_norm_names_fold_into_one() {
+        for (part, older) in [("original0", "weight_g"), ("original1", "weight_v")] {
+            let (newer, older) = (
+                format!("conv.3.parametrizations.weight.{part}"),
+                format!("conv.3.{older}"),
+            );
+            assert_eq!(fold_name(&newer), fold_name(&older));
+        }
+        assert_eq!(
+            fold_name("a.parametrizations.weight.original").0,
+            "a.parametrizations.weight.original"
+        );
     }
 
     #[test]

@@ -1,24 +1,39 @@
-//! Models of one file whose tensors are listed one by one: encoders of BERT's make, and GPT-2.
+//! Models whose tensors are listed one by one: encoders, GPT-2, LFM2, vision and speech models, and
+//! decoders that MLX has quantised.
 //!
-//! Such a file may or may not hold a pooler, an output head and buffers, and its names may or may
-//! not begin with the model's own. So there are several lists, and the totals and the file's length
-//! tell which is meant.
+//! A repository may or may not store a pooler, an output head and buffers, and its names may or may
+//! not begin with the model's own. So there are several lists, and the totals and the files'
+//! lengths tell which is meant.
+
+mod decoders;
+mod speech;
+mod vision;
 
 use serde_json::Value;
 
 use super::sizes::{layers, size};
-use super::{Promised, Role};
+use super::{Blueprint, Promised, Role};
 
-/// The tensors of one file.
+/// The tensors of a model.
 pub type Listed = Vec<(String, Promised)>;
 
-/// Every list of tensors that the file of a model with this configuration may hold; none for other
+/// Every list of tensors that a model with this configuration may store; none for other
 /// architectures.
-pub fn whole_files(config: &Value) -> Vec<Listed> {
+pub fn whole_models(config: &Value) -> Vec<Listed> {
+    let is_stated = |key: &str| config.get(key).is_some_and(|value| !value.is_null());
+    if is_stated("quantization") || is_stated("quantization_config") {
+        return decoders::mlx(config).unwrap_or_default();
+    }
     let lists = match config.get("model_type").and_then(Value::as_str) {
         Some("bert") => encoders(config, "bert."),
         Some("roberta" | "xlm-roberta") => encoders(config, "roberta."),
         Some("gpt2") => gpt2(config),
+        Some("lfm2") => decoders::lfm2(config),
+        Some("hubert") => speech::hubert(config),
+        Some("idefics3") => vision::idefics3(config),
+        Some("qwen2_vl") => vision::qwen2_vl(config),
+        Some("qwen2_5_vl") => vision::qwen2_5_vl(config),
+        Some("qwen3_vl") => vision::qwen3_vl(config),
         _ => None,
     };
     lists.unwrap_or_default()
@@ -39,6 +54,11 @@ impl Tensors {
         ));
     }
 
+    /// A weight of `shape` without a bias.
+    fn weight(&mut self, module: &str, shape: &[u64]) {
+        self.add(format!("{module}.weight"), shape);
+    }
+
     /// A weight of `shape` and a bias of `bias` elements.
     fn pair(&mut self, module: &str, shape: &[u64], bias: u64) {
         self.add(format!("{module}.weight"), shape);
@@ -53,6 +73,36 @@ impl Tensors {
     fn norm(&mut self, module: &str, width: u64) {
         self.pair(module, &[width], width);
     }
+}
+
+/// A decoder with the names and shapes of `model_type`, each name below `prefix`. `has_head` says
+/// whether it stores an output head of its own. `None` where `config` lacks a size.
+fn decoder(
+    config: &Value,
+    model_type: &'static str,
+    prefix: &str,
+    has_head: bool,
+) -> Option<Listed> {
+    let blueprint = Blueprint::unquantised(model_type, config)?;
+    let names = blueprint.names("model.", has_head)?.into_iter();
+
+    names
+        .map(|name| {
+            let tensor = blueprint.tensor(&name, |_| false)?;
+            let name = match name.strip_prefix("model.") {
+                Some(inner) => format!("{prefix}{inner}"),
+                None => name,
+            };
+            Some((name, tensor))
+        })
+        .collect()
+}
+
+/// The product of sizes, if it has room in 64 bits.
+fn product(sizes: &[u64]) -> Option<u64> {
+    sizes
+        .iter()
+        .try_fold(1_u64, |product, size| product.checked_mul(*size))
 }
 
 /// transformers `models/bert/modeling_bert.py` and `models/roberta/modeling_roberta.py`.
@@ -219,7 +269,7 @@ mod tests {
             (roberta, 203, 124_697_947),
             (gpt2, 160, 137_022_720),
         ] {
-            let lists = whole_files(&config);
+            let lists = whole_models(&config);
             let found = lists
                 .iter()
                 .filter(|list| (list.len(), elements(list)) == (tensors, wanted))
@@ -228,10 +278,139 @@ mod tests {
         }
     }
 
+    /// Qwen/Qwen3-VL-2B-Instruct.
+    fn qwen3_vl() -> Value {
+        json!({"model_type": "qwen3_vl", "text_config": {"head_dim": 128, "hidden_size": 2048, "intermediate_size": 6144,
+            "num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 8, "vocab_size": 151_936},
+            "vision_config": {"deepstack_visual_indexes": [5, 11, 17], "depth": 24, "hidden_size": 1024,
+            "in_channels": 3, "intermediate_size": 4096, "num_position_embeddings": 2304, "out_hidden_size": 2048,
+            "patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2}})
+    }
+
+    /// mlx-community/Qwen3-0.6B-4bit.
+    fn mlx() -> Value {
+        json!({"model_type": "qwen3", "head_dim": 128, "hidden_size": 1024, "intermediate_size": 3072,
+            "num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 8, "vocab_size": 151_936,
+            "quantization": {"group_size": 64, "bits": 4}})
+    }
+
+    /// LiquidAI/LFM2-1.2B.
+    fn lfm2() -> Value {
+        json!({"model_type": "lfm2", "block_auto_adjust_ff_dim": true, "block_ff_dim": 12288,
+            "block_ffn_dim_multiplier": 1.0, "block_multiple_of": 256, "conv_L_cache": 3, "conv_bias": false,
+            "full_attn_idxs": [2, 5, 8, 10, 12, 14], "hidden_size": 2048, "num_attention_heads": 32,
+            "num_hidden_layers": 16, "num_key_value_heads": 8, "vocab_size": 65536})
+    }
+
+    #[test]
+    fn newer_families_are_among_the_lists() {
+        let smolvlm = json!({"model_type": "idefics3", "scale_factor": 3, "text_config": {"model_type": "llama",
+            "hidden_size": 2048, "intermediate_size": 8192, "num_attention_heads": 32, "num_hidden_layers": 24,
+            "num_key_value_heads": 32, "vocab_size": 49155}, "vision_config": {"hidden_size": 1152, "image_size": 384,
+            "intermediate_size": 4304, "num_hidden_layers": 27, "patch_size": 14}});
+        let qwen2_vl = json!({"model_type": "qwen2_vl", "hidden_size": 1536, "intermediate_size": 8960,
+            "num_attention_heads": 12, "num_hidden_layers": 28, "num_key_value_heads": 2, "vocab_size": 151_936,
+            "vision_config": {"depth": 32, "embed_dim": 1280, "hidden_size": 1536, "in_chans": 3, "mlp_ratio": 4,
+            "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2}});
+        let qwen2_5_vl = json!({"model_type": "qwen2_5_vl", "hidden_size": 3584, "intermediate_size": 18944,
+            "num_attention_heads": 28, "num_hidden_layers": 28, "num_key_value_heads": 4, "vocab_size": 152_064,
+            "vision_config": {"depth": 32, "hidden_size": 1280, "in_chans": 3, "intermediate_size": 3420,
+            "out_hidden_size": 3584, "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2}});
+
+        for (config, wanted) in [
+            (qwen3_vl(), 2_127_532_032),
+            (mlx(), 93_188_096),
+            (lfm2(), 1_170_340_608),
+            (smolvlm, 2_246_272_880),
+            (qwen2_vl, 2_208_985_600),
+            (qwen2_5_vl, 8_292_166_656),
+            (json!({"model_type": "hubert"}), 94_371_712),
+        ] {
+            assert!(
+                whole_models(&config)
+                    .iter()
+                    .any(|list| elements(list) == wanted),
+                "{config}"
+            );
+        }
+    }
+
+    /// Each change leaves a configuration that the rules do not describe.
+    #[test]
+    fn unknown_variants_have_no_list() {
+        let refused = |mut config: Value, pointer: &str, key: &str, value: Value| {
+            assert!(!whole_models(&config).is_empty());
+            config.pointer_mut(pointer).expect("an object")[key] = value;
+            assert!(whole_models(&config).is_empty(), "{key}");
+        };
+
+        refused(mlx(), "/quantization", "bits", json!(7));
+        refused(mlx(), "/quantization", "group_size", json!(65));
+        refused(mlx(), "/quantization", "mode", json!("mxfp4"));
+        refused(
+            mlx(),
+            "/quantization",
+            "model.embed_tokens",
+            json!({"group_size": 64, "bits": 8}),
+        );
+        refused(
+            mlx(),
+            "",
+            "quantization_config",
+            json!({"quant_method": "awq"}),
+        );
+        refused(mlx(), "", "model_type", json!("granitemoe"));
+        refused(lfm2(), "", "conv_bias", json!(true));
+        refused(lfm2(), "", "block_ffn_dim_multiplier", json!(1.3));
+        refused(lfm2(), "", "layer_types", json!(["conv"]));
+        refused(lfm2(), "", "num_attention_heads", json!(0));
+        refused(
+            qwen3_vl(),
+            "",
+            "quantization_config",
+            json!({"quant_method": "fp8"}),
+        );
+        refused(
+            qwen3_vl(),
+            "/vision_config",
+            "spatial_merge_size",
+            json!(1 << 25),
+        );
+        refused(qwen3_vl(), "/vision_config", "depth", json!(1_000_000));
+        refused(
+            json!({"model_type": "hubert"}),
+            "",
+            "conv_dim",
+            json!([512]),
+        );
+        refused(
+            json!({"model_type": "hubert"}),
+            "",
+            "feat_extract_norm",
+            json!("batch"),
+        );
+        refused(
+            json!({"model_type": "hubert"}),
+            "",
+            "conv_pos_batch_norm",
+            json!(true),
+        );
+    }
+
+    #[test]
+    fn mlx_configuration_may_repeat_itself() {
+        let mut config = mlx();
+        config["quantization_config"] = config["quantization"].clone();
+        assert_eq!(whole_models(&config).len(), 2);
+    }
+
     #[test]
     fn other_architectures_have_no_list() {
-        assert!(whole_files(&json!({"model_type": "t5"})).is_empty());
+        assert!(whole_models(&json!({"model_type": "t5"})).is_empty());
         let deep = json!({"model_type": "gpt2", "n_embd": 8, "n_layer": 1_000_000, "n_positions": 8, "vocab_size": 8});
-        assert!(whole_files(&deep).is_empty(), "no model has so many layers");
+        assert!(
+            whole_models(&deep).is_empty(),
+            "no model has so many layers"
+        );
     }
 }

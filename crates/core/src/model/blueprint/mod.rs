@@ -14,7 +14,7 @@ mod sizes;
 
 use serde_json::Value;
 
-pub use listed::{Listed, whole_files};
+pub use listed::{Listed, whole_models};
 use sizes::Sizes;
 
 /// Architectures whose tensors are named by the rules below. Others of the same make may follow
@@ -34,6 +34,7 @@ const TYPES: &[&str] = &[
     "glm_moe_dsa",
     "gpt_oss",
     "granite",
+    "granitemoe",
     "hunyuan_v1_dense",
     "llama",
     "mimo",
@@ -76,6 +77,8 @@ pub enum Role {
     Router,
     /// A buffer of whole numbers.
     Numbers,
+    /// Packed to words of 32 bits.
+    Words,
 }
 
 /// A tensor as it must be.
@@ -108,6 +111,16 @@ impl Blueprint {
             model_type,
             sizes: Sizes::of(model_type, config)?,
             block,
+        })
+    }
+
+    /// The blueprint of a model of `model_type` in the model's own type, whatever quantisation
+    /// `config` states.
+    fn unquantised(model_type: &'static str, config: &Value) -> Option<Self> {
+        Some(Self {
+            model_type,
+            sizes: Sizes::of(model_type, config)?,
+            block: None,
         })
     }
 
@@ -210,6 +223,14 @@ impl Blueprint {
             "mlp.gate" | "mlp.router" | "block_sparse_moe.gate" => {
                 vec![sizes.experts?.count, hidden]
             }
+            // granitemoe keeps all experts of a layer in one tensor.
+            "block_sparse_moe.input_linear" => {
+                vec![sizes.experts?.count, sizes.experts?.width * 2, hidden]
+            }
+            "block_sparse_moe.output_linear" => {
+                vec![sizes.experts?.count, hidden, sizes.experts?.width]
+            }
+            "block_sparse_moe.router.layer" => vec![sizes.experts?.count, hidden],
             "mlp.gate.e_score_correction_bias" | "block_sparse_moe.e_score_correction_bias" => {
                 vec![sizes.experts?.count]
             }
@@ -338,6 +359,21 @@ mod tests {
             "it has no experts"
         );
         assert!(names.iter().all(|name| shape(name).is_some()));
+    }
+
+    /// ibm-granite/granite-3.1-1b-a400m-instruct.
+    #[test]
+    fn granite_mixture_has_its_published_size() {
+        let config = json!({"model_type": "granitemoe", "hidden_size": 1024, "intermediate_size": 512,
+            "num_attention_heads": 16, "num_hidden_layers": 24, "num_key_value_heads": 8, "num_local_experts": 32,
+            "vocab_size": 49155});
+        let blueprint = Blueprint::of(&config).expect("a known architecture");
+        let names = blueprint.names("model.", false).expect("its names");
+        let shapes = names
+            .iter()
+            .map(|name| blueprint.tensor(name, |_| false).expect("a shape").shape);
+        let elements: u64 = shapes.map(|shape| shape.iter().product::<u64>()).sum();
+        assert_eq!((names.len(), elements), (218, 1_334_628_352));
     }
 
     #[test]

@@ -7,6 +7,8 @@ struct LayerName {
     norms: &'static [&'static str],
     /// Names of the norms of queries and keys.
     head_norms: &'static [&'static str],
+    /// The feed-forward block.
+    block: &'static str,
     /// Projections of the feed-forward block.
     feed_forward: &'static [&'static str],
     /// Whether queries, keys and values are one projection.
@@ -25,17 +27,24 @@ const FOUR: &[&str] = &[
 const BEHIND: &[&str] = &["post_attention_layernorm", "post_feedforward_layernorm"];
 const HEADS: &[&str] = &["q_norm", "k_norm"];
 const GATED: &[&str] = &["gate_proj", "up_proj", "down_proj"];
+const MIXED: &[&str] = &["input_linear", "output_linear", "router.layer"];
 
 fn layer(model_type: &str) -> Option<LayerName> {
     let plain = LayerName {
         norms: TWO,
         head_norms: &[],
+        block: "mlp",
         feed_forward: GATED,
         fused: false,
         norm_bias: false,
     };
     Some(match model_type {
         "llama" | "mistral" | "qwen2" | "gemma" | "granite" => plain,
+        "granitemoe" => LayerName {
+            block: "block_sparse_moe",
+            feed_forward: MIXED,
+            ..plain
+        },
         "qwen3" => LayerName {
             head_norms: HEADS,
             ..plain
@@ -120,7 +129,11 @@ pub(super) fn all(
         }
         module(number, "self_attn.o_proj", sizes.bias.1);
         for projection in layer.feed_forward {
-            module(number, &format!("mlp.{projection}"), sizes.mlp_bias);
+            module(
+                number,
+                &format!("{}.{projection}", layer.block),
+                sizes.mlp_bias,
+            );
         }
     }
     Some(names)

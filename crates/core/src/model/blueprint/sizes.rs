@@ -109,7 +109,6 @@ pub(super) fn block(method: &Value) -> Option<(u64, u64)> {
     let [rows, columns] = method.get("weight_block_size")?.as_array()?.as_slice() else {
         return None;
     };
-    let bounded = |value: &Value| value.as_u64().filter(|size| (1..=LARGEST).contains(size));
     Some((bounded(rows)?, bounded(columns)?))
 }
 
@@ -120,8 +119,33 @@ pub(super) fn layers(config: &Value, key: &str) -> Option<u64> {
 
 /// A size within what any model has.
 pub(super) fn size(config: &Value, key: &str) -> Option<u64> {
-    config
-        .get(key)
-        .and_then(Value::as_u64)
-        .filter(|size| (1..=LARGEST).contains(size))
+    config.get(key).and_then(bounded)
+}
+
+/// A size, or `default` where none is stated. `None` where what is stated is no size.
+pub(super) fn size_or(config: &Value, key: &str, default: u64) -> Option<u64> {
+    match config.get(key) {
+        None | Some(Value::Null) => Some(default),
+        Some(_) => size(config, key),
+    }
+}
+
+/// A number of layers, or `default` where none is stated.
+pub(super) fn layers_or(config: &Value, key: &str, default: u64) -> Option<u64> {
+    size_or(config, key, default).filter(|layers| *layers <= MOST_LAYERS)
+}
+
+/// A size for each of some layers, or `default` where none are stated.
+pub(super) fn sizes_or(config: &Value, key: &str, default: &[u64]) -> Option<Vec<u64>> {
+    let stated = match config.get(key) {
+        None | Some(Value::Null) => return Some(default.to_vec()),
+        Some(stated) => stated.as_array()?,
+    };
+    let is_plausible = stated.len() as u64 <= MOST_LAYERS;
+    is_plausible.then(|| stated.iter().map(bounded).collect())?
+}
+
+/// A size within what any model has.
+fn bounded(value: &Value) -> Option<u64> {
+    value.as_u64().filter(|size| (1..=LARGEST).contains(size))
 }
