@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use hf_mem_probe::leases::ledger::{Ledger, Saved, Settings};
+use hf_mem_probe::leases::ledger::{Ledger, Saved, LedgerConfig};
 use hf_mem_probe::leases::clock::{Boottime, Now};
 use hf_mem_probe::leases::{store, view};
 use libfuzzer_sys::fuzz_target;
@@ -23,7 +23,7 @@ fn live_with(saved: Saved) {
     let hour = Duration::from_secs(3600);
     for (boot, alive) in [("b", true), ("b", false), ("another", true)] {
         let mut now = Now { boottime: Boottime::from_millis(10_000_000), wall: SystemTime::UNIX_EPOCH + hour };
-        let mut ledger = Ledger::restore(Settings::default(), boot, 1, saved.clone(), now, |_| alive);
+        let mut ledger = Ledger::restore(LedgerConfig::default(), boot, 1, saved.clone(), now, |_| alive);
         let lived: Vec<String> = ledger.live().map(|lease| lease.id.clone()).collect();
         for id in lived {
             let _ = ledger.get(&id).map(|lease| view::lease(lease, now));
