@@ -26,7 +26,7 @@ use crate::model::gguf::Gguf;
 use crate::model::{Format, Identity, Inventory};
 
 /// The version of this structure; entries of another version are read again from their source.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The largest serialised form that is accepted from a cache, a bundle or a client.
 pub const MAX_SERIALISED_BYTES: u64 = 16 << 20;
 /// GGUF models of one repository; each costs a plan.
