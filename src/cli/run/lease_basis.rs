@@ -8,6 +8,7 @@ use hf_mem_core::report::question::ContextQuestion;
 use hf_mem_core::report::{Problem, Question};
 use serde_json::Value;
 
+use super::carried_options::drop_uncarried;
 use super::command::PLACE;
 use super::server_line::{self, Server, ServerLine};
 use crate::cli::arguments::LeaseBasis;
@@ -81,6 +82,10 @@ pub(super) fn settle(
     }
     basis.notes.extend(line.notes.iter().cloned());
     settle_parameters(question, &line, &mut basis);
+    if !start.gets_arguments() {
+        let note = drop_uncarried(question, line.server, &line.parameters);
+        basis.notes.extend(note);
+    }
     let share = line
         .server
         .default_share()
@@ -156,13 +161,16 @@ fn settle_parameters(question: &mut Question, line: &ServerLine, basis: &mut Bas
     for (name, value) in &line.parameters {
         let workload = &mut question.workload;
         let asked = match name.as_str() {
-            "max_model_len" | "context_length" | "n_ctx" => {
+            "max_model_len" | "context_length" | "n_ctx" | "OLLAMA_CONTEXT_LENGTH" => {
                 workload.context.take().map(|context| match context {
                     ContextQuestion::Tokens(tokens) => Value::from(tokens),
                     ContextQuestion::Word(_) => Value::from("max"),
                 })
             }
-            "kv_cache_dtype" => workload.kv_cache_dtype.take().map(Value::from),
+            "kv_cache_dtype" | "type_k" | "OLLAMA_KV_CACHE_TYPE" => {
+                workload.kv_cache_dtype.take().map(Value::from)
+            }
+            "n_parallel" | "OLLAMA_NUM_PARALLEL" => workload.sequences.take().map(Value::from),
             "dtype" => workload.dtype.take().map(Value::from),
             _ => None,
         };
@@ -229,7 +237,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use hf_mem_core::report::question::ModelQuestion;
+    use hf_mem_core::report::question::{ModelQuestion, OffloadRule, WorkloadQuestion};
 
     fn settled(
         command: &str,
@@ -314,6 +322,78 @@ mod tests {
         );
         assert_eq!(question.engine.parameters["max_model_len"], 8192);
         assert_eq!(basis.notes.len(), 3, "{basis:?}");
+    }
+
+    fn with_options(question: &mut Question) {
+        question.workload.context = Some(ContextQuestion::Tokens(4096));
+        question.workload.sequences = Some(2);
+        question.workload.kv_cache_dtype = Some("q8_0".to_owned());
+        let set = &mut question.engine.parameters;
+        set.insert("n_gpu_layers".to_owned(), json!(0));
+    }
+
+    #[test]
+    fn options_outside_command_are_dropped() {
+        for command in [
+            "llama-server -hf a/b",
+            "llama-server -hf a/b -c 8192 -np 4 -ctk f16",
+            "vllm serve a/b",
+            "sglang serve --model a/b --context-length 8192",
+        ] {
+            let (question, basis) = settled(command, |question, _| with_options(question));
+            let workload = &question.workload;
+            assert_eq!(*workload, WorkloadQuestion::default(), "{command}");
+            assert!(!question.engine.parameters.contains_key("n_gpu_layers"));
+            let named = basis.notes.last().unwrap();
+            assert!(
+                named.contains("--set n_gpu_layers=0") && named.contains("--flags"),
+                "{command}: {named}"
+            );
+        }
+        let (_, basis) = settled("llama-server -hf a/b", |question, _| with_options(question));
+        assert!(
+            basis.notes[0].contains("--context 4096, --sequences 2, --kv-cache-dtype q8_0"),
+            "{basis:?}"
+        );
+    }
+
+    #[test]
+    fn options_that_reach_server_stay() {
+        let (question, basis) = settled("llama-server -hf a/b", |question, start| {
+            with_options(question);
+            start.flags = true;
+        });
+        assert_eq!(question.workload.sequences, Some(2));
+        assert_eq!(question.engine.parameters["n_gpu_layers"], 0);
+        assert!(basis.notes.is_empty(), "{basis:?}");
+
+        // `run` sets Ollama's variables: its options are in force.
+        let (question, basis) = settled("ollama serve", |question, _| with_options(question));
+        assert_eq!(question.workload.sequences, Some(2));
+        assert!(question.workload.context.is_some() && question.engine.parameters.is_empty());
+        assert_eq!(basis.notes.len(), 1, "{basis:?}");
+    }
+
+    #[test]
+    fn other_spelling_of_flag_is_carried() {
+        let (question, basis) = settled("llama-server -hf a/b -c 8192", |question, _| {
+            let set = &mut question.engine.parameters;
+            set.insert("ctx-size".to_owned(), json!(8192));
+        });
+        assert_eq!(json!(question.engine.parameters), json!({ "n_ctx": 8192 }));
+        assert!(basis.notes.is_empty(), "{basis:?}");
+    }
+
+    #[test]
+    fn uncarried_offload_is_dropped() {
+        let asked = |command: &str| {
+            let (question, _) = settled(command, |question, _| {
+                question.constraints.offload = OffloadRule::Allow;
+            });
+            question.constraints.offload
+        };
+        assert_eq!(asked("llama-server -hf a/b"), OffloadRule::Deny);
+        assert_eq!(asked("llama-server -hf a/b -ngl 9"), OffloadRule::Allow);
     }
 
     #[test]

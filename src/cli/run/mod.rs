@@ -5,6 +5,7 @@
 //! then *becomes* the command: whatever happens to the first, the lease ends with the command and
 //! never before. Should the first be killed, the command gets SIGTERM.
 
+mod carried_options;
 mod command;
 mod handover;
 mod lease_basis;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
+use hf_mem_core::engines::shared::parameter_names::ParameterList;
 use hf_mem_core::report::Problem;
 use hf_mem_core::report::problem::Reason;
 use serde_json::Value;
@@ -54,6 +55,17 @@ impl Server {
     /// Whether it runs on one device unless a flag says otherwise, however many it sees.
     pub(super) fn needs_parallel_flags(self) -> bool {
         matches!(self, Self::Vllm | Self::Sglang)
+    }
+
+    /// What the engine's list says of its parameters.
+    pub(super) fn parameters(self) -> Option<&'static ParameterList> {
+        ParameterList::of_engine(self.engine())
+    }
+
+    /// The engine's own name for a parameter; an unknown name as it is.
+    pub(super) fn canonical_name(self, name: &str) -> &str {
+        let known = self.parameters().and_then(|list| list.canonical_name(name));
+        known.unwrap_or(name)
     }
 
     fn flags(self) -> &'static [Flag] {

@@ -22,6 +22,30 @@ pub struct ParameterList {
     names: OnceLock<Result<ParameterNames, String>>,
 }
 
+/// The lists of the engines that have a server.
+static SERVERS: [ParameterList; 4] = [
+    ParameterList::new("vllm", include_str!("../profiles/parameters/vllm.toml")),
+    ParameterList::new("sglang", include_str!("../profiles/parameters/sglang.toml")),
+    ParameterList::new(
+        "llama.cpp",
+        include_str!("../profiles/parameters/llama_cpp.toml"),
+    ),
+    ParameterList::new("ollama", include_str!("../profiles/parameters/ollama.toml")),
+];
+
+/// What a flag of an engine's server does to the figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParameterEffect<'n> {
+    /// It enters them, by this name.
+    Counted(&'n str),
+    /// It does not change them, or has a value that is as good as none.
+    NoEffect,
+    /// It may change what is taken, and no figure follows it; why, where there is more to say.
+    NotCounted(Option<&'n str>),
+    /// It is asked for in another way.
+    Elsewhere(&'n str),
+}
+
 /// What a file of names holds.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -130,6 +154,50 @@ impl ParameterList {
     /// The names that enter the figures.
     pub fn counted_names(&self) -> Result<&[String], EngineError> {
         Ok(&self.names()?.counted)
+    }
+
+    /// The list of the server that `--engine` calls `name`.
+    pub fn of_engine(name: &str) -> Option<&'static Self> {
+        SERVERS.iter().find(|list| list.engine == name)
+    }
+
+    /// What the flag `given_name` does, with the text of its value where it has one. `None` for a
+    /// name that the engine does not have.
+    pub fn effect(&self, given_name: &str, value: Option<&str>) -> Option<ParameterEffect<'_>> {
+        let names = self.names().ok()?;
+        let value = value.map_or(Value::Bool(true), Value::from);
+        let setting = self.setting(names, given_name, &value).ok()?;
+        Some(match setting.kind {
+            ParameterKind::Counted => ParameterEffect::Counted(setting.name),
+            ParameterKind::NoEffect => ParameterEffect::NoEffect,
+            ParameterKind::NotCounted(off) if off.iter().any(|off| means(off, &setting.value)) => {
+                ParameterEffect::NoEffect
+            }
+            ParameterKind::NotCounted(_) => {
+                ParameterEffect::NotCounted(names.why.get(setting.name).map(String::as_str))
+            }
+            ParameterKind::Elsewhere(cure) => ParameterEffect::Elsewhere(cure),
+        })
+    }
+
+    /// The engine's own name for the parameter `given_name`.
+    pub fn canonical_name(&self, given_name: &str) -> Option<&str> {
+        let plain = given_name.trim_start_matches('-').replace('-', "_");
+        Some(self.names().ok()?.find(&plain)?.0)
+    }
+
+    /// All names of the engine that begin with `start`, in the notation of command lines and
+    /// without dashes before them.
+    pub fn flags_starting(&self, start: &str) -> Vec<String> {
+        let Ok(names) = self.names() else {
+            return Vec::new();
+        };
+        let start = start.replace('-', "_");
+        names
+            .all()
+            .filter(|name| name.starts_with(&start))
+            .map(|name| name.replace('_', "-"))
+            .collect()
     }
 
     fn names(&self) -> Result<&ParameterNames, EngineError> {
@@ -462,6 +530,41 @@ mod tests {
             said.contains("not counted yet (ask for one replica); leave it out, or set it to 1"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn flags_have_the_effect_listed() {
+        use ParameterEffect::{Counted, Elsewhere, NoEffect, NotCounted};
+        for (name, value, effect) in [
+            ("--max-num-seqs", Some("4"), Some(Counted("max_num_seqs"))),
+            ("served-model-name", Some("x"), Some(NoEffect)),
+            ("enable-sleep-mode", None, Some(NotCounted(None))),
+            ("no-enable-sleep-mode", None, Some(NoEffect)),
+            ("data-parallel-size", Some("1"), Some(NoEffect)),
+            (
+                "data-parallel-size",
+                Some("2"),
+                Some(NotCounted(Some("ask for one replica"))),
+            ),
+            (
+                "tp",
+                Some("2"),
+                Some(Elsewhere("ask with --tensor-parallel")),
+            ),
+            ("unheard-of", None, None),
+        ] {
+            assert_eq!(LIST.effect(name, value), effect, "{name}");
+        }
+        assert_eq!(LIST.canonical_name("tp"), Some("tensor_parallel_size"));
+        assert_eq!(LIST.flags_starting("max-n"), ["max-num-seqs"]);
+    }
+
+    #[test]
+    fn servers_have_valid_lists() {
+        for list in &SERVERS {
+            assert!(list.counted_names().is_ok(), "{}", list.engine);
+        }
+        assert!(ParameterList::of_engine("reference").is_none());
     }
 
     #[test]
