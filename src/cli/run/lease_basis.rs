@@ -1,7 +1,6 @@
 //! What the lease of a `run` is for: the model's need, or all that the command will take.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use hf_mem_core::report::problem::Reason;
 use hf_mem_core::report::question::ContextQuestion;
@@ -10,9 +9,9 @@ use serde_json::Value;
 
 use super::carried_options::drop_uncarried;
 use super::command::PLACE;
+use super::loaded_model::settle_model;
 use super::server_line::{self, Server, ServerLine};
 use crate::cli::arguments::LeaseBasis;
-use crate::files::{self, Disk};
 
 /// What was found out about the command.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -60,17 +59,18 @@ pub(super) fn settle(
         .as_ref()
         .filter(|asked| asked.as_str() != engine)
     {
-        let note =
-            format!("CMD starts {engine}, and --engine says {asked}: its own flags are not read");
+        let differs = format!("CMD starts {engine}, and --engine says {asked}");
+        if start.asked == Some(LeaseBasis::Share) {
+            let detail = format!("{differs}: --lease share cannot hold the share of both");
+            let hint = format!("leave out --engine, or name {engine}");
+            return Err(Problem::new(Reason::Usage, detail).hint(hint));
+        }
+        let note = format!("{differs}: its own flags are not read");
         basis.notes.push(note);
         return Ok(basis);
     }
     question.engine.name = Some(engine.to_owned());
-    basis.notes.extend(
-        line.model
-            .as_deref()
-            .and_then(|loaded| other_model(loaded, question)),
-    );
+    basis.notes.extend(settle_model(question, &line));
     settle_split(question, &line, start, &mut basis);
 
     if start.asked == Some(LeaseBasis::Need) {
@@ -195,41 +195,6 @@ fn set(question: &mut Question, name: &str, value: &Value, basis: &mut Basis) {
 
 fn differs(name: &str, asked: &Value, value: &Value) -> String {
     format!("{name} was asked for as {asked}, and is {value} in CMD: the lease follows CMD")
-}
-
-/// A note where the command loads another model than the question is about.
-fn other_model(loaded: &str, question: &Question) -> Option<String> {
-    let asked = question.model.repo.as_str();
-    let bare = |name: &str| {
-        let name = name.trim_end_matches('/');
-        let name = name.strip_prefix("./").unwrap_or(name);
-        name.split_once('@')
-            .map_or(name, |(repo, _)| repo)
-            .to_owned()
-    };
-    let (ours, theirs) = (bare(asked), bare(loaded));
-    // llama-server takes `owner/name:Q4_K_M`.
-    let theirs_alone = theirs
-        .split_once(':')
-        .map_or(theirs.as_str(), |(repo, _)| repo);
-    let file = question
-        .model
-        .file
-        .as_deref()
-        .is_some_and(|file| theirs.ends_with(file));
-    if ours == theirs || ours == theirs_alone || file || is_same_path(asked, loaded) {
-        return None;
-    }
-    Some(format!("CMD loads {loaded}, and the lease is for {asked}"))
-}
-
-/// Whether both name one file or folder; `false` where that cannot be told.
-fn is_same_path(one: &str, other: &str) -> bool {
-    let (one, other) = (PathBuf::from(one), PathBuf::from(other));
-    let place = one.clone();
-
-    let canonical = move |disk: &Disk| Ok(disk.canonical(&one)? == disk.canonical(&other)?);
-    files::try_wait(&place, canonical).unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -482,18 +447,38 @@ mod tests {
 
     #[test]
     fn other_model_is_warned_of() {
-        for (command, same) in [
-            ("vllm serve a/b@main", true),
-            ("vllm serve a/c", false),
-            ("llama-server -hf a/b:Q4_K_M", true),
-            ("sglang serve --tp 1", true),
-        ] {
-            assert_eq!(
-                settled(command, |_, _| {}).1.notes.is_empty(),
-                same,
-                "{command}"
-            );
-        }
+        let (_, basis) = settled("vllm serve a/c", |_, _| {});
+        assert!(basis.notes[0].contains("a/c"), "{basis:?}");
+    }
+
+    #[test]
+    fn file_follows_command_for_need() {
+        let (question, _) = settled("llama-server -hf a/b:F16", |_, start| {
+            start.asked = Some(LeaseBasis::Need);
+        });
+        assert_eq!(question.model.file.as_deref(), Some("F16"));
+    }
+
+    #[test]
+    fn share_of_other_engine_is_refused() {
+        let words = ["vllm", "serve", "a/b"].map(OsString::from);
+        let mut start = Start {
+            command: &words,
+            flags: false,
+            asked: Some(LeaseBasis::Share),
+            leased: true,
+        };
+        let mut question = Question::default();
+        question.engine.name = Some("sglang".to_owned());
+        let refused = settle(&mut question.clone(), start, |_| None).unwrap_err();
+        assert_eq!(refused.reason, Reason::Usage);
+        assert!(refused.detail.contains("sglang"), "{refused:?}");
+
+        start.asked = None;
+        assert_eq!(
+            settle(&mut question, start, |_| None).unwrap().notes.len(),
+            1
+        );
     }
 
     #[test]

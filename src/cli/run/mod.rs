@@ -9,6 +9,7 @@ mod carried_options;
 mod command;
 mod handover;
 mod lease_basis;
+mod loaded_model;
 mod renewal;
 mod server_flags;
 mod server_line;
@@ -63,7 +64,7 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
     }
     let RunArguments {
         model,
-        options,
+        mut options,
         wait,
         ttl,
         flags,
@@ -89,6 +90,8 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
     for note in &basis.notes {
         output::remark(note);
     }
+    // A model on this host is read by these.
+    options.file.clone_from(&asked.model.file);
     let arguments = QuestionArguments { model, options };
     let answered = if no_lease {
         ask(Asking::Fits, asked, &arguments, &here, &connection).map(|asked| asked.answer)

@@ -5,6 +5,10 @@
 pub(super) enum FlagMeaning {
     /// The model.
     Model,
+    /// The model, as a repository of the Hub; `owner/name:QUANT` names a file of it.
+    Repository,
+    /// One file of the repository.
+    File,
     /// A parameter of the engine with a value.
     Parameter(&'static str),
     /// A length in tokens, which may be written as `32k`: a parameter of the engine.
@@ -38,7 +42,8 @@ const fn flag(names: &'static [&'static str], meaning: FlagMeaning) -> Flag {
 }
 
 use FlagMeaning::{
-    Choice, Copies, Model, NotFollowed, Parameter, Pipeline, Refused, Switch, Tensor, Tokens,
+    Choice, Copies, File, Model, NotFollowed, Parameter, Pipeline, Refused, Repository, Switch,
+    Tensor, Tokens,
 };
 
 const IN_A_FILE: &str = "flags in a file are not read";
@@ -142,7 +147,17 @@ pub(super) const SGLANG: &[Flag] = &[
 
 /// llama-server (`common/arg.cpp`).
 pub(super) const LLAMA_SERVER: &[Flag] = &[
-    flag(&["m", "model", "hf", "hfr", "hf-repo"], Model),
+    flag(&["m", "model"], Model),
+    flag(&["hf", "hfr", "hf-repo"], Repository),
+    flag(&["hff", "hf-file"], File),
+    flag(
+        &["mu", "model-url"],
+        Refused("the file behind an address is not read; name its repository with -hf"),
+    ),
+    flag(
+        &["mmu", "mmproj-url"],
+        Refused("the file behind an address is not read; name one of the repository with --mmproj"),
+    ),
     flag(&["c", "ctx-size"], Parameter("n_ctx")),
     flag(&["b", "batch-size"], Parameter("n_batch")),
     flag(&["ub", "ubatch-size"], Parameter("n_ubatch")),

@@ -88,6 +88,10 @@ impl Server {
 pub(super) struct ServerLine {
     pub(super) server: Server,
     pub(super) model: Option<String>,
+    /// Whether the model is a repository of the Hub, of which the server takes one file.
+    pub(super) from_repository: bool,
+    /// The file of it, where a flag names one.
+    pub(super) file: Option<String>,
     /// Parameters by the engine's own names.
     pub(super) parameters: BTreeMap<String, Value>,
     pub(super) tensor_parallel: Option<u32>,
@@ -115,6 +119,8 @@ pub(super) fn read(
     let mut line = ServerLine {
         server,
         model: None,
+        from_repository: false,
+        file: None,
         parameters: BTreeMap::new(),
         tensor_parallel: None,
         pipeline_parallel: None,
@@ -176,7 +182,14 @@ impl ServerLine {
             })
         };
         match meaning {
+            // Of llama-server's two the repository wins: the other is where its file goes.
+            FlagMeaning::Model if self.from_repository => {}
             FlagMeaning::Model => self.model = given.or_else(|| self.model.take()),
+            FlagMeaning::Repository => {
+                self.from_repository = true;
+                self.model = given;
+            }
+            FlagMeaning::File => self.file = given,
             FlagMeaning::Tensor => self.tensor_parallel = Some(degree(given.as_ref())?),
             FlagMeaning::Pipeline => self.pipeline_parallel = Some(degree(given.as_ref())?),
             FlagMeaning::Copies => {
