@@ -11,6 +11,7 @@ use super::carried_options::drop_uncarried;
 use super::command::PLACE;
 use super::loaded_model::settle_model;
 use super::server_line::{self, Server, ServerLine};
+use super::wrapper::Variables;
 use crate::cli::arguments::LeaseBasis;
 
 /// What was found out about the command.
@@ -45,9 +46,9 @@ impl Start<'_> {
 pub(super) fn settle(
     question: &mut Question,
     start: Start<'_>,
-    environment: impl Fn(&str) -> Option<String>,
+    variables: Variables,
 ) -> Result<Basis, Problem> {
-    let Some(line) = server_line::read(start.command, environment)? else {
+    let Some(line) = server_line::read(start.command, variables)? else {
         return unrecognised(question, start);
     };
     let mut basis = Basis::default();
@@ -224,7 +225,7 @@ mod tests {
             leased: true,
         };
         change(&mut question, &mut start);
-        let basis = settle(&mut question, start, |_| None).unwrap();
+        let basis = settle(&mut question, start, Variables::new()).unwrap();
         (question, basis)
     }
 
@@ -441,7 +442,7 @@ mod tests {
             asked: Some(LeaseBasis::Share),
             leased: true,
         };
-        let refused = settle(&mut Question::default(), start, |_| None).unwrap_err();
+        let refused = settle(&mut Question::default(), start, Variables::new()).unwrap_err();
         assert_eq!(refused.reason, Reason::Usage);
     }
 
@@ -470,13 +471,16 @@ mod tests {
         };
         let mut question = Question::default();
         question.engine.name = Some("sglang".to_owned());
-        let refused = settle(&mut question.clone(), start, |_| None).unwrap_err();
+        let refused = settle(&mut question.clone(), start, Variables::new()).unwrap_err();
         assert_eq!(refused.reason, Reason::Usage);
         assert!(refused.detail.contains("sglang"), "{refused:?}");
 
         start.asked = None;
         assert_eq!(
-            settle(&mut question, start, |_| None).unwrap().notes.len(),
+            settle(&mut question, start, Variables::new())
+                .unwrap()
+                .notes
+                .len(),
             1
         );
     }
@@ -492,12 +496,12 @@ mod tests {
             asked: None,
             leased: true,
         };
-        let refused = settle(&mut Question::default(), start, |_| None).unwrap_err();
+        let refused = settle(&mut Question::default(), start, Variables::new()).unwrap_err();
         assert!(refused.hint.unwrap().contains("--lease need"));
         let need = Start {
             asked: Some(LeaseBasis::Need),
             ..start
         };
-        assert!(settle(&mut Question::default(), need, |_| None).is_ok());
+        assert!(settle(&mut Question::default(), need, Variables::new()).is_ok());
     }
 }

@@ -82,12 +82,15 @@ mod tests {
     use hf_mem_core::report::question::ModelQuestion;
 
     use super::super::server_line;
+    use super::super::wrapper::Variables;
     use super::*;
 
     /// The file in the question and the note, for `command` and what `--file` was.
     fn settled(command: &str, file: Option<&str>) -> (Option<String>, Option<String>) {
         let words: Vec<OsString> = command.split(' ').map(OsString::from).collect();
-        let line = server_line::read(&words, |_| None).unwrap().unwrap();
+        let line = server_line::read(&words, Variables::new())
+            .unwrap()
+            .unwrap();
         let model = ModelQuestion {
             repo: "a/b".to_owned(),
             file: file.map(str::to_owned),
@@ -154,7 +157,9 @@ mod tests {
     #[test]
     fn model_behind_address_is_refused() {
         let words = ["llama-server", "-mu", "http://x/y.gguf"].map(OsString::from);
-        let line = server_line::read(&words, |_| None).unwrap().unwrap();
+        let line = server_line::read(&words, Variables::new())
+            .unwrap()
+            .unwrap();
         assert!(line.refused.unwrap().contains("-mu"));
     }
 }

@@ -15,6 +15,7 @@ mod server_flags;
 mod server_line;
 #[expect(clippy::disallowed_methods, reason = "one file of /proc")]
 mod supervise;
+mod wrapper;
 
 use std::os::unix::process::CommandExt as _;
 
@@ -24,6 +25,7 @@ use hf_mem_core::report::{Answer, Problem};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use self::lease_basis::Start;
+use self::wrapper::Variables;
 use super::arguments::{QuestionArguments, RunArguments};
 use super::fits::{Asking, ask};
 use super::output::{self, Output};
@@ -83,7 +85,7 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
         asked: asked_basis,
         leased: !no_lease,
     };
-    let basis = match lease_basis::settle(&mut asked, start, |name| std::env::var(name).ok()) {
+    let basis = match lease_basis::settle(&mut asked, start, variables()) {
         Ok(basis) => basis,
         Err(problem) => return output.problem(&problem),
     };
@@ -141,6 +143,13 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
     } else {
         NOT_RUN
     }
+}
+
+/// The variables that the command will find, those that are text.
+fn variables() -> Variables {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 fn lease_id(answer: &Answer) -> Option<String> {

@@ -200,12 +200,3 @@ pub(super) const LLAMA_SERVER: &[Flag] = &[
     flag(&["dev", "device"], NotFollowed("choose devices with --on")),
     flag(&["rpc"], NotFollowed("devices of other hosts are not seen")),
 ];
-
-/// Variables of `ollama serve` that mean a parameter of ours.
-pub(super) const OLLAMA_VARIABLES: &[&str] = &[
-    "OLLAMA_CONTEXT_LENGTH",
-    "OLLAMA_NUM_PARALLEL",
-    "OLLAMA_FLASH_ATTENTION",
-    "OLLAMA_KV_CACHE_TYPE",
-    "OLLAMA_GPU_OVERHEAD",
-];

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
-use hf_mem_core::engines::shared::parameter_names::ParameterList;
+use hf_mem_core::engines::shared::parameter_names::{ParameterEffect, ParameterList, switch};
 use hf_mem_core::report::Problem;
 use hf_mem_core::report::problem::Reason;
 use serde_json::Value;
 
-use super::server_flags::{Flag, FlagMeaning, LLAMA_SERVER, OLLAMA_VARIABLES, SGLANG, VLLM};
+use super::server_flags::{Flag, FlagMeaning, LLAMA_SERVER, SGLANG, VLLM};
+use super::wrapper::{Unwrapped, Variables, unwrap};
 
 /// The shortest beginning of a flag that argparse is taken to complete.
 const SHORTEST_ABBREVIATION: usize = 6;
@@ -102,17 +103,18 @@ pub(super) struct ServerLine {
     pub(super) refused: Option<String>,
 }
 
-/// Reads `command`; `None` where it starts no server that is known here. `environment` gives the
-/// variables that the command will find.
+/// Reads `command`; `None` where it starts no server that is known here. `variables` are those that
+/// the command will find.
 pub(super) fn read(
     command: &[OsString],
-    environment: impl Fn(&str) -> Option<String>,
+    variables: Variables,
 ) -> Result<Option<ServerLine>, Problem> {
     let words: Vec<String> = command
         .iter()
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
-    let Some((server, rest)) = recognised(&words) else {
+    let Unwrapped { words, variables } = unwrap(&words, variables)?;
+    let Some((server, rest)) = recognised(words) else {
         return Ok(None);
     };
 
@@ -127,19 +129,22 @@ pub(super) fn read(
         notes: Vec::new(),
         refused: None,
     };
-    if server == Server::Ollama {
-        let set = OLLAMA_VARIABLES
-            .iter()
-            .filter_map(|name| Some(((*name).to_owned(), value(&environment(name)?))));
-        line.parameters.extend(set);
-        return Ok(Some(line));
+    match server {
+        Server::Ollama => {
+            line.take_ollama_variables(&variables);
+            return Ok(Some(line));
+        }
+        Server::Llama => line.take_llama_variables(&variables)?,
+        Server::Vllm | Server::Sglang => {}
     }
 
     // `vllm serve MODEL`: the flags come after.
-    line.model = rest
+    if let Some(model) = rest
         .first()
         .filter(|word| server == Server::Vllm && !is_flag(word) && *word != "{args}")
-        .cloned();
+    {
+        line.model = Some(model.clone());
+    }
     let mut words = rest.iter().peekable();
     while let Some(word) = words.next() {
         if word == "--" {
@@ -163,6 +168,70 @@ pub(super) fn read(
 }
 
 impl ServerLine {
+    /// Variables of Ollama: the counted ones are parameters, the others that matter are noted.
+    fn take_ollama_variables(&mut self, variables: &Variables) {
+        let list = self.server.parameters();
+        let ours = variables
+            .iter()
+            .filter(|(name, _)| name.starts_with("OLLAMA_"));
+        for (name, text) in ours.filter(|(_, text)| !text.is_empty()) {
+            match list.and_then(|list| list.effect(name, Some(text))) {
+                Some(ParameterEffect::Counted(_)) => self.set(name, Some(value(text))),
+                Some(ParameterEffect::NoEffect) => {}
+                Some(ParameterEffect::NotCounted(why)) => {
+                    self.notes
+                        .push(not_followed(name, why.unwrap_or("it is not counted")));
+                }
+                Some(ParameterEffect::Elsewhere(why)) => self.notes.push(not_followed(name, why)),
+                None => self.notes.push(not_followed(name, "it is unknown here")),
+            }
+        }
+    }
+
+    /// Variables of llama-server mean its flags, which win where both are there.
+    fn take_llama_variables(&mut self, variables: &Variables) -> Result<(), Problem> {
+        for (variable, text) in variables {
+            let Some(name) = llama_flag(variable) else {
+                continue;
+            };
+            let Some((meaning, on)) = meaning(self.server, &name) else {
+                let known = self
+                    .server
+                    .parameters()
+                    .and_then(|list| list.effect(&name, Some(text)));
+                match known {
+                    Some(ParameterEffect::NoEffect) => {}
+                    Some(ParameterEffect::NotCounted(why)) => {
+                        let why = why.unwrap_or("it is not counted");
+                        self.refused =
+                            Some(format!("CMD's {variable} cannot be leased for: {why}"));
+                    }
+                    _ => self
+                        .notes
+                        .push(not_followed(variable, "it is unknown here")),
+                }
+                continue;
+            };
+            let is_no = variable.starts_with("LLAMA_ARG_NO_");
+            match (meaning, switch(&value(text))) {
+                // `LLAMA_ARG_NO_X` is in force by its presence, or where it is true: by release.
+                (FlagMeaning::Switch(_), Some(true)) if is_no => {
+                    self.take(variable, meaning, on, None)?
+                }
+                (FlagMeaning::Switch(_), _) if is_no => {}
+                (FlagMeaning::Switch(_), Some(is_on)) => {
+                    self.take(variable, meaning, is_on, None)?
+                }
+                (FlagMeaning::Switch(_), None) => {
+                    self.notes
+                        .push(not_followed(variable, "its value is not on or off"));
+                }
+                _ => self.take(variable, meaning, on, Some(text.clone()))?,
+            }
+        }
+        Ok(())
+    }
+
     fn take(
         &mut self,
         word: &str,
@@ -217,9 +286,7 @@ impl ServerLine {
             FlagMeaning::Choice(name) => {
                 self.set(name, Some(given.as_deref().map_or(Value::Bool(on), value)));
             }
-            FlagMeaning::NotFollowed(why) => self
-                .notes
-                .push(format!("the lease does not follow CMD's {word}: {why}")),
+            FlagMeaning::NotFollowed(why) => self.notes.push(not_followed(word, why)),
             FlagMeaning::Refused(why) => {
                 self.refused = Some(format!("CMD's {word} cannot be leased for: {why}"));
             }
@@ -234,13 +301,26 @@ impl ServerLine {
     }
 }
 
+fn not_followed(what: &str, why: &str) -> String {
+    format!("the lease does not follow CMD's {what}: {why}")
+}
+
+/// The flag that a variable of llama-server means, without dashes before it (`common/arg.cpp`).
+fn llama_flag(variable: &str) -> Option<String> {
+    let name = variable.strip_prefix("LLAMA_ARG_")?;
+    Some(match name {
+        "BATCH" => "batch-size".to_owned(),
+        "UBATCH" => "ubatch-size".to_owned(),
+        "N_PARALLEL" => "parallel".to_owned(),
+        "HFD_REPO" => "hf-repo-draft".to_owned(),
+        _ => name.to_ascii_lowercase().replace('_', "-"),
+    })
+}
+
 /// The server that the words start, and the words behind its name.
 fn recognised(words: &[String]) -> Option<(Server, &[String])> {
     let (program, rest) = words.split_first()?;
     let program = Path::new(program).file_name()?.to_str()?;
-    if let Some(started) = started_by(program, rest) {
-        return recognised(started);
-    }
     let served = |server| match rest.split_first() {
         Some((word, rest)) if word == "serve" => Some((server, rest)),
         _ => None,
@@ -253,20 +333,6 @@ fn recognised(words: &[String]) -> Option<(Server, &[String])> {
         _ if is_python(program) => module(rest),
         _ => None,
     }
-}
-
-/// The command that `program` becomes, for programs that only set the stage for it.
-fn started_by<'w>(program: &str, words: &'w [String]) -> Option<&'w [String]> {
-    let is_own = |word: &String| match program {
-        "env" => word.contains('=') && !word.starts_with('-'),
-        "setsid" | "nohup" => word.starts_with('-'),
-        _ => false,
-    };
-    if !matches!(program, "env" | "setsid" | "nohup") {
-        return None;
-    }
-    let own = words.iter().take_while(|word| is_own(word)).count();
-    words.get(own..)
 }
 
 /// `python`, `python3`, `python3.12`.
@@ -404,10 +470,8 @@ mod tests {
 
     fn line(command: &str) -> Option<ServerLine> {
         let words: Vec<OsString> = command.split(' ').map(OsString::from).collect();
-        read(&words, |name| {
-            (name == "OLLAMA_NUM_PARALLEL").then(|| "4".to_owned())
-        })
-        .unwrap()
+        let parallel = ("OLLAMA_NUM_PARALLEL".to_owned(), "4".to_owned());
+        read(&words, Variables::from([parallel])).unwrap()
     }
 
     fn parameters(command: &str) -> Value {
@@ -481,6 +545,47 @@ mod tests {
     }
 
     #[test]
+    fn variables_of_llama_are_read() {
+        let environment = "LLAMA_ARG_CTX_SIZE=8192 LLAMA_ARG_N_PARALLEL=4 LLAMA_ARG_N_GPU_LAYERS=9 \
+                           LLAMA_ARG_CACHE_TYPE_K=q8_0 LLAMA_ARG_UBATCH=64 LLAMA_ARG_BATCH=128 \
+                           LLAMA_ARG_FLASH_ATTN=off LLAMA_ARG_SWA_FULL=1 LLAMA_ARG_NO_KV_OFFLOAD=0";
+        let found = line(&format!(
+            "env {} LLAMA_ARG_HF_REPO=a/b:F16 LLAMA_ARG_PORT=1 llama-server -c 4096",
+            environment.split_whitespace().collect::<Vec<_>>().join(" ")
+        ));
+        let found = found.unwrap();
+        let wanted = json!({ "n_ctx": 4096, "n_parallel": 4, "n_gpu_layers": 9, "type_k": "q8_0",
+                             "n_ubatch": 64, "n_batch": 128, "flash_attn": "off", "swa_full": true });
+        assert_eq!(json!(found.parameters), wanted);
+        assert_eq!(found.model.as_deref(), Some("a/b:F16"));
+        assert!(
+            found.notes.is_empty() && found.refused.is_none(),
+            "{found:?}"
+        );
+
+        let strange = line("env LLAMA_ARG_UNHEARD_OF=1 llama-server -m x.gguf").unwrap();
+        assert!(
+            strange.notes[0].contains("LLAMA_ARG_UNHEARD_OF"),
+            "{strange:?}"
+        );
+        let draft = line("env LLAMA_ARG_MODEL_DRAFT=d.gguf llama-server -m x.gguf").unwrap();
+        assert!(draft.refused.unwrap().contains("LLAMA_ARG_MODEL_DRAFT"));
+    }
+
+    #[test]
+    fn variables_of_ollama_are_read() {
+        let found = line(
+            "env OLLAMA_NUM_PARALLEL=2 OLLAMA_MAX_LOADED_MODELS=3 OLLAMA_SCHED_SPREAD=1 OLLAMA_HOST=x ollama serve",
+        );
+        let found = found.unwrap();
+        assert_eq!(json!(found.parameters), json!({ "OLLAMA_NUM_PARALLEL": 2 }));
+        assert!(
+            found.notes.len() == 2 && found.notes[0].contains("OLLAMA_MAX_LOADED_MODELS"),
+            "{found:?}"
+        );
+    }
+
+    #[test]
     fn parallel_flags_are_read() {
         for (command, degrees) in [
             ("vllm serve a/b", (None, None)),
@@ -509,7 +614,7 @@ mod tests {
         ] {
             let words: Vec<OsString> = command.split(' ').map(OsString::from).collect();
             assert_eq!(
-                read(&words, |_| None).unwrap_err().reason,
+                read(&words, Variables::new()).unwrap_err().reason,
                 Reason::Usage,
                 "{command}"
             );
