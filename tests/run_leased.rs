@@ -482,6 +482,20 @@ fn held(host: &Host, options: &[&str], command: &[&str]) -> (f64, usize, String)
 }
 
 #[test]
+fn command_that_leaves_lease_is_refused() {
+    let host = Host::new();
+    for command in [
+        &["env", "CUDA_VISIBLE_DEVICES=1", "true"][..],
+        &["env", "-u", "CUDA_VISIBLE_DEVICES", "true"],
+        &["setsid", "--fork", "true"],
+    ] {
+        let refused = host.run(&[], command).output().unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{command:?}");
+    }
+    assert!(host.leases().leases.is_empty());
+}
+
+#[test]
 fn lease_holds_what_servers_take() {
     let host = Host::on("2xH100-80GB");
     for name in ["vllm", "sglang", "serve.sh"] {
@@ -536,6 +550,11 @@ fn lease_holds_what_servers_take() {
         &["serve.sh"],
     );
     assert!(gib > 0.9 * 79.0, "{gib} GiB");
+    let (gib, _, told) = held(&host, &["--context", "4096"], &share);
+    assert!(
+        gib > 0.9 * 79.0 && told.contains("CMD does not carry --context 4096"),
+        "{gib} GiB\n{told}"
+    );
     let (_, _, told) = held(&host, &[], &["vllm", "serve", "owner/another"]);
     assert!(
         told.contains("CMD loads owner/another, and the lease is for "),

@@ -36,10 +36,37 @@ pub(super) struct Start<'a> {
 }
 
 impl Start<'_> {
+    /// Whether the lease holds the share of the device that `server` takes.
+    fn holds_share(&self, server: Server) -> bool {
+        let asked = self.asked == Some(LeaseBasis::Share) || !self.gets_arguments();
+        asked && server.default_share().is_some()
+    }
+
     /// Whether the command gets the arguments of the plan, which keep it to what the plan needs.
     fn gets_arguments(&self) -> bool {
         self.flags || self.command.iter().any(|word| word == PLACE)
     }
+}
+
+/// Flags that no figure follows are for a lease of the share alone, which is most of the device.
+fn refuse_uncounted(line: &ServerLine, start: Start<'_>) -> Result<(), Problem> {
+    if line.uncounted.is_empty() || start.holds_share(line.server) {
+        return Ok(());
+    }
+    let flags = line.uncounted.join(", ");
+    let detail = format!("CMD's {flags} cannot be leased for: not counted");
+    let hint = "leave the flag out, or hold the need alone with --lease need";
+    Err(Problem::new(Reason::Usage, detail).hint(hint))
+}
+
+fn uncounted_note(line: &ServerLine) -> Option<String> {
+    if line.uncounted.is_empty() {
+        return None;
+    }
+    let flags = line.uncounted.join(", ");
+    Some(format!(
+        "warning: CMD may take more than the lease holds; not counted: {flags}"
+    ))
 }
 
 /// Puts into `question` what the command's own flags say of what it will take.
@@ -75,12 +102,15 @@ pub(super) fn settle(
     settle_split(question, &line, start, &mut basis);
 
     if start.asked == Some(LeaseBasis::Need) {
+        basis.notes.extend(uncounted_note(&line));
         return Ok(basis);
     }
+    refuse_uncounted(&line, start)?;
     if let Some(why) = &line.refused {
         let hint = "leave the flag out, or hold the need alone with --lease need";
         return Err(Problem::new(Reason::Usage, why.clone()).hint(hint));
     }
+    basis.notes.extend(uncounted_note(&line));
     basis.notes.extend(line.notes.iter().cloned());
     settle_parameters(question, &line, &mut basis);
     if !start.gets_arguments() {
@@ -92,7 +122,7 @@ pub(super) fn settle(
         .default_share()
         .filter(|(name, _)| !line.parameters.contains_key(*name));
     if let Some((name, value)) = share
-        && (start.asked == Some(LeaseBasis::Share) || !start.gets_arguments())
+        && start.holds_share(line.server)
     {
         set(question, name, &Value::from(value), &mut basis);
     }
@@ -483,6 +513,33 @@ mod tests {
                 .len(),
             1
         );
+    }
+
+    #[test]
+    fn uncounted_flag_is_never_silent() {
+        let (_, basis) = settled("vllm serve a/b --enable-sleep-mode", |_, _| {});
+        assert!(basis.notes[0].contains("--enable-sleep-mode"), "{basis:?}");
+        let (_, basis) = settled("llama-server --spec-draft-model x", |_, start| {
+            start.asked = Some(LeaseBasis::Need);
+        });
+        assert!(basis.notes[0].contains("--spec-draft-model"), "{basis:?}");
+
+        for (command, flags) in [
+            ("llama-server --spec-draft-model x", false),
+            ("vllm serve a/b --enable-sleep-mode", true),
+            ("sglang serve --speculative-algorithm x", true),
+        ] {
+            let words: Vec<OsString> = command.split(' ').map(OsString::from).collect();
+            let start = Start {
+                command: &words,
+                flags,
+                asked: None,
+                leased: true,
+            };
+            let refused = settle(&mut Question::default(), start, Variables::new()).unwrap_err();
+            assert_eq!(refused.reason, Reason::Usage, "{command}");
+            assert!(refused.hint.unwrap().contains("--lease need"), "{command}");
+        }
     }
 
     #[test]

@@ -7,12 +7,15 @@
 
 mod carried_options;
 mod command;
+mod flag_lookup;
+mod flag_value;
 mod handover;
 mod lease_basis;
 mod loaded_model;
 mod renewal;
 mod server_flags;
 mod server_line;
+mod server_variables;
 #[expect(clippy::disallowed_methods, reason = "one file of /proc")]
 mod supervise;
 mod wrapper;

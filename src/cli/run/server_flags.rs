@@ -17,6 +17,10 @@ pub(super) enum FlagMeaning {
     Switch(&'static str),
     /// A switch that may have a word behind it (`on`, `off`, `auto`).
     Choice(&'static str),
+    /// A parameter of the engine that may be a list with one number for each device.
+    Largest(&'static str),
+    /// It takes no device memory, or memory of the host alone.
+    NoDeviceMemory,
     /// The tensor-parallel degree.
     Tensor,
     /// The number of pipeline stages.
@@ -42,8 +46,8 @@ const fn flag(names: &'static [&'static str], meaning: FlagMeaning) -> Flag {
 }
 
 use FlagMeaning::{
-    Choice, Copies, File, Model, NotFollowed, Parameter, Pipeline, Refused, Repository, Switch,
-    Tensor, Tokens,
+    Choice, Copies, File, Largest, Model, NoDeviceMemory, NotFollowed, Parameter, Pipeline,
+    Refused, Repository, Switch, Tensor, Tokens,
 };
 
 const IN_A_FILE: &str = "flags in a file are not read";
@@ -90,6 +94,10 @@ pub(super) const VLLM: &[Flag] = &[
         Switch("enable_expert_parallel"),
     ),
     flag(&["enable-prefix-caching"], Switch("enable_prefix_caching")),
+    flag(
+        &["enable-chunked-prefill"],
+        Switch("enable_chunked_prefill"),
+    ),
     flag(&["async-scheduling"], Switch("async_scheduling")),
     flag(&["language-model-only"], Switch("language_model_only")),
     flag(
@@ -172,7 +180,7 @@ pub(super) const LLAMA_SERVER: &[Flag] = &[
     flag(&["sm", "split-mode"], Parameter("split_mode")),
     flag(&["ncmoe", "n-cpu-moe"], Parameter("n_cpu_moe")),
     flag(&["mm", "mmproj"], Parameter("mmproj")),
-    flag(&["fitt", "fit-target"], Parameter("fit_target")),
+    flag(&["fitt", "fit-target"], Largest("fit_target")),
     flag(&["fit"], Choice("fit")),
     flag(&["fa", "flash-attn"], Choice("flash_attn")),
     flag(&["kvu", "kv-unified"], Switch("kv_unified")),
@@ -199,4 +207,23 @@ pub(super) const LLAMA_SERVER: &[Flag] = &[
     flag(&["mg", "main-gpu"], NotFollowed("choose devices with --on")),
     flag(&["dev", "device"], NotFollowed("choose devices with --on")),
     flag(&["rpc"], NotFollowed("devices of other hosts are not seen")),
+    flag(
+        &[
+            "mlock",
+            "direct-io",
+            "dio",
+            "cache-ram",
+            "cram",
+            "cache-prompt",
+            "cache-reuse",
+            "context-shift",
+            "ctx-checkpoints",
+            "ctxcp",
+            "swa-checkpoints",
+            "slot-save-path",
+            "defrag-thold",
+            "dt",
+        ],
+        NoDeviceMemory,
+    ),
 ];

@@ -5,16 +5,15 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
-use hf_mem_core::engines::shared::parameter_names::{ParameterEffect, ParameterList, switch};
+use hf_mem_core::engines::shared::parameter_names::{ParameterEffect, ParameterList};
 use hf_mem_core::report::Problem;
 use hf_mem_core::report::problem::Reason;
 use serde_json::Value;
 
+use super::flag_lookup::{FlagWord, Lookup, is_choice, is_flag};
+use super::flag_value::{largest, tokens, value};
 use super::server_flags::{Flag, FlagMeaning, LLAMA_SERVER, SGLANG, VLLM};
 use super::wrapper::{Unwrapped, Variables, unwrap};
-
-/// The shortest beginning of a flag that argparse is taken to complete.
-const SHORTEST_ABBREVIATION: usize = 6;
 
 /// A server that is known here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +68,7 @@ impl Server {
         known.unwrap_or(name)
     }
 
-    fn flags(self) -> &'static [Flag] {
+    pub(super) fn flags(self) -> &'static [Flag] {
         match self {
             Self::Vllm => VLLM,
             Self::Sglang => SGLANG,
@@ -79,7 +78,7 @@ impl Server {
     }
 
     /// Whether flags may be shortened to a beginning that means one of them, as argparse does.
-    fn abbreviates(self) -> bool {
+    pub(super) fn abbreviates(self) -> bool {
         matches!(self, Self::Vllm | Self::Sglang)
     }
 }
@@ -99,6 +98,8 @@ pub(super) struct ServerLine {
     pub(super) pipeline_parallel: Option<u32>,
     /// Flags that the lease does not follow, and why, a sentence each.
     pub(super) notes: Vec<String>,
+    /// Flags that may change what is taken, and that no figure follows.
+    pub(super) uncounted: Vec<String>,
     /// A flag whose memory no lease covers, and why.
     pub(super) refused: Option<String>,
 }
@@ -127,6 +128,7 @@ pub(super) fn read(
         tensor_parallel: None,
         pipeline_parallel: None,
         notes: Vec::new(),
+        uncounted: Vec::new(),
         refused: None,
     };
     match server {
@@ -145,94 +147,86 @@ pub(super) fn read(
     {
         line.model = Some(model.clone());
     }
-    let mut words = rest.iter().peekable();
-    while let Some(word) = words.next() {
-        if word == "--" {
-            break;
-        }
-        let Some((name, given)) = flag_of(word) else {
-            continue;
-        };
-        let Some((meaning, on)) = meaning(server, &name) else {
-            continue;
-        };
-        let takes_word = match meaning {
-            FlagMeaning::Switch(_) => false,
-            FlagMeaning::Choice(_) => words.peek().is_some_and(|next| is_choice(next)),
-            _ => words.peek().is_some_and(|next| !is_flag(next)),
-        };
-        let given = given.or_else(|| words.next_if(|_| takes_word).cloned());
-        line.take(word, meaning, on, given)?;
-    }
+    line.take_flags(rest)?;
     Ok(Some(line))
 }
 
 impl ServerLine {
-    /// Variables of Ollama: the counted ones are parameters, the others that matter are noted.
-    fn take_ollama_variables(&mut self, variables: &Variables) {
-        let list = self.server.parameters();
-        let ours = variables
-            .iter()
-            .filter(|(name, _)| name.starts_with("OLLAMA_"));
-        for (name, text) in ours.filter(|(_, text)| !text.is_empty()) {
-            match list.and_then(|list| list.effect(name, Some(text))) {
-                Some(ParameterEffect::Counted(_)) => self.set(name, Some(value(text))),
-                Some(ParameterEffect::NoEffect) => {}
-                Some(ParameterEffect::NotCounted(why)) => {
-                    self.notes
-                        .push(not_followed(name, why.unwrap_or("it is not counted")));
-                }
-                Some(ParameterEffect::Elsewhere(why)) => self.notes.push(not_followed(name, why)),
-                None => self.notes.push(not_followed(name, "it is unknown here")),
+    fn take_flags(&mut self, words: &[String]) -> Result<(), Problem> {
+        let mut unknown = Vec::new();
+        let mut words = words.iter().peekable();
+        while let Some(word) = words.next() {
+            if word == "--" {
+                break;
             }
-        }
-    }
+            let Some(flag) = FlagWord::of(word) else {
+                continue;
+            };
+            let mut given = flag.given.clone();
+            let next = words.peek().filter(|next| !is_flag(next));
+            let (meaning, on) = match flag.look_up(self.server) {
+                Lookup::Known { meaning, on } => (meaning, on),
+                Lookup::Attached { meaning, value } => {
+                    given = Some(value);
+                    (meaning, true)
+                }
+                Lookup::Listed(name) => {
+                    let given = given.or_else(|| next.map(|next| (*next).clone()));
+                    self.take_listed(word, &name, given.as_deref());
+                    continue;
+                }
+                Lookup::Ambiguous(names) => {
+                    let why = format!("it begins {}", names.join(" and "));
+                    self.notes.push(not_followed(word, &why));
+                    continue;
+                }
+                Lookup::Unknown => {
+                    unknown.push(word.as_str());
+                    continue;
+                }
+            };
 
-    /// Variables of llama-server mean its flags, which win where both are there.
-    fn take_llama_variables(&mut self, variables: &Variables) -> Result<(), Problem> {
-        for (variable, text) in variables {
-            let Some(name) = llama_flag(variable) else {
-                continue;
+            let takes_word = match meaning {
+                FlagMeaning::Switch(_) => false,
+                FlagMeaning::Choice(_) => next.is_some_and(|next| is_choice(next)),
+                _ => next.is_some(),
             };
-            let Some((meaning, on)) = meaning(self.server, &name) else {
-                let known = self
-                    .server
-                    .parameters()
-                    .and_then(|list| list.effect(&name, Some(text)));
-                match known {
-                    Some(ParameterEffect::NoEffect) => {}
-                    Some(ParameterEffect::NotCounted(why)) => {
-                        let why = why.unwrap_or("it is not counted");
-                        self.refused =
-                            Some(format!("CMD's {variable} cannot be leased for: {why}"));
-                    }
-                    _ => self
-                        .notes
-                        .push(not_followed(variable, "it is unknown here")),
-                }
-                continue;
-            };
-            let is_no = variable.starts_with("LLAMA_ARG_NO_");
-            match (meaning, switch(&value(text))) {
-                // `LLAMA_ARG_NO_X` is in force by its presence, or where it is true: by release.
-                (FlagMeaning::Switch(_), Some(true)) if is_no => {
-                    self.take(variable, meaning, on, None)?
-                }
-                (FlagMeaning::Switch(_), _) if is_no => {}
-                (FlagMeaning::Switch(_), Some(is_on)) => {
-                    self.take(variable, meaning, is_on, None)?
-                }
-                (FlagMeaning::Switch(_), None) => {
-                    self.notes
-                        .push(not_followed(variable, "its value is not on or off"));
-                }
-                _ => self.take(variable, meaning, on, Some(text.clone()))?,
-            }
+            let given = given.or_else(|| words.next_if(|_| takes_word).cloned());
+            self.take(word, meaning, on, given)?;
+        }
+
+        if !unknown.is_empty() {
+            let why = "not known here";
+            self.notes.push(not_followed(&unknown.join(", "), why));
         }
         Ok(())
     }
 
-    fn take(
+    /// A flag that is in the engine's list alone. Returns whether it has the name.
+    pub(super) fn take_listed(&mut self, word: &str, name: &str, given: Option<&str>) -> bool {
+        let list = self.server.parameters();
+        let Some(effect) = list.and_then(|list| list.effect(name, given)) else {
+            return false;
+        };
+        match effect {
+            ParameterEffect::Counted(counted) => {
+                let is_off = name.starts_with("no-") && !counted.starts_with("no_");
+                let given = given
+                    .filter(|_| !is_off)
+                    .map_or(Value::Bool(!is_off), value);
+                self.set(counted, Some(given));
+            }
+            ParameterEffect::NoEffect => {}
+            ParameterEffect::NotCounted(why) => {
+                let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+                self.uncounted.push(format!("{word}{why}"));
+            }
+            ParameterEffect::Elsewhere(why) => self.notes.push(not_followed(word, why)),
+        }
+        true
+    }
+
+    pub(super) fn take(
         &mut self,
         word: &str,
         meaning: FlagMeaning,
@@ -272,6 +266,8 @@ impl ServerLine {
                 }
             }
             FlagMeaning::Parameter(name) => self.set(name, given.as_deref().map(value)),
+            FlagMeaning::Largest(name) => self.set(name, given.as_deref().map(largest)),
+            FlagMeaning::NoDeviceMemory => {}
             FlagMeaning::Tokens(name) => match given.as_deref() {
                 // The engine takes as many as fit: the question leaves the length to the engine
                 // too.
@@ -294,27 +290,15 @@ impl ServerLine {
         Ok(())
     }
 
-    fn set(&mut self, name: &str, value: Option<Value>) {
+    pub(super) fn set(&mut self, name: &str, value: Option<Value>) {
         if let Some(value) = value {
             self.parameters.insert(name.to_owned(), value);
         }
     }
 }
 
-fn not_followed(what: &str, why: &str) -> String {
+pub(super) fn not_followed(what: &str, why: &str) -> String {
     format!("the lease does not follow CMD's {what}: {why}")
-}
-
-/// The flag that a variable of llama-server means, without dashes before it (`common/arg.cpp`).
-fn llama_flag(variable: &str) -> Option<String> {
-    let name = variable.strip_prefix("LLAMA_ARG_")?;
-    Some(match name {
-        "BATCH" => "batch-size".to_owned(),
-        "UBATCH" => "ubatch-size".to_owned(),
-        "N_PARALLEL" => "parallel".to_owned(),
-        "HFD_REPO" => "hf-repo-draft".to_owned(),
-        _ => name.to_ascii_lowercase().replace('_', "-"),
-    })
 }
 
 /// The server that the words start, and the words behind its name.
@@ -369,97 +353,6 @@ fn module(words: &[String]) -> Option<(Server, &[String])> {
         }
         _ => None,
     }
-}
-
-/// A flag's name without dashes before it and with dashes inside, and what stands behind its `=`.
-fn flag_of(word: &str) -> Option<(String, Option<String>)> {
-    if !is_flag(word) {
-        return None;
-    }
-    let (name, given) = match word.split_once('=') {
-        Some((name, given)) => (name, Some(given.to_owned())),
-        None => (word, None),
-    };
-    Some((name.trim_start_matches('-').replace('_', "-"), given))
-}
-
-/// Whether a word is a flag: a dash, and no number behind it.
-fn is_flag(word: &str) -> bool {
-    let name = word.trim_start_matches('-');
-    word.starts_with('-') && name.starts_with(|first: char| first.is_ascii_alphabetic())
-}
-
-fn is_choice(word: &str) -> bool {
-    matches!(
-        word,
-        "on" | "off" | "auto" | "true" | "false" | "enabled" | "disabled" | "1" | "0" | "-1"
-    )
-}
-
-/// What a flag of `server` means, and whether it is on: `no-` turns a switch off.
-fn meaning(server: Server, name: &str) -> Option<(FlagMeaning, bool)> {
-    let flags = server.flags();
-    let known = |name: &str| {
-        flags
-            .iter()
-            .find(|flag| flag.names.contains(&name))
-            .map(|flag| flag.meaning)
-    };
-    if let Some(meaning) = known(name) {
-        return Some((meaning, true));
-    }
-    let is_switch =
-        |meaning: &FlagMeaning| matches!(meaning, FlagMeaning::Switch(_) | FlagMeaning::Choice(_));
-    if let Some(meaning) = name.strip_prefix("no-").and_then(known).filter(is_switch) {
-        return Some((meaning, false));
-    }
-    if !server.abbreviates() || name.len() < SHORTEST_ABBREVIATION {
-        return None;
-    }
-
-    let mut begun = flags
-        .iter()
-        .filter(|flag| flag.names.iter().any(|known| known.starts_with(name)));
-    let first = begun.next()?;
-    begun.next().is_none().then_some((first.meaning, true))
-}
-
-/// A value as the engine's parameters take it.
-fn value(text: &str) -> Value {
-    match serde_json::from_str::<Value>(text) {
-        Ok(parsed) => parsed,
-        Err(_) => match text {
-            "True" => Value::Bool(true),
-            "False" => Value::Bool(false),
-            word => Value::String(word.to_owned()),
-        },
-    }
-}
-
-/// A length as vLLM takes it: `32k` is 32000, `32K` is 32768 (`human_readable_int`).
-fn tokens(text: &str) -> Value {
-    let units = [
-        ('k', 1_000),
-        ('m', 1_000_000),
-        ('K', 1 << 10),
-        ('M', 1 << 20),
-    ];
-    let with_unit = units
-        .into_iter()
-        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)));
-    let Some((number, factor)) = with_unit else {
-        return value(text);
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let scale = u32::try_from(fraction.len())
-        .ok()
-        .and_then(|digits| 10_u64.checked_pow(digits));
-    let parsed = format!("{whole}{fraction}").parse::<u64>().ok();
-    let tokens = scale
-        .zip(parsed)
-        .and_then(|(scale, parsed)| Some(parsed.checked_mul(factor)? / scale));
-    // What is no length is the engine's to refuse, with its words.
-    tokens.map_or_else(|| Value::String(text.to_owned()), Value::from)
 }
 
 #[cfg(test)]
@@ -637,9 +530,12 @@ mod tests {
 
     #[test]
     fn unfollowed_flags_are_noted_or_refused() {
-        let noted = line("llama-server -m x.gguf -mg 1 --unheard-of").unwrap();
+        let noted = line("llama-server -m x.gguf -mg 1 --unheard-of --also=1").unwrap();
         assert!(
-            noted.notes[0].contains("-mg") && noted.notes.len() == 1 && noted.refused.is_none(),
+            noted.notes[0].contains("-mg")
+                && noted.notes[1].contains("--unheard-of, --also=1")
+                && noted.notes.len() == 2
+                && noted.refused.is_none(),
             "{noted:?}"
         );
         let refused = line("llama-server -m x.gguf -md draft.gguf")
@@ -650,5 +546,97 @@ mod tests {
             refused.contains("-md") && refused.contains("draft model"),
             "{refused}"
         );
+    }
+
+    #[test]
+    fn uncounted_flags_are_collected() {
+        for (command, flags) in [
+            ("vllm serve a/b --hf-overrides {} --port 1", vec![]),
+            (
+                "vllm serve a/b --speculative-config x",
+                vec!["--speculative-config"],
+            ),
+            (
+                "vllm serve a/b --speculative-config.method x",
+                vec!["--speculative-config.method"],
+            ),
+            (
+                "vllm serve a/b --enable-sleep-mode --kv-offloading-size 4",
+                vec!["--enable-sleep-mode", "--kv-offloading-size"],
+            ),
+            (
+                "vllm serve a/b --no-enable-sleep-mode --swap-space 4",
+                vec![],
+            ),
+            (
+                "sglang serve --speculative-algorithm EAGLE",
+                vec!["--speculative-algorithm"],
+            ),
+            (
+                "llama-server --spec-draft-model x.gguf",
+                vec!["--spec-draft-model"],
+            ),
+            (
+                "llama-server --mlock --slot-save-path x --cache-ram 1",
+                vec![],
+            ),
+            (
+                "env LLAMA_ARG_POOLING=mean llama-server",
+                vec!["LLAMA_ARG_POOLING"],
+            ),
+        ] {
+            let found = line(command).unwrap();
+            let count = found.uncounted.len();
+            assert_eq!(count, flags.len(), "{command}: {found:?}");
+            for (found, flag) in found.uncounted.iter().zip(flags) {
+                assert!(found.starts_with(flag), "{command}: {found}");
+            }
+        }
+    }
+
+    #[test]
+    fn abbreviations_are_completed() {
+        let share = parameters("vllm serve a/b --gpu-m 0.97 --enf");
+        assert_eq!(
+            share,
+            json!({ "gpu_memory_utilization": 0.97, "enforce_eager": true })
+        );
+        let share = parameters("sglang serve --model a/b --mem-f=0.95");
+        assert_eq!(share, json!({ "mem_fraction_static": 0.95 }));
+
+        let unclear = line("vllm serve a/b --max-num 4").unwrap();
+        assert!(
+            unclear.parameters.is_empty() && unclear.notes[0].contains("--max-num-seqs"),
+            "{unclear:?}"
+        );
+        let sleep = line("vllm serve a/b --enable-sl").unwrap();
+        assert_eq!(sleep.uncounted.len(), 1, "{sleep:?}");
+        // llama-server takes whole flags only.
+        assert_eq!(parameters("llama-server --ctx 4096"), json!({}));
+    }
+
+    #[test]
+    fn values_attached_to_letters_are_read() {
+        assert_eq!(
+            parameters("vllm serve a/b -qcompressed_tensors"),
+            json!({ "quantization": "compressed_tensors" })
+        );
+        let words = ["vllm", "serve", "a/b", "-n2"].map(OsString::from);
+        assert_eq!(
+            read(&words, Variables::new()).unwrap_err().reason,
+            Reason::Usage
+        );
+    }
+
+    #[test]
+    fn largest_fit_target_is_taken() {
+        for (text, target) in [
+            ("1024,2048", json!(2048)),
+            ("512", json!(512)),
+            ("x,1", json!("x,1")),
+        ] {
+            let found = parameters(&format!("llama-server -m x.gguf -fitt {text}"));
+            assert_eq!(found, json!({ "fit_target": target }), "{text}");
+        }
     }
 }
