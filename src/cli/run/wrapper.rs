@@ -90,6 +90,10 @@ fn behind_env<'w>(words: &'w [String], variables: &mut Variables) -> Result<&'w 
                 break;
             };
             refuse_devices(name)?;
+            // An empty variable is as good as none.
+            if value.is_empty() && OLLAMA.contains(&name) {
+                return Err(taken_back(word));
+            }
             variables.insert(name.to_owned(), value.to_owned());
         }
 
@@ -247,6 +251,7 @@ mod tests {
             "env -uCUDA_VISIBLE_DEVICES vllm",
             "env --unset=CUDA_VISIBLE_DEVICES vllm",
             "env --unset OLLAMA_CONTEXT_LENGTH ollama serve",
+            "env OLLAMA_CONTEXT_LENGTH= ollama serve",
             "env -i vllm",
             "env -vi vllm",
             "env - vllm",
