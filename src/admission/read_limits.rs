@@ -69,7 +69,8 @@ impl ReadSlot {
     }
 
     /// Before `bytes` are held: goes on at once where they are small or this is the large reading.
-    /// Else it never does, and [`ReadSlot::outgrown`] comes back: whoever runs the reading drops it.
+    /// Else it never does, and [`ReadSlot::outgrown`] comes back: whoever runs the reading drops
+    /// it.
     pub(crate) async fn hold(&self, bytes: u64) {
         if bytes > SMALL_BYTES && !self.is_large() {
             self.0.outgrown.notify_one();

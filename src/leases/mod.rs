@@ -4,19 +4,19 @@
 //! `available = free now − Σ max(0, granted − already visible) − margin`, for each device, decided
 //! and recorded in one step by one owner. The pieces, from the inside out:
 //!
-//! - [`moment`]: the clock that counts (since boot) and the one that is only printed;
+//! - [`clock`]: the clock that counts (since boot) and the one that is only printed;
 //! - [`lease`]: one promise and its life; [`holder`]: who holds it, so that a reused pid inherits
 //!   nothing;
 //! - [`attribution`]: whose memory is whose on a device, no byte counted for two leases;
 //! - [`ledger`]: the decisions, a value without clock or disk; [`quota`]: how much one user may
 //!   hold;
 //! - [`queue`]: who waits, in which order; [`event`]: what happened, and how often;
-//! - [`store`]: the ledger on disk, [`header`]: its first line; [`blindness`]: what follows where
-//!   it cannot be read; [`journal`]: what happened, to be read after an out-of-memory, and
+//! - [`store`]: the ledger on disk, [`header`]: its first line; [`unreadable_ledger`]: what follows
+//!   where it cannot be read; [`journal`]: what happened, to be read after an out-of-memory, and
 //!   [`observed`]: when devices were read;
-//! - [`keeper`]: the ledger and its store as one, so that no promise is given that would not
-//!   survive;
-//! - [`wire`]: a lease as it is printed.
+//! - [`durable_ledger`]: the ledger and its store as one, so that no promise is given that would
+//!   not survive;
+//! - [`view`]: a lease as it is printed.
 //!
 //! A lease is advisory: it binds those who ask, and nobody else.
 

@@ -3,7 +3,8 @@
 //! A [`ModelReference`] names a repository of a Hub or something on this host's disk. Both are read
 //! through one narrow seam (`read::Files`: whole small files, ranges of large ones) into one
 //! [`Metadata`], which is what the cache keeps, a bundle holds and a client sends;
-//! [`metadata::assemble()`] makes the [`Model`](hf_mem_core::model::Model) of it.
+//! [`assemble()`](hf_mem_core::model::metadata::assemble()) makes the
+//! [`Model`](hf_mem_core::model::Model) of it.
 
 mod base;
 mod buffer;

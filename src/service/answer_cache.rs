@@ -1,10 +1,10 @@
 //! Answers given again.
 //!
 //! An answer is a pure function of the question, the model, the reading with what is claimed on it,
-//! and the site's rules: [`probe::answer`](hf_mem_core::evaluate::answer) reads no clock, no environment and
-//! no file. Where all of these are the very same, so is the answer, and what was written for the
-//! first asker is given to the next. Schedulers ask one question many times a second; readings
-//! change once a second, leases when they change.
+//! and the site's rules: [`probe::answer`](hf_mem_core::evaluate::answer) reads no clock, no
+//! environment and no file. Where all of these are the very same, so is the answer, and what was
+//! written for the first asker is given to the next. Schedulers ask one question many times a
+//! second; readings change once a second, leases when they change.
 //!
 //! A question is known again by its bytes, before it is parsed: equal bytes are an equal question.
 //! Nothing here decides what a caller may see: the model is looked up for every caller anew, and

@@ -1,8 +1,8 @@
 //! The real program behind the socket: models, devices, leases and the path, put together.
 //!
 //! Everything that waits happens here and is bounded; the answer itself is
-//! [`probe::answer`](hf_mem_core::evaluate::answer), the same that the command line runs when there is no
-//! daemon.
+//! [`probe::answer`](hf_mem_core::evaluate::answer), the same that the command line runs when there
+//! is no daemon.
 
 mod answer_cache;
 mod answers;
@@ -120,9 +120,9 @@ impl HostService {
     }
 }
 
-/// Refuses what [`HostService::new`] would refuse of a configuration although it can be read: engines and
-/// constants, users and groups that this host does not have, declared devices, the Hub's address.
-/// Opens nothing of the daemon's own.
+/// Refuses what [`HostService::new`] would refuse of a configuration although it can be read:
+/// engines and constants, users and groups that this host does not have, declared devices, the
+/// Hub's address. Opens nothing of the daemon's own.
 pub fn check(config: &Config) -> Result<(), Problem> {
     let checked = || {
         build::rules(config)?;

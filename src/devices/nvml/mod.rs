@@ -1,9 +1,9 @@
 //! NVIDIA's devices through NVML.
 //!
 //! [`NvmlReader`] holds the one `Nvml` of a process and turns it into a
-//! [`Snapshot`](hf_mem_core::device::Snapshot), again and again. Its rules: everything is keyed by UUID and
-//! looked up anew on each pass; one bad GPU never voids the others; an error is never read as zero;
-//! what cannot be told stays `None`.
+//! [`Snapshot`](hf_mem_core::device::Snapshot), again and again. Its rules: everything is keyed by
+//! UUID and looked up anew on each pass; one bad GPU never voids the others; an error is never read
+//! as zero; what cannot be told stays `None`.
 //!
 //! What is knowingly left out, and why, stands in `docs/devices.md`.
 

@@ -1,10 +1,10 @@
 //! The ledger's one owner: a thread that takes errands one by one, so that deciding and recording
 //! are one step.
 //!
-//! [`LeaseBroker::start`] gives a handle that may be cloned. A grant is decided on a reading that began
-//! after it was asked for; all that is asked while a reading is under way shares the next one. The
-//! plan itself is the asker's: a closure that the owner runs against that reading and the claims of
-//! that moment.
+//! [`LeaseBroker::start`] gives a handle that may be cloned. A grant is decided on a reading that
+//! began after it was asked for; all that is asked while a reading is under way shares the next
+//! one. The plan itself is the asker's: a closure that the owner runs against that reading and the
+//! claims of that moment.
 //!
 //! The owner has a thread of its own, because writing the ledger down waits for the disk and a plan
 //! computes: neither may hold up the sockets. It waits for devices through [`Devices`] and never

@@ -2,8 +2,9 @@
 //!
 //! An index names every tensor and its file. Tensors that differ only in the numbers inside their
 //! names, in layers that hold the same names, nearly always have one type and shape. So a few files
-//! are read in which every such [`TensorKind`] occurs, the tensors of the others are predicted by kind,
-//! and the prediction is believed only when everything known of the repository agrees with it:
+//! are read in which every such [`TensorKind`] occurs, the tensors of the others are predicted by
+//! kind, and the prediction is believed only when everything known of the repository agrees with
+//! it:
 //!
 //! 1. each unread file's length, less its predicted data, leaves a header of exactly the length
 //!    such tensors need;

@@ -59,9 +59,9 @@ pub(super) struct Sent {
     /// The body.
     pub(super) bytes: Bytes,
     /// Held until the request is answered. What is parsed of a body are its texts, which take as
-    /// much room as they do in the body, and as many values as [`PARTS`](hf_mem_core::report::bounded::PARTS)
-    /// allows, which take up to three megabytes; [`ALL_PARTS`](crate::server::limits::ALL_PARTS) of
-    /// several questions take up to eleven.
+    /// much room as they do in the body, and as many values as
+    /// [`PARTS`](hf_mem_core::report::bounded::PARTS) allows, which take up to three megabytes;
+    /// [`ALL_PARTS`](crate::server::limits::ALL_PARTS) of several questions take up to eleven.
     pub(super) room: Reservation,
 }
 

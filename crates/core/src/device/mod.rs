@@ -1,7 +1,7 @@
 //! Devices as the path sees them: facts, one reading of all of them, and links.
 //!
-//! Nothing here is named after a vendor. The sampler publishes a [`Snapshot`], `gpus --json` writes it, and `--gpus FILE`
-//! reads it.
+//! Nothing here is named after a vendor. The sampler publishes a [`Snapshot`], `gpus --json` writes
+//! it, and `--gpus FILE` reads it.
 
 pub mod declared;
 pub mod identity;

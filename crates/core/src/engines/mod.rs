@@ -212,7 +212,7 @@ impl Split {
 
 /// An engine ready to answer for one model on one kind of device.
 ///
-/// Wrappers ([`adapted`], Ollama's) implement this trait, so no method has a default: the compiler
+/// Wrappers ([`lora`], Ollama's) implement this trait, so no method has a default: the compiler
 /// then finds every method that a wrapper does not forward.
 pub trait PreparedEngine {
     /// The profile in force, such as `0.33`.
@@ -242,8 +242,8 @@ pub trait PreparedEngine {
     fn warnings(&self) -> Vec<String>;
 
     /// The splits that this engine can make of this model over `devices` devices (all of them
-    /// used), cheapest first; equal shares unless [`PreparedEngine::uneven`] says otherwise. Or why there
-    /// is none.
+    /// used), cheapest first; equal shares unless [`PreparedEngine::uneven`] says otherwise. Or why
+    /// there is none.
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit>;
 
     /// Whether `split` is legal, and if not, why.
@@ -269,8 +269,8 @@ pub trait PreparedEngine {
     /// What `rank` of `split` holds on `device` whatever the workload: weights, workspaces, graphs,
     /// context.
     ///
-    /// Here and in [`PreparedEngine::variable`] the bytes follow from the degrees of `split`, what it
-    /// keeps on the host and the rank's own stage, not from how the other stages are cut; of its
+    /// Here and in [`PreparedEngine::variable`] the bytes follow from the degrees of `split`, what
+    /// it keeps on the host and the rank's own stage, not from how the other stages are cut; of its
     /// tensor group the rank's place counts only under expert parallelism. A search remembers what
     /// it was told by these.
     fn fixed(
@@ -289,8 +289,8 @@ pub trait PreparedEngine {
         workload: Workload,
     ) -> Result<Vec<Component>, EngineError>;
 
-    /// The sum of [`PreparedEngine::fixed`] on the device. A search asks for it thousands of times: an
-    /// engine whose components carry text that must be written anew answers here without it.
+    /// The sum of [`PreparedEngine::fixed`] on the device. A search asks for it thousands of times:
+    /// an engine whose components carry text that must be written anew answers here without it.
     fn fixed_sum(
         &self,
         split: &Split,
@@ -313,16 +313,17 @@ pub trait PreparedEngine {
 
     /// Bytes the engine must find available on `device` for components that sum to `sum`: the sum
     /// itself, unless the engine keeps a margin (llama.cpp). A share that the asker gave it is not
-    /// counted here: see [`PreparedEngine::share`]. `split` tells how many processes have been joined
-    /// before the engine looks.
+    /// counted here: see [`PreparedEngine::share`]. `split` tells how many processes have been
+    /// joined before the engine looks.
     fn must_be_available(&self, split: &Split, device: &DeviceFacts, sum: Interval) -> Interval;
 
     /// The share of `device` that the asker gave `rank`, where a parameter does so; the engine then
     /// takes all of it, whatever it needs, and no more.
     fn share(&self, split: &Split, rank: usize, device: &DeviceFacts) -> Option<Share>;
 
-    /// The cache that the engine has when it is started by [`PreparedEngine::launch`] for `plan` in a
-    /// share that the asker gave it; `None` without such a share, and for a model without a cache.
+    /// The cache that the engine has when it is started by [`PreparedEngine::launch`] for `plan` in
+    /// a share that the asker gave it; `None` without such a share, and for a model without a
+    /// cache.
     fn capacity(&self, plan: &LaunchPlan<'_>) -> Result<Option<CacheCapacity>, EngineError>;
 
     /// Environment and arguments that make the engine take what was answered.

@@ -1,9 +1,10 @@
 //! What a repository holds, from headers alone.
 //!
-//! [`source`] finds the files (Hub, local folder, Hugging Face cache, single file, bundle) and says
-//! which of them are *the* weights; [`safetensors`] and [`gguf`] turn headers into an
-//! [`Inventory`]; [`config`] turns `config.json` into an [`Architecture`]. The result, a [`Model`],
-//! is immutable by commit and small: a known model costs some kilobytes.
+//! [`metadata`] is all that was read of a model in one value; [`weight_files`] says which of its
+//! files are *the* weights; [`safetensors`] and [`gguf`] turn headers into an [`Inventory`];
+//! [`config`] turns `config.json` into an [`Architecture`]. The result, a [`Model`], is immutable
+//! by commit and small: a known model costs some kilobytes. The program's `repository` finds the
+//! files.
 
 pub mod adapter;
 pub mod architecture;

@@ -35,8 +35,8 @@ pub(super) struct Needs<'a> {
 /// The splits over some number of devices, each with a number of its own, or why there are none.
 pub(super) type Legal = Result<Vec<(usize, Split)>, IllegalSplit>;
 
-/// What the need of a rank follows from (see [`PreparedEngine::fixed`]): not how the other stages are
-/// cut, and of its tensor group the place only where experts are dealt to it.
+/// What the need of a rank follows from (see [`PreparedEngine::fixed`]): not how the other stages
+/// are cut, and of its tensor group the place only where experts are dealt to it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct RankKey {
     first: usize,

@@ -1,7 +1,8 @@
 //! The question and the answer, as the socket and `--json` carry them.
 //!
-//! Plain serde types without logic. Strict in: an unknown field of a question is an error that names it. Open out:
-//! keys are only ever added within [`SCHEMA_VERSION`], and clients must ignore those that they do not know.
+//! Plain serde types without logic. Strict in: an unknown field of a question is an error that
+//! names it. Open out: keys are only ever added within [`SCHEMA_VERSION`], and clients must ignore
+//! those that they do not know.
 
 pub mod answer;
 pub mod bounded;
