@@ -20,7 +20,7 @@ pub mod reference;
 pub mod registry;
 pub mod releases;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 pub mod sglang;
 pub mod share;
 pub mod shared;

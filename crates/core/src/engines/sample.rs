@@ -31,7 +31,7 @@ pub(super) fn device() -> DeviceFacts {
 }
 
 /// Tensors of (component, name, dtype, shape).
-pub(super) fn inventory(tensors: &[(&str, &str, Dtype, &[u64])]) -> Inventory {
+pub(crate) fn inventory(tensors: &[(&str, &str, Dtype, &[u64])]) -> Inventory {
     let mut builder = InventoryBuilder::default();
     for (component, name, dtype, shape) in tensors {
         let bytes = dtype.stored(shape.iter().product()).unwrap();
@@ -41,7 +41,7 @@ pub(super) fn inventory(tensors: &[(&str, &str, Dtype, &[u64])]) -> Inventory {
 }
 
 /// A safetensors model of a configuration.
-pub(super) fn model(config: &Value, inventory: Inventory) -> Model {
+pub(crate) fn model(config: &Value, inventory: Inventory) -> Model {
     let architecture = config::architecture(config, None, &Inventory::default());
     let model = Model::bare("owner/name", Format::Safetensors, architecture, inventory);
     let identity = Identity {

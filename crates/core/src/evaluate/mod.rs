@@ -6,6 +6,7 @@
 pub mod complexity;
 mod engine_choice;
 mod files;
+mod leased;
 mod model_report;
 mod overflow;
 mod requirement;
@@ -392,6 +393,7 @@ fn conclude(
             .extend(notes.map(|note| format!("{} ({}): {note}", device.name, device.uuid)));
     }
     answer.message = summary::message(&answer, plan);
+    leased::refuse_taking_leased(&mut answer);
     answer
 }
 
