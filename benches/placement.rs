@@ -29,10 +29,12 @@ fn unequal() -> Availability {
             Bytes::gib(8 + at),
         )
     };
+
     let mut here = Availability {
         devices: (0..16).map(device).collect(),
         ..Availability::default()
     };
+
     for a in 0..16 {
         for b in a + 1..16 {
             let kind = if a / 8 == b / 8 {
@@ -44,12 +46,14 @@ fn unequal() -> Availability {
                 .push(link(&format!("GPU-{a:02}"), &format!("GPU-{b:02}"), kind));
         }
     }
+
     here
 }
 
 fn placement(criterion: &mut Criterion) {
     let here = unequal();
     let parameters = BTreeMap::new();
+
     // 12.5 GiB of layers fit on one device, 125 GiB on many, 1250 GiB on none.
     for (size, layer) in [
         ("small", 400 << 20),
@@ -62,6 +66,7 @@ fn placement(criterion: &mut Criterion) {
                 uneven,
                 ..Fake::default()
             };
+
             let model = fake.model();
             criterion.bench_function(&format!("16 unequal devices, {split}, {size}"), |bench| {
                 bench.iter(|| {
@@ -70,10 +75,12 @@ fn placement(criterion: &mut Criterion) {
             });
         }
     }
+
     let fake = Fake {
         layers: vec![4000 << 20; 32],
         ..Fake::default()
     };
+
     let (model, here) = (fake.model(), host(&[24; 8]));
     let question = ask(&fake, &model, &parameters, 8192);
     let planned = plan(&question, &here).unwrap().recommended.unwrap();
@@ -90,6 +97,7 @@ fn placement(criterion: &mut Criterion) {
 fn engines(criterion: &mut Criterion) {
     let engines = Engines::embedded().unwrap();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/Qwen3-8B");
+
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -103,8 +111,10 @@ fn engines(criterion: &mut Criterion) {
         &Auth::Anonymous,
         std::time::SystemTime::UNIX_EPOCH,
     );
+
     let model = runtime.block_on(reading).unwrap().model;
     let (parameters, fake) = (BTreeMap::new(), Fake::default());
+
     for name in ["vllm", "sglang", "transformers", "reference"] {
         let mut question = ask(&fake, &model, &parameters, 8192);
         question.engine = engines.by_name(name).unwrap();
@@ -112,6 +122,7 @@ fn engines(criterion: &mut Criterion) {
         criterion.bench_function(&format!("16 unequal devices, {name}, Qwen3-8B"), |bench| {
             bench.iter(|| black_box(plan(&question, &here).unwrap()));
         });
+
         // Far more cache than one device holds, and more than all of them do: every number of
         // devices is looked at.
         for sequences in [64, 1024] {
@@ -124,6 +135,7 @@ fn engines(criterion: &mut Criterion) {
                 },
             );
         }
+
         let here = host(&[6; 8]);
         if let Some(planned) = plan(&question, &here).unwrap().recommended {
             criterion.bench_function(

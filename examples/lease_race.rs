@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         arguments.next().unwrap_or(64),
         arguments.next().unwrap_or(1000),
     );
+
     // Beside the folder of examples.
     let program = std::env::current_exe()
         .unwrap()
@@ -40,16 +41,19 @@ fn main() -> ExitCode {
         "build the program first: {}",
         program.display()
     );
+
     let mut clean = true;
     for seed in 1..=arguments.next().unwrap_or(3) {
         let directory = tempfile::tempdir().unwrap();
         let began = Instant::now();
+
         let terms = Terms {
             clients,
             rounds,
             seed,
             killed_within: clients * 4,
         };
+
         let outcome = race(&program, directory.path(), directory.path(), terms);
         println!(
             "seed {seed}: {clients} x {rounds} in {:.0} s: over-commit {}, lost {}, leaked {}\n  {outcome:?}",
@@ -58,8 +62,10 @@ fn main() -> ExitCode {
             outcome.lost,
             outcome.leaked
         );
+
         clean &= (outcome.over_commits, outcome.lost, outcome.leaked) == (0, 0, 0);
     }
+
     if clean {
         ExitCode::SUCCESS
     } else {

@@ -29,6 +29,7 @@ fn main() -> Result<(), Failure> {
     let (Some(daemon), Some(body)) = (arguments.next(), arguments.next()) else {
         return Err("usage: socket_speed SOCKET BODY.json [one|many]".into());
     };
+
     let only = arguments.next();
     let wanted = |what: &str| only.as_deref().is_none_or(|only| only == Path::new(what));
     let body = std::fs::read(body)?;
@@ -43,9 +44,11 @@ fn main() -> Result<(), Failure> {
     if wanted("one") {
         one(&daemon, &echo, &fits, &bare)?;
     }
+
     if wanted("many") {
         many(&daemon, &echo, &fits, &bare)?;
     }
+
     Ok(())
 }
 
@@ -65,6 +68,7 @@ fn one(daemon: &Path, echo: &Path, fits: &[u8], bare: &[u8]) -> Result<(), Failu
     let mut to_daemon = UnixStream::connect(daemon)?;
     let mut to_echo = UnixStream::connect(echo)?;
     let mut rounds = Vec::new();
+
     for _ in 0..ROUNDS {
         let (mut daemon_times, mut echo_times) = (Vec::new(), Vec::new());
         for question in 0..QUESTIONS {
@@ -75,6 +79,7 @@ fn one(daemon: &Path, echo: &Path, fits: &[u8], bare: &[u8]) -> Result<(), Failu
                 echo_times.push(taken.1.as_secs_f64() * 1e6);
             }
         }
+
         rounds.push(Round {
             daemon: median(&mut daemon_times),
             echo: median(&mut echo_times),
@@ -85,6 +90,7 @@ fn one(daemon: &Path, echo: &Path, fits: &[u8], bare: &[u8]) -> Result<(), Failu
         &format!("one caller, {} byte question, µs", fits.len()),
         &rounds,
     );
+
     Ok(())
 }
 
@@ -112,6 +118,7 @@ fn report(what: &str, rounds: &[Round]) {
         .iter()
         .map(|round| format!("{:.2}", round.ratio()))
         .collect();
+
     println!(
         "{what}: daemon {:.1}, echo {:.1}, ratio {:.2}, median of {} rounds ({})",
         middle(|round| round.daemon),
@@ -127,12 +134,14 @@ fn serve_echo(listener: std::os::unix::net::UnixListener) -> Result<(), Failure>
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+
     runtime.block_on(async {
         let listener = tokio::net::UnixListener::from_std(listener)?;
         let routes = axum::Router::new().route("/echo", post(|body: Bytes| async { body }));
         loop {
             let (stream, _) = listener.accept().await?;
             let service = TowerToHyperService::new(routes.clone());
+
             tokio::spawn(async move {
                 let mut server = hyper::server::conn::http1::Builder::new();
                 server
@@ -159,26 +168,32 @@ fn timed(stream: &mut UnixStream, request: &[u8]) -> Result<Duration, Failure> {
     stream.write_all(request)?;
     let mut held = Vec::new();
     let mut part = vec![0; 65536];
+
     loop {
         let length = stream.read(&mut part)?;
         held.extend_from_slice(part.get(..length).unwrap_or_default());
+
         if length == 0 {
             return Err(format!("closed after {} bytes", held.len()).into());
         }
+
         let Some(end) = held.windows(4).position(|four| four == b"\r\n\r\n") else {
             continue;
         };
+
         let head =
             String::from_utf8_lossy(held.get(..end).unwrap_or_default()).to_ascii_lowercase();
         if !head.starts_with("http/1.1 200") {
             return Err(head.into());
         }
+
         let wanted: usize = head
             .lines()
             .find_map(|line| line.strip_prefix("content-length: "))
             .ok_or("no length")?
             .trim()
             .parse()?;
+
         if held.len() >= end + 4 + wanted {
             return Ok(start.elapsed());
         }
@@ -207,9 +222,11 @@ fn rate(socket: &Path, request: &[u8]) -> Result<f64, Failure> {
             })
         })
         .collect();
+
     let mut all = 0;
     for caller in callers {
         all += caller.join().map_err(|_| "a caller broke")??;
     }
+
     Ok(f64::from(all) / LOAD.as_secs_f64())
 }

@@ -298,12 +298,14 @@ impl Default for Metrics {
                 })
                 .clone()
         };
+
         let refused: Family<RefusedLabels, Counter> = Family::default();
         let by_refusal = |why: Refusal| {
             refused
                 .get_or_create(&RefusedLabels { why: why.word() })
                 .clone()
         };
+
         let model_lookups: Family<ResultLabels, Counter> = Family::default();
         let by_result = |result: CacheResult| {
             model_lookups
@@ -312,12 +314,14 @@ impl Default for Metrics {
                 })
                 .clone()
         };
+
         let degraded: Family<PartLabels, Gauge> = Family::default();
         let by_part = |part: DaemonPart| {
             degraded
                 .get_or_create(&PartLabels { part: part.word() })
                 .clone()
         };
+
         let metrics = Self {
             questions: Family::default(),
             latency: Stage::ALL.map(by_stage),
@@ -343,6 +347,7 @@ impl Default for Metrics {
             lease_events: Family::default(),
             registry: Registry::default(),
         };
+
         // A gauge and not an info metric: the older text format has no such type.
         let build: Family<BuildLabels, Gauge> = Family::default();
         build
@@ -350,30 +355,35 @@ impl Default for Metrics {
                 version: env!("CARGO_PKG_VERSION"),
             })
             .set(1);
+
         registry.register("build_info", "The daemon's build", build);
         registry.register(
             "questions",
             "Answers by verdict and reason",
             metrics.questions.clone(),
         );
+
         registry.register_with_unit("latency", "Time by stage", Unit::Seconds, latency);
         registry.register(
             "hub_requests",
             "Requests to the Hub by outcome",
             metrics.hub_requests.clone(),
         );
+
         registry.register("model_lookups", "Where models were found", model_lookups);
         registry.register(
             "models_known",
             "Models in memory",
             metrics.models_known.clone(),
         );
+
         registry.register_with_unit(
             "cache",
             "Models on disk",
             Unit::Bytes,
             metrics.cache_bytes.clone(),
         );
+
         registry.register("devices", "Devices that were read", metrics.devices.clone());
         for (name, help, family) in [
             ("device_total", "All memory", &metrics.device_total),
@@ -395,12 +405,14 @@ impl Default for Metrics {
         ] {
             registry.register_with_unit(name, help, Unit::Bytes, family.clone());
         }
+
         registry.register("leases", "Leases held", metrics.leases.clone());
         registry.register(
             "lease_waiters",
             "Callers that wait for memory",
             metrics.lease_waiters.clone(),
         );
+
         let age = metrics.sampler_age.clone();
         registry.register_with_unit(
             "sampler_age",
@@ -408,48 +420,57 @@ impl Default for Metrics {
             Unit::Seconds,
             age,
         );
+
         let errors = metrics.nvml_errors.clone();
         registry.register(
             "nvml_errors",
             "Readings that the driver failed, and devices that could not be read",
             errors,
         );
+
         registry.register(
             "device_xids",
             "XIDs that the driver reported, by device and number",
             metrics.xids.clone(),
         );
+
         registry.register(
             "connections",
             "Connections held",
             metrics.connections.clone(),
         );
+
         registry.register(
             "connections_refused",
             "Connections and requests refused",
             refused,
         );
+
         registry.register(
             "degraded",
             "Whether a part of the daemon is degraded (1) or well (0), as health says",
             degraded,
         );
+
         registry.register(
             "device_usable",
             "Whether a device can be placed on (1) or not (0)",
             metrics.device_usable.clone(),
         );
+
         let unusable = metrics.unusable.clone();
         registry.register(
             "devices_unusable",
             "Devices that nothing may be placed on, by reason",
             unusable,
         );
+
         registry.register(
             "lease_events",
             "What happened to leases and to those who wait",
             metrics.lease_events.clone(),
         );
+
         metrics.begin_at_zero();
         Self {
             registry,
@@ -472,9 +493,11 @@ impl Metrics {
         for outcome in HubOutcome::ALL {
             self.set_hub_requests(outcome, 0);
         }
+
         for reason in UNUSABLE {
             drop(self.unusable.get_or_create(&ReasonLabels { reason }));
         }
+
         self.set_lease_events(&Counters::default());
     }
 
@@ -533,13 +556,16 @@ impl Metrics {
         for family in families {
             family.clear();
         }
+
         let mut unusable = [0_usize; UNUSABLE.len()];
         self.devices.set(count(figures.len()));
+
         for device in figures {
             let labels = DeviceLabels {
                 uuid: device.uuid.as_str().into(),
                 name: device.name.as_str().into(),
             };
+
             for (family, bytes) in [
                 (&self.device_total, Some(device.total)),
                 (&self.device_free, device.free),
@@ -550,6 +576,7 @@ impl Metrics {
                     family.get_or_create(&labels).set(gauge(bytes));
                 }
             }
+
             self.device_usable
                 .get_or_create(&labels)
                 .set(i64::from(device.unusable.is_none()));
@@ -560,6 +587,7 @@ impl Metrics {
                     .position(|reason| reason == why)
                     .unwrap_or(other)] += 1;
             }
+
             if device.uuid.starts_with("GPU-") && !device.part_of_gpu {
                 for xid in WATCHED_XIDS {
                     drop(self.xids.get_or_create(&XidLabels {
@@ -569,6 +597,7 @@ impl Metrics {
                 }
             }
         }
+
         for (reason, devices) in UNUSABLE.into_iter().zip(unusable) {
             self.unusable
                 .get_or_create(&ReasonLabels { reason })
@@ -649,12 +678,14 @@ mod tests {
             name: hostile.to_owned(),
             ..device("GPU-\x07", None)
         };
+
         metrics.set_devices(&[named], None);
         metrics.set_xids(&[XidCount {
             uuid: "GPU-\x07".to_owned(),
             xid: None,
             count: 1,
         }]);
+
         for text in [metrics.open_metrics(), metrics.classic_text()] {
             let raw = |letter: char| letter.is_control() && letter != '\n';
             assert!(!text.contains(raw), "{text:?}");
@@ -687,6 +718,7 @@ mod tests {
         metrics.set_hub_requests(HubOutcome::Ok, 1);
         metrics.set_nvml_errors(3);
         metrics.model_lookup(CacheResult::Disk);
+
         metrics.set_devices(
             &[device("GPU-1", Some(Bytes::gib(20)))],
             Some(Duration::from_millis(500)),
@@ -696,9 +728,11 @@ mod tests {
             xid,
             count: 3,
         };
+
         metrics.set_xids(&[heard(Some(79)), heard(None)]);
         metrics.set_xids(&[heard(Some(79)), heard(None)]);
         let text = metrics.open_metrics();
+
         for line in [
             "hf_mem_probe_device_xids_total{uuid=\"GPU-1\",xid=\"79\"} 3",
             "hf_mem_probe_device_xids_total{uuid=\"GPU-1\",xid=\"unknown\"} 3",
@@ -713,6 +747,7 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }
+
         assert!(text.ends_with("# EOF\n"));
     }
 
@@ -723,16 +758,19 @@ mod tests {
             &[device("GPU-1", None), device("GPU-2", Some(Bytes::gib(1)))],
             None,
         );
+
         assert!(
             !metrics
                 .open_metrics()
                 .contains("device_free_bytes{uuid=\"GPU-1\"")
         );
+
         assert!(
             metrics
                 .open_metrics()
                 .contains("device_total_bytes{uuid=\"GPU-1\"")
         );
+
         assert!(metrics.open_metrics().contains("sampler_age_seconds NaN"));
         metrics.set_devices(&[device("GPU-1", None)], None);
         let left = metrics.open_metrics();
@@ -750,6 +788,7 @@ mod tests {
     fn what_can_be_counted_is_there_before_it_happens() {
         let metrics = Metrics::default();
         let before = metrics.open_metrics();
+
         for line in [
             "hf_mem_probe_degraded{part=\"devices\"} 0",
             "hf_mem_probe_degraded{part=\"leases\"} 0",
@@ -762,16 +801,20 @@ mod tests {
         ] {
             assert!(before.contains(line), "{line} in\n{before}");
         }
+
         metrics.set_degraded(DaemonPart::Hub, true);
         metrics.refused(Refusal::Bodies);
+
         let unusable = |uuid: &str, why: &str| DeviceFigures {
             unusable: Some(why.to_owned()),
             ..device(uuid, None)
         };
+
         let part = DeviceFigures {
             part_of_gpu: true,
             ..device("GPU-4", None)
         };
+
         metrics.set_devices(
             &[
                 device("GPU-1", None),
@@ -781,11 +824,13 @@ mod tests {
             ],
             None,
         );
+
         metrics.set_lease_events(&Counters {
             granted: 3,
             ..Counters::default()
         });
         let after = metrics.open_metrics();
+
         for line in [
             "hf_mem_probe_degraded{part=\"hub\"} 1",
             "hf_mem_probe_degraded{part=\"cache\"} 0",
@@ -799,11 +844,13 @@ mod tests {
         ] {
             assert!(after.contains(line), "{line} in\n{after}");
         }
+
         assert!(
             !after.contains("{uuid=\"GPU-4\",xid="),
             "XIDs are of whole GPUs"
         );
         metrics.set_devices(&[device("GPU-1", None)], None);
+
         assert!(
             metrics
                 .open_metrics()

@@ -42,15 +42,18 @@ impl TransitionLog {
         if turned {
             self.seen = wrong.map(str::to_owned);
         }
+
         if self.wrong() == wrong {
             self.left_out = self.left_out.saturating_add(u64::from(turned));
             return None;
         }
+
         let until = self.spent_until.map_or(now, |until| until.max(now)) + ONE_EACH;
         if until.duration_since(now) > ONE_EACH * AT_ONCE {
             self.left_out = self.left_out.saturating_add(u64::from(turned));
             return None;
         }
+
         self.spent_until = Some(until);
         let before = self.last.replace(Turned {
             wrong: wrong.map(str::to_owned),
@@ -58,6 +61,7 @@ impl TransitionLog {
         });
         let after = before.map(|before| now.duration_since(before.at));
         let left_out = Some(std::mem::take(&mut self.left_out)).filter(|count| *count > 0);
+
         Some(Transition { after, left_out })
     }
 
@@ -75,12 +79,14 @@ mod tests {
     fn each_turn_is_told_once_and_another_wrong_is_a_turn_too() {
         let (start, mut told) = (Instant::now(), TransitionLog::default());
         let at = |seconds| start + Duration::from_secs(seconds);
+
         let turn = |after: Option<u64>| {
             Some(Transition {
                 after: after.map(Duration::from_secs),
                 left_out: None,
             })
         };
+
         assert_eq!(told.note(None, at(0)), None, "all is well at the start");
         assert_eq!(told.note(Some("lost"), at(5)), turn(None));
         assert_eq!(told.note(Some("lost"), at(6)), None);
@@ -101,13 +107,16 @@ mod tests {
             };
             (from..from + count).filter_map(flap).collect::<Vec<_>>()
         };
+
         assert_eq!(turns(&mut told, 0, 200).len(), 8);
         assert_eq!(told.wrong(), None);
+
         assert_eq!(
             turns(&mut told, 350, 100).len(),
             1,
             "one more after a while"
         );
+
         let last = told
             .note(Some("hung"), start + Duration::from_secs(10_000))
             .unwrap();

@@ -11,9 +11,11 @@ use std::process::Command;
 fn archive(files: &[(&str, &str)]) -> Option<String> {
     let apt = tempfile::tempdir().unwrap();
     fs::create_dir(apt.path().join("sources.list.d")).unwrap();
+
     for (name, text) in files {
         fs::write(apt.path().join(name), text).unwrap();
     }
+
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/apt_mirror.sh");
     let output = Command::new(script)
         .arg("bookworm")
@@ -35,6 +37,7 @@ fn one_line_sources_are_read() {
         archive(&[("sources.list", plain)]).unwrap(),
         "deb http://plain.test/debian bookworm main"
     );
+
     let signed = "deb [ arch=amd64 signed-by=/keys/a.gpg ] https://signed.test/debian bookworm non-free main\n";
     let expected = "deb [signed-by=/keys/a.gpg] https://signed.test/debian bookworm main";
     assert_eq!(
@@ -54,6 +57,7 @@ fn deb822_sources_are_read() {
         archive(&[("sources.list.d/b.sources", stanzas)]).unwrap(),
         expected
     );
+
     let inline = "Types: deb\nURIs: http://key.test/debian\nSuites: bookworm\nComponents: main\nSigned-By:\n \
                   -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n abc\n -----END PGP PUBLIC KEY BLOCK-----\n";
     assert_eq!(
@@ -78,6 +82,7 @@ fn same_suite_comes_first() {
         archive(&files).unwrap(),
         "deb http://newer.test/debian bookworm main"
     );
+
     let same = (
         "sources.list.d/b.list",
         "deb http://same.test/debian bookworm main\n",
@@ -94,11 +99,13 @@ fn same_suite_comes_first() {
 fn scripts_name_no_mirror() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let mut users = 0;
+
     for entry in fs::read_dir(tests).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_none_or(|ending| ending != "sh") {
             continue;
         }
+
         let text = fs::read_to_string(&path).unwrap();
         let addresses = text
             .match_indices("://")
@@ -111,7 +118,9 @@ fn scripts_name_no_mirror() {
                 path.display()
             );
         }
+
         users += usize::from(text.contains("support/apt_mirror.sh"));
     }
+
     assert_eq!(users, 3);
 }

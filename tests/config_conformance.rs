@@ -57,12 +57,14 @@ fn answer(config: &Value, context: u64) -> Result<(String, Expected), String> {
         architecture(config, None, &Inventory::default()).map_err(|why| why.to_string())?;
     let model_type = architecture.model_type.clone();
     let layers = architecture.layer_count();
+
     let model = Model::bare(
         "",
         Format::Safetensors,
         Ok(architecture),
         Inventory::default(),
     );
+
     let devices = [device()];
     let case = EngineRequest {
         model: &model,
@@ -74,6 +76,7 @@ fn answer(config: &Value, context: u64) -> Result<(String, Expected), String> {
         },
         devices: &devices,
     };
+
     let prepared = Reference.prepare(&case).map_err(|why| why.to_string())?;
     let components = prepared
         .variable(&Split::single(layers), 0, &devices[0], prepared.workload())
@@ -84,6 +87,7 @@ fn answer(config: &Value, context: u64) -> Result<(String, Expected), String> {
             .find(|part| part.name == name)
             .map_or(0, |part| part.bytes.likely.get())
     };
+
     Ok((
         model_type,
         Expected {
@@ -100,6 +104,7 @@ fn every_vector_is_met_to_the_byte() {
         serde_json::from_str(include_str!("../conformance/vectors.json")).unwrap();
     let mut types = BTreeSet::new();
     let mut wrong = Vec::new();
+
     for vector in &vectors.vectors {
         assert!(!vector.source.is_empty());
         match answer(&vector.config, vector.context) {
@@ -113,6 +118,7 @@ fn every_vector_is_met_to_the_byte() {
             Err(why) => wrong.push(format!("{}: {why}", vector.name)),
         }
     }
+
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(types.len() >= 60, "{} model types", types.len());
 }

@@ -40,6 +40,7 @@ fn entries() -> Vec<Entry> {
         println!("skipped: ../shared/hub/models is not there");
         return Vec::new();
     }
+
     let mut folders: Vec<PathBuf> = Vec::new();
     for owner in fs::read_dir(&models).unwrap().flatten() {
         folders.extend(
@@ -49,6 +50,7 @@ fn entries() -> Vec<Entry> {
                 .map(|entry| entry.path()),
         );
     }
+
     folders.sort();
     let entry = |folder: &PathBuf| {
         Some(Entry {
@@ -59,6 +61,7 @@ fn entries() -> Vec<Entry> {
             inventory: inventory(&folder.join("tensors.json.gz")),
         })
     };
+
     folders.iter().filter_map(entry).collect()
 }
 
@@ -67,6 +70,7 @@ fn inventory(path: &Path) -> Inventory {
     std::io::Read::read_to_end(&mut GzDecoder::new(File::open(path).unwrap()), &mut text).unwrap();
     let tensors: Vec<(&str, &str, &str, Vec<u64>)> = serde_json::from_slice(&text).unwrap();
     let mut builder = InventoryBuilder::default();
+
     for (file, name, dtype, shape) in tensors {
         let component = file.rsplit_once('/').map_or("", |(folder, _)| folder);
         let elements = Bytes::product(shape.iter().copied()).get();
@@ -76,6 +80,7 @@ fn inventory(path: &Path) -> Inventory {
         };
         builder.add(component, name, storage, &shape, bytes);
     }
+
     builder.finish()
 }
 
@@ -130,6 +135,7 @@ fn hub_counts_packed(entry: &Entry) -> bool {
 fn every_language_model_is_read_or_refused_for_a_reason() {
     let entries = entries();
     let (mut known, mut refused, mut wrong) = (BTreeMap::new(), Vec::new(), Vec::new());
+
     for entry in &entries {
         let architecture = match read(entry) {
             Ok(architecture) => architecture,
@@ -138,12 +144,14 @@ fn every_language_model_is_read_or_refused_for_a_reason() {
                 continue;
             }
         };
+
         let two = CacheElement::of(Dtype::BF16);
         let per_token = logical::per_token(&architecture, 1 << 24, two).get();
         let states =
             logical::states(&architecture, 0..architecture.layer_count(), Dtype::BF16).get();
         let parameters = logical_parameters(&entry.inventory, architecture.quantization.as_ref());
         let share = expert_share(&entry.inventory);
+
         println!(
             "{:60} {:20} {:3} layers {per_token:8} B/token {states:9} B/sequence, {} of {} in experts, {parameters:?}",
             entry.name,
@@ -152,22 +160,26 @@ fn every_language_model_is_read_or_refused_for_a_reason() {
             share.map_or(Bytes::ZERO, |share| share.experts),
             entry.inventory.bytes(),
         );
+
         if share.is_some() != architecture.experts.is_some() {
             wrong.push(format!(
                 "{}: experts {:?}, stored {share:?}",
                 entry.name, architecture.experts
             ));
         }
+
         let published = entry
             .meta
             .get("hub_params")
             .or(entry.meta.get("total_params"))
             .and_then(Value::as_u64);
+
         // The corpus counts a sentence-transformers model's dense heads apart.
         let with_heads = entry
             .meta
             .get("total_params_with_dense")
             .and_then(Value::as_u64);
+
         // The Hub leaves GPT-NeoX's 44 one-element mask buffers out; a repository without
         // safetensors has no names.
         let comparable = !hub_counts_packed(entry)
@@ -179,19 +191,23 @@ fn every_language_model_is_read_or_refused_for_a_reason() {
                 entry.name
             ));
         }
+
         known.insert(entry.name.as_str(), (per_token, states));
     }
+
     println!(
         "{} read, {} refused {refused:#?}",
         known.len(),
         refused.len()
     );
+
     assert!(
         known.len() * 100 >= entries.len() * 97,
         "{} of {} read: {refused:#?}",
         known.len(),
         entries.len()
     );
+
     for (name, expected) in PER_TOKEN {
         if let Some((per_token, _)) = known
             .get(name)
@@ -200,10 +216,12 @@ fn every_language_model_is_read_or_refused_for_a_reason() {
             wrong.push(format!("{name}: {per_token} B/token, expected {expected}"));
         }
     }
+
     for (name, expected) in STATES {
         if let Some((_, states)) = known.get(name).filter(|(_, states)| states != expected) {
             wrong.push(format!("{name}: {states} B/sequence, expected {expected}"));
         }
     }
+
     assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -33,6 +33,7 @@ fn the_example_holds_every_key() {
             _ => format!("{line}\n"),
         })
         .collect();
+
     let shown: toml::Table = with_optional_keys.parse().unwrap();
 
     let mut full = Config::default();
@@ -43,6 +44,7 @@ fn the_example_holds_every_key() {
         .endpoint_token_files
         .insert("acme/".to_owned(), PathBuf::new());
     full.leases.user_bytes = Some(Size::gib(1));
+
     full.leases.users.insert(
         "ana".to_owned(),
         UserQuota {
@@ -50,6 +52,7 @@ fn the_example_holds_every_key() {
             leases: Some(8),
         },
     );
+
     full.engines.default_engine = Some("vllm".parse().unwrap());
     full.engines.profiles_file = Some(PathBuf::new());
     full.engines.profiles = Some(toml::Table::new());
@@ -76,8 +79,10 @@ fn keys(table: &toml::Table) -> BTreeSet<String> {
             into.insert(path);
         }
     }
+
     let mut into = BTreeSet::new();
     walk(table, "", &mut into);
+
     into
 }
 
@@ -108,12 +113,14 @@ fn a_missing_huge_or_binary_file_is_named() {
         "{error}"
     );
     std::fs::write(&path, vec![b'#'; (1 << 20) + 1]).unwrap();
+
     assert!(
         warned(&path)
             .unwrap_err()
             .to_string()
             .contains("larger than")
     );
+
     std::fs::write(&path, [0xff, 0xfe, 0x00]).unwrap();
     assert!(
         warned(&path)
@@ -121,6 +128,7 @@ fn a_missing_huge_or_binary_file_is_named() {
             .to_string()
             .contains("valid UTF-8")
     );
+
     let error = warned(folder.path()).unwrap_err().to_string();
     assert!(
         error.contains("it is a folder, not a regular file"),

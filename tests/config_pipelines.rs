@@ -34,21 +34,25 @@ fn pipeline(repo: &str) -> Option<Model> {
         println!("skipped: ../shared/hub/models/{repo} is not there");
         return None;
     };
+
     let tensors = GzDecoder::new(File::open(folder.join("tensors.json.gz")).unwrap());
     let tensors: Vec<(String, String, String, Vec<u64>)> =
         serde_json::from_reader(tensors).unwrap();
     let mut builder = InventoryBuilder::default();
+
     for (file, name, dtype, shape) in &tensors {
         let component = file.split_once('/').map_or("", |(folder, _)| folder);
         if file.contains(".fp16.") || index.get(component).is_none() {
             continue;
         }
+
         let dtype = Dtype::from_safetensors(dtype).unwrap();
         let bytes = dtype
             .stored(Bytes::product(shape.iter().copied()).get())
             .unwrap();
         builder.add(component, name, Storage::Known(dtype), shape, bytes);
     }
+
     let inventory = builder.finish();
     let component = |(name, class): (&String, &Value)| {
         Some(PipelineComponent {
@@ -58,12 +62,14 @@ fn pipeline(repo: &str) -> Option<Model> {
             config: json(&folder.join(name).join("config.json")),
         })
     };
+
     let components = index
         .as_object()
         .unwrap()
         .iter()
         .filter_map(component)
         .collect();
+
     Some(Model {
         identity: Identity {
             repo: repo.to_owned(),
@@ -103,6 +109,7 @@ fn device() -> DeviceFacts {
 fn need(model: &Model, offload: Offload) -> (Bytes, Bytes) {
     let (devices, none) = ([device()], BTreeMap::new());
     let asked = AskedWorkload::default();
+
     let case = EngineRequest {
         model,
         version: None,
@@ -110,11 +117,13 @@ fn need(model: &Model, offload: Offload) -> (Bytes, Bytes) {
         asked,
         devices: &devices,
     };
+
     let prepared = Diffusers.prepare(&case).unwrap();
     let split = Split {
         offload,
         ..Split::single(0)
     };
+
     prepared.check(&split).unwrap();
     let mut parts = prepared.fixed(&split, 0, &devices[0]).unwrap();
     parts.extend(
@@ -122,17 +131,20 @@ fn need(model: &Model, offload: Offload) -> (Bytes, Bytes) {
             .variable(&split, 0, &devices[0], prepared.workload())
             .unwrap(),
     );
+
     for part in &parts {
         println!(
             "    {:?} {} .. {} .. {}: {}",
             part.name, part.bytes.low, part.bytes.likely, part.bytes.high, part.detail
         );
     }
+
     let weights = parts
         .iter()
         .filter(|part| part.name == ComponentName::Weights)
         .map(|part| part.bytes.likely)
         .sum();
+
     (weights, parts.iter().map(|part| part.bytes.likely).sum())
 }
 
@@ -157,10 +169,12 @@ fn pipelines_are_sized_for_every_offload() {
             3_438_083_856,
         ),
     ];
+
     for (repo, resident, largest) in published {
         let Some(model) = pipeline(repo) else {
             continue;
         };
+
         println!("{repo}");
         let (weights, whole) = need(&model, Offload::None);
         assert_eq!(weights, Bytes::new(resident), "{repo}");

@@ -30,6 +30,7 @@ fn analyze(arguments: &[&str]) -> Option<Output> {
 fn systemd_accepts_the_units_without_a_word() {
     let folder = tempfile::tempdir().unwrap();
     let mut paths = Vec::new();
+
     for name in ["hf-mem-probe.service", "hf-mem-probe.socket"] {
         // The installed path need not exist on the machine that builds.
         let text = fs::read_to_string(units().join(name))
@@ -39,11 +40,14 @@ fn systemd_accepts_the_units_without_a_word() {
         fs::write(&path, text).unwrap();
         paths.push(path.to_str().unwrap().to_owned());
     }
+
     let Some(output) = analyze(&["verify", "--man=no", &paths[0], &paths[1]]) else {
         return;
     };
+
     // An unknown key only warns and exits with 0.
     let complaints = String::from_utf8_lossy(&output.stderr);
+
     // Those of other units of this machine that ours stand beside say nothing of ours.
     let ours: Vec<&str> = complaints
         .lines()
@@ -58,6 +62,7 @@ fn the_service_is_as_closed_as_it_claims() {
     let Some(version) = analyze(&["--version"]) else {
         return;
     };
+
     let version = String::from_utf8_lossy(&version.stdout).into_owned();
     let number = version
         .split_whitespace()
@@ -67,6 +72,7 @@ fn the_service_is_as_closed_as_it_claims() {
         println!("skipped: systemd-analyze judges no file before systemd 250: {version}");
         return;
     }
+
     let threshold = format!("--threshold={EXPOSURE_THRESHOLD}");
     let Some(output) = analyze(&[
         "security",
@@ -77,6 +83,7 @@ fn the_service_is_as_closed_as_it_claims() {
     ]) else {
         return;
     };
+
     let table = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{table}");
 }
@@ -93,11 +100,13 @@ fn the_units_and_the_defaults_name_the_same_places() {
     assert!(socket.contains(&format!("\nSocketGroup={}\n", config.socket.group)));
     assert!(socket.contains(&format!("\nSocketMode={:04o}\n", config.socket.mode.0)));
     assert!(service.contains("\nStateDirectory=hf-mem-probe\n"));
+
     assert_eq!(
         config.leases.state_directory,
         Path::new("/var/lib/hf-mem-probe")
     );
     assert!(service.contains("\nCacheDirectory=hf-mem-probe\n"));
+
     assert_eq!(
         config.hub.cache_directory,
         Path::new("/var/cache/hf-mem-probe")
@@ -116,16 +125,19 @@ fn holds(network: &str, address: IpAddr) -> bool {
     let base: IpAddr = base
         .parse()
         .unwrap_or_else(|error| panic!("{network}: {error}"));
+
     let bits = |address: IpAddr| match address {
         IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
         IpAddr::V6(address) => address.to_bits(),
     };
+
     let whole = if base.is_ipv4() { 32 } else { 128 };
     let length = length.map_or(whole, |length| {
         length
             .parse()
             .unwrap_or_else(|error| panic!("{network}: {error}"))
     });
+
     let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
     base.is_ipv4() == address.is_ipv4() && (bits(base) ^ bits(address)) & mask == 0
 }
@@ -134,6 +146,7 @@ fn holds(network: &str, address: IpAddr) -> bool {
 fn metadata_is_denied_unless_it_resolves_names() {
     let unit = fs::read_to_string(units().join("hf-mem-probe.service")).unwrap();
     assert!(unit.contains("\nIPAddressDeny=any\n"));
+
     let allowed: Vec<&str> = unit
         .lines()
         .filter_map(|line| line.strip_prefix("IPAddressAllow="))
@@ -143,6 +156,7 @@ fn metadata_is_denied_unless_it_resolves_names() {
         let address = address.parse().unwrap();
         allowed.iter().any(|network| holds(network, address))
     };
+
     for open in [
         "127.0.0.53",
         "10.0.0.1",
@@ -163,6 +177,7 @@ fn metadata_is_denied_unless_it_resolves_names() {
     ] {
         assert!(is_allowed(open), "{open}");
     }
+
     for closed in [
         "0.0.0.0",
         "224.0.0.1",

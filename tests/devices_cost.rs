@@ -22,12 +22,14 @@ fn cost_of_a_snapshot() {
             host.process(pid, "vllm", 1000, "/system.slice/vllm.service")
                 .unwrap();
         }
+
         let driver = SimulatedDriver::install(directory.path(), &scenario).unwrap();
         let options = NvmlOptions {
             library: Some(driver.library().to_owned()),
             roots: HostRoots::under(host.root()),
             ..NvmlOptions::default()
         };
+
         let began = Instant::now();
         let mut reader = NvmlReader::open(&options).unwrap();
         let opened = began.elapsed();

@@ -30,12 +30,14 @@ impl Machine {
             roots: HostRoots::under(host.root()),
             ..NvmlOptions::default()
         };
+
         let sampler = Sampler::start(SamplerOptions {
             nvml,
             interval: None,
             ..SamplerOptions::default()
         })
         .unwrap();
+
         Self {
             _directory: directory,
             driver,
@@ -54,14 +56,17 @@ impl Machine {
     ) -> Snapshot {
         let begun = Instant::now();
         let mut readings = self.sampler.subscribe();
+
         loop {
             let snapshot = self.sampler.sample(Duration::ZERO, DEADLINE).await.unwrap();
             if seen(self, &snapshot) {
                 return Snapshot::clone(&snapshot);
             }
+
             assert!(begun.elapsed() < DEADLINE, "XID {xid} is not heard");
             self.scenario.devices[gpu].events.push(Event { xid });
             self.driver.set(&self.scenario).unwrap();
+
             // An XID that matters makes a reading of its own; one that does not is counted
             // meanwhile.
             readings.mark_unchanged();
@@ -108,6 +113,7 @@ async fn an_xid_is_told_of_its_gpu_alone_and_a_release_settles_it() {
         snapshot.devices.iter().map(warned).collect::<Vec<_>>(),
         [false, false, true]
     );
+
     assert_eq!(
         snapshot.devices.iter().map(reason).collect::<Vec<_>>(),
         ["usable"; 3]
@@ -128,12 +134,14 @@ async fn an_xid_is_told_of_its_gpu_alone_and_a_release_settles_it() {
         .release(Duration::from_secs(3600), DEADLINE)
         .await
         .unwrap();
+
     let counted = machine.driver.statistics().unwrap();
     assert_eq!(
         (counted.open_event_sets, counted.inits),
         (0, counted.shutdowns)
     );
     machine.sampler.resume();
+
     let snapshot = machine
         .sampler
         .sample(Duration::ZERO, DEADLINE)
@@ -154,6 +162,7 @@ async fn an_applications_fault_is_counted_and_says_nothing_of_the_gpu() {
         .raise(0, 31, |machine, _| machine.count(31) > 0)
         .await;
     assert!(!warned(&snapshot.devices[0]));
+
     // This driver gives a verdict of its own (nothing to recover from), which outranks the XID.
     let snapshot = machine
         .raise(0, 95, |_, snapshot| warned(&snapshot.devices[0]))
@@ -173,6 +182,7 @@ async fn gpus_that_come_later_are_listened_to_and_a_failed_wait_is_taken_up_agai
         .raise(1, 63, |machine, _| machine.count(63) > 0)
         .await;
     let wait = "nvmlEventSetWait_v2";
+
     machine
         .driver
         .set(
@@ -182,6 +192,7 @@ async fn gpus_that_come_later_are_listened_to_and_a_failed_wait_is_taken_up_agai
                 .fault(wait, Fault::code(codes::UNKNOWN)),
         )
         .unwrap();
+
     machine.driver.until_failed(wait, DEADLINE).unwrap();
     machine
         .raise(1, 64, |machine, _| machine.count(64) > 0)
@@ -196,11 +207,13 @@ async fn a_wait_that_hangs_delays_no_reading() {
         .sample(Duration::ZERO, DEADLINE)
         .await
         .unwrap();
+
     let hung = machine
         .scenario
         .clone()
         .fault("nvmlEventSetWait_v2", Fault::hang());
     machine.driver.set(&hung).unwrap();
+
     // The listening thread may not have come as far as its first wait yet.
     machine
         .driver
@@ -218,6 +231,7 @@ async fn a_wait_that_hangs_delays_no_reading() {
     }
     // Whoever asks for a release learns that it did not come about.
     let begun = Instant::now();
+
     loop {
         let error = machine
             .sampler
@@ -230,6 +244,7 @@ async fn a_wait_that_hangs_delays_no_reading() {
         // It may not have come as far as the events yet.
         assert!(begun.elapsed() < DEADLINE, "{error}");
     }
+
     machine.driver.set(&machine.scenario).unwrap();
     machine
         .sampler

@@ -30,11 +30,13 @@ fn machine(scenario: &Scenario) -> Machine {
         roots: HostRoots::under(host.root()),
         ..NvmlOptions::default()
     };
+
     let options = SamplerOptions {
         nvml,
         interval: Some(Duration::from_millis(100)),
         ..SamplerOptions::default()
     };
+
     Machine {
         _directory: directory,
         driver,
@@ -66,12 +68,14 @@ async fn recovery(sampler: &Sampler) -> Duration {
                 .is_ok_and(|snapshot| hf_mem_probe::devices::sampler::usable(snapshot).is_ok())
         })
     });
+
     drop(
         tokio::time::timeout(DEADLINE, usable)
             .await
             .unwrap()
             .unwrap(),
     );
+
     since.elapsed()
 }
 
@@ -79,6 +83,7 @@ async fn recovery(sampler: &Sampler) -> Duration {
 async fn each_fault_is_named_at_once_and_its_end_is_seen() {
     let healthy = Scenario::of([profiles::h100_80()]);
     let all = |code| healthy.clone().fault("*", Fault::code(code));
+
     let faults = [
         (
             "GPU lost",
@@ -127,11 +132,13 @@ async fn each_fault_is_named_at_once_and_its_end_is_seen() {
             "mig_without_instances",
         ),
     ];
+
     // Side by side, each on a machine of its own: most of the time is waiting.
     let mut running = tokio::task::JoinSet::new();
     for (name, fault, expected) in faults {
         running.spawn(one_fault(name, healthy.clone(), fault, expected));
     }
+
     while let Some(done) = running.join_next().await {
         done.unwrap();
     }
@@ -146,11 +153,13 @@ async fn one_fault(name: &str, healthy: Scenario, fault: Scenario, expected: &st
     let asked = Instant::now();
     assert_eq!(told(&sampler).await, expected, "{name}");
     let named_in = asked.elapsed();
+
     // The fault lasts long enough for the waits between attempts to have grown to their longest.
     let mut readings = sampler.subscribe();
     for _ in 0..6 {
         readings.changed().await.unwrap();
     }
+
     machine.driver.set(&healthy).unwrap();
     let recovered_in = recovery(&sampler).await;
     println!(
@@ -178,10 +187,12 @@ async fn a_driver_installed_later_is_found() {
 #[tokio::test]
 async fn a_driver_exchanged_under_us_is_opened_anew() {
     let mut machine = machine(&Scenario::of([profiles::t4()]));
+
     // A reading of the sampler's own could see the file half written, and open once more.
     machine.options.interval = None;
     let sampler = Sampler::start(machine.options.clone()).unwrap();
     assert_eq!(told(&sampler).await, "usable");
+
     machine
         .host
         .write("proc/driver/nvidia/version", "NVRM version: 610.10\n")
@@ -195,6 +206,7 @@ async fn a_driver_exchanged_under_us_is_opened_anew() {
 async fn devices_come_go_and_change_without_a_restart() {
     let machine = machine(&Scenario::of([profiles::t4()]));
     let sampler = Sampler::start(machine.options.clone()).unwrap();
+
     let two = Scenario::of([
         profiles::t4().used(1 << 30),
         profiles::h100_80().mig([Some(profiles::h100_mig("3g.40gb", 1, 0))]),
@@ -208,12 +220,14 @@ async fn devices_come_go_and_change_without_a_restart() {
             .len(),
         1
     );
+
     machine.driver.set(&two).unwrap();
     let snapshot = sampler.sample(Duration::ZERO, DEADLINE).await.unwrap();
     assert_eq!(snapshot.devices.len(), 3);
     assert_eq!(snapshot.devices[0].used_bytes.unwrap().get(), 1 << 30);
     let one = Scenario::of([profiles::t4()]);
     machine.driver.set(&one).unwrap();
+
     assert_eq!(
         sampler
             .sample(Duration::ZERO, DEADLINE)
@@ -232,6 +246,7 @@ async fn stale_readings_are_not_given_out_for_ever() {
     machine.options.stale_for = Duration::ZERO;
     let sampler = Sampler::start(machine.options.clone()).unwrap();
     assert_eq!(told(&sampler).await, "usable");
+
     machine
         .driver
         .set(
@@ -240,6 +255,7 @@ async fn stale_readings_are_not_given_out_for_ever() {
                 .fault("nvmlDeviceGetCount_v2", Fault::hang()),
         )
         .unwrap();
+
     let error = sampler
         .sample(Duration::ZERO, Duration::from_millis(50))
         .await
@@ -254,6 +270,7 @@ async fn a_hung_init_is_said_to_be_one() {
     let machine = machine(&healthy.clone().fault("nvmlInit_v2", Fault::hang()));
     let sampler = Sampler::start(machine.options.clone()).unwrap();
     machine.driver.until_hung("nvmlInit_v2", DEADLINE).unwrap();
+
     let error = sampler
         .sample(Duration::ZERO, Duration::from_millis(50))
         .await
@@ -275,6 +292,7 @@ async fn a_release_lets_go_and_comes_back() {
     let machine = machine(&Scenario::of([profiles::t4()]));
     let sampler = Sampler::start(machine.options.clone()).unwrap();
     assert_eq!(told(&sampler).await, "usable");
+
     sampler
         .release(Duration::from_secs(3600), DEADLINE)
         .await
@@ -285,6 +303,7 @@ async fn a_release_lets_go_and_comes_back() {
     assert!(sampler.status().released.is_some());
     sampler.resume();
     assert_eq!(told(&sampler).await, "usable");
+
     // However short it is: it is over before it could be seen, and the library was let go of all
     // the same.
     let before = machine.driver.statistics().unwrap().shutdowns;
@@ -301,6 +320,7 @@ async fn a_release_waits_for_an_opening_that_has_begun() {
     while sampler.status().busy.is_none() {
         tokio::task::yield_now().await;
     }
+
     sampler
         .release(Duration::from_secs(3600), DEADLINE)
         .await
@@ -322,6 +342,7 @@ async fn the_driver_is_let_go_when_nobody_asks() {
     }
     // On a slow machine it was let go before the question already.
     let counted = machine.driver.statistics().unwrap();
+
     assert_eq!(counted.inits, counted.shutdowns);
     assert!(counted.inits > 0);
     assert_eq!(told(&sampler).await, "usable");

@@ -21,6 +21,7 @@ async fn a_hung_call_delays_nobody_beyond_the_deadline() {
         roots: HostRoots::under(host.root()),
         ..NvmlOptions::default()
     };
+
     let interval = Some(Duration::from_millis(100));
     let sampler = Sampler::start(SamplerOptions {
         nvml,
@@ -28,6 +29,7 @@ async fn a_hung_call_delays_nobody_beyond_the_deadline() {
         ..SamplerOptions::default()
     })
     .unwrap();
+
     assert!(
         !sampler
             .sample(Duration::ZERO, DEADLINE)
@@ -35,6 +37,7 @@ async fn a_hung_call_delays_nobody_beyond_the_deadline() {
             .unwrap()
             .stale
     );
+
     let threads = || {
         std::fs::read_dir("/proc/self/task")
             .unwrap()
@@ -45,6 +48,7 @@ async fn a_hung_call_delays_nobody_beyond_the_deadline() {
             })
             .count()
     };
+
     let before = threads();
     driver
         .set(
@@ -53,18 +57,22 @@ async fn a_hung_call_delays_nobody_beyond_the_deadline() {
                 .fault("nvmlDeviceGetMemoryInfo_v2", Fault::hang()),
         )
         .unwrap();
+
     let deadline = Duration::from_millis(100);
+
     // The call hangs until the scenario changes: whoever waited for it would wait for ever.
     for _ in 0..5 {
         let snapshot = sampler.sample(Duration::ZERO, deadline).await.unwrap();
         assert!(snapshot.stale, "an old reading must say so");
     }
+
     driver
         .until_hung("nvmlDeviceGetMemoryInfo_v2", DEADLINE)
         .unwrap();
     assert_eq!(sampler.status().busy.unwrap().0, "reading the devices");
     assert!(threads() <= before, "overdue calls must not be multiplied");
     driver.set(&healthy).unwrap();
+
     assert!(
         !sampler
             .sample(Duration::ZERO, DEADLINE)

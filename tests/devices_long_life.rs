@@ -40,6 +40,7 @@ fn held() -> Held {
         .trim()
         .parse()
         .unwrap();
+
     Held {
         descriptors: count("/proc/self/fd"),
         threads: count("/proc/self/task"),
@@ -58,6 +59,7 @@ impl Held {
                 break after;
             }
         };
+
         println!("{what}: {self:?} -> {after:?}");
         assert!(after.descriptors <= self.descriptors && after.threads <= self.threads);
         assert!(after.resident_kib < self.resident_kib + GROWTH_KIB);
@@ -76,6 +78,7 @@ async fn ten_thousand_polls_leak_nothing() {
         roots: HostRoots::under(host.root()),
         ..NvmlOptions::default()
     };
+
     let sampler = Sampler::start(SamplerOptions {
         nvml,
         interval: None,
@@ -91,10 +94,12 @@ async fn ten_thousand_polls_leak_nothing() {
     for _ in 0..500 {
         poll().await.unwrap();
     }
+
     let before = held();
     for _ in 0..POLLS {
         poll().await.unwrap();
     }
+
     before.is_not_outgrown("10 000 polls");
     let counted = driver.statistics().unwrap();
     assert_eq!(
@@ -113,14 +118,17 @@ async fn ten_thousand_polls_leak_nothing() {
                     .fault("nvmlDeviceGetCount_v2", Fault::code(codes::UNINITIALIZED)),
             )
             .unwrap();
+
         poll().await.unwrap_err();
         driver.set(&healthy).unwrap();
+
         sampler
             .subscribe()
             .wait_for(|reading| reading.as_ref().is_some_and(|last| last.outcome.is_ok()))
             .await
             .unwrap();
     }
+
     before.is_not_outgrown("50 faults");
     let counted = driver.statistics().unwrap();
     assert_eq!(counted.inits, counted.shutdowns + 1);

@@ -33,6 +33,7 @@ impl Machine {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let driver = SimulatedDriver::install_without(directory.path(), scenario, symbols).unwrap();
         let host = FakeHost::new(&directory.path().join("host")).unwrap();
+
         Self {
             directory,
             driver,
@@ -102,6 +103,7 @@ fn an_idle_h100_is_read_to_the_byte() {
 fn v1_gives_the_same_free_and_an_unknown_reserve() {
     let mut gpu = profiles::a100_80().used(8 << 20);
     let second = Machine::new(&Scenario::of([gpu.clone()])).only();
+
     for code in [
         codes::FUNCTION_NOT_FOUND,
         codes::ARGUMENT_VERSION_MISMATCH,
@@ -125,6 +127,7 @@ fn memory_that_is_taken_during_a_pass_is_never_both_free_and_held() {
         used_bytes: Some(8 << 30),
         kinds: vec![HolderKind::Compute],
     });
+
     gpu.memory.taken_at_listing_bytes = 8 << 30;
     let device = Machine::new(&Scenario::of([gpu])).only();
     assert_eq!(device.processes.len(), 1);
@@ -143,6 +146,7 @@ fn a_library_without_newer_symbols_still_works() {
         "nvmlDeviceGetFieldValues",
         "nvmlDeviceGetNvLinkState",
     ];
+
     let machine = Machine::without(&Scenario::repeated(2, &gpu), &missing);
     let snapshot = machine.read();
     assert_eq!(
@@ -152,6 +156,7 @@ fn a_library_without_newer_symbols_still_works() {
     assert_eq!(snapshot.devices[1].facts.multiprocessors, None);
     assert!(snapshot.devices[1].processes.is_empty());
     assert_eq!(snapshot.links[0].kind, LinkKind::System);
+
     // Exclusive, and who holds it cannot be told: not to be used.
     let machine = Machine::without(
         &Scenario::of([profiles::t4().compute_mode(3)]),
@@ -169,6 +174,7 @@ fn unified_memory_only_where_there_is_evidence() {
     assert_eq!(device.margin_bytes, Bytes::gib(2));
     let mut zeroes = profiles::gb10();
     (zeroes.memory.v1_code, zeroes.memory.v2_code) = (None, None);
+
     assert_eq!(
         Machine::new(&Scenario::of([zeroes])).only().facts.kind,
         DeviceKind::UnifiedMemory
@@ -191,19 +197,23 @@ fn unified_memory_only_where_there_is_evidence() {
 fn mig_instances_stand_for_their_card() {
     let mut shared = profiles::h100_mig("3g.40gb", 1, 0);
     shared.memory.used_bytes = 16_925 << 20;
+
     shared.processes = vec![Process {
         pid: 7,
         used_bytes: Some(1 << 30),
         kinds: vec![HolderKind::Compute],
     }];
+
     let mut other = profiles::h100_mig("3g.40gb", 1, 1);
     other.memory.used_bytes = 16_925 << 20;
     other.multiprocessors = 16;
+
     other.processes = vec![Process {
         pid: 8,
         used_bytes: Some(1 << 30),
         kinds: vec![HolderKind::Compute],
     }];
+
     let slots = [
         None,
         Some(other),
@@ -221,6 +231,7 @@ fn mig_instances_stand_for_their_card() {
     assert_eq!(reasons, ["mig_parent", "usable", "usable", "usable"]);
     let three = &snapshot.devices[1];
     assert_eq!(three.facts.kind, DeviceKind::MigInstance);
+
     assert_eq!(
         three.facts.parent_uuid.as_ref(),
         Some(&snapshot.devices[0].facts.uuid)
@@ -229,6 +240,7 @@ fn mig_instances_stand_for_their_card() {
     assert_eq!(three.free_bytes, Some(Bytes::mib(40_448 - 16_925)));
     assert_eq!(three.facts.multiprocessors, Some(60));
     assert_eq!(three.processes.len(), 2);
+
     assert!(
         snapshot.devices[0].processes.is_empty(),
         "its instances list them"
@@ -243,6 +255,7 @@ fn mig_instances_stand_for_their_card() {
         devices.iter().map(reason).collect::<Vec<_>>(),
         ["mig_parent", "usable"]
     );
+
     assert_eq!(
         reason_of(profiles::h100_80().mig([None, None])),
         "mig_without_instances"
@@ -257,6 +270,7 @@ fn a_device_may_be_free_and_yet_not_usable() {
         .compute_mode(3)
         .process(9, 100 << 20, HolderKind::Compute);
     assert_eq!(reason_of(held), "exclusive_process");
+
     assert_eq!(
         reason_of(profiles::t4().compute_mode(3).used(200 << 20)),
         "exclusive_process"
@@ -265,6 +279,7 @@ fn a_device_may_be_free_and_yet_not_usable() {
         .compute_mode(3)
         .process(9, 200 << 20, HolderKind::Graphics);
     assert_eq!(reason_of(desktop), "usable");
+
     for (state, status, expected) in [
         (0, 0, "usable"),
         (1, 0, "fabric_not_ready"),
@@ -280,12 +295,15 @@ fn a_device_may_be_free_and_yet_not_usable() {
             expected
         );
     }
+
     let rows = |pending, failure| Gpu {
         remapped_rows: Some(RemappedRows { pending, failure }),
         ..profiles::h100_80()
     };
+
     assert_eq!(reason_of(rows(true, false)), "usable");
     assert_eq!(reason_of(rows(true, true)), "row_remap_failure");
+
     assert_eq!(
         reason_of(Gpu {
             drained: true,
@@ -293,6 +311,7 @@ fn a_device_may_be_free_and_yet_not_usable() {
         }),
         "drain"
     );
+
     assert_eq!(
         reason_of(Gpu {
             recovery_action: Some(1),
@@ -312,6 +331,7 @@ fn what_forbids_nothing_is_said() {
             .map(|warning| warning.reason.clone())
             .collect()
     };
+
     let pending = Gpu {
         remapped_rows: Some(RemappedRows {
             pending: true,
@@ -319,16 +339,19 @@ fn what_forbids_nothing_is_said() {
         }),
         ..profiles::h100_80()
     };
+
     assert_eq!(
         warnings(&Machine::new(&Scenario::of([pending]))),
         ["row_remap_pending"]
     );
     let mut mig = profiles::h100_80();
     mig.mig.as_mut().unwrap().pending = true;
+
     assert_eq!(
         warnings(&Machine::new(&Scenario::of([mig]))),
         ["mig_pending"]
     );
+
     // A GeForce may answer the question for remapped rows, and mean nothing by it.
     let geforce = Gpu {
         remapped_rows: Some(RemappedRows {
@@ -337,6 +360,7 @@ fn what_forbids_nothing_is_said() {
         }),
         ..profiles::rtx_4090()
     };
+
     let machine = Machine::new(&Scenario::of([geforce]));
     assert_eq!(
         (warnings(&machine), reason(&machine.only())),
@@ -357,12 +381,14 @@ fn page_cache(gpu: Gpu, files: &[(&str, &str)]) -> Option<String> {
             .write(&format!("sys/devices/system/node/node4/{name}"), text)
             .unwrap();
     }
+
     let device = machine.only();
     assert_eq!(
         device.used_bytes,
         Some(Bytes::gib(5)),
         "page cache counts as in use"
     );
+
     device
         .warnings
         .into_iter()
@@ -391,6 +417,7 @@ fn page_cache_is_claimed_of_grace_only() {
             "no card before Hopper is on Grace"
         );
     }
+
     assert_eq!(
         page_cache(
             profiles::h200(),
@@ -398,6 +425,7 @@ fn page_cache_is_claimed_of_grace_only() {
         ),
         None
     );
+
     assert_eq!(
         page_cache(
             profiles::h200(),
@@ -405,6 +433,7 @@ fn page_cache_is_claimed_of_grace_only() {
         ),
         None
     );
+
     assert_eq!(
         page_cache(profiles::h200(), &[("meminfo", &*six)]),
         None,
@@ -429,13 +458,16 @@ fn unreadable_name_costs_only_name() {
         assert!(device.free_bytes.is_some());
         assert_eq!(device.warnings[0].reason, "name_unreadable");
     }
+
     let lost = profiles::l40s().fault("nvmlDeviceGetName", Fault::code(codes::GPU_IS_LOST));
     assert_eq!(reason_of(lost), "gpu_lost");
+
     // A UUID is the key of everything: without one there is no device.
     let uuid = Gpu {
         uuid: format!("GPU-{}", "x".repeat(5000)),
         ..profiles::l40s()
     };
+
     assert_ne!(reason_of(uuid), "usable");
 }
 
@@ -445,12 +477,14 @@ fn second_device_of_uuid_is_unusable() {
         uuid: "GPU-same".to_owned(),
         ..profiles::l40s()
     };
+
     let devices = Machine::new(&Scenario::of([same(), same()])).read().devices;
     assert_eq!(
         devices.iter().map(reason).collect::<Vec<_>>(),
         ["usable", "duplicate_uuid"]
     );
     assert_eq!(devices[1].warnings[0].reason, "duplicate_uuid");
+
     assert_ne!(
         devices[0].facts.uuid, devices[1].facts.uuid,
         "every key is one device's"
@@ -475,6 +509,7 @@ fn processes_are_asked_with_buffer() {
         ..gpu
     }]))
     .only();
+
     assert_eq!(
         device
             .processes
@@ -483,6 +518,7 @@ fn processes_are_asked_with_buffer() {
             .collect::<Vec<_>>(),
         [4321]
     );
+
     // More than the first buffer holds.
     let many = (1..=200).fold(profiles::h200(), |gpu, pid| {
         gpu.process(pid, 1 << 20, HolderKind::Compute)
@@ -509,6 +545,7 @@ fn what_cannot_be_is_not_believed() {
             .compute_mode(3)
             .process(u32::MAX - 1, 1 << 20, HolderKind::Compute);
     let device = Machine::new(&Scenario::of([shuffled])).only();
+
     assert!(device.processes.is_empty());
     assert_eq!(reason(&device), "exclusive_process");
     assert!(device.unusable.unwrap().message.contains("unreadable"));
@@ -532,6 +569,7 @@ fn an_exclusive_mode_closes_instances_that_are_held_and_no_others() {
         used_bytes: Some(1 << 30),
         kinds: vec![HolderKind::Compute],
     }];
+
     let gpu = profiles::h100_80()
         .mig([Some(held), Some(profiles::h100_mig("2g.20gb", 3, 0))])
         .compute_mode(3);
@@ -551,10 +589,12 @@ fn the_hosts_memory_is_counted_once() {
         devices.iter().map(reason).collect::<Vec<_>>(),
         ["usable", "shared_pool"]
     );
+
     // Instances of an integrated GPU are not each the whole of it.
     let mut part = profiles::h100_mig("1g.10gb", 1, 0);
     (part.memory.v1_code, part.memory.v2_code) =
         (Some(codes::NOT_SUPPORTED), Some(codes::NOT_SUPPORTED));
+
     let thor = Gpu {
         name: "NVIDIA Thor".to_owned(),
         ..profiles::gb10()
@@ -568,6 +608,7 @@ fn the_hosts_memory_is_counted_once() {
             "nvidia,p3834\0nvidia,tegra264\0",
         )
         .unwrap();
+
     let devices = machine.read().devices;
     assert_eq!(
         devices.iter().map(reason).collect::<Vec<_>>(),
@@ -582,6 +623,7 @@ fn a_reset_that_is_due_forbids_the_instances_of_a_parent_that_may_not_be_read() 
         recovery_action: Some(1),
         ..profiles::h100_80()
     };
+
     let mut scenario = Scenario::of([gpu.mig([Some(profiles::h100_mig("2g.20gb", 3, 0))])]);
     scenario.devices[0].memory.v2_code = Some(codes::NO_PERMISSION);
     let devices = Machine::new(&scenario).read().devices;
@@ -620,16 +662,19 @@ fn processes_are_named_once_and_believed_in_reason() {
         .process(4121, 8 << 30, HolderKind::Compute)
         .used(9 << 30);
     gpu.processes[0].kinds.push(HolderKind::Graphics);
+
     gpu.processes.push(Process {
         pid: 50,
         used_bytes: None,
         kinds: vec![HolderKind::Mps],
     });
+
     gpu.processes.push(Process {
         pid: 51,
         used_bytes: Some(1 << 60),
         kinds: vec![HolderKind::Compute],
     });
+
     let machine = Machine::new(&Scenario::of([gpu]));
     let id = "ab".repeat(32);
     let cgroup = format!("/system.slice/docker-{id}.scope");
@@ -642,14 +687,17 @@ fn processes_are_named_once_and_believed_in_reason() {
             .collect::<Vec<_>>(),
         [50, 51, 4121]
     );
+
     let vllm = &processes[2];
     assert_eq!(vllm.used_bytes, Some(Bytes::gib(8)));
+
     assert_eq!(
         (vllm.name.as_deref(), vllm.uid, vllm.user.as_deref()),
         (Some("vllm"), Some(1000), Some("ann"))
     );
     assert_eq!(vllm.container.as_deref(), Some("abababababab"));
     assert_eq!(vllm.cgroup.as_deref(), Some(cgroup.as_str()));
+
     assert_eq!(
         (vllm.start_ticks, vllm.kind),
         (Some(41_210), ProcessKind::Compute)
@@ -694,6 +742,7 @@ fn one_bad_gpu_never_voids_the_others() {
             "memory_unreadable",
         ),
     ];
+
     for (gpu, expected) in bad {
         let devices = Machine::new(&Scenario::of([profiles::l40s(), gpu, profiles::l40s()]))
             .read()
@@ -710,12 +759,14 @@ fn one_bad_gpu_never_voids_the_others() {
 fn wiring() {
     let switched = Machine::new(&Scenario::repeated(8, &profiles::h100_80()).nvswitch(18)).read();
     assert_eq!(switched.links.len(), 28);
+
     assert!(
         switched
             .links
             .iter()
             .all(|link| link.kind == LinkKind::Fabric && link.lanes == Some(18))
     );
+
     assert!(
         switched
             .links
@@ -729,10 +780,12 @@ fn wiring() {
         .iter()
         .map(|gpu| gpu.pci_bus_id.clone())
         .collect();
+
     let bridge = |to: &str| NvLink {
         remote_type: 0,
         remote_pci_bus_id: to.to_owned(),
     };
+
     pairs.devices[0].links = vec![bridge(&bus_ids[1]); 4];
     pairs.devices[1].links = vec![bridge(&bus_ids[0]); 4];
     pairs.ancestors = vec![(0, 2, 30), (1, 2, 40)];
@@ -741,6 +794,7 @@ fn wiring() {
         .iter()
         .map(|link| (link.kind, link.lanes, link.peer_access))
         .collect();
+
     let expected = [
         (LinkKind::Fabric, Some(4), Some(false)),
         (LinkKind::HostBridge, None, Some(false)),
@@ -761,11 +815,13 @@ fn a_sleeping_gpu_is_not_woken() {
             "suspended",
         )
         .unwrap();
+
     let device = machine.only();
     assert_eq!(
         (reason(&device), device.facts.name.as_str()),
         ("asleep", "NVIDIA GeForce RTX 4090")
     );
+
     assert_eq!(
         machine.driver.statistics().unwrap().inits,
         0,
@@ -781,6 +837,7 @@ fn a_sleeping_gpu_is_not_woken() {
         devices.iter().map(reason).collect::<Vec<_>>(),
         ["asleep", "usable"]
     );
+
     assert_eq!(
         machine
             .driver
@@ -798,6 +855,7 @@ fn sixty_four_gpus_and_a_future_architecture() {
         compute_capability: (13, 0),
         ..profiles::h200()
     };
+
     let snapshot = Machine::new(&Scenario::repeated(64, &gpu)).read();
     assert_eq!(snapshot.devices.len(), 64);
     assert_eq!(snapshot.devices[63].facts.compute_capability, Some((13, 0)));
@@ -818,6 +876,7 @@ fn whole_failures_have_their_reasons() {
         (init(codes::UNKNOWN), "nvml_unavailable"),
         (Scenario::default(), "no_devices"),
     ];
+
     for (scenario, expected) in cases {
         let machine = Machine::new(&scenario);
         let error = read_once(&machine.options(), DEADLINE).unwrap_err();
@@ -825,6 +884,7 @@ fn whole_failures_have_their_reasons() {
         let counted = machine.driver.statistics().unwrap();
         assert_eq!(counted.inits, counted.shutdowns);
     }
+
     let machine = Machine::new(&Scenario::default());
     for wrong in ["absent.so", "scenario.json"] {
         let library = Some(machine.directory.path().join(wrong));
@@ -836,9 +896,11 @@ fn whole_failures_have_their_reasons() {
             DEADLINE,
         )
         .unwrap_err();
+
         assert_eq!(error.reason(), "nvml_unavailable");
         assert!(error.to_string().contains(wrong), "{error}");
     }
+
     let machine = Machine::without(&Scenario::of([profiles::t4()]), &["nvmlShutdown"]);
     assert_eq!(
         read_once(&machine.options(), DEADLINE)

@@ -73,6 +73,7 @@ fn ask<T>(
         asked,
         devices: &devices,
     })?;
+
     Ok(then(&*prepared))
 }
 
@@ -83,6 +84,7 @@ fn refused(engine: &str, name: &str, value: &Value) -> String {
         &[(name, value.clone())],
         |_| (),
     );
+
     match asked {
         Err(error @ EngineError::BadParameter { .. }) => error.to_string(),
         other => format!("not refused: {other:?}"),
@@ -141,6 +143,7 @@ fn uncounted_parameters_are_unsupported() {
         let Err(EngineError::UnsupportedParameter { name: said, .. }) = asked else {
             panic!("{engine} {name}: {asked:?}")
         };
+
         assert_eq!(said, name);
     }
 }
@@ -160,6 +163,7 @@ fn parameters_without_memory_change_nothing() {
             },
         )
     };
+
     for (engine, parameters) in [
         (
             "vllm",
@@ -213,9 +217,11 @@ fn every_engine_reads_its_list() {
             format,
             ..model(&llama())
         };
+
         let parameters = BTreeMap::from([(name.to_owned(), json!(1))]);
         let devices = [h100()];
         let asked = AskedWorkload::default();
+
         let case = EngineRequest {
             model: &model,
             version: None,
@@ -223,6 +229,7 @@ fn every_engine_reads_its_list() {
             asked,
             devices: &devices,
         };
+
         let refused = by_name(engine).unwrap().prepare(&case).err();
         assert!(
             matches!(refused, Some(EngineError::UnknownParameter { .. })),
@@ -245,6 +252,7 @@ fn vllm_parameters_belong_to_releases() {
             asked,
             devices: &devices,
         };
+
         by_name("vllm")
             .unwrap()
             .prepare(&case)
@@ -252,6 +260,7 @@ fn vllm_parameters_belong_to_releases() {
             .map(|error| error.to_string())
             .unwrap_or_default()
     };
+
     assert!(refused("kv_offloading_size", Some("0.7")).contains("releases from"));
     assert!(refused("swap_space", None).contains("only releases before 0.21 have it"));
     assert!(refused("swap_space", Some("0.8.5")).contains("not counted yet"));
@@ -265,6 +274,7 @@ fn question_rejects_text_that_is_no_version() {
         serde_json::from_value::<Question>(body)
             .map(|question| json!(question)["engine"]["version"].clone())
     };
+
     assert_eq!(read("v0.33.0+cu128").unwrap(), "v0.33.0+cu128");
     assert!(
         read("banana")
@@ -281,6 +291,7 @@ fn vllm_takes_no_block_or_step_that_it_would_refuse() {
         ("max_num_batched_tokens", json!(8)),
         ("max_num_seqs", json!(16)),
     ];
+
     let answer = ask(
         ("vllm", &llama(), &h100()),
         AskedWorkload::default(),
@@ -290,6 +301,7 @@ fn vllm_takes_no_block_or_step_that_it_would_refuse() {
     assert!(
         matches!(answer, Err(EngineError::BadParameter { ref name, .. }) if name == "max_num_batched_tokens")
     );
+
     // A number of sequences that nobody asked for gives way to the tokens of a step.
     let step = [("max_num_batched_tokens", json!(512))];
     let most = ask(
@@ -298,6 +310,7 @@ fn vllm_takes_no_block_or_step_that_it_would_refuse() {
         &step,
         |prepared| prepared.parameters().get("max_num_seqs").cloned(),
     );
+
     assert_eq!(most.unwrap(), Some(json!(512)));
 }
 
@@ -311,6 +324,7 @@ fn bfloat16_asked_for_by_the_workload_is_refused_below_8_0() {
         &[],
         |prepared| prepared.device_fitness(&t4),
     );
+
     assert!(
         matches!(fitness, Ok(DeviceSupport::Unable(_))),
         "{engine}: {fitness:?}"
@@ -340,6 +354,7 @@ fn a_dtype_asked_for_is_on_the_launch_line() {
                     available: facts.total_bytes,
                     required: Bytes::gib(40),
                 };
+
                 prepared.launch(&LaunchPlan {
                     split: &split,
                     devices: &[device],
@@ -348,6 +363,7 @@ fn a_dtype_asked_for_is_on_the_launch_line() {
             },
         )
         .unwrap();
+
         let at = launch
             .args
             .iter()
@@ -375,8 +391,10 @@ fn a_longrope_model_is_served_at_the_context_before_its_stretching() {
         })
         .unwrap()
     };
+
     assert_eq!(at(AskedWorkload::default()), 4096);
     assert_eq!(at(context(65_536)), 65_536);
+
     assert_eq!(
         at(AskedWorkload {
             context: Some(AskedContext::Max),
@@ -395,11 +413,13 @@ fn layers_that_share_an_indexers_choice_keep_sparse_latents_without_keys() {
         "qk_nope_head_dim": 192, "v_head_dim": 256, "q_lora_rank": 2048, "index_head_dim": 128, "index_n_heads": 32,
         "index_topk": 2048, "indexer_types": ["full", "shared", "shared", "full"], "torch_dtype": "bfloat16"
     });
+
     for (engine, dtype) in [("vllm", "fp8"), ("sglang", "fp8")] {
         let asked = AskedWorkload {
             kv_cache_dtype: Some(dtype.to_owned()),
             ..context(4096)
         };
+
         let bytes = ask((engine, &glm, &h100()), asked, &[], |prepared| {
             prepared.kv_bytes_per_token()
         })
@@ -414,6 +434,7 @@ fn one_more_token_is_kept_while_windows_are_not_full() {
     sliding["model_type"] = json!("mistral");
     sliding["architectures"] = json!(["MistralForCausalLM"]);
     sliding["sliding_window"] = json!(4096);
+
     let at = |tokens| {
         ask(
             ("vllm", &sliding, &h100()),
@@ -423,6 +444,7 @@ fn one_more_token_is_kept_while_windows_are_not_full() {
         )
         .unwrap()
     };
+
     // A window keeps what is in flight besides: 4096 + 2 x 8192 tokens.
     assert_eq!(at(16_384).get(), 131_072);
     assert_eq!(at(32_768), Bytes::ZERO);
@@ -454,17 +476,21 @@ fn sglang_cuts_its_budget_between_states_and_tokens() {
                         .map(|part| part.bytes.likely.get())
                         .sum()
                 };
+
                 let (tokens, states): (u64, u64) =
                     (of(ComponentName::KvCache), of(ComponentName::State));
+
                 (tokens, states)
             },
         )
         .unwrap()
     };
+
     // 12 full layers x 2 heads x 512 x 2 bytes, one page of 1 token besides; states get 0.9 of what
     // tokens get.
     let tokens: u64 = 24_576 * 262_145;
     assert_eq!(parts(&[]), (tokens, (tokens * 9).div_ceil(10)));
+
     assert_eq!(
         parts(&[("mamba_full_memory_ratio", json!(0.5))]),
         (tokens, tokens / 2)
@@ -475,6 +501,7 @@ fn sglang_cuts_its_budget_between_states_and_tokens() {
 fn a_quantisation_that_nobody_knows_is_not_answered_for() {
     let mut alien = llama();
     alien["quantization_config"] = json!({"quant_method": "alien", "bits": 3});
+
     for engine in ["vllm", "sglang"] {
         let answer = ask(
             (engine, &alien, &h100()),

@@ -56,6 +56,7 @@ fn variable(
             .find(|part| part.name == name)
             .map_or(0, |part| part.bytes.likely.get())
     };
+
     Ok((of(ComponentName::KvCache), of(ComponentName::State)))
 }
 
@@ -67,15 +68,18 @@ fn column(engine: &str, vector: &Value, expected: &Value) -> Result<Value, Strin
     } else {
         Format::Safetensors
     };
+
     let model = model(&vector["config"], format);
     let layers = model
         .architecture
         .as_ref()
         .map_err(ToString::to_string)?
         .layer_count();
+
     let slots = BTreeMap::from([("parallel".to_owned(), json!(1))]);
     let none = BTreeMap::new();
     let context = vector["context"].as_u64();
+
     let case = EngineRequest {
         model: &model,
         version: None,
@@ -86,6 +90,7 @@ fn column(engine: &str, vector: &Value, expected: &Value) -> Result<Value, Strin
         },
         devices: std::slice::from_ref(&device),
     };
+
     match engine {
         "vllm" => {
             let vllm = Vllm::with_profiles(Vllm::profiles().unwrap());
@@ -119,12 +124,14 @@ fn column(engine: &str, vector: &Value, expected: &Value) -> Result<Value, Strin
 fn every_column_is_met_to_the_byte() {
     let file: Value = serde_json::from_str(include_str!("../conformance/vectors.json")).unwrap();
     let mut wrong = Vec::new();
+
     for (engine, fewest) in [("vllm", 180), ("sglang", 175), ("llama_cpp", 140)] {
         let (mut met, mut types) = (0, BTreeSet::new());
         for vector in file["vectors"].as_array().unwrap() {
             let Some(expected) = vector.get(engine) else {
                 continue;
             };
+
             match column(engine, vector, expected) {
                 Ok(found) if found == *expected => {
                     met += 1;
@@ -137,6 +144,7 @@ fn every_column_is_met_to_the_byte() {
                 Err(why) => wrong.push(format!("{engine} {}: {why}", vector["name"])),
             }
         }
+
         assert!(wrong.is_empty(), "{wrong:#?}");
         assert!(
             met >= fewest && types.len() >= 60,
@@ -154,6 +162,7 @@ fn confirmed_columns_stand_beside_derived_ones() {
         let Some(by) = vector.get("confirmed").and_then(Value::as_object) else {
             continue;
         };
+
         for engine in by.keys() {
             assert!(
                 vector.get(engine).is_some(),
@@ -163,5 +172,6 @@ fn confirmed_columns_stand_beside_derived_ones() {
             confirmed += 1;
         }
     }
+
     assert!(confirmed >= 30, "{confirmed}");
 }

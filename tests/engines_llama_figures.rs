@@ -30,6 +30,7 @@ fn metadata(family: &str, keys: &[(&str, u32)]) -> Header {
     for (key, value) in keys {
         header = header.with(&format!("{family}.{key}"), Kv::U32(*value));
     }
+
     header
 }
 
@@ -88,6 +89,7 @@ fn gpt_oss_120b() -> Header {
         ("expert_used_count", 4),
         ("expert_feed_forward_length", 2880),
     ];
+
     metadata(
         "gpt-oss",
         &with(with(keys, &experts), &[("attention.sliding_window", 128)]),
@@ -101,6 +103,7 @@ fn qwen3_30b() -> Header {
         ("expert_used_count", 8),
         ("expert_feed_forward_length", 768),
     ];
+
     metadata("qwen3moe", &with(keys, &experts))
 }
 
@@ -111,6 +114,7 @@ fn deepseek_v3() -> Header {
         ("expert_used_count", 8),
         ("expert_feed_forward_length", 2048),
     ];
+
     let latent = [
         ("attention.kv_lora_rank", 512),
         ("attention.q_lora_rank", 1536),
@@ -119,6 +123,7 @@ fn deepseek_v3() -> Header {
         ("rope.dimension_count", 64),
         ("expert_shared_count", 1),
     ];
+
     metadata("deepseek2", &with(with(keys, &experts), &latent))
 }
 
@@ -129,6 +134,7 @@ fn qwen3_next() -> Header {
         ("expert_used_count", 10),
         ("expert_feed_forward_length", 512),
     ];
+
     let states = [
         ("ssm.conv_kernel", 4),
         ("ssm.inner_size", 4096),
@@ -136,6 +142,7 @@ fn qwen3_next() -> Header {
         ("ssm.time_step_rank", 32),
         ("ssm.group_count", 16),
     ];
+
     metadata("qwen3next", &with(with(keys, &experts), &states))
 }
 
@@ -190,6 +197,7 @@ fn part(ready: &dyn PreparedEngine, name: ComponentName) -> Interval {
     let (facts, workload) = (card(132), ready.workload());
     let mut all = ready.fixed(&split, 0, &facts).unwrap();
     all.extend(ready.variable(&split, 0, &facts, workload).unwrap());
+
     all.iter()
         .filter(|part| part.name == name)
         .map(|part| part.bytes)
@@ -209,6 +217,7 @@ fn caches_equal_the_allocators_own() {
     let one = [("n_parallel", json!(1))];
     let alone = |header: &Header, context| cache(header, context, &one).0;
     assert_eq!(alone(&llama_8b(), 131_072), 17_179_869_184);
+
     let quantised = |kind: &str| {
         cache(
             &llama_8b(),
@@ -216,10 +225,12 @@ fn caches_equal_the_allocators_own() {
             &[("np", json!(1)), ("ctk", json!(kind)), ("ctv", json!(kind))],
         )
     };
+
     assert_eq!(quantised("q8_0").0, 9_126_805_504);
     assert_eq!(quantised("q4_0").0, 4_831_838_208);
     assert_eq!(alone(&gemma3_27b(), 131_072), 11_391_729_664);
     assert_eq!(cache(&gemma3_27b(), 131_072, &[]).0, 12_700_352_512);
+
     assert_eq!(
         cache(&gemma3_27b(), 32_768, &[("n_parallel", json!(4))]).0,
         13_354_663_936
@@ -233,6 +244,7 @@ fn caches_equal_the_allocators_own() {
         .0,
         66_571_993_088
     );
+
     let q8 = [
         ("np", json!(1)),
         ("ctk", json!("q8_0")),
@@ -280,12 +292,14 @@ fn chunked_layers_use_the_windowed_cache() {
         ("expert_used_count", 1),
         ("expert_feed_forward_length", 8192),
     ];
+
     let header = metadata("llama4", &with(keys, &experts));
     let row = 2 * 8 * 128 * 2;
     assert_eq!(
         cache(&header, 131_072, &[("np", json!(1))]).0,
         row * (12 * 131_072 + 36 * (8192 + 512))
     );
+
     assert_eq!(
         cache(&header, 131_072, &[]).0,
         row * (12 * 131_072 + 36 * (4 * 8192 + 512))
@@ -357,11 +371,13 @@ fn compute_buffers_are_never_below_the_dry_run() {
         all.push(("n_parallel", json!(1)));
         let all = set(&all);
         let ready = prepared(&model, &devices, tokens(*context), &all).unwrap();
+
         #[expect(
             clippy::cast_precision_loss,
             reason = "a comparison with a printed figure"
         )]
         let high = part(&*ready, ComponentName::Activations).high.get() as f64 / MIB as f64;
+
         // The figures are printed to a tenth.
         if high < measured - 0.06 || high > measured * (1.0 + above / 100.0) + 0.06 {
             wrong.push(format!(
@@ -370,6 +386,7 @@ fn compute_buffers_are_never_below_the_dry_run() {
             ));
         }
     }
+
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
@@ -381,6 +398,7 @@ fn compute_buffers_equal_the_dry_run_to_the_byte() {
         let ready = prepared(&model, &devices, tokens(context), &parameters).unwrap();
         part(&*ready, ComponentName::Activations)
     };
+
     assert_eq!(buffer(&llama_8b(), 131_072).high, Bytes::new(255_864_864));
     let mixture = buffer(&qwen3_30b(), 32_768);
     assert!(
@@ -397,6 +415,7 @@ fn a_quantised_cache_brings_half_precision_copies() {
         let ready = prepared(&model, &devices, tokens(131_072), &parameters).unwrap();
         part(&*ready, ComponentName::Activations).likely.get()
     };
+
     assert_eq!(buffer("q8_0") - buffer("f16"), 512 * MIB);
     assert_eq!(buffer("bf16") - buffer("f16"), 512 * MIB);
 }
@@ -411,11 +430,13 @@ fn weights_equal_the_files_tensors() {
             description["data_bytes"].as_u64().unwrap(),
             "{name}"
         );
+
         assert_eq!(
             gguf.inventory.elements(),
             description["total_params"].as_u64().unwrap(),
             "{name}"
         );
+
         let stored = gguf.inventory.bytes().get();
         match name.rsplit("__").next().unwrap() {
             "Meta-Llama-3.1-8B-Instruct-Q8_0" => assert_eq!(stored, 8_532_934_656 + 256),
@@ -423,6 +444,7 @@ fn weights_equal_the_files_tensors() {
             "gpt-oss-120b-mxfp4" => assert_eq!(stored, 63_374_323_968),
             _ => {}
         }
+
         let (model, devices, parameters) = (model(gguf), [card(132)], BTreeMap::new());
         let ready = prepared(&model, &devices, tokens(4096), &parameters)
             .unwrap_or_else(|why| panic!("{name}: {why}"));
@@ -434,6 +456,7 @@ fn weights_equal_the_files_tensors() {
             .take(1)
             .map(|part| part.bytes.high)
             .sum();
+
         println!(
             "{name}: device {} host {host}",
             part(&*ready, ComponentName::Weights).likely
@@ -451,6 +474,7 @@ fn shares_of_devices_add_up_to_the_whole() {
         let total = |count: u32| {
             let split = ready.splits(count).unwrap().remove(0);
             ready.check(&split).unwrap();
+
             let of = |rank| {
                 let mut all = ready.fixed(&split, rank, &devices[0]).unwrap();
                 all.extend(
@@ -458,18 +482,22 @@ fn shares_of_devices_add_up_to_the_whole() {
                         .variable(&split, rank, &devices[0], ready.workload())
                         .unwrap(),
                 );
+
                 let wanted = [
                     ComponentName::Weights,
                     ComponentName::KvCache,
                     ComponentName::State,
                 ];
+
                 all.into_iter()
                     .filter(|part| wanted.contains(&part.name))
                     .map(|part| part.bytes.likely)
                     .sum::<Bytes>()
             };
+
             (0..count as usize).map(of).sum::<Bytes>().get()
         };
+
         // RoPE factors are on every device: some hundred bytes.
         assert!(total(3) - total(1) <= 1024, "{name}");
         assert!(total(2) >= total(1), "{name}");
@@ -487,11 +515,13 @@ fn offload_moves_weights_to_the_host() {
     let model = model(parsed(&header(description)));
     let (devices, parameters) = ([card(132)], BTreeMap::new());
     let ready = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
+
     let weights = |offload| {
         let split = Split {
             offload,
             ..ready.splits(1).unwrap().remove(0)
         };
+
         ready.check(&split).unwrap();
         let sum = |parts: Vec<hf_mem_core::engines::Component>, name| {
             parts
@@ -500,6 +530,7 @@ fn offload_moves_weights_to_the_host() {
                 .map(|part| part.bytes.likely.get())
                 .sum::<u64>()
         };
+
         let device = sum(
             ready.fixed(&split, 0, &devices[0]).unwrap(),
             ComponentName::Weights,
@@ -510,6 +541,7 @@ fn offload_moves_weights_to_the_host() {
                 .unwrap(),
             ComponentName::KvCache,
         );
+
         let host = ready
             .host(&split, ready.workload())
             .unwrap()
@@ -517,18 +549,23 @@ fn offload_moves_weights_to_the_host() {
             .bytes
             .likely
             .get();
+
         (device, cache, host)
     };
+
     let none = weights(Offload::None);
     let half = weights(Offload::Experts { layers: 24 });
     let experts = weights(Offload::Experts { layers: 48 });
+
     // 3 matrices of 128 experts of 2048 x 768, Q8_0, in 24 layers.
     let half_bytes = 24 * 3 * 128 * 2048 * 768 * 34 / 32;
     assert_eq!(half.2 - none.2, half_bytes);
+
     // The rows of 768 are padded once in each tensor on the device.
     let padding = |layers: u64, moved: u64, bytes: u64| {
         assert!(moved >= bytes && moved <= bytes + layers * 3 * 512);
     };
+
     padding(24, none.0 - half.0, half_bytes);
     padding(48, none.0 - experts.0, 2 * half_bytes);
     assert_eq!(half.1, none.1, "the cache stays on the device");
@@ -549,8 +586,10 @@ fn a_tied_embedding_is_kept_twice() {
         8,
         256 * 1000 / 32 * 34,
     )];
+
     let (model, devices, parameters) = (model(parsed(&tied)), [card(132)], BTreeMap::new());
     let ready = prepared(&model, &devices, tokens(512), &parameters).unwrap();
+
     // 256 is no multiple of 512: half a row more for the copy on the device, and 128 bytes of
     // alignment.
     let on_device = (256_u64 * 1000 / 32 * 34 + 256 / 32 * 34).next_multiple_of(128);
@@ -576,6 +615,7 @@ fn more_context_and_more_sequences_never_need_less() {
                 .unwrap();
             all.iter().map(|part| part.bytes.high).sum::<Bytes>()
         };
+
         for sequences in [1, 2, 4, 5, 8] {
             for context in [1, 255, 256, 257, 1000, 4096, 32_768, 131_072] {
                 assert!(need(context, sequences) <= need(context + 1, sequences));
@@ -591,37 +631,44 @@ fn the_launch_line_says_what_was_answered() {
     let (first, mut second) = (card(132), card(132));
     second.uuid = "GPU-2".into();
     let devices = [first, second];
+
     let asked = AskedWorkload {
         sequences: Some(2),
         kv_cache_dtype: Some("q8_0".into()),
         ..tokens(8000)
     };
+
     let parameters = BTreeMap::new();
     let ready = prepared(&model, &devices, asked, &parameters).unwrap();
+
     let split = Split {
         tensor: 1,
         stages: vec![0..20, 20..33],
         expert_parallel: false,
         offload: Offload::Layers { layers: 3 },
     };
+
     let plan = |facts| LaunchDevice {
         facts,
         available: Bytes::ZERO,
         required: Bytes::ZERO,
         free: None,
     };
+
     let plans = [plan(&devices[0]), plan(&devices[1])];
     let launch = ready.launch(&LaunchPlan {
         split: &split,
         workload: ready.workload(),
         devices: &plans,
     });
+
     let line = launch.args.join(" ");
     assert_eq!(
         line,
         "llama-server -hf owner/name-GGUF -hff name-Q8_0.gguf -c 16384 -np 2 -b 2048 -ub 512 -fa on -ctk q8_0 -ctv q8_0 \
          -ngl 30 -ts 17,13 --fit off"
     );
+
     assert_eq!(launch.env["CUDA_VISIBLE_DEVICES"], "GPU-1,GPU-2");
 }
 
@@ -635,24 +682,29 @@ fn what_cannot_be_answered_is_refused_with_its_reason() {
             .to_string();
         assert!(error.contains(words), "{error}");
     };
+
     let mut other = model(parsed(&llama_8b()));
     refused(
         &other,
         &[("flash_attn", json!("off")), ("type_v", json!("q8_0"))],
         "needs flash attention",
     );
+
     refused(
         &other,
         &[("n_ctx", json!(100))],
         "less than 1 x 4096 tokens",
     );
+
     other.format = hf_mem_core::model::Format::Safetensors;
     refused(&other, &[], "llama.cpp runs GGUF files");
+
     refused(
         &model(parsed(&metadata("brand-new", &[]))),
         &[],
         "general.architecture = brand-new",
     );
+
     let strange = llama_8b().tensor("blk.0.x.weight", &[256], 137, 64);
     refused(&model(parsed(&strange)), &[], "cannot size tensor type");
 }
@@ -670,6 +722,7 @@ fn the_margin_of_fit_is_asked_for() {
     assert_eq!(ready.device_fitness(&devices[0]), DeviceSupport::Able);
     let parameters = BTreeMap::new();
     let ready = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
+
     // 1024 MiB, of which the libraries' own 32 and up to 300 MiB are counted already.
     let sum = Interval::new(
         Bytes::gib(10),
@@ -693,6 +746,7 @@ fn a_projector_lies_on_the_first_device() {
         bytes: Bytes::mib(800),
         config: None,
     });
+
     let (devices, parameters) = ([card(132)], BTreeMap::new());
     let ready = prepared(&model, &devices, tokens(4096), &parameters).unwrap();
     let split = ready.splits(2).unwrap().remove(0);
@@ -704,6 +758,7 @@ fn a_projector_lies_on_the_first_device() {
             .map(|part| part.bytes.low)
             .sum::<Bytes>()
     };
+
     assert_eq!(projector(0), Bytes::mib(800 + 100));
     assert_eq!(projector(1), Bytes::ZERO);
     assert_eq!(ready.parameters()["mmproj"], json!("mmproj-F16.gguf"));
@@ -717,6 +772,7 @@ fn a_fixed_tensor_split_and_layer_count_are_kept() {
     assert!(!ready.uneven());
     assert_eq!(ready.splits(2).unwrap()[0].stages, [0..28, 28..33]);
     assert!(ready.splits(3).is_err());
+
     let cache = |rank| {
         let parts = ready
             .variable(
@@ -734,6 +790,7 @@ fn a_fixed_tensor_split_and_layer_count_are_kept() {
             .likely
             .get()
     };
+
     // Layers 0 to 12 are on the host.
     assert_eq!((cache(0), cache(1)), (15 * 4096 * 4096, 4 * 4096 * 4096));
 }
@@ -751,23 +808,29 @@ fn a_mask_that_is_cast_is_alive_twice_for_a_moment() {
             asked,
             devices: &devices,
         };
+
         let ready = LlamaCpp.prepare(&case).unwrap();
         let split = ready.splits(1).unwrap().remove(0);
         let parts = ready
             .variable(&split, 0, &devices[0], ready.workload())
             .unwrap();
+
         parts
             .iter()
             .find(|part| part.name == ComponentName::Activations)
             .unwrap()
             .bytes
     };
+
     let small = Bytes::new(512 * 24 + 32);
+
     // 384 MiB of masks in F32 and F16, and four rows of the residual stream; build 3943 said 416.0
     // MiB.
     assert_eq!(buffer(Some("b3943")).likely, Bytes::mib(416) + small);
+
     // Since the mask is made in F16: 128 MiB beside a feed-forward of 108.
     assert_eq!(buffer(None).likely, Bytes::mib(128 + 108) + small);
+
     // Vulkan keeps both masks to the end, beside the logits of a whole micro-batch.
     assert!(
         buffer(Some("b5781")).high

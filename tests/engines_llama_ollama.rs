@@ -30,12 +30,14 @@ fn llama_8b() -> Model {
         ("vocab_size", 128_256),
         ("context_length", 131_072),
     ];
+
     let mut header = Header::default()
         .with("general.architecture", Kv::Text("llama".into()))
         .tensor("output.weight", &[256, 4], 0, 4096);
     for (key, value) in keys {
         header = header.with(&format!("llama.{key}"), Kv::U32(value));
     }
+
     model(parsed(&header))
 }
 
@@ -72,6 +74,7 @@ fn workload(
         asked,
         devices,
     };
+
     Ollama.prepare(&case).unwrap().workload()
 }
 
@@ -82,20 +85,24 @@ fn the_default_context_follows_the_memory_of_all_devices() {
         |devices: &[DeviceFacts]| workload(&model, devices, &[], AskedWorkload::default()).context;
     assert_eq!(context(&[card(8)]), 4096);
     assert_eq!(context(&[card(24)]), 32_768);
+
     assert_eq!(
         context(&[card(24), card(24)]),
         131_072,
         "262,144 capped by the model"
     );
+
     let option = [("num_ctx", json!(9000))];
     assert_eq!(
         workload(&model, &[card(8)], &option, AskedWorkload::default()).context,
         9000
     );
+
     let asked = AskedWorkload {
         context: Some(AskedContext::Max),
         ..AskedWorkload::default()
     };
+
     assert_eq!(workload(&model, &[card(8)], &[], asked).context, 131_072);
     let two = [("OLLAMA_NUM_PARALLEL", json!(2))];
     assert_eq!(
@@ -119,11 +126,13 @@ fn one_slot_takes_one_cache_and_more_take_more() {
             asked: AskedWorkload::default(),
             devices: &devices,
         };
+
         let ready = Ollama.prepare(&case).unwrap();
         let split = ready.splits(1).unwrap().remove(0);
         let parts = ready
             .variable(&split, 0, &devices[0], ready.workload())
             .unwrap();
+
         parts
             .iter()
             .find(|part| part.name == ComponentName::KvCache)
@@ -132,6 +141,7 @@ fn one_slot_takes_one_cache_and_more_take_more() {
             .likely
             .get()
     };
+
     assert_eq!(cache(1), 32_768 * 131_072);
     assert_eq!(cache(3), 3 * 32_768 * 131_072);
 }
@@ -148,8 +158,10 @@ fn options_and_refusals_carry_ollamas_names() {
             asked: AskedWorkload::default(),
             devices: &devices,
         };
+
         Ollama.prepare(&case).err().unwrap()
     };
+
     let unknown = refused("num_ctxs", json!(1)).to_string();
     assert_eq!(
         unknown,
@@ -158,6 +170,7 @@ fn options_and_refusals_carry_ollamas_names() {
     assert!(
         matches!(refused("kv_cache_type", json!("fp8")), EngineError::BadParameter { name, engine: "ollama", .. } if name == "kv_cache_type")
     );
+
     assert!(matches!(
         refused("num_batch", json!("many")),
         EngineError::BadParameter { .. }
@@ -174,20 +187,24 @@ fn small_devices_are_left_alone_and_experts_stay() {
         asked: AskedWorkload::default(),
         devices: &devices,
     };
+
     let ready = Ollama.prepare(&case).unwrap();
     let tiny = DeviceFacts {
         total_bytes: Bytes::mib(400),
         ..card(1)
     };
+
     assert!(matches!(
         ready.device_fitness(&tiny),
         DeviceSupport::Unable(_)
     ));
     assert_eq!(ready.device_fitness(&devices[0]), DeviceSupport::Able);
+
     let split = Split {
         offload: Offload::Experts { layers: 1 },
         ..ready.splits(1).unwrap().remove(0)
     };
+
     assert!(ready.check(&split).is_err());
 }
 
@@ -198,6 +215,7 @@ fn the_launch_line_names_the_file_on_the_hub() {
         kv_cache_dtype: Some("q8_0".into()),
         ..AskedWorkload::default()
     };
+
     let case = EngineRequest {
         model: &model,
         version: None,
@@ -205,14 +223,17 @@ fn the_launch_line_names_the_file_on_the_hub() {
         asked,
         devices: &devices,
     };
+
     let ready = Ollama.prepare(&case).unwrap();
     let split = ready.splits(1).unwrap().remove(0);
+
     let device = LaunchDevice {
         facts: &devices[0],
         available: Bytes::ZERO,
         required: Bytes::ZERO,
         free: None,
     };
+
     let launch = ready.launch(&LaunchPlan {
         split: &split,
         workload: ready.workload(),

@@ -37,6 +37,7 @@ fn read(folder: &Path, repo: &str) -> Option<Model> {
     let json = |name: &str| -> Option<Value> {
         serde_json::from_slice(&std::fs::read(folder.join(name)).ok()?).ok()
     };
+
     let settings = json("config.json")?;
     let mut text = String::new();
     let file = std::fs::File::open(folder.join("tensors.json.gz")).ok()?;
@@ -55,6 +56,7 @@ fn read(folder: &Path, repo: &str) -> Option<Model> {
             dtype.stored(shape.iter().product())?,
         );
     }
+
     let inventory = builder.finish();
     Some(Model::bare(
         repo,
@@ -70,6 +72,7 @@ fn models() -> Vec<Model> {
         println!("skipped: no metadata folder");
         return Vec::new();
     };
+
     let mut found = Vec::new();
     for owner in owners.flatten() {
         for name in std::fs::read_dir(owner.path())
@@ -85,6 +88,7 @@ fn models() -> Vec<Model> {
             found.extend(read(&name.path(), &repo));
         }
     }
+
     found.sort_by(|a, b| a.identity.repo.cmp(&b.identity.repo));
     found
 }
@@ -112,6 +116,7 @@ fn expected(engine: &str, repo: &str, why: &str) -> bool {
 fn hold(engine: &str, model: &Model, device: &DeviceFacts) -> Result<(), String> {
     let parameters = BTreeMap::new();
     let devices = std::slice::from_ref(device);
+
     let case = EngineRequest {
         model,
         version: None,
@@ -119,13 +124,16 @@ fn hold(engine: &str, model: &Model, device: &DeviceFacts) -> Result<(), String>
         asked: AskedWorkload::default(),
         devices,
     };
+
     let say = |error: EngineError| error.to_string();
     let prepared = by_name(engine).map_err(say)?.prepare(&case).map_err(say)?;
+
     let layers = model
         .architecture
         .as_ref()
         .map_err(ToString::to_string)?
         .layer_count();
+
     let weights = |split: &Split| -> Result<u64, String> {
         let parts = prepared.fixed(split, 0, device).map_err(say)?;
         let part = parts
@@ -133,23 +141,28 @@ fn hold(engine: &str, model: &Model, device: &DeviceFacts) -> Result<(), String>
             .find(|part| part.name == ComponentName::Weights);
         Ok(part.map_or(0, |part| part.bytes.likely.get()))
     };
+
     let single = weights(&Split::single(layers))?;
     let stored = model.inventory.bytes().get();
+
     // Not less than half (32 bits cast to 16, masks left out), not more than a tenth above (tables,
     // padding, copies).
     if single < stored / 100 * 45 || single > stored / 100 * 110 {
         return Err(format!("{single} bytes of weights, {stored} are stored"));
     }
+
     for tensor in [2, 4, 8] {
         let split = Split::tensor(tensor, layers);
         if prepared.check(&split).is_err() {
             continue;
         }
+
         let all = weights(&split)? * u64::from(tensor);
         let whole = Split {
             expert_parallel: true,
             ..split.clone()
         };
+
         if model
             .architecture
             .as_ref()
@@ -171,14 +184,17 @@ fn hold(engine: &str, model: &Model, device: &DeviceFacts) -> Result<(), String>
             ));
         }
     }
+
     let parts = prepared
         .variable(&Split::single(layers), 0, device, prepared.workload())
         .map_err(say)?;
     let cached = parts.iter().any(|part| part.name == ComponentName::KvCache);
+
     let generates = model
         .architecture
         .as_ref()
         .is_ok_and(|architecture| architecture.task == Task::Generate);
+
     if generates && !cached {
         Err("no cache".to_owned())
     } else {
@@ -190,6 +206,7 @@ fn hold(engine: &str, model: &Model, device: &DeviceFacts) -> Result<(), String>
 fn every_model_is_answered_or_refused_with_a_reason() {
     let device = h200();
     let mut answered = 0;
+
     for model in models() {
         for engine in ["vllm", "sglang"] {
             let repo = &model.identity.repo;
@@ -199,5 +216,6 @@ fn every_model_is_answered_or_refused_with_a_reason() {
             }
         }
     }
+
     println!("{answered} answers");
 }

@@ -49,14 +49,17 @@ fn llama(changes: &Value) -> Model {
     for (key, value) in changes.as_object().unwrap() {
         settings[key] = value.clone();
     }
+
     let mut builder = InventoryBuilder::default();
     let mut put = |name: &str, shape: &[u64]| {
         let bytes = Dtype::BF16.stored(shape.iter().product()).unwrap();
         builder.add("", name, Storage::Known(Dtype::BF16), shape, bytes);
     };
+
     put("model.embed_tokens.weight", &[128_256, 4096]);
     put("lm_head.weight", &[128_256, 4096]);
     put("model.norm.weight", &[4096]);
+
     for layer in 0..32 {
         let mut at =
             |name: &str, shape: &[u64]| put(&format!("model.layers.{layer}.{name}.weight"), shape);
@@ -70,6 +73,7 @@ fn llama(changes: &Value) -> Model {
         at("mlp.up_proj", &[14_336, 4096]);
         at("mlp.down_proj", &[4096, 14_336]);
     }
+
     let inventory = builder.finish();
     Model {
         weight_files: 4,
@@ -112,8 +116,10 @@ fn launch(
         asked: asked(8192, 4),
         devices,
     };
+
     let prepared = prepare(&case).unwrap();
     let workload = prepared.workload();
+
     let required: Vec<Bytes> = devices
         .iter()
         .enumerate()
@@ -133,6 +139,7 @@ fn launch(
             free: Some(available),
         })
         .collect();
+
     (
         prepared.launch(&LaunchPlan {
             split,
@@ -156,6 +163,7 @@ fn a_shared_card_is_given_the_share_that_the_answer_needs() {
         line.starts_with("vllm serve meta-llama/Llama-3.1-8B-Instruct --max-model-len 8192"),
         "{line}"
     );
+
     let share: f64 = line
         .split("--gpu-memory-utilization ")
         .nth(1)
@@ -166,18 +174,21 @@ fn a_shared_card_is_given_the_share_that_the_answer_needs() {
         .parse()
         .unwrap();
     assert!((0.25..0.5).contains(&share), "{line}");
+
     assert_eq!(
         launch.env["CUDA_VISIBLE_DEVICES"],
         "GPU-NVIDIA H100 80GB HBM3"
     );
     assert_eq!(launch.env["CUDA_DEVICE_ORDER"], "PCI_BUS_ID");
     let taken = launch.takes[0].unwrap();
+
     // It takes what was answered, to the step of the share, and never more than it may.
     assert!(
         taken >= required[0] && taken <= required[0] + Bytes::mib(16),
         "{taken} {}",
         required[0]
     );
+
     assert!(taken <= Bytes::gib(40));
 }
 
@@ -195,6 +206,7 @@ fn where_the_share_would_round_over_what_is_free_the_cache_is_given_in_bytes() {
         line.contains("--kv-cache-memory-bytes 4297064448"),
         "{line}"
     );
+
     // vLLM starts only where its share is free, even if that does not size the cache.
     let share = line
         .split("--gpu-memory-utilization ")
@@ -218,6 +230,7 @@ fn tensor_and_uneven_pipeline_stages_reach_the_line() {
         &Split::tensor(2, 32),
         Bytes::gib(70),
     );
+
     assert!(tensor.args.join(" ").contains("--tensor-parallel-size 2"));
     let uneven = Split {
         tensor: 1,
@@ -225,6 +238,7 @@ fn tensor_and_uneven_pipeline_stages_reach_the_line() {
         expert_parallel: false,
         offload: Offload::None,
     };
+
     let (pipeline, _) = launch(&BTreeMap::new(), &devices, &uneven, Bytes::gib(70));
     assert!(
         pipeline
@@ -232,6 +246,7 @@ fn tensor_and_uneven_pipeline_stages_reach_the_line() {
             .join(" ")
             .contains("--pipeline-parallel-size 2")
     );
+
     assert_eq!(pipeline.env["VLLM_PP_LAYER_PARTITION"], "20,12");
 }
 
@@ -239,6 +254,7 @@ fn tensor_and_uneven_pipeline_stages_reach_the_line() {
 fn asked_share_is_taken_as_whole() {
     let model = llama(&json!({}));
     let devices = [h100()];
+
     let share = |version, share: f64| {
         let parameters = BTreeMap::from([("gpu_memory_utilization".to_owned(), json!(share))]);
         let case = EngineRequest {
@@ -248,16 +264,20 @@ fn asked_share_is_taken_as_whole() {
             asked: asked(8192, 1),
             devices: &devices,
         };
+
         let prepared = prepare(&case).unwrap();
         prepared.share(&Split::single(32), 0, &devices[0]).unwrap()
     };
+
     let total = devices[0].cuda_total().unwrap();
     let most = share(None, 0.9);
     assert_eq!(most.taken.high, total.scale(9, 10) + most.outside.high);
+
     assert_eq!(
         share(None, 0.1).taken.high,
         total.scale(1, 10) + most.outside.high
     );
+
     // Before 0.21 CUDA graphs lie outside of the share.
     let older = "0.19".parse().unwrap();
     assert!(share(Some(&older), 0.9).outside.high > most.outside.high + Bytes::mib(100));
@@ -270,6 +290,7 @@ fn splits_that_do_not_divide_are_refused_with_the_numbers() {
         llama(&json!({"num_attention_heads": 24, "head_dim": 128, "num_key_value_heads": 8}));
     let parameters = BTreeMap::new();
     let devices = [h100()];
+
     let case = EngineRequest {
         model: &model,
         version: None,
@@ -277,6 +298,7 @@ fn splits_that_do_not_divide_are_refused_with_the_numbers() {
         asked: asked(8192, 1),
         devices: &devices,
     };
+
     let prepared = prepare(&case).unwrap();
     let why = prepared
         .check(&Split::tensor(16, 32))
@@ -286,6 +308,7 @@ fn splits_that_do_not_divide_are_refused_with_the_numbers() {
         why,
         "24 attention heads do not divide by tensor parallelism 16"
     );
+
     let why = prepared
         .check(&Split::tensor(3, 32))
         .unwrap_err()
@@ -294,6 +317,7 @@ fn splits_that_do_not_divide_are_refused_with_the_numbers() {
         why.contains("does not divide") || why.contains("neither divide"),
         "{why}"
     );
+
     // Sixteen devices are left to pipelines.
     let found = prepared.splits(16).unwrap();
     assert!(
@@ -301,6 +325,7 @@ fn splits_that_do_not_divide_are_refused_with_the_numbers() {
             .iter()
             .all(|split| split.tensor <= 8 && split.ranks() == 16)
     );
+
     assert_eq!(found[0].tensor, 8);
     assert!(
         prepared
@@ -321,8 +346,10 @@ fn blocks_of_fp8_experts_are_refined_or_left_whole() {
         "moe_intermediate_size": 768, "decoder_sparse_step": 1, "mlp_only_layers": [],
         "quantization_config": {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
     }));
+
     let parameters = BTreeMap::new();
     let devices = [h100()];
+
     let case = EngineRequest {
         model: &model,
         version: None,
@@ -330,7 +357,9 @@ fn blocks_of_fp8_experts_are_refined_or_left_whole() {
         asked: asked(8192, 1),
         devices: &devices,
     };
+
     let prepared = prepare(&case).unwrap();
+
     // By 8 a rank has 96 columns: scales on a grid of 32. By 16 it has 48: only whole experts will
     // do.
     assert!(prepared.check(&Split::tensor(8, 32)).is_ok());
@@ -348,6 +377,7 @@ fn a_users_constants_reach_the_figures() {
     let model = llama(&json!({}));
     let parameters = BTreeMap::new();
     let devices = [h100()];
+
     let case = EngineRequest {
         model: &model,
         version: None,
@@ -355,6 +385,7 @@ fn a_users_constants_reach_the_figures() {
         asked: asked(8192, 1),
         devices: &devices,
     };
+
     let table = "constants.block_tokens = 64".parse().unwrap();
     let engine = hf_mem_core::engines::with_constants("vllm", &table)
         .unwrap()
@@ -378,6 +409,7 @@ fn a_users_constants_reach_the_figures() {
 fn old_devices_fall_back_or_are_vetoed() {
     let parameters = BTreeMap::new();
     let devices = [t4()];
+
     let fitness = |changes: Value| {
         let model = llama(&changes);
         let case = EngineRequest {
@@ -387,12 +419,15 @@ fn old_devices_fall_back_or_are_vetoed() {
             asked: asked(2048, 1),
             devices: &devices,
         };
+
         prepare(&case).unwrap().device_fitness(&devices[0])
     };
+
     assert!(matches!(fitness(json!({})), DeviceSupport::Degraded(why) if why.contains("float16")));
     let w8a8 = json!({"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {"group_0": {
         "targets": ["Linear"], "weights": {"num_bits": 8, "type": "float", "strategy": "channel"},
         "input_activations": {"num_bits": 8, "type": "float", "dynamic": true}}}});
+
     // `compressed_tensors.py` takes W8A16 below 8.9, and Marlin for experts.
     assert!(
         matches!(fitness(json!({"quantization_config": w8a8})), DeviceSupport::Degraded(why) if why.contains("weight-only"))
@@ -410,6 +445,7 @@ fn old_devices_fall_back_or_are_vetoed() {
         asked: asked(2048, 1),
         devices: &devices,
     };
+
     assert!(matches!(
         prepare(&case).unwrap().device_fitness(&old),
         DeviceSupport::Unable(_)
@@ -420,6 +456,7 @@ fn old_devices_fall_back_or_are_vetoed() {
 fn defaults_follow_the_gpu() {
     let model = llama(&json!({}));
     let parameters = BTreeMap::new();
+
     let of = |device: DeviceFacts, version: Option<&str>| {
         let devices = [device];
         let version = version.map(|version| version.parse().unwrap());
@@ -430,14 +467,17 @@ fn defaults_follow_the_gpu() {
             asked: asked(8192, 1),
             devices: &devices,
         };
+
         let all = prepare(&case).unwrap().parameters();
         (
             all["max_num_batched_tokens"].as_u64().unwrap(),
             all["max_num_seqs"].as_u64().unwrap(),
         )
     };
+
     assert_eq!(of(h100(), None), (8192, 1024));
     assert_eq!(of(t4(), None), (2048, 256));
+
     assert_eq!(
         of(device("NVIDIA A100-SXM4-80GB", 81_920, (8, 0), 108), None),
         (2048, 256)
@@ -453,6 +493,7 @@ fn defaults_follow_the_gpu() {
 fn what_cannot_be_meant_is_refused_by_name() {
     let model = llama(&json!({}));
     let devices = [h100()];
+
     let refuse = |name: &str, value: Value| {
         let parameters = BTreeMap::from([(name.to_owned(), value)]);
         let case = EngineRequest {
@@ -462,14 +503,17 @@ fn what_cannot_be_meant_is_refused_by_name() {
             asked: AskedWorkload::default(),
             devices: &devices,
         };
+
         prepare(&case).map(|_| ()).unwrap_err().to_string()
     };
+
     assert!(refuse("max_num_seq", json!(1)).contains("did you mean 'max_num_seqs'"));
     assert!(refuse("gpu_memory_utilization", json!(1.5)).contains("at most 1"));
     assert!(refuse("max_model_len", json!(200_000)).contains("131072"));
     assert!(refuse("kv_cache_dtype", json!("q8_0")).contains("fp8"));
     assert!(refuse("quantization", json!("awq")).contains("quantises at load"));
     assert!(refuse("quantization", json!("bitsandbytes")).contains("not in vLLM 0.33"));
+
     let unknown = Engines::embedded()
         .unwrap()
         .by_name("vlm")
@@ -512,11 +556,13 @@ fn huge_values_refuse_or_overflow_and_never_panic() {
                 } else {
                     BTreeMap::from([(name.to_owned(), json!(huge))])
                 };
+
                 let devices = [h100()];
                 let asked = AskedWorkload {
                     sequences: Some(1),
                     ..AskedWorkload::default()
                 };
+
                 let case = EngineRequest {
                     model: &model,
                     version: None,
@@ -524,14 +570,17 @@ fn huge_values_refuse_or_overflow_and_never_panic() {
                     asked,
                     devices: &devices,
                 };
+
                 let Ok(prepared) = by_name(engine).unwrap().prepare(&case) else {
                     continue;
                 };
+
                 for split in prepared.splits(8).unwrap_or_default() {
                     let workload = hf_mem_core::engines::Workload {
                         context: huge,
                         sequences: huge,
                     };
+
                     for parts in [
                         prepared.fixed(&split, 0, &devices[0]),
                         prepared.variable(&split, 0, &devices[0], workload),
@@ -549,6 +598,7 @@ fn huge_values_refuse_or_overflow_and_never_panic() {
 fn parameters_move_the_figures_the_right_way() {
     let model = llama(&json!({}));
     let devices = [h100()];
+
     let by = |version: Option<&str>, pairs: &[(&str, Value)], name: ComponentName| {
         let parameters: BTreeMap<String, Value> = pairs
             .iter()
@@ -563,24 +613,29 @@ fn parameters_move_the_figures_the_right_way() {
             asked: asked(8192, 1),
             devices: &devices,
         };
+
         let prepared = prepare(&case).unwrap();
         let parts = prepared.fixed(&Split::single(32), 0, &devices[0]).unwrap();
+
         parts
             .iter()
             .find(|part| part.name == name)
             .map_or(Bytes::ZERO, |part| part.bytes.likely)
     };
+
     let of = |pairs: &[(&str, Value)], name: ComponentName| by(None, pairs, name);
     assert_eq!(
         of(&[("enforce_eager", json!(true))], ComponentName::Graphs),
         Bytes::ZERO
     );
+
     assert!(
         of(&[("max_num_seqs", json!(64))], ComponentName::Activations)
             < of(&[], ComponentName::Activations)
     );
     let fp8 = of(&[("quantization", json!("fp8"))], ComponentName::Weights).as_gib();
     assert!((fp8 - 8.49).abs() < 0.01, "{fp8}");
+
     // Llama-3-8B took 5.3128 GiB (a vLLM start-up log); 3.1 has a RoPE table of 131,072 positions
     // instead of 8,192.
     let nf4 = by(
@@ -592,6 +647,7 @@ fn parameters_move_the_figures_the_right_way() {
     assert!((nf4 - 5.3128 - 0.0293).abs() < 0.01, "{nf4}");
     let offloaded = of(&[("cpu_offload_gb", json!(4))], ComponentName::Weights);
     assert_eq!(offloaded + Bytes::gib(4), of(&[], ComponentName::Weights));
+
     assert!(
         of(
             &[("enable_lora", json!(true)), ("max_loras", json!(4))],
@@ -605,6 +661,7 @@ fn sixteen_devices_are_planned_on_every_rank() {
     let model = llama(&json!({}));
     let parameters = BTreeMap::new();
     let devices: Vec<DeviceFacts> = (0..16).map(|_| h100()).collect();
+
     let case = EngineRequest {
         model: &model,
         version: None,
@@ -612,6 +669,7 @@ fn sixteen_devices_are_planned_on_every_rank() {
         asked: asked(8192, 1),
         devices: &devices,
     };
+
     let prepared = prepare(&case).unwrap();
     let mut ranks = 0;
     for count in 1..=16 {
@@ -627,10 +685,12 @@ fn sixteen_devices_are_planned_on_every_rank() {
                         .is_ok(),
                     "{split:?}, rank {rank}"
                 );
+
                 ranks += 1;
             }
         }
     }
+
     println!("{ranks} ranks");
     assert!(ranks > 16, "{ranks}");
 }

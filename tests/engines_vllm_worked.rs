@@ -56,6 +56,7 @@ fn hub(repo: &str) -> Option<Model> {
         println!("skipped: no metadata of {repo}");
         return None;
     }
+
     let settings: Value =
         serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
     let mut text = String::new();
@@ -65,11 +66,13 @@ fn hub(repo: &str) -> Option<Model> {
         .unwrap();
     let rows: Vec<(String, String, String, Vec<u64>)> = serde_json::from_str(&text).unwrap();
     let mut builder = InventoryBuilder::default();
+
     for (_, name, dtype, shape) in &rows {
         let dtype = Dtype::from_safetensors(dtype).unwrap();
         let bytes = dtype.stored(shape.iter().product()).unwrap();
         builder.add("", name, Storage::Known(dtype), shape, bytes);
     }
+
     Some(model(&settings, builder.finish()))
 }
 
@@ -85,10 +88,12 @@ fn with<T>(
         .map(|(name, value)| ((*name).to_owned(), value.clone()))
         .collect();
     let device = h100();
+
     let asked = AskedWorkload {
         context: Some(AskedContext::Tokens(context)),
         ..AskedWorkload::default()
     };
+
     let case = EngineRequest {
         model,
         version: None,
@@ -96,6 +101,7 @@ fn with<T>(
         asked,
         devices: std::slice::from_ref(&device),
     };
+
     let engine = Vllm::with_profiles(Vllm::profiles().unwrap());
     then(engine.prepare(&case).unwrap())
 }
@@ -129,6 +135,7 @@ fn weights(repo: &str, tensor: u32, parameters: &[(&str, Value)]) -> Option<u64>
     let model = hub(repo)?;
     let split = split(&model, tensor);
     let device = h100();
+
     Some(with(&model, 1024, parameters, |prepared| {
         prepared
             .start_up_log(&split, 0, &device)
@@ -193,11 +200,13 @@ fn gpt_oss_120b() -> Value {
 fn llama_8b_cache() {
     let config = llama_8b();
     assert_eq!(need(&config, 131_072, 1, &[]), 17_179_869_184);
+
     assert_eq!(
         need(&config, 131_072, 1, &[("kv_cache_dtype", json!("fp8"))]),
         8_589_934_592
     );
     assert_eq!(need(&config, 131_072, 2, &[]), 17_179_869_184 / 2);
+
     // One token more takes one block more.
     assert_eq!(
         need(&config, 1024, 1, &[]) + 16 * 131_072,
@@ -214,6 +223,7 @@ fn llama_8b_cache_with_the_null_block_through_the_seam() {
             .variable(&split, 0, &h100(), prepared.workload())
             .unwrap();
         assert_eq!(parts.len(), 2);
+
         // A column for each block, 4 bytes, for each of 1024 sequences.
         assert_eq!(
             (parts[1].name, parts[1].bytes.likely),
@@ -229,6 +239,7 @@ fn llama_8b_cache_with_the_null_block_through_the_seam() {
 fn gemma_3_27b_windows_hold_the_tokens_in_flight() {
     let config = gemma_3_27b();
     assert_eq!(need(&config, 131_072, 1, &[]), 19_301_662_720);
+
     assert_eq!(
         need(&config, 131_072, 1, &[("async_scheduling", json!(false))]),
         15_275_130_880
@@ -242,6 +253,7 @@ fn gemma_3_27b_windows_hold_the_tokens_in_flight() {
         ),
         13_261_864_960
     );
+
     let off = &[("disable_hybrid_kv_cache_manager", json!(true))];
     assert_eq!(need(&config, 131_072, 1, off), 66_571_993_088);
 }
@@ -263,9 +275,11 @@ fn qwen3_next_pages_are_aligned() {
         ),
         6_484_131_840
     );
+
     assert_eq!(need(&config, 262_144, 1, &[]), 6_524_239_872);
     assert_eq!(need_with_checkpoint(&config, 262_144), 6_564_347_904);
     let model = model(&config, Inventory::default());
+
     for (tensor, block, page) in [(1, 544, 1_114_112), (4, 272, 278_528)] {
         let split = split(&model, tensor);
         with(&model, 4096, &[], |prepared| {
@@ -289,6 +303,7 @@ fn deepseek_latents_are_on_every_rank() {
         assert_eq!(need(&v3, 163_840, tensor, &[]), 11_513_364_480);
         assert_eq!(need(&v3, 163_840, tensor, fp8), 5_756_682_240);
     }
+
     let mut v32 = deepseek("deepseek_v32", "DeepseekV32ForCausalLM");
     for (key, value) in [
         ("index_head_dim", 128),
@@ -297,6 +312,7 @@ fn deepseek_latents_are_on_every_rank() {
     ] {
         v32[key] = json!(value);
     }
+
     assert_eq!(need(&v32, 163_840, 8, fp8), 7_875_461_120);
     assert_eq!(need(&v32, 163_840, 8, &[]), 12_832_604_160);
 }
@@ -315,6 +331,7 @@ fn deepseek_v4_is_dominated_by_the_step() {
     let Some(model) = hub("deepseek-ai/DeepSeek-V4-Flash") else {
         return;
     };
+
     let split = split(&model, 1);
     for (tokens, gib) in [(2048, 5.38), (4096, 6.93), (8192, 10.02), (16_384, 16.21)] {
         with(
@@ -329,6 +346,7 @@ fn deepseek_v4_is_dominated_by_the_step() {
                         .get(),
                     998_208
                 );
+
                 let ours = prepared.needed_for_one(&split, 0).likely.as_gib();
                 assert!((ours - gib).abs() < 0.006, "{tokens}: {ours} GiB");
             },
@@ -343,6 +361,7 @@ fn attention_free_and_hybrid_states() {
         "state_size": 16, "conv_kernel": 4, "num_hidden_layers": 64, "vocab_size": 50280, "torch_dtype": "bfloat16",
         "expand": 2, "time_step_rank": 160
     });
+
     // No prefix caching without attention, and so no second state.
     assert_eq!(need(&mamba, 2048, 1, &[]), 12_451_840);
     let jamba = json!({
@@ -352,6 +371,7 @@ fn attention_free_and_hybrid_states() {
         "num_experts_per_tok": 2, "mamba_d_state": 16, "mamba_d_conv": 4, "mamba_expand": 2, "mamba_dt_rank": 256,
         "vocab_size": 65536, "max_position_embeddings": 262_144, "torch_dtype": "bfloat16", "tie_word_embeddings": false
     });
+
     assert_eq!(need(&jamba, 262_144, 1, &[]), 4_313_579_520);
 }
 
@@ -366,6 +386,7 @@ fn nemotron_h_states() {
         "mamba_num_heads": 256, "mamba_head_dim": 64, "ssm_state_size": 256, "n_groups": 8, "conv_kernel": 4, "expand": 2,
         "vocab_size": 131_072, "max_position_embeddings": 8192, "torch_dtype": "bfloat16", "mamba_ssm_cache_dtype": "float32"
     });
+
     let none = &[("enable_prefix_caching", json!(false))];
     assert_eq!(need(&big, 8192, 1, none), 1_352_663_040);
     assert_eq!(need(&big, 8192, 1, &[]), 2_367_160_320);
@@ -374,12 +395,14 @@ fn nemotron_h_states() {
     let Some(nano) = hub("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16") else {
         return;
     };
+
     let split = split(&nano, 1);
     let bytes = |parameters: &[(&str, Value)]| {
         with(&nano, 262_144, parameters, |prepared| {
             prepared.needed_for_one(&split, 0).likely.get()
         })
     };
+
     assert_eq!(bytes(none), 1_674_117_120);
     assert_eq!(bytes(&[]), 1_725_628_416);
 }
@@ -413,6 +436,7 @@ fn llama_4_with_the_manager_forced_on() {
     let Some(model) = hub("meta-llama/Llama-4-Scout-17B-16E-Instruct") else {
         return;
     };
+
     let split = split(&model, 4);
     let on = &[(
         "VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE",
@@ -472,6 +496,7 @@ fn weights_by_rank() {
         let Some(ours) = weights(repo, tensor, &[]) else {
             return;
         };
+
         assert_eq!(
             ours,
             expected,
@@ -486,16 +511,19 @@ fn weights_that_are_cast_or_padded() {
     let Some(cast) = weights("google/embeddinggemma-300m", 1, &[]) else {
         return;
     };
+
     // Half of what is stored; the two dense heads may lie in folders of their own.
     assert!((605_726_208..=625_000_000).contains(&cast), "{cast}");
     let Some(marlin) = weights("openai/gpt-oss-120b", 1, &[]) else {
         return;
     };
+
     let gib = Bytes::new(marlin).as_gib();
     assert!((gib - 65.89).abs() < 0.03, "{gib}");
     let Some(scout) = weights("meta-llama/Llama-4-Scout-17B-16E-Instruct", 4, &[]) else {
         return;
     };
+
     let gib = Bytes::new(scout).as_gib();
     assert!((gib - 53.12).abs() < 0.01, "{gib}");
 }
@@ -505,10 +533,12 @@ fn sglang_keeps_the_full_context_in_gemmas_windows() {
     let device = h100();
     let parameters = BTreeMap::new();
     let gemma = model(&gemma_3_27b(), Inventory::default());
+
     let asked = AskedWorkload {
         context: Some(AskedContext::Tokens(131_072)),
         ..AskedWorkload::default()
     };
+
     let case = EngineRequest {
         model: &gemma,
         version: None,
@@ -516,6 +546,7 @@ fn sglang_keeps_the_full_context_in_gemmas_windows() {
         asked,
         devices: std::slice::from_ref(&device),
     };
+
     let engine = Sglang::with_profiles(Sglang::profiles().unwrap());
     let prepared = engine.prepare(&case).unwrap();
     assert_eq!(prepared.kv_bytes_per_token(), Bytes::new(507_904));
@@ -523,6 +554,7 @@ fn sglang_keeps_the_full_context_in_gemmas_windows() {
     let parts = prepared
         .variable(&split, 0, &device, prepared.workload())
         .unwrap();
+
     // The pool has one page more than the tokens.
     assert_eq!(parts[0].bytes.likely.get(), 66_571_993_088 + 507_904);
 }
@@ -536,10 +568,12 @@ fn sglang_gives_encoders_a_pool() {
         "torch_dtype": "float32"
     });
     let (model, device, none) = (model(&bge, Inventory::default()), h100(), BTreeMap::new());
+
     let asked = AskedWorkload {
         dtype: Some("float16".to_owned()),
         ..AskedWorkload::default()
     };
+
     let devices = std::slice::from_ref(&device);
     let case = EngineRequest {
         model: &model,
@@ -548,6 +582,7 @@ fn sglang_gives_encoders_a_pool() {
         asked,
         devices,
     };
+
     let sglang = hf_mem_core::engines::by_name("sglang").unwrap();
     let per_token = sglang.prepare(&case).unwrap().kv_bytes_per_token().get();
     assert_eq!(per_token, 24 * 2 * 1024 * 2);
@@ -564,6 +599,7 @@ fn stages_share_the_layers_and_the_last_one_samples() {
         expert_parallel: false,
         offload: Offload::None,
     };
+
     let device = h100();
     with(&model, 8192, &[], |prepared| {
         let first = prepared
@@ -571,6 +607,7 @@ fn stages_share_the_layers_and_the_last_one_samples() {
             .activations
             .likely
             .as_gib();
+
         let last = prepared
             .start_up_log(&split, 1, &device)
             .activations
@@ -580,6 +617,7 @@ fn stages_share_the_layers_and_the_last_one_samples() {
             (first - 0.96).abs() < 0.01 && (last - 1.90).abs() < 0.01,
             "{first} {last}"
         );
+
         assert_eq!(
             prepared.needed_for_one(&split, 0).likely.get(),
             8192 * 65_536

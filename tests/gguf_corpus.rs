@@ -18,6 +18,7 @@ fn real_headers_are_read_to_the_byte() {
         assert_eq!(gguf.header_bytes, bytes.len() as u64, "{name}");
         assert_eq!(gguf.header_bytes + gguf.data_bytes.get(), length, "{name}");
         assert_eq!(gguf.content(), Content::Model, "{name}");
+
         assert!(
             serde_json::to_string(&gguf).unwrap().len() < 16_384,
             "{name} is small when stored"
@@ -44,6 +45,7 @@ fn growing_prefixes_lead_to_the_whole_header() {
                 }
             }
         }
+
         assert!(rounds < 12, "{name}: {rounds} rounds");
     }
 }
@@ -71,6 +73,7 @@ fn every_described_file_has_an_architecture() {
             description["architecture"].as_str().unwrap(),
             "{name}"
         );
+
         let heads = |layer: usize| match &known.layers[layer].mixer {
             Mixer::Attention(Attention {
                 kv_heads,
@@ -80,6 +83,7 @@ fn every_described_file_has_an_architecture() {
             }) => Some((*kv_heads, *key_dim, *span)),
             _ => None,
         };
+
         match known.class.as_str() {
             "gpt-oss" => {
                 assert_eq!(heads(0), Some((8, 64, Span::Sliding { window: 128 })));

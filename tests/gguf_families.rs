@@ -21,9 +21,11 @@ fn header(family: &str, layers: u32) -> Header {
         ("attention.head_count", 16),
         ("vocab_size", 1000),
     ];
+
     let start = Header::default()
         .with("general.architecture", Kv::Text(family.into()))
         .tensor("token_embd.weight", &[32], 0, 128);
+
     keys.iter().fold(start, |header, (key, value)| {
         header.with(&format!("{family}.{key}"), Kv::U32(*value))
     })
@@ -59,6 +61,7 @@ fn spans(known: &Architecture) -> String {
         Span::Cross { .. } => 'x',
         Span::Bidirectional => 'b',
     };
+
     (0..known.layers.len()).map(letter).collect()
 }
 
@@ -72,22 +75,26 @@ fn heads_fall_back_as_llama_cpp_does() {
         value_dim,
         ..
     } = *attention(&plain, 0);
+
     assert_eq!((heads, kv_heads, key_dim, value_dim), (16, 16, 64, 64));
     assert_eq!(
         (plain.tied_embeddings, plain.task),
         (Some(true), Task::Generate)
     );
+
     let wide = with(
         with(header("qwen3", 2), "attention.key_length", Kv::U32(128)),
         "attention.head_count_kv",
         Kv::U32(2),
     );
+
     let Attention {
         kv_heads,
         key_dim,
         value_dim,
         ..
     } = *attention(&read(&wide).unwrap(), 1);
+
     assert_eq!((kv_heads, key_dim, value_dim), (2, 128, 64));
 }
 
@@ -101,6 +108,7 @@ fn windows_follow_each_familys_rule() {
         };
         spans(&read(&header).unwrap())
     };
+
     assert_eq!(pattern("gemma2", 4, None), "wfwf");
     assert_eq!(pattern("gemma3", 7, Some(512)), "wwwwwfw");
     assert_eq!(pattern("gemma3", 7, None), "fffffff");
@@ -114,23 +122,27 @@ fn windows_follow_each_familys_rule() {
     assert_eq!(pattern("exaone4", 3, Some(4096)), "fff");
     assert_eq!(&pattern("exaone4", 64, None)[..5], "wwwfw");
     assert_eq!(pattern("bert", 2, None), "bb");
+
     let listed = |flags: Vec<bool>| {
         let header = with(
             header("gemma4", 3),
             "attention.sliding_window",
             Kv::U32(512),
         );
+
         read(&with(
             header,
             "attention.sliding_window_pattern",
             Kv::Bools(flags),
         ))
     };
+
     assert_eq!(spans(&listed(vec![true, false, true]).unwrap()), "wfw");
     assert!(matches!(
         listed(vec![true]),
         Err(Unsupported::Contradiction { .. })
     ));
+
     let period = with(
         with(header("gemma3", 4), "attention.sliding_window", Kv::U32(8)),
         "attention.sliding_window_pattern",
@@ -151,8 +163,10 @@ fn gemma_4_has_other_heads_in_its_windows() {
         "attention.sliding_window_pattern",
         Kv::Bools(vec![true, true, false, true]),
     );
+
     gemma = with(gemma, "attention.head_count_kv", Kv::I32s(vec![8, 8, 2, 8]));
     gemma = with(gemma, "attention.shared_kv_layers", Kv::U32(1));
+
     for (key, value) in [
         ("key_length", 512),
         ("value_length", 512),
@@ -161,6 +175,7 @@ fn gemma_4_has_other_heads_in_its_windows() {
     ] {
         gemma = with(gemma, &format!("attention.{key}"), Kv::U32(value));
     }
+
     let known = read(&gemma).unwrap();
     let of = |layer| {
         let attention = attention(&known, layer);
@@ -170,6 +185,7 @@ fn gemma_4_has_other_heads_in_its_windows() {
             attention.shares_cache,
         )
     };
+
     assert_eq!(
         [of(0), of(2), of(3)],
         [(8, 256, false), (2, 512, false), (8, 256, true)]
@@ -197,6 +213,7 @@ fn states(mut header: Header) -> Header {
     ] {
         header = with(header, &format!("ssm.{key}"), Kv::U32(value));
     }
+
     header
 }
 
@@ -210,6 +227,7 @@ fn hybrids_mix_states_and_attention() {
         groups: 8,
         conv: 4,
     });
+
     let alternating = |family: &str| {
         with(
             states(header(family, 4)),
@@ -217,6 +235,7 @@ fn hybrids_mix_states_and_attention() {
             Kv::I32s(vec![0, 4, 0, 4]),
         )
     };
+
     let granite = read(&alternating("granitehybrid")).unwrap();
     assert_eq!(granite.layers[0].mixer, mamba);
     assert_eq!(attention(&granite, 1).kv_heads, 4);
@@ -224,6 +243,7 @@ fn hybrids_mix_states_and_attention() {
     nemotron
         .pairs
         .retain(|(key, _)| !key.ends_with("feed_forward_length"));
+
     let nemotron = read(&with(
         nemotron,
         "feed_forward_length",
@@ -232,6 +252,7 @@ fn hybrids_mix_states_and_attention() {
     .unwrap();
     assert_eq!(nemotron.layers[0].mixer, mamba);
     assert_eq!(nemotron.layers[2].mixer, Mixer::None);
+
     assert_eq!(
         nemotron.layers[2].feed_forward,
         FeedForward::Dense { width: 8192 }
@@ -240,6 +261,7 @@ fn hybrids_mix_states_and_attention() {
     let falcon = read(&states(header("falcon-h1", 2))).unwrap();
     assert_eq!(falcon.layers[1].beside, Some(mamba));
     attention(&falcon, 1);
+
     let delta = Mixer::Recurrent(Recurrent::GatedDelta {
         key_heads: 8,
         value_heads: 16,
@@ -247,6 +269,7 @@ fn hybrids_mix_states_and_attention() {
         value_dim: 128,
         conv: 4,
     });
+
     let qwen = read(&with(
         states(header("qwen35", 9)),
         "nextn_predict_layers",
@@ -254,6 +277,7 @@ fn hybrids_mix_states_and_attention() {
     ))
     .unwrap();
     assert_eq!((qwen.layers.len(), qwen.mtp_layers), (8, 1));
+
     assert_eq!(
         qwen.layers
             .iter()
@@ -261,6 +285,7 @@ fn hybrids_mix_states_and_attention() {
             .collect::<Vec<_>>(),
         [true, true, true, false, true, true, true, false]
     );
+
     let interval = read(&with(
         states(header("qwen35", 4)),
         "full_attention_interval",
@@ -269,6 +294,7 @@ fn hybrids_mix_states_and_attention() {
     .unwrap();
     assert_eq!(interval.layers[2].mixer, delta);
     attention(&interval, 1);
+
     let lfm = with(
         with(header("lfm2", 2), "shortconv.l_cache", Kv::U32(3)),
         "attention.head_count_kv",
@@ -281,6 +307,7 @@ fn hybrids_mix_states_and_attention() {
             conv: 3
         })
     );
+
     let rwkv = read(&with(header("rwkv7", 2), "wkv.head_size", Kv::U32(64))).unwrap();
     assert_eq!(
         rwkv.layers[0].mixer,
@@ -303,14 +330,17 @@ fn kimi_and_deepseek_keep_latents() {
         let header = keys.iter().fold(header, |header, (key, value)| {
             with(header, &format!("attention.{key}"), Kv::U32(*value))
         });
+
         with(header, "rope.dimension_count", Kv::U32(64))
     };
+
     let mut kimi = latent(header("kimi-linear", 2));
     kimi = with(
         with(kimi, "kda.head_dim", Kv::U32(128)),
         "ssm.conv_kernel",
         Kv::U32(4),
     );
+
     let kimi = read(&with(kimi, "attention.head_count_kv", Kv::I32s(vec![0, 1]))).unwrap();
     assert_eq!(
         kimi.layers[0].mixer,
@@ -320,9 +350,11 @@ fn kimi_and_deepseek_keep_latents() {
             conv: 4
         })
     );
+
     let Mixer::Latent(kept) = &kimi.layers[1].mixer else {
         panic!("latent")
     };
+
     assert_eq!(
         (
             kept.kv_lora_rank,
@@ -332,6 +364,7 @@ fn kimi_and_deepseek_keep_latents() {
         ),
         (512, 64, 128, 128)
     );
+
     // Files from before mid-2025 have no such lengths: all heads are cached.
     let old = with(
         header("deepseek2", 1),
@@ -341,9 +374,11 @@ fn kimi_and_deepseek_keep_latents() {
     attention(&read(&old).unwrap(), 0);
     let mut sparse = latent(header("glm-dsa", 3));
     assert!(matches!(read(&sparse), Err(Unsupported::Missing { .. })));
+
     for (key, value) in [("key_length", 128), ("head_count", 32), ("top_k", 2048)] {
         sparse = with(sparse, &format!("attention.indexer.{key}"), Kv::U32(value));
     }
+
     let sparse = read(&with(sparse, "nextn_predict_layers", Kv::U32(1))).unwrap();
     assert!(
         matches!(&sparse.layers[1].mixer, Mixer::Latent(kept) if kept.indexer.is_some_and(|indexer| indexer.head_dim == 128))
@@ -362,6 +397,7 @@ fn experts_stand_where_the_router_is() {
         "expert_shared_count",
         Kv::U32(1),
     );
+
     mixture = with(mixture, "nextn_predict_layers", Kv::U32(1));
     for layer in 1..4 {
         mixture = mixture.tensor(
@@ -371,12 +407,14 @@ fn experts_stand_where_the_router_is() {
             1024 * 8 * 4,
         );
     }
+
     let known = read(&mixture).unwrap();
     let kinds: Vec<_> = known
         .layers
         .iter()
         .map(|layer| layer.feed_forward)
         .collect();
+
     assert_eq!(
         kinds,
         [
@@ -385,6 +423,7 @@ fn experts_stand_where_the_router_is() {
             FeedForward::Experts
         ]
     );
+
     let experts = known.experts.unwrap();
     assert_eq!(
         (
@@ -402,6 +441,7 @@ fn tasks_are_told_apart() {
     let task = |header: Header| read(&header).unwrap().task;
     assert_eq!(task(header("nomic-bert", 2)), Task::Encode);
     assert_eq!(task(header("t5", 2)), Task::EncodeDecode);
+
     assert_eq!(
         task(with(header("qwen3", 2), "pooling_type", Kv::U32(3))),
         Task::Pool
@@ -409,6 +449,7 @@ fn tasks_are_told_apart() {
     assert_eq!(task(header("eurobert", 2)), Task::Pool);
     assert_eq!(task(header("rnd1", 2)), Task::Encode);
     assert_eq!(task(header("talkie", 2)), Task::Generate);
+
     let trained_further = read(&with(
         header("hy_v3", 5),
         "nextn_predict_layers",
@@ -427,13 +468,16 @@ fn what_is_not_understood_is_named() {
         let error = read(&header).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     };
+
     refused(header("deepseek4", 2), "general.architecture = deepseek4");
+
     // A family that remembers otherwise than its rule has it.
     refused(
         with(header("llama", 2), "ssm.state_size", Kv::U32(16)),
         "llama.ssm.state_size is not understood",
     );
     assert!(read(&with(header("llama", 2), "ssm.state_size", Kv::U32(0))).is_ok());
+
     refused(
         with(header("glm4moe", 2), "attention.indexer.top_k", Kv::U32(16)),
         "glm4moe.attention.indexer.top_k",
@@ -446,6 +490,7 @@ fn what_is_not_understood_is_named() {
         ),
         "attention.indexer.head_count",
     );
+
     refused(
         with(
             header("qwen35", 4),
@@ -454,6 +499,7 @@ fn what_is_not_understood_is_named() {
         ),
         "compress_ratios",
     );
+
     refused(
         Header::default().tensor("a", &[1], 0, 4),
         "general.architecture is missing",
@@ -463,6 +509,7 @@ fn what_is_not_understood_is_named() {
         header.pairs.retain(|(name, _)| !name.ends_with(key));
         header
     };
+
     refused(without("block_count"), "llama.block_count is missing");
     refused(
         without("embedding_length"),
@@ -471,6 +518,7 @@ fn what_is_not_understood_is_named() {
     refused(without("vocab_size"), "llama.vocab_size is missing");
     let changed = |key: &str, value: Kv| with(without(key), key, value);
     refused(changed("block_count", Kv::U32(0)), "must be larger");
+
     refused(
         changed("block_count", Kv::U32(1 << 30)),
         "more layers than any model has",
@@ -479,6 +527,7 @@ fn what_is_not_understood_is_named() {
         changed("embedding_length", Kv::Text("x".into())),
         "not one whole number",
     );
+
     refused(
         changed("attention.head_count", Kv::U32(7)),
         "does not divide by the heads",
@@ -487,6 +536,7 @@ fn what_is_not_understood_is_named() {
         changed("attention.head_count", Kv::I32s(vec![16])),
         "not as long as there are layers",
     );
+
     refused(
         with(header("llama", 2), "attention.head_count_kv", Kv::U32(3)),
         "must divide the 16 query heads",
@@ -499,11 +549,13 @@ fn what_is_not_understood_is_named() {
         ),
         "negative",
     );
+
     refused(
         changed("context_length", Kv::U64(1 << 50)),
         "too large to be meant",
     );
     refused(header("mamba2", 2), "ssm.conv_kernel is missing");
+
     refused(
         with(header("qwen35", 4), "nextn_predict_layers", Kv::U32(4)),
         "not fewer than block_count",
@@ -518,6 +570,7 @@ fn the_list_of_windows_may_leave_out_layers_that_predict() {
         "attention.sliding_window_pattern",
         Kv::Bools(vec![false, true, true, true]),
     );
+
     let known = read(&with(header, "nextn_predict_layers", Kv::U32(1))).unwrap();
     assert_eq!((spans(&known).as_str(), known.mtp_layers), ("fwww", 1));
 }
@@ -547,12 +600,15 @@ fn every_family_is_understood_or_refused_by_its_name() {
         }
         _ => false,
     };
+
     for family in UNDERSTOOD.split_whitespace() {
         assert!(!family_is_refused(family), "{family}");
     }
+
     for family in REFUSED.split_whitespace() {
         assert!(family_is_refused(family), "{family}");
     }
+
     assert_eq!(
         (
             UNDERSTOOD.split_whitespace().count(),

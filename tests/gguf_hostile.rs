@@ -51,9 +51,11 @@ fn header(family: &str) -> Header {
         ("ssm.group_count", 2),
         ("nextn_predict_layers", 1),
     ];
+
     for (key, value) in keys {
         header = header.with(&format!("{family}.{key}"), Kv::U32(value));
     }
+
     header = header
         .with(
             &format!("{family}.attention.head_count_kv"),
@@ -66,6 +68,7 @@ fn header(family: &str) -> Header {
         .with("tokenizer.ggml.tokens", Kv::Texts(20))
         .with("general.alignment", Kv::U32(32))
         .tensor("token_embd.weight", &[256, 1000], 12, 144 * 1000);
+
     for layer in 0..4 {
         header = header
             .tensor(
@@ -81,6 +84,7 @@ fn header(family: &str) -> Header {
                 144 * 512 * 4,
             );
     }
+
     header
 }
 
@@ -100,12 +104,15 @@ fn all_the_way(bytes: &[u8], file_bytes: Option<u64>) {
             return;
         }
     };
+
     let architecture = architecture(&gguf);
     if let Ok(known) = &architecture {
         assert!(known.layers.len() <= 4096);
     }
+
     let model = Model::bare("", Format::Gguf, architecture, gguf.inventory);
     let (devices, parameters) = ([device()], BTreeMap::new());
+
     let case = EngineRequest {
         model: &model,
         version: None,
@@ -113,9 +120,11 @@ fn all_the_way(bytes: &[u8], file_bytes: Option<u64>) {
         asked: AskedWorkload::default(),
         devices: &devices,
     };
+
     let Ok(ready) = LlamaCpp.prepare(&case) else {
         return;
     };
+
     for count in 1..4 {
         for split in ready.splits(count).unwrap_or_default() {
             for rank in 0..split.ranks() {
@@ -125,6 +134,7 @@ fn all_the_way(bytes: &[u8], file_bytes: Option<u64>) {
             let _ = ready.host(&split, ready.workload());
         }
     }
+
     let _ = (
         ready.kv_bytes_per_token(),
         ready.state_bytes_per_sequence(),
@@ -155,10 +165,12 @@ proptest! {
     ) {
         let (mut bytes, data) = header(FAMILIES[family]).bytes();
         let length = known_length.then_some(bytes.len() as u64 + data);
+
         for (at, value) in changes {
             let at = at.index(bytes.len());
             bytes[at] = value;
         }
+
         all_the_way(&bytes, length);
     }
 

@@ -47,22 +47,26 @@ fn models(corpus: &Path) -> Vec<(String, Value)> {
         found.sort();
         found
     };
+
     let mut all = Vec::new();
     for owner in folders(&corpus.join("models")) {
         for model in folders(&owner) {
             let Ok(meta) = std::fs::read(model.join("meta.json")) else {
                 continue;
             };
+
             let name = |path: &Path| {
                 path.file_name()
                     .expect("named")
                     .to_string_lossy()
                     .into_owned()
             };
+
             let meta = serde_json::from_slice(&meta).expect("meta.json");
             all.push((format!("{}/{}", name(&owner), name(&model)), meta));
         }
     }
+
     all
 }
 
@@ -74,12 +78,14 @@ fn stored(folder: &Path) -> Inventory {
         .expect("unpacked");
     let tensors: Vec<(&str, &str, &str, Vec<u64>)> = serde_json::from_slice(&text).expect("JSON");
     let mut builder = InventoryBuilder::default();
+
     for (file, name, dtype, shape) in tensors {
         let component = file.rsplit_once('/').map_or("", |(folder, _)| folder);
         let known = Dtype::from_safetensors(dtype).expect("a known type");
         let bytes = known.stored(shape.iter().product()).expect("whole bytes");
         builder.add(component, name, Storage::Known(known), &shape, bytes);
     }
+
     builder.finish()
 }
 
@@ -117,8 +123,10 @@ async fn weights_of_every_model_are_exact() {
     let Some(hub) = LookAlike::start(&[]) else {
         return;
     };
+
     let client = client(&hub.endpoint);
     let (mut wrong, mut checked, mut requests, mut proved, mut unread) = (Vec::new(), 0, 0, 0, 0);
+
     for (repo, meta) in models(&hub.corpus) {
         let number = |key: &str| meta.get(key).and_then(Value::as_u64);
         let (model, made) = match describe(&client, &repo).await {
@@ -128,14 +136,18 @@ async fn weights_of_every_model_are_exact() {
                 continue;
             }
         };
+
         checked += 1;
         requests += made;
+
         if let Err(problem) = hf_mem_core::evaluate::leasable(&model) {
             wrong.push(problem.to_string());
         }
+
         if model.format == Format::Safetensors && made > most_requests(model.weight_files) {
             wrong.push(format!("{repo}: {made} requests, more than hf-mem's"));
         }
+
         println!(
             "{made:4} requests for {:3} files of {repo}",
             model.weight_files
@@ -143,6 +155,7 @@ async fn weights_of_every_model_are_exact() {
         let says = |what: &str| model.proofs.iter().any(|proof| proof.contains(what));
         proved += u32::from(says("prove the others"));
         unread += u32::from(says("no header was read"));
+
         // What was proved instead of read is what the headers say, tensor by tensor.
         if !model.proofs.is_empty()
             && model.inventory != stored(&hub.corpus.join("models").join(&repo))
@@ -152,7 +165,9 @@ async fn weights_of_every_model_are_exact() {
                 model.proofs
             ));
         }
+
         let bytes = model.inventory.bytes().get();
+
         // A repository of pickles only has no tensors in the corpus: its file's length is all there
         // is.
         let expected = match model.format {
@@ -161,6 +176,7 @@ async fn weights_of_every_model_are_exact() {
             // are loaded too.
             _ => number("total_bytes_with_dense").or_else(|| number("total_bytes")),
         };
+
         if Some(bytes) != expected {
             wrong.push(format!("{repo}: {bytes} bytes, not {expected:?}"));
         }
@@ -170,6 +186,7 @@ async fn weights_of_every_model_are_exact() {
             .iter()
             .find(|(packed, _)| *packed == repo)
             .map(|(_, count)| *count);
+
         let right = match (model.format, unpacked) {
             (Format::PytorchBin, _) => model.parameters.is_none(),
             (_, Some(count)) => model.parameters == Some(count),
@@ -185,6 +202,7 @@ async fn weights_of_every_model_are_exact() {
             .iter()
             .any(|count| count.is_some() && *count == model.parameters),
         };
+
         if !right {
             let (found, stored) = (model.parameters, model.inventory.elements());
             wrong.push(format!(
@@ -193,6 +211,7 @@ async fn weights_of_every_model_are_exact() {
             ));
         }
     }
+
     println!(
         "{checked} models, {requests} requests; {unread} without any header, {proved} with some of them, all right"
     );
@@ -202,6 +221,7 @@ async fn weights_of_every_model_are_exact() {
         wrong.len(),
         wrong.join("\n")
     );
+
     assert!(checked >= 130, "only {checked} models in the corpus");
 }
 
@@ -210,8 +230,10 @@ async fn every_described_gguf_is_read_by_its_quantisation() {
     let Some(hub) = LookAlike::start(&[]) else {
         return;
     };
+
     let client = client(&hub.endpoint);
     let mut checked = 0;
+
     for entry in std::fs::read_dir(hub.corpus.join("gguf/described"))
         .expect("listed")
         .flatten()
@@ -221,6 +243,7 @@ async fn every_described_gguf_is_read_by_its_quantisation() {
             serde_json::from_reader(flate2::read::GzDecoder::new(packed)).expect("JSON");
         let text = |key: &str| described[key].as_str().expect("a text");
         let repo = text("repo_id");
+
         // By the file's own name: `MXFP4_MOE`, a converter's name, does not stand in it.
         let file = text("file")
             .rsplit('/')
@@ -235,16 +258,19 @@ async fn every_described_gguf_is_read_by_its_quantisation() {
             .unwrap_or_else(|error| panic!("{repo} {file}: {error}"))
             .model;
         assert_eq!(model.format, Format::Gguf, "{repo}");
+
         assert_eq!(
             model.parameters,
             described["total_params"].as_u64(),
             "{repo} {file}"
         );
+
         assert_eq!(
             u64::from(model.weight_files),
             described["splits"].as_u64().expect("a number"),
             "{repo} {file}"
         );
+
         // The description counts padding between tensors, an inventory does not.
         let (bytes, data) = (
             model.inventory.bytes().get(),
@@ -256,12 +282,14 @@ async fn every_described_gguf_is_read_by_its_quantisation() {
             bytes <= data && data - bytes < padding.max(1),
             "{repo} {file}: {bytes} of {data}"
         );
+
         model
             .architecture
             .as_ref()
             .unwrap_or_else(|error| panic!("{repo} {file}: {error}"));
         checked += 1;
     }
+
     println!("{checked} GGUF models");
     assert!(checked >= 15);
 }
@@ -273,6 +301,7 @@ async fn a_tenth_of_all_requests_failing_changes_no_answer() {
     let Some(hub) = LookAlike::start(&["--fail-rate", "0.1", "--fail-kinds", "429,503"]) else {
         return;
     };
+
     let client = client(&hub.endpoint);
     let kinds = [
         "Qwen/Qwen3-8B",
@@ -282,6 +311,7 @@ async fn a_tenth_of_all_requests_failing_changes_no_answer() {
         "google/gemma-2-2b",
         "stabilityai/stable-diffusion-xl-base-1.0",
     ];
+
     for repo in kinds {
         let path = hub.corpus.join("models").join(repo).join("meta.json");
         let meta: Value =
@@ -294,6 +324,7 @@ async fn a_tenth_of_all_requests_failing_changes_no_answer() {
             meta["total_bytes"].as_u64(),
             "{repo}"
         );
+
         println!("{requests} requests for {repo}");
     }
 }
@@ -304,6 +335,7 @@ async fn a_mirror_without_ranges_gives_the_same_answer() {
     let Some(hub) = LookAlike::start(&["--no-range", "--page-size", "3"]) else {
         return;
     };
+
     let (model, _) = describe(&client(&hub.endpoint), "Qwen/Qwen3-8B")
         .await
         .expect("an answer");

@@ -100,6 +100,7 @@ async fn refusals_are_understood() {
     let refuse = |status: u16, code: &'static str| {
         move |_: &Request, _: usize| Some(Reply::status(status).with("x-error-code", code))
     };
+
     fails(
         "gated, no token",
         &anonymous,
@@ -108,6 +109,7 @@ async fn refusals_are_understood() {
         "/a/b, then set HF_TOKEN",
     )
     .await;
+
     fails(
         "gated, not granted",
         &token(),
@@ -116,6 +118,7 @@ async fn refusals_are_understood() {
         "has not been granted access",
     )
     .await;
+
     fails(
         "private or absent",
         &anonymous,
@@ -124,6 +127,7 @@ async fn refusals_are_understood() {
         "set HF_TOKEN",
     )
     .await;
+
     fails(
         "absent",
         &token(),
@@ -132,6 +136,7 @@ async fn refusals_are_understood() {
         "repository a/b was not found",
     )
     .await;
+
     fails(
         "no such revision",
         &anonymous,
@@ -140,6 +145,7 @@ async fn refusals_are_understood() {
         "revision main of a/b",
     )
     .await;
+
     fails(
         "bad token",
         &token(),
@@ -148,6 +154,7 @@ async fn refusals_are_understood() {
         "refuses the token",
     )
     .await;
+
     fails(
         "not a Hub",
         &anonymous,
@@ -156,12 +163,14 @@ async fn refusals_are_understood() {
         "is HF_ENDPOINT a Hub?",
     )
     .await;
+
     let no_files = |request: &Request, _: usize| {
         let body = format!(
             r#"{{"id":"a/b","sha":"{COMMIT}","siblings":[{{"rfilename":"README.md","size":1}}]}}"#
         );
         is_info(request).then(|| Reply::ok(body))
     };
+
     fails(
         "no weights",
         &anonymous,
@@ -184,6 +193,7 @@ async fn a_name_that_is_nearly_right_is_answered_with_the_right_one() {
 #[tokio::test]
 async fn a_hub_that_is_down_is_tried_again_and_then_named() {
     let anonymous = Auth::Anonymous;
+
     // The third answer asks for a wait that is longer than anyone has time for.
     let down = |_: &Request, before: usize| {
         let down = Reply::status(503);
@@ -193,6 +203,7 @@ async fn a_hub_that_is_down_is_tried_again_and_then_named() {
             down.with("retry-after", "600")
         })
     };
+
     let hub = fails(
         "503 for ever",
         &anonymous,
@@ -202,23 +213,27 @@ async fn a_hub_that_is_down_is_tried_again_and_then_named() {
     )
     .await;
     assert_eq!(hub.requests().len(), 3, "tried again");
+
     let dropped = |_: &Request, _: usize| {
         Some(Reply {
             drop: true,
             ..Reply::default()
         })
     };
+
     let silent = |request: &Request, _: usize| {
         is_info(request).then(|| Reply {
             stall_after: Some(3),
             ..Reply::ok("{\"id\": 1}")
         })
     };
+
     tokio::join!(
         is_given_up("reset", dropped, "hub_unreachable", "the request failed"),
         is_given_up("slow drip", silent, "hub_unreachable", "nothing "),
     );
     let limited = |_: &Request, _: usize| Some(Reply::status(429).with("retry-after", "120"));
+
     fails(
         "429 for long",
         &anonymous,
@@ -227,6 +242,7 @@ async fn a_hub_that_is_down_is_tried_again_and_then_named() {
         "asks to wait 120 s",
     )
     .await;
+
     let form =
         |_: &Request, _: usize| Some(Reply::status(429).with("ratelimit", "\"api\";r=0;t=77"));
     fails(
@@ -257,6 +273,7 @@ async fn broken_headers_are_named() {
     let header = |bytes: Vec<u8>| {
         move |request: &Request, _: usize| is_header(request).then(|| ranged(&bytes, request))
     };
+
     let with_length = |length: u64| [&length.to_le_bytes()[..], &weights()[8..]].concat();
     fails(
         "length 2^63",
@@ -266,6 +283,7 @@ async fn broken_headers_are_named() {
         "claims 9223372036854775808 bytes",
     )
     .await;
+
     fails(
         "past the end",
         &anonymous,
@@ -274,6 +292,7 @@ async fn broken_headers_are_named() {
         "truncated",
     )
     .await;
+
     fails(
         "not JSON",
         &anonymous,
@@ -282,6 +301,7 @@ async fn broken_headers_are_named() {
         "JSON",
     )
     .await;
+
     let wrong = |request: &Request, _: usize| {
         is_header(request).then(|| {
             let mut reply = ranged(&weights(), request);
@@ -289,6 +309,7 @@ async fn broken_headers_are_named() {
             reply
         })
     };
+
     is_given_up(
         "wrong Content-Range",
         wrong,
@@ -296,18 +317,21 @@ async fn broken_headers_are_named() {
         "Content-Range",
     )
     .await;
+
     let html = |request: &Request, _: usize| {
         request
             .target
             .ends_with("config.json")
             .then(|| Reply::ok("<html>"))
     };
+
     let hub = FakeHub::start(html).await;
     let model = ask(&client(&hub), "a/b", &anonymous)
         .await
         .expect("weights are known all the same")
         .model;
     assert_eq!(model.inventory.bytes().get(), 1 << 20);
+
     assert!(
         model
             .architecture
@@ -328,7 +352,9 @@ async fn what_can_be_mended_is() {
         assert!(!described.stale);
         hub
     };
+
     let hub = answers("a Hub in order", FakeHub::start(|_, _| None).await).await;
+
     // Model API, config.json, and the header by way of the Hub and the store.
     assert_eq!(hub.requests().len(), 4);
     answers(
@@ -345,17 +371,20 @@ async fn what_can_be_mended_is() {
         .await,
     )
     .await;
+
     let ignores = |request: &Request, _: usize| {
         is_header(request).then(|| Reply {
             stall_after: Some(140_000),
             ..Reply::ok(weights())
         })
     };
+
     answers(
         "Range ignored: read no further than needed",
         FakeHub::start(ignores).await,
     )
     .await;
+
     answers(
         "a body cut short once",
         FakeHub::start({
@@ -371,13 +400,16 @@ async fn what_can_be_mended_is() {
         .await,
     )
     .await;
+
     let renamed = |request: &Request, _: usize| {
         let moved =
             || Reply::status(307).with("location", request.target.replace("/a/b/", "/new/name/"));
         let here = |body: String| Reply::ok(body);
+
         if request.target.starts_with("/api/models/a/b/") {
             return Some(moved());
         }
+
         is_info(request).then(|| {
             let length = weights().len();
             here(format!(
@@ -386,6 +418,7 @@ async fn what_can_be_mended_is() {
             ))
         })
     };
+
     answers("a renamed repository", FakeHub::start(renamed).await).await;
     let paged = |request: &Request, _: usize| {
         let length = weights().len();
@@ -394,10 +427,12 @@ async fn what_can_be_mended_is() {
                 r#"{{"id": "a/b", "sha": "{COMMIT}", "siblings": [{{"rfilename": "x"}}]}}"#
             )));
         }
+
         let page = request
             .target
             .starts_with("/api/models/a/b/tree/")
             .then(|| request.target.contains("cursor=2"))?;
+
         Some(if page {
             Reply::ok(format!(
                 r#"[{{"type": "file", "path": "model.safetensors", "size": {length}}}]"#
@@ -408,6 +443,7 @@ async fn what_can_be_mended_is() {
             Reply::ok(r#"[{"type": "directory", "path": "d"}]"#).with("link", next)
         })
     };
+
     answers("a list of files in pages", FakeHub::start(paged).await).await;
 }
 
@@ -418,6 +454,7 @@ async fn documents_cost_one_request_each() {
     type Script = Box<dyn Fn(&Request) -> Option<Reply> + Send + Sync>;
     let config = |request: &Request| request.target.ends_with("/config.json");
     let cached = |request: &Request| request.target.starts_with("/api/resolve-cache/models/a/b/");
+
     let cases: [(&str, usize, Script); 4] = [
         ("a Hub in order", 1, Box::new(|_| None)),
         (
@@ -436,12 +473,14 @@ async fn documents_cost_one_request_each() {
             Box::new(move |request| cached(request).then(|| Reply::status(503))),
         ),
     ];
+
     for (what, requests, script) in cases {
         let hub = FakeHub::start(move |request, _| script(request)).await;
         let found = ask(&client(&hub), "a/b", &Auth::Anonymous)
             .await
             .unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(found.model.inventory.bytes().get(), 1 << 20, "{what}");
+
         assert_eq!(
             hub.requests()
                 .iter()
@@ -466,6 +505,7 @@ async fn two_hundred_askers_cost_one_reading() {
             1 << 20
         );
     }
+
     assert_eq!(hub.requests().len(), 4);
     let warm = ask(&client, "a/b", &auth).await.expect("known");
     assert_eq!((warm.requests, hub.requests().len()), (0, 4));
@@ -479,8 +519,10 @@ async fn switched(folder: &Path) -> (FakeHub, Arc<Mutex<bool>>, SourceSettings) 
         move |_, _| down.lock().expect("locked").then(|| Reply::status(503))
     })
     .await;
+
     let mut settings = settings(&hub);
     settings.cache_folder = Some(folder.into());
+
     (hub, down, settings)
 }
 
@@ -499,6 +541,7 @@ async fn what_was_known_is_given_stale_when_the_hub_is_down() {
             .expect("an answer")
             .stale
     );
+
     let second = SourceClient::new(settings.clone());
     let (asked, now) = at(599);
     let warm = second
@@ -516,6 +559,7 @@ async fn what_was_known_is_given_stale_when_the_hub_is_down() {
         (false, 1),
         "the commit is asked for again and is the same"
     );
+
     *down.lock().expect("locked") = true;
     let mut impatient = settings.clone();
     impatient.hub.limits.total = Duration::from_secs(1);
@@ -527,6 +571,7 @@ async fn what_was_known_is_given_stale_when_the_hub_is_down() {
         .expect("stale");
     assert!(stale.stale);
     let again = hub.requests().len();
+
     assert!(
         third
             .describe(&asked, &Auth::Anonymous, now)
@@ -534,11 +579,13 @@ async fn what_was_known_is_given_stale_when_the_hub_is_down() {
             .expect("stale")
             .stale
     );
+
     assert_eq!(
         hub.requests().len(),
         again,
         "a Hub that is down is left alone for a while"
     );
+
     assert_eq!(stale.model.inventory.bytes().get(), 1 << 20);
     let mut offline = settings;
     offline.hub.offline = true;
@@ -551,6 +598,7 @@ async fn what_was_known_is_given_stale_when_the_hub_is_down() {
             .expect("offline")
             .stale
     );
+
     let unknown = ModelReference::parse("a/other", None, |_| false).expect("a reference");
     let error = client
         .describe(&unknown, &Auth::Anonymous, now)
@@ -577,6 +625,7 @@ async fn gated_metadata_is_kept_for_its_token_alone() {
         })
     })
     .await;
+
     let folder = tempfile::tempdir().expect("a folder");
     let mut settings = settings(&hub);
     settings.cache_folder = Some(folder.path().into());
@@ -616,11 +665,13 @@ async fn secrets_are_written_nowhere() {
             let log = log.clone();
             move || log.clone()
         });
+
     // For the whole process: one that is set for a thread alone misses what other threads of these
     // tests saw first.
     tracing::subscriber::set_global_default(subscriber.finish()).expect("the only one");
     let folder = tempfile::tempdir().expect("a folder");
     let mut written = Vec::new();
+
     for fault in [
         None,
         Some(401_u16),
@@ -637,11 +688,13 @@ async fn secrets_are_written_nowhere() {
         .await;
         let mut settings = settings(&hub);
         settings.hub.token = Token::new(CANARY);
+
         // The answer that is to be written down has all the time it needs; the faults are repeated
         // only for a while.
         if fault.is_some() {
             settings.hub.limits.total = Duration::from_millis(1_500);
         }
+
         settings.cache_folder = Some(folder.path().join(format!("{fault:?}")));
         written.push(format!("{settings:?}"));
         let client = SourceClient::new(settings);
@@ -651,6 +704,7 @@ async fn secrets_are_written_nowhere() {
             Ok(described) => written.push(format!("{described:?}")),
             Err(error) => written.push(format!("{error} {error:?}")),
         }
+
         written.push(format!("{client:?} {auth:?}"));
         for request in hub.requests() {
             let sent = request.head.contains(CANARY);
@@ -661,9 +715,11 @@ async fn secrets_are_written_nowhere() {
             );
         }
     }
+
     written.push(String::from_utf8_lossy(&log.0.lock().expect("locked")).into_owned());
     let mut folders = vec![folder.path().to_owned()];
     let mut files = 0;
+
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).expect("listed").flatten() {
             written.push(entry.file_name().to_string_lossy().into_owned());
@@ -671,6 +727,7 @@ async fn secrets_are_written_nowhere() {
                 folders.push(entry.path());
                 continue;
             }
+
             files += 1;
             let bytes = std::fs::read(entry.path()).expect("read");
             let mut unpacked = String::new();
@@ -682,12 +739,14 @@ async fn secrets_are_written_nowhere() {
             written.push(String::from_utf8_lossy(&bytes).into_owned());
         }
     }
+
     let written = written.join("\n");
     let logged = written.contains("a request to the Hub failed");
     assert!(
         files >= 2 && logged,
         "the test must have something to search: {files} files, logged: {logged}"
     );
+
     for secret in [CANARY, "secret-signature"] {
         assert!(!written.contains(secret), "{secret} was written");
     }
@@ -698,6 +757,7 @@ async fn secrets_are_written_nowhere() {
 async fn a_branch_of_hex_digits_is_asked_for_again() {
     let hub = FakeHub::start(|_, _| None).await;
     let client = client(&hub);
+
     for (revision, requests) in [("deadbeef", 1), (COMMIT, 0)] {
         let reference = ModelReference::parse(&format!("a/b@{revision}"), None, |_| false)
             .expect("a reference");

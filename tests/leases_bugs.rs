@@ -53,28 +53,35 @@ fn bug_02_memory_that_is_seen_is_not_counted_twice() {
         .unwrap();
     let child = host.fork(holder);
     host.allocate(child, A, gib(10));
+
     assert_eq!(
         host.available(&ledger, A),
         Some(gib(8)),
         "a reading from before the grant shows nothing of it"
     );
+
     host.sample();
     host.settle(&mut ledger);
+
     assert_eq!(
         host.available(&ledger, A),
         Some(gib(8)),
         "10 seen, 6 owed, 14 free"
     );
+
     assert_eq!(ledger.get(&lease.id).unwrap().state, State::Settling);
     host.allocate(child, A, gib(8));
     host.sample();
     host.settle(&mut ledger);
+
     assert_eq!(
         host.available(&ledger, A),
         Some(gib(6)),
         "all seen, 2 more than promised: never below zero"
     );
+
     assert_eq!(ledger.get(&lease.id).unwrap().state, State::Settled);
+
     // The holder may outlive its parent: what was once seen in the tree stays its.
     host.orphan(child);
     host.sample();
@@ -88,15 +95,18 @@ fn memory_is_seen_as_a_leases_only_where_the_process_is_proved() {
     host.grant(&mut ledger, request(holder, &[(A, 8)])).unwrap();
     host.allocate(holder, A, gib(6));
     host.sample();
+
     // In another PID namespace the driver's number means another process than here, and nothing was
     // read of that one.
     let proved = host.snapshot.devices[0].processes[0].start_ticks.take();
     host.settle(&mut ledger);
+
     assert_eq!(
         host.available(&ledger, A),
         Some(gib(10)),
         "18 free, all 8 still owed"
     );
+
     host.sample();
     assert_eq!(host.snapshot.devices[0].processes[0].start_ticks, proved);
     host.settle(&mut ledger);
@@ -115,25 +125,30 @@ fn bug_02_two_leases_of_one_holder_share_no_byte() {
     host.allocate(holder, A, gib(10));
     host.sample();
     host.settle(&mut ledger);
+
     assert_eq!(
         host.available(&ledger, A),
         Some(gib(28)),
         "38 free, 10 still owed"
     );
+
     // The first goes, its memory stays: it does not become the second's.
     let first = ledger.live().next().unwrap().id.clone();
     ledger.release(&first, 1000, host.now()).unwrap();
+
     for _ in 0..3 {
         host.sample();
         host.settle(&mut ledger);
         assert_eq!(host.available(&ledger, A), Some(gib(28)));
     }
+
     assert_eq!(
         ledger.get(&second.id).unwrap().devices[A].visible_bytes,
         Bytes::ZERO
     );
     host.allocate(holder, A, gib(10));
     host.sample();
+
     assert_eq!(
         host.available(&ledger, A),
         Some(gib(28)),
@@ -151,6 +166,7 @@ fn bug_02_what_a_holder_had_before_the_grant_is_not_the_leases() {
         .unwrap();
     host.sample();
     host.settle(&mut ledger);
+
     assert_eq!(
         host.available(&ledger, A),
         Some(gib(26)),
@@ -166,6 +182,7 @@ fn bug_02_a_lease_ends_only_for_readings_that_show_its_end() {
         .grant(&mut ledger, request(holder, &[(A, 16)]))
         .unwrap();
     host.allocate(holder, A, gib(16));
+
     // Given back, its memory still there, and the last reading does not show it.
     ledger.release(&lease.id, 1000, host.now()).unwrap();
     assert!(insufficient(
@@ -200,15 +217,18 @@ fn bug_02_of_nested_holders_the_nearest_has_the_memory() {
         (seen(&ledger, &outer.id), seen(&ledger, &inner.id)),
         (Bytes::ZERO, gib(10))
     );
+
     assert_eq!(
         host.available(&ledger, A),
         Some(gib(50)),
         "70 free, 20 still owed to the outer"
     );
+
     // What is more than the nearest was promised is the next one's.
     host.allocate(worker, A, gib(5));
     host.sample();
     host.settle(&mut ledger);
+
     assert_eq!(
         (seen(&ledger, &outer.id), seen(&ledger, &inner.id)),
         (gib(5), gib(10))
@@ -216,10 +236,12 @@ fn bug_02_of_nested_holders_the_nearest_has_the_memory() {
     host.free(worker, A, gib(5));
     host.sample();
     host.settle(&mut ledger);
+
     // The shell's promise runs out. The server's memory does not become the shell's for that, or it
     // would be owed anew.
     host.pass(Duration::from_secs(61));
     ledger.expire(host.now());
+
     for _ in 0..3 {
         host.sample();
         host.settle(&mut ledger);
@@ -230,6 +252,7 @@ fn bug_02_of_nested_holders_the_nearest_has_the_memory() {
             "all that is owed is seen"
         );
     }
+
     assert_eq!(seen(&ledger, &inner.id), gib(10));
 }
 
@@ -248,6 +271,7 @@ fn bug_02_an_orphan_stays_with_its_nearest_holder() {
     host.allocate(worker, A, gib(4));
     host.sample();
     host.settle(&mut ledger);
+
     // Nothing shows any more whose child it was, but it was seen.
     host.exit(middle);
     host.orphan(worker);
@@ -272,12 +296,14 @@ fn a_lease_that_lives_long_does_not_stop_others_from_being_granted() {
         most_leases: 4,
         ..LedgerConfig::default()
     };
+
     let (mut ledger, mut host) = (Ledger::new(settings, "boot-1", 1), Host::new(&[(A, 80)]));
     let server = host.start();
     let long = host
         .grant(&mut ledger, request(server, &[(A, 10)]))
         .unwrap();
     host.allocate(server, A, gib(10));
+
     for round in 0..40 {
         let job = host.start();
         host.sample();
@@ -288,6 +314,7 @@ fn a_lease_that_lives_long_does_not_stop_others_from_being_granted() {
         host.allocate(job, A, gib(8));
         host.sample();
         host.settle(&mut ledger);
+
         // It goes on for a while after it gave the lease back.
         ledger.release(&lease.id, 1000, host.now()).unwrap();
         host.sample();
@@ -295,8 +322,10 @@ fn a_lease_that_lives_long_does_not_stop_others_from_being_granted() {
         host.exit(job);
         ledger.renew(&long.id, 1000, None, host.now()).unwrap();
     }
+
     host.sample();
     host.settle(&mut ledger);
+
     assert!(
         ledger.ended().count() <= 4,
         "what nobody needs is forgotten"
@@ -311,6 +340,7 @@ fn bug_03_an_expired_lease_is_not_renewed() {
     let lease = host.grant(&mut ledger, request(first, &[(A, 16)])).unwrap();
     host.pass(Duration::from_secs(121)); // Nobody called `expire` in between.
     let late = ledger.renew(&lease.id, 1000, None, host.now());
+
     assert_eq!(
         late,
         Err(ChangeError::Ended {
@@ -318,10 +348,12 @@ fn bug_03_an_expired_lease_is_not_renewed() {
             state: State::Expired
         })
     );
+
     host.sample();
     host.grant(&mut ledger, request(second, &[(A, 24)]))
         .unwrap();
     assert!(ledger.renew(&lease.id, 1000, None, host.now()).is_err());
+
     assert!(
         ledger.renew(&lease.id, 0, None, host.now()).is_err(),
         "not for root either"
@@ -335,6 +367,7 @@ fn bug_04_a_failed_reading_is_neither_zero_nor_infinity() {
     host.sample();
     host.snapshot.devices[0].free_bytes = None;
     assert_eq!(host.available(&ledger, A), None);
+
     assert!(matches!(
         host.grant(&mut ledger, request(holder, &[(A, 1)])),
         Err(GrantError::Unreadable { .. })
@@ -345,20 +378,24 @@ fn bug_04_a_failed_reading_is_neither_zero_nor_infinity() {
     ));
     host.sample();
     host.snapshot.stale = true;
+
     assert!(matches!(
         host.grant(&mut ledger, request(holder, &[(A, 1)])),
         Err(GrantError::StaleReading { .. })
     ));
     host.sample();
     host.pass(Duration::from_secs(11));
+
     assert!(matches!(
         host.grant(&mut ledger, request(holder, &[(A, 1)])),
         Err(GrantError::StaleReading { .. })
     ));
+
     // A reading of free memory that overflowed is no memory either.
     host.sample();
     host.snapshot.devices[0].free_bytes = Some(Bytes::OVERFLOW);
     assert_eq!(host.available(&ledger, A), None);
+
     // A process whose memory is unknown has taken nothing that could be subtracted.
     host.sample();
     host.grant(&mut ledger, request(holder, &[(A, 16)]))
@@ -366,6 +403,7 @@ fn bug_04_a_failed_reading_is_neither_zero_nor_infinity() {
     host.allocate(holder, A, gib(10));
     host.sample();
     host.snapshot.devices[0].processes[0].used_bytes = None;
+
     assert_eq!(
         host.available(&ledger, A),
         Some(Bytes::ZERO),
@@ -385,19 +423,23 @@ fn bug_05_the_same_key_twice_is_one_lease() {
         .unwrap();
     assert_eq!(again, Granted::Before(first.clone()));
     assert_eq!(ledger.live().count(), 1);
+
     // Another question with it, another user with it, and after a restart.
     let mut other = ask.clone();
     other.question.digest = "other".to_owned();
+
     assert_eq!(
         host.grant(&mut ledger, other),
         Err(GrantError::KeyReused {
             id: first.id.clone()
         })
     );
+
     let mut stranger = ask.clone();
     (stranger.uid, stranger.devices) = (1001, [(A.to_owned(), gib(1))].into());
     assert_ne!(host.grant(&mut ledger, stranger).unwrap().id, first.id);
     let saved = ledger.saved(host.now());
+
     let mut ledger = Ledger::restore(
         LedgerConfig::default(),
         "boot-1",
@@ -407,6 +449,7 @@ fn bug_05_the_same_key_twice_is_one_lease() {
         |p| host.is_alive(p),
     );
     assert_eq!(host.grant(&mut ledger, ask.clone()).unwrap().id, first.id);
+
     // Its end is no promise to anyone who asks again.
     ledger.release(&first.id, 1000, host.now()).unwrap();
     assert!(matches!(
@@ -421,6 +464,7 @@ fn bug_06_a_double_release_is_harmless_and_said() {
     let holder = host.start();
     let first = host.grant(&mut ledger, request(holder, &[(A, 8)])).unwrap();
     host.grant(&mut ledger, request(holder, &[(A, 8)])).unwrap();
+
     assert!(matches!(
         ledger.release(&first.id, 1001, host.now()),
         Err(ChangeError::NotYours { owner: 1000, .. })
@@ -430,6 +474,7 @@ fn bug_06_a_double_release_is_harmless_and_said() {
         Ok(Release::Done(_))
     ));
     ledger.drain_events();
+
     assert!(matches!(
         ledger.release(&first.id, 1000, host.now()),
         Ok(Release::Already(_))
@@ -440,11 +485,13 @@ fn bug_06_a_double_release_is_harmless_and_said() {
     ));
     assert!(ledger.drain_events().is_empty(), "told once");
     host.sample();
+
     assert_eq!(
         host.available(&ledger, A),
         Some(gib(16)),
         "the other lease is untouched"
     );
+
     assert!(matches!(
         ledger.release("nothing", 0, host.now()),
         Err(ChangeError::NotFound { .. })
@@ -463,11 +510,13 @@ fn bug_07_a_reused_pid_inherits_nothing() {
     host.allocate(reused, A, gib(8));
     host.sample();
     host.settle(&mut ledger);
+
     assert_eq!(
         host.available(&ledger, A),
         Some(Bytes::ZERO),
         "16 free, and all 16 owed: the 8 are a stranger's"
     );
+
     ledger.holder_died(&reused, host.now());
     assert!(
         ledger.get(&lease.id).unwrap().is_live(),
@@ -480,6 +529,7 @@ fn bug_07_a_reused_pid_inherits_nothing() {
         (State::Released, EndReason::HolderDied)
     );
     host.sample();
+
     assert_eq!(
         host.available(&ledger, A),
         Some(gib(16)),
@@ -492,6 +542,7 @@ fn bug_08_leases_survive_a_restart_and_their_holders_are_looked_at_again() {
     let directory = tempfile::tempdir().unwrap();
     let mut host = Host::new(&[(A, 64)]);
     let (stays, dies, reused) = (host.start(), host.start(), host.start());
+
     let open = |host: &Host, boot: &str| {
         let store = Store::open(directory.path()).unwrap();
         DurableLedger::open(store, LedgerConfig::default(), boot, 1, host.now(), |p| {
@@ -499,16 +550,20 @@ fn bug_08_leases_survive_a_restart_and_their_holders_are_looked_at_again() {
         })
         .unwrap()
     };
+
     let mut keeper = open(&host, "boot-1");
     let mut ids = Vec::new();
+
     for holder in [stays, dies, reused] {
         let granted = keeper
             .grant(request(holder, &[(A, 8)]), &host.reading(), host.now())
             .unwrap();
         ids.push(granted.lease().id.clone());
     }
+
     let mut named = request(stays, &[(A, 8)]);
     named.holder = Holder::named("nightly");
+
     ids.push(
         keeper
             .grant(named, &host.reading(), host.now())
@@ -517,6 +572,7 @@ fn bug_08_leases_survive_a_restart_and_their_holders_are_looked_at_again() {
             .id
             .clone(),
     );
+
     host.allocate(stays, A, gib(5));
     drop(keeper); // No word of goodbye: what is not on disk by now is lost.
     host.exit(dies);
@@ -525,25 +581,30 @@ fn bug_08_leases_survive_a_restart_and_their_holders_are_looked_at_again() {
 
     let keeper = open(&host, "boot-1");
     host.sample();
+
     let state = |keeper: &DurableLedger<Store>, place: usize| {
         let lease = keeper.ledger().get(&ids[place]).unwrap();
         (lease.state, lease.ending.map(|ending| ending.reason))
     };
+
     assert_eq!(state(&keeper, 0), (State::Granted, None));
     assert_eq!(
         state(&keeper, 1),
         (State::Orphaned, Some(EndReason::HolderGoneAtRestart))
     );
+
     assert_eq!(
         state(&keeper, 2),
         (State::Orphaned, Some(EndReason::HolderGoneAtRestart))
     );
     assert_eq!(state(&keeper, 3), (State::Granted, None));
+
     assert_eq!(
         host.available(keeper.ledger(), A),
         Some(gib(64 - 8 - 8)),
         "5 seen, 3 and 8 owed"
     );
+
     let first_expiry = keeper.ledger().get(&ids[0]).unwrap().expires_at;
     let left = first_expiry.since(host.now().boottime).as_secs_f64();
     assert!(
@@ -561,6 +622,7 @@ fn bug_08_leases_survive_a_restart_and_their_holders_are_looked_at_again() {
         (State::Orphaned, Some(EndReason::Rebooted))
     );
     assert_eq!(state(&keeper, 3), (State::Granted, None));
+
     let left = keeper
         .ledger()
         .get(&ids[3])
@@ -583,6 +645,7 @@ impl LedgerStorage for FullDisk {
             path: "disk".into(),
             source: std::io::Error::other("full"),
         };
+
         self.0 = self.0.checked_sub(1).ok_or(full)?;
         Ok(())
     }
@@ -602,11 +665,13 @@ fn bug_08_a_promise_that_would_not_survive_is_not_given() {
     assert_eq!(host.available(keeper.ledger(), A), Some(gib(16)));
     let expires_at = first.lease().expires_at;
     host.pass(Duration::from_secs(5));
+
     assert!(
         keeper
             .renew(&first.lease().id, 1000, None, host.now())
             .is_err()
     );
+
     assert_eq!(
         keeper.ledger().get(&first.lease().id).unwrap().expires_at,
         expires_at
@@ -616,6 +681,7 @@ fn bug_08_a_promise_that_would_not_survive_is_not_given() {
         Err(CommitError::Store(_))
     ));
     assert!(keeper.is_behind());
+
     let warnings = keeper
         .drain_events()
         .into_iter()
@@ -654,6 +720,7 @@ impl LedgerStorage for FillingDisk {
                 source,
             });
         }
+
         disk.1 = Some(saved.clone());
         Ok(())
     }
@@ -681,6 +748,7 @@ fn release_on_full_disk_keeps_lease() {
             Some(&lease),
             "as before in every part"
         );
+
         assert_eq!(
             (
                 keeper.ledger().live().count(),
@@ -688,8 +756,10 @@ fn release_on_full_disk_keeps_lease() {
             ),
             (1, 0)
         );
+
         assert_eq!(host.available(keeper.ledger(), A), Some(gib(16)));
     }
+
     let events = keeper.drain_events();
     assert!(
         !events
@@ -697,6 +767,7 @@ fn release_on_full_disk_keeps_lease() {
             .any(|event| matches!(event, Event::Ended { .. })),
         "{events:?}"
     );
+
     assert_eq!(keeper.counters().released, 0);
 
     disk.set_full(false);
@@ -715,6 +786,7 @@ fn release_on_full_disk_keeps_lease() {
         ),
         "{events:?}"
     );
+
     assert!(!disk.leases()[0].is_live());
 }
 
@@ -732,11 +804,13 @@ fn endings_on_full_disk_take_effect() {
     disk.set_full(true);
     host.exit(dies);
     keeper.holder_died(&dies, host.now());
+
     assert_eq!(
         keeper.ledger().live().count(),
         1,
         "its holder is gone, whatever the disk says"
     );
+
     host.pass(Duration::from_secs(120));
     keeper.expire(host.now());
     assert_eq!(keeper.ledger().live().count(), 0);
@@ -746,6 +820,7 @@ fn endings_on_full_disk_take_effect() {
     disk.set_full(false);
     keeper.flush(host.now());
     assert!(!keeper.is_behind());
+
     let ends: Vec<_> = disk
         .leases()
         .iter()
@@ -762,11 +837,13 @@ fn bug_09_several_devices_are_all_or_nothing() {
     assert!(insufficient(
         &host.grant(&mut ledger, request(second, &[(A, 16), (B, 16)]))
     ));
+
     assert_eq!(
         host.available(&ledger, A),
         Some(gib(24)),
         "nothing was kept of the part that fitted"
     );
+
     assert_eq!(ledger.live().count(), 1);
     let both = host
         .grant(&mut ledger, request(second, &[(A, 4), (B, 4)]))
@@ -792,10 +869,12 @@ fn bug_10_a_stepped_clock_ends_and_prolongs_nothing() {
     host.pass(Duration::from_secs(119));
     ledger.expire(host.now());
     assert!(ledger.get(&lease.id).unwrap().is_live());
+
     // And through a restart of the daemon while the clock was set back.
     let saved = ledger.saved(host.now());
     host.step_wall(Duration::from_secs(86_400), false);
     host.pass(Duration::from_secs(1));
+
     let ledger = Ledger::restore(
         LedgerConfig::default(),
         "boot-1",
@@ -820,6 +899,7 @@ fn bug_11_the_big_one_at_the_head_is_not_starved() {
     let far = host.now().boottime.after(Duration::from_secs(3600));
     let only_a = Some(BTreeSet::from([A.to_owned()]));
     let big = queue.join(1000, only_a, far, host.now().boottime).unwrap();
+
     // A stream of small askers, each of which would fit at once, overlapping so that the card is
     // never empty.
     for _ in 0..50 {
@@ -832,6 +912,7 @@ fn bug_11_the_big_one_at_the_head_is_not_starved() {
         host.sample();
         host.settle(&mut ledger);
     }
+
     assert!(queue.may_pass([B]), "who cannot delay the head may pass");
     ledger.release(&held.id, 1000, host.now()).unwrap();
     host.sample();
@@ -847,6 +928,7 @@ fn bug_11_the_big_one_at_the_head_is_not_starved() {
 fn bug_12_a_settled_holder_that_frees_may_allocate_again() {
     let (mut ledger, mut host) = (ledger(), Host::new(&[(A, 48)]));
     let (holder, other) = (host.start(), host.start());
+
     // Others' memory stands for as much in use as was promised: only what is the holder's own
     // tells.
     let stranger = host.start();
@@ -859,6 +941,7 @@ fn bug_12_a_settled_holder_that_frees_may_allocate_again() {
     host.sample();
     host.settle(&mut ledger);
     assert_eq!(ledger.get(&lease.id).unwrap().state, State::Settled);
+
     // An engine that goes to sleep, or restarts its worker, gives memory back for a while: the
     // promise still holds.
     host.free(holder, A, gib(14));
@@ -881,6 +964,7 @@ fn a_lease_lives_on_while_its_memory_grows_but_not_for_ever() {
         longest_extension: Duration::from_secs(100),
         ..LedgerConfig::default()
     };
+
     let (mut ledger, mut host) = (Ledger::new(settings, "boot-1", 1), Host::new(&[(A, 80)]));
     let holder = host.start();
     let lease = host
@@ -895,11 +979,13 @@ fn a_lease_lives_on_while_its_memory_grows_but_not_for_ever() {
         host.settle(&mut ledger);
         assert!(seconds < 1000, "it lives for ever");
     }
+
     assert_eq!(seconds, 220, "120 of its own, 100 for growing");
     let idle = host.grant(&mut ledger, request(holder, &[(A, 2)])).unwrap();
     host.pass(Duration::from_secs(120));
     host.sample();
     host.settle(&mut ledger);
+
     assert_eq!(
         ledger.get(&idle.id).unwrap().state,
         State::Expired,
@@ -916,10 +1002,12 @@ fn strangers_that_take_promised_memory_are_told_of_once() {
         .unwrap();
     host.allocate(stranger, A, gib(12));
     ledger.drain_events();
+
     for _ in 0..3 {
         host.sample();
         host.settle(&mut ledger);
     }
+
     let events = ledger.drain_events();
     let [
         Event::Overdrawn {
@@ -932,6 +1020,7 @@ fn strangers_that_take_promised_memory_are_told_of_once() {
     else {
         panic!("{events:?}");
     };
+
     assert_eq!(
         (device.as_str(), *short_by_bytes, leases),
         (A, gib(4), &vec![lease.id.clone()])
@@ -940,6 +1029,7 @@ fn strangers_that_take_promised_memory_are_told_of_once() {
     host.exit(stranger);
     host.sample();
     host.settle(&mut ledger);
+
     assert!(matches!(
         ledger.drain_events().as_slice(),
         [Event::Recovered { .. }]
@@ -982,22 +1072,26 @@ fn a_unit_that_was_named_counts_and_one_that_was_not_does_not() {
         unit: Some("vllm.service".to_owned()),
         ..Holder::named("u")
     };
+
     host.grant(&mut ledger, by_unit).unwrap();
     let mut by_cgroup = request(service, &[(A, 8)]);
     by_cgroup.holder = Holder {
         cgroup: Some("/system.slice/vllm.service".to_owned()),
         ..Holder::named("c")
     };
+
     host.grant(&mut ledger, by_cgroup).unwrap();
     let mut by_near_miss = request(service, &[(A, 8)]);
     by_near_miss.holder = Holder {
         cgroup: Some("/system.slice/vllm".to_owned()),
         ..Holder::named("n")
     };
+
     host.grant(&mut ledger, by_near_miss).unwrap();
     host.allocate(service, A, gib(20));
     host.sample();
     host.settle(&mut ledger);
+
     let seen: Vec<_> = ledger
         .live()
         .map(|lease| lease.devices[A].visible_bytes)
@@ -1011,6 +1105,7 @@ fn quotas_and_bounds_refuse() {
         bytes: Some(gib(10)),
         leases: Some(2),
     };
+
     let settings = LedgerConfig {
         quotas: Quotas {
             default,
@@ -1018,6 +1113,7 @@ fn quotas_and_bounds_refuse() {
         },
         ..LedgerConfig::default()
     };
+
     let (mut ledger, mut host) = (
         Ledger::new(settings, "boot-1", 1),
         Host::new(&[(A, 80), (B, 80)]),
@@ -1027,6 +1123,7 @@ fn quotas_and_bounds_refuse() {
     assert!(matches!(over, Err(GrantError::Quota(_))), "{over:?}");
     host.grant(&mut ledger, request(holder, &[(A, 2)])).unwrap();
     host.grant(&mut ledger, request(holder, &[(A, 2)])).unwrap();
+
     assert!(matches!(
         host.grant(&mut ledger, request(holder, &[(A, 2)])),
         Err(GrantError::Quota(_))
@@ -1034,28 +1131,33 @@ fn quotas_and_bounds_refuse() {
     let mut other = request(holder, &[(A, 2)]);
     other.uid = 1001;
     other.ttl = Duration::ZERO;
+
     assert!(matches!(
         host.grant(&mut ledger, other.clone()),
         Err(GrantError::TimeToLive { .. })
     ));
     other.ttl = Duration::from_secs(60);
     other.devices.clear();
+
     assert!(matches!(
         host.grant(&mut ledger, other.clone()),
         Err(GrantError::Invalid { .. })
     ));
     other.devices.insert(A.to_owned(), Bytes::OVERFLOW);
+
     assert!(matches!(
         host.grant(&mut ledger, other.clone()),
         Err(GrantError::Invalid { .. })
     ));
     other.devices.insert(A.to_owned(), gib(1));
+
     other.holder = Holder {
         process: None,
         name: None,
         unit: None,
         cgroup: None,
     };
+
     assert!(matches!(
         host.grant(&mut ledger, other),
         Err(GrantError::Invalid { .. })

@@ -10,6 +10,7 @@ fn sixty_four_askers_are_promised_nothing_twice() {
     let directory = tempfile::tempdir().unwrap();
     let outcome = leases_race::race(directory.path(), 64, 12, 1, 200);
     println!("{outcome:?}");
+
     assert_eq!(
         (outcome.over_commits, outcome.lost, outcome.leaked),
         (0, 0, 0)

@@ -13,12 +13,14 @@ use leases_daemon::race::{Terms, race};
 fn a_daemon_that_is_killed_promises_nothing_twice() {
     let directory = tempfile::tempdir().unwrap();
     let drivers = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+
     let terms = Terms {
         clients: 12,
         rounds: 15,
         seed: 7,
         killed_within: 120,
     };
+
     let outcome = race(
         Path::new(env!("CARGO_BIN_EXE_hf-mem-probe")),
         directory.path(),
@@ -26,6 +28,7 @@ fn a_daemon_that_is_killed_promises_nothing_twice() {
         terms,
     );
     println!("{outcome:?}");
+
     assert_eq!(
         (outcome.over_commits, outcome.lost, outcome.leaked),
         (0, 0, 0)

@@ -28,6 +28,7 @@ fn explain(state: &Path, more: &[&str]) -> (Option<i32>, String) {
         .arg(state)
         .args(more);
     let output = command.output().unwrap();
+
     (
         output.status.code(),
         String::from_utf8(output.stdout).unwrap(),
@@ -50,12 +51,14 @@ fn holder_without_lease_is_explained() {
     let driver = SimulatedDriver::install(drivers.path(), &idle).unwrap();
     let more = "idle_release = \"10ms\"\n[history]\ninterval = \"1s\"\n";
     let library = driver.library().to_str().unwrap();
+
     let mut daemon = Daemon::start_with(
         Path::new(PROGRAM),
         directory.path(),
         &["--nvml", library],
         more,
     );
+
     let state = directory.path().join("state");
     until("the first reading", || {
         explain(&state, &[])
@@ -72,12 +75,14 @@ fn holder_without_lease_is_explained() {
             HolderKind::Compute,
         )]))
         .unwrap();
+
     let held = || {
         let (code, text) = explain(&state, &["--json"]);
         assert_eq!(code, Some(0), "{text}");
         let account: Value = serde_json::from_str(&text).unwrap();
         account["memory"].as_array().unwrap().first().cloned()
     };
+
     until("the holder's line", || {
         held().is_some_and(|held| held["pid"] == pid && held["after_bytes"] == 30_u64 << 30)
     });
@@ -94,6 +99,7 @@ fn holder_without_lease_is_explained() {
     // To the next daemon it was there before.
     daemon.stop();
     daemon.start_again();
+
     until("the next daemon's record", || {
         let text = std::fs::read_to_string(state.join("journal.jsonl")).unwrap();
         text.matches("\"checkpoint\":").count() == 2
@@ -114,6 +120,7 @@ fn fresh_daemon_has_recorded_nothing() {
     until("the journal", || state.join("journal.jsonl").exists());
     let (code, text) = explain(&state, &[]);
     assert_eq!(code, Some(0), "{text}");
+
     assert!(
         text.contains("nothing was recorded yet") && !text.contains("hold memory"),
         "{text}"
@@ -136,6 +143,7 @@ async fn look_leaves_driver_closed_and_gpus_asleep() {
         roots: HostRoots::under(host.root()),
         ..NvmlOptions::default()
     };
+
     let (interval, idle_after) = (
         Some(Duration::from_secs(3600)),
         Some(Duration::from_millis(1)),
@@ -147,8 +155,10 @@ async fn look_leaves_driver_closed_and_gpus_asleep() {
         ..SamplerOptions::default()
     })
     .unwrap();
+
     let began = Arc::new(Mutex::new(Vec::new()));
     let mut heard = sampler.listen();
+
     let listening = tokio::spawn({
         let began = Arc::clone(&began);
         async move {
@@ -162,6 +172,7 @@ async fn look_leaves_driver_closed_and_gpus_asleep() {
             }
         }
     });
+
     let readings = async |count: usize| {
         let since = Instant::now();
         while began.lock().unwrap().len() < count || sampler.status().open {
@@ -172,6 +183,7 @@ async fn look_leaves_driver_closed_and_gpus_asleep() {
             tokio::task::yield_now().await;
         }
     };
+
     readings(1).await;
     for count in 2..5 {
         sampler.look();
@@ -182,13 +194,16 @@ async fn look_leaves_driver_closed_and_gpus_asleep() {
         host.gpu("0000:01:00.0", "NVIDIA H100", "GPU-x", status)
             .unwrap();
     };
+
     host.gpu("0000:02:00.0", "NVIDIA L40S", "GPU-y", "active")
         .unwrap();
     asleep("suspended");
+
     for _ in 0..100 {
         sampler.look();
         tokio::task::yield_now().await;
     }
+
     let awake_at = Instant::now();
     asleep("active");
     sampler.look();

@@ -86,10 +86,12 @@ impl LedgerStorage for Disk {
         if matches!(fate, Fate::Kept | Fate::KilledAfter) && !platter.killed {
             platter.kept = Some(saved.clone());
         }
+
         platter.killed |= matches!(fate, Fate::KilledBefore | Fate::KilledAfter);
         if fate == Fate::Kept && !platter.killed {
             return Ok(());
         }
+
         let source = std::io::Error::other("as scheduled");
         Err(StoreError::Io {
             what: "write",
@@ -146,8 +148,10 @@ impl Simulation {
             most_leases: 16,
             ..LedgerConfig::default()
         };
+
         let ledger = Ledger::new(settings.clone(), "boot-0", 0);
         let disk = Disk::default();
+
         Self {
             random: Random(seed),
             host: Host::new(&DEVICES),
@@ -202,14 +206,17 @@ impl Simulation {
                 }
             }
         }
+
         if self.random.one_in(20) {
             let fates = [Fate::Full, Fate::KilledBefore, Fate::KilledAfter];
             let fate = self.random.pick(&fates).unwrap();
             self.disk.0.borrow_mut().fate = fate;
         }
+
         if self.random.one_in(4) {
             self.serve();
         }
+
         self.check();
     }
 
@@ -226,13 +233,16 @@ impl Simulation {
                 Some(parent) => self.host.fork(parent),
                 None => self.host.start(),
             };
+
             if let Some(parent) = parent {
                 self.parents.insert(process, parent);
                 self.nested.insert(process);
             }
+
             self.processes.push(process);
             return process;
         }
+
         self.random.pick(&modest).unwrap()
     }
 
@@ -240,6 +250,7 @@ impl Simulation {
         if self.random.one_in(2) {
             self.sample();
         }
+
         let holder = self.process();
         let again = self
             .random
@@ -255,10 +266,12 @@ impl Simulation {
                     Bytes::new(bytes.get() / (1 + self.random.below(8))),
                 );
             }
+
             ask.ttl = Duration::from_millis(1_000 + self.random.below(40_000));
             if self.random.one_in(8) {
                 ask.holder = Holder::named("somebody");
             }
+
             if self.random.one_in(4) {
                 self.next_key += 1;
                 ask.idempotency_key = Some(format!("key-{}", self.next_key));
@@ -267,14 +280,17 @@ impl Simulation {
                     self.keyed.remove(0);
                 }
             }
+
             ask
         });
+
         if (!self.queue.may_pass(ask.devices.keys().map(String::as_str)) || !self.grant(&ask))
             && self.random.one_in(6)
         {
             let candidates: BTreeSet<_> = ask.devices.keys().cloned().collect();
             let now = self.host.now().boottime;
             let patience = Duration::from_millis(self.random.below(60_000));
+
             if let Ok(ticket) = self
                 .queue
                 .join(1000, Some(candidates), now.after(patience), now)
@@ -298,6 +314,7 @@ impl Simulation {
         if self.nested.contains(&holder) {
             self.sample();
         }
+
         let now = self.host.now();
         match self.keeper.grant(ask.clone(), &self.host.reading(), now) {
             Ok(granted) => {
@@ -334,6 +351,7 @@ impl Simulation {
         for ticket in self.queue.give_up(now) {
             self.waiting.remove(&ticket);
         }
+
         let tickets: Vec<_> = self.queue.waiters().map(|waiter| waiter.ticket).collect();
         for ticket in tickets {
             let ask = self.waiting[&ticket].clone();
@@ -347,6 +365,7 @@ impl Simulation {
                 self.count("served from the line");
             }
         }
+
         self.queue.drain_events();
     }
 
@@ -358,6 +377,7 @@ impl Simulation {
             .filter(|lease| self.truths.contains_key(&lease.id))
             .map(|l| l.id.clone())
             .collect();
+
         self.random.pick(&ids)
     }
 
@@ -365,6 +385,7 @@ impl Simulation {
         let Some(id) = self.live_lease() else { return };
         let lease = self.keeper.ledger().get(&id).unwrap().clone();
         let truth = &self.truths[&id];
+
         // A holder that is only a name works through no process that could be seen; in the strict
         // world it takes nothing.
         if truth.by_name
@@ -373,7 +394,9 @@ impl Simulation {
         {
             return;
         }
+
         let holder = truth.holder;
+
         // A process that holds leases of its own takes memory for those.
         let children = self.parents.iter().filter(|(child, parent)| {
             **parent == holder && self.host.is_alive(child) && !self.holds_leases(child)
@@ -391,6 +414,7 @@ impl Simulation {
         } else {
             self.random.below(left + 1)
         };
+
         if self.host.try_allocate(process, &uuid, Bytes::new(bytes)) {
             *self
                 .truths
@@ -420,6 +444,7 @@ impl Simulation {
         let Some(truth) = self.truths.get(id) else {
             return 0;
         };
+
         truth
             .taken
             .iter()
@@ -434,16 +459,19 @@ impl Simulation {
         let Some(id) = self.random.pick(&ids) else {
             return;
         };
+
         let places: Vec<_> = self.truths[&id].taken.keys().cloned().collect();
         let Some((process, uuid)) = self.random.pick(&places) else {
             return;
         };
+
         let held = self.truths[&id].taken[&(process, uuid.clone())];
         let bytes = if self.random.one_in(3) {
             held
         } else {
             self.random.below(held + 1)
         };
+
         self.host.free(process, &uuid, Bytes::new(bytes));
         *self
             .truths
@@ -452,6 +480,7 @@ impl Simulation {
             .taken
             .get_mut(&(process, uuid))
             .unwrap() -= bytes;
+
         self.count("freed");
     }
 
@@ -466,9 +495,11 @@ impl Simulation {
     fn exit(&mut self, process: ProcessIdentity) {
         self.host.exit(process);
         self.processes.retain(|other| *other != process);
+
         for truth in self.truths.values_mut() {
             truth.taken.retain(|(by, _), _| *by != process);
         }
+
         let orphans: Vec<_> = self
             .parents
             .iter()
@@ -481,6 +512,7 @@ impl Simulation {
                 self.host.orphan(orphan);
             }
         }
+
         self.parents.remove(&process);
     }
 
@@ -488,12 +520,15 @@ impl Simulation {
         let Some(process) = self.random.pick(&self.processes) else {
             return;
         };
+
         self.exit(process);
         self.unnoticed_deaths.push(process);
+
         if self.random.one_in(3) {
             let reused = self.host.replace(process);
             self.processes.push(reused);
         }
+
         self.count("crashed");
     }
 
@@ -509,6 +544,7 @@ impl Simulation {
         let now = self.host.now();
         for _ in 0..=self.random.below(2) {
             let released = self.keeper.release(&id, 1000, now).is_ok();
+
             // After a kill the file may show it or not.
             let may_be_released = released || self.disk.0.borrow().killed;
             if may_be_released {
@@ -527,6 +563,7 @@ impl Simulation {
                     "a release that failed ended the lease"
                 );
             }
+
             self.count(if released { "released" } else { "not released" });
         }
     }
@@ -536,12 +573,14 @@ impl Simulation {
         let Some(id) = self.random.pick(&ids) else {
             return;
         };
+
         let now = self.host.now();
         let was_live = self
             .keeper
             .ledger()
             .get(&id)
             .is_some_and(|lease| lease.is_live() && now.boottime < lease.expires_at);
+
         match self.keeper.renew(&id, 1000, None, now) {
             Ok(lease) => {
                 assert!(was_live, "an ended lease was renewed");
@@ -564,18 +603,22 @@ impl Simulation {
         if !self.strangers {
             return;
         }
+
         if self.random.one_in(3) {
             self.overrun();
             return;
         }
+
         if self.outsiders.len() > 3 {
             let outsider = self.outsiders.remove(0);
             self.host.exit(outsider);
         }
+
         let outsider = self.host.start();
         self.outsiders.push(outsider);
         let (uuid, total) = self.random.pick(&DEVICES).unwrap();
         let bytes = Bytes::mib(self.random.below(total * 256));
+
         if self.host.try_allocate(outsider, uuid, bytes) {
             *self.wild.entry(uuid.to_owned()).or_default() += i128::from(bytes.get());
             self.count("strangers");
@@ -589,6 +632,7 @@ impl Simulation {
         let holder = self.truths[&id].holder;
         let related =
             self.nested.contains(&holder) || self.parents.values().any(|parent| *parent == holder);
+
         // The ledger's own count: it may know of one that its asker was never told of.
         let ledger = self.keeper.ledger();
         let leases = ledger
@@ -596,16 +640,20 @@ impl Simulation {
             .chain(ledger.ended())
             .filter(|lease| lease.holder.process == Some(holder))
             .count();
+
         if self.truths[&id].by_name || related || leases > 1 || !self.host.is_alive(&holder) {
             return;
         }
+
         self.greedy.insert(holder);
         self.keyed.retain(|ask| ask.holder.process != Some(holder));
+
         self.waiting.values_mut().for_each(|ask| {
             if ask.holder.process == Some(holder) {
                 ask.holder = Holder::named("gave up");
             }
         });
+
         let uuid = self
             .keeper
             .ledger()
@@ -620,6 +668,7 @@ impl Simulation {
             .granted_bytes
             .get();
         let bytes = granted.saturating_sub(self.taken(&id, &uuid)) + self.random.below(granted);
+
         if self.host.try_allocate(holder, &uuid, Bytes::new(bytes)) {
             *self
                 .truths
@@ -628,6 +677,7 @@ impl Simulation {
                 .taken
                 .entry((holder, uuid.clone()))
                 .or_default() += bytes;
+
             *self.wild.entry(uuid).or_default() += i128::from(bytes);
             self.count("took more");
         }
@@ -638,6 +688,7 @@ impl Simulation {
         let kept = self.disk.0.take().kept;
         self.run += 1;
         let (boot, now) = (format!("boot-{}", self.boot), self.host.now());
+
         // Through the text that is really written.
         let written = kept.map(|saved| {
             serde_json::from_slice::<Saved>(&serde_json::to_vec(&saved).unwrap()).unwrap()
@@ -653,6 +704,7 @@ impl Simulation {
             ),
             None => Ledger::new(self.settings.clone(), boot, self.run),
         };
+
         self.disk = Disk(Rc::new(RefCell::new(Platter {
             kept: written,
             ..Platter::default()
@@ -669,12 +721,14 @@ impl Simulation {
         for process in self.processes.clone() {
             self.exit(process);
         }
+
         let until = |truth: &Truth, now: Boottime| truth.until.since(now);
         let before = self.host.now();
         let down = Duration::from_secs(self.random.below(20));
         self.host.reboot(down);
         let now = self.host.now();
         self.truths.retain(|_, truth| truth.by_name);
+
         for truth in self.truths.values_mut() {
             // The clock of the wall may have been stepped: what is left of a name's time is at
             // least this.
@@ -682,10 +736,12 @@ impl Simulation {
                 .boottime
                 .after(until(truth, before.boottime).saturating_sub(down));
         }
+
         self.boot += 1;
         self.outsiders.clear();
         self.parents.clear();
         self.wild.clear();
+
         // Whatever the wall's clock showed when the file was written last, it was not stepped
         // since.
         self.kill("reboots");
@@ -698,6 +754,7 @@ impl Simulation {
         let on_device = ledger
             .live()
             .filter_map(|lease| Some((lease, lease.devices.get(uuid)?)));
+
         on_device
             .map(|(lease, share)| {
                 share
@@ -725,6 +782,7 @@ impl Simulation {
         if self.disk.0.borrow().killed {
             self.kill("kills in a write");
         }
+
         let now = self.host.now().boottime;
         for (uuid, total) in DEVICES {
             if !self.strangers {
@@ -735,17 +793,21 @@ impl Simulation {
                 );
             }
         }
+
         let ledger = self.keeper.ledger();
         let live: BTreeSet<_> = ledger.live().map(|lease| lease.id.as_str()).collect();
+
         for (id, truth) in &self.truths {
             let counts_on_it = !truth.released && now < truth.until;
             if counts_on_it && (truth.by_name || self.host.is_alive(&truth.holder)) {
                 assert!(live.contains(id.as_str()), "lease {id} was lost");
             }
         }
+
         for lease in ledger.live() {
             assert!(now < lease.extendable_until, "lease {} leaked", lease.id);
         }
+
         let known: BTreeSet<_> = ledger
             .live()
             .chain(ledger.ended())
@@ -762,15 +824,18 @@ impl Simulation {
             self.exit(process);
             self.unnoticed_deaths.push(process);
         }
+
         for outsider in std::mem::take(&mut self.outsiders) {
             self.host.exit(outsider);
         }
+
         self.notice_deaths();
         self.host.pass(Duration::from_secs(3_600));
         self.sample(); // Ends what only time ends;
         self.sample(); // and shows that it is gone.
         let ledger = self.keeper.ledger();
         assert_eq!(ledger.live().count(), 0, "leaked leases");
+
         for (uuid, total) in DEVICES {
             let available = ledger
                 .availability(uuid, &self.host.reading())
@@ -785,11 +850,13 @@ fn simulate(seed: u64, strangers: bool, events: u64) {
     for _ in 0..events {
         simulation.event();
     }
+
     simulation.end();
     println!(
         "seed {seed}, strangers {strangers}, {events} events: {:?}",
         simulation.counts
     );
+
     for what in [
         "granted",
         "granted before",

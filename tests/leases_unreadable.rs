@@ -42,6 +42,7 @@ fn lease_for(client: &Client, question: &Question, seconds: u64) -> Result<Answe
         holder: Some(Holder::Name("nightly".to_owned())),
         ..LeaseRequest::default()
     };
+
     told(block_on(client.create_lease(&request)).unwrap())
 }
 
@@ -60,6 +61,7 @@ fn trouble(client: &Client) -> Option<String> {
         .into_iter()
         .find(|part| part.name == "leases")
         .unwrap();
+
     assert_eq!(part.status == HealthStatus::Ok, part.reason.is_none());
     part.reason
 }
@@ -82,6 +84,7 @@ fn one_bit_of_the_ledger_makes_nobody_promise_the_same_memory_twice() {
 
     let aside = directory.path().join("state/leases.json.set-aside-1");
     let aside_name = aside.to_str().unwrap();
+
     for start in ["first", "second"] {
         daemon.start_again();
         let reason = trouble(&client).unwrap();
@@ -92,12 +95,14 @@ fn one_bit_of_the_ledger_makes_nobody_promise_the_same_memory_twice() {
         let mut refused = vec![lease(&client, &question).unwrap_err()];
         refused.push(told(block_on(client.fits(&question)).unwrap()).unwrap_err());
         refused.push(told(block_on(client.gpus()).unwrap()).unwrap_err());
+
         for problem in refused {
             assert_eq!(
                 (problem.reason, problem.reason.exit_code()),
                 (Reason::Busy, 75),
                 "{start}: {problem}"
             );
+
             assert!(
                 problem
                     .hint
@@ -106,12 +111,14 @@ fn one_bit_of_the_ledger_makes_nobody_promise_the_same_memory_twice() {
                 "{start}: {problem:?}"
             );
         }
+
         let listed = told(block_on(client.leases()).unwrap()).unwrap();
         assert!(
             listed.leases.is_empty() && listed.warnings[0].contains(aside_name),
             "{start}: {listed:?}"
         );
         let metrics = block_on(client.metrics()).unwrap().unwrap();
+
         let unknown = [
             "hf_mem_probe_device_available_bytes{",
             "hf_mem_probe_device_leased_bytes{",
@@ -120,6 +127,7 @@ fn one_bit_of_the_ledger_makes_nobody_promise_the_same_memory_twice() {
             metrics.contains("hf_mem_probe_device_free_bytes{"),
             "{start}: {metrics}"
         );
+
         assert!(
             !unknown.iter().any(|name| metrics.contains(name)),
             "{start}: {metrics}"
@@ -128,6 +136,7 @@ fn one_bit_of_the_ledger_makes_nobody_promise_the_same_memory_twice() {
             gpus: Some("24GiB".to_owned()),
             ..question.clone()
         };
+
         assert!(
             told(block_on(client.fits(&declared)).unwrap()).is_ok(),
             "{start}: declared devices are nobody's"
@@ -137,6 +146,7 @@ fn one_bit_of_the_ledger_makes_nobody_promise_the_same_memory_twice() {
 
     // The operator knows that nothing of it is needed.
     fs::remove_file(&aside).unwrap();
+
     daemon.start_again();
     assert_eq!(trouble(&client), None);
     assert!(lease(&client, &question).unwrap().lease.is_some());
@@ -177,6 +187,7 @@ fn unwritable_release_fails_and_survives_kill() {
     let program = Path::new(env!("CARGO_BIN_EXE_hf-mem-probe"));
     let mut daemon = Daemon::start(program, directory.path(), &["--gpus", "24GiB"]);
     let client = Client::new(daemon.socket());
+
     let (state, away) = (
         directory.path().join("state"),
         directory.path().join("away"),
@@ -192,6 +203,7 @@ fn unwritable_release_fails_and_survives_kill() {
             .contains("no lease is granted, renewed or released"),
         "{refused}"
     );
+
     assert_eq!(listed(&client), [State::Granted]);
     daemon.kill();
     fs::rename(&away, &state).unwrap();
@@ -212,6 +224,7 @@ fn unwritable_release_fails_and_survives_kill() {
         trouble(&client).is_some_and(|why| why.contains("could not be written"))
     });
     fs::rename(&away, &state).unwrap();
+
     let live = || {
         peek(&state)
             .unwrap()
@@ -221,6 +234,7 @@ fn unwritable_release_fails_and_survives_kill() {
             .filter(|lease| lease.is_live())
             .count()
     };
+
     until("the ledger's retry", || live() == 0);
     until("the end of the trouble", || trouble(&client).is_none());
 }
@@ -239,6 +253,7 @@ fn nearly_full_page() -> String {
         let event = Event::Warning { message };
         serde_json::to_string(&Entry::event(now, event)).unwrap() + "\n"
     };
+
     let padding = 4096 - 40 - line(String::new()).len();
     line("x".repeat(padding))
 }
@@ -247,6 +262,7 @@ fn nearly_full_page() -> String {
 fn retried_grant_on_full_disk_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let question = question(directory.path());
+
     let (state, journal) = (
         directory.path().join("state"),
         directory.path().join("journal"),
@@ -254,6 +270,7 @@ fn retried_grant_on_full_disk_is_told() {
     fs::write(&journal, nearly_full_page()).unwrap();
     let wrapper = directory.path().join("daemon.sh");
     let program = env!("CARGO_BIN_EXE_hf-mem-probe");
+
     fs::write(
         &wrapper,
         format!(
@@ -263,6 +280,7 @@ fn retried_grant_on_full_disk_is_told() {
         ),
     )
     .unwrap();
+
     fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
     let probe = [
         "--user",
@@ -275,6 +293,7 @@ fn retried_grant_on_full_disk_is_told() {
         "tmpfs",
         "/mnt",
     ];
+
     if !Command::new("unshare")
         .args(probe)
         .status()
@@ -286,6 +305,7 @@ fn retried_grant_on_full_disk_is_told() {
 
     let daemon = Daemon::start(&wrapper, directory.path(), &["--gpus", "24GiB"]);
     let client = Client::new(daemon.socket());
+
     let seen = Path::new("/proc")
         .join(daemon.pid().to_string())
         .join("root")
@@ -304,5 +324,6 @@ fn retried_grant_on_full_disk_is_told() {
         let granted = |entry: &&Entry| matches!(&entry.event, Some(Event::Granted(subject)) if subject.lease == granted);
         (entries.iter().filter(granted).count(), unreadable)
     };
+
     until("the journal's retry, and no torn line", || told() == (1, 0));
 }

@@ -18,6 +18,7 @@ fn promtool(arguments: &[&str], input: &str) -> Option<Output> {
     command
         .args(arguments)
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/prometheus"));
+
     let spawned = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -27,12 +28,14 @@ fn promtool(arguments: &[&str], input: &str) -> Option<Output> {
         eprintln!("skipped: no promtool here");
         return None;
     };
+
     child
         .stdin
         .take()
         .unwrap()
         .write_all(input.as_bytes())
         .unwrap();
+
     Some(child.wait_with_output().unwrap())
 }
 
@@ -52,6 +55,7 @@ fn the_metrics_are_well_formed_and_named_as_is_the_custom() {
     let Some(output) = promtool(&["check", "metrics"], &metrics.classic_text()) else {
         return;
     };
+
     assert!(
         output.status.success() && said(&output).trim().is_empty(),
         "{}",
@@ -64,9 +68,11 @@ fn the_alerts_are_raised_when_they_should_be_and_not_otherwise() {
     let Some(output) = promtool(&["check", "rules", "alerts.yml"], "") else {
         return;
     };
+
     assert!(output.status.success(), "{}", said(&output));
     let Some(output) = promtool(&["test", "rules", "alerts_test.yml"], "") else {
         return;
     };
+
     assert!(output.status.success(), "{}", said(&output));
 }

@@ -39,6 +39,7 @@ fn changes(advice: &[Advice]) -> Vec<&str> {
 fn a_smaller_workload_is_suggested_to_the_token() {
     let fake = Fake::default();
     let found = advice(&fake, &host(&[18]), |_| {}, &[]);
+
     // What fits comes before what is tight, and each by its harm.
     assert_eq!(
         changes(&found)[..3],
@@ -49,6 +50,7 @@ fn a_smaller_workload_is_suggested_to_the_token() {
         [Verdict::Fits, Verdict::Fits, Verdict::Tight]
     );
     assert!(found[0].saves > Bytes::gib(2));
+
     // Put back as a question, it fits.
     let (model, parameters) = (fake.model(), BTreeMap::new());
     assert_eq!(
@@ -81,6 +83,7 @@ fn a_smaller_step_is_suggested_where_it_is_enough() {
         doubt: (100, 100),
         ..Fake::default()
     };
+
     let found = advice(&fake, &host(&[21]), |_| {}, &[]);
     assert!(
         changes(&found).contains(&"max_num_batched_tokens=2048"),
@@ -97,6 +100,7 @@ fn lifted_constraints_are_suggested() {
             ..Constraints::default()
         };
     };
+
     let found = advice(&Fake::default(), &host(&[14, 14]), only, &[]);
     assert_eq!(changes(&found), ["devices=null"]);
     assert_eq!(found[0].saves, Bytes::ZERO);
@@ -110,6 +114,7 @@ fn host_memory_is_suggested_where_it_was_denied() {
         heads: 1,
         ..Fake::default()
     };
+
     let found = advice(&fake, &with_host_memory(host(&[12]), 64), |_| {}, &[]);
     assert_eq!(changes(&found), ["devices=2", "offload=allow"]);
 }
@@ -120,10 +125,12 @@ fn other_engines(change: impl FnOnce(&mut Ask<'_>)) -> Vec<Advice> {
         longest: Some(40_960),
         ..Fake::default()
     };
+
     let heavy = Fake {
         name: "heavy",
         ..Fake::default()
     };
+
     let lean = Fake {
         name: "lean",
         layers: vec![100 << 20; 32],
@@ -131,11 +138,13 @@ fn other_engines(change: impl FnOnce(&mut Ask<'_>)) -> Vec<Advice> {
         longest: Some(262_144),
         ..Fake::default()
     };
+
     let (model, parameters) = (fake.model(), BTreeMap::<String, Value>::new());
     let mut question = ask(&fake, &model, &parameters, 40_960);
     change(&mut question);
     let here = host(&[13, 13, 13]);
     let made = plan(&question, &here).unwrap();
+
     suggestions(&question, &here, &made, &[&heavy, &lean], &[])
 }
 
@@ -162,7 +171,9 @@ fn other_engine_is_given_same_workload() {
         ask.asked.sequences = Some(1);
         ask.constraints.devices = Some(vec!["GPU-00".into()]);
     };
+
     let found = other_engines(without_context);
+
     // By itself it would take a context of 262 144.
     let engine = found
         .iter()
@@ -194,6 +205,7 @@ fn the_smallest_set_of_holders_makes_room() {
     let mut desktop = process(10, 1);
     desktop.kind = ProcessKind::Graphics;
     device.processes.push(desktop);
+
     let snapshot = Snapshot {
         source: "test".into(),
         sampled_at: SystemTime::UNIX_EPOCH,
@@ -203,6 +215,7 @@ fn the_smallest_set_of_holders_makes_room() {
         links: Vec::new(),
         host: None,
     };
+
     let here = availability(&snapshot, &BTreeMap::new());
     let holders = MemoryHolder::processes(&snapshot);
     assert_eq!(holders.len(), 3);
@@ -210,6 +223,7 @@ fn the_smallest_set_of_holders_makes_room() {
     let room = found.last().unwrap();
     assert_eq!(room.change, "stop pid 8");
     assert_eq!(room.saves, Bytes::gib(17));
+
     assert!(
         room.message
             .contains("vllm (pid 8) of alice, unit chat.service"),
@@ -223,6 +237,7 @@ fn memory_that_no_process_is_named_for_is_a_holder_too() {
     let mut device = Device::idle(gpu("GPU-00", "card", Bytes::gib(24), Bytes::gib(24)).facts);
     (device.free_bytes, device.used_bytes) = (Some(Bytes::gib(4)), Some(Bytes::gib(20)));
     device.processes = vec![process(7, 2)];
+
     let snapshot = Snapshot {
         source: "test".into(),
         sampled_at: SystemTime::UNIX_EPOCH,
@@ -232,6 +247,7 @@ fn memory_that_no_process_is_named_for_is_a_holder_too() {
         links: Vec::new(),
         host: None,
     };
+
     let holders = MemoryHolder::processes(&snapshot);
     assert_eq!(
         holders
@@ -240,6 +256,7 @@ fn memory_that_no_process_is_named_for_is_a_holder_too() {
             .collect::<Vec<_>>(),
         ["stop pid 7", "free 18.00 GiB on GPU-00"]
     );
+
     let here = availability(&snapshot, &BTreeMap::new());
     let found = advice(&Fake::default(), &here, |_| {}, &holders);
     assert_eq!(found.last().unwrap().change, "free 18.00 GiB on GPU-00");
@@ -257,6 +274,7 @@ fn more_devices_are_suggested_as_hosts_have_them() {
         &[],
     );
     assert_eq!(changes(&found), ["devices=4"]);
+
     assert!(
         found[0]
             .message
@@ -274,6 +292,7 @@ fn host_memory_that_is_not_known_is_named() {
         heads: 1,
         ..Fake::default()
     };
+
     let here = host(&[12]);
     let found = advice(&fake, &here, |ask| ask.constraints.offload = true, &[]);
     let named = found
@@ -281,6 +300,7 @@ fn host_memory_that_is_not_known_is_named() {
         .find(|it| it.change.starts_with("host_memory_bytes="))
         .unwrap();
     let need: u64 = named.change.split_once('=').unwrap().1.parse().unwrap();
+
     let at = |bytes| {
         let (model, parameters) = (fake.model(), BTreeMap::new());
         let mut ask = ask(&fake, &model, &parameters, 40_960);
@@ -290,8 +310,10 @@ fn host_memory_that_is_not_known_is_named() {
             total_bytes: Bytes::new(bytes),
             available_bytes: Bytes::new(bytes),
         });
+
         plan(&ask, &here).unwrap().verdict()
     };
+
     assert_eq!((at(need), named.verdict), (Verdict::Fits, Verdict::Fits));
 }
 
@@ -305,6 +327,7 @@ fn leases_make_room_too() {
         |_| {},
         &[MemoryHolder::lease("7f3a", "bob", leased)],
     );
+
     assert_eq!(found.last().unwrap().change, "release lease 7f3a");
 }
 
@@ -330,6 +353,7 @@ fn at_once(gib: &[u64], here: &Availability) -> BatchFit {
         .collect();
     let models: Vec<_> = fakes.iter().map(Fake::model).collect();
     let parameters = BTreeMap::new();
+
     let asks: Vec<Ask<'_>> = fakes
         .iter()
         .zip(&models)
@@ -339,6 +363,7 @@ fn at_once(gib: &[u64], here: &Availability) -> BatchFit {
             ask
         })
         .collect();
+
     fit_together(&asks, here).unwrap()
 }
 
@@ -362,6 +387,7 @@ fn several_models_are_packed_beside_each_other() {
         (together.verdict, devices(&together)),
         (Verdict::Fits, vec!["GPU-01", "GPU-00", "GPU-00"])
     );
+
     for plan in &together.plans {
         for rank in &plan.recommended.as_ref().unwrap().ranks {
             assert!(rank.required.high <= rank.available);
@@ -399,6 +425,7 @@ fn all_or_nothing() {
         (together.verdict, together.gave_up),
         (Verdict::DoesNotFit, false)
     );
+
     assert_eq!(
         together
             .plans

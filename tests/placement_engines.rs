@@ -60,6 +60,7 @@ fn hub(repo: &str) -> Option<Model> {
         println!("skipped: no metadata of {repo}");
         return None;
     };
+
     let settings: Value = serde_json::from_slice(&settings).unwrap();
     let mut text = String::new();
     let file = std::fs::File::open(folder.join("tensors.json.gz")).unwrap();
@@ -78,6 +79,7 @@ fn hub(repo: &str) -> Option<Model> {
             dtype.stored(shape.iter().product()).unwrap(),
         );
     }
+
     let inventory = builder.finish();
     Some(Model::bare(
         repo,
@@ -126,6 +128,7 @@ fn here(host: &str) -> Availability {
 fn again(ask: &Ask<'_>, plan: &Plan) -> bool {
     let placement = plan.recommended.as_ref().unwrap();
     let devices = [placement.ranks[0].device.clone()];
+
     let case = EngineRequest {
         model: ask.model,
         version: None,
@@ -133,6 +136,7 @@ fn again(ask: &Ask<'_>, plan: &Plan) -> bool {
         asked: ask.asked.clone(),
         devices: &devices,
     };
+
     let prepared = ask.engine.prepare(&case).unwrap();
     assert_eq!(
         prepared.check(&placement.split),
@@ -140,17 +144,20 @@ fn again(ask: &Ask<'_>, plan: &Plan) -> bool {
         "{}",
         ask.engine.name()
     );
+
     placement.ranks.iter().enumerate().all(|(number, rank)| {
         let fixed = device_sum(
             &prepared
                 .fixed(&placement.split, number, &rank.device)
                 .unwrap(),
         );
+
         let variable = device_sum(
             &prepared
                 .variable(&placement.split, number, &rank.device, prepared.workload())
                 .unwrap(),
         );
+
         assert_eq!(
             prepared.fixed_sum(&placement.split, number, &rank.device),
             Ok(fixed)
@@ -159,6 +166,7 @@ fn again(ask: &Ask<'_>, plan: &Plan) -> bool {
             prepared.variable_sum(&placement.split, number, &rank.device, prepared.workload()),
             Ok(variable)
         );
+
         prepared
             .must_be_available(&placement.split, &rank.device, fixed.plus(variable))
             .high
@@ -173,6 +181,7 @@ fn on_every_host(engines: &[&str], name: &str, model: &Model) {
         engines: &all,
         parameters: BTreeMap::new(),
     };
+
     for engine in engines {
         for host in HOSTS {
             let at = here(host);
@@ -196,6 +205,7 @@ fn holds(questions: &Questions<'_>, ask: &Ask<'_>, at: &Availability, planned: &
         println!("{what}: {:?} {}", planned.reason, planned.why);
         return;
     };
+
     println!(
         "{what}: {:?} {} tp{} {:?} context {:?} sequences {:?} short {}",
         placement.verdict,
@@ -206,11 +216,13 @@ fn holds(questions: &Questions<'_>, ask: &Ask<'_>, at: &Availability, planned: &
         placement.max_sequences,
         planned.short_by,
     );
+
     assert_eq!(
         again(ask, planned),
         placement.verdict == Verdict::Fits,
         "{what}"
     );
+
     let (engine, longest) = (
         ask.engine.name(),
         ask.model.architecture.as_ref().unwrap().max_context,
@@ -224,6 +236,7 @@ fn holds(questions: &Questions<'_>, ask: &Ask<'_>, at: &Availability, planned: &
             "{what}: more than {reached} fits"
         );
     }
+
     if let Some(most) = placement.max_sequences.filter(|most| *most > 0) {
         let fits = |sequences| {
             again(
@@ -233,12 +246,14 @@ fn holds(questions: &Questions<'_>, ask: &Ask<'_>, at: &Availability, planned: &
         };
         assert!(fits(most) && !fits(most + 1), "{what}: {most} sequences");
     }
+
     let points = frontier(ask, placement, at.host).unwrap();
     assert!(
         points
             .windows(2)
             .all(|pair| pair[0].context >= pair[1].context)
     );
+
     for point in [points.first(), points.get(points.len() / 2), points.last()]
         .into_iter()
         .flatten()
@@ -249,6 +264,7 @@ fn holds(questions: &Questions<'_>, ask: &Ask<'_>, at: &Availability, planned: &
                 planned,
             )
         };
+
         assert!(fits(point.context), "{what}: {point:?} does not fit");
         let more = longest.map_or(point.context + 1, |longest| longest.min(point.context + 1));
         assert!(
@@ -258,10 +274,12 @@ fn holds(questions: &Questions<'_>, ask: &Ask<'_>, at: &Availability, planned: &
     }
     // More memory never turns a yes into a no.
     let mut roomier = at.clone();
+
     for device in &mut roomier.devices {
         device.free = device.free.map(|free| free + Bytes::gib(3));
         device.available = device.available.map(|bytes| bytes + Bytes::gib(3));
     }
+
     let roomier = plan(ask, &roomier).unwrap().verdict();
     assert!(
         placement.verdict != Verdict::Fits || roomier == Verdict::Fits,
@@ -276,11 +294,13 @@ fn follow_from_the_stage(engines: &[&str], model: &Model) {
     let at = here("8xH100-80GB");
     let devices = [at.devices[0].facts.clone()];
     let parameters = BTreeMap::new();
+
     for engine in engines {
         let asked = AskedWorkload {
             context: Some(AskedContext::Tokens(8192)),
             ..AskedWorkload::default()
         };
+
         let case = EngineRequest {
             model,
             version: None,
@@ -288,9 +308,11 @@ fn follow_from_the_stage(engines: &[&str], model: &Model) {
             asked,
             devices: &devices,
         };
+
         let Ok(prepared) = all.by_name(engine).unwrap().prepare(&case) else {
             continue;
         };
+
         let need = |split: &Split, rank| {
             let fixed = prepared.fixed_sum(split, rank, &devices[0]).unwrap();
             (
@@ -300,6 +322,7 @@ fn follow_from_the_stage(engines: &[&str], model: &Model) {
                     .unwrap(),
             )
         };
+
         for tensor in [1, 2, 4, 8] {
             for split in prepared
                 .splits(tensor)
@@ -317,11 +340,13 @@ fn follow_from_the_stage(engines: &[&str], model: &Model) {
                 }
             }
         }
+
         let end = prepared.splits(1).unwrap()[0].stages[0].end;
         let cut = |a, b| Split {
             stages: vec![0..a, a..b, b..end],
             ..Split::single(end)
         };
+
         if prepared.uneven() && end > 8 {
             assert_eq!(need(&cut(2, 7), 2), need(&cut(5, 7), 2), "{engine}");
             assert_eq!(need(&cut(2, 5), 0), need(&cut(2, 7), 0), "{engine}");
@@ -344,6 +369,7 @@ fn placements_of_gguf_files_hold_what_they_say() {
     let Some(folder) = gguf_corpus::corpus() else {
         return;
     };
+
     for (name, description) in gguf_corpus::descriptions(&folder) {
         let model = gguf_corpus::model(gguf_corpus::parsed(&gguf_corpus::header(&description)));
         on_every_host(&["llama.cpp", "ollama"], &name, &model);
@@ -358,6 +384,7 @@ fn answered(engine: &str, host: &str, context: Option<u64>, parameters: &Value) 
         HubSettings::from_environment(|_| None).unwrap(),
     ));
     let reference = ModelReference::parse(folder, None, std::path::Path::exists).unwrap();
+
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -366,16 +393,19 @@ fn answered(engine: &str, host: &str, context: Option<u64>, parameters: &Value) 
         .block_on(client.describe(&reference, &Auth::Anonymous, SystemTime::UNIX_EPOCH))
         .unwrap()
         .model;
+
     let rules = Rules {
         engines: Engines::embedded().unwrap(),
         policy: Policy::default(),
     };
+
     let question = json!({
         "model": {"repo": "local"},
         "engine": {"name": engine, "parameters": parameters},
         "workload": {"context": context},
     });
     let question = serde_json::from_value(question).unwrap();
+
     evaluate::answer(
         &question,
         &model,
@@ -409,17 +439,20 @@ fn required_bytes_match_total_in_share() {
         let answer = answered(engine, host, context, parameters);
         let placement = answer.placement.as_ref().unwrap();
         let total = answer.requirement.as_ref().unwrap().total.unwrap();
+
         let required: u64 = placement
             .devices
             .iter()
             .map(|share| share.required_bytes)
             .sum();
         assert_eq!(required, total.high_bytes, "{engine} {host} {context:?}");
+
         assert!(
             answer.message.contains(&Bytes::new(required).to_string()),
             "{}",
             answer.message
         );
+
         // The figures in the table's column add up.
         let likely: u64 = answer
             .requirement
@@ -441,6 +474,7 @@ fn outgrown_share_is_named() {
         &json!({"gpu_memory_utilization": 0.9}),
     );
     assert_eq!(answer.verdict, Some(Verdict::DoesNotFit));
+
     let (need, taken) = (
         "would take 24.38 GiB",
         "gpu_memory_utilization = 0.9 leaves it 22.25 GiB of 23.36 GiB",
@@ -450,6 +484,7 @@ fn outgrown_share_is_named() {
         "{}",
         answer.message
     );
+
     assert!(
         answer.message.ends_with("2.13 GiB short"),
         "{}",
@@ -483,11 +518,13 @@ fn share_reports_cache_and_reach() {
         (placement.max_context, placement.max_sequences),
         (Some(40_960), Some(3))
     );
+
     let (tokens, low, concurrency) = (
         placement.kv_cache_tokens.unwrap(),
         placement.kv_cache_low_tokens.unwrap(),
         placement.max_concurrency.unwrap(),
     );
+
     // 0.9 of 40 GiB, less weights of 15.27 GiB, a step, graphs and libraries, by 144 KiB a token.
     assert!(
         (130_000..140_000).contains(&tokens) && low < tokens,
@@ -495,6 +532,7 @@ fn share_reports_cache_and_reach() {
     );
     let held = f64::from(u32::try_from(tokens).unwrap()) / 40_960.0;
     assert!((concurrency - held).abs() < 0.02, "{concurrency}");
+
     // What is sure to fit is what the cache holds at the least.
     assert!(low / 40_960 >= 3 && low / 40_960 < 4, "{low}");
 
@@ -506,6 +544,7 @@ fn share_reports_cache_and_reach() {
         (None, None),
         "the workload sizes the cache"
     );
+
     let pool = answered(
         "sglang",
         "RTX-4090",

@@ -61,9 +61,11 @@ fn hosts(devices: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Avai
         LinkKind::PcieSwitch,
         LinkKind::System,
     ]);
+
     let used = prop_oneof![Just(0_u64), 0..2000_u64];
     let links =
         prop_oneof![2 => prop::collection::vec(links, 120), 1 => Just(vec![LinkKind::Fabric; 120])];
+
     (prop::collection::vec((sizes, used), devices), links).prop_map(|(sizes, kinds)| {
         let device = |(at, (gib, used)): (usize, &(u64, u64))| {
             let free = Bytes::gib(*gib).less(Bytes::mib(*used)).unwrap();
@@ -74,9 +76,11 @@ fn hosts(devices: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Avai
                 free,
             )
         };
+
         let devices: Vec<_> = sizes.iter().enumerate().map(device).collect();
         let mut links = Vec::new();
         let mut kinds = kinds.into_iter();
+
         for a in 0..devices.len() {
             for b in a + 1..devices.len() {
                 links.extend(
@@ -86,6 +90,7 @@ fn hosts(devices: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Avai
                 );
             }
         }
+
         Availability {
             devices,
             links,
@@ -109,6 +114,7 @@ fn with_prepared<T>(
     let (model, parameters) = (fake.model(), BTreeMap::new());
     let ask = ask(fake, &model, &parameters, 1000);
     let devices = [first.clone()];
+
     let case = EngineRequest {
         model: &model,
         version: None,
@@ -116,6 +122,7 @@ fn with_prepared<T>(
         asked: ask.asked.clone(),
         devices: &devices,
     };
+
     then(&*ask.engine.prepare(&case).unwrap())
 }
 
@@ -125,6 +132,7 @@ fn check(fake: &Fake, here: &Availability, plan: &Plan) {
     let Some(placement) = &plan.recommended else {
         return;
     };
+
     let uuids: Vec<&str> = placement
         .ranks
         .iter()
@@ -134,9 +142,11 @@ fn check(fake: &Fake, here: &Availability, plan: &Plan) {
     distinct.sort_unstable();
     distinct.dedup();
     assert_eq!(distinct.len(), placement.split.ranks());
+
     with_prepared(fake, &placement.ranks[0].device, |prepared| {
         assert_eq!(prepared.check(&placement.split), Ok(()));
         let mut worst = Verdict::Fits;
+
         for (number, rank) in placement.ranks.iter().enumerate() {
             let available = here
                 .devices
@@ -144,19 +154,23 @@ fn check(fake: &Fake, here: &Availability, plan: &Plan) {
                 .find(|it| it.facts.uuid == rank.device.uuid)
                 .unwrap();
             assert_eq!(available.available, Some(rank.available));
+
             let fixed = device_sum(
                 &prepared
                     .fixed(&placement.split, number, &rank.device)
                     .unwrap(),
             );
+
             let workload = prepared.workload();
             let variable = device_sum(
                 &prepared
                     .variable(&placement.split, number, &rank.device, workload)
                     .unwrap(),
             );
+
             let need = fixed.plus(variable);
             assert_eq!(need, rank.required);
+
             let verdict = if need.high <= rank.available {
                 Verdict::Fits
             } else if need.likely <= rank.available {
@@ -164,6 +178,7 @@ fn check(fake: &Fake, here: &Availability, plan: &Plan) {
             } else {
                 Verdict::DoesNotFit
             };
+
             assert_eq!(verdict, rank.verdict);
             worst = match (worst, verdict) {
                 (Verdict::DoesNotFit, _) | (_, Verdict::DoesNotFit) => Verdict::DoesNotFit,
@@ -171,13 +186,16 @@ fn check(fake: &Fake, here: &Availability, plan: &Plan) {
                 _ => Verdict::Fits,
             };
         }
+
         if placement.host.is_none() {
             assert_eq!(worst, placement.verdict);
         }
+
         assert_eq!(
             placement.verdict == Verdict::Fits,
             placement.short_by() == Bytes::ZERO
         );
+
         // How far it goes fits, and one block more does not.
         if let Some(reached) = placement.max_context.filter(|_| placement.host.is_none()) {
             let fits = |context| {
@@ -185,18 +203,22 @@ fn check(fake: &Fake, here: &Availability, plan: &Plan) {
                     context,
                     sequences: 1,
                 };
+
                 placement.ranks.iter().enumerate().all(|(number, rank)| {
                     let fixed = device_sum(
                         &prepared
                             .fixed(&placement.split, number, &rank.device)
                             .unwrap(),
                     );
+
                     let variable = prepared
                         .variable(&placement.split, number, &rank.device, workload)
                         .unwrap();
+
                     fixed.plus(device_sum(&variable)).high <= rank.available
                 })
             };
+
             assert!(reached == 0 || fits(reached));
             assert!(reached == 100_000 || !fits(reached + 1));
         }
@@ -234,6 +256,7 @@ fn orders(count: usize, of: usize) -> Vec<Vec<usize>> {
             })
             .collect();
     }
+
     all
 }
 
@@ -242,6 +265,7 @@ fn partitions(layers: u32, stages: usize, from: u32) -> Vec<Vec<Range<u32>>> {
     if stages == 1 {
         return vec![vec![from..layers]];
     }
+
     let last = layers.saturating_sub(u32::try_from(stages - 1).unwrap());
     (from + 1..=last)
         .flat_map(|end| {
@@ -267,20 +291,24 @@ fn brute_force(fake: &Fake, here: &Availability, packing: Packing, offload: bool
             .find(|link| link.a == *a && link.b == *b)
             .map_or(LinkKind::System, |link| link.kind)
     };
+
     let facts: Vec<&DeviceFacts> = here.devices.iter().map(|it| &it.facts).collect();
     let mut best: Option<Key> = None;
+
     with_prepared(fake, facts[0], |prepared| {
         let mut known: HashMap<Asked, Interval> = HashMap::new();
         for count in 1..=facts.len() {
             let Ok(splits) = prepared.splits(u32::try_from(count).unwrap()) else {
                 continue;
             };
+
             let layers = splits[0].stages.last().unwrap().end;
             let mut offloads = vec![Offload::None];
             if offload {
                 offloads.extend((1..=layers).map(|layers| Offload::Experts { layers }));
                 offloads.extend((1..=layers).map(|layers| Offload::Layers { layers }));
             }
+
             for (order, split) in splits.iter().enumerate() {
                 for offload in &offloads {
                     let divisions = if fake.uneven && split.stages.len() > 1 {
@@ -288,15 +316,18 @@ fn brute_force(fake: &Fake, here: &Availability, packing: Packing, offload: bool
                     } else {
                         vec![split.stages.clone()]
                     };
+
                     for places in orders(count, facts.len()) {
                         let groups: Vec<&[usize]> = places.chunks(split.tensor as usize).collect();
                         let mut tensor_link = LinkKind::Fabric;
                         let mut broken = 0;
+
                         for group in &groups {
                             let mut kinds: Vec<LinkKind> = Vec::new();
                             for (at, a) in group.iter().enumerate() {
                                 kinds.extend(group[at + 1..].iter().map(|b| link_of(*a, *b)));
                             }
+
                             tensor_link = kinds.iter().copied().fold(tensor_link, LinkKind::max);
                             let fast = kinds
                                 .iter()
@@ -307,12 +338,14 @@ fn brute_force(fake: &Fake, here: &Availability, packing: Packing, offload: bool
                                 .any(|place| facts[*place].name != facts[group[0]].name);
                             broken += usize::from(mixed || (fast > 0 && fast < kinds.len()));
                         }
+
                         let mut worst = tensor_link;
                         for pair in groups.windows(2) {
                             for (a, b) in pair[0].iter().zip(pair[1]) {
                                 worst = worst.max(link_of(*a, *b));
                             }
                         }
+
                         let mut of_order: Option<(i128, Key)> = None;
                         for stages in &divisions {
                             let split = Split {
@@ -320,18 +353,22 @@ fn brute_force(fake: &Fake, here: &Availability, packing: Packing, offload: bool
                                 offload: *offload,
                                 ..split.clone()
                             };
+
                             if prepared.check(&split).is_err() {
                                 continue;
                             }
+
                             let harm = match offload {
                                 Offload::Experts { layers } => (1, *layers),
                                 Offload::Layers { layers } => (2, *layers),
                                 _ => (0, 0),
                             };
+
                             let (mut grade, mut leftover, mut headroom) = (0, 0, i128::MAX);
                             for (rank, place) in places.iter().enumerate() {
                                 let (stage, range) = split.stage_of(rank);
                                 let last = split.is_last_stage(rank);
+
                                 let key = (
                                     harm,
                                     split.tensor,
@@ -350,6 +387,7 @@ fn brute_force(fake: &Fake, here: &Availability, packing: Packing, offload: bool
                                         .unwrap();
                                     fixed.plus(device_sum(&variable))
                                 });
+
                                 let available = here.devices[*place].available.unwrap();
                                 grade = grade.max(
                                     u8::from(need.high > available)
@@ -360,6 +398,7 @@ fn brute_force(fake: &Fake, here: &Availability, packing: Packing, offload: bool
                                 leftover += left.max(0);
                                 headroom = headroom.min(left);
                             }
+
                             let host: Interval = prepared
                                 .host(&split, prepared.workload())
                                 .unwrap()
@@ -372,11 +411,13 @@ fn brute_force(fake: &Fake, here: &Availability, packing: Packing, offload: bool
                             {
                                 grade = 2;
                             }
+
                             let leftover = if packing == Packing::Pack {
                                 leftover
                             } else {
                                 -leftover
                             };
+
                             let uuids = places
                                 .iter()
                                 .map(|place| facts[*place].uuid.clone())
@@ -390,10 +431,12 @@ fn brute_force(fake: &Fake, here: &Availability, packing: Packing, offload: bool
                                 Reverse(headroom),
                                 uuids,
                             );
+
                             if of_order.as_ref().is_none_or(|(known, _)| headroom > *known) {
                                 of_order = Some((headroom, key));
                             }
                         }
+
                         if let Some((_, key)) = of_order
                             && best.as_ref().is_none_or(|known| key < *known)
                         {
@@ -404,6 +447,7 @@ fn brute_force(fake: &Fake, here: &Availability, packing: Packing, offload: bool
             }
         }
     });
+
     best
 }
 
@@ -415,6 +459,7 @@ fn nothing_is_better(fake: &Fake, here: &Availability, packing: Packing, offload
     });
     check(fake, here, &plan);
     let best = brute_force(fake, here, packing, offload);
+
     let grade = plan
         .recommended
         .as_ref()
@@ -427,27 +472,32 @@ fn nothing_is_better(fake: &Fake, here: &Availability, packing: Packing, offload
     let (Some(placement), Some(best)) = (&plan.recommended, best) else {
         return;
     };
+
     if best.0.0 == 0 {
         let uuids: Vec<String> = placement
             .ranks
             .iter()
             .map(|rank| rank.device.uuid.clone())
             .collect();
+
         let headroom = placement
             .ranks
             .iter()
             .map(|rank| rank.available.get() - rank.required.high.get())
             .min();
+
         let harm = match placement.split.offload {
             Offload::Experts { layers } => (1, layers),
             Offload::Layers { layers } => (2, layers),
             _ => (0, 0),
         };
+
         assert_eq!(
             (harm, &uuids),
             (best.0.1, &best.4),
             "best {best:?}, recommended {placement:?}"
         );
+
         assert_eq!(i128::from(headroom.unwrap()), best.3.0);
     }
 }
@@ -516,11 +566,13 @@ proptest! {
         let which = which % here.devices.len();
         let freed = BTreeMap::from([(here.devices[which].facts.uuid.clone(), Bytes::mib(more))]);
         let after = planned(&fake, &here.clone().after_freeing(&freed), |_| {});
+
         let rank = |plan: &Plan| match plan.verdict() {
             Verdict::Fits => 0,
             Verdict::Tight => 1,
             _ => 2,
         };
+
         prop_assert!(rank(&after) <= rank(&before), "{before:?} became {after:?}");
     }
 }

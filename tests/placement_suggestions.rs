@@ -20,10 +20,12 @@ fn model() -> std::sync::Arc<Model> {
         HubSettings::from_environment(|_| None).unwrap(),
     ));
     let reference = ModelReference::parse(folder, None, std::path::Path::exists).unwrap();
+
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
+
     runtime
         .block_on(client.describe(&reference, &Auth::Anonymous, SystemTime::UNIX_EPOCH))
         .unwrap()
@@ -48,6 +50,7 @@ fn changed(question: &Value, host: &str, change: &str) -> (Value, String) {
         assert!(freed.contains(" on "), "{change}");
         return (question, host.split('@').next().unwrap().to_owned());
     }
+
     for word in change.split(' ') {
         let (name, value) = word.split_once('=').unwrap();
         let given: Value = value.parse().unwrap_or_else(|_| value.into());
@@ -84,6 +87,7 @@ fn changed(question: &Value, host: &str, change: &str) -> (Value, String) {
             _ => question["engine"]["parameters"][name] = given,
         }
     }
+
     (question, host)
 }
 
@@ -105,6 +109,7 @@ fn follow(
             "{question} on {host}: {}",
             suggestion.change
         );
+
         let same = suggestion
             .change
             .starts_with("engine=")
@@ -117,12 +122,14 @@ fn follow(
                 suggestion.change
             );
         }
+
         kinds.extend(
             suggestion
                 .change
                 .split(' ')
                 .filter_map(|word| Some(word.split_once('=')?.0.to_owned())),
         );
+
         kinds.insert(
             suggestion
                 .change
@@ -131,6 +138,7 @@ fn follow(
                 .unwrap()
                 .to_owned(),
         );
+
         kinds.extend(
             suggestion
                 .change
@@ -147,8 +155,10 @@ fn every_suggestion_keeps_its_promise() {
         engines: Engines::embedded().unwrap(),
         policy: Policy::default(),
     };
+
     let model = model();
     let mut kinds = BTreeSet::new();
+
     for (engine, host, context, sequences, offload) in [
         ("vllm", "24GiB", 40_960, 1, "deny"),
         ("vllm", "RTX-4090", 32_768, 4, "deny"),
@@ -173,6 +183,7 @@ fn every_suggestion_keeps_its_promise() {
             Some(Verdict::Fits),
             "{engine} {host}: nothing to suggest"
         );
+
         follow(&rules, &model, &question, host, &mut kinds);
     }
     // The loop has seen what it is there for.
@@ -204,6 +215,7 @@ fn suggestions_of_any_question_hold() {
         engines: Engines::embedded().unwrap(),
         policy: Policy::default(),
     };
+
     let model = model();
     let values = |list: Value| list.as_array().unwrap().clone();
     let engines = values(json!([
@@ -213,6 +225,7 @@ fn suggestions_of_any_question_hold() {
         ["sglang", null],
         ["transformers", null]
     ]));
+
     let hosts = values(json!([
         "T4",
         "2xT4",
@@ -224,6 +237,7 @@ fn suggestions_of_any_question_hold() {
         "L4,host:16GiB",
         "2xRTX-4090"
     ]));
+
     let contexts = values(json!([null, null, 2048, 40_960, "max"]));
     let sequences = values(json!([null, null, 4, 40, 8_589_934_592_u64]));
     let dtypes = values(json!([null, null, null, "auto", "fp8"]));
@@ -244,6 +258,7 @@ fn suggestions_of_any_question_hold() {
             Some("sglang") if !share.is_null() => parameters["mem_fraction_static"] = share.clone(),
             _ => {}
         }
+
         let question = json!({
             "model": {"repo": "local"},
             "engine": {"name": engine[0], "version": engine[1], "parameters": parameters},
@@ -258,14 +273,17 @@ fn suggestions_of_any_question_hold() {
                 "devices": pick(&mut state, &only),
             },
         });
+
         let host = pick(&mut state, &hosts).as_str().unwrap().to_owned();
         let parsed: Question = serde_json::from_value(question.clone()).unwrap();
         let here = HostView::declared(&host, SystemTime::UNIX_EPOCH).unwrap();
+
         // A question that the engine refuses has no suggestions.
         if evaluate::answer(&parsed, &model, &here, &rules).is_ok() {
             follow(&rules, &model, &question, &host, &mut kinds);
         }
     }
+
     for kind in [
         "context",
         "sequences",
@@ -288,6 +306,7 @@ fn split_is_kept_by_other_engines() {
         engines: Engines::embedded().unwrap(),
         policy: Policy::default(),
     };
+
     let question = json!({
         "model": {"repo": "local"},
         "engine": {"name": "vllm", "parameters": {}},
@@ -299,6 +318,7 @@ fn split_is_kept_by_other_engines() {
         .iter()
         .map(|it| it.change.as_str())
         .collect();
+
     assert_eq!(
         changes,
         ["tensor_parallel=null"],
@@ -312,6 +332,7 @@ fn context_suggestion_names_one_number() {
         engines: Engines::embedded().unwrap(),
         policy: Policy::default(),
     };
+
     let question =
         json!({"model": {"repo": "local"}, "engine": {"name": "vllm", "parameters": {}}});
     let answer = answer(&rules, &model(), &question, "RTX-4090");
@@ -320,6 +341,7 @@ fn context_suggestion_names_one_number() {
         .iter()
         .find(|it| it.change.starts_with("context="))
         .unwrap();
+
     assert!(
         !context
             .message
@@ -335,8 +357,10 @@ fn huge_figures_name_their_field() {
         engines: Engines::embedded().unwrap(),
         policy: Policy::default(),
     };
+
     let model = model();
     let here = HostView::declared("2xH100-80GB", SystemTime::UNIX_EPOCH).unwrap();
+
     let asked = |engine: &str, workload: &Value, parameters: &Value, tensor: Option<u32>| {
         let question = json!({
             "model": {"repo": "local"},
@@ -344,6 +368,7 @@ fn huge_figures_name_their_field() {
             "workload": workload,
             "constraints": {"tensor_parallel": tensor},
         });
+
         evaluate::answer(
             &serde_json::from_value(question).unwrap(),
             &model,
@@ -380,6 +405,7 @@ fn huge_figures_name_their_field() {
             (422, "usage"),
             "{problem}"
         );
+
         assert!(
             fields.iter().all(|field| problem.detail.contains(field)),
             "{problem}"

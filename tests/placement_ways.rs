@@ -83,6 +83,7 @@ fn islands_make_the_groups_of_tensor_and_pipeline_parallel() {
             LinkKind::Fabric,
         ));
     }
+
     let plan = with(&Fake::default(), &here, 1024, |ask| {
         ask.constraints = Constraints {
             tensor: Some(2),
@@ -92,6 +93,7 @@ fn islands_make_the_groups_of_tensor_and_pipeline_parallel() {
     });
     assert_eq!(placement(&plan).strategy, Strategy::TensorPipelineParallel);
     let places = places(&plan);
+
     for group in places.chunks(2) {
         assert!(
             matches!(
@@ -118,6 +120,7 @@ fn board(gib: u64) -> Availability {
             ));
         }
     }
+
     here
 }
 
@@ -128,27 +131,34 @@ fn over_nvlink_a_tensor_group_comes_before_stages_on_fewer_cards() {
         let split = &placement(&plan).split;
         (split.tensor, split.stages.len())
     };
+
     let vllm = Fake {
         processes: true,
         uneven: false,
         ..Fake::default()
     };
+
     // Three cards would do, in stages.
     assert_eq!(degrees(&vllm, &board(8)), (4, 1));
+
     // A power of two comes before a group of six; six before stages.
     let heads = Fake {
         heads: 48,
         layers: vec![560 << 20; 32],
         ..vllm.clone()
     };
+
     assert_eq!(degrees(&heads, &board(5)), (8, 1));
     let six = Availability {
         devices: board(5).devices.into_iter().take(6).collect(),
         ..board(5)
     };
+
     assert_eq!(degrees(&heads, &six), (6, 1));
+
     // What fits one card stays on one.
     assert_eq!(degrees(&vllm, &board(24)), (1, 1));
+
     // Where one process walks the devices, and where there is no NVLink, the fewest devices come
     // first.
     assert_eq!(
@@ -161,6 +171,7 @@ fn over_nvlink_a_tensor_group_comes_before_stages_on_fewer_cards() {
         ),
         (1, 3)
     );
+
     assert_eq!(degrees(&vllm, &host(&[8; 8])), (1, 3));
 }
 
@@ -171,11 +182,13 @@ fn pairs_of_cards_are_not_torn_into_a_group_of_four() {
         link("GPU-00", "GPU-02", LinkKind::Fabric),
         link("GPU-01", "GPU-03", LinkKind::Fabric),
     ];
+
     let fake = Fake {
         processes: true,
         layers: vec![560 << 20; 32],
         ..Fake::default()
     };
+
     let plan = with(&fake, &here, 1024, |_| {});
     assert_eq!(
         (
@@ -184,6 +197,7 @@ fn pairs_of_cards_are_not_torn_into_a_group_of_four() {
         ),
         (2, 2)
     );
+
     assert_eq!(places(&plan), ["GPU-00", "GPU-02", "GPU-01", "GPU-03"]);
 }
 
@@ -193,12 +207,14 @@ fn unequal_cards_are_filled_by_layers() {
         uneven: true,
         ..Fake::default()
     };
+
     let plan = with(&fake, &host(&[6, 13]), 1024, |_| {});
     let placement = placement(&plan);
     assert_eq!(
         (placement.strategy, placement.verdict),
         (Strategy::LayerSplit, Verdict::Fits)
     );
+
     let layers: Vec<u32> = placement
         .split
         .stages
@@ -206,6 +222,7 @@ fn unequal_cards_are_filled_by_layers() {
         .map(|stage| stage.end - stage.start)
         .collect();
     assert_eq!(layers.iter().sum::<u32>(), 33, "the output layer is one");
+
     let slack: Vec<u64> = placement
         .ranks
         .iter()
@@ -223,6 +240,7 @@ fn says_how_far_it_goes_to_the_block() {
         .unwrap();
     assert_eq!(reached % 16, 0);
     assert_eq!(with(&fake, &here, reached, |_| {}).verdict(), Verdict::Fits);
+
     assert_ne!(
         with(&fake, &here, reached + 1, |_| {}).verdict(),
         Verdict::Fits
@@ -248,22 +266,26 @@ fn the_frontier_falls_and_each_point_fits() {
         None,
     )
     .unwrap();
+
     assert!(points.len() > 4);
     assert!(
         points
             .windows(2)
             .all(|pair| pair[0].context >= pair[1].context)
     );
+
     for point in points {
         let only = |ask: &mut Ask<'_>| {
             ask.asked.sequences = Some(point.sequences);
             (ask.constraints.tensor, ask.constraints.pipeline) = (Some(2), Some(1));
         };
+
         assert_eq!(
             with(&fake, &here, point.context, only).verdict(),
             Verdict::Fits,
             "{point:?}"
         );
+
         assert_ne!(
             with(&fake, &here, point.context + 1, only).verdict(),
             Verdict::Fits,
@@ -279,6 +301,7 @@ fn says_why_not() {
         heads: 40,
         ..Fake::default()
     };
+
     assert_eq!(
         with(&fake, &host(&[]), 1024, |_| {}).reason,
         Reason::NoDevices
@@ -300,10 +323,12 @@ fn says_why_not() {
         "{}",
         four.why
     );
+
     let old = Fake {
         least_capability: 100,
         ..fake
     };
+
     let vetoed = with(&old, &host(&[80, 80]), 1024, |_| {});
     assert_eq!(
         (vetoed.reason, vetoed.passed_over.len()),
@@ -320,6 +345,7 @@ fn what_only_leases_hold_is_leased() {
         heads: 1,
         ..Fake::default()
     };
+
     let plan = with(&fake, &here, 1024, |ask| ask.constraints.pipeline = Some(1));
     assert_eq!(plan.reason, Reason::Leased);
     assert_eq!(plan.recommended.unwrap().ranks[0].leased, Bytes::gib(10));
@@ -332,12 +358,14 @@ fn devices_are_named_by_unique_prefixes() {
         .push(gpu("MIG-7", "slice", Bytes::gib(40), Bytes::gib(40)));
     let (fake, parameters) = (Fake::default(), BTreeMap::new());
     let model = fake.model();
+
     let on = |devices: &[&str]| {
         let devices = devices.iter().map(|it| (*it).to_owned()).collect();
         let constraints = Constraints {
             devices: Some(devices),
             ..Constraints::default()
         };
+
         plan(
             &Ask {
                 constraints,
@@ -346,6 +374,7 @@ fn devices_are_named_by_unique_prefixes() {
             &here,
         )
     };
+
     assert_eq!(places(&on(&["M"]).unwrap()), ["MIG-7"]);
     assert_eq!(places(&on(&["GPU-01"]).unwrap()), ["GPU-01"]);
     let unknown = on(&["GPU-9"]).unwrap_err();
@@ -353,6 +382,7 @@ fn devices_are_named_by_unique_prefixes() {
         unknown.to_string(),
         "no device 'GPU-9' here; there is GPU-00, GPU-01, MIG-7"
     );
+
     assert!(matches!(
         on(&["GPU-0"]),
         Err(PlacementError::AmbiguousDevice { .. })
@@ -369,6 +399,7 @@ fn a_model_never_spans_mig_instances() {
     for device in &mut here.devices {
         device.facts.kind = DeviceKind::MigInstance;
     }
+
     let plan = with(&Fake::default(), &here, 1024, |_| {});
     assert_eq!(
         (plan.reason, places(&plan).len()),
@@ -385,6 +416,7 @@ fn experts_go_to_the_host_before_layers_and_only_when_allowed() {
         offload: true,
         ..Fake::default()
     };
+
     let here = with_host_memory(host(&[16]), 64);
     assert_eq!(
         with(&fake, &here, 1024, |_| {}).reason,
@@ -419,6 +451,7 @@ fn one_pool_is_counted_once() {
         uneven: true,
         ..Fake::default()
     };
+
     let mut here = with_host_memory(host(&[12]), 64);
     here.devices[0].facts.kind = DeviceKind::UnifiedMemory;
     let plan = with(&fake, &here, 1024, |ask| ask.constraints.offload = true);
@@ -431,6 +464,7 @@ fn tight_is_between() {
         doubt: (100, 400),
         ..Fake::default()
     };
+
     let plan = with(&fake, &host(&[16]), 1024, |_| {});
     assert_eq!(
         (plan.verdict(), plan.reason),
@@ -457,6 +491,7 @@ fn the_tightest_device_is_left_the_most_room() {
         doubt: (100, 180),
         ..Fake::default()
     };
+
     let mut here = host(&[1, 2, 2]);
     here.devices[2] = gpu("GPU-02", "card 2", Bytes::gib(2), Bytes::new(1_622_147_072));
     let plan = with(&fake, &here, 1000, |_| {});
@@ -465,6 +500,7 @@ fn the_tightest_device_is_left_the_most_room() {
         .iter()
         .map(|rank| rank.available.get() - rank.required.high.get())
         .min();
+
     assert_eq!(
         (places(&plan), left),
         (vec!["GPU-01", "GPU-00", "GPU-02"], Some(76_964_110))

@@ -21,6 +21,7 @@ fn run(home: &TempDir, more: &[&str], command: &[&str]) -> Command {
     run.arg("--socket").arg(home.path().join("none.sock"));
     run.args(more).arg("--").args(command);
     bare(&mut run).env("HOME", home.path()).stdin(Stdio::null());
+
     run
 }
 
@@ -33,6 +34,7 @@ fn bare(command: &mut Command) -> &mut Command {
             command.env(name, value);
         }
     }
+
     command
 }
 
@@ -58,12 +60,14 @@ fn without_a_daemon_there_is_no_lease_and_nothing_is_run() {
     )
     .output()
     .unwrap();
+
     assert_eq!(
         output.status.code(),
         Some(69),
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+
     let problem: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(problem["reason"], "daemon_unreachable");
     assert!(problem["hint"].as_str().unwrap().contains("--no-lease"));
@@ -74,6 +78,7 @@ fn without_a_daemon_there_is_no_lease_and_nothing_is_run() {
 fn what_does_not_fit_is_not_run() {
     let home = tempfile::tempdir().unwrap();
     let ran = home.path().join("ran");
+
     let output = run(
         &home,
         &["--no-lease", "--gpus", "1x8GiB"],
@@ -87,6 +92,7 @@ fn what_does_not_fit_is_not_run() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+
     assert!(!ran.exists());
 }
 
@@ -104,6 +110,7 @@ fn the_exit_code_is_the_commands() {
 fn the_command_gets_the_placement_and_its_arguments() {
     let home = tempfile::tempdir().unwrap();
     let print = "echo \"$CUDA_VISIBLE_DEVICES|$HF_MEM_PROBE_LEASE|$*\"";
+
     let output = run(
         &home,
         &CARD,
@@ -114,6 +121,7 @@ fn the_command_gets_the_placement_and_its_arguments() {
     let said = String::from_utf8(output.stdout).unwrap();
     let parts: Vec<&str> = said.trim_end().split('|').collect();
     assert_eq!(parts[1], "", "no lease: {said}");
+
     assert!(
         parts[2].starts_with("before --") && parts[2].ends_with(" after"),
         "{said}"
@@ -149,11 +157,13 @@ fn signals_reach_the_command() {
         kill_process(Pid::from_child(&child), signal).unwrap();
         let mut rest = String::new();
         out.read_to_string(&mut rest).unwrap();
+
         assert_eq!(
             (rest.trim(), child.wait().unwrap().code()),
             (format!("got {name}").as_str(), Some(5))
         );
     }
+
     let (mut child, mut out) = started(run(
         &home,
         &CARD,
@@ -161,6 +171,7 @@ fn signals_reach_the_command() {
     ));
     out.read_line(&mut String::new()).unwrap();
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+
     assert_eq!(
         child.wait().unwrap().code(),
         Some(143),
@@ -178,6 +189,7 @@ fn fifo(home: &TempDir, name: &str) -> String {
             .unwrap()
             .success()
     );
+
     path.display().to_string()
 }
 
@@ -191,7 +203,9 @@ fn a_key_of_the_terminal_reaches_the_command_once() {
             return;
         }
     }
+
     let home = tempfile::tempdir().unwrap();
+
     // Counts in the handler itself: two that come together would be one to anybody who only looks
     // afterwards.
     let counts = "$| = 1; $SIG{INT} = sub { $n++; $end = time + 2 }; print qq(up\\n); \
@@ -201,6 +215,7 @@ fn a_key_of_the_terminal_reaches_the_command_once() {
     let line: Vec<String> = words
         .map(|word| format!("'{}'", word.to_str().unwrap().replace('\'', r"'\''")))
         .collect();
+
     // A shell that stayed would be interrupted as well.
     let line = format!("exec {}", line.join(" "));
     let mut terminal = Command::new("script");
@@ -208,6 +223,7 @@ fn a_key_of_the_terminal_reaches_the_command_once() {
     bare(&mut terminal)
         .env("HOME", home.path())
         .env("PERL_SIGNALS", "unsafe");
+
     let (mut child, mut out) = started({
         terminal.stdin(Stdio::piped());
         terminal
@@ -217,6 +233,7 @@ fn a_key_of_the_terminal_reaches_the_command_once() {
     while !text.ends_with("up\r\n") {
         assert_ne!(out.read_line(&mut text).unwrap(), 0, "{text}");
     }
+
     keys.write_all(b"\x03").unwrap();
     out.read_to_string(&mut text).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0), "{text}");

@@ -54,14 +54,17 @@ impl Host {
             .arg("--model")
             .arg(self.path("model"))
             .args(["--engine", "reference", "--context", "262144"]);
+
         run.arg("--socket")
             .arg(self.daemon.socket())
             .args(options)
             .arg("--")
             .args(command);
+
         bare(&mut run)
             .env("HOME", self.directory.path())
             .stdin(Stdio::null());
+
         run
     }
 
@@ -80,6 +83,7 @@ impl Host {
                 .unwrap()
                 .success()
         );
+
         let script = format!(
             "echo \"on $CUDA_VISIBLE_DEVICES $HF_MEM_PROBE_LEASE\"; read x < '{}'; exit 5",
             path.display()
@@ -90,6 +94,7 @@ impl Host {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+
         let out = BufReader::new(child.stdout.take().unwrap());
         Running {
             child,
@@ -112,6 +117,7 @@ impl Host {
             if so(&leases) {
                 return leases;
             }
+
             assert!(
                 began.elapsed() < Duration::from_secs(60),
                 "it never came to: {what}: {leases:?}"
@@ -148,6 +154,7 @@ impl Running {
             .unwrap()
             .read_to_string(&mut told)
             .unwrap();
+
         (self.child.wait().unwrap().code(), told)
     }
 }
@@ -175,6 +182,7 @@ fn the_second_waits_in_line_through_a_kill_of_the_daemon_and_is_promised_once() 
         .until("one in line", |leases| leases.waiting.len() == 1)
         .waiting;
     assert_eq!(line[0].position, 1);
+
     assert!(
         line[0].pid.is_some_and(|pid| pid != second.child.id()),
         "the process that becomes the command waits"
@@ -188,6 +196,7 @@ fn the_second_waits_in_line_through_a_kill_of_the_daemon_and_is_promised_once() 
         (1, id.as_str()),
         "the first one's lease is there"
     );
+
     assert_eq!(again.waiting[0].pid, line[0].pid);
 
     let (code, _) = first.end();
@@ -209,6 +218,7 @@ fn a_stopping_daemon_sends_those_who_wait_to_the_next_one() {
     let mut second = host.start(&["--wait", "600s"], "second");
     host.until("one in line", |leases| leases.waiting.len() == 1);
     assert_eq!(host.daemon.stop(), Some(0));
+
     assert!(
         host.daemon
             .log()
@@ -216,6 +226,7 @@ fn a_stopping_daemon_sends_those_who_wait_to_the_next_one() {
         "{}",
         host.daemon.log()
     );
+
     host.daemon.start_again();
     host.until("in line again", |leases| leases.waiting.len() == 1);
     first.end();
@@ -228,6 +239,7 @@ fn a_wait_in_vain_and_a_command_that_cannot_be_started_leave_nothing_behind() {
     let host = Host::new();
     let mut first = host.start(&[], "first");
     first.line();
+
     let vain = host
         .run(&["--wait", "1s", "--json"], &["true"])
         .output()
@@ -238,6 +250,7 @@ fn a_wait_in_vain_and_a_command_that_cannot_be_started_leave_nothing_behind() {
         (Some(75), Some("wait_over")),
         "{answer}"
     );
+
     assert!(
         answer["message"].as_str().unwrap().contains("place 1 of 1"),
         "{answer}"
@@ -248,8 +261,10 @@ fn a_wait_in_vain_and_a_command_that_cannot_be_started_leave_nothing_behind() {
         Some(1),
         "without a wait it is a plain no"
     );
+
     first.end();
     host.until("released", |leases| leases.leases.is_empty());
+
     assert_eq!(
         host.run(&[], &["/no/such/command"])
             .output()
@@ -258,6 +273,7 @@ fn a_wait_in_vain_and_a_command_that_cannot_be_started_leave_nothing_behind() {
             .code(),
         Some(127)
     );
+
     assert_eq!(
         host.run(&[], &["/etc/passwd"])
             .output()
@@ -266,6 +282,7 @@ fn a_wait_in_vain_and_a_command_that_cannot_be_started_leave_nothing_behind() {
             .code(),
         Some(126)
     );
+
     host.until("released", |leases| leases.leases.is_empty());
 }
 
@@ -306,8 +323,10 @@ fn the_watch_stream_tells_of_leases_and_the_list_tells_no_secret() {
                     .map(|event| (event.event, event.state)),
             );
         }
+
         events
     });
+
     let events = events.unwrap();
     assert!(
         matches!(
@@ -339,9 +358,11 @@ fn contained() -> Option<[&'static str; 6]> {
         .arg("true")
         .stderr(Stdio::null())
         .status();
+
     if made.is_ok_and(|status| status.success()) {
         return Some(line);
     }
+
     eprintln!("skipped: no PID namespace can be made here");
     None
 }
@@ -353,6 +374,7 @@ fn the_lease_is_renewed_for_as_long_as_the_command_runs() {
         let mut run = host.start_under(line, &["--ttl", "12s"], "gate");
         run.line();
         let lease = host.leases().leases[0].clone();
+
         host.until("renewed", |now| {
             assert_eq!(
                 now.leases.first().map(|now| &now.id),
@@ -361,9 +383,11 @@ fn the_lease_is_renewed_for_as_long_as_the_command_runs() {
             );
             now.leases[0].expires_at > lease.expires_at
         });
+
         assert_eq!(run.end().0, Some(5));
         host.until("released at the end", |leases| leases.leases.is_empty());
     };
+
     std::thread::scope(|threads| {
         threads.spawn(|| renewed(&[PROGRAM]));
         if let Some(line) = contained() {
@@ -385,6 +409,7 @@ fn renewals_that_fail_and_a_lease_that_is_lost_are_told_of() {
             .map_while(Result::ok)
             .try_for_each(|line| said.send(line))
     });
+
     let mut told = std::iter::from_fn(|| told.recv_timeout(Duration::from_secs(60)).ok());
     host.daemon.kill();
     let trouble = told
@@ -392,6 +417,7 @@ fn renewals_that_fail_and_a_lease_that_is_lost_are_told_of() {
         .unwrap();
     assert!(trouble.contains("no daemon answers at"), "{trouble}");
     host.daemon.start_again();
+
     // It may have run out meanwhile, which is a loss as well.
     let _ended = block_on(Client::new(host.daemon.socket()).release_lease(&id)).unwrap();
     let lost = told
@@ -402,11 +428,13 @@ fn renewals_that_fail_and_a_lease_that_is_lost_are_told_of() {
         "{lost}"
     );
     std::fs::write(&run.gate, "\n").unwrap();
+
     assert_eq!(
         run.child.wait().unwrap().code(),
         Some(5),
         "the command never noticed"
     );
+
     assert_eq!(told.next(), None, "each is told once");
 }
 
@@ -415,6 +443,7 @@ fn renewals_that_fail_and_a_lease_that_is_lost_are_told_of() {
 fn a_pid_of_a_container_holds_nothing() {
     let host = Host::new();
     let Some(line) = contained() else { return };
+
     let script = format!(
         "'{PROGRAM}' fits '{}' --engine reference --context 1024 --reserve --socket '{}'; exit $?",
         host.path("model").display(),
@@ -426,8 +455,10 @@ fn a_pid_of_a_container_holds_nothing() {
         .env("HOME", host.directory.path())
         .output()
         .unwrap();
+
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(2), "{said}");
+
     assert!(
         said.contains("as the asker's container numbers it") && said.contains("--holder NAME"),
         "{said}"
@@ -445,6 +476,7 @@ fn held(host: &Host, options: &[&str], command: &[&str]) -> (f64, usize, String)
         .arg(&model)
         .arg("--socket")
         .arg(host.daemon.socket());
+
     run.args(options).arg("--").arg(host.path(command[0]));
     run.args(command[1..].iter().map(|word| {
         if *word == "MODEL" {
@@ -453,6 +485,7 @@ fn held(host: &Host, options: &[&str], command: &[&str]) -> (f64, usize, String)
             word
         }
     }));
+
     bare(&mut run)
         .env("HOME", host.directory.path())
         .stdin(Stdio::piped())
@@ -464,6 +497,7 @@ fn held(host: &Host, options: &[&str], command: &[&str]) -> (f64, usize, String)
         .read_line(&mut said)
         .unwrap();
     let leases = host.leases().leases;
+
     // Its standard input ends, and with it the server.
     let output = child.wait_with_output().unwrap();
     host.until("released", |leases| leases.leases.is_empty());
@@ -473,11 +507,13 @@ fn held(host: &Host, options: &[&str], command: &[&str]) -> (f64, usize, String)
         .first()
         .unwrap_or_else(|| panic!("{command:?} holds no lease: {said}{told}"));
     let gib = f64::from(u32::try_from(lease.devices[0].granted_bytes >> 20).unwrap()) / 1024.0;
+
     assert_eq!(
         said.trim_end().split(',').count(),
         lease.devices.len(),
         "visible devices, {command:?}"
     );
+
     (gib, lease.devices.len(), told)
 }
 
@@ -492,6 +528,7 @@ fn command_that_leaves_lease_is_refused() {
         let refused = host.run(&[], command).output().unwrap();
         assert_eq!(refused.status.code(), Some(2), "{command:?}");
     }
+
     assert!(host.leases().leases.is_empty());
 }
 
@@ -519,6 +556,7 @@ fn lease_holds_what_servers_take() {
     assert!((20.0..40.0).contains(&need), "{need} GiB");
     let (gib, _, _) = held(&host, &["--flags"], &share);
     assert!((20.0..40.0).contains(&gib), "its flags limit it: {gib} GiB");
+
     let half = [
         "vllm",
         "serve",
@@ -544,6 +582,7 @@ fn lease_holds_what_servers_take() {
         (gib - need).abs() < 0.1 && told.matches("is not a server that is known here").count() == 1,
         "{told}"
     );
+
     let (gib, _, _) = held(
         &host,
         &["--engine", "vllm", "--lease", "share"],

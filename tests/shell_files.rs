@@ -20,6 +20,7 @@ fn written(arguments: &[&str]) -> String {
         "{arguments:?}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
+
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -29,15 +30,18 @@ fn hold(path: &str, arguments: &[&str]) {
         .join(path);
     let fresh = written(arguments);
     assert!(!fresh.is_empty());
+
     if std::env::var_os("UPDATE_SHELL_FILES").is_some() {
         fs::write(&path, fresh).unwrap();
         return;
     }
+
     let kept = fs::read_to_string(&path).unwrap_or_default();
     let differing = kept
         .lines()
         .zip(fresh.lines())
         .position(|(kept, fresh)| kept != fresh);
+
     assert!(
         kept == fresh,
         "{} is not what `hf-mem-probe {}` writes (first at line {:?}): run this test with UPDATE_SHELL_FILES=1",
@@ -77,6 +81,7 @@ fn the_manual_pages_are_current_and_every_one_that_is_named_is_there() {
         hold(&format!("man/{page}"), &arguments);
         pages.insert(page);
     }
+
     assert!(
         pages.contains("hf-mem-probe-fits.1") && pages.contains("hf-mem-probe-lease-renew.1"),
         "{pages:?}"
@@ -108,10 +113,12 @@ fn assets(package: &str) -> Vec<(String, String)> {
         .as_array()
         .unwrap()
         .clone();
+
     let pair = |asset: &toml::Value| match asset {
         toml::Value::Array(words) => (words[0].clone(), words[1].clone()),
         named => (named["source"].clone(), named["dest"].clone()),
     };
+
     let word = |value: toml::Value| value.as_str().unwrap().trim_start_matches('/').to_owned();
     list.iter()
         .map(pair)
@@ -128,10 +135,13 @@ fn both_packages_bring_the_same_files() {
             .map(|(source, _)| source.clone())
             .collect::<BTreeSet<_>>()
     };
+
     let mut of_deb = sources(&deb);
+
     // Debian's own record of the licences, which an .rpm has as a field.
     assert!(of_deb.remove("debian/copyright"));
     assert_eq!(of_deb, sources(&rpm));
+
     for assets in [deb, rpm] {
         // Named by the hint of a configuration that is wrong, and by the manual pages.
         for (source, folder) in [

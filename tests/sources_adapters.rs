@@ -31,6 +31,7 @@ async fn hub_whose_base_is_open(open: Arc<AtomicBool>) -> FakeHub {
     FakeHub::start(move |request: &Request, _| {
         let open = open.load(Ordering::Relaxed);
         let path = request.target.split('?').next()?;
+
         let listed = |repo: &str, gated: &str, files: &[(&str, usize)]| {
             let files: Vec<String> = files
                 .iter()
@@ -41,10 +42,12 @@ async fn hub_whose_base_is_open(open: Arc<AtomicBool>) -> FakeHub {
                 r#"{{"id":"{repo}","sha":"{COMMIT}","gated":{gated},"siblings":[{files}]}}"#
             ))
         };
+
         let config = br#"{"base_model_name_or_path": "m/base", "peft_type": "LORA", "r": 8}"#;
         if path.contains("/m/base/") && !open && request.header("authorization").is_none() {
             return Some(Reply::status(401).with("x-error-code", "GatedRepo"));
         }
+
         Some(match path.rsplit('/').next()? {
             _ if path.starts_with("/api/models/a/b/") => {
                 let files = [
@@ -81,10 +84,12 @@ async fn a_gated_base_is_kept_for_the_token_that_saw_it() {
     settings.cache_folder = Some(cache.path().to_owned());
     let reference = ModelReference::parse("a/b", None, |_| false).expect("a reference");
     let token = |text: &str| Auth::from(Token::new(text));
+
     let (now, later) = (
         SystemTime::UNIX_EPOCH,
         SystemTime::UNIX_EPOCH + Duration::from_secs(7200),
     );
+
     // The same client, and a new one that has only the disk.
     for client in [
         SourceClient::new(settings.clone()),
@@ -103,6 +108,7 @@ async fn a_gated_base_is_kept_for_the_token_that_saw_it() {
             ),
             (Some(8), 128, true)
         );
+
         assert_eq!(
             (
                 found.model.inventory.bytes().get(),
@@ -110,12 +116,14 @@ async fn a_gated_base_is_kept_for_the_token_that_saw_it() {
             ),
             (1 << 20, "m/base")
         );
+
         for when in [now, later] {
             let refused = client
                 .describe(&reference, &Auth::Anonymous, when)
                 .await
                 .expect_err("nobody's token");
             assert!(matches!(refused, SourceError::Gated { .. }), "{refused}");
+
             assert!(
                 refused
                     .to_string()
@@ -123,6 +131,7 @@ async fn a_gated_base_is_kept_for_the_token_that_saw_it() {
                 "{refused}"
             );
         }
+
         let again = client
             .describe(&reference, &token("hf_one"), later)
             .await
@@ -184,6 +193,7 @@ async fn no_token_follows_an_adapter_to_another_hub() {
             endpoint,
             token: Token::new("hf_other"),
         });
+
         let client = SourceClient::new(SourceSettings::new(settings));
         let found = client
             .describe(
@@ -192,12 +202,14 @@ async fn no_token_follows_an_adapter_to_another_hub() {
                 SystemTime::UNIX_EPOCH,
             )
             .await;
+
         assert_eq!(found.is_ok(), opens, "{found:?}");
         assert!(
             opens || matches!(found, Err(SourceError::Gated { .. })),
             "{found:?}"
         );
         assert!(saw(&public, asker) && !saw(&other, asker), "{asker}");
+
         assert_eq!(
             saw(&other, "hf_other"),
             opens,
@@ -216,6 +228,7 @@ async fn a_base_that_is_closed_later_is_closed_to_an_adapter_that_has_not_change
         SourceSettings::new(HubSettings::from_environment(variables).expect("settings"));
     settings.cache_folder = Some(cache.path().to_owned());
     let reference = ModelReference::parse("a/b", None, |_| false).expect("a reference");
+
     let (now, later) = (
         SystemTime::UNIX_EPOCH,
         SystemTime::UNIX_EPOCH + Duration::from_secs(7200),
@@ -226,6 +239,7 @@ async fn a_base_that_is_closed_later_is_closed_to_an_adapter_that_has_not_change
         .await
         .expect("open to all");
     open.store(false, Ordering::Relaxed);
+
     client
         .describe(&reference, &Auth::Anonymous, now)
         .await

@@ -28,6 +28,7 @@ fn settings(cache: Option<&Path>) -> SourceSettings {
         "HF_HUB_CACHE" => cache.map(|cache| cache.display().to_string()),
         _ => None,
     };
+
     SourceSettings::new(HubSettings::from_environment(variables).expect("settings"))
 }
 
@@ -59,6 +60,7 @@ fn safetensors(path: &Path, tensors: &[(&str, u64)]) {
             )
         })
         .collect();
+
     let header = format!("{{{}}}", entries.join(","));
     let mut file = fs::File::create(path).expect("created");
     file.write_all(&(header.len() as u64).to_le_bytes())
@@ -85,11 +87,13 @@ fn sharded(folder: &Path) {
     );
     safetensors(&folder.join("b.safetensors"), &[("l.2.w", 10)]);
     safetensors(&folder.join("copy.safetensors"), &[("l.0.w", 10)]);
+
     fs::write(
         folder.join("config.json"),
         r#"{"model_type": "nobody_knows", "x": NaN}"#,
     )
     .expect("written");
+
     let index = r#"{"metadata": {"total_size": 120}, "weight_map":
         {"l.0.w": "a.safetensors", "l.1.w": "a.safetensors", "l.2.w": "b.safetensors"}}"#;
     fs::write(folder.join("model.safetensors.index.json"), index).expect("written");
@@ -109,6 +113,7 @@ async fn a_folder_and_one_of_its_files() {
         ),
         (120, 3, 2)
     );
+
     assert_eq!(model.inventory.classes.len(), 1);
     let one = read(settings(None), path, Some("b.safetensors"))
         .await
@@ -133,6 +138,7 @@ async fn damaged_files_are_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("model.safetensors");
     let text = path.to_str().expect("UTF-8");
+
     for (bytes, says) in [
         (vec![], "too few"),
         (
@@ -147,6 +153,7 @@ async fn damaged_files_are_named() {
         assert_eq!(error.reason(), "bad_header");
         assert!(error.to_string().contains(says), "{error}");
     }
+
     let gguf = folder.path().join("model.gguf");
     fs::write(&gguf, b"GGUF\x03\0\0\0").expect("written");
     let error = read(settings(None), gguf.to_str().expect("UTF-8"), None)
@@ -167,6 +174,7 @@ async fn the_cache_of_huggingface_hub_answers_offline() {
         .expect("a model");
     assert_eq!(found.inventory.bytes().get(), 120);
     assert_eq!(found.identity.commit.as_deref(), Some(COMMIT));
+
     // It was downloaded for this program's own user, with a token or without: nobody else is shown
     // it.
     let client = SourceClient::new(settings(Some(cache.path())));
@@ -181,6 +189,7 @@ async fn the_cache_of_huggingface_hub_answers_offline() {
         .await
         .expect_err("not there");
     assert_eq!(error.reason(), "offline");
+
     assert!(
         error
             .to_string()
@@ -199,6 +208,7 @@ async fn one_reader_never_gets_another_readers_copy() {
     fs::set_permissions(&model, fs::Permissions::from_mode(0o700)).expect("set");
     let client = SourceClient::new(settings(Some(cache.path())));
     let reference = ModelReference::parse("a/b", None, |_| false).expect("a reference");
+
     let other = FileReader::User {
         uid: 4_000_000_000,
         groups: vec![],
@@ -212,6 +222,7 @@ async fn one_reader_never_gets_another_readers_copy() {
         );
         assert!(own.is_ok());
         assert_eq!(refused.expect_err("not for this user").reason(), "offline");
+
         assert!(
             client.at_hand(&reference, &Auth::Anonymous, NOW).is_none(),
             "nothing is kept in memory"
@@ -236,10 +247,12 @@ async fn folders_of_ollama_and_lm_studio() {
         manifest,
     )
     .expect("written");
+
     let lm_studio = home.path().join(".lmstudio/models/someone/tiny");
     fs::create_dir_all(&lm_studio).expect("made");
     gguf(&lm_studio.join("tiny-Q4_0.gguf"));
     let blob = ollama.join("blobs/sha256-ab");
+
     for name in [
         "ollama:tiny",
         "lmstudio:someone/tiny",
@@ -254,6 +267,7 @@ async fn folders_of_ollama_and_lm_studio() {
             "{name}"
         );
     }
+
     let error = read(settings, "ollama:other", None)
         .await
         .expect_err("not pulled");
@@ -265,6 +279,7 @@ async fn a_bundle_gives_the_same_model_and_is_checked() {
     let folder = tempfile::tempdir().expect("a folder");
     let model_folder = folder.path().join("model");
     sharded(&model_folder);
+
     let reference =
         ModelReference::parse(model_folder.to_str().expect("UTF-8"), None, Path::exists)
             .expect("a path");
@@ -279,12 +294,14 @@ async fn a_bundle_gives_the_same_model_and_is_checked() {
         bundle::pack(&read_once).expect("packed").bytes,
         "the same metadata, the same bytes"
     );
+
     let path = folder.path().join("any-name");
     fs::write(&path, &packed).expect("written");
     let unpacked = read(settings(None), path.to_str().expect("UTF-8"), None)
         .await
         .expect("a model");
     assert_eq!(unpacked, metadata::assemble(&read_once).expect("a model"));
+
     for position in [20, packed.len() / 2, packed.len() - 6] {
         let mut damaged = packed.clone();
         damaged[position] ^= 0x55;

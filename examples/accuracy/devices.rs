@@ -35,6 +35,7 @@ pub(crate) fn named(name: &str) -> Option<DeviceFacts> {
         .filter(|known| lower.contains(known.0))
         .max_by_key(|known| known.0.len())?;
     let (_, mib, capability, multiprocessors) = *found;
+
     Some(DeviceFacts {
         uuid: "declared-0".to_owned(),
         index: 0,

@@ -88,6 +88,7 @@ fn configuration(repo: &str) -> Option<Value> {
 fn tensors(builder: &mut InventoryBuilder, config: &Value) {
     let text = config.get("text_config").unwrap_or(config);
     let number = |key: &str| text.get(key).and_then(Value::as_u64).unwrap_or(0);
+
     let kind = text
         .get("model_type")
         .and_then(Value::as_str)
@@ -97,23 +98,28 @@ fn tensors(builder: &mut InventoryBuilder, config: &Value) {
         number("intermediate_size"),
         number("vocab_size"),
     );
+
     let (heads, kv) = (number("num_attention_heads"), number("num_key_value_heads"));
     let d = if number("head_dim") > 0 {
         number("head_dim")
     } else {
         h / heads.max(1)
     };
+
     let prefix = if config.get("text_config").is_some() {
         "language_model."
     } else {
         ""
     };
+
     let mut put = |name: String, shape: &[u64]| add(builder, &name, "BF16", shape);
     put(format!("{prefix}model.embed_tokens.weight"), &[v, h]);
     put(format!("{prefix}model.norm.weight"), &[h]);
+
     if text.get("tie_word_embeddings").and_then(Value::as_bool) == Some(false) {
         put("lm_head.weight".to_owned(), &[v, h]);
     }
+
     for layer in 0..number("num_hidden_layers") {
         let mut at =
             |name: &str, shape: &[u64]| put(format!("{prefix}model.layers.{layer}.{name}"), shape);
@@ -123,6 +129,7 @@ fn tensors(builder: &mut InventoryBuilder, config: &Value) {
         at("self_attn.k_proj.weight", &[kv * d, h]);
         at("self_attn.v_proj.weight", &[kv * d, h]);
         at("self_attn.o_proj.weight", &[h, heads * d]);
+
         match kind {
             "mixtral" => {
                 at("block_sparse_moe.gate.weight", &[8, h]);
@@ -148,17 +155,20 @@ fn tensors(builder: &mut InventoryBuilder, config: &Value) {
                     number("shared_expert_intermediate_size"),
                 );
                 at("mlp.gate.weight", &[experts, h]);
+
                 for expert in 0..experts {
                     at(
                         &format!("mlp.experts.{expert}.gate_proj.weight"),
                         &[width, h],
                     );
                     at(&format!("mlp.experts.{expert}.up_proj.weight"), &[width, h]);
+
                     at(
                         &format!("mlp.experts.{expert}.down_proj.weight"),
                         &[h, width],
                     );
                 }
+
                 if shared > 0 {
                     for part in ["q", "k", "v"] {
                         at(&format!("self_attn.{part}_proj.bias"), &[h]);
@@ -184,6 +194,7 @@ fn tensors(builder: &mut InventoryBuilder, config: &Value) {
                 at("mlp.down_proj.weight", &[h, i]);
             }
         }
+
         if kind == "gemma3_text" {
             at("pre_feedforward_layernorm.weight", &[h]);
             at("post_feedforward_layernorm.weight", &[h]);
@@ -191,6 +202,7 @@ fn tensors(builder: &mut InventoryBuilder, config: &Value) {
             at("self_attn.k_norm.weight", &[d]);
         }
     }
+
     if kind == "gemma3_text" {
         siglip(&mut put, h);
     }
@@ -200,6 +212,7 @@ fn tensors(builder: &mut InventoryBuilder, config: &Value) {
 fn siglip(put: &mut impl FnMut(String, &[u64]), text_width: u64) {
     let (h, i) = (1152, 4304);
     let tower = "vision_tower.vision_model";
+
     put(
         "multi_modal_projector.mm_input_projection_weight".to_owned(),
         &[h, text_width],
@@ -208,10 +221,12 @@ fn siglip(put: &mut impl FnMut(String, &[u64]), text_width: u64) {
         format!("{tower}.embeddings.patch_embedding.weight"),
         &[h, 3, 14, 14],
     );
+
     put(
         format!("{tower}.embeddings.position_embedding.weight"),
         &[4096, h],
     );
+
     for layer in 0..27 {
         let mut at = |name: &str, shape: &[u64]| {
             put(
@@ -223,10 +238,12 @@ fn siglip(put: &mut impl FnMut(String, &[u64]), text_width: u64) {
                 &shape[..1],
             );
         };
+
         at("layer_norm1", &[h]);
         at("layer_norm2", &[h]);
         at("mlp.fc1", &[i, h]);
         at("mlp.fc2", &[h, i]);
+
         for part in ["q_proj", "k_proj", "v_proj", "out_proj"] {
             at(&format!("self_attn.{part}"), &[h, h]);
         }

@@ -26,6 +26,7 @@ pub(crate) fn load(root: &Path, repo: &str, patch: &Value) -> Result<Model, Stri
             .map(Some)
             .map_err(|error| format!("{}: {error}", file.display()))
     };
+
     let mut settings = read("config.json")?.ok_or_else(|| format!("no {repo} in the folder"))?;
     merge(&mut settings, patch);
     let quantization = read("hf_quant_config.json")?;
@@ -43,6 +44,7 @@ pub(crate) fn load(root: &Path, repo: &str, patch: &Value) -> Result<Model, Stri
     for (_, name, dtype, shape) in &rows {
         add(&mut builder, name, dtype, shape);
     }
+
     Ok(model(
         repo,
         &settings,
@@ -59,6 +61,7 @@ pub(crate) fn add(builder: &mut InventoryBuilder, name: &str, dtype: &str, shape
     else {
         return;
     };
+
     builder.add("", name, Storage::Known(known), shape, bytes);
 }
 

@@ -50,6 +50,7 @@ impl Row {
     fn label(&self) -> String {
         let file = self.0["model_file"].as_str().unwrap_or(self.text("model"));
         let file = file.rsplit('/').next().unwrap_or(file);
+
         format!(
             "{} {} {}",
             self.text("id"),
@@ -82,11 +83,14 @@ pub(crate) fn run(measured: &Path, hub: &Path) -> Result<(), Box<dyn Error>> {
         .map(|line| serde_json::from_str(line).map(Row))
         .collect::<Result<Vec<Row>, _>>()?;
     lend_metadata(&mut rows);
+
     for row in &rows {
         score(row, &corpus, &mut scores);
     }
+
     growth(&rows, &corpus, &mut scores);
     scores.print("llama.cpp");
+
     Ok(())
 }
 
@@ -97,6 +101,7 @@ fn lend_metadata(rows: &mut [Row]) {
             .to_lowercase()
             .replace([' ', '-', '_'], "")
     };
+
     let has = |row: &Row| row.0["gguf_metadata"]["block_count"].is_u64();
     let known: BTreeMap<String, Value> = rows
         .iter()
@@ -104,6 +109,7 @@ fn lend_metadata(rows: &mut [Row]) {
         .filter(|row| has(row))
         .map(|row| (name(row), row.0["gguf_metadata"].clone()))
         .collect();
+
     for row in rows {
         if !has(row)
             && row.text("engine") == "llama.cpp"
@@ -126,9 +132,11 @@ fn growth(rows: &[Row], corpus: &BTreeMap<String, Inventory>, scores: &mut Score
             "kv_type_k",
             "flash_attn",
         ];
+
         same.map(|key| row.0[key].to_string()).join("|")
             + row.notes().split('.').next().unwrap_or_default()
     };
+
     let total = |row: &Row| row.0["total_used_mib"]["GPU0"].as_f64();
     for (index, small) in rows.iter().enumerate() {
         for large in rows
@@ -139,16 +147,19 @@ fn growth(rows: &[Row], corpus: &BTreeMap<String, Inventory>, scores: &mut Score
             let (Some(less), Some(more)) = (total(small), total(large)) else {
                 continue;
             };
+
             // Speculation has a context of its own, on which we give no figures.
             if small.number("n_ctx") >= large.number("n_ctx")
                 || small.notes().contains("with built-in MTP")
             {
                 continue;
             }
+
             let need = |row: &Row| {
                 let (model, _) = model(row, corpus).ok()?;
                 let (devices, given) = ([device()], parameters(row));
                 let asked = AskedWorkload::default();
+
                 let case = EngineRequest {
                     model: &model,
                     version: None,
@@ -156,11 +167,13 @@ fn growth(rows: &[Row], corpus: &BTreeMap<String, Inventory>, scores: &mut Score
                     asked,
                     devices: &devices,
                 };
+
                 let ready = LlamaCpp.prepare(&case).ok()?;
                 let split = ready.splits(1).ok()?.remove(0);
                 let parts = ready
                     .variable(&split, 0, &devices[0], ready.workload())
                     .ok()?;
+
                 Some(
                     parts
                         .iter()
@@ -169,9 +182,11 @@ fn growth(rows: &[Row], corpus: &BTreeMap<String, Inventory>, scores: &mut Score
                         / MIB,
                 )
             };
+
             if let (Some(first), Some(second)) = (need(small), need(large)) {
                 let (measured, ours) = (more - less, second - first);
                 let label = format!("{} and {}", small.label(), large.text("id"));
+
                 // nvidia-smi counts in MiB, twice.
                 scores.number(
                     "total's growth with context, MiB",
@@ -193,6 +208,7 @@ fn described(folder: &Path) -> Result<BTreeMap<String, Inventory>, Box<dyn Error
         GzDecoder::new(std::fs::File::open(entry?.path())?).read_to_string(&mut text)?;
         let description: Value = serde_json::from_str(&text)?;
         let mut builder = InventoryBuilder::default();
+
         for tensor in description["tensors"].as_array().into_iter().flatten() {
             let shape: Vec<u64> = tensor[1]
                 .as_array()
@@ -200,12 +216,14 @@ fn described(folder: &Path) -> Result<BTreeMap<String, Inventory>, Box<dyn Error
                 .flatten()
                 .filter_map(Value::as_u64)
                 .collect();
+
             let kind = tensor[2].as_str().unwrap_or_default();
             let dtype = Dtype::ALL
                 .iter()
                 .copied()
                 .find(|dtype| dtype.name() == kind)
                 .ok_or("an unknown type")?;
+
             let bytes = dtype.stored(shape.iter().product()).ok_or("an odd shape")?;
             builder.add(
                 "",
@@ -215,6 +233,7 @@ fn described(folder: &Path) -> Result<BTreeMap<String, Inventory>, Box<dyn Error
                 bytes,
             );
         }
+
         let file = description["file"]
             .as_str()
             .unwrap_or_default()
@@ -222,6 +241,7 @@ fn described(folder: &Path) -> Result<BTreeMap<String, Inventory>, Box<dyn Error
             .to_lowercase();
         all.insert(file, builder.finish());
     }
+
     Ok(all)
 }
 
@@ -240,6 +260,7 @@ fn metadata(row: &Row) -> Option<Metadata> {
     let mut put = |key: &str, value: Held| {
         all.entry(format!("{family}.{key}")).or_insert(value);
     };
+
     for (key, value) in logged {
         match value {
             Value::Number(number) if number.is_u64() => put(key, Held::Unsigned(number.as_u64()?)),
@@ -247,6 +268,7 @@ fn metadata(row: &Row) -> Option<Metadata> {
             _ => {}
         }
     }
+
     let printed = [
         ("vocab_size", "n_vocab"),
         ("context_length", "n_ctx_train"),
@@ -271,6 +293,7 @@ fn metadata(row: &Row) -> Option<Metadata> {
             put(key, Held::Unsigned(value));
         }
     }
+
     Some(Metadata(all))
 }
 
@@ -280,6 +303,7 @@ fn model(row: &Row, corpus: &BTreeMap<String, Inventory>) -> Result<(Model, bool
     if cut("attention.head_count_kv") || cut("feed_forward_length") {
         return Err("per-layer arrays are cut short in the log".to_owned());
     }
+
     let metadata = metadata(row).ok_or("no metadata in the row")?;
     let file = row
         .text("model_file")
@@ -288,6 +312,7 @@ fn model(row: &Row, corpus: &BTreeMap<String, Inventory>) -> Result<(Model, bool
     let known = corpus.get(&file).cloned();
     let known = known.or_else(|| synthesised(row, &metadata));
     let found = known.is_some();
+
     let inventory = known.unwrap_or_else(|| {
         let mut builder = InventoryBuilder::default();
         builder.add(
@@ -297,8 +322,10 @@ fn model(row: &Row, corpus: &BTreeMap<String, Inventory>) -> Result<(Model, bool
             &[1],
             Bytes::new(4),
         );
+
         builder.finish()
     });
+
     let gguf = Gguf {
         version: 3,
         metadata,
@@ -310,10 +337,12 @@ fn model(row: &Row, corpus: &BTreeMap<String, Inventory>) -> Result<(Model, bool
         uncovered_bytes: 0,
         table: hf_mem_core::model::gguf::TablePlace::default(),
     };
+
     let architecture = architecture(&gguf);
     if let Err(why) = &architecture {
         return Err(why.to_string());
     }
+
     let model = Model::bare("", Format::Gguf, architecture, gguf.inventory);
     Ok((model, found))
 }
@@ -327,12 +356,14 @@ fn synthesised(row: &Row, metadata: &Metadata) -> Option<Inventory> {
     {
         return None;
     }
+
     let get = |key: &str| metadata.unsigned(&format!("{family}.{key}"));
     let (layers, hidden, wide) = (
         get("block_count")?,
         get("embedding_length")?,
         get("feed_forward_length")?,
     );
+
     let (heads, kv_heads) = (
         get("attention.head_count")?,
         get("attention.head_count_kv")?,
@@ -343,17 +374,20 @@ fn synthesised(row: &Row, metadata: &Metadata) -> Option<Inventory> {
     for (kind, count) in row.0["tensor_types"].as_object()? {
         counts.insert(kind.to_uppercase(), count.as_u64()?);
     }
+
     let small = counts.remove("F32")?;
     let main = counts
         .iter()
         .max_by_key(|(_, count)| **count)
         .map(|(kind, _)| kind.clone())?;
+
     let of = |kind: &str| {
         Dtype::ALL
             .iter()
             .copied()
             .find(|dtype| dtype.name() == kind)
     };
+
     let dtype = of(&main)?;
     let matrices = counts.remove(&main)?;
     let output = match (matrices.checked_sub(layers * 7 + 1)?, counts.len()) {
@@ -362,6 +396,7 @@ fn synthesised(row: &Row, metadata: &Metadata) -> Option<Inventory> {
         (0, 1) if counts.values().all(|count| *count == 1) => Some(of(counts.keys().next()?)?),
         _ => return None,
     };
+
     let (queries, keys) = (heads * dim, kv_heads * dim);
     let mut builder = InventoryBuilder::default();
     let mut add = |name: &str, dtype: Dtype, shape: &[u64]| -> Option<()> {
@@ -369,12 +404,15 @@ fn synthesised(row: &Row, metadata: &Metadata) -> Option<Inventory> {
         builder.add("", name, Storage::Known(dtype), shape, bytes);
         Some(())
     };
+
     add("token_embd.weight", dtype, &[hidden, vocabulary])?;
     if let Some(output) = output {
         add("output.weight", output, &[hidden, vocabulary])?;
     }
+
     add("output_norm.weight", Dtype::F32, &[hidden])?;
     let mut vectors = 1;
+
     for layer in 0..layers {
         for (name, rows, columns) in [
             ("attn_q", hidden, queries),
@@ -391,26 +429,32 @@ fn synthesised(row: &Row, metadata: &Metadata) -> Option<Inventory> {
                 &[rows, columns],
             )?;
         }
+
         let mut vector = |name: &str, length: u64| {
             vectors += 1;
             add(&format!("blk.{layer}.{name}"), Dtype::F32, &[length])
         };
+
         vector("attn_norm.weight", hidden)?;
         vector("ffn_norm.weight", hidden)?;
+
         if family == "qwen2" {
             vector("attn_q.bias", queries)?;
             vector("attn_k.bias", keys)?;
             vector("attn_v.bias", keys)?;
         }
+
         if family == "qwen3" {
             vector("attn_q_norm.weight", dim)?;
             vector("attn_k_norm.weight", dim)?;
         }
     }
+
     if small == vectors + 1 {
         add("rope_freqs.weight", Dtype::F32, &[dim / 2])?;
         vectors += 1;
     }
+
     (small == vectors).then(|| builder.finish())
 }
 
@@ -426,6 +470,7 @@ fn parameters(row: &Row) -> BTreeMap<String, Value> {
             all.insert(name.to_owned(), row.0[key].clone());
         }
     }
+
     if !row.0["kv_type_v"].is_null() {
         all.insert("type_v".to_owned(), row.0["kv_type_v"].clone());
     }
@@ -435,9 +480,11 @@ fn parameters(row: &Row) -> BTreeMap<String, Value> {
         "n_parallel".to_owned(),
         json!(row.number("n_parallel").unwrap_or(1)),
     );
+
     let unified =
         row.notes().contains("kv_unified=True") || row.build().is_none_or(|build| build < 5900);
     all.insert("kv_unified".to_owned(), json!(unified));
+
     if row
         .buffers("kv_buffer_mib")
         .iter()
@@ -449,6 +496,7 @@ fn parameters(row: &Row) -> BTreeMap<String, Value> {
     {
         all.insert("no_kv_offload".to_owned(), json!(true));
     }
+
     match &row.0["flash_attn"] {
         // 'auto' has been the default since 2025.
         Value::Null
@@ -462,6 +510,7 @@ fn parameters(row: &Row) -> BTreeMap<String, Value> {
             all.insert("flash_attn".to_owned(), value.clone());
         }
     }
+
     if all
         .get("type_v")
         .and_then(Value::as_str)
@@ -469,6 +518,7 @@ fn parameters(row: &Row) -> BTreeMap<String, Value> {
     {
         all.insert("flash_attn".to_owned(), json!(true));
     }
+
     all
 }
 
@@ -504,29 +554,37 @@ fn score(row: &Row, corpus: &BTreeMap<String, Inventory>, scores: &mut Scores) {
         "compute_buffer_mib",
         "model_buffer_mib",
     ];
+
     if usable.iter().all(|key| row.0[*key].is_null()) {
         return scores.skip("no buffers: only a total of the whole process", &label);
     }
+
     if row.text("engine") == "koboldcpp" {
         return scores.skip("koboldcpp of 2023: sums in MB with scratch", &label);
     }
+
     let (model, in_corpus) = match model(row, corpus) {
         Ok(model) => model,
         Err(why) => return scores.skip(&why, &label),
     };
+
     if row.number("n_ctx").is_none() {
         return scores.skip("the log does not give n_ctx", &label);
     }
+
     if row.notes().contains("with MTP") {
         return scores.skip("with a context for multi-token prediction", &label);
     }
+
     if row.text("engine_version").starts_with("fork") {
         return scores.skip(
             "a fork's llama-bench, whose settings the row does not give",
             &label,
         );
     }
+
     let (devices, given) = ([device()], parameters(row));
+
     // Rows that name no build and print no header are of 2026.
     let recent = row
         .build()
@@ -534,6 +592,7 @@ fn score(row: &Row, corpus: &BTreeMap<String, Inventory>, scores: &mut Scores) {
     let Ok(version) = (if recent { "b10450" } else { "b4000" }).parse() else {
         return;
     };
+
     let case = EngineRequest {
         model: &model,
         version: Some(&version),
@@ -541,13 +600,16 @@ fn score(row: &Row, corpus: &BTreeMap<String, Inventory>, scores: &mut Scores) {
         asked: AskedWorkload::default(),
         devices: &devices,
     };
+
     let ready = match LlamaCpp.prepare(&case) {
         Ok(ready) => ready,
         Err(why) => return scores.skip(&why.to_string(), &label),
     };
+
     let Ok(mut splits) = ready.splits(1) else {
         return scores.skip("no split", &label);
     };
+
     let split = splits.remove(0);
     let parts = ready.variable(&split, 0, &devices[0], ready.workload());
     let host = ready.host(&split, ready.workload());
@@ -555,6 +617,7 @@ fn score(row: &Row, corpus: &BTreeMap<String, Inventory>, scores: &mut Scores) {
         (Ok(parts), Ok(host)) => (parts, host),
         (Err(why), _) | (_, Err(why)) => return scores.skip(&why.to_string(), &label),
     };
+
     // A cache that is kept on the host counts as well.
     parts.extend(
         host.into_iter()
@@ -564,9 +627,11 @@ fn score(row: &Row, corpus: &BTreeMap<String, Inventory>, scores: &mut Scores) {
                 ..part
             }),
     );
+
     cache(row, &label, &parts, scores);
     states(row, &label, &parts, scores);
     compute(row, &label, &model, &*ready, &split, scores);
+
     if in_corpus {
         weights(row, &label, &*ready, &split, scores);
     } else if row.sum("model_buffer_mib").is_some() {
@@ -579,9 +644,11 @@ fn explained(row: &Row, parts: &[Component], ours: f64, measured: f64) -> Option
     let meta = &row.0["gguf_metadata"];
     let cells = row.number("n_ctx").unwrap_or(0);
     let near = |mib: f64| (mib - measured).abs() <= (0.001 * measured).max(0.02);
+
     if row.text("engine") == "ik_llama.cpp" && row.text("arch").starts_with("deepseek2") {
         return Some("ik_llama.cpp keeps latents in its own ways (mla_attn 1 to 3)");
     }
+
     let next_token = meta["nextn_predict_layers"].as_u64().unwrap_or(0);
     if row.text("engine") == "ik_llama.cpp"
         && let Some(layers) = meta["block_count"]
@@ -591,10 +658,12 @@ fn explained(row: &Row, parts: &[Component], ours: f64, measured: f64) -> Option
     {
         return Some("ik_llama.cpp keeps a cache for next-token layers");
     }
+
     let padded = cells.next_multiple_of(256) as f64;
     if near(ours * cells as f64 / padded) {
         return Some("older builds padded cells to 32");
     }
+
     let kinds = row.text("kv_type_k") == "f16" && row.text("kv_type_v") == "f16";
     let number = |key: &str| meta[key].as_u64().unwrap_or(0) as f64;
     let rank = number("attention.kv_lora_rank");
@@ -605,16 +674,19 @@ fn explained(row: &Row, parts: &[Component], ours: f64, measured: f64) -> Option
     {
         return Some("builds of 2025 kept a value row beside the latent");
     }
+
     let full = cells as f64 * layers * number("attention.head_count_kv") * 2.0 / MIB
         * (number("attention.key_length") + number("attention.value_length"));
     if kinds && !meta["attention.sliding_window"].is_null() && near(full) {
         return Some("builds before the windowed cache (May 2025) kept all layers whole");
     }
+
     if total(parts, ComponentName::KvCache).likely == Bytes::ZERO
         && row.build().is_none_or(|build| build < 5700)
     {
         return Some("builds of early 2025 reserved a cache for encoders");
     }
+
     None
 }
 
@@ -622,9 +694,11 @@ fn cache(row: &Row, label: &str, parts: &[Component], scores: &mut Scores) {
     let Some(measured) = row.sum("kv_buffer_mib") else {
         return;
     };
+
     let ours = total(parts, ComponentName::KvCache);
     let mib = ours.likely.get() as f64 / MIB;
     let exact = (mib - measured).abs() <= (0.001 * measured).max(0.02);
+
     // The fork prints states inside the cache's buffer.
     let with_states = mib + total(parts, ComponentName::State).likely.get() as f64 / MIB;
     if !exact
@@ -639,9 +713,11 @@ fn cache(row: &Row, label: &str, parts: &[Component], scores: &mut Scores) {
             true,
         );
     }
+
     if !exact && let Some(why) = explained(row, parts, mib, measured) {
         return scores.skip(&format!("cache: {why}"), label);
     }
+
     scores.number("cache, MiB (exact to 0.1 %)", label, measured, mib, exact);
 }
 
@@ -649,6 +725,7 @@ fn states(row: &Row, label: &str, parts: &[Component], scores: &mut Scores) {
     let Some(measured) = row.sum("recurrent_buffer_mib") else {
         return;
     };
+
     let mib = total(parts, ComponentName::State).likely.get() as f64 / MIB;
     let rounding = if measured.fract() == 0.0 { 0.5 } else { 0.02 };
     let exact = (mib - measured).abs() <= (0.001 * measured).max(rounding);
@@ -662,14 +739,17 @@ fn weights(row: &Row, label: &str, ready: &dyn PreparedEngine, split: &Split, sc
         .filter(|(name, _)| !name.contains("CPU"))
         .map(|(_, mib)| mib)
         .sum();
+
     let whole = row.number("layers_offloaded").is_some()
         && row.number("layers_offloaded") == row.number("layers_total");
     if !whole || on_gpus == 0.0 {
         return scores.skip("weights: only part of the layers on devices", label);
     }
+
     let Ok(parts) = ready.fixed(split, 0, &device()) else {
         return;
     };
+
     let mib = total(&parts, ComponentName::Weights).likely.get() as f64 / MIB;
     scores.number(
         "weights on devices, MiB (0.1 %)",
@@ -693,6 +773,7 @@ fn compute(
     if buffers.is_empty() {
         return;
     }
+
     let device_names = ["CUDA", "ROCm", "Vulkan", "Metal", "SYCL", "CANN", "GPU"];
     let on_devices: Vec<&(&str, f64)> = buffers
         .iter()
@@ -700,21 +781,25 @@ fn compute(
             !name.contains("Host") && device_names.iter().any(|device| name.starts_with(device))
         })
         .collect();
+
     if buffers.iter().any(|(name, _)| name.starts_with("Metal")) {
         return scores.skip(
             "compute: Metal keeps no FP16 copies of a quantised cache",
             label,
         );
     }
+
     if row.text("engine") == "ik_llama.cpp" {
         return scores.skip("compute: the fork ik_llama.cpp has its own graphs", label);
     }
+
     let on_host: f64 = row
         .buffers("model_buffer_mib")
         .iter()
         .filter(|(name, _)| name.contains("CPU"))
         .map(|(_, mib)| mib)
         .sum();
+
     let everything = row.sum("model_buffer_mib").unwrap_or(0.0);
     if row
         .buffers("model_buffer_mib")
@@ -723,6 +808,7 @@ fn compute(
     {
         return scores.skip("compute: split by rows", label);
     }
+
     if row.number("layers_offloaded").is_some()
         && row.number("layers_offloaded") == row.number("layers_total")
         && on_host > 0.4 * everything
@@ -732,9 +818,11 @@ fn compute(
             label,
         );
     }
+
     if !row.0["tensor_overrides"].is_null() || row.notes().contains("override-tensor") {
         return scores.skip("compute: single tensors were moved by hand", label);
     }
+
     let whole = row.number("layers_offloaded") == row.number("layers_total");
     match on_devices.as_slice() {
         [] if buffers.len() == 1 => {
@@ -753,6 +841,7 @@ fn compute(
             let Ok(parts) = ready.variable(split, 0, &device(), ready.workload()) else {
                 return;
             };
+
             let ours = total(&parts, ComponentName::Activations);
             scores.gib(
                 "compute buffer, one device",
@@ -778,13 +867,16 @@ fn compute(
                     label,
                 );
             }
+
             let split = Split {
                 offload: Offload::Layers { layers: host },
                 ..split.clone()
             };
+
             let Ok(parts) = ready.variable(&split, 0, &device(), ready.workload()) else {
                 return;
             };
+
             let ours = total(&parts, ComponentName::Activations);
             scores.gib(
                 "compute buffer, layers on the host",
@@ -810,11 +902,13 @@ fn several_devices(
     let Ok(mut splits) = ready.splits(count) else {
         return;
     };
+
     let split = splits.remove(0);
     for (rank, (name, measured)) in buffers.iter().enumerate() {
         let Ok(parts) = ready.variable(&split, rank, &device(), ready.workload()) else {
             return;
         };
+
         let ours = total(&parts, ComponentName::Activations);
         scores.gib(
             "compute buffer, several devices",

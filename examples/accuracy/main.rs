@@ -31,12 +31,14 @@ fn main() -> ExitCode {
         eprintln!("usage: accuracy MEASURED HUB");
         return ExitCode::from(2);
     };
+
     let logs = measured.join("vllm.jsonl");
     let result = vllm::run(&logs, &hub)
         .and_then(|()| sglang::run(&logs, &hub))
         .and_then(|()| {
             llama::run(&measured.join("llamacpp.jsonl"), &hub).map_err(|error| error.to_string())
         });
+
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

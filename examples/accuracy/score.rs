@@ -62,6 +62,7 @@ impl Scores {
             likely,
             inside,
         };
+
         self.by.entry(component.to_owned()).or_default().push(row);
     }
 
@@ -80,10 +81,12 @@ impl Scores {
             "{:<34} {:>5} {:>9} {:>9} {:>8}",
             "component", "rows", "median", "p95", "inside"
         );
+
         for (component, rows) in &self.by {
             let mut errors: Vec<f64> = rows.iter().map(Row::error).collect();
             errors.sort_by(f64::total_cmp);
             let inside = rows.iter().filter(|row| row.inside).count();
+
             println!(
                 "{component:<34} {:>5} {:>8.2}% {:>8.2}% {:>7.0}%",
                 rows.len(),
@@ -92,6 +95,7 @@ impl Scores {
                 100.0 * inside as f64 / rows.len().max(1) as f64
             );
         }
+
         println!("\nbeyond 5 %, or outside the interval:");
         for (component, rows) in &self.by {
             for row in rows.iter().filter(|row| row.error() > 5.0 || !row.inside) {
@@ -105,6 +109,7 @@ impl Scores {
                 );
             }
         }
+
         println!("\nskipped:");
         for (why, names) in &self.skipped {
             println!("  {why} ({}): {}", names.len(), names.join("; "));
@@ -130,6 +135,7 @@ impl Scores {
                 println!("  no rows   {}", bar.component);
                 continue;
             };
+
             let mut errors: Vec<f64> = rows.iter().map(Row::error).collect();
             errors.sort_by(f64::total_cmp);
             let inside = 100.0 * rows.iter().filter(|row| row.inside).count() as f64
@@ -137,6 +143,7 @@ impl Scores {
             let limits = [(bar.median, 50, "median"), (bar.p95, 95, "p95")];
             let mut met = inside >= bar.inside;
             let mut text = format!("inside {inside:.0} % of {:.0} %", bar.inside);
+
             for (limit, percent, name) in limits {
                 if let Some(limit) = limit {
                     let found = percentile(&errors, percent);
@@ -144,6 +151,7 @@ impl Scores {
                     text = format!("{name} {found:.2} % of {limit} %, {text}");
                 }
             }
+
             println!(
                 "  {}   {}: {text}",
                 if met { "reached" } else { "MISSED " },

@@ -21,18 +21,21 @@ pub(crate) fn run(rows: &Path, hub: &Path) -> Result<(), String> {
     let text = fs::read_to_string(rows).map_err(|error| format!("{}: {error}", rows.display()))?;
     let mut scores = Scores::default();
     let engine = Sglang::with_profiles(Sglang::profiles().map_err(|error| error.to_string())?);
+
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         let row: Value =
             serde_json::from_str(line).map_err(|error| format!("{}: {error}", rows.display()))?;
         if row["engine"].as_str() != Some("sglang") {
             continue;
         }
+
         let name = row["model"].as_str().unwrap_or_default();
         let label = format!(
             "{name} {} {}",
             row["engine_version"].as_str().unwrap_or("?"),
             row["gpu_name"].as_str().unwrap_or("?")
         );
+
         match vllm::find(hub, name) {
             Err(_) => scores.skip("model not in the folder", &label),
             Ok(model) => {
@@ -42,6 +45,7 @@ pub(crate) fn run(rows: &Path, hub: &Path) -> Result<(), String> {
             }
         }
     }
+
     scores.print("SGLang");
     scores.bars(&[
         Bar {
@@ -63,6 +67,7 @@ pub(crate) fn run(rows: &Path, hub: &Path) -> Result<(), String> {
             inside: 95.0,
         },
     ]);
+
     Ok(())
 }
 
@@ -79,10 +84,12 @@ fn score(
     {
         return Err("attention by data parallelism, whose layout we do not offer".to_owned());
     }
+
     let device = devices::named(row["gpu_name"].as_str().unwrap_or("H100"))
         .or_else(|| devices::named("H100"));
     let device = [device.ok_or("no device")?];
     let mut parameters = BTreeMap::new();
+
     for (key, name) in [
         ("gpu_memory_utilization", "mem_fraction_static"),
         ("max_num_batched_tokens", "chunked_prefill_size"),
@@ -91,10 +98,13 @@ fn score(
             parameters.insert(name.to_owned(), value.clone());
         }
     }
+
     if let Some(kv) = row.get("kv_cache_dtype").filter(|kv| kv.is_string()) {
         parameters.insert("kv_cache_dtype".to_owned(), kv.clone());
     }
+
     parameters.insert("page_size".to_owned(), json!(1));
+
     // RoBERTa's two positions for padding are in SGLang's figure and not in ours.
     let longest = model
         .architecture
@@ -110,6 +120,7 @@ fn score(
         dtype: row["dtype"].as_str().map(str::to_owned),
         ..AskedWorkload::default()
     };
+
     let version = row["engine_version"]
         .as_str()
         .and_then(|version| version.parse().ok());
@@ -120,8 +131,10 @@ fn score(
         asked,
         devices: &device,
     };
+
     let prepared = engine.prepare(&case).map_err(|error| error.to_string())?;
     let tensor = u32::try_from(row["tensor_parallel"].as_u64().unwrap_or(1)).unwrap_or(1);
+
     let layers = model
         .architecture
         .as_ref()
@@ -133,6 +146,7 @@ fn score(
         expert_parallel: false,
         offload: Offload::None,
     };
+
     prepared.check(&split).map_err(|error| error.to_string())?;
     let headers = !model.inventory.classes.is_empty();
     if !headers {
@@ -141,6 +155,7 @@ fn score(
             label,
         );
     }
+
     if let Some(measured) = row["weights_gib_per_gpu"].as_f64().filter(|_| headers) {
         scores.gib(
             "weights",
@@ -150,9 +165,11 @@ fn score(
             0.01,
         );
     }
+
     let Some(tokens) = row["kv_cache_tokens"].as_f64() else {
         return Ok(());
     };
+
     // The pool is what stays of the free memory after the load, less the fraction kept out of it.
     let notes = row["notes"].as_str().unwrap_or_default();
     let after = |mark: &str| {
@@ -164,6 +181,7 @@ fn score(
             .parse::<f64>()
             .ok()
     };
+
     let pool = match (
         row["kv_cache_gib_per_gpu"].as_f64(),
         after("before load "),
@@ -175,6 +193,7 @@ fn score(
             .map(|fraction| left - before * (1.0 - fraction)),
         _ => None,
     };
+
     if let Some(pool) = pool {
         let ours = prepared.pool_tokens(&split, 0, vllm::gib(pool)) as f64;
         scores.number(
@@ -184,8 +203,10 @@ fn score(
             ours,
             (ours - tokens).abs() <= 0.005 * tokens,
         );
+
         let rounding = prepared.pool_tokens(&split, 0, Bytes::mib(12)) as f64;
         let exact = (ours - tokens).abs() <= rounding;
+
         scores.number(
             "KV bytes per token, to rounding",
             label,
@@ -194,5 +215,6 @@ fn score(
             exact,
         );
     }
+
     Ok(())
 }

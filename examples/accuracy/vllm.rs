@@ -148,11 +148,13 @@ pub(crate) fn find(hub: &Path, name: &str) -> Result<Model, String> {
     if let Some((repo, patch)) = stand_in(name) {
         return hub::load(hub, repo, &patch);
     }
+
     let full = if name == "Qwen3-235B-A22B-FP8" {
         "Qwen/Qwen3-235B-A22B-FP8"
     } else {
         name
     };
+
     let described = generated::described(full).or_else(|| facts::known(full));
     described.map_or_else(|| hub::load(hub, full, &Value::Null), Ok)
 }
@@ -180,6 +182,7 @@ pub(crate) fn run(rows: &Path, hub: &Path) -> Result<(), String> {
     let mut scores = Scores::default();
     let mut models: BTreeMap<String, Result<Model, String>> = BTreeMap::new();
     let engine = Vllm::with_profiles(Vllm::profiles().map_err(|error| error.to_string())?);
+
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         let value: Value =
             serde_json::from_str(line).map_err(|error| format!("{}: {error}", rows.display()))?;
@@ -187,15 +190,18 @@ pub(crate) fn run(rows: &Path, hub: &Path) -> Result<(), String> {
         if row.text("engine") != Some("vllm") {
             continue;
         }
+
         let name = row.text("model").unwrap_or_default().to_owned();
         let label = label(&row, &name);
         if let Some((_, why)) = FAULTS.iter().find(|(part, _)| name.contains(part)) {
             scores.skip(&format!("the row is at fault: {why}"), &label);
             continue;
         }
+
         let model = models
             .entry(name.clone())
             .or_insert_with(|| find(hub, &name));
+
         match model {
             Err(_) => scores.skip("model not in the folder", &label),
             Ok(model) => {
@@ -205,6 +211,7 @@ pub(crate) fn run(rows: &Path, hub: &Path) -> Result<(), String> {
             }
         }
     }
+
     scores.print("vLLM");
     scores.bars(&[
         Bar {
@@ -274,6 +281,7 @@ pub(crate) fn run(rows: &Path, hub: &Path) -> Result<(), String> {
             inside: 90.0,
         },
     ]);
+
     Ok(())
 }
 
@@ -297,6 +305,7 @@ fn score(
     if row.text("quantization") == Some("bitsandbytes") {
         return Err("quantised at load by bitsandbytes, which is a plugin".to_owned());
     }
+
     let gpu = row.text("gpu_name").unwrap_or_default();
     let known = devices::named(gpu);
     let device = known
@@ -311,6 +320,7 @@ fn score(
         dtype: row.text("dtype").map(str::to_owned),
         ..AskedWorkload::default()
     };
+
     let version = version(row);
     let case = EngineRequest {
         model,
@@ -319,12 +329,14 @@ fn score(
         asked,
         devices: prepared_for,
     };
+
     let prepared = engine.prepare(&case).map_err(|error| error.to_string())?;
     let layers = model
         .architecture
         .as_ref()
         .map_err(ToString::to_string)?
         .layer_count();
+
     let part = |key| u32::try_from(row.count(key).unwrap_or(1)).unwrap_or(1);
     let (tensor, stages) = (part("tensor_parallel"), part("pipeline_parallel"));
     let split = Split {
@@ -333,19 +345,23 @@ fn score(
         expert_parallel: false,
         offload: Offload::None,
     };
+
     prepared.check(&split).map_err(|error| error.to_string())?;
     let log = prepared.start_up_log(&split, 0, &device);
+
     let soft = model.architecture.as_ref().is_ok_and(|a| {
         a.vision.is_some()
             || a.quantization.as_ref().is_some_and(|q| {
                 q.method.contains("fp4") || q.format.as_deref().is_some_and(|f| f.contains("FP4"))
             })
     });
+
     for figure in ["weights", "non-torch", "needed", "capacity"] {
         if let Some(why) = misleading(label, figure) {
             scores.skip(&format!("{figure} only: {why}"), label);
         }
     }
+
     let headers = !model.inventory.classes.is_empty();
     if !headers {
         scores.skip(
@@ -353,6 +369,7 @@ fn score(
             label,
         );
     }
+
     let weights = row
         .number("weights_gib_per_gpu")
         .filter(|_| headers && misleading(label, "weights").is_none());
@@ -369,6 +386,7 @@ fn score(
         let notes = row.text("notes")?.split("peak_torch_memory ").nth(1)?;
         Some(notes.split(' ').next()?.parse::<f64>().ok()? - row.number("weights_gib_per_gpu")?)
     });
+
     if let (Some(measured), Some(_)) = (peak, &known) {
         let text = if soft { "multimodal or FP4" } else { "text" };
         let component = if modern(row) {
@@ -378,6 +396,7 @@ fn score(
         };
         scores.gib(&component, label, measured, log.activations, 0.005);
     }
+
     if let (Some(measured), Some(_)) = (
         row.number("non_torch_gib")
             .filter(|_| misleading(label, "non-torch").is_none()),
@@ -385,12 +404,14 @@ fn score(
     ) {
         scores.gib("non-torch", label, measured, log.non_torch, 0.005);
     }
+
     if let (Some(measured), Some(_)) = (
         row.number("cuda_graph_gib").filter(|gib| *gib > 0.0),
         &known,
     ) {
         scores.gib("graphs", label, measured, log.graphs, 0.005);
     }
+
     cache(scores, &prepared, &split, row, label);
     Ok(())
 }
@@ -418,6 +439,7 @@ fn cache(
     let Some(kv) = row.number("kv_cache_gib_per_gpu") else {
         return;
     };
+
     let pages = prepared.pages(split);
     let blocks = |gib: f64| prepared.blocks_in(split, self::gib(gib));
     if split.stages.len() > 1 {
@@ -428,6 +450,7 @@ fn cache(
     {
         let ours = prepared.logged_tokens(split, blocks(kv)) as f64;
         let measured = tokens as f64;
+
         scores.number(
             "token capacity",
             label,
@@ -435,6 +458,7 @@ fn cache(
             ours,
             (ours - measured).abs() <= 0.005 * measured,
         );
+
         if pages.groups() == 1 {
             let (low, high) = (
                 prepared.logged_tokens(split, blocks(kv - 0.006)),
@@ -442,6 +466,7 @@ fn cache(
             );
             let block = pages.block_tokens() * 2;
             let exact = tokens + block >= low && tokens <= high + block;
+
             scores.number(
                 "KV bytes per token, to rounding",
                 label,
@@ -451,6 +476,7 @@ fn cache(
             );
         }
     }
+
     if let Some(measured) = row
         .number("kv_needed_gib_for_max_len")
         .filter(|_| misleading(label, "needed").is_none())
@@ -472,6 +498,7 @@ fn version(row: &Row<'_>) -> Option<EngineVersion> {
         .get("model")
         .and_then(Value::as_str)
         .unwrap_or_default();
+
     if row
         .0
         .get("notes")
@@ -480,10 +507,12 @@ fn version(row: &Row<'_>) -> Option<EngineVersion> {
     {
         return None;
     }
+
     let told = RELEASES
         .iter()
         .find(|(name, _, _)| *name == model)
         .map(|(_, version, _)| *version);
+
     row.0
         .get("engine_version")
         .and_then(Value::as_str)
@@ -508,9 +537,11 @@ fn parameters(row: &Row<'_>) -> BTreeMap<String, Value> {
             all.insert(key.to_owned(), value.clone());
         }
     }
+
     if row.0.get("enforce_eager") == Some(&Value::Bool(true)) {
         all.insert("enforce_eager".to_owned(), json!(true));
     }
+
     let model = row.text("model").unwrap_or_default();
     if model.contains("w8a8") {
         all.insert(
@@ -520,17 +551,21 @@ fn parameters(row: &Row<'_>) -> BTreeMap<String, Value> {
     } else if row.text("quantization") == Some("fp8") && !model.contains("Qwen3") {
         all.insert("quantization".to_owned(), json!("fp8"));
     }
+
     let notes = row.text("notes").unwrap_or_default();
     if notes.contains("MTP n=3") {
         all.insert("num_speculative_tokens".to_owned(), json!(3));
     }
+
     if notes.contains("MTP on") {
         all.insert("num_speculative_tokens".to_owned(), json!(1));
     }
+
     if model == "Qwen/Qwen3.6-35B-A3B" {
         // Its 64.69 GiB are the text model's to the log's rounding: the tower was not loaded.
         all.insert("language_model_only".to_owned(), json!(true));
     }
+
     if let Some(degree) = notes
         .split("decode_context_parallel_size=")
         .nth(1)
@@ -543,5 +578,6 @@ fn parameters(row: &Row<'_>) -> BTreeMap<String, Value> {
                 .map(|degree| ("decode_context_parallel_size".to_owned(), json!(degree))),
         );
     }
+
     all
 }

@@ -29,6 +29,7 @@ fn live_with(saved: Saved) {
             let _ = ledger.get(&id).map(|lease| view::lease(lease, now));
             let _ = ledger.renew(&id, 0, Some(hour), now);
         }
+
         now.boottime = now.boottime.after(hour * 24);
         ledger.expire(now);
         let again = ledger.saved(now);

@@ -50,6 +50,7 @@ impl ConnectionLimiter {
     pub(crate) fn new(limits: &Limits, operators: Operators, metrics: Arc<Metrics>) -> Self {
         let (served, kept) = (limits.connections, limits.kept_connections());
         let hall = served.saturating_mul(2);
+
         Self {
             shares: UserLimits::new(
                 LimitBounds {
@@ -89,6 +90,7 @@ impl ConnectionLimiter {
                 LimitExceeded::All => Refusal::Connections,
             });
         })?;
+
         self.metrics.connection_opened();
         Ok(ConnectionSlot {
             _place: place,
@@ -115,6 +117,7 @@ impl ConnectionSlot {
         if let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned() {
             return Some((stream, turn));
         }
+
         let kept = self
             .kept_turns
             .as_ref()
@@ -122,12 +125,15 @@ impl ConnectionSlot {
         if let Some(kept) = kept {
             return Some((stream, kept));
         }
+
         let waiting = tokio::time::timeout(deadline, Arc::clone(&self.turns).acquire_owned());
         if let Ok(Ok(turn)) = waiting.await {
             return Some((stream, turn));
         }
+
         self.metrics.refused(Refusal::Connections);
         turn_away(&stream, self.uid, LimitExceeded::All);
+
         None
     }
 }
@@ -156,12 +162,14 @@ pub(crate) fn turn_away(stream: &UnixStream, uid: u32, full: LimitExceeded) {
         )
         .hint("try again, or raise socket.connections in the daemon's configuration"),
     };
+
     let body = serde_json::to_string(&problem).unwrap_or_default();
     let text = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
         crate::server::routes::PROBLEM_JSON,
         body.len(),
     );
+
     // Closing a Unix socket over unread bytes resets it and would lose the answer, so what is there
     // is read first; but whoever sends without end is not read without end.
     let mut sink = [0; 4096];
@@ -209,6 +217,7 @@ mod tests {
     async fn root_is_served_when_others_hold_all_and_nobody_else_is() {
         let seats = seats(16, 16);
         let mut held = Vec::new();
+
         for uid in [1000, 1001] {
             for _ in 0..16 {
                 let seat = seat(&seats, uid).await.unwrap();
@@ -221,11 +230,13 @@ mod tests {
                 held.push((seat, turn));
             }
         }
+
         assert_eq!(
             seat(&seats, 1002).await.err(),
             Some(LimitExceeded::All),
             "what is left is kept"
         );
+
         assert_eq!(seat(&seats, 1000).await.err(), Some(LimitExceeded::Each));
         let root = seat(&seats, 0).await.unwrap();
         assert!(turn(&root).await.is_some());
@@ -240,6 +251,7 @@ mod tests {
         drop(stream);
         let mut told = String::new();
         caller.read_to_string(&mut told).await.unwrap();
+
         assert!(
             told.starts_with("HTTP/1.1 503")
                 && told.contains("as many connections as one user may"),
@@ -261,6 +273,7 @@ mod tests {
         assert!(late.turn(stream, Duration::ZERO).await.is_none());
         let mut told = String::new();
         caller.read_to_string(&mut told).await.unwrap();
+
         assert!(
             told.starts_with("HTTP/1.1 503") && told.contains("\"reason\":\"busy\""),
             "{told}"

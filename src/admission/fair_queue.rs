@@ -47,13 +47,16 @@ impl<T> FairQueue<T> {
             .map(|(_, place, uid)| (place, uid))?;
         let (_, askers) = self.waiting.get_mut(place)?;
         let asker = askers.pop_front();
+
         if askers.is_empty() {
             self.waiting.remove(place);
         }
+
         self.turn = self.turn.saturating_add(1);
         if self.served.len() >= MOST_REMEMBERED && !self.served.contains_key(&uid) {
             self.served.clear();
         }
+
         self.served.insert(uid, self.turn);
         asker
     }
@@ -110,6 +113,7 @@ mod tests {
         ] {
             turns.push(uid, asker);
         }
+
         assert_eq!((turns.iter().count(), turns.of(1), turns.of(9)), (6, 3, 0));
         assert_eq!(all(&mut turns), ["a1", "b1", "c1", "a2", "b2", "a3"]);
         assert!(turns.is_empty());
@@ -121,9 +125,11 @@ mod tests {
         for asker in ["a1", "a2", "a3"] {
             turns.push(1, asker);
         }
+
         assert_eq!(turns.pop(), Some("a1"));
         turns.push(2, "b1");
         assert_eq!(turns.pop(), Some("b1"));
+
         // To leave and to come back gains nothing.
         turns.push(2, "b2");
         assert_eq!(all(&mut turns), ["a2", "b2", "a3"]);

@@ -46,6 +46,7 @@ impl PerUserSemaphore {
     fn of(&self, uid: u32) -> Arc<Semaphore> {
         // An entry goes in or out as a whole: a panic elsewhere leaves none half done.
         let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+
         // Whoever is there or waits holds a reference too.
         users.retain(|_, turns| Arc::strong_count(turns) > 1);
         Arc::clone(

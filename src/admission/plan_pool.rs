@@ -58,6 +58,7 @@ impl PlanPool {
             .acquire_owned()
             .await
             .map_err(|_| gone())?;
+
         Ok(PlanSlot {
             _turn: turn,
             _seat: seat,
@@ -82,6 +83,7 @@ impl PlanSlot {
             let _held = self;
             span.in_scope(work)
         });
+
         match done.await {
             Ok(outcome) => outcome,
             Err(error) => match error.try_into_panic() {
@@ -108,6 +110,7 @@ mod tests {
         let (began, begun) = mpsc::channel();
         let mut ends = Vec::new();
         let mut working = Vec::new();
+
         for number in 0..=SEATS {
             let (end, until) = mpsc::channel::<()>();
             ends.push(end);
@@ -126,12 +129,15 @@ mod tests {
         while bench.seats.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
+
         let first: Vec<usize> = (0..SEATS).map(|_| begun.recv().unwrap()).collect();
         assert!(begun.try_recv().is_err(), "no more than {SEATS}: {first:?}");
         drop(ends);
+
         for (number, work) in working.into_iter().enumerate() {
             assert_eq!(work.await.unwrap().unwrap(), number);
         }
+
         assert_eq!(bench.seats.available_permits(), SEATS);
     }
 
@@ -164,14 +170,17 @@ mod tests {
         }
         // One seat at a time: no two workers can report in the wrong order.
         drop(ends.remove(0));
+
         let next = loop {
             match begun.try_recv() {
                 Ok(uid) => break uid,
                 Err(_) => tokio::task::yield_now().await,
             }
         };
+
         assert_eq!(next, 1001);
         drop(ends);
+
         for one in asked {
             one.await.unwrap().unwrap();
         }
@@ -188,6 +197,7 @@ mod tests {
             });
             assert!(broken.await.unwrap_err().is_panic());
         }
+
         assert_eq!(bench.run(7, || Ok(7)).await.unwrap(), 7);
     }
 }

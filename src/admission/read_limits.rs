@@ -100,6 +100,7 @@ pub(crate) async fn unparsed(bytes: u64) -> ReadTurn {
     if bytes <= SMALL_BYTES {
         return None;
     }
+
     let kib = u32::try_from(bytes.div_ceil(1024))
         .unwrap_or(u32::MAX)
         .min(UNPARSED_KIB);
@@ -116,11 +117,13 @@ pub(crate) async fn work<T: Send + 'static>(
     if bytes <= BRIEF_BYTES {
         return work();
     }
+
     let done = tokio::task::spawn_blocking(move || {
         let done = work();
         drop(held);
         done
     });
+
     match done.await.map_err(tokio::task::JoinError::try_into_panic) {
         Ok(done) => done,
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
@@ -151,6 +154,7 @@ mod tests {
         let (end, until) = mpsc::channel::<()>();
         let mut long = Box::pin(work(u64::MAX, first.clone(), move || until.recv().is_ok()));
         assert!(poll!(&mut long).is_pending());
+
         // The asker leaves; the thread goes on.
         drop((long, first));
         assert!(poll!(&mut waiting).is_pending());

@@ -78,6 +78,7 @@ impl UserLimits {
             uid,
             amount: 0,
         };
+
         share.reach(amount)?;
         Ok(share)
     }
@@ -97,10 +98,12 @@ impl UserLimits {
             .copied()
             .unwrap_or_default()
             .saturating_add(amount);
+
         let sum = held.sum.saturating_add(amount);
         if mine > each && !privileged {
             return Err(LimitExceeded::Each);
         }
+
         if sum
             > if privileged {
                 all.saturating_add(reserve)
@@ -110,14 +113,17 @@ impl UserLimits {
         {
             return Err(LimitExceeded::All);
         }
+
         held.by_uid.insert(uid, mine);
         held.sum = sum;
+
         Ok(())
     }
 
     fn less(&self, uid: u32, amount: usize) {
         let mut held = self.held();
         held.sum = held.sum.saturating_sub(amount);
+
         if let Some(mine) = held.by_uid.get_mut(&uid) {
             *mine = mine.saturating_sub(amount);
             if *mine == 0 {
@@ -176,11 +182,13 @@ mod tests {
         assert_eq!(shares.take(0, 1).unwrap_err(), LimitExceeded::All);
         drop(held);
         let all = shares.take(0, 6).unwrap();
+
         assert_eq!(
             shares.take(990, 1).unwrap_err(),
             LimitExceeded::All,
             "more than one may hold, but not more than there is"
         );
+
         drop(all);
         assert!(
             shares.held().by_uid.is_empty() && shares.held().sum == 0,

@@ -113,6 +113,7 @@ impl ClientError {
         let Self::Unreachable { source, .. } = self else {
             return false;
         };
+
         matches!(
             source.kind(),
             io::ErrorKind::NotFound
@@ -144,6 +145,7 @@ impl ClientError {
                 "another program or another version may listen there; check --socket"
             }
         };
+
         Problem::new(Reason::DaemonUnreachable, self.to_string()).hint(hint)
     }
 }
@@ -161,10 +163,12 @@ impl From<ClientError> for Problem {
             }
             ClientError::Cut { .. } | ClientError::NotOurs { .. } | ClientError::Problem(_) => "",
         };
+
         let mut problem = error.of_the_daemon_alone();
         if let Some(hint) = &mut problem.hint {
             hint.push_str(alone);
         }
+
         problem
     }
 }
@@ -320,6 +324,7 @@ impl Client {
                 self.send(Method::GET, "/v1/gpus/watch", None),
             )
             .await?;
+
         if response.status().is_success() {
             Ok(Lines {
                 client: self.clone(),
@@ -386,6 +391,7 @@ impl Client {
         let response = self.send(method, path, body).await?;
         let success = response.status().is_success();
         let body = self.body(response).await?;
+
         if success {
             Ok(body)
         } else {
@@ -407,9 +413,11 @@ impl Client {
                 socket: self.socket.clone(),
                 source,
             })?;
+
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.not_ours(error.to_string()))?;
+
         // Ends with the answer's last byte; its errors reach the caller through the request.
         tokio::spawn(connection);
         let mut request = Request::builder()
@@ -419,12 +427,15 @@ impl Client {
         if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
+
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.reveal()));
         }
+
         let request = request
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .map_err(|error| self.not_ours(error.to_string()))?;
+
         sender
             .send_request(request)
             .await
@@ -447,6 +458,7 @@ impl Client {
         let collected = Limited::new(response.into_body(), ANSWER_CAP_BYTES)
             .collect()
             .await;
+
         collected
             .map(http_body_util::Collected::to_bytes)
             .map_err(|error| match error.downcast_ref::<hyper::Error>() {
@@ -560,6 +572,7 @@ mod tests {
             socket: "/x".into(),
             source: kind.into(),
         };
+
         assert!(error(io::ErrorKind::NotFound).daemon_is_absent());
         assert!(error(io::ErrorKind::ConnectionRefused).daemon_is_absent());
         assert!(!error(io::ErrorKind::PermissionDenied).daemon_is_absent());
@@ -581,6 +594,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("api.sock");
         let client = Client::new(&path);
+
         block_on(async {
             let listener = tokio::net::UnixListener::bind(&path).unwrap();
             let serving = tokio::spawn(async move {
@@ -589,6 +603,7 @@ mod tests {
                     if leaving {
                         continue;
                     }
+
                     let mut request = [0; 4096];
                     assert!(stream.read(&mut request).await.unwrap() > 0);
                     let answer =
@@ -596,6 +611,7 @@ mod tests {
                     stream.write_all(answer.as_bytes()).await.unwrap();
                 }
             });
+
             assert_eq!(client.metrics().await.unwrap(), "ok");
             let released = client.release_lease("x").await.unwrap_err();
             assert!(
@@ -629,6 +645,7 @@ mod tests {
                 Err(error) => break error,
             }
         };
+
         assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
         let mut waits = std::pin::pin!(connect(&path));
         assert!(futures_util::poll!(&mut waits).is_pending());

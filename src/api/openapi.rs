@@ -125,6 +125,7 @@ impl Modify for InnerBounds {
         bound(document, "Holder", "pid", |pid| {
             pid.minimum = Some(1.into());
         });
+
         if let Some(RefOr::T(Schema::OneOf(context))) = schema(document, "ContextQuestion") {
             for tokens in context.items.iter_mut().filter_map(object) {
                 tokens.minimum = Some(1.into());
@@ -138,10 +139,12 @@ fn bound(document: &mut utoipa::openapi::OpenApi, of: &str, name: &str, set: imp
     let Some(schema) = schema(document, of) else {
         return;
     };
+
     let alternatives = match schema {
         RefOr::T(Schema::OneOf(one_of)) => one_of.items.iter_mut().collect(),
         single => vec![single],
     };
+
     let properties = alternatives
         .into_iter()
         .filter_map(object)
@@ -299,9 +302,11 @@ mod tests {
                 _ => {}
             }
         }
+
         let document: Value = serde_json::from_str(&json(USUAL_WAIT)).unwrap();
         let mut reached = BTreeSet::new();
         refer(&document["paths"], &mut reached);
+
         loop {
             let mut more = reached.clone();
             for name in &reached {
@@ -312,11 +317,14 @@ mod tests {
                     &mut more,
                 );
             }
+
             if more == reached {
                 break;
             }
+
             reached = more;
         }
+
         let all = document["components"]["schemas"]
             .as_object()
             .unwrap()
@@ -343,6 +351,7 @@ mod tests {
             .filter(|(_, required)| !required)
             .map(|(path, _)| path)
             .collect();
+
         assert_eq!(left_out, OPTIONAL_BODIES);
     }
 

@@ -27,6 +27,7 @@ impl Peer {
             .pid()
             .and_then(|pid| u32::try_from(pid).ok())
             .filter(|pid| *pid != 0);
+
         Self {
             uid: credentials.uid(),
             gid: credentials.gid(),
@@ -135,11 +136,13 @@ impl TokenAccess {
             .iter()
             .map(|name| accounts.uid(name))
             .collect::<Result<_, _>>()?;
+
         let groups = config
             .token_groups
             .iter()
             .map(|name| accounts.gid(name))
             .collect::<Result<_, _>>()?;
+
         Ok(Self {
             operators,
             users,
@@ -183,6 +186,7 @@ mod tests {
             token_users: vec!["ana".into(), "4000".into()],
             token_groups: vec!["ml".into(), "201".into()],
         };
+
         let access = TokenAccess::new(&config, accounts.clone(), Operators::with(990)).unwrap();
         let may = |uid, gid| {
             access.may_use_daemon_token(Peer {
@@ -191,15 +195,18 @@ mod tests {
                 pid: None,
             })
         };
+
         assert!(may(0, 0) && may(990, 990), "root and itself");
         assert!(may(1000, 1000) && may(4000, 4000), "named users");
         assert!(may(1001, 1001), "a member by /etc/group");
         assert!(may(1500, 201), "by primary group");
         assert!(!may(1500, 1500), "anyone else");
+
         let nobody = AccessConfig {
             token_users: vec!["zoe".into()],
             ..AccessConfig::default()
         };
+
         TokenAccess::new(&nobody, accounts, Operators::with(990)).unwrap_err();
     }
 
@@ -207,6 +214,7 @@ mod tests {
     fn a_token_is_read_but_never_shown() {
         let token = HubToken::from_authorization("Bearer hf_secret").unwrap();
         assert_eq!(token.reveal(), "hf_secret");
+
         let caller = Caller {
             peer: Peer {
                 uid: 0,
@@ -216,6 +224,7 @@ mod tests {
             token: Some(token),
             request_id: String::new(),
         };
+
         assert!(!format!("{caller:?}").contains("secret"));
         for bad in [
             "hf_secret",

@@ -57,6 +57,7 @@ impl From<Dated> for LeaseEvent {
             Event::Ended { reason, .. } => Some(reason.state()),
             _ => None,
         };
+
         Self {
             at: humantime::format_rfc3339_millis(at).to_string(),
             state,

@@ -478,15 +478,18 @@ fn parse_context(text: &str) -> Result<ContextArgument, String> {
     if text == "max" {
         return Ok(ContextArgument::Max);
     }
+
     let (digits, unit) = match text.strip_suffix(['k', 'K']) {
         Some(digits) => (digits, 1024),
         None => (text, 1),
     };
+
     let tokens = digits
         .parse::<u64>()
         .ok()
         .and_then(|count| count.checked_mul(unit))
         .filter(|tokens| *tokens > 0);
+
     tokens
         .map(ContextArgument::Tokens)
         .ok_or_else(|| "not a number of tokens such as 32768 or 32k, nor \"max\"".to_owned())
@@ -499,10 +502,12 @@ fn parse_setting(text: &str) -> Result<(String, serde_json::Value), String> {
     if key.is_empty() {
         return Err("the parameter's name is empty".to_owned());
     }
+
     let value = match serde_json::from_str::<serde_json::Value>(value) {
         Ok(parsed) if !parsed.is_object() => parsed,
         _ => serde_json::Value::String(value.to_owned()),
     };
+
     Ok((key, value))
 }
 
@@ -519,6 +524,7 @@ const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text)
         .map_err(|error| format!("not a duration such as 120s or 5min: {error}"))?;
+
     // No clock counts any number of seconds from now.
     if duration > LONGEST {
         Err("longer than a hundred years".to_owned())
@@ -542,16 +548,20 @@ fn parse_time(text: &str) -> Result<SystemTime, String> {
     if text == "now" {
         return Ok(SystemTime::now());
     }
+
     if let Ok(time) = humantime::parse_rfc3339_weak(text) {
         return Ok(time);
     }
+
     let ago = humantime::parse_duration(text).map_err(|_| {
         "not a time such as 2026-11-23T15:04:05Z, \"now\", or 10min for ten minutes ago".to_owned()
     })?;
+
     // RFC 3339 in its usual form, as the journal has it, begins there.
     let time = SystemTime::now()
         .checked_sub(ago)
         .filter(|time| *time >= SystemTime::UNIX_EPOCH);
+
     time.ok_or_else(|| "a time before 1970: no journal goes back that far".to_owned())
 }
 
@@ -572,6 +582,7 @@ mod tests {
         assert_eq!(parse_context("max"), Ok(ContextArgument::Max));
         assert!(parse_context("0").is_err());
         assert!(parse_context("18446744073709551615k").is_err());
+
         assert_eq!(
             parse_setting("--max-num-seqs=256"),
             Ok(("max_num_seqs".to_owned(), 256.into()))
@@ -580,6 +591,7 @@ mod tests {
             parse_setting("dtype=bfloat16"),
             Ok(("dtype".to_owned(), "bfloat16".into()))
         );
+
         assert_eq!(
             parse_setting("enforce_eager=true"),
             Ok(("enforce_eager".to_owned(), true.into()))
@@ -591,9 +603,11 @@ mod tests {
     fn times_that_no_clock_shows_are_refused() {
         assert!(parse_time("10min").unwrap() < SystemTime::now());
         assert!(parse_time("2026-11-23T15:04:05Z").is_ok());
+
         for before in ["60y", "100000d", "584542046090y", "1969-12-31T23:59:59Z"] {
             assert!(parse_time(before).is_err(), "{before}");
         }
+
         assert_eq!(parse_duration("5min"), Ok(Duration::from_secs(300)));
         assert!(parse_duration("500000000000y").is_err());
     }

@@ -23,6 +23,7 @@ pub(super) fn run(file: &Path) -> u8 {
             service::check(&config).map_err(refused)?;
             Ok(warnings)
         });
+
     match checked {
         Ok(warnings) => {
             for warning in &warnings {

@@ -15,6 +15,7 @@ pub(super) fn run(arguments: DaemonArguments) -> u8 {
         gpus,
         nvml,
     } = arguments;
+
     // What is wrong with a flag is not the configuration's fault.
     if let Some(Err(error)) = gpus
         .as_deref()
@@ -22,10 +23,12 @@ pub(super) fn run(arguments: DaemonArguments) -> u8 {
     {
         return Output { json: false }.problem(&error.into());
     }
+
     let options = Options {
         config_file: config,
         socket,
         gpus,
     };
+
     service::main(&options, nvml).unwrap_or_else(|problem| Output { json: false }.problem(&problem))
 }

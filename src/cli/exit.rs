@@ -74,9 +74,11 @@ mod tests {
             reason: Some(reason.to_owned()),
             ..Answer::default()
         };
+
         assert_eq!(of_answer(&answer(Some(Verdict::Fits), "fits"), true), 0);
         assert_eq!(of_answer(&answer(Some(Verdict::Tight), "fits"), false), 0);
         assert_eq!(of_answer(&answer(Some(Verdict::Tight), "fits"), true), 1);
+
         assert_eq!(
             of_answer(&answer(Some(Verdict::Tight), "wait_over"), true),
             75
@@ -85,6 +87,7 @@ mod tests {
             of_answer(&answer(Some(Verdict::DoesNotFit), "no_legal_split"), false),
             1
         );
+
         assert_eq!(
             of_answer(&answer(Some(Verdict::DoesNotFit), "memory_draining"), false),
             75
@@ -96,6 +99,7 @@ mod tests {
             ),
             3
         );
+
         assert_eq!(of_answer(&Answer::default(), true), 0, "an estimate");
     }
 }

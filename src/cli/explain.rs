@@ -20,6 +20,7 @@ pub(super) fn run(arguments: &ExplainArguments) -> u8 {
     let output = Output {
         json: arguments.json,
     };
+
     match account(arguments) {
         Ok(account) => {
             output.data(&account, words);
@@ -38,6 +39,7 @@ fn account(arguments: &ExplainArguments) -> Result<JournalAccount, Problem> {
         let (entries, unreadable) = read(&journal)?;
         Ok((entries, unreadable, exists(&journal)))
     };
+
     let (entries, unreadable, is_there) =
         files::try_wait(&arguments.journal, whole).map_err(failed)?;
     if entries.is_empty() && !is_there {
@@ -45,11 +47,13 @@ fn account(arguments: &ExplainArguments) -> Result<JournalAccount, Problem> {
         return Err(Problem::new(Reason::NotFound, detail)
             .hint("name the daemon's state directory with --journal"));
     }
+
     if unreadable > 0 {
         super::output::remark(&format!(
             "{unreadable} lines of the journal could not be read"
         ));
     }
+
     Ok(JournalAccount::at(&entries, arguments.at, arguments.around))
 }
 
@@ -59,6 +63,7 @@ fn unreadable(journal: &Path, error: &io::Error) -> Problem {
         "the journal in {} cannot be read: {error}",
         journal.display()
     );
+
     match error.kind() {
         io::ErrorKind::PermissionDenied => Problem::new(Reason::Forbidden, detail).hint(
             "it names everybody's jobs: only root and the daemon's own user may read it; ask as one of them (sudo)",
@@ -73,6 +78,7 @@ fn words(account: &JournalAccount) -> String {
         out.push_str("  nothing was recorded yet\n");
         return out;
     };
+
     if *since > account.at {
         out.push_str(&format!(
             "  the journal begins later, at {since}: nothing is known of that time\n"
@@ -80,6 +86,7 @@ fn words(account: &JournalAccount) -> String {
     } else {
         out.push_str(&then(account));
     }
+
     out.push_str("around it\n");
     for entry in &account.around {
         out.push_str(&format!(
@@ -88,6 +95,7 @@ fn words(account: &JournalAccount) -> String {
             line(entry)
         ));
     }
+
     out
 }
 
@@ -97,9 +105,11 @@ fn then(account: &JournalAccount) -> String {
     for gap in &account.gaps {
         out.push_str(&format!("  {}\n", unobserved(gap)));
     }
+
     for lease in &account.leases {
         out.push_str(&format!("  promised: {}\n", event::subject(lease)));
     }
+
     for change in &account.memory {
         let in_gap = account.gaps.iter().any(|gap| {
             gap.device
@@ -111,8 +121,10 @@ fn then(account: &JournalAccount) -> String {
         } else {
             "in use:  "
         };
+
         out.push_str(&format!("  {held} {}\n", memory(change)));
     }
+
     match (
         account.leases.is_empty(),
         account.memory.is_empty(),
@@ -124,6 +136,7 @@ fn then(account: &JournalAccount) -> String {
         (true, _, false) => out.push_str("  no lease was held\n"),
         _ => {}
     }
+
     out
 }
 
@@ -134,6 +147,7 @@ fn unobserved(gap: &Gap) -> String {
         .as_ref()
         .map(|device| format!("{device} "))
         .unwrap_or_default();
+
     match (&gap.from, &gap.until) {
         (Some(from), Some(until)) => format!("{device}not observed from {from} to {until}"),
         (Some(from), None) => format!("{device}not observed since {from}"),
@@ -147,11 +161,13 @@ fn memory(change: &MemoryChange) -> String {
     let bytes = |bytes: Option<Bytes>| {
         bytes.map_or_else(|| "nothing".to_owned(), |bytes| size(bytes.get()))
     };
+
     let free = change
         .free_bytes
         .map_or_else(|| "unknown".to_owned(), |free| size(free.get()));
     let holder = format!("pid {} ({name}) on {}", change.pid, change.device);
     let after = bytes(change.after_bytes);
+
     match (change.found, change.before_bytes, change.after_bytes) {
         (true, None, Some(_)) => {
             format!("{holder}: {after}, there when it was first looked at, then free {free}")
@@ -198,6 +214,7 @@ mod tests {
             known_since: Some("2026-11-23T14:00:00Z".to_owned()),
             gaps: Vec::new(),
         };
+
         change(&mut account);
         words(&account)
     }
@@ -228,6 +245,7 @@ mod tests {
             free_bytes: None,
             found: true,
         };
+
         let gap = account(|account| {
             let times = ["14:50", "15:10"].map(|time| Some(format!("2026-11-23T{time}:00Z")));
             let [from, until] = times;
@@ -242,6 +260,7 @@ mod tests {
             gap.contains("not observed from 2026-11-23T14:50:00Z to 2026-11-23T15:10:00Z"),
             "{gap}"
         );
+
         assert!(
             gap.contains("before the gap: pid 7 (python) on GPU-a: 30.00 GiB, there when"),
             "{gap}"

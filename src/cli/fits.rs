@@ -28,6 +28,7 @@ pub(super) fn fits(arguments: &FitsArguments) -> u8 {
     let output = Output {
         json: arguments.connection.json,
     };
+
     let answered = if arguments.reserve {
         reserve::reserve(question, arguments).map(FitsRequest::whole)
     } else {
@@ -39,6 +40,7 @@ pub(super) fn fits(arguments: &FitsArguments) -> u8 {
             &arguments.connection,
         )
     };
+
     let code = match answered {
         Ok(FitsRequest {
             answer,
@@ -55,6 +57,7 @@ pub(super) fn fits(arguments: &FitsArguments) -> u8 {
         }
         Err(problem) => output.problem(&problem),
     };
+
     if arguments.condition {
         exit::condition(code)
     } else {
@@ -68,10 +71,12 @@ pub(super) fn estimate(arguments: &EstimateArguments) -> u8 {
     let output = Output {
         json: arguments.connection.json,
     };
+
     let here = HereArguments {
         local: arguments.local,
         ..HereArguments::default()
     };
+
     match ask(
         Asking::Estimate,
         question,
@@ -81,6 +86,7 @@ pub(super) fn estimate(arguments: &EstimateArguments) -> u8 {
     ) {
         Ok(FitsRequest { answer, .. }) => {
             output.data(&answer, text::answer::answer);
+
             // An estimate asks for figures: a "no" on declared devices is one too.
             if answer
                 .requirement
@@ -127,6 +133,7 @@ pub(super) fn ask(
     let everything = async {
         let source = in_process::Source::new(arguments)?;
         let mut unseen = None;
+
         // A snapshot file is on this side of the socket, and the daemon opens no path for a client.
         let here_only = own.local
             || arguments
@@ -151,6 +158,7 @@ pub(super) fn ask(
                 Err(error) => return Err(error.into()),
             }
         }
+
         let mut answer = in_process::answer(
             asking,
             &question,
@@ -159,22 +167,27 @@ pub(super) fn ask(
             arguments.options.config.as_deref(),
         )
         .await?;
+
         let why = if here_only {
             String::new()
         } else {
             format!(": no daemon answers at {}", connection.socket.display())
         };
+
         output::remark(&format!("answered in process{why}"));
         let unseen_leases = unseen.is_some();
+
         if let Some(unseen) = unseen {
             output::remark(&format!("warning: {unseen}"));
             answer.warnings.push(unseen);
         }
+
         Ok(FitsRequest {
             answer,
             unseen_leases,
         })
     };
+
     block_on(everything)
         .map_err(|error| Problem::new(Reason::Internal, format!("no runtime: {error}")))?
 }

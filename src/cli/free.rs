@@ -29,6 +29,7 @@ pub(super) fn run(arguments: &FreeArguments) -> u8 {
     let output = Output {
         json: arguments.connection.json,
     };
+
     match find(arguments) {
         Ok(room) => {
             output.data(&room, |room| {
@@ -58,6 +59,7 @@ fn room(answer: &GpusAnswer, wanted: Option<&str>) -> Result<Room, Problem> {
             Problem::new(Reason::NvmlUnavailable, detail).hint("`hf-mem-probe health` may say why")
         );
     }
+
     let leased = answer
         .leased_bytes
         .iter()
@@ -72,12 +74,14 @@ fn room(answer: &GpusAnswer, wanted: Option<&str>) -> Result<Room, Problem> {
         );
         return Err(Problem::new(Reason::NoDevices, detail));
     }
+
     let (Some(free_bytes), Some(available_bytes)) = (device.free, device.available) else {
         let detail = format!("the free memory of {} is not known", device.facts.uuid);
         return Err(
             Problem::new(Reason::NvmlUnavailable, detail).hint("`hf-mem-probe health` may say why")
         );
     };
+
     Ok(Room {
         schema_version: answer.schema_version,
         uuid: device.facts.uuid.clone(),
@@ -93,6 +97,7 @@ fn pick<'a>(devices: &'a [Available], wanted: Option<&str>) -> Result<&'a Availa
     let usage = |detail: String| {
         Problem::new(Reason::Usage, detail).hint("`hf-mem-probe gpus` lists the devices")
     };
+
     let Some(wanted) = wanted else {
         return match devices {
             [only] => Ok(only),
@@ -103,9 +108,11 @@ fn pick<'a>(devices: &'a [Available], wanted: Option<&str>) -> Result<&'a Availa
             ))),
         };
     };
+
     let named = |device: &&Available| {
         device.facts.uuid == wanted || device.facts.index.to_string() == wanted
     };
+
     let mut found = devices.iter().filter(named);
     match (found.next(), found.next()) {
         (Some(device), None) => Ok(device),
@@ -132,9 +139,11 @@ mod tests {
                 .unwrap()
                 .snapshot;
         let devices = availability(&snapshot, &std::collections::BTreeMap::new()).devices;
+
         let uuid =
             |wanted: Option<&str>| pick(&devices, wanted).map(|device| device.facts.uuid.clone());
         assert_eq!(uuid(Some("1")).unwrap(), devices[1].facts.uuid);
+
         assert_eq!(
             uuid(Some(&devices[0].facts.uuid)).unwrap(),
             devices[0].facts.uuid
@@ -142,6 +151,7 @@ mod tests {
         assert_eq!(uuid(None).unwrap_err().reason, Reason::Usage);
         assert_eq!(uuid(Some("2")).unwrap_err().reason, Reason::Usage);
         assert_eq!(pick(&[], None).unwrap_err().reason, Reason::NoDevices);
+
         assert_eq!(
             pick(&devices[..1], None).unwrap().facts.uuid,
             devices[0].facts.uuid
@@ -160,11 +170,13 @@ mod tests {
             snapshot,
             leased_bytes,
         };
+
         assert_eq!(
             room(&answer, None).unwrap().available_bytes,
             Bytes::new(24 << 30)
         );
         answer.snapshot.stale = true;
+
         assert_eq!(
             room(&answer, None).err().unwrap().reason,
             Reason::NvmlUnavailable

@@ -28,6 +28,7 @@ pub(super) fn run(arguments: &GpusArguments) -> u8 {
     let output = Output {
         json: arguments.connection.json,
     };
+
     let done = if arguments.watch {
         watch(arguments)
     } else {
@@ -38,6 +39,7 @@ pub(super) fn run(arguments: &GpusArguments) -> u8 {
         )
         .map(|answer| output.data(&answer, |answer| table(answer, arguments)))
     };
+
     match done {
         Ok(()) => Reason::Fits.exit_code(),
         Err(problem) => output.problem(&problem),
@@ -54,6 +56,7 @@ fn once(
     if let Some(answer) = here(own, declared)? {
         return Ok(answer);
     }
+
     match runtime(connection.client(AnswerEffort::AtHand).gpus())? {
         Err(error @ ClientError::Unreachable { .. }) => {
             remark_on(&connection.socket, &error);
@@ -73,6 +76,7 @@ pub(super) fn now(
     if let Some(answer) = here(own, declared)? {
         return Ok(answer);
     }
+
     match runtime(connection.client(AnswerEffort::ReadOrRecord).fresh_gpus())? {
         Err(error) if error.daemon_is_absent() => {
             remark_on(&connection.socket, &error);
@@ -104,14 +108,17 @@ fn here(own: &HereArguments, declared: Option<&str>) -> Result<Option<GpusAnswer
             .into_iter()
             .map(|(uuid, bytes)| (uuid, bytes.get()))
             .collect();
+
         return Ok(Some(GpusAnswer {
             leased_bytes,
             ..alone(declared.snapshot)
         }));
     }
+
     if own.local {
         return Ok(Some(alone(in_process::snapshot(own)?)));
     }
+
     Ok(None)
 }
 
@@ -134,6 +141,7 @@ fn table(answer: &GpusAnswer, arguments: &GpusArguments) -> String {
         table.push('\n');
         table.push_str(&text::topology::topology(&answer.snapshot));
     }
+
     table
 }
 
@@ -149,6 +157,7 @@ fn watch(arguments: &GpusArguments) -> Result<(), Problem> {
         )?)));
         return Ok(());
     }
+
     let follow = async {
         if !arguments.here.local {
             match arguments
@@ -171,6 +180,7 @@ fn watch(arguments: &GpusArguments) -> Result<(), Problem> {
                 Err(error) => return Err(error.into()),
             }
         }
+
         let mut readings = in_process::Readings::start(&arguments.here, INTERVAL)?;
         while screen
             .show(readings.next().await.map(alone).map(line).as_ref())
@@ -178,6 +188,7 @@ fn watch(arguments: &GpusArguments) -> Result<(), Problem> {
         {}
         Ok(())
     };
+
     runtime(follow)?
 }
 
@@ -217,6 +228,7 @@ impl<'a> Screen<'a> {
                 Err(problem) => output::line(problem),
             };
         }
+
         let text = match line {
             Ok(line) => {
                 let shown = terminal::values(line);
@@ -229,6 +241,7 @@ impl<'a> Screen<'a> {
             }
             Err(problem) => text::problem::problem(problem),
         };
+
         output::screen(&text)
     }
 }

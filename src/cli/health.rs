@@ -13,6 +13,7 @@ pub(super) fn run(arguments: &HealthArguments) -> u8 {
     let output = Output {
         json: arguments.connection.json,
     };
+
     match daemon_only::call(arguments.connection.client(AnswerEffort::AtHand).health()) {
         Ok(health) => {
             output.data(&health, words);
@@ -30,11 +31,14 @@ fn words(health: &HealthAnswer) -> String {
         } else {
             "degraded"
         };
+
         out.push_str(&format!("  {:<10} {state}", part.name));
         if let Some(reason) = &part.reason {
             out.push_str(&format!(": {reason}"));
         }
+
         out.push('\n');
     }
+
     out
 }

@@ -50,6 +50,7 @@ impl Source {
         let mut settings = SourceSettings::new(HubSettings::from_environment(variable)?);
         settings.cache_folder = cache_folder();
         settings.folders = folders();
+
         Ok(Self {
             reference,
             client: SourceClient::new(settings),
@@ -64,8 +65,10 @@ impl Source {
             question.model.revision.clone_from(revision);
             return Ok(());
         }
+
         let metadata = self.metadata().await?;
         question.model.repo.clone_from(&metadata.identity.repo);
+
         let metadata = RawJson::of(&metadata).map_err(|error| {
             Problem::new(
                 Reason::Internal,
@@ -73,6 +76,7 @@ impl Source {
             )
         })?;
         question.model.metadata = Some(metadata);
+
         Ok(())
     }
 
@@ -112,6 +116,7 @@ pub(super) async fn answer(
             .by_name(name)
             .map_err(|error| Problem::new(Reason::Usage, error.to_string()))?;
     }
+
     let here = match (&question.gpus, asking) {
         (Some(spec), _) => {
             let declared = crate::devices::snapshot_file::resolve(spec, SystemTime::now())?;
@@ -125,6 +130,7 @@ pub(super) async fn answer(
         }
         (None, Asking::Estimate) => None,
     };
+
     let auth = source.client.own_auth(&source.reference);
     let described = source
         .client
@@ -138,10 +144,12 @@ pub(super) async fn answer(
         (_, here) => evaluate::estimate(&question, &described.model, here, rules),
     }?;
     evaluate::note_staleness(&mut answer, described.stale);
+
     if let Some(warning) = site.warning {
         output::remark(&format!("warning: {warning}"));
         answer.warnings.push(warning);
     }
+
     Ok(answer)
 }
 
@@ -172,6 +180,7 @@ impl Readings {
             interval: Some(interval),
             ..SamplerOptions::default()
         };
+
         let sampler = Sampler::start(options).map_err(|error| {
             Problem::new(
                 Reason::Internal,
@@ -179,6 +188,7 @@ impl Readings {
             )
         })?;
         let readings = sampler.subscribe();
+
         Ok(Self {
             _sampler: sampler,
             readings,
@@ -193,8 +203,10 @@ impl Readings {
                 "the thread that reads the devices has ended",
             )
         };
+
         self.readings.changed().await.map_err(|_| gone())?;
         let reading = self.readings.borrow_and_update().clone().ok_or_else(gone)?;
+
         Ok(Snapshot::clone(&*reading.outcome.clone()?))
     }
 }
@@ -232,7 +244,9 @@ fn cache_folder() -> Option<PathBuf> {
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
     };
+
     let base =
         absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+
     base.map(|base| base.join("hf-mem-probe"))
 }

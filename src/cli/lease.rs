@@ -33,9 +33,11 @@ pub(super) fn run(arguments: &LeaseArguments) -> u8 {
             let output = Output {
                 json: connection.json,
             };
+
             let request = RenewRequest {
                 ttl_seconds: ttl.map(|ttl| ttl.as_secs()),
             };
+
             finish(
                 output,
                 daemon_only::call(
@@ -50,6 +52,7 @@ pub(super) fn run(arguments: &LeaseArguments) -> u8 {
             let output = Output {
                 json: connection.json,
             };
+
             finish(
                 output,
                 daemon_only::call(

@@ -43,6 +43,7 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error, &line),
     };
+
     match arguments.command {
         Command::Fits(arguments) => fits::fits(&arguments),
         Command::Estimate(arguments) => fits::estimate(&arguments),
@@ -66,6 +67,7 @@ fn usage(error: &clap::Error, line: &[OsString]) -> u8 {
     let output = Output {
         json: line.iter().any(|argument| argument == "--json"),
     };
+
     let sound = line
         .iter()
         .all(|argument| terminal::is_sound(&argument.to_string_lossy()));
@@ -73,6 +75,7 @@ fn usage(error: &clap::Error, line: &[OsString]) -> u8 {
         output::usage(error, sound);
         return Reason::Fits.exit_code();
     }
+
     if output.json {
         let rendered = error.render().to_string();
         let said = rendered
@@ -88,5 +91,6 @@ fn usage(error: &clap::Error, line: &[OsString]) -> u8 {
     } else {
         output::usage(error, sound);
     }
+
     Reason::Usage.exit_code()
 }

@@ -50,6 +50,7 @@ fn signs(socket: &Path, error: io::ErrorKind, usual_socket: &Path, state: &Path)
     } else {
         return None;
     };
+
     Some(format!(
         "no daemon answers at {}, and leases of a stopped one go on ({sign}): what they promise to others is not counted",
         socket.display()
@@ -61,10 +62,12 @@ fn signs(socket: &Path, error: io::ErrorKind, usual_socket: &Path, state: &Path)
 fn set_aside(state: &Path) -> io::Result<bool> {
     let files = Unreadable::in_directory(state)?;
     let boot = boot_id(Path::new("/proc")).unwrap_or_default();
+
     let settings = LedgerConfig {
         longest_ttl: LeasesConfig::default().max_ttl.get(),
         ..LedgerConfig::default()
     };
+
     Ok(UnreadableLedger::of(&files, &settings, &boot, Now::read()).is_some())
 }
 
@@ -74,6 +77,7 @@ fn held(saved: &Saved) -> usize {
     let now = Now::read();
     let same_boot = saved.saved_at.boottime <= now.boottime
         && boot_id(Path::new("/proc")).is_ok_and(|boot| boot == saved.boot_id);
+
     // Only the wall's clock spans two boots.
     let passed = now
         .wall
@@ -89,8 +93,10 @@ fn held(saved: &Saved) -> usize {
                 .min(lease.ttl());
             lease.holder.process.is_none() && left > passed
         };
+
         lease.is_live() && in_time
     };
+
     saved.leases.iter().filter(goes_on).count()
 }
 
@@ -114,6 +120,7 @@ mod tests {
         assert_eq!(sign(&usual, gone), None, "never installed");
         let elsewhere = directory.path().join("api.sock");
         assert_eq!(sign(&elsewhere, gone), None);
+
         assert!(
             sign(&elsewhere, refused)
                 .unwrap()
@@ -136,14 +143,17 @@ mod tests {
                 leases: Vec::new(),
             })
             .unwrap();
+
         assert_eq!(sign(&usual, refused), None, "none is held");
         drop(store);
         fs::write(state.join("leases.json.set-aside-1"), "torn").unwrap();
+
         assert!(
             sign(&usual, gone).unwrap().contains("could not be read"),
             "it may have promised something"
         );
         fs::write(state.join("leases.json"), "torn").unwrap();
+
         assert!(
             sign(&usual, gone)
                 .unwrap()
@@ -155,6 +165,7 @@ mod tests {
     fn leases_count_while_their_time_runs() {
         let boot = boot_id(Path::new("/proc")).unwrap();
         let now = Now::read();
+
         let lease = |named: bool, left: i64| {
             let process = (!named).then(|| serde_json::json!({ "pid": 1, "start_ticks": 1 }));
             let lease = serde_json::json!({
@@ -164,8 +175,10 @@ mod tests {
                 "granted_wall": "2026-11-25T00:00:00Z", "baseline_at": 0, "extendable_until": 0, "grown_at": null,
                 "expires_at": now.boottime.as_millis().saturating_add_signed(left), "members": [], "ending": null,
             });
+
             serde_json::from_value::<Lease>(lease).unwrap()
         };
+
         let of = |boot_id: &str, saved_at: Now| {
             let leases = vec![lease(true, 60_000), lease(false, 60_000), lease(false, -1)];
             held(&Saved {
@@ -174,11 +187,13 @@ mod tests {
                 leases,
             })
         };
+
         assert_eq!((of(&boot, now), of("another", now)), (2, 1));
         let long_ago = Now {
             wall: now.wall - Duration::from_secs(90 * 86_400),
             ..now
         };
+
         assert_eq!(
             of("another", long_ago),
             0,

@@ -36,6 +36,7 @@ pub(super) fn run(arguments: &PackArguments) -> u8 {
     let output = Output {
         json: arguments.json,
     };
+
     match block_on(pack(arguments)) {
         Ok(Ok(packed)) => {
             if packed.gated {
@@ -64,9 +65,11 @@ async fn pack(arguments: &PackArguments) -> Result<PackReport, Problem> {
     bundle::write(&packed, &arguments.output).map_err(|error| {
         Problem::new(Reason::Usage, format!("{path} cannot be written: {error}"))
     })?;
+
     // An adapter's bundle holds its base model too.
     let gated = metadata.gated || metadata.base.as_ref().is_some_and(|base| base.gated);
     let identity = metadata.identity;
+
     Ok(PackReport {
         schema_version: SCHEMA_VERSION,
         bundle: path,
@@ -86,11 +89,13 @@ fn text(packed: &PackReport) -> String {
             .as_deref()
             .map_or_else(String::new, |commit| format!(" at {commit}"))
     };
+
     let file = packed
         .file
         .as_deref()
         .map_or_else(String::new, |file| format!(", {file}"));
     let (bytes, hash) = (Bytes::new(packed.bundle_bytes), &packed.sha256);
+
     format!(
         "{}: {}{}{file}; {bytes}, sha256 {hash}\n",
         packed.bundle,

@@ -14,6 +14,7 @@ pub(super) fn question(model: &str, arguments: &QuestionOptions) -> Question {
         Some(spec) => (Some(spec.name), spec.version),
         None => (None, None),
     };
+
     Question {
         model: ModelQuestion {
             repo: model.to_owned(),

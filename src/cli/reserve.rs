@@ -35,12 +35,14 @@ pub(super) fn reserve(question: Question, arguments: &FitsArguments) -> Result<A
             .filter(|pid| *pid > 1)
             .map_or_else(|| Holder::Name("fits".to_owned()), Holder::Pid),
     };
+
     let terms = Terms {
         ttl: arguments.ttl,
         wait: arguments.wait.unwrap_or_default(),
         holder: Some(holder),
         strict: arguments.strict,
     };
+
     lease(question, &arguments.question, terms, &arguments.connection)
 }
 
@@ -56,6 +58,7 @@ pub(super) fn lease(
         let source = in_process::Source::new(arguments)?;
         source.complete(&mut question).await?;
         let client = connection.client(AnswerEffort::Plan).token(source.token());
+
         let request = LeaseRequest {
             question,
             ttl_seconds: terms.ttl.map(whole_seconds),
@@ -64,6 +67,7 @@ pub(super) fn lease(
             wait_seconds: whole_seconds(terms.wait),
             strict: terms.strict,
         };
+
         persist(&client, request, terms.wait).await.map_err(|error| match error {
             ClientError::Unreachable { .. } => Problem::from(error).hint(
                 "only the daemon gives leases: start it, or go without one (run --no-lease, fits without --reserve)",
@@ -71,12 +75,14 @@ pub(super) fn lease(
             error => error.of_the_daemon_alone(),
         })
     };
+
     let answer = block_on(everything)
         .map_err(|error| Problem::new(Reason::Internal, format!("no runtime: {error}")))??;
     output::remark(&format!(
         "answered by the daemon at {}",
         connection.socket.display()
     ));
+
     Ok(answer)
 }
 
@@ -93,11 +99,13 @@ async fn persist(
 ) -> Result<Answer, ClientError> {
     let until = Instant::now() + wait;
     let mut lost_at: Option<Instant> = None;
+
     loop {
         let error = match client.create_lease(&request).await {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
+
         let now = Instant::now();
         if error.daemon_is_leaving() {
             if lost_at.is_none() {
@@ -106,13 +114,16 @@ async fn persist(
             // Each time anew: a daemon that came back and left again was there.
             lost_at = Some(now);
         }
+
         let Some(lost) = lost_at.filter(|_| error.daemon_is_leaving() || error.daemon_is_absent())
         else {
             return Err(error);
         };
+
         if now >= until.max(lost + RESTART_PATIENCE) {
             return Err(error);
         }
+
         tokio::time::sleep(ASK_AGAIN).await;
         request.wait_seconds = whole_seconds(until.saturating_duration_since(Instant::now()));
     }

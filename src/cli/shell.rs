@@ -23,6 +23,7 @@ pub(super) fn completions(shell: Shell) -> u8 {
 pub(super) fn manual(path: &[String]) -> u8 {
     // What `help COMMAND` prints stands on the command's own page.
     let mut command = Arguments::command().disable_help_subcommand(true);
+
     // Gives the commands below it their whole names.
     command.build();
     for word in path {
@@ -34,13 +35,17 @@ pub(super) fn manual(path: &[String]) -> u8 {
             let problem = Problem::new(Reason::Usage, detail).hint("see hf-mem-probe --help");
             return Output { json: false }.problem(&problem);
         };
+
         command = found.clone();
     }
+
     let manual =
         clap_mangen::Man::new(command).source(concat!("hf-mem-probe ", env!("CARGO_PKG_VERSION")));
     let mut page = Vec::new();
+
     // Writing to a vector cannot fail.
     let _ = manual.render(&mut page);
     output::text(&String::from_utf8_lossy(&page));
+
     Reason::Fits.exit_code()
 }

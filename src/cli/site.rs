@@ -30,6 +30,7 @@ impl Site {
             Some(path) => (config::load(path)?.0, None),
             None => usual(config::load(Path::new(DEFAULT_CONFIG_FILE)))?,
         };
+
         let rules = service::site_rules(&config)?;
         Ok(Self {
             config,

@@ -26,6 +26,7 @@ fn escaped(text: &str, steers: impl Fn(char) -> bool) -> Cow<'_, str> {
     if !text.chars().any(&steers) {
         return Cow::Borrowed(text);
     }
+
     let mut out = String::with_capacity(text.len() + 16);
     for letter in text.chars() {
         if steers(letter) {
@@ -34,6 +35,7 @@ fn escaped(text: &str, steers: impl Fn(char) -> bool) -> Cow<'_, str> {
             out.push(letter);
         }
     }
+
     Cow::Owned(out)
 }
 
@@ -57,6 +59,7 @@ pub(super) fn json(json: String) -> String {
     if !json.chars().any(raw) {
         return json;
     }
+
     let mut out = String::with_capacity(json.len() + 16);
     for letter in json.chars() {
         if raw(letter) {
@@ -66,6 +69,7 @@ pub(super) fn json(json: String) -> String {
             out.push(letter);
         }
     }
+
     out
 }
 
@@ -116,6 +120,7 @@ mod tests {
     fn nothing_that_steers_is_left_in_a_value() {
         let shown = value(HOSTILE);
         assert!(!shown.chars().any(steers), "{shown:?}");
+
         assert!(
             shown.starts_with("a\\u{1b}]0;x\\u{7}\\u{d}\\u{a}\\u{9}b\\u{7f}\\u{9b}2J\\u{202e}"),
             "{shown}"
@@ -141,6 +146,7 @@ mod tests {
                 .any(|letter| steers(letter) && letter != '\n'),
             "{printed:?}"
         );
+
         assert_eq!(serde_json::from_str::<Value>(&printed).unwrap(), meant);
     }
 

@@ -63,6 +63,7 @@ impl Accounts {
                 },
             }
         };
+
         Self {
             passwd: listing("passwd"),
             group: listing("group"),
@@ -94,6 +95,7 @@ impl Accounts {
         let Some(user) = self.user(uid) else {
             return false;
         };
+
         lines(&self.group.text).any(|fields| {
             fields.get(2).is_some_and(|text| text.parse() == Ok(gid))
                 && fields
@@ -107,6 +109,7 @@ impl Accounts {
         let Some(user) = self.user(uid) else {
             return Vec::new();
         };
+
         lines(&self.group.text)
             .filter(|fields| {
                 fields
@@ -174,6 +177,7 @@ mod tests {
 
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("etc")).unwrap();
+
         mknodat(
             CWD,
             root.path().join("etc/passwd"),
@@ -182,6 +186,7 @@ mod tests {
             0,
         )
         .unwrap();
+
         let unread = Accounts::read(root.path())
             .uid("ana")
             .unwrap_err()

@@ -10,9 +10,11 @@ impl Config {
             // as changed.
             return vec!["everything".to_owned()];
         };
+
         let mut keys = Vec::new();
         compare(&old, &new, "", &mut keys);
         keys.sort();
+
         keys
     }
 }
@@ -25,6 +27,7 @@ fn compare(old: &toml::Table, new: &toml::Table, above: &str, keys: &mut Vec<Str
         } else {
             format!("{above}.{key}")
         };
+
         match (old.get(key), new.get(key)) {
             // Sections are compared key by key; a table below a section is one value.
             (Some(toml::Value::Table(old)), Some(toml::Value::Table(new))) if above.is_empty() => {
@@ -51,6 +54,7 @@ mod tests {
             .endpoints
             .insert("acme/".to_owned(), "https://a".to_owned());
         new.devices.declared = Some("1x24GiB".to_owned());
+
         let keys = [
             "access.token_users",
             "devices.declared",

@@ -39,16 +39,19 @@ impl Config {
                 why: why.to_owned(),
             })
         };
+
         let socket = &self.socket;
         if !socket.path.is_absolute() {
             return refuse("socket.path", "must be an absolute path");
         }
+
         if socket.path.as_os_str().len() > SOCKET_PATH_BYTES {
             return refuse(
                 "socket.path",
                 "is longer than 107 bytes, the most that a Unix socket's address holds",
             );
         }
+
         for (key, count) in [
             ("socket.connections", socket.connections),
             ("socket.connections_per_user", socket.connections_per_user),
@@ -58,9 +61,11 @@ impl Config {
                 return refuse(key, "must be at least 1");
             }
         }
+
         if socket.connections > 65_536 {
             return refuse("socket.connections", "must be at most 65536");
         }
+
         for (key, period) in [
             ("socket.header_deadline", socket.header_deadline),
             ("socket.handler_deadline", socket.handler_deadline),
@@ -80,6 +85,7 @@ impl Config {
             }
             bounded(key, period)?;
         }
+
         for (key, period) in [
             ("devices.idle_release", self.devices.idle_release),
             ("hub.branch_age", self.hub.branch_age),
@@ -89,6 +95,7 @@ impl Config {
         ] {
             bounded(key, period)?;
         }
+
         let history = &self.history;
         if !history.interval.get().is_zero() && history.interval.get() < Duration::from_secs(1) {
             return refuse(
@@ -96,30 +103,37 @@ impl Config {
                 "must be at least 1s, or 0s for no readings of its own",
             );
         }
+
         if history.keep.get() < Duration::from_secs(60) {
             return refuse("history.keep", "must be at least 1m");
         }
+
         if history.max_bytes < super::Size::kib(64) || history.max_bytes > super::Size::mib(512) {
             return refuse("history.max_bytes", "must be 64KiB to 512MiB");
         }
+
         if socket.body_cap.get().get() < 1024 {
             return refuse(
                 "socket.body_cap",
                 "must be at least 1KiB: smaller than any question",
             );
         }
+
         if self.devices.max_age < self.devices.sample_interval {
             return refuse(
                 "devices.max_age",
                 "is shorter than devices.sample_interval: every reading would be stale",
             );
         }
+
         if self.leases.default_ttl > self.leases.max_ttl {
             return refuse("leases.default_ttl", "is longer than leases.max_ttl");
         }
+
         if let Err(why) = endpoint(&self.hub.endpoint) {
             return refuse("hub.endpoint", &why);
         }
+
         for (prefix, url) in &self.hub.endpoints {
             if prefix.is_empty() {
                 return refuse(
@@ -131,6 +145,7 @@ impl Config {
                 return refuse("hub.endpoints", &why);
             }
         }
+
         if let Some(prefix) = self
             .hub
             .endpoint_token_files
@@ -141,6 +156,7 @@ impl Config {
                 format!("has a token for {prefix:?}, for which hub.endpoints has no endpoint");
             return refuse("hub.endpoint_token_files", &why);
         }
+
         for (key, path) in [
             ("hub.cache_directory", &self.hub.cache_directory),
             ("leases.state_directory", &self.leases.state_directory),
@@ -149,12 +165,14 @@ impl Config {
                 return refuse(key, "must be an absolute path");
             }
         }
+
         if let Err(error) = self.log.filter.parse::<tracing_subscriber::EnvFilter>() {
             return Err(Impossible {
                 key: "log.filter",
                 why: error.to_string(),
             });
         }
+
         Ok(())
     }
 
@@ -167,36 +185,42 @@ impl Config {
                 why: why.to_owned(),
             });
         };
+
         if self.socket.mode.0 & 0o007 != 0 {
             warn(
                 "socket.mode",
                 "every user of this host may ask, and hold leases; use 0660 and a group",
             );
         }
+
         if self.socket.mode.0 & 0o200 == 0 {
             warn(
                 "socket.mode",
                 "the daemon's own user may not connect, so `health` fails for it",
             );
         }
+
         if self.socket.connections_per_user > self.socket.connections {
             warn(
                 "socket.connections_per_user",
                 "is more than socket.connections, so one user can take them all",
             );
         }
+
         if self.socket.body_cap > super::Size::mib(64) {
             warn(
                 "socket.body_cap",
                 "each connection may make the daemon hold this much",
             );
         }
+
         if self.devices.declared.is_some() {
             warn(
                 "devices.declared",
                 "this host's own GPUs are not read: answers are what-if",
             );
         }
+
         for url in std::iter::once(&self.hub.endpoint).chain(self.hub.endpoints.values()) {
             if url.starts_with("http://") && !is_loopback(url) {
                 warn(
@@ -205,15 +229,18 @@ impl Config {
                 );
             }
         }
+
         if self.hub.retry_budget > self.socket.handler_deadline {
             warn(
                 "hub.retry_budget",
                 "is longer than socket.handler_deadline: callers are told of a timeout first",
             );
         }
+
         if self.hub.offline && self.hub.token_file.is_some() {
             warn("hub.token_file", "is not used while hub.offline is true");
         }
+
         warnings
     }
 }
@@ -236,12 +263,15 @@ fn endpoint(text: &str) -> Result<(), String> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err(format!("'{text}' must start with https:// or http://"));
     }
+
     if !url.username().is_empty() || url.password().is_some() {
         return Err("must hold no user or password: put the token into hub.token_file".to_owned());
     }
+
     if url.query().is_some() || url.fragment().is_some() {
         return Err(format!("'{text}' must have no query and no fragment"));
     }
+
     Ok(())
 }
 
@@ -280,6 +310,7 @@ mod tests {
             refused(|config| config.socket.path = "api.sock".into()).key,
             "socket.path"
         );
+
         assert_eq!(
             refused(|config| config.socket.path = format!("/{}", "x".repeat(107)).into()).key,
             "socket.path"
@@ -288,6 +319,7 @@ mod tests {
             refused(|config| config.hub.endpoint = "ftp://x".into()).key,
             "hub.endpoint"
         );
+
         assert_eq!(
             refused(|config| config.leases.max_wait = Period::seconds(u64::MAX)).key,
             "leases.max_wait"
@@ -296,6 +328,7 @@ mod tests {
             refused(|config| config.log.filter = "info,=".into()).key,
             "log.filter"
         );
+
         assert_eq!(
             refused(|config| config.history.interval = Period::millis(999)).key,
             "history.interval"
@@ -304,6 +337,7 @@ mod tests {
             refused(|config| config.history.keep = Period::seconds(1)).key,
             "history.keep"
         );
+
         assert_eq!(
             refused(|config| config.history.max_bytes = super::super::Size::kib(1)).key,
             "history.max_bytes"
@@ -317,6 +351,7 @@ mod tests {
         let mut config = Config::default();
         config.socket.mode.0 = 0o666;
         config.hub.endpoint = "http://hub.internal:8080".into();
+
         let what: Vec<_> = config
             .warnings()
             .into_iter()

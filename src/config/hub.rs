@@ -111,11 +111,13 @@ mod tests {
         assert_eq!(config.token_path(None), None);
         assert_eq!(config.token_path(Some(folder.path())), None);
         std::fs::write(folder.path().join("hub-token"), "").unwrap();
+
         assert_eq!(
             config.token_path(Some(folder.path())),
             Some(folder.path().join("hub-token"))
         );
         config.token_file = Some("/etc/token".into());
+
         assert_eq!(
             config.token_path(Some(folder.path())),
             Some("/etc/token".into())

@@ -25,6 +25,7 @@ pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), ConfigError> {
             source,
         },
     })?;
+
     let config = Config::parse(&text, path)?;
     let mut warnings = config.warnings();
     if mode & 0o002 != 0 {
@@ -35,6 +36,7 @@ pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), ConfigError> {
                 .to_owned(),
         });
     }
+
     Ok((config, warnings))
 }
 
@@ -60,6 +62,7 @@ impl Config {
                 key: impossible.key,
                 why: impossible.why,
             })?;
+
         Ok(config)
     }
 }
@@ -77,6 +80,7 @@ fn line_at(text: &str, offset: usize) -> usize {
 fn line_of(text: &str, key: &str) -> Option<usize> {
     let (section, name) = key.split_once('.')?;
     let mut inside = false;
+
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.starts_with('[') {
@@ -87,6 +91,7 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
                 .unwrap_or_default()
                 .trim();
             inside = table == section;
+
             if table == key {
                 return Some(number + 1);
             }
@@ -99,6 +104,7 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
             return Some(number + 1);
         }
     }
+
     None
 }
 
@@ -124,6 +130,7 @@ mod tests {
             section.starts_with("/etc/x.toml:1: unknown field `sockets`"),
             "{section}"
         );
+
         assert_eq!(
             error("[log]\n[socket]\n  connections = 0\n"),
             "/etc/x.toml:3: socket.connections: must be at least 1"

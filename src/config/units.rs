@@ -87,6 +87,7 @@ impl Size {
             .iter()
             .find_map(|(unit, unit_bytes)| Some((text.strip_suffix(unit)?, *unit_bytes)))
             .unwrap_or((text, 1));
+
         digits
             .trim_end()
             .parse::<u64>()
@@ -158,6 +159,7 @@ mod tests {
         for text in ["20GiB", "4MiB", "1TiB", "0", "1536", "3KiB"] {
             assert_eq!(Size::parse(text).unwrap().to_string(), text);
         }
+
         assert_eq!(Size::parse("2 GiB"), Some(Size::gib(2)));
         for text in ["", "GiB", "-1MiB", "1.5GiB", "12GB", "99999999999TiB"] {
             assert_eq!(Size::parse(text), None, "{text}");
@@ -174,6 +176,7 @@ mod tests {
             serde_json::to_string(&SocketMode(0o60)).unwrap(),
             "\"0060\""
         );
+
         for text in ["\"0690\"", "\"7777\"", "\"rw\"", "660"] {
             serde_json::from_str::<SocketMode>(text).unwrap_err();
         }

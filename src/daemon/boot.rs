@@ -34,9 +34,11 @@ impl Options {
         if let Some(path) = &self.socket {
             config.socket.path.clone_from(path);
         }
+
         if self.gpus.is_some() {
             config.devices.declared.clone_from(&self.gpus);
         }
+
         config
     }
 }
@@ -62,15 +64,19 @@ pub fn boot<P: Program>(
     if options.config_file.is_none() && is_there(Path::new(DEFAULT_CONFIG_FILE)) {
         options.config_file = Some(DEFAULT_CONFIG_FILE.into());
     }
+
     let (config, warnings) = match &options.config_file {
         Some(path) => config::load(path)?,
         None => (Config::default(), Vec::new()),
     };
+
     let config = options.over(config);
+
     // Before there are threads: it clears variables of the environment.
     let handed = socket::from_systemd(listenfd::ListenFd::from_env())?;
     let log = log::start(&config.log)
         .map_err(|error| Problem::new(Reason::Internal, error.to_string()))?;
+
     let config_file = options
         .config_file
         .as_ref()
@@ -80,9 +86,11 @@ pub fn boot<P: Program>(
         handed_over = handed.is_some(),
         "starting"
     );
+
     for warning in warnings {
         warn!(%warning, "configuration");
     }
+
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Names that are looked up, long parsing, long questions: each of these is bounded by
@@ -102,14 +110,17 @@ pub fn boot<P: Program>(
             metrics: Arc::clone(&metrics),
             log,
         };
+
         let program = Arc::new(build(parts).await?);
         let listening = own_or(handed, &config)?;
+
         let signals = signals::of_process().map_err(|error| {
             Problem::new(
                 Reason::Internal,
                 format!("cannot listen for signals: {error}"),
             )
         })?;
+
         let daemon = super::Daemon {
             program,
             metrics,
@@ -117,8 +128,10 @@ pub fn boot<P: Program>(
             notifier: Notifier::from_environment(),
             options,
         };
+
         Ok(run(daemon, listening, signals).await?)
     });
+
     // A read of the driver may hang in a thread of its own: the end does not wait for it.
     runtime.shutdown_background();
     ended
@@ -149,9 +162,11 @@ mod tests {
             gpus: Some("2x24GiB".to_owned()),
             ..Options::default()
         };
+
         let config = options.over(Config::default());
         assert_eq!(config.socket.path, Path::new("/tmp/a.sock"));
         assert_eq!(config.devices.declared.as_deref(), Some("2x24GiB"));
+
         assert_eq!(
             Options::default().over(Config::default()),
             Config::default()

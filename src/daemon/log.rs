@@ -102,6 +102,7 @@ pub fn start(config: &LogConfig) -> Result<LogControl, TryInitError> {
     let filter = filter.unwrap_or_else(|_| EnvFilter::new(own("info")));
     let under_journal =
         std::env::var("JOURNAL_STREAM").is_ok_and(|stream| is_stream(&stream, io::stderr()));
+
     let builder: SubscriberBuilder<_, _, EnvFilter, fn() -> io::Stderr> = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr as fn() -> io::Stderr)
@@ -118,6 +119,7 @@ pub fn start(config: &LogConfig) -> Result<LogControl, TryInitError> {
             }
         }};
     }
+
     Ok(match (config.format, under_journal) {
         (LogFormat::Text, true) => go!(builder.without_time().map_event_format(Marked)),
         (LogFormat::Text, false) => go!(builder),
@@ -141,6 +143,7 @@ mod tests {
             &format!("{}:{}", found.dev(), found.ino()),
             &file
         ));
+
         assert!(!is_stream(
             &format!("{}:{}", found.dev(), found.ino() + 1),
             &file
@@ -155,6 +158,7 @@ mod tests {
             own("debug, hyper=debug"),
             "warn,hf_mem_probe=debug, hyper=debug"
         );
+
         assert_eq!(
             own("hf_mem_probe::model=trace,info"),
             "hf_mem_probe::model=trace,warn,hf_mem_probe=info"
@@ -162,6 +166,7 @@ mod tests {
         assert_eq!(own("error"), "error,hf_mem_probe=error");
         assert_eq!(own("off"), "off,hf_mem_probe=off");
         assert_eq!(own("hf_mem_probe::daemon"), "hf_mem_probe::daemon");
+
         for filter in [
             "5",
             "TRACE",
@@ -182,6 +187,7 @@ mod tests {
     fn each_line_begins_with_its_level() {
         let mut file = tempfile::tempfile().unwrap();
         let writer = file.try_clone().unwrap();
+
         let log = tracing_subscriber::fmt()
             .with_ansi(false)
             .without_time()
@@ -195,6 +201,7 @@ mod tests {
                 tracing::info!("a disk");
             },
         );
+
         let mut text = String::new();
         file.rewind().unwrap();
         file.read_to_string(&mut text).unwrap();

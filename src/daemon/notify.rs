@@ -24,6 +24,7 @@ impl Notifier {
                 warn!(%error, "cannot tell the service manager");
             }
         };
+
         Self {
             send: Arc::new(send),
             watchdog: sd_notify::watchdog_enabled(),

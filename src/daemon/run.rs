@@ -79,15 +79,18 @@ pub async fn run<P: Program>(
         notifier,
         options,
     } = daemon;
+
     let listener = listening
         .take()
         .ok_or_else(|| io::Error::other("it was taken before"))
         .and_then(UnixListener::from_std)
         .map_err(RunError::Listener)?;
+
     warn_of_few_descriptors(&limits);
     let (stop, stopping) = watch::channel(false);
     let app = App::new(Arc::clone(&program), metrics, limits, stopping.clone());
     let mut server = tokio::spawn(serve(listener, app, server::until(stopping)));
+
     let watchdog = notifier.watchdog().map(|period| {
         tokio::spawn(watchdog::watch(
             Arc::clone(&program),
@@ -133,7 +136,9 @@ pub async fn run<P: Program>(
         deadline_seconds = limits.drain_deadline.as_secs(),
         "stopping: answering what is in flight"
     );
+
     notifier.stopping();
+
     // Nobody holds a receiver only if the server is gone already, which the join below tells.
     let _server_gone = stop.send(true);
     let drained = drain(&mut server, &mut signals).await?;
@@ -145,9 +150,11 @@ pub async fn run<P: Program>(
         ),
         Drained::Abandoned => warn!("stopped: what was in flight was cut"),
     }
+
     program.stop().await;
     stop_watchdog(watchdog);
     drop(listening);
+
     Ok(Ended { by, drained })
 }
 
@@ -194,6 +201,7 @@ async fn reload_or_stop<F: Future<Output = String>>(
                 },
             }
         };
+
         notifier.ready(&status);
         if !again {
             return None;
@@ -211,11 +219,13 @@ async fn reload<P: Program>(program: &P, options: &Options, files: &FileThreads)
         info!("told to reload, but no configuration file is in use");
         return "nothing to reload: no configuration file is in use".to_owned();
     };
+
     let file = path.clone();
     let loaded = match files.run(path, move |_| config::load(&file)).await {
         Ok(loaded) => loaded.map_err(Problem::from),
         Err(hung) => Err(Problem::new(Reason::BadConfiguration, hung.to_string())),
     };
+
     let taken = match loaded {
         Ok((config, warnings)) => {
             for warning in warnings {
@@ -225,6 +235,7 @@ async fn reload<P: Program>(program: &P, options: &Options, files: &FileThreads)
         }
         Err(problem) => Err(problem),
     };
+
     match taken {
         Ok(later) if later.is_empty() => {
             info!(path = %path.display(), "configuration reloaded");

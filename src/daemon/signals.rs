@@ -20,6 +20,7 @@ pub fn of_process() -> io::Result<mpsc::Receiver<Signal>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     let (sender, receiver) = mpsc::channel(8);
+
     tokio::spawn(async move {
         loop {
             let wanted = tokio::select! {
@@ -28,10 +29,12 @@ pub fn of_process() -> io::Result<mpsc::Receiver<Signal>> {
                 Some(()) = hang_up.recv() => Signal::Reload,
                 else => return,
             };
+
             if sender.send(wanted).await.is_err() {
                 return;
             }
         }
     });
+
     Ok(receiver)
 }

@@ -115,6 +115,7 @@ impl From<SocketError> for Problem {
                 (Reason::BadConfiguration, "hf-mem-probe.socket must have exactly one ListenStream=PATH".to_owned())
             }
         };
+
         Self::new(reason, error.to_string()).hint(hint)
     }
 }
@@ -178,6 +179,7 @@ pub fn bind(config: &SocketConfig, accounts: &Accounts) -> Result<Listening, Soc
         path: path.to_owned(),
         source,
     };
+
     let parent = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
@@ -189,6 +191,7 @@ pub fn bind(config: &SocketConfig, accounts: &Accounts) -> Result<Listening, Soc
         },
         _ => system("open the folder of", error),
     };
+
     socket_folder::check(parent, rustix::process::geteuid()).map_err(|error| match error {
         FolderError::Risky { place, risk } => SocketError::UnsafeFolder {
             path: path.to_owned(),
@@ -197,7 +200,9 @@ pub fn bind(config: &SocketConfig, accounts: &Accounts) -> Result<Listening, Soc
         },
         FolderError::System(error) => cannot_open(error),
     })?;
+
     let folder = File::open(parent).map_err(cannot_open)?;
+
     // Two daemons that start at the same moment must not both find nobody and unlink each other's
     // socket. The lock is on the folder, so that no file is left behind, and lasts until the socket
     // listens.
@@ -207,7 +212,9 @@ pub fn bind(config: &SocketConfig, accounts: &Accounts) -> Result<Listening, Soc
         },
         errno => system("lock the folder of", errno.into()),
     })?;
+
     clear_way(path)?;
+
     // Nobody may connect before group and mode are right, and the process's umask is not ours to
     // change under other threads: so the socket is made in a folder that only we can enter, and
     // moved into place when it is ready.
@@ -224,11 +231,13 @@ pub fn bind(config: &SocketConfig, accounts: &Accounts) -> Result<Listening, Soc
         .map_err(|error| system("set the mode of", error))?;
     let made = fs::symlink_metadata(&newborn).map_err(|error| system("look at", error))?;
     fs::rename(&newborn, path).map_err(|error| system("put in place", error))?;
+
     listening.own = Some(OwnPath {
         path: path.to_owned(),
         device: made.dev(),
         inode: made.ino(),
     });
+
     Ok(listening)
 }
 
@@ -239,11 +248,13 @@ fn clear_way(path: &Path) -> Result<(), SocketError> {
         path: path.to_owned(),
         source,
     };
+
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found.file_type(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(system("look at", error)),
     };
+
     if !found.is_socket() {
         let kind = match found {
             kind if kind.is_dir() => "a folder",
@@ -251,11 +262,13 @@ fn clear_way(path: &Path) -> Result<(), SocketError> {
             kind if kind.is_file() => "a file",
             _ => "something else",
         };
+
         return Err(SocketError::NotASocket {
             path: path.to_owned(),
             kind,
         });
     }
+
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             warn!(path = %path.display(), "removing the socket of a daemon that is gone");
@@ -315,6 +328,7 @@ mod tests {
         assert_eq!(fs::metadata(&config.path).unwrap().mode() & 0o777, 0o660);
         drop(listening);
         assert!(!config.path.exists());
+
         assert_eq!(
             fs::read_dir(folder.path()).unwrap().count(),
             0,
@@ -329,6 +343,7 @@ mod tests {
         fs::write(&config.path, "precious").unwrap();
         let (reason, detail) = reason(bind(&config, &Accounts::default()).unwrap_err());
         assert_eq!((reason, reason.exit_code()), (Reason::BadConfiguration, 78));
+
         assert!(
             detail.ends_with("api.sock is a file, not a socket: it is left alone"),
             "{detail}"
@@ -343,6 +358,7 @@ mod tests {
         let victim = folder.path().join("other.sock");
         drop(UnixListener::bind(&victim).unwrap());
         std::os::unix::fs::symlink(&victim, &config.path).unwrap();
+
         assert!(matches!(
             bind(&config, &Accounts::default()),
             Err(SocketError::NotASocket { .. })
@@ -382,6 +398,7 @@ mod tests {
         fs::write(&config.path, "someone else's").unwrap();
         drop(listening);
         assert!(config.path.exists());
+
         let adopted =
             Listening::adopted(UnixListener::bind(folder.path().join("systemd.sock")).unwrap())
                 .unwrap();
@@ -398,12 +415,14 @@ mod tests {
             // As another user this folder cannot be made.
             return;
         }
+
         let folder = tempfile::tempdir().unwrap();
         std::os::unix::fs::chown(folder.path(), Some(1000), None).unwrap();
         let (reason, detail) =
             reason(bind(&config(folder.path()), &Accounts::default()).unwrap_err());
         assert_eq!((reason, reason.exit_code()), (Reason::Forbidden, 77));
         assert!(detail.contains("belongs to user 1000"), "{detail}");
+
         assert_eq!(
             fs::read_dir(folder.path()).unwrap().count(),
             0,
@@ -418,8 +437,10 @@ mod tests {
             path: folder.path().join("run/api.sock"),
             ..SocketConfig::default()
         };
+
         let problem = Problem::from(bind(&config, &Accounts::default()).unwrap_err());
         assert_eq!(problem.reason, Reason::BadConfiguration);
+
         assert!(
             problem.detail.contains("the folder") && problem.detail.ends_with("run does not exist"),
             "{problem}"

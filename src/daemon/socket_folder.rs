@@ -59,19 +59,23 @@ pub(super) fn check(folder: &Path, daemon: Uid) -> Result<(), FolderError> {
     if !daemon.is_root() {
         return Ok(());
     }
+
     let folder = std::path::absolute(folder)?;
     let mut place = PathBuf::from("/");
     let mut rest: VecDeque<OsString> = names(&folder).collect();
     let mut links = 0;
     check_one(&place, &fs::symlink_metadata(&place)?)?;
+
     while let Some(name) = rest.pop_front() {
         if name == ".." {
             place.pop();
             continue;
         }
+
         let next = place.join(name);
         let found = fs::symlink_metadata(&next)?;
         check_one(&next, &found)?;
+
         if !found.is_symlink() {
             place = next;
             continue;
@@ -83,10 +87,12 @@ pub(super) fn check(folder: &Path, daemon: Uid) -> Result<(), FolderError> {
                 io::Error::from_raw_os_error(rustix::io::Errno::LOOP.raw_os_error()).into(),
             );
         }
+
         let target = fs::read_link(&next)?;
         if target.is_absolute() {
             place = PathBuf::from("/");
         }
+
         for name in names(&target).rev() {
             rest.push_front(name);
         }
@@ -152,6 +158,7 @@ mod tests {
             (1000, 0, 0o755, Some(FolderRisk::Owner(1000))),
             (1000, 1000, 0o1777, Some(FolderRisk::Owner(1000))),
         ];
+
         for (uid, gid, mode, expected) in cases {
             assert_eq!(risk(uid, gid, mode), expected, "{uid}:{gid} {mode:o}");
         }
@@ -168,6 +175,7 @@ mod tests {
         if !rustix::process::geteuid().is_root() {
             return;
         }
+
         let directory = tempfile::tempdir().unwrap();
         let folder = |name: &str, uid: u32, mode: u32| {
             let folder = directory.path().join(name);
@@ -176,20 +184,24 @@ mod tests {
             chown(&folder, Some(uid), None).unwrap();
             folder
         };
+
         let own = folder("own", 0, 0o755);
         let alices = folder("alice", 1000, 0o755);
         let open = folder("open", 0, 0o777);
         let sticky = folder("sticky", 0, 0o1777);
+
         let link = |place: PathBuf, target: &Path, uid: u32| {
             symlink(target, &place).unwrap();
             lchown(&place, Some(uid), None).unwrap();
             place
         };
+
         let safe_link = link(
             directory.path().join("safe"),
             Path::new("own/../own/run"),
             0,
         );
+
         let link_to_alice = link(own.join("outside"), &alices, 0);
         let alices_link = link(sticky.join("alices"), &own, 1000);
         let loops = link(own.join("loop"), Path::new("loop"), 0);
@@ -207,6 +219,7 @@ mod tests {
                 check(&safe, Uid::ROOT)
             );
         }
+
         for (unsafe_folder, named, expected) in [
             (alices.clone(), &alices, FolderRisk::Owner(1000)),
             (alices.join("run"), &alices, FolderRisk::Owner(1000)),
@@ -225,6 +238,7 @@ mod tests {
                 other => panic!("{}: {other:?}", unsafe_folder.display()),
             }
         }
+
         assert!(matches!(
             check(&loops, Uid::ROOT),
             Err(FolderError::System(_))

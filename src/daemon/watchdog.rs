@@ -15,6 +15,7 @@ pub(super) async fn watch<P: Program>(program: Arc<P>, notifier: Notifier, perio
     let mut ticks = interval(pause);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut well = true;
+
     loop {
         ticks.tick().await;
         let alive = timeout(pause, program.liveness())
@@ -22,6 +23,7 @@ pub(super) async fn watch<P: Program>(program: Arc<P>, notifier: Notifier, perio
             .unwrap_or_else(|_| {
                 Err("neither the sampler nor the ledger answered in time".to_owned())
             });
+
         match alive {
             Ok(()) => {
                 notifier.alive();

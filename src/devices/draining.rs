@@ -34,6 +34,7 @@ impl Earlier {
         {
             self.0.pop_back();
         }
+
         self.0.push_back(reading);
         if self.0.len() > KEPT {
             self.0.pop_front();
@@ -47,6 +48,7 @@ impl Earlier {
         let too_close = |before: &Snapshot, after| {
             apart(before, after).is_some_and(|apart| apart < *APART.start())
         };
+
         let mut far_enough = self
             .0
             .iter()
@@ -55,6 +57,7 @@ impl Earlier {
         let Some(last) = far_enough.next() else {
             return BTreeMap::new();
         };
+
         let mut rates = draining(last, now);
         for before in far_enough.take_while(|before| too_close(before, last)) {
             for (uuid, rate) in draining(before, now) {
@@ -62,6 +65,7 @@ impl Earlier {
                 *known = rate.max(*known);
             }
         }
+
         rates
     }
 }
@@ -77,9 +81,11 @@ fn draining(before: &Snapshot, now: &Snapshot) -> BTreeMap<String, Bytes> {
     let Some(milliseconds) = apart.and_then(|apart| u64::try_from(apart.as_millis()).ok()) else {
         return BTreeMap::new();
     };
+
     if before.stale || now.stale {
         return BTreeMap::new();
     }
+
     let rate = |device: &hf_mem_core::device::Device| {
         let earlier = before
             .devices
@@ -92,6 +98,7 @@ fn draining(before: &Snapshot, now: &Snapshot) -> BTreeMap<String, Bytes> {
             .filter(|rise| *rise >= LEAST_RISE)?;
         Some((device.facts.uuid.clone(), rise.scale(1000, milliseconds)))
     };
+
     now.devices.iter().filter_map(rate).collect()
 }
 
@@ -126,26 +133,32 @@ mod tests {
         let used =
             |gib: &str, milliseconds| Arc::new(reading(&format!("24GiB@{gib}GiB"), milliseconds));
         let mut earlier = Earlier::default();
+
         // Taken by another and given back in part, quicker than a rate can be told.
         for (gib, at) in [("0", 0), ("20", 17), ("16", 34)] {
             earlier.push(used(gib, at));
         }
+
         assert_eq!(
             earlier.draining(&used("16", 51)).len(),
             1,
             "since the one at 17"
         );
+
         // A flood of readings: one that is far enough apart is left.
         for at in 51..70 {
             earlier.push(used("16", at));
         }
+
         assert_eq!(earlier.draining(&used("12", 71)).len(), 1);
         assert!(earlier.0.len() <= KEPT);
+
         // Too close before a reading for a rate then, and not the last that is far enough now.
         let mut earlier = Earlier::default();
         for (gib, at) in [("0", 0), ("20", 100), ("16", 115)] {
             earlier.push(used(gib, at));
         }
+
         assert_eq!(earlier.draining(&used("16", 140)).len(), 1);
         earlier.push(used("16", 140));
         assert!(earlier.draining(&used("16", 165)).is_empty(), "it is over");
@@ -161,10 +174,12 @@ mod tests {
                 "{milliseconds}"
             );
         }
+
         let stale = Snapshot {
             stale: true,
             ..reading("24GiB@10GiB", 500)
         };
+
         assert!(draining(&before, &stale).is_empty());
     }
 }

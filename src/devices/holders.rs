@@ -71,6 +71,7 @@ pub fn describe(process: &mut Process, proc: &Path, passwd: &str) {
             .ok()
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     };
+
     process.name = read("comm")
         .map(|name| name.trim_end().to_owned())
         .filter(|name| !name.is_empty());
@@ -130,6 +131,7 @@ fn unit(cgroup: &str) -> Option<String> {
             .find(|part| part.ends_with(ending))
             .map(str::to_owned)
     };
+
     last(".service").or_else(|| last(".scope"))
 }
 
@@ -154,6 +156,7 @@ pub fn pod(cgroup: &str) -> Option<String> {
             .filter(|(before, _)| before.is_empty() || before.ends_with('-'))?
             .1;
         let uid = uid.replace('_', "-");
+
         let sound = uid.len() == 36
             && uid
                 .bytes()
@@ -179,6 +182,7 @@ mod tests {
             container(&cgroup(&kube).unwrap()).as_deref(),
             Some("3f4e8a7bb9d0")
         );
+
         assert_eq!(
             unit("/system.slice/ollama.service").as_deref(),
             Some("ollama.service")
@@ -186,6 +190,7 @@ mod tests {
         let user = "/user.slice/user-1000.slice/user@1000.service/app.slice/vllm.service";
         assert_eq!(unit(user).as_deref(), Some("vllm.service"));
         assert_eq!(container("/user.slice/session-2.scope"), None);
+
         for (path, podman) in [
             (format!("/machine.slice/libpod-{id}.scope/container"), true),
             (
@@ -215,8 +220,10 @@ mod tests {
             uid.replace('-', "_"),
             "ab".repeat(32)
         );
+
         assert_eq!(pod(&systemd).as_deref(), Some(uid));
         assert_eq!(container(&systemd).as_deref(), Some("abababababab"));
+
         assert_eq!(
             pod(&format!(
                 "/kubepods/besteffort/pod{uid}/{}",
@@ -225,6 +232,7 @@ mod tests {
             .as_deref(),
             Some(uid)
         );
+
         assert_eq!(pod("/system.slice/podman.service"), None);
         assert_eq!(pod("/machine.slice/libpod-abcdef.scope"), None);
     }
@@ -234,6 +242,7 @@ mod tests {
         let stat = "4121 (a (b) c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 987654 20 21";
         assert_eq!(start_ticks(stat), Some(987_654));
         assert_eq!(uid("Name:\tx\nUid:\t1000\t1000\t1000\t1000\n"), Some(1000));
+
         assert_eq!(
             user(
                 "root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n",
@@ -242,6 +251,7 @@ mod tests {
             .as_deref(),
             Some("ann")
         );
+
         assert_eq!(user("broken\n::\n", 1000), None);
     }
 }

@@ -22,6 +22,7 @@ pub fn parse(meminfo: &str) -> Option<HostMemory> {
         let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
         kibibytes.checked_mul(1024).map(Bytes::new)
     };
+
     Some(HostMemory {
         total_bytes: figure("MemTotal")?,
         available_bytes: figure("MemAvailable")?,

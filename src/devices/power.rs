@@ -29,11 +29,13 @@ pub fn states(roots: &HostRoots) -> Vec<PowerState> {
     let Ok(folder) = fs::read_dir(roots.proc.join("driver/nvidia/gpus")) else {
         return Vec::new();
     };
+
     let mut bus_ids: Vec<String> = folder
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect();
     bus_ids.sort();
+
     bus_ids
         .into_iter()
         .map(|bus_id| state(roots, bus_id))
@@ -46,6 +48,7 @@ pub fn any_suspends(roots: &HostRoots) -> bool {
     let Ok(folder) = fs::read_dir(roots.proc.join("driver/nvidia/gpus")) else {
         return false;
     };
+
     folder.flatten().any(|gpu| {
         let text = fs::read_to_string(gpu.path().join("power")).unwrap_or_default();
         let status = text
@@ -75,6 +78,7 @@ fn state(roots: &HostRoots, bus_id: String) -> PowerState {
     } else {
         None
     };
+
     let field = |name: &str| {
         let line = told
             .as_ref()?
@@ -82,6 +86,7 @@ fn state(roots: &HostRoots, bus_id: String) -> PowerState {
             .find_map(|line| line.strip_prefix(name))?;
         Some(line.trim().to_owned()).filter(|value| !value.is_empty() && !value.contains('?'))
     };
+
     PowerState {
         name: field("Model:"),
         uuid: field("GPU UUID:"),
@@ -101,6 +106,7 @@ mod tests {
         assert!(!any_suspends(&roots));
         let gpu = folder.path().join("proc/driver/nvidia/gpus/0000:01:00.0");
         fs::create_dir_all(&gpu).unwrap();
+
         for (status, expected) in [
             ("Not supported", false),
             ("Disabled by default", false),

@@ -18,11 +18,13 @@ impl From<DevicesError> for Problem {
             | DevicesError::DriverNotLoaded
             | DevicesError::Driver { .. } => Reason::NvmlUnavailable,
         };
+
         let mut problem = Self::new(reason, error.to_string());
         if let DevicesError::Released { remaining } = &error {
             problem.retry_after_seconds = Some(remaining.as_secs().saturating_add(1));
             return problem;
         }
+
         problem.hint("declare devices with --gpus to ask without a driver")
     }
 }

@@ -50,8 +50,10 @@ pub fn select<'a>(list: &str, snapshot: &'a Snapshot) -> Result<Vec<&'a Device>,
                 name: name.to_owned(),
             });
         }
+
         chosen.push(device);
     }
+
     Ok(chosen)
 }
 
@@ -60,6 +62,7 @@ fn one<'a>(name: &str, snapshot: &'a Snapshot) -> Result<&'a Device, SelectError
     if let Some(device) = devices().find(|device| device.facts.uuid.eq_ignore_ascii_case(name)) {
         return Ok(device);
     }
+
     let found: Vec<&Device> = match name.parse::<u32>() {
         // MIG instances repeat their parent's index.
         Ok(index) => devices()
@@ -72,6 +75,7 @@ fn one<'a>(name: &str, snapshot: &'a Snapshot) -> Result<&'a Device, SelectError
             .filter(|device| begins(&device.facts.uuid, name))
             .collect(),
     };
+
     let names = |devices: &[&Device]| {
         devices
             .iter()
@@ -79,6 +83,7 @@ fn one<'a>(name: &str, snapshot: &'a Snapshot) -> Result<&'a Device, SelectError
             .collect::<Vec<_>>()
             .join(", ")
     };
+
     match found.as_slice() {
         [device] => Ok(device),
         [] => Err(SelectError::Unknown {
@@ -110,8 +115,10 @@ mod tests {
         for (device, uuid) in snapshot.devices.iter_mut().zip(uuids) {
             device.facts.uuid = uuid.to_owned();
         }
+
         snapshot.devices[3].facts.parent_uuid = Some("GPU-bb33".to_owned());
         snapshot.devices[3].facts.index = 2;
+
         snapshot
     }
 
@@ -137,6 +144,7 @@ mod tests {
             Err(SelectError::Ambiguous { .. })
         ));
         assert!(matches!(chosen("7"), Err(SelectError::Unknown { .. })));
+
         assert!(matches!(
             chosen("0,GPU-aa11"),
             Err(SelectError::Twice { .. })

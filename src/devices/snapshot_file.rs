@@ -21,12 +21,15 @@ pub fn resolve(argument: &str, now: SystemTime) -> Result<Declared, DeclaredErro
             leased: BTreeMap::new(),
         });
     }
+
     let failed = |reason: String| DeclaredError::File {
         path: argument.to_owned(),
         reason,
     };
+
     let file = path.to_owned();
     let read = files::try_wait(path, move |disk| disk.read_text(&file, MAX_SNAPSHOT_FILE));
+
     from_json(&read.map_err(|error| failed(error.to_string()))?)
 }
 
@@ -57,6 +60,7 @@ mod tests {
         ] {
             assert!(names_a_file(file), "{file}");
         }
+
         for spec in ["24GiB", "8xH100-80GB,host:64GiB", "H200:1g.18gb", "22.5GiB"] {
             assert!(!names_a_file(spec), "{spec}");
         }

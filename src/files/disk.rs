@@ -59,11 +59,13 @@ impl Disk {
         }
 
         let mut bytes = Vec::new();
+
         // The length of a file in /proc is 0, and that of any other may grow meanwhile.
         file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > limit {
             return Err(FileError::TooLong { limit }.into());
         }
+
         Ok(bytes)
     }
 
@@ -123,9 +125,11 @@ impl Disk {
             if !wanted(&entry.file_name()) {
                 continue;
             }
+
             if entries.len() == most {
                 return Err(FileError::TooMany { most }.into());
             }
+
             let path = entry.path();
             entries.push(FolderEntry {
                 name: entry.file_name(),
@@ -133,6 +137,7 @@ impl Disk {
                 path,
             });
         }
+
         Ok(entries)
     }
 
@@ -156,6 +161,7 @@ impl Disk {
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
         file.write_all(bytes)?;
         file.persist(path).map_err(|error| error.error)?;
+
         Ok(())
     }
 
@@ -214,6 +220,7 @@ mod tests {
             0,
         )
         .unwrap();
+
         let socket = folder.path().join("socket");
         let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
 
@@ -227,6 +234,7 @@ mod tests {
             assert_eq!(refused, format!("it is {kind}, not a regular file"));
             assert!(disk.read_range(path, 0, 1).is_err());
         }
+
         assert!(disk.touch(&pipe).is_err());
     }
 
@@ -241,6 +249,7 @@ mod tests {
             disk.read(&path, 9).unwrap_err().to_string(),
             "it has more than 9 bytes"
         );
+
         // A file that says it is empty.
         assert!(
             !disk
@@ -248,6 +257,7 @@ mod tests {
                 .unwrap()
                 .is_empty()
         );
+
         assert!(disk.read(Path::new("/proc/self/status"), 10).is_err());
         assert_eq!(disk.read_range(&path, 8, u64::MAX).unwrap(), b"89");
     }
@@ -258,6 +268,7 @@ mod tests {
         for name in ["a", "b", "c"] {
             disk.write(&folder.path().join(name), b"").unwrap();
         }
+
         assert_eq!(disk.list(folder.path(), 3, |_| true).unwrap().len(), 3);
         assert_eq!(
             disk.list(folder.path(), 1, |name| name == "b")
@@ -265,6 +276,7 @@ mod tests {
                 .len(),
             1
         );
+
         assert_eq!(
             disk.list(folder.path(), 2, |_| true)
                 .unwrap_err()

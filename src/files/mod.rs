@@ -70,6 +70,7 @@ impl From<FileError> for io::Error {
             FileError::Hung { .. } => io::ErrorKind::TimedOut,
             FileError::NoThread { .. } => io::ErrorKind::ResourceBusy,
         };
+
         Self::new(kind, error)
     }
 }

@@ -112,12 +112,14 @@ impl FileThreads {
         else {
             return Err(self.trouble().unwrap_or_else(|| self.hung(place)));
         };
+
         // The semaphore is never closed.
         let permit = permit.map_err(|error| no_thread(place, &error))?;
         self.refuse_hung(place)?;
 
         let (done, result) = oneshot::channel();
         self.start(place, permit, work, move |outcome| drop(done.send(outcome)))?;
+
         match timeout(self.deadline, result).await {
             Ok(Ok(Ok(value))) => Ok(value),
             Ok(Ok(Err(panic))) => resume_unwind(panic),
@@ -131,6 +133,7 @@ impl FileThreads {
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             return;
         };
+
         if self.refuse_hung(place).is_ok() {
             // Nobody waits for it, so there is nobody to tell.
             let _ = self.start(place, permit, work, drop);
@@ -145,6 +148,7 @@ impl FileThreads {
             .iter()
             .filter(|work| self.is_late(work))
             .min_by_key(|work| work.began)?;
+
         Some(FileError::Hung {
             place: oldest.place.clone(),
             since: oldest.began.elapsed(),
@@ -165,6 +169,7 @@ impl FileThreads {
             drop(held);
             done(outcome);
         };
+
         spawn(place, body)
     }
 
@@ -172,11 +177,13 @@ impl FileThreads {
         let mut running = lock(&self.running);
         let number = running.next;
         running.next += 1;
+
         running.work.push(Work {
             number,
             place: place.to_owned(),
             began: Instant::now(),
         });
+
         HeldThread {
             number,
             running: Arc::clone(&self.running),
@@ -188,6 +195,7 @@ impl FileThreads {
         let running = lock(&self.running);
         let late = || running.work.iter().filter(|work| self.is_late(work));
         let all = late().count() >= self.most;
+
         match late().find(|work| all || work.place == place) {
             Some(work) => Err(FileError::Hung {
                 place: work.place.clone(),
@@ -222,6 +230,7 @@ pub(crate) fn wait<T: Send + 'static>(
         // An error means that the caller has waited long enough.
         let _ = done.send(outcome);
     };
+
     spawn(place, body)?;
     match result.recv_timeout(DEADLINE) {
         Ok(Ok(value)) => Ok(value),
@@ -293,6 +302,7 @@ mod tests {
             threads.trouble().map(|hung| hung.to_string()),
             Some(refused.to_string())
         );
+
         assert_eq!(
             threads.run(other, |_| 7).await,
             Ok(7),
@@ -303,6 +313,7 @@ mod tests {
         while threads.trouble().is_some() {
             tokio::task::yield_now().await;
         }
+
         assert_eq!(threads.run(place, |_| 7).await, Ok(7));
     }
 
@@ -325,9 +336,11 @@ mod tests {
         threads.run(Path::new("/c"), |_| ()).await.unwrap_err();
         threads.try_detached(Path::new("/c"), |_| unreachable!("no thread is free"));
         drop(ends);
+
         while threads.trouble().is_some() {
             tokio::task::yield_now().await;
         }
+
         threads.run(Path::new("/c"), |_| ()).await.unwrap();
     }
 
@@ -342,6 +355,7 @@ mod tests {
                     .await
             }
         });
+
         assert!(broken.await.unwrap_err().is_panic());
         assert_eq!(
             threads.run(Path::new("/a"), |_| 1).await,

@@ -49,6 +49,7 @@ impl HolderState {
             }
             None => {}
         }
+
         if let Some(change) = &entry.memory {
             let key = (change.device.clone(), change.pid);
             if change.after_bytes.is_some() {
@@ -57,6 +58,7 @@ impl HolderState {
                 self.memory.remove(&key);
             }
         }
+
         if let Some(checkpoint) = &entry.checkpoint {
             self.replace(checkpoint);
         }
@@ -70,6 +72,7 @@ impl HolderState {
             .iter()
             .map(|lease| (lease.lease.clone(), lease.clone()))
             .collect();
+
         let mut before = std::mem::take(&mut self.memory);
         for found in &checkpoint.memory {
             let key = (found.device.clone(), found.pid);
@@ -82,6 +85,7 @@ impl HolderState {
         }
         // A device that could not be read then keeps what was last seen on it.
         before.retain(|(device, _), _| !checkpoint.devices.contains(device));
+
         self.memory.extend(before);
     }
 }
@@ -116,6 +120,7 @@ impl JournalAccount {
             .take(around)
             .cloned()
             .collect();
+
         lines.reverse();
         lines.extend(after.iter().filter(happened).take(around).cloned());
 
@@ -199,6 +204,7 @@ mod tests {
                 .collect::<Vec<_>>(),
             ["one", "two"]
         );
+
         assert_eq!(
             then.memory
                 .iter()
@@ -206,6 +212,7 @@ mod tests {
                 .collect::<Vec<_>>(),
             [9, 7]
         );
+
         assert_eq!(then.around, entries[3..5]);
         assert!(
             then.gaps.is_empty(),
@@ -225,15 +232,18 @@ mod tests {
             found: true,
             ..took(pid, None, Some(after))
         };
+
         let checkpoint = Checkpoint {
             leases: vec![subject("two")],
             memory: vec![found(7, 8), found(11, 30)],
             devices: BTreeSet::from(["GPU-a".to_owned()]),
         };
+
         let elsewhere = MemoryChange {
             device: "GPU-b".to_owned(),
             ..took(5, None, Some(2))
         };
+
         let entries = [
             Entry::event(second(10), Event::Granted(subject("one"))),
             Entry::memory(second(11), took(7, None, Some(8))),
@@ -243,11 +253,13 @@ mod tests {
         ];
         let then = JournalAccount::at(&entries, second(901), 9);
         assert_eq!(then.leases, [subject("two")]);
+
         assert_eq!(
             then.memory,
             [found(11, 30), took(7, None, Some(8)), elsewhere],
             "9 ended while nothing was read"
         );
+
         assert_eq!(
             then.around.len(),
             4,
@@ -262,6 +274,7 @@ mod tests {
             gap_seconds: 60,
             devices: BTreeSet::from(["GPU-a".to_owned()]),
         };
+
         let entries = [
             Entry::observed(second(100), observed(10)),
             Entry::memory(second(100), took(7, None, Some(8))),

@@ -47,6 +47,7 @@ impl<'a> Occupied<'a> {
             .iter()
             .map(|process| reading.ancestry.line_of(process.pid))
             .collect();
+
         Self {
             device,
             reading,
@@ -68,6 +69,7 @@ fn nearness(lease: &Lease, process: &Process, line: &[ProcessIdentity]) -> Optio
     let lease_holder = &lease.holder;
     if let Some(holder) = &lease_holder.process {
         let in_tree = line.first().map(|read| read.start_ticks);
+
         // The driver's entry must be proved to be of the very process that the tree was read of: in
         // a container's own PID namespace its number may be another's, and memory given to the
         // wrong lease would be promised twice.
@@ -78,11 +80,13 @@ fn nearness(lease: &Lease, process: &Process, line: &[ProcessIdentity]) -> Optio
         // What was once seen in the tree stays of it, and so do its own children, when a process in
         // between dies.
         let members = &lease.members;
+
         if !members.is_empty() {
             let itself = process.start_ticks.map(|start_ticks| ProcessIdentity {
                 pid: process.pid,
                 start_ticks,
             });
+
             if itself.is_some_and(|itself| members.contains(&itself))
                 || (same && line.iter().any(|ancestor| members.contains(ancestor)))
             {
@@ -90,6 +94,7 @@ fn nearness(lease: &Lease, process: &Process, line: &[ProcessIdentity]) -> Optio
             }
         }
     }
+
     let in_unit = lease_holder.unit.is_some() && lease_holder.unit == process.unit;
     let in_cgroup = match (&lease_holder.cgroup, &process.cgroup) {
         (Some(outer), Some(inner)) => inner
@@ -97,6 +102,7 @@ fn nearness(lease: &Lease, process: &Process, line: &[ProcessIdentity]) -> Optio
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
         _ => false,
     };
+
     (in_unit || in_cgroup).then_some(GROUP)
 }
 
@@ -122,11 +128,13 @@ pub(super) fn baselines(
         }
         None => false,
     };
+
     let entry = |process: &Process| Baseline {
         pid: process.pid,
         start_ticks: process.start_ticks,
         used_bytes: process.used_bytes,
     };
+
     device.processes.iter().filter(may_be).map(entry).collect()
 }
 
@@ -139,11 +147,13 @@ fn baseline_of(lease: &Lease, uuid: &str, process: &Process) -> Option<Bytes> {
                 || base.start_ticks.is_none()
                 || process.start_ticks.is_none())
     };
+
     // A process may have several entries (compute, graphics): the largest is the safe one.
     let mut largest = Bytes::ZERO;
     for base in share.baselines.iter().filter(same) {
         largest = largest.max(base.used_bytes?);
     }
+
     Some(largest)
 }
 
@@ -156,6 +166,7 @@ fn listed_again(device: &Device, place: usize, process: &Process) -> bool {
         .iter()
         .enumerate()
         .filter(|(_, entry)| entry.pid == process.pid);
+
     entries.any(|(other, entry)| key(entry, other) < key(process, place))
 }
 
@@ -203,6 +214,7 @@ impl Taken {
                 .and_then(|grown| grown.less(given))
                 .unwrap_or(Bytes::ZERO)
         });
+
         rooms.min().unwrap_or(Bytes::ZERO)
     }
 }
@@ -261,6 +273,7 @@ pub fn visible(leases: &[&Lease], uuid: &str, reading: &HolderReading<'_>) -> BT
 pub(super) fn visible_in(leases: &[&Lease], occupied: &Occupied<'_>) -> BTreeMap<u64, Bytes> {
     let mut seen = BTreeMap::new();
     let mut turns = Vec::new();
+
     for (place, (process, line)) in occupied.processes().enumerate() {
         let Some(used) = process.used_bytes.filter(|used| !used.overflowed()) else {
             continue;
@@ -269,14 +282,17 @@ pub(super) fn visible_in(leases: &[&Lease], occupied: &Occupied<'_>) -> BTreeMap
             turns.extend(turns_at(leases, occupied, (process, line), (place, used)));
         }
     }
+
     turns.sort_by_key(Turn::order);
     let mut taken: HashMap<usize, Taken> = HashMap::new();
+
     for turn in turns {
         let so_far = seen.entry(turn.lease.serial).or_insert(Bytes::ZERO);
         let wanted = turn.most.less(*so_far).unwrap_or(Bytes::ZERO);
         let of_process = taken.entry(turn.place).or_default();
         let given = wanted.min(of_process.room(turn.used, turn.from, turn.lease.baseline_at));
         let far = Boottime::from_millis(u64::MAX);
+
         let ended = turn
             .lease
             .ending
@@ -286,8 +302,10 @@ pub(super) fn visible_in(leases: &[&Lease], occupied: &Occupied<'_>) -> BTreeMap
             bytes: given,
             ended,
         });
+
         *so_far += given;
     }
+
     seen
 }
 
@@ -300,6 +318,7 @@ fn turns_at<'a>(
 ) -> Vec<Turn<'a>> {
     let uuid = &occupied.device.facts.uuid;
     let mut claims = Vec::new();
+
     for lease in leases {
         if lease.seen_by(occupied.reading.taken_at)
             && let Some(distance) = nearness(lease, process, line)
@@ -312,6 +331,7 @@ fn turns_at<'a>(
             } else {
                 distance
             };
+
             claims.push(Claim {
                 lease,
                 distance,
@@ -327,11 +347,13 @@ fn turns_at<'a>(
         .map(|claim| claim.baseline)
         .min()
         .unwrap_or(Bytes::ZERO);
+
     let farthest_ended = claims
         .iter()
         .filter(|claim| !claim.lease.is_live())
         .map(|claim| claim.distance)
         .max();
+
     let mut turns = Vec::new();
     for Claim {
         lease,
@@ -342,6 +364,7 @@ fn turns_at<'a>(
         let Some(share) = lease.devices.get(uuid) else {
             continue;
         };
+
         let turn = |again, from, most| Turn {
             again,
             distance,
@@ -352,6 +375,7 @@ fn turns_at<'a>(
             most,
             lease,
         };
+
         match lease.ending {
             // After the first reading past its end a lease takes no more than was seen then.
             Some(ending) if ending.seen_at.is_some() => {
@@ -368,6 +392,7 @@ fn turns_at<'a>(
             }
         }
     }
+
     turns
 }
 
@@ -376,6 +401,7 @@ fn depth(lease: &Lease, leases: &[&Lease]) -> usize {
     let Some(holder) = lease.holder.process else {
         return 0;
     };
+
     leases
         .iter()
         .filter(|other| other.holder.process != Some(holder) && other.members.contains(&holder))
@@ -392,6 +418,7 @@ pub(super) fn descendants(lease: &Lease, occupied: &Occupied<'_>) -> Vec<Process
             start_ticks,
         })
     };
+
     occupied.processes().filter_map(identity).collect()
 }
 
@@ -427,20 +454,25 @@ mod tests {
             bytes: Bytes::new(bytes),
             ended: Boottime::BOOT,
         };
+
         // A (baseline 0) was given 10 of a process that holds 14; B's baseline is 4.
         let taken = Taken(vec![part(0, 10)]);
         assert_eq!(taken.room(Bytes::new(14), Bytes::new(4), at), Bytes::new(4));
+
         // A took only what lay below B's baseline: all above is B's.
         let taken = Taken(vec![part(0, 4)]);
         assert_eq!(
             taken.room(Bytes::new(14), Bytes::new(4), at),
             Bytes::new(10)
         );
+
         // The same from the other side: what a later baseline took is above the earlier one too.
         let taken = Taken(vec![part(4, 10)]);
         assert_eq!(taken.room(Bytes::new(14), Bytes::ZERO, at), Bytes::new(4));
+
         // Never below zero.
         assert_eq!(taken.room(Bytes::new(2), Bytes::new(4), at), Bytes::ZERO);
+
         // One that ended before B's reading is in B's baseline; one that ended later may have grown
         // since.
         let ended = |moment| {
@@ -449,6 +481,7 @@ mod tests {
                 ..part(0, 4)
             }])
         };
+
         assert_eq!(
             ended(6).room(Bytes::new(14), Bytes::new(4), at),
             Bytes::new(10)

@@ -110,6 +110,7 @@ mod tests {
             boottime: Boottime::from_millis(10_000),
             wall: SystemTime::UNIX_EPOCH,
         };
+
         assert_eq!(
             now.boottime.after(Duration::from_secs(5)),
             Boottime::from_millis(15_000)
@@ -118,6 +119,7 @@ mod tests {
             now.boottime.since(Boottime::from_millis(99_000)),
             Duration::ZERO
         );
+
         // A snapshot dated in the future (the clock was set back since) is not taken for a later
         // reading than now.
         assert_eq!(

@@ -99,6 +99,7 @@ impl<S: LedgerStorage> DurableLedger<S> {
     ) -> Self {
         let blind = UnreadableLedger::of(unreadable, &settings, boot_id, now);
         let mut warning = None;
+
         let ledger = match loaded {
             Loaded::Nothing => Ledger::new(settings, boot_id, run),
             Loaded::Found(saved) => Ledger::restore(settings, boot_id, run, *saved, now, alive),
@@ -110,18 +111,22 @@ impl<S: LedgerStorage> DurableLedger<S> {
                 Ledger::new(settings, boot_id, run)
             }
         };
+
         let mut keeper = Self::new(ledger, storage);
         let blinded = blind
             .as_ref()
             .map(|blind| format!("{blind}; {}", blind.cure()));
+
         keeper.events.extend(
             warning
                 .into_iter()
                 .chain(blinded)
                 .map(|message| Event::Warning { message }),
         );
+
         keeper.blind = blind;
         keeper.tidy(now);
+
         keeper
     }
 
@@ -185,10 +190,12 @@ impl<S: LedgerStorage> DurableLedger<S> {
                 .grant(request, reading, now)
                 .map_err(CommitError::from),
         };
+
         let serial = match &granted {
             Ok(Granted::Now(lease)) => Some(lease.serial),
             _ => None,
         };
+
         self.keep(
             granted,
             |ledger| {
@@ -216,6 +223,7 @@ impl<S: LedgerStorage> DurableLedger<S> {
             .ledger
             .renew(id, actor, ttl, now)
             .map_err(CommitError::from);
+
         self.keep(
             renewed,
             |ledger| before.into_iter().for_each(|lease| ledger.put_back(lease)),
@@ -236,6 +244,7 @@ impl<S: LedgerStorage> DurableLedger<S> {
             Ok(Release::Done(_)) => before,
             _ => None,
         };
+
         self.keep(
             released,
             |ledger| {
@@ -293,6 +302,7 @@ impl<S: LedgerStorage> DurableLedger<S> {
             self.tidy(now);
             return outcome;
         }
+
         let written = self.write(now);
         if let Err(error) = &written {
             undo(&mut self.ledger);
@@ -300,8 +310,10 @@ impl<S: LedgerStorage> DurableLedger<S> {
             self.written = None;
             self.tell_failure(error);
         }
+
         self.collect();
         written?;
+
         outcome
     }
 
@@ -318,9 +330,11 @@ impl<S: LedgerStorage> DurableLedger<S> {
         if self.written == Some(revision) {
             return Ok(());
         }
+
         self.storage.save(&self.ledger.saved(now))?;
         self.written = Some(revision);
         self.failing = false;
+
         Ok(())
     }
 
@@ -391,6 +405,7 @@ mod tests {
             taken_at: now.boottime,
             ancestry: &ancestry,
         };
+
         let request = GrantRequest {
             devices: [("GPU-a".to_owned(), Bytes::gib(GIB))].into(),
             ttl: Duration::from_secs(500),
@@ -399,6 +414,7 @@ mod tests {
             idempotency_key: None,
             question: QuestionSummary::default(),
         };
+
         keeper.grant(request, &reading, now)
     }
 
@@ -411,6 +427,7 @@ mod tests {
         } else {
             content.len() - 20
         };
+
         content[place] ^= 1;
         fs::write(path, content).unwrap();
     }
@@ -436,10 +453,12 @@ mod tests {
         );
         drop(keeper);
         flip(&directory.path().join("leases.json"), first_line);
+
         // As often as it is started: the file that was set aside is looked at again.
         for start in 1..=3 {
             let mut keeper = open(directory.path(), now(start));
             assert!(blind(&grant(&mut keeper, now(start))), "start {start}");
+
             assert!(
                 blind(&grant(&mut keeper, now(until - 10))),
                 "nobody may have released it"
@@ -449,6 +468,7 @@ mod tests {
                 |event| matches!(event, Event::Warning { message } if message.contains("restart"))
             ));
         }
+
         let mut keeper = open(directory.path(), now(4));
         assert!(
             grant(&mut keeper, now(until + 10)).is_ok(),
@@ -487,12 +507,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("leases.json");
         fs::write(&path, "torn").unwrap();
+
         File::options()
             .write(true)
             .open(&path)
             .unwrap()
             .set_modified(now(0).wall - Duration::from_secs(601))
             .unwrap();
+
         assert!(grant(&mut open(directory.path(), now(0)), now(0)).is_ok());
     }
 }

@@ -45,6 +45,7 @@ impl Subject {
                 .map(|(uuid, share)| (uuid.clone(), bytes(share)))
                 .collect()
         };
+
         Self {
             lease: lease.id.clone(),
             uid: lease.uid,
@@ -62,10 +63,12 @@ fn short(name: &str) -> String {
     if name.len() <= LONGEST_NAME {
         return name.to_owned();
     }
+
     let end = (0..=LONGEST_NAME)
         .rev()
         .find(|end| name.is_char_boundary(*end))
         .unwrap_or_default();
+
     format!("{}...", name.get(..end).unwrap_or_default())
 }
 
@@ -244,6 +247,7 @@ impl Counters {
             | Event::Waiting { .. }
             | Event::Warning { .. } => return,
         };
+
         *counter = counter.saturating_add(1);
     }
 }

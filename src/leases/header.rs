@@ -29,6 +29,7 @@ impl HeaderGrant {
     fn of(saved: &Saved) -> Self {
         let alive = saved.leases.iter().filter(|lease| lease.is_live());
         let last_end = alive.map(|lease| lease.expires_at).max();
+
         Self {
             boot_id: saved.boot_id.clone(),
             saved_at: saved.saved_at,
@@ -70,11 +71,13 @@ impl LedgerHeader {
             check: None,
             damaged: false,
         };
+
         let mut line = serde_json::to_vec(&header)?;
         let check = check(&line);
         line.pop();
         line.extend(check);
         line.push(b'\n');
+
         Ok(line)
     }
 
@@ -84,11 +87,13 @@ impl LedgerHeader {
         let Some((line, body)) = end.and_then(|end| content.split_at_checked(end)) else {
             return Err("its first line is not ours".to_owned());
         };
+
         let mut header: Self = hf_mem_core::strict_json::from_slice(line)
             .map_err(|_| "its first line is not ours".to_owned())?;
         if header.format != FORMAT {
             return Err("it holds something else than leases".to_owned());
         }
+
         if header.check.is_some() || header.promised.is_some() {
             let bare = line
                 .len()
@@ -97,6 +102,7 @@ impl LedgerHeader {
             let whole = bare.map(|bare| [bare, &check(&[bare, b"}"].concat())].concat());
             header.damaged = whole.as_deref() != Some(line);
         }
+
         Ok((header, body.get(1..).unwrap_or_default()))
     }
 
@@ -108,9 +114,11 @@ impl LedgerHeader {
                 self.version
             ));
         }
+
         if self.damaged {
             return Err("its first line is damaged".to_owned());
         }
+
         if self.length != body.len() as u64 {
             return Err(format!(
                 "it is torn: {} bytes where {} were written",
@@ -118,9 +126,11 @@ impl LedgerHeader {
                 self.length
             ));
         }
+
         if self.sha256 != digest(body) {
             return Err("its checksum is wrong".to_owned());
         }
+
         Ok(())
     }
 
@@ -137,10 +147,12 @@ fn check(bare: &[u8]) -> Vec<u8> {
 
 fn digest(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
+
     let mut digits = String::new();
     for byte in Sha256::digest(bytes) {
         // Writing to a string cannot fail.
         let _ = write!(digits, "{byte:02x}");
     }
+
     digits
 }

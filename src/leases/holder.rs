@@ -110,6 +110,7 @@ pub fn identify(proc_root: &Path, pid: u32) -> Result<ProcessIdentity, HolderErr
     if stat.dead {
         return Err(HolderError::Gone { pid });
     }
+
     Ok(ProcessIdentity {
         pid,
         start_ticks: stat.start_ticks,
@@ -127,6 +128,7 @@ pub fn owner_of(proc_root: &Path, pid: u32) -> Result<u32, HolderError> {
             .parse()
             .ok()
     });
+
     uid.ok_or_else(|| {
         let source = io::Error::new(io::ErrorKind::InvalidData, "no Uid: line");
         HolderError::Unreadable {
@@ -194,6 +196,7 @@ pub fn watch(proc_root: &Path, pid: u32) -> Result<WatchedProcess, HolderError> 
             }
         }
     })?;
+
     Ok(WatchedProcess {
         identity: identify(proc_root, pid)?,
         pidfd,
@@ -244,6 +247,7 @@ impl Ancestry {
                 next = stat.parent_pid;
             }
         }
+
         Self { processes }
     }
 
@@ -265,6 +269,7 @@ impl Ancestry {
             });
             next = stat.parent_pid;
         }
+
         line
     }
 
@@ -312,6 +317,7 @@ mod tests {
                 dead: false
             })
         );
+
         assert_eq!(parse_stat("42 (x) S 1 42"), None);
         assert_eq!(parse_stat(""), None);
     }
@@ -321,6 +327,7 @@ mod tests {
         let proc_root = Path::new("/proc");
         let me = identify(proc_root, std::process::id()).unwrap();
         assert!(is_alive(proc_root, &me));
+
         assert!(!is_alive(
             proc_root,
             &ProcessIdentity {
@@ -328,11 +335,13 @@ mod tests {
                 ..me
             }
         ));
+
         assert_eq!(watch(proc_root, me.pid).unwrap().identity, me);
         let reused = ProcessIdentity {
             start_ticks: me.start_ticks + 1,
             ..me
         };
+
         assert!(matches!(
             watch_again(proc_root, reused),
             Err(HolderError::Gone { .. })
@@ -344,6 +353,7 @@ mod tests {
         let owner = owner_of(proc_root, me.pid).unwrap();
         assert!(check_owner(proc_root, me.pid, owner).is_ok());
         assert!(check_owner(proc_root, me.pid, 0).is_ok());
+
         assert!(matches!(
             check_owner(proc_root, me.pid, owner + 1),
             Err(HolderError::NotYours { .. })
@@ -355,6 +365,7 @@ mod tests {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = child.id();
         child.wait().unwrap();
+
         assert!(matches!(
             identify(Path::new("/proc"), pid),
             Err(HolderError::Gone { .. })
@@ -370,6 +381,7 @@ mod tests {
             pid: 10,
             start_ticks: 100,
         };
+
         let tree = Ancestry::new([
             (10, stat(1, 100)),
             (11, stat(10, 110)),
@@ -377,6 +389,7 @@ mod tests {
             (13, stat(10, 90)),
         ]);
         assert_eq!(tree.generations_below(&holder, 12), Some(2));
+
         assert_eq!(
             tree.generations_below(
                 &ProcessIdentity {
@@ -387,11 +400,13 @@ mod tests {
             ),
             None
         );
+
         assert_eq!(
             tree.generations_below(&holder, 13),
             None,
             "older than its parent: a reused pid"
         );
+
         assert_eq!(tree.generations_below(&holder, 99), None);
         assert!(
             !tree.reaches_init(&tree.line_of(12)),

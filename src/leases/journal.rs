@@ -166,11 +166,13 @@ impl MemoryWatch {
                 .iter()
                 .filter(|device| device.free_bytes.is_some())
         };
+
         // What went first: else those that come would keep it from being told, and it would be kept
         // for ever.
         for device in readable() {
             let uuid = &device.facts.uuid;
             let found = !followed.contains(uuid);
+
             self.known.retain(|_, known| {
                 if known.device != *uuid
                     || device
@@ -180,6 +182,7 @@ impl MemoryWatch {
                 {
                     return true;
                 }
+
                 let (before_bytes, free_bytes) = (known.after_bytes, device.free_bytes);
                 let gone = MemoryChange {
                     before_bytes,
@@ -188,20 +191,25 @@ impl MemoryWatch {
                     found,
                     ..known.clone()
                 };
+
                 let told = is_told(&gone);
                 if told {
                     changes.push(gone);
                 }
+
                 !told
             });
         }
+
         for device in readable() {
             let uuid = &device.facts.uuid;
             let found = !followed.contains(uuid);
+
             for process in &device.processes {
                 let Some(after) = process.used_bytes else {
                     continue;
                 };
+
                 let key = (uuid.clone(), process.pid);
                 let before = self.known.get(&key).and_then(|known| known.after_bytes);
                 let known = before.unwrap_or(Bytes::ZERO);
@@ -212,6 +220,7 @@ impl MemoryWatch {
                 {
                     continue;
                 }
+
                 let change = MemoryChange {
                     device: uuid.clone(),
                     pid: process.pid,
@@ -222,12 +231,14 @@ impl MemoryWatch {
                     free_bytes: device.free_bytes,
                     found,
                 };
+
                 if is_told(&change) {
                     self.known.insert(key, change.clone());
                     changes.push(change);
                 }
             }
         }
+
         changes
     }
 }
@@ -261,10 +272,12 @@ impl Journal {
     pub fn open(directory: &Path, bounds: Bounds) -> io::Result<Self> {
         let (file, length) = open_end(&directory.join(CURRENT))?;
         let begun = first_date(&directory.join(CURRENT))?;
+
         let bounds = Bounds {
             most_bytes: bounds.most_bytes.min(LONGEST_FILE),
             ..bounds
         };
+
         Ok(Self {
             directory: directory.to_owned(),
             file,
@@ -288,19 +301,23 @@ impl Journal {
         let Some(first) = entries.first() else {
             return Ok(());
         };
+
         let mut lines = if self.torn {
             b"\n".to_vec()
         } else {
             Vec::new()
         };
+
         for entry in entries {
             serde_json::to_writer(&mut lines, entry)?;
             lines.push(b'\n');
         }
+
         let length = u64::try_from(lines.len()).unwrap_or(u64::MAX);
         if self.is_full(length, first.at) {
             self.begin_file()?;
         }
+
         if self.lacks_checkpoint
             && let Some(checkpoint) = checkpoint()
         {
@@ -312,6 +329,7 @@ impl Journal {
                 lines.splice(0..0, line);
             }
         }
+
         let length = u64::try_from(lines.len()).unwrap_or(u64::MAX);
         if let Err(error) = self.file.write_all(&lines) {
             // A full disk takes a part. The next line must not continue it: both would be
@@ -319,10 +337,12 @@ impl Journal {
             self.torn = self.file.set_len(self.length).is_err();
             return Err(error);
         }
+
         self.torn = false;
         self.length = self.length.saturating_add(length);
         self.lacks_checkpoint = false;
         self.begun.get_or_insert(first.at);
+
         Ok(())
     }
 
@@ -341,8 +361,10 @@ impl Journal {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
+
         (self.file, self.length) = open_end(&path)?;
         (self.begun, self.torn, self.lacks_checkpoint) = (None, false, true);
+
         Ok(())
     }
 }
@@ -381,6 +403,7 @@ fn open_end(path: &Path) -> io::Result<(File, u64)> {
             length += 1;
         }
     }
+
     Ok((file, length))
 }
 
@@ -399,6 +422,7 @@ pub fn scan(directory: &Path, mut each: impl FnMut(Entry)) -> io::Result<usize> 
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             opened => opened?,
         };
+
         for line in BufReader::new(file.take(LONGEST_FILE)).split(b'\n') {
             let line = line?;
             if line.is_empty() {
@@ -410,6 +434,7 @@ pub fn scan(directory: &Path, mut each: impl FnMut(Entry)) -> io::Result<usize> 
             }
         }
     }
+
     Ok(unreadable)
 }
 
@@ -434,6 +459,7 @@ pub fn unnamed<'l>(
             .checkpoint
             .iter()
             .flat_map(|checkpoint| &checkpoint.leases);
+
         for subject in entry
             .event
             .as_ref()
@@ -451,6 +477,7 @@ pub fn unnamed<'l>(
         |lease: &&Lease| !dropped || begins.is_some_and(|begins| lease.granted_wall >= begins);
     let mut unnamed: Vec<&Lease> = unnamed.into_values().filter(covered).collect();
     unnamed.sort_by_key(|lease| lease.serial);
+
     Ok(unnamed)
 }
 
@@ -494,10 +521,12 @@ mod tests {
                 .append(std::slice::from_ref(&entry), || None)
                 .unwrap();
         }
+
         drop(journal);
         for name in [CURRENT, PREVIOUS] {
             assert!(fs::metadata(directory.path().join(name)).unwrap().len() <= 2_000);
         }
+
         let whole = read(directory.path()).unwrap().0.len();
         let path = directory.path().join(CURRENT);
         File::options()
@@ -506,6 +535,7 @@ mod tests {
             .unwrap()
             .write_all(b"{\"at\":\"19")
             .unwrap();
+
         let mut journal = Journal::open(directory.path(), bounds(2_000_000)).unwrap();
         journal
             .append(std::slice::from_ref(&entry), || None)
@@ -530,19 +560,23 @@ mod tests {
                     .map(|change| change.after_bytes),
             );
         }
+
         snapshot.devices[0].free_bytes = None;
         snapshot.devices[0].processes.clear();
+
         assert!(
             watch.changes(&snapshot, &followed, |_| true).is_empty(),
             "a failed reading is no move"
         );
         snapshot.devices[0].free_bytes = Some(Bytes::gib(80));
+
         told.extend(
             watch
                 .changes(&snapshot, &followed, |_| true)
                 .into_iter()
                 .map(|change| change.after_bytes),
         );
+
         assert_eq!(told, [Some(Bytes::mib(300)), Some(Bytes::mib(600)), None]);
         assert!(watch.changes(&snapshot, &followed, |_| true).is_empty());
     }
@@ -561,6 +595,7 @@ mod tests {
             let mut may_be_told = true;
             watch.changes(&snapshot, &followed, |_| std::mem::take(&mut may_be_told));
         }
+
         assert!(watch.known.len() < 3, "{} are kept", watch.known.len());
     }
 
@@ -574,6 +609,7 @@ mod tests {
             memory: Vec::new(),
             devices: BTreeSet::new(),
         };
+
         let mut append = |at: u64| {
             let entry = Entry::event(second(at), Event::Granted(subject("new")));
             journal
@@ -582,13 +618,16 @@ mod tests {
                 })
                 .unwrap();
         };
+
         append(0);
         append(3_599);
         assert!(!directory.path().join(PREVIOUS).exists());
+
         // By age as by size: an hour is over.
         for at in [3_600, 3_700, 7_200] {
             append(at);
         }
+
         let (entries, _) = read(directory.path()).unwrap();
         let dates: Vec<u64> = entries
             .iter()
@@ -599,7 +638,9 @@ mod tests {
             [3_600, 3_600, 3_700, 7_200, 7_200],
             "at most two files, each with its checkpoint"
         );
+
         assert_eq!(entries[3].checkpoint, Some(checkpoint.clone()));
+
         // After a restart the age of the file is still known.
         let mut journal = Journal::open(directory.path(), bounds(20_000)).unwrap();
         journal
@@ -608,6 +649,7 @@ mod tests {
                 || None,
             )
             .unwrap();
+
         assert_eq!(read(directory.path()).unwrap().0.len(), 3);
     }
 }

@@ -75,6 +75,7 @@ impl Observation {
                 .and_then(|span| at.duration_since(span.last).ok());
             seen.after_gap = apart.is_none_or(|apart| apart > self.gap);
             seen.spans.extend(self.end());
+
             self.span = Some(ObservedSpan {
                 since: at,
                 last: at,
@@ -82,6 +83,7 @@ impl Observation {
                 written: None,
             });
         }
+
         if let Some(span) = &mut self.span {
             span.last = at;
             let written = span
@@ -92,6 +94,7 @@ impl Observation {
                 seen.spans.push(line(span, self.gap));
             }
         }
+
         seen
     }
 
@@ -125,6 +128,7 @@ pub fn readable(snapshot: &Snapshot) -> BTreeSet<String> {
                 .as_ref()
                 .is_some_and(|unusable| asleep(&unusable.reason))
     });
+
     read.map(|device| device.facts.uuid.clone()).collect()
 }
 
@@ -161,6 +165,7 @@ impl ObservedCoverage {
             until,
             gap: Duration::from_secs(observed.gap_seconds),
         };
+
         for device in &observed.devices {
             let spans = self.devices.entry(device.clone()).or_default();
             match spans.last_mut() {
@@ -187,6 +192,7 @@ impl ObservedCoverage {
             .iter()
             .map(|(device, spans)| (device.clone(), gap_at(spans, at)))
             .collect();
+
         let mut different: Vec<&Option<Around>> = Vec::new();
         for (_, gap) in &gaps {
             if !different.contains(&gap) {
@@ -225,6 +231,7 @@ impl Around {
 /// The gap that `at` is in; `None` where there was a reading near enough.
 fn gap_at(spans: &[Covered], at: SystemTime) -> Option<Around> {
     let last = spans.last().map(|span| (span.until, span.gap));
+
     // The next reading of the last span may be due only now.
     let goes_on =
         last.is_some_and(|(until, gap)| until.checked_add(gap).is_some_and(|due| at <= due));
@@ -236,16 +243,19 @@ fn gap_at(spans: &[Covered], at: SystemTime) -> Option<Around> {
     {
         return None;
     }
+
     let before = spans
         .iter()
         .filter(|span| span.until < at)
         .map(|span| span.until)
         .max();
+
     let after = spans
         .iter()
         .filter(|span| span.since > at)
         .map(|span| span.since)
         .min();
+
     Some(Around { before, after })
 }
 
@@ -292,16 +302,19 @@ mod tests {
                 coverage.add(until, &observed);
             }
         }
+
         assert!(lines < 15, "{lines} lines of 64 readings");
 
         let all = |from: Option<&str>, until: Option<&str>| {
             vec![(None, from.map(str::to_owned), until.map(str::to_owned))]
         };
+
         assert_eq!(gaps(&coverage, 10), all(None, Some("10:00")));
         assert_eq!(gaps(&coverage, 650), []);
         assert_eq!(gaps(&coverage, 720), [], "readings 40 s apart leave no gap");
         assert_eq!(gaps(&coverage, 800), all(Some("12:20"), Some("15:00")));
         assert_eq!(gaps(&coverage, 950), [], "the next reading is not due yet");
+
         // GPU-b was not in the last reading, and each has its own last one.
         let ended: Vec<_> = gaps(&coverage, 1_000)
             .into_iter()

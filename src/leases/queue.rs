@@ -82,6 +82,7 @@ impl Queue {
         if waiting >= self.most {
             return Err(QueueError::Full { waiting });
         }
+
         let own = self
             .waiters
             .iter()
@@ -90,8 +91,10 @@ impl Queue {
         if own >= self.most_for_one_user {
             return Err(QueueError::FullForUser { waiting: own });
         }
+
         let ticket = Ticket(self.next);
         self.next = self.next.saturating_add(1);
+
         let behind = self
             .waiters
             .iter()
@@ -107,11 +110,13 @@ impl Queue {
                 since,
             },
         );
+
         self.events.push(Event::Waiting {
             ticket: ticket.0,
             uid,
             position: behind + 1,
         });
+
         Ok(ticket)
     }
 
@@ -161,6 +166,7 @@ impl Queue {
                 timed_out: false,
             });
         }
+
         left
     }
 
@@ -179,6 +185,7 @@ impl Queue {
                 timed_out: true,
             });
         }
+
         due
     }
 
@@ -234,6 +241,7 @@ mod tests {
         let big = queue.join(1, on(&["a", "b"]), LATER, NOW).unwrap();
         let small = queue.join(1, on(&["a"]), LATER, NOW).unwrap();
         let other = queue.join(2, on(&["c"]), LATER, NOW).unwrap();
+
         assert_eq!(
             (
                 queue.position(big),
@@ -242,12 +250,14 @@ mod tests {
             ),
             (Some(1), Some(2), Some(3))
         );
+
         assert!(queue.may_take(big, ["a", "b"]));
         assert!(!queue.may_take(small, ["a"]), "it would delay the head");
         assert!(queue.may_take(other, ["c"]), "it cannot delay the head");
         assert!(queue.served(big));
         assert!(queue.may_take(small, ["a"]));
         assert_eq!(queue.position(big), None);
+
         assert!(
             !queue.may_take(big, ["a"]),
             "who is not in line takes nothing"
@@ -266,6 +276,7 @@ mod tests {
             [first, second, third, last].map(|ticket| queue.position(ticket).unwrap()),
             [1, 2, 3, 4]
         );
+
         assert!(
             queue.may_take(first, ["a"])
                 && !queue.may_take(second, ["a"])
@@ -281,6 +292,7 @@ mod tests {
         assert!(!queue.may_pass(["a"]));
         assert!(queue.may_pass(["b"]));
         queue.join(1, None, LATER, NOW).unwrap();
+
         assert!(
             !queue.may_pass(["b"]),
             "one whose devices are not known might use any"
@@ -292,11 +304,13 @@ mod tests {
         let mut queue = Queue::new(3, 2);
         queue.join(1, None, LATER, NOW).unwrap();
         queue.join(1, None, LATER, NOW).unwrap();
+
         assert_eq!(
             queue.join(1, None, LATER, NOW),
             Err(QueueError::FullForUser { waiting: 2 })
         );
         queue.join(2, None, LATER, NOW).unwrap();
+
         assert_eq!(
             queue.join(3, None, LATER, NOW),
             Err(QueueError::Full { waiting: 3 })

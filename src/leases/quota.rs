@@ -70,6 +70,7 @@ impl Quota {
                 quota,
             });
         }
+
         match self.bytes {
             Some(quota) if held + asked > quota => Err(QuotaExceeded::Bytes { held, asked, quota }),
             _ => Ok(()),
@@ -87,16 +88,19 @@ mod tests {
             bytes: Some(Bytes::new(100)),
             leases: Some(2),
         };
+
         let quotas = Quotas {
             default,
             by_uid: BTreeMap::from([(7, Quota::default())]),
         };
+
         assert!(
             quotas
                 .of(1)
                 .check(1, Bytes::new(60), Bytes::new(40))
                 .is_ok()
         );
+
         assert!(matches!(
             quotas.of(1).check(1, Bytes::new(60), Bytes::new(41)),
             Err(QuotaExceeded::Bytes { held, .. }) if held == Bytes::new(60)
@@ -105,12 +109,14 @@ mod tests {
             quotas.of(1).check(2, Bytes::ZERO, Bytes::ZERO),
             Err(QuotaExceeded::Leases { .. })
         ));
+
         assert!(
             quotas
                 .of(7)
                 .check(999, Bytes::gib(999), Bytes::gib(999))
                 .is_ok()
         );
+
         assert!(quotas.of(1).check(0, Bytes::ZERO, Bytes::OVERFLOW).is_err());
     }
 }

@@ -98,11 +98,13 @@ impl StoreError {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
             )
         };
+
         let no_ledger = || fs::symlink_metadata(&path).as_ref().is_err_and(absent);
         let none_set_aside = || match Unreadable::in_directory(directory) {
             Ok(files) => UnreadableLedger::of(&files, settings, boot_id, now).is_none(),
             Err(error) => absent(&error),
         };
+
         if self.hides_leases() || (no_ledger() && none_set_aside()) {
             self
         } else {
@@ -187,8 +189,10 @@ impl Store {
             .truncate(false)
             .write(true)
             .open(&path);
+
         let lock = lock.map_err(|source| failed("open", &path, source))?;
         let began = Instant::now();
+
         loop {
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,
@@ -203,10 +207,12 @@ impl Store {
                 Err(errno) => return Err(failed("lock", &path, errno.into())),
             }
         }
+
         let store = Self {
             directory: directory.to_owned(),
             _lock: lock,
         };
+
         store.remove_unfinished();
         Ok(store)
     }
@@ -223,9 +229,11 @@ impl Store {
             }
             Ok(_) => File::open(&path).map_err(|source| failed("open", &path, source))?,
         };
+
         let mut content = Vec::new();
         let read = file.take(LONGEST_FILE + 1).read_to_end(&mut content);
         read.map_err(|source| failed("read", &path, source))?;
+
         match decode(&content) {
             Ok(saved) => Ok(Loaded::Found(Box::new(saved))),
             Err(why) => self.set_aside(&path, &why),
@@ -245,6 +253,7 @@ impl Store {
             .into_iter()
             .flatten()
             .flatten();
+
         for entry in
             entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED))
         {
@@ -266,6 +275,7 @@ impl Store {
                 io::ErrorKind::AlreadyExists.into(),
             )
         })?;
+
         fs::rename(path, &moved_to).map_err(|source| failed("set aside", path, source))?;
         Ok(Loaded::SetAside {
             moved_to,
@@ -278,6 +288,7 @@ impl LedgerStorage for Store {
     fn save(&mut self, saved: &Saved) -> Result<(), StoreError> {
         let content = encode(saved)?;
         let path = self.directory.join(FILE);
+
         let mut file = tempfile::Builder::new()
             .prefix(UNFINISHED)
             .tempfile_in(&self.directory)
@@ -289,6 +300,7 @@ impl LedgerStorage for Store {
             .map_err(|source| failed("sync", &path, source))?;
         file.persist(&path)
             .map_err(|error| failed("replace", &path, error.error))?;
+
         // The rename is durable only once the directory is.
         let directory = File::open(&self.directory).and_then(|directory| directory.sync_all());
         directory.map_err(|source| failed("sync the directory of", &path, source))
@@ -303,6 +315,7 @@ pub fn peek(directory: &Path) -> Result<Option<Saved>, String> {
     let mut content = Vec::new();
     let read =
         File::open(&path).and_then(|file| file.take(LONGEST_FILE + 1).read_to_end(&mut content));
+
     match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("{}: {error}", path.display())),
@@ -354,6 +367,7 @@ mod tests {
             boottime: Boottime::from_millis(5),
             wall: SystemTime::UNIX_EPOCH,
         };
+
         Saved {
             boot_id: "b".to_owned(),
             saved_at,
@@ -368,11 +382,13 @@ mod tests {
         assert!(matches!(store.load().unwrap(), Loaded::Nothing));
         store.save(&saved()).unwrap();
         assert!(matches!(store.load().unwrap(), Loaded::Found(found) if *found == saved()));
+
         assert_eq!(
             fs::read_dir(directory.path()).unwrap().count(),
             2,
             "the file, the lock and no leftovers"
         );
+
         // A writer that was killed in the middle leaves its file; the next one clears it away.
         drop(store);
         fs::write(directory.path().join(".leases-torn"), "half").unwrap();
@@ -386,13 +402,16 @@ mod tests {
         for length in 0..content.len() {
             assert!(decode(&content[..length]).is_err(), "torn at {length}");
         }
+
         for place in 0..content.len() {
             let mut flipped = content.clone();
             flipped[place] ^= 0x01;
             assert!(decode(&flipped).is_err(), "flipped at {place}");
         }
+
         let directory = tempfile::tempdir().unwrap();
         let mut store = Store::open(directory.path()).unwrap();
+
         for number in 1..=2 {
             fs::write(directory.path().join(FILE), &content[..content.len() - 10]).unwrap();
             let Loaded::SetAside { moved_to, why } = store.load().unwrap() else {
@@ -418,14 +437,17 @@ mod tests {
             fs::write(directory.path().join(FILE), content).unwrap();
             assert!(matches!(store.load().unwrap(), Loaded::SetAside { .. }));
         }
+
         let files = store.unreadable().unwrap();
         assert_eq!(
             files.iter().filter(|file| file.promised.is_some()).count(),
             0,
             "a line that was changed says nothing"
         );
+
         fs::write(directory.path().join(FILE), &ours[..ours.len() - 3]).unwrap();
         assert!(matches!(store.load().unwrap(), Loaded::SetAside { .. }));
+
         let promised = store
             .unreadable()
             .unwrap()
@@ -441,6 +463,7 @@ mod tests {
     fn a_directory_has_one_daemon() {
         let directory = tempfile::tempdir().unwrap();
         let first = Store::open(directory.path()).unwrap();
+
         assert!(matches!(
             Store::open(directory.path()),
             Err(StoreError::InUse { .. })
@@ -451,6 +474,7 @@ mod tests {
                 Store::open_within(&directory, Duration::from_secs(60)).is_ok()
             })
         };
+
         drop(first);
         assert!(waiting.join().unwrap());
         assert!(Store::open(directory.path()).is_ok());
@@ -463,19 +487,23 @@ mod tests {
             path: "p".to_owned(),
             source: io::Error::other("I/O error"),
         };
+
         let directory = tempfile::tempdir().unwrap();
         let of = |error: StoreError, directory: &Path, now| {
             error.hiding(directory, &LedgerConfig::default(), "b", now)
         };
+
         let hiding = || of(error(), directory.path(), Now::read());
         assert!(!hiding().hides_leases(), "a new host");
         assert!(!of(error(), &directory.path().join("absent"), Now::read()).hides_leases());
         fs::write(directory.path().join(FILE), "x").unwrap();
+
         assert!(
             hiding().hides_leases() && hiding().to_string().contains("restart"),
             "{}",
             hiding()
         );
+
         assert!(
             matches!(
                 of(hiding(), directory.path(), Now::read()),
@@ -483,17 +511,20 @@ mod tests {
             ),
             "said once"
         );
+
         // Set aside, it holds them all the same, for a while.
         fs::rename(
             directory.path().join(FILE),
             directory.path().join(format!("{SET_ASIDE}1")),
         )
         .unwrap();
+
         assert!(hiding().hides_leases());
         let tomorrow = Now {
             wall: SystemTime::now() + Duration::from_secs(86_400),
             ..Now::read()
         };
+
         assert!(!of(error(), directory.path(), tomorrow).hides_leases());
     }
 
@@ -509,6 +540,7 @@ mod tests {
                 .contains("no lease is granted, renewed or released"),
             "{error}"
         );
+
         assert!(!boot_id(Path::new("/proc")).unwrap().is_empty());
     }
 }

@@ -22,6 +22,7 @@ pub(crate) fn snapshot(devices: &[(&str, u64)]) -> Snapshot {
             numa_node: None,
         })
     };
+
     Snapshot {
         source: "declared".to_owned(),
         sampled_at: SystemTime::UNIX_EPOCH,

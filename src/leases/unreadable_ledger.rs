@@ -38,6 +38,7 @@ impl Unreadable {
                 found.push(Self::of(&entry));
             }
         }
+
         found.sort_by(|one, other| one.path.cmp(&other.path));
         Ok(found)
     }
@@ -49,6 +50,7 @@ impl Unreadable {
             .as_ref()
             .ok()
             .and_then(|metadata| metadata.modified().ok());
+
         // Whatever else has the name may be a pipe, and is not opened.
         let plain = metadata.is_ok_and(|metadata| metadata.is_file());
         let promised = plain
@@ -58,6 +60,7 @@ impl Unreadable {
                 let (header, _) = LedgerHeader::read(&content).ok()?;
                 header.promised()
             });
+
         Self {
             path,
             written_at,
@@ -77,14 +80,17 @@ impl Unreadable {
                 .unwrap_or_default();
             return longest.saturating_sub(age);
         };
+
         let (saved_at, Some(last_end)) = (promised.saved_at, promised.last_end) else {
             return Duration::ZERO;
         };
+
         if promised.boot_id == boot_id && saved_at.boottime <= now.boottime {
             return last_end.since(now.boottime);
         }
         // Of another boot: only the wall's clock spans both, as when a ledger is restored.
         let passed = now.wall.duration_since(saved_at.wall).unwrap_or_default();
+
         last_end.since(saved_at.boottime).saturating_sub(passed)
     }
 }
@@ -127,6 +133,7 @@ impl UnreadableLedger {
         let hidden: Vec<_> = hidden.collect();
         let until = hidden.iter().map(|(until, _)| *until).max()?;
         let files = hidden.into_iter().map(|(_, path)| path).collect();
+
         Some(Self {
             until,
             until_wall: now.wall_at(until),
@@ -195,12 +202,14 @@ mod tests {
             written_at,
             promised: None,
         };
+
         let blind = UnreadableLedger::of(&[file], &settings(), "boot", now)?;
         assert!(
             blind.to_string().contains("/s/leases.json.set-aside-1"),
             "{blind}"
         );
         assert!(!blind.is_over(now.boottime) && blind.is_over(blind.until()));
+
         Some(blind.until().since(now.boottime))
     }
 
@@ -210,13 +219,16 @@ mod tests {
             wall: NOW.wall + Duration::from_secs(100_000),
             ..NOW
         };
+
         let hour = Duration::from_secs(3600);
         assert_eq!(until(Some(now.wall), now), Some(hour));
+
         assert_eq!(
             until(Some(now.wall - Duration::from_secs(600)), now),
             Some(Duration::from_secs(3000))
         );
         assert_eq!(until(Some(now.wall - hour), now), None);
+
         // The host is up for less than that: what was written in another boot may be older than
         // this one.
         assert_eq!(
@@ -233,6 +245,7 @@ mod tests {
             hour,
             "the clock was set back"
         );
+
         assert_eq!(until(None, NOW), hour);
     }
 
@@ -242,11 +255,13 @@ mod tests {
             longest_ttl: Duration::from_secs(5),
             ..LedgerConfig::default()
         };
+
         let file = Unreadable {
             path: PathBuf::new(),
             written_at: Some(NOW.wall),
             promised: None,
         };
+
         let blind = UnreadableLedger::of(&[file], &settings, "boot", NOW).unwrap();
         assert_eq!(blind.until(), NOW.boottime.after(settings.growth_grace));
     }
@@ -257,11 +272,13 @@ mod tests {
             wall: NOW.wall + Duration::from_secs(100_000),
             ..NOW
         };
+
         let file = |name: &str, age| Unreadable {
             path: PathBuf::from(name),
             written_at: Some(now.wall - Duration::from_secs(age)),
             promised: None,
         };
+
         let blind = UnreadableLedger::of(
             &[file("a", 10), file("b", 9_000), file("c", 20)],
             &settings(),
@@ -270,11 +287,13 @@ mod tests {
         )
         .unwrap();
         assert_eq!(blind.until(), now.boottime.after(Duration::from_secs(3590)));
+
         assert!(
             blind.cure().contains("remove a and c and restart"),
             "{}",
             blind.cure()
         );
+
         assert_eq!(UnreadableLedger::of(&[], &settings(), "boot", now), None);
     }
 
@@ -284,10 +303,12 @@ mod tests {
             wall: NOW.wall + Duration::from_secs(100_000),
             ..NOW
         };
+
         let saved_at = Now {
             boottime: Boottime::from_millis(20_000),
             wall: now.wall - Duration::from_secs(30),
         };
+
         let left = |boot_id: &str, last_end: Option<u64>, now: Now| {
             let last_end =
                 last_end.map(|seconds| saved_at.boottime.after(Duration::from_secs(seconds)));
@@ -296,36 +317,44 @@ mod tests {
                 saved_at,
                 last_end,
             });
+
             let file = Unreadable {
                 path: PathBuf::new(),
                 written_at: Some(now.wall),
                 promised,
             };
+
             UnreadableLedger::of(&[file], &settings(), "boot", now)
                 .map(|blind| blind.until().since(now.boottime).as_secs())
         };
+
         assert_eq!(left("boot", Some(120), now), Some(90));
         let stepped = Now {
             wall: now.wall + Duration::from_secs(50_000),
             ..now
         };
+
         assert_eq!(
             left("boot", Some(120), stepped),
             Some(90),
             "the wall's clock has no say in the same boot"
         );
+
         assert_eq!(left("boot", Some(20), now), None);
         assert_eq!(left("boot", None, now), None, "nothing was promised in it");
+
         assert_eq!(
             left("another", Some(120), now),
             Some(90),
             "by the wall's clock: no other spans both"
         );
+
         assert_eq!(left("another", Some(120), stepped), None);
         let earlier = Now {
             boottime: Boottime::from_millis(10),
             ..now
         };
+
         assert_eq!(
             left("boot", Some(120), earlier),
             Some(90),

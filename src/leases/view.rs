@@ -17,12 +17,14 @@ pub fn lease(lease: &Lease, now: Now) -> LeaseAnswer {
     let ended = lease.ending;
     let ends_at = ended.map_or(lease.expires_at, |ending| ending.at);
     let ends_wall = ended.map_or_else(|| now.wall_at(ends_at), |ending| ending.wall);
+
     let share = |(uuid, share): (&String, &Share)| {
         let owed = if ended.is_some() {
             Some(Bytes::ZERO)
         } else {
             share.granted_bytes.less(share.visible_bytes)
         };
+
         LeasedDevice {
             uuid: uuid.clone(),
             granted_bytes: share.granted_bytes.get(),
@@ -30,6 +32,7 @@ pub fn lease(lease: &Lease, now: Now) -> LeaseAnswer {
             claimed_bytes: owed.unwrap_or(Bytes::OVERFLOW).get(),
         }
     };
+
     LeaseAnswer {
         id: lease.id.clone(),
         state: lease.state,
@@ -67,6 +70,7 @@ pub fn leases(
         position,
         waited_seconds: now.boottime.since(waiter.since).as_secs(),
     });
+
     LeasesAnswer {
         schema_version: SCHEMA_VERSION,
         leases: ledger.live().map(|it| lease(it, now)).collect(),

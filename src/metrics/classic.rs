@@ -11,6 +11,7 @@ pub(super) fn from_open_metrics(open: &str) -> String {
         if line == "# EOF" || line.starts_with("# UNIT ") {
             continue;
         }
+
         if let Some(rest) = line.strip_prefix("# HELP ")
             && let Some((name, help)) = rest.split_once(' ')
             && lines
@@ -27,11 +28,14 @@ pub(super) fn from_open_metrics(open: &str) -> String {
                 name,
                 "_total counter\n",
             ]);
+
             continue;
         }
+
         text.push_str(line);
         text.push('\n');
     }
+
     text
 }
 

@@ -26,6 +26,7 @@ impl From<&str> for LabelText {
                 shown.push(letter);
             }
         }
+
         Self(shown)
     }
 }

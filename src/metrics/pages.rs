@@ -14,6 +14,7 @@ fn text() -> String {
     let metrics = Metrics::default();
     metrics.question("fits", "fits");
     metrics.took(Stage::Request, Duration::from_micros(40));
+
     metrics.set_devices(
         &[DeviceFigures {
             uuid: "GPU-1".to_owned(),
@@ -27,6 +28,7 @@ fn text() -> String {
         }],
         None,
     );
+
     metrics.classic_text()
 }
 
@@ -46,6 +48,7 @@ fn labels<'a>(text: &'a str, family: &str) -> BTreeSet<&'a str> {
             .unwrap_or(rest)
             .strip_prefix('{')
     });
+
     samples
         .filter_map(|rest| rest.split_once('}'))
         .flat_map(|(labels, _)| labels.split(','))
@@ -78,6 +81,7 @@ fn the_page_has_each_metric_with_its_type_and_labels_and_no_other() {
             (name, (kind, labels))
         })
         .collect();
+
     assert!(told.len() > 20, "{told:?}");
     assert_eq!(told, there);
 }
@@ -101,9 +105,11 @@ fn the_page_has_each_alert_and_no_other() {
                 2,
                 "{row}"
             );
+
             format!("HfMemProbe{name}")
         })
         .collect();
+
     assert!(there.len() > 5);
     assert_eq!(told, there.into_iter().map(str::to_owned).collect());
 }
@@ -112,6 +118,7 @@ fn the_page_has_each_alert_and_no_other() {
 fn dashboard_and_alerts_ask_for_nothing_that_is_not_there() {
     let text = text();
     let mut there = BTreeSet::new();
+
     for (name, kind) in families(&text) {
         let suffixes: &[&str] = if kind == "histogram" {
             &["_bucket", "_sum", "_count"]
@@ -120,6 +127,7 @@ fn dashboard_and_alerts_ask_for_nothing_that_is_not_there() {
         };
         there.extend(suffixes.iter().map(|suffix| format!("{name}{suffix}")));
     }
+
     let part_of_a_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     for (file, content, fewest) in [("the dashboard", DASHBOARD, 15), ("the alerts", ALERTS, 8)] {
         let words = content.split(|letter| !part_of_a_name(letter));
@@ -127,6 +135,7 @@ fn dashboard_and_alerts_ask_for_nothing_that_is_not_there() {
             .filter(|word| word.starts_with("hf_mem_probe_"))
             .collect();
         assert!(asked.len() >= fewest, "{file}: {asked:?}");
+
         for name in asked {
             assert!(
                 there.contains(name),
@@ -141,6 +150,7 @@ fn every_panel_says_what_it_shows() {
     let dashboard: serde_json::Value = serde_json::from_str(DASHBOARD).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
     let mut places = BTreeSet::new();
+
     for panel in panels {
         let description = panel["description"].as_str().unwrap_or_default();
         assert!(
@@ -148,6 +158,7 @@ fn every_panel_says_what_it_shows() {
             "{}: {description}",
             panel["title"]
         );
+
         let place = &panel["gridPos"];
         places.insert((
             place["x"].as_u64(),
@@ -155,12 +166,14 @@ fn every_panel_says_what_it_shows() {
             panel["id"].as_u64(),
         ));
     }
+
     assert_eq!(places.len(), panels.len());
     let shown = |name: &str| {
         panels
             .iter()
             .any(|panel| panel["targets"].to_string().contains(name))
     };
+
     for name in [
         "hf_mem_probe_degraded",
         "hf_mem_probe_devices_unusable",

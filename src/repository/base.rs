@@ -39,10 +39,12 @@ impl SourceClient {
         let Some(named) = metadata.base_model.clone() else {
             return Ok(metadata);
         };
+
         // A bundle brings its base model along.
         if metadata.base.is_some() {
             return Ok(metadata);
         }
+
         let adapter = metadata.identity.repo.clone();
         let config = metadata.documents.get("adapter_config.json");
         let revision = config
@@ -63,6 +65,7 @@ impl SourceClient {
             _ => self.read_path(Path::new(&named), None).await,
         }
         .map_err(|error| of_base(error, &adapter))?;
+
         if base.base_model.is_some() || base.base.is_some() {
             let why = format!(
                 "its base model {named} is an adapter itself; ask for a model that was merged"
@@ -71,8 +74,10 @@ impl SourceClient {
         }
         // Only one quantisation of it is loaded.
         base.variants.clear();
+
         metadata.partial |= base.partial;
         metadata.base = Some(Box::new(base));
+
         Ok(metadata)
     }
 
@@ -83,9 +88,11 @@ impl SourceClient {
         let AdapterAt::Hub(adapter) = at else {
             return self.own_auth(base);
         };
+
         let Place::Hub { repo, .. } = &base.place else {
             return Auth::Anonymous;
         };
+
         let (endpoint, own) = self.hub_settings().endpoint_for(adapter);
         match auth.token() {
             Some(token) if Some(token) == own => self.own_auth(base),
@@ -117,11 +124,13 @@ impl SourceClient {
             Some(revision) => format!("{named}@{revision}"),
             None => named.to_owned(),
         };
+
         let parsed = if is_here {
             ModelReference::parse(named, None, |_| true)
         } else {
             ModelReference::parse(&text, None, |_| false)
         };
+
         match parsed {
             Ok(reference) if matches!(reference.place, Place::Hub { .. }) => Ok(reference),
             Ok(reference) if is_here => Ok(reference),
@@ -187,21 +196,25 @@ mod tests {
             SourceClient::base_reference("a/lora", named, None, at, is_here)
                 .map(|reference| reference.place)
         };
+
         let hub = Place::Hub {
             repo: "meta/base".into(),
             revision: None,
         };
+
         assert_eq!(place("meta/base", AdapterAt::Hub("a/lora")), Ok(hub));
         assert_eq!(
             place("/tmp", AdapterAt::Disk),
             Ok(Place::Path("/tmp".into()))
         );
+
         for named in ["/tmp", "./base", "../x/y", "C:\\models\\base", ""] {
             let error = place(named, AdapterAt::Hub("a/lora"))
                 .expect_err(named)
                 .to_string();
             assert!(error.contains("base_model_name_or_path"), "{error}");
         }
+
         let pinned = SourceClient::base_reference(
             "a/lora",
             "meta/base",

@@ -57,12 +57,14 @@ impl Buffer {
             BufferPages::Heap(_) => MAX_HEAP_BYTES,
             BufferPages::Pages(pages, _) => pages.len(),
         };
+
         if needed <= room {
             return;
         }
 
         let grown = needed.max(room.saturating_mul(2));
         let length = self.len();
+
         match MmapMut::map_anon(grown) {
             Ok(mut pages) => {
                 if let Some(start) = pages.get_mut(..length) {
@@ -117,6 +119,7 @@ mod tests {
         assert!(matches!(buffer.0, BufferPages::Heap(_)));
         buffer.extend(&[2]);
         assert!(matches!(buffer.0, BufferPages::Pages(..)));
+
         assert_eq!(
             (buffer.len(), buffer[MAX_HEAP_BYTES]),
             (MAX_HEAP_BYTES + 1, 2)

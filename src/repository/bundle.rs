@@ -63,18 +63,21 @@ pub fn pack(metadata: &Metadata) -> Result<Packed, SourceError> {
         what: metadata.identity.repo.clone(),
         why,
     };
+
     let body = serde_json::to_vec(metadata).map_err(|error| refuse(error.to_string()))?;
     if body.len() as u64 > MAX_SERIALISED_BYTES {
         return Err(refuse(format!(
             "its metadata is longer than the {MAX_SERIALISED_BYTES} bytes that are read back"
         )));
     }
+
     let sha256 = hex(&Sha256::digest(&body));
     let lead = Lead {
         format: FORMAT.into(),
         version: VERSION,
         sha256: sha256.clone(),
     };
+
     let mut lead = serde_json::to_vec(&lead).map_err(|error| refuse(error.to_string()))?;
     lead.push(b'\n');
     let mut packed = GzEncoder::new(Vec::new(), Compression::best());
@@ -83,6 +86,7 @@ pub fn pack(metadata: &Metadata) -> Result<Packed, SourceError> {
         .and_then(|()| packed.write_all(&body))
         .and_then(|()| packed.finish());
     let bytes = written.map_err(|error| refuse(error.to_string()))?;
+
     Ok(Packed { bytes, sha256 })
 }
 
@@ -100,6 +104,7 @@ pub fn write(packed: &Packed, path: &Path) -> std::io::Result<()> {
     file.write_all(&packed.bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
+
     Ok(())
 }
 
@@ -114,8 +119,10 @@ pub(super) fn read(
         what: path.display().to_string(),
         why,
     };
+
     let metadata = unpack(packed).map_err(refuse)?;
     let packed = metadata.identity.file.as_deref();
+
     match file {
         Some(file) if !packed.is_some_and(|packed| is_named(packed, file)) => {
             let repo = &metadata.identity.repo;
@@ -135,6 +142,7 @@ fn is_named(path: &str, asked: &str) -> bool {
     let ends = |character: Option<char>| {
         character.is_none_or(|it| !it.is_ascii_alphanumeric() && it != '_')
     };
+
     path.match_indices(&asked).any(|(at, found)| {
         let (before, after) = (
             path.get(..at).unwrap_or_default(),
@@ -151,6 +159,7 @@ pub fn unpack(packed: impl std::io::Read) -> Result<Metadata, String> {
     let mut text = Vec::new();
     let mut unpacked = GzDecoder::new(packed).take(most + 1);
     let outcome = unpacked.read_to_end(&mut text);
+
     let first_line = text
         .iter()
         .take(4096)
@@ -164,6 +173,7 @@ pub fn unpack(packed: impl std::io::Read) -> Result<Metadata, String> {
             "it is not a bundle of this program, or its beginning is damaged; pack it again".into(),
         );
     };
+
     match lead.version.cmp(&VERSION) {
         Ordering::Equal => {}
         Ordering::Greater => {
@@ -179,15 +189,18 @@ pub fn unpack(packed: impl std::io::Read) -> Result<Metadata, String> {
             ));
         }
     }
+
     outcome.map_err(|error| format!("the bundle is damaged: {error}; copy it again"))?;
     if text.len() as u64 > most {
         return Err(format!(
             "the bundle unpacks to more than {most} bytes, which no model's metadata does"
         ));
     }
+
     if lead.sha256 != hex(&Sha256::digest(body)) {
         return Err("the bundle is damaged: its content does not have the hash that it names; copy it again".into());
     }
+
     hf_mem_core::strict_json::from_slice(body)
         .map_err(|error| format!("the bundle cannot be read: {error}; pack it again"))
 }

@@ -214,6 +214,7 @@ impl SourceClient {
                 origin: Origin::Disk,
             });
         };
+
         let revision = revision.as_deref().unwrap_or("main");
         let asked = ModelRequest {
             repo,
@@ -222,14 +223,17 @@ impl SourceClient {
             auth,
             now,
         };
+
         if let Some(fresh) = self.fresh_in_memory(&asked) {
             return Ok(fresh);
         }
+
         let reading = Box::pin(self.describe_from_hub(&asked));
         let shared = self
             .known
             .once(&key(&asked, &auth.identity()), reading)
             .await?;
+
         match shared {
             Shared::Described(described) => Ok(described),
             Shared::Unreached { why, requests } => {
@@ -259,6 +263,7 @@ impl SourceClient {
         let Place::Hub { repo, revision } = &reference.place else {
             return None;
         };
+
         let revision = revision.as_deref().unwrap_or("main");
         self.fresh_in_memory(&ModelRequest {
             repo,
@@ -275,6 +280,7 @@ impl SourceClient {
         let Place::Hub { repo, revision } = &reference.place else {
             return false;
         };
+
         let revision = revision.as_deref().unwrap_or("main");
         self.in_memory(&ModelRequest {
             repo,
@@ -291,10 +297,12 @@ impl SourceClient {
         let fresh = |kept: &Kept| {
             cannot_change(asked.revision) || kept.is_fresh(asked.now, self.revalidate_after)
         };
+
         let kept = Self::scopes(asked)
             .iter()
             .filter_map(|scope| self.known.get(&key(asked, scope)))
             .find(fresh)?;
+
         Some(Described {
             model: kept.model,
             stale: kept.stale,
@@ -324,6 +332,7 @@ impl SourceClient {
         if let Some(fresh) = self.fresh_in_memory(asked) {
             return Ok(Shared::Described(fresh));
         }
+
         let on_disk = self.on_disk(asked).await;
         if let Some(kept) = on_disk.as_ref().filter(|kept| {
             cannot_change(asked.revision) || kept.is_fresh(asked.now, self.revalidate_after)
@@ -343,6 +352,7 @@ impl SourceClient {
         } else {
             Origin::Disk
         };
+
         let old = in_memory.or(on_disk);
         if self.hub.settings().offline {
             return Ok(match old {
@@ -367,6 +377,7 @@ impl SourceClient {
             ),
             Err(error) => (Err(error), 0),
         };
+
         match (outcome, old) {
             (Ok(model), _) => Ok(Shared::Described(Described {
                 model,
@@ -382,6 +393,7 @@ impl SourceClient {
                     checked: asked.now,
                     stale: true,
                 };
+
                 self.known.keep(key(asked, &asked.auth.identity()), kept);
                 Ok(Shared::Described(Described {
                     model: old.model,
@@ -424,14 +436,18 @@ impl SourceClient {
                     })
                 })?,
         };
+
         let identity = asked.auth.identity();
+
         // What needed a token is kept for that token alone.
         let scope = if found.gated || found.private {
             identity.as_str()
         } else {
             PUBLIC
         };
+
         let note = RevisionNote::new(&found.repo, &found.commit, asked.now);
+
         // An adapter's commit says nothing of its base model, which may have changed, or been
         // closed, meanwhile.
         let same = old
@@ -441,12 +457,14 @@ impl SourceClient {
             Some(old) => Arc::clone(&old.model),
             None => self.read_commit(asked, reading, found, scope).await?,
         };
+
         // An adapter on a gated model is kept as that one is.
         let scope = if model.adapter.as_ref().is_some_and(|it| it.base_gated) {
             identity.as_str()
         } else {
             scope
         };
+
         self.keep_note(asked, scope, note).await;
         self.known.keep(
             key(asked, scope),
@@ -456,6 +474,7 @@ impl SourceClient {
                 stale: false,
             },
         );
+
         Ok(model)
     }
 
@@ -466,6 +485,7 @@ impl SourceClient {
             .cache_folder
             .as_ref()
             .map(|folder| folder.display().to_string());
+
         SourceError::Offline {
             what: format!("{}@{}", asked.repo, asked.revision),
             folder,

@@ -63,6 +63,7 @@ impl RevisionNote {
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default()
             .as_secs();
+
         Self {
             repo: repo.into(),
             commit: commit.into(),
@@ -116,6 +117,7 @@ impl DiskCache {
         if !disk.exists(&path) {
             return None;
         }
+
         match disk.read(&path, bundle::MAX_PACKED_BYTES) {
             Ok(packed) => Some(packed),
             Err(error) => {
@@ -195,9 +197,11 @@ impl DiskCache {
         if !disk.exists(&path) {
             return None;
         }
+
         let read = disk
             .read(&path, MAX_NOTE_BYTES)
             .map_err(|error| error.to_string());
+
         match read.and_then(|bytes| {
             hf_mem_core::strict_json::from_slice(&bytes).map_err(|error| error.to_string())
         }) {
@@ -264,6 +268,7 @@ impl DiskCache {
         let mut entries = self.entries(disk);
         let mut total: u64 = entries.iter().map(|(_, bytes, _)| bytes).sum();
         entries.sort();
+
         for (_, bytes, path) in entries {
             if total <= self.max_bytes {
                 break;
@@ -272,6 +277,7 @@ impl DiskCache {
                 total = total.saturating_sub(bytes);
             }
         }
+
         self.with_standing(|standing| standing.bytes = total);
     }
 
@@ -280,6 +286,7 @@ impl DiskCache {
         let entries = disk
             .list(&self.folder.join("model"), MAX_ENTRIES, |_| true)
             .unwrap_or_default();
+
         entries
             .into_iter()
             .filter_map(|entry| {
@@ -333,6 +340,7 @@ mod tests {
             assert_eq!(found(&cache, disk, "public", None), Some(metadata));
             assert_eq!(found(&cache, disk, "other", None), None);
             assert_eq!(found(&cache, disk, "public", Some("x")), None);
+
             let note = RevisionNote::new(
                 "a/b",
                 COMMIT,
@@ -342,6 +350,7 @@ mod tests {
             assert_eq!(cache.note(disk, PUBLIC, "a/b", "main"), Some(note));
             assert_eq!(cache.note(disk, PUBLIC, "a/b", "dev"), None);
         };
+
         files::wait(Path::new("/tmp"), work).unwrap();
     }
 
@@ -359,6 +368,7 @@ mod tests {
             cache.discard(disk, PUBLIC, "a/b", COMMIT, None, &why);
             assert_eq!(cache.entry(disk, PUBLIC, "a/b", COMMIT, None), None);
         };
+
         files::wait(Path::new("/tmp"), work).unwrap();
     }
 
@@ -377,10 +387,12 @@ mod tests {
                 fs::create_dir_all(path.parent().expect("a folder")).expect("made");
                 mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
             }
+
             assert_eq!(cache.entry(disk, PUBLIC, "a/b", COMMIT, None), None);
             assert_eq!(cache.note(disk, PUBLIC, "a/b", "main"), None);
             assert!(cache.entries(disk).is_empty(), "the pipe is gone");
         };
+
         files::wait(Path::new("/tmp"), work).unwrap();
     }
 
@@ -390,6 +402,7 @@ mod tests {
         let work = move |disk: &Disk| {
             keep(&cache, disk, &small("a/b", COMMIT));
             assert_eq!(found(&cache, disk, "public", None), None);
+
             let size = bundle::pack(&small("a/b", COMMIT))
                 .expect("packed")
                 .bytes
@@ -398,6 +411,7 @@ mod tests {
                 max_bytes: size * 5 / 2,
                 ..cache
             };
+
             assert_eq!(
                 cache.standing(),
                 CacheStanding {
@@ -405,6 +419,7 @@ mod tests {
                     trouble: None
                 }
             );
+
             for (age, repo) in [(30, "a/1"), (20, "a/2"), (10, "a/3")] {
                 let commit = COMMIT.replace('0', &age.to_string()[..1]);
                 keep(&cache, disk, &small(repo, &commit));
@@ -415,12 +430,14 @@ mod tests {
                         .expect("set");
                 }
             }
+
             cache.evict(disk);
             let there = |repo: &str, digit: &str| {
                 cache
                     .entry(disk, PUBLIC, repo, &COMMIT.replace('0', digit), None)
                     .is_some()
             };
+
             assert!(!there("a/1", "3") && there("a/2", "2") && there("a/3", "1"));
             let sizes: u64 = cache.entries(disk).iter().map(|(_, bytes, _)| bytes).sum();
             assert!(cache.standing().bytes == sizes && sizes > 0);
@@ -428,6 +445,7 @@ mod tests {
             again.measure(disk);
             assert_eq!(again.standing().bytes, sizes);
         };
+
         files::wait(Path::new("/tmp"), work).unwrap();
     }
 
@@ -443,6 +461,7 @@ mod tests {
             keep(&cache, disk, &small("a/b", COMMIT));
             assert_eq!(cache.standing().trouble, None);
         };
+
         files::wait(Path::new("/tmp"), work).unwrap();
     }
 }

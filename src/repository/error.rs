@@ -159,6 +159,7 @@ mod tests {
             access_url: "https://huggingface.co/a/b".into(),
             token_given: false,
         };
+
         assert_eq!(
             gated.to_string(),
             "a/b is gated: no token was given; ask for access at https://huggingface.co/a/b, then set HF_TOKEN"
@@ -167,6 +168,7 @@ mod tests {
             endpoint: "https://hf.co".into(),
             retry_after: Some(Duration::from_secs(120)),
         };
+
         assert!(
             limited.to_string().contains("asks to wait 120 s"),
             "{limited}"
@@ -177,6 +179,7 @@ mod tests {
             attempts: 3,
             elapsed: Duration::from_millis(2500),
         };
+
         assert!(
             down.to_string()
                 .contains("HTTP 503 (tried 3 times in 2s 500ms)"),

@@ -41,6 +41,7 @@ pub(super) fn find(
 
     let folder = model.join("snapshots").join(&commit);
     let found = is_commit(&commit) && disk.is_folder(&folder) && reader.may_read_all(disk, &folder);
+
     found.then_some(CachedSnapshot { folder, commit })
 }
 
@@ -83,9 +84,11 @@ mod tests {
                 commit
             );
         }
+
         for (repo, revision) in [("a/b", "evil"), ("a/b", "gone"), ("a/c", "main")] {
             assert_eq!(find(cache.path(), repo, revision, &own), None);
         }
+
         assert_eq!(
             find(cache.path(), "a/b", "main", &FileReader::Unknown),
             None
@@ -99,6 +102,7 @@ mod tests {
         let cache = tempfile::tempdir().expect("a folder");
         let refs = cache.path().join("models--a--b/refs");
         fs::create_dir_all(&refs).expect("made");
+
         mknodat(
             CWD,
             refs.join("main"),
@@ -107,6 +111,7 @@ mod tests {
             0,
         )
         .expect("a pipe");
+
         assert_eq!(find(cache.path(), "a/b", "main", &FileReader::Own), None);
     }
 }

@@ -40,6 +40,7 @@ impl Kept {
         } else {
             for_at_most
         };
+
         now.duration_since(self.checked)
             .is_ok_and(|age| age < for_at_most)
     }
@@ -107,11 +108,13 @@ impl<T: Clone> KnownModels<T> {
         kept.remove(&key);
         kept.uses += 1;
         kept.bytes = kept.bytes.saturating_add(bytes);
+
         let entry = KnownEntry {
             kept: model,
             used: kept.uses,
             bytes,
         };
+
         kept.models.insert(key, entry);
         while kept.models.len() > 1
             && (kept.models.len() > self.capacity || kept.bytes > self.max_bytes)
@@ -124,6 +127,7 @@ impl<T: Clone> KnownModels<T> {
             else {
                 return;
             };
+
             kept.remove(&oldest);
         }
     }
@@ -152,8 +156,10 @@ impl<T: Clone> KnownModels<T> {
             key,
             flight: &flight,
         };
+
         let result = flight.get_or_init(|| read).await.clone();
         drop(landing);
+
         result
     }
 }
@@ -171,6 +177,7 @@ impl<T> Drop for Landing<'_, T> {
         let same = flights
             .get(self.key)
             .is_some_and(|flight| Arc::ptr_eq(flight, self.flight));
+
         // Two: the list's own and this asker's. More: others still wait, and one of them will begin
         // again.
         if same && (self.flight.initialized() || Arc::strong_count(self.flight) <= 2) {
@@ -220,6 +227,7 @@ mod tests {
                 Ok(readings.fetch_add(1, Ordering::Relaxed))
             })
         };
+
         let answers = futures_util::future::join_all((0..200).map(|_| ask())).await;
         assert!(answers.iter().all(|answer| *answer == Ok(0)));
         assert_eq!(readings.load(Ordering::Relaxed), 1);
@@ -261,6 +269,7 @@ mod tests {
         ["a/1", "a/2", "a/2"].into_iter().for_each(keep);
         assert!(there("a/2") && there("a/1"), "the same again takes no more");
         keep("a/3");
+
         assert_eq!(
             [there("a/1"), there("a/2"), there("a/3")],
             [true, false, true]
@@ -281,10 +290,12 @@ mod tests {
         assert!(kept(then).is_fresh(then + Duration::from_secs(9), limit));
         assert!(!kept(then).is_fresh(then + limit, limit));
         assert!(!kept(then).is_fresh(then - limit, limit));
+
         let stale = Kept {
             stale: true,
             ..kept(then)
         };
+
         assert!(
             !stale.is_fresh(then + AFTER_FAILURE, AFTER_FAILURE * 9)
                 && stale.is_fresh(then + limit, AFTER_FAILURE)

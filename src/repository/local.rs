@@ -60,6 +60,7 @@ pub(super) async fn metadata(
             listing,
         } => (folder, listing, Some(name)),
     };
+
     let place = place.clone();
     let files = LocalFiles {
         place,
@@ -67,12 +68,14 @@ pub(super) async fn metadata(
         root,
         elsewhere: BTreeMap::new(),
     };
+
     let found = FoundFiles {
         identity,
         listing,
         gated: false,
         hub_totals: None,
     };
+
     Ok(read::metadata(&files, found, file.as_deref()).await?.0)
 }
 
@@ -95,6 +98,7 @@ fn look(disk: &Disk, path: &Path) -> Result<Local, SourceError> {
     }
     // What is no plain file is refused here, with its kind.
     disk.open(path).map_err(|error| io(path, &error))?;
+
     if bundle::is_bundle(disk, path) {
         let packed = disk
             .read(path, bundle::MAX_PACKED_BYTES)
@@ -110,9 +114,11 @@ fn look(disk: &Disk, path: &Path) -> Result<Local, SourceError> {
     let Some(name) = name else {
         return Err(io(path, &std::io::Error::other("its name is not UTF-8")));
     };
+
     if !name.contains('.') && is_gguf(disk, path) {
         return Ok(Local::NamelessGguf);
     }
+
     let listing = list_one(disk, folder, name)?;
     Ok(Local::File {
         folder: folder.to_owned(),
@@ -130,6 +136,7 @@ pub(super) async fn named_files(
 ) -> Result<Metadata, SourceError> {
     let elsewhere: BTreeMap<String, PathBuf> = named.iter().cloned().collect();
     let lengths = elsewhere.clone();
+
     let list = move |disk: &Disk| {
         let length = |(name, path): (String, PathBuf)| {
             let found = disk
@@ -138,11 +145,13 @@ pub(super) async fn named_files(
                 .map_err(|error| io(&path, &error))?;
             Ok((name, Some(found.len())))
         };
+
         lengths
             .into_iter()
             .map(length)
             .collect::<Result<Listing, SourceError>>()
     };
+
     let listing = on(place, Path::new(&identity.repo), list).await??;
 
     let files = LocalFiles {
@@ -151,12 +160,14 @@ pub(super) async fn named_files(
         root: PathBuf::new(),
         elsewhere,
     };
+
     let found = FoundFiles {
         identity,
         listing,
         gated: false,
         hub_totals: None,
     };
+
     Ok(read::metadata(&files, found, None).await?.0)
 }
 
@@ -171,6 +182,7 @@ pub(super) async fn pulled(
         let named = [("adapter.gguf".into(), path.clone())];
         let adapter = named_files(place, &named, metadata.identity.clone()).await?;
         metadata.contradiction = metadata.contradiction.or(adapter.contradiction);
+
         metadata
             .tensors
             .extend(adapter.tensors.into_iter().map(|mut tensor| {
@@ -178,11 +190,13 @@ pub(super) async fn pulled(
                 tensor
             }));
     }
+
     if let Some(parameters) = &pulled.parameters {
         metadata
             .documents
             .insert(PARAMETERS.into(), parameters.clone());
     }
+
     Ok(metadata)
 }
 
@@ -204,10 +218,12 @@ fn list_one(disk: &Disk, folder: &Path, name: &str) -> Result<Listing, SourceErr
         }
         _ => other == name,
     };
+
     let belongs = |other: &OsStr| {
         let other = other.to_str().unwrap_or_default();
         same_model(other) || other == "config.json" || other == "hf_quant_config.json"
     };
+
     for entry in disk
         .list(folder, MAX_LISTED, belongs)
         .map_err(|error| io(folder, &error))?
@@ -216,6 +232,7 @@ fn list_one(disk: &Disk, folder: &Path, name: &str) -> Result<Listing, SourceErr
             listing.insert(other, entry.metadata.map(|found| found.len()));
         }
     }
+
     Ok(listing)
 }
 
@@ -226,6 +243,7 @@ fn list(disk: &Disk, root: &Path) -> Result<Listing, SourceError> {
         what: root.display().to_string(),
         why: format!("it holds more than {MAX_LISTED} files; name the model's own folder"),
     };
+
     let mut listing = Listing::new();
     let mut looked_at = 0;
     let mut folders = vec![(root.to_owned(), String::new(), 0)];
@@ -237,14 +255,18 @@ fn list(disk: &Disk, root: &Path) -> Result<Listing, SourceError> {
                     _ => io(&folder, &error),
                 })?;
         looked_at += entries.len();
+
         if looked_at > MAX_LISTED {
             return Err(too_many());
         }
+
         for entry in entries {
             let Ok(name) = entry.name.into_string() else {
                 continue;
             };
+
             let path = format!("{prefix}{name}");
+
             // A link that leads nowhere is a file that is not there.
             let Some(kind) = entry.metadata else { continue };
             if kind.is_file() {
@@ -254,6 +276,7 @@ fn list(disk: &Disk, root: &Path) -> Result<Listing, SourceError> {
             }
         }
     }
+
     Ok(listing)
 }
 
@@ -276,6 +299,7 @@ impl LocalFiles {
         let read = self
             .place
             .run(move |disk| disk.read_range(&at, start, length));
+
         read.await.map_err(|error| io(&path, &error))
     }
 }
@@ -294,6 +318,7 @@ impl Files for LocalFiles {
                 why,
             });
         }
+
         Ok(bytes.into())
     }
 

@@ -51,6 +51,7 @@ pub(super) fn find(disk: &Disk, models: &Path, name: &str) -> Result<Pulled, Sou
         place: place.clone(),
         hint: Some(hint.into()),
     };
+
     let manifest = manifest_path(name).ok_or_else(|| SourceError::BadReference {
         reference: format!("ollama:{name}"),
         why: "Ollama's names are model, model:tag or owner/model:tag".into(),
@@ -64,17 +65,20 @@ pub(super) fn find(disk: &Disk, models: &Path, name: &str) -> Result<Pulled, Sou
             }
             _ => io(&path, &error),
         })?;
+
     let manifest: Manifest =
         hf_mem_core::strict_json::from_slice(&text).map_err(|_| SourceError::MissingMetadata {
             what: path.display().to_string(),
             why: "it is not a manifest of Ollama; pull the model again".into(),
         })?;
+
     let mut pulled = Pulled {
         digest: String::new(),
         files: Vec::new(),
         adapters: Vec::new(),
         parameters: None,
     };
+
     for layer in manifest.layers {
         // A digest is hex, so it stays inside the folder.
         let hex = layer
@@ -83,6 +87,7 @@ pub(super) fn find(disk: &Disk, models: &Path, name: &str) -> Result<Pulled, Sou
             .filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let Some(hex) = hex else { continue };
         let blob = models.join("blobs").join(format!("sha256-{hex}"));
+
         match layer.media_type.as_str() {
             MODEL if pulled.digest.is_empty() => {
                 pulled.digest = hex.to_ascii_lowercase();
@@ -94,6 +99,7 @@ pub(super) fn find(disk: &Disk, models: &Path, name: &str) -> Result<Pulled, Sou
             _ => {}
         }
     }
+
     if pulled.digest.is_empty() {
         Err(absent("its manifest names no model file"))
     } else {
@@ -116,6 +122,7 @@ fn manifest_path(name: &str) -> Option<PathBuf> {
         Some((path, tag)) if !tag.contains('/') => (path, tag),
         _ => (name, "latest"),
     };
+
     let parts: Vec<&str> = path.split('/').collect();
     let legal = |part: &&str| {
         !part.is_empty()
@@ -124,15 +131,18 @@ fn manifest_path(name: &str) -> Option<PathBuf> {
                 .chars()
                 .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
     };
+
     if !parts.iter().chain([&tag]).all(legal) {
         return None;
     }
+
     let whole = match parts.as_slice() {
         [model] => vec!["registry.ollama.ai", "library", model, tag],
         [owner, model] => vec!["registry.ollama.ai", owner, model, tag],
         [host, owner, model] => vec![host, owner, model, tag],
         _ => return None,
     };
+
     Some(whole.iter().collect())
 }
 
@@ -150,6 +160,7 @@ mod tests {
             path("llama3.2:3b").as_deref(),
             Some("registry.ollama.ai/library/llama3.2/3b")
         );
+
         assert_eq!(
             path("me/mine").as_deref(),
             Some("registry.ollama.ai/me/mine/latest")
@@ -158,6 +169,7 @@ mod tests {
             path("hf.co/o/n:Q4_K_M").as_deref(),
             Some("hf.co/o/n/Q4_K_M")
         );
+
         for wrong in ["", "..", "../x", "a/b/c/d", "a:", "a/../b", "x:../../y"] {
             assert_eq!(path(wrong), None, "{wrong}");
         }
@@ -170,6 +182,7 @@ mod tests {
             .path()
             .join("manifests/registry.ollama.ai/library/tiny");
         fs::create_dir_all(&manifests).expect("made");
+
         let layers = r#"{"layers": [{"mediaType": "application/vnd.ollama.image.license", "digest": "sha256:00"},
             {"mediaType": "application/vnd.ollama.image.model", "digest": "sha256:ab12"},
             {"mediaType": "application/vnd.ollama.image.projector", "digest": "sha256:../../evil"},
@@ -180,9 +193,11 @@ mod tests {
             let models = models.clone();
             files::wait(&models.clone(), move |disk| find(disk, &models, name)).expect("in time")
         };
+
         let pulled = pulled_as("tiny").expect("found");
         let blobs = folder.path().join("blobs");
         assert_eq!(pulled.digest, "ab12");
+
         assert_eq!(
             pulled.files,
             [
@@ -190,11 +205,13 @@ mod tests {
                 ("mmproj.gguf".into(), blobs.join("sha256-cd"))
             ]
         );
+
         assert_eq!(
             pulled_as("other").expect_err("absent").reason(),
             "not_found"
         );
         fs::write(manifests.join("bad"), "{").expect("written");
+
         assert_eq!(
             pulled_as("tiny:bad").expect_err("damaged").reason(),
             "missing_metadata"

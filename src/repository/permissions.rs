@@ -65,13 +65,16 @@ impl Look<'_> {
         if depth > MAX_DEPTH || !self.reaches(folder, READ | ENTER) {
             return false;
         }
+
         let Ok(entries) = self.disk.list(folder, MAX_ENTRIES, |_| true) else {
             return false;
         };
+
         self.seen += entries.len();
         if self.seen > MAX_ENTRIES {
             return false;
         }
+
         entries.into_iter().all(|entry| match entry.metadata {
             Some(found) if found.is_dir() => self.tree(&entry.path, depth + 1),
             Some(found) if found.is_file() => self.reaches(&entry.path, READ),
@@ -86,6 +89,7 @@ impl Look<'_> {
         let Ok(path) = self.disk.canonical(path) else {
             return false;
         };
+
         self.has(&path, wanted)
             && path
                 .ancestors()
@@ -106,10 +110,12 @@ impl Look<'_> {
         let Ok(found) = self.disk.metadata(path) else {
             return false;
         };
+
         if found.uid() != self.uid && self.disk.has_access_list(path) {
             // The bits of the group are the list's mask then, and the list may shut out one user.
             return false;
         }
+
         self.bits(&found) & wanted == wanted
     }
 
@@ -123,6 +129,7 @@ impl Look<'_> {
         } else {
             0
         };
+
         (found.mode() >> class) & 0o7
     }
 }
@@ -157,18 +164,22 @@ mod tests {
         for folder in [&blobs, &snapshot] {
             fs::create_dir(folder).unwrap();
         }
+
         let blob = blobs.join("b");
         fs::write(&blob, "{}").unwrap();
         symlink("../blobs/b", snapshot.join("config.json")).unwrap();
         let found = fs::metadata(&blob).unwrap();
+
         let other = FileReader::User {
             uid: OTHER,
             groups: vec![OTHER],
         };
+
         let member = FileReader::User {
             uid: OTHER,
             groups: vec![OTHER, found.gid()],
         };
+
         let owner = FileReader::User {
             uid: found.uid(),
             groups: vec![OTHER],
@@ -194,6 +205,7 @@ mod tests {
                 [others, members, owners],
                 "{root_mode:o} {blobs_mode:o} {blob_mode:o}"
             );
+
             assert!(may(&FileReader::Own, &snapshot) && !may(&FileReader::Unknown, &snapshot));
         }
     }
@@ -207,10 +219,12 @@ mod tests {
         let path = folder.path().join("config.json");
         fs::write(&path, "{}").unwrap();
         set(&path, 0o644);
+
         let other = FileReader::User {
             uid: OTHER,
             groups: vec![OTHER],
         };
+
         assert!(may(&other, folder.path()));
 
         // acl(5): the owner, this one user with no right at all, the group, the mask, all others.

@@ -20,8 +20,10 @@ impl From<SourceError> for Problem {
             | SourceError::BadHeader { .. }
             | SourceError::Io { .. } => Reason::MissingMetadata,
         };
+
         let mut problem = Self::new(reason, error.to_string());
         problem.retry_after_seconds = error.retry_after().map(|wait| wait.as_secs());
+
         problem
     }
 }

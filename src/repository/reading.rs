@@ -27,8 +27,10 @@ impl SourceClient {
         } else {
             AdapterAt::Disk
         };
+
         let metadata = self.read_alone(reference, auth, now).await?;
         let reader = self.own_reader(reference, auth);
+
         Box::pin(self.with_base(metadata, at, &reader, auth, now)).await
     }
 
@@ -60,6 +62,7 @@ impl SourceClient {
                     commit: Some(pulled.digest.clone()),
                     ..Identity::default()
                 };
+
                 local::pulled(&place, &pulled, identity).await
             }
             Place::LmStudio(name) => {
@@ -84,8 +87,10 @@ impl SourceClient {
         let Place::Hub { repo, revision } = &reference.place else {
             return self.read_path(Path::new(""), None).await;
         };
+
         let revision = revision.as_deref().unwrap_or("main");
         let file = reference.file.as_deref();
+
         let asked = ModelRequest {
             repo,
             revision,
@@ -93,6 +98,7 @@ impl SourceClient {
             auth,
             now,
         };
+
         if self.hub.settings().offline {
             return match self.metadata_on_disk(&asked, Some).await {
                 Some((_, metadata, _)) => Ok(metadata),
@@ -102,11 +108,13 @@ impl SourceClient {
                     .unwrap_or_else(|| Err(self.offline(&asked))),
             };
         }
+
         let reading = self.hub.begin(repo, revision, auth).await?;
         let found = reading.revision().await?;
         let private = found.private;
         let (mut metadata, _) = reading.metadata(found, file).await?;
         metadata.gated |= private;
+
         Ok(metadata)
     }
 

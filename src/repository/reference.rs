@@ -50,6 +50,7 @@ impl ModelReference {
         if text.is_empty() || text.len() > MAX_LENGTH || text.chars().any(char::is_control) {
             return refuse("it is empty, too long or holds control characters");
         }
+
         let file = file.map(|file| checked_file(text, file)).transpose()?;
         let at = |place| {
             Ok(Self {
@@ -57,28 +58,35 @@ impl ModelReference {
                 file: file.clone(),
             })
         };
+
         if text.starts_with(['.', '/']) || exists(Path::new(text)) {
             return at(Place::Path(text.into()));
         }
+
         if let Some(name) = text.strip_prefix("ollama:") {
             return at(Place::Ollama(name.into()));
         }
+
         if let Some(name) = text.strip_prefix("lmstudio:") {
             if !is_repository(name) {
                 return refuse("LM Studio's names are publisher/name");
             }
             return at(Place::LmStudio(name.into()));
         }
+
         let (repo, revision) = match text.split_once('@') {
             Some((repo, revision)) => (repo, Some(checked_revision(text, revision)?)),
             None => (text, None),
         };
+
         if looks_like_a_file(repo) {
             return refuse("there is no such file here");
         }
+
         if !is_repository(repo) {
             return refuse("neither a repository's name nor a path that exists");
         }
+
         at(Place::Hub {
             repo: repo.into(),
             revision,
@@ -133,6 +141,7 @@ pub(super) fn is_repository(text: &str) -> bool {
             && !part.contains("--")
             && !part.contains("..")
     };
+
     match text.split_once('/') {
         Some((owner, name)) => part(owner) && part(name),
         None => part(text),
@@ -145,6 +154,7 @@ fn checked_revision(text: &str, revision: &str) -> Result<String, SourceError> {
         && revision.len() <= 255
         && revision.chars().all(legal)
         && !revision.contains("..");
+
     if ok {
         Ok(revision.into())
     } else {
@@ -199,6 +209,7 @@ mod tests {
             Ok(hub("a/b.c_d", Some("refs/pr/1")))
         );
         assert_eq!(parse("gpt2"), Ok(hub("gpt2", None)));
+
         for wrong in [
             "",
             "a/b/c",
@@ -239,6 +250,7 @@ mod tests {
             file("sub/x.gguf").expect("inside").file.as_deref(),
             Some("sub/x.gguf")
         );
+
         for wrong in [
             "",
             "/etc/passwd",

@@ -53,6 +53,7 @@ impl LocalFolders {
                 .filter(|value| !value.trim().is_empty())
                 .map(PathBuf::from)
         };
+
         let in_home = |path: &str| get("HOME").map(|home| home.join(path));
         Self {
             ollama: get("OLLAMA_MODELS").or_else(|| in_home(".ollama/models")),
@@ -126,6 +127,7 @@ impl HubSettings {
         let endpoint = get("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
         let endpoint = parse_endpoint("HF_ENDPOINT", &endpoint)?;
         let home = home(&get);
+
         Ok(Self {
             endpoint,
             endpoints: Vec::new(),
@@ -154,6 +156,7 @@ impl HubSettings {
             .endpoints
             .iter()
             .filter(|other| repo.starts_with(&other.prefix));
+
         match matching.max_by_key(|other| other.prefix.len()) {
             Some(other) => (&other.endpoint, other.token.as_ref()),
             None => (&self.endpoint, self.token.as_ref()),
@@ -167,22 +170,26 @@ pub fn parse_endpoint(setting: &str, text: &str) -> Result<Url, SourceError> {
         name: setting.into(),
         why,
     };
+
     let with_slash = format!("{}/", text.trim().trim_end_matches('/'));
     let url = Url::parse(&with_slash).map_err(|error| {
         bad(format!(
             "it is not an address ({error}); write https://host"
         ))
     })?;
+
     if !["http", "https"].contains(&url.scheme()) || url.host().is_none() {
         return Err(bad(
             "it must begin with https:// or http:// and name a host".into(),
         ));
     }
+
     if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
         return Err(bad(
             "it holds a user, a password or a query; put the token in HF_TOKEN".into(),
         ));
     }
+
     Ok(url)
 }
 
@@ -194,6 +201,7 @@ fn limits(get: &impl Fn(&str) -> Option<String>) -> Result<HubLimits, SourceErro
         name: name.into(),
         why: why.into(),
     };
+
     if let Some(text) = get("HF_MEM_PROBE_HUB_BUDGET") {
         let total = humantime::parse_duration(text.trim())
             .ok()
@@ -201,6 +209,7 @@ fn limits(get: &impl Fn(&str) -> Option<String>) -> Result<HubLimits, SourceErro
         limits.total =
             total.ok_or_else(|| bad("HF_MEM_PROBE_HUB_BUDGET", "not a duration such as 60s"))?;
     }
+
     if let Some(text) = get("HF_HUB_DOWNLOAD_TIMEOUT") {
         let seconds = text
             .trim()
@@ -211,6 +220,7 @@ fn limits(get: &impl Fn(&str) -> Option<String>) -> Result<HubLimits, SourceErro
             seconds.ok_or_else(|| bad("HF_HUB_DOWNLOAD_TIMEOUT", "not a number of seconds"))?;
         limits.attempt = Duration::from_secs(seconds);
     }
+
     Ok(limits)
 }
 
@@ -230,9 +240,11 @@ fn token(
     if let Some(token) = get("HF_TOKEN").or_else(|| get("HUGGING_FACE_HUB_TOKEN")) {
         return Ok(Token::new(&token));
     }
+
     if get("HF_HUB_DISABLE_IMPLICIT_TOKEN").is_some_and(|value| is_true(&value)) {
         return Ok(None);
     }
+
     let credential = get("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join("hf_token"));
     let places = [
         get("HF_TOKEN_PATH").map(|path| ("HF_TOKEN_PATH", PathBuf::from(path))),
@@ -241,6 +253,7 @@ fn token(
             .map(|path| ("CREDENTIALS_DIRECTORY", path)),
         home.map(|home| ("HF_HOME", home.join("token"))),
     ];
+
     match places.into_iter().flatten().next() {
         Some((name, path)) => token_in(name, &path),
         None => Ok(None),
@@ -253,6 +266,7 @@ fn token_in(name: &str, path: &Path) -> Result<Option<Token>, SourceError> {
     if path == Path::new("/dev/null") {
         return Ok(None);
     }
+
     let file = path.to_owned();
     match files::try_wait(path, move |disk| {
         disk.read_text(&file, token::MAX_FILE_BYTES)
@@ -336,10 +350,12 @@ mod tests {
             ("HF_HUB_DOWNLOAD_TIMEOUT", "7"),
         ])
         .expect("limits");
+
         assert_eq!(
             (set.total, set.attempt),
             (Duration::from_secs(90), Duration::from_secs(7))
         );
+
         for wrong in [
             ("HF_MEM_PROBE_HUB_BUDGET", "soon"),
             ("HF_HUB_DOWNLOAD_TIMEOUT", "0"),
@@ -360,11 +376,13 @@ mod tests {
         let other = folder.path().join("other");
         let token = |variables: &[(&str, &str)]| settings(variables).expect("settings").token;
         assert_eq!(token(&[("HF_HOME", home)]), Token::new("hf_home"));
+
         let named = [
             ("HF_HOME", home),
             ("HF_TOKEN_PATH", other.to_str().expect("UTF-8")),
         ];
         assert_eq!(token(&named), Token::new("hf_other"));
+
         assert_eq!(
             token(&[("HF_HOME", home), ("HF_TOKEN", "hf_env")]),
             Token::new("hf_env")
@@ -380,6 +398,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let long = folder.path().join("long");
         std::fs::write(&long, "x".repeat(10_000)).expect("written");
+
         for (path, why) in [
             ("/dev/zero", "it is a device"),
             ("/", "it is a folder"),
@@ -389,6 +408,7 @@ mod tests {
             assert_eq!(error.reason(), "bad_configuration");
             assert!(error.to_string().contains(why), "{error}");
         }
+
         for path in ["/dev/null", "/nonexistent/token"] {
             assert_eq!(
                 settings(&[("HF_TOKEN_PATH", path)]).expect(path).token,
@@ -419,11 +439,13 @@ mod tests {
             endpoint: Url::parse(host).expect("an address"),
             token: None,
         };
+
         settings.endpoints = vec![
             endpoint("acme/", "https://one/"),
             endpoint("acme/x", "https://two/"),
         ];
         assert_eq!(settings.endpoint_for("acme/y").0.as_str(), "https://one/");
+
         assert_eq!(
             settings.endpoint_for("acme/xy"),
             (&settings.endpoints[1].endpoint, None)

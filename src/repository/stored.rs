@@ -74,9 +74,11 @@ impl SourceClient {
         }
 
         let (metadata, seat) = reading.metadata(found, asked.file).await?;
+
         // An adapter is small, and its base model is a reading of its own.
         let seat = Some(seat).filter(|_| metadata.base_model.is_none());
         let at = AdapterAt::Hub(asked.repo);
+
         // Many users may share this reading: nothing that only one of them could read is looked
         // for.
         let with_base = self.with_base(metadata, at, &FileReader::Unknown, asked.auth, asked.now);
@@ -88,6 +90,7 @@ impl SourceClient {
         } else {
             scope
         };
+
         let commit = metadata
             .identity
             .commit
@@ -95,17 +98,20 @@ impl SourceClient {
             .filter(|_| self.disk.is_some() && !metadata.partial);
         let entry =
             commit.map(|commit| EntryKey::new(scope, &metadata.identity.repo, &commit, asked.file));
+
         let bytes = if seat.as_ref().is_some_and(ReadSlot::is_large) {
             u64::MAX
         } else {
             metadata.work_bytes()
         };
+
         let is_kept = entry.is_some();
         let work = move || (is_kept.then(|| bundle::pack(&metadata)), model(&metadata));
         let (packed, model) = read_limits::work(bytes, seat, work).await;
         if let (Some(entry), Some(packed)) = (entry, packed) {
             self.keep_entry(entry, packed).await;
         }
+
         model
     }
 
@@ -114,6 +120,7 @@ impl SourceClient {
             Ok(packed) => packed.bytes,
             Err(error) => return tracing::warn!(%error, "metadata cannot be kept"),
         };
+
         let keep = move |cache: &DiskCache, disk: &Disk| {
             let EntryKey {
                 scope,
@@ -123,6 +130,7 @@ impl SourceClient {
             } = &entry;
             cache.keep(disk, Scope(scope), repo, commit, file.as_deref(), &packed);
         };
+
         // The cache's health says when it could not be kept.
         self.on_cache(keep).await;
     }
@@ -157,12 +165,14 @@ impl SourceClient {
             } = &wanted;
             cache.has(disk, Scope(scope), repo, commit, file.as_deref())
         });
+
         if !is_there.await? {
             return None;
         }
 
         // It is not known from its length how much it is: few are unpacked at once.
         let turn = read_limits::loading().await;
+
         let packed = self.on_cache(move |cache, disk| {
             let EntryKey {
                 scope,
@@ -178,6 +188,7 @@ impl SourceClient {
         let unpack = move || DiskCache::unpack(&packed, &commit).map(take);
         let taken = read_limits::work(u64::MAX, turn, unpack).await;
         self.note_use(entry, taken.as_ref().err().cloned());
+
         taken.ok().flatten()
     }
 
@@ -187,6 +198,7 @@ impl SourceClient {
         let Some(cache) = self.disk.clone() else {
             return;
         };
+
         let place = cache.folder().to_owned();
         let act = move |disk: &Disk| {
             let EntryKey {
@@ -195,11 +207,13 @@ impl SourceClient {
                 commit,
                 file,
             } = &entry;
+
             match damage {
                 Some(why) => cache.discard(disk, Scope(scope), repo, commit, file.as_deref(), &why),
                 None => cache.touch(disk, Scope(scope), repo, commit, file.as_deref()),
             }
         };
+
         self.files.try_detached(&place, act);
     }
 
@@ -214,6 +228,7 @@ impl SourceClient {
             checked,
             stale: false,
         };
+
         self.known.keep(key(asked, &scope), kept.clone());
         Some(kept)
     }
@@ -233,6 +248,7 @@ impl SourceClient {
                 return Some((scope, taken, note.checked()));
             }
         }
+
         None
     }
 
@@ -262,6 +278,7 @@ impl SourceClient {
             }
             Some(Err(error)) => Err(error),
         };
+
         let described = found.and_then(|metadata| {
             Ok(Described {
                 model: model(&metadata)?,
@@ -270,6 +287,7 @@ impl SourceClient {
                 origin: Origin::Disk,
             })
         });
+
         // Without a network the cache is all there is, and what is wrong with it matters.
         described.map_err(|error| {
             if matches!(why, SourceError::Offline { .. }) {
@@ -290,6 +308,7 @@ impl SourceClient {
         if *reader == FileReader::Unknown {
             return None;
         }
+
         let cache = self.hub_settings().cache_folder.clone()?;
         let place = self.files.at(&cache);
         let [repo, revision] = [asked.repo, asked.revision].map(ToOwned::to_owned);
@@ -306,6 +325,7 @@ impl SourceClient {
             commit: Some(snapshot.commit),
             file: None,
         };
+
         Some(
             Box::pin(local::metadata(
                 &place,

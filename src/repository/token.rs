@@ -78,6 +78,7 @@ impl From<Option<Token>> for Auth {
 /// Bytes as lower-case hex digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
+
     bytes
         .iter()
         .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {

@@ -68,6 +68,7 @@ pub async fn serve<S: Service>(
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     let mut outcome = Ok(());
+
     // Callers can bring this about again and again; the figure counts each.
     let mut accepting = TransitionLog::default();
     loop {
@@ -75,6 +76,7 @@ pub async fn serve<S: Service>(
             let place = seats.place().await;
             (place, listener.accept().await)
         };
+
         tokio::select! {
             biased;
             () = &mut shutdown => break,
@@ -116,8 +118,10 @@ pub async fn serve<S: Service>(
             }
         }
     }
+
     drop(listener);
     let drained = drained(drain, connections, &limits).await;
+
     outcome.map(|()| drained)
 }
 
@@ -162,6 +166,7 @@ fn connection<S: Service>(
             Ok::<_, Infallible>(routes::answer(router, app, peer, request).await)
         }
     });
+
     let http = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_deadline)
@@ -172,6 +177,7 @@ fn connection<S: Service>(
             service,
         );
     let watched = drain.watch(http);
+
     async move {
         if let Err(error) = watched.await {
             // Callers that leave early, send nothing or send no HTTP: theirs to mend, not ours to
@@ -193,9 +199,11 @@ async fn drained(
     {
         return Drained::Clean;
     }
+
     while connections.try_join_next().is_some() {}
     let left = connections.len();
     connections.shutdown().await;
+
     Drained::Cut { connections: left }
 }
 

@@ -32,6 +32,7 @@ impl Written {
         let reason = answer.known_reason();
         // Wire types have string keys and no fallible fields, so this cannot fail.
         let json = serde_json::to_vec(answer).unwrap_or_default();
+
         Self {
             verdict: answer.verdict,
             reason,

@@ -37,6 +37,7 @@ impl<I> Stalled<I> {
             self.waiting = None;
             return progress;
         }
+
         let deadline = self.deadline;
         let waiting = self
             .waiting
@@ -47,6 +48,7 @@ impl<I> Stalled<I> {
                 "the caller does not read its answer",
             )));
         }
+
         Poll::Pending
     }
 }

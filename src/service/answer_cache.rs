@@ -69,6 +69,7 @@ impl CachedAnswer {
             .model
             .heap_bytes()
             .saturating_add(written.json().len() as u64);
+
         Self {
             reference,
             grounds,
@@ -115,6 +116,7 @@ impl AnswerCache {
         if kept.len() >= MOST || others.fold(taken, u64::saturating_add) > MOST_BYTES {
             kept.clear();
         }
+
         kept.insert(body.into(), Arc::new(answer));
     }
 
@@ -152,6 +154,7 @@ mod tests {
             "components": [], "base_model": null, "gguf": null, "hub_totals": null,
             "evidence": {"kind": "every_header"}, "doubts": []
         });
+
         Arc::new(
             hf_mem_core::model::metadata::assemble(&serde_json::from_value(metadata).unwrap())
                 .unwrap(),
@@ -185,9 +188,11 @@ mod tests {
             claims: BTreeMap::new(),
             settled: Arc::clone(&settled),
         };
+
         let remembered = AnswerCache::default();
         assert!(remembered.find(b"a question").is_none());
         remembered.keep(b"a question", answer(grounds(), "kept"));
+
         assert!(
             remembered.find(b"a question ").is_none(),
             "another question"
@@ -195,6 +200,7 @@ mod tests {
 
         let kept = remembered.find(b"a question").unwrap();
         assert_eq!(kept.reference().name(), "a/b");
+
         assert!(
             kept.written_on(&grounds())
                 .unwrap()
@@ -202,6 +208,7 @@ mod tests {
                 .windows(4)
                 .any(|part| part == b"kept")
         );
+
         let claims = BTreeMap::from([("declared-0".to_owned(), Bytes::gib(1))]);
         for (what, other) in [
             (
@@ -255,22 +262,26 @@ mod tests {
             claims: BTreeMap::new(),
             settled: Arc::clone(&settled),
         };
+
         for number in 0..3 * MOST {
             let body = number.to_string();
             remembered.keep(body.as_bytes(), answer(grounds(&here), "x"));
             assert!(remembered.find(body.as_bytes()).is_some() && remembered.kept().len() <= MOST);
         }
+
         assert!(remembered.kept().len() > 1);
         let last = (3 * MOST - 1).to_string();
         remembered.keep(
             last.as_bytes(),
             answer(grounds(&here), &"x".repeat(KEPT_ANSWER_BYTES)),
         );
+
         assert!(
             remembered.find(last.as_bytes()).is_none(),
             "a long answer is not kept, nor the older one"
         );
         remembered.keep(b"later", answer(grounds(&snapshot()), "x"));
+
         assert_eq!(
             remembered.kept().len(),
             1,
@@ -291,11 +302,13 @@ mod tests {
                 claims: BTreeMap::new(),
                 settled: Arc::clone(&settled),
             };
+
             CachedAnswer {
                 bytes,
                 ..answer(grounds, "x")
             }
         };
+
         for number in 0..10_u8 {
             remembered.keep(&[number], large(MOST_BYTES / 3));
             let kept: u64 = remembered.kept().values().map(|kept| kept.bytes).sum();
@@ -304,6 +317,7 @@ mod tests {
                 "{kept} bytes"
             );
         }
+
         remembered.keep(&[9], large(MOST_BYTES + 1));
         assert!(
             remembered.find(&[9]).is_none(),

@@ -40,6 +40,7 @@ impl HostService {
     async fn model(&self, caller: &Caller, question: &Question) -> Result<FoundModel, Problem> {
         let started = Instant::now();
         let span = debug_span!("model", repo = question.model.repo);
+
         let find = async {
             match question.model.metadata.clone() {
                 Some(metadata) => {
@@ -50,18 +51,22 @@ impl HostService {
                 None => self.models.find(caller, &question.model).await,
             }
         };
+
         let found = find.instrument(span).await;
         let took = started.elapsed();
         stages::tell("model", took, &found, |found| found.cache.word());
+
         // A Hub was asked, or could not be; what was read is kept on disk, or could not be.
         if found.as_ref().map_or(true, |found| {
             found.stale || found.cache == CacheResult::Miss
         }) {
             self.look();
         }
+
         let found = found?;
         self.metrics.took(Stage::Model, took);
         self.metrics.model_lookup(found.cache);
+
         Ok(found)
     }
 
@@ -94,9 +99,11 @@ impl HostService {
         stages::tell("devices", started.elapsed(), &read, |(snapshot, _)| {
             if snapshot.stale { "stale" } else { "read" }
         });
+
         if self.turns.any_wrong() {
             self.look();
         }
+
         read
     }
 
@@ -117,6 +124,7 @@ impl HostService {
             let claims = self.promises.claims(&snapshot).await?;
             Ok((snapshot, claims))
         };
+
         self.noting(read.instrument(debug_span!("devices")).await)
     }
 
@@ -144,6 +152,7 @@ impl HostService {
                 );
             }
         }
+
         released
     }
 
@@ -197,11 +206,14 @@ impl Service for HostService {
         let Some(kept) = self.remembered.find(body) else {
             return Ok(None);
         };
+
         let Some(found) = self.models.at_hand(caller, kept.reference()) else {
             return Ok(None);
         };
+
         let settled = self.settled();
         let (snapshot, claims) = self.reading().await?;
+
         let grounds = CacheInputs {
             model: found.model,
             stale: found.stale,
@@ -209,10 +221,12 @@ impl Service for HostService {
             claims,
             settled,
         };
+
         let written = kept.written_on(&grounds);
         if written.is_some() {
             self.metrics.model_lookup(found.cache);
         }
+
         Ok(written)
     }
 
@@ -234,18 +248,22 @@ impl Service for HostService {
                 .run(move || answer(&metrics, &question, &found, &here, &settled))
                 .await;
         }
+
         let (mut snapshot, mut claims) = self.devices().await?;
         let mut seat = None;
         if evaluate::takes_long(&question, &found.model, snapshot.devices.len()) {
             seat = Some(self.workbench.seat(caller.peer.uid).await?);
             (snapshot, claims) = self.devices().await?;
         }
+
         let kept = match body {
             Some(body) => Some((body, models::reference(&question.model)?)),
             None => None,
         };
+
         let here = self.seen_here(&settled, &snapshot, &claims);
         let metrics = Arc::clone(&self.metrics);
+
         let grounds = CacheInputs {
             model: Arc::clone(&found.model),
             stale: found.stale,
@@ -253,17 +271,20 @@ impl Service for HostService {
             claims,
             settled: Arc::clone(&settled),
         };
+
         let work = move || answer(&metrics, &question, &found, &here, &settled);
         let written = match seat {
             Some(seat) => seat.run(work).await?,
             None => work()?,
         };
+
         if let Some((body, reference)) = kept {
             self.remembered.keep(
                 &body,
                 CachedAnswer::new(reference, grounds, written.clone()),
             );
         }
+
         Ok(written)
     }
 
@@ -282,20 +303,24 @@ impl Service for HostService {
             );
             return Err(Problem::new(Reason::Usage, detail));
         }
+
         let mut models = Vec::with_capacity(questions.len());
         let mut completed = Vec::with_capacity(questions.len());
+
         for question in questions {
             evaluate::known_engine(&question, &settled.rules)?;
             let found = self.model(&caller, &question).await?;
             completed.push(Self::complete(&settled, question, &found));
             models.push(found.model);
         }
+
         let Some(first) = completed.first() else {
             return Err(Problem::new(
                 Reason::Usage,
                 "questions: at least one is needed",
             ));
         };
+
         let seat = self.workbench.seat(caller.peer.uid).await?;
         let here = self.here(&settled, first).await?;
         let cells = completed
@@ -307,17 +332,20 @@ impl Service for HostService {
                 completed.len(),
                 here.availability.devices.len()
             );
+
             let hint = format!(
                 "questions times devices may come to {MOST_TOGETHER}: ask for fewer at once"
             );
             return Err(Problem::new(Reason::Usage, detail).hint(hint));
         }
+
         let metrics = Arc::clone(&self.metrics);
         let work = move || {
             plan(&metrics, || {
                 evaluate::together(&completed, &models, &here, &settled.rules)
             })
         };
+
         seat.run(work).await
     }
 
@@ -331,6 +359,7 @@ impl Service for HostService {
             .as_deref()
             .map(|spec| HostView::declared(spec, SystemTime::now()))
             .transpose()?;
+
         let metrics = Arc::clone(&self.metrics);
         let work = move || {
             let estimate = || evaluate::estimate(&question, &found.model, declared, &settled.rules);
@@ -338,6 +367,7 @@ impl Service for HostService {
             evaluate::note_staleness(&mut answer, found.stale);
             Ok(answer)
         };
+
         self.workbench.run(caller.peer.uid, work).await
     }
 
@@ -354,10 +384,12 @@ impl Service for HostService {
                 self.promises.office.leased(),
             )
         };
+
         let leased_bytes = claims
             .into_iter()
             .map(|(uuid, bytes)| (uuid, bytes.get()))
             .collect();
+
         Ok(GpusAnswer {
             schema_version: SCHEMA_VERSION,
             snapshot: Snapshot::clone(&snapshot),
@@ -389,10 +421,12 @@ impl Service for HostService {
                 "question.gpus: memory is promised on this host's devices, not on declared ones";
             return Err(Problem::new(Reason::Usage, detail));
         }
+
         evaluate::known_engine(&request.question, &settled.rules)?;
         let found = self.model(&caller, &request.question).await?;
         let question = Self::complete(&settled, request.question.clone(), &found);
         let started = Instant::now();
+
         let ask = leases::grant_ask(
             &caller,
             request,
@@ -404,12 +438,14 @@ impl Service for HostService {
             room: Some(room),
             ..ask
         };
+
         let answer = self
             .promises
             .office
             .grant(ask)
             .instrument(debug_span!("lease"))
             .await;
+
         let took = started.elapsed();
         stages::tell("lease", took, &answer, |answer| {
             if answer.lease.is_some() {
@@ -418,12 +454,15 @@ impl Service for HostService {
                 answer.reason.as_deref().unwrap_or_default()
             }
         });
+
         let mut answer = self.noting(answer)?;
         if self.turns.any_wrong() {
             self.look();
         }
+
         self.metrics.took(Stage::Lease, took);
         evaluate::note_staleness(&mut answer, found.stale);
+
         Ok(answer)
     }
 
@@ -464,9 +503,11 @@ impl Service for HostService {
                 "only root and the daemon's own user may release the driver",
             ));
         }
+
         let length = Duration::from_secs(seconds);
         self.release_told(&caller, length).await?;
         let until = SystemTime::now() + length;
+
         Ok(NvmlReleaseAnswer {
             schema_version: SCHEMA_VERSION,
             released_until: humantime::format_rfc3339_seconds(until).to_string(),
@@ -477,23 +518,28 @@ impl Service for HostService {
         for (part, trouble) in self.look() {
             metrics.set_degraded(part, trouble.is_some());
         }
+
         self.models.observe(metrics);
         let status = self.readings.status();
         metrics.set_nvml_errors(status.as_ref().map_or(0, |status| status.errors));
         let age = status
             .as_ref()
             .and_then(|status| status.last.as_ref().map(|(age, _)| *age));
+
         if let Some(status) = &status {
             metrics.set_xids(&status.xids);
         }
+
         let standing = self.promises.office.standing().borrow().clone();
         metrics.set_leases(standing.leases, standing.waiting);
         metrics.set_lease_events(&standing.counters);
+
         let Some(snapshot) = self.readings.at_hand() else {
             // No figure of before: what cannot be read is absent.
             metrics.set_devices(&[], age);
             return;
         };
+
         // What is free may be promised where promises cannot be read.
         let known = self.promises.known().is_ok();
         let figures: Vec<DeviceFigures> = seen(&self.settled(), &snapshot, &standing.leased)
@@ -517,6 +563,7 @@ impl Service for HostService {
                 part_of_gpu: device.facts.parent_uuid.is_some(),
             })
             .collect();
+
         metrics.set_devices(&figures, age);
     }
 }
@@ -539,18 +586,21 @@ impl Program for HostService {
             super::check(&built)?;
             Ok((build::rules(&built)?, leases::rules(&built)?))
         };
+
         let place = Path::new("the files that the configuration names");
         let (rules, ledger_rules) = self
             .site_files
             .run(place, read)
             .await
             .unwrap_or_else(|hung| Err(Problem::new(Reason::BadConfiguration, hung.to_string())))?;
+
         // Against what was built in at the start: a key that needs a restart needs it until there
         // was one.
         let changed = self.built.changed_keys(&config);
         self.log
             .set_filter(&config.log.filter)
             .map_err(|why| Problem::new(Reason::BadConfiguration, format!("log.filter: {why}")))?;
+
         self.promises
             .office
             .set_rules(ledger_rules, config.leases.default_ttl.get())
@@ -560,6 +610,7 @@ impl Program for HostService {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner) =
             Arc::new(ActiveConfig { config, rules });
+
         // These are read at each question; the rest is built in.
         let taken_over = |key: &String| {
             [
@@ -573,6 +624,7 @@ impl Program for HostService {
             .iter()
             .any(|part| key.starts_with(part))
         };
+
         Ok(changed.into_iter().filter(|key| !taken_over(key)).collect())
     }
 

@@ -14,17 +14,21 @@ pub(super) async fn read(source: Weak<DeviceSource>, interval: Duration) {
             let Some(source) = source.upgrade() else {
                 return;
             };
+
             let DeviceSource::Live(sampler) = &*source else {
                 return;
             };
+
             let due = sampler
                 .last_attempt()
                 .map_or(interval, |ago| interval.saturating_sub(ago));
             if due.is_zero() {
                 sampler.look();
             }
+
             due
         };
+
         // A reading that was asked for begins soon, or is not made at all.
         tokio::time::sleep(if due.is_zero() { interval } else { due }).await;
     }

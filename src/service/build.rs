@@ -22,6 +22,7 @@ pub fn complete(config: &Config, question: &mut Question, model: &Model) {
     if question.engine.name.is_some() || evaluate::default_engine(model) != "vllm" {
         return;
     }
+
     if let Some(spec) = &config.engines.default_engine {
         question.engine.name = Some(spec.name.clone());
         question.engine.version = question
@@ -38,6 +39,7 @@ pub fn rules(config: &Config) -> Result<Rules, Problem> {
     if let Some(path) = &config.engines.profiles_file {
         tables.push(read(path)?);
     }
+
     tables.extend(config.engines.profiles.clone());
     let engines = Engines::with_constants(&tables).map_err(|error| {
         Problem::new(
@@ -45,6 +47,7 @@ pub fn rules(config: &Config) -> Result<Rules, Problem> {
             format!("[engines] profiles: {error}"),
         )
     })?;
+
     if let Some(spec) = &config.engines.default_engine {
         let known = engines.by_name(&spec.name);
         known
@@ -56,10 +59,12 @@ pub fn rules(config: &Config) -> Result<Rules, Problem> {
                 )
             })?;
     }
+
     let packing = match config.placement.policy {
         config::Policy::Pack => Packing::Pack,
         config::Policy::Spread => Packing::Spread,
     };
+
     Ok(Rules {
         engines,
         policy: Policy {
@@ -76,9 +81,11 @@ fn read(path: &Path) -> Result<toml::Table, Problem> {
             format!("{}: {why}", path.display()),
         )
     };
+
     let file = path.to_owned();
     let read = files::try_wait(path, move |disk| disk.read_text(&file, MAX_PROFILES_BYTES));
     let text = read.map_err(|error| bad(error.to_string()))?;
+
     text.parse()
         .map_err(|error: toml::de::Error| bad(error.message().to_owned()))
 }

@@ -45,6 +45,7 @@ impl DeviceMonitor {
                 )
             })?),
         };
+
         Ok(Self {
             source: Arc::new(source),
             max_age: config.sample_interval.get(),
@@ -89,6 +90,7 @@ impl DeviceMonitor {
                 .unwrap_or_else(PoisonError::into_inner)
                 .push(earlier);
         }
+
         Ok(snapshot)
     }
 
@@ -117,6 +119,7 @@ impl DeviceMonitor {
             // The first listener: pass readings on until the last one has gone.
             let mut readings = sampler.subscribe();
             let changes = self.changes.clone();
+
             tokio::spawn(async move {
                 loop {
                     tokio::select! {
@@ -129,6 +132,7 @@ impl DeviceMonitor {
                 }
             });
         }
+
         receiver
     }
 
@@ -159,6 +163,7 @@ fn options(config: &DevicesConfig, nvml: Option<PathBuf>) -> SamplerOptions {
     let default = DevicesConfig::default().nvml_library;
     let configured = Some(config.nvml_library.clone()).filter(|library| *library != default);
     let idle = config.idle_release.get();
+
     SamplerOptions {
         nvml: NvmlOptions {
             library: nvml.or(configured),

@@ -40,6 +40,7 @@ impl HostService {
             },
             reason: trouble.map(|trouble| trouble.why),
         });
+
         HealthAnswer::of(parts.collect(), self.started.elapsed().as_secs())
     }
 
@@ -56,6 +57,7 @@ impl HostService {
             (part, trouble)
         });
         self.turns.tell(&parts, Instant::now());
+
         parts
     }
 
@@ -68,6 +70,7 @@ impl HostService {
             );
             return Some(PartTrouble::new("nvml_released", why));
         }
+
         if let Some((doing, since)) = status
             .busy
             .filter(|(_, since)| *since > self.readings.deadline())
@@ -78,9 +81,11 @@ impl HostService {
             );
             return Some(PartTrouble::new("nvml_overdue", why));
         }
+
         if let Some((_, Some(error))) = status.last {
             return Some(PartTrouble::new(error.reason(), error.to_string()));
         }
+
         let snapshot = self.readings.at_hand()?;
         let faults = snapshot.devices.iter().filter_map(|device| {
             let why = device
@@ -92,11 +97,13 @@ impl HostService {
                 device.facts.uuid, why.reason, why.message
             ))
         });
+
         let why = listed(
             faults.collect(),
             snapshot.devices.len(),
             "devices cannot be used",
         )?;
+
         Some(PartTrouble::new("unusable_devices", why))
     }
 
@@ -106,6 +113,7 @@ impl HostService {
             .iter()
             .map(|(endpoint, ..)| endpoint.as_str())
             .collect();
+
         let told = troubles.iter().map(|(endpoint, why, ago)| {
             format!(
                 "{endpoint} did not answer {} s ago ({why}); known models are answered for",
@@ -113,6 +121,7 @@ impl HostService {
             )
         });
         let told: Vec<String> = told.collect();
+
         (!told.is_empty()).then(|| PartTrouble::new(endpoints.join(" "), told.join("; ")))
     }
 
@@ -125,6 +134,7 @@ impl HostService {
                 .display()
                 .to_string()
         };
+
         if let Some(lasts) = self.promises.office.stuck_for() {
             let why = format!(
                 "the ledger has been stuck in one step for {} s: the disk under {} may hang; leases wait for it",
@@ -133,9 +143,11 @@ impl HostService {
             );
             return Some(PartTrouble::new("stuck", why));
         }
+
         if let Some(why) = &self.promises.trouble {
             return Some(PartTrouble::new("no_ledger", why.as_str()));
         }
+
         let standing = self.promises.office.standing();
         let standing = standing.borrow();
         if let Some(blind) = leases::unread(&standing) {
@@ -144,6 +156,7 @@ impl HostService {
                 format!("{blind}; {}", blind.cure()),
             ));
         }
+
         standing.behind.then(|| {
             let folder = folder();
             let why = format!(
@@ -160,8 +173,10 @@ fn listed(faults: Vec<String>, of: usize, what: &str) -> Option<String> {
     if count == 0 {
         return None;
     }
+
     let more = if count > NAMED { "; ..." } else { "" };
     let named: Vec<String> = faults.into_iter().take(NAMED).collect();
+
     Some(format!(
         "{count} of {of} {what}: {}{more}",
         named.join("; ")
@@ -176,6 +191,7 @@ mod tests {
     fn faults_are_counted_and_the_first_of_them_named() {
         let faults = |count: usize| (0..count).map(|number| format!("GPU-{number}")).collect();
         assert_eq!(listed(faults(0), 8, "are ill"), None);
+
         assert_eq!(
             listed(faults(2), 8, "are ill").as_deref(),
             Some("2 of 8 are ill: GPU-0; GPU-1")

@@ -36,9 +36,11 @@ impl HealthLog {
                 any_wrong |= told.wrong().is_some();
                 turn
             };
+
             let Some(Transition { after, left_out }) = turn else {
                 continue;
             };
+
             let part = part.word();
             if let Some(PartTrouble { cause, why }) = trouble {
                 tracing::warn!(
@@ -58,6 +60,7 @@ impl HealthLog {
                 );
             }
         }
+
         self.any_wrong.store(any_wrong, Ordering::Relaxed);
     }
 }

@@ -58,6 +58,7 @@ impl LeaseService {
         let folder = &config.leases.state_directory;
         let (keeper, trouble, late) =
             broker::open_in_time(folder, rules(config)?, proc_root, OPENING);
+
         let settings = BrokerConfig {
             default_ttl: config.leases.default_ttl.get(),
             most_waiting: config.leases.queue,
@@ -68,6 +69,7 @@ impl LeaseService {
             journal: trouble.is_none().then(|| journal(config)),
             ..BrokerConfig::default()
         };
+
         // The thread ends with the office; nobody waits for it.
         let (office, _thread) = LeaseBroker::start(settings, keeper, devices).map_err(|error| {
             Problem::new(
@@ -75,6 +77,7 @@ impl LeaseService {
                 format!("the ledger's thread cannot be started: {error}"),
             )
         })?;
+
         let blind = trouble.as_ref().is_some_and(StoreError::hides_leases);
         Ok(Self {
             office,
@@ -92,6 +95,7 @@ impl LeaseService {
                     .to_owned(),
             );
         }
+
         self.office.ping().await.map_err(|problem| problem.detail)
     }
 
@@ -103,6 +107,7 @@ impl LeaseService {
             return Err(Problem::new(Reason::Busy, detail)
                 .hint("see hf-mem-probe health; declared devices can be asked for"));
         }
+
         let blind = unread(&self.office.standing_now()).cloned();
         blind.map_or(Ok(()), |blind| {
             let detail = format!("what is leased on this host's devices is not known: {blind}");
@@ -121,9 +126,11 @@ impl LeaseService {
             // What the last lease claimed counts until a reading shows that it is gone.
             standing.leases == 0 && standing.leased.values().all(|bytes| *bytes == Bytes::ZERO)
         };
+
         if nothing_claimed {
             return Ok(BTreeMap::new());
         }
+
         let taken_at = Now::read().moment_of(snapshot.sampled_at);
         self.office.leased_in(Arc::clone(snapshot), taken_at).await
     }
@@ -136,13 +143,16 @@ fn journal(config: &Config) -> JournalSettings {
         keep,
         max_bytes,
     } = &config.history;
+
     // Two files, of which the older one is dropped when the newer one is full.
     let bounds = Bounds {
         most_bytes: max_bytes.get().get() / 2,
         longest: keep.get(),
     };
+
     let between = interval.get().max(config.devices.sample_interval.get());
     let gap = between.saturating_mul(2).max(SHORTEST_GAP);
+
     JournalSettings {
         directory: config.leases.state_directory.clone(),
         bounds,
@@ -175,6 +185,7 @@ fn quotas(config: &LeasesConfig, accounts: &Accounts) -> Result<Quotas, Problem>
         bytes: config.user_bytes.map(Size::get),
         leases: Some(config.user_leases),
     };
+
     let mut by_uid = BTreeMap::new();
     for (name, UserQuota { bytes, leases }) in &config.users {
         let refuse = |why: String| {
@@ -183,6 +194,7 @@ fn quotas(config: &LeasesConfig, accounts: &Accounts) -> Result<Quotas, Problem>
                 format!("leases.users.{name}: {why}"),
             )
         };
+
         let uid = accounts
             .uid(name)
             .map_err(|error| refuse(error.to_string()))?;
@@ -190,12 +202,14 @@ fn quotas(config: &LeasesConfig, accounts: &Accounts) -> Result<Quotas, Problem>
             bytes: bytes.map(Size::get).or(default.bytes),
             leases: leases.or(default.leases),
         };
+
         if by_uid.insert(uid, quota).is_some() {
             return Err(refuse(format!(
                 "the user {uid} is named before, by name or by number"
             )));
         }
     }
+
     Ok(Quotas { default, by_uid })
 }
 
@@ -209,6 +223,7 @@ pub(super) fn grant_ask(
     settled: Arc<ActiveConfig>,
 ) -> Result<GrantCommand, Problem> {
     let plan_question = question.clone();
+
     // The ledger's owner plans on its own thread: what is logged there belongs to this request all
     // the same.
     let span = Span::current();
@@ -224,6 +239,7 @@ pub(super) fn grant_ask(
                 answer
             })
         };
+
     Ok(GrantCommand {
         peer: caller.peer,
         request_id: caller.request_id.as_str().into(),
@@ -256,10 +272,12 @@ fn digest(question: &Question, strict: bool) -> Result<String, Problem> {
             format!("the question cannot be written down: {error}"),
         )
     };
+
     let mut text = serde_json::to_vec(question).map_err(unwritten)?;
     if strict {
         text.extend_from_slice(b"strict");
     }
+
     Ok(Sha256::digest(text)
         .iter()
         .take(16)
@@ -281,6 +299,7 @@ mod tests {
             "components": [], "base_model": null, "gguf": null, "hub_totals": null,
             "evidence": {"kind": "every_header"}, "doubts": []
         });
+
         hf_mem_core::model::metadata::assemble(&serde_json::from_value(metadata).unwrap()).unwrap()
     }
 
@@ -291,14 +310,17 @@ mod tests {
             gid: 1000,
             pid: None,
         };
+
         let caller = Caller {
             peer,
             token: None,
             request_id: String::new(),
         };
+
         let config = Config::default();
         let rules = super::super::build::rules(&config).unwrap();
         let settled = Arc::new(ActiveConfig { config, rules });
+
         let here =
             crate::devices::snapshot_file::resolve("2x24GiB", std::time::SystemTime::UNIX_EPOCH)
                 .unwrap()
@@ -320,6 +342,7 @@ mod tests {
                     Bytes::new(2),
                 );
             }
+
             let model = Arc::new(Model {
                 inventory: builder.finish(),
                 ..bare_model()
@@ -331,8 +354,10 @@ mod tests {
                 model,
                 Arc::clone(&settled),
             );
+
             (ask.unwrap().plan)(&here, &BTreeMap::new())
         };
+
         assert!(planned(20).is_ok());
         let problem = planned(20_000).unwrap_err();
         assert!(
@@ -353,12 +378,15 @@ mod tests {
             ana = { bytes = "320GiB" }
             1001 = { leases = 2 }
         "#;
+
         let config: LeasesConfig = toml::from_str(text).unwrap();
         let quotas = quotas(&config, &accounts).unwrap();
+
         let quota = |gib, leases| Quota {
             bytes: Some(Bytes::gib(gib)),
             leases: Some(leases),
         };
+
         assert_eq!(
             [1000, 1001, 1002].map(|uid| quotas.of(uid)),
             [quota(320, 64), quota(10, 2), quota(10, 64)]
@@ -367,6 +395,7 @@ mod tests {
         let config: LeasesConfig = toml::from_str("[users]\nzoe = { leases = 1 }").unwrap();
         let problem = super::quotas(&config, &accounts).unwrap_err();
         assert_eq!(problem.reason, Reason::BadConfiguration);
+
         assert!(
             problem.detail.starts_with("leases.users.zoe: "),
             "{problem}"
@@ -380,6 +409,7 @@ mod tests {
                 .ends_with("the user 1000 is named before, by name or by number"),
             "{problem}"
         );
+
         assert!(toml::from_str::<LeasesConfig>("[users]\nana = { byte = 1 }").is_err());
     }
 }

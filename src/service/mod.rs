@@ -79,6 +79,7 @@ impl HostService {
             metrics,
             log,
         } = parts;
+
         check(&config)?;
         let readings = Arc::new(DeviceMonitor::new(&config.devices, nvml)?);
         let promises = LeaseService::new(&config, Arc::clone(readings.source()))?;
@@ -89,12 +90,14 @@ impl HostService {
                 interval,
             ));
         }
+
         tokio::spawn(tell_of_leases(
             promises.office.standing(),
             Arc::downgrade(&readings),
         ));
         let models = Models::new(&config)?;
         let rules = build::rules(&config)?;
+
         let probe = Self {
             models,
             readings,
@@ -109,6 +112,7 @@ impl HostService {
             built: config.clone(),
             settled: Mutex::new(Arc::new(ActiveConfig { config, rules })),
         };
+
         // What is wrong from the start, such as a folder that is not there.
         probe.look();
         Ok(probe)
@@ -128,6 +132,7 @@ pub fn check(config: &Config) -> Result<(), Problem> {
         build::rules(config)?;
         leases::rules(config)?;
         models::check(config)?;
+
         if let Some(spec) = &config.devices.declared {
             let of_key = |problem: Problem| Problem {
                 detail: format!("devices.declared: {}", problem.detail),
@@ -136,8 +141,10 @@ pub fn check(config: &Config) -> Result<(), Problem> {
             crate::devices::snapshot_file::resolve(spec, SystemTime::now())
                 .map_err(|error| of_key(error.into()))?;
         }
+
         Ok(())
     };
+
     checked().map_err(|problem: Problem| {
         let hint = problem.hint;
         Problem {

@@ -72,6 +72,7 @@ impl Models {
         let readers = PerUserSemaphore::new(READINGS_OF_ONE);
         let client = SourceClient::new(settings);
         client.measure_cache();
+
         Ok(Self {
             client,
             readers,
@@ -94,6 +95,7 @@ impl Models {
             SystemTime::now(),
             caller.peer.uid,
         );
+
         // Before anything is read and before its deadline runs. Who is here may wait for another
         // asker's reading of the same model, never the other way round.
         let free = self.operators.include(uid) || self.client.is_known(&reference, &auth, now);
@@ -102,6 +104,7 @@ impl Models {
         } else {
             self.readers.take(uid).await
         };
+
         let reader = self.reader(caller);
         let described = self
             .client
@@ -112,6 +115,7 @@ impl Models {
             Origin::Disk => CacheResult::Disk,
             Origin::Hub => CacheResult::Miss,
         };
+
         Ok(FoundModel {
             model: described.model,
             stale: described.stale,
@@ -146,11 +150,13 @@ impl Models {
             let why = format!("{hung}; it is skipped until it answers");
             return Some(PartTrouble::new("hung", why));
         }
+
         let unwritable = || {
             self.no_cache
                 .clone()
                 .or_else(|| self.client.cache_standing()?.trouble)
         };
+
         unwritable().map(|why| PartTrouble::new("unwritable", why))
     }
 
@@ -161,6 +167,7 @@ impl Models {
             .cache_standing()
             .map_or(0, |standing| standing.bytes);
         metrics.set_models(self.client.known_models(), Bytes::new(on_disk));
+
         for outcome in HubOutcome::ALL {
             metrics.set_hub_requests(outcome, self.client.hub_tally().count(outcome));
         }
@@ -205,6 +212,7 @@ pub(super) fn sent(metadata: &RawJson) -> Result<FoundModel, Problem> {
 /// What a client read itself; its records are checked again when a model is made of it.
 fn received(sent: &RawJson) -> Result<Metadata, Problem> {
     let bad = |why: String| Problem::new(Reason::Usage, format!("model.metadata: {why}"));
+
     // Counted before it is built: what is short as text may be long in memory.
     let weight: Weight = sent.read().map_err(|error| bad(error.to_string()))?;
     weight.within_bounds().map_err(bad)?;
@@ -216,6 +224,7 @@ fn received(sent: &RawJson) -> Result<Metadata, Problem> {
             metadata::VERSION
         )));
     }
+
     Ok(metadata)
 }
 
@@ -225,6 +234,7 @@ pub(super) fn reference(asked: &ModelQuestion) -> Result<ModelReference, Problem
         Some(revision) => format!("{}@{revision}", asked.repo),
         None => asked.repo.clone(),
     };
+
     let reference = ModelReference::parse(&text, asked.file.as_deref(), |_| false)?;
     match reference.place {
         Place::Hub { .. } => Ok(reference),
@@ -238,14 +248,17 @@ pub(super) fn reference(asked: &ModelQuestion) -> Result<ModelReference, Problem
 pub(super) fn check(config: &Config) -> Result<(), Problem> {
     access(config)?;
     parse_endpoint("hub.endpoint", &config.hub.endpoint)?;
+
     for endpoint in config.hub.endpoints.values() {
         parse_endpoint("hub.endpoints", endpoint)?;
     }
+
     let of_prefixes = config
         .hub
         .endpoint_token_files
         .values()
         .map(|path| ("hub.endpoint_token_files", path));
+
     for (key, path) in config
         .hub
         .token_file
@@ -268,6 +281,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
             ));
         }
     }
+
     Ok(())
 }
 
@@ -283,10 +297,12 @@ fn access(config: &Config) -> Result<TokenAccess, Problem> {
 
 fn hub(config: &HubConfig) -> Result<HubSettings, Problem> {
     let mut settings = HubSettings::from_environment(|name| std::env::var(name).ok())?;
+
     // What the environment says of the endpoint stands only where the file leaves the default.
     if config.endpoint != HubConfig::default().endpoint {
         settings.endpoint = parse_endpoint("hub.endpoint", &config.endpoint)?;
     }
+
     for (prefix, endpoint) in &config.endpoints {
         settings.endpoints.push(PrefixEndpoint {
             prefix: prefix.clone(),
@@ -297,6 +313,7 @@ fn hub(config: &HubConfig) -> Result<HubSettings, Problem> {
             },
         });
     }
+
     settings.offline |= config.offline;
     settings.limits.total = config.retry_budget.get();
     settings.limits.attempt = config.read_timeout.get().max(Duration::from_millis(1));
@@ -305,6 +322,7 @@ fn hub(config: &HubConfig) -> Result<HubSettings, Problem> {
     if let Some(path) = config.token_path(credentials.as_deref().map(Path::new)) {
         settings.token = token("hub.token_file", &path)?;
     }
+
     settings.limits.connect = config.connect_timeout.get();
     Ok(settings)
 }
@@ -320,6 +338,7 @@ fn token(key: &str, path: &Path) -> Result<Option<Token>, Problem> {
             )
         },
     )?;
+
     Ok(Token::new(&text))
 }
 
@@ -327,6 +346,7 @@ fn token(key: &str, path: &Path) -> Result<Option<Token>, Problem> {
 fn no_cache(folder: &Path) -> Option<String> {
     let asked = folder.to_owned();
     let place = folder.display();
+
     match files::wait(folder, move |disk| disk.is_folder(&asked)) {
         Ok(true) => None,
         Ok(false) => Some(format!(
@@ -352,19 +372,23 @@ mod tests {
     #[tokio::test]
     async fn one_user_does_not_read_all_that_is_read_at_once() {
         let mut config = Config::default();
+
         // Nobody listens there, and a reading tries again.
         config.hub.endpoint = "http://127.0.0.1:9".to_owned();
         let models = Models::new(&config).unwrap();
+
         let ask = |uid: u32, number: usize| {
             let peer = Peer {
                 uid,
                 gid: uid,
                 pid: None,
             };
+
             let asked = ModelQuestion {
                 repo: format!("a/{number}"),
                 ..ModelQuestion::default()
             };
+
             let models = &models;
             Box::pin(async move {
                 let caller = Caller {
@@ -375,13 +399,16 @@ mod tests {
                 models.find(&caller, &asked).await.map(drop)
             })
         };
+
         let mut asked: Vec<_> = (0..20)
             .flat_map(|number| [ask(OTHER, number), ask(0, number)])
             .collect();
         asked.push(ask(OTHER + 1, 0));
+
         for asked in &mut asked {
             assert!(poll!(asked).is_pending());
         }
+
         let left = [0, OTHER, OTHER + 1].map(|uid| models.readers.left(uid));
         assert_eq!(
             left,
@@ -400,6 +427,7 @@ mod tests {
                 "evidence": {"kind": "every_header"}, "doubts": []});
             received(&RawJson::of(&sent).unwrap()).map(drop)
         };
+
         received_with(json!({"config.json": {"a": 1}})).unwrap();
         let refused =
             received_with(json!({"config.json": vec![json!({"": 0}); 80_000]})).unwrap_err();

@@ -29,6 +29,7 @@ fn adapter(folder: &Path, base: &str, rank: u64, more: &Value) -> PathBuf {
             shape[0], shape[1]
         ));
     };
+
     for layer in 0..LAYERS {
         for (module, out) in [("q_proj", 4096), ("v_proj", 1024)] {
             let stem = format!("base_model.model.model.layers.{layer}.self_attn.{module}");
@@ -36,9 +37,11 @@ fn adapter(folder: &Path, base: &str, rank: u64, more: &Value) -> PathBuf {
             tensor(format!("{stem}.lora_B.weight"), [out, rank]);
         }
     }
+
     if config["modules_to_save"].is_array() {
         tensor("base_model.model.lm_head.weight".into(), [151_936, 4096]);
     }
+
     let header = format!("{{{}}}", entries.join(","));
     let path = folder.join("adapter_model.safetensors");
     fs::write(
@@ -46,12 +49,14 @@ fn adapter(folder: &Path, base: &str, rank: u64, more: &Value) -> PathBuf {
         [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat(),
     )
     .unwrap();
+
     fs::File::options()
         .append(true)
         .open(&path)
         .unwrap()
         .set_len(8 + header.len() as u64 + end)
         .unwrap();
+
     folder.to_owned()
 }
 
@@ -80,12 +85,14 @@ fn asked(path: &Path, rest: &str) -> Outcome {
 fn an_adapter_is_its_base_model_and_itself() {
     let folder = tempfile::tempdir().unwrap();
     let lora = adapter(&folder.path().join("lora"), &base(), 8, &json!({}));
+
     let plain = |rest: &str| {
         run(&format!(
             "estimate {MODEL} --gpus 80GiB --local --json {rest}"
         ))
         .json()
     };
+
     // As stored.
     let (with, without) = (
         asked(&lora, "--engine reference"),
@@ -102,17 +109,20 @@ fn an_adapter_is_its_base_model_and_itself() {
         (&told["rank"], &told["base_repo"], &told["stored_bytes"]),
         (&8.into(), &base().into(), &(8 * BYTES_PER_RANK).into())
     );
+
     // PEFT casts 16-bit adapters to F32.
     let (with, without) = (
         asked(&lora, "--engine transformers").json(),
         plain("--engine transformers"),
     );
     assert_eq!(weights(&with) - weights(&without), 2 * 8 * BYTES_PER_RANK);
+
     // vLLM's slots follow its own parameters, not the adapter.
     let with = asked(&lora, "").json();
     assert_eq!(with["engine"]["parameters"]["max_lora_rank"], 16);
     let slots = plain("--set enable_lora=true");
     assert_eq!(with["requirement"], slots["requirement"]);
+
     assert!(
         with["requirement"]["total"]["likely_bytes"].as_u64()
             > plain("")["requirement"]["total"]["likely_bytes"].as_u64()
@@ -136,6 +146,7 @@ fn what_an_engine_cannot_load_of_an_adapter_is_refused_by_name() {
     assert_eq!(asked(&large, "--set max_lora_rank=64").code, 0);
     let off = asked(&make("off", 8, json!({})), "--set enable_lora=false");
     assert_eq!(off.code, 2, "{}", off.out);
+
     for (name, more, says) in [
         ("dora", json!({"use_dora": true}), "use_dora"),
         (
@@ -151,12 +162,14 @@ fn what_an_engine_cannot_load_of_an_adapter_is_refused_by_name() {
     }
     // A rank of one module's own counts.
     let pattern = make("pattern", 8, json!({"rank_pattern": {"q_proj": 32}}));
+
     assert!(asked(&pattern, "").out.contains("max_lora_rank=32"));
     let saved = asked(&folder.path().join("saved"), "--engine reference").json();
     assert_eq!(
         saved["model"]["adapter"]["stored_bytes"],
         8 * BYTES_PER_RANK + 151_936 * 4096 * 2
     );
+
     for (engine, says) in [("llama.cpp", "GGUF"), ("sglang", "merge")] {
         let outcome = asked(&folder.path().join("off"), &format!("--engine {engine}"));
         assert_eq!(outcome.code, 3, "{}", outcome.out);
@@ -170,25 +183,30 @@ fn a_base_that_is_not_there_is_named() {
     let nowhere = adapter(&folder.path().join("a"), "/nowhere/base", 8, &json!({}));
     let outcome = asked(&nowhere, "");
     assert_eq!(outcome.code, 3, "{}", outcome.out);
+
     assert!(
         outcome.out.contains("/nowhere/base") && outcome.out.contains("base_model_name_or_path"),
         "{}",
         outcome.out
     );
+
     let unnamed = adapter(&folder.path().join("b"), "", 8, &json!({}));
     let outcome = asked(&unnamed, "");
     assert_eq!(outcome.code, 3, "{}", outcome.out);
+
     assert!(
         outcome.out.contains("base_model_name_or_path"),
         "{}",
         outcome.out
     );
+
     let chained = adapter(
         &folder.path().join("c"),
         folder.path().join("d").to_str().unwrap(),
         8,
         &json!({}),
     );
+
     adapter(&folder.path().join("d"), &base(), 8, &json!({}));
     let outcome = asked(&chained, "");
     assert!(
@@ -206,6 +224,7 @@ async fn hub(folder: &Path, base: Reply) -> FakeHub {
         if path.starts_with("/api/models/m/base/") {
             return Some(base.clone());
         }
+
         let read = |name: &str| fs::read(files.join(name)).unwrap();
         if path.starts_with("/api/models/a/b/revision/") {
             let listed = ["adapter_config.json", "adapter_model.safetensors"]
@@ -214,6 +233,7 @@ async fn hub(folder: &Path, base: Reply) -> FakeHub {
                 json!({"id": "a/b", "sha": COMMIT, "gated": false, "siblings": listed}).to_string(),
             ));
         }
+
         let bytes = read(path.strip_prefix(&format!("/a/b/resolve/{COMMIT}/"))?);
         Some(super::fake_hub::ranged(&bytes, request))
     })
@@ -241,6 +261,7 @@ async fn a_gated_or_absent_base_on_the_hub_is_named() {
             .env("HF_ENDPOINT", &hub.endpoint)
             .env_remove("HF_HUB_OFFLINE");
         command.args("fits a/b --gpus 80GiB --local --json".split(' '));
+
         let outcome: Outcome =
             tokio::task::spawn_blocking(move || command.output().unwrap().into())
                 .await
@@ -259,12 +280,14 @@ async fn a_gated_or_absent_base_on_the_hub_is_named() {
 fn adapter_gets_verdict_of_base() {
     let folder = tempfile::tempdir().unwrap();
     let lora = adapter(&folder.path().join("lora"), &base(), 8, &json!({}));
+
     let ask = |model: &str, rest: &str| {
         run(&format!(
             "fits {model} --local --json --set enable_lora=true {rest}"
         ))
         .json()
     };
+
     let lora = lora.display().to_string();
 
     // Ten GiB move to a host of unknown size: that cannot be granted, with or without an adapter.
@@ -276,6 +299,7 @@ fn adapter_gets_verdict_of_base() {
     // Ranks stay processes: the same way over eight devices, by its own name.
     let many = "--gpus 8xA100-40GB --sequences 24";
     let (plain, with) = (ask(MODEL, many), ask(&lora, many));
+
     for part in ["strategy", "tensor_parallel", "pipeline_parallel"] {
         assert_eq!(with["placement"][part], plain["placement"][part], "{part}");
     }

@@ -7,6 +7,7 @@ fn the_first_command_of_the_readme_answers_without_gpu_and_network() {
     let outcome = run(&format!("fits {MODEL} --gpus 2x24GiB"));
     assert_eq!(outcome.code, 0, "{}", outcome.err);
     insta::assert_snapshot!(outcome.out);
+
     assert_eq!(
         outcome.err,
         "answered in process: no daemon answers at /nonexistent/api.sock\n"
@@ -87,6 +88,7 @@ fn an_unknown_architecture_reads_as_unknown() {
         &[0; 16],
     ]
     .concat();
+
     std::fs::write(folder.join("model.safetensors"), file).unwrap();
     std::fs::write(folder.join("config.json"), r#"{"model_type": "brand_new"}"#).unwrap();
     let line = "fits ./FOLDER --gpus H100 --local";
@@ -96,6 +98,7 @@ fn an_unknown_architecture_reads_as_unknown() {
         .output()
         .unwrap()
         .into();
+
     assert_eq!(outcome.code, 3, "{}{}", outcome.out, outcome.err);
     insta::assert_snapshot!("unknown", outcome.out);
 }
@@ -120,11 +123,14 @@ fn an_estimate_by_the_logical_minimum_is_exact() {
     assert_eq!(outcome.code, 0);
     assert_eq!(answer["model"]["weights_bytes"], 16_381_470_720_u64);
     assert_eq!(answer["model"]["parameters"], 8_190_735_360_u64);
+
     let of = |name: &str| {
         let parts = answer["requirement"]["components"].as_array().unwrap();
         parts.iter().find(|part| part["name"] == name).unwrap()["likely_bytes"].clone()
     };
+
     assert_eq!(of("weights"), 16_381_470_720_u64);
+
     // 36 layers x 8 heads x (128 + 128) elements x 2 bytes x 32768 tokens.
     assert_eq!(of("kv_cache"), 147_456_u64 * 32_768);
     assert_eq!(
@@ -140,6 +146,7 @@ fn what_a_placement_says_fits_when_it_is_asked_back() {
     ))
     .json();
     let longest = first["placement"]["max_context"].as_u64().unwrap();
+
     let asked = |context: u64| {
         run(&format!(
             "fits {MODEL} --gpus 24GiB --context {context} --local --json"
@@ -147,6 +154,7 @@ fn what_a_placement_says_fits_when_it_is_asked_back() {
         .json()["verdict"]
             .clone()
     };
+
     assert_eq!(asked(longest), "fits");
     assert_ne!(asked(longest + 16), "fits");
 }
@@ -159,6 +167,7 @@ fn tight_is_a_yes_unless_strict() {
         let answer = run(&format!("estimate {MODEL} --gpus 28GiB --local --json")).json();
         answer["requirement"]["total"][end].as_u64().unwrap()
     };
+
     let mib = u64::midpoint(total("likely_bytes"), total("high_bytes")) / (1 << 20);
     let line = format!("fits {MODEL} --gpus {mib}MiB --context 40960 --local --json");
     let lax = run(&line);
@@ -168,6 +177,7 @@ fn tight_is_a_yes_unless_strict() {
         "{}",
         lax.out
     );
+
     assert_eq!(run(&format!("{line} --strict")).code, 1);
 }
 
@@ -232,6 +242,7 @@ fn hints_hold_as_typed() {
         let first = run(&format!("fits {MODEL} --local {line}"));
         let hints: Vec<String> = hints(&first.out);
         assert!(!hints.is_empty(), "{line}: {}", first.out);
+
         for hint in hints
             .iter()
             .filter(|hint| hint.starts_with("--") || hint.starts_with("without"))
@@ -262,6 +273,7 @@ fn hints(out: &str) -> Vec<String> {
             _ => {}
         }
     }
+
     hints
 }
 
@@ -287,16 +299,19 @@ fn followed(asked: &[&str], hint: &[&str]) -> Vec<String> {
             .map(|pair| (pair[0].to_owned(), pair[1].to_owned()))
             .collect()
     };
+
     let key = |(flag, value): &(String, String)| match flag.as_str() {
         "--set" => format!("--set {}", value.split('=').next().unwrap()),
         flag => flag.to_owned(),
     };
+
     let added = pairs(&hint[..at]);
     let left_out = hint.get(at + 1..).unwrap_or_default().join(" ");
     let mut kept = pairs(asked);
     kept.retain(|pair| {
         added.iter().all(|other| key(other) != key(pair)) && !left_out.contains(&key(pair))
     });
+
     kept.into_iter()
         .chain(added)
         .flat_map(|(flag, value)| [flag, value])

@@ -16,10 +16,12 @@ fn folder(directory: &std::path::Path, name: &str, config: &Value) -> String {
         &[0; 16],
     ]
     .concat();
+
     let folder = directory.join(name);
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("model.safetensors"), file).unwrap();
     fs::write(folder.join("config.json"), config.to_string()).unwrap();
+
     folder.display().to_string()
 }
 
@@ -97,6 +99,7 @@ fn a_contradiction_is_unknown_and_names_its_field() {
             json!({"per_layer_config": {"99": {"head_dim": 64}}}),
         ),
     ];
+
     for (index, (named, change)) in cases.iter().enumerate() {
         let mut config = llama();
         config
@@ -104,6 +107,7 @@ fn a_contradiction_is_unknown_and_names_its_field() {
             .unwrap()
             .extend(change.as_object().unwrap().clone());
         let folder = folder(directory.path(), &index.to_string(), &config);
+
         for engine in ["vllm", "reference"] {
             let outcome = run(&format!(
                 "fits {folder} --gpus 24GiB --engine {engine} --json"
@@ -114,17 +118,20 @@ fn a_contradiction_is_unknown_and_names_its_field() {
                 said["verdict"].as_str(),
                 said["reason"].as_str(),
             );
+
             assert_eq!(
                 found,
                 (3, Some("unknown"), Some("unsupported_architecture")),
                 "{change}: {}",
                 outcome.out
             );
+
             assert!(
                 said["message"].as_str().unwrap().contains(named),
                 "{change}: {}",
                 said["message"]
             );
+
             assert_eq!(said["requirement"]["total"], Value::Null, "{change}");
         }
     }
@@ -144,6 +151,7 @@ fn sizes_beyond_every_machine_are_an_error_and_no_wrapped_sum() {
         "{}",
         outcome.out
     );
+
     assert!(
         said["detail"]
             .as_str()

@@ -45,18 +45,22 @@ impl Daemon {
                 Err(_) => break false,
             }
         };
+
         if !ready {
             child.kill().unwrap();
             child.wait().unwrap();
             let mut said = String::new();
+
             child
                 .stderr
                 .take()
                 .unwrap()
                 .read_to_string(&mut said)
                 .unwrap();
+
             panic!("the daemon did not become ready: {said}");
         }
+
         Self { directory, child }
     }
 
@@ -95,6 +99,7 @@ fn spawn_sampling(directory: &Path, interval: &str, arguments: &[&str]) -> (Chil
         .set_read_timeout(Some(Duration::from_secs(60)))
         .unwrap();
     let config = directory.join("config.toml");
+
     let text = format!(
         "[socket]\npath = \"{0}/api.sock\"\ngroup = \"{1}\"\n[devices]\nsample_interval = \"{2}\"\nmax_age = \"1h\"\n[leases]\n\
          state_directory = \"{0}/state\"\n[hub]\ncache_directory = \"{0}/cache\"\n",
@@ -102,11 +107,14 @@ fn spawn_sampling(directory: &Path, interval: &str, arguments: &[&str]) -> (Chil
         rustix::process::getgid().as_raw(),
         interval,
     );
+
     let more = fs::read_to_string(directory.join("more.toml")).unwrap_or_default();
     fs::write(&config, text + &more).unwrap();
+
     for folder in ["cache", "state"] {
         fs::create_dir_all(directory.join(folder)).unwrap();
     }
+
     let mut command = program();
     command
         .arg("daemon")
@@ -114,12 +122,15 @@ fn spawn_sampling(directory: &Path, interval: &str, arguments: &[&str]) -> (Chil
         .arg(&config)
         .args(arguments)
         .env("NOTIFY_SOCKET", &notify);
+
     if more.starts_with("endpoint") {
         command.env_remove("HF_HUB_OFFLINE");
     }
+
     if directory.join("host").exists() {
         command.env("HF_MEM_PROBE_HOST_ROOT", directory.join("host"));
     }
+
     (command.stderr(Stdio::piped()).spawn().unwrap(), notices)
 }
 
@@ -150,6 +161,7 @@ fn with_and_without_the_daemon_the_answer_is_the_same() {
             "{}",
             asked.err
         );
+
         let alone = run(&format!(
             "{command} {MODEL} {options} --gpus 2xRTX4090,1xT4 --json"
         ));
@@ -159,10 +171,12 @@ fn with_and_without_the_daemon_the_answer_is_the_same() {
     }
     // A snapshot that is not there is missed here, and no card of that name by the daemon.
     let line = format!("fits {MODEL} --gpus absent.json --json");
+
     let (asked, alone) = (run_beside(&daemon.socket(), &line), run(&line));
     assert_eq!((asked.code, asked.json()), (2, alone.json()));
     assert_eq!(daemon.stop(), Some(0));
     assert!(!daemon.socket().exists(), "its own socket is removed");
+
     assert!(
         daemon.directory.path().join("config.toml").exists(),
         "and nothing else"
@@ -188,6 +202,7 @@ fn the_sites_settings_apply_without_the_daemon() {
             "{command}"
         );
     }
+
     assert_eq!(daemon.stop(), Some(0));
 
     fs::write(
@@ -195,6 +210,7 @@ fn the_sites_settings_apply_without_the_daemon() {
         "[engines.profiles.sglang.constants]\nno_such_constant = 1\n",
     )
     .unwrap();
+
     let refused = run(&format!(
         "fits {MODEL} --gpus 24GiB --json --local --config {}",
         config.display()
@@ -214,6 +230,7 @@ fn the_sites_margin_applies_without_the_daemon() {
         SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();
     let config = directory.path().join("config.toml");
     fs::write(&config, "[placement]\nmargin = \"20GiB\"\n").unwrap();
+
     let line = format!(
         "fits {MODEL} --json --local --nvml {}",
         driver.library().display()
@@ -224,6 +241,7 @@ fn the_sites_margin_applies_without_the_daemon() {
             .as_u64()
             .unwrap_or_else(|| panic!("{}", outcome.out))
     };
+
     let kept_back = available(&line) - available(&format!("{line} --config {}", config.display()));
     assert_eq!(kept_back, 20 << 30);
 }
@@ -233,12 +251,14 @@ fn a_daemon_that_cannot_be_asked_is_not_taken_for_none() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let driver =
         SimulatedDriver::install(directory.path(), &Scenario::of([profiles::h100_80()])).unwrap();
+
     // As good as one that this user may not connect to, which root always may.
     let socket = directory.path().join("api.sock");
     std::os::unix::fs::symlink(&socket, &socket).unwrap();
     let library = driver.library().to_str().unwrap();
     let beside =
         |socket: &Path, line: &str| run_beside(socket, &format!("{line} --nvml {library} --json"));
+
     // Memory that is promised to others must not be called free.
     for line in [&format!("fits {MODEL}"), "free"] {
         let refused = beside(&socket, line);
@@ -247,12 +267,14 @@ fn a_daemon_that_cannot_be_asked_is_not_taken_for_none() {
             (69, Some("daemon_unreachable")),
             "{line}"
         );
+
         assert!(
             refused.json()["hint"].as_str().unwrap().contains("--local"),
             "{}",
             refused.out
         );
     }
+
     assert_eq!(
         beside(&socket, &format!("fits {MODEL} --condition")).code,
         255
@@ -266,11 +288,13 @@ fn a_daemon_that_cannot_be_asked_is_not_taken_for_none() {
             asked_here.out
         );
     }
+
     assert_eq!(
         run_beside(&socket, &format!("estimate {MODEL}")).code,
         0,
         "it needs no leases"
     );
+
     let gpus = beside(&socket, "gpus");
     assert!(
         gpus.json()["devices"].is_array() && gpus.err.contains("is not counted"),
@@ -285,6 +309,7 @@ fn a_degraded_daemon_answers_and_is_not_well() {
     let lost = Scenario::of([profiles::h100_80(), profiles::h100_80().lost()]);
     let driver = SimulatedDriver::install(directory.path(), &lost).unwrap();
     let daemon = Daemon::start(&["--nvml", driver.library().to_str().unwrap()]);
+
     // An answer about the devices is one of a reading: only then is their state known.
     assert_eq!(run_beside(&daemon.socket(), "free --gpu 0").code, 0);
     for (line, code) in [("health --json", 0), ("health --strict --json", 1)] {
@@ -297,6 +322,7 @@ fn a_degraded_daemon_answers_and_is_not_well() {
         );
         assert_eq!(said["parts"][0]["name"], "devices", "{said}");
     }
+
     let daemon = Daemon::start(&["--gpus", "24GiB"]);
     let well = run_beside(&daemon.socket(), "health --strict --json");
     assert_eq!(
@@ -312,6 +338,7 @@ fn stopped_daemon_ends_every_wait() {
     let daemon = Daemon::start(&["--gpus", "24GiB"]);
     let pid = rustix::process::Pid::from_child(&daemon.child);
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+
     for line in [
         "health",
         "gpus",
@@ -327,6 +354,7 @@ fn stopped_daemon_ends_every_wait() {
             (69, Some("daemon_unreachable")),
             "{line}: {said}"
         );
+
         assert!(
             said["detail"]
                 .as_str()
@@ -334,11 +362,13 @@ fn stopped_daemon_ends_every_wait() {
                 .ends_with("did not answer within 100ms"),
             "{line}: {said}"
         );
+
         assert!(
             said["hint"].as_str().unwrap().contains("--timeout"),
             "{line}: {said}"
         );
     }
+
     assert_eq!(run_beside(&daemon.socket(), "health --timeout 0s").code, 2);
     let asked = run_beside(&daemon.socket(), "health --json");
     assert!(
@@ -346,6 +376,7 @@ fn stopped_daemon_ends_every_wait() {
         "the default: {}",
         asked.out
     );
+
     rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
     assert_eq!(run_beside(&daemon.socket(), "health").code, 0, "it goes on");
 }
@@ -366,11 +397,13 @@ fn the_leases_of_a_daemon_that_was_killed_are_warned_of() {
         .code,
         0
     );
+
     assert_eq!(
         beside(&format!("fits {MODEL}")).json()["verdict"],
         "does_not_fit",
         "all of it is leased"
     );
+
     daemon.child.kill().unwrap();
     daemon.child.wait().unwrap();
     let warned = |said: &str| said.contains("leases of a stopped one go on");
@@ -381,12 +414,14 @@ fn the_leases_of_a_daemon_that_was_killed_are_warned_of() {
         "{}",
         fits.out
     );
+
     assert!(warned(&fits.err), "{}", fits.err);
     assert_eq!(
         beside(&format!("fits {MODEL} --condition")).code,
         255,
         "nothing is started on a guess"
     );
+
     assert!(warned(&beside("free").err) && warned(&beside("gpus").err));
     for line in ["--local", "--gpus 80GiB"] {
         let asked_here = beside(&format!("fits {MODEL} {line} --condition"));
@@ -415,6 +450,7 @@ fn the_answer_follows_memory_that_changes_while_the_daemon_runs() {
         "{}",
         empty.out
     );
+
     let free = empty.json()["placement"]["devices"][0]["free_bytes"]
         .as_u64()
         .unwrap();
@@ -422,6 +458,7 @@ fn the_answer_follows_memory_that_changes_while_the_daemon_runs() {
     driver
         .set(&Scenario::of([profiles::h100_80().used(70 << 30)]))
         .unwrap();
+
     // A reading may be as old as the sampling interval: until the next one the answer is the one
     // before.
     let until = |so: &dyn Fn(&Outcome) -> bool| {
@@ -431,6 +468,7 @@ fn the_answer_follows_memory_that_changes_while_the_daemon_runs() {
             if so(&outcome) {
                 return outcome;
             }
+
             assert!(
                 begun.elapsed() < Duration::from_secs(60),
                 "the reading follows: {}",
@@ -438,6 +476,7 @@ fn the_answer_follows_memory_that_changes_while_the_daemon_runs() {
             );
         }
     };
+
     let after = |before: &str| until(&|outcome| outcome.json()["reason"] != before);
     let full = after("fits");
     assert_eq!(
@@ -446,6 +485,7 @@ fn the_answer_follows_memory_that_changes_while_the_daemon_runs() {
         "{}",
         full.out
     );
+
     assert!(
         full.json()["placement"]["devices"][0]["free_bytes"]
             .as_u64()
@@ -464,6 +504,7 @@ fn the_answer_follows_memory_that_changes_while_the_daemon_runs() {
         "{}",
         rising.out
     );
+
     let wait = rising.json()["suggestions"][0].clone();
     assert!(
         wait["change"].as_str().unwrap().starts_with("wait ") && wait["verdict"] == "fits",
@@ -473,6 +514,7 @@ fn the_answer_follows_memory_that_changes_while_the_daemon_runs() {
     driver
         .set(&Scenario::of([profiles::h100_80().lost()]))
         .unwrap();
+
     // While it drains and nothing more comes free, the plain no returns; either is an answer of
     // before.
     let lost = until(&|outcome| outcome.code == 4);
@@ -504,7 +546,9 @@ fn what_is_free_is_read_when_it_is_asked_for() {
             .parse::<u64>()
             .unwrap()
     };
+
     let empty = free();
+
     // All well within one sampling interval, in which `gpus` would repeat itself.
     for gib in [70, 30, 50] {
         driver
@@ -515,10 +559,12 @@ fn what_is_free_is_read_when_it_is_asked_for() {
     // A lease of this very process, which then takes a part of what it was promised: claimed or in
     // use, never both.
     driver.set(&Scenario::of([profiles::h100_80()])).unwrap();
+
     let reserved = run_beside(&daemon.socket(), &format!("fits {MODEL} --reserve --json"));
     assert_eq!(reserved.code, 0, "{}", reserved.out);
     let promised = free();
     assert!(promised < empty - (20 << 10));
+
     driver
         .set(&Scenario::of([profiles::h100_80().process(
             std::process::id(),
@@ -526,6 +572,7 @@ fn what_is_free_is_read_when_it_is_asked_for() {
             HolderKind::Compute,
         )]))
         .unwrap();
+
     assert_eq!(free(), promised);
 }
 
@@ -536,6 +583,7 @@ fn a_second_daemon_leaves_the_first_alone() {
     let second = second.wait_with_output().unwrap();
     assert_eq!(second.status.code(), Some(75));
     assert!(String::from_utf8_lossy(&second.stderr).contains("api.sock"));
+
     assert_eq!(
         run_beside(&daemon.socket(), "health").code,
         0,
@@ -578,9 +626,11 @@ fn a_folder_of_many_quantisations_is_answered_file_by_file_through_the_daemon_to
         "{}",
         through.err
     );
+
     let here = run(&format!("{line} --gpus 11GiB --local"));
     let (through, here) = (through.json(), here.json());
     assert_eq!(through["files"], here["files"]);
+
     assert_eq!(
         through["files"]["recommended"],
         "Q6_K/m-Q6_K-00001-of-00002.gguf"

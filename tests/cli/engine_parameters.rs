@@ -23,12 +23,14 @@ fn uncounted_parameter_is_unknown() {
             answer["verdict"].as_str(),
             answer["reason"].as_str(),
         );
+
         assert_eq!(
             found,
             (3, Some("unknown"), Some("unsupported_parameter")),
             "{set}: {}",
             outcome.out
         );
+
         let name = set.split('=').next().unwrap();
         assert!(
             answer["message"].as_str().unwrap().contains(name),
@@ -44,6 +46,7 @@ fn harmless_parameter_is_accepted() {
         "fits {MODEL} --gpus 80GiB --local --json --context 4096"
     ))
     .json();
+
     for set in [
         "enable_sleep_mode=false",
         "data-parallel-size=1",

@@ -48,12 +48,14 @@ fn old_version_is_unsupported() {
             answer["verdict"].as_str(),
             answer["reason"].as_str(),
         );
+
         assert_eq!(
             found,
             (3, Some("unknown"), Some("unsupported_engine_version")),
             "{engine}: {}",
             outcome.out
         );
+
         assert_eq!(
             answer["requirement"]["components"][0]["name"], "weights",
             "{engine}"
@@ -73,11 +75,13 @@ fn distant_version_is_warned_about() {
         let outcome = fits(engine);
         let answer = outcome.json();
         assert_eq!(outcome.code, 0, "{engine}: {}", outcome.out);
+
         assert!(
             warnings(&answer).contains(says),
             "{engine}: {}",
             warnings(&answer)
         );
+
         for part in answer["requirement"]["components"].as_array().unwrap() {
             let assumed = part["basis"] == "assumed" || part["name"] == "weights";
             assert!(assumed, "{engine}: {part}");
@@ -111,6 +115,7 @@ fn default_engine_takes_version() {
         fs::write(&file, format!("[engines]\ndefault_engine = \"{engine}\"\n")).unwrap();
         run(&format!("check-config {}", file.display()))
     };
+
     assert_eq!(check("vllm@0.19").code, 0);
     for engine in ["vllm@banana", "vllm@0.1.0", "reference@1", "nobody"] {
         let outcome = check(engine);

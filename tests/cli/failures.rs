@@ -111,6 +111,7 @@ fn each_failure_has_its_code_its_reason_and_names_its_cause() {
             "--nvml",
         ),
     ];
+
     for (line, code, reason, named) in cases {
         let outcome = run(&format!("{line} --json"));
         let said = outcome.json();
@@ -120,11 +121,13 @@ fn each_failure_has_its_code_its_reason_and_names_its_cause() {
             "{line}: {}",
             outcome.out
         );
+
         let text = format!("{} {}", said["detail"], said["message"]);
         assert!(text.contains(named), "{line}: {text}");
         assert_eq!(said["schema_version"], 1, "{line}");
         let for_people = run(line);
         assert_eq!(for_people.code, code, "{line}");
+
         assert!(
             format!("{}{}", for_people.out, for_people.err).contains(named.trim_matches('\'')),
             "{line}: {}",
@@ -194,6 +197,7 @@ fn damaged_files_are_refused_by_name() {
         ),
         ("empty", Vec::new(), "model.safetensors"),
     ];
+
     for (name, bytes, named) in cases {
         let folder = directory.path().join(name);
         fs::create_dir(&folder).unwrap();
@@ -207,6 +211,7 @@ fn damaged_files_are_refused_by_name() {
             "{name}: {}",
             outcome.out
         );
+
         assert!(
             said["detail"].as_str().unwrap().contains(named),
             "{name}: {}",
@@ -225,18 +230,21 @@ fn an_unknown_architecture_gets_exact_weights_and_no_guess() {
         &[0; 16],
     ]
     .concat();
+
     fs::write(directory.path().join("model.safetensors"), file).unwrap();
     fs::write(
         directory.path().join("config.json"),
         r#"{"model_type": "brand_new", "state_of_mind": 7}"#,
     )
     .unwrap();
+
     let outcome = run(&format!(
         "fits {} --gpus 24GiB --json",
         directory.path().display()
     ));
     let answer = outcome.json();
     assert_eq!(outcome.code, 3, "{}", outcome.out);
+
     assert_eq!(
         (answer["verdict"].as_str(), answer["reason"].as_str()),
         (Some("unknown"), Some("unsupported_architecture"))
@@ -254,11 +262,13 @@ fn the_example_configuration_is_sound_and_a_wrong_one_is_said() {
     fs::write(&file, "[socket]\nmode = \"0660\"\nfrobnicate = 1\n").unwrap();
     let outcome = run(&format!("check-config {}", file.display()));
     assert_eq!(outcome.code, 78);
+
     assert!(
         outcome.err.contains("unknown field `frobnicate`") && outcome.err.contains('3'),
         "{}",
         outcome.err
     );
+
     // What can be read, and the daemon would not start with.
     for (content, why) in [
         (

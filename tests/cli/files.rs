@@ -23,20 +23,24 @@ fn llama(dtype: Dtype, table: Dtype, range: std::ops::Range<u32>) -> Header {
     } else {
         Header::default()
     };
+
     if range.end - range.start < LAYERS {
         header = header
             .with("split.no", Kv::U16(u16::from(range.start > 0)))
             .with("split.count", Kv::U16(2));
     }
+
     let tensor = |header: Header, name: &str, shape: &[u64], dtype: Dtype| {
         let bytes = dtype.stored(shape.iter().product()).unwrap().get();
         header.tensor(name, shape, dtype.ggml_id().unwrap(), bytes)
     };
+
     if range.start == 0 {
         header = tensor(header, "token_embd.weight", &[4096, 128_256], table);
         header = tensor(header, "output_norm.weight", &[4096], Dtype::F32);
         header = tensor(header, "output.weight", &[4096, 128_256], table);
     }
+
     for layer in range {
         for (name, shape) in [
             ("attn_q", [4096, 4096]),
@@ -49,6 +53,7 @@ fn llama(dtype: Dtype, table: Dtype, range: std::ops::Range<u32>) -> Header {
         ] {
             header = tensor(header, &format!("blk.{layer}.{name}.weight"), &shape, dtype);
         }
+
         header = tensor(
             header,
             &format!("blk.{layer}.attn_norm.weight"),
@@ -56,6 +61,7 @@ fn llama(dtype: Dtype, table: Dtype, range: std::ops::Range<u32>) -> Header {
             Dtype::F32,
         );
     }
+
     header
 }
 
@@ -90,6 +96,7 @@ fn repository() -> BTreeMap<String, File> {
     let adapter = metadata()
         .with("general.type", Kv::Text("adapter".into()))
         .tensor("blk.0.attn_q.weight.lora_a", &[4096, 8], 0, 4096 * 8 * 4);
+
     BTreeMap::from([
         ("m-BF16.gguf".to_owned(), whole(Dtype::BF16, Dtype::BF16)),
         ("m-Q8_0.gguf".to_owned(), whole(Dtype::Q8_0, Dtype::Q8_0)),
@@ -123,6 +130,7 @@ pub(crate) fn write_repository(folder: &Path) {
         let path = folder.join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, header).unwrap();
+
         std::fs::File::options()
             .write(true)
             .open(&path)
@@ -138,6 +146,7 @@ type Ranges = Arc<Mutex<Vec<(String, u64, u64)>>>;
 async fn hub(files: BTreeMap<String, File>) -> (FakeHub, Ranges) {
     let ranges = Ranges::default();
     let seen = Arc::clone(&ranges);
+
     let hub = FakeHub::start(move |request: &Request, _| {
         let path = request.target.split('?').next().unwrap();
         if path.starts_with("/api/models/a/b/revision/") {
@@ -149,6 +158,7 @@ async fn hub(files: BTreeMap<String, File>) -> (FakeHub, Ranges) {
                 serde_json::json!({"id": "a/b", "sha": COMMIT, "gated": false, "siblings": listed});
             return Some(Reply::ok(body.to_string()));
         }
+
         let name = path.strip_prefix(&format!("/a/b/resolve/{COMMIT}/"))?;
         let (header, length) = files.get(name)?;
         let (first, last) = request
@@ -158,6 +168,7 @@ async fn hub(files: BTreeMap<String, File>) -> (FakeHub, Ranges) {
         let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
         seen.lock().unwrap().push((name.to_owned(), first, last));
         let last = last.min(length - 1);
+
         let byte = |at: u64| {
             usize::try_from(at)
                 .ok()
@@ -165,15 +176,18 @@ async fn hub(files: BTreeMap<String, File>) -> (FakeHub, Ranges) {
                 .copied()
                 .unwrap_or(0)
         };
+
         let body: Vec<u8> = (first..=last).map(byte).collect();
         let reply = Reply {
             status: 206,
             body,
             ..Reply::default()
         };
+
         Some(reply.with("content-range", format!("bytes {first}-{last}/{length}")))
     })
     .await;
+
     (hub, ranges)
 }
 
@@ -183,6 +197,7 @@ async fn ask(hub: &FakeHub, line: &str) -> Outcome {
         .env("HF_ENDPOINT", &hub.endpoint)
         .env_remove("HF_HUB_OFFLINE")
         .args(line.split_whitespace());
+
     tokio::task::spawn_blocking(move || command.output().unwrap().into())
         .await
         .unwrap()
@@ -207,6 +222,7 @@ async fn every_file_has_a_verdict_and_the_best_that_fits_is_named() {
             )
         })
         .collect();
+
     assert_eq!(
         told,
         [
@@ -221,15 +237,18 @@ async fn every_file_has_a_verdict_and_the_best_that_fits_is_named() {
             ("m-lora.gguf", "adapter", 1),
         ]
     );
+
     assert_eq!(
         answer["files"]["recommended"],
         "Q6_K/m-Q6_K-00001-of-00002.gguf"
     );
+
     // The answer itself stays about what llama.cpp would load of itself.
     assert_eq!(
         (&answer["model"]["file"], &answer["verdict"], outcome.code),
         (&"m-Q4_K_M.gguf".into(), &"fits".into(), 0)
     );
+
     // Each figure is that of the file asked for by name.
     for file in files.iter().filter(|file| file["verdict"].is_string()) {
         assert_eq!(file["basis"], "exact");
@@ -240,11 +259,13 @@ async fn every_file_has_a_verdict_and_the_best_that_fits_is_named() {
         )
         .await
         .json();
+
         assert_eq!(alone["files"], Value::Null);
         assert_eq!(
             (&alone["verdict"], &alone["model"]["file"]),
             (&file["verdict"], &file["file"])
         );
+
         assert_eq!(
             alone["placement"]["devices"][0]["required_bytes"], file["required_bytes"],
             "{name}"
@@ -252,6 +273,7 @@ async fn every_file_has_a_verdict_and_the_best_that_fits_is_named() {
     }
     // Beside the one header that was read whole, one small range for each part of each other model.
     let seen = ranges.lock().unwrap();
+
     let first: Vec<_> = seen
         .iter()
         .take_while(|(name, first, _)| name != "m-BF16.gguf" || *first > 0)
@@ -261,6 +283,7 @@ async fn every_file_has_a_verdict_and_the_best_that_fits_is_named() {
     });
     let lengths: Vec<u64> = small.map(|(_, first, last)| last - first + 1).collect();
     assert_eq!(lengths.len(), 3);
+
     assert!(
         lengths.iter().all(|length| *length < 64 << 10),
         "{lengths:?}"
@@ -278,14 +301,17 @@ async fn a_no_suggests_the_file_that_fits() {
         .unwrap()
         .iter()
         .find(|it| it["change"] == "file=m-Q2_K.gguf");
+
     let saved = suggested.unwrap()["saves_bytes"].as_u64().unwrap();
     let alone = ask(&hub, "fits a/b --gpus 7GiB --local --json --file Q2_K").await;
     assert_eq!(alone.code, 0, "{}", alone.out);
+
     let required = |answer: &Value| {
         answer["placement"]["devices"][0]["required_bytes"]
             .as_u64()
             .unwrap()
     };
+
     assert_eq!(saved, required(&answer) - required(&alone.json()));
 }
 
@@ -328,17 +354,20 @@ async fn files_are_asked_for_by_path_or_quantisation() {
             answer["message"]
         );
     }
+
     let gone = ask(&hub, "fits a/b --gpus 11GiB --local --json --file Q4_K_S").await;
     assert_eq!(
         (gone.code, &gone.json()["reason"]),
         (5, &"not_found".into())
     );
+
     let said = gone.json()["message"]
         .as_str()
         .unwrap_or_default()
         .to_owned()
         + &gone.out;
     assert!(said.contains("Q4_K_M"), "{said}");
+
     for (file, says) in [
         ("m-lora.gguf", "adapter"),
         ("m-broken-Q3_K.gguf", "m-broken-Q3_K.gguf"),
@@ -364,17 +393,20 @@ async fn what_an_engine_does_not_run_is_said_once() {
         "{}",
         outcome.out
     );
+
     let files = answer["files"]["list"].as_array().unwrap();
     let unknown: Vec<&Value> = files
         .iter()
         .filter(|file| file["verdict"] == "unknown")
         .collect();
     assert_eq!(unknown.len(), 6);
+
     assert!(
         unknown
             .iter()
             .all(|file| file["why_not"].is_null() && file["stored_bytes"].is_u64())
     );
+
     assert_eq!(answer["files"]["recommended"], Value::Null);
 }
 
@@ -393,6 +425,7 @@ async fn an_estimate_lists_needs_without_verdicts() {
         .filter_map(|file| file["required_bytes"].as_u64())
         .collect();
     assert_eq!(needed.len(), 6);
+
     assert!(
         needed.is_sorted_by(|left, right| left > right),
         "{needed:?}"

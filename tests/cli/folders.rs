@@ -24,6 +24,7 @@ fn llama() -> Header {
     ] {
         header = header.with(&format!("llama.{key}"), Kv::U32(value));
     }
+
     header
         .with("tokenizer.ggml.tokens", Kv::Texts(1000))
         .tensor("token_embd.weight", &[1024, 1000], 1, 2_048_000)
@@ -45,6 +46,7 @@ fn write(path: &Path, header: &Header) {
     let (bytes, data) = header.bytes();
     let length = bytes.len() as u64 + data;
     fs::write(path, bytes).unwrap();
+
     fs::File::options()
         .write(true)
         .open(path)
@@ -64,11 +66,13 @@ fn home() -> tempfile::TempDir {
         .with("general.architecture", Kv::Text("clip".into()))
         .tensor("v.w", &[1 << 20], 1, 2 << 20);
     write(&models.join("blobs/sha256-cc"), &projector);
+
     fs::write(
         models.join("blobs/sha256-dd"),
         r#"{"num_ctx": 8192, "stop": ["x"]}"#,
     )
     .unwrap();
+
     let manifests = models.join("manifests/registry.ollama.ai/library");
     for (name, layers) in [
         ("tiny", vec![("model", "aa")]),
@@ -89,6 +93,7 @@ fn home() -> tempfile::TempDir {
                 format!(r#"{{"mediaType": "application/vnd.ollama.image.{kind}", "digest": "sha256:{digest}"}}"#)
             })
             .collect();
+
         fs::create_dir_all(manifests.join(name)).unwrap();
         fs::write(
             manifests.join(name).join("latest"),
@@ -96,10 +101,12 @@ fn home() -> tempfile::TempDir {
         )
         .unwrap();
     }
+
     write(
         &home.path().join(".lmstudio/models/some/tiny/tiny-F16.gguf"),
         &llama(),
     );
+
     home
 }
 
@@ -138,20 +145,24 @@ fn models_are_found_by_the_names_of_the_programs_that_pulled_them() {
             "{}",
             outcome.out
         );
+
         // Layers and output; the embedding stays on the host.
         assert_eq!(
             component(&answer, "weights"),
             2_048_000 + (4 << 20),
             "{name}"
         );
+
         let args = answer["placement"]["launch"]["args"].clone();
         let expected = if engine == "ollama" {
             serde_json::json!(["ollama", "run", "tiny"])
         } else {
             Value::Null
         };
+
         assert_eq!(args, expected, "{name}");
     }
+
     let outcome = ask(
         home.path(),
         "fits ollama:tiny:9b --gpus 24GiB --local --json",
@@ -162,9 +173,11 @@ fn models_are_found_by_the_names_of_the_programs_that_pulled_them() {
         "{}",
         outcome.out
     );
+
     let outcome = ask(home.path(), "fits ollama:gone --gpus 24GiB --local --json");
     assert_eq!(outcome.code, 5, "{}", outcome.out);
     assert!(outcome.out.contains("sha256-ee"), "{}", outcome.out);
+
     let outcome = ask(
         home.path(),
         "fits lmstudio:some/other --gpus 24GiB --local --json",
@@ -182,12 +195,14 @@ fn adapters_projectors_and_parameters_of_a_modelfile_count() {
         )
         .json()
     };
+
     let (plain, tuned) = (asked("ollama:tiny"), asked("ollama:tuned"));
     let more = component(&tuned, "weights") - component(&plain, "weights");
     let projector = fs::metadata(home.path().join(".ollama/models/blobs/sha256-cc"))
         .unwrap()
         .len();
     assert_eq!(more, 2 * 1024 * 64 * 4 + projector);
+
     assert_eq!(
         (&plain["workload"]["context"], &tuned["workload"]["context"]),
         (&32_768.into(), &8192.into())
@@ -197,6 +212,7 @@ fn adapters_projectors_and_parameters_of_a_modelfile_count() {
         "fits ollama:tuned --gpus 24GiB --local --json --engine ollama --set num_ctx=2048",
     )
     .json();
+
     assert_eq!(given["workload"]["context"], 2048);
 }
 

@@ -30,6 +30,7 @@ impl Machine {
         let drivers = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let driver = SimulatedDriver::install(drivers.path(), scenario).unwrap();
         let host = FakeHost::new(&directory.path().join("host")).unwrap();
+
         Self {
             directory,
             _drivers: drivers,
@@ -43,6 +44,7 @@ impl Machine {
         command
             .env("HF_MEM_PROBE_NVML", self.driver.library())
             .env("HF_MEM_PROBE_HOST_ROOT", self.host.root());
+
         command
             .args(line.split_whitespace())
             .output()
@@ -58,25 +60,31 @@ impl Machine {
             self.run(&format!("gpus --gpus {} {options}", file.display()))
                 .out
         };
+
         let written = self.run("gpus --local --json");
         assert_eq!(written.code, 0, "{}", written.err);
+
         assert_eq!(
             replayed(&written.out, "--json"),
             written.out,
             "byte for byte"
         );
+
         let shown = self.run(&format!("gpus --local {options}"));
         assert_eq!((shown.code, shown.err.as_str()), (0, ""));
         assert_eq!(replayed(&written.out, options), shown.out);
+
         for line in shown.out.lines() {
             assert!(line.chars().count() <= 80, "{line}");
         }
+
         assert!(
             shown
                 .out
                 .bytes()
                 .all(|byte| byte == b'\n' || !byte.is_ascii_control())
         );
+
         shown.out
     }
 }
@@ -106,11 +114,13 @@ shows! {
 fn h100_mig() -> Machine {
     let mut three = profiles::h100_mig("3g.40gb", 1, 0);
     three.memory.used_bytes = 17 * GIB;
+
     three.processes = vec![Process {
         pid: 4121,
         used_bytes: Some(17 * GIB),
         kinds: vec![HolderKind::Compute],
     }];
+
     let slots = [
         three,
         profiles::h100_mig("2g.20gb", 3, 0),
@@ -129,6 +139,7 @@ fn h100_mig() -> Machine {
         .host
         .process(4121, "VLLM::EngineCor", 1000, &cgroup)
         .unwrap();
+
     machine
 }
 
@@ -149,6 +160,7 @@ fn a100_mixed() -> Machine {
             &format!("/system.slice/docker-{}.scope", "c0".repeat(32)),
         )
         .unwrap();
+
     machine
 }
 
@@ -161,10 +173,12 @@ fn exclusive() -> Machine {
         profiles::l40s().compute_mode(3),
         profiles::l40s().compute_mode(2),
     ]));
+
     machine
         .host
         .process(77, "ollama", 0, "/system.slice/ollama.service")
         .unwrap();
+
     machine
 }
 
@@ -179,6 +193,7 @@ fn mps() -> Machine {
         .host
         .process(50, "nvidia-cuda-mps", 0, "/system.slice/mps.service")
         .unwrap();
+
     machine
         .host
         .process(
@@ -188,6 +203,7 @@ fn mps() -> Machine {
             "/user.slice/user-1000.slice/session-3.scope",
         )
         .unwrap();
+
     machine
 }
 
@@ -198,6 +214,7 @@ fn gb10() -> Machine {
         used_bytes: Some(6 * GIB),
         kinds: vec![HolderKind::Compute],
     }];
+
     let machine = Machine::new(&Scenario::of([gpu]));
     machine
         .host
@@ -208,12 +225,14 @@ fn gb10() -> Machine {
             "/user.slice/user-1000.slice/session-1.scope",
         )
         .unwrap();
+
     machine
 }
 
 fn laptop() -> Machine {
     let machine = Machine::new(&Scenario::of([profiles::rtx_4090()]));
     let uuid = "GPU-11111111-2222-4333-8444-555555555555";
+
     machine
         .host
         .gpu(
@@ -223,6 +242,7 @@ fn laptop() -> Machine {
             "suspended",
         )
         .unwrap();
+
     machine
 }
 
@@ -242,6 +262,7 @@ fn desktop() -> Machine {
     .process(1400, 3 * GIB, HolderKind::Compute);
     let machine = Machine::new(&Scenario::of([gpu]));
     let session = "/user.slice/user-1000.slice/user@1000.service";
+
     machine
         .host
         .process(1200, "Xorg", 0, "/system.slice/gdm.service")
@@ -255,6 +276,7 @@ fn desktop() -> Machine {
             &format!("{session}/session.slice/org.gnome.Shell.service"),
         )
         .unwrap();
+
     // A process names itself, and may try to steer the terminal.
     machine
         .host
@@ -265,19 +287,23 @@ fn desktop() -> Machine {
             &format!("{session}/app.slice/evil.scope"),
         )
         .unwrap();
+
     machine
 }
 
 fn unequal() -> Machine {
     let mut twelve = profiles::rtx_4090();
     "NVIDIA GeForce RTX 3060".clone_into(&mut twelve.name);
+
     (
         twelve.memory.total_bytes,
         twelve.compute_capability,
         twelve.cores,
     ) = (12 * GIB, (8, 6), Some(3_584));
+
     let mut scenario = Scenario::of([profiles::rtx_4090().used(2 * GIB), twelve]);
     scenario.ancestors = vec![(0, 1, 30)];
+
     Machine::new(&scenario)
 }
 
@@ -290,6 +316,7 @@ fn grace() -> Machine {
             "Node 4 FilePages: 11534336 kB\n",
         )
         .unwrap();
+
     machine
 }
 
@@ -304,18 +331,22 @@ fn cards() -> Machine {
         profiles::a100_80(),
         busy,
     ]);
+
     let bus_ids: Vec<_> = scenario
         .devices
         .iter()
         .map(|gpu| gpu.pci_bus_id.clone())
         .collect();
+
     let bridge = |to: &str| NvLink {
         remote_type: 0,
         remote_pci_bus_id: to.to_owned(),
     };
+
     scenario.devices[1].links = vec![bridge(&bus_ids[2]); 12];
     scenario.devices[2].links = vec![bridge(&bus_ids[1]); 12];
     scenario.ancestors = vec![(0, 1, 20), (0, 2, 40), (1, 3, 10)];
+
     Machine::new(&scenario)
 }
 
@@ -345,6 +376,7 @@ fn the_reason_is_that_of_the_devices_asked_for() {
             outcome.json()["reason"].as_str().unwrap().to_owned(),
         )
     };
+
     assert_eq!(reason(""), (4, "gpu_lost".to_owned()));
     assert_eq!(
         reason("--on GPU-00000000-0000-4000-8000-000000000001"),
@@ -358,6 +390,7 @@ fn no_gpu_and_no_driver() {
     let said = none.run("gpus --local");
     assert_eq!((said.code, said.out.as_str()), (4, ""));
     insta::assert_snapshot!("no_gpu", said.err);
+
     let alone = program()
         .args(["gpus", "--local", "--nvml", "/opt/absent/libnvidia-ml.so.1"])
         .output()
@@ -373,6 +406,7 @@ fn eight_h100_with_processes_and_leases() {
     for (pid, gpu) in (4000..).zip(scenario.devices.iter_mut().take(4)) {
         *gpu = gpu.clone().process(pid, 70 * GIB, HolderKind::Compute);
     }
+
     let machine = Machine::new(&scenario);
     for pid in 4000..4004 {
         machine
@@ -380,8 +414,10 @@ fn eight_h100_with_processes_and_leases() {
             .process(pid, "VLLM::Worker_TP", 1000, "/system.slice/vllm.service")
             .unwrap();
     }
+
     let library: PathBuf = machine.driver.library().to_owned();
     let daemon = Daemon::start_in(machine.directory, &["--nvml", library.to_str().unwrap()]);
+
     for device in 4..6 {
         let on = format!("--on GPU-00000000-0000-4000-8000-{device:012x}");
         let ask = format!(
@@ -390,6 +426,7 @@ fn eight_h100_with_processes_and_leases() {
         let lease = run_beside(&daemon.socket(), &ask);
         assert_eq!(lease.code, 0, "{}", lease.err);
     }
+
     let shown = run_beside(&daemon.socket(), "gpus --topology");
     insta::assert_snapshot!(shown.out);
     let written = run_beside(&daemon.socket(), "gpus --json").out;
@@ -402,6 +439,7 @@ fn eight_h100_with_processes_and_leases() {
         written,
         "leases and all"
     );
+
     assert_eq!(
         run_beside(&daemon.socket(), &format!("{replay} --topology")).out,
         shown.out
@@ -420,6 +458,7 @@ fn eight_h100_with_processes_and_leases() {
             serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
         assert_eq!(line["devices"].as_array().map(Vec::len), Some(8));
     }
+
     drop(lines);
     assert_eq!(watch.wait().unwrap().code(), Some(0));
 }
@@ -431,6 +470,7 @@ fn without_a_daemon_the_watch_reads_by_itself() {
     command
         .env("HF_MEM_PROBE_NVML", machine.driver.library())
         .env("HF_MEM_PROBE_HOST_ROOT", machine.host.root());
+
     let mut watch = command
         .args(["gpus", "--watch"])
         .stdout(Stdio::piped())
@@ -439,6 +479,7 @@ fn without_a_daemon_the_watch_reads_by_itself() {
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
     let line = lines.next().unwrap().unwrap();
     assert!(line.contains("\"Tesla T4\""), "{line}");
+
     machine
         .driver
         .set(&Scenario::of([profiles::t4().lost()]))

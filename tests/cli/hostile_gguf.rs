@@ -16,6 +16,7 @@ fn ask(path: &Path) -> Outcome {
     let own = program();
     let mut command = Command::new("sh");
     command.current_dir(env!("CARGO_MANIFEST_DIR")).env_clear();
+
     command.envs(
         own.get_envs()
             .filter_map(|(name, value)| Some((name, value?))),
@@ -28,6 +29,7 @@ fn ask(path: &Path) -> Outcome {
         .arg(script)
         .arg(own.get_program())
         .arg(path);
+
     command.output().unwrap().into()
 }
 
@@ -81,17 +83,20 @@ fn every_lie_is_named_within_a_bound_of_memory() {
     for _ in 0..64 {
         nested.extend(array(9, 1));
     }
+
     let split = |no: u16, count: u16| {
         let header = Header::default()
             .with("split.no", Kv::U16(no))
             .with("split.count", Kv::U16(count));
         header.tensor("a", &[32], 0, 128).bytes().0
     };
+
     let mut overlapping = Header::default()
         .tensor("a", &[32], 0, 128)
         .tensor("b", &[32], 0, 128)
         .bytes()
         .0;
+
     // The second tensor's offset, which ends the table, says that it lies in the first.
     let offset = overlapping.len() - overlapping.len() % 32;
     let at = (0..offset)
@@ -99,6 +104,7 @@ fn every_lie_is_named_within_a_bound_of_memory() {
         .find(|&at| overlapping[at..].starts_with(&128_u64.to_le_bytes()))
         .unwrap();
     overlapping[at..at + 8].copy_from_slice(&32_u64.to_le_bytes());
+
     let alignment = |value: u32| {
         Header::default()
             .with("general.alignment", Kv::U32(value))
@@ -106,6 +112,7 @@ fn every_lie_is_named_within_a_bound_of_memory() {
             .bytes()
             .0
     };
+
     let big_endian = [&b"GGUF"[..], &3_u32.to_be_bytes(), &[0; 16]].concat();
     let cases: [(&str, Vec<u8>, &str); 24] = [
         (
@@ -165,14 +172,17 @@ fn every_lie_is_named_within_a_bound_of_memory() {
         ("part 5 of 3", split(5, 3), "of 3"),
         ("overlap", overlapping, "lies inside|not a multiple"),
     ];
+
     let folder = tempfile::tempdir().unwrap();
     for (name, mut bytes, says) in cases {
         let path = folder.path().join("m.gguf");
+
         // What is read behind the header is data: a kibibyte of it where the case is not about too
         // little.
         if !["empty", "cut", "data beyond the file"].contains(&name) {
             bytes.resize(bytes.len() + 1024, 0);
         }
+
         fs::write(&path, bytes).unwrap();
         let outcome = ask(&path);
         assert_eq!(outcome.code, 3, "{name}: {} {}", outcome.out, outcome.err);
@@ -181,6 +191,7 @@ fn every_lie_is_named_within_a_bound_of_memory() {
             says.split('|').any(|word| whole.contains(word)),
             "{name}: {whole}"
         );
+
         assert!(
             outcome.err.lines().all(|line| !line.contains("panicked")),
             "{name}: {}",
@@ -193,6 +204,7 @@ fn every_lie_is_named_within_a_bound_of_memory() {
 fn a_header_that_claims_sixteen_gibibytes_is_not_read_into_memory() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.gguf");
+
     // The file is as long as its array claims, so only the bound on headers stands against it.
     for (item, count) in [(0, 16_u64 << 30), (8, 2 << 30)] {
         fs::write(&path, pair(9, &array(item, count))).unwrap();
@@ -202,8 +214,10 @@ fn a_header_that_claims_sixteen_gibibytes_is_not_read_into_memory() {
             .unwrap()
             .set_len(17 << 30)
             .unwrap();
+
         let outcome = ask(&path);
         assert_eq!(outcome.code, 3, "{} {}", outcome.out, outcome.err);
+
         assert!(
             outcome.out.contains("damaged or hostile"),
             "{}",

@@ -28,10 +28,12 @@ fn mixture(folder: &Path) {
     ] {
         header = header.with(&format!("gpt-oss.{key}"), Kv::U32(value));
     }
+
     header = header.with("tokenizer.ggml.tokens", Kv::Texts(50_000));
     for name in ["token_embd.weight", "output.weight"] {
         header = header.tensor(name, &[2048, 50_000], 1, 2 * 2048 * 50_000);
     }
+
     for layer in 0..4 {
         header = header
             .tensor(
@@ -53,16 +55,19 @@ fn mixture(folder: &Path) {
                 (2 << 22) * 32,
             );
     }
+
     let (bytes, data) = header.bytes();
     let path = folder.join("m-F16.gguf");
     let length = bytes.len() as u64 + data;
     fs::write(&path, bytes).unwrap();
+
     fs::File::options()
         .write(true)
         .open(&path)
         .unwrap()
         .set_len(length)
         .unwrap();
+
     fs::write(folder.join("mmproj-m.gguf"), vec![0; 1 << 20]).unwrap();
 }
 
@@ -70,12 +75,14 @@ fn mixture(folder: &Path) {
 fn accepted_parameters_move_figures_and_others_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     mixture(folder.path());
+
     let ask = |rest: &str| {
         run(&format!(
             "fits {} --gpus 2x24GiB --local --json --offload allow {rest}",
             folder.path().display()
         ))
     };
+
     let figures = |answer: &Value| {
         let placement = &answer["placement"];
         let devices: Vec<Value> = placement["devices"]
@@ -84,12 +91,14 @@ fn accepted_parameters_move_figures_and_others_are_refused() {
             .iter()
             .map(|device| device["components"].clone())
             .collect();
+
         (
             devices,
             placement["host"]["required_bytes"].clone(),
             placement["launch"]["args"].clone(),
         )
     };
+
     let plain = ask("").json();
     for (name, value) in [
         ("n_ctx", "8192"),
@@ -112,32 +121,38 @@ fn accepted_parameters_move_figures_and_others_are_refused() {
         let outcome = ask(&format!("--set {name}={value}"));
         let set = outcome.json();
         assert_eq!(outcome.code, 0, "{name}: {}", outcome.out);
+
         assert_ne!(
             figures(&set),
             figures(&plain),
             "{name} = {value} changes nothing"
         );
+
         let flag = set["placement"]["launch"]["args"].to_string();
         assert!(flag.contains("llama-server"), "{flag}");
     }
+
     let short = |rest: &str| figures(&ask(&format!("--context 4096 {rest}")).json());
     assert_ne!(
         short("--set n_outputs_max=512"),
         short(""),
         "logits of every token are the largest part of a short context"
     );
+
     // These do not change what is allocated but what must be left free, or which ways there are.
     let required = |answer: &Value| {
         answer["placement"]["devices"][0]["required_bytes"]
             .as_u64()
             .unwrap()
     };
+
     assert!(required(&ask("--set fit_target=4096").json()) > required(&plain));
     assert!(required(&ask("--set fit=off").json()) < required(&plain));
     let two = ask("--set tensor_split=1,1").json();
     assert_eq!(two["placement"]["devices"].as_array().unwrap().len(), 2);
     let one = ask("--set split_mode=none --pipeline-parallel 2").json();
     assert_eq!(one["reason"], "no_legal_split", "{}", one["message"]);
+
     for (name, code, says) in [
         ("ot", 3, "n_cpu_moe"),
         ("md", 3, "draft"),
@@ -151,5 +166,6 @@ fn accepted_parameters_move_figures_and_others_are_refused() {
         assert_eq!(outcome.code, code, "{name}: {}", outcome.out);
         assert!(outcome.out.contains(says), "{name}: {}", outcome.out);
     }
+
     assert_eq!(ask("--set mmproj=mmproj-m.gguf").code, 0);
 }

@@ -26,16 +26,19 @@ fn start(filter: &str, arguments: &[&str]) -> Daemon {
 fn ask_of(socket: &Path, method: &str, path: &str, id: &str, body: &str) -> (u16, Value) {
     let mut stream = UnixStream::connect(socket).unwrap();
     let length = body.len();
+
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nhost: localhost\r\nx-request-id: {id}\r\ncontent-type: application/json\r\n\
          content-length: {length}\r\nconnection: close\r\n\r\n{body}"
     )
     .unwrap();
+
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+
     (status, serde_json::from_str(body).unwrap())
 }
 
@@ -61,6 +64,7 @@ fn a_part_and_a_device_are_told_of_once_when_they_fall_ill_and_once_when_they_ar
     let driver = SimulatedDriver::install(directory.path(), &well).unwrap();
     let daemon = start("info", &["--nvml", driver.library().to_str().unwrap()]);
     let socket = daemon.socket();
+
     let unusable = |status: u16, answer: &Value| {
         assert_eq!(status, 200);
         answer["devices"]
@@ -70,18 +74,21 @@ fn a_part_and_a_device_are_told_of_once_when_they_fall_ill_and_once_when_they_ar
             .filter(|device| !device["unusable"].is_null())
             .count()
     };
+
     let until = |count: usize| loop {
         let (status, answer) = ask_of(&socket, "GET", "/v1/gpus?fresh=true", "reading", "");
         if unusable(status, &answer) == count {
             break;
         }
     };
+
     let looked_at = || {
         for _ in 0..20 {
             ask_of(&socket, "GET", "/v1/gpus?fresh=true", "reading", "");
             ask_of(&socket, "GET", "/v1/health", "health", "");
         }
     };
+
     looked_at();
     driver
         .set(&Scenario::of([
@@ -89,11 +96,13 @@ fn a_part_and_a_device_are_told_of_once_when_they_fall_ill_and_once_when_they_ar
             profiles::h100_80().lost(),
         ]))
         .unwrap();
+
     until(1);
     looked_at();
     driver.set(&well).unwrap();
     until(0);
     looked_at();
+
     driver
         .set(
             &well
@@ -101,6 +110,7 @@ fn a_part_and_a_device_are_told_of_once_when_they_fall_ill_and_once_when_they_ar
                 .fault("nvmlDeviceGetCount_v2", simulated_nvml::Fault::code(9)),
         )
         .unwrap();
+
     while ask_of(&socket, "GET", "/v1/gpus?fresh=true", "reading", "").0 == 200 {}
     looked_at();
     let lines = lines(&daemon.log());
@@ -112,11 +122,13 @@ fn a_part_and_a_device_are_told_of_once_when_they_fall_ill_and_once_when_they_ar
         (ill[0]["level"].as_str(), ill[0]["reason"].as_str(), index),
         (Some("WARN"), Some("gpu_lost"), 1)
     );
+
     assert!(
         ill[0]["uuid"].as_str().unwrap().starts_with("GPU-"),
         "{}",
         ill[0]
     );
+
     let again = saying(&lines, "a device can be used again");
     assert_eq!((again.len(), &again[0]["uuid"]), (1, &ill[0]["uuid"]));
 
@@ -126,6 +138,7 @@ fn a_part_and_a_device_are_told_of_once_when_they_fall_ill_and_once_when_they_ar
         .map(|line| (line["part"].as_str(), line["cause"].as_str()))
         .collect();
     let devices = Some("devices");
+
     assert_eq!(
         causes,
         [
@@ -133,6 +146,7 @@ fn a_part_and_a_device_are_told_of_once_when_they_fall_ill_and_once_when_they_ar
             (devices, Some("nvml_unavailable"))
         ]
     );
+
     assert!(
         degraded[0]["why"]
             .as_str()
@@ -141,6 +155,7 @@ fn a_part_and_a_device_are_told_of_once_when_they_fall_ill_and_once_when_they_ar
         "{}",
         degraded[0]
     );
+
     let well = saying(&lines, "a part of the daemon is well again");
     assert_eq!(
         (
@@ -161,6 +176,7 @@ fn a_hub_that_fails_is_told_of_once_however_many_ask() {
             .load(Ordering::SeqCst)
             .then(|| Reply::status(503).with("retry-after", "3600"))
     };
+
     // On a thread of its own, to the end of the process: this one waits for answers.
     let (started, endpoint) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -173,6 +189,7 @@ fn a_hub_that_fails_is_told_of_once_however_many_ask() {
                 std::future::pending::<()>().await;
             });
     });
+
     let endpoint = endpoint.recv().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let more = format!("endpoint = \"{endpoint}\"\n[log]\nformat = \"json\"\n");
@@ -189,11 +206,13 @@ fn a_hub_that_fails_is_told_of_once_however_many_ask() {
             "{answer}"
         );
     }
+
     down.store(false, Ordering::SeqCst);
     for _ in 0..10 {
         let (status, answer) = ask();
         assert_ne!(answer["reason"], "hub_unreachable", "{status}: {answer}");
     }
+
     let lines = lines(&daemon.log());
     let degraded = saying(&lines, "a part of the daemon is degraded");
     let told: Vec<_> = degraded
@@ -201,6 +220,7 @@ fn a_hub_that_fails_is_told_of_once_however_many_ask() {
         .map(|line| (line["part"].as_str(), line["cause"].as_str()))
         .collect();
     assert_eq!(told, [(Some("hub"), Some(endpoint.as_str()))], "{lines:?}");
+
     assert!(
         degraded[0]["why"]
             .as_str()
@@ -209,6 +229,7 @@ fn a_hub_that_fails_is_told_of_once_however_many_ask() {
         "{}",
         degraded[0]
     );
+
     let well = saying(&lines, "a part of the daemon is well again");
     assert_eq!((well.len(), well[0]["part"].as_str()), (1, Some("hub")));
     assert!(lines.len() < 10, "nothing for each request: {lines:?}");
@@ -222,6 +243,7 @@ fn what_is_wrong_from_the_start_is_told_at_the_start() {
         "[log]\nformat = \"json\"\n",
     )
     .unwrap();
+
     // In place of a file that the ledger needs.
     std::fs::create_dir_all(directory.path().join("state/leases.lock")).unwrap();
     let lines = lines(&Daemon::start_in(directory, &["--gpus", "24GiB"]).log());
@@ -251,10 +273,12 @@ fn a_release_of_the_driver_is_told_with_who_asked_and_so_is_its_end() {
         .0,
         200
     );
+
     while ask_of(&socket, "GET", "/v1/gpus?fresh=true", "reading", "").0 != 200 {}
     let lines = lines(&daemon.log());
     let began = saying(&lines, "the driver is let go of, as this user asked");
     assert_eq!(began.len(), 1, "{lines:?}");
+
     assert_eq!(
         (
             began[0]["request_id"].as_str(),
@@ -262,11 +286,13 @@ fn a_release_of_the_driver_is_told_with_who_asked_and_so_is_its_end() {
         ),
         (Some("reset-1"), Some(1))
     );
+
     assert_eq!(
         began[0]["uid"].as_u64(),
         Some(rustix::process::getuid().as_raw().into())
     );
     assert_eq!(began[0]["pid"].as_u64(), Some(std::process::id().into()));
+
     let ended = saying(
         &lines,
         "the release of the driver is over: it is opened again when somebody asks",
@@ -288,6 +314,7 @@ fn events_of_leases_have_each_fact_by_its_name_and_the_request_that_caused_them(
     );
     let lease = reserved.json()["lease"]["id"].as_str().unwrap().to_owned();
     let path = format!("/v1/leases/{lease}");
+
     assert_eq!(
         ask_of(
             &socket,
@@ -299,6 +326,7 @@ fn events_of_leases_have_each_fact_by_its_name_and_the_request_that_caused_them(
         .0,
         200
     );
+
     assert_eq!(ask_of(&socket, "DELETE", &path, "job-8", "").0, 200);
     let config = socket.with_file_name("config.toml");
     let log = daemon.log();
@@ -313,28 +341,33 @@ fn events_of_leases_have_each_fact_by_its_name_and_the_request_that_caused_them(
         .map(|line| line["event"].as_str().unwrap())
         .collect();
     assert_eq!(words, ["granted", "renewed", "ended"], "{lines:?}");
+
     for event in &events {
         assert_eq!(
             event["uid"].as_u64(),
             Some(rustix::process::getuid().as_raw().into()),
             "{event}"
         );
+
         assert_eq!(
             (event["name"].as_str(), event["level"].as_str()),
             (Some("job"), Some("INFO")),
             "{event}"
         );
+
         let granted = event["granted_bytes"].as_str().unwrap();
         let (uuid, bytes) = granted.split_once('=').unwrap();
         assert!(
             uuid == "declared-0" && bytes.parse::<u64>().unwrap() > 1 << 30,
             "{granted}"
         );
+
         assert!(
             event["model"].as_str().unwrap().ends_with("Qwen3-8B"),
             "{event}"
         );
     }
+
     let ids: Vec<_> = events
         .iter()
         .map(|line| line["request_id"].as_str().unwrap())
@@ -352,12 +385,14 @@ fn events_of_leases_have_each_fact_by_its_name_and_the_request_that_caused_them(
         .filter_map(|line| line["stage"].as_str())
         .collect();
     assert_eq!(stages, ["model", "plan", "lease"], "{of_grant:?}");
+
     for line in of_grant.iter().filter(|line| !line["stage"].is_null()) {
         assert!(
             line["outcome"].is_string() && line["elapsed_us"].is_u64(),
             "{line}"
         );
     }
+
     assert_eq!(
         saying(&lines, "answered")
             .iter()
@@ -369,6 +404,7 @@ fn events_of_leases_have_each_fact_by_its_name_and_the_request_that_caused_them(
     let starting = saying(&lines, "starting");
     assert_eq!(starting[0]["config"].as_str(), config.to_str());
     assert!(!log.contains("Some("), "{log}");
+
     for line in &lines {
         let target = line["target"].as_str().unwrap();
         assert!(
@@ -391,6 +427,7 @@ fn the_same_facts_stand_in_text() {
         .lines()
         .find(|line| line.contains(&format!("lease=\"{lease}\"")))
         .unwrap();
+
     for fact in [
         " INFO ",
         "event=\"granted\"",

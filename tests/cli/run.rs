@@ -14,12 +14,14 @@ pub(crate) const MODEL: &str = "tests/fixtures/Qwen3-8B";
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hf-mem-probe"));
     command.current_dir(env!("CARGO_MANIFEST_DIR")).env_clear();
+
     // A Hub that nobody listens at: whoever asks it fails at once.
     command
         .env("HF_ENDPOINT", "http://127.0.0.1:9")
         .env("HF_HUB_OFFLINE", "1")
         .env("NO_COLOR", "1");
     command.env("HF_MEM_PROBE_SOCKET", "/nonexistent/api.sock");
+
     command
 }
 

@@ -20,13 +20,16 @@ fn steers(text: &str) -> bool {
     for ours in ["\x1b[H", "\x1b[K", "\x1b[J"] {
         rest = rest.replace(ours, "");
     }
+
     let colours = rest.split("\x1b[").skip(1).all(|after| {
         after
             .trim_start_matches(|letter: char| letter.is_ascii_digit() || letter == ';')
             .starts_with('m')
     });
+
     let controls =
         |letter: char| letter.is_control() && !matches!(letter, '\n' | '\r' | '\t' | '\x1b');
+
     !colours
         || rest.contains("\x1b]")
         || rest
@@ -58,9 +61,11 @@ impl Tongue {
                 }
                 // All of it: what is left unread would reset the connection.
                 reader.read_exact(&mut vec![0; length]).unwrap();
+
                 let (status, body) = says(head.split(" HTTP").next().unwrap_or_default());
                 let body = body.to_string();
                 let length = body.len();
+
                 // Who hung up wanted no answer.
                 let _ = write!(
                     stream,
@@ -68,6 +73,7 @@ impl Tongue {
                 );
             }
         });
+
         Self {
             _directory: directory,
             socket,
@@ -93,11 +99,13 @@ fn on_a_terminal(socket: &Path, words: &[&str]) -> Option<String> {
         &line.join(" "),
         "/dev/null",
     ]);
+
     terminal
         .env_clear()
         .env("TERM", "xterm-256color")
         .env("HF_MEM_PROBE_SOCKET", socket)
         .env("HF_HUB_OFFLINE", "1");
+
     let output = terminal
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdin(Stdio::null())
@@ -106,6 +114,7 @@ fn on_a_terminal(socket: &Path, words: &[&str]) -> Option<String> {
         eprintln!("skipped: `script` is not installed");
         return None;
     };
+
     Some(String::from_utf8(output.stdout).unwrap())
 }
 
@@ -136,6 +145,7 @@ fn devices() -> Value {
             "container": HOSTILE, "cgroup": HOSTILE, "start_ticks": null,
         }]);
     }
+
     answer
 }
 
@@ -166,6 +176,7 @@ fn what_others_wrote_does_not_steer_the_terminal() {
         "device": HOSTILE, "pid": 7, "name": HOSTILE, "uid": 1, "before_bytes": null, "after_bytes": 1, "free_bytes": 1,
     });
     let warning = json!({ "event": "warning", "message": HOSTILE });
+
     let lines = format!(
         "{}\n{}\n",
         json!({ "at": "2026-11-25T00:00:00Z", "memory": change }),
@@ -173,6 +184,7 @@ fn what_others_wrote_does_not_steer_the_terminal() {
     );
     std::fs::write(journal.path().join("journal.jsonl"), lines).unwrap();
     let journal = journal.path().to_str().unwrap();
+
     let lines: [&[&str]; 9] = [
         &["lease", "list"],
         &["lease", "release", "1-2"],
@@ -194,18 +206,21 @@ fn what_others_wrote_does_not_steer_the_terminal() {
         let Some(shown) = on_a_terminal(&daemon.socket, words) else {
             return;
         };
+
         assert!(shown.contains("job"), "{words:?} shows it: {shown:?}");
         assert!(!steers(&shown), "{words:?}: {shown:?}");
         let forged = shown
             .lines()
             .any(|line| line.starts_with("FAKE") && words != ["lease", HOSTILE]);
         assert!(!forged, "{words:?}: {shown:?}");
+
         // Once more as JSON, which means the same to a program.
         let mut json = words.to_vec();
         json.insert(if words[0] == "lease" { 2 } else { 1 }, "--json");
         let shown = on_a_terminal(&daemon.socket, &json).unwrap();
         assert!(!steers(&shown), "{json:?}: {shown:?}");
     }
+
     let list = run_beside(&daemon.socket, "lease list --json").json();
     assert_eq!(list["leases"][0]["holder"]["name"], HOSTILE);
     let shown = on_a_terminal(&daemon.socket, &["lease", "list"]).unwrap();
@@ -229,6 +244,7 @@ fn a_holder_that_steers_is_refused_before_anybody_is_asked() {
         .unwrap()
         .into();
     assert_eq!(refused.code, 2, "{}", refused.err);
+
     assert!(
         refused
             .err

@@ -31,6 +31,7 @@ fn llama(folder: &Path, tensors: &Value, length: u64) -> String {
     let json = tensors.to_string();
     let header = [&(json.len() as u64).to_le_bytes()[..], json.as_bytes()].concat();
     write(&folder.join("model.safetensors"), &header, length);
+
     folder.display().to_string()
 }
 
@@ -42,12 +43,14 @@ fn is_unknown(outcome: &super::run::Outcome) {
         answer["verdict"].as_str(),
         answer["reason"].as_str(),
     );
+
     assert_eq!(
         said,
         (3, Some("unknown"), Some("missing_metadata")),
         "{}",
         outcome.out
     );
+
     assert!(
         answer["message"]
             .as_str()
@@ -55,6 +58,7 @@ fn is_unknown(outcome: &super::run::Outcome) {
             .contains("belong to no tensor"),
         "{answer}"
     );
+
     assert_eq!(
         (&answer["requirement"], &answer["lease"]),
         (&Value::Null, &Value::Null),
@@ -68,6 +72,7 @@ fn uncovered_weights_are_unknown() {
     let one = json!({"w": {"dtype": "BF16", "shape": [512], "data_offsets": [0, 1024]}});
     let apart = json!({"a": {"dtype": "BF16", "shape": [512], "data_offsets": [0, 1024]},
         "b": {"dtype": "BF16", "shape": [512], "data_offsets": [3_000_000, 3_001_024]}});
+
     for (name, tensors) in [("none", &json!({})), ("one", &one), ("apart", &apart)] {
         let folder = llama(&directory.path().join(name), tensors, 3_400_000);
         for engine in ["vllm", "sglang", "transformers", "reference"] {
@@ -85,11 +90,13 @@ fn little_more_than_tensors_is_known() {
     let large =
         json!({"w": {"dtype": "U8", "shape": [400_000_000], "data_offsets": [0, 400_000_000]}});
     let small = json!({"w": {"dtype": "U8", "shape": [1000], "data_offsets": [0, 1000]}});
+
     // Below one percent of the file, below 1 MiB, and a file that ends with its header.
     let cases = [
         ("percent", &large, 403_000_000),
         ("mebibyte", &small, 1 << 20),
     ];
+
     for (name, tensors, length) in cases {
         let folder = llama(&directory.path().join(name), tensors, length);
         let outcome = run(&format!(
@@ -113,6 +120,7 @@ fn daemon_answers_unknown_and_grants_nothing() {
         &daemon.socket(),
         &format!("fits {folder} --json"),
     ));
+
     is_unknown(&run_beside(
         &daemon.socket(),
         &format!("fits {folder} --reserve --json"),
@@ -124,6 +132,7 @@ fn daemon_answers_unknown_and_grants_nothing() {
 #[test]
 fn gguf_padding_is_no_gap() {
     let directory = tempfile::tempdir().unwrap();
+
     // Tensors of 64 bytes, each in a MiB of its own behind a header that is padded to one.
     let alignment = 1 << 20;
     let header = Header::default()
@@ -132,6 +141,7 @@ fn gguf_padding_is_no_gap() {
         .tensor("a", &[16], 0, alignment)
         .tensor("b", &[16], 0, alignment)
         .tensor("c", &[16], 0, alignment);
+
     let (bytes, data) = header.bytes();
     let whole = alignment + data;
     let path = directory.path().join("model.gguf");
@@ -142,6 +152,7 @@ fn gguf_padding_is_no_gap() {
             path.display()
         ))
     };
+
     let padded = ask(whole);
     assert_eq!(
         padded.json()["reason"],
@@ -149,5 +160,6 @@ fn gguf_padding_is_no_gap() {
         "its header accounts for it: {}",
         padded.out
     );
+
     is_unknown(&ask(whole + (2 << 20)));
 }

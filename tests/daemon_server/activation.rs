@@ -24,10 +24,12 @@ fn child() {
     if std::env::var_os("LISTEN_FDS").is_none() {
         return;
     }
+
     let options = Options {
         config_file: std::env::var_os(CONFIG).map(Into::into),
         ..Options::default()
     };
+
     let ended = boot(&options, async |_parts| Ok(Double::default())).unwrap();
     assert_eq!(ended.by, "SIGTERM");
 }
@@ -45,6 +47,7 @@ impl Drop for Reaped {
 fn activate(socket: &Path, notify: &Path) -> Option<Reaped> {
     let config = socket.with_file_name("config.toml");
     std::fs::write(&config, "").unwrap();
+
     let started = Command::new("systemd-socket-activate")
         .arg("-l")
         .arg(socket)
@@ -58,6 +61,7 @@ fn activate(socket: &Path, notify: &Path) -> Option<Reaped> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn();
+
     match started {
         Ok(child) => Some(Reaped(child)),
         Err(error) => {
@@ -81,6 +85,7 @@ fn the_first_caller_starts_it_and_sigterm_ends_it() {
     let Some(mut process) = activate(&socket, &notify) else {
         return;
     };
+
     // The file is there before anybody listens at it.
     let health = loop {
         match block_on(Client::new(&socket).health()).unwrap() {
@@ -94,6 +99,7 @@ fn the_first_caller_starts_it_and_sigterm_ends_it() {
             health => break health.unwrap(),
         }
     };
+
     assert_eq!(health.uptime_seconds, 3);
     let ready = told(&manager, "READY=1");
     assert_eq!(
@@ -110,6 +116,7 @@ fn the_first_caller_starts_it_and_sigterm_ends_it() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     told(&manager, "STOPPING=1");
     assert!(process.0.wait().unwrap().success());
+
     assert!(
         socket.exists(),
         "what was handed over is not ours to remove"
@@ -125,9 +132,11 @@ fn told(manager: &UnixDatagram, name: &str) -> String {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             length => length.unwrap(),
         };
+
         let message = String::from_utf8_lossy(&buffer[..length])
             .trim_end()
             .to_owned();
+
         if message.starts_with(name) {
             return message;
         }

@@ -15,6 +15,7 @@ fn many(key: &str, table: &str, begun: &str) -> String {
     } else {
         inside
     };
+
     format!("{{\"model\": {{\"repo\": \"a/b\"}}, {inside}}}")
 }
 
@@ -22,6 +23,7 @@ fn many(key: &str, table: &str, begun: &str) -> String {
 fn cases() -> Vec<(&'static str, Vec<u8>, Reason, &'static str)> {
     let post = |path: &str, body: &str| request("POST", path, "", body);
     let with = |headers: &str| request("POST", "/v1/fits", headers, GOOD);
+
     vec![
         ("no body", post("/v1/fits", ""), Reason::Usage, "no body"),
         (
@@ -246,6 +248,7 @@ async fn each_bad_request_is_a_problem_that_names_what_is_wrong() {
         assert!(problem.detail.contains(named), "{name}: {problem:?}");
         assert!(!problem.detail.contains("aGY6eA"), "{name}: {problem:?}");
     }
+
     assert_eq!(
         raw(&daemon.socket(), &request("POST", "/v1/fits", "", GOOD))
             .await
@@ -253,6 +256,7 @@ async fn each_bad_request_is_a_problem_that_names_what_is_wrong() {
         200,
         "and it still answers"
     );
+
     daemon.stop().await;
 }
 
@@ -261,6 +265,7 @@ async fn headers_say_what_the_status_means() {
     let daemon = start(roomy());
     let wrong = raw(&daemon.socket(), &request("PUT", "/v1/leases", "", "")).await;
     assert!(wrong.headers.contains("allow: get,head,post"), "{wrong:?}");
+
     let wait = raw(
         &daemon.socket(),
         &request("POST", "/v1/fits", "", r#"{"model": {"repo": "gone/x"}}"#),
@@ -284,6 +289,7 @@ async fn what_is_no_http_gets_a_plain_refusal_and_the_next_caller_an_answer() {
         let answer = raw(&daemon.socket(), bytes).await;
         assert!(matches!(answer.status, 0 | 400 | 403 | 404 | 505), "{answer:?}");
     }
+
     daemon.client().health().await.unwrap();
     daemon.stop().await;
 }

@@ -22,12 +22,14 @@ fn examples(document: &Value) -> Vec<Example> {
         if schema.is_null() {
             continue;
         }
+
         let path = path.replace("{id}", "l-1");
         examples.extend(values(document, schema).into_iter().map(|body| Example {
             path: path.clone(),
             body,
         }));
     }
+
     examples
 }
 
@@ -36,15 +38,18 @@ fn values(document: &Value, schema: &Value) -> Vec<Value> {
     if let Some(reference) = schema["$ref"].as_str() {
         return values(document, document.pointer(&reference[1..]).unwrap());
     }
+
     if let Some(alternatives) = schema["oneOf"].as_array() {
         let real = alternatives
             .iter()
             .filter(|schema| schema["type"] != "null");
         return real.flat_map(|schema| values(document, schema)).collect();
     }
+
     if let Some(words) = schema["enum"].as_array() {
         return words.clone();
     }
+
     if !schema["example"].is_null() {
         return vec![schema["example"].clone()];
     }
@@ -52,6 +57,7 @@ fn values(document: &Value, schema: &Value) -> Vec<Value> {
     let kind = schema["type"]
         .as_str()
         .or_else(|| schema["type"][0].as_str());
+
     match kind.unwrap_or_else(|| panic!("no type: {schema}")) {
         "object" => objects(document, schema),
         "array" => vec![json!([values(document, &schema["items"])[0]])],
@@ -65,16 +71,19 @@ fn values(document: &Value, schema: &Value) -> Vec<Value> {
 fn objects(document: &Value, schema: &Value) -> Vec<Value> {
     let mut whole = json!({});
     let mut others = Vec::new();
+
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         let mut values = values(document, property).into_iter();
         whole[name] = values.next().unwrap();
         others.extend(values.map(|value| (name.clone(), value)));
     }
+
     let bend = |(name, value): (String, Value)| {
         let mut other = whole.clone();
         other[name] = value;
         other
     };
+
     let bent: Vec<Value> = others.into_iter().map(bend).collect();
 
     [vec![whole], bent].concat()
@@ -110,13 +119,16 @@ fn outside(document: &Value, schema: &Value, place: &str) -> Vec<Outside> {
     if let Some(reference) = schema["$ref"].as_str() {
         return outside(document, document.pointer(&reference[1..]).unwrap(), place);
     }
+
     let mut found = Vec::new();
     for alternative in schema["oneOf"].as_array().into_iter().flatten() {
         found.extend(outside(document, alternative, place));
     }
+
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         found.extend(outside(document, property, &format!("{place}/{name}")));
     }
+
     if schema["items"].is_object() {
         found.extend(outside(document, &schema["items"], &format!("{place}/0")));
     }
@@ -127,6 +139,7 @@ fn outside(document: &Value, schema: &Value, place: &str) -> Vec<Outside> {
     } else {
         json!("x")
     };
+
     let mut add = |keyword: &'static str, wrong: &dyn Fn(usize) -> Option<Value>| {
         // Bounds are whole numbers, some of them written as 1.0.
         let bound = schema[keyword]
@@ -140,6 +153,7 @@ fn outside(document: &Value, schema: &Value, place: &str) -> Vec<Outside> {
             });
         }
     };
+
     add("minimum", &|least| {
         least.checked_sub(1).map(|value| json!(value))
     });
@@ -148,11 +162,13 @@ fn outside(document: &Value, schema: &Value, place: &str) -> Vec<Outside> {
         least.checked_sub(1).map(|length| json!("x".repeat(length)))
     });
     add("maxLength", &|most| Some(json!("x".repeat(most + 1))));
+
     add("minItems", &|least| {
         least
             .checked_sub(1)
             .map(|length| json!(vec![item.clone(); length]))
     });
+
     add("maxItems", &|most| {
         Some(json!(vec![item.clone(); most + 1]))
     });
@@ -177,9 +193,11 @@ async fn stated_bounds_are_enforced() {
     let document: Value = serde_json::from_str(&document).unwrap();
     let examples = examples(&document);
     let mut stated = BTreeSet::new();
+
     for (path, operations) in document["paths"].as_object().unwrap() {
         let schema = &operations["post"]["requestBody"]["content"]["application/json"]["schema"];
         let path = path.replace("{id}", "l-1");
+
         for Outside {
             place,
             keyword,
@@ -200,9 +218,11 @@ async fn stated_bounds_are_enforced() {
                 Reason::Usage,
                 "{path} {place} {keyword}: {problem:?}"
             );
+
             stated.insert(format!("{path} {place} {keyword}"));
         }
     }
+
     for bound in [
         "/v1/fits /model/repo minLength",
         "/v1/fits /questions maxItems",
@@ -220,6 +240,7 @@ async fn stated_bounds_are_enforced() {
     ] {
         assert!(stated.contains(bound), "{bound} among {stated:?}");
     }
+
     daemon.stop().await;
 }
 
@@ -232,6 +253,7 @@ async fn arrays_for_objects_are_refused() {
         .body;
     let document: Value = serde_json::from_str(&document).unwrap();
     let mut bent = 0;
+
     for Example { path, body } in examples(&document) {
         let allowed = raw(&socket, &request("POST", &path, "", &body.to_string())).await;
         assert!(
@@ -239,8 +261,10 @@ async fn arrays_for_objects_are_refused() {
             "{path} {body}: {}",
             allowed.body
         );
+
         let mut places = Vec::new();
         objects_in(&body, "", &mut places);
+
         for place in places {
             let mut wrong = body.clone();
             let object = wrong.pointer_mut(&place).unwrap();
@@ -250,6 +274,7 @@ async fn arrays_for_objects_are_refused() {
                 .await
                 .problem();
             assert_eq!(problem.reason, Reason::Usage, "{path} {wrong}: {problem:?}");
+
             // serde_json takes an enum of objects for no JSON at all where it is an array.
             let said = ["expected an object", "expected value"]
                 .iter()
@@ -258,6 +283,7 @@ async fn arrays_for_objects_are_refused() {
             bent += 1;
         }
     }
+
     assert!(bent > 20, "{bent}");
 
     // In the order of the fields, as serde's derive would take them.
@@ -292,5 +318,6 @@ async fn arrays_for_objects_are_refused() {
             "{path} {body}: {problem:?}"
         );
     }
+
     daemon.stop().await;
 }

@@ -68,6 +68,7 @@ pub(crate) fn question(repo: &str) -> Question {
         repo: repo.to_owned(),
         ..ModelQuestion::default()
     };
+
     Question {
         model,
         ..Question::default()
@@ -130,6 +131,7 @@ impl Double {
         if repo.starts_with("slow/") {
             self.gate.acquire().await.unwrap().forget();
         }
+
         assert!(!repo.starts_with("panic/"), "told to panic");
         if repo.starts_with("gone/") {
             let mut problem =
@@ -137,14 +139,17 @@ impl Double {
             problem.retry_after_seconds = Some(7);
             return Err(problem);
         }
+
         if repo == "wants/token" && caller.token.is_none_or(|token| token.reveal() != "hf_mine") {
             return Err(Problem::new(Reason::Gated, "this needs a token"));
         }
+
         if let Some(count) = repo.strip_prefix("large/") {
             let mut large = answer(&repo);
             large.message = "x".repeat(count.parse().unwrap());
             return Ok(large);
         }
+
         Ok(answer(&repo))
     }
 }
@@ -176,6 +181,7 @@ impl Service for Double {
         for question in questions {
             answers.push(self.answered(caller.clone(), question).await?);
         }
+
         let (verdict, reason, message) = (Verdict::Fits, "fits".to_owned(), "They fit.".to_owned());
         Ok(TogetherAnswer {
             schema_version: SCHEMA_VERSION,
@@ -200,6 +206,7 @@ impl Service for Double {
             links: Vec::new(),
             host: None,
         };
+
         Ok(GpusAnswer {
             schema_version: SCHEMA_VERSION,
             snapshot,
@@ -298,6 +305,7 @@ impl Program for Double {
         if config.hub.endpoint == "http://hangs" {
             std::future::pending::<()>().await;
         }
+
         if config.hub.offline {
             Ok(vec!["socket.path".to_owned()])
         } else {
@@ -341,16 +349,19 @@ pub(crate) fn start_with(
         path: folder.path().join("api.sock"),
         ..SocketConfig::default()
     };
+
     let config_file = config_text.map(|text| {
         let path = folder.path().join("config.toml");
         std::fs::write(&path, text).unwrap();
         path
     });
+
     let listening = socket::bind(&config, &Accounts::default()).unwrap();
     let options = Options {
         config_file,
         ..Options::default()
     };
+
     let (signals, wanted) = mpsc::channel(4);
     let (tell, told) = mpsc::unbounded_channel();
     let notifier = Notifier::to(move |state| drop(tell.send(state.to_owned())), watchdog);
@@ -362,6 +373,7 @@ pub(crate) fn start_with(
         notifier,
         options,
     };
+
     let ended = tokio::spawn(run(daemon, listening, wanted));
     Running {
         folder,
@@ -423,6 +435,7 @@ impl Raw {
             .nth(1)
             .and_then(|word| word.parse().ok())
             .unwrap_or(0);
+
         Self {
             status,
             headers: headers.to_lowercase(),
@@ -437,14 +450,17 @@ impl Raw {
                 .contains("content-type: application/problem+json"),
             "{self:?}"
         );
+
         assert!(self.headers.contains("x-request-id: "), "{self:?}");
         let problem: Problem = serde_json::from_str(&self.body).unwrap();
         assert_eq!(problem.status, self.status);
+
         assert_eq!(
             problem.kind,
             format!("urn:hf-mem-probe:problem:{}", problem.reason.word())
         );
         assert!(!problem.title.is_empty() && !problem.detail.is_empty());
+
         problem
     }
 }

@@ -16,6 +16,7 @@ async fn ready_comes_first_and_the_socket_leaves_with_the_daemon() {
     assert!(ready.contains("STATUS=answering on "), "{ready}");
     assert!(socket.exists());
     let program = std::sync::Arc::clone(&daemon.program);
+
     assert_eq!(
         daemon.stop().await,
         Ended {
@@ -23,6 +24,7 @@ async fn ready_comes_first_and_the_socket_leaves_with_the_daemon() {
             drained: Drained::Clean
         }
     );
+
     assert!(!socket.exists());
     assert!(
         *program.stopped.lock().unwrap(),
@@ -51,6 +53,7 @@ async fn nobody_new_is_taken_while_stopping() {
     daemon.begun(1).await;
     daemon.signals.send(Signal::Stop("SIGTERM")).await.unwrap();
     daemon.told("STOPPING=1").await;
+
     // The listener closes as soon as the server has seen the signal; until then a caller may still
     // get in.
     while !daemon
@@ -61,6 +64,7 @@ async fn nobody_new_is_taken_while_stopping() {
     {
         tokio::task::yield_now().await;
     }
+
     daemon.program.gate.add_permits(1);
     asked.await.unwrap().unwrap();
     daemon.ended.await.unwrap().unwrap();
@@ -92,6 +96,7 @@ async fn a_second_signal_does_not_wait() {
     daemon.signals.send(Signal::Stop("SIGTERM")).await.unwrap();
     daemon.told("STOPPING=1").await;
     daemon.signals.send(Signal::Stop("SIGINT")).await.unwrap();
+
     assert_eq!(
         daemon.ended.await.unwrap().unwrap().drained,
         Drained::Abandoned
@@ -118,6 +123,7 @@ async fn a_reload_takes_the_file_anew_and_a_bad_one_changes_nothing() {
         "[hub]\nonline = true\n",
     )
     .unwrap();
+
     daemon.signals.send(Signal::Reload).await.unwrap();
     let ready = daemon.told("READY=1").await;
     assert!(
@@ -137,6 +143,7 @@ async fn a_hung_reload_does_not_hold_up_the_end() {
     daemon.signals.send(Signal::Reload).await.unwrap();
     daemon.told("RELOADING=1").await;
     daemon.client().health().await.unwrap();
+
     assert_eq!(
         daemon.stop().await,
         Ended {
@@ -170,12 +177,14 @@ async fn signs_of_life_stop_while_a_part_hangs() {
     daemon.told("WATCHDOG=1").await;
     daemon.told("WATCHDOG=1").await;
     *daemon.program.stuck.lock().unwrap() = Some("the sampler hangs in the driver".to_owned());
+
     // What was told before it hung may still be on its way; after that there is silence.
     while tokio::time::timeout(Duration::from_millis(200), daemon.told.recv())
         .await
         .is_ok()
     {}
     *daemon.program.stuck.lock().unwrap() = None;
+
     daemon.told("WATCHDOG=1").await;
     daemon.stop().await;
 }

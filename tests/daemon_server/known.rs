@@ -26,6 +26,7 @@ async fn known_questions_are_not_planned() {
         &request("POST", "/v1/fits", "X-Request-Id: job-7\r\n", KNOWN),
     )
     .await;
+
     assert_eq!(repo(&answer), "known/x");
     assert!(
         answer
@@ -33,6 +34,7 @@ async fn known_questions_are_not_planned() {
             .contains("content-type: application/json\r\n"),
         "{answer:?}"
     );
+
     assert!(
         answer.headers.contains("x-request-id: job-7\r\n"),
         "{answer:?}"
@@ -53,6 +55,7 @@ async fn known_questions_are_not_planned() {
         ("a/b", 1),
         "its body went the long way whole"
     );
+
     let estimate = raw(&socket, &request("POST", "/v1/estimates", "", KNOWN)).await;
     assert_eq!(
         (repo(&estimate).as_str(), *daemon.program.begun.borrow()),
@@ -67,6 +70,7 @@ async fn known_questions_are_not_planned() {
     ] {
         assert!(metrics.contains(line), "{line} in\n{metrics}");
     }
+
     daemon.stop().await;
 }
 
@@ -87,6 +91,7 @@ async fn bodies_in_pieces_are_known() {
     }
     // Chunks have no length: such a body is looked up on the long way.
     let head = "POST /v1/fits HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+
     let chunked = format!("{head}{:x}\r\n{KNOWN}\r\n0\r\n\r\n", KNOWN.len());
     assert_eq!(
         repo(&raw(&daemon.socket(), chunked.as_bytes()).await),
@@ -112,6 +117,7 @@ async fn guards_hold_for_known_questions() {
         .problem();
         assert_eq!(problem.reason, reason, "{headers}: {problem:?}");
     }
+
     daemon.stop().await;
 }
 
@@ -124,6 +130,7 @@ async fn panic_on_short_way_ends_one_request() {
         "",
         r#"{"model": {"repo": "known/panic"}}"#,
     );
+
     assert_eq!(
         raw(&daemon.socket(), &broken).await.problem().reason,
         Reason::Internal

@@ -51,6 +51,7 @@ async fn a_body_that_does_not_arrive_is_told_so() {
     let head = "POST /v1/fits HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 100\r\n\r\n{";
     let problem = raw(&daemon.socket(), head.as_bytes()).await.problem();
     assert_eq!(problem.reason, Reason::Timeout);
+
     assert!(
         problem.detail.contains("body did not arrive within 200ms"),
         "{problem:?}"
@@ -78,6 +79,7 @@ async fn a_body_above_the_cap_is_refused_said_or_unsaid() {
             .reason,
         Reason::TooLarge
     );
+
     let fitting = request(
         "POST",
         "/v1/fits",
@@ -106,26 +108,32 @@ async fn large_bodies_have_so_much_room_in_all_and_give_it_back() {
         ..roomy()
     });
     let mut held = Vec::new();
+
     // Room for 32, and for one more of the daemon's own user, who asks here.
     for _ in 0..33 {
         let (caller, first) = announced(&daemon.socket()).await;
         assert_eq!(first, "HTTP/1.1 100");
         held.push(caller);
     }
+
     let (mut refused, first) = announced(&daemon.socket()).await;
     assert_eq!(first, "HTTP/1.1 503");
+
     assert!(
         rest(&mut refused)
             .await
             .contains("take up all the memory that is kept for them")
     );
+
     let small = request("POST", "/v1/fits", "", r#"{"model": {"repo": "a/b"}}"#);
     assert_eq!(
         raw(&daemon.socket(), &small).await.status,
         200,
         "small ones need none"
     );
+
     held.pop();
+
     // The room comes back as soon as the daemon has seen the end of the caller.
     while announced(&daemon.socket()).await.1 != "HTTP/1.1 100" {}
     drop(held);
@@ -136,6 +144,7 @@ async fn large_bodies_have_so_much_room_in_all_and_give_it_back() {
 async fn a_head_above_the_cap_is_refused() {
     let daemon = start(roomy());
     let padding = format!("x-padding: {}\r\n", "x".repeat(2 * HEAD_BYTES));
+
     assert_eq!(
         raw(
             &daemon.socket(),
@@ -145,6 +154,7 @@ async fn a_head_above_the_cap_is_refused() {
         .status,
         431
     );
+
     let many = "x-one-more: 1\r\n".repeat(100);
     assert_eq!(
         raw(&daemon.socket(), &request("GET", "/v1/health", &many, ""))
@@ -152,6 +162,7 @@ async fn a_head_above_the_cap_is_refused() {
             .status,
         431
     );
+
     daemon.stop().await;
 }
 
@@ -179,6 +190,7 @@ async fn an_answer_that_nobody_reads_ends_its_connection() {
     deaf.write_all(&request("POST", "/v1/fits", "", &large))
         .await
         .unwrap();
+
     // There is one seat: the next caller is served once the deaf one has lost it.
     daemon.client().health().await.unwrap();
     drop(deaf);
@@ -192,6 +204,7 @@ async fn at_the_cap_the_next_caller_waits_and_is_served_when_one_leaves() {
         ..roomy()
     });
     let mut held = Vec::new();
+
     for _ in 0..2 {
         let mut stream = UnixStream::connect(daemon.socket()).await.unwrap();
         stream
@@ -202,6 +215,7 @@ async fn at_the_cap_the_next_caller_waits_and_is_served_when_one_leaves() {
         stream.read_exact(&mut first).await.unwrap();
         held.push(stream);
     }
+
     let third = daemon.client();
     let mut waiting = tokio::spawn(async move { third.health().await });
     assert!(
@@ -235,11 +249,13 @@ async fn watchers_leave_room_for_questions() {
     });
     let client = daemon.client();
     let mut streams = Vec::new();
+
     for _ in 0..2 {
         let mut lines = client.watch_gpus().await.unwrap();
         lines.next().await.unwrap().unwrap().unwrap();
         streams.push(lines);
     }
+
     let problem: hf_mem_core::report::Problem = client.watch_gpus().await.unwrap_err().into();
     assert_eq!(problem.reason, Reason::Busy);
     client.health().await.unwrap();
@@ -253,6 +269,7 @@ async fn a_client_does_not_wait_for_ever_either() {
     let client = Client::new(daemon.socket()).deadline(SHORT);
     let error = client.fits(&question("slow/x")).await.unwrap_err();
     assert!(!error.daemon_is_absent());
+
     assert!(
         error.to_string().contains("did not answer within 200ms"),
         "{error}"

@@ -17,6 +17,7 @@ async fn every_route_answers() {
         client.fits(&question("a/b")).await.unwrap().model.repo,
         "a/b"
     );
+
     assert_eq!(
         client.estimate(&question("a/b")).await.unwrap().model.repo,
         "a/b"
@@ -27,12 +28,14 @@ async fn every_route_answers() {
         .unwrap();
     assert_eq!(together.answers.len(), 2);
     assert_eq!(client.gpus().await.unwrap().snapshot.source, "declared");
+
     assert_eq!(
         client.fresh_gpus().await.unwrap().snapshot.source,
         "read now"
     );
     let health = client.health().await.unwrap();
     assert_eq!(health.status, HealthStatus::Degraded);
+
     assert!(
         health.parts[0]
             .reason
@@ -40,6 +43,7 @@ async fn every_route_answers() {
             .unwrap()
             .contains("libnvidia-ml")
     );
+
     assert!(
         client
             .release_nvml(Some(30))
@@ -48,6 +52,7 @@ async fn every_route_answers() {
             .released_until
             .ends_with("30")
     );
+
     daemon.stop().await;
 }
 
@@ -56,12 +61,14 @@ async fn leases_are_held_shown_renewed_and_released() {
     let daemon = start(roomy());
     let client = daemon.client();
     let holder = Some(Holder::Name("job 7".to_owned()));
+
     let wanted = LeaseRequest {
         question: question("a/b"),
         ttl_seconds: Some(60),
         holder,
         ..LeaseRequest::default()
     };
+
     let answer = client.create_lease(&wanted).await.unwrap();
     let lease = answer.lease.unwrap();
     assert_eq!(
@@ -74,8 +81,10 @@ async fn leases_are_held_shown_renewed_and_released() {
         Some(own_uid),
         "the kernel says who asks"
     );
+
     assert_eq!(client.leases().await.unwrap().leases.len(), 1);
     assert_eq!(client.lease("l-1").await.unwrap().id, "l-1");
+
     assert_eq!(
         client
             .renew_lease(
@@ -89,16 +98,19 @@ async fn leases_are_held_shown_renewed_and_released() {
             .ttl_seconds,
         9
     );
+
     assert_eq!(client.release_lease("l-1").await.unwrap().id, "l-1");
     let ClientError::Problem(problem) = client.lease("l-2").await.unwrap_err() else {
         panic!("no problem")
     };
+
     assert_eq!(problem.reason, Reason::NotFound);
     let bare = raw(
         &daemon.socket(),
         &request("POST", "/v1/leases/l-1/renew", "", ""),
     )
     .await;
+
     assert_eq!(bare.status, 200, "the body may be left out");
     daemon.stop().await;
 }
@@ -111,12 +123,14 @@ async fn the_callers_own_token_goes_along() {
     else {
         panic!("no problem")
     };
+
     assert_eq!(problem.reason, Reason::Gated);
     client
         .token(Some(HubToken::new("hf_mine")))
         .fits(&question("wants/token"))
         .await
         .unwrap();
+
     daemon.stop().await;
 }
 
@@ -128,6 +142,7 @@ async fn ids_and_versions_stand_in_every_answer() {
         &request("GET", "/v1/health", "X-Request-Id: job-7\r\n", ""),
     )
     .await;
+
     assert!(
         answer.headers.contains("x-request-id: job-7\r\n"),
         "{answer:?}"
@@ -139,6 +154,7 @@ async fn ids_and_versions_stand_in_every_answer() {
         )),
         "{answer:?}"
     );
+
     let answer = raw(
         &daemon.socket(),
         &request("GET", "/v1/health", "X-Request-Id: a b\r\n", ""),
@@ -155,6 +171,7 @@ async fn the_contract_and_the_figures_are_served() {
     client.fits(&question("a/b")).await.unwrap();
     client.fits(&question("gone/x")).await.unwrap_err();
     let metrics = client.metrics().await.unwrap();
+
     for line in [
         "hf_mem_probe_questions_total{verdict=\"fits\",reason=\"fits\"} 1",
         "hf_mem_probe_questions_total{verdict=\"error\",reason=\"rate_limited\"} 1",
@@ -164,6 +181,7 @@ async fn the_contract_and_the_figures_are_served() {
     ] {
         assert!(metrics.contains(line), "{line} in\n{metrics}");
     }
+
     let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
     let open = raw(&daemon.socket(), &request("GET", "/metrics", accept, "")).await;
     assert!(
@@ -171,13 +189,16 @@ async fn the_contract_and_the_figures_are_served() {
             .contains("content-type: application/openmetrics-text; version=1.0.0"),
         "{open:?}"
     );
+
     assert!(open.body.ends_with("# EOF\n") && !metrics.contains("# EOF"));
     let document = raw(
         &daemon.socket(),
         &request("GET", "/v1/openapi.json", "", ""),
     )
     .await;
+
     let document: serde_json::Value = serde_json::from_str(&document.body).unwrap();
+
     // The document names exactly the routes that answer.
     let mut paths: Vec<_> = document["paths"]
         .as_object()
@@ -186,6 +207,7 @@ async fn the_contract_and_the_figures_are_served() {
         .cloned()
         .collect();
     paths.sort();
+
     let routes = [
         "/metrics",
         "/v1/estimates",
@@ -200,10 +222,12 @@ async fn the_contract_and_the_figures_are_served() {
         "/v1/openapi.json",
     ];
     assert_eq!(paths, routes);
+
     for path in routes {
         let answer = raw(&daemon.socket(), &request("PUT", path, "", "")).await;
         assert_eq!(answer.status, 405, "{path} is a route");
     }
+
     daemon.stop().await;
 }
 
@@ -217,10 +241,12 @@ async fn one_connection_carries_many_requests() {
         format!("{}{last}", one.repeat(20)).as_bytes(),
     )
     .await;
+
     assert_eq!(
         answers.body.matches("HTTP/1.1 200 OK").count(),
         20,
         "pipelined, and the first one before them"
     );
+
     daemon.stop().await;
 }

@@ -28,6 +28,7 @@ fn child() {
     let (Ok(role), Some(socket)) = (std::env::var(ROLE), std::env::var_os(SOCKET)) else {
         return;
     };
+
     let client = Client::new(PathBuf::from(socket));
     block_on(async {
         match role.as_str() {
@@ -52,8 +53,10 @@ fn child() {
                     lines.next().await.unwrap().unwrap().unwrap();
                     held.push(lines);
                 }
+
                 client.health().await.unwrap_err();
                 held.pop();
+
                 // The seat comes back as soon as the daemon has seen the end of the stream.
                 while client.health().await.is_err() {}
             }
@@ -70,6 +73,7 @@ fn reachable(limits: Limits, mode: u32) -> Option<Running> {
         println!("skipped: only root can act as another user");
         return None;
     }
+
     let daemon = start(limits);
     let enterable =
         |folder: &Path| std::fs::metadata(folder).is_ok_and(|found| found.mode() & 0o001 != 0);
@@ -77,8 +81,10 @@ fn reachable(limits: Limits, mode: u32) -> Option<Running> {
         println!("skipped: another user may not enter the folder of temporary files");
         return None;
     }
+
     std::fs::set_permissions(daemon.folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     std::fs::set_permissions(daemon.socket(), std::fs::Permissions::from_mode(mode)).unwrap();
+
     Some(daemon)
 }
 
@@ -96,6 +102,7 @@ async fn other_user(daemon: &Running, role: &'static str) -> bool {
             .gid(OTHER_UID)
             .output()
     });
+
     match output.await.unwrap() {
         Ok(output) => {
             assert!(
@@ -143,6 +150,7 @@ async fn one_user_cannot_take_every_connection() {
     ) else {
         return;
     };
+
     if other_user(&daemon, "greedy").await {
         let metrics = daemon.client().metrics().await.unwrap();
         assert!(
@@ -150,5 +158,6 @@ async fn one_user_cannot_take_every_connection() {
             "{metrics}"
         );
     }
+
     daemon.stop().await;
 }

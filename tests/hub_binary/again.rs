@@ -15,6 +15,7 @@ async fn planned(daemon: &Daemon) -> u64 {
     let of_plans =
         |line: &&str| line.starts_with("hf_mem_probe_latency_seconds_count{stage=\"plan\"}");
     let line = metrics.lines().find(of_plans).expect("the stage");
+
     line.rsplit(' ')
         .next()
         .and_then(|count| count.parse().ok())
@@ -35,9 +36,11 @@ async fn the_same_question_is_planned_once_until_something_changes() {
     let first = ask("fits a/dense --json").await;
     assert_eq!(first.code, 0, "{first:?}");
     assert_eq!(planned(&daemon).await, 1);
+
     for _ in 0..3 {
         assert_eq!(ask("fits a/dense --json").await.out, first.out);
     }
+
     assert_eq!(planned(&daemon).await, 1, "given again");
 
     assert_ne!(
@@ -45,11 +48,13 @@ async fn the_same_question_is_planned_once_until_something_changes() {
         first.out,
         "another model"
     );
+
     assert_ne!(
         ask("fits a/dense --json --context 512").await.out,
         first.out,
         "another question"
     );
+
     assert_eq!(planned(&daemon).await, 3);
 
     // A lease claims memory: what was answered before it holds no longer.
@@ -57,13 +62,16 @@ async fn the_same_question_is_planned_once_until_something_changes() {
     assert_eq!(leased.code, 0, "{leased:?}");
     let after = ask("fits a/dense --json").await;
     assert_eq!(after.code, 0, "{after:?}");
+
     assert_ne!(
         after.json()["placement"],
         first.json()["placement"],
         "less is available, or another device is"
     );
+
     let known = planned(&daemon).await;
     assert_eq!(ask("fits a/dense --json").await.out, after.out);
+
     assert_eq!(
         planned(&daemon).await,
         known,

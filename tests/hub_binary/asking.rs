@@ -62,6 +62,7 @@ impl User {
             variables: Vec::new(),
             home,
         };
+
         user.with("HF_ENDPOINT", endpoint)
             .with("HF_MEM_PROBE_HUB_BUDGET", "20s")
     }
@@ -84,8 +85,10 @@ impl User {
             .env_clear()
             .env("HOME", self.home.path())
             .env("NO_COLOR", "1");
+
         command.env("HF_MEM_PROBE_SOCKET", "/nonexistent/api.sock");
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+
         command
     }
 
@@ -102,9 +105,11 @@ impl User {
         command
             .env("HF_MEM_PROBE_SOCKET", socket)
             .args(line.split_whitespace());
+
         if let Some(uid) = uid {
             command.uid(uid).gid(uid).current_dir("/");
         }
+
         finish(command).await
     }
 }
@@ -137,6 +142,7 @@ impl Daemon {
         for name in ["cache", "state"] {
             fs::create_dir(at(name)).expect("made");
         }
+
         let text = format!(
             "[socket]\npath = \"{0}/api.sock\"\ngroup = \"{1}\"\nmode = \"0666\"\n[leases]\nstate_directory = \"{0}/state\"\n[hub]\n\
              cache_directory = \"{0}/cache\"\nretry_budget = \"5s\"\n{hub}\n{more}",
@@ -153,6 +159,7 @@ impl Daemon {
         command
             .args(["daemon", "--gpus", "8xH100-80GB", "--config"])
             .arg(at("config.toml"));
+
         command
             .env("NOTIFY_SOCKET", at("notify.sock"))
             .env("RUST_LOG", "trace")
@@ -162,6 +169,7 @@ impl Daemon {
             .stdout(Stdio::null())
             .spawn()
             .expect("started");
+
         let daemon = Self { folder, child };
         let ready = tokio::task::spawn_blocking(move || {
             let mut notice = [0; 256];
@@ -175,6 +183,7 @@ impl Daemon {
                 }
             }
         });
+
         assert!(ready.await.expect("joined"), "not ready: {}", daemon.log());
         daemon
     }
@@ -195,6 +204,7 @@ impl Daemon {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+
         (started.elapsed(), None)
     }
 

@@ -13,6 +13,7 @@ fn every_kind() -> (Shelf, Vec<(&'static str, &'static str)>) {
     let (config, tensors) = decoder();
     let config = config.to_string();
     let (first, second) = tensors.split_at(10);
+
     let file = |tensors: &[(String, Vec<u64>)]| {
         safetensors(
             &tensors
@@ -21,6 +22,7 @@ fn every_kind() -> (Shelf, Vec<(&'static str, &'static str)>) {
                 .collect::<Vec<_>>(),
         )
     };
+
     let paths = [
         "model-00001-of-00002.safetensors",
         "model-00002-of-00002.safetensors",
@@ -35,6 +37,7 @@ fn every_kind() -> (Shelf, Vec<(&'static str, &'static str)>) {
         .with("model.safetensors.index.json", index.to_string())
         .with(paths[0], file(first))
         .with(paths[1], file(second));
+
     let gguf = |bytes: u64| {
         let header = Header::default()
             .with("general.architecture", Kv::Text("llama".into()))
@@ -49,8 +52,10 @@ fn every_kind() -> (Shelf, Vec<(&'static str, &'static str)>) {
             .tensor("output_norm.weight", &[bytes / 4], 0, bytes);
         let (mut file, data) = header.bytes();
         file.resize(file.len() + usize::try_from(data).expect("small"), 0);
+
         file
     };
+
     let quantised = Repository::default()
         .with("tiny-Q4_K_M.gguf", gguf(256))
         .with("tiny-Q8_0.gguf", gguf(512));
@@ -66,6 +71,7 @@ fn every_kind() -> (Shelf, Vec<(&'static str, &'static str)>) {
         .with("unet/diffusion_pytorch_model.safetensors", part())
         .with("vae/config.json", r#"{"_class_name": "AutoencoderKL"}"#)
         .with("vae/diffusion_pytorch_model.safetensors", part());
+
     let modules = json!([{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
         {"idx": 1, "name": "1", "path": "1_Dense", "type": "sentence_transformers.models.Dense"}]);
     let embedder = dense()
@@ -78,6 +84,7 @@ fn every_kind() -> (Shelf, Vec<(&'static str, &'static str)>) {
             "1_Dense/model.safetensors",
             safetensors(&[("linear.weight", "F32", 4, &[8, 64])]),
         );
+
     let pickled = Repository::default()
         .with("config.json", config)
         .with("pytorch_model.bin", vec![0; 4096]);
@@ -95,6 +102,7 @@ fn every_kind() -> (Shelf, Vec<(&'static str, &'static str)>) {
                 &[8, 64],
             )]),
         );
+
     let shelf = Shelf::default()
         .with("kinds/dense", dense())
         .with(
@@ -110,6 +118,7 @@ fn every_kind() -> (Shelf, Vec<(&'static str, &'static str)>) {
         .with("kinds/embedder", embedder)
         .with("kinds/pickled", pickled)
         .with("kinds/adapter", adapter);
+
     let names = [
         "dense",
         "gated",
@@ -120,6 +129,7 @@ fn every_kind() -> (Shelf, Vec<(&'static str, &'static str)>) {
         "pickled",
         "adapter",
     ];
+
     (
         shelf,
         names
@@ -137,6 +147,7 @@ async fn a_bundle_answers_as_the_hub_does_byte_for_byte() {
     let offline = User::of("http://127.0.0.1:9").with("HF_HUB_OFFLINE", "1");
     let daemon = Daemon::start(&offline, "offline = true", "", &[]).await;
     let mut known = 0;
+
     for (name, file) in kinds {
         let bundle = user.path(&format!("{name}.hfmp")).display().to_string();
         let packed = user
@@ -152,6 +163,7 @@ async fn a_bundle_answers_as_the_hub_does_byte_for_byte() {
         let bytes = std::fs::read(&bundle).expect("a bundle");
         assert_eq!(said["bundle_bytes"], bytes.len());
         assert!(bytes.len() < 200 << 10, "{name}: {} bytes", bytes.len());
+
         for (command, more) in [
             ("fits", "--gpus 24GiB"),
             ("estimate", ""),
@@ -170,6 +182,7 @@ async fn a_bundle_answers_as_the_hub_does_byte_for_byte() {
                 (of_hub.code, of_hub.timeless()),
                 "{name}: {line}"
             );
+
             assert_eq!(requests, 0, "{name}");
             let of_offline = offline.run(&line).await;
             assert_eq!(
@@ -177,22 +190,26 @@ async fn a_bundle_answers_as_the_hub_does_byte_for_byte() {
                 (of_hub.code, of_hub.timeless()),
                 "{name}: {line}, offline"
             );
+
             let of_daemon = offline.ask(&daemon.socket(), None, &line).await;
             assert!(
                 of_daemon.code == 0 || of_daemon.out.contains("schema_version"),
                 "{of_daemon:?}"
             );
+
             assert_eq!(
                 (of_daemon.code, of_daemon.timeless()),
                 (of_hub.code, of_hub.timeless()),
                 "{name}: {line}, daemon"
             );
+
             assert!(
                 command == "estimate" && !more.is_empty() || !daemon.log().contains(&bundle),
                 "the daemon saw the path"
             );
         }
     }
+
     assert!(
         known >= 12,
         "most of these are answers, not refusals: {known}"
@@ -205,18 +222,22 @@ async fn a_bundle_is_the_same_for_the_same_repository_and_holds_no_secret() {
     let hub = FakeHub::start(move |request, _| Some(shelf.reply(request))).await;
     let user = User::of(&hub.endpoint).with("HF_TOKEN", OWNER);
     let mut bundles = Vec::new();
+
     for name in ["one", "two"] {
         let packed = user.run(&format!("pack kinds/gated -o {name}")).await;
         assert_eq!(packed.code, 0, "{packed:?}");
         assert!(packed.err.contains("kinds/gated is gated"), "{packed:?}");
+
         assert!(
             packed
                 .out
                 .starts_with(&format!("{name}: kinds/gated at 0123456789abcdef")),
             "{packed:?}"
         );
+
         bundles.push(std::fs::read(user.path(name)).expect("a bundle"));
     }
+
     assert_eq!(bundles[0], bundles[1]);
     let mut text = String::new();
     std::io::Read::read_to_string(
@@ -224,9 +245,11 @@ async fn a_bundle_is_the_same_for_the_same_repository_and_holds_no_secret() {
         &mut text,
     )
     .expect("gzip");
+
     for secret in [OWNER, "canary", "Signature", &hub.endpoint] {
         assert!(!text.contains(secret), "{secret}");
     }
+
     assert!(
         text.contains("model.layers.*.self_attn.q_proj.weight"),
         "and there is something in it"
@@ -238,6 +261,7 @@ async fn what_cannot_be_packed_or_written_is_said() {
     let (shelf, _) = every_kind();
     let hub = FakeHub::start(move |request, _| Some(shelf.reply(request))).await;
     let user = User::of(&hub.endpoint);
+
     for (line, code, reason, says) in [
         (
             "pack kinds/dense -o /nonexistent/folder/x",
@@ -268,6 +292,7 @@ async fn what_cannot_be_packed_or_written_is_said() {
             (code, Some(reason)),
             "{line}: {outcome:?}"
         );
+
         assert!(
             said["detail"]
                 .as_str()
@@ -275,6 +300,7 @@ async fn what_cannot_be_packed_or_written_is_said() {
             "{line}: {outcome:?}"
         );
     }
+
     assert!(!user.path("x").exists(), "nothing half written is left");
 }
 
@@ -292,6 +318,7 @@ async fn an_adapters_bundle_is_for_those_who_may_see_its_base_model() {
                 &[8, 64],
             )]),
         );
+
     let shelf = Shelf::default().with("a/lora", adapter).with(
         "a/gated",
         Repository {
@@ -307,6 +334,7 @@ async fn an_adapters_bundle_is_for_those_who_may_see_its_base_model() {
         (0, Some(true)),
         "{packed:?}"
     );
+
     assert!(
         packed.err.contains("is gated: keep lora among those"),
         "{packed:?}"

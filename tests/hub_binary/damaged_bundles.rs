@@ -40,6 +40,7 @@ async fn each_is_refused_for_what_it_is() {
     GzDecoder::new(good.as_slice())
         .read_to_end(&mut text)
         .expect("gzip");
+
     let at = text
         .iter()
         .position(|&byte| byte == b'\n')
@@ -48,9 +49,11 @@ async fn each_is_refused_for_what_it_is() {
     let mut flipped = good.clone();
     let middle = flipped.len() / 2;
     flipped[middle] ^= 0x55;
+
     // A gigabyte of spaces packs into a megabyte; the lead names no hash that they could have.
     let bomb = with_lead(VERSION, &vec![b' '; 64 << 20]);
     let nested = with_lead(VERSION, &vec![b'['; 1 << 20]);
+
     let changed = [
         &text[..=at],
         String::from_utf8_lossy(body)
@@ -58,6 +61,7 @@ async fn each_is_refused_for_what_it_is() {
             .as_bytes(),
     ]
     .concat();
+
     let newer = format!("version 99 and this program reads {VERSION}; update it");
     let cases: [(&str, Vec<u8>, &str); 11] = [
         ("a bit flipped", flipped, "damaged"),
@@ -84,6 +88,7 @@ async fn each_is_refused_for_what_it_is() {
         ("a bomb", bomb, "unpacks to more than"),
         ("a tower of brackets", nested, "cannot be read"),
     ];
+
     for (what, bytes, says) in cases {
         std::fs::write(user.path("bad.hfmp"), bytes).expect("written");
         for line in [
@@ -98,6 +103,7 @@ async fn each_is_refused_for_what_it_is() {
                 (3, Some("missing_metadata")),
                 "{what}: {outcome:?}"
             );
+
             let detail = said["detail"].as_str().expect("a detail");
             assert!(
                 detail.starts_with("bad.hfmp: ") && detail.contains(says),
@@ -105,8 +111,10 @@ async fn each_is_refused_for_what_it_is() {
             );
         }
     }
+
     let outcome = user.run("estimate good.hfmp --file Q4_K_M --json").await;
     assert_eq!(outcome.code, 3, "{outcome:?}");
+
     assert!(
         outcome
             .out
@@ -125,24 +133,29 @@ async fn a_bomb_is_not_unpacked() {
         with_lead(VERSION, &vec![b' '; 256 << 20]),
     )
     .expect("written");
+
     let program = user.program().get_program().to_owned();
     let mut command = std::process::Command::new("sh");
     command
         .arg("-c")
         .arg("ulimit -v 160000; exec \"$0\" estimate bomb.hfmp --json")
         .arg(program);
+
     command
         .current_dir(user.home.path())
         .env_clear()
         .env("HOME", user.home.path())
         .env("HF_HUB_OFFLINE", "1");
+
     let output = command.output().expect("runs");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
+
     assert_eq!(
         output.status.code(),
         Some(3),
         "{said} {}",
         String::from_utf8_lossy(&output.stderr)
     );
+
     assert!(said.contains("unpacks to more than"), "{said}");
 }

@@ -400,6 +400,7 @@ fn survived() -> Vec<Fault> {
                         .to_string(),
                 ));
             }
+
             let length = super::fake_hub::weights().len();
             request
                 .target
@@ -447,6 +448,7 @@ async fn each_fault_has_its_message_and_its_exit_code() {
              says,
          }| async move {
             let hub = FakeHub::start(script).await;
+
             // What is answered takes as long as it takes; what lasts is given up soon.
             let lasts = [DOWN, LIMITED].contains(&(code, reason));
             let budget = if lasts { "8s" } else { "60s" };
@@ -459,11 +461,13 @@ async fn each_fault_has_its_message_and_its_exit_code() {
             let outcome = user
                 .run(&format!("{line} --engine reference --local --json"))
                 .await;
+
             let said = outcome.json();
             let detail = said["detail"]
                 .as_str()
                 .unwrap_or_default()
                 .replace(&hub.endpoint, "https://hub");
+
             if reason.is_empty() {
                 assert_eq!(
                     said["model"]["weights_bytes"],
@@ -476,12 +480,14 @@ async fn each_fault_has_its_message_and_its_exit_code() {
                     (code, Some(reason)),
                     "{name}: {outcome:?}"
                 );
+
                 assert!(detail.contains(says), "{name}: {detail}");
                 assert!(
                     outcome.err.is_empty() || !outcome.err.contains("panicked"),
                     "{name}: {outcome:?}"
                 );
             }
+
             match reason {
                 // The small model has no configuration, so that its weights are all the answer
                 // there is.
@@ -490,8 +496,10 @@ async fn each_fault_has_its_message_and_its_exit_code() {
             }
         },
     );
+
     println!("| fault | reason | exit | message |\n| --- | --- | --- | --- |");
     let mut rows = stream::iter(asked).buffered(16);
+
     while let Some(row) = rows.next().await {
         println!("{row}");
     }
@@ -506,6 +514,7 @@ fn http_date(time: SystemTime) -> String {
         "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
     ];
     let month = months[parts[1].parse::<usize>().expect("a month") - 1];
+
     format!(
         "Wed, {} {month} {} {} GMT",
         parts[2],
@@ -518,6 +527,7 @@ fn http_date(time: SystemTime) -> String {
 async fn a_stale_answer_is_given_and_said_to_be_stale_when_the_hub_is_down() {
     let down = std::sync::Arc::new(Mutex::new(false));
     let shelf = Shelf::default().with("a/dense", dense());
+
     let hub = FakeHub::start({
         let down = std::sync::Arc::clone(&down);
         move |request, _| {
@@ -539,6 +549,7 @@ async fn a_stale_answer_is_given_and_said_to_be_stale_when_the_hub_is_down() {
         (0, Some(false)),
         "{fresh:?}"
     );
+
     *down.lock().expect("locked") = true;
     let stale = user
         .ask(&daemon.socket(), None, "fits a/dense --json")
@@ -549,6 +560,7 @@ async fn a_stale_answer_is_given_and_said_to_be_stale_when_the_hub_is_down() {
         (0, Some(true)),
         "{stale:?}"
     );
+
     assert!(said["warnings"].to_string().contains("Hub"), "{stale:?}");
     assert_eq!(said["requirement"], fresh.json()["requirement"]);
     let unknown = user
@@ -571,6 +583,7 @@ async fn two_hundred_askers_cost_one_reading() {
     let one = hub.requests().len();
     let daemon = Daemon::start(&user, "", "[access]\n", &[]).await;
     let question = r#"{"model": {"repo": "a/dense"}}"#;
+
     let asked = (0..200).map(|_| {
         let client = hf_mem_probe::api::client::Client::new(daemon.socket());
         async move {
@@ -580,6 +593,7 @@ async fn two_hundred_askers_cost_one_reading() {
                 .expect("an answer")
         }
     });
+
     // No more at once than a system's queue of connections may hold, which may be no longer than
     // 128.
     let answers: Vec<_> = stream::iter(asked).buffer_unordered(100).collect().await;
@@ -588,5 +602,6 @@ async fn two_hundred_askers_cost_one_reading() {
             .iter()
             .all(|answer| answer.reason.as_deref() == Some("fits"))
     );
+
     assert_eq!(hub.requests().len() - one, one, "one asker's requests");
 }

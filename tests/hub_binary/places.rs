@@ -25,6 +25,7 @@ async fn hub() -> FakeHub {
                 ..dense()
             },
         );
+
     FakeHub::start(move |request, _| Some(shelf.reply(request))).await
 }
 
@@ -38,12 +39,14 @@ async fn a_token_is_found_in_each_of_its_places() {
         5,
         "without one it is not there"
     );
+
     let file = |user: &User, name: &str, token: &str| {
         let path = user.path(name);
         fs::create_dir_all(path.parent().expect("a folder")).expect("made");
         fs::write(&path, format!("{token}\n")).expect("written");
         path.display().to_string()
     };
+
     let user = || User::of(&hub.endpoint);
     let sees = |user: User| async move { user.run(ASK).await.code == 0 };
     assert!(sees(user().with("HF_TOKEN", OWNER)).await);
@@ -64,6 +67,7 @@ async fn a_token_is_found_in_each_of_its_places() {
     );
     let both = user();
     file(&both, ".cache/huggingface/token", OWNER);
+
     assert!(
         !sees(both.with("HF_TOKEN", STRANGER)).await,
         "the variable stands before the file"
@@ -82,6 +86,7 @@ async fn the_daemons_token_is_found_in_each_of_its_places() {
     fs::write(&path, OWNER).expect("written");
     let credentials = folder.path().display().to_string();
     let token_file = format!("token_file = \"{}\"", path.display());
+
     for (table, folder, code) in [
         ("", None, 5),
         ("", Some(credentials.as_str()), 0),
@@ -96,6 +101,7 @@ async fn the_daemons_token_is_found_in_each_of_its_places() {
             .ask(&daemon.socket(), None, "fits a/private --json")
             .await;
         assert_eq!(outcome.code, code, "{table} {variables:?}: {outcome:?}");
+
         assert!(
             outcome.err.contains("answered by the daemon") || code == 5,
             "{outcome:?}"
@@ -110,6 +116,7 @@ async fn several_hubs_by_prefix_each_with_its_own_token() {
     let folder = tempfile::tempdir().expect("a folder");
     let token = folder.path().join("acme");
     fs::write(&token, OWNER).expect("written");
+
     let more = format!(
         "[hub.endpoints]\n\"acme/\" = \"{}\"\n[hub.endpoint_token_files]\n\"acme/\" = \"{}\"",
         private.endpoint,
@@ -120,11 +127,13 @@ async fn several_hubs_by_prefix_each_with_its_own_token() {
         .ask(&daemon.socket(), None, "fits acme/own --json")
         .await;
     assert_eq!(own.code, 0, "{own:?}");
+
     assert_eq!(
         public.requests().len(),
         0,
         "the public Hub learns nothing of it"
     );
+
     assert_eq!(
         asker
             .ask(&daemon.socket(), None, "fits a/dense --json")
@@ -132,6 +141,7 @@ async fn several_hubs_by_prefix_each_with_its_own_token() {
             .code,
         0
     );
+
     assert!(
         public
             .requests()
@@ -139,6 +149,7 @@ async fn several_hubs_by_prefix_each_with_its_own_token() {
             .all(|request| !request.head.contains(OWNER)),
         "nor does it see its token"
     );
+
     let sent = private
         .requests()
         .iter()
@@ -168,12 +179,14 @@ async fn offline_asks_nobody_and_answers_from_what_is_there() {
         (0, 0),
         "what is known can be packed offline too: {packed:?}"
     );
+
     let unknown = user.run("estimate a/other --local --json").await;
     assert_eq!(
         (unknown.code, unknown.json()["reason"].as_str()),
         (75, Some("hub_unreachable")),
         "{unknown:?}"
     );
+
     assert!(unknown.out.contains("HF_HUB_OFFLINE is set"), "{unknown:?}");
 
     // huggingface_hub's own cache, wherever its variables put it.
@@ -185,11 +198,13 @@ async fn offline_asks_nobody_and_answers_from_what_is_there() {
         fs::create_dir_all(folder.join("snapshots")).expect("made");
         fs::create_dir_all(folder.join("refs")).expect("made");
         fs::write(folder.join("refs/main"), super::fake_hub::COMMIT).expect("written");
+
         std::os::unix::fs::symlink(
             &model,
             folder.join("snapshots").join(super::fake_hub::COMMIT),
         )
         .expect("linked");
+
         let user = user.with(variable, cache.display().to_string());
         let (found, requests) = requests_of(&hub, user.run("estimate q/m --local --json")).await;
         assert_eq!((found.code, requests), (0, 0), "{variable}: {found:?}");
@@ -213,8 +228,10 @@ async fn the_cache_forgives_damage_and_a_full_disk() {
         .next()
         .expect("an entry")
         .path();
+
     let length = fs::metadata(&entry).expect("there").len();
     assert!(length < 16 << 10, "{length} bytes");
+
     for spoil in [
         &b""[..],
         b"nonsense",
@@ -225,6 +242,7 @@ async fn the_cache_forgives_damage_and_a_full_disk() {
         assert_eq!((again.code, requests > 0), (0, true), "{again:?}");
         assert_eq!(again.out, first.out);
     }
+
     assert_eq!(
         requests_of(&hub, user.run(line)).await.1,
         0,
@@ -238,11 +256,13 @@ async fn the_cache_forgives_damage_and_a_full_disk() {
     command
         .arg("-c")
         .arg("trap '' XFSZ; ulimit -f 0; exec \"$0\" estimate a/dense --local --json");
+
     command
         .arg(program.get_program())
         .env_clear()
         .env("HOME", full.home.path())
         .env("HF_ENDPOINT", &hub.endpoint);
+
     let output = tokio::task::spawn_blocking(move || {
         // A pipe is no file: standard output is not bounded by the limit.
         command.output()
@@ -254,7 +274,9 @@ async fn the_cache_forgives_damage_and_a_full_disk() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+
     assert_eq!(String::from_utf8_lossy(&output.stdout), first.out);
+
     // Nor does a home that cannot be written to keep it away.
     let nowhere = User::of(&hub.endpoint).with("XDG_CACHE_HOME", "/proc");
     assert_eq!(nowhere.run(line).await.code, 0);
@@ -268,6 +290,7 @@ async fn a_local_model_goes_through_the_daemon_by_what_was_read_of_it() {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/Qwen3-8B");
     let folder = user.path("secret-place");
     fs::create_dir(&folder).expect("made");
+
     for entry in fs::read_dir(model).expect("listed").flatten() {
         fs::copy(entry.path(), folder.join(entry.file_name())).expect("copied");
     }
@@ -280,6 +303,7 @@ async fn a_local_model_goes_through_the_daemon_by_what_was_read_of_it() {
             &format!("fits {} --json", folder.display()),
         )
         .await;
+
     assert_eq!(asked.code, 0, "{asked:?}");
     assert!(asked.err.contains("answered by the daemon"), "{asked:?}");
     user.run(&format!("pack {} -o packed", folder.display()))

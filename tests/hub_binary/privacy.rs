@@ -47,6 +47,7 @@ async fn start() -> FakeHub {
 async fn daemon(user: &User, more: &str) -> Daemon {
     let token = user.path("hub-token");
     fs::write(&token, OWNER).expect("written");
+
     let daemon = Daemon::start(
         user,
         &format!("token_file = \"{}\"", token.display()),
@@ -55,6 +56,7 @@ async fn daemon(user: &User, more: &str) -> Daemon {
     )
     .await;
     fs::set_permissions(daemon.folder.path(), fs::Permissions::from_mode(0o755)).expect("set");
+
     daemon
 }
 
@@ -71,6 +73,7 @@ fn may_act_as_others(program: &Path) -> bool {
             "skipped: only root can act as another user, and only where others may run the binary and enter the folder of temporary files"
         );
     }
+
     may
 }
 
@@ -81,6 +84,7 @@ async fn what_the_daemons_token_opened_is_as_absent_to_others_as_it_was_before()
     if !may_act_as_others(Path::new(user.program().get_program())) {
         return;
     }
+
     let daemon = daemon(&user, "").await;
     let socket = daemon.socket();
     let stranger = User::of(&hub.endpoint).with("HF_TOKEN", STRANGER);
@@ -95,6 +99,7 @@ async fn what_the_daemons_token_opened_is_as_absent_to_others_as_it_was_before()
             }
         }
     };
+
     let mut before = Vec::new();
     for who in ["nobody", "stranger"] {
         for repo in ["a/gated", "a/private", "a/absent"] {
@@ -110,20 +115,24 @@ async fn what_the_daemons_token_opened_is_as_absent_to_others_as_it_was_before()
             "{seen:?}"
         );
     }
+
     for (who, repo, was) in &before {
         let is = ask(who, repo).await;
         assert_eq!((is.code, &is.out), (was.code, &was.out), "{who} on {repo}");
+
         let reason = if *repo == "a/gated" {
             "gated"
         } else {
             "not_found"
         };
+
         assert_eq!(
             (is.code, is.json()["reason"].as_str()),
             (5, Some(reason)),
             "{who} on {repo}: {is:?}"
         );
     }
+
     for who in ["nobody", "stranger"] {
         // A private repository reads as one that does not exist.
         let (private, absent) = (ask(who, "a/private").await, ask(who, "a/absent").await);
@@ -135,6 +144,7 @@ async fn what_the_daemons_token_opened_is_as_absent_to_others_as_it_was_before()
     }
     // Other users who are named, and users with a token of their own.
     let owner = User::of(&hub.endpoint).with("HF_TOKEN", OWNER);
+
     let own = owner
         .ask(&socket, Some(NOBODY), "fits a/private --json")
         .await;
@@ -155,6 +165,7 @@ fn texts(folder: &Path, into: &mut Vec<(PathBuf, String)>) {
             path.clone(),
             entry.file_name().to_string_lossy().into_owned(),
         ));
+
         if path.is_dir() {
             texts(&path, into);
         } else if path.is_file() {
@@ -185,12 +196,14 @@ async fn tokens_stand_nowhere() {
         })
     })
     .await;
+
     let user = User::of(&hub.endpoint);
     let daemon = daemon(&user, "").await;
     let stranger = User::of(&hub.endpoint).with("HF_TOKEN", STRANGER);
     let bad = User::of(&hub.endpoint).with("HF_TOKEN", "hf_bad_canary_11");
     let mut found: Vec<(PathBuf, String)> = Vec::new();
     let mut searched = vec!["daemon's log at trace"];
+
     for (who, name) in [
         (&user, "root"),
         (&stranger, "stranger"),
@@ -214,11 +227,13 @@ async fn tokens_stand_nowhere() {
             ));
         }
     }
+
     searched.push("stdout, stderr and errors of fits, estimate, reserve, lease, health and pack");
     assert!(
         user.path("bundle").exists() || found.iter().any(|(_, text)| text.contains("gated")),
         "something was asked"
     );
+
     let metrics = hf_mem_probe::api::client::Client::new(daemon.socket())
         .metrics()
         .await
@@ -230,6 +245,7 @@ async fn tokens_stand_nowhere() {
     found.push(("metrics".into(), metrics));
     searched.push("/metrics");
     found.push(("log".into(), daemon.log()));
+
     assert!(
         daemon.log().contains("a request to the Hub failed"),
         "the log has what it must not leak in"
@@ -242,9 +258,11 @@ async fn tokens_stand_nowhere() {
         texts(&daemon.folder.path().join(folder), &mut found);
         searched.push(what);
     }
+
     for home in [&user, &stranger, &bad] {
         texts(home.home.path(), &mut found);
     }
+
     searched.push("users' caches and bundles");
     let holds = |secret: &str| {
         // The file that the daemon was given its token in is where it comes from.
@@ -255,11 +273,14 @@ async fn tokens_stand_nowhere() {
             .map(|(place, _)| place.display().to_string())
             .collect::<Vec<_>>()
     };
+
     for secret in [OWNER, STRANGER, "hf_bad_canary_11", "secret-signature"] {
         assert_eq!(holds(secret), Vec::<String>::new(), "{secret}");
     }
+
     assert!(found.len() > 40, "{} places", found.len());
     println!("searched {} texts: {}", found.len(), searched.join("; "));
+
     // What a crash would leave: no core at all under the unit.
     let unit = fs::read_to_string(
         Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/hf-mem-probe.service"),
@@ -276,11 +297,13 @@ fn downloaded(cache: &Path) -> PathBuf {
     for folder in [&snapshot, &model.join("refs")] {
         fs::create_dir_all(folder).expect("made");
     }
+
     fs::write(model.join("refs/main"), COMMIT).expect("written");
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/Qwen3-8B");
     for entry in fs::read_dir(fixture).expect("listed").flatten() {
         fs::copy(entry.path(), snapshot.join(entry.file_name())).expect("copied");
     }
+
     let mut folders = vec![cache.to_owned()];
     while let Some(folder) = folders.pop() {
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("set");
@@ -291,6 +314,7 @@ fn downloaded(cache: &Path) -> PathBuf {
             }
         }
     }
+
     snapshot
 }
 
@@ -301,6 +325,7 @@ async fn the_hugging_face_cache_is_shown_by_permission() {
     if !may_act_as_others(Path::new(user.program().get_program())) {
         return;
     }
+
     fs::set_permissions(user.home.path(), fs::Permissions::from_mode(0o755)).expect("set");
     let cache = user.path("hf");
     let snapshot = downloaded(&cache);
@@ -311,6 +336,7 @@ async fn the_hugging_face_cache_is_shown_by_permission() {
     let ask = async |uid: Option<u32>, repo: &str| {
         user.ask(&socket, uid, &format!("fits {repo} --json")).await
     };
+
     let absent = ask(Some(NOBODY), "q/x").await;
     assert_eq!(absent.code, 75, "{absent:?}");
 
@@ -323,6 +349,7 @@ async fn the_hugging_face_cache_is_shown_by_permission() {
         (&cache, 0o700, 0o755),
     ] {
         fs::set_permissions(path, fs::Permissions::from_mode(closed)).expect("set");
+
         // Root is answered before and after, so that nothing that it brought into memory is shown
         // to another.
         for _ in 0..2 {
@@ -333,8 +360,10 @@ async fn the_hugging_face_cache_is_shown_by_permission() {
                 .map(|(out, repo)| out.replace(repo, "X"));
             assert_eq!((refused.code, is), (absent.code, was), "{}", path.display());
         }
+
         fs::set_permissions(path, fs::Permissions::from_mode(opened)).expect("set");
     }
+
     assert_eq!(ask(Some(NOBODY), "q/m").await.code, 0);
     drop(daemon);
 
@@ -347,6 +376,7 @@ async fn the_hugging_face_cache_is_shown_by_permission() {
         &variables,
     )
     .await;
+
     fs::set_permissions(trusting.folder.path(), fs::Permissions::from_mode(0o755)).expect("set");
     let trusted = user
         .ask(&trusting.socket(), Some(NOBODY), "fits q/m --json")

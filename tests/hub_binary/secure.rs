@@ -13,6 +13,7 @@ fn sharded(files: usize) -> Repository {
         ..Repository::default()
     }
     .with("config.json", r#"{"model_type": "new"}"#);
+
     let mut index = serde_json::Map::new();
     for file in 0..files {
         let (path, name) = (
@@ -25,6 +26,7 @@ fn sharded(files: usize) -> Repository {
         );
         index.insert(name, path.into());
     }
+
     repository.with(
         "model.safetensors.index.json",
         serde_json::json!({"metadata": {}, "weight_map": index}).to_string(),
@@ -55,18 +57,21 @@ async fn many_requests_share_few_connections_and_the_token_stays_with_the_hub() 
         12 * (1..=40).sum::<u64>(),
         "{outcome:?}"
     );
+
     let requests = hub.requests();
     assert!(
         requests.iter().all(|request| request.multiplexed),
         "all over HTTP/2"
     );
     assert!(requests.len() > 80, "{}", requests.len());
+
     assert!(
         hub.connections() <= 4,
         "{} connections for {} requests",
         hub.connections(),
         requests.len()
     );
+
     for request in requests {
         assert_eq!(
             request.head.contains(OWNER),
@@ -80,6 +85,7 @@ async fn many_requests_share_few_connections_and_the_token_stays_with_the_hub() 
 #[tokio::test]
 async fn a_ca_that_is_not_known_is_refused_and_the_cure_named() {
     let hub = hub(["localhost", "127.0.0.1"]).await;
+
     // A store of certificates that is there and has others in it.
     let other = tempfile::NamedTempFile::new().expect("a file");
     std::fs::copy(
@@ -90,6 +96,7 @@ async fn a_ca_that_is_not_known_is_refused_and_the_cure_named() {
         other.path(),
     )
     .expect("copied");
+
     let user = user(&hub).with("SSL_CERT_FILE", other.path().display().to_string());
     let outcome = user.run(ASK).await;
     let said = outcome.json();
@@ -98,6 +105,7 @@ async fn a_ca_that_is_not_known_is_refused_and_the_cure_named() {
         (75, Some("hub_unreachable")),
         "{outcome:?}"
     );
+
     let detail = said["detail"].as_str().expect("a detail");
     for part in [
         "the certificate of localhost is not trusted",
@@ -106,6 +114,7 @@ async fn a_ca_that_is_not_known_is_refused_and_the_cure_named() {
     ] {
         assert!(detail.contains(part), "{detail}");
     }
+
     assert!(
         detail.contains("tried 1 time"),
         "no other attempt can help: {detail}"
@@ -126,6 +135,7 @@ async fn a_proxy_is_used_as_the_environment_says() {
         12 * (1..=40).sum::<u64>(),
         "{outcome:?}"
     );
+
     let heads = proxy.heads();
     for host in ["CONNECT hub.test:", "CONNECT store.test:"] {
         assert!(
@@ -133,10 +143,12 @@ async fn a_proxy_is_used_as_the_environment_says() {
             "{host} {heads:?}"
         );
     }
+
     assert!(
         heads.iter().all(|head| !head.contains(OWNER)),
         "the proxy sees no token"
     );
+
     // Both by one variable, as curl reads it.
     let outcome = user(&hub).with("ALL_PROXY", &proxy.address).run(ASK).await;
     assert_eq!(
@@ -150,18 +162,21 @@ async fn a_proxy_is_used_as_the_environment_says() {
 async fn a_proxy_that_wants_a_password_gets_it_and_a_wrong_one_is_said() {
     let hub = hub(["hub.test", "store.test"]).await;
     let proxy = Proxy::start(Some("YWxhZGRpbjpzZXNhbWU=")).await;
+
     let with = |user_info: &str| {
         user(&hub).with(
             "HTTPS_PROXY",
             format!("http://{user_info}{}", proxy.address),
         )
     };
+
     let outcome = with("aladdin:sesame@").run(ASK).await;
     assert_eq!(
         outcome.json()["model"]["weights_bytes"],
         12 * (1..=40).sum::<u64>(),
         "{outcome:?}"
     );
+
     for wrong in ["", "aladdin:tahini@"] {
         let outcome = with(wrong).run(ASK).await;
         let said = outcome.json();
@@ -170,12 +185,14 @@ async fn a_proxy_that_wants_a_password_gets_it_and_a_wrong_one_is_said() {
             (75, Some("hub_unreachable")),
             "{outcome:?}"
         );
+
         assert!(
             outcome
                 .out
                 .contains("the proxy wants a user and a password"),
             "{outcome:?}"
         );
+
         assert!(
             !outcome.out.contains("tahini"),
             "the password is not repeated: {outcome:?}"
@@ -196,5 +213,6 @@ async fn hosts_without_a_proxy_are_reached_directly() {
         12 * (1..=40).sum::<u64>(),
         "{outcome:?}"
     );
+
     assert_eq!(proxy.heads(), Vec::<String>::new());
 }

@@ -36,6 +36,7 @@ async fn goes_on(daemon: &mut Daemon, user: &User) {
     let socket = daemon.socket();
     let health = user.ask(&socket, None, "health --json").await;
     assert_eq!(health.code, 0, "{health:?}");
+
     let line = format!(
         "fits {} --reserve --holder job --ttl 60s --json",
         fixture().display()
@@ -46,6 +47,7 @@ async fn goes_on(daemon: &mut Daemon, user: &User) {
         (0, true),
         "{leased:?}"
     );
+
     let (took, code) = daemon.stop().await;
     assert_eq!(code, Some(0), "{}", daemon.log());
     assert!(took < DRAIN_DEADLINE, "{took:?}");
@@ -66,6 +68,7 @@ async fn a_pipe_as_reference_holds_up_nothing() {
         (75, Some("hub_unreachable")),
         "{absent:?}"
     );
+
     let by_commit = user
         .ask(&daemon.socket(), None, &format!("fits q/m@{COMMIT} --json"))
         .await;
@@ -85,9 +88,11 @@ async fn a_pipe_as_document_holds_up_nothing() {
     fs::create_dir_all(&snapshot).expect("made");
     fs::create_dir_all(model.join("refs")).expect("made");
     fs::write(model.join("refs/main"), COMMIT).expect("written");
+
     for entry in fs::read_dir(fixture()).expect("listed").flatten() {
         fs::copy(entry.path(), snapshot.join(entry.file_name())).expect("copied");
     }
+
     fs::remove_file(snapshot.join("config.json")).expect("removed");
     pipe(&snapshot.join("config.json"));
     let variables = [("HF_HUB_CACHE", cache.to_str().expect("UTF-8"))];
@@ -103,6 +108,7 @@ async fn a_pipe_as_cache_entry_holds_up_nothing() {
     let shelf = Shelf::default().with("a/dense", dense());
     let hub = FakeHub::start(move |request, _| Some(shelf.reply(request))).await;
     let user = User::of(&hub.endpoint);
+
     // Each question looks at the disk again.
     let mut daemon = Daemon::start(&user, "branch_age = \"0s\"", "", &[]).await;
     let ask = async |line: &str| user.ask(&daemon.socket(), None, line).await;
@@ -122,6 +128,7 @@ async fn a_pipe_as_cache_entry_holds_up_nothing() {
         let again = ask("fits a/dense --json").await;
         assert_eq!((again.code, &again.out), (0, &first.out), "{kind}");
     }
+
     goes_on(&mut daemon, &user).await;
 }
 
@@ -138,6 +145,7 @@ async fn the_command_line_refuses_special_files() {
     for name in ["pipe", "pipe.gguf", "pipe.hfmp"] {
         pipe(&user.path(name));
     }
+
     let folder = user.path("folder");
     fs::create_dir(&folder).expect("made");
     fs::copy(fixture().join("config.json"), folder.join("config.json")).expect("copied");
@@ -152,6 +160,7 @@ async fn the_command_line_refuses_special_files() {
         );
         assert!(refused.out.contains("not a regular file"), "{refused:?}");
     }
+
     let refused = ends(&user, "estimate ./folder --local --json").await;
     assert_eq!(refused.code, 3, "no weights: {refused:?}");
     let gpus = ends(&user, "fits a/b --gpus ./pipe --local --json").await;
@@ -171,13 +180,16 @@ async fn a_special_token_file_is_refused_unread() {
     let user = User::of("http://127.0.0.1:9");
     pipe(&user.path("pipe"));
     let at = user.path("pipe").display().to_string();
+
     for path in ["/dev/zero", at.as_str()] {
         let user = User::of("http://127.0.0.1:9").with("HF_TOKEN_PATH", path);
+
         // A bound on memory that reading a device to its end would break.
         let mut command = std::process::Command::new("sh");
         command
             .arg("-c")
             .arg("ulimit -v 2000000; exec \"$0\" estimate a/b --local --json");
+
         command
             .arg(user.program().get_program())
             .env_clear()
@@ -196,6 +208,7 @@ async fn a_special_token_file_is_refused_unread() {
             (78, Some("bad_configuration")),
             "{refused:?}"
         );
+
         assert!(refused.out.contains("HF_TOKEN_PATH"), "{refused:?}");
     }
 }

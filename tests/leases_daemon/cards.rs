@@ -42,6 +42,7 @@ impl Cards {
         let bare = Scenario::of(gpus.map(|gpu| gpu.process(1, 2 * GIB, HolderKind::Compute)));
         let driver = SimulatedDriver::install(directory, &bare).unwrap();
         let library = driver.library().to_owned();
+
         Self {
             directory: directory.to_owned(),
             library,
@@ -65,12 +66,14 @@ impl Cards {
             .filter(|((_, on), _)| *on == card)
             .map(|(_, bytes)| *bytes)
             .sum();
+
         let memory = &self.bare.devices[card].memory;
         let had = used + bytes + memory.used_bytes + memory.reserved_bytes <= memory.total_bytes;
         if had && bytes > 0 {
             *held.promised.entry((pid, card)).or_default() += bytes;
             self.show(&mut held);
         }
+
         had
     }
 
@@ -87,6 +90,7 @@ impl Cards {
         let before = held.promised.len() + held.wild.len();
         held.promised.retain(|(holder, _), _| *holder != pid);
         held.wild.retain(|(holder, _), _| *holder != pid);
+
         if held.promised.len() + held.wild.len() < before {
             self.show(&mut held);
         }
@@ -107,22 +111,26 @@ impl Cards {
         for (key, bytes) in held.promised.iter().chain(&held.wild) {
             *sums.entry(*key).or_default() += bytes;
         }
+
         for ((pid, card), bytes) in sums {
             let gpu = scenario.devices[card]
                 .clone()
                 .process(pid, bytes, HolderKind::Compute);
             scenario.devices[card] = gpu;
         }
+
         for gpu in &mut scenario.devices {
             // More than the card has cannot be shown in use.
             let most = gpu.memory.total_bytes - gpu.memory.reserved_bytes;
             gpu.memory.used_bytes = gpu.memory.used_bytes.min(most);
         }
+
         held.written += 1;
         let fresh = self.directory.join("scenario.json.new");
         fs::write(&fresh, serde_json::to_vec(&scenario).unwrap()).unwrap();
         held.files.push_back(File::open(&fresh).unwrap());
         fs::rename(&fresh, self.directory.join("scenario.json")).unwrap();
+
         if held.files.len() > 8 {
             held.files.pop_front();
         }

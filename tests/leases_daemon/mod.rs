@@ -40,6 +40,7 @@ impl Daemon {
         for folder in ["cache", "state"] {
             fs::create_dir_all(directory.join(folder)).unwrap();
         }
+
         let text = format!(
             "[socket]\npath = \"{0}/api.sock\"\ngroup = \"{1}\"\nconnections = 512\n[hub]\noffline = \
              true\ncache_directory = \"{0}/cache\"\n[leases]\nstate_directory = \"{0}/state\"\nuser_leases = \
@@ -48,11 +49,13 @@ impl Daemon {
             rustix::process::getgid().as_raw(),
         );
         fs::write(directory.join("config.toml"), text).unwrap();
+
         let arguments: Vec<String> = arguments
             .iter()
             .map(|&argument| argument.to_owned())
             .collect();
         let child = spawn(program, directory, &arguments);
+
         Self {
             program: program.to_owned(),
             directory: directory.to_owned(),
@@ -102,6 +105,7 @@ pub(crate) fn bare(command: &mut Command) -> &mut Command {
             command.env(name, value);
         }
     }
+
     command
 }
 
@@ -122,28 +126,34 @@ fn spawn(program: &Path, directory: &Path, arguments: &[String]) -> Child {
     if let Err(error) = fs::remove_file(&notify) {
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
+
     let notices = UnixDatagram::bind(&notify).unwrap();
     notices
         .set_read_timeout(Some(Duration::from_secs(60)))
         .unwrap();
+
     let log = File::options()
         .create(true)
         .append(true)
         .open(directory.join("log"))
         .unwrap();
+
     let mut command = Command::new(program);
     bare(&mut command)
         .arg("daemon")
         .arg("--config")
         .arg(directory.join("config.toml"))
         .args(arguments);
+
     command
         .env("NOTIFY_SOCKET", &notify)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log);
+
     let mut child = command.spawn().unwrap();
     let mut notice = [0; 256];
+
     loop {
         match notices.recv(&mut notice) {
             Ok(length) if notice[..length].starts_with(b"READY=1") => return child,

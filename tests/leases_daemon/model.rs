@@ -37,10 +37,12 @@ pub(crate) async fn question(directory: &Path, now: SystemTime) -> Question {
         metadata,
         ..ModelQuestion::default()
     };
+
     let mut question = Question {
         model,
         ..Question::default()
     };
+
     question.engine.name = Some("reference".to_owned());
     question
 }
@@ -55,6 +57,7 @@ pub(crate) fn write(folder: &Path) {
         "rope_scaling": null, "rope_theta": 1_000_000, "sliding_window": null, "use_sliding_window": false,
         "tie_word_embeddings": true, "torch_dtype": "bfloat16", "vocab_size": VOCABULARY,
     });
+
     fs::write(folder.join("config.json"), config.to_string()).unwrap();
     let mut header = Map::new();
     let mut end = 0;
@@ -66,6 +69,7 @@ pub(crate) fn write(folder: &Path) {
             json!({"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}),
         );
     };
+
     tensor("model.embed_tokens.weight", &[VOCABULARY, HIDDEN]);
     for layer in 0..LAYERS {
         for (name, shape) in [
@@ -84,6 +88,7 @@ pub(crate) fn write(folder: &Path) {
             tensor(&format!("model.layers.{layer}.{name}.weight"), &shape);
         }
     }
+
     tensor("model.norm.weight", &[HIDDEN]);
     let mut text = Value::Object(header).to_string().into_bytes();
     text.resize(text.len().next_multiple_of(8), b' ');

@@ -112,9 +112,11 @@ impl Race {
                     return done;
                 }
             };
+
             if error.daemon_is_leaving() || is_late(&error) {
                 self.count(|outcome| outcome.asked_again += 1);
             }
+
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -122,6 +124,7 @@ impl Race {
     async fn asker(self: Rc<Self>, number: u64) {
         let mut random = Random(self.terms.seed.wrapping_mul(1_000_003).wrapping_add(number));
         let mut child = HolderProcess::start();
+
         for round in 0..self.terms.rounds {
             if self
                 .round(
@@ -140,6 +143,7 @@ impl Race {
                 self.count(|outcome| outcome.crashed += 1);
             }
         }
+
         child.kill();
         self.cards.drop_all(child.id());
     }
@@ -152,6 +156,7 @@ impl Race {
         question.workload.context = Some(ContextQuestion::Tokens(
             16_384 * (1 + random.below(largest)),
         ));
+
         let request = LeaseRequest {
             question,
             ttl_seconds: Some(match (abandons, runs_out) {
@@ -164,6 +169,7 @@ impl Race {
             wait_seconds: u64::from(random.one_in(50)),
             strict: false,
         };
+
         // Before the lease was there: its time is not up before that much after this.
         let asked = tokio::time::Instant::now();
         let answer = self
@@ -182,21 +188,26 @@ impl Race {
             }
             Err(error) => panic!("{error}"),
         };
+
         let Some(lease) = lease else {
             self.count(|outcome| outcome.refused += 1);
             tokio::task::yield_now().await;
             return Ok(());
         };
+
         self.count(|outcome| outcome.granted += 1);
         if lease.devices.len() > 1 {
             self.count(|outcome| outcome.over_cards += 1);
         }
+
         if abandons {
             self.count(|outcome| outcome.abandoned += 1);
             return Ok(());
         }
+
         let takes_less = random.one_in(8);
         self.count(|outcome| outcome.took_less += u64::from(takes_less));
+
         for device in &lease.devices {
             pause(random).await;
             let wanted = if takes_less {
@@ -204,6 +215,7 @@ impl Race {
             } else {
                 device.granted_bytes
             };
+
             let first = random.below(wanted + 1);
             for bytes in [first, wanted - first] {
                 // One that ran out holds no promise any more.
@@ -214,21 +226,25 @@ impl Race {
                 pause(random).await;
             }
         }
+
         if random.one_in(50) {
             self.count(|outcome| outcome.took_more += 1);
             self.cards
                 .take_more(pid, &lease.devices[0].uuid, (1 + random.below(128)) * MIB);
             pause(random).await;
         }
+
         if random.one_in(16) {
             return Err(());
         }
+
         if runs_out {
             self.count(|outcome| outcome.ran_out += 1);
             tokio::time::sleep(RUNS_OUT_AFTER + Duration::from_millis(500)).await;
             self.cards.drop_all(pid);
             return Ok(());
         }
+
         self.cards.drop_all(pid);
         let released = self
             .persist(async || self.client.release_lease(&lease.id).await)
@@ -236,6 +252,7 @@ impl Race {
         if !released.is_ok_and(|lease| lease.reason == Some(EndReason::ByOwner)) {
             self.count(|outcome| outcome.lost += 1);
         }
+
         Ok(())
     }
 }
@@ -320,10 +337,12 @@ pub(crate) fn race(program: &Path, directory: &Path, drivers: &Path, terms: Term
             outcome: RefCell::default(),
             answers: watch::Sender::new(0),
         });
+
         let mut askers = tokio::task::JoinSet::new();
         for number in 0..terms.clients {
             askers.spawn_local(Rc::clone(&race).asker(number));
         }
+
         let mut random = Random(terms.seed);
         loop {
             let all_home = async {
@@ -331,18 +350,21 @@ pub(crate) fn race(program: &Path, directory: &Path, drivers: &Path, terms: Term
                     done.unwrap();
                 }
             };
+
             let lives_until = *race.answers.borrow() + 1 + random.below(terms.killed_within);
             let mut answers = race.answers.subscribe();
             tokio::select! {
                 () = all_home => break,
                 _ = answers.wait_for(|answers| *answers >= lives_until) => {}
             }
+
             daemon.kill();
             race.count(|outcome| outcome.kills += 1);
             daemon.start_again();
         }
         // Abandoned leases live for two seconds; deaths are told at once.
         let until = tokio::time::Instant::now() + Duration::from_secs(60);
+
         let left = loop {
             let left = race.client.leases().await.unwrap().leases.len();
             let claimed = race
@@ -353,11 +375,14 @@ pub(crate) fn race(program: &Path, directory: &Path, drivers: &Path, terms: Term
                 .leased_bytes
                 .values()
                 .any(|bytes| *bytes > 0);
+
             if (left == 0 && !claimed) || tokio::time::Instant::now() > until {
                 break left + usize::from(claimed);
             }
+
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
+
         race.count(|outcome| outcome.leaked += left as u64);
         *race.outcome.borrow()
     })

@@ -74,6 +74,7 @@ impl Host {
             links: Vec::new(),
             host: None,
         };
+
         let mut host = Self {
             totals: devices
                 .iter()
@@ -91,6 +92,7 @@ impl Host {
             taken_at: Boottime::BOOT,
             ancestry: Ancestry::default(),
         };
+
         host.sample();
         host
     }
@@ -142,10 +144,12 @@ impl Host {
     fn spawn(&mut self, parent: u32, pid: Option<u32>) -> ProcessIdentity {
         self.next_pid += u32::from(pid.is_none());
         self.next_ticks += 1;
+
         let identity = ProcessIdentity {
             pid: pid.unwrap_or(self.next_pid),
             start_ticks: self.next_ticks,
         };
+
         let running = Running {
             parent,
             start_ticks: self.next_ticks,
@@ -153,6 +157,7 @@ impl Host {
             cgroup: None,
             holds: BTreeMap::new(),
         };
+
         self.processes.insert(identity.pid, running);
         identity
     }
@@ -234,16 +239,19 @@ impl Host {
         self.snapshot.sampled_at = self.now.wall;
         self.snapshot.stale = false;
         self.snapshot.devices = self.order.iter().map(|uuid| self.device(uuid)).collect();
+
         let stat = |running: &Running| Stat {
             parent_pid: running.parent,
             start_ticks: running.start_ticks,
             dead: false,
         };
+
         self.ancestry = Ancestry::new(
             self.processes
                 .iter()
                 .map(|(pid, running)| (*pid, stat(running))),
         );
+
         self.pass(Duration::from_millis(1));
     }
 
@@ -263,6 +271,7 @@ impl Host {
         });
         device.used_bytes = Some(Bytes::new(self.used(uuid)));
         device.free_bytes = Some(Bytes::new(self.totals[uuid] - self.used(uuid)));
+
         let holders = self
             .processes
             .iter()
@@ -279,6 +288,7 @@ impl Host {
             cgroup: running.cgroup.clone(),
             start_ticks: Some(running.start_ticks),
         };
+
         device.processes = holders.map(process).collect();
         device
     }

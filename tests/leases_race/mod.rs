@@ -52,16 +52,19 @@ impl Cards {
             .find(|(name, _)| *name == uuid)
             .copied()
             .unwrap();
+
         let mut held = self.0.lock().unwrap();
         let used: u64 = held
             .iter()
             .filter(|((_, on), _)| *on == name)
             .map(|(_, bytes)| *bytes)
             .sum();
+
         let had = used + bytes <= Bytes::gib(gib).get();
         if had {
             *held.entry((pid, name)).or_default() += bytes;
         }
+
         had
     }
 
@@ -90,13 +93,16 @@ impl Devices for Cards {
                 pci_bus_id: None,
                 numa_node: None,
             });
+
             let here = || {
                 held.iter()
                     .filter(|((_, on), bytes)| on == uuid && **bytes > 0)
             };
+
             let used: u64 = here().map(|(_, bytes)| *bytes).sum();
             device.used_bytes = Some(Bytes::new(used));
             device.free_bytes = Bytes::gib(*gib).less(Bytes::new(used));
+
             device.processes = here()
                 .map(|((pid, _), bytes)| Process {
                     pid: *pid,
@@ -111,8 +117,10 @@ impl Devices for Cards {
                     start_ticks: None,
                 })
                 .collect();
+
             device
         };
+
         let snapshot = Snapshot {
             source: "made up".to_owned(),
             sampled_at: SystemTime::now(),
@@ -122,6 +130,7 @@ impl Devices for Cards {
             links: Vec::new(),
             host: None,
         };
+
         // The reading takes a while, in which others go on.
         Box::pin(async move {
             tokio::task::yield_now().await;
@@ -147,11 +156,13 @@ fn plan(cards: usize, bytes: u64) -> Plan {
                 .and_then(|free| free.less(claimed))
                 .unwrap_or(Bytes::ZERO)
         };
+
         let fitting = snapshot
             .devices
             .iter()
             .filter(|device| available(device) >= Bytes::new(bytes))
             .take(cards);
+
         let share = |device: &Device| DeviceShare {
             uuid: device.facts.uuid.clone(),
             index: device.facts.index,
@@ -166,8 +177,10 @@ fn plan(cards: usize, bytes: u64) -> Plan {
             layers: (0, 1),
             components: Vec::new(),
         };
+
         let devices: Vec<DeviceShare> = fitting.map(share).collect();
         let fits = devices.len() == cards;
+
         let placement = PlacementAnswer {
             strategy: "single".to_owned(),
             tensor_parallel: 1,
@@ -181,6 +194,7 @@ fn plan(cards: usize, bytes: u64) -> Plan {
             max_concurrency: None,
             launch: None,
         };
+
         Ok(Answer {
             verdict: Some(if fits {
                 Verdict::Fits
@@ -236,6 +250,7 @@ impl Race {
                     return done;
                 }
             }
+
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -243,6 +258,7 @@ impl Race {
     async fn client(self: Rc<Self>, number: u64, rounds: u64, seed: u64) {
         let mut random = Random(seed.wrapping_mul(1_000_003).wrapping_add(number));
         let mut child = HolderProcess::start();
+
         for round in 0..rounds {
             let (cards, bytes) = (
                 1 + usize::try_from(random.below(2)).unwrap(),
@@ -258,12 +274,14 @@ impl Race {
                     async move { office.grant(ask).await }
                 })
                 .await;
+
             let lease = match answer {
                 Ok(answer) => answer.lease,
                 // A short one ran out before its asker heard of it.
                 Err(problem) if abandons && problem.detail.contains("has ended") => None,
                 Err(problem) => panic!("{problem}"),
             };
+
             let Some(lease) =
                 lease.map(|lease| serde_json::from_value::<LeaseAnswer>(lease).unwrap())
             else {
@@ -271,6 +289,7 @@ impl Race {
                 tokio::task::yield_now().await;
                 continue;
             };
+
             self.count(|outcome| outcome.granted += 1);
             if abandons {
                 self.count(|outcome| outcome.abandoned += 1);
@@ -284,6 +303,7 @@ impl Race {
                 } else {
                     device.granted_bytes
                 };
+
                 let first = random.below(wanted + 1);
                 for bytes in [first, wanted - first] {
                     if !self.cards.take(pid, &device.uuid, bytes) {
@@ -292,6 +312,7 @@ impl Race {
                     pause(&mut random).await;
                 }
             }
+
             if random.below(16) == 0 {
                 child.kill();
                 self.cards.drop_all(pid);
@@ -299,6 +320,7 @@ impl Race {
                 self.count(|outcome| outcome.crashed += 1);
                 continue;
             }
+
             self.cards.drop_all(pid);
             let id = lease.id.clone();
             let released = self.persist(|office| {
@@ -308,6 +330,7 @@ impl Race {
                     token: None,
                     request_id: String::new(),
                 };
+
                 async move {
                     office
                         .release(id, &by)
@@ -315,14 +338,17 @@ impl Race {
                         .map_or_else(forgotten, |lease| Ok(Some(lease)))
                 }
             });
+
             let counted_on = released
                 .await
                 .unwrap()
                 .is_some_and(|lease| lease.reason == Some(EndReason::ByOwner));
+
             if !counted_on {
                 self.count(|outcome| outcome.lost += 1);
             }
         }
+
         child.kill();
         self.cards.drop_all(child.id());
     }
@@ -414,13 +440,16 @@ fn start(directory: &Path, cards: &Arc<Cards>) -> (BrokerHandle, std::thread::Jo
         read_every: Duration::from_millis(20),
         ..BrokerConfig::default()
     };
+
     let rules = LedgerConfig {
         most_ended: 64,
         ..LedgerConfig::default()
     };
+
     let (keeper, trouble) = open(directory, rules, Path::new("/proc"));
     assert!(trouble.is_none(), "{trouble:?}");
     let devices: Arc<dyn Devices> = Arc::clone(cards) as _;
+
     LeaseBroker::start(settings, keeper, devices).unwrap()
 }
 
@@ -447,22 +476,26 @@ pub(crate) fn race(
             outcome: Mutex::default(),
             answers: watch::Sender::new(0),
         });
+
         let mut askers = tokio::task::JoinSet::new();
         for number in 0..clients {
             askers.spawn_local(Rc::clone(&race).client(number, rounds, seed));
         }
+
         loop {
             let all_home = async {
                 while let Some(done) = askers.join_next().await {
                     done.unwrap();
                 }
             };
+
             let lives_until = *race.answers.borrow() + restart_every;
             let mut answers = race.answers.subscribe();
             tokio::select! {
                 () = all_home => break,
                 _ = answers.wait_for(|answers| *answers >= lives_until) => {}
             }
+
             let old = current.borrow().clone();
             old.stop().await;
             thread.join().unwrap();
@@ -471,8 +504,10 @@ pub(crate) fn race(
             thread = next;
             race.count(|outcome| outcome.restarts += 1);
         }
+
         let office = current.borrow().clone();
         let mut standing = office.standing();
+
         // Abandoned leases live for a second; deaths are told at once.
         // Not to be kept: a standing that is looked at holds its owner up.
         let quiet = async {
@@ -481,13 +516,16 @@ pub(crate) fn race(
                 .await
                 .is_ok()
         };
+
         let left = tokio::time::timeout(Duration::from_secs(60), quiet).await;
         if left != Ok(true) {
             let leaked = office.list().await.unwrap().leases.len() as u64;
             race.count(|outcome| outcome.leaked += leaked);
         }
+
         office.stop().await;
         thread.join().unwrap();
+
         *race.outcome.lock().unwrap()
     })
 }

@@ -74,6 +74,7 @@ impl Fake {
             beside: None,
             feed_forward: FeedForward::None,
         };
+
         let architecture = Architecture {
             class: "Fake".into(),
             model_type: "fake".into(),
@@ -97,6 +98,7 @@ impl Fake {
             quantization: None,
             notes: Vec::new(),
         };
+
         Model::bare(
             "",
             Format::Safetensors,
@@ -142,6 +144,7 @@ impl Engine for Fake {
             Some(AskedContext::Tokens(tokens)) => tokens,
             Some(AskedContext::Max) | None => self.longest.unwrap_or(4096),
         };
+
         let dtype_bytes = match case.asked.kv_cache_dtype.as_deref() {
             None | Some("auto") => 2,
             Some("fp8") => 1,
@@ -154,22 +157,26 @@ impl Engine for Fake {
                 });
             }
         };
+
         let mut parameters = BTreeMap::from([("max_num_batched_tokens".to_owned(), 8192.into())]);
         parameters.extend(
             case.parameters
                 .iter()
                 .map(|(name, value)| (name.clone(), value.clone())),
         );
+
         let mut fake = self.clone();
         let tokens = parameters
             .get("max_num_batched_tokens")
             .and_then(serde_json::Value::as_u64)
             .unwrap_or(8192);
         fake.buffer = fake.buffer * tokens / 8192;
+
         let workload = Workload {
             context,
             sequences: case.asked.sequences.unwrap_or(1),
         };
+
         Ok(Box::new(Ready {
             fake,
             workload,
@@ -237,6 +244,7 @@ impl PreparedEngine for Ready<'_> {
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
         let units = self.fake.units();
         let mut splits = Vec::new();
+
         for tensor in (1..=devices)
             .rev()
             .filter(|tensor| devices.is_multiple_of(*tensor))
@@ -248,10 +256,12 @@ impl PreparedEngine for Ready<'_> {
                 expert_parallel: false,
                 offload: Offload::None,
             };
+
             if self.check(&split).is_ok() {
                 splits.push(split);
             }
         }
+
         if splits.is_empty() {
             Err(IllegalSplit(format!("no split over {devices} devices")))
         } else {
@@ -263,23 +273,28 @@ impl PreparedEngine for Ready<'_> {
         if split.offload != Offload::None && !self.fake.offload {
             return Err(IllegalSplit("nothing can stay on the host".into()));
         }
+
         if matches!(split.offload, Offload::Components | Offload::Leaves) {
             return Err(IllegalSplit("there are no components".into()));
         }
+
         if matches!(split.offload, Offload::Experts { .. })
             && self.fake.experts.iter().all(|bytes| *bytes == 0)
         {
             return Err(IllegalSplit("there are no experts".into()));
         }
+
         if self.fake.uneven && split.tensor > 1 {
             return Err(IllegalSplit("layers are split whole".into()));
         }
+
         if !self.fake.heads.is_multiple_of(split.tensor) {
             return Err(IllegalSplit(format!(
                 "{} heads do not divide by {}",
                 self.fake.heads, split.tensor
             )));
         }
+
         let mut next = 0;
         for stage in &split.stages {
             if stage.start != next || stage.end <= stage.start {
@@ -287,6 +302,7 @@ impl PreparedEngine for Ready<'_> {
             }
             next = stage.end;
         }
+
         if next == self.fake.units() {
             Ok(())
         } else {
@@ -330,18 +346,22 @@ impl PreparedEngine for Ready<'_> {
             weights += if dense { self.fake.layers[layer] } else { 0 };
             weights += if experts { self.fake.experts[layer] } else { 0 };
         }
+
         if rank / split.tensor as usize == 0 {
             weights += self.fake.embedding;
         }
+
         if split.is_last_stage(rank) {
             weights += self.fake.head;
         }
+
         let buffer = Bytes::new(self.fake.buffer);
         let doubt = Interval::new(
             buffer,
             buffer.scale(self.fake.doubt.0, 100),
             buffer.scale(self.fake.doubt.1, 100),
         );
+
         let context = Bytes::mib(300) + device.total_bytes.div_ceil(100);
         Ok(vec![
             Component::exact(
@@ -366,6 +386,7 @@ impl PreparedEngine for Ready<'_> {
         let layers = layers
             .filter(|layer| *layer < self.fake.layers.len() && Self::on_device(split, *layer).0)
             .count();
+
         let tokens = workload
             .context
             .div_ceil(self.fake.block)
@@ -375,6 +396,7 @@ impl PreparedEngine for Ready<'_> {
             * workload.sequences
             * (layers as u64);
         let cache = cache.div_ceil(u64::from(split.tensor));
+
         Ok(vec![Component::exact(
             ComponentName::KvCache,
             cache,
@@ -409,9 +431,11 @@ impl PreparedEngine for Ready<'_> {
             bytes += if dense { 0 } else { self.fake.layers[layer] };
             bytes += if experts { 0 } else { self.fake.experts[layer] };
         }
+
         if bytes == 0 {
             return Ok(Vec::new());
         }
+
         Ok(vec![Component::exact(
             ComponentName::Host,
             Bytes::new(bytes),
@@ -438,6 +462,7 @@ impl PreparedEngine for Ready<'_> {
             .iter()
             .map(|device| device.facts.uuid.as_str())
             .collect();
+
         Launch {
             env: BTreeMap::from([("CUDA_VISIBLE_DEVICES".to_owned(), devices.join(","))]),
             args: vec!["fake".into()],
@@ -461,6 +486,7 @@ pub(crate) fn gpu(uuid: &str, name: &str, total: Bytes, free: Bytes) -> Availabl
         pci_bus_id: None,
         numa_node: None,
     };
+
     Available {
         facts,
         free: Some(free),
@@ -481,6 +507,7 @@ pub(crate) fn host(gib: &[u64]) -> Availability {
             Bytes::gib(*gib),
         )
     };
+
     Availability {
         devices: gib.iter().enumerate().map(device).collect(),
         links: Vec::new(),

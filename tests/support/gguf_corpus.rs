@@ -47,6 +47,7 @@ pub fn descriptions(corpus: &Path) -> Vec<(String, Value)> {
         .map(|entry| entry.unwrap().path())
         .collect();
     paths.sort();
+
     let read = |path: PathBuf| {
         let name = path
             .file_name()
@@ -56,6 +57,7 @@ pub fn descriptions(corpus: &Path) -> Vec<(String, Value)> {
             .to_owned();
         (name, serde_json::from_slice(&unpacked(&path)).unwrap())
     };
+
     paths.into_iter().map(read).collect()
 }
 
@@ -115,6 +117,7 @@ pub fn header(description: &Value) -> Header {
     for (key, value) in description["kv"].as_object().unwrap() {
         header = header.with(key, kv(value));
     }
+
     header = header.with(
         "tokenizer.ggml.tokens",
         Kv::Texts(description["tokenizer"]["n"].as_u64().unwrap()),
@@ -126,12 +129,14 @@ pub fn header(description: &Value) -> Header {
             .iter()
             .map(|side| side.as_u64().unwrap())
             .collect();
+
         let dtype = hf_mem_core::model::Dtype::ALL
             .iter()
             .copied()
             .find(|dtype| dtype.name() == tensor[2].as_str().unwrap())
             .unwrap();
         let bytes = dtype.stored(dimensions.iter().product()).unwrap().get();
+
         header = header.tensor(
             tensor[0].as_str().unwrap(),
             &dimensions,
@@ -139,6 +144,7 @@ pub fn header(description: &Value) -> Header {
             bytes,
         );
     }
+
     header
 }
 

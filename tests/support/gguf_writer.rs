@@ -63,10 +63,12 @@ impl Header {
         out.extend(3_u32.to_le_bytes());
         out.extend((self.tensors.len() as u64).to_le_bytes());
         out.extend((self.pairs.len() as u64).to_le_bytes());
+
         for (key, value) in &self.pairs {
             text(&mut out, key);
             put(&mut out, value);
         }
+
         let mut offset = 0_u64;
         for (name, dimensions, type_id, bytes) in &self.tensors {
             text(&mut out, name);
@@ -78,6 +80,7 @@ impl Header {
             out.extend(offset.to_le_bytes());
             offset = (offset + bytes).next_multiple_of(32);
         }
+
         out.resize(out.len().next_multiple_of(32), 0);
         (out, offset)
     }
@@ -95,6 +98,7 @@ fn put(out: &mut Vec<u8>, value: &Kv) {
         Kv::Raw(kind, _) => *kind,
         _ => 9,
     };
+
     out.extend(kind.to_le_bytes());
     match value {
         Kv::U16(value) => out.extend(value.to_le_bytes()),

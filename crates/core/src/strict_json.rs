@@ -434,12 +434,14 @@ mod tests {
         let read: Everything = from_str(&text).unwrap();
         assert_eq!(read.point, Some(Point { x: 1 }));
         assert_eq!(read.shapes[2..], [Shape::Pair(1, 2), Shape::Nothing]);
+
         assert_eq!(
             read.tagged,
             Some(Tagged::Filled {
                 points: vec![Point { x: 1 }]
             })
         );
+
         assert_eq!(
             (read.any, read.raw.get()),
             (json!([1, { "x": [] }]), "[1,2]")
@@ -453,9 +455,11 @@ mod tests {
             ),
             (1, 1, 1, 1)
         );
+
         assert_eq!(read.more.deep, Point { x: 1 });
         assert_eq!(from_str::<Option<Tagged>>("null").unwrap(), None);
         assert_eq!(from_slice::<Point>(b" {} ").unwrap(), Point::default());
+
         assert!(
             from_str::<Point>("{} {}")
                 .unwrap_err()
@@ -486,12 +490,14 @@ mod tests {
                 "{path}: {why}"
             );
         }
+
         let mut bad = good();
         bad["tagged"] = json!(["Empty"]);
         let why = from_str::<Everything>(&bad.to_string())
             .unwrap_err()
             .to_string();
         assert!(why.contains("expected an object"), "{why}");
+
         for text in ["[]", "[5]"] {
             assert!(
                 from_str::<Point>(text)

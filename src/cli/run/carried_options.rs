@@ -46,6 +46,7 @@ pub(super) fn drop_uncarried(
             ContextQuestion::Word(_) => "--context max".to_owned(),
         });
     }
+
     let holds_sequences = |wanted: u64| by_variables || most_sequences(carried) >= Some(wanted);
     if let Some(sequences) = workload
         .sequences
@@ -53,9 +54,11 @@ pub(super) fn drop_uncarried(
     {
         dropped.push(format!("--sequences {sequences}"));
     }
+
     if !by_variables && let Some(dtype) = workload.kv_cache_dtype.take() {
         dropped.push(format!("--kv-cache-dtype {dtype}"));
     }
+
     if let Some(dtype) = workload.dtype.take() {
         dropped.push(format!("--dtype {dtype}"));
     }
@@ -65,11 +68,13 @@ pub(super) fn drop_uncarried(
         question.constraints.offload = OffloadRule::Deny;
         dropped.push("--offload allow".to_owned());
     }
+
     dropped.extend(drop_parameters(question, server, carried));
 
     if dropped.is_empty() {
         return None;
     }
+
     Some(format!(
         "CMD does not carry {}: the lease is computed without; give CMD the flags for it, or add --flags",
         dropped.join(", ")
@@ -86,6 +91,7 @@ fn drop_parameters(
         let by_variable = server == Server::Ollama && SET_BY_VARIABLES.contains(&name);
         carried.contains_key(name) || by_variable
     };
+
     // `--set ctx-size=4096` says the same as `-c 4096`.
     let carried_names: BTreeSet<&str> = carried
         .keys()
@@ -102,6 +108,7 @@ fn drop_parameters(
         }
         keeps
     });
+
     dropped
 }
 

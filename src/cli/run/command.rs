@@ -36,6 +36,7 @@ pub(super) fn words(
         }
         None => Vec::new(),
     };
+
     let placed = words.iter().any(|word| word == PLACE);
     let mut line = Vec::with_capacity(words.len().saturating_add(options.len()));
     for word in words {
@@ -45,13 +46,16 @@ pub(super) fn words(
             line.push(word.clone());
         }
     }
+
     if append && !placed {
         line.extend(options);
     }
+
     let mut line = line.into_iter();
     let program = line
         .next()
         .ok_or_else(|| Problem::new(Reason::Usage, "the command is empty"))?;
+
     Ok(CommandLine {
         program,
         arguments: line.collect(),
@@ -67,6 +71,7 @@ mod tests {
             ["vllm", "serve", "owner/name", "--tensor-parallel-size", "2"].map(str::to_owned);
         let command: Vec<OsString> = command.iter().map(OsString::from).collect();
         let line = words(&command, Some(&launch), append).unwrap();
+
         std::iter::once(line.program)
             .chain(line.arguments)
             .map(|word| word.into_string().unwrap())
@@ -80,6 +85,7 @@ mod tests {
             line(&["serve", "x"], true),
             ["serve", "x", "--tensor-parallel-size", "2"]
         );
+
         assert_eq!(
             line(&["serve", "{args}", "x"], true),
             ["serve", "--tensor-parallel-size", "2", "x"]

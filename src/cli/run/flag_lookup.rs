@@ -41,10 +41,12 @@ impl<'w> FlagWord<'w> {
         if !is_flag(word) {
             return None;
         }
+
         let (name, given) = match word.split_once('=') {
             Some((name, given)) => (name, Some(given.to_owned())),
             None => (word, None),
         };
+
         let name = name.trim_start_matches('-').replace('_', "-");
         Some(Self { word, name, given })
     }
@@ -54,18 +56,23 @@ impl<'w> FlagWord<'w> {
         if let Some((meaning, on)) = known(server, &self.name) {
             return Lookup::Known { meaning, on };
         }
+
         if is_listed(server, &self.name) {
             return Lookup::Listed(self.name.clone());
         }
+
         if let Some((name, _)) = self.name.split_once('.').filter(|_| server == Server::Vllm) {
             return part_of(server, name);
         }
+
         if !server.abbreviates() {
             return Lookup::Unknown;
         }
+
         if self.word.starts_with("--") {
             return completed(server, &self.name);
         }
+
         self.attached(server).unwrap_or(Lookup::Unknown)
     }
 
@@ -84,9 +91,11 @@ fn part_of(server: Server, name: &str) -> Lookup {
         let meaning = FlagMeaning::NotFollowed("parts of a value are not read");
         return Lookup::Known { meaning, on: true };
     }
+
     if is_listed(server, name) {
         return Lookup::Listed(name.to_owned());
     }
+
     Lookup::Unknown
 }
 
@@ -96,6 +105,7 @@ fn completed(server: Server, start: &str) -> Lookup {
         Some(start) => (start, false),
         None => (start, true),
     };
+
     let begun: Vec<_> = server
         .flags()
         .iter()
@@ -114,10 +124,12 @@ fn completed(server: Server, start: &str) -> Lookup {
         .map(|(name, _)| (*name).to_owned())
         .chain(listed.into_iter().flatten())
         .collect();
+
     let canonical: BTreeSet<&str> = names
         .iter()
         .map(|name| server.canonical_name(name))
         .collect();
+
     match (names.first(), canonical.len()) {
         (None, _) => Lookup::Unknown,
         (Some(name), 1) if on => Lookup::Listed(name.clone()),
@@ -149,9 +161,11 @@ pub(super) fn known(server: Server, name: &str) -> Option<(FlagMeaning, bool)> {
             .find(|flag| flag.names.contains(&name))?;
         Some(flag.meaning)
     };
+
     if let Some(meaning) = find(name) {
         return Some((meaning, true));
     }
+
     let meaning = find(name.strip_prefix("no-")?)?;
     is_switch(meaning).then_some((meaning, false))
 }

@@ -28,6 +28,7 @@ pub(super) fn tokens(text: &str) -> Value {
     let Some((number, factor)) = with_unit else {
         return value(text);
     };
+
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let scale = u32::try_from(fraction.len())
         .ok()
@@ -36,6 +37,7 @@ pub(super) fn tokens(text: &str) -> Value {
     let tokens = scale
         .zip(parsed)
         .and_then(|(scale, parsed)| Some(parsed.checked_mul(factor)? / scale));
+
     // What is no length is the engine's to refuse, with its words.
     tokens.map_or_else(|| Value::String(text.to_owned()), Value::from)
 }

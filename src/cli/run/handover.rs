@@ -35,8 +35,10 @@ impl LeaseIdListener {
             std::process::id(),
             since.as_nanos()
         );
+
         let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
         listener.set_nonblocking(true)?;
+
         Ok(Self {
             name,
             listener: Listener::from_std(listener)?,
@@ -66,6 +68,7 @@ impl LeaseIdListener {
                 }
             }
         });
+
         receiver
     }
 }
@@ -114,7 +117,9 @@ mod tests {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
+
         let mut told = ear.listen(child.id());
+
         // Connections are accepted in their order: this one comes first, and is not the child's.
         tell(&name, "of another").unwrap();
         drop(child.stdin.take());

@@ -53,6 +53,7 @@ fn refuse_uncounted(line: &ServerLine, start: Start<'_>) -> Result<(), Problem> 
     if line.uncounted.is_empty() || start.holds_share(line.server) {
         return Ok(());
     }
+
     let flags = line.uncounted.join(", ");
     let detail = format!("CMD's {flags} cannot be leased for: not counted");
     let hint = "leave the flag out, or hold the need alone with --lease need";
@@ -63,6 +64,7 @@ fn uncounted_note(line: &ServerLine) -> Option<String> {
     if line.uncounted.is_empty() {
         return None;
     }
+
     let flags = line.uncounted.join(", ");
     Some(format!(
         "warning: CMD may take more than the lease holds; not counted: {flags}"
@@ -78,6 +80,7 @@ pub(super) fn settle(
     let Some(line) = server_line::read(start.command, variables)? else {
         return unrecognised(question, start);
     };
+
     let mut basis = Basis::default();
 
     let engine = line.server.engine();
@@ -93,10 +96,12 @@ pub(super) fn settle(
             let hint = format!("leave out --engine, or name {engine}");
             return Err(Problem::new(Reason::Usage, detail).hint(hint));
         }
+
         let note = format!("{differs}: its own flags are not read");
         basis.notes.push(note);
         return Ok(basis);
     }
+
     question.engine.name = Some(engine.to_owned());
     basis.notes.extend(settle_model(question, &line));
     settle_split(question, &line, start, &mut basis);
@@ -105,18 +110,22 @@ pub(super) fn settle(
         basis.notes.extend(uncounted_note(&line));
         return Ok(basis);
     }
+
     refuse_uncounted(&line, start)?;
     if let Some(why) = &line.refused {
         let hint = "leave the flag out, or hold the need alone with --lease need";
         return Err(Problem::new(Reason::Usage, why.clone()).hint(hint));
     }
+
     basis.notes.extend(uncounted_note(&line));
     basis.notes.extend(line.notes.iter().cloned());
     settle_parameters(question, &line, &mut basis);
+
     if !start.gets_arguments() {
         let note = drop_uncarried(question, line.server, &line.parameters);
         basis.notes.extend(note);
     }
+
     let share = line
         .server
         .default_share()
@@ -126,6 +135,7 @@ pub(super) fn settle(
     {
         set(question, name, &Value::from(value), &mut basis);
     }
+
     Ok(basis)
 }
 
@@ -152,6 +162,7 @@ fn unrecognised(question: &mut Question, start: Start<'_>) -> Result<Basis, Prob
         ),
         None => {}
     }
+
     Ok(basis)
 }
 
@@ -171,16 +182,19 @@ fn settle_split(question: &mut Question, line: &ServerLine, start: Start<'_>, ba
         }
         *asked = Some(degree);
     };
+
     constrain(
         &mut constraints.tensor_parallel,
         tensor,
         "--tensor-parallel",
     );
+
     constrain(
         &mut constraints.pipeline_parallel,
         pipeline,
         "--pipeline-parallel",
     );
+
     if by_default && tensor.is_none() && pipeline.is_none() {
         let hint = "CMD has no flag for more than one device, so it was placed on one; --flags adds what a split needs";
         basis.hint = Some(hint.to_owned());
@@ -205,9 +219,11 @@ fn settle_parameters(question: &mut Question, line: &ServerLine, basis: &mut Bas
             "dtype" => workload.dtype.take().map(Value::from),
             _ => None,
         };
+
         if let Some(asked) = asked.filter(|asked| asked != value) {
             basis.notes.push(differs(name, &asked, value));
         }
+
         set(question, name, value, basis);
     }
 }
@@ -244,18 +260,22 @@ mod tests {
             repo: "a/b".to_owned(),
             ..ModelQuestion::default()
         };
+
         let mut question = Question {
             model,
             ..Question::default()
         };
+
         let mut start = Start {
             command: &words,
             flags: false,
             asked: None,
             leased: true,
         };
+
         change(&mut question, &mut start);
         let basis = settle(&mut question, start, Variables::new()).unwrap();
+
         (question, basis)
     }
 
@@ -263,6 +283,7 @@ mod tests {
     fn default_share_is_leased_without_flag() {
         let (question, basis) = settled("vllm serve a/b", |_, _| {});
         assert_eq!(question.engine.name.as_deref(), Some("vllm"));
+
         assert_eq!(
             json!(question.engine.parameters),
             json!({ "gpu_memory_utilization": "default" })
@@ -274,6 +295,7 @@ mod tests {
             ),
             (Some(1), Some(1))
         );
+
         assert!(basis.notes.is_empty() && basis.hint.is_some(), "{basis:?}");
 
         let (question, _) = settled(
@@ -286,6 +308,7 @@ mod tests {
 
         let (question, _) = settled("llama-server -m a/b -c 4096", |_, _| {});
         assert_eq!(json!(question.engine.parameters), json!({ "n_ctx": 4096 }));
+
         assert_eq!(
             question.constraints.tensor_parallel, None,
             "it uses all devices that it sees"
@@ -312,6 +335,7 @@ mod tests {
             ),
             (Some(2), None)
         );
+
         assert_eq!(
             question.engine.parameters["gpu_memory_utilization"],
             "default"
@@ -346,6 +370,7 @@ mod tests {
                 "{command}: {named}"
             );
         }
+
         let (_, basis) = settled("llama-server -hf a/b", |question, _| with_options(question));
         assert!(
             basis.notes[0].contains("--context 4096, --sequences 2, --kv-cache-dtype q8_0"),
@@ -388,6 +413,7 @@ mod tests {
             });
             question.constraints.offload
         };
+
         assert_eq!(asked("llama-server -hf a/b"), OffloadRule::Deny);
         assert_eq!(asked("llama-server -hf a/b -ngl 9"), OffloadRule::Allow);
     }
@@ -404,12 +430,14 @@ mod tests {
                     .contains_key("gpu_memory_utilization"),
                 "{command}"
             );
+
             assert_eq!(
                 (question.constraints.tensor_parallel, basis),
                 (None, Basis::default()),
                 "{command}"
             );
         }
+
         let (question, _) = settled("vllm serve a/b {args}", |_, start| {
             start.asked = Some(LeaseBasis::Share);
         });
@@ -424,6 +452,7 @@ mod tests {
         let command = "vllm serve a/b -tp 2 --gpu-memory-utilization 0.9";
         let (question, _) = settled(command, |_, start| start.asked = Some(LeaseBasis::Need));
         assert!(question.engine.parameters.is_empty());
+
         assert_eq!(
             question.constraints.tensor_parallel,
             Some(2),
@@ -438,18 +467,21 @@ mod tests {
             question.engine.parameters.is_empty() && basis.notes.len() == 1,
             "{basis:?}"
         );
+
         assert!(
             settled("sh -c ./serve", |_, start| start.flags = true)
                 .1
                 .notes
                 .is_empty()
         );
+
         assert!(
             settled("sh -c ./serve", |_, start| start.leased = false)
                 .1
                 .notes
                 .is_empty()
         );
+
         assert!(
             settled("sh -c ./serve", |_, start| start.asked =
                 Some(LeaseBasis::Need))
@@ -457,6 +489,7 @@ mod tests {
             .notes
             .is_empty()
         );
+
         let (question, _) = settled("sh -c ./serve", |question, start| {
             question.engine.name = Some("vllm".to_owned());
             start.asked = Some(LeaseBasis::Share);
@@ -472,6 +505,7 @@ mod tests {
             asked: Some(LeaseBasis::Share),
             leased: true,
         };
+
         let refused = settle(&mut Question::default(), start, Variables::new()).unwrap_err();
         assert_eq!(refused.reason, Reason::Usage);
     }
@@ -499,6 +533,7 @@ mod tests {
             asked: Some(LeaseBasis::Share),
             leased: true,
         };
+
         let mut question = Question::default();
         question.engine.name = Some("sglang".to_owned());
         let refused = settle(&mut question.clone(), start, Variables::new()).unwrap_err();
@@ -536,6 +571,7 @@ mod tests {
                 asked: None,
                 leased: true,
             };
+
             let refused = settle(&mut Question::default(), start, Variables::new()).unwrap_err();
             assert_eq!(refused.reason, Reason::Usage, "{command}");
             assert!(refused.hint.unwrap().contains("--lease need"), "{command}");
@@ -553,12 +589,15 @@ mod tests {
             asked: None,
             leased: true,
         };
+
         let refused = settle(&mut Question::default(), start, Variables::new()).unwrap_err();
         assert!(refused.hint.unwrap().contains("--lease need"));
+
         let need = Start {
             asked: Some(LeaseBasis::Need),
             ..start
         };
+
         assert!(settle(&mut Question::default(), need, Variables::new()).is_ok());
     }
 }

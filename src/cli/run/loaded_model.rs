@@ -19,12 +19,14 @@ pub(super) fn settle_model(question: &mut Question, line: &ServerLine) -> Option
     if named.is_none() && !line.from_repository {
         return None;
     }
+
     let asked = question.model.file.take();
     question.model.file = named.map(str::to_owned);
     let asked = asked?;
     if named.is_some_and(|named| named.eq_ignore_ascii_case(&asked)) {
         return None;
     }
+
     let loads = named.unwrap_or("the default file");
     Some(format!(
         "--file is {asked}, and CMD loads {loads} of {loaded}: the lease follows CMD"
@@ -50,7 +52,9 @@ fn other_model(loaded: &str, question: &Question) -> Option<String> {
             .map_or(name, |(repo, _)| repo)
             .to_owned()
     };
+
     let (ours, theirs) = (bare(asked), bare(loaded));
+
     // llama-server takes `owner/name:Q4_K_M`.
     let theirs_alone = theirs
         .split_once(':')
@@ -60,9 +64,11 @@ fn other_model(loaded: &str, question: &Question) -> Option<String> {
         .file
         .as_deref()
         .is_some_and(|file| theirs.ends_with(file));
+
     if ours == theirs || ours == theirs_alone || file || is_same_path(asked, loaded) {
         return None;
     }
+
     Some(format!("CMD loads {loaded}, and the lease is for {asked}"))
 }
 
@@ -91,15 +97,18 @@ mod tests {
         let line = server_line::read(&words, Variables::new())
             .unwrap()
             .unwrap();
+
         let model = ModelQuestion {
             repo: "a/b".to_owned(),
             file: file.map(str::to_owned),
             ..ModelQuestion::default()
         };
+
         let mut question = Question {
             model,
             ..Question::default()
         };
+
         let note = settle_model(&mut question, &line);
         (question.model.file, note)
     }

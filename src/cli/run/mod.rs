@@ -49,9 +49,11 @@ pub(super) fn run(arguments: RunArguments) -> u8 {
     let output = Output {
         json: arguments.connection.json,
     };
+
     if let Some(supervisor) = arguments.becomes_command {
         return become_command(supervisor, arguments, output);
     }
+
     supervise::supervise(&arguments).unwrap_or_else(|problem| output.problem(&problem))
 }
 
@@ -64,9 +66,11 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
             "the command would outlive its supervisor: {error}"
         ));
     }
+
     if getppid().is_none_or(|parent| parent.as_raw_nonzero().get() != supervisor) {
         return ORPHANED;
     }
+
     let RunArguments {
         model,
         mut options,
@@ -81,6 +85,7 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
         command,
         ..
     } = arguments;
+
     let mut asked = question::question(&model, &options);
     let start = Start {
         command: &command,
@@ -88,15 +93,18 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
         asked: asked_basis,
         leased: !no_lease,
     };
+
     let basis = match lease_basis::settle(&mut asked, start, variables()) {
         Ok(basis) => basis,
         Err(problem) => return output.problem(&problem),
     };
+
     for note in &basis.notes {
         output::remark(note);
     }
     // A model on this host is read by these.
     options.file.clone_from(&asked.model.file);
+
     let arguments = QuestionArguments { model, options };
     let answered = if no_lease {
         ask(Asking::Fits, asked, &arguments, &here, &connection).map(|asked| asked.answer)
@@ -112,10 +120,12 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
             &connection,
         )
     };
+
     let answer = match answered {
         Ok(answer) => answer,
         Err(problem) => return output.problem(&problem),
     };
+
     let code = exit::of_answer(&answer, false);
     if code != Reason::Fits.exit_code() {
         output.data(&answer, text::answer::answer);
@@ -124,10 +134,12 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
         }
         return code;
     }
+
     let mut start = match prepared(&answer, &command, flags, no_lease) {
         Ok(start) => start,
         Err(problem) => return output.problem(&problem),
     };
+
     // Before anything of it runs: a lease that nobody renews would end under the command.
     if let (Some(name), Some(lease)) = (tell, lease_id(&answer))
         && let Err(error) = handover::tell(&name, &lease)
@@ -137,10 +149,12 @@ fn become_command(supervisor: i32, arguments: RunArguments, output: Output) -> u
     }
     // Only a failure comes back.
     let error = start.exec();
+
     output::failure(&format!(
         "error: {} cannot be run: {error}\n",
         start.get_program().display()
     ));
+
     if error.kind() == std::io::ErrorKind::NotFound {
         NOT_FOUND
     } else {
@@ -174,6 +188,7 @@ fn prepared(
         output::remark(answer);
         output::remark(of_lease);
     };
+
     match &lease {
         Some(lease) => said(&answer.message, &format!("lease {lease}. {ADVISORY}")),
         None if no_lease => said(&answer.message, "no lease is held"),
@@ -184,6 +199,7 @@ fn prepared(
             ));
         }
     }
+
     let launch = answer
         .placement
         .as_ref()
@@ -191,6 +207,7 @@ fn prepared(
     let line = command::words(words, launch.map(|launch| launch.args.as_slice()), flags)?;
     let mut start = std::process::Command::new(&line.program);
     start.args(&line.arguments);
+
     if let Some(placement) = &answer.placement {
         // By UUID, whatever order the driver counts in; the engine's own environment may say more.
         let devices: Vec<&str> = placement
@@ -202,9 +219,11 @@ fn prepared(
             .env("CUDA_VISIBLE_DEVICES", devices.join(","))
             .env("CUDA_DEVICE_ORDER", "PCI_BUS_ID");
     }
+
     start.envs(launch.map(|launch| &launch.env).into_iter().flatten());
     if let Some(lease) = lease {
         start.env("HF_MEM_PROBE_LEASE", lease);
     }
+
     Ok(start)
 }

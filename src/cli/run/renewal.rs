@@ -54,11 +54,13 @@ impl Renewal {
     ) -> Self {
         let every = (arguments.ttl / 2).max(Duration::from_millis(500));
         let client = Client::new(&arguments.connection.socket).deadline(DEADLINE);
+
         let stage = match (arguments.no_lease, arguments.wait.is_zero()) {
             (true, _) => RenewalStage::Over,
             (false, true) => RenewalStage::Asked,
             (false, false) => RenewalStage::InLine,
         };
+
         Self {
             client,
             pid,
@@ -112,6 +114,7 @@ impl Renewal {
             self.next = Instant::now() + self.every;
             return;
         };
+
         // After a failure sooner: the daemon may be restarting.
         self.next = Instant::now() + self.every / 4;
         if self.is_lost(id, &problem).await {
@@ -156,6 +159,7 @@ impl Renewal {
                 "waiting for memory: place {position} of {all} in line"
             ));
         }
+
         self.place = place.or(self.place);
         Ok(())
     }

@@ -131,6 +131,7 @@ pub(super) fn read(
         uncounted: Vec::new(),
         refused: None,
     };
+
     match server {
         Server::Ollama => {
             line.take_ollama_variables(&variables);
@@ -147,6 +148,7 @@ pub(super) fn read(
     {
         line.model = Some(model.clone());
     }
+
     line.take_flags(rest)?;
     Ok(Some(line))
 }
@@ -159,11 +161,14 @@ impl ServerLine {
             if word == "--" {
                 break;
             }
+
             let Some(flag) = FlagWord::of(word) else {
                 continue;
             };
+
             let mut given = flag.given.clone();
             let next = words.peek().filter(|next| !is_flag(next));
+
             let (meaning, on) = match flag.look_up(self.server) {
                 Lookup::Known { meaning, on } => (meaning, on),
                 Lookup::Attached { meaning, value } => {
@@ -191,6 +196,7 @@ impl ServerLine {
                 FlagMeaning::Choice(_) => next.is_some_and(|next| is_choice(next)),
                 _ => next.is_some(),
             };
+
             let given = given.or_else(|| words.next_if(|_| takes_word).cloned());
             self.take(word, meaning, on, given)?;
         }
@@ -199,6 +205,7 @@ impl ServerLine {
             let why = "not known here";
             self.notes.push(not_followed(&unknown.join(", "), why));
         }
+
         Ok(())
     }
 
@@ -208,6 +215,7 @@ impl ServerLine {
         let Some(effect) = list.and_then(|list| list.effect(name, given)) else {
             return false;
         };
+
         match effect {
             ParameterEffect::Counted(counted) => {
                 let is_off = name.starts_with("no-") && !counted.starts_with("no_");
@@ -223,6 +231,7 @@ impl ServerLine {
             }
             ParameterEffect::Elsewhere(why) => self.notes.push(not_followed(word, why)),
         }
+
         true
     }
 
@@ -244,6 +253,7 @@ impl ServerLine {
                 )
             })
         };
+
         match meaning {
             // Of llama-server's two the repository wins: the other is where its file goes.
             FlagMeaning::Model if self.from_repository => {}
@@ -287,6 +297,7 @@ impl ServerLine {
                 self.refused = Some(format!("CMD's {word} cannot be leased for: {why}"));
             }
         }
+
         Ok(())
     }
 
@@ -305,10 +316,12 @@ pub(super) fn not_followed(what: &str, why: &str) -> String {
 fn recognised(words: &[String]) -> Option<(Server, &[String])> {
     let (program, rest) = words.split_first()?;
     let program = Path::new(program).file_name()?.to_str()?;
+
     let served = |server| match rest.split_first() {
         Some((word, rest)) if word == "serve" => Some((server, rest)),
         _ => None,
     };
+
     match program {
         "vllm" => served(Server::Vllm),
         "sglang" => served(Server::Sglang),
@@ -341,6 +354,7 @@ fn module(words: &[String]) -> Option<(Server, &[String])> {
             _ => return None,
         };
     }
+
     let (name, rest) = rest.get(1..)?.split_first()?;
     match name.as_str() {
         "sglang.launch_server" => Some((Server::Sglang, rest)),
@@ -416,6 +430,7 @@ mod tests {
                 "{flags}"
             );
         }
+
         assert_eq!(
             parameters("vllm serve a/b --max-model-len 25.6k --max-model-len auto")["max_model_len"],
             25_600
@@ -424,6 +439,7 @@ mod tests {
             parameters("vllm serve a/b --no-enable-prefix-caching"),
             json!({ "enable_prefix_caching": false })
         );
+
         assert_eq!(
             parameters(
                 "llama-server -m x.gguf -c 8192 -ngl 99 -fa -ctk q8_0 -np 4 --no-kv-unified -fa on"
@@ -431,6 +447,7 @@ mod tests {
             json!({ "n_ctx": 8192, "n_gpu_layers": 99, "flash_attn": "on", "type_k": "q8_0", "n_parallel": 4,
                     "kv_unified": false })
         );
+
         assert_eq!(
             parameters("ollama serve"),
             json!({ "OLLAMA_NUM_PARALLEL": 4 })
@@ -446,11 +463,13 @@ mod tests {
             "env {} LLAMA_ARG_HF_REPO=a/b:F16 LLAMA_ARG_PORT=1 llama-server -c 4096",
             environment.split_whitespace().collect::<Vec<_>>().join(" ")
         ));
+
         let found = found.unwrap();
         let wanted = json!({ "n_ctx": 4096, "n_parallel": 4, "n_gpu_layers": 9, "type_k": "q8_0",
                              "n_ubatch": 64, "n_batch": 128, "flash_attn": "off", "swa_full": true });
         assert_eq!(json!(found.parameters), wanted);
         assert_eq!(found.model.as_deref(), Some("a/b:F16"));
+
         assert!(
             found.notes.is_empty() && found.refused.is_none(),
             "{found:?}"
@@ -472,6 +491,7 @@ mod tests {
         );
         let found = found.unwrap();
         assert_eq!(json!(found.parameters), json!({ "OLLAMA_NUM_PARALLEL": 2 }));
+
         assert!(
             found.notes.len() == 2 && found.notes[0].contains("OLLAMA_MAX_LOADED_MODELS"),
             "{found:?}"
@@ -500,6 +520,7 @@ mod tests {
                 "{command}"
             );
         }
+
         for command in [
             "vllm serve a/b --data-parallel-size 2",
             "sglang serve --dp=4",
@@ -538,6 +559,7 @@ mod tests {
                 && noted.refused.is_none(),
             "{noted:?}"
         );
+
         let refused = line("llama-server -m x.gguf -md draft.gguf")
             .unwrap()
             .refused
@@ -611,6 +633,7 @@ mod tests {
         );
         let sleep = line("vllm serve a/b --enable-sl").unwrap();
         assert_eq!(sleep.uncounted.len(), 1, "{sleep:?}");
+
         // llama-server takes whole flags only.
         assert_eq!(parameters("llama-server --ctx 4096"), json!({}));
     }

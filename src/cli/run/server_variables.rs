@@ -16,6 +16,7 @@ impl ServerLine {
         let ours = variables
             .iter()
             .filter(|(name, _)| name.starts_with("OLLAMA_"));
+
         for (name, text) in ours.filter(|(_, text)| !text.is_empty()) {
             match list.and_then(|list| list.effect(name, Some(text))) {
                 Some(ParameterEffect::Counted(_)) => self.set(name, Some(value(text))),
@@ -36,6 +37,7 @@ impl ServerLine {
             let Some(name) = llama_flag(variable) else {
                 continue;
             };
+
             let Some((meaning, on)) = known(self.server, &name) else {
                 if !self.take_listed(variable, &name, Some(text)) {
                     self.notes
@@ -43,6 +45,7 @@ impl ServerLine {
                 }
                 continue;
             };
+
             let is_no = variable.starts_with("LLAMA_ARG_NO_");
             match (meaning, switch(&value(text))) {
                 // `LLAMA_ARG_NO_X` is in force by its presence, or where it is true: by release.
@@ -60,6 +63,7 @@ impl ServerLine {
                 _ => self.take(variable, meaning, on, Some(text.clone()))?,
             }
         }
+
         Ok(())
     }
 }

@@ -33,6 +33,7 @@ pub(super) fn supervise(arguments: &RunArguments) -> Result<u8, Problem> {
     let internal = |what: &str, error: std::io::Error| {
         Problem::new(Reason::Internal, format!("{what}: {error}"))
     };
+
     let supervised = async {
         // Before the start: a signal in between would end us, and not the command.
         let mut signals = signals().map_err(|error| internal("signals cannot be taken", error))?;
@@ -42,6 +43,7 @@ pub(super) fn supervise(arguments: &RunArguments) -> Result<u8, Problem> {
             .map_err(|error| internal("this program cannot start itself", error))?;
         let told = ear.listen(child.id().unwrap_or_default());
         let mut renewal = Renewal::new(arguments, child.id(), told);
+
         loop {
             tokio::select! {
                 ended = child.wait() => {
@@ -52,6 +54,7 @@ pub(super) fn supervise(arguments: &RunArguments) -> Result<u8, Problem> {
             }
         }
     };
+
     block_on(supervised).map_err(|error| internal("no runtime", error))?
 }
 
@@ -78,6 +81,7 @@ fn signals() -> std::io::Result<mpsc::Receiver<Signal>> {
             while taken.recv().await.is_some() && sender.send(meant).await.is_ok() {}
         });
     }
+
     Ok(receiver)
 }
 
@@ -92,6 +96,7 @@ fn forward(child: &Child, signal: Signal) {
         .id()
         .and_then(|pid| i32::try_from(pid).ok())
         .and_then(Pid::from_raw);
+
     if let Some(pid) = pid
         && let Err(error) = kill_process(pid, signal)
     {
@@ -111,12 +116,14 @@ fn in_foreground() -> bool {
         .into_iter()
         .flatten()
         .skip(2);
+
     let group = fields.next();
     group.is_some() && group == fields.nth(2)
 }
 
 fn code(status: ExitStatus) -> u8 {
     use std::os::unix::process::ExitStatusExt as _;
+
     // As shells do: 128 and the signal's number.
     let code = status
         .code()

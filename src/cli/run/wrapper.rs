@@ -43,6 +43,7 @@ pub(super) fn unwrap(words: &[String], variables: Variables) -> Result<Unwrapped
             _ => break,
         };
     }
+
     Ok(unwrapped)
 }
 
@@ -59,6 +60,7 @@ fn behind_flags(words: &[String]) -> &[String] {
 fn behind_setsid(words: &[String]) -> Result<&[String], Problem> {
     let behind = behind_flags(words);
     let flags = words.len().saturating_sub(behind.len());
+
     let has = |letter: char, long: &str| {
         words
             .iter()
@@ -74,6 +76,7 @@ fn behind_setsid(words: &[String]) -> Result<&[String], Problem> {
         let hint = "leave out --fork, or add --wait";
         return Err(Problem::new(Reason::Usage, detail).hint(hint));
     }
+
     Ok(behind)
 }
 
@@ -85,15 +88,19 @@ fn behind_env<'w>(words: &'w [String], variables: &mut Variables) -> Result<&'w 
             Some(long) => long_flag(long),
             None => word.strip_prefix('-').map_or(Vec::new(), short_flags),
         };
+
         if !word.starts_with('-') {
             let Some((name, value)) = word.split_once('=') else {
                 break;
             };
+
             refuse_devices(name)?;
+
             // An empty variable is as good as none.
             if value.is_empty() && OLLAMA.contains(&name) {
                 return Err(taken_back(word));
             }
+
             variables.insert(name.to_owned(), value.to_owned());
         }
 
@@ -125,6 +132,7 @@ fn behind_env<'w>(words: &'w [String], variables: &mut Variables) -> Result<&'w 
             }
         }
     }
+
     Ok(rest)
 }
 
@@ -147,6 +155,7 @@ fn long_flag(flag: &str) -> Vec<EnvFlag> {
         Some((name, value)) => (name, Some(value.to_owned())),
         None => (flag, None),
     };
+
     let flag = match name {
         "" => EnvFlag::Other,
         // Any beginning of a flag is the flag (getopt_long).
@@ -156,6 +165,7 @@ fn long_flag(flag: &str) -> Vec<EnvFlag> {
         name if "chdir".starts_with(name) || "argv0".starts_with(name) => EnvFlag::WithWord(value),
         _ => EnvFlag::Other,
     };
+
     vec![flag]
 }
 
@@ -164,6 +174,7 @@ fn short_flags(letters: &str) -> Vec<EnvFlag> {
     if letters.is_empty() {
         return vec![EnvFlag::Clear];
     }
+
     let mut flags = Vec::new();
     for (index, letter) in letters.char_indices() {
         let attached = letters
@@ -177,12 +188,15 @@ fn short_flags(letters: &str) -> Vec<EnvFlag> {
             'C' | 'a' => EnvFlag::WithWord(attached),
             _ => EnvFlag::Other,
         };
+
         let is_last = matches!(letter, 'u' | 'S' | 'C' | 'a');
         flags.push(flag);
+
         if is_last {
             break;
         }
     }
+
     flags
 }
 
@@ -232,12 +246,14 @@ mod tests {
             assert_eq!(found.words[0], program, "{command}");
             assert_eq!(found.variables.get("A").map(String::as_str), a, "{command}");
         }
+
         assert!(
             unwrap(&words("env"), Variables::new())
                 .unwrap()
                 .words
                 .is_empty()
         );
+
         let split = words("env -S A=1\u{a0}vllm");
         assert!(unwrap(&split, Variables::new()).unwrap().words.is_empty());
     }

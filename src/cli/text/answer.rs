@@ -21,22 +21,28 @@ pub fn answer(answer: &Answer) -> String {
         Some(verdict) => format!("{}: {}", verdict_words(verdict), answer.message),
         None => answer.message.clone(),
     };
+
     out.push_str(&wrapped(&head, 0, 2));
     out.push('\n');
     model(&mut out, answer);
+
     if let Some(placement) = &answer.placement {
         devices(&mut out, placement);
     }
+
     if let Some(requirement) = &answer.requirement {
         components(&mut out, requirement);
     }
+
     if let Some(files) = &answer.files {
         super::files::files(&mut out, files);
     }
+
     if let Some(placement) = &answer.placement {
         reach(&mut out, answer, placement);
         launch(&mut out, placement);
     }
+
     tail(&mut out, answer);
     out
 }
@@ -66,10 +72,12 @@ fn model(out: &mut String, answer: &Answer) {
             .as_ref()
             .map(|commit| format!("commit {}", commit.get(..10).unwrap_or(commit))),
     ];
+
     let line: Vec<String> = facts.into_iter().flatten().collect();
     if !line.is_empty() {
         let _ = writeln!(out, "  {}", wrapped(&line.join(", "), 2, 2));
     }
+
     if model.weights_by_component_bytes.len() > 1 {
         for (name, bytes) in &model.weights_by_component_bytes {
             let name = if name.is_empty() { "(root)" } else { name };
@@ -82,6 +90,7 @@ fn devices(out: &mut String, placement: &PlacementAnswer) {
     if placement.devices.is_empty() {
         return;
     }
+
     out.push('\n');
     for share in &placement.devices {
         let name = short_name(&share.name);
@@ -92,6 +101,7 @@ fn devices(out: &mut String, placement: &PlacementAnswer) {
             Some(short @ 1..) => format!("short by {}", size(short)),
             _ => left.map_or_else(String::new, |left| format!("{} left", size(left))),
         };
+
         let _ = writeln!(
             out,
             "  {:>3} {name:<22} {} {note}",
@@ -99,11 +109,13 @@ fn devices(out: &mut String, placement: &PlacementAnswer) {
             bar(&parts(share), BAR)
         );
     }
+
     let legend: Vec<String> = LEGEND
         .iter()
         .map(|(letter, words)| format!("{letter} {words}"))
         .collect();
     let _ = writeln!(out, "      {}", legend.join("  "));
+
     if let Some(host) = &placement.host {
         let available = host
             .available_bytes
@@ -126,6 +138,7 @@ fn short_name(name: &str) -> String {
         }
         None => name.to_owned(),
     };
+
     short.chars().take(22).collect()
 }
 
@@ -138,10 +151,13 @@ fn parts(share: &DeviceShare) -> BarParts {
             .map(|part| part.high_bytes)
             .sum()
     };
+
     let weights = of(&[ComponentName::Weights]);
+
     // What a share adds to the cache is the less the larger the weights turn out.
     let cache = of(&[ComponentName::KvCache, ComponentName::State])
         .min(share.required_bytes.saturating_sub(weights));
+
     BarParts {
         used: share
             .free_bytes
@@ -162,15 +178,18 @@ fn components(out: &mut String, requirement: &Requirement) {
     for part in &requirement.components {
         component(out, part);
     }
+
     let Some(total) = requirement.total else {
         let _ = writeln!(out, "  {:<14} {:>11}", "total", "unknown");
         return;
     };
+
     let range = if total.low_bytes == total.high_bytes {
         String::new()
     } else {
         format!("{} to {}", size(total.low_bytes), size(total.high_bytes))
     };
+
     let _ = writeln!(
         out,
         "  {:<14} {:>11}  {range}",
@@ -205,6 +224,7 @@ fn reach(out: &mut String, answer: &Answer, placement: &PlacementAnswer) {
     } else {
         ""
     };
+
     let line = match (placement.max_context, placement.max_sequences, context) {
         (Some(0), ..) if surely.is_empty() => Some("no context at all fits this way".to_owned()),
         (Some(0), ..) => Some("no context is sure to fit this way".to_owned()),
@@ -220,6 +240,7 @@ fn reach(out: &mut String, answer: &Answer, placement: &PlacementAnswer) {
         )),
         _ => None,
     };
+
     let lines: Vec<String> = line
         .into_iter()
         .chain(capacity(placement, context))
@@ -228,6 +249,7 @@ fn reach(out: &mut String, answer: &Answer, placement: &PlacementAnswer) {
         let before = if place == 0 { "\n" } else { "" };
         let _ = writeln!(out, "{before}  {}", wrapped(line, 2, 4));
     }
+
     for point in answer.frontier.iter().flatten() {
         let _ = writeln!(
             out,
@@ -246,6 +268,7 @@ fn capacity(placement: &PlacementAnswer, context: Option<u64>) -> Option<String>
         format!(" ({} at the least)", grouped(low))
     });
     let context = grouped(context?);
+
     Some(format!(
         "KV cache {} tokens{least}; maximum concurrency for {context} tokens per request {concurrency:.2}x",
         grouped(tokens)
@@ -269,36 +292,45 @@ fn launch(out: &mut String, placement: &PlacementAnswer) {
     else {
         return;
     };
+
     out.push('\n');
     for (name, value) in &launch.env {
         let _ = writeln!(out, "  {name}={} \\", quoted(value));
     }
+
     out.push_str("  ");
     let mut column = 2;
+
     for (place, argument) in launch.args.iter().enumerate() {
         let value = launch
             .args
             .get(place + 1)
             .filter(|next| !next.starts_with('-'))
             .map_or(0, |next| next.len() + 1);
+
         let argument = quoted(argument);
+
         // A flag and its value stay on one line.
         if place > 0 && argument.starts_with('-') && column + argument.len() + value > WIDTH - 2 {
             out.push_str("\\\n    ");
             column = 4;
         }
+
         column += argument.len() + 1;
         out.push_str(&argument);
         out.push(' ');
     }
+
     let length = out.trim_end().len();
     out.truncate(length);
     out.push('\n');
+
     let takes: Vec<u64> = placement
         .devices
         .iter()
         .filter_map(|share| share.takes_bytes)
         .collect();
+
     if let Some(line) = takes_line(&takes) {
         let _ = writeln!(out, "\n  {}", wrapped(&line, 2, 2));
     }
@@ -315,6 +347,7 @@ fn takes_line(takes: &[u64]) -> Option<String> {
         };
         return Some(format!("started so it takes {}{each}", size(first)));
     }
+
     let each: Vec<String> = takes.iter().map(|bytes| size(*bytes)).collect();
     Some(format!("started so it takes {}", each.join(", ")))
 }
@@ -338,6 +371,7 @@ fn tail(out: &mut String, answer: &Answer) {
             let _ = writeln!(out, "{}", wrapped(&format!("{title}: {line}"), 0, 2));
         }
     };
+
     section("assumed", answer.assumptions.clone());
     let mut warnings = answer.warnings.clone();
     if let (true, Some(at)) = (answer.stale, &answer.sampled_at) {
@@ -345,6 +379,7 @@ fn tail(out: &mut String, answer: &Answer) {
             "this rests on what was read at {at}, which is older than it should be"
         ));
     }
+
     section("warning", warnings);
     section("or", other_ways(&answer.alternatives));
     section("hint", answer.suggestions.iter().map(hint).collect());
@@ -354,12 +389,14 @@ fn tail(out: &mut String, answer: &Answer) {
 fn other_ways(alternatives: &[Alternative]) -> Vec<String> {
     let mut seen: Vec<&str> = Vec::new();
     let mut lines = Vec::new();
+
     for way in alternatives.iter().filter(|way| !way.devices.is_empty()) {
         if !seen.contains(&&*way.strategy) {
             seen.push(&way.strategy);
             lines.extend(other_way(way));
         }
     }
+
     lines.truncate(3);
     lines
 }
@@ -369,17 +406,20 @@ fn other_way(way: &Alternative) -> Option<String> {
     if way.verdict > Verdict::Tight {
         return None;
     }
+
     let degrees = match (way.tensor_parallel, way.pipeline_parallel) {
         (1, 1) => String::new(),
         (tensor, 1) => format!(" {tensor}"),
         (1, stages) => format!(" {stages}"),
         (tensor, stages) => format!(" {tensor} x {stages}"),
     };
+
     let devices = if way.devices.len() == 1 {
         "1 device".to_owned()
     } else {
         format!("{} devices", way.devices.len())
     };
+
     Some(format!(
         "{}{degrees} on {devices}: {}",
         way.strategy.replace('_', " "),
@@ -394,6 +434,7 @@ fn hint(suggestion: &Suggestion) -> String {
     } else {
         ""
     };
+
     format!(
         "{}{tight}: {}",
         typed(&suggestion.change),
@@ -415,8 +456,10 @@ fn typed(change: &str) -> String {
     else {
         return change.to_owned();
     };
+
     let mut added: Vec<String> = Vec::new();
     let mut left_out: Vec<String> = Vec::new();
+
     for (name, value) in words {
         let option = match name {
             "devices" if value != "null" => {
@@ -439,15 +482,18 @@ fn typed(change: &str) -> String {
                 continue;
             }
         };
+
         if value == "null" {
             left_out.push(option);
         } else {
             added.push(format!("{option} {}", quoted(value)));
         }
     }
+
     if !left_out.is_empty() {
         added.push(format!("without {}", left_out.join(" ")));
     }
+
     added.join(" ")
 }
 
@@ -479,6 +525,7 @@ mod tests {
             ("file=my model.gguf", "--file 'my model.gguf'"),
             ("stop pid 7, stop pid 8", "stop pid 7, stop pid 8"),
         ];
+
         for (change, options) in cases {
             assert_eq!(typed(change), options);
         }

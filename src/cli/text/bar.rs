@@ -32,6 +32,7 @@ pub struct BarParts {
 pub fn bar(parts: &BarParts, width: usize) -> String {
     let mut out = String::with_capacity(width + 2);
     out.push('[');
+
     let amounts = [
         parts.used,
         parts.leased,
@@ -39,8 +40,10 @@ pub fn bar(parts: &BarParts, width: usize) -> String {
         parts.cache,
         parts.other,
     ];
+
     let mut sum: u128 = 0;
     let mut filled = 0;
+
     for ((letter, _), amount) in LEGEND.iter().zip(amounts) {
         sum += u128::from(amount);
         let end = if parts.total == 0 {
@@ -48,21 +51,25 @@ pub fn bar(parts: &BarParts, width: usize) -> String {
         } else {
             (sum * width as u128).div_ceil(u128::from(parts.total))
         };
+
         let end = usize::try_from(end).unwrap_or(width).min(width);
         let end = if amount > 0 {
             end.max((filled + 1).min(width))
         } else {
             filled
         };
+
         out.extend(std::iter::repeat_n(*letter, end - filled));
         filled = end;
     }
+
     out.extend(std::iter::repeat_n('.', width - filled));
     out.push(if sum > u128::from(parts.total) {
         '>'
     } else {
         ']'
     });
+
     out
 }
 
@@ -80,6 +87,7 @@ mod tests {
             other: 0,
             total: 80,
         };
+
         assert_eq!(bar(&parts, 8), "[#WWK....]");
     }
 
@@ -96,6 +104,7 @@ mod tests {
             ),
             "[#.......]"
         );
+
         assert_eq!(
             bar(
                 &BarParts {
@@ -108,6 +117,7 @@ mod tests {
             ),
             "[WWWWWWWWWK>"
         );
+
         assert_eq!(
             bar(
                 &BarParts {

@@ -19,6 +19,7 @@ pub fn subject(lease: &Subject) -> String {
         (None, Some(name)) => format!("\"{name}\""),
         (None, None) => "nobody".to_owned(),
     };
+
     let devices = lease.granted_bytes.iter().map(|(uuid, granted)| {
         let seen = lease
             .visible_bytes
@@ -32,6 +33,7 @@ pub fn subject(lease: &Subject) -> String {
         )
     });
     let devices = devices.collect::<Vec<_>>().join(", ");
+
     format!(
         "lease {} of uid {} for {whose}, {}: {devices}",
         lease.lease, lease.uid, lease.model

@@ -25,6 +25,7 @@ pub(super) fn files(out: &mut String, files: &FilesAnswer) {
         .iter()
         .filter_map(|file| file.quantization.as_ref())
         .collect();
+
     let told_apart = labels.len()
         == files
             .list
@@ -37,6 +38,7 @@ pub(super) fn files(out: &mut String, files: &FilesAnswer) {
             _ if file.answered => '*',
             _ => ' ',
         };
+
         let bits = file
             .bits_per_weight
             .map_or_else(String::new, |bits| format!("{bits:.2}"));
@@ -48,6 +50,7 @@ pub(super) fn files(out: &mut String, files: &FilesAnswer) {
         let line = format!("{line}{}", wrapped(&verdict(file), line.len(), 6));
         let _ = writeln!(out, "{}", line.trim_end());
     }
+
     let assumed = files
         .list
         .iter()
@@ -59,6 +62,7 @@ pub(super) fn files(out: &mut String, files: &FilesAnswer) {
         }
         None => String::new(),
     };
+
     let answered =
         "* the file that this answer is about, which llama.cpp takes where none is named"
             .to_owned();
@@ -67,6 +71,7 @@ pub(super) fn files(out: &mut String, files: &FilesAnswer) {
     } else {
         String::new()
     };
+
     for note in [rule, answered, lengths]
         .iter()
         .filter(|note| !note.is_empty())
@@ -85,18 +90,22 @@ fn name(file: &FileAnswer, told_apart: bool) -> String {
         (Some(label), FileKind::Model) if told_apart => label.clone(),
         _ => file.file.clone(),
     };
+
     let tilde = if file.basis == Some(Basis::Assumed) {
         "~"
     } else {
         ""
     };
+
     let parts = if file.parts > 1 {
         format!(" ({} parts)", file.parts)
     } else {
         String::new()
     };
+
     let whole = format!("{tilde}{name}{parts}");
     let over = whole.chars().count().saturating_sub(NAME);
+
     if over == 0 {
         whole
     } else {
@@ -114,6 +123,7 @@ fn verdict(file: &FileAnswer) -> String {
         (None, FileKind::Adapter) => "adapter".to_owned(),
         (None, FileKind::Other) => "no model".to_owned(),
     };
+
     let host = file
         .strategy
         .as_deref()
@@ -123,6 +133,7 @@ fn verdict(file: &FileAnswer) -> String {
         (Some(devices), _) if devices > 1 => format!(", {devices} devices"),
         _ => String::new(),
     };
+
     let why = file.why_not.clone().unwrap_or_default();
     format!("{word}{how}{why}")
 }

@@ -33,6 +33,7 @@ pub fn gpus(snapshot: &Snapshot, leased: &BTreeMap<String, Bytes>) -> String {
                 .unwrap_or(Bytes::ZERO),
         );
     }
+
     if let Some(host) = snapshot.host {
         let _ = writeln!(
             out,
@@ -40,6 +41,7 @@ pub fn gpus(snapshot: &Snapshot, leased: &BTreeMap<String, Bytes>) -> String {
             host.available_bytes, host.total_bytes
         );
     }
+
     let bars = snapshot
         .devices
         .iter()
@@ -48,6 +50,7 @@ pub fn gpus(snapshot: &Snapshot, leased: &BTreeMap<String, Bytes>) -> String {
         let leases = if leased.is_empty() { "" } else { "   % leased" };
         let _ = writeln!(out, "# in use{leases}   . free");
     }
+
     out
 }
 
@@ -62,6 +65,7 @@ fn heading(snapshot: &Snapshot, leased: Bytes) -> String {
             total + device.facts.total_bytes,
         )
     });
+
     let count = snapshot.devices.len();
     let mut words = vec![format!(
         "{count} device{}",
@@ -69,6 +73,7 @@ fn heading(snapshot: &Snapshot, leased: Bytes) -> String {
     )];
     words.extend((total > Bytes::ZERO).then(|| format!("{free} free of {total}")));
     words.extend((leased > Bytes::ZERO).then(|| format!("{leased} leased")));
+
     words.push(match &snapshot.driver_version {
         Some(version) => format!("{}, driver {version}", snapshot.source),
         None => snapshot.source.clone(),
@@ -78,28 +83,33 @@ fn heading(snapshot: &Snapshot, leased: Bytes) -> String {
             .stale
             .then(|| "STALE: the driver does not answer".to_owned()),
     );
+
     wrapped(&words.join(", "), 0, 2) + "\n"
 }
 
 fn one(out: &mut String, device: &Device, leased: Bytes) {
     let facts = &device.facts;
     let instance = facts.kind == DeviceKind::MigInstance;
+
     // An instance repeats the index of its GPU, which stands above it.
     let index = if instance && facts.parent_uuid.is_some() {
         "-".to_owned()
     } else {
         facts.index.to_string()
     };
+
     let (drawn, state) = match (&device.unusable, device.free_bytes) {
         (None, Some(free)) => (filled(device, free, leased), format!("{free} free")),
         (Some(_), Some(_)) => (format!("[{:-<BAR$}]", ""), "not usable".to_owned()),
         (_, None) => (format!("[{:?<BAR$}]", ""), "unknown".to_owned()),
     };
+
     let _ = writeln!(
         out,
         "{index:>4}  {:<NAME$} {drawn} {state:>15}",
         short_name(&facts.name)
     );
+
     below(out, &about(device, leased));
     if let Some(unusable) = &device.unusable {
         below(
@@ -107,12 +117,14 @@ fn one(out: &mut String, device: &Device, leased: Bytes) {
             &format!("not usable ({}): {}", unusable.reason, unusable.message),
         );
     }
+
     for warning in &device.warnings {
         below(
             out,
             &format!("note ({}): {}", warning.reason, warning.message),
         );
     }
+
     holders(out, device);
 }
 
@@ -124,6 +136,7 @@ fn filled(device: &Device, free: Bytes, leased: Bytes) -> String {
         total,
         ..BarParts::default()
     };
+
     bar(&parts, BAR)
 }
 
@@ -136,6 +149,7 @@ fn short_name(name: &str) -> String {
     if name.chars().count() <= NAME {
         return name;
     }
+
     name.chars().take(NAME - 3).chain("...".chars()).collect()
 }
 
@@ -144,11 +158,13 @@ fn about(device: &Device, leased: Bytes) -> String {
     let mut words = vec![facts.uuid.clone()];
     words
         .extend((facts.total_bytes > Bytes::ZERO).then(|| format!("{} in all", facts.total_bytes)));
+
     words.extend(
         facts
             .compute_capability
             .map(|(major, minor)| format!("compute {major}.{minor}")),
     );
+
     words.extend(facts.numa_node.map(|node| format!("NUMA node {node}")));
     words.extend(
         (facts.kind == DeviceKind::UnifiedMemory).then(|| "one pool with the host".to_owned()),
@@ -157,6 +173,7 @@ fn about(device: &Device, leased: Bytes) -> String {
     words.extend(
         (device.margin_bytes > Bytes::ZERO).then(|| format!("{} kept back", device.margin_bytes)),
     );
+
     words.join(", ")
 }
 
@@ -164,6 +181,7 @@ fn about(device: &Device, leased: Bytes) -> String {
 fn holders(out: &mut String, device: &Device) {
     let mut processes: Vec<&Process> = device.processes.iter().collect();
     processes.sort_by_key(|process| (std::cmp::Reverse(process.used_bytes), process.pid));
+
     for process in processes.iter().take(LISTED) {
         let _ = writeln!(
             out,
@@ -173,6 +191,7 @@ fn holders(out: &mut String, device: &Device) {
             continued(&holder(process))
         );
     }
+
     if let Some(rest) = processes.get(LISTED..).filter(|rest| !rest.is_empty()) {
         let sum = rest.iter().filter_map(|process| process.used_bytes).sum();
         let _ = writeln!(
@@ -183,16 +202,19 @@ fn holders(out: &mut String, device: &Device) {
             rest.len()
         );
     }
+
     let listed: Bytes = processes
         .iter()
         .filter_map(|process| process.used_bytes)
         .sum();
     let all_say = processes.iter().all(|process| process.used_bytes.is_some());
     let unified = device.facts.kind == DeviceKind::UnifiedMemory;
+
     let rest = device
         .used_bytes
         .and_then(|used| used.checked_sub(listed))
         .filter(|rest| *rest >= UNEXPLAINED);
+
     if let (Some(rest), true) = (rest, all_say) {
         let whose = if unified {
             "the rest of the host"
@@ -211,6 +233,7 @@ fn holder(process: &Process) -> String {
     let mut words: Vec<String> = process.name.iter().cloned().collect();
     words.push(format!("pid {}", process.pid));
     words.extend(process.user.as_ref().map(|user| format!("user {user}")));
+
     // A container's scope is named after the container, which is said anyway.
     let unit = process.unit.as_ref().filter(|unit| {
         process
@@ -219,12 +242,14 @@ fn holder(process: &Process) -> String {
             .is_none_or(|id| !unit.contains(&**id))
     });
     words.extend(unit.cloned());
+
     words.extend(
         process
             .container
             .as_ref()
             .map(|container| format!("container {container}")),
     );
+
     words.extend(
         process
             .cgroup
@@ -232,11 +257,13 @@ fn holder(process: &Process) -> String {
             .and_then(pod)
             .map(|pod| format!("pod {pod}")),
     );
+
     words.extend(match process.kind {
         ProcessKind::Compute => None,
         ProcessKind::Graphics => Some("graphics".to_owned()),
         ProcessKind::Mps => Some("MPS client".to_owned()),
     });
+
     words.join(", ")
 }
 

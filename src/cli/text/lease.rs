@@ -13,18 +13,22 @@ pub fn list(answer: &LeasesAnswer) -> String {
     for lease in &answer.leases {
         out.push_str(&one(lease));
     }
+
     for waiting in &answer.waiting {
         out.push_str(&format!(
             "waiting: place {}, uid {}, for {} s\n",
             waiting.position, waiting.uid, waiting.waited_seconds
         ));
     }
+
     for warning in &answer.warnings {
         out.push_str(&(wrapped(&format!("warning: {warning}"), 0, 9) + "\n"));
     }
+
     if answer.leases.is_empty() && answer.waiting.is_empty() && answer.warnings.is_empty() {
         out.push_str("no leases\n");
     }
+
     out + &note()
 }
 
@@ -46,6 +50,7 @@ fn one(lease: &LeaseAnswer) -> String {
         Holder::Name(name) => format!("\"{name}\""),
         Holder::Pid(pid) => format!("pid {pid}"),
     };
+
     let mut out = format!(
         "lease {}  {}, ends in {} s\n  {} for {holder} of uid {}\n",
         lease.id,
@@ -62,5 +67,6 @@ fn one(lease: &LeaseAnswer) -> String {
             size(device.visible_bytes)
         ));
     }
+
     out
 }

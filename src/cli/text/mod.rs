@@ -25,6 +25,7 @@ pub fn grouped(number: u64) -> String {
         }
         out.push(digit);
     }
+
     out
 }
 
@@ -46,9 +47,11 @@ pub fn wrapped(text: &str, start: usize, indent: usize) -> String {
             out.push(' ');
             column += 1;
         }
+
         out.push_str(word);
         column += length;
     }
+
     out
 }
 
@@ -72,6 +75,7 @@ mod tests {
                 .all(|line| line.chars().count() <= WIDTH && line.starts_with("    word")),
             "{text}"
         );
+
         assert_eq!(text.lines().next().map(str::len), Some(49));
     }
 }

@@ -15,12 +15,15 @@ pub fn problem(problem: &Problem) -> String {
         Reason::BadConfiguration => Cow::Borrowed(problem.detail.as_str()),
         _ => value(&problem.detail),
     };
+
     let mut out = format!("error: {detail}\n");
     if let Some(hint) = &problem.hint {
         out.push_str(&format!("hint: {}\n", value(hint)));
     }
+
     if let Some(seconds) = problem.retry_after_seconds {
         out.push_str(&format!("hint: try again in {seconds} s\n"));
     }
+
     out
 }

@@ -20,14 +20,17 @@ pub fn topology(snapshot: &Snapshot) -> String {
         .iter()
         .filter(|device| device.facts.parent_uuid.is_none())
         .collect();
+
     let links = Links::of(snapshot);
     let mut out = if devices.len() <= MOST_COLUMNS {
         matrix(&devices, &links)
     } else {
         lines(&devices, &links)
     };
+
     out.push_str(&wrapped(LEGEND, 0, 0));
     out.push('\n');
+
     out
 }
 
@@ -43,6 +46,7 @@ impl<'a> Links<'a> {
         let Some(link) = self.0.get(&(a.facts.uuid.as_str(), b.facts.uuid.as_str())) else {
             return "?".to_owned();
         };
+
         let word = match (link.kind, link.lanes) {
             (LinkKind::Fabric, Some(lanes)) => format!("NV{lanes}"),
             (LinkKind::Fabric, None) => "NV".to_owned(),
@@ -53,6 +57,7 @@ impl<'a> Links<'a> {
             (LinkKind::System, _) => "SYS".to_owned(),
             (LinkKind::None, _) => "none".to_owned(),
         };
+
         if link.peer_access == Some(false) {
             word + "*"
         } else {
@@ -66,6 +71,7 @@ fn matrix(devices: &[&Device], links: &Links<'_>) -> String {
     for device in devices {
         let _ = write!(out, "{:>6}", device.facts.index);
     }
+
     for a in devices {
         let _ = write!(out, "\n{:>4}", a.facts.index);
         for b in devices {
@@ -81,6 +87,7 @@ fn matrix(devices: &[&Device], links: &Links<'_>) -> String {
             );
         }
     }
+
     out.push('\n');
     out
 }
@@ -96,6 +103,7 @@ fn lines(devices: &[&Device], links: &Links<'_>) -> String {
                 .or_default()
                 .push(b.facts.index);
         }
+
         let said: Vec<String> = by_word
             .iter()
             .map(|(word, indices)| format!("{word} {}", ranges(indices)))
@@ -107,6 +115,7 @@ fn lines(devices: &[&Device], links: &Links<'_>) -> String {
             wrapped(&said.join("; "), 6, 6)
         );
     }
+
     out
 }
 
@@ -119,6 +128,7 @@ fn ranges(numbers: &[u32]) -> String {
             _ => runs.push((number, number)),
         }
     }
+
     let run = |(from, to): &(u32, u32)| {
         if from == to {
             from.to_string()
@@ -126,6 +136,7 @@ fn ranges(numbers: &[u32]) -> String {
             format!("{from}-{to}")
         }
     };
+
     runs.iter().map(run).collect::<Vec<_>>().join(",")
 }
 

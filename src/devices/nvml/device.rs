@@ -38,6 +38,7 @@ impl DeviceState {
                 u32::try_from(found.minor).ok()?,
             ))
         });
+
         let pci_bus_id = device.pci_info().ok().map(|pci| short_bus_id(&pci.bus_id));
         let numa = pci_bus_id.as_ref().and_then(|bus_id| {
             // -1 stands for unknown, and fails to parse.
@@ -49,6 +50,7 @@ impl DeviceState {
                 .join("numa_node");
             fs::read_to_string(path).ok()?.trim().parse().ok()
         });
+
         let (name, unread_name) = name(device, || identity::placeholder(index))?;
         Ok(Self {
             name,
@@ -162,6 +164,7 @@ pub(super) fn read(
             });
         }
     };
+
     if let Some(node) = standing
         .memory_node
         .filter(|_| standing.may_be_memory_of_the_host())
@@ -170,11 +173,14 @@ pub(super) fn read(
             .warnings
             .extend(memory::page_cache(node, reading, scene.roots));
     }
+
     facts.total_bytes = reading.total;
     facts.reserved_bytes = reading.reserved;
+
     if reading.unified {
         facts.kind = DeviceKind::UnifiedMemory;
     }
+
     scene.describe(&mut holders.processes);
     let device = Device {
         facts,
@@ -188,6 +194,7 @@ pub(super) fn read(
         warnings: health.warnings.clone(),
         processes: holders.processes,
     };
+
     Ok(WholeGpu {
         device,
         health,
@@ -202,11 +209,13 @@ fn margin(device: &Handle<'_>, unified: bool, margins: &Margins) -> Bytes {
     } else {
         Bytes::ZERO
     };
+
     let display = if device.is_display_active().is_ok_and(|active| active) {
         margins.display_bytes
     } else {
         Bytes::ZERO
     };
+
     host + display
 }
 

@@ -64,6 +64,7 @@ impl EventWatch {
         let thread = std::thread::Builder::new()
             .name("device-events".to_owned())
             .spawn(run)?;
+
         Ok(Self {
             wishes,
             thread: Some(thread),
@@ -113,12 +114,14 @@ impl<'nvml> Registration<'nvml> {
         if self.set.is_some() || self.again.is_none_or(|at| at > Instant::now()) {
             return;
         }
+
         let registered = nvml.device_by_uuid(uuid).and_then(|device| {
             let set = nvml.create_event_set()?;
             device
                 .register_events(EventTypes::CRITICAL_XID_ERROR, set)
                 .map_err(|failed| failed.error)
         });
+
         match registered {
             Ok(set) => self.set = Some(set),
             Err(error) => self.failed(&error),
@@ -134,6 +137,7 @@ impl<'nvml> Registration<'nvml> {
                 | NvmlError::FunctionNotFound
                 | NvmlError::FailedToLoadSymbol(_)
         );
+
         self.again = (!never).then(|| Instant::now() + self.delay);
         self.delay = self.delay.saturating_mul(2).min(LAST_RETRY);
     }
@@ -144,6 +148,7 @@ fn listen(nvml: &Nvml, wishes: &Wishes, mut tell: impl FnMut(XidEvent)) {
         // Dropping a set would panic inside the wrapper. No library of NVIDIA's lacks it.
         return;
     }
+
     let mut gpus: BTreeMap<String, Registration<'_>> = BTreeMap::new();
     loop {
         let wanted = {
@@ -153,18 +158,21 @@ fn listen(nvml: &Nvml, wishes: &Wishes, mut tell: impl FnMut(XidEvent)) {
             }
             wish.gpus.clone()
         };
+
         gpus.retain(|uuid, _| wanted.contains(uuid));
         for uuid in wanted {
             gpus.entry(uuid.clone())
                 .or_insert_with(Registration::due)
                 .try_again(nvml, &uuid);
         }
+
         let open = gpus.values().filter(|gpu| gpu.set.is_some()).count();
         if open == 0 {
             let next = gpus.values().filter_map(|gpu| gpu.again).min();
             rest(wishes, &gpus, next);
             continue;
         }
+
         let each = (ROUND_MS / u32::try_from(open).unwrap_or(ROUND_MS)).max(LEAST_WAIT_MS);
         for (uuid, gpu) in &mut gpus {
             let Some(set) = &gpu.set else { continue };
@@ -180,6 +188,7 @@ fn listen(nvml: &Nvml, wishes: &Wishes, mut tell: impl FnMut(XidEvent)) {
                 Err(NvmlError::Timeout) => {}
                 Err(error) => gpu.failed(&error),
             }
+
             if wishes.now().stop {
                 return;
             }

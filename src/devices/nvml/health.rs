@@ -59,6 +59,7 @@ pub(super) struct Health {
 /// The state of the GPU called `name`.
 pub(super) fn check(device: &Device<'_>, name: &str) -> Health {
     let mut health = Health::default();
+
     // Absent before R560; a value newer than this program says nothing to it.
     let action = raw::recovery_action(device)
         .ok()
@@ -70,6 +71,7 @@ pub(super) fn check(device: &Device<'_>, name: &str) -> Health {
         let message = "memory rows wait to be remapped by the next reset; work runs on unharmed";
         health.warnings.push(warning("row_remap_pending", message));
     }
+
     let failure = || {
         rows.is_some_and(|(_, failed)| failed).then(|| {
             unusable(
@@ -78,11 +80,13 @@ pub(super) fn check(device: &Device<'_>, name: &str) -> Health {
             )
         })
     };
+
     health.forbids = health
         .forbids
         .or_else(failure)
         .or_else(|| draining(device))
         .or_else(|| fabric(device));
+
     health
 }
 
@@ -198,6 +202,7 @@ fn exclusive(holders: &Holders, used: Bytes) -> Option<Unusable> {
                 .to_owned(),
         );
     }
+
     if holders
         .processes
         .iter()
@@ -205,6 +210,7 @@ fn exclusive(holders: &Holders, used: Bytes) -> Option<Unusable> {
     {
         return None;
     }
+
     if let Some(holder) = holders
         .processes
         .iter()
@@ -215,11 +221,13 @@ fn exclusive(holders: &Holders, used: Bytes) -> Option<Unusable> {
             who(holder)
         ));
     }
+
     let explained: Bytes = holders
         .processes
         .iter()
         .filter_map(|process| process.used_bytes)
         .sum();
+
     if used.less(explained).is_none_or(|rest| rest > UNEXPLAINED) {
         refused(
             "compute mode is Exclusive and memory is held by a process that is not visible"

@@ -32,6 +32,7 @@ pub(super) fn open(explicit: Option<&Path>, lazily: bool) -> Result<Nvml, Device
         Some(path) => vec![path.as_os_str()],
         None => PLACES.iter().map(OsStr::new).collect(),
     };
+
     let mut tried = Vec::new();
     for place in places {
         let flags = if lazily {
@@ -39,6 +40,7 @@ pub(super) fn open(explicit: Option<&Path>, lazily: bool) -> Result<Nvml, Device
         } else {
             InitFlags::empty()
         };
+
         let nvml = match Nvml::builder().lib_path(place).flags(flags).init() {
             // An older library without `nvmlInitWithFlags`.
             Err(NvmlError::FailedToLoadSymbol(_)) if lazily => {
@@ -46,6 +48,7 @@ pub(super) fn open(explicit: Option<&Path>, lazily: bool) -> Result<Nvml, Device
             }
             other => other,
         };
+
         match nvml {
             Ok(nvml) if nvml.lib().nvmlShutdown.is_err() => {
                 // Dropping it would panic inside the wrapper. No library of NVIDIA's lacks it.
@@ -63,6 +66,7 @@ pub(super) fn open(explicit: Option<&Path>, lazily: bool) -> Result<Nvml, Device
             Err(error) => return Err(whole(&error, "nvmlInit")),
         }
     }
+
     Err(DevicesError::Library {
         tried: tried.join(", "),
     })
@@ -102,12 +106,14 @@ pub(super) fn mapped(explicit: Option<&Path>) -> Option<PathBuf> {
     if let Some(path) = explicit.filter(|path| path.components().count() > 1) {
         return Some(path.to_owned());
     }
+
     let maps = fs::read_to_string("/proc/self/maps").ok()?;
     let path = maps.lines().find_map(|line| {
         line.find('/')
             .and_then(|at| line.get(at..))
             .filter(|it| is_library(it))
     })?;
+
     Some(PathBuf::from(path))
 }
 
@@ -136,6 +142,7 @@ impl Fingerprint {
                 .ok()
                 .map(|meta| (meta.dev(), meta.ino(), meta.mtime()))
         };
+
         Self {
             module: fs::read_to_string(roots.proc.join("driver/nvidia/version")).ok(),
             files: files.iter().map(identity).collect(),
@@ -153,6 +160,7 @@ impl Fingerprint {
                 .filter(|path| path.is_absolute())
                 .collect(),
         };
+
         let loaders = options.roots.etc.join("ld.so.cache");
         Self::take(&options.roots, &[places, vec![loaders]].concat())
     }

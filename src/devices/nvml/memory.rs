@@ -55,6 +55,7 @@ pub(super) fn dedicated(device: &Device<'_>) -> Result<MemoryReading, NvmlError>
         }
         Err(error) => Err(error),
     };
+
     match second {
         Err(error) if older_may_work(&error) => {
             let (total, free, used) = raw::memory_v1(device)?;
@@ -75,6 +76,7 @@ fn believable(
     if total == 0 {
         return Err(NvmlError::NotSupported);
     }
+
     if free
         .checked_add(reserved.unwrap_or(0))
         .is_none_or(|sum| sum > total)
@@ -82,6 +84,7 @@ fn believable(
     {
         return Err(NvmlError::Unknown);
     }
+
     Ok(MemoryReading {
         total: Bytes::new(total),
         free: Bytes::new(free),
@@ -149,10 +152,12 @@ pub(super) fn page_cache(node: u32, reading: MemoryReading, roots: &HostRoots) -
     {
         return None;
     }
+
     let meminfo = fs::read_to_string(folder.join("meminfo")).ok()?;
     if figure(&meminfo, "MemTotal:").is_some_and(|total| total > reading.total) {
         return None;
     }
+
     let cached = figure(&meminfo, "FilePages:")
         .filter(|bytes| (MENTIONED..=reading.used).contains(bytes))?;
 
@@ -160,6 +165,7 @@ pub(super) fn page_cache(node: u32, reading: MemoryReading, roots: &HostRoots) -
         "{cached} of what is in use is the host's page cache (NUMA node {node}); it is not counted as free; \
          to give it back: sync; echo 1 > /proc/sys/vm/drop_caches"
     );
+
     Some(super::health::warning("page_cache", message))
 }
 
@@ -189,10 +195,12 @@ mod tests {
             Bytes::new(60)
         );
         assert_eq!(believable(100, 60, 40, None).unwrap().reserved, None);
+
         assert!(matches!(
             believable(0, 0, 0, None),
             Err(NvmlError::NotSupported)
         ));
+
         for (free, used, reserved) in [
             (101, 0, None),
             (0, 101, None),
@@ -217,6 +225,7 @@ mod tests {
         ] {
             assert!(integrated(name, &roots), "{name}");
         }
+
         for name in [
             "NVIDIA GB100",
             "NVIDIA H100 80GB HBM3",

@@ -26,6 +26,7 @@ pub(super) fn instances(
     let Ok(mode) = handle.mig_mode() else {
         return Vec::new();
     };
+
     if mode.current != mode.pending {
         let after = if mode.pending == 1 { "on" } else { "off" };
         let message = format!("MIG will be {after} after the next reset of the GPU");
@@ -34,6 +35,7 @@ pub(super) fn instances(
             .warnings
             .push(health::warning("mig_pending", message));
     }
+
     if mode.current == 1 {
         split(whole, handle, standing, scene)
     } else {
@@ -57,6 +59,7 @@ fn split(
         .unwrap_or(MAX_SLOTS)
         .min(MAX_SLOTS);
     let mut refused = None;
+
     for slot in 0..slots {
         // Slots are sparse: an empty one says nothing of those after it.
         let instance = match handle.mig_device_by_index(slot) {
@@ -67,13 +70,16 @@ fn split(
                 continue;
             }
         };
+
         // An instance destroyed since then is as good as never there.
         let Ok(group) = raw::gpu_instance(&instance) else {
             continue;
         };
+
         let Ok(device) = read(&instance, whole, standing, scene) else {
             continue;
         };
+
         match instances.remove(&group) {
             Some(other) => instances.insert(group, merge(other, device)),
             None => instances.insert(group, device),
@@ -86,6 +92,7 @@ fn split(
             .values()
             .any(|instance| instance.processes.iter().any(same))
     });
+
     whole.device.unusable = Some(match refused {
         Some(error) if instances.is_empty() => {
             health::from_error(&error, "listing its MIG instances")
@@ -99,6 +106,7 @@ fn split(
             "MIG is enabled: only its instances can be used",
         ),
     });
+
     instances.into_values().collect()
 }
 
@@ -106,11 +114,13 @@ fn merge(mut one: Device, mut other: Device) -> Device {
     if other.facts.multiprocessors > one.facts.multiprocessors {
         std::mem::swap(&mut one, &mut other);
     }
+
     for process in other.processes {
         if one.processes.iter().all(|known| known.pid != process.pid) {
             one.processes.push(process);
         }
     }
+
     one.unusable = one.unusable.or(other.unusable);
     one
 }
@@ -135,6 +145,7 @@ fn read(
         parent_uuid: Some(whole.device.facts.uuid.clone()),
         ..whole.device.facts.clone()
     };
+
     // An instance never stands for the host's memory, whatever its GPU does: several would count it
     // several times.
     let seen = memory::dedicated(instance).and_then(|before| {
@@ -150,9 +161,11 @@ fn read(
             ));
         }
     };
+
     facts.total_bytes = reading.total;
     facts.reserved_bytes = reading.reserved;
     scene.describe(&mut holders.processes);
+
     Ok(Device {
         facts,
         free_bytes: Some(reading.free),

@@ -29,11 +29,13 @@ pub(super) fn read(device: &Device<'_>, total: Bytes) -> Holders {
     let compute_known = compute
         .as_ref()
         .is_some_and(|list| list.iter().all(possible));
+
     let lists = [
         (ProcessKind::Mps, clients),
         (ProcessKind::Compute, compute),
         (ProcessKind::Graphics, graphics),
     ];
+
     let mut found: BTreeMap<u32, Process> = BTreeMap::new();
     for (kind, list) in lists {
         for info in list.unwrap_or_default().into_iter().filter(possible) {
@@ -45,6 +47,7 @@ pub(super) fn read(device: &Device<'_>, total: Bytes) -> Holders {
             process.used_bytes = process.used_bytes.max(used);
         }
     }
+
     Holders {
         processes: found.into_values().collect(),
         compute_known,

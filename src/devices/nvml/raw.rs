@@ -45,11 +45,13 @@ pub(super) fn name(device: &Device<'_>) -> Result<String, NvmlError> {
 pub(super) fn uuid(device: &Device<'_>) -> Result<String, NvmlError> {
     let mut buffer: [c_char; UUID_SIZE as usize] = [0; UUID_SIZE as usize];
     call!(device, nvmlDeviceGetUUID, buffer.as_mut_ptr(), UUID_SIZE)?;
+
     // It goes into lists and environment variables.
     let plain = |uuid: &String| {
         uuid.bytes()
             .all(|byte| byte.is_ascii_graphic() && byte != b',')
     };
+
     text(&buffer).and_then(|uuid| {
         if plain(&uuid) {
             Ok(uuid)
@@ -98,6 +100,7 @@ pub(super) fn processes(
         let mut found: Vec<nvmlProcessInfo_t> = vec![unsafe { mem::zeroed() }; room];
         let mut count = c_uint::try_from(room).unwrap_or(c_uint::MAX);
         let (length, infos) = (&raw mut count, found.as_mut_ptr());
+
         let answered = match list {
             ProcessList::Compute => call!(
                 device,
@@ -118,6 +121,7 @@ pub(super) fn processes(
                 infos
             ),
         };
+
         let count = count as usize;
         match answered {
             // More than there was room for is no list.
@@ -134,6 +138,7 @@ pub(super) fn processes(
             Err(error) => return Err(error),
         }
     }
+
     Err(NvmlError::InsufficientSize(None))
 }
 
@@ -145,6 +150,7 @@ pub(super) fn memory_v1(device: &Device<'_>) -> Result<(u64, u64, u64), NvmlErro
         free: 0,
         used: 0,
     };
+
     call!(device, nvmlDeviceGetMemoryInfo, &raw mut memory)?;
     Ok((memory.total, memory.free, memory.used))
 }
@@ -165,6 +171,7 @@ pub(super) fn remapped_rows(device: &Device<'_>) -> Result<(bool, bool), NvmlErr
         &raw mut pending,
         &raw mut failed,
     );
+
     call!(
         device,
         nvmlDeviceGetRemappedRows,
@@ -173,6 +180,7 @@ pub(super) fn remapped_rows(device: &Device<'_>) -> Result<(bool, bool), NvmlErr
         third,
         fourth
     )?;
+
     Ok((pending != 0, failed != 0))
 }
 
@@ -192,6 +200,7 @@ pub(super) fn recovery_action(device: &Device<'_>) -> Result<u32, NvmlError> {
     field.fieldId = RECOVERY_ACTION_FIELD;
     call!(device, nvmlDeviceGetFieldValues, 1, &raw mut field)?;
     nvml_try(field.nvmlReturn)?;
+
     // SAFETY: all members are plain integers over the same bytes, zeroed before; the small ones are
     // little-endian within the large one on every architecture that NVIDIA's driver runs on.
     Ok(unsafe { field.value.uiVal })
@@ -206,6 +215,7 @@ pub(super) fn remote_type(device: &Device<'_>, link: u32) -> Result<u32, NvmlErr
         link,
         &raw mut kind
     )?;
+
     Ok(kind)
 }
 

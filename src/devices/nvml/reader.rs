@@ -76,6 +76,7 @@ impl HostReading<'_> {
         if !self.namesakes {
             return;
         }
+
         for process in processes {
             let passwd = self
                 .passwd
@@ -128,6 +129,7 @@ impl NvmlReader {
         let lazily = power::states(&options.roots).iter().any(PowerState::asleep);
         let nvml = open(options.library.as_deref(), lazily)?;
         let library = super::library::mapped(options.library.as_deref());
+
         Ok(Self {
             driver_version: nvml.sys_driver_version().ok(),
             nvml: Arc::new(nvml),
@@ -193,6 +195,7 @@ impl NvmlReader {
         let sampled_at = declared::whole_milliseconds(SystemTime::now());
         let states = power::states(&self.options.roots);
         let mut pass = Pass::default();
+
         // The reader's own fields are needed beside the borrowed library, so they step aside for
         // the pass.
         let mut standing = mem::take(&mut self.standing);
@@ -203,20 +206,24 @@ impl NvmlReader {
         self.sick = pass.sick;
         self.seen = pass.seen;
         self.self_diagnosing = pass.self_diagnosing;
+
         if pass.devices.is_empty() {
             return Err(match self.last.len() {
                 0 => DevicesError::NoDevices,
                 before => DevicesError::DevicesVanished { before },
             });
         }
+
         identity::settle(&mut pass.devices);
         one_pool(&mut pass.devices);
+
         let whole_gpus = pass
             .devices
             .iter()
             .filter(|device| device.facts.parent_uuid.is_none());
         self.last = whole_gpus.cloned().collect();
         let links = self.links(&pass.wired);
+
         Ok(Snapshot {
             source: "nvml".to_owned(),
             sampled_at,
@@ -240,6 +247,7 @@ impl NvmlReader {
             namesakes: namesakes(&self.options.roots),
             passwd: OnceCell::new(),
         };
+
         if states.iter().any(PowerState::asleep) {
             // Looking one up by index could wake another; by address, only the one meant is
             // touched.
@@ -251,8 +259,10 @@ impl NvmlReader {
                     self.one(index, found, &scene, standing, pass)?;
                 }
             }
+
             return Ok(());
         }
+
         let count = self
             .nvml
             .device_count()
@@ -267,6 +277,7 @@ impl NvmlReader {
                 pass,
             )?;
         }
+
         Ok(())
     }
 
@@ -285,11 +296,14 @@ impl NvmlReader {
                 Some(known) if known.unread_name.is_none() => known.clone(),
                 _ => DeviceState::read(&device, index, scene)?,
             };
+
             standing.insert(uuid.clone(), own.clone());
             let mut whole_gpu = super::device::read(&device, &uuid, index, &own, scene)?;
             let instances = mig::instances(&mut whole_gpu, &device, &own, scene);
+
             Ok((uuid, whole_gpu, instances))
         });
+
         match read {
             Ok((
                 uuid,
@@ -304,6 +318,7 @@ impl NvmlReader {
                     .unusable
                     .as_ref()
                     .is_some_and(|why| why.reason == "gpu_lost" || why.reason == "reset_required");
+
                 // A second device of one UUID is no other one to the driver, which looks it up by
                 // that.
                 if !pass.seen.contains(&uuid) {
@@ -314,13 +329,17 @@ impl NvmlReader {
                     {
                         pass.wired.push(uuid.clone());
                     }
+
                     if health.self_diagnosing {
                         pass.self_diagnosing.push(uuid.clone());
                     }
+
                     pass.seen.push(uuid);
                 }
+
                 pass.devices.push(gpu);
                 pass.devices.extend(instances);
+
                 Ok(())
             }
             Err(error) if concerns_all(&error) => Err(whole(&error, "reading a GPU")),
@@ -341,6 +360,7 @@ impl NvmlReader {
             NvmlError::Unknown => health::from_error(&NvmlError::GpuLost, "finding it"),
             other => health::from_error(other, "finding it"),
         };
+
         let known = self
             .last
             .iter()
@@ -349,6 +369,7 @@ impl NvmlReader {
             || nameless(format!("index-{index}"), index, None, None),
             |device| device.facts.clone(),
         );
+
         unreadable(facts, why)
     }
 
@@ -359,6 +380,7 @@ impl NvmlReader {
             Some(known) if uuids.iter().all(|uuid| known.uuids.contains(uuid)) => known,
             _ => self.wire(uuids.to_vec()),
         };
+
         let among = |uuid: &String| uuids.len() == wiring.uuids.len() || uuids.contains(uuid);
         let links = wiring
             .links
@@ -366,6 +388,7 @@ impl NvmlReader {
             .filter(|link| among(&link.a) && among(&link.b))
             .cloned()
             .collect();
+
         self.wiring = Some(wiring);
         links
     }
@@ -390,6 +413,7 @@ impl NvmlReader {
                     .standing
                     .get(uuid)
                     .and_then(|standing| standing.pci_bus_id.clone());
+
                 Some(topology::End {
                     uuid: uuid.clone(),
                     pci_bus_id,
@@ -402,6 +426,7 @@ impl NvmlReader {
         } else {
             Vec::new()
         };
+
         Wiring {
             uuids,
             at: Instant::now(),
@@ -452,6 +477,7 @@ pub(super) fn asleep(state: &PowerState, index: u32, last: &[Device]) -> Device 
         },
         |device| device.facts.clone(),
     );
+
     unreadable(
         facts,
         health::unusable(
@@ -467,11 +493,13 @@ pub fn all_asleep(options: &NvmlOptions) -> Option<Snapshot> {
     if states.is_empty() || !states.iter().all(PowerState::asleep) {
         return None;
     }
+
     let mut devices: Vec<Device> = (0..)
         .zip(&states)
         .map(|(index, state)| asleep(state, index, &[]))
         .collect();
     identity::settle(&mut devices);
+
     Some(Snapshot {
         source: "nvml".to_owned(),
         sampled_at: declared::whole_milliseconds(SystemTime::now()),

@@ -36,6 +36,7 @@ pub(super) fn read(ends: &[End<'_>]) -> Vec<Link> {
             links.extend(join(a, from, b, to));
         }
     }
+
     links
 }
 
@@ -43,18 +44,21 @@ fn join(a: &End<'_>, from: &Remotes, b: &End<'_>, to: &Remotes) -> Option<Link> 
     let direct = b.pci_bus_id.as_ref().map_or(0, |bus_id| {
         from.gpus.iter().filter(|remote| *remote == bus_id).count()
     });
+
     // GPUs whose links all end in switches reach one another through them, with as many links as
     // the poorer one has.
     let lanes = match u32::try_from(direct) {
         Ok(direct) if direct > 0 => Some(direct),
         _ => Some(from.switches.min(to.switches)).filter(|lanes| *lanes > 0),
     };
+
     let peer_access = peers(a, b);
     let kind = if lanes.is_some() {
         LinkKind::Fabric
     } else {
         ancestor(a, b)?
     };
+
     Some(Link {
         a: a.uuid.clone(),
         b: b.uuid.clone(),
@@ -88,6 +92,7 @@ fn peers(a: &End<'_>, b: &End<'_>) -> Option<bool> {
             all &= from.device.p2p_status(&to.device, what).ok()? == P2pStatus::Ok;
         }
     }
+
     Some(all)
 }
 
@@ -111,5 +116,6 @@ fn remotes(device: &Handle<'_>) -> Remotes {
             Ok(_) | Err(_) => {}
         }
     }
+
     found
 }

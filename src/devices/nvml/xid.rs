@@ -54,6 +54,7 @@ fn named(xid: Option<u64>) -> String {
     let Some(number) = xid else {
         return "an XID without number".to_owned();
     };
+
     let name = match number {
         48 => "uncorrectable memory error",
         63 => "memory row to be remapped",
@@ -65,6 +66,7 @@ fn named(xid: Option<u64>) -> String {
         119 | 120 => "the GPU's own processor (GSP) does not answer",
         _ => return format!("XID {number}"),
     };
+
     format!("XID {number} ({name})")
 }
 
@@ -104,7 +106,9 @@ impl XidLog {
         if self.by_gpu.len() >= MOST_GPUS && !self.by_gpu.contains_key(&event.uuid) {
             return 0;
         }
+
         let numbers = self.by_gpu.entry(event.uuid.clone()).or_default();
+
         // Beyond the bound they are counted together, as unknown ones.
         let number = event
             .xid
@@ -114,8 +118,10 @@ impl XidLog {
             last: event.at,
             stands: true,
         });
+
         seen.count = seen.count.saturating_add(1);
         (seen.last, seen.stands) = (event.at, true);
+
         seen.count
     }
 
@@ -130,6 +136,7 @@ impl XidLog {
             };
             numbers.iter().map(one).collect::<Vec<_>>()
         };
+
         self.by_gpu.iter().flat_map(of).collect()
     }
 
@@ -163,9 +170,11 @@ impl XidLog {
         let Some(numbers) = self.by_gpu.get(gpu) else {
             return;
         };
+
         let standing = numbers
             .iter()
             .filter(|(xid, seen)| seen.stands && meaning(**xid) != Meaning::Application);
+
         for (xid, seen) in standing {
             let last = humantime::format_rfc3339_seconds(seen.last);
             let times = if seen.count == 1 {
@@ -173,6 +182,7 @@ impl XidLog {
             } else {
                 format!(", {} times, last", seen.count)
             };
+
             let message = format!("the driver reported {}{times} at {last}", named(*xid));
             let resets = meaning(*xid) == Meaning::NeedsReset && !self_diagnosing;
             if resets
@@ -183,6 +193,7 @@ impl XidLog {
             {
                 device.unusable = Some(refusal(*xid, &message));
             }
+
             device.warnings.push(Warning {
                 reason: "xid".to_owned(),
                 message: format!("{message}; see dmesg"),
@@ -197,6 +208,7 @@ fn refusal(xid: Option<u64>, message: &str) -> Unusable {
     } else {
         "reset_required"
     };
+
     unusable(
         reason,
         format!(
@@ -234,6 +246,7 @@ mod tests {
         let mut log = XidLog::default();
         assert_eq!((log.add(&event(31)), log.add(&event(31))), (1, 2));
         assert_eq!(marked(&log, false), marked(&XidLog::default(), false));
+
         assert_eq!(
             log.counts(),
             [XidCount {
@@ -264,6 +277,7 @@ mod tests {
     fn what_needs_a_reset_refuses_unless_the_driver_says_otherwise() {
         let mut log = XidLog::default();
         log.add(&event(119));
+
         assert_eq!(
             marked(&log, false).unusable.unwrap().reason,
             "reset_required"

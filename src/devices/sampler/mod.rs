@@ -150,6 +150,7 @@ impl Shared {
                     .as_ref()
                     .is_none_or(|why| why.reason != "asleep")
         };
+
         let count = outcome
             .as_ref()
             .map_or(1, |snapshot| snapshot.devices.iter().filter(unread).count());
@@ -179,11 +180,13 @@ impl Sampler {
             errors: AtomicU64::new(0),
             xids: Mutex::default(),
         });
+
         let (stale_for, roots) = (options.stale_for, options.nvml.roots.clone());
         let own = Arc::clone(&shared);
         std::thread::Builder::new()
             .name("devices".to_owned())
             .spawn(move || worker::run(&own, &options))?;
+
         Ok(Self {
             shared,
             stale_for,
@@ -204,15 +207,18 @@ impl Sampler {
         let closed = !self.shared.library.borrow().open;
         let states = power::states(&self.roots);
         let asleep = states.iter().filter(|state| state.asleep()).count();
+
         // Where all of them sleep the driver is not opened at all.
         if closed && asleep > 0 && asleep < states.len() {
             return;
         }
+
         let now = Instant::now();
         let mut orders = self.shared.orders();
         if released(&orders, now).is_some() {
             return;
         }
+
         orders.wanted = Some(now);
         drop(orders);
         self.shared.changed.notify_one();
@@ -254,21 +260,27 @@ impl Sampler {
                     .is_none_or(|until| until >= asked)
             })
         };
+
         let mut receiver = self.shared.readings.subscribe();
         {
             let mut orders = self.shared.orders();
             orders.asked = asked;
+
             if let Some(remaining) = released(&orders, asked) {
                 return Err(DevicesError::Released { remaining });
             }
+
             let last = receiver.borrow_and_update().clone();
             match last.as_ref().map(|reading| &reading.outcome) {
                 Some(Ok(snapshot)) if recent(&last) => return Ok(Arc::clone(snapshot)),
                 _ => {}
             }
+
             orders.wanted = Some(asked);
         }
+
         self.shared.changed.notify_one();
+
         // An error that is just recent does not do: the driver may have come back since.
         let good_enough = move |reading: &Option<Arc<Reading>>| {
             recent(reading)
@@ -276,6 +288,7 @@ impl Sampler {
                     .as_ref()
                     .is_some_and(|reading| reading.outcome.is_ok() || reading.began >= asked)
         };
+
         match tokio::time::timeout(deadline, receiver.wait_for(good_enough)).await {
             Ok(Ok(reading)) => reading.as_ref().map_or_else(
                 || Err(self.overdue(asked)),
@@ -305,6 +318,7 @@ impl Sampler {
             .orders()
             .busy
             .unwrap_or(("waiting for its turn", asked));
+
         DevicesError::Overdue {
             doing,
             waited: since.elapsed(),
@@ -327,13 +341,16 @@ impl Sampler {
         let asked = Instant::now();
         let mut library = self.shared.library.subscribe();
         let before = library.borrow().closings;
+
         {
             let mut orders = self.shared.orders();
             orders.released_until = asked.checked_add(length);
             orders.released_by = tracing::Span::current();
             orders.let_go = true;
         }
+
         self.shared.changed.notify_one();
+
         // A short release may be over, and the library open again, before this is woken.
         let closed = library.wait_for(|library| !library.open || library.closings > before);
         match tokio::time::timeout(deadline, closed).await {
@@ -362,6 +379,7 @@ impl Sampler {
         let (busy, released) = (orders.busy, released(&orders, Instant::now()));
         drop(orders);
         let last = self.shared.readings.borrow().clone();
+
         SamplerStatus {
             open: self.shared.library.borrow().open,
             busy: busy.map(|(doing, since)| (doing, since.elapsed())),

@@ -21,6 +21,7 @@ pub fn read_once(options: &NvmlOptions, deadline: Duration) -> Result<Snapshot, 
         // Nobody listens any more when the deadline has passed.
         let _ = sender.send(outcome);
     };
+
     let thread = std::thread::Builder::new()
         .name("devices".to_owned())
         .spawn(read);
@@ -28,6 +29,7 @@ pub fn read_once(options: &NvmlOptions, deadline: Duration) -> Result<Snapshot, 
         call: "reading the devices",
         message,
     };
+
     thread.map_err(|error| failed(error.to_string()))?;
     match receiver.recv_timeout(deadline) {
         Ok(outcome) => outcome,

@@ -45,10 +45,12 @@ pub fn usable(snapshot: &Snapshot) -> Result<(), DevicesError> {
         .devices
         .iter()
         .filter_map(|device| device.unusable.as_ref());
+
     let telling = reasons
         .clone()
         .find(|why| why.reason != "mig_parent")
         .or_else(|| reasons.clone().next());
+
     Err(
         telling.map_or(DevicesError::NoDevices, |why| DevicesError::NoneUsable {
             reason: why.reason.clone(),

@@ -37,14 +37,17 @@ impl DeviceStatusLog {
             {
                 continue;
             }
+
             self.device(device, now);
         }
+
         let present = |uuid: &str| {
             snapshot
                 .devices
                 .iter()
                 .any(|device| device.facts.uuid == uuid)
         };
+
         self.devices.retain(|uuid, known| {
             if present(uuid) {
                 return true;
@@ -69,6 +72,7 @@ impl DeviceStatusLog {
             }
             true
         });
+
         if self.devices.len() > MOST_KEPT {
             self.devices.retain(|uuid, _| present(uuid));
         }
@@ -86,13 +90,16 @@ impl DeviceStatusLog {
             };
             self.devices.insert(uuid.clone(), known);
         }
+
         let Some(known) = self.devices.get_mut(uuid) else {
             return;
         };
+
         known.index = *index;
         let turn = known
             .told
             .note(device.unusable.as_ref().map(|why| why.reason.as_str()), now);
+
         match (turn, &device.unusable) {
             (Some(turn), Some(why)) => wrong(uuid, known, why, turn),
             (Some(Transition { after, left_out }), None) => {
@@ -119,6 +126,7 @@ fn wrong(uuid: &str, known: &KnownDevice, why: &Unusable, Transition { left_out,
         why.reason.as_str(),
         why.message.as_str(),
     );
+
     // What an administrator or another program has taken is no fault.
     if why.is_fault() {
         tracing::warn!(

@@ -80,6 +80,7 @@ impl WorkerFailure {
         });
         let since = previous.map_or(attempted, |previous| previous.since);
         let fingerprint = Fingerprint::of_places(&options.nvml);
+
         Self {
             error,
             since,
@@ -95,6 +96,7 @@ impl WorkerFailure {
         if now < self.look {
             return false;
         }
+
         let cured_by_files = matches!(
             self.error,
             DevicesError::Library { .. }
@@ -108,6 +110,7 @@ impl WorkerFailure {
         {
             return true;
         }
+
         self.look = now + LAST_RETRY;
         false
     }
@@ -174,17 +177,20 @@ impl Worker {
             if orders.stop {
                 return Next::End;
             }
+
             if self.released && released(&orders, now).is_none() {
                 self.released = false;
                 orders = told_of_end(shared, orders);
                 continue;
             }
+
             if std::mem::take(&mut orders.let_go) {
                 self.released = true;
                 if self.reader.is_some() {
                     return Next::LetGo;
                 }
             }
+
             let wait = if let Some(remaining) = released(&orders, now) {
                 self.released = true;
                 if self.reader.is_some() {
@@ -198,10 +204,12 @@ impl Worker {
                 if unserved {
                     return shared.about_to_read();
                 }
+
                 let idle_after = match options.idle_after {
                     Some(after) if self.suspends => Some(after.min(IDLE_WHERE_GPUS_SUSPEND)),
                     other => other,
                 };
+
                 let idle_in = match idle_after {
                     // A watcher is a standing question.
                     _ if shared.readings.receiver_count() > 0 => None,
@@ -210,6 +218,7 @@ impl Worker {
                     }
                     None => None,
                 };
+
                 if idle_in.is_some_and(|left| left.is_zero()) {
                     if self.reader.is_some() {
                         return Next::LetGo;
@@ -221,13 +230,16 @@ impl Worker {
                         (None, Some(began), Some(interval)) => began.checked_add(interval),
                         _ => None,
                     };
+
                     let due_in = due.map(|due| due.saturating_duration_since(now));
                     if due_in.is_some_and(|left| left.is_zero()) {
                         return shared.about_to_read();
                     }
+
                     [due_in, idle_in].into_iter().flatten().min()
                 }
             };
+
             // Spurious and early wake-ups just go round again.
             orders = match wait {
                 Some(wait) => match shared.changed.wait_timeout(orders, wait) {
@@ -253,6 +265,7 @@ impl Worker {
         {
             return Err(failure.error.clone());
         }
+
         let sick_long = self
             .sick
             .as_ref()
@@ -261,9 +274,11 @@ impl Worker {
         if outdated {
             shared.xids().settle();
         }
+
         if sick_long || outdated {
             self.let_go(shared);
         }
+
         let had_one = self.reader.is_some();
         let mut outcome = self.attempt(shared, options);
         if outcome.is_err() {
@@ -273,6 +288,7 @@ impl Worker {
                 outcome = self.attempt(shared, options);
             }
         }
+
         match &mut outcome {
             Ok(snapshot) => {
                 self.failed = None;
@@ -291,6 +307,7 @@ impl Worker {
                 ));
             }
         }
+
         self.sick = match &self.reader {
             Some(reader) if reader.sick() => Some(match self.sick.take() {
                 Some(waiting) if !sick_long => waiting,
@@ -298,6 +315,7 @@ impl Worker {
             }),
             _ => None,
         };
+
         outcome
     }
 
@@ -324,6 +342,7 @@ impl Worker {
                 empty.insert(reader)
             }
         };
+
         busy("reading the devices");
         reader.read()
     }
@@ -333,9 +352,11 @@ impl Worker {
         let Some(reader) = &mut self.reader else {
             return;
         };
+
         if let Some(events) = &self.events {
             events.follow(reader.seen());
         }
+
         shared.orders().busy = Some(("reading how the devices are wired", Instant::now()));
         reader.refresh_wiring();
         shared.orders().busy = None;
@@ -345,6 +366,7 @@ impl Worker {
         let Some(reader) = self.reader.take() else {
             return;
         };
+
         self.last = reader.last().to_vec();
         let busy = |doing| shared.orders().busy = Some((doing, Instant::now()));
         busy("ending the wait for the driver's events");
@@ -372,6 +394,7 @@ fn told_of_end<'a>(
 fn heard(shared: &Shared, event: &XidEvent) {
     let count = shared.xids().add(event);
     let meaning = event.meaning();
+
     // One that comes again and again is told ever more seldom.
     if count.is_power_of_two() {
         let uuid = event.uuid.as_str();
@@ -392,6 +415,7 @@ fn heard(shared: &Shared, event: &XidEvent) {
             }
         }
     }
+
     if meaning != Meaning::Application {
         shared.orders().wanted = Some(Instant::now());
         shared.changed.notify_one();
@@ -411,14 +435,17 @@ mod tests {
             roots: HostRoots::under(folder.path()),
             ..NvmlOptions::default()
         };
+
         let options = SamplerOptions {
             nvml,
             ..SamplerOptions::default()
         };
+
         let long_ago = |error: DevicesError| {
             let now = Instant::now();
             let since = now.checked_sub(Duration::from_secs(600)).unwrap();
             let attempted = now.checked_sub(Duration::from_secs(5)).unwrap();
+
             WorkerFailure {
                 since,
                 attempted,
@@ -426,20 +453,24 @@ mod tests {
                 ..WorkerFailure::after(None, error, &options)
             }
         };
+
         let mut failure = long_ago(DevicesError::VersionMismatch);
         let look = failure.look;
         assert!(!failure.due(&options, look));
+
         assert_eq!(
             failure.look,
             look + LAST_RETRY,
             "looked at, and looked at again later"
         );
+
         std::fs::create_dir_all(folder.path().join("proc/driver/nvidia")).unwrap();
         std::fs::write(
             folder.path().join("proc/driver/nvidia/version"),
             "NVRM version: 610.10",
         )
         .unwrap();
+
         assert!(
             failure.due(&options, look + LAST_RETRY),
             "another module is loaded"
@@ -454,11 +485,14 @@ mod tests {
         let mut failure = WorkerFailure::after(None, DevicesError::VersionMismatch, &options);
         let since = failure.since;
         assert!(!failure.due(&options, failure.attempted));
+
         for _ in 0..8 {
             failure = WorkerFailure::after(Some(&failure), DevicesError::VersionMismatch, &options);
         }
+
         assert_eq!((failure.delay, failure.since), (LAST_RETRY, since));
         assert_eq!(failure.look, failure.attempted + LAST_RETRY);
+
         // However long the attempts took.
         failure.look = since + LAST_RETRY;
         assert!(failure.due(&options, since + LAST_RETRY));

@@ -33,6 +33,7 @@ impl AttributedEvent {
             | Event::Recovered { .. }
             | Event::Warning { .. } => false,
         };
+
         Self {
             event,
             request_id: request_id.filter(|_| by_request).cloned(),
@@ -65,12 +66,15 @@ mod tests {
             granted_bytes: std::collections::BTreeMap::new(),
             visible_bytes: std::collections::BTreeMap::new(),
         };
+
         let request = RequestId::from("r");
         let whose = |event| AttributedEvent::after(event, Some(&request)).request_id;
+
         let ended = |reason| Event::Ended {
             lease: subject(),
             reason,
         };
+
         for event in [
             Event::Granted(subject()),
             Event::Renewed(subject()),
@@ -87,6 +91,7 @@ mod tests {
         ] {
             assert_eq!(whose(event.clone()).as_deref(), Some("r"), "{event:?}");
         }
+
         for event in [
             Event::Settled(subject()),
             ended(EndReason::TtlPassed),
@@ -97,6 +102,7 @@ mod tests {
         ] {
             assert_eq!(whose(event.clone()), None, "{event:?}");
         }
+
         assert_eq!(
             AttributedEvent::after(Event::Granted(subject()), None).request_id,
             None

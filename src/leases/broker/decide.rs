@@ -62,6 +62,7 @@ pub(super) fn not_held(mut answer: Answer, strict: bool) -> Answer {
             answer.message
         );
     }
+
     answer
 }
 
@@ -80,6 +81,7 @@ pub(super) fn could_ever(plan: &Plan, snapshot: &Snapshot, strict: bool) -> bool
             device.processes.clear();
         }
     }
+
     run(plan, &idle, &BTreeMap::new()).is_ok_and(|answer| is_yes(&answer, strict))
 }
 
@@ -98,10 +100,12 @@ pub(super) fn candidates(
                 .filter(|uuid| !name.is_empty() && uuid.starts_with(name.as_str()))
                 .cloned(),
         );
+
         if candidates.len() == known && !candidates.contains(name) {
             return None;
         }
     }
+
     (!candidates.is_empty()).then_some(candidates)
 }
 
@@ -126,6 +130,7 @@ pub(super) fn with_closed(
             .or_insert(Bytes::ZERO);
         *claim = (*claim).max(whole);
     }
+
     claims
 }
 
@@ -149,20 +154,24 @@ pub(super) fn promise(
         *least += Bytes::new(share.required_bytes);
         *most += takes(share);
     }
+
     let mut promised = BTreeMap::new();
     for (uuid, (least, most)) in wanted {
         // A device that takes no part of the model is not held.
         if most == Bytes::ZERO {
             continue;
         }
+
         let available = ledger.availability(&uuid, reading).available_bytes?;
         let enough = answer.verdict == Some(Verdict::Tight) || available >= least;
         let taken_from_others = most.scale(100, TAKES_PERCENT) > available.max(least);
         if !enough || taken_from_others || available == Bytes::ZERO || most.overflowed() {
             return None;
         }
+
         promised.insert(uuid, most.min(available));
     }
+
     Some(promised)
 }
 
@@ -180,11 +189,13 @@ fn takes(share: &DeviceShare) -> Bytes {
 pub(super) fn in_line(mut answer: Answer, ahead: usize) -> Answer {
     answer.verdict = Some(Verdict::DoesNotFit);
     answer.set_reason(Reason::Leased);
+
     let others = if ahead == 1 {
         "1 other waits".to_owned()
     } else {
         format!("{ahead} others wait")
     };
+
     answer.message = if ahead == 0 {
         format!(
             "{}; but what is free is kept back or promised to others",
@@ -193,9 +204,11 @@ pub(super) fn in_line(mut answer: Answer, ahead: usize) -> Answer {
     } else {
         format!("{}; but {others} in line for this memory", answer.message)
     };
+
     if let Some(placement) = &mut answer.placement {
         placement.launch = None;
     }
+
     answer
 }
 
@@ -207,8 +220,10 @@ pub(super) fn waited(mut answer: Answer, waited: Duration, place: usize, of: usi
         "{}; waited {seconds} s in line, place {place} of {of} at the end",
         answer.message
     );
+
     if let Some(placement) = &mut answer.placement {
         placement.launch = None;
     }
+
     answer
 }

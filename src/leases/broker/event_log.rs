@@ -105,10 +105,12 @@ impl Log {
             unwritten: Vec::new(),
             dropped: 0,
         };
+
         if let (Some(settings), Err(error)) = (settings, log.append(&[])) {
             let directory = settings.directory.display();
             warn!(%directory, %error, "the journal cannot be opened; its lines are kept and tried again every second");
         }
+
         log
     }
 
@@ -120,10 +122,12 @@ impl Log {
         let Some(settings) = &self.settings else {
             return Vec::new();
         };
+
         let unnamed = unnamed(&settings.directory, restored).unwrap_or_else(|error| {
             warn!(%error, "the journal cannot be read; grants of the last run may be missing from it");
             Vec::new()
         });
+
         unnamed
             .into_iter()
             .map(|lease| Event::Granted(Subject::of(lease)).into())
@@ -134,10 +138,12 @@ impl Log {
     pub(super) fn tell(&mut self, all: Vec<AttributedEvent>, now: Now) {
         let at = now.wall;
         let mut entries = Vec::with_capacity(all.len());
+
         for happened in all {
             self.known.take(&happened.event);
             let admitted = self.budget.admits(&happened, now.boottime);
             say(&happened, admitted);
+
             if admitted {
                 entries.push(Entry::event(at, happened.event.clone()));
             }
@@ -147,10 +153,12 @@ impl Log {
                 event: happened.event,
             });
         }
+
         for happened in self.budget.due(now.boottime) {
             say(&happened, true);
             entries.push(Entry::event(at, happened.event));
         }
+
         self.write(entries);
     }
 
@@ -172,6 +180,7 @@ impl Log {
         if self.settings.is_none() || snapshot.stale || is_known {
             return;
         }
+
         let is_first = self.known.read_at.replace(snapshot.sampled_at).is_none();
         let before = std::mem::replace(&mut self.known.devices, readable(snapshot));
         let seen = self.observation.reading(snapshot);
@@ -181,6 +190,7 @@ impl Log {
             .into_iter()
             .map(|(at, span)| Entry::observed(at, span))
             .collect();
+
         if is_first {
             // Who is there already has not come just now.
             self.memory.changes(snapshot, &BTreeSet::new(), |_| true);
@@ -188,11 +198,13 @@ impl Log {
         } else {
             let budget = &mut self.budget;
             let admits = |change: &MemoryChange| budget.admits_memory(change.uid, now.boottime);
+
             let followed = if seen.after_gap {
                 BTreeSet::new()
             } else {
                 before
             };
+
             let changes = self.memory.changes(snapshot, &followed, admits);
             entries.extend(
                 changes
@@ -200,6 +212,7 @@ impl Log {
                     .map(|change| Entry::memory(now.wall, change)),
             );
         }
+
         self.write(entries);
     }
 
@@ -232,9 +245,11 @@ impl Log {
             self.dropped = 0;
             return;
         }
+
         if self.dropped > 0 {
             entries.remove(0);
         }
+
         self.unwritten = entries;
     }
 
@@ -243,6 +258,7 @@ impl Log {
         if self.settings.is_none() || entries.is_empty() {
             return;
         }
+
         if self.unwritten.is_empty() {
             let Err(error) = self.append(&entries) else {
                 return;
@@ -264,10 +280,12 @@ impl Log {
         else {
             return Ok(());
         };
+
         let journal = match &mut self.journal {
             Some(journal) => journal,
             closed @ None => closed.insert(Journal::open(directory, *bounds)?),
         };
+
         let (known, memory) = (&self.known, &self.memory);
         journal.append(entries, || {
             Some(known.checkpoint(entries.first()?.at, memory))
@@ -296,6 +314,7 @@ mod tests {
             most_bytes,
             longest: Duration::from_secs(86_400),
         };
+
         JournalSettings {
             directory: directory.path().to_owned(),
             bounds,
@@ -308,10 +327,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let most = 200_000;
         let mut log = Log::new(Some(&settings(&directory, most)), broadcast::channel(1).0);
+
         let now = |seconds| Now {
             boottime: Boottime::from_millis(seconds * 1000),
             wall: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
         };
+
         let subject = |uid: u32, lease: String| Subject {
             lease,
             uid,
@@ -329,6 +350,7 @@ mod tests {
             )]
             .into(),
         };
+
         log.tell(
             vec![Event::Granted(subject(1, "victim".to_owned())).into()],
             now(10),
@@ -347,13 +369,16 @@ mod tests {
             });
             log.tell(churn.collect(), now(second));
         }
+
         let (entries, unreadable) = read(directory.path()).unwrap();
         assert_eq!(unreadable, 0);
+
         assert!(
             entries.len() < 400,
             "{} lines of 6001 events",
             entries.len()
         );
+
         let then = JournalAccount::at(&entries, now(41).wall, 0);
         assert_eq!(
             then.leases
@@ -371,12 +396,14 @@ mod tests {
             snapshot.sampled_at = now(42).wall + Duration::from_millis(10 * reading);
             log.observe(&snapshot, now(42 + reading / 100));
         }
+
         let lines = read(directory.path()).unwrap().0.len();
         assert!(
             lines - entries.len() <= 142,
             "{} lines of 64000 moves",
             lines - entries.len()
         );
+
         let last = read(directory.path())
             .unwrap()
             .0
@@ -387,6 +414,7 @@ mod tests {
         snapshot.devices[0].processes = vec![process(last.pid, 5_000)];
         snapshot.sampled_at = now(1000).wall;
         log.observe(&snapshot, now(1000));
+
         let mut memory = read(directory.path())
             .unwrap()
             .0
@@ -399,6 +427,7 @@ mod tests {
             next.before_bytes, last.after_bytes,
             "what was left out is in the next line"
         );
+
         let said = entries.iter().filter(|entry| {
             matches!(&entry.event, Some(Event::Warning { message })
             if message.contains("uid 2"))
@@ -422,15 +451,18 @@ mod tests {
             Some(&settings(&directory, 4 << 20)),
             broadcast::channel(1).0,
         );
+
         let at = |seconds: u64| Now {
             boottime: Boottime::from_millis(seconds * 1000),
             wall: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
         };
+
         let mut keeper =
             DurableLedger::new(Ledger::new(LedgerConfig::default(), "boot", 7), Nowhere);
         let mut snapshot = crate::leases::testing::snapshot(&[("GPU-a", 80)]);
         let ancestry = Ancestry::default();
         let unit = Some("u.service".to_owned());
+
         for _ in 0..64 {
             let now = at(1);
             let reading = HolderReading {
@@ -438,6 +470,7 @@ mod tests {
                 taken_at: now.boottime,
                 ancestry: &ancestry,
             };
+
             let request = GrantRequest {
                 devices: [("GPU-a".to_owned(), Bytes::mib(8))].into(),
                 ttl: Duration::from_secs(500),
@@ -451,8 +484,10 @@ mod tests {
                 idempotency_key: None,
                 question: QuestionSummary::default(),
             };
+
             keeper.grant(request, &reading, now).unwrap();
         }
+
         let mut tell = |keeper: &mut DurableLedger<Nowhere>, now| {
             log.tell(
                 keeper
@@ -462,29 +497,36 @@ mod tests {
                     .collect(),
                 now,
             );
+
             read(directory.path()).unwrap().0.len()
         };
+
         let before = tell(&mut keeper, at(2));
         let mut lines = before;
+
         for second in 3..123 {
             let process = Process {
                 unit: unit.clone(),
                 start_ticks: Some(5),
                 ..process(77, 64 * 8)
             };
+
             snapshot.devices[0].processes = if second % 2 == 0 {
                 Vec::new()
             } else {
                 vec![process]
             };
+
             let reading = HolderReading {
                 snapshot: &snapshot,
                 taken_at: at(second).boottime,
                 ancestry: &ancestry,
             };
+
             keeper.settle(&reading, at(second));
             lines = tell(&mut keeper, at(second));
         }
+
         assert!(
             lines > before && lines - before < 260,
             "{} lines of one user in 120 s",
@@ -505,6 +547,7 @@ mod tests {
             snapshot.devices[0].processes =
                 pids.iter().map(|pid| process(*pid, 30 << 10)).collect();
             snapshot.sampled_at = wall;
+
             log.observe(
                 snapshot,
                 Now {
@@ -513,10 +556,12 @@ mod tests {
                 },
             );
         };
+
         let account = |second: u64| {
             let at = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
             JournalAccount::at(&read(directory.path()).unwrap().0, at, 0)
         };
+
         // No lease and nobody in line: the readings alone are recorded.
         observe(&mut log, &mut snapshot, 100, &[7]);
         observe(&mut log, &mut snapshot, 130, &[7, 8]);
@@ -530,18 +575,22 @@ mod tests {
                 .into_iter()
                 .map(|change| (change.pid, change.found))
         };
+
         assert_eq!(
             found(100).collect::<Vec<_>>(),
             [(7, true)],
             "it was there before"
         );
+
         let mut then: Vec<_> = found(150).collect();
         then.sort_unstable();
+
         assert_eq!(
             then,
             [(7, true), (8, false)],
             "it came between two readings"
         );
+
         assert!(account(150).gaps.is_empty());
         assert_eq!(
             account(500).gaps[0].from.as_deref(),
@@ -549,6 +598,7 @@ mod tests {
         );
         let mut last: Vec<_> = found(900).collect();
         last.sort_unstable();
+
         assert_eq!(
             last,
             [(7, true), (8, false), (9, true)],
@@ -558,6 +608,7 @@ mod tests {
         // A device that could not be read for a while has a gap of its own.
         snapshot.devices[0].free_bytes = None;
         snapshot.sampled_at = SystemTime::UNIX_EPOCH + Duration::from_secs(910);
+
         log.observe(
             &snapshot,
             Now {
@@ -565,6 +616,7 @@ mod tests {
                 wall: snapshot.sampled_at,
             },
         );
+
         snapshot.devices[0].free_bytes = Some(Bytes::gib(80));
         observe(&mut log, &mut snapshot, 920, &[7, 8, 9, 10]);
         log.end();
@@ -588,17 +640,21 @@ mod tests {
             directory: directory.path().join("absent"),
             ..settings(&directory, 1 << 20)
         };
+
         let mut log = Log::new(Some(&absent), broadcast::channel(1).0);
         let now = |seconds| Now {
             boottime: Boottime::from_millis(seconds * 1000),
             wall: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
         };
+
         let warning = |number: u64| Event::Warning {
             message: number.to_string(),
         };
+
         for number in 0..3 {
             log.tell(vec![warning(number).into()], now(number));
         }
+
         assert!(log.is_behind());
         log.write_again(now(4));
         assert!(log.is_behind());
@@ -607,6 +663,7 @@ mod tests {
         log.write_again(now(5));
         assert!(!log.is_behind());
         log.tell(vec![warning(3).into()], now(6));
+
         let events: Vec<_> = read(&absent.directory)
             .unwrap()
             .0

@@ -116,6 +116,7 @@ impl EventRateLimiter {
                         self.waits.pop_first();
                     }
                 }
+
                 admitted
             }
             Event::WaitEnded { ticket, .. } => match self.waits.remove(ticket) {
@@ -159,6 +160,7 @@ impl EventRateLimiter {
                 self.put_off.push(put_off);
             }
         }
+
         for (uid, account) in &mut self.users {
             let told = account
                 .told_at
@@ -172,6 +174,7 @@ impl EventRateLimiter {
                 due.push(Event::Warning { message }.into());
             }
         }
+
         due
     }
 
@@ -199,12 +202,14 @@ impl EventRateLimiter {
                 account.spent_until.max(account.memory_until) > now || account.left_out > 0
             });
         }
+
         let fresh = Account {
             spent_until: now,
             memory_until: now,
             left_out: 0,
             told_at: None,
         };
+
         self.users.entry(uid).or_insert(fresh)
     }
 }
@@ -272,6 +277,7 @@ mod tests {
             256,
             "each that is written is written to its end"
         );
+
         assert_eq!(churn(&mut budget, 2, 0..1, at(0)), 2);
         let told = budget.due(at(0));
         assert!(
@@ -279,10 +285,12 @@ mod tests {
             if message.contains("uid 1 ") && message.contains("1744 events")),
             "{told:?}"
         );
+
         // One more each second, and one word each minute.
         assert_eq!(churn(&mut budget, 1, 1000..2000, at(10)), 20);
         assert!(budget.due(at(10)).is_empty());
         assert_eq!(budget.due(at(61)).len(), 1);
+
         assert_eq!(
             churn(&mut budget, 1, 2000..3000, at(10_000)),
             256,
@@ -294,9 +302,11 @@ mod tests {
     fn a_lease_that_lives_is_written_down_later_or_when_its_memory_is_seen() {
         let mut budget = EventRateLimiter::default();
         churn(&mut budget, 1, 0..500, at(0));
+
         for number in 500..503 {
             assert!(!budget.admits(&granted(1, number), at(0)));
         }
+
         assert!(!budget.admits(&Event::Renewed(subject(1, 501)).into(), at(0)));
         assert!(
             budget.admits(&Event::Settling(subject(1, 501)).into(), at(0)),
@@ -305,12 +315,14 @@ mod tests {
         assert!(!budget.due(at(0)).contains(&granted(1, 500)));
         assert_eq!(budget.due(at(2)), [granted(1, 500)]);
         assert_eq!(budget.due(at(5)), [granted(1, 502)]);
+
         for number in 500..503 {
             assert!(
                 budget.admits(&ended(1, number), at(5)),
                 "what is known to begin is known to end"
             );
         }
+
         assert!(budget.admits(&ended(1, 9_999), at(5)), "of an earlier run");
     }
 
@@ -319,6 +331,7 @@ mod tests {
         let mut budget = EventRateLimiter::default();
         churn(&mut budget, 1, 0..500, at(0));
         assert!(!budget.admits(&granted(1, 500), at(0)));
+
         let written = (1..10).any(|second| {
             churn(&mut budget, 1, 1000 * second..1000 * second + 2, at(second));
             budget.due(at(second)).contains(&granted(1, 500))
@@ -347,21 +360,25 @@ mod tests {
                 position: 1,
             })
         };
+
         let left = |ticket| {
             AttributedEvent::from(Event::WaitEnded {
                 ticket,
                 timed_out: false,
             })
         };
+
         let written = (0..5_000)
             .filter(|ticket| budget.admits(&waiting(*ticket), at(0)))
             .count();
         assert_eq!(written, 128);
         assert!(budget.admits(&left(0), at(0)) && !budget.admits(&left(4_999), at(0)));
         assert!(budget.waits.len() <= MOST_KEPT);
+
         for uid in 0..5_000 {
             churn(&mut budget, uid, 0..1, at(u64::from(uid) * 10));
         }
+
         assert!(budget.users.len() <= MOST_KEPT);
     }
 }

@@ -123,11 +123,13 @@ impl BrokerHandle {
             .await
             .map_err(|_| gone())?;
         let mut hang_up = HangUp(Some(self.notes.clone()));
+
         // Dropped in reverse order: the receiver first, so that the owner finds it closed when it
         // hears of it.
         let answer = answer;
         let delivery = answer.await;
         hang_up.0 = None;
+
         delivery
             .ok()
             .and_then(PendingReply::take)
@@ -226,6 +228,7 @@ impl BrokerHandle {
             self.errands.send(errand(reply)).await.map_err(|_| gone())?;
             answer.await.map_err(|_| gone())
         };
+
         timeout(self.stuck_after, asked)
             .await
             .unwrap_or_else(|_| Err(stuck(self.stuck_after)))

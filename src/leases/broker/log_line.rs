@@ -20,6 +20,7 @@ pub(super) fn say(happened: &AttributedEvent, within_budget: bool) {
             if within_budget { info!($($fields)*) } else { debug!($($fields)*) }
         };
     }
+
     macro_rules! lease {
         ($event:literal, $lease:expr, $reason:expr, $message:literal) => {{
             let Subject {
@@ -31,11 +32,13 @@ pub(super) fn say(happened: &AttributedEvent, within_budget: bool) {
                 granted_bytes,
                 visible_bytes,
             } = $lease;
+
             let (lease, name, model) = (lease.as_str(), name.as_deref(), model.as_str());
             let (granted_bytes, visible_bytes) =
                 (by_device(granted_bytes), by_device(visible_bytes));
             let (granted_bytes, visible_bytes) = (granted_bytes.as_str(), visible_bytes.as_str());
             let reason: Option<&str> = $reason;
+
             line!(
                 event = $event,
                 lease,
@@ -51,6 +54,7 @@ pub(super) fn say(happened: &AttributedEvent, within_budget: bool) {
             );
         }};
     }
+
     match &happened.event {
         Event::Granted(lease) => lease!("granted", lease, None, "a lease is granted"),
         Event::Settling(lease) => {
@@ -81,6 +85,7 @@ pub(super) fn say(happened: &AttributedEvent, within_budget: bool) {
             let (device, short_by_bytes) = (device.as_str(), short_by_bytes.get());
             let (leases, strangers) = (leases.join(","), by_process(strangers));
             let (leases, strangers) = (leases.as_str(), strangers.as_str());
+
             if within_budget {
                 warn!(
                     event = "overdrawn",
@@ -155,5 +160,6 @@ fn by_process(strangers: &[UnleasedProcess]) -> String {
             None => write!(text, "{comma}{pid}"),
         };
     }
+
     text
 }

@@ -122,6 +122,7 @@ impl LeaseBroker {
         let (errands, errands_in) = mpsc::channel(ERRANDS);
         let (notes, notes_in) = mpsc::unbounded_channel();
         let (events, _) = broadcast::channel(EVENTS);
+
         // What was taken up counts before the owner's first step.
         let (leases, blind) = (
             keeper.ledger().live().count(),
@@ -132,6 +133,7 @@ impl LeaseBroker {
             blind,
             ..BrokerStatus::default()
         });
+
         let step = stuck_detector::StuckDetector::default();
         let handle = BrokerHandle::new(
             errands,
@@ -140,6 +142,7 @@ impl LeaseBroker {
             standing_out,
             (step.clone(), settings.stuck_after),
         );
+
         let owner = move || {
             runtime.block_on(async move {
                 let desk = actor::BrokerActor::new(
@@ -152,9 +155,11 @@ impl LeaseBroker {
                 desk.run(errands_in, notes_in).await;
             });
         };
+
         let thread = std::thread::Builder::new()
             .name("leases".to_owned())
             .spawn(owner)?;
+
         Ok((handle, thread))
     }
 }

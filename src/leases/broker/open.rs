@@ -32,6 +32,7 @@ pub fn open(
         let unreadable = store.unreadable()?;
         Ok((boot_id, store, (loaded, unreadable)))
     });
+
     match taken {
         Ok((boot_id, store, loaded)) => {
             let keeper = resume(settings.clone(), &boot_id, store, loaded, now, proc_root);
@@ -41,6 +42,7 @@ pub fn open(
             let boot_id = boot_id(proc_root).unwrap_or_default();
             let error = error.hiding(directory, &settings, &boot_id, now);
             let ledger = Ledger::new(settings, "", run());
+
             (
                 DurableLedger::new(
                     ledger,
@@ -72,26 +74,32 @@ pub fn open_in_time(
     Arc<AtomicBool>,
 ) {
     let late = Arc::new(AtomicBool::new(false));
+
     // Holds nothing: what is sent is either taken, or known not to have been.
     let (opened, taken) = sync_channel(0);
     let work = {
         let (directory, settings, proc_root) =
             (directory.to_owned(), settings.clone(), proc_root.to_owned());
         let late = Arc::clone(&late);
+
         move || {
             let found = open(&directory, settings, &proc_root);
             let in_use = matches!(found.1, Some(StoreError::InUse { .. }));
+
             // Not sent is dropped, and with it the lock on the folder.
             let in_time = opened.send(found).is_ok();
             if in_time && !in_use {
                 return;
             }
+
             while in_use && matches!(Store::open(&directory), Err(StoreError::InUse { .. })) {
                 std::thread::sleep(LOOK_AGAIN);
             }
+
             late.store(true, Ordering::Relaxed);
         }
     };
+
     let trouble = match std::thread::Builder::new()
         .name("leases-open".to_owned())
         .spawn(work)
@@ -108,6 +116,7 @@ pub fn open_in_time(
             StoreError::None { why }.unread(directory)
         }
     };
+
     let ledger = Ledger::new(settings, "", run());
     let keeper = DurableLedger::new(
         ledger,
@@ -115,6 +124,7 @@ pub fn open_in_time(
             why: trouble.to_string(),
         }) as AnyStorage,
     );
+
     (keeper, Some(trouble), late)
 }
 
@@ -128,6 +138,7 @@ fn resume(
 ) -> DurableLedger<AnyStorage> {
     let storage: AnyStorage = Box::new(store);
     let alive = |process: &ProcessIdentity| is_alive(proc_root, process);
+
     DurableLedger::resume(
         storage,
         (loaded, &unreadable),
@@ -147,6 +158,7 @@ fn run() -> u32 {
     let mixed = wall.as_nanos()
         ^ (u128::from(std::process::id()) << 64)
         ^ u128::from(Now::read().boottime.as_millis());
+
     // FNV-1a (Fowler, Noll, Vo) over the bytes: what differs anywhere differs everywhere.
     mixed.to_le_bytes().iter().fold(0x811c_9dc5, |hash, byte| {
         (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
@@ -164,6 +176,7 @@ mod tests {
     fn a_folder_that_hangs_delays_the_start_for_a_while_only() {
         let folder = tempfile::tempdir().unwrap();
         let lock = folder.path().join("leases.lock");
+
         // Who opens a pipe to write waits until somebody reads: as good as a disk that hangs.
         rustix::fs::mknodat(
             rustix::fs::CWD,
@@ -173,6 +186,7 @@ mod tests {
             0,
         )
         .unwrap();
+
         std::fs::set_permissions(&lock, Permissions::from_mode(0o600)).unwrap();
         let open = |patience| {
             open_in_time(
@@ -182,6 +196,7 @@ mod tests {
                 patience,
             )
         };
+
         let (_keeper, trouble, late) = open(Duration::from_millis(50));
         assert!(matches!(trouble, Some(StoreError::Hangs { .. })));
         assert!(!late.load(Ordering::Relaxed));
@@ -191,6 +206,7 @@ mod tests {
         while !late.load(Ordering::Relaxed) {
             std::thread::yield_now();
         }
+
         std::fs::remove_file(&lock).unwrap();
         let (keeper, trouble, late) = open(Duration::from_secs(60));
         assert!(trouble.is_none() && !late.load(Ordering::Relaxed));
@@ -199,6 +215,7 @@ mod tests {
         let (_without, trouble, late) = open(Duration::from_secs(60));
         assert!(matches!(trouble, Some(StoreError::InUse { .. })) && !late.load(Ordering::Relaxed));
         drop(keeper);
+
         while !late.load(Ordering::Relaxed) {
             std::thread::yield_now();
         }

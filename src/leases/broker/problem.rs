@@ -24,6 +24,7 @@ impl From<GrantError> for Problem {
             GrantError::Quota(_) => Reason::Forbidden,
             GrantError::Insufficient { .. } | GrantError::TooMany { .. } => Reason::Busy,
         };
+
         Self::new(reason, error.to_string())
     }
 }

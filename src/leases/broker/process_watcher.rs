@@ -33,12 +33,14 @@ impl ProcessWatcher {
         if self.watched.contains_key(&identity) {
             return Ok(());
         }
+
         #[expect(
             deprecated,
             reason = "sound for an OwnedFd; what replaces it is unsafe to call, and nothing here may be"
         )]
         let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
         let died = self.died.clone();
+
         let task = tokio::spawn(async move {
             // A pidfd that cannot be polled any more is as good as a death: who cannot be watched
             // cannot hold.
@@ -46,6 +48,7 @@ impl ProcessWatcher {
             let _owner_is_gone = died.send(identity);
         });
         self.watched.insert(identity, task.abort_handle());
+
         Ok(())
     }
 

@@ -36,7 +36,9 @@ pub(super) fn resolve(
         }
         None => visible(peer)?,
     };
+
     let watched = watch(proc_root, pid)?;
+
     // After the pidfd, so that the owner is that of the process which is watched, or of none. The
     // connecting process too: its pid may have been used anew since it connected.
     check_owner(proc_root, pid, peer.uid)?;

@@ -45,9 +45,11 @@ impl Ledger {
                 ..Availability::default()
             };
         };
+
         let owed = leased_bytes + device.margin_bytes + self.settings.margin;
         let free_bytes = device.free_bytes;
         let usable = device.unusable.is_none();
+
         Availability {
             free_bytes,
             leased_bytes,
@@ -69,18 +71,22 @@ impl Ledger {
             here.iter()
                 .filter(|lease| lease.counts_in(reading.taken_at))
         };
+
         let granted = |lease: &Lease| {
             lease
                 .devices
                 .get(uuid)
                 .map_or(Bytes::ZERO, |share| share.granted_bytes)
         };
+
         let seen = visible(&here, uuid, reading);
         let unseen = |lease: &&&Lease| {
             let seen = seen.get(&lease.serial).copied().unwrap_or(Bytes::ZERO);
             granted(lease).less(seen).unwrap_or(Bytes::OVERFLOW)
         };
+
         let by_lease: Bytes = counted().map(|lease| unseen(&lease)).sum();
+
         // Free memory and processes are not read in the same instant. Whatever the processes seem
         // to hold, no more than the device's memory in use can have been taken of the promises.
         let in_use = reading.device(uuid).and_then(|device| device.used_bytes);
@@ -88,6 +94,7 @@ impl Ledger {
         let at_least = in_use
             .and_then(|used| promised.less(used))
             .unwrap_or(Bytes::ZERO);
+
         by_lease.max(at_least)
     }
 
@@ -103,6 +110,7 @@ impl Ledger {
                     .filter(|lease| here(lease) && is_needed(lease, since)),
             );
         }
+
         leases
     }
 }

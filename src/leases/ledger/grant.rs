@@ -67,6 +67,7 @@ impl Ledger {
         self.expire(now);
         let of_key =
             |lease: &&Lease| lease.uid == uid && lease.idempotency_key.as_deref() == Some(key);
+
         let Some(lease) = self
             .live
             .values()
@@ -75,17 +76,20 @@ impl Ledger {
         else {
             return Ok(None);
         };
+
         if lease.question.digest != digest {
             return Err(GrantError::KeyReused {
                 id: lease.id.clone(),
             });
         }
+
         if !lease.is_live() {
             return Err(GrantError::KeyEnded {
                 id: lease.id.clone(),
                 state: lease.state,
             });
         }
+
         Ok(Some(lease.clone()))
     }
 
@@ -105,14 +109,18 @@ impl Ledger {
         {
             return Ok(Granted::Before(lease));
         }
+
         self.check(&request)?;
         self.check_reading(reading, now)?;
+
         for (uuid, asked) in &request.devices {
             self.check_device(uuid, *asked, reading)?;
         }
+
         let serial = self.next_serial;
         self.next_serial = serial.saturating_add(1);
         let holder = &request.holder;
+
         let share = |(uuid, granted_bytes): (String, Bytes)| {
             let baselines = reading
                 .device(&uuid)
@@ -127,8 +135,10 @@ impl Ledger {
                 },
             )
         };
+
         let devices = request.devices.into_iter().map(share).collect();
         let expires_at = now.boottime.after(request.ttl);
+
         let mut lease = Lease {
             id: format!("{:08x}-{serial}", self.run),
             serial,
@@ -148,6 +158,7 @@ impl Ledger {
             members: BTreeSet::new(),
             ending: None,
         };
+
         // Of nested holders both leases learn who is whose.
         for other in self.live.values_mut() {
             other
@@ -157,9 +168,11 @@ impl Ledger {
                 .members
                 .extend(holder_below(other, &lease, reading.ancestry));
         }
+
         self.live.insert(serial, lease.clone());
         self.changed();
         self.tell(Event::Granted(Subject::of(&lease)));
+
         Ok(Granted::Now(lease))
     }
 
@@ -169,23 +182,28 @@ impl Ledger {
                 what: what.to_owned(),
             })
         };
+
         let holder = &request.holder;
         if request.devices.is_empty() || request.devices.len() > MOST_DEVICES {
             return invalid("on no device, or on more than 256");
         }
+
         let asked: Bytes = request.devices.values().copied().sum();
         if request.devices.values().any(|bytes| *bytes == Bytes::ZERO) || asked.overflowed() {
             return invalid("no bytes on a device, or more than can be counted");
         }
+
         if holder.process.is_none() && holder.name.is_none() {
             return invalid("to nobody: the holder needs a process or a name");
         }
+
         let texts = [
             &holder.unit,
             &holder.cgroup,
             &request.idempotency_key,
             &request.question.engine,
         ];
+
         let question = [&request.question.model, &request.question.digest];
         if texts
             .into_iter()
@@ -195,6 +213,7 @@ impl Ledger {
         {
             return invalid("with a key, unit, cgroup or model name longer than 512 bytes");
         }
+
         if holder
             .name
             .as_ref()
@@ -202,6 +221,7 @@ impl Ledger {
         {
             return invalid("to a holder whose name is longer than 128 bytes");
         }
+
         let (shortest, longest) = (self.settings.shortest_ttl, self.settings.longest_ttl);
         if request.ttl < shortest || request.ttl > longest {
             return Err(GrantError::TimeToLive {
@@ -216,6 +236,7 @@ impl Ledger {
             .settings
             .most_leases
             .saturating_add(self.settings.most_ended);
+
         if self.live.len() >= self.settings.most_leases
             || self.live.len() + self.ended.len() >= kept.saturating_add(1)
         {
@@ -223,12 +244,15 @@ impl Ledger {
                 live: self.live.len(),
             });
         }
+
         let own = || self.live.values().filter(|lease| lease.uid == request.uid);
         let held = own().map(Lease::granted_bytes).sum();
+
         self.settings
             .quotas
             .of(request.uid)
             .check(own().count(), held, asked)?;
+
         Ok(())
     }
 
@@ -240,6 +264,7 @@ impl Ledger {
         if age > oldest || reading.snapshot.stale || reading.taken_at > now.boottime {
             return Err(GrantError::StaleReading { age, oldest });
         }
+
         Ok(())
     }
 
@@ -264,6 +289,7 @@ impl Ledger {
                 why: why.to_owned(),
             });
         };
+
         if asked > available {
             return Err(GrantError::Insufficient {
                 uuid: uuid.to_owned(),
@@ -271,6 +297,7 @@ impl Ledger {
                 available,
             });
         }
+
         Ok(())
     }
 }
@@ -290,11 +317,13 @@ mod tests {
             boottime: Boottime::from_millis(10),
             wall: std::time::SystemTime::UNIX_EPOCH,
         };
+
         let reading = HolderReading {
             snapshot: &snapshot,
             taken_at: now.boottime,
             ancestry: &ancestry,
         };
+
         let grant = |name: usize, model: usize| {
             let request = GrantRequest {
                 devices: [("GPU-a".to_owned(), Bytes::gib(1))].into(),
@@ -307,8 +336,10 @@ mod tests {
                     ..QuestionSummary::default()
                 },
             };
+
             Ledger::new(LedgerConfig::default(), "boot", 1).grant(request, &reading, now)
         };
+
         let granted = grant(128, 500).unwrap();
         assert!(Subject::of(granted.lease()).model.len() <= 203);
         assert_eq!(Subject::of(grant(1, 100).unwrap().lease()).model.len(), 100);

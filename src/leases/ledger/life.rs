@@ -36,6 +36,7 @@ impl Ledger {
         let Some(lease) = self.live.get_mut(&serial) else {
             return Err(self.ended_error(id));
         };
+
         let ttl = ttl.unwrap_or(lease.ttl());
         if ttl < shortest || ttl > longest {
             return Err(ChangeError::TimeToLive {
@@ -44,6 +45,7 @@ impl Ledger {
                 longest,
             });
         }
+
         lease.ttl_millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         lease.expires_at = lease.expires_at.max(now.boottime.after(ttl));
         lease.extendable_until = lease
@@ -52,6 +54,7 @@ impl Ledger {
         let renewed = lease.clone();
         self.changed();
         self.tell(Event::Renewed(Subject::of(&renewed)));
+
         Ok(renewed)
     }
 
@@ -66,8 +69,10 @@ impl Ledger {
                 .map(Release::Already)
                 .ok_or(ChangeError::NotFound { id: id.to_owned() });
         };
+
         lease.end(EndReason::ByOwner, now);
         let released = lease.clone();
+
         // Nothing is forgotten for its sake yet: it may be taken up again. The next reading
         // forgets.
         self.retire(serial);
@@ -128,6 +133,7 @@ impl Ledger {
         else {
             return;
         };
+
         self.ended.remove(place);
 
         let id = lease.id.clone();
@@ -144,6 +150,7 @@ impl Ledger {
             }
             _ => false,
         };
+
         if let Some(place) = self.events.iter().rposition(of_lease) {
             self.events.remove(place);
         }
@@ -162,6 +169,7 @@ impl Ledger {
                 serials.push(*serial);
             }
         }
+
         for serial in serials {
             self.bury(serial);
         }
@@ -178,6 +186,7 @@ impl Ledger {
                 owner: lease.uid,
             });
         }
+
         Ok(lease.serial)
     }
 

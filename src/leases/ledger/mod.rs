@@ -162,6 +162,7 @@ impl Ledger {
         let Some(lease) = self.live.remove(&serial) else {
             return;
         };
+
         self.changed();
         if let Some(ending) = lease.ending {
             self.tell(Event::Ended {
@@ -169,6 +170,7 @@ impl Ledger {
                 reason: ending.reason,
             });
         }
+
         self.ended.push_back(lease);
     }
 

@@ -28,6 +28,7 @@ impl Ledger {
             .chain(self.live.values())
             .cloned()
             .collect();
+
         Saved {
             boot_id: self.boot_id.clone(),
             saved_at: now,
@@ -47,6 +48,7 @@ impl Ledger {
         alive: impl Fn(&ProcessIdentity) -> bool,
     ) -> Self {
         let mut ledger = Self::new(settings, boot_id, run);
+
         // A clock since boot that went backwards is another boot's, whatever its id says (a
         // restored virtual machine).
         let same_boot = saved.boot_id == ledger.boot_id && saved.saved_at.boottime <= now.boottime;
@@ -62,6 +64,7 @@ impl Ledger {
                 ledger.ended.push_back(lease);
             }
         }
+
         if same_boot {
             ledger.end_where(EndReason::HolderGoneAtRestart, now, |lease| {
                 lease
@@ -75,8 +78,10 @@ impl Ledger {
                 lease.holder.process.is_some()
             });
         }
+
         ledger.expire(now);
         ledger.changed();
+
         ledger
     }
 }
@@ -91,21 +96,25 @@ fn rebase(lease: &mut Lease, saved_at: Now, now: Now) {
         .since(saved_at.boottime)
         .min(lease.ttl())
         .saturating_sub(passed);
+
     lease.expires_at = now.boottime.after(left);
     lease.extendable_until = lease.expires_at;
     lease.granted_at = now.boottime;
     lease.baseline_at = now.boottime;
     lease.grown_at = None;
     lease.members.clear();
+
     lease.state = if lease.is_live() {
         State::Granted
     } else {
         lease.state
     };
+
     for share in lease.devices.values_mut() {
         share.visible_bytes = hf_mem_core::bytes::Bytes::ZERO;
         share.baselines.clear(); // Other processes now; none of the old ones holds anything.
     }
+
     if let Some(ending) = &mut lease.ending {
         ending.at = Boottime::BOOT;
         ending.seen_at = Some(Boottime::BOOT);

@@ -28,13 +28,16 @@ impl Ledger {
             self.expire(now);
             return;
         }
+
         self.last_reading = Some(reading.taken_at);
         for device in &reading.snapshot.devices {
             self.settle_device(device, reading);
         }
+
         self.see_endings(reading.taken_at);
         self.forget();
         self.update_states(reading.taken_at);
+
         // After the growth was seen: a lease whose memory still grows does not end for a reading
         // that came late.
         self.expire(now);
@@ -49,6 +52,7 @@ impl Ledger {
         if here.is_empty() {
             return;
         }
+
         let occupied = Occupied::new(device, reading);
         let mut seen = visible_in(&here, &occupied);
         let mut found = BTreeMap::new();
@@ -56,28 +60,34 @@ impl Ledger {
             let bytes = seen.remove(&lease.serial).unwrap_or(Bytes::ZERO);
             found.insert(lease.serial, (bytes, descendants(lease, &occupied)));
         }
+
         let readable = device.free_bytes.is_some();
         let all_known = device
             .processes
             .iter()
             .all(|process| process.used_bytes.is_some());
         let mut grown = false;
+
         for lease in self.live.values_mut().chain(&mut self.ended) {
             let Some((bytes, members)) = found.remove(&lease.serial) else {
                 continue;
             };
+
             let alive = lease.is_live();
             let first_since_end = lease
                 .ending
                 .is_some_and(|end| end.seen_at.is_none() && reading.taken_at > end.at);
+
             for member in members {
                 if lease.members.len() < MOST_MEMBERS {
                     lease.members.insert(member);
                 }
             }
+
             let Some(share) = lease.devices.get_mut(uuid) else {
                 continue;
             };
+
             if alive && readable {
                 if bytes > share.visible_bytes {
                     lease.grown_at = Some(reading.taken_at);
@@ -93,6 +103,7 @@ impl Ledger {
                 share.visible_bytes = share.visible_bytes.min(bytes);
             }
         }
+
         if grown {
             self.changed();
         }
@@ -106,14 +117,17 @@ impl Ledger {
                 .ending
                 .is_some_and(|end| end.seen_at.is_none() && taken_at > end.at)
         };
+
         if !self.ended.iter().any(unseen) {
             return;
         }
+
         for lease in self.ended.iter_mut().filter(|lease| unseen(lease)) {
             if let Some(ending) = &mut lease.ending {
                 ending.seen_at = Some(taken_at);
             }
         }
+
         self.changed();
     }
 
@@ -129,10 +143,12 @@ impl Ledger {
                     _ => {}
                 }
             }
+
             let owed = lease
                 .devices
                 .values()
                 .any(|share| share.visible_bytes < share.granted_bytes);
+
             if owed && lease.grown_at == Some(taken_at) {
                 let until = taken_at
                     .after(self.settings.growth_grace)
@@ -143,6 +159,7 @@ impl Ledger {
                 }
             }
         }
+
         self.events.extend(events);
     }
 
@@ -151,6 +168,7 @@ impl Ledger {
         if account.free_bytes.is_none() {
             return; // Nothing is known, so nothing is told.
         }
+
         if account.leased_bytes == Bytes::ZERO || account.short_by_bytes == Bytes::ZERO {
             if self.overdrawn.remove(uuid).is_some() {
                 self.tell(Event::Recovered {
@@ -159,6 +177,7 @@ impl Ledger {
             }
             return;
         }
+
         if self
             .overdrawn
             .insert(uuid.to_owned(), account.short_by_bytes)
@@ -166,20 +185,24 @@ impl Ledger {
         {
             let here = self.on_device(uuid);
             let live = || here.iter().filter(|lease| lease.is_live());
+
             let owed = |lease: &&&Lease| {
                 lease
                     .devices
                     .get(uuid)
                     .is_some_and(|share| share.visible_bytes < share.granted_bytes)
             };
+
             let leases = live().filter(owed).map(|lease| lease.id.clone()).collect();
             let lessees: Vec<&Lease> = live().copied().collect();
+
             let event = Event::Overdrawn {
                 device: uuid.to_owned(),
                 short_by_bytes: account.short_by_bytes,
                 leases,
                 strangers: strangers(&lessees, uuid, reading),
             };
+
             self.tell(event);
         }
     }
@@ -191,6 +214,7 @@ fn state_of(lease: &Lease, taken_at: Boottime, settings: &LedgerConfig) -> State
     if shares.all(|share| share.visible_bytes >= share.granted_bytes) {
         return State::Settled;
     }
+
     if lease
         .devices
         .values()
@@ -198,6 +222,7 @@ fn state_of(lease: &Lease, taken_at: Boottime, settings: &LedgerConfig) -> State
     {
         return State::Granted;
     }
+
     let still = lease
         .grown_at
         .is_some_and(|grown_at| taken_at.since(grown_at) >= settings.still_after);
@@ -205,6 +230,7 @@ fn state_of(lease: &Lease, taken_at: Boottime, settings: &LedgerConfig) -> State
         .devices
         .values()
         .all(|share| share.visible_bytes > Bytes::ZERO);
+
     if still && everywhere {
         State::Settled
     } else {
@@ -227,7 +253,9 @@ fn strangers(leases: &[&Lease], uuid: &str, reading: &HolderReading<'_>) -> Vec<
             used_bytes: process.used_bytes,
         })
         .collect();
+
     strangers.sort_by_key(|stranger| std::cmp::Reverse(stranger.used_bytes));
     strangers.truncate(MOST_STRANGERS);
+
     strangers
 }

@@ -62,6 +62,7 @@ pub(super) async fn read(
             )));
         }
     };
+
     if let (Wanted::Whole { limit }, Some(length)) = (wanted, content_length(&response))
         && length > limit
     {
@@ -69,9 +70,11 @@ pub(super) async fn read(
             "it has {length} bytes, more than the {limit} that are read of such a file"
         )));
     }
+
     let declared = content_length(&response);
     let mut body = Buffer::with_room(declared.unwrap_or(0).min(most));
     let mut passed: u64 = 0;
+
     loop {
         let chunk = match timeout(budget.attempt.min(budget.left()), response.chunk()).await {
             Err(_) => return Err(Bad::Transient(slow(budget))),
@@ -84,11 +87,13 @@ pub(super) async fn read(
             Ok(Ok(None)) => break,
             Ok(Ok(Some(chunk))) => chunk,
         };
+
         if !budget.spend(chunk.len() as u64) {
             return Err(Bad::Final(
                 "its answers are longer than a model's metadata may be".into(),
             ));
         }
+
         let before = usize::try_from(skip.saturating_sub(passed))
             .unwrap_or(usize::MAX)
             .min(chunk.len());
@@ -97,6 +102,7 @@ pub(super) async fn read(
         let room = usize::try_from(most.saturating_sub(have)).unwrap_or(usize::MAX);
         let useful = chunk.get(before..).unwrap_or_default();
         body.extend(useful.get(..room.min(useful.len())).unwrap_or_default());
+
         match wanted {
             Wanted::Whole { limit } if passed > limit => {
                 return Err(Bad::Final(format!(
@@ -108,6 +114,7 @@ pub(super) async fn read(
             _ => {}
         }
     }
+
     match wanted {
         Wanted::Range { .. }
             if declared.is_some_and(|declared| passed < declared) && (body.len() as u64) < most =>
@@ -129,6 +136,7 @@ fn check_range(value: Option<&str>, start: u64, length: u64) -> Result<(), Bad> 
                 .into(),
         })
     };
+
     let range = value
         .and_then(|value| value.strip_prefix("bytes "))
         .and_then(|range| range.split('/').next());
@@ -140,6 +148,7 @@ fn check_range(value: Option<&str>, start: u64, length: u64) -> Result<(), Bad> 
         .ok()
         .zip(last.parse().ok())
         .ok_or_else(wrong)?;
+
     if first == start && last >= first && last - first < length {
         Ok(())
     } else {
@@ -186,6 +195,7 @@ mod tests {
     fn ranges_must_be_the_ones_asked_for() {
         assert_eq!(check_range(Some("bytes 0-9/100"), 0, 10), Ok(()));
         assert_eq!(check_range(Some("bytes 5-6/*"), 5, 10), Ok(()));
+
         for wrong in [
             None,
             Some("bytes 1-10/100"),

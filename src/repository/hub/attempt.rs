@@ -79,10 +79,12 @@ pub(super) async fn get(
     loop {
         budget.pass().await;
         attempt += 1;
+
         let outcome = {
             let _seat = budget.manners.seat(asked.endpoint, budget.deadline()).await;
             once(http, url, token, wanted, asked, budget).await
         };
+
         let failed = match outcome {
             Ok(answer) => {
                 budget.tally.answered(&asked.hub());
@@ -99,11 +101,13 @@ pub(super) async fn get(
                 attempts,
             }) => (why, wait, limited, attempts),
         };
+
         // What the budget cut short says nothing of the Hub; what it said before does.
         let cut_short = budget.left().is_zero();
         let (why, asked_wait, limited, attempts) = last.filter(|_| cut_short).unwrap_or(failed);
         let pause = backoff::pause(asked_wait, attempt, backoff::chance());
         tracing::debug!(url = %printable(url), attempt, %why, ?pause, "a request to the Hub failed");
+
         if pause >= budget.left() || attempt >= attempts {
             budget.tally.gave_up(&asked.hub(), &why);
             return Err(if limited {
@@ -121,11 +125,13 @@ pub(super) async fn get(
                 }
             });
         }
+
         if limited {
             budget.hold(pause);
         } else {
             tokio::time::sleep(pause).await;
         }
+
         last = Some((why, asked_wait, limited, attempts));
     }
 }
@@ -160,6 +166,7 @@ async fn once(
             url = redirect(&url, response.headers(), asked)?;
             continue;
         }
+
         if status.is_success() {
             let next = response
                 .headers()
@@ -180,12 +187,14 @@ async fn once(
                 }
             };
         }
+
         let wait = backoff::asked(response.headers(), SystemTime::now());
         let code = response
             .headers()
             .get("x-error-code")
             .and_then(|code| code.to_str().ok());
         let limited = status == StatusCode::TOO_MANY_REQUESTS;
+
         // A store behind the Hub knows nothing of repositories: its refusals are a signature run
         // out, say, and may pass.
         let elsewhere = url.origin() != asked.endpoint.origin();
@@ -201,6 +210,7 @@ async fn once(
             },
         });
     }
+
     Err(AttemptFailure::Final(unusable(
         asked,
         format!("it redirects more than {MAX_REDIRECTS} times; is HF_ENDPOINT a Hub?"),
@@ -225,14 +235,17 @@ async fn send(
         let last = start.saturating_add(length.max(1)) - 1;
         request = request.header(RANGE, format!("bytes={start}-{last}"));
     }
+
     if let Some(value) = token
         .filter(|_| url.origin() == asked.endpoint.origin())
         .and_then(Token::header)
     {
         request = request.header(AUTHORIZATION, value);
     }
+
     let _first = budget.manners.go(url, budget.attempt_deadline()).await;
     budget.request();
+
     match timeout_at(budget.attempt_deadline(), request.send()).await {
         Ok(Ok(response)) => {
             budget.manners.answered(url);
@@ -255,10 +268,12 @@ fn refused(error: &reqwest::Error, url: &Url, asked: &RefusedRequest<'_>) -> Att
     if let Some(peer) = RefusedPeer::behind(error) {
         return AttemptFailure::Final(unusable(asked, peer.to_string()));
     }
+
     let cause = answer::cause(error);
     if !error.is_connect() {
         return AttemptFailure::again(format!("the request failed ({cause})"));
     }
+
     let host = url.host_str().unwrap_or_default();
     let (why, attempts) = if cause.contains("certificate") {
         let cure = "set SSL_CERT_FILE to a file with the CA that your network uses";
@@ -276,6 +291,7 @@ fn refused(error: &reqwest::Error, url: &Url, asked: &RefusedRequest<'_>) -> Att
     } else {
         (format!("no connection ({cause})"), MAX_CONNECT_ATTEMPTS)
     };
+
     AttemptFailure::Again {
         why,
         wait: None,
@@ -295,6 +311,7 @@ fn redirect(
         .get(LOCATION)
         .and_then(|location| location.to_str().ok())
         .and_then(|to| from.join(to).ok());
+
     match to {
         Some(to)
             if to.scheme() == "https" || (to.scheme() == "http" && from.scheme() == "http") =>
@@ -357,6 +374,7 @@ mod tests {
             file: None,
             token_given: false,
         };
+
         let mut headers = HeaderMap::new();
         headers.insert(
             LOCATION,

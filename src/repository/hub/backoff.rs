@@ -22,6 +22,7 @@ pub(super) fn asked(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
             .and_then(|value| value.to_str().ok())
             .map(str::trim)
     };
+
     if let Some(after) = text(RETRY_AFTER.as_str()) {
         let seconds = after.parse().ok().map(Duration::from_secs);
         if let Some(wait) =
@@ -30,6 +31,7 @@ pub(super) fn asked(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
             return Some(wait);
         }
     }
+
     let limit = text("ratelimit")?;
     let parameter = |key: &str| {
         limit.split([';', ',']).find_map(|part| {
@@ -40,6 +42,7 @@ pub(super) fn asked(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
                 .ok()
         })
     };
+
     (parameter("r")? == 0)
         .then(|| parameter("t").map(Duration::from_secs))
         .flatten()
@@ -100,6 +103,7 @@ mod tests {
         let now = humantime::parse_rfc3339("2026-10-21T07:27:00Z").expect("a time");
         let asks = |name, value| asked(&headers(name, value), now);
         assert_eq!(asks("retry-after", "17"), Some(Duration::from_secs(17)));
+
         assert_eq!(
             asks("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT"),
             Some(Duration::from_secs(60))
@@ -108,11 +112,13 @@ mod tests {
             asks("retry-after", "Wed, 21 Oct 2026 07:20:00 GMT"),
             Some(Duration::ZERO)
         );
+
         assert_eq!(
             asks("ratelimit", "\"api\";r=0;t=55"),
             Some(Duration::from_secs(55))
         );
         assert_eq!(asks("ratelimit", "\"api\";r=10;t=55"), None);
+
         for nonsense in ["soon", "-1", "Wed, 99 Foo 2026 x GMT", ""] {
             assert_eq!(asks("retry-after", nonsense), None, "{nonsense}");
         }
@@ -123,11 +129,13 @@ mod tests {
         let asked = Some(Duration::from_secs(60));
         assert_eq!(pause(asked, 1, 0), Duration::from_secs(60));
         assert!((61..=66).contains(&pause(asked, 1, 512).as_secs()));
+
         assert!(
             pause(Some(Duration::ZERO), 1, 0) >= FIRST / 2,
             "none at all is no wait"
         );
         assert_eq!(pause(None, 2, 7), own(2, 7));
+
         assert!(
             pause(Some(Duration::MAX), 1, 0) >= Duration::from_secs(60),
             "and no number is too large"

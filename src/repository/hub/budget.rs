@@ -121,6 +121,7 @@ mod tests {
             total: Duration::ZERO,
             ..HubLimits::default()
         };
+
         let budget = Budget::new(&limits, Arc::new(HubThrottle::new(1)), Arc::default());
         assert_eq!(budget.left(), Duration::ZERO);
         let day = Duration::from_secs(86_400);

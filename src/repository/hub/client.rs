@@ -80,13 +80,16 @@ impl HubClient {
     ) -> Result<HubReading<'a>, SourceError> {
         let http = self.http.get_or_try_init(|| self.build()).await?;
         let (endpoint, _) = self.settings.endpoint_for(repo);
+
         let budget = Budget::new(
             &self.settings.limits,
             Arc::clone(&self.manners),
             Arc::clone(&self.tally),
         );
+
         let concurrency = self.settings.limits.concurrency.max(1);
         let (shortcuts, long_list) = (&self.shortcuts, Mutex::default());
+
         Ok(HubReading {
             http,
             endpoint,
@@ -127,6 +130,7 @@ impl HubClient {
             }
             build(&settings)
         };
+
         self.files
             .run(&certificates, build)
             .await
@@ -166,6 +170,7 @@ impl HubReading<'_> {
     pub(in crate::repository) async fn revision(&self) -> Result<Revision, SourceError> {
         let mut url = self.address(&["api", "models"], self.repo, &["revision", self.revision]);
         url.set_query(Some("blobs=true"));
+
         let answer = match self.listing(&url).await {
             Err(SourceError::NotFound { what, place, hint }) if what.starts_with("repository") => {
                 let hint = self
@@ -177,8 +182,10 @@ impl HubReading<'_> {
             }
             other => other?,
         };
+
         let (repo, bytes) = (self.repo.to_owned(), answer.body.len() as u64);
         let read = read_limits::work(bytes, (), move || info::revision(&answer.body, &repo));
+
         read.await.map_err(|why| self.nonsense(&why))
     }
 
@@ -197,14 +204,17 @@ impl HubReading<'_> {
         if answer.body.len() as u64 <= SMALL_BYTES {
             return Ok(answer);
         }
+
         drop(answer);
         let since = Instant::now();
         let turn = read_limits::long_list().await;
         self.budget.extend(since.elapsed());
+
         *self
             .long_list
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = turn;
+
         self.get(
             url,
             Wanted::Whole {
@@ -226,12 +236,14 @@ impl HubReading<'_> {
             Some(listing) => listing,
             None => self.tree(&revision.repo, &revision.commit).await?,
         };
+
         let documents = listing
             .iter()
             .filter(|(path, _)| path.rsplit('.').next() == Some("json"));
         let lengths = documents
             .filter_map(|(path, bytes)| Some((path.clone(), (*bytes)?)))
             .collect();
+
         let files = HubFiles {
             reading: self,
             repo: &revision.repo,
@@ -239,19 +251,23 @@ impl HubReading<'_> {
             lengths,
             final_urls: Mutex::default(),
         };
+
         let identity = Identity {
             repo: revision.repo.clone(),
             revision: Some(self.revision.to_owned()),
             commit: Some(revision.commit.clone()),
             file: None,
         };
+
         let found = FoundFiles {
             identity,
             listing,
             gated: revision.gated,
             hub_totals: revision.totals,
         };
+
         let read = read::metadata(&files, found, file).await;
+
         // The list is gone with what was found.
         drop(
             self.long_list
@@ -259,6 +275,7 @@ impl HubReading<'_> {
                 .unwrap_or_else(PoisonError::into_inner)
                 .take(),
         );
+
         read
     }
 
@@ -268,6 +285,7 @@ impl HubReading<'_> {
         let mut url = self.address(&["api", "models"], repo, &["tree", commit]);
         url.set_query(Some("recursive=true"));
         let mut listing = Listing::new();
+
         for _ in 0..info::MAX_TREE_PAGES {
             let answer = self
                 .get(
@@ -280,11 +298,13 @@ impl HubReading<'_> {
                 .await?;
             info::add_tree_page(&answer.body, &mut listing).map_err(|why| self.nonsense(&why))?;
             let next = answer.next.and_then(|next| url.join(&next).ok());
+
             match next.as_ref().and_then(Url::query) {
                 Some(query) => url.set_query(Some(query)),
                 None => return Ok(listing),
             }
         }
+
         Err(self.nonsense(&format!(
             "it lists more than {} pages of files",
             info::MAX_TREE_PAGES
@@ -305,6 +325,7 @@ impl HubReading<'_> {
             .await
             .ok()?
             .ok()?;
+
         info::nearest(&answer.body, self.repo)
     }
 
@@ -323,6 +344,7 @@ impl HubReading<'_> {
             file,
             token_given,
         };
+
         attempt::get(self.http, url, token, wanted, &asked, &self.budget).await
     }
 
@@ -337,12 +359,14 @@ impl HubReading<'_> {
             file: Some(file),
             token_given,
         };
+
         attempt::get_once(self.http, url, token, wanted, &asked, &self.budget).await
     }
 
     /// `endpoint/before/owner/name/after`, every part encoded as one segment.
     fn address(&self, before: &[&str], repo: &str, after: &[&str]) -> Url {
         let mut url = self.endpoint.clone();
+
         // Only an address that cannot have a path fails, and endpoints are checked to have one.
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty()
@@ -350,6 +374,7 @@ impl HubReading<'_> {
                 .extend(repo.split('/'))
                 .extend(after);
         }
+
         url
     }
 
@@ -387,10 +412,12 @@ impl HubFiles<'_> {
                 .collect();
             self.reading.address(&[], self.repo, &segments)
         });
+
         let answer = self.reading.get(&url, wanted, Some(path)).await?;
         if let (Wanted::Range { .. }, Ok(mut urls)) = (wanted, self.final_urls.lock()) {
             urls.insert(path.to_owned(), answer.url);
         }
+
         Ok(answer.body)
     }
 
@@ -402,6 +429,7 @@ impl HubFiles<'_> {
         if !self.reading.shortcuts.is_open(endpoint) {
             return None;
         }
+
         let after: Vec<&str> = [self.commit].into_iter().chain(path.split('/')).collect();
         let url = self.reading.address(&shortcut::BEFORE, self.repo, &after);
         let answer = self
@@ -414,6 +442,7 @@ impl HubFiles<'_> {
             .map(|answer| answer.body)
             .filter(|text| text.len() as u64 == length);
         self.reading.shortcuts.answered(endpoint, text.is_some());
+
         text
     }
 }
@@ -464,6 +493,7 @@ fn build(settings: &HubSettings) -> Result<Http, SourceError> {
             .into_iter()
             .try_fold(plain, |builder, proxy| Ok(builder.proxy(proxy)))
     };
+
     let refuse = |error: reqwest::Error| SourceError::BadSetting {
         name: "TLS".into(),
         why: format!(
@@ -471,6 +501,7 @@ fn build(settings: &HubSettings) -> Result<Http, SourceError> {
             cause(&error)
         ),
     };
+
     let client = match builder()?.build() {
         Ok(client) => Ok(client),
         // A host without any certificate can still ask a Hub over plain HTTP; every https address
@@ -486,6 +517,7 @@ fn build(settings: &HubSettings) -> Result<Http, SourceError> {
         }
         Err(error) => Err(refuse(error)),
     }?;
+
     Ok(Http { client, peers })
 }
 
@@ -495,6 +527,7 @@ type Make = fn(String) -> reqwest::Result<Proxy>;
 fn proxies(settings: &Proxies) -> Result<Vec<Proxy>, SourceError> {
     let none_for = settings.none_for.as_deref().and_then(NoProxy::from_string);
     let mut proxies = Vec::new();
+
     let kinds: [(&str, &Option<String>, Make); 3] = [
         ("http_proxy", &settings.http, Proxy::http),
         ("HTTPS_PROXY", &settings.https, Proxy::https),
@@ -507,6 +540,7 @@ fn proxies(settings: &Proxies) -> Result<Vec<Proxy>, SourceError> {
         } else {
             format!("http://{address}")
         };
+
         let proxy = make(address).map_err(|error| SourceError::BadSetting {
             name: name.into(),
             why: format!(
@@ -516,5 +550,6 @@ fn proxies(settings: &Proxies) -> Result<Vec<Proxy>, SourceError> {
         })?;
         proxies.push(proxy.no_proxy(none_for.clone()));
     }
+
     Ok(proxies)
 }

@@ -76,7 +76,9 @@ pub(super) fn revision(body: &[u8], asked: &str) -> Result<Revision, String> {
     if !is_commit(&info.sha) {
         return Err("it names no commit".into());
     }
+
     let siblings = info.siblings.unwrap_or_default();
+
     // An older Hub or a mirror may list names only; the tree has the lengths.
     let complete = !siblings.is_empty() && siblings.iter().all(|file| file.size.is_some());
     let listing = complete.then(|| {
@@ -85,6 +87,7 @@ pub(super) fn revision(body: &[u8], asked: &str) -> Result<Revision, String> {
             .map(|file| (file.rfilename, file.size))
             .collect()
     });
+
     Ok(Revision {
         repo: if is_repository(&info.id) {
             info.id
@@ -112,6 +115,7 @@ pub(super) fn add_tree_page(body: &[u8], listing: &mut Listing) -> Result<(), St
             .filter(|entry| entry.kind == "file")
             .map(|entry| (entry.path, entry.size)),
     );
+
     Ok(())
 }
 
@@ -122,12 +126,14 @@ pub(super) fn nearest(body: &[u8], repo: &str) -> Option<String> {
     struct Hit {
         id: String,
     }
+
     let hits: Vec<Hit> = hf_mem_core::strict_json::from_slice(body).ok()?;
     let likeness =
         |id: &str| strsim::normalized_damerau_levenshtein(&id.to_lowercase(), &repo.to_lowercase());
     let near = hits
         .into_iter()
         .filter(|hit| is_repository(&hit.id) && likeness(&hit.id) > 0.7);
+
     near.max_by(|a, b| likeness(&a.id).total_cmp(&likeness(&b.id)))
         .map(|hit| hit.id)
 }
@@ -151,6 +157,7 @@ mod tests {
         let revision = revision(body, "old/name").expect("understood");
         assert_eq!(revision.repo, "new/name");
         assert!(revision.gated && !revision.private);
+
         assert_eq!(
             revision.listing,
             Some(Listing::from([("a".into(), Some(3))]))

@@ -91,6 +91,7 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
         let [c, d] = segments[first + 1].to_be_bytes();
         Ipv4Addr::new(a, b, c, d)
     };
+
     match segments {
         [0, 0, 0, 0, 0, 0 | 0xffff, ..]
         | [0, 0, 0, 0, 0xffff, 0, ..]
@@ -120,6 +121,7 @@ impl RefusedPeer {
             }
             next = error.source();
         }
+
         None
     }
 }
@@ -146,12 +148,14 @@ impl Peers {
             proxies: proxies(&settings.proxies),
             open: Mutex::default(),
         };
+
         for endpoint in configured.chain([&settings.endpoint]) {
             known.endpoints.extend(endpoint.host_str().map(plain));
             if let Some(restricted) = literal(endpoint) {
                 known.open(restricted);
             }
         }
+
         Self(Arc::new(known))
     }
 
@@ -191,6 +195,7 @@ impl KnownPlace {
                 .for_each(|at| self.open(at));
             return Ok(found);
         }
+
         if self.proxies.contains(&host) {
             return Ok(found);
         }
@@ -198,11 +203,13 @@ impl KnownPlace {
         let refused = |at: &SocketAddr| {
             Restricted::of_address(at.ip()).filter(|restricted| !self.is_open(*restricted))
         };
+
         let why = found.iter().find_map(refused);
         let admitted: Vec<SocketAddr> = found
             .into_iter()
             .filter(|at| refused(at).is_none())
             .collect();
+
         match why {
             Some(restricted) if admitted.is_empty() => Err(refuse(name, restricted)),
             _ => Ok(admitted),
@@ -251,6 +258,7 @@ fn proxies(settings: &Proxies) -> HashSet<String> {
         };
         Url::parse(&address).ok()?.host_str().map(plain)
     };
+
     addresses.into_iter().flatten().filter_map(host).collect()
 }
 
@@ -270,6 +278,7 @@ mod tests {
                 .find(|(known, _)| *known == name)
                 .map(|(_, value)| (*value).to_owned())
         };
+
         Peers::new(&HubSettings::from_environment(variable).unwrap())
     }
 
@@ -318,6 +327,7 @@ mod tests {
             let refused = checked(&public, &format!("http://{host}/x")).expect_err(host);
             assert!(refused.to_string().contains("HF_ENDPOINT"), "{refused}");
         }
+
         for host in [
             "huggingface.co",
             "10.0.0.1",
@@ -341,10 +351,12 @@ mod tests {
             resolved(&public, "cdn.example", &["1.2.3.4"]),
             Ok(vec!["1.2.3.4".into()])
         );
+
         assert_eq!(
             resolved(&public, "both.example", &["127.0.0.1", "1.2.3.4"]),
             Ok(vec!["1.2.3.4".into()])
         );
+
         for address in [
             "127.0.0.1",
             "::1",
@@ -364,6 +376,7 @@ mod tests {
         let tls = rustls::ClientConfig::builder()
             .with_root_certificates(rustls::RootCertStore::empty())
             .with_no_client_auth();
+
         let client = reqwest::Client::builder()
             .no_proxy()
             .dns_resolver(peers(&[]))
@@ -375,6 +388,7 @@ mod tests {
             .send()
             .await
             .unwrap_err();
+
         assert!(RefusedPeer::behind(&error).is_some(), "{error:?}");
     }
 
@@ -393,10 +407,12 @@ mod tests {
             );
             checked(&local, "http://169.254.169.254/x").expect_err("another place");
         }
+
         let named = peers(&[("HF_ENDPOINT", "http://hub.example:80")]);
         resolved(&named, "store.example", &["127.0.0.2"]).expect_err("not known to be there");
         assert!(resolved(&named, "hub.example", &["127.0.0.1"]).is_ok());
         assert!(resolved(&named, "store.example", &["127.0.0.2"]).is_ok());
+
         // One link-local address does not open the metadata service.
         let beside = peers(&[("HF_ENDPOINT", "http://169.254.1.1")]);
         assert_eq!(checked(&beside, "http://169.254.1.2/x"), Ok(()));

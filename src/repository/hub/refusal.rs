@@ -53,14 +53,17 @@ pub(super) fn meaning(
         access_url: format!("{}/{}", asked.hub(), asked.repo),
         token_given: asked.token_given,
     };
+
     let refused_token = || SourceError::Unauthorized {
         endpoint: asked.hub(),
         status: status.as_u16(),
     };
+
     let absent_file = || {
         let what = format!("file {} of {}", asked.file.unwrap_or("(none)"), asked.repo);
         asked.absent(what, None)
     };
+
     Some(match (status.as_u16(), code) {
         (401 | 403, Some("GatedRepo")) => gated(),
         (401 | 403 | 404, Some("RepoNotFound")) => asked.no_repository(),
@@ -119,6 +122,7 @@ mod tests {
                 file,
                 token_given,
             };
+
             meaning(
                 StatusCode::from_u16(status).expect("a status"),
                 code,
@@ -126,14 +130,17 @@ mod tests {
             )
             .map(|error| error.reason())
         };
+
         assert_eq!(reason(401, Some("GatedRepo"), false, None), Some("gated"));
         assert_eq!(reason(403, Some("GatedRepo"), true, None), Some("gated"));
+
         assert_eq!(
             reason(401, Some("RepoNotFound"), false, None),
             Some("not_found")
         );
         assert_eq!(reason(401, None, false, None), Some("not_found"));
         assert_eq!(reason(401, None, true, None), Some("unauthorized"));
+
         assert_eq!(
             reason(404, Some("RevisionNotFound"), true, None),
             Some("not_found")
@@ -143,6 +150,7 @@ mod tests {
             Some("not_found")
         );
         assert_eq!(reason(418, None, true, None), Some("missing_metadata"));
+
         for again in [408, 429, 500, 502, 503, 504, 599] {
             assert_eq!(reason(again, None, true, None), None, "{again}");
         }

@@ -51,6 +51,7 @@ mod tests {
         for useful in answers {
             shortcuts.answered("http://hub/", useful);
         }
+
         assert!(shortcuts.is_open("http://hub/"));
         shortcuts.answered("http://hub/", false);
         assert!(!shortcuts.is_open("http://hub/") && shortcuts.is_open("http://other/"));

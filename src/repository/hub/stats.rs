@@ -82,6 +82,7 @@ impl HubStats {
                 trouble.last.elapsed(),
             )
         };
+
         self.held().iter().map(told).collect()
     }
 
@@ -122,6 +123,7 @@ mod tests {
         assert_eq!([401, 403, 418, 451].map(of), [HubOutcome::Refused; 4]);
         assert_eq!([404, 410].map(of), [HubOutcome::NotFound; 2]);
         assert_eq!([500, 503, 599].map(of), [HubOutcome::ServerError; 3]);
+
         assert_eq!(
             (of(304), of(429)),
             (HubOutcome::NotModified, HubOutcome::RateLimited)
@@ -134,6 +136,7 @@ mod tests {
         for (times, outcome) in HubOutcome::ALL.into_iter().enumerate() {
             (0..times).for_each(|_| tally.ended(outcome));
         }
+
         assert_eq!(
             HubOutcome::ALL.map(|outcome| tally.count(outcome)),
             [0, 1, 2, 3, 4, 5, 6]
@@ -143,6 +146,7 @@ mod tests {
         tally.answered("https://hub");
         let left = tally.troubles();
         assert_eq!(left.len(), 1);
+
         assert_eq!(
             (left[0].0.as_str(), left[0].1.as_str()),
             ("https://mirror", "no connection")

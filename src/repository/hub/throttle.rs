@@ -63,6 +63,7 @@ impl HubThrottle {
                     .or_insert_with(new),
             )
         };
+
         timeout_at(deadline, seats.acquire_owned()).await.ok()?.ok()
     }
 
@@ -72,9 +73,11 @@ impl HubThrottle {
         if url.scheme() != "https" {
             return None;
         }
+
         let origin = url.origin().ascii_serialization();
         let first = self.unknown(&origin)?;
         let guard = timeout_at(deadline, first.lock_owned()).await.ok()?;
+
         // Whoever went before may have been answered.
         self.unknown(&origin).map(|_| guard)
     }
@@ -96,10 +99,12 @@ impl HubThrottle {
         if hosts.len() >= MAX_HOSTS && !hosts.contains_key(origin) {
             hosts.clear();
         }
+
         let host = hosts.entry(origin.to_owned()).or_default();
         let known = host
             .answered
             .is_some_and(|answered| answered.elapsed() < ACQUAINTED);
+
         (!known).then(|| Arc::clone(&host.first))
     }
 }
@@ -118,6 +123,7 @@ mod tests {
         assert!(futures_util::poll!(&mut second).is_pending());
         manners.answered(&url);
         drop(first);
+
         assert!(
             second.await.is_none(),
             "it goes at once, and holds nobody up"

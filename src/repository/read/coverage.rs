@@ -41,6 +41,7 @@ impl Coverage {
             1 => String::new(),
             count => format!(" (as in {count} files)"),
         };
+
         Some(format!(
             "the header of {path} contradicts its file: {uncovered} of its {length} bytes belong to no tensor{others}; \
              download the file again, or ask its publisher"
@@ -65,12 +66,14 @@ mod tests {
                 *uncovered,
             );
         }
+
         coverage.contradiction()
     }
 
     #[test]
     fn large_part_without_tensor_is_contradiction() {
         const MIB: u64 = 1 << 20;
+
         assert_eq!(
             contradiction(&[(MIB, MIB), (MIB + 1, 101 * MIB), (0, 0)]),
             None

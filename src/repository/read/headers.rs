@@ -51,17 +51,20 @@ pub(super) async fn all(
         guesses: Guesses::new(files, &documents.indices),
         seat,
     };
+
     if files
         .iter()
         .any(|file| !file.path.ends_with(".safetensors"))
     {
         return every(source, files, &hints).await;
     }
+
     let names = documents
         .indices
         .get(INDEX)
         .map_or(0, |index| index.weight_map.len()) as u64;
     let work = names.saturating_mul(BYTES_A_TENSOR);
+
     if let (true, Some(totals)) = (
         source.reads_are_dear() && documents.json.contains_key("config.json"),
         hub_totals,
@@ -85,12 +88,15 @@ pub(super) async fn all(
         weights.inventory.classes.extend(read.inventory.classes);
         weights.doubts.extend(read.doubts);
         weights.coverage.absorb(read.coverage);
+
         weights.evidence = Evidence::Proved {
             read: count(&others),
             of: count(files),
         };
+
         return Ok(weights);
     }
+
     let (own, theirs) = (files.to_vec(), Arc::clone(documents));
     if source.reads_are_dear()
         && let Some((kinds, chosen)) =
@@ -100,11 +106,13 @@ pub(super) async fn all(
             examples: Some(Examples::default()),
             ..Folded::default()
         };
+
         all.read(source, &chosen, &hints, Some(&kinds)).await?;
         let (own, totals, sample) = (files.to_vec(), hub_totals.cloned(), all.sample(&chosen));
         let prove = move || {
             infer_headers::prove(&own, kinds.index()?, &kinds.kinds, totals.as_ref(), sample)
         };
+
         if let Some(weights) = read_limits::work(work, seat.clone(), prove).await {
             return Ok(weights);
         }
@@ -114,9 +122,11 @@ pub(super) async fn all(
             .filter(|file| !chosen.contains(file))
             .cloned()
             .collect();
+
         all.read(source, &others, &hints, None).await?;
         return Ok(all.weights());
     }
+
     Ok(folded(source, files, &hints).await?.weights())
 }
 
@@ -144,6 +154,7 @@ fn sampled(
         .into_iter()
         .filter_map(|position| files.get(position).cloned())
         .collect();
+
     Some((Arc::new(indexed), chosen))
 }
 
@@ -162,11 +173,13 @@ async fn every(
     let read = |file: WeightFile| async move {
         Ok::<_, SourceError>((pickle::storages(source, &file, hints.seat).await?, file))
     };
+
     let mut reads =
         stream::iter(pickled.into_iter().map(read)).buffer_unordered(source.concurrency());
     while let Some((storages, file)) = reads.try_next().await? {
         storages.add_to(&file.component, &mut builder);
         weights.coverage.add(&file, storages.uncovered_bytes);
+
         if builder.classes() > MAX_CLASSES {
             return Err(bad(
                 source,
@@ -174,6 +187,7 @@ async fn every(
                 HeaderError::TooManyKinds(MAX_CLASSES).to_string(),
             ));
         }
+
         weights.doubts.extend(
             storages
                 .doubts
@@ -181,8 +195,10 @@ async fn every(
                 .map(|doubt| format!("{}: {doubt}", file.path)),
         );
     }
+
     weights.inventory.classes.extend(builder.finish().classes);
     weights.evidence = Evidence::Lengths;
+
     Ok(weights)
 }
 
@@ -235,6 +251,7 @@ impl Folded {
             let one = header(source, &file, hints, indexed.cloned()).await?;
             Ok::<_, SourceError>((file, one))
         };
+
         let mut headers =
             stream::iter(files.iter().cloned().map(read)).buffer_unordered(source.concurrency());
         while let Some((file, one)) = headers.try_next().await? {
@@ -246,6 +263,7 @@ impl Folded {
                     format!("the files together name more than {MAX_TENSORS} tensors"),
                 ));
             }
+
             self.builder.absorb(one.builder);
             if self.builder.classes() > MAX_CLASSES {
                 return Err(bad(
@@ -254,6 +272,7 @@ impl Folded {
                     HeaderError::TooManyKinds(MAX_CLASSES).to_string(),
                 ));
             }
+
             self.coverage.add(&file, one.outline.uncovered_bytes);
             self.doubts.extend(
                 one.outline
@@ -261,12 +280,14 @@ impl Folded {
                     .into_iter()
                     .map(|doubt| (file.path.clone(), doubt)),
             );
+
             self.examples = self
                 .examples
                 .take()
                 .zip(one.examples)
                 .and_then(|(mut all, more)| all.absorb(more).map(|()| all));
         }
+
         Ok(())
     }
 
@@ -299,10 +320,12 @@ fn told_once(doubts: Vec<(String, String)>) -> Vec<String> {
     for (file, doubt) in doubts {
         raised.entry(doubt).or_default().push(file);
     }
+
     let told = |(doubt, files): (String, Vec<String>)| match files.as_slice() {
         [file] => format!("{file}: {doubt}"),
         _ => format!("{} files: {doubt}", files.len()),
     };
+
     raised.into_iter().map(told).collect()
 }
 
@@ -323,6 +346,7 @@ async fn header(
     let end = LENGTH_BYTES + length;
     let have = bytes.len() as u64;
     let mut start = LENGTH_BYTES;
+
     if have < end && length > SMALL_BYTES {
         // A long one is read again as one piece, so that it is never held twice.
         drop((bytes, turn));
@@ -333,6 +357,7 @@ async fn header(
     } else if have < end {
         bytes.extend(&source.range(&file.path, have, end - have).await?);
     }
+
     let inside = usize::try_from(start)
         .ok()
         .zip(usize::try_from(start + length).ok())
@@ -342,6 +367,7 @@ async fn header(
             format!("the header has {length} bytes and the file ends before them; it is truncated");
         return Err(bad(source, file, why));
     };
+
     let (component, data_bytes) = (
         file.component.clone(),
         file.bytes.map(|file| file.saturating_sub(end)),
@@ -354,6 +380,7 @@ async fn header(
             indexed.as_deref(),
         )
     };
+
     read_limits::work(length, (turn, hints.seat.clone()), fold)
         .await
         .map_err(refuse)
@@ -377,6 +404,7 @@ fn one(
             .and_then(|(mut examples, (index, kinds))| {
                 examples.add(&passing, index, kinds).map(|()| examples)
             });
+
         let Passing {
             name,
             storage,
@@ -384,6 +412,7 @@ fn one(
             bytes,
             ..
         } = passing;
+
         builder.add(component, name, storage, shape, bytes);
         if builder.classes() > MAX_CLASSES {
             Err(HeaderError::TooManyKinds(MAX_CLASSES))
@@ -391,6 +420,7 @@ fn one(
             Ok(())
         }
     })?;
+
     Ok(One {
         builder,
         outline,
@@ -408,6 +438,7 @@ pub(super) async fn gguf(
     let read = |file: WeightFile| async move {
         Ok::<_, SourceError>((gguf_header(source, &file, seat).await?, file))
     };
+
     let at_once = source.concurrency().min(MAX_PARTS_AT_ONCE);
     let mut reads = stream::iter(files.iter().cloned().map(read)).buffer_unordered(at_once);
     let (mut parts, mut coverage) = (Vec::new(), Coverage::default());
@@ -415,6 +446,7 @@ pub(super) async fn gguf(
         coverage.add(&file, header.uncovered_bytes);
         parts.push(header);
     }
+
     let refuse = |error: gguf::GgufError| SourceError::BadHeader {
         what: source.name().into(),
         file: files
@@ -422,6 +454,7 @@ pub(super) async fn gguf(
             .map_or_else(String::new, |file| file.path.clone()),
         why: error.to_string(),
     };
+
     gguf::combine(parts)
         .map(|header| from_gguf(header, coverage))
         .map_err(refuse)
@@ -438,11 +471,13 @@ async fn gguf_header(
         .map_or(FIRST_PREFIX_BYTES, |length| FIRST_PREFIX_BYTES.min(length));
     let mut prefix = source.range(&file.path, 0, wanted).await?;
     let mut turn = None;
+
     loop {
         let (bytes, length) = (prefix.len() as u64, file.bytes);
         let parse = move || (gguf::parse(&prefix, length), prefix, turn);
         let parsed;
         (parsed, prefix, turn) = read_limits::work(bytes, (), parse).await;
+
         match parsed.map_err(|error| bad(source, file, error.to_string()))? {
             Progress::Complete(header) => return Ok(*header),
             Progress::NeedMore { at_least } => {
@@ -491,9 +526,11 @@ fn from_gguf(mut header: Gguf, coverage: Coverage) -> WeightsToRead {
             "{tensors} tensors have ggml type {id}, which is not known ({first} first); sized by their offsets"
         )
     };
+
     let doubts = header.unknown_types.iter().map(doubt).collect();
     let inventory = std::mem::take(&mut header.inventory);
     let table = std::mem::take(&mut header.table);
+
     WeightsToRead {
         inventory,
         gguf: Some(header),
@@ -524,12 +561,15 @@ impl Guesses {
             for (name, file) in index.weight_map.iter() {
                 *of.entry(file).or_insert(512) += name.len() as u64 + BYTES_A_TENSOR;
             }
+
             for (file, bytes) in of {
                 *guesses.entry(format!("{folder}{file}")).or_default() += bytes;
             }
         }
+
         let files: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
         guesses.retain(|path, _| files.contains(path.as_str()));
+
         Self(guesses)
     }
 
@@ -560,6 +600,7 @@ mod tests {
                 at + 1
             )
         };
+
         format!(
             "{{{}}}",
             (0..tensors).map(tensor).collect::<Vec<_>>().join(",")
@@ -580,6 +621,7 @@ mod tests {
         assert_eq!(next_prefix(1 << 20, 0, None), Some(8 << 20));
         assert_eq!(next_prefix(1 << 20, 9 << 20, None), Some(9 << 20));
         assert_eq!(next_prefix(8 << 20, 0, None), Some(32 << 20));
+
         assert_eq!(
             next_prefix(1 << 20, u64::MAX, None),
             Some(gguf::MAX_HEADER_BYTES)

@@ -50,6 +50,7 @@ pub(super) fn sample(
     {
         return None;
     }
+
     let mut kinds_of: BTreeMap<&str, BTreeSet<TensorKind>> = BTreeMap::new();
     for (name, file) in index.weight_map.iter() {
         kinds_of.entry(file).or_default().insert(kinds.of(&name));
@@ -57,6 +58,7 @@ pub(super) fn sample(
 
     let mut wanted: BTreeSet<TensorKind> = kinds_of.values().flatten().copied().collect();
     let mut chosen = Vec::new();
+
     // Greedy cover: the file with most kinds not yet seen, the first of equals.
     while !wanted.is_empty() {
         let gain = |file: &WeightFile| {
@@ -64,6 +66,7 @@ pub(super) fn sample(
                 .get(file.path.as_str())
                 .map_or(0, |of| of.intersection(&wanted).count())
         };
+
         let (position, file) = files
             .iter()
             .enumerate()
@@ -72,11 +75,13 @@ pub(super) fn sample(
         for kind in kinds_of.get(file.path.as_str())? {
             wanted.remove(kind);
         }
+
         chosen.push(position);
         if chosen.len() * 2 > files.len() {
             return None;
         }
     }
+
     Some(chosen)
 }
 
@@ -104,8 +109,10 @@ pub(super) fn prove(
     if read.is_doubtful {
         return None;
     }
+
     let (known, mut builder) = (read.examples?, read.builder);
     let mut predicted: HashMap<&str, Predicted> = HashMap::new();
+
     for (name, path) in index
         .weight_map
         .iter()
@@ -116,28 +123,33 @@ pub(super) fn prove(
             Storage::Known(dtype) => dtype.name(),
             Storage::Unknown(name) => name,
         };
+
         predicted
             .entry(path)
             .or_default()
             .add(&name, dtype, &like.shape, like.bytes);
         builder.add("", &name, like.storage.clone(), &like.shape, like.bytes);
     }
+
     for file in files.iter().filter(|file| !read.files.contains(&file.path)) {
         predicted.get_mut(file.path.as_str())?.fits(file.bytes?)?;
     }
 
     let inventory = builder.finish();
+
     // Every tensor of the index, no more and no less.
     if inventory.tensors() != index.weight_map.len() as u64
         || inventory.bytes() != Bytes::new(index.total_bytes?)
     {
         return None;
     }
+
     let mut elements: BTreeMap<&str, u64> = BTreeMap::new();
     for class in &inventory.classes {
         let count = elements.entry(class.dtype()?.name()).or_default();
         *count = count.saturating_add(class.elements_each().saturating_mul(class.count));
     }
+
     let totals = hub_totals?;
     let agrees = totals.len() == elements.len()
         && elements
@@ -147,7 +159,9 @@ pub(super) fn prove(
         u32::try_from(read.files.len()).ok()?,
         u32::try_from(files.len()).ok()?,
     );
+
     let (table, evidence) = (TablePlace::default(), Evidence::Proved { read, of });
+
     // No file that was read is doubtful, and the length of every other leaves room for nothing but
     // its header.
     let (coverage, doubts) = (Coverage::default(), Vec::new());
@@ -185,14 +199,17 @@ impl Examples {
         if !index.weight_map.contains(tensor.name) {
             return None;
         }
+
         let kind = kinds.of(tensor.name);
         let example = || Example {
             storage: tensor.storage.clone(),
             shape: tensor.shape.into(),
             bytes: tensor.bytes,
         };
+
         let first = self.0.entry(kind).or_insert_with(example);
         let agrees = *first.shape == *tensor.shape && first.storage == tensor.storage;
+
         (agrees && self.0.len() <= MAX_KINDS).then_some(())
     }
 
@@ -208,6 +225,7 @@ impl Examples {
                 }
             }
         }
+
         (self.0.len() <= MAX_KINDS).then_some(())
     }
 }
@@ -230,6 +248,7 @@ impl Predicted {
             .map(|size| digits(*size) + 1)
             .sum::<u64>()
             .saturating_sub(1);
+
         self.header += PUNCTUATION_BYTES + name.len() as u64 + dtype.len() as u64 + shape;
         self.sizes.push(bytes.get());
     }
@@ -245,10 +264,12 @@ impl Predicted {
         let fewest = offset_digits(self.sizes.iter());
         let most = offset_digits(self.sizes.iter().rev());
         let least = self.header.checked_add(fewest)?;
+
         let most = self
             .header
             .checked_add(most)?
             .checked_add(METADATA_BYTES + 8)?;
+
         (least..=most).contains(&header).then_some(())
     }
 }
@@ -261,6 +282,7 @@ fn offset_digits<'a>(sizes: impl Iterator<Item = &'a u64>) -> u64 {
         sum = sum.saturating_add(digits(at) + digits(end));
         at = end;
     }
+
     sum
 }
 
@@ -296,6 +318,7 @@ impl HeaderKinds {
                 None => drop(layers.insert(layer.to_owned(), BTreeSet::from([pattern]))),
             }
         }
+
         Self {
             layers: layers
                 .into_iter()
@@ -323,6 +346,7 @@ fn layer(name: &str) -> &str {
         }
         end += 1;
     }
+
     ""
 }
 
@@ -368,6 +392,7 @@ mod tests {
     fn repository(width: impl Fn(usize) -> u64) -> Repository {
         let (mut files, mut headers, mut names) = (Vec::new(), Vec::new(), Vec::new());
         let (mut total, mut elements) = (0, 0);
+
         for layer in 0..6 {
             let path = format!("model-{layer}.safetensors");
             let name = format!("model.layers.{layer}.w");
@@ -381,15 +406,18 @@ mod tests {
                     .expect("a header"),
             );
             let length = 8 + (json.len() as u64).next_multiple_of(8) + bytes;
+
             files.push(WeightFile {
                 path: path.clone(),
                 component: String::new(),
                 bytes: Some(length),
             });
+
             names.push((name, path));
             total += bytes;
             elements += width(layer) * 100;
         }
+
         let weight_map = weight_map(
             names
                 .iter()
@@ -399,6 +427,7 @@ mod tests {
             total_bytes: Some(total),
             weight_map,
         };
+
         Repository {
             files,
             index,
@@ -414,6 +443,7 @@ mod tests {
             let (file, header) = (&self.files[0], &self.headers[0]);
             let (mut builder, mut examples) = (InventoryBuilder::default(), Examples::default());
             header.add_to(&file.component, &mut builder);
+
             for tensor in &header.tensors {
                 let Tensor {
                     name,
@@ -421,6 +451,7 @@ mod tests {
                     shape,
                     bytes,
                 } = tensor;
+
                 let passing = Passing {
                     name,
                     storage: storage.clone(),
@@ -428,8 +459,10 @@ mod tests {
                     bytes: *bytes,
                     begin: 0,
                 };
+
                 examples.add(&passing, &self.index, &kinds)?;
             }
+
             let files = BTreeSet::from([file.path.clone()]);
             let read = Sample {
                 files,
@@ -437,6 +470,7 @@ mod tests {
                 examples: Some(examples),
                 is_doubtful: !header.doubts.is_empty(),
             };
+
             prove(&self.files, &self.index, &kinds, Some(&self.totals), read)
         }
     }
@@ -457,6 +491,7 @@ mod tests {
                 .proved()
                 .is_none()
         );
+
         let mut other = repository(|_| 50);
         other.index.total_bytes = Some(60_001);
         assert!(other.proved().is_none());
@@ -476,6 +511,7 @@ mod tests {
         let tensor = r#""a":{"dtype":"F32","shape":[3,40],"data_offsets":[0,480]},"#;
         let mut predicted = Predicted::default();
         predicted.add("a", "F32", &[3, 40], Bytes::new(480));
+
         assert_eq!(
             predicted.header + offset_digits(predicted.sizes.iter()),
             tensor.len() as u64
@@ -498,9 +534,11 @@ mod tests {
             total_bytes: None,
             weight_map: weight_map(names.map(|name| (name, "f"))),
         };
+
         let kinds = HeaderKinds::new(&index);
         assert_eq!(kinds.of("l.1.w"), kinds.of("l.2.w"));
         assert_ne!(kinds.of("l.0.w"), kinds.of("l.1.w"));
+
         assert_eq!(
             (layer("model.layers.17.mlp.3.w"), layer("head")),
             ("model.layers.17", "")

@@ -98,9 +98,11 @@ pub(super) async fn metadata(
             () = seat.outgrown() => {}
         }
     }
+
     drop(seat);
     let seat = in_turn(files, ReadSlot::take_large()).await;
     let metadata = Box::pin(read(files, &found, file, &seat)).await?;
+
     Ok((metadata, seat))
 }
 
@@ -128,6 +130,7 @@ async fn read(
             weight_files::documents_needed(listing),
         )
         .await?;
+
     reading
         .read(
             files,
@@ -135,6 +138,7 @@ async fn read(
             weight_files::more_documents(listing, &reading.documents),
         )
         .await?;
+
     let documents = Arc::new(std::mem::take(&mut reading.documents));
     let mut choice = weight_files::choose(listing, &documents, file)
         .map_err(|error| choice_error(files.name(), error))?;
@@ -148,6 +152,7 @@ async fn read(
             why,
         });
     }
+
     if choice.base_model.is_some() && !reading.room.is_small() {
         // Its base model is read next, by a reading of its own.
         let why = "its adapter_config.json is larger than that of any adapter".to_owned();
@@ -156,6 +161,7 @@ async fn read(
             why,
         });
     }
+
     let weights = match choice.format {
         Format::Gguf => headers::gguf(files, &choice.files, seat).await?,
         _ => {
@@ -169,6 +175,7 @@ async fn read(
             .await?
         }
     };
+
     if weights.inventory.classes.len() > MAX_CLASSES {
         let why = format!("its headers describe more than {MAX_CLASSES} kinds of tensors");
         return Err(SourceError::MissingMetadata {
@@ -176,11 +183,14 @@ async fn read(
             why,
         });
     }
+
     let others = std::mem::take(&mut choice.others);
+
     // Boxed: for nearly all models there is nothing to do in it, and everyone who waits would carry
     // its size.
     let variants = Box::pin(variants::read(files, others, &weights, seat)).await;
     reading.documents = Arc::unwrap_or_clone(documents);
+
     Ok(finish(found, choice, reading, (weights, variants), file))
 }
 
@@ -205,16 +215,19 @@ fn finish(
     file: Option<&str>,
 ) -> Metadata {
     let mut identity = found.identity.clone();
+
     // A GGUF model is one of several: say which, asked for or not.
     identity.file = match (choice.format, choice.files.first()) {
         (Format::Gguf, Some(first)) => Some(first.path.clone()),
         (_, first) => file.and(first).map(|first| first.path.clone()),
     };
+
     let chosen = |path: &String| choice.files.iter().any(|file| file.path == *path);
     let siblings = found
         .listing
         .iter()
         .filter(|(path, _)| weight_files::is_gguf(path) && !chosen(path));
+
     Metadata {
         version: VERSION,
         identity,
@@ -278,12 +291,14 @@ impl DocumentsRead {
             } else {
                 bounded_json::MAX_DOCUMENT_BYTES
             };
+
             let listed = listing.get(path).copied().flatten();
             (
                 listed.map_or(limit, |listed| listed.min(limit)),
                 listed.map_or(limit, |it| it.max(SMALL_BYTES).min(limit)),
             )
         };
+
         seat.hold(
             paths
                 .iter()
@@ -291,12 +306,14 @@ impl DocumentsRead {
                 .fold(0, u64::saturating_add),
         )
         .await;
+
         let fetch = |path: String| async move {
             let (bytes, limit) = bytes_of(&path);
             let turn = read_limits::unparsed(bytes).await;
             let text = files.whole(&path, limit).await?;
             Ok::<_, SourceError>((path, text, turn))
         };
+
         let mut texts =
             stream::iter(paths.into_iter().map(fetch)).buffer_unordered(files.concurrency());
         while let Some((path, text, turn)) = texts.try_next().await? {
@@ -315,6 +332,7 @@ impl DocumentsRead {
                 }
             }
         }
+
         Ok(())
     }
 
@@ -329,6 +347,7 @@ impl DocumentsRead {
         if seat.is_large() {
             self.room.become_large();
         }
+
         let mut room = std::mem::take(&mut self.room);
         let parse = move || {
             let parsed = if index {
@@ -338,11 +357,14 @@ impl DocumentsRead {
             };
             (room, parsed)
         };
+
         let parsed;
         (self.room, parsed) = read_limits::work(bytes, (turn, seat.clone()), parse).await;
+
         if matches!(parsed, Err(Refused::Large)) {
             seat.hold(u64::MAX).await;
         }
+
         parsed
     }
 }
@@ -395,6 +417,7 @@ mod tests {
             let mut weights = (header.len() as u64).to_le_bytes().to_vec();
             weights.extend(header.as_bytes());
             weights.extend([0; 4]);
+
             Self {
                 weights,
                 waited: Mutex::default(),
@@ -410,6 +433,7 @@ mod tests {
                 .into_iter()
                 .map(|(path, bytes)| (path.to_owned(), Some(bytes)))
                 .collect();
+
             metadata(
                 self,
                 FoundFiles {
@@ -438,6 +462,7 @@ mod tests {
                 usize::try_from(start).unwrap(),
                 usize::try_from(length).unwrap(),
             );
+
             Ok(self
                 .weights
                 .iter()
@@ -466,11 +491,13 @@ mod tests {
      {
         let other = ReadSlot::take_large().await;
         let (large, small) = (Repo::new(2 << 20), Repo::new(0));
+
         // More than there are seats.
         let mut waiting: Vec<_> = (0..40).map(|_| Box::pin(large.read())).collect();
         for reading in &mut waiting {
             assert!(poll!(reading).is_pending());
         }
+
         let read = tokio::time::timeout(Duration::from_secs(60), small.read())
             .await
             .expect("a seat");

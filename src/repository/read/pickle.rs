@@ -61,6 +61,7 @@ pub(super) async fn storages(
             "its length is not known, and a pickled file cannot be sized without it".into(),
         ));
     };
+
     let tail_start = length.saturating_sub(TAIL_BYTES);
     let tail = source
         .range(&file.path, tail_start, length - tail_start)
@@ -73,6 +74,7 @@ pub(super) async fn storages(
             doubts,
         });
     };
+
     if size > MAX_DIRECTORY_BYTES || start.checked_add(size).is_none_or(|end| end > length) {
         return Err(bad(
             source,
@@ -80,12 +82,15 @@ pub(super) async fn storages(
             format!("its ZIP directory claims {size} bytes at {start}"),
         ));
     }
+
     seat.hold(size).await;
     let turn = read_limits::unparsed(size).await;
+
     let directory = match start.checked_sub(tail_start) {
         Some(offset) => slice(&tail, offset, size).map(|inside| Buffer::from(inside.to_vec())),
         None => Some(source.range(&file.path, start, size).await?),
     };
+
     let members = move || directory.as_deref().and_then(members);
     let bytes = read_limits::work(size, (turn, seat.clone()), members).await;
     let bytes = bytes.ok_or_else(|| bad(source, file, "its ZIP directory is damaged".into()))?;
@@ -93,6 +98,7 @@ pub(super) async fn storages(
     let storages = bytes.iter().copied().fold(0, u64::saturating_add);
     let around = size.saturating_add(AROUND_STORAGE_BYTES.saturating_mul(bytes.len() as u64));
     let uncovered_bytes = length.saturating_sub(storages).saturating_sub(around);
+
     Ok(Storages {
         bytes,
         uncovered_bytes,
@@ -111,11 +117,13 @@ fn directory_place(tail: &[u8]) -> Option<(u64, u64)> {
     if size != u32::MAX && start != u32::MAX {
         return Some((u64::from(start), u64::from(size)));
     }
+
     let wide = tail
         .get(..end)?
         .windows(4)
         .rposition(|window| window == b"PK\x06\x06")?;
     let record = tail.get(wide..)?;
+
     Some((u64_at(record, 48)?, u64_at(record, 40)?))
 }
 
@@ -126,6 +134,7 @@ fn members(mut directory: &[u8]) -> Option<Vec<u64>> {
         if directory.get(..4)? != b"PK\x01\x02" {
             return None;
         }
+
         let length = |at| u16_at(directory, at).map(usize::from);
         let (name, extra, comment) = (length(28)?, length(30)?, length(32)?);
         let name_text = directory.get(46..46 + name)?;
@@ -133,11 +142,14 @@ fn members(mut directory: &[u8]) -> Option<Vec<u64>> {
         if size == u64::from(u32::MAX) {
             size = wide_size(directory.get(46 + name..46 + name + extra)?)?;
         }
+
         if is_storage(name_text) {
             sizes.push(size);
         }
+
         directory = directory.get(46 + name + extra + comment..)?;
     }
+
     Some(sizes)
 }
 
@@ -199,6 +211,7 @@ mod tests {
         bytes.resize(46, 0);
         bytes.extend(name.as_bytes());
         bytes.extend(extra);
+
         bytes
     }
 
@@ -257,6 +270,7 @@ mod tests {
         zip.extend(size.to_le_bytes());
         zip.extend(start.to_le_bytes());
         zip.extend([0, 0]);
+
         // The tail that is read begins where the file does not fit into it.
         let mut tail = vec![0; usize::try_from(TAIL_BYTES).expect("small") - zip.len()];
         tail.extend(zip);
@@ -266,6 +280,7 @@ mod tests {
             component: String::new(),
             bytes: Some(length.into()),
         };
+
         let read = storages(&Zip(tail), &file, &ReadSlot::take().await)
             .await
             .expect("read");

@@ -60,6 +60,7 @@ fn by_lists(
         .filter_map(|list| by_list(list, files, index, hub_totals));
     let first = right.next()?;
     let shapes = shapes(&first.inventory);
+
     right
         .all(|other| self::shapes(&other.inventory) == shapes)
         .then_some(first)
@@ -120,6 +121,7 @@ fn by_blueprint(
         let promised = |name: &str| blueprint.tensor(name, |other| named.contains(other));
         proved(&promised, files, named, hub_totals, total_bytes)
     };
+
     match (index, files) {
         (Some(index), _) => proved(&index.weight_map, Some(index.total_bytes?)),
         // Without an index: the whole model with or without an output head of its own, or the
@@ -156,9 +158,11 @@ fn proved(
             .try_fold(1_u64, |product, size| product.checked_mul(*size))?;
         *count = count.checked_add(each)?;
     }
+
     let types = types(&elements, hub_totals)?;
     let mut builder = InventoryBuilder::default();
     let mut predicted: BTreeMap<&str, Predicted> = BTreeMap::new();
+
     for (name, file) in named.iter() {
         let promised = promised(&name)?;
         let dtype = *types.get(&promised.role)?;
@@ -169,16 +173,20 @@ fn proved(
             .add(&name, dtype.name(), &promised.shape, bytes);
         builder.add("", &name, Storage::Known(dtype), &promised.shape, bytes);
     }
+
     if predicted.len() != files.len() {
         return None;
     }
+
     for file in files {
         predicted.get_mut(file.path.as_str())?.fits(file.bytes?)?;
     }
+
     let inventory = builder.finish();
     if total_bytes.is_some_and(|total| inventory.bytes() != Bytes::new(total)) {
         return None;
     }
+
     let of = u32::try_from(files.len()).ok()?;
     Some(WeightsToRead {
         inventory,
@@ -205,6 +213,7 @@ fn types(
             Role::Scale | Role::Router => &[Dtype::F32, Dtype::BF16, Dtype::F16],
         }
     };
+
     let mut choices: Vec<BTreeMap<Role, Dtype>> = vec![BTreeMap::new()];
     for &role in elements.keys() {
         let more = |choice: BTreeMap<Role, Dtype>| {
@@ -216,19 +225,23 @@ fn types(
         };
         choices = choices.into_iter().flat_map(more).collect();
     }
+
     let right = |choice: &BTreeMap<Role, Dtype>| {
         let mut by_type: BTreeMap<&str, u64> = BTreeMap::new();
         for (role, dtype) in choice {
             let count = by_type.entry(dtype.name()).or_default();
             *count = count.saturating_add(elements.get(role).copied().unwrap_or(0));
         }
+
         by_type.len() == totals.len()
             && by_type
                 .iter()
                 .all(|(name, count)| totals.get(*name) == Some(count))
     };
+
     let mut right = choices.into_iter().filter(right);
     let only = right.next()?;
+
     right.next().is_none().then_some(only)
 }
 
@@ -251,6 +264,7 @@ mod tests {
             "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2, "vocab_size": 100});
         let blueprint = Blueprint::of(&config).expect("known");
         let (mut header, mut at, mut elements) = (json!({"__metadata__": {"format": "pt"}}), 0, 0);
+
         for name in blueprint.names("model.", false).expect("names") {
             let shape = blueprint.tensor(&name, |_| false).expect("known").shape;
             let count: u64 = shape.iter().product();
@@ -258,12 +272,14 @@ mod tests {
                 json!({"dtype": "BF16", "shape": shape, "data_offsets": [at, at + count * 2]});
             (at, elements) = (at + count * 2, elements + count);
         }
+
         let length = 8 + (header.to_string().len() as u64).next_multiple_of(8) + at;
         let file = WeightFile {
             path: "model.safetensors".into(),
             component: String::new(),
             bytes: Some(length),
         };
+
         Repository {
             files: vec![file],
             index: None,
@@ -288,6 +304,7 @@ mod tests {
                 total_bytes: self.totals.get("BF16").map(|count| count * 2),
                 weight_map,
             });
+
             self
         }
     }
@@ -302,6 +319,7 @@ mod tests {
                 .map(|(name, _)| name)
                 .filter(|name| keep(name))
                 .collect();
+
             let names = kept.iter().map(String::as_str).chain(more.iter().copied());
             index.weight_map =
                 WeightMap::collect(names.map(|name| (name, "model.safetensors"))).expect("names");
@@ -344,6 +362,7 @@ mod tests {
             }),
             ("a second file", |it| it.files.push(it.files[0].clone())),
         ];
+
         for (what, spoil) in spoils {
             for mut repository in [repository(), repository().with_index()] {
                 spoil(&mut repository);
@@ -360,6 +379,7 @@ mod tests {
             repository.config[key] = value;
             assert!(repository.kept().is_none(), "{key}");
         }
+
         let index_spoils: &[(&str, Spoil)] = &[
             ("a name that no such model has", |it| {
                 it.rename(|_| true, &["model.extra.weight"]);
@@ -374,6 +394,7 @@ mod tests {
                 it.index.as_mut().expect("an index").total_bytes = None;
             }),
         ];
+
         for (what, spoil) in index_spoils {
             let mut repository = repository().with_index();
             spoil(&mut repository);
@@ -393,6 +414,7 @@ mod tests {
                 json!({"dtype": "F32", "shape": tensor.shape, "data_offsets": [at, end]});
             at = end;
         }
+
         let length = 8 + (header.to_string().len() as u64).next_multiple_of(8) + at;
         let kept = |length: u64, elements: u64| {
             let file = WeightFile {
@@ -400,6 +422,7 @@ mod tests {
                 component: String::new(),
                 bytes: Some(length),
             };
+
             keep(
                 &[file],
                 None,
@@ -407,11 +430,13 @@ mod tests {
                 &BTreeMap::from([("F32".into(), elements)]),
             )
         };
+
         let weights = kept(length, at / 4).expect("proved");
         assert_eq!(
             (weights.inventory.bytes(), weights.evidence),
             (Bytes::new(at), Evidence::Proved { read: 0, of: 1 })
         );
+
         for (length, elements) in [
             (length, at / 4 + 1),
             (length + 1024, at / 4),
@@ -426,15 +451,18 @@ mod tests {
     fn stored(list: &Listed, config: &Value, dtype: Dtype, split: usize) -> Repository {
         let mut totals: BTreeMap<String, u64> = BTreeMap::new();
         let (mut files, mut names, mut total_bytes) = (Vec::new(), Vec::new(), 0);
+
         for (number, part) in list.chunks(list.len().div_ceil(split)).enumerate() {
             let path = format!("model-{number}.safetensors");
             let (mut header, mut at) = (json!({"__metadata__": {"format": "pt"}}), 0_u64);
+
             for (name, tensor) in part {
                 let dtype = if tensor.role == Role::Words {
                     Dtype::U32
                 } else {
                     dtype
                 };
+
                 let count = tensor.shape.iter().product();
                 let end = at + dtype.stored(count).expect("whole bytes").get();
                 header[name] = json!({"dtype": dtype.name(), "shape": tensor.shape, "data_offsets": [at, end]});
@@ -442,14 +470,17 @@ mod tests {
                 names.push((name.as_str(), path.clone()));
                 at = end;
             }
+
             let length = 8 + (header.to_string().len() as u64).next_multiple_of(8) + at;
             files.push(WeightFile {
                 path,
                 component: String::new(),
                 bytes: Some(length),
             });
+
             total_bytes += at;
         }
+
         let weight_map =
             WeightMap::collect(names.iter().map(|(name, path)| (*name, path.as_str())))
                 .expect("names");
@@ -457,6 +488,7 @@ mod tests {
             total_bytes: Some(total_bytes),
             weight_map,
         });
+
         Repository {
             files,
             index,
@@ -497,6 +529,7 @@ mod tests {
         let config = qwen3_vl();
         let lists = blueprint::whole_models(&config);
         let file = "model-0.safetensors";
+
         for (what, keep, more) in [
             ("a missing name", "model.visual.merger.norm.bias", None),
             (
@@ -512,6 +545,7 @@ mod tests {
                 .iter()
                 .map(|(name, file)| (name, file.to_owned()))
                 .collect();
+
             let kept = pairs
                 .iter()
                 .filter(|(name, _)| name != keep)
@@ -531,6 +565,7 @@ mod tests {
             Dtype::BF16,
             1,
         );
+
         assert!(repository.kept().is_some());
 
         let words = repository.totals.remove("U32").expect("packed words");
@@ -544,9 +579,11 @@ mod tests {
             shape: shape.to_vec(),
             role: Role::Plain,
         };
+
         let list = |name: &str, shape: &[u64]| vec![(name.to_owned(), tensor(shape))];
         let one = list("a.weight", &[20, 30]);
         let repository = stored(&one, &json!({}), Dtype::BF16, 1);
+
         let proved = |other: Listed| {
             by_lists(
                 vec![one.clone(), other],
@@ -561,6 +598,7 @@ mod tests {
             "another name"
         );
         assert!(proved(list("a.weight", &[20, 31])).is_some(), "another sum");
+
         assert!(
             proved(list("a.weight", &[30, 20])).is_none(),
             "another shape"
@@ -578,6 +616,7 @@ mod tests {
         );
         let weights = repository.kept().expect("kept");
         assert_eq!(weights.inventory.bytes(), Bytes::new(total));
+
         assert!(
             (8..4096).contains(&(length - total)),
             "what is left is a header"
@@ -594,6 +633,7 @@ mod tests {
                 .map(|(name, count)| ((*name).to_owned(), *count))
                 .collect()
         };
+
         assert_eq!(types(&elements, &totals(&[("BF16", 7), ("F32", 7)])), None);
         let both = types(&elements, &totals(&[("BF16", 14)])).expect("one way");
         assert_eq!(

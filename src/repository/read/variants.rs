@@ -43,7 +43,9 @@ pub(super) async fn read(
     let Some(like) = &chosen.gguf else {
         return Variants::default();
     };
+
     others.truncate(MAX_VARIANTS);
+
     // The fewer parts a model has, the more models can be told for the same number of reads.
     others.sort_by_key(Vec::len);
     let mut left = MAX_READS;
@@ -52,12 +54,14 @@ pub(super) async fn read(
         left = left.saturating_sub(files.len());
         some
     };
+
     let (asked, by_length): (Vec<_>, Vec<_>) = others.into_iter().partition(affordable);
     let like = Like {
         gguf: like,
         tensors: &chosen.inventory,
         table: chosen.table,
     };
+
     let tell =
         |files: Vec<WeightFile>| async move { (by_tables(source, &files, like).await, files) };
     let mut told = stream::iter(asked.into_iter().map(tell)).buffer_unordered(source.concurrency());
@@ -72,12 +76,14 @@ pub(super) async fn read(
             }
         }
     }
+
     drop(told);
     unlike.sort_by(|left, right| {
         left.first()
             .map(|file| &file.path)
             .cmp(&right.first().map(|file| &file.path))
     });
+
     for (place, files) in unlike.into_iter().enumerate() {
         let known = files.len() == 1 && place < MAX_WHOLE_HEADERS;
         let read = if known {
@@ -85,6 +91,7 @@ pub(super) async fn read(
         } else {
             Ok(None)
         };
+
         variants.all.push(match read {
             Ok(Some(WeightsToRead {
                 inventory,
@@ -108,10 +115,12 @@ pub(super) async fn read(
             }
         });
     }
+
     variants.all.extend(by_length.into_iter().map(lengths));
     variants
         .all
         .sort_by(|left, right| left.path().cmp(right.path()));
+
     variants
 }
 
@@ -156,12 +165,14 @@ async fn by_tables(
         let Some(length) = file.bytes.filter(|_| like.table.bytes <= MAX_TABLE_BYTES) else {
             return Ok(None);
         };
+
         // Parts behind the first have little metadata before their tables.
         let start = if part == 0 {
             like.table.start.saturating_sub(SLACK_BYTES)
         } else {
             0
         };
+
         let end = if part == 0 { like.table.start } else { 0 };
         let end = end
             .saturating_add(like.table.bytes)
@@ -170,6 +181,7 @@ async fn by_tables(
         let window = source
             .range(&file.path, start, end.saturating_sub(start))
             .await?;
+
         match gguf::find_table(&window, start, length, &like.gguf.metadata) {
             Some(LoneTable { inventory, .. }) => inventories.push(inventory),
             // The first part of a split may hold metadata and nothing else.
@@ -177,6 +189,7 @@ async fn by_tables(
             None => return Ok(None),
         }
     }
+
     let whole = InventoryBuilder::join(inventories);
     Ok(gguf::same_tensors(&whole, like.tensors).then_some(whole))
 }

@@ -74,15 +74,18 @@ impl Sent {
     ) -> Result<(T, Reservation), Problem> {
         let Self { bytes, room } = self;
         let is_small = bytes.len() <= SMALL_BYTES;
+
         // Whoever waits for its turn afterwards holds what it sent once.
         let work = move || {
             let made = read(&bytes);
             drop(bytes);
             made.map(|made| (made, room))
         };
+
         if is_small {
             return work();
         }
+
         tokio::task::spawn_blocking(work)
             .await
             .unwrap_or_else(|error| match error.try_into_panic() {
@@ -113,23 +116,29 @@ where
         )
         .hint("socket.body_cap in the daemon's configuration sets this limit")
     };
+
     // A length that is announced is refused before a byte of it is waited for.
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > cap_bytes {
         return Err(too_large());
     }
+
     let mut room = app.bodies.take(caller.peer.uid, 0).map_err(no_room)?;
     let counted = |bytes: usize| if bytes > SMALL_BYTES { bytes } else { 0 };
+
     let refused = |full| {
         app.metrics.refused(Refusal::Bodies);
         no_room(full)
     };
+
     room.reach(counted(announced)).map_err(refused)?;
     let bytes = within(deadline, "the request's body did not arrive", async {
         let mut body = Limited::new(body, cap_bytes);
+
         // Most bodies come in one piece, which needs no copy.
         let mut first = Bytes::new();
         let mut all = Vec::new();
+
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {
                 if error.is::<LengthLimitError>() {
@@ -143,12 +152,15 @@ where
             let Ok(data) = frame.into_data() else {
                 continue;
             };
+
             let sum = first.len().max(all.len()).saturating_add(data.len());
             room.reach(counted(sum)).map_err(refused)?;
+
             if first.is_empty() {
                 first = data;
                 continue;
             }
+
             if all.is_empty() {
                 // One block for all of it, which goes back to the system afterwards; many small
                 // ones would stay in the heap. Of what is announced and does not come, no page is
@@ -156,10 +168,13 @@ where
                 all.reserve(announced.max(sum));
                 all.extend_from_slice(&first);
             }
+
             all.extend_from_slice(&data);
         }
+
         Ok(if all.is_empty() { first } else { all.into() })
     });
+
     let bytes = bytes.await?;
     Ok(Sent { bytes, room })
 }
@@ -179,6 +194,7 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         return Err(Problem::new(Reason::Usage, "the request has no body")
             .hint("send a JSON object; GET /v1/openapi.json describes it"));
     }
+
     strict_json::from_slice(body).map_err(|error| {
         let what = if error.is_data() {
             "the request's body is not a question"
@@ -206,6 +222,7 @@ pub(super) async fn within<T>(
     work: impl Future<Output = Result<T, Problem>>,
 ) -> Result<T, Problem> {
     let mut work = pin!(work);
+
     // Most work is done at once, for less than a timer takes.
     if let Poll::Ready(done) = poll!(&mut work) {
         return done;
@@ -242,6 +259,7 @@ mod tests {
         assert!(refused("model=a/b").contains("not JSON"));
         assert!(refused(" \n").contains("no body"));
         assert!(refused(r#"{"model": {"repo": "a/b"}} {}"#).contains("trailing characters"));
+
         assert!(
             refused(r#"{"model": {"repo": "a/b"}, "model": {"repo": "c/d"}}"#)
                 .contains("duplicate field `model`")

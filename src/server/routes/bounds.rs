@@ -35,30 +35,36 @@ pub(super) fn question(question: Question) -> Result<Question, Problem> {
         gpus,
         ..
     } = &question;
+
     length("model.repo", Some(&model.repo), 1..=u64::MAX)?;
     length(
         "model.revision",
         model.revision.as_ref(),
         1..=REVISION_BYTES,
     )?;
+
     length("model.file", model.file.as_ref(), 1..=FILE_BYTES)?;
     length("gpus", gpus.as_ref(), 1..=u64::MAX)?;
+
     number(
         "workload.context",
         workload.context.as_ref().and_then(ContextQuestion::tokens),
         1..=u64::MAX,
     )?;
+
     number("workload.sequences", workload.sequences, 1..=u64::MAX)?;
     number(
         "constraints.tensor_parallel",
         constraints.tensor_parallel.map(u64::from),
         1..=u64::MAX,
     )?;
+
     number(
         "constraints.pipeline_parallel",
         constraints.pipeline_parallel.map(u64::from),
         1..=u64::MAX,
     )?;
+
     // Without metadata it names a repository, which is checked where it is read.
     if model.metadata.is_some() {
         without_controls("model.repo", &model.repo)?;
@@ -77,6 +83,7 @@ pub(super) fn parts(question: &Question) -> usize {
             _ => 1,
         }
     }
+
     let devices = question.constraints.devices.as_ref().map_or(0, Vec::len);
 
     devices
@@ -99,10 +106,12 @@ pub(super) fn lease(request: LeaseRequest, max_wait: Duration) -> Result<LeaseRe
         Some(Holder::Pid(pid)) => number("holder.pid", Some(u64::from(*pid)), 1..=u64::MAX)?,
         None => {}
     }
+
     if let Some(key) = &request.idempotency_key {
         length("idempotency_key", Some(key), 0..=KEY_BYTES)?;
         without_controls("idempotency_key", key)?;
     }
+
     number("ttl_seconds", request.ttl_seconds, 1..=u64::MAX)?;
     number(
         "wait_seconds",

@@ -64,11 +64,13 @@ pub(crate) async fn answer<S: Service>(
     if let Some(FailedFor(reason)) = response.extensions().get() {
         app.metrics.question("error", reason.word());
     }
+
     app.metrics.took(Stage::Request, began.elapsed());
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::try_from(request_id) {
         headers.insert(REQUEST_ID, value);
     }
+
     headers.insert(VERSION, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
     response
 }
@@ -85,15 +87,18 @@ async fn routed(
     let span = info_span!(
         "request", request_id, method = %request.method(), path = request.uri().path(), uid = peer.uid
     );
+
     async {
         let caller = match caller(request.headers(), peer, request_id) {
             Ok(caller) => caller,
             Err(problem) => return Failure(problem).into_response(),
         };
+
         if let Err(problem) = guard::refuse_browsers(request.headers(), request.uri()) {
             metrics.refused(Refusal::Browser);
             return Failure(problem).into_response();
         }
+
         request.extensions_mut().insert(caller);
         let answered = AssertUnwindSafe(router.call(request)).catch_unwind().await;
         let response = answered.map_or_else(
@@ -105,6 +110,7 @@ async fn routed(
             elapsed_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
             "answered"
         );
+
         response
     }
     .instrument(span)
@@ -121,6 +127,7 @@ pub(super) fn caller(headers: &HeaderMap, peer: Peer, request_id: &str) -> Resul
                 .hint("send `Authorization: Bearer TOKEN` with a token of the Hub, or no such header")
         })?),
     };
+
     Ok(Caller {
         peer,
         token,
@@ -136,6 +143,7 @@ fn request_id(headers: &HeaderMap) -> String {
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
     };
+
     headers
         .get(REQUEST_ID)
         .and_then(|value| value.to_str().ok())
@@ -150,11 +158,14 @@ fn new_request_id() -> String {
         // RandomState is seeded by the system: the only use made of it here is 32 random bits.
         u32::try_from(RandomState::new().hash_one(0) & u64::from(u32::MAX)).unwrap_or_default()
     });
+
     static NEXT: AtomicU64 = AtomicU64::new(1);
+
     let mut id = String::with_capacity(2 * size_of::<u32>() + 1 + 2 * size_of::<u64>());
     push_hex(&mut id, u64::from(*BOOT), 2 * size_of::<u32>());
     id.push('-');
     push_hex(&mut id, NEXT.fetch_add(1, Ordering::Relaxed), 1);
+
     id
 }
 
@@ -177,6 +188,7 @@ fn broken(panic: &(dyn Any + Send)) -> Problem {
         panic = text.unwrap_or("(no text)"),
         "a request broke the program; the daemon goes on"
     );
+
     Problem::new(Reason::Internal, "this request broke the program")
         .hint("please report it with the log lines of this request's x-request-id")
 }

@@ -28,6 +28,7 @@ impl IntoResponse for Failure {
         let Self(problem) = self;
         let status =
             StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+
         // Strings and integers only: writing them as JSON cannot fail.
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
@@ -36,6 +37,7 @@ impl IntoResponse for Failure {
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+
         response.extensions_mut().insert(FailedFor(problem.reason));
         response
     }

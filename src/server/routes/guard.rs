@@ -36,6 +36,7 @@ pub(super) fn refuse_browsers(headers: &HeaderMap, uri: &Uri) -> Result<(), Prob
             ));
         }
     }
+
     let named = headers
         .get_all(header::HOST)
         .iter()
@@ -48,6 +49,7 @@ pub(super) fn refuse_browsers(headers: &HeaderMap, uri: &Uri) -> Result<(), Prob
                 .hint("use http://localhost/..., as in `curl --unix-socket PATH http://localhost/v1/health`"));
         }
     }
+
     Ok(())
 }
 
@@ -75,6 +77,7 @@ mod tests {
         assert!(refused("origin", "null"));
         assert!(refused("referer", "http://localhost/"));
         assert!(refused("sec-fetch-site", "none"));
+
         for host in [
             "evil.example",
             "localhost.evil.example",
@@ -84,6 +87,7 @@ mod tests {
         ] {
             assert!(refused("host", host), "{host}");
         }
+
         let uri = Uri::from_static("http://evil.example/v1/health");
         assert!(
             refuse_browsers(&HeaderMap::new(), &uri).is_err(),

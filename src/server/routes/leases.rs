@@ -36,17 +36,20 @@ pub(super) async fn create<S: Service>(
         .read_as(move |body| parse(body).and_then(|request| bounds::lease(request, max_wait)))
         .await?;
     let wait = Duration::from_secs(request.wait_seconds);
+
     // The wait comes on top: the deadline is for the work.
     let answer = within(
         deadline.and(wait),
         NO_ANSWER,
         app.service.create_lease(caller, request, room.into()),
     );
+
     let stopping = async {
         // One that only waits for memory would hold the daemon's end up.
         until(app.stopping.clone()).await;
         tokio::time::sleep(LAST_MOMENT).await;
     };
+
     tokio::select! {
         biased;
         answer = answer => Ok(counted(&app.metrics, answer?)),
@@ -89,6 +92,7 @@ pub(super) async fn renew<S: Service>(
     let id = sound(id)?;
     let body = read(body, &app, &caller, deadline).await?.bytes;
     let request = parse_or_default(&body).and_then(bounds::renewal)?;
+
     Ok(Json(
         within(
             deadline,

@@ -68,16 +68,19 @@ impl<S> App<S> {
             all: streams,
             reserve: limits.kept_connections(),
         };
+
         let bytes = LimitBounds {
             each: bytes / 2,
             all: bytes,
             reserve: limits.body_bytes,
         };
+
         let operators = Operators::of_this_process();
         let (watchers, bodies) = (
             UserLimits::new(streams, operators),
             UserLimits::new(bytes, operators),
         );
+
         Self {
             service,
             metrics,

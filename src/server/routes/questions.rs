@@ -55,8 +55,10 @@ pub(super) async fn fits<S: Service>(
         Some(Extension(Missed { deadline })) => deadline,
         None => Deadline::after(app.limits.handler_deadline),
     };
+
     let sent = read(body, &app, &caller, deadline).await?;
     let short = (sent.bytes.len() <= SHORT_BODY_BYTES).then(|| sent.bytes.clone());
+
     // The short way looked already.
     if missed.is_none()
         && let Some(body) = &short
@@ -64,6 +66,7 @@ pub(super) async fn fits<S: Service>(
     {
         return Ok(given(&app.metrics, &written));
     }
+
     let (asked, _room) = sent.read_as(Asked::read).await?;
     let questions = match asked {
         Asked::One(question) => {
@@ -79,6 +82,7 @@ pub(super) async fn fits<S: Service>(
         }
         Asked::Several(questions) => questions,
     };
+
     let answer = within(
         deadline,
         NO_ANSWER,
@@ -88,6 +92,7 @@ pub(super) async fn fits<S: Service>(
     for answer in &answer.answers {
         count(&app.metrics, answer.verdict, answer.known_reason());
     }
+
     Ok(Json(answer).into_response())
 }
 
@@ -131,6 +136,7 @@ impl Asked {
             } = parse(body)?;
             return together(texts).map(Self::Several);
         }
+
         parse(body)
             .and_then(bounds::question)
             .map(|question| Self::One(Box::new(question)))
@@ -143,6 +149,7 @@ fn together(texts: Vec<Box<RawValue>>) -> Result<Vec<Question>, Problem> {
         let detail = format!("`questions` holds 0; 1 to {QUESTIONS} are answered together");
         return Err(Problem::new(Reason::Usage, detail));
     }
+
     let (mut questions, mut all) = (Vec::with_capacity(texts.len()), 0);
     for (number, text) in texts.into_iter().enumerate() {
         let question = parse(text.get().as_bytes())
@@ -152,14 +159,17 @@ fn together(texts: Vec<Box<RawValue>>) -> Result<Vec<Question>, Problem> {
                 ..problem
             })?;
         all += bounds::parts(&question);
+
         if all > ALL_PARTS {
             let detail = format!(
                 "devices and parameters of all `questions` hold too many values; the most is {ALL_PARTS}"
             );
             return Err(Problem::new(Reason::Usage, detail));
         }
+
         questions.push(question);
     }
+
     Ok(questions)
 }
 
@@ -180,6 +190,7 @@ fn count(metrics: &Metrics, verdict: Option<Verdict>, reason: Option<Reason>) {
         Some(Verdict::Unknown) => "unknown",
         None => "none",
     };
+
     let without = if verdict == "none" { "none" } else { "other" };
     metrics.question(verdict, reason.map_or(without, Reason::word));
 }

@@ -57,6 +57,7 @@ pub(super) async fn answer<S: Service>(
 
     let deadline = Deadline::since(began, app.limits.handler_deadline);
     let (head, incoming) = request.into_parts();
+
     match known(app, &caller, incoming, deadline).await {
         Ok(KnownQuestion::Answer(response)) => Shortcut::Answered(response),
         Ok(KnownQuestion::Nothing(body)) => {

@@ -42,6 +42,7 @@ pub(super) async fn gpus<S: Service>(
         );
         Problem::new(Reason::Usage, detail).hint("`?fresh=true` asks for a reading that begins now")
     })?;
+
     let deadline = Deadline::after(app.limits.handler_deadline);
     Ok(Json(
         within(deadline, NO_ANSWER, app.service.gpus(fresh)).await?,
@@ -63,6 +64,7 @@ pub(super) async fn release_nvml<S: Service>(
     let body = read(body, &app, &caller, deadline).await?.bytes;
     let request = parse_or_default(&body).and_then(bounds::release)?;
     let seconds = request.seconds.unwrap_or(DEFAULT_RELEASE_SECONDS);
+
     Ok(Json(
         within(
             deadline,
@@ -91,10 +93,12 @@ pub(super) async fn metrics<S: Service>(
             .to_str()
             .is_ok_and(|text| text.contains("application/openmetrics-text"))
     });
+
     let (content_type, text) = if open {
         (OPEN_METRICS, app.metrics.open_metrics())
     } else {
         (CLASSIC_TEXT, app.metrics.classic_text())
     };
+
     ([(header::CONTENT_TYPE, content_type)], text)
 }

@@ -49,11 +49,13 @@ pub(super) async fn gpus<S: Service>(
             LimitExceeded::Each => "this user watches as often as one user may".to_owned(),
             LimitExceeded::All => format!("{} callers watch already, which is the most", app.limits.watchers()),
         };
+
         Problem::new(Reason::Busy, detail).hint(
             "half of socket.connections may be watch streams, a quarter of these one user's; ask /v1/gpus instead, or \
              raise it",
         )
     })?;
+
     let watch = Watch {
         changes: app.service.changes(),
         events: app.service.lease_events(),
@@ -62,10 +64,12 @@ pub(super) async fn gpus<S: Service>(
         first: true,
         _seat: seat,
     };
+
     let lines = stream::unfold(watch, |mut watch| async move {
         let line = watch.next_line().await?;
         Some((Ok::<_, Infallible>(line), watch))
     });
+
     Ok((
         [(header::CONTENT_TYPE, "application/x-ndjson")],
         Body::from_stream(lines),
@@ -79,6 +83,7 @@ impl<S: Service> Watch<S> {
         if *self.stopping.borrow() {
             return None;
         }
+
         let mut news = News::default();
         if !std::mem::take(&mut self.first) {
             tokio::select! {
@@ -88,12 +93,15 @@ impl<S: Service> Watch<S> {
                 _ = self.stopping.wait_for(|stopping| *stopping) => return None,
             }
         }
+
         self.changes.mark_unchanged();
         let answer = self.service.gpus(false).await;
+
         // After the reading, so that the line shows what its events brought about.
         if let Some(events) = &mut self.events {
             news.drain(events);
         }
+
         let News {
             events: lease_events,
             missed: missed_lease_events,
@@ -110,8 +118,10 @@ impl<S: Service> Watch<S> {
                 missed_lease_events,
             }),
         };
+
         let mut line = written.ok()?;
         line.push(b'\n');
+
         Some(line.into())
     }
 }
@@ -163,5 +173,6 @@ async fn next_event(events: &mut Option<broadcast::Receiver<Dated>>) -> Result<D
             Err(RecvError::Closed) => *events = None,
         }
     }
+
     std::future::pending().await
 }

@@ -40,6 +40,7 @@ fn put_text(place: *mut c_char, length: c_uint, text: &str) -> Result<(), Return
         std::ptr::copy_nonoverlapping(text.as_ptr().cast(), place, text.len());
         place.add(text.len()).write(0);
     }
+
     Ok(())
 }
 
@@ -101,6 +102,7 @@ pub unsafe extern "C" fn nvmlShutdown() -> Return {
     if left == Some(0) {
         forget();
     }
+
     if left.is_some() {
         0
     } else {
@@ -159,6 +161,7 @@ fn find_gpu(
         .find(|(place, gpu)| wanted(*place, gpu))
         .ok_or(missing)?;
     lookup(scenario, symbol, gpu)?;
+
     put(handle, machine(|machine| machine.handle(&gpu.uuid)))
 }
 
@@ -272,9 +275,11 @@ fn memory(scenario: &Scenario, target: &Target) -> Result<Memory, Return> {
         Some(instance) => instance.memory.clone(),
         None => target.gpu(scenario)?.memory.clone(),
     };
+
     if machine(|machine| machine.statistics.calls.contains_key(COMPUTE_PROCESSES)) {
         memory.used_bytes += memory.taken_at_listing_bytes;
     }
+
     Ok(memory)
 }
 
@@ -284,6 +289,7 @@ pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo(device: Handle, answer: *mut Me
         let memory = memory(scenario, target)?;
         memory.v1_code.map_or(Ok(()), Err)?;
         let used = memory.used_bytes + memory.reserved_bytes;
+
         put(
             answer,
             MemoryV1 {
@@ -308,11 +314,13 @@ pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(
         if unsafe { (*answer).version } != MEMORY_V2_VERSION {
             return Err(codes::ARGUMENT_VERSION_MISMATCH);
         }
+
         let memory = memory(scenario, target)?;
         memory.v2_code.map_or(Ok(()), Err)?;
         let (total, reserved, used) =
             (memory.total_bytes, memory.reserved_bytes, memory.used_bytes);
         let free = total.saturating_sub(reserved + used);
+
         put(
             answer,
             MemoryV2 {
@@ -339,6 +347,7 @@ fn processes(
         if count.is_null() {
             return Err(codes::INVALID_ARGUMENT);
         }
+
         let gpu = target.gpu(scenario)?;
         let mine: Vec<(u32, &Process)> = if let Some(instance) = target.instance(scenario)? {
             instance
@@ -353,30 +362,36 @@ fn processes(
                     .iter()
                     .map(|process| (one.gpu_instance, process))
             });
+
             gpu.processes
                 .iter()
                 .map(|process| (u32::MAX, process))
                 .chain(instances)
                 .collect()
         };
+
         let mine: Vec<_> = mine
             .into_iter()
             .filter(|(_, process)| process.kinds.contains(&kind))
             .collect();
         let have = u32::try_from(mine.len()).unwrap_or(u32::MAX);
+
         // SAFETY: not null, and readable by the contract of the C call.
         let room = unsafe { count.read() };
         if gpu.process_burst {
             put(count, room.saturating_add(1))?;
             return Err(codes::INSUFFICIENT_SIZE);
         }
+
         put(count, have)?;
         if have == 0 || (room == 0 && gpu.empty_buffer_succeeds) {
             return Ok(());
         }
+
         if room < have || infos.is_null() {
             return Err(codes::INSUFFICIENT_SIZE);
         }
+
         for (place, (gpu_instance_id, process)) in mine.into_iter().enumerate() {
             let used_gpu_memory: c_ulonglong = process.used_bytes.unwrap_or(ALL_ONES);
             let info = ProcessInfo {
@@ -385,10 +400,12 @@ fn processes(
                 gpu_instance_id,
                 compute_instance_id: u32::MAX,
             };
+
             // SAFETY: `room` elements are writable by the contract of the C call and
             // `place < have <= room`.
             put(unsafe { infos.add(place) }, info)?;
         }
+
         Ok(())
     })
 }
@@ -500,9 +517,11 @@ pub unsafe extern "C" fn nvmlDeviceGetRemappedRows(
             .remapped_rows
             .as_ref()
             .ok_or(codes::NOT_SUPPORTED)?;
+
         put(correctable, 0)?;
         put(uncorrectable, u32::from(rows.pending || rows.failure))?;
         put(pending, u32::from(rows.pending))?;
+
         put(failure, u32::from(rows.failure))
     })
 }
@@ -550,6 +569,7 @@ pub unsafe extern "C" fn nvmlDeviceGetFieldValues(
                 None => field.nvml_return = codes::NOT_SUPPORTED,
             }
         }
+
         Ok(())
     })
 }
@@ -565,10 +585,12 @@ pub unsafe extern "C" fn nvmlDeviceQueryDrainState(
         }
         // SAFETY: not null, and readable by the contract of the C call.
         let bus = unsafe { (*pci).bus };
+
         let gpu = scenario
             .devices
             .iter()
             .find(|gpu| pci_info(&gpu.pci_bus_id).bus == bus);
+
         put(state, u32::from(gpu.ok_or(codes::NOT_FOUND)?.drained))
     })
 }

@@ -13,6 +13,7 @@ pub fn library_path() -> io::Result<PathBuf> {
     let executable = env::current_exe()?;
     let folders = executable.ancestors().skip(1).take(3);
     let mut places = folders.flat_map(|folder| [folder.join(name), folder.join("deps").join(name)]);
+
     places.find(|path| path.is_file()).ok_or_else(|| {
         let message = format!(
             "{name} is neither beside {} nor in deps/ there",
@@ -46,12 +47,15 @@ impl SimulatedDriver {
         for symbol in symbols {
             hide(&mut image, symbol)?;
         }
+
         let driver = Self {
             directory: directory.to_owned(),
             library: directory.join("libnvidia-ml.so.1"),
         };
+
         driver.set(scenario)?;
         fs::write(&driver.library, image)?;
+
         Ok(driver)
     }
 
@@ -108,6 +112,7 @@ impl SimulatedDriver {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+
         Ok(())
     }
 }
@@ -117,17 +122,20 @@ impl SimulatedDriver {
 fn hide(image: &mut [u8], symbol: &str) -> io::Result<()> {
     let wanted: Vec<u8> = [b"\0", symbol.as_bytes(), b"\0"].concat();
     let mut hidden = false;
+
     for start in 0..image.len().saturating_sub(wanted.len()) {
         if image[start..].starts_with(&wanted) {
             image[start + 1] = b'X';
             hidden = true;
         }
     }
+
     let missing = || {
         io::Error::new(
             io::ErrorKind::NotFound,
             format!("the library has no symbol {symbol}"),
         )
     };
+
     hidden.then_some(()).ok_or_else(missing)
 }

@@ -29,6 +29,7 @@ pub unsafe extern "C" fn nvmlEventSetCreate(set: *mut EventSet) -> Return {
                 .insert(machine.next_event_set, BTreeMap::new());
             machine.next_event_set
         });
+
         put(set, std::ptr::without_provenance_mut(number))
     })
 }
@@ -54,6 +55,7 @@ pub unsafe extern "C" fn nvmlDeviceRegisterEvents(
         if types & !XID != 0 {
             return Err(codes::NOT_SUPPORTED);
         }
+
         let gpu = target.gpu(scenario)?;
         machine(|machine| {
             let set = machine
@@ -88,6 +90,7 @@ fn next_event(scenario: &Scenario, set: EventSet) -> Result<Option<EventData>, R
             *delivered += 1;
             Some((gpu.uuid.clone(), event.xid))
         });
+
         Ok(found.map(|(uuid, xid)| EventData {
             device: machine.handle(&uuid),
             event_type: XID,
@@ -111,6 +114,7 @@ pub unsafe extern "C" fn nvmlEventSetWait_v2(
             event = next_event(scenario, set)?;
             Ok(())
         });
+
         match event {
             Some(event) => return put(data, event).err().unwrap_or(0),
             None if failed != 0 => return failed,

@@ -17,15 +17,18 @@ impl FakeHost {
         let host = Self {
             root: root.to_owned(),
         };
+
         host.memory(134_217_728, 125_829_120)?;
         host.write(
             "etc/passwd",
             "root:x:0:0:root:/root:/bin/bash\nann:x:1000:1000::/home/ann:/bin/bash\n",
         )?;
+
         host.write(
             "proc/driver/nvidia/version",
             "NVRM version: NVIDIA UNIX x86_64 Kernel Module  590.44.01\n",
         )?;
+
         Ok(host)
     }
 
@@ -60,10 +63,12 @@ impl FakeHost {
             &format!("Name:\t{name}\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n"),
         )?;
         self.write(&format!("proc/{pid}/cgroup"), &format!("0::{cgroup}\n"))?;
+
         let stat = format!(
             "{pid} ({name}) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {} 0 0",
             u64::from(pid) * 10
         );
+
         self.write(&format!("proc/{pid}/stat"), &stat)
     }
 
@@ -76,10 +81,12 @@ impl FakeHost {
             &format!("proc/driver/nvidia/gpus/{bus_id}/information"),
             &text,
         )?;
+
         self.write(
             &format!("sys/bus/pci/devices/{bus_id}/power/runtime_status"),
             &format!("{runtime_status}\n"),
         )?;
+
         self.write(&format!("sys/bus/pci/devices/{bus_id}/numa_node"), "1\n")
     }
 }

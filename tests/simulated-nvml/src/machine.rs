@@ -48,23 +48,28 @@ static MACHINE: Mutex<Option<Machine>> = Mutex::new(None);
 /// Where the scenario stands.
 fn scenario_path() -> &'static PathBuf {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
+
     PATH.get_or_init(|| {
         if let Some(path) = std::env::var_os("HF_MEM_PROBE_NVML_SCENARIO") {
             return PathBuf::from(path);
         }
+
         let mut info = SymbolInfo {
             file_name: std::ptr::null(),
             file_base: std::ptr::null_mut(),
             symbol_name: std::ptr::null(),
             symbol_address: std::ptr::null_mut(),
         };
+
         let here: *const c_void = (&raw const MACHINE).cast();
+
         // SAFETY: `here` is an address inside this library and `info` outlives the call.
         if unsafe { dladdr(here, &raw mut info) } == 0 || info.file_name.is_null() {
             return PathBuf::from("scenario.json");
         }
         // SAFETY: dladdr gave a NUL-terminated path that lives as long as the library.
         let name = unsafe { CStr::from_ptr(info.file_name) };
+
         PathBuf::from(std::ffi::OsStr::from_bytes(name.to_bytes())).with_file_name("scenario.json")
     })
 }
@@ -93,6 +98,7 @@ impl Machine {
         let statistics = written
             .and_then(|text| serde_json::from_slice(&text).ok())
             .unwrap_or_default();
+
         Self {
             statistics,
             ..Self::default()
@@ -109,6 +115,7 @@ impl Machine {
                 meta.mtime(),
                 meta.mtime_nsec(),
             );
+
             if self.identity != Some(identity)
                 && let Some(scenario) = fs::read(path)
                     .ok()
@@ -118,6 +125,7 @@ impl Machine {
                 self.scenario = Arc::new(scenario);
             }
         }
+
         Arc::clone(&self.scenario)
     }
 
@@ -131,6 +139,7 @@ impl Machine {
                 self.handles.push(uuid.to_owned());
                 self.handles.len() - 1
             });
+
         std::ptr::without_provenance_mut(place + 1)
     }
 
@@ -171,6 +180,7 @@ impl Target {
         let Self::Mig(_, slot) = self else {
             return Ok(None);
         };
+
         let mig = self.gpu(scenario)?.mig.as_ref().ok_or(codes::NOT_FOUND)?;
         mig.slots
             .get(*slot)
@@ -189,11 +199,13 @@ fn find(scenario: &Scenario, uuid: &str) -> Option<Target> {
             if gpu.uuid == uuid {
                 return Some(Target::Gpu(place));
             }
+
             let mig = gpu.mig.as_ref().filter(|mig| mig.enabled)?;
             let slot = mig
                 .slots
                 .iter()
                 .position(|slot| slot.as_ref().is_some_and(|instance| instance.uuid == uuid))?;
+
             Some(Target::Mig(place, slot))
         })
 }
@@ -220,12 +232,14 @@ fn gate(symbol: &str, faults: impl Fn(&Scenario) -> Vec<Fault>) -> Result<Arc<Sc
             std::thread::sleep(Duration::from_millis(2));
             continue;
         }
+
         let slow_ms = faults.iter().map(|fault| fault.slow_ms).max().unwrap_or(0);
         if slow_ms > 0 && !slept {
             std::thread::sleep(Duration::from_millis(slow_ms));
             slept = true;
             continue;
         }
+
         machine(|machine| {
             *machine
                 .statistics
@@ -233,10 +247,12 @@ fn gate(symbol: &str, faults: impl Fn(&Scenario) -> Vec<Fault>) -> Result<Arc<Sc
                 .entry(symbol.to_owned())
                 .or_default() += 1
         });
+
         let code = faults.iter().find_map(|fault| fault.code);
         if code.is_some() {
             write_sign("failed", symbol);
         }
+
         return code.map_or(Ok(scenario), Err);
     }
 }
@@ -302,11 +318,13 @@ pub fn device_call(
             faults.extend(gpu.into_iter().flat_map(|own| named(own, symbol)));
             faults
         })?;
+
         let gone = if uuid.starts_with("MIG-") {
             codes::NOT_FOUND
         } else {
             codes::GPU_IS_LOST
         };
+
         body(&scenario, &find(&scenario, &uuid).ok_or(gone)?)
     })
 }

@@ -47,6 +47,7 @@ pub fn h100_mig(profile: &str, gpu_instance: u32, compute_instance: u32) -> MigI
         "2g.20gb" => (20_096, 32),
         _ => (9_984, 16),
     };
+
     MigInstance {
         uuid: format!("MIG-00000000-0000-4000-8000-{gpu_instance:06x}{compute_instance:06x}"),
         name: format!("NVIDIA H100 80GB HBM3 MIG {profile}"),
@@ -142,6 +143,7 @@ pub fn gh200() -> Gpu {
 pub fn vgpu_8() -> Gpu {
     let mut gpu = card("GRID V100D-8C", 8_192, 560, (7, 0), 5_120);
     gpu.cores = None;
+
     for symbol in [
         "nvmlDeviceGetComputeMode",
         "nvmlDeviceGetDisplayActive",
@@ -149,5 +151,6 @@ pub fn vgpu_8() -> Gpu {
     ] {
         gpu = gpu.fault(symbol, Fault::code(codes::NOT_SUPPORTED));
     }
+
     gpu
 }

@@ -115,6 +115,7 @@ impl Scenario {
             devices: devices.into_iter().collect(),
             ..Self::default()
         };
+
         for (place, gpu) in scenario.devices.iter_mut().enumerate() {
             if gpu.uuid.is_empty() {
                 gpu.uuid = format!("GPU-00000000-0000-4000-8000-{place:012x}");
@@ -123,6 +124,7 @@ impl Scenario {
                 gpu.pci_bus_id = format!("00000000:{:02X}:00.0", place + 1);
             }
         }
+
         scenario
     }
 
@@ -151,6 +153,7 @@ impl Scenario {
                 links
             ];
         }
+
         self
     }
 }
@@ -212,6 +215,7 @@ impl Gpu {
             used_bytes: Some(used_bytes),
             kinds: vec![kind],
         });
+
         self
     }
 

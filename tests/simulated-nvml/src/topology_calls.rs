@@ -37,6 +37,7 @@ fn pair(
         other = Some(place(target)?);
         Ok(())
     });
+
     match other {
         Some(other) => device_call(symbol, first, |scenario, target| {
             answer(scenario, place(target)?, other)
@@ -93,6 +94,7 @@ fn link<'a>(
     if number >= MAX_LINKS {
         return Err(codes::INVALID_ARGUMENT);
     }
+
     if gpu.links.is_empty() {
         Err(codes::NOT_SUPPORTED)
     } else {

@@ -123,11 +123,13 @@ impl Shared {
             store_endpoint: self.store.clone(),
             multiplexed,
         };
+
         let before = {
             let mut seen = self.seen.lock().expect("locked");
             seen.push(request.clone());
             seen.len() - 1
         };
+
         (self.script)(&request, before).unwrap_or_else(|| well_behaved(&request, &self.store))
     }
 }
@@ -143,6 +145,7 @@ impl FakeHub {
         let address = |listener: &TcpListener| {
             format!("http://{}", listener.local_addr().expect("an address"))
         };
+
         let endpoint = address(&hub);
         let shared = Shared::new(address(&store), script);
         for (listener, is_store) in [(hub, false), (store, true)] {
@@ -154,6 +157,7 @@ impl FakeHub {
                 }
             });
         }
+
         Self { endpoint, shared }
     }
 
@@ -177,9 +181,11 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, store: bool, sha
             _ => return,
         }
     }
+
     let head = String::from_utf8(head).expect("UTF-8");
     let target = head.split(' ').nth(1).expect("a target").to_owned();
     let reply = shared.decide(store, target, head, false);
+
     // The client may be gone before all is written, which is what some of the tests are about.
     let _ = send(&mut stream, reply).await;
 }
@@ -188,9 +194,11 @@ async fn send(stream: &mut (impl AsyncWrite + Unpin), reply: Reply) -> std::io::
     if reply.drop {
         return Ok(());
     }
+
     if reply.silent {
         std::future::pending::<()>().await;
     }
+
     let mut lines = vec![
         format!("HTTP/1.1 {} x", reply.status),
         "connection: close".into(),
@@ -202,12 +210,14 @@ async fn send(stream: &mut (impl AsyncWrite + Unpin), reply: Reply) -> std::io::
     {
         lines.push(format!("content-length: {}", reply.body.len()));
     }
+
     lines.extend(
         reply
             .headers
             .iter()
             .map(|(name, value)| format!("{name}: {value}")),
     );
+
     stream
         .write_all(format!("{}\r\n\r\n", lines.join("\r\n")).as_bytes())
         .await?;
@@ -217,9 +227,11 @@ async fn send(stream: &mut (impl AsyncWrite + Unpin), reply: Reply) -> std::io::
         .unwrap_or(reply.body.len());
     stream.write_all(&reply.body[..until]).await?;
     stream.flush().await?;
+
     if reply.stall_after.is_some() {
         std::future::pending::<()>().await;
     }
+
     Ok(())
 }
 
@@ -229,6 +241,7 @@ pub(crate) fn well_behaved(request: &Request, store: &str) -> Reply {
     if path == "/api/models" {
         return Reply::ok(r#"[{"id": "a/b"}, {"id": "a/bc"}]"#);
     }
+
     if path.starts_with("/api/models/a/b/revision/") {
         let length = weights().len();
         return Reply::ok(format!(
@@ -236,9 +249,11 @@ pub(crate) fn well_behaved(request: &Request, store: &str) -> Reply {
                 "siblings": [{{"rfilename": "config.json", "size": 2}}, {{"rfilename": "model.safetensors", "size": {length}}}]}}"#
         ));
     }
+
     if path.ends_with("/config.json") {
         return Reply::ok("{}");
     }
+
     if path.ends_with("/model.safetensors") {
         if !request.store {
             return Reply::status(302).with(
@@ -248,6 +263,7 @@ pub(crate) fn well_behaved(request: &Request, store: &str) -> Reply {
         }
         return ranged(&weights(), request);
     }
+
     Reply::status(404).with("x-error-code", "RepoNotFound")
 }
 
@@ -256,8 +272,10 @@ pub(crate) fn ranged(bytes: &[u8], request: &Request) -> Reply {
     let Some((first, last)) = request.range() else {
         return Reply::ok(bytes);
     };
+
     let last = last.min(bytes.len() - 1);
     let part = bytes[first..=last].to_vec();
+
     Reply {
         status: 206,
         body: part,

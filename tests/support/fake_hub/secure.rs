@@ -43,6 +43,7 @@ fn acceptor() -> TlsAcceptor {
         .with_single_cert(chain, key);
     let mut config = config.expect("a configuration");
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+
     TlsAcceptor::from(Arc::new(config))
 }
 
@@ -55,12 +56,14 @@ impl FakeHub {
     ) -> Self {
         let hub = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let store = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+
         let address = |name: &str, listener: &TcpListener| {
             format!(
                 "https://{name}:{}",
                 listener.local_addr().expect("bound").port()
             )
         };
+
         let endpoint = address(hub_name, &hub);
         let shared = Shared::new(address(store_name, &store), script);
         let acceptor = acceptor();
@@ -74,10 +77,12 @@ impl FakeHub {
                         let Ok(stream) = acceptor.accept(stream).await else {
                             return;
                         };
+
                         shared.connections.fetch_add(1, Ordering::Relaxed);
                         if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
                             return serve(stream, is_store, shared).await;
                         }
+
                         let answer = |request| multiplexed(request, is_store, Arc::clone(&shared));
                         let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                         let _ = http
@@ -87,6 +92,7 @@ impl FakeHub {
                 }
             });
         }
+
         Self { endpoint, shared }
     }
 }
@@ -103,17 +109,20 @@ async fn multiplexed(
     let header = |(name, value): (&hyper::header::HeaderName, &hyper::header::HeaderValue)| {
         format!("{name}: {}\r\n", value.to_str().unwrap_or_default())
     };
+
     let head = format!(
         "{} {target} HTTP/2\r\n{}",
         request.method(),
         request.headers().iter().map(header).collect::<String>()
     );
+
     let _ = request.into_body().collect().await;
     let reply = shared.decide(store, target, head, true);
     let mut response = hyper::Response::builder().status(reply.status);
     for (name, value) in &reply.headers {
         response = response.header(name, value);
     }
+
     Ok(response.body(Full::from(reply.body)).expect("a response"))
 }
 
@@ -136,6 +145,7 @@ impl Proxy {
                 tokio::spawn(connect(stream, password, Arc::clone(&seen)));
             }
         });
+
         Self { address, heads }
     }
 
@@ -153,9 +163,11 @@ async fn connect(mut stream: TcpStream, password: Option<&str>, heads: Arc<Mutex
             Err(_) => return,
         }
     }
+
     let head = String::from_utf8(head).expect("UTF-8");
     heads.lock().expect("locked").push(head.clone());
     let knows = password.is_none_or(|password| head.contains(&format!("Basic {password}\r\n")));
+
     let port = head
         .split([' ', ':'])
         .nth(2)
@@ -166,10 +178,12 @@ async fn connect(mut stream: TcpStream, password: Option<&str>, heads: Arc<Mutex
         let _ = stream.write_all(refusal).await;
         return;
     };
+
     let port: u16 = port;
     let Ok(mut target) = TcpStream::connect(("127.0.0.1", port)).await else {
         return;
     };
+
     if stream
         .write_all(b"HTTP/1.1 200 Connected\r\n\r\n")
         .await

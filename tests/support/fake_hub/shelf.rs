@@ -74,12 +74,15 @@ impl Shelf {
             Some(_) => Reply::status(404).with("x-error-code", "RepoNotFound"),
             None => Reply::status(401),
         };
+
         if !request.store && token.is_some_and(|token| ![OWNER, STRANGER].contains(&token)) {
             return Reply::status(401);
         }
+
         let public = |(name, repository): (&String, &Repository)| {
             (!repository.private).then(|| json!({"id": name}))
         };
+
         if path == "/api/models" {
             return Reply::ok(
                 json!(
@@ -98,6 +101,7 @@ impl Shelf {
             parts.insert(parts.len().min(2), "resolve-cache");
             parts
         });
+
         let parts = cached.unwrap_or_else(|| {
             path.trim_start_matches("/api/models")
                 .trim_start_matches('/')
@@ -107,18 +111,23 @@ impl Shelf {
         let [owner, name, kind, revision, rest @ ..] = parts.as_slice() else {
             return absent();
         };
+
         let name = format!("{owner}/{name}");
         let Some(repository) = self.repositories.get(&name) else {
             return absent();
         };
+
         if repository.private && token != Some(OWNER) && !request.store {
             return absent();
         }
+
         if !["main", COMMIT].contains(revision) {
             return Reply::status(404).with("x-error-code", "RevisionNotFound");
         }
+
         let length =
             |(path, bytes): (&String, &Vec<u8>)| json!({"rfilename": path, "size": bytes.len()});
+
         match *kind {
             "revision" => {
                 let siblings: Vec<Value> = repository.files.iter().map(length).collect();
@@ -143,6 +152,7 @@ impl Shelf {
                     }
                     _ => {}
                 }
+
                 match repository.files.get(&path) {
                     None => Reply::status(404).with("x-error-code", "EntryNotFound"),
                     Some(bytes) if request.store => ranged(bytes, request),
@@ -183,11 +193,13 @@ pub(crate) fn safetensors(tensors: &[(&str, &str, u64, &[u64])]) -> Vec<u8> {
         );
         at = end;
     }
+
     let mut header = Value::Object(header).to_string();
     header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header.as_bytes());
     bytes.resize(bytes.len() + usize::try_from(at).expect("small"), 0);
+
     bytes
 }
 
@@ -201,6 +213,7 @@ pub(crate) fn decoder() -> (Value, Vec<(String, Vec<u64>)>) {
         ("model.norm.weight".to_owned(), vec![64]),
         ("lm_head.weight".to_owned(), vec![100, 64]),
     ];
+
     for layer in 0..2 {
         for (module, shape) in [
             ("input_layernorm", vec![64]),
@@ -216,6 +229,7 @@ pub(crate) fn decoder() -> (Value, Vec<(String, Vec<u64>)>) {
             tensors.push((format!("model.layers.{layer}.{module}.weight"), shape));
         }
     }
+
     (config, tensors)
 }
 
@@ -234,6 +248,7 @@ pub(crate) fn dense() -> Repository {
         totals: Some(json!({"BF16": elements})),
         ..Repository::default()
     };
+
     repository
         .with("config.json", config.to_string())
         .with("model.safetensors", safetensors(&all))

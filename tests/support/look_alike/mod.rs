@@ -20,6 +20,7 @@ impl LookAlike {
             println!("skipped: there is no corpus at ../shared/hub");
             return None;
         }
+
         let folder = tempfile::tempdir().expect("a temporary folder");
         let ready = folder.path().join("ready");
         let child = Command::new("python3")
@@ -30,15 +31,18 @@ impl LookAlike {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
+
         let Ok(child) = child else {
             println!("skipped: python3 cannot be started");
             return None;
         };
+
         let mut look_alike = Self {
             child,
             endpoint: String::new(),
             corpus,
         };
+
         let begun = Instant::now();
         let port = loop {
             if let Some(port) = std::fs::read_to_string(&ready)
@@ -47,6 +51,7 @@ impl LookAlike {
             {
                 break port;
             }
+
             assert!(
                 begun.elapsed() < Duration::from_secs(60),
                 "the look-alike does not start"
@@ -57,6 +62,7 @@ impl LookAlike {
             );
             std::thread::yield_now();
         };
+
         look_alike.endpoint = format!("http://127.0.0.1:{port}");
         Some(look_alike)
     }

@@ -33,10 +33,12 @@ pub fn settle(devices: &mut [Device]) {
             known.insert(uuid, 1);
             continue;
         };
+
         while known.contains_key(&device.facts.uuid) {
             number += 1;
             device.facts.uuid = format!("{uuid}#{number}");
         }
+
         known.insert(device.facts.uuid.clone(), 1);
         known.insert(uuid.clone(), number);
 
@@ -47,6 +49,7 @@ pub fn settle(devices: &mut [Device]) {
             reason: DUPLICATE.to_owned(),
             message: message.clone(),
         });
+
         device.unusable = Some(Unusable {
             reason: DUPLICATE.to_owned(),
             message,
@@ -102,6 +105,7 @@ mod tests {
             ["GPU-a", "GPU-b", "GPU-a#2", "GPU-a#2#2", "GPU-a#3"],
             "each is the key of one device"
         );
+
         let usable: Vec<bool> = devices
             .iter()
             .map(|device| device.unusable.is_none())
@@ -117,6 +121,7 @@ mod tests {
             device("GPU-b", 4, &"x".repeat(MAX_NAME)),
         ];
         settle(&mut devices);
+
         assert_eq!(
             (devices[0].facts.name.as_str(), &devices[0].unusable),
             ("GPU 3 (unreadable)", &None)

@@ -36,6 +36,7 @@ impl<'a> LayerWeights<'a> {
             (None, _) if is_output(&class.pattern) => LayerPlace::After,
             _ => LayerPlace::Before,
         };
+
         Self {
             placed: inventory
                 .classes
@@ -51,6 +52,7 @@ impl<'a> LayerWeights<'a> {
     pub fn table(&self, bytes_each: impl Fn(&TensorClass) -> Bytes) -> LayerBytes {
         let mut each = vec![Bytes::ZERO; self.layers as usize];
         let mut table = LayerBytes::default();
+
         for (class, place) in &self.placed {
             let bytes = bytes_each(class);
             match place {
@@ -70,6 +72,7 @@ impl<'a> LayerWeights<'a> {
                         {
                             *slot += bytes * run.each;
                         }
+
                         table.behind += bytes
                             * run.each
                             * u64::from(end.saturating_sub(run.first.max(self.layers)));
@@ -77,6 +80,7 @@ impl<'a> LayerWeights<'a> {
                 }
             }
         }
+
         table.largest = each.iter().copied().max().unwrap_or(Bytes::ZERO) + table.everywhere;
         let mut sum = Bytes::ZERO;
         table.before_layer = std::iter::once(sum)
@@ -85,6 +89,7 @@ impl<'a> LayerWeights<'a> {
                 sum
             }))
             .collect();
+
         table
     }
 }
@@ -109,16 +114,19 @@ impl LayerBytes {
         let Some(range) = stages.get(stage) else {
             return Bytes::ZERO;
         };
+
         let mut sum = self.layers(range);
         if stage == 0 {
             sum += self.before;
         }
+
         if stage + 1 == stages.len() {
             sum += self.after;
             if range.end as usize + 1 >= self.before_layer.len() {
                 sum += self.behind;
             }
         }
+
         sum
     }
 
@@ -131,6 +139,7 @@ impl LayerBytes {
                 .copied()
                 .unwrap_or(Bytes::ZERO)
         };
+
         before(range.end.max(range.start))
             .less(before(range.start))
             .unwrap_or(Bytes::OVERFLOW)
@@ -155,6 +164,7 @@ pub fn covers(stages: &[Range<u32>], layers: u32) -> Result<(), IllegalSplit> {
         }
         next = stage.end;
     }
+
     if next == layers {
         Ok(())
     } else {
@@ -181,8 +191,10 @@ fn decoder_prefix(inventory: &Inventory, layers: u32) -> Option<&str> {
         let Some(prefix) = prefix(&class.pattern) else {
             continue;
         };
+
         let size = sizes.entry(prefix).or_default();
         size.0 += class.bytes();
+
         size.1 = size.1.max(
             class
                 .layers
@@ -192,9 +204,11 @@ fn decoder_prefix(inventory: &Inventory, layers: u32) -> Option<&str> {
                 .unwrap_or(0),
         );
     }
+
     let reaching = sizes
         .into_iter()
         .filter(|(_, (_, reach))| layers > 0 && *reach >= layers);
+
     reaching
         .max_by_key(|(_, (bytes, _))| *bytes)
         .map(|(prefix, _)| prefix)
@@ -212,6 +226,7 @@ fn is_output(pattern: &str) -> bool {
         "score",
         "classifier",
     ];
+
     !pattern.contains("embed_tokens")
         && !pattern.contains("vision")
         && OUTPUT.iter().any(|word| pattern.contains(word))
@@ -235,6 +250,7 @@ mod tests {
                 Bytes::new(bytes),
             );
         };
+
         add("model.embed_tokens.weight", 1000);
         add("model.norm.weight", 10);
         add("lm_head.weight", 1000);
@@ -245,9 +261,11 @@ mod tests {
         let stages = [0..1, 1..4];
         let table = weights.table(|class| class.bytes_each);
         assert_eq!(table.stage(&stages, 0), Bytes::new(1000 + 150 + 100));
+
         // The fifth layer is a prediction layer and stays with the last.
         assert_eq!(table.stage(&stages, 1), Bytes::new(400 + 10 + 1000));
         assert_eq!(table.largest_layer(), Bytes::new(100));
+
         // A last stage without a layer of its own has what stands around the layers all the same.
         assert_eq!(table.stage(&[0..4, 4..4], 1), Bytes::new(100 + 10 + 1000));
         assert_eq!(table.layers(&(1..3)), Bytes::new(200));

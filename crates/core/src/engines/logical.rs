@@ -43,6 +43,7 @@ impl CacheElement {
             "q4_0" | "iq4_nl" => (32, 18),
             _ => return None,
         };
+
         Some(Self { elements, bytes })
     }
 
@@ -84,17 +85,20 @@ pub fn per_token(architecture: &Architecture, tokens: u64, element: CacheElement
             } else {
                 Bytes::ZERO
             };
+
             // A state for each `ratio` tokens: their mean, rounded up.
             let share = if *ratio > 0 {
                 compressed(mixer, *ratio, element).div_ceil(*ratio)
             } else {
                 Bytes::ZERO
             };
+
             windowed + share
         }
         Mixer::Latent(_) => held(mixer, 1, element),
         _ => Bytes::ZERO,
     };
+
     architecture
         .mixers(0..architecture.layer_count())
         .map(one)
@@ -150,6 +154,7 @@ fn indexed(indexer: Option<&Indexer>, tokens: u64) -> Bytes {
     let Some(indexer) = indexer else {
         return Bytes::ZERO;
     };
+
     let width = indexer
         .head_dim
         .saturating_add(indexer.head_dim.div_ceil(128).saturating_mul(4));
@@ -167,6 +172,7 @@ pub fn states(architecture: &Architecture, layers: Range<u32>, dtype: Dtype) -> 
         let Mixer::Recurrent(recurrent) = mixer else {
             return Bytes::ZERO;
         };
+
         let (conv_elements, state_elements) = state_elements(recurrent);
         let usual = match recurrent {
             Recurrent::GatedDelta { .. } | Recurrent::Kda { .. } | Recurrent::Lightning { .. } => {
@@ -174,9 +180,11 @@ pub fn states(architecture: &Architecture, layers: Range<u32>, dtype: Dtype) -> 
             }
             _ => dtype,
         };
+
         let state = architecture.state_dtype.unwrap_or(usual);
         CacheElement::of(dtype).times(conv_elements) + CacheElement::of(state).times(state_elements)
     };
+
     architecture.mixers(layers).map(one).sum()
 }
 

@@ -29,9 +29,11 @@ pub fn prepare<'a>(
     if let Some(why) = &case.model.contradiction {
         return Err(EngineError::Headers { why: why.clone() });
     }
+
     let Some(adapter) = &case.model.adapter else {
         return engine.prepare(case);
     };
+
     let base = case.model.identity.repo.as_str();
     let with = |inner, counted| -> Box<dyn PreparedEngine + 'a> {
         Box::new(WithAdapter {
@@ -41,6 +43,7 @@ pub fn prepare<'a>(
             counted,
         })
     };
+
     match engine.name() {
         "vllm" => {
             let prepared = engine.prepare(case)?;
@@ -85,28 +88,33 @@ fn loads_in_vllm(
             why,
         })
     };
+
     if adapter.method != "LORA" {
         return refused(format!(
             "vLLM loads LoRA adapters; this one is {}",
             adapter.method
         ));
     }
+
     if adapter.dora {
         return refused(
             "vLLM does not run DoRA (use_dora in adapter_config.json); merge it into its base model".to_owned(),
         );
     }
+
     if !adapter.saves.is_empty() {
         return refused(format!(
             "vLLM runs no adapter that holds whole modules (modules_to_save: {}); merge it into its base model",
             adapter.saves.join(", ")
         ));
     }
+
     let Some(rank) = adapter.rank else {
         return refused(
             "adapter_config.json: r is missing, so it is not known whether a slot holds the adapter".to_owned(),
         );
     };
+
     let bad = |name: &str, value: String, why: String| {
         Err(EngineError::BadParameter {
             engine: "vllm",
@@ -115,6 +123,7 @@ fn loads_in_vllm(
             why,
         })
     };
+
     match parameters.get("max_lora_rank").and_then(Value::as_u64) {
         Some(most) if rank > most => {
             let enough = rank.next_power_of_two().max(8);
@@ -163,6 +172,7 @@ impl WithAdapter<'_> {
                 class.count_in(&layers)
             }
         };
+
         let sum = |each: fn(&crate::model::TensorClass) -> Bytes| {
             self.adapter
                 .inventory
@@ -171,6 +181,7 @@ impl WithAdapter<'_> {
                 .map(|class| each(class) * here(class))
                 .sum::<Bytes>()
         };
+
         let stored = sum(|class| class.bytes_each);
         let bytes = match self.counted {
             Counted::InSlots => return None,
@@ -183,16 +194,19 @@ impl WithAdapter<'_> {
                 Interval::new(stored, cast, cast)
             }
         };
+
         let basis = if bytes.low == bytes.high {
             Basis::Exact
         } else {
             Basis::Formula
         };
+
         let detail = if self.counted == Counted::Cast {
             "the adapter, in F32 as PEFT casts it"
         } else {
             "the adapter"
         };
+
         Some(Component {
             name: ComponentName::Weights,
             bytes,
@@ -238,6 +252,7 @@ impl PreparedEngine for WithAdapter<'_> {
             self.base,
             adapter.inventory.bytes()
         ));
+
         all
     }
 
@@ -336,6 +351,7 @@ impl PreparedEngine for WithAdapter<'_> {
                 .rsplit('/')
                 .find(|part| !part.is_empty())
                 .unwrap_or("adapter");
+
             if !launch
                 .args
                 .iter()
@@ -343,6 +359,7 @@ impl PreparedEngine for WithAdapter<'_> {
             {
                 launch.args.push("--enable-lora".to_owned());
             }
+
             launch
                 .args
                 .extend(["--lora-modules".to_owned(), format!("{name}={repo}")]);
@@ -350,6 +367,7 @@ impl PreparedEngine for WithAdapter<'_> {
             // A line that loads the base alone would be another model's.
             launch.args.clear();
         }
+
         launch
     }
 }
@@ -371,6 +389,7 @@ mod tests {
             Dtype::F16,
             &[8, 4096][..],
         );
+
         Adapter {
             identity: Identity {
                 repo: "owner/lora".to_owned(),
@@ -392,6 +411,7 @@ mod tests {
             "num_key_value_heads": 8, "vocab_size": 128_256, "max_position_embeddings": 8192,
             "torch_dtype": "bfloat16"
         });
+
         let tensors = [
             (
                 "",
@@ -412,6 +432,7 @@ mod tests {
                 &[4096, 14_336][..],
             ),
         ];
+
         Model {
             adapter,
             ..sample::model(&config, sample::inventory(&tensors))
@@ -425,15 +446,18 @@ mod tests {
             context: 2048,
             sequences: 3,
         };
+
         let mut split = Split::tensor(2, 32);
         split.stages = vec![0..16, 16..32];
         let sum = Interval::exact(Bytes::new(20 * GIB));
+
         let facts = LaunchDevice {
             facts: &device,
             available: device.total_bytes,
             required: Bytes::new(30 * GIB),
             free: Some(device.total_bytes),
         };
+
         let devices = [facts; 4];
         let plan = LaunchPlan {
             split: &split,
@@ -505,6 +529,7 @@ mod tests {
         let (base, with_adapter) = (llama(None), llama(Some(adapter())));
         let devices = [sample::device()];
         let asked = sample::tokens(2048);
+
         let case = |model| EngineRequest {
             model,
             version: None,
@@ -512,11 +537,13 @@ mod tests {
             asked: asked.clone(),
             devices: &devices,
         };
+
         let (base, adapted) = (
             prepare(engine, &case(&base)).unwrap(),
             prepare(engine, &case(&with_adapter)).unwrap(),
         );
         let pairs = answers(&*base).into_iter().zip(answers(&*adapted));
+
         pairs
             .filter(|(base, adapted)| base != adapted)
             .map(|((method, _), _)| method)
@@ -542,6 +569,7 @@ mod tests {
         let model = llama(Some(adapter()));
         let parameters = BTreeMap::from([("gpu_memory_utilization".to_owned(), json!(0.5))]);
         let older = "9.9".parse().unwrap();
+
         for version in [None, Some(&older)] {
             let case = EngineRequest {
                 model: &model,
@@ -550,6 +578,7 @@ mod tests {
                 asked: sample::tokens(2048),
                 devices: &[sample::device()],
             };
+
             let prepared = super::super::prepare(by_name("vllm").unwrap(), &case).unwrap();
             let share = prepared.share(&Split::single(32), 0, &sample::device());
             assert!(share.is_some(), "{version:?}");
@@ -561,10 +590,12 @@ mod tests {
         let model = llama(Some(adapter()));
         let parameters = BTreeMap::from([("cpu_offload_gb".to_owned(), json!(1))]);
         let devices = [sample::device()];
+
         let asked = super::super::AskedWorkload {
             context: Some(AskedContext::Tokens(2048)),
             ..Default::default()
         };
+
         let case = EngineRequest {
             model: &model,
             version: None,
@@ -572,11 +603,13 @@ mod tests {
             asked,
             devices: &devices,
         };
+
         let adapted = prepare(by_name("vllm").unwrap(), &case).unwrap();
         let split = Split {
             offload: Offload::None,
             ..Split::single(32)
         };
+
         assert!(adapted.moves_to_host() && adapted.ranks_are_processes());
         assert!(!adapted.host(&split, adapted.workload()).unwrap().is_empty());
     }

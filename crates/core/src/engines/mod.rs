@@ -178,13 +178,16 @@ impl Split {
                 "{layers} layers cannot be shared by {devices} devices"
             )));
         }
+
         let bound = |stage: u32| {
             u32::try_from(u64::from(layers) * u64::from(stage) / u64::from(devices))
                 .unwrap_or(layers)
         };
+
         let stages = (0..devices)
             .map(|stage| bound(stage)..bound(stage + 1))
             .collect();
+
         Ok(Self {
             tensor: 1,
             stages,
@@ -391,6 +394,7 @@ pub fn with_constants(
     let changed = |profiles: Result<profile::Profiles, profile::ProfileError>| {
         profiles?.overridden(constants)
     };
+
     Ok(match name {
         "vllm" => {
             let profiles =

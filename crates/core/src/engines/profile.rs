@@ -63,15 +63,18 @@ impl Profiles {
             .get("engine")
             .and_then(toml::Value::as_str)
             .ok_or_else(|| field("engine", "is missing"))?;
+
         let common = match table.get("constants") {
             Some(value) => constants("constants", value)?,
             None => BTreeMap::new(),
         };
+
         let entries = table
             .get("profile")
             .and_then(toml::Value::as_array)
             .ok_or_else(|| field("profile", "is missing"))?;
         let mut profiles = Vec::with_capacity(entries.len());
+
         for entry in entries {
             let text = |key: &str| entry.get(key).and_then(toml::Value::as_str);
             let name = text("name").ok_or_else(|| field("profile.name", "is missing"))?;
@@ -79,6 +82,7 @@ impl Profiles {
                 text.parse::<EngineVersion>()
                     .map_err(|error| field(format!("profile.\"{name}\".{key}"), error.to_string()))
             };
+
             let from = version(
                 "from",
                 text("from").ok_or_else(|| field("profile.from", "is missing"))?,
@@ -90,6 +94,7 @@ impl Profiles {
             if let Some(own) = entry.get("constants") {
                 all.extend(constants(&format!("profile.\"{name}\".constants"), own)?);
             }
+
             profiles.push(Profile {
                 name: name.to_owned(),
                 from,
@@ -97,10 +102,12 @@ impl Profiles {
                 constants: all,
             });
         }
+
         profiles.sort_by(|one, other| other.from.numbers().cmp(one.from.numbers()));
         if profiles.is_empty() {
             return Err(field("profile", "holds no profile"));
         }
+
         Ok(Self {
             engine: engine.to_owned(),
             profiles,
@@ -116,6 +123,7 @@ impl Profiles {
                     && until.is_none_or(|until| !asked.is_at_least(until.numbers()))
             })
         };
+
         let found = self.profiles.iter().find(holds);
         found.ok_or_else(|| {
             field(
@@ -135,6 +143,7 @@ impl Profiles {
             let values = values
                 .as_table()
                 .ok_or_else(|| field(&path, "must be a table"))?;
+
             if section != "constants"
                 && !self.profiles.iter().any(|profile| profile.name == *section)
             {
@@ -144,6 +153,7 @@ impl Profiles {
                     format!("no such profile; known: constants, {}", known.join(", ")),
                 ));
             }
+
             for profile in self
                 .profiles
                 .iter_mut()
@@ -160,6 +170,7 @@ impl Profiles {
                 }
             }
         }
+
         Ok(self)
     }
 }
@@ -210,11 +221,13 @@ fn constants(path: &str, value: &toml::Value) -> Result<BTreeMap<String, u64>, P
         .as_table()
         .ok_or_else(|| field(path, "must be a table"))?;
     let mut all = BTreeMap::new();
+
     for (name, entry) in table {
         let path = format!("{path}.{name}");
         let number = entry.get("value").and_then(millionths);
         let number =
             number.ok_or_else(|| field(&path, "needs a 'value': a number, not negative"))?;
+
         if entry
             .get("source")
             .and_then(toml::Value::as_str)
@@ -222,8 +235,10 @@ fn constants(path: &str, value: &toml::Value) -> Result<BTreeMap<String, u64>, P
         {
             return Err(field(path, "needs a 'source'"));
         }
+
         all.insert(name.clone(), number);
     }
+
     Ok(all)
 }
 
@@ -274,6 +289,7 @@ mod tests {
             let version = version.map(|version| version.parse().unwrap());
             profiles.for_version(version.as_ref()).unwrap()
         };
+
         let share = |version| profile(version).millionths("share").unwrap();
         assert_eq!(share(None), 920_000);
         assert_eq!(share(Some("0.20.2rc1.dev249+gl")), 900_000);
@@ -301,6 +317,7 @@ mod tests {
                 .unwrap(),
             500_000
         );
+
         let both = with("constants.share = 0.25\n\"0.19\".share = 0.5").unwrap();
         assert_eq!(
             both.for_version(Some(&old))
@@ -309,6 +326,7 @@ mod tests {
                 .unwrap(),
             500_000
         );
+
         assert_eq!(
             both.for_version(None).unwrap().millionths("share").unwrap(),
             250_000
@@ -319,6 +337,7 @@ mod tests {
             "profile field profiles.e.constants.blok: no such constant"
         );
         assert!(with("\"0.7\".share = 1").is_err());
+
         assert!(
             with("constants.share = -1.0")
                 .unwrap_err()

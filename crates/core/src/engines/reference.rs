@@ -55,6 +55,7 @@ impl Engine for Reference {
                 nearest,
             });
         }
+
         Ok(Box::new(PrepareReference::new(case.model, &case.asked)?))
     }
 }
@@ -83,11 +84,13 @@ impl<'a> PrepareReference<'a> {
                 });
             }
         };
+
         let mut assumptions = Vec::new();
         let dtype = match asked.dtype.as_deref().filter(|name| *name != "auto") {
             Some(name) => compute_dtype(name)?,
             None => model_dtype(model.format, &model.inventory, architecture),
         };
+
         let (element_name, element) = match asked
             .kv_cache_dtype
             .as_deref()
@@ -99,6 +102,7 @@ impl<'a> PrepareReference<'a> {
             ),
             None => (dtype_name(dtype).to_owned(), CacheElement::of(dtype)),
         };
+
         let wanted = architecture.and_then(|architecture| {
             architecture
                 .quantization
@@ -111,6 +115,7 @@ impl<'a> PrepareReference<'a> {
                 "the cache is counted in {element_name}; the checkpoint itself asks for {wanted} (kv_cache_dtype={wanted})"
             ));
         }
+
         let longest = architecture.and_then(|architecture| architecture.max_context);
         let context = match (asked.context, architecture, longest) {
             (Some(AskedContext::Tokens(tokens)), _, _) => tokens,
@@ -122,14 +127,17 @@ impl<'a> PrepareReference<'a> {
                 CONTEXT_WITHOUT_KEYS
             }
         };
+
         if let Some(longest) = longest.filter(|longest| context > *longest) {
             assumptions.push(format!(
                 "{context} tokens are more than the {longest} that the model is configured for"
             ));
         }
+
         assumptions.push(
             "no engine: weights as stored and the logical cache, without any overhead".to_owned(),
         );
+
         Ok(Self {
             model,
             architecture,
@@ -163,6 +171,7 @@ impl<'a> PrepareReference<'a> {
         let Some(architecture) = self.architecture else {
             return Ok((Bytes::ZERO, Bytes::ZERO));
         };
+
         let (_, layers) = split.stage_of(rank);
         let cache = logical::cache(architecture, layers.clone(), workload.context, self.element)
             * workload.sequences;
@@ -170,6 +179,7 @@ impl<'a> PrepareReference<'a> {
         if cache.overflowed() || states.overflowed() {
             return Err(EngineError::Overflow { what: "cache" });
         }
+
         Ok((cache, states))
     }
 }
@@ -224,9 +234,11 @@ impl PreparedEngine for PrepareReference<'_> {
         if split.tensor != 1 || split.expert_parallel {
             return illegal("the reference splits by layers only");
         }
+
         if split.offload != Offload::None {
             return illegal("the reference offloads nothing");
         }
+
         super::layer_weights::covers(&split.stages, self.layers())
     }
 
@@ -258,6 +270,7 @@ impl PreparedEngine for PrepareReference<'_> {
             self.model.inventory.tensors(),
             self.model.weight_files
         );
+
         Ok(vec![Component::between(
             ComponentName::Weights,
             bytes,
@@ -301,6 +314,7 @@ impl PreparedEngine for PrepareReference<'_> {
                 held,
             ));
         }
+
         if states > Bytes::ZERO {
             let detail = format!("{} sequences", workload.sequences);
             components.push(Component::exact(
@@ -310,6 +324,7 @@ impl PreparedEngine for PrepareReference<'_> {
                 detail,
             ));
         }
+
         Ok(components)
     }
 
@@ -356,12 +371,14 @@ pub(super) fn model_dtype(
     if format == Format::Gguf {
         return Dtype::F16;
     }
+
     if let Some(dtype) = architecture
         .and_then(|architecture| architecture.dtype)
         .filter(|dtype| dtype.is_float())
     {
         return dtype;
     }
+
     let sum = |dtype: Dtype| -> Bytes {
         inventory
             .classes
@@ -370,7 +387,9 @@ pub(super) fn model_dtype(
             .map(crate::model::TensorClass::bytes)
             .sum()
     };
+
     let (half, brain) = (sum(Dtype::F16), sum(Dtype::BF16));
+
     // 32-bit scales and biases of a quantised checkpoint say nothing of its compute dtype.
     let quantized = architecture.is_some_and(|architecture| architecture.quantization.is_some());
     match (half, brain) {

@@ -46,6 +46,7 @@ impl Engines {
     pub fn with_constants(tables: &[toml::Table]) -> Result<Self, EngineError> {
         let mut all = Self::embedded().map_err(|error| super::vllm::profile_error(&error))?;
         let mut merged: BTreeMap<&str, toml::Table> = BTreeMap::new();
+
         for (name, constants) in tables.iter().flatten() {
             all.by_name(name)?;
             let constants = constants
@@ -53,6 +54,7 @@ impl Engines {
                 .ok_or_else(|| not_correctable(&all, name, "is not a table"))?;
             merge(merged.entry(name).or_default(), constants);
         }
+
         for (name, constants) in merged {
             let corrected = super::with_constants(name, &constants)?.ok_or_else(|| {
                 not_correctable(&all, name, "has no constants that can be corrected here")
@@ -60,6 +62,7 @@ impl Engines {
             all.engines.retain(|engine| engine.name() != name);
             all.engines.push(corrected);
         }
+
         Ok(all)
     }
 
@@ -121,6 +124,7 @@ mod tests {
         let table = |text: &str| text.parse::<toml::Table>().unwrap();
         let mut merged = table("constants.a = 1\nconstants.b = 2");
         merge(&mut merged, &table("constants.b = 3\n\"0.33\".a = 4"));
+
         assert_eq!(
             merged,
             table("constants.a = 1\nconstants.b = 3\n\"0.33\".a = 4")

@@ -62,6 +62,7 @@ pub fn confidence(
     let Some(version) = version else {
         return Ok(Confidence::Verified);
     };
+
     let releases = releases(engine, version)?;
     let [first, last] = &releases.verified;
 
@@ -73,6 +74,7 @@ pub fn confidence(
              {last}, and their intervals are wider"
         )));
     }
+
     if version.order(releases.oldest.numbers()).is_lt() {
         let (engine, version, oldest) = (engine, version.to_string(), releases.oldest.to_string());
         return Err(EngineError::UnsupportedVersion {
@@ -89,6 +91,7 @@ pub fn confidence(
     } else {
         return Ok(Confidence::Verified);
     };
+
     let distance = distance(version, nearest, releases.numbered_by);
     Ok(Confidence::Unverified(format!(
         "{engine} {version} is {distance} {relation} than {nearest}, the {end} that is verified: the figures are those of \
@@ -106,10 +109,12 @@ fn releases(
         version: version.to_string(),
         why: why.to_owned(),
     };
+
     let table = TABLE.as_ref().map_err(|error| invalid(error))?;
     let releases = table
         .get(engine)
         .ok_or_else(|| invalid("it has no versions; leave the version out"))?;
+
     match releases.numbered_by {
         Numbering::Versions if version.is_build() => {
             Err(invalid("builds such as b12032 are llama.cpp's"))
@@ -132,6 +137,7 @@ fn distance(version: &EngineVersion, bound: &EngineVersion, numbered_by: Numberi
         (_, 1) => "minor release",
         _ => "patch release",
     };
+
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {unit}{plural}")
 }
@@ -159,6 +165,7 @@ mod tests {
             );
             assert!(!releases.source.is_empty(), "{name}");
         }
+
         assert_eq!(table.len(), 6);
     }
 
@@ -182,6 +189,7 @@ mod tests {
                 "{engine}@{version}"
             );
         }
+
         assert_eq!(confidence("reference", None), Ok(Confidence::Verified));
     }
 

@@ -48,6 +48,7 @@ pub(crate) fn model(config: &Value, inventory: Inventory) -> Model {
         commit: Some("c0ffee".to_owned()),
         ..model.identity
     };
+
     Model { identity, ..model }
 }
 
@@ -63,6 +64,7 @@ pub(super) fn pipeline(components: &[(&str, &str, Value)], inventory: Inventory)
             .unwrap_or(Bytes::ZERO),
         config: Some(config.clone()),
     };
+
     let components = components.iter().map(component).collect();
     Model {
         format: Format::Diffusers,
@@ -90,6 +92,7 @@ pub(super) fn prepare<'a>(
     let version: Option<&'a EngineVersion> =
         version.map(|text| &*Box::leak(Box::new(text.parse().unwrap())));
     let devices: &'a [DeviceFacts] = Box::leak(Box::new([device()]));
+
     engine.prepare(&EngineRequest {
         model,
         version,
@@ -111,6 +114,7 @@ pub(super) fn components(
             .variable(split, rank, &device(), prepared.workload())
             .unwrap(),
     );
+
     parts
 }
 

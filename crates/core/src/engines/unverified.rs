@@ -48,6 +48,7 @@ impl<'a> Unverified<'a> {
             .architecture
             .as_ref()
             .is_ok_and(|architecture| architecture.mixers(0..architecture.layer_count()).all(full));
+
         Self {
             inner,
             plain_cache,
@@ -65,12 +66,14 @@ impl<'a> Unverified<'a> {
             ComponentName::KvCache | ComponentName::State => CACHE_PERCENT,
             _ => OVERHEAD_PERCENT,
         };
+
         let Interval { low, likely, high } = part.bytes;
         let bytes = Interval {
             low: low.scale(100, percent),
             likely,
             high: high.scale(percent, 100),
         };
+
         Component {
             bytes,
             basis: part.basis.max(Basis::Assumed),
@@ -215,12 +218,14 @@ mod tests {
             "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
             "vocab_size": 32_000, "max_position_embeddings": 8192, "sliding_window": window, "torch_dtype": "bfloat16"
         });
+
         let tensors = [(
             "",
             "model.embed_tokens.weight",
             Dtype::BF16,
             &[32_000, 4096][..],
         )];
+
         sample::model(&config, sample::inventory(&tensors))
     }
 
@@ -229,6 +234,7 @@ mod tests {
         let version: EngineVersion = version.parse().unwrap();
         let (none, devices) = (BTreeMap::new(), [sample::device()]);
         let asked = sample::tokens(8192);
+
         let case = crate::engines::EngineRequest {
             model,
             version: Some(&version),
@@ -236,6 +242,7 @@ mod tests {
             asked,
             devices: &devices,
         };
+
         let prepared = prepare(by_name("vllm").unwrap(), &case).unwrap();
         let split = Split::single(32);
         let parts = sample::components(&*prepared, &split, 0);
@@ -244,6 +251,7 @@ mod tests {
             .variable_sum(&split, 0, &devices[0], prepared.workload())
             .unwrap();
         assert_eq!(device_sum(&parts), fixed.plus(variable));
+
         (prepared.warnings(), parts)
     }
 
@@ -252,6 +260,7 @@ mod tests {
         let model = model(None);
         let ((silent, known), (warnings, unknown)) = (asked(&model, "0.33"), asked(&model, "0.34"));
         assert!(silent.is_empty());
+
         assert!(
             matches!(&warnings[..], [warning] if warning.contains("1 minor release newer than 0.33")),
             "{warnings:?}"

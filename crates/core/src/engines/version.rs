@@ -75,6 +75,7 @@ impl EngineVersion {
         if self.names_no_release() {
             return Ordering::Greater;
         }
+
         let pairs = self.numbers.iter().zip(numbers);
         pairs
             .map(|(own, other)| own.cmp(other))
@@ -106,6 +107,7 @@ impl FromStr for EngineVersion {
                     .collect(),
             )
         };
+
         if text.len() > MAX_LENGTH {
             return Err(invalid());
         }
@@ -120,6 +122,7 @@ impl FromStr for EngineVersion {
                 development: false,
             });
         }
+
         let (numbers, development) = release(&lower).ok_or_else(invalid)?;
         Ok(Self {
             text,
@@ -158,6 +161,7 @@ impl FromStr for EngineSpec {
             Some((name, version)) => (name, Some(version.parse()?)),
             None => (text, None),
         };
+
         Ok(Self {
             name: name.to_owned(),
             version,
@@ -192,12 +196,14 @@ impl From<EngineSpec> for String {
 fn build_number(text: &str) -> Option<u32> {
     let mut rest = Rest(text.strip_prefix('b')?);
     let number = rest.number()?;
+
     if rest.skip("-") {
         let commit = rest.0.strip_prefix('g').unwrap_or(rest.0);
         let is_commit =
             (7..=40).contains(&commit.len()) && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
         return is_commit.then_some(number);
     }
+
     rest.0.is_empty().then_some(number)
 }
 
@@ -216,6 +222,7 @@ fn release(text: &str) -> Option<(Vec<u32>, bool)> {
     while let Some(number) = rest.numbered(&[""], &["."]) {
         numbers.push(number);
     }
+
     if numbers.len() > MAX_NUMBERS {
         return None;
     }
@@ -225,12 +232,15 @@ fn release(text: &str) -> Option<(Vec<u32>, bool)> {
         &["alpha", "beta", "preview", "pre", "rc", "a", "b", "c"],
         &separators,
     );
+
     if rest.numbered(&["post", "rev", "r"], &separators).is_none() {
         // A post-release without its word: `0.8.5-1`.
         rest.numbered(&[""], &["-"]);
     }
+
     let development = rest.numbered(&["dev"], &separators).is_some();
     rest.describe();
+
     (rest.0.is_empty() || rest.is_local()).then_some((numbers, development))
 }
 
@@ -254,6 +264,7 @@ impl Rest<'_> {
             .unwrap_or(self.0.len());
         let (digits, rest) = self.0.split_at(end);
         self.0 = rest;
+
         digits.parse().ok()
     }
 
@@ -264,23 +275,28 @@ impl Rest<'_> {
             let Some(after) = self.0.strip_prefix(separator) else {
                 continue;
             };
+
             let Some(word) = words.iter().find(|word| after.starts_with(**word)) else {
                 continue;
             };
+
             let mut rest = Rest(after.get(word.len()..).unwrap_or_default());
             let digit =
                 |rest: &Rest<'_>| rest.0.starts_with(|letter: char| letter.is_ascii_digit());
             if word.is_empty() && !digit(&rest) {
                 continue;
             }
+
             if !word.is_empty() {
                 let after = rest.0.strip_prefix(['.', '-', '_']).map(Rest).filter(digit);
                 rest = after.unwrap_or(rest);
             }
+
             let number = if digit(&rest) { rest.number()? } else { 0 };
             self.0 = rest.0;
             return Some(number);
         }
+
         None
     }
 
@@ -295,6 +311,7 @@ impl Rest<'_> {
                 self.0 = after.get(end..).unwrap_or_default();
             }
         }
+
         self.skip("-dirty");
     }
 
@@ -374,6 +391,7 @@ mod tests {
         ] {
             assert!(text.parse::<EngineVersion>().is_err(), "{text}");
         }
+
         let message = "ban\u{1b}[31mana"
             .parse::<EngineVersion>()
             .unwrap_err()
@@ -404,6 +422,7 @@ mod tests {
         ] {
             assert!(version(text).names_no_release(), "{text}");
         }
+
         for text in [
             "0.1",
             "0.1.5",

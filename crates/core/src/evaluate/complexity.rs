@@ -26,6 +26,7 @@ pub fn takes_long(question: &Question, model: &Model, devices: usize) -> bool {
         .architecture
         .as_ref()
         .map_or(1, |architecture| architecture.layers.len());
+
     question.frontier
         || model.variants.len() > 1
         || layers.saturating_mul(devices) > MOST_CELLS
@@ -40,6 +41,7 @@ pub fn leasable(model: &Model) -> Result<(), Problem> {
         .as_ref()
         .map_or(0, |adapter| pieces(&adapter.inventory));
     let pieces = pieces(&model.inventory).saturating_add(of_adapter);
+
     let layers = model
         .architecture
         .as_ref()
@@ -47,11 +49,13 @@ pub fn leasable(model: &Model) -> Result<(), Problem> {
     if pieces <= MOST_PIECES && pieces.saturating_mul(layers) <= MOST_EFFORT {
         return Ok(());
     }
+
     let detail = format!(
         "{} has {pieces} kinds of tensors and runs of layers in {layers} layers, more than any model that memory is promised \
          for",
         model.identity.repo
     );
+
     Err(Problem::new(Reason::Usage, detail)
         .hint("ask whether it fits, without a lease (POST /v1/fits; fits without --reserve)"))
 }
@@ -94,6 +98,7 @@ mod tests {
                 );
             }
         }
+
         let config = serde_json::json!({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "vocab_size": 128_256,
             "num_hidden_layers": layers, "num_attention_heads": 32, "num_key_value_heads": 8,
@@ -101,6 +106,7 @@ mod tests {
         });
         let architecture = config::architecture(&config, None, &Inventory::default());
         assert_eq!(architecture.as_ref().unwrap().layers.len(), layers as usize);
+
         Model::bare(
             "owner/name",
             Format::Safetensors,
@@ -114,6 +120,7 @@ mod tests {
         let question = Question::default();
         let known = model(64, 10, 1);
         assert!(!takes_long(&question, &known, 8));
+
         assert!(
             takes_long(&question, &known, 9),
             "many layers on many devices"
@@ -129,21 +136,25 @@ mod tests {
             ),
             "a frontier"
         );
+
         assert!(!takes_long(&question, &model(1, 2048, 1), 1));
         assert!(
             takes_long(&question, &model(1, 2049, 1), 1),
             "kinds of tensors"
         );
+
         let file = FileVariant {
             path: "a.gguf".to_owned(),
             parts: 1,
             file_bytes: None,
             known: Known::Length,
         };
+
         let several = Model {
             variants: vec![file.clone(), file],
             ..known
         };
+
         assert!(
             takes_long(&question, &several, 1),
             "the verdicts of many files"
@@ -156,6 +167,7 @@ mod tests {
         let problem = leasable(&model(8, 20_000, 1)).unwrap_err();
         assert_eq!(problem.reason, Reason::Usage);
         assert!(problem.detail.contains("40000 kinds"), "{problem}");
+
         assert!(
             leasable(&model(2_000, 20, 2)).is_err(),
             "few names, and each in a thousand runs"

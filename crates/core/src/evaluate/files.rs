@@ -37,6 +37,7 @@ pub(super) fn list(
     if model.variants.is_empty() || model.format != Format::Gguf || question.model.file.is_some() {
         return Ok(());
     }
+
     let mut list = Vec::new();
     for variant in &model.variants {
         let basis = if matches!(variant.known, Known::Length) {
@@ -44,8 +45,10 @@ pub(super) fn list(
         } else {
             Basis::Exact
         };
+
         let (path, parts, file_bytes) = (variant.path.clone(), variant.parts, variant.file_bytes);
         let answered = variant.known == Known::Itself;
+
         let line = Line {
             path,
             parts,
@@ -53,6 +56,7 @@ pub(super) fn list(
             basis,
             answered,
         };
+
         list.push(match (model.variant(variant), &variant.known) {
             (Some(other), _) => line.judge(&other, question, here, rules)?,
             (None, Known::NoModel(content)) => line.without_figures(kind(*content), None),
@@ -64,6 +68,7 @@ pub(super) fn list(
             }
         });
     }
+
     for projector in model.components.iter().filter(|part| part.name == "mmproj") {
         let file_bytes = Some(projector.bytes);
         let line = Line {
@@ -73,8 +78,10 @@ pub(super) fn list(
             basis: Basis::Exact,
             answered: false,
         };
+
         list.push(line.without_figures(FileKind::Projector, None));
     }
+
     list.sort_by(|left, right| {
         let bits = |file: &FileAnswer| file.bits_per_weight.unwrap_or_default();
         let rest = |file: &FileAnswer| (Reverse(file.stored_bytes), file.file.clone());
@@ -83,11 +90,13 @@ pub(super) fn list(
             .then(bits(right).total_cmp(&bits(left)))
             .then_with(|| rest(left).cmp(&rest(right)))
     });
+
     if !judged {
         for file in &mut list {
             (file.verdict, file.short_by_bytes) = (None, None);
         }
     }
+
     if answer.verdict == Some(Verdict::Unknown) {
         // What is not understood of one is not understood of all, and the answer says it once.
         for file in list
@@ -97,16 +106,19 @@ pub(super) fn list(
             file.why_not = None;
         }
     }
+
     let best = recommended(&list);
     if let (Some(best), false) = (best, answer.verdict == Some(Verdict::Fits)) {
         answer.suggestions.extend(suggestion(best, &list));
     }
+
     let recommended = best.map(|file| file.file.clone());
     answer.files = Some(FilesAnswer {
         recommended,
         rule: RULE.to_owned(),
         list,
     });
+
     Ok(())
 }
 
@@ -119,11 +131,13 @@ fn recommended(list: &[FileAnswer]) -> Option<&FileAnswer> {
             .as_deref()
             .is_some_and(|strategy| strategy.ends_with("offload"))
     };
+
     let bits = |file: &FileAnswer| {
         file.bits_per_weight
             .unwrap_or_default()
             .min(FULL_PRECISION_BITS)
     };
+
     list.iter().filter(fits).min_by(|left, right| {
         let by_bits = || bits(right).total_cmp(&bits(left));
         on_host(left)
@@ -140,11 +154,13 @@ fn suggestion(best: &FileAnswer, list: &[FileAnswer]) -> Option<Suggestion> {
         .find(|file| file.answered)
         .and_then(|file| file.required_bytes)?;
     let bits = best.bits_per_weight?;
+
     let by_length = if best.basis == Some(Basis::Assumed) {
         " (judged by its length)"
     } else {
         ""
     };
+
     Some(Suggestion {
         change: format!("file={}", best.file),
         message: format!(
@@ -208,10 +224,12 @@ impl Line {
             basis: Some(basis),
             ..self.without_figures(FileKind::Model, None)
         };
+
         file.bits_per_weight = bits;
         file.stored_bytes = file
             .stored_bytes
             .or_else(|| Some(model.inventory.bytes().get()));
+
         let plan = match plan(&ask(question, model, rules)?, &here.availability) {
             Ok(plan) => plan,
             // What is wrong with one file is no reason to say nothing of the others.
@@ -221,6 +239,7 @@ impl Line {
                 return Ok(file);
             }
         };
+
         file.verdict = Some(plan.verdict());
         match &plan.recommended {
             Some(placement) => {
@@ -229,6 +248,7 @@ impl Line {
             }
             None => file.why_not = Some(plan.why),
         }
+
         Ok(file)
     }
 }
@@ -242,6 +262,7 @@ fn placed(file: &mut FileAnswer, placement: &Placement) {
             .sum::<Bytes>()
             .get()
     };
+
     file.required_bytes = Some(sum(|need| need.high));
     file.likely_bytes = Some(sum(|need| need.likely));
     file.strategy = Some(placement.strategy.word().to_owned());
@@ -274,6 +295,7 @@ mod tests {
             basis: Basis::Exact,
             answered: false,
         };
+
         let bare = line.without_figures(FileKind::Model, None);
         FileAnswer {
             bits_per_weight: Some(bits),
@@ -301,10 +323,12 @@ mod tests {
         let f32 = file("f32-is-longer", 32.0, Verdict::Fits, "single");
         let f16 = file("f16", 16.0, Verdict::Fits, "single");
         assert_eq!(best(&[f32, f16]), Some("f16"));
+
         let projector = FileAnswer {
             kind: FileKind::Projector,
             ..file("mmproj", 16.0, Verdict::Fits, "single")
         };
+
         assert_eq!(best(&[projector, q4]), Some("q4"));
     }
 }

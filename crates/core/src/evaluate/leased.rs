@@ -12,9 +12,11 @@ pub(super) fn refuse_taking_leased(answer: &mut Answer) {
     if !matches!(answer.verdict, Some(Verdict::Fits | Verdict::Tight)) {
         return;
     }
+
     let Some(placement) = &mut answer.placement else {
         return;
     };
+
     let Some(share) = placement.devices.iter().find(|share| takes_leased(share)) else {
         return;
     };
@@ -26,6 +28,7 @@ pub(super) fn refuse_taking_leased(answer: &mut Answer) {
         share.uuid,
         Bytes::new(share.leased_bytes)
     );
+
     placement.launch = None;
     answer.message = message;
     answer.verdict = Some(Verdict::DoesNotFit);
@@ -63,6 +66,7 @@ mod tests {
             "num_key_value_heads": 8, "vocab_size": 32_000, "max_position_embeddings": 8192,
             "torch_dtype": "bfloat16"
         });
+
         let tensors = [(
             "",
             "model.embed_tokens.weight",
@@ -70,13 +74,16 @@ mod tests {
             &[32_000, 4096][..],
         )];
         let model = sample::model(&config, sample::inventory(&tensors));
+
         let rules = Rules {
             engines: Engines::embedded().unwrap(),
             policy: Policy::default(),
         };
+
         let snapshot = declared::parse("H100-80GB", std::time::UNIX_EPOCH).unwrap();
         let leases = BTreeMap::from([("declared-0".to_owned(), Bytes::gib(leased))]);
         let host = HostView::of(&snapshot, &leases);
+
         let question: Question = serde_json::from_value(json!({
             "model": { "repo": "owner/name" },
             "engine": { "name": "sglang", "parameters": parameters }

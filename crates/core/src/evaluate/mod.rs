@@ -85,6 +85,7 @@ pub fn answer(
 ) -> Result<Answer, Problem> {
     let ask = ask(question, model, rules)?;
     let name = ask.engine.name();
+
     let plan = match plan(&ask, &here.availability) {
         Ok(plan) => plan,
         Err(PlacementError::Engine(EngineError::Headers { why })) => {
@@ -98,18 +99,22 @@ pub fn answer(
         }
         Err(error) => return Err(no_plan(&error, &ask, here)),
     };
+
     if plan.reason == Reason::NoDevices {
         return Err(no_devices(&plan, here));
     }
+
     let mut answer = conclude(question, model, name, &plan, here);
     if plan.reason != Reason::Fits || plan.verdict() == Verdict::Tight {
         answer.suggestions = suggest::suggestions(&ask, here, &plan, rules);
         suggest::waiting(&mut answer, &ask, here, &plan);
     }
+
     if let (true, Some(placement)) = (question.frontier, &plan.recommended) {
         let points = crate::placement::frontier(&ask, placement, here.availability.host);
         answer.frontier = Some(points.map_err(|error| no_plan(&error, &ask, here))?);
     }
+
     Ok(answer)
 }
 
@@ -123,6 +128,7 @@ fn ask<'a>(question: &'a Question, model: &'a Model, rules: &'a Rules) -> Result
         .engines
         .by_name(name)
         .map_err(|error| engine_problem(&error))?;
+
     Ok(Ask {
         engine,
         model,
@@ -145,10 +151,12 @@ pub fn known_engine(question: &Question, rules: &Rules) -> Result<(), Problem> {
     let Some(name) = &question.engine.name else {
         return Ok(());
     };
+
     let engine = rules
         .engines
         .by_name(name)
         .map_err(|error| engine_problem(&error))?;
+
     match &question.engine.version {
         Some(version) => {
             releases::check_form(engine.name(), version).map_err(|error| engine_problem(&error))
@@ -173,6 +181,7 @@ pub fn together(
         Ok(found) => found,
         Err(error) => return Err(none_together(&error, &asks, here)),
     };
+
     if let Some(plan) = found
         .plans
         .iter()
@@ -180,9 +189,11 @@ pub fn together(
     {
         return Err(no_devices(plan, here));
     }
+
     let one = |((question, ask), plan): ((&Question, &Ask<'_>), &Plan)| {
         conclude(question, ask.model, ask.engine.name(), plan, here)
     };
+
     let answers: Vec<Answer> = questions
         .iter()
         .zip(&asks)
@@ -196,6 +207,7 @@ pub fn together(
         .and_then(|answer| answer.reason.as_deref())
         .unwrap_or(Reason::Fits.word())
         .to_owned();
+
     let mut message = match found.verdict {
         Verdict::Fits => format!("all {} fit together", answers.len()),
         Verdict::Tight => format!(
@@ -206,9 +218,11 @@ pub fn together(
             format!("they do not fit together: {}", answer.message)
         }),
     };
+
     if found.gave_up {
         message.push_str("; not every combination was tried");
     }
+
     Ok(TogetherAnswer {
         schema_version: crate::report::SCHEMA_VERSION,
         verdict: found.verdict,
@@ -229,16 +243,19 @@ pub fn estimate(
     if let Some(here) = declared {
         return fits(question, model, &here, rules);
     }
+
     let fixed = question.constraints.tensor_parallel.is_some()
         || question.constraints.pipeline_parallel.is_some();
     let asked = u64::from(question.constraints.tensor_parallel.unwrap_or(1))
         * u64::from(question.constraints.pipeline_parallel.unwrap_or(1));
     let counts: &[u64] = if fixed { &[asked] } else { &ASSUMED_COUNTS };
     let mut last = None;
+
     for count in counts {
         let here =
             HostView::declared(&format!("{count}x{ASSUMED_DEVICE}"), SystemTime::UNIX_EPOCH)?;
         let mut found = answer(question, model, &here, rules)?;
+
         // Nothing short on the devices: only how much host memory there is cannot be told, and more
         // devices tell it neither.
         let settled = matches!(
@@ -255,13 +272,16 @@ pub fn estimate(
             found.suggestions.clear();
             found.alternatives.clear();
         }
+
         found.sampled_at = None;
         if settled {
             files::list(&mut found, question, model, &here, rules, false)?;
             return Ok(found);
         }
+
         last = Some(found);
     }
+
     last.ok_or_else(|| Problem::new(Reason::Internal, "no number of devices was tried"))
 }
 
@@ -312,6 +332,7 @@ fn notes(snapshot: &Snapshot) -> BTreeMap<String, Vec<String>> {
             .map(|warning| warning.message.clone())
             .collect()
     };
+
     noted
         .map(|device| (device.facts.uuid.clone(), of(device)))
         .collect()
@@ -343,12 +364,14 @@ fn conclude(
     let mut answer = blank(model, here);
     answer.verdict = Some(plan.verdict());
     answer.set_reason(plan.reason);
+
     if let Some(settled) = &plan.settled {
         answer.engine = Some(EngineAnswer {
             name: engine.to_owned(),
             profile: settled.profile.clone(),
             parameters: settled.parameters.clone(),
         });
+
         answer.workload = Some(WorkloadAnswer {
             context: settled.workload.context,
             context_from: match question.workload.context {
@@ -360,27 +383,33 @@ fn conclude(
             sequences: settled.workload.sequences,
             kv_cache_dtype: settled.kv_cache_dtype.clone(),
         });
+
         if let Some(placement) = &plan.recommended {
             answer.requirement = Some(requirement::total(placement, settled));
         }
     }
+
     answer.placement = plan.recommended.as_ref().map(requirement::placement);
     answer.alternatives = plan
         .alternatives
         .iter()
         .map(requirement::alternative)
         .collect();
+
     answer.short_by_bytes = match &plan.recommended {
         Some(_) => Shortfall::Bytes(plan.short_by.get()),
         None => Shortfall::Unknown,
     };
+
     answer.assumptions.extend(plan.assumptions.iter().cloned());
     answer.warnings.extend(plan.warnings.iter().cloned());
+
     let over = plan
         .passed_over
         .iter()
         .map(|over| format!("{} ({}) is not used: {}", over.name, over.uuid, over.why));
     answer.warnings.extend(over);
+
     for device in plan
         .recommended
         .iter()
@@ -392,8 +421,10 @@ fn conclude(
             .warnings
             .extend(notes.map(|note| format!("{} ({}): {note}", device.name, device.uuid)));
     }
+
     answer.message = summary::message(&answer, plan);
     leased::refuse_taking_leased(&mut answer);
+
     answer
 }
 
@@ -469,6 +500,7 @@ fn none_together(error: &PlacementError, asks: &[Ask<'_>], here: &HostView) -> P
         problem.detail = format!("questions[{place}]: {}", problem.detail);
         Some(problem)
     });
+
     failing.unwrap_or_else(|| match error {
         PlacementError::Engine(error) => engine_problem(error),
         error => Problem::new(Reason::Usage, error.to_string()),
@@ -488,6 +520,7 @@ fn engine_problem(error: &EngineError) -> Problem {
         | EngineError::UnknownEngine { .. } => Reason::Usage,
         EngineError::Headers { .. } | EngineError::Overflow { .. } => Reason::MissingMetadata,
     };
+
     Problem::new(reason, error.to_string())
 }
 
@@ -500,6 +533,7 @@ fn no_devices(plan: &Plan, here: &HostView) -> Problem {
             .iter()
             .any(|over| over.uuid == device.facts.uuid)
     };
+
     let words = here
         .availability
         .devices
@@ -513,6 +547,7 @@ fn no_devices(plan: &Plan, here: &HostView) -> Problem {
     let reason = lost
         .or_else(|| words.clone().next())
         .map_or(Reason::NoDevices, Reason::of_device);
+
     let over = plan
         .passed_over
         .iter()
@@ -523,6 +558,7 @@ fn no_devices(plan: &Plan, here: &HostView) -> Problem {
     } else {
         format!("no device can be used: {said}")
     };
+
     Problem::new(reason, detail)
         .hint("ask for declared devices with --gpus, or see hf-mem-probe gpus")
 }

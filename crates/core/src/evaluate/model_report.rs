@@ -8,6 +8,7 @@ use crate::report::answer::{AdapterAnswer, ModelAnswer};
 pub fn report(model: &Model) -> ModelAnswer {
     let architecture = model.architecture.as_ref().ok();
     let asked = model.asked();
+
     let by_dtype = model
         .inventory
         .bytes_by_storage()
@@ -19,6 +20,7 @@ pub fn report(model: &Model) -> ModelAnswer {
             };
             (name, bytes.get())
         });
+
     let by_component = model.inventory.bytes_by_component();
     ModelAnswer {
         repo: asked.repo.clone(),
@@ -72,5 +74,6 @@ fn expert_weights(model: &Model) -> Option<Bytes> {
         .filter(|class| experts(&class.pattern))
         .map(crate::model::TensorClass::bytes)
         .sum();
+
     (bytes > Bytes::ZERO).then_some(bytes)
 }

@@ -30,6 +30,7 @@ pub(super) fn of_the_asker(what: &str, ask: &Ask<'_>, here: &Availability) -> Op
     if blamed.is_empty() && !given.is_empty() && !overflows(ask, here, &given) {
         blamed = given.iter().collect();
     }
+
     if blamed.is_empty() {
         return None;
     }
@@ -41,6 +42,7 @@ pub(super) fn of_the_asker(what: &str, ask: &Ask<'_>, here: &Availability) -> Op
     );
     let mut problem = Problem::new(Reason::Usage, detail).hint("ask for less");
     problem.status = UNPROCESSABLE;
+
     Some(problem)
 }
 
@@ -50,9 +52,11 @@ fn figures(ask: &Ask<'_>) -> Vec<Figure> {
         Some(AskedContext::Tokens(tokens)) => Some(Figure::Context(tokens)),
         Some(AskedContext::Max) | None => None,
     };
+
     let sequences = ask.asked.sequences.map(Figure::Sequences);
     let numbers = ask.parameters.iter().filter(|(_, value)| value.is_number());
     let parameters = numbers.map(|(name, value)| Figure::Parameter(name.clone(), value.clone()));
+
     sequences
         .into_iter()
         .chain(context)
@@ -73,11 +77,13 @@ fn overflows(ask: &Ask<'_>, here: &Availability, left_out: &[Figure]) -> bool {
             }
         }
     }
+
     let smaller = Ask {
         asked,
         parameters: &parameters,
         ..ask.clone()
     };
+
     matches!(
         plan(&smaller, here),
         Err(PlacementError::Engine(EngineError::Overflow { .. }))

@@ -19,6 +19,7 @@ pub(super) fn total(placement: &Placement, settled: &ResolvedWorkload) -> Requir
         .flat_map(|rank| rank.fixed.iter().chain(&rank.variable));
     let host = placement.host.iter().flat_map(|host| &host.components);
     let components = by_name(parts.chain(host));
+
     // Not the sum of the components: in a share, a part that turns out larger makes another
     // smaller.
     let held: Interval = placement.ranks.iter().map(|rank| rank.held).sum();
@@ -45,6 +46,7 @@ pub(super) fn weights_only(model: &Model) -> Requirement {
         model.inventory.tensors(),
         model.weight_files
     );
+
     let weights = Component::exact(ComponentName::Weights, bytes, Basis::Exact, detail);
     Requirement {
         total: None,
@@ -136,6 +138,7 @@ fn by_name<'c>(components: impl Iterator<Item = &'c Component>) -> Vec<Component
             line.2.push(&part.detail);
         }
     }
+
     let answer =
         |(name, (bytes, basis, details)): (ComponentName, (Interval, Basis, Vec<&str>))| {
             ComponentAnswer {
@@ -147,6 +150,7 @@ fn by_name<'c>(components: impl Iterator<Item = &'c Component>) -> Vec<Component
                 detail: details.join("; "),
             }
         };
+
     lines.into_iter().map(answer).collect()
 }
 
@@ -178,6 +182,7 @@ mod tests {
         ];
         let lines = by_name(parts.iter());
         assert_eq!(lines.len(), 1);
+
         assert_eq!(
             (lines[0].likely_bytes, lines[0].basis),
             (16, Basis::Formula)

@@ -25,6 +25,7 @@ pub(super) fn suggestions(
         verdict: advice.verdict,
         saves_bytes: advice.saves.get(),
     };
+
     advice.into_iter().map(word).collect()
 }
 
@@ -33,6 +34,7 @@ pub(super) fn waiting(answer: &mut Answer, ask: &Ask<'_>, here: &HostView, plan:
     if plan.reason != Reason::InsufficientMemory {
         return;
     }
+
     let Some((seconds, verdict)) = placement::wait(ask, &here.availability, &here.draining) else {
         return;
     };
@@ -49,6 +51,7 @@ pub(super) fn waiting(answer: &mut Answer, ask: &Ask<'_>, here: &HostView, plan:
         verdict,
         saves_bytes: 0,
     };
+
     answer.suggestions.insert(0, waiting);
 }
 
@@ -66,6 +69,7 @@ fn other_engines(ask: &Ask<'_>) -> impl Iterator<Item = &'static str> {
         }
         _ => &[],
     };
+
     let asked = ask.engine.name();
     alike
         .iter()

@@ -11,6 +11,7 @@ pub(super) fn message(answer: &Answer, plan: &Plan) -> String {
     let Some(placement) = &answer.placement else {
         return format!("{}: {}", subject.trim_end_matches(','), plan.why);
     };
+
     let needed: u64 = placement
         .devices
         .iter()
@@ -21,8 +22,10 @@ pub(super) fn message(answer: &Answer, plan: &Plan) -> String {
         .iter()
         .filter_map(|share| share.available_bytes)
         .fold(0, u64::saturating_add);
+
     let (needed, available) = (Bytes::new(needed), Bytes::new(available));
     let way = way(answer);
+
     match answer.verdict {
         Some(Verdict::Fits) => format!("{subject} {way}, {needed} of {available} available"),
         Some(Verdict::Tight) => {
@@ -87,6 +90,7 @@ fn outgrown_share(plan: &Plan) -> Option<String> {
         .filter_map(|rank| rank.share)
         .map(|share| share.taken.high)
         .sum();
+
     Some(format!("{share} leaves it {taken}"))
 }
 
@@ -108,6 +112,7 @@ pub(super) fn estimate(answer: &Answer) -> String {
         ),
         None => String::new(),
     };
+
     format!("{}{need} {}", subject(answer), way(answer))
 }
 
@@ -121,6 +126,7 @@ fn subject(answer: &Answer) -> String {
         .file
         .as_ref()
         .map_or_else(String::new, |file| format!(" ({file})"));
+
     let workload = answer
         .workload
         .as_ref()
@@ -132,6 +138,7 @@ fn subject(answer: &Answer) -> String {
                 workload.context, workload.sequences
             )
         });
+
     format!("{}{file}{engine}{workload}", answer.model.repo)
 }
 
@@ -140,21 +147,25 @@ fn way(answer: &Answer) -> String {
     let Some(placement) = &answer.placement else {
         return String::new();
     };
+
     let count = placement.devices.len();
     let devices = match placement.devices.first() {
         Some(share) if count == 1 => format!("on {}", share.name),
         _ => format!("over {count} devices"),
     };
+
     let split = match (placement.tensor_parallel, placement.pipeline_parallel) {
         (1, 1) => String::new(),
         (tensor, 1) => format!(" (tensor parallel {tensor})"),
         (1, _) => format!(" ({})", placement.strategy.replace('_', " ")),
         (tensor, pipeline) => format!(" (tensor parallel {tensor}, pipeline parallel {pipeline})"),
     };
+
     let offload = if placement.strategy.ends_with("offload") && placement.pipeline_parallel == 1 {
         format!(" ({})", placement.strategy.replace('_', " "))
     } else {
         String::new()
     };
+
     format!("{devices}{split}{offload}")
 }

@@ -119,9 +119,11 @@ impl Room {
                 weight.values, weight.bytes
             )));
         };
+
         self.take_small(weight.bytes)?;
         let value = serde_json::from_slice(text).map_err(not_json)?;
         self.parsed_bytes = left;
+
         Ok(value)
     }
 
@@ -134,22 +136,27 @@ impl Room {
                 .saturating_mul(PAIR_BYTES)
                 .saturating_add(text.len() as u64),
         )?;
+
         let mut deserializer = serde_json::Deserializer::from_slice(text);
         let raw = crate::strict_json::nested::<RawIndex, _>(&mut deserializer)
             .and_then(|raw| deserializer.end().map(|()| raw));
+
         let RawIndex {
             metadata,
             weight_map,
         } = raw
             .map_err(|error| Refused::NotJson(format!("it is not an index of weights: {error}")))?;
+
         let Some(left) = self.tensors.checked_sub(weight_map.named) else {
             return Err(Refused::TooMuch(format!(
                 "it names {} tensors; all indices of one model may name {MAX_INDEX_TENSORS}",
                 weight_map.named
             )));
         };
+
         self.tensors = left;
         let total = metadata.and_then(|metadata| metadata.total_size);
+
         Ok(Index {
             total_bytes: total.and_then(|Total(total)| total),
             weight_map: weight_map.names,
@@ -182,6 +189,7 @@ impl Weight {
         if bytes <= MAX_PARSED_BYTES {
             return Ok(());
         }
+
         Err(format!(
             "its {values} values take {bytes} bytes of memory; a model may take {MAX_PARSED_BYTES}"
         ))
@@ -244,11 +252,13 @@ impl<'de> Deserialize<'de> for Weight {
                     all = all.with(item);
                     length += 1;
                 }
+
                 let room = if length == 0 {
                     0
                 } else {
                     length.next_power_of_two().max(4)
                 };
+
                 all.bytes += room * Weight::VALUE_BYTES;
                 Ok(all)
             }
@@ -260,10 +270,12 @@ impl<'de> Deserialize<'de> for Weight {
                     all.bytes += key.bytes;
                     keys += 1;
                 }
+
                 all.bytes += keys.div_ceil(Weight::KEYS_OF_A_NODE) * Weight::NODE_BYTES;
                 Ok(all)
             }
         }
+
         deserializer.deserialize_any(Weigh)
     }
 }
@@ -326,12 +338,14 @@ impl<'de> Deserialize<'de> for CountedNames {
                         named += 1;
                     }
                 }
+
                 Ok(CountedNames {
                     names: names.finish(),
                     named,
                 })
             }
         }
+
         deserializer.deserialize_map(Names)
     }
 }
@@ -364,8 +378,10 @@ fn without_python_words(text: &[u8]) -> Vec<u8> {
             rest = &rest[word.len()..];
             continue;
         }
+
         out.push(byte);
         rest = tail;
+
         match byte {
             b'"' => in_string = !in_string,
             b'\\' if in_string => {
@@ -377,6 +393,7 @@ fn without_python_words(text: &[u8]) -> Vec<u8> {
             _ => {}
         }
     }
+
     out
 }
 
@@ -404,6 +421,7 @@ mod tests {
                 bytes: 4 * 32
             }
         );
+
         assert_eq!(
             weight(r#"{"ab": "cde"}"#),
             Weight {
@@ -411,6 +429,7 @@ mod tests {
                 bytes: 640 + 18 + 19
             }
         );
+
         let hostile = |item: &str, count: usize| format!("[{}]", vec![item; count].join(","));
         for (item, count) in [
             ("0", 1 << 21),
@@ -426,6 +445,7 @@ mod tests {
                 "{why}"
             );
         }
+
         document(hostile("0", 1 << 19).as_bytes()).expect("room for a large one");
     }
 
@@ -434,6 +454,7 @@ mod tests {
         let mut room = Room::default();
         let half = format!("[{}]", vec!["0"; 1 << 20].join(","));
         room.document(half.as_bytes()).expect("the first");
+
         assert!(matches!(
             room.document(half.as_bytes()),
             Err(Refused::TooMuch(_))
@@ -467,10 +488,12 @@ mod tests {
                 .collect();
             format!(r#"{{"weight_map":{{{}}}}}"#, names.join(","))
         };
+
         let mut room = Room {
             tensors: 7,
             ..Room::default()
         };
+
         assert_eq!(
             room.index(of(5).as_bytes()).expect("room").weight_map.len(),
             5
@@ -478,6 +501,7 @@ mod tests {
         let Err(Refused::TooMuch(why)) = room.index(of(3).as_bytes()) else {
             panic!("eight of seven")
         };
+
         assert!(why.contains("it names 3 tensors"), "{why}");
         assert!(matches!(
             index(of(MAX_INDEX_TENSORS + 1).as_bytes()),
@@ -506,6 +530,7 @@ mod tests {
             .expect("an index")
             .total_bytes
         };
+
         assert_eq!(total("12"), Some(12));
         assert_eq!(total("12.0"), Some(12));
         assert_eq!(total("12.5"), None);
@@ -513,6 +538,7 @@ mod tests {
         assert_eq!(total("1e300"), None);
         assert_eq!(total(r#"[1, {"a": 2}]"#), None);
         assert!(index(br#"{"weight_map":{"a":1}}"#).is_err());
+
         assert_eq!(
             index(br#"{"weight_map":{}}"#)
                 .expect("an index")

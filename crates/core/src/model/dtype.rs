@@ -130,6 +130,7 @@ mod tests {
                 assert_eq!(Dtype::from_ggml(id), Some(*dtype));
             }
         }
+
         assert_eq!(Dtype::from_ggml(4), None);
         assert_eq!(Dtype::from_ggml(43), None);
         assert_eq!(Dtype::from_safetensors("F8_E4M3"), Some(Dtype::F8E4M3));

@@ -20,6 +20,7 @@ impl Model {
         ];
         let tensors: usize = tensors.into_iter().flatten().map(inventory).sum();
         let variants: usize = self.variants.iter().map(variant).sum();
+
         let described = described(&(
             &self.identity,
             &self.architecture,
@@ -28,6 +29,7 @@ impl Model {
             &self.contradiction,
             &self.doubts,
         ));
+
         (size_of::<Self>() + tensors + variants + described) as u64
     }
 }
@@ -39,6 +41,7 @@ fn inventory(inventory: &Inventory) -> usize {
             class.shape.len() * size_of::<u64>() + class.layers.len() * size_of::<LayerRun>();
         size_of::<TensorClass>() + texts + numbers + 4 * PIECE_BYTES
     };
+
     inventory.classes.iter().map(class).sum()
 }
 
@@ -52,6 +55,7 @@ fn variant(variant: &FileVariant) -> usize {
         Known::Itself | Known::Length | Known::NoModel(_) => 0,
         Known::Unreadable(why) => why.len(),
     };
+
     size_of::<FileVariant>() + variant.path.len() + known
 }
 
@@ -65,7 +69,9 @@ fn described(value: &impl fmt::Debug) -> usize {
             Ok(())
         }
     }
+
     let mut length = Length(0);
+
     // Counting does not fail.
     let _ = write!(length, "{value:?}");
     length.0
@@ -91,16 +97,20 @@ mod tests {
                     Bytes::new(1),
                 );
             }
+
             inventory(&builder.finish())
         };
+
         let one = of(1000, &|tensor| format!("l.{tensor}.w"));
         let kinds = of(1000, &|tensor| format!("w{tensor}"));
         let runs = of(1000, &|tensor| format!("l.{}.w", tensor * 2));
+
         assert!(
             one < 400
                 && kinds > 1000 * size_of::<TensorClass>()
                 && runs > 1000 * size_of::<LayerRun>()
         );
+
         assert_eq!(described(&"abc"), 5);
     }
 }

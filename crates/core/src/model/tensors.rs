@@ -74,6 +74,7 @@ impl TensorClass {
         if self.layers.is_empty() {
             return self.count;
         }
+
         let in_run = |run: &LayerRun| {
             let (from, to) = (
                 run.first.max(layers.start),
@@ -81,6 +82,7 @@ impl TensorClass {
             );
             u64::from(to.saturating_sub(from)).saturating_mul(run.each)
         };
+
         self.layers.iter().map(in_run).fold(0, u64::saturating_add)
     }
 
@@ -234,9 +236,11 @@ impl InventoryBuilder {
                 layers: BTreeMap::new(),
                 count: 0,
             };
+
             let joined = builder.classes.entry(key).or_insert_with(empty);
             joined.bytes_each = joined.bytes_each.max(class.bytes_each);
             joined.count = joined.count.saturating_add(class.count);
+
             for run in class.layers {
                 for layer in run.first..=run.last {
                     let each = joined.layers.entry(layer).or_insert(0);
@@ -244,6 +248,7 @@ impl InventoryBuilder {
                 }
             }
         }
+
         builder.finish()
     }
 
@@ -259,6 +264,7 @@ impl InventoryBuilder {
                 layers: runs(&class.layers),
                 count: class.count,
             };
+
         Inventory {
             classes: self.classes.into_iter().map(class).collect(),
         }
@@ -297,6 +303,7 @@ fn fold_name(name: &str) -> (String, Option<u32>) {
             break;
         }
     }
+
     (pattern, layer)
 }
 
@@ -315,6 +322,7 @@ fn runs(layers: &BTreeMap<u32, u64>) -> Vec<LayerRun> {
             }),
         }
     }
+
     runs
 }
 
@@ -336,6 +344,7 @@ mod tests {
                 );
             }
         }
+
         builder.add(
             "",
             "lm_head.weight",
@@ -343,6 +352,7 @@ mod tests {
             &[5],
             Bytes::new(20),
         );
+
         builder.finish()
     }
 
@@ -355,6 +365,7 @@ mod tests {
             &*class.pattern,
             "model.layers.*.mlp.experts.*.up_proj.weight"
         );
+
         assert_eq!(
             class.layers,
             [LayerRun {
@@ -363,6 +374,7 @@ mod tests {
                 each: 4
             }]
         );
+
         assert_eq!(class.count_in(&(0..5)), 8);
         assert_eq!(inventory.bytes(), Bytes::new(7 * 4 * 32 + 20));
         assert_eq!(inventory.tensors(), 29);
@@ -381,6 +393,7 @@ mod tests {
             whole.add("", &name, Storage::Unknown("x".into()), &[8], bytes);
             parts[part].add("", &name, Storage::Unknown("x".into()), &[8], bytes);
         }
+
         let [mut first, second] = parts;
         first.absorb(second);
         assert_eq!((first.classes(), first.finish()), (1, whole.finish()));
@@ -400,6 +413,7 @@ mod tests {
             );
             assert_eq!(fold_name(&newer), fold_name(&older));
         }
+
         assert_eq!(
             fold_name("a.parametrizations.weight.original").0,
             "a.parametrizations.weight.original"

@@ -81,6 +81,7 @@ impl Model {
             Known::Itself => (self.architecture.clone(), self.inventory.clone()),
             Known::NoModel(_) | Known::Unreadable(_) => return None,
         };
+
         let mut model = Self {
             architecture,
             inventory,
@@ -92,6 +93,7 @@ impl Model {
                 .filter(|_| variant.known == Known::Itself),
             ..self.clone_without_variants()
         };
+
         model.identity.file = Some(variant.path.clone());
         Some(model)
     }
@@ -122,14 +124,17 @@ impl Inventory {
         if own == Bytes::ZERO || own.overflowed() {
             return None;
         }
+
         let factor = |each: Bytes| {
             let scaled = u128::from(each.get()) * u128::from(bytes.get());
             Bytes::new(u64::try_from(scaled.div_ceil(u128::from(own.get()))).unwrap_or(u64::MAX))
         };
+
         let mut stretched = self.clone();
         for class in &mut stretched.classes {
             class.bytes_each = factor(class.bytes_each);
         }
+
         Some(stretched)
     }
 }
@@ -156,6 +161,7 @@ mod tests {
                 Bytes::new(bytes),
             );
         }
+
         let inventory = builder.finish();
         for wanted in [1, 10_000, 29_131, 1_000_003] {
             let bytes = inventory
@@ -165,6 +171,7 @@ mod tests {
                 .get();
             assert!((wanted..wanted + 4).contains(&bytes), "{wanted}: {bytes}");
         }
+
         assert_eq!(Inventory::default().stretched(Bytes::new(1)), None);
     }
 

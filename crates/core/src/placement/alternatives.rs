@@ -46,12 +46,14 @@ pub(super) fn alternatives(
         .collect();
     others.sort_by(|a, b| a.1.standing.cmp(&b.1.standing));
     let mut ways = Vec::with_capacity(others.len());
+
     for ((strategy, tensor, pipeline), other) in others {
         let devices = other
             .places
             .iter()
             .filter_map(|place| pool.devices.get(*place));
         let mut reason = other.standing.why_after(&best.standing);
+
         for device in devices.clone() {
             if let DeviceSupport::Degraded(cost) = needs
                 .prepared(other.first)?
@@ -61,6 +63,7 @@ pub(super) fn alternatives(
                 break;
             }
         }
+
         ways.push(AlternativeWay {
             strategy: *strategy,
             tensor: *tensor,
@@ -71,6 +74,7 @@ pub(super) fn alternatives(
             short_by: Some(other.standing.missing),
         });
     }
+
     Ok(ways)
 }
 
@@ -95,6 +99,7 @@ pub(super) fn illegal(found: &Found) -> Vec<AlternativeWay> {
             });
         }
     }
+
     ways
 }
 
@@ -108,6 +113,7 @@ pub(super) fn why_no_split(needs: &Needs<'_>, pool: &Pool<'_>, found: &Found) ->
             .map(|(devices, why)| format!("over {devices} devices: {why}"));
         return said.unwrap_or_else(|| "the engine knows no split for these devices".into());
     }
+
     let (tensor, stages) = (asked.tensor.unwrap_or(1), asked.pipeline.unwrap_or(1));
     let wanted = u64::from(tensor) * u64::from(stages);
     let there = (0..pool.devices.len())
@@ -118,6 +124,7 @@ pub(super) fn why_no_split(needs: &Needs<'_>, pool: &Pool<'_>, found: &Found) ->
             "tensor {tensor} x pipeline {stages} takes {wanted} devices; {there} can be used together"
         );
     }
+
     let layers = needs
         .ask
         .model
@@ -130,6 +137,7 @@ pub(super) fn why_no_split(needs: &Needs<'_>, pool: &Pool<'_>, found: &Found) ->
         expert_parallel: false,
         offload: Offload::None,
     };
+
     match pool.devices.first().map(|it| {
         needs
             .prepared(it.kind)

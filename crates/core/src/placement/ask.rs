@@ -44,6 +44,7 @@ impl<'a> Ask<'a> {
     {
         let devices = std::slice::from_ref(first);
         let (model, version, parameters) = (self.model, self.version, self.parameters);
+
         prepare(
             self.engine,
             &EngineRequest {
@@ -62,6 +63,7 @@ impl<'a> Ask<'a> {
         if self.asked.context.is_some() {
             return Cow::Borrowed(self);
         }
+
         let usable = here
             .devices
             .iter()
@@ -73,8 +75,10 @@ impl<'a> Ask<'a> {
         else {
             return Cow::Borrowed(self);
         };
+
         let mut settled = self.clone();
         settled.asked.context = Some(AskedContext::Tokens(context));
+
         Cow::Owned(settled)
     }
 

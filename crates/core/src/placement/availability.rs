@@ -34,6 +34,7 @@ impl Available {
             available: None,
             unusable: device.unusable.clone(),
         };
+
         it.settle();
         it
     }
@@ -66,6 +67,7 @@ pub fn availability(snapshot: &Snapshot, leased: &BTreeMap<String, Bytes>) -> Av
             .copied()
             .unwrap_or(Bytes::ZERO)
     };
+
     Availability {
         devices: snapshot
             .devices
@@ -114,6 +116,7 @@ impl Availability {
                 device.settle();
             }
         }
+
         self
     }
 
@@ -128,6 +131,7 @@ impl Availability {
             .filter(|it| [&it.a, &it.b].contains(&&like.facts.uuid))
             .cloned()
             .collect();
+
         let best = peers.iter().min_by_key(|it| it.kind).cloned();
         let named = |number: usize| format!("{} +{number}", like.facts.uuid);
         for number in 1..=added {
@@ -141,12 +145,14 @@ impl Availability {
                 b: named(number),
                 ..best.clone()
             }));
+
             more.links.extend(peers.iter().map(|link| {
                 let other = if link.a == like.facts.uuid {
                     &link.b
                 } else {
                     &link.a
                 };
+
                 Link {
                     a: other.clone(),
                     b: named(number),
@@ -154,6 +160,7 @@ impl Availability {
                 }
             }));
         }
+
         more
     }
 
@@ -171,6 +178,7 @@ impl Availability {
                 device.settle();
             }
         }
+
         self
     }
 
@@ -183,6 +191,7 @@ impl Availability {
                 device.settle();
             }
         }
+
         self
     }
 }
@@ -206,6 +215,7 @@ mod tests {
             pci_bus_id: None,
             numa_node: None,
         };
+
         Device {
             free_bytes: free,
             margin_bytes: margin,

@@ -44,11 +44,13 @@ impl Wires {
     pub(super) fn of(pool: &Pool<'_>, split: &Split, places: &[usize]) -> Self {
         let groups: Vec<&[usize]> = places.chunks(split.tensor.max(1) as usize).collect();
         let kind = |place: &usize| pool.devices.get(*place).map(|it| it.kind);
+
         let mut wires = Self {
             all: LinkKind::Fabric,
             tensor: LinkKind::Fabric,
             broken: 0,
         };
+
         for group in &groups {
             let (mut best, mut worst) = (LinkKind::None, LinkKind::Fabric);
             for (at, &a) in group.iter().enumerate() {
@@ -57,17 +59,20 @@ impl Wires {
                     (best, worst) = (best.min(link), worst.max(link));
                 }
             }
+
             let first = group.first().map(kind);
             let mixed = group.iter().any(|place| Some(kind(place)) != first);
             wires.broken += usize::from(mixed || (best == LinkKind::Fabric && worst > best));
             wires.tensor = wires.tensor.max(worst);
         }
+
         wires.all = wires.tensor;
         for (one, next) in groups.iter().zip(groups.iter().skip(1)) {
             for (&a, &b) in one.iter().zip(next.iter()) {
                 wires.all = wires.all.max(pool.link(a, b));
             }
         }
+
         wires
     }
 }
@@ -90,15 +95,18 @@ impl<'a> Needs<'a> {
         let (mut missing, mut required) = (Bytes::ZERO, Bytes::ZERO);
         let (mut leftover, mut headroom) = (0_i128, i128::MAX);
         let (mut degraded, mut preference) = (0, 0);
+
         for (rank, &place) in places.iter().enumerate() {
             let mut claim = self.of(first, split, rank, pool, place)?;
             let Some(device) = pool.devices.get(place) else {
                 continue;
             };
+
             if device.source.facts.kind == DeviceKind::UnifiedMemory {
                 // One pool: what stays on the host is taken from the same bytes.
                 claim = claim.plus(std::mem::take(&mut host));
             }
+
             on_devices = on_devices.max(claim.grade(device.available));
             missing += claim.short_by(device.available);
             let high = claim.required().high;
@@ -108,11 +116,13 @@ impl<'a> Needs<'a> {
             degraded += usize::from(self.degraded.get(device.kind) == Some(&true));
             preference += device.preference;
         }
+
         let moved = split.offload != Offload::None || self.prepared(first)?.moves_to_host();
         let on_host = self.host_grade(host, moved);
         if let (true, Some(memory)) = (on_host > Grade::Fits, self.host) {
             missing += short_by(host, memory.available_bytes);
         }
+
         let grade = on_devices.max(on_host);
         let standing = DeviceRank {
             grade,
@@ -134,6 +144,7 @@ impl<'a> Needs<'a> {
             headroom: Reverse(headroom),
             places: places.to_vec(),
         };
+
         Ok(Candidate {
             first,
             split: split.clone(),

@@ -80,6 +80,7 @@ impl Claim {
                 && need <= available
                 && taken.is_none_or(|taken| need <= taken && taken <= available)
         };
+
         if goes_in(self.need.high, self.taken.map(|taken| taken.high)) {
             Grade::Fits
         } else if goes_in(self.need.likely, self.taken.map(|taken| taken.likely)) {
@@ -129,6 +130,7 @@ mod tests {
     fn claim_without_share_is_its_need() {
         let claim = Claim::of_need(interval(8, 9, 10));
         assert_eq!(claim.required(), claim.need);
+
         assert_eq!(
             [10, 9, 8].map(|free| claim.grade(Bytes::new(free))),
             [Grade::Fits, Grade::Tight, Grade::No]
@@ -157,12 +159,14 @@ mod tests {
             outgrown.need,
             "the need, not the share"
         );
+
         assert_eq!(outgrown.grade(Bytes::new(1000)), Grade::No);
         assert_eq!(
             outgrown.short_by(Bytes::new(1000)).get(),
             3,
             "short of the share"
         );
+
         let tight = claim(interval(8, 9, 10), 9);
         assert_eq!(tight.grade(Bytes::new(1000)), Grade::Tight);
         assert_eq!(tight.required(), interval(9, 9, 10));

@@ -30,8 +30,10 @@ pub(super) fn orders(places: &[usize], count: usize) -> Vec<Vec<usize>> {
                 }
             }
         }
+
         found = longer;
     }
+
     found
 }
 
@@ -47,6 +49,7 @@ pub(super) fn domains(pool: &Pool<'_>) -> Vec<Vec<usize>> {
             domains.push(domain);
         }
     };
+
     let levels = [
         LinkKind::System,
         LinkKind::NumaNode,
@@ -64,6 +67,7 @@ pub(super) fn domains(pool: &Pool<'_>) -> Vec<Vec<usize>> {
             add(island);
         }
     }
+
     domains
 }
 
@@ -71,6 +75,7 @@ pub(super) fn domains(pool: &Pool<'_>) -> Vec<Vec<usize>> {
 pub(super) fn islands(pool: &Pool<'_>, places: &[usize], level: LinkKind) -> Vec<Vec<usize>> {
     let mut left: Vec<usize> = places.to_vec();
     let mut islands = Vec::new();
+
     while let Some(start) = left.first().copied() {
         let mut island = vec![start];
         left.remove(0);
@@ -82,9 +87,11 @@ pub(super) fn islands(pool: &Pool<'_>, places: &[usize], level: LinkKind) -> Vec
             left = far;
             at += 1;
         }
+
         island.sort_unstable();
         islands.push(island);
     }
+
     islands
 }
 
@@ -97,6 +104,7 @@ pub(super) fn windows(
     let mut sorted: Vec<(i128, usize)> =
         domain.iter().map(|place| (-room(*place), *place)).collect();
     sorted.sort_unstable();
+
     sorted
         .windows(count)
         .map(|window| window.iter().map(|(_, place)| *place).collect())
@@ -130,15 +138,18 @@ pub(super) fn island_windows(
                 }));
             }
         }
+
         groups.sort();
         let windows: Vec<Vec<usize>> = groups
             .windows(stages)
             .map(|window| window.iter().flat_map(|(_, group)| group.clone()).collect())
             .collect();
+
         if !windows.is_empty() && !found.contains(&windows) {
             found.push(windows);
         }
     }
+
     found
 }
 
@@ -149,15 +160,18 @@ pub(super) fn alike_by_uuid(pool: &Pool<'_>, places: &[usize]) -> Vec<usize> {
             .get(place)
             .map(|it| (it.kind, it.available, it.preference))
     };
+
     let mut left: Vec<usize> = places.to_vec();
     left.sort_unstable();
     let mut sorted = Vec::with_capacity(places.len());
+
     for &place in places {
         let Some(at) = left.iter().position(|other| look(*other) == look(place)) else {
             continue;
         };
         sorted.push(left.remove(at));
     }
+
     sorted
 }
 
@@ -172,6 +186,7 @@ pub(super) fn arrangements(
 ) -> Vec<Vec<usize>> {
     let tensor = split.tensor.max(1) as usize;
     let available = |place: &usize| pool.devices.get(*place).map(|it| it.available);
+
     // Tensor groups inside one island and of one kind where the window allows it.
     let mut grouped = window.to_vec();
     if tensor > 1 {
@@ -180,8 +195,10 @@ pub(super) fn arrangements(
         let kind = |place: usize| pool.devices.get(place).map(|it| it.kind);
         grouped.sort_by_key(|place| (island(*place), kind(*place)));
     }
+
     let mut groups: Vec<&[usize]> = grouped.chunks(tensor).collect();
     let by_uuid: Vec<usize> = groups.concat();
+
     // The stage that wants most goes to the group that has most.
     groups.sort_by_key(|group| std::cmp::Reverse(group.iter().filter_map(available).min()));
     let mut stages: Vec<usize> = (0..groups.len()).collect();
@@ -192,19 +209,24 @@ pub(super) fn arrangements(
             *slot = group;
         }
     }
+
     let matched = matched.concat();
     if !thorough {
         return vec![matched];
     }
+
     let mut backwards = groups.clone();
     backwards.reverse();
     let mut orders = vec![matched, groups.concat(), backwards.concat(), by_uuid];
+
     if tensor == 1 {
         let mut plain = window.to_vec();
         plain.sort_unstable();
         orders.push(plain);
     }
+
     let mut seen = BTreeSet::new();
     orders.retain(|order| seen.insert(order.clone()));
+
     orders
 }

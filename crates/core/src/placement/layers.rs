@@ -52,9 +52,11 @@ impl LayerCosts {
         if stages < 2 || (layers as usize) < stages {
             return Ok(None);
         }
+
         let Some(first) = places.first().and_then(|place| pool.devices.get(*place)) else {
             return Ok(None);
         };
+
         let key = (
             first.kind,
             template.tensor,
@@ -67,8 +69,10 @@ impl LayerCosts {
                 slot.insert(Costs::of(needs, pool, first.kind, template, alike)?)
             }
         };
+
         let tensor = template.tensor.max(1) as usize;
         let mut room = Vec::with_capacity(stages);
+
         for group in places.chunks(tensor) {
             let mut least = i128::MAX;
             for device in group.iter().filter_map(|place| pool.devices.get(*place)) {
@@ -77,6 +81,7 @@ impl LayerCosts {
             }
             room.push(least);
         }
+
         let mut best: Option<(i128, Split)> = None;
         let mut ends_before = Vec::new();
         for _ in 0..CORRECTIONS {
@@ -84,16 +89,20 @@ impl LayerCosts {
             if ends == ends_before {
                 break;
             }
+
             let split = Split {
                 stages: ranges(&ends),
                 ..template.clone()
             };
+
             let mut start = 0;
             let mut headroom = i128::MAX;
             let mut corrected = false;
+
             for (stage, (&end, room)) in ends.iter().zip(room.iter_mut()).enumerate() {
                 let figured = *room - (costs.at(end) - costs.at(start));
                 let mut really = i128::MAX;
+
                 for rank in stage * tensor..(stage + 1) * tensor {
                     let Some(&place) = places.get(rank) else {
                         continue;
@@ -104,19 +113,24 @@ impl LayerCosts {
                     let claim = needs.of(first.kind, &split, rank, pool, place)?;
                     really = really.min(claim.left(device.available));
                 }
+
                 headroom = headroom.min(really);
                 corrected |= really != figured;
                 *room += really - figured;
                 start = end;
             }
+
             if best.as_ref().is_none_or(|(known, _)| headroom > *known) {
                 best = Some((headroom, split));
             }
+
             if !corrected {
                 break;
             }
+
             ends_before = ends;
         }
+
         Ok(best.map(|(_, split)| split))
     }
 }
@@ -141,14 +155,18 @@ impl Costs {
             };
             figure(needs, pool, (first, first), template, ends, 0)
         };
+
         let probes = [1, layers / 2, layers.saturating_sub(1), layers];
         let mut known = None;
+
         for other in alike.iter().filter(|_| layers > 8) {
             let differs = |end: u32| -> Result<i128, EngineError> {
                 Ok(upto(end)? - other.get(end as usize).copied().unwrap_or(i128::MAX / 4))
             };
+
             let [one, half, most, all] = probes.map(differs);
             let one = one?;
+
             if one == half? && one == most? && one == all? {
                 known = Some(
                     other
@@ -160,6 +178,7 @@ impl Costs {
                 break;
             }
         }
+
         let before: Vec<i128> = if let Some(known) = known {
             known
         } else {
@@ -169,12 +188,15 @@ impl Costs {
             alike.push(figures.clone());
             figures
         };
+
         let mut costs = Self {
             before,
             besides: QuickMap::default(),
         };
+
         let besides = costs.besides(needs, pool, first, template, first)?;
         let mut most = 0;
+
         for (at, cost) in costs.before.iter_mut().enumerate() {
             *cost = if at == 0 {
                 0
@@ -183,6 +205,7 @@ impl Costs {
             };
             most = *cost;
         }
+
         Ok(costs)
     }
 
@@ -204,12 +227,14 @@ impl Costs {
         if let Some(known) = self.besides.get(&kind) {
             return Ok(*known);
         }
+
         let layers = template.stages.last().map_or(0, |last| last.end);
         let ends: &[u32] = if layers > 2 {
             &[1, 2, layers]
         } else {
             &[1, layers]
         };
+
         let stage = figure(
             needs,
             pool,
@@ -220,6 +245,7 @@ impl Costs {
         )?;
         let besides = stage - (self.at(2) - self.at(1));
         self.besides.insert(kind, besides);
+
         Ok(besides)
     }
 }
@@ -238,10 +264,12 @@ fn figure(
         stages: ranges(&ends),
         ..template.clone()
     };
+
     let need = match pool.kinds.get(kind) {
         Some(facts) => needs.of_kind((first, kind), &split, rank, facts)?.need.high,
         None => Bytes::OVERFLOW,
     };
+
     Ok(i128::from(need.get()))
 }
 
@@ -254,6 +282,7 @@ fn ranges(ends: &[usize]) -> Vec<std::ops::Range<u32>> {
         ranges.push(start..end);
         start = end;
     }
+
     ranges
 }
 
@@ -262,9 +291,11 @@ fn ranges(ends: &[usize]) -> Vec<std::ops::Range<u32>> {
 fn divide(before: &[i128], room: &[i128]) -> Vec<usize> {
     let all = before.last().copied().unwrap_or(0);
     let most = room.iter().copied().min().unwrap_or(0);
+
     // With `all` more than the tightest has, each stage could take everything: feasible whatever
     // the room.
     let mut best = take(before, room, most - all).unwrap_or_default();
+
     // No more than the tightest has, and no more than the average leaves.
     let stages = i128::try_from(room.len()).unwrap_or(1).max(1);
     let average = room
@@ -272,6 +303,7 @@ fn divide(before: &[i128], room: &[i128]) -> Vec<usize> {
         .fold(0_i128, |sum, room| sum.saturating_add(*room))
         .saturating_sub(all)
         .div_euclid(stages);
+
     let (mut feasible, mut above) = (
         smallest(before, room, &best),
         most.min(average).saturating_add(1),
@@ -282,9 +314,11 @@ fn divide(before: &[i128], room: &[i128]) -> Vec<usize> {
         let Some(better) = take(before, room, feasible + 1) else {
             break;
         };
+
         feasible = smallest(before, room, &better);
         best = better;
         let middle = feasible + (above - feasible) / 2;
+
         match take(before, room, middle) {
             Some(better) => {
                 feasible = smallest(before, room, &better);
@@ -293,6 +327,7 @@ fn divide(before: &[i128], room: &[i128]) -> Vec<usize> {
             None => above = middle,
         }
     }
+
     best
 }
 
@@ -305,6 +340,7 @@ fn smallest(before: &[i128], room: &[i128], ends: &[usize]) -> i128 {
         start = end;
         left
     });
+
     left.min().unwrap_or(0)
 }
 
@@ -325,6 +361,7 @@ fn take(before: &[i128], room: &[i128], headroom: i128) -> Option<Vec<usize>> {
         let end = end.min(layers.saturating_sub(room.len().saturating_sub(stage + 1)));
         (end > start).then_some(end)
     };
+
     let mut start = 0;
     let ends: Vec<usize> = (0..room.len())
         .map_while(|stage| {
@@ -332,18 +369,22 @@ fn take(before: &[i128], room: &[i128], headroom: i128) -> Option<Vec<usize>> {
             Some(start)
         })
         .collect();
+
     if ends.len() == room.len() {
         return (start == layers).then_some(ends);
     }
     // For each stage, the first start from which each end can be reached.
     let mut reached: Vec<Vec<Option<usize>>> = Vec::with_capacity(room.len());
+
     for stage in 0..room.len() {
         let mut from = vec![None; layers + 1];
         let mut next = 0;
+
         for start in 0..=layers {
             let can_start = reached.last().map_or(start == 0, |ends| {
                 ends.get(start).is_some_and(Option::is_some)
             });
+
             if !can_start {
                 continue;
             }
@@ -358,14 +399,17 @@ fn take(before: &[i128], room: &[i128], headroom: i128) -> Option<Vec<usize>> {
                 }
             }
         }
+
         reached.push(from);
     }
+
     let mut end = layers;
     let mut ends = Vec::with_capacity(room.len());
     for reached in reached.iter().rev() {
         ends.push(end);
         end = (*reached.get(end)?)?;
     }
+
     ends.reverse();
     Some(ends)
 }

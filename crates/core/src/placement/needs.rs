@@ -88,6 +88,7 @@ impl<'a> Needs<'a> {
             known_host: QuickMap::default(),
             named: 0,
         };
+
         let mut vetoed = Vec::with_capacity(kinds.len());
         for facts in kinds {
             let prepared = ask.prepare(facts);
@@ -95,6 +96,7 @@ impl<'a> Needs<'a> {
                 Ok(prepared) => prepared.device_fitness(facts),
                 Err(error) => DeviceSupport::Unable(error.to_string()),
             };
+
             needs
                 .degraded
                 .push(matches!(fitness, DeviceSupport::Degraded(_)));
@@ -106,6 +108,7 @@ impl<'a> Needs<'a> {
                 }
                 DeviceSupport::Unable(why) => Some(why),
             });
+
             needs.prepared.push(prepared);
         }
         // An engine that refuses every kind of device refuses the question: its own words are the
@@ -119,6 +122,7 @@ impl<'a> Needs<'a> {
                 why: "it could not be prepared".into(),
             });
         }
+
         Ok((needs, vetoed))
     }
 
@@ -139,6 +143,7 @@ impl<'a> Needs<'a> {
         if let Some(known) = self.splits.get(&(first, devices)) {
             return Ok(Rc::clone(known));
         }
+
         let asked = &self.ask.constraints;
         let (tensor, pipeline) = (asked.tensor, asked.pipeline);
         let wanted = |split: &Split| {
@@ -148,6 +153,7 @@ impl<'a> Needs<'a> {
                 && split.tensor > 0
                 && split.offload == Offload::None
         };
+
         let legal = self.prepared(first)?.splits(devices).map(|splits| {
             let mut numbered = Vec::new();
             for split in splits.into_iter().filter(wanted) {
@@ -158,6 +164,7 @@ impl<'a> Needs<'a> {
         });
         let legal = Rc::new(legal);
         self.splits.insert((first, devices), Rc::clone(&legal));
+
         Ok(legal)
     }
 
@@ -188,9 +195,11 @@ impl<'a> Needs<'a> {
         if let Some(known) = self.known.borrow().get(&key) {
             return Ok(*known);
         }
+
         let prepared = self.prepared(first)?;
         let claim = Claim::new(prepared, split, rank, facts, prepared.workload())?;
         self.known.borrow_mut().insert(key, claim);
+
         Ok(claim)
     }
 
@@ -203,15 +212,18 @@ impl<'a> Needs<'a> {
         if let Some(known) = named.and_then(|named| self.known_host.get(&(first, named))) {
             return Ok(*known);
         }
+
         let prepared = self.prepared(first)?;
         let need = prepared
             .host(split, prepared.workload())?
             .iter()
             .map(|part| part.bytes)
             .sum();
+
         if let Some(named) = named {
             self.known_host.insert((first, named), need);
         }
+
         Ok(need)
     }
 }

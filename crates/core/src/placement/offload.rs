@@ -23,6 +23,7 @@ pub(super) fn search(search: &mut Search<'_, '_>, joined: &[usize]) -> Result<()
         choices
             .extend((2..=joined.len()).map(|count| roomiest.iter().take(count).copied().collect()));
     }
+
     for places in choices {
         // Host and device are one pool there: what is moved is moved nowhere.
         let unified = |place: &usize| {
@@ -32,9 +33,11 @@ pub(super) fn search(search: &mut Search<'_, '_>, joined: &[usize]) -> Result<()
                 .get(*place)
                 .is_some_and(|it| it.source.facts.kind == DeviceKind::UnifiedMemory)
         };
+
         if places.iter().any(unified) {
             continue;
         }
+
         let legal = search.legal(&places)?;
         for (engine_order, (_, split)) in splits(&legal).iter().enumerate() {
             by_layers(search, engine_order, split, &places, |layers| {
@@ -43,6 +46,7 @@ pub(super) fn search(search: &mut Search<'_, '_>, joined: &[usize]) -> Result<()
             by_layers(search, engine_order, split, &places, |layers| {
                 Offload::Layers { layers }
             })?;
+
             for offload in [Offload::Components, Offload::Leaves] {
                 let split = Split {
                     offload,
@@ -54,6 +58,7 @@ pub(super) fn search(search: &mut Search<'_, '_>, joined: &[usize]) -> Result<()
             }
         }
     }
+
     Ok(())
 }
 
@@ -69,18 +74,22 @@ fn by_layers(
         offload: offload(layers),
         ..split.clone()
     };
+
     let all = split.stages.last().map_or(0, |last| last.end);
     if all == 0 || !search.is_legal(&with(1), places)? {
         return Ok(());
     }
+
     let mut most = all;
     while most > 1 && !search.is_legal(&with(most), places)? {
         most -= 1;
     }
+
     for wanted in [Grade::Fits, Grade::Tight] {
         if search.on_devices(engine_order, &with(most), places)? > wanted {
             continue;
         }
+
         let (mut short, mut enough) = (0, most);
         while enough - short > 1 {
             let middle = short + (enough - short) / 2;
@@ -95,6 +104,7 @@ fn by_layers(
             return Ok(());
         }
     }
+
     search.judge((None, engine_order), &with(most), places)?;
     Ok(())
 }

@@ -160,11 +160,13 @@ impl DeviceRank {
                 Grade::No => format!("short by {}", self.missing),
             };
         }
+
         let too = if self.grade == Grade::Tight {
             "as tight"
         } else {
             "fits too"
         };
+
         if self.offload != better.offload {
             format!("{too}, but keeps more in host memory")
         } else if self.form != better.form {

@@ -111,6 +111,7 @@ impl Placement {
     ) -> Result<Self, EngineError> {
         let prepared = needs.prepared(best.first)?;
         let (split, workload) = (&best.split, prepared.workload());
+
         let unified = best
             .places
             .iter()
@@ -120,10 +121,12 @@ impl Placement {
             .any(|it| it.source.facts.kind == DeviceKind::UnifiedMemory);
         let host = HostShare::of(needs, prepared, split, unified)?;
         let mut ranks = Vec::with_capacity(best.places.len());
+
         for (number, place) in best.places.iter().enumerate() {
             let Some(device) = pool.devices.get(*place) else {
                 continue;
             };
+
             let facts = &device.source.facts;
             let fixed = prepared.fixed(split, number, facts)?;
             let mut variable = prepared.variable(split, number, facts, workload)?;
@@ -138,6 +141,7 @@ impl Placement {
             } else {
                 sum
             };
+
             variable.extend(share.as_ref().and_then(|share| filling(sum, held, share)));
             if let (true, 0, Some(host)) = (unified, number, &host) {
                 claim = claim.plus(host.required);
@@ -160,10 +164,12 @@ impl Placement {
                 takes: None,
             });
         }
+
         let devices = ranks.iter().map(|rank| (&rank.device, rank.available));
         let reach = Reach::new((needs.ask, prepared), split, devices, needs.host)?;
         let (max_context, max_sequences) =
             (reach.max_context()?, reach.max_sequences(workload.context)?);
+
         let devices: Vec<LaunchDevice<'_>> = ranks
             .iter()
             .map(|rank| LaunchDevice {
@@ -173,11 +179,13 @@ impl Placement {
                 free: rank.free,
             })
             .collect();
+
         let plan = LaunchPlan {
             split,
             workload,
             devices: &devices,
         };
+
         let launch = prepared.launch(&plan);
         let verdict = best.standing.grade.verdict();
         let capacity = if verdict <= Verdict::Tight {
@@ -185,9 +193,11 @@ impl Placement {
         } else {
             None
         };
+
         for (rank, takes) in ranks.iter_mut().zip(&launch.takes) {
             rank.takes = *takes;
         }
+
         Ok(Self {
             strategy: Strategy::of(split, prepared),
             split: split.clone(),
@@ -220,6 +230,7 @@ fn filling(sum: Interval, held: Interval, share: &Share) -> Option<Component> {
     let ends = [end(sum.low, held.low), end(sum.high, held.high)];
     let bytes = Interval::new(ends[0].min(ends[1]), likely, ends[0].max(ends[1]));
     let detail = format!("fills {share}");
+
     (bytes.high > Bytes::ZERO)
         .then(|| Component::between(ComponentName::KvCache, bytes, Basis::Formula, detail))
 }
@@ -233,19 +244,23 @@ impl HostShare {
     ) -> Result<Option<Self>, EngineError> {
         let components = prepared.host(split, prepared.workload())?;
         let required: Interval = components.iter().map(|part| part.bytes).sum();
+
         if components.is_empty() {
             return Ok(None);
         }
+
         let available = needs.host.map(|memory| memory.available_bytes);
         let verdict = match available {
             _ if unified => Verdict::Fits,
             Some(available) => Grade::of(required, available).verdict(),
             None => Verdict::Unknown,
         };
+
         let short_by = match available {
             Some(available) if !unified => short_by(required, available),
             _ => Bytes::ZERO,
         };
+
         Ok(Some(Self {
             available,
             required,

@@ -82,11 +82,13 @@ pub fn plan(ask: &Ask<'_>, here: &Availability) -> Result<Plan, PlacementError> 
         "no usable device".clone_into(&mut plan.why);
         return Ok(plan);
     }
+
     let (mut needs, vetoed) = Needs::new(ask, &pool.kinds, here.host)?;
     let usable: Vec<usize> = pool.devices.iter().map(|it| it.kind).collect();
     pool.veto(&vetoed, here);
     plan.passed_over = passed_over(&pool);
     plan.warnings.clone_from(&needs.warnings);
+
     if pool.devices.is_empty() {
         plan.reason = Reason::ComputeCapability;
         plan.why = usable
@@ -95,6 +97,7 @@ pub fn plan(ask: &Ask<'_>, here: &Availability) -> Result<Plan, PlacementError> 
             .unwrap_or_default();
         return Ok(plan);
     }
+
     let found = Search::run(&pool, &mut needs)?;
     let first_kind = found.first().map_or_else(
         || pool.devices.first().map_or(0, |it| it.kind),
@@ -104,12 +107,14 @@ pub fn plan(ask: &Ask<'_>, here: &Availability) -> Result<Plan, PlacementError> 
     plan.settled = Some(ResolvedWorkload::of(prepared));
     plan.assumptions = prepared.assumptions();
     plan.warnings.extend(prepared.warnings());
+
     let Some(best) = found.first() else {
         plan.reason = Reason::NoLegalSplit;
         plan.why = why_no_split(&needs, &pool, &found);
         plan.alternatives = illegal(&found);
         return Ok(plan);
     };
+
     let placement = Placement::of(&needs, &pool, best)?;
     if placement
         .ranks
@@ -120,9 +125,11 @@ pub fn plan(ask: &Ask<'_>, here: &Availability) -> Result<Plan, PlacementError> 
     {
         return Err(EngineError::Overflow { what: "need" }.into());
     }
+
     plan.assume_totals(&placement);
     plan.short_by = placement.short_by();
     plan.alternatives = alternatives(&needs, &pool, &found, best)?;
+
     if best.standing.grade == Grade::No {
         plan.why = format!(
             "{} needs {} more than is available",
@@ -141,6 +148,7 @@ pub fn plan(ask: &Ask<'_>, here: &Availability) -> Result<Plan, PlacementError> 
     } else {
         plan.reason = Reason::Fits;
     }
+
     plan.recommended = Some(placement);
     Ok(plan)
 }
@@ -177,6 +185,7 @@ impl Plan {
             })
             .map(|rank| rank.device.name.as_str())
             .collect();
+
         for name in unknown {
             self.assumptions.push(format!(
                 "the driver's own reserve on {name} is not known; its whole total is counted"

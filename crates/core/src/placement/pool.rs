@@ -44,6 +44,7 @@ impl<'a> Pool<'a> {
             .iter()
             .filter(|it| allowed.contains(&*it.facts.uuid))
             .collect();
+
         chosen.sort_by(|a, b| a.facts.uuid.cmp(&b.facts.uuid));
         let mut pool = Self {
             devices: Vec::new(),
@@ -51,6 +52,7 @@ impl<'a> Pool<'a> {
             links: Vec::new(),
             passed_over: Vec::new(),
         };
+
         for source in chosen {
             if let Some(unusable) = &source.unusable {
                 pool.passed_over
@@ -62,6 +64,7 @@ impl<'a> Pool<'a> {
                     .iter()
                     .position(|wish| is_meant(wish, &source.facts));
                 let preference = preference.map_or(policy.prefer.len(), |place| place);
+
                 pool.devices.push(Pooled {
                     source,
                     available,
@@ -73,6 +76,7 @@ impl<'a> Pool<'a> {
                     .push((&source.facts, "its free memory could not be read".into()));
             }
         }
+
         pool.wire(here);
         Ok(pool)
     }
@@ -102,6 +106,7 @@ impl<'a> Pool<'a> {
                 None => kept.push(device),
             }
         }
+
         self.devices = kept;
         self.wire(here);
     }
@@ -117,11 +122,13 @@ impl<'a> Pool<'a> {
     fn wire(&mut self, here: &Availability) {
         let count = self.devices.len();
         self.links = vec![LinkKind::System; count * count];
+
         let place = |uuid: &str| {
             self.devices
                 .binary_search_by(|it| it.source.facts.uuid.as_str().cmp(uuid))
                 .ok()
         };
+
         for link in &here.links {
             if let (Some(a), Some(b)) = (place(&link.a), place(&link.b)) {
                 for at in [a * count + b, b * count + a] {
@@ -164,6 +171,7 @@ fn allowed<'a>(
     let Some(asked) = &constraints.devices else {
         return Ok(known().collect());
     };
+
     let mut allowed = BTreeSet::new();
     for given in asked {
         if let Some(exact) = known().find(|uuid| uuid == given) {
@@ -184,6 +192,7 @@ fn allowed<'a>(
                 } else {
                     known.join(", ")
                 };
+
                 return Err(PlacementError::UnknownDevice {
                     given: given.clone(),
                     known,
@@ -197,5 +206,6 @@ fn allowed<'a>(
             }
         }
     }
+
     Ok(allowed)
 }

@@ -56,6 +56,7 @@ impl<'p> Reach<'p> {
                 fixed,
             });
         }
+
         let context_ceiling = ask.longest().unwrap_or(CONTEXT_CEILING).max(1);
         Ok(Self {
             ask,
@@ -79,9 +80,11 @@ impl<'p> Reach<'p> {
             context,
             sequences: 1,
         };
+
         if self.grows(at(1), at(self.context_ceiling))? {
             return self.context(1, self.context_ceiling).map(Some);
         }
+
         Ok(None)
     }
 
@@ -104,12 +107,14 @@ impl<'p> Reach<'p> {
             if ceiling == 0 {
                 break;
             }
+
             points.push(FrontierPoint {
                 sequences,
                 context: ceiling,
             });
             sequences *= 2;
         }
+
         Ok(points)
     }
 
@@ -120,8 +125,10 @@ impl<'p> Reach<'p> {
         for rank in &self.ranks {
             most = below(most, |value| self.goes_in(rank, at(value)))?;
         }
+
         most = below(most, |value| self.host_goes_in(at(value)))?;
         let asked_anew = |value| Ok(self.fits_anew(at(value)));
+
         if most > 0 && !self.fits_anew(at(most)) {
             below(most, asked_anew)
         } else if most < ceiling && self.fits_anew(at(most + 1)) {
@@ -140,16 +147,20 @@ impl<'p> Reach<'p> {
         let Some(first) = self.ranks.first() else {
             return false;
         };
+
         let Ok(prepared) = ask.prepare(first.facts) else {
             return false;
         };
+
         if prepared.check(self.split).is_err() {
             return false;
         }
+
         let devices = self.ranks.iter().map(|rank| (rank.facts, rank.available));
         let Ok(anew) = Reach::new((&ask, &*prepared), self.split, devices, self.host) else {
             return false;
         };
+
         let workload = prepared.workload();
         anew.ranks
             .iter()
@@ -182,6 +193,7 @@ impl<'p> Reach<'p> {
                 }
                 variable => variable?,
             };
+
         let need =
             self.prepared
                 .must_be_available(self.split, rank.facts, rank.fixed.plus(variable));
@@ -234,6 +246,7 @@ fn below(
     if ceiling == 0 || fits(ceiling)? {
         return Ok(ceiling);
     }
+
     let (mut yes, mut no) = (0, ceiling);
     while no - yes > 1 {
         let middle = yes + (no - yes) / 2;
@@ -243,6 +256,7 @@ fn below(
             no = middle;
         }
     }
+
     Ok(yes)
 }
 
@@ -255,14 +269,17 @@ pub fn frontier(
     let Some(first) = placement.ranks.first() else {
         return Ok(Vec::new());
     };
+
     let mut ask = ask.clone();
     ask.asked.context = Some(AskedContext::Tokens(placement.workload.context));
     let ask = &ask;
     let prepared = ask.prepare(&first.device)?;
+
     let devices = placement
         .ranks
         .iter()
         .map(|rank| (&rank.device, rank.available));
+
     Ok(Reach::new((ask, &*prepared), &placement.split, devices, host)?.frontier()?)
 }
 

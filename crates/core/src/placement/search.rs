@@ -52,12 +52,14 @@ impl Found {
                 self.fitting.truncate(KEPT);
             }
         }
+
         let split = &candidate.split;
         let way = (
             Strategy::of(split, engine),
             split.tensor,
             split.stages.len(),
         );
+
         match self.best.get(&way) {
             Some(known) if known.standing <= candidate.standing => {}
             _ => {
@@ -88,16 +90,20 @@ impl<'s, 'a> Search<'s, 'a> {
             costs: LayerCosts::default(),
             found: Found::default(),
         };
+
         let joined: Vec<usize> = (0..pool.devices.len())
             .filter(|place| pool.joins(*place))
             .collect();
         search.alone()?;
+
         for count in 2..=joined.len() {
             search.together(&joined, count)?;
         }
+
         if search.needs.ask.constraints.offload && search.found.grade() > Grade::Fits {
             offload::search(&mut search, &joined)?;
         }
+
         Ok(search.found)
     }
 
@@ -109,6 +115,7 @@ impl<'s, 'a> Search<'s, 'a> {
                 self.judge((Some(*named), engine_order), split, &[place])?;
             }
         }
+
         Ok(())
     }
 
@@ -120,6 +127,7 @@ impl<'s, 'a> Search<'s, 'a> {
                 let legal = self.legal(&places)?;
                 for (engine_order, (named, split)) in splits(&legal).iter().enumerate() {
                     let wires = Wires::of(self.pool, split, &places);
+
                     // Orders of devices that nothing tells apart: the first one has the lower
                     // UUIDs.
                     let looks: Vec<_> = places
@@ -127,13 +135,16 @@ impl<'s, 'a> Search<'s, 'a> {
                         .filter_map(|place| self.pool.devices.get(*place))
                         .map(|it| (it.kind, it.available, it.preference))
                         .collect();
+
                     if seen.insert((*named, wires, looks)) {
                         self.judge((Some(*named), engine_order), split, &places)?;
                     }
                 }
             }
+
             return Ok(());
         }
+
         self.chosen(joined, count)
     }
 
@@ -162,10 +173,12 @@ impl<'s, 'a> Search<'s, 'a> {
             let Some(roomiest) = windows(joined, count, room).into_iter().next() else {
                 continue;
             };
+
             let grade = self.arranged(numbered, split, &roomiest, !found_before)?;
             if grade > Grade::Fits || found_before {
                 continue;
             }
+
             let domains = domains_known.get_or_insert_with(|| domains(self.pool));
             for domain in domains.iter().filter(|domain| domain.len() >= count) {
                 let mut choices = vec![windows(domain, count, room)];
@@ -178,6 +191,7 @@ impl<'s, 'a> Search<'s, 'a> {
                 }
             }
         }
+
         Ok(())
     }
 
@@ -206,10 +220,12 @@ impl<'s, 'a> Search<'s, 'a> {
     ) -> Result<BTreeMap<usize, i128>, EngineError> {
         let mut rooms = BTreeMap::new();
         let first = self.kind_of(domain.first());
+
         for &place in domain {
             let Some(device) = self.pool.devices.get(place) else {
                 continue;
             };
+
             let room = if roughly {
                 i128::from(device.available.get())
             } else {
@@ -217,8 +233,10 @@ impl<'s, 'a> Search<'s, 'a> {
                     .of(first, split, 0, self.pool, place)?
                     .left(device.available)
             };
+
             rooms.insert(place, room);
         }
+
         Ok(rooms)
     }
 
@@ -237,6 +255,7 @@ impl<'s, 'a> Search<'s, 'a> {
             .last()
             .map_or(1, |last| i128::from(last.end.max(1)));
         let mut best = Grade::No;
+
         for places in arrangements(self.pool, split, window, &wants, thorough) {
             let plain = alike_by_uuid(self.pool, &places);
             let same_wires =
@@ -245,13 +264,16 @@ impl<'s, 'a> Search<'s, 'a> {
             let candidate = self.weigh((Some(named), engine_order), split, &places)?;
             let standing = &candidate.standing;
             best = best.min(standing.grade);
+
             // Another order moves a layer or two: it does not help where more is missing.
             let hopeless = -standing.headroom.0 > 2 * i128::from(candidate.required.get()) / layers;
             self.keep(candidate)?;
+
             if !thorough || hopeless || split.stages.len() == 1 || best == Grade::Fits {
                 break;
             }
         }
+
         Ok(best)
     }
 
@@ -260,8 +282,10 @@ impl<'s, 'a> Search<'s, 'a> {
         let Some(&place) = window.first() else {
             return Ok(Vec::new());
         };
+
         let first = self.kind_of(Some(&place));
         let mut wants = Vec::with_capacity(split.stages.len());
+
         if split.stages.len() > 1 {
             for stage in 0..split.stages.len() {
                 let rank = stage * split.tensor.max(1) as usize;
@@ -269,6 +293,7 @@ impl<'s, 'a> Search<'s, 'a> {
                 wants.push(i128::from(claim.need.high.get()));
             }
         }
+
         Ok(wants)
     }
 
@@ -280,6 +305,7 @@ impl<'s, 'a> Search<'s, 'a> {
         else {
             return Ok(Rc::new(Ok(Vec::new())));
         };
+
         let devices = u32::try_from(places.len()).unwrap_or(u32::MAX);
         let legal = self.needs.splits(first.kind, devices)?;
         if let Err(why) = &*legal
@@ -291,6 +317,7 @@ impl<'s, 'a> Search<'s, 'a> {
         {
             self.found.illegal.push((devices, why.clone()));
         }
+
         Ok(legal)
     }
 
@@ -324,11 +351,13 @@ impl<'s, 'a> Search<'s, 'a> {
         let first = self.kind_of(places.first());
         let uneven = self.needs.prepared(first)?.uneven();
         let wires = Wires::of(self.pool, split, places);
+
         let divided = if uneven {
             self.costs.divide(self.needs, self.pool, split, places)?
         } else {
             None
         };
+
         match divided {
             Some(divided) => {
                 self.needs

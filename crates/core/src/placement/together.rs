@@ -39,6 +39,7 @@ pub fn fit_together(asks: &[Ask<'_>], here: &Availability) -> Result<BatchFit, P
         .collect();
     let asks = &settled[..];
     let mut order = Vec::with_capacity(asks.len());
+
     for (number, ask) in asks.iter().enumerate() {
         let need = ways(ask, here)?
             .fitting
@@ -46,6 +47,7 @@ pub fn fit_together(asks: &[Ask<'_>], here: &Availability) -> Result<BatchFit, P
             .map_or(Bytes::OVERFLOW, |way| way.required);
         order.push((std::cmp::Reverse(need), number));
     }
+
     order.sort_unstable();
     let order: Vec<usize> = order.into_iter().map(|(_, number)| number).collect();
     let mut choices = CHOICES;
@@ -60,10 +62,12 @@ pub fn fit_together(asks: &[Ask<'_>], here: &Availability) -> Result<BatchFit, P
             made.push(plan);
         }
     }
+
     let verdict = made.iter().map(Plan::verdict).fold(Verdict::Fits, worse);
     let mut plans: Vec<(usize, Plan)> = order.into_iter().zip(made).collect();
     plans.sort_by_key(|(number, _)| *number);
     let plans = plans.into_iter().map(|(_, plan)| plan).collect();
+
     Ok(BatchFit {
         verdict,
         plans,
@@ -83,27 +87,34 @@ fn place(
     let Some((&number, rest)) = order.split_first() else {
         return Ok(true);
     };
+
     let Some(ask) = asks.get(number) else {
         return Ok(false);
     };
+
     for way in ways(ask, here)?.fitting {
         if *choices == 0 {
             return Ok(false);
         }
         *choices -= 1;
+
         let mut ask = ask.clone();
         ask.constraints.devices = Some(way.devices);
         let plan = plan(&ask, here)?;
         if plan.verdict() == Verdict::DoesNotFit {
             continue;
         }
+
         let left = after(here.clone(), &plan);
         made.push(plan);
+
         if place(asks, rest, &left, choices, made)? {
             return Ok(true);
         }
+
         made.pop();
     }
+
     Ok(false)
 }
 
@@ -116,6 +127,7 @@ fn after(here: Availability, plan: &Plan) -> Availability {
     else {
         return here;
     };
+
     // What the engine really takes, where that is more than it needs.
     let taken: BTreeMap<String, Bytes> = placement
         .ranks
@@ -128,11 +140,13 @@ fn after(here: Availability, plan: &Plan) -> Availability {
             )
         })
         .collect();
+
     let host = placement
         .host
         .as_ref()
         .filter(|host| !host.unified)
         .map_or(Bytes::ZERO, |host| host.required.high);
+
     let mut left = here.after_leasing(&taken);
     for device in &mut left.devices {
         if device.facts.kind == DeviceKind::MigInstance && taken.contains_key(&device.facts.uuid) {
@@ -142,9 +156,11 @@ fn after(here: Availability, plan: &Plan) -> Availability {
             });
         }
     }
+
     if let Some(memory) = &mut left.host {
         memory.available_bytes = memory.available_bytes.less(host).unwrap_or(Bytes::ZERO);
     }
+
     left
 }
 
@@ -155,5 +171,6 @@ fn worse(a: Verdict, b: Verdict) -> Verdict {
         Verdict::Unknown => 2,
         Verdict::DoesNotFit => 3,
     };
+
     if rank(a) >= rank(b) { a } else { b }
 }

@@ -40,18 +40,22 @@ pub(super) fn ways(ask: &Ask<'_>, here: &Availability) -> Result<Ways, Placement
     if pool.devices.is_empty() {
         return Ok(Ways::default());
     }
+
     let (mut needs, vetoed) = Needs::new(ask, &pool.kinds, here.host)?;
     pool.veto(&vetoed, here);
     let found = Search::run(&pool, &mut needs)?;
+
     let uuid = |place: &usize| {
         pool.devices
             .get(*place)
             .map(|it| it.source.facts.uuid.clone())
     };
+
     let fitting = found.fitting.iter().map(|it| Way {
         devices: it.places.iter().filter_map(uuid).collect(),
         required: it.required,
     });
+
     Ok(Ways {
         best: found
             .first()

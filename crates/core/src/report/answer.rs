@@ -95,6 +95,7 @@ impl Answer {
     pub fn withdraw_verdict(&mut self) {
         (self.verdict, self.reason) = (None, None);
         self.short_by_bytes = Shortfall::NotJudged;
+
         for share in self
             .placement
             .iter_mut()

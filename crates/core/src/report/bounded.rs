@@ -36,6 +36,7 @@ impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for AtMost<T,
                     };
                     items.push(item);
                 }
+
                 match list.next_element::<IgnoredAny>()? {
                     None => Ok(items),
                     Some(_) => Err(Error::custom(format!(
@@ -44,6 +45,7 @@ impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for AtMost<T,
                 }
             }
         }
+
         deserializer
             .deserialize_seq(Items::<T, MOST>(PhantomData))
             .map(Self)
@@ -78,6 +80,7 @@ pub fn parameters<'de, D: Deserializer<'de>>(
             Ok(parameters)
         }
     }
+
     deserializer.deserialize_map(BoundedParameters)
 }
 
@@ -137,6 +140,7 @@ impl<'de> Visitor<'de> for CountedItems<'_> {
         })? {
             values.push(value);
         }
+
         Ok(Value::Array(values))
     }
 
@@ -150,6 +154,7 @@ impl<'de> Visitor<'de> for CountedItems<'_> {
                 })?,
             );
         }
+
         Ok(Value::Object(values))
     }
 }
@@ -184,6 +189,7 @@ mod tests {
         let list = |item: &str, count: usize, rest: &str| {
             format!(r#"{{"x": [{}{rest}"#, vec![item; count].join(","))
         };
+
         assert_eq!(
             read(&list("0", PARTS - 1, "]}")).unwrap()["x"],
             json!(vec![0; PARTS - 1])
@@ -201,11 +207,13 @@ mod tests {
                 "{item}: {why}"
             );
         }
+
         let names: Vec<String> = (0..=PARTS).map(|name| format!(r#""{name}":0"#)).collect();
         let why = read(&format!("{{{}?", names.join(",")))
             .unwrap_err()
             .to_string();
         assert!(why.contains("the most is 4096"), "{why}");
+
         let devices = |count: usize, rest: &str| {
             let list = vec![r#""""#; count].join(",");
             let text = format!(
@@ -214,6 +222,7 @@ mod tests {
             serde_json::from_str::<Question>(&text)
                 .map(|question| question.constraints.devices.map(|list| list.len()))
         };
+
         assert_eq!(devices(PARTS, "]}}").unwrap(), Some(PARTS));
         let why = devices(PARTS + 1, "?").unwrap_err().to_string();
         assert!(
@@ -231,9 +240,11 @@ mod tests {
             .map(|question| serde_json::to_string(&question.workload.context).unwrap())
             .map_err(|error| error.to_string())
         };
+
         for good in ["8192", "\"max\"", "null"] {
             assert_eq!(context(good).as_deref(), Ok(good));
         }
+
         for bad in ["[0,0,?", "{\"\":?", "-1", "1.5", "\"least\"", "true"] {
             let why = context(bad).unwrap_err();
             assert!(

@@ -175,6 +175,7 @@ mod tests {
             "leased",
             "wait_over",
         ];
+
         for reason in Reason::ALL {
             let verdict = verdicts.contains(&reason.word()) || *reason == Reason::MemoryDraining;
             assert_eq!(

@@ -140,6 +140,7 @@ impl<'de> Deserialize<'de> for ContextQuestion {
                 }
             }
         }
+
         deserializer.deserialize_any(Context)
     }
 }

@@ -66,15 +66,18 @@ mod tests {
             r#"{"model":{"repo":"a/b","revision":null,"file":null,"metadata":{"x": [1, 2.50]}}}"#;
         let question: Question = serde_json::from_str(text).unwrap();
         let metadata = question.model.metadata.clone().unwrap();
+
         assert!(
             serde_json::to_string(&question)
                 .unwrap()
                 .contains(r#""metadata":{"x": [1, 2.50]}"#)
         );
+
         assert_eq!(
             metadata.read::<serde_json::Value>().unwrap(),
             serde_json::json!({"x": [1, 2.5]})
         );
+
         // Through a tree too, as a test or a proxy may do.
         let tree = serde_json::to_value(&question).unwrap();
         assert!(
@@ -91,6 +94,7 @@ mod tests {
         for wrong in ["{1}", "[]", "1", "null"] {
             assert!(serde_json::from_str::<RawJson>(wrong).is_err(), "{wrong}");
         }
+
         let nested = format!("{}1{}", "[".repeat(200), "]".repeat(200));
         let deep: RawJson = serde_json::from_str(&format!("{{\"x\": {nested}}}")).unwrap();
         let error = deep.read::<serde_json::Value>().unwrap_err().to_string();

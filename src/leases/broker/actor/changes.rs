@@ -37,6 +37,7 @@ impl BrokerActor {
             whereto,
             reply,
         } = change;
+
         let now = Now::read();
         let made = match whereto {
             // Who hung up goes on asking, or lets it run out.
@@ -56,6 +57,7 @@ impl BrokerActor {
                 }
             }
         };
+
         self.gather(Some(&by.request_id));
         let _hung_up = reply.send(made.map(|lease| view::lease(&lease, now)));
     }

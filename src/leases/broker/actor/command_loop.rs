@@ -85,6 +85,7 @@ impl BrokerActor {
         if reply.is_closed() {
             return;
         }
+
         let resolved =
             resolve_holder::resolve(&self.settings.proc_root, ask.peer, ask.holder.as_ref());
         let resolved = resolved.and_then(|(holder, process)| {
@@ -100,6 +101,7 @@ impl BrokerActor {
             }
             Ok(holder)
         });
+
         match resolved {
             Ok(holder) => {
                 let came = Now::read().boottime;
@@ -128,9 +130,11 @@ impl BrokerActor {
                 if !self.deliveries.ended(&id, false) {
                     return;
                 }
+
                 if let Err(error) = self.keeper.undelivered(&id, now) {
                     tracing::debug!(%error, "an undelivered lease was gone already");
                 }
+
                 self.gather(request_id.as_ref());
                 self.freed(now);
             }
@@ -138,11 +142,13 @@ impl BrokerActor {
                 // What it asked may take much memory, and its turn may be far.
                 self.new.retain(|case| !case.reply.is_closed());
                 self.at_reading.retain(|case| !case.reply.is_closed());
+
                 let gone = self
                     .in_line
                     .iter()
                     .filter(|(_, case)| case.reply.is_closed())
                     .map(|(ticket, _)| *ticket);
+
                 for ticket in gone.collect::<Vec<_>>() {
                     self.queue.cancel(ticket);
                     let case = self.in_line.remove(&ticket);
@@ -169,22 +175,27 @@ impl BrokerActor {
         let now = Now::read();
         let alive = self.keeper.ledger().live().count();
         self.keeper.expire(now);
+
         if self.keeper.ledger().live().count() < alive {
             self.freed(now);
         }
+
         if self
             .write_at
             .is_some_and(|write_at| write_at <= Instant::now())
         {
             self.log.write_again(now);
         }
+
         let line: HashMap<Ticket, _> = self
             .queue
             .waiters()
             .zip(1..)
             .map(|(waiter, place)| (waiter.ticket, (place, waiter.since)))
             .collect();
+
         let gave_up = self.queue.give_up(now.boottime);
+
         // While it is known whose waits those were.
         self.gather(None);
         for ticket in gave_up {
@@ -196,6 +207,7 @@ impl BrokerActor {
                         "the wait is over, and no reading was had in it",
                     )
                 };
+
                 let answer = case.answer.take().ok_or_else(unknown);
                 let waited = now.boottime.since(since);
                 case.tell(answer.map(|answer| decide::waited(answer, waited, place, line.len())));

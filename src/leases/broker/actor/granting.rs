@@ -30,19 +30,23 @@ impl BrokerActor {
             if served > 0 && self.is_old(reading.taken_at) {
                 break; // The next reading is not far.
             }
+
             let Some(mut case) = self.in_line.remove(&ticket) else {
                 continue;
             };
+
             let request_id = RequestId::clone(&case.ask.request_id);
             if case.reply.is_closed() {
                 self.queue.cancel(ticket);
                 self.gather(Some(&request_id));
                 continue;
             }
+
             if case.answer.is_some() && self.is_behind_others(ticket, reading) {
                 self.in_line.insert(ticket, case);
                 continue;
             }
+
             match self.decide(&case, Some(ticket), reading) {
                 Decision::NotNow(answer) => {
                     case.answer = Some(*answer);
@@ -53,6 +57,7 @@ impl BrokerActor {
                     self.reply(case, decision);
                 }
             }
+
             self.gather(Some(&request_id));
         }
     }
@@ -61,23 +66,28 @@ impl BrokerActor {
         if case.reply.is_closed() {
             return;
         }
+
         let request_id = RequestId::clone(&case.ask.request_id);
         let decision = self.decide(&case, None, reading);
         self.gather(Some(&request_id));
         let Decision::NotNow(answer) = decision else {
             return self.reply(case, decision);
         };
+
         let waits = case.ask.wait > Duration::ZERO
             && decide::may_turn(&answer, case.ask.strict)
             && decide::could_ever(&case.ask.plan, reading.snapshot, case.ask.strict);
         if !waits {
             return case.tell(Ok(*answer));
         }
+
         let now = Now::read().boottime;
         let deadline = now.after(case.ask.wait.min(self.settings.longest_wait));
+
         // In the order in which they came, whoever was planned for first.
         let since = case.came;
         let candidates = decide::candidates(case.ask.candidates.as_ref(), reading.snapshot);
+
         match self
             .queue
             .join(case.ask.peer.uid, candidates, deadline, since)
@@ -126,20 +136,24 @@ impl BrokerActor {
                 Err(error) => return Decision::Answer(Box::new(Err(error.into()))),
             }
         }
+
         if let Some(process) = case.holder.process
             && !is_alive(&self.settings.proc_root, &process)
         {
             return Decision::Answer(Box::new(Err(HolderError::Gone { pid: process.pid }.into())));
         }
+
         if let Some(blind) = self.keeper.blind(now) {
             return Decision::Answer(Box::new(Err(blind.into())));
         }
+
         let claims = decide::claims(self.keeper.ledger(), reading);
         let uuids = reading
             .snapshot
             .devices
             .iter()
             .map(|device| &device.facts.uuid);
+
         let closed: BTreeSet<String> = uuids
             .filter(|uuid| !self.may_take(ticket, uuid))
             .cloned()
@@ -149,9 +163,11 @@ impl BrokerActor {
             Ok(answer) => answer,
             Err(problem) => return Decision::Answer(Box::new(Err(problem))),
         };
+
         if decide::is_yes(&answer, ask.strict) {
             return self.hold(case, answer, reading, now);
         }
+
         if closed.is_empty() {
             return Decision::NotNow(Box::new(decide::not_held(answer, ask.strict)));
         }
@@ -160,6 +176,7 @@ impl BrokerActor {
         let ahead = ticket.map_or(self.queue.len(), |ticket| {
             self.queue.position(ticket).map_or(0, |place| place - 1)
         });
+
         match decide::run(&ask.plan, reading.snapshot, &claims) {
             Ok(answer) if decide::is_yes(&answer, ask.strict) => {
                 Decision::NotNow(Box::new(decide::in_line(answer, ahead)))
@@ -194,6 +211,7 @@ impl BrokerActor {
         let Some(devices) = decide::promise(&answer, self.keeper.ledger(), reading) else {
             return Decision::NotNow(Box::new(decide::in_line(answer, 0)));
         };
+
         let ask = &case.ask;
         let request = GrantRequest {
             devices,
@@ -207,6 +225,7 @@ impl BrokerActor {
                 digest: ask.digest.clone(),
             },
         };
+
         match self.keeper.grant(request, reading, now) {
             Ok(Granted::Now(lease)) => {
                 answer.lease = printed(&lease, now);
@@ -236,16 +255,19 @@ impl BrokerActor {
                 .devices
                 .retain(|device| lease.devices.contains_key(&device.facts.uuid));
             let margin = self.keeper.ledger().settings().margin;
+
             for device in &mut snapshot.devices {
                 let share = lease.devices.get(&device.facts.uuid);
                 device.free_bytes =
                     share.map(|share| share.granted_bytes + device.margin_bytes + margin);
             }
+
             match decide::run(&ask.plan, &snapshot, &BTreeMap::new()) {
                 Ok(answer) => answer,
                 Err(problem) => return Decision::Answer(Box::new(Err(problem))),
             }
         };
+
         answer.lease = printed(&lease, Now::read());
         Decision::Lease(Box::new(answer), Box::new(lease), false)
     }

@@ -91,6 +91,7 @@ impl BrokerActor {
     ) -> Self {
         let queue = Queue::new(settings.most_waiting, settings.most_waiting_for_one_user);
         let log = Log::new(settings.journal.as_ref(), events);
+
         Self {
             settings,
             keeper,
@@ -132,6 +133,7 @@ impl BrokerActor {
             // The last one before this counts too.
             seen.mark_changed();
         }
+
         let stopped = loop {
             if reading.is_none() && self.wants_reading() {
                 // Who came while the last one was planned on shares this one.
@@ -141,31 +143,38 @@ impl BrokerActor {
                 self.pass_on();
                 reading = Some(self.begin_reading());
             }
+
             let wake = self.wake(reading.is_some());
             self.step.end();
+
             tokio::select! {
                 biased;
                 Some(note) = notes.recv() => {
                     self.step.begin();
                     self.note(note);
                 }
+
                 Some(died) = self.deaths.next() => {
                     self.step.begin();
                     self.died(died);
                 }
+
                 (taken_at, outcome) = under_way(&mut reading) => {
                     self.step.begin();
                     reading = None;
                     self.end_reading(taken_at, outcome);
                 }
+
                 snapshot = next_seen(&mut seen) => {
                     self.step.begin();
                     self.log.observe(&snapshot, Now::read());
                 }
+
                 () = tokio::time::sleep_until(wake) => {
                     self.step.begin();
                     self.on_time();
                 }
+
                 errand = errands.recv() => match errand {
                     None => break None,
                     Some(BrokerCommand::Stop(reply)) => break Some(reply),
@@ -179,16 +188,20 @@ impl BrokerActor {
                 // What is left of the changes.
                 () = std::future::ready(()), if !self.changes.is_empty() => self.step.begin(),
             }
+
             self.make_changes();
             self.pass_on();
             self.plan_write();
         };
+
         self.step.begin();
         while let Ok(note) = notes.try_recv() {
             self.note(note);
         }
+
         self.stop();
         self.step.end();
+
         if let Some(reply) = stopped {
             let _nobody_waits = reply.send(());
         }
@@ -207,6 +220,7 @@ impl BrokerActor {
                 Err(_) => break,
             }
         }
+
         None
     }
 
@@ -223,6 +237,7 @@ impl BrokerActor {
             )
             .hint("ask again after its restart")));
         }
+
         self.make_all_changes();
         self.keeper.flush(Now::read());
         self.pass_on();
@@ -235,6 +250,7 @@ impl BrokerActor {
         let (now, instant) = (Now::read().boottime, Instant::now());
         let ledger = self.keeper.ledger();
         let sees = self.keeper.blind(Now::read()).map(UnreadableLedger::until);
+
         let due = ledger
             .next_expiry()
             .into_iter()
@@ -245,6 +261,7 @@ impl BrokerActor {
         if !reading && self.watches() {
             wake = wake.min(self.read_at);
         }
+
         self.write_at.map_or(wake, |write_at| wake.min(write_at))
     }
 
@@ -273,6 +290,7 @@ async fn next_seen(
             return snapshot;
         }
     }
+
     std::future::pending().await
 }
 

@@ -60,8 +60,10 @@ impl PendingReplies {
             taken: !new,
             last_request,
         });
+
         of_lease.last_request = request;
         of_lease.under_way = of_lease.under_way.saturating_add(1);
+
         self.outbox.push((
             asker,
             PendingReply::with_lease(answer, lease, self.notes.clone()),
@@ -88,13 +90,17 @@ impl PendingReplies {
         let Some(of_lease) = self.leases.get_mut(lease) else {
             return false;
         };
+
         of_lease.taken |= taken;
         of_lease.under_way = of_lease.under_way.saturating_sub(1);
+
         if of_lease.under_way > 0 {
             return false;
         }
+
         let lost = !of_lease.taken;
         self.leases.remove(lease);
+
         lost
     }
 }
@@ -110,6 +116,7 @@ mod tests {
         let asker = || (oneshot::channel().0, RequestId::from("r"));
         deliveries.lease(asker(), Answer::default(), "a".to_owned(), true);
         deliveries.lease(asker(), Answer::default(), "a".to_owned(), false);
+
         assert!(
             !deliveries.ended("a", false),
             "another answer is on its way"

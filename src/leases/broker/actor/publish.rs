@@ -32,6 +32,7 @@ impl BrokerActor {
                 }
                 _ => request_id,
             };
+
             self.happened.push(AttributedEvent::after(event, whose));
         }
     }
@@ -48,6 +49,7 @@ impl BrokerActor {
             .filter_map(|happened| happened.event.subject())
             .map(|subject| subject.lease.as_str())
             .collect();
+
         let ledger = self.keeper.ledger();
         let ended_now = ledger
             .ended()
@@ -69,11 +71,13 @@ impl BrokerActor {
             self.given
                 .retain(|id, _| ledger.get(id).is_some_and(Lease::is_live));
         }
+
         let cases = self
             .new
             .iter()
             .chain(self.at_reading.iter())
             .chain(self.in_line.values());
+
         let needed: HashSet<ProcessIdentity> = ledger
             .live()
             .filter_map(|lease| lease.holder.process)
@@ -82,6 +86,7 @@ impl BrokerActor {
         self.deaths.keep_only(&needed);
         let mut counters = self.keeper.counters();
         counters.waits_ended = self.waits_ended;
+
         let standing = BrokerStatus {
             leased: self.leased.clone(),
             leases: ledger.live().count(),
@@ -90,6 +95,7 @@ impl BrokerActor {
             behind: self.keeper.is_behind(),
             blind: self.keeper.blind(Now::read()).cloned(),
         };
+
         self.standing.send_if_modified(|known| {
             let changed = *known != standing;
             if changed {
@@ -97,6 +103,7 @@ impl BrokerActor {
             }
             changed
         });
+
         self.deliveries.send();
     }
 }

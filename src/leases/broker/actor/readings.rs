@@ -44,8 +44,10 @@ impl BrokerActor {
         for case in self.new.drain(..) {
             self.at_reading.push(case.ask.peer.uid, case);
         }
+
         let (devices, deadline) = (Arc::clone(&self.devices), self.settings.reading_deadline);
         let before = self.before_next;
+
         Box::pin(async move {
             // The clock counts milliseconds, and only a later one shows what came before.
             while Now::read().boottime <= before {
@@ -78,6 +80,7 @@ impl BrokerActor {
                 }
             }
         }
+
         let all_settled = self
             .keeper
             .ledger()
@@ -88,27 +91,32 @@ impl BrokerActor {
         } else {
             self.settings.read_every
         };
+
         self.read_at = Instant::now() + every;
     }
 
     fn on_reading(&mut self, snapshot: &Arc<Snapshot>, taken_at: Boottime) {
         self.watch_holders();
         let now = Now::read();
+
         let asking = self
             .at_reading
             .iter()
             .chain(self.in_line.values())
             .filter_map(|case| case.holder.process);
         let ancestry = self.ancestry(snapshot, asking);
+
         let reading = HolderReading {
             snapshot,
             taken_at,
             ancestry: &ancestry,
         };
+
         self.take_in(&reading, now);
         self.log.observe(snapshot, now);
         let began = Instant::now();
         self.serve_line(&reading);
+
         // Each plan computes and each promise waits for the disk: after a while others are heard,
         // and those who came with them have their turn too. The rest is decided on the next
         // reading, not refused for the age of this one.
@@ -118,6 +126,7 @@ impl BrokerActor {
                 break;
             }
         }
+
         self.leased = decide::claims(self.keeper.ledger(), &reading);
     }
 
@@ -141,6 +150,7 @@ impl BrokerActor {
             .iter()
             .flat_map(|device| &device.processes)
             .map(|process| process.pid);
+
         let holders = self
             .keeper
             .ledger()
@@ -149,6 +159,7 @@ impl BrokerActor {
         let pids: BTreeSet<u32> = seen
             .chain(holders.chain(asking).map(|process| process.pid))
             .collect();
+
         Ancestry::read(&self.settings.proc_root, pids)
     }
 }

@@ -20,6 +20,7 @@ impl BrokerActor {
         let unwatched: BTreeSet<_> = holders
             .filter(|process| !self.deaths.watches(process))
             .collect();
+
         for process in unwatched {
             match watch_again(&self.settings.proc_root, process) {
                 Err(HolderError::Gone { .. }) => self.keeper.holder_died(&process, Now::read()),
@@ -37,6 +38,7 @@ impl BrokerActor {
     pub(super) fn died(&mut self, process: ProcessIdentity) {
         let now = Now::read();
         self.keeper.holder_died(&process, now);
+
         let of_process = self
             .in_line
             .iter()
@@ -51,6 +53,7 @@ impl BrokerActor {
                 case.tell(Err(HolderError::Gone { pid: process.pid }.into()));
             }
         }
+
         self.freed(now);
     }
 }

@@ -41,13 +41,16 @@ fn a_disk_that_hangs_is_told_to_those_who_ask_and_forgotten_when_it_is_back() {
     run(async {
         let bench = Bench::new(24);
         let (let_go, hangs) = std::sync::mpsc::channel();
+
         let settings = BrokerConfig {
             stuck_after: Duration::from_millis(500),
             ..settings()
         };
+
         let office = LeaseBroker::start(settings, keeper(Box::new(Hanging(hangs))), bench)
             .unwrap()
             .0;
+
         // An owner that comes to it late counts as stuck until it is there.
         while office.ping().await.is_err() {}
         let asker = office.clone();
@@ -61,9 +64,11 @@ fn a_disk_that_hangs_is_told_to_those_who_ask_and_forgotten_when_it_is_back() {
                 }
             }
         });
+
         while office.stuck_for().is_none() {
             tokio::task::yield_now().await;
         }
+
         assert_eq!(office.ping().await.unwrap_err().reason, Reason::Busy);
         assert!(
             office
@@ -73,15 +78,18 @@ fn a_disk_that_hangs_is_told_to_those_who_ask_and_forgotten_when_it_is_back() {
                 .detail
                 .contains("has not answered")
         );
+
         assert_eq!(
             office.grant(ask(1)).await.unwrap_err().reason,
             Reason::Busy,
             "nobody waits behind it"
         );
+
         office.stop().await; // comes back, though the owner does not
 
         let_go.send(()).unwrap();
         lease_id(&first.await.unwrap().unwrap());
+
         let listed = loop {
             match office.list().await {
                 Ok(listed) => break listed,
@@ -89,6 +97,7 @@ fn a_disk_that_hangs_is_told_to_those_who_ask_and_forgotten_when_it_is_back() {
             }
             tokio::task::yield_now().await;
         };
+
         assert_eq!(listed.leases.len(), 1);
         drop(let_go);
     });
@@ -99,10 +108,12 @@ fn a_plan_that_breaks_costs_nobody_the_ledger() {
     run(async {
         let bench = Bench::new(24);
         let office = office(&bench);
+
         let broken = GrantCommand {
             plan: Box::new(|_, _| panic!("a plan's own fault")),
             ..ask(1)
         };
+
         assert_eq!(
             office.grant(broken).await.unwrap_err().reason,
             Reason::Internal
@@ -111,6 +122,7 @@ fn a_plan_that_breaks_costs_nobody_the_ledger() {
             plan: Box::new(|_, _| Err(Problem::new(Reason::NotFound, "no"))),
             ..ask(1)
         };
+
         assert_eq!(
             office.grant(refused).await.unwrap_err().reason,
             Reason::NotFound
@@ -130,6 +142,7 @@ impl LedgerStorage for Slow {
         let over = |_| StoreError::None {
             why: "the test is over".to_owned(),
         };
+
         self.begins
             .send(())
             .map_err(|_| over(std::sync::mpsc::RecvError))?;
@@ -142,11 +155,13 @@ fn renewals_without_end_keep_nobody_from_a_lease() {
     run(async {
         let (begins, begun) = std::sync::mpsc::channel();
         let (go, goes) = std::sync::mpsc::channel();
+
         let settings = BrokerConfig {
             longest_round: Duration::ZERO,
             stuck_after: Duration::from_secs(600),
             ..settings()
         };
+
         let devices: Arc<dyn Devices> = Bench::new(24);
         let office = LeaseBroker::start(settings, keeper(Box::new(Slow { begins, goes })), devices)
             .unwrap()
@@ -167,14 +182,17 @@ fn renewals_without_end_keep_nobody_from_a_lease() {
                     .await
             })
         };
+
         let _first = renew();
         while begun.try_recv().is_err() {
             tokio::task::yield_now().await;
         }
+
         let mut victim = tokio::spawn({
             let office = office.clone();
             async move { office.grant(ask(1)).await }
         });
+
         // Whenever one is written down, the next has arrived already.
         let flood = async {
             loop {
@@ -186,6 +204,7 @@ fn renewals_without_end_keep_nobody_from_a_lease() {
                 }
             }
         };
+
         tokio::select! {
             served = &mut victim => drop(lease_id(&served.unwrap().unwrap())),
             flood = tokio::time::timeout(Duration::from_secs(120), flood) => flood.expect("the renewals come first"),

@@ -8,13 +8,16 @@ fn the_same_key_gives_the_same_lease() {
     run(async {
         let bench = Bench::new(24);
         let office = office(&bench);
+
         let keyed = |gib| GrantCommand {
             idempotency_key: Some("k".to_owned()),
             ..ask(gib)
         };
+
         let (first, second) = tokio::join!(office.grant(keyed(16)), office.grant(keyed(16)));
         assert_eq!(lease_id(&first.unwrap()), lease_id(&second.unwrap()));
         assert_eq!(office.list().await.unwrap().leases.len(), 1);
+
         assert_eq!(
             office.grant(keyed(3)).await.unwrap_err().reason,
             Reason::Usage
@@ -30,11 +33,13 @@ fn a_lease_whose_first_answer_was_lost_is_kept_by_one_that_asked_again() {
             idempotency_key: Some("k".to_owned()),
             ..ask(16)
         };
+
         // Wherever on its way the first answer is lost.
         for polls in 1..60_u32 {
             let office = office(&bench);
             let mut first = Box::pin(office.grant(keyed()));
             let mut ready = None;
+
             for _ in 0..polls {
                 match std::future::poll_fn(|context| {
                     std::task::Poll::Ready(first.as_mut().poll(context))
@@ -48,9 +53,11 @@ fn a_lease_whose_first_answer_was_lost_is_kept_by_one_that_asked_again() {
                     std::task::Poll::Pending => tokio::task::yield_now().await,
                 }
             }
+
             if ready.is_some() {
                 break;
             }
+
             let again = tokio::spawn({
                 let office = office.clone();
                 async move { office.grant(keyed()).await }
@@ -65,6 +72,7 @@ fn a_lease_whose_first_answer_was_lost_is_kept_by_one_that_asked_again() {
                 State::Granted,
                 "lost after {polls} polls, though somebody was told of it"
             );
+
             office.stop().await;
         }
     });
@@ -81,23 +89,29 @@ fn a_key_whose_answer_reached_nobody_may_be_asked_again() {
         for polls in 1..40_u32 {
             let mut lost = Box::pin(office.grant(keyed()));
             let mut answered = false;
+
             for _ in 0..polls {
                 let polled = std::future::poll_fn(|context| {
                     std::task::Poll::Ready(lost.as_mut().poll(context))
                 })
                 .await;
                 answered = polled.is_ready();
+
                 if answered {
                     break;
                 }
+
                 tokio::task::yield_now().await;
             }
+
             drop(lost);
             if answered {
                 break;
             }
+
             office.ping().await.unwrap();
         }
+
         assert!(office.grant(keyed()).await.unwrap().lease.is_some());
         assert_eq!(office.list().await.unwrap().leases.len(), 1);
     });
@@ -112,9 +126,11 @@ fn after_a_restart_a_key_is_answered_as_before_whatever_else_is_there_now() {
             margin,
             ..LedgerConfig::default()
         };
+
         let bench = Bench::new(24);
         let keyed = || {
             let placed = plan(16);
+
             // As the daemon's own plan: what is kept back is not placed on.
             let kept_back: Plan = Box::new(move |snapshot, claims| {
                 let mut snapshot = snapshot.clone();
@@ -123,12 +139,14 @@ fn after_a_restart_a_key_is_answered_as_before_whatever_else_is_there_now() {
                     .and_then(|free| free.less(margin));
                 placed(&snapshot, claims)
             });
+
             GrantCommand {
                 idempotency_key: Some("k".to_owned()),
                 plan: kept_back,
                 ..ask(16)
             }
         };
+
         let start = || {
             let (keeper, trouble) = open(
                 directory.path(),
@@ -139,6 +157,7 @@ fn after_a_restart_a_key_is_answered_as_before_whatever_else_is_there_now() {
             let devices: Arc<dyn Devices> = Arc::clone(&bench) as _;
             LeaseBroker::start(settings(), keeper, devices).unwrap()
         };
+
         let (office, thread) = start();
         let first = lease_id(&office.grant(keyed()).await.unwrap());
         office.stop().await;
@@ -161,6 +180,7 @@ fn a_short_answer_is_kept_for_its_key_and_a_long_one_worked_out_anew_for_the_sam
         let bench = Bench::new(24);
         let office = office(&bench);
         let kept_up_to = crate::server::limits::KEPT_ANSWER_BYTES;
+
         for (key, length, plans) in [("short", kept_up_to / 2, 1), ("long", kept_up_to, 2)] {
             let planned = Arc::new(std::sync::atomic::AtomicU32::new(0));
             let keyed = || {
@@ -172,13 +192,16 @@ fn a_short_answer_is_kept_for_its_key_and_a_long_one_worked_out_anew_for_the_sam
                         ..placed(snapshot, claims)?
                     })
                 });
+
                 GrantCommand {
                     idempotency_key: Some(key.to_owned()),
                     plan: told,
                     ..ask(8)
                 }
             };
+
             let first = office.grant(keyed()).await.unwrap();
+
             // Nothing is left for another of this size: what is worked out anew is worked out for
             // the lease's own share.
             let others = office.grant(ask(10)).await.unwrap();
@@ -188,12 +211,14 @@ fn a_short_answer_is_kept_for_its_key_and_a_long_one_worked_out_anew_for_the_sam
                 (lease_id(&first), Some(Verdict::Fits)),
                 "{key}"
             );
+
             assert_eq!(again.warnings, first.warnings, "{key}");
             assert_eq!(
                 planned.load(std::sync::atomic::Ordering::Relaxed),
                 plans,
                 "{key}"
             );
+
             office.release(lease_id(&others), &caller()).await.unwrap();
             office.release(lease_id(&first), &caller()).await.unwrap();
         }
@@ -208,6 +233,7 @@ fn grant_untold_before_kill_is_told() {
             idempotency_key: Some("k".to_owned()),
             ..ask(16)
         };
+
         let start = |journal: bool| {
             let (keeper, trouble) = open(
                 directory.path(),
@@ -215,17 +241,21 @@ fn grant_untold_before_kill_is_told() {
                 std::path::Path::new("/proc"),
             );
             assert!(trouble.is_none(), "{trouble:?}");
+
             let bounds = Bounds {
                 most_bytes: 1 << 20,
                 longest: Duration::from_secs(3600),
             };
+
             let settings_of_journal = JournalSettings {
                 directory: directory.path().to_owned(),
                 bounds,
                 gap: Duration::from_secs(60),
             };
+
             let journal = journal.then_some(settings_of_journal);
             let devices: Arc<dyn Devices> = Arc::clone(&bench) as _;
+
             LeaseBroker::start(
                 BrokerConfig {
                     journal,
@@ -236,6 +266,7 @@ fn grant_untold_before_kill_is_told() {
             )
             .unwrap()
         };
+
         // The lease is on disk and its line is not, as after a kill in between.
         let (office, thread) = start(false);
         let lost = lease_id(&office.grant(keyed()).await.unwrap());
@@ -249,6 +280,7 @@ fn grant_untold_before_kill_is_told() {
                 lost,
                 "the retry"
             );
+
             office.stop().await;
             thread.join().unwrap();
             let (entries, _) = read(directory.path()).unwrap();

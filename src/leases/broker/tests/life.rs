@@ -9,12 +9,14 @@ fn a_lease_is_given_listed_renewed_and_given_back() {
         let office = office(&bench);
         let answer = office.grant(ask(16)).await.unwrap();
         let id = lease_id(&answer);
+
         assert_eq!(
             office.leased(),
             BTreeMap::from([(A.to_owned(), Bytes::gib(16))])
         );
         let listed = office.list().await.unwrap();
         assert_eq!(listed.leases.len(), 1);
+
         assert_eq!(
             (listed.leases[0].id.as_str(), listed.leases[0].state),
             (id.as_str(), State::Granted)
@@ -24,6 +26,7 @@ fn a_lease_is_given_listed_renewed_and_given_back() {
             (second.verdict, second.lease),
             (Some(Verdict::DoesNotFit), None)
         );
+
         let renewed = office
             .renew(id.clone(), &caller(), Some(Duration::from_secs(900)))
             .await
@@ -36,16 +39,19 @@ fn a_lease_is_given_listed_renewed_and_given_back() {
             (released.state, released.reason),
             (State::Released, Some(EndReason::ByOwner))
         );
+
         assert_eq!(
             office.release(id.clone(), &caller()).await.unwrap().state,
             State::Released,
             "twice is harmless"
         );
+
         assert_eq!(
             office.renew(id, &caller(), None).await.unwrap_err().reason,
             Reason::Usage
         );
         lease_id(&office.grant(ask(24)).await.unwrap());
+
         assert_eq!(
             office.get("x".to_owned()).await.unwrap_err().reason,
             Reason::NotFound
@@ -61,6 +67,7 @@ fn engine_takes_nothing_of_others() {
     run(async {
         let bench = Bench::new(24);
         let office = office(&bench);
+
         let taking = || GrantCommand {
             plan: plan_taking(8, Some(2)),
             ..ask(8)
@@ -76,6 +83,7 @@ fn engine_takes_nothing_of_others() {
 
         office.release(other, &caller()).await.unwrap();
         lease_id(&office.grant(taking()).await.unwrap());
+
         assert_eq!(
             office.leased(),
             BTreeMap::from([(A.to_owned(), Bytes::gib(22))])
@@ -103,6 +111,7 @@ fn a_dead_holder_gives_back_at_once() {
     run(async {
         let bench = Bench::new(24);
         let office = office(&bench);
+
         let mut child = std::process::Command::new("sleep")
             .arg("1000")
             .spawn()
@@ -111,6 +120,7 @@ fn a_dead_holder_gives_back_at_once() {
             holder: Some(Holder::Pid(child.id())),
             ..ask(16)
         };
+
         let id = lease_id(&office.grant(held).await.unwrap());
         let mut waits = std::pin::pin!(office.grant(waiting(20)));
         assert!(
@@ -118,9 +128,11 @@ fn a_dead_holder_gives_back_at_once() {
                 .await
                 .is_pending()
         );
+
         child.kill().unwrap();
         child.wait().unwrap();
         lease_id(&waits.await.unwrap());
+
         assert_eq!(
             office.get(id).await.unwrap().reason,
             Some(EndReason::HolderDied)
@@ -129,6 +141,7 @@ fn a_dead_holder_gives_back_at_once() {
             holder: Some(Holder::Pid(child.id())),
             ..ask(1)
         };
+
         assert_eq!(office.grant(dead).await.unwrap_err().reason, Reason::Usage);
     });
 }

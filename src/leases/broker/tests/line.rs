@@ -8,21 +8,26 @@ fn one_that_waits_for_one_card_does_not_close_the_others() {
         let bench = Bench::new(24);
         let office = office(&bench);
         let id = lease_id(&office.grant(ask(16)).await.unwrap());
+
         let elsewhere = GrantCommand {
             candidates: Some(["GPU-other".to_owned()].into()),
             ..waiting(20)
         };
+
         let named = GrantCommand {
             candidates: Some(["GPU-".to_owned()].into()),
             ..waiting(20)
         };
+
         assert_eq!(
             decide::candidates(elsewhere.candidates.as_ref(), &bench.0.lock().unwrap()),
             None,
             "not known here"
         );
+
         let known = decide::candidates(named.candidates.as_ref(), &bench.0.lock().unwrap());
         assert_eq!(known, Some([A.to_owned()].into()));
+
         let waits = tokio::spawn({
             let office = office.clone();
             async move { office.grant(named).await }
@@ -32,6 +37,7 @@ fn one_that_waits_for_one_card_does_not_close_the_others() {
             .wait_for(|standing| standing.waiting == 1)
             .await
             .unwrap();
+
         let line = office.list().await.unwrap().waiting;
         assert_eq!((line[0].position, line[0].pid), (1, None), "held by a name");
         office.release(id, &caller()).await.unwrap();
@@ -45,6 +51,7 @@ fn one_in_line_is_served_when_memory_is_given_back_and_before_those_behind() {
         let bench = Bench::new(24);
         let office = office(&bench);
         let id = lease_id(&office.grant(ask(16)).await.unwrap());
+
         let big = tokio::spawn({
             let office = office.clone();
             async move { office.grant(waiting(20)).await }
@@ -54,6 +61,7 @@ fn one_in_line_is_served_when_memory_is_given_back_and_before_those_behind() {
             .wait_for(|standing| standing.waiting == 1)
             .await
             .unwrap();
+
         let small = office.grant(ask(2)).await.unwrap();
         assert_eq!(
             (small.verdict, small.reason.as_deref()),
@@ -61,6 +69,7 @@ fn one_in_line_is_served_when_memory_is_given_back_and_before_those_behind() {
             "{}",
             small.message
         );
+
         assert_eq!(office.list().await.unwrap().waiting[0].position, 1);
         office.release(id, &caller()).await.unwrap();
         lease_id(&big.await.unwrap().unwrap());
@@ -75,6 +84,7 @@ fn one_that_hangs_up_leaves_the_line_and_leaks_nothing() {
         let bench = Bench::new(24);
         let office = office(&bench);
         let id = lease_id(&office.grant(ask(16)).await.unwrap());
+
         let gone = tokio::spawn({
             let office = office.clone();
             async move { office.grant(waiting(20)).await }
@@ -84,13 +94,16 @@ fn one_that_hangs_up_leaves_the_line_and_leaks_nothing() {
             .wait_for(|standing| standing.waiting == 1)
             .await
             .unwrap();
+
         gone.abort();
         office
             .standing()
             .wait_for(|standing| standing.waiting == 0)
             .await
             .unwrap();
+
         office.release(id, &caller()).await.unwrap();
+
         // Askers that hang up at any stage of their grant.
         for polls in 0..200_u32 {
             let mut grant = Box::pin(office.grant(ask(20)));
@@ -106,14 +119,17 @@ fn one_that_hangs_up_leaves_the_line_and_leaks_nothing() {
                     }
                     break;
                 }
+
                 tokio::task::yield_now().await;
             }
         }
+
         office
             .standing()
             .wait_for(|standing| standing.leases == 0)
             .await
             .unwrap();
+
         lease_id(&office.grant(ask(24)).await.unwrap());
     });
 }
@@ -126,6 +142,7 @@ fn what_can_never_fit_does_not_wait_and_a_wait_that_ends_is_a_no() {
         let never = office.grant(waiting(30)).await.unwrap();
         assert_eq!(never.verdict, Some(Verdict::DoesNotFit));
         bench.set_free(4);
+
         let late = office
             .grant(GrantCommand {
                 wait: Duration::from_millis(20),
@@ -137,13 +154,16 @@ fn what_can_never_fit_does_not_wait_and_a_wait_that_ends_is_a_no() {
             (late.verdict, late.lease),
             (Some(Verdict::DoesNotFit), None)
         );
+
         assert_eq!(
             late.reason.as_deref(),
             Some("wait_over"),
             "it may be a yes another time"
         );
+
         assert!(late.message.contains("place 1 of 1"), "{}", late.message);
         let patient = office.grant(waiting(20));
+
         let freed = async {
             office
                 .standing()
@@ -152,6 +172,7 @@ fn what_can_never_fit_does_not_wait_and_a_wait_that_ends_is_a_no() {
                 .unwrap();
             bench.set_free(24);
         };
+
         let (answer, ()) = tokio::join!(patient, freed);
         lease_id(&answer.unwrap());
     });
@@ -179,6 +200,7 @@ fn one_who_asks_much_that_takes_long_holds_up_nobody_else_for_more_than_one_plan
             longest_round: Duration::ZERO,
             ..settings()
         };
+
         let devices: Arc<dyn Devices> = Arc::clone(&bench) as _;
         let office = LeaseBroker::start(settings, keeper(Box::new(Memory)), devices)
             .unwrap()
@@ -192,6 +214,7 @@ fn one_who_asks_much_that_takes_long_holds_up_nobody_else_for_more_than_one_plan
                 tokio::spawn(async move { office.grant(GrantCommand { plan, ..ask(1) }).await })
             })
             .collect();
+
         while begins.try_recv().is_err() {
             tokio::task::yield_now().await;
         }
@@ -200,6 +223,7 @@ fn one_who_asks_much_that_takes_long_holds_up_nobody_else_for_more_than_one_plan
             uid: peer().uid + 1,
             ..peer()
         };
+
         let mut victim = Box::pin(office.grant(GrantCommand {
             peer: other,
             ..ask(2)
@@ -209,12 +233,15 @@ fn one_who_asks_much_that_takes_long_holds_up_nobody_else_for_more_than_one_plan
                 .await;
         assert!(polled.is_pending());
         let_go.send(()).unwrap();
+
         // Whatever else were planned before would wait for the test for ever.
         let served = tokio::time::timeout(Duration::from_secs(20), victim).await;
         lease_id(&served.expect("another plan was begun before").unwrap());
+
         for _ in 1..6 {
             let_go.send(()).unwrap();
         }
+
         for asker in many {
             lease_id(&asker.await.unwrap().unwrap());
         }
@@ -234,28 +261,34 @@ fn those_behind_in_line_cost_no_plans() {
                 begun.send(who).unwrap();
                 plan(snapshot, claims)
             });
+
             GrantCommand {
                 plan,
                 ..waiting(gib)
             }
         };
+
         let join = |who| {
             let (asker, ask) = (office.clone(), counted(who, 20));
             tokio::spawn(async move { asker.grant(ask).await })
         };
+
         let head = join("head");
         office
             .standing()
             .wait_for(|standing| standing.waiting == 1)
             .await
             .unwrap();
+
         let behind = join("behind");
         office
             .standing()
             .wait_for(|standing| standing.waiting == 2)
             .await
             .unwrap();
+
         let planned = begins.try_iter().filter(|who| *who == "behind").count();
+
         // Readings go on, and the head is planned on each.
         let mut seen = 0;
         while seen < 10 {
@@ -265,6 +298,7 @@ fn those_behind_in_line_cost_no_plans() {
                 Err(_) => tokio::task::yield_now().await,
             }
         }
+
         office.release(id, &caller()).await.unwrap();
         let id = lease_id(&head.await.unwrap().unwrap());
         office.release(id, &caller()).await.unwrap();
@@ -292,6 +326,7 @@ fn what_an_asker_brought_goes_with_it_also_before_a_reading_comes() {
             .unwrap()
             .0;
         let brought = Arc::new(());
+
         // The first begins a reading; the second waits for the next one.
         for _ in 0..2 {
             let held = Arc::clone(&brought);
@@ -302,6 +337,7 @@ fn what_an_asker_brought_goes_with_it_also_before_a_reading_comes() {
                 );
                 Err(Problem::new(Reason::Internal, why))
             });
+
             let mut asker = Box::pin(office.grant(GrantCommand { plan, ..ask(1) }));
             let polled = std::future::poll_fn(|context| {
                 std::task::Poll::Ready(asker.as_mut().poll(context))
@@ -310,11 +346,13 @@ fn what_an_asker_brought_goes_with_it_also_before_a_reading_comes() {
             assert!(polled.is_pending());
             office.ping().await.unwrap(); // behind it: the owner has it now
             drop(asker);
+
             let gone = async {
                 while Arc::strong_count(&brought) > 1 {
                     tokio::task::yield_now().await;
                 }
             };
+
             tokio::time::timeout(Duration::from_secs(20), gone)
                 .await
                 .expect("it is kept for nobody");
@@ -330,8 +368,10 @@ fn tight_plan(gib: u64) -> Plan {
         if answer.verdict == Some(Verdict::Fits) {
             return Ok(answer);
         }
+
         let answer = likely(snapshot, claims)?;
         let tight = (answer.verdict == Some(Verdict::Fits)).then_some(Verdict::Tight);
+
         Ok(Answer {
             verdict: tight.or(answer.verdict),
             ..answer
@@ -344,11 +384,13 @@ fn strict_request_holds_no_tight_plan() {
     run(async {
         let bench = Bench::new(24);
         let office = office(&bench);
+
         let asking = |strict| GrantCommand {
             plan: tight_plan(22),
             strict,
             ..ask(22)
         };
+
         let answer = office.grant(asking(true)).await.unwrap();
         assert_eq!(
             (answer.verdict, answer.lease.is_none()),
@@ -356,6 +398,7 @@ fn strict_request_holds_no_tight_plan() {
             "{}",
             answer.message
         );
+
         assert!(office.list().await.unwrap().leases.is_empty());
 
         // No device is ever large enough: the wait is over before it begins.
@@ -380,12 +423,14 @@ fn strict_wait_outlasts_tight_plan() {
         let bench = Bench::new(24);
         bench.set_free(18);
         let office = office(&bench);
+
         let asking = |wait| GrantCommand {
             plan: tight_plan(16),
             strict: true,
             wait,
             ..ask(16)
         };
+
         let over = office
             .grant(asking(Duration::from_millis(20)))
             .await
@@ -402,6 +447,7 @@ fn strict_wait_outlasts_tight_plan() {
         while office.list().await.unwrap().waiting.is_empty() {
             tokio::task::yield_now().await;
         }
+
         bench.set_free(24);
         let answer = waiting.await.unwrap().unwrap();
         assert_eq!(answer.verdict, Some(Verdict::Fits));

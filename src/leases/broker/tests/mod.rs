@@ -119,6 +119,7 @@ fn plan_taking(gib: u64, left: Option<u64>) -> Plan {
         let available = device.free_bytes.and_then(|free| free.less(claimed));
         let asked = Bytes::gib(gib);
         let fits = available.is_some_and(|available| available >= asked);
+
         let share = DeviceShare {
             uuid: A.to_owned(),
             index: 0,
@@ -134,6 +135,7 @@ fn plan_taking(gib: u64, left: Option<u64>) -> Plan {
             layers: (0, 1),
             components: Vec::new(),
         };
+
         Ok(Answer {
             verdict: Some(if fits {
                 Verdict::Fits

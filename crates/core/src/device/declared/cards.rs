@@ -61,6 +61,7 @@ pub fn plain(name: &str) -> String {
         .filter(char::is_ascii_alphanumeric)
         .collect::<String>()
         .to_ascii_lowercase();
+
     ["nvidia", "geforce", "tesla", "quadro"]
         .iter()
         .fold(kept, |kept, brand| kept.replace(brand, ""))
@@ -80,18 +81,21 @@ pub fn find(name: &str) -> Option<&'static Card> {
 pub fn nearest(name: &str) -> Vec<&'static str> {
     let wanted = plain(name);
     let likeness = |alias: &&'static str| (strsim::jaro_winkler(&wanted, &plain(alias)), *alias);
+
     let best = |card: &Card| {
         card.aliases
             .iter()
             .map(likeness)
             .max_by(|a, b| a.0.total_cmp(&b.0))
     };
+
     let mut scored: Vec<_> = CARDS
         .iter()
         .filter_map(best)
         .filter(|(score, _)| *score > LIKE)
         .collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+
     scored.into_iter().take(3).map(|(_, alias)| alias).collect()
 }
 
@@ -324,6 +328,7 @@ mod tests {
             own.dedup();
             names.extend(own);
         }
+
         let count = names.len();
         names.sort();
         names.dedup();
@@ -365,6 +370,7 @@ mod tests {
             let profiles: Vec<_> = profiles
                 .map(|profile| format!("`{}`", profile.profile))
                 .collect();
+
             table.push_str(&format!(
                 "| `{name}` | {} | {} | {} | {kept} | {major}.{minor} | {} |\n",
                 others.join(", "),
@@ -373,6 +379,7 @@ mod tests {
                 profiles.join(", ")
             ));
         }
+
         table
     }
 
@@ -386,6 +393,7 @@ mod tests {
             std::fs::write(&path, introduction.to_owned() + &table()).unwrap();
             return;
         }
+
         assert!(
             kept == table(),
             "docs/cards.md is not the table of today: run this test with UPDATE_CARDS=1"

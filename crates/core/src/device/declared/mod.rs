@@ -60,6 +60,7 @@ pub fn from_json(text: &str) -> Result<Declared, DeclaredError> {
     if declared.snapshot.devices.len() > MAX_DEVICES {
         return Err(DeclaredError::TooMany);
     }
+
     super::identity::settle(&mut declared.snapshot.devices);
     Ok(declared)
 }
@@ -69,11 +70,13 @@ pub fn parse(spec: &str, now: SystemTime) -> Result<Snapshot, DeclaredError> {
     let mut devices = Vec::new();
     let mut links = Vec::new();
     let mut host = None;
+
     for item in spec.split(',') {
         let item = item.trim();
         if item.is_empty() {
             return Err(DeclaredError::Empty(spec.to_owned()));
         }
+
         if let Some((_, memory)) = item
             .split_once(':')
             .filter(|(name, _)| name.eq_ignore_ascii_case("host"))
@@ -85,23 +88,29 @@ pub fn parse(spec: &str, now: SystemTime) -> Result<Snapshot, DeclaredError> {
             });
             continue;
         }
+
         let (count, rest) = count(item)?;
         let (what, used) = match rest.split_once('@') {
             Some((what, used)) => (what, size(item, used)?),
             None => (rest, Bytes::ZERO),
         };
+
         if devices.len().saturating_add(count) > MAX_DEVICES {
             return Err(DeclaredError::TooMany);
         }
+
         let declared = declaration(item, what)?;
         let first = devices.len();
+
         for _ in 0..count {
             devices.push(declared.device(item, devices.len(), used)?);
         }
+
         if let Declaration::Card(card) = &declared {
             join(&mut links, devices.get(first..).unwrap_or_default(), card);
         }
     }
+
     Ok(Snapshot {
         source: "declared".to_owned(),
         sampled_at: whole_milliseconds(now),
@@ -127,13 +136,16 @@ fn count(item: &str) -> Result<(usize, &str), DeclaredError> {
     let Some((digits, rest)) = item.split_once(['x', 'X']) else {
         return Ok((1, item));
     };
+
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok((1, item));
     }
+
     let count = digits
         .parse()
         .ok()
         .filter(|count| (1..=MAX_DEVICES).contains(count));
+
     count
         .map(|count| (count, rest))
         .ok_or_else(|| DeclaredError::Count {
@@ -156,13 +168,16 @@ fn read_size(text: &str) -> Option<Bytes> {
         (_, Some(digits)) => (digits, 1 << 20),
         _ => return None,
     };
+
     let digits = digits.trim_end();
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     if fraction.len() > 6 || whole.is_empty() {
         return None;
     }
+
     let scale = 10_u64.pow(u32::try_from(fraction.len()).ok()?);
     let number: u64 = format!("{whole}{fraction}").parse().ok()?;
+
     // Sixteen TiB on one device is beyond any device to come, and keeps all sums far from 2^64.
     Some(Bytes::new(number.checked_mul(unit)? / scale))
         .filter(|bytes| *bytes <= Bytes::gib(16 << 10))
@@ -180,20 +195,24 @@ fn declaration(item: &str, what: &str) -> Result<Declaration, DeclaredError> {
         let card = named(item, name)?;
         return instance(item, card, profile);
     }
+
     if let Some(bytes) = read_size(what) {
         return Ok(Declaration::Plain(bytes));
     }
+
     if what.starts_with(|first: char| first.is_ascii_digit())
         && what.to_ascii_lowercase().contains("g.")
     {
         return instance(item, named(item, "H100")?, what);
     }
+
     if like_a_size(what) {
         return Err(DeclaredError::Size {
             item: item.to_owned(),
             size: what.to_owned(),
         });
     }
+
     named(item, what).map(Declaration::Card)
 }
 
@@ -206,6 +225,7 @@ fn like_a_size(text: &str) -> bool {
     let units = [
         "b", "k", "kb", "kib", "m", "mb", "mi", "g", "gb", "gi", "t", "tb", "tib",
     ];
+
     text.starts_with(|first: char| first.is_ascii_digit())
         && units.iter().any(|known| unit.eq_ignore_ascii_case(known))
 }
@@ -266,6 +286,7 @@ impl Declaration {
             ),
             Self::Plain(total) => (format!("{total} device"), DeviceKind::Gpu, *total, None),
         };
+
         let facts = DeviceFacts {
             uuid: format!("declared-{index}"),
             index: u32::try_from(index).map_err(|_| DeclaredError::TooMany)?,
@@ -286,19 +307,23 @@ impl Declaration {
             pci_bus_id: None,
             numa_node: None,
         };
+
         let kept = match self {
             Self::Card(_) => reserved_bytes.unwrap_or_else(|| assumed_reserve(total_bytes)),
             Self::Instance(..) | Self::Plain(_) => Bytes::ZERO,
         };
+
         let most = total_bytes
             .checked_sub(kept)
             .filter(|most| *most > Bytes::ZERO);
         let free = most.and_then(|most| most.checked_sub(used));
+
         let full = || DeclaredError::Full {
             item: item.to_owned(),
             total: total_bytes,
             used,
         };
+
         Ok(Device {
             free_bytes: Some(free.ok_or_else(full)?),
             used_bytes: Some(used),
@@ -333,6 +358,7 @@ mod tests {
         for device in &mut snapshot.devices {
             device.facts.uuid = "GPU-same".to_owned();
         }
+
         let read = from_json(&serde_json::to_string(&snapshot).unwrap())
             .unwrap()
             .snapshot;
@@ -341,6 +367,7 @@ mod tests {
             .iter()
             .map(|device| device.unusable.is_none())
             .collect();
+
         assert_eq!(
             usable,
             [true, false],
@@ -371,10 +398,12 @@ mod tests {
             .iter()
             .map(|device| device.facts.total_bytes)
             .collect();
+
         assert_eq!(totals, [Bytes::gib(24), Bytes::gib(24), Bytes::gib(12)]);
         assert_eq!(snapshot.devices[0].free_bytes, Some(Bytes::gib(24)));
         assert_eq!(snapshot.devices[2].facts.compute_capability, None);
         assert!(snapshot.links.is_empty());
+
         assert_eq!(
             declared("22.5GiB").devices[0].facts.total_bytes,
             Bytes::mib(23_040)
@@ -390,6 +419,7 @@ mod tests {
         let slice = &declared("2x3g.40gb").devices[1];
         assert_eq!(slice.facts.total_bytes, Bytes::mib(40_448));
         assert_eq!(slice.facts.kind, DeviceKind::MigInstance);
+
         assert_eq!(
             declared("H200:1g.18gb").devices[0].facts.total_bytes,
             Bytes::mib(16_384)
@@ -416,6 +446,7 @@ mod tests {
                 "{name}"
             );
         }
+
         for spec in [
             "RTX PRO 6000",
             "RTX6000-Ada",
@@ -440,16 +471,19 @@ mod tests {
             "{}",
             message("8xH10")
         );
+
         assert!(
             message("RTX-409").contains("did you mean `RTX-4090`, `RTX-4090-D` or `"),
             "{}",
             message("RTX-409")
         );
+
         assert!(
             message("bogus").starts_with("`bogus`: no card is called `bogus`. A size"),
             "{}",
             message("bogus")
         );
+
         assert!(message("0xFOO").contains("between 1 and 128"));
         for size in ["24GB", "24g", "24 GB", "0.5TB", "24gi"] {
             assert!(
@@ -458,6 +492,7 @@ mod tests {
                 "{size}"
             );
         }
+
         assert_eq!(
             declared("24 GiB").devices[0].facts.total_bytes,
             Bytes::gib(24)
@@ -467,6 +502,7 @@ mod tests {
         assert!(message("24GiB@25GiB").contains("in use"));
         assert!(message("0GiB").contains("0 B"));
         assert!(message("99999999999999999999GiB").contains("no card"));
+
         assert_eq!(
             parse("100xT4,100xT4", UNIX_EPOCH).unwrap_err(),
             DeclaredError::TooMany

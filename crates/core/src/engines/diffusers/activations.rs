@@ -40,11 +40,13 @@ fn vae(
                     .saturating_mul(part.numbers("dim_mult").get(1).copied()?),
             )
         });
+
     let element = if pipeline.upcasts_vae {
         4
     } else {
         settings.element_bytes()
     };
+
     // Tiles are 512 pixels wide unless the image is smaller.
     let side = |pixels: u64| {
         if settings.tiling {
@@ -53,8 +55,10 @@ fn vae(
             pixels
         }
     };
+
     let images = if settings.slicing { 1 } else { images };
     let channels = channels.unwrap_or(256);
+
     let pixels = [
         side(pipeline.width),
         side(pipeline.height),
@@ -62,12 +66,14 @@ fn vae(
         settings.frames,
     ];
     let peak = Bytes::product(pixels) * channels * element * 3;
+
     // A 32-bit copy of the decoder stands in place of the 16-bit one.
     let upcast = if pipeline.upcasts_vae {
         part.bytes
     } else {
         Bytes::ZERO
     };
+
     Interval::new(
         peak.scale(2, 3),
         peak + upcast,
@@ -92,6 +98,7 @@ fn transformer(
         .or(part.number("hidden_size"))
         .or(part.number("dim"))
         .unwrap_or(4096);
+
     // Latents are packed or patched by 2 in all of the families covered.
     let patch = pipeline.latent_step.saturating_mul(2).max(1);
     let patches = Bytes::product([
@@ -99,6 +106,7 @@ fn transformer(
         pipeline.height.div_ceil(patch),
         settings.frames,
     ]);
+
     let tokens = patches + Bytes::new(pipeline.text_tokens);
     let peak = tokens
         * width
@@ -106,6 +114,7 @@ fn transformer(
         * 15
         * images
         * if pipeline.guided { 2 } else { 1 };
+
     Interval::new(peak.scale(1, 2), peak, peak.scale(3, 2))
 }
 
@@ -122,14 +131,17 @@ fn unet(
         .first()
         .copied()
         .unwrap_or(320);
+
     let step = pipeline.latent_step.max(1);
     let latents = Bytes::product([
         pipeline.width.div_ceil(step),
         pipeline.height.div_ceil(step),
         images,
     ]);
+
     let peak =
         latents * channels * settings.element_bytes() * 24 * if pipeline.guided { 2 } else { 1 };
+
     Interval::new(peak.scale(1, 2), peak, peak * 2)
 }
 
@@ -149,6 +161,7 @@ fn encoder(
         .number("intermediate_size")
         .or(part.number("d_ff"))
         .unwrap_or(hidden.saturating_mul(4));
+
     let heads = part
         .number("num_attention_heads")
         .or(part.number("num_heads"))
@@ -159,6 +172,7 @@ fn encoder(
             .saturating_mul(2)
             .saturating_add(width.saturating_mul(3))
         * settings.element_bytes();
+
     let scores = tokens * pipeline.text_tokens * heads * settings.element_bytes().saturating_add(4);
     Interval::new(linear, linear + scores, (linear + scores) * 2)
 }

@@ -23,6 +23,7 @@ pub(super) fn launch(
         .collect();
     let env = BTreeMap::from([("CUDA_VISIBLE_DEVICES".to_owned(), uuids.join(","))]);
     let repo = literal(&model.identity.repo);
+
     let revision = model
         .identity
         .commit
@@ -31,6 +32,7 @@ pub(super) fn launch(
     let revision = revision.map_or_else(String::new, |revision| {
         format!(", revision={}", literal(revision))
     });
+
     let mut lines = vec![
         "import torch".to_owned(),
         "from diffusers import DiffusionPipeline".to_owned(),
@@ -44,16 +46,20 @@ pub(super) fn launch(
         Offload::Leaves => "pipe.enable_sequential_cpu_offload()".to_owned(),
         _ => "pipe.to(\"cuda\")".to_owned(),
     });
+
     if settings.slicing {
         lines.push("pipe.vae.enable_slicing()".to_owned());
     }
+
     if settings.tiling {
         lines.push("pipe.vae.enable_tiling()".to_owned());
     }
+
     lines.push(format!(
         "image = pipe(\"a photograph\", width={}, height={}, num_images_per_prompt={}).images[0]",
         pipeline.width, pipeline.height, plan.workload.sequences
     ));
+
     Launch {
         env,
         args: vec!["python".to_owned(), "-c".to_owned(), lines.join("\n")],

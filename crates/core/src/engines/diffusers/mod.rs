@@ -56,8 +56,10 @@ impl Engine for Diffusers {
             let why = "the repository has no model_index.json: it is no pipeline".to_owned();
             return Err(EngineError::Unsupported { engine: NAME, why });
         }
+
         let settings = DiffusersSettings::new(case)?;
         let pipeline = Pipeline::new(case.model, &settings)?;
+
         Ok(Box::new(PrepareDiffusers {
             model: case.model,
             pipeline,
@@ -82,11 +84,13 @@ impl PrepareDiffusers<'_> {
                 Offload::Leaves => part.largest_leaf,
                 _ => resident,
             };
+
             (
                 weights,
                 activations::of(part, &self.pipeline, &self.settings, images),
             )
         };
+
         self.pipeline
             .parts
             .iter()
@@ -159,6 +163,7 @@ impl PreparedEngine for PrepareDiffusers<'_> {
         if split.ranks() != 1 || split.expert_parallel {
             return Err(IllegalSplit("a pipeline runs on one device".to_owned()));
         }
+
         match split.offload {
             Offload::None | Offload::Components | Offload::Leaves => Ok(()),
             _ => Err(IllegalSplit(
@@ -200,17 +205,21 @@ impl PreparedEngine for PrepareDiffusers<'_> {
         let Some((weights, _, part)) = self.worst(split.offload, self.settings.images) else {
             return Ok(Vec::new());
         };
+
         if weights.overflowed() {
             return Err(EngineError::Overflow { what: "weights" });
         }
+
         let dtype = dtype_name(self.settings.dtype);
         let detail = match split.offload {
             Offload::Components => format!("{} alone, as {dtype}", part.name),
             Offload::Leaves => format!("the largest leaf of {}, as {dtype}", part.name),
             _ => format!("{} components as {dtype}", self.pipeline.parts.len()),
         };
+
         let stored = split.offload == Offload::None && weights == self.model.inventory.bytes();
         let basis = if stored { Basis::Exact } else { Basis::Formula };
+
         Ok(vec![
             Component::exact(ComponentName::Weights, weights, basis, detail),
             Component::between(
@@ -234,6 +243,7 @@ impl PreparedEngine for PrepareDiffusers<'_> {
         let Some((base, _, _)) = self.worst(split.offload, self.settings.images) else {
             return Ok(Vec::new());
         };
+
         // The fixed part is the weights of the phase that is worst for one call; every phase must
         // fit beside it.
         let beside = |(weights, peak, _): &(Bytes, Interval, &PipelinePart)| {
@@ -244,6 +254,7 @@ impl PreparedEngine for PrepareDiffusers<'_> {
                 high: end(peak.high),
             }
         };
+
         let peak = phases
             .iter()
             .map(beside)
@@ -253,6 +264,7 @@ impl PreparedEngine for PrepareDiffusers<'_> {
                 what: "activations",
             });
         }
+
         let worst = phases
             .iter()
             .max_by_key(|phase| beside(phase).high)
@@ -262,6 +274,7 @@ impl PreparedEngine for PrepareDiffusers<'_> {
             peak.likely.scale(2, 100),
             peak.high.scale(10, 100),
         );
+
         Ok(vec![
             Component::between(
                 ComponentName::Activations,

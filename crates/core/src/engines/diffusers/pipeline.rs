@@ -57,6 +57,7 @@ impl PipelinePart {
             .flatten()
             .take(64)
             .filter_map(Value::as_u64);
+
         numbers.filter(|number| *number <= 1 << 24).collect()
     }
 
@@ -103,6 +104,7 @@ impl Pipeline {
             let why = "no component of the pipeline has weights".to_owned();
             return Err(EngineError::Unsupported { engine: NAME, why });
         }
+
         let mut doubts = Vec::new();
         let denoiser = parts.iter().find(|part| super::denoises(part));
         let vae = parts.iter().find(|part| part.role == ComponentRole::Vae);
@@ -111,7 +113,9 @@ impl Pipeline {
                 .len()
                 .max(vae.numbers("dim_mult").len())
         });
+
         let latent_step = 1 << levels.clamp(1, 8).saturating_sub(1);
+
         // `default_sample_size * vae_scale_factor`: of the U-Net, or the pipeline's own constant
         // for transformers.
         let side = match denoiser {
@@ -131,6 +135,7 @@ impl Pipeline {
                 1024
             }
         };
+
         let class = denoiser.map(|part| {
             part.config
                 .as_ref()
@@ -140,6 +145,7 @@ impl Pipeline {
         let distilled =
             denoiser.is_some_and(|part| part.flag("guidance_embeds")) || class.starts_with("Flux");
         let scale = settings.guidance;
+
         // FLUX takes its guidance as an input; Qwen-Image runs its two passes one after the other.
         let guided =
             !distilled && !class.starts_with("QwenImage") && scale.is_none_or(|scale| scale > 1.0);
@@ -149,6 +155,7 @@ impl Pipeline {
             "UNet2DConditionModel" => 77,
             _ => 512,
         });
+
         let xl = denoiser.is_some_and(|part| {
             part.config.as_ref().is_some_and(|config| {
                 config
@@ -158,6 +165,7 @@ impl Pipeline {
         });
         let upcasts_vae =
             xl && vae.is_some_and(|vae| vae.flag("force_upcast")) && settings.dtype == Dtype::F16;
+
         Ok(Self {
             width: settings.width.unwrap_or(side),
             height: settings.height.unwrap_or(side),
@@ -183,6 +191,7 @@ fn part(
             .iter()
             .filter(|class| *class.component == *component.name)
     };
+
     let resident = |class: &TensorClass| match class.dtype() {
         // T5 keeps its output projections in 32 bits when it is loaded in 16-bit floats
         // (`_keep_in_fp32_modules`).
@@ -198,6 +207,7 @@ fn part(
         }
         _ => class.bytes_each,
     };
+
     let role = match component.name.as_str() {
         name if name.starts_with("transformer") || name == "dit" => ComponentRole::Transformer,
         name if name.starts_with("unet") || name == "prior" || name == "decoder" => {
@@ -206,6 +216,7 @@ fn part(
         name if name.starts_with("vae") || name == "vqgan" || name == "movq" => ComponentRole::Vae,
         _ => ComponentRole::Other,
     };
+
     PipelinePart {
         name: component.name.clone(),
         role,

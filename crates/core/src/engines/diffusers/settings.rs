@@ -38,6 +38,7 @@ impl DiffusersSettings {
         let given = Parameters::new(&PARAMETERS, case.version, case.parameters)?;
         let stored = model_dtype(case.model.format, &case.model.inventory, None);
         let mut assumptions = Vec::new();
+
         let dtype = match case.asked.dtype.as_deref() {
             None | Some("auto") => {
                 let name = dtype_name(stored);
@@ -60,6 +61,7 @@ impl DiffusersSettings {
                 });
             }
         };
+
         let side = |name: &str| -> Result<Option<u64>, EngineError> {
             match given.size(name)? {
                 Some(pixels) if pixels % 8 != 0 || pixels > 65_536 => {
@@ -68,15 +70,18 @@ impl DiffusersSettings {
                 pixels => Ok(pixels),
             }
         };
+
         let images = given
             .size("num_images_per_prompt")?
             .or(case.asked.sequences)
             .unwrap_or(1);
+
         // Qwen-Image calls the scale of real guidance so; 1 or less means one pass.
         let guidance = match given.number("true_cfg_scale")? {
             Some(scale) => Some(scale),
             None => given.number("guidance_scale")?,
         };
+
         Ok(Self {
             dtype,
             width: side("width")?,

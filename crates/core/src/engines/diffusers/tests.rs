@@ -15,11 +15,13 @@ fn flux() -> Model {
         ("text_encoder", "a.weight", Dtype::BF16, &[123_060_480]),
         ("vae", "a.weight", Dtype::BF16, &[83_819_683]),
     ]);
+
     let transformer = json!({"_class_name": "FluxTransformer2DModel", "attention_head_dim": 128, "num_attention_heads": 24,
         "guidance_embeds": true, "patch_size": 1});
     let vae = json!({"_class_name": "AutoencoderKL", "block_out_channels": [128, 256, 512, 512], "force_upcast": true});
     let t5 = json!({"d_model": 4096, "d_ff": 10240, "num_heads": 64});
     let clip = json!({"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12});
+
     pipeline(
         &[
             ("transformer", "FluxTransformer2DModel", transformer),
@@ -39,12 +41,15 @@ fn need(model: &Model, offload: Offload, parameters: &BTreeMap<String, Value>) -
         (None, parameters),
     )
     .unwrap();
+
     let split = Split {
         offload,
         ..Split::single(0)
     };
+
     prepared.check(&split).unwrap();
     let parts = components(prepared.as_ref(), &split, 0);
+
     (
         sum(&parts, ComponentName::Weights).likely.get(),
         sum(&parts, ComponentName::Activations),
@@ -56,17 +61,21 @@ fn flux_resident_offloaded_and_decoded() {
     let model = flux();
     let (weights, peak) = need(&model, Offload::None, NONE);
     assert_eq!(weights, 33_741_198_278);
+
     // The decoder's last block at 1024 x 1024: 3 x 256 x 1024 x 1024 x 2 bytes.
     assert_eq!(peak.likely, Bytes::new(1_610_612_736));
     let (weights, peak) = need(&model, Offload::Components, NONE);
     assert_eq!(weights, 23_802_816_640);
+
     // 4608 tokens of 3072 channels, 15 widths of 2 bytes: 0.40 GiB.
     assert_eq!(peak.likely, Bytes::new(4608 * 3072 * 2 * 15));
     let host = prepare(&Diffusers, &model, AskedWorkload::default(), (None, NONE)).unwrap();
+
     let split = Split {
         offload: Offload::Components,
         ..Split::single(0)
     };
+
     assert_eq!(
         sum(
             &host.host(&split, host.workload()).unwrap(),
@@ -90,14 +99,17 @@ fn size_batch_and_dtype_are_followed() {
         .1
         .likely
     };
+
     let base = need(&model, Offload::None, NONE).1.likely;
     assert_eq!(with("num_images_per_prompt", json!(3)), base * 3);
     assert_eq!(with("width", json!(2048)), base * 2);
     assert!(with("enable_vae_tiling", json!(true)) < base);
+
     let asked = AskedWorkload {
         dtype: Some("float32".to_owned()),
         ..AskedWorkload::default()
     };
+
     let prepared = prepare(&Diffusers, &model, asked, (None, NONE)).unwrap();
     let parts = components(prepared.as_ref(), &Split::single(0), 0);
     assert_eq!(
@@ -121,8 +133,10 @@ fn a_u_net_runs_twice_when_guided() {
         ),
         (json!(512), json!(512))
     );
+
     let guided = need(&model, Offload::None, NONE).1.likely;
     assert_eq!(guided, Bytes::new(64 * 64 * 320 * 2 * 24 * 2));
+
     let alone = need(
         &model,
         Offload::None,
@@ -139,6 +153,7 @@ fn what_is_no_pipeline_and_unknown_names_are_refused() {
         format: Format::Safetensors,
         ..flux()
     };
+
     assert!(prepare(&Diffusers, &model, AskedWorkload::default(), (None, NONE)).is_err());
     let given = BTreeMap::from([("widht".to_owned(), json!(512))]);
     let model = flux();
@@ -165,10 +180,12 @@ fn the_launch_line_offloads_as_answered() {
         required: Bytes::ZERO,
         free: None,
     };
+
     let split = Split {
         offload: Offload::Components,
         ..Split::single(0)
     };
+
     let launch = prepared.launch(&LaunchPlan {
         split: &split,
         workload: prepared.workload(),
@@ -180,5 +197,6 @@ fn the_launch_line_offloads_as_answered() {
             && script.contains("pipe.enable_model_cpu_offload()"),
         "{script}"
     );
+
     assert_eq!(launch.env["CUDA_VISIBLE_DEVICES"], "GPU-1");
 }

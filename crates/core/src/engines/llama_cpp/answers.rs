@@ -33,6 +33,7 @@ impl PreparedEngine for Ready<'_> {
     fn parameters(&self) -> BTreeMap<String, Value> {
         let settled = &self.settled;
         let host = self.always_on_host();
+
         let mut all = BTreeMap::from([
             ("n_ctx", json!(settled.total_context(settled.workload))),
             ("n_batch", json!(settled.n_batch)),
@@ -57,15 +58,19 @@ impl PreparedEngine for Ready<'_> {
         if let Some(on_gpu) = self.parameters.n_gpu_layers {
             all.insert("n_gpu_layers", json!(on_gpu));
         }
+
         if self.parameters.single {
             all.insert("split_mode", json!("none"));
         }
+
         if host.experts > 0 {
             all.insert("n_cpu_moe", json!(host.experts.min(self.layers)));
         }
+
         if let Some(projector) = self.projector() {
             all.insert("mmproj", json!(projector));
         }
+
         all.into_iter()
             .map(|(name, value)| (name.to_owned(), value))
             .collect()
@@ -82,6 +87,7 @@ impl PreparedEngine for Ready<'_> {
         } else {
             format!("{keys}/{values}")
         };
+
         both.to_ascii_lowercase()
     }
 
@@ -93,12 +99,15 @@ impl PreparedEngine for Ready<'_> {
             streams: 1,
             ..settled
         };
+
         let longer = Layout {
             context: layout.context.saturating_add(cache::CELL_PADDING),
             ..layout
         };
+
         let (small, _) = self.remembered(&self.kinds.all(), layout);
         let (large, _) = self.remembered(&self.kinds.all(), longer);
+
         large
             .less(small)
             .map_or(Bytes::OVERFLOW, |bytes| bytes.div_ceil(cache::CELL_PADDING))
@@ -117,20 +126,24 @@ impl PreparedEngine for Ready<'_> {
         if self.parameters.flash_attn.is_none() {
             all.push("flash attention is on, as llama.cpp's 'auto' chooses on CUDA".to_owned());
         }
+
         if self.settled.unified && self.parameters.kv_unified.is_none() {
             let slots = self.settled.slots(self.settled.workload);
             all.push(format!(
                 "llama-server's {slots} slots share one cache of the whole context"
             ));
         }
+
         if self.next_token_layers() > 0 {
             all.push("multi-token prediction is off: its layers have no cache".to_owned());
         }
+
         if self.projector_bytes().is_some() && self.parameters.mmproj.is_none() {
             all.push(
                 "the projector beside the model is loaded with it, as -hf does; without it set no_mmproj=on".to_owned(),
             );
         }
+
         all
     }
 
@@ -144,6 +157,7 @@ impl PreparedEngine for Ready<'_> {
                 "split_mode none keeps the model on one device".to_owned(),
             ));
         }
+
         split::splits(
             self.layers,
             self.always_on_host().layers,
@@ -197,12 +211,14 @@ impl PreparedEngine for Ready<'_> {
         let weights = self.weights.on_stage(&stage, output, host);
         let behind = if output { " and the output layer" } else { "" };
         let detail = format!("layers {}..{}{behind}, as stored", stage.start, stage.end);
+
         let mut components = vec![Component::exact(
             ComponentName::Weights,
             weights,
             Basis::Exact,
             detail,
         )];
+
         if rank == 0
             && !self.parameters.no_mmproj_offload
             && let Some(bytes) = self.projector_bytes()
@@ -213,8 +229,10 @@ impl PreparedEngine for Ready<'_> {
                 Basis::Exact,
                 "the projector",
             ));
+
             let images = self.profile.projector_compute();
             let detail = "compute buffer of the projector's largest image";
+
             components.push(Component::between(
                 ComponentName::Activations,
                 images,
@@ -222,6 +240,7 @@ impl PreparedEngine for Ready<'_> {
                 detail,
             ));
         }
+
         let context = self.profile.context(device.multiprocessors);
         components.push(Component::between(
             ComponentName::Context,
@@ -229,14 +248,17 @@ impl PreparedEngine for Ready<'_> {
             Basis::Calibrated,
             "CUDA context",
         ));
+
         let libraries = self.profile.libraries(device.capability());
         let detail = "cuBLAS workspace and conversion pool";
+
         components.push(Component::between(
             ComponentName::Runtime,
             libraries,
             Basis::Calibrated,
             detail,
         ));
+
         finite(components, "weights")
     }
 
@@ -251,6 +273,7 @@ impl PreparedEngine for Ready<'_> {
         let layout = self.settled.layout(workload);
         let layers = self.kinds.within(&stage);
         let mut components = Vec::new();
+
         if self.cache_on_device() {
             let (cache, states) = self.remembered(&layers, layout);
             if self.has_cache() {
@@ -259,6 +282,7 @@ impl PreparedEngine for Ready<'_> {
                     layout.context.saturating_mul(layout.streams),
                     self.kv_cache_dtype()
                 );
+
                 components.push(Component::exact(
                     ComponentName::KvCache,
                     cache,
@@ -266,6 +290,7 @@ impl PreparedEngine for Ready<'_> {
                     detail,
                 ));
             }
+
             if states > Bytes::ZERO {
                 let detail = format!("{} states of F32", layout.slots);
                 components.push(Component::exact(
@@ -276,15 +301,18 @@ impl PreparedEngine for Ready<'_> {
                 ));
             }
         }
+
         let on_host = self.kinds.within(&(0..host.layers.min(self.layers)));
         let graph = self.graph(layout, split, output, host, &on_host);
         let detail = format!("compute buffer of {} tokens", layout.ubatch);
+
         components.push(Component::between(
             ComponentName::Activations,
             graph.buffer(&layers),
             Basis::Formula,
             detail,
         ));
+
         finite(components, "cache")
     }
 
@@ -311,17 +339,20 @@ impl PreparedEngine for Ready<'_> {
         let host = self.host_of(split);
         let layout = self.settled.layout(workload);
         let weights = self.weights.on_host(host, self.output_on_device(host));
+
         let kept = if self.parameters.no_mmap {
             "allocated"
         } else {
             "mapped from the file"
         };
+
         let mut components = vec![Component::exact(
             ComponentName::Host,
             weights,
             Basis::Exact,
             format!("weights on the host, {kept}"),
         )];
+
         if let Some(bytes) = self
             .projector_bytes()
             .filter(|_| self.parameters.no_mmproj_offload)
@@ -333,11 +364,13 @@ impl PreparedEngine for Ready<'_> {
                 "the projector",
             ));
         }
+
         let here = if self.cache_on_device() {
             0..host.layers.min(self.layers)
         } else {
             0..self.layers
         };
+
         let (cache, states) = self.remembered(&self.kinds.within(&here), layout);
         if cache + states > Bytes::ZERO {
             components.push(Component::exact(
@@ -347,15 +380,18 @@ impl PreparedEngine for Ready<'_> {
                 "cache on the host",
             ));
         }
+
         let on_host = self.kinds.within(&(0..host.layers.min(self.layers)));
         let graph = self.graph(layout, split, false, host, &on_host);
         let own = graph.host(&self.kinds.all());
         let high = own + graph.buffer(&on_host).high;
+
         let buffers = if on_host.is_empty() {
             Interval::exact(own)
         } else {
             Interval::new(own, own, high)
         };
+
         let detail = "input embedding, masks and logits";
         components.push(Component::between(
             ComponentName::Host,
@@ -363,6 +399,7 @@ impl PreparedEngine for Ready<'_> {
             Basis::Formula,
             detail,
         ));
+
         finite(components, "host memory")
     }
 
@@ -376,8 +413,10 @@ impl PreparedEngine for Ready<'_> {
                 .fit_target
                 .unwrap_or(self.profile.fit_target_mib),
         );
+
         let libraries = self.profile.libraries(device.capability());
         let more = |end: Bytes, counted: Bytes| end + margin.less(counted).unwrap_or(Bytes::ZERO);
+
         Interval::new(
             more(sum.low, libraries.low),
             more(sum.likely, libraries.likely),

@@ -79,6 +79,7 @@ impl Layout {
         let index = latent
             .indexer
             .map_or(Bytes::ZERO, |indexer| row(self.keys, indexer.head_dim));
+
         (keys + index) * self.context * self.streams
     }
 
@@ -151,5 +152,6 @@ pub(crate) fn state(recurrent: &Recurrent) -> Bytes {
             token_shift,
         } => product(&[token_shift, hidden]) + product(&[hidden, head_size]),
     };
+
     elements * 4
 }

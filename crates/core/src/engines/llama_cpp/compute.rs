@@ -81,6 +81,7 @@ impl Graph<'_> {
     pub(crate) fn masks(&self, layers: &[CountedTensors<'_>]) -> Bytes {
         let mut full = 0;
         let mut windowed = 0;
+
         for mixer in layers
             .iter()
             .flat_map(|(layer, _)| std::iter::once(&layer.mixer).chain(layer.beside.as_ref()))
@@ -100,6 +101,7 @@ impl Graph<'_> {
                 Mixer::Recurrent(_) | Mixer::None => {}
             }
         }
+
         self.mask(full) + self.mask(windowed)
     }
 
@@ -109,6 +111,7 @@ impl Graph<'_> {
         let masks = self.masks(layers);
         let lasting = self.lasting(masks);
         let mut phases: Vec<Phase> = Vec::new();
+
         if lasting < masks {
             // While the mask is cast both are alive, beside four rows of the residual stream (five
             // on a CPU).
@@ -117,18 +120,22 @@ impl Graph<'_> {
                 masks + self.rows(hidden.saturating_mul(4)),
             ));
         }
+
         let masks = Masks {
             most: masks,
             lasting,
         };
+
         for (layer, _) in layers {
             self.feed_forward(layer, masks, &mut phases);
             for mixer in std::iter::once(&layer.mixer).chain(layer.beside.as_ref()) {
                 self.mixer(mixer, masks, &mut phases);
             }
         }
+
         if self.output {
             let logits = Bytes::product([4, self.outputs, self.architecture.vocab_size]);
+
             // Two rows of the residual stream beside them, up to four where logits are scaled;
             // hybrids keep more.
             let states = layers
@@ -136,34 +143,41 @@ impl Graph<'_> {
                 .map(|(layer, _)| convolved(&layer.mixer))
                 .max()
                 .unwrap_or(0);
+
             // The first graphs of delta nets kept copies of what they convolve.
             let kept = if masks.lasting < masks.most { 4 } else { 2 };
             let beside = sum([hidden.saturating_mul(4), states.saturating_mul(kept)]);
+
             // Vulkan orders the graph anew, so that a mask which is cast lives to its end.
             let cast = if masks.lasting < masks.most {
                 masks.most
             } else {
                 Bytes::ZERO
             };
+
             phases.push((
                 logits + self.rows(beside) + cast,
                 logits + self.rows(hidden),
             ));
         }
+
         let high = phases
             .iter()
             .map(|phase| phase.0)
             .max()
             .unwrap_or(Bytes::ZERO);
+
         let likely = phases
             .iter()
             .map(|phase| phase.1)
             .max()
             .unwrap_or(Bytes::ZERO);
+
         let small =
             Bytes::new(self.layout.ubatch) * SMALL_INPUTS_PER_TOKEN + Bytes::new(SMALL_INPUTS);
         let mut extra = small + self.copied;
         let mut widest_extra = extra;
+
         if self.half_copies {
             let copies = layers
                 .iter()
@@ -173,6 +187,7 @@ impl Graph<'_> {
             extra += copies;
             widest_extra += copies;
         }
+
         let mut least_extra = extra;
         if self.pipeline {
             // Inputs of a split are kept for each micro-batch in flight; which of the residual
@@ -189,12 +204,14 @@ impl Graph<'_> {
             self.layout.layer(&layer.mixer, 0)
                 + self.rows(sum([wide(layer), hidden.saturating_mul(3)]))
         };
+
         widest_extra += self
             .on_host
             .iter()
             .map(brought)
             .max()
             .unwrap_or(Bytes::ZERO);
+
         let low = likely.scale(self.low_percent, 100);
         Interval::new(
             low + least_extra,
@@ -216,6 +233,7 @@ impl Graph<'_> {
     fn feed_forward(&self, layer: &Layer, masks: Masks, phases: &mut Vec<Phase>) {
         let hidden = self.architecture.hidden_size;
         let queries = query_width(&layer.mixer);
+
         let mut phase = |floats: u64, less: u64| {
             let rows = self.rows(floats);
             phases.push((
@@ -223,6 +241,7 @@ impl Graph<'_> {
                 rows.less(self.rows(less)).unwrap_or(rows) + masks.lasting,
             ));
         };
+
         match (layer.feed_forward, self.architecture.experts) {
             (FeedForward::Dense { width }, _) => {
                 let written_over = if self.gate_apart { 0 } else { width };
@@ -261,6 +280,7 @@ impl Graph<'_> {
                     // up to this.
                     let beside = sum([hidden.saturating_mul(5), queries.saturating_mul(3)]);
                     let on_gpu = sum([hidden * 2, queries.saturating_mul(2)]);
+
                     self.scores(
                         attention.heads,
                         attention.span,
@@ -275,6 +295,7 @@ impl Graph<'_> {
                     hidden * 3,
                     latent.heads.saturating_mul(absorbed_floats(latent)),
                 ]);
+
                 if self.layout.flash_attention {
                     let rows = self.rows(absorbed);
                     phases.push((rows + masks.most, rows + masks.lasting));
@@ -310,6 +331,7 @@ impl Graph<'_> {
         } else {
             self.layout.cells(span)
         };
+
         let scores = self.rows(cells.saturating_mul(heads)) + masks;
         phases.push((scores + self.rows(beside.0), scores + self.rows(beside.1)));
     }
@@ -320,6 +342,7 @@ impl Graph<'_> {
         if !self.layout.flash_attention || !self.cache_on_device {
             return Bytes::ZERO;
         }
+
         let half = |dtype: Dtype, row: u64, cells: u64| {
             let copied = dtype != Dtype::F16;
             if copied {
@@ -328,6 +351,7 @@ impl Graph<'_> {
                 Bytes::ZERO
             }
         };
+
         match &layer.mixer {
             Mixer::Attention(attention) => {
                 let cells = self.layout.cells(attention.span);

@@ -27,6 +27,7 @@ impl<'a> Kinds<'a> {
                 distinct.push(layer);
             }
         }
+
         Self { distinct, of_layer }
     }
 
@@ -39,6 +40,7 @@ impl<'a> Kinds<'a> {
                 *count += 1;
             }
         }
+
         self.distinct
             .iter()
             .copied()

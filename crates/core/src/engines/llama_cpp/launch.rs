@@ -20,9 +20,11 @@ fn source(identity: &Identity) -> Option<Vec<String>> {
     if identity.repo.starts_with("ollama:") || identity.repo.starts_with("lmstudio:") {
         return None;
     }
+
     let is_file = Path::new(&identity.repo)
         .extension()
         .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+
     Some(match &identity.file {
         _ if is_file => vec!["-m".to_owned(), identity.repo.clone()],
         Some(file) if is_local(&identity.repo) => {
@@ -50,6 +52,7 @@ pub(crate) fn launch(ready: &Ready<'_>, plan: &LaunchPlan<'_>) -> Launch {
             ..Launch::default()
         };
     };
+
     let mut args = vec!["llama-server".to_owned()];
     args.extend(source);
     let mut flag = |name: &str, value: String| args.extend([name.to_owned(), value]);
@@ -58,6 +61,7 @@ pub(crate) fn launch(ready: &Ready<'_>, plan: &LaunchPlan<'_>) -> Launch {
     flag("-np", settled.slots(plan.workload).to_string());
     flag("-b", settled.n_batch.to_string());
     flag("-ub", settled.n_ubatch.to_string());
+
     flag(
         "-fa",
         if settled.flash_attention { "on" } else { "off" }.to_owned(),
@@ -65,15 +69,18 @@ pub(crate) fn launch(ready: &Ready<'_>, plan: &LaunchPlan<'_>) -> Launch {
     if settled.keys != Dtype::F16 {
         flag("-ctk", settled.keys.name().to_ascii_lowercase());
     }
+
     if settled.values != Dtype::F16 {
         flag("-ctv", settled.values.name().to_ascii_lowercase());
     }
+
     let host = on_host(plan.split, ready.always_on_host());
     let all = ready
         .layers()
         .saturating_add(ready.next_token_layers())
         .saturating_add(1);
     flag("-ngl", all.saturating_sub(host.layers).to_string());
+
     if plan.split.stages.len() > 1 {
         let last = plan.split.stages.len() - 1;
         let count = |(index, stage): (usize, &std::ops::Range<u32>)| {
@@ -81,6 +88,7 @@ pub(crate) fn launch(ready: &Ready<'_>, plan: &LaunchPlan<'_>) -> Launch {
             let behind = if index == last { all } else { stage.end };
             behind.saturating_sub(start).to_string()
         };
+
         flag(
             "-ts",
             plan.split
@@ -92,6 +100,7 @@ pub(crate) fn launch(ready: &Ready<'_>, plan: &LaunchPlan<'_>) -> Launch {
                 .join(","),
         );
     }
+
     if host.experts > 0 && matches!(plan.split.offload, Offload::Experts { .. } | Offload::None) {
         flag("--n-cpu-moe", host.experts.min(ready.layers()).to_string());
     }
@@ -107,26 +116,33 @@ pub(crate) fn launch(ready: &Ready<'_>, plan: &LaunchPlan<'_>) -> Launch {
             ),
         );
     }
+
     if plan.split.stages.len() == 1 && ready.parameters.single {
         flag("-sm", "none".to_owned());
     }
     // What was worked out here is not to be changed by --fit.
     flag("--fit", "off".to_owned());
+
     if settled.unified {
         args.push("--kv-unified".to_owned());
     }
+
     if ready.parameters.no_mmproj {
         args.push("--no-mmproj".to_owned());
     }
+
     if ready.parameters.no_mmproj_offload {
         args.push("--no-mmproj-offload".to_owned());
     }
+
     if settled.swa_full {
         args.push("--swa-full".to_owned());
     }
+
     if !ready.cache_on_device() {
         args.push("--no-kv-offload".to_owned());
     }
+
     let devices = plan
         .devices
         .iter()
@@ -137,5 +153,6 @@ pub(crate) fn launch(ready: &Ready<'_>, plan: &LaunchPlan<'_>) -> Launch {
         ("CUDA_DEVICE_ORDER".to_owned(), "PCI_BUS_ID".to_owned()),
         ("CUDA_VISIBLE_DEVICES".to_owned(), devices),
     ]);
+
     Launch { env, args, takes }
 }

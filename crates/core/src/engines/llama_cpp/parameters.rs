@@ -89,6 +89,7 @@ fn whole(name: &str, value: &Value) -> Result<u64, EngineError> {
     let number = value
         .as_u64()
         .or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
+
     match number {
         Some(number) if number <= 1 << 40 => Ok(number),
         Some(_) => Err(bad(name, value, "too large to be meant")),
@@ -140,6 +141,7 @@ fn shares(name: &str, value: &Value) -> Result<Vec<u64>, EngineError> {
         Value::Number(number) => vec![number.to_string()],
         _ => return Err(bad(name, value, "not a list of shares such as 3,1")),
     };
+
     let thousandths = |text: &String| {
         let (units, fraction) = text.split_once('.').unwrap_or((text, ""));
         let digits = format!("{fraction:0<3}");
@@ -147,15 +149,18 @@ fn shares(name: &str, value: &Value) -> Result<Vec<u64>, EngineError> {
             .get(..3)
             .and_then(|digits| digits.parse::<u64>().ok());
         let units = units.parse::<u64>().ok().filter(|units| *units <= 1 << 30);
+
         match (units, fraction) {
             (Some(units), Some(fraction)) => Ok(units * 1000 + fraction),
             _ => Err(bad(name, value, "not a list of shares such as 3,1")),
         }
     };
+
     let shares = texts
         .iter()
         .map(thousandths)
         .collect::<Result<Vec<_>, _>>()?;
+
     if shares.iter().all(|share| *share == 0) {
         Err(bad(name, value, "all shares are 0"))
     } else {
@@ -229,6 +234,7 @@ fn set(all: &mut LlamaParameters, name: &str, value: &Value) -> Result<(), Engin
             });
         }
     }
+
     Ok(())
 }
 
@@ -256,6 +262,7 @@ mod tests {
             ("ctk", json!("q8_0")),
             ("ts", json!("3,1.5")),
         ]);
+
         let long = [
             ("n_ubatch", json!("256")),
             ("flash_attn", json!(true)),
@@ -301,6 +308,7 @@ mod tests {
             );
             assert!(error.to_string().contains(says), "{error}");
         }
+
         assert!(
             ask(&[("mg", json!(1))])
                 .unwrap_err()

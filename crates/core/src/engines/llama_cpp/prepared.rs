@@ -54,16 +54,19 @@ impl<'a> Ready<'a> {
                 "llama.cpp runs GGUF files; look for a GGUF repository of this model or convert it with convert_hf_to_gguf.py",
             ));
         }
+
         let architecture = model
             .architecture
             .as_ref()
             .map_err(|why| unsupported(why.to_string()))?;
         let profile = profile::profile(version).map_err(|why| unsupported(why.to_string()))?;
         let parameters = parameters::read(version, given)?;
+
         if let Some(dtype) = &asked.dtype {
             let (name, value) = ("dtype".to_owned(), dtype.clone());
             let why =
                 "llama.cpp keeps weights as the file stores them; choose another file".to_owned();
+
             return Err(EngineError::BadParameter {
                 engine: ENGINE,
                 name,
@@ -71,6 +74,7 @@ impl<'a> Ready<'a> {
                 why,
             });
         }
+
         let settled = EffectiveParams::new(&parameters, asked, &profile, architecture.max_context)?;
         let layers = architecture.layer_count();
         let weights = Weights::new(model, &architecture.class, layers);
@@ -81,14 +85,17 @@ impl<'a> Ready<'a> {
             );
             return Err(unsupported(why));
         }
+
         if model.inventory.bytes().overflowed() {
             return Err(EngineError::Overflow {
                 what: "tensor sizes",
             });
         }
+
         check_rows(architecture, &settled)?;
         check_projector(model, &parameters)?;
         let kinds = Kinds::new(&architecture.layers);
+
         Ok(Self {
             model,
             architecture,
@@ -126,6 +133,7 @@ impl<'a> Ready<'a> {
         if self.parameters.no_mmproj {
             return None;
         }
+
         let beside = || {
             self.model
                 .components
@@ -133,6 +141,7 @@ impl<'a> Ready<'a> {
                 .find(|part| part.name == PROJECTOR)
                 .map(|part| part.class.clone())
         };
+
         self.parameters.mmproj.clone().or_else(beside)
     }
 
@@ -152,6 +161,7 @@ impl<'a> Ready<'a> {
             .layers
             .saturating_add(self.next_token_layers())
             .saturating_add(1);
+
         OnHost {
             layers: self
                 .parameters
@@ -200,11 +210,13 @@ impl<'a> Ready<'a> {
         if !self.has_cache() {
             return (Bytes::ZERO, Bytes::ZERO);
         }
+
         let widest = if layout.flash_attention {
             0
         } else {
             self.widest_value()
         };
+
         let mut sum = (Bytes::ZERO, Bytes::ZERO);
         for (layer, count) in layers {
             for mixer in std::iter::once(&layer.mixer).chain(layer.beside.as_ref()) {
@@ -212,6 +224,7 @@ impl<'a> Ready<'a> {
                 sum.1 += layout.states(mixer) * *count;
             }
         }
+
         sum
     }
 
@@ -228,6 +241,7 @@ impl<'a> Ready<'a> {
         } else {
             layout.ubatch
         };
+
         let everything = host == OnHost::default() && self.cache_on_device();
         Graph {
             architecture: self.architecture,
@@ -277,6 +291,7 @@ fn check_projector(model: &Model, parameters: &LlamaParameters) -> Result<(), En
                 "its length is not known, so it cannot be counted; beside the model there is {known}"
             );
             let (name, value) = ("mmproj".to_owned(), named.clone());
+
             Err(EngineError::BadParameter {
                 engine: ENGINE,
                 name,
@@ -294,8 +309,10 @@ fn check_rows(architecture: &Architecture, settled: &EffectiveParams) -> Result<
         if dim.is_multiple_of(block) {
             return Ok(());
         }
+
         let (name, value) = (name.to_owned(), dtype.to_string());
         let why = format!("heads of {dim} elements do not fill its blocks of {block}");
+
         Err(EngineError::BadParameter {
             engine: ENGINE,
             name,
@@ -303,6 +320,7 @@ fn check_rows(architecture: &Architecture, settled: &EffectiveParams) -> Result<
             why,
         })
     };
+
     for mixer in architecture.mixers(0..u32::MAX) {
         match mixer {
             Mixer::Attention(attention) => {
@@ -319,5 +337,6 @@ fn check_rows(architecture: &Architecture, settled: &EffectiveParams) -> Result<
             Mixer::Recurrent(_) | Mixer::None => {}
         }
     }
+
     Ok(())
 }

@@ -57,10 +57,12 @@ pub(crate) fn profile(version: Option<&EngineVersion>) -> Result<LlamaProfile, L
         .and_then(EngineVersion::build)
         .filter(|build| *build > 1)
         .unwrap_or(u32::MAX);
+
     let mut profiles = table
         .profile
         .into_iter()
         .filter(|profile| profile.from_build <= build);
+
     profiles
         .next()
         .ok_or_else(|| LlamaProfileError::Table("no profile covers every build".to_owned()))

@@ -25,6 +25,7 @@ pub(crate) fn by_shares(layers: u32, host: u32, shares: &[u64]) -> Vec<Range<u32
         stages.push(start..end);
         start = end;
     }
+
     stages
 }
 
@@ -55,6 +56,7 @@ pub(crate) fn splits(
             &equal
         }
     };
+
     let stages = by_shares(layers, host.min(layers.saturating_add(1)), shares);
     Ok(vec![Split {
         tensor: 1,
@@ -70,9 +72,11 @@ pub(crate) fn check(split: &Split, layers: u32, has_experts: bool) -> Result<(),
     if split.tensor != 1 {
         return illegal("llama.cpp splits by layers, not by tensors".to_owned());
     }
+
     if split.expert_parallel {
         return illegal("llama.cpp has no expert parallelism".to_owned());
     }
+
     let first = match split.offload {
         Offload::Layers { layers: host } if host > layers.saturating_add(1) => {
             return illegal(format!(
@@ -88,6 +92,7 @@ pub(crate) fn check(split: &Split, layers: u32, has_experts: bool) -> Result<(),
             return illegal("llama.cpp offloads layers and experts".to_owned());
         }
     };
+
     let mut expected = None;
     for stage in &split.stages {
         match expected {
@@ -100,14 +105,17 @@ pub(crate) fn check(split: &Split, layers: u32, has_experts: bool) -> Result<(),
                 ));
             }
         }
+
         if stage.end < stage.start {
             return illegal(format!(
                 "stage {}..{} runs backwards",
                 stage.start, stage.end
             ));
         }
+
         expected = Some(stage.end);
     }
+
     match expected {
         Some(end) if end == layers || end == layers.saturating_add(1) => Ok(()),
         Some(end) => illegal(format!(
@@ -157,9 +165,11 @@ mod tests {
             expert_parallel: false,
             offload,
         };
+
         assert!(check(&split(&[0..3, 3..5], Offload::None), 4, false).is_ok());
         assert!(check(&split(&[0..3, 4..5], Offload::None), 4, false).is_err());
         assert!(check(&split(&[0..3, 3..6], Offload::None), 4, false).is_err());
+
         assert!(
             check(
                 &split(&whole(2..5), Offload::Layers { layers: 2 }),
@@ -168,6 +178,7 @@ mod tests {
             )
             .is_ok()
         );
+
         assert!(
             check(
                 &split(&whole(1..5), Offload::Layers { layers: 2 }),
@@ -176,6 +187,7 @@ mod tests {
             )
             .is_err()
         );
+
         assert!(
             check(
                 &split(&whole(0..5), Offload::Experts { layers: 2 }),
@@ -184,6 +196,7 @@ mod tests {
             )
             .is_err()
         );
+
         assert!(check(&Split::tensor(2, 4), 4, false).is_err());
         assert!(splits(4, 0, 6, None).is_err());
         assert!(splits(4, 0, 2, Some(&[1, 2, 3])).is_err());

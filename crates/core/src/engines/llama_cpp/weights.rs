@@ -70,6 +70,7 @@ impl Weights {
     pub(crate) fn new(model: &Model, family: &str, layers: u32) -> Self {
         let mut classes: Vec<Class> = Vec::new();
         let skips = SKIPS_NEXT_TOKEN.contains(&family);
+
         for tensors in &model.inventory.classes {
             let home = home(&tensors.pattern);
             let mut tensors = tensors.clone();
@@ -83,23 +84,27 @@ impl Weights {
                     count.saturating_add(length.saturating_mul(run.each))
                 });
             }
+
             classes.push(Class {
                 home,
                 on_device: on_device(&tensors),
                 tensors,
             });
         }
+
         let named = |name: &str| {
             classes
                 .iter()
                 .find(|class| &*class.tensors.pattern == name)
                 .cloned()
         };
+
         let tied = if named("output.weight").is_none() {
             named("token_embd.weight")
         } else {
             None
         };
+
         Self {
             classes,
             layers,
@@ -115,8 +120,10 @@ impl Weights {
         } else {
             layers.end.min(self.layers)
         };
+
         let whole = layers.start.max(host.layers)..end;
         let experts = whole.start.max(host.experts)..end;
+
         let of = |class: &Class| {
             let count = match class.home {
                 Home::Output if output => class.tensors.count,
@@ -127,11 +134,13 @@ impl Weights {
             };
             class.on_device * count
         };
+
         let tied = self
             .tied
             .as_ref()
             .filter(|_| output)
             .map_or(Bytes::ZERO, |class| class.on_device);
+
         self.classes.iter().map(of).sum::<Bytes>() + tied
     }
 
@@ -147,6 +156,7 @@ impl Weights {
             };
             class.tensors.bytes_each * count
         };
+
         self.classes.iter().map(of).sum()
     }
 
@@ -160,17 +170,20 @@ impl Weights {
                 Home::Output if !output => 1,
                 _ => 0,
             };
+
             if here > 0 {
                 class.on_device
             } else {
                 Bytes::ZERO
             }
         };
+
         let tied = self
             .tied
             .as_ref()
             .filter(|_| !output)
             .map_or(Bytes::ZERO, |class| class.on_device);
+
         self.classes
             .iter()
             .map(of)
@@ -237,5 +250,6 @@ fn on_device(tensors: &TensorClass) -> Bytes {
             bytes += Bytes::new((ROW_PADDING - over).div_ceil(block)) * block_bytes;
         }
     }
+
     bytes.round_up(CUDA_ALIGNMENT)
 }

@@ -41,6 +41,7 @@ impl EffectiveParams {
                 why,
             })
         };
+
         if let (Some(slots), Some(sequences)) = (parameters.n_parallel, asked.sequences)
             && slots < sequences
         {
@@ -50,11 +51,13 @@ impl EffectiveParams {
                 format!("fewer slots than the {sequences} sequences asked for"),
             );
         }
+
         let chosen = parameters.n_parallel.or(asked.sequences);
         let unified = parameters
             .kv_unified
             .unwrap_or(chosen.is_none() && profile.slots > 1);
         let slots = chosen.unwrap_or(profile.slots).max(1);
+
         // Slots with a cache of their own are all there to be used; slots that share one serve one
         // whole context.
         let sequences = asked
@@ -68,6 +71,7 @@ impl EffectiveParams {
                 why,
             });
         };
+
         let context = match (parameters.n_ctx, asked.context) {
             (Some(total), Some(AskedContext::Tokens(tokens)))
                 if total < tokens.saturating_mul(sequences) =>
@@ -83,6 +87,7 @@ impl EffectiveParams {
             (Some(total), _) => total / sequences,
             (None, _) => longest,
         };
+
         let asked_type = asked
             .kv_cache_dtype
             .as_deref()
@@ -99,6 +104,7 @@ impl EffectiveParams {
         let asked_type = asked_type.transpose()?;
         let keys = parameters.type_k.or(asked_type).unwrap_or(Dtype::F16);
         let values = parameters.type_v.or(asked_type).unwrap_or(Dtype::F16);
+
         // `auto` turns flash attention on wherever the device has a kernel; CUDA has one for all
         // common shapes.
         let flash_attention = parameters.flash_attn.unwrap_or(true);
@@ -112,10 +118,12 @@ impl EffectiveParams {
                 why,
             });
         }
+
         let workload = Workload {
             context: context.max(1),
             sequences,
         };
+
         let batch = parameters.n_batch.unwrap_or(profile.n_batch);
         Ok(Self {
             workload,
@@ -142,6 +150,7 @@ impl EffectiveParams {
                 .checked_next_multiple_of(CELL_PADDING)
                 .unwrap_or(u64::MAX)
         };
+
         if self.unified {
             pad(workload.context.saturating_mul(workload.sequences))
         } else {
@@ -155,6 +164,7 @@ impl EffectiveParams {
         let total = self.total_context(workload);
         let streams = if self.unified { 1 } else { slots };
         let context = total / streams.max(1);
+
         Layout {
             context,
             streams,

@@ -37,9 +37,11 @@ pub(crate) fn whole(all: &BTreeMap<String, Value>, name: &str) -> Result<Option<
     let Some(value) = all.get(name) else {
         return Ok(None);
     };
+
     let number = value
         .as_u64()
         .or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
+
     match number {
         Some(number) if number <= 1 << 50 => Ok(Some(number)),
         _ => Err(bad(name, value, "not a whole number")),
@@ -58,6 +60,7 @@ pub(crate) fn for_llama(
         ("n_batch".to_owned(), json!(batch)),
         ("n_ubatch".to_owned(), json!(batch)),
     ]);
+
     let same = [
         ("num_gpu", "n_gpu_layers"),
         ("flash_attention", "flash_attn"),
@@ -70,5 +73,6 @@ pub(crate) fn for_llama(
             given.insert(theirs.to_owned(), value.clone());
         }
     }
+
     given
 }

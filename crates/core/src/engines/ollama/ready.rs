@@ -43,6 +43,7 @@ fn renamed(error: EngineError) -> EngineError {
                 "flash_attn" => "flash_attention".to_owned(),
                 _ => name,
             };
+
             EngineError::BadParameter {
                 engine: ENGINE,
                 name,
@@ -61,16 +62,19 @@ impl<'a> Ready<'a> {
             engine: ENGINE,
             why,
         };
+
         if case.model.format != Format::Gguf {
             return Err(unsupported(
                 "Ollama runs GGUF files; look for a GGUF repository of this model".to_owned(),
             ));
         }
+
         let architecture = case
             .model
             .architecture
             .as_ref()
             .map_err(|why| unsupported(why.to_string()))?;
+
         let profile = profile::profile().map_err(unsupported)?;
         let options = options(case.model, case.version, case.parameters)?;
         let embeds = matches!(architecture.task, Task::Encode | Task::Pool);
@@ -79,6 +83,7 @@ impl<'a> Ready<'a> {
         } else {
             profile.num_batch
         };
+
         let batch = parameters::whole(&options, "num_batch")?.unwrap_or(usual);
         let given_slots = parameters::whole(&options, "num_parallel")?;
         let slots = given_slots
@@ -87,6 +92,7 @@ impl<'a> Ready<'a> {
             .max(1);
         parameters::whole(&options, "gpu_overhead")?;
         let usual = context_by_memory(&profile, &options, architecture, case.devices.iter())?;
+
         let context = match (parameters::whole(&options, "num_ctx")?, case.asked.context) {
             (Some(option), Some(AskedContext::Tokens(tokens))) if option < tokens => {
                 return Err(parameters::bad(
@@ -99,13 +105,16 @@ impl<'a> Ready<'a> {
             (Some(option), None) => AskedContext::Tokens(option),
             (None, None) => AskedContext::Tokens(usual),
         };
+
         let asked = AskedWorkload {
             context: Some(context),
             sequences: Some(slots),
             ..case.asked.clone()
         };
+
         let given = parameters::for_llama(&options, batch, slots);
         let llama = llama_cpp::Ready::new(case.model, None, &given, &asked).map_err(renamed)?;
+
         Ok(Self {
             model: case.model,
             profile,
@@ -142,6 +151,7 @@ fn options(
                 .or_insert_with(|| value.clone());
         }
     }
+
     Ok(options)
 }
 
@@ -158,6 +168,7 @@ fn context_by_memory<'d>(
     let memory: Bytes = devices
         .map(|device| device.total_bytes.less(overhead).unwrap_or(Bytes::ZERO))
         .sum();
+
     Ok(profile
         .default_context(memory)
         .min(architecture.max_context.unwrap_or(u64::MAX)))
@@ -174,6 +185,7 @@ pub(super) fn context_by_host(
         .ok()
         .filter(|options| !options.contains_key("num_ctx"))?;
     let architecture = model.architecture.as_ref().ok()?;
+
     context_by_memory(
         &profile::profile().ok()?,
         &options,
@@ -190,6 +202,7 @@ fn source(identity: &Identity) -> String {
         .file
         .as_deref()
         .and_then(|file| file.strip_suffix(".gguf"));
+
     if let Some(name) = identity.repo.strip_prefix("ollama:") {
         return name.to_owned();
     }
@@ -199,6 +212,7 @@ fn source(identity: &Identity) -> String {
             .and_then(|(first, _)| first.rsplit_once('-'))
             .map_or(stem, |it| it.0)
     });
+
     let quantisation = whole.and_then(|stem| stem.rsplit(['-', '.']).next());
     match quantisation {
         _ if local => identity.repo.clone(),
@@ -225,6 +239,7 @@ impl PreparedEngine for Ready<'_> {
             ),
             ("gpu_overhead".to_owned(), json!(self.overhead())),
         ]);
+
         for (theirs, ours) in [
             ("flash_attn", "flash_attention"),
             ("use_mmap", "use_mmap"),
@@ -234,6 +249,7 @@ impl PreparedEngine for Ready<'_> {
                 all.insert(ours.to_owned(), value.clone());
             }
         }
+
         all
     }
 
@@ -293,6 +309,7 @@ impl PreparedEngine for Ready<'_> {
                 "Ollama leaves devices of less than {minimum} alone"
             ));
         }
+
         self.llama.device_fitness(device)
     }
 
@@ -378,11 +395,13 @@ impl PreparedEngine for Ready<'_> {
                 plan.workload.sequences.to_string(),
             ),
         ]);
+
         let kind = self.llama.kv_cache_dtype();
         if kind != "f16" {
             env.insert("OLLAMA_KV_CACHE_TYPE".to_owned(), kind);
             env.insert("OLLAMA_FLASH_ATTENTION".to_owned(), "1".to_owned());
         }
+
         if plan.devices.len() > 1 {
             env.insert("OLLAMA_SCHED_SPREAD".to_owned(), "1".to_owned());
         }
@@ -392,6 +411,7 @@ impl PreparedEngine for Ready<'_> {
             "run".to_owned(),
             source(&self.model.identity),
         ];
+
         Launch {
             env,
             args,

@@ -13,9 +13,11 @@ fn held(config: &Value, context: u64, kv: &str) -> (u64, u64) {
         kv_cache_dtype: Some(kv.to_owned()),
         ..tokens(context)
     };
+
     let prepared = prepare(&Reference, &model, asked, (None, NONE)).unwrap();
     let split = &prepared.splits(1).unwrap()[0];
     let parts = components(prepared.as_ref(), split, 0);
+
     (
         sum(&parts, ComponentName::KvCache).likely.get(),
         sum(&parts, ComponentName::State).likely.get(),
@@ -35,13 +37,16 @@ fn published_caches_are_met_to_the_byte() {
     assert_eq!(held(&llama(), 131_072, "q8_0").0, 9_126_805_504);
     assert_eq!(held(&llama(), 131_072, "q4_0").0, 4_831_838_208);
     assert_eq!(held(&llama(), 131_072, "fp8").0, 8_589_934_592);
+
     // DeepSeek-V3, bf16 and fp8: 70,272 and 35,136 bytes a token.
     let v3 = json!({"model_type": "deepseek_v3", "torch_dtype": "bfloat16"});
     assert_eq!(held(&v3, 163_840, "auto").0, 11_513_364_480);
     assert_eq!(held(&v3, 163_840, "fp8").0, 5_756_682_240);
+
     // Mamba-2.8B: 64 layers of 30,720 + 163,840 bytes, whatever the context.
     let mamba = json!({"model_type": "mamba", "hidden_size": 2560, "num_hidden_layers": 64, "torch_dtype": "bfloat16"});
     assert_eq!(held(&mamba, 100_000, "auto"), (0, 12_451_840));
+
     // Nemotron-H-56B: 10 attention layers, 54 states of 16,900,096 bytes in 32-bit floats.
     let nemotron = json!({"model_type": "nemotron_h", "hidden_size": 8192, "intermediate_size": 32768,
         "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 131_072,
@@ -51,6 +56,7 @@ fn published_caches_are_met_to_the_byte() {
         held(&nemotron, 8192, "auto"),
         (335_544_320, 54 * 16_900_096)
     );
+
     // Whisper-large-v3: 448 tokens and 1500 frames of 32 layers of 5120 bytes.
     let whisper = json!({"model_type": "whisper", "d_model": 1280, "encoder_layers": 32, "decoder_layers": 32,
         "encoder_attention_heads": 20, "decoder_attention_heads": 20, "vocab_size": 51866, "torch_dtype": "float16"});
@@ -63,6 +69,7 @@ fn five_hard_families_at_32_768_tokens() {
         let (cache, states) = held(config, 32_768, "auto");
         Bytes::new(cache + states).to_string()
     };
+
     // Published comparisons of estimators take these as right: 2.145, 1.129, 0.822, 2.906 GiB.
     assert_eq!(
         gib(&json!({"model_type": "deepseek_v3", "torch_dtype": "bfloat16"})),
@@ -89,9 +96,11 @@ fn windows_stop_growing() {
         let prepared = prepare(&Reference, &model, tokens(context), (None, NONE)).unwrap();
         prepared.kv_bytes_per_token().get()
     };
+
     // 62 layers of 8,192 bytes below the window, 10 above.
     assert_eq!(per_token(1000), 507_904);
     assert_eq!(per_token(1024), 81_920);
+
     assert_eq!(
         held(&gemma, 131_072, "auto").0,
         10 * 8192 * 131_072 + 52 * 8192 * 1024
@@ -106,6 +115,7 @@ fn layers_are_shared_without_a_byte_lost() {
     let names: Vec<String> = (0..5)
         .map(|layer| format!("model.layers.{layer}.w"))
         .collect();
+
     let mut tensors: Vec<(&str, &str, Dtype, &[u64])> = vec![
         ("", "model.embed_tokens.weight", Dtype::BF16, &[100, 64]),
         ("", "lm_head.weight", Dtype::BF16, &[100, 64]),
@@ -115,30 +125,37 @@ fn layers_are_shared_without_a_byte_lost() {
             .iter()
             .map(|name| ("", name.as_str(), Dtype::F32, &[64_u64, 3][..])),
     );
+
     let mut model = model(&config, inventory(&tensors));
     model.weight_files = 2;
     let prepared = prepare(&Reference, &model, AskedWorkload::default(), (None, NONE)).unwrap();
     assert_eq!(prepared.workload().context, 1000);
+
     let total = |split: &Split| -> Bytes {
         let ranks = (0..split.ranks()).flat_map(|rank| components(prepared.as_ref(), split, rank));
         ranks.map(|part| part.bytes.high).sum()
     };
+
     let single = &prepared.splits(1).unwrap()[0];
     assert_eq!(
         total(single),
         model.inventory.bytes() + Bytes::new(1000 * 5 * 2 * 32 * 2)
     );
+
     for devices in 2..=5 {
         let split = &prepared.splits(devices).unwrap()[0];
         prepared.check(split).unwrap();
         assert_eq!(total(split), total(single));
     }
+
     prepared.splits(6).unwrap_err();
     prepared.check(&Split::tensor(2, 5)).unwrap_err();
+
     let gap = Split {
         stages: vec![0..2, 3..5],
         ..Split::single(5)
     };
+
     assert_eq!(
         prepared.check(&gap).unwrap_err().to_string(),
         "stage 3..5 does not follow layer 2"
@@ -154,6 +171,7 @@ fn pipelines_have_weights_only_and_unknown_families_no_answer() {
         (parts.len(), sum(&parts, ComponentName::Weights)),
         (1, Interval::exact(Bytes::new(20)))
     );
+
     let unknown = model(
         &json!({"model_type": "brandnew", "hidden_size": 8}),
         Inventory::default(),
@@ -179,6 +197,7 @@ fn sizes_beyond_64_bits_refuse() {
             prepared.workload(),
         )
         .unwrap_err();
+
     assert!(matches!(error, EngineError::Overflow { .. }), "{error}");
 }
 
@@ -187,9 +206,11 @@ fn parameters_and_dtypes_that_do_not_exist_are_refused() {
     let model = model(&llama(), Inventory::default());
     let given = BTreeMap::from([("max_num_seqs".to_owned(), json!(4))]);
     assert!(prepare(&Reference, &model, tokens(1), (None, &given)).is_err());
+
     let asked = AskedWorkload {
         kv_cache_dtype: Some("fp7".to_owned()),
         ..tokens(1)
     };
+
     assert!(prepare(&Reference, &model, asked, (None, NONE)).is_err());
 }

@@ -37,6 +37,7 @@ pub(super) fn known_method(method: &str) -> bool {
         "auto-round",
         "humming",
     ];
+
     KNOWN.contains(&method)
 }
 
@@ -51,6 +52,7 @@ pub(super) fn fitness(
             "its compute capability is unknown, so nothing was checked".to_owned(),
         );
     };
+
     let quantization = architecture.quantization.as_ref();
     let online = online.filter(|_| quantization.is_none());
     let least = quantization
@@ -58,6 +60,7 @@ pub(super) fn fitness(
         .or(online.map(online_minimum))
         .unwrap_or(70)
         .max(70);
+
     if capability < least {
         let method = quantization
             .map(|quantization| &*quantization.method)
@@ -71,6 +74,7 @@ pub(super) fn fitness(
             capability % 10
         ));
     }
+
     match quantization.and_then(|quantization| fallback(quantization, capability)) {
         Some(cost) => DeviceSupport::Degraded(cost.to_owned()),
         None => DeviceSupport::Able,
@@ -135,10 +139,12 @@ mod tests {
     fn verdict(quantization: &Value, capability: (u32, u32)) -> char {
         let config = json!({"model_type": "llama", "torch_dtype": "float16", "quantization_config": quantization});
         let architecture = config::architecture(&config, None, &Inventory::default()).unwrap();
+
         let device = DeviceFacts {
             compute_capability: Some(capability),
             ..sample::device()
         };
+
         match fitness(&architecture, None, &device) {
             DeviceSupport::Able => '+',
             DeviceSupport::Degraded(_) => '~',
@@ -153,6 +159,7 @@ mod tests {
                 .iter()
                 .all(|method| known_method(method))
         );
+
         assert!(
             ![
                 "hqq",
@@ -172,6 +179,7 @@ mod tests {
     fn quantising_at_load_needs_the_kernels_too() {
         let config = json!({"model_type": "llama", "torch_dtype": "bfloat16"});
         let architecture = config::architecture(&config, None, &Inventory::default()).unwrap();
+
         let able = |method: &str, capability| {
             let device = DeviceFacts {
                 compute_capability: Some(capability),
@@ -182,6 +190,7 @@ mod tests {
                 DeviceSupport::Unable(_)
             )
         };
+
         assert!(able("nvfp4_online", (10, 0)) && !able("nvfp4_online", (9, 0)));
         assert!(able("w8a8_fp8", (8, 9)) && !able("w8a8_fp8", (8, 6)));
         assert!(able("fp8", (8, 0)) && !able("fp8", (7, 5)));
@@ -194,8 +203,10 @@ mod tests {
             json!({"quant_method": "compressed-tensors", "format": format,
                 "config_groups": {"group_0": {"weights": weights, "input_activations": inputs}}})
         };
+
         let eight = json!({"num_bits": 8, "type": "float", "strategy": "channel"});
         let four = json!({"num_bits": 4, "type": "int", "group_size": 128});
+
         let cases = [
             (
                 json!({"quant_method": "gptq", "bits": 4, "group_size": 128}),
@@ -268,6 +279,7 @@ mod tests {
             (json!({"quant_method": "w8a8_int8"}), "--++++++"),
             (json!({"quant_method": "mxfp8"}), "------++"),
         ];
+
         let cards = [
             (6, 1),
             (7, 0),
@@ -278,6 +290,7 @@ mod tests {
             (10, 0),
             (12, 0),
         ];
+
         for (quantization, expected) in cases {
             let found: String = cards
                 .iter()

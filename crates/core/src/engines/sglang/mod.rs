@@ -157,6 +157,7 @@ impl<'a> SglangPrepared<'a> {
                 "only safetensors and .bin repositories are answered for",
             ));
         }
+
         if model
             .inventory
             .classes
@@ -165,6 +166,7 @@ impl<'a> SglangPrepared<'a> {
         {
             return Err(unsupported("the weights are packed for MLX"));
         }
+
         let architecture = model
             .architecture
             .as_ref()
@@ -179,6 +181,7 @@ impl<'a> SglangPrepared<'a> {
                 architecture.class
             )));
         }
+
         if let Some(quantization) = &architecture.quantization
             && !device_support::known_method(&quantization.method)
         {
@@ -187,6 +190,7 @@ impl<'a> SglangPrepared<'a> {
                 "quant_method {shown} is not one that SGLang is known to load"
             )));
         }
+
         let kind = &*architecture.root_model_type;
         if architecture.task == Task::EncodeDecode
             || ["hubert", "wav2vec2", "wavlm", "unispeech"].contains(&kind)
@@ -196,6 +200,7 @@ impl<'a> SglangPrepared<'a> {
                 architecture.class
             )));
         }
+
         let settings = SglangSettings::settle(case, architecture, profile)?;
         let online_name = settings
             .online_name
@@ -212,11 +217,13 @@ impl<'a> SglangPrepared<'a> {
             ),
             None => None,
         };
+
         let device = case
             .devices
             .first()
             .cloned()
             .ok_or_else(|| unsupported("there is no device to run on"))?;
+
         Ok(Self {
             model,
             architecture,
@@ -253,8 +260,10 @@ impl<'a> SglangPrepared<'a> {
                 tensor: u64::from(split.tensor.max(1)),
                 expert_parallel: split.expert_parallel,
             };
+
             let step =
                 vocabulary_step(self.architecture.vocab_size, u64::from(split.tensor.max(1)));
+
             Arc::new(match self.model.format {
                 Format::PytorchBin => WeightTable::flat(self.unnamed_bytes(), &residence),
                 _ => WeightTable::new(
@@ -268,6 +277,7 @@ impl<'a> SglangPrepared<'a> {
                 ),
             })
         });
+
         Arc::clone(table)
     }
 }

@@ -59,6 +59,7 @@ impl SglangPrepared<'_> {
         let (_, range) = split.stage_of(rank);
         let hybrid = self.hybrid_windows();
         let (mut full, mut window) = (Bytes::ZERO, Bytes::ZERO);
+
         for (index, kind) in self.layers.kinds().iter().enumerate() {
             let layers = self.layers.layers(index, &range);
             match kind {
@@ -85,6 +86,7 @@ impl SglangPrepared<'_> {
                 full += token_bytes(attention, self.settings.kv, u64::from(split.tensor));
             }
         }
+
         (full, window)
     }
 
@@ -105,6 +107,7 @@ impl SglangPrepared<'_> {
             }
             _ => Bytes::ZERO,
         };
+
         self.layers.kinds().iter().enumerate().map(of).sum()
     }
 
@@ -114,9 +117,11 @@ impl SglangPrepared<'_> {
         if self.slot(split, rank) == Bytes::ZERO && slot == Bytes::ZERO {
             return Pools::default();
         }
+
         let tokens = self
             .token_slots(workload)
             .saturating_add(self.settings.page_tokens);
+
         // Three slots a request with the radix cache, one without, and one to pad with.
         let slots = workload
             .sequences
@@ -127,6 +132,7 @@ impl SglangPrepared<'_> {
         } else {
             slot * slots
         };
+
         let (tokens, states) = self.shared_out(self.slot(split, rank) * tokens, states);
         Pools {
             tokens,
@@ -142,6 +148,7 @@ impl SglangPrepared<'_> {
     /// for its share to be large enough.
     pub(super) fn token_slots(&self, workload: Workload) -> u64 {
         let page = self.settings.page_tokens;
+
         // An image's encoder tokens take ordinary slots, over all layers
         // (`managers/schedule_batch.py`).
         let cross = self.layers.kinds().iter().filter_map(|kind| match kind {
@@ -156,6 +163,7 @@ impl SglangPrepared<'_> {
             .div_ceil(page)
             .saturating_mul(page)
             .saturating_mul(workload.sequences);
+
         let windows = self.layers.kinds().iter().filter_map(|kind| match kind {
             CacheKind::Heads(attention) => match attention.span {
                 Span::Sliding { window } | Span::Chunked { chunk: window } => Some(window),
@@ -166,9 +174,11 @@ impl SglangPrepared<'_> {
         let Some(window) = windows.max().filter(|_| self.hybrid_windows()) else {
             return tokens;
         };
+
         let on_their_way = window
             .saturating_mul(workload.sequences)
             .saturating_add(self.settings.chunk);
+
         tokens.max(
             Bytes::new(tokens.min(on_their_way))
                 .scale(1_000_000, self.settings.swa_ratio.max(1))
@@ -185,6 +195,7 @@ impl SglangPrepared<'_> {
         if states == Bytes::ZERO || by_requests || ratio == 0 {
             return (tokens, states);
         }
+
         (
             tokens.max(states.scale(1_000_000, ratio)),
             states.max(tokens.scale(ratio, 1_000_000)),
@@ -201,6 +212,7 @@ impl SglangPrepared<'_> {
             let default = workload.sequences.saturating_mul(512).clamp(2048, 4096);
             default.min((pool / 2).max(1)).max(workload.sequences)
         });
+
         Bytes::product([
             requests.saturating_add(1),
             workload.context.saturating_add(4),

@@ -34,6 +34,7 @@ impl SglangPrepared<'_> {
     /// Weights of one rank, for holding against logs.
     pub fn weights(&self, split: &Split, rank: usize) -> Interval {
         let likely = self.table(split, None).bytes(split, rank);
+
         // Kernels for MXFP4 experts pad them: by a tenth on one rank, by more than a third where
         // ranks cut them small.
         let mxfp4 = self
@@ -48,6 +49,7 @@ impl SglangPrepared<'_> {
         } else {
             likely
         };
+
         Interval::new(
             likely.scale(985, 1000),
             likely,
@@ -125,6 +127,7 @@ impl PreparedEngine for SglangPrepared<'_> {
     fn splits(&self, devices: u32) -> Result<Vec<Split>, IllegalSplit> {
         let layers = self.architecture.layer_count();
         let (mut found, mut why) = (Vec::new(), None);
+
         for (tensor, count) in degrees(devices).filter(|(_, count)| *count <= layers.max(1)) {
             let split = Split {
                 tensor,
@@ -134,11 +137,13 @@ impl PreparedEngine for SglangPrepared<'_> {
                     && self.architecture.experts.is_some(),
                 offload: Offload::None,
             };
+
             match self.check(&split) {
                 Ok(()) => found.push(split),
                 Err(reason) => why = why.or(Some(reason)),
             }
         }
+
         if found.is_empty() {
             return Err(why.unwrap_or_else(|| {
                 IllegalSplit(format!(
@@ -146,6 +151,7 @@ impl PreparedEngine for SglangPrepared<'_> {
                 ))
             }));
         }
+
         Ok(found)
     }
 
@@ -155,6 +161,7 @@ impl PreparedEngine for SglangPrepared<'_> {
                 "SGLang keeps no layers or experts on the host by number".to_owned(),
             ));
         }
+
         stages(self.architecture, split)?;
         let count = u32::try_from(split.stages.len()).unwrap_or(u32::MAX);
         if split.stages != sglang_stages(self.architecture.layer_count(), count) {
@@ -162,6 +169,7 @@ impl PreparedEngine for SglangPrepared<'_> {
                 "SGLang deals layers to stages itself: equal, the remainder to the last".to_owned(),
             ));
         }
+
         let tensor = u64::from(split.tensor);
         tensor_parallel(
             self.architecture,
@@ -198,10 +206,12 @@ impl PreparedEngine for SglangPrepared<'_> {
                 "no tensor of the weights is known, so their size is not",
             ));
         }
+
         let weights = self.weights(split, rank);
         if weights.likely.overflowed() {
             return Err(EngineError::Overflow { what: "weights" });
         }
+
         let reserve = self.reserve(split, device);
         let mut parts = vec![
             Component::between(ComponentName::Weights, weights, Basis::Formula, ""),
@@ -220,6 +230,7 @@ impl PreparedEngine for SglangPrepared<'_> {
                 "",
             ),
         ];
+
         if self.architecture.vision.is_some() {
             let reserve = Bytes::mib(self.constants.multimodal_mib);
             parts.push(Component::exact(
@@ -229,6 +240,7 @@ impl PreparedEngine for SglangPrepared<'_> {
                 "multimodal embedding cache",
             ));
         }
+
         Ok(parts)
     }
 
@@ -243,6 +255,7 @@ impl PreparedEngine for SglangPrepared<'_> {
         if pools.tokens.overflowed() || pools.states.overflowed() || pools.table.overflowed() {
             return Err(EngineError::Overflow { what: "cache" });
         }
+
         let mut parts = Vec::new();
         for (name, bytes) in [
             (ComponentName::KvCache, pools.tokens),
@@ -254,6 +267,7 @@ impl PreparedEngine for SglangPrepared<'_> {
         }
         // The request table lies in the remainder; only what outgrows half of it adds to the need.
         let room = self.reserve(split, device).div_ceil(2);
+
         if let Some(beyond) = pools
             .table
             .less(room)
@@ -266,6 +280,7 @@ impl PreparedEngine for SglangPrepared<'_> {
                 "request table beyond the reserve",
             ));
         }
+
         Ok(parts)
     }
 
@@ -306,9 +321,11 @@ impl PreparedEngine for SglangPrepared<'_> {
         if self.settings.asked_fraction.is_none() || self.kv_bytes_per_token() == Bytes::ZERO {
             return Ok(None);
         }
+
         let tokens = self.token_slots(plan.workload);
         let hundredths = u128::from(tokens) * 100 / u128::from(plan.workload.context.max(1));
         let concurrency_hundredths = u64::try_from(hundredths).unwrap_or(u64::MAX);
+
         Ok(Some(CacheCapacity {
             tokens,
             low_tokens: tokens,
@@ -323,6 +340,7 @@ impl PreparedEngine for SglangPrepared<'_> {
             .iter()
             .map(|device| &*device.facts.uuid)
             .collect();
+
         let env = BTreeMap::from([
             ("CUDA_DEVICE_ORDER".to_owned(), "PCI_BUS_ID".to_owned()),
             ("CUDA_VISIBLE_DEVICES".to_owned(), uuids.join(",")),
@@ -335,23 +353,29 @@ impl PreparedEngine for SglangPrepared<'_> {
         if let Some(revision) = &self.model.identity.revision {
             flag("revision", revision.clone());
         }
+
         if plan.split.tensor > 1 {
             flag("tp-size", plan.split.tensor.to_string());
         }
+
         if plan.split.stages.len() > 1 {
             flag("pp-size", plan.split.stages.len().to_string());
         }
+
         if plan.split.expert_parallel {
             flag("ep-size", plan.split.tensor.to_string());
         }
+
         flag("context-length", plan.workload.context.to_string());
         flag("chunked-prefill-size", settings.chunk.to_string());
+
         if !settings.own_pool {
             flag(
                 "max-total-tokens",
                 self.token_slots(plan.workload).to_string(),
             );
         }
+
         if let Some(most) = settings.max_running {
             flag("max-running-requests", most.to_string());
         }
@@ -363,14 +387,17 @@ impl PreparedEngine for SglangPrepared<'_> {
             let budget = u128::from(free.saturating_sub(reserve)) * 1_000_000 / u128::from(free);
             u64::try_from(budget).unwrap_or(0)
         });
+
         let fraction = match settings.asked_fraction {
             // A fraction of the server's own needs no flag.
             None if settings.own_pool => None,
             asked => asked.or_else(|| fractions.min()),
         };
+
         if let Some(fraction) = fraction {
             flag("mem-fraction-static", fraction_text(fraction));
         }
+
         if settings.kv.quantised() {
             let name = match &*settings.kv_name {
                 "fp8" => "fp8_e4m3",
@@ -379,23 +406,29 @@ impl PreparedEngine for SglangPrepared<'_> {
             };
             flag("kv-cache-dtype", name.to_owned());
         }
+
         if settings.given.contains("dtype") {
             flag("dtype", settings.compute.name().to_owned());
         }
+
         if settings.given.contains("swa_full_tokens_ratio") {
             flag("swa-full-tokens-ratio", fraction_text(settings.swa_ratio));
         }
+
         if !settings.graphs {
             args.push("--disable-cuda-graph".to_owned());
         }
+
         if !settings.radix {
             args.push("--disable-radix-cache".to_owned());
         }
+
         args.extend(settings.flags.iter().cloned());
         let takes = plan
             .devices
             .iter()
             .map(|device| settings.own_pool.then(|| self.own_pool_takes(plan, device)));
+
         Launch {
             env,
             takes: takes.collect(),

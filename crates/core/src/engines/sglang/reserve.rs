@@ -16,6 +16,7 @@ impl SglangPrepared<'_> {
         if let Some(asked) = self.settings.asked_fraction {
             return asked;
         }
+
         let total_mib = (device.total_bytes.get() >> 20).max(1);
         let reserved = self.reserved_mib(split, total_mib).min(total_mib);
         let thousandths = (total_mib - reserved)
@@ -23,6 +24,7 @@ impl SglangPrepared<'_> {
             .saturating_add(total_mib / 2)
             / total_mib;
         let fraction = thousandths * 1000;
+
         self.architecture.vision.map_or(fraction, |vision| {
             // Larger towers leave less: 0.95 x clamp(1 - 0.1 (layers x width^2 / (24 x 1024^2) -
             // 1), 0.8, 1.05).
@@ -32,6 +34,7 @@ impl SglangPrepared<'_> {
                 .saturating_mul(vision.hidden_size);
             let relative = u128::from(tower) * 1_000_000 / (24 * 1024 * 1024);
             let factor = (1_100_000_u128.saturating_sub(relative / 10)).clamp(800_000, 1_050_000);
+
             u64::try_from(u128::from(fraction) * 95 * factor / 100_000_000).unwrap_or(fraction)
         })
     }
@@ -43,12 +46,14 @@ impl SglangPrepared<'_> {
             .settings
             .decode_most
             .unwrap_or_else(|| default_decode(total_mib, split.tensor));
+
         let graphs = if self.settings.graphs {
             let prefill = if self.latent {
                 constants.prefill_graphs_latent_mib
             } else {
                 prefill_sizes(self.settings.chunk).saturating_mul(8)
             };
+
             constants
                 .decode_mib
                 .saturating_mul(decode)
@@ -56,16 +61,19 @@ impl SglangPrepared<'_> {
         } else {
             0
         };
+
         let chunk = self
             .settings
             .chunk
             .max(2048)
             .saturating_mul(constants.chunk_token_millionths)
             / 1_000_000;
+
         let ranks = u64::from(split.tensor) * split.stages.len() as u64;
         let reserved = (constants.base_mib + ranks * 1024 / 8)
             .saturating_add(chunk)
             .saturating_add(graphs);
+
         if total_mib > 60 * 1024 {
             reserved.max(constants.minimum_large_mib)
         } else {
@@ -92,6 +100,7 @@ impl SglangPrepared<'_> {
     pub(super) fn transient(&self, split: &Split, device: &DeviceFacts) -> Bytes {
         let (architecture, es) = (self.architecture, self.settings.compute.bytes());
         let (tensor, tokens) = (u64::from(split.tensor.max(1)), self.settings.chunk);
+
         let dense = architecture
             .layers
             .iter()
@@ -99,6 +108,7 @@ impl SglangPrepared<'_> {
                 FeedForward::Dense { width } => Some(width),
                 _ => None,
             });
+
         let hidden = architecture.hidden_size;
         let width = dense
             .max()
@@ -106,12 +116,14 @@ impl SglangPrepared<'_> {
             .div_ceil(tensor)
             .saturating_mul(3)
             .saturating_add(hidden.saturating_mul(2));
+
         let experts = architecture.experts.map_or(0, |experts| {
             let width = if split.expert_parallel {
                 experts.width
             } else {
                 experts.width.div_ceil(tensor)
             };
+
             experts.active.saturating_mul(
                 width
                     .max(hidden)
@@ -120,16 +132,19 @@ impl SglangPrepared<'_> {
         });
         let step = Bytes::product([es, tokens, width.saturating_add(experts)]);
         let total_mib = (device.total_bytes.get() >> 20).max(1);
+
         let decode = self
             .settings
             .decode_most
             .unwrap_or_else(|| default_decode(total_mib, split.tensor));
         let logits = Bytes::product([decode, architecture.vocab_size, es.saturating_add(4)]);
+
         let graphs = if self.settings.graphs {
             self.constants.decode_mib.saturating_mul(decode)
         } else {
             0
         };
+
         step.max(logits) + Bytes::mib(graphs) + Bytes::mib(512)
     }
 }

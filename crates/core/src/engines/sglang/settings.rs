@@ -20,6 +20,7 @@ static PARAMETERS: ParameterList =
 /// The figures hold only for a server that is told of these too.
 fn flags(given: &Parameters, version: Option<&EngineVersion>) -> Result<Vec<String>, EngineError> {
     let mut flags = Vec::new();
+
     // Since 0.5.14 prefill has captures of its own, and the flag of decoding another name; the old
     // one is ambiguous.
     let renamed = version.is_none_or(|version| version.is_at_least(&[0, 5, 14]));
@@ -28,6 +29,7 @@ fn flags(given: &Parameters, version: Option<&EngineVersion>) -> Result<Vec<Stri
     } else {
         "--cuda-graph-max-bs"
     };
+
     for (name, flag) in [
         ("page_size", "--page-size"),
         ("cuda_graph_max_bs", captures),
@@ -36,14 +38,17 @@ fn flags(given: &Parameters, version: Option<&EngineVersion>) -> Result<Vec<Stri
             flags.extend([flag.to_owned(), number.to_string()]);
         }
     }
+
     if let Some(ratio) = given.millionths("mamba_full_memory_ratio")? {
         flags.extend(["--mamba-full-memory-ratio".to_owned(), fraction_text(ratio)]);
     }
+
     for name in ["mamba_ssm_dtype", "quantization"] {
         if let Some(word) = given.word(name)? {
             flags.extend([format!("--{}", name.replace('_', "-")), word.to_owned()]);
         }
     }
+
     Ok(flags)
 }
 
@@ -115,18 +120,21 @@ impl SglangSettings {
     ) -> Result<Self, EngineError> {
         let given = Parameters::new(&PARAMETERS, case.version, case.parameters)?;
         let own_pool = own_pool(&given)?;
+
         let device = case
             .devices
             .first()
             .ok_or_else(|| unsupported("there is no device to run on"))?;
         let mut assumptions = Vec::new();
         let compute = compute_dtype(case, architecture, &given, &mut assumptions)?;
+
         let asked_kv = case
             .asked
             .kv_cache_dtype
             .as_deref()
             .or(given.word("kv_cache_dtype")?)
             .unwrap_or("auto");
+
         // `auto` follows ModelOpt's FP8 and no other scheme of a checkpoint
         // (`configure_kv_cache_dtype`).
         let scheme = architecture
@@ -139,11 +147,13 @@ impl SglangSettings {
                 .as_deref()
                 .filter(|name| *name == "fp8")
         });
+
         let kv_name = if asked_kv == "auto" {
             scheme.unwrap_or("auto")
         } else {
             asked_kv
         };
+
         let kv = KvDtype::parse(kv_name, compute)
             .filter(|_| !KV_OF_OTHERS.contains(&kv_name))
             .ok_or_else(|| EngineError::BadParameter {
@@ -152,16 +162,19 @@ impl SglangSettings {
                 value: kv_name.to_owned(),
                 why: "known: auto, bfloat16, fp8_e4m3, fp8_e5m2, fp4_e2m1, mxfp8".to_owned(),
             })?;
+
         let override_ratio = given.share("swa_full_tokens_ratio")?;
         let constant = |name: &str| {
             profile
                 .millionths(name)
                 .map_err(|error| super::profile_error(&error))
         };
+
         let latent = architecture
             .layers
             .iter()
             .any(|layer| matches!(layer.mixer, Mixer::Latent(_)));
+
         let sparse = latent
             && device
                 .capability()
@@ -266,6 +279,7 @@ fn workload(
         Some(AskedContext::Max) => None,
         None => given.positive("context_length")?,
     };
+
     let context = match (asked, architecture.max_context) {
         (Some(tokens), Some(most)) if tokens > most || tokens == 0 => {
             return Err(EngineError::BadParameter {
@@ -278,6 +292,7 @@ fn workload(
         (Some(tokens), _) => tokens.max(1),
         (None, most) => most.unwrap_or(2048),
     };
+
     Ok(Workload {
         context,
         sequences: case.asked.sequences.unwrap_or(1).max(1),
@@ -305,6 +320,7 @@ fn compute_dtype(
             )
         });
     }
+
     Ok(match architecture.dtype {
         Some(Dtype::BF16) => ComputeDtype::Bfloat16,
         Some(Dtype::F16) => ComputeDtype::Float16,

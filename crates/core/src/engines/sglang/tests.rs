@@ -13,6 +13,7 @@ fn llama(changes: &Value) -> Model {
         "vocab_size": 1024, "max_position_embeddings": 131_072, "torch_dtype": "bfloat16"});
     let all = config.as_object_mut().unwrap();
     all.extend(changes.as_object().unwrap().clone());
+
     let weights = sample::inventory(&[
         ("", "model.embed_tokens.weight", Dtype::BF16, &[1024, 512]),
         (
@@ -22,6 +23,7 @@ fn llama(changes: &Value) -> Model {
             &[16_384, 512],
         ),
     ]);
+
     sample::model(&config, weights)
 }
 
@@ -45,30 +47,36 @@ fn ready<'a>(
 fn only_model_optimizer_settles_the_dtype_of_the_cache() {
     let none = BTreeMap::new();
     let scheme = json!({"num_bits": 8, "type": "float", "strategy": "tensor"});
+
     let dtype = |quantization: Value| {
         let model = llama(&json!({"quantization_config": quantization}));
         ready(&model, sample::tokens(1024), &none)
             .unwrap()
             .kv_cache_dtype()
     };
+
     let compressed = json!({"quant_method": "compressed-tensors", "format": "float-quantized", "kv_cache_scheme": scheme});
     assert_eq!(dtype(compressed), "bfloat16");
+
     assert_eq!(
         dtype(
             json!({"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": "FP8"})
         ),
         "fp8"
     );
+
     assert_eq!(
         dtype(
             json!({"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": "NVFP4"})
         ),
         "bfloat16"
     );
+
     let asked = AskedWorkload {
         kv_cache_dtype: Some("int4_per_token_head".to_owned()),
         ..sample::tokens(1024)
     };
+
     let refused = ready(&llama(&json!({})), asked, &none).err();
     assert!(
         matches!(refused, Some(EngineError::BadParameter { .. })),
@@ -88,6 +96,7 @@ fn the_request_table_grows_with_the_sequences() {
             })
             .get()
     };
+
     assert_eq!(table(1), 2049 * 131_076 * 4);
     assert_eq!(table(4), table(1));
     assert_eq!(table(6), 3073 * 131_076 * 4);
@@ -115,6 +124,7 @@ fn small_shards_of_fp4_experts_are_padded_by_more_than_a_tenth() {
             &[1024, 2880, 90, 16],
         ),
     ]);
+
     let (model, none) = (sample::model(&config, weights), BTreeMap::new());
     let prepared = ready(&model, sample::tokens(1024), &none).unwrap();
     let weights = prepared.weights(&Split::tensor(8, 1), 0);
@@ -137,6 +147,7 @@ fn a_window_pool_holds_the_step_on_its_way() {
     let prepared = ready(&model, sample::tokens(4096), &none).unwrap();
     let slots = |context, sequences| prepared.token_slots(Workload { context, sequences });
     assert_eq!(slots(4096, 1), 5120);
+
     // 128 + 8192 tokens at the most.
     assert_eq!(slots(131_072, 1), 131_072);
     assert_eq!(slots(9000, 1), 10_400);
@@ -157,6 +168,7 @@ fn pickles_are_widened_where_the_dtype_asked_for_is() {
         format: Format::PytorchBin,
         ..llama(&json!({}))
     };
+
     let none = BTreeMap::new();
     let of = |asked: AskedWorkload| {
         ready(&model, asked, &none)
@@ -164,6 +176,7 @@ fn pickles_are_widened_where_the_dtype_asked_for_is() {
             .weights(&Split::single(4), 0)
             .likely
     };
+
     let wide = of(AskedWorkload {
         dtype: Some("float32".to_owned()),
         ..sample::tokens(1024)
@@ -179,12 +192,15 @@ fn the_launch_line_says_all_that_the_figures_were_asked_for() {
         ("page_size".to_owned(), json!(64)),
         ("cuda_graph_max_bs".to_owned(), json!(8)),
     ]);
+
     let asked_cache = AskedWorkload {
         kv_cache_dtype: Some("nvfp4".to_owned()),
         ..sample::tokens(1024)
     };
+
     let prepared = ready(&model, asked_cache, &asked).unwrap();
     let workload = prepared.workload();
+
     let line = prepared
         .launch(&crate::engines::LaunchPlan {
             split: &split,
@@ -193,6 +209,7 @@ fn the_launch_line_says_all_that_the_figures_were_asked_for() {
         })
         .args
         .join(" ");
+
     for said in [
         "--quantization fp8",
         "--page-size 64",
@@ -208,6 +225,7 @@ fn the_launch_line_says_all_that_the_figures_were_asked_for() {
 fn a_fraction_that_leaves_too_little_is_not_taken_at_its_word() {
     let model = llama(&json!({}));
     let most = BTreeMap::from([("mem_fraction_static".to_owned(), json!(0.999))]);
+
     let of = |parameters: &BTreeMap<String, Value>| {
         let prepared = ready(&model, sample::tokens(1024), parameters).unwrap();
         let parts = prepared
@@ -215,11 +233,13 @@ fn a_fraction_that_leaves_too_little_is_not_taken_at_its_word() {
             .unwrap();
         sample::sum(&parts, crate::engines::ComponentName::Activations)
     };
+
     let asked = of(&most);
     assert!(
         asked.likely < Bytes::mib(100) && asked.high > Bytes::gib(1),
         "{asked:?}"
     );
+
     // The default leaves enough of itself.
     let default = of(&BTreeMap::new());
     assert_eq!(default.likely, default.high);

@@ -37,6 +37,7 @@ impl CacheLayers {
             kinds: Vec::new(),
             before: Vec::new(),
         };
+
         let predictor = architecture
             .layers
             .last()
@@ -52,6 +53,7 @@ impl CacheLayers {
                 }
             }
         }
+
         layers
     }
 
@@ -62,6 +64,7 @@ impl CacheLayers {
             self.before.push(vec![0; length + 1]);
             self.kinds.len() - 1
         });
+
         if let Some(last) = self.before.get_mut(at).and_then(|before| before.last_mut()) {
             *last += 1;
         }
@@ -77,12 +80,14 @@ impl CacheLayers {
         let Some(before) = self.before.get(kind) else {
             return 0;
         };
+
         let at = |layer: u32| {
             before
                 .get((layer as usize).min(before.len() - 1))
                 .copied()
                 .unwrap_or(0)
         };
+
         u64::from(at(range.end).saturating_sub(at(range.start)))
     }
 
@@ -134,6 +139,7 @@ pub fn token_bytes(attention: &Attention, kv: KvDtype, tensor: u64) -> Bytes {
 pub fn state_elements(state: &Recurrent, tensor: u64, speculative: u64) -> (Bytes, Bytes) {
     let tensor = tensor.max(1);
     let product = |factors: &[u64]| Bytes::product(factors.iter().copied());
+
     match *state {
         Recurrent::Mamba1 { inner, state, conv } => {
             let channels = inner.div_ceil(tensor);
@@ -218,6 +224,7 @@ mod tests {
             span: Span::Full,
             shares_cache: false,
         };
+
         assert_eq!(token_bytes(&attention, BF16, 1), Bytes::new(2048));
         assert_eq!(token_bytes(&attention, BF16, 4), Bytes::new(512));
         assert_eq!(token_bytes(&attention, BF16, 8), Bytes::new(512));
@@ -230,6 +237,7 @@ mod tests {
             let (conv, recurrent) = state_elements(&state, tensor, 0);
             (conv.get(), recurrent.get())
         };
+
         let qwen3_next = Recurrent::GatedDelta {
             key_heads: 16,
             value_heads: 32,
@@ -237,8 +245,10 @@ mod tests {
             value_dim: 128,
             conv: 4,
         };
+
         assert_eq!(elements(qwen3_next.clone(), 1), (49_152 / 2, 1_048_576 / 2));
         assert_eq!(elements(qwen3_next, 4), (49_152 / 8, 1_048_576 / 8));
+
         let nemotron_h = Recurrent::Mamba2 {
             inner: 16_384,
             heads: 256,
@@ -247,12 +257,14 @@ mod tests {
             groups: 8,
             conv: 4,
         };
+
         assert_eq!(elements(nemotron_h, 1), (122_880 / 2, 16_777_216 / 4));
         let mamba = Recurrent::Mamba1 {
             inner: 5120,
             state: 16,
             conv: 4,
         };
+
         assert_eq!(elements(mamba, 1), (30_720 / 2, 163_840 / 2));
     }
 }

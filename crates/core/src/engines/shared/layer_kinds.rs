@@ -28,6 +28,7 @@ impl<'a> LayerKinds<'a> {
         let count = u32::try_from(layers.len()).unwrap_or(u32::MAX);
         let mut kinds: Vec<LayerKind<'_>> = Vec::new();
         let mut last = 0;
+
         for (at, layer) in (0..count).zip(layers) {
             // The kind of the layer before is the likeliest.
             let is = |kind: usize| kinds.get(kind).is_some_and(|known| known.layer == layer);
@@ -38,6 +39,7 @@ impl<'a> LayerKinds<'a> {
                     .find(|kind| is(*kind))
                     .unwrap_or(kinds.len())
             };
+
             if last == kinds.len() {
                 kinds.push(LayerKind {
                     layer,
@@ -45,6 +47,7 @@ impl<'a> LayerKinds<'a> {
                     before: vec![0; at as usize + 1],
                 });
             }
+
             for (number, kind) in kinds.iter_mut().enumerate() {
                 let so_far = kind.before.last().copied().unwrap_or(0);
                 kind.before.push(so_far + u32::from(number == last));
@@ -53,6 +56,7 @@ impl<'a> LayerKinds<'a> {
                 }
             }
         }
+
         Self { kinds, count }
     }
 
@@ -131,31 +135,37 @@ mod tests {
             beside: None,
             feed_forward: FeedForward::Dense { width },
         };
+
         let layers: Vec<Layer> = [1, 1, 2, 1, 3, 3, 2].map(layer).to_vec();
         let kinds = LayerKinds::new(&layers);
+
         for start in 0..9 {
             for end in 0..9 {
                 let held = kinds.held(&(start..end));
                 let (from, to) = ((start as usize).min(7), (end as usize).min(7));
                 let plain = layers.get(from.min(to)..to).unwrap_or_default();
                 assert_eq!(held.count(), plain.len() as u64);
+
                 assert!(
                     plain
                         .iter()
                         .all(|layer| held.iter().any(|kind| kind == layer)),
                     "{start}..{end}"
                 );
+
                 assert!(
                     held.iter().all(|kind| plain.contains(kind)),
                     "{start}..{end}"
                 );
                 assert_eq!(held.find_map(Some), plain.first());
+
                 for (kind, count) in held.counted() {
                     assert_eq!(
                         count,
                         plain.iter().filter(|layer| *layer == kind).count() as u64
                     );
                 }
+
                 assert_eq!(
                     held.counted().map(|(_, count)| count).sum::<u64>(),
                     held.count()

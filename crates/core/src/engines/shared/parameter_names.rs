@@ -113,6 +113,7 @@ impl ParameterList {
     ) -> Result<BTreeMap<String, Value>, EngineError> {
         let mut counted = BTreeMap::new();
         let mut written: BTreeMap<&str, &str> = BTreeMap::new();
+
         if given.is_empty() {
             return Ok(counted);
         }
@@ -121,9 +122,11 @@ impl ParameterList {
         for (given_name, value) in given {
             let setting = self.setting(names, given_name, value)?;
             self.check_release(names, setting.name, version)?;
+
             if let Some(other) = written.insert(setting.name, given_name) {
                 return Err(self.bad(given_name, value, format!("given as '{other}' too")));
             }
+
             if setting.value.is_null() {
                 continue;
             }
@@ -148,6 +151,7 @@ impl ParameterList {
                 }
             }
         }
+
         Ok(counted)
     }
 
@@ -167,6 +171,7 @@ impl ParameterList {
         let names = self.names().ok()?;
         let value = value.map_or(Value::Bool(true), Value::from);
         let setting = self.setting(names, given_name, &value).ok()?;
+
         Some(match setting.kind {
             ParameterKind::Counted => ParameterEffect::Counted(setting.name),
             ParameterKind::NoEffect => ParameterEffect::NoEffect,
@@ -192,6 +197,7 @@ impl ParameterList {
         let Ok(names) = self.names() else {
             return Vec::new();
         };
+
         let start = start.replace('-', "_");
         names
             .all()
@@ -207,6 +213,7 @@ impl ParameterList {
             names.validate(self.engine)?;
             Ok(names)
         };
+
         self.names
             .get_or_init(read)
             .as_ref()
@@ -251,6 +258,7 @@ impl ParameterList {
 
         let long = names.all().filter(|name| name.len() > 3);
         let nearest = nearest_name(&plain, long);
+
         Err(EngineError::UnknownParameter {
             engine: self.engine,
             name: given_name.to_owned(),
@@ -278,6 +286,7 @@ impl ParameterList {
             (None, Some(until)) => format!("only releases before {until} have it"),
             (None, None) => return Ok(()),
         };
+
         let version = version.map_or_else(String::new, |version| format!(" {version}"));
         Err(EngineError::ParameterOfOtherRelease {
             engine: self.engine,
@@ -299,6 +308,7 @@ impl ParameterList {
             .first()
             .map(|off| format!(", or set it to {off}"))
             .unwrap_or_default();
+
         EngineError::UnsupportedParameter {
             engine: self.engine,
             name: given_name.to_owned(),
@@ -332,17 +342,20 @@ impl ParameterNames {
             .chain(&self.no_effect)
             .chain(self.not_counted.keys())
             .chain(self.elsewhere.keys());
+
         for name in listed.chain(self.aliases.keys()) {
             if !seen.insert(name) {
                 return Err(format!("{name} is listed twice"));
             }
         }
+
         let referred = self
             .aliases
             .values()
             .chain(self.why.keys())
             .chain(self.since.keys())
             .chain(self.until.keys());
+
         match referred.into_iter().find(|name| self.kind(name).is_none()) {
             Some(name) => Err(format!("{name} is not listed")),
             None => Ok(()),
@@ -360,12 +373,15 @@ impl ParameterNames {
         if let Some(name) = self.counted.iter().find(same) {
             return Some((name, ParameterKind::Counted));
         }
+
         if let Some(name) = self.no_effect.iter().find(same) {
             return Some((name, ParameterKind::NoEffect));
         }
+
         if let Some((name, off)) = self.not_counted.get_key_value(name) {
             return Some((name, ParameterKind::NotCounted(off)));
         }
+
         self.elsewhere
             .get_key_value(name)
             .map(|(name, cure)| (name.as_str(), ParameterKind::Elsewhere(cure)))
@@ -377,6 +393,7 @@ impl ParameterNames {
             .iter()
             .chain(&self.no_effect)
             .chain(self.not_counted.keys());
+
         listed
             .chain(self.elsewhere.keys())
             .chain(self.aliases.keys())
@@ -411,6 +428,7 @@ fn means(off: &Value, value: &Value) -> bool {
             .trim()
             .to_ascii_lowercase()
     };
+
     match off {
         Value::Bool(off) => switch(value) == Some(*off),
         Value::Number(off) => {
@@ -480,6 +498,7 @@ mod tests {
             ask("--no-enable-chunked-prefill", json!(""), None).unwrap(),
             off
         );
+
         assert_eq!(
             ask("max_num_seqs", Value::Null, None).unwrap(),
             BTreeMap::new()
@@ -525,6 +544,7 @@ mod tests {
                 "{error}"
             );
         }
+
         let said = message("data_parallel_size", json!(2), None);
         assert!(
             said.contains("not counted yet (ask for one replica); leave it out, or set it to 1"),
@@ -535,6 +555,7 @@ mod tests {
     #[test]
     fn flags_have_the_effect_listed() {
         use ParameterEffect::{Counted, Elsewhere, NoEffect, NotCounted};
+
         for (name, value, effect) in [
             ("--max-num-seqs", Some("4"), Some(Counted("max_num_seqs"))),
             ("served-model-name", Some("x"), Some(NoEffect)),
@@ -555,6 +576,7 @@ mod tests {
         ] {
             assert_eq!(LIST.effect(name, value), effect, "{name}");
         }
+
         assert_eq!(LIST.canonical_name("tp"), Some("tensor_parallel_size"));
         assert_eq!(LIST.flags_starting("max-n"), ["max-num-seqs"]);
     }
@@ -575,6 +597,7 @@ mod tests {
             unknown,
             "vllm has no parameter 'max_seqs'; did you mean 'max_num_seqs'?"
         );
+
         let twice = BTreeMap::from([
             ("max_num_seqs".to_owned(), json!(1)),
             ("max-num-seqs".to_owned(), json!(2)),

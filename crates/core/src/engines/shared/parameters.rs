@@ -39,6 +39,7 @@ impl Parameters {
             .values
             .get(name)
             .map_or_else(String::new, ToString::to_string);
+
         EngineError::BadParameter {
             engine: self.engine,
             name: name.to_owned(),
@@ -52,9 +53,11 @@ impl Parameters {
         let Some(value) = self.values.get(name) else {
             return Ok(None);
         };
+
         let number = value
             .as_u64()
             .or_else(|| value.as_str()?.trim().replace('_', "").parse().ok());
+
         number
             .map(Some)
             .ok_or_else(|| self.bad(name, "must be a whole number, not negative"))
@@ -85,6 +88,7 @@ impl Parameters {
         let Some(word) = self.word(name)? else {
             return Ok(None);
         };
+
         let chosen = choices.iter().find(|choice| **choice == word).copied();
         chosen
             .map(Some)
@@ -96,10 +100,12 @@ impl Parameters {
         let Some(value) = self.values.get(name) else {
             return Ok(None);
         };
+
         let number = value
             .as_f64()
             .or_else(|| value.as_str()?.trim().parse().ok());
         let number = number.filter(|number| number.is_finite() && *number >= 0.0);
+
         number
             .map(Some)
             .ok_or_else(|| self.bad(name, "must be a number, not negative"))
@@ -120,9 +126,11 @@ impl Parameters {
         let Some(value) = self.values.get(name) else {
             return Ok(None);
         };
+
         let number = value
             .as_f64()
             .or_else(|| value.as_str()?.trim().parse().ok());
+
         number
             .and_then(millionths_of)
             .map(Some)
@@ -144,6 +152,7 @@ impl Parameters {
         let Some(value) = self.values.get(name) else {
             return Ok(None);
         };
+
         value
             .as_str()
             .map(Some)
@@ -175,18 +184,21 @@ mod tests {
     fn values_are_read_by_kind() {
         let parameters = given("--max-num-seqs", json!("256")).unwrap();
         assert_eq!(parameters.positive("max_num_seqs").unwrap(), Some(256));
+
         assert!(
             given("max_num_seqs", json!(-3))
                 .unwrap()
                 .count("max_num_seqs")
                 .is_err()
         );
+
         assert!(
             given("max_num_seqs", json!(0))
                 .unwrap()
                 .positive("max_num_seqs")
                 .is_err()
         );
+
         assert_eq!(
             given("enforce_eager", json!(""))
                 .unwrap()
@@ -194,14 +206,17 @@ mod tests {
                 .unwrap(),
             Some(true)
         );
+
         assert!(
             given("enforce_eager", json!([1]))
                 .unwrap()
                 .flag("enforce_eager")
                 .is_err()
         );
+
         let large = given("max_num_seqs", json!(1_u64 << 33)).unwrap();
         assert!(large.size("max_num_seqs").is_err() && large.positive("max_num_seqs").is_ok());
+
         assert_eq!(
             given("max_num_seqs", json!("1.5"))
                 .unwrap()
@@ -209,17 +224,20 @@ mod tests {
                 .unwrap(),
             Some(1.5)
         );
+
         assert!(
             given("max_num_seqs", json!(-1.5))
                 .unwrap()
                 .number("max_num_seqs")
                 .is_err()
         );
+
         let word = given("max_num_seqs", json!("many")).unwrap();
         assert_eq!(
             word.choice("max_num_seqs", &["few", "many"]).unwrap(),
             Some("many")
         );
+
         let refused = word
             .choice("max_num_seqs", &["few"])
             .unwrap_err()

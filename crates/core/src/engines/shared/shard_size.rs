@@ -38,6 +38,7 @@ impl Online {
             "nvfp4_per_token" | "nvfp4_online" => (563, 0),
             _ => return None,
         };
+
         Some(Self {
             milli_bytes,
             bytes_per_row,
@@ -83,12 +84,15 @@ impl ShardContext<'_> {
         } else {
             self.tensor.max(1)
         };
+
         if classified.part == ShardPart::GroupIndex && !self.acts_in_order() {
             return Bytes::ZERO;
         }
+
         if let Some(bytes) = self.padded_mxfp4(class, classified, tensor) {
             return bytes;
         }
+
         let whole = self.cast(class, classified);
         let scalar = class.elements_each() <= 2 || &*class.pattern == "weight_shape";
         if scalar || tensor == 1 {
@@ -96,9 +100,11 @@ impl ShardContext<'_> {
         }
         // A tower whose heads do not divide is on every rank whole.
         let uneven = |tower: VisionTower| !tower.heads.is_multiple_of(tensor);
+
         if classified.place == ShardPlace::Tower && self.architecture.vision.is_some_and(uneven) {
             return whole;
         }
+
         match classified.rule {
             Rule::Replicated if self.norm_by_head(class) => {
                 let ranks = if class.pattern.contains(".k_norm") {
@@ -137,6 +143,7 @@ impl ShardContext<'_> {
         let Some(dtype) = class.dtype() else {
             return class.bytes_each;
         };
+
         if classified.part == ShardPart::Scale {
             return match dtype {
                 // vLLM widens the exponent-only scales of block FP8 to 32 bits; those of MXFP4
@@ -153,12 +160,15 @@ impl ShardContext<'_> {
                 _ => class.bytes_each,
             };
         }
+
         if !dtype.is_float() {
             return class.bytes_each;
         }
+
         if classified.part == ShardPart::Float32 || self.keeps_float32(class, dtype) {
             return Bytes::new(elements) * 4;
         }
+
         if let Some(online) = self.online
             && class.shape.len() >= 2
             && (classified.expert || !online.experts_only)
@@ -169,6 +179,7 @@ impl ShardContext<'_> {
             return Bytes::new(elements).scale(online.milli_bytes, 1000)
                 + Bytes::new(rows) * online.bytes_per_row;
         }
+
         Bytes::new(elements) * self.compute.bytes()
     }
 
@@ -253,9 +264,11 @@ impl ShardContext<'_> {
             }) => Some((*inner, *heads, *state, *groups)),
             _ => None,
         });
+
         let Some((inner, heads, state, groups)) = mamba.next() else {
             return whole.div_ceil(tensor);
         };
+
         let projection = class.pattern.contains("in_proj");
         let rows = |groups: u64| {
             let mixed = groups
@@ -268,6 +281,7 @@ impl ShardContext<'_> {
                 mixed
             }
         };
+
         whole
             .scale(rows(padded_groups(groups, tensor)), rows(groups).max(1))
             .div_ceil(tensor)
@@ -288,19 +302,23 @@ impl ShardContext<'_> {
         );
         let (wide, narrow) = (padded(width, padding.width), padded(hidden, padding.hidden));
         let gate_up = classified.rule == Rule::Column;
+
         // Whether gate and up are one tensor (gpt-oss) or two (DeepSeek-V4).
         let halves = if class.pattern.contains("gate_up") {
             2
         } else {
             1
         };
+
         let count = if class.shape.len() >= 3 || class.pattern.ends_with("_bias") {
             experts.count
         } else {
             1
         };
+
         let elements = Bytes::product([count, halves, wide, narrow]);
         let plain = Bytes::product([count, halves, width, hidden]);
+
         match classified.part {
             ShardPart::Weight
                 if class.dtype() == Some(Dtype::U8) || class.dtype() == Some(Dtype::I8) =>
@@ -368,6 +386,7 @@ mod tests {
             tensor,
             expert_parallel: false,
         };
+
         residence.bytes(class, classify(class)).get()
     }
 
@@ -379,6 +398,7 @@ mod tests {
             "num_key_value_heads": 4, "layer_types": ["mamba"], "mamba_n_heads": 48, "mamba_d_head": 64,
             "mamba_n_groups": 1, "mamba_d_state": 128, "mamba_d_conv": 4, "mamba_expand": 2, "vocab_size": 1024,
             "num_local_experts": 0, "shared_intermediate_size": 4096, "max_position_embeddings": 4096});
+
         let rows = 2 * 3072 + 2 * 128 + 48;
         let bytes = share(
             &config,
@@ -386,6 +406,7 @@ mod tests {
             &[rows, 1536],
             8,
         );
+
         assert_eq!(bytes, (2 * 3072 + 48 + 8 * 2 * 128) / 8 * 1536 * 2);
     }
 
@@ -397,11 +418,13 @@ mod tests {
                 "vision_config": {"num_hidden_layers": 1, "hidden_size": 3200, "num_attention_heads": heads,
                 "intermediate_size": 12800, "image_size": 448, "patch_size": 14}})
         };
+
         let name = "vision_tower.encoder.layers.0.mlp.fc1.weight";
         assert_eq!(
             share(&config(25), name, &[12800, 3200], 8),
             12800 * 3200 * 2
         );
+
         assert_eq!(
             share(&config(16), name, &[12800, 3200], 8),
             12800 * 3200 * 2 / 8
@@ -414,6 +437,7 @@ mod tests {
     #[test]
     fn bytes_of_one_weight_by_method() {
         const SIDE: u64 = 4096;
+
         type Tensors<'t> = &'t [(&'t str, Dtype, &'t [u64])];
         let stored: [(&str, u64, Tensors<'_>); 8] = [
             (
@@ -485,6 +509,7 @@ mod tests {
                 ],
             ),
         ];
+
         for (method, expected, tensors) in stored {
             let config = json!({"model_type": "llama", "num_hidden_layers": 1,
                 "quantization_config": {"quant_method": method, "bits": 4, "load_in_4bit": true}});
@@ -495,8 +520,10 @@ mod tests {
                     share_of(&config, (&name, *dtype, shape), 1, None)
                 })
                 .sum();
+
             assert_eq!(all * 100_000 / (SIDE * SIDE), expected, "{method}");
         }
+
         let plain = json!({"model_type": "llama", "num_hidden_layers": 1});
         for (method, expected) in [
             ("fp8", 100_000),
@@ -514,6 +541,7 @@ mod tests {
             );
             let bytes =
                 share_of(&plain, tensor, 1, Online::parse(method)) * 100_000 / (SIDE * SIDE);
+
             // Never below, and above by a thousandth at the most.
             assert!(
                 (expected..=expected + 100).contains(&bytes),

@@ -223,15 +223,18 @@ const PARAMETERS: &[&str] = &[
 pub fn classify(class: &TensorClass) -> Classified {
     let segments: Vec<&str> = class.pattern.split('.').collect();
     let (module, parents, part) = split_name(&segments);
+
     let with = |place, rule| Classified {
         place,
         rule,
         expert: false,
         part,
     };
+
     if skipped(&segments, class) {
         return with(ShardPlace::Skipped, Rule::Replicated);
     }
+
     let draft = segments
         .iter()
         .any(|segment| *segment == "mtp" || segment.starts_with("mtp_"));
@@ -246,9 +249,11 @@ pub fn classify(class: &TensorClass) -> Classified {
         };
         return with(ShardPlace::Tower, rule);
     }
+
     if class.layers.is_empty() && draft {
         return with(ShardPlace::Draft, Rule::Replicated);
     }
+
     if class.layers.is_empty() {
         return match module {
             name if HEADS.contains(&name) => with(ShardPlace::Head, Rule::Vocabulary),
@@ -262,6 +267,7 @@ pub fn classify(class: &TensorClass) -> Classified {
             _ => with(ShardPlace::Everywhere, Rule::Replicated),
         };
     }
+
     let expert =
         segments.contains(&"experts") || matches!(module, "input_linear" | "output_linear");
     let rule = if replicated {
@@ -269,6 +275,7 @@ pub fn classify(class: &TensorClass) -> Classified {
     } else {
         layer_rule(module, parents, expert)
     };
+
     Classified {
         place: if draft {
             ShardPlace::Draft
@@ -321,8 +328,10 @@ fn split_name<'s>(segments: &'s [&'s str]) -> (&'s str, &'s [&'s str], ShardPart
         [before @ .., "*"] => before,
         other => other,
     };
+
     let part = segments.last().copied().map_or(ShardPart::Weight, part_of);
     let mut parts = segments;
+
     // bitsandbytes hangs its tables below the weight: `q_proj.weight.absmax`.
     if let Some(at) = parts
         .iter()
@@ -330,6 +339,7 @@ fn split_name<'s>(segments: &'s [&'s str]) -> (&'s str, &'s [&'s str], ShardPart
     {
         parts = &parts[..=at];
     }
+
     match parts {
         [before @ .., last] if PARAMETERS.contains(last) => {
             let before = match before {
@@ -404,6 +414,7 @@ mod tests {
         let mut builder = InventoryBuilder::default();
         builder.add("", name, Storage::Known(Dtype::BF16), shape, Bytes::new(2));
         let classified = classify(&builder.finish().classes[0]);
+
         (
             classified.place,
             classified.rule,
@@ -415,6 +426,7 @@ mod tests {
     #[test]
     fn families_names_find_their_rules() {
         use {Rule::*, ShardPart::*, ShardPlace::*};
+
         for (name, expected) in [
             (
                 "model.layers.0.self_attn.q_proj.weight",
@@ -548,6 +560,7 @@ mod tests {
         ] {
             assert_eq!(rule_of(name, &[4, 4]), expected, "{name}");
         }
+
         assert_eq!(rule_of("h.0.attn.bias", &[1, 1, 1024, 1024]).0, Skipped);
         assert_eq!(rule_of("h.0.attn.c_attn.bias", &[2304]).0, Layers);
     }

@@ -29,6 +29,7 @@ fn deal(
         from = to;
         range
     };
+
     (0..stages).map(stage).collect()
 }
 

@@ -15,6 +15,7 @@ pub(crate) fn cuda_context(device: &DeviceFacts) -> Component {
         Some(count) => format!("3 MiB x {count} multiprocessors and the libraries' kernels"),
         None => "multiprocessors not known".to_owned(),
     };
+
     Component::between(
         ComponentName::Context,
         cuda_context_bytes(device),

@@ -37,6 +37,7 @@ impl<'a> Classes<'a> {
             .collect();
         let head = rows.iter().any(|(_, row)| row.place == ShardPlace::Head);
         let tied = tied == Some(true) || !head || matches!(task, Task::Encode | Task::Pool);
+
         Self { rows, tied }
     }
 }
@@ -75,6 +76,7 @@ impl WeightTable {
         let architecture = residence.architecture;
         let layer_count = architecture.layer_count();
         let size = architecture.layers.len();
+
         let mut table = Self {
             tied: classes.tied,
             needs_head: !matches!(architecture.task, Task::Encode | Task::Pool),
@@ -83,8 +85,10 @@ impl WeightTable {
                 .map_or(1, |experts| experts.count.max(1)),
             ..Self::default()
         };
+
         let (mut layers, mut expert) = (vec![Bytes::ZERO; size], vec![Bytes::ZERO; size]);
         let whole_layers = architecture.task == Task::EncodeDecode;
+
         for (class, row) in &classes.rows {
             let each = if row.rule == Rule::Vocabulary && row.part == ShardPart::Weight {
                 let rows = class
@@ -101,6 +105,7 @@ impl WeightTable {
             } else {
                 residence.bytes(class, *row)
             };
+
             let all = each * class.count;
             match row.place {
                 ShardPlace::Skipped => {}
@@ -119,12 +124,14 @@ impl WeightTable {
                     let each =
                         each * doubled_values(class, classes, architecture.model_type.as_str());
                     let split = row.expert && residence.expert_parallel;
+
                     for run in &class.layers {
                         for layer in run.first..=run.last.min(layer_count.saturating_sub(1)) {
                             let Some(slot) = usize::try_from(layer).ok().filter(|at| *at < size)
                             else {
                                 break;
                             };
+
                             if split {
                                 // One expert: a slice of a fused tensor, or one of the tensors.
                                 expert[slot] += (each * run.each).div_ceil(table.experts);
@@ -132,11 +139,13 @@ impl WeightTable {
                                 layers[slot] += each * run.each;
                             }
                         }
+
                         let beyond = u64::from(
                             run.last
                                 .saturating_add(1)
                                 .saturating_sub(run.first.max(layer_count)),
                         );
+
                         // Layers behind the last are next-token predictors where the configuration
                         // has them; else kept.
                         if beyond > 0 && !(architecture.mtp_layers > 0 && omitted.drafts) {
@@ -146,8 +155,10 @@ impl WeightTable {
                 }
             }
         }
+
         table.layers = prefix(layers);
         table.expert = prefix(expert);
+
         table.absorbed = prefix(
             architecture
                 .layers
@@ -155,6 +166,7 @@ impl WeightTable {
                 .map(|layer| absorbed(&layer.mixer, residence))
                 .collect(),
         );
+
         table.tables = tables(residence);
         table
     }
@@ -173,6 +185,7 @@ impl WeightTable {
         let each = body
             .div_ceil(tensor)
             .div_ceil(u64::from(architecture.layer_count().max(1)));
+
         Self {
             embedding: rows.div_ceil(tensor),
             head: if tied {
@@ -201,6 +214,7 @@ impl WeightTable {
     pub fn bytes(&self, split: &Split, rank: usize) -> Bytes {
         let (stage, range) = split.stage_of(rank);
         let (first, last) = (stage == 0, split.is_last_stage(rank));
+
         let mut sum = self.everywhere
             + self.towers
             + self.tables
@@ -209,6 +223,7 @@ impl WeightTable {
         if first {
             sum += self.embedding + self.first;
         }
+
         if last {
             sum += self.last;
             if self.tied && !first && self.needs_head {
@@ -216,6 +231,7 @@ impl WeightTable {
             }
             sum += self.head;
         }
+
         if split.expert_parallel {
             let (ranks, rank) = (
                 u64::from(split.tensor.max(1)),
@@ -224,6 +240,7 @@ impl WeightTable {
             let local = self.experts / ranks + u64::from(rank < self.experts % ranks);
             sum += between(&self.expert, &range) * local;
         }
+
         sum
     }
 
@@ -248,6 +265,7 @@ fn tables(residence: &ShardContext<'_>) -> Bytes {
             if rope.float32 { 4 } else { es },
         ])
     };
+
     residence.architecture.rope.iter().map(bytes).sum()
 }
 
@@ -268,6 +286,7 @@ fn between(prefix: &[u64], range: &Range<u32>) -> Bytes {
             .copied()
             .unwrap_or(0)
     };
+
     let (from, to) = (at(range.start), at(range.end.max(range.start)));
     if to == u64::MAX {
         Bytes::OVERFLOW
@@ -296,6 +315,7 @@ fn doubled_values(class: &TensorClass, classes: &Classes<'_>, model_type: &str) 
     if !model_type.starts_with("gemma4") || !class.pattern.contains(".k_proj.") {
         return 1;
     }
+
     let first = class.layers.first().map_or(0, |run| run.first);
     let has_values = classes.rows.iter().any(|(other, row)| {
         row.place == ShardPlace::Layers
@@ -305,6 +325,7 @@ fn doubled_values(class: &TensorClass, classes: &Classes<'_>, model_type: &str) 
                 .iter()
                 .any(|run| (run.first..=run.last).contains(&first))
     });
+
     if has_values { 1 } else { 2 }
 }
 
@@ -324,27 +345,33 @@ mod tests {
             let bytes = Bytes::new(shape.iter().product::<u64>() * 2);
             builder.add("", name, Storage::Known(Dtype::BF16), shape, bytes);
         };
+
         add("model.embed_tokens.weight", &[128, 64]);
         add("model.norm.weight", &[64]);
+
         if !tied {
             add("lm_head.weight", &[128, 64]);
         }
+
         for layer in 0..4 {
             let mut at = |name: &str, shape: &[u64]| {
                 add(&format!("model.layers.{layer}.{name}.weight"), shape);
             };
+
             at("input_layernorm", &[64]);
             at("self_attn.q_proj", &[64, 64]);
             at("self_attn.k_proj", &[32, 64]);
             at("self_attn.v_proj", &[32, 64]);
             at("self_attn.o_proj", &[64, 64]);
             at("block_sparse_moe.gate", &[6, 64]);
+
             for expert in 0..6 {
                 at(&format!("block_sparse_moe.experts.{expert}.w1"), &[32, 64]);
                 at(&format!("block_sparse_moe.experts.{expert}.w2"), &[64, 32]);
                 at(&format!("block_sparse_moe.experts.{expert}.w3"), &[32, 64]);
             }
         }
+
         let inventory = builder.finish();
         let config = serde_json::json!({
             "architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "hidden_size": 64, "intermediate_size": 32,
@@ -352,6 +379,7 @@ mod tests {
             "num_local_experts": 6, "num_experts_per_tok": 2, "max_position_embeddings": 16, "torch_dtype": "bfloat16",
             "tie_word_embeddings": tied
         });
+
         (
             config::architecture(&config, None, &inventory).unwrap(),
             inventory,
@@ -373,6 +401,7 @@ mod tests {
             tensor,
             expert_parallel,
         };
+
         let classes = Classes::new(inventory, architecture.tied_embeddings, architecture.task);
         WeightTable::new(
             &classes,
@@ -400,8 +429,10 @@ mod tests {
                 .bytes(&Split::tensor(tensor, 4), 0)
                 .get()
         };
+
         let whole = ROPE + 2 * EMBEDDING + NORMS + 4 * (NORMS + GATE + ATTENTION + 6 * EXPERT);
         assert_eq!(bytes(1), whole);
+
         // Four KV heads on eight ranks: a quarter of keys and values each.
         let attention = 64 * 64 * 2 * 2 / 8 + 32 * 64 * 2 * 2 / 4;
         assert_eq!(
@@ -414,14 +445,17 @@ mod tests {
     fn tied_embeddings_are_on_both_ends_of_a_pipeline() {
         let (architecture, inventory) = mixtral(true);
         let table = table(&architecture, &inventory, 1, false);
+
         let split = Split {
             tensor: 1,
             stages: vec![0..1, 1..4],
             expert_parallel: false,
             offload: Offload::None,
         };
+
         let layer = NORMS + GATE + ATTENTION + 6 * EXPERT;
         assert_eq!(table.bytes(&split, 0).get(), ROPE + EMBEDDING + layer);
+
         assert_eq!(
             table.bytes(&split, 1).get(),
             ROPE + EMBEDDING + NORMS + 3 * layer
@@ -436,10 +470,12 @@ mod tests {
     fn whole_experts_go_to_the_first_ranks_first() {
         let (architecture, inventory) = mixtral(false);
         let table = table(&architecture, &inventory, 4, true);
+
         let split = Split {
             expert_parallel: true,
             ..Split::tensor(4, 4)
         };
+
         // Six experts on four ranks: 2, 2, 1, 1.
         let of = |rank| table.bytes(&split, rank).get();
         assert_eq!(of(0), of(1));
@@ -451,6 +487,7 @@ mod tests {
     fn experts_int8_quantises_the_experts_alone() {
         let (architecture, inventory) = mixtral(false);
         let classes = Classes::new(&inventory, architecture.tied_embeddings, architecture.task);
+
         let at = |online| {
             let compute = ComputeDtype::Bfloat16;
             let residence = ShardContext {
@@ -461,6 +498,7 @@ mod tests {
                 tensor: 1,
                 expert_parallel: false,
             };
+
             let table = WeightTable::new(
                 &classes,
                 &residence,
@@ -470,8 +508,10 @@ mod tests {
                     drafts: true,
                 },
             );
+
             table.bytes(&Split::single(4), 0).get()
         };
+
         // Four bytes of scale for each output row: 32 + 32 + 64 rows an expert.
         let saved = 4 * 6 * (EXPERT / 2 - 4 * (32 + 32 + 64));
         assert_eq!(
@@ -494,6 +534,7 @@ mod tests {
             tensor: 2,
             expert_parallel: false,
         };
+
         let table = WeightTable::flat(Bytes::new(2 * EMBEDDING + 8000), &residence);
         assert_eq!(
             table.bytes(&Split::tensor(2, 4), 0).get(),

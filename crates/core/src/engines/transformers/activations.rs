@@ -25,6 +25,7 @@ pub(super) fn step(
     let hidden = tokens * architecture.hidden_size * element;
     let forward = hidden * 2 + widest(architecture, layers, tokens.get(), element);
     let (scores, mask) = attention(settings, layers, workload);
+
     let logits = match architecture.task {
         Task::Generate | Task::EncodeDecode if last => Bytes::product([
             workload.sequences,
@@ -33,16 +34,19 @@ pub(super) fn step(
         ]),
         _ => Bytes::ZERO,
     };
+
     let vision = if first {
         vision(architecture, element)
     } else {
         Interval::default()
     };
+
     let speech = if first {
         speech(architecture, tokens, element)
     } else {
         Bytes::ZERO
     };
+
     let likely = (forward + scores)
         .max(logits)
         .max(vision.likely)
@@ -51,6 +55,7 @@ pub(super) fn step(
         .max(logits * 2)
         .max(vision.high)
         .max(speech.scale(3, 2));
+
     Interval::new(forward.scale(1, 2).max(logits), likely, high)
 }
 
@@ -85,6 +90,7 @@ fn widest(
         }),
         FeedForward::None => 0,
     };
+
     let mixer = |mixer: &Mixer| match mixer {
         // Keys and values are repeated for the query heads that share them (`repeat_kv`).
         Mixer::Attention(attention) => {
@@ -105,11 +111,13 @@ fn widest(
         Mixer::Recurrent(_) => architecture.hidden_size.saturating_mul(12),
         Mixer::None => 0,
     };
+
     let width = layers
         .iter()
         .map(|layer| feed_forward(layer.feed_forward).max(mixer(&layer.mixer)))
         .max()
         .unwrap_or(0);
+
     Bytes::product([tokens, width, element])
 }
 
@@ -128,12 +136,14 @@ fn attention(
         .context
         .min(settings.prefill_chunk.unwrap_or(workload.context));
     let pairs = Bytes::product([workload.sequences, tokens, workload.context]);
+
     let attentions = || {
         layers.mixers().filter_map(|(mixer, _)| match mixer {
             Mixer::Attention(attention) => Some(attention),
             _ => None,
         })
     };
+
     let scores = if settings.eager {
         let latent = layers.mixers().filter_map(|(mixer, _)| match mixer {
             Mixer::Latent(latent) => Some(latent.heads),
@@ -144,14 +154,17 @@ fn attention(
             .chain(latent)
             .max()
             .unwrap_or(0);
+
         pairs * heads * element.saturating_add(4)
     } else {
         Bytes::ZERO
     };
+
     let slides = |attention: &Attention| match attention.span {
         Span::Sliding { window } | Span::Chunked { chunk: window } => window < workload.context,
         _ => false,
     };
+
     let masked = workload.sequences > 1 || attentions().any(slides);
     let flash = settings.attention.starts_with("flash");
     let mask = if masked && !flash {
@@ -159,6 +172,7 @@ fn attention(
     } else {
         Bytes::ZERO
     };
+
     (scores, mask)
 }
 
@@ -186,14 +200,17 @@ pub(super) const SPEECH: &[&str] = &[
 fn vision(architecture: &Architecture, element: u64) -> Interval {
     /// Where the configuration does not tell: the largest image of Qwen2-VL's default processor.
     const MOST_PATCHES: u64 = 16_384;
+
     let Some(tower) = architecture.vision else {
         return Interval::default();
     };
+
     let width = tower
         .hidden_size
         .saturating_mul(4)
         .saturating_add(tower.intermediate_size.saturating_mul(2));
     let peak = |patches| Bytes::product([patches, width, element]);
     let patches = tower.patches_per_item.unwrap_or(MOST_PATCHES / 4);
+
     Interval::new(Bytes::ZERO, peak(patches), peak(patches.saturating_mul(4)))
 }

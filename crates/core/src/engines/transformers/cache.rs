@@ -67,9 +67,11 @@ pub(super) fn held(
     if !settings.use_cache {
         return Interval::default();
     }
+
     let each = |mixer: &Mixer| {
         elements(mixer, settings, workload.context) * settings.element_bytes() * workload.sequences
     };
+
     let sum: Bytes = layers
         .mixers()
         .map(|(mixer, count)| each(mixer) * count)
@@ -77,11 +79,13 @@ pub(super) fn held(
     if settings.static_cache {
         return Interval::exact(sum);
     }
+
     let largest = layers
         .mixers()
         .map(|(mixer, _)| each(mixer))
         .max()
         .unwrap_or(Bytes::ZERO);
+
     Interval::new(sum, sum + largest, sum + largest)
 }
 
@@ -90,6 +94,7 @@ pub(super) fn per_token(architecture: &Architecture, settings: &TransformersSett
     if !settings.use_cache {
         return Bytes::ZERO;
     }
+
     let context = settings.workload.context;
     let one = |mixer: &Mixer| {
         let (more, now) = (
@@ -98,6 +103,7 @@ pub(super) fn per_token(architecture: &Architecture, settings: &TransformersSett
         );
         more.less(now).unwrap_or(Bytes::OVERFLOW) * settings.element_bytes()
     };
+
     architecture
         .mixers(0..architecture.layer_count())
         .map(one)
@@ -120,9 +126,11 @@ pub(super) fn states(
             .map(|((conv, state), count)| (conv * settings.element_bytes() + state * bytes) * count)
             .sum()
     };
+
     let own = architecture
         .state_dtype
         .map_or(settings.element_bytes(), |dtype| dtype.block().1);
+
     Interval::new(sum(settings.element_bytes()), sum(own), sum(4))
 }
 

@@ -25,6 +25,7 @@ pub(super) fn launch(
     let env = BTreeMap::from([("CUDA_VISIBLE_DEVICES".to_owned(), visible(plan))]);
     let mut script = String::new();
     let repo = literal(&model.identity.repo);
+
     let revision = model
         .identity
         .commit
@@ -34,6 +35,7 @@ pub(super) fn launch(
         format!(", revision={}", literal(revision))
     });
     let dtype = dtype_name(settings.dtype);
+
     if !model.components.is_empty() {
         // Writing to a String cannot fail.
         let _ = write!(
@@ -41,12 +43,14 @@ pub(super) fn launch(
             "from sentence_transformers import SentenceTransformer\n\
              model = SentenceTransformer({repo}{revision}, device=\"cuda\", model_kwargs={{\"dtype\": \"{dtype}\"}})"
         );
+
         return Launch {
             env,
             args: vec!["python".to_owned(), "-c".to_owned(), script],
             takes: Vec::new(),
         };
     }
+
     let class = class(architecture);
     let placed = if plan.devices.len() <= 1 && plan.split.offload == Offload::None {
         "device_map={\"\": 0}".to_owned()
@@ -57,21 +61,25 @@ pub(super) fn launch(
             } else {
                 Bytes::ZERO
             };
+
             format!(
                 "{rank}: \"{}MiB\"",
                 (weights(rank) + reserve).div_ceil(1 << 20).get()
             )
         };
+
         let mut shares: Vec<String> = (0..plan.devices.len()).map(share).collect();
         if plan.split.offload != Offload::None {
             shares.push("\"cpu\": \"1000GiB\"".to_owned());
         }
+
         format!(
             "device_map=\"{}\", max_memory={{{}}}",
             settings.device_map,
             shares.join(", ")
         )
     };
+
     let _ = write!(
         script,
         "from transformers import {class}\n\
@@ -79,6 +87,7 @@ pub(super) fn launch(
          attn_implementation=\"{}\")",
         settings.attention
     );
+
     Launch {
         env,
         args: vec!["python".to_owned(), "-c".to_owned(), script],

@@ -56,6 +56,7 @@ impl Engine for Transformers {
     ) -> Result<Box<dyn PreparedEngine + 'a>, EngineError> {
         let model = case.model;
         let unsupported = |why: String| EngineError::Unsupported { engine: NAME, why };
+
         let architecture = model
             .architecture
             .as_ref()
@@ -63,8 +64,10 @@ impl Engine for Transformers {
         if let Some(why) = refusal(model, architecture) {
             return Err(unsupported(why));
         }
+
         let settings = TransformersSettings::new(case, architecture)?;
         let weights = LayerWeights::new(&model.inventory, architecture.layer_count());
+
         // Pickles tell no types: as stored, and twice that where they are widened to 32 bits.
         let pickled = model.format == Format::PytorchBin;
         let widened =
@@ -73,6 +76,7 @@ impl Engine for Transformers {
         let resident = weights.table(|class| resident(class, &settings) * times);
         let unpacked = weights.table(|class| unpacked(class, architecture, &settings) * times);
         let kinds = LayerKinds::new(&architecture.layers);
+
         Ok(Box::new(PrepareTransformers {
             model,
             architecture,
@@ -122,6 +126,7 @@ fn refusal(model: &Model, architecture: &Architecture) -> Option<String> {
         .quantization
         .as_ref()
         .map(|quantization| quantization.method.as_str());
+
     match (model.format, method) {
         (Format::Gguf, _) => Some(
             "transformers dequantises GGUF files while it loads them; use llama.cpp".to_owned(),
@@ -161,6 +166,7 @@ fn resident(class: &TensorClass, settings: &TransformersSettings) -> Bytes {
     if class.pattern.starts_with("mtp.") {
         return Bytes::ZERO;
     }
+
     match class.dtype() {
         Some(dtype) if dtype.is_float() && !is_scale(&class.pattern) => {
             Bytes::new(class.elements_each()) * settings.element_bytes()
@@ -184,6 +190,7 @@ fn unpacked(
         .max(1);
     let name = &*class.pattern;
     let elements = Bytes::new(class.elements_each());
+
     let logical = match (
         quantization.map(|quantization| quantization.method.as_str()),
         class.dtype(),
@@ -202,6 +209,7 @@ fn unpacked(
         }
         _ => return resident(class, settings),
     };
+
     logical * settings.element_bytes()
 }
 
@@ -220,12 +228,14 @@ impl PrepareTransformers<'_> {
         let Offload::Layers { layers } = split.offload else {
             return (all, Bytes::ZERO);
         };
+
         // accelerate fills the device in order: the last layers stay behind, and come through a
         // place for the largest.
         let count = self.architecture.layer_count();
         let kept = count.saturating_sub(layers);
         let stays = self.resident.layers(&(kept..count));
         let on_device = all.less(stays).unwrap_or(Bytes::OVERFLOW) + self.resident.largest_layer();
+
         (on_device, stays)
     }
 
@@ -236,6 +246,7 @@ impl PrepareTransformers<'_> {
         if weights.overflowed() {
             return Err(EngineError::Overflow { what: "weights" });
         }
+
         Ok(match split.offload {
             Offload::None => {
                 Interval::new(weights, weights, self.unpacked.stage(&split.stages, stage))
@@ -259,6 +270,7 @@ impl PrepareTransformers<'_> {
         );
         let ends = (stage == 0, stage + 1 == split.stages.len());
         let step = activations::step(self.architecture, &self.settings, workload, &held, ends);
+
         // Fragmentation of a growing cache and of steps of changing size: 2 to 5 % (PyTorch's
         // caching allocator).
         let moving = cache.plus(states).plus(step);
@@ -267,6 +279,7 @@ impl PrepareTransformers<'_> {
             moving.likely.scale(2, 100),
             moving.high.scale(5, 100),
         );
+
         if [cache, states, step, slack]
             .iter()
             .any(|part| part.high.overflowed())
@@ -275,6 +288,7 @@ impl PrepareTransformers<'_> {
                 what: "cache and activations",
             });
         }
+
         Ok(Moving {
             cache,
             states,
@@ -341,12 +355,14 @@ impl PreparedEngine for PrepareTransformers<'_> {
         if devices == 1 {
             return Ok(vec![Split::single(layers)]);
         }
+
         if self.architecture.task == Task::EncodeDecode {
             return Err(IllegalSplit(
                 "how accelerate shares an encoder and its decoder is not understood here"
                     .to_owned(),
             ));
         }
+
         Ok(vec![Split::by_layers(devices, layers)?])
     }
 
@@ -355,12 +371,14 @@ impl PreparedEngine for PrepareTransformers<'_> {
         if split.tensor != 1 || split.expert_parallel {
             return illegal("accelerate's device map splits by layers only");
         }
+
         match split.offload {
             Offload::None => {}
             Offload::Layers { layers }
                 if split.stages.len() == 1 && layers <= self.architecture.layer_count() => {}
             _ => return illegal("accelerate offloads whole layers, from one device"),
         }
+
         layer_weights::covers(&split.stages, self.architecture.layer_count())
     }
 
@@ -392,9 +410,11 @@ impl PreparedEngine for PrepareTransformers<'_> {
             self.model.inventory.tensors(),
             dtype_name(self.settings.dtype)
         );
+
         // Where nothing is cast and all is resident, the headers' own figure stands.
         let exact = split.ranks() == 1 && weights.likely == self.model.inventory.bytes();
         let basis = if exact { Basis::Exact } else { Basis::Formula };
+
         Ok(vec![
             Component::between(ComponentName::Weights, weights, basis, detail),
             Component::between(
@@ -428,12 +448,14 @@ impl PreparedEngine for PrepareTransformers<'_> {
     ) -> Result<Vec<Component>, EngineError> {
         let moving = self.moving(split, rank, workload)?;
         let mut components = Vec::new();
+
         if moving.cache.high > Bytes::ZERO {
             let what = if self.settings.static_cache {
                 "StaticCache"
             } else {
                 "DynamicCache, one layer twice while it grows"
             };
+
             let detail = format!(
                 "{} x {} tokens, {what}",
                 workload.sequences, workload.context
@@ -445,6 +467,7 @@ impl PreparedEngine for PrepareTransformers<'_> {
                 detail,
             ));
         }
+
         if moving.states.high > Bytes::ZERO {
             let detail = format!("{} sequences, model dtype to 32-bit", workload.sequences);
             components.push(Component::between(
@@ -454,6 +477,7 @@ impl PreparedEngine for PrepareTransformers<'_> {
                 detail,
             ));
         }
+
         let detail = activations::told(&self.settings, workload);
         components.push(Component::between(
             ComponentName::Activations,
@@ -461,12 +485,14 @@ impl PreparedEngine for PrepareTransformers<'_> {
             Basis::Assumed,
             detail,
         ));
+
         components.push(Component::between(
             ComponentName::Runtime,
             moving.slack,
             Basis::Assumed,
             "the allocator's fragmentation",
         ));
+
         Ok(components)
     }
 
@@ -488,6 +514,7 @@ impl PreparedEngine for PrepareTransformers<'_> {
         if host == Bytes::ZERO {
             return Ok(Vec::new());
         }
+
         Ok(vec![Component::exact(
             ComponentName::Host,
             host,

@@ -55,9 +55,11 @@ impl TransformersSettings {
             case.version
                 .is_some_and(|version| !version.is_at_least(release))
         };
+
         let old = before(&[5]);
         let mut assumptions = Vec::new();
         let stored = model_dtype(case.model.format, &case.model.inventory, Some(architecture));
+
         let dtype = match case.asked.dtype.as_deref() {
             // Before version 5 a model is loaded in 32-bit floats unless told otherwise.
             None if old && architecture.quantization.is_none() => {
@@ -69,12 +71,14 @@ impl TransformersSettings {
             None | Some("auto") => stored,
             Some(name) => named(name)?,
         };
+
         let attention = given
             .choice(
                 "attn_implementation",
                 &["sdpa", "eager", "flash_attention_2", "flash_attention_3"],
             )?
             .unwrap_or("sdpa");
+
         let static_cache = given
             .choice("cache_implementation", &["dynamic", "static"])?
             .is_some_and(|cache| cache == "static");
@@ -98,6 +102,7 @@ impl TransformersSettings {
                 why: why.to_owned(),
             });
         }
+
         let context = match (case.asked.context, architecture.max_context) {
             (Some(AskedContext::Tokens(tokens)), _) => tokens,
             (_, Some(longest)) => longest,
@@ -108,6 +113,7 @@ impl TransformersSettings {
                 2048
             }
         };
+
         if let Some(longest) = architecture
             .max_context
             .filter(|longest| context > *longest)
@@ -116,6 +122,7 @@ impl TransformersSettings {
                 "{context} tokens are more than the {longest} that the model is configured for"
             ));
         }
+
         match architecture
             .quantization
             .as_ref()
@@ -134,11 +141,13 @@ impl TransformersSettings {
             }
             _ => {}
         }
+
         let encodes = architecture.task == Task::Encode;
         if !encodes {
             assumptions
                 .push("the whole context is taken to be prompt, prefilled in one step".to_owned());
         }
+
         Ok(Self {
             profile: if old { "4" } else { "5.23" },
             dtype,
@@ -172,6 +181,7 @@ impl TransformersSettings {
         } else {
             "dynamic"
         };
+
         BTreeMap::from([
             ("dtype".to_owned(), json!(dtype_name(self.dtype))),
             ("attn_implementation".to_owned(), json!(self.attention)),
@@ -213,6 +223,7 @@ pub(super) fn fitness(
         Some("mxfp4") => 75,
         _ => 0,
     };
+
     match device.capability() {
         Some(capability) if capability < least => DeviceSupport::Unable(format!(
             "{} checkpoints need compute capability {}.{}; below, transformers dequantises or refuses them",

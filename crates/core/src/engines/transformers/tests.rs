@@ -45,11 +45,13 @@ fn floats_are_cast_and_version_4_loads_in_32_bits() {
         .likely
         .get()
     };
+
     assert_eq!(bytes(tokens(100), None), EMBEDDING + 4 * LAYER);
     assert_eq!(
         bytes(asked_dtype("float32"), None),
         2 * (EMBEDDING + 4 * LAYER)
     );
+
     assert_eq!(
         bytes(tokens(100), Some("4.57")),
         2 * (EMBEDDING + 4 * LAYER)
@@ -70,6 +72,7 @@ fn a_growing_cache_holds_one_layer_twice() {
             ComponentName::KvCache,
         )
     };
+
     let layer = 100 * 2 * 32 * 2;
     assert_eq!(cache(NONE).low, Bytes::new(4 * layer));
     assert_eq!(cache(NONE).high, Bytes::new(5 * layer));
@@ -108,6 +111,7 @@ fn version_4_expands_latents_71_times() {
             .kv_bytes_per_token()
             .get()
     };
+
     assert_eq!(per_token(None), 61 * 576 * 2);
     assert_eq!(per_token(Some("4.57")), 61 * 128 * (192 + 128) * 2);
 }
@@ -125,6 +129,7 @@ fn eager_attention_pays_for_every_pair_of_tokens() {
         .likely
         .get()
     };
+
     assert_eq!(step("eager") - step("sdpa"), 4 * 1000 * 1000 * (2 + 4));
 }
 
@@ -132,17 +137,21 @@ fn eager_attention_pays_for_every_pair_of_tokens() {
 fn encoders_keep_nothing_and_pay_by_token() {
     let bert = json!({"model_type": "bert", "torch_dtype": "float32"});
     let model = model(&bert, Inventory::default());
+
     let step = |sequences| {
         let asked = AskedWorkload {
             sequences: Some(sequences),
             ..AskedWorkload::default()
         };
+
         let prepared = prepare(&Transformers, &model, asked, (None, NONE)).unwrap();
         assert_eq!(prepared.kv_bytes_per_token(), Bytes::ZERO);
         let parts = components(prepared.as_ref(), &Split::single(12), 0);
         assert!(parts.iter().all(|part| part.name != ComponentName::KvCache));
+
         sum(&parts, ComponentName::Activations).likely.get()
     };
+
     assert_eq!(step(1), 512 * (2 * 768 + 3 * 3072) * 4);
     assert_eq!(step(32), 32 * step(1));
 }
@@ -151,10 +160,12 @@ fn encoders_keep_nothing_and_pay_by_token() {
 fn offloaded_layers_leave_the_device_and_pass_through_it() {
     let model = model(&qwen3(), weights());
     let prepared = prepare(&Transformers, &model, tokens(100), (None, NONE)).unwrap();
+
     let split = Split {
         offload: Offload::Layers { layers: 3 },
         ..Split::single(4)
     };
+
     prepared.check(&split).unwrap();
     let on_device = sum(
         &components(prepared.as_ref(), &split, 0),
@@ -162,9 +173,11 @@ fn offloaded_layers_leave_the_device_and_pass_through_it() {
     )
     .likely
     .get();
+
     assert_eq!(on_device, EMBEDDING + LAYER + LAYER);
     let host = prepared.host(&split, prepared.workload()).unwrap();
     assert_eq!(sum(&host, ComponentName::Host).likely.get(), 3 * LAYER);
+
     prepared
         .check(&Split {
             offload: Offload::Components,
@@ -184,21 +197,25 @@ fn the_launch_line_gives_each_device_its_share() {
         required: Bytes::gib(1),
         free: None,
     };
+
     let workload = prepared.workload();
     let single = prepared.launch(&LaunchPlan {
         split: &Split::single(4),
         workload,
         devices: &[one],
     });
+
     assert_eq!(
         single.args[2],
         "from transformers import AutoModelForCausalLM\nmodel = AutoModelForCausalLM.from_pretrained(\"owner/name\", \
          revision=\"c0ffee\", dtype=\"bfloat16\", device_map={\"\": 0}, attn_implementation=\"sdpa\")"
     );
+
     let split = Split {
         stages: vec![0..1, 1..4],
         ..Split::single(4)
     };
+
     let both = prepared.launch(&LaunchPlan {
         split: &split,
         workload,
@@ -215,6 +232,7 @@ fn the_launch_line_gives_each_device_its_share() {
 fn packed_weights_may_end_unpacked() {
     let mut config = qwen3();
     config["quantization_config"] = json!({"quant_method": "mxfp4"});
+
     let packed = inventory(&[(
         "",
         "model.layers.0.mlp.experts.w_blocks",
@@ -231,6 +249,7 @@ fn packed_weights_may_end_unpacked() {
         (weights.likely, weights.high),
         (Bytes::new(1024), Bytes::new(4096))
     );
+
     assert!(
         prepared
             .assumptions()
@@ -247,6 +266,7 @@ fn what_transformers_cannot_load_is_refused() {
             .err()
             .map(|error| error.to_string())
     };
+
     let mut config = qwen3();
     config["quantization"] = json!({"bits": 4, "group_size": 64});
     assert!(refused(&config).unwrap().contains("mlx"));
@@ -259,6 +279,7 @@ fn pickles_are_widened_to_the_dtype_asked_for() {
         format: Format::PytorchBin,
         ..model(&qwen3(), weights())
     };
+
     let stored = sum_of_weights(&model, tokens(100), None);
     assert_eq!(
         sum_of_weights(&model, tokens(100), Some("4.57")),
@@ -292,8 +313,10 @@ fn an_unknown_device_is_not_called_able_of_a_quantisation_that_asks_for_one() {
             },
         )
     };
+
     assert!(matches!(of("fp8", None), DeviceSupport::Degraded(_)));
     assert!(matches!(of("gptq", None), DeviceSupport::Able));
+
     assert!(matches!(
         of("fbgemm_fp8", Some((8, 9))),
         DeviceSupport::Unable(_)
@@ -311,6 +334,7 @@ fn raw_audio_has_no_longest_length_and_its_convolutions_count() {
         weights(),
     );
     assert_eq!(hubert.architecture.as_ref().unwrap().max_context, None);
+
     let prepared = prepare(
         &Transformers,
         &hubert,
@@ -326,6 +350,7 @@ fn raw_audio_has_no_longest_length_and_its_convolutions_count() {
         "{:?}",
         prepared.assumptions()
     );
+
     let step = sum(
         &components(prepared.as_ref(), &Split::single(12), 0),
         ComponentName::Activations,

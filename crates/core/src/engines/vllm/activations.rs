@@ -16,11 +16,13 @@ impl VllmPrepared<'_> {
         let (architecture, settings, constants) =
             (self.architecture, &self.settings, &self.constants);
         let (stage, range) = split.stage_of(rank);
+
         let (tensor, es, tokens) = (
             u64::from(split.tensor.max(1)),
             settings.compute.bytes(),
             settings.batched_tokens,
         );
+
         let held = &self.kinds.held(&range);
         let hidden = architecture.hidden_size;
 
@@ -29,6 +31,7 @@ impl VllmPrepared<'_> {
             _ => None,
         });
         let dense = dense.max().unwrap_or(0).div_ceil(tensor);
+
         let mut forward = Bytes::product([es, tokens])
             * hidden
                 .saturating_mul(2)
@@ -36,6 +39,7 @@ impl VllmPrepared<'_> {
         if split.stages.len() > 1 && (stage > 0 || !split.is_last_stage(rank)) {
             forward += Bytes::product([es, tokens, hidden]);
         }
+
         forward += self.latent_expansion(held, tensor) + self.scan(held, tensor);
 
         let sampled = split.is_last_stage(rank)
@@ -50,14 +54,17 @@ impl VllmPrepared<'_> {
         } else {
             (Bytes::ZERO, Bytes::ZERO)
         };
+
         let experts = self.expert_workspace(held, tensor, split.expert_parallel);
         let base = constants.activation_base_mib;
         let likely = likely.max(forward) + experts.likely + base;
+
         let high = constants
             .activation_high_ratio
             .of(high.max(forward) + experts.high + base)
             + constants.activation_high_mib;
         let text = Interval::new(constants.activation_low_ratio.of(likely), likely, high);
+
         if stage == 0 {
             text.plus(self.multimodal(text.likely))
         } else {
@@ -72,6 +79,7 @@ impl VllmPrepared<'_> {
             .filter_map(|layer| dense_latent(&layer.mixer))
             .filter(|_| !self.cache_layers().sparse());
         let rows = self.latent_rows();
+
         let each = latent_layers.map(|latent| {
             let heads = latent.heads.div_ceil(tensor);
             Bytes::product([
@@ -81,12 +89,14 @@ impl VllmPrepared<'_> {
                 self.settings.compute.bytes(),
             ])
         });
+
         each.max().unwrap_or_default()
     }
 
     /// Rows of the chunked prefill's workspace: `min(max(8 N, 4 R block), 65,536)`.
     fn latent_rows(&self) -> u64 {
         let settings = &self.settings;
+
         // For the longest context that may be asked for; from 8192 tokens on it is the same.
         let longest = self
             .architecture
@@ -94,10 +104,12 @@ impl VllmPrepared<'_> {
             .unwrap_or(0)
             .max(settings.workload.context);
         let wanted = longest.saturating_mul(8);
+
         let least = settings
             .max_sequences
             .saturating_mul(4)
             .saturating_mul(self.block_tokens());
+
         wanted.max(least).min(self.constants.latent_workspace_rows)
     }
 
@@ -119,6 +131,7 @@ impl VllmPrepared<'_> {
             ])),
             _ => None,
         });
+
         each.max().unwrap_or_default()
     }
 
@@ -136,6 +149,7 @@ impl VllmPrepared<'_> {
         let Some(experts) = self.architecture.experts.filter(|_| routed) else {
             return Interval::default();
         };
+
         let (hidden, width) = (
             self.architecture.hidden_size,
             if expert_parallel {
@@ -145,12 +159,14 @@ impl VllmPrepared<'_> {
             },
         );
         let both = width.saturating_mul(2);
+
         let rows = Bytes::product([
             self.settings.batched_tokens,
             experts.active,
             self.settings.compute.bytes(),
         ]);
         let likely = rows * width.max(hidden).saturating_add(both.max(hidden));
+
         // gpt-oss: the kernels that 0.19 logs show keep no such buffer; Marlin's would be this
         // large.
         let fused = self
@@ -158,6 +174,7 @@ impl VllmPrepared<'_> {
             .quantization
             .as_ref()
             .is_some_and(|quantization| quantization.method == "mxfp4");
+
         if fused {
             Interval::new(Bytes::ZERO, Bytes::ZERO, likely)
         } else {
@@ -171,8 +188,10 @@ impl VllmPrepared<'_> {
         let Some(vision) = self.architecture.vision.filter(|_| settings.towers) else {
             return Interval::default();
         };
+
         let (low, high) = (constants.multimodal_low_mib, constants.multimodal_high_mib);
         let calibrated = Interval::new(low, (low + high).div_ceil(2), high);
+
         // Qwen's processors allow 16,384 tokens of four patches each where nobody limits them; the
         // configuration does not say so. An item is never longer than the context.
         let qwen = self.architecture.root_model_type.starts_with("qwen");
@@ -182,17 +201,21 @@ impl VllmPrepared<'_> {
                 .map(|tokens| (tokens, tokens.saturating_mul(4))),
             _ => None,
         };
+
         let Some((tokens, patches)) = largest else {
             return calibrated;
         };
+
         let items = (settings.batched_tokens / tokens.max(1)).max(1);
         let es = settings.compute.bytes();
         let outputs = Bytes::product([items, tokens, self.architecture.hidden_size, es]);
+
         let widths = vision
             .hidden_size
             .saturating_mul(4)
             .saturating_add(vision.intermediate_size.saturating_mul(2));
         let tower = Bytes::product([items, patches, es]) * widths + outputs;
+
         // The tower runs before the text model, with only its outputs kept.
         let beyond = tower.less(text).unwrap_or(Bytes::OVERFLOW);
         Interval::new(
@@ -210,6 +233,7 @@ impl VllmPrepared<'_> {
         let sequences = settings.max_sequences;
         let mut sum = Interval::default();
         let vocabulary = self.architecture.vocab_size;
+
         if constants.persistent_sampler_state
             && split.is_last_stage(rank)
             && self.architecture.task == Task::Generate
@@ -224,6 +248,7 @@ impl VllmPrepared<'_> {
                 counts + Bytes::product([sequences, 4710]),
             ));
         }
+
         if let Some(latent) = layers
             .find_map(|layer| dense_latent(&layer.mixer))
             .filter(|_| !self.cache_layers().sparse())
@@ -232,6 +257,7 @@ impl VllmPrepared<'_> {
             let gather = Bytes::product([self.latent_rows(), width, settings.compute.bytes()]);
             sum = sum.plus(Interval::new(Bytes::ZERO, gather, gather));
         }
+
         let workspace = constants.flashinfer_workspace_mib;
         match settings.capability {
             Some(100..120) => sum = sum.plus(Interval::new(Bytes::ZERO, workspace, workspace)),
@@ -239,10 +265,12 @@ impl VllmPrepared<'_> {
             None if !settings.huge => {}
             None => sum = sum.plus(Interval::new(Bytes::ZERO, Bytes::ZERO, workspace)),
         }
+
         if let Some((adapters, lora_rank)) = settings.lora {
             let slots = self.lora_slots(split, rank) * adapters * lora_rank;
             sum = sum.plus(Interval::exact(slots));
         }
+
         sum
     }
 
@@ -264,6 +292,7 @@ impl VllmPrepared<'_> {
             4,
             pages.groups(),
         ]));
+
         let indexed = layers.find_map(|layer| match &layer.mixer {
             Mixer::Latent(latent) if self.cache_layers().sparse() => Some(latent),
             _ => None,
@@ -281,6 +310,7 @@ impl VllmPrepared<'_> {
         // Latents of five sequences; indexer logits take at most 512 MiB (`mla/flashmla_sparse.py`,
         // `indexer.py`).
         let gather = Bytes::product([5, context, latent_width(layers), 2]);
+
         tables.plus(Interval::new(Bytes::ZERO, gather, gather + Bytes::mib(512)))
     }
 }

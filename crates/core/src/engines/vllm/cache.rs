@@ -117,6 +117,7 @@ impl CachePages {
                     } else {
                         rules.state_bytes
                     };
+
                     let extra = u64::from(rules.checkpoint && exports_checkpoints(state));
                     (
                         Keeps::State { extra },
@@ -125,11 +126,13 @@ impl CachePages {
                     )
                 }
             };
+
             let page = if page == Bytes::ZERO {
                 per_token * rules.block_tokens
             } else {
                 page
             };
+
             kinds.push(VllmCacheKind {
                 index,
                 keeps,
@@ -138,14 +141,17 @@ impl CachePages {
                 groups: 1,
             });
         }
+
         let mut pages = Self {
             kinds,
             summed: false,
             compressed,
             rules,
         };
+
         pages.align(layers);
         pages.group(layers, all);
+
         pages
     }
 
@@ -161,6 +167,7 @@ impl CachePages {
         else {
             return;
         };
+
         let base = self.rules.block_tokens.max(1);
         let attention: Vec<Bytes> = self
             .kinds
@@ -168,6 +175,7 @@ impl CachePages {
             .filter(|kind| !state(kind))
             .map(|kind| kind.page.div_ceil(base))
             .collect();
+
         let Some(per_token) = attention
             .iter()
             .copied()
@@ -176,6 +184,7 @@ impl CachePages {
         else {
             return;
         };
+
         let latent = layers
             .kinds()
             .iter()
@@ -186,6 +195,7 @@ impl CachePages {
             .get()
             .max(1);
         let (block, page) = (step.saturating_mul(blocks), per_token * step * blocks);
+
         for kind in &mut self.kinds {
             if matches!(kind.keeps, Keeps::State { .. }) {
                 kind.page = page;
@@ -207,6 +217,7 @@ impl CachePages {
             self.summed = true;
             return;
         }
+
         let widest = self
             .kinds
             .iter()
@@ -220,6 +231,7 @@ impl CachePages {
             }
             kind.page = widest;
         }
+
         let counts = || self.kinds.iter().map(|kind| layers.layers(kind.index, all));
         let (least, most) = (
             counts().min().unwrap_or(1).max(1),
@@ -230,6 +242,7 @@ impl CachePages {
         } else {
             least
         };
+
         for kind in &mut self.kinds {
             kind.groups = layers.layers(kind.index, all).div_ceil(size).max(1);
         }
@@ -240,12 +253,14 @@ impl CachePages {
         if let Some(compressed) = &self.compressed {
             return compressed.bytes_per_block(layers, range);
         }
+
         let of = |kind: &VllmCacheKind| {
             kind.page
                 * layers
                     .layers(kind.index, range)
                     .div_ceil(kind.groups.max(1))
         };
+
         if self.summed {
             self.kinds.iter().map(of).sum()
         } else {
@@ -263,22 +278,26 @@ impl CachePages {
                 states_high: 0,
             };
         }
+
         let mut blocks = Blocks {
             tokens: 0,
             states: 0,
             states_high: 0,
         };
+
         let kinds = if self.summed {
             self.kinds.get(..1).unwrap_or_default()
         } else {
             &self.kinds
         };
+
         for kind in kinds {
             let held = |tokens: u64| {
                 tokens
                     .div_ceil(kind.block.max(1))
                     .saturating_mul(kind.groups)
             };
+
             let mut tokens = 0;
             match kind.keeps {
                 Keeps::All => tokens = held(context.div_ceil(self.rules.context_parallel.max(1))),
@@ -305,8 +324,10 @@ impl CachePages {
                     blocks.states_high = blocks.states_high.saturating_add(high);
                 }
             }
+
             blocks.tokens = blocks.tokens.saturating_add(tokens);
         }
+
         blocks
     }
 
@@ -335,6 +356,7 @@ impl CachePages {
             .kinds
             .iter()
             .filter(|kind| !matches!(kind.keeps, Keeps::State { .. }));
+
         attention
             .map(|kind| kind.block)
             .min()
@@ -360,6 +382,7 @@ pub fn latent_bytes(latent: &LatentAttention, kv: KvDtype, sparse: bool) -> Byte
     if !sparse {
         return Bytes::new(kv.head_bytes(rank.saturating_add(rope)));
     }
+
     let state = match kv {
         // fp8_ds_mla: latent in 8 bits, a 4-byte scale for each 128, the rotary part in 16 bits.
         KvDtype::Fp8 => rank + rank.div_ceil(128) * 4 + rope * 2,
@@ -367,9 +390,11 @@ pub fn latent_bytes(latent: &LatentAttention, kv: KvDtype, sparse: bool) -> Byte
         KvDtype::Nvfp4 => rank / 2 + rank / 16 + rope,
         other => other.head_bytes(rank.saturating_add(rope)),
     };
+
     let key = |indexer: Indexer| {
         Bytes::new(indexer.head_dim) + Bytes::new(indexer.head_dim.div_ceil(128)) * 4
     };
+
     Bytes::new(state) + latent.indexer.map_or(Bytes::ZERO, key)
 }
 

@@ -39,6 +39,7 @@ impl CompressedCache {
             window: 128,
             indexer_bytes: 132,
         };
+
         for (index, kind) in layers.kinds().iter().enumerate() {
             let CacheKind::Latent(latent) = kind else {
                 return None;
@@ -49,6 +50,7 @@ impl CompressedCache {
                 found.indexer_bytes = indexer.head_dim + indexer.head_dim.div_ceil(128) * 4;
             }
         }
+
         (!found.ratios.is_empty()).then_some(found)
     }
 
@@ -67,11 +69,13 @@ impl CompressedCache {
                 }
             }
         };
+
         let sum: Bytes = self
             .ratios
             .iter()
             .map(|(kind, ratio)| page(*ratio) * layers.layers(*kind, range))
             .sum();
+
         // A stage of window layers only still needs a block to hold their pages.
         sum.max(Bytes::new((BLOCK_TOKENS / 4) * STATE_BYTES).round_up(PAGE_STEP))
     }
@@ -83,15 +87,18 @@ impl CompressedCache {
         let window_page = Bytes::new(WINDOW_BLOCK_TOKENS * STATE_BYTES)
             .round_up(PAGE_STEP)
             .get();
+
         let kinds = || {
             self.ratios
                 .iter()
                 .map(|(kind, ratio)| (layers.layers(*kind, &all), *ratio))
         };
+
         let groups = |layers: u64, page: u64| match layers {
             0 => 0,
             layers => layers.div_ceil((block / page).max(1)),
         };
+
         let windowed = |window: u64, tokens: u64| {
             window
                 .saturating_sub(1)
@@ -100,11 +107,13 @@ impl CompressedCache {
                 .div_ceil(tokens)
                 + 1
         };
+
         let mut sum = context.div_ceil(BLOCK_TOKENS);
         let total: u64 = kinds().map(|(layers, _)| layers).sum();
         sum = sum.saturating_add(
             groups(total, window_page).saturating_mul(windowed(self.window, WINDOW_BLOCK_TOKENS)),
         );
+
         for (layers, ratio) in kinds().filter(|(_, ratio)| *ratio > 0) {
             // A compressor sees two of its own strides when it is fine, one when it is coarse.
             let (page, window, tokens) = if indexed(ratio) {
@@ -114,6 +123,7 @@ impl CompressedCache {
             };
             sum = sum.saturating_add(groups(layers, page).saturating_mul(windowed(window, tokens)));
         }
+
         sum
     }
 }
@@ -134,6 +144,7 @@ mod tests {
             heads: 64,
             top_k: 512,
         });
+
         let mixer = Mixer::Latent(LatentAttention {
             heads: 64,
             kv_lora_rank: 448,
@@ -145,6 +156,7 @@ mod tests {
             compress_ratio: Some(ratio),
             window: Some(128),
         });
+
         Layer {
             mixer,
             beside: None,
@@ -166,6 +178,7 @@ mod tests {
             task: Task::Generate,
             ..any
         };
+
         CacheLayers::new(&architecture, 0)
     }
 
@@ -186,6 +199,7 @@ mod tests {
         let layers = flash();
         let cache = CompressedCache::new(&layers).unwrap();
         let flight = 2 * 4096;
+
         let expected = 4096
             + 2 * (8319_u64.div_ceil(64) + 1)
             + (8199_u64.div_ceil(4) + 1)

@@ -30,6 +30,7 @@ pub(super) fn fitness(demands: &Demands<'_>, device: &DeviceFacts) -> DeviceSupp
             "its compute capability is unknown, so nothing was checked".to_owned(),
         );
     };
+
     let name = || format!("compute capability {}.{}", capability / 10, capability % 10);
     if capability < 70 {
         return DeviceSupport::Unable(format!(
@@ -37,9 +38,11 @@ pub(super) fn fitness(demands: &Demands<'_>, device: &DeviceFacts) -> DeviceSupp
             name()
         ));
     }
+
     let architecture = demands.architecture;
     let half_refused = demands.refuses_half && unstable_in_half(architecture);
     let bfloat16 = architecture.dtype == Some(crate::model::Dtype::BF16);
+
     if capability < 80 {
         if demands.compute == ComputeDtype::Bfloat16 && demands.asked_dtype {
             return DeviceSupport::Unable(format!(
@@ -54,6 +57,7 @@ pub(super) fn fitness(demands: &Demands<'_>, device: &DeviceFacts) -> DeviceSupp
             ));
         }
     }
+
     let (least, method) = minimum(architecture, demands.online);
     if capability < least {
         return DeviceSupport::Unable(format!(
@@ -63,6 +67,7 @@ pub(super) fn fitness(demands: &Demands<'_>, device: &DeviceFacts) -> DeviceSupp
             name()
         ));
     }
+
     let sparse = architecture.layers.iter().any(|layer| matches!(&layer.mixer, Mixer::Latent(latent) if latent.indexer.is_some() || latent.compress_ratio.is_some()));
     if sparse && capability < 90 {
         return DeviceSupport::Unable(format!(
@@ -70,6 +75,7 @@ pub(super) fn fitness(demands: &Demands<'_>, device: &DeviceFacts) -> DeviceSupp
             name()
         ));
     }
+
     if demands.kv == KvDtype::Nvfp4 && capability < 80 {
         return DeviceSupport::Unable(format!(
             "an nvfp4 cache needs compute capability 8.0; this is {}",
@@ -83,14 +89,17 @@ pub(super) fn fitness(demands: &Demands<'_>, device: &DeviceFacts) -> DeviceSupp
             name()
         ));
     }
+
     if let Some(cost) = fallback(architecture, demands.online, capability) {
         return DeviceSupport::Degraded(cost.to_owned());
     }
+
     if capability < 80 && bfloat16 {
         return DeviceSupport::Degraded(
             "bfloat16 weights run as float16 below compute capability 8.0".to_owned(),
         );
     }
+
     DeviceSupport::Able
 }
 
@@ -103,8 +112,10 @@ fn minimum(architecture: &Architecture, online: Option<&str>) -> (u32, String) {
             None => (70, "vLLM".to_owned()),
         };
     };
+
     let format = quantization.format.as_deref().unwrap_or_default();
     let bits = quantization.bits.unwrap_or(16);
+
     let least = match &*quantization.method {
         "gptq" | "inc" | "auto-round" | "auto_round" => 60,
         "moe_wna16" => 70,
@@ -124,11 +135,13 @@ fn minimum(architecture: &Architecture, online: Option<&str>) -> (u32, String) {
         "fp_quant" => 100,
         _ => 75,
     };
+
     let shown = if format.is_empty() {
         quantization.method.clone()
     } else {
         format!("{} {format}", quantization.method)
     };
+
     (least, shown)
 }
 
@@ -143,6 +156,7 @@ fn fallback(
         .as_ref()
         .map(|quantization| &*quantization.method)
         .or(online)?;
+
     let bits = architecture
         .quantization
         .as_ref()
@@ -152,10 +166,12 @@ fn fallback(
         .as_ref()
         .and_then(|quantization| quantization.format.as_deref())
         .unwrap_or_default();
+
     let fp4 = method.contains("fp4") || format.to_ascii_lowercase().contains("fp4");
     if fp4 && capability < 100 {
         return Some("no FP4 tensor cores: weight-only kernels of the same size are used");
     }
+
     let eight = architecture
         .quantization
         .as_ref()
@@ -166,6 +182,7 @@ fn fallback(
                     || (method == "compressed-tensors" && quantization.activations))
         });
     let fp8 = method.contains("fp8") || eight;
+
     (fp8 && capability < 89)
         .then_some("no FP8 tensor cores below compute capability 8.9: weight-only kernels of the same size are used")
 }
@@ -191,10 +208,12 @@ mod tests {
             refuses_half: false,
             online: None,
         };
+
         let device = DeviceFacts {
             compute_capability: Some(capability),
             ..sample::device()
         };
+
         match fitness(&demands, &device) {
             DeviceSupport::Able => '+',
             DeviceSupport::Degraded(_) => '~',
@@ -217,10 +236,12 @@ mod tests {
             refuses_half: false,
             online: None,
         };
+
         let turing = DeviceFacts {
             compute_capability: Some((7, 5)),
             ..sample::device()
         };
+
         assert!(matches!(
             fitness(&demands(KvDtype::Nvfp4), &turing),
             DeviceSupport::Unable(_)
@@ -239,8 +260,10 @@ mod tests {
             json!({"quant_method": "compressed-tensors", "format": format,
                 "config_groups": {"group_0": {"weights": weights, "input_activations": inputs}}})
         };
+
         let eight = json!({"num_bits": 8, "type": "float", "strategy": "channel"});
         let four = json!({"num_bits": 4, "type": "int", "group_size": 128});
+
         let cases = [
             (
                 json!({"quant_method": "gptq", "bits": 4, "group_size": 128}),
@@ -319,6 +342,7 @@ mod tests {
                 "---~~~++",
             ),
         ];
+
         let cards = [
             (6, 1),
             (7, 0),
@@ -329,6 +353,7 @@ mod tests {
             (10, 0),
             (12, 0),
         ];
+
         for (quantization, expected) in cases {
             let found: String = cards
                 .iter()

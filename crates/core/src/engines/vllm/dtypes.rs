@@ -24,6 +24,7 @@ pub(super) fn compute_dtype(
         .as_deref()
         .or(given.word("dtype")?)
         .filter(|name| *name != "auto");
+
     if let Some(name) = wanted {
         let dtype = ComputeDtype::parse(name).ok_or_else(|| EngineError::BadParameter {
             engine: ENGINE,
@@ -37,8 +38,10 @@ pub(super) fn compute_dtype(
                 architecture.model_type
             )));
         }
+
         return Ok(dtype);
     }
+
     let sixteen = || {
         let old = capability.is_some_and(|capability| capability < 80);
         let pooling = matches!(architecture.task, Task::Encode | Task::Pool) && !half_refused;
@@ -48,10 +51,12 @@ pub(super) fn compute_dtype(
             ComputeDtype::Bfloat16
         }
     };
+
     let stored = architecture
         .dtype
         .or_else(|| dominant(&case.model.inventory));
     let dtype = stored.and_then(ComputeDtype::from_config);
+
     Ok(match dtype {
         Some(ComputeDtype::Float32) | None => {
             let target = sixteen();
@@ -81,6 +86,7 @@ fn dominant(inventory: &Inventory) -> Option<Dtype> {
             *sum = sum.saturating_add(class.bytes().get());
         }
     }
+
     by.into_iter()
         .max_by_key(|(_, bytes)| *bytes)
         .map(|(dtype, _)| dtype)
@@ -99,6 +105,7 @@ pub(super) fn kv_dtype(
         .as_deref()
         .or(given.word("kv_cache_dtype")?)
         .unwrap_or("auto");
+
     let sparse = architecture
         .layers
         .iter()
@@ -117,6 +124,7 @@ pub(super) fn kv_dtype(
         }
         name => name,
     };
+
     let kv = KvDtype::parse(settled, compute).ok_or_else(|| EngineError::BadParameter {
         engine: ENGINE,
         name: "kv_cache_dtype".to_owned(),
@@ -129,6 +137,7 @@ pub(super) fn kv_dtype(
         KvDtype::Model(dtype) if settled == "auto" => dtype.name(),
         _ => settled,
     };
+
     Ok((kv, name.to_owned()))
 }
 

@@ -19,15 +19,18 @@ impl VllmPrepared<'_> {
     pub(super) fn launch_line(&self, plan: &LaunchPlan<'_>) -> Launch {
         let settings = &self.settings;
         let mut env = BTreeMap::from([("CUDA_DEVICE_ORDER".to_owned(), "PCI_BUS_ID".to_owned())]);
+
         let uuids: Vec<&str> = plan
             .devices
             .iter()
             .map(|device| &*device.facts.uuid)
             .collect();
         env.insert("CUDA_VISIBLE_DEVICES".to_owned(), uuids.join(","));
+
         if settings.given.contains(CHUNKED_WITH_MANAGER) && settings.hybrid_manager {
             env.insert(CHUNKED_WITH_MANAGER.to_owned(), "1".to_owned());
         }
+
         let mut args: Vec<String> = vec![
             "vllm".to_owned(),
             "serve".to_owned(),
@@ -37,10 +40,12 @@ impl VllmPrepared<'_> {
         if let Some(revision) = &self.model.identity.revision {
             flag("revision", revision.clone());
         }
+
         let stages = plan.split.stages.len();
         if plan.split.tensor > 1 {
             flag("tensor-parallel-size", plan.split.tensor.to_string());
         }
+
         if stages > 1 {
             flag("pipeline-parallel-size", stages.to_string());
             let layers = self.architecture.layer_count();
@@ -54,7 +59,9 @@ impl VllmPrepared<'_> {
                 env.insert("VLLM_PP_LAYER_PARTITION".to_owned(), widths.join(","));
             }
         }
+
         flag("max-model-len", plan.workload.context.to_string());
+
         // What enters the activations must be in force, whatever vLLM would default on this GPU.
         flag(
             "max-num-seqs",
@@ -63,6 +70,7 @@ impl VllmPrepared<'_> {
                 .max(plan.workload.sequences)
                 .to_string(),
         );
+
         flag(
             "max-num-batched-tokens",
             settings.batched_tokens.to_string(),
@@ -77,15 +85,19 @@ impl VllmPrepared<'_> {
                 },
             );
         }
+
         if settings.given.contains("dtype") {
             flag("dtype", settings.compute.name().to_owned());
         }
+
         if let Some(block) = settings.block_tokens {
             flag("block-size", block.to_string());
         }
+
         if let Some(method) = &settings.online_name {
             flag("quantization", method.clone());
         }
+
         if settings.cpu_offload_bytes > 0 {
             flag(
                 "cpu-offload-gb",
@@ -96,16 +108,19 @@ impl VllmPrepared<'_> {
                 ),
             );
         }
+
         if let Some((adapters, rank)) = settings.lora {
             flag("max-loras", adapters.to_string());
             flag("max-lora-rank", rank.to_string());
         }
+
         if settings.context_parallel > 1 {
             flag(
                 "decode-context-parallel-size",
                 settings.context_parallel.to_string(),
             );
         }
+
         let share = settings.asked_share.or_else(|| self.share_for(plan));
         if let Some(share) = share {
             flag("gpu-memory-utilization", share_text(share));
@@ -118,6 +133,7 @@ impl VllmPrepared<'_> {
                 self.cache_bytes(plan).get().to_string(),
             );
         }
+
         let switches = [
             (plan.split.expert_parallel, "--enable-expert-parallel"),
             (settings.eager, "--enforce-eager"),
@@ -138,6 +154,7 @@ impl VllmPrepared<'_> {
                 .filter(|(on, _)| *on)
                 .map(|(_, switch)| (*switch).to_owned()),
         );
+
         args.extend(settings.flags.iter().cloned());
         let takes = plan.devices.iter().enumerate().map(|(rank, device)| {
             let share = share?;
@@ -146,6 +163,7 @@ impl VllmPrepared<'_> {
                     + self.outside(plan.split, rank, device.facts).high,
             )
         });
+
         Launch {
             env,
             takes: takes.collect(),
@@ -164,11 +182,13 @@ impl VllmPrepared<'_> {
             let needed = budgeted.scale(1_000_000, cuda_total(device).get().max(1));
             share = share.max(needed.round_up(SHARE_STEP).get());
         }
+
         let free = |(rank, device): (usize, &LaunchDevice<'_>)| {
             let taken = cuda_total(device).scale(share, 1_000_000)
                 + self.outside(plan.split, rank, device.facts).high;
             share <= 1_000_000 && taken <= device.available
         };
+
         plan.devices.iter().enumerate().all(free).then_some(share)
     }
 
@@ -182,6 +202,7 @@ impl VllmPrepared<'_> {
                 .unwrap_or_default();
             left.scale(1_000_000, cuda_total(device).get().max(1)).get() / SHARE_STEP * SHARE_STEP
         };
+
         plan.devices
             .iter()
             .enumerate()
@@ -197,6 +218,7 @@ impl VllmPrepared<'_> {
         let before = self
             .context(device)
             .plus(self.communication_before(split, device));
+
         if self.constants.graphs_in_budget {
             before
         } else {
@@ -213,6 +235,7 @@ impl VllmPrepared<'_> {
         let Some(share) = self.settings.asked_share else {
             return Ok(None);
         };
+
         let (mut blocks, mut low_blocks) = (u64::MAX, u64::MAX);
 
         for (rank, device) in plan.devices.iter().enumerate() {
@@ -237,6 +260,7 @@ impl VllmPrepared<'_> {
         if each == 0 || plan.devices.is_empty() {
             return Ok(None);
         }
+
         let hundredths = u128::from(blocks) * 100 / u128::from(each);
         Ok(Some(CacheCapacity {
             tokens: self.logged_tokens(plan.split, blocks),
@@ -257,6 +281,7 @@ impl VllmPrepared<'_> {
         let Some([_, _, tables]) = self.variable_parts(plan.split, rank, plan.workload)? else {
             return Ok(None);
         };
+
         let others = self.fixed_sum(plan.split, rank, device.facts)?.plus(tables);
         let taken = Interval::exact(cuda_total(device).scale(share, 1_000_000)).plus(self.outside(
             plan.split,

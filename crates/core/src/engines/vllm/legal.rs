@@ -17,6 +17,7 @@ impl VllmPrepared<'_> {
                 "vLLM keeps no layers or experts on the host by number; cpu_offload_gb is its way",
             );
         }
+
         stages(self.architecture, split)?;
         let tensor = u64::from(split.tensor);
         let parallel = self.settings.context_parallel;
@@ -25,9 +26,11 @@ impl VllmPrepared<'_> {
                 "decode_context_parallel_size {parallel} does not divide tensor parallelism {tensor}"
             ));
         }
+
         if parallel > 1 {
             context_parallel(self.architecture, tensor, parallel)?;
         }
+
         tensor_parallel(self.architecture, tensor, split.expert_parallel, 64)
     }
 }
@@ -45,6 +48,7 @@ fn context_parallel(
             let Mixer::Attention(attention) = mixer else {
                 continue;
             };
+
             let copies = tensor / attention.kv_heads.max(1);
             if copies < parallel {
                 return refuse(format!(
@@ -55,6 +59,7 @@ fn context_parallel(
             }
         }
     }
+
     Ok(())
 }
 
@@ -70,6 +75,7 @@ pub(in crate::engines) fn stages(
     if split.tensor == 0 || split.stages.is_empty() {
         return refuse("a split needs at least one rank");
     }
+
     let mut next = 0;
     for stage in &split.stages {
         if stage.start != next || stage.end <= stage.start {
@@ -79,18 +85,21 @@ pub(in crate::engines) fn stages(
         }
         next = stage.end;
     }
+
     if next != architecture.layer_count() {
         return refuse(format!(
             "the stages hold {next} of {} layers",
             architecture.layer_count()
         ));
     }
+
     if split.stages.len() > 1 && matches!(architecture.task, Task::Encode | Task::EncodeDecode) {
         return refuse(format!(
             "{} does not support pipeline parallelism",
             architecture.class
         ));
     }
+
     Ok(())
 }
 
@@ -105,18 +114,21 @@ pub(in crate::engines) fn tensor_parallel(
     if tensor <= 1 {
         return Ok(());
     }
+
     if !architecture.heads.is_multiple_of(tensor) {
         return refuse(format!(
             "{} attention heads do not divide by tensor parallelism {tensor}",
             architecture.heads
         ));
     }
+
     let padded = architecture.vocab_size.next_multiple_of(vocabulary_step);
     if !padded.is_multiple_of(tensor) {
         return refuse(format!(
             "the padded vocabulary of {padded} rows does not divide by {tensor}"
         ));
     }
+
     for layer in &architecture.layers {
         for mixer in std::iter::once(&layer.mixer).chain(layer.beside.as_ref()) {
             mixer_divides(mixer, tensor)?;
@@ -129,6 +141,7 @@ pub(in crate::engines) fn tensor_parallel(
             ));
         }
     }
+
     let routed = architecture
         .layers
         .iter()
@@ -153,6 +166,7 @@ pub(in crate::engines) fn tensor_parallel(
             ));
         }
     }
+
     quantised_blocks(architecture, tensor, expert_parallel)
 }
 
@@ -164,6 +178,7 @@ fn mixer_divides(mixer: &Mixer, tensor: u64) -> Result<(), IllegalSplit> {
             refuse(format!("{count} {what} do not divide by {tensor}"))
         }
     };
+
     match mixer {
         Mixer::Attention(attention) => {
             divides(attention.heads, "attention heads")?;
@@ -216,6 +231,7 @@ fn quantised_blocks(
     let Some(quantization) = &architecture.quantization else {
         return Ok(());
     };
+
     let dense = architecture
         .layers
         .iter()
@@ -257,6 +273,7 @@ fn quantised_blocks(
             }
         }
     }
+
     let marlin = matches!(
         &*quantization.method,
         "gptq" | "gptq_marlin" | "awq" | "awq_marlin" | "auto-round" | "auto_round"
@@ -276,6 +293,7 @@ fn quantised_blocks(
             }
         }
     }
+
     Ok(())
 }
 

@@ -78,6 +78,7 @@ impl Vllm {
             Some(constants) => constants,
             None => Constants::read(profile).map_err(|error| profile_error(&error))?,
         };
+
         VllmPrepared::new(case, profile, constants)
     }
 }
@@ -130,6 +131,7 @@ impl Details {
             .as_ref()
             .ok()
             .and_then(|known| known.quantization.as_ref());
+
         let online = settings
             .online_name
             .as_deref()
@@ -138,6 +140,7 @@ impl Details {
             Some(method) => format!("{method}, the rest as {compute}"),
             None => compute.to_owned(),
         };
+
         Self {
             weights: format!(
                 "{} tensors in {} files, as {how}",
@@ -182,6 +185,7 @@ impl<'a> VllmPrepared<'a> {
         let model = case.model;
         loadable(model, case.version)?;
         quantises_at_load(case)?;
+
         let architecture = model
             .architecture
             .as_ref()
@@ -192,6 +196,7 @@ impl<'a> VllmPrepared<'a> {
         } else {
             0
         };
+
         let details = Details::new(model, &settings);
         Ok(Self {
             details,
@@ -225,15 +230,18 @@ impl<'a> VllmPrepared<'a> {
                 tensor: u64::from(split.tensor.max(1)),
                 expert_parallel: split.expert_parallel,
             };
+
             let omitted = Omitted {
                 towers: !self.settings.towers,
                 drafts: self.drafts() == 0,
             };
+
             Arc::new(match self.model.format {
                 Format::PytorchBin => WeightTable::flat(self.unnamed_bytes(), &residence),
                 _ => WeightTable::new(&self.classes, &residence, 64, omitted),
             })
         });
+
         Arc::clone(table)
     }
 
@@ -256,6 +264,7 @@ impl<'a> VllmPrepared<'a> {
                 self.page_rules(split),
             ))
         });
+
         Arc::clone(entry)
     }
 
@@ -272,6 +281,7 @@ impl<'a> VllmPrepared<'a> {
         } else {
             stages
         };
+
         PageRules {
             kv: settings.kv,
             conv_bytes: settings.compute.bytes(),
@@ -298,6 +308,7 @@ impl<'a> VllmPrepared<'a> {
                 Mixer::Latent(latent) => Some(latent),
                 _ => None,
             });
+
         let capability = self.settings.capability.unwrap_or(0);
         let default = match latent {
             Some(_) if self.layers.sparse() => constants.sparse_block_tokens,
@@ -305,6 +316,7 @@ impl<'a> VllmPrepared<'a> {
             Some(_) if (90..100).contains(&capability) => constants.latent_block_tokens_sm90,
             _ => constants.block_tokens,
         };
+
         self.settings.block_tokens.unwrap_or(default)
     }
 
@@ -313,9 +325,11 @@ impl<'a> VllmPrepared<'a> {
     fn expert_padding(&self) -> Option<ExpertPadding> {
         let quantization = self.architecture.quantization.as_ref()?;
         let own = quantization.method == "mxfp4" || self.architecture.model_type == "deepseek_v4";
+
         // Of a device that tells none, the wider padding is taken.
         let capability = self.settings.capability.unwrap_or(0);
         let gpt_oss = self.architecture.model_type == "gpt_oss";
+
         own.then_some(match capability {
             90..=99 if gpt_oss && !self.constants.mxfp4_marlin_sm90 => ExpertPadding {
                 width: 64,
@@ -413,6 +427,7 @@ fn loadable(model: &Model, version: Option<&EngineVersion>) -> Result<(), Engine
         }
         Format::Safetensors | Format::PytorchBin => {}
     }
+
     if model
         .inventory
         .classes
@@ -423,9 +438,11 @@ fn loadable(model: &Model, version: Option<&EngineVersion>) -> Result<(), Engine
             "the weights are packed for MLX, which vLLM does not read",
         ));
     }
+
     if let Ok(architecture) = &model.architecture {
         served(architecture, version)?;
     }
+
     let method = model
         .architecture
         .as_ref()
@@ -438,12 +455,14 @@ fn loadable(model: &Model, version: Option<&EngineVersion>) -> Result<(), Engine
             "quantization method {method} is not in vLLM 0.33 itself"
         )));
     }
+
     if !method.is_empty() && !known_method(method) {
         let shown: String = method.chars().take(40).collect();
         return Err(unsupported(format!(
             "quant_method {shown} is not one that vLLM is known to load"
         )));
     }
+
     Ok(())
 }
 
@@ -489,6 +508,7 @@ fn known_method(method: &str) -> bool {
         "humming",
         "deepseek_v4_fp8",
     ];
+
     KNOWN.contains(&method) || GONE.contains(&method)
 }
 
@@ -519,6 +539,7 @@ fn served(architecture: &Architecture, version: Option<&EngineVersion>) -> Resul
             architecture.class
         )));
     }
+
     let speech = ["hubert", "wav2vec2", "wavlm", "unispeech"].contains(&kind);
     let encoder_decoder = architecture.task == Task::EncodeDecode && !kind.contains("whisper");
     if speech || encoder_decoder {
@@ -527,6 +548,7 @@ fn served(architecture: &Architecture, version: Option<&EngineVersion>) -> Resul
             architecture.class
         )));
     }
+
     Ok(())
 }
 

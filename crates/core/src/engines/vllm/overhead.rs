@@ -16,16 +16,19 @@ impl VllmPrepared<'_> {
         if self.settings.eager {
             return Interval::default();
         }
+
         let constants = &self.constants;
         let (_, range) = split.stage_of(rank);
         let layers = self.kinds.held(&range);
         let mut likely = constants.graph_base_mib + constants.graph_per_layer_mib * layers.count();
+
         if layers
             .iter()
             .any(|layer| layer.feed_forward == FeedForward::Experts)
         {
             likely += constants.graph_experts_mib;
         }
+
         if split.tensor >= 4 {
             likely = constants.graph_tensor4_ratio.of(likely);
         }
@@ -34,19 +37,23 @@ impl VllmPrepared<'_> {
             .capability()
             .is_some_and(|capability| (100..120).contains(&capability))
             || self.architecture.model_type == "gpt_oss";
+
         let most = if wide {
             constants.graph_most_tokens_wide
         } else {
             constants.graph_most_tokens
         };
+
         let sizes = capture_sizes(self.settings.max_sequences.saturating_mul(2).min(most));
         let all = capture_sizes(constants.graph_most_tokens);
         likely = likely.scale(all + sizes, 2 * all);
+
         if self.drafts() > 0 {
             // The draft's graphs are as large again: GLM-5.1 1.2 GiB without, 2.2-2.4 GiB with its
             // predictor.
             likely = likely * 2;
         }
+
         let high = constants.graph_high_ratio.of(likely);
         if small(device) {
             let likely = constants.graph_small_gpu_ratio.of(likely);
@@ -82,11 +89,13 @@ impl VllmPrepared<'_> {
         if split.ranks() < 2 {
             return Interval::default();
         }
+
         let low = Bytes::mib(80);
         if perhaps_fabric(device) {
             let likely = constants.communication_before_consumer_mib;
             return Interval::new(low, likely, constants.communication_before_sm100_high_mib);
         }
+
         if device
             .capability()
             .is_some_and(|capability| (100..120).contains(&capability))
@@ -97,10 +106,12 @@ impl VllmPrepared<'_> {
                 constants.communication_before_sm100_high_mib,
             );
         }
+
         if fabric_class(device) {
             let high = constants.communication_before_fabric_high_mib;
             return Interval::new(low, constants.communication_before_fabric_mib, high);
         }
+
         Interval::new(
             low,
             constants.communication_before_consumer_mib,
@@ -114,6 +125,7 @@ impl VllmPrepared<'_> {
         if split.tensor < 2 {
             return Interval::default();
         }
+
         if fabric_class(device) {
             return Interval::new(
                 constants.communication_growth_fabric_low_mib,
@@ -121,11 +133,13 @@ impl VllmPrepared<'_> {
                 constants.communication_growth_fabric_high_mib,
             );
         }
+
         let high = if perhaps_fabric(device) {
             constants.communication_growth_fabric_high_mib
         } else {
             constants.communication_growth_consumer_high_mib
         };
+
         Interval::new(
             constants.communication_growth_consumer_low_mib,
             constants.communication_growth_consumer_mib,
@@ -140,11 +154,13 @@ impl VllmPrepared<'_> {
         if split.tensor > 1 {
             return Interval::default();
         }
+
         let likely = if split.stages.len() > 1 {
             constants.runtime_stage_mib
         } else {
             constants.runtime_growth_mib
         };
+
         Interval::new(
             constants.runtime_growth_low_mib,
             likely,

@@ -23,6 +23,7 @@ impl VllmPrepared<'_> {
     /// Weights on `rank`, after what `cpu_offload_gb` keeps on the host.
     fn weights(&self, split: &Split, rank: usize) -> Interval {
         let whole = self.weights_interval(self.table(split).bytes(split, rank));
+
         // Only what decoder layers hold can stay behind: embeddings and the head do not
         // (`maybe_offload_to_cpu`).
         let off = Bytes::new(self.settings.cpu_offload_bytes)
@@ -30,6 +31,7 @@ impl VllmPrepared<'_> {
         if off == Bytes::ZERO {
             return whole;
         }
+
         let less = |bytes: Bytes| bytes.less(off).unwrap_or(Bytes::OVERFLOW);
         Interval::new(less(whole.low), less(whole.likely), less(whole.high))
     }
@@ -47,6 +49,7 @@ impl VllmPrepared<'_> {
             };
             return Interval::new(likely.scale(95, 100), likely, stored.scale(106, 100));
         }
+
         let method = self.architecture.quantization.as_ref();
         let fp4 = method.is_some_and(|method| {
             method.method.contains("fp4")
@@ -55,6 +58,7 @@ impl VllmPrepared<'_> {
                     .as_deref()
                     .is_some_and(|format| format.to_ascii_lowercase().contains("fp4"))
         });
+
         let soft = fp4
             || (self.settings.towers
                 && (self.architecture.vision.is_some() || self.architecture.audio));
@@ -66,6 +70,7 @@ impl VllmPrepared<'_> {
         } else {
             (constants.weights_low_ratio, constants.weights_high_ratio)
         };
+
         Interval::new(
             low.of(likely),
             likely,
@@ -105,10 +110,12 @@ impl VllmPrepared<'_> {
         let block = pages.bytes_per_block(&self.layers, &range);
         let blocks = pages.blocks(&self.layers, workload.context);
         let sequences = workload.sequences;
+
         // One block is the null block, which holds nothing.
         let tokens = block * blocks.tokens.saturating_mul(sequences).saturating_add(1);
         let states = |count: u64| block * count.saturating_mul(sequences);
         let likely = states(blocks.states);
+
         (
             Interval::new(tokens, tokens, pages.doubt(tokens)),
             Interval::new(likely, likely, states(blocks.states_high)),
@@ -129,16 +136,19 @@ impl VllmPrepared<'_> {
                 "no tensor of the weights is known, so their size is not",
             ));
         }
+
         let weights = self.weights(split, rank);
         if weights.likely.overflowed() {
             return Err(EngineError::Overflow { what: "weights" });
         }
+
         let communication = self
             .communication_before(split, device)
             .plus(self.communication_growth(split, device));
         let runtime = self
             .library_growth(split)
             .plus(self.persistent(split, rank));
+
         Ok([
             (ComponentName::Weights, weights),
             (ComponentName::Activations, self.activations(split, rank)),
@@ -160,10 +170,12 @@ impl VllmPrepared<'_> {
         if self.layers.is_empty() {
             return Ok(None);
         }
+
         let (tokens, states) = self.cache(split, rank, workload);
         if tokens.high.overflowed() || states.high.overflowed() {
             return Err(EngineError::Overflow { what: "cache" });
         }
+
         Ok(Some([
             tokens,
             states,
@@ -195,6 +207,7 @@ impl PreparedEngine for VllmPrepared<'_> {
     fn kv_bytes_per_token(&self) -> Bytes {
         let all = 0..self.architecture.layer_count();
         let context = self.settings.workload.context;
+
         // A window keeps the tokens in flight besides: until both are full, one more token is kept.
         let in_flight = self.page_rules(&Split::single(all.end)).in_flight;
         let of = |(index, kind): (usize, &CacheKind)| {
@@ -217,14 +230,17 @@ impl PreparedEngine for VllmPrepared<'_> {
                 },
                 CacheKind::State(_) => Bytes::ZERO,
             };
+
             each * self.layers.layers(index, &all)
         };
+
         let sum: Bytes = self.layers.kinds().iter().enumerate().map(of).sum();
         let compressed = self
             .layers
             .kinds()
             .iter()
             .any(|kind| matches!(kind, CacheKind::Latent(l) if l.compress_ratio.is_some()));
+
         if compressed {
             self.pages(&Split::single(all.end))
                 .bytes_per_block(&self.layers, &all)
@@ -245,6 +261,7 @@ impl PreparedEngine for VllmPrepared<'_> {
             }
             _ => Bytes::ZERO,
         };
+
         self.layers.kinds().iter().enumerate().map(of).sum()
     }
 
@@ -259,6 +276,7 @@ impl PreparedEngine for VllmPrepared<'_> {
                 settings.batched_tokens, settings.max_sequences
             ));
         }
+
         all
     }
 
@@ -270,18 +288,22 @@ impl PreparedEngine for VllmPrepared<'_> {
         let layers = self.architecture.layer_count();
         let mut found = Vec::new();
         let mut why = None;
+
         for (tensor, stages) in degrees(devices) {
             if stages > layers.max(1) {
                 continue;
             }
+
             let split = |expert_parallel| Split {
                 tensor,
                 stages: vllm_stages(layers, stages),
                 expert_parallel,
                 offload: Offload::None,
             };
+
             let asked =
                 self.settings.expert_parallel && self.architecture.experts.is_some() && tensor > 1;
+
             match self.legal(&split(asked)) {
                 Ok(()) => found.push(split(asked)),
                 // Expert parallelism keeps an expert's width whole where it does not divide.
@@ -295,6 +317,7 @@ impl PreparedEngine for VllmPrepared<'_> {
                 Err(reason) => why = why.or(Some(reason)),
             }
         }
+
         if found.is_empty() {
             return Err(why.unwrap_or_else(|| {
                 IllegalSplit(format!(
@@ -302,6 +325,7 @@ impl PreparedEngine for VllmPrepared<'_> {
                 ))
             }));
         }
+
         Ok(found)
     }
 
@@ -331,6 +355,7 @@ impl PreparedEngine for VllmPrepared<'_> {
             refuses_half: self.constants.refuses_half,
             online: self.settings.online_name.as_deref(),
         };
+
         fitness(&demands, device)
     }
 
@@ -352,11 +377,13 @@ impl PreparedEngine for VllmPrepared<'_> {
             (Basis::Calibrated, "libraries, sampler state, workspaces"),
             (Basis::Calibrated, "CUDA context and kernels"),
         ];
+
         let parts = self.fixed_parts(split, rank, device)?;
         let parts = parts
             .into_iter()
             .zip(told)
             .filter(|((_, bytes), _)| bytes.high > Bytes::ZERO);
+
         Ok(parts
             .map(|((name, bytes), (basis, detail))| Component::between(name, bytes, basis, detail))
             .collect())
@@ -385,6 +412,7 @@ impl PreparedEngine for VllmPrepared<'_> {
         let Some([tokens, states, tables]) = self.variable_parts(split, rank, workload)? else {
             return Ok(Vec::new());
         };
+
         let part =
             |name, bytes, detail: &str| Component::between(name, bytes, Basis::Formula, detail);
         let mut parts = vec![part(ComponentName::KvCache, tokens, &self.details.cache)];
@@ -395,11 +423,13 @@ impl PreparedEngine for VllmPrepared<'_> {
                 "recurrent states, in pages of the cache",
             ));
         }
+
         parts.push(part(
             ComponentName::Runtime,
             tables,
             "block tables and gather buffers",
         ));
+
         Ok(parts)
     }
 
@@ -422,6 +452,7 @@ impl PreparedEngine for VllmPrepared<'_> {
         if off == Bytes::ZERO {
             return Ok(Vec::new());
         }
+
         Ok(vec![Component::exact(
             ComponentName::Host,
             off,
@@ -444,6 +475,7 @@ impl PreparedEngine for VllmPrepared<'_> {
             .scale(millionths, 1_000_000);
         let outside = self.outside(split, rank, device);
         let taken = Interval::exact(inside).plus(outside);
+
         Some(Share {
             name: "gpu_memory_utilization",
             millionths,
@@ -497,6 +529,7 @@ impl VllmPrepared<'_> {
                     .get()
                     .max(1)
         };
+
         (0..split.ranks()).map(of).min().unwrap_or(0)
     }
 
@@ -506,9 +539,11 @@ impl VllmPrepared<'_> {
         if !self.constants.capacity_by_request {
             return pages.logged_tokens(blocks);
         }
+
         let context = self.settings.workload.context;
         let each = pages.blocks(&self.layers, context);
         let each = each.tokens.saturating_add(each.states).max(1);
+
         u64::try_from(u128::from(blocks) * u128::from(context) / u128::from(each))
             .unwrap_or(u64::MAX)
     }

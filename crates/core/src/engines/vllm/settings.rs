@@ -92,6 +92,7 @@ impl VllmSettings {
             .ok_or_else(|| unsupported("there is no device to run on"))?;
         let capability = device.capability();
         let mut assumptions = Vec::new();
+
         let compute = compute_dtype(
             case,
             architecture,
@@ -115,17 +116,20 @@ impl VllmSettings {
                 ),
             ));
         }
+
         let default_sequences = if large {
             constants.sequences_large
         } else {
             constants.sequences_small
         };
+
         let max_sequences = asked_sequences.unwrap_or(default_sequences.max(workload.sequences));
         let default_tokens = match total_gib {
             gib if gib >= constants.huge_gpu_gib => constants.batched_tokens_huge,
             _ if large => constants.batched_tokens_large,
             _ => constants.batched_tokens_small,
         };
+
         // `_set_default_max_num_seqs_and_batched_tokens_args`: capped at R x N; a model that cannot
         // chunk its prefill (encoders, pooling) must take a whole sequence in one step.
         let default_tokens = default_tokens
@@ -135,14 +139,17 @@ impl VllmSettings {
             Task::Encode | Task::Pool | Task::EncodeDecode => default_tokens.max(workload.context),
             Task::Generate => default_tokens,
         };
+
         let whole = unchunked(&given, constants, workload.context)?;
         let default_tokens = if whole {
             default_tokens.max(workload.context)
         } else {
             default_tokens
         };
+
         let asked_tokens = given.positive("max_num_batched_tokens")?;
         let batched_tokens = asked_tokens.unwrap_or(default_tokens);
+
         // `SchedulerConfig.verify_max_model_len`: a step holds a token of every sequence.
         let asked_most = asked_sequences.unwrap_or(workload.sequences);
         if asked_tokens.is_some_and(|tokens| tokens < asked_most) {
@@ -157,6 +164,7 @@ impl VllmSettings {
         } else {
             max_sequences
         };
+
         // `config/model.py` (`is_prefix_caching_supported`): not for models without any attention.
         // The mode follows from it, whatever was asked for (`models/config.py`,
         // `MambaModelConfig`).
@@ -169,11 +177,13 @@ impl VllmSettings {
         {
             return Err(given.bad("mamba_cache_mode", "known: none, align, all"));
         }
+
         let state_mode = if prefix_caching {
             StateMode::Align
         } else {
             StateMode::None
         };
+
         let state_bytes = match given.word("mamba_ssm_cache_dtype")? {
             Some("float32") => 4,
             Some("float16" | "bfloat16") => 2,
@@ -187,8 +197,10 @@ impl VllmSettings {
                 ));
             }
         };
+
         let online_name = given.word("quantization")?.map(str::to_owned);
         let online = online_name.as_deref().and_then(Online::parse);
+
         let checkpoint = architecture
             .quantization
             .as_ref()
@@ -202,6 +214,7 @@ impl VllmSettings {
                 "is neither the checkpoint's own method nor one that quantises at load",
             ));
         }
+
         let online = online.filter(|_| checkpoint.is_none());
         if given
             .count("num_speculative_tokens")?
@@ -221,6 +234,7 @@ impl VllmSettings {
             Some("default") => Some(constants.gpu_memory_utilization),
             _ => given.share("gpu_memory_utilization")?,
         };
+
         let lora = given
             .flag("enable_lora")?
             .unwrap_or(case.model.adapter.is_some())
@@ -231,6 +245,7 @@ impl VllmSettings {
                     given.positive("max_lora_rank")?.unwrap_or(16),
                 ))
             });
+
         let towers = !given.flag("language_model_only")?.unwrap_or(false) && !no_media(&given);
         Ok(Self {
             workload,
@@ -272,14 +287,17 @@ impl VllmSettings {
         let mut put = |name: &str, value: Value| {
             all.insert(name.to_owned(), value);
         };
+
         put("max_model_len", json!(self.workload.context));
         put("max_num_batched_tokens", json!(self.batched_tokens));
         put("max_num_seqs", json!(self.max_sequences));
+
         put(
             "gpu_memory_utilization",
             json!(share_text(self.share).parse::<f64>().ok()),
         );
         put("enforce_eager", json!(self.eager));
+
         put(
             "mamba_cache_mode",
             json!(if self.state_mode == StateMode::Align {
@@ -288,27 +306,34 @@ impl VllmSettings {
                 "none"
             }),
         );
+
         put("async_scheduling", json!(self.async_scheduling));
         put("kv_cache_dtype", json!(self.kv_name));
         put("dtype", json!(self.compute.name()));
         put("enable_expert_parallel", json!(self.expert_parallel));
+
         if let Some(block) = self.block_tokens {
             put("block_size", json!(block));
         }
+
         if let Some((adapters, rank)) = self.lora {
             put("enable_lora", json!(true));
             put("max_loras", json!(adapters));
             put("max_lora_rank", json!(rank));
         }
+
         if let Some(method) = &self.online_name {
             put("quantization", json!(method));
         }
+
         if self.cpu_offload_bytes > 0 {
             put("cpu_offload_gb", json!(self.cpu_offload_bytes >> 30));
         }
+
         if self.context_parallel > 1 {
             put("decode_context_parallel_size", json!(self.context_parallel));
         }
+
         all
     }
 }
@@ -349,17 +374,20 @@ fn flags(given: &Parameters) -> Result<Vec<String>, EngineError> {
             });
         }
     }
+
     for name in ["mamba_cache_mode", "mamba_ssm_cache_dtype"] {
         if let Some(word) = given.word(name)? {
             flags.extend([format!("--{}", name.replace('_', "-")), word.to_owned()]);
         }
     }
+
     if let Some(limits) = given.value("limit_mm_per_prompt") {
         let limits = limits
             .as_str()
             .map_or_else(|| limits.to_string(), str::to_owned);
         flags.extend(["--limit-mm-per-prompt".to_owned(), limits]);
     }
+
     if let Some(tokens) = given
         .count("num_speculative_tokens")?
         .filter(|tokens| *tokens > 0)
@@ -367,6 +395,7 @@ fn flags(given: &Parameters) -> Result<Vec<String>, EngineError> {
         let config = json!({"method": "mtp", "num_speculative_tokens": tokens}).to_string();
         flags.extend(["--speculative-config".to_owned(), config]);
     }
+
     Ok(flags)
 }
 
@@ -436,12 +465,14 @@ fn workload(
         (Some(AskedContext::Max), _) => None,
         (None, by_parameter) => by_parameter,
     };
+
     let bad = |value: u64, why: String| EngineError::BadParameter {
         engine: ENGINE,
         name: "max_model_len".to_owned(),
         value: value.to_string(),
         why,
     };
+
     let context = match (asked, architecture.max_context) {
         (Some(0), _) => return Err(bad(0, "must be at least 1".to_owned())),
         (Some(tokens), Some(most)) if tokens > most => {
@@ -457,6 +488,7 @@ fn workload(
             .map_or(most, |original| original.min(most)),
         (None, most) => most.unwrap_or(2048),
     };
+
     Ok(Workload {
         context,
         sequences: case.asked.sequences.unwrap_or(1).max(1),

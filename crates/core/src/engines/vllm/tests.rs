@@ -11,6 +11,7 @@ fn qwen(changes: &Value) -> Model {
         "vocab_size": 1024, "max_position_embeddings": 4096, "torch_dtype": "bfloat16"});
     let all = config.as_object_mut().unwrap();
     all.extend(changes.as_object().unwrap().clone());
+
     let weights = sample::inventory(&[
         ("", "model.embed_tokens.weight", Dtype::BF16, &[1024, 512]),
         ("", "lm_head.weight", Dtype::BF16, &[1024, 512]),
@@ -21,6 +22,7 @@ fn qwen(changes: &Value) -> Model {
             &[1024, 512],
         ),
     ]);
+
     sample::model(&config, weights)
 }
 
@@ -88,6 +90,7 @@ fn shared_experts_are_not_cut_inside_an_fp8_block() {
             "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128],
             "modules_to_not_convert": skipped}})
     };
+
     let none = BTreeMap::new();
     let legal = |skipped: Value, tensor| {
         let model = sample::model(&config(skipped), qwen(&json!({})).inventory);
@@ -95,6 +98,7 @@ fn shared_experts_are_not_cut_inside_an_fp8_block() {
             .unwrap()
             .legal(&Split::tensor(tensor, 4))
     };
+
     assert!(legal(json!([]), 4).is_ok(), "{:?}", legal(json!([]), 4));
     assert!(legal(json!([]), 8).is_err());
     assert!(legal(json!(["model.layers.0.mlp.shared_expert"]), 8).is_ok());
@@ -115,6 +119,7 @@ fn share_excludes_communicator() {
             .share(&Split::tensor(tensor, 4), 0, &device)
             .unwrap()
     };
+
     let communicator = prepared
         .communication_before(&Split::tensor(2, 4), &device)
         .high;
@@ -126,6 +131,7 @@ fn share_excludes_communicator() {
 fn a_device_that_tells_no_capability_may_need_what_the_largest_do() {
     let (model, none) = (qwen(&json!({})), BTreeMap::new());
     let prepared = ready(&model, &none).unwrap();
+
     let of = |compute_capability| {
         let (split, device) = (
             Split::tensor(2, 4),
@@ -134,11 +140,13 @@ fn a_device_that_tells_no_capability_may_need_what_the_largest_do() {
                 ..sample::device()
             },
         );
+
         prepared
             .communication_before(&split, &device)
             .plus(prepared.communication_growth(&split, &device))
             .high
     };
+
     assert!(
         of(None) >= of(Some((9, 0)))
             && of(None) >= of(Some((10, 0)))
@@ -155,8 +163,10 @@ fn the_launch_line_says_all_that_the_figures_were_asked_for() {
         ("mamba_ssm_cache_dtype".to_owned(), json!("float16")),
         ("limit_mm_per_prompt".to_owned(), json!({"image": 0})),
     ]);
+
     let prepared = ready(&model, &asked).unwrap();
     let workload = prepared.workload();
+
     let line = prepared
         .launch(&crate::engines::LaunchPlan {
             split: &split,
@@ -165,6 +175,7 @@ fn the_launch_line_says_all_that_the_figures_were_asked_for() {
         })
         .args
         .join(" ");
+
     for said in [
         "--no-async-scheduling",
         "--no-enable-prefix-caching",
@@ -173,6 +184,7 @@ fn the_launch_line_says_all_that_the_figures_were_asked_for() {
     ] {
         assert!(line.contains(said), "{said}: {line}");
     }
+
     let none = BTreeMap::new();
     let plain = ready(&model, &none).unwrap();
     let plain = plain
@@ -183,5 +195,6 @@ fn the_launch_line_says_all_that_the_figures_were_asked_for() {
         })
         .args
         .join(" ");
+
     assert!(!plain.contains("--no-"), "{plain}");
 }

@@ -24,6 +24,7 @@ pub fn whole_models(config: &Value) -> Vec<Listed> {
     if is_stated("quantization") || is_stated("quantization_config") {
         return decoders::mlx(config).unwrap_or_default();
     }
+
     let lists = match config.get("model_type").and_then(Value::as_str) {
         Some("bert") => encoders(config, "bert."),
         Some("roberta" | "xlm-roberta") => encoders(config, "roberta."),
@@ -36,6 +37,7 @@ pub fn whole_models(config: &Value) -> Vec<Listed> {
         Some("qwen3_vl") => vision::qwen3_vl(config),
         _ => None,
     };
+
     lists.unwrap_or_default()
 }
 
@@ -131,6 +133,7 @@ fn encoders(config: &Value, own_name: &str) -> Option<Vec<Listed>> {
                 &[rows, hidden],
             );
         }
+
         tensors.norm(&format!("{prefix}embeddings.LayerNorm"), hidden);
         for layer in 0..layers {
             let layer = format!("{prefix}encoder.layer.{layer}");
@@ -142,8 +145,10 @@ fn encoders(config: &Value, own_name: &str) -> Option<Vec<Listed>> {
             tensors.linear(&format!("{layer}.output.dense"), hidden, width);
             tensors.norm(&format!("{layer}.output.LayerNorm"), hidden);
         }
+
         tensors
     };
+
     let head = |tensors: &mut Tensors| {
         if is_bert {
             tensors.linear("cls.predictions.transform.dense", hidden, hidden);
@@ -164,9 +169,11 @@ fn encoders(config: &Value, own_name: &str) -> Option<Vec<Listed>> {
             if has_pooler {
                 tensors.linear(&format!("{prefix}pooler.dense"), hidden, hidden);
             }
+
             if has_head {
                 head(&mut tensors);
             }
+
             if has_positions {
                 let (name, shape) = (
                     format!("{prefix}embeddings.position_ids"),
@@ -180,9 +187,11 @@ fn encoders(config: &Value, own_name: &str) -> Option<Vec<Listed>> {
                     },
                 ));
             }
+
             lists.push(tensors.0);
         }
     }
+
     Some(lists)
 }
 
@@ -193,6 +202,7 @@ fn gpt2(config: &Value) -> Option<Vec<Listed>> {
         None | Some(Value::Null) => hidden * 4,
         Some(_) => size(config, "n_inner")?,
     };
+
     let (vocabulary, positions) = (size(config, "vocab_size")?, size(config, "n_positions")?);
     let layers = layers(config, "n_layer")?;
 
@@ -201,11 +211,13 @@ fn gpt2(config: &Value) -> Option<Vec<Listed>> {
         tensors.add(format!("{prefix}wte.weight"), &[vocabulary, hidden]);
         tensors.add(format!("{prefix}wpe.weight"), &[positions, hidden]);
         tensors.norm(&format!("{prefix}ln_f"), hidden);
+
         for layer in 0..layers {
             let layer = format!("{prefix}h.{layer}");
             for norm in ["ln_1", "ln_2"] {
                 tensors.norm(&format!("{layer}.{norm}"), hidden);
             }
+
             for (projection, inputs, outputs) in [
                 ("attn.c_attn", hidden, hidden * 3),
                 ("attn.c_proj", hidden, hidden),
@@ -218,10 +230,12 @@ fn gpt2(config: &Value) -> Option<Vec<Listed>> {
                     outputs,
                 );
             }
+
             if has_masks {
                 tensors.add(format!("{layer}.attn.bias"), &[1, 1, positions, positions]);
             }
         }
+
         tensors
     };
 
@@ -235,6 +249,7 @@ fn gpt2(config: &Value) -> Option<Vec<Listed>> {
             lists.push(tensors.0);
         }
     }
+
     Some(lists)
 }
 
@@ -264,6 +279,7 @@ mod tests {
         let roberta = json!({"model_type": "roberta", "hidden_size": 768, "intermediate_size": 3072,
             "num_hidden_layers": 12, "vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1});
         let gpt2 = json!({"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_positions": 1024, "vocab_size": 50257});
+
         for (config, tensors, wanted) in [
             (bert, 392, 335_142_400),
             (roberta, 203, 124_697_947),
@@ -312,6 +328,7 @@ mod tests {
             "num_attention_heads": 12, "num_hidden_layers": 28, "num_key_value_heads": 2, "vocab_size": 151_936,
             "vision_config": {"depth": 32, "embed_dim": 1280, "hidden_size": 1536, "in_chans": 3, "mlp_ratio": 4,
             "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2}});
+
         let qwen2_5_vl = json!({"model_type": "qwen2_5_vl", "hidden_size": 3584, "intermediate_size": 18944,
             "num_attention_heads": 28, "num_hidden_layers": 28, "num_key_value_heads": 4, "vocab_size": 152_064,
             "vision_config": {"depth": 32, "hidden_size": 1280, "in_chans": 3, "intermediate_size": 3420,
@@ -347,35 +364,41 @@ mod tests {
         refused(mlx(), "/quantization", "bits", json!(7));
         refused(mlx(), "/quantization", "group_size", json!(65));
         refused(mlx(), "/quantization", "mode", json!("mxfp4"));
+
         refused(
             mlx(),
             "/quantization",
             "model.embed_tokens",
             json!({"group_size": 64, "bits": 8}),
         );
+
         refused(
             mlx(),
             "",
             "quantization_config",
             json!({"quant_method": "awq"}),
         );
+
         refused(mlx(), "", "model_type", json!("granitemoe"));
         refused(lfm2(), "", "conv_bias", json!(true));
         refused(lfm2(), "", "block_ffn_dim_multiplier", json!(1.3));
         refused(lfm2(), "", "layer_types", json!(["conv"]));
         refused(lfm2(), "", "num_attention_heads", json!(0));
+
         refused(
             qwen3_vl(),
             "",
             "quantization_config",
             json!({"quant_method": "fp8"}),
         );
+
         refused(
             qwen3_vl(),
             "/vision_config",
             "spatial_merge_size",
             json!(1 << 25),
         );
+
         refused(qwen3_vl(), "/vision_config", "depth", json!(1_000_000));
         refused(
             json!({"model_type": "hubert"}),
@@ -383,12 +406,14 @@ mod tests {
             "conv_dim",
             json!([512]),
         );
+
         refused(
             json!({"model_type": "hubert"}),
             "",
             "feat_extract_norm",
             json!("batch"),
         );
+
         refused(
             json!({"model_type": "hubert"}),
             "",

@@ -96,6 +96,7 @@ impl Blueprint {
     pub fn of(config: &Value) -> Option<Self> {
         let named = config.get("model_type")?.as_str()?;
         let model_type = TYPES.iter().copied().find(|known| *known == named)?;
+
         let block = match config
             .get("quantization_config")
             .filter(|value| !value.is_null())
@@ -107,6 +108,7 @@ impl Blueprint {
                 _ => return None,
             },
         };
+
         Some(Self {
             model_type,
             sizes: Sizes::of(model_type, config)?,
@@ -142,12 +144,14 @@ impl Blueprint {
             let [weight_rows, weight_columns] = *self.shape(weight)?.as_slice() else {
                 return None;
             };
+
             let shape = vec![weight_rows.div_ceil(rows), weight_columns.div_ceil(columns)];
             return Some(Promised {
                 shape,
                 role: Role::Scale,
             });
         }
+
         let shape = self.shape(name)?;
         let role = if self.block.is_some() && is_there(&format!("{name}_scale_inv")) {
             Role::Quantised
@@ -160,6 +164,7 @@ impl Blueprint {
         } else {
             Role::Plain
         };
+
         Some(Promised { shape, role })
     }
 
@@ -172,10 +177,12 @@ impl Blueprint {
             "norm.weight" | "norm.bias" => return Some(vec![hidden]),
             _ => {}
         }
+
         let (number, module) = inner
             .strip_prefix("layers.")
             .or_else(|| inner.strip_prefix("mtp_layers."))?
             .split_once('.')?;
+
         // Prediction layers stand behind the others.
         (number.parse::<u64>().ok()? < sizes.layers + MOST_LAYERS).then_some(())?;
         let (module, is_bias) = match module.rsplit_once('.') {
@@ -183,7 +190,9 @@ impl Blueprint {
             Some((module, "bias")) => (module, true),
             _ => (module, false),
         };
+
         let shape = self.module(module)?;
+
         // A bias has the rows of its weight; a norm's bias has the norm's own shape.
         if is_bias {
             Some(vec![*shape.first()?])
@@ -196,15 +205,18 @@ impl Blueprint {
     fn module(&self, module: &str) -> Option<Vec<u64>> {
         let sizes = &self.sizes;
         let hidden = sizes.hidden;
+
         if let Some(rest) = module.strip_prefix("self_attn.") {
             return self.attention(rest);
         }
+
         let expert = |rest: &str| -> Option<Vec<u64>> {
             let (number, projection) = rest.split_once('.')?;
             let experts = sizes.experts?;
             (number.parse::<u64>().ok()? < experts.count)
                 .then(|| feed_forward(projection, hidden, experts.width))?
         };
+
         Some(match module {
             "input_layernorm"
             | "post_attention_layernorm"
@@ -238,6 +250,7 @@ impl Blueprint {
                 if let Some(rest) = module.strip_prefix("mlp.shared_experts.") {
                     return feed_forward(rest, hidden, sizes.experts?.shared_width);
                 }
+
                 if let Some(rest) = module.strip_prefix("mlp.experts.") {
                     return if self.model_type == "gpt_oss" {
                         self.packed_experts(rest)
@@ -245,9 +258,11 @@ impl Blueprint {
                         expert(rest)
                     };
                 }
+
                 if let Some(rest) = module.strip_prefix("block_sparse_moe.experts.") {
                     return expert(rest);
                 }
+
                 return feed_forward(module.strip_prefix("mlp.")?, hidden, sizes.intermediate);
             }
         })
@@ -277,8 +292,10 @@ impl Blueprint {
                 _ => return None,
             });
         }
+
         let (query, key) = (heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim);
         let whole = ["olmo2", "minimax_m2"].contains(&self.model_type);
+
         Some(match module {
             "q_proj" => vec![query, hidden],
             "k_proj" | "v_proj" => vec![key, hidden],
@@ -300,6 +317,7 @@ impl Blueprint {
             self.sizes.hidden,
             self.sizes.experts?.width,
         );
+
         let blocks = |size: u64| size.div_ceil(32);
         Some(match name {
             "down_proj_bias" => vec![count, hidden],
@@ -344,6 +362,7 @@ mod tests {
             shape("model.layers.1.self_attn.k_proj.weight"),
             Some(vec![32, 64])
         );
+
         assert_eq!(
             shape("model.layers.1.mlp.down_proj.weight"),
             Some(vec![64, 128])
@@ -353,11 +372,13 @@ mod tests {
             Some(vec![32])
         );
         assert_eq!(shape("lm_head.weight"), Some(vec![100, 64]));
+
         assert_eq!(
             shape("model.layers.1.mlp.experts.0.up_proj.weight"),
             None,
             "it has no experts"
         );
+
         assert!(names.iter().all(|name| shape(name).is_some()));
     }
 
@@ -383,6 +404,7 @@ mod tests {
             config[key] = value;
             Blueprint::of(&config).is_some()
         };
+
         assert!(with("hidden_size", json!(64)));
         assert!(!with("model_type", json!("llama7")));
         assert!(!with("hidden_size", Value::Null));
@@ -409,6 +431,7 @@ mod tests {
                 role: Role::Quantised
             }
         );
+
         let scale = blueprint
             .tensor(&format!("{name}_scale_inv"), |_| true)
             .expect("known");
@@ -419,6 +442,7 @@ mod tests {
                 role: Role::Scale
             }
         );
+
         assert_eq!(
             blueprint.names("model.", true),
             None,

@@ -38,6 +38,7 @@ fn layer(model_type: &str) -> Option<LayerName> {
         fused: false,
         norm_bias: false,
     };
+
     Some(match model_type {
         "llama" | "mistral" | "qwen2" | "gemma" | "granite" => plain,
         "granitemoe" => LayerName {
@@ -103,30 +104,37 @@ pub(super) fn all(
     if layer.norm_bias {
         names.push(format!("{prefix}norm.bias"));
     }
+
     if head {
         names.push("lm_head.weight".into());
     }
+
     let mut module = |number: u64, module: &str, bias: bool| {
         names.push(format!("{prefix}layers.{number}.{module}.weight"));
         if bias {
             names.push(format!("{prefix}layers.{number}.{module}.bias"));
         }
     };
+
     let projections: &[&str] = if layer.fused {
         &["qkv_proj"]
     } else {
         &["q_proj", "k_proj", "v_proj"]
     };
+
     for number in 0..sizes.layers {
         for norm in layer.norms {
             module(number, norm, layer.norm_bias);
         }
+
         for norm in layer.head_norms {
             module(number, &format!("self_attn.{norm}"), false);
         }
+
         for projection in projections {
             module(number, &format!("self_attn.{projection}"), sizes.bias.0);
         }
+
         module(number, "self_attn.o_proj", sizes.bias.1);
         for projection in layer.feed_forward {
             module(
@@ -136,5 +144,6 @@ pub(super) fn all(
             );
         }
     }
+
     Some(names)
 }

@@ -55,6 +55,7 @@ impl Sizes {
         let (hidden, heads) = (size("hidden_size")?, size("num_attention_heads")?);
         let layers = layers(config, "num_hidden_layers")?;
         let attention_bias = flag("attention_bias").unwrap_or(false);
+
         let bias = match model_type {
             "qwen2" => (true, false),
             "stablelm" => (flag("use_qkv_bias").unwrap_or(false), false),
@@ -65,6 +66,7 @@ impl Sizes {
             "glm4" | "glm4_moe" | "mimo" => (attention_bias, false),
             _ => (attention_bias, attention_bias),
         };
+
         let latent = match size("kv_lora_rank") {
             Some(rank) => Some(Latent {
                 rank,
@@ -76,12 +78,14 @@ impl Sizes {
             }),
             None => None,
         };
+
         let intermediate = size("intermediate_size")?;
         let count = ["num_experts", "n_routed_experts", "num_local_experts"]
             .iter()
             .find_map(|key| size(key));
         let width = size("moe_intermediate_size").unwrap_or(intermediate);
         let shared_width = width * size("n_shared_experts").unwrap_or(1);
+
         Some(Self {
             hidden,
             vocabulary: size("vocab_size")?,

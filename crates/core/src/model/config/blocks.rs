@@ -20,9 +20,11 @@ pub(super) fn listed(fields: &Fields<'_>) -> Result<Vec<Mixed>, Unsupported> {
     if blocks.len() != layers {
         return Err(fields.length("block_configs", blocks.len(), layers));
     }
+
     let heads = fields.need(heads::HEADS)?;
     let dim = heads::head_dim(fields, heads)?;
     let hidden = fields.need(HIDDEN)?;
+
     let one = |(layer, block): (usize, &Value)| {
         let block = block
             .as_object()
@@ -43,6 +45,7 @@ pub(super) fn listed(fields: &Fields<'_>) -> Result<Vec<Mixed>, Unsupported> {
                     fields.family(format!("block_configs[{layer}].attention.window_length"))
                 );
             }
+
             let group = attention.need(&["n_heads_in_group"])?;
             if !heads.is_multiple_of(group) {
                 let why = format!("{heads} query heads do not divide by it");
@@ -52,6 +55,7 @@ pub(super) fn listed(fields: &Fields<'_>) -> Result<Vec<Mixed>, Unsupported> {
                     why,
                 ));
             }
+
             Heads {
                 query: heads,
                 kv: heads / group,
@@ -60,6 +64,7 @@ pub(super) fn listed(fields: &Fields<'_>) -> Result<Vec<Mixed>, Unsupported> {
             }
             .mixer(Span::Full)
         };
+
         let ffn = block.inside(
             block
                 .object("ffn")?
@@ -79,12 +84,14 @@ pub(super) fn listed(fields: &Fields<'_>) -> Result<Vec<Mixed>, Unsupported> {
                 width: super::floor_of(hidden, 2.0 * factor / 3.0).next_multiple_of(256),
             }
         };
+
         Ok(Mixed {
             mixer,
             beside: None,
             feed_forward: Some(feed_forward),
         })
     };
+
     blocks.iter().enumerate().map(one).collect()
 }
 
@@ -109,12 +116,14 @@ pub(super) fn mimo_v2(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     heads::divides(fields, heads, kv_heads)?;
     let key_dim = fields.size(&["swa_head_dim"])?.unwrap_or(full.key_dim);
     let value_dim = fields.size(&["swa_v_head_dim"])?.unwrap_or(full.value_dim);
+
     let sliding = Heads {
         query: heads,
         kv: kv_heads,
         key_dim,
         value_dim,
     };
+
     let window = fields.size(&["sliding_window_size", "sliding_window"])?;
     let one = |(layer, slides): (usize, &u64)| {
         let (heads, span) = match slides {
@@ -127,8 +136,10 @@ pub(super) fn mimo_v2(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
             ),
             other => return Err(fields.family(format!("hybrid_layer_pattern[{layer}] = {other}"))),
         };
+
         Ok(overrides.heads(fields, layer, heads)?.mixer(span))
     };
+
     pattern.iter().enumerate().map(one).collect()
 }
 
@@ -142,12 +153,14 @@ fn mimo_v2_pattern(fields: &Fields<'_>, layers: usize) -> Result<Vec<u64>, Unsup
             Err(fields.length("hybrid_layer_pattern", pattern.len(), layers))
         };
     }
+
     let words = fields
         .words("layer_types")?
         .ok_or_else(|| fields.missing("hybrid_layer_pattern"))?;
     if words.len() != layers {
         return Err(fields.length("layer_types", words.len(), layers));
     }
+
     let one = |(layer, word): (usize, &&str)| match *word {
         "full_attention" => Ok(0),
         "sliding_attention" => Ok(1),
@@ -156,6 +169,7 @@ fn mimo_v2_pattern(fields: &Fields<'_>, layers: usize) -> Result<Vec<u64>, Unsup
             other.chars().take(40).collect::<String>()
         ))),
     };
+
     words.iter().enumerate().map(one).collect()
 }
 
@@ -171,9 +185,11 @@ pub(super) fn step(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     if words.len() != layers && words.len() != layers.saturating_add(behind) {
         return Err(fields.length("layer_types", words.len(), layers));
     }
+
     words.truncate(layers);
     let window = spans::window(fields)?;
     let overrides = Overrides::read(fields, layers)?;
+
     let sliding = match fields.object("attention_other_setting")? {
         None => full,
         Some(other) => {
@@ -190,6 +206,7 @@ pub(super) fn step(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
             }
         }
     };
+
     let one = |(layer, word): (usize, &&str)| {
         let span = spans::named(
             fields,
@@ -197,13 +214,16 @@ pub(super) fn step(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
             word,
             overrides.window(fields, layer, window)?,
         )?;
+
         let heads = if *word == "full_attention" {
             full
         } else {
             sliding
         };
+
         Ok(overrides.heads(fields, layer, heads)?.mixer(span))
     };
+
     words.iter().enumerate().map(one).collect()
 }
 
@@ -212,6 +232,7 @@ pub(super) fn step(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
 pub(super) fn mllama(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     /// transformers `MllamaTextConfig`.
     const DEFAULT: [u64; 8] = [3, 8, 13, 18, 23, 28, 33, 38];
+
     let layers = count(fields)?;
     let heads = heads::heads(fields)?;
     let cross = fields
@@ -225,6 +246,7 @@ pub(super) fn mllama(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
             why,
         ));
     }
+
     let tokens = image_tokens(fields)?;
     let one = |layer: u64| {
         let span = if cross.contains(&layer) {
@@ -234,6 +256,7 @@ pub(super) fn mllama(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
         };
         heads.mixer(span)
     };
+
     Ok((0..layers as u64).map(one).collect())
 }
 
@@ -245,10 +268,12 @@ fn image_tokens(fields: &Fields<'_>) -> Result<u64, Unsupported> {
         defaults: &[],
         ..*fields
     };
+
     let vision = root.inside(root.object("vision_config")?.unwrap_or(&empty));
     let side =
         vision.size(&["image_size"])?.unwrap_or(560) / vision.size(&["patch_size"])?.unwrap_or(14);
     let tiles = vision.size(&["max_num_tiles"])?.unwrap_or(4);
+
     Ok(side
         .saturating_mul(side)
         .saturating_add(1)

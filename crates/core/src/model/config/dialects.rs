@@ -29,6 +29,7 @@ fn global_heads_of_gemma_4_read_the_same_from_both_dialects() {
         "sliding_window": 1024, "per_layer_config": {"02": {"head_dim": 512, "num_key_value_heads": 2}}});
     assert_eq!(heads(&own), heads(&overridden));
     assert_eq!(heads(&own)[2], (Span::Full, 2, 512));
+
     // The map is the whole truth: without an entry no layer is global in size.
     let mut plain = overridden;
     plain["per_layer_config"] = json!({});
@@ -41,6 +42,7 @@ fn overrides_of_single_layers_are_followed_or_refused_by_name() {
         json!({"model_type": "llama", "num_hidden_layers": 3, "layer_types": ["full_attention", "sliding_attention",
             "sliding_attention"], "sliding_window": 512, "per_layer_config": map})
     };
+
     let found = heads(&with(
         json!({"1": {"sliding_window": 64, "num_key_value_heads": 8}, "2": {"sliding_window": null}}),
     ));
@@ -52,6 +54,7 @@ fn overrides_of_single_layers_are_followed_or_refused_by_name() {
             (Span::Full, 32, 128)
         ]
     );
+
     for (map, named) in [
         (
             json!({"1": {"kv_lora_rank": 512}}),
@@ -79,6 +82,7 @@ fn overrides_of_single_layers_are_followed_or_refused_by_name() {
     }
     // A family whose layers are not read one by one.
     let mamba = json!({"model_type": "mamba2", "per_layer_config": {"1": {"head_dim": 64}}});
+
     assert!(
         read(&mamba)
             .unwrap_err()
@@ -96,14 +100,17 @@ fn compression_rates_by_word_are_ratios_by_layer() {
     let mut worded = sizes;
     worded["compress_rates"] =
         json!({"compressed_sparse_attention": 4, "heavily_compressed_attention": 128});
+
     worded["layer_types"] = json!([
         "sliding_attention",
         "compressed_sparse_attention",
         "heavily_compressed_attention"
     ]);
+
     let (listed, own) = (read(&listed).unwrap(), read(&worded).unwrap());
     assert_eq!((&listed.layers, &listed.rope), (&own.layers, &own.rope));
     worded["layer_types"] = json!(["sliding_attention", "full_attention", "sliding_attention"]);
+
     assert!(
         read(&worded)
             .unwrap_err()
@@ -122,6 +129,7 @@ fn kimi_linear_reads_the_same_from_both_dialects() {
     ]);
     let worded = json!({"model_type": "kimi_linear", "num_hidden_layers": 4, "layer_types": words,
         "linear_num_heads": 32, "linear_head_dim": 128, "linear_conv_kernel_dim": 4, "num_experts_per_token": 8});
+
     let listed = json!({"model_type": "kimi_linear", "num_hidden_layers": 4, "num_experts_per_token": 8,
         "linear_attn_config": {"kda_layers": [1, 2, 3], "full_attn_layers": [4], "num_heads": 32, "head_dim": 128,
             "short_conv_kernel_size": 4}});
@@ -134,6 +142,7 @@ fn every_recurrent_layer_may_be_called_linear() {
         json!({"model_type": "granitemoehybrid", "hidden_size": 1536, "num_attention_heads": 12, "vocab_size": 100_352,
                 "num_hidden_layers": 2, "layer_types": words, "mamba_n_heads": 48, "mamba_d_head": 64})
     };
+
     let (ours, theirs) = (
         with(["mamba", "attention"]),
         with(["linear_attention", "full_attention"]),
@@ -148,6 +157,7 @@ fn every_recurrent_layer_may_be_called_linear() {
             .iter()
             .all(|layer| matches!(layer.mixer, Mixer::Recurrent(Recurrent::Mamba2 { .. })))
     );
+
     assert!(zamba.layers[0].beside.is_none() && zamba.layers[1].beside.is_some());
 }
 
@@ -184,6 +194,7 @@ fn an_absent_count_of_active_experts_is_the_classs_or_is_named() {
             .to_string()
             .contains("num_experts_per_tok is missing")
     );
+
     for active in [0, 9] {
         let error =
             read(&json!({"model_type": "mixtral", "num_experts_per_tok": active})).unwrap_err();

@@ -25,18 +25,21 @@ pub(super) fn encoder_decoder(fields: &Fields<'_>) -> Result<(Vec<Mixed>, Encode
         Some(_) => bounded(fields, &["decoder_layers", "num_decoder_layers"])?,
         None => encoder_layers,
     };
+
     let heads = fields.need(&[
         "decoder_attention_heads",
         "num_heads",
         "num_attention_heads",
     ])?;
     let dim = heads::head_dim(fields, heads)?;
+
     let heads = Heads {
         query: heads,
         kv: heads,
         key_dim: dim,
         value_dim: dim,
     };
+
     // Whisper states its frames; the others encode as many tokens as they have positions.
     let max_tokens = fields
         .size(&[
@@ -45,12 +48,15 @@ pub(super) fn encoder_decoder(fields: &Fields<'_>) -> Result<(Vec<Mixed>, Encode
             "n_positions",
         ])?
         .unwrap_or(512);
+
     let mixer: Mixer = heads.mixer(Span::Full);
     let beside = Some(heads.mixer(Span::Cross { tokens: max_tokens }));
+
     let encoder = Encoder {
         layers: u32::try_from(encoder_layers).unwrap_or(u32::MAX),
         max_tokens,
     };
+
     Ok((
         vec![
             Mixed {

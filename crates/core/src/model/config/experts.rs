@@ -49,12 +49,15 @@ pub(super) fn experts(fields: &Fields<'_>) -> Result<Option<Experts>, Unsupporte
             }));
         }
     }
+
     if fields.flag("enable_moe_block")? == Some(false) {
         return Ok(None);
     }
+
     let Some(count) = first_number(fields, COUNT)?.filter(|count| *count > 1) else {
         return Ok(None);
     };
+
     let active = active(fields, count)?;
     let width = match first_number(fields, WIDTH)? {
         Some(width) => width,
@@ -63,6 +66,7 @@ pub(super) fn experts(fields: &Fields<'_>) -> Result<Option<Experts>, Unsupporte
         None if fields.model_type == "llama4_text" => fields.need(&["intermediate_size"])?,
         None => intermediate(fields)?,
     };
+
     let shared = first_number(
         fields,
         &[
@@ -72,6 +76,7 @@ pub(super) fn experts(fields: &Fields<'_>) -> Result<Option<Experts>, Unsupporte
             "moe_num_shared_experts",
         ],
     )?;
+
     let stated = fields.count(&[
         "shared_expert_intermediate_size",
         "moe_shared_expert_intermediate_size",
@@ -88,6 +93,7 @@ pub(super) fn experts(fields: &Fields<'_>) -> Result<Option<Experts>, Unsupporte
         (None, Some(count)) => count.saturating_mul(width),
         (None, None) => 0,
     };
+
     Ok(Some(Experts {
         count,
         active,
@@ -104,6 +110,7 @@ fn active(fields: &Fields<'_>, count: u64) -> Result<u64, Unsupported> {
         let why = format!("between 1 and the {count} experts is expected");
         return Err(contradiction("num_experts_per_tok", &active.into(), why));
     }
+
     Ok(active)
 }
 
@@ -117,6 +124,7 @@ fn first_number(fields: &Fields<'_>, keys: &[&str]) -> Result<Option<u64>, Unsup
             return Ok(Some(number));
         }
     }
+
     Ok(None)
 }
 
@@ -132,9 +140,11 @@ pub(super) fn intermediate(fields: &Fields<'_>) -> Result<u64, Unsupported> {
             return Ok(width);
         }
     }
+
     if let Some(width) = first_number(fields, INTERMEDIATE)?.filter(|width| *width > 0) {
         return Ok(width);
     }
+
     Ok(fields
         .size(&["hidden_dim", "ffn_embed_dim", "decoder_ffn_dim"])?
         .unwrap_or(fields.need(HIDDEN)?.saturating_mul(4)))
@@ -149,9 +159,11 @@ pub(super) fn feed_forwards(
     let dense = FeedForward::Dense {
         width: intermediate(fields)?,
     };
+
     if experts.is_none() {
         return Ok(vec![dense; layers]);
     }
+
     let sparse = sparse(fields, layers)?;
     Ok(sparse
         .into_iter()
@@ -176,6 +188,7 @@ fn sparse(fields: &Fields<'_>, layers: usize) -> Result<Vec<bool>, Unsupported> 
         let listed = fields.layers_of("moe_layers", listed, layers);
         return Ok(all.map(|layer| listed.contains(&layer)).collect());
     }
+
     if let Some(text) = fields.text("moe_layers_enum") {
         let mut listed: Vec<u64> = Vec::new();
         for entry in text.split(',').map(str::trim).take(layers) {
@@ -188,10 +201,12 @@ fn sparse(fields: &Fields<'_>, layers: usize) -> Result<Vec<bool>, Unsupported> 
                 ),
             }
         }
+
         if text.split(',').nth(layers).is_some() {
             let why = format!("more than {layers} layers are listed; the others are not used");
             fields.ignore("moe_layers_enum", &text.into(), &why);
         }
+
         let listed = fields.layers_of("moe_layers_enum", listed, layers);
         return Ok(all.map(|layer| listed.contains(&layer)).collect());
     }
@@ -203,9 +218,11 @@ fn sparse(fields: &Fields<'_>, layers: usize) -> Result<Vec<bool>, Unsupported> 
         }
         return Ok(flags.into_iter().map(|flag| flag != 0).collect());
     }
+
     if let Some(step) = fields.size(&["interleave_moe_layer_step"])? {
         return Ok(all.map(|layer| (layer + 1).is_multiple_of(step)).collect());
     }
+
     if let Some(period) = fields.size(&["expert_layer_period"])? {
         let offset = fields.count(&["expert_layer_offset"])?.unwrap_or(0);
         return Ok(all.map(|layer| layer % period == offset).collect());
@@ -226,6 +243,7 @@ fn sparse(fields: &Fields<'_>, layers: usize) -> Result<Vec<bool>, Unsupported> 
         }
         fields.count(&[key])
     };
+
     if let Some(start) = bound("moe_layer_start_index", false)? {
         let end = bound("moe_layer_end_index", true)?.unwrap_or(u64::MAX);
         let interval = fields.size(&["moe_layer_interval"])?.unwrap_or(1);
@@ -233,6 +251,7 @@ fn sparse(fields: &Fields<'_>, layers: usize) -> Result<Vec<bool>, Unsupported> 
             .map(|layer| layer >= start && layer <= end && (layer + 1).is_multiple_of(interval))
             .collect());
     }
+
     let first = fields
         .count(&["first_k_dense_replace", "num_dense_layers"])?
         .unwrap_or(0);
@@ -241,6 +260,7 @@ fn sparse(fields: &Fields<'_>, layers: usize) -> Result<Vec<bool>, Unsupported> 
         .unwrap_or(1);
     let dense = fields.numbers("mlp_only_layers")?.unwrap_or_default();
     let dense = fields.layers_of("mlp_only_layers", dense, layers);
+
     // `decoder_sparse_step` counts layers from 1, `moe_layer_freq` from 0.
     let shift = u64::from(fields.value("decoder_sparse_step").is_some());
     Ok(all

@@ -186,6 +186,7 @@ pub(super) fn inside_wrapper(root_type: &str) -> Option<&'static str> {
         "deepseek_vl_v2" => "deepseek_v2",
         _ => return None,
     };
+
     Some(inner)
 }
 

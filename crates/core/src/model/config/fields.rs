@@ -85,9 +85,11 @@ impl<'a> Fields<'a> {
                 return whole(key, value).map(Some);
             }
         }
+
         if keys.iter().any(|key| self.has(key)) {
             return Ok(None);
         }
+
         Ok(keys.iter().find_map(|key| self.default(key)))
     }
 
@@ -140,6 +142,7 @@ impl<'a> Fields<'a> {
         let Some(values) = self.list(key)? else {
             return Ok(None);
         };
+
         values
             .iter()
             .map(|value| whole(key, value))
@@ -152,11 +155,13 @@ impl<'a> Fields<'a> {
         let Some(values) = self.list(key)? else {
             return Ok(None);
         };
+
         let word = |value: &'a Value| {
             value
                 .as_str()
                 .ok_or_else(|| contradiction(key, value, "a word is expected"))
         };
+
         values.iter().map(word).collect::<Result<_, _>>().map(Some)
     }
 
@@ -234,6 +239,7 @@ pub(super) fn contradiction(key: &str, value: &Value, why: impl Into<String>) ->
         Value::String(text) => format!("'{}'", text.chars().take(60).collect::<String>()),
         other => other.to_string().chars().take(60).collect(),
     };
+
     Unsupported::Contradiction {
         key: key.to_owned(),
         value,

@@ -64,12 +64,14 @@ pub(super) fn heads(fields: &Fields<'_>) -> Result<Heads, Unsupported> {
     let kv_heads = kv_heads(fields, heads)?;
     divides(fields, heads, kv_heads)?;
     let key_dim = head_dim(fields, heads)?;
+
     // `v_head_dim` without a latent cache: MiMo-V2 and its kin.
     // DeepSeek-VL2 writes 0 for "not latent".
     let value_dim = fields
         .count(&["v_head_dim"])?
         .filter(|dim| *dim > 0)
         .unwrap_or(key_dim);
+
     Ok(Heads {
         query: heads,
         kv: kv_heads,
@@ -83,6 +85,7 @@ pub(super) fn head_dim(fields: &Fields<'_>, heads: u64) -> Result<u64, Unsupport
     if let Some(dim) = fields.count(HEAD_DIM)?.filter(|dim| *dim > 0) {
         return Ok(dim);
     }
+
     let hidden = fields.need(HIDDEN)?;
     if !hidden.is_multiple_of(heads) {
         let why = format!("hidden size {hidden} does not divide by it, and no head_dim is given");
@@ -92,6 +95,7 @@ pub(super) fn head_dim(fields: &Fields<'_>, heads: u64) -> Result<u64, Unsupport
             why,
         ));
     }
+
     Ok(hidden / heads)
 }
 
@@ -102,6 +106,7 @@ fn kv_heads(fields: &Fields<'_>, heads: u64) -> Result<u64, Unsupported> {
     {
         return Ok(kv_heads);
     }
+
     match fields.model_type {
         // transformers `FalconConfig`, `FalconAttention`: the key counts only in the new decoder
         // architecture, which the first release of the 40B model called RefinedWeb.
@@ -121,9 +126,11 @@ fn kv_heads(fields: &Fields<'_>, heads: u64) -> Result<u64, Unsupported> {
         "chatglm" if fields.flag("multi_query_attention")? != Some(true) => return Ok(heads),
         _ => {}
     }
+
     if fields.has("multi_query") && fields.flag("multi_query")? == Some(true) {
         return Ok(1);
     }
+
     Ok(fields.size(KV_HEADS)?.unwrap_or(heads))
 }
 
@@ -132,11 +139,13 @@ pub(super) fn divides(fields: &Fields<'_>, heads: u64, kv_heads: u64) -> Result<
     if kv_heads > 0 && heads.is_multiple_of(kv_heads) {
         return Ok(());
     }
+
     let key = KV_HEADS
         .iter()
         .find(|key| fields.value(key).is_some())
         .copied()
         .unwrap_or("num_key_value_heads");
+
     Err(contradiction(
         key,
         &Value::from(kv_heads),

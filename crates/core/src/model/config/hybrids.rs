@@ -26,6 +26,7 @@ fn words<'a>(
             };
         }
     }
+
     Ok(None)
 }
 
@@ -63,6 +64,7 @@ fn by_words(
             word.chars().take(40).collect::<String>()
         ))),
     };
+
     words.iter().enumerate().map(one).collect()
 }
 
@@ -77,10 +79,12 @@ pub(super) fn jamba(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     if let Some(words) = words(fields, &["layers_block_type", "layer_types"], layers)? {
         return by_words(fields, &words, (FULL, &full(fields)?), (MAMBA, &state));
     }
+
     let (period, offset) = (
         fields.need(&["attn_layer_period"])?,
         fields.count(&["attn_layer_offset"])?.unwrap_or(0),
     );
+
     Ok(mix(layers, &full(fields)?, &state, |layer| {
         layer % period == offset
     }))
@@ -91,6 +95,7 @@ pub(super) fn bamba(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     let layers = count(fields)?;
     let words = words(fields, &["layer_types", "layers_block_type"], layers)?;
     let indices = fields.numbers("attn_layer_indices")?;
+
     // A model without Mamba layers need not have their keys.
     let plain = words
         .as_ref()
@@ -100,6 +105,7 @@ pub(super) fn bamba(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     } else {
         Mixer::Recurrent(recurrent::mamba2(fields)?)
     };
+
     match (words, indices) {
         (Some(words), _) => by_words(fields, &words, (FULL, &full(fields)?), (MAMBA, &state)),
         (None, Some(indices)) => Ok(mix(layers, &full(fields)?, &state, |layer| {
@@ -136,6 +142,7 @@ pub(super) fn zamba(fields: &Fields<'_>, generation: u8) -> Result<Vec<Mixed>, U
     } else {
         recurrent::mamba2(fields)?
     };
+
     let words = words(fields, &["layers_block_type", "layer_types"], layers)?;
     let indices = fields.numbers("hybrid_layer_ids")?;
     let hybrid: Vec<bool> = match (&words, &indices) {
@@ -149,13 +156,16 @@ pub(super) fn zamba(fields: &Fields<'_>, generation: u8) -> Result<Vec<Mixed>, U
             .collect(),
         (None, None) => return Err(fields.missing("layers_block_type")),
     };
+
     let heads = fields.need(heads::HEADS)?;
     let kv_heads = fields.size(heads::KV_HEADS)?.unwrap_or(heads);
     heads::divides(fields, heads, kv_heads)?;
+
     let dim = match fields.size(&["attention_head_dim"])? {
         Some(dim) => dim,
         None => (2 * fields.need(HIDDEN)?) / heads,
     };
+
     let attention = Heads {
         query: heads,
         kv: kv_heads,
@@ -168,6 +178,7 @@ pub(super) fn zamba(fields: &Fields<'_>, generation: u8) -> Result<Vec<Mixed>, U
         beside: hybrid.then(|| attention.clone()),
         feed_forward: None,
     };
+
     Ok(hybrid.into_iter().map(one).collect())
 }
 
@@ -198,15 +209,18 @@ pub(super) fn nemotron_h(fields: &Fields<'_>) -> Result<Vec<Mixed>, Unsupported>
             None => return Err(fields.missing("hybrid_override_pattern")),
         },
     };
+
     if fields.size(heads::LAYERS)?.is_some() && count(fields)? != letters.len() {
         return Err(fields.length("hybrid_override_pattern", letters.len(), count(fields)?));
     }
+
     let attention = full(fields)?;
     let state = if letters.contains(&'M') {
         Some(recurrent::mamba2(fields)?)
     } else {
         None
     };
+
     let width = fields.size(INTERMEDIATE)?;
     let one = |(layer, letter): (usize, &char)| match letter {
         '*' => Ok((attention.clone(), FeedForward::None)),
@@ -221,11 +235,13 @@ pub(super) fn nemotron_h(fields: &Fields<'_>) -> Result<Vec<Mixed>, Unsupported>
         'E' => Ok((Mixer::None, FeedForward::Experts)),
         other => Err(fields.family(format!("hybrid_override_pattern[{layer}] = {other}"))),
     };
+
     let mixed = |(mixer, feed_forward)| Mixed {
         mixer,
         beside: None,
         feed_forward: Some(feed_forward),
     };
+
     letters
         .iter()
         .enumerate()
@@ -251,6 +267,7 @@ pub(super) fn plamo2(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     if fields.flag("mamba_enabled")? == Some(false) {
         return Ok(vec![attention; layers]);
     }
+
     let step = fields.need(&["mamba_step"])?;
     let heads = fields.need(&["mamba_num_heads"])?;
     let head_dim = fields.need(&["hidden_size_per_head"])?;
@@ -262,6 +279,7 @@ pub(super) fn plamo2(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
         groups: 0,
         conv: fields.size(&["mamba_d_conv"])?.unwrap_or(4),
     });
+
     let last = (layers as u64).saturating_sub(1);
     Ok(mix(layers, &attention, &state, |layer| {
         if layers as u64 <= step / 2 {
@@ -278,6 +296,7 @@ pub(super) fn gated_delta(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported
     let layers = count(fields)?;
     let attention = full(fields)?;
     let state = Mixer::Recurrent(recurrent::gated_delta(fields)?);
+
     if let Some(words) = words(fields, &["layer_types"], layers)? {
         return by_words(
             fields,
@@ -286,6 +305,7 @@ pub(super) fn gated_delta(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported
             (&["linear_attention"], &state),
         );
     }
+
     let every = fields.need(&["full_attention_interval"])?;
     Ok(mix(layers, &attention, &state, |layer| {
         (layer + 1).is_multiple_of(every)
@@ -299,14 +319,17 @@ pub(super) fn kimi_linear(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported
     let Some(linear) = fields.object("linear_attn_config")? else {
         return kimi_linear_by_words(fields, layers);
     };
+
     let linear = fields.inside(linear);
     let kda = linear
         .numbers("kda_layers")?
         .ok_or_else(|| fields.missing("linear_attn_config.kda_layers"))?;
+
     let attention = match latent::attention(fields)? {
         Some(attention) => Mixer::Latent(attention),
         None => full(fields)?,
     };
+
     if let Some(listed) = linear.numbers("full_attn_layers")? {
         let both = kda.iter().filter(|layer| listed.contains(layer)).count();
         if both > 0 || kda.len() + listed.len() != layers {
@@ -317,11 +340,13 @@ pub(super) fn kimi_linear(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported
             ));
         }
     }
+
     let state = Mixer::Recurrent(Recurrent::Kda {
         heads: linear.need(&["num_heads"])?,
         head_dim: linear.need(&["head_dim"])?,
         conv: linear.size(&["short_conv_kernel_size"])?.unwrap_or(4),
     });
+
     Ok(mix(layers, &attention, &state, |layer| {
         !kda.contains(&(layer + 1))
     }))
@@ -333,11 +358,13 @@ fn kimi_linear_by_words(fields: &Fields<'_>, layers: usize) -> Result<Vec<Mixer>
     let words = words(fields, &["layer_types"], layers)?
         .ok_or_else(|| fields.missing("linear_attn_config"))?;
     let attention = latent::attention(fields)?.ok_or_else(|| fields.missing("kv_lora_rank"))?;
+
     let state = Mixer::Recurrent(Recurrent::Kda {
         heads: fields.need(&["linear_num_heads"])?,
         head_dim: fields.need(&["linear_head_dim"])?,
         conv: fields.need(&["linear_conv_kernel_dim"])?,
     });
+
     by_words(
         fields,
         &words,
@@ -351,6 +378,7 @@ pub(super) fn minimax_01(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported>
     let layers = count(fields)?;
     let attention = full(fields)?;
     let state = Mixer::Recurrent(recurrent::lightning(fields)?);
+
     if let Some(words) = words(fields, &["layer_types"], layers)? {
         return by_words(
             fields,
@@ -359,17 +387,20 @@ pub(super) fn minimax_01(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported>
             (&["linear_attention"], &state),
         );
     }
+
     let key = if fields.value("attn_type_list").is_some() {
         "attn_type_list"
     } else {
         "decoder_attention_types"
     };
+
     let kinds = fields
         .numbers(key)?
         .ok_or_else(|| fields.missing("attn_type_list"))?;
     if kinds.len() != layers {
         return Err(fields.length(key, kinds.len(), layers));
     }
+
     if let Some(other) = kinds.iter().find(|kind| **kind > 1) {
         return Err(contradiction(
             key,
@@ -377,6 +408,7 @@ pub(super) fn minimax_01(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported>
             "0 or 1 is expected",
         ));
     }
+
     Ok(kinds
         .iter()
         .map(|kind| {
@@ -394,12 +426,15 @@ pub(super) fn minimax_01(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported>
 pub(super) fn bailing_linear(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     let layers = count(fields)?;
     let group = fields.need(&["layer_group_size"])?;
+
     let attention = match latent::attention(fields)? {
         Some(attention) => Mixer::Latent(attention),
         None => full(fields)?,
     };
+
     let state = Mixer::Recurrent(recurrent::lightning(fields)?);
     let whole = layers as u64 / group * group;
+
     Ok(mix(layers, &attention, &state, |layer| {
         (layer + 1).is_multiple_of(group) || layer >= whole
     }))
@@ -414,6 +449,7 @@ pub(super) fn lfm2(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
         width,
         conv: fields.need(&["conv_L_cache"])?,
     });
+
     if let Some(words) = words(fields, &["layer_types"], layers)? {
         return by_words(
             fields,
@@ -426,6 +462,7 @@ pub(super) fn lfm2(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     let Some(indices) = fields.numbers("full_attn_idxs")? else {
         return Ok(vec![attention; layers]);
     };
+
     Ok(mix(layers, &attention, &state, |layer| {
         indices.contains(&layer)
     }))

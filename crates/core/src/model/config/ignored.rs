@@ -44,6 +44,7 @@ impl Fields<'_> {
                 &format!("the model has {layers} layers"),
             );
         }
+
         known
     }
 }

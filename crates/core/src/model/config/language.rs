@@ -26,11 +26,13 @@ pub(super) fn locate<'a>(
             ));
         }
     };
+
     let stated = match root.get("model_type") {
         None | Some(Value::Null) => None,
         Some(Value::String(model_type)) => Some(model_type.as_str()),
         Some(other) => return Err(contradiction("model_type", other, "a word is expected")),
     };
+
     // The original Mamba checkpoints have no type but a key of their own.
     let root_type = stated.unwrap_or(if root.contains_key("ssm_cfg") {
         mamba_generation(root)
@@ -43,6 +45,7 @@ pub(super) fn locate<'a>(
     } else {
         named
     };
+
     let mut fields = Fields {
         class,
         model_type: root_type,
@@ -51,6 +54,7 @@ pub(super) fn locate<'a>(
         defaults: &[],
         ignored,
     };
+
     if let Some(nested) = nested(root)? {
         let own_type = nested.get("model_type").and_then(Value::as_str);
         let inner = own_type
@@ -62,14 +66,17 @@ pub(super) fn locate<'a>(
         let at_root = heads::HEADS
             .iter()
             .any(|key| root.get(*key).is_some_and(|value| !value.is_null()));
+
         if has_heads || (!at_root && families::find(inner).is_some()) {
             fields.own = nested;
             fields.model_type = inner;
         }
     }
+
     if fields.model_type.is_empty() {
         return Err(fields.missing("model_type"));
     }
+
     fields.defaults = defaults::of(fields.model_type);
     Ok((fields, root_type))
 }
@@ -84,9 +91,11 @@ fn nested(root: &Object) -> Result<Option<&Object>, Unsupported> {
             Some(other) => return Err(contradiction(key, other, "an object is expected")),
         }
     }
+
     let thinker = root
         .get("thinker_config")
         .and_then(|thinker| thinker.get("text_config"));
+
     Ok(thinker
         .and_then(Value::as_object)
         .filter(|nested| !nested.is_empty()))
@@ -97,6 +106,7 @@ fn mamba_generation(root: &Object) -> &'static str {
         .get("ssm_cfg")
         .and_then(|ssm| ssm.get("layer"))
         .and_then(Value::as_str);
+
     if layer == Some("Mamba2") {
         "mamba2_ssm"
     } else {

@@ -14,12 +14,14 @@ use super::layers::{Mixed, bounded, count};
 /// Latent attention in each layer, or plain attention where `kv_lora_rank` is null.
 pub(super) fn latent(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     let layers = count(fields)?;
+
     // DeepSeek-VL2 and DeepSeek-OCR switch it off.
     let latent = if fields.flag("use_mla")? == Some(false) {
         None
     } else {
         attention(fields)?
     };
+
     let Some(attention) = latent else {
         let heads = heads::heads(&Fields {
             defaults: &[],
@@ -27,6 +29,7 @@ pub(super) fn latent(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
         })?;
         return Ok(vec![heads.mixer(Span::Full); layers]);
     };
+
     if fields.model_type == "minicpm3" {
         // Not in vLLM's list: it caches expanded heads, V padded to K's size (vLLM
         // `models/minicpm3.py`).
@@ -37,11 +40,14 @@ pub(super) fn latent(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
             key_dim: dim,
             value_dim: dim,
         };
+
         return Ok(vec![heads.mixer(Span::Full); layers]);
     }
+
     let Some(kinds) = fields.words("indexer_types")? else {
         return Ok(vec![Mixer::Latent(attention); layers]);
     };
+
     if kinds.len() != layers {
         return Err(fields.length("indexer_types", kinds.len(), layers));
     }
@@ -57,6 +63,7 @@ pub(super) fn latent(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
             other.chars().take(40).collect::<String>()
         ))),
     };
+
     kinds.iter().enumerate().map(one).collect()
 }
 
@@ -65,6 +72,7 @@ pub(super) fn attention(fields: &Fields<'_>) -> Result<Option<LatentAttention>, 
     let Some(kv_lora_rank) = fields.size(&["kv_lora_rank"])? else {
         return Ok(None);
     };
+
     let indexer = match fields.size(&["index_head_dim"])? {
         None => None,
         Some(head_dim) => {
@@ -80,6 +88,7 @@ pub(super) fn attention(fields: &Fields<'_>) -> Result<Option<LatentAttention>, 
             })
         }
     };
+
     Ok(Some(LatentAttention {
         heads: fields.need(heads::HEADS)?,
         kv_lora_rank,
@@ -107,12 +116,14 @@ fn known_indexer(fields: &Fields<'_>) -> Result<(), Unsupported> {
         "indexer_types",
         "indexer_rope_interleave",
     ];
+
     let is_on = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
     let switch = fields.own.iter().find(|(key, value)| {
         (key.starts_with("index") || key.contains("kpool"))
             && !KNOWN.contains(&key.as_str())
             && is_on(value)
     });
+
     match switch {
         None => Ok(()),
         Some((key, value)) => {
@@ -147,12 +158,14 @@ fn compress_ratios(fields: &Fields<'_>) -> Result<Vec<u64>, Unsupported> {
     if let Some(ratios) = fields.numbers("compress_ratios")? {
         return Ok(ratios);
     }
+
     let (Some(rates), Some(words)) = (
         fields.object("compress_rates")?,
         fields.words("layer_types")?,
     ) else {
         return Err(fields.missing("compress_ratios"));
     };
+
     let rates = fields.inside(rates);
     words
         .iter()
@@ -173,12 +186,14 @@ fn compress_ratios(fields: &Fields<'_>) -> Result<Vec<u64>, Unsupported> {
 pub(super) fn deepseek_v4(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported> {
     let layers = count(fields)?;
     let ratios = compress_ratios(fields)?;
+
     // The multi-token-prediction layers have their entries behind the last layer's.
     let behind = usize::try_from(fields.count(&["num_nextn_predict_layers"])?.unwrap_or(0))
         .unwrap_or(usize::MAX);
     if ratios.len() != layers && ratios.len() != layers.saturating_add(behind) {
         return Err(fields.length("compress_ratios", ratios.len(), layers));
     }
+
     let head_dim = fields.need(&["head_dim"])?;
     let rope_dim = fields.need(&["qk_rope_head_dim"])?;
     let rank = head_dim.checked_sub(rope_dim).filter(|rank| *rank > 0);
@@ -189,11 +204,13 @@ pub(super) fn deepseek_v4(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported
             format!("head_dim is {head_dim}"),
         )
     })?;
+
     let indexer = Indexer {
         head_dim: fields.need(&["index_head_dim"])?,
         heads: fields.need(&["index_n_heads"])?,
         top_k: fields.need(&["index_topk"])?,
     };
+
     let attention = LatentAttention {
         heads: fields.need(heads::HEADS)?,
         kv_lora_rank,
@@ -205,6 +222,7 @@ pub(super) fn deepseek_v4(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported
         compress_ratio: None,
         window: Some(fields.need(&["sliding_window"])?),
     };
+
     let one = |(layer, ratio): (usize, &u64)| match ratio {
         0 | 4 | 128 => Ok(Mixer::Latent(LatentAttention {
             compress_ratio: Some(*ratio),
@@ -213,5 +231,6 @@ pub(super) fn deepseek_v4(fields: &Fields<'_>) -> Result<Vec<Mixer>, Unsupported
         })),
         other => Err(fields.family(format!("compress_ratios[{layer}] = {other}"))),
     };
+
     ratios.iter().take(layers).enumerate().map(one).collect()
 }

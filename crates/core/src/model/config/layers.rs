@@ -35,6 +35,7 @@ impl Heads {
             key_dim,
             value_dim,
         } = self;
+
         Mixer::Attention(Attention {
             heads,
             kv_heads,
@@ -60,6 +61,7 @@ pub(super) fn layers(fields: &Fields<'_>, kind: FamilyKind) -> Result<Vec<Mixed>
                 .map_or(usize::MAX, |layers| layers.try_into().unwrap_or(usize::MAX)),
         )?;
     }
+
     let mixers = match kind {
         FamilyKind::Attention(rule) => return attention(fields, rule),
         FamilyKind::NemotronH => return hybrids::nemotron_h(fields),
@@ -91,6 +93,7 @@ pub(super) fn layers(fields: &Fields<'_>, kind: FamilyKind) -> Result<Vec<Mixed>
             Err(fields.family("an encoder has no decoder layers"))
         }
     }?;
+
     Ok(mixers.into_iter().map(Mixed::from).collect())
 }
 
@@ -102,6 +105,7 @@ pub(super) fn count(fields: &Fields<'_>) -> Result<usize, Unsupported> {
 /// A number of layers under another name.
 pub(super) fn bounded(fields: &Fields<'_>, keys: &[&str]) -> Result<usize, Unsupported> {
     const MOST: u64 = 2048;
+
     let layers = fields.need(keys)?;
     if layers > MOST {
         let key = keys
@@ -115,6 +119,7 @@ pub(super) fn bounded(fields: &Fields<'_>, keys: &[&str]) -> Result<usize, Unsup
             "no model has more than 2048 layers",
         ));
     }
+
     Ok(usize::try_from(layers).unwrap_or(usize::MAX))
 }
 
@@ -132,6 +137,7 @@ fn attention(fields: &Fields<'_>, rule: Spans) -> Result<Vec<Mixed>, Unsupported
     if bidirectional(fields)? {
         spans = vec![Span::Bidirectional; layers];
     }
+
     let overrides = Overrides::read(fields, layers)?;
     let heads = per_layer(fields, layers)?;
     let shared = fields.count(&["num_kv_shared_layers"])?.unwrap_or(0);
@@ -145,6 +151,7 @@ fn attention(fields: &Fields<'_>, rule: Spans) -> Result<Vec<Mixed>, Unsupported
         Some(true) => usize::try_from(fields.need(&["cla_share_factor"])?).unwrap_or(usize::MAX),
         _ => 1,
     };
+
     // Where layers are overridden one by one, that map is the whole truth (transformers
     // `Gemma4TextConfig`).
     let global = if fields.has("per_layer_config") {
@@ -152,6 +159,7 @@ fn attention(fields: &Fields<'_>, rule: Spans) -> Result<Vec<Mixed>, Unsupported
     } else {
         global_heads(fields)?
     };
+
     let mixers = spans
         .into_iter()
         .zip(heads)
@@ -162,13 +170,16 @@ fn attention(fields: &Fields<'_>, rule: Spans) -> Result<Vec<Mixed>, Unsupported
             } else {
                 heads
             };
+
             let span = overrides.span(fields, layer, span)?;
             let mut mixer = overrides.heads(fields, layer, heads)?.mixer(span);
             if let Mixer::Attention(attention) = &mut mixer {
                 attention.shares_cache = layer >= own || layer % every != 0;
             }
+
             Ok(Mixed::from(mixer))
         });
+
     mixers.collect()
 }
 
@@ -184,9 +195,11 @@ pub(super) fn bidirectional(fields: &Fields<'_>) -> Result<bool, Unsupported> {
     {
         return Ok(false);
     }
+
     if fields.class.contains("Bidirectional") || fields.flag("is_causal")? == Some(false) {
         return Ok(true);
     }
+
     match fields.value("use_bidirectional_attention") {
         Some(serde_json::Value::String(word)) if word == "vision" => Ok(false),
         Some(serde_json::Value::String(word)) if word == "all" => Ok(true),
@@ -201,6 +214,7 @@ fn global_heads(fields: &Fields<'_>) -> Result<Option<Heads>, Unsupported> {
     let Some(dim) = fields.size(&["global_head_dim"])? else {
         return Ok(None);
     };
+
     let local = heads::heads(fields)?;
     let kv_heads = match fields.flag("attention_k_eq_v")? {
         Some(true) => fields
@@ -208,6 +222,7 @@ fn global_heads(fields: &Fields<'_>) -> Result<Option<Heads>, Unsupported> {
             .unwrap_or(local.kv),
         _ => local.kv,
     };
+
     heads::divides(fields, local.query, kv_heads)?;
     Ok(Some(Heads {
         kv: kv_heads,
@@ -227,6 +242,7 @@ fn per_layer(fields: &Fields<'_>, layers: usize) -> Result<Vec<Heads>, Unsupport
         else {
             return Ok(None);
         };
+
         let numbers = fields.numbers(key)?.unwrap_or_default();
         if numbers.len() == layers {
             Ok(Some(numbers))
@@ -234,11 +250,13 @@ fn per_layer(fields: &Fields<'_>, layers: usize) -> Result<Vec<Heads>, Unsupport
             Err(fields.length(key, numbers.len(), layers))
         }
     };
+
     let queries = list(&[
         "num_query_heads",
         "num_attention_heads_per_layer",
         "num_attention_heads",
     ])?;
+
     let keys = list(&[
         "num_kv_heads",
         "num_key_value_heads_per_layer",
@@ -247,16 +265,19 @@ fn per_layer(fields: &Fields<'_>, layers: usize) -> Result<Vec<Heads>, Unsupport
     if queries.is_none() && keys.is_none() {
         return Ok(vec![heads::heads(fields)?; layers]);
     }
+
     let alike = if queries.is_none() {
         Some(fields.need(heads::HEADS)?)
     } else {
         None
     };
+
     let one = |layer: usize| {
         let heads = match &queries {
             Some(list) => list.get(layer).copied(),
             None => alike,
         };
+
         let heads = heads
             .filter(|heads| *heads > 0)
             .ok_or_else(|| fields.missing("num_attention_heads"))?;
@@ -264,8 +285,10 @@ fn per_layer(fields: &Fields<'_>, layers: usize) -> Result<Vec<Heads>, Unsupport
             Some(list) => list.get(layer).copied().unwrap_or(heads),
             None => fields.size(heads::KV_HEADS)?.unwrap_or(heads),
         };
+
         heads::divides(fields, heads, kv_heads)?;
         let dim = heads::head_dim(fields, heads)?;
+
         Ok(Heads {
             query: heads,
             kv: kv_heads,
@@ -273,5 +296,6 @@ fn per_layer(fields: &Fields<'_>, layers: usize) -> Result<Vec<Heads>, Unsupport
             value_dim: dim,
         })
     };
+
     (0..layers).map(one).collect()
 }

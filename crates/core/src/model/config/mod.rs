@@ -68,17 +68,20 @@ fn read(
     if config.is_null() {
         return Err(Unsupported::NoConfiguration);
     }
+
     let root = config
         .as_object()
         .ok_or_else(|| fields::contradiction("config.json", config, "an object is expected"))?;
     let (fields, root_model_type) = language::locate(root, ignored)?;
     let proven;
+
     let family = if let Some(family) = families::find(fields.model_type) {
         family
     } else {
         proven = proof::unknown(&fields, tensors)?;
         &proven
     };
+
     let (mixed, encoder) = match family.kind {
         FamilyKind::Encoder => (encoders::encoder(&fields)?, None),
         // T5's encoder alone, as pipelines and embedding models use it.
@@ -91,16 +94,19 @@ fn read(
         }
         kind => (layers::layers(&fields, kind)?, None),
     };
+
     let hidden_size = fields.need(heads::HIDDEN)?;
     let experts = experts::experts(&fields)?;
     let feed_forwards = experts::feed_forwards(&fields, experts.as_ref(), mixed.len())?;
     let rope = rope::tables(&fields, family.rope, &mixed)?;
     let task = task(&fields, family.kind, &mixed);
+
     let layers: Vec<Layer> = mixed
         .into_iter()
         .zip(feed_forwards)
         .map(|(layer, after)| assemble(layer, after))
         .collect();
+
     let mut architecture = Architecture {
         class: fields.class.to_owned(),
         model_type: fields.model_type.to_owned(),
@@ -124,10 +130,12 @@ fn read(
         quantization: quantization::quantization(&fields, quantization)?,
         notes: notes(&fields)?,
     };
+
     let stored =
         proof::mtp_layers(tensors).max(proof::stored_behind(tensors, architecture.layer_count()));
     architecture.mtp_layers = architecture.mtp_layers.max(stored);
     proof::check(&architecture, tensors)?;
+
     Ok(architecture)
 }
 
@@ -166,6 +174,7 @@ fn heads_of(layers: &[Layer]) -> Option<u64> {
     let mixers = layers
         .iter()
         .flat_map(|layer| std::iter::once(&layer.mixer).chain(layer.beside.as_ref()));
+
     mixers
         .filter_map(|mixer| match mixer {
             Mixer::Attention(attention) => Some(attention.heads),
@@ -177,6 +186,7 @@ fn heads_of(layers: &[Layer]) -> Option<u64> {
 
 fn max_context(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
     let longest = rope::max_context(fields)?;
+
     // RoBERTa's first position is behind the padding index (transformers
     // `create_position_ids_from_input_ids`).
     let offset = if ["roberta", "xlm-roberta", "camembert"].contains(&fields.model_type) {
@@ -184,6 +194,7 @@ fn max_context(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
     } else {
         0
     };
+
     Ok(longest.map(|longest| longest.saturating_sub(offset)))
 }
 
@@ -215,6 +226,7 @@ fn dtype(fields: &Fields<'_>) -> Result<Option<Dtype>, Unsupported> {
             }
         }
     }
+
     Ok(None)
 }
 
@@ -252,6 +264,7 @@ fn mtp_layers(fields: &Fields<'_>) -> Result<u32, Unsupported> {
             modules.saturating_mul(fields.size(&["mtp_transformer_layers"])?.unwrap_or(1))
         }
     };
+
     u32::try_from(stated)
         .ok()
         .filter(|layers| *layers <= 256)
@@ -275,6 +288,7 @@ fn task(fields: &Fields<'_>, kind: FamilyKind, layers: &[Mixed]) -> Task {
         "Gemma2Model",
         "Gemma3TextModel",
     ];
+
     let pools = [
         "Reward",
         "Classification",
@@ -283,6 +297,7 @@ fn task(fields: &Fields<'_>, kind: FamilyKind, layers: &[Mixed]) -> Task {
     ]
     .iter()
     .any(|word| fields.class.contains(word));
+
     let keeps = |layer: &Mixed| !matches!(&layer.mixer, Mixer::Attention(attention) if attention.span == Span::Bidirectional);
     match kind {
         FamilyKind::Encoder => Task::Encode,
@@ -299,6 +314,7 @@ fn notes(fields: &Fields<'_>) -> Result<Vec<String>, Unsupported> {
     if let Some(original) = rope::original_context(fields)? {
         notes.push(format!("original_max_position_embeddings={original}"));
     }
+
     for key in [
         "use_sliding_window",
         "is_hybrid_swa",
@@ -310,6 +326,7 @@ fn notes(fields: &Fields<'_>) -> Result<Vec<String>, Unsupported> {
             notes.push(format!("{key}=true"));
         }
     }
+
     Ok(notes)
 }
 

@@ -40,6 +40,7 @@ impl<'a> Overrides<'a> {
             let layer: usize = index
                 .parse()
                 .map_err(|_| contradiction(KEY, &place(), "the index of a layer is expected"))?;
+
             let Some(object) = value.as_object() else {
                 return Err(contradiction(
                     KEY,
@@ -47,6 +48,7 @@ impl<'a> Overrides<'a> {
                     "an object for each layer is expected",
                 ));
             };
+
             if layer >= layers {
                 return Err(contradiction(
                     KEY,
@@ -54,6 +56,7 @@ impl<'a> Overrides<'a> {
                     format!("the model has {layers} layers"),
                 ));
             }
+
             for (key, value) in object {
                 let narrower = WIDTHS.contains(&key.as_str())
                     && matches!((value.as_u64(), fields.count(&[key])?), (Some(own), Some(all)) if own <= all);
@@ -64,8 +67,10 @@ impl<'a> Overrides<'a> {
                     )));
                 }
             }
+
             read.layers.insert(layer, object);
         }
+
         Ok(read)
     }
 
@@ -90,8 +95,10 @@ impl<'a> Overrides<'a> {
         let Some(object) = self.layers.get(&layer) else {
             return Ok(all);
         };
+
         let own = fields.inside(object);
         let key_dim = own.size(&["head_dim"])?;
+
         let heads = Heads {
             query: own.size(&["num_attention_heads"])?.unwrap_or(all.query),
             kv: own.size(&["num_key_value_heads"])?.unwrap_or(all.kv),
@@ -101,6 +108,7 @@ impl<'a> Overrides<'a> {
                 .or(key_dim)
                 .unwrap_or(all.value_dim),
         };
+
         heads::divides(&own, heads.query, heads.kv)?;
         Ok(heads)
     }
@@ -133,6 +141,7 @@ impl<'a> Overrides<'a> {
             Span::Sliding { window } => Some(window),
             other => return Ok(other),
         };
+
         Ok(self
             .window(fields, layer, all)?
             .map_or(Span::Full, |window| Span::Sliding { window }))

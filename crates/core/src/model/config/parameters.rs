@@ -18,11 +18,13 @@ pub fn logical_parameters(
     if inventory.classes.is_empty() {
         return None;
     }
+
     let mut sum: u64 = 0;
     for class in &inventory.classes {
         if quantization.is_some() && is_metadata(&class.pattern, quantization) {
             continue;
         }
+
         let elements = class.elements_each().checked_mul(class.count)?;
         let logical = match packing(class, inventory, quantization) {
             Packing::None => elements,
@@ -30,8 +32,10 @@ pub fn logical_parameters(
             Packing::Words(bits) => elements.checked_mul(32)? / u64::from(bits),
             Packing::Halves => elements.checked_mul(2)?,
         };
+
         sum = sum.checked_add(logical)?;
     }
+
     Some(sum)
 }
 
@@ -54,6 +58,7 @@ fn packing(
     let weight =
         name.ends_with(".weight") || name.ends_with(".weight_packed") || name.ends_with(".qweight");
     let bits = quantization.and_then(|quantization| quantization.bits);
+
     match class.dtype() {
         Some(Dtype::I32 | Dtype::U32) if weight => Packing::Words(bits.unwrap_or(0)),
         // MXFP4 experts of gpt-oss: `..._blocks`.
@@ -78,9 +83,11 @@ fn scaled_in_groups(class: &TensorClass, inventory: &Inventory) -> bool {
     else {
         return false;
     };
+
     let Some(&columns) = class.shape.last() else {
         return false;
     };
+
     let names = [format!("{stem}.scale"), format!("{stem}.weight_scale")];
     inventory.classes.iter().any(|scale| {
         names.iter().any(|name| **name == *scale.pattern)
@@ -124,6 +131,7 @@ fn is_metadata(pattern: &str, quantization: Option<&Quantization>) -> bool {
         "_weight_scale_2",
         "_input_scale",
     ];
+
     let mlx = quantization.is_some_and(|quantization| quantization.method == "mlx");
     SUFFIXES.iter().any(|suffix| pattern.ends_with(suffix))
         || pattern.contains(".quant_state.")
@@ -201,6 +209,7 @@ mod tests {
             Some(64 * 128 + 64)
         );
         assert_eq!(logical_parameters(&awq, None), None);
+
         let mxfp4 = inventory(&[
             ("e.w_blocks", Dtype::U8, &[2, 8, 3, 16]),
             ("e.w_scales", Dtype::U8, &[2, 8, 3]),
@@ -209,6 +218,7 @@ mod tests {
             logical_parameters(&mxfp4, Some(&quantized("mxfp4", 4))),
             Some(2 * 8 * 96)
         );
+
         let fp8 = inventory(&[
             ("a.weight", Dtype::F8E4M3, &[8, 8]),
             ("a.weight_scale_inv", Dtype::F32, &[1, 1]),
@@ -247,6 +257,7 @@ mod tests {
             (share.shared, share.experts),
             (Bytes::new(16), Bytes::new(32))
         );
+
         assert_eq!(
             expert_share(&inventory(&[("a.weight", Dtype::BF16, &[4])])),
             None

@@ -23,8 +23,10 @@ pub(super) fn tied(tensors: &Inventory) -> Option<bool> {
         "head.weight",
         "wte_head",
     ];
+
     let mut names = root_names(tensors).peekable();
     names.peek()?;
+
     Some(!names.any(|name| {
         HEADS
             .iter()
@@ -46,6 +48,7 @@ pub(super) fn mtp_layers(tensors: &Inventory) -> u32 {
         .classes
         .iter()
         .filter(|class| class.pattern.starts_with("mtp.layers.*."));
+
     classes
         .flat_map(|class| class.layers.iter().map(|run| run.last.saturating_add(1)))
         .max()
@@ -59,9 +62,11 @@ pub(super) fn check(architecture: &Architecture, tensors: &Inventory) -> Result<
         let Some(projection) = projection(&class.pattern) else {
             continue;
         };
+
         let &[rows, columns] = &*class.shape else {
             continue;
         };
+
         // Packed weights fold rows or columns, each method in its own way: only plain elements show
         // the shape.
         let plain = matches!(
@@ -71,6 +76,7 @@ pub(super) fn check(architecture: &Architecture, tensors: &Inventory) -> Result<
         if columns <= 1 || !plain {
             continue;
         }
+
         for run in &class.layers {
             for layer in run.first..=run.last.min(run.first.saturating_add(4096)) {
                 let Some(Mixer::Attention(attention)) = architecture
@@ -80,11 +86,13 @@ pub(super) fn check(architecture: &Architecture, tensors: &Inventory) -> Result<
                 else {
                     continue;
                 };
+
                 let expected = match projection {
                     "k_proj" => attention.kv_heads.saturating_mul(attention.key_dim),
                     "v_proj" => attention.kv_heads.saturating_mul(attention.value_dim),
                     _ => continue,
                 };
+
                 if rows != expected {
                     return Err(Unsupported::Contradiction {
                         key: "num_key_value_heads x head_dim".to_owned(),
@@ -95,6 +103,7 @@ pub(super) fn check(architecture: &Architecture, tensors: &Inventory) -> Result<
             }
         }
     }
+
     check_experts(architecture, tensors)?;
     check_layers(architecture, tensors)
 }
@@ -104,15 +113,18 @@ fn check_experts(architecture: &Architecture, tensors: &Inventory) -> Result<(),
     let Some(experts) = architecture.experts else {
         return Ok(());
     };
+
     let contradiction = |stored: u64| Unsupported::Contradiction {
         key: "num_experts".to_owned(),
         value: experts.count.to_string(),
         why: format!("a layer stores {stored} experts"),
     };
+
     for class in tensors.classes.iter().filter(|class| is_decoder(class)) {
         let Some((_, rest)) = class.pattern.split_once(".experts.") else {
             continue;
         };
+
         let stored = match (rest.strip_prefix("*."), class.shape.len()) {
             (Some(_), _) => class
                 .layers
@@ -127,10 +139,12 @@ fn check_experts(architecture: &Architecture, tensors: &Inventory) -> Result<(),
                 .filter(|stacked| *stacked != experts.count),
             _ => None,
         };
+
         if let Some(stored) = stored {
             return Err(contradiction(stored));
         }
     }
+
     Ok(())
 }
 
@@ -143,12 +157,14 @@ fn check_layers(architecture: &Architecture, tensors: &Inventory) -> Result<(), 
     else {
         return Ok(());
     };
+
     let (stored, configured) = (last.saturating_add(1), architecture.layer_count());
     let most = configured.saturating_add(
         architecture
             .mtp_layers
             .max(stored_behind(tensors, configured)),
     );
+
     if stored < configured || stored > most {
         return Err(Unsupported::Contradiction {
             key: "num_hidden_layers".to_owned(),
@@ -156,6 +172,7 @@ fn check_layers(architecture: &Architecture, tensors: &Inventory) -> Result<(), 
             why: format!("the files hold {stored} layers"),
         });
     }
+
     Ok(())
 }
 
@@ -171,16 +188,19 @@ fn every_layer_is_stored(
         .iter()
         .filter(|class| is_decoder(class))
         .collect();
+
     let bare = decoder.is_empty()
         && tensors.classes.iter().all(|class| class.layers.is_empty())
         && root_names(tensors).any(|name| name.ends_with("embed_tokens.weight"));
     if decoder.is_empty() && !bare {
         return Ok(());
     }
+
     let runs = decoder.iter().flat_map(|class| &class.layers);
     let stored: BTreeSet<u32> = runs
         .flat_map(|run| run.first..run.last.saturating_add(1).min(configured))
         .collect();
+
     match (0..configured).find(|layer| !stored.contains(layer)) {
         None => Ok(()),
         Some(layer) => Err(Unsupported::Contradiction {
@@ -202,12 +222,14 @@ pub(super) fn stored_behind(tensors: &Inventory, configured: u32) -> u32 {
                 .iter()
                 .any(|part| class.pattern.contains(part))
     };
+
     let last = tensors
         .classes
         .iter()
         .filter(marked)
         .flat_map(|class| class.layers.iter().map(|run| run.last))
         .max();
+
     last.map_or(0, |last| last.saturating_add(1).saturating_sub(configured))
 }
 
@@ -228,9 +250,11 @@ fn is_decoder(class: &TensorClass) -> bool {
         "perceiver",
         "resampler",
     ];
+
     let Some((prefix, _)) = class.pattern.split_once("layers.*.") else {
         return false;
     };
+
     class.component.is_empty()
         && [
             "",
@@ -265,15 +289,18 @@ pub(super) fn unknown(fields: &Fields<'_>, tensors: &Inventory) -> Result<Family
             key.chars().take(60).collect::<String>()
         )));
     }
+
     let refuse = |why: &str| fields.unproved(why);
     let heads = heads::heads(fields)
         .map_err(|_| refuse("its attention heads are not stated in known keys"))?;
+
     if fields.value("sliding_window").is_some()
         && fields.value("layer_types").is_none()
         && fields.flag("use_sliding_window")? != Some(false)
     {
         return Err(fields.family("sliding_window without layer_types"));
     }
+
     let classes: Vec<&TensorClass> = tensors
         .classes
         .iter()
@@ -282,11 +309,13 @@ pub(super) fn unknown(fields: &Fields<'_>, tensors: &Inventory) -> Result<Family
     if classes.is_empty() {
         return Err(refuse("no tensor names prove its attention"));
     }
+
     for class in &classes {
         if let Some(part) = class.pattern.split('.').find(|part| !is_plain_module(part)) {
             return Err(refuse(&format!("module {part} is not understood")));
         }
     }
+
     let layers = fields.need(heads::LAYERS)?;
     for (name, rows) in [
         ("q_proj", heads.query.saturating_mul(heads.key_dim)),
@@ -306,6 +335,7 @@ pub(super) fn unknown(fields: &Fields<'_>, tensors: &Inventory) -> Result<Family
             )));
         }
     }
+
     Ok(Family {
         types: &[],
         kind: FamilyKind::Attention(Spans::Full),
@@ -355,6 +385,7 @@ fn is_suspicious(key: &str, value: &Value) -> bool {
         "num_attention_heads_per_layer",
         "num_local_experts",
     ];
+
     const WORDS: &[&str] = &[
         "attn",
         "attention",
@@ -392,6 +423,7 @@ fn is_suspicious(key: &str, value: &Value) -> bool {
         "nope",
         "swa",
     ];
+
     const HARMLESS: &[&str] = &[
         "shared_expert",
         "share_expert",
@@ -401,6 +433,7 @@ fn is_suspicious(key: &str, value: &Value) -> bool {
         "shared_intermediate",
         "decoder_sparse_step",
     ];
+
     let inactive = match value {
         Value::Null | Value::Bool(false) => true,
         Value::Number(number) => number.as_f64() == Some(0.0),
@@ -408,6 +441,7 @@ fn is_suspicious(key: &str, value: &Value) -> bool {
         Value::Object(object) => object.is_empty(),
         _ => false,
     };
+
     let key = key.to_ascii_lowercase();
     !inactive
         && !KNOWN.contains(&key.as_str())
@@ -466,5 +500,6 @@ fn is_plain_module(part: &str) -> bool {
         "dense_h_to_4h",
         "dense_4h_to_h",
     ];
+
     PLAIN.contains(&part) || part.contains("norm") || part.contains("ln_")
 }

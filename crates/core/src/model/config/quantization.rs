@@ -32,12 +32,14 @@ pub(super) fn quantization(
     let mlx = root
         .object("quantization")?
         .filter(|object| object.contains_key("bits"));
+
     let file = file
         .and_then(|file| file.get("quantization"))
         .and_then(Value::as_object);
     let Some(config) = config.or(mlx).or(file).filter(|object| !object.is_empty()) else {
         return Ok(None);
     };
+
     // ModelOpt's older exports put the content of their own file there.
     let exported = config
         .get("quantization")
@@ -45,12 +47,14 @@ pub(super) fn quantization(
         .filter(|inner| inner.contains_key("quant_algo"));
     let fields = root.inside(exported.unwrap_or(config));
     let mut quantization = read(&fields)?;
+
     // ModelOpt keeps the cache's part in its own file in some exports.
     if let Some(file) = file {
         quantization.kv_cache_dtype = quantization
             .kv_cache_dtype
             .or(kv_cache(&root.inside(file))?);
     }
+
     Ok(Some(quantization))
 }
 
@@ -68,6 +72,7 @@ fn read(fields: &Fields<'_>) -> Result<Quantization, Unsupported> {
             .to_ascii_lowercase()
             .replace("compressed_t", "compressed-t")
     });
+
     let method = match method {
         Some(method) => method,
         None if algorithm.is_some() => "modelopt".to_owned(),
@@ -79,6 +84,7 @@ fn read(fields: &Fields<'_>) -> Result<Quantization, Unsupported> {
         None if fields.value("bits").is_some() => "mlx".to_owned(),
         None => return Err(fields.missing("quantization_config.quant_method")),
     };
+
     let mut quantization = Quantization {
         format: algorithm
             .or(fields.text("format"))
@@ -93,6 +99,7 @@ fn read(fields: &Fields<'_>) -> Result<Quantization, Unsupported> {
         method,
         ..Quantization::default()
     };
+
     match quantization.method.as_str() {
         "fp8" | "fbgemm_fp8" | "modelopt_fp8" => {
             quantization.bits = Some(8);
@@ -113,6 +120,7 @@ fn read(fields: &Fields<'_>) -> Result<Quantization, Unsupported> {
             quantization.bits = Some(if four { 4 } else { 8 });
             quantization.group_size = four.then_some(64);
             quantization.float = four;
+
             quantization.format = if four {
                 fields.text("bnb_4bit_quant_type").map(str::to_owned)
             } else {
@@ -132,6 +140,7 @@ fn read(fields: &Fields<'_>) -> Result<Quantization, Unsupported> {
     if !matches!(&*quantization.method, "modelopt" | "compressed-tensors") {
         quantization.kv_cache_dtype = None;
     }
+
     Ok(quantization)
 }
 
@@ -143,6 +152,7 @@ fn small(fields: &Fields<'_>, keys: &[&str]) -> Result<Option<u32>, Unsupported>
     {
         return Ok(None);
     }
+
     let bits = fields.count(keys)?;
     if let Some(bits) = bits.filter(|bits| *bits == 0 || *bits > 64) {
         return Err(contradiction(
@@ -151,6 +161,7 @@ fn small(fields: &Fields<'_>, keys: &[&str]) -> Result<Option<u32>, Unsupported>
             "between 1 and 64 is expected",
         ));
     }
+
     Ok(bits.and_then(|bits| u32::try_from(bits).ok()))
 }
 
@@ -161,6 +172,7 @@ fn group_size(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
     } else {
         "group_size"
     };
+
     if fields
         .value(key)
         .and_then(Value::as_i64)
@@ -168,6 +180,7 @@ fn group_size(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
     {
         return Ok(None);
     }
+
     Ok(fields.count(&[key])?.filter(|size| *size > 0))
 }
 
@@ -187,6 +200,7 @@ fn compressed_tensors(
     let Some(groups) = fields.object("config_groups")? else {
         return Ok(());
     };
+
     if groups.len() > MOST_GROUPS {
         fields.ignore(
             "config_groups",
@@ -194,6 +208,7 @@ fn compressed_tensors(
             "only the first 256 groups are read",
         );
     }
+
     for group in groups
         .values()
         .take(MOST_GROUPS)
@@ -205,6 +220,7 @@ fn compressed_tensors(
             quantization.bits = quantization.bits.max(small(&weights, &["num_bits"])?);
             quantization.float |= weights.text("type") == Some("float");
             quantization.group_size = quantization.group_size.or(group_size(&weights)?);
+
             if weights
                 .value("block_structure")
                 .is_some_and(Value::is_array)
@@ -212,15 +228,18 @@ fn compressed_tensors(
             {
                 quantization.block = Some((rows, columns));
             }
+
             quantization.desc_act |= weights
                 .text("actorder")
                 .is_some_and(|order| order == "group");
         }
+
         if let Some(inputs) = group.object("input_activations")? {
             quantization.activations = true;
             quantization.activation_bits = small(&fields.inside(inputs), &["num_bits"])?;
         }
     }
+
     Ok(())
 }
 
@@ -230,24 +249,29 @@ fn quark(fields: &Fields<'_>, quantization: &mut Quantization) {
     let Some(global) = fields.value("global_quant_config") else {
         return;
     };
+
     let of = |key: &str| match global.get(key) {
         Some(Value::Array(all)) => all.first().and_then(Value::as_object),
         other => other.and_then(Value::as_object),
     };
+
     let Some(dtype) = of("weight")
         .and_then(|weight| weight.get("dtype"))
         .and_then(Value::as_str)
     else {
         return;
     };
+
     let bits = dtype.trim_start_matches(|letter: char| !letter.is_ascii_digit());
     let bits = bits
         .get(..1)
         .and_then(|digit| digit.parse().ok())
         .filter(|bits| (1..=8).contains(bits));
+
     if dtype.starts_with("float16") || dtype.starts_with("bfloat16") {
         return;
     }
+
     if bits.is_none() {
         fields.ignore(
             "global_quant_config.weight.dtype",
@@ -256,6 +280,7 @@ fn quark(fields: &Fields<'_>, quantization: &mut Quantization) {
         );
         return;
     }
+
     quantization.bits = bits;
     quantization.float = dtype.starts_with("fp") || dtype.starts_with("mx");
     quantization.activations = of("input_tensors").is_some();
@@ -273,10 +298,12 @@ fn model_optimizer(name: &str, quantization: &mut Quantization) {
         name if name.contains('8') => (Some(8), Some(8)),
         _ => (None, None),
     };
+
     quantization.bits = quantization.bits.or(bits);
     quantization.activations = activation_bits.is_some();
     quantization.activation_bits = activation_bits;
     quantization.float = name.contains("FP");
+
     if quantization.group_size.is_none() && name.contains("NVFP4") {
         quantization.group_size = Some(16);
     }
@@ -292,11 +319,14 @@ fn kv_cache(fields: &Fields<'_>) -> Result<Option<String>, Unsupported> {
             _ => None,
         });
     }
+
     let Some(scheme) = fields.value("kv_cache_scheme").and_then(Value::as_object) else {
         return Ok(None);
     };
+
     let scheme = fields.inside(scheme);
     let float = scheme.text("type") == Some("float");
+
     Ok(match (small(&scheme, &["num_bits"])?, float) {
         (Some(8), true) if scheme.flag("dynamic")? != Some(true) => Some("fp8".to_owned()),
         (Some(4), true) => Some("nvfp4".to_owned()),
@@ -314,6 +344,7 @@ fn skipped(fields: &Fields<'_>) -> Vec<String> {
         "exclude",
         "llm_int8_skip_modules",
     ];
+
     let names = |object: &Object| -> Vec<String> {
         let lists = KEYS
             .iter()
@@ -326,5 +357,6 @@ fn skipped(fields: &Fields<'_>) -> Vec<String> {
             .map(str::to_owned)
             .collect()
     };
+
     names(fields.own)
 }

@@ -16,10 +16,12 @@ pub(super) fn mamba1(fields: &Fields<'_>) -> Result<Recurrent, Unsupported> {
         } else {
             None
         };
+
     let inner = match own_width {
         Some(width) => width,
         None => expanded(fields)?,
     };
+
     Ok(Recurrent::Mamba1 {
         inner,
         state: fields.need(&["state_size", "mamba_d_state"])?,
@@ -34,6 +36,7 @@ pub(super) fn mamba2(fields: &Fields<'_>) -> Result<Recurrent, Unsupported> {
     } else {
         &[]
     };
+
     let heads = fields.need(
         &[
             plain,
@@ -41,12 +44,14 @@ pub(super) fn mamba2(fields: &Fields<'_>) -> Result<Recurrent, Unsupported> {
         ]
         .concat(),
     )?;
+
     let named = fields.size(&["mamba_d_ssm"])?;
     let dims: &[&str] = if fields.model_type == "mamba2" {
         &["head_dim"]
     } else {
         &["mamba_head_dim"]
     };
+
     // Bamba and Granite write "auto" for expand x h / heads.
     let automatic = fields.text("mamba_d_head") == Some("auto");
     let head_dim = match fields.size(dims)? {
@@ -60,6 +65,7 @@ pub(super) fn mamba2(fields: &Fields<'_>) -> Result<Recurrent, Unsupported> {
                 Some(inner) => inner,
                 None => expanded(fields)?,
             };
+
             if !inner.is_multiple_of(heads) {
                 return Err(contradiction(
                     "mamba_n_heads",
@@ -67,9 +73,11 @@ pub(super) fn mamba2(fields: &Fields<'_>) -> Result<Recurrent, Unsupported> {
                     format!("{inner} channels do not divide by it"),
                 ));
             }
+
             inner / heads
         }
     };
+
     let inner = heads.saturating_mul(head_dim);
     if let Some(named) = named.filter(|named| *named != inner) {
         return Err(contradiction(
@@ -78,6 +86,7 @@ pub(super) fn mamba2(fields: &Fields<'_>) -> Result<Recurrent, Unsupported> {
             format!("{heads} heads of {head_dim} are {inner}"),
         ));
     }
+
     Ok(Recurrent::Mamba2 {
         inner,
         heads,
@@ -114,6 +123,7 @@ pub(super) fn rwkv(fields: &Fields<'_>, generation: u8) -> Result<Recurrent, Uns
         4 => 3,
         _ => fields.need(&["head_size", "head_dim"])?,
     };
+
     Ok(Recurrent::Rwkv {
         hidden,
         head_size,

@@ -43,6 +43,7 @@ fn scaling<'a>(
     let Some(object) = object else {
         return Ok(Scaling::default());
     };
+
     let inside = fields.inside(object);
     Ok(Scaling {
         kind: inside
@@ -65,6 +66,7 @@ fn main_scaling<'a>(fields: &Fields<'a>) -> Result<Scaling<'a>, Unsupported> {
             .object("rope_parameters")?
             .map(|object| nested(object, "full_attention").unwrap_or(object)),
     };
+
     scaling(fields, object)
 }
 
@@ -75,10 +77,12 @@ fn nested<'a>(object: &'a Object, kind: &str) -> Option<&'a Object> {
 /// The configured number of positions, before any scaling: the least of all keys that are there.
 fn positions(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
     let mut least: Option<u64> = None;
+
     // A class's default counts where no key is there: files may use another name for it.
     if !POSITIONS.iter().any(|key| fields.value(key).is_some()) {
         return Ok(POSITIONS.iter().find_map(|key| fields.default(key)));
     }
+
     for key in POSITIONS.iter().filter(|key| fields.value(key).is_some()) {
         // Some files carry the tokenizer's 1e30 for "no limit".
         if let Some(value) = fields
@@ -92,6 +96,7 @@ fn positions(fields: &Fields<'_>) -> Result<Option<u64>, Unsupported> {
             least = Some(least.map_or(length, |least| least.min(length)));
         }
     }
+
     Ok(least)
 }
 
@@ -103,6 +108,7 @@ pub(super) fn max_context(fields: &Fields<'_>) -> Result<Option<u64>, Unsupporte
     let Some(positions) = positions(fields)? else {
         return Ok(None);
     };
+
     let scaling = main_scaling(fields)?;
     let scaled = [
         "",
@@ -115,9 +121,11 @@ pub(super) fn max_context(fields: &Fields<'_>) -> Result<Option<u64>, Unsupporte
         "mrope",
         "proportional",
     ];
+
     if scaled.contains(&scaling.kind) || fields.model_type.starts_with("gemma3") {
         return Ok(Some(positions));
     }
+
     Ok(Some(super::floor_of(
         positions,
         scaling.factor.unwrap_or(1.0),
@@ -131,6 +139,7 @@ pub(super) fn original_context(fields: &Fields<'_>) -> Result<Option<u64>, Unsup
     if !["longrope", "su"].contains(&scaling.kind) {
         return Ok(None);
     }
+
     Ok(scaling
         .original
         .or(fields.size(&["original_max_position_embeddings"])?))
@@ -145,9 +154,11 @@ pub(super) fn tables(
     let Some(dim) = head_dim(layers) else {
         return Ok(Vec::new());
     };
+
     let Some(positions) = positions(fields)? else {
         return Ok(Vec::new());
     };
+
     let off = fields.flag("alibi")? == Some(true)
         || matches!(fields.text("position_embedding_type"), Some("nope" | "alibi" | "absolute"))
         || fields.flag("use_mem_rope")? == Some(false)
@@ -156,6 +167,7 @@ pub(super) fn tables(
     if off {
         return Ok(Vec::new());
     }
+
     let scaling = main_scaling(fields)?;
     let rotary_dim = rotary_dim(fields, &scaling, dim)?;
     let table = |positions, rotary_dim| RopeTable {
@@ -163,6 +175,7 @@ pub(super) fn tables(
         rotary_dim,
         float32: false,
     };
+
     let length = length(fields, &scaling, positions)?;
     let mut tables = match rope {
         Rope::Nowhere => Vec::new(),
@@ -190,12 +203,15 @@ pub(super) fn tables(
             },
         ],
     };
+
     if rope == Rope::Proportional {
         tables.dedup();
     }
+
     if rope == Rope::Standard && has_second_base(fields, &scaling)? {
         tables.push(table(positions, rotary_dim));
     }
+
     Ok(tables)
 }
 
@@ -209,9 +225,11 @@ fn has_second_base(fields: &Fields<'_>, scaling: &Scaling<'_>) -> Result<bool, U
             .is_some_and(|bases| bases.iter().any(|base| Some(base) != bases.first())),
         _ => false,
     };
+
     let named = ["swa_rope_theta", "local_rope_theta", "rope_local_base_freq"]
         .iter()
         .any(|key| fields.value(key).is_some());
+
     Ok(listed || named || (fields.model_type == "olmo3" && !scaling.kind.is_empty()))
 }
 
@@ -229,6 +247,7 @@ fn length(fields: &Fields<'_>, scaling: &Scaling<'_>, positions: u64) -> Result<
         "longrope" | "su" => positions.saturating_add(original.unwrap_or(positions)),
         _ => positions,
     };
+
     if length > 1 << 32 {
         return Err(contradiction(
             "rope_scaling",
@@ -236,6 +255,7 @@ fn length(fields: &Fields<'_>, scaling: &Scaling<'_>, positions: u64) -> Result<
             "more positions than any model has",
         ));
     }
+
     Ok(length)
 }
 
@@ -244,6 +264,7 @@ fn head_dim(layers: &[Mixed]) -> Option<u64> {
     let mixers = layers
         .iter()
         .flat_map(|layer| std::iter::once(&layer.mixer).chain(layer.beside.as_ref()));
+
     mixers
         .filter_map(|mixer| match mixer {
             Mixer::Attention(attention) => Some(attention.key_dim),
@@ -261,9 +282,11 @@ fn rotary_dim(fields: &Fields<'_>, scaling: &Scaling<'_>, dim: u64) -> Result<u6
     {
         return Ok(dim);
     }
+
     if let Some(rotary_dim) = fields.size(&["rotary_dim"])? {
         return Ok(rotary_dim);
     }
+
     let partial = match scaling.partial {
         Some(partial) => Some(partial),
         None => match fields.factor("partial_rotary_factor")? {
@@ -271,6 +294,7 @@ fn rotary_dim(fields: &Fields<'_>, scaling: &Scaling<'_>, dim: u64) -> Result<u6
             None => fields.factor("rotary_pct")?,
         },
     };
+
     let partial = partial.or_else(|| rotated_part(fields.model_type));
     Ok(partial.map_or(dim, |partial| super::floor_of(dim, partial.min(1.0))))
 }

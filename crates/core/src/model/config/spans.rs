@@ -16,6 +16,7 @@ pub(super) fn spans(
     // Qwen's classes drop the window unless the switch is on.
     let off = rule == Spans::Upper && fields.flag("use_sliding_window")? != Some(true);
     let window = if off { None } else { window(fields)? };
+
     if let Some(words) = fields.words("layer_types")? {
         if words.len() != layers {
             return Err(fields.length("layer_types", words.len(), layers));
@@ -26,15 +27,18 @@ pub(super) fn spans(
             .map(|(layer, word)| named(fields, layer, word, window))
             .collect();
     }
+
     if rule == Spans::Listed && window.is_some() {
         return Err(fields.missing("layer_types"));
     }
+
     let Some(window) = window else {
         return match rule {
             Spans::Chunked(every) => chunked(fields, every, layers),
             _ => Ok(vec![Span::Full; layers]),
         };
     };
+
     let slides: Vec<bool> = match rule {
         Spans::Full | Spans::Listed => vec![false; layers],
         Spans::All => vec![true; layers],
@@ -52,6 +56,7 @@ pub(super) fn spans(
         }
         Spans::Chunked(every) => return chunked(fields, every, layers),
     };
+
     Ok(slides
         .into_iter()
         .map(|slides| {
@@ -109,6 +114,7 @@ fn all_but(fields: &Fields<'_>, every: u64, layers: usize) -> Result<Vec<bool>, 
         "_sliding_window_pattern",
         "global_attn_every_n_layers",
     ];
+
     if let Some((key, text)) = PATTERN
         .iter()
         .find_map(|key| fields.text(key).map(|text| (*key, text)))
@@ -134,6 +140,7 @@ fn all_but(fields: &Fields<'_>, every: u64, layers: usize) -> Result<Vec<bool>, 
             .map(|(layer, slides)| slides && layer + 1 != layers)
             .collect());
     }
+
     let every = fields.size(PATTERN)?.unwrap_or(every);
     Ok((1..=layers as u64)
         .map(|layer| !layer.is_multiple_of(every))
@@ -146,6 +153,7 @@ fn chunked(fields: &Fields<'_>, every: u64, layers: usize) -> Result<Vec<Span>, 
     let Some(chunk) = fields.size(&["attention_chunk_size"])? else {
         return Ok(vec![Span::Full; layers]);
     };
+
     let listed = fields
         .numbers("no_rope_layers")?
         .filter(|list| !list.is_empty());
@@ -161,6 +169,7 @@ fn chunked(fields: &Fields<'_>, every: u64, layers: usize) -> Result<Vec<Span>, 
                 .collect()
         }
     };
+
     Ok(roped
         .into_iter()
         .map(|rope| {

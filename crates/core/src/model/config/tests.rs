@@ -36,6 +36,7 @@ fn attention(mixer: &Mixer) -> &Attention {
 fn head_dim_is_read_and_not_divided_out() {
     let qwen = read(&qwen3()).unwrap();
     assert_eq!(attention(&qwen.layers[0].mixer).key_dim, 128);
+
     assert_eq!(
         (qwen.layers.len(), qwen.max_context, qwen.dtype),
         (4, Some(40960), Some(Dtype::BF16))
@@ -71,6 +72,7 @@ fn values_that_cannot_be_meant_are_refused_by_name() {
         ("num_nextn_predict_layers", json!(100_000)),
         ("model_type", json!(7)),
     ];
+
     for (key, value) in cases {
         let error = read(&with(key, value.clone())).unwrap_err();
         let named = match &error {
@@ -79,6 +81,7 @@ fn values_that_cannot_be_meant_are_refused_by_name() {
             }
             other => panic!("{key} = {value}: {other}"),
         };
+
         assert!(
             key == named || ["factor"].contains(&&*named),
             "{key} = {value}: {error}"
@@ -166,6 +169,7 @@ fn gemma_4_has_two_sizes_of_heads() {
         (sliding.kv_heads, sliding.key_dim, sliding.span),
         (8, 256, Span::Sliding { window: 1024 })
     );
+
     assert_eq!(
         (full.kv_heads, full.key_dim, full.span),
         (2, 512, Span::Full)
@@ -185,6 +189,7 @@ fn shared_layers_own_no_cache() {
         .iter()
         .filter(|layer| attention(&layer.mixer).shares_cache)
         .count();
+
     assert_eq!((gemma.layers.len(), shared), (35, 15));
 }
 
@@ -203,6 +208,7 @@ fn deepseek_v4_reads_a_ratio_for_each_layer() {
         ),
         other => panic!("{other:?}"),
     });
+
     let ratios: Vec<_> = ratios.collect();
     assert_eq!(
         ratios,
@@ -212,8 +218,10 @@ fn deepseek_v4_reads_a_ratio_for_each_layer() {
             (Some(128), false, 448)
         ]
     );
+
     let mut other = config;
     other["compress_ratios"] = json!([0, 4, 64, 4]);
+
     assert!(
         read(&other)
             .unwrap_err()
@@ -227,6 +235,7 @@ fn an_unknown_switch_of_the_indexer_is_named() {
     let mut config = json!({"model_type": "deepseek_v3", "index_head_dim": 128, "index_n_heads": 64, "index_topk": 2048});
     read(&config).unwrap();
     config["index_kpool_size"] = json!(4);
+
     assert!(
         read(&config)
             .unwrap_err()
@@ -238,6 +247,7 @@ fn an_unknown_switch_of_the_indexer_is_named() {
 #[test]
 fn rope_tables_have_the_lengths_that_engines_compute() {
     let table = |config: &Value| read(config).unwrap().rope;
+
     // vLLM: 131072 x 128 x 2 B = 33,554,432 B for Llama-3.1-8B whatever max_model_len is.
     let llama = json!({"model_type": "llama", "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128_256,
         "max_position_embeddings": 131_072, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}});
@@ -246,11 +256,13 @@ fn rope_tables_have_the_lengths_that_engines_compute() {
         rotary_dim,
         float32: false,
     };
+
     assert_eq!(table(&llama), [plain(131_072, 128)]);
     let gemma = json!({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", "num_hidden_layers": 34,
         "rope_scaling": {"rope_type": "linear", "factor": 8.0}}});
     assert_eq!(table(&gemma), [plain(1_048_576, 256), plain(131_072, 256)]);
     assert_eq!(read(&gemma).unwrap().max_context, Some(131_072));
+
     let yarn = with(
         "rope_scaling",
         json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}),
@@ -259,12 +271,14 @@ fn rope_tables_have_the_lengths_that_engines_compute() {
     let long = json!({"model_type": "phi3", "max_position_embeddings": 131_072, "original_max_position_embeddings": 4096,
         "rope_scaling": {"type": "longrope"}});
     assert_eq!(table(&long), [plain(135_168, 96)]);
+
     assert!(
         read(&long)
             .unwrap()
             .notes
             .contains(&"original_max_position_embeddings=4096".to_owned())
     );
+
     let dynamic = with("rope_scaling", json!({"type": "dynamic", "factor": 2.0}));
     assert_eq!(read(&dynamic).unwrap().max_context, Some(81_920));
 }
@@ -286,6 +300,7 @@ fn experts_and_the_layers_that_have_them() {
         ),
         (128, 8, 1408, 1408)
     );
+
     assert_eq!(
         glm.layers[0].feed_forward,
         FeedForward::Dense { width: 10944 }
@@ -301,6 +316,7 @@ fn experts_and_the_layers_that_have_them() {
     );
     assert_eq!(llama.layers[1].feed_forward, FeedForward::Experts);
     assert_eq!(llama.experts.unwrap().width, 8192);
+
     assert_eq!(
         attention(&llama.layers[2].mixer).span,
         Span::Chunked { chunk: 8192 }
@@ -315,6 +331,7 @@ fn states_demand_their_own_dtype() {
         "n_routed_experts": 128, "num_experts_per_tok": 6, "mamba_num_heads": 64});
     let nemotron = read(&nemotron).unwrap();
     assert_eq!(nemotron.state_dtype, Some(Dtype::F32));
+
     assert!(matches!(
         nemotron.layers[0].mixer,
         Mixer::Recurrent(Recurrent::Mamba2 {
@@ -326,6 +343,7 @@ fn states_demand_their_own_dtype() {
             conv: 4
         })
     ));
+
     assert_eq!(nemotron.layers[1].feed_forward, FeedForward::Experts);
     assert_eq!(
         (&nemotron.layers[3].mixer, nemotron.layers[2].feed_forward),
@@ -347,6 +365,7 @@ fn quantisation_is_normalised() {
             quantization,
         )
     };
+
     let (method, bits, group, gptq) =
         read_with(json!({"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": true}));
     assert_eq!(
@@ -359,6 +378,7 @@ fn quantisation_is_normalised() {
         (method.as_str(), bits, fp8.block, fp8.float),
         ("fp8", Some(8), Some((128, 128)), true)
     );
+
     let (_, bits, _, tensors) = read_with(
         json!({"quant_method": "compressed-tensors", "format": "float-quantized",
         "config_groups": {"group_0": {"weights": {"num_bits": 8, "type": "float", "strategy": "channel"},
@@ -369,6 +389,7 @@ fn quantisation_is_normalised() {
         (bits, tensors.activations, tensors.activation_bits),
         (Some(8), true, Some(8))
     );
+
     assert_eq!(
         (
             tensors.kv_cache_dtype.as_deref(),
@@ -376,6 +397,7 @@ fn quantisation_is_normalised() {
         ),
         (Some("fp8"), &["lm_head".to_owned()][..])
     );
+
     // vLLM and SGLang look for the field under compressed-tensors and ModelOpt alone.
     let (.., plain) = read_with(
         json!({"quant_method": "fp8", "kv_cache_scheme": {"num_bits": 8, "type": "float"}}),
@@ -401,6 +423,7 @@ fn quantisation_is_normalised() {
         (nvfp4.method.as_str(), nvfp4.bits, nvfp4.group_size),
         ("modelopt", Some(4), Some(16))
     );
+
     assert_eq!(
         (nvfp4.kv_cache_dtype.as_deref(), nvfp4.skipped.len()),
         (Some("fp8"), 1)
@@ -421,15 +444,18 @@ fn plain_layers(layers: u32, rows: u64, extra: &[&str]) -> Inventory {
                 Bytes::new(rows * 2048),
             );
         };
+
         add("self_attn.q_proj", 2048);
         add("self_attn.k_proj", rows);
         add("self_attn.v_proj", rows);
         add("self_attn.o_proj", 1024);
         add("mlp.up_proj", 3072);
+
         for name in extra {
             add(name, 64);
         }
     }
+
     builder.finish()
 }
 
@@ -461,9 +487,11 @@ fn weights_that_lack_whole_layers_are_refused() {
         error,
         "num_hidden_layers = 4: the weights hold no tensor of layer 3; the download may be incomplete"
     );
+
     // Nothing but the embedding: a first shard alone.
     let mut bare = InventoryBuilder::default();
     let rows = 151_936;
+
     bare.add(
         "",
         "model.embed_tokens.weight",
@@ -471,6 +499,7 @@ fn weights_that_lack_whole_layers_are_refused() {
         &[rows, 1024],
         Bytes::new(rows * 2048),
     );
+
     let error = architecture(&qwen3(), None, &bare.finish())
         .unwrap_err()
         .to_string();
@@ -483,8 +512,10 @@ fn an_unknown_type_must_be_proved_by_its_tensors() {
     let read = |config: &Value, tensors: &Inventory| architecture(config, None, tensors);
     let plain = read(&unknown, &plain_layers(4, 1024, &["self_attn.q_norm"])).unwrap();
     assert_eq!(attention(&plain.layers[0].mixer).kv_heads, 8);
+
     // Nothing proves it.
     read(&unknown, &Inventory::default()).unwrap_err();
+
     // Something else is in its layers.
     let error = read(&unknown, &plain_layers(4, 1024, &["mixer.in_proj"]))
         .unwrap_err()
@@ -495,6 +526,7 @@ fn an_unknown_type_must_be_proved_by_its_tensors() {
         ),
         "{error}"
     );
+
     // A key that may concern the cache.
     for (key, value) in [
         ("attention_sink_tokens", json!(4)),
@@ -514,6 +546,7 @@ fn an_unknown_type_must_be_proved_by_its_tensors() {
     }
     // Switched off, or harmless.
     let mut config = unknown;
+
     config["kv_lora_rank"] = json!(null);
     config["brand_new_loss_weight"] = json!(0.5);
     config["image_token_index"] = json!(7);
@@ -562,6 +595,7 @@ fn any_value() -> impl Strategy<Value = Value> {
         (0_u64..5000).prop_map(Value::from),
         "[a-z_]{0,12}".prop_map(Value::from),
     ];
+
     leaf.prop_recursive(2, 16, 6, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
@@ -661,9 +695,11 @@ fn out_of_range_figures_are_warned() {
             .extend(changes.as_object().unwrap().clone());
         architecture_and_warnings(&config, None, &Inventory::default())
     };
+
     let (read, warned) = warnings(serde_json::json!({"max_position_embeddings": i64::MAX}));
     assert_eq!(read.unwrap().max_context, None);
     assert_eq!(warned.len(), 1, "{warned:?}");
+
     assert!(
         warned[0].contains("max_position_embeddings = 9223372036854775807"),
         "{warned:?}"

@@ -14,6 +14,7 @@ pub(super) fn tower(fields: &Fields<'_>) -> Option<VisionTower> {
     let vision =
         vision.or_else(|| nested(nested(fields.root, "thinker_config")?, "vision_config"))?;
     let tower = read(&fields.inside(vision), &fields.inside(fields.root));
+
     tower.unwrap_or_else(|why| {
         fields.ignore_part(&format!(
             "{why}; the vision tower's activations are not counted"
@@ -37,15 +38,18 @@ fn nested<'a>(object: &'a Object, key: &str) -> Option<&'a Object> {
 
 fn read(vision: &Fields<'_>, root: &Fields<'_>) -> Result<Option<VisionTower>, Unsupported> {
     let layers = vision.size(&["depth", "num_hidden_layers", "layers", "num_layers"])?;
+
     // Qwen2-VL: `hidden_size` is what the merger emits, `embed_dim` the tower's width.
     let hidden_size = vision.size(&["embed_dim", "hidden_size", "width"])?;
     let (Some(layers), Some(hidden_size)) = (layers, hidden_size) else {
         return Ok(None);
     };
+
     let intermediate_size = match vision.size(&["intermediate_size"])? {
         Some(width) => width,
         None => super::floor_of(hidden_size, vision.factor("mlp_ratio")?.unwrap_or(4.0)),
     };
+
     let heads = vision
         .size(&["num_heads", "num_attention_heads", "attention_heads"])?
         .unwrap_or(16);
@@ -53,8 +57,10 @@ fn read(vision: &Fields<'_>, root: &Fields<'_>) -> Result<Option<VisionTower>, U
         (Some(image), Some(patch)) => Some(image / patch),
         _ => None,
     };
+
     let patches_per_item = side.map(|side| side.saturating_mul(side));
     let tokens_per_item = root.size(&["mm_tokens_per_image", "vision_soft_tokens_per_image"])?;
+
     Ok(Some(VisionTower {
         layers,
         hidden_size,

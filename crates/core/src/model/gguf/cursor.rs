@@ -46,6 +46,7 @@ impl<'p> Cursor<'p> {
         let slice = usize::try_from(end)
             .ok()
             .and_then(|end| self.prefix.get(self.position..end));
+
         match slice {
             Some(slice) => {
                 self.position += slice.len();
@@ -105,6 +106,7 @@ fn absurd(what: &'static str, name: &str, claimed: u64) -> Stop {
     } else {
         format!("'{name}' ")
     };
+
     Stop::Bad(GgufError::Absurd {
         what,
         name,

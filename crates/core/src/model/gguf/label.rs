@@ -18,6 +18,7 @@ fn of_name(name: &str) -> Option<String> {
         .rsplit(['-', '.'])
         .next()
         .is_some_and(|word| word.eq_ignore_ascii_case("UD"));
+
     let label = last.to_ascii_uppercase();
     Some(if dynamic {
         format!("UD-{label}")
@@ -40,6 +41,7 @@ fn is_label(word: &str) -> bool {
         "MXFP4_MOE",
         "NVFP4",
     ];
+
     let digits = ["IQ", "TQ", "Q"]
         .iter()
         .find_map(|kind| word.strip_prefix(kind));
@@ -51,6 +53,7 @@ fn is_label(word: &str) -> bool {
         };
         bits.len() == 1 && bits.bytes().all(|byte| byte.is_ascii_digit()) && parts.all(part)
     };
+
     whole.contains(&word.as_str()) || digits.is_some_and(numbered)
 }
 

@@ -158,11 +158,13 @@ fn bad(key: &str, why: impl Into<String>) -> Stop {
 pub(super) fn read(cursor: &mut Cursor<'_>, count: u64) -> Result<Metadata, Stop> {
     let mut pairs = BTreeMap::new();
     let mut kept = 0_usize;
+
     for left in (0..count).rev() {
         let key = cursor.string(MAX_KEY_BYTES, "the length of a metadata key")?;
         let Ok(key) = std::str::from_utf8(key) else {
             return Err(bad(&shown(key), "the key is not UTF-8"));
         };
+
         let kind = ValueKind::read(cursor, key)?;
         let value = value(cursor, key, kind, kept < KEPT_BYTES)?;
         kept = kept.saturating_add(key.len()).saturating_add(match &value {
@@ -170,12 +172,15 @@ pub(super) fn read(cursor: &mut Cursor<'_>, count: u64) -> Result<Metadata, Stop
             Value::Integers(items) => items.len().saturating_mul(8),
             _ => 8,
         });
+
         // llama.cpp: "duplicate key"; which of two values an engine takes must not be a guess.
         if pairs.insert(key.to_owned(), value).is_some() {
             return Err(bad(key, "stands in the header twice"));
         }
+
         cursor.expect(left, LEAST_PAIR_BYTES, "metadata count", "")?;
     }
+
     Ok(Metadata(pairs))
 }
 
@@ -207,10 +212,12 @@ fn value(cursor: &mut Cursor<'_>, key: &str, kind: ValueKind, keep: bool) -> Res
         ValueKind::Array => {
             let item = ValueKind::read(cursor, key)?;
             let count = cursor.u64()?;
+
             let numeric = !matches!(
                 item,
                 ValueKind::Text | ValueKind::Array | ValueKind::F32 | ValueKind::F64
             );
+
             if keep && numeric && count <= KEPT_ARRAY_ITEMS {
                 integers(cursor, key, item, count)?
             } else {
@@ -238,6 +245,7 @@ fn integers(
             _ => return Err(bad(key, "an array of mixed types")),
         });
     }
+
     Ok(Value::Integers(items))
 }
 
@@ -255,6 +263,7 @@ fn skip_array(
     }
     // A string has at least its length, an array its item type and count.
     let least = if item == ValueKind::Text { 8 } else { 12 };
+
     cursor.expect(count, least, "array", key)?;
     for _ in 0..count {
         if item == ValueKind::Text {
@@ -271,5 +280,6 @@ fn skip_array(
             skip_array(cursor, key, inner, inner_count, depth + 1)?;
         }
     }
+
     Ok(())
 }

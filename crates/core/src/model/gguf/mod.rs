@@ -236,6 +236,7 @@ fn read(prefix: &[u8], file_bytes: Option<u64>) -> Result<Gguf, Stop> {
     if &magic != b"GGUF" {
         return Err(GgufError::Magic(format!("'{}'", magic.escape_ascii())).into());
     }
+
     let version = cursor.u32()?;
     match version {
         2 | 3 => {}
@@ -262,6 +263,7 @@ fn read(prefix: &[u8], file_bytes: Option<u64>) -> Result<Gguf, Stop> {
             .into());
         }
     }
+
     let (tensors, pairs) = (cursor.u64()?, cursor.u64()?);
     cursor.expect(pairs, metadata::LEAST_PAIR_BYTES, "metadata count", "")?;
     cursor.expect(tensors, table::LEAST_INFO_BYTES, "tensor count", "")?;
@@ -269,6 +271,7 @@ fn read(prefix: &[u8], file_bytes: Option<u64>) -> Result<Gguf, Stop> {
     let table_start = cursor.position();
     let table = table::read(&mut cursor, tensors, &metadata, file_bytes)?;
     let part = parts::part(&metadata)?;
+
     Ok(Gguf {
         version,
         metadata,

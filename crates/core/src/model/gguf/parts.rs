@@ -27,6 +27,7 @@ impl<'n> PartName<'n> {
         let (rest, count) = rest.rsplit_once("-of-")?;
         let (stem, number) = rest.rsplit_once('-')?;
         let (number, count) = (five_digits(number)?, five_digits(count)?);
+
         (1..=count).contains(&number).then(|| Self {
             stem,
             index: number - 1,
@@ -58,8 +59,10 @@ pub(super) fn part(metadata: &Metadata) -> Result<Option<FilePart>, Stop> {
             why: format!("{other:?} is no count"),
         }),
     };
+
     let (count, index) = (number("split.count")?, number("split.no")?);
     let tensors = number("split.tensors.count")?;
+
     match (count, index) {
         (None | Some(0 | 1), _) => Ok(None),
         (Some(count), index) => {
@@ -98,6 +101,7 @@ pub fn combine(mut parts: Vec<Gguf>) -> Result<Gguf, GgufError> {
         Some(None) => return wrong(format!("{given} files, of which one is whole by itself")),
         Some(Some(part)) => (part.count, part.tensors),
     };
+
     for (index, gguf) in parts.iter().enumerate() {
         match gguf.part {
             Some(part) if part.count == count && part.index as usize == index => {}
@@ -111,18 +115,22 @@ pub fn combine(mut parts: Vec<Gguf>) -> Result<Gguf, GgufError> {
             None => return wrong("one of them is whole by itself".to_owned()),
         }
     }
+
     if given != count as usize {
         return wrong(format!("{given} of {count} parts were given"));
     }
+
     let mut rest = parts.into_iter();
     let Some(mut whole) = rest.next() else {
         return wrong("there are none".to_owned());
     };
+
     let mut inventories = vec![std::mem::take(&mut whole.inventory)];
     for gguf in rest {
         whole.header_bytes = whole.header_bytes.saturating_add(gguf.header_bytes);
         whole.data_bytes += gguf.data_bytes;
         whole.table.bytes = whole.table.bytes.saturating_add(gguf.table.bytes);
+
         for unknown in gguf.unknown_types {
             match whole
                 .unknown_types
@@ -133,11 +141,14 @@ pub fn combine(mut parts: Vec<Gguf>) -> Result<Gguf, GgufError> {
                 None => whole.unknown_types.push(unknown),
             }
         }
+
         inventories.push(gguf.inventory);
     }
+
     whole.inventory = InventoryBuilder::join(inventories);
     whole.part = None;
     check_count(&whole.inventory, tensors)?;
+
     Ok(whole)
 }
 

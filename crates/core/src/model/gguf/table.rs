@@ -62,21 +62,25 @@ pub(super) fn read(
         if !names.insert(info.name) {
             return Err(bad(info.name.as_bytes(), "stands in the table twice"));
         }
+
         if info.offset % alignment != 0 {
             return Err(bad(
                 info.name.as_bytes(),
                 format!("offset {} is not a multiple of {alignment}", info.offset),
             ));
         }
+
         infos.push(info);
         cursor.expect(left, LEAST_INFO_BYTES, "tensor count", "")?;
     }
+
     let header_bytes = cursor.position().next_multiple_of(alignment);
     infos.sort_by_key(|info| info.offset);
     let file_data = file_bytes.map(|bytes| bytes.saturating_sub(header_bytes));
     let mut builder = InventoryBuilder::default();
     let mut unknown: BTreeMap<u32, UnknownType> = BTreeMap::new();
     let (mut end, mut uncovered_bytes) = (0_u64, 0_u64);
+
     for (index, info) in infos.iter().enumerate() {
         let room_end = infos.get(index + 1).map(|next| next.offset).or(file_data);
         let bytes = match (info.bytes, room_end) {
@@ -90,6 +94,7 @@ pub(super) fn read(
                 return Err(bad(info.name.as_bytes(), why));
             }
         };
+
         if info.offset < end {
             return Err(bad(
                 info.name.as_bytes(),
@@ -98,8 +103,10 @@ pub(super) fn read(
         }
         // Padding up to the next multiple of the alignment is no gap.
         let padded = end.checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
+
         uncovered_bytes = uncovered_bytes.saturating_add(info.offset.saturating_sub(padded));
         end = info.offset.saturating_add(bytes);
+
         let storage = Dtype::from_ggml(info.type_id).map_or_else(
             || Storage::Unknown(format!("ggml type {}", info.type_id).into()),
             Storage::Known,
@@ -112,13 +119,16 @@ pub(super) fn read(
             };
             unknown.entry(info.type_id).or_insert_with(first).tensors += 1;
         }
+
         builder.add("", info.name, storage, &info.shape, Bytes::new(bytes));
     }
+
     let data_bytes = if end == 0 {
         0
     } else {
         end.checked_next_multiple_of(alignment).unwrap_or(u64::MAX)
     };
+
     // The last tensor's own padding may be missing in the file, its data may not; a file without
     // data needs none.
     if let Some(has) = file_bytes.filter(|_| end > 0)
@@ -132,9 +142,11 @@ pub(super) fn read(
         }
         .into());
     }
+
     let padded = end.checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
     uncovered_bytes =
         uncovered_bytes.saturating_add(file_data.map_or(0, |data| data.saturating_sub(padded)));
+
     Ok(TensorTable {
         inventory: builder.finish(),
         unknown_types: unknown.into_values().collect(),
@@ -146,6 +158,7 @@ pub(super) fn read(
 
 pub(super) fn alignment(metadata: &Metadata) -> Result<u64, Stop> {
     const KEY: &str = "general.alignment";
+
     let value = match metadata.get(KEY) {
         None => return Ok(DEFAULT_ALIGNMENT),
         Some(Value::Unsigned(value)) => *value,
@@ -158,6 +171,7 @@ pub(super) fn alignment(metadata: &Metadata) -> Result<u64, Stop> {
             .into());
         }
     };
+
     if value.is_power_of_two() && value <= 1 << 20 {
         Ok(value)
     } else {
@@ -180,10 +194,12 @@ pub(super) fn info<'p>(cursor: &mut Cursor<'p>) -> Result<Info<'p>, Stop> {
             format!("{dimensions} dimensions, where ggml has at most {MAX_DIMENSIONS}"),
         ));
     }
+
     let mut shape = Vec::new();
     for _ in 0..dimensions {
         shape.push(cursor.u64()?);
     }
+
     let (type_id, offset) = (cursor.u32()?, cursor.u64()?);
     let elements = shape
         .iter()
@@ -194,6 +210,7 @@ pub(super) fn info<'p>(cursor: &mut Cursor<'p>) -> Result<Info<'p>, Stop> {
             format!("the shape {shape:?} has more than 2^63 elements"),
         ));
     };
+
     let bytes = match Dtype::from_ggml(type_id) {
         None => None,
         Some(dtype) => Some(sized(dtype, &shape, elements).ok_or_else(|| {
@@ -207,6 +224,7 @@ pub(super) fn info<'p>(cursor: &mut Cursor<'p>) -> Result<Info<'p>, Stop> {
             )
         })?),
     };
+
     Ok(Info {
         name: text,
         shape,

@@ -36,17 +36,21 @@ pub fn find_table(
     like: &Metadata,
 ) -> Option<LoneTable> {
     let alignment = table::alignment(like).ok()?;
+
     // A window made for it could begin a long chain at every byte.
     let mut left = window.len() / BYTES_AN_INFO * 4 + 1024;
     (0..window.len()).find_map(|at| {
         let bytes = window.get(at..)?;
+
         // Cheap before exact: a length of one to 255, then a letter.
         let &[low, 0, 0, 0, 0, 0, 0, 0, letter, ..] = bytes else {
             return None;
         };
+
         if low == 0 || !letter.is_ascii_alphanumeric() {
             return None;
         }
+
         table_at(
             bytes,
             start.checked_add(at as u64)?,
@@ -68,6 +72,7 @@ fn table_at(
     let mut cursor = Cursor::new(bytes);
     let mut builder = InventoryBuilder::default();
     let mut end = 0_u64;
+
     loop {
         *left = left.checked_sub(1)?;
         let Info {
@@ -77,10 +82,12 @@ fn table_at(
             bytes,
             offset,
         } = table::info(&mut cursor).ok()?;
+
         let bytes = bytes?;
         if name.is_empty() || bytes == 0 || offset != end.checked_next_multiple_of(alignment)? {
             return None;
         }
+
         end = offset.checked_add(bytes)?;
         builder.add(
             "",
@@ -89,6 +96,7 @@ fn table_at(
             &shape,
             Bytes::new(bytes),
         );
+
         let header_bytes = start
             .checked_add(cursor.position())?
             .checked_next_multiple_of(alignment)?;
@@ -104,6 +112,7 @@ fn table_at(
                 data_bytes: Bytes::new(padded),
             });
         }
+
         if least > file_bytes {
             return None;
         }
@@ -119,5 +128,6 @@ pub fn same_tensors(one: &Inventory, other: &Inventory) -> bool {
         }
         InventoryBuilder::join([inventory])
     };
+
     untyped(one) == untyped(other)
 }

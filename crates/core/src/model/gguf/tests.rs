@@ -33,11 +33,13 @@ fn reads_values_and_folds_tensors() {
     let gguf = complete(&bytes, Some(bytes.len() as u64 + data));
     assert_eq!(gguf.family(), Some("llama"));
     assert_eq!(gguf.metadata.unsigned("llama.block_count"), Some(2));
+
     assert_eq!(
         gguf.metadata.get("llama.attention.head_count_kv"),
         Some(&Value::Integers(vec![8, 4]))
     );
     assert_eq!(gguf.metadata.truth("llama.attention.causal"), Some(true));
+
     assert_eq!(
         gguf.metadata.get("tokenizer.ggml.tokens"),
         Some(&Value::Long { length: 100 })
@@ -51,6 +53,7 @@ fn reads_values_and_folds_tensors() {
     assert_eq!(gguf.header_bytes, bytes.len() as u64);
     assert_eq!(gguf.data_bytes, Bytes::new(data));
     assert_eq!(gguf.inventory.bytes(), Bytes::new(14_400 + 2 * 69_632 + 40));
+
     let folded: Vec<_> = gguf
         .inventory
         .classes
@@ -65,6 +68,7 @@ fn reads_values_and_folds_tensors() {
             ("token_embd.weight", 1)
         ]
     );
+
     assert!(serde_json::to_string(&gguf).unwrap().len() < 2000);
     let back = serde_json::from_str::<Gguf>(&serde_json::to_string(&gguf).unwrap()).unwrap();
     assert_eq!(
@@ -89,6 +93,7 @@ fn uncovered_bytes_leave_padding_out() {
         ),
         (0, 0, 4096)
     );
+
     let (bytes, _) = Header::default()
         .with("general.architecture", Kv::Text("llama".into()))
         .bytes();
@@ -103,6 +108,7 @@ fn uncovered_bytes_leave_padding_out() {
 fn every_shorter_prefix_asks_for_more_and_never_for_too_much() {
     let (bytes, data) = small().bytes();
     let whole = complete(&bytes, None);
+
     for length in 0..bytes.len() {
         match parse(&bytes[..length], Some(bytes.len() as u64 + data)).unwrap() {
             Progress::NeedMore { at_least } => {
@@ -125,10 +131,12 @@ fn absurd_claims_are_refused_before_anything_is_allocated() {
         bytes.extend(pairs.to_le_bytes());
         bytes
     };
+
     for (tensors, pairs) in [(u64::MAX, 0), (0, u64::MAX), (1 << 40, 3), (3, 1 << 24)] {
         let error = parse(&header(tensors, pairs), None).unwrap_err();
         assert!(matches!(error, GgufError::Absurd { .. }), "{error}");
     }
+
     let array =
         |item: u32, count: u64| [&item.to_le_bytes()[..], &count.to_le_bytes()[..]].concat();
     for raw in [
@@ -140,6 +148,7 @@ fn absurd_claims_are_refused_before_anything_is_allocated() {
         let (bytes, _) = Header::default().with("a", Kv::Raw(9, raw)).bytes();
         assert!(matches!(parse(&bytes, None), Err(GgufError::Absurd { .. })));
     }
+
     let (bytes, _) = Header::default()
         .with("a", Kv::Raw(8, u64::MAX.to_le_bytes().to_vec()))
         .bytes();
@@ -158,6 +167,7 @@ fn nested_arrays_are_walked_to_a_bounded_depth() {
         raw.extend(0_u64.to_le_bytes());
         Header::default().with("a", Kv::Raw(9, raw)).bytes().0
     };
+
     assert_eq!(complete(&nest(2), None).metadata.length("a"), Some(1));
     assert!(matches!(
         parse(&nest(1000), None),
@@ -172,11 +182,13 @@ fn tensors_of_unknown_types_are_sized_by_offsets_and_named() {
         .tensor("z", &[4], 0, 16);
     let (bytes, data) = header.bytes();
     let gguf = complete(&bytes, Some(bytes.len() as u64 + data));
+
     let named = UnknownType {
         id: 137,
         tensors: 1,
         first: "blk.0.ffn_up.weight".into(),
     };
+
     assert_eq!(gguf.unknown_types, [named]);
     let class: &TensorClass = gguf
         .inventory
@@ -184,10 +196,12 @@ fn tensors_of_unknown_types_are_sized_by_offsets_and_named() {
         .iter()
         .find(|class| class.dtype().is_none())
         .unwrap();
+
     assert_eq!(
         (class.bytes(), &class.storage),
         (Bytes::new(640), &Storage::Unknown("ggml type 137".into()))
     );
+
     // As the last tensor it needs the length of the file.
     let (bytes, data) = small().tensor("z", &[4], 43, 64).bytes();
     let error = parse(&bytes, None).unwrap_err();
@@ -195,6 +209,7 @@ fn tensors_of_unknown_types_are_sized_by_offsets_and_named() {
         error.to_string().contains("cannot size tensor type 43"),
         "{error}"
     );
+
     assert!(matches!(
         parse(&bytes, Some(bytes.len() as u64 + data)),
         Ok(Progress::Complete(_))
@@ -207,13 +222,16 @@ fn contradictions_are_refused_with_their_reason() {
         let error = parse(&header.bytes().0, None).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     };
+
     refused(small().with("llama.block_count", Kv::U32(3)), "twice");
     refused(small().tensor("token_embd.weight", &[4], 0, 16), "twice");
+
     refused(
         small().tensor("x", &[100], 12, 144),
         "do not fill Q4_K blocks of 256",
     );
     refused(small().tensor("x", &[1, 1, 1, 1, 1], 0, 4), "5 dimensions");
+
     refused(
         small().tensor("x", &[1 << 40, 1 << 40], 0, 4),
         "2^63 elements",
@@ -229,6 +247,7 @@ fn contradictions_are_refused_with_their_reason() {
         short.to_string().contains("the download is incomplete"),
         "{short}"
     );
+
     assert!(matches!(
         parse(b"GGUF\x01\0\0\0", None),
         Err(GgufError::Version { version: 1, .. })
@@ -237,6 +256,7 @@ fn contradictions_are_refused_with_their_reason() {
         parse(b"GGUF\0\0\0\x03", None),
         Err(GgufError::Version { version: 3, .. })
     ));
+
     assert!(matches!(
         parse(b"PK\x03\x04", None),
         Err(GgufError::Magic(_))
@@ -265,6 +285,7 @@ fn parts_are_combined_when_they_are_all_there() {
             None,
         )
     };
+
     let first = part(0, small());
     let second = part(
         1,
@@ -273,6 +294,7 @@ fn parts_are_combined_when_they_are_all_there() {
     let whole = combine(vec![second.clone(), first.clone()]).unwrap();
     assert_eq!(whole.inventory.tensors(), 5);
     assert_eq!((whole.part, whole.family()), (None, Some("llama")));
+
     let queries = whole
         .inventory
         .classes
@@ -283,12 +305,14 @@ fn parts_are_combined_when_they_are_all_there() {
         (queries.count, queries.count_in(&(2..3)), queries.dtype()),
         (3, 1, Some(Dtype::Q8_0))
     );
+
     assert!(
         combine(vec![first.clone()])
             .unwrap_err()
             .to_string()
             .contains("1 of 2 parts")
     );
+
     assert!(combine(vec![first.clone(), first]).is_err());
     assert!(combine(vec![second]).is_err());
     assert!(combine(Vec::new()).is_err());
@@ -298,10 +322,12 @@ fn parts_are_combined_when_they_are_all_there() {
 fn part_names_are_read_and_listed() {
     let name = PartName::read("Q4/m-Q4_K_M-00002-of-00003.gguf").unwrap();
     assert_eq!((name.stem, name.index, name.count), ("Q4/m-Q4_K_M", 1, 3));
+
     assert_eq!(
         name.all().nth(2).as_deref(),
         Some("Q4/m-Q4_K_M-00003-of-00003.gguf")
     );
+
     for other in [
         "m.gguf",
         "m-00004-of-00003.gguf",
@@ -321,12 +347,14 @@ fn projectors_adapters_and_vocabularies_are_told_apart() {
         });
         complete(&header.bytes().0, None).content()
     };
+
     assert_eq!(
         content(&[("general.architecture", "clip")]),
         Content::Projector
     );
     assert_eq!(content(&[("general.type", "mmproj")]), Content::Projector);
     assert_eq!(content(&[("general.type", "adapter")]), Content::Adapter);
+
     assert_eq!(
         content(&[("general.architecture", "llama")]),
         Content::Vocabulary
@@ -339,6 +367,7 @@ fn a_file_without_tensors_needs_no_padding() {
     let (bytes, _) = header.bytes();
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
     assert!(end < bytes.len(), "the header has padding to leave out");
+
     assert_eq!(
         complete(&bytes[..end], Some(end as u64)).content(),
         Content::Vocabulary
@@ -350,6 +379,7 @@ fn a_table_is_found_by_its_own_consistency() {
     let like = small();
     let (bytes, data) = like.bytes();
     let whole = complete(&bytes, Some(bytes.len() as u64 + data));
+
     // The same tensors in other types, behind a name that is some bytes longer.
     let mut other = like.clone().with(
         "general.quantized_by",
@@ -365,11 +395,13 @@ fn a_table_is_found_by_its_own_consistency() {
     let end = start + usize::try_from(whole.table.bytes).unwrap() + 400;
     let found = find_table(&file[start..end], start as u64, length, &whole.metadata).unwrap();
     assert_eq!(found.inventory, complete(&header, Some(length)).inventory);
+
     assert_eq!(
         (found.header_bytes, found.data_bytes.get()),
         (header.len() as u64, other_data)
     );
     assert!(same_tensors(&found.inventory, &whole.inventory));
+
     // Of another length, begun too late or cut short it is none.
     assert_eq!(
         find_table(
@@ -380,6 +412,7 @@ fn a_table_is_found_by_its_own_consistency() {
         ),
         None
     );
+
     assert_eq!(
         find_table(
             &file[start + 240..end],
@@ -389,6 +422,7 @@ fn a_table_is_found_by_its_own_consistency() {
         ),
         None
     );
+
     assert_eq!(
         find_table(
             &file[start..start + 300],
@@ -398,6 +432,7 @@ fn a_table_is_found_by_its_own_consistency() {
         ),
         None
     );
+
     // Without its last tensor it is another model.
     let mut less = like;
     less.tensors.pop();
@@ -419,11 +454,13 @@ proptest::proptest! {
         let whole = complete(&bytes, Some(bytes.len() as u64 + data));
         let from = usize::try_from(whole.table.start).unwrap().saturating_sub(64);
         bytes.drain(..from);
+
         for (at, value) in damage {
             if let Some(byte) = bytes.get_mut(at) {
                 *byte = value;
             }
         }
+
         let _ = find_table(&bytes[cut.min(bytes.len())..], start, length, &whole.metadata);
         let _ = find_table(&bytes, from as u64, length, &whole.metadata);
     }

@@ -35,6 +35,7 @@ fn adapter(metadata: &Metadata, base: &Metadata) -> Result<Adapter, RecordError>
     let config = metadata.documents.get("adapter_config.json");
     let key = |name: &str| config.and_then(|config| config.get(name));
     let inventory = metadata.inventory()?;
+
     // One module may have a rank of its own.
     let ranks = key("rank_pattern")
         .and_then(Value::as_object)
@@ -46,6 +47,7 @@ fn adapter(metadata: &Metadata, base: &Metadata) -> Result<Adapter, RecordError>
         .chain(ranks)
         .filter_map(Value::as_u64)
         .max();
+
     let method = key("peft_type")
         .and_then(Value::as_str)
         .unwrap_or("LORA")
@@ -54,6 +56,7 @@ fn adapter(metadata: &Metadata, base: &Metadata) -> Result<Adapter, RecordError>
         .and_then(Value::as_array)
         .into_iter()
         .flatten();
+
     Ok(Adapter {
         identity: metadata.identity.clone(),
         base_gated: base.gated,
@@ -71,6 +74,7 @@ fn adapter(metadata: &Metadata, base: &Metadata) -> Result<Adapter, RecordError>
 fn alone(metadata: &Metadata) -> Result<Model, RecordError> {
     let inventory = metadata.inventory()?;
     let (architecture, ignored) = architecture(metadata, &inventory);
+
     let unreadable = metadata
         .unreadable
         .iter()
@@ -83,6 +87,7 @@ fn alone(metadata: &Metadata) -> Result<Model, RecordError> {
             .chain(unreadable)
             .chain(ignored),
     );
+
     let proofs = match metadata.evidence {
         Evidence::Proved { read: 0, .. } => {
             vec![
@@ -96,11 +101,13 @@ fn alone(metadata: &Metadata) -> Result<Model, RecordError> {
         }
         _ => Vec::new(),
     };
+
     let components = components(metadata, &inventory);
     let quantization = architecture
         .as_ref()
         .ok()
         .and_then(|architecture| architecture.quantization.as_ref());
+
     // Packing can only be undone where the configuration was understood; pickles do not tell their
     // types.
     let parameters = match (metadata.format, &architecture) {
@@ -108,6 +115,7 @@ fn alone(metadata: &Metadata) -> Result<Model, RecordError> {
         (Format::Safetensors, Err(_)) if metadata.says_quantised() => None,
         _ => logical_parameters(&inventory, quantization),
     };
+
     Ok(Model {
         identity: metadata.identity.clone(),
         format: metadata.format,
@@ -139,6 +147,7 @@ fn architecture(
         let quantization = metadata.documents.get("hf_quant_config.json");
         return config::architecture_and_warnings(config, quantization, inventory);
     }
+
     (without_configuration(metadata, inventory), Vec::new())
 }
 
@@ -163,6 +172,7 @@ fn without_configuration(
                 inventory: inventory.clone(),
                 ..header
             };
+
             match no_model(whole.content()) {
                 Some((class, is)) => {
                     let key = format!("general.type ({is})");
@@ -205,11 +215,14 @@ fn variants(metadata: &Metadata) -> Result<Vec<FileVariant>, RecordError> {
     if metadata.variants.is_empty() {
         return Ok(Vec::new());
     }
+
     if metadata.variants.len() > MAX_VARIANTS {
         return Err(RecordError::TooManyVariants);
     }
+
     let itself = FileVariant::new(&metadata.files, Known::Itself);
     let others = metadata.variants.iter().map(Variant::assembled);
+
     std::iter::once(Ok(itself)).chain(others).collect()
 }
 
@@ -221,6 +234,7 @@ fn components(metadata: &Metadata, inventory: &Inventory) -> Vec<PipelineCompone
             .get(&format!("{name}/config.json"))
             .map(brief)
     };
+
     let component = |component: &crate::model::weight_files::Component| PipelineComponent {
         name: component.name.clone(),
         class: component.class.clone(),
@@ -231,6 +245,7 @@ fn components(metadata: &Metadata, inventory: &Inventory) -> Vec<PipelineCompone
         config: config(&component.name)
             .or_else(|| known_sizes::sizes(&component.class, &component.name, inventory)),
     };
+
     let parameters = metadata
         .documents
         .get(PARAMETERS)
@@ -240,6 +255,7 @@ fn components(metadata: &Metadata, inventory: &Inventory) -> Vec<PipelineCompone
             bytes: Bytes::ZERO,
             config: Some(parameters.clone()),
         });
+
     metadata
         .components
         .iter()
@@ -255,6 +271,7 @@ fn components(metadata: &Metadata, inventory: &Inventory) -> Vec<PipelineCompone
 fn brief(config: &Value) -> Value {
     const MAX_TEXT_BYTES: usize = 128;
     const MAX_ENTRIES: usize = 256;
+
     let is_brief = |value: &Value| match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => true,
         Value::String(text) => text.len() <= MAX_TEXT_BYTES,
@@ -263,10 +280,12 @@ fn brief(config: &Value) -> Value {
         }
         Value::Object(_) => false,
     };
+
     let entries = config.as_object().into_iter().flatten();
     let kept = entries
         .filter(|(key, value)| key.len() <= MAX_TEXT_BYTES && is_brief(value))
         .take(MAX_ENTRIES);
+
     kept.map(|(key, value)| (key.clone(), value.clone()))
         .collect()
 }
@@ -277,12 +296,14 @@ fn brief(config: &Value) -> Value {
 fn projector(metadata: &Metadata) -> Option<PipelineComponent> {
     let beside = |(path, _): &&(String, Option<u64>)| metadata.projectors.contains(path);
     let sized = |(path, bytes): &(String, Option<u64>)| Some(((*bytes)?, path.clone()));
+
     let (bytes, path) = metadata
         .siblings
         .iter()
         .filter(beside)
         .filter_map(sized)
         .max()?;
+
     Some(PipelineComponent {
         name: "mmproj".into(),
         class: path,

@@ -18,10 +18,12 @@ pub(super) fn bounded(doubts: impl IntoIterator<Item = String>) -> Vec<String> {
         bytes += doubt.len();
         kept.push(doubt);
     }
+
     let more = doubts.count();
     if more > 0 {
         kept.push(format!("and {more} more doubts of this model"));
     }
+
     kept
 }
 
@@ -35,6 +37,7 @@ pub(super) fn shortened(mut text: String) -> String {
         text.push_str("...");
         text.shrink_to_fit();
     }
+
     text
 }
 

@@ -120,6 +120,7 @@ impl Metadata {
     /// are as small as ever where no reading was large.
     pub fn work_bytes(&self) -> u64 {
         const RECORD_BYTES: u64 = 128;
+
         let tensors = self.tensors.len()
             + self
                 .variants
@@ -155,6 +156,7 @@ mod tests {
         let model = assemble(&small("a/b", "0123456")).expect("a model");
         assert_eq!(model.inventory.bytes().get(), 16);
         assert_eq!(model.parameters, Some(4));
+
         assert_eq!(
             model.architecture,
             Err(crate::model::Unsupported::NoConfiguration)
@@ -180,17 +182,20 @@ mod tests {
     fn the_largest_projector_beside_a_model_is_its_component() {
         let mut metadata = small("a/b-GGUF", "0123456");
         metadata.projectors = vec!["mmproj-F16.gguf".into(), "mmproj-F32.gguf".into()];
+
         metadata.siblings = vec![
             ("b-Q8_0.gguf".into(), Some(900)),
             ("mmproj-F16.gguf".into(), Some(20)),
             ("mmproj-F32.gguf".into(), Some(40)),
         ];
+
         let model = assemble(&metadata).expect("a model");
         let found: Vec<_> = model
             .components
             .iter()
             .map(|it| (&*it.name, &*it.class, it.bytes.get()))
             .collect();
+
         assert_eq!(found, [("mmproj", "mmproj-F32.gguf", 40)]);
     }
 
@@ -235,11 +240,13 @@ mod tests {
             gguf: None,
             why_not: None,
         };
+
         let with = |count| {
             let mut metadata = small("a/b", "0123456");
             metadata.variants = std::iter::repeat_with(variant).take(count).collect();
             assemble(&metadata).map(|model| model.variants.len())
         };
+
         assert_eq!(with(MAX_VARIANTS), Ok(MAX_VARIANTS + 1));
         assert_eq!(with(MAX_VARIANTS + 1), Err(RecordError::TooManyVariants));
     }
@@ -247,6 +254,7 @@ mod tests {
     #[test]
     fn of_endless_doubts_a_model_keeps_the_first() {
         let mut metadata = small("a/b", "0123456");
+
         // As many as the headers of a repository can raise.
         metadata.doubts = (0..4096 * 9)
             .map(|doubt| format!("model-{doubt}.safetensors: a doubt"))
@@ -261,6 +269,7 @@ mod tests {
             "{} of {bytes} bytes",
             model.doubts.len()
         );
+
         let why = model.architecture.expect_err("no architecture").to_string();
         assert!(why.len() < 2 << 10, "{}", why.len());
     }

@@ -62,6 +62,7 @@ pub(super) fn inventory(records: &[TensorRecord]) -> Result<Inventory, RecordErr
     if records.len() > MAX_CLASSES {
         return Err(RecordError::TooManyClasses);
     }
+
     let mut classes = records
         .iter()
         .map(TensorRecord::class)
@@ -74,6 +75,7 @@ pub(super) fn inventory(records: &[TensorRecord]) -> Result<Inventory, RecordErr
             &b.shape,
         ))
     });
+
     Ok(Inventory { classes })
 }
 
@@ -83,6 +85,7 @@ impl From<&TensorClass> for TensorRecord {
             Storage::Known(dtype) => (dtype.name().to_owned(), false),
             Storage::Unknown(name) => (name.to_string(), true),
         };
+
         Self {
             component: class.component.to_string(),
             pattern: class.pattern.to_string(),
@@ -107,6 +110,7 @@ impl TensorRecord {
             let pattern = self.pattern.chars().take(120).collect();
             Err(RecordError::Contradiction { pattern, why })
         };
+
         let longest = [&self.pattern, &self.component, &self.dtype]
             .into_iter()
             .map(String::len)
@@ -123,6 +127,7 @@ impl TensorRecord {
             .iter()
             .copied()
             .find(|dtype| dtype.name() == self.dtype && !self.unknown_dtype);
+
         let bytes_each = Bytes::new(self.bytes_each);
         let elements = Bytes::product(self.shape.iter().copied());
         let least = match known.and_then(|dtype| dtype.stored(elements.get())) {
@@ -130,9 +135,11 @@ impl TensorRecord {
             Some(bytes) => bytes,
             None => Bytes::ZERO,
         };
+
         if bytes_each < least {
             return refuse("it has fewer bytes than its shape and type need");
         }
+
         let mut layers = Vec::with_capacity(self.layers.len());
         let (mut counted, mut next) = (0_u64, 0_u64);
         for &(first, last, each) in &self.layers {
@@ -143,9 +150,11 @@ impl TensorRecord {
             counted = counted.saturating_add((next - u64::from(first)).saturating_mul(each));
             layers.push(LayerRun { first, last, each });
         }
+
         if !layers.is_empty() && counted != self.count {
             return refuse("its layers do not add up to its count");
         }
+
         Ok(TensorClass {
             component: self.component.as_str().into(),
             pattern: self.pattern.as_str().into(),
@@ -179,6 +188,7 @@ mod tests {
                 Bytes::new(30),
             );
         }
+
         builder.add(
             "vae",
             "x",
@@ -186,6 +196,7 @@ mod tests {
             &[8],
             Bytes::new(3),
         );
+
         let inventory = builder.finish();
         for class in &inventory.classes {
             let text = serde_json::to_string(&TensorRecord::from(class)).expect("serialises");
@@ -206,6 +217,7 @@ mod tests {
             layers: vec![(0, 3, 2)],
             count: 8,
         };
+
         assert!(good.class().is_ok());
         assert!(
             TensorRecord {
@@ -215,6 +227,7 @@ mod tests {
             .class()
             .is_err()
         );
+
         assert!(
             TensorRecord {
                 count: 9,
@@ -223,6 +236,7 @@ mod tests {
             .class()
             .is_err()
         );
+
         assert!(
             TensorRecord {
                 layers: vec![(3, 0, 2)],
@@ -231,6 +245,7 @@ mod tests {
             .class()
             .is_err()
         );
+
         assert!(
             TensorRecord {
                 layers: vec![(0, 3, 1), (3, 6, 1)],
@@ -239,6 +254,7 @@ mod tests {
             .class()
             .is_err()
         );
+
         assert!(
             TensorRecord {
                 layers: vec![(0, u32::MAX, u64::MAX)],
@@ -247,6 +263,7 @@ mod tests {
             .class()
             .is_err()
         );
+
         assert!(
             TensorRecord {
                 shape: vec![u64::MAX, 4],
@@ -255,6 +272,7 @@ mod tests {
             .class()
             .is_err()
         );
+
         assert!(
             TensorRecord {
                 shape: vec![1; 100],
@@ -263,6 +281,7 @@ mod tests {
             .class()
             .is_err()
         );
+
         // An answer repeats them.
         assert!(
             TensorRecord {
@@ -272,6 +291,7 @@ mod tests {
             .class()
             .is_err()
         );
+
         assert!(
             TensorRecord {
                 component: "vae".repeat(1000),

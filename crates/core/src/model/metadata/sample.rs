@@ -17,6 +17,7 @@ pub fn small(repo: &str, commit: &str) -> Metadata {
         layers: Vec::new(),
         count: 1,
     };
+
     Metadata {
         version: VERSION,
         identity: Identity {

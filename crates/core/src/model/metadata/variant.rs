@@ -55,6 +55,7 @@ impl Variant {
             (None, VariantEvidence::Table) => Known::Tensors(inventory),
             (None, VariantEvidence::Length) => Known::Length,
         };
+
         Ok(FileVariant::new(&self.files, known))
     }
 }
@@ -82,6 +83,7 @@ fn whole(header: &Gguf, inventory: Inventory) -> Known {
         inventory,
         ..header.clone()
     };
+
     match header.content() {
         gguf::Content::Model => Known::Model {
             architecture: Box::new(gguf::architecture(&header)),

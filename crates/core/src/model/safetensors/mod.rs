@@ -129,10 +129,12 @@ pub fn header_length(first: &[u8], file_bytes: Option<u64>) -> Result<u64, Heade
             file_bytes.unwrap_or(first.len() as u64),
         ));
     };
+
     let header = u64::from_le_bytes(*field);
     if header > MAX_HEADER_BYTES {
         return Err(HeaderError::TooLong(header));
     }
+
     match file_bytes {
         Some(file) if header.saturating_add(LENGTH_BYTES) > file => {
             Err(HeaderError::PastEnd { header, file })
@@ -153,6 +155,7 @@ pub fn parse(json: &[u8], data_bytes: Option<u64>) -> Result<Header, HeaderError
             bytes,
             begin,
         } = passing;
+
         tensors.push((
             begin,
             Tensor {
@@ -162,11 +165,14 @@ pub fn parse(json: &[u8], data_bytes: Option<u64>) -> Result<Header, HeaderError
                 bytes,
             },
         ));
+
         Ok(())
     })?;
+
     tensors
         .sort_by(|(left, a), (right, b)| (left, a.bytes, &a.name).cmp(&(right, b.bytes, &b.name)));
     let tensors = tensors.into_iter().map(|(_, tensor)| tensor).collect();
+
     Ok(Header {
         tensors,
         data_bytes: outline.data_bytes,
@@ -187,6 +193,7 @@ fn against_file(mut header: Outline, data_bytes: Option<u64>) -> Result<Outline,
     let Some(data_bytes) = data_bytes else {
         return Ok(header);
     };
+
     if data_bytes == 0 && header.data_bytes > Bytes::ZERO {
         header.uncovered_bytes = 0;
         header
@@ -194,6 +201,7 @@ fn against_file(mut header: Outline, data_bytes: Option<u64>) -> Result<Outline,
             .push("the file holds a header and no weights".to_owned());
         return Ok(header);
     }
+
     if header.data_bytes > Bytes::new(data_bytes) {
         let why = format!(
             "its data ends at byte {} but the file has only {data_bytes}",
@@ -201,6 +209,7 @@ fn against_file(mut header: Outline, data_bytes: Option<u64>) -> Result<Outline,
         );
         return Err(bad(&header.last, why));
     }
+
     if header.data_bytes < Bytes::new(data_bytes) {
         let extra = data_bytes - header.data_bytes.get();
         header.uncovered_bytes = header.uncovered_bytes.saturating_add(extra);
@@ -208,6 +217,7 @@ fn against_file(mut header: Outline, data_bytes: Option<u64>) -> Result<Outline,
             "the file has {extra} bytes that belong to no tensor"
         ));
     }
+
     Ok(header)
 }
 
@@ -314,6 +324,7 @@ mod tests {
             header_length(&(1_u64 << 63).to_le_bytes(), None),
             Err(HeaderError::TooLong(1 << 63))
         );
+
         assert_eq!(
             header_length(&u64::MAX.to_le_bytes(), Some(100)),
             Err(HeaderError::TooLong(u64::MAX))
@@ -325,6 +336,7 @@ mod tests {
                 file: 100
             })
         );
+
         assert_eq!(header_length(&92_u64.to_le_bytes(), Some(100)), Ok(92));
     }
 
@@ -335,6 +347,7 @@ mod tests {
             parse(json, Some(15)),
             Err(HeaderError::BadTensor { .. })
         ));
+
         assert_eq!(
             parse(json, Some(20)).expect("longer").doubts,
             ["the file has 4 bytes that belong to no tensor"]
@@ -350,6 +363,7 @@ mod tests {
                 .expect("sized")
                 .uncovered_bytes
         };
+
         assert_eq!(
             (uncovered(None), uncovered(Some(13)), uncovered(Some(20))),
             (4, 4, 11)

@@ -51,13 +51,16 @@ pub(super) fn walk(json: &[u8], each: Each<'_>) -> Result<Outline, HeaderError> 
         stopped: None,
         each,
     };
+
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let walked = walk
         .deserialize_from(&mut deserializer)
         .and_then(|()| deserializer.end());
+
     if let Some(error) = walk.stopped {
         return Err(error);
     }
+
     walked.map_err(|error| HeaderError::NotJson(shortened(&error.to_string())))?;
     let Walk {
         mut spans,
@@ -73,6 +76,7 @@ pub(super) fn walk(json: &[u8], each: Each<'_>) -> Result<Outline, HeaderError> 
             doubts.add(|| format!("tensor {} stands twice", shortened(&left.name)));
         }
     }
+
     spans.sort_unstable_by(|left, right| {
         (left.begin, left.end, &left.name).cmp(&(right.begin, right.end, &right.name))
     });
@@ -88,8 +92,10 @@ pub(super) fn walk(json: &[u8], each: Each<'_>) -> Result<Outline, HeaderError> 
             };
             doubts.add(|| format!("{what} tensor {}", shortened(&span.name)));
         }
+
         end_so_far = end_so_far.max(span.end);
     }
+
     Ok(Outline {
         tensors: spans.len(),
         data_bytes: Bytes::new(end_so_far),
@@ -109,6 +115,7 @@ fn refusal(json: &[u8]) -> Option<String> {
             "the safetensors crate refuses such a header; sized by its offsets".to_owned(),
         );
     }
+
     let why = serde_json::from_slice::<Metadata>(json).err()?.to_string();
     Some(format!(
         "the safetensors crate refuses the header ({}); sized by its offsets",
@@ -143,6 +150,7 @@ impl<'de> Walk<'de, '_> {
         if self.spans.len() == MAX_TENSORS {
             return Err(HeaderError::TooManyTensors);
         }
+
         if name.len() > MAX_NAME_BYTES {
             return Err(bad(
                 &name,
@@ -152,6 +160,7 @@ impl<'de> Walk<'de, '_> {
                 ),
             ));
         }
+
         let (begin, end) = entry.data_offsets;
         let Some(by_offsets) = end.checked_sub(begin) else {
             return Err(bad(
@@ -159,6 +168,7 @@ impl<'de> Walk<'de, '_> {
                 format!("its data ends at {end}, before it begins at {begin}"),
             ));
         };
+
         let shape = entry
             .shape
             .sizes()
@@ -177,6 +187,7 @@ impl<'de> Walk<'de, '_> {
                 });
                 by_shape.max(Bytes::new(by_offsets))
             });
+
         (self.each)(Passing {
             name: &name,
             storage,
@@ -184,6 +195,7 @@ impl<'de> Walk<'de, '_> {
             bytes,
             begin,
         })?;
+
         self.spans.push(ByteSpan { begin, end, name });
         Ok(())
     }
@@ -204,6 +216,7 @@ impl<'de> Walk<'de, '_> {
                 return Ok(None);
             }
         };
+
         let elements = Bytes::product(shape.iter().copied());
         if elements.overflowed() {
             return Err(bad(
@@ -211,13 +224,16 @@ impl<'de> Walk<'de, '_> {
                 "its shape has more elements than 64 bits count".into(),
             ));
         }
+
         let (block, bytes) = dtype.block();
         let stored = dtype.stored(elements.get());
+
         // The crate counts in bits, and elements must fill whole bytes.
         self.refused |= elements
             .get()
             .checked_mul(bytes * 8 / block)
             .is_none_or(|bits| !bits.is_multiple_of(8));
+
         // Elements that do not fill whole bytes: round up, the offsets decide unless they say less.
         Ok(Some(
             stored.unwrap_or_else(|| elements.div_ceil(block) * bytes),
@@ -241,12 +257,14 @@ impl<'de> Visitor<'de> for &mut Walk<'de, '_> {
                 described = true;
                 continue;
             }
+
             let entry = map.next_value::<HeaderEntry<'de>>()?;
             if let Err(error) = self.pass(name, &entry) {
                 self.stopped = Some(error);
                 return Err(A::Error::custom("stopped"));
             }
         }
+
         Ok(())
     }
 }
@@ -272,6 +290,7 @@ impl<'de> Deserialize<'de> for Name<'de> {
                 Ok(Name(Cow::Owned(text.to_owned())))
             }
         }
+
         deserializer.deserialize_str(Text)
     }
 }
@@ -311,15 +330,18 @@ impl<'de> Deserialize<'de> for Shape {
                     first: [0; MAX_RANK],
                     rank: 0,
                 };
+
                 while let Some(size) = list.next_element()? {
                     if let Some(place) = shape.first.get_mut(shape.rank) {
                         *place = size;
                     }
                     shape.rank += 1;
                 }
+
                 Ok(shape)
             }
         }
+
         deserializer.deserialize_seq(ElementSizes)
     }
 }
@@ -353,6 +375,7 @@ impl<'de> Deserialize<'de> for ObjectOfTexts {
                 Ok(ObjectOfTexts)
             }
         }
+
         deserializer.deserialize_map(Object)
     }
 }
@@ -381,10 +404,12 @@ impl Doubts {
                 self.more += 1;
             }
         }
+
         if self.more > 0 {
             self.said
                 .push(format!("and {} more doubts of this header", self.more));
         }
+
         self.said
     }
 }
@@ -401,6 +426,7 @@ mod tests {
         let header = parse(json, Some(3)).expect("sized by offsets");
         assert_eq!(header.tensors[0].storage, Storage::Unknown("F3".into()));
         assert_eq!(header.tensors[0].bytes, Bytes::new(3));
+
         assert!(
             header
                 .doubts
@@ -418,6 +444,7 @@ mod tests {
         assert_eq!(header.data_bytes, Bytes::new(8));
         assert_eq!(header.tensors.len(), 2);
         let doubts = header.doubts.join("; ");
+
         for said in ["a gap before", "an overlap with", "stands twice"] {
             assert!(doubts.contains(said), "{doubts}");
         }
@@ -436,6 +463,7 @@ mod tests {
     fn what_cannot_be_sized_is_an_error() {
         let refused = |json: &str| parse(json.as_bytes(), None).expect_err(json);
         assert!(matches!(refused("[1,2]"), HeaderError::NotJson(_)));
+
         assert!(matches!(
             refused(r#"{"a":{"dtype":"F32"}}"#),
             HeaderError::NotJson(_)
@@ -448,6 +476,7 @@ mod tests {
         assert!(matches!(refused(backwards), HeaderError::BadTensor { .. }));
         let vast = r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}}"#;
         assert!(matches!(refused(vast), HeaderError::BadTensor { .. }));
+
         assert!(matches!(
             refused(&"[".repeat(100_000)),
             HeaderError::NotJson(_)
@@ -463,6 +492,7 @@ mod tests {
             r#"{"\u0061":{"dtype":"C64","shape":[],"data_offsets":[0,8],"extra":[{}]},"b":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[8,11]}}"#,
             r#"{"b":{"dtype":"BOOL","shape":[0,7],"data_offsets":[4,4]},"a":{"shape":[2,2],"dtype":"U8","data_offsets":[0,4]}}"#,
         ];
+
         let odd = [
             r#"{"__metadata__":{"a":1}}"#,
             r#"{"__metadata__":[]}"#,
@@ -473,6 +503,7 @@ mod tests {
             r#"{"a":{"dtype":"Q4_0","shape":[32],"data_offsets":[0,18]}}"#,
             r#"{"a":{"dtype":"U8","shape":[4611686018427387904],"data_offsets":[0,4611686018427387904]}}"#,
         ];
+
         let accepts =
             |json: &str| serde_json::from_str::<safetensors::tensor::Metadata>(json).is_ok();
         for json in good {
@@ -481,6 +512,7 @@ mod tests {
                 "{json}"
             );
         }
+
         for json in odd {
             let doubts = parse(json.as_bytes(), None).expect(json).doubts;
             assert!(
@@ -497,14 +529,17 @@ mod tests {
                 .expect_err("refused")
                 .to_string()
         };
+
         let entry = |shape: &str| {
             format!(r#"{{"a":{{"dtype":"U8","shape":[{shape}],"data_offsets":[0,1]}}}}"#)
         };
+
         assert!(refused(entry(&vec!["1"; 33].join(","))).contains("33 dimensions"));
         assert!(
             refused(entry("1").replace("\"a\"", &format!("{:?}", "n".repeat(1025))))
                 .contains("1025 bytes")
         );
+
         let ends = |most: u64| {
             let json = br#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#;
             let mut passed = 0;
@@ -516,8 +551,10 @@ mod tests {
                     Ok(())
                 }
             };
+
             crate::model::safetensors::walk(json, Some(2), &mut each).map(|outline| outline.tensors)
         };
+
         assert_eq!(
             (ends(2), ends(1)),
             (Ok(2), Err(HeaderError::TooManyKinds(7)))
@@ -532,6 +569,7 @@ mod tests {
                 n + 1
             )
         };
+
         let json = format!("{{{}}}", (0..100).map(entry).collect::<Vec<_>>().join(","));
         let doubts = parse(json.as_bytes(), None).expect("sized").doubts;
         assert_eq!(doubts.len(), 9);

@@ -15,9 +15,11 @@ pub(super) fn choose(listing: &Listing, documents: &Documents) -> Option<Choice>
         "pytorch_model.bin",
         "pytorch_model.bin.index.json",
     ];
+
     if full_model.iter().any(|path| listing.contains_key(*path)) {
         return None;
     }
+
     let files = [
         ("adapter_model.safetensors", Format::Safetensors),
         ("adapter_model.bin", Format::PytorchBin),
@@ -25,6 +27,7 @@ pub(super) fn choose(listing: &Listing, documents: &Documents) -> Option<Choice>
     let (path, format) = files
         .into_iter()
         .find(|(path, _)| listing.contains_key(*path))?;
+
     let base = config
         .get("base_model_name_or_path")
         .and_then(Value::as_str)
@@ -34,6 +37,7 @@ pub(super) fn choose(listing: &Listing, documents: &Documents) -> Option<Choice>
         component: String::new(),
         bytes: listing.get(path).copied().flatten(),
     };
+
     Some(Choice {
         base_model: base.map(Into::into),
         ..Choice::of(format, vec![file], Vec::new())

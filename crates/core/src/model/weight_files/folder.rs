@@ -47,17 +47,20 @@ pub(super) fn choose(
                 bytes,
             }
         };
+
         Ok(Some(Folder {
             format,
             files: paths.into_iter().map(file).collect(),
             notes,
         }))
     };
+
     for index in INDICES {
         if let Some(paths) = by_index(listing, documents, &within(folder, index))? {
             return found(Format::Safetensors, paths, Vec::new());
         }
     }
+
     let inside: Vec<&String> = listing
         .keys()
         .filter(|path| is_directly_in(path, folder))
@@ -75,6 +78,7 @@ pub(super) fn choose(
     if let Some((paths, notes)) = without_variants(plain) {
         return found(Format::Safetensors, paths, notes);
     }
+
     if !copies.is_empty() {
         return found(
             Format::Safetensors,
@@ -82,19 +86,23 @@ pub(super) fn choose(
             vec!["only Mistral's consolidated files are there".into()],
         );
     }
+
     if let Some(paths) = by_index(listing, documents, &within(folder, BIN_INDEX))? {
         return found(Format::PytorchBin, paths, Vec::new());
     }
+
     let bins: Vec<_> = ending(".bin")
         .filter(|path| is_pickled_weights(name_of(path)))
         .collect();
     if let Some((paths, notes)) = without_variants(bins) {
         return found(Format::PytorchBin, paths, notes);
     }
+
     let pickles = ending(".pt")
         .chain(ending(".pth"))
         .filter(|path| !NOT_WEIGHTS.contains(&name_of(path)))
         .collect();
+
     match without_variants(pickles) {
         Some((paths, notes)) => found(Format::PytorchBin, paths, notes),
         None => Ok(None),
@@ -110,6 +118,7 @@ fn by_index(
     let Some(index) = documents.indices.get(path) else {
         return Ok(None);
     };
+
     let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
     let names = index.weight_map.files();
     if names.is_empty() {
@@ -118,6 +127,7 @@ fn by_index(
             why: "its weight_map names no file".into(),
         });
     }
+
     let mut paths = Vec::with_capacity(names.len());
     for name in names {
         let file = within(folder, name);
@@ -129,6 +139,7 @@ fn by_index(
         }
         paths.push(file);
     }
+
     Ok(Some(paths))
 }
 
@@ -164,6 +175,7 @@ fn without_variants(paths: Vec<String>) -> Option<(Vec<String>, Vec<String>)> {
         ]
         .contains(&name_of(path))
     };
+
     let shard = |path: &String| name_of(path).contains("-of-");
     match plain.iter().find(canonical) {
         Some(one) if plain.iter().all(|path| path == one || shard(path)) => {
@@ -203,9 +215,11 @@ pub(super) fn is_whole_split(listing: &Listing, folder: &str) -> bool {
         .filter(|name| variant(name).is_none())
         .map(part)
         .peekable();
+
     let Some(Some((stem, _, of))) = parts.peek().copied() else {
         return false;
     };
+
     let mut numbers = BTreeSet::new();
     for part in parts {
         match part {
@@ -215,6 +229,7 @@ pub(super) fn is_whole_split(listing: &Listing, folder: &str) -> bool {
             _ => return false,
         };
     }
+
     numbers.iter().copied().eq(1..=of)
 }
 

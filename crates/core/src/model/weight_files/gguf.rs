@@ -51,6 +51,7 @@ fn sorted(listing: &Listing) -> Sorted {
             group.parts.insert(part, path.clone());
         }
     }
+
     Sorted { groups, projectors }
 }
 
@@ -64,13 +65,16 @@ pub(super) fn choose(listing: &Listing, wanted: Option<&str>) -> Result<Choice, 
         let file = std::iter::once(weight_file(listing, path)).collect();
         return Ok(Choice::of(Format::Gguf, file, Vec::new()));
     }
+
     let (stem, notes) = match wanted {
         Some(wanted) => (by_name(&groups, wanted)?, Vec::new()),
         None => by_default(&groups)?,
     };
+
     let Some(group) = groups.get(&stem) else {
         return Err(ChoiceError::NoWeights(String::new()));
     };
+
     if let Some(absent) = group.absent_part() {
         let by = group.parts.values().next().cloned().unwrap_or_default();
         return Err(ChoiceError::Incomplete {
@@ -78,6 +82,7 @@ pub(super) fn choose(listing: &Listing, wanted: Option<&str>) -> Result<Choice, 
             file: format!("{stem}-{absent:05}-of-{:05}.gguf", group.of),
         });
     }
+
     let files = |group: &Group| {
         group
             .parts
@@ -85,9 +90,11 @@ pub(super) fn choose(listing: &Listing, wanted: Option<&str>) -> Result<Choice, 
             .map(|path| weight_file(listing, path))
             .collect::<Vec<_>>()
     };
+
     let another = |(other, it): &(&String, &Group)| {
         **other != stem && !it.draft && it.absent_part().is_none()
     };
+
     let others = match wanted {
         Some(_) => Vec::new(),
         None => groups
@@ -96,6 +103,7 @@ pub(super) fn choose(listing: &Listing, wanted: Option<&str>) -> Result<Choice, 
             .map(|(_, it)| files(it))
             .collect(),
     };
+
     Ok(Choice {
         projectors,
         others,
@@ -120,14 +128,17 @@ fn split(path: &str) -> (&str, u32, u32) {
     let parse = || {
         let (rest, of) = stem.rsplit_once("-of-")?;
         let (name, part) = rest.rsplit_once('-')?;
+
         let number = |text: &str| {
             (text.len() == 5)
                 .then(|| text.parse::<u32>().ok())
                 .flatten()
         };
+
         let (part, of) = (number(part)?, number(of)?);
         (1..=of).contains(&part).then_some((name, part, of))
     };
+
     parse().unwrap_or((stem, 1, 1))
 }
 
@@ -146,6 +157,7 @@ fn by_name(groups: &BTreeMap<String, Group>, wanted: &str) -> Result<String, Cho
         &|stem, _| quantisation(stem).is_some_and(|label| label.eq_ignore_ascii_case(wanted)),
         &|stem, _| ends_in(stem, wanted),
     ];
+
     for sense in senses {
         let meant: Vec<&String> = groups
             .iter()
@@ -168,6 +180,7 @@ fn by_name(groups: &BTreeMap<String, Group>, wanted: &str) -> Result<String, Cho
             }
         }
     }
+
     Err(ChoiceError::NoSuchFile {
         file: wanted.into(),
         candidates: nearest(groups, wanted),
@@ -196,10 +209,12 @@ fn nearest(groups: &BTreeMap<String, Group>, wanted: &str) -> Vec<String> {
     } else {
         groups.keys().map(|stem| first_path(groups, stem)).collect()
     };
+
     let wanted = wanted.to_ascii_lowercase();
     let likeness = |name: &String| strsim::jaro_winkler(&name.to_ascii_lowercase(), &wanted);
     names.sort_by(|left, right| likeness(right).total_cmp(&likeness(left)));
     names.truncate(MAX_CANDIDATES);
+
     names
 }
 
@@ -212,15 +227,18 @@ fn by_default(groups: &BTreeMap<String, Group>) -> Result<(String, Vec<String>),
     let Some(first) = models.first().copied().or_else(|| groups.keys().next()) else {
         return Err(ChoiceError::NoWeights(String::new()));
     };
+
     if models.len() < 2 {
         return Ok((first.clone(), Vec::new()));
     }
+
     let labelled = |wanted: &&str| {
         models
             .iter()
             .copied()
             .find(|stem| quantisation(stem).as_deref() == Some(*wanted))
     };
+
     let ending = |wanted: &&str| models.iter().copied().find(|stem| ends_in(stem, wanted));
     let usual = DEFAULT_QUANTISATIONS
         .iter()
@@ -230,6 +248,7 @@ fn by_default(groups: &BTreeMap<String, Group>) -> Result<(String, Vec<String>),
         "{preferred} is counted, of {} GGUF models in this repository, as llama.cpp's -hf would take it; choose with --file",
         models.len()
     );
+
     Ok((preferred.clone(), vec![note]))
 }
 

@@ -133,6 +133,7 @@ impl NameFamily {
                 std::cmp::Ordering::Greater => high = middle,
             }
         }
+
         false
     }
 
@@ -144,6 +145,7 @@ impl NameFamily {
             self.rows.shrink_to_fit();
             return;
         }
+
         let mut order: Vec<usize> = (0..rows).collect();
         order.sort_by(|left, right| self.numbers_of(*left).cmp(self.numbers_of(*right)));
 
@@ -156,6 +158,7 @@ impl NameFamily {
                 sorted.extend_from_slice(self.row(row));
             }
         }
+
         self.rows = sorted;
     }
 }
@@ -173,13 +176,16 @@ impl WeightMapBuilder {
     pub fn add(&mut self, name: &str, file: &str) -> Result<(), InvalidName> {
         let (pattern, numbers) = fold(name)?;
         let file = self.position(file);
+
         let family = match self.families.get_mut(pattern.as_str()) {
             Some(family) => family,
             None => self.families.entry(pattern.into()).or_default(),
         };
+
         family.numbers = numbers.len();
         family.rows.extend_from_slice(&numbers);
         family.rows.push(file);
+
         Ok(())
     }
 
@@ -190,11 +196,13 @@ impl WeightMapBuilder {
             mut families,
             ..
         } = self;
+
         families.values_mut().for_each(NameFamily::sort);
         let tensors = families
             .values()
             .map(|family| family.rows.len() / family.width())
             .sum();
+
         WeightMap {
             files,
             families,
@@ -206,12 +214,15 @@ impl WeightMapBuilder {
         if let Some(&position) = self.files.get(file) {
             return position;
         }
+
         let file: Arc<str> = file.into();
+
         // An index names far fewer files than 32 bits count: each takes more than a byte of its
         // text.
         let position = u32::try_from(self.order.len()).unwrap_or(u32::MAX);
         self.order.push(Arc::clone(&file));
         self.files.insert(file, position);
+
         position
     }
 }
@@ -221,8 +232,10 @@ fn fold(name: &str) -> Result<(String, Vec<u32>), InvalidName> {
     if name.contains(NUMBER) {
         return Err(InvalidName);
     }
+
     let mut pattern = String::with_capacity(name.len());
     let mut numbers = Vec::new();
+
     for (place, segment) in name.split('.').enumerate() {
         if place > 0 {
             pattern.push('.');
@@ -235,6 +248,7 @@ fn fold(name: &str) -> Result<(String, Vec<u32>), InvalidName> {
             None => pattern.push_str(segment),
         }
     }
+
     Ok((pattern, numbers))
 }
 
@@ -250,6 +264,7 @@ fn unfold(pattern: &str, numbers: &[u32]) -> String {
         }
         name.push_str(text);
     }
+
     name
 }
 
@@ -290,6 +305,7 @@ mod tests {
         wanted.sort();
         assert_eq!((found, map.len()), (wanted, names.len()));
         assert!(names.iter().all(|name| map.contains(name)));
+
         assert!(
             ["layers.2.experts.3.w", "a.7.b", "1", "layers"]
                 .iter()
@@ -302,6 +318,7 @@ mod tests {
         let map = map(&[("l.3.w", "a"), ("l.1.w", "b"), ("l.3.w", "c")]);
         let mut found: Vec<(String, &str)> = map.iter().collect();
         found.sort();
+
         assert_eq!(
             found,
             [("l.1.w".to_owned(), "b"), ("l.3.w".to_owned(), "c")]
@@ -328,12 +345,14 @@ mod tests {
                 .add(&name, "model-00001-of-00163.safetensors")
                 .expect("a name");
         }
+
         let map = builder.finish();
         let kept: usize = map
             .families
             .values()
             .map(|family| family.rows.capacity() * 4)
             .sum();
+
         assert_eq!(
             (map.families.len(), map.files.len(), map.len()),
             (1, 1, 100_000)

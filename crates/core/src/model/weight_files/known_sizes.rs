@@ -64,12 +64,14 @@ pub fn sizes(class: &str, name: &str, inventory: &Inventory) -> Option<Value> {
             .filter(|class| class.pattern.ends_with(ending))
             .map(|class| &*class.shape);
         let first = shapes.next()?;
+
         // Two shapes would leave it open which is meant.
         match (first, shapes.all(|shape| shape == first)) {
             ([rows, columns], true) => Some((*rows, *columns)),
             _ => None,
         }
     };
+
     match KnownClass::of(class)? {
         KnownClass::Clip => {
             let (width, hidden) = shape("encoder.layers.*.mlp.fc1.weight")?;
@@ -100,6 +102,7 @@ fn decoder_channels(name: &str, inventory: &Inventory) -> Option<Vec<u64>> {
     let is_block = |class: &&TensorClass| {
         *class.component == *name && *class.pattern == *"decoder.up_blocks.*.resnets.*.conv1.weight"
     };
+
     for class in inventory.classes.iter().filter(is_block) {
         let outputs = *class.shape.first()?;
         for block in class
@@ -113,10 +116,12 @@ fn decoder_channels(name: &str, inventory: &Inventory) -> Option<Vec<u64>> {
             }
         }
     }
+
     let are_all = channels
         .keys()
         .copied()
         .eq(0..u32::try_from(channels.len()).ok()?);
+
     (!channels.is_empty() && are_all).then(|| channels.into_values().rev().collect())
 }
 
@@ -137,6 +142,7 @@ mod tests {
                 Bytes::new(1),
             );
         }
+
         builder.finish()
     }
 
@@ -158,6 +164,7 @@ mod tests {
                 &[32, 64],
             ),
         ]);
+
         let wanted = json!({"d_model": 4096, "d_ff": 10240, "num_heads": 64});
         assert_eq!(sizes_of("transformers.T5EncoderModel", &t5), Some(wanted));
         assert_eq!(sizes_of("transformers.T5EncoderModel", &clip), None);
@@ -169,6 +176,7 @@ mod tests {
         let block = |block: u32, resnet: u32| {
             format!("decoder.up_blocks.{block}.resnets.{resnet}.conv1.weight")
         };
+
         let shapes: [(u32, u32, u64, u64); 5] = [
             (0, 0, 512, 512),
             (1, 0, 512, 512),
@@ -191,6 +199,7 @@ mod tests {
                 &inventory(tensors),
             )
         };
+
         assert_eq!(
             sizes_of(&tensors),
             Some(json!({"block_out_channels": [128, 256, 512, 512]}))
@@ -200,6 +209,7 @@ mod tests {
             None,
             "the first block is not there"
         );
+
         assert!(is_known_by_shape(
             "diffusers.AutoencoderKL",
             "StableDiffusionPipeline"

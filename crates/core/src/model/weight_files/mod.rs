@@ -131,11 +131,13 @@ pub fn documents_needed(listing: &Listing) -> Vec<String> {
         .filter(|&&path| listing.contains_key(path))
         .map(|&path| path.to_owned())
         .collect();
+
     if !listing.keys().any(|path| path.ends_with(".safetensors"))
         && listing.contains_key(folder::BIN_INDEX)
     {
         needed.push(folder::BIN_INDEX.into());
     }
+
     needed
 }
 
@@ -156,6 +158,7 @@ pub fn more_documents(listing: &Listing, documents: &Documents) -> Vec<String> {
             !known_sizes::is_known_by_shape(&component.class, pipeline),
             !folder::is_whole_split(listing, &component.name),
         );
+
         needed.extend(
             inside
                 .filter(|path| match path {
@@ -165,8 +168,10 @@ pub fn more_documents(listing: &Listing, documents: &Documents) -> Vec<String> {
                 .cloned(),
         );
     }
+
     needed
         .retain(|path| !documents.json.contains_key(path) && !documents.indices.contains_key(path));
+
     needed
 }
 
@@ -179,20 +184,25 @@ pub fn choose(
     if let Some(file) = file {
         return one_file(listing, file);
     }
+
     if documents.json.contains_key("model_index.json") {
         return pipeline::diffusers(listing, documents);
     }
+
     if let Some(choice) = adapter::choose(listing, documents) {
         return Ok(choice);
     }
+
     if documents.json.contains_key("modules.json")
         && let Some(choice) = pipeline::sentence_transformers(listing, documents)?
     {
         return Ok(choice);
     }
+
     if let Some(folder) = folder::choose(listing, documents, "")? {
         return Ok(Choice::of(folder.format, folder.files, folder.notes));
     }
+
     gguf::choose(listing, None)
 }
 
@@ -216,6 +226,7 @@ fn one_file(listing: &Listing, file: &str) -> Result<Choice, ChoiceError> {
     let Some(path) = exact.or_else(|| unique_end(listing, file)) else {
         return gguf::choose(listing, Some(file));
     };
+
     let ending = path.rsplit('.').next().unwrap_or_default();
     let format = match ending {
         "gguf" => return gguf::choose(listing, Some(&path)),
@@ -228,8 +239,10 @@ fn one_file(listing: &Listing, file: &str) -> Result<Choice, ChoiceError> {
             });
         }
     };
+
     let bytes = listing.get(&path).copied().flatten();
     let notes = vec![format!("only {path} is counted, as asked")];
+
     Ok(Choice::of(
         format,
         vec![WeightFile {

@@ -17,6 +17,7 @@ pub(super) fn components(documents: &Documents) -> Vec<Component> {
             .into_iter()
             .filter(|module| !module.name.is_empty()),
     );
+
     parts
 }
 
@@ -25,6 +26,7 @@ pub(super) fn components(documents: &Documents) -> Vec<Component> {
 pub(super) fn diffusers(listing: &Listing, documents: &Documents) -> Result<Choice, ChoiceError> {
     let components = pipeline_components(documents)?;
     let mut choice = Choice::of(Format::Diffusers, Vec::new(), Vec::new());
+
     for component in components {
         match folder::choose(listing, documents, &component.name)? {
             Some(found) => {
@@ -44,13 +46,16 @@ pub(super) fn diffusers(listing: &Listing, documents: &Documents) -> Result<Choi
                 ));
             }
         }
+
         choice.components.push(component);
     }
+
     if choice.files.is_empty() {
         return Err(ChoiceError::NoWeights(
             " in the folders that model_index.json names".into(),
         ));
     }
+
     Ok(choice)
 }
 
@@ -62,6 +67,7 @@ pub(super) fn sentence_transformers(
 ) -> Result<Option<Choice>, ChoiceError> {
     let mut choice = Choice::of(Format::Safetensors, Vec::new(), Vec::new());
     let mut modules = modules(documents);
+
     // The transformer stands at the root even where modules.json gives it a path that holds
     // nothing.
     if !modules.iter().any(|module| module.name.is_empty()) {
@@ -73,18 +79,22 @@ pub(super) fn sentence_transformers(
             },
         );
     }
+
     for module in modules {
         let Some(found) = folder::choose(listing, documents, &module.name)? else {
             continue;
         };
+
         if module.name.is_empty() {
             choice.format = found.format;
         } else {
             choice.components.push(module);
         }
+
         choice.notes.extend(found.notes);
         choice.files.extend(found.files);
     }
+
     Ok((!choice.files.is_empty()).then_some(choice))
 }
 
@@ -94,20 +104,24 @@ fn pipeline_components(documents: &Documents) -> Result<Vec<Component>, ChoiceEr
     let Some(index) = documents.json.get(path) else {
         return Ok(Vec::new());
     };
+
     let bad = |why: &str| ChoiceError::BadDocument {
         path: path.into(),
         why: why.into(),
     };
+
     let object = index
         .as_object()
         .ok_or_else(|| bad("it is not a JSON object"))?;
     if object.len() > MAX_COMPONENTS {
         return Err(bad("it names more components than any pipeline has"));
     }
+
     let component = |(name, value): (&String, &Value)| {
         let [library, class] = value.as_array()?.as_slice() else {
             return None;
         };
+
         let class = format!("{}.{}", library.as_str()?, class.as_str()?);
         (!name.is_empty() && !name.starts_with('_') && !name.contains(['/', '\\']) && name != "..")
             .then(|| Component {
@@ -115,6 +129,7 @@ fn pipeline_components(documents: &Documents) -> Result<Vec<Component>, ChoiceEr
                 class,
             })
     };
+
     Ok(object.iter().filter_map(component).collect())
 }
 
@@ -123,6 +138,7 @@ fn modules(documents: &Documents) -> Vec<Component> {
     let Some(modules) = documents.json.get("modules.json").and_then(Value::as_array) else {
         return Vec::new();
     };
+
     let module = |module: &Value| {
         let name = module
             .get("path")?
@@ -136,6 +152,7 @@ fn modules(documents: &Documents) -> Vec<Component> {
             .to_owned();
         (!name.split('/').any(|part| part == "..")).then_some(Component { name, class })
     };
+
     modules
         .iter()
         .take(MAX_COMPONENTS)

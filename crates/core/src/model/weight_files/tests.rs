@@ -36,12 +36,14 @@ fn an_index_wins_over_everything_beside_it() {
         "metal/model.bin",
         "onnx/model.safetensors",
     ]);
+
     let mut documents = Documents::default();
     let map = index(&[
         ("a", "model-1.safetensors"),
         ("b", "model-2.safetensors"),
         ("c", "model-1.safetensors"),
     ]);
+
     documents
         .indices
         .insert("model.safetensors.index.json".into(), map);
@@ -77,6 +79,7 @@ fn without_an_index_copies_variants_and_adapters_stay_out() {
         "model.onnx",
     ]);
     assert_eq!(chosen(&files, &Documents::default()), ["model.safetensors"]);
+
     let shards = listing(&[
         "model-00001-of-00002.safetensors",
         "model-00002-of-00002.safetensors",
@@ -98,6 +101,7 @@ fn pickles_are_the_last_resort() {
     ]);
     let choice = choose(&files, &Documents::default(), None).expect("bins");
     assert_eq!((choice.format, choice.files.len()), (Format::PytorchBin, 2));
+
     let none = choose(
         &listing(&["README.md", "original/x.safetensors"]),
         &Documents::default(),
@@ -119,6 +123,7 @@ fn a_pipeline_is_its_named_components() {
         "vae_decoder/model.onnx",
         "unused/model.safetensors",
     ]);
+
     let mut documents = Documents::default();
     documents.json.insert(
         "model_index.json".into(),
@@ -127,18 +132,21 @@ fn a_pipeline_is_its_named_components() {
             "scheduler": ["diffusers", "EulerScheduler"], "image_encoder": [null, null],
             "safety_checker": ["stable_diffusion", "SafetyChecker"]}),
     );
+
     let choice = choose(&files, &documents, None).expect("a pipeline");
     let components: std::collections::BTreeSet<_> = choice
         .files
         .iter()
         .map(|file| file.component.as_str())
         .collect();
+
     assert_eq!(
         components.into_iter().collect::<Vec<_>>(),
         ["text_encoder", "transformer", "vae"]
     );
     assert_eq!(choice.files.len(), 4);
     assert_eq!(choice.components.len(), 5);
+
     assert_eq!(
         choice.notes,
         ["safety_checker (stable_diffusion.SafetyChecker) has no weights in this repository"]
@@ -162,11 +170,13 @@ fn whole_split_needs_no_index() {
             "model_index.json".into(),
             json!({"t": ["diffusers", "FluxTransformer2DModel"]}),
         );
+
         (
             more_documents(&files, &documents),
             chosen(&files, &documents).len(),
         )
     };
+
     assert_eq!(
         split(&[1, 2, 3], &[]),
         (vec!["t/config.json".to_owned()], 3)
@@ -175,6 +185,7 @@ fn whole_split_needs_no_index() {
         split(&[1, 2, 3], &["t/diffusion_pytorch_model.fp16.safetensors"]).0,
         ["t/config.json"]
     );
+
     for (numbers, more) in [
         (&[1, 3][..], &[][..]),
         (&[1, 2, 3], &["t/diffusion_pytorch_model.safetensors"]),
@@ -196,12 +207,14 @@ fn known_encoders_need_no_configuration() {
         "text_encoder_2/config.json",
         "vae/config.json",
     ]);
+
     let mut documents = Documents::default();
     documents.json.insert(
         "model_index.json".into(),
         json!({"text_encoder": ["transformers", "CLIPTextModel"], "text_encoder_2": ["transformers", "LlamaModel"],
             "vae": ["diffusers", "AutoencoderKL"]}),
     );
+
     assert_eq!(
         more_documents(&files, &documents),
         ["text_encoder_2/config.json", "vae/config.json"]
@@ -216,12 +229,14 @@ fn sentence_transformers_have_their_dense_modules() {
         "3_Dense/pytorch_model.bin",
         "1_Pooling/config.json",
     ]);
+
     let mut documents = Documents::default();
     documents.json.insert(
         "modules.json".into(),
         json!([{"path": "", "type": "Transformer"}, {"path": "1_Pooling", "type": "Pooling"},
             {"path": "2_Dense", "type": "Dense"}, {"path": "3_Dense", "type": "Dense"}, {"path": "4_Normalize", "type": "N"}]),
     );
+
     let paths = chosen(&files, &documents);
     assert_eq!(
         paths,
@@ -240,6 +255,7 @@ fn an_adapter_names_its_base_model() {
         "adapter_config.json".into(),
         json!({"base_model_name_or_path": "a/base", "r": 8}),
     );
+
     let choice = choose(
         &listing(&["adapter_model.safetensors", "README.md"]),
         &documents,
@@ -270,12 +286,14 @@ fn gguf_models_are_picked_by_name_or_quantisation() {
             .map(|file| file.path)
             .collect::<Vec<_>>()
     };
+
     assert_eq!(paths(None), ["m-Q4_K_M.gguf"]);
     assert_eq!(paths(Some("q8_0")), ["m-Q8_0.gguf"]);
     assert_eq!(paths(Some("m-Q8_0.gguf")), ["m-Q8_0.gguf"]);
     assert_eq!(paths(Some("bf16")).len(), 2);
     assert_eq!(paths(Some("BF16/m-BF16-00002-of-00002.gguf")).len(), 2);
     assert_eq!(paths(Some("mmproj-m-f16.gguf")), ["mmproj-m-f16.gguf"]);
+
     assert_eq!(
         pick(None).expect("a model").projectors,
         ["mmproj-m-f16.gguf"]
@@ -295,6 +313,7 @@ fn without_a_name_the_model_is_chosen_as_llama_cpp_does() {
         choose(&listing(paths), &Documents::default(), None)
             .map(|choice| (choice.files[0].path.clone(), choice.others.len()))
     };
+
     assert_eq!(
         pick(&["m-BF16.gguf", "m-Q8_0.gguf", "m-Q4_0.gguf"]),
         Ok(("m-Q8_0.gguf".into(), 2))
@@ -303,12 +322,14 @@ fn without_a_name_the_model_is_chosen_as_llama_cpp_does() {
         pick(&["m-Q4_0.gguf", "m-Q5_0.gguf"]),
         Ok(("m-Q4_0.gguf".into(), 1))
     );
+
     // A draft model is none that would be loaded, nor one to choose instead.
     assert_eq!(
         pick(&["eagle3-m-Q4_K_M.gguf", "m-Q8_0.gguf"]),
         Ok(("m-Q8_0.gguf".into(), 0))
     );
     assert_eq!(pick(&["mtp-m.gguf"]), Ok(("mtp-m.gguf".into(), 0)));
+
     let named = choose(
         &listing(&["mtp-m.gguf", "m.gguf"]),
         &Documents::default(),
@@ -331,12 +352,14 @@ fn a_dynamic_quantisation_is_another_one_and_unknown_names_have_near_ones() {
     let pick = |file| {
         choose(&files, &Documents::default(), Some(file)).map(|choice| choice.files[0].path.clone())
     };
+
     assert_eq!(pick("Q4_K_M").as_deref(), Ok("m-Q4_K_M.gguf"));
     assert_eq!(pick("ud-q4_k_m").as_deref(), Ok("m-UD-Q4_K_M.gguf"));
     assert_eq!(pick("Q2_K").as_deref(), Ok("Q2_K/model.gguf"));
     let Err(ChoiceError::NoSuchFile { candidates, .. }) = pick("Q4_K_S") else {
         panic!("there is none")
     };
+
     assert_eq!(candidates[0], "Q4_K_M");
     let twice = listing(&["a-Q8_0.gguf", "b-Q8_0.gguf"]);
     let error = choose(&twice, &Documents::default(), Some("Q8_0"))

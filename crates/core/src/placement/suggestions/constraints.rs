@@ -24,6 +24,7 @@ pub(super) fn open(tried: &mut Tried<'_>) {
             "every device of this host is then considered, and the split chosen for you",
         ),
     ];
+
     for (settings, message) in ways
         .into_iter()
         .filter(|(settings, _)| !settings.is_empty())
@@ -58,6 +59,7 @@ pub(super) fn engines<'e>(
             Some(context) => proposal.and(Change::Context(context)),
             None => proposal,
         };
+
         tried.propose(&proposal);
     }
 }
@@ -76,6 +78,7 @@ fn without_own_words<'e>(tried: &Tried<'e>, proposal: Proposal<'e>) -> Proposal<
         .kv_cache_dtype
         .as_ref()
         .map(|_| Setting::CacheDtype);
+
     parameters
         .chain(dtype)
         .map(Change::LeaveOpen)

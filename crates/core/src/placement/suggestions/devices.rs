@@ -24,9 +24,11 @@ pub(super) fn more(tried: &mut Tried<'_>) {
     {
         return;
     }
+
     let usable = |it: &&crate::placement::Available| {
         it.unusable.is_none() && it.facts.kind == DeviceKind::Gpu
     };
+
     let here: Vec<_> = tried.here.devices.iter().filter(usable).collect();
     let roomiest = here
         .iter()
@@ -41,6 +43,7 @@ pub(super) fn more(tried: &mut Tried<'_>) {
         let Ok(Some((Grade::Fits, ..))) = found else {
             continue;
         };
+
         let message = format!(
             "with {added} more like {}, {available} available on each",
             like.facts.name
@@ -51,6 +54,7 @@ pub(super) fn more(tried: &mut Tried<'_>) {
             Grade::Fits,
             Bytes::ZERO,
         );
+
         break;
     }
 }
@@ -61,6 +65,7 @@ pub(super) fn host_memory(tried: &mut Tried<'_>, now: &Plan) {
     if tried.here.host.is_some() || (!denied && now.short_by > Bytes::ZERO) {
         return;
     }
+
     let need = if denied {
         moved_with_plenty(tried)
     } else {
@@ -69,6 +74,7 @@ pub(super) fn host_memory(tried: &mut Tried<'_>, now: &Plan) {
             .and_then(|placement| placement.host.as_ref())
             .map(|host| host.required.high)
     };
+
     let Some(gib) = need
         .map(|need| need.div_ceil(1 << 30))
         .filter(|gib| !gib.overflowed())
@@ -94,6 +100,7 @@ pub(super) fn host_memory(tried: &mut Tried<'_>, now: &Plan) {
     } else {
         ("", "")
     };
+
     let change = format!("{change}host_memory_bytes={}", bytes.get());
     let message = format!(
         "{gib} GiB of it is enough{cost}; for declared devices add ,host:{gib}GiB",
@@ -122,5 +129,6 @@ fn moved_with_plenty(tried: &Tried<'_>) -> Option<Bytes> {
         .host
         .as_ref()
         .filter(|_| there.verdict() <= Verdict::Tight)?;
+
     Some(host.required.high)
 }

@@ -51,6 +51,7 @@ pub fn suggestions<'a>(
     if plan.verdict() == Verdict::Fits {
         return Vec::new();
     }
+
     let mut tried = Tried::new(ask, here, plan);
     let settled = plan.settled.as_ref().filter(|_| plan.recommended.is_some());
     if let Some(settled) = settled {
@@ -60,19 +61,23 @@ pub fn suggestions<'a>(
         workload::share(&mut tried, plan);
         workload::engine(&mut tried, settled);
     }
+
     constraints::open(&mut tried);
     devices::more(&mut tried);
     constraints::engines(&mut tried, engines, plan.settled.as_ref());
+
     if let Some(settled) = settled {
         workload::dtype(&mut tried);
         workload::quantization(&mut tried, settled);
     }
+
     constraints::offload(&mut tried);
     devices::host_memory(&mut tried, plan);
     room::make(&mut tried, holders);
 
     let mut advice = tried.advice;
     advice.sort_by_key(|advice| advice.verdict != Verdict::Fits);
+
     advice
 }
 
@@ -93,6 +98,7 @@ impl<'t> Tried<'t> {
             .flat_map(|placement| &placement.ranks);
         let required = ranks.map(|rank| rank.required.high).sum();
         let tight_already = plan.verdict() == Verdict::Tight;
+
         Self {
             ask: ask.clone(),
             here,
@@ -130,12 +136,14 @@ impl<'t> Tried<'t> {
         let revised = proposal.revise(&self.ask);
         let ask = revised.ask(&self.ask);
         let ask = ask.settled(self.here);
+
         let usable = self
             .here
             .devices
             .iter()
             .find(|device| device.unusable.is_none())?;
         let prepared = ask.prepare(&usable.facts).ok()?;
+
         Some(prepared.workload().context)
     }
 
@@ -159,6 +167,7 @@ impl<'t> Tried<'t> {
                 saves,
             });
         }
+
         helps
     }
 }

@@ -95,9 +95,11 @@ impl<'e> Proposal<'e> {
             asked: ask.asked.clone(),
             constraints: ask.constraints.clone(),
         };
+
         for change in &self.changes {
             revised.make(change);
         }
+
         revised
     }
 }

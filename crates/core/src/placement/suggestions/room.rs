@@ -36,22 +36,28 @@ impl MemoryHolder {
     pub fn processes(snapshot: &Snapshot) -> Vec<Self> {
         let mut by_pid: BTreeMap<u32, Self> = BTreeMap::new();
         let mut unnamed = Vec::new();
+
         for device in &snapshot.devices {
             let mut seen = Vec::new();
             let mut rest = device.used_bytes.unwrap_or(Bytes::ZERO);
+
             for process in &device.processes {
                 let Some(used) = process.used_bytes else {
                     continue;
                 };
+
                 // A process may be listed twice, for compute and for graphics.
                 if seen.contains(&process.pid) {
                     continue;
                 }
+
                 seen.push(process.pid);
                 rest = rest.less(used).unwrap_or(Bytes::ZERO);
+
                 if process.kind == ProcessKind::Graphics {
                     continue;
                 }
+
                 let holder = by_pid.entry(process.pid).or_insert_with(|| Self {
                     change: format!("stop pid {}", process.pid),
                     who: who(process),
@@ -63,6 +69,7 @@ impl MemoryHolder {
                     .entry(device.facts.uuid.clone())
                     .or_insert(Bytes::ZERO) += used;
             }
+
             if rest >= UNNAMED {
                 unnamed.push(Self {
                     change: format!("free {rest} on {}", device.facts.uuid),
@@ -72,6 +79,7 @@ impl MemoryHolder {
                 });
             }
         }
+
         by_pid.into_values().chain(unnamed).collect()
     }
 
@@ -102,12 +110,15 @@ fn who(process: &Process) -> String {
         (None, Some(uid)) => who = format!("{who} of uid {uid}"),
         (None, None) => {}
     }
+
     if let Some(unit) = &process.unit {
         who = format!("{who}, unit {unit}");
     }
+
     if let Some(container) = &process.container {
         who = format!("{who}, container {container}");
     }
+
     who
 }
 
@@ -123,17 +134,21 @@ pub(super) fn make(tried: &mut Tried<'_>, holders: &[MemoryHolder]) {
             .cmp(&a.bytes())
             .then_with(|| a.change.cmp(&b.change))
     });
+
     holders.truncate(HOLDERS);
     if holders.is_empty() || helpful(tried, &holders).is_none() {
         return;
     }
+
     for size in 1..=SET.min(holders.len()) {
         let mut sets = sets(&holders, size);
         sets.sort_by_key(|set| set.iter().map(|holder| holder.bytes()).sum::<Bytes>());
+
         for set in sets {
             let Some(grade) = helpful(tried, &set) else {
                 continue;
             };
+
             let change: Vec<&str> = set.iter().map(|holder| holder.change.as_str()).collect();
             let who: Vec<&str> = set.iter().map(|holder| holder.who.as_str()).collect();
             let frees: Bytes = set.iter().map(|holder| holder.bytes()).sum();
@@ -182,5 +197,6 @@ fn sets<'h>(holders: &[&'h MemoryHolder], size: usize) -> Vec<Vec<&'h MemoryHold
             })
             .collect();
     }
+
     found.into_iter().map(|(_, set)| set).collect()
 }

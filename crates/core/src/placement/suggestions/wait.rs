@@ -22,6 +22,7 @@ pub fn wait(
     if rates.is_empty() {
         return None;
     }
+
     let after = |seconds: u64| {
         let freed = rates
             .iter()
@@ -32,6 +33,7 @@ pub fn wait(
             .flatten()?;
         (grade < Grade::No).then_some(grade)
     };
+
     let mut then = after(LONGEST_SECONDS)?;
     let (mut short, mut enough) = (0, LONGEST_SECONDS);
     while enough - short > 1 {
@@ -41,5 +43,6 @@ pub fn wait(
             None => short = middle,
         }
     }
+
     Some((enough, then.verdict()))
 }

@@ -49,6 +49,7 @@ pub(super) fn context(tried: &mut Tried<'_>, settled: &ResolvedWorkload) {
     } else {
         (most, "the longest context that fits")
     };
+
     tried.propose(&Proposal::new([Change::Context(context)], message));
 }
 
@@ -89,6 +90,7 @@ pub(super) fn share(tried: &mut Tried<'_>, plan: &Plan) {
     else {
         return;
     };
+
     let millionths = millionths.next_multiple_of(SHARE_STEP);
     if millionths <= 1_000_000 {
         let change = Change::Parameter(name.to_owned(), decimal(millionths).into());
@@ -115,17 +117,20 @@ fn needed_share(rank: &RankShare) -> Option<(&'static str, u64)> {
 pub(super) fn engine(tried: &mut Tried<'_>, settled: &ResolvedWorkload) {
     let before = tried.advice.len();
     let mut both = Vec::new();
+
     for (names, are_tokens) in [(&STEP_TOKENS[..], true), (&STEP_SEQUENCES[..], false)] {
         for &name in names {
             let Some(now) = settled.parameters.get(name).and_then(Value::as_u64) else {
                 continue;
             };
+
             let least = if are_tokens {
                 least_tokens(name, settled)
             } else {
                 // No engine takes fewer than it is asked to hold.
                 LEAST_SEQUENCES.max(settled.workload.sequences)
             };
+
             let mut value = now / 2;
             while value >= least {
                 if with_parameters(
@@ -137,11 +142,13 @@ pub(super) fn engine(tried: &mut Tried<'_>, settled: &ResolvedWorkload) {
                 }
                 value /= 2;
             }
+
             if value < least && now / 2 >= least {
                 both.push((name, Value::from(now / 2), Value::from(least)));
             }
         }
     }
+
     if both.len() > 1 {
         let halved: Vec<_> = both
             .iter()
@@ -149,11 +156,13 @@ pub(super) fn engine(tried: &mut Tried<'_>, settled: &ResolvedWorkload) {
             .collect();
         with_parameters(tried, &halved, "smaller steps take smaller buffers");
     }
+
     let mut helped = tried.advice.len() > before;
     let mut all: Vec<(&str, Value)> = both
         .into_iter()
         .map(|(name, _, least)| (name, least))
         .collect();
+
     for name in EAGER {
         if settled.parameters.get(name).and_then(Value::as_bool) == Some(false) {
             helped |= with_parameters(
@@ -164,6 +173,7 @@ pub(super) fn engine(tried: &mut Tried<'_>, settled: &ResolvedWorkload) {
             all.push((name, true.into()));
         }
     }
+
     if !helped && all.len() > 1 {
         with_parameters(
             tried,
@@ -195,15 +205,18 @@ pub(super) fn quantization(tried: &mut Tried<'_>, settled: &ResolvedWorkload) {
     if quantised || tried.ask.parameters.contains_key("quantization") {
         return;
     }
+
     let message = "weights in 8 bits, made at load; answers may differ a little";
     let coarser = Proposal::new(
         [Change::Parameter("quantization".to_owned(), "fp8".into())],
         message,
     );
+
     // An engine that does not know the parameter has no figures for it.
     if tried.propose(&coarser) || tried.grade(&coarser).is_none() {
         return;
     }
+
     let with = |context: u64| coarser.clone().and(Change::Context(context));
     if let Some(most) = largest(LEAST_CONTEXT, settled.workload.context, |context| {
         tried.fits(&with(context))
@@ -241,6 +254,7 @@ fn largest(least: u64, asked: u64, fits: impl Fn(u64) -> bool) -> Option<u64> {
     if asked <= least || !fits(least) {
         return None;
     }
+
     let (mut yes, mut no) = (least, asked);
     while no - yes > 1 {
         let middle = yes + (no - yes) / 2;
@@ -250,5 +264,6 @@ fn largest(least: u64, asked: u64, fits: impl Fn(u64) -> bool) -> Option<u64> {
             no = middle;
         }
     }
+
     Some(yes)
 }

@@ -20,6 +20,7 @@ pub(super) fn lfm2(config: &Value) -> Option<Vec<Listed>> {
     let (kernel, width) = (size(config, "conv_L_cache")?, lfm2_width(config)?);
     let layers = layers(config, "num_hidden_layers")?;
     let head_dim = hidden.checked_div(heads)?;
+
     if config.get("conv_bias").and_then(Value::as_bool) != Some(false) {
         return None;
     }
@@ -54,6 +55,7 @@ pub(super) fn lfm2(config: &Value) -> Option<Vec<Listed>> {
 
     let mut with_head = tensors.clone();
     with_head.weight("lm_head", &[vocabulary, hidden]);
+
     Some(vec![tensors.0, with_head.0])
 }
 
@@ -71,6 +73,7 @@ fn lfm2_width(config: &Value) -> Option<u64> {
     }
     // Every published model has the factor 1.0, so no other one was compared with a header.
     let factor = config.get("block_ffn_dim_multiplier").map(Value::as_f64);
+
     let is_one = factor.is_none_or(|factor| factor == Some(1.0));
     is_one
         .then_some((stated * 2 / 3).checked_next_multiple_of(size(config, "block_multiple_of")?))?
@@ -85,6 +88,7 @@ fn has_attention(config: &Value, number: u64) -> Option<bool> {
             _ => None,
         };
     }
+
     let indices = config.get("full_attn_idxs")?.as_array()?;
     Some(indices.iter().any(|index| index.as_u64() == Some(number)))
 }
@@ -116,6 +120,7 @@ impl Packing {
     /// `None` where modules are quantised in different ways, or in one that is not known.
     fn of(config: &Value) -> Option<Self> {
         let method = config.get("quantization")?;
+
         // `mlx_lm` has written the same object under both names since 2024.
         if config
             .get("quantization_config")
@@ -123,6 +128,7 @@ impl Packing {
         {
             return None;
         }
+
         for (key, value) in method.as_object()? {
             let is_known = match key.as_str() {
                 "bits" | "group_size" => true,
@@ -163,6 +169,7 @@ impl Packing {
                 _ => return None,
             }
         }
+
         Some(packed.0)
     }
 }

@@ -19,6 +19,7 @@ pub(super) fn hubert(config: &Value) -> Option<Vec<Listed>> {
     if flag_or(config, "feat_proj_layer_norm", true)? {
         body.norm("feature_projection.layer_norm", features);
     }
+
     body.linear("feature_projection.projection", hidden, features);
 
     for layer in 0..layers_or(config, "num_hidden_layers", 12)? {
@@ -26,15 +27,18 @@ pub(super) fn hubert(config: &Value) -> Option<Vec<Listed>> {
         for projection in ["k_proj", "v_proj", "q_proj", "out_proj"] {
             body.linear(&format!("{layer}.attention.{projection}"), hidden, hidden);
         }
+
         body.norm(&format!("{layer}.layer_norm"), hidden);
         body.linear(
             &format!("{layer}.feed_forward.intermediate_dense"),
             width,
             hidden,
         );
+
         body.linear(&format!("{layer}.feed_forward.output_dense"), hidden, width);
         body.norm(&format!("{layer}.final_layer_norm"), hidden);
     }
+
     body.norm("encoder.layer_norm", hidden);
 
     // The weight norm's two names: before torch 2.0 and since.
@@ -55,6 +59,7 @@ pub(super) fn hubert(config: &Value) -> Option<Vec<Listed>> {
             lists.push(tensors.0);
         }
     }
+
     Some(lists)
 }
 
@@ -63,11 +68,13 @@ fn convolutions(config: &Value, tensors: &mut Tensors) -> Option<u64> {
     let widths = sizes_or(config, "conv_dim", &[512; 7])?;
     let kernels = sizes_or(config, "conv_kernel", &[10, 3, 3, 3, 3, 2, 2])?;
     let has_bias = flag_or(config, "conv_bias", false)?;
+
     let norm_everywhere = match config.get("feat_extract_norm").map(Value::as_str) {
         None | Some(Some("group")) => false,
         Some(Some("layer")) => true,
         Some(_) => return None,
     };
+
     if widths.len() != kernels.len() {
         return None;
     }
@@ -81,11 +88,14 @@ fn convolutions(config: &Value, tensors: &mut Tensors) -> Option<u64> {
         } else {
             tensors.weight(&convolution, &shape);
         }
+
         if norm_everywhere || number == 0 {
             tensors.norm(&format!("{layer}.layer_norm"), width);
         }
+
         inputs = width;
     }
+
     Some(inputs)
 }
 
@@ -100,16 +110,19 @@ fn positions(
     if flag_or(config, "conv_pos_batch_norm", false)? {
         return None;
     }
+
     let kernel = size_or(config, "num_conv_pos_embeddings", 128)?;
     let groups = size_or(config, "num_conv_pos_embedding_groups", 16)?;
     let convolution = "encoder.pos_conv_embed.conv";
 
     tensors.add(format!("{convolution}.bias"), &[hidden]);
     tensors.add(format!("{convolution}.{length}"), &[1, 1, kernel]);
+
     tensors.add(
         format!("{convolution}.{direction}"),
         &[hidden, hidden.checked_div(groups)?, kernel],
     );
+
     Some(())
 }
 

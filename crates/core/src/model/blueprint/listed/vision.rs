@@ -33,6 +33,7 @@ pub(super) fn idefics3(config: &Value) -> Option<Vec<Listed>> {
         &[hidden, COLOURS, patch, patch],
         hidden,
     );
+
     let positions = product(&[patches_a_side, patches_a_side])?;
     tower.weight(
         &format!("{prefix}.embeddings.position_embedding"),
@@ -62,6 +63,7 @@ pub(super) fn idefics3(config: &Value) -> Option<Vec<Listed>> {
         .pointer("/text_config/model_type")
         .and_then(Value::as_str)
         == Some("llama");
+
     is_llama.then(|| with_decoder(config, "llama", "model.text_model.", &tower))?
 }
 
@@ -88,6 +90,7 @@ pub(super) fn qwen2_vl(config: &Value) -> Option<Vec<Listed>> {
     let merged = merged(vision, hidden)?;
     tower.linear("visual.merger.mlp.0", merged, merged);
     tower.linear("visual.merger.mlp.2", size(vision, "hidden_size")?, merged);
+
     with_decoder(config, "qwen2", "model.", &tower)
 }
 
@@ -116,11 +119,13 @@ pub(super) fn qwen2_5_vl(config: &Value) -> Option<Vec<Listed>> {
     tower.weight("visual.merger.ln_q", &[hidden]);
     let merged = merged(vision, hidden)?;
     tower.linear("visual.merger.mlp.0", merged, merged);
+
     tower.linear(
         "visual.merger.mlp.2",
         size(vision, "out_hidden_size")?,
         merged,
     );
+
     with_decoder(config, "qwen2", "model.", &tower)
 }
 
@@ -131,6 +136,7 @@ pub(super) fn qwen3_vl(config: &Value) -> Option<Vec<Listed>> {
         size(vision, "hidden_size")?,
         size(vision, "intermediate_size")?,
     );
+
     let (positions, out) = (
         size(vision, "num_position_embeddings")?,
         size(vision, "out_hidden_size")?,
@@ -142,6 +148,7 @@ pub(super) fn qwen3_vl(config: &Value) -> Option<Vec<Listed>> {
         &patch_embedding(vision, hidden)?,
         hidden,
     );
+
     tower.weight("model.visual.pos_embed", &[positions, hidden]);
 
     for block in 0..layers(vision, "depth")? {
@@ -160,11 +167,13 @@ pub(super) fn qwen3_vl(config: &Value) -> Option<Vec<Listed>> {
         tower.linear(&format!("{module}.linear_fc1"), merged, merged);
         tower.linear(&format!("{module}.linear_fc2"), out, merged);
     };
+
     merger("model.visual.merger", hidden);
     let taps = vision.get("deepstack_visual_indexes")?.as_array()?.len() as u64;
     for tap in 0..(taps <= MOST_LAYERS).then_some(taps)? {
         merger(&format!("model.visual.deepstack_merger_list.{tap}"), merged);
     }
+
     with_decoder(config, "qwen3", "model.language_model.", &tower)
 }
 
@@ -198,6 +207,7 @@ fn patch_embedding(vision: &Value, hidden: u64) -> Option<[u64; 5]> {
         size(vision, "temporal_patch_size")?,
         size(vision, "patch_size")?,
     );
+
     Some([hidden, channels, frames, patch, patch])
 }
 

@@ -105,6 +105,7 @@ impl Memory {
             "attention.indexer.",
             "attention.compress_ratios",
         ];
+
         match self {
             Self::KeysAndValues => &STATES,
             // Their own states are in their rule.

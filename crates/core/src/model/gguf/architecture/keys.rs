@@ -90,14 +90,17 @@ impl<'g> Keys<'g> {
             Some(Value::Bool(value)) => return Ok(Some(vec![u64::from(*value); length])),
             _ => return Ok(self.optional(key)?.map(|value| vec![value; length])),
         };
+
         if items.len() != length {
             let why = "not as long as there are layers";
             return Err(self.contradiction(key, format!("an array of {}", items.len()), why));
         }
+
         let item = |item: &i64| match u64::try_from(*item) {
             Ok(value) => self.bounded(key, value),
             Err(_) => Err(self.contradiction(key, item.to_string(), "negative")),
         };
+
         items
             .iter()
             .map(item)
@@ -126,6 +129,7 @@ impl<'g> Keys<'g> {
         } else {
             value
         };
+
         Unsupported::Contradiction {
             key: self.name(key),
             value,

@@ -26,6 +26,7 @@ impl Heads {
         let kv = keys
             .per_layer("attention.head_count_kv", layers)?
             .unwrap_or_else(|| query.clone());
+
         Ok(Self { query, kv })
     }
 
@@ -55,6 +56,7 @@ impl Facts<'_, '_> {
     pub(super) fn mixers(&self, memory: Memory, layer: usize) -> Result<Pair, Unsupported> {
         let (_, kv_heads) = self.heads.of(layer);
         let alone = |mixer: Mixer| Ok((mixer, None));
+
         let mixed = matches!(
             memory,
             Memory::MambaHybrid
@@ -62,6 +64,7 @@ impl Facts<'_, '_> {
                 | Memory::ShortConvolution
                 | Memory::Kimi
         );
+
         match memory {
             Memory::Kimi if kv_heads > 0 => alone(self.latent(layer, false)?),
             _ if mixed && kv_heads > 0 => alone(self.attention(layer)?),
@@ -111,6 +114,7 @@ impl Facts<'_, '_> {
         if let Some(given) = self.keys.optional(key)? {
             return Ok(given);
         }
+
         let heads = self
             .heads
             .query
@@ -118,6 +122,7 @@ impl Facts<'_, '_> {
             .copied()
             .find(|heads| *heads > 0)
             .unwrap_or(0);
+
         match self.hidden.checked_div(heads) {
             Some(dim) if self.hidden.is_multiple_of(heads) => Ok(dim),
             _ => {
@@ -135,6 +140,7 @@ impl Facts<'_, '_> {
             // No cache: a skipped or linear block (Nemotron-NAS).
             return Ok(Mixer::None);
         }
+
         if heads == 0 || !heads.is_multiple_of(kv_heads) {
             let why = format!("must divide the {heads} query heads of layer {layer}");
             return Err(self.keys.contradiction(
@@ -143,6 +149,7 @@ impl Facts<'_, '_> {
                 &why,
             ));
         }
+
         let span = self.spans.get(layer).copied().unwrap_or(Span::Full);
         let windowed =
             matches!(span, Span::Sliding { .. }) && self.keys.has("attention.key_length_swa");
@@ -151,8 +158,10 @@ impl Facts<'_, '_> {
         } else {
             ("attention.key_length", "attention.value_length")
         };
+
         let shares_cache = layer as u64 >= self.own_caches;
         let (key_dim, value_dim) = (self.head_dim(key)?, self.head_dim(value)?);
+
         Ok(Mixer::Attention(Attention {
             heads,
             kv_heads,
@@ -176,6 +185,7 @@ impl Facts<'_, '_> {
             // Older files: llama.cpp expands the latent and caches all heads.
             return self.attention(layer);
         };
+
         let rope_dim = keys.required("rope.dimension_count")?;
         let Some(nope_dim) = key.checked_sub(rope_dim) else {
             return Err(keys.contradiction(
@@ -184,6 +194,7 @@ impl Facts<'_, '_> {
                 "larger than key_length_mla",
             ));
         };
+
         let (heads, _) = self.heads.of(layer);
         let indexer = if with_indexer {
             Some(Indexer {
@@ -194,6 +205,7 @@ impl Facts<'_, '_> {
         } else {
             None
         };
+
         Ok(Mixer::Latent(LatentAttention {
             heads,
             kv_lora_rank,
@@ -210,6 +222,7 @@ impl Facts<'_, '_> {
     fn mamba(&self, second: bool) -> Result<Mixer, Unsupported> {
         let keys = self.keys;
         let conv = keys.positive("ssm.conv_kernel")?;
+
         let (inner, state) = (
             keys.positive("ssm.inner_size")?,
             keys.positive("ssm.state_size")?,
@@ -217,11 +230,13 @@ impl Facts<'_, '_> {
         if !second {
             return Ok(Mixer::Recurrent(Recurrent::Mamba1 { inner, state, conv }));
         }
+
         let (heads, groups) = (
             keys.positive("ssm.time_step_rank")?,
             keys.required("ssm.group_count")?,
         );
         let head_dim = self.divided(inner, heads)?;
+
         Ok(Mixer::Recurrent(Recurrent::Mamba2 {
             inner,
             heads,
@@ -249,6 +264,7 @@ impl Facts<'_, '_> {
         if let Some(flags) = self.keys.per_layer("attention.recurrent_layers", layers)? {
             return Ok(flags.get(layer).is_some_and(|flag| *flag != 0));
         }
+
         let interval = self.keys.optional("full_attention_interval")?.unwrap_or(4);
         if interval == 0 {
             return Err(self.keys.contradiction(
@@ -257,6 +273,7 @@ impl Facts<'_, '_> {
                 "must be larger",
             ));
         }
+
         Ok(!(layer as u64 + 1).is_multiple_of(interval))
     }
 
@@ -266,6 +283,7 @@ impl Facts<'_, '_> {
             keys.positive("ssm.inner_size")?,
             keys.positive("ssm.time_step_rank")?,
         );
+
         Ok(Mixer::Recurrent(Recurrent::GatedDelta {
             key_heads: keys.positive("ssm.group_count")?,
             value_heads,
@@ -279,6 +297,7 @@ impl Facts<'_, '_> {
         let (heads, _) = self.heads.of(layer);
         let head_dim = self.keys.positive("kda.head_dim")?;
         let conv = self.keys.positive("ssm.conv_kernel")?;
+
         Ok(Mixer::Recurrent(Recurrent::Kda {
             heads,
             head_dim,

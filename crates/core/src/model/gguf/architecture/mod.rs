@@ -25,6 +25,7 @@ pub fn architecture(gguf: &Gguf) -> Result<Architecture, Unsupported> {
             key,
         });
     };
+
     let Some(family) = families::family(name) else {
         return Err(Unsupported::Family {
             class: name.to_owned(),
@@ -32,6 +33,7 @@ pub fn architecture(gguf: &Gguf) -> Result<Architecture, Unsupported> {
             key: format!("general.architecture = {name}"),
         });
     };
+
     let keys = Keys { gguf, family: name };
     if let Some(key) = family
         .memory
@@ -45,12 +47,14 @@ pub fn architecture(gguf: &Gguf) -> Result<Architecture, Unsupported> {
             key,
         });
     }
+
     let all_layers = keys.layer_count("block_count")?;
     let next_token = if family.next_token_layers {
         keys.optional("nextn_predict_layers")?.unwrap_or(0)
     } else {
         0
     };
+
     let Some(layer_count) = all_layers
         .checked_sub(next_token)
         .filter(|layers| *layers > 0)
@@ -58,10 +62,12 @@ pub fn architecture(gguf: &Gguf) -> Result<Architecture, Unsupported> {
         let why = "not fewer than block_count";
         return Err(keys.contradiction("nextn_predict_layers", next_token.to_string(), why));
     };
+
     let hidden = keys.positive("embedding_length")?;
     let experts = experts(&keys, all_layers)?;
     let widths = widths(&keys, all_layers)?;
     let own_caches = own_caches(&keys, &family, layer_count)?;
+
     let facts = Facts {
         hidden,
         heads: Heads::read(&keys, all_layers)?,
@@ -70,6 +76,7 @@ pub fn architecture(gguf: &Gguf) -> Result<Architecture, Unsupported> {
         widths,
         keys: &keys,
     };
+
     let mut layers = Vec::new();
     for layer in 0..usize::try_from(layer_count).unwrap_or(0) {
         layers.push(self::layer(
@@ -80,6 +87,7 @@ pub fn architecture(gguf: &Gguf) -> Result<Architecture, Unsupported> {
             layer,
         )?);
     }
+
     Ok(Architecture {
         class: name.to_owned(),
         model_type: name.to_owned(),
@@ -137,6 +145,7 @@ fn encoder(
     if family.purpose != Purpose::EncodeDecode {
         return Ok(None);
     }
+
     let layers = u32::try_from(layers).unwrap_or(u32::MAX);
     Ok(Some(Encoder {
         layers,
@@ -169,6 +178,7 @@ fn experts(keys: &Keys<'_>, layers: u64) -> Result<Option<Experts>, Unsupported>
     let Some(count) = keys.optional("expert_count")?.filter(|count| *count > 0) else {
         return Ok(None);
     };
+
     let active = keys.positive("expert_used_count")?;
     if active > count {
         return Err(keys.contradiction(
@@ -177,9 +187,11 @@ fn experts(keys: &Keys<'_>, layers: u64) -> Result<Option<Experts>, Unsupported>
             "more than expert_count",
         ));
     }
+
     let dense = keys
         .per_layer("feed_forward_length", layers)?
         .and_then(|widths| widths.into_iter().max());
+
     // Mixtral and its like give the expert's width as the dense one (`n_ff_exp ? n_ff_exp : n_ff`).
     let width = match keys
         .per_layer("expert_feed_forward_length", layers)?
@@ -190,6 +202,7 @@ fn experts(keys: &Keys<'_>, layers: u64) -> Result<Option<Experts>, Unsupported>
             .filter(|width| *width > 0)
             .ok_or_else(|| keys.missing("expert_feed_forward_length"))?,
     };
+
     let shared_width = match keys.optional("expert_shared_feed_forward_length")? {
         Some(shared) => shared,
         None => keys
@@ -197,6 +210,7 @@ fn experts(keys: &Keys<'_>, layers: u64) -> Result<Option<Experts>, Unsupported>
             .unwrap_or(0)
             .saturating_mul(width),
     };
+
     Ok(Some(Experts {
         count,
         active,
@@ -218,6 +232,7 @@ fn layer(
     {
         attention.span = Span::Bidirectional;
     }
+
     if family.purpose == Purpose::EncodeDecode
         && let Mixer::Attention(attention) = &mixer
     {
@@ -227,6 +242,7 @@ fn layer(
         };
         beside = Some(Mixer::Attention(cross));
     }
+
     Ok(Layer {
         mixer,
         beside,
@@ -242,6 +258,7 @@ fn feed_forward(facts: &Facts<'_, '_>, has_experts: bool, index: usize) -> FeedF
         |class: &&crate::model::TensorClass| &*class.pattern == "blk.*.ffn_gate_inp.weight";
     let classes = || facts.keys.gguf.inventory.classes.iter().filter(routed);
     let here = classes().any(|class| class.count_in(&(layer..layer.saturating_add(1))) > 0);
+
     match facts.widths.get(index).copied() {
         _ if has_experts && (here || classes().next().is_none()) => FeedForward::Experts,
         Some(width) if width > 0 => FeedForward::Dense { width },

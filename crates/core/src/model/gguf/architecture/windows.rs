@@ -40,12 +40,14 @@ pub(super) fn spans(
 ) -> Result<Vec<Span>, Unsupported> {
     const WINDOW: &str = "attention.sliding_window";
     const PATTERN: &str = "attention.sliding_window_pattern";
+
     let full = || (0..layers).map(|_| Span::Full).collect::<Vec<_>>();
     let by = |slides: &dyn Fn(u64) -> bool, span: Span| {
         (0..layers)
             .map(|layer| if slides(layer) { span } else { Span::Full })
             .collect::<Vec<_>>()
     };
+
     match rule {
         Windows::Never => Ok(full()),
         Windows::Chunks => match keys.optional(WINDOW)? {
@@ -59,6 +61,7 @@ pub(super) fn spans(
         }
         Windows::Listed => {
             let window = keys.positive(WINDOW)?;
+
             // The list may or may not go on over the next-token layers.
             let all = keys
                 .per_layer(PATTERN, layers)
@@ -66,6 +69,7 @@ pub(super) fn spans(
             let Some(listed) = all else {
                 return Err(keys.missing(PATTERN));
             };
+
             let span = |slides: u64| {
                 if slides == 0 {
                     Span::Full
@@ -73,8 +77,10 @@ pub(super) fn spans(
                     Span::Sliding { window }
                 }
             };
+
             let mut spans: Vec<Span> = listed.into_iter().map(span).collect();
             spans.extend((spans.len() as u64..layers).map(|_| Span::Full));
+
             Ok(spans)
         }
         Windows::Period {
@@ -89,12 +95,15 @@ pub(super) fn spans(
             else {
                 return Ok(full());
             };
+
             let span = Span::Sliding { window };
+
             // Newer files carry the round's length, or a flag for each layer, themselves.
             let period = match keys.optional(PATTERN) {
                 Ok(given) => given.unwrap_or(period),
                 Err(_) => return spans(keys, Windows::Listed, decoders, layers),
             };
+
             Ok(match (period, full_first) {
                 (0, _) => by(&|_| true, span),
                 (period, true) => by(&|layer| layer % period != 0, span),
