@@ -1,10 +1,11 @@
-//! The optional corpus's diffusers pipelines (`../shared/hub/models`): published component sizes,
-//! and what each offload leaves on the device.
+//! Checks the optional corpus's diffusers pipelines (`../shared/hub/models`).
+//!
+//! The tests compare published component sizes, and what each offload leaves on the device.
 #![expect(
     clippy::unwrap_used,
-    reason = "a corpus that cannot be read is a failure of the test"
+    reason = "an unreadable corpus is a failure of the test"
 )]
-#![expect(clippy::print_stdout, reason = "the table is for a person")]
+#![expect(clippy::print_stdout, reason = "people read the table")]
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -24,8 +25,8 @@ fn json(path: &Path) -> Option<Value> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-/// A pipeline of the corpus; the 16-bit variants that some repositories hold beside their weights
-/// are not loaded.
+/// Reads a pipeline of the corpus, without the 16-bit variants that some repositories add to their
+/// weights.
 fn pipeline(repo: &str) -> Option<Model> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../shared/hub/models")
@@ -54,20 +55,19 @@ fn pipeline(repo: &str) -> Option<Model> {
     }
 
     let inventory = builder.finish();
-    let component = |(name, class): (&String, &Value)| {
-        Some(PipelineComponent {
-            name: name.clone(),
-            class: class.get(1)?.as_str()?.to_owned(),
-            bytes: inventory.bytes_by_component().get(name.as_str()).copied()?,
-            config: json(&folder.join(name).join("config.json")),
-        })
-    };
-
+    let sizes = inventory.bytes_by_component();
     let components = index
         .as_object()
         .unwrap()
         .iter()
-        .filter_map(component)
+        .filter_map(|(name, class)| {
+            Some(PipelineComponent {
+                name: name.clone(),
+                class: class.get(1)?.as_str()?.to_owned(),
+                bytes: sizes.get(name.as_str()).copied()?,
+                config: json(&folder.join(name).join("config.json")),
+            })
+        })
         .collect();
 
     Some(Model {
@@ -82,9 +82,9 @@ fn pipeline(repo: &str) -> Option<Model> {
         parameters: None,
         adapter: None,
         variants: Vec::new(),
-        proofs: Vec::new(),
+        assumptions: Vec::new(),
         contradiction: None,
-        doubts: Vec::new(),
+        warnings: Vec::new(),
         inventory,
     })
 }
@@ -105,7 +105,7 @@ fn device() -> DeviceFacts {
     }
 }
 
-/// Weights on the device, and the likely whole with everything beside them.
+/// Returns the weights on the device, and the likely total with everything else.
 fn need(model: &Model, offload: Offload) -> (Bytes, Bytes) {
     let (devices, none) = ([device()], BTreeMap::new());
     let asked = AskedWorkload::default();

@@ -152,17 +152,17 @@ async fn weights_of_every_model_are_exact() {
             "{made:4} requests for {:3} files of {repo}",
             model.weight_files
         );
-        let says = |what: &str| model.proofs.iter().any(|proof| proof.contains(what));
-        proved += u32::from(says("prove the others"));
+        let says = |what: &str| model.assumptions.iter().any(|proof| proof.contains(what));
+        proved += u32::from(says("the others were inferred"));
         unread += u32::from(says("no header was read"));
 
         // What was proved instead of read is what the headers say, tensor by tensor.
-        if !model.proofs.is_empty()
+        if !model.assumptions.is_empty()
             && model.inventory != stored(&hub.corpus.join("models").join(&repo))
         {
             wrong.push(format!(
                 "{repo}: {:?}, and its headers say otherwise",
-                model.proofs
+                model.assumptions
             ));
         }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use hf_mem_core::model::metadata::{MAX_SERIALISED_BYTES, Metadata, VERSION};
+use hf_mem_core::model::metadata::{MAX_SERIALIZED_BYTES, Metadata, VERSION};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -26,7 +26,7 @@ const MAX_LEAD_BYTES: u64 = 4096;
 /// The longest packed bundle: gzip makes what it cannot pack longer by less than one part in a
 /// thousand.
 pub(super) const MAX_PACKED_BYTES: u64 =
-    MAX_SERIALISED_BYTES + MAX_SERIALISED_BYTES / 1024 + MAX_LEAD_BYTES;
+    MAX_SERIALIZED_BYTES + MAX_SERIALIZED_BYTES / 1024 + MAX_LEAD_BYTES;
 
 /// The first line of a bundle.
 #[derive(Debug, Serialize, Deserialize)]
@@ -65,9 +65,9 @@ pub fn pack(metadata: &Metadata) -> Result<Packed, SourceError> {
     };
 
     let body = serde_json::to_vec(metadata).map_err(|error| refuse(error.to_string()))?;
-    if body.len() as u64 > MAX_SERIALISED_BYTES {
+    if body.len() as u64 > MAX_SERIALIZED_BYTES {
         return Err(refuse(format!(
-            "its metadata is longer than the {MAX_SERIALISED_BYTES} bytes that are read back"
+            "its metadata is longer than the {MAX_SERIALIZED_BYTES} bytes that are read back"
         )));
     }
 
@@ -155,7 +155,7 @@ fn is_named(path: &str, asked: &str) -> bool {
 /// Reads a bundle from any reader; its unpacked size is bounded, its hash checked. The error says
 /// what is wrong.
 pub fn unpack(packed: impl std::io::Read) -> Result<Metadata, String> {
-    let most = MAX_SERIALISED_BYTES + MAX_LEAD_BYTES;
+    let most = MAX_SERIALIZED_BYTES + MAX_LEAD_BYTES;
     let mut text = Vec::new();
     let mut unpacked = GzDecoder::new(packed).take(most + 1);
     let outcome = unpacked.read_to_end(&mut text);

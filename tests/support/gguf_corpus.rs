@@ -178,8 +178,8 @@ pub fn model(gguf: Gguf) -> Model {
         components: Vec::new(),
         adapter: None,
         variants: Vec::new(),
-        proofs: Vec::new(),
+        assumptions: Vec::new(),
         contradiction: None,
-        doubts: Vec::new(),
+        warnings: Vec::new(),
     }
 }

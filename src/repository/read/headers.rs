@@ -89,7 +89,7 @@ pub(super) async fn all(
         weights.doubts.extend(read.doubts);
         weights.coverage.absorb(read.coverage);
 
-        weights.evidence = Evidence::Proved {
+        weights.evidence = Evidence::Inferred {
             read: count(&others),
             of: count(files),
         };

@@ -160,7 +160,7 @@ pub(super) fn prove(
         u32::try_from(files.len()).ok()?,
     );
 
-    let (table, evidence) = (TablePlace::default(), Evidence::Proved { read, of });
+    let (table, evidence) = (TablePlace::default(), Evidence::Inferred { read, of });
 
     // No file that was read is doubtful, and the length of every other leaves room for nothing but
     // its header.
@@ -479,7 +479,7 @@ mod tests {
     fn equal_layers_are_proved_from_one() {
         let repository = repository(|_| 50);
         let weights = repository.proved().expect("a proof");
-        assert_eq!(weights.evidence, Evidence::Proved { read: 1, of: 6 });
+        assert_eq!(weights.evidence, Evidence::Inferred { read: 1, of: 6 });
         assert_eq!(weights.inventory.bytes(), Bytes::new(6 * 10_000));
         assert_eq!(weights.inventory.classes[0].dtype(), Some(Dtype::BF16));
     }

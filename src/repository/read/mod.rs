@@ -256,7 +256,7 @@ fn finish(
         partial: variants.partial,
         evidence: weights.evidence,
         contradiction: weights.coverage.contradiction(),
-        doubts: choice.notes.into_iter().chain(weights.doubts).collect(),
+        warnings: choice.notes.into_iter().chain(weights.doubts).collect(),
     }
 }
 

@@ -21,7 +21,7 @@
 use std::collections::BTreeMap;
 
 use hf_mem_core::bytes::Bytes;
-use hf_mem_core::model::blueprint::{self, Blueprint, Listed, Promised, Role};
+use hf_mem_core::model::blueprint::{self, Blueprint, ExpectedTensor, Role, TensorList};
 use hf_mem_core::model::gguf::TablePlace;
 use hf_mem_core::model::metadata::Evidence;
 use hf_mem_core::model::tensors::{InventoryBuilder, Storage};
@@ -41,16 +41,16 @@ pub(super) fn keep(
     config: &Value,
     hub_totals: &BTreeMap<String, u64>,
 ) -> Option<WeightsToRead> {
-    let known = Blueprint::of(config)
+    let known = Blueprint::from_config(config)
         .and_then(|blueprint| by_blueprint(&blueprint, files, index, hub_totals));
-    known.or_else(|| by_lists(blueprint::whole_models(config), files, index, hub_totals))
+    known.or_else(|| by_lists(blueprint::tensor_lists(config), files, index, hub_totals))
 }
 
 /// The weights in `files` if they hold the tensors of one of `lists`. Lists that the totals and
 /// lengths cannot tell apart may differ in names only; where they differ in shapes or types as
 /// well, nothing is proved.
 fn by_lists(
-    lists: Vec<Listed>,
+    lists: Vec<TensorList>,
     files: &[WeightFile],
     index: Option<&Index>,
     hub_totals: &BTreeMap<String, u64>,
@@ -77,12 +77,12 @@ fn shapes(inventory: &Inventory) -> BTreeMap<(&Storage, &[u64]), u64> {
 
 /// The weights in `files` if they hold the tensors of `list`, which are all that an index names.
 fn by_list(
-    list: Listed,
+    list: TensorList,
     files: &[WeightFile],
     index: Option<&Index>,
     hub_totals: &BTreeMap<String, u64>,
 ) -> Option<WeightsToRead> {
-    let tensors: BTreeMap<String, Promised> = list.into_iter().collect();
+    let tensors: BTreeMap<String, ExpectedTensor> = list.into_iter().collect();
     let promised = |name: &str| tensors.get(name).cloned();
 
     match (index, files) {
@@ -141,7 +141,7 @@ fn by_blueprint(
 }
 
 fn proved(
-    promised: &dyn Fn(&str) -> Option<Promised>,
+    promised: &dyn Fn(&str) -> Option<ExpectedTensor>,
     files: &[WeightFile],
     named: &WeightMap,
     hub_totals: &BTreeMap<String, u64>,
@@ -192,7 +192,7 @@ fn proved(
         inventory,
         gguf: None,
         table: TablePlace::default(),
-        evidence: Evidence::Proved { read: 0, of },
+        evidence: Evidence::Inferred { read: 0, of },
         coverage: Coverage::default(),
         doubts: Vec::new(),
     })
@@ -207,7 +207,7 @@ fn types(
         match role {
             Role::Plain => &[Dtype::BF16, Dtype::F16, Dtype::F32],
             Role::Packed => &[Dtype::U8],
-            Role::Quantised => &[Dtype::F8E4M3],
+            Role::Quantized => &[Dtype::F8E4M3],
             Role::Numbers => &[Dtype::I64],
             Role::Words => &[Dtype::U32],
             Role::Scale | Role::Router => &[Dtype::F32, Dtype::BF16, Dtype::F16],
@@ -262,7 +262,7 @@ mod tests {
     fn repository() -> Repository {
         let config = json!({"model_type": "llama", "hidden_size": 64, "intermediate_size": 128,
             "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2, "vocab_size": 100});
-        let blueprint = Blueprint::of(&config).expect("known");
+        let blueprint = Blueprint::from_config(&config).expect("known");
         let (mut header, mut at, mut elements) = (json!({"__metadata__": {"format": "pt"}}), 0, 0);
 
         for name in blueprint.names("model.", false).expect("names") {
@@ -294,7 +294,7 @@ mod tests {
         }
 
         fn with_index(mut self) -> Self {
-            let blueprint = Blueprint::of(&self.config).expect("known");
+            let blueprint = Blueprint::from_config(&self.config).expect("known");
             let names = blueprint.names("model.", false).expect("names");
             let names = names
                 .iter()
@@ -330,7 +330,7 @@ mod tests {
     fn what_the_configuration_promises_and_all_else_proves_is_not_read() {
         for repository in [repository(), repository().with_index()] {
             let weights = repository.kept().expect("kept");
-            assert_eq!(weights.evidence, Evidence::Proved { read: 0, of: 1 });
+            assert_eq!(weights.evidence, Evidence::Inferred { read: 0, of: 1 });
             assert_eq!(
                 Some(&(weights.inventory.bytes().get() / 2)),
                 repository.totals.get("BF16")
@@ -406,7 +406,7 @@ mod tests {
     #[test]
     fn listed_model_is_proved_unless_a_sum_differs() {
         let config = json!({"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_positions": 32, "vocab_size": 100});
-        let list = blueprint::whole_models(&config).remove(0);
+        let list = blueprint::tensor_lists(&config).remove(0);
         let (mut header, mut at) = (json!({"__metadata__": {"format": "pt"}}), 0_u64);
         for (name, tensor) in list {
             let end = at + tensor.shape.iter().product::<u64>() * 4;
@@ -434,7 +434,7 @@ mod tests {
         let weights = kept(length, at / 4).expect("proved");
         assert_eq!(
             (weights.inventory.bytes(), weights.evidence),
-            (Bytes::new(at), Evidence::Proved { read: 0, of: 1 })
+            (Bytes::new(at), Evidence::Inferred { read: 0, of: 1 })
         );
 
         for (length, elements) in [
@@ -448,7 +448,7 @@ mod tests {
 
     /// The files of a model with the tensors of `list` in `dtype`, and packed words in U32. `split`
     /// is the number of files.
-    fn stored(list: &Listed, config: &Value, dtype: Dtype, split: usize) -> Repository {
+    fn stored(list: &TensorList, config: &Value, dtype: Dtype, split: usize) -> Repository {
         let mut totals: BTreeMap<String, u64> = BTreeMap::new();
         let (mut files, mut names, mut total_bytes) = (Vec::new(), Vec::new(), 0);
 
@@ -514,11 +514,11 @@ mod tests {
     #[test]
     fn listed_models_are_proved_with_indices() {
         for config in [qwen3_vl(), mlx()] {
-            for (list, split) in blueprint::whole_models(&config).iter().zip([1, 3]) {
+            for (list, split) in blueprint::tensor_lists(&config).iter().zip([1, 3]) {
                 let repository = stored(list, &config, Dtype::BF16, split);
                 let weights = repository.kept().expect("proved");
                 let of = u32::try_from(split).expect("small");
-                assert_eq!(weights.evidence, Evidence::Proved { read: 0, of });
+                assert_eq!(weights.evidence, Evidence::Inferred { read: 0, of });
                 assert_eq!(weights.inventory.tensors(), list.len() as u64);
             }
         }
@@ -527,7 +527,7 @@ mod tests {
     #[test]
     fn index_that_differs_from_list_refuses() {
         let config = qwen3_vl();
-        let lists = blueprint::whole_models(&config);
+        let lists = blueprint::tensor_lists(&config);
         let file = "model-0.safetensors";
 
         for (what, keep, more) in [
@@ -560,7 +560,7 @@ mod tests {
     fn packed_words_in_another_type_refuse() {
         let config = mlx();
         let mut repository = stored(
-            &blueprint::whole_models(&config)[0],
+            &blueprint::tensor_lists(&config)[0],
             &config,
             Dtype::BF16,
             1,
@@ -575,7 +575,7 @@ mod tests {
 
     #[test]
     fn lists_of_equal_sums_prove_nothing() {
-        let tensor = |shape: &[u64]| Promised {
+        let tensor = |shape: &[u64]| ExpectedTensor {
             shape: shape.to_vec(),
             role: Role::Plain,
         };
@@ -584,7 +584,7 @@ mod tests {
         let one = list("a.weight", &[20, 30]);
         let repository = stored(&one, &json!({}), Dtype::BF16, 1);
 
-        let proved = |other: Listed| {
+        let proved = |other: TensorList| {
             by_lists(
                 vec![one.clone(), other],
                 &repository.files,

@@ -474,8 +474,8 @@ fn blank(model: &Model, here: &HostView) -> Answer {
         model: model_report::report(model),
         sampled_at: Some(humantime::format_rfc3339_millis(here.sampled_at).to_string()),
         stale: here.stale,
-        assumptions: model.proofs.clone(),
-        warnings: model.doubts.clone(),
+        assumptions: model.assumptions.clone(),
+        warnings: model.warnings.clone(),
         ..Answer::default()
     }
 }

@@ -25,9 +25,9 @@ impl Model {
             &self.identity,
             &self.architecture,
             &self.components,
-            &self.proofs,
+            &self.assumptions,
             &self.contradiction,
-            &self.doubts,
+            &self.warnings,
         ));
 
         (size_of::<Self>() + tensors + variants + described) as u64

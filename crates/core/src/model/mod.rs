@@ -1,10 +1,10 @@
-//! What a repository holds, from headers alone.
+//! Models: the content of a repository, read from file headers alone.
 //!
-//! [`metadata`] is all that was read of a model in one value; [`weight_files`] says which of its
-//! files are *the* weights; [`safetensors`] and [`gguf`] turn headers into an [`Inventory`];
-//! [`config`] turns `config.json` into an [`Architecture`]. The result, a [`Model`], is immutable
-//! by commit and small: a known model costs some kilobytes. The program's `repository` finds the
-//! files.
+//! [`metadata`] is one value with everything that was read of a model. [`weight_files`] decides
+//! which of its files are *the* weights. [`safetensors`] and [`gguf`] turn headers into an
+//! [`Inventory`], and [`config`] turns `config.json` into an [`Architecture`]. The result, a
+//! [`Model`], is immutable by commit and takes a few kilobytes. The program's `repository` module
+//! finds the files.
 
 pub mod adapter;
 pub mod architecture;
@@ -31,41 +31,41 @@ pub use variant::FileVariant;
 
 use crate::bytes::Bytes;
 
-/// All that an answer needs to know of a model.
+/// A model with everything that an answer needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
-    /// Where it was read.
+    /// The model's repository, revision and commit.
     pub identity: Identity,
-    /// How its weights are stored.
+    /// How the weights are stored.
     pub format: Format,
-    /// Its tensors; for a diffusers pipeline by component folder.
+    /// The tensors. A diffusers pipeline has them by component folder.
     pub inventory: Inventory,
-    /// Files that hold *the* weights.
+    /// Number of files that hold *the* weights.
     pub weight_files: u32,
-    /// The language or encoder model, or why it could not be understood. Diffusers pipelines have
-    /// none.
+    /// The language or encoder model, or why the configuration was not understood. Diffusers
+    /// pipelines have none.
     pub architecture: Result<Architecture, Unsupported>,
-    /// Components of a diffusers pipeline, in `model_index.json`'s order; of a
-    /// sentence-transformers model its modules.
+    /// Components of a diffusers pipeline in `model_index.json`'s order, or the modules of a
+    /// sentence-transformers model.
     pub components: Vec<PipelineComponent>,
-    /// Logical parameters, packed weights unpacked, where they can be told.
+    /// Logical parameters, with packed weights unpacked; `None` if unknown.
     pub parameters: Option<u64>,
-    /// The adapter, where the repository that was asked for is one: all other fields are of its
-    /// base model.
+    /// The adapter, if the requested repository is one. All other fields then describe its base
+    /// model.
     pub adapter: Option<Adapter>,
-    /// All GGUF models of the repository, this one among them, where there are several and none was
-    /// asked for by name.
+    /// All GGUF models of the repository, this one included, if there are several and the request
+    /// named none.
     pub variants: Vec<FileVariant>,
-    /// What was not read but is proved by the rest, for the answer's `assumptions`.
-    pub proofs: Vec<String>,
-    /// Why its headers cannot describe its files: no engine can be answered for then.
+    /// Facts that were inferred instead of read, for the answer's `assumptions`.
+    pub assumptions: Vec<String>,
+    /// Why the headers cannot describe their files. Every engine then refuses the model.
     pub contradiction: Option<String>,
-    /// Doubts about what was read, for the answer's `warnings`.
-    pub doubts: Vec<String>,
+    /// Problems found while reading, for the answer's `warnings`.
+    pub warnings: Vec<String>,
 }
 
 impl Model {
-    /// A model of one file of weights of which nothing is known but this.
+    /// A model with one file of weights and no other known facts.
     pub fn bare(
         repo: &str,
         format: Format,
@@ -85,23 +85,23 @@ impl Model {
             parameters: None,
             adapter: None,
             variants: Vec::new(),
-            proofs: Vec::new(),
+            assumptions: Vec::new(),
             contradiction: None,
-            doubts: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 }
 
-/// Where a model was read.
+/// Which model was read: repository, revision, commit and file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// `owner/name`, or the path that was asked for.
+    /// `owner/name`, or the requested path.
     pub repo: String,
-    /// The revision that was asked for.
+    /// The requested revision.
     pub revision: Option<String>,
-    /// The commit that it stands for.
+    /// The commit that the revision resolves to.
     pub commit: Option<String>,
-    /// The one file of the repository that was asked for or chosen.
+    /// The requested or chosen file, if it is a single one.
     pub file: Option<String>,
 }
 
@@ -115,7 +115,7 @@ pub enum Format {
     Gguf,
     /// A diffusers pipeline of safetensors components.
     Diffusers,
-    /// Pickled `.bin` files; sized by their ZIP directories.
+    /// Pickled `.bin` files. Their ZIP directories give the sizes.
     PytorchBin,
 }
 
@@ -124,10 +124,10 @@ pub enum Format {
 pub struct PipelineComponent {
     /// The folder, which is also [`TensorClass::component`].
     pub name: String,
-    /// The library and class that `model_index.json` or `modules.json` names.
+    /// The library and class that `model_index.json` or `modules.json` states.
     pub class: String,
-    /// Its stored weights.
+    /// Bytes of the stored weights.
     pub bytes: Bytes,
-    /// The numbers, switches, words and short lists of its configuration, where it has one.
+    /// The component's configuration, reduced to numbers, flags, words and short lists.
     pub config: Option<serde_json::Value>,
 }

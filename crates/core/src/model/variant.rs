@@ -109,9 +109,9 @@ impl Model {
             parameters: self.parameters,
             adapter: self.adapter.clone(),
             variants: Vec::new(),
-            proofs: self.proofs.clone(),
+            assumptions: self.assumptions.clone(),
             contradiction: None,
-            doubts: self.doubts.clone(),
+            warnings: self.warnings.clone(),
         }
     }
 }

@@ -1,24 +1,24 @@
-//! What a configuration alone says of the tensors: the shape that each name must have, and which
-//! names there are.
+//! Predicts the tensors from a configuration alone: their names, and the shape of each name.
 //!
-//! A blueprint is a prediction and nothing more. It is believed only where the file's own lengths
-//! and the Hub's totals by type agree with it to the byte (`source::read`); a wrong one costs the
-//! reading of the headers and nothing else. So unknown architectures have none, and a default that
-//! is not stated is only guessed where a wrong guess must show.
+//! A blueprint is only a prediction. The program's `repository` uses it only if the files' own
+//! lengths and the Hub's totals by dtype agree with it to the byte. A wrong blueprint only costs
+//! reading the headers. Therefore unknown architectures have none, and an unstated default is only
+//! guessed if those checks detect a wrong guess.
 //!
 //! Names and shapes are those of transformers' `modeling_*.py` and of the repositories' own files.
 
-mod listed;
 mod names;
 mod sizes;
+mod tensor_lists;
 
 use serde_json::Value;
 
-pub use listed::{Listed, whole_models};
 use sizes::Sizes;
+pub use tensor_lists::{TensorList, tensor_lists};
 
-/// Architectures whose tensors are named by the rules below. Others of the same make may follow
-/// once a repository of theirs was compared with its headers.
+/// Architectures with tensor names that follow the rules below.
+///
+/// Before you add a similar one, compare one of its repositories with the headers.
 const TYPES: &[&str] = &[
     "cohere",
     "cohere2",
@@ -50,50 +50,51 @@ const TYPES: &[&str] = &[
     "starcoder2",
 ];
 
-/// Layers and experts beyond which a configuration is not taken at its word.
-const MOST_LAYERS: u64 = 1024;
+/// Maximum number of layers or experts in a plausible configuration.
+const MAX_LAYERS: u64 = 1024;
 
-/// The tensors that a configuration promises.
+/// The tensors that a configuration predicts.
 #[derive(Clone, Debug)]
 pub struct Blueprint {
     model_type: &'static str,
     sizes: Sizes,
-    /// Rows and columns of a block that shares one scale, where the weights are quantised to FP8.
+    /// Rows and columns of a block that shares one scale, if the weights are quantized to FP8.
     block: Option<(u64, u64)>,
 }
 
-/// How a tensor's elements are stored, as far as its name tells.
+/// How a tensor's elements are stored, according to its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// In the model's own type.
+    /// In the model's own dtype.
     Plain,
-    /// Packed to bytes.
+    /// Packed into bytes.
     Packed,
-    /// Quantised to eight-bit floats.
-    Quantised,
-    /// The scales of what is quantised.
+    /// Quantized to eight-bit floats.
+    Quantized,
+    /// The scales of quantized weights.
     Scale,
-    /// The router, which some keep in a wider type.
+    /// The router, which some checkpoints store in a wider dtype.
     Router,
-    /// A buffer of whole numbers.
+    /// A buffer of integers.
     Numbers,
-    /// Packed to words of 32 bits.
+    /// Packed into 32-bit words.
     Words,
 }
 
-/// A tensor as it must be.
+/// The predicted shape and storage of a tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Promised {
-    /// Its shape.
+pub struct ExpectedTensor {
+    /// Shape of the tensor.
     pub shape: Vec<u64>,
-    /// How it is stored.
+    /// How the tensor is stored.
     pub role: Role,
 }
 
 impl Blueprint {
-    /// The blueprint of a `config.json`; `None` where its architecture, its quantisation or a size
-    /// is not known.
-    pub fn of(config: &Value) -> Option<Self> {
+    /// Predicts the tensors of a `config.json`.
+    ///
+    /// Returns `None` if the architecture, the quantization or a size is unknown.
+    pub fn from_config(config: &Value) -> Option<Self> {
         let named = config.get("model_type")?.as_str()?;
         let model_type = TYPES.iter().copied().find(|known| *known == named)?;
 
@@ -111,24 +112,26 @@ impl Blueprint {
 
         Some(Self {
             model_type,
-            sizes: Sizes::of(model_type, config)?,
+            sizes: Sizes::from_config(model_type, config)?,
             block,
         })
     }
 
-    /// The blueprint of a model of `model_type` in the model's own type, whatever quantisation
-    /// `config` states.
-    fn unquantised(model_type: &'static str, config: &Value) -> Option<Self> {
+    /// Predicts the tensors of a `model_type` in the model's own dtype.
+    ///
+    /// The result ignores any quantization that `config` states.
+    fn unquantized(model_type: &'static str, config: &Value) -> Option<Self> {
         Some(Self {
             model_type,
-            sizes: Sizes::of(model_type, config)?,
+            sizes: Sizes::from_config(model_type, config)?,
             block: None,
         })
     }
 
-    /// The names of all tensors, for one file that no index describes: `prefix` stands before each,
-    /// `head` says whether the output head is stored. `None` where an architecture is only ever
-    /// published with an index.
+    /// Returns the names of all tensors, for a single file without an index.
+    ///
+    /// Every name starts with `prefix`; `head` states whether the output head is stored. Returns
+    /// `None` for architectures that are only ever published with an index.
     pub fn names(&self, prefix: &str, head: bool) -> Option<Vec<String>> {
         if self.block.is_some() {
             None
@@ -137,8 +140,8 @@ impl Blueprint {
         }
     }
 
-    /// What the tensor `name` must be. `is_there` says which other names there are.
-    pub fn tensor(&self, name: &str, is_there: impl Fn(&str) -> bool) -> Option<Promised> {
+    /// Predicts the tensor `name`. `is_there` returns whether another name exists.
+    pub fn tensor(&self, name: &str, is_there: impl Fn(&str) -> bool) -> Option<ExpectedTensor> {
         if let Some(weight) = name.strip_suffix("_scale_inv") {
             let (rows, columns) = self.block?;
             let [weight_rows, weight_columns] = *self.shape(weight)?.as_slice() else {
@@ -146,7 +149,7 @@ impl Blueprint {
             };
 
             let shape = vec![weight_rows.div_ceil(rows), weight_columns.div_ceil(columns)];
-            return Some(Promised {
+            return Some(ExpectedTensor {
                 shape,
                 role: Role::Scale,
             });
@@ -154,7 +157,7 @@ impl Blueprint {
 
         let shape = self.shape(name)?;
         let role = if self.block.is_some() && is_there(&format!("{name}_scale_inv")) {
-            Role::Quantised
+            Role::Quantized
         } else if name.ends_with("_blocks") || name.ends_with("_scales") {
             Role::Packed
         } else if name.ends_with(".e_score_correction_bias")
@@ -165,7 +168,7 @@ impl Blueprint {
             Role::Plain
         };
 
-        Some(Promised { shape, role })
+        Some(ExpectedTensor { shape, role })
     }
 
     fn shape(&self, name: &str) -> Option<Vec<u64>> {
@@ -183,8 +186,8 @@ impl Blueprint {
             .or_else(|| inner.strip_prefix("mtp_layers."))?
             .split_once('.')?;
 
-        // Prediction layers stand behind the others.
-        (number.parse::<u64>().ok()? < sizes.layers + MOST_LAYERS).then_some(())?;
+        // Multi-token-prediction layers follow the others.
+        (number.parse::<u64>().ok()? < sizes.layers + MAX_LAYERS).then_some(())?;
         let (module, is_bias) = match module.rsplit_once('.') {
             Some((module, "weight")) => (module, false),
             Some((module, "bias")) => (module, true),
@@ -193,7 +196,7 @@ impl Blueprint {
 
         let shape = self.module(module)?;
 
-        // A bias has the rows of its weight; a norm's bias has the norm's own shape.
+        // A bias has the rows of its weight. A norm's bias has the shape of the norm.
         if is_bias {
             Some(vec![*shape.first()?])
         } else {
@@ -201,7 +204,7 @@ impl Blueprint {
         }
     }
 
-    /// The shape of a module's weight in a layer.
+    /// Returns the shape of a module's weight in a layer.
     fn module(&self, module: &str) -> Option<Vec<u64>> {
         let sizes = &self.sizes;
         let hidden = sizes.hidden;
@@ -209,13 +212,6 @@ impl Blueprint {
         if let Some(rest) = module.strip_prefix("self_attn.") {
             return self.attention(rest);
         }
-
-        let expert = |rest: &str| -> Option<Vec<u64>> {
-            let (number, projection) = rest.split_once('.')?;
-            let experts = sizes.experts?;
-            (number.parse::<u64>().ok()? < experts.count)
-                .then(|| feed_forward(projection, hidden, experts.width))?
-        };
 
         Some(match module {
             "input_layernorm"
@@ -235,7 +231,7 @@ impl Blueprint {
             "mlp.gate" | "mlp.router" | "block_sparse_moe.gate" => {
                 vec![sizes.experts?.count, hidden]
             }
-            // granitemoe keeps all experts of a layer in one tensor.
+            // granitemoe stores all experts of a layer in one tensor.
             "block_sparse_moe.input_linear" => {
                 vec![sizes.experts?.count, sizes.experts?.width * 2, hidden]
             }
@@ -255,17 +251,25 @@ impl Blueprint {
                     return if self.model_type == "gpt_oss" {
                         self.packed_experts(rest)
                     } else {
-                        expert(rest)
+                        self.routed_expert(rest)
                     };
                 }
 
                 if let Some(rest) = module.strip_prefix("block_sparse_moe.experts.") {
-                    return expert(rest);
+                    return self.routed_expert(rest);
                 }
 
                 return feed_forward(module.strip_prefix("mlp.")?, hidden, sizes.intermediate);
             }
         })
+    }
+
+    /// Returns the shape of `projection` in `rest`, which is `NUMBER.projection`.
+    fn routed_expert(&self, rest: &str) -> Option<Vec<u64>> {
+        let (number, projection) = rest.split_once('.')?;
+        let experts = self.sizes.experts?;
+        (number.parse::<u64>().ok()? < experts.count)
+            .then(|| feed_forward(projection, self.sizes.hidden, experts.width))?
     }
 
     fn attention(&self, module: &str) -> Option<Vec<u64>> {
@@ -285,32 +289,37 @@ impl Blueprint {
                 "kv_a_layernorm" => vec![latent.rank],
                 "kv_b_proj" => vec![values, latent.rank],
                 "o_proj" => vec![hidden, heads * latent.value],
-                "indexer.wq_b" => vec![latent.index?.0 * latent.index?.1, latent.query_rank?],
-                "indexer.wk" => vec![latent.index?.1, hidden],
-                "indexer.k_norm" => vec![latent.index?.1],
-                "indexer.weights_proj" => vec![latent.index?.0, hidden],
+                "indexer.wq_b" => {
+                    let indexer = latent.indexer?;
+                    vec![indexer.heads * indexer.head_dim, latent.query_rank?]
+                }
+                "indexer.wk" => vec![latent.indexer?.head_dim, hidden],
+                "indexer.k_norm" => vec![latent.indexer?.head_dim],
+                "indexer.weights_proj" => vec![latent.indexer?.heads, hidden],
                 _ => return None,
             });
         }
 
         let (query, key) = (heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim);
-        let whole = ["olmo2", "minimax_m2"].contains(&self.model_type);
+        let norms_all_heads = ["olmo2", "minimax_m2"].contains(&self.model_type);
 
         Some(match module {
             "q_proj" => vec![query, hidden],
             "k_proj" | "v_proj" => vec![key, hidden],
             "qkv_proj" => vec![query + 2 * key, hidden],
             "o_proj" => vec![hidden, query],
-            "q_norm" | "query_layernorm" => vec![if whole { query } else { sizes.head_dim }],
-            "k_norm" | "key_layernorm" => vec![if whole { key } else { sizes.head_dim }],
+            "q_norm" | "query_layernorm" if norms_all_heads => vec![query],
+            "k_norm" | "key_layernorm" if norms_all_heads => vec![key],
+            "q_norm" | "query_layernorm" | "k_norm" | "key_layernorm" => vec![sizes.head_dim],
             "rotary_emb.inv_freq" => vec![sizes.head_dim / 2],
             "sinks" => vec![heads],
             _ => return None,
         })
     }
 
-    /// gpt-oss keeps all experts of a layer in one tensor: blocks of 32 values in 16 bytes, and a
-    /// scale for each.
+    /// Returns the shape of a tensor with all experts of a gpt-oss layer.
+    ///
+    /// Blocks of 32 values take 16 bytes, and each block has a scale.
     fn packed_experts(&self, name: &str) -> Option<Vec<u64>> {
         let (count, hidden, width) = (
             self.sizes.experts?.count,
@@ -318,20 +327,20 @@ impl Blueprint {
             self.sizes.experts?.width,
         );
 
-        let blocks = |size: u64| size.div_ceil(32);
+        let (hidden_blocks, width_blocks) = (hidden.div_ceil(32), width.div_ceil(32));
         Some(match name {
             "down_proj_bias" => vec![count, hidden],
-            "down_proj_blocks" => vec![count, hidden, blocks(width), 16],
-            "down_proj_scales" => vec![count, hidden, blocks(width)],
+            "down_proj_blocks" => vec![count, hidden, width_blocks, 16],
+            "down_proj_scales" => vec![count, hidden, width_blocks],
             "gate_up_proj_bias" => vec![count, width * 2],
-            "gate_up_proj_blocks" => vec![count, width * 2, blocks(hidden), 16],
-            "gate_up_proj_scales" => vec![count, width * 2, blocks(hidden)],
+            "gate_up_proj_blocks" => vec![count, width * 2, hidden_blocks, 16],
+            "gate_up_proj_scales" => vec![count, width * 2, hidden_blocks],
             _ => return None,
         })
     }
 }
 
-/// A projection of a feed-forward block of `width`.
+/// Returns the shape of a projection in a feed-forward block of `width`.
 fn feed_forward(projection: &str, hidden: u64, width: u64) -> Option<Vec<u64>> {
     Some(match projection {
         "gate_proj" | "up_proj" | "w1" | "w3" | "c_fc" => vec![width, hidden],
@@ -348,47 +357,48 @@ mod tests {
     use super::*;
 
     fn llama() -> Value {
-        json!({"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4,
-            "num_key_value_heads": 2, "num_hidden_layers": 2, "vocab_size": 100})
+        json!({"model_type": "llama", "hidden_size": 64, "intermediate_size": 128,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2,
+            "vocab_size": 100})
     }
 
     #[test]
-    fn a_plain_decoder() {
-        let blueprint = Blueprint::of(&llama()).expect("a known architecture");
+    fn plain_decoder_shapes_match() {
+        let blueprint = Blueprint::from_config(&llama()).expect("a known architecture");
         let names = blueprint.names("model.", true).expect("its names");
         assert_eq!(names.len(), 3 + 2 * 9);
-        let shape = |name: &str| blueprint.tensor(name, |_| false).map(|tensor| tensor.shape);
+        let shape_of = |name: &str| blueprint.tensor(name, |_| false).map(|tensor| tensor.shape);
         assert_eq!(
-            shape("model.layers.1.self_attn.k_proj.weight"),
+            shape_of("model.layers.1.self_attn.k_proj.weight"),
             Some(vec![32, 64])
         );
 
         assert_eq!(
-            shape("model.layers.1.mlp.down_proj.weight"),
+            shape_of("model.layers.1.mlp.down_proj.weight"),
             Some(vec![64, 128])
         );
         assert_eq!(
-            shape("model.layers.1.self_attn.k_proj.bias"),
+            shape_of("model.layers.1.self_attn.k_proj.bias"),
             Some(vec![32])
         );
-        assert_eq!(shape("lm_head.weight"), Some(vec![100, 64]));
+        assert_eq!(shape_of("lm_head.weight"), Some(vec![100, 64]));
 
         assert_eq!(
-            shape("model.layers.1.mlp.experts.0.up_proj.weight"),
+            shape_of("model.layers.1.mlp.experts.0.up_proj.weight"),
             None,
             "it has no experts"
         );
 
-        assert!(names.iter().all(|name| shape(name).is_some()));
+        assert!(names.iter().all(|name| shape_of(name).is_some()));
     }
 
-    /// ibm-granite/granite-3.1-1b-a400m-instruct.
+    /// The configuration of ibm-granite/granite-3.1-1b-a400m-instruct.
     #[test]
-    fn granite_mixture_has_its_published_size() {
-        let config = json!({"model_type": "granitemoe", "hidden_size": 1024, "intermediate_size": 512,
-            "num_attention_heads": 16, "num_hidden_layers": 24, "num_key_value_heads": 8, "num_local_experts": 32,
-            "vocab_size": 49155});
-        let blueprint = Blueprint::of(&config).expect("a known architecture");
+    fn granite_mixture_has_published_size() {
+        let config = json!({"model_type": "granitemoe", "hidden_size": 1024,
+            "intermediate_size": 512, "num_attention_heads": 16, "num_hidden_layers": 24,
+            "num_key_value_heads": 8, "num_local_experts": 32, "vocab_size": 49155});
+        let blueprint = Blueprint::from_config(&config).expect("a known architecture");
         let names = blueprint.names("model.", false).expect("its names");
         let shapes = names
             .iter()
@@ -398,37 +408,38 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_has_no_blueprint() {
-        let with = |key: &str, value: Value| {
+    fn unknown_values_have_no_blueprint() {
+        let is_known = |key: &str, value: Value| {
             let mut config = llama();
             config[key] = value;
-            Blueprint::of(&config).is_some()
+            Blueprint::from_config(&config).is_some()
         };
 
-        assert!(with("hidden_size", json!(64)));
-        assert!(!with("model_type", json!("llama7")));
-        assert!(!with("hidden_size", Value::Null));
-        assert!(!with("hidden_size", json!(-1)));
-        assert!(!with("num_hidden_layers", json!(u64::MAX)));
-        assert!(!with("quantization_config", json!({"quant_method": "awq"})));
-        assert!(!with("num_attention_heads", json!(0)));
+        assert!(is_known("hidden_size", json!(64)));
+        assert!(!is_known("model_type", json!("llama7")));
+        assert!(!is_known("hidden_size", Value::Null));
+        assert!(!is_known("hidden_size", json!(-1)));
+        assert!(!is_known("num_hidden_layers", json!(u64::MAX)));
+        let awq = json!({"quant_method": "awq"});
+        assert!(!is_known("quantization_config", awq));
+        assert!(!is_known("num_attention_heads", json!(0)));
     }
 
     #[test]
-    fn blocks_of_eight_bits_have_a_scale_each() {
+    fn fp8_blocks_have_scales() {
         let mut config = llama();
         config["quantization_config"] =
             json!({"quant_method": "fp8", "weight_block_size": [16, 128]});
-        let blueprint = Blueprint::of(&config).expect("a known quantisation");
+        let blueprint = Blueprint::from_config(&config).expect("a known quantization");
         let name = "model.layers.0.mlp.up_proj.weight";
         let tensor = blueprint
             .tensor(name, |other| other.ends_with("_scale_inv"))
             .expect("known");
         assert_eq!(
             tensor,
-            Promised {
+            ExpectedTensor {
                 shape: vec![128, 64],
-                role: Role::Quantised
+                role: Role::Quantized
             }
         );
 
@@ -437,7 +448,7 @@ mod tests {
             .expect("known");
         assert_eq!(
             scale,
-            Promised {
+            ExpectedTensor {
                 shape: vec![8, 1],
                 role: Role::Scale
             }
@@ -446,7 +457,7 @@ mod tests {
         assert_eq!(
             blueprint.names("model.", true),
             None,
-            "which modules are quantised is only known by an index"
+            "only an index states which modules are quantized"
         );
     }
 }

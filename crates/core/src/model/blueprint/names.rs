@@ -1,15 +1,16 @@
-//! The names of all tensors of a decoder that is published as one file.
+//! Names of all tensors of a decoder that is published as one file.
 
 use super::sizes::Sizes;
 
-/// Norms of a layer, and what else sets an architecture apart from the plain decoder.
-struct LayerName {
+/// How the names of an architecture's layers differ from the plain decoder.
+struct LayerNames {
+    /// Names of the norms of a layer.
     norms: &'static [&'static str],
     /// Names of the norms of queries and keys.
     head_norms: &'static [&'static str],
-    /// The feed-forward block.
+    /// Name of the feed-forward block.
     block: &'static str,
-    /// Projections of the feed-forward block.
+    /// Names of the feed-forward projections.
     feed_forward: &'static [&'static str],
     /// Whether queries, keys and values are one projection.
     fused: bool,
@@ -24,13 +25,13 @@ const FOUR: &[&str] = &[
     "pre_feedforward_layernorm",
     "post_feedforward_layernorm",
 ];
-const BEHIND: &[&str] = &["post_attention_layernorm", "post_feedforward_layernorm"];
+const POST_NORMS: &[&str] = &["post_attention_layernorm", "post_feedforward_layernorm"];
 const HEADS: &[&str] = &["q_norm", "k_norm"];
 const GATED: &[&str] = &["gate_proj", "up_proj", "down_proj"];
 const MIXED: &[&str] = &["input_linear", "output_linear", "router.layer"];
 
-fn layer(model_type: &str) -> Option<LayerName> {
-    let plain = LayerName {
+fn layer(model_type: &str) -> Option<LayerNames> {
+    let plain = LayerNames {
         norms: TWO,
         head_norms: &[],
         block: "mlp",
@@ -41,48 +42,48 @@ fn layer(model_type: &str) -> Option<LayerName> {
 
     Some(match model_type {
         "llama" | "mistral" | "qwen2" | "gemma" | "granite" => plain,
-        "granitemoe" => LayerName {
+        "granitemoe" => LayerNames {
             block: "block_sparse_moe",
             feed_forward: MIXED,
             ..plain
         },
-        "qwen3" => LayerName {
+        "qwen3" => LayerNames {
             head_norms: HEADS,
             ..plain
         },
-        "gemma2" => LayerName {
+        "gemma2" => LayerNames {
             norms: FOUR,
             ..plain
         },
-        "gemma3_text" => LayerName {
+        "gemma3_text" => LayerNames {
             norms: FOUR,
             head_norms: HEADS,
             ..plain
         },
-        "olmo2" => LayerName {
-            norms: BEHIND,
+        "olmo2" => LayerNames {
+            norms: POST_NORMS,
             head_norms: HEADS,
             ..plain
         },
-        "hunyuan_v1_dense" => LayerName {
+        "hunyuan_v1_dense" => LayerNames {
             head_norms: &["query_layernorm", "key_layernorm"],
             ..plain
         },
-        "phi3" => LayerName {
+        "phi3" => LayerNames {
             feed_forward: &["gate_up_proj", "down_proj"],
             fused: true,
             ..plain
         },
-        "stablelm" => LayerName {
+        "stablelm" => LayerNames {
             norm_bias: true,
             ..plain
         },
-        "starcoder2" => LayerName {
+        "starcoder2" => LayerNames {
             feed_forward: &["c_fc", "c_proj"],
             norm_bias: true,
             ..plain
         },
-        "cohere" | "cohere2" => LayerName {
+        "cohere" | "cohere2" => LayerNames {
             norms: &["input_layernorm"],
             ..plain
         },
@@ -90,6 +91,7 @@ fn layer(model_type: &str) -> Option<LayerName> {
     })
 }
 
+/// Returns the names of all tensors; `None` for architectures that always have an index.
 pub(super) fn all(
     model_type: &str,
     sizes: &Sizes,
@@ -109,7 +111,7 @@ pub(super) fn all(
         names.push("lm_head.weight".into());
     }
 
-    let mut module = |number: u64, module: &str, bias: bool| {
+    let mut add_module = |number: u64, module: &str, bias: bool| {
         names.push(format!("{prefix}layers.{number}.{module}.weight"));
         if bias {
             names.push(format!("{prefix}layers.{number}.{module}.bias"));
@@ -124,20 +126,20 @@ pub(super) fn all(
 
     for number in 0..sizes.layers {
         for norm in layer.norms {
-            module(number, norm, layer.norm_bias);
+            add_module(number, norm, layer.norm_bias);
         }
 
         for norm in layer.head_norms {
-            module(number, &format!("self_attn.{norm}"), false);
+            add_module(number, &format!("self_attn.{norm}"), false);
         }
 
         for projection in projections {
-            module(number, &format!("self_attn.{projection}"), sizes.bias.0);
+            add_module(number, &format!("self_attn.{projection}"), sizes.qkv_bias);
         }
 
-        module(number, "self_attn.o_proj", sizes.bias.1);
+        add_module(number, "self_attn.o_proj", sizes.output_bias);
         for projection in layer.feed_forward {
-            module(
+            add_module(
                 number,
                 &format!("{}.{projection}", layer.block),
                 sizes.mlp_bias,

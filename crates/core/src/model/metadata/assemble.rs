@@ -1,9 +1,10 @@
-//! From metadata to [`Model`]: no file, no network, the same for the Hub, a folder, a bundle and a
-//! client's upload.
+//! Assembles a [`Model`] from metadata, without files or network.
+//!
+//! The result is the same for the Hub, a folder, a bundle and a client's upload.
 
 use serde_json::Value;
 
-use super::{Evidence, MAX_VARIANTS, Metadata, PARAMETERS, RecordError, Variant, doubts};
+use super::{Evidence, MAX_VARIANTS, Metadata, PARAMETERS, RecordError, Variant, warnings};
 use crate::bytes::Bytes;
 use crate::model::config::parameters::logical_parameters;
 use crate::model::variant::{FileVariant, Known};
@@ -12,13 +13,16 @@ use crate::model::{
     Adapter, Architecture, Format, Inventory, Model, PipelineComponent, Unsupported, config, gguf,
 };
 
+/// Longest key or text that is kept of a component's configuration.
+const MAX_TEXT_BYTES: usize = 128;
+
 /// Makes the model that `metadata` describes.
 ///
-/// An adapter becomes the model that it changes, with the adapter beside it.
+/// An adapter becomes its base model, with [`Model::adapter`] set.
 pub fn assemble(metadata: &Metadata) -> Result<Model, RecordError> {
     match &metadata.base {
         Some(base) => {
-            let base_model = alone(base)?;
+            let base_model = single_model(base)?;
             let contradiction = contradiction(metadata).or(base_model.contradiction);
             Ok(Model {
                 adapter: Some(adapter(metadata, base)?),
@@ -26,33 +30,39 @@ pub fn assemble(metadata: &Metadata) -> Result<Model, RecordError> {
                 ..base_model
             })
         }
-        None => alone(metadata),
+        None => single_model(metadata),
     }
 }
 
-/// The adapter that `metadata` describes, on `base`.
+/// Reads the adapter that `metadata` describes, on the model of `base`.
 fn adapter(metadata: &Metadata, base: &Metadata) -> Result<Adapter, RecordError> {
-    let config = metadata.documents.get("adapter_config.json");
-    let key = |name: &str| config.and_then(|config| config.get(name));
+    let config = metadata
+        .documents
+        .get("adapter_config.json")
+        .unwrap_or(&Value::Null);
     let inventory = metadata.inventory()?;
 
-    // One module may have a rank of its own.
-    let ranks = key("rank_pattern")
+    // `rank_pattern` overrides the rank of single modules.
+    let ranks = config
+        .get("rank_pattern")
         .and_then(Value::as_object)
         .into_iter()
         .flatten()
         .map(|(_, rank)| rank);
-    let rank = key("r")
+    let rank = config
+        .get("r")
         .into_iter()
         .chain(ranks)
         .filter_map(Value::as_u64)
         .max();
 
-    let method = key("peft_type")
+    let method = config
+        .get("peft_type")
         .and_then(Value::as_str)
         .unwrap_or("LORA")
         .to_ascii_uppercase();
-    let saves = key("modules_to_save")
+    let saves = config
+        .get("modules_to_save")
         .and_then(Value::as_array)
         .into_iter()
         .flatten();
@@ -62,7 +72,10 @@ fn adapter(metadata: &Metadata, base: &Metadata) -> Result<Adapter, RecordError>
         base_gated: base.gated,
         method,
         rank,
-        dora: key("use_dora").and_then(Value::as_bool).unwrap_or(false),
+        dora: config
+            .get("use_dora")
+            .and_then(Value::as_bool)
+            .unwrap_or(false),
         saves: saves
             .filter_map(Value::as_str)
             .map(ToOwned::to_owned)
@@ -71,7 +84,7 @@ fn adapter(metadata: &Metadata, base: &Metadata) -> Result<Adapter, RecordError>
     })
 }
 
-fn alone(metadata: &Metadata) -> Result<Model, RecordError> {
+fn single_model(metadata: &Metadata) -> Result<Model, RecordError> {
     let inventory = metadata.inventory()?;
     let (architecture, ignored) = architecture(metadata, &inventory);
 
@@ -79,26 +92,25 @@ fn alone(metadata: &Metadata) -> Result<Model, RecordError> {
         .unreadable
         .iter()
         .map(|(path, why)| format!("{path}: {why}"));
-    let doubts = doubts::bounded(
+    let warnings = warnings::bounded(
         metadata
-            .doubts
+            .warnings
             .iter()
             .cloned()
             .chain(unreadable)
             .chain(ignored),
     );
 
-    let proofs = match metadata.evidence {
-        Evidence::Proved { read: 0, .. } => {
-            vec![
-                "no header was read; configuration, names, file lengths and the Hub's totals prove every tensor".into(),
-            ]
-        }
-        Evidence::Proved { read, of } => {
-            vec![format!(
-                "{read} of {of} headers were read; index, file lengths and totals prove the others"
-            )]
-        }
+    let assumptions = match metadata.evidence {
+        Evidence::Inferred { read: 0, .. } => vec![
+            "no header was read; every tensor was inferred from the configuration, names, file \
+             lengths and the Hub's totals"
+                .into(),
+        ],
+        Evidence::Inferred { read, of } => vec![format!(
+            "{read} of {of} headers were read; the others were inferred from the index, file \
+             lengths and totals"
+        )],
         _ => Vec::new(),
     };
 
@@ -108,11 +120,11 @@ fn alone(metadata: &Metadata) -> Result<Model, RecordError> {
         .ok()
         .and_then(|architecture| architecture.quantization.as_ref());
 
-    // Packing can only be undone where the configuration was understood; pickles do not tell their
-    // types.
+    // Packed weights can only be unpacked if the configuration is known, and pickles do not state
+    // their types.
     let parameters = match (metadata.format, &architecture) {
         (Format::PytorchBin, _) => None,
-        (Format::Safetensors, Err(_)) if metadata.says_quantised() => None,
+        (Format::Safetensors, Err(_)) if metadata.states_quantization() => None,
         _ => logical_parameters(&inventory, quantization),
     };
 
@@ -126,17 +138,17 @@ fn alone(metadata: &Metadata) -> Result<Model, RecordError> {
         inventory,
         adapter: None,
         variants: variants(metadata)?,
-        proofs,
+        assumptions,
         contradiction: contradiction(metadata),
-        doubts,
+        warnings,
     })
 }
 
 fn contradiction(metadata: &Metadata) -> Option<String> {
-    metadata.contradiction.clone().map(doubts::shortened)
+    metadata.contradiction.clone().map(warnings::shortened)
 }
 
-/// The architecture, and what of the configuration was not used.
+/// Reads the architecture, and lists the values of the configuration that were ignored.
 fn architecture(
     metadata: &Metadata,
     inventory: &Inventory,
@@ -173,9 +185,9 @@ fn without_configuration(
                 ..header
             };
 
-            match no_model(whole.content()) {
-                Some((class, is)) => {
-                    let key = format!("general.type ({is})");
+            match describe_other_content(whole.content()) {
+                Some((class, description)) => {
+                    let key = format!("general.type ({description})");
                     Err(Unsupported::Family {
                         class: class.to_owned(),
                         model_type: "GGUF".to_owned(),
@@ -189,28 +201,31 @@ fn without_configuration(
             Some(why) => Err(Unsupported::Contradiction {
                 key: "config.json".into(),
                 value: String::new(),
-                why: doubts::shortened(why.clone()),
+                why: warnings::shortened(why.clone()),
             }),
             None => Err(Unsupported::NoConfiguration),
         },
     }
 }
 
-/// What a GGUF file is that is no model by itself.
-fn no_model(content: gguf::Content) -> Option<(&'static str, &'static str)> {
+/// Returns the kind and a description of a GGUF file that is not a model by itself.
+fn describe_other_content(content: gguf::Content) -> Option<(&'static str, &'static str)> {
     match content {
         gguf::Content::Model => None,
-        gguf::Content::Projector => Some(("projector", "it belongs to a model: ask for that one")),
+        gguf::Content::Projector => Some((
+            "projector",
+            "it is a part of a model; request that model instead",
+        )),
         gguf::Content::Adapter => Some((
             "adapter",
-            "it changes a model and is none by itself: ask for that one",
+            "it changes a base model; request that model instead",
         )),
         gguf::Content::Vocabulary => Some(("vocabulary", "the file has no tensors")),
-        gguf::Content::Other => Some(("no model", "an importance matrix or the like")),
+        gguf::Content::Other => Some(("no model", "an importance matrix or similar file")),
     }
 }
 
-/// The models of a repository of several, the one that was read whole among them.
+/// Returns all models of a repository with several, including the one that was read as a whole.
 fn variants(metadata: &Metadata) -> Result<Vec<FileVariant>, RecordError> {
     if metadata.variants.is_empty() {
         return Ok(Vec::new());
@@ -228,22 +243,21 @@ fn variants(metadata: &Metadata) -> Result<Vec<FileVariant>, RecordError> {
 
 fn components(metadata: &Metadata, inventory: &Inventory) -> Vec<PipelineComponent> {
     let bytes = inventory.bytes_by_component();
-    let config = |name: &str| -> Option<Value> {
-        metadata
-            .documents
-            .get(&format!("{name}/config.json"))
-            .map(brief)
-    };
-
-    let component = |component: &crate::model::weight_files::Component| PipelineComponent {
-        name: component.name.clone(),
-        class: component.class.clone(),
-        bytes: bytes
-            .get(component.name.as_str())
-            .copied()
-            .unwrap_or(Bytes::ZERO),
-        config: config(&component.name)
-            .or_else(|| known_sizes::sizes(&component.class, &component.name, inventory)),
+    let make_component = |component: &crate::model::weight_files::Component| {
+        let document = format!("{}/config.json", component.name);
+        PipelineComponent {
+            name: component.name.clone(),
+            class: component.class.clone(),
+            bytes: bytes
+                .get(component.name.as_str())
+                .copied()
+                .unwrap_or(Bytes::ZERO),
+            config: metadata
+                .documents
+                .get(&document)
+                .map(brief)
+                .or_else(|| known_sizes::sizes(&component.class, &component.name, inventory)),
+        }
     };
 
     let parameters = metadata
@@ -259,28 +273,18 @@ fn components(metadata: &Metadata, inventory: &Inventory) -> Vec<PipelineCompone
     metadata
         .components
         .iter()
-        .map(component)
+        .map(make_component)
         .chain(projector(metadata))
         .chain(parameters)
         .collect()
 }
 
-/// The numbers, switches, words and short lists of numbers of a component's configuration: all that
-/// is ever asked of it. Anyone may have written the rest, of any length, and a known model is to be
-/// small.
+/// Reduces a component's configuration to its numbers, flags, words and short lists of numbers.
+///
+/// Nothing else of it is ever used. Anyone may have written the rest, of any length, and a model
+/// must be small.
 fn brief(config: &Value) -> Value {
-    const MAX_TEXT_BYTES: usize = 128;
     const MAX_ENTRIES: usize = 256;
-
-    let is_brief = |value: &Value| match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => true,
-        Value::String(text) => text.len() <= MAX_TEXT_BYTES,
-        Value::Array(list) => {
-            list.len() <= 64 && list.iter().all(|item| item.is_number() || item.is_null())
-        }
-        Value::Object(_) => false,
-    };
-
     let entries = config.as_object().into_iter().flatten();
     let kept = entries
         .filter(|(key, value)| key.len() <= MAX_TEXT_BYTES && is_brief(value))
@@ -290,18 +294,27 @@ fn brief(config: &Value) -> Value {
         .collect()
 }
 
-/// The projector beside a GGUF model, as the component that llama.cpp counts: `-hf` loads one where
-/// there is one (`common/arg.cpp`). Of several the largest, for which one is taken is not known
-/// here.
-fn projector(metadata: &Metadata) -> Option<PipelineComponent> {
-    let beside = |(path, _): &&(String, Option<u64>)| metadata.projectors.contains(path);
-    let sized = |(path, bytes): &(String, Option<u64>)| Some(((*bytes)?, path.clone()));
+fn is_brief(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => true,
+        Value::String(text) => text.len() <= MAX_TEXT_BYTES,
+        Value::Array(list) => {
+            list.len() <= 64 && list.iter().all(|item| item.is_number() || item.is_null())
+        }
+        Value::Object(_) => false,
+    }
+}
 
+/// Returns the projector of a GGUF model, as the component that llama.cpp counts.
+///
+/// `-hf` loads a projector if the repository has one (`common/arg.cpp`). If there are several, the
+/// largest one is counted, because llama.cpp's choice is unknown here.
+fn projector(metadata: &Metadata) -> Option<PipelineComponent> {
     let (bytes, path) = metadata
         .siblings
         .iter()
-        .filter(beside)
-        .filter_map(sized)
+        .filter(|(path, _)| metadata.projectors.contains(path))
+        .filter_map(|(path, bytes)| Some(((*bytes)?, path.clone())))
         .max()?;
 
     Some(PipelineComponent {

@@ -1,16 +1,16 @@
-//! Everything that was read of a model, in one serialisable value.
+//! Everything that was read of a model, in one serializable value.
 //!
-//! It is what the cache keeps by commit, what a bundle holds, and what a client sends to the daemon
+//! The cache keeps this value by commit, a bundle contains it, and a client sends it to the daemon
 //! for a model on its own disk. [`assemble()`] makes a [`Model`](crate::model::Model) of it without
-//! touching anything else, so that all of these ways end in the same answer. Tensors are folded: a
-//! mixture of 90 000 tensors takes some ten kilobytes.
+//! any other input, so all of these ways end in the same answer. Tensors are folded: a mixture of
+//! 90 000 tensors takes about ten kilobytes.
 
 pub mod assemble;
-mod doubts;
 mod record;
 #[cfg(any(test, feature = "samples"))]
 pub mod sample;
 mod variant;
+mod warnings;
 
 use std::collections::BTreeMap;
 
@@ -25,99 +25,103 @@ use super::weight_files::{Component, WeightFile};
 use crate::model::gguf::Gguf;
 use crate::model::{Format, Identity, Inventory};
 
-/// The version of this structure; entries of another version are read again from their source.
+/// The version of this structure. Entries with another version are read from their source again.
 pub const VERSION: u32 = 3;
-/// The largest serialised form that is accepted from a cache, a bundle or a client.
-pub const MAX_SERIALISED_BYTES: u64 = 16 << 20;
-/// GGUF models of one repository; each costs a plan.
+/// The maximum serialized size that is accepted from a cache, a bundle or a client.
+pub const MAX_SERIALIZED_BYTES: u64 = 16 << 20;
+/// The maximum number of GGUF models in one repository. Each of them costs a plan.
 pub const MAX_VARIANTS: usize = 128;
-/// The component of an adapter's tensors that are loaded beside a GGUF model.
+/// The component of an adapter's tensors that are loaded with a GGUF model.
 pub const ADAPTER: &str = "adapter";
-/// The document with the parameters that Ollama has for a model.
+/// The document with Ollama's parameters for a model.
 pub const PARAMETERS: &str = "ollama/params.json";
-/// Kinds of tensors that one model may have. Real ones have at most some hundred, and some thousand
-/// where the numbers of layers stand inside words.
+/// The maximum number of tensor classes of one model.
+///
+/// Real models have at most a few hundred, or a few thousand if layer numbers are inside words.
 pub const MAX_CLASSES: usize = 20_000;
 
-/// What was read of a model.
+/// Everything that was read of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Metadata {
     /// [`VERSION`] at the time of writing.
     pub version: u32,
-    /// Where it was read.
+    /// The model's repository, revision and commit.
     pub identity: Identity,
     /// How the weights are stored.
     pub format: Format,
     /// The files that hold the weights.
     pub files: Vec<WeightFile>,
-    /// GGUF models of the same repository that were not chosen, with their lengths: other
-    /// quantisations to suggest.
+    /// GGUF models of the same repository that were not chosen, with their sizes. They are the
+    /// other quantizations to suggest.
     pub siblings: Vec<(String, Option<u64>)>,
-    /// Multimodal projectors beside a GGUF model.
+    /// Multimodal projectors in the repository of a GGUF model.
     pub projectors: Vec<String>,
     /// The tensors, folded.
     pub tensors: Vec<TensorRecord>,
-    /// `config.json`, `hf_quant_config.json`, `model_index.json`, components' configurations, by
-    /// path.
+    /// Documents by path: `config.json`, `hf_quant_config.json`, `model_index.json`, and
+    /// components' configurations.
     pub documents: BTreeMap<String, Value>,
-    /// Documents that are there and could not be understood, and why.
+    /// Documents that could not be parsed, and why.
     pub unreadable: BTreeMap<String, String>,
-    /// Named components of a pipeline.
+    /// The named components of a pipeline.
     pub components: Vec<Component>,
-    /// For an adapter: the name of its base model.
+    /// The name of the base model, if this is an adapter.
     pub base_model: Option<String>,
-    /// For an adapter: what was read of its base model.
+    /// The metadata of the base model, if this is an adapter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<Box<Metadata>>,
     /// The GGUF header, with its tensors moved to `tensors`.
     pub gguf: Option<Gguf>,
-    /// The other GGUF models of the repository, where none was asked for by name.
+    /// The other GGUF models of the repository, if the request named none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub variants: Vec<Variant>,
-    /// Whether some of it could not be read for a reason that will pass: not to be kept on disk.
+    /// Whether a part could not be read for a temporary reason. Such metadata is not kept on disk.
     #[serde(skip)]
     pub partial: bool,
     /// Elements by type, as the Hub counts them.
     pub hub_totals: Option<BTreeMap<String, u64>>,
-    /// Whether the Hub asks for a licence before it gives the files.
+    /// Whether the Hub asks users to accept a license before it serves the files.
     pub gated: bool,
-    /// How the tensors became known.
+    /// How the tensors are known.
     #[serde(deserialize_with = "crate::strict_json::tagged")]
     pub evidence: Evidence,
-    /// Why the headers cannot describe their files, for a person: then nothing is known of the
-    /// weights.
+    /// Why the headers cannot describe their files, as a message. The weights are then unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contradiction: Option<String>,
-    /// What was odd, for a person.
-    pub doubts: Vec<String>,
+    /// Problems found while reading, as messages.
+    #[serde(rename = "doubts")]
+    pub warnings: Vec<String>,
 }
 
-/// How the tensors became known.
+/// How the tensors are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Evidence {
     /// The header of every file was read.
     EveryHeader,
-    /// Some headers were read; index, file lengths and the Hub's totals prove the others.
-    Proved {
+    /// Some headers were read. The others were inferred from the index, file lengths and the Hub's
+    /// totals.
+    #[serde(rename = "proved")]
+    Inferred {
         /// Headers read.
         read: u32,
         /// Files.
         of: u32,
     },
-    /// Lengths only: pickled files have no header.
+    /// Only file lengths are known, because pickled files have no header.
     Lengths,
 }
 
 impl Metadata {
-    /// The inventory of its tensors, after checking that the records make sense.
+    /// Returns the inventory of the tensors, after checking the records.
     pub fn inventory(&self) -> Result<Inventory, RecordError> {
         record::inventory(&self.tensors)
     }
 
-    /// About as many bytes as its tensors take when they are written down; documents and all else
-    /// are as small as ever where no reading was large.
+    /// Estimates the serialized size of the tensors.
+    ///
+    /// Documents and all else are small if no read was large.
     pub fn work_bytes(&self) -> u64 {
         const RECORD_BYTES: u64 = 128;
 
@@ -130,20 +134,25 @@ impl Metadata {
         (tensors as u64).saturating_mul(RECORD_BYTES)
     }
 
-    /// `config.json`, of the root or of the first module that has one.
+    /// Returns `config.json`, of the root or of the first module that has one.
     pub fn config(&self) -> Option<&Value> {
         self.documents.get("config.json")
     }
 
-    /// Whether any configuration speaks of quantisation.
-    fn says_quantised(&self) -> bool {
-        let keys = ["quantization_config", "quantization", "compression_config"];
-        let says = |config: &Value| keys.iter().any(|key| config.get(key).is_some());
+    /// Returns whether any configuration states a quantization.
+    fn states_quantization(&self) -> bool {
         self.documents.contains_key("hf_quant_config.json")
-            || self
-                .config()
-                .is_some_and(|config| says(config) || config.get("text_config").is_some_and(says))
+            || self.config().is_some_and(|config| {
+                has_quantization_key(config)
+                    || config.get("text_config").is_some_and(has_quantization_key)
+            })
     }
+}
+
+fn has_quantization_key(config: &Value) -> bool {
+    ["quantization_config", "quantization", "compression_config"]
+        .iter()
+        .any(|key| config.get(key).is_some())
 }
 
 #[cfg(test)]
@@ -152,19 +161,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_configuration_weights_are_exact_and_the_cache_is_unknown() {
+    fn missing_configuration_leaves_weights_exact() {
         let model = assemble(&small("a/b", "0123456")).expect("a model");
         assert_eq!(model.inventory.bytes().get(), 16);
         assert_eq!(model.parameters, Some(4));
 
         assert_eq!(
             model.architecture,
-            Err(crate::model::Unsupported::NoConfiguration)
+            Err(crate::model::Unsupported::NoConfiguration),
+            "the cache is unknown"
         );
     }
 
     #[test]
-    fn a_broken_configuration_is_named() {
+    fn broken_configuration_is_named() {
         let mut metadata = small("a/b", "0123456");
         metadata.unreadable.insert(
             "config.json".into(),
@@ -179,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_projector_beside_a_model_is_its_component() {
+    fn largest_projector_becomes_component() {
         let mut metadata = small("a/b-GGUF", "0123456");
         metadata.projectors = vec!["mmproj-F16.gguf".into(), "mmproj-F32.gguf".into()];
 
@@ -200,19 +210,19 @@ mod tests {
     }
 
     #[test]
-    fn of_a_components_configuration_what_is_long_or_nested_is_left_out() {
+    fn component_configuration_is_reduced() {
         let mut metadata = small("a/b", "0123456");
         metadata.components = vec![Component {
             name: "vae".into(),
             class: "diffusers.AutoencoderKL".into(),
         }];
-        let config = serde_json::json!({"_class_name": "AutoencoderKL", "force_upcast": true, "latents_mean": null,
-            "block_out_channels": [128, 256], "zeros": vec![0; 65], "nested": {"a": 1}, "lists": [[1]],
-            "long": "x".repeat(129)});
+        let config = serde_json::json!({"_class_name": "AutoencoderKL", "force_upcast": true,
+            "latents_mean": null, "block_out_channels": [128, 256], "zeros": vec![0; 65],
+            "nested": {"a": 1}, "lists": [[1]], "long": "x".repeat(129)});
         metadata.documents.insert("vae/config.json".into(), config);
         let model = assemble(&metadata).expect("a model");
-        let left = serde_json::json!({"_class_name": "AutoencoderKL", "force_upcast": true, "latents_mean": null,
-            "block_out_channels": [128, 256]});
+        let left = serde_json::json!({"_class_name": "AutoencoderKL", "force_upcast": true,
+            "latents_mean": null, "block_out_channels": [128, 256]});
         assert_eq!(model.components[0].config, Some(left));
         let many: serde_json::Map<_, _> = (0..1000)
             .map(|key| (key.to_string(), Value::from(key)))
@@ -232,8 +242,8 @@ mod tests {
     }
 
     #[test]
-    fn an_upload_lists_no_more_models_than_are_read() {
-        let variant = || Variant {
+    fn too_many_variants_are_rejected() {
+        let empty_variant = || Variant {
             files: Vec::new(),
             evidence: VariantEvidence::Length,
             tensors: Vec::new(),
@@ -241,33 +251,36 @@ mod tests {
             why_not: None,
         };
 
-        let with = |count| {
+        let assemble_variants = |count| {
             let mut metadata = small("a/b", "0123456");
-            metadata.variants = std::iter::repeat_with(variant).take(count).collect();
+            metadata.variants = std::iter::repeat_with(empty_variant).take(count).collect();
             assemble(&metadata).map(|model| model.variants.len())
         };
 
-        assert_eq!(with(MAX_VARIANTS), Ok(MAX_VARIANTS + 1));
-        assert_eq!(with(MAX_VARIANTS + 1), Err(RecordError::TooManyVariants));
+        assert_eq!(assemble_variants(MAX_VARIANTS), Ok(MAX_VARIANTS + 1));
+        assert_eq!(
+            assemble_variants(MAX_VARIANTS + 1),
+            Err(RecordError::TooManyVariants)
+        );
     }
 
     #[test]
-    fn of_endless_doubts_a_model_keeps_the_first() {
+    fn endless_warnings_are_bounded() {
         let mut metadata = small("a/b", "0123456");
 
-        // As many as the headers of a repository can raise.
-        metadata.doubts = (0..4096 * 9)
-            .map(|doubt| format!("model-{doubt}.safetensors: a doubt"))
+        // The maximum number that the headers of a repository can raise.
+        metadata.warnings = (0..4096 * 9)
+            .map(|warning| format!("model-{warning}.safetensors: a warning"))
             .collect();
         metadata
             .unreadable
             .insert("config.json".into(), "x".repeat(4 << 20));
         let model = assemble(&metadata).expect("a model");
-        let bytes: usize = model.doubts.iter().map(String::len).sum();
+        let bytes: usize = model.warnings.iter().map(String::len).sum();
         assert!(
-            model.doubts.len() <= 65 && bytes <= 20 << 10,
+            model.warnings.len() <= 65 && bytes <= 20 << 10,
             "{} of {bytes} bytes",
-            model.doubts.len()
+            model.warnings.len()
         );
 
         let why = model.architecture.expect_err("no architecture").to_string();
@@ -275,12 +288,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_proved_is_no_doubt() {
+    fn inferred_headers_are_assumptions() {
         let mut metadata = small("a/b", "0123456");
-        metadata.evidence = Evidence::Proved { read: 2, of: 5 };
+        metadata.evidence = Evidence::Inferred { read: 2, of: 5 };
         let model = assemble(&metadata).expect("a model");
+        assert!(model.warnings.is_empty());
         assert!(
-            model.doubts.is_empty() && model.proofs.iter().any(|proof| proof.starts_with("2 of 5"))
+            model
+                .assumptions
+                .iter()
+                .any(|assumption| assumption.starts_with("2 of 5"))
         );
     }
 }

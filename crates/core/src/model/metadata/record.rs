@@ -1,51 +1,52 @@
-//! A [`TensorClass`] as it is written down, and the checks when it is read back from where anyone
-//! may have written.
+//! The serialized form of a [`TensorClass`], and its checks on reading.
+//!
+//! The checks are strict, because anyone may have written the record.
 
 use serde::{Deserialize, Serialize};
 
-use super::MAX_CLASSES;
+use super::{MAX_CLASSES, MAX_VARIANTS};
 use crate::bytes::Bytes;
 use crate::model::tensors::{Inventory, LayerRun, Storage, TensorClass};
 use crate::model::{Dtype, safetensors};
 
-/// The longest name of a pattern, a component or a type that is accepted.
+/// Maximum length of a pattern, a component or a dtype.
 const MAX_PATTERN: usize = 1024;
-/// Runs of layers of one class.
+/// Maximum number of layer runs in one class.
 const MAX_RUNS: usize = 1 << 16;
 
-/// All tensors of one pattern, type and shape.
+/// All tensors with one pattern, dtype and shape.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TensorRecord {
-    /// Component folder; empty for the root.
+    /// Component folder, or an empty text for the root.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub component: String,
-    /// Name with numbers replaced by `*`.
+    /// Tensor name with numbers replaced by `*`.
     pub pattern: String,
-    /// Type by its format's own name.
+    /// Dtype, as its format names it.
     pub dtype: String,
-    /// Whether the type is newer than the program that wrote this.
+    /// Whether the dtype was unknown to the program that wrote the record.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unknown_dtype: bool,
-    /// Shape as the header gives it.
+    /// Shape, as the header states it.
     pub shape: Vec<u64>,
-    /// Bytes of one.
+    /// Bytes of one tensor.
     pub bytes_each: u64,
-    /// (first layer, last layer, tensors in each).
+    /// Runs of layers: (first layer, last layer, tensors in each).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<(u32, u32, u64)>,
-    /// Tensors.
+    /// Number of tensors.
     pub count: u64,
 }
 
-/// Why records cannot be an inventory.
+/// Why records are not a valid inventory.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// More kinds of tensors than any model has.
-    #[error("it describes more kinds of tensors than any model has")]
+    /// There are more kinds of tensors than in any model.
+    #[error("it describes more than {} kinds of tensors", MAX_CLASSES)]
     TooManyClasses,
-    /// More models than any repository has.
-    #[error("it lists more models than any repository has")]
+    /// There are more models than in any repository.
+    #[error("it lists more than {} models", MAX_VARIANTS)]
     TooManyVariants,
     /// A record that contradicts itself.
     #[error("its record of {pattern} contradicts itself: {why}")]
@@ -57,7 +58,7 @@ pub enum RecordError {
     },
 }
 
-/// The inventory of `records`, after checking that they make sense.
+/// Checks `records` and returns their inventory.
 pub(super) fn inventory(records: &[TensorRecord]) -> Result<Inventory, RecordError> {
     if records.len() > MAX_CLASSES {
         return Err(RecordError::TooManyClasses);
@@ -104,13 +105,8 @@ impl From<&TensorClass> for TensorRecord {
 }
 
 impl TensorRecord {
-    /// The class that was written down.
+    /// Checks the record and returns its class.
     pub fn class(&self) -> Result<TensorClass, RecordError> {
-        let refuse = |why| {
-            let pattern = self.pattern.chars().take(120).collect();
-            Err(RecordError::Contradiction { pattern, why })
-        };
-
         let longest = [&self.pattern, &self.component, &self.dtype]
             .into_iter()
             .map(String::len)
@@ -119,9 +115,9 @@ impl TensorRecord {
             || self.shape.len() > safetensors::MAX_RANK
             || self.layers.len() > MAX_RUNS
         {
-            return refuse("it is longer than any real one");
+            return Err(self.contradiction("it is longer than any real record"));
         }
-        // A type that was unknown when this was written may be known by now; its bytes come from
+        // A dtype that was unknown to the writer may be known now. The number of bytes comes from
         // the offsets either way.
         let known = Dtype::ALL
             .iter()
@@ -130,21 +126,23 @@ impl TensorRecord {
 
         let bytes_each = Bytes::new(self.bytes_each);
         let elements = Bytes::product(self.shape.iter().copied());
-        let least = match known.and_then(|dtype| dtype.stored(elements.get())) {
-            Some(_) if elements.overflowed() => return refuse("its shape leaves 64 bits"),
+        let min_bytes = match known.and_then(|dtype| dtype.stored(elements.get())) {
+            Some(_) if elements.overflowed() => {
+                return Err(self.contradiction("its shape overflows 64 bits"));
+            }
             Some(bytes) => bytes,
             None => Bytes::ZERO,
         };
 
-        if bytes_each < least {
-            return refuse("it has fewer bytes than its shape and type need");
+        if bytes_each < min_bytes {
+            return Err(self.contradiction("it has fewer bytes than its shape and type need"));
         }
 
         let mut layers = Vec::with_capacity(self.layers.len());
         let (mut counted, mut next) = (0_u64, 0_u64);
         for &(first, last, each) in &self.layers {
             if first > last || u64::from(first) < next {
-                return refuse("its layers are not in order");
+                return Err(self.contradiction("its layers are not in order"));
             }
             next = u64::from(last) + 1;
             counted = counted.saturating_add((next - u64::from(first)).saturating_mul(each));
@@ -152,7 +150,7 @@ impl TensorRecord {
         }
 
         if !layers.is_empty() && counted != self.count {
-            return refuse("its layers do not add up to its count");
+            return Err(self.contradiction("its layers do not add up to its count"));
         }
 
         Ok(TensorClass {
@@ -168,6 +166,11 @@ impl TensorRecord {
             count: self.count,
         })
     }
+
+    fn contradiction(&self, why: &'static str) -> RecordError {
+        let pattern = self.pattern.chars().take(120).collect();
+        RecordError::Contradiction { pattern, why }
+    }
 }
 
 #[cfg(test)]
@@ -176,7 +179,7 @@ mod tests {
     use crate::model::tensors::InventoryBuilder;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn records_round_trip() {
         let mut builder = InventoryBuilder::default();
         for layer in [0, 1, 2, 5] {
             let name = format!("model.layers.{layer}.w");
@@ -199,14 +202,14 @@ mod tests {
 
         let inventory = builder.finish();
         for class in &inventory.classes {
-            let text = serde_json::to_string(&TensorRecord::from(class)).expect("serialises");
+            let text = serde_json::to_string(&TensorRecord::from(class)).expect("serializes");
             let record: TensorRecord = serde_json::from_str(&text).expect("reads back");
             assert_eq!(record.class().as_ref(), Ok(class), "{text}");
         }
     }
 
     #[test]
-    fn contradictions_are_refused() {
+    fn contradictory_records_are_rejected() {
         let good = TensorRecord {
             component: String::new(),
             pattern: "a.*".into(),
@@ -282,7 +285,7 @@ mod tests {
             .is_err()
         );
 
-        // An answer repeats them.
+        // Answers repeat these names, so their length is bounded.
         assert!(
             TensorRecord {
                 dtype: "F".repeat(2000),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Evidence, Metadata, TensorRecord, VERSION};
 use crate::model::{Format, Identity};
 
-/// Metadata of one tensor, for tests of what keeps it.
+/// Returns metadata with one tensor.
 pub fn small(repo: &str, commit: &str) -> Metadata {
     let record = TensorRecord {
         component: String::new(),
@@ -43,6 +43,6 @@ pub fn small(repo: &str, commit: &str) -> Metadata {
         gated: false,
         evidence: Evidence::EveryHeader,
         contradiction: None,
-        doubts: Vec::new(),
+        warnings: Vec::new(),
     }
 }

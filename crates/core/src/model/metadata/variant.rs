@@ -1,4 +1,4 @@
-//! Another GGUF model of a repository, as it is written down beside the one that was read whole.
+//! The serialized form of another GGUF model in the repository of the chosen one.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,18 +9,18 @@ use crate::model::gguf::{self, Gguf};
 use crate::model::variant::{Content, FileVariant, Known};
 use crate::model::weight_files::WeightFile;
 
-/// A model of the repository that was not asked for by name.
+/// A model of the repository that the request did not name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Variant {
-    /// Its files; several where it is split.
+    /// Its files; several if it is split.
     pub files: Vec<WeightFile>,
-    /// What is known of its tensors.
+    /// How much of its tensors is known.
     pub evidence: VariantEvidence,
-    /// The tensors, folded; empty where only the length is known.
+    /// The tensors, folded. Empty if only the file sizes are known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tensors: Vec<TensorRecord>,
-    /// Its own header, where that was read whole.
+    /// Its own header, if that was read as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gguf: Option<Box<Gguf>>,
     /// Why its header cannot be read.
@@ -28,23 +28,23 @@ pub struct Variant {
     pub why_not: Option<String>,
 }
 
-/// What is known of a variant's tensors.
+/// How much of a variant's tensors is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VariantEvidence {
-    /// Its tensor table was read.
+    /// The tensor table was read.
     Table,
-    /// The lengths of its files.
+    /// Only the lengths of its files are known.
     Length,
 }
 
 impl Variant {
-    /// The path of its first file.
+    /// Returns the path of its first file.
     pub fn path(&self) -> &str {
         self.files.first().map_or("", |file| &file.path)
     }
 
-    /// As the model that it is one of keeps it.
+    /// Returns the variant in the form that an assembled model keeps.
     pub(super) fn assembled(&self) -> Result<FileVariant, RecordError> {
         let inventory = record::inventory(&self.tensors)?;
         let known = match (&self.gguf, self.evidence) {
@@ -61,7 +61,7 @@ impl Variant {
 }
 
 impl FileVariant {
-    /// A variant that lies in `files`.
+    /// Creates a variant that consists of `files`.
     pub(super) fn new(files: &[WeightFile], known: Known) -> Self {
         Self {
             path: files
@@ -77,7 +77,7 @@ impl FileVariant {
     }
 }
 
-/// A file whose own header was read.
+/// Returns the content of a file whose own header was read.
 fn whole(header: &Gguf, inventory: Inventory) -> Known {
     let header = Gguf {
         inventory,

@@ -1,14 +1,14 @@
-//! HuBERT: convolutions over the sound, then an encoder (transformers
-//! `models/hubert/modeling_hubert.py`).
+//! Lists of the tensors of HuBERT, which has convolutions over the sound, then an encoder.
+//!
+//! Source: transformers `models/hubert/modeling_hubert.py`.
 
 use serde_json::Value;
 
 use super::super::sizes::{layers_or, size_or, sizes_or};
-use super::{Listed, Tensors};
+use super::{TensorList, Tensors};
 
-/// The lists of a model without a task's head. Sizes that are not stated are those of
-/// `HubertConfig`.
-pub(super) fn hubert(config: &Value) -> Option<Vec<Listed>> {
+/// Lists the tensors of a model without a task's head. Unstated sizes are those of `HubertConfig`.
+pub(super) fn hubert(config: &Value) -> Option<Vec<TensorList>> {
     let (hidden, width) = (
         size_or(config, "hidden_size", 768)?,
         size_or(config, "intermediate_size", 3072)?,
@@ -41,7 +41,7 @@ pub(super) fn hubert(config: &Value) -> Option<Vec<Listed>> {
 
     body.norm("encoder.layer_norm", hidden);
 
-    // The weight norm's two names: before torch 2.0 and since.
+    // The names of the weight norm: before torch 2.0, and since.
     let mut lists = Vec::new();
     for names in [
         ["weight_g", "weight_v"],
@@ -99,8 +99,7 @@ fn convolutions(config: &Value, tensors: &mut Tensors) -> Option<u64> {
     Some(inputs)
 }
 
-/// Adds the convolution that tells positions apart, whose weight is stored as a length and a
-/// direction.
+/// Adds the positional convolution, whose weight is stored as length and direction.
 fn positions(
     config: &Value,
     hidden: u64,
@@ -126,7 +125,7 @@ fn positions(
     Some(())
 }
 
-/// A flag, or `default` where it is absent. `None` for anything but a flag.
+/// Reads a flag, or `default` if it is absent. Returns `None` for an invalid value.
 fn flag_or(config: &Value, key: &str, default: bool) -> Option<bool> {
     match config.get(key) {
         None | Some(Value::Null) => Some(default),

@@ -1,14 +1,15 @@
-//! Decoders as lists: LFM2, whose layers are of two makes, and decoders that MLX has quantised.
+//! Lists of the tensors of LFM2 and of decoders that MLX has quantized.
 
 use serde_json::Value;
 
 use super::super::sizes::{layers, size};
-use super::super::{Promised, Role, TYPES};
-use super::{Listed, Tensors, decoder, product};
+use super::super::{ExpectedTensor, Role, TYPES};
+use super::{TensorList, Tensors, decoder, product};
 
-/// transformers `models/lfm2/modeling_lfm2.py`: convolutions in some layers, attention in the
-/// others.
-pub(super) fn lfm2(config: &Value) -> Option<Vec<Listed>> {
+/// Lists the tensors of LFM2: convolutions in some layers, attention in the others.
+///
+/// Source: transformers `models/lfm2/modeling_lfm2.py`.
+pub(super) fn lfm2(config: &Value) -> Option<Vec<TensorList>> {
     let (hidden, heads) = (
         size(config, "hidden_size")?,
         size(config, "num_attention_heads")?,
@@ -59,7 +60,7 @@ pub(super) fn lfm2(config: &Value) -> Option<Vec<Listed>> {
     Some(vec![tensors.0, with_head.0])
 }
 
-/// The width of LFM2's feed-forward blocks: two thirds of the stated one, rounded up.
+/// Returns the width of LFM2's feed-forward blocks: two thirds of the stated one, rounded up.
 fn lfm2_width(config: &Value) -> Option<u64> {
     let stated = ["block_ff_dim", "intermediate_size"]
         .into_iter()
@@ -71,7 +72,7 @@ fn lfm2_width(config: &Value) -> Option<u64> {
     {
         return Some(stated);
     }
-    // Every published model has the factor 1.0, so no other one was compared with a header.
+    // Every published model has the factor 1.0, so no other factor could be compared with a header.
     let factor = config.get("block_ffn_dim_multiplier").map(Value::as_f64);
 
     let is_one = factor.is_none_or(|factor| factor == Some(1.0));
@@ -79,7 +80,7 @@ fn lfm2_width(config: &Value) -> Option<u64> {
         .then_some((stated * 2 / 3).checked_next_multiple_of(size(config, "block_multiple_of")?))?
 }
 
-/// Whether the layer `number` of an LFM2 has attention.
+/// Returns whether the layer `number` of an LFM2 has attention.
 fn has_attention(config: &Value, number: u64) -> Option<bool> {
     if let Some(types) = config.get("layer_types").filter(|value| !value.is_null()) {
         return match types.get(usize::try_from(number).ok()?)?.as_str()? {
@@ -93,10 +94,11 @@ fn has_attention(config: &Value, number: u64) -> Option<bool> {
     Some(indices.iter().any(|index| index.as_u64() == Some(number)))
 }
 
-/// A decoder of one of the known types as `mlx_lm.convert -q` writes it: each matrix in three
-/// parts.
-pub(super) fn mlx(config: &Value) -> Option<Vec<Listed>> {
-    let packing = Packing::of(config)?;
+/// Lists the tensors of a known decoder after `mlx_lm.convert -q`.
+///
+/// Each matrix becomes three tensors.
+pub(super) fn mlx(config: &Value) -> Option<Vec<TensorList>> {
+    let packing = MlxPacking::from_config(config)?;
     let named = config.get("model_type")?.as_str()?;
     let model_type = TYPES.iter().copied().find(|known| *known == named)?;
 
@@ -104,24 +106,24 @@ pub(super) fn mlx(config: &Value) -> Option<Vec<Listed>> {
         .into_iter()
         .map(|has_head| {
             let plain = decoder(config, model_type, "model.", has_head)?;
-            packing.applied(plain)
+            packing.apply(plain)
         })
         .collect()
 }
 
 /// How MLX packs the rows of a matrix (`mlx.nn.QuantizedLinear`, `mlx.nn.QuantizedEmbedding`).
-struct Packing {
+struct MlxPacking {
     bits: u64,
-    /// Weights of a row that share a scale and a bias.
+    /// Number of weights in a row that share a scale and a bias.
     group: u64,
 }
 
-impl Packing {
-    /// `None` where modules are quantised in different ways, or in one that is not known.
-    fn of(config: &Value) -> Option<Self> {
+impl MlxPacking {
+    /// Returns `None` for an unknown quantization, and if it differs between modules.
+    fn from_config(config: &Value) -> Option<Self> {
         let method = config.get("quantization")?;
 
-        // `mlx_lm` has written the same object under both names since 2024.
+        // Since 2024, `mlx_lm` writes the same object to both keys.
         if config
             .get("quantization_config")
             .is_some_and(|other| other != method)
@@ -144,8 +146,8 @@ impl Packing {
             .then_some(Self { bits, group })
     }
 
-    /// `plain` with each matrix as packed words, scales and biases.
-    fn applied(&self, plain: Listed) -> Option<Listed> {
+    /// Returns `plain` with each matrix as packed words, scales and biases.
+    fn apply(&self, plain: TensorList) -> Option<TensorList> {
         let mut packed = Tensors::default();
         for (name, tensor) in plain {
             let module = name.strip_suffix(".weight");
@@ -157,7 +159,7 @@ impl Packing {
                     if !columns.is_multiple_of(self.group) || !bits.is_multiple_of(32) {
                         return None;
                     }
-                    let words = Promised {
+                    let words = ExpectedTensor {
                         shape: vec![rows, bits / 32],
                         role: Role::Words,
                     };

@@ -1,21 +1,22 @@
-//! Vision models: a decoder, a vision tower and the layers between them.
+//! Lists of the tensors of vision models: a decoder, a vision tower and the layers between them.
 //!
 //! Names and shapes are those of transformers' `modeling_idefics3.py`, `modeling_qwen2_vl.py`,
-//! `modeling_qwen2_5_vl.py` and `modeling_qwen3_vl.py`. A repository stores an output head of its
-//! own or ties it to the embeddings, so each configuration has two lists.
+//! `modeling_qwen2_5_vl.py` and `modeling_qwen3_vl.py`. A repository stores an output head or ties
+//! it to the embeddings, so each configuration has two lists.
 
 use serde_json::Value;
 
-use super::super::MOST_LAYERS;
+use super::super::MAX_LAYERS;
 use super::super::sizes::{layers, size};
-use super::{Listed, Tensors, decoder, product};
+use super::{TensorList, Tensors, decoder, product};
 
-/// Channels of a picture, where the configuration leaves them out. A wrong guess changes the number
-/// of elements.
-const COLOURS: u64 = 3;
+/// Channels of a picture, if the configuration does not state them.
+///
+/// A wrong guess changes the number of elements.
+const COLORS: u64 = 3;
 
-/// Idefics3 and SmolVLM.
-pub(super) fn idefics3(config: &Value) -> Option<Vec<Listed>> {
+/// Lists the tensors of Idefics3 and SmolVLM.
+pub(super) fn idefics3(config: &Value) -> Option<Vec<TensorList>> {
     let vision = config.get("vision_config")?;
     let (hidden, width) = (
         size(vision, "hidden_size")?,
@@ -30,7 +31,7 @@ pub(super) fn idefics3(config: &Value) -> Option<Vec<Listed>> {
     let prefix = "model.vision_model";
     tower.pair(
         &format!("{prefix}.embeddings.patch_embedding"),
-        &[hidden, COLOURS, patch, patch],
+        &[hidden, COLORS, patch, patch],
         hidden,
     );
 
@@ -58,7 +59,7 @@ pub(super) fn idefics3(config: &Value) -> Option<Vec<Listed>> {
         &[text_hidden, connected],
     );
 
-    // `model_type` of the text configuration is "llama" in every published one.
+    // All published text configurations have the `model_type` "llama".
     let is_llama = config
         .pointer("/text_config/model_type")
         .and_then(Value::as_str)
@@ -67,8 +68,8 @@ pub(super) fn idefics3(config: &Value) -> Option<Vec<Listed>> {
     is_llama.then(|| with_decoder(config, "llama", "model.text_model.", &tower))?
 }
 
-/// Qwen2-VL.
-pub(super) fn qwen2_vl(config: &Value) -> Option<Vec<Listed>> {
+/// Lists the tensors of Qwen2-VL.
+pub(super) fn qwen2_vl(config: &Value) -> Option<Vec<TensorList>> {
     let vision = config.get("vision_config")?;
     let hidden = size(vision, "embed_dim")?;
     let width = product(&[hidden, size(vision, "mlp_ratio")?])?;
@@ -94,8 +95,10 @@ pub(super) fn qwen2_vl(config: &Value) -> Option<Vec<Listed>> {
     with_decoder(config, "qwen2", "model.", &tower)
 }
 
-/// Qwen2.5-VL, whose tower has gated feed-forward blocks and norms without a bias.
-pub(super) fn qwen2_5_vl(config: &Value) -> Option<Vec<Listed>> {
+/// Lists the tensors of Qwen2.5-VL.
+///
+/// Its tower has gated feed-forward blocks and norms without a bias.
+pub(super) fn qwen2_5_vl(config: &Value) -> Option<Vec<TensorList>> {
     let vision = config.get("vision_config")?;
     let (hidden, width) = (
         size(vision, "hidden_size")?,
@@ -129,8 +132,8 @@ pub(super) fn qwen2_5_vl(config: &Value) -> Option<Vec<Listed>> {
     with_decoder(config, "qwen2", "model.", &tower)
 }
 
-/// Qwen3-VL with a dense decoder.
-pub(super) fn qwen3_vl(config: &Value) -> Option<Vec<Listed>> {
+/// Lists the tensors of Qwen3-VL with a dense decoder.
+pub(super) fn qwen3_vl(config: &Value) -> Option<Vec<TensorList>> {
     let vision = config.get("vision_config")?;
     let (hidden, width) = (
         size(vision, "hidden_size")?,
@@ -162,29 +165,29 @@ pub(super) fn qwen3_vl(config: &Value) -> Option<Vec<Listed>> {
     }
 
     let merged = merged(vision, hidden)?;
-    let mut merger = |module: &str, norm: u64| {
+    let mut add_merger = |module: &str, norm: u64| {
         tower.norm(&format!("{module}.norm"), norm);
         tower.linear(&format!("{module}.linear_fc1"), merged, merged);
         tower.linear(&format!("{module}.linear_fc2"), out, merged);
     };
 
-    merger("model.visual.merger", hidden);
+    add_merger("model.visual.merger", hidden);
     let taps = vision.get("deepstack_visual_indexes")?.as_array()?.len() as u64;
-    for tap in 0..(taps <= MOST_LAYERS).then_some(taps)? {
-        merger(&format!("model.visual.deepstack_merger_list.{tap}"), merged);
+    for tap in 0..(taps <= MAX_LAYERS).then_some(taps)? {
+        add_merger(&format!("model.visual.deepstack_merger_list.{tap}"), merged);
     }
 
     with_decoder(config, "qwen3", "model.language_model.", &tower)
 }
 
-/// The tower with a decoder, without and with an output head of its own.
+/// Lists the tower with a decoder, both without and with an output head.
 fn with_decoder(
     config: &Value,
     model_type: &'static str,
     prefix: &str,
     tower: &Tensors,
-) -> Option<Vec<Listed>> {
-    // Older files keep the decoder's sizes at the top.
+) -> Option<Vec<TensorList>> {
+    // Older files have the decoder's sizes at their top level.
     let text = config.get("text_config").unwrap_or(config);
 
     [false, true]
@@ -197,12 +200,12 @@ fn with_decoder(
         .collect()
 }
 
-/// The shape of a convolution over patches of a few frames.
+/// Returns the shape of a convolution over patches of a few frames.
 fn patch_embedding(vision: &Value, hidden: u64) -> Option<[u64; 5]> {
     let channels = ["in_channels", "in_chans"]
         .into_iter()
         .find_map(|key| size(vision, key))
-        .unwrap_or(COLOURS);
+        .unwrap_or(COLORS);
     let (frames, patch) = (
         size(vision, "temporal_patch_size")?,
         size(vision, "patch_size")?,
@@ -211,7 +214,7 @@ fn patch_embedding(vision: &Value, hidden: u64) -> Option<[u64; 5]> {
     Some([hidden, channels, frames, patch, patch])
 }
 
-/// The width of a square of patches that the merger takes as one.
+/// Returns the width of the square of patches that the merger combines.
 fn merged(vision: &Value, hidden: u64) -> Option<u64> {
     let side = size(vision, "spatial_merge_size")?;
     product(&[hidden, side, side])
